@@ -1,0 +1,1 @@
+//! File format, kernel ABI and target names: all that compiler and runtime share.

@@ -1,0 +1,1 @@
+//! Kernels to host object code without LLVM.

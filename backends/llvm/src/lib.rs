@@ -1,0 +1,1 @@
+//! LLVM modules to PTX and cubin.

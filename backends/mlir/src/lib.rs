@@ -1,0 +1,1 @@
+//! Kernels to MLIR (LLVM dialect and NVVM) to an LLVM module.

@@ -1,0 +1,1 @@
+//! Legal graph to kernels, buffers and steps, and the kernel interpreter.

@@ -1,0 +1,1 @@
+//! The graph IR of skipc: ops, types, text form, verifier, interpreter.

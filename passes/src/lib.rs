@@ -1,0 +1,1 @@
+//! Graph to graph: canonicalisation, routing passes, legalisation.

@@ -1,0 +1,1 @@
+//! skipc: spec frontend, pipeline and command line.

@@ -1,0 +1,2 @@
+//! The `skipc` command.
+fn main() {}

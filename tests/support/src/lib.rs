@@ -1,0 +1,1 @@
+//! Test tools: golden cases, random graphs, tolerances.
