@@ -1,1 +1,47 @@
-//! The graph IR of skipc: ops, types, text form, verifier, interpreter.
+//! The graph IR: what a model computes, before anyone decides how.
+//!
+//! # Values
+//!
+//! A [`Graph`] is a dataflow graph in SSA form. Every node has exactly one result, a [`Value`], which exists from the
+//! moment its operands do and is never changed. There is no control flow: whether a token runs a layer is data.
+//!
+//! # Rows
+//!
+//! A tensor is `[rows, columns]` (or `[rows]`). Columns are always known. Rows are one [`Dim`]:
+//!
+//! * `n`, the tokens of the whole batch, all sequences one after the other. Each row has a position and a sequence
+//!   index, which are ordinary integer inputs, so that a ragged batch is the same graph as one sequence.
+//!   Rows are ordered by (sequence, position); `gather` keeps that order.
+//! * `c3`, the executed tokens of token set 3. `route` makes the set and with it a fresh dimension, `0 ≤ c3 ≤ n`,
+//!   whose size is known only while the program runs. Nothing relates it to the wanted density.
+//! * a number, for weights.
+//!
+//! `gather %x, %s` takes `[n, d]` to `[c, d]`; `scatter %base, %y, %s` writes the rows back over a copy of `base`.
+//! Values of two sets cannot meet: their types differ, and [`Graph::add`] refuses the op.
+//!
+//! # Numbers
+//!
+//! Elements are [`Elem::Real`] (the precision that the compile chooses per target: f32 or bf16), [`Elem::F32`]
+//! (f32 whatever the target: all that decides about routing), [`Elem::Int`] and [`Elem::Mask`].
+//! The reference interpreter ([`interp`]) evaluates a graph in one number domain throughout and is the judge of
+//! every later form of it.
+//!
+//! # Reading order
+//!
+//! [`ops`] is the table of all ops; `op/` holds their meaning, a file per family; [`graph`], [`text`],
+//! [`verify`](mod@verify), [`interp`].
+
+pub mod attr;
+pub mod graph;
+pub mod interp;
+mod op;
+pub mod ops;
+pub mod ty;
+
+pub use attr::{F64, Name};
+pub use graph::{Graph, Value};
+pub use op::attention::rope_angle;
+pub use op::token_set::random_score;
+pub use op::{TypeError, infer};
+pub use ops::{Op, Trait};
+pub use ty::{Dim, Elem, SetSym, Type};

@@ -1,0 +1,195 @@
+//! Attribute values of ops: totally ordered and hashable, so that ops can be e-nodes and map keys.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ordered_float::OrderedFloat;
+
+use crate::ty::SetSym;
+
+/// A real attribute (an epsilon, a threshold, a RoPE base).
+pub type F64 = OrderedFloat<f64>;
+
+/// A name: of a weight in the safetensors file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(pub Arc<str>);
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Name {
+        Name(text.into())
+    }
+}
+
+/// Sizes of a weight: rows, then columns where it has rank 2.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shape(pub Vec<u32>);
+
+/// What the host hands to a step, per row of `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Source {
+    /// Token ids, `0 ≤ id < vocab_size`.
+    Tokens,
+    /// Position of the token in its sequence, from 0.
+    Positions,
+    /// Index of the token's sequence in the batch, from 0.
+    Sequences,
+}
+
+impl Source {
+    /// All sources with the word that the text form uses.
+    pub const ALL: [(Source, &'static str); 3] =
+        [(Source::Tokens, "tokens"), (Source::Positions, "positions"), (Source::Sequences, "sequences")];
+}
+
+/// A value as it stands between `{` and `}` in the text form.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    /// `12`, up to 2⁶⁴ − 1.
+    Int(u64),
+    /// `1e-5`, `0.5`, `-0.0`; always has a point or an exponent.
+    Real(f64),
+    /// `"embed.weight"`.
+    Text(String),
+    /// `tokens`, `true`, `c3`.
+    Word(String),
+    /// `[64, 128]`.
+    List(Vec<u64>),
+}
+
+/// A Rust type that can be an attribute.
+pub trait Attr: Sized {
+    /// What the op reference calls it.
+    const KIND: &'static str;
+
+    /// Writes the value so that [`Attr::read`] gives it back.
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// Reads the value; `None` if the literal is of another kind or out of range.
+    fn read(literal: &Literal) -> Option<Self>;
+}
+
+impl Attr for F64 {
+    const KIND: &'static str = "real";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `{:?}` is the shortest text that reads back as the same f64, and always shows a point or an exponent.
+        write!(f, "{:?}", self.0)
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Real(real) => Some(OrderedFloat(*real)),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for u32 {
+    const KIND: &'static str = "int";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Int(int) => u32::try_from(*int).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for u64 {
+    const KIND: &'static str = "int";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Int(int) => Some(*int),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for bool {
+    const KIND: &'static str = "bool";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Word(word) if word == "true" => Some(true),
+            Literal::Word(word) if word == "false" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for Name {
+    const KIND: &'static str = "text";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Text(text) => Some(text.as_str().into()),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for Shape {
+    const KIND: &'static str = "shape";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::List(list) => {
+                let sizes: Option<Vec<u32>> = list.iter().map(|size| u32::try_from(*size).ok()).collect();
+                sizes.map(Shape)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Attr for Source {
+    const KIND: &'static str = "tokens | positions | sequences";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, word) = Self::ALL.iter().find(|(source, _)| source == self).unwrap_or(&Self::ALL[0]);
+        f.write_str(word)
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Word(text) => Self::ALL.iter().find(|(_, word)| word == text).map(|(source, _)| *source),
+            _ => None,
+        }
+    }
+}
+
+impl Attr for SetSym {
+    const KIND: &'static str = "set";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+
+    fn read(literal: &Literal) -> Option<Self> {
+        match literal {
+            Literal::Word(word) => word.strip_prefix('c')?.parse().ok().map(SetSym),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The graph: typed nodes over petgraph, operands as edges.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use petgraph::Direction;
+use petgraph::graph::NodeIndex;
+use petgraph::stable_graph::StableDiGraph;
+use petgraph::visit::EdgeRef;
+use smallvec::SmallVec;
+
+use crate::op::{self, TypeError};
+use crate::ops::Op;
+use crate::ty::{SetSym, Type};
+
+/// The result of a node. Valid for the graph that gave it, and for as long as no pass removes the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value(NodeIndex);
+
+impl Value {
+    /// A number below [`Graph::bound`], for side tables.
+    pub fn index(self) -> usize {
+        self.0.index()
+    }
+
+    /// The node in petgraph's terms.
+    pub(crate) fn node(self) -> NodeIndex {
+        self.0
+    }
+}
+
+/// Where a node comes from in the model, such as `blocks.3.layers.0`; empty if nowhere.
+pub type Origin = Arc<str>;
+
+#[derive(Clone, Debug)]
+struct Node {
+    op: Op,
+    ty: Type,
+    origin: Origin,
+}
+
+/// A dataflow graph with named outputs. Every node in it has a type that follows from its op and operands.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    name: String,
+    nodes: StableDiGraph<Node, u32>,
+    outputs: IndexMap<String, Value>,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: impl Into<String>) -> Graph {
+        Graph { name: name.into(), ..Graph::default() }
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// If the operands do not fit the op; the graph is unchanged then.
+    pub fn add(&mut self, op: Op, operands: &[Value], origin: &Origin) -> Result<Value, TypeError> {
+        let ty = {
+            let types: SmallVec<[&Type; 8]> = operands.iter().map(|operand| self.ty(*operand)).collect();
+            op::infer(&op, &types)?
+        };
+        let node = self.nodes.add_node(Node { op, ty, origin: origin.clone() });
+        for (idx, operand) in operands.iter().enumerate() {
+            self.nodes.add_edge(operand.0, node, idx as u32);
+        }
+        Ok(Value(node))
+    }
+
+    /// Names a value as a result of the graph. A name given twice keeps the later value.
+    pub fn set_output(&mut self, name: impl Into<String>, value: Value) {
+        self.outputs.insert(name.into(), value);
+    }
+
+    /// The named results, in the order in which they were named.
+    pub fn outputs(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.outputs.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// The result of this name.
+    pub fn output(&self, name: &str) -> Option<Value> {
+        self.outputs.get(name).copied()
+    }
+
+    /// What the node does.
+    pub fn op(&self, value: Value) -> &Op {
+        &self.nodes[value.0].op
+    }
+
+    /// The type of the value.
+    pub fn ty(&self, value: Value) -> &Type {
+        &self.nodes[value.0].ty
+    }
+
+    /// Where the node comes from in the model.
+    pub fn origin(&self, value: Value) -> &Origin {
+        &self.nodes[value.0].origin
+    }
+
+    /// The operands, in the order of the op's row in the table.
+    pub fn operands(&self, value: Value) -> SmallVec<[Value; 4]> {
+        let mut found: SmallVec<[(u32, Value); 8]> = self
+            .nodes
+            .edges_directed(value.0, Direction::Incoming)
+            .map(|edge| (*edge.weight(), Value(edge.source())))
+            .collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, operand)| operand).collect()
+    }
+
+    /// The nodes that use the value, each once, in order of their indices. Outputs do not count.
+    pub fn users(&self, value: Value) -> Vec<Value> {
+        let mut users: Vec<Value> =
+            self.nodes.neighbors_directed(value.0, Direction::Outgoing).map(Value).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// The names under which the value is a result of the graph.
+    pub fn output_names(&self, value: Value) -> impl Iterator<Item = &str> {
+        self.outputs.iter().filter(move |(_, output)| **output == value).map(|(name, _)| name.as_str())
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.node_count()
+    }
+
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Greater than every [`Value::index`] in use.
+    pub fn bound(&self) -> usize {
+        self.nodes.node_indices().next_back().map_or(0, |node| node.index() + 1)
+    }
+
+    /// All values so that operands come before users; among those that could come next, the oldest first.
+    /// Values on a cycle are missing (the verifier reports them).
+    pub fn order(&self) -> Vec<Value> {
+        let mut waiting: Vec<usize> = vec![0; self.bound()];
+        let mut ready = BinaryHeap::new();
+        for node in self.nodes.node_indices() {
+            waiting[node.index()] = self.nodes.edges_directed(node, Direction::Incoming).count();
+            if waiting[node.index()] == 0 {
+                ready.push(Reverse(node));
+            }
+        }
+        let mut order = Vec::with_capacity(self.len());
+        while let Some(Reverse(node)) = ready.pop() {
+            order.push(Value(node));
+            for user in self.nodes.neighbors_directed(node, Direction::Outgoing) {
+                waiting[user.index()] -= 1;
+                if waiting[user.index()] == 0 {
+                    ready.push(Reverse(user));
+                }
+            }
+        }
+        order
+    }
+
+    /// Lets every user and output of `old` use `new` instead. The node of `old` stays, unused.
+    ///
+    /// # Errors
+    /// If the types differ (the rest of the graph was typed with `old`), as a wrong operand named after the op of
+    /// `new`.
+    pub fn replace(&mut self, old: Value, new: Value) -> Result<(), TypeError> {
+        if self.ty(old) != self.ty(new) {
+            return Err(TypeError::Operand {
+                op: self.op(new).name(),
+                operand: "replacement",
+                wanted: self.ty(old).to_string(),
+                got: self.ty(new).clone(),
+            });
+        }
+        let uses: Vec<_> = self
+            .nodes
+            .edges_directed(old.0, Direction::Outgoing)
+            .map(|edge| (edge.id(), edge.target(), *edge.weight()))
+            .collect();
+        for (edge, user, idx) in uses {
+            self.nodes.remove_edge(edge);
+            self.nodes.add_edge(new.0, user, idx);
+        }
+        for output in self.outputs.values_mut().filter(|output| **output == old) {
+            *output = new;
+        }
+        Ok(())
+    }
+
+    /// Removes a node that nothing uses; returns whether it did.
+    pub fn remove_unused(&mut self, value: Value) -> bool {
+        let used = self.nodes.edges_directed(value.0, Direction::Outgoing).next().is_some()
+            || self.output_names(value).next().is_some();
+        if !used {
+            self.nodes.remove_node(value.0);
+        }
+        !used
+    }
+
+    /// A set symbol that no node of the graph opens.
+    pub fn fresh_set(&self) -> SetSym {
+        let taken = self.nodes.node_weights().filter_map(|node| node.op.opens()).map(|sym| sym.0 + 1);
+        SetSym(taken.max().unwrap_or(0))
+    }
+}

@@ -1,0 +1,95 @@
+//! What a value is while the interpreter runs.
+
+use super::EvalError;
+
+/// The value of a node in the number domain `N`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Datum<N> {
+    /// Numbers, row by row; a vector has one column.
+    Real {
+        /// Columns of a row, at least 1.
+        cols: usize,
+        /// `rows · cols` numbers.
+        data: Vec<N>,
+    },
+    /// Token ids, positions or sequence indices.
+    Ints(Vec<i64>),
+    /// Decisions.
+    Mask(Vec<bool>),
+    /// The selected rows in ascending order, and how many rows they were selected from.
+    Set {
+        /// Indices of the selected rows.
+        rows: Vec<usize>,
+        /// Rows selected from.
+        of: usize,
+    },
+}
+
+impl<N: Copy> Datum<N> {
+    /// How many rows it has; for a set, how many it selects from.
+    pub fn n_rows(&self) -> usize {
+        match self {
+            Datum::Real { cols, data } => data.len() / cols,
+            Datum::Ints(ints) => ints.len(),
+            Datum::Mask(mask) => mask.len(),
+            Datum::Set { of, .. } => *of,
+        }
+    }
+
+    /// Columns and elements of a tensor of numbers.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn real(&self) -> Result<(usize, &[N]), EvalError> {
+        match self {
+            Datum::Real { cols, data } => Ok((*cols, data)),
+            _ => Err(EvalError::Kind("a tensor of numbers")),
+        }
+    }
+
+    /// The elements of a tensor of integers.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn ints(&self) -> Result<&[i64], EvalError> {
+        match self {
+            Datum::Ints(ints) => Ok(ints),
+            _ => Err(EvalError::Kind("a tensor of integers")),
+        }
+    }
+
+    /// The decisions of a mask.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn mask(&self) -> Result<&[bool], EvalError> {
+        match self {
+            Datum::Mask(mask) => Ok(mask),
+            _ => Err(EvalError::Kind("a mask")),
+        }
+    }
+
+    /// The selected rows of a set, and how many rows they were selected from.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn set(&self) -> Result<(&[usize], usize), EvalError> {
+        match self {
+            Datum::Set { rows, of } => Ok((rows, *of)),
+            _ => Err(EvalError::Kind("a token set")),
+        }
+    }
+
+    /// These rows of a tensor, in this order.
+    pub(crate) fn select_rows(&self, rows: &[usize]) -> Datum<N> {
+        match self {
+            Datum::Real { cols, data } => Datum::Real {
+                cols: *cols,
+                data: rows.iter().flat_map(|row| data[row * cols..][..*cols].iter().copied()).collect(),
+            },
+            Datum::Ints(ints) => Datum::Ints(rows.iter().map(|row| ints[*row]).collect()),
+            Datum::Mask(mask) => Datum::Mask(rows.iter().map(|row| mask[*row]).collect()),
+            Datum::Set { .. } => self.clone(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The reference interpreter: evaluates a verified graph op by op, in one number domain. Slow and obvious on purpose.
+
+mod datum;
+mod number;
+
+use petgraph::graph::NodeIndex;
+
+pub use datum::Datum;
+pub use number::Number;
+
+use crate::graph::{Graph, Value};
+use crate::op;
+use crate::ty::SetSym;
+
+/// The tokens of a step, all sequences one after the other, ordered by (sequence, position).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Token ids, `[n]`.
+    pub tokens: Vec<i64>,
+    /// Position of each token in its sequence, `[n]`.
+    pub positions: Vec<i64>,
+    /// Index of each token's sequence, `[n]`.
+    pub sequences: Vec<i64>,
+}
+
+impl Batch {
+    /// Lays sequences out one after the other.
+    pub fn from_sequences<'a>(sequences: impl IntoIterator<Item = &'a [i64]>) -> Batch {
+        let mut batch = Batch::default();
+        for (idx, tokens) in sequences.into_iter().enumerate() {
+            batch.tokens.extend_from_slice(tokens);
+            batch.positions.extend((0..).take(tokens.len()));
+            batch.sequences.extend(std::iter::repeat_n(idx as i64, tokens.len()));
+        }
+        batch
+    }
+}
+
+/// Gives the values of weights by name, row by row.
+pub trait Weights<N> {
+    /// All elements of a tensor; `None` if there is no such tensor.
+    fn weight(&self, name: &str) -> Option<Vec<N>>;
+}
+
+/// Decisions that replace those of the routers, for replay and for the exact domains.
+pub trait Routing {
+    /// The forced mask of a set over the rows that it selects from; `None` to let the router decide.
+    fn forced(&self, set: SetSym) -> Option<Vec<bool>>;
+}
+
+/// Lets every router decide.
+pub struct Free;
+
+impl Routing for Free {
+    fn forced(&self, _: SetSym) -> Option<Vec<bool>> {
+        None
+    }
+}
+
+/// All that a graph needs from outside.
+pub struct Env<'a, N> {
+    /// The step's tokens.
+    pub batch: &'a Batch,
+    /// The weights.
+    pub weights: &'a dyn Weights<N>,
+    /// Forced decisions.
+    pub routing: &'a dyn Routing,
+}
+
+/// Why a graph has no value here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    /// A weight is missing or has another number of elements.
+    #[error("no weight `{0}` of the right size")]
+    NoWeight(String),
+    /// A token id (or position) has no row in its table.
+    #[error("row {row}: id {id} is outside the {n_ids} rows of the embedding table")]
+    IdOutOfRange {
+        /// Row of the batch.
+        row: usize,
+        /// The id.
+        id: i64,
+        /// How many rows the table has.
+        n_ids: usize,
+    },
+    /// A forced mask has the wrong number of rows.
+    #[error("the forced routing has {got} rows, the set selects from {wanted}")]
+    ForcedRows {
+        /// Rows of the mask.
+        got: usize,
+        /// Rows of the set's source.
+        wanted: usize,
+    },
+    /// An operand is of another kind than the type rule promised: the graph was not verified.
+    #[error("operand is not {0}: the graph is not verified")]
+    Kind(&'static str),
+    /// An op reached the semantics of another family: a fault of the interpreter.
+    #[error("`{0}` is evaluated in the wrong family")]
+    NotHere(&'static str),
+}
+
+/// Evaluates the graph and returns its outputs by name, in the graph's order.
+///
+/// # Errors
+/// If the environment does not have what the graph asks for.
+pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Vec<(String, Datum<N>)>, EvalError> {
+    let order = graph.order();
+    let mut uses_left = vec![0usize; graph.bound()];
+    for value in &order {
+        for operand in graph.operands(*value) {
+            uses_left[operand.index()] += 1;
+        }
+    }
+    for (_, value) in graph.outputs() {
+        uses_left[value.index()] += 1;
+    }
+    let mut data: Vec<Option<Datum<N>>> = vec![None; graph.bound()];
+    for value in order {
+        let operands = graph.operands(value);
+        let result = {
+            let refs: Vec<&Datum<N>> =
+                operands.iter().map(|operand| held(&data, *operand)).collect::<Result<_, _>>()?;
+            op::eval(graph.op(value), &refs, env)?
+        };
+        for operand in operands {
+            uses_left[operand.index()] -= 1;
+            if uses_left[operand.index()] == 0 {
+                data[operand.index()] = None;
+            }
+        }
+        data[value.index()] = Some(result);
+    }
+    graph.outputs().map(|(name, value)| Ok((name.to_owned(), held(&data, value)?.clone()))).collect()
+}
+
+fn held<N>(data: &[Option<Datum<N>>], value: Value) -> Result<&Datum<N>, EvalError> {
+    let idx: NodeIndex = value.node();
+    data[idx.index()].as_ref().ok_or(EvalError::Kind("evaluated before its use"))
+}

@@ -1,0 +1,81 @@
+//! Products with weights: embedding, matmul, router logits, bias.
+
+use super::{Args, TypeError};
+use crate::interp::{Datum, EvalError, Number};
+use crate::ops::Op;
+use crate::ty::{Dim, Elem, Type};
+
+pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+    match op {
+        Op::Embed {} => {
+            let (_, cols) = args.weight(0)?;
+            let rows = args.ty(1).rows();
+            args.ints(1, rows)?;
+            Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
+        }
+        Op::AddBias {} => {
+            let (elem, rows, cols) = args.token_matrix(0)?;
+            args.vector(1, cols)?;
+            Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
+        }
+        _ => {
+            let (_, rows, k) = args.token_matrix(0)?;
+            let (out, inner) = args.weight(1)?;
+            if inner != k {
+                return Err(args.wrong(1, format!("a weight real[out, {k}]")));
+            }
+            let elem = if matches!(op, Op::RouterLogits {}) { Elem::F32 } else { Elem::Real };
+            Ok(Type::tensor(elem, &[rows, Dim::Fixed(out)]))
+        }
+    }
+}
+
+pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+    match op {
+        Op::Embed {} => embed(operands[0], operands[1].ints()?),
+        Op::AddBias {} => {
+            let (cols, x) = operands[0].real()?;
+            let (_, bias) = operands[1].real()?;
+            let data = x.iter().enumerate().map(|(idx, x)| x.add(bias[idx % cols])).collect();
+            Ok(Datum::Real { cols, data })
+        }
+        _ => matmul(operands[0], operands[1]),
+    }
+}
+
+fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>, EvalError> {
+    let (cols, table) = table.real()?;
+    let mut data = Vec::with_capacity(ids.len() * cols);
+    for (row, id) in ids.iter().enumerate() {
+        let start = usize::try_from(*id).ok().and_then(|id| id.checked_mul(cols));
+        let found = start.and_then(|start| table.get(start..start.checked_add(cols)?));
+        data.extend_from_slice(found.ok_or(EvalError::IdOutOfRange {
+            row,
+            id: *id,
+            n_ids: table.len() / cols,
+        })?);
+    }
+    Ok(Datum::Real { cols, data })
+}
+
+/// `x [r, k] · weight [o, k]ᵀ`. Sums over `k` in order, for all columns of a row at once, so that the loop vectorises.
+fn matmul<N: Number>(x: &Datum<N>, weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (k, x) = x.real()?;
+    let (_, weight) = weight.real()?;
+    let n_out = weight.len() / k;
+    let mut by_input = vec![N::ZERO; weight.len()];
+    for (out, row) in weight.chunks_exact(k).enumerate() {
+        for (inner, value) in row.iter().enumerate() {
+            by_input[inner * n_out + out] = *value;
+        }
+    }
+    let mut data = vec![N::ZERO; x.len() / k * n_out];
+    for (row, sums) in x.chunks_exact(k).zip(data.chunks_exact_mut(n_out)) {
+        for (value, weights) in row.iter().zip(by_input.chunks_exact(n_out)) {
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum = sum.add(value.mul(*weight));
+            }
+        }
+    }
+    Ok(Datum::Real { cols: n_out, data })
+}

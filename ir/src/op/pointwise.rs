@@ -1,0 +1,94 @@
+//! Ops that work element by element, and slices of columns.
+
+use super::{Args, TypeError};
+use crate::interp::{Datum, EvalError, Number};
+use crate::ops::Op;
+use crate::ty::{Dim, Elem, Type};
+
+pub(super) fn infer_unary(args: Args<'_>) -> Result<Type, TypeError> {
+    args.token_matrix(0)?;
+    Ok(args.ty(0).clone())
+}
+
+pub(super) fn infer_binary(args: Args<'_>) -> Result<Type, TypeError> {
+    let (elem, rows, cols) = args.token_matrix(0)?;
+    let (b_elem, b_rows, b_cols) = args.token_matrix(1)?;
+    args.same_rows(1, rows, b_rows)?;
+    if (elem, cols) != (b_elem, b_cols) {
+        return Err(args.wrong(1, args.ty(0).to_string()));
+    }
+    Ok(args.ty(0).clone())
+}
+
+pub(super) fn infer_columns(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+    let (elem, rows, cols) = args.token_matrix(0)?;
+    match op {
+        Op::Slice { start, len } => {
+            if *len == 0 || start.checked_add(*len).is_none_or(|end| end > cols) {
+                return Err(args.bad_attr("len", format!("should leave a range within {cols} columns")));
+            }
+            Ok(Type::tensor(elem, &[rows, Dim::Fixed(*len)]))
+        }
+        _ => {
+            let (_, scale_rows, scale_cols) = args.token_matrix(1)?;
+            args.same_rows(1, rows, scale_rows)?;
+            if scale_cols != 1 {
+                return Err(args.wrong(1, format!("one number a row [{rows}, 1]")));
+            }
+            Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
+        }
+    }
+}
+
+pub(super) fn eval_unary<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = operands[0].real()?;
+    let function: fn(N) -> N = match op {
+        Op::Gelu {} => gelu,
+        Op::Relu {} => |x| x.max(N::ZERO),
+        Op::Silu {} => |x| x.mul(sigmoid(x)),
+        Op::Sigmoid {} => sigmoid,
+        Op::OneMinus {} => |x| N::from_f64(1.0).sub(x),
+        _ => return Err(EvalError::NotHere(op.name())),
+    };
+    Ok(Datum::Real { cols, data: x.iter().map(|x| function(*x)).collect() })
+}
+
+pub(super) fn eval_binary<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+    let (cols, a) = operands[0].real()?;
+    let (_, b) = operands[1].real()?;
+    let function: fn(N, N) -> N = match op {
+        Op::Add {} => N::add,
+        Op::Sub {} => N::sub,
+        Op::Mul {} => N::mul,
+        _ => return Err(EvalError::NotHere(op.name())),
+    };
+    Ok(Datum::Real { cols, data: a.iter().zip(b).map(|(a, b)| function(*a, *b)).collect() })
+}
+
+pub(super) fn eval_columns<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = operands[0].real()?;
+    match op {
+        Op::Slice { start, len } => {
+            let (start, len) = (*start as usize, *len as usize);
+            let data = x.chunks_exact(cols).flat_map(|row| row[start..][..len].iter().copied()).collect();
+            Ok(Datum::Real { cols: len, data })
+        }
+        _ => {
+            let (_, scale) = operands[1].real()?;
+            let data = x.iter().enumerate().map(|(idx, x)| x.mul(scale[idx / cols])).collect();
+            Ok(Datum::Real { cols, data })
+        }
+    }
+}
+
+fn sigmoid<N: Number>(x: N) -> N {
+    let one = N::from_f64(1.0);
+    one.div(one.add(N::ZERO.sub(x).exp()))
+}
+
+/// The tanh form of GELU (Hendrycks and Gimpel 2016).
+fn gelu<N: Number>(x: N) -> N {
+    let cubic = x.add(N::from_f64(0.044_715).mul(x).mul(x).mul(x));
+    let inner = N::from_f64((2.0 / std::f64::consts::PI).sqrt()).mul(cubic);
+    N::from_f64(0.5).mul(x).mul(N::from_f64(1.0).add(inner.tanh()))
+}

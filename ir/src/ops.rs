@@ -1,0 +1,267 @@
+//! The table of all ops. One row defines an op: its enum variant, text form, operands, attributes, traits and
+//! documentation all come from here; what it means (`infer`, `eval`) stands in `op/`, a file per family.
+
+use std::fmt;
+
+use crate::attr::{Attr, F64, Literal, Name, Shape, Source};
+use crate::ty::SetSym;
+
+/// A property that passes ask for instead of listing ops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trait {
+    /// Row `i` of the result depends only on row `i` of the operands that have token rows: it commutes with `gather`.
+    RowWise,
+    /// `RowWise`, and element `(i, j)` depends only on column `j` (or on an operand with one column).
+    Pointwise,
+    /// Makes a token set and with it a new dimension.
+    OpensScope,
+    /// Takes rows of a set back to the rows that the set selects from.
+    ClosesScope,
+    /// Has no operands: the host or the weights give its value.
+    Leaf,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct OpInfo {
+    /// The word in the text form.
+    pub name: &'static str,
+    /// Names of the operands, in order.
+    pub operands: &'static [&'static str],
+    /// Names and kinds of the attributes, in order.
+    pub attrs: &'static [(&'static str, &'static str)],
+    /// What holds for it.
+    pub traits: &'static [Trait],
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// Why attributes in text do not make an op.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttrError {
+    /// No op has this name.
+    #[error("there is no op `{0}`")]
+    UnknownOp(String),
+    /// The op needs this attribute.
+    #[error("`{op}` needs the attribute `{attr}` ({kind})")]
+    Missing {
+        /// The op's name.
+        op: &'static str,
+        /// The attribute's name.
+        attr: &'static str,
+        /// What it should be.
+        kind: &'static str,
+    },
+    /// The attribute's value is of another kind.
+    #[error("the attribute `{attr}` of `{op}` should be of kind {kind}")]
+    Kind {
+        /// The op's name.
+        op: &'static str,
+        /// The attribute's name.
+        attr: &'static str,
+        /// What it should be.
+        kind: &'static str,
+    },
+    /// The op has no such attribute.
+    #[error("`{op}` has no attribute `{attr}`")]
+    Unknown {
+        /// The op's name.
+        op: &'static str,
+        /// The attribute's name.
+        attr: String,
+    },
+}
+
+macro_rules! ops {
+    ($(
+        $(#[doc = $doc:literal])+
+        $Name:ident = $text:literal ($($operand:ident),*) {$($attr:ident: $Attr:ty),*} [$($Trait:ident),*];
+    )+) => {
+        /// What a node does. See the table in the source of this module.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Op {
+            $(
+                $(#[doc = $doc])+
+                $Name {
+                    $(
+                        #[doc = concat!("Attribute `", stringify!($attr), "`.")]
+                        $attr: $Attr
+                    ),*
+                },
+            )+
+        }
+
+        /// All ops, in the order of the table.
+        pub const TABLE: &[OpInfo] = &[
+            $(OpInfo {
+                name: $text,
+                operands: &[$(stringify!($operand)),*],
+                attrs: &[$((stringify!($attr), <$Attr as Attr>::KIND)),*],
+                traits: &[$(Trait::$Trait),*],
+                doc: concat!($($doc, "\n"),+),
+            },)+
+        ];
+
+        enum Row { $($Name),+ }
+
+        impl Op {
+            /// Its row of the table.
+            pub fn info(&self) -> &'static OpInfo {
+                match self { $(Op::$Name { .. } => &TABLE[Row::$Name as usize],)+ }
+            }
+
+            /// Makes an op from its name and attributes in text.
+            ///
+            /// # Errors
+            /// If the name, an attribute's name or its kind is wrong, or an attribute is missing.
+            pub fn read(name: &str, attrs: &[(String, Literal)]) -> Result<Op, AttrError> {
+                match name {
+                    $($text => {
+                        let info = &TABLE[Row::$Name as usize];
+                        check_names(info, attrs)?;
+                        Ok(Op::$Name { $($attr: read_attr(info, stringify!($attr), attrs)?),* })
+                    })+
+                    _ => Err(AttrError::UnknownOp(name.to_owned())),
+                }
+            }
+
+            fn print_attrs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Op::$Name { $($attr),* } => print_list(f, &[$((stringify!($attr), $attr as &dyn PrintAttr)),*]),)+
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    /// What the host hands to a step: token ids, positions or sequence indices, `int[n]`.
+    Input = "input" () {source: Source} [Leaf];
+    /// A tensor of the weights file, `real[rows]` or `real[rows, columns]`; matrices are [out, in].
+    Weight = "weight" () {name: Name, shape: Shape} [Leaf];
+    /// Rows of `table` `[v, d]` by id: `real[r, d]`.
+    Embed = "embed" (table, ids) {} [RowWise];
+
+    /// `x · weightᵀ`, `[r, k] × [o, k] → real[r, o]`, summed in f32 or better.
+    Matmul = "matmul" (x, weight) {} [RowWise];
+    /// Router logits: as `matmul`, but accurate to f32 whatever the target's precision: `f32[r, o]`.
+    RouterLogits = "router_logits" (x, weight) {} [RowWise];
+    /// Adds `bias` `[o]` to every row of `x` `[r, o]`.
+    AddBias = "add_bias" (x, bias) {} [RowWise, Pointwise];
+
+    /// `x · rsqrt(mean(x²) + eps) · gain`, over the columns (Zhang and Sennrich 2019).
+    RmsNorm = "rms_norm" (x, gain) {eps: F64} [RowWise];
+    /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016).
+    LayerNorm = "layer_norm" (x, gain, bias) {eps: F64} [RowWise];
+    /// Rotary embedding, half-split form: column pairs `(j, j + h/2)` of each head of width `h` turn by
+    /// `position · theta^(−2j/h)` (Su et al. 2021).
+    Rope = "rope" (x, positions) {heads: u32, theta: F64} [RowWise];
+    /// Softmax attention with grouped heads. Query row `i` sees key row `j` if both are of one sequence and
+    /// `k_pos[j] ≤ q_pos[i]`; a query that sees no key gives zeros. `q` is `[r, heads · h]`, `k` and `v` are
+    /// `[m, kv_heads · h]`; scores are scaled by `1/√h`.
+    Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32} [];
+
+    /// `x · ½(1 + tanh(√(2/π)(x + 0.044715 x³)))`.
+    Gelu = "gelu" (x) {} [RowWise, Pointwise];
+    /// `max(x, 0)`.
+    Relu = "relu" (x) {} [RowWise, Pointwise];
+    /// `x · sigmoid(x)`.
+    Silu = "silu" (x) {} [RowWise, Pointwise];
+    /// `1 / (1 + exp(−x))`.
+    Sigmoid = "sigmoid" (x) {} [RowWise, Pointwise];
+    /// `1 − x`.
+    OneMinus = "one_minus" (x) {} [RowWise, Pointwise];
+    /// `a + b`.
+    Add = "add" (a, b) {} [RowWise, Pointwise];
+    /// `a − b`.
+    Sub = "sub" (a, b) {} [RowWise, Pointwise];
+    /// `a · b`.
+    Mul = "mul" (a, b) {} [RowWise, Pointwise];
+    /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`.
+    ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
+    /// Columns `start … start + len` of `x`.
+    Slice = "slice" (x) {start: u32, len: u32} [RowWise];
+
+    /// The rows whose score `f32[n, 1]` is at least `at_least`: a token set.
+    Route = "route" (scores) {set: SetSym, at_least: F64} [OpensScope];
+    /// The rows for which the upper half of SplitMix64 of (`seed`, `block`, sequence, position) is below `limit`,
+    /// which is density · 2³²: a token set.
+    RouteRandom = "route_random" (positions, sequences) {set: SetSym, seed: u64, block: u32, limit: u64} [OpensScope];
+    /// The rows of `x` that are in `set`, in order: `[n, d] → [c, d]`.
+    Gather = "gather" (x, set) {} [];
+    /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their
+    /// very bytes.
+    Scatter = "scatter" (base, rows, set) {} [ClosesScope];
+    /// Whether each row is in `set`: `mask[n]`.
+    Executed = "executed" (set) {} [ClosesScope];
+    /// The same decision for every row of `like`: `mask[n]`.
+    FillMask = "fill_mask" (like) {value: bool} [RowWise];
+}
+
+impl Op {
+    /// The word in the text form.
+    pub fn name(&self) -> &'static str {
+        self.info().name
+    }
+
+    /// Whether the table gives it this trait.
+    pub fn has(&self, wanted: Trait) -> bool {
+        self.info().traits.contains(&wanted)
+    }
+
+    /// The set symbol that this op brings into being.
+    pub fn opens(&self) -> Option<SetSym> {
+        match self {
+            Op::Route { set, .. } | Op::RouteRandom { set, .. } => Some(*set),
+            _ => None,
+        }
+    }
+}
+
+/// Prints the attributes only, as ` {eps=1e-5}`, or nothing if there are none.
+pub struct Attrs<'a>(pub &'a Op);
+
+impl fmt::Display for Attrs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.print_attrs(f)
+    }
+}
+
+trait PrintAttr {
+    fn print_attr(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+}
+
+impl<A: Attr> PrintAttr for A {
+    fn print_attr(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.print(f)
+    }
+}
+
+fn print_list(f: &mut fmt::Formatter<'_>, attrs: &[(&str, &dyn PrintAttr)]) -> fmt::Result {
+    for (idx, (name, attr)) in attrs.iter().enumerate() {
+        f.write_str(if idx == 0 { " {" } else { ", " })?;
+        write!(f, "{name}=")?;
+        attr.print_attr(f)?;
+    }
+    f.write_str(if attrs.is_empty() { "" } else { "}" })
+}
+
+fn check_names(info: &'static OpInfo, attrs: &[(String, Literal)]) -> Result<(), AttrError> {
+    match attrs.iter().find(|(name, _)| !info.attrs.iter().any(|(known, _)| known == name)) {
+        Some((name, _)) => Err(AttrError::Unknown { op: info.name, attr: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn read_attr<A: Attr>(
+    info: &'static OpInfo,
+    attr: &'static str,
+    attrs: &[(String, Literal)],
+) -> Result<A, AttrError> {
+    let (_, literal) = attrs.iter().find(|(name, _)| name == attr).ok_or(AttrError::Missing {
+        op: info.name,
+        attr,
+        kind: A::KIND,
+    })?;
+    A::read(literal).ok_or(AttrError::Kind { op: info.name, attr, kind: A::KIND })
+}

@@ -1,0 +1,138 @@
+//! Types of values: element kinds, dimensions, token sets.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+/// What one element of a tensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Elem {
+    /// A number in the precision that the compile chooses for the target.
+    Real,
+    /// A number in f32 whatever the target: router logits and what is computed from them.
+    F32,
+    /// A token id, a position or a sequence index.
+    Int,
+    /// One decision: true means execute.
+    Mask,
+}
+
+impl Elem {
+    /// All element kinds with the word that the text form uses.
+    pub const ALL: [(Elem, &'static str); 4] =
+        [(Elem::Real, "real"), (Elem::F32, "f32"), (Elem::Int, "int"), (Elem::Mask, "mask")];
+}
+
+impl fmt::Display for Elem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, word) = Self::ALL.iter().find(|(elem, _)| elem == self).unwrap_or(&Self::ALL[0]);
+        f.write_str(word)
+    }
+}
+
+/// Names a token set, and with it the dimension `c<number>` that counts its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SetSym(pub u32);
+
+impl fmt::Display for SetSym {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}", self.0)
+    }
+}
+
+/// The size of one dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dim {
+    /// Known when the model is compiled.
+    Fixed(u32),
+    /// `n`: the tokens of the batch, known to the host before a step.
+    Tokens,
+    /// `c…`: the executed tokens of a set, known to the device only, during a step.
+    Count(SetSym),
+}
+
+impl Dim {
+    /// Whether rows of this dimension are tokens (all of them or those of a set).
+    pub fn is_token_rows(self) -> bool {
+        !matches!(self, Dim::Fixed(_))
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Dim::Fixed(size) => write!(f, "{size}"),
+            Dim::Tokens => f.write_str("n"),
+            Dim::Count(sym) => write!(f, "{sym}"),
+        }
+    }
+}
+
+/// The type of a value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Type {
+    /// A tensor of rank 1 (`[rows]`) or 2 (`[rows, columns]`).
+    Tensor {
+        /// What its elements are.
+        elem: Elem,
+        /// Its sizes, rows first.
+        dims: SmallVec<[Dim; 2]>,
+    },
+    /// A token set `tokens<sym ≤ of>`: which rows of `of` execute, in order.
+    Set {
+        /// The dimension that counts its rows.
+        sym: SetSym,
+        /// The rows it selects from.
+        of: Dim,
+    },
+}
+
+impl Type {
+    /// A tensor type.
+    pub fn tensor(elem: Elem, dims: &[Dim]) -> Type {
+        Type::Tensor { elem, dims: SmallVec::from_slice(dims) }
+    }
+
+    /// The element kind and sizes of a tensor; `None` for a set.
+    pub fn as_tensor(&self) -> Option<(Elem, &[Dim])> {
+        match self {
+            Type::Tensor { elem, dims } => Some((*elem, dims)),
+            Type::Set { .. } => None,
+        }
+    }
+
+    /// The rows of a tensor, or the rows that a set counts.
+    pub fn rows(&self) -> Dim {
+        match self {
+            Type::Tensor { dims, .. } => dims.first().copied().unwrap_or(Dim::Fixed(1)),
+            Type::Set { sym, .. } => Dim::Count(*sym),
+        }
+    }
+
+    /// The columns of a tensor: 1 for a tensor of rank 1 and for a set.
+    pub fn cols(&self) -> u32 {
+        match self {
+            Type::Tensor { dims, .. } => match dims.get(1) {
+                Some(Dim::Fixed(size)) => *size,
+                _ => 1,
+            },
+            Type::Set { .. } => 1,
+        }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Tensor { elem, dims } => {
+                write!(f, "{elem}[")?;
+                for (idx, dim) in dims.iter().enumerate() {
+                    let comma = if idx > 0 { ", " } else { "" };
+                    write!(f, "{comma}{dim}")?;
+                }
+                f.write_str("]")
+            }
+            Type::Set { sym, of } => write!(f, "tokens<{sym} <= {of}>"),
+        }
+    }
+}
