@@ -1,1 +1,19 @@
 //! File format, kernel ABI and target names: all that compiler and runtime share.
+//!
+//! An artefact is one file. [`container`] says how its bytes lie, [`writer::Writer`] makes one and
+//! [`reader::Artifact`] reads one, after which every byte of it has been checked against a hash.
+
+pub mod container;
+pub mod error;
+pub mod image;
+pub mod manifest;
+pub mod reader;
+pub mod replace;
+pub mod section;
+pub mod writer;
+
+pub use error::Error;
+
+pub mod abi;
+pub mod program;
+pub mod target;

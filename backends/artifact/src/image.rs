@@ -1,0 +1,76 @@
+//! Host code as the runtime maps it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// The instruction set of host code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostArch {
+    /// 64-bit x86, System V calling convention.
+    X86_64,
+    /// 64-bit Arm, AAPCS64 calling convention.
+    Aarch64,
+}
+
+impl HostArch {
+    /// The instruction set that this very code was compiled for; `None` if it is one that is never generated.
+    #[must_use]
+    pub fn of_this_process() -> Option<Self> {
+        if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+            Some(Self::X86_64)
+        } else if cfg!(all(target_arch = "aarch64", target_os = "linux")) {
+            Some(Self::Aarch64)
+        } else {
+            None
+        }
+    }
+}
+
+/// A position-independent piece of host code: it runs at any address that is a multiple of 4096, needs no
+/// relocation and refers to nothing outside of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostImage {
+    /// Instructions and read-only data, mapped together for reading and execution.
+    pub code: Vec<u8>,
+    /// The functions in it.
+    pub table: HostTable,
+}
+
+/// What is where in a host image; the part of it that is stored beside the code, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostTable {
+    /// Instruction set of the code.
+    pub arch: HostArch,
+    /// Functions, in order of their offsets.
+    pub entries: Vec<HostEntry>,
+}
+
+/// A function of a host image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostEntry {
+    /// The symbol's name.
+    pub name: String,
+    /// Where its first instruction is, in bytes from the start of the image.
+    pub offset: u64,
+}
+
+impl HostTable {
+    /// Checks that every entry lies in an image of `size` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Entry`] with the first that does not.
+    pub fn check(&self, size: usize) -> Result<(), Error> {
+        let size = size as u64;
+        match self.entries.iter().find(|entry| entry.offset >= size) {
+            Some(HostEntry { name, offset }) => {
+                Err(Error::Entry { entry: name.clone(), offset: *offset, size })
+            }
+            None => Ok(()),
+        }
+    }
+}

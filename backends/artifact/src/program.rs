@@ -1,0 +1,251 @@
+//! What the runtime runs: buffers, constants, kernel entries and the list of steps, for one target.
+//!
+//! # Memory
+//!
+//! All buffers of a step lie in one arena. The host chooses a `bound`, a multiple of [`BOUND_UNIT`] not below the
+//! number of tokens N, and a buffer of token rows has `bound` rows. Buffer `b` begins at
+//! `b.place.fixed_offset + b.place.row_offset · bound`; the arena has `fixed_bytes + row_bytes · bound` bytes.
+//! Rows past N (or past a set's count) hold anything finite or not; no kernel may let them reach a row that counts.
+//!
+//! # Arguments
+//!
+//! Every kernel parameter is one pointer, in the order of the kernel's parameter list: to a buffer's first byte or to
+//! a constant's. See [`crate::abi`] for how each target passes them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::target::{DType, Target};
+
+/// The bound on tokens is a multiple of this, so that every buffer of token rows begins 256-byte aligned
+/// (row offsets are multiples of 4 bytes).
+pub const BOUND_UNIT: u32 = 64;
+
+/// How many rows a buffer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowBound {
+    /// As many as the bound on tokens.
+    Tokens,
+    /// This many.
+    Fixed(u32),
+}
+
+/// Where a buffer begins: `fixed_offset + row_offset · bound` bytes into the arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Bytes that do not depend on the bound.
+    pub fixed_offset: u64,
+    /// Bytes for each row of the bound.
+    pub row_offset: u64,
+}
+
+/// A matrix `[rows, cols]` in the arena, row by row without gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Buffer {
+    /// What it holds, for people.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Its rows.
+    pub rows: RowBound,
+    /// Its columns.
+    pub cols: u32,
+    /// Where it lies. Buffers that are not live at the same time may overlap.
+    pub place: Place,
+    /// First and last step that touch it; `None` if the host does outside the steps (inputs, outputs).
+    pub live: Option<(u32, u32)>,
+}
+
+impl Buffer {
+    /// Its size in bytes under a bound on tokens.
+    pub fn bytes(&self, bound: u32) -> u64 {
+        let rows = match self.rows {
+            RowBound::Tokens => bound,
+            RowBound::Fixed(rows) => rows,
+        };
+        u64::from(rows) * u64::from(self.cols) * u64::from(self.dtype.size())
+    }
+}
+
+/// A constant `[rows, cols]` (a vector has one row), as the kernels want it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Constant {
+    /// What it holds, for people: the weight's name, or how it was made.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Its rows.
+    pub rows: u32,
+    /// Its columns.
+    pub cols: u32,
+    /// Where it begins in the target's constants, a multiple of 256.
+    pub offset: u64,
+}
+
+impl Constant {
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.rows) * u64::from(self.cols) * u64::from(self.dtype.size())
+    }
+}
+
+/// What a kernel parameter points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arg {
+    /// A buffer, by its index.
+    Buffer(u32),
+    /// A constant, by its index.
+    Constant(u32),
+}
+
+/// How many rows a kernel works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extent {
+    /// This many.
+    Fixed(u32),
+    /// As many as the u32 says to which parameter `count` points, at most the bound on tokens and `at_most`.
+    /// Known to the device only, while it runs.
+    Counted {
+        /// Index of the parameter.
+        count: u32,
+        /// Upper bound from the compile.
+        at_most: u32,
+    },
+}
+
+/// How a kernel is started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Launch {
+    /// Called by threads of the host, each with a range of row tiles. Tiles are independent of each other.
+    Host {
+        /// Rows of a tile; 0 if the kernel is one indivisible task.
+        tile_rows: u32,
+        /// Bytes of scratch memory that each call needs, 64-byte aligned.
+        scratch_bytes: u64,
+    },
+    /// A grid of `⌈rows / tile_rows⌉ × grid_y` blocks, where `rows` is the extent's upper bound under the bound on
+    /// tokens; blocks past the count return at once. One block if `tile_rows` is 0.
+    Cuda {
+        /// Rows of a block; 0 for a single block.
+        tile_rows: u32,
+        /// Blocks side by side (column tiles, heads).
+        grid_y: u32,
+        /// Threads of a block.
+        threads: u32,
+        /// Bytes of dynamic shared memory.
+        shared_bytes: u32,
+        /// Registers of a thread, from ptxas.
+        registers: u32,
+        /// Bytes of static shared memory, from ptxas.
+        static_shared_bytes: u32,
+    },
+}
+
+/// One kernel's way in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its symbol in the code.
+    pub symbol: String,
+    /// How many pointers it takes.
+    pub n_params: u32,
+    /// How many rows it works on.
+    pub extent: Extent,
+    /// How it is started.
+    pub launch: Launch,
+}
+
+/// One kernel run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Index of the kernel.
+    pub kernel: u32,
+    /// What its parameters point to, in order.
+    pub args: Vec<Arg>,
+    /// Where the work comes from in the model, such as `blocks.3.layers.0`.
+    pub origin: String,
+}
+
+/// The decisions of one router of the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gate {
+    /// The same for every token (`always`, `never`, `highway`): no code asks.
+    Constant(bool),
+    /// Decided by a kernel.
+    Routed {
+        /// `u8 [tokens, 1]`, written by the step: 1 where the token executes.
+        mask: u32,
+        /// `u8 [tokens, 1]`, read by the step where [`Io::use_forced`] is not 0: decisions to replay.
+        /// Routers that were found equal share one.
+        forced: u32,
+        /// `u32 [1, 1]`, written by the step: how many tokens execute.
+        count: u32,
+    },
+}
+
+/// What host and step hand each other. All numbers are indices of buffers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Io {
+    /// `u32 [1, 1]`: N, written by the host.
+    pub n_tokens: u32,
+    /// `u32 [tokens, 1]`: token ids, all sequences one after the other.
+    pub tokens: u32,
+    /// `u32 [tokens, 1]`: position of each token in its sequence.
+    pub positions: u32,
+    /// `u32 [tokens, 1]`: index of each token's sequence, ascending.
+    pub sequences: u32,
+    /// `u32 [1, 1]`: 1 if decisions are replayed, else 0.
+    pub use_forced: u32,
+    /// `f32 [tokens, vocab]`: the result.
+    pub logits: u32,
+    /// One for each router, in model order.
+    pub gates: Vec<Gate>,
+}
+
+/// Buffers and steps: the part of a program that does not depend on generated code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    /// Largest number of tokens of a step.
+    pub max_tokens: u32,
+    /// Largest length of a sequence.
+    pub max_positions: u32,
+    /// Token ids are below this.
+    pub vocab_size: u32,
+    /// Arena bytes that do not depend on the bound.
+    pub fixed_bytes: u64,
+    /// Arena bytes for each row of the bound.
+    pub row_bytes: u64,
+    /// All buffers.
+    pub buffers: Vec<Buffer>,
+    /// The kernel runs, in order; each sees all that earlier ones wrote.
+    pub steps: Vec<Step>,
+    /// What host and step hand each other.
+    pub io: Io,
+}
+
+/// All that the runtime needs to run a model on one target, but the code and the constants' bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// What the code was made for.
+    pub target: Target,
+    /// Precision of the layers.
+    pub dtype: DType,
+    /// Buffers and steps.
+    pub layout: Layout,
+    /// Constants, in the order of [`Arg::Constant`].
+    pub constants: Vec<Constant>,
+    /// Bytes of all constants together.
+    pub constant_bytes: u64,
+    /// Kernels, in the order of [`Step::kernel`].
+    pub entries: Vec<Entry>,
+}

@@ -1,0 +1,121 @@
+//! The table of sections: what a section is called, holds, and hashes to.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The 256-bit BLAKE3 hash of a byte string; written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentHash([u8; 32]);
+
+impl ContentHash {
+    /// The hash of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// Reads 64 lower-case hexadecimal digits; `None` for anything else, so that each hash has one spelling.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut hash = [0u8; 32];
+        if text.len() != 64 {
+            return None;
+        }
+        for (byte, pair) in hash.iter_mut().zip(text.chunks_exact(2)) {
+            let &[high, low] = pair else { return None };
+            *byte = hex_digit(high)? << 4 | hex_digit(low)?;
+        }
+        Some(Self(hash))
+    }
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for ContentHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ContentHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(text.as_bytes())
+            .ok_or_else(|| serde::de::Error::custom("a hash is 64 lower-case hexadecimal digits"))
+    }
+}
+
+/// What the bytes of a section are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SectionKind {
+    /// The resolved model spec, as text.
+    Spec,
+    /// The graph after one phase, in its text form.
+    Ir,
+    /// The plan as text, for people.
+    Plan,
+    /// What the runtime executes for one target, as JSON.
+    Program,
+    /// Numbers that kernels read, laid out as they want them.
+    Constants,
+    /// A position-independent image of host code.
+    HostCode,
+    /// PTX text.
+    Ptx,
+    /// A CUDA binary for one major architecture.
+    Cubin,
+    /// Why each rewrite was taken, as JSON.
+    Rewrites,
+    /// What a run costs as a function of density, as JSON.
+    Cost,
+    /// An input with the outputs it must give.
+    KnownAnswer,
+}
+
+/// One row of the table of sections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SectionEntry {
+    /// Unique name, such as `cpu/x86-64-v3.code`; see [`SectionEntry::name_is_allowed`].
+    pub name: String,
+    /// What the bytes are.
+    pub kind: SectionKind,
+    /// Where they begin, in bytes from the start of the file; a multiple of [`crate::container::ALIGNMENT`].
+    pub offset: u64,
+    /// How many bytes there are, without padding.
+    pub length: u64,
+    /// Their hash. Sections with equal contents share one place in the file.
+    pub blake3: ContentHash,
+}
+
+impl SectionEntry {
+    /// Whether `name` may name a section: 1 to 200 of `a-z A-Z 0-9 . _ - /`, so that a name is also a file name
+    /// under a dump folder. No part between two `/` is empty or `..`.
+    #[must_use]
+    pub fn name_is_allowed(name: &str) -> bool {
+        let letter = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b'/');
+        name.len() <= 200
+            && name.bytes().all(letter)
+            && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+    }
+}
