@@ -14,7 +14,7 @@
 //! `.entry kernel(.param .u64 …)`: one global-memory pointer for each parameter.
 
 /// `c[m, n] = a[m, k] · b[n, k]ᵀ` over f32, rows `lda`, `ldb`, `ldc` elements apart, inner elements adjacent.
-/// The result of a row does not depend on `m`, nor on which rows stand beside it.
+/// The same operands and sizes give the same bits, whichever thread calls.
 pub type GemmF32 = unsafe extern "C" fn(
     m: u64,
     n: u64,

@@ -62,7 +62,9 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Target, BadTarget> {
         match text.split_once(':') {
             None if text == "cpu" => Ok(Target::Cpu),
-            Some(("cuda", arch)) if arch.starts_with("sm_") && arch.len() <= 8 => Ok(Target::Cuda(arch.to_owned())),
+            Some(("cuda", arch)) if arch.starts_with("sm_") && arch.len() <= 8 => {
+                Ok(Target::Cuda(arch.to_owned()))
+            }
             _ => Err(BadTarget(text.to_owned())),
         }
     }

@@ -1,1 +1,29 @@
-//! Legal graph to kernels, buffers and steps, and the kernel interpreter.
+//! From a legal graph to structured kernels, buffers and steps.
+//!
+//! # Kernels
+//!
+//! A [`kernel::Kernel`] is not a loop nest but a description that each backend knows how to generate well: a matmul
+//! with a prologue that may gather rows and an epilogue program ([`kernel::Gemm`]), attention
+//! ([`kernel::Attention`]), row-wise work ([`kernel::Rowwise`]), the making of a token set ([`kernel::Compact`]).
+//! Kernels know shapes, not places: they name their parameters by [`kernel::Slot`], and a step binds each to a buffer
+//! or a constant. Layers of equal shape share their kernels.
+//!
+//! # Rows
+//!
+//! A kernel works on the logical rows `0 .. extent` of one dimension. A [`kernel::View`] says how a logical row
+//! finds its physical row: itself, or by a row list, which is how `gather` and `scatter` cost nothing of their own.
+//! Row lists are ascending and without repetition.
+//!
+//! # Numbers
+//!
+//! Elements are loaded from the parameter's type, all arithmetic is f32, and a store rounds to the parameter's type
+//! (to nearest, ties to even).
+//!
+//! # Reading order
+//!
+//! [`kernel`] and [`pointwise`] are the vocabulary, `build` makes a plan, `verify` says what a plan
+//! must keep, `interp` executes one tile by tile on the host, [`codegen`] is what a backend implements.
+
+pub mod codegen;
+pub mod kernel;
+pub mod pointwise;

@@ -1,0 +1,301 @@
+//! Structured kernels.
+
+use serde::{Deserialize, Serialize};
+use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
+
+use crate::pointwise::{Pointwise, Real};
+
+/// Index of a kernel parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Slot(pub u32);
+
+/// Whether a kernel reads or writes a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// It is read only.
+    Read,
+    /// It is written only; elements that the kernel does not write keep their bytes.
+    Write,
+    /// It is read and written. A kernel reads an element only in the tile that writes it, and before it does.
+    ReadWrite,
+}
+
+/// One pointer parameter: a matrix whose rows are `cols` elements apart, without gaps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Param {
+    /// What it is to the kernel, such as `x`, `gain`, `rows`: for people and for names in generated code.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Elements of a row.
+    pub cols: u32,
+    /// How it is used.
+    pub access: Access,
+}
+
+/// A kernel: parameters and what it does with them. Equal kernels are one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// Parameters, in the order of the kernel ABI.
+    pub params: Vec<Param>,
+    /// Rows that it works on.
+    pub extent: Extent,
+    /// What it does.
+    pub body: Body,
+}
+
+/// What a kernel does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// Matmul with prologue and epilogue.
+    Gemm(Gemm),
+    /// Softmax attention.
+    Attention(Attention),
+    /// Row-wise work.
+    Rowwise(Rowwise),
+    /// Scores to a token set.
+    Compact(Compact),
+}
+
+/// How a logical row finds its physical row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rows {
+    /// It is the same.
+    Dense,
+    /// It stands in this row list (`u32`, one column) at the logical row's place.
+    Listed(Slot),
+}
+
+/// A matrix as a kernel sees it: physical rows through `rows`, columns from `col` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct View {
+    /// The parameter.
+    pub slot: Slot,
+    /// How rows are found.
+    pub rows: Rows,
+    /// First column.
+    pub col: u32,
+}
+
+/// `acc_w[i, j] = Σ_k a[i, k] · weight_w[j, k]` for each weight, then the epilogue on every element `(i, j)`.
+/// Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gemm {
+    /// Left operand, `[extent, k]`.
+    pub a: View,
+    /// Inner size.
+    pub k: u32,
+    /// Columns of the result, and rows of each weight.
+    pub n: u32,
+    /// One weight `[n, k]`, or two for a gated pair; constants of the type of `a`.
+    pub weights: Vec<Slot>,
+    /// What becomes of the sums; it has `n` columns, and [`crate::pointwise::Inst::Acc`] `w` is the sum over weight `w`.
+    pub epilogue: Pointwise,
+}
+
+/// For each query row and head: softmax over the key rows of its sequence with `k_pos ≤ q_pos` of
+/// `q · k / √width`, times `v`; zeros if there is no such key. Key rows are ordered by (sequence, position), so the
+/// keys that a query sees are one range. Scores, softmax and sums are f32.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attention {
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads; query head `h` uses `h / (heads / kv_heads)`.
+    pub kv_heads: u32,
+    /// Columns of a head.
+    pub width: u32,
+    /// Queries, `[extent, heads · width]`; dense.
+    pub q: View,
+    /// Position and sequence of each query row, `u32`.
+    pub q_pos: View,
+    /// Sequence of each query row.
+    pub q_seq: View,
+    /// How many key rows there are.
+    pub kv_extent: Extent,
+    /// Keys, `[kv_extent, kv_heads · width]`; dense.
+    pub k: View,
+    /// Values, as the keys.
+    pub v: View,
+    /// Position of each key row, `u32`.
+    pub k_pos: View,
+    /// Sequence of each key row.
+    pub k_seq: View,
+    /// Result, `[extent, heads · width]`; dense.
+    pub out: Slot,
+}
+
+/// Which norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormKind {
+    /// `x · rsqrt(mean(x²) + eps) · gain`.
+    Rms,
+    /// `(x − mean) · rsqrt(var + eps) · gain + bias`, with this bias.
+    Layer {
+        /// `f32`, one row.
+        bias: Slot,
+    },
+}
+
+/// Work in which a row of the result depends on one row of each operand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rowwise {
+    /// A pointwise program over `[extent, cols]`.
+    Map {
+        /// Columns.
+        cols: u32,
+        /// The program; it has no [`crate::pointwise::Inst::Acc`].
+        program: Pointwise,
+    },
+    /// A norm over the columns; statistics in f32.
+    Norm {
+        /// Which.
+        kind: NormKind,
+        /// Added under the root.
+        eps: Real,
+        /// Columns.
+        cols: u32,
+        /// Operand.
+        x: View,
+        /// `f32`, one row.
+        gain: Slot,
+        /// Result, `[extent, cols]`; dense.
+        out: Slot,
+    },
+    /// Rows of a table by id; an id that is not below `n_ids` gives zeros (the host refuses such ids beforehand).
+    Embed {
+        /// Columns.
+        cols: u32,
+        /// `u32`, one column.
+        ids: View,
+        /// Rows of the table.
+        n_ids: u32,
+        /// Table, `[n_ids, cols]`.
+        table: Slot,
+        /// Result, `[extent, cols]`; dense.
+        out: Slot,
+    },
+    /// Rotary embedding, half-split: within each head `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
+    Rope {
+        /// Heads.
+        heads: u32,
+        /// Columns of a head; even.
+        width: u32,
+        /// Operand, `[extent, heads · width]`.
+        x: View,
+        /// `u32`, one column; below the rows of the tables.
+        positions: View,
+        /// `f32 [max_positions, width / 2]`.
+        cos: Slot,
+        /// `f32 [max_positions, width / 2]`.
+        sin: Slot,
+        /// Result, `[extent, heads · width]`; dense. May be the same buffer as a dense `x`.
+        out: Slot,
+    },
+    /// `out[i, j] = Σ_k x[i, k] · weight[j, k]` for few `j` (router logits): f32 products and sums, in one order
+    /// whatever the extent.
+    Dot {
+        /// Inner size.
+        k: u32,
+        /// Columns of the result, at most 8.
+        n: u32,
+        /// Operand.
+        x: View,
+        /// `f32 [n, k]`.
+        weight: Slot,
+        /// Result, `f32 [extent, n]`; dense.
+        out: Slot,
+    },
+}
+
+/// Which rows of the extent make the set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Select {
+    /// Those whose score is at least the threshold (compared in f32).
+    AtLeast {
+        /// `f32`, one column from `col` on.
+        scores: View,
+        /// The threshold.
+        threshold: Real,
+    },
+    /// Those for which [`skipc_ir::random_score`] is below `limit`.
+    Random {
+        /// `u32`, one column.
+        positions: View,
+        /// `u32`, one column.
+        sequences: View,
+        /// Seed of the router.
+        seed: u64,
+        /// Index of the block in the model.
+        block: u32,
+        /// density · 2³², at most 2³².
+        limit: u64,
+    },
+}
+
+/// Makes a token set: a mask, the ascending list of its rows and their count. One task: order matters.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compact {
+    /// Which rows.
+    pub select: Select,
+    /// `u32 [1, 1]`: if not 0, `forced` decides instead of `select`.
+    pub use_forced: Slot,
+    /// `u8`, one column: decisions to replay.
+    pub forced: Slot,
+    /// `u32`, one column: the row list; rows past the count are left alone.
+    pub rows: Slot,
+    /// `u32 [1, 1]`: how many rows.
+    pub count: Slot,
+    /// `u8`, one column: 1 where the row is in the set, 0 elsewhere within the extent.
+    pub mask: Slot,
+}
+
+impl Kernel {
+    /// A name that says what it does, such as `gemm_128x384`; unique only within a plan that numbers its kernels.
+    pub fn describe(&self) -> String {
+        match &self.body {
+            Body::Gemm(gemm) => {
+                let gathered = if matches!(gemm.a.rows, Rows::Listed(_)) { "_gathered" } else { "" };
+                let pair = if gemm.weights.len() == 2 { "_pair" } else { "" };
+                let scattered =
+                    if gemm.epilogue.stores.iter().any(|store| matches!(store.to.rows, Rows::Listed(_))) {
+                        "_scattered"
+                    } else {
+                        ""
+                    };
+                format!("gemm_{}x{}{pair}{gathered}{scattered}", gemm.k, gemm.n)
+            }
+            Body::Attention(attention) => {
+                format!("attention_{}x{}x{}", attention.heads, attention.kv_heads, attention.width)
+            }
+            Body::Rowwise(Rowwise::Map { cols, .. }) => format!("map_{cols}"),
+            Body::Rowwise(Rowwise::Norm { kind: NormKind::Rms, cols, .. }) => format!("rms_norm_{cols}"),
+            Body::Rowwise(Rowwise::Norm { kind: NormKind::Layer { .. }, cols, .. }) => {
+                format!("layer_norm_{cols}")
+            }
+            Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),
+            Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
+            Body::Rowwise(Rowwise::Dot { k, n, .. }) => format!("dot_{k}x{n}"),
+            Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
+            Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
+        }
+    }
+
+    /// The parameter that a slot names.
+    pub fn param(&self, slot: Slot) -> &Param {
+        &self.params[slot.0 as usize]
+    }
+}

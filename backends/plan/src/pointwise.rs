@@ -1,0 +1,80 @@
+//! Pointwise programs: what epilogues and maps do to each element.
+
+use ordered_float::OrderedFloat;
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{Slot, View};
+
+/// A real number in a kernel.
+pub type Real = OrderedFloat<f64>;
+
+/// Index of an earlier instruction of the same program, whose result is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Reg(pub u32);
+
+/// Functions of one number. Accuracy: `design/reliability.md`, point 4 (tolerance).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unary {
+    /// The tanh form of GELU, see `skipc_ir::Op::Gelu`.
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x / (1 + e^−x)`.
+    Silu,
+    /// `1 / (1 + e^−x)`.
+    Sigmoid,
+    /// `1 − x`.
+    OneMinus,
+}
+
+/// Functions of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binary {
+    /// `a + b`.
+    Add,
+    /// `a − b`.
+    Sub,
+    /// `a · b`.
+    Mul,
+}
+
+/// One instruction; its result is an f32, for each element `(i, j)` of the kernel's rows and columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inst {
+    /// The kernel's own sum over weight number `0` or `1`.
+    Acc(u32),
+    /// Element `(row i, view.col + j)`.
+    Load(View),
+    /// Element `(row i, view.col)`: one number for the whole row.
+    LoadRow(View),
+    /// Element `(0, j)`: one number for the whole column.
+    LoadCol(Slot),
+    /// A function of one earlier result.
+    Unary(Unary, Reg),
+    /// A function of two earlier results.
+    Binary(Binary, Reg, Reg),
+}
+
+/// Writes a result to element `(row i, to.col + j)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Where to.
+    pub to: View,
+    /// What.
+    pub value: Reg,
+}
+
+/// A straight-line program in SSA form. All loads of an element happen before its stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pointwise {
+    /// Instructions in order; each uses only results of earlier ones.
+    pub code: Vec<Inst>,
+    /// What is kept.
+    pub stores: Vec<Store>,
+}
