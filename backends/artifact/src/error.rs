@@ -121,6 +121,39 @@ pub enum Error {
         /// Size of the image in bytes.
         size: u64,
     },
+    /// A relocatable object that cannot be read or is for another machine. A fault of the code generator.
+    #[error("host object: {reason}")]
+    Object {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Generated code refers to a symbol that it does not define. A fault of the code generator: what code needs
+    /// from outside, it takes from the table of helper functions.
+    #[error(
+        "host object refers to `{symbol}` in `{section}`, which it does not define; use the helper table"
+    )]
+    UndefinedSymbol {
+        /// The symbol.
+        symbol: String,
+        /// The section that refers to it.
+        section: String,
+    },
+    /// A reference that cannot be resolved before the image has an address. A fault of the code generator.
+    #[error("host object refers to `{symbol}` in `{section}` by {relocation}, which needs a fixed address")]
+    Relocation {
+        /// The symbol.
+        symbol: String,
+        /// The section that refers to it.
+        section: String,
+        /// Name or number of the relocation.
+        relocation: String,
+    },
+    /// Data that code may write. A fault of the code generator: images are mapped without write access.
+    #[error("host object has writable data in `{section}`; images are read-only")]
+    WritableData {
+        /// The section.
+        section: String,
+    },
     /// A file could not be written.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
@@ -153,6 +186,10 @@ impl Error {
             Error::Missing { .. } => "artifact::missing",
             Error::Kind { .. } => "artifact::kind",
             Error::Entry { .. } => "artifact::entry",
+            Error::Object { .. } => "artifact::object",
+            Error::UndefinedSymbol { .. } => "artifact::undefined-symbol",
+            Error::Relocation { .. } => "artifact::relocation",
+            Error::WritableData { .. } => "artifact::writable-data",
             Error::Io { .. } => "artifact::io",
         }
     }

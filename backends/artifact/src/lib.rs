@@ -7,6 +7,8 @@ pub mod container;
 pub mod error;
 pub mod image;
 pub mod manifest;
+#[cfg(feature = "link")]
+pub mod object_image;
 pub mod reader;
 pub mod replace;
 pub mod section;

@@ -67,6 +67,9 @@ fn what_was_written_is_read() {
     assert_eq!(artifact.section("nothing", SectionKind::Spec).unwrap_err().code(), "artifact::missing");
     assert_eq!(artifact.section("empty", SectionKind::Spec).unwrap_err().code(), "artifact::kind");
     assert!(file.starts_with(b"skipc-artefact\nversion 00001\nheader 0000"));
+    // Another hash means another format: raise the version with it.
+    let pinned = "689a8e12c3a661c9c3debd2925ecfcfd8a68516328ed9a27dfc45e52fe31e314";
+    assert_eq!(ContentHash::of(&file).to_string(), pinned);
 }
 
 #[test]
