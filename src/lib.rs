@@ -1,1 +1,3 @@
 //! skipc: spec frontend, pipeline and command line.
+
+pub mod spec;
