@@ -1,0 +1,42 @@
+# The whole of it on a fresh Debian 12 with Rust: `make demo`, `make test`.
+# Each target calls tests/setup.sh first, which installs what is missing and is silent when nothing is.
+
+CACHE := $(or $(SKIPC_CACHE),$(CURDIR)/.cache)
+export SKIPC_CACHE := $(CACHE)
+export PATH := $(CACHE)/cuda:$(PATH)
+
+SKIPC := target/release/skipc
+MODEL := models/kjv-12l-d25
+DEMO := target/demo/kjv.skp
+PROMPT := In the beginning God created the heaven and the earth. And
+
+.PHONY: demo test build fmt lint setup clean-cache
+
+# Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
+demo: build
+	mkdir -p $(dir $(DEMO))
+	$(SKIPC) compile $(MODEL).toml --weights $(MODEL).safetensors --target cpu,cuda:sm_90a -o $(DEMO)
+	$(SKIPC) run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 96
+	$(SKIPC) inspect $(DEMO)
+
+# First what builds with Rust alone, then everything.
+test: setup
+	cargo test --locked
+	cargo test --locked --workspace --features cuda
+
+build: setup
+	cargo build --locked --release --features cuda
+
+fmt:
+	cargo fmt --all
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --features cuda -- -D warnings
+
+setup:
+	@tests/setup.sh
+
+# The fetched CUDA tools; target/ is cargo's.
+clean-cache:
+	rm -rf "$(CACHE)/cuda"
