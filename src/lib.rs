@@ -1,3 +1,4 @@
 //! skipc: spec frontend, pipeline and command line.
 
+pub mod lower;
 pub mod spec;
