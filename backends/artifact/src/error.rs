@@ -111,6 +111,20 @@ pub enum Error {
         /// What it says it holds.
         found: SectionKind,
     },
+    /// A section that holds JSON of another shape than expected: made by another compiler.
+    #[error("artefact section `{section}`: {error}")]
+    Json {
+        /// Name of the section.
+        section: String,
+        /// What the parser said.
+        error: serde_json::Error,
+    },
+    /// A program whose parts do not fit each other. A fault of the compiler that made it.
+    #[error("program of the artefact: {reason}")]
+    Program {
+        /// What does not fit.
+        reason: String,
+    },
     /// Host code whose entry table does not fit it.
     #[error("host code entry `{entry}` lies at {offset}, outside its image of {size} bytes")]
     Entry {
@@ -185,6 +199,8 @@ impl Error {
             Error::SectionName { .. } => "artifact::section-name",
             Error::Missing { .. } => "artifact::missing",
             Error::Kind { .. } => "artifact::kind",
+            Error::Json { .. } => "artifact::json",
+            Error::Program { .. } => "artifact::program",
             Error::Entry { .. } => "artifact::entry",
             Error::Object { .. } => "artifact::object",
             Error::UndefinedSymbol { .. } => "artifact::undefined-symbol",

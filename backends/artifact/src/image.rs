@@ -28,6 +28,23 @@ impl HostArch {
     }
 }
 
+/// Which extensions of its instruction set host code uses. Higher levels include lower ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostLevel {
+    /// None: any processor of the architecture runs it.
+    Baseline,
+    /// AVX2, FMA, F16C, BMI1 and BMI2 (`x86-64-v3`).
+    Avx2,
+    /// AVX-512 F, BW, CD, DQ and VL besides (`x86-64-v4`).
+    Avx512,
+}
+
+impl HostLevel {
+    /// All levels, highest first: the order in which a runtime tries them.
+    pub const DESCENDING: [HostLevel; 3] = [HostLevel::Avx512, HostLevel::Avx2, HostLevel::Baseline];
+}
+
 /// A position-independent piece of host code: it runs at any address that is a multiple of 4096, needs no
 /// relocation and refers to nothing outside of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +61,8 @@ pub struct HostImage {
 pub struct HostTable {
     /// Instruction set of the code.
     pub arch: HostArch,
+    /// Which extensions of it the code uses.
+    pub level: HostLevel,
     /// Functions, in order of their offsets.
     pub entries: Vec<HostEntry>,
 }

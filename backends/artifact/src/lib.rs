@@ -3,6 +3,8 @@
 //! An artefact is one file. [`container`] says how its bytes lie, [`writer::Writer`] makes one and
 //! [`reader::Artifact`] reads one, after which every byte of it has been checked against a hash.
 
+pub mod bundle;
+pub mod check;
 pub mod container;
 pub mod error;
 pub mod image;

@@ -18,7 +18,7 @@ use object::{
 };
 
 use crate::error::Error;
-use crate::image::{HostArch, HostEntry, HostImage, HostTable};
+use crate::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
 
 type File<'a> = ElfFile64<'a, LittleEndian>;
 type Section<'a, 'f> = object::read::elf::ElfSection64<'a, 'f, LittleEndian>;
@@ -26,13 +26,14 @@ type Section<'a, 'f> = object::read::elf::ElfSection64<'a, 'f, LittleEndian>;
 /// Images are loaded at multiples of this many bytes, so no section can ask for more.
 const MAX_ALIGNMENT: u64 = 4096;
 
-/// Makes an image of `object`; its entries are the object's global functions.
+/// Makes an image of `object`, whose code uses the instructions of `level`; its entries are the object's global
+/// functions.
 ///
 /// # Errors
 ///
 /// An object that is malformed, for another machine, has writable data, or refers to anything outside of itself
 /// or to an absolute address.
-pub fn link(object: &[u8]) -> Result<HostImage, Error> {
+pub fn link(object: &[u8], level: HostLevel) -> Result<HostImage, Error> {
     let file = File::parse(object).map_err(malformed)?;
     let arch = match file.architecture() {
         Architecture::X86_64 => HostArch::X86_64,
@@ -56,7 +57,7 @@ pub fn link(object: &[u8]) -> Result<HostImage, Error> {
             relocate(&file, arch, &section, base, &placed, &mut code)?;
         }
     }
-    let table = HostTable { arch, entries: entries(&file, &placed)? };
+    let table = HostTable { arch, level, entries: entries(&file, &placed)? };
     table.check(code.len())?;
     Ok(HostImage { code, table })
 }

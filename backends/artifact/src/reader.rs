@@ -12,28 +12,29 @@ use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::section::{ContentHash, SectionEntry, SectionKind};
 
-/// An artefact whose every byte was checked.
+/// An artefact whose every byte was checked; `B` owns or borrows the file.
 #[derive(Clone, Debug)]
-pub struct Artifact<'a> {
-    file: &'a [u8],
+pub struct Artifact<B> {
+    file: B,
     header: Header,
 }
 
-impl<'a> Artifact<'a> {
+impl<B: AsRef<[u8]>> Artifact<B> {
     /// Checks `file` and gives access to its sections.
     ///
     /// # Errors
     ///
     /// A file that is not exactly what a [`crate::writer::Writer`] makes; the variant says what differs first.
-    pub fn parse(file: &'a [u8]) -> Result<Self, Error> {
-        let (length, hash) = container::read_preamble(file)?;
-        let text = part(file, PREAMBLE_LENGTH as u64, length, "the header")?;
+    pub fn parse(file: B) -> Result<Self, Error> {
+        let bytes = file.as_ref();
+        let (length, hash) = container::read_preamble(bytes)?;
+        let text = part(bytes, PREAMBLE_LENGTH as u64, length, "the header")?;
         if ContentHash::of(text) != hash {
             return Err(Error::Hash { section: "header".into() });
         }
         // serde_json stops at 128 levels by itself; the header has four.
         let header: Header = serde_json::from_slice(text).map_err(Error::Header)?;
-        check_sections(file, length, &header.sections)?;
+        check_sections(bytes, length, &header.sections)?;
         Ok(Self { file, header })
     }
 
@@ -49,12 +50,18 @@ impl<'a> Artifact<'a> {
         &self.header.sections
     }
 
+    /// Whether there is a section called `name`.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.sections().iter().any(|entry| entry.name == name)
+    }
+
     /// The bytes of the section called `name`, which has to hold `kind`.
     ///
     /// # Errors
     ///
     /// [`Error::Missing`] or [`Error::Kind`].
-    pub fn section(&self, name: &str, kind: SectionKind) -> Result<&'a [u8], Error> {
+    pub fn section(&self, name: &str, kind: SectionKind) -> Result<&[u8], Error> {
         let entry = self
             .sections()
             .iter()
@@ -63,7 +70,7 @@ impl<'a> Artifact<'a> {
         if entry.kind != kind {
             return Err(Error::Kind { section: name.into(), expected: kind, found: entry.kind });
         }
-        part(self.file, entry.offset, entry.length, name)
+        part(self.file.as_ref(), entry.offset, entry.length, name)
     }
 }
 

@@ -80,6 +80,8 @@ pub enum SectionKind {
     Constants,
     /// A position-independent image of host code.
     HostCode,
+    /// The entry table of a host code image, as JSON.
+    HostTable,
     /// PTX text.
     Ptx,
     /// A CUDA binary for one major architecture.

@@ -4,8 +4,11 @@ use object::write::{Object, Relocation, StandardSection, Symbol, SymbolId, Symbo
 use object::{
     Architecture, BinaryFormat, Endianness, RelocationFlags, SymbolFlags, SymbolKind, SymbolScope, elf,
 };
-use skipc_artifact::image::HostArch;
-use skipc_artifact::object_image::link;
+use skipc_artifact::image::{HostArch, HostImage, HostLevel};
+
+fn link(object: &[u8]) -> Result<HostImage, skipc_artifact::Error> {
+    skipc_artifact::object_image::link(object, HostLevel::Baseline)
+}
 
 struct Builder(Object<'static>);
 

@@ -1,0 +1,167 @@
+//! A program with its code and constants, as the sections of one target.
+//!
+//! | section | holds |
+//! | --- | --- |
+//! | `cpu/program.json` | the [`Program`] |
+//! | `cpu/constants` | all constants, each at its offset |
+//! | `cpu/baseline.code`, `cpu/baseline.json` | host code and its entry table; likewise `avx2`, `avx512` |
+//! | `cuda/sm_90a/program.json`, `cuda/sm_90a/constants` | likewise |
+//! | `cuda/sm_90a/code.ptx` | PTX for any driver that is new enough; always there |
+//! | `cuda/sm_90a/code.cubin` | machine code for GPUs of the same major version; may be missing |
+
+use crate::check;
+use crate::error::Error;
+use crate::image::{HostImage, HostLevel, HostTable};
+use crate::program::Program;
+use crate::reader::Artifact;
+use crate::section::SectionKind;
+use crate::target::Target;
+use crate::writer::Writer;
+
+/// What a compiler makes for one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// Buffers, steps, entries.
+    pub program: Program,
+    /// Bytes of all constants, each at its offset; `program.constant_bytes` long.
+    pub constants: Vec<u8>,
+    /// The code of every entry.
+    pub code: BundleCode,
+}
+
+/// Code in the forms that a target takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BundleCode {
+    /// Images for the host, at most one of each level; each has all entries.
+    Host(Vec<HostImage>),
+    /// Code for a GPU.
+    Cuda {
+        /// PTX text.
+        ptx: String,
+        /// A cubin, if an assembler was at hand.
+        cubin: Option<Vec<u8>>,
+    },
+}
+
+impl Bundle {
+    /// Adds the bundle's sections to an artefact.
+    ///
+    /// # Errors
+    ///
+    /// A program that does not fit its code or constants, or two bundles for one target: faults of the compiler.
+    pub fn write(self, writer: &mut Writer<'_>) -> Result<(), Error> {
+        check::program(&self.program, self.constants.len() as u64)?;
+        let prefix = prefix(&self.program.target);
+        let json = |error| Error::Json { section: format!("{prefix}/program.json"), error };
+        let text = serde_json::to_vec_pretty(&self.program).map_err(json)?;
+        writer.section(format!("{prefix}/program.json"), SectionKind::Program, text)?;
+        match self.code {
+            BundleCode::Host(images) => {
+                for image in images {
+                    check::has_entries(&self.program, &image.table)?;
+                    image.table.check(image.code.len())?;
+                    let level = level_name(image.table.level);
+                    let text = serde_json::to_vec_pretty(&image.table).map_err(json)?;
+                    writer.section(format!("{prefix}/{level}.json"), SectionKind::HostTable, text)?;
+                    writer.section(format!("{prefix}/{level}.code"), SectionKind::HostCode, image.code)?;
+                }
+            }
+            BundleCode::Cuda { ptx, cubin } => {
+                writer.section(format!("{prefix}/code.ptx"), SectionKind::Ptx, ptx.into_bytes())?;
+                if let Some(cubin) = cubin {
+                    writer.section(format!("{prefix}/code.cubin"), SectionKind::Cubin, cubin)?;
+                }
+            }
+        }
+        writer.section(format!("{prefix}/constants"), SectionKind::Constants, self.constants)
+    }
+}
+
+/// The program for `target`, checked against its constants.
+///
+/// # Errors
+///
+/// [`Error::Missing`] if the artefact has none for this target; [`Error::Json`] or [`Error::Program`] if it is not
+/// what a compiler of this version makes.
+pub fn read_program<B: AsRef<[u8]>>(artifact: &Artifact<B>, target: &Target) -> Result<Program, Error> {
+    let section = format!("{}/program.json", prefix(target));
+    let text = artifact.section(&section, SectionKind::Program)?;
+    let program: Program = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
+    if program.target != *target {
+        return Err(Error::Program { reason: format!("it is for {}, expected {target}", program.target) });
+    }
+    check::program(&program, read_constants(artifact, target)?.len() as u64)?;
+    Ok(program)
+}
+
+/// The bytes of the target's constants; the first lies at a multiple of 4096 in the file.
+///
+/// # Errors
+///
+/// [`Error::Missing`].
+pub fn read_constants<'a, B: AsRef<[u8]>>(
+    artifact: &'a Artifact<B>,
+    target: &Target,
+) -> Result<&'a [u8], Error> {
+    artifact.section(&format!("{}/constants", prefix(target)), SectionKind::Constants)
+}
+
+/// Host code of one level, with its table; `None` if the artefact has none of this level.
+///
+/// # Errors
+///
+/// A table that does not belong to its code or lacks an entry of `program`.
+pub fn read_host_code<'a, B: AsRef<[u8]>>(
+    artifact: &'a Artifact<B>,
+    program: &Program,
+    level: HostLevel,
+) -> Result<Option<(&'a [u8], HostTable)>, Error> {
+    let prefix = prefix(&program.target);
+    let section = format!("{prefix}/{}.json", level_name(level));
+    if !artifact.has(&section) {
+        return Ok(None);
+    }
+    let text = artifact.section(&section, SectionKind::HostTable)?;
+    let table: HostTable = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
+    let code = artifact.section(&format!("{prefix}/{}.code", level_name(level)), SectionKind::HostCode)?;
+    table.check(code.len())?;
+    check::has_entries(program, &table)?;
+    Ok(Some((code, table)))
+}
+
+/// PTX and cubin of a CUDA target.
+///
+/// # Errors
+///
+/// [`Error::Missing`] if there is no PTX.
+pub fn read_cuda_code<'a, B: AsRef<[u8]>>(
+    artifact: &'a Artifact<B>,
+    target: &Target,
+) -> Result<(&'a [u8], Option<&'a [u8]>), Error> {
+    let prefix = prefix(target);
+    let ptx = artifact.section(&format!("{prefix}/code.ptx"), SectionKind::Ptx)?;
+    let cubin = format!("{prefix}/code.cubin");
+    let cubin = artifact.has(&cubin).then(|| artifact.section(&cubin, SectionKind::Cubin)).transpose()?;
+    Ok((ptx, cubin))
+}
+
+/// The targets that the artefact has programs for, in file order.
+#[must_use]
+pub fn targets<B: AsRef<[u8]>>(artifact: &Artifact<B>) -> Vec<Target> {
+    let programs = artifact.sections().iter().filter(|section| section.kind == SectionKind::Program);
+    programs
+        .filter_map(|section| section.name.strip_suffix("/program.json")?.replace('/', ":").parse().ok())
+        .collect()
+}
+
+fn prefix(target: &Target) -> String {
+    target.to_string().replace(':', "/")
+}
+
+fn level_name(level: HostLevel) -> &'static str {
+    match level {
+        HostLevel::Baseline => "baseline",
+        HostLevel::Avx2 => "avx2",
+        HostLevel::Avx512 => "avx512",
+    }
+}
