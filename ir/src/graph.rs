@@ -131,6 +131,11 @@ impl Graph {
         self.outputs.iter().filter(move |(_, output)| **output == value).map(|(name, _)| name.as_str())
     }
 
+    /// All values in order of their indices.
+    pub fn values(&self) -> impl Iterator<Item = Value> {
+        self.nodes.node_indices().map(Value)
+    }
+
     /// How many nodes there are.
     pub fn len(&self) -> usize {
         self.nodes.node_count()

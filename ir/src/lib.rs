@@ -29,19 +29,24 @@
 //! # Reading order
 //!
 //! [`ops`] is the table of all ops; `op/` holds their meaning, a file per family; [`graph`], [`text`],
-//! [`verify`](mod@verify), [`interp`].
+//! [`verify`](mod@verify) and [`legal`] (the gates), [`interp`].
 
 pub mod attr;
 pub mod graph;
 pub mod interp;
+pub mod legal;
 mod op;
 pub mod ops;
+pub mod text;
 pub mod ty;
+pub mod verify;
 
 pub use attr::{F64, Name};
-pub use graph::{Graph, Value};
+pub use graph::{Graph, Origin, Value};
+pub use legal::{Legal, legalize};
 pub use op::attention::rope_angle;
 pub use op::token_set::random_score;
 pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};
 pub use ty::{Dim, Elem, SetSym, Type};
+pub use verify::{Facts, verify};

@@ -60,6 +60,18 @@ pub enum TypeError {
     },
 }
 
+impl TypeError {
+    /// The word in `error[…]`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            TypeError::Arity { .. } => "arity",
+            TypeError::Operand { .. } => "type",
+            TypeError::Scope { .. } => "scope",
+            TypeError::Attr { .. } => "attribute",
+        }
+    }
+}
+
 /// The type of the result of `op` over operands of these types.
 ///
 /// # Errors

@@ -1,0 +1,266 @@
+//! The gate before the plan: what the backends can do. [`legalize`] alone makes a [`Legal`].
+//!
+//! Legal is a graph that [`verify`](fn@verify) accepts and in which
+//! - the outputs are `logits`, numbers `[n, v]`, and `gate.0`, `gate.1`, … without gaps, each `mask[n]`;
+//! - every token set selects from `n`: no sets of sets;
+//! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
+//! - heads are at most 256 wide;
+//! - `router_logits` has at most 8 columns;
+//! - `f32` values are what decides or scales: they are operands of pointwise ops, `slice`, `route`, `gather` and
+//!   `scatter` only;
+//! - integers come from the input that the op means: ids of `embed` from tokens or positions; positions and sequences of
+//!   `rope`, `attention` and `route_random` from positions and sequences. That makes rows of keys ordered by
+//!   (sequence, position), which attention kernels rely on;
+//! - masks are outputs only.
+//!
+//! Not checked: precision and instructions of a target (its capability table), sizes of buffers (the plan).
+
+use crate::attr::Source;
+use crate::graph::{Graph, Value};
+use crate::ops::{Op, Trait};
+use crate::text::{Numbering, Place};
+use crate::ty::{Dim, Elem, SetSym, Type};
+use crate::verify::{Facts, VerifyError, verify};
+
+/// Columns that a tensor may have: beyond every vocabulary in use, and a row of f32 still fits in 4 MiB.
+pub const MAX_COLS: u32 = 1 << 20;
+
+/// Elements that a weight may have: the largest signed 32-bit index.
+pub const MAX_WEIGHT_ELEMENTS: u64 = (1 << 31) - 1;
+
+/// Columns that a head may have: what an attention kernel keeps in registers.
+pub const MAX_HEAD_WIDTH: u32 = 256;
+
+/// Columns that router logits may have: what the row-wise dot kernel sums side by side.
+pub const MAX_ROUTER_COLS: u32 = 8;
+
+/// A graph that backends can compile, with its facts.
+#[derive(Clone, Debug)]
+pub struct Legal {
+    graph: Graph,
+    facts: Facts,
+}
+
+impl Legal {
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What the verifier found about it.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Gives the graph back, for further passes.
+    pub fn into_graph(self) -> Graph {
+        self.graph
+    }
+}
+
+/// Why a graph is not legal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LegalError {
+    /// It is not well-formed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// No output is called `logits`.
+    #[error("the graph has no output `logits`")]
+    NoLogits,
+    /// An output has another name than the two kinds.
+    #[error("the output `{name}` is neither `logits` nor the next gate, `gate.{next}`")]
+    OutputName {
+        /// The output.
+        name: String,
+        /// How many gates came before it.
+        next: usize,
+    },
+    /// An output has another type than its name asks for.
+    #[error("the output `{name}` should be {wanted}\n  {place}")]
+    OutputType {
+        /// The output.
+        name: String,
+        /// What it should be.
+        wanted: &'static str,
+        /// The node.
+        place: Place,
+    },
+    /// A set selects from the rows of another set.
+    #[error("the token set {sym} selects from {of}; backends make sets of all tokens n only\n  {place}")]
+    NestedSet {
+        /// The set.
+        sym: SetSym,
+        /// What it selects from.
+        of: Dim,
+        /// The node.
+        place: Place,
+    },
+    /// Something is too wide or too large.
+    #[error("{what} is {got}, the limit is {limit}\n  {place}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        got: u64,
+        /// How large it may be.
+        limit: u64,
+        /// The node.
+        place: Place,
+    },
+    /// An op takes an operand of a kind that it has no kernel for.
+    #[error("`{op}` over {elem} has no kernel: operand `{operand}`\n  {place}")]
+    OperandElem {
+        /// The op's name.
+        op: &'static str,
+        /// The operand's name.
+        operand: &'static str,
+        /// What its elements are.
+        elem: Elem,
+        /// The node.
+        place: Place,
+    },
+    /// Integers come from an input that the op does not mean.
+    #[error("`{op}`: operand `{operand}` should come from the input {wanted}\n  {place}")]
+    Source {
+        /// The op's name.
+        op: &'static str,
+        /// The operand's name.
+        operand: &'static str,
+        /// The input or inputs it may come from.
+        wanted: &'static str,
+        /// The node.
+        place: Place,
+    },
+}
+
+impl LegalError {
+    /// The word in `error[…]`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LegalError::Verify(error) => error.code(),
+            LegalError::NoLogits | LegalError::OutputName { .. } | LegalError::OutputType { .. } => "output",
+            LegalError::NestedSet { .. } => "nested-set",
+            LegalError::TooLarge { .. } => "too-large",
+            LegalError::OperandElem { .. } => "operand-kind",
+            LegalError::Source { .. } => "source",
+        }
+    }
+}
+
+/// Checks that the backends can compile the graph; changes nothing.
+///
+/// # Errors
+/// All that is not legal, in the order of the text form.
+pub fn legalize(graph: Graph) -> Result<Legal, Vec<LegalError>> {
+    let facts =
+        verify(&graph).map_err(|errors| errors.into_iter().map(LegalError::from).collect::<Vec<_>>())?;
+    let mut ctx = Ctx { graph: &graph, facts: &facts, numbering: Numbering::new(&graph), errors: Vec::new() };
+    for value in facts.order() {
+        ctx.sizes(*value);
+        ctx.operands(*value);
+    }
+    ctx.outputs();
+    let errors = ctx.errors;
+    if errors.is_empty() { Ok(Legal { graph, facts }) } else { Err(errors) }
+}
+
+struct Ctx<'a> {
+    graph: &'a Graph,
+    facts: &'a Facts,
+    numbering: Numbering,
+    errors: Vec<LegalError>,
+}
+
+impl Ctx<'_> {
+    fn place(&self, value: Value) -> Place {
+        self.numbering.place(self.graph, value)
+    }
+
+    fn at_most(&mut self, value: Value, what: &'static str, got: u64, limit: u64) {
+        if got > limit {
+            let place = self.place(value);
+            self.errors.push(LegalError::TooLarge { what, got, limit, place });
+        }
+    }
+
+    fn sizes(&mut self, value: Value) {
+        let (graph, ty) = (self.graph, self.graph.ty(value));
+        self.at_most(value, "the number of columns", ty.cols().into(), MAX_COLS.into());
+        if let Type::Set { sym, of } = *ty
+            && of != Dim::Tokens
+        {
+            let place = self.place(value);
+            self.errors.push(LegalError::NestedSet { sym, of, place });
+        }
+        match graph.op(value) {
+            Op::Weight { shape, .. } => {
+                let elements = shape.0.iter().fold(1, |all: u64, size| all.saturating_mul((*size).into()));
+                self.at_most(value, "the number of elements", elements, MAX_WEIGHT_ELEMENTS);
+            }
+            Op::Rope { heads, .. } | Op::Attention { heads, .. } => {
+                let width = ty.cols().checked_div(*heads).unwrap_or(0);
+                self.at_most(value, "the width of a head", width.into(), MAX_HEAD_WIDTH.into());
+            }
+            Op::RouterLogits {} => {
+                self.at_most(value, "the number of columns", ty.cols().into(), MAX_ROUTER_COLS.into());
+            }
+            _ => {}
+        }
+    }
+
+    fn operands(&mut self, value: Value) {
+        let op = self.graph.op(value);
+        let takes_f32 = op.has(Trait::Pointwise)
+            || op.has(Trait::OpensScope)
+            || matches!(op, Op::Slice { .. } | Op::Gather {} | Op::Scatter {} | Op::FillMask { .. });
+        for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
+            let name = op.info().operands[idx];
+            match self.graph.ty(operand).as_tensor() {
+                Some((elem, _)) if elem == Elem::Mask || (elem == Elem::F32 && !takes_f32) => {
+                    let place = self.place(value);
+                    self.errors.push(LegalError::OperandElem { op: op.name(), operand: name, elem, place });
+                }
+                Some((Elem::Int, _)) => self.source(value, name, self.facts.source(operand)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Integers of this operand come from the input that its name in the op table means.
+    fn source(&mut self, value: Value, operand: &'static str, got: Option<Source>) {
+        let (wanted, fits) = match operand {
+            "ids" => ("tokens or positions", matches!(got, Some(Source::Tokens | Source::Positions))),
+            "positions" | "q_pos" | "k_pos" => ("positions", got == Some(Source::Positions)),
+            "sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(Source::Sequences)),
+            _ => return,
+        };
+        if !fits {
+            let (op, place) = (self.graph.op(value).name(), self.place(value));
+            self.errors.push(LegalError::Source { op, operand, wanted, place });
+        }
+    }
+
+    fn outputs(&mut self) {
+        let mut n_gates = 0;
+        for (name, value) in self.graph.outputs() {
+            let ty = self.graph.ty(value).as_tensor();
+            let (fits, wanted) = if name == "logits" {
+                let fits = matches!(ty, Some((Elem::Real | Elem::F32, [Dim::Tokens, Dim::Fixed(_)])));
+                (fits, "numbers [n, v]")
+            } else if name.strip_prefix("gate.").is_some_and(|number| number == n_gates.to_string()) {
+                n_gates += 1;
+                (ty == Some((Elem::Mask, &[Dim::Tokens])), "mask[n]")
+            } else {
+                self.errors.push(LegalError::OutputName { name: name.to_owned(), next: n_gates });
+                continue;
+            };
+            if !fits {
+                let place = self.place(value);
+                self.errors.push(LegalError::OutputType { name: name.to_owned(), wanted, place });
+            }
+        }
+        if self.graph.output("logits").is_none() {
+            self.errors.push(LegalError::NoLogits);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The text form of a graph, `.sir`: printed by [`print`], read back by [`parse`](fn@parse).
+//!
+//! ```text
+//! graph "two layers" {
+//!   %0 = input {source=tokens} : int[n]
+//!   %1 = weight {name="embed.weight", shape=[256, 128]} : real[256, 128] @"embed"
+//!   %2 = embed %1, %0 : real[n, 128] @"embed"
+//!   return logits = %2
+//! }
+//! ```
+//!
+//! One node a line: its number, the op, operands, attributes, type, and after `@` its origin in the model. Operands
+//! stand before their users. Numbers follow [`Graph::order`](crate::Graph::order), so equal graphs print equal texts, and
+//! `print(parse(print(g))) == print(g)`.
+
+mod print;
+
+pub use print::{Numbering, Place, print};

@@ -1,0 +1,287 @@
+//! The verifier of graphs. It collects everything it finds.
+//!
+//! Checked:
+//! - no value depends on itself (`cycle`);
+//! - every node has the operands its op takes, and the type that [`infer`] gives it (`type`, `scope`, `arity`, `attribute`);
+//! - every set symbol is opened by one node (`set-twice`), and every `c…` in a type by some node (`set-unopened`);
+//! - all weights of one name have one shape (`weight-shape`);
+//! - there is an output (`no-output`), and every output is a tensor (`output-kind`).
+//!
+//! Not checked:
+//! - whether a backend can do it: that is [`legalize`](crate::legal::legalize);
+//! - whether weights of these names exist, and what is in them: the frontend knows the file;
+//! - whether integers are in range (ids, positions): the host checks its inputs before a step;
+//! - whether a value is used at all: dead nodes are well-formed.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use crate::attr::{Name, Shape, Source};
+use crate::graph::{Graph, Value};
+use crate::op::{self, TypeError};
+use crate::ops::Op;
+use crate::text::{Numbering, Place};
+use crate::ty::{Dim, SetSym, Type};
+
+/// What is known about a verified graph: the receipt of [`verify`], of use for that graph only.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    order: Vec<Value>,
+    uses: Vec<u32>,
+    sets: BTreeMap<SetSym, OpenSet>,
+    sources: Vec<Option<Source>>,
+}
+
+/// A token set of the graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenSet {
+    /// The route that makes it.
+    pub value: Value,
+    /// The rows that it selects from.
+    pub of: Dim,
+}
+
+impl Facts {
+    /// All values, operands before users: [`Graph::order`].
+    pub fn order(&self) -> &[Value] {
+        &self.order
+    }
+
+    /// How often the value is an operand or an output; `add %1, %1` uses `%1` twice.
+    pub fn n_uses(&self, value: Value) -> usize {
+        self.uses[value.index()] as usize
+    }
+
+    /// All token sets, by symbol.
+    pub fn sets(&self) -> impl Iterator<Item = (SetSym, OpenSet)> {
+        self.sets.iter().map(|(sym, set)| (*sym, *set))
+    }
+
+    /// The token set of this symbol.
+    pub fn set(&self, sym: SetSym) -> Option<OpenSet> {
+        self.sets.get(&sym).copied()
+    }
+
+    /// For integers: the input that they are, or are rows of.
+    pub fn source(&self, value: Value) -> Option<Source> {
+        self.sources[value.index()]
+    }
+}
+
+/// Why a graph is not well-formed: always the fault of who made it (a pass, the frontend, the author of a text).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The value depends on itself.
+    #[error("the value depends on itself\n  {place}")]
+    Cycle {
+        /// One node for each value on a cycle or behind one.
+        place: Place,
+    },
+    /// The operands do not fit the op.
+    #[error("{error}\n  {place}")]
+    Operands {
+        /// The node.
+        place: Place,
+        /// What the type rule says.
+        error: TypeError,
+    },
+    /// The type is not the one that follows from the operands.
+    #[error("the value has another type than its operands give it, {inferred}\n  {place}")]
+    Type {
+        /// The node.
+        place: Place,
+        /// What the type rule gives.
+        inferred: Type,
+    },
+    /// Two nodes open one set symbol.
+    #[error("the token set {sym} is made twice; give one of the two another symbol\n  {place}\n  {first}")]
+    SetTwice {
+        /// The symbol.
+        sym: SetSym,
+        /// The second node.
+        place: Place,
+        /// The first.
+        first: Place,
+    },
+    /// A type names a set that no node opens.
+    #[error("no route of the graph makes the token set {sym}\n  {place}")]
+    SetUnopened {
+        /// The symbol.
+        sym: SetSym,
+        /// The node whose type it is in.
+        place: Place,
+    },
+    /// Weights of one name have different shapes.
+    #[error("the weight {:?} has the shape {:?} here and {:?} before\n  {place}", name.0, shape.0, before.0)]
+    WeightShape {
+        /// The weight.
+        name: Name,
+        /// The node.
+        place: Place,
+        /// Its shape.
+        shape: Shape,
+        /// The shape of an earlier node.
+        before: Shape,
+    },
+    /// The graph has no output.
+    #[error("the graph returns nothing; end it with `return logits = %…`")]
+    NoOutput,
+    /// An output is not a tensor.
+    #[error("the output `{name}` is a token set; return `executed` of it\n  {place}")]
+    OutputKind {
+        /// The output's name.
+        name: String,
+        /// The node.
+        place: Place,
+    },
+}
+
+impl VerifyError {
+    /// The word in `error[…]`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            VerifyError::Cycle { .. } => "cycle",
+            VerifyError::Operands { error, .. } => error.code(),
+            VerifyError::Type { .. } => "type",
+            VerifyError::SetTwice { .. } => "set-twice",
+            VerifyError::SetUnopened { .. } => "set-unopened",
+            VerifyError::WeightShape { .. } => "weight-shape",
+            VerifyError::NoOutput => "no-output",
+            VerifyError::OutputKind { .. } => "output-kind",
+        }
+    }
+}
+
+/// Checks the graph; see the module for what.
+///
+/// # Errors
+/// All that is wrong with it, in the order of the text form.
+pub fn verify(graph: &Graph) -> Result<Facts, Vec<VerifyError>> {
+    let mut ctx = Ctx { graph, numbering: Numbering::new(graph), errors: Vec::new() };
+    let order = ctx.order();
+    let sets = ctx.sets();
+    ctx.nodes(&sets);
+    ctx.weights();
+    ctx.outputs();
+    if !ctx.errors.is_empty() {
+        return Err(ctx.errors);
+    }
+    let (uses, sources) = (count_uses(graph), find_sources(graph, &order));
+    Ok(Facts { order, uses, sets, sources })
+}
+
+struct Ctx<'a> {
+    graph: &'a Graph,
+    numbering: Numbering,
+    errors: Vec<VerifyError>,
+}
+
+impl Ctx<'_> {
+    fn place(&self, value: Value) -> Place {
+        self.numbering.place(self.graph, value)
+    }
+
+    fn order(&mut self) -> Vec<Value> {
+        let order = self.graph.order();
+        for value in &self.numbering.values()[order.len()..] {
+            self.errors.push(VerifyError::Cycle { place: self.place(*value) });
+        }
+        order
+    }
+
+    fn sets(&mut self) -> BTreeMap<SetSym, OpenSet> {
+        let mut sets: BTreeMap<SetSym, OpenSet> = BTreeMap::new();
+        for value in self.numbering.values() {
+            let (Some(sym), Type::Set { of, .. }) = (self.graph.op(*value).opens(), self.graph.ty(*value))
+            else {
+                continue;
+            };
+            if let Some(first) = sets.get(&sym) {
+                let (place, first) = (self.place(*value), self.place(first.value));
+                self.errors.push(VerifyError::SetTwice { sym, place, first });
+            } else {
+                sets.insert(sym, OpenSet { value: *value, of: *of });
+            }
+        }
+        sets
+    }
+
+    fn nodes(&mut self, sets: &BTreeMap<SetSym, OpenSet>) {
+        let graph = self.graph;
+        for value in self.numbering.values() {
+            let operands = graph.operands(*value);
+            let types: SmallVec<[&Type; 8]> = operands.iter().map(|operand| graph.ty(*operand)).collect();
+            match op::infer(graph.op(*value), &types) {
+                Err(error) => self.errors.push(VerifyError::Operands { place: self.place(*value), error }),
+                Ok(inferred) if inferred != *graph.ty(*value) => {
+                    self.errors.push(VerifyError::Type { place: self.place(*value), inferred });
+                }
+                Ok(_) => {}
+            }
+            for dim in dims(graph.ty(*value)) {
+                if let Dim::Count(sym) = dim
+                    && !sets.contains_key(&sym)
+                {
+                    self.errors.push(VerifyError::SetUnopened { sym, place: self.place(*value) });
+                }
+            }
+        }
+    }
+
+    fn weights(&mut self) {
+        let mut shapes: BTreeMap<&Name, &Shape> = BTreeMap::new();
+        for value in self.numbering.values() {
+            let Op::Weight { name, shape } = self.graph.op(*value) else { continue };
+            let before = *shapes.entry(name).or_insert(shape);
+            if before != shape {
+                self.errors.push(VerifyError::WeightShape {
+                    name: name.clone(),
+                    place: self.place(*value),
+                    shape: shape.clone(),
+                    before: before.clone(),
+                });
+            }
+        }
+    }
+
+    fn outputs(&mut self) {
+        if self.graph.outputs().next().is_none() {
+            self.errors.push(VerifyError::NoOutput);
+        }
+        for (name, value) in self.graph.outputs() {
+            if self.graph.ty(value).as_tensor().is_none() {
+                let place = self.place(value);
+                self.errors.push(VerifyError::OutputKind { name: name.to_owned(), place });
+            }
+        }
+    }
+}
+
+fn dims(ty: &Type) -> SmallVec<[Dim; 2]> {
+    match ty {
+        Type::Tensor { dims, .. } => dims.clone(),
+        Type::Set { sym, of } => SmallVec::from_slice(&[Dim::Count(*sym), *of]),
+    }
+}
+
+fn count_uses(graph: &Graph) -> Vec<u32> {
+    let mut uses = vec![0; graph.bound()];
+    let operands = graph.values().flat_map(|value| graph.operands(value));
+    for value in operands.chain(graph.outputs().map(|(_, value)| value)) {
+        uses[value.index()] += 1;
+    }
+    uses
+}
+
+fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Source>> {
+    let mut sources = vec![None; graph.bound()];
+    for value in order {
+        sources[value.index()] = match graph.op(*value) {
+            Op::Input { source } => Some(*source),
+            Op::Gather {} => graph.operands(*value).first().and_then(|x| sources[x.index()]),
+            _ => None,
+        };
+    }
+    sources
+}
