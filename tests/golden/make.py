@@ -1,0 +1,87 @@
+"""Makes every golden case again with the reference: python tests/golden/make.py [NAME...]
+
+Needs torch, numpy and safetensors (see ../reference/README.md). Weights, tokens, gates and greedy continuations come
+out the same everywhere; the last bits of logits depend on the machine, so commit only what you meant to change.
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "reference"))
+import make_case  # noqa: E402
+
+MODELS = HERE.parent.parent / "models"
+EXAMPLE = "kjv-12l-d25"
+
+# Cases with a spec.toml of their own, random weights and random tokens; what is not said is in `random_case`.
+RANDOM = {
+    "gumbel": {},
+    "gumbel-raw-active": {"tokens": 37, "dtype": "f32"},
+    "gumbel-active-rope": {"tokens": 43},
+    "random": {},
+    "random-none": {"tokens": 33, "dtype": "f32"},
+    "random-all": {"tokens": 33, "dtype": "f32"},
+    "highway": {"dtype": "f32"},
+    "highway-raw": {"tokens": 29},
+    "always": {"dtype": "f32"},
+    "never": {"dtype": "f32"},
+    "wrap-attention": {},
+    "wrap-ffn": {"dtype": "f32"},
+    "wrap-both-here": {},
+    "wrap-both-entry": {"dtype": "f32"},
+    "wrap-both-active": {"tokens": 31},
+    "wrap-ffn-first": {"dtype": "f32"},
+    "wrap-mixed-routers": {"dtype": "f32"},
+    "odd-sizes": {"batch": 3, "tokens": 41, "dtype": "f16"},
+    "one-token": {"batch": 3, "tokens": 1, "dtype": "f32", "new": 6},
+    "five-rows": {"batch": 5, "tokens": 13},
+    "small-sparse": {},
+    "small-dense": {},
+    "small-random": {},
+    "small-highway": {},
+}
+TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
+
+# Bytes of genesis.txt for the example model: NAME -> (count, first byte). A start that leaves a decision to rounding
+# is refused by `given_case`; these do not.
+LENGTHS = {f"{EXAMPLE}-t{count}": (count, start)
+           for count, start in [(1, 0), (2, 0), (127, 367), (128, 367), (129, 367), (1000, 51)]}
+# What `make demo` continues.
+DEMO = f"{EXAMPLE}-demo"
+PROMPT = b"In the beginning God created the heaven and the earth. And"
+
+
+def random_cases(chosen):
+    for seed, (name, said) in enumerate(RANDOM.items()):
+        if chosen(name):
+            make_case.random_case(HERE / name / "spec.toml", HERE / name, seed=seed, **TYPICAL | said)
+
+
+def example_cases(chosen):
+    """The shipped model on the rows that tokens.npy already holds, and on one row of each length."""
+    spec, weights = MODELS / f"{EXAMPLE}.toml", MODELS / f"{EXAMPLE}.safetensors"
+    if chosen(EXAMPLE):
+        rows = np.load(HERE / EXAMPLE / "tokens.npy")
+        make_case.given_case(spec, weights, rows, HERE / EXAMPLE, new=96)
+    text = (HERE / "genesis.txt").read_bytes()
+    pieces = {name: (text[start:start + count], 8) for name, (count, start) in LENGTHS.items()}
+    for name, (piece, new) in (pieces | {DEMO: (PROMPT, 96)}).items():
+        if chosen(name):
+            (HERE / name).mkdir(exist_ok=True)
+            make_case.given_case(spec, weights, np.frombuffer(piece, np.uint8), HERE / name, new=new)
+
+
+def main():
+    names = sys.argv[1:]
+    unknown = set(names) - {EXAMPLE, DEMO, *RANDOM, *LENGTHS}
+    if unknown:
+        raise SystemExit(f"no such case: {', '.join(sorted(unknown))}")
+    chosen = (lambda name: name in names) if names else (lambda name: True)
+    random_cases(chosen)
+    example_cases(chosen)
+
+
+if __name__ == "__main__":
+    main()

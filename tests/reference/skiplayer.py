@@ -1,0 +1,385 @@
+"""Reference SkipLayer language model in PyTorch: the numerical oracle and the peer of the benchmarks.
+
+It reads the same TOML model spec as the compiler and the same safetensors weights, and computes in plain,
+slow, obvious operations. It knows nothing of the compiler; where the two differ, find out which is wrong.
+
+Shapes: B rows, T tokens a row, D = d_model, V = vocab_size, R = outputs of a router.
+"""
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+
+# ---------------------------------------------------------------- spec
+
+@dataclass
+class Skip:
+    router: str = "gumbel"          # gumbel | sigmoid | topk | random | highway | always | never
+    density: float = 0.5            # target share of executed tokens
+    input: str = "normed"           # normed: through the pre-norm of the (first) wrapped sub-layer | raw
+    decide: str = "here"            # sub-layer only. here: from the stream as it reaches it | entry: from the block's entry
+    bias: bool = False
+    kv: str = "all"                 # all | active
+    gate: str = "binary"            # binary | scaled (the executed branch is multiplied by the router probability)
+    threshold: float = 0.5          # sigmoid router; topk with generate = "threshold"
+    generate: str = ""              # topk: "threshold" replaces the selection when generating by sigma(z) >= threshold
+    group_size: int = 0             # 0: no capacity (dropless); else consecutive tokens of one sequence
+    capacity_factor: float = 1.25   # slots of every group, short ones too: ceil(group_size * density * factor)
+    overflow: str = "position"      # position: first come, first served (causal) | score: highest score first
+    seed: int = 0                   # random router
+
+    def __post_init__(self):
+        if self.router == "highway" and self.gate == "scaled":
+            raise ValueError("gate = scaled has no meaning with the highway router")
+
+
+@dataclass
+class Layer:
+    kind: str                       # attention | ffn
+    heads: int = 0
+    kv_heads: int = 0
+    head_dim: int = 0
+    d_ff: int = 0
+    activation: str = "gelu"        # gelu | relu | swiglu | geglu
+    skip: Skip | None = None
+
+
+@dataclass
+class Block:
+    layers: list[Layer]
+    skip: Skip | None = None
+
+
+@dataclass
+class Spec:
+    name: str
+    vocab_size: int
+    d_model: int
+    max_positions: int
+    blocks: list[Block] = field(default_factory=list)
+    norm: str = "rmsnorm"           # rmsnorm | layernorm
+    norm_eps: float = 1e-5
+    positions: str = "rope"         # rope | learned | none
+    rope_theta: float = 10000.0
+    tie_embeddings: bool = True
+
+
+def load_spec(path: str | Path) -> Spec:
+    raw = tomllib.loads(Path(path).read_text())
+    model = raw["model"]
+
+    def skip(d):
+        return None if d is None else Skip(**d)
+
+    def layer(d):
+        d = dict(d)
+        s = skip(d.pop("skip", None))
+        out = Layer(**d, skip=s)
+        if out.kind == "attention":
+            out.kv_heads = out.kv_heads or out.heads
+            out.head_dim = out.head_dim or model["d_model"] // out.heads
+        return out
+
+    named = {name: Block([layer(x) for x in b["layers"]], skip(b.get("skip"))) for name, b in raw["block"].items()}
+    spec = Spec(**{k: v for k, v in model.items() if k in Spec.__dataclass_fields__})
+    for entry in raw["stack"]:
+        spec.blocks += [named[n] for n in entry["blocks"]] * entry.get("repeat", 1)
+    return spec
+
+
+# ---------------------------------------------------------------- layers
+
+def wide(x):
+    """x in the type of statistics, softmax and router logits: float32, or float64 in a float64 model."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Norm(nn.Module):
+    def __init__(self, spec: Spec):
+        super().__init__()
+        self.kind, self.eps = spec.norm, spec.norm_eps
+        self.weight = nn.Parameter(torch.ones(spec.d_model))
+        if self.kind == "layernorm":
+            self.bias = nn.Parameter(torch.zeros(spec.d_model))
+
+    def forward(self, x):
+        if self.kind == "layernorm":
+            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+        w = wide(x)
+        return (w * torch.rsqrt(w.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+
+
+def rotate(x, pos, theta):
+    """RoPE, half-split (non-interleaved) convention. x [..., heads, head_dim], pos [...]. Angles are float32 in every
+    type: their rounding, 6e-5 at position 1000, belongs to the model."""
+    half = x.shape[-1] // 2
+    freq = theta ** (-torch.arange(half, dtype=torch.float32) / half)
+    ang = (pos.float()[..., None] * freq)[..., None, :]
+    ang = ang.to(torch.promote_types(x.dtype, torch.float32))
+    cos, sin = ang.cos().to(x.dtype), ang.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with its own pre-norm. A token may see the keys and values of every earlier token
+    (kv = "all") or of the executed ones only (kv = "active", through `visible`)."""
+
+    def __init__(self, spec: Spec, cfg: Layer):
+        super().__init__()
+        self.spec, self.cfg = spec, cfg
+        d = spec.d_model
+        self.norm = Norm(spec)
+        self.q_proj = nn.Linear(d, cfg.heads * cfg.head_dim, bias=False)
+        self.k_proj = nn.Linear(d, cfg.kv_heads * cfg.head_dim, bias=False)
+        self.v_proj = nn.Linear(d, cfg.kv_heads * cfg.head_dim, bias=False)
+        self.o_proj = nn.Linear(cfg.heads * cfg.head_dim, d, bias=False)
+
+    def forward(self, x, pos, visible=None):
+        """x [B, T, D], pos [T], visible [B, T] bool or None -> [B, T, D] (without the residual)."""
+        cfg, h = self.cfg, self.norm(x)
+        q = self.q_proj(h).unflatten(-1, (cfg.heads, cfg.head_dim))
+        k = self.k_proj(h).unflatten(-1, (cfg.kv_heads, cfg.head_dim))
+        v = self.v_proj(h).unflatten(-1, (cfg.kv_heads, cfg.head_dim))
+        if self.spec.positions == "rope":
+            q, k = rotate(q, pos, self.spec.rope_theta), rotate(k, pos, self.spec.rope_theta)
+        rep = cfg.heads // cfg.kv_heads
+        k, v = k.repeat_interleave(rep, 2), v.repeat_interleave(rep, 2)
+        score = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(cfg.head_dim)
+        mask = (pos[None, :] <= pos[:, None])[None, None]
+        if visible is not None:
+            mask = mask & visible[:, None, None, :]
+        score = score.masked_fill(~mask, float("-inf"))
+        # a query that sees no key at all gets zeros
+        att = torch.nan_to_num(wide(score).softmax(-1)).to(x.dtype)
+        return self.o_proj(torch.einsum("bhqk,bkhd->bqhd", att, v).flatten(2))
+
+
+class Ffn(nn.Module):
+    def __init__(self, spec: Spec, cfg: Layer):
+        super().__init__()
+        self.cfg = cfg
+        self.norm = Norm(spec)
+        self.up_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=False)
+        if cfg.activation in ("swiglu", "geglu"):
+            self.gate_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=False)
+        self.down_proj = nn.Linear(cfg.d_ff, spec.d_model, bias=False)
+
+    def forward(self, x):
+        h = self.norm(x)
+        up = self.up_proj(h)
+        act = {
+            "gelu": lambda: F.gelu(up, approximate="tanh"),
+            "relu": lambda: F.relu(up),
+            "swiglu": lambda: F.silu(self.gate_proj(h)) * up,
+            "geglu": lambda: F.gelu(self.gate_proj(h), approximate="tanh") * up,
+        }[self.cfg.activation]()
+        return self.down_proj(act)
+
+
+# ---------------------------------------------------------------- router
+
+class Router(nn.Module):
+    """Decides per token whether the wrapped layer runs. weight [R, D]: R = 2 for gumbel (row 0 skips, row 1
+    executes), else 1; random, always and never have none. Logits are at least float32, whatever the model's dtype."""
+
+    def __init__(self, spec: Spec, cfg: Skip):
+        super().__init__()
+        self.cfg = cfg
+        self.noise = 1.0                         # scale of the Gumbel noise in training; anneal to 0 to polarise
+        self.forced = None                       # [B, T] in {0, 1}: decisions taken elsewhere, replayed here
+        rows = 2 if cfg.router == "gumbel" else 1
+        if cfg.router not in ("random", "always", "never"):
+            self.weight = nn.Parameter(torch.zeros(rows, spec.d_model))
+            if cfg.bias:
+                self.bias = nn.Parameter(torch.zeros(rows))
+
+    def forward(self, x, block_index: int, generating: bool = False):
+        """x [B, T, D] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
+        In training, gate carries the straight-through gradient of the (noisy) probability."""
+        cfg, (b, t, _) = self.cfg, x.shape
+        if cfg.router in ("random", "always", "never"):
+            p = torch.full((b, t), {"random": cfg.density, "always": 1.0, "never": 0.0}[cfg.router])
+            hard = random_gate(b, t, cfg, block_index) if cfg.router == "random" else p.clone()
+            return apply_capacity(hard, p, cfg), p, None
+        logit = F.linear(wide(x), wide(self.weight), wide(self.bias) if cfg.bias else None)
+        if cfg.router == "gumbel":
+            score = logit[..., 1] - logit[..., 0]
+            p = soft = score.sigmoid()
+            hard = (logit[..., 1] >= logit[..., 0]).float()              # ties execute
+            if self.training:
+                u = torch.rand_like(logit).clamp_(1e-9, 1 - 1e-9)
+                noisy = logit - self.noise * (-u.log()).log()
+                soft = (noisy[..., 1] - noisy[..., 0]).sigmoid()
+                hard = (noisy[..., 1] >= noisy[..., 0]).float()
+        else:
+            score = logit[..., 0]
+            p = soft = score.sigmoid()
+            if cfg.router == "highway":
+                return soft, p, None                                     # has no decision to replay
+            if cfg.router == "topk" and not (generating and cfg.generate == "threshold"):
+                if generating:
+                    raise ValueError("top-k looks at the future: generation needs generate = threshold")
+                k = max(1, math.ceil(cfg.density * t))                   # expert choice over each sequence
+                order = score.sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier token on ties
+                hard = torch.zeros_like(soft).scatter_(1, order, 1.0)
+            else:
+                hard = (soft >= cfg.threshold).float()
+        hard = apply_capacity(hard, score, cfg)
+        if self.forced is not None:
+            return self.forced.to(p.dtype), p, score
+        return (hard + soft - soft.detach() if self.training else hard), p, score
+
+
+def random_gate(b, t, cfg: Skip, layer_index: int):
+    """A reproducible gate: SplitMix64 of (seed, layer, batch row, position) below density * 2^32."""
+    out = torch.zeros(b, t)
+    limit = int(cfg.density * 2**32)
+    for i in range(b):
+        for j in range(t):
+            z = (cfg.seed * 0x9E3779B97F4A7C15 + (layer_index << 48) + (i << 32) + j) & (2**64 - 1)
+            z = (z + 0x9E3779B97F4A7C15) & (2**64 - 1)
+            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+            z ^= z >> 31
+            out[i, j] = float((z >> 32) < limit)
+    return out
+
+
+def apply_capacity(hard, score, cfg: Skip):
+    """Each group of `group_size` consecutive tokens of one sequence has ceil(group_size * density * capacity_factor)
+    slots (products in float64, left to right), a short last group as many as a full one. A token over capacity is skipped.
+    Position order is causal: a token executes if fewer than that many earlier tokens of its group did."""
+    if not cfg.group_size or cfg.router == "highway":
+        return hard
+    slots = math.ceil(cfg.group_size * cfg.density * cfg.capacity_factor)
+    out = torch.zeros_like(hard)
+    for start in range(0, hard.shape[1], cfg.group_size):
+        h, q = hard[:, start:start + cfg.group_size], score[:, start:start + cfg.group_size]
+        q = q if cfg.overflow == "score" else torch.zeros_like(q)
+        rank = torch.where(h > 0, q, torch.full_like(q, float("-inf"))).sort(dim=1, descending=True, stable=True).indices
+        keep = torch.zeros_like(h).scatter_(1, rank[:, :slots], 1.0)
+        out[:, start:start + cfg.group_size] = h * keep
+    return out
+
+
+# ---------------------------------------------------------------- model
+
+class SkipBlock(nn.Module):
+    def __init__(self, spec: Spec, cfg: Block, index: int):
+        super().__init__()
+        if cfg.skip and any(c.skip for c in cfg.layers):
+            raise ValueError("skip on a block and on one of its sub-layers at once")
+        self.cfg, self.index = cfg, index
+        self.layers = nn.ModuleList(
+            Attention(spec, c) if c.kind == "attention" else Ffn(spec, c) for c in cfg.layers)
+        self.router = Router(spec, cfg.skip) if cfg.skip else None
+        self.layer_routers = nn.ModuleList(
+            Router(spec, c.skip) if c.skip else None for c in cfg.layers)
+
+    def body(self, x, pos, gate, skip: Skip | None, layers, configs):
+        """Runs `layers` over every token and lets `gate` choose: y = g * f(x) + (1 - g) * x."""
+        h = x
+        for layer, cfg in zip(layers, configs):
+            if cfg.kind == "attention":
+                # a skipped token offers keys and values of the residual stream as it stands
+                h = h + layer(h, pos, gate > 0 if skip and skip.kv == "active" else None)
+            else:
+                h = h + layer(h)
+            if skip and skip.router != "highway":
+                # later layers of the block see skipped tokens unchanged
+                h = torch.where((gate > 0)[..., None], h, x)
+        return h
+
+    @staticmethod
+    def decision_input(x, first: nn.Module, skip: Skip):
+        return first.norm(x) if skip.input == "normed" else x
+
+    def forward(self, x, pos, generating=False):
+        stats = []
+        if self.router:
+            skip = self.cfg.skip
+            gate, p, score = self.router(self.decision_input(x, self.layers[0], skip), self.index, generating)
+            y = self.body(x, pos, gate, skip, self.layers, self.cfg.layers)
+            return mix(x, y, gate, p, skip), [(gate, p, skip, score)]
+        entry = x
+        for layer, router, cfg in zip(self.layers, self.layer_routers, self.cfg.layers):
+            if router is None:
+                x = self.body(x, pos, None, None, [layer], [cfg])
+            else:
+                seen = entry if cfg.skip.decide == "entry" else x
+                gate, p, score = router(self.decision_input(seen, layer, cfg.skip), self.index, generating)
+                y = self.body(x, pos, gate, cfg.skip, [layer], [cfg])
+                stats.append((gate, p, cfg.skip, score))
+                x = mix(x, y, gate, p, cfg.skip)
+        return x, stats
+
+
+def mix(x, y, gate, p, skip: Skip):
+    """Combine the executed branch y with the residual x under the gate. A skipped row keeps its very bytes."""
+    g = gate.to(x.dtype)[..., None]
+    if skip.router == "highway":
+        return g * y + (1 - g) * x
+    if skip.gate == "scaled":
+        y = x + p.to(x.dtype)[..., None] * (y - x)
+    if g.requires_grad:                                  # the straight-through path: value y or x, gradient of both
+        return torch.where(g > 0, y, x) + (g - g.detach()) * (y - x)
+    return torch.where(g > 0, y, x)
+
+
+class SkipLM(nn.Module):
+    def __init__(self, spec: Spec):
+        super().__init__()
+        self.spec = spec
+        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        if spec.positions == "learned":
+            self.positions = nn.Embedding(spec.max_positions, spec.d_model)
+        self.blocks = nn.ModuleList(SkipBlock(spec, b, i) for i, b in enumerate(spec.blocks))
+        self.norm = Norm(spec)
+        if not spec.tie_embeddings:
+            self.lm_head = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+
+    def forward(self, tokens, generating=False):
+        """tokens [B, T] int -> (logits [B, T, V], one (gate, p, skip, score) per router, in model order)."""
+        pos = torch.arange(tokens.shape[1])
+        x = self.embed(tokens)
+        if self.spec.positions == "learned":
+            x = x + self.positions(pos)
+        stats = []
+        for block in self.blocks:
+            x, s = block(x, pos, generating)
+            stats += s
+        x = self.norm(x)
+        w = self.embed.weight if self.spec.tie_embeddings else self.lm_head.weight
+        return F.linear(x, w), stats
+
+
+def aux_loss(stats):
+    """Sum over routers of (execution rate - target density)^2; the hard rate carries the straight-through gradient.
+    Training adds 0.1 of it to the cross entropy."""
+    terms = [(g.float().mean() - s.density) ** 2 for g, _, s, _ in stats if s.router in ("gumbel", "sigmoid")]
+    return torch.stack(terms).sum() if terms else torch.zeros(())
+
+
+# ---------------------------------------------------------------- weights
+
+def tensor_names(model: SkipLM) -> dict[str, torch.Tensor]:
+    """Names in the safetensors file: the state dict's own (embed.weight, blocks.3.layers.0.q_proj.weight,
+    blocks.3.router.weight, blocks.3.layer_routers.1.bias, norm.weight, lm_head.weight ...).
+    Linear weights are [out, in]."""
+    return model.state_dict()
+
+
+def load_model(spec: Spec, weights: str | Path) -> SkipLM:
+    """The model of `spec` with the weights of a safetensors file, in float32."""
+    model = SkipLM(spec).eval()
+    model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+    return model
