@@ -14,7 +14,7 @@ tools=${SKIPC_CACHE:-$repo/.cache}/cuda
 llvm=/usr/lib/llvm-22
 
 # libzstd and zlib: llvm-config names them for the linker. g++: melior's build compiles C++.
-packages=(llvm-22-dev libmlir-22-dev mlir-22-tools libclang-22-dev libzstd-dev zlib1g-dev g++)
+packages=(llvm-22-dev libmlir-22-dev mlir-22-tools libclang-22-dev libpolly-22-dev libzstd-dev zlib1g-dev g++)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
