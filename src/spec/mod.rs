@@ -1,3 +1,66 @@
-//! The spec frontend: model spec (TOML) and weights (safetensors) to a resolved [`Model`](model::Model).
+//! The spec frontend: a model spec (TOML) and its weights (safetensors), checked and resolved.
+//!
+//! ```text
+//! text ─ast::parse→ Ast ─resolve::resolve→ model::Model ─lowering→ …
+//! safetensors ─weights::Weights::open→ Weights, against weights::tensors(&Model)
+//! ```
+//!
+//! A spec has three parts: `[model]` with sizes and conventions, `[block.NAME]` with named blocks of sub-layers,
+//! and `[[stack]]` with the blocks in order. Every default is the reference's. What a file says and the model
+//! would not use is an error, because whoever wrote it expects something of it: unknown keys, settings that the
+//! router does not take, tensors that no layer reads. Errors have a code (see [`codes`]), a place and a remedy;
+//! a phase reports all it finds.
+//!
+//! Any bytes give a model or an error, in bounded time and memory (see [`limits`]).
 
+pub mod ast;
+pub mod codes;
+mod layer;
+pub mod limits;
 pub mod model;
+mod print;
+mod read;
+pub mod resolve;
+mod skip;
+pub mod weights;
+pub mod words;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use model::Model;
+
+/// Parses and resolves a spec. `name` is what users call the file.
+pub fn model(name: &str, text: &str) -> Result<Model, Diagnostics> {
+    resolve::resolve(&ast::parse(name, text)?)
+}
+
+/// Reads, parses and resolves a spec.
+pub fn load(path: &Path) -> Result<Model, Diagnostics> {
+    let (name, text) = read_text(path)?;
+    model(&name, &text)
+}
+
+/// Reads a spec's text, at most [`limits::FILE_BYTES`] of it. Gives the path as users wrote it with the text.
+pub fn read_text(path: &Path) -> Result<(String, String), Diagnostic> {
+    let name = path.display().to_string();
+    let failed = |error: std::io::Error| {
+        Diagnostic::new("spec::read", format!("cannot read {name}: {error}")).help("give the path of a spec in TOML")
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(limits::FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > limits::FILE_BYTES {
+        return Err(limits::file_too_large(&name));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((name, text)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            Err(Diagnostic::new("spec::syntax", format!("{name} is not text: byte {at} is not UTF-8"))
+                .help("save the spec as UTF-8; weights go to `--weights`"))
+        }
+    }
+}

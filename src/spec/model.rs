@@ -4,6 +4,8 @@
 //! A [`Model`] that came from the frontend is consistent (heads divide, one decision per row and
 //! block, settings only where the router takes them). What it asks for may still be more than a later stage
 //! can do; that stage refuses by name.
+//!
+//! The words of the choices are in `words.rs`, which also serialises them.
 
 use serde::Serialize;
 
@@ -38,8 +40,7 @@ pub struct Norm {
 }
 
 /// Kinds of norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// `x · rsqrt(mean(x²) + eps) · weight`.
     RmsNorm,
@@ -106,8 +107,7 @@ pub enum LayerKind {
 }
 
 /// Activation of a feed-forward layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `gelu(up)`, tanh form.
     Gelu,
@@ -151,8 +151,7 @@ pub struct Skip {
 }
 
 /// Who decides whether a token executes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Router {
     /// Weight `[2, D]`, argmax, ties execute.
     Gumbel,
@@ -171,8 +170,7 @@ pub enum Router {
 }
 
 /// What a router reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Input {
     /// The stream through the pre-norm of the (first) wrapped sub-layer.
     Normed,
@@ -181,8 +179,7 @@ pub enum Input {
 }
 
 /// From which stream a sub-layer's decision is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decide {
     /// The stream as it reaches the sub-layer.
     Here,
@@ -191,8 +188,7 @@ pub enum Decide {
 }
 
 /// Which tokens offer keys and values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kv {
     /// All, from the stream as it stands.
     All,
@@ -201,8 +197,7 @@ pub enum Kv {
 }
 
 /// What an executed token gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     /// `F(x)`.
     Binary,
@@ -211,19 +206,16 @@ pub enum Gate {
 }
 
 /// What `topk` does when generating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generate {
     /// Generation is refused; the empty string in a spec.
-    #[serde(rename = "")]
     Refuse,
     /// `σ(z) ≥ threshold` replaces the selection.
     Threshold,
 }
 
 /// Who gets the slots of a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
     /// First come, first served; causal.
     Position,

@@ -1,0 +1,102 @@
+//! The words that stand for the choices of a spec, one table for reading, printing and `--json`.
+
+use serde::{Serialize, Serializer};
+
+use super::model::{Activation, Decide, Gate, Generate, Input, Kv, NormKind, Overflow, Router};
+
+/// A choice that is written as a word.
+pub trait Word: Copy + PartialEq + 'static {
+    /// Every choice with its word, in the order of the documentation.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word of this choice.
+    fn word(self) -> &'static str {
+        // Every choice is in the table (tested), so the default is never seen.
+        Self::WORDS.iter().find(|(_, choice)| *choice == self).map_or("", |(word, _)| word)
+    }
+}
+
+/// Kinds of positions, without their settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PositionKind {
+    Rope,
+    Learned,
+    None,
+}
+
+/// Kinds of layers, without their settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LayerWord {
+    Attention,
+    Ffn,
+}
+
+macro_rules! words {
+    ($($ty:ident { $($choice:ident = $word:literal),* $(,)? })*) => {$(
+        impl Word for $ty {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $ty::$choice)),*];
+        }
+        impl Serialize for $ty {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.word())
+            }
+        }
+        impl $ty {
+            /// Fails to compile when a choice has no word.
+            #[expect(dead_code, reason = "exists for the exhaustive match")]
+            const fn has_word(self) {
+                match self {
+                    $($ty::$choice => (),)*
+                }
+            }
+        }
+    )*};
+}
+
+words! {
+    NormKind { RmsNorm = "rmsnorm", LayerNorm = "layernorm" }
+    PositionKind { Rope = "rope", Learned = "learned", None = "none" }
+    LayerWord { Attention = "attention", Ffn = "ffn" }
+    Activation { Gelu = "gelu", Relu = "relu", SwiGlu = "swiglu", GeGlu = "geglu" }
+    Router {
+        Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random",
+        Highway = "highway", Always = "always", Never = "never",
+    }
+    Input { Normed = "normed", Raw = "raw" }
+    Decide { Here = "here", Entry = "entry" }
+    Kv { All = "all", Active = "active" }
+    Gate { Binary = "binary", Scaled = "scaled" }
+    Generate { Refuse = "", Threshold = "threshold" }
+    Overflow { Position = "position", Score = "score" }
+}
+
+/// The candidate nearest to what was written, if one is near enough to be meant.
+pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Bytes of the longest words that are compared; names of tensors have half as many.
+    const MAX_LEN: usize = 100;
+    /// Candidates that are compared: with [`MAX_LEN`], milliseconds whatever the file holds.
+    const MAX_CANDIDATES: usize = 2000;
+    if written.len() > MAX_LEN {
+        return None;
+    }
+    let lower = written.to_lowercase();
+    let allowed = |candidate: &str| (candidate.len().max(written.len()) / 3).max(1);
+    let alike = |candidate: &&str| {
+        candidate.len() <= MAX_LEN && candidate.len().abs_diff(written.len()) <= allowed(candidate)
+    };
+    let near = candidates.into_iter().filter(alike).take(MAX_CANDIDATES).filter_map(|candidate| {
+        let distance = strsim::osa_distance(&lower, &candidate.to_lowercase());
+        (distance <= allowed(candidate)).then_some((distance, candidate))
+    });
+    near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+}
+
+/// What a user wrote, in back-ticks, short and without control characters.
+pub(super) fn quoted(written: &str) -> String {
+    const MAX_CHARS: usize = 60;
+    let mut shown: String = written.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    if written.chars().nth(MAX_CHARS).is_some() {
+        shown.push('…');
+    }
+    format!("`{shown}`")
+}
