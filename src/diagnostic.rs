@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{
-    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode, SourceSpan,
-    SpanContents,
+    GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
+    SourceSpan, SpanContents,
 };
-use serde::ser::{SerializeStruct, Serializer};
 use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 
 /// Bytes from `start` to `end` of a source.
 pub type Span = Range<usize>;
@@ -73,7 +73,10 @@ impl SourceText {
             let hidden = c.is_control() && !matches!(c, '\n' | '\r' | '\t');
             // Reordering characters make a line read as something that it is not.
             let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            std::iter::repeat_n(if hidden || reorders { '?' } else { c }, if hidden || reorders { c.len_utf8() } else { 1 })
+            std::iter::repeat_n(
+                if hidden || reorders { '?' } else { c },
+                if hidden || reorders { c.len_utf8() } else { 1 },
+            )
         };
         SourceText { name: name.into(), text: text.chars().flat_map(visible).collect::<String>().into() }
     }
@@ -85,9 +88,22 @@ impl SourceText {
 
     /// Line and column of a byte offset, both from 1, columns in characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let before = &self.text[..self.text.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let at = self.text.floor_char_boundary(offset);
+        let line_start = self.line_of(at).start;
+        (self.text[..at].matches('\n').count() + 1, self.text[line_start..at].chars().count() + 1)
+    }
+
+    /// The line of a byte offset, without its end.
+    pub fn line_of(&self, offset: usize) -> Span {
+        let at = self.text.floor_char_boundary(offset);
+        let start = self.text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = self.text[at..].find('\n').map_or(self.text.len(), |length| at + length);
+        start..end
+    }
+
+    /// A part of the text as it is shown; empty where there is none.
+    pub fn slice(&self, span: Span) -> &str {
+        self.text.get(span).unwrap_or_default()
     }
 
     /// The part of `span` that lies in the text, on its first line, and is short enough to underline.

@@ -100,13 +100,18 @@ pub fn parse(source_name: &str, text: &str) -> Result<Ast, Diagnostics> {
 fn syntax(source: &SourceText, error: &toml_edit::TomlError) -> Diagnostic {
     let span = error.span().unwrap_or(0..0);
     if error.message().starts_with("duplicate key") {
-        return Diagnostic::new("spec::duplicate_key", "a key stands twice in one table")
+        let header = source.line_of(span.start);
+        let (message, span) = match source.slice(header.clone()).trim_start().starts_with('[') {
+            true => ("a table of this name is already there", header),
+            false => ("a key stands twice in one table", span),
+        };
+        return Diagnostic::new("spec::duplicate_key", message)
             .at(source, span, "again here")
-            .help("remove one of them");
+            .help("remove one of them, or give it another name");
     }
     Diagnostic::new("spec::syntax", format!("the spec is not TOML: {}", error.message()))
         .at(source, span, "here")
-        .help("strings stand in double quotes, tables under `[name]`, and `{ … }` ends on the line on which it begins")
+        .help("words stand in double quotes, tables under `[name]`, and commas between the elements of `[…]` and `{…}`")
 }
 
 /// Recursion here and below is bounded: the parser refuses more than 80 levels.

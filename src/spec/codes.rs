@@ -2,21 +2,42 @@
 
 /// Code and explanation, sorted by code.
 pub const CODES: &[(&str, &str)] = &[
-    ("spec::bad_value", "A setting has a fixed set of words, and the word written is none of them; or a name is empty or cannot be shown."),
+    (
+        "spec::bad_value",
+        "A setting has a fixed set of words, and the word written is none of them; or a name is empty or cannot be shown.",
+    ),
     ("spec::duplicate_key", "A key stands twice in one table. TOML allows it once."),
     ("spec::empty", "A list that must have elements has none: a model needs blocks, a block needs layers."),
-    ("spec::entry_on_block", "`decide = \"entry\"` takes a sub-layer's decision from the stream as it enters the block. A block's own decision is always taken there."),
-    ("spec::gate_with_highway", "A highway router has no executed set; it mixes both branches by its probability. `gate = \"scaled\"` would scale by the same probability again."),
-    ("spec::head_split", "Heads do not come out even: `heads` must be a multiple of `kv_heads`, `d_model` one of `heads` unless `head_dim` is given, and `head_dim` must be even for rotary positions."),
-    ("spec::limit", "The spec asks for more than the compiler takes on: widths, positions, sub-layers after stacks are expanded, names, or the file itself."),
+    (
+        "spec::entry_on_block",
+        "`decide = \"entry\"` takes a sub-layer's decision from the stream as it enters the block. A block's own decision is always taken there.",
+    ),
+    (
+        "spec::gate_with_highway",
+        "A highway router has no executed set; it mixes both branches by its probability. `gate = \"scaled\"` would scale by the same probability again.",
+    ),
+    (
+        "spec::head_split",
+        "Heads do not come out even: `heads` must be a multiple of `kv_heads`, `d_model` one of `heads` unless `head_dim` is given, and `head_dim` must be even for rotary positions.",
+    ),
+    (
+        "spec::limit",
+        "The spec asks for more than the compiler takes on: widths, positions, sub-layers after stacks are expanded, names, or the file itself.",
+    ),
     ("spec::missing_key", "A table lacks a key that has no default."),
-    ("spec::nested_skip", "A block and one of its sub-layers both decide which tokens run. Exactly one decision governs a row."),
+    (
+        "spec::nested_skip",
+        "A block and one of its sub-layers both decide which tokens run. Exactly one decision governs a row.",
+    ),
     ("spec::out_of_range", "A number is outside the values that have a meaning."),
     ("spec::read", "The spec cannot be read from disk."),
     ("spec::syntax", "The file is not TOML in UTF-8."),
     ("spec::unknown_block", "A stack names a block that is not defined."),
     ("spec::unknown_key", "A table has a key that it does not know. Unknown keys are never ignored."),
-    ("spec::unused_setting", "A setting would have no effect with the others as they are, for example a threshold for a router that has none."),
+    (
+        "spec::unused_setting",
+        "A setting would have no effect with the others as they are, for example a threshold for a router that has none.",
+    ),
     ("spec::wrong_type", "A value is of another type than its key wants, for example a number in quotes."),
     ("weights::dtype", "A tensor is stored in a type other than f32, bf16 and f16."),
     ("weights::extra", "The weights hold a tensor that no layer of the model reads."),

@@ -3,7 +3,7 @@
 use super::ast::{Entry, Table, Value};
 use super::limits;
 use super::model::{Activation, Layer, LayerKind, Skip};
-use super::read::{list, Ctx, Fields};
+use super::read::{Ctx, Fields, list};
 use super::skip::{self, Wraps};
 use super::words::LayerWord;
 use crate::diagnostic::Diagnostic;
@@ -90,8 +90,10 @@ impl Split<'_> {
         let entry = self.table.get("kv_heads")?;
         let heads = self.heads;
         let message = format!("{heads} heads cannot share {kv_heads} key and value heads evenly");
-        let divisors: Vec<String> =
-            (1..=heads.min(1024)).filter(|count| heads.is_multiple_of(*count)).map(|count| count.to_string()).collect();
+        let divisors: Vec<String> = (1..=heads.min(1024))
+            .filter(|count| heads.is_multiple_of(*count))
+            .map(|count| count.to_string())
+            .collect();
         let diagnostic = Diagnostic::new("spec::head_split", message)
             .at(ctx.source, entry.value.span.clone(), format!("does not divide {heads}"))
             .at(ctx.source, self.heads_entry.value.span.clone(), "heads")

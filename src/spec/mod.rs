@@ -22,6 +22,7 @@ mod print;
 mod read;
 pub mod resolve;
 mod skip;
+mod tensors;
 pub mod weights;
 pub mod words;
 
@@ -47,7 +48,8 @@ pub fn load(path: &Path) -> Result<Model, Diagnostics> {
 pub fn read_text(path: &Path) -> Result<(String, String), Diagnostic> {
     let name = path.display().to_string();
     let failed = |error: std::io::Error| {
-        Diagnostic::new("spec::read", format!("cannot read {name}: {error}")).help("give the path of a spec in TOML")
+        Diagnostic::new("spec::read", format!("cannot read {name}: {error}"))
+            .help("give the path of a spec in TOML")
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;

@@ -91,7 +91,8 @@ fn skip_table(skip: &Skip, of_block: bool) -> String {
         ("overflow", text(skip.overflow.word())),
         ("seed", skip.seed.to_string()),
     ];
-    let shown = settings.iter().filter(|(key, _)| refusal(skip, key).is_none() && !(of_block && *key == "decide"));
+    let shown =
+        settings.iter().filter(|(key, _)| refusal(skip, key).is_none() && !(of_block && *key == "decide"));
     let shown: Vec<String> = shown.map(|(key, value)| format!("{key} = {value}")).collect();
     format!("{{ {} }}", shown.join(", "))
 }

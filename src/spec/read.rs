@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::ast::{Entry, Table, Value, ValueKind};
 use super::limits;
-use super::words::{nearest, quoted, Word};
+use super::words::{Word, nearest, quoted, translated};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
 
 /// The source and what was found in it so far.
@@ -44,12 +44,16 @@ impl Ctx<'_> {
                 self.report(Diagnostic::new("spec::unknown_key", ""));
                 continue;
             }
-            let (label, help) = match nearest(&entry.key, fields.keys.iter().copied()) {
-                Some(key) => ("no such key", format!("did you mean `{key}`?")),
-                None => match elsewhere(&entry.key) {
-                    Some(help) => ("does not belong here", help),
-                    None => ("no such key", format!("the keys of {} are {}", fields.what, list(fields.keys))),
-                },
+            let meant = || nearest(&entry.key, fields.keys.iter().copied());
+            let ours = translated(&entry.key).filter(|ours| fields.keys.contains(ours));
+            let (label, help) = if let Some(help) = elsewhere(&entry.key) {
+                ("does not belong here", help)
+            } else if let Some(key) = ours {
+                ("another name is used here", format!("write `{key}`"))
+            } else if let Some(key) = meant() {
+                ("no such key", format!("did you mean `{key}`?"))
+            } else {
+                ("no such key", format!("the keys of {} are {}", fields.what, list(fields.keys)))
             };
             let message = format!("{} has no key {}", fields.what, quoted(&entry.key));
             let diagnostic = Diagnostic::new("spec::unknown_key", message)
@@ -63,9 +67,10 @@ impl Ctx<'_> {
     pub(super) fn required<'t>(&mut self, fields: Fields<'t>, key: &str, example: &str) -> Option<&'t Entry> {
         let entry = fields.table.get(key);
         if entry.is_none() {
-            let diagnostic = Diagnostic::new("spec::missing_key", format!("{} needs the key `{key}`", fields.what))
-                .at(self.source, fields.table.span.clone(), format!("`{key}` is missing"))
-                .help(format!("add, for example, `{example}`"));
+            let diagnostic =
+                Diagnostic::new("spec::missing_key", format!("{} needs the key `{key}`", fields.what))
+                    .at(self.source, fields.table.span.clone(), format!("`{key}` is missing"))
+                    .help(for_example("add", example));
             self.report(diagnostic);
         }
         entry
@@ -94,9 +99,18 @@ impl Ctx<'_> {
             // A number that is only too large meets a limit of the compiler; the others have no meaning.
             let large = number > 0 && number as u64 > *most as u64;
             let code = if large { "spec::limit" } else { "spec::out_of_range" };
-            let message = format!("`{}` is {number}, which is {}", entry.key, if large { "too large" } else { "too small" });
+            let message = format!(
+                "`{}` is {number}, which is {}",
+                entry.key,
+                if large { "too large" } else { "too small" }
+            );
             let label = if large { format!("at most {most}") } else { format!("at least {least}") };
-            self.wrong(code, message, (&entry.value, &label), format!("write a number from {least} to {most}"));
+            self.wrong(
+                code,
+                message,
+                (&entry.value, &label),
+                format!("write a number from {least} to {most}"),
+            );
         }
         count
     }
@@ -123,7 +137,11 @@ impl Ctx<'_> {
             ValueKind::Float(number) if number.fract() == 0.0 && number.abs() < 1e15 => Some(*number as i64),
             _ => None,
         };
-        self.wrong_type(entry, "an integer", meant.map_or("write digits only".to_owned(), |number| meant_line(entry, number)));
+        self.wrong_type(
+            entry,
+            "an integer",
+            meant.map_or("write digits only".to_owned(), |number| meant_line(entry, number)),
+        );
         None
     }
 
@@ -134,10 +152,14 @@ impl Ctx<'_> {
             ValueKind::Integer(number) => *number as f64,
             other => {
                 let meant = match other {
-                    ValueKind::Text(text) => text.trim().parse::<f64>().ok().filter(|number| number.is_finite()),
+                    ValueKind::Text(text) => {
+                        text.trim().parse::<f64>().ok().filter(|number| number.is_finite())
+                    }
                     _ => None,
                 };
-                let help = meant.map_or(format!("write a number {range}"), |number| meant_line(entry, number));
+                let help = meant.map_or(format!("write a number {range}"), |number| {
+                    meant_line(entry, format!("{number:?}"))
+                });
                 self.wrong_type(entry, "a number", help);
                 return None;
             }
@@ -191,7 +213,7 @@ impl Ctx<'_> {
         match name_fault(text) {
             None => Some(text.clone()),
             Some((code, label)) => {
-                let message = format!("{} cannot be a name", quoted(text));
+                let message = format!("{} cannot be a name", quoted_name(text));
                 self.wrong(code, message, (&entry.value, &label), "choose a short, readable name".to_owned());
                 None
             }
@@ -203,13 +225,18 @@ impl Ctx<'_> {
         match &entry.value.kind {
             ValueKind::List(list) if list.is_empty() => {
                 let message = format!("`{}` is empty", entry.key);
-                let help = format!("write, for example, `{example}`");
-                self.wrong("spec::empty", message, (&entry.value, &format!("a list of {of}, at least one")), help);
+                let help = for_example("write", example);
+                self.wrong(
+                    "spec::empty",
+                    message,
+                    (&entry.value, &format!("a list of {of}, at least one")),
+                    help,
+                );
                 None
             }
             ValueKind::List(list) => Some(list),
             _ => {
-                self.wrong_type(entry, &format!("a list of {of}"), format!("write, for example, `{example}`"));
+                self.wrong_type(entry, &format!("a list of {of}"), for_example("write", example));
                 None
             }
         }
@@ -221,7 +248,12 @@ impl Ctx<'_> {
             return Some(table);
         }
         let message = format!("`{key}` wants a table, not {}", value.kind.describe());
-        self.wrong("spec::wrong_type", message, (value, "a table is wanted here"), format!("write, for example, `{example}`"));
+        self.wrong(
+            "spec::wrong_type",
+            message,
+            (value, "a table is wanted here"),
+            for_example("write", example),
+        );
         None
     }
 
@@ -244,13 +276,27 @@ pub(super) fn name_fault(name: &str) -> Option<(&'static str, String)> {
     }
 }
 
+/// What to write; an example of several lines stands on lines of its own.
+pub(super) fn for_example(verb: &str, example: &str) -> String {
+    if example.contains('\n') {
+        format!("{verb}, for example:\n{example}")
+    } else {
+        format!("{verb}, for example, `{example}`")
+    }
+}
+
 fn meant_line(entry: &Entry, value: impl std::fmt::Display) -> String {
     format!("write `{} = {value}`", entry.key)
 }
 
+/// A name that cannot be one.
+pub(super) fn quoted_name(name: &str) -> String {
+    if name.is_empty() { "an empty text".to_owned() } else { quoted(name) }
+}
+
 /// "`a`, `b` and `c`".
 pub(super) fn list(words: &[&str]) -> String {
-    let marked: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    let marked: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     match marked.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         _ => marked.concat(),

@@ -6,20 +6,29 @@ use super::ast::{Ast, Entry, Table, Value, ValueKind};
 use super::layer::{self, Surroundings};
 use super::limits;
 use super::model::{Block, Layer, Model, Norm, NormKind, Positions};
-use super::read::{list, name_fault, Ctx, Fields};
+use super::read::{Ctx, Fields, for_example, list, name_fault, quoted_name};
 use super::skip::{self, Wraps};
-use super::words::{nearest, quoted, PositionKind};
+use super::words::{PositionKind, nearest, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
 const ROOT_KEYS: &[&str] = &["model", "block", "stack"];
 const MODEL_KEYS: &[&str] = &[
-    "name", "vocab_size", "d_model", "max_positions", "norm", "norm_eps", "positions", "rope_theta", "tie_embeddings",
+    "name",
+    "vocab_size",
+    "d_model",
+    "max_positions",
+    "norm",
+    "norm_eps",
+    "positions",
+    "rope_theta",
+    "tie_embeddings",
 ];
 const BLOCK_KEYS: &[&str] = &["skip", "layers"];
 const STACK_KEYS: &[&str] = &["blocks", "repeat"];
 
-const STACK_EXAMPLE: &str = "[[stack]] blocks = [\"dense\", \"sparse\"]";
-const BLOCK_EXAMPLE: &str = "[block.dense] layers = [{ kind = \"ffn\", d_ff = 384 }]";
+const MODEL_EXAMPLE: &str = "[model]\nname = \"my-model\"";
+const STACK_EXAMPLE: &str = "[[stack]]\nblocks = [\"dense\", \"sparse\"]";
+const BLOCK_EXAMPLE: &str = "[block.dense]\nlayers = [{ kind = \"ffn\", d_ff = 384 }]";
 
 /// Named blocks; `None` for one that is there but wrong.
 type Blocks = BTreeMap<String, Option<Block>>;
@@ -28,20 +37,15 @@ type Blocks = BTreeMap<String, Option<Block>>;
 pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
     let mut ctx = Ctx { source: &ast.source, found: Diagnostics::default() };
     let root = Fields { table: &ast.root, what: "a spec", keys: ROOT_KEYS };
-    ctx.check_keys(root, |key| {
-        MODEL_KEYS.contains(&key).then(|| "write it under `[model]`".to_owned())
-    });
-    let model = ctx.required(root, "model", "[model] name = \"my-model\"").and_then(|entry| model(&mut ctx, entry));
+    ctx.check_keys(root, |key| MODEL_KEYS.contains(&key).then(|| "write it under `[model]`".to_owned()));
+    let model = ctx.required(root, "model", MODEL_EXAMPLE).and_then(|entry| model(&mut ctx, entry));
     let around = Surroundings {
         d_model: model.as_ref().and_then(|model| model.d_model),
         rope: model.as_ref().and_then(|model| model.rope),
     };
     let named = ctx.required(root, "block", BLOCK_EXAMPLE).and_then(|entry| blocks(&mut ctx, entry, around));
     let stack = ctx.required(root, "stack", STACK_EXAMPLE);
-    let blocks = match (stack, &named) {
-        (Some(entry), Some(named)) => stacks(&mut ctx, entry, named),
-        _ => None,
-    };
+    let blocks = stack.and_then(|entry| stacks(&mut ctx, entry, named.as_ref()));
     match (model.and_then(|head| head.model), blocks) {
         (Some(model), Some(blocks)) => ctx.found.or(Model { blocks, ..model }),
         _ => Err(ctx.found),
@@ -56,7 +60,7 @@ struct Head {
 }
 
 fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
-    let table = ctx.table("model", &entry.value, "[model]")?;
+    let table = ctx.table("model", &entry.value, MODEL_EXAMPLE)?;
     let fields = Fields { table, what: "the model", keys: MODEL_KEYS };
     ctx.check_keys(fields, |_| None);
     let name = ctx.required(fields, "name", "name = \"my-model\"").and_then(|entry| ctx.name(entry));
@@ -113,14 +117,15 @@ fn blocks(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Bloc
     let table = ctx.table("block", &entry.value, BLOCK_EXAMPLE)?;
     if table.entries.is_empty() {
         let at = (&entry.value, "no block");
-        ctx.wrong("spec::empty", "there are no blocks".to_owned(), at, format!("write, for example, `{BLOCK_EXAMPLE}`"));
+        ctx.wrong("spec::empty", "there are no blocks".to_owned(), at, for_example("write", BLOCK_EXAMPLE));
+        return None;
     }
     Some(table.entries.iter().map(|entry| (entry.key.clone(), block(ctx, entry, around))).collect())
 }
 
 fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Block> {
     if let Some((code, label)) = name_fault(&entry.key) {
-        let diagnostic = Diagnostic::new(code, format!("{} cannot be a name", quoted(&entry.key)))
+        let diagnostic = Diagnostic::new(code, format!("{} cannot be a name", quoted_name(&entry.key)))
             .at(ctx.source, entry.key_span.clone(), label)
             .help("choose a short, readable name");
         ctx.report(diagnostic);
@@ -153,15 +158,17 @@ fn check_nesting(ctx: &mut Ctx<'_>, outer: &Entry, layers: &[Value]) {
         _ => None,
     });
     for entry in inner {
-        let diagnostic = Diagnostic::new("spec::nested_skip", "a block and one of its sub-layers both have a skip")
-            .at(ctx.source, entry.key_span.clone(), "this sub-layer is inside the block's skip")
-            .at(ctx.source, outer.key_span.clone(), "the block's skip")
-            .help("keep one: the block's to decide once for all sub-layers, or the sub-layers' own");
+        let diagnostic =
+            Diagnostic::new("spec::nested_skip", "a block and one of its sub-layers both have a skip")
+                .at(ctx.source, entry.key_span.clone(), "this sub-layer is inside the block's skip")
+                .at(ctx.source, outer.key_span.clone(), "the block's skip")
+                .help("keep one: the block's to decide once for all sub-layers, or the sub-layers' own");
         ctx.report(diagnostic);
     }
 }
 
-fn stacks(ctx: &mut Ctx<'_>, entry: &Entry, named: &Blocks) -> Option<Vec<Block>> {
+/// `named` is `None` if the blocks could not be read at all; then names are not looked up.
+fn stacks(ctx: &mut Ctx<'_>, entry: &Entry, named: Option<&Blocks>) -> Option<Vec<Block>> {
     let list = ctx.list(entry, "tables", STACK_EXAMPLE)?;
     let stacks: Vec<Option<Stack<'_>>> = list.iter().map(|value| stack(ctx, value, named)).collect();
     let stacks: Vec<Stack<'_>> = stacks.into_iter().collect::<Option<_>>()?;
@@ -177,7 +184,7 @@ struct Stack<'b> {
     repeat: usize,
 }
 
-fn stack<'b>(ctx: &mut Ctx<'_>, value: &Value, named: &'b Blocks) -> Option<Stack<'b>> {
+fn stack<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Option<Stack<'b>> {
     let table = ctx.table("stack", value, STACK_EXAMPLE)?;
     let fields = Fields { table, what: "a stack", keys: STACK_KEYS };
     ctx.check_keys(fields, |key| {
@@ -190,13 +197,14 @@ fn stack<'b>(ctx: &mut Ctx<'_>, value: &Value, named: &'b Blocks) -> Option<Stac
     Some(Stack { blocks: blocks.into_iter().collect::<Option<_>>()?, repeat: repeat? })
 }
 
-fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: &'b Blocks) -> Option<&'b Block> {
+fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Option<&'b Block> {
     let ValueKind::Text(name) = &value.kind else {
         let message = format!("`blocks` wants names of blocks, not {}", value.kind.describe());
         let help = "write the name in quotes, as in `blocks = [\"dense\"]`".to_owned();
         ctx.wrong("spec::wrong_type", message, (value, "a string is wanted here"), help);
         return None;
     };
+    let named = named?;
     if let Some(block) = named.get(name) {
         // A wrong block has been reported where it stands.
         return block.as_ref();
@@ -209,7 +217,8 @@ fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: &'b Blocks) -> Option<&'b
     let names: Vec<&str> = named.keys().map(String::as_str).collect();
     let help = match nearest(name, names.iter().copied()) {
         Some(near) => format!("did you mean `{near:?}`?"),
-        None if names.len() <= 12 && !names.is_empty() => format!("the blocks are {}", list(&names)),
+        None if names.len() == 1 => format!("the only block is {}", list(&names)),
+        None if names.len() <= 12 => format!("the blocks are {}", list(&names)),
         None => format!("define it under `[block.{}]`", quoted(name).trim_matches('`')),
     };
     let message = format!("there is no block {}", quoted(name));
@@ -229,6 +238,11 @@ fn check_size(ctx: &mut Ctx<'_>, entry: &Entry, stacks: &[Stack<'_>]) -> bool {
     let count = layers.map_or("more than can be counted".to_owned(), |layers| layers.to_string());
     let message = format!("the stacks expand to {count} sub-layers");
     let label = format!("at most {} together", limits::LAYERS);
-    ctx.wrong("spec::limit", message, (&entry.value, &label), "lower `repeat`, or use fewer blocks".to_owned());
+    ctx.wrong(
+        "spec::limit",
+        message,
+        (&entry.value, &label),
+        "lower `repeat`, or use fewer blocks".to_owned(),
+    );
     false
 }

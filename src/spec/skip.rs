@@ -8,8 +8,19 @@ use crate::diagnostic::Diagnostic;
 
 /// The keys of a skip, in the order of the documentation.
 const KEYS: &[&str] = &[
-    "router", "density", "input", "decide", "bias", "kv", "gate", "threshold", "generate", "group_size",
-    "capacity_factor", "overflow", "seed",
+    "router",
+    "density",
+    "input",
+    "decide",
+    "bias",
+    "kv",
+    "gate",
+    "threshold",
+    "generate",
+    "group_size",
+    "capacity_factor",
+    "overflow",
+    "seed",
 ];
 
 /// What a skip wraps.
@@ -25,10 +36,13 @@ pub(super) enum Wraps {
 /// something of it.
 pub(super) fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
     match (key, skip.router) {
-        ("input" | "decide" | "bias", Router::Random | Router::Always | Router::Never) => {
-            Some(("it decides without looking at the tokens", "remove the setting, or choose a router with a weight"))
+        ("input" | "decide" | "bias", Router::Random | Router::Always | Router::Never) => Some((
+            "it decides without looking at the tokens",
+            "remove the setting, or choose a router with a weight",
+        )),
+        ("kv", Router::Highway) => {
+            Some(("it runs every token, so every token is a key", "remove the setting"))
         }
-        ("kv", Router::Highway) => Some(("it runs every token, so every token is a key", "remove the setting")),
         ("group_size" | "capacity_factor" | "overflow", Router::Highway) => {
             Some(("it runs every token", "remove the setting"))
         }
@@ -39,7 +53,9 @@ pub(super) fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static 
             Some(("it takes the highest scores", "add `generate = \"threshold\"`, or remove the setting"))
         }
         ("threshold", Router::TopK | Router::Sigmoid) => None,
-        ("threshold", _) => Some(("it has no threshold", "remove the setting, or choose `router = \"sigmoid\"`")),
+        ("threshold", _) => {
+            Some(("it has no threshold", "remove the setting, or choose `router = \"sigmoid\"`"))
+        }
         ("generate", Router::TopK) => None,
         ("generate", _) => Some(("its decisions do not look at the future", "remove the setting")),
         ("seed", Router::Random) => None,
@@ -62,7 +78,10 @@ pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, wraps: Wraps) -> Option<
     let skip = read.filter(|_| router.is_some())?;
     check_taken(ctx, table, &skip);
     check_gate(ctx, table, &skip);
-    if wraps == Wraps::Block && skip.decide == Decide::Entry && let Some(entry) = table.get("decide") {
+    if wraps == Wraps::Block
+        && skip.decide == Decide::Entry
+        && let Some(entry) = table.get("decide")
+    {
         ctx.wrong(
             "spec::entry_on_block",
             "a block's decision is always taken at its entry".to_owned(),
@@ -133,9 +152,12 @@ fn check_gate(ctx: &mut Ctx<'_>, table: &Table, skip: &Skip) {
         return;
     }
     let (Some(gate), Some(router)) = (table.get("gate"), table.get("router")) else { return };
-    let diagnostic = Diagnostic::new("spec::gate_with_highway", "`gate = \"scaled\"` has no meaning with the highway router")
-        .at(ctx.source, gate.value.span.clone(), "scales by the router's probability")
-        .at(ctx.source, router.value.span.clone(), "already mixes by it")
-        .help("remove `gate`, or choose `router = \"sigmoid\"`");
+    let diagnostic = Diagnostic::new(
+        "spec::gate_with_highway",
+        "`gate = \"scaled\"` has no meaning with the highway router",
+    )
+    .at(ctx.source, gate.value.span.clone(), "scales by the router's probability")
+    .at(ctx.source, router.value.span.clone(), "already mixes by it")
+    .help("remove `gate`, or choose `router = \"sigmoid\"`");
     ctx.report(diagnostic);
 }

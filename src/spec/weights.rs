@@ -1,4 +1,4 @@
-//! Weights: which tensors a model needs, and reading them from a safetensors file.
+//! Weights: reading the tensors of a model from a safetensors file.
 //!
 //! Names are those of the reference's state dict. The header is read and held against the model first; only a
 //! file with exactly the wanted tensors is read further, so a hostile one costs no more than its header.
@@ -10,22 +10,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use super::limits;
-use super::model::{Block, LayerKind, Model, NormKind, Positions, Skip};
+use super::model::Model;
 use super::words::{nearest, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
-/// A tensor that a model needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// Its name in the file.
-    pub name: String,
-    /// Its extents, outermost first; weights of projections are `[out, in]`.
-    pub shape: Vec<usize>,
-}
+pub use super::tensors::{TensorSpec, tensors};
 
 /// How elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,75 +55,6 @@ struct Place {
     dtype: DType,
     shape: Vec<usize>,
     bytes: Range<usize>,
-}
-
-/// The tensors that a model needs, in the order in which they are used.
-pub fn tensors(model: &Model) -> Vec<TensorSpec> {
-    let mut list = List { model, tensors: Vec::new() };
-    let d = model.d_model;
-    list.add("embed.weight", &[model.vocab_size, d]);
-    if model.positions == Positions::Learned {
-        list.add("positions.weight", &[model.max_positions, d]);
-    }
-    for (idx, block) in model.blocks.iter().enumerate() {
-        list.block(&format!("blocks.{idx}"), block);
-    }
-    list.norm("norm");
-    if !model.tie_embeddings {
-        list.add("lm_head.weight", &[model.vocab_size, d]);
-    }
-    list.tensors
-}
-
-struct List<'m> {
-    model: &'m Model,
-    tensors: Vec<TensorSpec>,
-}
-
-impl List<'_> {
-    fn add(&mut self, name: impl Into<String>, shape: &[usize]) {
-        self.tensors.push(TensorSpec { name: name.into(), shape: shape.to_vec() });
-    }
-
-    fn norm(&mut self, prefix: &str) {
-        self.add(format!("{prefix}.weight"), &[self.model.d_model]);
-        if self.model.norm.kind == NormKind::LayerNorm {
-            self.add(format!("{prefix}.bias"), &[self.model.d_model]);
-        }
-    }
-
-    fn router(&mut self, prefix: &str, skip: Option<&Skip>) {
-        let Some((skip, rows)) = skip.and_then(|skip| Some((skip, skip.router.weight_rows()?))) else { return };
-        self.add(format!("{prefix}.weight"), &[rows, self.model.d_model]);
-        if skip.bias {
-            self.add(format!("{prefix}.bias"), &[rows]);
-        }
-    }
-
-    fn block(&mut self, prefix: &str, block: &Block) {
-        let d = self.model.d_model;
-        self.router(&format!("{prefix}.router"), block.skip.as_ref());
-        for (idx, layer) in block.layers.iter().enumerate() {
-            self.router(&format!("{prefix}.layer_routers.{idx}"), layer.skip.as_ref());
-            let prefix = format!("{prefix}.layers.{idx}");
-            self.norm(&format!("{prefix}.norm"));
-            match layer.kind {
-                LayerKind::Attention { heads, kv_heads, head_dim } => {
-                    self.add(format!("{prefix}.q_proj.weight"), &[heads * head_dim, d]);
-                    self.add(format!("{prefix}.k_proj.weight"), &[kv_heads * head_dim, d]);
-                    self.add(format!("{prefix}.v_proj.weight"), &[kv_heads * head_dim, d]);
-                    self.add(format!("{prefix}.o_proj.weight"), &[d, heads * head_dim]);
-                }
-                LayerKind::Ffn { d_ff, activation } => {
-                    self.add(format!("{prefix}.up_proj.weight"), &[d_ff, d]);
-                    if activation.is_gated() {
-                        self.add(format!("{prefix}.gate_proj.weight"), &[d_ff, d]);
-                    }
-                    self.add(format!("{prefix}.down_proj.weight"), &[d, d_ff]);
-                }
-            }
-        }
-    }
 }
 
 impl Weights {
@@ -171,9 +95,14 @@ impl Weights {
     fn check_finite(&self, name: &str) -> Result<(), Diagnostics> {
         let mut found = Diagnostics::default();
         for tensor in self.tensors.keys() {
-            let Some((idx, value)) = self.tensor(tensor).and_then(|tensor| tensor.first_not_finite()) else { continue };
+            let Some((idx, value)) = self.tensor(tensor).and_then(|tensor| tensor.first_not_finite()) else {
+                continue;
+            };
             let message = format!("`{tensor}` in {name} holds {value} (element {idx}, counted from 0)");
-            found.push(Diagnostic::new("weights::non_finite", message).help("no output would be a number; check the training run or the conversion"));
+            found.push(
+                Diagnostic::new("weights::non_finite", message)
+                    .help("no output would be a number; check the training run or the conversion"),
+            );
         }
         found.or(())
     }
@@ -221,11 +150,13 @@ impl TensorRef<'_> {
                 Some((idx, f32::from_le_bytes(*self.bytes.as_chunks().0.get(idx)?)))
             }
             DType::Bf16 => {
-                let (idx, bits) = self.halves().enumerate().find(|(_, bits)| !bf16::from_bits(*bits).is_finite())?;
+                let (idx, bits) =
+                    self.halves().enumerate().find(|(_, bits)| !bf16::from_bits(*bits).is_finite())?;
                 Some((idx, bf16::from_bits(bits).to_f32()))
             }
             DType::F16 => {
-                let (idx, bits) = self.halves().enumerate().find(|(_, bits)| !f16::from_bits(*bits).is_finite())?;
+                let (idx, bits) =
+                    self.halves().enumerate().find(|(_, bits)| !f16::from_bits(*bits).is_finite())?;
                 Some((idx, f16::from_bits(bits).to_f32()))
             }
         }
@@ -264,12 +195,14 @@ fn read_header(name: &str, from: &mut impl Read, len: u64) -> Result<Header, Dia
     }
     if got > wanted {
         let message = format!("{name} has {} bytes after its last tensor", got - wanted);
-        return Err(Diagnostic::new("weights::header", message).help("write the file again; a download may have been mixed up"));
+        return Err(Diagnostic::new("weights::header", message)
+            .help("write the file again; a download may have been mixed up"));
     }
     Ok(header)
 }
 
-const NOT_SAFETENSORS: &str = "is this a safetensors file? PyTorch files are converted by `safetensors.torch.save_file`";
+const NOT_SAFETENSORS: &str =
+    "is this a safetensors file? PyTorch files are converted by `safetensors.torch.save_file`";
 
 fn parse_header(name: &str, text: &[u8]) -> Result<Header, Diagnostic> {
     let not_json = |error: serde_json::Error| {
@@ -300,7 +233,8 @@ fn bad_layout(name: &str, error: &SafeTensorError) -> Diagnostic {
 }
 
 fn truncated(name: &str, why: String) -> Diagnostic {
-    Diagnostic::new("weights::truncated", format!("{name} is incomplete: {why}")).help("copy or download it again")
+    Diagnostic::new("weights::truncated", format!("{name} is incomplete: {why}"))
+        .help("copy or download it again")
 }
 
 fn unreadable(name: &str, error: &std::io::Error) -> Diagnostic {
@@ -312,8 +246,10 @@ fn unreadable(name: &str, error: &std::io::Error) -> Diagnostic {
 /// layer reads by name.
 fn hold_against(name: &str, header: &Header, model: &Model) -> Result<BTreeMap<String, Place>, Diagnostics> {
     let wanted = tensors(model);
-    let known: BTreeMap<&str, &TensorSpec> = wanted.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let extra: Vec<&str> = header.keys().map(String::as_str).filter(|name| !known.contains_key(name)).collect();
+    let known: BTreeMap<&str, &TensorSpec> =
+        wanted.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let extra: Vec<&str> =
+        header.keys().map(String::as_str).filter(|name| !known.contains_key(name)).collect();
     let mut found = Diagnostics::default();
     let mut places = BTreeMap::new();
     for tensor in &wanted {
@@ -327,7 +263,8 @@ fn hold_against(name: &str, header: &Header, model: &Model) -> Result<BTreeMap<S
         }
     }
     for tensor in &extra {
-        let absent = wanted.iter().map(|wanted| wanted.name.as_str()).filter(|name| !header.contains_key(*name));
+        let absent =
+            wanted.iter().map(|wanted| wanted.name.as_str()).filter(|name| !header.contains_key(*name));
         found.push(surplus(name, tensor, absent, model, found.is_full()));
     }
     found.or(places)
@@ -337,7 +274,8 @@ fn missing(file: &str, tensor: &str, extra: &[&str], only_counted: bool) -> Diag
     let near = if only_counted { None } else { nearest(tensor, extra.iter().copied()) };
     let help = match near {
         Some(near) => format!("the file has {}, which the model does not; is it this one?", quoted(near)),
-        None => "check that spec and weights are of one model; names are those of the reference's state dict".to_owned(),
+        None => "check that spec and weights are of one model; names are those of the reference's state dict"
+            .to_owned(),
     };
     Diagnostic::new("weights::missing", format!("`{tensor}` is missing from {file}")).help(help)
 }
@@ -353,14 +291,21 @@ fn surplus<'a>(
     let help = match near {
         Some(near) => format!("the model wants `{near}`, which is missing; is it this one?"),
         None if tensor == "lm_head.weight" && model.tie_embeddings => {
-            "the spec shares the embedding with the head; write `tie_embeddings = false` to use this tensor".to_owned()
+            "the spec shares the embedding with the head; write `tie_embeddings = false` to use this tensor"
+                .to_owned()
         }
         None => "remove it from the file, or add to the spec what reads it".to_owned(),
     };
-    Diagnostic::new("weights::extra", format!("{file} has {}, which no layer reads", quoted(tensor))).help(help)
+    Diagnostic::new("weights::extra", format!("{file} has {}, which no layer reads", quoted(tensor)))
+        .help(help)
 }
 
-fn check_tensor(file: &str, wanted: &TensorSpec, info: &TensorInfo, found: &mut Diagnostics) -> Option<Place> {
+fn check_tensor(
+    file: &str,
+    wanted: &TensorSpec,
+    info: &TensorInfo,
+    found: &mut Diagnostics,
+) -> Option<Place> {
     let name = &wanted.name;
     if info.shape != wanted.shape {
         let message = format!("`{name}` in {file} is {:?}; the spec makes it {:?}", info.shape, wanted.shape);

@@ -80,7 +80,7 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
         return None;
     }
     let lower = written.to_lowercase();
-    let allowed = |candidate: &str| (candidate.len().max(written.len()) / 3).max(1);
+    let allowed = |candidate: &str| candidate.len().max(written.len()) / 3;
     let alike = |candidate: &&str| {
         candidate.len() <= MAX_LEN && candidate.len().abs_diff(written.len()) <= allowed(candidate)
     };
@@ -89,6 +89,27 @@ pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'
         (distance <= allowed(candidate)).then_some((distance, candidate))
     });
     near.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+}
+
+/// What other tools call a key of ours.
+pub(super) fn translated(key: &str) -> Option<&'static str> {
+    const NAMES: &[(&str, &str)] = &[
+        ("hidden_size", "d_model"),
+        ("n_embd", "d_model"),
+        ("dim", "d_model"),
+        ("max_position_embeddings", "max_positions"),
+        ("rms_norm_eps", "norm_eps"),
+        ("layer_norm_eps", "norm_eps"),
+        ("tie_word_embeddings", "tie_embeddings"),
+        ("n_heads", "heads"),
+        ("num_heads", "heads"),
+        ("num_attention_heads", "heads"),
+        ("num_key_value_heads", "kv_heads"),
+        ("hidden_dim", "d_ff"),
+        ("intermediate_size", "d_ff"),
+        ("hidden_act", "activation"),
+    ];
+    NAMES.iter().find(|(name, _)| *name == key).map(|(_, ours)| *ours)
 }
 
 /// What a user wrote, in back-ticks, short and without control characters.
