@@ -1,7 +1,7 @@
 //! The graph: typed nodes over petgraph, operands as edges.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -39,6 +39,8 @@ struct Node {
     op: Op,
     ty: Type,
     origin: Origin,
+    /// Under how many names it is a result of the graph.
+    n_outputs: u32,
 }
 
 /// A dataflow graph with named outputs. Every node in it has a type that follows from its op and operands.
@@ -69,7 +71,7 @@ impl Graph {
             let types: SmallVec<[&Type; 8]> = operands.iter().map(|operand| self.ty(*operand)).collect();
             op::infer(&op, &types)?
         };
-        let node = self.nodes.add_node(Node { op, ty, origin: origin.clone() });
+        let node = self.nodes.add_node(Node { op, ty, origin: origin.clone(), n_outputs: 0 });
         for (idx, operand) in operands.iter().enumerate() {
             self.nodes.add_edge(operand.0, node, idx as u32);
         }
@@ -78,12 +80,20 @@ impl Graph {
 
     /// Names a value as a result of the graph. A name given twice keeps the later value.
     pub fn set_output(&mut self, name: impl Into<String>, value: Value) {
-        self.outputs.insert(name.into(), value);
+        if let Some(before) = self.outputs.insert(name.into(), value) {
+            self.nodes[before.0].n_outputs -= 1;
+        }
+        self.nodes[value.0].n_outputs += 1;
     }
 
     /// The named results, in the order in which they were named.
     pub fn outputs(&self) -> impl Iterator<Item = (&str, Value)> {
         self.outputs.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// How many named results there are.
+    pub fn n_outputs(&self) -> usize {
+        self.outputs.len()
     }
 
     /// The result of this name.
@@ -198,25 +208,51 @@ impl Graph {
             self.nodes.remove_edge(edge);
             self.nodes.add_edge(new.0, user, idx);
         }
-        for output in self.outputs.values_mut().filter(|output| **output == old) {
-            *output = new;
+        let n_outputs = std::mem::take(&mut self.nodes[old.0].n_outputs);
+        if n_outputs > 0 {
+            for output in self.outputs.values_mut().filter(|output| **output == old) {
+                *output = new;
+            }
+            self.nodes[new.0].n_outputs += n_outputs;
         }
         Ok(())
     }
 
     /// Removes a node that nothing uses; returns whether it did.
     pub fn remove_unused(&mut self, value: Value) -> bool {
-        let used = self.nodes.edges_directed(value.0, Direction::Outgoing).next().is_some()
-            || self.output_names(value).next().is_some();
-        if !used {
+        let unused = !self.is_used(value);
+        if unused {
             self.nodes.remove_node(value.0);
         }
-        !used
+        unused
     }
 
-    /// A set symbol that no node of the graph opens.
+    /// Whether a node or an output uses the value.
+    pub fn is_used(&self, value: Value) -> bool {
+        self.nodes[value.0].n_outputs > 0
+            || self.nodes.edges_directed(value.0, Direction::Outgoing).next().is_some()
+    }
+
+    /// Whether the value is (still) in the graph.
+    pub fn contains(&self, value: Value) -> bool {
+        self.nodes.contains_node(value.0)
+    }
+
+    /// Gives token sets other symbols, in all ops and types at once. Type rules do not look at the number of a
+    /// symbol, so every type still follows from its operands; but two sets of one symbol are a fault until the caller
+    /// has replaced one of their routes by the other.
+    pub fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
+        for node in self.nodes.node_weights_mut() {
+            node.op.rename_set(renames);
+            node.ty.rename_sets(renames);
+        }
+    }
+
+    /// A set symbol that no node of the graph opens: the smallest.
     pub fn fresh_set(&self) -> SetSym {
-        let taken = self.nodes.node_weights().filter_map(|node| node.op.opens()).map(|sym| sym.0 + 1);
-        SetSym(taken.max().unwrap_or(0))
+        let taken: BTreeSet<u32> =
+            self.nodes.node_weights().filter_map(|node| node.op.opens()).map(|sym| sym.0).collect();
+        let free = (0..).zip(&taken).find(|(number, sym)| number != *sym).map(|(number, _)| number);
+        SetSym(free.unwrap_or(taken.len() as u32))
     }
 }

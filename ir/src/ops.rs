@@ -1,6 +1,7 @@
 //! The table of all ops. One row defines an op: its enum variant, text form, operands, attributes, traits and
 //! documentation all come from here; what it means (`infer`, `eval`) stands in `op/`, a file per family.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::attr::{Attr, F64, Literal, Name, Shape, Source};
@@ -215,6 +216,24 @@ impl Op {
             Op::Route { set, .. } | Op::RouteRandom { set, .. } => Some(*set),
             _ => None,
         }
+    }
+
+    /// Gives the set that this op opens another symbol, if there is one for it.
+    pub(crate) fn rename_set(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
+        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = self
+            && let Some(new) = renames.get(set)
+        {
+            *set = *new;
+        }
+    }
+
+    /// The op with its set symbol left out of account, for comparing what routes decide.
+    pub fn without_set(&self) -> Op {
+        let mut op = self.clone();
+        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = &mut op {
+            *set = SetSym(0);
+        }
+        op
     }
 }
 

@@ -1,5 +1,6 @@
 //! Types of values: element kinds, dimensions, token sets.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use smallvec::SmallVec;
@@ -117,6 +118,20 @@ impl Type {
                 _ => 1,
             },
             Type::Set { .. } => 1,
+        }
+    }
+
+    pub(crate) fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
+        let rename = |sym: &mut SetSym| *sym = *renames.get(sym).unwrap_or(sym);
+        let (dims, own) = match self {
+            Type::Tensor { dims, .. } => (dims.as_mut_slice(), None),
+            Type::Set { sym, of } => (std::slice::from_mut(of), Some(sym)),
+        };
+        own.into_iter().for_each(rename);
+        for dim in dims {
+            if let Dim::Count(sym) = dim {
+                rename(sym);
+            }
         }
     }
 }

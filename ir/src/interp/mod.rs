@@ -83,6 +83,16 @@ pub enum EvalError {
         /// How many rows the table has.
         n_ids: usize,
     },
+    /// The batch does not have one position and one sequence for each token.
+    #[error("the batch has {tokens} tokens, {positions} positions and {sequences} sequence indices")]
+    Batch {
+        /// How many tokens.
+        tokens: usize,
+        /// How many positions.
+        positions: usize,
+        /// How many sequence indices.
+        sequences: usize,
+    },
     /// A forced mask has the wrong number of rows.
     #[error("the forced routing has {got} rows, the set selects from {wanted}")]
     ForcedRows {
@@ -104,6 +114,11 @@ pub enum EvalError {
 /// # Errors
 /// If the environment does not have what the graph asks for.
 pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Vec<(String, Datum<N>)>, EvalError> {
+    let (tokens, positions, sequences) =
+        (env.batch.tokens.len(), env.batch.positions.len(), env.batch.sequences.len());
+    if (positions, sequences) != (tokens, tokens) {
+        return Err(EvalError::Batch { tokens, positions, sequences });
+    }
     let order = graph.order();
     let mut uses_left = vec![0usize; graph.bound()];
     for value in &order {

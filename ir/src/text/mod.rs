@@ -13,6 +13,11 @@
 //! stand before their users. Numbers follow [`Graph::order`](crate::Graph::order), so equal graphs print equal texts, and
 //! `print(parse(print(g))) == print(g)`.
 
+mod error;
+mod lex;
+mod parse;
 mod print;
 
+pub use error::{ParseError, Problem};
+pub use parse::{MAX_NODES, MAX_OUTPUTS, MAX_TEXT, parse};
 pub use print::{Numbering, Place, print};
