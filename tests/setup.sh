@@ -22,11 +22,14 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 check_rust() {
     has cargo || fail "cargo is missing: install Rust (https://rustup.rs), version $(min_rust) or newer"
-    has cc || fail "a C compiler is missing, which Rust needs to link: apt-get install gcc libc6-dev"
     local have
     have=$(rustc --version | cut -d' ' -f2)
     [[ $(printf '%s\n' "$(min_rust)" "$have" | sort -V | head -n 1) == "$(min_rust)" ]] ||
         fail "rustc $have is too old: $(min_rust) or newer is needed (rustup update)"
+}
+
+check_linker() {
+    has cc || fail "a C compiler is missing, with which Rust links: apt-get install gcc libc6-dev"
 }
 
 min_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/Cargo.toml"; }
@@ -60,6 +63,11 @@ need_packages() {
     # Old lists name versions that the mirror no longer has, so they are renewed before every installation.
     as_root apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 update >&2 ||
         fail "apt-get update failed; still missing: ${missing[*]}"
+    for package in "${missing[@]}"; do
+        [[ -n $(apt-cache madison "$package") ]] ||
+            fail "no apt source has $package; Debian 12 has it with" \
+                "'deb http://deb.debian.org/debian-security bookworm-security main' in /etc/apt/sources.list"
+    done
     as_root apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 \
         install "${missing[@]}" </dev/null >&2 ||
         fail "apt-get could not install: ${missing[*]}"
@@ -141,5 +149,8 @@ esac
 check_rust
 if [[ ${1-} != --no-llvm ]]; then
     check_llvm
+    check_linker
     fetch_cuda_tools
+else
+    check_linker
 fi
