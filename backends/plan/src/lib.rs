@@ -22,8 +22,9 @@
 //! # Reading order
 //!
 //! [`kernel`] and [`pointwise`] are the vocabulary, `build` makes a plan, `verify` says what a plan
-//! must keep, `interp` executes one tile by tile on the host, [`codegen`] is what a backend implements.
+//! must keep, [`interp`] executes one tile by tile on the host, [`codegen`] is what a backend implements.
 
 pub mod codegen;
+pub mod interp;
 pub mod kernel;
 pub mod pointwise;

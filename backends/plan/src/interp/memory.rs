@@ -1,0 +1,255 @@
+//! Memory with owners: each byte of the arena knows which operand wrote it last.
+
+use std::ops::Range;
+
+use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
+
+use super::fault::Fault;
+use crate::kernel::{Access, Kernel, Param, Rows, Slot, View};
+
+/// Who wrote a byte: 0 nobody, else the index of a buffer plus one.
+pub(super) type Owner = u32;
+
+/// One arena, and constants beside it.
+pub(super) struct Memory<'a> {
+    pub(super) arena: Vec<u8>,
+    pub(super) owners: Vec<Owner>,
+    pub(super) constants: &'a [Vec<u8>],
+}
+
+/// Where an operand lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// These bytes of the arena, for this owner.
+    Arena(Range<usize>, Owner),
+    /// All of this constant.
+    Constant(usize),
+}
+
+impl Memory<'_> {
+    pub(super) fn bytes(&self, place: &Place) -> &[u8] {
+        match place {
+            Place::Arena(range, _) => &self.arena[range.clone()],
+            Place::Constant(idx) => &self.constants[*idx],
+        }
+    }
+}
+
+/// A kernel with its operands: all accesses of the interpreter go through here.
+pub(super) struct Frame<'k, 'm, 'c> {
+    pub(super) kernel: &'k Kernel,
+    memory: &'m mut Memory<'c>,
+    operands: Vec<Operand>,
+}
+
+struct Operand {
+    place: Place,
+    rows: u64,
+}
+
+impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
+    /// Binds operands to parameters. The places must lie inside of the memory.
+    pub(super) fn new(
+        kernel: &'k Kernel,
+        memory: &'m mut Memory<'c>,
+        places: Vec<Place>,
+    ) -> Result<Frame<'k, 'm, 'c>, Fault> {
+        if places.len() != kernel.params.len() {
+            return Err(Fault::BadOperand(format!(
+                "{} operands for {} parameters",
+                places.len(),
+                kernel.params.len()
+            )));
+        }
+        let mut operands = Vec::with_capacity(places.len());
+        for (param, place) in kernel.params.iter().zip(places) {
+            let n_bytes = memory.bytes(&place).len();
+            let row_bytes = param.cols as usize * param.dtype.size() as usize;
+            if row_bytes == 0 || !n_bytes.is_multiple_of(row_bytes) {
+                return Err(Fault::BadOperand(format!(
+                    "{n_bytes} bytes are no rows of `{}`, which have {row_bytes}",
+                    param.name
+                )));
+            }
+            operands.push(Operand { place, rows: (n_bytes / row_bytes) as u64 });
+        }
+        Ok(Frame { kernel, memory, operands })
+    }
+
+    pub(super) fn param(&self, slot: Slot) -> Result<&'k Param, Fault> {
+        self.kernel.params.get(slot.0 as usize).ok_or(Fault::NoParam(slot.0))
+    }
+
+    /// Rows of the operand behind a parameter.
+    pub(super) fn n_rows(&self, slot: Slot) -> Result<u64, Fault> {
+        Ok(self.operands.get(slot.0 as usize).ok_or(Fault::NoParam(slot.0))?.rows)
+    }
+
+    /// The number of rows that an extent stands for.
+    pub(super) fn extent(&self, extent: Extent) -> Result<u32, Fault> {
+        match extent {
+            Extent::Fixed(rows) => Ok(rows),
+            Extent::Counted { count, at_most } => {
+                let rows = self.load_u32(Slot(count), 0, 0)?;
+                if rows > at_most {
+                    let param = self.param(Slot(count))?.name.clone();
+                    return Err(Fault::Count { param, count: rows, at_most });
+                }
+                Ok(rows)
+            }
+        }
+    }
+
+    /// The physical row of a logical one.
+    pub(super) fn physical(&self, rows: Rows, logical: u32) -> Result<u64, Fault> {
+        let Rows::Listed(list) = rows else { return Ok(u64::from(logical)) };
+        let row = self.load_u32(list, u64::from(logical), 0)?;
+        if let Some(previous) = logical.checked_sub(1) {
+            let before = self.load_u32(list, u64::from(previous), 0)?;
+            if before >= row {
+                let param = self.param(list)?.name.clone();
+                return Err(Fault::RowOrder { param, at: u64::from(logical), row, before });
+            }
+        }
+        Ok(u64::from(row))
+    }
+
+    /// `n` real elements of a logical row of a view.
+    pub(super) fn load(&self, view: View, logical: u32, n: u32) -> Result<Vec<f32>, Fault> {
+        let row = self.physical(view.rows, logical)?;
+        self.load_reals(view.slot, row, view.col, n)
+    }
+
+    /// `n` real elements of a physical row.
+    pub(super) fn load_reals(&self, slot: Slot, row: u64, col: u32, n: u32) -> Result<Vec<f32>, Fault> {
+        let param = self.param(slot)?;
+        let bytes = self.read(slot, row, col, n)?;
+        match param.dtype {
+            DType::F32 => Ok(words(bytes).map(f32::from_le_bytes).collect()),
+            DType::Bf16 => Ok(words(bytes).map(|word| half::bf16::from_le_bytes(word).to_f32()).collect()),
+            DType::U32 | DType::U8 => Err(wrong_type(param, "f32 or bf16")),
+        }
+    }
+
+    /// Writes real elements to a logical row of a view, rounded to the parameter's type.
+    pub(super) fn store(&mut self, view: View, logical: u32, values: &[f32]) -> Result<(), Fault> {
+        let row = self.physical(view.rows, logical)?;
+        let param = self.param(view.slot)?;
+        let bytes: Vec<u8> = match param.dtype {
+            DType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            DType::Bf16 => {
+                values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect()
+            }
+            DType::U32 | DType::U8 => return Err(wrong_type(param, "f32 or bf16")),
+        };
+        self.write(view.slot, row, view.col, &bytes)
+    }
+
+    /// A dense row of results.
+    pub(super) fn store_dense(&mut self, slot: Slot, logical: u32, values: &[f32]) -> Result<(), Fault> {
+        self.store(View { slot, rows: Rows::Dense, col: 0 }, logical, values)
+    }
+
+    /// One integer of a logical row of a view.
+    pub(super) fn load_index(&self, view: View, logical: u32) -> Result<u32, Fault> {
+        let row = self.physical(view.rows, logical)?;
+        self.load_u32(view.slot, row, view.col)
+    }
+
+    pub(super) fn load_u32(&self, slot: Slot, row: u64, col: u32) -> Result<u32, Fault> {
+        let param = self.param(slot)?;
+        if param.dtype != DType::U32 {
+            return Err(wrong_type(param, "u32"));
+        }
+        let bytes = self.read(slot, row, col, 1)?;
+        Ok(words(bytes).map(u32::from_le_bytes).next().unwrap_or_default())
+    }
+
+    pub(super) fn store_u32(&mut self, slot: Slot, row: u64, value: u32) -> Result<(), Fault> {
+        let param = self.param(slot)?;
+        if param.dtype != DType::U32 {
+            return Err(wrong_type(param, "u32"));
+        }
+        self.write(slot, row, 0, &value.to_le_bytes())
+    }
+
+    pub(super) fn load_u8(&self, slot: Slot, row: u64) -> Result<u8, Fault> {
+        let param = self.param(slot)?;
+        if param.dtype != DType::U8 {
+            return Err(wrong_type(param, "u8"));
+        }
+        Ok(self.read(slot, row, 0, 1)?.first().copied().unwrap_or_default())
+    }
+
+    pub(super) fn store_u8(&mut self, slot: Slot, row: u64, value: u8) -> Result<(), Fault> {
+        let param = self.param(slot)?;
+        if param.dtype != DType::U8 {
+            return Err(wrong_type(param, "u8"));
+        }
+        self.write(slot, row, 0, &[value])
+    }
+
+    /// The bytes of `n` elements from `(row, col)` on, which somebody must have written.
+    fn read(&self, slot: Slot, row: u64, col: u32, n: u32) -> Result<&[u8], Fault> {
+        let param = self.param(slot)?;
+        if param.access == Access::Write {
+            return Err(Fault::Access { param: param.name.clone(), verb: "read" });
+        }
+        let within = self.within(slot, param, (row, col), u64::from(n))?;
+        let place = &self.operands[slot.0 as usize].place;
+        if let Place::Arena(range, owner) = place {
+            let owners = &self.memory.owners[range.start + within.start..range.start + within.end];
+            if let Some(other) = owners.iter().find(|other| *other != owner) {
+                return Err(Fault::Undefined {
+                    param: param.name.clone(),
+                    row,
+                    col: u64::from(col),
+                    why: match other.checked_sub(1) {
+                        None => "nobody wrote it".to_owned(),
+                        Some(buffer) => format!("buffer {buffer} wrote its place"),
+                    },
+                });
+            }
+        }
+        Ok(&self.memory.bytes(place)[within])
+    }
+
+    fn write(&mut self, slot: Slot, row: u64, col: u32, bytes: &[u8]) -> Result<(), Fault> {
+        let param = self.param(slot)?;
+        let within =
+            self.within(slot, param, (row, col), bytes.len() as u64 / u64::from(param.dtype.size()))?;
+        match &self.operands[slot.0 as usize].place {
+            Place::Arena(range, owner) if param.access != Access::Read => {
+                let within = range.start + within.start..range.start + within.end;
+                self.memory.arena[within.clone()].copy_from_slice(bytes);
+                self.memory.owners[within].fill(*owner);
+                Ok(())
+            }
+            Place::Arena(..) | Place::Constant(_) => {
+                Err(Fault::Access { param: param.name.clone(), verb: "written" })
+            }
+        }
+    }
+
+    /// The bytes of `n` elements, counted from the operand's first.
+    fn within(&self, slot: Slot, param: &Param, at: (u64, u32), n: u64) -> Result<Range<usize>, Fault> {
+        let (row, col) = (at.0, u64::from(at.1));
+        let (rows, cols) = (self.n_rows(slot)?, u64::from(param.cols));
+        if row >= rows || col + n > cols {
+            let col = if row >= rows { col } else { col + n - 1 };
+            return Err(Fault::OutOfRange { param: param.name.clone(), row, col, rows, cols });
+        }
+        let size = param.dtype.size() as usize;
+        let begin = (row * cols + col) as usize * size;
+        Ok(begin..begin + n as usize * size)
+    }
+}
+
+fn wrong_type(param: &Param, wants: &'static str) -> Fault {
+    Fault::WrongType { param: param.name.clone(), dtype: param.dtype, wants }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
