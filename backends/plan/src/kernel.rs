@@ -6,6 +6,9 @@ use skipc_artifact::target::DType;
 
 use crate::pointwise::{Pointwise, Real};
 
+/// Columns of [`Rowwise::Dot`], at most: their sums stay in registers side by side.
+pub const MAX_DOT_COLS: u32 = 8;
+
 /// Index of a kernel parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -208,7 +211,7 @@ pub enum Rowwise {
     Dot {
         /// Inner size.
         k: u32,
-        /// Columns of the result, at most 8.
+        /// Columns of the result, at most [`MAX_DOT_COLS`].
         n: u32,
         /// Operand.
         x: View,

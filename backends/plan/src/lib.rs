@@ -21,10 +21,22 @@
 //!
 //! # Reading order
 //!
-//! [`kernel`] and [`pointwise`] are the vocabulary, `build` makes a plan, `verify` says what a plan
-//! must keep, [`interp`] executes one tile by tile on the host, [`codegen`] is what a backend implements.
+//! [`kernel`] and [`pointwise`] are the vocabulary, [`plan`] is what [`build`] makes of a legal graph, `verify` says
+//! what a plan must keep, [`interp`] executes one tile by tile on the host, [`codegen`] is what a backend implements.
 
+mod build;
 pub mod codegen;
+pub mod error;
+mod fuse;
 pub mod interp;
 pub mod kernel;
+mod layout;
+mod lower;
+mod order;
+pub mod plan;
 pub mod pointwise;
+mod uses;
+
+pub use build::{build, build_unfused};
+pub use error::PlanError;
+pub use plan::{ConstantSource, Options, Plan, PlanConstant, StepSource};

@@ -1,0 +1,128 @@
+//! Where buffers lie: liveness over the steps, and places that buffers of different times share.
+//!
+//! Buffers of token rows and buffers of fixed rows lie in two regions, fixed ones first. In each, the largest buffer
+//! chooses its place first, and each takes the tightest gap between those that live when it does. That is the
+//! greedy-by-size order of Pisarchyk and Lee (2020), which for chains like ours comes within a few percent of the
+//! largest sum of living buffers.
+
+use skipc_artifact::program::{Arg, Buffer, Io, Layout, RowBound, Step};
+
+use crate::error::PlanError;
+use crate::plan::Options;
+
+/// Bytes of which a fixed offset is a multiple: the widest access of any target.
+pub(crate) const FIXED_ALIGN: u64 = 256;
+
+/// Bytes of which an offset per row is a multiple: with a bound that is a multiple of 64 it makes 256.
+pub(crate) const ROW_ALIGN: u64 = 4;
+
+/// What a layout is made of.
+pub(crate) struct Parts<'a> {
+    /// The user's sizes.
+    pub(crate) options: &'a Options,
+    /// All buffers, without places.
+    pub(crate) buffers: Vec<Buffer>,
+    /// Those that host and step share: they never share memory with others.
+    pub(crate) shared: &'a [u32],
+    /// The steps in order.
+    pub(crate) steps: Vec<Step>,
+    /// What host and step hand each other.
+    pub(crate) io: Io,
+}
+
+/// Places all buffers.
+///
+/// # Errors
+/// If sizes overflow.
+pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Layout, PlanError> {
+    let Parts { options, mut buffers, shared, steps, io } = parts;
+    let touched = lifetimes(buffers.len(), &steps);
+    for (idx, buffer) in buffers.iter_mut().enumerate() {
+        let is_shared = shared.iter().any(|shared| *shared as usize == idx);
+        buffer.live = if is_shared { None } else { touched[idx] };
+    }
+    let is_fixed = |buffer: &Buffer| matches!(buffer.rows, RowBound::Fixed(_));
+    let (fixed, fixed_bytes) = place(&buffers, is_fixed, FIXED_ALIGN)?;
+    let (rows, row_bytes) = place(&buffers, |buffer| !is_fixed(buffer), ROW_ALIGN)?;
+    for (idx, offset) in fixed {
+        buffers[idx].place.fixed_offset = offset;
+    }
+    for (idx, offset) in rows {
+        buffers[idx].place.fixed_offset = fixed_bytes;
+        buffers[idx].place.row_offset = offset;
+    }
+    let (max_tokens, max_positions, vocab_size) =
+        (options.max_tokens, options.max_positions, options.vocab_size);
+    Ok(Layout { max_tokens, max_positions, vocab_size, fixed_bytes, row_bytes, buffers, steps, io })
+}
+
+/// The first and last step that touch each buffer.
+pub(crate) fn lifetimes(n_buffers: usize, steps: &[Step]) -> Vec<Option<(u32, u32)>> {
+    let mut touched: Vec<Option<(u32, u32)>> = vec![None; n_buffers];
+    for (step_idx, step) in steps.iter().enumerate() {
+        for arg in &step.args {
+            if let Arg::Buffer(idx) = arg
+                && let Some(touched) = touched.get_mut(*idx as usize)
+            {
+                let first = touched.map_or(step_idx as u32, |(first, _)| first);
+                *touched = Some((first, step_idx as u32));
+            }
+        }
+    }
+    touched
+}
+
+/// Whether two buffers are in use at the same time. The host may use its own at any time.
+pub(crate) fn live_together(a: &Buffer, b: &Buffer) -> bool {
+    match (a.live, b.live) {
+        (Some((a_first, a_last)), Some((b_first, b_last))) => a_first <= b_last && b_first <= a_last,
+        _ => true,
+    }
+}
+
+/// Offsets of the chosen buffers, with the bytes of all of them together.
+fn place(
+    buffers: &[Buffer],
+    choose: impl Fn(&Buffer) -> bool,
+    align: u64,
+) -> Result<(Vec<(usize, u64)>, u64), PlanError> {
+    let too_large = || PlanError::TooLarge { what: "buffers" };
+    let mut in_turn = Vec::new();
+    for (idx, buffer) in buffers.iter().enumerate().filter(|(_, buffer)| choose(buffer)) {
+        in_turn.push((idx, region_bytes(buffer, align).ok_or_else(too_large)?));
+    }
+    in_turn.sort_by_key(|(idx, bytes)| (std::cmp::Reverse(*bytes), *idx));
+    let mut placed: Vec<(usize, u64, u64)> = Vec::new();
+    let mut total = 0u64;
+    for (idx, bytes) in in_turn {
+        // In order of their offsets, so that gaps are found in one walk.
+        let mut end = 0u64;
+        let mut best: Option<(u64, u64)> = None;
+        for (other, other_offset, other_end) in &placed {
+            if !live_together(&buffers[idx], &buffers[*other]) {
+                continue;
+            }
+            let gap = other_offset.saturating_sub(end);
+            if gap >= bytes && best.is_none_or(|(tightest, _)| gap < tightest) {
+                best = Some((gap, end));
+            }
+            end = end.max(*other_end);
+        }
+        let offset = best.map_or(end, |(_, offset)| offset);
+        let end = offset.checked_add(bytes).ok_or_else(too_large)?;
+        total = total.max(end);
+        let at = placed.partition_point(|(_, other_offset, _)| *other_offset <= offset);
+        placed.insert(at, (idx, offset, end));
+    }
+    Ok((placed.into_iter().map(|(idx, offset, _)| (idx, offset)).collect(), total))
+}
+
+/// Bytes of a buffer, for each row of the bound or in all, so that the next one is aligned.
+fn region_bytes(buffer: &Buffer, align: u64) -> Option<u64> {
+    let rows = match buffer.rows {
+        RowBound::Tokens => 1,
+        RowBound::Fixed(rows) => rows,
+    };
+    let elements = u64::from(rows) * u64::from(buffer.cols);
+    elements.checked_mul(u64::from(buffer.dtype.size()))?.checked_next_multiple_of(align)
+}

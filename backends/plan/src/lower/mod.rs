@@ -1,0 +1,254 @@
+//! Groups of ops to kernels, buffers and steps.
+
+mod bind;
+mod expression;
+mod rows;
+mod sets;
+mod tables;
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexSet;
+use skipc_artifact::program::{Arg, Buffer, Gate, Io, Place, RowBound, Step};
+use skipc_artifact::target::DType;
+use skipc_ir::attr::Source as Input;
+use skipc_ir::text::Numbering;
+use skipc_ir::{Elem, Graph, Op, SetSym, Value};
+
+use crate::error::PlanError;
+use crate::fuse::{Group, Groups, Work};
+use crate::kernel::Kernel;
+use crate::layout;
+use crate::order::Order;
+use crate::plan::{Options, Plan, StepSource};
+use crate::uses::Uses;
+use bind::Bind;
+use sets::SetBuffers;
+use tables::Constants;
+
+/// Plans the graph.
+pub(crate) fn lower(graph: &Graph, options: &Options, fuse: bool) -> Result<Plan, PlanError> {
+    check_options(graph, options)?;
+    let numbering = Numbering::new(graph);
+    let uses = Uses::new(graph, &numbering);
+    let groups = Groups::new(graph, &uses, &numbering, fuse)?;
+    let order = Order::new(graph, &uses, &groups);
+    let mut ctx = Ctx::new(graph, options, &numbering, &groups, &order);
+    for idx in &order.groups {
+        ctx.group(&groups.list[*idx])?;
+    }
+    ctx.finish()
+}
+
+/// Largest `max_tokens`: what artefacts take.
+const MAX_TOKENS: u32 = 1 << 30;
+
+fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
+    let refuse =
+        |option, got: String, wanted: &str| Err(PlanError::Option { option, got, wanted: wanted.to_owned() });
+    let Options { dtype, max_tokens, max_positions, vocab_size } = options;
+    if !matches!(dtype, DType::F32 | DType::Bf16) {
+        return refuse("dtype", dtype.to_string(), "f32 or bf16");
+    }
+    if !(1..=MAX_TOKENS).contains(max_tokens) {
+        return refuse("max_tokens", max_tokens.to_string(), "from 1 to 2^30");
+    }
+    if *max_positions == 0 {
+        return refuse("max_positions", max_positions.to_string(), "at least 1");
+    }
+    match graph.output("logits").map(|logits| graph.ty(logits).cols()) {
+        Some(cols) if cols == *vocab_size => Ok(()),
+        Some(cols) => {
+            refuse("vocab_size", vocab_size.to_string(), &format!("{cols}, the columns of the logits"))
+        }
+        None => refuse("vocab_size", vocab_size.to_string(), "of a graph with logits"),
+    }
+}
+
+struct Ctx<'a> {
+    graph: &'a Graph,
+    options: &'a Options,
+    numbering: &'a Numbering,
+    groups: &'a Groups,
+    order: &'a Order,
+    kernels: IndexSet<Kernel>,
+    constants: Constants,
+    buffers: Vec<Buffer>,
+    /// Buffers that host and step share.
+    shared: Vec<u32>,
+    /// The buffer of each value in memory, by [`Value::index`].
+    place: Vec<Option<u32>>,
+    sets: BTreeMap<SetSym, SetBuffers>,
+    steps: Vec<Step>,
+    sources: Vec<StepSource>,
+    io: Io,
+}
+
+impl<'a> Ctx<'a> {
+    fn new(
+        graph: &'a Graph,
+        options: &'a Options,
+        numbering: &'a Numbering,
+        groups: &'a Groups,
+        order: &'a Order,
+    ) -> Ctx<'a> {
+        let io = Io {
+            n_tokens: 0,
+            tokens: 1,
+            positions: 2,
+            sequences: 3,
+            use_forced: 4,
+            logits: 5,
+            gates: Vec::new(),
+        };
+        let mut ctx = Ctx {
+            graph,
+            options,
+            numbering,
+            groups,
+            order,
+            kernels: IndexSet::new(),
+            constants: Constants::default(),
+            buffers: Vec::new(),
+            shared: (0..6).collect(),
+            place: vec![None; graph.bound()],
+            sets: BTreeMap::new(),
+            steps: Vec::new(),
+            sources: Vec::new(),
+            io,
+        };
+        // The order of these is that of the numbers above.
+        ctx.buffer("n_tokens".to_owned(), DType::U32, RowBound::Fixed(1), 1);
+        ctx.buffer("tokens".to_owned(), DType::U32, RowBound::Tokens, 1);
+        ctx.buffer("positions".to_owned(), DType::U32, RowBound::Tokens, 1);
+        ctx.buffer("sequences".to_owned(), DType::U32, RowBound::Tokens, 1);
+        ctx.buffer("use_forced".to_owned(), DType::U32, RowBound::Fixed(1), 1);
+        ctx.buffer("logits".to_owned(), DType::F32, RowBound::Tokens, options.vocab_size);
+        ctx
+    }
+
+    fn group(&mut self, group: &Group) -> Result<(), PlanError> {
+        let Some(value) = group.last() else { return Ok(()) };
+        match group.work {
+            Work::Gemm { .. } | Work::Map => self.expression(group),
+            Work::Copy => {
+                let source = self.groups.copied_source(self.graph, value);
+                let to = self.result(value);
+                self.copy(group, source, to)
+            }
+            Work::Logits => {
+                let source = self.groups.source(self.graph, value);
+                self.copy(group, source, self.io.logits)
+            }
+            Work::Single => match self.graph.op(value) {
+                Op::Route { .. } | Op::RouteRandom { .. } => self.route(group, value),
+                _ => self.rowwise(group, value),
+            },
+        }
+    }
+
+    fn finish(mut self) -> Result<Plan, PlanError> {
+        for (name, value) in self.graph.outputs() {
+            if name == "logits" {
+                continue;
+            }
+            let gate = match (self.graph.op(value), self.graph.operands(value).as_slice()) {
+                (Op::FillMask { value }, _) => Gate::Constant(*value),
+                (Op::Executed {}, [set]) => {
+                    let set = self.set(*set)?;
+                    Gate::Routed { mask: set.mask, forced: set.forced, count: set.count }
+                }
+                _ => return Err(self.unsupported("give this to the host", value)),
+            };
+            self.io.gates.push(gate);
+        }
+        let kernels: Vec<(String, Kernel)> = self
+            .kernels
+            .into_iter()
+            .enumerate()
+            .map(|(idx, kernel)| (format!("k{idx:02}_{}", kernel.describe()), kernel))
+            .collect();
+        let layout = layout::lay_out(layout::Parts {
+            options: self.options,
+            buffers: self.buffers,
+            shared: &self.shared,
+            steps: self.steps,
+            io: self.io,
+        })?;
+        let constants = self.constants.lay_out()?;
+        Ok(Plan { dtype: self.options.dtype, kernels, constants, layout, sources: self.sources })
+    }
+
+    fn buffer(&mut self, name: String, dtype: DType, rows: RowBound, cols: u32) -> u32 {
+        let place = Place::default();
+        self.buffers.push(Buffer { name, dtype, rows, cols, place, live: None });
+        (self.buffers.len() - 1) as u32
+    }
+
+    /// Gives a value its buffer.
+    fn result(&mut self, value: Value) -> u32 {
+        let idx = if self.graph.output("logits") == Some(value) && self.is_stored_as_logits(value) {
+            self.io.logits
+        } else {
+            let ty = self.graph.ty(value);
+            let elem = ty.as_tensor().map_or(Elem::Int, |(elem, _)| elem);
+            let name = format!("%{} {}", self.numbering.number(value), self.graph.op(value).name());
+            self.buffer(name, self.dtype(elem), RowBound::Tokens, ty.cols())
+        };
+        self.place[value.index()] = Some(idx);
+        idx
+    }
+
+    fn is_stored_as_logits(&self, value: Value) -> bool {
+        let maker = self.groups.maker(value).map(|maker| &self.groups.list[maker]);
+        maker.is_some_and(|maker| {
+            matches!(maker.work, Work::Gemm { .. } | Work::Map) && maker.scatter(self.graph).is_none()
+        })
+    }
+
+    fn dtype(&self, elem: Elem) -> DType {
+        match elem {
+            Elem::Real => self.options.dtype,
+            Elem::F32 => DType::F32,
+            Elem::Int => DType::U32,
+            Elem::Mask => DType::U8,
+        }
+    }
+
+    /// The buffer in which a value lies.
+    fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
+        let idx = match self.graph.op(value) {
+            Op::Input { source: Input::Tokens } => Some(self.io.tokens),
+            Op::Input { source: Input::Positions } => Some(self.io.positions),
+            Op::Input { source: Input::Sequences } => Some(self.io.sequences),
+            _ => self.place[value.index()],
+        };
+        idx.ok_or_else(|| self.internal("the value is used before it is in memory", value))
+    }
+
+    fn step(&mut self, group: &Group, bind: Bind, body: crate::kernel::Body) {
+        let (kernel, args) = bind.kernel(body);
+        let (idx, _) = self.kernels.insert_full(kernel);
+        let anchor = match &group.work {
+            Work::Gemm { sums } => sums.last().copied(),
+            _ => None,
+        };
+        let origin = anchor.or(group.last()).map(|value| self.graph.origin(value).to_string());
+        self.steps.push(Step { kernel: idx as u32, args, origin: origin.unwrap_or_default() });
+        let nodes = group.values.iter().map(|value| self.numbering.node(self.graph, *value)).collect();
+        self.sources.push(StepSource { nodes });
+    }
+
+    fn arg(&self, idx: u32) -> (Arg, DType, u32) {
+        let buffer = &self.buffers[idx as usize];
+        (Arg::Buffer(idx), buffer.dtype, buffer.cols)
+    }
+
+    fn internal(&self, what: &'static str, value: Value) -> PlanError {
+        PlanError::Internal { what, place: self.numbering.place(self.graph, value) }
+    }
+
+    fn unsupported(&self, what: &'static str, value: Value) -> PlanError {
+        PlanError::Unsupported { what, place: self.numbering.place(self.graph, value) }
+    }
+}

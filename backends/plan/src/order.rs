@@ -1,0 +1,156 @@
+//! In which order the groups run, and which scatters write over their base.
+//!
+//! A scatter shares the buffer of its base if every other reader of the base can run before it. That such a reader
+//! does is an edge of its own beside the edges of data, and one that would close a cycle is not made: then the base
+//! is copied. Among the groups that could run next, the one that comes first in the graph does.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+
+use skipc_ir::{Graph, Op, Value};
+
+use crate::fuse::{Groups, Work};
+use crate::uses::Uses;
+
+/// The steps' order.
+pub(crate) struct Order {
+    /// Indices of groups.
+    pub(crate) groups: Vec<usize>,
+    /// Scatters that write over their base.
+    pub(crate) in_place: BTreeSet<Value>,
+}
+
+impl Order {
+    /// Orders the groups.
+    pub(crate) fn new(graph: &Graph, uses: &Uses, groups: &Groups) -> Order {
+        let mut edges = Edges::new(graph, groups);
+        let mut by_place: Vec<(usize, usize)> = Vec::with_capacity(groups.list.len());
+        for (idx, group) in groups.list.iter().enumerate() {
+            let first = group.results.first().or(group.values.last());
+            by_place.push((first.map_or(0, |value| uses.number(*value)), idx));
+        }
+        let mut in_turn = by_place.clone();
+        in_turn.sort_unstable();
+        let mut in_place = BTreeSet::new();
+        for (_, idx) in in_turn {
+            let Some(scatter) = groups.list[idx].scatter(graph) else { continue };
+            let Some(base) = base_of(graph, groups, scatter) else { continue };
+            let others: Vec<usize> = edges.readers(base).filter(|reader| *reader != idx).collect();
+            if uses.is_output(base)
+                || groups.maker(base).is_none()
+                || !reads_only_what_it_writes(graph, groups, idx, base)
+                || edges.reaches_any(idx, &others)
+            {
+                continue;
+            }
+            others.into_iter().for_each(|reader| edges.add(reader, idx));
+            in_place.insert(scatter);
+        }
+        Order { groups: edges.sort(&by_place), in_place }
+    }
+}
+
+/// What a scatter writes over or copies.
+fn base_of(graph: &Graph, groups: &Groups, scatter: Value) -> Option<Value> {
+    let base = *graph.operands(scatter).first()?;
+    Some(groups.source(graph, base).base)
+}
+
+/// Whether the group of a scatter reads its base only element by element where it writes, so that one tile does both.
+fn reads_only_what_it_writes(graph: &Graph, groups: &Groups, idx: usize, base: Value) -> bool {
+    let group = &groups.list[idx];
+    let Some(scatter) = group.scatter(graph) else { return false };
+    let set = graph.operands(scatter).last().copied();
+    let width = graph.ty(scatter).cols();
+    for value in &group.values {
+        let op = graph.op(*value);
+        for (operand_idx, operand) in graph.operands(*value).into_iter().enumerate() {
+            let source = groups.source(graph, operand);
+            let is_base_operand = matches!(op, Op::Scatter {}) && operand_idx == 0;
+            if group.values.contains(&operand) || source.base != base || is_base_operand {
+                continue;
+            }
+            let is_same = source.set == set && source.col == 0 && graph.ty(operand).cols() == width;
+            if !is_same || matches!(op, Op::Matmul {}) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Which group runs before which.
+struct Edges {
+    after: Vec<BTreeSet<usize>>,
+    n_before: Vec<usize>,
+    readers: BTreeMap<Value, BTreeSet<usize>>,
+}
+
+impl Edges {
+    fn new(graph: &Graph, groups: &Groups) -> Edges {
+        let mut edges = Edges {
+            after: vec![BTreeSet::new(); groups.list.len()],
+            n_before: vec![0; groups.list.len()],
+            readers: BTreeMap::new(),
+        };
+        for (idx, group) in groups.list.iter().enumerate() {
+            for leaf in group.leaves(graph) {
+                let source = groups.source(graph, leaf);
+                edges.read(groups, idx, source.base);
+                source.set.into_iter().for_each(|set| edges.read(groups, idx, set));
+            }
+            debug_assert!(group.work == Work::Logits || !group.results.is_empty());
+        }
+        edges
+    }
+
+    fn read(&mut self, groups: &Groups, reader: usize, value: Value) {
+        self.readers.entry(value).or_default().insert(reader);
+        if let Some(maker) = groups.maker(value)
+            && maker != reader
+        {
+            self.add(maker, reader);
+        }
+    }
+
+    fn add(&mut self, before: usize, after: usize) {
+        if self.after[before].insert(after) {
+            self.n_before[after] += 1;
+        }
+    }
+
+    fn readers(&self, value: Value) -> impl Iterator<Item = usize> {
+        self.readers.get(&value).into_iter().flatten().copied()
+    }
+
+    fn reaches_any(&self, from: usize, wanted: &[usize]) -> bool {
+        let mut seen = vec![false; self.after.len()];
+        let mut waiting = vec![from];
+        while let Some(idx) = waiting.pop() {
+            if wanted.contains(&idx) {
+                return true;
+            }
+            if !std::mem::replace(&mut seen[idx], true) {
+                waiting.extend(self.after[idx].iter().copied());
+            }
+        }
+        false
+    }
+
+    fn sort(self, by_place: &[(usize, usize)]) -> Vec<usize> {
+        let Edges { after, mut n_before, .. } = self;
+        let mut ready: BinaryHeap<Reverse<(usize, usize)>> =
+            by_place.iter().filter(|(_, idx)| n_before[*idx] == 0).map(|place| Reverse(*place)).collect();
+        let mut order = Vec::with_capacity(after.len());
+        while let Some(Reverse((_, idx))) = ready.pop() {
+            order.push(idx);
+            for next in &after[idx] {
+                n_before[*next] -= 1;
+                if n_before[*next] == 0 {
+                    ready.push(Reverse(by_place[*next]));
+                }
+            }
+        }
+        order
+    }
+}
