@@ -1,1 +1,35 @@
-//! Graph to graph: canonicalisation, routing passes, legalisation.
+//! Passes: from a graph to a graph that means the same and costs less.
+//!
+//! A pass is a function that looks at a verified graph and returns edits as values, [`Patch`]es. It changes nothing
+//! itself. The manager ([`run`]) applies the edits, asks the pass again until it has none left, verifies after each
+//! round, counts, and stops when the fuel is spent; so a wrong compile is found by halving the fuel.
+//!
+//! Every pass keeps the values of all outputs bit for bit in every number domain of the interpreter, whatever the
+//! routers decide; a pass that may round differently says so in its row of [`TABLE`]. None does yet.
+//!
+//! # Order
+//!
+//! [`default_pipeline`] is the list that the compiler runs:
+//!
+//! 1. `canonicalize` first, so that equal computations look equal;
+//! 2. `merge_routes` before `cse`, which never touches routes: users of two sets have different types until the sets are one;
+//! 3. `cse` shares what the merged sets made equal;
+//! 4. `dce` last, over what nobody used to begin with.
+//!
+//! # Reading order
+//!
+//! [`patch`], [`manager`], [`table`], then a file for each pass.
+
+mod canonicalize;
+mod cse;
+mod dce;
+mod legalize;
+pub mod manager;
+mod numbering;
+pub mod patch;
+mod routing;
+pub mod table;
+
+pub use manager::{Error, Options, PassReport, Report, run, run_reported};
+pub use patch::{Operand, Patch};
+pub use table::{PassInfo, TABLE, default_pipeline};

@@ -122,7 +122,7 @@ pub(super) fn nearest_op(name: &str) -> Option<&'static str> {
 }
 
 /// The word most like `name`, if one is more like it than not.
-fn nearest<'a>(name: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let scored = words.map(|word| (strsim::jaro_winkler(name, word), word));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
     best.filter(|(score, _)| *score > 0.7).map(|(_, word)| word)

@@ -18,6 +18,6 @@ mod lex;
 mod parse;
 mod print;
 
-pub use error::{ParseError, Problem};
+pub use error::{ParseError, Problem, nearest};
 pub use parse::{MAX_NODES, MAX_OUTPUTS, MAX_TEXT, parse};
 pub use print::{Numbering, Place, print};

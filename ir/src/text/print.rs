@@ -5,6 +5,12 @@ use std::fmt::{self, Write};
 use crate::graph::{Graph, Origin, Value};
 use crate::ops::Attrs;
 
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&print(self))
+    }
+}
+
 /// The graph in text form.
 pub fn print(graph: &Graph) -> String {
     let numbering = Numbering::new(graph);

@@ -1,0 +1,230 @@
+//! Runs passes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use skipc_ir::legal::LegalError;
+use skipc_ir::text::{parse, print};
+use skipc_ir::verify::VerifyError;
+use skipc_ir::{Facts, Graph, verify};
+
+use crate::patch::{self, PatchError};
+use crate::table::{self, PassInfo, Run};
+use crate::{Patch, TABLE};
+
+/// Rounds after which a pass that still has edits is at fault. A round of `canonicalize` halves every chain that it
+/// shortens, so the longest chain of the largest graph takes 20.
+const MAX_ROUNDS: usize = 64;
+
+/// How passes run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// After each pass, check also that the graph's text form reads back as the same text. (The graph itself is verified
+    /// after every round, with or without this: the next round needs the facts.)
+    pub verify_each: bool,
+    /// Make at most this many edits in all, then let every pass find nothing to do.
+    pub fuel: Option<u64>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Each pass that ran, in order.
+    pub passes: Vec<PassReport>,
+}
+
+/// What one pass did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassReport {
+    /// Its name.
+    pub name: &'static str,
+    /// How often each kind of edit was made.
+    pub edits: BTreeMap<&'static str, u64>,
+    /// Nodes before it.
+    pub nodes_before: usize,
+    /// Nodes after it.
+    pub nodes_after: usize,
+    /// How long it took, verification included. Differs from run to run: not for outputs that are compared.
+    pub wall: Duration,
+}
+
+/// Why passes did not run to their end.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// No pass has this name: the fault of who wrote the list.
+    #[error("there is no pass `{name}`{}; there are {}", did_you_mean(name), names())]
+    UnknownPass {
+        /// The name.
+        name: String,
+    },
+    /// The graph that passes should start from is not well-formed.
+    #[error("the graph is not well-formed\n{}", lines(errors))]
+    Input {
+        /// What is wrong with it.
+        errors: Vec<VerifyError>,
+    },
+    /// A pass returned an edit that cannot be made: its own fault.
+    #[error("pass `{pass}`: {error}")]
+    Patch {
+        /// The pass.
+        pass: &'static str,
+        /// What is wrong with the edit.
+        error: Box<PatchError>,
+    },
+    /// A pass made a graph that is not well-formed: its own fault.
+    #[error("pass `{pass}` broke the graph\n{}", lines(errors))]
+    Broken {
+        /// The pass.
+        pass: &'static str,
+        /// What is wrong with the graph.
+        errors: Vec<VerifyError>,
+    },
+    /// A pass always finds something to do: its own fault.
+    #[error("pass `{pass}` does not come to an end: {MAX_ROUNDS} rounds of edits")]
+    Restless {
+        /// The pass.
+        pass: &'static str,
+    },
+    /// The text form of a graph reads back as another: a fault of printer or parser.
+    #[error("after pass `{pass}` the text form does not read back: {what}")]
+    Text {
+        /// The pass.
+        pass: &'static str,
+        /// What the parser says, or the text that is not the same.
+        what: String,
+    },
+    /// A gate refused the graph: the model asks for what the backends cannot do.
+    #[error("`{pass}` refused the graph\n{}", lines(errors))]
+    Refused {
+        /// The gate.
+        pass: &'static str,
+        /// Why.
+        errors: Vec<LegalError>,
+    },
+}
+
+impl Error {
+    /// The word in `error[…]`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::UnknownPass { .. } => "unknown-pass",
+            Error::Input { errors } | Error::Broken { errors, .. } => {
+                errors.first().map_or("graph", VerifyError::code)
+            }
+            Error::Patch { .. } => "patch",
+            Error::Restless { .. } => "restless",
+            Error::Text { .. } => "text",
+            Error::Refused { errors, .. } => errors.first().map_or("illegal", LegalError::code),
+        }
+    }
+}
+
+/// Runs the passes of this list, in order. After each of them, `dump` gets its name and the graph.
+///
+/// # Errors
+/// If a name is unknown (nothing has run then), the graph is not well-formed, a gate refuses it, or a pass is at fault.
+pub fn run(
+    graph: Graph,
+    names: &[impl AsRef<str>],
+    options: &Options,
+    dump: &mut dyn FnMut(&str, &Graph),
+) -> Result<Graph, Error> {
+    run_reported(graph, names, options, dump).map(|(graph, _)| graph)
+}
+
+/// As [`run`], and says what each pass did.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reported(
+    graph: Graph,
+    names: &[impl AsRef<str>],
+    options: &Options,
+    dump: &mut dyn FnMut(&str, &Graph),
+) -> Result<(Graph, Report), Error> {
+    let passes: Vec<&PassInfo> = names
+        .iter()
+        .map(|name| {
+            let name = name.as_ref();
+            table::find(name).ok_or_else(|| Error::UnknownPass { name: name.to_owned() })
+        })
+        .collect::<Result<_, _>>()?;
+    let facts = verify(&graph).map_err(|errors| Error::Input { errors })?;
+    let mut ctx = Ctx { graph, facts, fuel: options.fuel };
+    let mut report = Report::default();
+    for pass in passes {
+        let (started, nodes_before) = (Instant::now(), ctx.graph.len());
+        let edits = match pass.run {
+            Run::Edit(find) => ctx.edit(pass.name, find)?,
+            Run::Gate(check) => {
+                check(&ctx.graph).map_err(|errors| Error::Refused { pass: pass.name, errors })?;
+                BTreeMap::new()
+            }
+        };
+        if options.verify_each {
+            check_text(pass.name, &ctx.graph)?;
+        }
+        let (wall, nodes_after) = (started.elapsed(), ctx.graph.len());
+        report.passes.push(PassReport { name: pass.name, edits, nodes_before, nodes_after, wall });
+        dump(pass.name, &ctx.graph);
+    }
+    Ok((ctx.graph, report))
+}
+
+struct Ctx {
+    graph: Graph,
+    facts: Facts,
+    fuel: Option<u64>,
+}
+
+impl Ctx {
+    /// Asks the pass for edits until it has none.
+    fn edit(
+        &mut self,
+        pass: &'static str,
+        find: fn(&Graph, &Facts) -> Vec<Patch>,
+    ) -> Result<BTreeMap<&'static str, u64>, Error> {
+        let mut edits = BTreeMap::new();
+        for _ in 0..MAX_ROUNDS {
+            let mut patches = find(&self.graph, &self.facts);
+            if let Some(fuel) = &mut self.fuel {
+                patches.truncate(usize::try_from(*fuel).unwrap_or(usize::MAX));
+                *fuel -= patches.len() as u64;
+            }
+            if patches.is_empty() {
+                return Ok(edits);
+            }
+            patch::apply(&mut self.graph, &patches)
+                .map_err(|error| Error::Patch { pass, error: error.into() })?;
+            self.facts = verify(&self.graph).map_err(|errors| Error::Broken { pass, errors })?;
+            for patch in &patches {
+                *edits.entry(patch.why()).or_default() += 1;
+            }
+        }
+        Err(Error::Restless { pass })
+    }
+}
+
+fn check_text(pass: &'static str, graph: &Graph) -> Result<(), Error> {
+    let text = print(graph);
+    let what = match parse(&text) {
+        Ok(read) if print(&read) == text => return Ok(()),
+        Ok(read) => print(&read),
+        Err(errors) => lines(&errors),
+    };
+    Err(Error::Text { pass, what })
+}
+
+fn lines<E: std::fmt::Display>(errors: &[E]) -> String {
+    errors.iter().map(E::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn names() -> String {
+    TABLE.iter().map(|info| info.name).collect::<Vec<_>>().join(", ")
+}
+
+fn did_you_mean(name: &str) -> String {
+    skipc_ir::text::nearest(name, TABLE.iter().map(|info| info.name))
+        .map(|near| format!("; did you mean `{near}`?"))
+        .unwrap_or_default()
+}

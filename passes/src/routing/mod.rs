@@ -1,0 +1,3 @@
+//! Passes about token sets.
+
+pub(crate) mod merge_routes;

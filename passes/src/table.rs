@@ -1,0 +1,66 @@
+//! The table of all passes: one row a pass.
+
+use skipc_ir::legal::LegalError;
+use skipc_ir::{Facts, Graph};
+
+use crate::{Patch, canonicalize, cse, dce, legalize, routing};
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct PassInfo {
+    /// The word in `--passes`, where `-` is as good as `_`.
+    pub name: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What must hold before, beyond a verified graph.
+    pub needs: &'static str,
+    /// What holds after.
+    pub ensures: &'static str,
+    /// Its code.
+    pub run: Run,
+}
+
+/// The code of a pass.
+#[derive(Clone, Copy, Debug)]
+pub enum Run {
+    /// Returns the edits that it wants; none if it has nothing left to do.
+    Edit(fn(&Graph, &Facts) -> Vec<Patch>),
+    /// Changes nothing and says whether what comes next can take the graph.
+    Gate(fn(&Graph) -> Result<(), Vec<LegalError>>),
+}
+
+macro_rules! passes {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal needs $needs:literal ensures $ensures:literal = $run:expr;
+    )+) => {
+        /// All passes, in the order of the default pipeline.
+        pub const TABLE: &[PassInfo] = &[
+            $(PassInfo { name: $name, doc: concat!($($doc, "\n"),+), needs: $needs, ensures: $ensures, run: $run },)+
+        ];
+    };
+}
+
+passes! {
+    /// Replaces a computation by a simpler one of the same value.
+    "canonicalize" needs "nothing" ensures "no pattern of its list is left" = Run::Edit(canonicalize::edits);
+    /// Lets routes with the same scores and attributes share one token set.
+    "merge_routes" needs "nothing" ensures "one route for each decision" = Run::Edit(routing::merge_routes::edits);
+    /// Computes what is computed twice once.
+    "cse" needs "nothing" ensures "no two nodes of equal op and operands, routes aside" = Run::Edit(cse::edits);
+    /// Removes what no output depends on.
+    "dce" needs "nothing" ensures "every node is used" = Run::Edit(dce::edits);
+    /// Checks that the backends can compile the graph.
+    "legalize" needs "nothing" ensures "the graph is legal" = Run::Gate(legalize::check);
+}
+
+/// The passes that the compiler runs if nobody asks for others. The order is explained in the crate's documentation.
+pub fn default_pipeline() -> Vec<String> {
+    ["canonicalize", "merge_routes", "cse", "dce"].map(str::to_owned).to_vec()
+}
+
+/// The pass of this name.
+pub fn find(name: &str) -> Option<&'static PassInfo> {
+    let name = name.replace('-', "_");
+    TABLE.iter().find(|info| info.name == name)
+}
