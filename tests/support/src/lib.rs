@@ -1,1 +1,3 @@
 //! Test tools: golden cases, random graphs, tolerances.
+
+pub mod golden;
