@@ -1,0 +1,104 @@
+//! Writing kernels: typed values, structured control flow, and the text they become.
+//!
+//! A [`Code`] collects one kernel. Its methods and the operators of [`Val`] append operations of
+//! MLIR's LLVM and NVVM dialects; control flow takes closures, so that blocks nest as the Rust code
+//! does and a value that is used outside the block it was made in is refused by MLIR's verifier.
+//!
+//! Integers stand for sizes and places: `/`, `%` and `>>` are unsigned, comparisons are signed, and
+//! nothing wraps in a kernel of a verified plan.
+
+mod flow;
+pub(crate) mod math;
+mod memory;
+mod thread;
+mod value;
+
+use std::cell::{Cell, RefCell};
+use std::fmt::{Display, Write};
+
+pub(crate) use flow::Steps;
+pub(crate) use math::Arith;
+use value::Ty;
+pub(crate) use value::{
+    BF16, Bool, F32, Float, GPtr, I8, I32, Int, Long, Operand, SPtr, V2, V4, Val, pack_bf16,
+};
+
+/// Name of the block's dynamic shared memory; one for all kernels of a module.
+const SHARED_SYMBOL: &str = "shared_memory";
+
+/// One kernel while it is written.
+pub(crate) struct Code {
+    text: RefCell<String>,
+    values: Cell<u32>,
+    blocks: Cell<u32>,
+    params: u32,
+}
+
+impl Code {
+    /// Begins a kernel of `params` global pointers.
+    pub(crate) fn new(params: u32) -> Self {
+        Self { text: RefCell::default(), values: Cell::new(params), blocks: Cell::new(0), params }
+    }
+
+    /// A parameter. The caller has checked the index against the kernel's parameters.
+    pub(crate) fn param(&self, index: u32) -> GPtr<'_> {
+        debug_assert!(index < self.params);
+        Val::new(self, index)
+    }
+
+    /// The start of the block's dynamic shared memory, 16-byte aligned.
+    pub(crate) fn shared(&self) -> SPtr<'_> {
+        self.op(format_args!("llvm.mlir.addressof @{SHARED_SYMBOL} : !llvm.ptr<3>"))
+    }
+
+    /// The kernel as an MLIR function. `threads` is the size of a block, `min_blocks` how many of
+    /// them a multiprocessor should hold, which bounds the registers.
+    pub(crate) fn finish(self, symbol: &str, threads: u32, min_blocks: u32) -> String {
+        let params: Vec<String> =
+            (0..self.params).map(|idx| format!("%{idx}: !llvm.ptr<1> {{llvm.align = 16 : i64}}")).collect();
+        format!(
+            "llvm.func @{symbol}({}) attributes {{nvvm.kernel, nvvm.reqntid = array<i32: {threads}, 1, 1>, \
+             nvvm.minctasm = {min_blocks} : i32}} {{\n{}  llvm.return\n}}\n",
+            params.join(", "),
+            self.text.into_inner()
+        )
+    }
+
+    /// A module of kernels that were written by [`Code::finish`].
+    pub(crate) fn module(kernels: &[String]) -> String {
+        format!(
+            "llvm.mlir.global external @{SHARED_SYMBOL}() {{addr_space = 3 : i32, alignment = 16 : i64}} \
+             : !llvm.array<0 x i8>\n{}",
+            kernels.concat()
+        )
+    }
+
+    /// Appends an operation with a result.
+    pub(crate) fn op<T: Ty>(&self, op: impl Display) -> Val<'_, T> {
+        let id = self.next_value();
+        self.line(format_args!("  %{id} = {op}"));
+        Val::new(self, id)
+    }
+
+    /// Appends an operation without a result.
+    pub(crate) fn stmt(&self, op: impl Display) {
+        self.line(format_args!("  {op}"));
+    }
+
+    fn line(&self, line: impl Display) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text.borrow_mut(), "{line}");
+    }
+
+    fn next_value(&self) -> u32 {
+        let id = self.values.get();
+        self.values.set(id + 1);
+        id
+    }
+
+    fn next_block(&self) -> u32 {
+        let id = self.blocks.get();
+        self.blocks.set(id + 1);
+        id
+    }
+}

@@ -1,0 +1,148 @@
+//! A token set from scores: mask, ascending row list and count.
+//!
+//! One block walks over the rows, [`CHUNK`] at a time. A warp takes 128 neighbouring rows in four
+//! ballots; the place of a row in the list is the number of chosen rows before it: those of earlier
+//! chunks, of earlier warps, of earlier ballots, of lower lanes.
+
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Compact, Kernel, Select, View};
+
+use super::{Generated, place};
+use crate::code::{Bool, Code, I8, I32, Int, Long, Operand, Steps};
+use crate::error::Error;
+
+/// Threads: as many as a block can have.
+const THREADS: u32 = 1024;
+
+/// Ballots of a warp in each chunk.
+const BALLOTS: u32 = 4;
+
+/// Rows of a chunk.
+const CHUNK: u32 = THREADS * BALLOTS;
+
+/// Generates a compaction.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub(super) fn generate(kernel: &Kernel, compact: &Compact) -> Result<Generated, Error> {
+    check(kernel, compact)?;
+    let code = Code::new(place::n_params(kernel)?);
+    write(&code, kernel, compact);
+    Ok(Generated {
+        code,
+        tile_rows: 0,
+        grid_y: 1,
+        threads: THREADS,
+        // Two rows of counts, one for each warp.
+        shared_bytes: 2 * (THREADS / 32) * 4,
+        min_blocks: 1,
+        features: Vec::new(),
+    })
+}
+
+fn check(kernel: &Kernel, compact: &Compact) -> Result<(), Error> {
+    place::require_extent(kernel, &kernel.extent)?;
+    for slot in [compact.use_forced, compact.rows, compact.count] {
+        place::require_u32(kernel, slot)?;
+    }
+    for slot in [compact.forced, compact.mask] {
+        place::require(kernel, slot, DType::U8)?;
+        require_column(kernel, slot)?;
+    }
+    require_column(kernel, compact.rows)?;
+    match &compact.select {
+        Select::AtLeast { scores, .. } => {
+            place::require(kernel, scores.slot, DType::F32)?;
+            place::require_view(kernel, *scores, 1)?;
+        }
+        Select::Random { positions, sequences, .. } => {
+            for view in [positions, sequences] {
+                place::require_u32(kernel, view.slot)?;
+                place::require_view(kernel, *view, 1)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn require_column(kernel: &Kernel, slot: skipc_plan::kernel::Slot) -> Result<(), Error> {
+    let param = place::param(kernel, slot)?;
+    if param.cols == 1 {
+        return Ok(());
+    }
+    Err(Error::Malformed { what: format!("`{}` has {} columns, not one", param.name, param.cols) })
+}
+
+fn write<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact) {
+    let rows = place::extent(code, &kernel.extent);
+    let forced = code.param(compact.use_forced.0).load::<I32>().ne(0);
+    let (lane, warp) = (code.thread() % 32, code.thread() / 32);
+    let counts = code.shared();
+    let below = (code.int(1) << lane) - 1;
+
+    let start = (code.int(0), code.int(0));
+    let (total, _) = code.repeat(Steps { from: 0, to: rows, step: CHUNK }, start, |chunk, (before, half)| {
+        let first = chunk + warp * (32 * BALLOTS) + lane;
+        let (mut chosen, mut bits) = (Vec::new(), Vec::new());
+        for ballot in 0..BALLOTS {
+            let row = first + ballot * 32;
+            let inside = row.lt(rows);
+            let row_read = inside.select(row, 0u32);
+            let takes = code.either(
+                forced,
+                || code.param(compact.forced.0).at::<I8>(row_read).load::<I8>().to_int().ne(0),
+                || selected(code, kernel, &compact.select, row_read),
+            ) & inside;
+            code.when(inside, || {
+                code.param(compact.mask.0).at::<I8>(row).store(takes.to_int().to_byte());
+            });
+            bits.push(code.ballot(takes));
+            chosen.push((row, takes));
+        }
+        let in_warp = bits.iter().fold(code.int(0), |sum, bits| sum + bits.count_ones());
+        // Chunks take turns with two rows of counts, so one barrier between writing and reading is
+        // enough: a row is written again only after the barrier of the chunk between.
+        let row_of_counts = counts.at::<I32>(half * (THREADS / 32));
+        code.when(lane.eq(0), || row_of_counts.at::<I32>(warp).store(in_warp));
+        code.barrier();
+        let of_lane = row_of_counts.at::<I32>(lane).load::<I32>();
+        let earlier = code.reduce(lane.lt(warp).select(of_lane, 0u32), 32, |a, b| a + b);
+        let in_chunk = code.reduce(of_lane, 32, |a, b| a + b);
+        let mut place = before + earlier;
+        for ((row, takes), bits) in chosen.iter().zip(&bits) {
+            let at = place + (*bits & below).count_ones();
+            code.when(*takes, || code.param(compact.rows.0).at::<I32>(at).store(*row));
+            place = place + bits.count_ones();
+        }
+        (before + in_chunk, half ^ 1)
+    });
+    code.when(code.thread().eq(0), || code.param(compact.count.0).store(total));
+}
+
+/// Does the rule choose the row? The row exists, or is row 0 when there is none.
+fn selected<'c>(code: &'c Code, kernel: &Kernel, select: &Select, row: Int<'c>) -> Bool<'c> {
+    match select {
+        Select::AtLeast { scores, threshold } => {
+            let param = kernel.param(scores.slot);
+            let score = place::load_group(place::element(code, param, *scores, row, 0u32), param.dtype, 1)[0];
+            score.ge(threshold.into_inner() as f32)
+        }
+        Select::Random { positions, sequences, seed, block, limit } => {
+            let number = |view: &View| {
+                let param = kernel.param(view.slot);
+                place::element(code, param, *view, row, 0u32).load::<I32>().to_long()
+            };
+            random_score(code, *seed, *block, number(sequences), number(positions)).below(*limit)
+        }
+    }
+}
+
+/// [`skipc_ir::random_score`], of which the part that does not depend on the row is computed here.
+fn random_score<'c>(code: &'c Code, seed: u64, block: u32, sequence: Long<'c>, position: Long<'c>) -> Long<'c> {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let constant = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(block) << 48).wrapping_add(GOLDEN);
+    let z = (sequence << 32u64) + position + Operand::val(constant, code);
+    let z = (z ^ (z >> 30u64)) * 0xBF58_476D_1CE4_E5B9_u64;
+    let z = (z ^ (z >> 27u64)) * 0x94D0_49BB_1331_11EB_u64;
+    (z ^ (z >> 31u64)) >> 32u64
+}

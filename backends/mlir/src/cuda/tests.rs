@@ -1,0 +1,178 @@
+//! Each kind of kernel through LLVM and ptxas, on the oldest and the newest target that plans run on.
+//!
+//! What the kernels compute is not checked here: that takes a device.
+
+use skipc_artifact::program::{Extent, Launch};
+use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
+use skipc_llvm::Ptxas;
+use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
+use skipc_plan::kernel::{
+    Access, Attention, Body, Compact, Gemm, Kernel, NormKind, Param, Rows, Rowwise, Select, Slot, View,
+};
+use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
+
+use super::CudaCodegen;
+
+const TARGETS: [&str; 2] = ["cuda:sm_80", "cuda:sm_90a"];
+
+/// The assembler that the set-up script fetches for this repository.
+fn ptxas() -> Ptxas {
+    let cached = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/cuda/bin/ptxas");
+    Ptxas::find(Some(cached.as_ref())).expect("tests/setup.sh fetches ptxas")
+}
+
+fn compile(target: &str, kernels: &[Kernel]) -> Result<Code, CodegenError> {
+    let target = target.parse().expect("a target");
+    let codegen = CudaCodegen::new(target, ptxas()).expect("a known target");
+    let named: Vec<(String, &Kernel)> =
+        kernels.iter().enumerate().map(|(idx, kernel)| (format!("k{idx}"), kernel)).collect();
+    codegen.compile(&named)
+}
+
+/// Compiles for all targets; yields the PTX of the first. Spills, stack frames and external
+/// functions are errors of the compile.
+fn ptx(kernel: &Kernel) -> String {
+    let mut texts = TARGETS.map(|target| {
+        let code = compile(target, std::slice::from_ref(kernel)).expect("code");
+        let [Image::Cubin(cubin), Image::Ptx(ptx)] = code.images.as_slice() else { panic!("two images") };
+        assert!(cubin.starts_with(b"\x7fELF"));
+        assert!(!ptx.contains(".local") && !ptx.contains(".extern .func") && !ptx.contains(".file"), "{ptx}");
+        println!("{target} {:?}", code.launches);
+        ptx.clone()
+    });
+    std::mem::take(&mut texts[0])
+}
+
+fn error(kernel: &Kernel) -> String {
+    compile(TARGETS[0], std::slice::from_ref(kernel)).expect_err("an error").to_string()
+}
+
+fn param(name: &str, dtype: DType, cols: u32, access: Access) -> Param {
+    Param { name: name.to_owned(), dtype, cols, access }
+}
+
+fn read(name: &str, dtype: DType, cols: u32) -> Param {
+    param(name, dtype, cols, Access::Read)
+}
+
+fn dense(slot: u32) -> View {
+    View { slot: Slot(slot), rows: Rows::Dense, col: 0 }
+}
+
+fn listed(slot: u32, list: u32) -> View {
+    View { slot: Slot(slot), rows: Rows::Listed(Slot(list)), col: 0 }
+}
+
+fn counted(slot: u32) -> Extent {
+    Extent::Counted { count: slot, at_most: 16_384 }
+}
+
+/// `c = a · wᵀ`, dense.
+fn plain(dtype: DType, k: u32, n: u32) -> Kernel {
+    Kernel {
+        params: vec![
+            read("count", U32, 1),
+            read("a", dtype, k),
+            read("w", dtype, k),
+            param("c", dtype, n, Access::Write),
+        ],
+        extent: counted(0),
+        body: Body::Gemm(Gemm {
+            a: dense(1),
+            k,
+            n,
+            weights: vec![Slot(2)],
+            epilogue: Pointwise {
+                code: vec![Inst::Acc(0)],
+                stores: vec![Store { to: dense(3), value: Reg(0) }],
+            },
+        }),
+    }
+}
+
+/// A gated pair of gathered rows: `c = silu(acc0 · scale) · acc1`.
+fn pair(dtype: DType, k: u32, n: u32) -> Kernel {
+    Kernel {
+        params: vec![
+            read("count", U32, 1),
+            read("rows", U32, 1),
+            read("x", dtype, k),
+            read("gate", dtype, k),
+            read("up", dtype, k),
+            read("scale", F32, 1),
+            param("c", dtype, n, Access::Write),
+        ],
+        extent: counted(0),
+        body: Body::Gemm(Gemm {
+            a: listed(2, 1),
+            k,
+            n,
+            weights: vec![Slot(3), Slot(4)],
+            epilogue: Pointwise {
+                code: vec![
+                    Inst::Acc(0),
+                    Inst::LoadRow(listed(5, 1)),
+                    Inst::Binary(Binary::Mul, Reg(0), Reg(1)),
+                    Inst::Unary(Unary::Silu, Reg(2)),
+                    Inst::Acc(1),
+                    Inst::Binary(Binary::Mul, Reg(3), Reg(4)),
+                ],
+                stores: vec![Store { to: dense(6), value: Reg(5) }],
+            },
+        }),
+    }
+}
+
+/// `x[rows] += a · wᵀ + bias`, scattered.
+fn scattered(dtype: DType, k: u32, n: u32) -> Kernel {
+    Kernel {
+        params: vec![
+            read("count", U32, 1),
+            read("rows", U32, 1),
+            read("a", dtype, k),
+            read("w", dtype, k),
+            read("bias", F32, n),
+            param("x", dtype, n, Access::ReadWrite),
+        ],
+        extent: counted(0),
+        body: Body::Gemm(Gemm {
+            a: dense(2),
+            k,
+            n,
+            weights: vec![Slot(3)],
+            epilogue: Pointwise {
+                code: vec![
+                    Inst::Acc(0),
+                    Inst::LoadCol(Slot(4)),
+                    Inst::Binary(Binary::Add, Reg(0), Reg(1)),
+                    Inst::Load(listed(5, 1)),
+                    Inst::Binary(Binary::Add, Reg(2), Reg(3)),
+                ],
+                stores: vec![Store { to: listed(5, 1), value: Reg(4) }],
+            },
+        }),
+    }
+}
+
+#[test]
+fn tensor_core_products() {
+    for (k, n) in [(128, 384), (2048, 8192), (72, 20)] {
+        for kernel in [plain(Bf16, k, n), pair(Bf16, k, n), scattered(Bf16, k, n)] {
+            let text = ptx(&kernel);
+            for instruction in ["mma.sync", "cp.async.cg", "ldmatrix", "bar.sync"] {
+                assert!(text.contains(instruction), "no {instruction}");
+            }
+        }
+    }
+}
+
+#[test]
+fn multiply_add_products() {
+    for (k, n) in [(128, 384), (2048, 8192), (30, 7)] {
+        for kernel in [plain(F32, k, n), pair(F32, k, n), scattered(F32, k, n)] {
+            let text = ptx(&kernel);
+            assert!(text.contains("fma.rn.f32") && text.contains("cp.async"));
+            assert!(!text.contains("tf32") && !text.contains("mma.sync"));
+        }
+    }
+}
