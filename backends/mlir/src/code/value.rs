@@ -41,8 +41,6 @@ types! {
     I1 = "i1";
     /// A byte.
     I8 = "i8", 1;
-    /// 16 bits.
-    I16 = "i16", 2;
     /// The usual integer.
     I32 = "i32", 4;
     /// A long integer.
@@ -164,11 +162,6 @@ impl Code {
     /// An f32 constant.
     pub(crate) fn float(&self, value: f32) -> Float<'_> {
         value.val(self)
-    }
-
-    /// A constant truth value.
-    pub(crate) fn bool(&self, value: bool) -> Bool<'_> {
-        self.op(format_args!("llvm.mlir.constant({value}) : i1"))
     }
 }
 
@@ -380,6 +373,11 @@ pub(crate) fn pack_bf16<'c>(low: Float<'c>, high: Float<'c>) -> Int<'c> {
     let packed: Val<'c, V2<BF16>> =
         code.op(format_args!("llvm.fptrunc {pair} : vector<2xf32> to vector<2xbf16>"));
     code.op(format_args!("llvm.bitcast {packed} : vector<2xbf16> to i32"))
+}
+
+/// The two bf16 numbers of a word, the one in the low half first. A bf16 is the upper half of an f32.
+pub(crate) fn unpack_bf16(word: Int<'_>) -> [Float<'_>; 2] {
+    [(word << 16).as_float(), (word & 0xFFFF_0000_u32).as_float()]
 }
 
 fn assemble<'c, T: Elem, V: Ty>(items: &[Val<'c, T>], name: &str) -> Val<'c, V> {

@@ -4,7 +4,7 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Param, Rows, Slot, View};
 
-use crate::code::{BF16, Code, F32, Float, GPtr, I32, Int, Operand, V2, V4, Val, pack_bf16};
+use crate::code::{BF16, Code, F32, Float, GPtr, I32, Int, Operand, V2, V4, Val, pack_bf16, unpack_bf16};
 use crate::error::Error;
 
 /// The parameter that a slot names.
@@ -148,8 +148,8 @@ pub(super) fn require_real(param: &Param) -> Result<(), Error> {
 /// Loads a group of 1, 2 or 4 elements. The type is one of real numbers.
 pub(super) fn load_group<'c>(at: GPtr<'c>, dtype: DType, width: u32) -> Vec<Float<'c>> {
     match (dtype, width) {
-        (DType::Bf16, 4) => at.load::<V4<BF16>>().items().map(Val::to_float).to_vec(),
-        (DType::Bf16, 2) => at.load::<V2<BF16>>().items().map(Val::to_float).to_vec(),
+        (DType::Bf16, 4) => at.load::<V2<I32>>().items().map(unpack_bf16).as_flattened().to_vec(),
+        (DType::Bf16, 2) => unpack_bf16(at.load::<I32>()).to_vec(),
         (DType::Bf16, _) => vec![at.load::<BF16>().to_float()],
         (_, 4) => at.load::<V4<F32>>().items().to_vec(),
         (_, 2) => at.load::<V2<F32>>().items().to_vec(),

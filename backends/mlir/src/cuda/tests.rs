@@ -176,3 +176,109 @@ fn multiply_add_products() {
         }
     }
 }
+
+#[test]
+fn rowwise_kernels() {
+    for (dtype, cols) in [(F32, 128), (Bf16, 2048), (Bf16, 100), (F32, 7)] {
+        for kernel in rowwise(dtype, cols) {
+            let text = ptx(&kernel);
+            if dtype == Bf16 && cols % 4 == 0 {
+                assert!(text.contains("ld.global.v2.b32"), "loads are not whole groups:\n{text}");
+            }
+        }
+    }
+}
+
+/// A kernel of each kind of row-wise work.
+fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
+    let rows_of = |params: Vec<Param>, work: Rowwise| Kernel {
+        params: [vec![read("count", U32, 1), read("rows", U32, 1)], params].concat(),
+        extent: counted(0),
+        body: Body::Rowwise(work),
+    };
+    let (x, gain, out) = (read("x", dtype, cols), read("gain", F32, cols), param("out", dtype, cols, Access::Write));
+    let norm = |kind| Rowwise::Norm { kind, eps: 1e-5.into(), cols, x: listed(2, 1), gain: Slot(3), out: Slot(4) };
+    let gate = Pointwise {
+        code: vec![
+            Inst::Load(dense(2)),
+            Inst::LoadRow(listed(3, 1)),
+            Inst::Unary(Unary::Sigmoid, Reg(1)),
+            Inst::Binary(Binary::Mul, Reg(0), Reg(2)),
+            Inst::Unary(Unary::Gelu, Reg(3)),
+        ],
+        stores: vec![Store { to: dense(4), value: Reg(4) }],
+    };
+    let mut kernels = vec![
+        rows_of(
+            vec![x.clone(), read("scores", F32, 1), out.clone()],
+            Rowwise::Map { cols, program: gate },
+        ),
+        rows_of(vec![x.clone(), gain.clone(), out.clone()], norm(NormKind::Rms)),
+        rows_of(
+            vec![x.clone(), gain.clone(), out.clone(), read("bias", F32, cols)],
+            norm(NormKind::Layer { bias: Slot(5) }),
+        ),
+        rows_of(
+            vec![read("ids", U32, 1), read("table", dtype, cols), out.clone()],
+            Rowwise::Embed { cols, ids: dense(2), n_ids: 256, table: Slot(3), out: Slot(4) },
+        ),
+        rows_of(
+            vec![x.clone(), read("router", F32, cols), param("z", F32, 2, Access::Write)],
+            Rowwise::Dot { k: cols, n: 2, x: dense(2), weight: Slot(3), out: Slot(4) },
+        ),
+    ];
+    if cols.is_multiple_of(4) {
+        let tables = [read("cos", F32, cols / 4), read("sin", F32, cols / 4)];
+        let params = [vec![x, read("positions", U32, 1)], tables.to_vec(), vec![out]].concat();
+        kernels.push(rows_of(
+            params,
+            Rowwise::Rope {
+                heads: 2,
+                width: cols / 2,
+                x: dense(2),
+                positions: listed(3, 1),
+                cos: Slot(4),
+                sin: Slot(5),
+                out: Slot(6),
+            },
+        ));
+    }
+    kernels
+}
+
+#[test]
+fn compactions() {
+    let kernel = |select, first: [Param; 2]| Kernel {
+        params: [
+            first.to_vec(),
+            vec![
+                read("n", U32, 1),
+                read("use_forced", U32, 1),
+                read("forced", U8, 1),
+                param("rows", U32, 1, Access::Write),
+                param("count", U32, 1, Access::Write),
+                param("mask", U8, 1, Access::Write),
+            ],
+        ]
+        .concat(),
+        extent: counted(2),
+        body: Body::Compact(Compact {
+            select,
+            use_forced: Slot(3),
+            forced: Slot(4),
+            rows: Slot(5),
+            count: Slot(6),
+            mask: Slot(7),
+        }),
+    };
+    let scores = Select::AtLeast { scores: dense(0), threshold: 0.0.into() };
+    let random =
+        Select::Random { positions: dense(0), sequences: dense(1), seed: 7, block: 3, limit: 1 << 30 };
+    for kernel in [
+        kernel(scores, [read("z", F32, 1), read("unused", F32, 1)]),
+        kernel(random, [read("positions", U32, 1), read("sequences", U32, 1)]),
+    ] {
+        let text = ptx(&kernel);
+        assert_eq!(text.matches("vote.sync.ballot").count(), 4);
+    }
+}

@@ -1,4 +1,56 @@
+//! Work in which a row of the result depends on one row of each operand.
+//!
+//! Element-wise kinds ([`elementwise`]) give each thread a group of neighbouring columns. Kinds that
+//! reduce over a row ([`reduce`]) give each row a warp; a lane takes every 32nd group, so the order
+//! of a row's sum depends on its length alone.
+
+mod elementwise;
+mod reduce;
+
+use skipc_plan::kernel::{Kernel, Rowwise};
+
 use super::Generated;
 use crate::error::Error;
-use skipc_plan::kernel::Kernel;
-pub(super) fn generate<T>(_: &Kernel, _: &T) -> Result<Generated, Error> { Err(Error::Unsupported { what: "x".into() }) }
+
+/// Threads of a block.
+const THREADS: u32 = 256;
+
+/// Generates row-wise work.
+///
+/// # Errors
+/// [`Error::Malformed`] and [`Error::Unsupported`].
+pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, Error> {
+    super::place::require_extent(kernel, &kernel.extent)?;
+    match rowwise {
+        Rowwise::Map { cols, program } => elementwise::map(kernel, *cols, program),
+        Rowwise::Embed { cols, ids, n_ids, table, out } => {
+            let embed = elementwise::Embed { cols: *cols, ids: *ids, n_ids: *n_ids, table: *table, out: *out };
+            elementwise::embed(kernel, embed)
+        }
+        Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+            let rope = elementwise::Rope {
+                heads: *heads,
+                half: width / 2,
+                x: *x,
+                positions: *positions,
+                tables: [*cos, *sin],
+                out: *out,
+            };
+            elementwise::rope(kernel, rope)
+        }
+        Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+            let norm = reduce::Norm {
+                kind: *kind,
+                eps: eps.into_inner() as f32,
+                cols: *cols,
+                x: *x,
+                gain: *gain,
+                out: *out,
+            };
+            reduce::norm(kernel, norm)
+        }
+        Rowwise::Dot { k, n, x, weight, out } => {
+            reduce::dot(kernel, reduce::Dot { k: *k, n: *n, x: *x, weight: *weight, out: *out })
+        }
+    }
+}
