@@ -116,8 +116,8 @@ pub enum Fault {
         len: usize,
     },
     /// Two kernels are equal or have one symbol.
-    #[error("kernel `{0}` is there twice")]
-    Twice(String),
+    #[error("another kernel is equal or has the same symbol")]
+    Twice,
     /// A symbol that backends do not take.
     #[error("a symbol should match [a-z0-9_]+")]
     Symbol,
@@ -225,6 +225,20 @@ pub enum Fault {
         /// The buffer.
         buffer: String,
     },
+    /// A buffer holds rows of another set than those that are read or replaced.
+    #[error("parameter `{param}` finds the rows of another set in buffer `{buffer}`")]
+    OtherRows {
+        /// The parameter.
+        param: String,
+        /// The buffer.
+        buffer: String,
+    },
+    /// A weight or table is no constant.
+    #[error("parameter `{param}` has to be a constant")]
+    NotConstant {
+        /// The parameter.
+        param: String,
+    },
     /// A step writes what only the host writes.
     #[error("parameter `{param}` writes buffer `{buffer}`, which belongs to the host")]
     HostOwned {
@@ -242,15 +256,15 @@ pub enum Fault {
         second: String,
     },
     /// A row list was not made by a compaction over these rows.
-    #[error("parameter `{param}` is a row list, but no compaction wrote buffer `{buffer}`")]
+    #[error("parameter {param} is a row list, but no compaction has made one in `{buffer}`")]
     RowList {
         /// The parameter.
         param: String,
         /// The buffer.
         buffer: String,
     },
-    /// The row list and the extent belong to different sets, or the matrix is no token rows.
-    #[error("the row list `{param}` does not belong to the extent's count")]
+    /// The row list and the extent belong to different sets.
+    #[error("the row list, parameter {param}, is not of the set that counts the rows")]
     Extent {
         /// The parameter.
         param: String,

@@ -21,7 +21,7 @@
 //!
 //! # Reading order
 //!
-//! [`kernel`] and [`pointwise`] are the vocabulary, [`plan`] is what [`build`] makes of a legal graph, `verify` says
+//! [`kernel`] and [`pointwise`] are the vocabulary, [`plan`] is what [`build`] makes of a legal graph, [`verify`](mod@verify) says
 //! what a plan must keep, [`interp`] executes one tile by tile on the host, [`codegen`] is what a backend implements.
 
 mod build;
@@ -36,7 +36,9 @@ mod order;
 pub mod plan;
 pub mod pointwise;
 mod uses;
+pub mod verify;
 
 pub use build::{build, build_unfused};
 pub use error::PlanError;
 pub use plan::{ConstantSource, Options, Plan, PlanConstant, StepSource};
+pub use verify::verify;

@@ -1,0 +1,309 @@
+//! A kernel by itself: what it does to each of its parameters.
+
+use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
+
+use super::program;
+use crate::error::Fault;
+use crate::kernel::{
+    Access, Attention, Body, Compact, Gemm, Kernel, MAX_DOT_COLS, NormKind, Param, Rows, Rowwise, Select, Slot,
+    View,
+};
+
+/// Element types that a use allows.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    /// `f32` or `bf16`.
+    Real,
+    F32,
+    U32,
+    U8,
+}
+
+/// Rows of a parameter that a use may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// The rows of an extent, themselves or by a list.
+    Over(Extent, Rows),
+    /// The first so many, of a table or of a single value.
+    First(u32),
+}
+
+/// One use of a parameter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Touch {
+    pub(super) slot: Slot,
+    pub(super) rows: Touched,
+    pub(super) is_write: bool,
+    /// It has to be a constant.
+    pub(super) is_constant: bool,
+}
+
+/// What a kernel does, and what is wrong with it.
+pub(super) struct Check<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) touches: Vec<Touch>,
+    pub(super) faults: Vec<Fault>,
+    /// Reads that the tile which writes does, by slot and place.
+    pub(super) tile_reads: Vec<View>,
+    /// Columns that stores write: place and number of columns.
+    pub(super) stores: Vec<(View, u32)>,
+}
+
+/// Checks a kernel.
+pub(super) fn check(kernel: &Kernel) -> Check<'_> {
+    let mut check =
+        Check { kernel, touches: Vec::new(), faults: Vec::new(), tile_reads: Vec::new(), stores: Vec::new() };
+    check.extent(kernel.extent);
+    match &kernel.body {
+        Body::Gemm(gemm) => check.gemm(gemm),
+        Body::Attention(attention) => check.attention(attention),
+        Body::Rowwise(rowwise) => check.rowwise(rowwise),
+        Body::Compact(compact) => check.compact(compact),
+    }
+    check.access();
+    check
+}
+
+impl Check<'_> {
+    pub(super) fn param(&mut self, slot: Slot) -> Option<&Param> {
+        let param = self.kernel.params.get(slot.0 as usize);
+        if param.is_none() {
+            let (idx, len) = (slot.0 as usize, self.kernel.params.len());
+            self.faults.push(Fault::Range { what: "parameter", idx, len });
+        }
+        param
+    }
+
+    fn kind(&mut self, slot: Slot, kind: Kind) {
+        let Some(Param { name, dtype, .. }) = self.param(slot).cloned() else { return };
+        let (fits, wanted) = match kind {
+            Kind::Real => (matches!(dtype, DType::F32 | DType::Bf16), "f32 or bf16"),
+            Kind::F32 => (dtype == DType::F32, "f32"),
+            Kind::U32 => (dtype == DType::U32, "u32"),
+            Kind::U8 => (dtype == DType::U8, "u8"),
+        };
+        if !fits {
+            self.faults.push(Fault::DType { param: name, got: dtype, wanted });
+        }
+    }
+
+    fn touch(&mut self, slot: Slot, rows: Touched, is_write: bool) {
+        self.touches.push(Touch { slot, rows, is_write, is_constant: false });
+    }
+
+    /// Parameter with exactly these columns.
+    fn exact(&mut self, slot: Slot, cols: u32, kind: Kind) {
+        self.kind(slot, kind);
+        let Some(param) = self.param(slot).cloned() else { return };
+        if param.cols != cols {
+            let (param, got, wanted) = (param.name, param.cols, u64::from(cols));
+            self.faults.push(Fault::Cols { param, got, wanted });
+        }
+    }
+
+    fn within(&mut self, view: View, cols: u32, kind: Kind) {
+        self.kind(view.slot, kind);
+        let Some(param) = self.param(view.slot).cloned() else { return };
+        let end = u64::from(view.col) + u64::from(cols);
+        if end > u64::from(param.cols) {
+            self.faults.push(Fault::Cols { param: param.name, got: param.cols, wanted: end });
+        }
+    }
+
+    /// Reads `cols` columns of the rows of the extent.
+    pub(super) fn read(&mut self, view: View, cols: u32, kind: Kind) {
+        self.read_over(self.kernel.extent, view, cols, kind);
+    }
+
+    fn read_over(&mut self, extent: Extent, view: View, cols: u32, kind: Kind) {
+        self.within(view, cols, kind);
+        self.touch(view.slot, Touched::Over(extent, view.rows), false);
+        self.list(view.rows, extent);
+    }
+
+    fn list(&mut self, rows: Rows, extent: Extent) {
+        if let Rows::Listed(list) = rows {
+            self.exact(list, 1, Kind::U32);
+            self.touch(list, Touched::Over(extent, Rows::Dense), false);
+        }
+    }
+
+    /// Stores `cols` columns of the rows of the extent.
+    pub(super) fn store(&mut self, view: View, cols: u32, kind: Kind) {
+        self.within(view, cols, kind);
+        self.touch(view.slot, Touched::Over(self.kernel.extent, view.rows), true);
+        self.list(view.rows, self.kernel.extent);
+        self.stores.push((view, cols));
+    }
+
+    /// A dense result of exactly these columns.
+    fn write(&mut self, slot: Slot, cols: u32, kind: Kind) {
+        self.exact(slot, cols, kind);
+        self.store(View { slot, rows: Rows::Dense, col: 0 }, cols, kind);
+    }
+
+    /// A constant of these rows and columns.
+    pub(super) fn constant(&mut self, slot: Slot, rows: u32, cols: u32, kind: Kind) {
+        self.exact(slot, cols, kind);
+        self.touches.push(Touch { slot, rows: Touched::First(rows), is_write: false, is_constant: true });
+    }
+
+    pub(super) fn size(&mut self, what: &'static str, got: u32, fits: bool) {
+        if !fits {
+            self.faults.push(Fault::Size { what, got: got.into() });
+        }
+    }
+
+    fn extent(&mut self, extent: Extent) {
+        if let Extent::Counted { count, .. } = extent {
+            self.exact(Slot(count), 1, Kind::U32);
+            self.touch(Slot(count), Touched::First(1), false);
+        }
+    }
+
+    fn gemm(&mut self, gemm: &Gemm) {
+        let Gemm { a, k, n, weights, epilogue } = gemm;
+        self.size("k", *k, *k > 0);
+        self.size("n", *n, *n > 0);
+        self.size("the number of weights", weights.len() as u32, matches!(weights.len(), 1 | 2));
+        self.read(*a, *k, Kind::Real);
+        let dtype = self.param(a.slot).map(|param| param.dtype);
+        for weight in weights {
+            self.constant(*weight, *n, *k, if dtype == Some(DType::F32) { Kind::F32 } else { Kind::Real });
+            let Some(param) = self.param(*weight).cloned() else { continue };
+            if Some(param.dtype) != dtype {
+                let (param, got) = (param.name, param.dtype);
+                self.faults.push(Fault::DType { param, got, wanted: "the type of the left operand" });
+            }
+        }
+        program::check(self, epilogue, *n, weights.len());
+    }
+
+    fn attention(&mut self, attention: &Attention) {
+        let Attention { heads, kv_heads, width, .. } = *attention;
+        self.size("heads", heads, heads > 0);
+        self.size("kv_heads", kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads));
+        self.size("the width of a head", width, width > 0);
+        self.extent(attention.kv_extent);
+        let (q_cols, kv_cols) = (heads.saturating_mul(width), kv_heads.saturating_mul(width));
+        self.read(attention.q, q_cols, Kind::Real);
+        self.read(attention.q_pos, 1, Kind::U32);
+        self.read(attention.q_seq, 1, Kind::U32);
+        self.read_over(attention.kv_extent, attention.k, kv_cols, Kind::Real);
+        self.read_over(attention.kv_extent, attention.v, kv_cols, Kind::Real);
+        self.read_over(attention.kv_extent, attention.k_pos, 1, Kind::U32);
+        self.read_over(attention.kv_extent, attention.k_seq, 1, Kind::U32);
+        for view in [attention.q, attention.k, attention.v] {
+            if (view.rows, view.col) != (Rows::Dense, 0)
+                && let Some(param) = self.param(view.slot).map(|param| param.name.clone())
+            {
+                self.faults.push(Fault::Dense { param });
+            }
+        }
+        self.write(attention.out, q_cols, Kind::Real);
+    }
+
+    fn rowwise(&mut self, rowwise: &Rowwise) {
+        match *rowwise {
+            Rowwise::Map { cols, ref program } => {
+                self.size("columns", cols, cols > 0);
+                program::check(self, program, cols, 0);
+            }
+            Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+                self.size("columns", cols, cols > 0);
+                if !(eps.0.is_finite() && eps.0 >= 0.0) {
+                    self.faults.push(Fault::Size { what: "eps (as bits)", got: eps.0.to_bits() });
+                }
+                self.read(x, cols, Kind::Real);
+                self.constant(gain, 1, cols, Kind::F32);
+                if let NormKind::Layer { bias } = kind {
+                    self.constant(bias, 1, cols, Kind::F32);
+                }
+                self.write(out, cols, Kind::Real);
+            }
+            Rowwise::Embed { cols, ids, n_ids, table, out } => {
+                self.read(ids, 1, Kind::U32);
+                self.constant(table, n_ids, cols, Kind::Real);
+                self.write(out, cols, Kind::Real);
+            }
+            Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+                self.size("heads", heads, heads > 0);
+                self.size("the width of a head", width, width > 0 && width.is_multiple_of(2));
+                let cols = heads.saturating_mul(width);
+                self.read(x, cols, Kind::Real);
+                self.read(positions, 1, Kind::U32);
+                self.constant(cos, 1, width / 2, Kind::F32);
+                self.constant(sin, 1, width / 2, Kind::F32);
+                self.write(out, cols, Kind::Real);
+                // Both columns of a pair are read before either is written.
+                self.tile_reads.push(x);
+            }
+            Rowwise::Dot { k, n, x, weight, out } => {
+                self.size("columns", n, (1..=MAX_DOT_COLS).contains(&n));
+                self.read(x, k, Kind::Real);
+                self.constant(weight, n, k, Kind::F32);
+                self.write(out, n, Kind::F32);
+            }
+        }
+    }
+
+    fn compact(&mut self, compact: &Compact) {
+        match compact.select {
+            Select::AtLeast { scores, threshold } => {
+                self.read(scores, 1, Kind::F32);
+                if threshold.0.is_nan() {
+                    self.faults.push(Fault::Size { what: "threshold (as bits)", got: threshold.0.to_bits() });
+                }
+            }
+            Select::Random { positions, sequences, limit, .. } => {
+                self.read(positions, 1, Kind::U32);
+                self.read(sequences, 1, Kind::U32);
+                if limit > 1 << 32 {
+                    self.faults.push(Fault::Size { what: "limit", got: limit });
+                }
+            }
+        }
+        self.exact(compact.use_forced, 1, Kind::U32);
+        self.touch(compact.use_forced, Touched::First(1), false);
+        self.exact(compact.forced, 1, Kind::U8);
+        self.touch(compact.forced, Touched::Over(self.kernel.extent, Rows::Dense), false);
+        self.write(compact.rows, 1, Kind::U32);
+        self.write(compact.mask, 1, Kind::U8);
+        self.exact(compact.count, 1, Kind::U32);
+        self.touch(compact.count, Touched::First(1), true);
+    }
+
+    /// Every parameter is used as it is declared; what is read and written is so within a tile.
+    fn access(&mut self) {
+        for (idx, param) in self.kernel.params.iter().enumerate() {
+            let slot = Slot(idx as u32);
+            let n_reads = self.touches.iter().filter(|touch| touch.slot == slot && !touch.is_write).count();
+            let n_writes = self.touches.iter().filter(|touch| touch.slot == slot && touch.is_write).count();
+            let (used, wanted) = match (n_reads, n_writes) {
+                (0, 0) => ("neither read nor written", None),
+                (_, 0) => ("read", Some(Access::Read)),
+                (0, _) => ("written", Some(Access::Write)),
+                _ => ("read and written", Some(Access::ReadWrite)),
+            };
+            if wanted != Some(param.access) {
+                self.faults.push(Fault::Access { param: param.name.clone(), used });
+            }
+            let stores: Vec<&(View, u32)> = self.stores.iter().filter(|(view, _)| view.slot == slot).collect();
+            let tile_reads: Vec<&View> = self.tile_reads.iter().filter(|view| view.slot == slot).collect();
+            // Every read is of exactly the elements that one store of the same tile writes.
+            let reads_fit = tile_reads.len() == n_reads
+                && tile_reads.iter().all(|read| stores.iter().any(|(store, _)| store == *read));
+            let stores_fit = stores.iter().enumerate().all(|(idx, (a, a_cols))| {
+                stores[..idx].iter().all(|(b, b_cols)| {
+                    a.rows == b.rows
+                        && (u64::from(a.col) + u64::from(*a_cols) <= b.col.into()
+                            || u64::from(b.col) + u64::from(*b_cols) <= a.col.into())
+                })
+            });
+            if !stores_fit || (n_reads > 0 && n_writes > 0 && !reads_fit) {
+                self.faults.push(Fault::Hazard { param: param.name.clone() });
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Where constants and buffers lie.
+
+use skipc_artifact::program::{BOUND_UNIT, Buffer, Layout, RowBound};
+
+use super::{Errors, shared};
+use crate::error::{At, Fault};
+use crate::layout::{FIXED_ALIGN, ROW_ALIGN, lifetimes, live_together};
+use crate::plan::Plan;
+
+/// Constants are aligned and disjoint.
+pub(super) fn constants(plan: &Plan, errors: &mut Errors) {
+    let mut last_end = 0u64;
+    for (idx, constant) in plan.constants.iter().enumerate() {
+        let constant = &constant.constant;
+        let at = At::Constant { idx, name: constant.name.clone() };
+        if !constant.offset.is_multiple_of(FIXED_ALIGN) {
+            errors.push(at.clone(), Fault::Align { got: constant.offset, wanted: FIXED_ALIGN });
+        }
+        let bytes = bytes(constant.rows, constant.cols, constant.dtype.size());
+        let end = bytes.and_then(|bytes| constant.offset.checked_add(bytes));
+        match end {
+            Some(end) if constant.offset >= last_end => last_end = end,
+            _ => errors.push(at, Fault::Bounds),
+        }
+    }
+}
+
+/// Buffers are aligned, within the arena, live as long as the steps that touch them, and do not overlap while they do.
+pub(super) fn buffers(plan: &Plan, errors: &mut Errors) {
+    let layout = &plan.layout;
+    let (from_host, to_host) = shared(plan);
+    let touched = lifetimes(layout.buffers.len(), &layout.steps);
+    let places: Vec<Option<[(u64, u64); 2]>> =
+        layout.buffers.iter().map(|buffer| ends(layout, buffer)).collect();
+    for (idx, buffer) in layout.buffers.iter().enumerate() {
+        let at = || At::Buffer { idx, name: buffer.name.clone() };
+        let place = buffer.place;
+        for (got, wanted) in [(place.fixed_offset, FIXED_ALIGN), (place.row_offset, ROW_ALIGN)] {
+            if !got.is_multiple_of(wanted) {
+                errors.push(at(), Fault::Align { got, wanted });
+            }
+        }
+        let is_shared = from_host.contains(&(idx as u32)) || to_host.contains(&(idx as u32));
+        let wanted = if is_shared { None } else { touched[idx] };
+        if buffer.live != wanted {
+            errors.push(at(), Fault::Lifetime { got: buffer.live, wanted });
+        }
+        if places[idx].is_none() {
+            errors.push(at(), Fault::Bounds);
+        }
+        for (other, other_buffer) in layout.buffers.iter().enumerate().take(idx) {
+            if live_together(buffer, other_buffer) && overlap(places[idx], places[other]) {
+                errors.push(at(), Fault::Overlap { other });
+            }
+        }
+    }
+}
+
+/// Whether two buffers share memory under some bound.
+pub(super) fn share_memory(layout: &Layout, a: u32, b: u32) -> bool {
+    let place = |idx: u32| layout.buffers.get(idx as usize).and_then(|buffer| ends(layout, buffer));
+    overlap(place(a), place(b))
+}
+
+/// First and last byte under the smallest and the largest bound; `None` if that is not within the arena. All of it is
+/// linear in the bound, so that what holds for these two holds between.
+fn ends(layout: &Layout, buffer: &Buffer) -> Option<[(u64, u64); 2]> {
+    let largest = layout.max_tokens.checked_next_multiple_of(BOUND_UNIT)?.max(BOUND_UNIT);
+    let under = |bound: u32| {
+        let rows = match buffer.rows {
+            RowBound::Tokens => bound,
+            RowBound::Fixed(rows) => rows,
+        };
+        let begin = buffer.place.row_offset.checked_mul(bound.into())?.checked_add(buffer.place.fixed_offset)?;
+        let end = begin.checked_add(bytes(rows, buffer.cols, buffer.dtype.size())?)?;
+        let arena = layout.row_bytes.checked_mul(bound.into())?.checked_add(layout.fixed_bytes)?;
+        (end <= arena).then_some((begin, end))
+    };
+    Some([under(BOUND_UNIT)?, under(largest)?])
+}
+
+/// Two buffers are apart if the same one comes first under both bounds. Places out of bounds have their own fault.
+fn overlap(a: Option<[(u64, u64); 2]>, b: Option<[(u64, u64); 2]>) -> bool {
+    let (Some(a), Some(b)) = (a, b) else { return false };
+    let before = |first: &[(u64, u64); 2], then: &[(u64, u64); 2]| {
+        first.iter().zip(then).all(|((_, end), (begin, _))| end <= begin)
+    };
+    !before(&a, &b) && !before(&b, &a)
+}
+
+fn bytes(rows: u32, cols: u32, size: u32) -> Option<u64> {
+    (u64::from(rows) * u64::from(cols)).checked_mul(size.into())
+}

@@ -1,0 +1,232 @@
+//! Steps in their order: what each buffer holds when it is read.
+
+use std::collections::BTreeMap;
+
+use skipc_artifact::program::{Arg, Extent, Gate, RowBound, Step};
+
+use super::kernel::{Touch, Touched, check};
+use super::memory::share_memory;
+use super::{Errors, shared};
+use crate::error::{At, Fault};
+use crate::kernel::{Access, Body, Kernel, Param, Rows, Slot};
+use crate::plan::Plan;
+
+/// The rows that a buffer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// As many as this count buffer says.
+    Counted(u32),
+    /// The first so many.
+    First(u32),
+}
+
+/// Checks all steps.
+pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
+    let (from_host, to_host) = shared(plan);
+    let io = &plan.layout.io;
+    let mut state = State { plan, from_host, held: BTreeMap::new(), sets: BTreeMap::new(), faults: Vec::new() };
+    for idx in state.from_host.clone() {
+        let is_one = idx == io.n_tokens || idx == io.use_forced;
+        state.held.insert(idx, if is_one { Held::First(1) } else { Held::Counted(io.n_tokens) });
+    }
+    for (idx, step) in plan.layout.steps.iter().enumerate() {
+        let symbol = plan.kernels.get(step.kernel as usize).map_or("", |(symbol, _)| symbol).to_owned();
+        state.step(step);
+        for fault in state.faults.drain(..) {
+            errors.push(At::Step { step: idx, symbol: symbol.clone(), origin: step.origin.clone() }, fault);
+        }
+    }
+    for idx in to_host {
+        let is_count =
+            io.gates.iter().any(|gate| matches!(gate, Gate::Routed { count, .. } if *count == idx));
+        let wanted = if is_count { Held::First(1) } else { Held::Counted(io.n_tokens) };
+        if state.held.get(&idx) != Some(&wanted) {
+            let buffer = state.buffer_name(idx);
+            errors.push(At::Plan, Fault::Unwritten { param: "result".to_owned(), buffer });
+        }
+    }
+}
+
+struct State<'a> {
+    plan: &'a Plan,
+    from_host: Vec<u32>,
+    held: BTreeMap<u32, Held>,
+    /// For each row list: the count of its set, and the rows that it selects from.
+    sets: BTreeMap<u32, (Held, Held)>,
+    faults: Vec<Fault>,
+}
+
+impl State<'_> {
+    fn step(&mut self, step: &Step) {
+        let Some((_, kernel)) = self.plan.kernels.get(step.kernel as usize) else {
+            let (idx, len) = (step.kernel as usize, self.plan.kernels.len());
+            self.faults.push(Fault::Range { what: "kernel", idx, len });
+            return;
+        };
+        if step.args.len() != kernel.params.len() {
+            self.faults.push(Fault::Arity { got: step.args.len(), wanted: kernel.params.len() });
+            return;
+        }
+        for (idx, (param, arg)) in kernel.params.iter().zip(&step.args).enumerate() {
+            self.arg(param, *arg);
+            for (other, other_arg) in kernel.params.iter().zip(&step.args).take(idx) {
+                if self.is_alias(*arg, *other_arg) {
+                    let (first, second) = (other.name.clone(), param.name.clone());
+                    self.faults.push(Fault::Alias { first, second });
+                }
+            }
+        }
+        let touches = check(kernel).touches;
+        // All rows are read as the step found them.
+        for touch in touches.iter().filter(|touch| !touch.is_write) {
+            self.touch(kernel, step, touch);
+        }
+        for touch in touches.iter().filter(|touch| touch.is_write) {
+            self.touch(kernel, step, touch);
+        }
+        self.open_set(kernel, step);
+    }
+
+    fn arg(&mut self, param: &Param, arg: Arg) {
+        let found = match arg {
+            Arg::Buffer(idx) => {
+                let buffers = &self.plan.layout.buffers;
+                buffers.get(idx as usize).map(|buffer| (buffer.dtype, buffer.cols)).ok_or(Fault::Range {
+                    what: "buffer",
+                    idx: idx as usize,
+                    len: buffers.len(),
+                })
+            }
+            Arg::Constant(idx) => {
+                let constants = self.plan.constants.iter().map(|constant| &constant.constant);
+                let found = constants.clone().nth(idx as usize);
+                found.map(|constant| (constant.dtype, constant.cols)).ok_or(Fault::Range {
+                    what: "constant",
+                    idx: idx as usize,
+                    len: constants.len(),
+                })
+            }
+        };
+        match found {
+            Err(fault) => self.faults.push(fault),
+            Ok((dtype, cols)) if (dtype, cols) != (param.dtype, param.cols) => self.faults.push(Fault::Arg {
+                param: param.name.clone(),
+                got: format!("{dtype}[_, {cols}]"),
+                wanted: format!("{}[_, {}]", param.dtype, param.cols),
+            }),
+            Ok(_) => {}
+        }
+        let is_written = param.access != Access::Read;
+        match arg {
+            Arg::Constant(_) if is_written => {
+                self.faults.push(Fault::ConstantWritten { param: param.name.clone() });
+            }
+            Arg::Buffer(idx) if is_written && self.from_host.contains(&idx) => {
+                let buffer = self.buffer_name(idx);
+                self.faults.push(Fault::HostOwned { param: param.name.clone(), buffer });
+            }
+            _ => {}
+        }
+    }
+
+    fn is_alias(&self, a: Arg, b: Arg) -> bool {
+        match (a, b) {
+            (Arg::Buffer(a), Arg::Buffer(b)) => a == b || share_memory(&self.plan.layout, a, b),
+            _ => a == b,
+        }
+    }
+
+    fn touch(&mut self, kernel: &Kernel, step: &Step, touch: &Touch) {
+        let slot = touch.slot.0 as usize;
+        let (Some(param), Some(arg)) = (kernel.params.get(slot), step.args.get(slot)) else { return };
+        let param = param.name.clone();
+        let idx = match *arg {
+            Arg::Constant(idx) => return self.constant(param, idx, touch),
+            Arg::Buffer(_) if touch.is_constant => return self.faults.push(Fault::NotConstant { param }),
+            Arg::Buffer(idx) => idx,
+        };
+        if let Some(rows) = self.too_few_rows(idx, touch.rows) {
+            return self.faults.push(Fault::Rows { param, got: rows });
+        }
+        let (wanted, list) = match touch.rows {
+            Touched::First(rows) => (Some(Held::First(rows)), None),
+            Touched::Over(extent, Rows::Dense) => (held_by(step, extent), None),
+            Touched::Over(extent, Rows::Listed(list)) => match self.listed(step, extent, list) {
+                Ok(of) => (Some(of), Some(list)),
+                Err(fault) => return self.faults.push(fault),
+            },
+        };
+        let Some(wanted) = wanted else { return };
+        if touch.is_write && list.is_none() {
+            self.held.insert(idx, wanted);
+            return;
+        }
+        match self.held.get(&idx) {
+            Some(held) if *held == wanted => {}
+            Some(_) => self.faults.push(Fault::OtherRows { param, buffer: self.buffer_name(idx) }),
+            None => self.faults.push(Fault::Unwritten { param, buffer: self.buffer_name(idx) }),
+        }
+    }
+
+    fn constant(&mut self, param: String, idx: u32, touch: &Touch) {
+        let rows = self.plan.constants.get(idx as usize).map(|constant| constant.constant.rows);
+        match (touch.rows, rows) {
+            (_, None) => {}
+            (Touched::First(wanted), Some(rows)) if wanted <= rows => {}
+            (_, Some(rows)) => self.faults.push(Fault::Rows { param, got: rows }),
+        }
+    }
+
+    /// The rows of a buffer, if they are fewer than those that the kernel may touch.
+    fn too_few_rows(&self, idx: u32, touched: Touched) -> Option<u32> {
+        let RowBound::Fixed(rows) = self.plan.layout.buffers.get(idx as usize)?.rows else { return None };
+        let wanted = match touched {
+            Touched::First(wanted) | Touched::Over(Extent::Fixed(wanted), Rows::Dense) => wanted,
+            Touched::Over(..) => u32::MAX,
+        };
+        (rows < wanted).then_some(rows)
+    }
+
+    /// The rows that a list selects from, if it is the list of the set that the extent counts.
+    fn listed(&self, step: &Step, extent: Extent, Slot(list): Slot) -> Result<Held, Fault> {
+        let param = format!("{list}");
+        let Some(Arg::Buffer(idx)) = step.args.get(list as usize).copied() else {
+            return Err(Fault::RowList { param, buffer: "a constant".to_owned() });
+        };
+        match self.sets.get(&idx) {
+            None => Err(Fault::RowList { param, buffer: self.buffer_name(idx) }),
+            Some((count, _)) if Some(*count) != held_by(step, extent) => Err(Fault::Extent { param }),
+            Some((_, of)) => Ok(*of),
+        }
+    }
+
+    /// A compaction makes a row list.
+    fn open_set(&mut self, kernel: &Kernel, step: &Step) {
+        let Body::Compact(compact) = &kernel.body else { return };
+        let arg = |slot: Slot| match step.args.get(slot.0 as usize) {
+            Some(Arg::Buffer(idx)) => Some(*idx),
+            _ => None,
+        };
+        if let (Some(rows), Some(count), Some(of)) =
+            (arg(compact.rows), arg(compact.count), held_by(step, kernel.extent))
+        {
+            self.held.insert(rows, Held::Counted(count));
+            self.sets.insert(rows, (Held::Counted(count), of));
+        }
+    }
+
+    fn buffer_name(&self, idx: u32) -> String {
+        self.plan.layout.buffers.get(idx as usize).map_or_else(String::new, |buffer| buffer.name.clone())
+    }
+}
+
+/// The rows of an extent under the arguments of a step.
+fn held_by(step: &Step, extent: Extent) -> Option<Held> {
+    match extent {
+        Extent::Fixed(rows) => Some(Held::First(rows)),
+        Extent::Counted { count, .. } => match step.args.get(count as usize) {
+            Some(Arg::Buffer(idx)) => Some(Held::Counted(*idx)),
+            _ => None,
+        },
+    }
+}
