@@ -138,11 +138,13 @@ impl LegalError {
     pub fn code(&self) -> &'static str {
         match self {
             LegalError::Verify(error) => error.code(),
-            LegalError::NoLogits | LegalError::OutputName { .. } | LegalError::OutputType { .. } => "output",
-            LegalError::NestedSet { .. } => "nested-set",
-            LegalError::TooLarge { .. } => "too-large",
-            LegalError::OperandElem { .. } => "operand-kind",
-            LegalError::Source { .. } => "source",
+            LegalError::NoLogits | LegalError::OutputName { .. } | LegalError::OutputType { .. } => {
+                "legal::output"
+            }
+            LegalError::NestedSet { .. } => "legal::nested_set",
+            LegalError::TooLarge { .. } => "legal::too_large",
+            LegalError::OperandElem { .. } => "legal::operand_kind",
+            LegalError::Source { .. } => "legal::source",
         }
     }
 }

@@ -32,6 +32,7 @@
 //! [`verify`](mod@verify) and [`legal`] (the gates), [`interp`].
 
 pub mod attr;
+pub mod codes;
 pub mod graph;
 pub mod interp;
 pub mod legal;

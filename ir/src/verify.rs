@@ -1,11 +1,11 @@
 //! The verifier of graphs. It collects everything it finds.
 //!
 //! Checked:
-//! - no value depends on itself (`cycle`);
-//! - every node has the operands its op takes, and the type that [`infer`] gives it (`type`, `scope`, `arity`, `attribute`);
-//! - every set symbol is opened by one node (`set-twice`), and every `c…` in a type by some node (`set-unopened`);
-//! - all weights of one name have one shape (`weight-shape`);
-//! - there is an output (`no-output`), and every output is a tensor (`output-kind`).
+//! - no value depends on itself (`graph::cycle`);
+//! - every node has the operands its op takes, and the type that [`infer`] gives it (`graph::type`, `operand`, `scope`, `arity`, `attribute`);
+//! - every set symbol is opened by one node (`graph::set_twice`), and every `c…` in a type by some node (`graph::set_unopened`);
+//! - all weights of one name have one shape (`graph::weight_shape`);
+//! - there is an output (`graph::no_output`), and every output is a tensor (`graph::output_kind`).
 //!
 //! Not checked:
 //! - whether a backend can do it: that is [`legalize`](crate::legal::legalize);
@@ -141,14 +141,14 @@ impl VerifyError {
     /// The word in `error[…]`.
     pub fn code(&self) -> &'static str {
         match self {
-            VerifyError::Cycle { .. } => "cycle",
+            VerifyError::Cycle { .. } => "graph::cycle",
             VerifyError::Operands { error, .. } => error.code(),
-            VerifyError::Type { .. } => "type",
-            VerifyError::SetTwice { .. } => "set-twice",
-            VerifyError::SetUnopened { .. } => "set-unopened",
-            VerifyError::WeightShape { .. } => "weight-shape",
-            VerifyError::NoOutput => "no-output",
-            VerifyError::OutputKind { .. } => "output-kind",
+            VerifyError::Type { .. } => "graph::type",
+            VerifyError::SetTwice { .. } => "graph::set_twice",
+            VerifyError::SetUnopened { .. } => "graph::set_unopened",
+            VerifyError::WeightShape { .. } => "graph::weight_shape",
+            VerifyError::NoOutput => "graph::no_output",
+            VerifyError::OutputKind { .. } => "graph::output_kind",
         }
     }
 }

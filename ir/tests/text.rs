@@ -46,7 +46,7 @@ fn names_numbers_types_and_layout_are_free() {
           %ids = input { source = tokens }   %w = weight
         }"#;
     // Only the second node of a line is refused: it could be an operand.
-    assert_eq!(errors(free), [("syntax", 3, 49)]);
+    assert_eq!(errors(free), [("sir::syntax", 3, 49)]);
     let free = "graph \"g\" { %ids = input\n{ source = tokens }\n return a = %ids, b = %ids }";
     let graph = parse(free).expect("a right text");
     assert_eq!(
@@ -88,12 +88,12 @@ fn errors_have_a_place_and_say_what_to_write() {
     assert_eq!(
         shown,
         [
-            "2:8: there is no op `inptu`; did you mean `input`? [unknown-op]",
-            "3:8: the attribute `source` of `input` should be of kind tokens | positions | sequences [attribute]",
-            "4:8: `input` has no attribute `sorce`; did you mean `source`? [attribute]",
-            "5:13: `%4` is not defined above; operands stand before their users [undefined]",
-            "6:30: the type is int[n], not real[n, 2] [type]",
-            "8:3: `,` or `}` expected, not `%7` [syntax]",
+            "2:8: there is no op `inptu`; did you mean `input`? [sir::unknown_op]",
+            "3:8: the attribute `source` of `input` should be of kind tokens | positions | sequences [sir::attribute]",
+            "4:8: `input` has no attribute `sorce`; did you mean `source`? [sir::attribute]",
+            "5:13: `%4` is not defined above; operands stand before their users [sir::undefined]",
+            "6:30: the type is int[n], not real[n, 2] [sir::type]",
+            "8:3: `,` or `}` expected, not `%7` [sir::syntax]",
         ]
     );
 }
@@ -102,22 +102,22 @@ fn errors_have_a_place_and_say_what_to_write() {
 fn each_kind_of_mistake_is_told_apart() {
     let ids = "%0 = input {source=tokens}\n";
     for (line, wanted) in [
-        ("%0 = input {source=tokens}", ("defined-twice", 3, 1)),
-        ("%1 = relu %0", ("type", 3, 6)),
-        ("%1 = executed %0", ("type", 3, 6)),
-        ("%1 = add %0", ("arity", 3, 6)),
-        ("%1 = weight {name=\"w\", shape=[0]}", ("attribute", 3, 6)),
-        ("%1 = weight {name=\"w\", name=\"w\"}", ("attribute", 3, 24)),
-        ("%1 = weight {name=\"w}", ("syntax", 3, 19)),
-        ("%1 = weight {name=\"\\q\", shape=[1]}", ("syntax", 3, 19)),
-        ("%1 = weight {name=\"w\", shape=[99999999999999999999]}", ("syntax", 3, 31)),
-        ("%1 = weight {name=\"w\", shape=[4294967296]}", ("attribute", 3, 6)),
-        ("%1 = add %0, 5", ("syntax", 3, 14)),
-        ("%1 ; %0", ("syntax", 3, 4)),
-        ("return a = %0, a = %0", ("defined-twice", 3, 16)),
-        ("return a = %9", ("undefined", 3, 12)),
-        ("(", ("syntax", 3, 1)),
-        ("7", ("syntax", 3, 1)),
+        ("%0 = input {source=tokens}", ("sir::defined_twice", 3, 1)),
+        ("%1 = relu %0", ("graph::operand", 3, 6)),
+        ("%1 = executed %0", ("graph::operand", 3, 6)),
+        ("%1 = add %0", ("graph::arity", 3, 6)),
+        ("%1 = weight {name=\"w\", shape=[0]}", ("graph::attribute", 3, 6)),
+        ("%1 = weight {name=\"w\", name=\"w\"}", ("sir::attribute", 3, 24)),
+        ("%1 = weight {name=\"w}", ("sir::syntax", 3, 19)),
+        ("%1 = weight {name=\"\\q\", shape=[1]}", ("sir::syntax", 3, 19)),
+        ("%1 = weight {name=\"w\", shape=[99999999999999999999]}", ("sir::syntax", 3, 31)),
+        ("%1 = weight {name=\"w\", shape=[4294967296]}", ("sir::attribute", 3, 6)),
+        ("%1 = add %0, 5", ("sir::syntax", 3, 14)),
+        ("%1 ; %0", ("sir::syntax", 3, 4)),
+        ("return a = %0, a = %0", ("sir::defined_twice", 3, 16)),
+        ("return a = %9", ("sir::undefined", 3, 12)),
+        ("(", ("sir::syntax", 3, 1)),
+        ("7", ("sir::syntax", 3, 1)),
     ] {
         assert_eq!(errors(&in_graph(&format!("{ids}{line}"))), [wanted], "{line}");
     }
@@ -126,13 +126,13 @@ fn each_kind_of_mistake_is_told_apart() {
 #[test]
 fn limits_hold() {
     let many = "%0 = add ".to_owned() + &vec!["%0"; 40].join(", ");
-    assert_eq!(errors(&in_graph(&many))[0].0, "limit");
+    assert_eq!(errors(&in_graph(&many))[0].0, "sir::limit");
     let long = format!("%0 = weight {{name=\"{}\", shape=[1]}}", "w".repeat(5000));
-    assert_eq!(errors(&in_graph(&long))[0].0, "limit");
+    assert_eq!(errors(&in_graph(&long))[0].0, "sir::limit");
     let wrong: String = (0..1000).map(|_| "%0 = nothing\n").collect();
     assert_eq!(errors(&in_graph(&wrong)).len(), 20);
     let nodes: String = (0..=MAX_NODES).map(|idx| format!("%{idx}=input{{source=tokens}}\n")).collect();
-    assert_eq!(errors(&in_graph(&nodes)), [("limit", MAX_NODES as u32 + 2, 1)]);
+    assert_eq!(errors(&in_graph(&nodes)), [("sir::limit", MAX_NODES as u32 + 2, 1)]);
 }
 
 #[test]

@@ -30,6 +30,6 @@ pub mod patch;
 mod routing;
 pub mod table;
 
-pub use manager::{Error, Options, PassReport, Report, run, run_reported};
+pub use manager::{CODES, Error, Options, PassReport, Report, run, run_reported};
 pub use patch::{Operand, Patch};
 pub use table::{PassInfo, TABLE, default_pipeline};

@@ -107,17 +107,30 @@ impl Error {
     /// The word in `error[…]`.
     pub fn code(&self) -> &'static str {
         match self {
-            Error::UnknownPass { .. } => "unknown-pass",
+            Error::UnknownPass { .. } => "passes::unknown",
             Error::Input { errors } | Error::Broken { errors, .. } => {
-                errors.first().map_or("graph", VerifyError::code)
+                errors.first().map_or("passes::broken", VerifyError::code)
             }
-            Error::Patch { .. } => "patch",
-            Error::Restless { .. } => "restless",
-            Error::Text { .. } => "text",
-            Error::Refused { errors, .. } => errors.first().map_or("illegal", LegalError::code),
+            Error::Patch { .. } => "passes::patch",
+            Error::Restless { .. } => "passes::restless",
+            Error::Text { .. } => "passes::text",
+            Error::Refused { errors, .. } => errors.first().map_or("passes::broken", LegalError::code),
         }
     }
 }
+
+/// Code and explanation of the errors of this crate, sorted by code, for `skipc explain`. What a gate or the verifier
+/// finds has its own code, see [`skipc_ir::codes`].
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "passes::broken",
+        "A pass made a graph that is not well-formed. This is a fault of the compiler; `--fuel` finds the edit.",
+    ),
+    ("passes::patch", "A pass wanted an edit that cannot be made. This is a fault of the compiler."),
+    ("passes::restless", "A pass always finds something to do. This is a fault of the compiler."),
+    ("passes::text", "A graph printed as text reads back as another. This is a fault of the compiler."),
+    ("passes::unknown", "The list of passes names one that does not exist; `skipc passes` lists them."),
+];
 
 /// Runs the passes of this list, in order. After each of them, `dump` gets its name and the graph.
 ///

@@ -64,10 +64,10 @@ impl TypeError {
     /// The word in `error[…]`.
     pub fn code(&self) -> &'static str {
         match self {
-            TypeError::Arity { .. } => "arity",
-            TypeError::Operand { .. } => "type",
-            TypeError::Scope { .. } => "scope",
-            TypeError::Attr { .. } => "attribute",
+            TypeError::Arity { .. } => "graph::arity",
+            TypeError::Operand { .. } => "graph::operand",
+            TypeError::Scope { .. } => "graph::scope",
+            TypeError::Attr { .. } => "graph::attribute",
         }
     }
 }

@@ -35,14 +35,14 @@ impl ParseError {
             | Problem::Number(_)
             | Problem::Escape
             | Problem::Unterminated
-            | Problem::Expected { .. } => "syntax",
-            Problem::Limit { .. } => "limit",
-            Problem::UnknownOp { .. } => "unknown-op",
-            Problem::Attr(_) | Problem::AttrTwice(_) => "attribute",
-            Problem::Undefined(_) => "undefined",
-            Problem::Twice { .. } => "defined-twice",
+            | Problem::Expected { .. } => "sir::syntax",
+            Problem::Limit { .. } => "sir::limit",
+            Problem::UnknownOp { .. } => "sir::unknown_op",
+            Problem::Attr(_) | Problem::AttrTwice(_) => "sir::attribute",
+            Problem::Undefined(_) => "sir::undefined",
+            Problem::Twice { .. } => "sir::defined_twice",
             Problem::Type(error) => error.code(),
-            Problem::OtherType { .. } => "type",
+            Problem::OtherType { .. } => "sir::type",
         }
     }
 }

@@ -1,0 +1,76 @@
+//! Every error code of this crate with what it means, for `skipc explain`.
+
+/// Code and explanation, sorted by code.
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "graph::arity",
+        "A node has more or fewer operands than its op takes. `skipc ops` lists the operands of every op.",
+    ),
+    (
+        "graph::attribute",
+        "An attribute has a value for which the op has no meaning, such as heads that do not divide the columns.",
+    ),
+    (
+        "graph::cycle",
+        "A value depends on itself. Graphs are data flow: every value exists before its users do.",
+    ),
+    ("graph::no_output", "The graph returns nothing, so nothing in it has to be computed."),
+    ("graph::operand", "An operand is of a kind or size that the op does not take."),
+    (
+        "graph::output_kind",
+        "An output is a token set. Return `executed` of it: whether each row is in the set.",
+    ),
+    (
+        "graph::scope",
+        "Two operands have rows of different token sets, or of a set and of all tokens. `gather` takes rows into a set, `scatter` takes them back.",
+    ),
+    (
+        "graph::set_twice",
+        "Two routes open the same set symbol. Each set has a row count of its own; equal symbols would let rows of two sets meet.",
+    ),
+    ("graph::set_unopened", "A type has rows of a token set that no route of the graph makes."),
+    ("graph::type", "A value has another type than the one that follows from its op and operands."),
+    (
+        "graph::weight_shape",
+        "The graph reads one weight in two shapes. A tensor of the weights file has one.",
+    ),
+    (
+        "legal::nested_set",
+        "A route selects from the rows of another set. Backends make sets of all tokens only.",
+    ),
+    (
+        "legal::operand_kind",
+        "An op takes f32 scores or a mask where kernels exist for the model's precision only. Scores are for routing and scaling, masks are outputs.",
+    ),
+    (
+        "legal::output",
+        "The outputs of a program are `logits` and `gate.0`, `gate.1`, … in order, numbers [n, v] and mask[n].",
+    ),
+    (
+        "legal::source",
+        "Integers come from another input than the op means, such as token ids where positions belong. Attention kernels rely on the order of rows by sequence and position.",
+    ),
+    ("legal::too_large", "A tensor, weight or head is larger than kernels can index or hold."),
+    ("sir::attribute", "An attribute is unknown to the op, missing, given twice, or of another kind."),
+    ("sir::defined_twice", "A value or an output has two definitions of the same name."),
+    ("sir::limit", "The text has more nodes, operands or bytes than the parser takes on."),
+    ("sir::syntax", "Something else should stand at this place of the text."),
+    ("sir::type", "The type that the text gives a value is not the one that follows from its operands."),
+    ("sir::undefined", "A value is used that no earlier line defines."),
+    ("sir::unknown_op", "No op has this name."),
+];
+
+/// What a code means, if it is one of this crate's.
+pub fn explain(code: &str) -> Option<&'static str> {
+    CODES.iter().find(|(known, _)| *known == code).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CODES;
+
+    #[test]
+    fn codes_are_sorted_and_told_apart() {
+        assert!(CODES.is_sorted_by(|(a, _), (b, _)| a < b));
+    }
+}
