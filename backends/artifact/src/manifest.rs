@@ -34,4 +34,6 @@ pub struct Manifest {
 pub struct Promises {
     /// No step waits for a number to travel from the device to the host.
     pub device_resident: bool,
+    /// No decision or value of a token depends on later tokens, so the model can generate.
+    pub causal: bool,
 }

@@ -22,7 +22,7 @@ fn manifest() -> Manifest {
         spec_hash: ContentHash::of(b""),
         weights_hash: ContentHash::of(b""),
         targets: vec!["cpu".into()],
-        promises: Promises { device_resident: true },
+        promises: Promises { device_resident: true, causal: true },
     }
 }
 

@@ -17,7 +17,7 @@ fn manifest() -> Manifest {
         spec_hash: ContentHash::of(b"spec"),
         weights_hash: ContentHash::of(b"weights"),
         targets: vec!["cpu".into()],
-        promises: Promises { device_resident: true },
+        promises: Promises { device_resident: true, causal: true },
     }
 }
 

@@ -1,1 +1,34 @@
-//! Loads and runs artefacts on CPU and CUDA.
+//! Loads artefacts and runs them, on the host's processor or an NVIDIA GPU; contains no compiler.
+//!
+//! ```no_run
+//! use skipc_runtime::{Batch, Device, Model, Options, Session};
+//!
+//! # fn main() -> Result<(), skipc_runtime::Error> {
+//! let model = Model::open("model.skp".as_ref())?;
+//! let mut session = Session::new(&model, Device::Cpu, Options::default())?;
+//! let outputs = session.run(&Batch::of_sequence(vec![72, 101, 108]))?;
+//! println!("{} logits", outputs.logits.len());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`model`] checks a file, [`session`] binds one of its programs to a device, [`batch`] is what goes in and comes
+//! out. Same program, input and device: same bits, whatever the number of threads. Once loaded,
+//! nothing is written but the session's own memory. [`command`] is the command line that `skipc run` and `skipc-run` share.
+
+pub mod batch;
+pub mod command;
+#[expect(unsafe_code, reason = "maps generated code and calls it with pointers")]
+mod cpu;
+pub mod cuda;
+mod error;
+pub mod generate;
+pub mod model;
+pub mod npy;
+pub mod session;
+pub mod threads;
+
+pub use batch::{Batch, Outputs};
+pub use error::Error;
+pub use model::Model;
+pub use session::{Device, Options, Session};

@@ -1,0 +1,146 @@
+//! What goes into a run and what comes out.
+//!
+//! Inside, all sequences of a batch stand one after the other, without padding. [`Grid`] is the shape in which users
+//! give and get arrays, `[batch, tokens]` with rows filled up to the longest.
+
+use skipc_artifact::program::{Gate, Layout};
+
+use crate::error::Error;
+
+/// Sequences to run, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Token ids of all sequences, `[n_tokens]`.
+    pub tokens: Vec<u32>,
+    /// Length of each sequence; their sum is the number of tokens. Empty sequences are allowed.
+    pub lengths: Vec<u32>,
+    /// Decisions to replay instead of asking the routers, `[routers][n_tokens]` of 0 and 1.
+    pub routing: Option<Vec<Vec<u8>>>,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outputs {
+    /// `[n_tokens, vocab_size]`, row by row.
+    pub logits: Vec<f32>,
+    /// `[routers][n_tokens]`, in model order: 1 where the token executed.
+    pub gates: Vec<Vec<u8>>,
+    /// How many tokens executed, of each router.
+    pub counts: Vec<u32>,
+}
+
+impl Batch {
+    /// One sequence.
+    #[must_use]
+    pub fn of_sequence(tokens: Vec<u32>) -> Self {
+        let lengths = vec![u32::try_from(tokens.len()).unwrap_or(u32::MAX)];
+        Self { tokens, lengths, routing: None }
+    }
+
+    /// Checks the batch against a program.
+    ///
+    /// # Errors
+    ///
+    /// Whatever of it the program cannot run; always the user's input at fault.
+    pub(crate) fn check(&self, layout: &Layout) -> Result<(), Error> {
+        let found = self.tokens.len() as u64;
+        if found > u64::from(layout.max_tokens) {
+            return Err(Error::TooManyTokens { found, limit: layout.max_tokens });
+        }
+        let sum: u64 = self.lengths.iter().map(|&length| u64::from(length)).sum();
+        if sum != found {
+            let (found, expected) = (usize::try_from(sum).unwrap_or(usize::MAX), self.tokens.len());
+            return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
+        }
+        if let Some(sequence) = self.lengths.iter().position(|&length| length > layout.max_positions) {
+            let (found, limit) = (u64::from(self.lengths[sequence]), layout.max_positions);
+            return Err(Error::SequenceTooLong { sequence, found, limit });
+        }
+        let vocab_size = layout.vocab_size;
+        if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
+            return Err(Error::TokenRange { found, at, vocab_size });
+        }
+        self.routing.as_deref().map_or(Ok(()), |routing| check_routing(routing, self.tokens.len(), layout))
+    }
+}
+
+fn check_routing(routing: &[Vec<u8>], n_tokens: usize, layout: &Layout) -> Result<(), Error> {
+    let gates = &layout.io.gates;
+    if routing.len() != gates.len() {
+        let (found, expected) = (routing.len(), gates.len());
+        return Err(Error::BatchShape { what: "routers of the replayed decisions", found, expected });
+    }
+    for (router, (decisions, gate)) in routing.iter().zip(gates).enumerate() {
+        if decisions.len() != n_tokens {
+            let (found, expected) = (decisions.len(), n_tokens);
+            return Err(Error::BatchShape { what: "tokens of the replayed decisions", found, expected });
+        }
+        match *gate {
+            Gate::Constant(executes) => {
+                if let Some(at) = decisions.iter().position(|&decision| (decision != 0) != executes) {
+                    return Err(Error::RoutingConflict { router, with: "its constant".into(), at });
+                }
+            }
+            Gate::Routed { forced, .. } => {
+                // Routers that share a buffer were proved equal, so only a file that contradicts the model differs.
+                let shares =
+                    |gate: &Gate| matches!(*gate, Gate::Routed { forced: other, .. } if other == forced);
+                let first = gates.iter().position(shares).unwrap_or(router);
+                let differs = |at: &usize| decisions.get(*at) != routing[first].get(*at);
+                if let Some(at) = (0..n_tokens).find(differs) {
+                    return Err(Error::RoutingConflict { router, with: format!("router {first}"), at });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the tokens of a batch stand in an array `[batch, width]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Length of each row; the rest of a row is padding.
+    pub lengths: Vec<u32>,
+    /// Columns of the array.
+    pub width: usize,
+}
+
+impl Grid {
+    /// The elements that are not padding, one row after the other. `rows` has `batch · width` of them.
+    pub fn pack<'a, T: Copy>(&'a self, array: &'a [T]) -> impl Iterator<Item = T> + 'a {
+        let rows = array.chunks(self.width.max(1)).zip(&self.lengths);
+        rows.flat_map(|(row, &length)| row.iter().take(length as usize).copied())
+    }
+
+    /// The inverse of [`Grid::pack`] for elements of `size` numbers each, with zeros as padding.
+    #[must_use]
+    pub fn unpack<T: Copy + Default>(&self, packed: &[T], size: usize) -> Vec<T> {
+        let mut array = Vec::with_capacity(self.lengths.len() * self.width * size);
+        let mut rest = packed;
+        for &length in &self.lengths {
+            let (row, after) = rest.split_at((length as usize * size).min(rest.len()));
+            rest = after;
+            array.extend_from_slice(row);
+            array.resize(array.len() + self.width * size - row.len(), T::default());
+        }
+        array
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_drop_and_restore_padding() {
+        let grid = Grid { lengths: vec![2, 0, 3], width: 3 };
+        let array = [1, 2, 9, 9, 9, 9, 3, 4, 5];
+        let packed: Vec<i32> = grid.pack(&array).collect();
+        assert_eq!(packed, [1, 2, 3, 4, 5]);
+        assert_eq!(grid.unpack(&packed, 1), [1, 2, 0, 0, 0, 0, 3, 4, 5]);
+        let pairs = grid.unpack(&[1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 2);
+        assert_eq!(pairs, [1, 1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 4, 4, 5, 5]);
+        let empty = Grid { lengths: vec![0, 0], width: 0 };
+        assert_eq!(empty.unpack::<f32>(&[], 7), [0.0; 0]);
+    }
+}

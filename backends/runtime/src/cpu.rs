@@ -1,0 +1,405 @@
+//! Runs programs on the host's processor.
+//!
+//! This is one of the files that may contain `unsafe`: it maps code, calls it, and hands it pointers. What makes
+//! that sound is said at each block; all of it rests on [`skipc_artifact::check`], which holds every buffer inside
+//! the arena, on the hash of the code, and on the code generator being right: a kernel can write anywhere. A checked
+//! run ([`crate::session::Options::checked`]) looks for such writes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use gemm_common::Parallelism;
+use memmap2::{Mmap, MmapMut};
+use skipc_artifact::abi::{Helpers, HostKernel};
+use skipc_artifact::bundle;
+use skipc_artifact::image::{HostArch, HostLevel, HostTable};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Extent, Launch, Program, Step};
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::session::{Input, Options, span, used_bytes};
+use crate::threads::Threads;
+
+/// Most calls that one kernel run is split into. The split decides how large a matrix product each call makes, and
+/// with it the order of its sums, so it may not depend on the number of threads. Sixteen keep as many cores busy and
+/// leave a call of a long batch enough rows to pay for packing the weights.
+const MAX_CALLS: usize = 16;
+
+/// Bytes before and after the arena that nothing may write to.
+const GUARD: usize = 4096;
+
+/// What memory is filled with before a checked run: NaN as f32 and bf16, out of range as an index.
+const POISON: u8 = 0xff;
+
+/// The functions that kernels may call.
+static HELPERS: Helpers = Helpers { gemm_f32, exp, tanh };
+
+/// A program with its code and memory.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    model: Model,
+    program: Arc<Program>,
+    code: Code,
+    threads: Threads,
+    arena: Memory,
+    scratch: Memory,
+    checked: bool,
+}
+
+impl Engine {
+    /// Maps the best code that this processor runs.
+    pub(crate) fn new(model: &Model, program: Arc<Program>, options: Options) -> Result<Self, Error> {
+        let code = Code::choose(model, &program, options.max_level)?;
+        let threads = Threads::new(options.threads)?;
+        let per_call = program.entries.iter().map(|entry| match entry.launch {
+            Launch::Host { scratch_bytes, .. } => scratch_bytes,
+            Launch::Cuda { .. } => 0,
+        });
+        let scratch = Memory::new("scratch", MAX_CALLS * aligned(per_call.max().unwrap_or_default()))?;
+        let arena = Memory::new("the arena", 0)?;
+        Ok(Self { model: model.clone(), program, code, threads, arena, scratch, checked: options.checked })
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("cpu ({:?}, {:?})", self.code.arch, self.code.level)
+    }
+
+    /// Writes `inputs`, runs all steps, and reads the buffers `wanted`, cut to `n_tokens` rows.
+    pub(crate) fn run(
+        &mut self,
+        n_tokens: u32,
+        inputs: &[Input],
+        wanted: &[u32],
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let program = Arc::clone(&self.program);
+        let layout = &program.layout;
+        let bound = n_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
+        let bytes = layout.fixed_bytes + layout.row_bytes * u64::from(bound);
+        if self.arena.bytes.len() < bytes as usize + 2 * GUARD {
+            self.arena = Memory::new("the arena", bytes as usize + 2 * GUARD)?;
+        }
+        if self.checked {
+            self.arena.bytes.fill(POISON);
+        }
+        let arena = self.arena.inner();
+        for input in inputs {
+            let place = layout.buffers.get(input.buffer as usize).map(|buffer| span(buffer, bound));
+            if let Some(place) =
+                place.and_then(|place| arena.get_mut(place)).and_then(|it| it.get_mut(..input.bytes.len()))
+            {
+                place.copy_from_slice(&input.bytes);
+            }
+        }
+        for step in &layout.steps {
+            if self.checked {
+                self.run_checked(step, bound)?;
+            } else {
+                self.run_step(step, bound);
+            }
+        }
+        let arena = self.arena.inner();
+        let result = |&idx: &u32| {
+            let buffer = layout.buffers.get(idx as usize)?;
+            Some(arena.get(span(buffer, bound))?.get(..used_bytes(buffer, n_tokens))?.to_vec())
+        };
+        Ok(wanted.iter().map(|idx| result(idx).unwrap_or_default()).collect())
+    }
+
+    /// Runs a step and compares all memory outside of its buffers with what was there before.
+    fn run_checked(&mut self, step: &Step, bound: u32) -> Result<(), Error> {
+        let before = self.arena.bytes.to_vec();
+        self.scratch.bytes.fill(POISON);
+        self.run_step(step, bound);
+        let mut spans: Vec<Range<usize>> = buffer_spans(&self.program, step, bound);
+        spans.sort_by_key(|span| span.start);
+        spans.push(before.len()..before.len());
+        let mut from = 0;
+        for span in spans {
+            let same = |at: &usize| before.get(*at) == self.arena.bytes.get(*at);
+            if let Some(at) = (from..span.start).find(|at| !same(at)) {
+                let kernel = self.program.entries.get(step.kernel as usize).map(|entry| entry.symbol.clone());
+                return Err(Error::StrayWrite {
+                    kernel: kernel.unwrap_or_default(),
+                    origin: step.origin.clone(),
+                    at: at as i64 - GUARD as i64,
+                });
+            }
+            from = from.max(span.end);
+        }
+        Ok(())
+    }
+
+    fn run_step(&mut self, step: &Step, bound: u32) {
+        let program = Arc::clone(&self.program);
+        let Some((entry, kernel)) =
+            program.entries.get(step.kernel as usize).zip(self.code.kernel(step.kernel))
+        else {
+            return;
+        };
+        let Launch::Host { tile_rows, scratch_bytes } = entry.launch else { return };
+        let args = Pointers(self.pointers(step, bound));
+        let rows = match entry.extent {
+            Extent::Fixed(rows) => rows,
+            Extent::Counted { count, at_most } => {
+                let count = args.0.get(count as usize).map_or(0, |&count| {
+                    // SAFETY: `check::program` made sure that this argument is a buffer of one u32. It lies in the
+                    // arena at a multiple of 4 bytes, and no kernel is running.
+                    unsafe { count.cast::<u32>().read() }
+                });
+                count.min(at_most).min(bound)
+            }
+        };
+        let tiles = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
+        if tiles == 0 {
+            return;
+        }
+        let per_call = (tiles as usize).div_ceil(MAX_CALLS) as u32;
+        let calls = tiles.div_ceil(per_call);
+        let scratch_bytes = aligned(scratch_bytes);
+        let scratch = Pointers(vec![self.scratch.bytes.as_mut_ptr()]);
+        self.threads.parallel(calls as usize, |call| {
+            let begin = call as u32 * per_call;
+            let end = (begin + per_call).min(tiles);
+            let (args, scratch) = (&args, &scratch);
+            // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel
+            // ABI. Pointers are to buffers and constants that live in `self`, at offsets that were checked. Calls
+            // of one step work on disjoint row tiles, and each has its own part of the scratch memory, of which
+            // there are `MAX_CALLS`. Nothing else touches the arena meanwhile: `self` is borrowed exclusively.
+            unsafe {
+                let scratch =
+                    scratch.0.first().map_or(std::ptr::null_mut(), |base| base.add(call * scratch_bytes));
+                kernel(args.0.as_ptr(), &raw const HELPERS, begin, end, scratch);
+            }
+        });
+    }
+
+    /// The address of each argument.
+    fn pointers(&mut self, step: &Step, bound: u32) -> Vec<*mut u8> {
+        let constants =
+            bundle::read_constants(self.model.artifact(), &self.program.target).unwrap_or_default();
+        let layout = &self.program.layout;
+        let arena = self.arena.inner();
+        let (base, size) = (arena.as_mut_ptr(), arena.len());
+        let address = |arg: &Arg| match *arg {
+            Arg::Buffer(idx) => {
+                let span = layout.buffers.get(idx as usize).map(|buffer| span(buffer, bound));
+                span.filter(|span| span.end <= size).map(|span| base.wrapping_add(span.start))
+            }
+            Arg::Constant(idx) => {
+                let offset =
+                    self.program.constants.get(idx as usize).map(|constant| constant.offset as usize);
+                // Kernels only read constants, and their memory is mapped without write access.
+                offset.and_then(|offset| constants.get(offset..)).map(|bytes| bytes.as_ptr().cast_mut())
+            }
+        };
+        step.args.iter().map(|arg| address(arg).unwrap_or(std::ptr::null_mut())).collect()
+    }
+}
+
+/// Where the buffers of a step lie, from the start of the guarded arena.
+fn buffer_spans(program: &Program, step: &Step, bound: u32) -> Vec<Range<usize>> {
+    let buffers = step.args.iter().filter_map(|arg| match *arg {
+        Arg::Buffer(idx) => program.layout.buffers.get(idx as usize),
+        Arg::Constant(_) => None,
+    });
+    buffers.map(|buffer| span(buffer, bound)).map(|span| span.start + GUARD..span.end + GUARD).collect()
+}
+
+/// Addresses that several threads read.
+struct Pointers(Vec<*mut u8>);
+
+// SAFETY: the list of addresses is not changed while it is shared. What stands at the addresses is up to the
+// kernels; see the call.
+unsafe impl Sync for Pointers {}
+
+fn aligned(bytes: u64) -> usize {
+    bytes.next_multiple_of(64) as usize
+}
+
+/// Zeroed pages of our own.
+#[derive(Debug)]
+struct Memory {
+    bytes: MmapMut,
+}
+
+impl Memory {
+    fn new(what: &'static str, bytes: usize) -> Result<Self, Error> {
+        let memory = MmapMut::map_anon(bytes.max(1));
+        let memory = memory.map_err(|source| Error::Memory { what, bytes: bytes as u64, source })?;
+        // Large pages save misses of the address cache. A system that has none does without.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        Ok(Self { bytes: memory })
+    }
+
+    /// What lies between the guards.
+    fn inner(&mut self) -> &mut [u8] {
+        let end = self.bytes.len().saturating_sub(GUARD);
+        self.bytes.get_mut(GUARD..end).unwrap_or_default()
+    }
+}
+
+/// Mapped code.
+#[derive(Debug)]
+struct Code {
+    arch: HostArch,
+    level: HostLevel,
+    image: Mmap,
+    /// Offset of each kernel, by its index in the program.
+    offsets: Vec<usize>,
+}
+
+impl Code {
+    /// Maps the highest level of code that this processor has the instructions for.
+    fn choose(model: &Model, program: &Program, max_level: HostLevel) -> Result<Self, Error> {
+        let (host, mut found) = (HostArch::of_this_process(), Vec::new());
+        for level in HostLevel::DESCENDING {
+            let Some((code, table)) = bundle::read_host_code(model.artifact(), program, level)? else {
+                continue;
+            };
+            if Some(table.arch) == host && table.level <= max_level && is_supported(table.level) {
+                return Self::map(code, &table, program);
+            }
+            found.push(format!("{:?} {:?}", table.arch, table.level));
+        }
+        let found = if found.is_empty() { "no processor".into() } else { found.join(", ") };
+        Err(Error::WrongArch { found, host: format!("{} up to {max_level:?}", std::env::consts::ARCH) })
+    }
+
+    fn map(code: &[u8], table: &HostTable, program: &Program) -> Result<Self, Error> {
+        let failed = |source| Error::Memory { what: "code", bytes: code.len() as u64, source };
+        let mut image = MmapMut::map_anon(code.len().max(1)).map_err(failed)?;
+        if let Some(memory) = image.get_mut(..code.len()) {
+            memory.copy_from_slice(code);
+        }
+        let offset = |symbol: &str| table.entries.iter().find(|entry| entry.name == symbol);
+        let offsets = program.entries.iter().filter_map(|entry| Some(offset(&entry.symbol)?.offset as usize));
+        let offsets: Vec<usize> = offsets.collect();
+        // From here on the pages cannot be written, also not by a stray kernel.
+        Ok(Self { arch: table.arch, level: table.level, image: image.make_exec().map_err(failed)?, offsets })
+    }
+
+    fn kernel(&self, idx: u32) -> Option<HostKernel> {
+        let entry = self.image.get(*self.offsets.get(idx as usize)?..)?.as_ptr();
+        // SAFETY: the address is inside a mapping that is executable and lives as long as `self`; callers do not
+        // keep the function longer. That a function of this type begins there is what the code generator promises
+        // by naming it in the entry table; the table was found to fit the program.
+        Some(unsafe { std::mem::transmute::<*const u8, HostKernel>(entry) })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_supported(level: HostLevel) -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2");
+    match level {
+        HostLevel::Baseline => true,
+        HostLevel::Avx2 => avx2,
+        HostLevel::Avx512 => {
+            avx2 && has!("avx512f")
+                && has!("avx512bw")
+                && has!("avx512cd")
+                && has!("avx512dq")
+                && has!("avx512vl")
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_supported(level: HostLevel) -> bool {
+    level == HostLevel::Baseline
+}
+
+extern "C" fn exp(x: f32) -> f32 {
+    libm::expf(x)
+}
+
+extern "C" fn tanh(x: f32) -> f32 {
+    // The library's own f32 version is off by more than 1 ulp around 0.24.
+    libm::tanh(f64::from(x)) as f32
+}
+
+/// See [`skipc_artifact::abi::GemmF32`]. One thread, so that the same operands give the same bits.
+///
+/// # Safety
+///
+/// The pointers are to matrices of these sizes and strides; `c` overlaps neither of the others.
+unsafe extern "C" fn gemm_f32(
+    m: u64,
+    n: u64,
+    k: u64,
+    a: *const f32,
+    lda: u64,
+    b: *const f32,
+    ldb: u64,
+    c: *mut f32,
+    ldc: u64,
+) {
+    // The library wants columns of the result adjacent, ours has rows adjacent: it computes cᵀ = b · aᵀ.
+    let gemm = gemm_f32::gemm::f32::get_gemm_fn();
+    let (columns, rows) = (n as usize, m as usize);
+    // SAFETY: passed on from the caller.
+    unsafe {
+        gemm(
+            columns,
+            rows,
+            k as usize,
+            c,
+            ldc as isize,
+            1,
+            false,
+            b,
+            1,
+            ldb as isize,
+            a,
+            lda as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_matrix_helper_multiplies_by_the_transpose() {
+        for (m, n, k) in [(1, 1, 1), (3, 5, 7), (1, 40, 33), (40, 1, 33), (17, 64, 600), (2, 3, 0)] {
+            let (lda, ldb, ldc) = (k + 3, k + 1, n + 2);
+            let number = |idx: usize| ((idx * 37 + 11) % 23) as f32 - 11.0;
+            let a: Vec<f32> = (0..m * lda).map(number).collect();
+            let b: Vec<f32> = (0..n * ldb).map(|idx| number(idx + 5)).collect();
+            let mut c = vec![f32::NAN; m * ldc];
+            let [m64, n64, k64, lda64, ldb64, ldc64] = [m, n, k, lda, ldb, ldc].map(|size| size as u64);
+            // SAFETY: the vectors have these sizes.
+            unsafe {
+                gemm_f32(m64, n64, k64, a.as_ptr(), lda64, b.as_ptr(), ldb64, c.as_mut_ptr(), ldc64);
+            }
+            for (i, j) in (0..m).flat_map(|i| (0..ldc).map(move |j| (i, j))) {
+                if j < n {
+                    let expected: f32 = (0..k).map(|l| a[i * lda + l] * b[j * ldb + l]).sum();
+                    assert_eq!(c[i * ldc + j], expected, "{m}x{n}x{k} at {i}, {j}: whole numbers are exact");
+                } else {
+                    assert!(c[i * ldc + j].is_nan(), "{m}x{n}x{k} wrote into the gap at {i}, {j}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn helpers_are_accurate() {
+        for idx in -2000..2000 {
+            let x = idx as f32 / 100.0;
+            let ulps =
+                |found: f32, exact: f64| (f64::from(found) - exact).abs() / (exact.abs() * 2f64.powi(-23));
+            assert!(ulps(exp(x), f64::from(x).exp()) <= 1.0, "exp({x})");
+            assert!(x == 0.0 || ulps(tanh(x), f64::from(x).tanh()) <= 1.0, "tanh({x})");
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Runs programs on an NVIDIA GPU.
+//!
+//! The driver is found when it is first needed, so that everything else builds and starts on machines without one.
+//! [`driver`] holds all calls into it, and with them the `unsafe` of this half of the crate.
+//!
+//! A step is captured once into a graph for each power-of-two bound on tokens. A run writes its inputs, launches that
+//! graph and reads its results; between the first and the last of these the host waits for nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Arg, BOUND_UNIT, Extent, Launch, Program, Step};
+use skipc_artifact::target::Target;
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::session::{Input, Options, span, used_bytes};
+
+#[expect(unsafe_code, reason = "every call of the CUDA driver is one into foreign code")]
+mod driver;
+mod fault;
+
+use driver::{Context, Graph, Memory, Module, Stream};
+pub use fault::CudaError;
+
+/// Bytes before and after the arena that nothing may write to.
+const GUARD: u64 = 4096;
+
+/// What memory is filled with before a checked run: NaN as f32 and bf16, out of range as an index.
+const POISON: u8 = 0xff;
+
+/// A GPU with its driver.
+#[derive(Debug)]
+pub struct Gpu {
+    context: Context,
+}
+
+impl Gpu {
+    /// The first GPU that the driver shows (`CUDA_VISIBLE_DEVICES` chooses among several).
+    ///
+    /// # Errors
+    ///
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`] or [`CudaError::DriverTooOld`].
+    pub fn first() -> Result<Self, CudaError> {
+        Ok(Self { context: Context::first()? })
+    }
+
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.context.name
+    }
+
+    /// The target whose code suits this GPU best.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaError::NoCode`] if it runs none of them.
+    pub fn choose<'a>(&self, targets: &'a [Target]) -> Result<&'a Target, CudaError> {
+        let compute = self.context.compute;
+        choose(targets, compute).ok_or_else(|| CudaError::NoCode {
+            device: format!("{} (sm_{}{})", self.context.name, compute.0, compute.1),
+            has: crate::error::list_targets(targets),
+        })
+    }
+}
+
+/// What an architecture name such as `sm_90a` says: major and minor version, and whether code for it runs there only.
+fn parse_arch(target: &Target) -> Option<((u32, u32), bool)> {
+    let Target::Cuda(arch) = target else { return None };
+    let digits = arch.strip_prefix("sm_")?;
+    let (number, exact) = match digits.strip_suffix('a') {
+        Some(number) => (number, true),
+        None => (digits, false),
+    };
+    let number: u32 = number.parse().ok()?;
+    Some(((number / 10, number % 10), exact))
+}
+
+/// Code runs on its own and on newer architectures, or, with an `a`, on its own only. The newest that runs is best,
+/// and of two equal ones that with the `a`.
+fn choose(targets: &[Target], compute: (u32, u32)) -> Option<&Target> {
+    let runs = |&(arch, exact): &((u32, u32), bool)| if exact { arch == compute } else { arch <= compute };
+    let runnable = targets.iter().filter_map(|target| Some((parse_arch(target).filter(runs)?, target)));
+    runnable.max_by_key(|(arch, _)| *arch).map(|(_, target)| target)
+}
+
+/// A program with its code and memory on a GPU.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    // Fields are dropped in this order: what lives in the context goes before it.
+    graphs: BTreeMap<u32, Graph>,
+    arena: Option<Memory>,
+    constants: Memory,
+    module: Module,
+    stream: Stream,
+    gpu: Gpu,
+    program: Arc<Program>,
+    checked: bool,
+    /// The fault that ended this session, if one did.
+    dead: Option<String>,
+}
+
+impl Engine {
+    /// Loads code and constants onto the GPU.
+    pub(crate) fn new(
+        gpu: Gpu,
+        model: &Model,
+        program: Arc<Program>,
+        options: Options,
+    ) -> Result<Self, Error> {
+        gpu.context.make_current()?;
+        let (ptx, cubin) = bundle::read_cuda_code(model.artifact(), &program.target)?;
+        let module = load_code(&gpu, &program.target, ptx, cubin)?;
+        let stream = Stream::new(&gpu.context)?;
+        let bytes = bundle::read_constants(model.artifact(), &program.target)?;
+        let constants = Memory::new(&gpu.context, "constants", bytes.len() as u64)?;
+        constants.write(&stream, 0, bytes)?;
+        stream.synchronize()?;
+        let mut module = module;
+        for entry in &program.entries {
+            let shared_bytes = match entry.launch {
+                Launch::Cuda { shared_bytes, .. } => shared_bytes,
+                Launch::Host { .. } => 0,
+            };
+            module.add_function(&entry.symbol, shared_bytes)?;
+        }
+        let checked = options.checked;
+        Ok(Self {
+            graphs: BTreeMap::new(),
+            arena: None,
+            constants,
+            module,
+            stream,
+            gpu,
+            program,
+            checked,
+            dead: None,
+        })
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        format!("{}, {}", self.program.target, self.gpu.name())
+    }
+
+    /// Writes `inputs`, runs all steps, and reads the buffers `wanted`, cut to `n_tokens` rows.
+    pub(crate) fn run(
+        &mut self,
+        n_tokens: u32,
+        inputs: &[Input],
+        wanted: &[u32],
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        if let Some(fault) = &self.dead {
+            return Err(CudaError::Sticky { fault: fault.clone() }.into());
+        }
+        let result = self.run_graph(n_tokens, inputs, wanted);
+        if let Err(Error::Cuda(CudaError::Sticky { fault })) = &result {
+            self.dead = Some(fault.clone());
+        }
+        result
+    }
+
+    fn run_graph(&mut self, n_tokens: u32, inputs: &[Input], wanted: &[u32]) -> Result<Vec<Vec<u8>>, Error> {
+        self.gpu.context.make_current()?;
+        let bound = bound_for(n_tokens, self.program.layout.max_tokens);
+        self.prepare(bound)?;
+        let (Some(arena), Some(graph)) = (&self.arena, self.graphs.get(&bound)) else {
+            return Err(CudaError::Internal { what: "a graph was not kept" }.into());
+        };
+        let layout = &self.program.layout;
+        if self.checked {
+            arena.fill(&self.stream, POISON)?;
+        }
+        for input in inputs {
+            if let Some(buffer) = layout.buffers.get(input.buffer as usize) {
+                arena.write(&self.stream, GUARD + span(buffer, bound).start as u64, &input.bytes)?;
+            }
+        }
+        graph.launch(&self.stream)?;
+        let mut results = Vec::new();
+        for &idx in wanted {
+            let Some(buffer) = layout.buffers.get(idx as usize) else { continue };
+            let mut bytes = vec![0; used_bytes(buffer, n_tokens)];
+            arena.read(&self.stream, GUARD + span(buffer, bound).start as u64, &mut bytes)?;
+            results.push(bytes);
+        }
+        self.stream.synchronize()?;
+        if self.checked {
+            self.check_guards(bound)?;
+        }
+        Ok(results)
+    }
+
+    /// Makes arena and graph for a bound, unless they are there.
+    fn prepare(&mut self, bound: u32) -> Result<(), CudaError> {
+        let layout = &self.program.layout;
+        let bytes = layout.fixed_bytes + layout.row_bytes * u64::from(bound) + 2 * GUARD;
+        if self.arena.as_ref().is_none_or(|arena| arena.bytes() < bytes) {
+            // Graphs hold addresses of the old arena. Both go first, so that the new one has their memory.
+            self.graphs.clear();
+            self.arena = None;
+            let arena = Memory::new(&self.gpu.context, "the arena", bytes)?;
+            arena.fill(&self.stream, 0)?;
+            self.arena = Some(arena);
+        }
+        let Some(arena) = &self.arena else { return Ok(()) };
+        if !self.graphs.contains_key(&bound) {
+            let graph = self.stream.capture(|| {
+                layout.steps.iter().try_for_each(|step| self.launch(step, arena.address() + GUARD, bound))
+            })?;
+            self.graphs.insert(bound, graph);
+        }
+        Ok(())
+    }
+
+    fn launch(&self, step: &Step, arena: u64, bound: u32) -> Result<(), CudaError> {
+        let Some(entry) = self.program.entries.get(step.kernel as usize) else { return Ok(()) };
+        let Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, .. } = entry.launch else {
+            return Ok(());
+        };
+        let rows = match entry.extent {
+            Extent::Fixed(rows) => rows,
+            Extent::Counted { at_most, .. } => at_most.min(bound),
+        };
+        let grid_x = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
+        if grid_x == 0 {
+            return Ok(());
+        }
+        let address = |arg: &Arg| match *arg {
+            Arg::Buffer(idx) => self
+                .program
+                .layout
+                .buffers
+                .get(idx as usize)
+                .map(|buffer| arena + span(buffer, bound).start as u64),
+            Arg::Constant(idx) => {
+                let constant = self.program.constants.get(idx as usize);
+                constant.map(|constant| self.constants.address() + constant.offset)
+            }
+        };
+        let args: Vec<u64> = step.args.iter().filter_map(address).collect();
+        self.module.launch(&self.stream, &entry.symbol, [grid_x, grid_y], threads, shared_bytes, &args)
+    }
+
+    /// Checks that the poison on both sides of the arena is as it was.
+    fn check_guards(&self, bound: u32) -> Result<(), Error> {
+        let Some(arena) = &self.arena else { return Ok(()) };
+        let layout = &self.program.layout;
+        let inner = layout.fixed_bytes + layout.row_bytes * u64::from(bound);
+        for (at, from) in [(0, -(GUARD as i64)), (GUARD + inner, inner as i64)] {
+            let mut guard = vec![0; GUARD as usize];
+            arena.read(&self.stream, at, &mut guard)?;
+            self.stream.synchronize()?;
+            if let Some(idx) = guard.iter().position(|&byte| byte != POISON) {
+                let at = from + idx as i64;
+                return Err(Error::StrayWrite { kernel: "some".into(), origin: "the program".into(), at });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The smallest power of two that is not below `n_tokens`, but no more than the program's own limit needs.
+fn bound_for(n_tokens: u32, max_tokens: u32) -> u32 {
+    let limit = max_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
+    n_tokens.next_power_of_two().clamp(BOUND_UNIT, limit)
+}
+
+/// The cubin if this GPU runs it as it is, else the PTX.
+fn load_code(gpu: &Gpu, target: &Target, ptx: &[u8], cubin: Option<&[u8]>) -> Result<Module, CudaError> {
+    let compute = gpu.context.compute;
+    let native =
+        parse_arch(target).is_some_and(|((major, minor), _)| major == compute.0 && minor <= compute.1);
+    match cubin {
+        Some(cubin) if native => Module::from_cubin(&gpu.context, cubin),
+        _ => Module::from_ptx(&gpu.context, ptx),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(targets: &[&str], compute: (u32, u32)) -> Option<String> {
+        let targets: Vec<Target> = targets.iter().map(|name| name.parse().unwrap()).collect();
+        choose(&targets, compute).map(ToString::to_string)
+    }
+
+    #[test]
+    fn the_newest_code_that_runs_is_chosen() {
+        let all = ["cpu", "cuda:sm_80", "cuda:sm_90a", "cuda:sm_90", "cuda:sm_100a"];
+        assert_eq!(chosen(&all, (9, 0)).as_deref(), Some("cuda:sm_90a"));
+        assert_eq!(chosen(&all, (8, 6)).as_deref(), Some("cuda:sm_80"));
+        assert_eq!(chosen(&all, (10, 3)).as_deref(), Some("cuda:sm_90"), "an `a` runs on its own only");
+        assert_eq!(chosen(&all, (10, 0)).as_deref(), Some("cuda:sm_100a"));
+        assert_eq!(chosen(&all, (7, 5)), None);
+        assert_eq!(chosen(&["cpu", "cuda:sm_x"], (9, 0)), None);
+    }
+
+    #[test]
+    fn bounds_are_powers_of_two_up_to_the_limit() {
+        let bounds: Vec<_> = [0, 1, 64, 65, 1000, 1025, 1500].iter().map(|&n| bound_for(n, 1500)).collect();
+        assert_eq!(bounds, [64, 64, 64, 128, 1024, 1536, 1536]);
+        assert_eq!(bound_for(0, 0), 64);
+    }
+
+    #[test]
+    fn a_machine_without_a_driver_says_so() {
+        // On a machine with a GPU this opens it; there is no third outcome but a driver too old or without a device.
+        match Gpu::first() {
+            Ok(gpu) => assert!(!gpu.name().is_empty()),
+            Err(error) => {
+                assert!(matches!(
+                    error.code(),
+                    "cuda::no_driver" | "cuda::no_device" | "cuda::driver_too_old"
+                ));
+                assert_eq!(error.exit_code(), 5);
+            }
+        }
+    }
+}

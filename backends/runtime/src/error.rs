@@ -1,0 +1,233 @@
+//! What can go wrong between a file and its logits, each with a stable code.
+
+use std::path::PathBuf;
+
+use skipc_artifact::target::Target;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The artefact is not sound.
+    #[error(transparent)]
+    Artifact(#[from] skipc_artifact::Error),
+    /// A file could not be read. The user's path, or the file system's fault.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file is larger than anything this program makes.
+    #[error("{path} has {size} bytes, over the limit of {limit}", path = path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+        /// The largest size that is read.
+        limit: u64,
+    },
+    /// A `.npy` file that is malformed or cut short.
+    #[error("{path} is not a sound .npy file: {reason}", path = path.display())]
+    NpyFormat {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A `.npy` file with elements of another type.
+    #[error("{path} has elements of type {found}, expected {expected}", path = path.display())]
+    NpyDtype {
+        /// The file.
+        path: PathBuf,
+        /// Its element type.
+        found: String,
+        /// Which types are read.
+        expected: &'static str,
+    },
+    /// A `.npy` file of another shape.
+    #[error("{path} has shape {found:?}, expected {expected}", path = path.display())]
+    NpyShape {
+        /// The file.
+        path: PathBuf,
+        /// Its shape.
+        found: Vec<u64>,
+        /// The shape in words.
+        expected: String,
+    },
+    /// A `.npy` file with a number that makes no sense there.
+    #[error("{path} has the value {found} at {at}, expected {expected}", path = path.display())]
+    NpyValue {
+        /// The file.
+        path: PathBuf,
+        /// The number.
+        found: i128,
+        /// Its index in memory order.
+        at: usize,
+        /// The range in words.
+        expected: String,
+    },
+    /// The artefact has no code for what the user asked for.
+    #[error("the artefact has no program for {wanted}; it has {has}. Compile with `--target {wanted}`")]
+    NoProgram {
+        /// The target asked for.
+        wanted: String,
+        /// Those that are there.
+        has: String,
+    },
+    /// Host code for other processors only.
+    #[error("the artefact's host code is for {found}; this process runs on {host}")]
+    WrongArch {
+        /// Architectures and levels of the code.
+        found: String,
+        /// The machine's.
+        host: String,
+    },
+    /// More tokens at once than the program was compiled for.
+    #[error("{found} tokens at once, the program takes {limit}; compile with a larger `--max-tokens`")]
+    TooManyTokens {
+        /// Tokens of the batch.
+        found: u64,
+        /// Most that the program takes.
+        limit: u32,
+    },
+    /// A sequence longer than the model has positions.
+    #[error("sequence {sequence} has {found} tokens, the model has {limit} positions")]
+    SequenceTooLong {
+        /// Index of the sequence.
+        sequence: usize,
+        /// Its length.
+        found: u64,
+        /// Positions of the model.
+        limit: u32,
+    },
+    /// A token that the model does not know.
+    #[error("token {found} at index {at}: the vocabulary has {vocab_size}")]
+    TokenRange {
+        /// The token id.
+        found: u32,
+        /// Its index in the flat batch.
+        at: usize,
+        /// Ids are below this.
+        vocab_size: u32,
+    },
+    /// Lengths, tokens and decisions that do not belong together. A fault of the caller.
+    #[error("{what}: {found}, expected {expected}")]
+    BatchShape {
+        /// What does not fit.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        expected: usize,
+    },
+    /// Text for a model whose tokens are not bytes.
+    #[error("`--prompt` needs a model of bytes (256 tokens); this one has {vocab_size}: use `--tokens`")]
+    PromptVocabulary {
+        /// Tokens of the model.
+        vocab_size: u32,
+    },
+    /// Options that exclude or need each other.
+    #[error("{0}")]
+    Usage(String),
+    /// Generation with a model that looks ahead.
+    #[error("this model's decisions depend on later tokens, so it cannot generate text")]
+    NotCausal,
+    /// Nothing to continue from.
+    #[error("generation needs at least one token to begin with")]
+    EmptyPrompt,
+    /// Replayed decisions that contradict a router that cannot decide otherwise, or each other.
+    #[error("replayed decisions of router {router} differ from {with} at token {at}")]
+    RoutingConflict {
+        /// Index of the router.
+        router: usize,
+        /// What they differ from.
+        with: String,
+        /// Index of the token in the flat batch.
+        at: usize,
+    },
+    /// A kernel wrote where it had no business to. Only checked runs find this. A fault of the compiler.
+    #[error("kernel `{kernel}` of {origin} wrote outside its buffers, at byte {at} of the arena")]
+    StrayWrite {
+        /// The kernel's symbol.
+        kernel: String,
+        /// Where the step comes from in the model.
+        origin: String,
+        /// Offset into the arena, negative before it.
+        at: i64,
+    },
+    /// The host has no memory for the arena.
+    #[error("cannot get {bytes} bytes of memory for {what}: {source}")]
+    Memory {
+        /// What it was for.
+        what: &'static str,
+        /// How many bytes.
+        bytes: u64,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Threads could not be started.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// What the operating system said.
+        reason: String,
+    },
+    /// The GPU or its driver.
+    #[error(transparent)]
+    Cuda(#[from] crate::cuda::CudaError),
+}
+
+impl Error {
+    /// The stable name of the error, for `skipc explain` and for scripts.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Artifact(error) => error.code(),
+            Error::Io { .. } => "run::io",
+            Error::TooLarge { .. } => "run::too-large",
+            Error::NpyFormat { .. } => "npy::format",
+            Error::NpyDtype { .. } => "npy::dtype",
+            Error::NpyShape { .. } => "npy::shape",
+            Error::NpyValue { .. } => "npy::value",
+            Error::NoProgram { .. } => "run::no-program",
+            Error::WrongArch { .. } => "run::wrong-arch",
+            Error::TooManyTokens { .. } => "run::too-many-tokens",
+            Error::SequenceTooLong { .. } => "run::sequence-too-long",
+            Error::TokenRange { .. } => "run::token-range",
+            Error::BatchShape { .. } => "run::batch-shape",
+            Error::PromptVocabulary { .. } => "run::prompt-vocabulary",
+            Error::Usage(_) => "run::usage",
+            Error::NotCausal => "run::not-causal",
+            Error::EmptyPrompt => "run::empty-prompt",
+            Error::RoutingConflict { .. } => "run::routing-conflict",
+            Error::StrayWrite { .. } => "run::stray-write",
+            Error::Memory { .. } => "run::memory",
+            Error::Threads { .. } => "run::threads",
+            Error::Cuda(error) => error.code(),
+        }
+    }
+
+    /// The exit code of a command that ends with this error: 1 for the user's input, 2 for options, 5 for a target
+    /// that is not there, 70 for our own faults.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::NoProgram { .. } | Error::WrongArch { .. } => 5,
+            Error::Cuda(error) => error.exit_code(),
+            Error::StrayWrite { .. } => 70,
+            _ => 1,
+        }
+    }
+}
+
+/// The targets in words, for [`Error::NoProgram`].
+pub(crate) fn list_targets(targets: &[Target]) -> String {
+    let names: Vec<_> = targets.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "none".into() } else { names.join(", ") }
+}

@@ -1,0 +1,85 @@
+//! Generation by running the whole prefix again for each token.
+//!
+//! There is no cache of keys and values yet, so the cost of a token grows with its position.
+
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::session::Session;
+
+/// What a model adds to a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Continuation {
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+    /// `[routers][n]`: the decisions about all tokens but the last new one; nothing if there is no new one.
+    pub gates: Vec<Vec<u8>>,
+}
+
+/// Continues `prompt` by the likeliest token (the lowest of several equal ones), `count` times or until the model has
+/// no more positions. `each` sees every new token as it comes.
+///
+/// # Errors
+///
+/// An empty prompt, or what [`Session::run`] says.
+pub fn greedy(
+    session: &mut Session,
+    prompt: &[u32],
+    count: u32,
+    mut each: impl FnMut(u32),
+) -> Result<Continuation, Error> {
+    if prompt.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    let layout = &session.program().layout;
+    let limit = layout.max_positions.min(layout.max_tokens) as usize;
+    let vocab_size = layout.vocab_size as usize;
+    let mut tokens = prompt.to_vec();
+    let mut gates = Vec::new();
+    for _ in 0..count {
+        if tokens.len() >= limit && tokens.len() > prompt.len() {
+            break;
+        }
+        let outputs = session.run(&Batch::of_sequence(tokens.clone()))?;
+        let last = outputs.logits.rchunks(vocab_size.max(1)).next().unwrap_or_default();
+        let token = likeliest(last);
+        each(token);
+        tokens.push(token);
+        gates = outputs.gates;
+    }
+    Ok(Continuation { tokens: tokens.split_off(prompt.len()), gates })
+}
+
+/// The index of the largest number, the first of equal ones; numbers that are NaN are never the largest.
+fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (idx, &logit) in (0u32..).zip(logits) {
+        if logit > best.1 {
+            best = (idx, logit);
+        }
+    }
+    best.0
+}
+
+/// The tokens of a text for a model of bytes.
+///
+/// # Errors
+///
+/// [`Error::PromptVocabulary`] if the model's tokens are not bytes.
+pub fn bytes_of(text: &str, vocab_size: u32) -> Result<Vec<u32>, Error> {
+    if vocab_size != 256 {
+        return Err(Error::PromptVocabulary { vocab_size });
+    }
+    Ok(text.bytes().map(u32::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_logits_wins() {
+        assert_eq!(likeliest(&[1.0, 3.0, f32::NAN, 3.0]), 1);
+        assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
+        assert_eq!(likeliest(&[]), 0);
+    }
+}

@@ -1,0 +1,82 @@
+//! An artefact in memory.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::{Mmap, MmapMut};
+use skipc_artifact::bundle;
+use skipc_artifact::reader::Artifact;
+use skipc_artifact::target::Target;
+
+use crate::error::Error;
+
+/// Largest artefact that is read, in bytes: some billion weights.
+const FILE_LIMIT: u64 = 1 << 36;
+
+/// A checked artefact; cheap to clone.
+///
+/// The file is copied into memory of our own, not mapped: what was hashed is what runs, even if someone writes to
+/// the file meanwhile. The copy begins at a page border, so sections do too, and is then made read-only.
+#[derive(Clone, Debug)]
+pub struct Model {
+    artifact: Arc<Artifact<Mmap>>,
+}
+
+impl Model {
+    /// Reads and checks an artefact.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or that is not exactly what the compiler wrote.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Io { action: "read", path: path.into(), source };
+        let mut file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.len() > FILE_LIMIT {
+            return Err(Error::TooLarge { path: path.into(), size: metadata.len(), limit: FILE_LIMIT });
+        }
+        if !metadata.is_file() {
+            let source = std::io::Error::other("it is not a regular file");
+            return Err(failed(source));
+        }
+        Self::fill(metadata.len(), |bytes| file.read_exact(bytes).map_err(failed))
+    }
+
+    /// Checks an artefact that is in memory already.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are not exactly what the compiler wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        Self::fill(bytes.len() as u64, |memory| {
+            memory.copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn fill(length: u64, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Self, Error> {
+        if length == 0 {
+            // There is no map of no bytes; the reader's own words for an empty file.
+            Artifact::parse(&[][..])?;
+        }
+        let failed = |source| Error::Memory { what: "the artefact", bytes: length, source };
+        let mut memory = MmapMut::map_anon(length as usize).map_err(failed)?;
+        fill(&mut memory)?;
+        let memory = memory.make_read_only().map_err(failed)?;
+        Ok(Self { artifact: Arc::new(Artifact::parse(memory)?) })
+    }
+
+    /// The artefact with all its sections.
+    #[must_use]
+    pub fn artifact(&self) -> &Artifact<Mmap> {
+        &self.artifact
+    }
+
+    /// The targets that it has code for.
+    #[must_use]
+    pub fn targets(&self) -> Vec<Target> {
+        bundle::targets(&self.artifact)
+    }
+}

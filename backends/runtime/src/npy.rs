@@ -1,0 +1,218 @@
+//! Token ids, lengths, decisions and logits as `.npy` files.
+//!
+//! Files come from anywhere: the header is bounded before it is parsed, shapes are multiplied with checks, and the
+//! data must be there before memory is taken for it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use npyz::{NpyHeader, Order, TypeChar, WriterBuilder};
+use skipc_artifact::replace;
+
+use crate::error::Error;
+
+/// Largest file that is read, in bytes. A batch of a million tokens has 8 MB.
+const FILE_LIMIT: u64 = 1 << 32;
+
+/// Longest header that is parsed, in bytes. NumPy writes 118 for arrays such as ours.
+const HEADER_LIMIT: usize = 4096;
+
+/// Deepest nesting of a header that is parsed. A plain array's has two levels.
+const DEPTH_LIMIT: usize = 8;
+
+/// Whole numbers with their shape, in row-major order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntArray {
+    /// Sizes of the dimensions.
+    pub shape: Vec<u64>,
+    /// The numbers, last dimension fastest.
+    pub data: Vec<i64>,
+}
+
+/// Reads an array of int32, int64 or uint8 with `ranks` dimensions.
+///
+/// # Errors
+///
+/// A file that cannot be read ([`Error::Io`]), is malformed ([`Error::NpyFormat`]), or has elements or a rank other
+/// than these.
+pub fn read_ints(path: &Path, ranks: &[usize]) -> Result<IntArray, Error> {
+    let file = read_limited(path)?;
+    parse_ints(path, &file, ranks)
+}
+
+fn read_limited(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::Io { action: "read", path: path.into(), source };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    let size = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
+    if size > FILE_LIMIT {
+        return Err(Error::TooLarge { path: path.into(), size, limit: FILE_LIMIT });
+    }
+    Ok(bytes)
+}
+
+/// [`read_ints`] from memory; `path` is for errors only.
+pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<IntArray, Error> {
+    let format = |reason: String| Error::NpyFormat { path: path.into(), reason };
+    check_header(file).map_err(|reason| format(reason.into()))?;
+    let mut rest = file;
+    let header = NpyHeader::from_reader(&mut rest).map_err(|error| format(error.to_string()))?;
+    let dtype = header.dtype();
+    let decode = decoder(&dtype).ok_or_else(|| Error::NpyDtype {
+        path: path.into(),
+        found: dtype.descr(),
+        expected: "int32, int64 or uint8, little-endian",
+    })?;
+    let shape = header.shape().to_vec();
+    if !ranks.contains(&shape.len()) || header.order() != Order::C {
+        let wanted: Vec<_> = ranks.iter().map(ToString::to_string).collect();
+        let expected = format!("{} dimensions, row by row", wanted.join(" or "));
+        return Err(Error::NpyShape { path: path.into(), found: shape, expected });
+    }
+    let width = dtype.num_bytes().unwrap_or(1);
+    let count = shape.iter().try_fold(1u64, |count, &size| count.checked_mul(size));
+    let bytes = count.and_then(|count| count.checked_mul(width as u64));
+    if bytes != Some(rest.len() as u64) {
+        let reason = format!("shape {shape:?} of {width}-byte elements, but {} bytes of data", rest.len());
+        return Err(format(reason));
+    }
+    Ok(IntArray { shape, data: rest.chunks_exact(width).map(decode).collect() })
+}
+
+/// Bounds what the header parser, which allocates and recurses as the header says, is given.
+fn check_header(file: &[u8]) -> Result<(), &'static str> {
+    let (b"\x93NUMPY", Some(&major)) = (file.get(..6).unwrap_or_default(), file.get(6)) else {
+        return Err("it does not begin as a .npy file does");
+    };
+    let (start, length) = match (major, file.get(8..12)) {
+        (1, Some(&[low, high, ..])) => (10, usize::from(u16::from_le_bytes([low, high]))),
+        (2 | 3, Some(&[a, b, c, d])) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
+        _ => return Err("its version is not 1, 2 or 3"),
+    };
+    if length > HEADER_LIMIT {
+        return Err("its header is too long");
+    }
+    let Some(header) = file.get(start..start + length) else {
+        return Err("it is cut short in its header");
+    };
+    let open = header.iter().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count();
+    if open > DEPTH_LIMIT {
+        return Err("its header is nested too deeply");
+    }
+    // The parser multiplies sizes without a check. Every number in the header, whatever it means, bounds them.
+    let numbers = header.split(|byte| !byte.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut product = Some(1u64);
+    for digits in numbers {
+        let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok());
+        product = product.zip(number).and_then(|(product, number)| product.checked_mul(number.max(1)));
+    }
+    product.map(|_| ()).ok_or("its sizes overflow")
+}
+
+fn decoder(dtype: &npyz::DType) -> Option<fn(&[u8]) -> i64> {
+    let npyz::DType::Plain(plain) = dtype else { return None };
+    if plain.endianness() == npyz::Endianness::Big {
+        return None;
+    }
+    match (plain.type_char(), plain.size_field()) {
+        (TypeChar::Int, 4) => Some(|bytes| bytes.try_into().map(i32::from_le_bytes).map_or(0, i64::from)),
+        (TypeChar::Int, 8) => Some(|bytes| bytes.try_into().map_or(0, i64::from_le_bytes)),
+        (TypeChar::Uint, 1) => Some(|bytes| bytes.first().copied().map_or(0, i64::from)),
+        _ => None,
+    }
+}
+
+/// Writes `data` as an array of this shape, last dimension fastest; see [`replace::file`].
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn write<T: npyz::AutoSerialize + Copy>(path: &Path, shape: &[u64], data: &[T]) -> Result<(), Error> {
+    Ok(replace::file(path, |out| write_to(out, shape, data))?)
+}
+
+fn write_to<T: npyz::AutoSerialize + Copy>(
+    out: &mut dyn Write,
+    shape: &[u64],
+    data: &[T],
+) -> std::io::Result<()> {
+    let options = npyz::WriteOptions::new().default_dtype().shape(shape).writer(out);
+    let mut writer = options.begin_nd()?;
+    writer.extend(data.iter().copied())?;
+    writer.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file_of<T: npyz::AutoSerialize + Copy>(shape: &[u64], data: &[T]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_to(&mut bytes, shape, data).unwrap();
+        bytes
+    }
+
+    fn parse(bytes: &[u8], ranks: &[usize]) -> Result<IntArray, Error> {
+        parse_ints(Path::new("x.npy"), bytes, ranks)
+    }
+
+    fn code(bytes: &[u8], ranks: &[usize]) -> &'static str {
+        parse(bytes, ranks).expect_err("the file is unsound").code()
+    }
+
+    fn with_header(header: &str, data: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+    }
+
+    #[test]
+    fn the_three_types_are_read() {
+        let array = parse(&file_of(&[2, 2], &[1i32, -2, 3, 4]), &[1, 2]).unwrap();
+        assert_eq!(array, IntArray { shape: vec![2, 2], data: vec![1, -2, 3, 4] });
+        assert_eq!(parse(&file_of(&[1], &[i64::MIN]), &[1]).unwrap().data, [i64::MIN]);
+        assert_eq!(parse(&file_of(&[0, 7], &[0u8; 0]), &[2]).unwrap().data, [0i64; 0]);
+        assert_eq!(parse(&file_of(&[3], &[0u8, 1, 255]), &[1]).unwrap().data, [0, 1, 255]);
+    }
+
+    #[test]
+    fn unsound_files_have_codes() {
+        assert_eq!(code(&file_of(&[1], &[1f32]), &[1]), "npy::dtype");
+        assert_eq!(code(&file_of(&[1], &[1u64]), &[1]), "npy::dtype");
+        assert_eq!(code(&file_of(&[1, 1], &[1i32]), &[1]), "npy::shape");
+        assert_eq!(code(b"PK\x03\x04", &[1]), "npy::format");
+        let file = file_of(&[2], &[1i32, 2]);
+        for length in 0..file.len() {
+            assert_eq!(code(&file[..length], &[1]), "npy::format", "cut to {length}");
+        }
+        let huge = "{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387905, 4), }\n";
+        assert_eq!(code(&with_header(huge, &[0; 16]), &[2]), "npy::format");
+        let fortran = "{'descr': '<i4', 'fortran_order': True, 'shape': (2, 2), }\n";
+        assert_eq!(code(&with_header(fortran, &[0; 16]), &[2]), "npy::shape");
+        let deep = "(".repeat(4000);
+        assert_eq!(code(&with_header(&deep, &[]), &[1]), "npy::format");
+        let long =
+            format!("{{'descr': '<i4', 'fortran_order': False, 'shape': ({},), }}\n", "9".repeat(3000));
+        assert_eq!(code(&with_header(&long, &[]), &[1]), "npy::format");
+        let record = "{'descr': [('a', '<i4'), ('b', '<i4')], 'fortran_order': False, 'shape': (1,), }\n";
+        assert_eq!(code(&with_header(record, &[0; 8]), &[1]), "npy::dtype");
+    }
+
+    proptest! {
+        #[test]
+        fn edits_never_panic(at in 0usize..140, to in any::<u8>()) {
+            let mut file = file_of(&[2, 2], &[1i32, 2, 3, 4]);
+            if let Some(byte) = file.get_mut(at) {
+                *byte = to;
+            }
+            let _ = parse(&file, &[1, 2]);
+        }
+
+        #[test]
+        fn noise_in_the_header_never_panics(text in "[ -~]{0,200}") {
+            let _ = parse(&with_header(&text, &[0; 32]), &[1, 2]);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! A program on a device, ready to run.
+
+use std::sync::Arc;
+
+use skipc_artifact::bundle;
+use skipc_artifact::image::HostLevel;
+use skipc_artifact::program::{Buffer, Gate, Program, RowBound};
+use skipc_artifact::target::Target;
+
+use crate::batch::{Batch, Outputs};
+use crate::error::{self, Error};
+use crate::model::Model;
+use crate::threads::Threads;
+use crate::{cpu, cuda};
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// On the host's processor.
+    Cpu,
+    /// On the first NVIDIA GPU.
+    Cuda,
+}
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Threads on the CPU. The results do not depend on it.
+    pub threads: usize,
+    /// Fill all memory with a pattern that is NaN in every type before each run, and look for writes outside of a
+    /// kernel's buffers after each of its runs (on a GPU: outside of the arena, after the last). Slow.
+    pub checked: bool,
+    /// Highest level of host code to use, to compare levels on one machine.
+    pub max_level: HostLevel,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: Threads::available(), checked: false, max_level: HostLevel::Avx512 }
+    }
+}
+
+/// A loaded program with its memory. Runs one batch at a time; keeps memory for the largest so far.
+#[derive(Debug)]
+pub struct Session {
+    program: Arc<Program>,
+    engine: Engine,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Cpu(cpu::Engine),
+    Cuda(cuda::Engine),
+}
+
+impl Session {
+    /// Prepares `model` for `device`.
+    ///
+    /// # Errors
+    ///
+    /// No program for the device, no device, or a program that does not fit itself.
+    pub fn new(model: &Model, device: Device, options: Options) -> Result<Self, Error> {
+        let targets = model.targets();
+        let missing =
+            |wanted: &str| Error::NoProgram { wanted: wanted.into(), has: error::list_targets(&targets) };
+        match device {
+            Device::Cpu => {
+                if !targets.contains(&Target::Cpu) {
+                    return Err(missing("cpu"));
+                }
+                let program = Arc::new(bundle::read_program(model.artifact(), &Target::Cpu)?);
+                let engine = Engine::Cpu(cpu::Engine::new(model, Arc::clone(&program), options)?);
+                Ok(Self { program, engine })
+            }
+            Device::Cuda => {
+                if !targets.iter().any(|target| matches!(target, Target::Cuda(_))) {
+                    return Err(missing("cuda:sm_80"));
+                }
+                let gpu = cuda::Gpu::first()?;
+                let target = gpu.choose(&targets)?;
+                let program = Arc::new(bundle::read_program(model.artifact(), target)?);
+                let engine = Engine::Cuda(cuda::Engine::new(gpu, model, Arc::clone(&program), options)?);
+                Ok(Self { program, engine })
+            }
+        }
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// What the code runs on, for people: the level of host code, or the GPU's name.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.engine {
+            Engine::Cpu(engine) => engine.describe(),
+            Engine::Cuda(engine) => engine.describe(),
+        }
+    }
+
+    /// Runs one batch.
+    ///
+    /// # Errors
+    ///
+    /// A batch that the program does not take, no memory, or a fault of the device. Except for
+    /// [`cuda::CudaError::Sticky`] the session stays usable.
+    pub fn run(&mut self, batch: &Batch) -> Result<Outputs, Error> {
+        let layout = &self.program.layout;
+        batch.check(layout)?;
+        let n_tokens = batch.tokens.len() as u32;
+        let inputs = inputs(batch, &self.program);
+        let mut wanted = vec![layout.io.logits];
+        for gate in &layout.io.gates {
+            if let Gate::Routed { mask, count, .. } = *gate {
+                wanted.extend([mask, count]);
+            }
+        }
+        let results = match &mut self.engine {
+            Engine::Cpu(engine) => engine.run(n_tokens, &inputs, &wanted)?,
+            Engine::Cuda(engine) => engine.run(n_tokens, &inputs, &wanted)?,
+        };
+        Ok(outputs(n_tokens, &self.program, results))
+    }
+}
+
+/// Bytes to put into a buffer before a run.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// Index of the buffer.
+    pub(crate) buffer: u32,
+    /// What its first bytes become.
+    pub(crate) bytes: Vec<u8>,
+}
+
+fn inputs(batch: &Batch, program: &Program) -> Vec<Input> {
+    let io = &program.layout.io;
+    let words = |buffer, words: &[u32]| Input { buffer, bytes: bytemuck::cast_slice(words).to_vec() };
+    let positions: Vec<u32> = batch.lengths.iter().flat_map(|&length| 0..length).collect();
+    let sequences = batch.lengths.iter().zip(0u32..);
+    let sequences: Vec<u32> =
+        sequences.flat_map(|(&length, idx)| std::iter::repeat_n(idx, length as usize)).collect();
+    let mut inputs = vec![
+        words(io.n_tokens, &[batch.tokens.len() as u32]),
+        words(io.tokens, &batch.tokens),
+        words(io.positions, &positions),
+        words(io.sequences, &sequences),
+        words(io.use_forced, &[u32::from(batch.routing.is_some())]),
+    ];
+    for (gate, decisions) in io.gates.iter().zip(batch.routing.iter().flatten()) {
+        if let Gate::Routed { forced, .. } = *gate {
+            let bytes = decisions.iter().map(|&decision| u8::from(decision != 0)).collect();
+            inputs.push(Input { buffer: forced, bytes });
+        }
+    }
+    inputs
+}
+
+/// `results` are the bytes of the buffers in the order in which [`Session::run`] asks for them.
+fn outputs(n_tokens: u32, program: &Program, results: Vec<Vec<u8>>) -> Outputs {
+    let mut results = results.into_iter();
+    let mut next = || results.next().unwrap_or_default();
+    let logits = next().chunks_exact(4).map(|word| f32::from_bits(u32_of(word))).collect();
+    let (mut gates, mut counts) = (Vec::new(), Vec::new());
+    for gate in &program.layout.io.gates {
+        match *gate {
+            Gate::Constant(executes) => {
+                gates.push(vec![u8::from(executes); n_tokens as usize]);
+                counts.push(if executes { n_tokens } else { 0 });
+            }
+            Gate::Routed { .. } => {
+                gates.push(next());
+                counts.extend(next().chunks_exact(4).map(u32_of));
+            }
+        }
+    }
+    Outputs { logits, gates, counts }
+}
+
+fn u32_of(bytes: &[u8]) -> u32 {
+    bytes.try_into().map_or(0, u32::from_ne_bytes)
+}
+
+/// The bytes of the arena that a buffer has under a bound; the program was checked, so they are in it.
+pub(crate) fn span(buffer: &Buffer, bound: u32) -> std::ops::Range<usize> {
+    let begin = buffer.place.fixed_offset + buffer.place.row_offset * u64::from(bound);
+    begin as usize..(begin + buffer.bytes(bound)) as usize
+}
+
+/// How many bytes of a buffer belong to `n_tokens` tokens.
+pub(crate) fn used_bytes(buffer: &Buffer, n_tokens: u32) -> usize {
+    let rows = match buffer.rows {
+        RowBound::Tokens => n_tokens,
+        RowBound::Fixed(rows) => rows,
+    };
+    rows as usize * buffer.cols as usize * buffer.dtype.size() as usize
+}

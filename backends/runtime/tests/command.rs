@@ -1,0 +1,115 @@
+//! `skipc-run` as a user meets it.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use skipc_runtime::npy;
+
+mod tiny;
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn with_model() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        std::fs::write(folder.path("m.skp"), tiny::artifact(tiny::bundle())).unwrap();
+        folder
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skipc-run"));
+        command.current_dir(self.0.path()).args(args).output().unwrap()
+    }
+
+    /// Runs a command that fails; returns its exit code and the error code that it prints.
+    fn fails(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args);
+        assert!(output.stdout.is_empty());
+        let text = String::from_utf8(output.stderr).unwrap();
+        let code = text.split(['[', ']']).nth(1).unwrap_or(&text).to_owned();
+        (output.status.code().unwrap(), code)
+    }
+}
+
+fn ints(path: &Path, ranks: usize) -> (Vec<u64>, Vec<i64>) {
+    let array = npy::read_ints(path, &[ranks]).unwrap();
+    (array.shape, array.data)
+}
+
+#[test]
+fn ragged_rows_go_in_and_come_out_padded() {
+    let folder = Folder::with_model();
+    npy::write(&folder.path("t.npy"), &[2, 3], &[1i32, 2, -7, 3, 0, 1]).unwrap();
+    npy::write(&folder.path("l.npy"), &[2], &[2i64, 3]).unwrap();
+    let base = ["m.skp", "--tokens", "t.npy", "--lengths", "l.npy"];
+    let outs = ["--logits", "o.npy", "--routing-out", "r.npy", "--json", "--threads", "2"];
+    let output = folder.run(&[&base[..], &outs[..]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let summary = String::from_utf8(output.stdout).unwrap();
+    assert!(summary.contains(r#""executed":[5,3,0]"#), "{summary}");
+    let (shape, gates) = ints(&folder.path("r.npy"), 3);
+    assert_eq!(shape, [3, 2, 3]);
+    assert_eq!(gates, [1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0]);
+    let logits = std::fs::read(folder.path("o.npy")).unwrap();
+    let numbers: Vec<f32> = logits[logits.len() - 96..]
+        .chunks_exact(4)
+        .map(|word| f32::from_le_bytes(word.try_into().unwrap()))
+        .collect();
+    let rows = [tiny::logits_of(1), tiny::logits_of(2), [0.0; 4], tiny::logits_of(3), tiny::logits_of(0)];
+    assert_eq!(numbers[..20], rows.concat());
+
+    // What a run decided is what the next one replays.
+    let replay = folder.run(&[&base[..], &["--routing", "r.npy", "--routing-out", "again.npy"]].concat());
+    assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
+    assert_eq!(ints(&folder.path("again.npy"), 3).1, gates);
+}
+
+#[test]
+fn rows_are_continued() {
+    let folder = Folder::with_model();
+    npy::write(&folder.path("t.npy"), &[2, 2], &[0u8, 1, 0, 2]).unwrap();
+    let output = folder.run(&["m.skp", "--tokens", "t.npy", "--max-new-tokens", "3"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 3 0\n3 0 1\n");
+}
+
+#[test]
+fn faults_have_codes_and_exit_codes() {
+    let folder = Folder::with_model();
+    npy::write(&folder.path("t.npy"), &[2], &[1i32, 2]).unwrap();
+    npy::write(&folder.path("f.npy"), &[2], &[1f32, 2.0]).unwrap();
+    npy::write(&folder.path("minus.npy"), &[2], &[1i32, -1]).unwrap();
+    npy::write(&folder.path("big.npy"), &[2], &[1i32, 4]).unwrap();
+    npy::write(&folder.path("gates.npy"), &[3, 1, 2], &[1u8, 1, 0, 2, 0, 0]).unwrap();
+    std::fs::write(folder.path("empty.skp"), b"").unwrap();
+    let mut damaged = std::fs::read(folder.path("m.skp")).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(folder.path("damaged.skp"), damaged).unwrap();
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["m.skp"], 2, "run::usage"),
+        (&["m.skp", "--tokens", "t.npy", "--max-new-tokens", "1", "--logits", "o.npy"], 2, "run::usage"),
+        (&["none.skp", "--tokens", "t.npy"], 1, "run::io"),
+        (&[".", "--tokens", "t.npy"], 1, "run::io"),
+        (&["t.npy", "--tokens", "t.npy"], 1, "artifact::magic"),
+        (&["empty.skp", "--tokens", "t.npy"], 1, "artifact::truncated"),
+        (&["damaged.skp", "--tokens", "t.npy"], 1, "artifact::hash"),
+        (&["m.skp", "--tokens", "f.npy"], 1, "npy::dtype"),
+        (&["m.skp", "--tokens", "m.skp"], 1, "npy::format"),
+        (&["m.skp", "--tokens", "minus.npy"], 1, "npy::value"),
+        (&["m.skp", "--tokens", "big.npy"], 1, "run::token-range"),
+        (&["m.skp", "--tokens", "t.npy", "--lengths", "t.npy"], 1, "npy::shape"),
+        (&["m.skp", "--tokens", "t.npy", "--routing", "t.npy"], 1, "npy::shape"),
+        (&["m.skp", "--tokens", "t.npy", "--routing", "gates.npy"], 1, "npy::value"),
+        (&["m.skp", "--prompt", "x"], 1, "run::prompt-vocabulary"),
+        (&["m.skp", "--tokens", "t.npy", "--logits", "none/o.npy"], 1, "artifact::io"),
+        (&["m.skp", "--tokens", "t.npy", "--device", "cuda"], 5, "run::no-program"),
+    ];
+    for (args, exit, code) in cases {
+        assert_eq!(folder.fails(args), (*exit, (*code).to_owned()), "{args:?}");
+    }
+    assert_eq!(folder.fails(&["m.skp", "--nonsense"]).0, 2);
+}

@@ -1,0 +1,133 @@
+//! Programs run on the host as their steps say, and nothing else happens.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::image::HostArch;
+use skipc_artifact::program::{Arg, Buffer, Gate, Place};
+use skipc_runtime::{Batch, Device, Error, Model, Options, Outputs, Session, generate};
+
+mod tiny;
+
+fn session(bundle: Bundle, threads: usize, checked: bool) -> Result<Session, Error> {
+    let model = Model::from_bytes(&tiny::artifact(bundle))?;
+    Session::new(&model, Device::Cpu, Options { threads, checked, ..Options::default() })
+}
+
+fn batch(tokens: &[u32], lengths: &[u32]) -> Batch {
+    Batch { tokens: tokens.to_vec(), lengths: lengths.to_vec(), routing: None }
+}
+
+fn expected(tokens: &[u32]) -> Outputs {
+    let odd: Vec<u8> = tokens.iter().map(|&token| (token % 2) as u8).collect();
+    let n = tokens.len();
+    Outputs {
+        logits: tokens.iter().flat_map(|&token| tiny::logits_of(token)).collect(),
+        counts: vec![n as u32, odd.iter().map(|&odd| u32::from(odd)).sum(), 0],
+        gates: vec![vec![1; n], odd, vec![0; n]],
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads_checks_or_earlier_runs() {
+    for (threads, checked) in [(1, false), (2, false), (1, true), (3, true)] {
+        let mut session = session(tiny::bundle(), threads, checked).unwrap();
+        for n in [3usize, 0, 1, 63, 64, 65, 100, 2] {
+            let tokens: Vec<u32> = (0..n as u32).map(|idx| (idx * idx + 1) % 4).collect();
+            let half = n as u32 / 2;
+            let outputs = session.run(&batch(&tokens, &[half, 0, n as u32 - half])).unwrap();
+            assert_eq!(outputs, expected(&tokens), "{n} tokens, {threads} threads, checked {checked}");
+        }
+    }
+}
+
+#[test]
+fn decisions_are_replayed() {
+    let mut session = session(tiny::bundle(), 1, true).unwrap();
+    let mut replay = batch(&[0, 1, 2], &[3]);
+    replay.routing = Some(vec![vec![1; 3], vec![1, 0, 1], vec![0; 3]]);
+    let outputs = session.run(&replay).unwrap();
+    assert_eq!(outputs.gates[1], [1, 0, 1]);
+    assert_eq!(outputs.counts, [3, 2, 0]);
+    assert_eq!(
+        session.run(&batch(&[0, 1, 2], &[3])).unwrap().gates[1],
+        [0, 1, 0],
+        "the next run decides itself"
+    );
+    let mut wrong = |routing: Vec<Vec<u8>>| {
+        replay.routing = Some(routing);
+        session.run(&replay).unwrap_err().code()
+    };
+    assert_eq!(wrong(vec![vec![1; 3], vec![1; 3]]), "run::batch-shape");
+    assert_eq!(wrong(vec![vec![1; 3], vec![1; 2], vec![0; 3]]), "run::batch-shape");
+    assert_eq!(wrong(vec![vec![1, 0, 1], vec![1; 3], vec![0; 3]]), "run::routing-conflict");
+}
+
+#[test]
+fn routers_that_share_a_buffer_must_agree() {
+    let mut bundle = tiny::bundle();
+    bundle.program.layout.io.gates[2] = Gate::Routed { mask: 7, forced: 8, count: 2 };
+    let mut session = session(bundle, 1, false).unwrap();
+    let mut replay = batch(&[0, 1], &[2]);
+    replay.routing = Some(vec![vec![1; 2], vec![1, 0], vec![1, 0]]);
+    assert_eq!(session.run(&replay).unwrap().counts, [2, 1, 1]);
+    replay.routing = Some(vec![vec![1; 2], vec![1, 0], vec![1, 1]]);
+    assert_eq!(session.run(&replay).unwrap_err().code(), "run::routing-conflict");
+}
+
+#[test]
+fn batches_that_do_not_fit_are_refused() {
+    let mut session = session(tiny::bundle(), 1, false).unwrap();
+    let mut code = |tokens: &[u32], lengths: &[u32]| session.run(&batch(tokens, lengths)).unwrap_err().code();
+    assert_eq!(code(&[0; 101], &[50, 51]), "run::too-many-tokens");
+    assert_eq!(code(&[0; 51], &[51]), "run::sequence-too-long");
+    assert_eq!(code(&[0, 4], &[2]), "run::token-range");
+    assert_eq!(code(&[0, 1], &[1]), "run::batch-shape");
+    assert_eq!(code(&[0, 1], &[u32::MAX, u32::MAX]), "run::batch-shape");
+}
+
+#[test]
+fn a_checked_run_finds_stray_writes() {
+    let mut bundle = tiny::bundle();
+    bundle.program.layout.steps[0].kernel = 2;
+    bundle.program.layout.steps[0].args = vec![Arg::Buffer(0)];
+    let found = session(bundle.clone(), 1, true).unwrap().run(&batch(&[1], &[1])).unwrap_err();
+    let Error::StrayWrite { kernel, origin, at } = found else { panic!("{found}") };
+    assert_eq!((kernel.as_str(), origin.as_str(), at), ("stray", "lm_head", 4));
+    // The same behind the last byte of the arena, where only the guard is.
+    let layout = &mut bundle.program.layout;
+    let place = Place { fixed_offset: 768, row_offset: 36 };
+    let last = Buffer { name: "last".into(), place, ..layout.buffers[0].clone() };
+    layout.fixed_bytes += 4;
+    layout.steps[0].args = vec![Arg::Buffer(layout.buffers.len() as u32)];
+    layout.buffers.push(last);
+    let found = session(bundle, 1, true).unwrap().run(&batch(&[1], &[1])).unwrap_err();
+    let Error::StrayWrite { at, .. } = found else { panic!("{found}") };
+    assert_eq!(at, 768 + 36 * 64 + 4);
+}
+
+#[test]
+fn code_for_another_machine_is_refused() {
+    let mut bundle = tiny::bundle();
+    let BundleCode::Host(images) = &mut bundle.code else { unreachable!("made for the CPU") };
+    images[0].table.arch = HostArch::Aarch64;
+    let error = session(bundle, 1, false).unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("run::wrong-arch", 5));
+    let model = Model::from_bytes(&tiny::artifact(tiny::bundle())).unwrap();
+    let error = Session::new(&model, Device::Cuda, Options::default()).unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("run::no-program", 5));
+}
+
+#[test]
+fn generation_takes_the_likeliest_token_until_the_positions_end() {
+    let mut session = session(tiny::bundle(), 1, false).unwrap();
+    let mut seen = Vec::new();
+    let new = generate::greedy(&mut session, &[2, 1], 4, |token| seen.push(token)).unwrap().tokens;
+    assert_eq!(new, [2, 3, 0, 1]);
+    assert_eq!(seen, new);
+    assert_eq!(generate::greedy(&mut session, &[0], 1000, |_| ()).unwrap().tokens.len(), 49, "50 positions");
+    assert_eq!(generate::greedy(&mut session, &[], 1, |_| ()).unwrap_err().code(), "run::empty-prompt");
+    assert_eq!(
+        generate::greedy(&mut session, &[0; 51], 1, |_| ()).unwrap_err().code(),
+        "run::sequence-too-long"
+    );
+}

@@ -1,0 +1,139 @@
+//! A model small enough to be written by hand, machine code included: the logits of a token are its row of a table,
+//! and one router takes tokens with odd ids.
+
+use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
+use skipc_artifact::manifest::{Manifest, Promises};
+use skipc_artifact::program::{
+    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, RowBound, Step,
+};
+use skipc_artifact::section::ContentHash;
+use skipc_artifact::target::{DType, Target};
+use skipc_artifact::writer::Writer;
+
+/// Three kernels for x86-64, in Intel's notation.
+///
+/// ```text
+/// table_4:  # (tokens, table, logits, count): rows begin..end of logits = table[tokens]
+///     mov r9, [rdi];  mov r10, [rdi+8];  mov r11, [rdi+16]
+/// 1:  cmp edx, ecx;  jae 2f
+///     mov eax, edx;  mov r8d, [r9+rax*4];  shl r8, 4;  movups xmm0, [r10+r8]
+///     shl rax, 4;  movups [r11+rax], xmm0;  inc edx;  jmp 1b
+/// 2:  ret
+/// odd_set:  # (tokens, use_forced, forced, mask, count, n): mask = forced or tokens & 1, count = sum of mask
+///     mov r8, [rdi];  mov r9, [rdi+8];  mov r9d, [r9];  mov r10, [rdi+16];  mov r11, [rdi+24]
+///     mov rcx, [rdi+40];  mov ecx, [rcx];  mov rdi, [rdi+32];  xor edx, edx;  xor esi, esi
+/// 1:  cmp edx, ecx;  jae 3f
+///     mov eax, [r8+rdx*4];  test r9d, r9d;  je 2f;  mov al, [r10+rdx]
+/// 2:  and eax, 1;  mov [r11+rdx], al;  add esi, eax;  inc edx;  jmp 1b
+/// 3:  mov [rdi], esi;  ret
+/// stray:    # (n): writes one word behind its buffer
+///     mov rax, [rdi];  mov dword ptr [rax+4], 1;  ret
+/// ```
+const CODE: [u8; 120] = [
+    0x4c, 0x8b, 0x0f, 0x4c, 0x8b, 0x57, 0x08, 0x4c, 0x8b, 0x5f, 0x10, 0x39, 0xca, 0x73, 0x1c, 0x89, 0xd0,
+    0x45, 0x8b, 0x04, 0x81, 0x49, 0xc1, 0xe0, 0x04, 0x43, 0x0f, 0x10, 0x04, 0x02, 0x48, 0xc1, 0xe0, 0x04,
+    0x41, 0x0f, 0x11, 0x04, 0x03, 0xff, 0xc2, 0xeb, 0xe0, 0xc3, 0x4c, 0x8b, 0x07, 0x4c, 0x8b, 0x4f, 0x08,
+    0x45, 0x8b, 0x09, 0x4c, 0x8b, 0x57, 0x10, 0x4c, 0x8b, 0x5f, 0x18, 0x48, 0x8b, 0x4f, 0x28, 0x8b, 0x09,
+    0x48, 0x8b, 0x7f, 0x20, 0x31, 0xd2, 0x31, 0xf6, 0x39, 0xca, 0x73, 0x1a, 0x41, 0x8b, 0x04, 0x90, 0x45,
+    0x85, 0xc9, 0x74, 0x04, 0x41, 0x8a, 0x04, 0x12, 0x83, 0xe0, 0x01, 0x41, 0x88, 0x04, 0x13, 0x01, 0xc6,
+    0xff, 0xc2, 0xeb, 0xe2, 0x89, 0x37, 0xc3, 0x48, 0x8b, 0x07, 0xc7, 0x40, 0x04, 0x01, 0x00, 0x00, 0x00,
+    0xc3,
+];
+
+/// Row `t` of the table: the likeliest token after `t` is `(t + 1) % 4`.
+pub(crate) fn logits_of(token: u32) -> [f32; 4] {
+    let mut row = [0.25, -1.0, 0.5, f32::from(u8::try_from(token).unwrap()) / 8.0];
+    row[(token as usize + 1) % 4] = 10.0;
+    row
+}
+
+fn buffer(name: &str, dtype: DType, rows: RowBound, cols: u32, place: (u64, u64)) -> Buffer {
+    let place = Place { fixed_offset: place.0, row_offset: place.1 };
+    Buffer { name: name.into(), dtype, rows, cols, place, live: None }
+}
+
+fn entry(symbol: &str, n_params: u32, extent: Extent, tile_rows: u32) -> Entry {
+    Entry { symbol: symbol.into(), n_params, extent, launch: Launch::Host { tile_rows, scratch_bytes: 100 } }
+}
+
+fn layout() -> Layout {
+    let (one, tokens) = (RowBound::Fixed(1), RowBound::Tokens);
+    let step =
+        |kernel, args: &[Arg], origin: &str| Step { kernel, args: args.to_vec(), origin: origin.into() };
+    let [n, forced, count] = [0, 1, 2].map(Arg::Buffer);
+    Layout {
+        max_tokens: 100,
+        max_positions: 50,
+        vocab_size: 4,
+        fixed_bytes: 768,
+        row_bytes: 36,
+        buffers: vec![
+            buffer("n", DType::U32, one, 1, (0, 0)),
+            buffer("use_forced", DType::U32, one, 1, (256, 0)),
+            buffer("count", DType::U32, one, 1, (512, 0)),
+            buffer("tokens", DType::U32, tokens, 1, (768, 0)),
+            buffer("positions", DType::U32, tokens, 1, (768, 4)),
+            buffer("sequences", DType::U32, tokens, 1, (768, 8)),
+            buffer("logits", DType::F32, tokens, 4, (768, 12)),
+            buffer("mask", DType::U8, tokens, 1, (768, 28)),
+            buffer("forced", DType::U8, tokens, 1, (768, 32)),
+        ],
+        steps: vec![
+            step(0, &[Arg::Buffer(3), Arg::Constant(0), Arg::Buffer(6), n], "lm_head"),
+            step(1, &[Arg::Buffer(3), forced, Arg::Buffer(8), Arg::Buffer(7), count, n], "blocks.0.router"),
+        ],
+        io: Io {
+            n_tokens: 0,
+            use_forced: 1,
+            tokens: 3,
+            positions: 4,
+            sequences: 5,
+            logits: 6,
+            gates: vec![
+                Gate::Constant(true),
+                Gate::Routed { mask: 7, forced: 8, count: 2 },
+                Gate::Constant(false),
+            ],
+        },
+    }
+}
+
+/// The model for the CPU.
+pub(crate) fn bundle() -> Bundle {
+    let table: Vec<u8> = (0..4).flat_map(logits_of).flat_map(f32::to_ne_bytes).collect();
+    let program = Program {
+        target: Target::Cpu,
+        dtype: DType::F32,
+        layout: layout(),
+        constants: vec![Constant { name: "table".into(), dtype: DType::F32, rows: 4, cols: 4, offset: 0 }],
+        constant_bytes: 64,
+        entries: vec![
+            entry("table_4", 4, Extent::Counted { count: 3, at_most: 100 }, 1),
+            entry("odd_set", 6, Extent::Counted { count: 5, at_most: 100 }, 0),
+            entry("stray", 1, Extent::Fixed(1), 0),
+        ],
+    };
+    let entries = [("table_4", 0), ("odd_set", 0x2c), ("stray", 0x6d)];
+    let entries = entries.map(|(name, offset)| HostEntry { name: name.into(), offset }).to_vec();
+    let table_of = HostTable { arch: HostArch::X86_64, level: HostLevel::Baseline, entries };
+    let image = HostImage { code: CODE.to_vec(), table: table_of };
+    Bundle { program, constants: table, code: BundleCode::Host(vec![image]) }
+}
+
+/// The bundle as an artefact.
+pub(crate) fn artifact(bundle: Bundle) -> Vec<u8> {
+    let mut writer = Writer::new(Manifest {
+        model: "tiny".into(),
+        compiler: "0.1.0".into(),
+        llvm: None,
+        ptxas: None,
+        flags: Vec::new(),
+        spec_hash: ContentHash::of(b""),
+        weights_hash: ContentHash::of(b""),
+        targets: vec![bundle.program.target.to_string()],
+        promises: Promises { device_resident: true, causal: true },
+    });
+    bundle.write(&mut writer).unwrap();
+    writer.to_bytes().unwrap()
+}
