@@ -1,5 +1,12 @@
 //! skipc: spec frontend, pipeline and command line.
 
+pub mod backends;
+pub mod cli;
+pub mod constants;
 pub mod diagnostic;
+pub mod ladder;
 pub mod lower;
+pub mod pipeline;
+pub mod reference;
 pub mod spec;
+pub mod trace;

@@ -1,2 +1,35 @@
 //! The `skipc` command.
-fn main() {}
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use skipc::cli::{self, Cli, Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli::run(&cli) {
+        Ok(output) => match std::io::stdout().lock().write_all(output.as_bytes()) {
+            // A reader that has seen enough, such as `head`, is no error.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                eprintln!("skipc: standard output: {error}");
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        },
+        Err(failure) => report(&failure, cli.json),
+    }
+}
+
+fn report(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        match serde_json::to_string_pretty(&failure.diagnostics) {
+            Ok(text) => println!("{text}"),
+            Err(error) => eprintln!("skipc: {error}"),
+        }
+    } else {
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        eprint!("{}", failure.diagnostics.render(100, colours));
+    }
+    ExitCode::from(failure.exit as u8)
+}

@@ -76,15 +76,23 @@ pub struct Constants<'a> {
 
 impl<N: Number> interp::Weights<N> for Constants<'_> {
     fn weight(&self, name: &str) -> Option<Vec<N>> {
-        let constant = self.program.constants.iter().find(|constant| constant.name == Name::from(name).0.as_ref())?;
+        let constant =
+            self.program.constants.iter().find(|constant| constant.name == Name::from(name).0.as_ref())?;
         let start = usize::try_from(constant.offset).ok()?;
         let bytes = self.bytes.get(start..start.checked_add(usize::try_from(constant.bytes()).ok()?)?)?;
         let number = |value: f32| N::from_f64(f64::from(value));
         match constant.dtype {
-            DType::F32 => Some(bytes.as_chunks().0.iter().map(|word| number(f32::from_le_bytes(*word))).collect()),
-            DType::Bf16 => {
-                Some(bytes.as_chunks().0.iter().map(|half| number(half::bf16::from_le_bytes(*half).to_f32())).collect())
+            DType::F32 => {
+                Some(bytes.as_chunks().0.iter().map(|word| number(f32::from_le_bytes(*word))).collect())
             }
+            DType::Bf16 => Some(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|half| number(half::bf16::from_le_bytes(*half).to_f32()))
+                    .collect(),
+            ),
             DType::U32 | DType::U8 => None,
         }
     }

@@ -234,6 +234,20 @@ pub struct Capacity {
     pub overflow: Overflow,
 }
 
+impl Model {
+    /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
+    pub fn is_causal(&self) -> bool {
+        let skips = self.blocks.iter().flat_map(|block| {
+            block.skip.iter().chain(block.layers.iter().filter_map(|layer| layer.skip.as_ref()))
+        });
+        let looks_ahead = |skip: &Skip| {
+            let by_score = skip.capacity().is_some_and(|capacity| capacity.overflow == Overflow::Score);
+            skip.router == Router::TopK || (by_score && skip.router.is_hard())
+        };
+        !skips.into_iter().any(looks_ahead)
+    }
+}
+
 impl Skip {
     /// What a skip is if only its router is named.
     pub fn of(router: Router) -> Skip {

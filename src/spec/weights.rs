@@ -12,6 +12,7 @@ use std::path::Path;
 use half::{bf16, f16};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use skipc_artifact::section::ContentHash;
 
 use super::limits;
 use super::model::Model;
@@ -83,6 +84,21 @@ impl Weights {
         let weights = Weights { tensors, data };
         weights.check_finite(name)?;
         Ok(weights)
+    }
+
+    /// A hash of names, types, shapes and elements of all tensors, whatever their order in the file.
+    pub fn content_hash(&self) -> ContentHash {
+        let mut text = String::new();
+        for (name, place) in &self.tensors {
+            let bytes = self.data.get(place.bytes.clone()).unwrap_or_default();
+            text.push_str(&format!(
+                "{name:?} {:?} {:?} {}\n",
+                place.dtype,
+                place.shape,
+                ContentHash::of(bytes)
+            ));
+        }
+        ContentHash::of(text.as_bytes())
     }
 
     /// The tensor of a name; every tensor of [`tensors`] is there.

@@ -1,0 +1,162 @@
+//! `skipc compile`: spec and weights to an artefact.
+
+use std::fmt::Write;
+
+use serde_json::json;
+use skipc_artifact::manifest::{Manifest, Promises};
+use skipc_artifact::section::{ContentHash, SectionKind};
+use skipc_artifact::target::{DType, Target};
+use skipc_artifact::writer::Writer;
+
+use super::{CompileArgs, Exit, Failure, artifact_failure, to_json};
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::{self, Compiled, Request};
+use crate::spec::model::Model;
+use crate::spec::weights::Weights;
+use crate::trace::Trace;
+use crate::{backends, spec};
+
+pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
+    let request = request(args)?;
+    let model = spec::load(&args.spec)?;
+    let weights = Weights::open(&args.weights, &model)?;
+    let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
+        .map_err(|error| Failure::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
+    let compiled = pipeline::compile(&model, &weights, &request, &mut trace)?;
+    let mut out = String::new();
+    if args.emit.is_some() {
+        out = trace.emitted().map_err(|stages| no_stage(stages))?;
+    }
+    let Some(path) = &args.output else { return Ok(out) };
+    let sizes = sizes(&compiled);
+    let bytes = pack(&model, &weights, &request, compiled)?;
+    skipc_artifact::replace::file(path, |file| file.write_all(&bytes))
+        .map_err(|error| artifact_failure(path, &error))?;
+    if json {
+        let times: Vec<_> = trace
+            .times()
+            .iter()
+            .map(|(what, time)| json!({"stage": what, "seconds": time.as_secs_f64()}))
+            .collect();
+        return to_json(&json!({"output": path, "bytes": bytes.len(), "targets": sizes, "stages": times}));
+    }
+    if args.emit.is_none() {
+        let _ = writeln!(out, "{} ({} KiB)", path.display(), bytes.len() / 1024);
+        for size in &sizes {
+            let _ = writeln!(out, "  {size}");
+        }
+    }
+    if args.timing {
+        for (what, time) in trace.times() {
+            let _ = writeln!(out, "  {:>8.1} ms  {what}", time.as_secs_f64() * 1e3);
+        }
+    }
+    Ok(out)
+}
+
+fn request(args: &CompileArgs) -> Result<Request, Failure> {
+    let usage = |message: String, help: &str| {
+        Failure::new(Exit::Usage, Diagnostic::new("usage::compile", message).help(help))
+    };
+    let (mut cpu, mut cuda) = (DType::F32, DType::Bf16);
+    for choice in &args.dtype {
+        let dtype = match choice.split_once('=') {
+            Some((kind @ ("cpu" | "cuda"), "f32")) => (kind, DType::F32),
+            Some((kind @ ("cpu" | "cuda"), "bf16")) => (kind, DType::Bf16),
+            _ => {
+                return Err(usage(
+                    format!("--dtype: `{choice}`"),
+                    "write `cpu=f32`, `cuda=bf16` or `cuda=f32`",
+                ));
+            }
+        };
+        *(if dtype.0 == "cpu" { &mut cpu } else { &mut cuda }) = dtype.1;
+    }
+    let mut targets: Vec<(Target, DType)> = Vec::new();
+    for text in &args.target {
+        let target: Target =
+            text.parse().map_err(|error| usage(format!("--target: {error}"), "see `skipc targets`"))?;
+        let dtype = if target == Target::Cpu { cpu } else { cuda };
+        if !targets.iter().any(|(known, _)| *known == target) {
+            targets.push((target, dtype));
+        }
+    }
+    if args.max_tokens == Some(0) {
+        return Err(usage("--max-tokens: 0".to_owned(), "a step has at least one token"));
+    }
+    Ok(Request {
+        targets,
+        max_tokens: args.max_tokens,
+        passes: args.passes.clone(),
+        verify_each: args.verify_each,
+        fuel: args.fuel,
+    })
+}
+
+/// The bytes of the artefact: what it is made from, every form of the model, and code for each target.
+fn pack(model: &Model, weights: &Weights, request: &Request, compiled: Compiled) -> Result<Vec<u8>, Failure> {
+    let spec = model.to_string();
+    let mut flags: Vec<String> =
+        request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
+    flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
+    flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
+    flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));
+    let has_cuda = request.targets.iter().any(|(target, _)| *target != Target::Cpu);
+    let mut writer = Writer::new(Manifest {
+        model: model.name.clone(),
+        compiler: env!("CARGO_PKG_VERSION").to_owned(),
+        llvm: backends::llvm_version().filter(|_| has_cuda),
+        ptxas: backends::ptxas_version().filter(|_| has_cuda),
+        flags,
+        spec_hash: ContentHash::of(spec.as_bytes()),
+        weights_hash: weights.content_hash(),
+        targets: request.targets.iter().map(|(target, _)| target.to_string()).collect(),
+        // A layout has no step that waits for the host, so every program is resident.
+        promises: Promises { device_resident: true, causal: model.is_causal() },
+    });
+    let mut sections = vec![
+        ("spec.toml".to_owned(), SectionKind::Spec, spec),
+        ("ir/lowered.sir".to_owned(), SectionKind::Ir, compiled.lowered.to_string()),
+        ("ir/legal.sir".to_owned(), SectionKind::Ir, compiled.legal.graph().to_string()),
+    ];
+    for (dtype, plan) in &compiled.plans {
+        let json = serde_json::to_string_pretty(plan).map_err(|error| {
+            Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+        })?;
+        sections.push((format!("plan/{dtype}.json"), SectionKind::Plan, json));
+    }
+    let failed = |error: &skipc_artifact::Error| {
+        Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+    };
+    for (name, kind, text) in sections {
+        writer.section(name, kind, text.into_bytes()).map_err(|error| failed(&error))?;
+    }
+    for bundle in compiled.bundles {
+        bundle.write(&mut writer).map_err(|error| failed(&error))?;
+    }
+    writer.to_bytes().map_err(|error| failed(&error))
+}
+
+/// One line a target: kernels, steps, memory.
+fn sizes(compiled: &Compiled) -> Vec<String> {
+    let bundles = compiled.bundles.iter();
+    bundles
+        .map(|bundle| {
+            let program = &bundle.program;
+            format!(
+                "{}: {} kernels, {} steps, {} KiB constants, {} bytes a token ({})",
+                program.target,
+                program.entries.len(),
+                program.layout.steps.len(),
+                program.constant_bytes / 1024,
+                program.layout.row_bytes,
+                program.dtype,
+            )
+        })
+        .collect()
+}
+
+fn no_stage(stages: &[String]) -> Failure {
+    let help = format!("this compile has the stages {}", stages.join(", "));
+    Failure::new(Exit::Usage, Diagnostic::new("usage::emit", "--emit: there is no such stage").help(help))
+}

@@ -1,0 +1,46 @@
+//! How a command fails: diagnostics and an exit code.
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
+/// Exit codes. Usage errors (2) are clap's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something that the user gave is wrong.
+    User = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// Two forms of a model differ.
+    Mismatch = 3,
+    /// The target cannot do this, or this build or machine has no such target.
+    Unsupported = 5,
+    /// A fault of skipc.
+    Internal = 70,
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the process returns.
+    pub exit: Exit,
+    /// What the user reads.
+    pub diagnostics: Diagnostics,
+}
+
+impl Failure {
+    /// A failure with one finding.
+    pub fn new(exit: Exit, diagnostic: Diagnostic) -> Failure {
+        Failure { exit, diagnostics: diagnostic.into() }
+    }
+
+    /// A file that cannot be read or written.
+    pub fn io(path: &std::path::Path, error: &std::io::Error) -> Failure {
+        Failure::new(Exit::User, Diagnostic::new("io::file", format!("{}: {error}", path.display())))
+    }
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Failure {
+        Failure { exit: Exit::User, diagnostics }
+    }
+}

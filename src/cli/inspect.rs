@@ -1,0 +1,162 @@
+//! `skipc inspect`: what is in an artefact.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Entry, Launch, Program};
+use skipc_artifact::reader::Artifact;
+use skipc_artifact::target::Target;
+
+use super::{Exit, Failure, InspectArgs, artifact_failure, open_artifact, shares, to_json};
+use crate::diagnostic::Diagnostic;
+
+pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
+    let artifact = open_artifact(&args.artifact)?;
+    match args.section.as_deref() {
+        Some("") => return Ok(section_table(&artifact)),
+        Some(name) => return section(&artifact, &args.artifact, name),
+        None => {}
+    }
+    let targets = bundle::targets(&artifact);
+    let programs: Vec<Program> = targets
+        .iter()
+        .map(|target| bundle::read_program(&artifact, target))
+        .collect::<Result<_, _>>()
+        .map_err(|error| artifact_failure(&args.artifact, &error))?;
+    let shares = args.tokens.as_deref().map(|tokens| shares::of_run(&args.artifact, tokens)).transpose()?;
+    if json {
+        return to_json(&json!({
+            "manifest": artifact.manifest(),
+            "sections": artifact.sections(),
+            "programs": programs.iter().map(summary).collect::<Vec<Value>>(),
+            "routing": shares,
+        }));
+    }
+    let manifest = artifact.manifest();
+    let mut out = String::new();
+    let _ = writeln!(out, "{} (skipc {})", manifest.model, manifest.compiler);
+    for (tool, version) in [("LLVM", &manifest.llvm), ("ptxas", &manifest.ptxas)] {
+        if let Some(version) = version {
+            let _ = writeln!(out, "{tool} {version}");
+        }
+    }
+    let _ = writeln!(out, "spec    {}\nweights {}", manifest.spec_hash, manifest.weights_hash);
+    for program in &programs {
+        let _ = write!(out, "\n{}", program_text(program));
+    }
+    let _ = write!(out, "\n{}", section_table(&artifact));
+    if let Some(shares) = shares {
+        let _ = write!(out, "\n{}", shares.text());
+    }
+    Ok(out)
+}
+
+/// One section as it is; binary ones only as their size.
+fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<String, Failure> {
+    let Some(entry) = artifact.sections().iter().find(|section| section.name == name) else {
+        let names: Vec<&str> = artifact.sections().iter().map(|section| section.name.as_str()).collect();
+        let message = format!("{} has no section `{name}`", path.display());
+        let help = format!("it has {}", names.join(", "));
+        return Err(Failure::new(Exit::User, Diagnostic::new("artifact::missing", message).help(help)));
+    };
+    let bytes = artifact.section(name, entry.kind).map_err(|error| artifact_failure(path, &error))?;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Ok(format!("{} bytes of {:?}, not text\n", bytes.len(), entry.kind)),
+    }
+}
+
+fn summary(program: &Program) -> Value {
+    json!({
+        "target": program.target,
+        "dtype": program.dtype,
+        "max_tokens": program.layout.max_tokens,
+        "bytes_per_token": program.layout.row_bytes,
+        "fixed_bytes": program.layout.fixed_bytes,
+        "constant_bytes": program.constant_bytes,
+        "kernels": program.entries.iter().enumerate().map(|(idx, entry)| json!({
+            "symbol": entry.symbol,
+            "runs": n_runs(program, idx),
+            "launch": entry.launch,
+        })).collect::<Vec<Value>>(),
+        "steps": program.layout.steps.len(),
+        "buffers": program.layout.buffers,
+    })
+}
+
+fn n_runs(program: &Program, kernel: usize) -> usize {
+    program.layout.steps.iter().filter(|step| step.kernel as usize == kernel).count()
+}
+
+fn program_text(program: &Program) -> String {
+    let layout = &program.layout;
+    let mut out = format!(
+        "{} {}: {} kernels in {} steps, up to {} tokens a step, no host wait inside a step\n",
+        program.target,
+        program.dtype,
+        program.entries.len(),
+        layout.steps.len(),
+        layout.max_tokens,
+    );
+    let unshared: u64 = layout.buffers.iter().map(|buffer| buffer.bytes(64) / 64).sum();
+    let _ = writeln!(
+        out,
+        "memory: {} bytes a token ({unshared} without reuse), {} KiB fixed, {} KiB constants",
+        layout.row_bytes,
+        layout.fixed_bytes / 1024,
+        program.constant_bytes / 1024,
+    );
+    let mut table = new_table(&["kernel", "runs", "tile", "blocks", "threads", "registers", "shared"]);
+    if program.target == Target::Cpu {
+        table = new_table(&["kernel", "runs", "tile", "scratch"]);
+    }
+    for (idx, entry) in program.entries.iter().enumerate() {
+        table.add_row(kernel_row(entry, n_runs(program, idx)));
+    }
+    let _ = writeln!(out, "{table}");
+    out
+}
+
+fn kernel_row(entry: &Entry, runs: usize) -> Vec<String> {
+    let tile = |rows: u32| if rows == 0 { "all rows".to_owned() } else { format!("{rows} rows") };
+    let mut row = vec![entry.symbol.clone(), runs.to_string()];
+    match &entry.launch {
+        Launch::Host { tile_rows, scratch_bytes } => {
+            row.extend([tile(*tile_rows), format!("{scratch_bytes} B")])
+        }
+        Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, registers, static_shared_bytes } => row
+            .extend([
+                tile(*tile_rows),
+                format!("× {grid_y}"),
+                threads.to_string(),
+                registers.to_string(),
+                format!("{} B", shared_bytes + static_shared_bytes),
+            ]),
+    }
+    row
+}
+
+fn section_table(artifact: &Artifact<Vec<u8>>) -> String {
+    let mut table = new_table(&["section", "bytes", "blake3"]);
+    for section in artifact.sections() {
+        let hash = section.blake3.to_string();
+        table.add_row([section.name.clone(), section.length.to_string(), hash[..16].to_owned()]);
+    }
+    format!("{table}\n")
+}
+
+/// A table without lines, numbers to the right.
+pub(super) fn new_table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header);
+    for idx in 1..header.len() {
+        if let Some(column) = table.column_mut(idx) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,73 @@
+//! `skipc targets`, `skipc passes`, `skipc ops`: what there is.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+use skipc_ir::ops::TABLE;
+
+use super::inspect::new_table;
+use super::{Failure, to_json};
+use crate::backends;
+
+pub(super) fn targets(json: bool) -> Result<String, Failure> {
+    let targets = backends::targets();
+    if json {
+        return to_json(&targets);
+    }
+    let mut table = new_table(&["target", "devices", "precision", "checked", "in this build"]);
+    for target in targets {
+        let built = if target.built { "yes" } else { "no" };
+        table.add_row([
+            target.name,
+            target.devices,
+            target.dtypes.join(", "),
+            target.tier.to_owned(),
+            built.to_owned(),
+        ]);
+    }
+    Ok(format!("{table}\n"))
+}
+
+pub(super) fn passes(json: bool) -> Result<String, Failure> {
+    let default = skipc_passes::default_pipeline();
+    if json {
+        let passes: Vec<Value> = skipc_passes::TABLE
+            .iter()
+            .map(|pass| json!({"name": pass.name, "doc": pass.doc.trim()}))
+            .collect();
+        return to_json(&json!({"passes": passes, "default": default}));
+    }
+    let mut out = String::new();
+    for pass in skipc_passes::TABLE {
+        let _ = writeln!(out, "{}", pass.name);
+        pass.doc.trim().lines().for_each(|line| {
+            let _ = writeln!(out, "    {}", line.trim());
+        });
+    }
+    let _ = writeln!(out, "default: {}", default.join(","));
+    Ok(out)
+}
+
+pub(super) fn ops(json: bool) -> Result<String, Failure> {
+    if json {
+        let ops: Vec<Value> = TABLE
+            .iter()
+            .map(|op| {
+                let attrs: Vec<Value> =
+                    op.attrs.iter().map(|(name, kind)| json!({"name": name, "kind": kind})).collect();
+                json!({"name": op.name, "operands": op.operands, "attributes": attrs, "doc": op.doc.trim()})
+            })
+            .collect();
+        return to_json(&ops);
+    }
+    let mut out = String::new();
+    for op in TABLE {
+        let attrs: Vec<String> = op.attrs.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
+        let attrs = if attrs.is_empty() { String::new() } else { format!(" {{{}}}", attrs.join(", ")) };
+        let _ = writeln!(out, "{} ({}){attrs}", op.name, op.operands.join(", "));
+        op.doc.trim().lines().for_each(|line| {
+            let _ = writeln!(out, "    {}", line.trim());
+        });
+    }
+    Ok(out)
+}

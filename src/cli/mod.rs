@@ -1,0 +1,193 @@
+//! The command line: arguments, and one file per command.
+
+mod check;
+mod compile;
+mod doctor;
+mod failure;
+mod inspect;
+mod list;
+mod run;
+mod shares;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use skipc_artifact::reader::Artifact;
+
+use crate::diagnostic::Diagnostic;
+
+pub use failure::{Exit, Failure};
+
+/// Compiles models whose tokens decide, layer by layer, whether the layer runs.
+#[derive(Debug, Parser)]
+#[command(name = "skipc", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Print results and errors as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Parse, resolve and type a model spec; print the resolved model.
+    Check(CheckArgs),
+    /// Compile a model into one artefact with code for every target.
+    Compile(CompileArgs),
+    /// Run an artefact: score tokens, or continue a text.
+    Run(skipc_runtime::command::RunArgs),
+    /// Show what is in an artefact: IR by phase, kernels, buffers, skipping.
+    Inspect(InspectArgs),
+    /// Check that every form of the model in an artefact gives the same results.
+    Verify(VerifyArgs),
+    /// Say what this machine has of what skipc can use.
+    Doctor,
+    /// List the targets and what each can do.
+    Targets,
+    /// List the passes, in the order in which they run.
+    Passes,
+    /// List the ops of the IR.
+    Ops,
+}
+
+/// Arguments of `skipc check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Model spec (TOML).
+    pub spec: PathBuf,
+
+    /// Weights (safetensors) to check against the spec.
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+}
+
+/// Arguments of `skipc compile`.
+#[derive(Debug, Args)]
+pub struct CompileArgs {
+    /// Model spec (TOML).
+    pub spec: PathBuf,
+
+    /// Weights (safetensors).
+    #[arg(long)]
+    pub weights: PathBuf,
+
+    /// Where to write the artefact.
+    #[arg(short, long, value_name = "M.skp", required_unless_present = "emit")]
+    pub output: Option<PathBuf>,
+
+    /// Targets: `cpu`, `cuda:sm_80`, `cuda:sm_90a`, …
+    #[arg(long, value_delimiter = ',', default_value = "cpu")]
+    pub target: Vec<String>,
+
+    /// Precision of the layers, for each kind of target.
+    #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
+    pub dtype: Vec<String>,
+
+    /// Largest number of tokens of one step, all sequences together [default: the model's max_positions].
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+
+    /// Print one stage on standard output: `model`, `graph`, `legal`, `plan`, `clif`, `mlir`, `llvm` or `ptx`.
+    #[arg(long, value_name = "STAGE")]
+    pub emit: Option<String>,
+
+    /// Write every stage to this folder, as numbered files.
+    #[arg(long, value_name = "DIR")]
+    pub dump_to: Option<PathBuf>,
+
+    /// Passes to run instead of the default list, in order; see `skipc passes`.
+    #[arg(long, value_delimiter = ',', value_name = "P,…")]
+    pub passes: Option<Vec<String>>,
+
+    /// Verify the graph after every pass.
+    #[arg(long)]
+    pub verify_each: bool,
+
+    /// Stop the passes after this many edits, to find a bad one by halving.
+    #[arg(long, value_name = "N")]
+    pub fuel: Option<u64>,
+
+    /// Print how long each stage took.
+    #[arg(long)]
+    pub timing: bool,
+}
+
+/// Arguments of `skipc inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Artefact.
+    pub artifact: PathBuf,
+
+    /// Print one section as it is, such as `ir/legal.sir`; without a name, list them.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    pub section: Option<String>,
+
+    /// Also run these tokens on the host and show the executed share of every layer: int .npy, [tokens] or
+    /// [batch, tokens].
+    #[arg(long, value_name = "T.npy")]
+    pub tokens: Option<PathBuf>,
+}
+
+/// Arguments of `skipc verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Artefact.
+    pub artifact: PathBuf,
+
+    /// Token ids to run instead of drawn ones: int .npy, [tokens] or [batch, tokens].
+    #[arg(long, value_name = "T.npy")]
+    pub tokens: Option<PathBuf>,
+
+    /// Threads of the host [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Runs a command and returns what it prints on standard output.
+///
+/// # Errors
+/// What the user reads instead, with the exit code.
+pub fn run(cli: &Cli) -> Result<String, Failure> {
+    match &cli.command {
+        Command::Check(args) => check::run(args, cli.json),
+        Command::Compile(args) => compile::run(args, cli.json),
+        Command::Run(args) => run::run(args, cli.json),
+        Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Verify(args) => verify::run(args, cli.json),
+        Command::Doctor => doctor::run(cli.json),
+        Command::Targets => list::targets(cli.json),
+        Command::Passes => list::passes(cli.json),
+        Command::Ops => list::ops(cli.json),
+    }
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::new(Exit::Internal, Diagnostic::new("json::write", error.to_string())))?;
+    Ok(text + "\n")
+}
+
+fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| Failure::io(path, &error))?;
+    Artifact::parse(bytes).map_err(|error| artifact_failure(path, &error))
+}
+
+fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
+    Failure::new(Exit::User, Diagnostic::new(error.code(), format!("{}: {error}", path.display())))
+}
+
+fn runtime_failure(error: &skipc_runtime::Error) -> Failure {
+    let exit = match error.exit_code() {
+        2 => Exit::Usage,
+        5 => Exit::Unsupported,
+        70 => Exit::Internal,
+        _ => Exit::User,
+    };
+    Failure::new(exit, Diagnostic::new(error.code(), error.to_string()))
+}

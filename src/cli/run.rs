@@ -1,0 +1,23 @@
+//! `skipc run`: what `skipc-run` does, and what each router skipped.
+
+use skipc_runtime::command::{self, RunArgs};
+
+use super::{Failure, open_artifact, runtime_failure, shares, to_json};
+
+pub(super) fn run(args: &RunArgs, json: bool) -> Result<String, Failure> {
+    let args = RunArgs { json: json || args.json, ..args.clone() };
+    // Text goes out as it is generated; a summary in JSON is printed once, below.
+    let (mut stdout, mut kept) = (std::io::stdout().lock(), Vec::new());
+    let out: &mut dyn std::io::Write = if args.json { &mut kept } else { &mut stdout };
+    let gates = command::run(&args, out).map_err(|error| runtime_failure(&error))?;
+    let gates: Vec<Vec<bool>> =
+        gates.iter().map(|gate| gate.iter().map(|gate| *gate != 0).collect()).collect();
+    let model = shares::model_of(&open_artifact(&args.model)?, &args.model)?;
+    let shares = shares::Shares::new(&model, &gates);
+    if args.json {
+        let printed = String::from_utf8_lossy(&kept).into_owned();
+        let summary = serde_json::from_str(&printed).unwrap_or(serde_json::Value::String(printed));
+        return to_json(&serde_json::json!({"run": summary, "routing": shares}));
+    }
+    Ok(if gates.is_empty() { String::new() } else { format!("\n{}", shares.text()) })
+}

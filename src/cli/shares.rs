@@ -1,0 +1,128 @@
+//! How much of a model ran: the executed share of every router.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use skipc_artifact::reader::Artifact;
+use skipc_artifact::section::SectionKind;
+
+use skipc_runtime::command::{self, DeviceArg, RunArgs};
+
+use super::{Exit, Failure, open_artifact, runtime_failure};
+use crate::diagnostic::Diagnostic;
+use crate::spec;
+use crate::spec::model::{Model, Skip};
+
+/// One router's share.
+#[derive(Debug, Serialize)]
+struct Share {
+    /// What it decides about, such as `blocks.3` or `blocks.3.layers.1`.
+    scope: String,
+    /// Kind of router.
+    router: String,
+    /// Wanted share.
+    density: f64,
+    /// Tokens that executed.
+    executed: u64,
+    /// Tokens that it decided about.
+    tokens: u64,
+}
+
+/// Shares of all routers of a model, in model order.
+#[derive(Debug, Serialize)]
+pub(super) struct Shares {
+    routers: Vec<Share>,
+    /// Blocks without any router run for every token.
+    dense_blocks: usize,
+    blocks: usize,
+}
+
+impl Shares {
+    /// Shares of a run with these decisions, `[n]` for each router.
+    pub(super) fn new(model: &Model, gates: &[Vec<bool>]) -> Shares {
+        let share = |(scope, skip): (String, &Skip), gate: &Vec<bool>| Share {
+            scope,
+            router: format!("{:?}", skip.router).to_lowercase(),
+            density: skip.density,
+            executed: gate.iter().filter(|executes| **executes).count() as u64,
+            tokens: gate.len() as u64,
+        };
+        let routers = scopes(model).into_iter().zip(gates).map(|(scope, gate)| share(scope, gate)).collect();
+        let is_dense = |block: &&spec::model::Block| {
+            block.skip.is_none() && block.layers.iter().all(|layer| layer.skip.is_none())
+        };
+        let dense_blocks = model.blocks.iter().filter(is_dense).count();
+        Shares { routers, dense_blocks, blocks: model.blocks.len() }
+    }
+
+    /// A line with a bar for each router.
+    pub(super) fn text(&self) -> String {
+        const BAR: usize = 40;
+        let mut out = String::new();
+        let width = self.routers.iter().map(|share| share.scope.len()).max().unwrap_or(0);
+        for share in &self.routers {
+            let rate = share.executed as f64 / share.tokens.max(1) as f64;
+            let filled = (rate * BAR as f64).round() as usize;
+            let _ = writeln!(
+                out,
+                "{:width$}  {:5.1} %  {}{}  {} of {} tokens ({}, density {})",
+                share.scope,
+                rate * 100.0,
+                "█".repeat(filled),
+                "·".repeat(BAR - filled.min(BAR)),
+                share.executed,
+                share.tokens,
+                share.router,
+                share.density,
+            );
+        }
+        let _ = writeln!(out, "{} of {} blocks run for every token", self.dense_blocks, self.blocks);
+        out
+    }
+}
+
+/// What each router decides about, with its settings, in model order.
+fn scopes(model: &Model) -> Vec<(String, &Skip)> {
+    let mut scopes = Vec::new();
+    for (idx, block) in model.blocks.iter().enumerate() {
+        scopes.extend(block.skip.as_ref().map(|skip| (format!("blocks.{idx}"), skip)));
+        for (layer_idx, layer) in block.layers.iter().enumerate() {
+            scopes.extend(layer.skip.as_ref().map(|skip| (format!("blocks.{idx}.layers.{layer_idx}"), skip)));
+        }
+    }
+    scopes
+}
+
+/// Shares of a run of these tokens on the host.
+pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Failure> {
+    let args = RunArgs {
+        model: path.to_owned(),
+        tokens: Some(tokens.to_owned()),
+        lengths: None,
+        prompt: None,
+        max_new_tokens: None,
+        logits: None,
+        routing_out: None,
+        routing: None,
+        device: DeviceArg::Cpu,
+        threads: None,
+        checked: false,
+        json: false,
+    };
+    let gates = command::run(&args, &mut std::io::sink()).map_err(|error| runtime_failure(&error))?;
+    let gates: Vec<Vec<bool>> =
+        gates.iter().map(|gate| gate.iter().map(|gate| *gate != 0).collect()).collect();
+    Ok(Shares::new(&model_of(&open_artifact(path)?, path)?, &gates))
+}
+
+/// The resolved model that an artefact was compiled from.
+pub(super) fn model_of<B: AsRef<[u8]>>(artifact: &Artifact<B>, path: &Path) -> Result<Model, Failure> {
+    let bytes = artifact
+        .section("spec.toml", SectionKind::Spec)
+        .map_err(|error| super::artifact_failure(path, &error))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        Failure::new(Exit::User, Diagnostic::new("artifact::spec", format!("{}: {error}", path.display())))
+    })?;
+    Ok(spec::model(&path.display().to_string(), text)?)
+}

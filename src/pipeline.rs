@@ -1,0 +1,221 @@
+//! The walk from spec and weights to an artefact: the stages in order.
+
+use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::image::{HostImage, HostLevel};
+use skipc_artifact::object_image;
+use skipc_artifact::program::{Entry, Program};
+use skipc_artifact::target::{DType, Target};
+use skipc_ir::{Graph, Legal};
+use skipc_plan::Plan;
+use skipc_plan::codegen::{Code, CodegenError, Image};
+
+use crate::cli::{Exit, Failure};
+use crate::diagnostic::Diagnostic;
+use crate::lower::{LowerError, lower};
+use crate::spec::model::Model;
+use crate::spec::weights::Weights;
+use crate::trace::Trace;
+use crate::{backends, constants};
+
+/// What the user wants compiled.
+pub struct Request {
+    /// Targets, each with the precision of its layers, in the order of the command line.
+    pub targets: Vec<(Target, DType)>,
+    /// Largest number of tokens of a step; by default the model's longest sequence.
+    pub max_tokens: Option<u32>,
+    /// Passes instead of the default list.
+    pub passes: Option<Vec<String>>,
+    /// Verify after every pass.
+    pub verify_each: bool,
+    /// Stop the passes after this many edits.
+    pub fuel: Option<u64>,
+}
+
+/// What a compile makes.
+pub struct Compiled {
+    /// The graph that kernels were planned from.
+    pub legal: Legal,
+    /// The graph before the passes.
+    pub lowered: Graph,
+    /// The plan for each precision in use.
+    pub plans: Vec<(DType, Plan)>,
+    /// Program, constants and code for each target, in the order of the request.
+    pub bundles: Vec<Bundle>,
+}
+
+/// Compiles a model for all targets of the request.
+///
+/// # Errors
+/// What is wrong with the request or the model, or a fault of the compiler, each with its exit code.
+pub fn compile(
+    model: &Model,
+    weights: &Weights,
+    request: &Request,
+    trace: &mut Trace,
+) -> Result<Compiled, Failure> {
+    trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
+    let lowered = lower_model(model, trace)?;
+    let legal = run_passes(lowered.clone(), request, trace)?;
+    let mut plans: Vec<(DType, Plan)> = Vec::new();
+    let mut bundles = Vec::new();
+    for (target, dtype) in &request.targets {
+        if !plans.iter().any(|(planned, _)| planned == dtype) {
+            plans.push((*dtype, plan(&legal, model, *dtype, request, trace)?));
+        }
+        for (_, plan) in plans.iter().filter(|(planned, _)| planned == dtype) {
+            bundles.push(generate(plan, target, *dtype, weights, trace)?);
+        }
+    }
+    trace.end();
+    Ok(Compiled { legal, lowered, plans, bundles })
+}
+
+/// Types a model without compiling it: its graph before the passes.
+///
+/// # Errors
+/// If it asks for something that is not implemented.
+pub fn check(model: &Model) -> Result<Graph, Failure> {
+    lower_model(model, &mut Trace::silent())
+}
+
+fn lower_model(model: &Model, trace: &mut Trace) -> Result<Graph, Failure> {
+    trace.begin("lower");
+    let graph = lower(model).map_err(|error| match &error {
+        LowerError::Unsupported { .. } => {
+            Failure::new(Exit::Unsupported, Diagnostic::new("lower::unsupported", error.to_string()))
+        }
+        LowerError::Type { .. } => internal("lower::type", &error),
+    })?;
+    trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
+    Ok(graph)
+}
+
+fn run_passes(graph: Graph, request: &Request, trace: &mut Trace) -> Result<Legal, Failure> {
+    trace.begin("passes");
+    let names = request.passes.clone().unwrap_or_else(skipc_passes::default_pipeline);
+    let options = skipc_passes::Options { verify_each: request.verify_each, fuel: request.fuel };
+    let mut dumps = Vec::new();
+    let ran = skipc_passes::run(graph, &names, &options, &mut |pass, graph| {
+        dumps.push((pass.to_owned(), graph.to_string()))
+    });
+    for (pass, text) in dumps {
+        trace.stage(&pass, &pass, "sir", || text).map_err(dump_error)?;
+    }
+    let graph = ran.map_err(|error| match error {
+        skipc_passes::Error::UnknownPass { .. } => Failure::new(
+            Exit::User,
+            Diagnostic::new("passes::unknown", error.to_string()).help("see `skipc passes`"),
+        ),
+        _ => internal("passes::broken", &error),
+    })?;
+    let legal = skipc_ir::legalize(graph).map_err(|errors| {
+        let mut diagnostics = crate::diagnostic::Diagnostics::default();
+        errors
+            .iter()
+            .for_each(|error| diagnostics.push(Diagnostic::new("legal::refused", error.to_string())));
+        Failure { exit: Exit::Unsupported, diagnostics }
+    })?;
+    trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
+    Ok(legal)
+}
+
+fn plan(
+    legal: &Legal,
+    model: &Model,
+    dtype: DType,
+    request: &Request,
+    trace: &mut Trace,
+) -> Result<Plan, Failure> {
+    trace.begin(&format!("plan {dtype}"));
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let options = skipc_plan::Options {
+        dtype,
+        max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
+        max_positions: size(model.max_positions),
+        vocab_size: size(model.vocab_size),
+    };
+    let plan = skipc_plan::build(legal, &options).map_err(|error| {
+        Failure::new(Exit::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
+    })?;
+    skipc_plan::verify(&plan).map_err(|errors| internal("plan::broken", &errors[0]))?;
+    trace
+        .stage("plan", &format!("plan-{dtype}"), "txt", || {
+            serde_json::to_string_pretty(&plan).unwrap_or_default()
+        })
+        .map_err(dump_error)?;
+    Ok(plan)
+}
+
+fn generate(
+    plan: &Plan,
+    target: &Target,
+    dtype: DType,
+    weights: &Weights,
+    trace: &mut Trace,
+) -> Result<Bundle, Failure> {
+    trace.begin(&format!("generate {target}"));
+    let backend = backends::for_target(target)?;
+    let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+    let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
+    for (stage, text) in &code.stages {
+        trace.stage(stage, &format!("{stage}-{target}"), stage, || text.clone()).map_err(dump_error)?;
+    }
+    let entries = plan.kernels.iter().zip(&code.launches).map(|((symbol, kernel), launch)| Entry {
+        symbol: symbol.clone(),
+        n_params: kernel.params.len() as u32,
+        extent: kernel.extent,
+        launch: launch.clone(),
+    });
+    let constants = constants::lay_out(&plan.constants, weights)
+        .map_err(|name| internal("constants::size", &format!("constant `{name}`")))?;
+    let program = Program {
+        target: target.clone(),
+        dtype,
+        layout: plan.layout.clone(),
+        constants: plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
+        constant_bytes: constants.len() as u64,
+        entries: entries.collect(),
+    };
+    Ok(Bundle { program, constants, code: link(code)? })
+}
+
+fn link(code: Code) -> Result<BundleCode, Failure> {
+    let mut host: Vec<HostImage> = Vec::new();
+    let (mut ptx, mut cubin) = (None, None);
+    for image in code.images {
+        match image {
+            Image::HostObject(object) => {
+                let image = object_image::link(&object, HostLevel::Baseline);
+                host.push(image.map_err(|error| internal("link::object", &error))?);
+            }
+            Image::Ptx(text) => ptx = Some(text),
+            Image::Cubin(bytes) => cubin = Some(bytes),
+        }
+    }
+    match ptx {
+        Some(ptx) => Ok(BundleCode::Cuda { ptx, cubin }),
+        None if !host.is_empty() => Ok(BundleCode::Host(host)),
+        None => Err(internal("link::nothing", &"the backend made no code")),
+    }
+}
+
+fn codegen_failure(error: &CodegenError) -> Failure {
+    match error {
+        CodegenError::Unsupported { .. } => {
+            Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string()))
+        }
+        CodegenError::Tool { .. } => {
+            Failure::new(Exit::Unsupported, Diagnostic::new("target::tool", error.to_string()))
+        }
+        CodegenError::Internal { .. } => internal("codegen::internal", error),
+    }
+}
+
+fn internal(code: &'static str, error: &dyn std::fmt::Display) -> Failure {
+    let help = "this is a fault of skipc, not of your input: please report it with the spec";
+    Failure::new(Exit::Internal, Diagnostic::new(code, error.to_string()).help(help))
+}
+
+fn dump_error(error: std::io::Error) -> Failure {
+    Failure::new(Exit::User, Diagnostic::new("io::dump", format!("--dump-to: {error}")))
+}
