@@ -30,3 +30,10 @@ pub use module::{Module, Ptx};
 pub use ptxas::Ptxas;
 pub use resources::KernelResources;
 pub use target::{CudaTarget, Feature};
+
+/// The version of LLVM that generates code, such as `22.1.8`.
+#[must_use]
+pub fn version() -> String {
+    let (major, minor, patch) = inkwell::support::get_llvm_version();
+    format!("{major}.{minor}.{patch}")
+}

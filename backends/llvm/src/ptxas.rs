@@ -56,6 +56,18 @@ impl Ptxas {
         &self.program
     }
 
+    /// Its version, such as `13.0.88`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the program cannot be run, [`Error::Report`] if what it prints names no version.
+    pub fn version(&self) -> Result<String, Error> {
+        let io = |source| Error::Io { program: self.program.clone(), source };
+        let output = Command::new(&self.program).arg("--version").output().map_err(io)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.split_whitespace().find_map(|word| word.strip_prefix('V'));
+        version.map(str::to_owned).ok_or(Error::Report { line: text })
+    }
+
     /// Assembles for the target that the text was generated for.
     ///
     /// # Errors

@@ -61,6 +61,19 @@ impl CudaTarget {
         })
     }
 
+    /// Devices with this architecture, for people.
+    #[must_use]
+    pub fn devices(self) -> &'static str {
+        match self {
+            Self::Sm80 => "A100",
+            Self::Sm86 => "RTX 30, A10, A40",
+            Self::Sm89 => "RTX 40, L4, L40",
+            Self::Sm90a => "H100, H200",
+            Self::Sm100a => "B100, B200",
+            Self::Sm120a => "RTX 50",
+        }
+    }
+
     /// The name as ptxas and LLVM write it.
     #[must_use]
     pub fn name(self) -> &'static str {
