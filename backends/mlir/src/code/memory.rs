@@ -85,6 +85,12 @@ impl Code {
         self.stmt("nvvm.cp.async.commit.group");
     }
 
+    /// Waits until all of this thread's copies are done, in a group or not.
+    pub(crate) fn copy_wait_all(&self) {
+        self.copy_commit();
+        self.copy_wait(0);
+    }
+
     /// Waits until at most `left` groups of this thread's copies are under way.
     pub(crate) fn copy_wait(&self, left: u32) {
         self.stmt(format_args!("nvvm.cp.async.wait.group {left}"));

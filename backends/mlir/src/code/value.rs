@@ -289,6 +289,12 @@ impl<'c> Int<'c> {
         self.code.op(format_args!("llvm.intr.smax({self}, {right}) : (i32, i32) -> i32"))
     }
 
+    /// Is it below, both taken without sign?
+    pub(crate) fn below(self, right: impl Operand<'c, I32>) -> Bool<'c> {
+        let right = right.val(self.code);
+        self.code.op(format_args!("llvm.icmp \"ult\" {self}, {right} : i32"))
+    }
+
     /// Number of bits that are set.
     pub(crate) fn count_ones(self) -> Int<'c> {
         self.code.op(format_args!("llvm.intr.ctpop({self}) : (i32) -> i32"))

@@ -182,7 +182,7 @@ fn rowwise_kernels() {
     for (dtype, cols) in [(F32, 128), (Bf16, 2048), (Bf16, 100), (F32, 7)] {
         for kernel in rowwise(dtype, cols) {
             let text = ptx(&kernel);
-            if dtype == Bf16 && cols % 4 == 0 {
+            if dtype == Bf16 && cols % 16 == 0 {
                 assert!(text.contains("ld.global.v2.b32"), "loads are not whole groups:\n{text}");
             }
         }
@@ -280,5 +280,55 @@ fn compactions() {
     ] {
         let text = ptx(&kernel);
         assert_eq!(text.matches("vote.sync.ballot").count(), 4);
+    }
+}
+
+fn attention(dtype: DType, heads: u32, kv_heads: u32, width: u32) -> Kernel {
+    let indices = ["q_pos", "q_seq", "k_pos", "k_seq"].map(|name| read(name, U32, 1));
+    let params = [
+        vec![read("count", U32, 1), read("rows", U32, 1), read("n", U32, 1)],
+        indices.to_vec(),
+        vec![
+            read("q", dtype, heads * width),
+            read("k", dtype, kv_heads * width),
+            read("v", dtype, 2 * kv_heads * width),
+            param("out", dtype, heads * width, Access::Write),
+        ],
+    ];
+    Kernel {
+        params: params.concat(),
+        extent: counted(0),
+        body: Body::Attention(Attention {
+            heads,
+            kv_heads,
+            width,
+            q: dense(7),
+            q_pos: listed(3, 1),
+            q_seq: listed(4, 1),
+            kv_extent: counted(2),
+            k: dense(8),
+            v: View { col: kv_heads * width, ..dense(9) },
+            k_pos: dense(5),
+            k_seq: dense(6),
+            out: Slot(10),
+        }),
+    }
+}
+
+#[test]
+fn tensor_core_attention() {
+    for (heads, kv_heads, width) in [(4, 2, 32), (16, 4, 128), (3, 1, 20), (2, 2, 256)] {
+        let text = ptx(&attention(Bf16, heads, kv_heads, width));
+        for instruction in ["mma.sync", "cp.async", "ldmatrix", ".trans", "ex2.approx.ftz.f32"] {
+            assert!(text.contains(instruction), "no {instruction}");
+        }
+    }
+}
+
+#[test]
+fn multiply_add_attention() {
+    for (heads, kv_heads, width) in [(4, 2, 32), (16, 4, 128), (3, 1, 7), (2, 2, 256)] {
+        let text = ptx(&attention(F32, heads, kv_heads, width));
+        assert!(text.contains("fma.rn.f32") && !text.contains("approx") && !text.contains("mma.sync"));
     }
 }

@@ -1,0 +1,93 @@
+//! Tiles of rows of one head, from global to shared memory.
+
+use skipc_plan::kernel::{Kernel, Param, View};
+
+use super::super::place;
+use crate::code::{Code, I8, Int, SPtr};
+use crate::error::Error;
+
+/// How rows of one head lie in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// Rows.
+    pub(super) rows: u32,
+    /// Bytes from row to row.
+    pub(super) pitch: u32,
+    /// Bytes of a row that are filled: the columns of the head, then zeros.
+    pub(super) filled: u32,
+    /// Threads that copy.
+    pub(super) threads: u32,
+}
+
+/// A head of an operand.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'k, 'c> {
+    pub(super) param: &'k Param,
+    pub(super) view: View,
+    /// Columns.
+    pub(super) width: u32,
+    /// Index of the head.
+    pub(super) index: Int<'c>,
+}
+
+impl Tile {
+    pub(super) fn bytes(self) -> u32 {
+        self.rows * self.pitch
+    }
+
+    /// Begins to copy rows `from .. from + rows` of a head; rows from `end` on become zeros. There is
+    /// at least one row before `end`, and `from` is one.
+    pub(super) fn copy<'c>(
+        self,
+        code: &'c Code,
+        head: Head<'_, 'c>,
+        to: SPtr<'c>,
+        (from, end): (Int<'c>, Int<'c>),
+    ) {
+        let element = head.param.dtype.size();
+        let piece = piece(head.param, head.view, head.width);
+        let pieces = self.filled / piece;
+        let total = self.rows * pieces;
+        for pass in 0..total.div_ceil(self.threads) {
+            let number = code.thread() + pass * self.threads;
+            let copy = || {
+                let (row, byte) = (number / pieces, number % pieces * piece);
+                let wanted = from + row;
+                let present = wanted.lt(end) & byte.lt(head.width * element);
+                // What is not present is not read, but its address has to be one.
+                let start = place::row_start(code, head.param, head.view, present.select(wanted, from));
+                let col = head.index * head.width + present.select(byte / element, 0u32);
+                let source = place::along(start, head.param.dtype, col);
+                to.at::<I8>(row * self.pitch + byte).copy_async(source, piece, present);
+            };
+            if (pass + 1) * self.threads <= total {
+                copy();
+            } else {
+                code.when(number.lt(total), copy);
+            }
+        }
+    }
+}
+
+/// Checks that rows of a head can be copied: their start is a multiple of 4 bytes.
+pub(super) fn require_copies(kernel: &Kernel, views: [View; 3], width: u32) -> Result<(), Error> {
+    for view in views {
+        let param = place::param(kernel, view.slot)?;
+        if piece(param, view, width) < 4 {
+            let what = format!("heads of {width} columns of {} in `{}`; make them even", param.dtype, param.name);
+            return Err(Error::Unsupported { what });
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that one copy moves: the most of 16 that divides all row starts.
+fn piece(param: &Param, view: View, width: u32) -> u32 {
+    let mut piece = 16;
+    for elements in [param.cols, view.col, width] {
+        while !(u64::from(elements) * u64::from(param.dtype.size())).is_multiple_of(piece) {
+            piece /= 2;
+        }
+    }
+    piece as u32
+}
