@@ -1,0 +1,252 @@
+//! Attention, one query row and head after the other: scores of all keys in sight, their softmax, the mix of values.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Attention, Rows, View};
+
+use crate::emit::{Columns, Emitter, Lanes};
+use crate::error::Fault;
+use crate::memory::Row;
+use crate::rowwise::dot_products;
+
+/// Keys whose scores are taken at once, so that a query element is loaded once for all of them.
+const KEYS_AT_ONCE: i64 = 4;
+
+/// Vectors of a value row that are mixed at once: half of the 16 vector registers hold their sums.
+const VECTORS_AT_ONCE: u32 = 8;
+
+/// Bytes of scratch memory that a call needs: a score for each key.
+pub(crate) fn scratch_bytes(attention: &Attention) -> u64 {
+    let keys = match attention.kv_extent {
+        Extent::Fixed(rows) => rows,
+        Extent::Counted { at_most, .. } => at_most,
+    };
+    (u64::from(keys) * 4).next_multiple_of(64)
+}
+
+/// Emits the work on one query row.
+pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(), Fault> {
+    let (first, end) = keys_in_sight(e, attention, row)?;
+    let group = attention.heads.checked_div(attention.kv_heads).unwrap_or(0);
+    let width = i64::from(attention.width);
+    let (zero, kv_heads, group_end) =
+        (e.int(0), e.int(i64::from(attention.kv_heads)), e.int(i64::from(group)));
+    let (q, out) = (e.row(attention.q, row)?, e.dense_row(attention.out, row)?);
+    e.for_each(zero, kv_heads, 1, |e, kv_head| {
+        let kv_col = e.ins().imul_imm_s(kv_head, width);
+        let keys = head_rows(e, attention.k, kv_col, first)?;
+        let values = head_rows(e, attention.v, kv_col, first)?;
+        e.for_each(zero, group_end, 1, |e, member| {
+            let head = e.ins().imul_imm_s(kv_head, i64::from(group));
+            let head = e.ins().iadd(head, member);
+            let col = e.ins().imul_imm_s(head, width);
+            let count = e.ins().isub(end, first);
+            let head = Head {
+                width: attention.width,
+                q: from_column(e, q, col),
+                keys,
+                values,
+                count,
+                out: from_column(e, out, col),
+            };
+            let largest = head.scores(e)?;
+            let total = head.softmax(e, largest)?;
+            head.mix(e, total)
+        })
+    })
+}
+
+/// Rows of one head of a key or value matrix.
+#[derive(Clone, Copy)]
+struct HeadRows {
+    /// The first.
+    first: Row,
+    /// Bytes from row to row.
+    stride: i64,
+}
+
+impl HeadRows {
+    fn row(self, e: &mut Emitter<'_>, idx: Value) -> Row {
+        let offset = e.ins().imul_imm_s(idx, self.stride);
+        Row { address: e.ins().iadd(self.first.address, offset), ..self.first }
+    }
+}
+
+fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Result<HeadRows, Fault> {
+    if view.rows != Rows::Dense {
+        return Err(Fault::Malformed("keys and values of attention are dense".to_owned()));
+    }
+    let param = e.param(view.slot)?;
+    let stride = i64::from(param.cols) * i64::from(param.dtype.size());
+    let row = e.row(view, first)?;
+    Ok(HeadRows { first: from_column(e, row, col), stride })
+}
+
+fn from_column(e: &mut Emitter<'_>, row: Row, col: Value) -> Row {
+    Row { address: e.element(row.address, col, row.dtype.size()), ..row }
+}
+
+/// The range of keys of the query's sequence at or before its position.
+fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(Value, Value), Fault> {
+    let n_keys = e.extent(attention.kv_extent)?;
+    let position = e.load_index(attention.q_pos, row)?;
+    let sequence = e.load_index(attention.q_seq, row)?;
+    let start = e.ins().ishl_imm_u(sequence, 32);
+    let query = e.ins().bor(start, position);
+    let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, start)?;
+    let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, query)?;
+    Ok((first, end))
+}
+
+/// The first key row whose (sequence, position) does not compare so with `place`; keys are in that order.
+fn first_key(
+    e: &mut Emitter<'_>,
+    attention: &Attention,
+    n_keys: Value,
+    comparison: IntCC,
+    place: Value,
+) -> Result<Value, Fault> {
+    let zero = e.int(0);
+    let found = e.repeat_while(
+        &[zero, n_keys],
+        |_, range| range[1],
+        |e, range| {
+            let (first, count) = (range[0], range[1]);
+            let half = e.ins().ushr_imm_u(count, 1);
+            let middle = e.ins().iadd(first, half);
+            let sequence = e.load_index(attention.k_seq, middle)?;
+            let sequence = e.ins().ishl_imm_u(sequence, 32);
+            let position = e.load_index(attention.k_pos, middle)?;
+            let key = e.ins().bor(sequence, position);
+            let is_before = e.ins().icmp(comparison, key, place);
+            let after = e.ins().iadd_imm_s(middle, 1);
+            let rest = e.ins().isub(count, half);
+            let rest = e.ins().iadd_imm_s(rest, -1);
+            Ok(vec![e.ins().select(is_before, after, first), e.ins().select(is_before, rest, half)])
+        },
+    )?;
+    Ok(found[0])
+}
+
+/// One head of one query row, and the keys and values that it sees.
+struct Head {
+    width: u32,
+    q: Row,
+    keys: HeadRows,
+    values: HeadRows,
+    count: Value,
+    out: Row,
+}
+
+impl Head {
+    /// Writes `q · k / √width` for each key; gives the largest.
+    fn scores(&self, e: &mut Emitter<'_>) -> Result<Value, Fault> {
+        let lowest = e.real(f32::NEG_INFINITY, Lanes::One);
+        let (zero, split) = (e.int(0), e.ins().band_imm_s(self.count, -KEYS_AT_ONCE));
+        let largest = e.fold(zero, split, KEYS_AT_ONCE, &[lowest], |e, first, largest| {
+            self.scores_of(e, first, KEYS_AT_ONCE, largest[0])
+        })?;
+        let largest =
+            e.fold(split, self.count, 1, &largest, |e, key, largest| self.scores_of(e, key, 1, largest[0]))?;
+        Ok(largest[0])
+    }
+
+    fn scores_of(
+        &self,
+        e: &mut Emitter<'_>,
+        first: Value,
+        n_keys: i64,
+        mut largest: Value,
+    ) -> Result<Vec<Value>, Fault> {
+        let keys: Vec<(Value, Row)> = (0..n_keys)
+            .map(|offset| {
+                let key = e.ins().iadd_imm_s(first, offset);
+                (key, self.keys.row(e, key))
+            })
+            .collect();
+        let rows: Vec<Row> = keys.iter().map(|(_, row)| *row).collect();
+        let columns = e.columns(self.width);
+        let products = dot_products(e, columns, self.q, &rows)?;
+        let scale = e.real((1.0 / f64::from(self.width).sqrt()) as f32, Lanes::One);
+        let scores = scores_row(e);
+        for ((key, _), product) in keys.iter().zip(products) {
+            let score = e.ins().fmul(product, scale);
+            e.store(scores, *key, score, Lanes::One);
+            largest = e.at_least(score, largest, Lanes::One);
+        }
+        Ok(vec![largest])
+    }
+
+    /// Turns scores into their exponentials over the largest; gives their sum, or 1 if there is no key.
+    fn softmax(&self, e: &mut Emitter<'_>, largest: Value) -> Result<Value, Fault> {
+        let scores = scores_row(e);
+        let columns = Columns { count: self.count, whole: false };
+        let total = e.sum_columns(columns, 1, |e, key, lanes| {
+            let score = e.load(scores, key, lanes);
+            let largest = e.splat(largest, lanes);
+            let below = e.ins().fsub(score, largest);
+            let weight = e.exp(below, lanes);
+            e.store(scores, key, weight, lanes);
+            Ok(vec![weight])
+        })?;
+        let one = e.real(1.0, Lanes::One);
+        let is_blind = e.ins().icmp_imm_u(IntCC::Equal, self.count, 0);
+        Ok(e.ins().select(is_blind, one, total[0]))
+    }
+
+    /// Writes the values' sum by weight over the weights' sum.
+    fn mix(&self, e: &mut Emitter<'_>, total: Value) -> Result<(), Fault> {
+        let group = VECTORS_AT_ONCE * 4;
+        let grouped = self.width / group * group;
+        let (zero, end) = (e.int(0), e.int(i64::from(grouped)));
+        e.for_each(zero, end, i64::from(group), |e, col| {
+            self.mix_columns(e, total, col, VECTORS_AT_ONCE, Lanes::Four)
+        })?;
+        let vectors = (self.width - grouped) / 4;
+        self.mix_columns(e, total, end, vectors, Lanes::Four)?;
+        let col = e.int(i64::from(grouped + vectors * 4));
+        self.mix_columns(e, total, col, self.width % 4, Lanes::One)
+    }
+
+    fn mix_columns(
+        &self,
+        e: &mut Emitter<'_>,
+        total: Value,
+        first: Value,
+        n: u32,
+        lanes: Lanes,
+    ) -> Result<(), Fault> {
+        if n == 0 {
+            return Ok(());
+        }
+        let cols: Vec<Value> =
+            (0..i64::from(n)).map(|idx| e.ins().iadd_imm_s(first, idx * lanes.count())).collect();
+        let (weights, zero) = (scores_row(e), e.int(0));
+        let nothing = vec![e.real(0.0, lanes); cols.len()];
+        let sums = e.fold(zero, self.count, 1, &nothing, |e, key, sums| {
+            let weight = e.load(weights, key, Lanes::One);
+            let weight = e.splat(weight, lanes);
+            let row = self.values.row(e, key);
+            let mut next = Vec::with_capacity(sums.len());
+            for (sum, col) in sums.iter().zip(&cols) {
+                let value = e.load(row, *col, lanes);
+                let share = e.ins().fmul(weight, value);
+                next.push(e.ins().fadd(*sum, share));
+            }
+            Ok(next)
+        })?;
+        let total = e.splat(total, lanes);
+        for (sum, col) in sums.into_iter().zip(cols) {
+            let mean = e.ins().fdiv(sum, total);
+            e.store(self.out, col, mean, lanes);
+        }
+        Ok(())
+    }
+}
+
+/// The scores, and later the weights, of the keys in sight.
+fn scores_row(e: &Emitter<'_>) -> Row {
+    Row { address: e.scratch, dtype: DType::F32 }
+}

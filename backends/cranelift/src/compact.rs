@@ -1,0 +1,94 @@
+//! Scores to a token set.
+
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::types::{I8, I64};
+use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Compact, Select};
+
+use crate::emit::{Emitter, Lanes};
+use crate::error::Fault;
+use crate::memory::PLAIN;
+
+/// Emits the whole kernel: one pass over the rows in order.
+pub(crate) fn emit(e: &mut Emitter<'_>, compact: &Compact, n_rows: Value) -> Result<(), Fault> {
+    let use_forced = e.pointer(compact.use_forced, DType::U32)?;
+    let use_forced = e.load_flag(use_forced, DType::U32);
+    let forced = e.pointer(compact.forced, DType::U8)?;
+    let rows = e.pointer(compact.rows, DType::U32)?;
+    let mask = e.pointer(compact.mask, DType::U8)?;
+    let (zero, one) = (e.int(0), e.int(1));
+    let count = e.fold(zero, n_rows, 1, &[zero], |e, row, counts| {
+        let [replay, select, decided] = [(); 3].map(|()| e.builder.create_block());
+        let executes = e.builder.append_block_param(decided, I8);
+        e.ins().brif(use_forced, replay, &[], select, &[]);
+        e.builder.seal_block(replay);
+        e.builder.seal_block(select);
+
+        e.builder.switch_to_block(replay);
+        let address = e.element(forced, row, 1);
+        let flag = e.load_flag(address, DType::U8);
+        let flag = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+        e.ins().jump(decided, &[BlockArg::Value(flag)]);
+
+        e.builder.switch_to_block(select);
+        let flag = decide(e, &compact.select, row)?;
+        e.ins().jump(decided, &[BlockArg::Value(flag)]);
+        e.builder.seal_block(decided);
+
+        e.builder.switch_to_block(decided);
+        let address = e.element(mask, row, 1);
+        e.ins().store(PLAIN, executes, address, 0);
+        let count = counts[0];
+        e.when(executes, |e| {
+            e.store_index(rows, count, row);
+            Ok(())
+        })?;
+        let more = e.ins().iadd(count, one);
+        Ok(vec![e.ins().select(executes, more, count)])
+    })?;
+    let address = e.pointer(compact.count, DType::U32)?;
+    e.store_index(address, zero, count[0]);
+    Ok(())
+}
+
+/// 1 if the row is in the set, else 0.
+fn decide(e: &mut Emitter<'_>, select: &Select, row: Value) -> Result<Value, Fault> {
+    match select {
+        Select::AtLeast { scores, threshold } => {
+            let (scores, zero) = (e.row(*scores, row)?, e.int(0));
+            let score = e.load(scores, zero, Lanes::One);
+            let threshold = e.real(threshold.0 as f32, Lanes::One);
+            Ok(e.ins().fcmp(FloatCC::GreaterThanOrEqual, score, threshold))
+        }
+        Select::Random { positions, sequences, seed, block, limit } => {
+            let position = e.load_index(*positions, row)?;
+            let sequence = e.load_index(*sequences, row)?;
+            let place = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(*block) << 48).wrapping_add(GOLDEN);
+            let score = random_score(e, place, sequence, position);
+            let limit = e.int(*limit as i64);
+            Ok(e.ins().icmp(IntCC::UnsignedLessThan, score, limit))
+        }
+    }
+}
+
+/// The step of SplitMix64.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// `skipc_ir::random_score`; `place` is the part of its state that is known now.
+fn random_score(e: &mut Emitter<'_>, place: u64, sequence: Value, position: Value) -> Value {
+    let place = e.int(place as i64);
+    let sequence = e.ins().ishl_imm_u(sequence, 32);
+    let mut z = e.ins().iadd(place, sequence);
+    z = e.ins().iadd(z, position);
+    for (shift, factor) in [(30, 0xBF58_476D_1CE4_E5B9_u64), (27, 0x94D0_49BB_1331_11EB)] {
+        let shifted = e.ins().ushr_imm_u(z, shift);
+        z = e.ins().bxor(z, shifted);
+        let factor = e.int(factor as i64);
+        z = e.ins().imul(z, factor);
+    }
+    let shifted = e.ins().ushr_imm_u(z, 31);
+    z = e.ins().bxor(z, shifted);
+    debug_assert_eq!(e.builder.func.dfg.value_type(z), I64);
+    e.ins().ushr_imm_u(z, 32)
+}

@@ -1,0 +1,118 @@
+//! A kernel's function: the ABI around its body.
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
+use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use skipc_artifact::program::Launch;
+use skipc_plan::kernel::{Attention, Body, Kernel};
+
+use crate::emit::Emitter;
+use crate::error::Fault;
+use crate::{attention, compact, gemm, rowwise};
+
+/// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
+/// several threads. Calls of several tiles make larger products, see [`crate::gemm`].
+const GEMM_TILE: u32 = 64;
+
+/// Rows of a tile of attention, where a row costs as much as hundreds elsewhere.
+const ATTENTION_TILE: u32 = 16;
+
+/// Rows of a tile of row-wise work.
+const ROWWISE_TILE: u32 = 64;
+
+/// `kernel` of [`skipc_artifact::abi`].
+pub(crate) fn signature(call_conv: CallConv) -> Signature {
+    let params = [I64, I64, I32, I32, I64];
+    Signature { params: params.map(AbiParam::new).into(), returns: Vec::new(), call_conv }
+}
+
+/// [`skipc_artifact::abi::GemmF32`].
+fn gemm_signature(call_conv: CallConv) -> Signature {
+    Signature { params: vec![AbiParam::new(I64); 9], returns: Vec::new(), call_conv }
+}
+
+/// How the kernel is started.
+pub(crate) fn launch(kernel: &Kernel) -> Result<Launch, Fault> {
+    let (tile_rows, scratch_bytes) = match &kernel.body {
+        Body::Gemm(gemm) => (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?),
+        Body::Attention(attention) => (ATTENTION_TILE, attention::scratch_bytes(attention)),
+        Body::Rowwise(_) => (ROWWISE_TILE, 0),
+        Body::Compact(_) => (0, 0),
+    };
+    Ok(Launch::Host { tile_rows, scratch_bytes })
+}
+
+/// Fills the context's function with the kernel's code.
+pub(crate) fn build(
+    ctx: &mut Context,
+    builder_ctx: &mut FunctionBuilderContext,
+    config: TargetFrontendConfig,
+    symbol: &str,
+    kernel: &Kernel,
+) -> Result<(), Fault> {
+    let call_conv = config.default_call_conv;
+    ctx.func.signature = signature(call_conv);
+    ctx.func.name = UserFuncName::testcase(symbol);
+    let mut builder = FunctionBuilder::new(&mut ctx.func, builder_ctx);
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    builder.seal_block(entry);
+    let gemm_signature = builder.import_signature(gemm_signature(call_conv));
+    let &[table, helpers, begin, end, scratch] = builder.block_params(entry) else {
+        return Err(Fault::Malformed("the entry block lacks the kernel ABI's parameters".to_owned()));
+    };
+    // Nobody writes to the table of pointers while the kernel runs.
+    let constant = MemFlagsData::trusted().with_readonly();
+    let args = (0..kernel.params.len())
+        .map(|idx| builder.ins().load(I64, constant, table, idx as i32 * 8))
+        .collect();
+    let tiles = (builder.ins().uextend(I64, begin), builder.ins().uextend(I64, end));
+    let mut e = Emitter { builder, kernel, args, helpers, gemm_signature, tiles, scratch };
+    body(&mut e)?;
+    e.ins().return_(&[]);
+    e.builder.finalize(config);
+    Ok(())
+}
+
+fn body(e: &mut Emitter<'_>) -> Result<(), Fault> {
+    let kernel = e.kernel;
+    match &kernel.body {
+        Body::Gemm(gemm) => {
+            let rows = rows(e, GEMM_TILE)?;
+            gemm::emit(e, gemm, GEMM_TILE, rows)
+        }
+        Body::Attention(attention) => {
+            check_heads(attention)?;
+            let (begin, end) = rows(e, ATTENTION_TILE)?;
+            e.for_each(begin, end, 1, |e, row| attention::emit_row(e, attention, row))
+        }
+        Body::Rowwise(rowwise) => {
+            let (begin, end) = rows(e, ROWWISE_TILE)?;
+            e.for_each(begin, end, 1, |e, row| rowwise::emit_row(e, rowwise, row))
+        }
+        Body::Compact(compact) => {
+            let n_rows = e.extent(kernel.extent)?;
+            compact::emit(e, compact, n_rows)
+        }
+    }
+}
+
+/// The rows of the call's tiles that lie in the extent.
+fn rows(e: &mut Emitter<'_>, tile_rows: u32) -> Result<(Value, Value), Fault> {
+    let (begin, end) = e.tiles;
+    let begin = e.ins().imul_imm_s(begin, i64::from(tile_rows));
+    let end = e.ins().imul_imm_s(end, i64::from(tile_rows));
+    let limit = e.extent(e.kernel.extent)?;
+    Ok((begin, e.ins().umin(end, limit)))
+}
+
+fn check_heads(attention: &Attention) -> Result<(), Fault> {
+    let Attention { heads, kv_heads, .. } = *attention;
+    if kv_heads == 0 || heads % kv_heads != 0 {
+        return Err(Fault::Malformed(format!("{kv_heads} key heads do not divide {heads} query heads")));
+    }
+    Ok(())
+}

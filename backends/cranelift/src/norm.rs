@@ -1,0 +1,78 @@
+//! Norms over the columns of a row.
+
+use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_plan::kernel::{NormKind, Slot, View};
+use skipc_plan::pointwise::Real;
+
+use crate::emit::{Emitter, Lanes};
+use crate::error::Fault;
+
+/// A norm without its kernel.
+pub(crate) struct Norm {
+    pub(crate) kind: NormKind,
+    pub(crate) eps: Real,
+    pub(crate) cols: u32,
+    pub(crate) x: View,
+    pub(crate) gain: Slot,
+    pub(crate) out: Slot,
+}
+
+impl Norm {
+    pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
+        let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
+        let gain = e.only_row(self.gain)?;
+        let columns = e.columns(self.cols);
+        let (mean, bias) = match self.kind {
+            NormKind::Rms => (None, None),
+            NormKind::Layer { bias } => {
+                let sum = e.sum_columns(columns, 1, |e, col, lanes| Ok(vec![e.load(x, col, lanes)]))?;
+                (Some(self.mean(e, sum[0])), Some(e.only_row(bias)?))
+            }
+        };
+        let squares = e.sum_columns(columns, 1, |e, col, lanes| {
+            let value = e.load(x, col, lanes);
+            let value = centre(e, value, mean, lanes);
+            Ok(vec![e.ins().fmul(value, value)])
+        })?;
+        let scale = self.scale(e, squares[0]);
+        e.for_columns(columns, |e, col, lanes| {
+            let value = e.load(x, col, lanes);
+            let value = centre(e, value, mean, lanes);
+            let scale = e.splat(scale, lanes);
+            let value = e.ins().fmul(value, scale);
+            let gain = e.load(gain, col, lanes);
+            let mut value = e.ins().fmul(value, gain);
+            if let Some(bias) = bias {
+                let bias = e.load(bias, col, lanes);
+                value = e.ins().fadd(value, bias);
+            }
+            e.store(out, col, value, lanes);
+            Ok(())
+        })
+    }
+
+    fn mean(&self, e: &mut Emitter<'_>, sum: Value) -> Value {
+        let cols = e.real(self.cols as f32, Lanes::One);
+        e.ins().fdiv(sum, cols)
+    }
+
+    /// `1 / √(mean + eps)`.
+    fn scale(&self, e: &mut Emitter<'_>, squares: Value) -> Value {
+        let mean = self.mean(e, squares);
+        let eps = e.real(self.eps.0 as f32, Lanes::One);
+        let sum = e.ins().fadd(mean, eps);
+        let root = e.ins().sqrt(sum);
+        let one = e.real(1.0, Lanes::One);
+        e.ins().fdiv(one, root)
+    }
+}
+
+fn centre(e: &mut Emitter<'_>, value: Value, mean: Option<Value>, lanes: Lanes) -> Value {
+    match mean {
+        None => value,
+        Some(mean) => {
+            let mean = e.splat(mean, lanes);
+            e.ins().fsub(value, mean)
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Work in which a row of the result depends on one row of each operand.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_plan::kernel::{Rowwise, Slot, View};
+
+use crate::emit::{Columns, Emitter, Lanes};
+use crate::error::Fault;
+use crate::memory::Row;
+use crate::norm::Norm;
+use crate::pointwise;
+
+/// Emits the work on one row.
+pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Result<(), Fault> {
+    match *rowwise {
+        Rowwise::Map { cols, ref program } => pointwise::map(e, cols, program, row),
+        Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+            Norm { kind, eps, cols, x, gain, out }.emit(e, row)
+        }
+        Rowwise::Embed { cols, ids, n_ids, table, out } => {
+            Embed { cols, ids, n_ids, table, out }.emit(e, row)
+        }
+        Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+            Rope { heads, width, x, positions, cos, sin, out }.emit(e, row)
+        }
+        Rowwise::Dot { k, n, x, weight, out } => Dot { k, n, x, weight, out }.emit(e, row),
+    }
+}
+
+struct Embed {
+    cols: u32,
+    ids: View,
+    n_ids: u32,
+    table: Slot,
+    out: Slot,
+}
+
+impl Embed {
+    fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
+        let id = e.load_index(self.ids, row)?;
+        let out = e.dense_row(self.out, row)?;
+        let known = e.ins().icmp_imm_u(IntCC::UnsignedLessThan, id, i64::from(self.n_ids));
+        e.branch(
+            known,
+            |e| {
+                let entry = e.dense_row(self.table, id)?;
+                e.copy_row(entry, out, self.cols)
+            },
+            |e| {
+                let columns = e.columns(self.cols);
+                e.for_columns(columns, |e, col, lanes| {
+                    let zero = e.real(0.0, lanes);
+                    e.store(out, col, zero, lanes);
+                    Ok(())
+                })
+            },
+        )
+    }
+}
+
+struct Rope {
+    heads: u32,
+    width: u32,
+    x: View,
+    positions: View,
+    cos: Slot,
+    sin: Slot,
+    out: Slot,
+}
+
+impl Rope {
+    fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
+        let position = e.load_index(self.positions, row)?;
+        let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
+        let (cos, sin) = (e.dense_row(self.cos, position)?, e.dense_row(self.sin, position)?);
+        let columns = e.columns(self.width / 2);
+        let (zero, heads) = (e.int(0), e.int(i64::from(self.heads)));
+        e.for_each(zero, heads, 1, |e, head| {
+            let first = e.ins().imul_imm_s(head, i64::from(self.width));
+            let second = e.ins().iadd(first, columns.count);
+            e.for_columns(columns, |e, col, lanes| {
+                let (left, right) = (e.ins().iadd(first, col), e.ins().iadd(second, col));
+                let (a, b) = (e.load(x, left, lanes), e.load(x, right, lanes));
+                let (cos, sin) = (e.load(cos, col, lanes), e.load(sin, col, lanes));
+                let (a_cos, b_sin) = (e.ins().fmul(a, cos), e.ins().fmul(b, sin));
+                let (b_cos, a_sin) = (e.ins().fmul(b, cos), e.ins().fmul(a, sin));
+                let (new_left, new_right) = (e.ins().fsub(a_cos, b_sin), e.ins().fadd(b_cos, a_sin));
+                e.store(out, left, new_left, lanes);
+                e.store(out, right, new_right, lanes);
+                Ok(())
+            })
+        })
+    }
+}
+
+struct Dot {
+    k: u32,
+    n: u32,
+    x: View,
+    weight: Slot,
+    out: Slot,
+}
+
+impl Dot {
+    fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
+        let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
+        let columns = e.columns(self.k);
+        let mut weights = Vec::new();
+        for col in 0..self.n {
+            let col = e.int(i64::from(col));
+            weights.push(e.dense_row(self.weight, col)?);
+        }
+        let sums = dot_products(e, columns, x, &weights)?;
+        for (col, sum) in sums.into_iter().enumerate() {
+            let col = e.int(col as i64);
+            e.store(out, col, sum, Lanes::One);
+        }
+        Ok(())
+    }
+}
+
+/// The products of one row with several, in one pass.
+pub(crate) fn dot_products(
+    e: &mut Emitter<'_>,
+    columns: Columns,
+    x: Row,
+    others: &[Row],
+) -> Result<Vec<Value>, Fault> {
+    e.sum_columns(columns, others.len(), |e, col, lanes| {
+        let value = e.load(x, col, lanes);
+        let mut products = Vec::with_capacity(others.len());
+        for other in others {
+            let other = e.load(*other, col, lanes);
+            products.push(e.ins().fmul(value, other));
+        }
+        Ok(products)
+    })
+}
