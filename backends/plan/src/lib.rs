@@ -35,6 +35,7 @@ mod lower;
 mod order;
 pub mod plan;
 pub mod pointwise;
+mod print;
 mod uses;
 pub mod verify;
 

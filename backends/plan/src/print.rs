@@ -1,0 +1,259 @@
+//! Plans for people: kernels with parameters and bodies, steps by name, buffers with sizes and lifetimes. Read plans
+//! back from their JSON form, not from this.
+
+use std::fmt::{self, Display, Formatter};
+
+use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
+
+use crate::kernel::{Access, Attention, Body, Compact, Gemm, Kernel, NormKind, Rows, Rowwise, Select, Slot, View};
+use crate::plan::Plan;
+use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let layout = &self.layout;
+        writeln!(
+            f,
+            "plan {}: {} kernels, {} steps, {} buffers, {} constants",
+            self.dtype,
+            self.kernels.len(),
+            layout.steps.len(),
+            layout.buffers.len(),
+            self.constants.len()
+        )?;
+        writeln!(
+            f,
+            "arena {} bytes + {} bytes a row, constants {} bytes, at most {} tokens",
+            layout.fixed_bytes,
+            layout.row_bytes,
+            self.constant_bytes(),
+            layout.max_tokens
+        )?;
+        for (symbol, kernel) in &self.kernels {
+            write!(f, "\nkernel {symbol} {kernel}")?;
+        }
+        writeln!(f, "\nsteps")?;
+        for (idx, step) in layout.steps.iter().enumerate() {
+            self.print_step(f, idx, step)?;
+        }
+        writeln!(f, "\nbuffers")?;
+        for (idx, buffer) in layout.buffers.iter().enumerate() {
+            print_buffer(f, idx, buffer)?;
+        }
+        writeln!(f, "\nconstants")?;
+        for (idx, constant) in self.constants.iter().enumerate() {
+            let constant = &constant.constant;
+            let (name, dtype) = (&constant.name, constant.dtype);
+            writeln!(f, "  c{idx} {name}: {dtype}[{}, {}] at {}", constant.rows, constant.cols, constant.offset)?;
+        }
+        writeln!(f, "\ngates")?;
+        for (idx, gate) in layout.io.gates.iter().enumerate() {
+            match gate {
+                Gate::Constant(value) => writeln!(f, "  {idx}: always {value}")?,
+                Gate::Routed { mask, forced, count } => {
+                    writeln!(f, "  {idx}: mask b{mask}, forced b{forced}, count b{count}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn print_step(&self, f: &mut Formatter<'_>, idx: usize, step: &Step) -> fmt::Result {
+        let unknown = (String::new(), None);
+        let (symbol, kernel) =
+            self.kernels.get(step.kernel as usize).map_or(unknown, |(symbol, kernel)| (symbol.clone(), Some(kernel)));
+        write!(f, "  {idx:3} {symbol}(")?;
+        for (arg_idx, arg) in step.args.iter().enumerate() {
+            let param = kernel.and_then(|kernel| kernel.params.get(arg_idx));
+            let lead = if arg_idx == 0 { "" } else { ", " };
+            write!(f, "{lead}{}: ", param.map_or("?", |param| &param.name))?;
+            match arg {
+                Arg::Buffer(idx) => write!(f, "b{idx}")?,
+                Arg::Constant(idx) => {
+                    let constant = self.constants.get(*idx as usize);
+                    write!(f, "c{idx} {}", constant.map_or("?", |constant| &constant.constant.name))?;
+                }
+            }
+        }
+        writeln!(f, ")  @{}", step.origin)?;
+        for node in self.sources.get(idx).into_iter().flat_map(|source| &source.nodes) {
+            writeln!(f, "        {node}")?;
+        }
+        Ok(())
+    }
+}
+
+fn print_buffer(f: &mut Formatter<'_>, idx: usize, buffer: &Buffer) -> fmt::Result {
+    let Buffer { name, dtype, cols, place, .. } = buffer;
+    let rows = match buffer.rows {
+        RowBound::Tokens => "n".to_owned(),
+        RowBound::Fixed(rows) => rows.to_string(),
+    };
+    write!(f, "  b{idx} {name}: {dtype}[{rows}, {cols}] at {} + {}n", place.fixed_offset, place.row_offset)?;
+    match buffer.live {
+        Some((first, last)) => writeln!(f, ", steps {first}..={last}"),
+        None => writeln!(f, ", shared with the host"),
+    }
+}
+
+impl Display for Kernel {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "over {} rows", InKernel(self, &self.extent))?;
+        for (idx, param) in self.params.iter().enumerate() {
+            let access = match param.access {
+                Access::Read => "read",
+                Access::Write => "write",
+                Access::ReadWrite => "read, write",
+            };
+            writeln!(f, "  p{idx} {}: {}[_, {}] {access}", param.name, param.dtype, param.cols)?;
+        }
+        write!(f, "{}", InKernel(self, &self.body))
+    }
+}
+
+/// A part of a kernel, printed with the names of the kernel's parameters.
+struct InKernel<'a, T>(&'a Kernel, &'a T);
+
+impl Display for InKernel<'_, Slot> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let param = self.0.params.get(self.1.0 as usize);
+        write!(f, "{}", param.map_or("?", |param| &param.name))
+    }
+}
+
+impl Display for InKernel<'_, View> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, View { slot, rows, col }) = self;
+        write!(f, "{}", InKernel(kernel, slot))?;
+        if let Rows::Listed(list) = rows {
+            write!(f, "[{}]", InKernel(kernel, list))?;
+        }
+        if *col == 0 { Ok(()) } else { write!(f, ".{col}") }
+    }
+}
+
+impl Display for InKernel<'_, Extent> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            Extent::Fixed(rows) => write!(f, "{rows}"),
+            Extent::Counted { count, at_most } => {
+                write!(f, "*{} <= {at_most}", InKernel(self.0, &Slot(*count)))
+            }
+        }
+    }
+}
+
+impl Display for InKernel<'_, Body> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let kernel = self.0;
+        match self.1 {
+            Body::Gemm(Gemm { a, k, n, weights, epilogue }) => {
+                for (idx, weight) in weights.iter().enumerate() {
+                    let weight = InKernel(kernel, weight);
+                    writeln!(f, "  acc{idx} = {} [_, {k}] x {weight} [{n}, {k}]", InKernel(kernel, a))?;
+                }
+                write!(f, "{}", InKernel(kernel, epilogue))
+            }
+            Body::Attention(attention) => write!(f, "{}", InKernel(kernel, attention)),
+            Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
+            Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
+        }
+    }
+}
+
+impl Display for InKernel<'_, Attention> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, attention) = self;
+        let Attention { heads, kv_heads, width, q, q_pos, q_seq, kv_extent, k, v, k_pos, k_seq, out } = attention;
+        let view = |view| InKernel(kernel, view);
+        writeln!(f, "  {heads} heads on {kv_heads}, {width} wide, over {} keys", InKernel(kernel, kv_extent))?;
+        writeln!(f, "  queries {} at {}, {}", view(q), view(q_pos), view(q_seq))?;
+        writeln!(f, "  keys {} values {} at {}, {}", view(k), view(v), view(k_pos), view(k_seq))?;
+        writeln!(f, "  {} = attention", InKernel(kernel, out))
+    }
+}
+
+impl Display for InKernel<'_, Rowwise> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let kernel = self.0;
+        let view = |view| InKernel(kernel, view);
+        let slot = |slot| InKernel(kernel, slot);
+        match self.1 {
+            Rowwise::Map { program, .. } => write!(f, "{}", InKernel(kernel, program)),
+            Rowwise::Norm { kind: NormKind::Rms, eps, x, gain, out, .. } => {
+                writeln!(f, "  {} = rms_norm {}, {} (eps {eps})", slot(out), view(x), slot(gain))
+            }
+            Rowwise::Norm { kind: NormKind::Layer { bias }, eps, x, gain, out, .. } => {
+                let bias = slot(bias);
+                writeln!(f, "  {} = layer_norm {}, {}, {bias} (eps {eps})", slot(out), view(x), slot(gain))
+            }
+            Rowwise::Embed { ids, n_ids, table, out, .. } => {
+                writeln!(f, "  {} = rows of {} [{n_ids}] by {}", slot(out), slot(table), view(ids))
+            }
+            Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+                let (cos, sin) = (slot(cos), slot(sin));
+                write!(f, "  {} = rope {} at {}", slot(out), view(x), view(positions))?;
+                writeln!(f, " by {cos}, {sin} ({heads} heads, {width} wide)")
+            }
+            Rowwise::Dot { k, n, x, weight, out } => {
+                writeln!(f, "  {} = {} [_, {k}] . {} [{n}, {k}]", slot(out), view(x), slot(weight))
+            }
+        }
+    }
+}
+
+impl Display for InKernel<'_, Compact> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, compact) = self;
+        let Compact { select, use_forced, forced, rows, count, mask } = compact;
+        let slot = |slot| InKernel(kernel, slot);
+        write!(f, "  {}, {}, {} = rows ", slot(rows), slot(count), slot(mask))?;
+        match select {
+            Select::AtLeast { scores, threshold } => write!(f, "where {} >= {threshold}", InKernel(kernel, scores))?,
+            Select::Random { positions, sequences, seed, block, limit } => {
+                let (positions, sequences) = (InKernel(kernel, positions), InKernel(kernel, sequences));
+                write!(f, "where random({seed}, {block}, {sequences}, {positions}) < {limit}")?;
+            }
+        }
+        writeln!(f, ", or {} if {}", slot(forced), slot(use_forced))
+    }
+}
+
+impl Display for InKernel<'_, Pointwise> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, program) = self;
+        for (idx, inst) in program.code.iter().enumerate() {
+            write!(f, "  r{idx} = ")?;
+            match inst {
+                Inst::Acc(acc) => writeln!(f, "acc{acc}")?,
+                Inst::Load(view) => writeln!(f, "{}", InKernel(kernel, view))?,
+                Inst::LoadRow(view) => writeln!(f, "row {}", InKernel(kernel, view))?,
+                Inst::LoadCol(slot) => writeln!(f, "col {}", InKernel(kernel, slot))?,
+                Inst::Unary(function, Reg(x)) => {
+                    let name = match function {
+                        Unary::Gelu => "gelu",
+                        Unary::Relu => "relu",
+                        Unary::Silu => "silu",
+                        Unary::Sigmoid => "sigmoid",
+                        Unary::OneMinus => "1 -",
+                    };
+                    writeln!(f, "{name} r{x}")?;
+                }
+                Inst::Binary(function, Reg(a), Reg(b)) => {
+                    let sign = match function {
+                        Binary::Add => "+",
+                        Binary::Sub => "-",
+                        Binary::Mul => "*",
+                    };
+                    writeln!(f, "r{a} {sign} r{b}")?;
+                }
+            }
+        }
+        for store in &program.stores {
+            writeln!(f, "  {} = r{}", InKernel(kernel, &store.to), store.value.0)?;
+        }
+        Ok(())
+    }
+}
