@@ -329,6 +329,8 @@ impl Ctx<'_> {
         if !self.fuse
             || group.members.len() >= MAX_FUSED
             || self.uses.is_output(value)
+            // Such as the left operand of a matmul in the group.
+            || self.wanted[value.index()]
             || !self.uses.users(self.graph, value).iter().all(|user| group.members.contains(&number(user)))
         {
             return false;

@@ -5,7 +5,9 @@ use std::fmt::{self, Display, Formatter};
 
 use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
 
-use crate::kernel::{Access, Attention, Body, Compact, Gemm, Kernel, NormKind, Rows, Rowwise, Select, Slot, View};
+use crate::kernel::{
+    Access, Attention, Body, Compact, Gemm, Kernel, NormKind, Rows, Rowwise, Select, Slot, View,
+};
 use crate::plan::Plan;
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
 
@@ -44,7 +46,11 @@ impl Display for Plan {
         for (idx, constant) in self.constants.iter().enumerate() {
             let constant = &constant.constant;
             let (name, dtype) = (&constant.name, constant.dtype);
-            writeln!(f, "  c{idx} {name}: {dtype}[{}, {}] at {}", constant.rows, constant.cols, constant.offset)?;
+            writeln!(
+                f,
+                "  c{idx} {name}: {dtype}[{}, {}] at {}",
+                constant.rows, constant.cols, constant.offset
+            )?;
         }
         writeln!(f, "\ngates")?;
         for (idx, gate) in layout.io.gates.iter().enumerate() {
@@ -62,8 +68,10 @@ impl Display for Plan {
 impl Plan {
     fn print_step(&self, f: &mut Formatter<'_>, idx: usize, step: &Step) -> fmt::Result {
         let unknown = (String::new(), None);
-        let (symbol, kernel) =
-            self.kernels.get(step.kernel as usize).map_or(unknown, |(symbol, kernel)| (symbol.clone(), Some(kernel)));
+        let (symbol, kernel) = self
+            .kernels
+            .get(step.kernel as usize)
+            .map_or(unknown, |(symbol, kernel)| (symbol.clone(), Some(kernel)));
         write!(f, "  {idx:3} {symbol}(")?;
         for (arg_idx, arg) in step.args.iter().enumerate() {
             let param = kernel.and_then(|kernel| kernel.params.get(arg_idx));
@@ -166,9 +174,14 @@ impl Display for InKernel<'_, Body> {
 impl Display for InKernel<'_, Attention> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let InKernel(kernel, attention) = self;
-        let Attention { heads, kv_heads, width, q, q_pos, q_seq, kv_extent, k, v, k_pos, k_seq, out } = attention;
+        let Attention { heads, kv_heads, width, q, q_pos, q_seq, kv_extent, k, v, k_pos, k_seq, out } =
+            attention;
         let view = |view| InKernel(kernel, view);
-        writeln!(f, "  {heads} heads on {kv_heads}, {width} wide, over {} keys", InKernel(kernel, kv_extent))?;
+        writeln!(
+            f,
+            "  {heads} heads on {kv_heads}, {width} wide, over {} keys",
+            InKernel(kernel, kv_extent)
+        )?;
         writeln!(f, "  queries {} at {}, {}", view(q), view(q_pos), view(q_seq))?;
         writeln!(f, "  keys {} values {} at {}, {}", view(k), view(v), view(k_pos), view(k_seq))?;
         writeln!(f, "  {} = attention", InKernel(kernel, out))
@@ -211,7 +224,9 @@ impl Display for InKernel<'_, Compact> {
         let slot = |slot| InKernel(kernel, slot);
         write!(f, "  {}, {}, {} = rows ", slot(rows), slot(count), slot(mask))?;
         match select {
-            Select::AtLeast { scores, threshold } => write!(f, "where {} >= {threshold}", InKernel(kernel, scores))?,
+            Select::AtLeast { scores, threshold } => {
+                write!(f, "where {} >= {threshold}", InKernel(kernel, scores))?
+            }
             Select::Random { positions, sequences, seed, block, limit } => {
                 let (positions, sequences) = (InKernel(kernel, positions), InKernel(kernel, sequences));
                 write!(f, "where random({seed}, {block}, {sequences}, {positions}) < {limit}")?;

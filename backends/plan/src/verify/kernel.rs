@@ -6,8 +6,8 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Compact, Gemm, Kernel, MAX_DOT_COLS, NormKind, Param, Rows, Rowwise, Select, Slot,
-    View,
+    Access, Attention, Body, Compact, Gemm, Kernel, MAX_DOT_COLS, NormKind, Param, Rows, Rowwise, Select,
+    Slot, View,
 };
 
 /// Element types that a use allows.
@@ -289,7 +289,8 @@ impl Check<'_> {
             if wanted != Some(param.access) {
                 self.faults.push(Fault::Access { param: param.name.clone(), used });
             }
-            let stores: Vec<&(View, u32)> = self.stores.iter().filter(|(view, _)| view.slot == slot).collect();
+            let stores: Vec<&(View, u32)> =
+                self.stores.iter().filter(|(view, _)| view.slot == slot).collect();
             let tile_reads: Vec<&View> = self.tile_reads.iter().filter(|view| view.slot == slot).collect();
             // Every read is of exactly the elements that one store of the same tile writes.
             let reads_fit = tile_reads.len() == n_reads

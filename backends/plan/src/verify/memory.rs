@@ -71,7 +71,8 @@ fn ends(layout: &Layout, buffer: &Buffer) -> Option<[(u64, u64); 2]> {
             RowBound::Tokens => bound,
             RowBound::Fixed(rows) => rows,
         };
-        let begin = buffer.place.row_offset.checked_mul(bound.into())?.checked_add(buffer.place.fixed_offset)?;
+        let begin =
+            buffer.place.row_offset.checked_mul(bound.into())?.checked_add(buffer.place.fixed_offset)?;
         let end = begin.checked_add(bytes(rows, buffer.cols, buffer.dtype.size())?)?;
         let arena = layout.row_bytes.checked_mul(bound.into())?.checked_add(layout.fixed_bytes)?;
         (end <= arena).then_some((begin, end))

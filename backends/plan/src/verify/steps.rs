@@ -24,7 +24,8 @@ enum Held {
 pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
     let (from_host, to_host) = shared(plan);
     let io = &plan.layout.io;
-    let mut state = State { plan, from_host, held: BTreeMap::new(), sets: BTreeMap::new(), faults: Vec::new() };
+    let mut state =
+        State { plan, from_host, held: BTreeMap::new(), sets: BTreeMap::new(), faults: Vec::new() };
     for idx in state.from_host.clone() {
         let is_one = idx == io.n_tokens || idx == io.use_forced;
         state.held.insert(idx, if is_one { Held::First(1) } else { Held::Counted(io.n_tokens) });

@@ -1,0 +1,141 @@
+//! Which scatters write over their base.
+
+use skipc_artifact::program::Arg;
+use skipc_plan::Plan;
+
+use crate::{HEAD, ROUTER, plan, steps};
+
+/// Whether a kernel writes rows of a buffer that an earlier step made.
+fn writes_over(plan: &Plan, step: &str) -> bool {
+    let idx = steps(plan).iter().rposition(|name| *name == step).expect("the step");
+    let step = &plan.layout.steps[idx];
+    let kernel = &plan.kernels[step.kernel as usize].1;
+    let written =
+        kernel.params.iter().zip(&step.args).filter(|(param, _)| param.name.starts_with(['x', 'o']));
+    written.filter(|(param, _)| param.access != skipc_plan::kernel::Access::Read).any(|(_, arg)| {
+        matches!(arg, Arg::Buffer(buffer) if plan.layout.buffers[*buffer as usize].live.is_none_or(|(first, _)| {
+            (first as usize) < idx
+        }))
+    })
+}
+
+/// A skipped layer `gelu(x W)` over `base`, without a residual.
+fn layer(rest: &str) -> String {
+    format!(
+        r#"{HEAD}{ROUTER}
+  %h = gather %x, %set
+  %g = gelu %h
+  %w = weight {{name="w", shape=[4, 4]}}
+  %out = matmul %g, %w
+{rest}"#
+    )
+}
+
+#[test]
+fn scatter_writes_over_a_base_that_nobody_reads_later() {
+    let plan = plan(&layer(
+        r#"  %y = scatter %x, %out, %set
+  %logits = matmul %y, %table
+  return logits = %logits, gate.0 = %gate"#,
+    ));
+    assert!(writes_over(&plan, "gemm_4x4_scattered"), "{plan}");
+    assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 1, "{plan}");
+}
+
+/// Another reader of the base comes later in the graph, but can run before.
+#[test]
+fn readers_of_the_old_base_run_first() {
+    let plan = plan(&layer(
+        r#"  %y = scatter %x, %out, %set
+  %late = relu %x
+  %both = add %y, %late
+  %logits = matmul %both, %table
+  return logits = %logits, gate.0 = %gate"#,
+    ));
+    // `relu` joins the last addition, which needs the scatter: so the base is copied.
+    assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 3, "{plan}");
+    let plan = crate::plan(&layer(
+        r#"  %y = scatter %x, %out, %set
+  %w2 = weight {name="w2", shape=[4, 4]}
+  %late = matmul %x, %w2
+  %r = matmul %late, %w2
+  %both = add %y, %r
+  %logits = matmul %both, %table
+  return logits = %logits, gate.0 = %gate"#,
+    ));
+    assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 1, "{plan}");
+    assert!(writes_over(&plan, "gemm_4x4_scattered"), "{plan}");
+}
+
+#[test]
+fn base_that_is_read_after_the_scatter_is_copied() {
+    let plan = plan(&layer(
+        r#"  %y = scatter %x, %out, %set
+  %f = matmul %y, %w
+  %both = add %f, %x
+  %logits = matmul %both, %table
+  return logits = %logits, gate.0 = %gate"#,
+    ));
+    assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 2, "{plan}");
+}
+
+/// The matmul reads rows of the base, all columns of them, so that it cannot also write there.
+#[test]
+fn base_that_the_same_matmul_multiplies_is_copied() {
+    let plan = plan(&format!(
+        r#"{HEAD}{ROUTER}
+  %h = gather %x, %set
+  %w = weight {{name="w", shape=[4, 4]}}
+  %out = matmul %h, %w
+  %y = scatter %x, %out, %set
+  %logits = matmul %y, %table
+  return logits = %logits, gate.0 = %gate"#
+    ));
+    assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 1, "{plan}");
+}
+
+/// Keys and values of all tokens from the stream in the middle of a block: the base is needed a second time.
+#[test]
+fn second_scatter_of_one_base() {
+    let plan = plan(&layer(
+        r#"  %mid = scatter %x, %out, %set
+  %f = matmul %mid, %w
+  %fh = gather %f, %set
+  %out2 = add %out, %fh
+  %y = scatter %x, %out2, %set
+  %logits = matmul %y, %table
+  return logits = %logits, gate.0 = %gate"#,
+    ));
+    // One copy of the base for the first, none for the second.
+    assert_eq!(plan.layout.steps.len(), 11, "{plan}");
+}
+
+#[test]
+fn scatter_of_rows_of_another_value_copies_them() {
+    let plan = plan(&format!(
+        r#"{HEAD}{ROUTER}
+  %g = gelu %x
+  %w = weight {{name="w", shape=[4, 4]}}
+  %f = matmul %g, %w
+  %f2 = matmul %f, %w
+  %h = gather %f, %set
+  %y = scatter %f2, %h, %set
+  %logits = matmul %y, %table
+  return logits = %logits, gate.0 = %gate"#
+    ));
+    assert!(writes_over(&plan, "map_4"), "{plan}");
+}
+
+#[test]
+fn logits_that_are_a_scatter_are_copied_out() {
+    let plan = plan(&format!(
+        r#"{HEAD}{ROUTER}
+  %f = matmul %x, %table
+  %h = gather %x, %set
+  %g = gelu %h
+  %fh = matmul %g, %table
+  %y = scatter %f, %fh, %set
+  return logits = %y, gate.0 = %gate"#
+    ));
+    assert_eq!(steps(&plan).last(), Some(&"map_5"));
+}

@@ -1,0 +1,120 @@
+//! The judge: a plan, run by the kernel interpreter, against its graph in f64.
+
+use skipc_artifact::target::DType;
+use skipc_ir::interp::{self, Datum, Env, Free, Routing, Weights};
+use skipc_ir::{Graph, Legal, Op, SetSym, rope_angle};
+use skipc_plan::interp::{Batch, Mode, Outcome, Tiling, run_layout};
+use skipc_plan::{ConstantSource, Plan, PlanConstant};
+
+/// Lengths of the sequences of the batches: none, one token, a few sequences.
+const BATCHES: [&[usize]; 4] = [&[], &[1], &[3, 1, 7], &[40, 29]];
+
+/// Numbers in [-1, 1) from the name of a weight and the place in it.
+struct Noise;
+
+impl Noise {
+    fn at(name: &str, idx: usize) -> f64 {
+        let seed = name.bytes().fold(17, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        // Steps of 2⁻⁸, so that the same numbers are exact in bf16.
+        (skipc_ir::random_score(seed, 0, 0, idx as u64) >> 23) as f64 / 256.0 - 1.0
+    }
+}
+
+struct GraphWeights<'a>(&'a Graph);
+
+impl Weights<f64> for GraphWeights<'_> {
+    fn weight(&self, name: &str) -> Option<Vec<f64>> {
+        let shapes = self.0.order().into_iter().filter_map(|value| match self.0.op(value) {
+            Op::Weight { name: known, shape } if &*known.0 == name => Some(shape.0.iter().product::<u32>()),
+            _ => None,
+        });
+        shapes.max().map(|len| (0..len as usize).map(|idx| Noise::at(name, idx)).collect())
+    }
+}
+
+/// Every set executes the rows whose number this divides.
+struct Every(usize, usize);
+
+impl Routing for Every {
+    fn forced(&self, _: SetSym) -> Option<Vec<bool>> {
+        Some(mask(self.0, self.1))
+    }
+}
+
+fn mask(n: usize, every: usize) -> Vec<bool> {
+    (0..n).map(|row| every != 0 && row % every == 0).collect()
+}
+
+/// The bytes of a constant.
+fn bytes(constant: &PlanConstant) -> Vec<u8> {
+    let PlanConstant { source, constant } = constant;
+    let len = (constant.rows * constant.cols) as usize;
+    let table = |theta: f64, half: usize, function: fn(f64) -> f64| {
+        let angle = |idx: usize| rope_angle((idx / half) as i64, idx % half, half, theta);
+        (0..len).map(|idx| function(f64::from(angle(idx))) as f32).collect::<Vec<f32>>()
+    };
+    let values = match source {
+        ConstantSource::Weight { name } => (0..len).map(|idx| Noise::at(name, idx) as f32).collect(),
+        ConstantSource::RopeCos { theta, half, .. } => table(theta.0, *half as usize, f64::cos),
+        ConstantSource::RopeSin { theta, half, .. } => table(theta.0, *half as usize, f64::sin),
+    };
+    let store = |value: &f32| match constant.dtype {
+        DType::Bf16 => value.to_le_bytes()[2..].to_vec(),
+        _ => value.to_le_bytes().to_vec(),
+    };
+    values.iter().flat_map(store).collect()
+}
+
+/// The plan is well-formed and computes the graph, whatever the tiles, with reuse of memory and without.
+pub(crate) fn judge(legal: &Legal, plan: &Plan) {
+    if let Err(errors) = skipc_plan::verify(plan) {
+        panic!("{}\n{plan}", errors.iter().map(|error| format!("{error}\n")).collect::<String>());
+    }
+    let constants: Vec<Vec<u8>> = plan.constants.iter().map(bytes).collect();
+    for lengths in BATCHES {
+        let sequences: Vec<Vec<i64>> =
+            lengths.iter().map(|len| (0..*len as i64).map(|idx| idx * idx % 5).collect()).collect();
+        let batch = interp::Batch::from_sequences(sequences.iter().map(Vec::as_slice));
+        for every in [None, Some(0), Some(1), Some(2)] {
+            let n = batch.tokens.len();
+            let forced = Every(n, every.unwrap_or(0));
+            let routing: &dyn Routing = if every.is_some() { &forced } else { &Free };
+            let env = Env { batch: &batch, weights: &GraphWeights(legal.graph()), routing };
+            let wanted = interp::run::<f64>(legal.graph(), &env).expect("the graph has a value");
+            let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
+            let planned = Batch {
+                tokens: numbers(&batch.tokens),
+                positions: numbers(&batch.positions),
+                sequences: numbers(&batch.sequences),
+                forced: every.map(|every| vec![mask(n, every); plan.layout.io.gates.len()]),
+            };
+            for mode in [Mode::Separate, Mode::Arena] {
+                for tiling in [Tiling::of(64), Tiling { rows: 3, reversed: true }] {
+                    let got = run_layout(&plan.kernels, &plan.layout, &constants, &planned, (mode, tiling));
+                    let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
+                    compare(&wanted, &got, plan);
+                }
+            }
+        }
+    }
+}
+
+fn compare(wanted: &[(String, Datum<f64>)], got: &Outcome, plan: &Plan) {
+    let tolerance = if plan.dtype == DType::Bf16 { 0.05 } else { 1e-4 };
+    for (name, datum) in wanted {
+        match datum {
+            Datum::Real { data, .. } => {
+                assert_eq!(data.len(), got.logits.len(), "{name}");
+                for (idx, (wanted, got)) in data.iter().zip(&got.logits).enumerate() {
+                    let error = (wanted - f64::from(*got)).abs() / wanted.abs().max(1.0);
+                    assert!(error <= tolerance, "{name}[{idx}] is {got}, not {wanted}\n{plan}");
+                }
+            }
+            Datum::Mask(mask) => {
+                let idx: usize = name.trim_start_matches("gate.").parse().expect("a gate");
+                assert_eq!(&got.gates[idx].mask, mask, "{name}");
+            }
+            _ => panic!("{name} is neither numbers nor a mask"),
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What the planner refuses, and how it says so.
+
+use skipc_artifact::target::DType;
+use skipc_plan::{Options, PlanError, build};
+
+use crate::{HEAD, ROUTER, legal, options};
+
+fn dense() -> skipc_ir::Legal {
+    legal(&format!("{HEAD}  %logits = matmul %x, %table\n  return logits = %logits"))
+}
+
+fn refused(options: Options) -> String {
+    build(&dense(), &options).expect_err("it is refused").to_string()
+}
+
+#[test]
+fn options_out_of_range() {
+    assert_eq!(
+        refused(Options { vocab_size: 6, ..options() }),
+        "the option `vocab_size` is 6; it should be 5, the columns of the logits"
+    );
+    assert_eq!(
+        refused(Options { max_tokens: 0, ..options() }),
+        "the option `max_tokens` is 0; it should be from 1 to 2^30"
+    );
+    assert_eq!(
+        refused(Options { max_positions: 0, ..options() }),
+        "the option `max_positions` is 0; it should be at least 1"
+    );
+    assert_eq!(
+        refused(Options { dtype: DType::U8, ..options() }),
+        "the option `dtype` is u8; it should be f32 or bf16"
+    );
+}
+
+#[test]
+fn set_without_a_gate() {
+    let legal = legal(&format!(
+        r#"{HEAD}{ROUTER}
+  %h = gather %x, %set
+  %y = scatter %x, %h, %set
+  %logits = matmul %y, %table
+  return logits = %logits"#
+    ));
+    let error = build(&legal, &options()).expect_err("it is refused");
+    assert!(matches!(&error, PlanError::NoGate { set, .. } if set.0 == 0), "{error}");
+    assert!(error.to_string().contains("= route %"), "{error}");
+}

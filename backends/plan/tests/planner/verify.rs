@@ -1,0 +1,326 @@
+//! Each thing that can be wrong with a plan, once.
+
+use skipc_artifact::program::{Arg, Extent, RowBound};
+use skipc_artifact::target::DType;
+use skipc_plan::error::{Fault, VerifyError};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Rowwise, Slot, View};
+use skipc_plan::pointwise::{Inst, Pointwise, Reg};
+use skipc_plan::{Plan, PlanError, build, verify};
+
+use crate::{HEAD, ROUTER, legal, options, steps};
+
+/// Embedding, router, a skipped layer with attention and in-place scatter, head.
+fn skipped() -> Plan {
+    let lines = format!(
+        r#"{HEAD}{ROUTER}
+  %h = gather %x, %set
+  %ph = gather %p, %set
+  %sh = gather %s, %set
+  %gain = weight {{name="gain", shape=[4]}}
+  %u = rms_norm %x, %gain {{eps=1e-5}}
+  %wq = weight {{name="q", shape=[4, 4]}}
+  %wk = weight {{name="k", shape=[4, 4]}}
+  %uh = gather %u, %set
+  %q = matmul %uh, %wq
+  %k = matmul %u, %wk
+  %r = rope %q, %ph {{heads=2, theta=100.0}}
+  %mixed = attention %r, %k, %k, %ph, %sh, %p, %s {{heads=2, kv_heads=2}}
+  %o = matmul %mixed, %wq
+  %out = add %h, %o
+  %y = scatter %x, %out, %set
+  %b = weight {{name="b", shape=[5]}}
+  %l = matmul %y, %table
+  %logits = add_bias %l, %b
+  return logits = %logits, gate.0 = %gate"#
+    );
+    build(&legal(&lines), &options()).expect("a plan")
+}
+
+/// What the verifier says of the plan after a change.
+fn faults(change: impl FnOnce(&mut Plan)) -> Vec<Fault> {
+    let mut plan = skipped();
+    verify(&plan).expect("the plan is right before the change");
+    change(&mut plan);
+    let errors = verify(&plan).expect_err("the change is found");
+    let fault = |error| match error {
+        PlanError::Verify(VerifyError { fault, .. }) => fault,
+        other => panic!("{other}"),
+    };
+    errors.into_iter().map(fault).collect()
+}
+
+fn step(plan: &Plan, name: &str) -> usize {
+    steps(plan).iter().position(|step| *step == name).unwrap_or_else(|| panic!("no {name} in {plan}"))
+}
+
+fn kernel<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Kernel {
+    let kernel = plan.layout.steps[step(plan, name)].kernel;
+    &mut plan.kernels[kernel as usize].1
+}
+
+fn slot(kernel: &Kernel, name: &str) -> usize {
+    kernel
+        .params
+        .iter()
+        .position(|param| param.name == name)
+        .unwrap_or_else(|| panic!("no {name} in {kernel}"))
+}
+
+/// The argument of a step, by the names of kernel and parameter.
+fn arg<'a>(plan: &'a mut Plan, name: &str, param: &str) -> &'a mut Arg {
+    let slot = slot(kernel(plan, name), param);
+    let step = step(plan, name);
+    &mut plan.layout.steps[step].args[slot]
+}
+
+fn gemm<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Gemm {
+    match &mut kernel(plan, name).body {
+        Body::Gemm(gemm) => gemm,
+        _ => panic!("{name} is no matmul"),
+    }
+}
+
+fn map<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Pointwise {
+    match &mut kernel(plan, name).body {
+        Body::Rowwise(Rowwise::Map { program, .. }) => program,
+        _ => panic!("{name} is no map"),
+    }
+}
+
+macro_rules! found {
+    ($change:expr, $fault:pat) => {
+        let faults = faults($change);
+        assert!(faults.iter().any(|fault| matches!(fault, $fault)), "{faults:?}");
+    };
+}
+
+const SCATTERED: &str = "gemm_4x4_scattered";
+
+#[test]
+fn slots_and_indices_are_in_range() {
+    found!(|plan| gemm(plan, SCATTERED).a.slot = Slot(99), Fault::Range { what: "parameter", idx: 99, .. });
+    found!(|plan| plan.layout.steps[0].kernel = 99, Fault::Range { what: "kernel", idx: 99, .. });
+    found!(|plan| *arg(plan, SCATTERED, "a") = Arg::Buffer(99), Fault::Range { what: "buffer", idx: 99, .. });
+    found!(|plan| *arg(plan, SCATTERED, "w") = Arg::Constant(99), Fault::Range { what: "constant", .. });
+    found!(|plan| _ = plan.sources.pop(), Fault::Range { what: "source of step", .. });
+}
+
+#[test]
+fn kernels_are_unique_and_named() {
+    found!(|plan| plan.kernels[0].0 = "K00".to_owned(), Fault::Symbol);
+    found!(|plan| plan.kernels[0].0 = plan.kernels[1].0.clone(), Fault::Twice);
+    found!(|plan| plan.kernels[0].1 = plan.kernels[1].1.clone(), Fault::Twice);
+}
+
+#[test]
+fn types_and_columns_fit_the_use() {
+    found!(
+        |plan| kernel(plan, "embed_4").params[1].dtype = DType::F32,
+        Fault::DType { got: DType::F32, wanted: "u32", .. }
+    );
+    found!(|plan| gemm(plan, SCATTERED).a.col = 1, Fault::Cols { wanted: 5, .. });
+    found!(|plan| gemm(plan, SCATTERED).k = 3, Fault::Cols { wanted: 3, .. });
+    found!(|plan| map(plan, "map_1").code[0] = Inst::LoadCol(Slot(1)), Fault::Cols { .. });
+}
+
+#[test]
+fn sizes_make_sense() {
+    found!(
+        |plan| gemm(plan, SCATTERED).weights.clear(),
+        Fault::Size { what: "the number of weights", got: 0 }
+    );
+    found!(|plan| map(plan, "map_1").stores.clear(), Fault::Size { what: "the number of stores", .. });
+    let set_heads = |plan: &mut Plan| match &mut kernel(plan, "attention_2x2x2").body {
+        Body::Attention(attention) => attention.kv_heads = 3,
+        _ => panic!("no attention"),
+    };
+    found!(set_heads, Fault::Size { what: "kv_heads", got: 3 });
+}
+
+#[test]
+fn parameters_are_used_as_declared() {
+    found!(
+        |plan| kernel(plan, "embed_4").params[3].access = Access::Read,
+        Fault::Access { used: "written", .. }
+    );
+    found!(
+        |plan| kernel(plan, "embed_4").params[2].access = Access::ReadWrite,
+        Fault::Access { used: "read", .. }
+    );
+    found!(
+        |plan| kernel(plan, "map_1").extent = Extent::Fixed(3),
+        Fault::Access { used: "neither read nor written", .. }
+    );
+}
+
+#[test]
+fn what_is_written_is_read_only_in_the_same_place() {
+    let elsewhere = |plan: &mut Plan| {
+        for inst in &mut gemm(plan, SCATTERED).epilogue.code {
+            if let Inst::Load(view) = inst {
+                view.rows = Rows::Dense;
+            }
+        }
+    };
+    found!(elsewhere, Fault::Hazard { .. });
+    let twice = |plan: &mut Plan| {
+        let store = map(plan, "map_1").stores[0];
+        map(plan, "map_1").stores.push(store);
+    };
+    found!(twice, Fault::Hazard { .. });
+}
+
+#[test]
+fn attention_reads_dense_rows() {
+    let set_col = |plan: &mut Plan| match &mut kernel(plan, "attention_2x2x2").body {
+        Body::Attention(attention) => {
+            attention.v = View { col: 1, ..attention.v };
+        }
+        _ => panic!("no attention"),
+    };
+    found!(set_col, Fault::Dense { .. });
+}
+
+#[test]
+fn programs_use_what_is_there() {
+    found!(|plan| map(plan, "map_1").code[0] = Inst::Acc(0), Fault::Acc { acc: 0, weights: 0 });
+    found!(|plan| gemm(plan, SCATTERED).epilogue.code[0] = Inst::Acc(1), Fault::Acc { acc: 1, weights: 1 });
+    found!(|plan| map(plan, "map_1").stores[0].value = Reg(9), Fault::Register { uses: 9, .. });
+    found!(
+        |plan| map(plan, "map_1").code[0] = Inst::Unary(skipc_plan::pointwise::Unary::Relu, Reg(0)),
+        Fault::Register { inst: 0, uses: 0 }
+    );
+}
+
+#[test]
+fn arguments_fit_parameters() {
+    found!(|plan| _ = plan.layout.steps[0].args.pop(), Fault::Arity { got: 3, wanted: 4 });
+    found!(|plan| *arg(plan, SCATTERED, "a") = Arg::Buffer(0), Fault::Arg { .. });
+    found!(|plan| plan.constants[0].constant.rows = 1, Fault::Rows { got: 1, .. });
+    let x = |plan: &mut Plan| match *arg(plan, "embed_4", "out") {
+        Arg::Buffer(idx) => idx as usize,
+        Arg::Constant(_) => panic!("no buffer"),
+    };
+    found!(
+        |plan| {
+            let idx = x(plan);
+            plan.layout.buffers[idx].rows = RowBound::Fixed(1);
+        },
+        Fault::Rows { got: 1, .. }
+    );
+    found!(
+        |plan| {
+            let out = *arg(plan, "embed_4", "out");
+            *arg(plan, SCATTERED, "w") = out;
+        },
+        Fault::NotConstant { .. }
+    );
+}
+
+#[test]
+fn constants_and_inputs_are_not_written() {
+    found!(
+        |plan| {
+            let table = *arg(plan, "embed_4", "table");
+            *arg(plan, "embed_4", "out") = table;
+        },
+        Fault::ConstantWritten { .. }
+    );
+    found!(
+        |plan| {
+            let positions = plan.layout.io.positions;
+            *arg(plan, "compact_at_least", "rows") = Arg::Buffer(positions);
+        },
+        Fault::HostOwned { .. }
+    );
+}
+
+#[test]
+fn reads_follow_writes() {
+    found!(
+        |plan| {
+            plan.layout.steps.remove(0);
+            plan.sources.remove(0);
+        },
+        Fault::Unwritten { .. }
+    );
+    // The head alone writes the logits.
+    found!(
+        |plan| {
+            plan.layout.steps.pop();
+            plan.sources.pop();
+        },
+        Fault::Unwritten { .. }
+    );
+    // The queries are rows of the set; all rows are more than those.
+    found!(
+        |plan| {
+            let rope = *arg(plan, "rope_2x2", "out");
+            *arg(plan, "gemm_4x5", "a") = rope;
+        },
+        Fault::OtherRows { .. }
+    );
+}
+
+#[test]
+fn row_lists_come_from_compactions_of_the_set() {
+    found!(
+        |plan| {
+            let positions = plan.layout.io.positions;
+            *arg(plan, SCATTERED, "rows") = Arg::Buffer(positions);
+        },
+        Fault::RowList { .. }
+    );
+    found!(
+        |plan| {
+            let n_tokens = plan.layout.io.n_tokens;
+            *arg(plan, SCATTERED, "count") = Arg::Buffer(n_tokens);
+        },
+        Fault::Extent { .. }
+    );
+}
+
+#[test]
+fn parameters_of_a_step_do_not_alias() {
+    found!(
+        |plan| {
+            let a = *arg(plan, "gemm_4x4", "a");
+            *arg(plan, "gemm_4x4", "out") = a;
+        },
+        Fault::Alias { .. }
+    );
+}
+
+#[test]
+fn memory_is_aligned_disjoint_and_within_bounds() {
+    found!(|plan| plan.layout.buffers[1].place.row_offset += 2, Fault::Align { wanted: 4, .. });
+    found!(|plan| plan.layout.buffers[0].place.fixed_offset += 4, Fault::Align { wanted: 256, .. });
+    found!(|plan| plan.constants[1].constant.offset += 4, Fault::Align { wanted: 256, .. });
+    found!(|plan| plan.constants[1].constant.offset = 0, Fault::Bounds);
+    found!(|plan| plan.layout.row_bytes -= 4, Fault::Bounds);
+    found!(|plan| plan.layout.buffers[1].place.row_offset = u64::MAX - 3, Fault::Bounds);
+    let overlap = |plan: &mut Plan| {
+        let place = plan.layout.buffers[1].place;
+        plan.layout.buffers[2].place = place;
+    };
+    found!(overlap, Fault::Overlap { other: 1 });
+}
+
+#[test]
+fn lifetimes_are_those_of_the_steps() {
+    let shorten = |plan: &mut Plan| {
+        let live = plan.layout.buffers.iter_mut().find_map(|buffer| buffer.live.as_mut());
+        live.expect("a buffer with a lifetime").1 += 1;
+    };
+    found!(shorten, Fault::Lifetime { .. });
+    found!(
+        |plan| plan.layout.buffers[5].live = Some((0, 1)),
+        Fault::Lifetime { got: Some((0, 1)), wanted: None }
+    );
+}
+
+#[test]
+fn the_interface_is_as_promised() {
+    found!(|plan| plan.layout.vocab_size = 6, Fault::Io { what: "logits" });
+    found!(|plan| plan.layout.io.n_tokens = plan.layout.io.tokens, Fault::Io { what: "n_tokens" });
+}
