@@ -16,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("skipc-llvm", &["skipc-plan", "skipc-artifact"]),
     ("skipc-cranelift", &["skipc-plan", "skipc-artifact"]),
     ("skipc-runtime", &["skipc-artifact"]),
-    ("skipc-testkit", &["skipc-ir", "skipc-plan"]),
+    ("skipc-testkit", &["skipc-artifact", "skipc-ir", "skipc-plan"]),
     (
         "skipc",
         &[

@@ -1,0 +1,110 @@
+//! Token sets from scores, from the random router, and from decisions to replay.
+
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Body, Compact, Select, View};
+use skipc_plan::pointwise::Real;
+
+use super::Case;
+use super::draft::{Draft, Values, dense};
+use crate::tolerance::Exactness;
+
+/// Rows around the widths at which a scan over rows may be cut (warps, blocks, vectors).
+const EXTENTS: [u32; 15] = [0, 1, 2, 31, 32, 33, 63, 64, 65, 255, 256, 257, 1023, 1025, 2100];
+
+pub(super) fn add(cases: &mut Vec<Case>) {
+    for rows in EXTENTS {
+        cases.push(at_least("spread", rows, 0.5, |draft, n| draft.random(n, Values::Within(2.0))));
+        cases.push(random(rows, 1 << 30, false));
+    }
+    for (name, threshold) in
+        [("zero", 0.0), ("not_in_f32", 0.7), ("infinite", f64::INFINITY), ("lowest", f64::NEG_INFINITY)]
+    {
+        cases.push(at_least(name, 100, threshold, edges));
+    }
+    cases.push(at_least("all_equal", 100, 0.25, |_, n| vec![0.25; n]));
+    cases.push(at_least("all_below", 100, 0.25, |_, n| vec![0.125; n]));
+    cases.push(scores_in_matrix());
+    for limit in [0, 1 << 20, 1 << 32] {
+        cases.push(random(100, limit, false));
+    }
+    for rows in [0, 1, 33, 100, 1030] {
+        cases.push(random(rows, 1 << 30, true));
+        cases.push(forced_over_scores(rows));
+    }
+}
+
+/// Scores at the threshold and beside it, both zeros, infinities and NaN.
+fn edges(_: &mut Draft, n: usize) -> Vec<f64> {
+    let beside = |x: f32| [x, x.next_up(), x.next_down()].map(f64::from);
+    let mut edges = vec![0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    edges.extend(beside(0.0));
+    edges.extend(beside(0.7));
+    edges.extend(beside(f32::MAX));
+    edges.into_iter().cycle().take(n).collect()
+}
+
+/// The outputs of every case, and the operands of a replay.
+fn finish(mut draft: Draft, select: Select, (rows, bound): (u32, u32), forced: Option<&[u8]>) -> Case {
+    let use_forced = draft.column("use_forced", 1, &[u32::from(forced.is_some())]);
+    let forced = draft.decisions("forced", bound, forced.unwrap_or_default());
+    let compact = Compact {
+        select,
+        use_forced,
+        forced,
+        rows: draft.output("rows", (DType::U32, bound, 1)),
+        count: draft.output("set_count", (DType::U32, 1, 1)),
+        mask: draft.output("mask", (DType::U8, bound, 1)),
+    };
+    let extent = draft.counted(rows, bound);
+    draft.finish(extent, Body::Compact(compact), Exactness::Bitwise)
+}
+
+fn at_least(
+    name: &str,
+    rows: u32,
+    threshold: f64,
+    scores: impl FnOnce(&mut Draft, usize) -> Vec<f64>,
+) -> Case {
+    let mut draft = Draft::new(format!("compact_at_least_{name}_rows_{rows}"));
+    let bound = rows + 3;
+    let scores = scores(&mut draft, rows as usize);
+    let scores = draft.matrix("scores", (DType::F32, bound, 1), &scores);
+    let select = Select::AtLeast { scores: dense(scores), threshold: Real::from(threshold) };
+    finish(draft, select, (rows, bound), None)
+}
+
+/// One column of several, as where logits of several routers stand side by side.
+fn scores_in_matrix() -> Case {
+    let mut draft = Draft::new("compact_at_least_column_of_three".to_owned());
+    let (rows, bound) = (77, 80);
+    let scores = draft.reals("scores", (DType::F32, bound, 3), rows, Values::Within(1.0));
+    let select = Select::AtLeast { scores: View { col: 2, ..dense(scores) }, threshold: Real::from(0.0) };
+    finish(draft, select, (rows, bound), None)
+}
+
+fn every_third(draft: &mut Draft, rows: u32) -> Vec<u8> {
+    (0..rows).map(|_| u8::from(draft.next().is_multiple_of(3))).collect()
+}
+
+fn forced_over_scores(rows: u32) -> Case {
+    let mut draft = Draft::new(format!("compact_at_least_forced_rows_{rows}"));
+    let bound = rows + 3;
+    let forced = every_third(&mut draft, rows);
+    let scores = draft.reals("scores", (DType::F32, bound, 1), rows, Values::Within(1.0));
+    let select = Select::AtLeast { scores: dense(scores), threshold: Real::from(0.0) };
+    finish(draft, select, (rows, bound), Some(&forced))
+}
+
+fn random(rows: u32, limit: u64, forced: bool) -> Case {
+    let replay = if forced { "_forced" } else { "" };
+    let mut draft = Draft::new(format!("compact_random_{limit}{replay}_rows_{rows}"));
+    let bound = rows + 3;
+    let decisions = every_third(&mut draft, rows);
+    let positions: Vec<u32> = (0..rows).map(|row| row % 300).collect();
+    let sequences: Vec<u32> = (0..rows).map(|row| row / 300).collect();
+    let positions = dense(draft.column("positions", bound, &positions));
+    let sequences = dense(draft.column("sequences", bound, &sequences));
+    // A seed that needs all of its bits.
+    let select = Select::Random { positions, sequences, seed: 0x9E37_79B9_7F4A_7C15, block: 5, limit };
+    finish(draft, select, (rows, bound), forced.then_some(decisions.as_slice()))
+}

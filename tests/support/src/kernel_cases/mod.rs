@@ -1,0 +1,134 @@
+//! Kernel cases: one kernel, its operands, and what it should leave in them.
+//!
+//! Every backend runs all of them. They cover each kind of kernel at the extents where tiles begin and end, with
+//! counts below the bound of the buffers, with sets of no, one, all, every other and a random quarter of the rows, at
+//! sizes that fit vectors and sizes that do not. Rows past a count hold NaN in operands and must stay untouched in
+//! results; so must all else that a kernel does not write.
+
+mod attention;
+mod compact;
+mod draft;
+mod embed_rope;
+mod epilogue;
+mod gemm;
+mod map;
+mod norm_dot;
+
+use skipc_artifact::program::Extent;
+use skipc_plan::kernel::Kernel;
+
+use crate::tolerance::{Expected, Mismatch};
+
+/// A kernel, its operands and what it should leave in them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Unique; says kind, sizes, type and set.
+    pub name: String,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// One for each parameter, as it is before the run.
+    pub operands: Vec<Vec<u8>>,
+    /// One for each parameter that the kernel writes.
+    pub expected: Vec<Expected>,
+}
+
+/// What is wrong with the operands after a run.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Wrong {
+    /// An output has wrong elements.
+    #[error("`{param}`{mismatch}")]
+    Output {
+        /// The parameter.
+        param: String,
+        /// The worst element.
+        mismatch: Mismatch,
+    },
+    /// A parameter that is only read has other bytes than before.
+    #[error("`{param}` is only read but has changed")]
+    Changed {
+        /// The parameter.
+        param: String,
+    },
+}
+
+impl Case {
+    /// Upper bound of the rows that the kernel works on.
+    pub fn max_rows(&self) -> u32 {
+        match self.kernel.extent {
+            Extent::Fixed(rows) => rows,
+            Extent::Counted { at_most, .. } => at_most,
+        }
+    }
+
+    /// Judges the operands after a run. Returns the largest share of its allowance that any element used.
+    ///
+    /// # Errors
+    /// The first output that is wrong.
+    pub fn judge(&self, after: &[Vec<u8>]) -> Result<f64, Wrong> {
+        let mut worst = 0.0_f64;
+        for (idx, param) in self.kernel.params.iter().enumerate() {
+            let (before, after) = (&self.operands[idx], &after[idx]);
+            match self.expected.iter().find(|expected| expected.param as usize == idx) {
+                Some(expected) => {
+                    let used = expected.compare(before, after);
+                    let wrong = |mismatch| Wrong::Output { param: param.name.clone(), mismatch };
+                    worst = worst.max(used.map_err(wrong)?);
+                }
+                None if before != after => return Err(Wrong::Changed { param: param.name.clone() }),
+                None => {}
+            }
+        }
+        Ok(worst)
+    }
+}
+
+/// All cases, in a fixed order, with the same bytes on every machine.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    gemm::add(&mut cases);
+    epilogue::add(&mut cases);
+    attention::add(&mut cases);
+    norm_dot::add(&mut cases);
+    embed_rope::add(&mut cases);
+    map::add(&mut cases);
+    compact::add(&mut cases);
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use skipc_plan::interp::{Tiling, run_kernel};
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_bytes_are_the_same_each_time() {
+        let (first, second) = (cases(), cases());
+        let mut names: Vec<&str> = first.iter().map(|case| case.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names.windows(2).find(|pair| pair[0] == pair[1]), None);
+        assert!(first.len() > 500, "{} cases", first.len());
+        for (first, second) in first.iter().zip(&second) {
+            assert_eq!(first.operands, second.operands, "{}", first.name);
+        }
+    }
+
+    #[test]
+    fn untouched_operands_are_wrong_wherever_something_is_to_be_written() {
+        for case in cases() {
+            let writes = case.expected.iter().flat_map(|expected| &expected.wants);
+            let writes = writes.filter(|want| **want != crate::tolerance::Want::Untouched).count();
+            assert_eq!(case.judge(&case.operands).is_err(), writes > 0, "{}", case.name);
+        }
+    }
+
+    #[test]
+    fn a_written_operand_is_seen() {
+        let case = cases().into_iter().find(|case| case.name.starts_with("gemm")).expect("matmuls");
+        let mut operands = case.operands.clone();
+        run_kernel(&case.kernel, &mut operands, Tiling::of(16)).expect("it runs");
+        case.judge(&operands).expect("it is right");
+        operands[0][0] ^= 1;
+        assert!(matches!(case.judge(&operands), Err(Wrong::Changed { .. })));
+    }
+}

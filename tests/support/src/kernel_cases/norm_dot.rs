@@ -1,0 +1,116 @@
+//! Norms and router logits.
+
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Body, NormKind, Rowwise, View};
+use skipc_plan::pointwise::Real;
+
+use super::Case;
+use super::draft::{Draft, Set, Values, dense, listed};
+use crate::tolerance::Exactness;
+
+/// Widths of rows that fit vectors and that do not.
+const COLS: [u32; 11] = [1, 2, 3, 7, 16, 30, 64, 96, 97, 128, 515];
+
+pub(super) fn add(cases: &mut Vec<Case>) {
+    for dtype in [DType::F32, DType::Bf16] {
+        for cols in COLS {
+            for layer in [false, true] {
+                cases.push(norm((dtype, dtype), cols, (9, 12), layer));
+            }
+            cases.push(dot(dtype, (cols, 2), (9, 12)));
+        }
+        for rows in [0, 1, 63, 64, 65, 128] {
+            cases.push(norm((dtype, dtype), 24, (rows, 130), false));
+            cases.push(norm((dtype, dtype), 24, (rows, 130), true));
+            cases.push(dot(dtype, (24, 1), (rows, 130)));
+        }
+        for n in [1, 2, 3, 8] {
+            cases.push(dot(dtype, (64, n), (17, 20)));
+        }
+        for set in Set::ALL {
+            cases.push(gathered_norm(dtype, set));
+            cases.push(gathered_dot(dtype, set));
+        }
+        cases.push(extreme_rows(dtype, false));
+        cases.push(extreme_rows(dtype, true));
+    }
+    cases.push(norm((DType::Bf16, DType::F32), 64, (5, 8), false));
+    cases.push(norm((DType::F32, DType::Bf16), 64, (5, 8), true));
+}
+
+fn kind(draft: &mut Draft, cols: u32, layer: bool) -> NormKind {
+    match layer {
+        false => NormKind::Rms,
+        true => NormKind::Layer { bias: draft.reals("bias", (DType::F32, 1, cols), 1, Values::Within(1.0)) },
+    }
+}
+
+fn norm((dtype, out): (DType, DType), cols: u32, (rows, bound): (u32, u32), layer: bool) -> Case {
+    let name = if layer { "layer_norm" } else { "rms_norm" };
+    let mut draft = Draft::new(format!("{name}_{dtype}_{out}_{cols}_rows_{rows}_of_{bound}"));
+    let x = draft.reals("x", (dtype, bound, cols), rows, Values::Within(3.0));
+    let gain = draft.reals("gain", (DType::F32, 1, cols), 1, Values::Within(2.0));
+    let kind = kind(&mut draft, cols, layer);
+    let out = draft.output("out", (out, bound, cols));
+    let extent = draft.counted(rows, bound);
+    let norm = Rowwise::Norm { kind, eps: Real::from(1e-6), cols, x: dense(x), gain, out };
+    draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
+}
+
+fn gathered_norm(dtype: DType, set: Set) -> Case {
+    let mut draft = Draft::new(format!("rms_norm_{dtype}_gathered_{}", set.name()));
+    let (n_tokens, bound, cols) = (70, 72, 40);
+    let rows = set.rows(n_tokens, &mut draft);
+    let x = draft.reals("x", (dtype, bound, 56), n_tokens, Values::Within(1.0));
+    let list = draft.column("rows", bound, &rows);
+    let gain = draft.reals("gain", (DType::F32, 1, cols), 1, Values::Within(2.0));
+    let out = draft.output("out", (dtype, bound, cols));
+    let extent = draft.counted(rows.len() as u32, bound);
+    let x = View { col: 16, ..listed(x, list) };
+    let norm = Rowwise::Norm { kind: NormKind::Rms, eps: Real::from(1e-5), cols, x, gain, out };
+    draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
+}
+
+/// Rows of zeros, of one value, tiny, huge, and far from zero with little spread.
+fn extreme_rows(dtype: DType, layer: bool) -> Case {
+    let name = if layer { "layer_norm" } else { "rms_norm" };
+    let mut draft = Draft::new(format!("{name}_{dtype}_extreme_rows"));
+    let cols = 48;
+    let noise = draft.random(cols, Values::Within(1.0));
+    let mut values = vec![0.0; cols];
+    values.extend(vec![3.0; cols]);
+    values.extend(noise.iter().map(|x| x * 1e-4));
+    values.extend(noise.iter().map(|x| x * 1e6));
+    values.extend(noise.iter().map(|x| x + 20.0));
+    let (rows, cols) = (5, cols as u32);
+    let x = draft.matrix("x", (dtype, rows, cols), &values);
+    let gain = draft.reals("gain", (DType::F32, 1, cols), 1, Values::Within(2.0));
+    let kind = kind(&mut draft, cols, layer);
+    let out = draft.output("out", (dtype, rows, cols));
+    let extent = draft.counted(rows, rows);
+    let norm = Rowwise::Norm { kind, eps: Real::from(1e-5), cols, x: dense(x), gain, out };
+    draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
+}
+
+fn dot(dtype: DType, (k, n): (u32, u32), (rows, bound): (u32, u32)) -> Case {
+    let mut draft = Draft::new(format!("dot_{dtype}_{k}x{n}_rows_{rows}_of_{bound}"));
+    let x = draft.reals("x", (dtype, bound, k), rows, Values::Within(3.0));
+    let weight = draft.reals("weight", (DType::F32, n, k), n, Values::Within(1.0));
+    let out = draft.output("out", (DType::F32, bound, n));
+    let extent = draft.counted(rows, bound);
+    let dot = Rowwise::Dot { k, n, x: dense(x), weight, out };
+    draft.finish(extent, Body::Rowwise(dot), Exactness::Matmul { k })
+}
+
+fn gathered_dot(dtype: DType, set: Set) -> Case {
+    let mut draft = Draft::new(format!("dot_{dtype}_gathered_{}", set.name()));
+    let (n_tokens, bound, k, n) = (70, 72, 32, 2);
+    let rows = set.rows(n_tokens, &mut draft);
+    let x = draft.reals("x", (dtype, bound, k), n_tokens, Values::Integers);
+    let list = draft.column("rows", bound, &rows);
+    let weight = draft.reals("weight", (DType::F32, n, k), n, Values::Integers);
+    let out = draft.output("out", (DType::F32, bound, n));
+    let extent = draft.counted(rows.len() as u32, bound);
+    let dot = Rowwise::Dot { k, n, x: listed(x, list), weight, out };
+    draft.finish(extent, Body::Rowwise(dot), Exactness::Bitwise)
+}

@@ -1,0 +1,81 @@
+//! Softmax attention, by the definition: all keys, one after the other.
+
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::Attention;
+
+use super::{Approx, Eval, UNIT, gamma};
+
+/// Keys that a streaming softmax takes at once, at least. Each such step may rescale what it has so far, which costs
+/// an `exp` and two products.
+const KEYS_A_STEP: usize = 8;
+
+/// Relative error of one rescaling: two units in the last place of an `exp`, two products.
+const RESCALE: f64 = 6.0 * UNIT;
+
+/// Relative error of a softmax weight where values are bf16: tensor cores take weights in the type of the values.
+const BF16_WEIGHT: f64 = 1.0 / 512.0;
+
+impl Eval<'_> {
+    pub(super) fn attention(&mut self, attention: &Attention, n_rows: usize) {
+        let n_keys = self.extent(attention.kv_extent);
+        let width = attention.width as usize;
+        for row in 0..n_rows {
+            let (seq, pos) = (self.load(attention.q_seq, row, 0), self.load(attention.q_pos, row, 0));
+            let sees = |key: &usize| {
+                self.load(attention.k_seq, *key, 0) == seq && self.load(attention.k_pos, *key, 0) <= pos
+            };
+            let seen: Vec<usize> = (0..n_keys).filter(sees).collect();
+            for head in 0..attention.heads as usize {
+                let out = self.attend(attention, (row, head), &seen);
+                for (col, number) in out.into_iter().enumerate() {
+                    self.store_dense(attention.out, row, head * width + col, number);
+                }
+            }
+        }
+    }
+
+    fn attend(&self, attention: &Attention, (row, head): (usize, usize), seen: &[usize]) -> Vec<Approx> {
+        let width = attention.width as usize;
+        if seen.is_empty() {
+            return vec![Approx::exact(0.0); width];
+        }
+        let group = (attention.heads / attention.kv_heads) as usize;
+        let (q_col, kv_col) = (head * width, head / group * width);
+        let scale = 1.0 / libm::sqrt(width as f64);
+        let scores: Vec<Approx> = seen
+            .iter()
+            .map(|key| {
+                let q = (0..width).map(|col| self.load(attention.q, row, q_col + col));
+                let k = (0..width).map(|col| self.load(attention.k, *key, kv_col + col));
+                // The factor is rounded, and so is its product with log₂ e where `exp` is an `exp2`.
+                Approx::dot(q, k).mul(Approx { value: scale, error: 3.0 * UNIT * scale })
+            })
+            .collect();
+        // Any maximum gives the same quotient, so that its own error does not matter; the differences are rounded.
+        let max = scores.iter().map(|score| score.value).fold(f64::NEG_INFINITY, f64::max);
+        let least = scores.iter().map(|score| score.value).fold(f64::INFINITY, f64::min);
+        let steps = seen.len().div_ceil(KEYS_A_STEP) as f64;
+        let rescaled = steps * RESCALE + UNIT * (max - least);
+        let weights: Vec<Approx> = scores
+            .iter()
+            .map(|score| {
+                let weight = score.sub(Approx::exact(max)).exp();
+                Approx { value: weight.value, error: weight.error + rescaled * weight.value }
+            })
+            .collect();
+        let total = Approx::sum(weights.iter().copied());
+        let bf16_values = self.kernel.param(attention.v.slot).dtype == DType::Bf16;
+        let weight_error = gamma(seen.len()) + if bf16_values { BF16_WEIGHT } else { 0.0 };
+        (0..width)
+            .map(|col| {
+                let (mut value, mut error) = (0.0, 0.0);
+                for (key, weight) in seen.iter().zip(&weights) {
+                    let v = self.load(attention.v, *key, kv_col + col);
+                    value += weight.value * v;
+                    error += (weight.error + weight_error * (weight.value + weight.error)) * v.abs();
+                }
+                Approx { value, error }.div(total)
+            })
+            .collect()
+    }
+}

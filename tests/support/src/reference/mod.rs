@@ -1,0 +1,173 @@
+//! What a kernel should compute, element by element in f64 with error bounds: the second opinion that the kernel
+//! interpreter and every backend are held against. It shares no code with the interpreter.
+
+mod approx;
+mod attention;
+mod rowwise;
+
+use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Access, Body, Compact, Gemm, Kernel, Rows, Select, Slot, View};
+use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
+
+use crate::tolerance::{Exactness, Expected, Want, decode};
+
+pub use approx::{Approx, UNIT, gamma};
+
+/// What each written parameter of a kernel should hold after a run over these operands. `exactness` is that of the
+/// kernel's real outputs; integers are always exact.
+///
+/// # Panics
+/// If kernel and operands do not fit each other: cases are made by this crate.
+pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> Vec<Expected> {
+    let mut eval = Eval::new(kernel, operands, exactness);
+    let n_rows = eval.extent(kernel.extent);
+    match &kernel.body {
+        Body::Gemm(gemm) => eval.gemm(gemm, n_rows),
+        Body::Attention(attention) => eval.attention(attention, n_rows),
+        Body::Rowwise(rowwise) => eval.rowwise(rowwise, n_rows),
+        Body::Compact(compact) => eval.compact(compact, n_rows),
+    }
+    eval.outputs.into_iter().flatten().collect()
+}
+
+struct Eval<'a> {
+    kernel: &'a Kernel,
+    /// All operands, as they are before the run.
+    operands: Vec<Vec<f64>>,
+    /// One for each parameter that is written.
+    outputs: Vec<Option<Expected>>,
+}
+
+impl<'a> Eval<'a> {
+    fn new(kernel: &'a Kernel, operands: &[Vec<u8>], exactness: Exactness) -> Eval<'a> {
+        let operands: Vec<Vec<f64>> =
+            kernel.params.iter().zip(operands).map(|(param, bytes)| decode(param.dtype, bytes)).collect();
+        let mut outputs = Vec::new();
+        for ((param, idx), operand) in kernel.params.iter().zip(0..).zip(&operands) {
+            let real = matches!(param.dtype, DType::F32 | DType::Bf16);
+            outputs.push((param.access != Access::Read).then(|| Expected {
+                param: idx,
+                dtype: param.dtype,
+                cols: param.cols,
+                exactness: if real { exactness } else { Exactness::Bitwise },
+                wants: vec![Want::Untouched; operand.len()],
+            }));
+        }
+        Eval { kernel, operands, outputs }
+    }
+
+    fn at(&self, slot: Slot, row: usize, col: usize) -> f64 {
+        let cols = self.kernel.param(slot).cols as usize;
+        assert!(col < cols, "column {col} of `{}`", self.kernel.param(slot).name);
+        self.operands[slot.0 as usize][row * cols + col]
+    }
+
+    fn row_of(&self, rows: Rows, logical: usize) -> usize {
+        match rows {
+            Rows::Dense => logical,
+            Rows::Listed(list) => self.at(list, logical, 0) as usize,
+        }
+    }
+
+    /// Element `(logical, col)` of a view.
+    fn load(&self, view: View, logical: usize, col: usize) -> f64 {
+        self.at(view.slot, self.row_of(view.rows, logical), view.col as usize + col)
+    }
+
+    fn store(&mut self, view: View, logical: usize, col: usize, number: Approx) {
+        let row = self.row_of(view.rows, logical);
+        let col = view.col as usize + col;
+        let output = self.outputs[view.slot.0 as usize].as_mut();
+        let output = output.unwrap_or_else(|| panic!("parameter {} is not written", view.slot.0));
+        assert!(col < output.cols as usize, "column {col} of an output");
+        output.wants[row * output.cols as usize + col] = Want::stored(number, output.dtype, output.exactness);
+    }
+
+    fn store_dense(&mut self, slot: Slot, row: usize, col: usize, number: Approx) {
+        self.store(View { slot, rows: Rows::Dense, col: 0 }, row, col, number);
+    }
+
+    fn extent(&self, extent: Extent) -> usize {
+        match extent {
+            Extent::Fixed(rows) => rows as usize,
+            Extent::Counted { count, .. } => self.at(Slot(count), 0, 0) as usize,
+        }
+    }
+
+    fn gemm(&mut self, gemm: &Gemm, n_rows: usize) {
+        let k = gemm.k as usize;
+        for row in 0..n_rows {
+            let a: Vec<f64> = (0..k).map(|inner| self.load(gemm.a, row, inner)).collect();
+            for col in 0..gemm.n as usize {
+                let mut sums = Vec::new();
+                for weight in &gemm.weights {
+                    let weight = &self.operands[weight.0 as usize][col * k..(col + 1) * k];
+                    sums.push(Approx::dot(a.iter().copied(), weight.iter().copied()));
+                }
+                self.pointwise(&gemm.epilogue, (row, col), &sums);
+            }
+        }
+    }
+
+    fn pointwise(&mut self, program: &Pointwise, (row, col): (usize, usize), sums: &[Approx]) {
+        let mut regs: Vec<Approx> = Vec::new();
+        for inst in &program.code {
+            regs.push(match *inst {
+                Inst::Acc(weight) => sums[weight as usize],
+                Inst::Load(view) => Approx::exact(self.load(view, row, col)),
+                Inst::LoadRow(view) => Approx::exact(self.load(view, row, 0)),
+                Inst::LoadCol(slot) => Approx::exact(self.at(slot, 0, col)),
+                Inst::Unary(unary, x) => apply_unary(unary, regs[x.0 as usize]),
+                Inst::Binary(binary, a, b) => apply_binary(binary, regs[a.0 as usize], regs[b.0 as usize]),
+            });
+        }
+        for store in &program.stores {
+            self.store(store.to, row, col, regs[store.value.0 as usize]);
+        }
+    }
+
+    fn compact(&mut self, compact: &Compact, n_rows: usize) {
+        let forced = self.at(compact.use_forced, 0, 0) != 0.0;
+        let mut count = 0;
+        for row in 0..n_rows {
+            let executes = if forced {
+                self.at(compact.forced, row, 0) != 0.0
+            } else {
+                match compact.select {
+                    Select::AtLeast { scores, threshold } => {
+                        self.load(scores, row, 0) >= f64::from(threshold.0 as f32)
+                    }
+                    Select::Random { positions, sequences, seed, block, limit } => {
+                        let (pos, seq) = (self.load(positions, row, 0), self.load(sequences, row, 0));
+                        skipc_ir::random_score(seed, block, seq as u64, pos as u64) < limit
+                    }
+                }
+            };
+            self.store_dense(compact.mask, row, 0, Approx::exact(f64::from(u8::from(executes))));
+            if executes {
+                self.store_dense(compact.rows, count, 0, Approx::exact(row as f64));
+                count += 1;
+            }
+        }
+        self.store_dense(compact.count, 0, 0, Approx::exact(count as f64));
+    }
+}
+
+fn apply_unary(unary: Unary, x: Approx) -> Approx {
+    match unary {
+        Unary::Gelu => x.gelu(),
+        Unary::Relu => x.relu(),
+        Unary::Silu => x.silu(),
+        Unary::Sigmoid => x.sigmoid(),
+        Unary::OneMinus => Approx::exact(1.0).sub(x),
+    }
+}
+
+fn apply_binary(binary: Binary, a: Approx, b: Approx) -> Approx {
+    match binary {
+        Binary::Add => a.add(b),
+        Binary::Sub => a.sub(b),
+        Binary::Mul => a.mul(b),
+    }
+}

@@ -1,0 +1,73 @@
+//! Row-wise kernels.
+
+use skipc_plan::kernel::{NormKind, Rowwise, Slot};
+
+use super::{Approx, Eval};
+
+impl Eval<'_> {
+    pub(super) fn rowwise(&mut self, rowwise: &Rowwise, n_rows: usize) {
+        for row in 0..n_rows {
+            match rowwise {
+                Rowwise::Map { cols, program } => {
+                    (0..*cols as usize).for_each(|col| self.pointwise(program, (row, col), &[]));
+                }
+                Rowwise::Norm { .. } => self.norm(rowwise, row),
+                Rowwise::Embed { cols, ids, n_ids, table, out } => {
+                    let id = self.load(*ids, row, 0);
+                    for col in 0..*cols as usize {
+                        let known = id < f64::from(*n_ids);
+                        let value = if known { self.at(*table, id as usize, col) } else { 0.0 };
+                        self.store_dense(*out, row, col, Approx::exact(value));
+                    }
+                }
+                Rowwise::Rope { .. } => self.rope(rowwise, row),
+                Rowwise::Dot { k, n, x, weight, out } => {
+                    for output in 0..*n as usize {
+                        let a = (0..*k as usize).map(|inner| self.load(*x, row, inner));
+                        let b = (0..*k as usize).map(|inner| self.at(*weight, output, inner));
+                        let sum = Approx::dot(a, b);
+                        self.store_dense(*out, row, output, sum);
+                    }
+                }
+            }
+        }
+    }
+
+    fn norm(&mut self, rowwise: &Rowwise, row: usize) {
+        let Rowwise::Norm { kind, eps, cols, x, gain, out } = *rowwise else { return };
+        let n = Approx::exact(f64::from(cols));
+        let mut x: Vec<Approx> =
+            (0..cols as usize).map(|col| Approx::exact(self.load(x, row, col))).collect();
+        if let NormKind::Layer { .. } = kind {
+            let mean = Approx::sum(x.iter().copied()).div(n);
+            x.iter_mut().for_each(|x| *x = x.sub(mean));
+        }
+        let square = Approx::sum(x.iter().map(|x| x.mul(*x))).div(n);
+        let eps = Approx { value: eps.0, error: super::UNIT * eps.0 };
+        let scale = square.add(eps).rsqrt();
+        for (col, x) in x.into_iter().enumerate() {
+            let mut y = x.mul(scale).mul(Approx::exact(self.at(gain, 0, col)));
+            if let NormKind::Layer { bias } = kind {
+                y = y.add(Approx::exact(self.at(bias, 0, col)));
+            }
+            self.store_dense(out, row, col, y);
+        }
+    }
+
+    fn rope(&mut self, rowwise: &Rowwise, row: usize) {
+        let Rowwise::Rope { heads, width, x, positions, cos, sin, out } = *rowwise else { return };
+        let half = width as usize / 2;
+        let position = self.load(positions, row, 0) as usize;
+        for head in 0..heads as usize {
+            for pair in 0..half {
+                let (first, second) = (head * 2 * half + pair, head * 2 * half + half + pair);
+                let turn = |table: Slot| Approx::exact(self.at(table, position, pair));
+                let (cos, sin) = (turn(cos), turn(sin));
+                let a = Approx::exact(self.load(x, row, first));
+                let b = Approx::exact(self.load(x, row, second));
+                self.store_dense(out, row, first, a.mul(cos).sub(b.mul(sin)));
+                self.store_dense(out, row, second, b.mul(cos).add(a.mul(sin)));
+            }
+        }
+    }
+}
