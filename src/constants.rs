@@ -39,6 +39,7 @@ fn elements(source: &ConstantSource, constant: &Constant, weights: &Weights) -> 
         angles.map(|angle| function(f64::from(angle)) as f32).collect()
     };
     match source {
+        ConstantSource::Zero => Some(vec![0.0; constant.rows as usize * constant.cols as usize]),
         ConstantSource::Weight { name } => weights.tensor(name).map(|tensor| tensor.to_f32()),
         ConstantSource::RopeCos { theta, half, .. } => Some(table(theta.0, *half, libm::cos)),
         ConstantSource::RopeSin { theta, half, .. } => Some(table(theta.0, *half, libm::sin)),

@@ -1,7 +1,6 @@
 //! Why there is no plan.
 
 use skipc_artifact::target::DType;
-use skipc_ir::SetSym;
 use skipc_ir::text::Place;
 
 /// Why a graph has no plan, or why a plan is not well-formed.
@@ -25,14 +24,6 @@ pub enum PlanError {
         /// The node.
         place: Place,
     },
-    /// The token set has no gate output, so that nobody could force its decisions.
-    #[error("the token set {set} has no gate; make `executed` of it an output\n  {place}")]
-    NoGate {
-        /// The set.
-        set: SetSym,
-        /// The route that makes it.
-        place: Place,
-    },
     /// All buffers or all constants together have more bytes than fit 64 bits.
     #[error("the {what} need more than 2^64 bytes")]
     TooLarge {
@@ -49,7 +40,7 @@ pub enum PlanError {
     },
     /// The plan is not well-formed: a fault of the planner, or of who wrote the plan.
     #[error("{0}")]
-    Verify(#[from] VerifyError),
+    Verify(#[from] Box<VerifyError>),
 }
 
 /// What is wrong with a plan.

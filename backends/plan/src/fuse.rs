@@ -25,8 +25,10 @@ const MAX_FUSED: usize = 32;
 pub(crate) enum Work {
     /// A matmul, or two of one operand, with all that is done to the sums.
     Gemm {
-        /// The matmuls, in the order of the weights.
-        sums: Vec<Value>,
+        /// The first matmul.
+        first: Value,
+        /// The second, if there is one.
+        second: Option<Value>,
     },
     /// Pointwise ops.
     Map,
@@ -298,8 +300,11 @@ impl Ctx<'_> {
             }
             next = waiting.pop().map(|(_, value)| value);
         }
-        group.sums.reverse();
-        let work = if group.sums.is_empty() { Work::Map } else { Work::Gemm { sums: group.sums } };
+        // The sums were found from the last to the first.
+        let work = match group.sums.pop() {
+            Some(first) => Work::Gemm { first, second: group.sums.pop() },
+            None => Work::Map,
+        };
         let values = group.members.into_iter().map(|(_, value)| value).collect();
         self.groups.list.push(Group { work, results: vec![root], values });
     }
@@ -373,8 +378,8 @@ impl Ctx<'_> {
             pair.results.extend_from_slice(&other.results);
             pair.values.extend_from_slice(&other.values);
             pair.values.sort_unstable_by_key(|value| self.uses.number(*value));
-            if let (Work::Gemm { sums }, Work::Gemm { sums: more }) = (&mut pair.work, &other.work) {
-                sums.extend_from_slice(more);
+            if let (Work::Gemm { second, .. }, Work::Gemm { first, .. }) = (&mut pair.work, &other.work) {
+                *second = Some(*first);
             }
             // The pair is needed where the earlier of the two was.
             self.groups.list[idx] = pair;
@@ -389,10 +394,10 @@ impl Ctx<'_> {
 
     /// The matmul of a group that has one sum, one result and no operands but the matmul's and constants.
     fn lone_sum(&self, group: &Group) -> Option<Value> {
-        let Work::Gemm { sums } = &group.work else { return None };
-        let [sum] = sums.as_slice() else { return None };
+        let Work::Gemm { first: sum, second } = &group.work else { return None };
         let operands = self.graph.operands(*sum);
-        let is_lone = group.results.len() == 1
+        let is_lone = second.is_none()
+            && group.results.len() == 1
             && !group.results.iter().any(|result| self.uses.is_output(*result))
             && group.leaves(self.graph).as_slice() == operands.get(..1)?;
         is_lone.then_some(*sum)

@@ -50,6 +50,8 @@ pub struct PlanConstant {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ConstantSource {
+    /// Zeros, such as the switch that would replay decisions of a router without a gate.
+    Zero,
     /// A tensor of the weights file, rounded to the constant's type.
     Weight {
         /// Its name.

@@ -73,8 +73,8 @@ impl Ctx<'_> {
         };
         let mut bind = self.bind(rows, *first)?;
         let mut program = Program { width: self.graph.ty(*first).cols(), ..Program::default() };
-        let gemm = match &group.work {
-            Work::Gemm { sums } => Some(self.sums(&mut bind, &mut program, sums)?),
+        let gemm = match group.work {
+            Work::Gemm { first, second } => Some(self.sums(&mut bind, &mut program, (first, second))?),
             _ => None,
         };
         for value in &group.values {
@@ -97,28 +97,30 @@ impl Ctx<'_> {
     }
 
     /// The matmuls of a group: its left operand and weights; their sums become the first registers.
-    fn sums(&mut self, bind: &mut Bind, program: &mut Program, sums: &[Value]) -> Result<Gemm, PlanError> {
-        let mut gemm = None;
-        for (idx, sum) in sums.iter().enumerate() {
-            let operands = self.graph.operands(*sum);
-            let [x, weight] = operands.as_slice() else {
-                return Err(self.internal("a matmul has two operands", *sum));
+    fn sums(
+        &mut self,
+        bind: &mut Bind,
+        program: &mut Program,
+        (first, second): (Value, Option<Value>),
+    ) -> Result<Gemm, PlanError> {
+        let operands = self.graph.operands(first);
+        let Some(x) = operands.first() else {
+            return Err(self.internal("a matmul has a left operand", first));
+        };
+        let a = self.operand(bind, "a", *x)?;
+        let dtype = self.buffers[self.buffer_of(self.groups.source(self.graph, *x).base)? as usize].dtype;
+        let mut weights = Vec::new();
+        for (idx, sum) in std::iter::once(first).chain(second).enumerate() {
+            let operands = self.graph.operands(sum);
+            let Some(weight) = operands.get(1) else {
+                return Err(self.internal("a matmul has a weight", sum));
             };
-            let a = self.operand(bind, "a", *x)?;
-            let dtype = self.buffers[self.buffer_of(self.groups.source(self.graph, *x).base)? as usize].dtype;
-            let slot = self.weight(bind, "w", *weight, dtype)?;
-            let gemm = gemm.get_or_insert_with(|| Gemm {
-                a,
-                k: self.graph.ty(*x).cols(),
-                n: self.graph.ty(*sum).cols(),
-                weights: Vec::new(),
-                epilogue: Pointwise::default(),
-            });
-            gemm.weights.push(slot);
+            weights.push(self.weight(bind, "w", *weight, dtype)?);
             let reg = program.push(Inst::Acc(idx as u32));
-            program.regs.insert(*sum, reg);
+            program.regs.insert(sum, reg);
         }
-        gemm.ok_or_else(|| PlanError::TooLarge { what: "sums" })
+        let (k, n) = (self.graph.ty(*x).cols(), self.graph.ty(first).cols());
+        Ok(Gemm { a, k, n, weights, epilogue: Pointwise::default() })
     }
 
     fn instruction(

@@ -229,8 +229,8 @@ impl<'a> Ctx<'a> {
     fn step(&mut self, group: &Group, bind: Bind, body: crate::kernel::Body) {
         let (kernel, args) = bind.kernel(body);
         let (idx, _) = self.kernels.insert_full(kernel);
-        let anchor = match &group.work {
-            Work::Gemm { sums } => sums.last().copied(),
+        let anchor = match group.work {
+            Work::Gemm { first, second } => second.or(Some(first)),
             _ => None,
         };
         let origin = anchor.or(group.last()).map(|value| self.graph.origin(value).to_string());

@@ -8,6 +8,7 @@ use super::Ctx;
 use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Access, Body, Compact, Select};
+use crate::plan::ConstantSource;
 
 /// Where a token set lies.
 #[derive(Clone, Copy)]
@@ -39,10 +40,7 @@ impl Ctx<'_> {
         let is_gate = |user: &Value| {
             matches!(self.graph.op(*user), Op::Executed {}) && self.graph.output_names(*user).next().is_some()
         };
-        if !self.graph.users(value).iter().any(is_gate) {
-            let place = self.numbering.place(self.graph, value);
-            return Err(PlanError::NoGate { set: sym, place });
-        }
+        let has_gate = self.graph.users(value).iter().any(is_gate);
         debug_assert!(self.graph.op(value).has(Trait::OpensScope), "only routes get here");
         let buffers = SetBuffers {
             rows: self.buffer(format!("{sym} rows"), DType::U32, RowBound::Tokens, 1),
@@ -50,7 +48,9 @@ impl Ctx<'_> {
             mask: self.buffer(format!("{sym} mask"), DType::U8, RowBound::Tokens, 1),
             forced: self.buffer(format!("{sym} forced"), DType::U8, RowBound::Tokens, 1),
         };
-        self.shared.extend([buffers.count, buffers.mask, buffers.forced]);
+        if has_gate {
+            self.shared.extend([buffers.count, buffers.mask, buffers.forced]);
+        }
         self.sets.insert(sym, buffers);
         let mut bind = self.bind(of, value)?;
         let operands = self.graph.operands(value);
@@ -67,9 +67,15 @@ impl Ctx<'_> {
             }
             _ => return Err(self.internal("this is no route", value)),
         };
+        let use_forced = if has_gate {
+            bind.slot("use_forced", self.arg(self.io.use_forced), Access::Read)
+        } else {
+            // Nobody can force what nobody sees.
+            self.constant(&mut bind, "use_forced", ConstantSource::Zero, (DType::U32, 1, 1))
+        };
         let body = Compact {
             select,
-            use_forced: bind.slot("use_forced", self.arg(self.io.use_forced), Access::Read),
+            use_forced,
             forced: bind.slot("forced", self.arg(buffers.forced), Access::Read),
             rows: self.written(&mut bind, "rows", buffers.rows),
             count: self.written(&mut bind, "count", buffers.count),

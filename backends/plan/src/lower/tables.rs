@@ -42,6 +42,7 @@ impl Constants {
 
 fn name(source: &ConstantSource) -> String {
     match source {
+        ConstantSource::Zero => "zero".to_owned(),
         ConstantSource::Weight { name } => name.clone(),
         ConstantSource::RopeCos { theta, half, .. } => format!("rope cos theta={theta} half={half}"),
         ConstantSource::RopeSin { theta, half, .. } => format!("rope sin theta={theta} half={half}"),

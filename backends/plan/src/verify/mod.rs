@@ -59,7 +59,7 @@ struct Errors(Vec<PlanError>);
 
 impl Errors {
     fn push(&mut self, at: At, fault: Fault) {
-        self.0.push(PlanError::Verify(VerifyError { at, fault }));
+        self.0.push(PlanError::Verify(Box::new(VerifyError { at, fault })));
     }
 }
 

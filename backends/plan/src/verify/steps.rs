@@ -9,7 +9,7 @@ use super::memory::share_memory;
 use super::{Errors, shared};
 use crate::error::{At, Fault};
 use crate::kernel::{Access, Body, Kernel, Param, Rows, Slot};
-use crate::plan::Plan;
+use crate::plan::{ConstantSource, Plan};
 
 /// The rows that a buffer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,10 @@ impl State<'_> {
                 }
             }
         }
-        let touches = check(kernel).touches;
+        let mut touches = check(kernel).touches;
+        if let Some(forced) = self.unread_decisions(kernel, step) {
+            touches.retain(|touch| touch.slot != forced);
+        }
         // All rows are read as the step found them.
         for touch in touches.iter().filter(|touch| !touch.is_write) {
             self.touch(kernel, step, touch);
@@ -199,6 +202,14 @@ impl State<'_> {
             Some((count, _)) if Some(*count) != held_by(step, extent) => Err(Fault::Extent { param }),
             Some((_, of)) => Ok(*of),
         }
+    }
+
+    /// Decisions to replay are not read if the switch that replays them is the constant 0.
+    fn unread_decisions(&self, kernel: &Kernel, step: &Step) -> Option<Slot> {
+        let Body::Compact(compact) = &kernel.body else { return None };
+        let Some(Arg::Constant(idx)) = step.args.get(compact.use_forced.0 as usize) else { return None };
+        let is_zero = self.plan.constants.get(*idx as usize)?.source == ConstantSource::Zero;
+        is_zero.then_some(compact.forced)
     }
 
     /// A compaction makes a row list.

@@ -32,12 +32,21 @@ impl Weights<f64> for GraphWeights<'_> {
     }
 }
 
-/// Every set executes the rows whose number this divides.
-struct Every(usize, usize);
+/// Every set with a gate executes the rows whose number this divides.
+struct Every<'a> {
+    graph: &'a Graph,
+    n: usize,
+    every: usize,
+}
 
-impl Routing for Every {
-    fn forced(&self, _: SetSym) -> Option<Vec<bool>> {
-        Some(mask(self.0, self.1))
+impl Routing for Every<'_> {
+    fn forced(&self, set: SetSym) -> Option<Vec<bool>> {
+        let graph = self.graph;
+        let is_gate = |value| {
+            matches!(graph.op(value), Op::Executed {})
+                && graph.operands(value).first().is_some_and(|of| graph.op(*of).opens() == Some(set))
+        };
+        graph.outputs().any(|(_, value)| is_gate(value)).then(|| mask(self.n, self.every))
     }
 }
 
@@ -54,6 +63,7 @@ fn bytes(constant: &PlanConstant) -> Vec<u8> {
         (0..len).map(|idx| function(f64::from(angle(idx))) as f32).collect::<Vec<f32>>()
     };
     let values = match source {
+        ConstantSource::Zero => vec![0.0; len],
         ConstantSource::Weight { name } => (0..len).map(|idx| Noise::at(name, idx) as f32).collect(),
         ConstantSource::RopeCos { theta, half, .. } => table(theta.0, *half as usize, f64::cos),
         ConstantSource::RopeSin { theta, half, .. } => table(theta.0, *half as usize, f64::sin),
@@ -67,34 +77,52 @@ fn bytes(constant: &PlanConstant) -> Vec<u8> {
 
 /// The plan is well-formed and computes the graph, whatever the tiles, with reuse of memory and without.
 pub(crate) fn judge(legal: &Legal, plan: &Plan) {
+    check(plan);
+    for lengths in BATCHES {
+        for every in [None, Some(0), Some(1), Some(2)] {
+            run(legal, plan, lengths, every, &[Tiling::of(64), Tiling { rows: 3, reversed: true }]);
+        }
+    }
+}
+
+/// As [`judge`], over one batch that depends on the seed.
+pub(crate) fn judge_once(legal: &Legal, plan: &Plan, seed: u64) {
+    check(plan);
+    let every = [None, Some(0), Some(1), Some(2), Some(3)][(seed % 5) as usize];
+    let lengths: &[usize] = [&[3, 1, 7][..], &[1], &[9]][(seed % 3) as usize];
+    run(legal, plan, lengths, every, &[Tiling { rows: 3, reversed: true }]);
+}
+
+fn check(plan: &Plan) {
     if let Err(errors) = skipc_plan::verify(plan) {
         panic!("{}\n{plan}", errors.iter().map(|error| format!("{error}\n")).collect::<String>());
     }
+}
+
+/// Runs sequences of these lengths; each set executes the rows that `every` divides, or those that it chooses itself.
+fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tilings: &[Tiling]) {
     let constants: Vec<Vec<u8>> = plan.constants.iter().map(bytes).collect();
-    for lengths in BATCHES {
-        let sequences: Vec<Vec<i64>> =
-            lengths.iter().map(|len| (0..*len as i64).map(|idx| idx * idx % 5).collect()).collect();
-        let batch = interp::Batch::from_sequences(sequences.iter().map(Vec::as_slice));
-        for every in [None, Some(0), Some(1), Some(2)] {
-            let n = batch.tokens.len();
-            let forced = Every(n, every.unwrap_or(0));
-            let routing: &dyn Routing = if every.is_some() { &forced } else { &Free };
-            let env = Env { batch: &batch, weights: &GraphWeights(legal.graph()), routing };
-            let wanted = interp::run::<f64>(legal.graph(), &env).expect("the graph has a value");
-            let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
-            let planned = Batch {
-                tokens: numbers(&batch.tokens),
-                positions: numbers(&batch.positions),
-                sequences: numbers(&batch.sequences),
-                forced: every.map(|every| vec![mask(n, every); plan.layout.io.gates.len()]),
-            };
-            for mode in [Mode::Separate, Mode::Arena] {
-                for tiling in [Tiling::of(64), Tiling { rows: 3, reversed: true }] {
-                    let got = run_layout(&plan.kernels, &plan.layout, &constants, &planned, (mode, tiling));
-                    let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
-                    compare(&wanted, &got, plan);
-                }
-            }
+    let sequences: Vec<Vec<i64>> =
+        lengths.iter().map(|len| (0..*len as i64).map(|idx| idx * idx % 5).collect()).collect();
+    let batch = interp::Batch::from_sequences(sequences.iter().map(Vec::as_slice));
+    let n = batch.tokens.len();
+    let forced = Every { graph: legal.graph(), n, every: every.unwrap_or(0) };
+    let routing: &dyn Routing = if every.is_some() { &forced } else { &Free };
+    let env = Env { batch: &batch, weights: &GraphWeights(legal.graph()), routing };
+    let wanted = interp::run::<f64>(legal.graph(), &env).expect("the graph has a value");
+    let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
+    let planned = Batch {
+        tokens: numbers(&batch.tokens),
+        positions: numbers(&batch.positions),
+        sequences: numbers(&batch.sequences),
+        forced: every.map(|every| vec![mask(n, every); plan.layout.io.gates.len()]),
+    };
+    for mode in [Mode::Separate, Mode::Arena] {
+        for tiling in tilings {
+            let got = run_layout(&plan.kernels, &plan.layout, &constants, &planned, (mode, *tiling));
+            let got = got
+                .unwrap_or_else(|fault| panic!("{fault}\n{}\n{plan}", skipc_ir::text::print(legal.graph())));
+            compare(&wanted, &got, plan);
         }
     }
 }

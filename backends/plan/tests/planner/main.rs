@@ -5,6 +5,7 @@ mod judge;
 mod fusion;
 mod in_place;
 mod numbers;
+mod random;
 mod refusals;
 mod text;
 mod verify;

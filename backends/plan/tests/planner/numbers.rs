@@ -144,3 +144,18 @@ fn deep_models_need_no_more_memory() {
     };
     assert_eq!(chain(3), chain(40));
 }
+
+/// Decisions that no gate shows are never replayed.
+#[test]
+fn set_without_a_gate_decides_by_itself() {
+    let plan = plan(&format!(
+        r#"{HEAD}
+  %set = route_random %p, %s {{set=c0, seed=1, block=0, limit=2147483648}}
+  %h = gather %x, %set
+  %g = gelu %h
+  %y = scatter %x, %g, %set
+  %logits = matmul %y, %table
+  return logits = %logits"#
+    ));
+    assert!(plan.layout.io.gates.is_empty());
+}

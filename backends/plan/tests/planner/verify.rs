@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::{Arg, Extent, RowBound};
 use skipc_artifact::target::DType;
-use skipc_plan::error::{Fault, VerifyError};
+use skipc_plan::error::Fault;
 use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Rowwise, Slot, View};
 use skipc_plan::pointwise::{Inst, Pointwise, Reg};
 use skipc_plan::{Plan, PlanError, build, verify};
@@ -43,7 +43,7 @@ fn faults(change: impl FnOnce(&mut Plan)) -> Vec<Fault> {
     change(&mut plan);
     let errors = verify(&plan).expect_err("the change is found");
     let fault = |error| match error {
-        PlanError::Verify(VerifyError { fault, .. }) => fault,
+        PlanError::Verify(error) => error.fault,
         other => panic!("{other}"),
     };
     errors.into_iter().map(fault).collect()
