@@ -3,7 +3,7 @@
 
 CACHE := $(or $(SKIPC_CACHE),$(CURDIR)/.cache)
 export SKIPC_CACHE := $(CACHE)
-export PATH := $(CACHE)/cuda:$(PATH)
+export PATH := $(CACHE)/cuda/bin:$(PATH)
 
 SKIPC := target/release/skipc
 MODEL := models/kjv-12l-d25

@@ -5,12 +5,12 @@
 #   tests/setup.sh             LLVM 22 from Debian, `ptxas` and `nvdisasm` from PyPI
 #   tests/setup.sh --no-llvm   only looks for cargo: enough for everything but the `cuda` feature
 #
-# The two CUDA tools go to $SKIPC_CACHE/cuda (by default .cache/cuda in the repository); nothing is installed
+# The two CUDA tools go to $SKIPC_CACHE/cuda/bin (by default .cache/cuda/bin in the repository); nothing is installed
 # into any Python. Debian packages need root or sudo.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-tools=${SKIPC_CACHE:-$repo/.cache}/cuda
+tools=${SKIPC_CACHE:-$repo/.cache}/cuda/bin
 llvm=/usr/lib/llvm-22
 
 # libzstd and zlib: llvm-config names them for the linker. g++: melior's build compiles C++.
