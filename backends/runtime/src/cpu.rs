@@ -25,6 +25,9 @@ use crate::threads::Threads;
 /// leave a call of a long batch enough rows to pay for packing the weights.
 const MAX_CALLS: usize = 16;
 
+/// Rows that a call has at least, if there are so many: fewer do not pay for packing the weights of a product.
+const MIN_ROWS: u32 = 64;
+
 /// Bytes before and after the arena that nothing may write to.
 const GUARD: usize = 4096;
 
@@ -153,7 +156,7 @@ impl Engine {
         if tiles == 0 {
             return;
         }
-        let per_call = (tiles as usize).div_ceil(MAX_CALLS) as u32;
+        let per_call = tiles.div_ceil(MAX_CALLS as u32).max(MIN_ROWS.div_ceil(tile_rows.max(1)));
         let calls = tiles.div_ceil(per_call);
         let scratch_bytes = aligned(scratch_bytes);
         let scratch = Pointers(vec![self.scratch.bytes.as_mut_ptr()]);
