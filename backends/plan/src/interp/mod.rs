@@ -22,6 +22,8 @@ mod layout;
 mod memory;
 mod pointwise;
 mod rowwise;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
