@@ -37,9 +37,11 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Layout, PlanError> {
     let Parts { options, mut buffers, shared, steps, io } = parts;
     let touched = lifetimes(buffers.len(), &steps);
-    for (idx, buffer) in buffers.iter_mut().enumerate() {
-        let is_shared = shared.iter().any(|shared| *shared as usize == idx);
-        buffer.live = if is_shared { None } else { touched[idx] };
+    for (buffer, touched) in buffers.iter_mut().zip(touched) {
+        buffer.live = touched;
+    }
+    for idx in shared {
+        buffers[*idx as usize].live = None;
     }
     let is_fixed = |buffer: &Buffer| matches!(buffer.rows, RowBound::Fixed(_));
     let (fixed, fixed_bytes) = place(&buffers, is_fixed, FIXED_ALIGN)?;

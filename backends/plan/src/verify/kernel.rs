@@ -10,6 +10,10 @@ use crate::kernel::{
     Slot, View,
 };
 
+/// Parameters of a kernel, at most: the pointers that fit 1 KiB, a quarter of what a CUDA launch takes. An epilogue
+/// of 32 pointwise ops needs fewer than 80.
+const MAX_PARAMS: usize = 128;
+
 /// Element types that a use allows.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
@@ -54,6 +58,7 @@ pub(super) struct Check<'a> {
 pub(super) fn check(kernel: &Kernel) -> Check<'_> {
     let mut check =
         Check { kernel, touches: Vec::new(), faults: Vec::new(), tile_reads: Vec::new(), stores: Vec::new() };
+    check.size("the number of parameters", kernel.params.len() as u32, kernel.params.len() <= MAX_PARAMS);
     check.extent(kernel.extent);
     match &kernel.body {
         Body::Gemm(gemm) => check.gemm(gemm),

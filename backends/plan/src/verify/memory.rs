@@ -7,6 +7,13 @@ use crate::error::{At, Fault};
 use crate::layout::{FIXED_ALIGN, ROW_ALIGN, lifetimes, live_together};
 use crate::plan::Plan;
 
+/// Buffers of a plan, at most: 4096 layers, the most that a spec may have, need fewer than 50 000. It bounds the time
+/// that a hostile plan can take.
+const MAX_BUFFERS: usize = 1 << 16;
+
+/// First byte and end under the smallest and under the largest bound.
+type Ends = [(u64, u64); 2];
+
 /// Constants are aligned and disjoint.
 pub(super) fn constants(plan: &Plan, errors: &mut Errors) {
     let mut last_end = 0u64;
@@ -28,11 +35,18 @@ pub(super) fn constants(plan: &Plan, errors: &mut Errors) {
 /// Buffers are aligned, within the arena, live as long as the steps that touch them, and do not overlap while they do.
 pub(super) fn buffers(plan: &Plan, errors: &mut Errors) {
     let layout = &plan.layout;
+    if layout.buffers.len() > MAX_BUFFERS {
+        let got = layout.buffers.len() as u64;
+        return errors.push(At::Plan, Fault::Size { what: "the number of buffers", got });
+    }
     let (from_host, to_host) = shared(plan);
-    let touched = lifetimes(layout.buffers.len(), &layout.steps);
-    let places: Vec<Option<[(u64, u64); 2]>> =
-        layout.buffers.iter().map(|buffer| ends(layout, buffer)).collect();
-    for (idx, buffer) in layout.buffers.iter().enumerate() {
+    let mut touched = lifetimes(layout.buffers.len(), &layout.steps);
+    for idx in from_host.iter().chain(&to_host) {
+        if let Some(touched) = touched.get_mut(*idx as usize) {
+            *touched = None;
+        }
+    }
+    for ((idx, buffer), wanted) in layout.buffers.iter().enumerate().zip(touched) {
         let at = || At::Buffer { idx, name: buffer.name.clone() };
         let place = buffer.place;
         for (got, wanted) in [(place.fixed_offset, FIXED_ALIGN), (place.row_offset, ROW_ALIGN)] {
@@ -40,19 +54,32 @@ pub(super) fn buffers(plan: &Plan, errors: &mut Errors) {
                 errors.push(at(), Fault::Align { got, wanted });
             }
         }
-        let is_shared = from_host.contains(&(idx as u32)) || to_host.contains(&(idx as u32));
-        let wanted = if is_shared { None } else { touched[idx] };
         if buffer.live != wanted {
             errors.push(at(), Fault::Lifetime { got: buffer.live, wanted });
         }
-        if places[idx].is_none() {
+        if ends(layout, buffer).is_none() {
             errors.push(at(), Fault::Bounds);
         }
-        for (other, other_buffer) in layout.buffers.iter().enumerate().take(idx) {
-            if live_together(buffer, other_buffer) && overlap(places[idx], places[other]) {
-                errors.push(at(), Fault::Overlap { other });
+    }
+    overlaps(layout, errors);
+}
+
+/// In order of their first steps, each buffer is compared with those that are still alive.
+fn overlaps(layout: &Layout, errors: &mut Errors) {
+    let buffers = &layout.buffers;
+    let places: Vec<Option<Ends>> = buffers.iter().map(|buffer| ends(layout, buffer)).collect();
+    let mut by_birth: Vec<usize> = (0..buffers.len()).collect();
+    by_birth.sort_by_key(|idx| (buffers[*idx].live.map(|(first, _)| first), *idx));
+    let mut alive: Vec<usize> = Vec::new();
+    for idx in by_birth {
+        alive.retain(|other| live_together(&buffers[idx], &buffers[*other]));
+        for other in &alive {
+            if overlap(places[idx], places[*other]) {
+                let at = At::Buffer { idx, name: buffers[idx].name.clone() };
+                errors.push(at, Fault::Overlap { other: *other });
             }
         }
+        alive.push(idx);
     }
 }
 
@@ -64,7 +91,7 @@ pub(super) fn share_memory(layout: &Layout, a: u32, b: u32) -> bool {
 
 /// First and last byte under the smallest and the largest bound; `None` if that is not within the arena. All of it is
 /// linear in the bound, so that what holds for these two holds between.
-fn ends(layout: &Layout, buffer: &Buffer) -> Option<[(u64, u64); 2]> {
+fn ends(layout: &Layout, buffer: &Buffer) -> Option<Ends> {
     let largest = layout.max_tokens.checked_next_multiple_of(BOUND_UNIT)?.max(BOUND_UNIT);
     let under = |bound: u32| {
         let rows = match buffer.rows {
@@ -81,11 +108,10 @@ fn ends(layout: &Layout, buffer: &Buffer) -> Option<[(u64, u64); 2]> {
 }
 
 /// Two buffers are apart if the same one comes first under both bounds. Places out of bounds have their own fault.
-fn overlap(a: Option<[(u64, u64); 2]>, b: Option<[(u64, u64); 2]>) -> bool {
+fn overlap(a: Option<Ends>, b: Option<Ends>) -> bool {
     let (Some(a), Some(b)) = (a, b) else { return false };
-    let before = |first: &[(u64, u64); 2], then: &[(u64, u64); 2]| {
-        first.iter().zip(then).all(|((_, end), (begin, _))| end <= begin)
-    };
+    let before =
+        |first: &Ends, then: &Ends| first.iter().zip(then).all(|((_, end), (begin, _))| end <= begin);
     !before(&a, &b) && !before(&b, &a)
 }
 

@@ -1,6 +1,6 @@
 //! Steps in their order: what each buffer holds when it is read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skipc_artifact::program::{Arg, Extent, Gate, RowBound, Step};
 
@@ -24,12 +24,18 @@ enum Held {
 pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
     let (from_host, to_host) = shared(plan);
     let io = &plan.layout.io;
-    let mut state =
-        State { plan, from_host, held: BTreeMap::new(), sets: BTreeMap::new(), faults: Vec::new() };
-    for idx in state.from_host.clone() {
+    let by_host = |idx: u32| {
         let is_one = idx == io.n_tokens || idx == io.use_forced;
-        state.held.insert(idx, if is_one { Held::First(1) } else { Held::Counted(io.n_tokens) });
-    }
+        (idx, if is_one { Held::First(1) } else { Held::Counted(io.n_tokens) })
+    };
+    let mut state = State {
+        plan,
+        touches: plan.kernels.iter().map(|(_, kernel)| check(kernel).touches).collect(),
+        held: from_host.iter().map(|idx| by_host(*idx)).collect(),
+        from_host: from_host.into_iter().collect(),
+        sets: BTreeMap::new(),
+        faults: Vec::new(),
+    };
     for (idx, step) in plan.layout.steps.iter().enumerate() {
         let symbol = plan.kernels.get(step.kernel as usize).map_or("", |(symbol, _)| symbol).to_owned();
         state.step(step);
@@ -50,7 +56,9 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
 
 struct State<'a> {
     plan: &'a Plan,
-    from_host: Vec<u32>,
+    /// What each kernel does to its parameters.
+    touches: Vec<Vec<Touch>>,
+    from_host: BTreeSet<u32>,
     held: BTreeMap<u32, Held>,
     /// For each row list: the count of its set, and the rows that it selects from.
     sets: BTreeMap<u32, (Held, Held)>,
@@ -77,7 +85,7 @@ impl State<'_> {
                 }
             }
         }
-        let mut touches = check(kernel).touches;
+        let mut touches = self.touches.get(step.kernel as usize).cloned().unwrap_or_default();
         if let Some(forced) = self.unread_decisions(kernel, step) {
             touches.retain(|touch| touch.slot != forced);
         }
@@ -102,8 +110,8 @@ impl State<'_> {
                 })
             }
             Arg::Constant(idx) => {
-                let constants = self.plan.constants.iter().map(|constant| &constant.constant);
-                let found = constants.clone().nth(idx as usize);
+                let constants = &self.plan.constants;
+                let found = constants.get(idx as usize).map(|constant| &constant.constant);
                 found.map(|constant| (constant.dtype, constant.cols)).ok_or(Fault::Range {
                     what: "constant",
                     idx: idx as usize,

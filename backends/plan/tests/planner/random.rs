@@ -112,7 +112,8 @@ impl Lines {
                 let start = self.below(5);
                 self.push(rows, &format!("slice %m{id} {{start={start}, len=4}}"));
             }
-            7 => self.push(rows, &format!("add_bias %v{a}, %b")),
+            7 if self.below(2) == 0 => self.push(rows, &format!("add_bias %v{a}, %b")),
+            7 => self.push(rows, &format!("matmul %v{a}, %w")),
             8 => {
                 let id = self.n_values;
                 _ = writeln!(self.text, "  %r{id} = router_logits %v{a}, %wr");

@@ -130,6 +130,16 @@ fn sizes_make_sense() {
         Fault::Size { what: "the number of weights", got: 0 }
     );
     found!(|plan| map(plan, "map_1").stores.clear(), Fault::Size { what: "the number of stores", .. });
+    let many = |plan: &mut Plan| {
+        let param = kernel(plan, "map_1").params[0].clone();
+        kernel(plan, "map_1").params.resize(200, param);
+    };
+    found!(many, Fault::Size { what: "the number of parameters", got: 200 });
+    let many = |plan: &mut Plan| {
+        let buffer = plan.layout.buffers[0].clone();
+        plan.layout.buffers.resize(1 << 17, buffer);
+    };
+    found!(many, Fault::Size { what: "the number of buffers", .. });
     let set_heads = |plan: &mut Plan| match &mut kernel(plan, "attention_2x2x2").body {
         Body::Attention(attention) => attention.kv_heads = 3,
         _ => panic!("no attention"),
@@ -303,7 +313,13 @@ fn memory_is_aligned_disjoint_and_within_bounds() {
         let place = plan.layout.buffers[1].place;
         plan.layout.buffers[2].place = place;
     };
-    found!(overlap, Fault::Overlap { other: 1 });
+    found!(overlap, Fault::Overlap { .. });
+    let overlap = |plan: &mut Plan| {
+        // The embedding and the router logits made from it.
+        let place = plan.layout.buffers[6].place;
+        plan.layout.buffers[7].place = place;
+    };
+    found!(overlap, Fault::Overlap { other: 6 });
 }
 
 #[test]
