@@ -6,6 +6,7 @@ pub mod constants;
 pub mod diagnostic;
 pub mod ladder;
 pub mod lower;
+pub mod pack;
 pub mod pipeline;
 pub mod reference;
 pub mod spec;

@@ -31,6 +31,14 @@ pub struct Request {
     pub fuel: Option<u64>,
 }
 
+impl Request {
+    /// Code for the host in f32, with every default.
+    pub fn host() -> Request {
+        let targets = vec![(Target::Cpu, DType::F32)];
+        Request { targets, max_tokens: None, passes: None, verify_each: false, fuel: None }
+    }
+}
+
 /// What a compile makes.
 pub struct Compiled {
     /// The graph that kernels were planned from.
@@ -138,12 +146,45 @@ fn plan(
         Failure::new(Exit::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
     })?;
     skipc_plan::verify(&plan).map_err(|errors| internal("plan::broken", &errors[0]))?;
-    trace
-        .stage("plan", &format!("plan-{dtype}"), "txt", || {
-            serde_json::to_string_pretty(&plan).unwrap_or_default()
-        })
-        .map_err(dump_error)?;
+    trace.stage("plan", &format!("plan-{dtype}"), "txt", || plan.to_string()).map_err(dump_error)?;
     Ok(plan)
+}
+
+/// Plans a model for one precision, with a program that has constants but no code: what the kernel interpreter runs.
+///
+/// # Errors
+/// As [`compile`].
+pub fn plan_only(
+    model: &Model,
+    weights: &Weights,
+    dtype: DType,
+    request: &Request,
+) -> Result<(Plan, Program, Vec<u8>), Failure> {
+    let mut trace = Trace::silent();
+    let legal = run_passes(lower_model(model, &mut trace)?, request, &mut trace)?;
+    let plan = plan(&legal, model, dtype, request, &mut trace)?;
+    let (program, constants) = program(&plan, &Target::Cpu, dtype, weights, Vec::new())?;
+    Ok((plan, program, constants))
+}
+
+fn program(
+    plan: &Plan,
+    target: &Target,
+    dtype: DType,
+    weights: &Weights,
+    entries: Vec<Entry>,
+) -> Result<(Program, Vec<u8>), Failure> {
+    let constants = constants::lay_out(&plan.constants, weights)
+        .map_err(|name| internal("constants::size", &format!("constant `{name}`")))?;
+    let program = Program {
+        target: target.clone(),
+        dtype,
+        layout: plan.layout.clone(),
+        constants: plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
+        constant_bytes: constants.len() as u64,
+        entries,
+    };
+    Ok((program, constants))
 }
 
 fn generate(
@@ -166,16 +207,7 @@ fn generate(
         extent: kernel.extent,
         launch: launch.clone(),
     });
-    let constants = constants::lay_out(&plan.constants, weights)
-        .map_err(|name| internal("constants::size", &format!("constant `{name}`")))?;
-    let program = Program {
-        target: target.clone(),
-        dtype,
-        layout: plan.layout.clone(),
-        constants: plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
-        constant_bytes: constants.len() as u64,
-        entries: entries.collect(),
-    };
+    let (program, constants) = program(plan, target, dtype, weights, entries.collect())?;
     Ok(Bundle { program, constants, code: link(code)? })
 }
 

@@ -3,18 +3,14 @@
 use std::fmt::Write;
 
 use serde_json::json;
-use skipc_artifact::manifest::{Manifest, Promises};
-use skipc_artifact::section::{ContentHash, SectionKind};
 use skipc_artifact::target::{DType, Target};
-use skipc_artifact::writer::Writer;
 
 use super::{CompileArgs, Exit, Failure, artifact_failure, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Request};
-use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
-use crate::{backends, spec};
+use crate::{pack, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let request = request(args)?;
@@ -29,7 +25,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     }
     let Some(path) = &args.output else { return Ok(out) };
     let sizes = sizes(&compiled);
-    let bytes = pack(&model, &weights, &request, compiled)?;
+    let bytes = pack::pack(&model, &weights, &request, compiled)?;
     skipc_artifact::replace::file(path, |file| file.write_all(&bytes))
         .map_err(|error| artifact_failure(path, &error))?;
     if json {
@@ -91,50 +87,6 @@ fn request(args: &CompileArgs) -> Result<Request, Failure> {
         verify_each: args.verify_each,
         fuel: args.fuel,
     })
-}
-
-/// The bytes of the artefact: what it is made from, every form of the model, and code for each target.
-fn pack(model: &Model, weights: &Weights, request: &Request, compiled: Compiled) -> Result<Vec<u8>, Failure> {
-    let spec = model.to_string();
-    let mut flags: Vec<String> =
-        request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
-    flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
-    flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
-    flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));
-    let has_cuda = request.targets.iter().any(|(target, _)| *target != Target::Cpu);
-    let mut writer = Writer::new(Manifest {
-        model: model.name.clone(),
-        compiler: env!("CARGO_PKG_VERSION").to_owned(),
-        llvm: backends::llvm_version().filter(|_| has_cuda),
-        ptxas: backends::ptxas_version().filter(|_| has_cuda),
-        flags,
-        spec_hash: ContentHash::of(spec.as_bytes()),
-        weights_hash: weights.content_hash(),
-        targets: request.targets.iter().map(|(target, _)| target.to_string()).collect(),
-        // A layout has no step that waits for the host, so every program is resident.
-        promises: Promises { device_resident: true, causal: model.is_causal() },
-    });
-    let mut sections = vec![
-        ("spec.toml".to_owned(), SectionKind::Spec, spec),
-        ("ir/lowered.sir".to_owned(), SectionKind::Ir, compiled.lowered.to_string()),
-        ("ir/legal.sir".to_owned(), SectionKind::Ir, compiled.legal.graph().to_string()),
-    ];
-    for (dtype, plan) in &compiled.plans {
-        let json = serde_json::to_string_pretty(plan).map_err(|error| {
-            Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
-        })?;
-        sections.push((format!("plan/{dtype}.json"), SectionKind::Plan, json));
-    }
-    let failed = |error: &skipc_artifact::Error| {
-        Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
-    };
-    for (name, kind, text) in sections {
-        writer.section(name, kind, text.into_bytes()).map_err(|error| failed(&error))?;
-    }
-    for bundle in compiled.bundles {
-        bundle.write(&mut writer).map_err(|error| failed(&error))?;
-    }
-    writer.to_bytes().map_err(|error| failed(&error))
 }
 
 /// One line a target: kernels, steps, memory.
