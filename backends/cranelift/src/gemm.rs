@@ -9,7 +9,7 @@ use skipc_plan::kernel::{Gemm, Kernel, Rows, Slot};
 use crate::emit::{Columns, Emitter};
 use crate::error::Fault;
 use crate::memory::{PLAIN, Row};
-use crate::pointwise::{RowSpan, writes};
+use crate::pointwise::RowSpan;
 
 /// Rows of one matrix product at most. The library packs the weights anew in each product, which 256 rows hide; a
 /// call of fewer row tiles makes a smaller product. Not measured beyond that.
@@ -37,8 +37,7 @@ impl Plan {
     fn new(kernel: &Kernel, gemm: &Gemm, tile_rows: u32) -> Result<Plan, Fault> {
         let a = kernel.params.get(gemm.a.slot.0 as usize);
         let is_f32 = a.is_some_and(|param| param.dtype == DType::F32);
-        // Blocks of columns read all of a row, so it must not change under them.
-        let in_place = is_f32 && gemm.a.rows == Rows::Dense && !writes(&gemm.epilogue, gemm.a.slot);
+        let in_place = is_f32 && gemm.a.rows == Rows::Dense;
         let chunk = u64::from(CHUNK_ROWS.max(tile_rows));
         let mut bytes = if in_place { 0 } else { aligned(chunk * u64::from(gemm.k) * 4) };
         let n_blocks = gemm.n.div_ceil(BLOCK_COLS).max(1);

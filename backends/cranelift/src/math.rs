@@ -29,6 +29,8 @@ const EXP_HIGH: f32 = 89.0;
 /// `e^x = mantissa · scale`, where the mantissa is a normal number and the product rounds once, if at all.
 struct Exp {
     mantissa: Value,
+    /// What rounding took from the mantissa.
+    lost: Value,
     scale: Value,
 }
 
@@ -81,7 +83,7 @@ impl Emitter<'_> {
 
     /// `e^x`, within 1 ulp.
     pub(crate) fn exp(&mut self, x: Value, lanes: Lanes) -> Value {
-        let Exp { mantissa, scale } = self.exp_parts(x, lanes);
+        let Exp { mantissa, scale, .. } = self.exp_parts(x, lanes);
         self.ins().fmul(mantissa, scale)
     }
 
@@ -94,13 +96,16 @@ impl Emitter<'_> {
         let exponent = self.ins().fmul(x, log2_e);
         let rounded = self.ins().fadd(exponent, rounder);
         let n = self.ins().fsub(rounded, rounder);
-        let mut r = x;
-        for part in LN_2 {
+        let [large, small] = LN_2.map(|part| {
             let part = self.real(part, lanes);
-            let product = self.ins().fmul(n, part);
-            r = self.ins().fsub(r, product);
-        }
-        let mantissa = self.exp_near_zero(r, lanes);
+            self.ins().fmul(n, part)
+        });
+        // Exact; the next difference is not, but its error is.
+        let near = self.ins().fsub(x, large);
+        let r = self.ins().fsub(near, small);
+        let lost = self.ins().fsub(near, r);
+        let lost = self.ins().fsub(lost, small);
+        let (mantissa, lost) = self.exp_near_zero(r, lost, lanes);
 
         // Two factors, because exponents from −159 to 128 are more than one can hold.
         let bits = self.recast(rounded, lanes.bits());
@@ -109,10 +114,15 @@ impl Emitter<'_> {
         let half = self.ins().sshr_imm_u(n, 1);
         let rest = self.ins().isub(n, half);
         let factor = self.power_of_two(half, lanes);
-        Exp { mantissa: self.ins().fmul(mantissa, factor), scale: self.power_of_two(rest, lanes) }
+        Exp {
+            mantissa: self.ins().fmul(mantissa, factor),
+            lost: self.ins().fmul(lost, factor),
+            scale: self.power_of_two(rest, lanes),
+        }
     }
 
-    fn exp_near_zero(&mut self, r: Value, lanes: Lanes) -> Value {
+    /// `e^(r + lost)`, where `lost` is below the last place of `r`, and what rounding took from it.
+    fn exp_near_zero(&mut self, r: Value, lost: Value, lanes: Lanes) -> (Value, Value) {
         let mut tail = self.real(EXP_TAIL[0], lanes);
         for coefficient in &EXP_TAIL[1..] {
             let coefficient = self.real(*coefficient, lanes);
@@ -121,9 +131,12 @@ impl Emitter<'_> {
         }
         let square = self.ins().fmul(r, r);
         let tail = self.ins().fmul(tail, square);
+        let tail = self.ins().fadd(tail, lost);
         let above_one = self.ins().fadd(r, tail);
         let one = self.real(1.0, lanes);
-        self.ins().fadd(one, above_one)
+        let mantissa = self.ins().fadd(one, above_one);
+        let kept = self.ins().fsub(mantissa, one);
+        (mantissa, self.ins().fsub(above_one, kept))
     }
 
     fn power_of_two(&mut self, exponent: Value, lanes: Lanes) -> Value {
@@ -159,17 +172,35 @@ impl Emitter<'_> {
     fn logistic(&mut self, y: Value, x: Value, lanes: Lanes) -> Value {
         let size = self.ins().fabs(x);
         let minus = self.ins().fneg(size);
-        let Exp { mantissa, scale } = self.exp_parts(minus, lanes);
+        let Exp { mantissa, lost, scale } = self.exp_parts(minus, lanes);
         let t = self.ins().fmul(mantissa, scale);
         let (zero, one) = (self.real(0.0, lanes), self.real(1.0, lanes));
         let below = self.ins().fadd(one, t);
         // Where the exponential stops following its argument, a large `y` would show it.
         let end = self.real(-EXP_LOW, lanes);
         let scale = self.lesser_first(size, end, scale, zero, lanes);
+        // Half a unit in the last place of a dividend or a divisor can be most of one in the quotient, so what both
+        // have lost goes into the dividend, rounded once.
+        let share = self.lost_share(below, t, lanes);
+        let correction = self.ins().fmul(mantissa, share);
+        let correction = self.ins().fsub(lost, correction);
+        let mantissa = self.ins().fadd(mantissa, correction);
         let mantissa = self.lesser_first(x, zero, mantissa, one, lanes);
         let scale = self.lesser_first(x, zero, scale, one, lanes);
         let above = self.ins().fmul(y, mantissa);
         let quotient = self.ins().fdiv(above, below);
         self.ins().fmul(quotient, scale)
+    }
+
+    /// What `below = 1 + t` lost to rounding, as a share of it.
+    fn lost_share(&mut self, below: Value, t: Value, lanes: Lanes) -> Value {
+        let one = self.real(1.0, lanes);
+        let taken = self.ins().fsub(below, one);
+        let lost = self.ins().fsub(t, taken);
+        // `1 / below` from 1 to 2, within 0.05.
+        let (first, slope) = (self.real(1.457, lanes), self.real(0.5, lanes));
+        let slope = self.ins().fmul(below, slope);
+        let reciprocal = self.ins().fsub(first, slope);
+        self.ins().fmul(lost, reciprocal)
     }
 }

@@ -2,7 +2,6 @@
 
 use cranelift_codegen::ir::Value;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::Slot;
 use skipc_plan::pointwise::{Inst, Pointwise, Reg};
 
 use crate::emit::{Columns, Emitter, Lanes};
@@ -121,9 +120,4 @@ pub(crate) fn map(e: &mut Emitter<'_>, cols: u32, program: &Pointwise, row: Valu
 fn value_of<T: Copy>(Reg(reg): Reg, values: &[T]) -> Result<T, Fault> {
     let missing = || Fault::Malformed(format!("result {reg} is used before it exists"));
     values.get(reg as usize).copied().ok_or_else(missing)
-}
-
-/// Whether a program stores to a parameter.
-pub(crate) fn writes(program: &Pointwise, slot: Slot) -> bool {
-    program.stores.iter().any(|store| store.to.slot == slot)
 }

@@ -1,0 +1,148 @@
+//! Compiled kernels in memory, and the helpers that they call.
+//!
+//! This file may contain `unsafe`: it calls code that was just made.
+
+#![expect(unsafe_code, reason = "generated code can only be called by its address")]
+
+use std::ops::Range;
+
+use memmap2::{Mmap, MmapMut};
+use skipc_artifact::abi::{Helpers, HostKernel};
+use skipc_artifact::image::HostArch;
+use skipc_artifact::object_image;
+use skipc_artifact::program::Launch;
+use skipc_cranelift::Cranelift;
+use skipc_plan::codegen::{Codegen as _, Image};
+use skipc_plan::kernel::Kernel;
+
+/// Bytes on either side of each operand and of the scratch memory that nothing may change.
+const GUARD: usize = 256;
+
+const GUARD_BYTE: u8 = 0x5a;
+
+/// In which order the tiles run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// One call for all.
+    AtOnce,
+    /// A call for each, the last first.
+    Backwards,
+    /// Two threads, one with the even tiles and one with the odd ones.
+    TwoThreads,
+}
+
+/// One kernel, ready to be called.
+pub(crate) struct Machine {
+    code: Mmap,
+    offset: usize,
+    pub(crate) tile_rows: u32,
+    scratch_bytes: u64,
+}
+
+impl Machine {
+    pub(crate) fn new(kernel: &Kernel) -> Machine {
+        let arch = HostArch::of_this_process().expect("a host that code can be made for");
+        let code = Cranelift::new(arch).unwrap().compile(&[("kernel".to_owned(), kernel)]).unwrap();
+        let [Image::HostObject(object)] = code.images.as_slice() else { panic!("one object") };
+        let image = object_image::link(object, Cranelift::LEVEL).unwrap();
+        assert_eq!(image.table.entries[0].name, "kernel");
+        let mut memory = MmapMut::map_anon(image.code.len()).unwrap();
+        memory.copy_from_slice(&image.code);
+        let Launch::Host { tile_rows, scratch_bytes } = code.launches[0] else { panic!("a host launch") };
+        Machine {
+            code: memory.make_exec().unwrap(),
+            offset: image.table.entries[0].offset as usize,
+            tile_rows,
+            scratch_bytes,
+        }
+    }
+
+    /// Runs the kernel over operands, as the runtime would.
+    pub(crate) fn run(&self, operands: &mut [Vec<u8>], n_rows: u32, order: Order) {
+        let mut guarded: Vec<Vec<u64>> = operands.iter().map(|operand| with_guards(operand)).collect();
+        // As integers, which threads may share.
+        let pointers: Vec<usize> =
+            guarded.iter_mut().map(|bytes| bytes.as_mut_ptr() as usize + GUARD).collect();
+        let n_tiles = if self.tile_rows == 0 { 1 } else { n_rows.div_ceil(self.tile_rows) };
+        match order {
+            Order::AtOnce => self.call(&pointers, 0..n_tiles),
+            Order::Backwards => (0..n_tiles).rev().for_each(|tile| self.call(&pointers, tile..tile + 1)),
+            Order::TwoThreads => std::thread::scope(|scope| {
+                for parity in 0..2 {
+                    let pointers = &pointers;
+                    scope.spawn(move || {
+                        for tile in (parity..n_tiles).step_by(2) {
+                            self.call(pointers, tile..tile + 1);
+                        }
+                    });
+                }
+            }),
+        }
+        for (idx, (operand, guarded)) in operands.iter_mut().zip(&guarded).enumerate() {
+            let bytes: Vec<u8> = guarded.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            let end = GUARD + operand.len();
+            let intact = bytes[..GUARD].iter().chain(&bytes[end..]).all(|byte| *byte == GUARD_BYTE);
+            assert!(intact, "parameter {idx}: written outside of it, {order:?}");
+            operand.copy_from_slice(&bytes[GUARD..end]);
+        }
+    }
+
+    fn call(&self, pointers: &[usize], tiles: Range<u32>) {
+        // Scratch memory holds anything, here NaN; it is aligned to 64 bytes.
+        let mut scratch = vec![[0xff_u8; 64]; self.scratch_bytes.div_ceil(64) as usize + 9];
+        let skew = scratch.as_ptr().cast::<u8>().align_offset(64);
+        let flat = scratch.as_flattened_mut();
+        let end = skew + GUARD + self.scratch_bytes as usize;
+        let first = flat[skew + GUARD..].as_mut_ptr();
+        let entry = self.code[self.offset..].as_ptr();
+        // SAFETY: the bytes at the entry are a function of this type, made for this process's architecture, in
+        // executable memory that outlives the call. Operands and scratch memory are as large as the kernel's
+        // parameters and launch say; that it keeps to them is what the tests are about.
+        unsafe {
+            let kernel: HostKernel = std::mem::transmute(entry);
+            kernel(pointers.as_ptr().cast(), &HELPERS, tiles.start, tiles.end, first);
+        }
+        assert!(flat[end..].iter().all(|byte| *byte == 0xff), "written past the scratch memory");
+        assert!(flat[..skew + GUARD].iter().all(|byte| *byte == 0xff), "written before the scratch memory");
+    }
+}
+
+/// The bytes between guards, at an address that is a multiple of 8.
+fn with_guards(bytes: &[u8]) -> Vec<u64> {
+    let mut all = vec![GUARD_BYTE; GUARD];
+    all.extend_from_slice(bytes);
+    all.resize((GUARD + bytes.len()).next_multiple_of(8) + GUARD, GUARD_BYTE);
+    all.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect()
+}
+
+static HELPERS: Helpers = Helpers { gemm_f32, exp: not_called, tanh: not_called };
+
+extern "C" fn not_called(_: f32) -> f32 {
+    // Unwinding out of here ends the process, as it should.
+    unreachable!("code by Cranelift has its own functions")
+}
+
+/// See [`skipc_artifact::abi::GemmF32`]; every element in one order, whatever the sizes.
+///
+/// # Safety
+///
+/// The pointers are to matrices of these sizes and strides.
+unsafe extern "C" fn gemm_f32(
+    m: u64,
+    n: u64,
+    k: u64,
+    a: *const f32,
+    lda: u64,
+    b: *const f32,
+    ldb: u64,
+    c: *mut f32,
+    ldc: u64,
+) {
+    let [m, n, k, lda, ldb, ldc] = [m, n, k, lda, ldb, ldc].map(|size| size as usize);
+    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+        // SAFETY: rows and columns are below the sizes that the caller vouches for.
+        unsafe {
+            *c.add(i * ldc + j) = (0..k).map(|l| *a.add(i * lda + l) * *b.add(j * ldb + l)).sum();
+        }
+    }
+}
