@@ -1,4 +1,4 @@
-//! skipc: spec frontend, pipeline and command line.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod backends;
 pub mod cli;

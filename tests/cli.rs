@@ -1,0 +1,227 @@
+//! The command line as users meet it: exit codes, error codes, files.
+#![cfg(feature = "cranelift")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const GOLDEN: &str = "tests/golden/gumbel";
+
+fn skipc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).env("NO_COLOR", "1").output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> String {
+    let output = skipc(args);
+    assert!(output.status.success(), "skipc {args:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+/// Runs, expects this exit code, and this error code in what the user reads.
+#[track_caller]
+fn fails(args: &[&str], exit: i32, code: &str) -> String {
+    let output = skipc(args);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(exit), "skipc {args:?}: {text}");
+    assert!(text.contains(code), "skipc {args:?} should say `{code}`: {text}");
+    assert!(!text.contains("panicked"), "skipc {args:?}: {text}");
+    text
+}
+
+struct Fixture {
+    dir: TempDir,
+    artifact: String,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let dir = TempDir::new().unwrap();
+        let artifact = dir.path().join("m.skp").display().to_string();
+        compile(GOLDEN, &["-o", &artifact, "--max-tokens", "128"]);
+        Fixture { dir, artifact }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Writes an array and gives its path.
+    fn array<T: npyz::AutoSerialize + Copy>(&self, name: &str, shape: &[u64], data: &[T]) -> String {
+        let path = self.path(name);
+        skipc_runtime::npy::write(Path::new(&path), shape, data).unwrap();
+        path
+    }
+}
+
+fn compile(golden: &str, more: &[&str]) -> String {
+    let (spec, weights) = (format!("{golden}/spec.toml"), format!("{golden}/weights.safetensors"));
+    succeeds(&[&["compile", &spec, "--weights", &weights], more].concat())
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let fixture = Fixture::new();
+    let other = fixture.path("other.skp");
+    compile(GOLDEN, &["-o", &other, "--max-tokens", "128", "--verify-each", "--timing"]);
+    assert!(fs::read(&fixture.artifact).unwrap() == fs::read(&other).unwrap());
+    let spec = fs::canonicalize(format!("{GOLDEN}/spec.toml")).unwrap();
+    let weights = fs::canonicalize(format!("{GOLDEN}/weights.safetensors")).unwrap();
+    let elsewhere = Command::new(env!("CARGO_BIN_EXE_skipc"))
+        .current_dir(fixture.dir.path())
+        .args(["compile", &spec.display().to_string(), "--weights", &weights.display().to_string()])
+        .args(["-o", "here.skp", "--max-tokens", "128"])
+        .status();
+    assert!(elsewhere.unwrap().success());
+    assert!(fs::read(&fixture.artifact).unwrap() == fs::read(fixture.path("here.skp")).unwrap());
+}
+
+#[test]
+fn every_stage_prints_and_dumps() {
+    let fixture = Fixture::new();
+    for (stage, word) in
+        [("model", "[model]"), ("graph", "route "), ("legal", "gather"), ("plan", "gemm_"), ("clif", "function")]
+    {
+        assert!(compile(GOLDEN, &["--emit", stage]).contains(word), "--emit {stage}");
+    }
+    let dump = fixture.path("stages");
+    compile(GOLDEN, &["--emit", "model", "--dump-to", &dump]);
+    let mut names: Vec<String> =
+        fs::read_dir(&dump).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert!(names.len() >= 8 && names[0] == "00-model.toml" && names[1] == "01-lowered.sir", "{names:?}");
+    let spec = format!("{GOLDEN}/spec.toml");
+    let weights = format!("{GOLDEN}/weights.safetensors");
+    fails(&["compile", &spec, "--weights", &weights, "--emit", "nonsense"], 2, "usage::emit");
+}
+
+#[test]
+fn a_run_writes_what_was_asked_for_and_replays_it() {
+    let fixture = Fixture::new();
+    let tokens = format!("{GOLDEN}/tokens.npy");
+    let (logits, gates) = (fixture.path("l.npy"), fixture.path("g.npy"));
+    let text =
+        succeeds(&["run", &fixture.artifact, "--tokens", &tokens, "--logits", &logits, "--routing-out", &gates]);
+    assert!(text.contains("blocks.") && text.contains("tokens"), "{text}");
+    let again = fixture.path("again.npy");
+    succeeds(&["run", &fixture.artifact, "--tokens", &tokens, "--logits", &again, "--routing", &gates]);
+    assert!(fs::read(&logits).unwrap() == fs::read(&again).unwrap(), "a replay of the same decisions differs");
+    let json = succeeds(&["--json", "run", &fixture.artifact, "--tokens", &tokens]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["run"]["tokens"], 80);
+    assert!(json["routing"]["routers"][0]["executed"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn inspect_verify_and_the_lists_print_for_people_and_machines() {
+    let fixture = Fixture::new();
+    let tokens = format!("{GOLDEN}/tokens.npy");
+    let text = succeeds(&["inspect", &fixture.artifact, "--tokens", &tokens]);
+    for word in ["gemm_", "bytes a token", "cpu/constants", "run for every token"] {
+        assert!(text.contains(word), "inspect lacks `{word}`: {text}");
+    }
+    assert!(succeeds(&["inspect", &fixture.artifact, "--section", "ir/legal.sir"]).starts_with("graph "));
+    fails(&["inspect", &fixture.artifact, "--section", "nonsense"], 1, "artifact::missing");
+    let report: serde_json::Value =
+        serde_json::from_str(&succeeds(&["verify", &fixture.artifact, "--json"])).unwrap();
+    assert_eq!(report["ok"], true);
+    for command in [&["doctor"][..], &["targets"], &["passes"], &["ops"], &["inspect", &fixture.artifact]] {
+        let json = succeeds(&[command, &["--json"]].concat());
+        assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{command:?}: {json}");
+        assert!(!succeeds(command).is_empty());
+    }
+}
+
+#[test]
+fn wrong_arguments_are_refused_by_name() {
+    let fixture = Fixture::new();
+    let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
+    let compile = |more: &[&'static str], exit: i32, code: &str| {
+        fails(&[&["compile", &spec, "--weights", &weights, "--emit", "model"], more].concat(), exit, code)
+    };
+    compile(&["--target", "tpu"], 2, "usage::compile");
+    compile(&["--target", "cuda"], 2, "usage::compile");
+    compile(&["--dtype", "cpu=f64"], 2, "usage::compile");
+    compile(&["--dtype", "bf16"], 2, "usage::compile");
+    compile(&["--max-tokens", "0"], 2, "usage::compile");
+    compile(&["--passes", "cse,nonsense"], 1, "passes::unknown");
+    compile(&["--dtype", "cpu=bf16"], 5, "target::unsupported");
+    fails(&["compile", "missing.toml", "--weights", &weights, "--emit", "model"], 1, "spec::read");
+    fails(&["compile", &spec, "--weights", "missing", "--emit", "model"], 1, "weights::");
+    fails(&["compile", &spec, "--weights", &spec, "--emit", "model"], 1, "weights::");
+    fails(&["check", "models/kjv-12l-d25.safetensors"], 1, "spec::");
+    fails(&["run", &fixture.artifact], 2, "tokens");
+    fails(&["nonsense"], 2, "nonsense");
+    fails(&["run", "missing.skp", "--prompt", "x"], 1, "run::io");
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_target_that_is_not_built_in_says_how_to_build_it() {
+    let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
+    let args = ["compile", &spec, "--weights", &weights, "--emit", "ptx", "--target", "cuda:sm_80"];
+    assert!(fails(&args, 5, "target::not_built").contains("--features cuda"));
+}
+
+#[test]
+fn inputs_that_a_program_does_not_take_are_refused() {
+    let fixture = Fixture::new();
+    let run = |more: &[&str], code: &str| {
+        fails(&[&["run", &fixture.artifact], more].concat(), 1, code);
+    };
+    run(&["--prompt", "text for a model of other tokens"], "run::prompt-vocabulary");
+    run(&["--tokens", &fixture.array("float.npy", &[2], &[1.0f32, 2.0])], "npy::dtype");
+    run(&["--tokens", &fixture.array("cube.npy", &[1, 1, 1], &[1i32])], "npy::shape");
+    run(&["--tokens", &fixture.array("high.npy", &[2], &[1i32, 1 << 20])], "run::token-range");
+    run(&["--tokens", &fixture.array("negative.npy", &[2], &[1i64, -1])], "npy::value");
+    run(&["--tokens", &fixture.array("many.npy", &[200], &[1i32; 200])], "run::too-many-tokens");
+    run(&["--tokens", &fixture.array("long.npy", &[1, 100], &[1i32; 100])], "run::sequence-too-long");
+    let tokens = fixture.array("t.npy", &[2, 3], &[1i32; 6]);
+    run(&["--tokens", &tokens, "--lengths", &fixture.array("l1.npy", &[1], &[3i32])], "npy::shape");
+    run(&["--tokens", &tokens, "--lengths", &fixture.array("l2.npy", &[2], &[3i32, 4])], "npy::value");
+    run(&["--tokens", &tokens, "--routing", &fixture.array("r1.npy", &[1, 2, 3], &[1u8; 6])], "npy::shape");
+    run(&["--tokens", &tokens, "--routing", &fixture.array("r2.npy", &[2, 2, 3], &[2u8; 12])], "npy::value");
+    let noise = fixture.path("noise.npy");
+    fs::write(&noise, b"\x93NUMPY\x01\x00\xff\xffnoise").unwrap();
+    run(&["--tokens", &noise], "npy::format");
+    let ragged = fixture.array("l3.npy", &[2], &[0i32, 2]);
+    succeeds(&["run", &fixture.artifact, "--tokens", &tokens, "--lengths", &ragged]);
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_of_its_own() {
+    let fixture = Fixture::new();
+    let tokens = format!("{GOLDEN}/tokens.npy");
+    fails(&["run", &fixture.artifact, "--tokens", &tokens, "--device", "cuda"], 5, "run::no-program");
+}
+
+/// Truncated and bit-flipped artefacts at places spread over the whole file: refused by every command.
+#[test]
+fn damaged_artefacts_are_refused() {
+    let fixture = Fixture::new();
+    let whole = fs::read(&fixture.artifact).unwrap();
+    let damaged = PathBuf::from(fixture.path("damaged.skp"));
+    let path = damaged.display().to_string();
+    let tokens = format!("{GOLDEN}/tokens.npy");
+    for part in 0..24 {
+        let at = whole.len() * part / 24 + part;
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (part % 8);
+        fs::write(&damaged, &flipped).unwrap();
+        fails(&["inspect", &path], 1, "artifact::");
+        fs::write(&damaged, &whole[..at]).unwrap();
+        fails(&["run", &path, "--tokens", &tokens], 1, "artifact::");
+    }
+    fs::write(&damaged, [&whole[..], b"\0"].concat()).unwrap();
+    fails(&["verify", &path], 1, "artifact::trailing");
+}
