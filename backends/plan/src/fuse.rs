@@ -8,7 +8,7 @@
 //! contracting groups makes no cycle: with one result because a cycle of groups would be one of values, with the two
 //! results of a pair because all that the pair depends on is one operand and constants.
 
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use skipc_ir::text::Numbering;
 use skipc_ir::{Elem, Graph, Op, Trait, Value};
@@ -360,19 +360,17 @@ impl Ctx<'_> {
     /// Lets two matmuls of one operand, each with no other operands than constants, be one kernel with two results:
     /// keys and values. The rows are loaded once.
     fn pair_siblings(&mut self) {
-        let mut open: Vec<usize> = Vec::new();
+        // The group that waits for a second one, by left operand and columns.
+        let mut open: BTreeMap<(Option<Value>, u32), usize> = BTreeMap::new();
         let mut gone = BTreeSet::new();
         for idx in 0..self.groups.list.len() {
             let Some(sum) = self.lone_sum(&self.groups.list[idx]) else { continue };
-            let found = open.iter().position(|other| {
-                self.lone_sum(&self.groups.list[*other]).is_some_and(|other| self.are_siblings(sum, other))
-            });
-            let Some(found) = found else {
-                open.push(idx);
+            let key = (self.graph.operands(sum).first().copied(), self.graph.ty(sum).cols());
+            // The list runs from last to first, so the other group is the later one.
+            let Some(later) = open.remove(&key) else {
+                open.insert(key, idx);
                 continue;
             };
-            // The list runs from last to first, so the other group is the later one.
-            let later = open.remove(found);
             let mut pair = self.groups.list[idx].clone();
             let other = &self.groups.list[later];
             pair.results.extend_from_slice(&other.results);

@@ -93,30 +93,43 @@ fn place(
     for (idx, buffer) in buffers.iter().enumerate().filter(|(_, buffer)| choose(buffer)) {
         in_turn.push((idx, region_bytes(buffer, align).ok_or_else(too_large)?));
     }
-    in_turn.sort_by_key(|(idx, bytes)| (std::cmp::Reverse(*bytes), *idx));
+    // What the host may touch at any time lies by itself, before all that takes turns.
+    in_turn.sort_by_key(|(idx, bytes)| (buffers[*idx].live.is_some(), std::cmp::Reverse(*bytes), *idx));
+    let mut places = Vec::with_capacity(in_turn.len());
+    let mut start = 0u64;
     let mut placed: Vec<(usize, u64, u64)> = Vec::new();
     let mut total = 0u64;
     for (idx, bytes) in in_turn {
-        // In order of their offsets, so that gaps are found in one walk.
-        let mut end = 0u64;
-        let mut best: Option<(u64, u64)> = None;
-        for (other, other_offset, other_end) in &placed {
-            if !live_together(&buffers[idx], &buffers[*other]) {
-                continue;
-            }
-            let gap = other_offset.saturating_sub(end);
-            if gap >= bytes && best.is_none_or(|(tightest, _)| gap < tightest) {
-                best = Some((gap, end));
-            }
-            end = end.max(*other_end);
-        }
-        let offset = best.map_or(end, |(_, offset)| offset);
+        let offset = tightest_gap(buffers, &placed, idx, bytes, start);
         let end = offset.checked_add(bytes).ok_or_else(too_large)?;
         total = total.max(end);
-        let at = placed.partition_point(|(_, other_offset, _)| *other_offset <= offset);
-        placed.insert(at, (idx, offset, end));
+        places.push((idx, offset));
+        if buffers[idx].live.is_none() {
+            start = end;
+        } else {
+            let at = placed.partition_point(|(_, other_offset, _)| *other_offset <= offset);
+            placed.insert(at, (idx, offset, end));
+        }
     }
-    Ok((placed.into_iter().map(|(idx, offset, _)| (idx, offset)).collect(), total))
+    Ok((places, total))
+}
+
+/// Where a buffer fits best from `start` on among those that are placed and live when it does; `placed` has index,
+/// offset and end of each, in order of the offsets.
+fn tightest_gap(buffers: &[Buffer], placed: &[(usize, u64, u64)], idx: usize, bytes: u64, start: u64) -> u64 {
+    let mut end = start;
+    let mut best: Option<(u64, u64)> = None;
+    for (other, other_offset, other_end) in placed {
+        if !live_together(&buffers[idx], &buffers[*other]) {
+            continue;
+        }
+        let gap = other_offset.saturating_sub(end);
+        if gap >= bytes && best.is_none_or(|(tightest, _)| gap < tightest) {
+            best = Some((gap, end));
+        }
+        end = end.max(*other_end);
+    }
+    best.map_or(end, |(_, offset)| offset)
 }
 
 /// Bytes of a buffer, for each row of the bound or in all, so that the next one is aligned.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use skipc_ir::{Graph, Op, Value};
 
-use crate::fuse::{Groups, Work};
+use crate::fuse::{Group, Groups, Work};
 use crate::uses::Uses;
 
 /// The steps' order.
@@ -23,16 +23,11 @@ pub(crate) struct Order {
 impl Order {
     /// Orders the groups.
     pub(crate) fn new(graph: &Graph, uses: &Uses, groups: &Groups) -> Order {
-        let mut edges = Edges::new(graph, groups);
-        let mut by_place: Vec<(usize, usize)> = Vec::with_capacity(groups.list.len());
-        for (idx, group) in groups.list.iter().enumerate() {
-            let first = group.results.first().or(group.values.last());
-            by_place.push((first.map_or(0, |value| uses.number(*value)), idx));
-        }
-        let mut in_turn = by_place.clone();
-        in_turn.sort_unstable();
+        let mut edges = Edges::new(graph, uses, groups);
+        let mut in_turn: Vec<usize> = (0..groups.list.len()).collect();
+        in_turn.sort_by_key(|idx| (edges.place[*idx], *idx));
         let mut in_place = BTreeSet::new();
-        for (_, idx) in in_turn {
+        for idx in in_turn {
             let Some(scatter) = groups.list[idx].scatter(graph) else { continue };
             let Some(base) = base_of(graph, groups, scatter) else { continue };
             let others: Vec<usize> = edges.readers(base).filter(|reader| *reader != idx).collect();
@@ -46,7 +41,7 @@ impl Order {
             others.into_iter().for_each(|reader| edges.add(reader, idx));
             in_place.insert(scatter);
         }
-        Order { groups: edges.sort(&by_place), in_place }
+        Order { groups: edges.sort(), in_place }
     }
 }
 
@@ -81,14 +76,29 @@ fn reads_only_what_it_writes(graph: &Graph, groups: &Groups, idx: usize, base: V
 
 /// Which group runs before which.
 struct Edges {
+    /// Place in the graph of each group's first result.
+    place: Vec<usize>,
     after: Vec<BTreeSet<usize>>,
     n_before: Vec<usize>,
     readers: BTreeMap<Value, BTreeSet<usize>>,
+    /// Whether an edge leads to an earlier place.
+    leads_back: bool,
+    /// How many walks there were, and the last in which each group was seen.
+    n_walks: u32,
+    seen_in: Vec<u32>,
 }
 
 impl Edges {
-    fn new(graph: &Graph, groups: &Groups) -> Edges {
+    fn new(graph: &Graph, uses: &Uses, groups: &Groups) -> Edges {
+        let place = |group: &Group| {
+            let first = group.results.first().or(group.values.last());
+            first.map_or(0, |value| uses.number(*value))
+        };
         let mut edges = Edges {
+            place: groups.list.iter().map(place).collect(),
+            leads_back: false,
+            n_walks: 0,
+            seen_in: vec![0; groups.list.len()],
             after: vec![BTreeSet::new(); groups.list.len()],
             n_before: vec![0; groups.list.len()],
             readers: BTreeMap::new(),
@@ -116,6 +126,7 @@ impl Edges {
     fn add(&mut self, before: usize, after: usize) {
         if self.after[before].insert(after) {
             self.n_before[after] += 1;
+            self.leads_back |= self.place[before] > self.place[after];
         }
     }
 
@@ -123,31 +134,36 @@ impl Edges {
         self.readers.get(&value).into_iter().flatten().copied()
     }
 
-    fn reaches_any(&self, from: usize, wanted: &[usize]) -> bool {
-        let mut seen = vec![false; self.after.len()];
+    /// Whether one of the wanted groups has to run after this one.
+    fn reaches_any(&mut self, from: usize, wanted: &[usize]) -> bool {
+        let last = wanted.iter().map(|idx| self.place[*idx]).max().unwrap_or(0);
+        self.n_walks += 1;
         let mut waiting = vec![from];
         while let Some(idx) = waiting.pop() {
             if wanted.contains(&idx) {
                 return true;
             }
-            if !std::mem::replace(&mut seen[idx], true) {
+            // Data leads to later places only, so that most walks end where they begin.
+            let is_passed = self.place[idx] > last && !self.leads_back;
+            if !is_passed && std::mem::replace(&mut self.seen_in[idx], self.n_walks) != self.n_walks {
                 waiting.extend(self.after[idx].iter().copied());
             }
         }
         false
     }
 
-    fn sort(self, by_place: &[(usize, usize)]) -> Vec<usize> {
-        let Edges { after, mut n_before, .. } = self;
+    fn sort(self) -> Vec<usize> {
+        let Edges { place, after, mut n_before, .. } = self;
+        let in_turn = |idx: usize| Reverse((place[idx], idx));
         let mut ready: BinaryHeap<Reverse<(usize, usize)>> =
-            by_place.iter().filter(|(_, idx)| n_before[*idx] == 0).map(|place| Reverse(*place)).collect();
+            (0..after.len()).filter(|idx| n_before[*idx] == 0).map(in_turn).collect();
         let mut order = Vec::with_capacity(after.len());
         while let Some(Reverse((_, idx))) = ready.pop() {
             order.push(idx);
             for next in &after[idx] {
                 n_before[*next] -= 1;
                 if n_before[*next] == 0 {
-                    ready.push(Reverse(by_place[*next]));
+                    ready.push(in_turn(*next));
                 }
             }
         }

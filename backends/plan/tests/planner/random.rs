@@ -31,6 +31,8 @@ struct Lines {
     n_draws: u64,
     n_values: usize,
     n_sets: usize,
+    /// The value of which rows were gathered last.
+    gathered: usize,
     /// Whether each set has a gate.
     seen: Vec<bool>,
     /// Values `[rows, 4]`: their rows (0: all tokens, else the number of a set) and their numbers.
@@ -45,6 +47,7 @@ impl Lines {
             n_draws: 0,
             n_values: 0,
             n_sets: 0,
+            gathered: 0,
             seen: Vec::new(),
             values: Vec::new(),
         }
@@ -125,7 +128,8 @@ impl Lines {
             10 => self.open_set(),
             11 | 12 if self.n_sets > 0 => self.gather(),
             _ if rows > 0 => {
-                let base = self.of_rows(0);
+                // What was gathered last is what models scatter into.
+                let base = if self.below(2) == 0 { self.gathered } else { self.of_rows(0) };
                 self.push(0, &format!("scatter %v{base}, %v{a}, %set{rows}"));
             }
             _ => self.push(rows, &format!("layer_norm %v{a}, %b, %b {{eps=1e-3}}")),
@@ -135,6 +139,7 @@ impl Lines {
     fn gather(&mut self) {
         let set = 1 + self.below(self.n_sets);
         let value = self.of_rows(0);
+        self.gathered = value;
         self.push(set, &format!("gather %v{value}, %set{set}"));
     }
 
