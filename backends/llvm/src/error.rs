@@ -89,7 +89,9 @@ pub enum Error {
         line: String,
     },
     /// A kernel keeps values in local memory although it should not. A tile is too large.
-    #[error("kernel `{kernel}` on {target} uses local memory: {stack} bytes of stack, {spills} bytes of spills")]
+    #[error(
+        "kernel `{kernel}` on {target} uses local memory: {stack} bytes of stack, {spills} bytes of spills"
+    )]
     LocalMemory {
         /// Entry point of the kernel.
         kernel: String,

@@ -89,7 +89,8 @@ pub(crate) fn mark_asm_convergent(owned: &Owned) -> usize {
                 // SAFETY: `value` is an instruction of the module; a cast to a call yields null for
                 // others, and only calls are asked for their callee.
                 let is_asm = unsafe {
-                    !LLVMIsACallInst(value).is_null() && !LLVMIsAInlineAsm(LLVMGetCalledValue(value)).is_null()
+                    !LLVMIsACallInst(value).is_null()
+                        && !LLVMIsAInlineAsm(LLVMGetCalledValue(value)).is_null()
                 };
                 if is_asm {
                     // SAFETY: the attribute is made in the context of the module, `value` is a call.

@@ -58,7 +58,8 @@ impl Module {
         module.set_data_layout(&machine.get_target_data().get_data_layout());
         module.verify().map_err(|message| Error::Invalid { message: message.to_string() })?;
         ffi::mark_asm_convergent(&self.owned);
-        let failed = |message: inkwell::support::LLVMString| Error::Codegen { target, message: message.to_string() };
+        let failed =
+            |message: inkwell::support::LLVMString| Error::Codegen { target, message: message.to_string() };
         module.run_passes("default<O3>", &machine, PassBuilderOptions::create()).map_err(failed)?;
         let buffer = machine.write_to_memory_buffer(module, FileType::Assembly).map_err(failed)?;
         let text = String::from_utf8_lossy(buffer.as_slice());

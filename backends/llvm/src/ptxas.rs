@@ -30,7 +30,11 @@ impl Ptxas {
         Self::find_in(env::var_os(VARIABLE), cached, env::var_os("PATH"))
     }
 
-    fn find_in(named: Option<OsString>, cached: Option<&Path>, path: Option<OsString>) -> Result<Self, Error> {
+    fn find_in(
+        named: Option<OsString>,
+        cached: Option<&Path>,
+        path: Option<OsString>,
+    ) -> Result<Self, Error> {
         if let Some(named) = named {
             let program = PathBuf::from(named);
             if program.is_file() {

@@ -47,8 +47,7 @@ pub enum Feature {
 
 impl CudaTarget {
     /// All targets, oldest first.
-    pub const ALL: [Self; 6] =
-        [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90a, Self::Sm100a, Self::Sm120a];
+    pub const ALL: [Self; 6] = [Self::Sm80, Self::Sm86, Self::Sm89, Self::Sm90a, Self::Sm100a, Self::Sm120a];
 
     /// The target of that name (`sm_80`, `sm_90a`, …).
     ///
@@ -174,7 +173,11 @@ mod tests {
     #[test]
     fn missing_feature_is_an_error() {
         let error = CudaTarget::Sm80.require("gemm", &[Feature::MmaBf16, Feature::Wgmma]);
-        assert!(error.is_err_and(|error| error.to_string() == "kernel `gemm` needs wgmma, which sm_80 does not have"));
+        assert!(
+            error.is_err_and(
+                |error| error.to_string() == "kernel `gemm` needs wgmma, which sm_80 does not have"
+            )
+        );
         assert!(CudaTarget::Sm90a.require("gemm", &[Feature::MmaBf16, Feature::Wgmma]).is_ok());
         assert!(!CudaTarget::Sm100a.has(Feature::Wgmma));
     }

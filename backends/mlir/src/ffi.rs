@@ -9,6 +9,8 @@ pub(crate) fn translate(module: &Module<'_>) -> Option<skipc_llvm::Module> {
     // SAFETY: the translation makes a new module in the context that it is given, owned by whom it
     // is returned to, or returns null. `operation` is a live module operation for the whole call.
     unsafe {
-        skipc_llvm::Module::build(|context| mlir_sys::mlirTranslateModuleToLLVMIR(operation, context.cast()).cast())
+        skipc_llvm::Module::build(|context| {
+            mlir_sys::mlirTranslateModuleToLLVMIR(operation, context.cast()).cast()
+        })
     }
 }

@@ -19,6 +19,6 @@ mod error;
 mod ffi;
 mod session;
 
-pub use cuda::CudaCodegen;
+pub use cuda::{CudaCodegen, Lowered, lower};
 pub use error::Error;
 pub use session::{Mlir, Session};

@@ -1,7 +1,7 @@
 //! Structured control flow.
 
-use super::value::{Bool, I32, Int, Operand, Ty, Val};
 use super::Code;
+use super::value::{Bool, I32, Int, Operand, Ty, Val};
 
 /// Values that pass a border of blocks: a value, an array or a list of them, or a tuple.
 pub(crate) trait Carry<'c>: Sized {
@@ -156,7 +156,11 @@ impl Code {
             names.push(format!("%{id}"));
             types.push(ty);
         });
-        if names.is_empty() { String::new() } else { format!("({} : {})", names.join(", "), types.join(", ")) }
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!("({} : {})", names.join(", "), types.join(", "))
+        }
     }
 
     /// Fresh values of that shape and the header `(%3: i32, %4: f32)` that declares them.

@@ -1,7 +1,7 @@
 //! Loads, stores, and copies from global to shared memory.
 
 use super::Code;
-use super::value::{Elem, GPtr, I32, I64, Int, Operand, Ptr, SPtr, Ty, V2, V4, Val};
+use super::value::{BF16, Elem, GPtr, I32, I64, Int, Operand, Ptr, SPtr, Ty, V2, V4, Val};
 
 /// What one instruction can load or store.
 pub(crate) trait Access: Ty {
@@ -66,9 +66,16 @@ impl<'c, P: Ptr> Val<'c, P> {
 }
 
 impl<'c> SPtr<'c> {
-    /// Begins to copy `bytes` (4, 8 or 16) from global memory; zeros where `present` does not hold,
-    /// in which case nothing is read. Both addresses are multiples of `bytes`.
+    /// Begins to copy `bytes` (2, 4, 8 or 16) from global memory; zeros where `present` does not
+    /// hold. Both addresses are multiples of `bytes`, and the one to read from exists in any case.
+    ///
+    /// The device copies 2 bytes at once only, so then the copy is done before the thread goes on.
     pub(crate) fn copy_async(self, from: GPtr<'c>, bytes: u32, present: super::Bool<'c>) {
+        if bytes == 2 {
+            let loaded = from.load::<BF16>().to_float();
+            self.store(present.select(loaded, 0.0f32).to_bf16());
+            return;
+        }
         let size: Int<'c> = present.select(bytes, 0u32);
         // Only copies of 16 bytes can pass the first-level cache by.
         let cache = if bytes == 16 { "cg" } else { "ca" };

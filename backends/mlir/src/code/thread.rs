@@ -40,25 +40,10 @@ impl Code {
         self.op(format_args!("nvvm.vote.sync ballot {all}, {condition} -> i32"))
     }
 
-    fn shuffle<'c, T: Lane>(&'c self, kind: &str, value: Val<'c, T>, offset: Int<'c>, clamp: u32) -> Val<'c, T> {
-        let (all, clamp) = (self.int(u32::MAX), self.int(clamp));
-        self.op(format_args!(
-            "nvvm.shfl.sync {kind} {all}, {value}, {offset}, {clamp} : {} -> {}",
-            T::NAME,
-            T::NAME
-        ))
-    }
-
     /// The value of the lane whose index differs in the bits of `mask`. All lanes take part.
-    pub(crate) fn shuffle_xor<'c, T: Lane>(&'c self, value: Val<'c, T>, mask: u32) -> Val<'c, T> {
-        let mask = self.int(mask);
-        self.shuffle("bfly", value, mask, 31)
-    }
-
-    /// The value of the lane `distance` below; a lane's own where there is none. All lanes take part.
-    pub(crate) fn shuffle_up<'c, T: Lane>(&'c self, value: Val<'c, T>, distance: u32) -> Val<'c, T> {
-        let distance = self.int(distance);
-        self.shuffle("up", value, distance, 0)
+    fn shuffle_xor<'c, T: Lane>(&'c self, value: Val<'c, T>, mask: u32) -> Val<'c, T> {
+        let (all, mask, clamp) = (self.int(u32::MAX), self.int(mask), self.int(31));
+        self.op(format_args!("nvvm.shfl.sync bfly {all}, {value}, {mask}, {clamp} : {0} -> {0}", T::NAME))
     }
 
     /// Folds the values of groups of `lanes` lanes (a power of two); each lane gets the result.
@@ -95,7 +80,8 @@ impl Code {
              eltType = #nvvm.ld_st_matrix_elt_type<b16>}} : (!llvm.ptr<3>) -> {}",
             Fragment::NAME
         ));
-        [0, 1, 2, 3].map(|idx| self.op(format_args!("llvm.extractvalue {loaded}[{idx}] : {}", Fragment::NAME)))
+        [0, 1, 2, 3]
+            .map(|idx| self.op(format_args!("llvm.extractvalue {loaded}[{idx}] : {}", Fragment::NAME)))
     }
 
     /// `c + a · b` over bf16: `a` is 16×16, `b` 16×8, `c` 16×8 in f32. With `g = lane / 4`,

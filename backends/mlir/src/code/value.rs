@@ -230,37 +230,22 @@ operators! {
 }
 
 macro_rules! comparisons {
-    ($($method:ident $int:literal $float:literal;)*) => {
-        impl<'c> Int<'c> {
-            $(pub(crate) fn $method(self, right: impl Operand<'c, I32>) -> Bool<'c> {
+    ($($ty:ty: $class:ident as $operation:literal $($method:ident $predicate:literal)*;)*) => {$(
+        impl<'c> $ty {
+            $(pub(crate) fn $method(self, right: impl Operand<'c, $class>) -> Bool<'c> {
                 let right = right.val(self.code);
-                self.code.op(format_args!(concat!("llvm.icmp \"", $int, "\" {}, {} : i32"), self, right))
+                let ty = $class::NAME;
+                self.code.op(format_args!(concat!("llvm.", $operation, " \"", $predicate, "\" {}, {} : {}"), self, right, ty))
             })*
         }
-        impl<'c> Float<'c> {
-            $(pub(crate) fn $method(self, right: impl Operand<'c, F32>) -> Bool<'c> {
-                let right = right.val(self.code);
-                self.code.op(format_args!(concat!("llvm.fcmp \"", $float, "\" {}, {} : f32"), self, right))
-            })*
-        }
-    };
+    )*};
 }
 
 comparisons! {
-    lt "slt" "olt";
-    le "sle" "ole";
-    gt "sgt" "ogt";
-    ge "sge" "oge";
-    eq "eq" "oeq";
-    ne "ne" "une";
-}
-
-impl<'c> Long<'c> {
-    /// Is it below, both taken without sign?
-    pub(crate) fn below(self, right: impl Operand<'c, I64>) -> Bool<'c> {
-        let right = right.val(self.code);
-        self.code.op(format_args!("llvm.icmp \"ult\" {self}, {right} : i64"))
-    }
+    // `below` takes both without sign.
+    Int<'c>: I32 as "icmp" lt "slt" gt "sgt" ge "sge" eq "eq" ne "ne" below "ult";
+    Long<'c>: I64 as "icmp" below "ult";
+    Float<'c>: F32 as "fcmp" lt "olt" gt "ogt" ge "oge";
 }
 
 impl<'c> Bool<'c> {
@@ -287,12 +272,6 @@ impl<'c> Int<'c> {
     pub(crate) fn max(self, right: impl Operand<'c, I32>) -> Int<'c> {
         let right = right.val(self.code);
         self.code.op(format_args!("llvm.intr.smax({self}, {right}) : (i32, i32) -> i32"))
-    }
-
-    /// Is it below, both taken without sign?
-    pub(crate) fn below(self, right: impl Operand<'c, I32>) -> Bool<'c> {
-        let right = right.val(self.code);
-        self.code.op(format_args!("llvm.icmp \"ult\" {self}, {right} : i32"))
     }
 
     /// Number of bits that are set.

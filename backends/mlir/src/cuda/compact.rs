@@ -73,7 +73,7 @@ fn require_column(kernel: &Kernel, slot: skipc_plan::kernel::Slot) -> Result<(),
     Err(Error::Malformed { what: format!("`{}` has {} columns, not one", param.name, param.cols) })
 }
 
-fn write<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact) {
+fn write(code: &Code, kernel: &Kernel, compact: &Compact) {
     let rows = place::extent(code, &kernel.extent);
     let forced = code.param(compact.use_forced.0).load::<I32>().ne(0);
     let (lane, warp) = (code.thread() % 32, code.thread() / 32);
@@ -138,7 +138,13 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, select: &Select, row: Int<'c>) 
 }
 
 /// [`skipc_ir::random_score`], of which the part that does not depend on the row is computed here.
-fn random_score<'c>(code: &'c Code, seed: u64, block: u32, sequence: Long<'c>, position: Long<'c>) -> Long<'c> {
+fn random_score<'c>(
+    code: &'c Code,
+    seed: u64,
+    block: u32,
+    sequence: Long<'c>,
+    position: Long<'c>,
+) -> Long<'c> {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let constant = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(block) << 48).wrapping_add(GOLDEN);
     let z = (sequence << 32u64) + position + Operand::val(constant, code);

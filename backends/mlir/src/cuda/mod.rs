@@ -34,6 +34,61 @@ struct Generated {
     features: Vec<Feature>,
 }
 
+/// PTX for kernels, and what it was made from.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// How each kernel is started, in the order of the request; what only ptxas knows is 0.
+    pub launches: Vec<Launch>,
+    /// The module as MLIR text.
+    pub mlir: String,
+    /// The module as LLVM text, before optimisation.
+    pub llvm: String,
+    /// The result.
+    pub ptx: Ptx,
+}
+
+/// Generates PTX for named kernels, all in one module.
+///
+/// # Errors
+/// The first error, with the name of the kernel that it is about; none if it is about the module.
+pub fn lower(device: CudaTarget, kernels: &[(String, &Kernel)]) -> Result<Lowered, (Option<String>, Error)> {
+    let mut texts = Vec::new();
+    let mut launches = Vec::new();
+    for (symbol, kernel) in kernels {
+        let generated = write(device, symbol, kernel).map_err(|error| (Some(symbol.clone()), error))?;
+        launches.push(Launch::Cuda {
+            tile_rows: generated.tile_rows,
+            grid_y: generated.grid_y,
+            threads: generated.threads,
+            shared_bytes: generated.shared_bytes,
+            registers: 0,
+            static_shared_bytes: 0,
+        });
+        texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks));
+    }
+    let mlir = Code::module(&texts);
+    let (llvm, ptx) = translate(device, &mlir).map_err(|error| (None, error))?;
+    Ok(Lowered { launches, mlir, llvm, ptx })
+}
+
+/// Writes one kernel and checks that the target has what it needs.
+fn write(device: CudaTarget, symbol: &str, kernel: &Kernel) -> Result<Generated, Error> {
+    let generated = generate(kernel)?;
+    device.require(symbol, &generated.features)?;
+    if generated.shared_bytes > device.max_shared_bytes() {
+        let (needed, there) = (generated.shared_bytes, device.max_shared_bytes());
+        let what = format!("a tile of {needed} bytes of shared memory; {device} has {there}");
+        return Err(Error::Unsupported { what });
+    }
+    Ok(generated)
+}
+
+fn translate(device: CudaTarget, mlir: &str) -> Result<(String, Ptx), Error> {
+    let session = Session::new();
+    let module = session.parse(mlir)?.to_llvm()?;
+    Ok((module.text(), module.to_ptx(device)?))
+}
+
 /// Generates CUDA code: all kernels of a plan in one cubin, with the PTX beside it.
 pub struct CudaCodegen {
     target: Target,
@@ -54,11 +109,12 @@ impl CudaCodegen {
         Ok(Self { target, device, ptxas })
     }
 
-    fn error(&self, kernel: &str, error: Error) -> CodegenError {
-        let kernel = kernel.to_owned();
+    fn error(&self, kernel: Option<String>, error: Error) -> CodegenError {
+        let kernel = kernel.unwrap_or_else(|| "all kernels".to_owned());
         match error {
             Error::Unsupported { what } => {
-                CodegenError::Unsupported { target: self.target.clone(), kernel, why: format!("no code for {what}") }
+                let why = format!("no code for {what}");
+                CodegenError::Unsupported { target: self.target.clone(), kernel, why }
             }
             Error::Llvm(error @ skipc_llvm::Error::Unsupported { .. }) => {
                 CodegenError::Unsupported { target: self.target.clone(), kernel, why: error.to_string() }
@@ -73,30 +129,10 @@ impl CudaCodegen {
         }
     }
 
-    /// Writes one kernel and checks that the target has what it needs.
-    fn write(&self, symbol: &str, kernel: &Kernel) -> Result<Generated, Error> {
-        let generated = generate(kernel)?;
-        self.device.require(symbol, &generated.features)?;
-        if generated.shared_bytes > self.device.max_shared_bytes() {
-            let what = format!(
-                "a tile of {} bytes of shared memory; {} has {}",
-                generated.shared_bytes,
-                self.device,
-                self.device.max_shared_bytes()
-            );
-            return Err(Error::Unsupported { what });
-        }
-        Ok(generated)
-    }
-
-    fn assemble(&self, mlir: &str) -> Result<(String, Ptx, Cubin), Error> {
-        let session = Session::new();
-        let module = session.parse(mlir)?.to_llvm()?;
-        let llvm = module.text();
-        let ptx = module.to_ptx(self.device)?;
-        let cubin = self.ptxas.assemble(&ptx)?;
+    fn assemble(&self, ptx: &Ptx) -> Result<Cubin, Error> {
+        let cubin = self.ptxas.assemble(ptx)?;
         cubin.require_no_local_memory()?;
-        Ok((llvm, ptx, cubin))
+        Ok(cubin)
     }
 }
 
@@ -106,22 +142,9 @@ impl Codegen for CudaCodegen {
     }
 
     fn compile(&self, kernels: &[(String, &Kernel)]) -> Result<codegen::Code, CodegenError> {
-        let mut texts = Vec::new();
-        let mut launches = Vec::new();
-        for (symbol, kernel) in kernels {
-            let generated = self.write(symbol, kernel).map_err(|error| self.error(symbol, error))?;
-            launches.push(Launch::Cuda {
-                tile_rows: generated.tile_rows,
-                grid_y: generated.grid_y,
-                threads: generated.threads,
-                shared_bytes: generated.shared_bytes,
-                registers: 0,
-                static_shared_bytes: 0,
-            });
-            texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks));
-        }
-        let mlir = Code::module(&texts);
-        let (llvm, ptx, cubin) = self.assemble(&mlir).map_err(|error| self.error("all kernels", error))?;
+        let Lowered { mut launches, mlir, llvm, ptx } =
+            lower(self.device, kernels).map_err(|(kernel, error)| self.error(kernel, error))?;
+        let cubin = self.assemble(&ptx).map_err(|error| self.error(None, error))?;
         for ((symbol, _), launch) in kernels.iter().zip(&mut launches) {
             let Some(resources) = cubin.kernels.iter().find(|resources| resources.kernel == *symbol) else {
                 let message = "ptxas does not report on it".to_owned();
@@ -132,13 +155,10 @@ impl Codegen for CudaCodegen {
                 *static_shared_bytes = resources.shared;
             }
         }
+        let stages = [("mlir", mlir), ("llvm", llvm), ("ptx", ptx.text.clone())];
         Ok(codegen::Code {
             launches,
-            stages: vec![
-                ("mlir".to_owned(), mlir),
-                ("llvm".to_owned(), llvm),
-                ("ptx".to_owned(), ptx.text.clone()),
-            ],
+            stages: stages.map(|(name, text)| (name.to_owned(), text)).to_vec(),
             images: vec![Image::Cubin(cubin.bytes), Image::Ptx(ptx.text)],
         })
     }

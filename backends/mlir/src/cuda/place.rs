@@ -4,7 +4,7 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Param, Rows, Slot, View};
 
-use crate::code::{BF16, Code, F32, Float, GPtr, I32, Int, Operand, V2, V4, Val, pack_bf16, unpack_bf16};
+use crate::code::{BF16, Code, F32, Float, GPtr, I8, I32, Int, Operand, V2, V4, Val, pack_bf16, unpack_bf16};
 use crate::error::Error;
 
 /// The parameter that a slot names.
@@ -12,10 +12,9 @@ use crate::error::Error;
 /// # Errors
 /// If the kernel has no such parameter.
 pub(super) fn param(kernel: &Kernel, slot: Slot) -> Result<&Param, Error> {
-    kernel
-        .params
-        .get(slot.0 as usize)
-        .ok_or_else(|| Error::Malformed { what: format!("slot {} of {} parameters", slot.0, kernel.params.len()) })
+    kernel.params.get(slot.0 as usize).ok_or_else(|| Error::Malformed {
+        what: format!("slot {} of {} parameters", slot.0, kernel.params.len()),
+    })
 }
 
 /// How many parameters the kernel has.
@@ -60,7 +59,9 @@ pub(super) fn require_view(kernel: &Kernel, view: View, cols: u32) -> Result<&Pa
 pub(super) fn require_dense(view: View, what: &str) -> Result<(), Error> {
     match view.rows {
         Rows::Dense => Ok(()),
-        Rows::Listed(_) => Err(Error::Unsupported { what: format!("listed rows of {what}; gather them before") }),
+        Rows::Listed(_) => {
+            Err(Error::Unsupported { what: format!("listed rows of {what}; gather them before") })
+        }
     }
 }
 
@@ -111,7 +112,7 @@ pub(super) fn along<'c>(start: GPtr<'c>, dtype: DType, elements: impl Operand<'c
     match dtype.size() {
         4 => start.at::<F32>(elements),
         2 => start.at::<BF16>(elements),
-        _ => start.at::<crate::code::I8>(elements),
+        _ => start.at::<I8>(elements),
     }
 }
 
@@ -119,7 +120,7 @@ fn step<'c>(start: GPtr<'c>, dtype: DType, elements: crate::code::Long<'c>) -> G
     match dtype.size() {
         4 => start.far::<F32>(elements),
         2 => start.far::<BF16>(elements),
-        _ => start.far::<crate::code::I8>(elements),
+        _ => start.far::<I8>(elements),
     }
 }
 
@@ -139,9 +140,9 @@ pub(super) fn group_width(numbers: impl IntoIterator<Item = u32>) -> u32 {
 pub(super) fn require_real(param: &Param) -> Result<(), Error> {
     match param.dtype {
         DType::F32 | DType::Bf16 => Ok(()),
-        DType::U32 | DType::U8 => {
-            Err(Error::Malformed { what: format!("`{}` holds {}, not real numbers", param.name, param.dtype) })
-        }
+        DType::U32 | DType::U8 => Err(Error::Malformed {
+            what: format!("`{}` holds {}, not real numbers", param.name, param.dtype),
+        }),
     }
 }
 

@@ -124,16 +124,16 @@ fn check(
 ) -> Result<(), Error> {
     match inst {
         Inst::Acc(weight) if weight < accs => Ok(()),
-        Inst::Acc(weight) => {
-            Err(Error::Malformed { what: format!("accumulator {weight} of {accs}") })
-        }
+        Inst::Acc(weight) => Err(Error::Malformed { what: format!("accumulator {weight} of {accs}") }),
         Inst::Load(view) => {
             let param = place::require_view(kernel, view, cols)?;
             place::require_real(param)?;
             // Threads read their own columns only, so another offset would read a neighbour's.
             let moved = |store: &Store| store.to.slot == view.slot && store.to != view;
             if param.access != Access::Read && program.stores.iter().any(moved) {
-                return Err(Error::Malformed { what: format!("`{}` is read where another element is written", param.name) });
+                return Err(Error::Malformed {
+                    what: format!("`{}` is read where another element is written", param.name),
+                });
             }
             Ok(())
         }
@@ -141,7 +141,9 @@ fn check(
             let param = place::require_view(kernel, view, 1)?;
             place::require_real(param)?;
             if param.access != Access::Read {
-                return Err(Error::Malformed { what: format!("`{}` is written and read as one number for each row", param.name) });
+                return Err(Error::Malformed {
+                    what: format!("`{}` is written and read as one number for each row", param.name),
+                });
             }
             Ok(())
         }
@@ -149,7 +151,9 @@ fn check(
             let param = place::param(kernel, slot)?;
             place::require_real(param)?;
             if param.cols < cols {
-                return Err(Error::Malformed { what: format!("`{}` has fewer than {cols} columns", param.name) });
+                return Err(Error::Malformed {
+                    what: format!("`{}` has fewer than {cols} columns", param.name),
+                });
             }
             Ok(())
         }

@@ -29,18 +29,22 @@ fn compile(target: &str, kernels: &[Kernel]) -> Result<Code, CodegenError> {
     codegen.compile(&named)
 }
 
-/// Compiles for all targets; yields the PTX of the first. Spills, stack frames and external
-/// functions are errors of the compile.
-fn ptx(kernel: &Kernel) -> String {
-    let mut texts = TARGETS.map(|target| {
-        let code = compile(target, std::slice::from_ref(kernel)).expect("code");
+/// Compiles for all targets; yields each kernel's PTX for the first. Spills, stack frames and
+/// external functions are errors of the compile.
+fn ptx(kernels: &[Kernel]) -> Vec<String> {
+    let [first, ..] = TARGETS.map(|target| {
+        let code = compile(target, kernels).expect("code");
         let [Image::Cubin(cubin), Image::Ptx(ptx)] = code.images.as_slice() else { panic!("two images") };
         assert!(cubin.starts_with(b"\x7fELF"));
-        assert!(!ptx.contains(".local") && !ptx.contains(".extern .func") && !ptx.contains(".file"), "{ptx}");
-        println!("{target} {:?}", code.launches);
-        ptx.clone()
+        for launch in &code.launches {
+            let Launch::Cuda { registers, shared_bytes, .. } = launch else { panic!("a launch on CUDA") };
+            assert!((1..=255).contains(registers) && *shared_bytes <= 163 * 1024, "{launch:?}");
+        }
+        assert!(!ptx.contains(".local") && !ptx.contains(".func") && !ptx.contains(".file"), "{ptx}");
+        ptx.split(".visible .entry").skip(1).map(str::to_owned).collect::<Vec<String>>()
     });
-    std::mem::take(&mut texts[0])
+    assert_eq!(first.len(), kernels.len());
+    first
 }
 
 fn error(kernel: &Kernel) -> String {
@@ -154,35 +158,63 @@ fn scattered(dtype: DType, k: u32, n: u32) -> Kernel {
     }
 }
 
+/// Sizes of the example model, of a large one, and without any alignment.
+const PRODUCTS: [(u32, u32); 3] = [(128, 384), (2048, 8192), (35, 7)];
+
+fn products(dtype: DType) -> Vec<Kernel> {
+    let kinds = |(k, n)| [plain(dtype, k, n), pair(dtype, k, n), scattered(dtype, k, n)];
+    PRODUCTS.into_iter().flat_map(kinds).collect()
+}
+
 #[test]
 fn tensor_core_products() {
-    for (k, n) in [(128, 384), (2048, 8192), (72, 20)] {
-        for kernel in [plain(Bf16, k, n), pair(Bf16, k, n), scattered(Bf16, k, n)] {
-            let text = ptx(&kernel);
-            for instruction in ["mma.sync", "cp.async.cg", "ldmatrix", "bar.sync"] {
-                assert!(text.contains(instruction), "no {instruction}");
-            }
+    for (kernel, text) in products(Bf16).iter().zip(ptx(&products(Bf16))) {
+        let Body::Gemm(gemm) = &kernel.body else { panic!("a product") };
+        let copies = if gemm.k == 35 { "ld.global.b16" } else { "cp.async.cg" };
+        for instruction in ["mma.sync", "ldmatrix", "bar.sync", copies] {
+            assert!(text.contains(instruction), "no {instruction} in {}", kernel.describe());
         }
     }
 }
 
 #[test]
 fn multiply_add_products() {
-    for (k, n) in [(128, 384), (2048, 8192), (30, 7)] {
-        for kernel in [plain(F32, k, n), pair(F32, k, n), scattered(F32, k, n)] {
-            let text = ptx(&kernel);
-            assert!(text.contains("fma.rn.f32") && text.contains("cp.async"));
-            assert!(!text.contains("tf32") && !text.contains("mma.sync"));
-        }
+    for text in ptx(&products(F32)) {
+        assert!(text.contains("fma.rn.f32") && text.contains("cp.async"));
+        assert!(!text.contains("tf32") && !text.contains("mma.sync") && !text.contains("approx"));
     }
+}
+
+#[test]
+fn same_kernels_same_bytes() {
+    let kernels = [pair(Bf16, 128, 384), plain(F32, 128, 256)];
+    let [first, second] = [0, 1].map(|_| compile(TARGETS[1], &kernels).expect("code"));
+    assert_eq!(first, second);
+}
+
+#[test]
+fn what_cannot_be_generated_is_named() {
+    let mut kernel = plain(Bf16, 128, 256);
+    if let Body::Gemm(gemm) = &mut kernel.body {
+        gemm.weights.clear();
+    }
+    assert!(error(&kernel).contains("a product with 0 weights"), "{}", error(&kernel));
+    let wide = attention(F32, 1, 1, 512);
+    assert!(error(&wide).contains("heads of 512 columns; at most 256"), "{}", error(&wide));
+    let mut kernel = scattered(F32, 128, 256);
+    if let Body::Gemm(gemm) = &mut kernel.body {
+        gemm.epilogue.code[3] = Inst::LoadRow(listed(5, 1));
+    }
+    assert!(error(&kernel).contains("`x` is written and read as one number"), "{}", error(&kernel));
+    let unknown = CudaCodegen::new("cuda:sm_75".parse().expect("a target"), ptxas());
+    assert!(unknown.is_err_and(|error| error.to_string().contains("unknown CUDA target `sm_75`")));
 }
 
 #[test]
 fn rowwise_kernels() {
     for (dtype, cols) in [(F32, 128), (Bf16, 2048), (Bf16, 100), (F32, 7)] {
-        for kernel in rowwise(dtype, cols) {
-            let text = ptx(&kernel);
-            if dtype == Bf16 && cols % 16 == 0 {
+        for text in ptx(&rowwise(dtype, cols)) {
+            if dtype == Bf16 && cols.is_multiple_of(16) {
                 assert!(text.contains("ld.global.v2.b32"), "loads are not whole groups:\n{text}");
             }
         }
@@ -196,8 +228,10 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
         extent: counted(0),
         body: Body::Rowwise(work),
     };
-    let (x, gain, out) = (read("x", dtype, cols), read("gain", F32, cols), param("out", dtype, cols, Access::Write));
-    let norm = |kind| Rowwise::Norm { kind, eps: 1e-5.into(), cols, x: listed(2, 1), gain: Slot(3), out: Slot(4) };
+    let (x, gain, out) =
+        (read("x", dtype, cols), read("gain", F32, cols), param("out", dtype, cols, Access::Write));
+    let norm =
+        |kind| Rowwise::Norm { kind, eps: 1e-5.into(), cols, x: listed(2, 1), gain: Slot(3), out: Slot(4) };
     let gate = Pointwise {
         code: vec![
             Inst::Load(dense(2)),
@@ -209,10 +243,7 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
         stores: vec![Store { to: dense(4), value: Reg(4) }],
     };
     let mut kernels = vec![
-        rows_of(
-            vec![x.clone(), read("scores", F32, 1), out.clone()],
-            Rowwise::Map { cols, program: gate },
-        ),
+        rows_of(vec![x.clone(), read("scores", F32, 1), out.clone()], Rowwise::Map { cols, program: gate }),
         rows_of(vec![x.clone(), gain.clone(), out.clone()], norm(NormKind::Rms)),
         rows_of(
             vec![x.clone(), gain.clone(), out.clone(), read("bias", F32, cols)],
@@ -274,11 +305,11 @@ fn compactions() {
     let scores = Select::AtLeast { scores: dense(0), threshold: 0.0.into() };
     let random =
         Select::Random { positions: dense(0), sequences: dense(1), seed: 7, block: 3, limit: 1 << 30 };
-    for kernel in [
+    let kernels = [
         kernel(scores, [read("z", F32, 1), read("unused", F32, 1)]),
         kernel(random, [read("positions", U32, 1), read("sequences", U32, 1)]),
-    ] {
-        let text = ptx(&kernel);
+    ];
+    for text in ptx(&kernels) {
         assert_eq!(text.matches("vote.sync.ballot").count(), 4);
     }
 }
@@ -315,11 +346,17 @@ fn attention(dtype: DType, heads: u32, kv_heads: u32, width: u32) -> Kernel {
     }
 }
 
+/// Heads and widths of the example model, of a large one, without alignment, and the widest.
+fn attentions(dtype: DType) -> Vec<Kernel> {
+    [(4, 2, 32), (16, 4, 128), (3, 1, 7), (2, 2, 256)]
+        .map(|(heads, kv_heads, width)| attention(dtype, heads, kv_heads, width))
+        .to_vec()
+}
+
 #[test]
 fn tensor_core_attention() {
-    for (heads, kv_heads, width) in [(4, 2, 32), (16, 4, 128), (3, 1, 20), (2, 2, 256)] {
-        let text = ptx(&attention(Bf16, heads, kv_heads, width));
-        for instruction in ["mma.sync", "cp.async", "ldmatrix", ".trans", "ex2.approx.ftz.f32"] {
+    for text in ptx(&attentions(Bf16)) {
+        for instruction in ["mma.sync", "ldmatrix", ".trans", "ex2.approx.ftz.f32"] {
             assert!(text.contains(instruction), "no {instruction}");
         }
     }
@@ -327,8 +364,7 @@ fn tensor_core_attention() {
 
 #[test]
 fn multiply_add_attention() {
-    for (heads, kv_heads, width) in [(4, 2, 32), (16, 4, 128), (3, 1, 7), (2, 2, 256)] {
-        let text = ptx(&attention(F32, heads, kv_heads, width));
+    for text in ptx(&attentions(F32)) {
         assert!(text.contains("fma.rn.f32") && !text.contains("approx") && !text.contains("mma.sync"));
     }
 }

@@ -9,10 +9,10 @@ use skipc_llvm::Feature;
 use skipc_plan::kernel::{Attention, Kernel, Rows, View};
 
 use super::super::{Generated, place};
-use super::ranges::{self, Ranges};
-use super::tiles::{self, Head, Tile};
 use super::LOWEST;
-use crate::code::{BF16, Code, Float, I8, Int, SPtr, Steps, pack_bf16};
+use super::ranges::{self, Ranges};
+use super::tiles::{Head, Tile};
+use crate::code::{BF16, Code, Float, I8, Int, SPtr, Steps, pack_bf16, unpack_bf16};
 use crate::error::Error;
 
 /// Query rows of a block, and keys of a tile.
@@ -47,10 +47,6 @@ type State<'c> = (Vec<[Float<'c>; 4]>, [Float<'c>; 2], [Float<'c>; 2]);
 
 pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generated, Error> {
     let width = attention.width;
-    tiles::require_copies(kernel, [attention.q, attention.k, attention.v], width)?;
-    if !place::param(kernel, attention.out)?.cols.is_multiple_of(2) {
-        return Err(Error::Unsupported { what: "attention into rows of an odd number of bf16".to_owned() });
-    }
     let padded = width.next_multiple_of(16);
     let tile = Tile { rows: ROWS, pitch: padded * 2 + 16, filled: padded * 2, threads: THREADS };
     let code = Code::new(place::n_params(kernel)?);
@@ -66,7 +62,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
     })
 }
 
-fn write<'c>(code: &'c Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
+fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
     let rows = place::extent(code, &kernel.extent);
     let from = code.block_x() * ROWS;
     code.return_if(from.ge(rows));
@@ -96,7 +92,7 @@ fn write<'c>(code: &'c Code, kernel: &Kernel, attention: &Attention, tile: Tile)
     code.copy_commit();
     let zero = code.float(0.0);
     let lowest = code.float(LOWEST);
-    let start: State<'c> = (vec![[zero; 4]; (parts.padded / 8) as usize], [lowest; 2], [zero; 2]);
+    let start: State<'_> = (vec![[zero; 4]; (parts.padded / 8) as usize], [lowest; 2], [zero; 2]);
     let steps = Steps { from: ranges.first, to: ranges.end, step: ROWS };
     let (sums, _, totals) = code.repeat(steps, start, |base, state| {
         // The keys are there (and the queries), and all threads are done with the values.
@@ -148,7 +144,11 @@ impl<'c> Parts<'c> {
     }
 
     /// Scores to exponentials, with the state rescaled to the new largest scores.
-    fn exponentials(&self, scores: Vec<[Float<'c>; 4]>, state: State<'c>) -> (Vec<[Float<'c>; 4]>, State<'c>) {
+    fn exponentials(
+        &self,
+        scores: Vec<[Float<'c>; 4]>,
+        state: State<'c>,
+    ) -> (Vec<[Float<'c>; 4]>, State<'c>) {
         let code = self.code;
         let (mut sums, mut largest, mut totals) = state;
         let mut scores = scores;
@@ -181,7 +181,8 @@ impl<'c> Parts<'c> {
     /// Adds the values of the tile, weighted with the exponentials.
     ///
     /// Two neighbouring blocks of scores lie in registers as the left operand of a step of 16 keys
-    /// wants them.
+    /// wants them. A weight is taken as the sum of two bf16: one would round it by as much as the
+    /// result itself is rounded.
     fn add_values(&self, weights: &[[Float<'c>; 4]], state: State<'c>) -> State<'c> {
         let Parts { code, lane, tile, .. } = *self;
         let (mut sums, largest, totals) = state;
@@ -189,13 +190,19 @@ impl<'c> Parts<'c> {
         let v_at = self.v.at::<I8>(lane % 16 * tile.pitch + lane / 16 * 16);
         for (step, blocks) in (0u32..).zip(weights.chunks_exact(2)) {
             let [[a0, a1, a2, a3], [b0, b1, b2, b3]] = [blocks[0], blocks[1]];
-            let left = [pack_bf16(a0, a1), pack_bf16(a2, a3), pack_bf16(b0, b1), pack_bf16(b2, b3)];
+            let pairs = [[a0, a1], [a2, a3], [b0, b1], [b2, b3]];
+            let coarse = pairs.map(|[first, second]| pack_bf16(first, second));
+            let fine = [0, 1, 2, 3].map(|idx| {
+                let ([first, second], [low, high]) = (pairs[idx], unpack_bf16(coarse[idx]));
+                pack_bf16(first - low, second - high)
+            });
             for pair in 0..self.padded / 16 {
                 let at = v_at.at::<I8>(step * 16 * tile.pitch + pair * 32);
                 let [v0, v1, w0, w1] = code.load_matrices_transposed(at);
                 for (block, values) in [(pair * 2, [v0, v1]), (pair * 2 + 1, [w0, w1])] {
                     let sum = &mut sums[block as usize];
-                    *sum = code.mma(left, values, *sum);
+                    *sum = code.mma(coarse, values, *sum);
+                    *sum = code.mma(fine, values, *sum);
                 }
             }
         }
@@ -214,6 +221,7 @@ impl<'c> Parts<'c> {
         let code = self.code;
         let out = kernel.param(attention.out);
         let view = View { slot: attention.out, rows: Rows::Dense, col: 0 };
+        let pairs = attention.width.is_multiple_of(2) && out.cols.is_multiple_of(2);
         let col_in_block = self.lane % 4 * 2;
         let first_col = code.block_y() * attention.width + col_in_block;
         for (part, total) in (0u32..).zip(totals) {
@@ -224,14 +232,17 @@ impl<'c> Parts<'c> {
             code.when(row.lt(rows), || {
                 let at = place::row_start(code, out, view, row).at::<BF16>(first_col);
                 for (block, sum) in (0u32..).zip(sums) {
+                    let col = col_in_block + block * 8;
                     let pair = (part * 2) as usize;
-                    let store = || {
-                        at.at::<BF16>(block * 8).store(pack_bf16(sum[pair] / total, sum[pair + 1] / total));
-                    };
-                    if block * 8 + 8 <= attention.width {
-                        store();
+                    let (first, second) = (sum[pair] / total, sum[pair + 1] / total);
+                    let at = at.at::<BF16>(block * 8);
+                    if !pairs {
+                        code.when(col.lt(attention.width), || at.store(first.to_bf16()));
+                        code.when((col + 1).lt(attention.width), || at.at::<BF16>(1).store(second.to_bf16()));
+                    } else if block * 8 + 8 <= attention.width {
+                        at.store(pack_bf16(first, second));
                     } else {
-                        code.when((col_in_block + block * 8).lt(attention.width), store);
+                        code.when(col.lt(attention.width), || at.store(pack_bf16(first, second)));
                     }
                 }
             });

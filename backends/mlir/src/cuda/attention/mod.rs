@@ -5,8 +5,7 @@
 //! of its rows' ranges in tiles of keys, keeps the largest score and the sum so far for each row, and
 //! rescales what it has when the largest score grows. Scores, exponentials and sums are f32.
 //!
-//! bf16 operands go to the tensor cores ([`mma`]); the probabilities are rounded to bf16 for the
-//! product with the values. f32 operands go to multiply-adds ([`simt`]).
+//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]).
 
 mod mma;
 mod ranges;

@@ -52,7 +52,9 @@ impl<'c> Ranges<'c> {
         });
         code.barrier();
         let lane = thread % 32;
-        let load = |start: u32| (0..rows / 32).map(move |part| at.at::<I32>(lane + (start + part * 32)).load::<I32>());
+        let load = |start: u32| {
+            (0..rows / 32).map(move |part| at.at::<I32>(lane + (start + part * 32)).load::<I32>())
+        };
         let first = load(0).fold(code.int(i32::MAX.cast_unsigned()), |a, b| a.min(b));
         let end = load(rows).fold(code.int(0), |a, b| a.max(b));
         let first = code.reduce(first, 32, |a, b| a.min(b));
@@ -77,9 +79,8 @@ impl<'c> Ranges<'c> {
 
 /// Sequence and position of a row as one number, in the order of rows.
 fn place_of<'c>(code: &'c Code, kernel: &Kernel, (seq, pos): (View, View), row: Int<'c>) -> Long<'c> {
-    let load = |view: View| {
-        place::element(code, kernel.param(view.slot), view, row, 0u32).load::<I32>().to_long()
-    };
+    let load =
+        |view: View| place::element(code, kernel.param(view.slot), view, row, 0u32).load::<I32>().to_long();
     (load(seq) << 32u64) | load(pos)
 }
 

@@ -10,7 +10,7 @@ use skipc_plan::kernel::{Attention, Kernel, Rows, View};
 use super::super::{Generated, place};
 use super::LOWEST;
 use super::ranges::{self, Ranges};
-use super::tiles::{self, Head, Tile};
+use super::tiles::{Head, Tile};
 use crate::code::{Arith, Code, F32, Float, I8, Int, SPtr, Steps, V4, math::Precision};
 use crate::error::Error;
 
@@ -43,7 +43,6 @@ struct Parts<'c> {
 type State<'c> = (Vec<Vec<Float<'c>>>, Vec<Float<'c>>, Vec<Float<'c>>);
 
 pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generated, Error> {
-    tiles::require_copies(kernel, [attention.q, attention.k, attention.v], attention.width)?;
     let filled = attention.width.next_multiple_of(8) * 4;
     // Wide heads take small tiles: the sums of a thread's rows and two tiles have to fit.
     let rows = if attention.width <= 128 { 64 } else { 32 };
@@ -65,7 +64,7 @@ fn exponential_bytes(tile: Tile) -> u32 {
     tile.rows * (tile.rows + PAD) * 4
 }
 
-fn write<'c>(code: &'c Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
+fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
     let rows = place::extent(code, &kernel.extent);
     let from = code.block_x() * tile.rows;
     code.return_if(from.ge(rows));

@@ -1,10 +1,9 @@
 //! Tiles of rows of one head, from global to shared memory.
 
-use skipc_plan::kernel::{Kernel, Param, View};
+use skipc_plan::kernel::{Param, View};
 
 use super::super::place;
-use crate::code::{Code, I8, Int, SPtr};
-use crate::error::Error;
+use crate::code::{Code, I8, Int, SPtr, Steps};
 
 /// How rows of one head lie in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,37 +47,30 @@ impl Tile {
         let piece = piece(head.param, head.view, head.width);
         let pieces = self.filled / piece;
         let total = self.rows * pieces;
+        let copy = |number: Int<'c>| {
+            let (row, byte) = (number / pieces, number % pieces * piece);
+            let wanted = from + row;
+            let present = wanted.lt(end) & byte.lt(head.width * element);
+            // What is not present is not read, but its address has to be one.
+            let start = place::row_start(code, head.param, head.view, present.select(wanted, from));
+            let col = head.index * head.width + present.select(byte / element, 0u32);
+            let source = place::along(start, head.param.dtype, col);
+            to.at::<I8>(row * self.pitch + byte).copy_async(source, piece, present);
+        };
+        if piece < 16 {
+            // Many small copies: a loop.
+            code.each(Steps { from: code.thread(), to: total, step: self.threads }, copy);
+            return;
+        }
         for pass in 0..total.div_ceil(self.threads) {
             let number = code.thread() + pass * self.threads;
-            let copy = || {
-                let (row, byte) = (number / pieces, number % pieces * piece);
-                let wanted = from + row;
-                let present = wanted.lt(end) & byte.lt(head.width * element);
-                // What is not present is not read, but its address has to be one.
-                let start = place::row_start(code, head.param, head.view, present.select(wanted, from));
-                let col = head.index * head.width + present.select(byte / element, 0u32);
-                let source = place::along(start, head.param.dtype, col);
-                to.at::<I8>(row * self.pitch + byte).copy_async(source, piece, present);
-            };
             if (pass + 1) * self.threads <= total {
-                copy();
+                copy(number);
             } else {
-                code.when(number.lt(total), copy);
+                code.when(number.lt(total), || copy(number));
             }
         }
     }
-}
-
-/// Checks that rows of a head can be copied: their start is a multiple of 4 bytes.
-pub(super) fn require_copies(kernel: &Kernel, views: [View; 3], width: u32) -> Result<(), Error> {
-    for view in views {
-        let param = place::param(kernel, view.slot)?;
-        if piece(param, view, width) < 4 {
-            let what = format!("heads of {width} columns of {} in `{}`; make them even", param.dtype, param.name);
-            return Err(Error::Unsupported { what });
-        }
-    }
-    Ok(())
 }
 
 /// Bytes that one copy moves: the most of 16 that divides all row starts.

@@ -7,7 +7,7 @@ use skipc_llvm::Feature;
 
 use super::Tile;
 use super::tile::{Core, Layout, Sums};
-use crate::code::{Code, F32, Int, SPtr, V2, Val};
+use crate::code::{Code, F32, I8, Int, SPtr, V2, Val};
 
 /// Warps along the rows of the tile.
 const WARP_ROWS: u32 = 2;
@@ -86,12 +86,12 @@ impl Core for MmaCore {
             let a_at = self.layout().place(a_row, (a_piece + step * 2) * 16);
             let b_at = self.layout().place(b_row, (b_piece + step * 2) * 16);
             let a_words: Vec<[Int<'c>; 4]> = (0..self.row_blocks())
-                .map(|block| code.load_matrices(a.at::<crate::code::I8>(a_at + block * 16 * PITCH)))
+                .map(|block| code.load_matrices(a.at::<I8>(a_at + block * 16 * PITCH)))
                 .collect();
             for weight in 0..self.tile.weights {
                 for pair in 0..self.col_blocks() / 2 {
                     let row = weight * self.tile.cols + pair * 16;
-                    let [b0, b1, b2, b3] = code.load_matrices(b.at::<crate::code::I8>(b_at + row * PITCH));
+                    let [b0, b1, b2, b3] = code.load_matrices(b.at::<I8>(b_at + row * PITCH));
                     for (row_block, a_words) in (0u32..).zip(&a_words) {
                         for (col_block, b_words) in [(pair * 2, [b0, b1]), (pair * 2 + 1, [b2, b3])] {
                             let at = self.sum(weight, row_block, col_block);

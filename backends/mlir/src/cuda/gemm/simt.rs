@@ -8,7 +8,7 @@ use skipc_llvm::Feature;
 
 use super::Tile;
 use super::tile::{Core, Layout, Sums};
-use crate::code::{Arith, Code, F32, Float, Int, SPtr, V4};
+use crate::code::{Arith, Code, F32, Float, I8, Int, SPtr, V4};
 
 /// Threads along the columns.
 const ACROSS: u32 = 16;
@@ -67,8 +67,8 @@ impl Core for SimtCore {
     fn add<'c>(&self, code: &'c Code, a: SPtr<'c>, b: SPtr<'c>, sums: Sums<'c>) -> Sums<'c> {
         let mut sums = sums;
         let (across, down) = self.at(code);
-        let a = a.at::<crate::code::I8>(down * PITCH);
-        let b = b.at::<crate::code::I8>(across * PITCH);
+        let a = a.at::<I8>(down * PITCH);
+        let b = b.at::<I8>(across * PITCH);
         for step in 0..INNER / 4 {
             let a_values: Vec<[Float<'c>; 4]> = (0..self.rows())
                 .map(|row| a.at::<F32>((row * self.down() * PITCH) / 4 + step * 4).load::<V4<F32>>().items())

@@ -7,7 +7,7 @@ use super::super::place;
 use super::epilogue::Epilogue;
 use super::tile::{Core, Corner, Layout};
 use super::{STAGES, Tile};
-use crate::code::{Bool, Code, GPtr, Int, Operand, SPtr, Steps};
+use crate::code::{Bool, Code, GPtr, I8, Int, SPtr, Steps};
 use crate::error::Error;
 
 /// How the slices of a product are copied.
@@ -20,14 +20,24 @@ pub(super) struct Slices<'p> {
     piece: u32,
 }
 
-/// Rows that a thread copies: where each begins in memory, whether it exists, and where it goes.
-struct Copies<'c> {
-    rows: Vec<CopyRow<'c>>,
-    dtype: DType,
+/// An operand: a run of rows of a stage.
+struct Operand<'k, 'c> {
+    param: &'k Param,
+    view: View,
+    /// Its first row in a stage, and how many.
+    first: u32,
+    rows: u32,
+    /// The row of the operand that the first one is, and how many it has.
+    from: Int<'c>,
+    total: Int<'c>,
 }
 
-struct CopyRow<'c> {
+/// A piece of a row that a thread copies of each slice.
+struct Piece<'c> {
+    /// Where it begins in the first slice.
     from: GPtr<'c>,
+    dtype: DType,
+    /// Does the row exist?
     present: Bool<'c>,
     /// Byte of a stage.
     to: Int<'c>,
@@ -35,8 +45,7 @@ struct CopyRow<'c> {
 
 impl<'p> Slices<'p> {
     /// # Errors
-    /// [`Error::Unsupported`] if rows are not aligned to 4 bytes, the least that can be copied
-    /// asynchronously.
+    /// [`Error::Malformed`] if the operand does not exist.
     pub(super) fn new(kernel: &'p Kernel, gemm: &'p Gemm, tile: Tile, layout: Layout) -> Result<Self, Error> {
         let a = place::param(kernel, gemm.a.slot)?;
         let mut piece = 16;
@@ -45,10 +54,6 @@ impl<'p> Slices<'p> {
             while !(u64::from(elements) * u64::from(layout.element)).is_multiple_of(piece) {
                 piece /= 2;
             }
-        }
-        if piece < 4 {
-            let what = format!("a product of {} elements of {} by row; make it even", gemm.k, a.dtype);
-            return Err(Error::Unsupported { what });
         }
         Ok(Self { kernel, gemm, tile, layout, piece: piece as u32 })
     }
@@ -67,14 +72,33 @@ impl<'p> Slices<'p> {
     /// Invariant at the top of turn `i`: slices `i .. i + STAGES - 1` are copied or under way, one
     /// group of copies each (the last ones may be empty). After the barrier every thread is done
     /// with slice `i - 1`, so its stage takes slice `i + STAGES - 1`.
-    pub(super) fn run<'c>(&self, code: &'c Code, corner: Corner<'c>, core: &dyn Core, epilogue: &Epilogue<'_>) {
+    pub(super) fn run<'c>(
+        &self,
+        code: &'c Code,
+        corner: Corner<'c>,
+        core: &dyn Core,
+        epilogue: &Epilogue<'_>,
+    ) {
         let shared = code.shared();
-        let copies = self.plan_copies(code, corner);
+        let operands = self.operands(code, corner);
+        // Whole pieces are few, and what is known of them is kept; small ones are found anew each time.
+        let pieces: Vec<Piece<'c>> = if self.piece == 16 {
+            operands.iter().flat_map(|operand| self.pieces(code, operand)).collect()
+        } else {
+            Vec::new()
+        };
+        let copy = |slice: Int<'c>, stage: Int<'c>| {
+            pieces.iter().for_each(|piece| self.copy(code, piece, slice, shared.at::<I8>(stage)));
+            if self.piece < 16 {
+                operands
+                    .iter()
+                    .for_each(|operand| self.copy_small(code, operand, slice, shared.at::<I8>(stage)));
+            }
+        };
         let turns = self.gemm.k.div_ceil(self.layout.inner);
         for slice in 0..STAGES - 1 {
             if slice < turns {
-                let number = code.int(slice);
-                self.copy(code, &copies, shared, number, slice * self.stage_bytes());
+                copy(code.int(slice), code.int(slice * self.stage_bytes()));
             }
             code.copy_commit();
         }
@@ -84,10 +108,10 @@ impl<'p> Slices<'p> {
                 code.copy_wait(STAGES - 2);
                 code.barrier();
                 let ahead = turn + (STAGES - 1);
-                code.when(ahead.lt(turns), || self.copy(code, &copies, shared, ahead, write));
+                code.when(ahead.lt(turns), || copy(ahead, write));
                 code.copy_commit();
-                let a = shared.at::<crate::code::I8>(read);
-                let b = a.at::<crate::code::I8>(self.tile.rows * self.layout.pitch);
+                let a = shared.at::<I8>(read);
+                let b = a.at::<I8>(self.tile.rows * self.layout.pitch);
                 let sums = core.add(code, a, b, sums);
                 (sums, self.next_stage(read), self.next_stage(write))
             });
@@ -104,91 +128,83 @@ impl<'p> Slices<'p> {
         next.ge(STAGES * self.stage_bytes()).select(0u32, next)
     }
 
-    /// Finds what this thread copies. Threads take the pieces of a row side by side; one pass of all
-    /// threads is `threads / pieces` rows.
-    fn plan_copies<'c>(&self, code: &'c Code, corner: Corner<'c>) -> Copies<'c> {
-        let a = self.kernel.param(self.gemm.a.slot);
-        let mut copies = Copies { rows: Vec::new(), dtype: a.dtype };
-        self.each_pass(code, self.tile.rows, |row| {
-            let wanted = corner.row + row;
-            let present = wanted.lt(corner.rows);
-            // A row that does not exist is not read, but its address has to be one.
-            let row_in_list = present.select(wanted, corner.row);
-            let physical = place::physical(code, self.gemm.a.rows, row_in_list);
-            self.plan_row(code, &mut copies, (a, self.gemm.a), physical, present, row);
+    fn operands<'c>(&self, code: &'c Code, corner: Corner<'c>) -> Vec<Operand<'p, 'c>> {
+        let left = Operand {
+            param: self.kernel.param(self.gemm.a.slot),
+            view: self.gemm.a,
+            first: 0,
+            rows: self.tile.rows,
+            from: corner.row,
+            total: corner.rows,
+        };
+        let weights = (0u32..).zip(&self.gemm.weights).map(|(number, slot)| Operand {
+            param: self.kernel.param(*slot),
+            view: View { slot: *slot, rows: Rows::Dense, col: 0 },
+            first: self.tile.rows + number * self.tile.cols,
+            rows: self.tile.cols,
+            from: corner.col,
+            total: code.int(self.gemm.n),
         });
-        for (number, slot) in (0u32..).zip(&self.gemm.weights) {
-            let weight = self.kernel.param(*slot);
-            let view = View { slot: *slot, rows: Rows::Dense, col: 0 };
-            self.each_pass(code, self.tile.cols, |row| {
-                let wanted = corner.col + row;
-                let present = wanted.lt(self.gemm.n);
-                let physical = present.select(wanted, 0u32);
-                let in_stage = row + (self.tile.rows + number * self.tile.cols);
-                self.plan_row(code, &mut copies, (weight, view), physical, present, in_stage);
-            });
-        }
-        copies
+        [left].into_iter().chain(weights).collect()
     }
 
-    fn plan_row<'c>(
-        &self,
-        code: &'c Code,
-        copies: &mut Copies<'c>,
-        (param, view): (&Param, View),
-        physical: Int<'c>,
-        present: Bool<'c>,
-        row_in_stage: Int<'c>,
-    ) {
-        let start = place::row_start(code, param, view, physical);
-        let from = place::along(start, param.dtype, self.column(code));
-        let to = self.layout.place(row_in_stage, self.piece_number(code) * self.piece);
-        copies.rows.push(CopyRow { from, present, to });
-    }
-
-    /// Calls `plan` with the row of each pass over `rows` rows.
-    fn each_pass<'c>(&self, code: &'c Code, rows: u32, mut plan: impl FnMut(Int<'c>)) {
-        let at_once = self.tile.threads / self.pieces();
-        debug_assert!(at_once > 0 && rows.is_multiple_of(at_once));
-        let first = code.thread() / self.pieces();
-        for pass in 0..rows / at_once {
-            plan(first + pass * at_once);
-        }
-    }
-
-    /// Pieces of a row of a slice.
-    fn pieces(&self) -> u32 {
+    /// Pieces of a row of a slice. Threads take them side by side.
+    fn in_row(&self) -> u32 {
         self.layout.inner * self.layout.element / self.piece
     }
 
-    fn piece_number<'c>(&self, code: &'c Code) -> Int<'c> {
-        code.thread() % self.pieces()
+    /// Rows that all threads copy at once.
+    fn at_once(&self) -> u32 {
+        self.tile.threads / self.in_row()
     }
 
-    /// First element of this thread's piece, from the start of the slice.
+    /// First element of this thread's piece in a row of a slice.
     fn column<'c>(&self, code: &'c Code) -> Int<'c> {
-        self.piece_number(code) * (self.piece / self.layout.element)
+        code.thread() % self.in_row() * (self.piece / self.layout.element)
     }
 
-    /// Begins to copy a slice to a stage.
-    fn copy<'c>(
-        &self,
-        code: &'c Code,
-        copies: &Copies<'c>,
-        shared: SPtr<'c>,
-        slice: Int<'c>,
-        stage: impl Operand<'c, crate::code::I32>,
-    ) {
-        let stage = stage.val(code);
-        let skipped = slice * self.layout.inner;
-        let whole = self.gemm.k.is_multiple_of(self.layout.inner);
-        let inside = (!whole).then(|| (skipped + self.column(code)).lt(self.gemm.k));
-        for row in &copies.rows {
-            let present = inside.map_or(row.present, |inside| row.present & inside);
-            // A piece beyond the last column is not read, but its address has to be one.
-            let along = inside.map_or(skipped, |inside| inside.select(skipped, 0u32));
-            let from = place::along(row.from, copies.dtype, along);
-            shared.at::<crate::code::I8>(stage + row.to).copy_async(from, self.piece, present);
+    /// What this thread copies of a row of an operand.
+    fn piece<'c>(&self, code: &'c Code, operand: &Operand<'_, 'c>, row: Int<'c>) -> Piece<'c> {
+        let wanted = operand.from + row;
+        let present = wanted.lt(operand.total);
+        // A row that does not exist is not read, but its address has to be one.
+        let physical = place::physical(code, operand.view.rows, present.select(wanted, operand.from));
+        let start = place::row_start(code, operand.param, operand.view, physical);
+        Piece {
+            from: place::along(start, operand.param.dtype, self.column(code)),
+            dtype: operand.param.dtype,
+            present,
+            to: self.layout.place(row + operand.first, self.column(code) * self.layout.element),
         }
+    }
+
+    fn pieces<'c>(&self, code: &'c Code, operand: &Operand<'_, 'c>) -> Vec<Piece<'c>> {
+        let first = code.thread() / self.in_row();
+        let passes = operand.rows / self.at_once();
+        debug_assert!(passes * self.at_once() == operand.rows);
+        (0..passes).map(|pass| self.piece(code, operand, first + pass * self.at_once())).collect()
+    }
+
+    fn copy_small<'c>(&self, code: &'c Code, operand: &Operand<'_, 'c>, slice: Int<'c>, stage: SPtr<'c>) {
+        let steps = Steps { from: code.thread() / self.in_row(), to: operand.rows, step: self.at_once() };
+        code.each(steps, |row| {
+            let piece = self.piece(code, operand, row);
+            self.copy(code, &piece, slice, stage);
+        });
+    }
+
+    /// Begins to copy a piece of a slice to a stage.
+    fn copy<'c>(&self, code: &'c Code, piece: &Piece<'c>, slice: Int<'c>, stage: SPtr<'c>) {
+        let skipped = slice * self.layout.inner;
+        let (along, present) = if self.gemm.k.is_multiple_of(self.layout.inner) {
+            (skipped, piece.present)
+        } else {
+            // A piece beyond the last column is not read, but its address has to be one.
+            let inside = (skipped + self.column(code)).lt(self.gemm.k);
+            let back = code.int(0) - self.column(code);
+            (inside.select(skipped, back), piece.present & inside)
+        };
+        let from = place::along(piece.from, piece.dtype, along);
+        stage.at::<I8>(piece.to).copy_async(from, self.piece, present);
     }
 }

@@ -155,7 +155,11 @@ fn rotate<'c>(
 }
 
 /// The parameter of a slot as a dense view of at least `cols` columns of real numbers.
-fn dense_columns(kernel: &Kernel, slot: Slot, cols: u32) -> Result<(&skipc_plan::kernel::Param, View), Error> {
+fn dense_columns(
+    kernel: &Kernel,
+    slot: Slot,
+    cols: u32,
+) -> Result<(&skipc_plan::kernel::Param, View), Error> {
     let view = View { slot, rows: Rows::Dense, col: 0 };
     let param = place::require_view(kernel, view, cols)?;
     place::require_real(param)?;

@@ -24,7 +24,8 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
     match rowwise {
         Rowwise::Map { cols, program } => elementwise::map(kernel, *cols, program),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
-            let embed = elementwise::Embed { cols: *cols, ids: *ids, n_ids: *n_ids, table: *table, out: *out };
+            let embed =
+                elementwise::Embed { cols: *cols, ids: *ids, n_ids: *n_ids, table: *table, out: *out };
             elementwise::embed(kernel, embed)
         }
         Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {

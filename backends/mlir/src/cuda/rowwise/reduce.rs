@@ -179,9 +179,8 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
         value.fma(value, sum)
     });
     let scale = code.float(1.0) / (squares / count + norm.eps).sqrt();
-    let row_of = |slot: Slot, group: &Group<'c>| {
-        sweep.load(code.param(slot.0), kernel.param(slot).dtype, group)
-    };
+    let row_of =
+        |slot: Slot, group: &Group<'c>| sweep.load(code.param(slot.0), kernel.param(slot).dtype, group);
     sweep.fold(code, Vec::new(), |groups, none| {
         for group in &groups {
             let values = sweep.load(from, x.dtype, group);
@@ -208,7 +207,9 @@ pub(super) fn dot(kernel: &Kernel, dot: Dot) -> Result<Generated, Error> {
     let weight = dense(kernel, dot.weight, dot.k)?;
     let out = dense(kernel, dot.out, dot.n)?;
     if dot.n > MAX_DOTS {
-        return Err(Error::Unsupported { what: format!("{} columns of a small product; use a matmul", dot.n) });
+        return Err(Error::Unsupported {
+            what: format!("{} columns of a small product; use a matmul", dot.n),
+        });
     }
     let sweep = Sweep::new(dot.k, &[x.cols, dot.x.col, weight.0.cols])?;
 
@@ -222,9 +223,9 @@ pub(super) fn dot(kernel: &Kernel, dot: Dot) -> Result<Generated, Error> {
             for group in &groups {
                 let values = sweep.load(from, x.dtype, group);
                 for (number, sum) in (0u32..).zip(&mut sums) {
-                    let at = code.param(dot.weight.0).far::<crate::code::F32>(
-                        u64::from(number) * u64::from(weight.0.cols),
-                    );
+                    let at = code
+                        .param(dot.weight.0)
+                        .far::<crate::code::F32>(u64::from(number) * u64::from(weight.0.cols));
                     for (value, weight) in values.iter().zip(sweep.load(at, DType::F32, group)) {
                         *sum = group.inside.select(value.fma(weight, *sum), *sum);
                     }
