@@ -117,11 +117,54 @@ impl Session {
                 wanted.extend([mask, count]);
             }
         }
-        let results = match &mut self.engine {
-            Engine::Cpu(engine) => engine.run(n_tokens, &inputs, &wanted)?,
-            Engine::Cuda(engine) => engine.run(n_tokens, &inputs, &wanted)?,
-        };
+        let results = self.engine.run(n_tokens, &inputs, &wanted)?;
         Ok(outputs(n_tokens, &self.program, results))
+    }
+
+    /// Fills buffers, runs all steps, and returns what the buffers `wanted` then hold, both by index, for harnesses
+    /// that run single kernels. A buffer with a row for each token has as many rows as `n_tokens`.
+    ///
+    /// # Errors
+    ///
+    /// More tokens than the program takes, a buffer that is not there or cannot hold its input, no memory, or a fault
+    /// of the device.
+    pub fn run_buffers(
+        &mut self,
+        n_tokens: u32,
+        inputs: Vec<(u32, Vec<u8>)>,
+        wanted: &[u32],
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let layout = &self.program.layout;
+        if n_tokens > layout.max_tokens {
+            return Err(Error::TooManyTokens { found: n_tokens.into(), limit: layout.max_tokens });
+        }
+        let n_buffers = layout.buffers.len();
+        let missing = |&idx: &u32| Error::BatchShape {
+            what: "index of a buffer",
+            found: idx as usize,
+            expected: n_buffers.saturating_sub(1),
+        };
+        for (idx, bytes) in &inputs {
+            let buffer = layout.buffers.get(*idx as usize).ok_or_else(|| missing(idx))?;
+            let expected = used_bytes(buffer, n_tokens);
+            if bytes.len() > expected {
+                return Err(Error::BatchShape { what: "bytes of a buffer", found: bytes.len(), expected });
+            }
+        }
+        if let Some(idx) = wanted.iter().find(|idx| **idx as usize >= n_buffers) {
+            return Err(missing(idx));
+        }
+        let inputs: Vec<Input> = inputs.into_iter().map(|(buffer, bytes)| Input { buffer, bytes }).collect();
+        self.engine.run(n_tokens, &inputs, wanted)
+    }
+}
+
+impl Engine {
+    fn run(&mut self, n_tokens: u32, inputs: &[Input], wanted: &[u32]) -> Result<Vec<Vec<u8>>, Error> {
+        match self {
+            Engine::Cpu(engine) => engine.run(n_tokens, inputs, wanted),
+            Engine::Cuda(engine) => engine.run(n_tokens, inputs, wanted),
+        }
     }
 }
 

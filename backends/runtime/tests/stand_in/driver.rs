@@ -1,0 +1,277 @@
+//! A stand-in for the CUDA driver: the calls that the runtime makes, over host memory.
+//!
+//! It runs the kernels of the hand-written model itself,
+//! in the order in which they were captured, and counts what is handed out and not given back. The environment
+//! variable `STAND_IN` chooses a fault. Compiled by the test as a library of its own; part of no crate.
+#![allow(non_snake_case, reason = "the driver's names")]
+
+use std::alloc::{Layout, alloc, dealloc};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::sync::Mutex;
+
+type Status = c_int;
+
+const OUT_OF_MEMORY: Status = 2;
+const NO_DEVICE: Status = 100;
+const INVALID_PTX: Status = 218;
+const UNSUPPORTED_PTX: Status = 222;
+const NOT_FOUND: Status = 500;
+const ILLEGAL_ADDRESS: Status = 700;
+const INVALID_VALUE: Status = 1;
+
+/// Name and number of parameters of each kernel.
+const KERNELS: [(&CStr, usize); 3] = [(c"table_4", 4), (c"odd_set", 6), (c"stray", 1)];
+
+#[derive(Clone)]
+struct Launch {
+    kernel: usize,
+    args: Vec<u64>,
+}
+
+struct State {
+    /// Launches since a capture began; `None` outside of one.
+    capture: Option<Vec<Launch>>,
+    captured: Vec<Launch>,
+    /// Start and size of each piece of memory.
+    memory: Vec<(u64, usize)>,
+    /// Contexts, streams, graphs and modules that are held.
+    held: i32,
+    log: String,
+}
+
+static STATE: Mutex<State> = Mutex::new(State {
+    capture: None,
+    captured: Vec::new(),
+    memory: Vec::new(),
+    held: 0,
+    log: String::new(),
+});
+
+fn with<T>(work: impl FnOnce(&mut State) -> T) -> T {
+    work(&mut STATE.lock().unwrap())
+}
+
+fn fault_is(name: &str) -> bool {
+    std::env::var("STAND_IN").is_ok_and(|fault| fault == name)
+}
+
+/// Writes a result to where the caller wants it.
+fn give<T>(to: *mut T, value: T) -> Status {
+    // SAFETY: the driver's callers pass a place for the result.
+    unsafe { to.write(value) };
+    0
+}
+
+fn hold(to: *mut *mut c_void) -> Status {
+    with(|state| state.held += 1);
+    give(to, std::ptr::dangling_mut())
+}
+
+fn release() -> Status {
+    with(|state| state.held -= 1);
+    0
+}
+
+/// Whether the bytes lie inside of one piece of memory.
+fn is_ours(state: &State, at: u64, bytes: usize) -> bool {
+    state.memory.iter().any(|&(start, size)| at >= start && at + bytes as u64 <= start + size as u64)
+}
+
+macro_rules! driver {
+    ($($name:ident($($arg:ident: $ty:ty),*) $body:block)*) => {
+        $(
+            // SAFETY: the name is the driver's; nothing else in this library has it.
+            #[unsafe(no_mangle)]
+            extern "C" fn $name($($arg: $ty),*) -> Status { $body }
+        )*
+    };
+}
+
+driver! {
+    cuDriverGetVersion(version: *mut c_int) { give(version, if fault_is("old") { 11_080 } else { 13_000 }) }
+    cuInit(_flags: c_uint) { if fault_is("no-device") { NO_DEVICE } else { 0 } }
+    cuDeviceGetCount(count: *mut c_int) { give(count, 1) }
+    cuDeviceGet(device: *mut c_int, _ordinal: c_int) { give(device, 0) }
+    cuDeviceGetName(name: *mut [u8; 9], _size: c_int, _device: c_int) { give(name, *b"Stand-in\0") }
+    cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {
+        give(value, if attribute == 75 { 9 } else { 0 })
+    }
+    cuDevicePrimaryCtxRetain(context: *mut *mut c_void, _device: c_int) { hold(context) }
+    cuDevicePrimaryCtxRelease_v2(_device: c_int) {
+        release();
+        with(|state| {
+            println!("{}held {} pieces {}", state.log, state.held, state.memory.len());
+        });
+        0
+    }
+    cuCtxSetCurrent(_context: *mut c_void) { 0 }
+    cuStreamCreate(stream: *mut *mut c_void, _flags: c_uint) { hold(stream) }
+    cuStreamDestroy_v2(_stream: *mut c_void) { release() }
+    cuStreamSynchronize(_stream: *mut c_void) {
+        let launched = with(|state| !state.captured.is_empty());
+        if fault_is("sticky") && launched { ILLEGAL_ADDRESS } else { 0 }
+    }
+    cuStreamBeginCapture_v2(_stream: *mut c_void, _mode: c_int) {
+        with(|state| state.capture = Some(Vec::new()));
+        0
+    }
+    cuStreamEndCapture(_stream: *mut c_void, graph: *mut *mut c_void) {
+        with(|state| state.captured = state.capture.take().unwrap_or_default());
+        hold(graph)
+    }
+    cuGraphInstantiateWithFlags(instance: *mut *mut c_void, _graph: *mut c_void, _flags: u64) { hold(instance) }
+    cuGraphDestroy(_graph: *mut c_void) { release() }
+    cuGraphExecDestroy(_instance: *mut c_void) { release() }
+    cuModuleLoadDataEx(
+        module: *mut *mut c_void,
+        image: *const [u8; 5],
+        _options: c_uint,
+        _names: *mut c_int,
+        values: *mut *mut [u8; 11]
+    ) {
+        if fault_is("new-ptx") {
+            return UNSUPPORTED_PTX;
+        }
+        if fault_is("bad-ptx") {
+            // SAFETY: the first option is the buffer for the log.
+            return unsafe { give(*values, *b"line 7: bad") } + INVALID_PTX;
+        }
+        // SAFETY: the test's images have five bytes at least.
+        let image = unsafe { *image };
+        with(|state| state.log += &format!("image {}\n", String::from_utf8_lossy(&image)));
+        hold(module)
+    }
+    cuModuleUnload(_module: *mut c_void) { release() }
+    cuModuleGetFunction(function: *mut usize, _module: *mut c_void, name: *const c_char) {
+        // SAFETY: the caller passes text with a zero at its end.
+        let name = unsafe { CStr::from_ptr(name) };
+        match KERNELS.iter().position(|(kernel, _)| *kernel == name) {
+            Some(idx) => give(function, idx + 1),
+            None => NOT_FOUND,
+        }
+    }
+    cuFuncSetAttribute(function: usize, attribute: c_int, value: c_int) {
+        with(|state| state.log += &format!("function {function} attribute {attribute} = {value}\n"));
+        0
+    }
+    cuMemAlloc_v2(address: *mut u64, bytes: usize) {
+        if fault_is("oom") && bytes > 5000 {
+            return OUT_OF_MEMORY;
+        }
+        // SAFETY: the runtime never asks for no bytes.
+        let start = unsafe { alloc(Layout::from_size_align(bytes, 256).unwrap()) } as u64;
+        with(|state| state.memory.push((start, bytes)));
+        give(address, start)
+    }
+    cuMemFree_v2(address: u64) {
+        with(|state| {
+            let Some(at) = state.memory.iter().position(|&(start, _)| start == address) else { return INVALID_VALUE };
+            let (start, bytes) = state.memory.remove(at);
+            // SAFETY: allocated above with this layout, and taken off the list.
+            unsafe { dealloc(start as *mut u8, Layout::from_size_align(bytes, 256).unwrap()) };
+            0
+        })
+    }
+    cuMemsetD8Async(address: u64, byte: u8, bytes: usize, _stream: *mut c_void) {
+        with(|state| {
+            if !is_ours(state, address, bytes) {
+                return INVALID_VALUE;
+            }
+            // SAFETY: checked.
+            unsafe { (address as *mut u8).write_bytes(byte, bytes) };
+            0
+        })
+    }
+    cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, _stream: *mut c_void) {
+        with(|state| {
+            if !is_ours(state, to, bytes) {
+                return INVALID_VALUE;
+            }
+            // SAFETY: the target was checked, the source is the caller's word.
+            unsafe { from.copy_to(to as *mut u8, bytes) };
+            0
+        })
+    }
+    cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, _stream: *mut c_void) {
+        with(|state| {
+            if !is_ours(state, from, bytes) {
+                return INVALID_VALUE;
+            }
+            // SAFETY: the source was checked, the target is the caller's word.
+            unsafe { (from as *const u8).copy_to(to, bytes) };
+            0
+        })
+    }
+    cuLaunchKernel(
+        function: usize,
+        grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
+        block_x: c_uint, block_y: c_uint, block_z: c_uint,
+        shared: c_uint,
+        _stream: *mut c_void,
+        params: *const *const u64,
+        _extra: *mut c_void
+    ) {
+        let kernel = function - 1;
+        let (name, n_params) = KERNELS[kernel];
+        // SAFETY: one pointer to a 64-bit value for each parameter.
+        let args = (0..n_params).map(|idx| unsafe { **params.add(idx) }).collect();
+        with(|state| {
+            let grid = format!("{grid_x}x{grid_y}x{grid_z} of {block_x}x{block_y}x{block_z}");
+            state.log += &format!("{} {grid} with {shared}\n", name.to_string_lossy());
+            match &mut state.capture {
+                Some(launches) => launches.push(Launch { kernel, args }),
+                // All launches are part of a graph.
+                None => return INVALID_VALUE,
+            }
+            0
+        })
+    }
+    cuGraphLaunch(_instance: *mut c_void, _stream: *mut c_void) {
+        let launches = with(|state| state.captured.clone());
+        launches.iter().for_each(run);
+        0
+    }
+    cuGetErrorName(status: c_int, name: *mut *const c_char) {
+        let text = match status {
+            ILLEGAL_ADDRESS => c"CUDA_ERROR_ILLEGAL_ADDRESS",
+            INVALID_PTX => c"CUDA_ERROR_INVALID_PTX",
+            NO_DEVICE => c"CUDA_ERROR_NO_DEVICE",
+            _ => c"CUDA_ERROR_OTHER",
+        };
+        give(name, text.as_ptr())
+    }
+}
+
+fn run(launch: &Launch) {
+    let args = &launch.args;
+    // SAFETY: the model's own kernels, with buffers of its own program; see its text.
+    let word = |idx: usize, at: u32| unsafe { *(args[idx] as *const u32).add(at as usize) };
+    match launch.kernel {
+        0 => {
+            for row in 0..word(3, 0) {
+                for col in 0..4 {
+                    let number = word(1, 4 * word(0, row) + col);
+                    // SAFETY: as above.
+                    unsafe { *(args[2] as *mut u32).add((4 * row + col) as usize) = number };
+                }
+            }
+        }
+        1 => {
+            let mut count = 0;
+            for row in 0..word(5, 0) {
+                // SAFETY: as above.
+                let forced = unsafe { *(args[2] as *const u8).add(row as usize) };
+                let decision = if word(1, 0) != 0 { forced } else { word(0, row) as u8 } & 1;
+                count += u32::from(decision);
+                // SAFETY: as above.
+                unsafe { *(args[3] as *mut u8).add(row as usize) = decision };
+            }
+            // SAFETY: as above.
+            unsafe { *(args[4] as *mut u32) = count };
+        }
+        _ => {
+            // SAFETY: a place in the guard before the arena, which is part of the same piece of memory.
+            unsafe { *(args[0] as *mut u32).sub(1) = 0 };
+        }
+    }
+}
