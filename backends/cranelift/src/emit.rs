@@ -52,7 +52,12 @@ pub(crate) struct Columns {
     pub(crate) count: Value,
     /// Whether that is known to be a multiple of four, so that no scalar loop is needed.
     pub(crate) whole: bool,
+    /// The count, where it is known and so small that sums over the columns need no loop.
+    pub(crate) few: Option<u32>,
 }
+
+/// Columns up to which a sum is unrolled: a loop's turn costs about as much as the four columns that it adds.
+const FEW_COLUMNS: u32 = 64;
 
 /// A kernel's function under construction.
 pub(crate) struct Emitter<'a> {
@@ -103,7 +108,16 @@ impl<'a> Emitter<'a> {
 
     /// All columns of a matrix.
     pub(crate) fn columns(&mut self, count: u32) -> Columns {
-        Columns { count: self.int(i64::from(count)), whole: count.is_multiple_of(4) }
+        Columns {
+            count: self.int(i64::from(count)),
+            whole: count.is_multiple_of(4),
+            few: (count <= FEW_COLUMNS).then_some(count),
+        }
+    }
+
+    /// As many columns as a value says.
+    pub(crate) fn some_columns(&mut self, count: Value) -> Columns {
+        Columns { count, whole: false, few: None }
     }
 
     /// The same f32 in every lane.
@@ -174,7 +188,7 @@ impl<'a> Emitter<'a> {
     pub(crate) fn repeat_while(
         &mut self,
         initial: &[Value],
-        condition: impl FnOnce(&mut Self, &[Value]) -> Value,
+        condition: impl FnOnce(&mut Self, &[Value]) -> Result<Value, Fault>,
         body: impl FnOnce(&mut Self, &[Value]) -> Result<Vec<Value>, Fault>,
     ) -> Result<Vec<Value>, Fault> {
         let [head, turn, done] = [(); 3].map(|()| self.builder.create_block());
@@ -182,7 +196,7 @@ impl<'a> Emitter<'a> {
         let carried: Vec<Value> = types.iter().map(|ty| self.builder.append_block_param(head, *ty)).collect();
         self.ins().jump(head, &block_args(initial));
         self.builder.switch_to_block(head);
-        let more = condition(self, &carried);
+        let more = condition(self, &carried)?;
         self.ins().brif(more, turn, &[], done, &[]);
         self.builder.seal_block(turn);
         self.builder.seal_block(done);
@@ -253,7 +267,17 @@ impl<'a> Emitter<'a> {
         };
         let (zero, split) = (self.int(0), self.whole_vectors(columns));
         let nothing = vec![self.real(0.0, Lanes::Four); n];
-        let vectors = self.fold(zero, split, 4, &nothing, |e, col, sums| add(e, col, sums, Lanes::Four))?;
+        let vectors = match columns.few {
+            Some(count) => {
+                let mut vectors = nothing;
+                for first in (0..count / 4).map(|vector| vector * 4) {
+                    let col = self.int(i64::from(first));
+                    vectors = add(self, col, &vectors, Lanes::Four)?;
+                }
+                vectors
+            }
+            None => self.fold(zero, split, 4, &nothing, |e, col, sums| add(e, col, sums, Lanes::Four))?,
+        };
         let sums: Vec<Value> = vectors.into_iter().map(|vector| self.sum_lanes(vector)).collect();
         if columns.whole {
             return Ok(sums);
@@ -263,21 +287,36 @@ impl<'a> Emitter<'a> {
 
     /// `(v₀ + v₂) + (v₁ + v₃)`.
     pub(crate) fn sum_lanes(&mut self, vector: Value) -> Value {
-        let swapped = self.shuffle(vector, [2, 3, 0, 1]);
+        let swapped = self.shuffle(vector, vector, [2, 3, 0, 1]);
         let pairs = self.ins().fadd(vector, swapped);
-        let crossed = self.shuffle(pairs, [1, 0, 3, 2]);
+        let crossed = self.shuffle(pairs, pairs, [1, 0, 3, 2]);
         let total = self.ins().fadd(pairs, crossed);
         self.ins().extractlane(total, 0)
     }
 
-    /// Lane `lanes[i]` of a vector of f32 in lane `i`.
-    pub(crate) fn shuffle(&mut self, vector: Value, lanes: [u8; 4]) -> Value {
+    /// Lane `lanes[i]` of two vectors of f32 one after the other in lane `i`.
+    pub(crate) fn shuffle(&mut self, first: Value, second: Value, lanes: [u8; 4]) -> Value {
         let mask: Vec<u8> = lanes.iter().flat_map(|lane| (0..4).map(move |byte| lane * 4 + byte)).collect();
         let mask = self.builder.func.dfg.immediates.push(mask.into());
         let flags = MemFlagsData::new().with_endianness(Endianness::Little);
-        let bytes = self.ins().bitcast(I8X16, flags, vector);
-        let bytes = self.ins().shuffle(bytes, bytes, mask);
+        let [first, second] = [first, second].map(|vector| self.ins().bitcast(I8X16, flags, vector));
+        let bytes = self.ins().shuffle(first, second, mask);
         self.ins().bitcast(F32X4, flags, bytes)
+    }
+
+    /// The rows of a 4 × 4 matrix of f32 as its columns.
+    pub(crate) fn transpose(&mut self, rows: [Value; 4]) -> [Value; 4] {
+        const LOW: [u8; 4] = [0, 4, 1, 5];
+        const HIGH: [u8; 4] = [2, 6, 3, 7];
+        let [a, b, c, d] = rows;
+        let (low_ac, high_ac) = (self.shuffle(a, c, LOW), self.shuffle(a, c, HIGH));
+        let (low_bd, high_bd) = (self.shuffle(b, d, LOW), self.shuffle(b, d, HIGH));
+        [
+            self.shuffle(low_ac, low_bd, LOW),
+            self.shuffle(low_ac, low_bd, HIGH),
+            self.shuffle(high_ac, high_bd, LOW),
+            self.shuffle(high_ac, high_bd, HIGH),
+        ]
     }
 
     /// The columns that whole vectors cover.

@@ -16,9 +16,6 @@ use crate::{attention, compact, gemm, rowwise};
 /// several threads. Calls of several tiles make larger products, see [`crate::gemm`].
 const GEMM_TILE: u32 = 64;
 
-/// Rows of a tile of attention, where a row costs as much as hundreds elsewhere.
-const ATTENTION_TILE: u32 = 16;
-
 /// Rows of a tile of row-wise work.
 const ROWWISE_TILE: u32 = 64;
 
@@ -37,7 +34,7 @@ fn gemm_signature(call_conv: CallConv) -> Signature {
 pub(crate) fn launch(kernel: &Kernel) -> Result<Launch, Fault> {
     let (tile_rows, scratch_bytes) = match &kernel.body {
         Body::Gemm(gemm) => (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?),
-        Body::Attention(attention) => (ATTENTION_TILE, attention::scratch_bytes(attention)),
+        Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Compact(_) => (0, 0),
     };
@@ -86,8 +83,8 @@ fn body(e: &mut Emitter<'_>) -> Result<(), Fault> {
         }
         Body::Attention(attention) => {
             check_heads(attention)?;
-            let (begin, end) = rows(e, ATTENTION_TILE)?;
-            e.for_each(begin, end, 1, |e, row| attention::emit_row(e, attention, row))
+            let rows = rows(e, attention::TILE_ROWS)?;
+            attention::emit(e, attention, rows)
         }
         Body::Rowwise(rowwise) => {
             let (begin, end) = rows(e, ROWWISE_TILE)?;

@@ -1,15 +1,14 @@
 //! Matmuls: the helper's matrix product into scratch memory, then the epilogue over the sums.
 
-use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use skipc_artifact::abi::Helpers;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Gemm, Kernel, Rows, Slot};
 
 use crate::emit::{Columns, Emitter};
 use crate::error::Fault;
-use crate::memory::{PLAIN, Row};
+use crate::memory::Row;
 use crate::pointwise::RowSpan;
+use crate::product::{Matrix, Product};
 
 /// Rows of one matrix product at most. The library packs the weights anew in each product, which 256 rows hide; a
 /// call of fewer row tiles makes a smaller product. Not measured beyond that.
@@ -79,7 +78,7 @@ pub(crate) fn emit(
         let left = e.ins().isub(rows.1, first_row);
         let limit = e.int(chunk);
         let m = e.ins().umin(left, limit);
-        let (a, a_stride) = left_operand(e, gemm, &plan, first_row, m)?;
+        let a = left_operand(e, gemm, &plan, first_row, m)?;
         let (zero, n) = (e.int(0), e.int(i64::from(gemm.n)));
         e.for_each(zero, n, i64::from(plan.block.max(1)), |e, first_col| {
             let columns = block_columns(e, gemm, &plan, first_col, n);
@@ -89,7 +88,9 @@ pub(crate) fn emit(
             for (slot, sums) in gemm.weights.iter().zip(&sums) {
                 let weight = e.dense_row(*slot, first_col)?;
                 let (k, stride) = (e.int(i64::from(gemm.k)), e.int(i64::from(plan.stride)));
-                call(e, &[m, columns.count, k, a, a_stride, weight.address, k, *sums, stride]);
+                let b = Matrix { address: weight.address, stride: k };
+                let c = Matrix { address: *sums, stride };
+                Product { m, n: columns.count, k, a, b, c }.call(e);
             }
             epilogue(e, gemm, &plan, Block { first_row, m, first_col, columns, sums })
         })
@@ -105,17 +106,17 @@ fn check_weight(e: &Emitter<'_>, slot: Slot) -> Result<(), Fault> {
     }
 }
 
-/// Address of the first of `m` f32 rows of the left operand, and how many elements they are apart.
+/// `m` rows of the left operand as f32.
 fn left_operand(
     e: &mut Emitter<'_>,
     gemm: &Gemm,
     plan: &Plan,
     first_row: Value,
     m: Value,
-) -> Result<(Value, Value), Fault> {
+) -> Result<Matrix, Fault> {
     if !plan.copies_a {
         let stride = e.param(gemm.a.slot)?.cols;
-        return Ok((e.row_address(gemm.a, first_row)?, e.int(i64::from(stride))));
+        return Ok(Matrix { address: e.row_address(gemm.a, first_row)?, stride: e.int(i64::from(stride)) });
     }
     let (zero, stride, scratch) = (e.int(0), e.int(i64::from(gemm.k)), e.scratch);
     e.for_each(zero, m, 1, |e, idx| {
@@ -125,7 +126,7 @@ fn left_operand(
         let to = Row { address: e.ins().iadd(scratch, offset), dtype: DType::F32 };
         e.copy_row(from, to, gemm.k)
     })?;
-    Ok((scratch, stride))
+    Ok(Matrix { address: scratch, stride })
 }
 
 fn block_columns(e: &mut Emitter<'_>, gemm: &Gemm, plan: &Plan, first_col: Value, n: Value) -> Columns {
@@ -134,7 +135,7 @@ fn block_columns(e: &mut Emitter<'_>, gemm: &Gemm, plan: &Plan, first_col: Value
     }
     let left = e.ins().isub(n, first_col);
     let limit = e.int(i64::from(plan.block));
-    Columns { count: e.ins().umin(left, limit), whole: gemm.n.is_multiple_of(4) }
+    Columns { count: e.ins().umin(left, limit), whole: gemm.n.is_multiple_of(4), few: None }
 }
 
 /// Sums that wait for their epilogue.
@@ -155,12 +156,6 @@ fn epilogue(e: &mut Emitter<'_>, gemm: &Gemm, plan: &Plan, block: Block) -> Resu
         let first = (gemm.n != plan.block).then_some(block.first_col);
         e.pointwise(&gemm.epilogue, &RowSpan { row, first, columns: block.columns, sums: &sums })
     })
-}
-
-fn call(e: &mut Emitter<'_>, args: &[Value]) {
-    let (table, signature) = (e.helpers, e.gemm_signature);
-    let helper = e.ins().load(I64, PLAIN, table, Helpers::GEMM_F32);
-    e.ins().call_indirect(signature, helper, args);
 }
 
 fn aligned(bytes: u64) -> u64 {

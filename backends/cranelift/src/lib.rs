@@ -9,12 +9,12 @@
 //! - Matmuls: rows of the left operand are used in place if they are dense f32, else gathered and converted into
 //!   scratch memory; the helper multiplies them with each weight into scratch memory, as many rows and columns at
 //!   once as its caches like; the epilogue program runs over the sums and stores, row by row.
-//! - Attention: for each query row the keys in sight are found by binary search; for each head their scores go to
-//!   scratch memory, become weights there, and mix the values.
+//! - Attention: the keys in sight are found by binary search. Many query rows of one sequence take blocks of keys
+//!   through two matrix products with a running softmax between them; few rows, or bf16, go one by one.
 //! - Row-wise work and pointwise programs: loops over columns in vectors of four f32 and a scalar loop for what is
 //!   left. What is the same for all columns of a row is computed once.
 //! - Sums over columns have one order, which depends on the number of columns alone. Only the matrix product may
-//!   order its sums by its sizes.
+//!   order its sums by its sizes, and sizes depend on the tiles of a call.
 //!
 //! # Precision
 //!
@@ -37,6 +37,7 @@ mod math;
 mod memory;
 mod norm;
 mod pointwise;
+mod product;
 mod rowwise;
 
 use std::fmt::Write as _;

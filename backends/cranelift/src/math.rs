@@ -14,7 +14,7 @@ use crate::emit::{Emitter, Lanes};
 const ROUNDER: f32 = 12_582_912.0;
 
 /// `ln 2` in two parts: nine bits, so that products with exponents are exact, and the rest.
-const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
 
 /// Minimax polynomial for `(eʳ − 1 − r) / r²` with weight `r² / eʳ` on `|r| ≤ 0.5025 · ln 2`; the error of `eʳ` stays
 /// below `2⁻²⁸` of its value. Highest power first.

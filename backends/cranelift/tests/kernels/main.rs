@@ -11,3 +11,5 @@ mod gemm;
 mod machine;
 mod object;
 mod rowwise;
+
+mod zz_bench;

@@ -1,12 +1,12 @@
-//! Attention, one query row and head after the other: scores of all keys in sight, their softmax, the mix of values.
+//! One query row and head after the other: scores of all keys in sight, their softmax, the mix of values.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Attention, Rows, View};
+use skipc_plan::kernel::Attention;
 
-use crate::emit::{Columns, Emitter, Lanes};
+use super::{HeadRows, from_column, head_rows, keys_in_sight};
+use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::Row;
 use crate::rowwise::dot_products;
@@ -17,17 +17,8 @@ const KEYS_AT_ONCE: i64 = 4;
 /// Vectors of a value row that are mixed at once: half of the 16 vector registers hold their sums.
 const VECTORS_AT_ONCE: u32 = 8;
 
-/// Bytes of scratch memory that a call needs: a score for each key.
-pub(crate) fn scratch_bytes(attention: &Attention) -> u64 {
-    let keys = match attention.kv_extent {
-        Extent::Fixed(rows) => rows,
-        Extent::Counted { at_most, .. } => at_most,
-    };
-    (u64::from(keys) * 4).next_multiple_of(64)
-}
-
 /// Emits the work on one query row.
-pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(), Fault> {
+pub(super) fn emit(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(), Fault> {
     let (first, end) = keys_in_sight(e, attention, row)?;
     let group = attention.heads.checked_div(attention.kv_heads).unwrap_or(0);
     let width = i64::from(attention.width);
@@ -56,78 +47,6 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &Attention, row: Value) -
             head.mix(e, total)
         })
     })
-}
-
-/// Rows of one head of a key or value matrix.
-#[derive(Clone, Copy)]
-struct HeadRows {
-    /// The first.
-    first: Row,
-    /// Bytes from row to row.
-    stride: i64,
-}
-
-impl HeadRows {
-    fn row(self, e: &mut Emitter<'_>, idx: Value) -> Row {
-        let offset = e.ins().imul_imm_s(idx, self.stride);
-        Row { address: e.ins().iadd(self.first.address, offset), ..self.first }
-    }
-}
-
-fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Result<HeadRows, Fault> {
-    if view.rows != Rows::Dense {
-        return Err(Fault::Malformed("keys and values of attention are dense".to_owned()));
-    }
-    let param = e.param(view.slot)?;
-    let stride = i64::from(param.cols) * i64::from(param.dtype.size());
-    let row = e.row(view, first)?;
-    Ok(HeadRows { first: from_column(e, row, col), stride })
-}
-
-fn from_column(e: &mut Emitter<'_>, row: Row, col: Value) -> Row {
-    Row { address: e.element(row.address, col, row.dtype.size()), ..row }
-}
-
-/// The range of keys of the query's sequence at or before its position.
-fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(Value, Value), Fault> {
-    let n_keys = e.extent(attention.kv_extent)?;
-    let position = e.load_index(attention.q_pos, row)?;
-    let sequence = e.load_index(attention.q_seq, row)?;
-    let start = e.ins().ishl_imm_u(sequence, 32);
-    let query = e.ins().bor(start, position);
-    let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, start)?;
-    let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, query)?;
-    Ok((first, end))
-}
-
-/// The first key row whose (sequence, position) does not compare so with `place`; keys are in that order.
-fn first_key(
-    e: &mut Emitter<'_>,
-    attention: &Attention,
-    n_keys: Value,
-    comparison: IntCC,
-    place: Value,
-) -> Result<Value, Fault> {
-    let zero = e.int(0);
-    let found = e.repeat_while(
-        &[zero, n_keys],
-        |_, range| range[1],
-        |e, range| {
-            let (first, count) = (range[0], range[1]);
-            let half = e.ins().ushr_imm_u(count, 1);
-            let middle = e.ins().iadd(first, half);
-            let sequence = e.load_index(attention.k_seq, middle)?;
-            let sequence = e.ins().ishl_imm_u(sequence, 32);
-            let position = e.load_index(attention.k_pos, middle)?;
-            let key = e.ins().bor(sequence, position);
-            let is_before = e.ins().icmp(comparison, key, place);
-            let after = e.ins().iadd_imm_s(middle, 1);
-            let rest = e.ins().isub(count, half);
-            let rest = e.ins().iadd_imm_s(rest, -1);
-            Ok(vec![e.ins().select(is_before, after, first), e.ins().select(is_before, rest, half)])
-        },
-    )?;
-    Ok(found[0])
 }
 
 /// One head of one query row, and the keys and values that it sees.
@@ -182,7 +101,7 @@ impl Head {
     /// Turns scores into their exponentials over the largest; gives their sum, or 1 if there is no key.
     fn softmax(&self, e: &mut Emitter<'_>, largest: Value) -> Result<Value, Fault> {
         let scores = scores_row(e);
-        let columns = Columns { count: self.count, whole: false };
+        let columns = e.some_columns(self.count);
         let total = e.sum_columns(columns, 1, |e, key, lanes| {
             let score = e.load(scores, key, lanes);
             let largest = e.splat(largest, lanes);

@@ -1,0 +1,165 @@
+//! Attention: a tile of query rows at a time where they are many of one sequence, else row by row.
+
+mod row;
+mod tile;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Attention, Kernel, Rows, View};
+
+use crate::emit::Emitter;
+use crate::error::Fault;
+use crate::memory::Row;
+
+/// Rows of a tile: enough for the matrix product to pay, few enough for a short batch to have work for all threads.
+pub(crate) const TILE_ROWS: u32 = 32;
+
+/// Rows of one sequence from which on matrix products pay for transposing the values: with fewer, a row's own loops
+/// do less work. Not measured but at 32 rows and at 1.
+const FEW_ROWS: i64 = 8;
+
+/// Bytes of scratch memory that a call needs.
+pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &Attention) -> u64 {
+    let keys = match attention.kv_extent {
+        Extent::Fixed(rows) => rows,
+        Extent::Counted { at_most, .. } => at_most,
+    };
+    let for_row = (u64::from(keys) * 4).next_multiple_of(64);
+    if takes_tiles(kernel, attention) { for_row.max(tile::scratch_bytes(attention)) } else { for_row }
+}
+
+/// Whether the matrix product can read the operands.
+fn takes_tiles(kernel: &Kernel, attention: &Attention) -> bool {
+    [attention.q, attention.k, attention.v].iter().all(|view| {
+        kernel.params.get(view.slot.0 as usize).is_some_and(|param| param.dtype == DType::F32)
+            && view.rows == Rows::Dense
+    })
+}
+
+/// Emits the work on a range of query rows, which begins with a tile.
+pub(crate) fn emit(e: &mut Emitter<'_>, attention: &Attention, rows: (Value, Value)) -> Result<(), Fault> {
+    if !takes_tiles(e.kernel, attention) {
+        return e.for_each(rows.0, rows.1, 1, |e, row| row::emit(e, attention, row));
+    }
+    e.for_each(rows.0, rows.1, i64::from(TILE_ROWS), |e, first| {
+        let end = e.ins().iadd_imm_s(first, i64::from(TILE_ROWS));
+        let end = e.ins().umin(end, rows.1);
+        e.repeat_while(
+            &[first],
+            |e, next| Ok(e.ins().icmp(IntCC::UnsignedLessThan, next[0], end)),
+            |e, next| {
+                let first = next[0];
+                let after = end_of_sequence(e, attention, first, end)?;
+                let count = e.ins().isub(after, first);
+                let are_many = e.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, count, FEW_ROWS);
+                e.branch(
+                    are_many,
+                    |e| tile::emit(e, attention, first, count),
+                    |e| e.for_each(first, after, 1, |e, row| row::emit(e, attention, row)),
+                )?;
+                Ok(vec![after])
+            },
+        )?;
+        Ok(())
+    })
+}
+
+/// The first row after `first` that is of another sequence, or `end`.
+fn end_of_sequence(
+    e: &mut Emitter<'_>,
+    attention: &Attention,
+    first: Value,
+    end: Value,
+) -> Result<Value, Fault> {
+    let sequence = e.load_index(attention.q_seq, first)?;
+    let last = e.ins().iadd_imm_s(end, -1);
+    let q_seq = attention.q_seq;
+    let after = e.ins().iadd_imm_s(first, 1);
+    let found = e.repeat_while(
+        &[after],
+        |e, next| {
+            // The row at `end` need not exist.
+            let row = e.ins().umin(next[0], last);
+            let other = e.load_index(q_seq, row)?;
+            let is_same = e.ins().icmp(IntCC::Equal, other, sequence);
+            let is_inside = e.ins().icmp(IntCC::UnsignedLessThan, next[0], end);
+            Ok(e.ins().band(is_same, is_inside))
+        },
+        |e, next| Ok(vec![e.ins().iadd_imm_s(next[0], 1)]),
+    )?;
+    Ok(found[0])
+}
+
+/// Rows of one head of a key or value matrix.
+#[derive(Clone, Copy)]
+struct HeadRows {
+    /// The first.
+    first: Row,
+    /// Bytes from row to row.
+    stride: i64,
+}
+
+impl HeadRows {
+    fn row(self, e: &mut Emitter<'_>, idx: Value) -> Row {
+        let offset = e.ins().imul_imm_s(idx, self.stride);
+        Row { address: e.ins().iadd(self.first.address, offset), ..self.first }
+    }
+}
+
+fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Result<HeadRows, Fault> {
+    if view.rows != Rows::Dense {
+        return Err(Fault::Malformed("keys and values of attention are dense".to_owned()));
+    }
+    let param = e.param(view.slot)?;
+    let stride = i64::from(param.cols) * i64::from(param.dtype.size());
+    let row = e.row(view, first)?;
+    Ok(HeadRows { first: from_column(e, row, col), stride })
+}
+
+fn from_column(e: &mut Emitter<'_>, row: Row, col: Value) -> Row {
+    Row { address: e.element(row.address, col, row.dtype.size()), ..row }
+}
+
+/// The range of keys of the query's sequence at or before its position.
+fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(Value, Value), Fault> {
+    let n_keys = e.extent(attention.kv_extent)?;
+    let position = e.load_index(attention.q_pos, row)?;
+    let sequence = e.load_index(attention.q_seq, row)?;
+    let start = e.ins().ishl_imm_u(sequence, 32);
+    let query = e.ins().bor(start, position);
+    let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, start)?;
+    let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, query)?;
+    Ok((first, end))
+}
+
+/// The first key row whose (sequence, position) does not compare so with `place`; keys are in that order.
+fn first_key(
+    e: &mut Emitter<'_>,
+    attention: &Attention,
+    n_keys: Value,
+    comparison: IntCC,
+    place: Value,
+) -> Result<Value, Fault> {
+    let zero = e.int(0);
+    let found = e.repeat_while(
+        &[zero, n_keys],
+        |_, range| Ok(range[1]),
+        |e, range| {
+            let (first, count) = (range[0], range[1]);
+            let half = e.ins().ushr_imm_u(count, 1);
+            let middle = e.ins().iadd(first, half);
+            let sequence = e.load_index(attention.k_seq, middle)?;
+            let sequence = e.ins().ishl_imm_u(sequence, 32);
+            let position = e.load_index(attention.k_pos, middle)?;
+            let key = e.ins().bor(sequence, position);
+            let is_before = e.ins().icmp(comparison, key, place);
+            let after = e.ins().iadd_imm_s(middle, 1);
+            let rest = e.ins().isub(count, half);
+            let rest = e.ins().iadd_imm_s(rest, -1);
+            Ok(vec![e.ins().select(is_before, after, first), e.ins().select(is_before, rest, half)])
+        },
+    )?;
+    Ok(found[0])
+}

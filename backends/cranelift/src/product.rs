@@ -1,0 +1,35 @@
+//! Calls of the helper's matrix product.
+
+use cranelift_codegen::ir::types::I64;
+use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_artifact::abi::Helpers;
+
+use crate::emit::Emitter;
+use crate::memory::PLAIN;
+
+/// A matrix of f32: its address, and how many elements its rows are apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) address: Value,
+    pub(crate) stride: Value,
+}
+
+/// `c[m, n] = a[m, k] · b[n, k]ᵀ`.
+pub(crate) struct Product {
+    pub(crate) m: Value,
+    pub(crate) n: Value,
+    pub(crate) k: Value,
+    pub(crate) a: Matrix,
+    pub(crate) b: Matrix,
+    pub(crate) c: Matrix,
+}
+
+impl Product {
+    pub(crate) fn call(&self, e: &mut Emitter<'_>) {
+        let (table, signature) = (e.helpers, e.gemm_signature);
+        let helper = e.ins().load(I64, PLAIN, table, Helpers::GEMM_F32);
+        let mut args = vec![self.m, self.n, self.k];
+        args.extend([self.a, self.b, self.c].iter().flat_map(|matrix| [matrix.address, matrix.stride]));
+        e.ins().call_indirect(signature, helper, &args);
+    }
+}
