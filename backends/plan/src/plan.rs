@@ -1,7 +1,7 @@
 //! The plan: what every backend compiles and the runtime runs.
 
 use serde::{Deserialize, Serialize};
-use skipc_artifact::program::{Constant, Layout};
+use skipc_artifact::program::{Constant, Layout, RowBound};
 use skipc_artifact::target::DType;
 
 use crate::kernel::Kernel;
@@ -90,5 +90,27 @@ impl Plan {
     pub fn constant_bytes(&self) -> u64 {
         let ends = self.constants.iter().map(|constant| &constant.constant);
         ends.map(|constant| constant.offset.saturating_add(constant.bytes())).max().unwrap_or(0)
+    }
+
+    /// Bytes for each row of the bound that are in use at once, at the worst step: what no layout could go below.
+    /// `Layout::row_bytes` is what this one takes.
+    pub fn peak_row_bytes(&self) -> u64 {
+        // How much more or less is in use from each step on.
+        let mut changes = vec![0i128; self.layout.steps.len() + 1];
+        for buffer in self.layout.buffers.iter().filter(|buffer| buffer.rows == RowBound::Tokens) {
+            let bytes = i128::from(buffer.cols) * i128::from(buffer.dtype.size());
+            let (first, last) = buffer.live.unwrap_or((0, u32::MAX));
+            if let Some(change) = changes.get_mut(first as usize) {
+                *change += bytes;
+            }
+            if let Some(change) = changes.get_mut((last as usize).saturating_add(1)) {
+                *change -= bytes;
+            }
+        }
+        let in_use = changes.into_iter().scan(0i128, |in_use, change| {
+            *in_use += change;
+            Some(*in_use)
+        });
+        u64::try_from(in_use.max().unwrap_or(0)).unwrap_or(u64::MAX)
     }
 }

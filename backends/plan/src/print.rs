@@ -25,9 +25,10 @@ impl Display for Plan {
         )?;
         writeln!(
             f,
-            "arena {} bytes + {} bytes a row, constants {} bytes, at most {} tokens",
+            "arena {} bytes + {} bytes a row ({} in use at once), constants {} bytes, at most {} tokens",
             layout.fixed_bytes,
             layout.row_bytes,
+            self.peak_row_bytes(),
             self.constant_bytes(),
             layout.max_tokens
         )?;

@@ -63,7 +63,20 @@ impl Lines {
         for _ in 0..4 + self.below(28) {
             self.step();
         }
-        let last = self.of_rows(0);
+        // Much would be dead if one value alone were the result.
+        for set in 1..=self.n_sets {
+            if !self.values.iter().any(|(rows, _)| *rows == set) {
+                continue;
+            }
+            let (base, rows) = (self.of_rows(0), self.of_rows(set));
+            self.push(0, &format!("scatter %v{base}, %v{rows}, %set{set}"));
+        }
+        for _ in 0..self.below(3) {
+            let (a, b) = (self.of_rows(0), self.of_rows(0));
+            self.push(0, &format!("add %v{a}, %v{b}"));
+        }
+        let last = self.n_values - 1;
+        let last = if self.values[last].0 == 0 { last } else { self.of_rows(0) };
         // A norm keeps the numbers of long chains in a range where f32 is near to f64.
         _ = writeln!(self.text, "  %n = rms_norm %v{last}, %b {{eps=1e-3}}\n  %logits = matmul %n, %table");
         self.text += "  return logits = %logits";
