@@ -9,39 +9,47 @@ use super::warp;
 /// Instructions of one thread between two meetings, beyond which it is taken to hang.
 const PATIENCE: u32 = 50_000_000;
 
-pub struct Block<'k> {
-    pub kernel: &'k Kernel,
+pub(crate) struct Block<'k> {
+    pub(crate) kernel: &'k Kernel,
     grid: Grid,
     at: (u32, u32),
-    pub threads: Vec<Thread>,
-    pub shared: SharedMemory,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) shared: SharedMemory,
 }
 
-pub struct Thread {
-    pub regs: Vec<u64>,
+pub(crate) struct Thread {
+    pub(crate) regs: Vec<u64>,
     /// Next instruction.
-    pub next: usize,
-    pub done: bool,
+    pub(crate) next: usize,
+    pub(crate) done: bool,
     /// Copies under way: groups, the last of which is open.
     groups: Vec<Vec<(u64, Vec<u8>)>>,
 }
 
 impl<'k> Block<'k> {
-    pub fn new(kernel: &'k Kernel, grid: Grid, at: (u32, u32)) -> Self {
-        let thread = || Thread { regs: vec![0xDEAD_BEEF; kernel.n_regs], next: 0, done: false, groups: vec![Vec::new()] };
+    pub(crate) fn new(kernel: &'k Kernel, grid: Grid, at: (u32, u32)) -> Self {
+        let thread = || Thread {
+            regs: vec![0xDEAD_BEEF; kernel.n_regs],
+            next: 0,
+            done: false,
+            groups: vec![Vec::new()],
+        };
         let threads = (0..grid.threads).map(|_| thread()).collect();
         Self { kernel, grid, at, threads, shared: SharedMemory::new(grid.shared_bytes) }
     }
 
-    pub fn run(&mut self, global: &mut Global<'_>) -> Result<(), String> {
+    pub(crate) fn run(&mut self, global: &mut Global<'_>) -> Result<(), String> {
         loop {
             for warp in 0..self.grid.threads / 32 {
                 self.run_warp(warp * 32, global)?;
             }
-            let waiting: Vec<usize> = (0..self.threads.len()).filter(|idx| !self.threads[*idx].done).collect();
+            let waiting: Vec<usize> =
+                (0..self.threads.len()).filter(|idx| !self.threads[*idx].done).collect();
             let Some(first) = waiting.first() else { return Ok(()) };
             let place = self.threads[*first].next;
-            if waiting.len() != self.threads.len() || waiting.iter().any(|idx| self.threads[*idx].next != place) {
+            if waiting.len() != self.threads.len()
+                || waiting.iter().any(|idx| self.threads[*idx].next != place)
+            {
                 return Err(format!("{} threads wait at barriers, not all at one", waiting.len()));
             }
             waiting.iter().for_each(|idx| self.threads[*idx].next += 1);
@@ -69,7 +77,8 @@ impl<'k> Block<'k> {
             if lanes.iter().any(|thread| thread.done || thread.next != next) {
                 return Err(format!("lanes of a warp do not meet at `{}`", instruction.text));
             }
-            warp::run(self, first, &instruction.op).map_err(|error| format!("`{}`: {error}", instruction.text))?;
+            warp::run(self, first, &instruction.op)
+                .map_err(|error| format!("`{}`: {error}", instruction.text))?;
             for thread in &mut self.threads[first as usize..first as usize + 32] {
                 thread.next += 1;
             }
@@ -96,7 +105,11 @@ impl<'k> Block<'k> {
                     continue;
                 }
                 Op::Return => state.done = true,
-                Op::Barrier | Op::Shuffle { .. } | Op::Ballot { .. } | Op::LoadMatrix { .. } | Op::Mma { .. } => {
+                Op::Barrier
+                | Op::Shuffle { .. }
+                | Op::Ballot { .. }
+                | Op::LoadMatrix { .. }
+                | Op::Mma { .. } => {
                     return Ok(());
                 }
                 op => self.step(thread, op, global)?,
@@ -109,7 +122,7 @@ impl<'k> Block<'k> {
         Err("it does not end".to_owned())
     }
 
-    pub fn value(&self, thread: u32, source: &Source) -> u64 {
+    pub(crate) fn value(&self, thread: u32, source: &Source) -> u64 {
         match source {
             Source::Reg(reg) => self.threads[thread as usize].regs[*reg],
             Source::Const(bits) => *bits,
@@ -122,7 +135,7 @@ impl<'k> Block<'k> {
         }
     }
 
-    pub fn address(&self, thread: u32, address: &Address) -> u64 {
+    pub(crate) fn address(&self, thread: u32, address: &Address) -> u64 {
         self.value(thread, &address.base).wrapping_add_signed(address.offset)
     }
 
@@ -138,8 +151,11 @@ impl<'k> Block<'k> {
             Op::Load { shared, bytes, to, at } => {
                 let address = self.address(thread, at);
                 let size = bytes * to.len() as u32;
-                let data =
-                    if *shared { self.shared.read(thread, address, size)? } else { global.read(address, size)? };
+                let data = if *shared {
+                    self.shared.read(thread, address, size)?
+                } else {
+                    global.read(address, size)?
+                };
                 for (reg, item) in to.iter().zip(data.chunks_exact(*bytes as usize)) {
                     let mut bits = [0; 8];
                     bits[..item.len()].copy_from_slice(item);
@@ -152,9 +168,15 @@ impl<'k> Block<'k> {
                     .iter()
                     .flat_map(|source| self.value(thread, source).to_le_bytes()[..*bytes as usize].to_vec())
                     .collect();
-                if *shared { self.shared.write(thread, address, &data)? } else { global.write(address, &data)? }
+                if *shared {
+                    self.shared.write(thread, address, &data)?
+                } else {
+                    global.write(address, &data)?
+                }
             }
-            Op::CopyAsync { to, from, bytes, present } => self.copy(thread, (to, from), (*bytes, present), global)?,
+            Op::CopyAsync { to, from, bytes, present } => {
+                self.copy(thread, (to, from), (*bytes, present), global)?
+            }
             Op::CopyCommit => self.threads[thread as usize].groups.push(Vec::new()),
             Op::CopyWait(left) => self.wait(thread, *left as usize)?,
             op => return Err(format!("{op:?} is not for one thread")),

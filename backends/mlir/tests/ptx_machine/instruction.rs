@@ -1,11 +1,13 @@
 //! Instructions in the form that the machine executes.
 
+use std::cmp::Ordering;
+
 /// Index of a register of any kind.
-pub type Reg = usize;
+pub(crate) type Reg = usize;
 
 /// What an instruction reads.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Source {
+pub(crate) enum Source {
     Reg(Reg),
     /// Bits.
     Const(u64),
@@ -17,7 +19,7 @@ pub enum Source {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Special {
+pub(crate) enum Special {
     ThreadX,
     BlockX,
     BlockY,
@@ -26,67 +28,121 @@ pub enum Special {
 
 /// `[source + offset]`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Address {
-    pub base: Source,
-    pub offset: i64,
+pub(crate) struct Address {
+    pub(crate) base: Source,
+    pub(crate) offset: i64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Instruction {
+pub(crate) struct Instruction {
     /// Runs only where this predicate register has this value.
-    pub guard: Option<(Reg, bool)>,
-    pub op: Op,
+    pub(crate) guard: Option<(Reg, bool)>,
+    pub(crate) op: Op,
     /// The line, for messages.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Op {
+pub(crate) enum Op {
     /// A function of values to one register.
-    Compute { function: Function, to: Reg, from: Vec<Source> },
-    Load { shared: bool, bytes: u32, to: Vec<Reg>, at: Address },
-    Store { shared: bool, bytes: u32, from: Vec<Source>, at: Address },
+    Compute {
+        function: Function,
+        to: Reg,
+        from: Vec<Source>,
+    },
+    Load {
+        shared: bool,
+        bytes: u32,
+        to: Vec<Reg>,
+        at: Address,
+    },
+    Store {
+        shared: bool,
+        bytes: u32,
+        from: Vec<Source>,
+        at: Address,
+    },
     /// Bytes to copy, and how many of them come from memory.
-    CopyAsync { to: Address, from: Address, bytes: u32, present: Source },
+    CopyAsync {
+        to: Address,
+        from: Address,
+        bytes: u32,
+        present: Source,
+    },
     CopyCommit,
     CopyWait(u32),
     Branch(usize),
     Return,
     Barrier,
-    Shuffle { to: Reg, value: Source, lanes: Source },
-    Ballot { to: Reg, value: Source },
-    LoadMatrix { transposed: bool, to: Vec<Reg>, at: Address },
-    Mma { to: Vec<Reg>, a: Vec<Source>, b: Vec<Source>, c: Vec<Source> },
+    Shuffle {
+        to: Reg,
+        value: Source,
+        lanes: Source,
+    },
+    Ballot {
+        to: Reg,
+        value: Source,
+    },
+    LoadMatrix {
+        transposed: bool,
+        to: Vec<Reg>,
+        at: Address,
+    },
+    Mma {
+        to: Vec<Reg>,
+        a: Vec<Source>,
+        b: Vec<Source>,
+        c: Vec<Source>,
+    },
 }
 
 /// Functions of the values of one thread. The number is the width in bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Function {
+pub(crate) enum Function {
     Move,
     Add(u32),
     Sub(u32),
     Mul(u32),
     /// To twice as many bits.
-    MulWide { bits: u32, signed: bool },
+    MulWide {
+        bits: u32,
+        signed: bool,
+    },
     /// The upper half of that.
-    MulHigh { bits: u32, signed: bool },
+    MulHigh {
+        bits: u32,
+        signed: bool,
+    },
     MadLow(u32),
     DivU32,
     RemU32,
-    Min { signed: bool },
-    Max { signed: bool },
+    Min {
+        signed: bool,
+    },
+    Max {
+        signed: bool,
+    },
     And,
     Or,
     Xor,
     Not(u32),
     Neg(u32),
     ShiftLeft(u32),
-    ShiftRight { bits: u32, signed: bool },
+    ShiftRight {
+        bits: u32,
+        signed: bool,
+    },
     ExtractU32,
     CountOnes,
     Select,
-    Compare { comparison: Comparison, class: Class },
-    Extend { from: u32, signed: bool },
+    Compare {
+        comparison: Comparison,
+        class: Class,
+    },
+    Extend {
+        from: u32,
+        signed: bool,
+    },
     /// f32 to f32.
     AddF,
     SubF,
@@ -110,7 +166,7 @@ pub enum Function {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Comparison {
+pub(crate) enum Comparison {
     Lt,
     Le,
     Gt,
@@ -119,10 +175,14 @@ pub enum Comparison {
     Ne,
     /// Not equal, or not a number.
     Neu,
+    /// Both are numbers.
+    Num,
+    /// One is no number.
+    Nan,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Class {
+pub(crate) enum Class {
     Signed(u32),
     Unsigned(u32),
     F32,
@@ -146,7 +206,7 @@ fn signed(bits: u32, value: u64) -> i64 {
 }
 
 /// f32 to bf16, to nearest, ties to even.
-pub fn to_bf16(value: f32) -> u64 {
+pub(crate) fn to_bf16(value: f32) -> u64 {
     if value.is_nan() {
         return 0x7FFF;
     }
@@ -155,7 +215,7 @@ pub fn to_bf16(value: f32) -> u64 {
 }
 
 impl Function {
-    pub fn apply(self, v: &[u64]) -> u64 {
+    pub(crate) fn apply(self, v: &[u64]) -> u64 {
         use Function::*;
         match self {
             Move => v[0],
@@ -163,9 +223,13 @@ impl Function {
             Sub(bits) => mask(bits, v[0].wrapping_sub(v[1])),
             Mul(bits) => mask(bits, v[0].wrapping_mul(v[1])),
             MulWide { bits, signed: false } => mask(bits, v[0]) * mask(bits, v[1]),
-            MulWide { bits, signed: true } => mask(2 * bits, (signed(bits, v[0]) * signed(bits, v[1])) as u64),
+            MulWide { bits, signed: true } => {
+                mask(2 * bits, (signed(bits, v[0]) * signed(bits, v[1])) as u64)
+            }
             MulHigh { bits, signed: false } => (mask(bits, v[0]) * mask(bits, v[1])) >> bits,
-            MulHigh { bits, signed: true } => mask(bits, ((signed(bits, v[0]) * signed(bits, v[1])) >> bits) as u64),
+            MulHigh { bits, signed: true } => {
+                mask(bits, ((signed(bits, v[0]) * signed(bits, v[1])) >> bits) as u64)
+            }
             MadLow(bits) => mask(bits, v[0].wrapping_mul(v[1]).wrapping_add(v[2])),
             DivU32 => mask(32, v[0]).checked_div(mask(32, v[1])).unwrap_or(u64::from(u32::MAX)),
             RemU32 => mask(32, v[0]).checked_rem(mask(32, v[1])).unwrap_or(mask(32, v[0])),
@@ -179,11 +243,23 @@ impl Function {
             Not(bits) => mask(bits, !v[0]),
             Neg(bits) => mask(bits, v[0].wrapping_neg()),
             ShiftLeft(bits) => mask(bits, if v[1] >= u64::from(bits) { 0 } else { v[0] << v[1] }),
-            ShiftRight { bits, signed: false } => if v[1] >= u64::from(bits) { 0 } else { mask(bits, v[0]) >> v[1] },
+            ShiftRight { bits, signed: false } => {
+                if v[1] >= u64::from(bits) {
+                    0
+                } else {
+                    mask(bits, v[0]) >> v[1]
+                }
+            }
             ShiftRight { bits, signed: true } => mask(bits, (signed(bits, v[0]) >> v[1].min(63)) as u64),
             ExtractU32 => mask(32, v[0]) >> v[1] & ((1 << v[2]) - 1),
             CountOnes => u64::from(mask(32, v[0]).count_ones()),
-            Select => if v[2] & 1 == 1 { v[0] } else { v[1] },
+            Select => {
+                if v[2] & 1 == 1 {
+                    v[0]
+                } else {
+                    v[1]
+                }
+            }
             Compare { comparison, class } => u64::from(compare(comparison, class, v[0], v[1])),
             Extend { from, signed: true } => signed(from, v[0]) as u64,
             Extend { from, signed: false } => mask(from, v[0]),
@@ -224,7 +300,9 @@ fn compare(comparison: Comparison, class: Class, a: u64, b: u64) -> bool {
             Comparison::Gt => a > b,
             Comparison::Ge => a >= b,
             Comparison::Eq => a == b,
-            Comparison::Ne => a < b || a > b,
+            Comparison::Ne => a.partial_cmp(&b).is_some_and(Ordering::is_ne),
+            Comparison::Num => a.partial_cmp(&b).is_some(),
+            Comparison::Nan => a.partial_cmp(&b).is_none(),
             Comparison::Neu => a != b,
         }
     }

@@ -9,16 +9,16 @@ const SHARED: u64 = 1 << 32;
 /// Shared memory is full of this: NaN in every type.
 const POISON: u8 = 0xFF;
 
-pub fn operand_address(index: usize) -> u64 {
+pub(crate) fn operand_address(index: usize) -> u64 {
     (index as u64 + 1) * OPERAND
 }
 
-pub fn shared_address() -> u64 {
+pub(crate) fn shared_address() -> u64 {
     SHARED
 }
 
-pub struct Global<'o> {
-    pub operands: &'o mut [Vec<u8>],
+pub(crate) struct Global<'o> {
+    pub(crate) operands: &'o mut [Vec<u8>],
 }
 
 impl Global<'_> {
@@ -35,11 +35,11 @@ impl Global<'_> {
             .ok_or_else(|| format!("bytes {offset}..+{bytes} of operand {index}, which has {len}"))
     }
 
-    pub fn read(&mut self, address: u64, bytes: u32) -> Result<Vec<u8>, String> {
+    pub(crate) fn read(&mut self, address: u64, bytes: u32) -> Result<Vec<u8>, String> {
         self.slice(address, bytes).map(|slice| slice.to_vec())
     }
 
-    pub fn write(&mut self, address: u64, data: &[u8]) -> Result<(), String> {
+    pub(crate) fn write(&mut self, address: u64, data: &[u8]) -> Result<(), String> {
         self.slice(address, data.len() as u32)?.copy_from_slice(data);
         Ok(())
     }
@@ -56,18 +56,23 @@ struct Touch {
 
 const MANY: u32 = u32::MAX;
 
-pub struct SharedMemory {
+pub(crate) struct SharedMemory {
     bytes: Vec<u8>,
     written: Vec<Touch>,
     read: Vec<Touch>,
     /// Number of the last barrier, plus one.
-    pub phase: u32,
+    pub(crate) phase: u32,
 }
 
 impl SharedMemory {
-    pub fn new(bytes: u32) -> Self {
+    pub(crate) fn new(bytes: u32) -> Self {
         let n = bytes as usize;
-        Self { bytes: vec![POISON; n], written: vec![Touch::default(); n], read: vec![Touch::default(); n], phase: 1 }
+        Self {
+            bytes: vec![POISON; n],
+            written: vec![Touch::default(); n],
+            read: vec![Touch::default(); n],
+            phase: 1,
+        }
     }
 
     fn place(&self, address: u64, bytes: u32) -> Result<std::ops::Range<usize>, String> {
@@ -82,12 +87,15 @@ impl SharedMemory {
         Ok(offset as usize..end as usize)
     }
 
-    pub fn read(&mut self, thread: u32, address: u64, bytes: u32) -> Result<Vec<u8>, String> {
+    pub(crate) fn read(&mut self, thread: u32, address: u64, bytes: u32) -> Result<Vec<u8>, String> {
         let place = self.place(address, bytes)?;
         for byte in place.clone() {
             let written = self.written[byte];
             if written.phase == self.phase && written.thread != thread {
-                return Err(format!("shared byte {byte} is read without a barrier after thread {} wrote it", written.thread));
+                return Err(format!(
+                    "shared byte {byte} is read without a barrier after thread {} wrote it",
+                    written.thread
+                ));
             }
             let read = &mut self.read[byte];
             let same = read.phase != self.phase || read.thread == thread;
@@ -97,11 +105,14 @@ impl SharedMemory {
     }
 
     /// Checks that a thread may write there now, and notes that it does.
-    pub fn claim(&mut self, thread: u32, address: u64, bytes: u32) -> Result<(), String> {
+    pub(crate) fn claim(&mut self, thread: u32, address: u64, bytes: u32) -> Result<(), String> {
         for byte in self.place(address, bytes)? {
             for (what, touch) in [("wrote", self.written[byte]), ("read", self.read[byte])] {
                 if touch.phase == self.phase && touch.thread != thread {
-                    return Err(format!("shared byte {byte} is written without a barrier after thread {} {what} it", touch.thread));
+                    return Err(format!(
+                        "shared byte {byte} is written without a barrier after thread {} {what} it",
+                        touch.thread
+                    ));
                 }
             }
             self.written[byte] = Touch { phase: self.phase, thread };
@@ -109,7 +120,7 @@ impl SharedMemory {
         Ok(())
     }
 
-    pub fn write(&mut self, thread: u32, address: u64, data: &[u8]) -> Result<(), String> {
+    pub(crate) fn write(&mut self, thread: u32, address: u64, data: &[u8]) -> Result<(), String> {
         self.claim(thread, address, data.len() as u32)?;
         let place = self.place(address, data.len() as u32)?;
         self.bytes[place].copy_from_slice(data);
@@ -117,7 +128,7 @@ impl SharedMemory {
     }
 
     /// Overwrites with poison, as before an asynchronous copy arrives.
-    pub fn poison(&mut self, thread: u32, address: u64, bytes: u32) -> Result<(), String> {
+    pub(crate) fn poison(&mut self, thread: u32, address: u64, bytes: u32) -> Result<(), String> {
         self.write(thread, address, &vec![POISON; bytes as usize])
     }
 }

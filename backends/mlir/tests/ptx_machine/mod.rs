@@ -13,22 +13,22 @@ mod memory;
 mod parse;
 mod warp;
 
-pub use parse::Module;
+pub(crate) use parse::Module;
 
 /// How a kernel is started.
 #[derive(Debug, Clone, Copy)]
-pub struct Grid {
-    pub x: u32,
-    pub y: u32,
-    pub threads: u32,
-    pub shared_bytes: u32,
+pub(crate) struct Grid {
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+    pub(crate) threads: u32,
+    pub(crate) shared_bytes: u32,
 }
 
 /// Runs an entry over one byte buffer for each parameter.
 ///
 /// # Errors
 /// What is wrong, with block and thread.
-pub fn run(module: &Module, entry: &str, grid: Grid, operands: &mut [Vec<u8>]) -> Result<(), String> {
+pub(crate) fn run(module: &Module, entry: &str, grid: Grid, operands: &mut [Vec<u8>]) -> Result<(), String> {
     let kernel = module.entry(entry)?;
     let mut global = memory::Global { operands };
     for y in 0..grid.y {

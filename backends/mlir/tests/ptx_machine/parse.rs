@@ -6,14 +6,14 @@ use super::instruction::{Address, Class, Comparison, Function, Instruction, Op, 
 
 /// A parsed PTX module.
 #[derive(Debug)]
-pub struct Module {
+pub(crate) struct Module {
     entries: BTreeMap<String, Kernel>,
 }
 
 #[derive(Debug, Default)]
-pub struct Kernel {
-    pub code: Vec<Instruction>,
-    pub n_regs: usize,
+pub(crate) struct Kernel {
+    pub(crate) code: Vec<Instruction>,
+    pub(crate) n_regs: usize,
 }
 
 impl Module {
@@ -21,18 +21,21 @@ impl Module {
     ///
     /// # Errors
     /// The instruction that the machine does not know.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut entries = BTreeMap::new();
         for part in text.split(".visible .entry ").skip(1) {
             let name: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let body = part.split_once("\n{").ok_or("an entry without a body")?.1;
             let body = body.split("\n}").next().unwrap_or("");
-            entries.insert(name.clone(), Parser::default().kernel(body).map_err(|error| format!("{name}: {error}"))?);
+            entries.insert(
+                name.clone(),
+                Parser::default().kernel(body).map_err(|error| format!("{name}: {error}"))?,
+            );
         }
         Ok(Self { entries })
     }
 
-    pub fn entry(&self, name: &str) -> Result<&Kernel, String> {
+    pub(crate) fn entry(&self, name: &str) -> Result<&Kernel, String> {
         self.entries.get(name).ok_or_else(|| format!("no entry `{name}`"))
     }
 }
@@ -81,7 +84,12 @@ impl Parser {
         Ok(Instruction { guard, op, text: text.to_owned() })
     }
 
-    fn op(&mut self, name: &str, operands: &[String], labels: &BTreeMap<String, usize>) -> Result<Op, String> {
+    fn op(
+        &mut self,
+        name: &str,
+        operands: &[String],
+        labels: &BTreeMap<String, usize>,
+    ) -> Result<Op, String> {
         let parts: Vec<&str> = name.split('.').collect();
         let get = |idx: usize| operands.get(idx).map(String::as_str).ok_or("too few operands");
         match parts[0] {
@@ -95,7 +103,11 @@ impl Parser {
             }
             "ld" | "st" => self.access(&parts, get(0)?, get(1)?),
             "cp" => self.copy(&parts, operands),
-            "shfl" => Ok(Op::Shuffle { to: self.reg(get(0)?)?, value: self.source(get(1)?)?, lanes: self.source(get(2)?)? }),
+            "shfl" => Ok(Op::Shuffle {
+                to: self.reg(get(0)?)?,
+                value: self.source(get(1)?)?,
+                lanes: self.source(get(2)?)?,
+            }),
             "vote" => Ok(Op::Ballot { to: self.reg(get(0)?)?, value: self.source(get(1)?)? }),
             "ldmatrix" => Ok(Op::LoadMatrix {
                 transposed: parts.contains(&"trans"),
@@ -121,13 +133,19 @@ impl Parser {
         let shared = parts.contains(&"shared");
         let bits: u32 = parts.last().and_then(|ty| ty[1..].parse().ok()).ok_or("an unknown type")?;
         if parts[0] == "ld" {
-            return Ok(Op::Load { shared, bytes: bits / 8, to: self.regs(first)?, at: self.address(second)? });
+            return Ok(Op::Load {
+                shared,
+                bytes: bits / 8,
+                to: self.regs(first)?,
+                at: self.address(second)?,
+            });
         }
         Ok(Op::Store { shared, bytes: bits / 8, from: self.sources(second)?, at: self.address(first)? })
     }
 
     fn copy(&mut self, parts: &[&str], operands: &[String]) -> Result<Op, String> {
-        let number = |idx: usize| operands.get(idx).and_then(|n| n.parse::<u32>().ok()).ok_or("a number is missing");
+        let number =
+            |idx: usize| operands.get(idx).and_then(|n| n.parse::<u32>().ok()).ok_or("a number is missing");
         match parts[2] {
             "commit_group" => Ok(Op::CopyCommit),
             "wait_group" => Ok(Op::CopyWait(number(0)?)),
@@ -274,6 +292,8 @@ fn comparison(name: &str, ty: &str, bits: u32) -> Result<Function, String> {
         "eq" => Comparison::Eq,
         "ne" => Comparison::Ne,
         "neu" => Comparison::Neu,
+        "num" => Comparison::Num,
+        "nan" => Comparison::Nan,
         other => return Err(format!("unknown comparison `{other}`")),
     };
     Ok(Function::Compare { comparison, class })

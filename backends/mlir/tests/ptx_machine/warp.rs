@@ -4,7 +4,7 @@ use super::block::Block;
 use super::instruction::{Op, Reg, Source};
 
 /// Runs an instruction of all lanes of the warp that begins with thread `first`.
-pub fn run(block: &mut Block<'_>, first: u32, op: &Op) -> Result<(), String> {
+pub(crate) fn run(block: &mut Block<'_>, first: u32, op: &Op) -> Result<(), String> {
     match op {
         Op::Shuffle { to, value, lanes } => {
             let values: Vec<u64> = (0..32).map(|lane| block.value(first + lane, value)).collect();
