@@ -12,4 +12,3 @@ mod machine;
 mod object;
 mod rowwise;
 
-mod zz_bench;
