@@ -11,9 +11,8 @@ use crate::image::HostTable;
 use crate::program::{Arg, Buffer, Entry, Extent, Gate, Launch, Program, RowBound, Step};
 use crate::target::{DType, Target};
 
-/// Most bytes an arena or a set of constants may have: more than any machine's memory, small enough that sums of
-/// a few of them do not overflow.
-const MEMORY_LIMIT: u64 = 1 << 48;
+/// Most bytes an arena may have: 1 TiB, several times the memory of the largest machines this is for.
+const MEMORY_LIMIT: u64 = 1 << 40;
 
 /// Largest scratch memory of one call, in bytes: a tile of a few hundred rows of the widest layer.
 const SCRATCH_LIMIT: u64 = 1 << 30;

@@ -32,15 +32,15 @@ impl Model {
     /// A file that cannot be read, or that is not exactly what the compiler wrote.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io { action: "read", path: path.into(), source };
-        let mut file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        // Asked before the file is opened: to open a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(std::io::Error::other("it is not a regular file")));
+        }
         if metadata.len() > FILE_LIMIT {
             return Err(Error::TooLarge { path: path.into(), size: metadata.len(), limit: FILE_LIMIT });
         }
-        if !metadata.is_file() {
-            let source = std::io::Error::other("it is not a regular file");
-            return Err(failed(source));
-        }
+        let mut file = File::open(path).map_err(failed)?;
         Self::fill(metadata.len(), |bytes| file.read_exact(bytes).map_err(failed))
     }
 

@@ -43,6 +43,10 @@ pub fn read_ints(path: &Path, ranks: &[usize]) -> Result<IntArray, Error> {
 
 fn read_limited(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Io { action: "read", path: path.into(), source };
+    // Asked before the file is opened: to open a pipe would wait for a writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is not a regular file")));
+    }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     let size = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)? as u64;

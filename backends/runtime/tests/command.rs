@@ -94,6 +94,7 @@ fn faults_have_codes_and_exit_codes() {
         (&["m.skp", "--tokens", "t.npy", "--max-new-tokens", "1", "--logits", "o.npy"], 2, "run::usage"),
         (&["none.skp", "--tokens", "t.npy"], 1, "run::io"),
         (&[".", "--tokens", "t.npy"], 1, "run::io"),
+        (&["m.skp", "--tokens", "/dev/zero"], 1, "run::io"),
         (&["t.npy", "--tokens", "t.npy"], 1, "artifact::magic"),
         (&["empty.skp", "--tokens", "t.npy"], 1, "artifact::truncated"),
         (&["damaged.skp", "--tokens", "t.npy"], 1, "artifact::hash"),

@@ -1,7 +1,7 @@
 //! A stand-in for the CUDA driver: the calls that the runtime makes, over host memory.
 //!
-//! It runs the kernels of the hand-written model itself,
-//! in the order in which they were captured, and counts what is handed out and not given back. The environment
+//! It runs the kernels of the hand-written model itself, in the order in which they were captured, and counts what
+//! is handed out and not given back. The environment
 //! variable `STAND_IN` chooses a fault. Compiled by the test as a library of its own; part of no crate.
 #![allow(non_snake_case, reason = "the driver's names")]
 
