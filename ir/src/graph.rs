@@ -248,6 +248,13 @@ impl Graph {
         }
     }
 
+    /// Ops and types that no edit of a right graph can bring about.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self, value: Value) -> (&mut Op, &mut Type) {
+        let node = &mut self.nodes[value.0];
+        (&mut node.op, &mut node.ty)
+    }
+
     /// A set symbol that no node of the graph opens: the smallest.
     pub fn fresh_set(&self) -> SetSym {
         let taken: BTreeSet<u32> =

@@ -20,7 +20,7 @@ use crate::graph::{Graph, Value};
 use crate::ops::{Op, Trait};
 use crate::text::{Numbering, Place};
 use crate::ty::{Dim, Elem, SetSym, Type};
-use crate::verify::{Facts, VerifyError, verify};
+use crate::verify::{Facts, Findings, VerifyError, verify};
 
 /// Columns that a tensor may have: beyond every vocabulary in use, and a row of f32 still fits in 4 MiB.
 pub const MAX_COLS: u32 = 1 << 20;
@@ -152,17 +152,18 @@ impl LegalError {
 /// Checks that the backends can compile the graph; changes nothing.
 ///
 /// # Errors
-/// All that is not legal, in the order of the text form.
+/// All that is not legal, in the order of the text form; the first 100.
 pub fn legalize(graph: Graph) -> Result<Legal, Vec<LegalError>> {
     let facts =
         verify(&graph).map_err(|errors| errors.into_iter().map(LegalError::from).collect::<Vec<_>>())?;
-    let mut ctx = Ctx { graph: &graph, facts: &facts, numbering: Numbering::new(&graph), errors: Vec::new() };
+    let mut ctx =
+        Ctx { graph: &graph, facts: &facts, numbering: Numbering::new(&graph), errors: Findings(Vec::new()) };
     for value in facts.order() {
         ctx.sizes(*value);
         ctx.operands(*value);
     }
     ctx.outputs();
-    let errors = ctx.errors;
+    let errors = ctx.errors.0;
     if errors.is_empty() { Ok(Legal { graph, facts }) } else { Err(errors) }
 }
 
@@ -170,7 +171,7 @@ struct Ctx<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
     numbering: Numbering,
-    errors: Vec<LegalError>,
+    errors: Findings<LegalError>,
 }
 
 impl Ctx<'_> {

@@ -156,16 +156,16 @@ impl VerifyError {
 /// Checks the graph; see the module for what.
 ///
 /// # Errors
-/// All that is wrong with it, in the order of the text form.
+/// All that is wrong with it, in the order of the checks and of the text form; the first 100.
 pub fn verify(graph: &Graph) -> Result<Facts, Vec<VerifyError>> {
-    let mut ctx = Ctx { graph, numbering: Numbering::new(graph), errors: Vec::new() };
+    let mut ctx = Ctx { graph, numbering: Numbering::new(graph), errors: Findings(Vec::new()) };
     let order = ctx.order();
     let sets = ctx.sets();
     ctx.nodes(&sets);
     ctx.weights();
     ctx.outputs();
-    if !ctx.errors.is_empty() {
-        return Err(ctx.errors);
+    if !ctx.errors.0.is_empty() {
+        return Err(ctx.errors.0);
     }
     let (uses, sources) = (count_uses(graph), find_sources(graph, &order));
     Ok(Facts { order, uses, sets, sources })
@@ -174,7 +174,21 @@ pub fn verify(graph: &Graph) -> Result<Facts, Vec<VerifyError>> {
 struct Ctx<'a> {
     graph: &'a Graph,
     numbering: Numbering,
-    errors: Vec<VerifyError>,
+    errors: Findings<VerifyError>,
+}
+
+/// Errors, up to a number that people read; a hostile graph could have one for each of a million nodes.
+pub(crate) struct Findings<E>(pub(crate) Vec<E>);
+
+impl<E> Findings<E> {
+    /// Errors that are kept.
+    const MAX: usize = 100;
+
+    pub(crate) fn push(&mut self, error: E) {
+        if self.0.len() < Self::MAX {
+            self.0.push(error);
+        }
+    }
 }
 
 impl Ctx<'_> {
@@ -284,4 +298,96 @@ fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Source>> {
         };
     }
     sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::parse;
+
+    const SETS: &str = r#"graph "g" {
+  %0 = input {source=tokens}
+  %1 = weight {name="t", shape=[9, 1]}
+  %2 = embed %1, %0
+  %3 = weight {name="rw", shape=[1, 1]}
+  %4 = router_logits %2, %3
+  %5 = route %4 {set=c0, at_least=0.0}
+  %6 = gather %2, %5
+  %7 = relu %6 @"blocks.0"
+  %8 = scatter %2, %7, %5
+  return out = %8, also = %8
+}"#;
+
+    fn graph() -> (Graph, Vec<Value>) {
+        let graph = parse(SETS).expect("a right text");
+        let values = graph.order();
+        (graph, values)
+    }
+
+    fn codes(graph: &Graph) -> Vec<&'static str> {
+        verify(graph).expect_err("a wrong graph").iter().map(VerifyError::code).collect()
+    }
+
+    #[test]
+    fn facts_are_about_the_graph() {
+        let (graph, values) = graph();
+        let facts = verify(&graph).expect("a right graph");
+        assert_eq!(facts.order(), values);
+        let uses: Vec<usize> = values.iter().map(|value| facts.n_uses(*value)).collect();
+        assert_eq!(uses, [1, 1, 3, 1, 1, 2, 1, 1, 2]);
+        assert_eq!(facts.set(SetSym(0)), Some(OpenSet { value: values[5], of: Dim::Tokens }));
+        assert_eq!(facts.sets().count(), 1);
+        assert_eq!(facts.source(values[0]), Some(Source::Tokens));
+        assert_eq!(facts.source(values[2]), None);
+    }
+
+    #[test]
+    fn a_cycle_is_found_with_all_behind_it() {
+        let (mut graph, values) = graph();
+        // `relu` of itself: the use of the gathered rows is now a use of what is made of them.
+        graph.replace(values[6], values[7]).expect("one type");
+        let errors = verify(&graph).expect_err("a cycle");
+        let shown: Vec<String> = errors.iter().map(VerifyError::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "the value depends on itself\n  %7 = relu %7 : real[c0, 1]  (blocks.0)",
+                "the value depends on itself\n  %8 = scatter %2, %7, %5 : real[n, 1]"
+            ]
+        );
+        assert_eq!(codes(&graph), ["graph::cycle"; 2]);
+    }
+
+    #[test]
+    fn types_are_inferred_again() {
+        let (mut graph, values) = graph();
+        *graph.damage(values[2]).1 = Type::tensor(crate::Elem::F32, &[Dim::Tokens, Dim::Fixed(1)]);
+        // The embedding itself; and `scatter`, whose base and rows now differ.
+        assert_eq!(codes(&graph), ["graph::type", "graph::type", "graph::operand"]);
+        let (mut graph, values) = self::graph();
+        *graph.damage(values[1]).0 = Op::Relu {};
+        assert_eq!(codes(&graph), ["graph::arity"]);
+    }
+
+    #[test]
+    fn a_set_that_nobody_opens_is_found() {
+        let (mut graph, values) = graph();
+        let (op, ty) = graph.damage(values[5]);
+        op.rename_set(&BTreeMap::from([(SetSym(0), SetSym(4))]));
+        ty.rename_sets(&BTreeMap::from([(SetSym(0), SetSym(4))]));
+        let found = codes(&graph);
+        assert!(found.contains(&"graph::set_unopened"), "{found:?}");
+        assert!(found.contains(&"graph::type"), "{found:?}");
+    }
+
+    #[test]
+    fn renaming_sets_keeps_a_graph_right() {
+        let (mut graph, values) = graph();
+        graph.rename_sets(&BTreeMap::from([(SetSym(0), SetSym(4))]));
+        let facts = verify(&graph).expect("a right graph");
+        assert_eq!(facts.set(SetSym(4)).map(|set| set.value), Some(values[5]));
+        assert_eq!(graph.fresh_set(), SetSym(0));
+        graph.rename_sets(&BTreeMap::from([(SetSym(4), SetSym(0))]));
+        assert_eq!(graph.fresh_set(), SetSym(1));
+    }
 }

@@ -11,10 +11,11 @@
 //!
 //! [`default_pipeline`] is the list that the compiler runs:
 //!
-//! 1. `canonicalize` first, so that equal computations look equal;
-//! 2. `merge_routes` before `cse`, which never touches routes: users of two sets have different types until the sets are one;
-//! 3. `cse` shares what the merged sets made equal;
-//! 4. `dce` last, over what nobody used to begin with.
+//! 1. `merge_routes` before `cse`, which never touches routes: users of two sets have different types until the sets are one;
+//! 2. `cse` shares what the merged sets made equal;
+//! 3. `canonicalize` after it, because its patterns ask for one and the same value, not for an equal one;
+//! 4. `cse` again: what `canonicalize` simplified may be equal to something else now;
+//! 5. `dce` last, over what nobody used to begin with.
 //!
 //! # Reading order
 //!

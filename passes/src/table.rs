@@ -34,7 +34,7 @@ macro_rules! passes {
         $(#[doc = $doc:literal])+
         $name:literal needs $needs:literal ensures $ensures:literal = $run:expr;
     )+) => {
-        /// All passes, in the order of the default pipeline.
+        /// All passes.
         pub const TABLE: &[PassInfo] = &[
             $(PassInfo { name: $name, doc: concat!($($doc, "\n"),+), needs: $needs, ensures: $ensures, run: $run },)+
         ];
@@ -56,7 +56,7 @@ passes! {
 
 /// The passes that the compiler runs if nobody asks for others. The order is explained in the crate's documentation.
 pub fn default_pipeline() -> Vec<String> {
-    ["canonicalize", "merge_routes", "cse", "dce"].map(str::to_owned).to_vec()
+    ["merge_routes", "cse", "canonicalize", "cse", "dce"].map(str::to_owned).to_vec()
 }
 
 /// The pass of this name.

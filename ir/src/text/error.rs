@@ -66,7 +66,7 @@ pub enum Problem {
     #[error("{wanted} expected, not {got}")]
     Expected {
         /// What should stand here.
-        wanted: &'static str,
+        wanted: String,
         /// What does.
         got: String,
     },

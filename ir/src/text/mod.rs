@@ -10,7 +10,8 @@
 //! ```
 //!
 //! One node a line: its number, the op, operands, attributes, type, and after `@` its origin in the model. Operands
-//! stand before their users. Numbers follow [`Graph::order`](crate::Graph::order), so equal graphs print equal texts, and
+//! stand before their users. A text may leave out types, name values as it likes (`%x`), and have comments from `//` to
+//! the end of the line. Numbers follow [`Graph::order`](crate::Graph::order), so equal graphs print equal texts, and
 //! `print(parse(print(g))) == print(g)`.
 
 mod error;

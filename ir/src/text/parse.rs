@@ -368,23 +368,21 @@ impl<'a> Parser<'a> {
         match self.lexer.next()? {
             (Token::Sign(","), _) => Ok(false),
             (Token::Sign(sign), _) if sign == end => Ok(true),
-            (other, at) => {
-                Err(self.expected(at, if end == "}" { "`,` or `}`" } else { "`,` or `]`" }, &other))
-            }
+            (other, at) => Err(self.expected(at, &format!("`,` or `{end}`"), &other)),
         }
     }
 
     fn sign(&mut self, wanted: &'static str) -> Result<(), ParseError> {
         match self.lexer.next()? {
             (Token::Sign(sign), _) if sign == wanted => Ok(()),
-            (other, at) => Err(self.expected(at, wanted, &other)),
+            (other, at) => Err(self.expected(at, &format!("`{wanted}`"), &other)),
         }
     }
 
     fn expect_word(&mut self, wanted: &'static str) -> Result<(), ParseError> {
         match self.lexer.next()? {
             (Token::Word(word), _) if word == wanted => Ok(()),
-            (other, at) => Err(self.expected(at, wanted, &other)),
+            (other, at) => Err(self.expected(at, &format!("`{wanted}`"), &other)),
         }
     }
 
@@ -416,7 +414,8 @@ impl<'a> Parser<'a> {
         Err(self.lexer.error(at, Problem::Limit { what, limit: MAX_LIST }))
     }
 
-    fn expected(&self, at: At, wanted: &'static str, got: &Token<'_>) -> ParseError {
-        self.lexer.error(at, Problem::Expected { wanted, got: shorten(&got.describe()) })
+    fn expected(&self, at: At, wanted: &str, got: &Token<'_>) -> ParseError {
+        let (wanted, got) = (wanted.to_owned(), shorten(&got.describe()));
+        self.lexer.error(at, Problem::Expected { wanted, got })
     }
 }

@@ -1,8 +1,12 @@
 //! Test tools: golden cases, random graphs, tolerances.
 
+pub mod check_pass;
 pub mod conformance;
+pub mod file_cases;
 pub mod golden;
 pub mod kernel_cases;
+pub mod random;
+pub mod random_graph;
 pub mod reference;
 pub mod replay;
 pub mod tolerance;

@@ -1,0 +1,201 @@
+//! Cases in files, `tests/cases/{print,verify,run,passes}`: `BLESS=1 cargo test --test filetests` rewrites what comes out.
+//!
+//! | kind | input | further keys | what comes out |
+//! | --- | --- | --- | --- |
+//! | `print` | a graph | | the graph as printed |
+//! | `ops` | nothing | | the op reference |
+//! | `verify` | a graph | `gate: legal` | `ok`, or the errors of parser, verifier and gate |
+//! | `run` | a graph | `tokens`, `weight NAME`, `force cN` | the outputs of the interpreter, in f64 |
+//! | `passes` | a graph | `passes`, `fuel` | what each pass did, and the graph after them |
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
+use skipc_ir::ops::TABLE;
+use skipc_ir::text::{parse, print};
+use skipc_ir::{Graph, SetSym, codes, legalize, verify};
+use skipc_passes::{Options, run_reported};
+use skipc_testkit::check_pass::{Masks, check_pass};
+use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
+
+const FOLDERS: [&str; 4] = ["print", "verify", "run", "passes"];
+
+/// Codes that no text can bring about, with the test that does.
+const NOT_FROM_TEXT: [&str; 3] = [
+    "graph::cycle",        // ir/src/verify.rs
+    "graph::set_unopened", // ir/src/verify.rs
+    "graph::type",         // ir/src/verify.rs
+];
+
+fn cases() -> Vec<FileCase> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    FOLDERS.iter().flat_map(|kind| file_cases(&folder.join(kind))).collect()
+}
+
+#[test]
+fn cases_come_out_as_written() {
+    check_file_cases(&cases(), |case| match case.get("kind") {
+        Some("print") => print_case(case),
+        Some("ops") => op_reference(),
+        Some("verify") => verify_case(case),
+        Some("run") => run_case(case),
+        Some("passes") => passes_case(case),
+        other => panic!("{}: there is no kind {other:?}", case.path.display()),
+    });
+}
+
+#[test]
+fn every_op_has_a_case_that_runs_it() {
+    let run: Vec<FileCase> = cases().into_iter().filter(|case| case.get("kind") == Some("run")).collect();
+    for info in TABLE {
+        let op = format!("= {}", info.name);
+        let has_op = |case: &FileCase| {
+            case.input.lines().any(|line| {
+                line.split_once(&op).is_some_and(|(_, rest)| {
+                    !rest.starts_with(|char: char| char == '_' || char.is_alphanumeric())
+                })
+            })
+        };
+        assert!(run.iter().any(has_op), "no case in tests/cases/run has `{}`", info.name);
+    }
+}
+
+#[test]
+fn every_code_has_a_case_and_every_case_a_known_code() {
+    let expected: String = cases().into_iter().map(|case| case.expected).collect();
+    let found = |code: &str| expected.contains(&format!("error[{code}]"));
+    for (code, _) in codes::CODES {
+        assert_eq!(found(code), !NOT_FROM_TEXT.contains(code), "{code}");
+    }
+    for line in expected.lines().filter_map(|line| line.strip_prefix("error[")) {
+        let (code, _) = line.split_once(']').unwrap_or((line, ""));
+        let known = codes::CODES.iter().chain(skipc_passes::CODES).any(|(known, _)| *known == code);
+        assert!(known, "`{code}` is in no table of codes");
+    }
+}
+
+fn graph(case: &FileCase) -> Graph {
+    parse(&case.input).unwrap_or_else(|errors| panic!("{}: {}", case.path.display(), errors[0]))
+}
+
+fn print_case(case: &FileCase) -> String {
+    let text = print(&graph(case));
+    let again = parse(&text).unwrap_or_else(|errors| panic!("{}: {}", case.path.display(), errors[0]));
+    assert_eq!(print(&again), text, "{}: printed text reads back as another", case.path.display());
+    text
+}
+
+fn op_reference() -> String {
+    let mut text = String::new();
+    for info in TABLE {
+        let attrs: Vec<String> = info.attrs.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
+        let _ = writeln!(
+            text,
+            "{} ({}) {{{}}} {:?}",
+            info.name,
+            info.operands.join(", "),
+            attrs.join(", "),
+            info.traits
+        );
+        info.doc.lines().for_each(|line| {
+            let _ = writeln!(text, "   {line}");
+        });
+    }
+    text
+}
+
+fn verify_case(case: &FileCase) -> String {
+    let graph = match parse(&case.input) {
+        Ok(graph) => graph,
+        Err(errors) => return lines(errors.iter().map(|error| (error.code(), error.to_string()))),
+    };
+    match case.get("gate") {
+        Some("legal") => match legalize(graph) {
+            Ok(_) => "ok\n".to_owned(),
+            Err(errors) => lines(errors.iter().map(|error| (error.code(), error.to_string()))),
+        },
+        _ => match verify(&graph) {
+            Ok(_) => "ok\n".to_owned(),
+            Err(errors) => lines(errors.iter().map(|error| (error.code(), error.to_string()))),
+        },
+    }
+}
+
+fn lines(errors: impl Iterator<Item = (&'static str, String)>) -> String {
+    errors.fold(String::new(), |text, (code, error)| format!("{text}error[{code}]: {error}\n"))
+}
+
+struct Named(BTreeMap<String, Vec<f64>>);
+
+impl Weights<f64> for Named {
+    fn weight(&self, name: &str) -> Option<Vec<f64>> {
+        self.0.get(name).cloned()
+    }
+}
+
+fn numbers<T: std::str::FromStr>(case: &FileCase, text: &str) -> Vec<T> {
+    let number = |word: &str| word.parse().ok();
+    let numbers: Option<Vec<T>> = text.split_whitespace().map(number).collect();
+    numbers.unwrap_or_else(|| panic!("{}: not numbers: {text}", case.path.display()))
+}
+
+fn run_case(case: &FileCase) -> String {
+    let graph = graph(case);
+    let shown = case.path.display();
+    verify(&graph).unwrap_or_else(|errors| panic!("{shown}: {}", errors[0]));
+    let tokens = case.get("tokens").unwrap_or_else(|| panic!("{shown}: no `tokens`"));
+    let sequences: Vec<Vec<i64>> = tokens.split('|').map(|sequence| numbers(case, sequence)).collect();
+    let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
+    let weights = case.all("weight ").map(|(name, values)| (name.to_owned(), numbers(case, values)));
+    let weights = Named(weights.collect());
+    let masks = case.all("force c").map(|(sym, mask)| {
+        let sym = sym.parse().unwrap_or_else(|_| panic!("{shown}: no set c{sym}"));
+        (SetSym(sym), numbers::<u8>(case, mask).into_iter().map(|bit| bit == 1).collect())
+    });
+    let routing = Masks(masks.collect());
+    match interp::run::<f64>(&graph, &Env { batch: &batch, weights: &weights, routing: &routing }) {
+        Ok(outputs) => outputs.iter().map(|(name, value)| show(name, value)).collect(),
+        Err(error) => format!("error: {error}\n"),
+    }
+}
+
+fn show(name: &str, value: &Datum<f64>) -> String {
+    match value {
+        Datum::Real { cols, data } => {
+            let rows = data.chunks_exact(*cols).map(|row| {
+                let row: Vec<String> = row.iter().map(|number| format!("{number:?}")).collect();
+                format!("  {}\n", row.join(" "))
+            });
+            format!("{name}: {} rows of {cols}\n{}", data.len() / cols, rows.collect::<String>())
+        }
+        Datum::Ints(ints) => format!("{name}: {ints:?}\n"),
+        Datum::Mask(mask) => {
+            let bits: Vec<u8> = mask.iter().map(|bit| u8::from(*bit)).collect();
+            format!("{name}: {bits:?}\n")
+        }
+        Datum::Set { rows, of } => format!("{name}: {rows:?} of {of}\n"),
+    }
+}
+
+fn passes_case(case: &FileCase) -> String {
+    let shown = case.path.display();
+    let passes = case.get("passes").unwrap_or_else(|| panic!("{shown}: no `passes`"));
+    let passes: Vec<&str> = passes.split(", ").collect();
+    let fuel = case.get("fuel").map(|fuel| fuel.parse().unwrap_or_else(|_| panic!("{shown}: fuel {fuel}")));
+    let options = Options { verify_each: true, fuel };
+    let before = graph(case);
+    let (after, report) = match run_reported(before.clone(), &passes, &options, &mut |_, _| {}) {
+        Ok(done) => done,
+        Err(error) => return format!("error[{}]: {error}\n", error.code()),
+    };
+    let after = check_pass(&before, |_| after);
+    let mut text = String::new();
+    for pass in report.passes {
+        let edits: Vec<String> = pass.edits.iter().map(|(why, count)| format!("{count} × {why}")).collect();
+        let edits = if edits.is_empty() { "nothing".to_owned() } else { edits.join(", ") };
+        let _ = writeln!(text, "// {}: {edits}", pass.name);
+    }
+    text + &print(&after)
+}

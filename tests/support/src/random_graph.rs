@@ -1,0 +1,352 @@
+//! Random graphs, well-formed by construction: every op of the table, sets of sets, nodes that repeat others, dead
+//! nodes, and patterns that passes look for.
+
+use skipc_ir::attr::{F64, Shape, Source};
+use skipc_ir::{Dim, Elem, Graph, Op, Origin, SetSym, Type, Value};
+
+use crate::random::Rng;
+
+/// Rows of the embedding table: token ids are below it.
+pub const VOCAB: u32 = 7;
+
+/// Widths of tensors.
+const WIDTHS: [u32; 4] = [1, 2, 4, 8];
+
+/// The random graph of this seed. It has 3 to 6 outputs of any kind of tensor, among them rows of sets.
+///
+/// # Panics
+/// If it builds a node that does not type: a fault of this module.
+pub fn random_graph(seed: u64) -> Graph {
+    let mut ctx = Gen::new(seed);
+    for _ in 0..12 + ctx.rng.below(36) {
+        // Not every op has operands in every graph; then this step adds nothing.
+        ctx.step();
+    }
+    let tensors: Vec<Value> =
+        ctx.graph.values().filter(|value| ctx.graph.ty(*value).as_tensor().is_some()).collect();
+    for idx in 0..3 + ctx.rng.below(4) {
+        // The later half is the more interesting one.
+        let late = tensors.len() / 2;
+        let value = tensors[late + ctx.rng.below(tensors.len() - late)];
+        ctx.graph.set_output(format!("out.{idx}"), value);
+    }
+    ctx.graph
+}
+
+/// A random layer with a residual, under a route and without one. Outputs: `input` `x`; `dense` `F(x)` over all tokens;
+/// `layer`, where only the rows of set `c0` go through `F`. Attention in `F` has the keys of all tokens, or with `active`
+/// those of executed ones.
+///
+/// # Panics
+/// If it builds a node that does not type: a fault of this module.
+pub fn random_layer(seed: u64, active: bool) -> Graph {
+    let mut ctx = Gen::new(seed);
+    let all = ctx.last();
+    let set = ctx.route(all);
+    let rows = ctx.node(Op::Gather {}, &[all, set]);
+    let (rng, n_weights) = (ctx.rng.clone(), ctx.n_weights);
+    let dense = ctx.branch(all, all);
+    // The same choices again, and with them the same weights.
+    (ctx.rng, ctx.n_weights) = (rng, n_weights);
+    let keys = if active { rows } else { all };
+    let rows = ctx.branch(rows, keys);
+    let layer = ctx.node(Op::Scatter {}, &[all, rows, set]);
+    for (name, value) in [("input", all), ("dense", dense), ("layer", layer)] {
+        ctx.graph.set_output(name, value);
+    }
+    ctx.graph
+}
+
+struct Gen {
+    rng: Rng,
+    graph: Graph,
+    origin: Origin,
+    n_weights: u32,
+    n_sets: u32,
+}
+
+impl Gen {
+    fn new(seed: u64) -> Gen {
+        let graph = Graph::new(format!("random {seed}"));
+        let mut ctx = Gen { rng: Rng::new(seed), graph, origin: "start".into(), n_weights: 0, n_sets: 0 };
+        let tokens = ctx.node(Op::Input { source: Source::Tokens }, &[]);
+        let table = ctx.weight(&[VOCAB, 4]);
+        ctx.node(Op::Embed {}, &[table, tokens]);
+        ctx
+    }
+
+    fn node(&mut self, op: Op, operands: &[Value]) -> Value {
+        let name = op.name();
+        self.graph.add(op, operands, &self.origin).unwrap_or_else(|error| panic!("random {name}: {error}"))
+    }
+
+    fn weight(&mut self, sizes: &[u32]) -> Value {
+        self.n_weights += 1;
+        let name = format!("w{}", self.n_weights);
+        self.node(Op::Weight { name: name.as_str().into(), shape: Shape(sizes.to_vec()) }, &[])
+    }
+
+    fn last(&self) -> Value {
+        self.graph.values().last().expect("a random graph starts with nodes")
+    }
+
+    /// A random value whose type is wanted; later ones are likelier.
+    fn find(&mut self, wanted: impl Fn(&Type) -> bool) -> Option<Value> {
+        let found: Vec<Value> = self.graph.values().filter(|value| wanted(self.graph.ty(*value))).collect();
+        if found.is_empty() {
+            return None;
+        }
+        let idx = self.rng.below(found.len()).max(self.rng.below(found.len()));
+        Some(found[idx])
+    }
+
+    /// A random matrix of numbers whose rows are tokens.
+    fn matrix(&mut self) -> Option<Value> {
+        self.find(|ty| is_matrix(ty, |_| true))
+    }
+
+    fn set(&mut self) -> Option<(Value, SetSym, Dim)> {
+        let value = self.find(|ty| matches!(ty, Type::Set { .. }))?;
+        match *self.graph.ty(value) {
+            Type::Set { sym, of } => Some((value, sym, of)),
+            Type::Tensor { .. } => None,
+        }
+    }
+
+    /// The input of this source, or its rows of the sets that lead to `rows`.
+    fn ints(&mut self, source: Source, rows: Dim) -> Value {
+        let Dim::Count(sym) = rows else { return self.node(Op::Input { source }, &[]) };
+        let set = self.graph.values().find(|value| self.graph.op(*value).opens() == Some(sym));
+        let set = set.expect("a set is opened before it has rows");
+        let Type::Set { of, .. } = *self.graph.ty(set) else { panic!("a route makes a set") };
+        let all = self.ints(source, of);
+        self.node(Op::Gather {}, &[all, set])
+    }
+
+    fn route(&mut self, x: Value) -> Value {
+        let weight = self.weight(&[1, self.graph.ty(x).cols()]);
+        let scores = self.node(Op::RouterLogits {}, &[x, weight]);
+        let set = self.fresh_set();
+        let at_least = F64::from(self.rng.signed_unit() / 2.0);
+        self.node(Op::Route { set, at_least }, &[scores])
+    }
+
+    fn fresh_set(&mut self) -> SetSym {
+        self.n_sets += 1;
+        SetSym(self.n_sets - 1)
+    }
+
+    fn step(&mut self) -> Option<Value> {
+        if self.rng.one_in(8) {
+            self.origin = format!("step.{}", self.graph.len()).as_str().into();
+        }
+        match self.rng.below(14) {
+            0 => self.product(),
+            1 => self.norm(),
+            2 => self.turn(),
+            3 => self.attend(),
+            4 | 5 => self.pointwise(),
+            6 => self.scale(),
+            7 => self.slice(),
+            8 => self.open_set(),
+            9 => self.gather(),
+            10 => self.scatter(),
+            11 => self.mask(),
+            12 => self.repeat(),
+            _ => self.undo(),
+        }
+    }
+
+    fn product(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let cols = self.graph.ty(x).cols();
+        if self.rng.one_in(4) {
+            let bias = self.weight(&[cols]);
+            return Some(self.node(Op::AddBias {}, &[x, bias]));
+        }
+        let n_out = self.rng.pick(&WIDTHS)?;
+        let weight = self.weight(&[n_out, cols]);
+        let op = if self.rng.one_in(3) { Op::RouterLogits {} } else { Op::Matmul {} };
+        Some(self.node(op, &[x, weight]))
+    }
+
+    fn norm(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let (cols, eps) = (self.graph.ty(x).cols(), F64::from(1e-3));
+        let gain = self.weight(&[cols]);
+        if self.rng.one_in(2) {
+            return Some(self.node(Op::RmsNorm { eps }, &[x, gain]));
+        }
+        let bias = self.weight(&[cols]);
+        Some(self.node(Op::LayerNorm { eps }, &[x, gain, bias]))
+    }
+
+    fn turn(&mut self) -> Option<Value> {
+        let x = self.find(|ty| is_matrix(ty, |cols| cols.is_multiple_of(2)))?;
+        let (rows, cols) = (self.graph.ty(x).rows(), self.graph.ty(x).cols());
+        let heads = self.rng.pick(if cols.is_multiple_of(4) { &[1, 2] } else { &[1] })?;
+        let positions = self.ints(Source::Positions, rows);
+        Some(self.node(Op::Rope { heads, theta: F64::from(100.0) }, &[x, positions]))
+    }
+
+    fn attend(&mut self) -> Option<Value> {
+        let q = self.find(|ty| is_matrix(ty, |cols| cols.is_multiple_of(4)))?;
+        let of = self.matrix()?;
+        let (heads, kv_heads) = self.rng.pick(&[(1, 1), (2, 1), (2, 2), (4, 2)])?;
+        Some(self.attention(q, of, heads, kv_heads))
+    }
+
+    /// Attention of `q` over keys and values of `of`.
+    fn attention(&mut self, q: Value, of: Value, heads: u32, kv_heads: u32) -> Value {
+        let (q_rows, k_rows) = (self.graph.ty(q).rows(), self.graph.ty(of).rows());
+        let kv_cols = self.graph.ty(q).cols() / heads * kv_heads;
+        let cols = self.graph.ty(of).cols();
+        let weights = [self.weight(&[kv_cols, cols]), self.weight(&[kv_cols, cols])];
+        let [k, v] = weights.map(|weight| self.node(Op::Matmul {}, &[of, weight]));
+        let q_pos = self.ints(Source::Positions, q_rows);
+        let q_seq = self.ints(Source::Sequences, q_rows);
+        let k_pos = self.ints(Source::Positions, k_rows);
+        let k_seq = self.ints(Source::Sequences, k_rows);
+        self.node(Op::Attention { heads, kv_heads }, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
+    }
+
+    fn pointwise(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let op = match self.rng.below(9) {
+            0 => Op::Gelu {},
+            1 | 2 => Op::Relu {},
+            3 => Op::Silu {},
+            4 => Op::Sigmoid {},
+            5 => Op::OneMinus {},
+            binary => {
+                let ty = self.graph.ty(x).clone();
+                let other = self.find(|other| *other == ty)?;
+                let op = [Op::Add {}, Op::Sub {}, Op::Mul {}][binary - 6].clone();
+                return Some(self.node(op, &[x, other]));
+            }
+        };
+        Some(self.node(op, &[x]))
+    }
+
+    fn scale(&mut self) -> Option<Value> {
+        let scale = self.find(|ty| is_matrix(ty, |cols| cols == 1))?;
+        let rows = self.graph.ty(scale).rows();
+        let x = self.find(|ty| is_matrix(ty, |_| true) && ty.rows() == rows)?;
+        Some(self.node(Op::ScaleRows {}, &[x, scale]))
+    }
+
+    fn slice(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let cols = self.graph.ty(x).cols() as usize;
+        let start = if self.rng.one_in(3) { 0 } else { self.rng.below(cols) };
+        let len = if self.rng.one_in(3) { cols - start } else { 1 + self.rng.below(cols - start) };
+        Some(self.node(Op::Slice { start: start as u32, len: len as u32 }, &[x]))
+    }
+
+    fn open_set(&mut self) -> Option<Value> {
+        let scores = self.find(|ty| is_matrix(ty, |cols| cols == 1) && is_f32(ty));
+        if let (Some(scores), false) = (scores, self.rng.one_in(3)) {
+            let (set, at_least) = (self.fresh_set(), F64::from(self.rng.signed_unit() / 2.0));
+            return Some(self.node(Op::Route { set, at_least }, &[scores]));
+        }
+        let rows = self.matrix().map(|x| self.graph.ty(x).rows())?;
+        let positions = self.ints(Source::Positions, rows);
+        let sequences = self.ints(Source::Sequences, rows);
+        let (set, block) = (self.fresh_set(), self.rng.below(3) as u32);
+        let op = Op::RouteRandom { set, seed: self.rng.bits() % 5, block, limit: 1 << 31 };
+        Some(self.node(op, &[positions, sequences]))
+    }
+
+    fn gather(&mut self) -> Option<Value> {
+        let (set, _, of) = self.set()?;
+        let x = self.find(|ty| ty.as_tensor().is_some() && ty.rows() == of)?;
+        Some(self.node(Op::Gather {}, &[x, set]))
+    }
+
+    fn scatter(&mut self) -> Option<Value> {
+        let (set, sym, of) = self.set()?;
+        let rows = self.find(|ty| is_matrix(ty, |_| true) && ty.rows() == Dim::Count(sym))?;
+        let (elem, _) = self.graph.ty(rows).as_tensor()?;
+        let ty = Type::tensor(elem, &[of, Dim::Fixed(self.graph.ty(rows).cols())]);
+        let base = self.find(|other| *other == ty)?;
+        Some(self.node(Op::Scatter {}, &[base, rows, set]))
+    }
+
+    fn mask(&mut self) -> Option<Value> {
+        if self.rng.one_in(3) {
+            let like = self.matrix()?;
+            let value = self.rng.one_in(2);
+            return Some(self.node(Op::FillMask { value }, &[like]));
+        }
+        let (set, ..) = self.set()?;
+        Some(self.node(Op::Executed {}, &[set]))
+    }
+
+    /// A node that some other is too; routes get a set of their own.
+    fn repeat(&mut self) -> Option<Value> {
+        let set_only = self.rng.one_in(3);
+        let value = self.find(|ty| !set_only || ty.as_tensor().is_none())?;
+        let (mut op, operands) = (self.graph.op(value).clone(), self.graph.operands(value));
+        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = &mut op {
+            *set = self.fresh_set();
+        }
+        Some(self.node(op, &operands))
+    }
+
+    /// Rows into a set and back, or back and in again.
+    fn undo(&mut self) -> Option<Value> {
+        let (set, sym, of) = self.set()?;
+        if self.rng.one_in(2) {
+            let x = self.find(|ty| is_matrix(ty, |_| true) && ty.rows() == of)?;
+            let rows = self.node(Op::Gather {}, &[x, set]);
+            let rows = if self.rng.one_in(2) { rows } else { self.node(Op::Relu {}, &[rows]) };
+            return Some(self.node(Op::Scatter {}, &[x, rows, set]));
+        }
+        let back = self.scatter()?;
+        let Dim::Count(other) = self.graph.ty(self.graph.operands(back)[1]).rows() else { return None };
+        let set = if other == sym { set } else { self.graph.operands(back)[2] };
+        Some(self.node(Op::Gather {}, &[back, set]))
+    }
+
+    /// The residual branch `x + F(x)` of 1 to 4 random sub-layers; keys and values come from `keys`.
+    fn branch(&mut self, x: Value, keys: Value) -> Value {
+        let mut x = x;
+        for _ in 0..1 + self.rng.below(4) {
+            let gain = self.weight(&[4]);
+            let u = self.node(Op::RmsNorm { eps: F64::from(1e-5) }, &[x, gain]);
+            let y = match self.rng.below(3) {
+                0 => {
+                    let positions = self.ints(Source::Positions, self.graph.ty(u).rows());
+                    let q = self.node(Op::Rope { heads: 2, theta: F64::from(100.0) }, &[u, positions]);
+                    self.attention(q, keys, 2, 1)
+                }
+                1 => {
+                    let (up, down) = (self.weight(&[8, 4]), self.weight(&[4, 8]));
+                    let h = self.node(Op::Matmul {}, &[u, up]);
+                    let h = self.node(Op::Gelu {}, &[h]);
+                    self.node(Op::Matmul {}, &[h, down])
+                }
+                _ => {
+                    let (gate, up) = (self.weight(&[4, 4]), self.weight(&[4, 4]));
+                    let gate = self.node(Op::Matmul {}, &[u, gate]);
+                    let gate = self.node(Op::Silu {}, &[gate]);
+                    let up = self.node(Op::Matmul {}, &[u, up]);
+                    self.node(Op::Mul {}, &[gate, up])
+                }
+            };
+            x = self.node(Op::Add {}, &[x, y]);
+        }
+        x
+    }
+}
+
+fn is_matrix(ty: &Type, cols: impl Fn(u32) -> bool) -> bool {
+    match ty.as_tensor() {
+        Some((Elem::Real | Elem::F32, &[rows, Dim::Fixed(n_cols)])) => rows.is_token_rows() && cols(n_cols),
+        _ => false,
+    }
+}
+
+fn is_f32(ty: &Type) -> bool {
+    matches!(ty.as_tensor(), Some((Elem::F32, _)))
+}
