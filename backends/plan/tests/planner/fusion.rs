@@ -246,3 +246,20 @@ fn dead_ops_are_not_planned() {
         plan(&format!("{HEAD}  %dead = gelu %x\n  %logits = matmul %x, %table\n  return logits = %logits"));
     assert_eq!(steps(&plan), ["embed_4", "gemm_4x5"]);
 }
+
+#[test]
+fn logits_are_computed_once_even_if_a_router_reads_them() {
+    let plan = plan(&format!(
+        r#"{HEAD}
+  %b = weight {{name="b", shape=[5]}}
+  %f = matmul %x, %table
+  %logits = add_bias %f, %b
+  %g = gelu %logits
+  %wr = weight {{name="router", shape=[1, 5]}}
+  %z = router_logits %g, %wr
+  %set = route %z {{set=c0, at_least=0.1}}
+  %gate = executed %set
+  return logits = %logits, gate.0 = %gate"#
+    ));
+    assert_eq!(steps(&plan), ["embed_4", "gemm_4x5", "map_5", "dot_5x1", "compact_at_least"]);
+}
