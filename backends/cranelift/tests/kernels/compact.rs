@@ -15,7 +15,7 @@ fn check(case: &mut Case, select: Select, n: u32, use_forced: u32) -> u32 {
     let rows = case.output(DType::U32, n, 1);
     let count = case.output(DType::U32, 1, 1);
     let mask = case.output(DType::U8, n, 1);
-    let extent = if n % 2 == 0 { Extent::Fixed(n) } else { case.counted(n, n) };
+    let extent = if n.is_multiple_of(2) { Extent::Fixed(n) } else { case.counted(n, n) };
     let compact = Compact { select, use_forced, forced, rows, count, mask };
     let after = case.check(extent, Body::Compact(compact), Bound::Exact);
     u32s(&after[count.0 as usize])[0]
