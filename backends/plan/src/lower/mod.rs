@@ -5,6 +5,8 @@ mod expression;
 mod rows;
 mod sets;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
