@@ -2,22 +2,22 @@
 
 use std::fmt;
 
-use skipc_plan::kernel::Kernel;
+use indexmap::IndexMap;
 
 use crate::kernel_cases::Case;
+
+/// What a backend left in the operands of a case, or why it did not run.
+pub type Ran = Result<Vec<Vec<u8>>, String>;
 
 /// Something that runs kernels.
 pub trait Backend {
     /// Its name, for people.
     fn name(&self) -> String;
 
-    /// Runs a kernel over its operands, in place.
-    ///
-    /// # Errors
-    /// Why it could not, in words.
-    fn run(&mut self, kernel: &Kernel, operands: &mut [Vec<u8>]) -> Result<(), String>;
+    /// Runs cases, each over a copy of its operands.
+    fn run(&mut self, cases: &[&Case]) -> Vec<Ran>;
 
-    /// Cases that it is known to fail: a prefix of their names, and why.
+    /// Cases that it is excused from: a prefix of their names, and why.
     fn ignored(&self) -> &[(&'static str, &'static str)] {
         &[]
     }
@@ -30,28 +30,28 @@ pub struct Report {
     pub backend: String,
     /// How many cases it passed.
     pub n_passed: usize,
-    /// Cases that it was excused from, with the reason.
-    pub ignored: Vec<(String, &'static str)>,
+    /// How many cases it was excused from, for each reason.
+    pub ignored: IndexMap<&'static str, usize>,
     /// Cases that it failed, with what was wrong.
     pub failed: Vec<(String, String)>,
     /// The largest share of its allowance that any element used, and the case.
     pub closest: (f64, String),
 }
 
-/// Runs every case.
+/// Runs every case that the backend is not excused from.
 pub fn run(cases: &[Case], backend: &mut dyn Backend) -> Report {
     let mut report = Report { backend: backend.name(), ..Report::default() };
+    let mut taken = Vec::new();
     for case in cases {
-        let ignored = backend.ignored().iter().find(|(prefix, _)| case.name.starts_with(prefix));
-        if let Some((_, why)) = ignored {
-            report.ignored.push((case.name.clone(), why));
-            continue;
+        match backend.ignored().iter().find(|(prefix, _)| case.name.starts_with(prefix)) {
+            Some((_, why)) => *report.ignored.entry(*why).or_default() += 1,
+            None => taken.push(case),
         }
-        let mut operands = case.operands.clone();
-        let judged = backend
-            .run(&case.kernel, &mut operands)
-            .and_then(|()| case.judge(&operands).map_err(|wrong| wrong.to_string()));
-        match judged {
+    }
+    let ran = backend.run(&taken);
+    assert_eq!(ran.len(), taken.len(), "a backend lost cases");
+    for (case, ran) in taken.into_iter().zip(ran) {
+        match ran.and_then(|after| case.judge(&after).map_err(|wrong| wrong.to_string())) {
             Ok(used) => {
                 report.n_passed += 1;
                 if used > report.closest.0 {
@@ -64,13 +64,20 @@ pub fn run(cases: &[Case], backend: &mut dyn Backend) -> Report {
     report
 }
 
+impl Report {
+    /// How many cases it was excused from.
+    pub fn n_ignored(&self) -> usize {
+        self.ignored.values().sum()
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { backend, n_passed, ignored, failed, closest } = self;
-        write!(f, "{backend}: {n_passed} passed, {} failed, {} ignored", failed.len(), ignored.len())?;
+        write!(f, "{backend}: {n_passed} passed, {} failed, {} ignored", failed.len(), self.n_ignored())?;
         writeln!(f, "; at most {:.0} % of a tolerance used ({})", closest.0 * 100.0, closest.1)?;
-        for (name, why) in ignored {
-            writeln!(f, "  ignored {name}: {why}")?;
+        for (why, n) in ignored {
+            writeln!(f, "  ignored {n}: {why}")?;
         }
         for (name, wrong) in failed {
             writeln!(f, "  failed  {name}: {wrong}")?;

@@ -56,6 +56,9 @@ impl Set {
     }
 }
 
+/// What results are before the run.
+const UNTOUCHED: u8 = 0xDB;
+
 pub(super) struct Draft {
     name: String,
     state: u64,
@@ -145,10 +148,9 @@ impl Draft {
         self.param(name, (DType::U8, 1), Access::Read, bytes)
     }
 
-    /// A result: poison everywhere.
+    /// A result: in every byte the same, which is no number that arithmetic on the operands' NaNs could give.
     pub(super) fn output(&mut self, name: &str, (dtype, rows, cols): (DType, u32, u32)) -> Slot {
-        let mut bytes = Vec::new();
-        pad(dtype, &mut bytes, rows as usize * cols as usize);
+        let bytes = vec![UNTOUCHED; rows as usize * cols as usize * dtype.size() as usize];
         self.param(name, (dtype, cols), Access::Write, bytes)
     }
 

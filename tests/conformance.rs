@@ -1,0 +1,205 @@
+//! Every kernel case on every backend that this build has. The kernel interpreter runs with tiles of several sizes and
+//! in both orders; it and all others are held against a reference in f64 with error bounds.
+//!
+//! What is not here is said and counted, never passed in silence.
+
+#[path = "conformance/compiled.rs"]
+mod compiled;
+#[path = "conformance/faults/mod.rs"]
+mod faults;
+
+use compiled::{CHUNK, artefact};
+use skipc_artifact::target::Target;
+use skipc_plan::codegen::{Codegen, CodegenError};
+use skipc_plan::interp::{Tiling, run_kernel};
+use skipc_runtime::Device;
+use skipc_runtime::cuda::Gpu;
+use skipc_testkit::conformance::{Backend, Ran, Report, run};
+use skipc_testkit::kernel_cases::{Case, cases};
+use skipc_testkit::replay;
+use skipc_testkit::tolerance::Want;
+
+/// What the CPU has no code for: it computes layers in f32.
+const CPU_IGNORES: [(&str, &str); 2] = [
+    ("gemm_bf16", "weights of matmuls are f32 on the CPU"),
+    ("epilogue_bf16", "weights of matmuls are f32 on the CPU"),
+];
+
+/// The kernel interpreter with one way to cut rows into tiles.
+struct Interpreter(Tiling);
+
+impl Backend for Interpreter {
+    fn name(&self) -> String {
+        let order = if self.0.reversed { ", last first" } else { "" };
+        format!("interpreter, tiles of {}{order}", self.0.rows)
+    }
+
+    fn run(&mut self, cases: &[&Case]) -> Vec<Ran> {
+        let run = |case: &&Case| {
+            let mut operands = case.operands.clone();
+            let ran = run_kernel(&case.kernel, &mut operands, self.0);
+            ran.map(|()| operands).map_err(|fault| fault.to_string())
+        };
+        cases.iter().map(run).collect()
+    }
+}
+
+/// Code of a backend, run by the runtime.
+struct Compiled<'a> {
+    codegen: &'a dyn Codegen,
+    device: Device,
+    ignored: &'static [(&'static str, &'static str)],
+}
+
+impl Backend for Compiled<'_> {
+    fn name(&self) -> String {
+        format!("code for {}", self.codegen.target())
+    }
+
+    fn run(&mut self, cases: &[&Case]) -> Vec<Ran> {
+        let mut all = Vec::with_capacity(cases.len());
+        for chunk in cases.chunks(CHUNK) {
+            match artefact(self.codegen, chunk).and_then(|bytes| self.load(&bytes, chunk)) {
+                Ok(ran) => all.extend(ran.into_iter().map(Ok)),
+                // Some case of the chunk cannot be compiled or run: one by one tells which.
+                Err(_) => all.extend(chunk.iter().map(|case| {
+                    let bytes = artefact(self.codegen, &[case])?;
+                    Ok(self.load(&bytes, &[case])?.swap_remove(0))
+                })),
+            }
+        }
+        all
+    }
+
+    fn ignored(&self) -> &[(&'static str, &'static str)] {
+        self.ignored
+    }
+}
+
+impl Compiled<'_> {
+    /// Runs an artefact with one thread and with two, which may not make a difference.
+    fn load(&self, artefact: &[u8], cases: &[&Case]) -> Result<Vec<Vec<Vec<u8>>>, String> {
+        let alone = compiled::run(artefact, cases, self.device, 1)?;
+        let shared = compiled::run(artefact, cases, self.device, 2)?;
+        if alone == shared { Ok(alone) } else { Err("two threads give other bits than one".to_owned()) }
+    }
+}
+
+/// Whether the backend says that its target cannot do this.
+fn refuses(codegen: &dyn Codegen, case: &Case) -> bool {
+    let result = codegen.compile(&[("kernel".to_owned(), &case.kernel)]);
+    matches!(result, Err(CodegenError::Unsupported { .. }))
+}
+
+#[test]
+fn the_interpreter_is_within_the_bounds_of_the_reference() {
+    let cases = cases();
+    for rows in [1, 16, 64, 1 << 20] {
+        expect_clean(&cases, &mut Interpreter(Tiling::of(rows)));
+    }
+    expect_clean(&cases, &mut Interpreter(Tiling { rows: 7, reversed: true }));
+}
+
+#[test]
+fn tiles_change_no_bit() {
+    for case in cases() {
+        let results = [Tiling::of(1), Tiling::of(13), Tiling { rows: 32, reversed: true }].map(|tiling| {
+            let mut operands = case.operands.clone();
+            run_kernel(&case.kernel, &mut operands, tiling)
+                .unwrap_or_else(|fault| panic!("{}: {fault}", case.name));
+            operands
+        });
+        assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{}", case.name);
+    }
+}
+
+#[test]
+fn host_code_is_within_the_bounds_of_the_reference() {
+    let cases = cases();
+    let codegen = match skipc::backends::for_target(&Target::Cpu) {
+        Ok(codegen) => codegen,
+        Err(failure) => {
+            println!("cpu: {} skipped: {}", cases.len(), failure.diagnostics);
+            return;
+        }
+    };
+    let mut backend = Compiled { codegen: codegen.as_ref(), device: Device::Cpu, ignored: &CPU_IGNORES };
+    expect_clean(&cases, &mut backend);
+    for (prefix, why) in CPU_IGNORES {
+        let mut ignored = cases.iter().filter(|case| case.name.starts_with(prefix)).peekable();
+        assert!(ignored.peek().is_some(), "no case begins with `{prefix}`");
+        for case in ignored {
+            assert!(refuses(codegen.as_ref(), case), "{} runs: no longer ignore it ({why})", case.name);
+        }
+    }
+}
+
+#[test]
+fn gpu_code_is_within_the_bounds_of_the_reference() {
+    let cases = cases();
+    let codegen = match gpu_codegen() {
+        Ok(codegen) => codegen,
+        Err(why) => {
+            println!("cuda: {} skipped: {why}", cases.len());
+            return;
+        }
+    };
+    expect_clean(&cases, &mut Compiled { codegen: codegen.as_ref(), device: Device::Cuda, ignored: &[] });
+}
+
+/// Code generation for the GPU of this machine.
+fn gpu_codegen() -> Result<Box<dyn Codegen>, String> {
+    let gpu = Gpu::first().map_err(|error| error.to_string())?;
+    let targets = skipc::backends::targets().into_iter().filter(|target| target.built);
+    let targets: Vec<Target> = targets.filter_map(|target| target.name.parse().ok()).collect();
+    let target = gpu.choose(&targets).map_err(|error| error.to_string())?;
+    skipc::backends::for_target(target).map_err(|failure| failure.diagnostics.to_string())
+}
+
+#[test]
+fn files_hold_what_the_cases_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases: Vec<Case> = cases().into_iter().step_by(7).collect();
+    replay::write(&cases, dir.path()).unwrap();
+    let index: replay::Index =
+        serde_json::from_slice(&std::fs::read(dir.path().join("index.json")).unwrap()).unwrap();
+    let data = std::fs::read(dir.path().join("data.bin")).unwrap();
+    let bytes = |part: replay::Part| {
+        assert!(part.offset.is_multiple_of(replay::ALIGN));
+        &data[part.offset as usize..(part.offset + part.bytes) as usize]
+    };
+    let number = |part: replay::Part, idx: usize| {
+        f64::from_le_bytes(*bytes(part)[idx * 8..].first_chunk().expect("a number for each element"))
+    };
+    assert_eq!((index.version, index.cases.len()), (replay::VERSION, cases.len()));
+    for (case, entry) in cases.iter().zip(&index.cases) {
+        let named = &index.kernels[entry.kernel as usize];
+        assert_eq!((&named.kernel, &entry.name), (&case.kernel, &case.name));
+        assert!(
+            named.symbol.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'_')),
+            "{}",
+            named.symbol
+        );
+        for (operand, part) in case.operands.iter().zip(&entry.operands) {
+            assert_eq!(operand, bytes(*part));
+        }
+        for (expected, output) in case.expected.iter().zip(&entry.expected) {
+            assert_eq!(output.values.bytes as usize, expected.wants.len() * 8);
+            for (idx, want) in expected.wants.iter().enumerate() {
+                let found = (number(output.values, idx), number(output.allowances, idx));
+                match *want {
+                    Want::Untouched => assert!(found.1 < 0.0),
+                    Want::Value { value, error } => assert_eq!(found, (value, error)),
+                }
+            }
+        }
+    }
+}
+
+/// Runs all cases; prints how it went, and fails if one failed.
+fn expect_clean(cases: &[Case], backend: &mut dyn Backend) -> Report {
+    let report = run(cases, backend);
+    print!("{report}");
+    assert_eq!(report.n_passed + report.n_ignored(), cases.len(), "{report}");
+    report
+}

@@ -1,0 +1,90 @@
+//! Faults in how numbers are rounded.
+
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Access, Body, Rowwise, Select};
+use skipc_plan::pointwise::Inst;
+
+use super::{Fault, Victim};
+
+pub(super) const FAULTS: [Fault; 6] = [
+    Fault { name: "stores to bf16 truncate", plant: truncated_stores, least: 141 },
+    Fault { name: "f32 products keep ten bits, as in tf32", plant: tf32, least: 59 },
+    Fault { name: "router weights are rounded to bf16", plant: bf16_router, least: 36 },
+    Fault { name: "a residual is rounded to bf16", plant: bf16_residual, least: 10 },
+    Fault { name: "the random router's seed loses its upper half", plant: short_seed, least: 10 },
+    Fault { name: "the threshold is compared in f64", plant: threshold_up, least: 1 },
+];
+
+/// Results of bf16 become f32 here; the caller cuts off their lower halves.
+fn truncated_stores(victim: &mut Victim) -> bool {
+    let mut any = false;
+    for (param, operand) in victim.kernel.params.iter_mut().zip(&mut victim.operands) {
+        if param.access == Access::Write && param.dtype == DType::Bf16 {
+            param.dtype = DType::F32;
+            let wide = operand.as_chunks::<2>().0.iter().flat_map(|half| [0, 0, half[0], half[1]]).collect();
+            *operand = wide;
+            any = true;
+        }
+    }
+    any
+}
+
+/// The upper half of each f32.
+pub(super) fn truncate_to_bf16(operand: &mut Vec<u8>) {
+    *operand = operand.as_chunks::<4>().0.iter().flat_map(|word| [word[2], word[3]]).collect();
+}
+
+/// Keeps the upper bits of each element of an f32 operand.
+fn cut(victim: &mut Victim, slot: u32, kept: u32) -> bool {
+    let is_real = victim.kernel.params[slot as usize].dtype == DType::F32;
+    if is_real {
+        for word in victim.operands[slot as usize].as_chunks_mut::<4>().0 {
+            *word = (u32::from_le_bytes(*word) & kept).to_le_bytes();
+        }
+    }
+    is_real
+}
+
+fn tf32(victim: &mut Victim) -> bool {
+    let Body::Gemm(gemm) = &victim.kernel.body else { return false };
+    let slots: Vec<u32> = gemm.weights.iter().map(|weight| weight.0).chain([gemm.a.slot.0]).collect();
+    slots.into_iter().all(|slot| cut(victim, slot, !0x1FFF))
+}
+
+fn bf16_router(victim: &mut Victim) -> bool {
+    let Body::Rowwise(Rowwise::Dot { weight, .. }) = &victim.kernel.body else { return false };
+    let slot = weight.0;
+    cut(victim, slot, !0xFFFF)
+}
+
+fn bf16_residual(victim: &mut Victim) -> bool {
+    let Body::Gemm(gemm) = &victim.kernel.body else { return false };
+    let slot = gemm.epilogue.code.iter().find_map(|inst| match inst {
+        Inst::Load(view) => Some(view.slot.0),
+        Inst::Acc(_) | Inst::LoadRow(_) | Inst::LoadCol(_) | Inst::Unary(..) | Inst::Binary(..) => None,
+    });
+    slot.is_some_and(|slot| cut(victim, slot, !0xFFFF))
+}
+
+fn short_seed(victim: &mut Victim) -> bool {
+    let Body::Compact(compact) = &mut victim.kernel.body else { return false };
+    match &mut compact.select {
+        Select::Random { seed, .. } => {
+            *seed &= 0xFFFF_FFFF;
+            true
+        }
+        Select::AtLeast { .. } => false,
+    }
+}
+
+/// A threshold that f32 does not hold, compared in f64, leaves out the f32 just below it.
+fn threshold_up(victim: &mut Victim) -> bool {
+    let Body::Compact(compact) = &mut victim.kernel.body else { return false };
+    match &mut compact.select {
+        Select::AtLeast { threshold, .. } if f64::from(threshold.0 as f32) < threshold.0 => {
+            threshold.0 = f64::from((threshold.0 as f32).next_up());
+            true
+        }
+        Select::AtLeast { .. } | Select::Random { .. } => false,
+    }
+}

@@ -1,0 +1,121 @@
+//! Kernel cases on a machine that has a GPU but neither LLVM nor Rust.
+//!
+//! ```text
+//! kernel-cases write cuda:sm_90a DIR   compiles all cases (needs the feature `cuda`)
+//! kernel-cases run cuda DIR            runs them and judges the results (`cpu` likewise)
+//! kernel-cases files DIR               writes operands and expectations as plain files, for other harnesses
+//! kernel-cases modules cuda:sm_90a DIR writes the kernels' code as plain files (needs the feature `cuda`)
+//! ```
+//! Without the feature `cuda` the program itself needs no LLVM, so that it can be copied to the GPU machine with `DIR`;
+//! it makes operands and expectations itself. It exits with 1 if a case fails.
+
+#[path = "../conformance/compiled.rs"]
+mod compiled;
+mod kernel_modules;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use compiled::{CHUNK, artefact, run};
+use skipc_artifact::target::Target;
+use skipc_runtime::Device;
+use skipc_testkit::conformance::{self, Backend, Ran};
+use skipc_testkit::kernel_cases::{Case, cases};
+use skipc_testkit::replay;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["write", target, dir] => write(target, Path::new(dir)),
+        ["run", "cpu", dir] => judge(Device::Cpu, dir),
+        ["run", "cuda", dir] => judge(Device::Cuda, dir),
+        ["files", dir] => replay::write(&cases(), Path::new(dir)).map_err(|error| error.to_string()),
+        ["modules", target, dir] => kernel_modules::write(target, Path::new(dir)),
+        _ => {
+            let forms = "write TARGET DIR | run cpu|cuda DIR | files DIR | modules TARGET DIR";
+            Err(format!("usage: kernel-cases {forms}"))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The artefact of a chunk of cases, or of one case where the chunk could not be compiled as a whole.
+fn file(dir: &Path, chunk: usize, case: Option<usize>) -> PathBuf {
+    match case {
+        None => dir.join(format!("{chunk:03}.skp")),
+        Some(case) => dir.join(format!("{chunk:03}_{case:02}.skp")),
+    }
+}
+
+fn write(target: &str, dir: &Path) -> Result<(), String> {
+    let target: Target = target.parse().map_err(|error| format!("{error}"))?;
+    let codegen = skipc::backends::for_target(&target).map_err(|failure| failure.diagnostics.to_string())?;
+    std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
+    let save = |path: PathBuf, bytes: Vec<u8>| std::fs::write(path, bytes).map_err(|error| error.to_string());
+    let (cases, mut refused) = (cases(), 0);
+    for (chunk_idx, chunk) in cases.chunks(CHUNK).enumerate() {
+        let chunk: Vec<&Case> = chunk.iter().collect();
+        if let Ok(bytes) = artefact(codegen.as_ref(), &chunk) {
+            save(file(dir, chunk_idx, None), bytes)?;
+            continue;
+        }
+        for (case_idx, case) in chunk.iter().enumerate() {
+            match artefact(codegen.as_ref(), &[case]) {
+                Ok(bytes) => save(file(dir, chunk_idx, Some(case_idx)), bytes)?,
+                Err(why) => {
+                    refused += 1;
+                    println!("no code for {}: {why}", case.name);
+                }
+            }
+        }
+    }
+    println!("{} of {} cases compiled for {target}", cases.len() - refused, cases.len());
+    Ok(())
+}
+
+/// Cases that were compiled before.
+struct Packed {
+    device: Device,
+    dir: PathBuf,
+}
+
+impl Backend for Packed {
+    fn name(&self) -> String {
+        format!("{:?}, {}", self.device, self.dir.display())
+    }
+
+    fn run(&mut self, cases: &[&Case]) -> Vec<Ran> {
+        let chunks = cases.chunks(CHUNK).enumerate();
+        chunks.flat_map(|(chunk_idx, chunk)| self.run_chunk(chunk_idx, chunk)).collect()
+    }
+}
+
+impl Packed {
+    fn run_chunk(&self, chunk_idx: usize, chunk: &[&Case]) -> Vec<Ran> {
+        if let Ok(bytes) = std::fs::read(file(&self.dir, chunk_idx, None)) {
+            return match run(&bytes, chunk, self.device, 1) {
+                Ok(ran) => ran.into_iter().map(Ok).collect(),
+                Err(why) => chunk.iter().map(|_| Err(why.clone())).collect(),
+            };
+        }
+        let alone = |(case_idx, case): (usize, &&Case)| {
+            let bytes = std::fs::read(file(&self.dir, chunk_idx, Some(case_idx)));
+            let bytes = bytes.map_err(|_| "it was not compiled".to_owned())?;
+            Ok(run(&bytes, &[case], self.device, 1)?.swap_remove(0))
+        };
+        chunk.iter().enumerate().map(alone).collect()
+    }
+}
+
+fn judge(device: Device, dir: &str) -> Result<(), String> {
+    let report = conformance::run(&cases(), &mut Packed { device, dir: PathBuf::from(dir) });
+    print!("{report}");
+    if report.failed.is_empty() { Ok(()) } else { Err(format!("{} cases failed", report.failed.len())) }
+}
