@@ -8,7 +8,14 @@ use skipc::cli::{self, Cli, Failure};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli::run(&cli) {
+    // A panic is a fault of ours; the user gets an error with a code like any other.
+    std::panic::set_hook(Box::new(|_| ()));
+    let ran = std::panic::catch_unwind(|| cli::run(&cli)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Failure::panicked(message.unwrap_or("a panic without a message")))
+    });
+    match ran {
         Ok(output) => match std::io::stdout().lock().write_all(output.as_bytes()) {
             // A reader that has seen enough, such as `head`, is no error.
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

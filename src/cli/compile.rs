@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 
-use super::{CompileArgs, Exit, Failure, artifact_failure, to_json};
+use super::{CompileArgs, Exit, Failure, artifact_failure, repro, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Request};
 use crate::spec::weights::Weights;
@@ -18,10 +18,11 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let weights = Weights::open(&args.weights, &model)?;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Failure::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
-    let compiled = pipeline::compile(&model, &weights, &request, &mut trace)?;
+    let compiled = pipeline::compile(&model, &weights, &request, &mut trace)
+        .map_err(|failure| repro::attach(failure, &model, args))?;
     let mut out = String::new();
     if args.emit.is_some() {
-        out = trace.emitted().map_err(|stages| no_stage(stages))?;
+        out = trace.emitted().map_err(no_stage)?;
     }
     let Some(path) = &args.output else { return Ok(out) };
     let sizes = sizes(&compiled);

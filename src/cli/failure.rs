@@ -33,6 +33,22 @@ impl Failure {
         Failure { exit, diagnostics: diagnostic.into() }
     }
 
+    /// A fault of skipc that ended a command by a panic.
+    pub fn panicked(message: &str) -> Failure {
+        let diagnostic = Diagnostic::new("internal::panic", message.to_owned());
+        Failure::new(
+            Exit::Internal,
+            diagnostic.help("this is a fault of skipc: please report it with your input"),
+        )
+    }
+
+    /// The failure with a last word on what to do.
+    #[must_use]
+    pub(super) fn help(mut self, text: String) -> Failure {
+        self.diagnostics.push(Diagnostic::new("internal::reproducer", text));
+        self
+    }
+
     /// A file that cannot be read or written.
     pub fn io(path: &std::path::Path, error: &std::io::Error) -> Failure {
         Failure::new(Exit::User, Diagnostic::new("io::file", format!("{}: {error}", path.display())))

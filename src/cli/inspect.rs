@@ -6,7 +6,7 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Entry, Launch, Program};
+use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program};
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
@@ -46,6 +46,9 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
     let _ = writeln!(out, "spec    {}\nweights {}", manifest.spec_hash, manifest.weights_hash);
     for program in &programs {
         let _ = write!(out, "\n{}", program_text(program));
+        if args.buffers {
+            let _ = write!(out, "\n{}", buffer_table(program));
+        }
     }
     let _ = write!(out, "\n{}", section_table(&artifact));
     if let Some(shares) = shares {
@@ -101,7 +104,8 @@ fn program_text(program: &Program) -> String {
         layout.steps.len(),
         layout.max_tokens,
     );
-    let unshared: u64 = layout.buffers.iter().map(|buffer| buffer.bytes(64) / 64).sum();
+    let bytes = |bound: u32| layout.buffers.iter().map(|buffer| buffer.bytes(bound)).sum::<u64>();
+    let unshared = (bytes(BOUND_UNIT) - bytes(0)) / u64::from(BOUND_UNIT);
     let _ = writeln!(
         out,
         "memory: {} bytes a token ({unshared} without reuse), {} KiB fixed, {} KiB constants",
@@ -118,6 +122,27 @@ fn program_text(program: &Program) -> String {
     }
     let _ = writeln!(out, "{table}");
     out
+}
+
+fn buffer_table(program: &Program) -> String {
+    let mut table = new_table(&["buffer", "type", "columns", "bytes a token", "bytes", "offset", "steps"]);
+    for buffer in &program.layout.buffers {
+        let fixed = buffer.bytes(0);
+        let per_token = (buffer.bytes(BOUND_UNIT) - fixed) / u64::from(BOUND_UNIT);
+        let offset = format!("{} + {} n", buffer.place.fixed_offset, buffer.place.row_offset);
+        let steps = buffer.live.map_or("host".to_owned(), |(first, last)| format!("{first} to {last}"));
+        let (dtype, cols) = (buffer.dtype.to_string(), buffer.cols.to_string());
+        table.add_row([
+            buffer.name.clone(),
+            dtype,
+            cols,
+            per_token.to_string(),
+            fixed.to_string(),
+            offset,
+            steps,
+        ]);
+    }
+    format!("{table}\n")
 }
 
 fn kernel_row(entry: &Entry, runs: usize) -> Vec<String> {

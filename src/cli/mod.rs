@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod inspect;
 mod list;
+mod repro;
 mod run;
 mod shares;
 mod verify;
@@ -127,6 +128,10 @@ pub struct InspectArgs {
     /// Print one section as it is, such as `ir/legal.sir`; without a name, list them.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     pub section: Option<String>,
+
+    /// Also list every buffer: where it lies, how large it is, and which steps use it.
+    #[arg(long)]
+    pub buffers: bool,
 
     /// Also run these tokens on the host and show the executed share of every layer: int .npy, [tokens] or
     /// [batch, tokens].

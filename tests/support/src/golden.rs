@@ -46,8 +46,10 @@ pub struct Figures {
 /// If the folder or a case cannot be read: golden files are part of the repository.
 pub fn cases(dir: &Path) -> Vec<Case> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let mut dirs: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join("case.json").exists()).collect();
+    let mut dirs: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("case.json").exists())
+        .collect();
     dirs.sort();
     dirs.iter().map(|dir| case(dir)).collect()
 }
@@ -57,8 +59,10 @@ pub fn cases(dir: &Path) -> Vec<Case> {
 /// # Panics
 /// If it cannot be read.
 pub fn case(dir: &Path) -> Case {
-    let text = fs::read_to_string(dir.join("case.json")).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let figures: Figures = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let text = fs::read_to_string(dir.join("case.json"))
+        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let figures: Figures =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let (shape, tokens) = read::<i32>(&dir.join("tokens.npy"));
     let tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
     let row = usize::try_from(shape[1]).unwrap_or(1);
@@ -69,7 +73,10 @@ pub fn case(dir: &Path) -> Case {
         name: dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         spec: dir.join(&figures.spec),
         weights: dir.join(&figures.weights),
-        gates: gates.chunks_exact(tokens.len().max(1)).map(|gate| gate.iter().map(|gate| *gate == 1).collect()).collect(),
+        gates: gates
+            .chunks_exact(tokens.len().max(1))
+            .map(|gate| gate.iter().map(|gate| *gate == 1).collect())
+            .collect(),
         tokens: tokens.chunks_exact(row.max(1)).map(<[i64]>::to_vec).collect(),
         logits,
         greedy: greedy.into_iter().map(i64::from).collect(),
@@ -109,12 +116,18 @@ impl Case {
         let mut worst = (0, 0.0);
         for (idx, (got, wanted)) in logits.iter().zip(&self.logits).enumerate() {
             let error = (got - f64::from(*wanted)).abs();
-            // Not `>`: a NaN is the worst of all.
-            if !(error <= worst.1) {
+            // A NaN is the worst of all, and no later error is above it.
+            if error > worst.1 || error.is_nan() {
                 worst = (idx, error);
             }
         }
-        assert!(worst.1 <= tolerance, "{}, {form}: logit {} is {:.3e} from the reference", self.name, worst.0, worst.1);
+        assert!(
+            worst.1 <= tolerance,
+            "{}, {form}: logit {} is {:.3e} from the reference",
+            self.name,
+            worst.0,
+            worst.1
+        );
     }
 
     /// Root mean square distance of logits from the reference.

@@ -1,0 +1,44 @@
+//! What a fault of the compiler leaves behind: a folder with all that it takes to see it again.
+
+use std::fs;
+use std::path::PathBuf;
+
+use skipc_artifact::section::ContentHash;
+
+use super::{CompileArgs, Exit, Failure};
+use crate::lower::lower;
+use crate::spec::model::Model;
+
+/// Adds a reproducer folder to a failure that is skipc's own fault; leaves others as they are.
+///
+/// The folder, `skipc-repro-HASH` in the current directory, has the resolved spec, the graph before the passes (weights
+/// are not part of it: no stage before the constants reads them), the options and the errors.
+pub(super) fn attach(failure: Failure, model: &Model, args: &CompileArgs) -> Failure {
+    if failure.exit != Exit::Internal {
+        return failure;
+    }
+    let spec = model.to_string();
+    let errors = failure.diagnostics.to_string();
+    let hash = ContentHash::of(format!("{spec}{errors}").as_bytes()).to_string();
+    let dir = PathBuf::from(format!("skipc-repro-{}", &hash[..8]));
+    let options = format!(
+        "skipc {}\n--target {} --dtype {}\n--passes {:?} --fuel {:?} --max-tokens {:?}\n",
+        env!("CARGO_PKG_VERSION"),
+        args.target.join(","),
+        args.dtype.join(","),
+        args.passes,
+        args.fuel,
+        args.max_tokens,
+    );
+    let graph = lower(model).map(|graph| graph.to_string()).unwrap_or_default();
+    let files =
+        [("spec.toml", &spec), ("lowered.sir", &graph), ("options.txt", &options), ("errors.txt", &errors)];
+    let written = fs::create_dir_all(&dir)
+        .and_then(|()| files.iter().try_for_each(|(name, text)| fs::write(dir.join(name), text)));
+    match written {
+        Ok(()) => {
+            failure.help(format!("{} has what it takes to see this again: please report it", dir.display()))
+        }
+        Err(error) => failure.help(format!("no reproducer could be written to {}: {error}", dir.display())),
+    }
+}
