@@ -89,15 +89,21 @@ fn the_same_input_gives_the_same_bytes() {
 #[test]
 fn every_stage_prints_and_dumps() {
     let fixture = Fixture::new();
-    for (stage, word) in
-        [("model", "[model]"), ("graph", "route "), ("legal", "gather"), ("plan", "gemm_"), ("clif", "function")]
-    {
+    for (stage, word) in [
+        ("model", "[model]"),
+        ("graph", "route "),
+        ("legal", "gather"),
+        ("plan", "gemm_"),
+        ("clif", "function"),
+    ] {
         assert!(compile(GOLDEN, &["--emit", stage]).contains(word), "--emit {stage}");
     }
     let dump = fixture.path("stages");
     compile(GOLDEN, &["--emit", "model", "--dump-to", &dump]);
-    let mut names: Vec<String> =
-        fs::read_dir(&dump).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = fs::read_dir(&dump)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     assert!(names.len() >= 8 && names[0] == "00-model.toml" && names[1] == "01-lowered.sir", "{names:?}");
     let spec = format!("{GOLDEN}/spec.toml");
@@ -110,12 +116,23 @@ fn a_run_writes_what_was_asked_for_and_replays_it() {
     let fixture = Fixture::new();
     let tokens = format!("{GOLDEN}/tokens.npy");
     let (logits, gates) = (fixture.path("l.npy"), fixture.path("g.npy"));
-    let text =
-        succeeds(&["run", &fixture.artifact, "--tokens", &tokens, "--logits", &logits, "--routing-out", &gates]);
+    let text = succeeds(&[
+        "run",
+        &fixture.artifact,
+        "--tokens",
+        &tokens,
+        "--logits",
+        &logits,
+        "--routing-out",
+        &gates,
+    ]);
     assert!(text.contains("blocks.") && text.contains("tokens"), "{text}");
     let again = fixture.path("again.npy");
     succeeds(&["run", &fixture.artifact, "--tokens", &tokens, "--logits", &again, "--routing", &gates]);
-    assert!(fs::read(&logits).unwrap() == fs::read(&again).unwrap(), "a replay of the same decisions differs");
+    assert!(
+        fs::read(&logits).unwrap() == fs::read(&again).unwrap(),
+        "a replay of the same decisions differs"
+    );
     let json = succeeds(&["--json", "run", &fixture.artifact, "--tokens", &tokens]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["run"]["tokens"], 80);
