@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Builds all that a GPU machine needs to run kernels and models, into target/device; see README.md.
+#
+#   tests/device/build.sh                  everything; needs LLVM 22 and ptxas (tests/setup.sh)
+#   tests/device/build.sh --cpu-only       without CUDA code: enough for `run.sh --self-check`
+#   tests/device/build.sh --profile dev    with cargo's profile `dev` instead of `release`
+#
+# The folder is made anew each time. CARGO_TARGET_DIR is obeyed; the result is in target/device all the same.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+cd "$repo"
+out=$repo/target/device
+# The repository travels with the folder, and both together should stay below 64 MiB.
+limit_mib=48
+targets=(cuda:sm_80 cuda:sm_90a)
+example=kjv-12l-d25
+cuda=true
+profile=release
+
+say() { printf 'device build: %s\n' "$*" >&2; }
+fail() { say "$@"; exit 1; }
+
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        --cpu-only) cuda=false ;;
+        --profile) profile=${2:?--profile takes a name}; shift ;;
+        *) fail "unknown argument $1; see the head of tests/device/build.sh" ;;
+    esac
+    shift
+done
+
+# Builds skipc-run, skipc and the writer of kernel cases.
+build_programs() {
+    local features=()
+    if $cuda; then
+        "$repo/tests/setup.sh"
+        features=(--features cuda)
+    fi
+    cargo build --locked --profile "$profile" -p skipc-runtime
+    cargo build --locked --profile "$profile" "${features[@]}" --bin skipc --example kernel-cases
+    programs=${CARGO_TARGET_DIR:-$repo/target}/$([[ $profile == dev ]] && echo debug || echo "$profile")
+}
+
+# compile_model NAME FORM SPEC WEIGHTS [OPTION…]: an artefact, compressed as half of it is zeros.
+compile_model() {
+    local name=$1 form=$2 spec=$3 weights=$4
+    shift 4
+    "$programs/skipc" compile "$spec" --weights "$weights" -o "$out/models/$name.$form.skp" "$@" >/dev/null ||
+        fail "skipc could not compile $name as $form"
+    gzip -n -6 "$out/models/$name.$form.skp"
+}
+
+# compile_forms NAME SPEC WEIGHTS TARGET…: in the precisions that the GPU's code has.
+compile_forms() {
+    local name=$1 spec=$2 weights=$3 target
+    shift 3
+    target=$(IFS=,; printf 'cpu,%s' "$*")
+    if ! $cuda; then
+        compile_model "$name" f32 "$spec" "$weights" --max-tokens 1024
+        return
+    fi
+    compile_model "$name" f32 "$spec" "$weights" --max-tokens 1024 --target "$target" --dtype cpu=f32,cuda=f32
+    compile_model "$name" bf16 "$spec" "$weights" --max-tokens 1024 --target "${target#cpu,}" --dtype cuda=bf16
+}
+
+build_models() {
+    mkdir -p "$out/models"
+    say "compiling the example"
+    compile_forms "$example" "models/$example.toml" "models/$example.safetensors" "${targets[@]}"
+    if $cuda; then
+        # On a newer GPU an artefact for the older one alone runs from its PTX.
+        compile_model "$example" f32-sm_80 "models/$example.toml" "models/$example.safetensors" \
+            --max-tokens 1024 --target cuda:sm_80 --dtype cuda=f32
+    fi
+    local spec case
+    for spec in tests/golden/*/spec.toml; do
+        case=$(dirname "$spec")
+        say "compiling $case"
+        compile_forms "$(basename "$case")" "$spec" "$case/weights.safetensors" cuda:sm_90a
+    done
+}
+
+copy_golden() {
+    local file to
+    for file in tests/golden/*/{case.json,tokens.npy,logits.npy,gates.npy,greedy.npy}; do
+        to=$out/golden/$(basename "$(dirname "$file")")
+        mkdir -p "$to"
+        cp "$file" "$to/"
+    done
+}
+
+build_kernels() {
+    say "writing the kernel cases"
+    "$programs/examples/kernel-cases" files "$out/kernels"
+    local target
+    if $cuda; then
+        for target in "${targets[@]}"; do
+            say "compiling them for $target"
+            "$programs/examples/kernel-cases" modules "$target" "$out/kernels/${target/:/-}"
+        done
+    fi
+}
+
+# What was built from which commit, with a mark where the tree had changes that are not in it.
+describe_build() {
+    local commit list
+    commit=$(git rev-parse HEAD)
+    [[ -z $(git status --porcelain --untracked-files=no) ]] || commit+=-changed
+    list=$($cuda && printf '"%s",' "${targets[@]}" || true)
+    printf '{"commit": "%s", "cuda": %s, "profile": "%s", "targets": [%s]}\n' \
+        "$commit" "$cuda" "$profile" "${list%,}" >"$out/build.json"
+}
+
+build_programs
+rm -rf "$out"
+mkdir -p "$out/bin"
+cp "$programs/skipc-run" "$out/bin/"
+build_models
+copy_golden
+build_kernels
+describe_build
+
+mib=$(du -sm "$out" | cut -f1)
+say "$out has $mib MiB"
+[[ $mib -lt $limit_mib ]] || fail "that is more than $limit_mib MiB"

@@ -1,0 +1,137 @@
+"""The whole run, phase by phase; `../run.sh --help` prints how to call it."""
+import argparse
+import gzip
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import environment
+from .kernel_cases import Suite
+from .kernels import run_kernels
+from .model_plan import Plan, run_jobs
+from .models import Runner
+from .report import Results
+from .sanitizer import run_sanitizer
+from .self_check import self_check
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent.parent
+
+# Shares of the time limit at which phases end, the most telling ones first.
+KERNELS_UNTIL, MODELS_UNTIL, OLDER_UNTIL = 0.35, 0.75, 0.95
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="tests/device/run.sh", description="Runs compiled kernels and models on a GPU")
+    parser.add_argument("folder", nargs="?", default=REPOSITORY / "target/device", help="what build.sh made")
+    parser.add_argument("--out", metavar="RESULTS.json", help="by default a file of its own in tests/device/results")
+    parser.add_argument("--self-check", action="store_true", help="run what needs no GPU: the harness and the host's code")
+    parser.add_argument("--sanitizer", action="store_true", help="also run some kernels under compute-sanitizer")
+    parser.add_argument("--limit", type=float, default=540.0, metavar="SECONDS", help="stop after this long (540)")
+    parser.add_argument("--workers", type=int, default=min(6, os.cpu_count() or 1), metavar="N", help="processes at once")
+    return parser.parse_args()
+
+
+def unpack(folder, scratch):
+    """The artefacts, which travel compressed, as files; and the runtime as a program."""
+    models = scratch / "models"
+    models.mkdir()
+    for packed in sorted((folder / "models").glob("*.skp.gz")):
+        with gzip.open(packed) as source, open(models / packed.stem, "wb") as target:
+            shutil.copyfileobj(source, target)
+    program = scratch / "skipc-run"
+    shutil.copy(folder / "bin/skipc-run", program)
+    program.chmod(0o755)
+    return models, program
+
+
+def capability(gpu):
+    """Major and minor version of a GPU's architecture; None if there is no GPU."""
+    match = re.fullmatch(r"(\d+)\.(\d+)", gpu.get("compute_cap", ""))
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def kernel_forms(targets, compute):
+    """Which code of which target this GPU runs: machine code made for it, and what the driver makes of older PTX."""
+    native, older = [], []
+    for target in targets:
+        digits, exact = re.fullmatch(r"cuda:sm_(\d+)(a?)", target).groups()
+        arch = (int(digits) // 10, int(digits) % 10)
+        if arch == compute or (not exact and arch[0] == compute[0] and arch <= compute):
+            native.append((arch, target))
+        elif not exact and arch < compute:
+            older.append((arch, target))
+    return ([(max(native)[1], "cubin")] if native else []), ([(max(older)[1], "ptx")] if older else [])
+
+
+def default_out(about):
+    name = "-".join([about["date"].replace(":", ""), about["device"], about["commit"][:12]])
+    return HERE.parent / "results" / (re.sub(r"[^\w.-]+", "-", name) + ".json")
+
+
+def skip_kernels(folder, results, why):
+    for case in Suite(folder / "kernels").cases:
+        results.add_case({"name": case.name, "target": "cuda", "code": "none", "status": "skipped", "detail": why})
+
+
+def run(options, folder, scratch):
+    began = time.monotonic()
+    until = lambda share: began + share * options.limit
+    about = environment.describe(folder)
+    out = Path(options.out) if options.out else default_out(about)
+    results = Results(out, about)
+    compute = capability(about["gpu"])
+    gpu = compute is not None and about["build"]["cuda"]
+    results.note(f"{about['device']}, driver {about['driver']}, commit {about['commit']}")
+    models, program = unpack(folder, scratch)
+    native, older = kernel_forms(about["build"]["targets"], compute) if gpu else ([], [])
+    if not gpu:
+        why = "this build has no CUDA code" if compute else "there is no GPU"
+        results.note(f"{why}: nothing of CUDA is run")
+        skip_kernels(folder, results, why)
+    for target, form in native:
+        run_kernels(folder, target, form, results, until(KERNELS_UNTIL), options.workers)
+        results.save()
+    runner = Runner(program, scratch)
+    jobs = Plan(folder / "golden", models, runner, gpu).jobs()
+    run_jobs(jobs, results, until(MODELS_UNTIL), options.workers)
+    results.save()
+    for target, form in older:
+        run_kernels(folder, target, form, results, until(OLDER_UNTIL), options.workers)
+        results.save()
+    if options.sanitizer and native:
+        run_sanitizer(folder, models, native[0][0], results, until(1.0))
+    timings(results)
+    results.save()
+    print(f"\n{results.table()}\n{time.monotonic() - began:.0f} s; {out}")
+    return 0 if gpu and native and not results.counts()["failed"] else 3
+
+
+def timings(results):
+    """The place for the median time of a step of the example, by number of tokens, after a warm-up.
+
+    `skipc-run` tells no times yet, and a process's own time is mostly that of starting it, so there are none.
+    """
+    results.note("timings: none, skipc-run does not report the time of a step")
+
+
+def main():
+    options = arguments()
+    folder = Path(options.folder).resolve()
+    if not (folder / "build.json").exists():
+        print(f"{folder} holds no build: run tests/device/build.sh on a machine with Rust", file=sys.stderr)
+        return 3
+    with tempfile.TemporaryDirectory(prefix="skipc-device-") as scratch:
+        scratch = Path(scratch)
+        if options.self_check:
+            models, program = unpack(folder, scratch)
+            return self_check(folder, models, program, scratch, options.out)
+        return run(options, folder, scratch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Runs some kernel cases in a process of its own, since a bad kernel takes its process with it.
+
+    python -m harness.kernel_worker < REQUEST
+
+The request is a JSON object: `folder`, `target`, `code` ("cubin" or "ptx"), `modules` (for each its name and indices of
+cases), `separate`, and `device` ("cuda", or the faults of a stand-in for the self-check).
+Each line of output is a JSON object: `{"loading": MODULE}`, `{"running": CASE}`, `{"done": CASE, "used", "wrong"}`.
+An error of the device while a kernel runs ends the process after its line.
+"""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from .cuda_driver import CudaError
+from .kernel_cases import Suite, judge
+
+# Two runs with other bytes around the operands: NaN as f32 and bf16 and out of range as an index, then a large number.
+# A kernel whose results depend on bytes that are not its own, or on the order of its threads, gives other bits.
+FILLS = (0xFF, 0x5A)
+
+
+def say(**line):
+    print(json.dumps(line), flush=True)
+
+
+def done(case, used, wrong):
+    say(done=case, used=used if np.isfinite(used) else None, wrong=wrong)
+
+
+def code_of(folder, target):
+    """What was compiled for a target: modules by name, and launches by kernel."""
+    place = Path(folder) / target.replace(":", "-")
+    return place, json.loads((place / "code.json").read_text())
+
+
+def run_case(device, module, case, kernel):
+    launch = kernel["launch"]["cuda"]
+    runs = []
+    for fill in FILLS:
+        arena = device.run(case, module, kernel["symbol"], launch, fill)
+        used, wrong = judge(case, arena.operands())
+        wrong = wrong or arena.stray()
+        if wrong:
+            return used, wrong
+        runs.append(arena.operands())
+    for param, first, second in zip(case.params, *runs):
+        if not np.array_equal(first, second):
+            return used, f"`{param.name}` differs between two runs on the same operands"
+    return used, None
+
+
+def open_device(request):
+    if request["device"] == "cuda":
+        from .gpu import Gpu
+
+        return Gpu(separate=request["separate"])
+    from .stand_in import StandIn
+
+    return StandIn(request["device"])
+
+
+def main():
+    request = json.load(sys.stdin)
+    suite = Suite(request["folder"])
+    place, code = code_of(request["folder"], request["target"])
+    kernels = {kernel["kernel"]: kernel for module in code["modules"] for kernel in module["kernels"]}
+    device = open_device(request)
+    for name, indices in request["modules"]:
+        say(loading=name)
+        try:
+            module = device.load((place / f"{name}.{request['code']}").read_bytes())
+        except CudaError as error:
+            for idx in indices:
+                done(idx, np.inf, str(error))
+            continue
+        for idx in indices:
+            say(running=idx)
+            case = suite.cases[idx]
+            try:
+                done(idx, *run_case(device, module, case, kernels[case.kernel]))
+            except CudaError as error:
+                done(idx, np.inf, str(error))
+                return
+
+
+if __name__ == "__main__":
+    main()
