@@ -87,6 +87,15 @@ fn some_queries_or_some_keys() {
 }
 
 #[test]
+fn more_keys_than_a_block_has() {
+    // Tiles in which some sequences have rows enough for matrix products and others have not.
+    for shape in &SHAPES[..3] {
+        check(shape, &[7, 8, 9, 600], 1, true);
+        check(shape, &[3, 800, 1, 257], 2, false);
+    }
+}
+
+#[test]
 fn a_query_that_sees_no_key_gets_zeros() {
     // The first key of the third sequence is at position 1; its query at position 0 sees nothing.
     let out = check(&SHAPES[4], &[30, 2, 40], 1, false);

@@ -11,4 +11,3 @@ mod gemm;
 mod machine;
 mod object;
 mod rowwise;
-
