@@ -162,7 +162,7 @@ fn scattered(dtype: DType, k: u32, n: u32) -> Kernel {
 const PRODUCTS: [(u32, u32); 3] = [(128, 384), (2048, 8192), (35, 7)];
 
 fn products(dtype: DType) -> Vec<Kernel> {
-    let kinds = |(k, n)| [plain(dtype, k, n), pair(dtype, k, n), scattered(dtype, k, n)];
+    let kinds = |(k, n)| [pair(dtype, k, n), scattered(dtype, k, n)];
     PRODUCTS.into_iter().flat_map(kinds).collect()
 }
 
@@ -346,9 +346,9 @@ fn attention(dtype: DType, heads: u32, kv_heads: u32, width: u32) -> Kernel {
     }
 }
 
-/// Heads and widths of the example model, of a large one, without alignment, and the widest.
+/// Heads and widths of a large model, without alignment, and the widest.
 fn attentions(dtype: DType) -> Vec<Kernel> {
-    [(4, 2, 32), (16, 4, 128), (3, 1, 7), (2, 2, 256)]
+    [(16, 4, 128), (3, 1, 7), (2, 2, 256)]
         .map(|(heads, kv_heads, width)| attention(dtype, heads, kv_heads, width))
         .to_vec()
 }
