@@ -54,7 +54,10 @@ impl FileCase {
     fn bless(&self, got: &str) {
         let header: String = self.header.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         let text = format!("{header}\n{}----\n{got}", self.input);
-        fs::write(&self.path, text).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        // Other tests read the cases meanwhile: they see the old file or the new one.
+        let new = self.path.with_extension("new");
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path));
+        written.unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
     }
 }
 

@@ -282,13 +282,19 @@ impl Gen {
         Some(self.node(Op::Executed {}, &[set]))
     }
 
-    /// A node that some other is too; routes get a set of their own.
+    /// A node that some other is too; routes get a set of their own, and some another threshold.
     fn repeat(&mut self) -> Option<Value> {
         let set_only = self.rng.one_in(3);
         let value = self.find(|ty| !set_only || ty.as_tensor().is_none())?;
         let (mut op, operands) = (self.graph.op(value).clone(), self.graph.operands(value));
         if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = &mut op {
             *set = self.fresh_set();
+        }
+        if let Op::Route { at_least, .. } = &mut op
+            && self.rng.one_in(3)
+        {
+            // The same scores, and nearly the same decision.
+            *at_least += 0.25;
         }
         Some(self.node(op, &operands))
     }
@@ -303,6 +309,15 @@ impl Gen {
             return Some(self.node(Op::Scatter {}, &[x, rows, set]));
         }
         let back = self.scatter()?;
+        if self.rng.one_in(2) {
+            // Rows of some set, maybe another, over those of the first.
+            let rows_of = self.graph.ty(back).rows();
+            let wanted = |ty: &Type| matches!(ty, Type::Set { of, .. } if *of == rows_of);
+            let over = self.find(wanted)?;
+            let rows = self.node(Op::Gather {}, &[back, over]);
+            let rows = self.node(Op::OneMinus {}, &[rows]);
+            return Some(self.node(Op::Scatter {}, &[back, rows, over]));
+        }
         let Dim::Count(other) = self.graph.ty(self.graph.operands(back)[1]).rows() else { return None };
         let set = if other == sym { set } else { self.graph.operands(back)[2] };
         Some(self.node(Op::Gather {}, &[back, set]))
