@@ -19,10 +19,11 @@ demo: build
 	$(SKIPC) run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 96
 	$(SKIPC) inspect $(DEMO)
 
-# First what builds with Rust alone, then everything.
+# First all that builds with Rust alone, then what needs LLVM.
 test: setup
 	cargo test --locked
-	cargo test --locked --workspace --features cuda
+	cargo test --locked -p skipc-llvm -p skipc-mlir
+	cargo test --locked -p skipc --features cuda --test cuda
 
 build: setup
 	cargo build --locked --release --features cuda
