@@ -120,7 +120,7 @@ fn run_passes(graph: Graph, request: &Request, trace: &mut Trace) -> Result<Lega
         let mut diagnostics = crate::diagnostic::Diagnostics::default();
         errors
             .iter()
-            .for_each(|error| diagnostics.push(Diagnostic::new("legal::refused", error.to_string())));
+            .for_each(|error| diagnostics.push(Diagnostic::new(error.code(), error.to_string())));
         Failure { exit: Exit::Unsupported, diagnostics }
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;

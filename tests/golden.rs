@@ -148,6 +148,18 @@ fn ragged_batches_agree() {
     }
 }
 
+#[test]
+fn planned_kernels_in_f32_agree_with_pytorch() {
+    for case in golden() {
+        let Loaded { model, weights } = load(&case);
+        let (plan, program, bytes) =
+            pipeline::plan_only(&model, &weights, DType::F32, &request()).map_err(fail).unwrap();
+        let constants = Constants { program: &program, bytes: &bytes };
+        let Outcome { logits, gates } = ladder::run_plan(&plan, &constants, &case.batch(), None).unwrap();
+        case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
+    }
+}
+
 /// Planned kernels in bf16 are as near to f64 as the rules for whole models ask, and flip no more than rounding may.
 #[test]
 fn planned_kernels_in_bf16_keep_their_bound() {
