@@ -118,9 +118,7 @@ fn run_passes(graph: Graph, request: &Request, trace: &mut Trace) -> Result<Lega
     })?;
     let legal = skipc_ir::legalize(graph).map_err(|errors| {
         let mut diagnostics = crate::diagnostic::Diagnostics::default();
-        errors
-            .iter()
-            .for_each(|error| diagnostics.push(Diagnostic::new(error.code(), error.to_string())));
+        errors.iter().for_each(|error| diagnostics.push(Diagnostic::new(error.code(), error.to_string())));
         Failure { exit: Exit::Unsupported, diagnostics }
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
