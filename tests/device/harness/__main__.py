@@ -1,6 +1,6 @@
 """The whole run, phase by phase; `../run.sh --help` prints how to call it."""
 import argparse
-import gzip
+import lzma
 import os
 import re
 import shutil
@@ -37,22 +37,18 @@ def arguments():
 
 
 def unpack(folder, scratch):
-    """The artefacts, which travel compressed, as files; and the runtime as a program."""
-    models = scratch / "models"
-    models.mkdir()
-    for packed in sorted((folder / "models").glob("*.skp.gz")):
-        with gzip.open(packed) as source, open(models / packed.stem, "wb") as target:
-            shutil.copyfileobj(source, target)
-    program = scratch / "skipc-run"
-    shutil.copy(folder / "bin/skipc-run", program)
-    program.chmod(0o755)
-    return models, program
-
-
-def capability(gpu):
-    """Major and minor version of a GPU's architecture; None if there is no GPU."""
-    match = re.fullmatch(r"(\d+)\.(\d+)", gpu.get("compute_cap", ""))
-    return (int(match[1]), int(match[2])) if match else None
+    """A copy of the folder with its compressed files as they were, and programs that may be started."""
+    copy = scratch / "build"
+    for source in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = copy / source.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix == ".xz":
+            with lzma.open(source) as packed, open(target.with_suffix(""), "wb") as plain:
+                shutil.copyfileobj(packed, plain)
+        else:
+            shutil.copy(source, target)
+    (copy / "bin/skipc-run").chmod(0o755)
+    return copy
 
 
 def kernel_forms(targets, compute):
@@ -80,35 +76,36 @@ def skip_kernels(folder, results, why):
 
 def run(options, folder, scratch):
     began = time.monotonic()
-    until = lambda share: began + share * options.limit
+
+    def until(share):
+        return began + share * options.limit
+
     about = environment.describe(folder)
     out = Path(options.out) if options.out else default_out(about)
     results = Results(out, about)
-    compute = capability(about["gpu"])
+    compute = tuple(about["gpu"].get("compute", ())) or None
     gpu = compute is not None and about["build"]["cuda"]
     results.note(f"{about['device']}, driver {about['driver']}, commit {about['commit']}")
-    models, program = unpack(folder, scratch)
     native, older = kernel_forms(about["build"]["targets"], compute) if gpu else ([], [])
     if not gpu:
-        why = "this build has no CUDA code" if compute else "there is no GPU"
+        why = "this build has no CUDA code" if compute else f"there is no GPU ({about['gpu']['missing']})"
         results.note(f"{why}: nothing of CUDA is run")
         skip_kernels(folder, results, why)
     for target, form in native:
         run_kernels(folder, target, form, results, until(KERNELS_UNTIL), options.workers)
         results.save()
-    runner = Runner(program, scratch)
-    jobs = Plan(folder / "golden", models, runner, gpu).jobs()
+    jobs = Plan(folder, Runner(folder, scratch), gpu).jobs()
     run_jobs(jobs, results, until(MODELS_UNTIL), options.workers)
     results.save()
     for target, form in older:
         run_kernels(folder, target, form, results, until(OLDER_UNTIL), options.workers)
         results.save()
     if options.sanitizer and native:
-        run_sanitizer(folder, models, native[0][0], results, until(1.0))
+        run_sanitizer(folder, native[0][0], results, until(1.0))
     timings(results)
     results.save()
     print(f"\n{results.table()}\n{time.monotonic() - began:.0f} s; {out}")
-    return 0 if gpu and native and not results.counts()["failed"] else 3
+    return 0 if (native or older) and not results.counts()["failed"] else 3
 
 
 def timings(results):
@@ -127,9 +124,9 @@ def main():
         return 3
     with tempfile.TemporaryDirectory(prefix="skipc-device-") as scratch:
         scratch = Path(scratch)
+        folder = unpack(folder, scratch)
         if options.self_check:
-            models, program = unpack(folder, scratch)
-            return self_check(folder, models, program, scratch, options.out)
+            return self_check(folder, scratch, options.out)
         return run(options, folder, scratch)
 
 

@@ -9,7 +9,7 @@ from .kernel_cases import WIDTHS, Suite, decode, encode, judge
 from .kernel_pool import Limits
 from .kernel_worker import run_case
 from .kernels import run_kernels
-from .report import Results
+from .report import Quiet
 from .stand_in import StandIn
 
 KERNEL = {"symbol": "kernel", "launch": {"cuda": {"tile_rows": 16, "grid_y": 1, "threads": 32, "shared_bytes": 0}}}
@@ -74,7 +74,7 @@ def workers_fail_alone(folder, scratch):
     place = pretend_code(folder, suite, Path(scratch) / "pretend")
     roomy = [c for c in suite.cases[:96] if "element" in faults_for(c)]
     planted = dict(zip((case.name for case in roomy[3::5]), ("hang", "die", "device_error", "element", "die", "hang")))
-    results = Results(None, {})
+    results = Quiet()
     limits = Limits(start=60, loading=60, running=4)
     run_kernels(place, "cuda:pretend", "cubin", results, time.monotonic() + 600, 2, device=planted, limits=limits)
     entries = {entry["name"]: entry for entry in results.document["cases"]}
@@ -139,7 +139,7 @@ def pretend_code(folder, suite, place):
 def late_cases_are_skipped(folder, scratch):
     suite = Suite(folder / "kernels")
     place = pretend_code(folder, suite, Path(scratch) / "late")
-    results = Results(None, {})
+    results = Quiet()
     run_kernels(place, "cuda:pretend", "cubin", results, 0.0, 2, device={})
     entry = results.document["cases"][0]
     yield "out of time", None if (entry["status"], entry["detail"]) == ("skipped", "out of time") else f"{entry}"

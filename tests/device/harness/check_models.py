@@ -12,34 +12,27 @@ import numpy as np
 from . import model_checks as checks
 from .model_plan import Job, Plan, run_jobs
 from .models import RunFailed, Runner
-from .report import Results
+from .report import Quiet
 
 FAULTY = ("gumbel", "wrap-mixed-routers")
 
 
-class Collected(Results):
-    """Results that print nothing: failures are wanted here."""
-
-    def _add(self, kind, entry):
-        self.document[kind].append(entry)
-
-
 def outcomes(jobs, n_workers=2):
-    results = Collected(None, {})
+    results = Quiet()
     run_jobs(list(jobs), results, time.monotonic() + 600, n_workers)
     return results.document["models"]
 
 
-def host_code_agrees_with_the_reference(folder, models, program, scratch):
-    plan = Plan(folder / "golden", models, Runner(program, scratch), gpu=False)
+def host_code_agrees_with_the_reference(folder, scratch):
+    plan = Plan(folder, Runner(folder, scratch), gpu=False)
     yield "there are many cases", None if len(plan.golden) >= 30 else f"only {len(plan.golden)}"
     for entry in outcomes(plan.jobs()):
         yield f"{entry['name']} {entry['check']}", entry.get("detail")
 
 
-def pairs_of_host_and_host_agree(folder, models, program, scratch):
+def pairs_of_host_and_host_agree(folder, scratch):
     """The checks of a device against the host, with the host for both."""
-    plan = Plan(folder / "golden", models, Runner(program, scratch), gpu=False)
+    plan = Plan(folder, Runner(folder, scratch), gpu=False)
     jobs = [job for golden in plan.golden for job in plan.pairs(golden, "cpu", "f32", "cpu")]
     for kind in ("forced-all", "forced-none", "ragged-0-0-0", "ragged-160-0-1"):
         n = sum(job.check == kind for job in jobs)
@@ -51,8 +44,8 @@ def pairs_of_host_and_host_agree(folder, models, program, scratch):
 class Faulty(Runner):
     """Spoils what comes back: `spoil` gets the results of a step and their number, counted from 1."""
 
-    def __init__(self, program, scratch, spoil):
-        super().__init__(program, scratch)
+    def __init__(self, folder, scratch, spoil):
+        super().__init__(folder, scratch)
         self.spoil, self.n_runs = spoil, 0
 
     def run(self, *args, **options):
@@ -144,9 +137,9 @@ def check_named(name, plan, golden):
     return plan.simple(golden, "cpu", name, of[name], "f32", "cpu")
 
 
-def spoiled_results_are_found(folder, models, program, scratch):
+def spoiled_results_are_found(folder, scratch):
     for spoil, name, words in PLANTED:
-        plan = Plan(folder / "golden", models, Faulty(program, scratch, spoil), gpu=False)
+        plan = Plan(folder, Faulty(folder, scratch, spoil), gpu=False)
         for golden in (golden for golden in plan.golden if golden.name in FAULTY):
             [entry] = outcomes([check_named(name, plan, golden)])
             detail = entry.get("detail")
@@ -155,28 +148,31 @@ def spoiled_results_are_found(folder, models, program, scratch):
             yield what, None if right else f"it said {detail!r}, wanted {words!r}"
 
 
-def broken_runs_are_failures(folder, models, program, scratch):
+def broken_runs_are_failures(folder, scratch):
     """A damaged artefact, one that is missing, a program that does not end or does not start, and a check that breaks."""
     damaged = scratch / "damaged"
     damaged.mkdir()
-    artefact = bytearray((models / "gumbel.f32.skp").read_bytes())
+    artefact = bytearray((folder / "models/gumbel.f32.skp").read_bytes())
     artefact[len(artefact) // 2] ^= 1
     (damaged / "gumbel.f32.skp").write_bytes(artefact)
     sleeper = scratch / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
     sleeper.chmod(sleeper.stat().st_mode | stat.S_IXUSR)
 
-    def outcome(models, runner):
-        plan = Plan(folder / "golden", models, runner, gpu=False)
+    def outcome(models=None, program=None):
+        runner = Runner(folder, scratch, timeout=1.0 if program else 60.0)
+        runner.program = str(program or runner.program)
+        plan = Plan(folder, runner, gpu=False)
+        plan.models = models or plan.models
         [golden] = [golden for golden in plan.golden if golden.name == "gumbel"]
         [entry] = outcomes([check_named("reference", plan, golden)])
         return entry.get("detail")
 
     found = {
-        "exit code": outcome(damaged, Runner(program, scratch)),
-        "was not built": outcome(scratch, Runner(program, scratch)),
-        "no end after": outcome(models, Runner(sleeper, scratch, timeout=1.0)),
-        "FileNotFoundError": outcome(models, Runner(scratch / "nothing", scratch)),
+        "exit code": outcome(models=damaged),
+        "was not built": outcome(models=scratch),
+        "no end after": outcome(program=sleeper),
+        "FileNotFoundError": outcome(program=scratch / "nothing"),
     }
     for words, detail in found.items():
         yield words, None if detail is not None and words in detail else f"it said {detail!r}"
@@ -184,7 +180,7 @@ def broken_runs_are_failures(folder, models, program, scratch):
     yield "a check that breaks", None if "ZeroDivisionError" in entry["detail"] else f"{entry}"
 
 
-def forced_decisions_keep_constants(_folder, _models, _program, _scratch):
+def forced_decisions_keep_constants(_folder, _scratch):
     gates = np.array([[[1, 1, 1]], [[0, 0, 0]], [[0, 1, 0]]], dtype=np.uint8)
     golden = SimpleNamespace(gates=gates, n_tokens=3)
     got = checks.forced_routing(golden, 0).tolist()
@@ -193,7 +189,7 @@ def forced_decisions_keep_constants(_folder, _models, _program, _scratch):
     yield "all", None if got == [[[1, 1, 1]], [[0, 0, 0]], [[1, 1, 1]]] else f"{got}"
 
 
-def numbers_that_are_none_are_far_off(_folder, _models, _program, _scratch):
+def numbers_that_are_none_are_far_off(_folder, _scratch):
     for value in (np.nan, np.inf):
         try:
             checks.within("it", checks.rmse(np.array([value]), np.zeros(1)), 1e300)

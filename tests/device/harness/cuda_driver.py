@@ -1,5 +1,7 @@
 """The few calls of the CUDA driver that running a kernel takes."""
 import ctypes
+import json
+import sys
 
 JIT_ERROR_LOG = 5
 JIT_ERROR_LOG_BYTES = 6
@@ -93,3 +95,16 @@ class Driver:
         pointers = (ctypes.c_void_p * len(arguments))(*[ctypes.addressof(a) for a in arguments])
         self.call("cuLaunchKernel", function, grid[0], grid[1], 1, threads, 1, 1, shared_bytes, None, pointers, None)
         self.call("cuCtxSynchronize")
+
+
+def main():
+    """Prints name and architecture of the device; ends with 1 if there is none."""
+    try:
+        driver = Driver()
+        print(json.dumps({"name": driver.name(), "compute": driver.compute()}))
+    except CudaError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

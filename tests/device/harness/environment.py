@@ -7,20 +7,39 @@ import sys
 from pathlib import Path
 
 FIELDS = (
-    "name", "compute_cap", "driver_version", "vbios_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem",
-    "clocks.max.mem", "power.limit", "temperature.gpu", "mig.mode.current", "ecc.mode.current",
+    "driver_version", "vbios_version", "memory.total", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem",
+    "power.limit", "temperature.gpu", "mig.mode.current", "ecc.mode.current",
 )  # fmt: skip
 
 
-def nvidia_smi():
-    """Figures of the first GPU by name; empty where there is no such tool or no GPU."""
-    command = ["nvidia-smi", "--id=0", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader"]
+def probe():
+    """Name and architecture of the first GPU as the driver gives them; why not, if there is none.
+
+    In a process of its own: one that has a context keeps memory of the GPU.
+    """
+    command = [sys.executable, "-m", "harness.cuda_driver"]
+    place = Path(__file__).resolve().parent.parent
     try:
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    values = ran.stdout.splitlines()[0].split(", ") if ran.returncode == 0 and ran.stdout.strip() else []
-    return dict(zip(FIELDS, (value.strip() for value in values))) if len(values) == len(FIELDS) else {}
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=place)
+    except subprocess.TimeoutExpired:
+        return {"missing": "the driver did not answer within 120 s"}
+    if ran.returncode:
+        return {"missing": ran.stderr.strip()[-200:]}
+    return json.loads(ran.stdout)
+
+
+def nvidia_smi():
+    """Figures of the first GPU, each asked for by itself, since versions of the tool know different ones."""
+    figures = {}
+    for field in FIELDS:
+        command = ["nvidia-smi", "--id=0", f"--query-gpu={field}", "--format=csv,noheader"]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return figures
+        if ran.returncode == 0:
+            figures[field] = ran.stdout.strip()
+    return figures
 
 
 def cpu_name():
@@ -34,7 +53,7 @@ def cpu_name():
 def describe(folder):
     """The head of the results file."""
     build = json.loads((Path(folder) / "build.json").read_text())
-    gpu = nvidia_smi()
+    gpu = {**probe(), **nvidia_smi()}
     return {
         "commit": build["commit"],
         "device": gpu.get("name", "none"),

@@ -77,10 +77,11 @@ class Suite:
 def decode(dtype, data):
     """The elements of an operand as f64."""
     data = np.ascontiguousarray(data)
-    if dtype == "f32":
-        return data.view("<f4").astype(np.float64)
-    if dtype == "bf16":
-        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # Poison may be a signalling NaN.
+        if dtype == "f32":
+            return data.view("<f4").astype(np.float64)
+        if dtype == "bf16":
+            return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     return data.view({"u32": "<u4", "u8": "u1"}[dtype]).astype(np.float64)
 
 

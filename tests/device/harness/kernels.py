@@ -1,6 +1,4 @@
 """The phase that runs all kernel cases of a target."""
-from pathlib import Path
-
 from .kernel_cases import Suite
 from .kernel_pool import Pool
 from .kernel_worker import code_of
@@ -20,10 +18,10 @@ def modules_of(suite, code):
 
 def run_kernels(folder, target, form, results, deadline, n_workers, device="cuda", limits=None):
     """Runs every case as `form` ("cubin" or "ptx") of `target` and records each."""
-    folder = Path(folder) / "kernels"
+    folder = folder / "kernels"
     suite = Suite(folder)
     _, code = code_of(folder, target)
-    request = {"folder": str(folder.resolve()), "target": target, "code": form, "separate": False, "device": device}
+    request = {"folder": str(folder), "target": target, "code": form, "separate": False, "device": device}
     modules = modules_of(suite, code)
     verdicts = Pool(request, deadline, n_workers, limits).run(modules)
     refused = {entry["kernel"]: entry for entry in code["refused"]}

@@ -4,14 +4,12 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 
 from . import model_checks as checks
 from .models import RunFailed, golden_cases
 
-# The model whose code for the older target, which the driver compiles from PTX, is run as well.
-EXAMPLE = "kjv-12l-d25"
-OLDER = "sm_80"
+# Models with artefacts for an older target alone, whose PTX the driver of a newer GPU compiles.
+OLDER_MODELS, OLDER = ("gumbel", "wrap-mixed-routers"), "sm_80"
 
 
 @dataclass
@@ -27,10 +25,10 @@ class Job:
 
 
 class Plan:
-    """Jobs over golden cases, with artefacts from the folder `models`. Without `gpu`, those that need none."""
+    """Jobs over the golden cases of a folder. Without `gpu`, those that need none."""
 
-    def __init__(self, golden, models, runner, gpu):
-        self.golden, self.models, self.runner, self.gpu = golden_cases(golden), Path(models), runner, gpu
+    def __init__(self, folder, runner, gpu):
+        self.golden, self.models, self.runner, self.gpu = golden_cases(folder / "golden"), folder / "models", runner, gpu
 
     def artefact(self, golden, form):
         path = self.models / f"{golden.model}.{form}.skp"
@@ -43,7 +41,8 @@ class Plan:
         jobs = [job for golden in self.golden for job in self.host_jobs(golden)]
         if self.gpu:
             jobs += [job for golden in self.golden for job in self.cuda_jobs(golden)]
-            jobs += [job for golden in self.golden if golden.model == EXAMPLE for job in self.older_jobs(golden)]
+            older = [golden for golden in self.golden if golden.name in OLDER_MODELS]
+            jobs += [job for golden in older for job in self.older_jobs(golden)]
         return jobs
 
     def host_jobs(self, golden):

@@ -57,10 +57,10 @@ class Ran:
 
 
 class Runner:
-    """Calls `skipc-run`; files that it needs go to `scratch`."""
+    """Calls the folder's `skipc-run`; files that it needs go to `scratch`."""
 
-    def __init__(self, program, scratch, timeout=120.0):
-        self.program = str(program)
+    def __init__(self, folder, scratch, timeout=60.0):
+        self.program = str(Path(folder) / "bin/skipc-run")
         self.scratch = Path(scratch)
         self.timeout = timeout
 

@@ -61,15 +61,27 @@ class Results:
         groups = {}
         for entry in self.entries():
             groups.setdefault(group(entry), []).append(entry)
-        lines = [f"{'':34}{'passed':>8}{'failed':>8}{'skipped':>9}  closest to its bound"]
+        width = max([30, *map(len, groups)]) + 2
+        lines = [f"{'':{width}}{'passed':>8}{'failed':>8}{'skipped':>9}  closest to its bound"]
         for name, entries in groups.items():
             counts = Counter(entry["status"] for entry in entries)
             closest = max(entries, key=share)
             near = f"{100 * share(closest):.0f} %, {closest['name']}" if share(closest) > 0 else ""
-            lines.append(f"{name:34}{counts['passed']:8}{counts['failed']:8}{counts['skipped']:9}  {near}")
+            lines.append(f"{name:{width}}{counts['passed']:8}{counts['failed']:8}{counts['skipped']:9}  {near}")
         counts = self.counts()
-        lines.append(f"{'all':34}{counts['passed']:8}{counts['failed']:8}{counts['skipped']:9}")
+        lines.append(f"{'all':{width}}{counts['passed']:8}{counts['failed']:8}{counts['skipped']:9}")
         return "\n".join(lines)
+
+
+class Quiet(Results):
+    """Results in memory alone that print nothing, for checks which want failures."""
+
+    def __init__(self):
+        super().__init__(None, {})
+
+    def _add(self, kind, entry):
+        with self.lock:
+            self.document[kind].append(entry)
 
 
 def group(entry):

@@ -18,15 +18,14 @@ STRIDE = 8
 MODEL = "gumbel"
 
 
-def run_sanitizer(folder, models, target, results, deadline):
+def run_sanitizer(folder, target, results, deadline):
     program = shutil.which("compute-sanitizer")
     if program is None:
         for tool in TOOLS:
             results.add_sanitizer({"name": "all", "tool": tool, "status": "skipped", "detail": "no compute-sanitizer"})
         return
-    folder = Path(folder).resolve()
     for tool in TOOLS:
-        for name, command, request in (kernel_run(folder, target), model_run(folder, models)):
+        for name, command, request in (kernel_run(folder, target), model_run(folder)):
             entry = {"name": name, "tool": tool}
             left = deadline - time.monotonic()
             if left <= 0:
@@ -59,7 +58,7 @@ def kernel_run(folder, target):
     return "kernels", [sys.executable, "-m", "harness.kernel_worker"], json.dumps(request)
 
 
-def model_run(folder, models):
-    model, tokens = Path(models) / f"{MODEL}.f32.skp", folder / "golden" / MODEL / "tokens.npy"
+def model_run(folder):
+    model, tokens = folder / f"models/{MODEL}.f32.skp", folder / "golden" / MODEL / "tokens.npy"
     command = [folder / "bin" / "skipc-run", model, "--device", "cuda", "--tokens", tokens]
     return f"model {MODEL}", [str(part) for part in command], ""
