@@ -4,6 +4,7 @@
 #   tests/device/build.sh                  everything; needs LLVM 22 and ptxas (tests/setup.sh)
 #   tests/device/build.sh --cpu-only       without CUDA code: enough for `run.sh --self-check`
 #   tests/device/build.sh --profile dev    with cargo's profile `dev` instead of `release`
+#   tests/device/build.sh --programs DIR   with programs that were built before, such as in target/release
 #
 # The folder is made anew each time. CARGO_TARGET_DIR is obeyed; the result is in target/device all the same.
 set -euo pipefail
@@ -17,6 +18,7 @@ targets=(cuda:sm_80 cuda:sm_90a)
 example=kjv-12l-d25
 cuda=true
 profile=release
+programs=
 
 say() { printf 'device build: %s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
@@ -25,6 +27,7 @@ while [[ $# -gt 0 ]]; do
     case $1 in
         --cpu-only) cuda=false ;;
         --profile) profile=${2:?--profile takes a name}; shift ;;
+        --programs) programs=$(cd "${2:?--programs takes a folder}" && pwd); shift ;;
         *) fail "unknown argument $1; see the head of tests/device/build.sh" ;;
     esac
     shift
@@ -121,7 +124,7 @@ describe_build() {
         "$commit" "$cuda" "$profile" "${list%,}" >"$out/build.json"
 }
 
-build_programs
+[[ -n $programs ]] || build_programs
 rm -rf "$out"
 mkdir -p "$out/bin"
 cp "$programs/skipc-run" "$out/bin/"

@@ -71,7 +71,7 @@ class Runner:
         except subprocess.TimeoutExpired:
             raise RunFailed(f"no end after {self.timeout:.0f} s") from None
         if ran.returncode:
-            raise RunFailed(f"exit code {ran.returncode}: {ran.stderr.strip()[-400:]}")
+            raise RunFailed(f"exit code {ran.returncode}: {ran.stderr.strip()[:600]}")
         return ran.stdout
 
     def run(self, label, model, device, tokens, lengths=None, routing=None, checked=True):

@@ -46,7 +46,7 @@ def run_one(command, request, timeout):
     if ran.returncode == 0:
         return {"status": "passed"}
     why = "it found" if ran.returncode == FOUND else f"it ended with {ran.returncode}"
-    return {"status": "failed", "detail": "\n".join([why, *said[:40], ran.stderr[-400:]])}
+    return {"status": "failed", "detail": "\n".join([why, *said[:40], ran.stderr[:600]])}
 
 
 def kernel_run(folder, target):
