@@ -1,7 +1,8 @@
 //! The gate before the plan: what the backends can do. [`legalize`] alone makes a [`Legal`].
 //!
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
-//! - the outputs are `logits`, numbers `[n, v]`, and `gate.0`, `gate.1`, … without gaps, each `mask[n]`;
+//! - the outputs are `logits`, numbers `[n, v]`, and `gate.0`, `gate.1`, … without gaps, each `mask[n]`; after `gate.N` may
+//!   stand `wanted.N`, `mask[n]`: what router N chose before its capacity;
 //! - every token set selects from `n`: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - heads are at most 256 wide;
@@ -252,6 +253,11 @@ impl Ctx<'_> {
                 (fits, "numbers [n, v]")
             } else if name.strip_prefix("gate.").is_some_and(|number| number == n_gates.to_string()) {
                 n_gates += 1;
+                (ty == Some((Elem::Mask, &[Dim::Tokens])), "mask[n]")
+            } else if name
+                .strip_prefix("wanted.")
+                .is_some_and(|number| n_gates > 0 && number == (n_gates - 1).to_string())
+            {
                 (ty == Some((Elem::Mask, &[Dim::Tokens])), "mask[n]")
             } else {
                 self.errors.push(LegalError::OutputName { name: name.to_owned(), next: n_gates });

@@ -46,7 +46,7 @@ pub use attr::{F64, Name};
 pub use graph::{Graph, Origin, Value};
 pub use legal::{Legal, legalize};
 pub use op::attention::rope_angle;
-pub use op::token_set::random_score;
+pub use op::token_set::{random_score, top_k};
 pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};
 pub use ty::{Dim, Elem, SetSym, Type};

@@ -180,6 +180,8 @@ ops! {
     Mul = "mul" (a, b) {} [RowWise, Pointwise];
     /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
+    /// `x · by`.
+    Scale = "scale" (x) {by: F64} [RowWise, Pointwise];
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise];
 
@@ -188,6 +190,15 @@ ops! {
     /// The rows for which the upper half of SplitMix64 of (`seed`, `block`, sequence, position) is below `limit`,
     /// which is density · 2³²: a token set.
     RouteRandom = "route_random" (positions, sequences) {set: SetSym, seed: u64, block: u32, limit: u64} [OpensScope];
+    /// In each sequence of `t` rows the `max(1, ⌈share · t⌉)` rows with the highest scores `f32[n, 1]`, the earlier ones of
+    /// equals: a token set. A score that is not a number ranks as −∞. Looks at the future.
+    RouteTopK = "route_topk" (scores, sequences) {set: SetSym, share: F64} [OpensScope];
+    /// A capacity, first come, first served: of the rows of the set `wanted` those before which fewer than `slots`
+    /// others of their group are wanted. A group is `group_size` consecutive positions of one sequence.
+    LimitFirst = "limit_first" (wanted, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
+    /// A capacity by score: as `limit_first`, but the rows of each group with the highest scores `f32[n, 1]`, ranked as
+    /// by `route_topk`. Looks at the future.
+    LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
     /// The rows of `x` that are in `set`, in order: `[n, d] → [c, d]`.
     Gather = "gather" (x, set) {} [];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their
@@ -213,27 +224,47 @@ impl Op {
     /// The set symbol that this op brings into being.
     pub fn opens(&self) -> Option<SetSym> {
         match self {
-            Op::Route { set, .. } | Op::RouteRandom { set, .. } => Some(*set),
+            Op::Route { set, .. }
+            | Op::RouteRandom { set, .. }
+            | Op::RouteTopK { set, .. }
+            | Op::LimitFirst { set, .. }
+            | Op::LimitBest { set, .. } => Some(*set),
+            _ => None,
+        }
+    }
+
+    fn set_mut(&mut self) -> Option<&mut SetSym> {
+        match self {
+            Op::Route { set, .. }
+            | Op::RouteRandom { set, .. }
+            | Op::RouteTopK { set, .. }
+            | Op::LimitFirst { set, .. }
+            | Op::LimitBest { set, .. } => Some(set),
             _ => None,
         }
     }
 
     /// Gives the set that this op opens another symbol, if there is one for it.
     pub(crate) fn rename_set(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
-        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = self
+        if let Some(set) = self.set_mut()
             && let Some(new) = renames.get(set)
         {
             *set = *new;
         }
     }
 
-    /// The op with its set symbol left out of account, for comparing what routes decide.
-    pub fn without_set(&self) -> Op {
+    /// The op with this symbol for the set that it opens, if it opens one.
+    pub fn with_set(&self, set: SetSym) -> Op {
         let mut op = self.clone();
-        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = &mut op {
-            *set = SetSym(0);
+        if let Some(old) = op.set_mut() {
+            *old = set;
         }
         op
+    }
+
+    /// The op with its set symbol left out of account, for comparing what routes decide.
+    pub fn without_set(&self) -> Op {
+        self.with_set(SetSym(0))
     }
 }
 

@@ -251,6 +251,7 @@ impl Ctx<'_> {
             | Op::Silu {}
             | Op::Sigmoid {}
             | Op::OneMinus {}
+            | Op::Scale { .. }
             | Op::Add {}
             | Op::Sub {}
             | Op::Mul {}
@@ -267,7 +268,10 @@ impl Ctx<'_> {
             | Op::LayerNorm { .. }
             | Op::Rope { .. }
             | Op::Route { .. }
-            | Op::RouteRandom { .. } => {
+            | Op::RouteRandom { .. }
+            | Op::RouteTopK { .. }
+            | Op::LimitFirst { .. }
+            | Op::LimitBest { .. } => {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Single, value);
             }

@@ -87,12 +87,13 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::infer(op, args),
         Op::RmsNorm { .. } | Op::LayerNorm { .. } => norm::infer(op, args),
         Op::Rope { .. } | Op::Attention { .. } => attention::infer(op, args),
-        Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} => {
-            pointwise::infer_unary(args)
+        Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
+            pointwise::infer_unary(op, args)
         }
         Op::Add {} | Op::Sub {} | Op::Mul {} => pointwise::infer_binary(args),
         Op::ScaleRows {} | Op::Slice { .. } => pointwise::infer_columns(op, args),
-        Op::Route { .. } | Op::RouteRandom { .. } => token_set::infer_route(op, args),
+        Op::Route { .. } | Op::RouteRandom { .. } | Op::RouteTopK { .. } => token_set::infer_route(op, args),
+        Op::LimitFirst { .. } | Op::LimitBest { .. } => token_set::infer_limit(op, args),
         Op::Gather {} | Op::Scatter {} | Op::Executed {} => token_set::infer_rows(op, args),
     }
 }
@@ -111,12 +112,16 @@ pub(crate) fn eval<N: Number>(
         Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::eval(op, operands),
         Op::RmsNorm { .. } | Op::LayerNorm { .. } => norm::eval(op, operands),
         Op::Rope { .. } | Op::Attention { .. } => attention::eval(op, operands),
-        Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} => {
+        Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
             pointwise::eval_unary(op, operands)
         }
         Op::Add {} | Op::Sub {} | Op::Mul {} => pointwise::eval_binary(op, operands),
         Op::ScaleRows {} | Op::Slice { .. } => pointwise::eval_columns(op, operands),
-        Op::Route { .. } | Op::RouteRandom { .. } => token_set::eval_route(op, operands, env),
+        Op::Route { .. }
+        | Op::RouteRandom { .. }
+        | Op::RouteTopK { .. }
+        | Op::LimitFirst { .. }
+        | Op::LimitBest { .. } => token_set::eval_route(op, operands, env),
         Op::Gather {} | Op::Scatter {} | Op::Executed {} => token_set::eval_rows(op, operands),
     }
 }

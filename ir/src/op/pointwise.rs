@@ -5,8 +5,13 @@ use crate::interp::{Datum, EvalError, Number};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
-pub(super) fn infer_unary(args: Args<'_>) -> Result<Type, TypeError> {
+pub(super) fn infer_unary(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
     args.token_matrix(0)?;
+    if let Op::Scale { by } = op
+        && !by.0.is_finite()
+    {
+        return Err(args.bad_attr("by", "should be finite"));
+    }
     Ok(args.ty(0).clone())
 }
 
@@ -42,6 +47,10 @@ pub(super) fn infer_columns(op: &Op, args: Args<'_>) -> Result<Type, TypeError> 
 
 pub(super) fn eval_unary<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
     let (cols, x) = operands[0].real()?;
+    if let Op::Scale { by } = op {
+        let by = N::from_f64(by.0);
+        return Ok(Datum::Real { cols, data: x.iter().map(|x| x.mul(by)).collect() });
+    }
     let function: fn(N) -> N = match op {
         Op::Gelu {} => gelu,
         Op::Relu {} => |x| x.max(N::ZERO),
