@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Gate, Program};
+use skipc_artifact::program::{Gate, Program, Purpose};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::Batch;
@@ -87,7 +87,7 @@ pub fn climb(model: &Model, batch: &Batch, threads: usize) -> Result<Report, Lad
     let programs: Vec<Program> = model
         .targets()
         .iter()
-        .map(|target| bundle::read_program(artifact, target))
+        .map(|target| bundle::read_program(artifact, target, Purpose::Score))
         .collect::<Result<_, _>>()
         .map_err(skipc_runtime::Error::from)?;
     let lowered = graph(model, "ir/lowered.sir")?;
@@ -95,7 +95,7 @@ pub fn climb(model: &Model, batch: &Batch, threads: usize) -> Result<Report, Lad
     let mut report = Report::default();
     let mut seen = Vec::new();
     for program in &programs {
-        let bytes = bundle::read_constants(artifact, &program.target).map_err(skipc_runtime::Error::from)?;
+        let bytes = bundle::read_constants(artifact, program).map_err(skipc_runtime::Error::from)?;
         let judge = Judge { graph: &lowered, constants: Constants { program, bytes }, batch };
         if !seen.contains(&program.dtype) {
             seen.push(program.dtype);
@@ -147,6 +147,7 @@ fn code(
         Ok(Outcome {
             logits: outputs.logits.into_iter().map(f64::from).collect(),
             gates: outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect(),
+            overflow: Vec::new(),
         })
     })
 }
@@ -213,6 +214,7 @@ pub fn run_plan(
     Ok(Outcome {
         logits: outcome.logits.into_iter().map(f64::from).collect(),
         gates: outcome.gates.into_iter().map(|gate| gate.mask).collect(),
+        overflow: Vec::new(),
     })
 }
 

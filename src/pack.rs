@@ -1,9 +1,11 @@
 //! A compiled model as the bytes of an artefact.
 //!
 //! Besides the sections of each target ([`skipc_artifact::bundle`]) an artefact has `spec.toml` (the resolved model),
-//! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/TYPE.json`.
+//! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/TYPE.json`; a model that
+//! generates with another program than it scores with has these a second time, as `ir/generate/lowered.sir` and so on.
 
 use skipc_artifact::manifest::{Manifest, Promises};
+use skipc_artifact::program::Purpose;
 use skipc_artifact::section::{ContentHash, SectionKind};
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
@@ -11,7 +13,7 @@ use skipc_artifact::writer::Writer;
 use crate::backends;
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{Compiled, Request};
+use crate::pipeline::{Compiled, Phase, Request};
 use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 
@@ -44,16 +46,17 @@ pub fn pack(
         // A layout has no step that waits for the host, so every program is resident.
         promises: Promises { device_resident: true, causal: model.is_causal() },
     });
-    let mut sections = vec![
-        ("spec.toml".to_owned(), SectionKind::Spec, spec),
-        ("ir/lowered.sir".to_owned(), SectionKind::Ir, compiled.lowered.to_string()),
-        ("ir/legal.sir".to_owned(), SectionKind::Ir, compiled.legal.graph().to_string()),
-    ];
-    for (dtype, plan) in &compiled.plans {
-        let json = serde_json::to_string_pretty(plan).map_err(|error| {
-            Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
-        })?;
-        sections.push((format!("plan/{dtype}.json"), SectionKind::Plan, json));
+    let mut sections = vec![("spec.toml".to_owned(), SectionKind::Spec, spec)];
+    for Phase { purpose, lowered, legal, plans } in &compiled.phases {
+        sections.push((stage_name("ir/lowered.sir", *purpose), SectionKind::Ir, lowered.to_string()));
+        sections.push((stage_name("ir/legal.sir", *purpose), SectionKind::Ir, legal.graph().to_string()));
+        for (dtype, plan) in plans {
+            let json = serde_json::to_string_pretty(plan).map_err(|error| {
+                Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+            })?;
+            let name = stage_name(&format!("plan/{dtype}.json"), *purpose);
+            sections.push((name, SectionKind::Plan, json));
+        }
     }
     let failed = |error: &skipc_artifact::Error| {
         Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
@@ -65,4 +68,12 @@ pub fn pack(
         bundle.write(&mut writer).map_err(|error| failed(&error))?;
     }
     writer.to_bytes().map_err(|error| failed(&error))
+}
+
+/// The section of a stage, such as `ir/legal.sir`; of the program that generates, `ir/generate/legal.sir`.
+pub fn stage_name(name: &str, purpose: Purpose) -> String {
+    match (purpose, name.split_once('/')) {
+        (Purpose::Generate, Some((folder, file))) => format!("{folder}/{purpose}/{file}"),
+        _ => name.to_owned(),
+    }
 }

@@ -3,7 +3,7 @@
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostImage, HostLevel};
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Entry, Program};
+use skipc_artifact::program::{Entry, Program, Purpose};
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal};
 use skipc_plan::Plan;
@@ -11,7 +11,7 @@ use skipc_plan::codegen::{Code, CodegenError, Image};
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::lower::{LowerError, lower};
+use crate::lower::{Form, lower};
 use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
@@ -41,14 +41,22 @@ impl Request {
 
 /// What a compile makes.
 pub struct Compiled {
-    /// The graph that kernels were planned from.
-    pub legal: Legal,
+    /// The graphs, one for each purpose that needs its own.
+    pub phases: Vec<Phase>,
+    /// Program, constants and code for each target, in the order of the request, and then of the purposes.
+    pub bundles: Vec<Bundle>,
+}
+
+/// A model's graphs and plans for one purpose.
+pub struct Phase {
+    /// The purpose.
+    pub purpose: Purpose,
     /// The graph before the passes.
     pub lowered: Graph,
+    /// The graph that kernels were planned from.
+    pub legal: Legal,
     /// The plan for each precision in use.
     pub plans: Vec<(DType, Plan)>,
-    /// Program, constants and code for each target, in the order of the request.
-    pub bundles: Vec<Bundle>,
 }
 
 /// Compiles a model for all targets of the request.
@@ -62,38 +70,44 @@ pub fn compile(
     trace: &mut Trace,
 ) -> Result<Compiled, Failure> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
-    let lowered = lower_model(model, trace)?;
-    let legal = run_passes(lowered.clone(), request, trace)?;
-    let mut plans: Vec<(DType, Plan)> = Vec::new();
-    let mut bundles = Vec::new();
-    for (target, dtype) in &request.targets {
-        if !plans.iter().any(|(planned, _)| planned == dtype) {
-            plans.push((*dtype, plan(&legal, model, *dtype, request, trace)?));
+    let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
+    for purpose in purposes(model) {
+        let lowered = lower_model(model, purpose, trace)?;
+        let legal = run_passes(lowered.clone(), request, trace)?;
+        let mut plans: Vec<(DType, Plan)> = Vec::new();
+        for (target, dtype) in &request.targets {
+            if !plans.iter().any(|(planned, _)| planned == dtype) {
+                plans.push((*dtype, plan(&legal, model, *dtype, request, trace)?));
+            }
+            for (_, plan) in plans.iter().filter(|(planned, _)| planned == dtype) {
+                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
+            }
         }
-        for (_, plan) in plans.iter().filter(|(planned, _)| planned == dtype) {
-            bundles.push(generate(plan, target, *dtype, weights, trace)?);
-        }
+        compiled.phases.push(Phase { purpose, lowered, legal, plans });
     }
     trace.end();
-    Ok(Compiled { legal, lowered, plans, bundles })
+    Ok(compiled)
+}
+
+/// The purposes for which a model needs a program: a causal one generates with that which scores.
+pub fn purposes(model: &Model) -> Vec<Purpose> {
+    match model.can_generate() && !model.is_causal() {
+        true => vec![Purpose::Score, Purpose::Generate],
+        false => vec![Purpose::Score],
+    }
 }
 
 /// Types a model without compiling it: its graph before the passes.
 ///
 /// # Errors
-/// If it asks for something that is not implemented.
+/// If the graph does not type: a fault of the compiler.
 pub fn check(model: &Model) -> Result<Graph, Failure> {
-    lower_model(model, &mut Trace::silent())
+    lower_model(model, Purpose::Score, &mut Trace::silent())
 }
 
-fn lower_model(model: &Model, trace: &mut Trace) -> Result<Graph, Failure> {
+fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
     trace.begin("lower");
-    let graph = lower(model).map_err(|error| match &error {
-        LowerError::Unsupported { .. } => {
-            Failure::new(Exit::Unsupported, Diagnostic::new("lower::unsupported", error.to_string()))
-        }
-        LowerError::Type { .. } => internal("lower::type", &error),
-    })?;
+    let graph = lower(model, Form::Gathered, purpose).map_err(|error| internal("lower::broken", &error))?;
     trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
     Ok(graph)
 }
@@ -148,7 +162,7 @@ fn plan(
     Ok(plan)
 }
 
-/// Plans a model for one precision, with a program that has constants but no code: what the kernel interpreter runs.
+/// Plans a model that scores for one precision, with a program that has constants but no code: what the kernel interpreter runs.
 ///
 /// # Errors
 /// As [`compile`].
@@ -159,15 +173,16 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Program, Vec<u8>), Failure> {
     let mut trace = Trace::silent();
-    let legal = run_passes(lower_model(model, &mut trace)?, request, &mut trace)?;
+    let legal = run_passes(lower_model(model, Purpose::Score, &mut trace)?, request, &mut trace)?;
     let plan = plan(&legal, model, dtype, request, &mut trace)?;
-    let (program, constants) = program(&plan, &Target::Cpu, dtype, weights, Vec::new())?;
+    let to = (&Target::Cpu, Purpose::Score);
+    let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;
     Ok((plan, program, constants))
 }
 
 fn program(
     plan: &Plan,
-    target: &Target,
+    (target, purpose): (&Target, Purpose),
     dtype: DType,
     weights: &Weights,
     entries: Vec<Entry>,
@@ -176,6 +191,7 @@ fn program(
         .map_err(|name| internal("constants::size", &format!("constant `{name}`")))?;
     let program = Program {
         target: target.clone(),
+        purpose,
         dtype,
         layout: plan.layout.clone(),
         constants: plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
@@ -187,7 +203,7 @@ fn program(
 
 fn generate(
     plan: &Plan,
-    target: &Target,
+    (target, purpose): (&Target, Purpose),
     dtype: DType,
     weights: &Weights,
     trace: &mut Trace,
@@ -205,7 +221,7 @@ fn generate(
         extent: kernel.extent,
         launch: launch.clone(),
     });
-    let (program, constants) = program(plan, target, dtype, weights, entries.collect())?;
+    let (program, constants) = program(plan, (target, purpose), dtype, weights, entries.collect())?;
     Ok(Bundle { program, constants, code: link(code)? })
 }
 

@@ -15,6 +15,8 @@ pub struct Outcome<N> {
     pub logits: Vec<N>,
     /// Decisions of every router, in model order, `[n]` each.
     pub gates: Vec<Vec<bool>>,
+    /// For each router how many tokens it wanted to execute and had no slot for; 0 where decisions were forced.
+    pub overflow: Vec<usize>,
 }
 
 /// Evaluates a graph. `forced` replays decisions, one mask `[n]` a router.
@@ -28,11 +30,21 @@ pub fn run<N: Number>(
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<N>, EvalError> {
     let routing = Forced { graph, masks: forced };
-    let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new() };
+    let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
     for (name, datum) in interp::run(graph, &Env { batch, weights, routing: &routing })? {
         match datum {
             Datum::Real { data, .. } if name == "logits" => outcome.logits = data,
-            Datum::Mask(mask) => outcome.gates.push(mask),
+            Datum::Mask(mask) if name.starts_with("gate.") => {
+                outcome.gates.push(mask);
+                outcome.overflow.push(0);
+            }
+            // What a router wanted stands behind its gate.
+            Datum::Mask(wanted) if forced.is_none() => {
+                if let (Some(gate), Some(overflow)) = (outcome.gates.last(), outcome.overflow.last_mut()) {
+                    *overflow = wanted.iter().zip(gate).filter(|(wanted, got)| **wanted && !**got).count();
+                }
+            }
+            Datum::Mask(_) => {}
             _ => return Err(EvalError::Kind("logits or a gate")),
         }
     }

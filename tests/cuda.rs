@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::Launch;
+use skipc_artifact::program::{Launch, Purpose};
 use skipc_artifact::target::Target;
 use skipc_runtime::Model;
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ fn the_example_compiles_for_ampere_and_hopper_and_twice_to_the_same_bytes() {
     let model = Model::open(path("a.skp").as_ref()).unwrap();
     for arch in ["sm_80", "sm_90a"] {
         let target = Target::Cuda(arch.to_owned());
-        let program = bundle::read_program(model.artifact(), &target).unwrap();
+        let program = bundle::read_program(model.artifact(), &target, Purpose::Score).unwrap();
         for entry in &program.entries {
             let Launch::Cuda { registers, threads, shared_bytes, .. } = entry.launch else {
                 panic!("{}: not launched on CUDA", entry.symbol)
@@ -42,7 +42,7 @@ fn the_example_compiles_for_ampere_and_hopper_and_twice_to_the_same_bytes() {
             assert!(registers > 0 && registers <= 255 && registers * threads <= 65_536, "{entry:?}");
             assert!(shared_bytes <= 163 * 1024, "{entry:?}");
         }
-        let (ptx, cubin) = bundle::read_cuda_code(model.artifact(), &target).unwrap();
+        let (ptx, cubin) = bundle::read_cuda_code(model.artifact(), &program).unwrap();
         let ptx = std::str::from_utf8(ptx).unwrap();
         assert!(
             ptx.contains("mma.sync") && ptx.contains("cp.async") && ptx.contains(&format!(".target {arch}"))
@@ -61,7 +61,9 @@ fn f32_code_never_rounds_to_tf32() {
     let path = dir.path().join("f32.skp").display().to_string();
     compile(&path, &["--dtype", "cuda=f32"]);
     let model = Model::open(path.as_ref()).unwrap();
-    let (ptx, _) = bundle::read_cuda_code(model.artifact(), &Target::Cuda("sm_80".to_owned())).unwrap();
+    let target = Target::Cuda("sm_80".to_owned());
+    let program = bundle::read_program(model.artifact(), &target, Purpose::Score).unwrap();
+    let (ptx, _) = bundle::read_cuda_code(model.artifact(), &program).unwrap();
     let ptx = std::str::from_utf8(ptx).unwrap();
     assert!(!ptx.contains("tf32") && !ptx.contains("mma.sync") && ptx.contains("fma.rn.f32"));
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use skipc::cli::Failure;
 use skipc::ladder;
-use skipc::lower::lower;
+use skipc::lower::{Form, Purpose, lower};
 use skipc::pipeline::{self, Request};
 use skipc::reference::{self, Constants, Outcome};
 use skipc::spec::model::Model;
@@ -61,10 +61,14 @@ fn artifact(Loaded { model, weights }: &Loaded) -> skipc_runtime::Model {
 fn the_interpreter_agrees_with_pytorch() {
     for case in golden() {
         let Loaded { model, weights } = load(&case);
-        let graph = lower(&model).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let graph = lower(&model, Form::Gathered, Purpose::Score)
+            .unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let batch = case.batch();
         let double = reference::run::<f64>(&graph, &weights, &batch, None).unwrap();
         case.check("interpreter, f64", &double.logits, &double.gates, TOLERANCE);
+        let masked = lower(&model, Form::Masked, Purpose::Score).unwrap();
+        let masked = reference::run::<f64>(&masked, &weights, &batch, None).unwrap();
+        case.check("interpreter, f64, masked", &masked.logits, &masked.gates, TOLERANCE);
         if batch.tokens.len() <= SHORT {
             let single = reference::run::<f32>(&graph, &weights, &batch, None).unwrap();
             let logits: Vec<f64> = single.logits.iter().map(|logit| f64::from(*logit)).collect();
@@ -155,7 +159,7 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
         let (plan, program, bytes) =
             pipeline::plan_only(&model, &weights, DType::F32, &request()).map_err(fail).unwrap();
         let constants = Constants { program: &program, bytes: &bytes };
-        let Outcome { logits, gates } = ladder::run_plan(&plan, &constants, &case.batch(), None).unwrap();
+        let Outcome { logits, gates, .. } = ladder::run_plan(&plan, &constants, &case.batch(), None).unwrap();
         case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
     }
 }

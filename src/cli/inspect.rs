@@ -6,7 +6,7 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
-use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program};
+use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program, Purpose};
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
@@ -20,12 +20,8 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
         Some(name) => return section(&artifact, &args.artifact, name),
         None => {}
     }
-    let targets = bundle::targets(&artifact);
-    let programs: Vec<Program> = targets
-        .iter()
-        .map(|target| bundle::read_program(&artifact, target))
-        .collect::<Result<_, _>>()
-        .map_err(|error| artifact_failure(&args.artifact, &error))?;
+    let programs: Vec<Program> =
+        read_programs(&artifact).map_err(|error| artifact_failure(&args.artifact, &error))?;
     let shares = args.tokens.as_deref().map(|tokens| shares::of_run(&args.artifact, tokens)).transpose()?;
     if json {
         return to_json(&json!({
@@ -57,6 +53,19 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
     Ok(out)
 }
 
+/// The programs of all targets and purposes.
+fn read_programs(artifact: &Artifact<Vec<u8>>) -> Result<Vec<Program>, skipc_artifact::Error> {
+    let mut programs = Vec::new();
+    for target in bundle::targets(artifact) {
+        for purpose in [Purpose::Score, Purpose::Generate] {
+            if bundle::has_program(artifact, &target, purpose) {
+                programs.push(bundle::read_program(artifact, &target, purpose)?);
+            }
+        }
+    }
+    Ok(programs)
+}
+
 /// One section as it is; binary ones only as their size.
 fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<String, Failure> {
     let Some(entry) = artifact.sections().iter().find(|section| section.name == name) else {
@@ -75,6 +84,7 @@ fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<Stri
 fn summary(program: &Program) -> Value {
     json!({
         "target": program.target,
+        "purpose": program.purpose,
         "dtype": program.dtype,
         "max_tokens": program.layout.max_tokens,
         "bytes_per_token": program.layout.row_bytes,
@@ -97,9 +107,10 @@ fn n_runs(program: &Program, kernel: usize) -> usize {
 fn program_text(program: &Program) -> String {
     let layout = &program.layout;
     let mut out = format!(
-        "{} {}: {} kernels in {} steps, up to {} tokens a step, no host wait inside a step\n",
+        "{} {}{}: {} kernels in {} steps, up to {} tokens a step, no host wait inside a step\n",
         program.target,
         program.dtype,
+        if program.purpose == Purpose::Generate { ", to generate" } else { "" },
         program.entries.len(),
         layout.steps.len(),
         layout.max_tokens,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use skipc_artifact::section::ContentHash;
 
 use super::{CompileArgs, Exit, Failure};
-use crate::lower::lower;
+use crate::lower::{Form, Purpose, lower};
 use crate::spec::model::Model;
 
 /// Adds a reproducer folder to a failure that is skipc's own fault; leaves others as they are.
@@ -30,7 +30,8 @@ pub(super) fn attach(failure: Failure, model: &Model, args: &CompileArgs) -> Fai
         args.fuel,
         args.max_tokens,
     );
-    let graph = lower(model).map(|graph| graph.to_string()).unwrap_or_default();
+    let graph =
+        lower(model, Form::Gathered, Purpose::Score).map(|graph| graph.to_string()).unwrap_or_default();
     let files =
         [("spec.toml", &spec), ("lowered.sir", &graph), ("options.txt", &options), ("errors.txt", &errors)];
     let written = fs::create_dir_all(&dir)

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::json;
+use skipc_artifact::program::Purpose;
 use skipc_ir::interp::Batch;
 use skipc_ir::random_score;
 use skipc_runtime::threads::Threads;
@@ -44,7 +45,7 @@ fn batch(args: &VerifyArgs, model: &Model) -> Result<Batch, Failure> {
     let target = model.targets().into_iter().next().ok_or_else(|| {
         Failure::new(Exit::User, Diagnostic::new("verify::empty", "the artefact has no program"))
     })?;
-    let program = skipc_artifact::bundle::read_program(model.artifact(), &target)
+    let program = skipc_artifact::bundle::read_program(model.artifact(), &target, Purpose::Score)
         .map_err(|error| runtime_failure(&error.into()))?;
     let layout = &program.layout;
     let mut left = layout.max_tokens;

@@ -3,8 +3,8 @@
 use skipc_ir::attr::F64;
 use skipc_ir::{Op, Value};
 
-use super::{Ctx, LowerError, Tokens};
-use crate::spec::model::{Activation, Kv, Layer, LayerKind, Positions, Skip};
+use super::{Branch, Ctx, LowerError, Tokens};
+use crate::spec::model::{Activation, Kv, Layer, LayerKind, Positions};
 
 /// Widths of an attention layer.
 struct Heads {
@@ -18,16 +18,21 @@ impl Ctx<'_> {
     pub(super) fn layer(
         &mut self,
         h: Value,
-        rows: Tokens,
+        branch: Branch,
         stream: Value,
         name: &str,
         layer: &Layer,
-        skip: Option<&Skip>,
     ) -> Result<Value, LowerError> {
         match layer.kind {
             LayerKind::Attention { heads, kv_heads, head_dim } => {
-                let active = skip.is_some_and(|skip| skip.kv == Kv::Active);
-                let (kv_from, kv_rows) = if active { (h, rows) } else { (stream, self.all) };
+                let rows = branch.rows;
+                let (kv_from, kv_rows) = match (branch.kv, branch.executed, rows.set) {
+                    (Kv::Active, Some(executed), Some(_)) => (h, executed),
+                    (Kv::Active, Some(executed @ Tokens { set: Some(set), .. }), None) => {
+                        (self.add(Op::Gather {}, &[h, set])?, executed)
+                    }
+                    _ => (stream, self.all),
+                };
                 self.attention(h, rows, kv_from, kv_rows, name, &Heads { heads, kv_heads, head_dim })
             }
             LayerKind::Ffn { d_ff, activation } => self.ffn(h, name, d_ff, activation),

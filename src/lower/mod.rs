@@ -1,6 +1,7 @@
 //! Model to graph: `route / gather / scatter` around whole layers. Obviously right, and slow; passes move the borders.
 //!
-//! Outputs: `logits` `[n, vocab_size]`, and `gate.N` for router N in model order. Router N opens token set `cN`.
+//! Outputs: `logits` `[n, vocab_size]`, and `gate.N` for router N in model order. Router N opens token set `cN`. Under a
+//! capacity `cN` are the tokens that got a slot, and `wanted.N` says which ones the router wanted.
 
 mod layers;
 mod routers;
@@ -9,18 +10,30 @@ use skipc_ir::attr::{F64, Name, Shape, Source};
 use skipc_ir::graph::Origin;
 use skipc_ir::{Graph, Op, TypeError, Value};
 
-use crate::spec::model::{Block, Decide, Layer, Model, NormKind, Positions, Skip};
+use crate::spec::model::{Block, Decide, Kv, Layer, Model, NormKind, Positions};
+
+/// How skipping is written down. The values are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Layers run over the gathered rows of the executed tokens.
+    Gathered,
+    /// Layers run over all rows, and those of skipped tokens are thrown away.
+    Masked,
+}
+
+/// What the graph is for.
+pub use skipc_artifact::program::Purpose;
 
 /// Why a model has no graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LowerError {
-    /// The model is right, but the compiler cannot do this yet.
-    #[error("{origin}: {what} is not implemented yet")]
-    Unsupported {
-        /// Where in the model, such as `blocks.3`.
+    /// A decision looks at later tokens, which generation does not have.
+    #[error("{origin}: {what} looks at later tokens, so the model cannot generate")]
+    LooksAhead {
+        /// Where in the model, such as `blocks.3.router`.
         origin: String,
-        /// What it asks for.
-        what: String,
+        /// What looks ahead.
+        what: &'static str,
     },
     /// A node does not fit its operands: a fault of the compiler.
     #[error("{origin}: {error}")]
@@ -35,9 +48,9 @@ pub enum LowerError {
 /// Lowers a resolved model.
 ///
 /// # Errors
-/// If it asks for something that is not implemented.
-pub fn lower(model: &Model) -> Result<Graph, LowerError> {
-    let mut ctx = Ctx::new(model)?;
+/// If the graph is to generate and a decision looks ahead.
+pub fn lower(model: &Model, form: Form, purpose: Purpose) -> Result<Graph, LowerError> {
+    let mut ctx = Ctx::new(model, form, purpose)?;
     let mut x = ctx.embedding()?;
     for (idx, block) in model.blocks.iter().enumerate() {
         x = ctx.block(x, block, idx)?;
@@ -50,7 +63,10 @@ pub fn lower(model: &Model) -> Result<Graph, LowerError> {
     let mut graph = ctx.graph;
     graph.set_output("logits", logits);
     for (idx, gate) in ctx.gates.into_iter().enumerate() {
-        graph.set_output(format!("gate.{idx}"), gate);
+        graph.set_output(format!("gate.{idx}"), gate.executed);
+        if let Some(wanted) = gate.wanted {
+            graph.set_output(format!("wanted.{idx}"), wanted);
+        }
     }
     Ok(graph)
 }
@@ -64,17 +80,44 @@ struct Tokens {
     sequences: Value,
 }
 
+/// Where layers run, and on which rows.
+#[derive(Clone, Copy)]
+struct Branch {
+    /// Rows that are computed.
+    rows: Tokens,
+    /// Rows that are kept, if not all are.
+    executed: Option<Tokens>,
+    /// Which tokens are keys.
+    kv: Kv,
+}
+
+impl Branch {
+    fn all(rows: Tokens) -> Branch {
+        Branch { rows, executed: None, kv: Kv::All }
+    }
+}
+
+/// The masks of a router.
+struct GateValues {
+    executed: Value,
+    /// What it wanted, if there is a capacity.
+    wanted: Option<Value>,
+}
+
 struct Ctx<'a> {
     model: &'a Model,
+    form: Form,
+    purpose: Purpose,
+    n_routers: u32,
     graph: Graph,
     origin: Origin,
     all: Tokens,
     tokens: Value,
-    gates: Vec<Value>,
+    gates: Vec<GateValues>,
 }
 
 impl<'a> Ctx<'a> {
-    fn new(model: &'a Model) -> Result<Ctx<'a>, LowerError> {
+    fn new(model: &'a Model, form: Form, purpose: Purpose) -> Result<Ctx<'a>, LowerError> {
         let mut graph = Graph::new(&model.name);
         let origin: Origin = "inputs".into();
         let mut input = |source| {
@@ -86,7 +129,8 @@ impl<'a> Ctx<'a> {
         let positions = input(Source::Positions)?;
         let sequences = input(Source::Sequences)?;
         let all = Tokens { set: None, positions, sequences };
-        Ok(Ctx { model, graph, origin, all, tokens, gates: Vec::new() })
+        let n_routers = model.skips().count() as u32;
+        Ok(Ctx { model, form, purpose, n_routers, graph, origin, all, tokens, gates: Vec::new() })
     }
 
     fn at(&mut self, origin: &str) {
@@ -145,7 +189,7 @@ impl<'a> Ctx<'a> {
         for (layer_idx, layer) in block.layers.iter().enumerate() {
             let layers = std::slice::from_ref(layer);
             x = match &layer.skip {
-                None => self.body(x, self.all, x, &name, layers, layer_idx, None)?,
+                None => self.body(x, Branch::all(self.all), x, &name, layers, layer_idx)?,
                 Some(skip) => {
                     let router = format!("{name}.layer_routers.{layer_idx}");
                     let seen = if skip.decide == Decide::Entry { entry } else { x };
@@ -163,18 +207,16 @@ impl<'a> Ctx<'a> {
         Ok(x)
     }
 
-    /// Sub-layers with their residuals over the rows `h` of `rows`. `base` is the stream over all tokens, of which
+    /// Sub-layers with their residuals over the rows `h` of the branch. `base` is the stream over all tokens, of which
     /// `h` are rows: where keys and values are those of all tokens, they come from it.
-    #[expect(clippy::too_many_arguments, reason = "private, called twice; a struct would only rename them")]
     fn body(
         &mut self,
         mut h: Value,
-        rows: Tokens,
+        branch: Branch,
         base: Value,
         block: &str,
         layers: &[Layer],
         first_idx: usize,
-        skip: Option<&Skip>,
     ) -> Result<Value, LowerError> {
         let mut stream = base;
         for (offset, layer) in layers.iter().enumerate() {
@@ -182,14 +224,24 @@ impl<'a> Ctx<'a> {
             self.at(&name);
             if offset > 0 {
                 // Later sub-layers see what the earlier ones made of the executed tokens.
-                stream = match rows.set {
-                    Some(set) => self.add(Op::Scatter {}, &[base, h, set])?,
-                    None => h,
-                };
+                stream = self.keep_executed(base, h, branch)?;
+                if branch.rows.set.is_none() {
+                    h = stream;
+                }
             }
-            let change = self.layer(h, rows, stream, &name, layer, skip)?;
+            let change = self.layer(h, branch, stream, &name, layer)?;
             h = self.add(Op::Add {}, &[h, change])?;
         }
         Ok(h)
+    }
+
+    /// The stream over all tokens: rows `h` of the branch where a token executes, else those of `base`.
+    fn keep_executed(&mut self, base: Value, h: Value, branch: Branch) -> Result<Value, LowerError> {
+        let Some(set) = branch.executed.and_then(|executed| executed.set) else { return Ok(h) };
+        let rows = match branch.rows.set {
+            Some(_) => h,
+            None => self.add(Op::Gather {}, &[h, set])?,
+        };
+        self.add(Op::Scatter {}, &[base, rows, set])
     }
 }

@@ -1,10 +1,10 @@
-//! Routers, and what surrounds a layer that is skipped.
+//! Routers, capacities, and what surrounds a layer that is skipped.
 
 use skipc_ir::attr::F64;
 use skipc_ir::{Op, SetSym, Value};
 
-use super::{Ctx, LowerError, Tokens};
-use crate::spec::model::{Gate, Input, Layer, Router, Skip};
+use super::{Branch, Ctx, Form, LowerError, Purpose, Tokens};
+use crate::spec::model::{Gate, Generate, Input, Layer, Overflow, Router, Skip};
 
 /// The router of a block or of one of its sub-layers.
 pub(super) struct Scope<'a> {
@@ -19,8 +19,22 @@ pub(super) struct Scope<'a> {
 /// What a router says of every token.
 struct Decision {
     set: Value,
-    /// Probability of executing, `f32[n, 1]`; routers without a score have none.
-    probability: Option<Value>,
+    probability: Probability,
+}
+
+/// Probability of executing.
+enum Probability {
+    /// The same for every token.
+    Constant(f64),
+    /// `f32[n, 1]`.
+    Scored(Value),
+}
+
+/// A router's score of every token, `f32[n, 1]`, with the probability that it makes of it.
+#[derive(Clone, Copy)]
+struct Score {
+    score: Value,
+    probability: Value,
 }
 
 impl Ctx<'_> {
@@ -34,11 +48,10 @@ impl Ctx<'_> {
         layers: &[Layer],
         first_idx: usize,
     ) -> Result<Value, LowerError> {
-        self.refuse_unimplemented(scope)?;
         match scope.skip.router {
-            Router::Always => {
+            Router::Always if scope.skip.capacity().is_none() => {
                 self.constant_gate(scope, true)?;
-                self.body(x, self.all, x, block, layers, first_idx, None)
+                self.body(x, Branch::all(self.all), x, block, layers, first_idx)
             }
             Router::Never => {
                 self.constant_gate(scope, false)?;
@@ -47,7 +60,7 @@ impl Ctx<'_> {
             Router::Highway => {
                 let score = self.score(seen, scope, block, first_idx)?;
                 self.constant_gate(scope, true)?;
-                let y = self.body(x, self.all, x, block, layers, first_idx, None)?;
+                let y = self.body(x, Branch::all(self.all), x, block, layers, first_idx)?;
                 self.at(&scope.router);
                 let gate = self.add(Op::Sigmoid {}, &[score])?;
                 let rest = self.add(Op::OneMinus {}, &[gate])?;
@@ -62,7 +75,9 @@ impl Ctx<'_> {
         }
     }
 
-    /// Gathers the rows of the set, runs the layers, scatters them back.
+    /// Runs the layers for the rows of the set; the others keep their bytes.
+    ///
+    /// Gathered: over the rows of the set. Masked: over all rows, of which those of the set are kept.
     fn skipped(
         &mut self,
         x: Value,
@@ -74,25 +89,50 @@ impl Ctx<'_> {
     ) -> Result<Value, LowerError> {
         let set = decision.set;
         self.at(&scope.router);
-        let gate = self.add(Op::Executed {}, &[set])?;
-        self.gates.push(gate);
-        let rows = Tokens {
+        let executed = Tokens {
             set: Some(set),
             positions: self.add(Op::Gather {}, &[self.all.positions, set])?,
             sequences: self.add(Op::Gather {}, &[self.all.sequences, set])?,
         };
-        let entry = self.add(Op::Gather {}, &[x, set])?;
-        let mut h = self.body(entry, rows, x, block, layers, first_idx, Some(scope.skip))?;
+        let (entry, rows) = match self.form {
+            Form::Gathered => (self.add(Op::Gather {}, &[x, set])?, executed),
+            Form::Masked => (x, self.all),
+        };
+        let branch = Branch { rows, executed: Some(executed), kv: scope.skip.kv };
+        let mut h = self.body(entry, branch, x, block, layers, first_idx)?;
         self.at(&scope.router);
-        if let (Gate::Scaled, Some(probability)) = (scope.skip.gate, decision.probability) {
-            let change = self.add(Op::Sub {}, &[h, entry])?;
-            let probability = self.add(Op::Gather {}, &[probability, set])?;
-            let change = self.add(Op::ScaleRows {}, &[change, probability])?;
-            h = self.add(Op::Add {}, &[entry, change])?;
+        if scope.skip.gate == Gate::Scaled {
+            h = self.scaled(entry, h, rows, &decision.probability)?;
         }
-        self.add(Op::Scatter {}, &[x, h, set])
+        self.keep_executed(x, h, branch)
     }
 
+    /// `x + p · (y − x)` over the rows of the branch.
+    fn scaled(
+        &mut self,
+        x: Value,
+        y: Value,
+        rows: Tokens,
+        probability: &Probability,
+    ) -> Result<Value, LowerError> {
+        if matches!(probability, Probability::Constant(p) if *p == 1.0) {
+            return Ok(y);
+        }
+        let change = self.add(Op::Sub {}, &[y, x])?;
+        let change = match *probability {
+            Probability::Constant(p) => self.add(Op::Scale { by: F64::from(p) }, &[change])?,
+            Probability::Scored(p) => {
+                let p = match rows.set {
+                    Some(set) => self.add(Op::Gather {}, &[p, set])?,
+                    None => p,
+                };
+                self.add(Op::ScaleRows {}, &[change, p])?
+            }
+        };
+        self.add(Op::Add {}, &[x, change])
+    }
+
+    /// Takes the router's decision and, where there is one, the capacity's. Sets the outputs `gate` and `wanted`.
     fn decide(
         &mut self,
         seen: Value,
@@ -101,26 +141,65 @@ impl Ctx<'_> {
         first_idx: usize,
     ) -> Result<Decision, LowerError> {
         let skip = scope.skip;
-        let set = SetSym(self.gates.len() as u32);
-        if skip.router == Router::Random {
-            self.at(&scope.router);
-            let op = Op::RouteRandom {
-                set,
-                seed: skip.seed,
-                block: scope.block as u32,
-                limit: (skip.density * 2f64.powi(32)) as u64,
-            };
-            let set = self.add(op, &[self.all.positions, self.all.sequences])?;
-            return Ok(Decision { set, probability: None });
-        }
-        let score = self.score(seen, scope, block, first_idx)?;
-        let probability = self.add(Op::Sigmoid {}, &[score])?;
-        let (score, at_least) = match skip.router {
-            Router::Gumbel => (score, 0.0),
-            _ => (probability, skip.threshold),
+        let own = SetSym(self.gates.len() as u32);
+        let limited = skip.capacity();
+        let set = if limited.is_some() { SetSym(self.n_routers + own.0) } else { own };
+        let score = match skip.router {
+            Router::Random | Router::Always => None,
+            _ => {
+                let score = self.score(seen, scope, block, first_idx)?;
+                Some(Score { score, probability: self.add(Op::Sigmoid {}, &[score])? })
+            }
         };
-        let set = self.add(Op::Route { set, at_least: F64::from(at_least) }, &[score])?;
-        Ok(Decision { set, probability: Some(probability) })
+        self.at(&scope.router);
+        let mut set = self.choose(scope, score, set)?;
+        let mut wanted = None;
+        if let Some(capacity) = limited {
+            wanted = Some(self.add(Op::Executed {}, &[set])?);
+            let (group_size, slots) = (capacity.group_size as u32, capacity.slots as u32);
+            let (positions, sequences) = (self.all.positions, self.all.sequences);
+            set = match (capacity.overflow, score) {
+                (Overflow::Score, Some(Score { score, .. })) => {
+                    self.refuse_to_look_ahead(scope, "capacity by score")?;
+                    let op = Op::LimitBest { set: own, group_size, slots };
+                    self.add(op, &[set, score, positions, sequences])?
+                }
+                // All scores are equal, so the earlier tokens win.
+                _ => {
+                    self.add(Op::LimitFirst { set: own, group_size, slots }, &[set, positions, sequences])?
+                }
+            };
+        }
+        let executed = self.add(Op::Executed {}, &[set])?;
+        self.gates.push(super::GateValues { executed, wanted });
+        let probability = match score {
+            Some(score) => Probability::Scored(score.probability),
+            None if skip.router == Router::Random => Probability::Constant(skip.density),
+            None => Probability::Constant(1.0),
+        };
+        Ok(Decision { set, probability })
+    }
+
+    /// The set of tokens that the router wants to execute.
+    fn choose(&mut self, scope: &Scope<'_>, score: Option<Score>, set: SetSym) -> Result<Value, LowerError> {
+        let (skip, all) = (scope.skip, self.all);
+        let Some(Score { score, probability }) = score else {
+            // A router that always executes is the random one that never draws a skip.
+            let density = if skip.router == Router::Always { 1.0 } else { skip.density };
+            let limit = (density * 2f64.powi(32)) as u64;
+            let op = Op::RouteRandom { set, seed: skip.seed, block: scope.block as u32, limit };
+            return self.add(op, &[all.positions, all.sequences]);
+        };
+        let at_least = match skip.router {
+            Router::Gumbel => return self.add(Op::Route { set, at_least: F64::from(0.0) }, &[score]),
+            Router::TopK if self.purpose == Purpose::Score || skip.generate != Generate::Threshold => {
+                self.refuse_to_look_ahead(scope, "top-k")?;
+                let op = Op::RouteTopK { set, share: F64::from(skip.density) };
+                return self.add(op, &[score, all.sequences]);
+            }
+            _ => F64::from(skip.threshold),
+        };
+        self.add(Op::Route { set, at_least }, &[probability])
     }
 
     /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit.
@@ -153,22 +232,15 @@ impl Ctx<'_> {
 
     fn constant_gate(&mut self, scope: &Scope<'_>, value: bool) -> Result<(), LowerError> {
         self.at(&scope.router);
-        let gate = self.add(Op::FillMask { value }, &[self.tokens])?;
-        self.gates.push(gate);
+        let executed = self.add(Op::FillMask { value }, &[self.tokens])?;
+        self.gates.push(super::GateValues { executed, wanted: None });
         Ok(())
     }
 
-    fn refuse_unimplemented(&self, scope: &Scope<'_>) -> Result<(), LowerError> {
-        let skip = scope.skip;
-        let what = if skip.router == Router::TopK {
-            "router = \"topk\""
-        } else if skip.capacity().is_some() && skip.router.is_hard() {
-            "a capacity (group_size)"
-        } else if skip.router == Router::Random && skip.gate == Gate::Scaled {
-            "gate = \"scaled\" with router = \"random\""
-        } else {
-            return Ok(());
-        };
-        Err(LowerError::Unsupported { origin: scope.router.clone(), what: what.to_owned() })
+    fn refuse_to_look_ahead(&self, scope: &Scope<'_>, what: &'static str) -> Result<(), LowerError> {
+        match self.purpose {
+            Purpose::Score => Ok(()),
+            Purpose::Generate => Err(LowerError::LooksAhead { origin: scope.router.clone(), what }),
+        }
     }
 }

@@ -237,14 +237,22 @@ pub struct Capacity {
 impl Model {
     /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
     pub fn is_causal(&self) -> bool {
-        let skips = self.blocks.iter().flat_map(|block| {
-            block.skip.iter().chain(block.layers.iter().filter_map(|layer| layer.skip.as_ref()))
-        });
-        let looks_ahead = |skip: &Skip| {
-            let by_score = skip.capacity().is_some_and(|capacity| capacity.overflow == Overflow::Score);
-            skip.router == Router::TopK || (by_score && skip.router.is_hard())
+        !self.skips().any(|skip| skip.router == Router::TopK || skip.fills_by_score())
+    }
+
+    /// Whether the model can generate: it is causal, or names the causal replacement of all that is not.
+    pub fn can_generate(&self) -> bool {
+        let refuses = |skip: &Skip| {
+            skip.fills_by_score() || (skip.router == Router::TopK && skip.generate == Generate::Refuse)
         };
-        !skips.into_iter().any(looks_ahead)
+        !self.skips().any(refuses)
+    }
+
+    /// All skips, in the order of the routers.
+    pub fn skips(&self) -> impl Iterator<Item = &Skip> {
+        self.blocks.iter().flat_map(|block| {
+            block.skip.iter().chain(block.layers.iter().filter_map(|layer| layer.skip.as_ref()))
+        })
     }
 }
 
@@ -266,6 +274,13 @@ impl Skip {
             overflow: Overflow::Position,
             seed: 0,
         }
+    }
+
+    /// Whether the scores of later tokens decide who gets the slots of a group.
+    fn fills_by_score(&self) -> bool {
+        let scored =
+            !matches!(self.router, Router::Random | Router::Always | Router::Never | Router::Highway);
+        scored && self.capacity().is_some_and(|capacity| capacity.overflow == Overflow::Score)
     }
 
     /// The capacity, if there is one: `⌈group_size · density · capacity_factor⌉` slots, products in f64 from

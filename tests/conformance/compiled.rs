@@ -5,7 +5,7 @@ use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Arg, Buffer, Entry, Io, Layout, Place, Program, RowBound, Step};
+use skipc_artifact::program::{Arg, Buffer, Entry, Io, Layout, Place, Program, Purpose, RowBound, Step};
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
@@ -39,6 +39,7 @@ pub(crate) fn artefact(codegen: &dyn Codegen, cases: &[&Case]) -> Result<Vec<u8>
     };
     let program = Program {
         target: codegen.target().clone(),
+        purpose: Purpose::Score,
         dtype: DType::F32,
         layout: layout(cases),
         constants: Vec::new(),

@@ -8,11 +8,12 @@
 //! | `cuda/sm_90a/program.json`, `cuda/sm_90a/constants` | likewise |
 //! | `cuda/sm_90a/code.ptx` | PTX for any driver that is new enough; always there |
 //! | `cuda/sm_90a/code.cubin` | machine code for GPUs of the same major version; may be missing |
+//! | `cpu/generate/program.json`, … | the same of the program that generates, if it is another one than that which scores |
 
 use crate::check;
 use crate::error::Error;
 use crate::image::{HostImage, HostLevel, HostTable};
-use crate::program::Program;
+use crate::program::{Program, Purpose};
 use crate::reader::Artifact;
 use crate::section::SectionKind;
 use crate::target::Target;
@@ -51,7 +52,7 @@ impl Bundle {
     /// A program that does not fit its code or constants, or two bundles for one target: faults of the compiler.
     pub fn write(self, writer: &mut Writer<'_>) -> Result<(), Error> {
         check::program(&self.program, self.constants.len() as u64)?;
-        let prefix = prefix(&self.program.target);
+        let prefix = prefix(&self.program.target, self.program.purpose);
         let json = |error| Error::Json { section: format!("{prefix}/program.json"), error };
         let text = serde_json::to_vec_pretty(&self.program).map_err(json)?;
         writer.section(format!("{prefix}/program.json"), SectionKind::Program, text)?;
@@ -77,33 +78,46 @@ impl Bundle {
     }
 }
 
-/// The program for `target`, checked against its constants.
+/// The program for `target` and `purpose`, checked against its constants.
 ///
 /// # Errors
 ///
-/// [`Error::Missing`] if the artefact has none for this target; [`Error::Json`] or [`Error::Program`] if it is not
-/// what a compiler of this version makes.
-pub fn read_program<B: AsRef<[u8]>>(artifact: &Artifact<B>, target: &Target) -> Result<Program, Error> {
-    let section = format!("{}/program.json", prefix(target));
+/// [`Error::Missing`] if the artefact has none; [`Error::Json`] or [`Error::Program`] if it is not what a compiler of
+/// this version makes.
+pub fn read_program<B: AsRef<[u8]>>(
+    artifact: &Artifact<B>,
+    target: &Target,
+    purpose: Purpose,
+) -> Result<Program, Error> {
+    let section = format!("{}/program.json", prefix(target, purpose));
     let text = artifact.section(&section, SectionKind::Program)?;
     let program: Program = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
-    if program.target != *target {
-        return Err(Error::Program { reason: format!("it is for {}, expected {target}", program.target) });
+    if program.target != *target || program.purpose != purpose {
+        let reason =
+            format!("it is for {} to {}, expected {target} to {purpose}", program.target, program.purpose);
+        return Err(Error::Program { reason });
     }
-    check::program(&program, read_constants(artifact, target)?.len() as u64)?;
+    check::program(&program, read_constants(artifact, &program)?.len() as u64)?;
     Ok(program)
 }
 
-/// The bytes of the target's constants; the first lies at a multiple of 4096 in the file.
+/// Whether there is a program for `target` and `purpose`.
+#[must_use]
+pub fn has_program<B: AsRef<[u8]>>(artifact: &Artifact<B>, target: &Target, purpose: Purpose) -> bool {
+    artifact.has(&format!("{}/program.json", prefix(target, purpose)))
+}
+
+/// The bytes of the program's constants; the first lies at a multiple of 4096 in the file.
 ///
 /// # Errors
 ///
 /// [`Error::Missing`].
 pub fn read_constants<'a, B: AsRef<[u8]>>(
     artifact: &'a Artifact<B>,
-    target: &Target,
+    program: &Program,
 ) -> Result<&'a [u8], Error> {
-    artifact.section(&format!("{}/constants", prefix(target)), SectionKind::Constants)
+    let prefix = prefix(&program.target, program.purpose);
+    artifact.section(&format!("{prefix}/constants"), SectionKind::Constants)
 }
 
 /// Host code of one level, with its table; `None` if the artefact has none of this level.
@@ -116,7 +130,7 @@ pub fn read_host_code<'a, B: AsRef<[u8]>>(
     program: &Program,
     level: HostLevel,
 ) -> Result<Option<(&'a [u8], HostTable)>, Error> {
-    let prefix = prefix(&program.target);
+    let prefix = prefix(&program.target, program.purpose);
     let section = format!("{prefix}/{}.json", level_name(level));
     if !artifact.has(&section) {
         return Ok(None);
@@ -129,16 +143,16 @@ pub fn read_host_code<'a, B: AsRef<[u8]>>(
     Ok(Some((code, table)))
 }
 
-/// PTX and cubin of a CUDA target.
+/// PTX and cubin of a program for CUDA.
 ///
 /// # Errors
 ///
 /// [`Error::Missing`] if there is no PTX.
 pub fn read_cuda_code<'a, B: AsRef<[u8]>>(
     artifact: &'a Artifact<B>,
-    target: &Target,
+    program: &Program,
 ) -> Result<(&'a [u8], Option<&'a [u8]>), Error> {
-    let prefix = prefix(target);
+    let prefix = prefix(&program.target, program.purpose);
     let ptx = artifact.section(&format!("{prefix}/code.ptx"), SectionKind::Ptx)?;
     let cubin = format!("{prefix}/code.cubin");
     let cubin = artifact.has(&cubin).then(|| artifact.section(&cubin, SectionKind::Cubin)).transpose()?;
@@ -154,8 +168,12 @@ pub fn targets<B: AsRef<[u8]>>(artifact: &Artifact<B>) -> Vec<Target> {
         .collect()
 }
 
-fn prefix(target: &Target) -> String {
-    target.to_string().replace(':', "/")
+fn prefix(target: &Target, purpose: Purpose) -> String {
+    let target = target.to_string().replace(':', "/");
+    match purpose {
+        Purpose::Score => target,
+        Purpose::Generate => format!("{target}/{purpose}"),
+    }
 }
 
 fn level_name(level: HostLevel) -> &'static str {

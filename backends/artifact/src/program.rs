@@ -232,12 +232,35 @@ pub struct Layout {
     pub io: Io,
 }
 
+/// What a program is for. A model whose decisions look at later tokens needs another program to generate, in which
+/// their causal replacement decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// To score tokens that are all known.
+    #[default]
+    Score,
+    /// To continue them.
+    Generate,
+}
+
+impl std::fmt::Display for Purpose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Purpose::Score => "score",
+            Purpose::Generate => "generate",
+        })
+    }
+}
+
 /// All that the runtime needs to run a model on one target, but the code and the constants' bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Program {
     /// What the code was made for.
     pub target: Target,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Precision of the layers.
     pub dtype: DType,
     /// Buffers and steps.

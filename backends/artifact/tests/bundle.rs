@@ -5,7 +5,7 @@ use skipc_artifact::bundle::{self, Bundle, BundleCode};
 use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, RowBound, Step,
+    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, Purpose, RowBound, Step,
 };
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::ContentHash;
@@ -67,6 +67,7 @@ fn bundle() -> Bundle {
     };
     let program = Program {
         target: Target::Cpu,
+        purpose: Purpose::Score,
         dtype: DType::F32,
         layout,
         constants: vec![Constant {
@@ -97,15 +98,15 @@ fn a_bundle_comes_back() {
     made.clone().write(&mut writer).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
     assert_eq!(bundle::targets(&artifact), [Target::Cpu]);
-    let program = bundle::read_program(&artifact, &Target::Cpu).unwrap();
+    let program = bundle::read_program(&artifact, &Target::Cpu, Purpose::Score).unwrap();
     assert_eq!(program, made.program);
-    assert_eq!(bundle::read_constants(&artifact, &Target::Cpu).unwrap(), made.constants);
+    assert_eq!(bundle::read_constants(&artifact, &program).unwrap(), made.constants);
     let (code, table) = bundle::read_host_code(&artifact, &program, HostLevel::Avx2).unwrap().unwrap();
     let BundleCode::Host(images) = &made.code else { unreachable!("made above") };
     assert_eq!((code, &table), (&images[0].code[..], &images[0].table));
     assert!(bundle::read_host_code(&artifact, &program, HostLevel::Avx512).unwrap().is_none());
     let cuda = Target::Cuda("sm_90a".into());
-    assert!(matches!(bundle::read_program(&artifact, &cuda), Err(Error::Missing { .. })));
+    assert!(matches!(bundle::read_program(&artifact, &cuda, Purpose::Score), Err(Error::Missing { .. })));
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn a_cuda_bundle_comes_back() {
     made.clone().write(&mut writer).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
     assert_eq!(bundle::targets(&artifact), [made.program.target.clone()]);
-    let (ptx, cubin) = bundle::read_cuda_code(&artifact, &made.program.target).unwrap();
+    let (ptx, cubin) = bundle::read_cuda_code(&artifact, &made.program).unwrap();
     assert_eq!((ptx, cubin), (&b".version 9.0"[..], None));
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use skipc_artifact::program::Purpose;
 
 use crate::batch::{Batch, Grid, Outputs};
 use crate::error::Error;
@@ -94,11 +95,9 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Vec<Vec<u8>>, Error> {
         DeviceArg::Cuda => Device::Cuda,
     };
     let threads = args.threads.unwrap_or_else(Threads::available);
-    let options = Options { threads, checked: args.checked, ..Options::default() };
+    let purpose = if args.max_new_tokens.is_some() { Purpose::Generate } else { Purpose::Score };
+    let options = Options { threads, checked: args.checked, purpose, ..Options::default() };
     let mut session = Session::new(&model, device, options)?;
-    if args.max_new_tokens.is_some() && !model.artifact().manifest().promises.causal {
-        return Err(Error::NotCausal);
-    }
     match (&args.prompt, &args.tokens) {
         (Some(text), _) => {
             let tokens = generate::bytes_of(text, session.program().layout.vocab_size)?;

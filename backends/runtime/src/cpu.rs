@@ -178,8 +178,7 @@ impl Engine {
 
     /// The address of each argument.
     fn pointers(&mut self, step: &Step, bound: u32) -> Vec<*mut u8> {
-        let constants =
-            bundle::read_constants(self.model.artifact(), &self.program.target).unwrap_or_default();
+        let constants = bundle::read_constants(self.model.artifact(), &self.program).unwrap_or_default();
         let layout = &self.program.layout;
         let arena = self.arena.inner();
         let (base, size) = (arena.as_mut_ptr(), arena.len());

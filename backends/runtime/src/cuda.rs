@@ -111,10 +111,10 @@ impl Engine {
         options: Options,
     ) -> Result<Self, Error> {
         gpu.context.make_current()?;
-        let (ptx, cubin) = bundle::read_cuda_code(model.artifact(), &program.target)?;
+        let (ptx, cubin) = bundle::read_cuda_code(model.artifact(), &program)?;
         let module = load_code(&gpu, &program.target, ptx, cubin)?;
         let stream = Stream::new(&gpu.context)?;
-        let bytes = bundle::read_constants(model.artifact(), &program.target)?;
+        let bytes = bundle::read_constants(model.artifact(), &program)?;
         let constants = Memory::new(&gpu.context, "constants", bytes.len() as u64)?;
         constants.write(&stream, 0, bytes)?;
         stream.synchronize()?;

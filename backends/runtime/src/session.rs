@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skipc_artifact::bundle;
 use skipc_artifact::image::HostLevel;
-use skipc_artifact::program::{Buffer, Gate, Program, RowBound};
+use skipc_artifact::program::{Buffer, Gate, Program, Purpose, RowBound};
 use skipc_artifact::target::Target;
 
 use crate::batch::{Batch, Outputs};
@@ -32,11 +32,18 @@ pub struct Options {
     pub checked: bool,
     /// Highest level of host code to use, to compare levels on one machine.
     pub max_level: HostLevel,
+    /// To score tokens, or to continue them: some models decide otherwise when they generate.
+    pub purpose: Purpose,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: Threads::available(), checked: false, max_level: HostLevel::Avx512 }
+        Self {
+            threads: Threads::available(),
+            checked: false,
+            max_level: HostLevel::Avx512,
+            purpose: Purpose::Score,
+        }
     }
 }
 
@@ -58,7 +65,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// No program for the device, no device, or a program that does not fit itself.
+    /// No program for the device, a model that cannot generate, no device, or a program that does not fit itself.
     pub fn new(model: &Model, device: Device, options: Options) -> Result<Self, Error> {
         let targets = model.targets();
         let missing =
@@ -68,7 +75,7 @@ impl Session {
                 if !targets.contains(&Target::Cpu) {
                     return Err(missing("cpu"));
                 }
-                let program = Arc::new(bundle::read_program(model.artifact(), &Target::Cpu)?);
+                let program = Arc::new(read_program(model, &Target::Cpu, options.purpose)?);
                 let engine = Engine::Cpu(cpu::Engine::new(model, Arc::clone(&program), options)?);
                 Ok(Self { program, engine })
             }
@@ -78,7 +85,7 @@ impl Session {
                 }
                 let gpu = cuda::Gpu::first()?;
                 let target = gpu.choose(&targets)?;
-                let program = Arc::new(bundle::read_program(model.artifact(), target)?);
+                let program = Arc::new(read_program(model, target, options.purpose)?);
                 let engine = Engine::Cuda(cuda::Engine::new(gpu, model, Arc::clone(&program), options)?);
                 Ok(Self { program, engine })
             }
@@ -157,6 +164,17 @@ impl Session {
         let inputs: Vec<Input> = inputs.into_iter().map(|(buffer, bytes)| Input { buffer, bytes }).collect();
         self.engine.run(n_tokens, &inputs, wanted)
     }
+}
+
+/// A model that is causal generates with the program that scores.
+fn read_program(model: &Model, target: &Target, purpose: Purpose) -> Result<Program, Error> {
+    let artifact = model.artifact();
+    let purpose = match purpose {
+        Purpose::Generate if bundle::has_program(artifact, target, Purpose::Generate) => Purpose::Generate,
+        Purpose::Generate if !artifact.manifest().promises.causal => return Err(Error::NotCausal),
+        Purpose::Generate | Purpose::Score => Purpose::Score,
+    };
+    Ok(bundle::read_program(artifact, target, purpose)?)
 }
 
 impl Engine {

@@ -5,7 +5,7 @@ use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, RowBound, Step,
+    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, Purpose, RowBound, Step,
 };
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
@@ -104,6 +104,7 @@ pub(crate) fn bundle() -> Bundle {
     let table: Vec<u8> = (0..4).flat_map(logits_of).flat_map(f32::to_ne_bytes).collect();
     let program = Program {
         target: Target::Cpu,
+        purpose: Purpose::Score,
         dtype: DType::F32,
         layout: layout(),
         constants: vec![Constant { name: "table".into(), dtype: DType::F32, rows: 4, cols: 4, offset: 0 }],
