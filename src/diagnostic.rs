@@ -44,10 +44,21 @@ pub struct SourceText {
 #[error("{message}")]
 pub struct Diagnostic {
     code: &'static str,
+    severity: Severity,
     message: String,
     help: Option<String>,
     text: Option<SourceText>,
     labels: Vec<Label>,
+}
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The command fails.
+    Error,
+    /// The command goes on.
+    Warning,
 }
 
 /// A place in the source and what to say there.
@@ -147,7 +158,19 @@ impl SourceCode for SourceText {
 impl Diagnostic {
     /// A finding without a place. `code` is stable and documented by `skipc explain`.
     pub fn new(code: &'static str, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { code, message: message.into(), help: None, text: None, labels: Vec::new() }
+        let message = message.into();
+        Diagnostic { code, severity: Severity::Error, message, help: None, text: None, labels: Vec::new() }
+    }
+
+    /// A finding that does not keep the command from its work. Otherwise as [`Diagnostic::new`].
+    pub fn warning(code: &'static str, message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..Diagnostic::new(code, message) }
+    }
+
+    /// The same finding as an error.
+    #[must_use]
+    pub fn as_error(self) -> Diagnostic {
+        Diagnostic { severity: Severity::Error, ..self }
     }
 
     /// Adds a place. All places of a finding are in one source.
@@ -170,6 +193,11 @@ impl Diagnostic {
         self.code
     }
 
+    /// How much it weighs.
+    pub fn severity(&self) -> Severity {
+        self.severity
+    }
+
     /// Its places, the most important first.
     pub fn labels(&self) -> &[Label] {
         &self.labels
@@ -182,7 +210,10 @@ impl miette::Diagnostic for Diagnostic {
     }
 
     fn severity(&self) -> Option<miette::Severity> {
-        Some(miette::Severity::Error)
+        Some(match self.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+        })
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -227,8 +258,9 @@ impl Serialize for Diagnostic {
                 Some(Place { line, column, start, end, text: &label.text })
             })
             .collect();
-        let mut object = serializer.serialize_struct("Diagnostic", 5)?;
+        let mut object = serializer.serialize_struct("Diagnostic", 6)?;
         object.serialize_field("code", self.code)?;
+        object.serialize_field("severity", &self.severity)?;
         object.serialize_field("message", &self.message)?;
         object.serialize_field("help", &self.help)?;
         object.serialize_field("file", &self.text.as_ref().map(SourceText::name))?;
@@ -262,6 +294,21 @@ impl Diagnostics {
         self.kept.iter()
     }
 
+    /// Each finding changed by `change`.
+    #[must_use]
+    pub fn map(mut self, change: impl FnMut(Diagnostic) -> Diagnostic) -> Diagnostics {
+        self.kept = self.kept.into_iter().map(change).collect();
+        self
+    }
+
+    /// These findings, then `later`.
+    #[must_use]
+    pub fn and(mut self, later: Diagnostics) -> Diagnostics {
+        self.left_off += later.left_off;
+        later.kept.into_iter().for_each(|diagnostic| self.push(diagnostic));
+        self
+    }
+
     /// How many were only counted.
     pub fn left_off(&self) -> usize {
         self.left_off
@@ -291,9 +338,14 @@ impl Diagnostics {
 }
 
 impl Serialize for Diagnostics {
+    /// Errors and warnings apart, so that scripts need not look at the weight of each.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Diagnostics", 2)?;
-        object.serialize_field("errors", &self.kept)?;
+        let of = |severity: Severity| -> Vec<&Diagnostic> {
+            self.kept.iter().filter(|diagnostic| diagnostic.severity == severity).collect()
+        };
+        let mut object = serializer.serialize_struct("Diagnostics", 3)?;
+        object.serialize_field("errors", &of(Severity::Error))?;
+        object.serialize_field("warnings", &of(Severity::Warning))?;
         object.serialize_field("left_off", &self.left_off)?;
         object.end()
     }

@@ -2,9 +2,11 @@
 
 pub mod backends;
 pub mod cli;
+pub mod codes;
 pub mod constants;
 pub mod diagnostic;
 pub mod ladder;
+pub mod lint;
 pub mod lower;
 pub mod pack;
 pub mod pipeline;

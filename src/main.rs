@@ -1,6 +1,6 @@
 //! The `skipc` command.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,8 +35,7 @@ fn report(failure: &Failure, json: bool) -> ExitCode {
             Err(error) => eprintln!("skipc: {error}"),
         }
     } else {
-        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        eprint!("{}", failure.diagnostics.render(100, colours));
+        cli::show(&failure.diagnostics);
     }
     ExitCode::from(failure.exit as u8)
 }

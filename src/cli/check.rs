@@ -2,18 +2,38 @@
 
 use serde_json::json;
 
-use super::{CheckArgs, Failure, to_json};
+use super::{CheckArgs, Exit, Failure, show, to_json};
+use crate::diagnostic::Diagnostics;
+use crate::lint::{self, Denied};
+use crate::spec::model::Model;
 use crate::spec::weights::{self, Weights};
 use crate::{pipeline, spec};
 
 pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Failure> {
-    let model = spec::load(&args.spec)?;
-    let graph = pipeline::check(&model)?;
+    let denied = Denied::parse(&args.deny).map_err(|error| Failure::new(Exit::Usage, error))?;
+    let (ast, model) = spec::load_with_places(&args.spec)?;
+    let (findings, is_denied) = denied.apply(lint::run(&ast, &model));
+    if is_denied {
+        return Err(findings.into());
+    }
+    match report(args, &model, &findings, json) {
+        Ok(text) => {
+            if !json {
+                show(&findings);
+            }
+            Ok(text)
+        }
+        Err(failure) => Err(failure.with_warnings(findings)),
+    }
+}
+
+fn report(args: &CheckArgs, model: &Model, warnings: &Diagnostics, json: bool) -> Result<String, Failure> {
+    let graph = pipeline::check(model)?;
     if let Some(path) = &args.weights {
-        Weights::open(path, &model)?;
+        Weights::open(path, model)?;
     }
     let n_weights: usize =
-        weights::tensors(&model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+        weights::tensors(model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let n_routers = graph.outputs().filter(|(name, _)| name.starts_with("gate.")).count();
     if json {
         return to_json(&json!({
@@ -22,6 +42,7 @@ pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Failure> {
             "routers": n_routers,
             "nodes": graph.len(),
             "weights_checked": args.weights.is_some(),
+            "warnings": warnings.iter().collect::<Vec<_>>(),
         }));
     }
     let weights = if args.weights.is_some() { ", weights fit" } else { "" };

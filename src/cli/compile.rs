@@ -5,16 +5,20 @@ use std::fmt::Write;
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 
-use super::{CompileArgs, Exit, Failure, artifact_failure, repro, to_json};
+use super::{CompileArgs, Exit, Failure, artifact_failure, repro, show, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Request};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
-use crate::{pack, spec};
+use crate::{lint, pack, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let request = request(args)?;
-    let model = spec::load(&args.spec)?;
+    let (ast, model) = spec::load_with_places(&args.spec)?;
+    let warnings = lint::run(&ast, &model);
+    if !json {
+        show(&warnings);
+    }
     let weights = Weights::open(&args.weights, &model)?;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Failure::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
@@ -35,7 +39,13 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
             .iter()
             .map(|(what, time)| json!({"stage": what, "seconds": time.as_secs_f64()}))
             .collect();
-        return to_json(&json!({"output": path, "bytes": bytes.len(), "targets": sizes, "stages": times}));
+        return to_json(&json!({
+            "output": path,
+            "bytes": bytes.len(),
+            "targets": sizes,
+            "stages": times,
+            "warnings": warnings.iter().collect::<Vec<_>>(),
+        }));
     }
     if args.emit.is_none() {
         let _ = writeln!(out, "{} ({} KiB)", path.display(), bytes.len() / 1024);

@@ -1,5 +1,7 @@
 //! How a command fails: diagnostics and an exit code.
 
+use std::io::IsTerminal;
+
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
 /// Exit codes. Usage errors (2) are clap's.
@@ -49,10 +51,23 @@ impl Failure {
         self
     }
 
+    /// The failure with warnings that came before it.
+    #[must_use]
+    pub(super) fn with_warnings(mut self, warnings: Diagnostics) -> Failure {
+        self.diagnostics = self.diagnostics.and(warnings);
+        self
+    }
+
     /// A file that cannot be read or written.
     pub fn io(path: &std::path::Path, error: &std::io::Error) -> Failure {
         Failure::new(Exit::User, Diagnostic::new("io::file", format!("{}: {error}", path.display())))
     }
+}
+
+/// Shows findings to people, on standard error.
+pub fn show(found: &Diagnostics) {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    eprint!("{}", found.render(100, colours));
 }
 
 impl From<Diagnostics> for Failure {

@@ -3,6 +3,7 @@
 mod check;
 mod compile;
 mod doctor;
+mod explain;
 mod failure;
 mod inspect;
 mod list;
@@ -19,7 +20,7 @@ use skipc_artifact::reader::Artifact;
 
 use crate::diagnostic::Diagnostic;
 
-pub use failure::{Exit, Failure};
+pub use failure::{Exit, Failure, show};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
 #[derive(Debug, Parser)]
@@ -37,7 +38,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Parse, resolve and type a model spec; print the resolved model.
+    /// Parse, resolve, type and lint a model spec; print the resolved model.
     Check(CheckArgs),
     /// Compile a model into one artefact with code for every target.
     Compile(CompileArgs),
@@ -47,6 +48,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Check that every form of the model in an artefact gives the same results.
     Verify(VerifyArgs),
+    /// Say what an error code means, or list them all.
+    Explain(ExplainArgs),
     /// Say what this machine has of what skipc can use.
     Doctor,
     /// List the targets and what each can do.
@@ -66,6 +69,17 @@ pub struct CheckArgs {
     /// Weights (safetensors) to check against the spec.
     #[arg(long)]
     pub weights: Option<PathBuf>,
+
+    /// Make findings of these lints errors: a code such as `lint::future_leak`, `leaks`, or `all`.
+    #[arg(long, value_delimiter = ',', value_name = "LINT")]
+    pub deny: Vec<String>,
+}
+
+/// Arguments of `skipc explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Code, such as `spec::unknown_key`, or a family of them, such as `spec`.
+    pub code: Option<String>,
 }
 
 /// Arguments of `skipc compile`.
@@ -165,6 +179,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Run(args) => run::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
+        Command::Explain(args) => explain::run(args, cli.json),
         Command::Doctor => doctor::run(cli.json),
         Command::Targets => list::targets(cli.json),
         Command::Passes => list::passes(cli.json),

@@ -276,11 +276,15 @@ impl Skip {
         }
     }
 
-    /// Whether the scores of later tokens decide who gets the slots of a group.
-    fn fills_by_score(&self) -> bool {
-        let scored =
-            !matches!(self.router, Router::Random | Router::Always | Router::Never | Router::Highway);
-        scored && self.capacity().is_some_and(|capacity| capacity.overflow == Overflow::Score)
+    /// Whether the scores of later tokens decide who gets the slots of a group. Scores of routers without a weight are
+    /// all equal, so that the earliest tokens get the slots; and where every token has a slot, or none has, nothing is
+    /// compared.
+    pub fn fills_by_score(&self) -> bool {
+        let scored = self.router.weight_rows().is_some() && self.router.is_hard();
+        let contested = |capacity: Capacity| {
+            capacity.overflow == Overflow::Score && (1..capacity.group_size).contains(&capacity.slots)
+        };
+        scored && self.capacity().is_some_and(contested)
     }
 
     /// The capacity, if there is one: `⌈group_size · density · capacity_factor⌉` slots, products in f64 from

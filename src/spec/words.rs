@@ -71,7 +71,7 @@ words! {
 }
 
 /// The candidate nearest to what was written, if one is near enough to be meant.
-pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Bytes of the longest words that are compared; names of tensors have half as many.
     const MAX_LEN: usize = 100;
     /// Candidates that are compared: with [`MAX_LEN`], milliseconds whatever the file holds.
@@ -113,7 +113,7 @@ pub(super) fn translated(key: &str) -> Option<&'static str> {
 }
 
 /// What a user wrote, in back-ticks, short and without control characters.
-pub(super) fn quoted(written: &str) -> String {
+pub(crate) fn quoted(written: &str) -> String {
     const MAX_CHARS: usize = 60;
     let mut shown: String = written.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if written.chars().nth(MAX_CHARS).is_some() {

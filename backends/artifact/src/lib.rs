@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod check;
+pub mod codes;
 pub mod container;
 pub mod error;
 pub mod image;

@@ -17,6 +17,7 @@
 //! nothing is written but the session's own memory. [`command`] is the command line that `skipc run` and `skipc-run` share.
 
 pub mod batch;
+pub mod codes;
 pub mod command;
 #[expect(unsafe_code, reason = "maps generated code and calls it with pointers")]
 mod cpu;

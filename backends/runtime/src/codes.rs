@@ -1,0 +1,68 @@
+//! Every error code of this crate with what it means, for `skipc explain`. Damaged artefacts have those of
+//! `skipc_artifact::codes`.
+
+/// Code and explanation, sorted by code.
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "cuda::call",
+        "A call of the NVIDIA driver failed in a way that has no code of its own; its name and answer are in the message.",
+    ),
+    ("cuda::code", "The driver refused to load the code of the artefact. This is a fault of the compiler."),
+    ("cuda::driver_too_old", "The code needs a newer NVIDIA driver than this machine has."),
+    ("cuda::internal", "The runtime broke a rule of its own. Please report it."),
+    (
+        "cuda::no_code",
+        "No code in the artefact runs on this GPU. Compile with its target; `skipc doctor` names it.",
+    ),
+    ("cuda::no_device", "There is an NVIDIA driver but no GPU that this process may use."),
+    (
+        "cuda::no_driver",
+        "There is no NVIDIA driver on this machine. `--device cpu` runs on the host, if the artefact has code for it.",
+    ),
+    (
+        "cuda::oom",
+        "The memory of the GPU does not suffice. Use fewer tokens at once, or compile with a smaller `--max-tokens`.",
+    ),
+    (
+        "cuda::sticky",
+        "A kernel did something that ends the use of the GPU by this process, such as a read outside its memory. This is a fault of the compiler.",
+    ),
+    ("npy::dtype", "The elements of a .npy file are of a type that is not read here."),
+    ("npy::format", "A file is not a sound .npy file, or is cut short."),
+    ("npy::shape", "A .npy file has another shape than its use wants."),
+    ("npy::value", "A .npy file has a number that makes no sense there, such as a negative token."),
+    ("run::batch-shape", "Lengths, tokens and decisions of a batch do not belong together."),
+    ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
+    ("run::io", "A file cannot be read or written; the operating system's reason is in the message."),
+    ("run::memory", "The host has no memory for the model. Compile with a smaller `--max-tokens`."),
+    (
+        "run::no-program",
+        "The artefact has no code for the device that was asked for. Compile with its target.",
+    ),
+    (
+        "run::not-causal",
+        "A decision of this model depends on later tokens, which do not exist while text is generated. See `lint::future_leak`.",
+    ),
+    (
+        "run::prompt-vocabulary",
+        "`--prompt` takes the bytes of a text as tokens, which only a model of 256 tokens knows. Give token ids by `--tokens`.",
+    ),
+    (
+        "run::routing-conflict",
+        "Replayed decisions contradict a router that cannot decide otherwise, or two routers that share their decision.",
+    ),
+    ("run::sequence-too-long", "A sequence has more tokens than the model has positions."),
+    (
+        "run::stray-write",
+        "A kernel wrote outside its buffers, which only checked runs find. This is a fault of the compiler.",
+    ),
+    ("run::threads", "The operating system did not start the threads that were asked for."),
+    ("run::token-range", "A token is not in the vocabulary of the model."),
+    ("run::too-large", "A file is larger than anything that this program makes."),
+    (
+        "run::too-many-tokens",
+        "A batch has more tokens than the program was compiled for. Compile with a larger `--max-tokens`.",
+    ),
+    ("run::usage", "Options exclude or need each other."),
+    ("run::wrong-arch", "The host code of the artefact is for another processor."),
+];

@@ -1,0 +1,75 @@
+//! Every error code of the product with what it means: those of this crate, and the tables of the others.
+
+/// Codes of pipeline and commands, sorted by code. Spec, weights and lints have tables of their own.
+const CODES: &[(&str, &str)] = &[
+    ("artifact::pack", "The artefact could not be put together. This is a fault of the compiler."),
+    ("artifact::spec", "The spec in the artefact is not text. Compile the model again."),
+    ("codegen::internal", "A code generator broke a rule of its own. This is a fault of the compiler."),
+    (
+        "constants::size",
+        "A constant has another size than its weights give. This is a fault of the compiler.",
+    ),
+    (
+        "internal::panic",
+        "The compiler stopped where it must not. This is a fault of the compiler: please report it with your input.",
+    ),
+    ("internal::reproducer", "Says where the files are that it takes to see a fault of the compiler again."),
+    ("io::dump", "A stage could not be written to the folder of `--dump-to`."),
+    ("io::file", "A file cannot be read or written; the operating system's reason is in the message."),
+    ("json::write", "A result could not be written as JSON. This is a fault of the compiler."),
+    ("link::nothing", "A code generator made no code. This is a fault of the compiler."),
+    ("link::object", "Generated host code cannot be laid out. This is a fault of the compiler."),
+    ("lower::type", "Lowering made a graph whose types do not fit. This is a fault of the compiler."),
+    ("lower::unsupported", "The spec is right, and asks for something that this version cannot compile yet."),
+    ("plan::broken", "A plan contradicts itself. This is a fault of the compiler."),
+    (
+        "plan::refused",
+        "The graph is well-formed, and has something in it that no kernel does, such as a size beyond the limits of kernels.",
+    ),
+    (
+        "target::cranelift",
+        "The code generator for the host could not be set up. This is a fault of the compiler.",
+    ),
+    (
+        "target::host",
+        "Host code is made for the machine that compiles, and this one is of a kind for which there is no code generator.",
+    ),
+    (
+        "target::not_built",
+        "This build of skipc has no code generator for the target; the message says how to build one that has.",
+    ),
+    (
+        "target::tool",
+        "A tool outside skipc that the target needs, such as NVIDIA's assembler, is missing or failed; see `skipc doctor`.",
+    ),
+    (
+        "target::unsupported",
+        "The target cannot do what the model or the options ask for, such as a precision.",
+    ),
+    ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
+    ("usage::deny", "`--deny` names a lint that does not exist."),
+    ("usage::emit", "`--emit` names a stage that this compile does not have."),
+    ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
+    ("verify::empty", "The artefact has no program that could be verified."),
+    (
+        "verify::mismatch",
+        "Two forms of the model give results that differ by more than rounding may. This is a fault of the compiler: please report it with the artefact.",
+    ),
+    ("verify::stage", "A form of the model could not be run, so it could not be compared."),
+];
+
+/// Code and explanation of everything that skipc and skipc-run can report, sorted by code.
+pub fn all() -> Vec<(&'static str, &'static str)> {
+    let tables = [
+        CODES,
+        crate::lint::CODES,
+        crate::spec::codes::CODES,
+        skipc_artifact::codes::CODES,
+        skipc_ir::codes::CODES,
+        skipc_passes::CODES,
+        skipc_runtime::codes::CODES,
+    ];
+    let mut all = tables.concat();
+    all.sort_unstable();
+    all
+}

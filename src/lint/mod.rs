@@ -1,0 +1,202 @@
+//! Lints: what a model is allowed to ask for and whoever wrote it should know.
+//!
+//! A finding is a warning with a code, the place in the spec, and what to write instead. `skipc check --deny` turns
+//! chosen ones into errors. A lint looks at the resolved model; the tree of the text is only asked for places.
+
+mod capacity;
+mod rules;
+
+use std::collections::BTreeSet;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use crate::spec::ast::{Ast, Table, ValueKind};
+use crate::spec::model::{Model, Skip};
+use crate::spec::words::{nearest, quoted};
+
+/// Code and explanation of every lint, sorted by code.
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "lint::batch_dependence",
+        "Whether a token executes depends on which row of the batch its sequence is: the random router draws from (seed, block index, sequence index, position). The same text gets other results beside other texts. That is what a baseline wants; a model for use wants a router that looks at the tokens.",
+    ),
+    (
+        "lint::capacity_overflow",
+        "At the target density a group of tokens has too few slots: of the tokens that want to execute, 1 % or more are expected to be skipped instead. A group of S tokens has C = ceil(S * density * capacity_factor) slots. For routers that decide token by token, X tokens of a full group want one, X binomial with S draws of probability density, and the share is E[max(0, X - C)] / E[X], computed from the distribution itself; for `always`, X is S. Top-k is counted as if its choices fell evenly over the sequence; choices that crowd together lose more.",
+    ),
+    (
+        "lint::future_leak",
+        "The selection compares a token with later ones of its sequence: top-k over the sequence, or slots of a group that go to the highest scores. Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
+    ),
+    (
+        "lint::train_generate_mismatch",
+        "With `generate = \"threshold\"`, top-k selects a fixed share of each sequence in training and prefill, and every token with a score above the threshold in generation. The two select different tokens, and in other numbers; the model is used in a way in which it was not trained.",
+    ),
+];
+
+/// A lint. Declared in the order of the codes, and findings at one skip come in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lint {
+    /// Decisions depend on the neighbours in the batch.
+    BatchDependence,
+    /// Groups have too few slots at the target density.
+    CapacityOverflow,
+    /// Selection looks at later tokens.
+    FutureLeak,
+    /// Training and generation select differently.
+    TrainGenerateMismatch,
+}
+
+/// Lints whose findings are errors.
+#[derive(Clone, Debug, Default)]
+pub struct Denied(BTreeSet<Lint>);
+
+/// A skip with its table in the spec.
+struct Site<'a> {
+    skip: &'a Skip,
+    model: &'a Model,
+    source: &'a SourceText,
+    table: Option<&'a Table>,
+}
+
+/// What every lint finds in a model, in the order of its blocks; a block that is used many times is looked at once.
+/// `ast` is what the model was resolved from.
+pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
+    let mut found = Diagnostics::default();
+    let mut seen = BTreeSet::new();
+    for block in &model.blocks {
+        if !seen.insert(&block.name) {
+            continue;
+        }
+        let table = table_at(&ast.root, "block").and_then(|blocks| table_at(blocks, &block.name));
+        let site = |skip, table| Site { skip, model, source: &ast.source, table };
+        if let Some(skip) = &block.skip {
+            check(&site(skip, table.and_then(|table| table_at(table, "skip"))), &mut found);
+        }
+        let layers = table.and_then(|table| table.get("layers"));
+        for (idx, layer) in block.layers.iter().enumerate() {
+            let Some(skip) = &layer.skip else { continue };
+            let table = layers.and_then(|entry| match &entry.value.kind {
+                ValueKind::List(layers) => match &layers.get(idx)?.kind {
+                    ValueKind::Table(layer) => table_at(layer, "skip"),
+                    _ => None,
+                },
+                _ => None,
+            });
+            check(&site(skip, table), &mut found);
+        }
+    }
+    found
+}
+
+fn table_at<'t>(table: &'t Table, key: &str) -> Option<&'t Table> {
+    match &table.get(key)?.value.kind {
+        ValueKind::Table(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn check(site: &Site<'_>, found: &mut Diagnostics) {
+    let findings = [
+        rules::batch_dependence(site),
+        capacity::overflow(site),
+        rules::future_leak(site),
+        rules::future_leak_by_capacity(site),
+        rules::train_generate_mismatch(site),
+    ];
+    findings.into_iter().flatten().for_each(|finding| found.push(finding));
+}
+
+impl Site<'_> {
+    /// A finding at the value of the first of these keys that is written, or at the skip.
+    fn finding(&self, lint: Lint, message: String, keys: &[&str], label: &str) -> Diagnostic {
+        let diagnostic = Diagnostic::warning(lint.code(), message);
+        let Some(table) = self.table else { return diagnostic };
+        let written = keys.iter().find_map(|key| table.get(key));
+        let span = written.map_or(&table.span, |entry| &entry.value.span);
+        diagnostic.at(self.source, span.clone(), label)
+    }
+}
+
+impl Lint {
+    /// Every lint.
+    pub const ALL: [Lint; 4] =
+        [Lint::BatchDependence, Lint::CapacityOverflow, Lint::FutureLeak, Lint::TrainGenerateMismatch];
+
+    /// Its code, such as `lint::future_leak`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Lint::BatchDependence => "lint::batch_dependence",
+            Lint::CapacityOverflow => "lint::capacity_overflow",
+            Lint::FutureLeak => "lint::future_leak",
+            Lint::TrainGenerateMismatch => "lint::train_generate_mismatch",
+        }
+    }
+
+    /// Lints of a name: a code, with or without `lint::`, or a group.
+    fn named(name: &str) -> Option<Vec<Lint>> {
+        let plain = name.strip_prefix("lint::").unwrap_or(name).replace('-', "_");
+        match plain.as_str() {
+            "all" => Some(Lint::ALL.to_vec()),
+            "leaks" => Some(vec![Lint::BatchDependence, Lint::FutureLeak, Lint::TrainGenerateMismatch]),
+            _ => Lint::ALL.into_iter().find(|lint| lint.plain() == plain).map(|lint| vec![lint]),
+        }
+    }
+
+    fn plain(self) -> &'static str {
+        self.code().trim_start_matches("lint::")
+    }
+}
+
+impl Denied {
+    /// Reads names of lints and of the groups `leaks` and `all`.
+    ///
+    /// # Errors
+    /// `usage::deny` for a name that is none of these.
+    pub fn parse(names: &[String]) -> Result<Denied, Diagnostic> {
+        let mut denied = BTreeSet::new();
+        for name in names {
+            denied.extend(Lint::named(name).ok_or_else(|| unknown(name))?);
+        }
+        Ok(Denied(denied))
+    }
+
+    /// The findings with denied ones made errors, and whether there is one.
+    pub fn apply(&self, found: Diagnostics) -> (Diagnostics, bool) {
+        let is_denied = |finding: &Diagnostic| self.0.iter().any(|lint| lint.code() == finding.code());
+        let any = found.iter().any(is_denied);
+        let weigh = |finding: Diagnostic| if is_denied(&finding) { finding.as_error() } else { finding };
+        (found.map(weigh), any)
+    }
+}
+
+fn unknown(name: &str) -> Diagnostic {
+    let known: Vec<&str> = Lint::ALL.iter().map(|lint| lint.plain()).chain(["leaks", "all"]).collect();
+    let written = name.strip_prefix("lint::").unwrap_or(name);
+    let help = match nearest(written, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("write one of {}", known.join(", ")),
+    };
+    Diagnostic::new("usage::deny", format!("--deny: there is no lint {}", quoted(name))).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_lint_has_an_explanation_and_they_are_sorted() {
+        assert!(CODES.iter().map(|(code, _)| *code).eq(Lint::ALL.map(Lint::code)));
+        assert!(CODES.is_sorted_by(|(a, _), (b, _)| a < b));
+    }
+
+    #[test]
+    fn names_and_groups_are_read() {
+        for name in ["future_leak", "lint::future_leak", "future-leak"] {
+            assert_eq!(Lint::named(name), Some(vec![Lint::FutureLeak]), "{name}");
+        }
+        assert_eq!(Lint::named("all").map(|all| all.len()), Some(Lint::ALL.len()));
+        assert!(Lint::named("leaks").is_some_and(|leaks| !leaks.contains(&Lint::CapacityOverflow)));
+        let refused = Denied::parse(&["leaks".to_owned(), "future_leek".to_owned()]);
+        assert!(refused.is_err_and(|found| found.code() == "usage::deny"));
+    }
+}

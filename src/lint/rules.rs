@@ -1,0 +1,55 @@
+//! The lints that follow from the kind of selection alone.
+
+use super::{Lint, Site};
+use crate::diagnostic::Diagnostic;
+use crate::spec::model::{Generate, Router};
+
+/// Random decisions are drawn for the index of the sequence in the batch; at density 0 and 1 nothing is drawn.
+pub(super) fn batch_dependence(site: &Site<'_>) -> Option<Diagnostic> {
+    let density = site.skip.density;
+    if site.skip.router != Router::Random || density <= 0.0 || density >= 1.0 {
+        return None;
+    }
+    let message = "decisions depend on the index of the sequence in the batch".to_owned();
+    let label = "the same text in another row skips other tokens";
+    let help = "keep it for baselines; otherwise write `router = \"gumbel\"`, which looks at the tokens";
+    Some(site.finding(Lint::BatchDependence, message, &["router"], label).help(help))
+}
+
+/// Top-k without a replacement for generation.
+pub(super) fn future_leak(site: &Site<'_>) -> Option<Diagnostic> {
+    if site.skip.router != Router::TopK || site.skip.generate != Generate::Refuse {
+        return None;
+    }
+    let message = "top-k compares each token with later ones: the model scores text, but cannot generate it";
+    let label = "selects from the whole sequence";
+    let help =
+        "add `generate = \"threshold\"`, or write `router = \"sigmoid\"`, which decides token by token";
+    Some(site.finding(Lint::FutureLeak, message.to_owned(), &["router"], label).help(help))
+}
+
+/// Slots that go to the highest scores of a group.
+pub(super) fn future_leak_by_capacity(site: &Site<'_>) -> Option<Diagnostic> {
+    if !site.skip.fills_by_score() {
+        return None;
+    }
+    let message = "slots go to the highest scores of a group, later tokens among them: the model scores text, but cannot generate it";
+    let help = "write `overflow = \"position\"`: slots then go to the earlier tokens";
+    let label = "a later token can take a slot away";
+    Some(site.finding(Lint::FutureLeak, message.to_owned(), &["overflow"], label).help(help))
+}
+
+/// Top-k in training and prefill, a threshold in generation.
+pub(super) fn train_generate_mismatch(site: &Site<'_>) -> Option<Diagnostic> {
+    if site.skip.router != Router::TopK || site.skip.generate != Generate::Threshold {
+        return None;
+    }
+    let (density, threshold) = (site.skip.density, site.skip.threshold);
+    let message = format!(
+        "training and prefill take the {} % highest scores of a sequence, generation all from {threshold} on",
+        (density * 1e4).round() / 1e2,
+    );
+    let label = "selects other tokens than training did";
+    let help = "write `router = \"sigmoid\"` to decide alike in both, or set `threshold` where the selection cuts on average";
+    Some(site.finding(Lint::TrainGenerateMismatch, message, &["generate"], label).help(help))
+}
