@@ -19,8 +19,10 @@ const CODES: &[(&str, &str)] = &[
     ("json::write", "A result could not be written as JSON. This is a fault of the compiler."),
     ("link::nothing", "A code generator made no code. This is a fault of the compiler."),
     ("link::object", "Generated host code cannot be laid out. This is a fault of the compiler."),
-    ("lower::type", "Lowering made a graph whose types do not fit. This is a fault of the compiler."),
-    ("lower::unsupported", "The spec is right, and asks for something that this version cannot compile yet."),
+    (
+        "lower::broken",
+        "Lowering made a graph that is not right. This is a fault of the compiler: please report it with the spec.",
+    ),
     ("plan::broken", "A plan contradicts itself. This is a fault of the compiler."),
     (
         "plan::refused",
@@ -50,6 +52,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::deny", "`--deny` names a lint that does not exist."),
     ("usage::emit", "`--emit` names a stage that this compile does not have."),
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
+    ("usage::init", "An option of `skipc init` has a value that it does not take."),
     ("verify::empty", "The artefact has no program that could be verified."),
     (
         "verify::mismatch",

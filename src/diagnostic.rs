@@ -45,8 +45,8 @@ pub struct SourceText {
 pub struct Diagnostic {
     code: &'static str,
     severity: Severity,
-    message: String,
-    help: Option<String>,
+    message: Box<str>,
+    help: Option<Box<str>>,
     text: Option<SourceText>,
     labels: Vec<Label>,
 }
@@ -158,7 +158,7 @@ impl SourceCode for SourceText {
 impl Diagnostic {
     /// A finding without a place. `code` is stable and documented by `skipc explain`.
     pub fn new(code: &'static str, message: impl Into<String>) -> Diagnostic {
-        let message = message.into();
+        let message = message.into().into_boxed_str();
         Diagnostic { code, severity: Severity::Error, message, help: None, text: None, labels: Vec::new() }
     }
 
@@ -184,7 +184,7 @@ impl Diagnostic {
     /// Says what to write instead.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Diagnostic {
-        self.help = Some(help.into());
+        self.help = Some(help.into().into_boxed_str());
         self
     }
 

@@ -5,6 +5,7 @@ mod compile;
 mod doctor;
 mod explain;
 mod failure;
+mod init;
 mod inspect;
 mod list;
 mod repro;
@@ -40,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Parse, resolve, type and lint a model spec; print the resolved model.
     Check(CheckArgs),
+    /// Draw random weights for a model spec.
+    Init(InitArgs),
     /// Compile a model into one artefact with code for every target.
     Compile(CompileArgs),
     /// Run an artefact: score tokens, or continue a text.
@@ -73,6 +76,25 @@ pub struct CheckArgs {
     /// Make findings of these lints errors: a code such as `lint::future_leak`, `leaks`, or `all`.
     #[arg(long, value_delimiter = ',', value_name = "LINT")]
     pub deny: Vec<String>,
+}
+
+/// Arguments of `skipc init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Model spec (TOML).
+    pub spec: PathBuf,
+
+    /// Where to write the weights.
+    #[arg(short, long, value_name = "W.safetensors")]
+    pub output: PathBuf,
+
+    /// The same seed and spec give the same weights.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// How to store them: `f32`, `bf16` or `f16`.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    pub dtype: String,
 }
 
 /// Arguments of `skipc explain`.
@@ -175,6 +197,7 @@ pub struct VerifyArgs {
 pub fn run(cli: &Cli) -> Result<String, Failure> {
     match &cli.command {
         Command::Check(args) => check::run(args, cli.json),
+        Command::Init(args) => init::run(args, cli.json),
         Command::Compile(args) => compile::run(args, cli.json),
         Command::Run(args) => run::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),

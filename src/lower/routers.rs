@@ -159,12 +159,12 @@ impl Ctx<'_> {
             let (group_size, slots) = (capacity.group_size as u32, capacity.slots as u32);
             let (positions, sequences) = (self.all.positions, self.all.sequences);
             set = match (capacity.overflow, score) {
-                (Overflow::Score, Some(Score { score, .. })) => {
+                (Overflow::Score, Some(Score { score, .. })) if skip.fills_by_score() => {
                     self.refuse_to_look_ahead(scope, "capacity by score")?;
                     let op = Op::LimitBest { set: own, group_size, slots };
                     self.add(op, &[set, score, positions, sequences])?
                 }
-                // All scores are equal, so the earlier tokens win.
+                // All scores are equal, so the earlier tokens win; or there is nothing to win.
                 _ => {
                     self.add(Op::LimitFirst { set: own, group_size, slots }, &[set, positions, sequences])?
                 }

@@ -19,6 +19,7 @@ mod layer;
 pub mod limits;
 pub mod model;
 mod print;
+pub mod random;
 mod read;
 pub mod resolve;
 mod skip;

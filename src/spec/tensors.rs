@@ -3,28 +3,51 @@
 use super::model::{Block, LayerKind, Model, NormKind, Positions, Skip};
 
 /// A tensor that a model needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TensorSpec {
     /// Its name in the file.
     pub name: String,
+    /// What it is for.
+    pub role: Role,
     /// Its extents, outermost first; weights of projections are `[out, in]`.
     pub shape: Vec<usize>,
+}
+
+/// What a tensor is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    /// The stream that each token begins with.
+    Embedding,
+    /// What is added to it at each position.
+    Positions,
+    /// Scale of a norm.
+    Gain,
+    /// Shift of a norm.
+    Shift,
+    /// Weight of the router of this skip.
+    Router(Skip),
+    /// Bias of a router.
+    RouterBias,
+    /// Projection whose result is added to the stream.
+    ToStream,
+    /// Any other projection.
+    Projection,
 }
 
 /// The tensors that a model needs, in the order in which they are used.
 pub fn tensors(model: &Model) -> Vec<TensorSpec> {
     let mut list = List { model, tensors: Vec::new() };
     let d = model.d_model;
-    list.add("embed.weight", &[model.vocab_size, d]);
+    list.add(Role::Embedding, "embed.weight", &[model.vocab_size, d]);
     if model.positions == Positions::Learned {
-        list.add("positions.weight", &[model.max_positions, d]);
+        list.add(Role::Positions, "positions.weight", &[model.max_positions, d]);
     }
     for (idx, block) in model.blocks.iter().enumerate() {
         list.block(&format!("blocks.{idx}"), block);
     }
     list.norm("norm");
     if !model.tie_embeddings {
-        list.add("lm_head.weight", &[model.vocab_size, d]);
+        list.add(Role::Projection, "lm_head.weight", &[model.vocab_size, d]);
     }
     list.tensors
 }
@@ -35,14 +58,14 @@ struct List<'m> {
 }
 
 impl List<'_> {
-    fn add(&mut self, name: impl Into<String>, shape: &[usize]) {
-        self.tensors.push(TensorSpec { name: name.into(), shape: shape.to_vec() });
+    fn add(&mut self, role: Role, name: impl Into<String>, shape: &[usize]) {
+        self.tensors.push(TensorSpec { name: name.into(), role, shape: shape.to_vec() });
     }
 
     fn norm(&mut self, prefix: &str) {
-        self.add(format!("{prefix}.weight"), &[self.model.d_model]);
+        self.add(Role::Gain, format!("{prefix}.weight"), &[self.model.d_model]);
         if self.model.norm.kind == NormKind::LayerNorm {
-            self.add(format!("{prefix}.bias"), &[self.model.d_model]);
+            self.add(Role::Shift, format!("{prefix}.bias"), &[self.model.d_model]);
         }
     }
 
@@ -50,9 +73,9 @@ impl List<'_> {
         let Some((skip, rows)) = skip.and_then(|skip| Some((skip, skip.router.weight_rows()?))) else {
             return;
         };
-        self.add(format!("{prefix}.weight"), &[rows, self.model.d_model]);
+        self.add(Role::Router(*skip), format!("{prefix}.weight"), &[rows, self.model.d_model]);
         if skip.bias {
-            self.add(format!("{prefix}.bias"), &[rows]);
+            self.add(Role::RouterBias, format!("{prefix}.bias"), &[rows]);
         }
     }
 
@@ -65,17 +88,17 @@ impl List<'_> {
             self.norm(&format!("{prefix}.norm"));
             match layer.kind {
                 LayerKind::Attention { heads, kv_heads, head_dim } => {
-                    self.add(format!("{prefix}.q_proj.weight"), &[heads * head_dim, d]);
-                    self.add(format!("{prefix}.k_proj.weight"), &[kv_heads * head_dim, d]);
-                    self.add(format!("{prefix}.v_proj.weight"), &[kv_heads * head_dim, d]);
-                    self.add(format!("{prefix}.o_proj.weight"), &[d, heads * head_dim]);
+                    self.add(Role::Projection, format!("{prefix}.q_proj.weight"), &[heads * head_dim, d]);
+                    self.add(Role::Projection, format!("{prefix}.k_proj.weight"), &[kv_heads * head_dim, d]);
+                    self.add(Role::Projection, format!("{prefix}.v_proj.weight"), &[kv_heads * head_dim, d]);
+                    self.add(Role::ToStream, format!("{prefix}.o_proj.weight"), &[d, heads * head_dim]);
                 }
                 LayerKind::Ffn { d_ff, activation } => {
-                    self.add(format!("{prefix}.up_proj.weight"), &[d_ff, d]);
+                    self.add(Role::Projection, format!("{prefix}.up_proj.weight"), &[d_ff, d]);
                     if activation.is_gated() {
-                        self.add(format!("{prefix}.gate_proj.weight"), &[d_ff, d]);
+                        self.add(Role::Projection, format!("{prefix}.gate_proj.weight"), &[d_ff, d]);
                     }
-                    self.add(format!("{prefix}.down_proj.weight"), &[d, d_ff]);
+                    self.add(Role::ToStream, format!("{prefix}.down_proj.weight"), &[d, d_ff]);
                 }
             }
         }

@@ -19,7 +19,7 @@ use super::model::Model;
 use super::words::{nearest, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
-pub use super::tensors::{TensorSpec, tensors};
+pub use super::tensors::{Role, TensorSpec, tensors};
 
 /// How elements are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,46 @@
+//! `skipc init`: random weights for a spec.
+
+use serde_json::json;
+
+use super::{Exit, Failure, InitArgs, artifact_failure, to_json};
+use crate::diagnostic::Diagnostic;
+use crate::spec;
+use crate::spec::random;
+use crate::spec::weights::{DType, tensors};
+
+pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Failure> {
+    let dtype = match args.dtype.as_str() {
+        "f32" => DType::F32,
+        "bf16" => DType::Bf16,
+        "f16" => DType::F16,
+        other => {
+            let error = Diagnostic::new("usage::init", format!("--dtype: `{other}`"));
+            return Err(Failure::new(Exit::Usage, error.help("write `f32`, `bf16` or `f16`")));
+        }
+    };
+    let model = spec::load(&args.spec)?;
+    let bytes =
+        random::weights_file(&model, args.seed, dtype).map_err(|error| Failure::new(Exit::User, error))?;
+    skipc_artifact::replace::file(&args.output, |file| file.write_all(&bytes))
+        .map_err(|error| artifact_failure(&args.output, &error))?;
+    let tensors = tensors(&model);
+    let parameters: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    if json {
+        return to_json(&json!({
+            "output": args.output,
+            "bytes": bytes.len(),
+            "tensors": tensors.len(),
+            "parameters": parameters,
+            "seed": args.seed,
+            "dtype": args.dtype,
+        }));
+    }
+    Ok(format!(
+        "{} ({} KiB)\n  {} tensors, {parameters} parameters in {}, seed {}\n",
+        args.output.display(),
+        bytes.len() / 1024,
+        tensors.len(),
+        args.dtype,
+        args.seed,
+    ))
+}

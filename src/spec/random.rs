@@ -1,0 +1,213 @@
+//! Random weights, so that a model can be compiled, verified and measured before it is trained.
+//!
+//! Every tensor has a stream of numbers of its own, from the seed and its name, and every number comes from integers by
+//! one division: the same spec and seed give the same bytes on every machine.
+//!
+//! Learned routers meet their density to within a few hundredths, as trained ones would.
+//! Weights alone cannot do that while everything around them has mean zero, so channel 0 of every embedding holds
+//! the same constant, which survives the norms and is to the router what a bias would be. What layers add to the stream is
+//! small beside the embedding, in deep models too, so the constant stays what it is.
+
+use std::borrow::Cow;
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, View};
+
+use super::model::{Input, Model, Router, Skip};
+use super::tensors::{Role, TensorSpec, tensors};
+use super::weights::DType;
+use crate::diagnostic::Diagnostic;
+
+/// Deviation of the embedding. Logits of a tied head are then a few units, as trained ones are.
+const EMBEDDING: f64 = 0.3;
+
+/// The constant channel, in deviations of the embedding.
+const CONSTANT: f64 = 4.0;
+
+/// Deviation of router scores: some are near the threshold, most are clear of it.
+const SCORES: f64 = 2.0;
+
+/// Deviation of the sum of four uniform integers below 2^16, whose variance is (2^32 − 1)/3.
+const FOUR_UNIFORM: f64 = 37_837.227_237;
+
+/// Densities of 0 and 1 are met as nearly as this.
+const RAREST: f64 = 1e-3;
+
+/// A safetensors file with all tensors of the model.
+///
+/// # Errors
+/// `weights::header` if the tensors are too large for one file.
+pub fn weights_file(model: &Model, seed: u64, dtype: DType) -> Result<Vec<u8>, Diagnostic> {
+    let n_layers: usize = model.blocks.iter().map(|block| block.layers.len()).sum();
+    let drawn = tensors(model).into_iter().map(|tensor| {
+        let name = tensor.name.clone();
+        (name, Drawn { tensor, dtype, seed, n_layers, d_model: model.d_model })
+    });
+    safetensors::serialize(drawn, None).map_err(|error| {
+        Diagnostic::new("weights::header", format!("these weights do not fit into one file: {error}"))
+    })
+}
+
+/// A tensor that is drawn when it is written, so that no more than one is held beside the file.
+struct Drawn {
+    tensor: TensorSpec,
+    dtype: DType,
+    seed: u64,
+    /// Sub-layers of the model.
+    n_layers: usize,
+    d_model: usize,
+}
+
+impl View for Drawn {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            DType::F32 => Dtype::F32,
+            DType::Bf16 => Dtype::BF16,
+            DType::F16 => Dtype::F16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.tensor.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = Vec::with_capacity(self.data_len());
+        for value in self.values() {
+            match self.dtype {
+                DType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
+                DType::Bf16 => bytes.extend_from_slice(&bf16::from_f32(value).to_le_bytes()),
+                DType::F16 => bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes()),
+            }
+        }
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.shape.iter().product::<usize>() * self.dtype.size()
+    }
+}
+
+impl Drawn {
+    /// All elements, row by row.
+    fn values(&self) -> Vec<f32> {
+        let columns = self.tensor.shape.last().copied().unwrap_or(1).max(1);
+        let fan_in = (columns as f64).sqrt().recip();
+        let mut stream = Stream::new(self.seed, &self.tensor.name);
+        let count = self.tensor.shape.iter().product::<usize>();
+        let mut draw = |mean: f64, deviation: f64| -> Vec<f32> {
+            (0..count).map(|_| (mean + deviation * stream.normal()) as f32).collect()
+        };
+        match &self.tensor.role {
+            Role::Embedding => {
+                let mut values = draw(0.0, EMBEDDING);
+                for row in values.chunks_exact_mut(columns) {
+                    row[0] = (CONSTANT * EMBEDDING) as f32;
+                }
+                values
+            }
+            Role::Positions => draw(0.0, EMBEDDING / 4.0),
+            Role::Gain => draw(1.0, 0.1),
+            Role::Shift => draw(0.0, 0.05),
+            Role::RouterBias => draw(0.0, 0.05),
+            Role::Projection => draw(0.0, fan_in),
+            // All of them together stay below the embedding.
+            Role::ToStream => draw(0.0, fan_in * EMBEDDING / (self.n_layers as f64).sqrt()),
+            Role::Router(skip) => {
+                let (constant, deviation) = self.router(skip);
+                let rows = self.tensor.shape.first().copied().unwrap_or(1).max(1);
+                // The difference of two rows has the deviation that a single one would have.
+                let mut values = draw(0.0, deviation / (rows as f64).sqrt());
+                let signs = if rows == 2 { &[-0.5, 0.5][..] } else { &[1.0][..] };
+                for (row, sign) in values.chunks_exact_mut(columns).zip(signs) {
+                    row[0] = (sign * constant) as f32;
+                }
+                values
+            }
+        }
+    }
+
+    /// Weight of the constant channel, and deviation of the others, for scores around which the threshold lies so that
+    /// the density comes out.
+    fn router(&self, skip: &Skip) -> (f64, f64) {
+        let others = self.d_model.saturating_sub(1).max(1) as f64;
+        // What the router sees of a channel that has deviation `EMBEDDING`, and of the constant.
+        let seen = match skip.input {
+            Input::Raw => EMBEDDING,
+            Input::Normed => ((others + CONSTANT * CONSTANT) / self.d_model as f64).sqrt().recip(),
+        };
+        let threshold = match skip.router {
+            Router::Sigmoid | Router::TopK => (skip.threshold / (1.0 - skip.threshold)).ln(),
+            _ => 0.0,
+        };
+        let above =
+            if skip.router == Router::Highway { 0.5 } else { skip.density.clamp(RAREST, 1.0 - RAREST) };
+        let mean = threshold - SCORES * upper_quantile(above);
+        (mean / (CONSTANT * seen), SCORES / (seen * others.sqrt()))
+    }
+}
+
+/// The point that a normal variable of deviation 1 exceeds with this probability.
+fn upper_quantile(probability: f64) -> f64 {
+    let (mut low, mut high) = (-8.0, 8.0);
+    for _ in 0..60 {
+        let middle = (low + high) / 2.0;
+        let exceeds = 0.5 * libm::erfc(middle / std::f64::consts::SQRT_2);
+        *(if exceeds > probability { &mut low } else { &mut high }) = middle;
+    }
+    low
+}
+
+/// SplitMix64, begun at a place that the seed and a name choose.
+struct Stream(u64);
+
+impl Stream {
+    fn new(seed: u64, name: &str) -> Stream {
+        // FNV-1a.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let mut stream = Stream(seed);
+        stream.0 = stream.next() ^ hash;
+        stream
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Near enough to a normal variable of mean 0 and deviation 1: the sum of four uniform ones.
+    fn normal(&mut self) -> f64 {
+        let bits = self.next();
+        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
+        // The mean is 2·(2^16 − 1).
+        (sum as f64 - 131_070.0) / FOUR_UNIFORM
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_have_mean_zero_and_deviation_one() {
+        assert!(((((1u64 << 32) - 1) as f64 / 3.0).sqrt() - FOUR_UNIFORM).abs() < 1e-6);
+        let mut stream = Stream::new(7, "embed.weight");
+        let draws: Vec<f64> = (0..40_000).map(|_| stream.normal()).collect();
+        let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+        let variance = draws.iter().map(|draw| draw * draw).sum::<f64>() / draws.len() as f64;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.02, "{mean} {variance}");
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_normal_law() {
+        for (probability, point) in
+            [(0.5, 0.0), (0.158_655_253_9, 1.0), (0.975, -1.959_963_984_5), (1e-3, 3.090_232_306)]
+        {
+            assert!((upper_quantile(probability) - point).abs() < 1e-8, "{probability}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The specs under `models/`, and random weights for them.
+#![cfg(feature = "cranelift")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use skipc::spec;
+use skipc::spec::model::{Model, Router};
+
+fn skipc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).env("NO_COLOR", "1").output().expect("skipc starts")
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> Output {
+    let output = skipc(args);
+    assert!(output.status.success(), "skipc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    let output = succeeds(&[&["--json"], args].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("skipc {args:?}: {error}"))
+}
+
+/// A folder with one model's files.
+struct Workshop {
+    dir: tempfile::TempDir,
+    spec: String,
+}
+
+impl Workshop {
+    fn new(spec: &Path) -> Workshop {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Workshop { dir, spec: spec.display().to_string() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn init(&self, name: &str, more: &[&str]) -> String {
+        let path = self.path(name);
+        succeeds(&[&["init", &self.spec, "-o", &path], more].concat());
+        path
+    }
+
+    fn compile(&self) -> String {
+        let (weights, artifact) = (self.init("w.safetensors", &["--seed", "3"]), self.path("m.skp"));
+        succeeds(&["check", &self.spec, "--weights", &weights]);
+        let args = ["compile", &self.spec, "--weights", &weights, "-o", &artifact, "--target", "cpu"];
+        succeeds(&args);
+        artifact
+    }
+}
+
+fn model(path: &Path) -> Model {
+    spec::load(path).unwrap_or_else(|found| panic!("{found}"))
+}
+
+/// Random weights give learned routers about the density that the spec asks for: over all blocks together, and no block
+/// runs for nobody or for everybody.
+#[test]
+fn random_weights_meet_the_density() {
+    for name in ["skip-12l-d50", "skip-48l-d12", "decoupled"] {
+        let path = PathBuf::from(format!("models/{name}.toml"));
+        let workshop = Workshop::new(&path);
+        let artifact = workshop.compile();
+        let tokens = workshop.path("t.npy");
+        let ids: Vec<i32> = (0..256).map(|idx| (idx * 37 + idx / 7) % 256).collect();
+        skipc_runtime::npy::write(Path::new(&tokens), &[256], &ids).expect("a writable folder");
+        let ran = json(&["run", &artifact, "--tokens", &tokens]);
+        let routers = ran["routing"]["routers"].as_array().expect("a list").clone();
+        let rate = |router: &Value| {
+            router["executed"].as_f64().expect("a count") / router["tokens"].as_f64().expect("a count")
+        };
+        let rates: Vec<f64> = routers.iter().map(rate).collect();
+        let model = model(&path);
+        let wanted: Vec<f64> = model.skips().map(|skip| skip.density).collect();
+        assert_eq!(rates.len(), wanted.len());
+        let off: f64 =
+            rates.iter().zip(&wanted).map(|(rate, wanted)| rate - wanted).sum::<f64>() / rates.len() as f64;
+        assert!(off.abs() < 0.05, "{name}: {rates:?}");
+        for (rate, wanted) in rates.iter().zip(&wanted) {
+            assert!((rate - wanted).abs() < 0.2 && *rate > 0.0, "{name}: {rates:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_follow_seed_and_type_alone() {
+    let workshop = Workshop::new(Path::new("models/highway.toml"));
+    let read = |path: String| fs::read(path).expect("written");
+    let first = read(workshop.init("a", &["--seed", "5"]));
+    assert!(first == read(workshop.init("b", &["--seed", "5"])));
+    assert!(first != read(workshop.init("a", &["--seed", "6"])));
+    assert!(read(workshop.init("c", &[])) == read(workshop.init("d", &["--seed", "0", "--dtype", "f32"])));
+    let small = workshop.init("e", &["--seed", "5", "--dtype", "bf16"]);
+    succeeds(&["check", &workshop.spec, "--weights", &small]);
+    let half = read(workshop.init("f", &["--seed", "5", "--dtype", "f16"]));
+    assert!(read(small).len() < first.len() * 2 / 3 && half.len() < first.len() * 2 / 3);
+    let wrong = skipc(&["init", &workshop.spec, "-o", &workshop.path("g"), "--dtype", "f8"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(!Path::new(&workshop.path("g")).exists());
+}
+
+/// The names say what is in the models.
+#[test]
+fn models_are_what_their_names_say() {
+    let skips = |name: &str| -> Vec<(Router, f64)> {
+        let model = model(Path::new(&format!("models/{name}.toml")));
+        assert_eq!(model.name, name);
+        model.skips().map(|skip| (skip.router, skip.density)).collect()
+    };
+    assert!(skips("dense-12l").is_empty());
+    assert_eq!(skips("skip-12l-d50"), vec![(Router::Gumbel, 0.5); 12]);
+    assert_eq!(skips("skip-48l-d12"), vec![(Router::Gumbel, 0.125); 48]);
+    assert_eq!(skips("mod-topk"), vec![(Router::TopK, 0.125); 4]);
+    assert_eq!(skips("highway").len(), 6);
+    assert_eq!(skips("random-gate").len(), 8);
+    assert_eq!(skips("decoupled").len(), 12);
+    assert_eq!(skips("capacity-groups").len(), 6);
+}
