@@ -9,15 +9,13 @@ pub(super) fn run(args: &RunArgs, json: bool) -> Result<String, Failure> {
     // Text goes out as it is generated; a summary in JSON is printed once, below.
     let (mut stdout, mut kept) = (std::io::stdout().lock(), Vec::new());
     let out: &mut dyn std::io::Write = if args.json { &mut kept } else { &mut stdout };
-    let gates = command::run(&args, out).map_err(|error| runtime_failure(&error))?;
-    let gates: Vec<Vec<bool>> =
-        gates.iter().map(|gate| gate.iter().map(|gate| *gate != 0).collect()).collect();
+    let decisions = command::run(&args, out).map_err(|error| runtime_failure(&error))?;
     let model = shares::model_of(&open_artifact(&args.model)?, &args.model)?;
-    let shares = shares::Shares::new(&model, &gates);
+    let shares = shares::Shares::new(&model, &decisions);
     if args.json {
         let printed = String::from_utf8_lossy(&kept).into_owned();
         let summary = serde_json::from_str(&printed).unwrap_or(serde_json::Value::String(printed));
         return to_json(&serde_json::json!({"run": summary, "routing": shares}));
     }
-    Ok(if gates.is_empty() { String::new() } else { format!("\n{}", shares.text()) })
+    Ok(if decisions.gates.is_empty() { String::new() } else { format!("\n{}", shares.text()) })
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::SectionKind;
 
+use skipc_runtime::Decisions;
 use skipc_runtime::command::{self, DeviceArg, RunArgs};
 
 use super::{Exit, Failure, open_artifact, runtime_failure};
@@ -27,6 +28,9 @@ struct Share {
     executed: u64,
     /// Tokens that it decided about.
     tokens: u64,
+    /// Tokens that it wanted to execute beyond its capacity, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over_capacity: Option<u32>,
 }
 
 /// Shares of all routers of a model, in model order.
@@ -39,16 +43,22 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// Shares of a run with these decisions, `[n]` for each router.
-    pub(super) fn new(model: &Model, gates: &[Vec<bool>]) -> Shares {
-        let share = |(scope, skip): (String, &Skip), gate: &Vec<bool>| Share {
+    /// Shares of a run with these decisions.
+    pub(super) fn new(model: &Model, decisions: &Decisions) -> Shares {
+        let share = |(scope, skip): (String, &Skip), gate: &[u8], over_capacity| Share {
             scope,
             router: format!("{:?}", skip.router).to_lowercase(),
             density: skip.density,
-            executed: gate.iter().filter(|executes| **executes).count() as u64,
+            executed: gate.iter().filter(|executes| **executes != 0).count() as u64,
             tokens: gate.len() as u64,
+            over_capacity,
         };
-        let routers = scopes(model).into_iter().zip(gates).map(|(scope, gate)| share(scope, gate)).collect();
+        let decided = decisions.gates.iter().zip(&decisions.overflow);
+        let routers = scopes(model)
+            .into_iter()
+            .zip(decided)
+            .map(|(scope, (gate, over))| share(scope, gate, *over))
+            .collect();
         let is_dense = |block: &&spec::model::Block| {
             block.skip.is_none() && block.layers.iter().all(|layer| layer.skip.is_none())
         };
@@ -64,9 +74,10 @@ impl Shares {
         for share in &self.routers {
             let rate = share.executed as f64 / share.tokens.max(1) as f64;
             let filled = (rate * BAR as f64).round() as usize;
+            let over = share.over_capacity.map(|over| format!(", {over} over capacity")).unwrap_or_default();
             let _ = writeln!(
                 out,
-                "{:width$}  {:5.1} %  {}{}  {} of {} tokens ({}, density {})",
+                "{:width$}  {:5.1} %  {}{}  {} of {} tokens{over} ({}, density {})",
                 share.scope,
                 rate * 100.0,
                 "█".repeat(filled),
@@ -110,10 +121,8 @@ pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Failure> {
         checked: false,
         json: false,
     };
-    let gates = command::run(&args, &mut std::io::sink()).map_err(|error| runtime_failure(&error))?;
-    let gates: Vec<Vec<bool>> =
-        gates.iter().map(|gate| gate.iter().map(|gate| *gate != 0).collect()).collect();
-    Ok(Shares::new(&model_of(&open_artifact(path)?, path)?, &gates))
+    let decisions = command::run(&args, &mut std::io::sink()).map_err(|error| runtime_failure(&error))?;
+    Ok(Shares::new(&model_of(&open_artifact(path)?, path)?, &decisions))
 }
 
 /// The resolved model that an artefact was compiled from.

@@ -156,10 +156,11 @@ fn check_io(program: &Program) -> Result<(), Error> {
         ("logits", io.logits, DType::F32, tokens, program.layout.vocab_size),
     ];
     for gate in &io.gates {
-        if let Gate::Routed { mask, forced, count } = *gate {
+        if let Gate::Routed { mask, forced, count, wanted } = *gate {
             shapes.push(("mask", mask, DType::U8, tokens, 1));
             shapes.push(("forced", forced, DType::U8, tokens, 1));
             shapes.push(("count", count, DType::U32, one, 1));
+            shapes.extend(wanted.map(|wanted| ("wanted", wanted, DType::U32, one, 1)));
         }
     }
     match shapes.iter().find(|&&(_, idx, dtype, rows, cols)| !is_shaped(program, idx, dtype, rows, cols)) {

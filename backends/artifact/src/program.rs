@@ -187,6 +187,9 @@ pub enum Gate {
         forced: u32,
         /// `u32 [1, 1]`, written by the step: how many tokens execute.
         count: u32,
+        /// `u32 [1, 1]`, written by the step: how many tokens it would have let execute but for its capacity; `None`
+        /// if it has none.
+        wanted: Option<u32>,
     },
 }
 

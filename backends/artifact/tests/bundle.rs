@@ -130,6 +130,23 @@ fn a_cuda_bundle_comes_back() {
     assert_eq!((ptx, cubin), (&b".version 9.0"[..], None));
 }
 
+/// Lets a router with a capacity decide, whose wanted rows this buffer counts.
+fn limit(bundle: &mut Bundle, wanted: u32) {
+    let layout = &mut bundle.program.layout;
+    layout.buffers.push(buffer("mask", DType::U8, RowBound::Tokens, 1, (512, 0)));
+    layout.io.gates[0] = Gate::Routed { mask: 6, forced: 6, count: 0, wanted: Some(wanted) };
+}
+
+#[test]
+fn a_capacity_comes_back() {
+    let mut made = bundle();
+    limit(&mut made, 1);
+    let mut writer = Writer::new(manifest());
+    made.clone().write(&mut writer).unwrap();
+    let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
+    assert_eq!(bundle::read_program(&artifact, &Target::Cpu, Purpose::Score).unwrap(), made.program);
+}
+
 /// Writes the bundle after an edit; what is refused says `expect`.
 fn refused(expect: &str, edit: impl FnOnce(&mut Bundle)) {
     let mut made = bundle();
@@ -158,8 +175,10 @@ fn a_program_that_does_not_fit_itself_is_refused() {
     refused("not on cuda", |it| it.program.target = Target::Cuda("sm_80".into()));
     refused("`logits`", |it| it.program.layout.vocab_size = 11);
     refused("`mask`", |it| {
-        it.program.layout.io.gates[0] = Gate::Routed { mask: 77, forced: 0, count: 0 };
+        it.program.layout.io.gates[0] = Gate::Routed { mask: 77, forced: 0, count: 0, wanted: None };
     });
+    refused("`wanted` is buffer 77", |it| limit(it, 77));
+    refused("`wanted` is buffer 2", |it| limit(it, 2));
     refused("outside its image", |it| {
         let BundleCode::Host(images) = &mut it.code else { unreachable!("made above") };
         images[0].table.entries[0].offset = 1;

@@ -1,4 +1,4 @@
-//! Scores to a token set.
+//! A token set: rows by score, by the random router, or by their rank.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{I8, I64};
@@ -9,6 +9,7 @@ use skipc_plan::kernel::{Compact, Select};
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::PLAIN;
+use crate::ranked;
 
 /// Emits the whole kernel: one pass over the rows in order.
 pub(crate) fn emit(e: &mut Emitter<'_>, compact: &Compact, n_rows: Value) -> Result<(), Fault> {
@@ -18,9 +19,15 @@ pub(crate) fn emit(e: &mut Emitter<'_>, compact: &Compact, n_rows: Value) -> Res
     let rows = e.pointer(compact.rows, DType::U32)?;
     let mask = e.pointer(compact.mask, DType::U8)?;
     let (zero, one) = (e.int(0), e.int(1));
-    let count = e.fold(zero, n_rows, 1, &[zero], |e, row, counts| {
+    let mut initial = vec![zero];
+    if let Select::Ranked(_) = compact.select {
+        initial.extend(ranked::State::before_first(e).values());
+    }
+    let last = e.fold(zero, n_rows, 1, &initial, |e, row, carried| {
+        let (count, state) = (carried[0], &carried[1..]);
         let [replay, select, decided] = [(); 3].map(|()| e.builder.create_block());
         let executes = e.builder.append_block_param(decided, I8);
+        let next: Vec<Value> = state.iter().map(|_| e.builder.append_block_param(decided, I64)).collect();
         e.ins().brif(use_forced, replay, &[], select, &[]);
         e.builder.seal_block(replay);
         e.builder.seal_block(select);
@@ -29,37 +36,45 @@ pub(crate) fn emit(e: &mut Emitter<'_>, compact: &Compact, n_rows: Value) -> Res
         let address = e.element(forced, row, 1);
         let flag = e.load_flag(address, DType::U8);
         let flag = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
-        e.ins().jump(decided, &[BlockArg::Value(flag)]);
+        let args: Vec<BlockArg> =
+            std::iter::once(flag).chain(state.iter().copied()).map(BlockArg::Value).collect();
+        e.ins().jump(decided, &args);
 
         e.builder.switch_to_block(select);
-        let flag = decide(e, &compact.select, row)?;
-        e.ins().jump(decided, &[BlockArg::Value(flag)]);
+        let (flag, state) = decide(e, &compact.select, (row, n_rows), state)?;
+        let args: Vec<BlockArg> = std::iter::once(flag).chain(state).map(BlockArg::Value).collect();
+        e.ins().jump(decided, &args);
         e.builder.seal_block(decided);
 
         e.builder.switch_to_block(decided);
         let address = e.element(mask, row, 1);
         e.ins().store(PLAIN, executes, address, 0);
-        let count = counts[0];
         e.when(executes, |e| {
             e.store_index(rows, count, row);
             Ok(())
         })?;
         let more = e.ins().iadd(count, one);
-        Ok(vec![e.ins().select(executes, more, count)])
+        let count = e.ins().select(executes, more, count);
+        Ok(std::iter::once(count).chain(next).collect())
     })?;
     let address = e.pointer(compact.count, DType::U32)?;
-    e.store_index(address, zero, count[0]);
+    e.store_index(address, zero, last[0]);
     Ok(())
 }
 
-/// 1 if the row is in the set, else 0.
-fn decide(e: &mut Emitter<'_>, select: &Select, row: Value) -> Result<Value, Fault> {
-    match select {
+/// 1 if the row is in the set, else 0, and what the next row has to know.
+fn decide(
+    e: &mut Emitter<'_>,
+    select: &Select,
+    (row, n_rows): (Value, Value),
+    state: &[Value],
+) -> Result<(Value, Vec<Value>), Fault> {
+    let flag = match select {
         Select::AtLeast { scores, threshold } => {
             let (scores, zero) = (e.row(*scores, row)?, e.int(0));
             let score = e.load(scores, zero, Lanes::One);
             let threshold = e.real(threshold.0 as f32, Lanes::One);
-            Ok(e.ins().fcmp(FloatCC::GreaterThanOrEqual, score, threshold))
+            e.ins().fcmp(FloatCC::GreaterThanOrEqual, score, threshold)
         }
         Select::Random { positions, sequences, seed, block, limit } => {
             let position = e.load_index(*positions, row)?;
@@ -67,9 +82,14 @@ fn decide(e: &mut Emitter<'_>, select: &Select, row: Value) -> Result<Value, Fau
             let place = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(*block) << 48).wrapping_add(GOLDEN);
             let score = random_score(e, place, sequence, position);
             let limit = e.int(*limit as i64);
-            Ok(e.ins().icmp(IntCC::UnsignedLessThan, score, limit))
+            e.ins().icmp(IntCC::UnsignedLessThan, score, limit)
         }
-    }
+        Select::Ranked(ranked) => {
+            let (flag, state) = ranked::decide(e, ranked, (row, n_rows), ranked::State::of(state)?)?;
+            return Ok((flag, state.values().to_vec()));
+        }
+    };
+    Ok((flag, Vec::new()))
 }
 
 /// The step of SplitMix64.

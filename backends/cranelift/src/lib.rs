@@ -38,6 +38,7 @@ mod memory;
 mod norm;
 mod pointwise;
 mod product;
+mod ranked;
 mod rowwise;
 
 use std::fmt::Write as _;

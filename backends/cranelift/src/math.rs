@@ -48,6 +48,10 @@ impl Emitter<'_> {
                 let one = self.real(1.0, lanes);
                 self.ins().fsub(one, x)
             }
+            Unary::Scale(by) => {
+                let by = self.real(by.0 as f32, lanes);
+                self.ins().fmul(x, by)
+            }
         }
     }
 

@@ -346,7 +346,10 @@ impl Ctx<'_> {
         }
         if self.graph.ty(value).cols() != group.width {
             // One number for a whole row, computed anew for every column: only where that costs next to nothing.
-            return matches!(op, Op::OneMinus {} | Op::Relu {} | Op::Add {} | Op::Sub {} | Op::Mul {});
+            return matches!(
+                op,
+                Op::OneMinus {} | Op::Relu {} | Op::Scale { .. } | Op::Add {} | Op::Sub {} | Op::Mul {}
+            );
         }
         match (op, group.sums.as_slice()) {
             (Op::Matmul {}, []) => true,

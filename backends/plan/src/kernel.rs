@@ -246,6 +246,70 @@ pub enum Select {
         /// density · 2³², at most 2³².
         limit: u64,
     },
+    /// Those that take part and that rank among the first of their segment.
+    Ranked(Ranked),
+}
+
+/// Rows of which each segment keeps the first so many. Rows are ordered by (sequence, position), so that a segment is
+/// a range of rows; no row of another stands between two of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ranked {
+    /// Which rows take part.
+    pub among: Candidates,
+    /// Sequence of each row: `u32`, one column.
+    pub sequences: View,
+    /// What shares the places that are kept.
+    pub segment: Segment,
+    /// Which candidates come first.
+    pub order: RankOrder,
+    /// How many candidates are kept, at most.
+    pub keep: Keep,
+}
+
+/// Which rows take part in a ranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Candidates {
+    /// Every row.
+    All,
+    /// Those of another set: `u8`, one column, not 0 where the row is in it.
+    Masked(Slot),
+}
+
+/// Rows that share the places that are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Segment {
+    /// All of one sequence.
+    Sequence,
+    /// Those of one sequence whose positions are in one group of `size`, counted from 0.
+    Group {
+        /// `u32`, one column.
+        positions: View,
+        /// Positions of a group, at least 1.
+        size: u32,
+    },
+}
+
+/// Which candidates of a segment come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RankOrder {
+    /// The earlier ones.
+    Position,
+    /// Those with the higher score, earlier ones of equals. A score that is not a number counts as −∞.
+    Score(View),
+}
+
+/// How many candidates of a segment are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// This many.
+    Slots(u32),
+    /// [`skipc_ir::top_k`] of this share and of the segment's rows, whether they take part or not.
+    Share(Real),
 }
 
 /// Makes a token set: a mask, the ascending list of its rows and their count. One task: order matters.
@@ -294,11 +358,27 @@ impl Kernel {
             Body::Rowwise(Rowwise::Dot { k, n, .. }) => format!("dot_{k}x{n}"),
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
+            Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
         }
     }
 
     /// The parameter that a slot names.
     pub fn param(&self, slot: Slot) -> &Param {
         &self.params[slot.0 as usize]
+    }
+}
+
+impl Ranked {
+    /// Such as `compact_best_of_sequence`.
+    fn describe(&self) -> String {
+        let order = match self.order {
+            RankOrder::Position => "first",
+            RankOrder::Score(_) => "best",
+        };
+        let segment = match self.segment {
+            Segment::Sequence => "sequence",
+            Segment::Group { .. } => "group",
+        };
+        format!("compact_{order}_of_{segment}")
     }
 }

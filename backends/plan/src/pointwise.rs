@@ -27,6 +27,8 @@ pub enum Unary {
     Sigmoid,
     /// `1 − x`.
     OneMinus,
+    /// `x` times this constant, which is rounded to f32 before.
+    Scale(Real),
 }
 
 /// Functions of two numbers.

@@ -6,7 +6,8 @@ use std::fmt::{self, Display, Formatter};
 use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
 
 use crate::kernel::{
-    Access, Attention, Body, Compact, Gemm, Kernel, NormKind, Rows, Rowwise, Select, Slot, View,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, RankOrder, Ranked, Rows,
+    Rowwise, Segment, Select, Slot, View,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
@@ -57,8 +58,12 @@ impl Display for Plan {
         for (idx, gate) in layout.io.gates.iter().enumerate() {
             match gate {
                 Gate::Constant(value) => writeln!(f, "  {idx}: always {value}")?,
-                Gate::Routed { mask, forced, count } => {
-                    writeln!(f, "  {idx}: mask b{mask}, forced b{forced}, count b{count}")?;
+                Gate::Routed { mask, forced, count, wanted } => {
+                    write!(f, "  {idx}: mask b{mask}, forced b{forced}, count b{count}")?;
+                    match wanted {
+                        Some(wanted) => writeln!(f, " of wanted b{wanted}")?,
+                        None => writeln!(f)?,
+                    }
                 }
             }
         }
@@ -232,8 +237,30 @@ impl Display for InKernel<'_, Compact> {
                 let (positions, sequences) = (InKernel(kernel, positions), InKernel(kernel, sequences));
                 write!(f, "where random({seed}, {block}, {sequences}, {positions}) < {limit}")?;
             }
+            Select::Ranked(ranked) => write!(f, "{}", InKernel(kernel, ranked))?,
         }
         writeln!(f, ", or {} if {}", slot(forced), slot(use_forced))
+    }
+}
+
+/// Such as `that are the first 3 by score z of those in wanted in each 16 positions p of each sequence s`.
+impl Display for InKernel<'_, Ranked> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, Ranked { among, sequences, segment, order, keep }) = self;
+        match keep {
+            Keep::Slots(slots) => write!(f, "that are the first {slots}")?,
+            Keep::Share(share) => write!(f, "that are the first {share} of all")?,
+        }
+        if let RankOrder::Score(scores) = order {
+            write!(f, " by score {}", InKernel(kernel, scores))?;
+        }
+        if let Candidates::Masked(mask) = among {
+            write!(f, " of those in {}", InKernel(kernel, mask))?;
+        }
+        if let Segment::Group { positions, size } = segment {
+            write!(f, " in each {size} positions {}", InKernel(kernel, positions))?;
+        }
+        write!(f, " of each sequence {}", InKernel(kernel, sequences))
     }
 }
 
@@ -247,16 +274,14 @@ impl Display for InKernel<'_, Pointwise> {
                 Inst::Load(view) => writeln!(f, "{}", InKernel(kernel, view))?,
                 Inst::LoadRow(view) => writeln!(f, "row {}", InKernel(kernel, view))?,
                 Inst::LoadCol(slot) => writeln!(f, "col {}", InKernel(kernel, slot))?,
-                Inst::Unary(function, Reg(x)) => {
-                    let name = match function {
-                        Unary::Gelu => "gelu",
-                        Unary::Relu => "relu",
-                        Unary::Silu => "silu",
-                        Unary::Sigmoid => "sigmoid",
-                        Unary::OneMinus => "1 -",
-                    };
-                    writeln!(f, "{name} r{x}")?;
-                }
+                Inst::Unary(function, Reg(x)) => match function {
+                    Unary::Gelu => writeln!(f, "gelu r{x}")?,
+                    Unary::Relu => writeln!(f, "relu r{x}")?,
+                    Unary::Silu => writeln!(f, "silu r{x}")?,
+                    Unary::Sigmoid => writeln!(f, "sigmoid r{x}")?,
+                    Unary::OneMinus => writeln!(f, "1 - r{x}")?,
+                    Unary::Scale(by) => writeln!(f, "{by} * r{x}")?,
+                },
                 Inst::Binary(function, Reg(a), Reg(b)) => {
                     let sign = match function {
                         Binary::Add => "+",

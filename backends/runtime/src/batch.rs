@@ -27,6 +27,26 @@ pub struct Outputs {
     pub gates: Vec<Vec<u8>>,
     /// How many tokens executed, of each router.
     pub counts: Vec<u32>,
+    /// How many tokens each router wanted to execute beyond its capacity; 0 if it has none or decisions were replayed.
+    pub overflow: Vec<u32>,
+}
+
+/// What the routers decided in a run's last step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decisions {
+    /// `[routers][n]`, in model order: 1 where the token executed.
+    pub gates: Vec<Vec<u8>>,
+    /// How many tokens each router wanted to execute beyond its capacity; `None` if it has none.
+    pub overflow: Vec<Option<u32>>,
+}
+
+impl Decisions {
+    /// Overflows as [`Outputs`] has them, told apart by whether the router has a capacity at all.
+    pub(crate) fn new(layout: &Layout, gates: Vec<Vec<u8>>, overflow: &[u32]) -> Self {
+        let limited = layout.io.gates.iter().map(|gate| matches!(gate, Gate::Routed { wanted: Some(_), .. }));
+        let overflow = limited.zip(overflow).map(|(limited, over)| limited.then_some(*over)).collect();
+        Self { gates, overflow }
+    }
 }
 
 impl Batch {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use skipc_artifact::program::Purpose;
 
-use crate::batch::{Batch, Grid, Outputs};
+use crate::batch::{Batch, Decisions, Grid};
 use crate::error::Error;
 use crate::generate;
 use crate::model::Model;
@@ -75,12 +75,12 @@ pub enum DeviceArg {
     Cuda,
 }
 
-/// Runs the command; what it prints goes to `out`. Gives the decisions of its last step, `[routers][n]`.
+/// Runs the command; what it prints goes to `out`. Gives the decisions of its last step.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::exit_code`] says how the process should end.
-pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Vec<Vec<u8>>, Error> {
+pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
     if args.tokens.is_none() && args.prompt.is_none() {
         return Err(Error::Usage("give `--tokens FILE.npy` or `--prompt TEXT`".into()));
     }
@@ -114,7 +114,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Vec<Vec<u8>>, Error> {
                 None => run_grid(args, &mut session, grid, tokens, out),
             }
         }
-        (None, None) => Ok(Vec::new()),
+        (None, None) => Ok(Decisions::default()),
     }
 }
 
@@ -129,7 +129,7 @@ fn run_grid(
     grid: Grid,
     tokens: Vec<u32>,
     out: &mut dyn Write,
-) -> Result<Vec<Vec<u8>>, Error> {
+) -> Result<Decisions, Error> {
     let routers = session.program().layout.io.gates.len();
     let routing = match &args.routing {
         Some(path) => Some(read_routing(path, &grid, routers)?),
@@ -146,27 +146,32 @@ fn run_grid(
         let array: Vec<u8> = outputs.gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
         npy::write(path, &[routers as u64, batch, width], &array)?;
     }
-    summarise(args, session, &grid, &outputs, out)?;
-    Ok(outputs.gates)
+    let decisions = Decisions::new(&session.program().layout, outputs.gates, &outputs.overflow);
+    summarise(args, session, &grid, (&outputs.counts, &decisions.overflow), out)?;
+    Ok(decisions)
 }
 
 fn summarise(
     args: &RunArgs,
     session: &Session,
     grid: &Grid,
-    outputs: &Outputs,
+    (counts, overflow): (&[u32], &[Option<u32>]),
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
-    let executed: u64 = outputs.counts.iter().map(|&count| u64::from(count)).sum();
-    let asked = n_tokens * outputs.counts.len() as u64;
+    let executed: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let asked = n_tokens * counts.len() as u64;
+    let is_limited = overflow.iter().any(Option::is_some);
     if args.json {
-        let summary = serde_json::json!({
+        let mut summary = serde_json::json!({
             "device": session.describe(),
             "sequences": grid.lengths.len(),
             "tokens": n_tokens,
-            "executed": outputs.counts,
+            "executed": counts,
         });
+        if is_limited {
+            summary["over_capacity"] = serde_json::json!(overflow);
+        }
         return print(out, format_args!("{summary}\n"));
     }
     let share = if asked == 0 { 1.0 } else { executed as f64 / asked as f64 };
@@ -176,10 +181,15 @@ fn summarise(
             "{n_tokens} tokens in {} sequences on {}; {} routers executed {:.1} % of them\n",
             grid.lengths.len(),
             session.describe(),
-            outputs.counts.len(),
+            counts.len(),
             100.0 * share
         ),
-    )
+    )?;
+    let limited = overflow.iter().enumerate().filter_map(|(router, over)| Some((router, (*over)?)));
+    for (router, over) in limited {
+        print(out, format_args!("router {router} skipped {over} tokens over its capacity\n"))?;
+    }
+    Ok(())
 }
 
 /// Prints the prompt and what follows, byte by byte as it comes.
@@ -189,7 +199,7 @@ fn continue_text(
     tokens: &[u32],
     count: u32,
     out: &mut dyn Write,
-) -> Result<Vec<Vec<u8>>, Error> {
+) -> Result<Decisions, Error> {
     print(out, format_args!("{prompt}"))?;
     let mut written = Ok(());
     let continuation = generate::greedy(session, tokens, count, |token| {
@@ -201,7 +211,7 @@ fn continue_text(
     })?;
     written.map_err(stdout_failed)?;
     print(out, format_args!("\n"))?;
-    Ok(continuation.gates)
+    Ok(Decisions::new(&session.program().layout, continuation.gates, &continuation.overflow))
 }
 
 /// Prints one line of new token ids for each row.
@@ -211,18 +221,18 @@ fn continue_rows(
     tokens: &[u32],
     count: u32,
     out: &mut dyn Write,
-) -> Result<Vec<Vec<u8>>, Error> {
+) -> Result<Decisions, Error> {
     let mut rest = tokens;
-    let mut gates = Vec::new();
+    let mut decisions = Decisions::default();
     for &length in &grid.lengths {
         let (prompt, after) = rest.split_at((length as usize).min(rest.len()));
         rest = after;
         let new = generate::greedy(session, prompt, count, |_| ())?;
         let words: Vec<_> = new.tokens.iter().map(ToString::to_string).collect();
         print(out, format_args!("{}\n", words.join(" ")))?;
-        gates = new.gates;
+        decisions = Decisions::new(&session.program().layout, new.gates, &new.overflow);
     }
-    Ok(gates)
+    Ok(decisions)
 }
 
 fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), Error> {

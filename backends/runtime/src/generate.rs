@@ -13,6 +13,8 @@ pub struct Continuation {
     pub tokens: Vec<u32>,
     /// `[routers][n]`: the decisions about all tokens but the last new one; nothing if there is no new one.
     pub gates: Vec<Vec<u8>>,
+    /// How many tokens each router wanted to execute beyond its capacity when it decided so.
+    pub overflow: Vec<u32>,
 }
 
 /// Continues `prompt` by the likeliest token (the lowest of several equal ones), `count` times or until the model has
@@ -34,7 +36,7 @@ pub fn greedy(
     let limit = layout.max_positions.min(layout.max_tokens) as usize;
     let vocab_size = layout.vocab_size as usize;
     let mut tokens = prompt.to_vec();
-    let mut gates = Vec::new();
+    let (mut gates, mut overflow) = (Vec::new(), Vec::new());
     for _ in 0..count {
         if tokens.len() >= limit && tokens.len() > prompt.len() {
             break;
@@ -44,9 +46,9 @@ pub fn greedy(
         let token = likeliest(last);
         each(token);
         tokens.push(token);
-        gates = outputs.gates;
+        (gates, overflow) = (outputs.gates, outputs.overflow);
     }
-    Ok(Continuation { tokens: tokens.split_off(prompt.len()), gates })
+    Ok(Continuation { tokens: tokens.split_off(prompt.len()), gates, overflow })
 }
 
 /// The index of the largest number, the first of equal ones; numbers that are NaN are never the largest.

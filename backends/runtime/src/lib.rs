@@ -29,7 +29,7 @@ pub mod npy;
 pub mod session;
 pub mod threads;
 
-pub use batch::{Batch, Outputs};
+pub use batch::{Batch, Decisions, Outputs};
 pub use error::Error;
 pub use model::Model;
 pub use session::{Device, Options, Session};

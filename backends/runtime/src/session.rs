@@ -120,12 +120,18 @@ impl Session {
         let inputs = inputs(batch, &self.program);
         let mut wanted = vec![layout.io.logits];
         for gate in &layout.io.gates {
-            if let Gate::Routed { mask, count, .. } = *gate {
+            if let Gate::Routed { mask, count, wanted: limited, .. } = *gate {
                 wanted.extend([mask, count]);
+                wanted.extend(limited);
             }
         }
         let results = self.engine.run(n_tokens, &inputs, &wanted)?;
-        Ok(outputs(n_tokens, &self.program, results))
+        let mut outputs = outputs(n_tokens, &self.program, results);
+        if batch.routing.is_some() {
+            // What the routers wanted has nothing to do with what was replayed.
+            outputs.overflow.fill(0);
+        }
+        Ok(outputs)
     }
 
     /// Fills buffers, runs all steps, and returns what the buffers `wanted` then hold, both by index, for harnesses
@@ -223,20 +229,23 @@ fn outputs(n_tokens: u32, program: &Program, results: Vec<Vec<u8>>) -> Outputs {
     let mut results = results.into_iter();
     let mut next = || results.next().unwrap_or_default();
     let logits = next().chunks_exact(4).map(|word| f32::from_bits(u32_of(word))).collect();
-    let (mut gates, mut counts) = (Vec::new(), Vec::new());
+    let (mut gates, mut counts, mut overflow) = (Vec::new(), Vec::new(), Vec::new());
     for gate in &program.layout.io.gates {
         match *gate {
             Gate::Constant(executes) => {
                 gates.push(vec![u8::from(executes); n_tokens as usize]);
                 counts.push(if executes { n_tokens } else { 0 });
+                overflow.push(0);
             }
-            Gate::Routed { .. } => {
+            Gate::Routed { wanted, .. } => {
                 gates.push(next());
-                counts.extend(next().chunks_exact(4).map(u32_of));
+                let executed = u32_of(&next());
+                counts.push(executed);
+                overflow.push(wanted.map_or(0, |_| u32_of(&next()).saturating_sub(executed)));
             }
         }
     }
-    Outputs { logits, gates, counts }
+    Outputs { logits, gates, counts, overflow }
 }
 
 fn u32_of(bytes: &[u8]) -> u32 {

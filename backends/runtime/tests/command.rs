@@ -70,6 +70,24 @@ fn ragged_rows_go_in_and_come_out_padded() {
 }
 
 #[test]
+fn tokens_over_capacity_are_reported() {
+    let folder = Folder::with_model();
+    let mut bundle = tiny::bundle();
+    let gates = &mut bundle.program.layout.io.gates;
+    gates[1] = skipc_artifact::program::Gate::Routed { mask: 7, forced: 8, count: 2, wanted: Some(0) };
+    std::fs::write(folder.path("limited.skp"), tiny::artifact(bundle)).unwrap();
+    npy::write(&folder.path("t.npy"), &[4], &[1i32, 2, 3, 0]).unwrap();
+    let said = |args: &[&str]| String::from_utf8(folder.run(args).stdout).unwrap();
+    let summary = said(&["limited.skp", "--tokens", "t.npy", "--json"]);
+    assert!(summary.contains(r#""executed":[4,2,0],"over_capacity":[null,2,null]"#), "{summary}");
+    let summary = said(&["limited.skp", "--tokens", "t.npy"]);
+    assert!(summary.ends_with("\nrouter 1 skipped 2 tokens over its capacity\n"), "{summary}");
+    for args in [&["m.skp", "--tokens", "t.npy"][..], &["m.skp", "--tokens", "t.npy", "--json"]] {
+        assert!(!said(args).contains("capacity"), "{}", said(args));
+    }
+}
+
+#[test]
 fn rows_are_continued() {
     let folder = Folder::with_model();
     npy::write(&folder.path("t.npy"), &[2, 2], &[0u8, 1, 0, 2]).unwrap();

@@ -24,6 +24,7 @@ fn expected(tokens: &[u32]) -> Outputs {
         logits: tokens.iter().flat_map(|&token| tiny::logits_of(token)).collect(),
         counts: vec![n as u32, odd.iter().map(|&odd| u32::from(odd)).sum(), 0],
         gates: vec![vec![1; n], odd, vec![0; n]],
+        overflow: vec![0; 3],
     }
 }
 
@@ -62,10 +63,29 @@ fn decisions_are_replayed() {
     assert_eq!(wrong(vec![vec![1, 0, 1], vec![1; 3], vec![0; 3]]), "run::routing-conflict");
 }
 
+/// The router of `tiny`, as if it had taken its rows out of all tokens.
+fn limited() -> Bundle {
+    let mut bundle = tiny::bundle();
+    bundle.program.layout.io.gates[1] = Gate::Routed { mask: 7, forced: 8, count: 2, wanted: Some(0) };
+    bundle
+}
+
+#[test]
+fn tokens_over_capacity_are_counted_where_the_router_decides() {
+    let mut session = session(limited(), 1, true).unwrap();
+    let mut replay = batch(&[0, 1, 2, 2], &[4]);
+    assert_eq!(session.run(&replay).unwrap().overflow, [0, 3, 0]);
+    replay.routing = Some(vec![vec![1; 4], vec![1, 0, 0, 0], vec![0; 4]]);
+    let outputs = session.run(&replay).unwrap();
+    assert_eq!((&outputs.counts[..], &outputs.overflow[..]), (&[4, 1, 0][..], &[0; 3][..]));
+    let continued = generate::greedy(&mut session, &[0, 1, 2], 1, |_| ()).unwrap();
+    assert_eq!(continued.overflow, [0, 2, 0]);
+}
+
 #[test]
 fn routers_that_share_a_buffer_must_agree() {
     let mut bundle = tiny::bundle();
-    bundle.program.layout.io.gates[2] = Gate::Routed { mask: 7, forced: 8, count: 2 };
+    bundle.program.layout.io.gates[2] = Gate::Routed { mask: 7, forced: 8, count: 2, wanted: None };
     let mut session = session(bundle, 1, false).unwrap();
     let mut replay = batch(&[0, 1], &[2]);
     replay.routing = Some(vec![vec![1; 2], vec![1, 0], vec![1, 0]]);

@@ -119,11 +119,11 @@ pub(super) fn eval_route<N: Number>(
             keep_best(of, candidates, Some(&ranks(operands[0])?), |rows| top_k(share.0, rows))
         }
         (None, Op::LimitFirst { group_size, slots, .. }) => {
-            let candidates = wanted_of_groups(&operands[0], *group_size, &operands[1..])?;
+            let candidates = wanted_of_groups(operands[0], *group_size, &operands[1..])?;
             keep_best(of, candidates, None, |_| *slots as usize)
         }
         (None, Op::LimitBest { group_size, slots, .. }) => {
-            let candidates = wanted_of_groups(&operands[0], *group_size, &operands[2..])?;
+            let candidates = wanted_of_groups(operands[0], *group_size, &operands[2..])?;
             keep_best(of, candidates, Some(&ranks(operands[1])?), |_| *slots as usize)
         }
         _ => return Err(EvalError::NotHere(op.name())),
@@ -145,12 +145,15 @@ fn ranks<N: Number>(scores: &Datum<N>) -> Result<Vec<f64>, EvalError> {
     Ok(scores.iter().map(|score| rank(score.to_f64())).collect())
 }
 
-/// The rows of a set with the group (sequence, number of the group) that each falls into.
+/// Sequence, and number of the group in it.
+type Group = (i64, i64);
+
+/// The rows of a set with the group that each falls into.
 fn wanted_of_groups<N: Number>(
     wanted: &Datum<N>,
     group_size: u32,
     places: &[&Datum<N>],
-) -> Result<Vec<((i64, i64), usize)>, EvalError> {
+) -> Result<Vec<(Group, usize)>, EvalError> {
     let (rows, _) = wanted.set()?;
     let (positions, sequences) = (places[0].ints()?, places[1].ints()?);
     let group = |row: usize| (sequences[row], positions[row].div_euclid(i64::from(group_size)));

@@ -289,7 +289,7 @@ fn ties_skipped(victim: &mut Victim) -> bool {
             *threshold = Real::from(f64::from((threshold.0 as f32).next_up()));
             true
         }
-        Select::Random { .. } => false,
+        Select::Random { .. } | Select::Ranked(_) => false,
     }
 }
 

@@ -73,7 +73,7 @@ fn short_seed(victim: &mut Victim) -> bool {
             *seed &= 0xFFFF_FFFF;
             true
         }
-        Select::AtLeast { .. } => false,
+        Select::AtLeast { .. } | Select::Ranked(_) => false,
     }
 }
 
@@ -85,6 +85,6 @@ fn threshold_up(victim: &mut Victim) -> bool {
             threshold.0 = f64::from((threshold.0 as f32).next_up());
             true
         }
-        Select::AtLeast { .. } | Select::Random { .. } => false,
+        Select::AtLeast { .. } | Select::Random { .. } | Select::Ranked(_) => false,
     }
 }

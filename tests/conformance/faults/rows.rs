@@ -1,7 +1,7 @@
 //! Faults in the choice of rows and columns.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Attention, Body, Rows, Rowwise, View};
+use skipc_plan::kernel::{Attention, Body, RankOrder, Ranked, Rows, Rowwise, Segment, Select, View};
 
 use super::{Fault, Victim, views};
 
@@ -57,8 +57,18 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]
         }
         Body::Compact(compact) => match &mut compact.select {
-            skipc_plan::kernel::Select::AtLeast { scores, .. } => vec![scores],
-            skipc_plan::kernel::Select::Random { positions, sequences, .. } => vec![positions, sequences],
+            Select::AtLeast { scores, .. } => vec![scores],
+            Select::Random { positions, sequences, .. } => vec![positions, sequences],
+            Select::Ranked(Ranked { sequences, segment, order, .. }) => {
+                let mut all = vec![sequences];
+                if let Segment::Group { positions, .. } = segment {
+                    all.push(positions);
+                }
+                if let RankOrder::Score(scores) = order {
+                    all.push(scores);
+                }
+                all
+            }
         },
     }
 }

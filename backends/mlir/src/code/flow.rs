@@ -140,6 +140,26 @@ impl Code {
         carried
     }
 
+    /// A loop that goes on while its values say so; yields those that did not.
+    pub(crate) fn walk<'c, C: Carry<'c>>(
+        &'c self,
+        start: C,
+        goes_on: impl FnOnce(&C) -> Bool<'c>,
+        body: impl FnOnce(C) -> C,
+    ) -> C {
+        let (head, inside, after) = (self.next_block(), self.next_block(), self.next_block());
+        self.stmt(format_args!("llvm.br ^bb{head}{}", self.arguments(&start)));
+        let (carried, header) = self.block_arguments(&start);
+        self.line(format_args!("^bb{head}{header}:"));
+        let more = goes_on(&carried);
+        self.stmt(format_args!("llvm.cond_br {more}, ^bb{inside}, ^bb{after}"));
+        self.line(format_args!("^bb{inside}:"));
+        let next = body(carried.same());
+        self.stmt(format_args!("llvm.br ^bb{head}{}", self.arguments(&next)));
+        self.line(format_args!("^bb{after}:"));
+        carried
+    }
+
     /// A loop without carried values.
     pub(crate) fn each<'c>(
         &'c self,

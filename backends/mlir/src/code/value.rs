@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Rem, Shl, Shr, Sub};
+use std::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Not, Rem, Shl, Shr, Sub};
 
 use super::Code;
 
@@ -47,6 +47,8 @@ types! {
     I64 = "i64", 8;
     /// The only type of arithmetic on reals.
     F32 = "f32", 4;
+    /// For the share of a count alone: arithmetic in it is slow.
+    F64 = "f64";
     /// A storage type.
     BF16 = "bf16", 2;
     /// Global memory.
@@ -87,6 +89,7 @@ pub(crate) type Bool<'c> = Val<'c, I1>;
 pub(crate) type Int<'c> = Val<'c, I32>;
 pub(crate) type Long<'c> = Val<'c, I64>;
 pub(crate) type Float<'c> = Val<'c, F32>;
+pub(crate) type Double<'c> = Val<'c, F64>;
 pub(crate) type GPtr<'c> = Val<'c, Global>;
 pub(crate) type SPtr<'c> = Val<'c, Shared>;
 
@@ -107,6 +110,11 @@ impl<T> fmt::Display for Val<'_, T> {
 impl<'c, T> Val<'c, T> {
     pub(super) fn new(code: &'c Code, id: u32) -> Self {
         Self { code, id, ty: PhantomData }
+    }
+
+    /// The kernel that it is a value of.
+    pub(crate) fn code(self) -> &'c Code {
+        self.code
     }
 }
 
@@ -153,6 +161,12 @@ impl<'c> Operand<'c, F32> for f32 {
     }
 }
 
+impl<'c> Operand<'c, F64> for f64 {
+    fn val(self, code: &'c Code) -> Double<'c> {
+        code.op(format_args!("llvm.mlir.constant(0x{:016X} : f64) : f64", self.to_bits()))
+    }
+}
+
 impl Code {
     /// An i32 constant.
     pub(crate) fn int(&self, value: u32) -> Int<'_> {
@@ -188,6 +202,13 @@ impl Num for I64 {
 }
 
 impl Num for F32 {
+    const ADD: &'static str = "fadd";
+    const SUB: &'static str = "fsub";
+    const MUL: &'static str = "fmul";
+    const DIV: &'static str = "fdiv";
+}
+
+impl Num for F64 {
     const ADD: &'static str = "fadd";
     const SUB: &'static str = "fsub";
     const MUL: &'static str = "fmul";
@@ -246,6 +267,16 @@ comparisons! {
     Int<'c>: I32 as "icmp" lt "slt" gt "sgt" ge "sge" eq "eq" ne "ne" below "ult";
     Long<'c>: I64 as "icmp" below "ult";
     Float<'c>: F32 as "fcmp" lt "olt" gt "ogt" ge "oge";
+    Double<'c>: F64 as "fcmp" lt "olt";
+}
+
+impl<'c> Not for Bool<'c> {
+    type Output = Bool<'c>;
+
+    fn not(self) -> Bool<'c> {
+        let one: Bool<'c> = self.code.op("llvm.mlir.constant(1 : i1) : i1");
+        self ^ one
+    }
 }
 
 impl<'c> Bool<'c> {
@@ -284,6 +315,11 @@ impl<'c> Int<'c> {
         self.code.op(format_args!("llvm.zext {self} : i32 to i64"))
     }
 
+    /// The same number, which is not negative.
+    pub(crate) fn to_double(self) -> Double<'c> {
+        self.code.op(format_args!("llvm.sitofp {self} : i32 to f64"))
+    }
+
     /// The low byte.
     pub(crate) fn to_byte(self) -> Val<'c, I8> {
         self.code.op(format_args!("llvm.trunc {self} : i32 to i8"))
@@ -317,6 +353,13 @@ impl<'c> Float<'c> {
     /// Rounded to nearest, ties to even.
     pub(crate) fn to_bf16(self) -> Val<'c, BF16> {
         self.code.op(format_args!("llvm.fptrunc {self} : f32 to bf16"))
+    }
+}
+
+impl<'c> Double<'c> {
+    /// The whole part, which fits.
+    pub(crate) fn to_int(self) -> Int<'c> {
+        self.code.op(format_args!("llvm.fptosi {self} : f64 to i32"))
     }
 }
 

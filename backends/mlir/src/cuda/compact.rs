@@ -1,5 +1,7 @@
 //! A token set from scores: mask, ascending row list and count.
 //!
+//! Where rows are chosen by rank, [`super::ranked`] writes the mask before.
+//!
 //! One block walks over the rows, [`CHUNK`] at a time. A warp takes 128 neighbouring rows in four
 //! ballots; the place of a row in the list is the number of chosen rows before it: those of earlier
 //! chunks, of earlier warps, of earlier ballots, of lower lanes.
@@ -7,12 +9,12 @@
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Compact, Kernel, Select, View};
 
-use super::{Generated, place};
+use super::{Generated, place, ranked};
 use crate::code::{Bool, Code, I8, I32, Int, Long, Operand, Steps};
 use crate::error::Error;
 
 /// Threads: as many as a block can have.
-const THREADS: u32 = 1024;
+pub(super) const THREADS: u32 = 1024;
 
 /// Ballots of a warp in each chunk.
 const BALLOTS: u32 = 4;
@@ -61,11 +63,12 @@ fn check(kernel: &Kernel, compact: &Compact) -> Result<(), Error> {
                 place::require_view(kernel, *view, 1)?;
             }
         }
+        Select::Ranked(ranked) => ranked::check(kernel, ranked)?,
     }
     Ok(())
 }
 
-fn require_column(kernel: &Kernel, slot: skipc_plan::kernel::Slot) -> Result<(), Error> {
+pub(super) fn require_column(kernel: &Kernel, slot: skipc_plan::kernel::Slot) -> Result<(), Error> {
     let param = place::param(kernel, slot)?;
     if param.cols == 1 {
         return Ok(());
@@ -77,6 +80,10 @@ fn write(code: &Code, kernel: &Kernel, compact: &Compact) {
     let rows = place::extent(code, &kernel.extent);
     let forced = code.param(compact.use_forced.0).load::<I32>().ne(0);
     let (lane, warp) = (code.thread() % 32, code.thread() / 32);
+    if let Select::Ranked(ranked) = &compact.select {
+        code.when(!forced, || ranked::write(code, kernel, ranked, rows, compact.mask.0));
+        code.barrier();
+    }
     let counts = code.shared();
     let below = (code.int(1) << lane) - 1;
 
@@ -91,7 +98,7 @@ fn write(code: &Code, kernel: &Kernel, compact: &Compact) {
             let takes = code.either(
                 forced,
                 || code.param(compact.forced.0).at::<I8>(row_read).load::<I8>().to_int().ne(0),
-                || selected(code, kernel, &compact.select, row_read),
+                || selected(code, kernel, compact, row_read),
             ) & inside;
             code.when(inside, || {
                 code.param(compact.mask.0).at::<I8>(row).store(takes.to_int().to_byte());
@@ -120,8 +127,9 @@ fn write(code: &Code, kernel: &Kernel, compact: &Compact) {
 }
 
 /// Does the rule choose the row? The row exists, or is row 0 when there is none.
-fn selected<'c>(code: &'c Code, kernel: &Kernel, select: &Select, row: Int<'c>) -> Bool<'c> {
-    match select {
+fn selected<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact, row: Int<'c>) -> Bool<'c> {
+    let mask = code.param(compact.mask.0);
+    match &compact.select {
         Select::AtLeast { scores, threshold } => {
             let param = kernel.param(scores.slot);
             let score = place::load_group(place::element(code, param, *scores, row, 0u32), param.dtype, 1)[0];
@@ -134,6 +142,8 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, select: &Select, row: Int<'c>) 
             };
             random_score(code, *seed, *block, number(sequences), number(positions)).below(*limit)
         }
+        // The mask stands already.
+        Select::Ranked(_) => mask.at::<I8>(row).load::<I8>().to_int().ne(0),
     }
 }
 

@@ -5,6 +5,7 @@ mod compact;
 mod gemm;
 mod place;
 mod pointwise;
+mod ranked;
 mod rowwise;
 
 use skipc_artifact::program::Launch;

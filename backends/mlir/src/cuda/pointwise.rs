@@ -169,6 +169,7 @@ fn unary(function: Unary, x: Float<'_>, precision: Precision) -> Float<'_> {
         Unary::Silu => x.silu(precision),
         Unary::Sigmoid => x.sigmoid(precision),
         Unary::OneMinus => x.constant(1.0) - x,
+        Unary::Scale(by) => x * by.into_inner() as f32,
     }
 }
 

@@ -2,16 +2,16 @@
 
 use super::fault::Fault;
 use super::memory::Frame;
-use crate::kernel::{Compact, Select};
+use crate::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select, View};
 
 pub(super) fn run(frame: &mut Frame<'_, '_, '_>, compact: &Compact, n_rows: u32) -> Result<(), Fault> {
-    let forced = frame.load_u32(compact.use_forced, 0, 0)? != 0;
+    let chosen = if frame.load_u32(compact.use_forced, 0, 0)? != 0 {
+        (0..n_rows).map(|row| Ok(frame.load_u8(compact.forced, u64::from(row))? != 0)).collect()
+    } else {
+        select(frame, &compact.select, n_rows)
+    };
     let mut count = 0;
-    for row in 0..n_rows {
-        let executes = match forced {
-            true => frame.load_u8(compact.forced, u64::from(row))? != 0,
-            false => select(frame, &compact.select, row)?,
-        };
+    for (row, executes) in (0..n_rows).zip(chosen?) {
         frame.store_u8(compact.mask, u64::from(row), executes.into())?;
         if executes {
             frame.store_u32(compact.rows, count, row)?;
@@ -21,13 +21,80 @@ pub(super) fn run(frame: &mut Frame<'_, '_, '_>, compact: &Compact, n_rows: u32)
     frame.store_u32(compact.count, 0, count as u32)
 }
 
-fn select(frame: &Frame<'_, '_, '_>, select: &Select, row: u32) -> Result<bool, Fault> {
+/// Whether each row is in the set.
+fn select(frame: &Frame<'_, '_, '_>, select: &Select, n_rows: u32) -> Result<Vec<bool>, Fault> {
     match *select {
-        Select::AtLeast { scores, threshold } => Ok(frame.load(scores, row, 1)?[0] >= threshold.0 as f32),
-        Select::Random { positions, sequences, seed, block, limit } => {
-            let sequence = u64::from(frame.load_index(sequences, row)?);
-            let position = u64::from(frame.load_index(positions, row)?);
-            Ok(skipc_ir::random_score(seed, block, sequence, position) < limit)
+        Select::AtLeast { scores, threshold } => {
+            (0..n_rows).map(|row| Ok(score(frame, scores, row)? >= threshold.0 as f32)).collect()
+        }
+        Select::Random { positions, sequences, seed, block, limit } => (0..n_rows)
+            .map(|row| {
+                let sequence = u64::from(frame.load_index(sequences, row)?);
+                let position = u64::from(frame.load_index(positions, row)?);
+                Ok(skipc_ir::random_score(seed, block, sequence, position) < limit)
+            })
+            .collect(),
+        Select::Ranked(ranked) => select_ranked(frame, &ranked, n_rows),
+    }
+}
+
+/// Segment after segment: its candidates in the order in which they rank, cut off where the places end.
+fn select_ranked(frame: &Frame<'_, '_, '_>, ranked: &Ranked, n_rows: u32) -> Result<Vec<bool>, Fault> {
+    let mut chosen = vec![false; n_rows as usize];
+    let mut first = 0;
+    while first < n_rows {
+        let segment = segment_of(frame, ranked, first)?;
+        let mut end = first + 1;
+        while end < n_rows && segment_of(frame, ranked, end)? == segment {
+            end += 1;
+        }
+        let mut candidates = Vec::new();
+        for row in first..end {
+            if is_candidate(frame, ranked.among, row)? {
+                candidates.push((rank(frame, ranked.order, row)?, row));
+            }
+        }
+        // Stable, so that earlier rows stay before later ones of the same rank. No rank is NaN.
+        candidates.sort_by(|(a, _), (b, _)| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal));
+        let n_kept = match ranked.keep {
+            Keep::Slots(slots) => slots as usize,
+            Keep::Share(share) => skipc_ir::top_k(share.0, (end - first) as usize),
+        };
+        candidates.into_iter().take(n_kept).for_each(|(_, row)| chosen[row as usize] = true);
+        first = end;
+    }
+    Ok(chosen)
+}
+
+/// The sequence of a row, and its group if groups share the places.
+fn segment_of(frame: &Frame<'_, '_, '_>, ranked: &Ranked, row: u32) -> Result<(u32, u32), Fault> {
+    let group = match ranked.segment {
+        Segment::Sequence => 0,
+        Segment::Group { positions, size } => {
+            let group = frame.load_index(positions, row)?.checked_div(size);
+            group.ok_or_else(|| Fault::Malformed("a group of no rows".to_owned()))?
+        }
+    };
+    Ok((frame.load_index(ranked.sequences, row)?, group))
+}
+
+fn is_candidate(frame: &Frame<'_, '_, '_>, among: Candidates, row: u32) -> Result<bool, Fault> {
+    match among {
+        Candidates::All => Ok(true),
+        Candidates::Masked(mask) => Ok(frame.load_u8(mask, u64::from(row))? != 0),
+    }
+}
+
+fn rank(frame: &Frame<'_, '_, '_>, order: RankOrder, row: u32) -> Result<f32, Fault> {
+    match order {
+        RankOrder::Position => Ok(0.0),
+        RankOrder::Score(scores) => {
+            let score = score(frame, scores, row)?;
+            Ok(if score.is_nan() { f32::NEG_INFINITY } else { score })
         }
     }
+}
+
+fn score(frame: &Frame<'_, '_, '_>, scores: View, row: u32) -> Result<f32, Fault> {
+    Ok(frame.load(scores, row, 1)?[0])
 }

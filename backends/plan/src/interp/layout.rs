@@ -46,6 +46,8 @@ pub struct GateOutcome {
     pub mask: Vec<bool>,
     /// How many do, as the step counted.
     pub count: u32,
+    /// How many the router wanted before its capacity, as the step counted; `None` if it has none.
+    pub wanted: Option<u32>,
 }
 
 /// What a step hands back.
@@ -215,12 +217,15 @@ impl<'a> Machine<'a> {
                 Gate::Constant(executes) => GateOutcome {
                     mask: vec![executes; n_tokens as usize],
                     count: if executes { n_tokens } else { 0 },
+                    wanted: None,
                 },
-                Gate::Routed { mask, count, .. } => {
+                Gate::Routed { mask, count, wanted, .. } => {
                     let mask = self.read(mask, DType::U8, n_tokens)?;
-                    let count = self.read(count, DType::U32, 1)?;
-                    let count = count.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).sum();
-                    GateOutcome { mask: mask.iter().map(|executes| *executes != 0).collect(), count }
+                    GateOutcome {
+                        mask: mask.iter().map(|executes| *executes != 0).collect(),
+                        count: self.read_count(count)?,
+                        wanted: wanted.map(|wanted| self.read_count(wanted)).transpose()?,
+                    }
                 }
             });
         }
@@ -259,6 +264,11 @@ impl<'a> Machine<'a> {
         self.memory.arena[begin..begin + bytes.len()].copy_from_slice(bytes);
         self.memory.owners[begin..begin + bytes.len()].fill(owner);
         Ok(())
+    }
+
+    fn read_count(&self, idx: u32) -> Result<u32, Fault> {
+        let bytes = self.read(idx, DType::U32, 1)?;
+        Ok(bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).sum())
     }
 
     fn read(&self, idx: u32, dtype: DType, n_rows: u32) -> Result<&[u8], Fault> {

@@ -59,6 +59,7 @@ fn eval_unary(unary: Unary, x: f32) -> f32 {
         Unary::Silu => x / (1.0 + libm::expf(-x)),
         Unary::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
         Unary::OneMinus => 1.0 - x,
+        Unary::Scale(by) => x * by.0 as f32,
     }
 }
 

@@ -148,7 +148,12 @@ fn layout() -> Layout {
             use_forced: index("use_forced"),
             logits: index("x"),
             gates: vec![
-                Gate::Routed { mask: index("mask"), forced: index("forced"), count: index("count") },
+                Gate::Routed {
+                    mask: index("mask"),
+                    forced: index("forced"),
+                    count: index("count"),
+                    wanted: None,
+                },
                 Gate::Constant(true),
             ],
         },

@@ -144,6 +144,7 @@ impl Ctx<'_> {
                     Op::Silu {} => Unary::Silu,
                     Op::Sigmoid {} => Unary::Sigmoid,
                     Op::OneMinus {} => Unary::OneMinus,
+                    Op::Scale { by } => Unary::Scale(*by),
                     _ => return Err(self.internal("this is no function of one number", value)),
                 };
                 Inst::Unary(function, self.load(bind, program, *x)?)

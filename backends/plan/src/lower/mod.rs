@@ -15,7 +15,7 @@ use skipc_artifact::program::{Arg, Buffer, Gate, Io, Place, RowBound, Step};
 use skipc_artifact::target::DType;
 use skipc_ir::attr::Source as Input;
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, SetSym, Value};
+use skipc_ir::{Elem, Graph, Op, SetSym, Trait, Value};
 
 use crate::error::PlanError;
 use crate::fuse::{Group, Groups, Work};
@@ -143,27 +143,14 @@ impl<'a> Ctx<'a> {
                 self.copy(group, source, self.io.logits)
             }
             Work::Single => match self.graph.op(value) {
-                Op::Route { .. } | Op::RouteRandom { .. } => self.route(group, value),
+                op if op.has(Trait::OpensScope) => self.route(group, value),
                 _ => self.rowwise(group, value),
             },
         }
     }
 
     fn finish(mut self) -> Result<Plan, PlanError> {
-        for (name, value) in self.graph.outputs() {
-            if name == "logits" {
-                continue;
-            }
-            let gate = match (self.graph.op(value), self.graph.operands(value).as_slice()) {
-                (Op::FillMask { value }, _) => Gate::Constant(*value),
-                (Op::Executed {}, [set]) => {
-                    let set = self.set(*set)?;
-                    Gate::Routed { mask: set.mask, forced: set.forced, count: set.count }
-                }
-                _ => return Err(self.unsupported("give this to the host", value)),
-            };
-            self.io.gates.push(gate);
-        }
+        self.gates()?;
         let kernels: Vec<(String, Kernel)> = self
             .kernels
             .into_iter()
@@ -179,6 +166,37 @@ impl<'a> Ctx<'a> {
         })?;
         let constants = self.constants.lay_out()?;
         Ok(Plan { dtype: self.options.dtype, kernels, constants, layout, sources: self.sources })
+    }
+
+    /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity.
+    fn gates(&mut self) -> Result<(), PlanError> {
+        for (name, value) in self.graph.outputs() {
+            if name == "logits" {
+                continue;
+            }
+            let is_wanted = sets::is_wanted(name);
+            match (self.graph.op(value), self.graph.operands(value).as_slice()) {
+                (Op::FillMask { value }, _) if !is_wanted => self.io.gates.push(Gate::Constant(*value)),
+                (Op::Executed {}, [set]) => {
+                    let set = self.set(*set)?;
+                    match self.io.gates.last_mut() {
+                        Some(Gate::Routed { wanted, .. }) if is_wanted => {
+                            *wanted = Some(set.count);
+                            self.shared.push(set.count);
+                        }
+                        _ if is_wanted => return Err(self.unsupported("limit a constant gate", value)),
+                        _ => self.io.gates.push(Gate::Routed {
+                            mask: set.mask,
+                            forced: set.forced,
+                            count: set.count,
+                            wanted: None,
+                        }),
+                    }
+                }
+                _ => return Err(self.unsupported("give this to the host", value)),
+            }
+        }
+        Ok(())
     }
 
     fn buffer(&mut self, name: String, dtype: DType, rows: RowBound, cols: u32) -> u32 {

@@ -5,9 +5,10 @@ use skipc_artifact::target::DType;
 use skipc_ir::{Op, Trait, Type, Value};
 
 use super::Ctx;
+use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Body, Compact, Select};
+use crate::kernel::{Access, Body, Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
 use crate::plan::ConstantSource;
 
 /// Where a token set lies.
@@ -21,6 +22,11 @@ pub(super) struct SetBuffers {
     pub(super) mask: u32,
     /// Decisions to replay.
     pub(super) forced: u32,
+}
+
+/// Whether an output says what a router wanted before its capacity.
+pub(super) fn is_wanted(output: &str) -> bool {
+    output.starts_with("wanted.")
 }
 
 impl Ctx<'_> {
@@ -38,7 +44,9 @@ impl Ctx<'_> {
             return Err(self.internal("a route makes a set", value));
         };
         let is_gate = |user: &Value| {
-            matches!(self.graph.op(*user), Op::Executed {}) && self.graph.output_names(*user).next().is_some()
+            // What a router wanted before its capacity is shown to the host, but not for the host to decide.
+            matches!(self.graph.op(*user), Op::Executed {})
+                && self.graph.output_names(*user).any(|name| !is_wanted(name))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
         debug_assert!(self.graph.op(value).has(Trait::OpensScope), "only routes get here");
@@ -65,7 +73,7 @@ impl Ctx<'_> {
                 let sequences = self.operand(&mut bind, "sequences", *sequences)?;
                 Select::Random { positions, sequences, seed, block, limit }
             }
-            _ => return Err(self.internal("this is no route", value)),
+            (op, operands) => Select::Ranked(self.ranked(&mut bind, (op, operands), value)?),
         };
         let use_forced = if has_gate {
             bind.slot("use_forced", self.arg(self.io.use_forced), Access::Read)
@@ -83,5 +91,52 @@ impl Ctx<'_> {
         };
         self.step(group, bind, Body::Compact(body));
         Ok(())
+    }
+
+    fn ranked(
+        &mut self,
+        bind: &mut Bind,
+        (op, operands): (&Op, &[Value]),
+        value: Value,
+    ) -> Result<Ranked, PlanError> {
+        match (op, operands) {
+            (Op::RouteTopK { share, .. }, [scores, sequences]) => Ok(Ranked {
+                among: Candidates::All,
+                order: RankOrder::Score(self.operand(bind, "scores", *scores)?),
+                sequences: self.operand(bind, "sequences", *sequences)?,
+                segment: Segment::Sequence,
+                keep: Keep::Share(*share),
+            }),
+            (Op::LimitFirst { group_size, slots, .. }, [wanted, places @ ..]) => {
+                self.limit(bind, (*wanted, None, places), (*group_size, *slots), value)
+            }
+            (Op::LimitBest { group_size, slots, .. }, [wanted, scores, places @ ..]) => {
+                self.limit(bind, (*wanted, Some(*scores), places), (*group_size, *slots), value)
+            }
+            _ => Err(self.internal("this is no route", value)),
+        }
+    }
+
+    /// A capacity over the rows of a set: `wanted`, the scores if they rank, positions and sequences.
+    fn limit(
+        &mut self,
+        bind: &mut Bind,
+        (wanted, scores, places): (Value, Option<Value>, &[Value]),
+        (size, slots): (u32, u32),
+        value: Value,
+    ) -> Result<Ranked, PlanError> {
+        let &[positions, sequences] = places else {
+            return Err(self.internal("a capacity has positions and sequences", value));
+        };
+        let mask = self.set(wanted)?.mask;
+        let among = Candidates::Masked(bind.slot("wanted", self.arg(mask), Access::Read));
+        let order = match scores {
+            Some(scores) => RankOrder::Score(self.operand(bind, "scores", scores)?),
+            None => RankOrder::Position,
+        };
+        let positions = self.operand(bind, "positions", positions)?;
+        let sequences = self.operand(bind, "sequences", sequences)?;
+        let segment = Segment::Group { positions, size };
+        Ok(Ranked { among, sequences, segment, order, keep: Keep::Slots(slots) })
     }
 }

@@ -6,8 +6,8 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Compact, Gemm, Kernel, MAX_DOT_COLS, NormKind, Param, Rows, Rowwise, Select,
-    Slot, View,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_DOT_COLS, NormKind, Param,
+    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, View,
 };
 
 /// Parameters of a kernel, at most: the pointers that fit 1 KiB, a quarter of what a CUDA launch takes. An epilogue
@@ -268,6 +268,7 @@ impl Check<'_> {
                     self.faults.push(Fault::Size { what: "limit", got: limit });
                 }
             }
+            Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.exact(compact.use_forced, 1, Kind::U32);
         self.touch(compact.use_forced, Touched::First(1), false);
@@ -277,6 +278,28 @@ impl Check<'_> {
         self.write(compact.mask, 1, Kind::U8);
         self.exact(compact.count, 1, Kind::U32);
         self.touch(compact.count, Touched::First(1), true);
+    }
+
+    fn ranked(&mut self, ranked: &Ranked) {
+        let Ranked { among, sequences, segment, order, keep } = *ranked;
+        if let Candidates::Masked(mask) = among {
+            self.exact(mask, 1, Kind::U8);
+            self.touch(mask, Touched::Over(self.kernel.extent, Rows::Dense), false);
+        }
+        self.read(sequences, 1, Kind::U32);
+        if let Segment::Group { positions, size } = segment {
+            self.read(positions, 1, Kind::U32);
+            self.size("the size of a group", size, size > 0);
+        }
+        if let RankOrder::Score(scores) = order {
+            self.read(scores, 1, Kind::F32);
+        }
+        match keep {
+            Keep::Share(share) if !(0.0..=1.0).contains(&share.0) => {
+                self.faults.push(Fault::Size { what: "share (as bits)", got: share.0.to_bits() });
+            }
+            Keep::Share(_) | Keep::Slots(_) => {}
+        }
     }
 
     /// Every parameter is used as it is declared; what is read and written is so within a tile.

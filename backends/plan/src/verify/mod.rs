@@ -93,10 +93,11 @@ fn io(plan: &Plan, errors: &mut Errors) {
         ("logits", io.logits, DType::F32, tokens, layout.vocab_size),
     ];
     for gate in &io.gates {
-        if let Gate::Routed { mask, forced, count } = *gate {
+        if let Gate::Routed { mask, forced, count, wanted } = *gate {
             parts.push(("mask", mask, DType::U8, tokens, 1));
             parts.push(("forced", forced, DType::U8, tokens, 1));
             parts.push(("count", count, DType::U32, one, 1));
+            parts.extend(wanted.map(|wanted| ("wanted", wanted, DType::U32, one, 1)));
         }
     }
     for (what, idx, dtype, rows, cols) in parts {
@@ -117,9 +118,10 @@ fn shared(plan: &Plan) -> (Vec<u32>, Vec<u32>) {
     let mut from_host = vec![io.n_tokens, io.tokens, io.positions, io.sequences, io.use_forced];
     let mut to_host = vec![io.logits];
     for gate in &io.gates {
-        if let Gate::Routed { mask, forced, count } = *gate {
+        if let Gate::Routed { mask, forced, count, wanted } = *gate {
             from_host.push(forced);
             to_host.extend([mask, count]);
+            to_host.extend(wanted);
         }
     }
     (from_host, to_host)

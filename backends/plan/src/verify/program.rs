@@ -2,7 +2,7 @@
 
 use super::kernel::{Check, Kind};
 use crate::error::Fault;
-use crate::pointwise::{Inst, Pointwise, Reg};
+use crate::pointwise::{Inst, Pointwise, Reg, Unary};
 
 /// Checks a program over `cols` columns in a kernel with this many sums.
 pub(super) fn check(check: &mut Check<'_>, program: &Pointwise, cols: u32, n_sums: usize) {
@@ -24,7 +24,14 @@ pub(super) fn check(check: &mut Check<'_>, program: &Pointwise, cols: u32, n_sum
                 }
             }
             Inst::LoadCol(slot) => check.constant(slot, 1, cols, Kind::F32),
-            Inst::Unary(_, x) => register(check, idx, x),
+            Inst::Unary(function, x) => {
+                if let Unary::Scale(by) = function
+                    && !by.0.is_finite()
+                {
+                    check.faults.push(Fault::Size { what: "scale (as bits)", got: by.0.to_bits() });
+                }
+                register(check, idx, x);
+            }
             Inst::Binary(_, a, b) => {
                 register(check, idx, a);
                 register(check, idx, b);

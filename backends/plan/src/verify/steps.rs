@@ -44,10 +44,12 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
         }
     }
     for idx in to_host {
-        let is_count =
-            io.gates.iter().any(|gate| matches!(gate, Gate::Routed { count, .. } if *count == idx));
-        let wanted = if is_count { Held::First(1) } else { Held::Counted(io.n_tokens) };
-        if state.held.get(&idx) != Some(&wanted) {
+        let is_count = io.gates.iter().any(|gate| match gate {
+            Gate::Routed { count, wanted, .. } => *count == idx || *wanted == Some(idx),
+            Gate::Constant(_) => false,
+        });
+        let expected = if is_count { Held::First(1) } else { Held::Counted(io.n_tokens) };
+        if state.held.get(&idx) != Some(&expected) {
             let buffer = state.buffer_name(idx);
             errors.push(At::Plan, Fault::Unwritten { param: "result".to_owned(), buffer });
         }

@@ -46,7 +46,8 @@ impl Routing for Every<'_> {
             matches!(graph.op(value), Op::Executed {})
                 && graph.operands(value).first().is_some_and(|of| graph.op(*of).opens() == Some(set))
         };
-        graph.outputs().any(|(_, value)| is_gate(value)).then(|| mask(self.n, self.every))
+        let mut gates = graph.outputs().filter(|(name, _)| name.starts_with("gate."));
+        gates.any(|(_, value)| is_gate(value)).then(|| mask(self.n, self.every))
     }
 }
 
@@ -137,6 +138,11 @@ fn compare(wanted: &[(String, Datum<f64>)], got: &Outcome, plan: &Plan) {
                     let error = (wanted - f64::from(*got)).abs() / wanted.abs().max(1.0);
                     assert!(error <= tolerance, "{name}[{idx}] is {got}, not {wanted}\n{plan}");
                 }
+            }
+            Datum::Mask(mask) if name.starts_with("wanted.") => {
+                let idx: usize = name.trim_start_matches("wanted.").parse().expect("a router");
+                let n_wanted = mask.iter().filter(|wanted| **wanted).count();
+                assert_eq!(got.gates[idx].wanted, Some(n_wanted as u32), "{name}");
             }
             Datum::Mask(mask) => {
                 let idx: usize = name.trim_start_matches("gate.").parse().expect("a gate");

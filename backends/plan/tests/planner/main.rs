@@ -6,6 +6,7 @@ mod fusion;
 mod in_place;
 mod numbers;
 mod random;
+mod ranked;
 mod refusals;
 mod text;
 mod verify;

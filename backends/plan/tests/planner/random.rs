@@ -112,10 +112,14 @@ impl Lines {
         let idx = self.below(self.values.len()).max(self.below(self.values.len()));
         let (rows, _) = self.values[idx];
         let (a, b) = (self.of_rows(rows), self.of_rows(rows));
-        let unary = ["relu", "sigmoid", "silu", "gelu", "one_minus"][self.below(5)];
+        let unary = self.below(6);
         let binary = ["add", "sub", "mul"][self.below(3)];
         match self.below(14) {
-            0 | 1 => self.push(rows, &format!("{unary} %v{a}")),
+            0 | 1 if unary == 5 => self.push(rows, &format!("scale %v{a} {{by=-0.7}}")),
+            0 | 1 => {
+                let unary = ["relu", "sigmoid", "silu", "gelu", "one_minus"][unary];
+                self.push(rows, &format!("{unary} %v{a}"));
+            }
             2 | 3 => self.push(rows, &format!("{binary} %v{a}, %v{b}")),
             4 | 5 => {
                 let normed = self.n_values;
@@ -156,18 +160,27 @@ impl Lines {
         self.push(set, &format!("gather %v{value}, %set{set}"));
     }
 
-    /// A set of all tokens by score or at random. The weights are such that no score comes near the threshold.
+    /// A set of all tokens by score, by rank, at random, or out of another. The weights are such that no score comes near the threshold.
     fn open_set(&mut self) {
         self.n_sets += 1;
         let is_seen = self.below(4) > 0;
         self.seen.push(is_seen);
         let (set, sym) = (self.n_sets, self.n_sets - 1);
-        let route = if self.below(2) == 0 {
-            format!("route_random %p, %s {{set=c{sym}, seed={set}, block={sym}, limit=2147483648}}")
-        } else {
-            let value = self.of_rows(0);
-            _ = writeln!(self.text, "  %z{set} = router_logits %v{value}, %wr");
-            format!("route %z{set} {{set=c{sym}, at_least=0.123}}")
+        let group_size = 1 + self.below(6);
+        let limit = format!("{{set=c{sym}, group_size={group_size}, slots={}}}", self.below(4));
+        let wanted = 1 + self.below(self.n_sets);
+        // Scores of token ids are exact, so that they rank alike in f32 and in f64.
+        _ = writeln!(self.text, "  %e{set} = router_logits %x, %wr");
+        let route = match self.below(6) {
+            0 | 1 => format!("route_random %p, %s {{set=c{sym}, seed={set}, block={sym}, limit=2147483648}}"),
+            2 => format!("route_topk %e{set}, %s {{set=c{sym}, share=0.3}}"),
+            3 if wanted < set => format!("limit_first %set{wanted}, %p, %s {limit}"),
+            4 if wanted < set => format!("limit_best %set{wanted}, %e{set}, %p, %s {limit}"),
+            _ => {
+                let value = self.of_rows(0);
+                _ = writeln!(self.text, "  %z{set} = router_logits %v{value}, %wr");
+                format!("route %z{set} {{set=c{sym}, at_least=0.123}}")
+            }
         };
         _ = writeln!(self.text, "  %set{set} = {route}\n  %gate{set} = executed %set{set}");
         _ = writeln!(self.text, "  %p{set} = gather %p, %set{set}\n  %s{set} = gather %s, %set{set}");

@@ -92,7 +92,7 @@ fn layout() -> Layout {
             logits: 6,
             gates: vec![
                 Gate::Constant(true),
-                Gate::Routed { mask: 7, forced: 8, count: 2 },
+                Gate::Routed { mask: 7, forced: 8, count: 2, wanted: None },
                 Gate::Constant(false),
             ],
         },

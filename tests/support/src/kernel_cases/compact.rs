@@ -5,7 +5,7 @@ use skipc_plan::kernel::{Body, Compact, Select, View};
 use skipc_plan::pointwise::Real;
 
 use super::Case;
-use super::draft::{Draft, Values, dense};
+use super::draft::{Draft, Set, Values, dense, listed};
 use crate::tolerance::Exactness;
 
 /// Rows around the widths at which a scan over rows may be cut (warps, blocks, vectors).
@@ -24,6 +24,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     cases.push(at_least("all_equal", 100, 0.25, |_, n| vec![0.25; n]));
     cases.push(at_least("all_below", 100, 0.25, |_, n| vec![0.125; n]));
     cases.push(scores_in_matrix());
+    cases.push(scores_of_listed_rows());
     for limit in [0, 1 << 20, 1 << 32] {
         cases.push(random(100, limit, false));
     }
@@ -44,7 +45,12 @@ fn edges(_: &mut Draft, n: usize) -> Vec<f64> {
 }
 
 /// The outputs of every case, and the operands of a replay.
-fn finish(mut draft: Draft, select: Select, (rows, bound): (u32, u32), forced: Option<&[u8]>) -> Case {
+pub(super) fn finish(
+    mut draft: Draft,
+    select: Select,
+    (rows, bound): (u32, u32),
+    forced: Option<&[u8]>,
+) -> Case {
     let use_forced = draft.column("use_forced", 1, &[u32::from(forced.is_some())]);
     let forced = draft.decisions("forced", bound, forced.unwrap_or_default());
     let compact = Compact {
@@ -80,6 +86,18 @@ fn scores_in_matrix() -> Case {
     let scores = draft.reals("scores", (DType::F32, bound, 3), rows, Values::Within(1.0));
     let select = Select::AtLeast { scores: View { col: 2, ..dense(scores) }, threshold: Real::from(0.0) };
     finish(draft, select, (rows, bound), None)
+}
+
+/// A set of a set: the scores are those of the rows of the outer one.
+fn scores_of_listed_rows() -> Case {
+    let mut draft = Draft::new("compact_at_least_of_listed_rows".to_owned());
+    let (n_tokens, bound) = (130, 133);
+    let outer = Set::Quarter.rows(n_tokens, &mut draft);
+    let list = draft.column("list", bound, &outer);
+    let scores = draft.reals("scores", (DType::F32, bound, 2), n_tokens, Values::Within(1.0));
+    let select =
+        Select::AtLeast { scores: View { col: 1, ..listed(scores, list) }, threshold: Real::from(0.0) };
+    finish(draft, select, (outer.len() as u32, bound), None)
 }
 
 fn every_third(draft: &mut Draft, rows: u32) -> Vec<u8> {

@@ -6,7 +6,7 @@ use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
-use super::epilogue::UNARIES;
+use super::epilogue::unaries;
 use crate::tolerance::Exactness;
 
 pub(super) fn add(cases: &mut Vec<Case>) {
@@ -23,7 +23,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         for cols in [1, 2, 3, 7, 16, 30, 97, 256] {
             cases.push(copied((dtype, dtype), (10, cols)));
         }
-        for (unary, name) in UNARIES {
+        for (unary, name) in unaries() {
             cases.push(mapped(dtype, unary, name));
         }
         cases.push(sliced(dtype));
@@ -89,7 +89,7 @@ fn mapped(dtype: DType, unary: Unary, name: &str) -> Case {
     let out = draft.output("out", (dtype, rows, cols));
     let exactness = match (unary, dtype) {
         (Unary::Sigmoid, DType::F32) => Exactness::Ulps(2),
-        (Unary::OneMinus, _) => Exactness::Ulps(1),
+        (Unary::OneMinus | Unary::Scale(_), _) => Exactness::Ulps(1),
         _ => Exactness::Chain,
     };
     let code = vec![Inst::Load(dense(x)), Inst::Unary(unary, Reg(0))];

@@ -13,6 +13,7 @@ mod epilogue;
 mod gemm;
 mod map;
 mod norm_dot;
+mod ranked;
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::Kernel;
@@ -92,6 +93,7 @@ pub fn cases() -> Vec<Case> {
     embed_rope::add(&mut cases);
     map::add(&mut cases);
     compact::add(&mut cases);
+    ranked::add(&mut cases);
     cases
 }
 

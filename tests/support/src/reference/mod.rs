@@ -3,11 +3,12 @@
 
 mod approx;
 mod attention;
+mod compact;
 mod rowwise;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Body, Compact, Gemm, Kernel, Rows, Select, Slot, View};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::{Exactness, Expected, Want, decode};
@@ -126,32 +127,6 @@ impl<'a> Eval<'a> {
             self.store(store.to, row, col, regs[store.value.0 as usize]);
         }
     }
-
-    fn compact(&mut self, compact: &Compact, n_rows: usize) {
-        let forced = self.at(compact.use_forced, 0, 0) != 0.0;
-        let mut count = 0;
-        for row in 0..n_rows {
-            let executes = if forced {
-                self.at(compact.forced, row, 0) != 0.0
-            } else {
-                match compact.select {
-                    Select::AtLeast { scores, threshold } => {
-                        self.load(scores, row, 0) >= f64::from(threshold.0 as f32)
-                    }
-                    Select::Random { positions, sequences, seed, block, limit } => {
-                        let (pos, seq) = (self.load(positions, row, 0), self.load(sequences, row, 0));
-                        skipc_ir::random_score(seed, block, seq as u64, pos as u64) < limit
-                    }
-                }
-            };
-            self.store_dense(compact.mask, row, 0, Approx::exact(f64::from(u8::from(executes))));
-            if executes {
-                self.store_dense(compact.rows, count, 0, Approx::exact(row as f64));
-                count += 1;
-            }
-        }
-        self.store_dense(compact.count, 0, 0, Approx::exact(count as f64));
-    }
 }
 
 fn apply_unary(unary: Unary, x: Approx) -> Approx {
@@ -161,6 +136,7 @@ fn apply_unary(unary: Unary, x: Approx) -> Approx {
         Unary::Silu => x.silu(),
         Unary::Sigmoid => x.sigmoid(),
         Unary::OneMinus => Approx::exact(1.0).sub(x),
+        Unary::Scale(by) => x.mul(Approx::exact(f64::from(by.0 as f32))),
     }
 }
 

@@ -1,0 +1,88 @@
+//! Token sets. A row's rank is counted against every other row, without segments or sorting.
+
+use skipc_plan::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
+
+use super::Eval;
+use super::approx::Approx;
+
+impl Eval<'_> {
+    pub(super) fn compact(&mut self, compact: &Compact, n_rows: usize) {
+        let forced = self.at(compact.use_forced, 0, 0) != 0.0;
+        let mask: Vec<bool> = if forced {
+            (0..n_rows).map(|row| self.at(compact.forced, row, 0) != 0.0).collect()
+        } else {
+            self.selected(&compact.select, n_rows)
+        };
+        let mut count = 0;
+        for (row, executes) in mask.into_iter().enumerate() {
+            self.store_dense(compact.mask, row, 0, Approx::exact(f64::from(u8::from(executes))));
+            if executes {
+                self.store_dense(compact.rows, count, 0, Approx::exact(row as f64));
+                count += 1;
+            }
+        }
+        self.store_dense(compact.count, 0, 0, Approx::exact(count as f64));
+    }
+
+    fn selected(&self, select: &Select, n_rows: usize) -> Vec<bool> {
+        match *select {
+            Select::AtLeast { scores, threshold } => {
+                let threshold = f64::from(threshold.0 as f32);
+                (0..n_rows).map(|row| self.load(scores, row, 0) >= threshold).collect()
+            }
+            Select::Random { positions, sequences, seed, block, limit } => {
+                let below = |row| {
+                    let (pos, seq) = (self.load(positions, row, 0), self.load(sequences, row, 0));
+                    skipc_ir::random_score(seed, block, seq as u64, pos as u64) < limit
+                };
+                (0..n_rows).map(below).collect()
+            }
+            Select::Ranked(ranked) => {
+                let rows: Vec<Row> = (0..n_rows).map(|row| self.row(&ranked, row)).collect();
+                (0..n_rows).map(|row| is_kept(&rows, row, ranked.keep)).collect()
+            }
+        }
+    }
+
+    fn row(&self, ranked: &Ranked, row: usize) -> Row {
+        let group = match ranked.segment {
+            Segment::Sequence => 0,
+            Segment::Group { positions, size } => self.load(positions, row, 0) as u64 / u64::from(size),
+        };
+        let rank = match ranked.order {
+            RankOrder::Position => 0.0,
+            RankOrder::Score(scores) => self.load(scores, row, 0),
+        };
+        let takes_part = match ranked.among {
+            Candidates::All => true,
+            Candidates::Masked(mask) => self.at(mask, row, 0) != 0.0,
+        };
+        Row {
+            segment: (self.load(ranked.sequences, row, 0) as u64, group),
+            rank: if rank.is_nan() { f64::NEG_INFINITY } else { rank },
+            takes_part,
+        }
+    }
+}
+
+struct Row {
+    /// Sequence and group.
+    segment: (u64, u64),
+    rank: f64,
+    takes_part: bool,
+}
+
+fn is_kept(rows: &[Row], row: usize, keep: Keep) -> bool {
+    let own = &rows[row];
+    let (mut n_mates, mut n_before) = (0_usize, 0);
+    for (idx, other) in rows.iter().enumerate().filter(|(_, other)| other.segment == own.segment) {
+        n_mates += 1;
+        let is_before = other.rank > own.rank || (other.rank == own.rank && idx < row);
+        n_before += usize::from(other.takes_part && is_before);
+    }
+    let n_kept = match keep {
+        Keep::Slots(slots) => slots as usize,
+        Keep::Share(share) => (share.0 * n_mates as f64).ceil().max(1.0) as usize,
+    };
+    own.takes_part && n_before < n_kept
+}
