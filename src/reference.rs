@@ -58,7 +58,7 @@ struct Forced<'a> {
 }
 
 impl Routing for Forced<'_> {
-    fn forced(&self, set: SetSym) -> Option<Vec<bool>> {
+    fn forced(&self, set: SetSym, _: usize) -> Option<Vec<bool>> {
         let masks = self.masks?;
         let gates = self.graph.outputs().filter(|(name, _)| name.starts_with("gate."));
         let mut sets = gates.map(|(_, gate)| {

@@ -1,12 +1,23 @@
 //! The reference interpreter: evaluates a verified graph op by op, in one number domain. Slow and obvious on purpose.
+//!
+//! Domains are f64 and f32, which round, and [`Ring32`] and [`Gf61`], which do not: there two forms of a model are
+//! equal or one of them is wrong.
 
 mod datum;
+pub mod functions;
+mod gf61;
 mod number;
+mod ring32;
+mod tag;
+#[cfg(test)]
+mod tests;
 
 use petgraph::graph::NodeIndex;
 
 pub use datum::Datum;
+pub use gf61::Gf61;
 pub use number::Number;
+pub use ring32::Ring32;
 
 use crate::graph::{Graph, Value};
 use crate::op;
@@ -44,15 +55,15 @@ pub trait Weights<N> {
 
 /// Decisions that replace those of the routers, for replay and for the exact domains.
 pub trait Routing {
-    /// The forced mask of a set over the rows that it selects from; `None` to let the router decide.
-    fn forced(&self, set: SetSym) -> Option<Vec<bool>>;
+    /// The forced mask of a set over the `n_rows` rows that it selects from; `None` to let the router decide.
+    fn forced(&self, set: SetSym, n_rows: usize) -> Option<Vec<bool>>;
 }
 
 /// Lets every router decide.
 pub struct Free;
 
 impl Routing for Free {
-    fn forced(&self, _: SetSym) -> Option<Vec<bool>> {
+    fn forced(&self, _: SetSym, _: usize) -> Option<Vec<bool>> {
         None
     }
 }

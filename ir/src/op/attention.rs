@@ -1,6 +1,7 @@
 //! Rotary positions and attention.
 
 use super::{Args, TypeError};
+use crate::interp::functions::{self, Heads};
 use crate::interp::{Datum, EvalError, Number};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
@@ -60,24 +61,26 @@ pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N
 /// Frequency and angle are rounded to f32, as in the reference: at position 1000 the rounding of the angle is a
 /// visible part of the model (6e-5), so every form of a model has to round alike.
 pub fn rope_angle(position: i64, pair: usize, half: usize, theta: f64) -> f32 {
-    let frequency = libm::pow(theta, -(pair as f64) / half as f64) as f32;
-    position as f32 * frequency
+    position as f32 * rope_frequency(pair, half, theta)
+}
+
+fn rope_frequency(pair: usize, half: usize, theta: f64) -> f32 {
+    libm::pow(theta, -(pair as f64) / half as f64) as f32
 }
 
 fn rope<N: Number>(x: &Datum<N>, positions: &[i64], heads: usize, theta: f64) -> Result<Datum<N>, EvalError> {
     let (cols, x) = x.real()?;
     let (width, half) = (cols / heads, cols / heads / 2);
+    let frequencies: Vec<f32> = (0..half).map(|pair| rope_frequency(pair, half, theta)).collect();
+    let (mut cos, mut sin) = (Vec::with_capacity(half), Vec::with_capacity(half));
     let mut data = x.to_vec();
     for (row, position) in data.chunks_exact_mut(cols).zip(positions) {
-        for pair in 0..half {
-            let angle = f64::from(rope_angle(*position, pair, half, theta));
-            let (cos, sin) = (N::from_f64(libm::cos(angle)), N::from_f64(libm::sin(angle)));
-            for head in row.chunks_exact_mut(width) {
-                let (a, b) = (head[pair], head[pair + half]);
-                head[pair] = a.mul(cos).sub(b.mul(sin));
-                head[pair + half] = b.mul(cos).add(a.mul(sin));
-            }
-        }
+        let angles = frequencies.iter().map(|frequency| f64::from(*position as f32 * frequency));
+        cos.clear();
+        cos.extend(angles.clone().map(|angle| N::from_f64(libm::cos(angle))));
+        sin.clear();
+        sin.extend(angles.map(|angle| N::from_f64(libm::sin(angle))));
+        row.chunks_exact_mut(width).for_each(|head| functions::turn(head, &cos, &sin));
     }
     Ok(Datum::Real { cols, data })
 }
@@ -88,41 +91,17 @@ fn attention<N: Number>(
     kv_heads: usize,
 ) -> Result<Datum<N>, EvalError> {
     let (q_cols, q) = operands[0].real()?;
-    let (kv_cols, k) = operands[1].real()?;
+    let (_, k) = operands[1].real()?;
     let (_, v) = operands[2].real()?;
     let (q_pos, q_seq) = (operands[3].ints()?, operands[4].ints()?);
     let (k_pos, k_seq) = (operands[5].ints()?, operands[6].ints()?);
-    let width = q_cols / heads;
-    let scale = N::from_f64(1.0 / (width as f64).sqrt());
+    let shape = Heads { heads, kv_heads, width: q_cols / heads };
+    let (mut seen, mut scores) = (Vec::new(), Vec::new());
     let mut data = Vec::with_capacity(q.len());
     for (row, query) in q.chunks_exact(q_cols).enumerate() {
-        let seen: Vec<usize> =
-            (0..k_pos.len()).filter(|key| k_seq[*key] == q_seq[row] && k_pos[*key] <= q_pos[row]).collect();
-        for head in 0..heads {
-            let kv_start = head / (heads / kv_heads) * width;
-            let query = &query[head * width..][..width];
-            let head_rows = |cache: &'_ [N], key: usize| cache[key * kv_cols + kv_start..][..width].to_vec();
-            let scores: Vec<N> = seen.iter().map(|key| dot(query, &head_rows(k, *key)).mul(scale)).collect();
-            let weights = softmax(&scores);
-            let mut out = vec![N::ZERO; width];
-            for (key, weight) in seen.iter().zip(weights) {
-                for (out, value) in out.iter_mut().zip(head_rows(v, *key)) {
-                    *out = out.add(weight.mul(value));
-                }
-            }
-            data.extend(out);
-        }
+        seen.clear();
+        seen.extend((0..k_pos.len()).filter(|key| k_seq[*key] == q_seq[row] && k_pos[*key] <= q_pos[row]));
+        functions::attend(shape, query, (k, v), seen.iter().copied(), (&mut scores, &mut data));
     }
     Ok(Datum::Real { cols: q_cols, data })
-}
-
-fn dot<N: Number>(a: &[N], b: &[N]) -> N {
-    a.iter().zip(b).fold(N::ZERO, |sum, (a, b)| sum.add(a.mul(*b)))
-}
-
-fn softmax<N: Number>(scores: &[N]) -> Vec<N> {
-    let Some(max) = scores.iter().copied().reduce(N::max) else { return Vec::new() };
-    let exps: Vec<N> = scores.iter().map(|score| score.sub(max).exp()).collect();
-    let sum = exps.iter().copied().fold(N::ZERO, N::add);
-    exps.into_iter().map(|exp| exp.div(sum)).collect()
 }

@@ -1,7 +1,7 @@
 //! Norms over the columns of a row.
 
 use super::{Args, TypeError};
-use crate::interp::{Datum, EvalError, Number};
+use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
@@ -22,30 +22,16 @@ pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
 pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
     let (cols, x) = operands[0].real()?;
     let (_, gain) = operands[1].real()?;
-    let mut data = Vec::with_capacity(x.len());
-    let inv_cols = N::from_f64(1.0 / cols as f64);
-    for row in x.chunks_exact(cols) {
-        match op {
-            Op::LayerNorm { eps } => {
-                let (_, bias) = operands[2].real()?;
-                let mean = sum(row.iter().copied()).mul(inv_cols);
-                let square = sum(row.iter().map(|x| x.sub(mean).mul(x.sub(mean)))).mul(inv_cols);
-                let scale = square.add(N::from_f64(eps.0)).rsqrt();
-                for (col, x) in row.iter().enumerate() {
-                    data.push(x.sub(mean).mul(scale).mul(gain[col]).add(bias[col]));
-                }
-            }
-            Op::RmsNorm { eps } => {
-                let square = sum(row.iter().map(|x| x.mul(*x))).mul(inv_cols);
-                let scale = square.add(N::from_f64(eps.0)).rsqrt();
-                data.extend(row.iter().zip(gain).map(|(x, gain)| x.mul(scale).mul(*gain)));
-            }
-            _ => return Err(EvalError::NotHere(op.name())),
+    let mut data = x.to_vec();
+    match op {
+        Op::LayerNorm { eps } => {
+            let (_, bias) = operands[2].real()?;
+            data.chunks_exact_mut(cols).for_each(|row| functions::layer_norm(row, eps.0, gain, bias));
         }
+        Op::RmsNorm { eps } => {
+            data.chunks_exact_mut(cols).for_each(|row| functions::rms_norm(row, eps.0, gain));
+        }
+        _ => return Err(EvalError::NotHere(op.name())),
     }
     Ok(Datum::Real { cols, data })
-}
-
-fn sum<N: Number>(values: impl Iterator<Item = N>) -> N {
-    values.fold(N::ZERO, N::add)
 }

@@ -1,7 +1,7 @@
 //! Ops that work element by element, and slices of columns.
 
 use super::{Args, TypeError};
-use crate::interp::{Datum, EvalError, Number};
+use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
@@ -52,11 +52,11 @@ pub(super) fn eval_unary<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<D
         return Ok(Datum::Real { cols, data: x.iter().map(|x| x.mul(by)).collect() });
     }
     let function: fn(N) -> N = match op {
-        Op::Gelu {} => gelu,
-        Op::Relu {} => |x| x.max(N::ZERO),
-        Op::Silu {} => |x| x.mul(sigmoid(x)),
-        Op::Sigmoid {} => sigmoid,
-        Op::OneMinus {} => |x| N::from_f64(1.0).sub(x),
+        Op::Gelu {} => functions::gelu,
+        Op::Relu {} => functions::relu,
+        Op::Silu {} => functions::silu,
+        Op::Sigmoid {} => functions::sigmoid,
+        Op::OneMinus {} => functions::one_minus,
         _ => return Err(EvalError::NotHere(op.name())),
     };
     Ok(Datum::Real { cols, data: x.iter().map(|x| function(*x)).collect() })
@@ -88,16 +88,4 @@ pub(super) fn eval_columns<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result
             Ok(Datum::Real { cols, data })
         }
     }
-}
-
-fn sigmoid<N: Number>(x: N) -> N {
-    let one = N::from_f64(1.0);
-    one.div(one.add(N::ZERO.sub(x).exp()))
-}
-
-/// The tanh form of GELU (Hendrycks and Gimpel 2016).
-fn gelu<N: Number>(x: N) -> N {
-    let cubic = x.add(N::from_f64(0.044_715).mul(x).mul(x).mul(x));
-    let inner = N::from_f64((2.0 / std::f64::consts::PI).sqrt()).mul(cubic);
-    N::from_f64(0.5).mul(x).mul(N::from_f64(1.0).add(inner.tanh()))
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::{Args, TypeError};
-use crate::interp::{Datum, Env, EvalError, Number};
+use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
@@ -99,14 +99,14 @@ pub(super) fn eval_route<N: Number>(
     env: &Env<'_, N>,
 ) -> Result<Datum<N>, EvalError> {
     let of = operands[0].n_rows();
-    let mask: Vec<bool> = match (op.opens().and_then(|set| env.routing.forced(set)), op) {
+    let mask: Vec<bool> = match (op.opens().and_then(|set| env.routing.forced(set, of)), op) {
         (Some(forced), _) if forced.len() != of => {
             return Err(EvalError::ForcedRows { got: forced.len(), wanted: of });
         }
         (Some(forced), _) => forced,
         (None, Op::Route { at_least, .. }) => {
             let (_, scores) = operands[0].real()?;
-            scores.iter().map(|score| score.to_f64() >= at_least.0).collect()
+            scores.iter().map(|score| functions::reaches(*score, at_least.0)).collect()
         }
         (None, Op::RouteRandom { seed, block, limit, .. }) => {
             let (positions, sequences) = (operands[0].ints()?, operands[1].ints()?);

@@ -1,9 +1,10 @@
-//! Passes judged by the interpreter: the same graph before and after, on the same step, bit for bit.
+//! Passes judged by the interpreter: the same graph before and after, on the same step, bit for bit in f64 and equal in
+//! the exact domains, under decisions that routers take and under forced ones.
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Batch, Datum, Env, Free, Routing, Weights};
-use skipc_ir::{Graph, Op, SetSym};
+use skipc_ir::interp::{self, Batch, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
+use skipc_ir::{Graph, Op, SetSym, random_score};
 
 use crate::random::Rng;
 use crate::random_graph::VOCAB;
@@ -32,9 +33,9 @@ impl RandomWeights {
     }
 }
 
-impl Weights<f64> for RandomWeights {
-    fn weight(&self, name: &str) -> Option<Vec<f64>> {
-        self.0.get(name).cloned()
+impl<N: Number> Weights<N> for RandomWeights {
+    fn weight(&self, name: &str) -> Option<Vec<N>> {
+        Some(self.0.get(name)?.iter().map(|value| N::from_f64(*value)).collect())
     }
 }
 
@@ -43,8 +44,19 @@ impl Weights<f64> for RandomWeights {
 pub struct Masks(pub BTreeMap<SetSym, Vec<bool>>);
 
 impl Routing for Masks {
-    fn forced(&self, set: SetSym) -> Option<Vec<bool>> {
+    fn forced(&self, set: SetSym, _: usize) -> Option<Vec<bool>> {
         self.0.get(&set).cloned()
+    }
+}
+
+/// Forces every set to execute a random share of the rows that it selects from: this many in four. Which rows those
+/// are depends on their number alone, so that routers that a pass makes one decide alike before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Quarters(pub u64);
+
+impl Routing for Quarters {
+    fn forced(&self, _: SetSym, n_rows: usize) -> Option<Vec<bool>> {
+        Some((0..n_rows).map(|row| random_score(3, 0, 0, row as u64) % 4 < self.0).collect())
     }
 }
 
@@ -62,13 +74,13 @@ pub fn random_batch(seed: u64, lengths: &[usize]) -> Batch {
 ///
 /// # Panics
 /// If it cannot be evaluated.
-pub fn outputs(graph: &Graph, batch: &Batch, routing: &dyn Routing) -> Vec<(String, Datum<f64>)> {
+pub fn outputs<N: Number>(graph: &Graph, batch: &Batch, routing: &dyn Routing) -> Vec<(String, Datum<N>)> {
     let weights = RandomWeights::of(graph);
     let env = Env { batch, weights: &weights, routing };
     interp::run(graph, &env).unwrap_or_else(|error| panic!("{error}\n{graph}"))
 }
 
-/// Runs a pass over a graph and compares all outputs on several steps bit for bit. Returns the graph after it.
+/// Runs a pass over a graph and compares all outputs on several steps. Returns the graph after it.
 ///
 /// # Panics
 /// If an output differs.
@@ -76,17 +88,31 @@ pub fn check_pass(before: &Graph, pass: impl FnOnce(Graph) -> Graph) -> Graph {
     let after = pass(before.clone());
     for (idx, lengths) in STEPS.iter().enumerate() {
         let batch = random_batch(idx as u64, lengths);
-        let (wanted, got) = (outputs(before, &batch, &Free), outputs(&after, &batch, &Free));
-        assert_eq!(wanted.len(), got.len(), "number of outputs\nbefore: {before}\nafter: {after}");
-        for ((name, wanted), (got_name, got)) in wanted.iter().zip(&got) {
-            assert_eq!(name, got_name, "order of outputs\nbefore: {before}\nafter: {after}");
-            assert!(
-                same_bits(wanted, got),
-                "output `{name}`, sequences {lengths:?}\nbefore: {before}{wanted:?}\nafter: {after}{got:?}"
-            );
+        for routing in [&Free as &dyn Routing, &Quarters(0), &Quarters(1), &Quarters(4)] {
+            compare::<f64>(before, &after, &batch, routing, same_bits);
+            compare::<Ring32>(before, &after, &batch, routing, Datum::eq);
+            compare::<Gf61>(before, &after, &batch, routing, Datum::eq);
         }
     }
     after
+}
+
+fn compare<N: Number>(
+    before: &Graph,
+    after: &Graph,
+    batch: &Batch,
+    routing: &dyn Routing,
+    same: fn(&Datum<N>, &Datum<N>) -> bool,
+) {
+    let (wanted, got) = (outputs(before, batch, routing), outputs(after, batch, routing));
+    assert_eq!(wanted.len(), got.len(), "number of outputs\nbefore: {before}\nafter: {after}");
+    for ((name, wanted), (got_name, got)) in wanted.iter().zip(&got) {
+        assert_eq!(name, got_name, "order of outputs\nbefore: {before}\nafter: {after}");
+        assert!(
+            same(wanted, got),
+            "output `{name}` of {batch:?}\nbefore: {before}{wanted:?}\nafter: {after}{got:?}"
+        );
+    }
 }
 
 /// Whether two values are equal to the bit; a NaN equals itself.

@@ -40,7 +40,7 @@ struct Every<'a> {
 }
 
 impl Routing for Every<'_> {
-    fn forced(&self, set: SetSym) -> Option<Vec<bool>> {
+    fn forced(&self, set: SetSym, _: usize) -> Option<Vec<bool>> {
         let graph = self.graph;
         let is_gate = |value| {
             matches!(graph.op(value), Op::Executed {})

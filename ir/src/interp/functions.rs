@@ -1,0 +1,163 @@
+//! Functions of rows that the interpreter of graphs and the one of kernels share, so that both mean the same in every
+//! number domain.
+//!
+//! Sums run over [`Number::Wide`] and are rounded once.
+
+use super::number::Number;
+
+/// Partial sums of [`dot`], so that the processor can work on several at once.
+const LANES: usize = 8;
+
+/// `Σ value`; zero if there is none.
+fn sum<W: Number>(values: impl Iterator<Item = W>) -> W {
+    values.reduce(W::add).unwrap_or(W::ZERO)
+}
+
+/// `Σ a · b` over the columns that both have.
+#[inline]
+pub fn dot<N: Number>(a: &[N], b: &[N]) -> N {
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [N::Wide::ZERO; LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] = sums[lane].add(a[lane].widen().mul(b[lane].widen()));
+        }
+    }
+    let rest = sum(a_rest.iter().zip(b_rest).map(|(a, b)| a.widen().mul(b.widen())));
+    N::narrow(sum(sums.into_iter()).add(rest))
+}
+
+/// `max(x, 0)`; what is not a number stays.
+#[inline]
+pub fn relu<N: Number>(x: N) -> N {
+    x.max(N::ZERO)
+}
+
+/// `1 / (1 + e^−x)`.
+#[inline]
+pub fn sigmoid<N: Number>(x: N) -> N {
+    N::ONE.div(one_plus_exp_minus(x))
+}
+
+/// `x / (1 + e^−x)`.
+#[inline]
+pub fn silu<N: Number>(x: N) -> N {
+    x.div(one_plus_exp_minus(x))
+}
+
+fn one_plus_exp_minus<N: Number>(x: N) -> N {
+    N::ONE.add(N::ZERO.sub(x).exp())
+}
+
+/// The tanh form of GELU (Hendrycks and Gimpel 2016).
+#[inline]
+pub fn gelu<N: Number>(x: N) -> N {
+    let cubic = x.add(N::from_f64(0.044_715).mul(x).mul(x).mul(x));
+    let inner = N::from_f64((2.0 / std::f64::consts::PI).sqrt()).mul(cubic);
+    N::from_f64(0.5).mul(x).mul(N::ONE.add(inner.tanh()))
+}
+
+/// `1 − x`.
+#[inline]
+pub fn one_minus<N: Number>(x: N) -> N {
+    N::ONE.sub(x)
+}
+
+/// Whether a score is at least a threshold; in floating point, where scores round, the threshold rounds alike.
+#[inline]
+pub fn reaches<N: Number>(score: N, at_least: f64) -> bool {
+    let bound = if N::EXACT { at_least } else { N::from_f64(at_least).to_f64() };
+    score.to_f64() >= bound
+}
+
+/// `row · rsqrt(mean(row²) + eps) · gain`, in place.
+pub fn rms_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N]) {
+    let scale = rsqrt_of_square(row, eps);
+    row.iter_mut().zip(gain).for_each(|(x, gain)| *x = x.mul(scale).mul(*gain));
+}
+
+/// `(row − mean) · rsqrt(variance + eps) · gain + bias`, in place.
+pub fn layer_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N], bias: &[N]) {
+    let centre = mean::<N>(row.len(), row.iter().map(|x| x.widen()));
+    row.iter_mut().for_each(|x| *x = x.sub(centre));
+    let scale = rsqrt_of_square(row, eps);
+    for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
+        *x = x.mul(scale).mul(*gain).add(*bias);
+    }
+}
+
+fn rsqrt_of_square<N: Number>(row: &[N], eps: f64) -> N {
+    let square = mean::<N>(row.len(), row.iter().map(|x| x.widen().mul(x.widen())));
+    square.add(N::from_f64(eps)).rsqrt()
+}
+
+fn mean<N: Number>(n: usize, values: impl Iterator<Item = N::Wide>) -> N {
+    N::narrow(sum(values).div(N::Wide::from_f64(n as f64)))
+}
+
+/// Turns each pair `(a, b) = (head[j], head[half + j])` of a head: `(a·cos − b·sin, b·cos + a·sin)`, in place.
+pub fn turn<N: Number>(head: &mut [N], cos: &[N], sin: &[N]) {
+    let (a, b) = head.split_at_mut(head.len() / 2);
+    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
+        (*a, *b) = (a.mul(*cos).sub(b.mul(*sin)), b.mul(*cos).add(a.mul(*sin)));
+    }
+}
+
+/// How the columns of queries, keys and values are split into heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads, a multiple of `kv_heads`.
+    pub heads: usize,
+    /// Key and value heads, at least 1; query head `h` uses `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// Columns of a head, at least 1.
+    pub width: usize,
+}
+
+impl Heads {
+    /// Columns of a row of queries.
+    pub fn q_cols(&self) -> usize {
+        self.heads * self.width
+    }
+
+    /// Columns of a row of keys or values.
+    pub fn kv_cols(&self) -> usize {
+        self.kv_heads * self.width
+    }
+}
+
+/// Softmax attention of one query row over the rows `seen` of `keys` and `values`: for each head the mix of values by
+/// `softmax(q · k / √width)`, appended to `out`; zeros if no key is seen. `scores` is scratch space.
+///
+/// In an exact domain the row maximum is 0, as it is in every form of a model there: rescaling is by `exp(0) = 1`.
+pub fn attend<N: Number>(
+    shape: Heads,
+    query: &[N],
+    (keys, values): (&[N], &[N]),
+    seen: impl Iterator<Item = usize> + Clone,
+    (scores, out): (&mut Vec<N>, &mut Vec<N>),
+) {
+    let Heads { heads, kv_heads, width } = shape;
+    let scale = N::from_f64(1.0 / (width as f64).sqrt());
+    for head in 0..heads {
+        let query = &query[head * width..][..width];
+        let begin = head / (heads / kv_heads) * width;
+        let at = |row: usize| row * shape.kv_cols() + begin;
+        scores.clear();
+        scores.extend(seen.clone().map(|row| dot(query, &keys[at(row)..][..width]).mul(scale)));
+        let Some(max) = scores.iter().copied().reduce(N::max) else {
+            out.extend(std::iter::repeat_n(N::ZERO, width));
+            continue;
+        };
+        let max = if N::EXACT { N::ZERO } else { max };
+        scores.iter_mut().for_each(|score| *score = score.sub(max).exp());
+        let total = N::narrow(sum(scores.iter().map(|weight| weight.widen())));
+        let first = out.len();
+        out.extend((0..width).map(|col| {
+            let products = seen.clone().zip(scores.iter());
+            N::narrow(sum(products.map(|(row, weight)| values[at(row) + col].widen().mul(weight.widen()))))
+        }));
+        N::div_all(&mut out[first..], total);
+    }
+}
