@@ -52,9 +52,9 @@ pub fn run<N: Number>(
 }
 
 /// Decisions by router; a set's router is the first whose gate says what the set executes.
-struct Forced<'a> {
-    graph: &'a Graph,
-    masks: Option<&'a [Vec<bool>]>,
+pub(crate) struct Forced<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) masks: Option<&'a [Vec<bool>]>,
 }
 
 impl Routing for Forced<'_> {

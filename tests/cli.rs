@@ -160,6 +160,31 @@ fn inspect_verify_and_the_lists_print_for_people_and_machines() {
 }
 
 #[test]
+fn opt_runs_passes_on_the_text_form() {
+    let fixture = Fixture::new();
+    let lowered = fixture.path("lowered.sir");
+    fs::write(&lowered, succeeds(&["inspect", &fixture.artifact, "--section", "ir/lowered.sir"])).unwrap();
+    let legal = succeeds(&["inspect", &fixture.artifact, "--section", "ir/legal.sir"]);
+    assert!(succeeds(&["opt", &lowered]) == legal, "the default list is that of a compile");
+    let out = fixture.path("out.sir");
+    let said =
+        succeeds(&["opt", &lowered, "--passes", "merge_routes", "-o", &out, "--verify-each", "--report"]);
+    assert!(said.contains("merge_routes") && !said.contains("graph "), "{said}");
+    assert!(fs::read_to_string(&out).unwrap() != legal);
+    assert_eq!(succeeds(&["opt", &lowered, "--fuel", "0"]), fs::read_to_string(&lowered).unwrap());
+    assert!(succeeds(&["opt", &lowered, "--print-each"]).matches("// after ").count() >= 5);
+    let json: serde_json::Value = serde_json::from_str(&succeeds(&["opt", &lowered, "--json"])).unwrap();
+    assert_eq!(json["graph"], legal.as_str());
+    fails(&["opt", &lowered, "--passes", "nonsense"], 1, "passes::unknown");
+    fails(&["opt", &fixture.path("none.sir")], 1, "io::file");
+    fs::write(&out, "graph \"g\" {\n  %0 = inputt {source=tokens}\n  return x = %0\n}\n").unwrap();
+    let text = fails(&["opt", &out], 1, "sir::unknown_op");
+    assert!(text.contains("out.sir:2"), "{text}");
+    fs::write(&out, [0xff, 0xfe]).unwrap();
+    fails(&["opt", &out], 1, "sir::syntax");
+}
+
+#[test]
 fn wrong_arguments_are_refused_by_name() {
     let fixture = Fixture::new();
     let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use skipc::cli::Failure;
-use skipc::ladder;
+use skipc::ladder::{self, Inputs};
 use skipc::lower::{Form, Purpose, lower};
 use skipc::pipeline::{self, Request};
 use skipc::reference::{self, Constants, Outcome};
@@ -122,7 +122,8 @@ fn greedy_continuations_agree_with_pytorch() {
 #[test]
 fn all_forms_agree_under_any_decisions() {
     for case in golden().iter().filter(|case| case.tokens.len() * case.tokens[0].len() <= SHORT) {
-        let report = ladder::climb(&artifact(&load(case)), &case.batch(), 2).unwrap();
+        let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2 };
+        let report = ladder::climb(&artifact(&load(case)), &inputs).unwrap();
         for row in &report.rows {
             assert!(row.ok, "{}: {row:?}", case.name);
         }
@@ -147,7 +148,9 @@ fn ragged_batches_agree() {
                 row
             })
             .collect();
-        let report = ladder::climb(&model, &Batch::from_sequences(rows), 2).unwrap();
+        let report =
+            ladder::climb(&model, &Inputs { batch: &Batch::from_sequences(rows), routing: None, threads: 2 })
+                .unwrap();
         assert!(report.ok(), "{lengths:?}: {report:?}");
     }
 }

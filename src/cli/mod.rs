@@ -8,6 +8,7 @@ mod failure;
 mod init;
 mod inspect;
 mod list;
+mod opt;
 mod repro;
 mod run;
 mod shares;
@@ -53,6 +54,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
+    /// Run passes on a graph in its text form.
+    Opt(OptArgs),
     /// Say what this machine has of what skipc can use.
     Doctor,
     /// List the targets and what each can do.
@@ -185,9 +188,52 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
 
+    /// Lengths of the rows of `--tokens`, where they are not full: int .npy, [batch].
+    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    pub lengths: Option<PathBuf>,
+
+    /// Decisions to force instead of the ladder's own: uint8 .npy, [routers, batch, tokens], or a routing trace.
+    #[arg(long, value_name = "R", requires = "tokens")]
+    pub routing: Option<PathBuf>,
+
+    /// Where to write a reduced mismatch [default: skipc-mismatch-HASH].
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+
     /// Threads of the host [default: all cores].
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+}
+
+/// Arguments of `skipc opt`.
+#[derive(Debug, Args)]
+pub struct OptArgs {
+    /// Graph (.sir).
+    pub graph: PathBuf,
+
+    /// Passes to run instead of the default list, in order; see `skipc passes`.
+    #[arg(long, value_delimiter = ',', value_name = "P,…")]
+    pub passes: Option<Vec<String>>,
+
+    /// Where to write the graph instead of standard output.
+    #[arg(short, long, value_name = "OUT.sir")]
+    pub output: Option<PathBuf>,
+
+    /// Print the graph after every pass.
+    #[arg(long)]
+    pub print_each: bool,
+
+    /// Verify the graph after every pass.
+    #[arg(long)]
+    pub verify_each: bool,
+
+    /// Stop after this many edits, to find a bad one by halving.
+    #[arg(long, value_name = "N")]
+    pub fuel: Option<u64>,
+
+    /// Also print what each pass did.
+    #[arg(long)]
+    pub report: bool,
 }
 
 /// Runs a command and returns what it prints on standard output.
@@ -203,6 +249,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
+        Command::Opt(args) => opt::run(args, cli.json),
         Command::Doctor => doctor::run(cli.json),
         Command::Targets => list::targets(cli.json),
         Command::Passes => list::passes(cli.json),

@@ -1,27 +1,29 @@
 //! `skipc verify`: the equivalence ladder, as a table.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use serde_json::json;
-use skipc_artifact::program::Purpose;
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Layout, Purpose};
+use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::Batch;
-use skipc_ir::random_score;
+use skipc_runtime::command::{read_batch, read_routing};
 use skipc_runtime::threads::Threads;
-use skipc_runtime::{Model, npy};
+use skipc_runtime::{Error, Model, npy};
 
 use super::inspect::new_table;
 use super::{Exit, Failure, VerifyArgs, runtime_failure, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::ladder::{self, LadderError, Report};
-
-/// Lengths of the two sequences that are drawn: several tiles of every kernel, and a tail.
-const DRAWN: [u32; 2] = [69, 28];
+use crate::ladder::{self, Inputs, LadderError, Reduced, Report};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
     let model = Model::open(&args.artifact).map_err(|error| runtime_failure(&error))?;
-    let batch = batch(args, &model)?;
+    let layout = layout(&model)?;
+    let (batch, routing) = inputs(args, &layout).map_err(|error| runtime_failure(&error))?;
     let threads = args.threads.unwrap_or_else(Threads::available);
-    let report = ladder::climb(&model, &batch, threads).map_err(|error| match &error {
+    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads };
+    let report = ladder::climb(&model, &inputs).map_err(|error| match &error {
         LadderError::Runtime(error) => runtime_failure(error),
         LadderError::Stage { .. } => {
             Failure::new(Exit::User, Diagnostic::new("verify::stage", error.to_string()))
@@ -33,40 +35,73 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
     }
     let wrong = report.rows.iter().filter(|row| !row.ok).count();
     let message = format!("{wrong} of {} comparisons are out of bounds\n{text}", report.rows.len());
-    Err(Failure::new(Exit::Mismatch, Diagnostic::new("verify::mismatch", message)))
+    let mut diagnostic = Diagnostic::new("verify::mismatch", message);
+    if let Some(reduced) = &report.reduced {
+        diagnostic = diagnostic.help(keep(args, reduced).map_err(|error| runtime_failure(&error))?);
+    }
+    Err(Failure::new(Exit::Mismatch, diagnostic))
 }
 
-fn batch(args: &VerifyArgs, model: &Model) -> Result<Batch, Failure> {
-    if let Some(path) = &args.tokens {
-        let array = npy::read_ints(path, &[1, 2]).map_err(|error| runtime_failure(&error))?;
-        let width = array.shape.last().copied().unwrap_or(0).max(1);
-        return Ok(Batch::from_sequences(array.data.chunks(usize::try_from(width).unwrap_or(1))));
-    }
+/// The layout of the artefact's first program: all have the same inputs.
+fn layout(model: &Model) -> Result<Layout, Failure> {
     let target = model.targets().into_iter().next().ok_or_else(|| {
         Failure::new(Exit::User, Diagnostic::new("verify::empty", "the artefact has no program"))
     })?;
-    let program = skipc_artifact::bundle::read_program(model.artifact(), &target, Purpose::Score)
+    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)
         .map_err(|error| runtime_failure(&error.into()))?;
-    let layout = &program.layout;
-    let mut left = layout.max_tokens;
-    let mut sequences = Vec::new();
-    for (idx, wanted) in (0u64..).zip(DRAWN) {
-        let length = wanted.min(layout.max_positions).min(left);
-        left -= length;
-        let token =
-            |place: u32| (random_score(7, 0, idx, u64::from(place)) % u64::from(layout.vocab_size)) as i64;
-        sequences.push((0..length).map(token).collect::<Vec<i64>>());
+    Ok(program.layout)
+}
+
+/// One mask `[n]` a router.
+type Masks = Vec<Vec<bool>>;
+
+/// The user's tokens and decisions, or drawn tokens.
+fn inputs(args: &VerifyArgs, layout: &Layout) -> Result<(Batch, Option<Masks>), Error> {
+    let Some(path) = &args.tokens else { return Ok((ladder::drawn_batch(layout), None)) };
+    let array = npy::read_ints(path, &[1, 2])?;
+    let (grid, tokens) = read_batch(path, &array, args.lengths.as_deref())?;
+    let mut rest = tokens.iter().map(|token| i64::from(*token));
+    let rows: Vec<Vec<i64>> =
+        grid.lengths.iter().map(|length| rest.by_ref().take(*length as usize).collect()).collect();
+    let batch = Batch::from_sequences(rows.iter().map(Vec::as_slice));
+    let Some(path) = &args.routing else { return Ok((batch, None)) };
+    let routing = read_routing(path, &grid, layout.io.gates.len())?;
+    let masks = routing.iter().map(|mask| mask.iter().map(|bit| *bit != 0).collect()).collect();
+    Ok((batch, Some(masks)))
+}
+
+/// Writes the reduced mismatch to disk; returns how to see it again.
+fn keep(args: &VerifyArgs, reduced: &Reduced) -> Result<String, Error> {
+    let folder = args.keep.clone().unwrap_or_else(|| {
+        let hash = ContentHash::of(format!("{reduced:?}").as_bytes()).to_string();
+        PathBuf::from(format!("skipc-mismatch-{}", &hash[..8]))
+    });
+    reduced.write(&folder)?;
+    let (artifact, folder) = (args.artifact.display(), folder.display());
+    let mut command =
+        format!("skipc verify {artifact} --tokens {folder}/tokens.npy --lengths {folder}/lengths.npy");
+    if reduced.routing.is_some() {
+        let _ = write!(command, " --routing {folder}/routing.npy");
     }
-    Ok(Batch::from_sequences(sequences.iter().map(Vec::as_slice)))
+    let n = reduced.tokens.len();
+    Ok(format!(
+        "`{} {}` differs on {n} tokens already; to see it again: {command}",
+        reduced.form, reduced.numbers
+    ))
 }
 
 fn table(report: &Report) -> String {
-    let mut table = new_table(&["form", "decisions", "flipped", "largest error", "relative rms", ""]);
+    let header =
+        ["form", "numbers", "decisions", "flipped", "near ties", "largest error", "relative rms", ""];
+    let mut table = new_table(&header);
     for row in &report.rows {
+        let purpose = if row.purpose == Purpose::Generate { "generate: " } else { "" };
         table.add_row([
-            row.form.clone(),
+            format!("{purpose}{}", row.form),
+            row.numbers.to_owned(),
             row.case.clone(),
             format!("{} of {}", row.flips, row.decisions),
+            row.near_ties.to_string(),
             format!("{:.2e}", row.max_error),
             format!("{:.2e}", row.relative_rms),
             if row.ok { "ok" } else { "WRONG" }.to_owned(),

@@ -30,14 +30,21 @@ impl DType {
     }
 }
 
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl DType {
+    /// Its word on the command line and in names of sections.
+    pub fn name(self) -> &'static str {
+        match self {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
             DType::U32 => "u32",
             DType::U8 => "u8",
-        })
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

@@ -243,8 +243,12 @@ fn stdout_failed(source: std::io::Error) -> Error {
     Error::Io { action: "write to", path: "the standard output".into(), source }
 }
 
-/// The tokens of an array without padding.
-fn read_batch(path: &Path, array: &IntArray, lengths: Option<&Path>) -> Result<(Grid, Vec<u32>), Error> {
+/// The tokens of an array, `[tokens]` or `[batch, tokens]`, without padding.
+///
+/// # Errors
+///
+/// Another shape, or numbers that are no tokens or lengths.
+pub fn read_batch(path: &Path, array: &IntArray, lengths: Option<&Path>) -> Result<(Grid, Vec<u32>), Error> {
     let (batch, width) = match array.shape[..] {
         [width] => (1, width),
         [batch, width] => (batch, width),
@@ -271,7 +275,11 @@ fn read_batch(path: &Path, array: &IntArray, lengths: Option<&Path>) -> Result<(
 }
 
 /// Decisions without padding, `[routers][n_tokens]`.
-fn read_routing(path: &Path, grid: &Grid, routers: usize) -> Result<Vec<Vec<u8>>, Error> {
+///
+/// # Errors
+///
+/// Another shape, or numbers other than 0 and 1.
+pub fn read_routing(path: &Path, grid: &Grid, routers: usize) -> Result<Vec<Vec<u8>>, Error> {
     let array = npy::read_ints(path, &[3])?;
     let (batch, width) = (grid.lengths.len(), grid.width);
     if array.shape != [routers as u64, batch as u64, width as u64] {

@@ -1,0 +1,100 @@
+//! `skipc opt`: passes on the text form of a graph.
+
+use std::fmt::Write;
+use std::fs;
+
+use serde_json::{Value, json};
+use skipc_ir::text::{MAX_TEXT, parse};
+use skipc_passes::{Options, Report, default_pipeline, run_reported};
+
+use super::inspect::new_table;
+use super::{Exit, Failure, OptArgs, artifact_failure, to_json};
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
+
+pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
+    let text = read(args)?;
+    let graph = parse(&text).map_err(|errors| {
+        let source = SourceText::new(&args.graph.display().to_string(), &text);
+        let mut diagnostics = Diagnostics::default();
+        for error in errors {
+            let end = text[error.offset.min(text.len())..].chars().next().map_or(0, char::len_utf8);
+            let span = error.offset..error.offset + end;
+            diagnostics
+                .push(Diagnostic::new(error.code(), error.problem.to_string()).at(&source, span, "here"));
+        }
+        Failure { exit: Exit::User, diagnostics }
+    })?;
+    let names = args.passes.clone().unwrap_or_else(default_pipeline);
+    let options = Options { verify_each: args.verify_each, fuel: args.fuel };
+    let mut after_each = String::new();
+    let (graph, report) = run_reported(graph, &names, &options, &mut |pass, graph| {
+        if args.print_each {
+            let _ = writeln!(after_each, "// after {pass}\n{graph}");
+        }
+    })
+    .map_err(|error| pass_failure(&error))?;
+    let text = if args.print_each { after_each } else { graph.to_string() };
+    if let Some(path) = &args.output {
+        skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
+            .map_err(|error| artifact_failure(path, &error))?;
+    }
+    if json {
+        return to_json(&json!({"graph": text, "passes": passes(&report)}));
+    }
+    let shown = if args.output.is_some() { String::new() } else { text };
+    Ok(if args.report { shown + &table(&report) } else { shown })
+}
+
+fn read(args: &OptArgs) -> Result<String, Failure> {
+    let path = &args.graph;
+    let bytes = fs::read(path).map_err(|error| Failure::io(path, &error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let message = format!("{} is not text: byte {at} is not UTF-8", path.display());
+        let help =
+            format!("give a graph in its text form, at most {MAX_TEXT} bytes; `skipc inspect` prints it");
+        Failure::new(Exit::User, Diagnostic::new("sir::syntax", message).help(help))
+    })
+}
+
+/// A graph of the user's that is wrong is the user's; one that a pass broke is ours.
+fn pass_failure(error: &skipc_passes::Error) -> Failure {
+    use skipc_passes::Error;
+    let (exit, help) = match error {
+        Error::UnknownPass { .. } => (Exit::User, "see `skipc passes`"),
+        Error::Input { .. } => (Exit::User, "the passes start from a graph that is well-formed"),
+        Error::Refused { .. } => (Exit::Unsupported, "leave out `legalize` to see the graph"),
+        _ => (
+            Exit::Internal,
+            "this is a fault of skipc: please report it with the graph; `--fuel` finds the edit",
+        ),
+    };
+    Failure::new(exit, Diagnostic::new(error.code(), error.to_string()).help(help))
+}
+
+fn passes(report: &Report) -> Vec<Value> {
+    let passes = report.passes.iter();
+    passes
+        .map(|pass| {
+            json!({
+                "name": pass.name,
+                "edits": pass.edits,
+                "nodes_before": pass.nodes_before,
+                "nodes_after": pass.nodes_after,
+            })
+        })
+        .collect()
+}
+
+fn table(report: &Report) -> String {
+    let mut table = new_table(&["pass", "nodes", "edits"]);
+    for pass in &report.passes {
+        let edits: Vec<String> = pass.edits.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+        table.add_row([
+            pass.name.to_owned(),
+            format!("{} → {}", pass.nodes_before, pass.nodes_after),
+            edits.join(", "),
+        ]);
+    }
+    format!("{table}\n")
+}

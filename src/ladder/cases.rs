@@ -1,0 +1,163 @@
+//! Inputs of the ladder: tokens, and decisions at densities and counts where kernels go wrong.
+
+use skipc_artifact::program::{Extent, Gate, Launch, Layout, Program};
+use skipc_ir::interp::Batch;
+use skipc_ir::random_score;
+
+use super::Inputs;
+
+/// Lengths of the two sequences that are drawn: several tiles of every kernel, and a tail.
+const DRAWN: [u32; 2] = [69, 28];
+
+/// At most so many tokens of the first sequences for number domains in which time counts more than length: two
+/// tiles of the kernel interpreter, and a tail.
+const SHORT: [usize; 2] = [11, 6];
+
+/// Tokens with the decisions to try on them.
+pub(super) struct Cases {
+    pub(super) batch: Batch,
+    pub(super) list: Vec<Case>,
+}
+
+/// One set of decisions.
+pub(super) struct Case {
+    pub(super) name: String,
+    /// One mask `[n]` a router; `None` leaves the routers free.
+    pub(super) masks: Option<Vec<Vec<bool>>>,
+}
+
+/// A batch that fits the layout, with tokens drawn from its vocabulary.
+pub fn drawn_batch(layout: &Layout) -> Batch {
+    let mut left = layout.max_tokens;
+    let mut sequences = Vec::new();
+    for (idx, wanted) in (0u64..).zip(DRAWN) {
+        let length = wanted.min(layout.max_positions).min(left);
+        left -= length;
+        let token =
+            |place: u32| (random_score(7, 0, idx, u64::from(place)) % u64::from(layout.vocab_size)) as i64;
+        sequences.push((0..length).map(token).collect::<Vec<i64>>());
+    }
+    Batch::from_sequences(sequences.iter().map(Vec::as_slice))
+}
+
+/// The rows of a batch for which `keep` holds.
+pub(super) fn select(batch: &Batch, keep: impl Fn(usize) -> bool) -> Batch {
+    let pick = |ints: &[i64]| {
+        ints.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, int)| *int).collect::<Vec<i64>>()
+    };
+    Batch {
+        tokens: pick(&batch.tokens),
+        positions: pick(&batch.positions),
+        sequences: pick(&batch.sequences),
+    }
+}
+
+/// The rows of masks for which `keep` holds.
+pub(super) fn select_masks(masks: &[Vec<bool>], keep: impl Fn(usize) -> bool) -> Vec<Vec<bool>> {
+    let pick = |mask: &Vec<bool>| {
+        mask.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, bit)| *bit).collect()
+    };
+    masks.iter().map(pick).collect()
+}
+
+/// The most rows that a tile of one of the program's kernels over token rows has.
+pub(super) fn tile_rows(program: &Program) -> Option<u32> {
+    let tiles = program.entries.iter().map(|entry| match (&entry.launch, entry.extent) {
+        (Launch::Host { tile_rows, .. } | Launch::Cuda { tile_rows, .. }, Extent::Counted { .. }) => {
+            *tile_rows
+        }
+        _ => 0,
+    });
+    tiles.max().filter(|rows| *rows > 0)
+}
+
+impl Cases {
+    /// The cases of the inputs. `densities` are those that the spec wants, one a router; `tile_rows` is where counts
+    /// are at an edge.
+    pub(super) fn new(inputs: &Inputs<'_>, program: &Program, densities: &[f64], tile_rows: u32) -> Cases {
+        let batch = inputs.batch.clone();
+        let n = batch.tokens.len();
+        let mut cases = Cases { batch, list: Vec::new() };
+        if let Some(routing) = inputs.routing {
+            cases.push("given", routing.to_vec());
+            return cases;
+        }
+        let tile = tile_rows as usize;
+        let share = |density: f64| (density * n as f64).round() as usize;
+        let mut push = |name: &str, count: &dyn Fn(f64) -> usize| {
+            cases.push(name, masks(&program.layout.io.gates, n, |router| count(densities[router])));
+        };
+        push("none", &|_| 0);
+        push("one", &|_| 1);
+        push("low", &|density| share(density / 4.0));
+        push("target", &share);
+        push("high", &|density| share(1.0 - (1.0 - density) / 4.0));
+        push("all", &|_| n);
+        push("all-1", &|_| n.saturating_sub(1));
+        for (name, count) in [("tile-1", tile - 1), ("tile", tile), ("tile+1", tile + 1)] {
+            if count < n {
+                push(name, &|_| count);
+            }
+        }
+        cases.list.push(Case { name: "free".to_owned(), masks: None });
+        cases
+    }
+
+    /// Adds a case unless there is an equal one: in a short batch many densities are the same count.
+    fn push(&mut self, name: &str, masks: Vec<Vec<bool>>) {
+        if !self.list.iter().any(|case| case.masks.as_ref() == Some(&masks)) {
+            self.list.push(Case { name: name.to_owned(), masks: Some(masks) });
+        }
+    }
+}
+
+/// Decisions with this many executed tokens for each router, spread over the batch. Routers that were found equal
+/// decide alike.
+fn masks(gates: &[Gate], n: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<bool>> {
+    let decided = |router: usize| -> Vec<bool> {
+        let mut rows: Vec<usize> = (0..n).collect();
+        rows.sort_by_key(|row| (random_score(1, router as u32, 0, *row as u64), *row));
+        let mut mask = vec![false; n];
+        rows.into_iter().take(count(router)).for_each(|row| mask[row] = true);
+        mask
+    };
+    let mask = |gate: &Gate| match gate {
+        Gate::Constant(value) => vec![*value; n],
+        Gate::Routed { mask, .. } => {
+            let same = |other: &Gate| matches!(other, Gate::Routed { mask: other, .. } if other == mask);
+            decided(gates.iter().position(same).unwrap_or(0))
+        }
+    };
+    gates.iter().map(mask).collect()
+}
+
+/// Inputs of their own.
+pub(super) struct Shortened {
+    batch: Batch,
+    routing: Option<Vec<Vec<bool>>>,
+}
+
+impl Shortened {
+    pub(super) fn as_inputs(&self, inputs: &Inputs<'_>) -> Inputs<'_> {
+        Inputs { batch: &self.batch, routing: self.routing.as_deref(), threads: inputs.threads }
+    }
+}
+
+impl Inputs<'_> {
+    /// The beginnings of the first sequences that are not empty.
+    pub(super) fn shortened(&self) -> Shortened {
+        let mut kept = vec![false; self.batch.tokens.len()];
+        let mut begin = 0;
+        let sequences = self.batch.sequences.chunk_by(|a, b| a == b);
+        for (rank, sequence) in sequences.enumerate() {
+            let length = SHORT.get(rank).copied().unwrap_or(0).min(sequence.len());
+            kept[begin..begin + length].fill(true);
+            begin += sequence.len();
+        }
+        let keep = |row: usize| kept[row];
+        Shortened {
+            batch: select(self.batch, keep),
+            routing: self.routing.map(|masks| select_masks(masks, keep)),
+        }
+    }
+}

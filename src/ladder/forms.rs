@@ -1,0 +1,127 @@
+//! The forms of a model, each as something that runs a batch.
+
+use skipc_ir::Graph;
+use skipc_ir::interp::{Batch, Number};
+use skipc_plan::Plan;
+use skipc_plan::interp::{self, Mode, Tiling};
+use skipc_runtime::Session;
+
+use super::LadderError;
+use super::compare::Bounds;
+use crate::reference::{self, Constants, Outcome};
+
+/// Rows of a tile of the kernel interpreter: small and odd, so that short batches have several tiles and a tail.
+pub(super) const TILE_ROWS: u32 = 7;
+
+/// A form that runs.
+pub(super) struct Runner<'a, N> {
+    /// What it is, such as `kernels`.
+    pub(super) form: String,
+    /// In which numbers it computes.
+    pub(super) numbers: &'static str,
+    /// How far it may be from the judge.
+    pub(super) bounds: Bounds,
+    run: Box<Run<'a, N>>,
+}
+
+type Run<'a, N> = dyn FnMut(&Batch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a;
+
+impl<N> Runner<'_, N> {
+    /// Runs the batch, under the forced decisions if there are any.
+    pub(super) fn run(
+        &mut self,
+        batch: &Batch,
+        forced: Option<&[Vec<bool>]>,
+    ) -> Result<Outcome<N>, LadderError> {
+        (self.run)(batch, forced)
+    }
+}
+
+/// A graph in the number domain `N`.
+pub(super) fn graph<'a, N: Number>(
+    form: &'static str,
+    numbers: &'static str,
+    graph: &'a Graph,
+    constants: &'a Constants<'_>,
+    bounds: Bounds,
+) -> Runner<'a, N> {
+    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+        reference::run(graph, constants, batch, forced).map_err(|error| LadderError::stage(form, &error))
+    };
+    Runner { form: form.to_owned(), numbers, bounds, run: Box::new(run) }
+}
+
+/// The planned kernels in the program's own precision.
+pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a Constants<'_>, bounds: Bounds) -> Runner<'a, f64> {
+    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
+    Runner { form: "kernels".to_owned(), numbers: constants.program.dtype.name(), bounds, run: Box::new(run) }
+}
+
+/// The machine's own code.
+pub(super) fn code<'a>(mut session: Session, bounds: Bounds) -> Runner<'a, f64> {
+    let (form, numbers) = (session.program().target.to_string(), session.program().dtype.name());
+    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+        let bytes = |masks: &[Vec<bool>]| -> Vec<Vec<u8>> {
+            masks.iter().map(|mask| mask.iter().map(|bit| u8::from(*bit)).collect()).collect()
+        };
+        let outputs = session.run(&skipc_runtime::Batch {
+            tokens: batch.tokens.iter().map(|token| *token as u32).collect(),
+            lengths: lengths(batch),
+            routing: forced.map(bytes),
+        })?;
+        Ok(Outcome {
+            logits: outputs.logits.into_iter().map(f64::from).collect(),
+            gates: outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect(),
+            overflow: outputs.overflow.into_iter().map(|count| count as usize).collect(),
+        })
+    };
+    Runner { form, numbers, bounds, run: Box::new(run) }
+}
+
+/// Runs the planned kernels on the kernel interpreter, in the precision of the plan.
+///
+/// # Errors
+/// What the interpreter finds wrong with the plan.
+pub fn run_plan(
+    plan: &Plan,
+    constants: &Constants<'_>,
+    batch: &Batch,
+    forced: Option<&[Vec<bool>]>,
+) -> Result<Outcome<f64>, LadderError> {
+    let places = plan.constants.iter().map(|constant| &constant.constant);
+    let slices: Vec<Vec<u8>> = places
+        .map(|place| constants.bytes[place.offset as usize..(place.offset + place.bytes()) as usize].to_vec())
+        .collect();
+    let places = (Mode::Arena, Tiling::of(TILE_ROWS));
+    let outcome =
+        interp::run_layout(&plan.kernels, &plan.layout, &slices, &kernel_batch(batch, forced), places)
+            .map_err(|fault| LadderError::stage("kernels", &fault))?;
+    Ok(outcome_of(outcome.logits.into_iter().map(f64::from).collect(), outcome.gates))
+}
+
+fn outcome_of<N>(logits: Vec<N>, gates: Vec<interp::GateOutcome>) -> Outcome<N> {
+    Outcome { logits, gates: gates.into_iter().map(|gate| gate.mask).collect(), overflow: Vec::new() }
+}
+
+fn kernel_batch(batch: &Batch, forced: Option<&[Vec<bool>]>) -> interp::Batch {
+    let words = |ints: &[i64]| ints.iter().map(|int| *int as u32).collect();
+    interp::Batch {
+        tokens: words(&batch.tokens),
+        positions: words(&batch.positions),
+        sequences: words(&batch.sequences),
+        forced: forced.map(<[Vec<bool>]>::to_vec),
+    }
+}
+
+/// Lengths of the batch's sequences, those between with no tokens included.
+pub(super) fn lengths(batch: &Batch) -> Vec<u32> {
+    let mut lengths = Vec::new();
+    for sequence in &batch.sequences {
+        let sequence = usize::try_from(*sequence).unwrap_or(0);
+        if lengths.len() <= sequence {
+            lengths.resize(sequence + 1, 0);
+        }
+        lengths[sequence] += 1;
+    }
+    lengths
+}

@@ -1,0 +1,148 @@
+//! The judge: the masked graph, which also says what it would have decided itself, and how narrowly.
+
+use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Weights};
+use skipc_ir::{Graph, Op, TypeError, Value};
+
+use super::LadderError;
+use crate::reference::Forced;
+
+/// The masked graph with two more outputs for each router that decides: `own.N`, its decisions where nothing forces
+/// them, and `score.N`, what they were taken by.
+pub(super) struct Judge {
+    graph: Graph,
+    borders: Vec<Border>,
+}
+
+/// Where a router's decision turns.
+#[derive(Clone, Copy, Debug, Default)]
+struct Border {
+    /// Scores from here on execute.
+    threshold: Option<f64>,
+    /// The order of scores decides.
+    ranked: bool,
+    /// What other tokens of the sequence want decides too.
+    limited: bool,
+}
+
+/// What the judge computes under given decisions.
+pub(super) struct Verdict<N> {
+    /// `[n, vocab]`, row by row.
+    pub(super) logits: Vec<N>,
+    /// For each router what it would have decided, `[n]`.
+    pub(super) own: Vec<Vec<bool>>,
+    /// For each router the scores it decides by, `[n]`; none for routers without.
+    scores: Vec<Vec<f64>>,
+}
+
+impl Judge {
+    /// # Errors
+    /// If a copy of a route does not type: a fault of the compiler.
+    pub(super) fn new(mut graph: Graph) -> Result<Judge, TypeError> {
+        let gates: Vec<Value> =
+            graph.outputs().filter(|(name, _)| name.starts_with("gate.")).map(|(_, gate)| gate).collect();
+        let mut borders = Vec::new();
+        for (router, gate) in gates.into_iter().enumerate() {
+            let mut border = Border::default();
+            let mut own = gate;
+            if let (Op::Executed {}, &[set]) = (graph.op(gate), graph.operands(gate).as_slice()) {
+                // Nobody forces a set without a gate, so the copy decides for itself.
+                let (op, origin) = (graph.op(set).with_set(graph.fresh_set()), graph.origin(set).clone());
+                let copy = graph.add(op, &graph.operands(set), &origin)?;
+                own = graph.add(Op::Executed {}, &[copy], &origin)?;
+                if let Some(score) = score_of(&graph, set, &mut border) {
+                    graph.set_output(format!("score.{router}"), score);
+                }
+            }
+            graph.set_output(format!("own.{router}"), own);
+            borders.push(border);
+        }
+        Ok(Judge { graph, borders })
+    }
+
+    /// Evaluates under these decisions.
+    pub(super) fn run<N: Number>(
+        &self,
+        weights: &dyn Weights<N>,
+        batch: &Batch,
+        gates: &[Vec<bool>],
+    ) -> Result<Verdict<N>, LadderError> {
+        let routing = Forced { graph: &self.graph, masks: Some(gates) };
+        let outputs = interp::run(&self.graph, &Env { batch, weights, routing: &routing })
+            .map_err(|error: EvalError| LadderError::stage("the masked graph", &error))?;
+        let n_routers = self.borders.len();
+        let mut verdict = Verdict {
+            logits: Vec::new(),
+            own: vec![Vec::new(); n_routers],
+            scores: vec![Vec::new(); n_routers],
+        };
+        for (name, datum) in outputs {
+            let router = |prefix: &str| name.strip_prefix(prefix)?.parse::<usize>().ok();
+            match datum {
+                Datum::Real { data, .. } if name == "logits" => verdict.logits = data,
+                Datum::Real { data, .. } => {
+                    if let Some(scores) = router("score.").and_then(|router| verdict.scores.get_mut(router)) {
+                        *scores = data.into_iter().map(N::to_f64).collect();
+                    }
+                }
+                Datum::Mask(mask) => {
+                    if let Some(own) = router("own.").and_then(|router| verdict.own.get_mut(router)) {
+                        *own = mask;
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Whether the decision of a router about a row turns within `band` of its score, or of those it depends on.
+    pub(super) fn is_near_tie<N>(
+        &self,
+        verdict: &Verdict<N>,
+        router: usize,
+        row: usize,
+        batch: &Batch,
+        band: f64,
+    ) -> bool {
+        let (Some(border), Some(scores)) = (self.borders.get(router), verdict.scores.get(router)) else {
+            return false;
+        };
+        let Some(score) = scores.get(row) else { return false };
+        let near = |a: f64, b: f64| (a - b).abs() <= band * a.abs().max(1.0);
+        let rows = (0..scores.len()).filter(|other| batch.sequences.get(*other) == batch.sequences.get(row));
+        let others: Vec<f64> = rows.filter(|other| *other != row).map(|other| scores[other]).collect();
+        let at_threshold = border.threshold.is_some_and(|threshold| {
+            near(*score, threshold) || (border.limited && others.iter().any(|other| near(*other, threshold)))
+        });
+        at_threshold || (border.ranked && others.iter().any(|other| near(*other, *score)))
+    }
+}
+
+/// The scores by which a set is chosen, and where the choice turns.
+fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
+    let operands = graph.operands(set);
+    match (graph.op(set), operands.as_slice()) {
+        (Op::Route { at_least, .. }, &[scores]) => {
+            border.threshold = Some(at_least.0);
+            Some(scores)
+        }
+        (Op::RouteTopK { .. }, &[scores, _]) => {
+            border.ranked = true;
+            Some(scores)
+        }
+        (Op::LimitFirst { .. }, &[wanted, ..]) => {
+            border.limited = true;
+            score_of(graph, wanted, border)
+        }
+        (Op::LimitBest { .. }, &[wanted, scores, ..]) => {
+            (border.limited, border.ranked) = (true, true);
+            let chosen_by = score_of(graph, wanted, border)?;
+            if chosen_by != scores {
+                // Chosen by probability, ranked by logit: the border on the scale of logits.
+                border.threshold = border.threshold.map(|p| (p / (1.0 - p)).ln());
+            }
+            Some(scores)
+        }
+        _ => None,
+    }
+}

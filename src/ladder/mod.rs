@@ -1,0 +1,311 @@
+//! The equivalence ladder: one artefact's model in every form that there is, on the same inputs.
+//!
+//! | rung | numbers | must agree |
+//! | --- | --- | --- |
+//! | masked graph | f64, ring, field | it is the judge |
+//! | gathered graph, graph after the passes | f64 | to 1e-9 |
+//! | the same | integers mod 2³², GF(2⁶¹ − 1) | exactly |
+//! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 |
+//! | the same | bf16 | to 16 units of roundoff of the logits' size, root mean square |
+//!
+//! The judge is lowered anew from the spec in the artefact, with every layer computed for every token. Decisions are
+//! forced to given densities and counts, and left free; free decisions of another form are replayed in the judge, so
+//! that values are always compared under the same decisions. A free decision that the judge would take otherwise is a
+//! difference, unless its score stands within rounding of the border: those are counted apart as near ties.
+
+mod cases;
+mod compare;
+mod forms;
+mod judge;
+mod reduce;
+
+use serde::Serialize;
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Program, Purpose};
+use skipc_artifact::section::SectionKind;
+use skipc_artifact::target::{DType, Target};
+use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
+use skipc_ir::{Graph, text};
+use skipc_plan::Plan;
+use skipc_runtime::{Device, Model, Options, Session, cuda};
+
+use crate::lower::{Form, lower};
+use crate::pack::stage_name;
+use crate::reference::Constants;
+use crate::spec;
+
+pub use cases::drawn_batch;
+pub use forms::run_plan;
+pub use reduce::Reduced;
+
+use cases::Cases;
+use compare::Bounds;
+use forms::Runner;
+use judge::Judge;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The tokens. Exact domains and f64 see the beginnings of its first sequences.
+    pub batch: &'a Batch,
+    /// Decisions to force instead of the ladder's own, one mask `[n]` a router.
+    pub routing: Option<&'a [Vec<bool>]>,
+    /// Threads of the host.
+    pub threads: usize,
+}
+
+/// One form of the model on one case.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Which of the artefact's programs: that which scores or that which generates.
+    pub purpose: Purpose,
+    /// What ran, such as `passes`, `kernels` or `cpu`.
+    pub form: String,
+    /// In which numbers: `f64`, `f32`, `bf16`, `ring32` or `gf61`.
+    pub numbers: &'static str,
+    /// Which decisions, such as `none`, `target`, `tile+1` (forced) or `free`.
+    pub case: String,
+    /// Decisions compared.
+    pub decisions: usize,
+    /// Decisions that differ from the judge's; only free ones can.
+    pub flips: usize,
+    /// Of these, how many had a score within rounding of the border.
+    pub near_ties: usize,
+    /// Largest distance of a logit from the judge's under the same decisions; infinite where exact numbers differ.
+    pub max_error: f64,
+    /// Root mean square distance, relative to the judge's logits.
+    pub relative_rms: f64,
+    /// Whether it is within bounds.
+    pub ok: bool,
+}
+
+/// What was compared, and what could not be.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// All comparisons.
+    pub rows: Vec<Row>,
+    /// Forms that this machine cannot run, with the reason.
+    pub skipped: Vec<String>,
+    /// The first mismatch on as little input as still shows it.
+    pub reduced: Option<Reduced>,
+}
+
+impl Report {
+    /// Whether every comparison is within bounds.
+    pub fn ok(&self) -> bool {
+        self.rows.iter().all(|row| row.ok)
+    }
+}
+
+/// Why the ladder could not be climbed at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LadderError {
+    /// The artefact is damaged, or the runtime refuses it.
+    #[error(transparent)]
+    Runtime(#[from] skipc_runtime::Error),
+    /// A stage in the artefact cannot be read back or evaluated.
+    #[error("{stage}: {message}")]
+    Stage {
+        /// Which.
+        stage: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl LadderError {
+    fn stage(stage: impl Into<String>, message: &impl ToString) -> LadderError {
+        LadderError::Stage { stage: stage.into(), message: message.to_string() }
+    }
+}
+
+/// Runs all forms of the artefact's model.
+///
+/// # Errors
+/// If the artefact cannot be read; differences are rows of the report.
+pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> {
+    let mut report = Report::default();
+    for purpose in [Purpose::Score, Purpose::Generate] {
+        let targets = model.targets();
+        let has = |target: &&Target| bundle::has_program(model.artifact(), target, purpose);
+        let programs: Vec<Program> = targets
+            .iter()
+            .filter(has)
+            .map(|target| bundle::read_program(model.artifact(), target, purpose))
+            .collect::<Result<_, _>>()
+            .map_err(skipc_runtime::Error::from)?;
+        if let Some(first) = programs.first() {
+            Phase::read(model, purpose, first)?.climb(&programs, inputs, &mut report)?;
+        }
+    }
+    Ok(report)
+}
+
+/// The forms of the model for one purpose.
+struct Phase<'a> {
+    model: &'a Model,
+    purpose: Purpose,
+    judge: Judge,
+    lowered: Graph,
+    legal: Graph,
+    /// Share of executed tokens that the spec wants of each router.
+    densities: Vec<f64>,
+}
+
+impl<'a> Phase<'a> {
+    fn read(model: &'a Model, purpose: Purpose, program: &Program) -> Result<Phase<'a>, LadderError> {
+        let spec = spec::model("spec.toml", stage_text(model, "spec.toml", SectionKind::Spec)?)
+            .map_err(|error| LadderError::stage("spec.toml", &error))?;
+        let masked = lower(&spec, Form::Masked, purpose)
+            .map_err(|error| LadderError::stage("the masked graph", &error))?;
+        let densities: Vec<f64> = spec.skips().map(|skip| skip.density).collect();
+        if densities.len() != program.layout.io.gates.len() {
+            let message = "the spec has another number of routers than the program".to_owned();
+            return Err(LadderError::stage("spec.toml", &message));
+        }
+        Ok(Phase {
+            model,
+            purpose,
+            judge: Judge::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,
+            lowered: graph(model, &stage_name("ir/lowered.sir", purpose))?,
+            legal: graph(model, &stage_name("ir/legal.sir", purpose))?,
+            densities,
+        })
+    }
+
+    fn climb(
+        &self,
+        programs: &[Program],
+        inputs: &Inputs<'_>,
+        report: &mut Report,
+    ) -> Result<(), LadderError> {
+        let mut seen: Vec<DType> = Vec::new();
+        for program in programs {
+            let bytes =
+                bundle::read_constants(self.model.artifact(), program).map_err(skipc_runtime::Error::from)?;
+            let constants = Constants { program, bytes };
+            let plan = plan(self.model, self.purpose, program.dtype)?;
+            if seen.is_empty() {
+                let short = inputs.shortened();
+                let cases = Cases::new(&short.as_inputs(inputs), program, &self.densities, forms::TILE_ROWS);
+                self.exact::<f64>("f64", Bounds::F64, &constants, &cases, report)?;
+                self.exact::<Ring32>("ring32", Bounds::Exact, &constants, &cases, report)?;
+                self.exact::<Gf61>("gf61", Bounds::Exact, &constants, &cases, report)?;
+            }
+            let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
+            let cases = Cases::new(inputs, program, &self.densities, tile_rows);
+            let mut runners = Vec::new();
+            let bounds = Bounds::of(program.dtype);
+            if !seen.contains(&program.dtype) {
+                seen.push(program.dtype);
+                runners.push(forms::kernels(&plan, &constants, bounds));
+            }
+            match self.session(program, inputs.threads)? {
+                Ok(session) => runners.push(forms::code(session, bounds)),
+                Err(reason) => report.skipped.push(reason),
+            }
+            self.compare(runners, &constants, &cases, report)?;
+        }
+        Ok(())
+    }
+
+    /// Graphs and kernels in one number domain.
+    fn exact<N: Number>(
+        &self,
+        numbers: &'static str,
+        bounds: Bounds,
+        constants: &Constants<'_>,
+        cases: &Cases,
+        report: &mut Report,
+    ) -> Result<(), LadderError> {
+        let runners = vec![
+            forms::graph::<N>("gathered", numbers, &self.lowered, constants, bounds),
+            forms::graph::<N>("passes", numbers, &self.legal, constants, bounds),
+        ];
+        self.compare(runners, constants, cases, report)
+    }
+
+    /// Compares each form with the judge on each case.
+    fn compare<N: Number>(
+        &self,
+        mut runners: Vec<Runner<'_, N>>,
+        constants: &Constants<'_>,
+        cases: &Cases,
+        report: &mut Report,
+    ) -> Result<(), LadderError> {
+        for case in &cases.list {
+            let forced = case.masks.as_deref();
+            let wanted = match forced {
+                Some(masks) => Some(self.judge.run::<N>(constants, &cases.batch, masks)?),
+                None => None,
+            };
+            for runner in &mut runners {
+                let got = runner.run(&cases.batch, forced)?;
+                let replayed = match &wanted {
+                    Some(wanted) if forced == Some(&got.gates) => wanted,
+                    _ => &self.judge.run::<N>(constants, &cases.batch, &got.gates)?,
+                };
+                let found =
+                    compare::compare(&self.judge, replayed, &got, forced, &cases.batch, &runner.bounds);
+                if !found.ok && report.reduced.is_none() {
+                    let judge =
+                        |batch: &Batch, gates: &[Vec<bool>]| self.judge.run::<N>(constants, batch, gates);
+                    report.reduced = reduce::reduce(&self.judge, &judge, runner, &cases.batch, forced);
+                }
+                report.rows.push(Row {
+                    purpose: self.purpose,
+                    form: runner.form.clone(),
+                    numbers: runner.numbers,
+                    case: case.name.clone(),
+                    decisions: found.decisions,
+                    flips: found.flips,
+                    near_ties: found.near_ties,
+                    max_error: found.max_error,
+                    relative_rms: found.relative_rms,
+                    ok: found.ok,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The program on this machine, or why there is none.
+    fn session(&self, program: &Program, threads: usize) -> Result<Result<Session, String>, LadderError> {
+        let device = match &program.target {
+            Target::Cpu => Device::Cpu,
+            Target::Cuda(_) => match cuda::Gpu::first() {
+                Ok(_) => Device::Cuda,
+                Err(error) => return Ok(Err(format!("{}: {error}", program.target))),
+            },
+        };
+        let options = Options { threads, checked: true, purpose: self.purpose, ..Options::default() };
+        let session = Session::new(self.model, device, options)?;
+        if session.program().target != program.target {
+            return Ok(Err(format!("{}: this GPU takes {}", program.target, session.program().target)));
+        }
+        Ok(Ok(session))
+    }
+}
+
+fn stage_text<'a>(model: &'a Model, name: &str, kind: SectionKind) -> Result<&'a str, LadderError> {
+    let bytes = model.artifact().section(name, kind).map_err(skipc_runtime::Error::from)?;
+    std::str::from_utf8(bytes).map_err(|error| LadderError::stage(name, &error))
+}
+
+fn graph(model: &Model, name: &str) -> Result<Graph, LadderError> {
+    text::parse(stage_text(model, name, SectionKind::Ir)?).map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        LadderError::stage(name, &first)
+    })
+}
+
+fn plan(model: &Model, purpose: Purpose, dtype: DType) -> Result<Plan, LadderError> {
+    let name = stage_name(&format!("plan/{dtype}.json"), purpose);
+    let plan: Plan = serde_json::from_str(stage_text(model, &name, SectionKind::Plan)?)
+        .map_err(|error| LadderError::stage(&name, &error))?;
+    skipc_plan::verify(&plan).map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        LadderError::stage(&name, &first)
+    })?;
+    Ok(plan)
+}

@@ -1,0 +1,123 @@
+//! A mismatch on as little input as still shows it.
+
+use std::path::Path;
+
+use serde::Serialize;
+use skipc_ir::interp::{Batch, Number};
+use skipc_runtime::npy;
+
+use super::LadderError;
+use super::cases::{select, select_masks};
+use super::compare;
+use super::forms::{Runner, lengths};
+use super::judge::{Judge, Verdict};
+
+/// Candidates that are tried: each runs the judge and the form once.
+const MAX_TRIES: usize = 200;
+
+/// A reduced input.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reduced {
+    /// The form that differs.
+    pub form: String,
+    /// In which numbers.
+    pub numbers: &'static str,
+    /// Length of each sequence.
+    pub lengths: Vec<u32>,
+    /// Token ids, all sequences one after the other.
+    pub tokens: Vec<i64>,
+    /// Forced decisions, one mask `[n]` a router; none if the routers were free.
+    pub routing: Option<Vec<Vec<bool>>>,
+}
+
+type RunJudge<'a, N> = dyn Fn(&Batch, &[Vec<bool>]) -> Result<Verdict<N>, LadderError> + 'a;
+
+/// Leaves out sequences, then tails, then single tokens' execution, as long as the form still differs from the judge.
+pub(super) fn reduce<N: Number>(
+    judge: &Judge,
+    run_judge: &RunJudge<'_, N>,
+    runner: &mut Runner<'_, N>,
+    batch: &Batch,
+    forced: Option<&[Vec<bool>]>,
+) -> Option<Reduced> {
+    let mut tries = 0;
+    let mut differs = |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+        tries += 1;
+        if tries > MAX_TRIES {
+            return false;
+        }
+        let Ok(got) = runner.run(batch, forced) else { return true };
+        let Ok(wanted) = run_judge(batch, &got.gates) else { return false };
+        !compare::compare(judge, &wanted, &got, forced, batch, &runner.bounds).ok
+    };
+    let mut now = (batch.clone(), forced.map(<[Vec<bool>]>::to_vec));
+    let mut keep = |now: &mut (Batch, Option<Vec<Vec<bool>>>), kept: &dyn Fn(usize) -> bool| {
+        let next = (select(&now.0, kept), now.1.as_ref().map(|masks| select_masks(masks, kept)));
+        let smaller = next.0.tokens.len() < now.0.tokens.len();
+        let differs = smaller && differs(&next.0, next.1.as_deref());
+        if differs {
+            *now = next;
+        }
+        differs
+    };
+    let last = batch.sequences.last().copied().unwrap_or(0);
+    for sequence in 0..=last {
+        let sequences = now.0.sequences.clone();
+        keep(&mut now, &|row| sequences[row] != sequence);
+    }
+    for sequence in 0..=last {
+        let mut cut = now.0.sequences.iter().filter(|other| **other == sequence).count() as i64 / 2;
+        while cut > 0 {
+            let Batch { sequences, positions, .. } = now.0.clone();
+            let length = sequences.iter().filter(|other| **other == sequence).count() as i64;
+            if !keep(&mut now, &|row| sequences[row] != sequence || positions[row] < length - cut) {
+                cut /= 2;
+            }
+        }
+    }
+    let (batch, routing) = now;
+    Some(Reduced {
+        form: runner.form.clone(),
+        numbers: runner.numbers,
+        lengths: lengths(&batch),
+        tokens: batch.tokens,
+        routing,
+    })
+}
+
+impl Reduced {
+    /// Writes `tokens.npy` `[sequences, longest]`, `lengths.npy` and, for forced decisions, `routing.npy` into a folder,
+    /// in the form that `skipc verify` and `skipc run` take.
+    ///
+    /// # Errors
+    /// If the folder or a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), skipc_runtime::Error> {
+        std::fs::create_dir_all(folder).map_err(|source| skipc_runtime::Error::Io {
+            action: "make",
+            path: folder.into(),
+            source,
+        })?;
+        let (rows, width) = (self.lengths.len() as u64, self.lengths.iter().copied().max().unwrap_or(0));
+        npy::write(&folder.join("tokens.npy"), &[rows, width.into()], &self.padded(&self.tokens, 0))?;
+        let lengths: Vec<i64> = self.lengths.iter().map(|length| i64::from(*length)).collect();
+        npy::write(&folder.join("lengths.npy"), &[rows], &lengths)?;
+        let Some(routing) = &self.routing else { return Ok(()) };
+        let masks = routing.iter().map(|mask| mask.iter().map(|bit| u8::from(*bit)).collect::<Vec<u8>>());
+        let masks: Vec<u8> = masks.flat_map(|mask| self.padded(&mask, 0)).collect();
+        npy::write(&folder.join("routing.npy"), &[routing.len() as u64, rows, width.into()], &masks)
+    }
+
+    /// Rows filled up to the longest.
+    fn padded<T: Copy>(&self, flat: &[T], fill: T) -> Vec<T> {
+        let width = self.lengths.iter().copied().max().unwrap_or(0) as usize;
+        let mut padded = Vec::new();
+        let mut rest = flat;
+        for length in &self.lengths {
+            let (row, after) = rest.split_at((*length as usize).min(rest.len()));
+            padded.extend_from_slice(row);
+            padded.resize(padded.len() + width - row.len(), fill);
+            rest = after;
+        }
+        padded
+    }
+}

@@ -1,0 +1,88 @@
+//! `skipc verify` notices when forms of one model differ, and leaves a smaller input that still shows it.
+#![cfg(feature = "cranelift")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use skipc_artifact::reader::Artifact;
+use skipc_artifact::writer::Writer;
+use tempfile::TempDir;
+
+fn skipc(dir: &TempDir, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).current_dir(dir.path()).output().unwrap()
+}
+
+/// A golden model as an artefact, with one section's text changed.
+fn tampered(golden: &str, section: &str, change: impl Fn(&str) -> String) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
+    let (spec, weights) = (root.join("spec.toml"), root.join("weights.safetensors"));
+    let (spec, weights) = (spec.display().to_string(), weights.display().to_string());
+    let ran = skipc(&dir, &["compile", &spec, "--weights", &weights, "-o", "right.skp"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let artifact = Artifact::parse(fs::read(dir.path().join("right.skp")).unwrap()).unwrap();
+    let mut writer = Writer::new(artifact.manifest().clone());
+    let mut changed = false;
+    for entry in artifact.sections() {
+        let mut bytes = artifact.section(&entry.name, entry.kind).unwrap().to_vec();
+        if entry.name == section {
+            let text = String::from_utf8(bytes).unwrap();
+            let new = change(&text);
+            changed = new != text;
+            bytes = new.into_bytes();
+        }
+        writer.section(entry.name.clone(), entry.kind, bytes).unwrap();
+    }
+    assert!(changed, "nothing to change in {section}");
+    fs::write(dir.path().join("wrong.skp"), writer.to_bytes().unwrap()).unwrap();
+    dir
+}
+
+fn report(dir: &TempDir, artifact: &str, more: &[&str], exit: i32) -> serde_json::Value {
+    let ran = skipc(dir, &[&["verify", artifact, "--json"], more].concat());
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(ran.status.code(), Some(exit), "{out}{err}");
+    let text = if exit == 0 { out } else { err };
+    let begin = text.find('{').unwrap_or_else(|| panic!("no JSON: {text}"));
+    serde_json::from_str(&text[begin..]).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_wrong_pass_is_a_mismatch_in_every_domain_and_leaves_a_case() {
+    // One router decides by another threshold.
+    let dir = tampered("gumbel", "ir/legal.sir", |text| text.replacen("at_least=0.0", "at_least=9.0", 1));
+    assert_eq!(report(&dir, "right.skp", &[], 0)["ok"], true);
+    let ran = skipc(&dir, &["verify", "wrong.skp", "--keep", "kept"]);
+    let text = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(3), "{text}");
+    assert!(text.contains("verify::mismatch") && text.contains("WRONG"), "{text}");
+    for name in ["tokens.npy", "lengths.npy"] {
+        assert!(dir.path().join("kept").join(name).is_file(), "{name} is missing");
+    }
+    // What was kept shows it again, on fewer tokens.
+    let (tokens, lengths) = ("kept/tokens.npy", "kept/lengths.npy");
+    let ran =
+        skipc(&dir, &["verify", "wrong.skp", "--tokens", tokens, "--lengths", lengths, "--keep", "again"]);
+    assert_eq!(ran.status.code(), Some(3), "{}", String::from_utf8_lossy(&ran.stderr));
+    let ran = skipc(&dir, &["verify", "right.skp", "--tokens", tokens, "--lengths", lengths]);
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn wrong_values_are_found_under_forced_decisions_and_exactly() {
+    // Another activation.
+    let dir = tampered("gumbel", "ir/legal.sir", |text| text.replacen("= silu", "= gelu", 1));
+    let ran = skipc(&dir, &["verify", "wrong.skp", "--keep", "kept"]);
+    let text = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(3), "{text}");
+    for numbers in ["f64", "ring32", "gf61"] {
+        let wrong = text
+            .lines()
+            .any(|line| line.contains("passes") && line.contains(numbers) && line.contains("WRONG"));
+        assert!(wrong, "{numbers} sees nothing: {text}");
+    }
+    let kernels_ok = text.lines().filter(|line| line.contains("kernels")).all(|line| line.ends_with("ok"));
+    assert!(kernels_ok, "the kernels were not changed: {text}");
+    assert!(dir.path().join("kept/routing.npy").is_file(), "{text}");
+}
