@@ -4,18 +4,20 @@
 //! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/TYPE.json`; a model that
 //! generates with another program than it scores with has these a second time, as `ir/generate/lowered.sir` and so on.
 
+use skipc_artifact::bundle::Bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::Purpose;
 use skipc_artifact::section::{ContentHash, SectionKind};
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
+use skipc_runtime::known_answer;
 
-use crate::backends;
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{Compiled, Phase, Request};
 use crate::spec::model::Model;
 use crate::spec::weights::Weights;
+use crate::{backends, ladder};
 
 /// The bytes of the artefact: what it is made from, every form of the model, and code for each target.
 ///
@@ -64,10 +66,33 @@ pub fn pack(
     for (name, kind, text) in sections {
         writer.section(name, kind, text.into_bytes()).map_err(|error| failed(&error))?;
     }
+    for (section, bytes) in known_answers(&compiled)? {
+        writer.section(section, SectionKind::KnownAnswer, bytes).map_err(|error| failed(&error))?;
+    }
     for bundle in compiled.bundles {
         bundle.write(&mut writer).map_err(|error| failed(&error))?;
     }
     writer.to_bytes().map_err(|error| failed(&error))
+}
+
+/// The known answers for each precision and purpose, with the names of their sections.
+fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    let mut sections: Vec<(String, Vec<u8>)> = Vec::new();
+    for Bundle { program, constants, .. } in &compiled.bundles {
+        let name = known_answer::section_name(program.dtype, program.purpose);
+        let phase = compiled.phases.iter().find(|phase| phase.purpose == program.purpose);
+        if let Some(phase) = phase
+            && !sections.iter().any(|(known, _)| *known == name)
+        {
+            let broken = |error: &dyn std::fmt::Display| {
+                Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+            };
+            let answers =
+                ladder::known_answers(&phase.lowered, program, constants).map_err(|error| broken(&error))?;
+            sections.push((name, answers.encode().map_err(|error| broken(&error))?));
+        }
+    }
+    Ok(sections)
 }
 
 /// The section of a stage, such as `ir/legal.sir`; of the program that generates, `ir/generate/legal.sir`.

@@ -13,8 +13,12 @@ fn skipc(dir: &TempDir, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).current_dir(dir.path()).output().unwrap()
 }
 
-/// A golden model as an artefact, with one section's text changed.
+/// A golden model as an artefact `right.skp`, and as `wrong.skp` with one section's text changed.
 fn tampered(golden: &str, section: &str, change: impl Fn(&str) -> String) -> TempDir {
+    tampered_bytes(golden, section, |bytes| change(std::str::from_utf8(bytes).unwrap()).into_bytes())
+}
+
+fn tampered_bytes(golden: &str, section: &str, change: impl Fn(&[u8]) -> Vec<u8>) -> TempDir {
     let dir = TempDir::new().unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
     let (spec, weights) = (root.join("spec.toml"), root.join("weights.safetensors"));
@@ -27,10 +31,9 @@ fn tampered(golden: &str, section: &str, change: impl Fn(&str) -> String) -> Tem
     for entry in artifact.sections() {
         let mut bytes = artifact.section(&entry.name, entry.kind).unwrap().to_vec();
         if entry.name == section {
-            let text = String::from_utf8(bytes).unwrap();
-            let new = change(&text);
-            changed = new != text;
-            bytes = new.into_bytes();
+            let new = change(&bytes);
+            changed = new != bytes;
+            bytes = new;
         }
         writer.section(entry.name.clone(), entry.kind, bytes).unwrap();
     }
@@ -85,4 +88,46 @@ fn wrong_values_are_found_under_forced_decisions_and_exactly() {
     let kernels_ok = text.lines().filter(|line| line.contains("kernels")).all(|line| line.ends_with("ok"));
     assert!(kernels_ok, "the kernels were not changed: {text}");
     assert!(dir.path().join("kept/routing.npy").is_file(), "{text}");
+}
+
+/// The 32-bit float at this offset, plus one.
+fn plus_one(bytes: &[u8], offset: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let word: [u8; 4] = bytes[offset..offset + 4].try_into().unwrap();
+    bytes[offset..offset + 4].copy_from_slice(&(f32::from_le_bytes(word) + 1.0).to_le_bytes());
+    bytes
+}
+
+#[test]
+fn known_answers_hold_and_wrong_ones_are_noticed() {
+    // The last number of the section is a logit of its last case.
+    let section = "known-answer/f32.safetensors";
+    let dir = tampered_bytes("gumbel", section, |bytes| plus_one(bytes, bytes.len() - 4));
+    let ran = skipc(&dir, &["run", "right.skp", "--self-test"]);
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(ran.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&ran.stderr));
+    for case in ["all", "half", "none", "free"] {
+        assert!(text.lines().any(|line| line.contains(case) && line.ends_with("ok")), "{case}: {text}");
+    }
+    let ran = skipc(&dir, &["run", "wrong.skp", "--self-test"]);
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert_eq!(ran.status.code(), Some(3), "{text}");
+    assert_eq!(text.lines().filter(|line| line.ends_with("WRONG")).count(), 1, "{text}");
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("run::self-test"));
+}
+
+#[test]
+fn a_program_with_other_constants_fails_its_known_answers() {
+    let dir = tampered_bytes("gumbel", "cpu/constants", |bytes| plus_one(bytes, bytes.len() / 8 * 4));
+    let ran = skipc(&dir, &["run", "wrong.skp", "--self-test", "--json"]);
+    assert_eq!(ran.status.code(), Some(3), "{}", String::from_utf8_lossy(&ran.stdout));
+}
+
+#[test]
+fn an_artefact_without_known_answers_says_so() {
+    let section = "known-answer/f32.safetensors";
+    let dir = tampered_bytes("gumbel", section, |_| b"no tensors".to_vec());
+    let ran = skipc(&dir, &["run", "wrong.skp", "--self-test"]);
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ran.stderr).contains("run::known-answer"));
 }

@@ -30,7 +30,9 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     }
     let Some(path) = &args.output else { return Ok(out) };
     let sizes = sizes(&compiled);
+    trace.begin("known answers, packing");
     let bytes = pack::pack(&model, &weights, &request, compiled)?;
+    trace.end();
     skipc_artifact::replace::file(path, |file| file.write_all(&bytes))
         .map_err(|error| artifact_failure(path, &error))?;
     if json {

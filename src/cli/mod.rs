@@ -275,6 +275,7 @@ fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
 fn runtime_failure(error: &skipc_runtime::Error) -> Failure {
     let exit = match error.exit_code() {
         2 => Exit::Usage,
+        3 => Exit::Mismatch,
         5 => Exit::Unsupported,
         70 => Exit::Internal,
         _ => Exit::User,

@@ -119,6 +119,7 @@ pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Failure> {
         device: DeviceArg::Cpu,
         threads: None,
         checked: false,
+        self_test: false,
         json: false,
     };
     let decisions = command::run(&args, &mut std::io::sink()).map_err(|error| runtime_failure(&error))?;

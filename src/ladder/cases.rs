@@ -113,7 +113,7 @@ impl Cases {
 
 /// Decisions with this many executed tokens for each router, spread over the batch. Routers that were found equal
 /// decide alike.
-fn masks(gates: &[Gate], n: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<bool>> {
+pub(super) fn masks(gates: &[Gate], n: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<bool>> {
     let decided = |router: usize| -> Vec<bool> {
         let mut rows: Vec<usize> = (0..n).collect();
         rows.sort_by_key(|row| (random_score(1, router as u32, 0, *row as u64), *row));

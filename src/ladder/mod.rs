@@ -17,6 +17,7 @@ mod cases;
 mod compare;
 mod forms;
 mod judge;
+mod known_answer;
 mod reduce;
 
 use serde::Serialize;
@@ -36,6 +37,7 @@ use crate::spec;
 
 pub use cases::drawn_batch;
 pub use forms::run_plan;
+pub use known_answer::known_answers;
 pub use reduce::Reduced;
 
 use cases::Cases;

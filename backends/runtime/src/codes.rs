@@ -34,6 +34,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("run::batch-shape", "Lengths, tokens and decisions of a batch do not belong together."),
     ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
     ("run::io", "A file cannot be read or written; the operating system's reason is in the message."),
+    (
+        "run::known-answer",
+        "The artefact has no known answers for the program, or they are damaged. Compile the model again.",
+    ),
     ("run::memory", "The host has no memory for the model. Compile with a smaller `--max-tokens`."),
     (
         "run::no-program",
@@ -50,6 +54,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "run::routing-conflict",
         "Replayed decisions contradict a router that cannot decide otherwise, or two routers that share their decision.",
+    ),
+    (
+        "run::self-test",
+        "On this machine the model computes something else than the compiler did. Try `--checked`; the machine or a driver may be at fault.",
     ),
     ("run::sequence-too-long", "A sequence has more tokens than the model has positions."),
     (

@@ -9,6 +9,7 @@ use skipc_artifact::program::Purpose;
 use crate::batch::{Batch, Decisions, Grid};
 use crate::error::Error;
 use crate::generate;
+use crate::known_answer::{self, Verdict};
 use crate::model::Model;
 use crate::npy::{self, IntArray};
 use crate::session::{Device, Options, Session};
@@ -61,6 +62,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub checked: bool,
 
+    /// Replay the known answers in the artefact instead of running tokens
+    #[arg(long, conflicts_with_all = ["tokens", "prompt", "max_new_tokens", "logits", "routing", "routing_out"])]
+    pub self_test: bool,
+
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
@@ -75,14 +80,26 @@ pub enum DeviceArg {
     Cuda,
 }
 
+impl From<DeviceArg> for Device {
+    fn from(arg: DeviceArg) -> Device {
+        match arg {
+            DeviceArg::Cpu => Device::Cpu,
+            DeviceArg::Cuda => Device::Cuda,
+        }
+    }
+}
+
 /// Runs the command; what it prints goes to `out`. Gives the decisions of its last step.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::exit_code`] says how the process should end.
 pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
+    if args.self_test {
+        return self_test(args, out);
+    }
     if args.tokens.is_none() && args.prompt.is_none() {
-        return Err(Error::Usage("give `--tokens FILE.npy` or `--prompt TEXT`".into()));
+        return Err(Error::Usage("give `--tokens FILE.npy`, `--prompt TEXT` or `--self-test`".into()));
     }
     let per_token = args.logits.is_some() || args.routing_out.is_some() || args.routing.is_some();
     if args.max_new_tokens.is_some() && per_token {
@@ -90,14 +107,10 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
         return Err(Error::Usage(reason.into()));
     }
     let model = Model::open(&args.model)?;
-    let device = match args.device {
-        DeviceArg::Cpu => Device::Cpu,
-        DeviceArg::Cuda => Device::Cuda,
-    };
     let threads = args.threads.unwrap_or_else(Threads::available);
     let purpose = if args.max_new_tokens.is_some() { Purpose::Generate } else { Purpose::Score };
     let options = Options { threads, checked: args.checked, purpose, ..Options::default() };
-    let mut session = Session::new(&model, device, options)?;
+    let mut session = Session::new(&model, args.device.into(), options)?;
     match (&args.prompt, &args.tokens) {
         (Some(text), _) => {
             let tokens = generate::bytes_of(text, session.program().layout.vocab_size)?;
@@ -115,6 +128,47 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
             }
         }
         (None, None) => Ok(Decisions::default()),
+    }
+}
+
+/// Replays the known answers; a table goes to `out`.
+fn self_test(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
+    let model = Model::open(&args.model)?;
+    let threads = args.threads.unwrap_or_else(Threads::available);
+    let options = Options { threads, checked: args.checked, ..Options::default() };
+    let verdicts = known_answer::self_test(&model, args.device.into(), options)?;
+    let failed = verdicts.iter().filter(|verdict| !verdict.ok).count();
+    if args.json {
+        let rows: Vec<_> = verdicts
+            .iter()
+            .map(|verdict| {
+                serde_json::json!({
+                    "purpose": verdict.purpose,
+                    "case": verdict.case,
+                    "flips": verdict.flips,
+                    "max_error": verdict.max_error,
+                    "relative_rms": verdict.relative_rms,
+                    "ok": verdict.ok,
+                })
+            })
+            .collect();
+        let summary = serde_json::json!({"ok": failed == 0, "known_answers": rows});
+        print(out, format_args!("{summary}\n"))?;
+    } else {
+        for Verdict { purpose, case, flips, max_error, relative_rms, ok } in &verdicts {
+            let word = if *ok { "ok" } else { "WRONG" };
+            print(
+                out,
+                format_args!(
+                    "{purpose:8}  {case:5}  {flips} decisions differ, largest error {max_error:.2e}, \
+                     relative rms {relative_rms:.2e}  {word}\n"
+                ),
+            )?;
+        }
+    }
+    match failed {
+        0 => Ok(Decisions::default()),
+        _ => Err(Error::SelfTest { failed, of: verdicts.len() }),
     }
 }
 

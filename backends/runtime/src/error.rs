@@ -133,6 +133,20 @@ pub enum Error {
     /// Options that exclude or need each other.
     #[error("{0}")]
     Usage(String),
+    /// The known answers of the artefact are missing or damaged.
+    #[error("known answers: {problem}")]
+    KnownAnswer {
+        /// What is wrong.
+        problem: String,
+    },
+    /// This machine computes something else than the known answers.
+    #[error("{failed} of {of} known answers came out wrong on this machine")]
+    SelfTest {
+        /// Cases that differ.
+        failed: usize,
+        /// Cases that ran.
+        of: usize,
+    },
     /// Generation with a model that looks ahead.
     #[error("this model's decisions depend on later tokens, so it cannot generate text")]
     NotCausal,
@@ -202,6 +216,8 @@ impl Error {
             Error::BatchShape { .. } => "run::batch-shape",
             Error::PromptVocabulary { .. } => "run::prompt-vocabulary",
             Error::Usage(_) => "run::usage",
+            Error::KnownAnswer { .. } => "run::known-answer",
+            Error::SelfTest { .. } => "run::self-test",
             Error::NotCausal => "run::not-causal",
             Error::EmptyPrompt => "run::empty-prompt",
             Error::RoutingConflict { .. } => "run::routing-conflict",
@@ -212,12 +228,13 @@ impl Error {
         }
     }
 
-    /// The exit code of a command that ends with this error: 1 for the user's input, 2 for options, 5 for a target
+    /// The exit code of a command that ends with this error: 1 for the user's input, 2 for options, 3 for wrong results, 5 for a target
     /// that is not there, 70 for our own faults.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
+            Error::SelfTest { .. } => 3,
             Error::NoProgram { .. } | Error::WrongArch { .. } => 5,
             Error::Cuda(error) => error.exit_code(),
             Error::StrayWrite { .. } => 70,

@@ -24,6 +24,7 @@ mod cpu;
 pub mod cuda;
 mod error;
 pub mod generate;
+pub mod known_answer;
 pub mod model;
 pub mod npy;
 pub mod session;

@@ -1,0 +1,212 @@
+//! Known-answer tests: inputs in the artefact with what the model has to make of them, so that a machine can tell by
+//! itself whether it computes the model right.
+//!
+//! Section `known-answer/TYPE.safetensors` for the programs with layers of that type, `known-answer/generate/TYPE…` for
+//! those that generate. Tensors: `tokens` u32 `[n]`, `lengths` u32 `[sequences]`, and for each case `CASE.gates` u8
+//! `[routers, n]` and `CASE.logits` f32 `[n, vocab]`. The case `free` leaves the routers free; in the others the gates
+//! are forced.
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use skipc_artifact::program::{Program, Purpose};
+use skipc_artifact::section::SectionKind;
+use skipc_artifact::target::DType;
+
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::model::Model;
+use crate::session::{Device, Options, Session};
+
+/// The case in which the routers decide.
+pub const FREE: &str = "free";
+
+/// Largest distance of an f32 logit, as for whole models against the reference.
+const F32_BOUND: f64 = 2e-4;
+
+/// Largest root mean square distance of bf16 logits, relative to the logits' own: 16 units of roundoff.
+const BF16_BOUND: f64 = 16.0 / 256.0;
+
+/// Tokens with the answers to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KnownAnswers {
+    /// Token ids, all sequences one after the other.
+    pub tokens: Vec<u32>,
+    /// Length of each sequence.
+    pub lengths: Vec<u32>,
+    /// One for each way to decide.
+    pub cases: Vec<Case>,
+}
+
+/// What the model has to make of the tokens under some decisions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Which decisions; [`FREE`] if they are the routers' own.
+    pub name: String,
+    /// `[routers][n]`.
+    pub gates: Vec<Vec<u8>>,
+    /// `[n, vocab]`, row by row.
+    pub logits: Vec<f32>,
+}
+
+/// How one case came out.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// What the program is for.
+    pub purpose: Purpose,
+    /// Which decisions.
+    pub case: String,
+    /// Decisions that differ.
+    pub flips: usize,
+    /// Largest distance of a logit.
+    pub max_error: f64,
+    /// Root mean square distance, relative to the logits.
+    pub relative_rms: f64,
+    /// Whether it is within the bound of the program's type.
+    pub ok: bool,
+}
+
+/// The name of the section with the answers for programs of this type and purpose.
+#[must_use]
+pub fn section_name(dtype: DType, purpose: Purpose) -> String {
+    match purpose {
+        Purpose::Score => format!("known-answer/{dtype}.safetensors"),
+        Purpose::Generate => format!("known-answer/{purpose}/{dtype}.safetensors"),
+    }
+}
+
+impl KnownAnswers {
+    /// The bytes of the section.
+    ///
+    /// # Errors
+    ///
+    /// Answers that do not fit the tokens: a fault of who made them.
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+        let n = self.tokens.len();
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let mut tensors = vec![
+            ("tokens".to_owned(), Dtype::U32, vec![n], words(&self.tokens)),
+            ("lengths".to_owned(), Dtype::U32, vec![self.lengths.len()], words(&self.lengths)),
+        ];
+        for Case { name, gates, logits } in &self.cases {
+            let bytes = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+            tensors.push((format!("{name}.gates"), Dtype::U8, vec![gates.len(), n], gates.concat()));
+            let shape = vec![n, logits.len() / n.max(1)];
+            tensors.push((format!("{name}.logits"), Dtype::F32, shape, bytes));
+        }
+        let broken = |error: safetensors::SafeTensorError| Error::KnownAnswer { problem: error.to_string() };
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name.as_str(), view))
+        });
+        let views: Vec<_> = views.collect::<Result<_, _>>().map_err(broken)?;
+        serialize(views, None).map_err(broken)
+    }
+
+    /// Reads the bytes of a section.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that [`KnownAnswers::encode`] does not make.
+    pub fn decode(bytes: &[u8]) -> Result<KnownAnswers, Error> {
+        let broken = |problem: String| Error::KnownAnswer { problem };
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| broken(error.to_string()))?;
+        let tensor = |name: &str, dtype: Dtype| {
+            let tensor = tensors.tensor(name).map_err(|error| broken(error.to_string()))?;
+            if tensor.dtype() != dtype {
+                return Err(broken(format!("`{name}` is not of type {dtype:?}")));
+            }
+            Ok(tensor)
+        };
+        let words = |name: &str| -> Result<Vec<u32>, Error> {
+            let tensor = tensor(name, Dtype::U32)?;
+            Ok(tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+        };
+        let (tokens, lengths) = (words("tokens")?, words("lengths")?);
+        let mut names: Vec<&str> =
+            tensors.names().into_iter().filter_map(|name| name.strip_suffix(".logits")).collect();
+        names.sort_unstable();
+        let mut cases = Vec::new();
+        for name in names {
+            let logits = tensor(&format!("{name}.logits"), Dtype::F32)?;
+            let gates = tensor(&format!("{name}.gates"), Dtype::U8)?;
+            if logits.shape().first() != Some(&tokens.len()) || gates.shape().get(1) != Some(&tokens.len()) {
+                return Err(broken(format!("`{name}` is not about {} tokens", tokens.len())));
+            }
+            cases.push(Case {
+                name: name.to_owned(),
+                gates: gates.data().chunks(tokens.len().max(1)).map(<[u8]>::to_vec).collect(),
+                logits: logits.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect(),
+            });
+        }
+        if tokens.is_empty() || cases.is_empty() {
+            return Err(broken("there is no case".to_owned()));
+        }
+        Ok(KnownAnswers { tokens, lengths, cases })
+    }
+
+    /// Runs every case on a session.
+    ///
+    /// # Errors
+    ///
+    /// What [`Session::run`] says; wrong results are verdicts.
+    pub fn run(&self, session: &mut Session) -> Result<Vec<Verdict>, Error> {
+        let mut verdicts = Vec::new();
+        for case in &self.cases {
+            let routing = (case.name != FREE).then(|| case.gates.clone());
+            let (tokens, lengths) = (self.tokens.clone(), self.lengths.clone());
+            let outputs = session.run(&Batch { tokens, lengths, routing })?;
+            verdicts.push(verdict(session.program(), case, &outputs.logits, &outputs.gates));
+        }
+        Ok(verdicts)
+    }
+}
+
+/// Replays the known answers for a device, for every purpose that the artefact has a program for.
+///
+/// # Errors
+///
+/// An artefact without known answers, or what [`Session`] says; wrong results are verdicts.
+pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<Verdict>, Error> {
+    let mut verdicts = Vec::new();
+    for purpose in [Purpose::Score, Purpose::Generate] {
+        let mut session = match Session::new(model, device, Options { purpose, ..options }) {
+            Err(Error::NotCausal) => continue,
+            other => other?,
+        };
+        if session.program().purpose != purpose {
+            continue;
+        }
+        let name = section_name(session.program().dtype, purpose);
+        if !model.artifact().has(&name) {
+            return Err(Error::KnownAnswer { problem: format!("the artefact has no section `{name}`") });
+        }
+        let answers = KnownAnswers::decode(model.artifact().section(&name, SectionKind::KnownAnswer)?)?;
+        verdicts.extend(answers.run(&mut session)?);
+    }
+    Ok(verdicts)
+}
+
+fn verdict(program: &Program, case: &Case, logits: &[f32], gates: &[Vec<u8>]) -> Verdict {
+    let wanted = case.gates.iter().flatten();
+    let flips = gates.iter().flatten().zip(wanted).filter(|(got, wanted)| got != wanted).count();
+    let (mut max_error, mut squares, mut size) = (0.0f64, 0.0, 0.0);
+    for (got, wanted) in logits.iter().zip(&case.logits) {
+        let error = (f64::from(*got) - f64::from(*wanted)).abs();
+        // A NaN is the worst of all errors, and stays.
+        max_error = if error <= max_error { max_error } else { error };
+        squares += error * error;
+        size += f64::from(*wanted) * f64::from(*wanted);
+    }
+    let relative_rms = if size > 0.0 { (squares / size).sqrt() } else { squares.sqrt() };
+    let values_ok = match program.dtype {
+        DType::Bf16 => relative_rms <= BF16_BOUND,
+        _ => max_error <= F32_BOUND,
+    };
+    let shapes_ok = logits.len() == case.logits.len() && gates.len() == case.gates.len();
+    Verdict {
+        purpose: program.purpose,
+        case: case.name.clone(),
+        flips,
+        max_error,
+        relative_rms,
+        ok: values_ok && shapes_ok && flips == 0,
+    }
+}

@@ -1,0 +1,87 @@
+//! Known-answer tests for the artefact: the judge's results on a few tokens.
+
+use skipc_artifact::program::Program;
+use skipc_artifact::target::DType;
+use skipc_ir::interp::Batch;
+use skipc_ir::{Graph, random_score};
+use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
+
+use super::LadderError;
+use super::cases::masks;
+use super::judge::Judge;
+use crate::reference::{self, Constants};
+
+/// Lengths of the two sequences: few, because a compile waits for the answers.
+const LENGTHS: [usize; 2] = [3, 2];
+
+/// Products of weights and tokens beyond which there are fewer tokens, but always one.
+const WORK: u64 = 1 << 28;
+
+/// Scores nearer than this to a border may fall on the other side in f32.
+const BAND: f64 = 1e-3;
+
+/// Computes the answers of the graph before the passes in f64, from the program's own constants.
+///
+/// Decisions are forced to none, all and about half of the tokens. Free ones come with f32 programs, unless a score
+/// stands so near to a border that rounding could decide.
+///
+/// # Errors
+/// If the graph cannot be evaluated: a fault of the compiler.
+pub fn known_answers(
+    graph: &Graph,
+    program: &Program,
+    constants: &[u8],
+) -> Result<KnownAnswers, LadderError> {
+    let layout = &program.layout;
+    let parameters: u64 =
+        program.constants.iter().map(|constant| u64::from(constant.rows) * u64::from(constant.cols)).sum();
+    let mut left = usize::try_from(WORK / parameters.max(1)).unwrap_or(usize::MAX).max(1);
+    left = left.min(layout.max_tokens as usize);
+    let mut sequences: Vec<Vec<i64>> = Vec::new();
+    for (idx, wanted) in (0u64..).zip(LENGTHS) {
+        let length = wanted.min(layout.max_positions as usize).min(left);
+        left -= length;
+        let draw = |place: u64| (random_score(11, 0, idx, place) % u64::from(layout.vocab_size)) as i64;
+        sequences.push((0..length as u64).map(draw).collect());
+    }
+    let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
+    let n = batch.tokens.len();
+    let constants = Constants { program, bytes: constants };
+    let run = |forced: Option<&[Vec<bool>]>| {
+        reference::run::<f64>(graph, &constants, &batch, forced)
+            .map_err(|error| LadderError::stage("known answers", &error))
+    };
+    let mut answers = KnownAnswers {
+        tokens: batch.tokens.iter().map(|token| *token as u32).collect(),
+        lengths: sequences.iter().map(|sequence| sequence.len() as u32).collect(),
+        cases: Vec::new(),
+    };
+    let mut push = |name: &str, outcome: reference::Outcome<f64>| {
+        let gates = outcome.gates.iter().map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect());
+        let logits = outcome.logits.iter().map(|logit| *logit as f32).collect();
+        answers.cases.push(Case { name: name.to_owned(), gates: gates.collect(), logits });
+    };
+    for (name, count) in [("all", n), ("half", n.div_ceil(2)), ("none", 0)] {
+        push(name, run(Some(&masks(&layout.io.gates, n, |_| count)))?);
+    }
+    if program.dtype == DType::F32 {
+        let outcome = run(None)?;
+        if !has_near_tie(graph, &constants, &batch, &outcome.gates)? {
+            push(FREE, outcome);
+        }
+    }
+    Ok(answers)
+}
+
+fn has_near_tie(
+    graph: &Graph,
+    constants: &Constants<'_>,
+    batch: &Batch,
+    gates: &[Vec<bool>],
+) -> Result<bool, LadderError> {
+    let judge = Judge::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
+    let verdict = judge.run::<f64>(constants, batch, gates)?;
+    let rows = 0..batch.tokens.len();
+    Ok((0..gates.len())
+        .any(|router| rows.clone().any(|row| judge.is_near_tie(&verdict, router, row, batch, BAND))))
+}
