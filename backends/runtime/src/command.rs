@@ -239,11 +239,12 @@ fn summarise(
             100.0 * share
         ),
     )?;
-    let limited = overflow.iter().enumerate().filter_map(|(router, over)| Some((router, (*over)?)));
-    for (router, over) in limited {
-        print(out, format_args!("router {router} skipped {over} tokens over its capacity\n"))?;
+    if !is_limited {
+        return Ok(());
     }
-    Ok(())
+    let limited = overflow.iter().enumerate().filter_map(|(router, over)| Some((router, (*over)?)));
+    let counts: Vec<String> = limited.map(|(router, over)| format!("{router}: {over}")).collect();
+    print(out, format_args!("tokens over capacity, by router: {}\n", counts.join(", ")))
 }
 
 /// Prints the prompt and what follows, byte by byte as it comes.

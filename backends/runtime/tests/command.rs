@@ -81,7 +81,7 @@ fn tokens_over_capacity_are_reported() {
     let summary = said(&["limited.skp", "--tokens", "t.npy", "--json"]);
     assert!(summary.contains(r#""executed":[4,2,0],"over_capacity":[null,2,null]"#), "{summary}");
     let summary = said(&["limited.skp", "--tokens", "t.npy"]);
-    assert!(summary.ends_with("\nrouter 1 skipped 2 tokens over its capacity\n"), "{summary}");
+    assert!(summary.ends_with("\ntokens over capacity, by router: 1: 2\n"), "{summary}");
     for args in [&["m.skp", "--tokens", "t.npy"][..], &["m.skp", "--tokens", "t.npy", "--json"]] {
         assert!(!said(args).contains("capacity"), "{}", said(args));
     }

@@ -1,7 +1,9 @@
 //! Lets routes with the same scores and attributes share one token set.
 //!
-//! Before: a verified graph. After: at most one route for each (scores, attributes), where scores are the same if they
-//! are computed alike from the same leaves. The set keeps the symbol of the first route in the graph's order; every
+//! A route is every op that opens a set: by threshold, at random, by rank, and the capacities over another set.
+//!
+//! Before: a verified graph. After: at most one route for each (operands, attributes), where operands are the same if they
+//! are computed alike from the same leaves, the wanted set of a capacity among them. The set keeps the symbol of the first route in the graph's order; every
 //! type with the symbol of another is renamed. Leaves alone: routes that merely decide alike at run time, and
 //! everything that the merge makes equal (`cse` shares it).
 //!

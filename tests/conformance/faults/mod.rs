@@ -6,6 +6,7 @@
 
 mod kernels;
 mod numbers;
+mod ranks;
 mod rows;
 
 use skipc_plan::interp::{Tiling, run_kernel};
@@ -32,7 +33,7 @@ struct Fault {
 #[test]
 fn planted_faults_are_noticed() {
     let cases = cases();
-    let all = rows::FAULTS.iter().chain(&kernels::FAULTS).chain(&numbers::FAULTS);
+    let all = rows::FAULTS.iter().chain(&kernels::FAULTS).chain(&numbers::FAULTS).chain(&ranks::FAULTS);
     let mut slipped = Vec::new();
     for fault in all {
         let verdicts: Vec<bool> = cases.iter().filter_map(|case| survives(case, fault.plant)).collect();

@@ -7,7 +7,8 @@ use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
 use skipc_llvm::Ptxas;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
-    Access, Attention, Body, Compact, Gemm, Kernel, NormKind, Param, Rows, Rowwise, Select, Slot, View,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, RankOrder, Ranked,
+    Rows, Rowwise, Segment, Select, Slot, View,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -277,41 +278,75 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
     kernels
 }
 
-#[test]
-fn compactions() {
-    let kernel = |select, first: [Param; 2]| Kernel {
-        params: [
-            first.to_vec(),
-            vec![
-                read("n", U32, 1),
-                read("use_forced", U32, 1),
-                read("forced", U8, 1),
-                param("rows", U32, 1, Access::Write),
-                param("count", U32, 1, Access::Write),
-                param("mask", U8, 1, Access::Write),
-            ],
-        ]
-        .concat(),
-        extent: counted(2),
+/// A compaction whose rule reads these parameters.
+fn compaction(select: Select, read_by_rule: &[Param]) -> Kernel {
+    let first = read_by_rule.len() as u32;
+    let own = [
+        read("n", U32, 1),
+        read("use_forced", U32, 1),
+        read("forced", U8, 1),
+        param("rows", U32, 1, Access::Write),
+        param("count", U32, 1, Access::Write),
+        param("mask", U8, 1, Access::Write),
+    ];
+    Kernel {
+        params: [read_by_rule, &own].concat(),
+        extent: counted(first),
         body: Body::Compact(Compact {
             select,
-            use_forced: Slot(3),
-            forced: Slot(4),
-            rows: Slot(5),
-            count: Slot(6),
-            mask: Slot(7),
+            use_forced: Slot(first + 1),
+            forced: Slot(first + 2),
+            rows: Slot(first + 3),
+            count: Slot(first + 4),
+            mask: Slot(first + 5),
         }),
-    };
+    }
+}
+
+#[test]
+fn compactions() {
     let scores = Select::AtLeast { scores: dense(0), threshold: 0.0.into() };
     let random =
         Select::Random { positions: dense(0), sequences: dense(1), seed: 7, block: 3, limit: 1 << 30 };
     let kernels = [
-        kernel(scores, [read("z", F32, 1), read("unused", F32, 1)]),
-        kernel(random, [read("positions", U32, 1), read("sequences", U32, 1)]),
+        compaction(scores, &[read("z", F32, 1)]),
+        compaction(random, &[read("positions", U32, 1), read("sequences", U32, 1)]),
     ];
     for text in ptx(&kernels) {
         assert_eq!(text.matches("vote.sync.ballot").count(), 4);
     }
+}
+
+#[test]
+fn rankings() {
+    let columns = [
+        read("sequences", U32, 1),
+        read("positions", U32, 1),
+        read("scores", F32, 2),
+        read("list", U32, 1),
+        read("wanted", U8, 1),
+    ];
+    let ranked = |order, keep, by_group: bool| {
+        let group = Segment::Group { positions: dense(1), size: 48 };
+        Select::Ranked(Ranked {
+            among: if by_group { Candidates::Masked(Slot(4)) } else { Candidates::All },
+            sequences: dense(0),
+            segment: if by_group { group } else { Segment::Sequence },
+            order,
+            keep,
+        })
+    };
+    let best = RankOrder::Score(View { col: 1, ..listed(2, 3) });
+    let kernels = [
+        ranked(best, Keep::Share(0.3.into()), false),
+        ranked(best, Keep::Slots(5), true),
+        ranked(RankOrder::Position, Keep::Slots(5), true),
+    ];
+    let text = ptx(&kernels.map(|select| compaction(select, &columns)));
+    // Only a share needs a product in f64; only scores need counts over a segment.
+    assert_eq!([0, 1, 2].map(|kernel| text[kernel].contains(".f64")), [true, false, false]);
+    let reductions = text.iter().map(|text| text.matches("shfl.sync.bfly").count()).collect::<Vec<usize>>();
+    assert!(reductions[0] == reductions[1] && reductions[1] > reductions[2], "{reductions:?}");
 }
 
 fn attention(dtype: DType, heads: u32, kv_heads: u32, width: u32) -> Kernel {

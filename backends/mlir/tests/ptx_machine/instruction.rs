@@ -160,6 +160,11 @@ pub(crate) enum Function {
     RecipApprox,
     /// f32 to i32, toward zero.
     ToInt,
+    /// f64 to f64; i32 to f64, and back toward zero.
+    MulD,
+    TruncateD,
+    ToDouble,
+    FromDouble,
     ToBf16,
     /// The second operand becomes the low half.
     PairToBf16,
@@ -186,6 +191,7 @@ pub(crate) enum Class {
     Signed(u32),
     Unsigned(u32),
     F32,
+    F64,
 }
 
 fn f(bits: u64) -> f32 {
@@ -284,6 +290,10 @@ impl Function {
             AbsF => u(f(v[0]).abs()),
             Exp2Approx => u(f64::from(f(v[0])).exp2() as f32),
             RecipApprox => u((1.0 / f64::from(f(v[0]))) as f32),
+            MulD => (f64::from_bits(v[0]) * f64::from_bits(v[1])).to_bits(),
+            TruncateD => f64::from_bits(v[0]).trunc().to_bits(),
+            ToDouble => f64::from(signed(32, v[0]) as i32).to_bits(),
+            FromDouble => u64::from((f64::from_bits(v[0]) as i32).cast_unsigned()),
             ToInt => u64::from((f(v[0]) as i32).cast_unsigned()),
             ToBf16 => to_bf16(f(v[0])),
             PairToBf16 => to_bf16(f(v[0])) << 16 | to_bf16(f(v[1])),
@@ -310,5 +320,6 @@ fn compare(comparison: Comparison, class: Class, a: u64, b: u64) -> bool {
         Class::Signed(bits) => by(comparison, signed(bits, a), signed(bits, b)),
         Class::Unsigned(bits) => by(comparison, mask(bits, a), mask(bits, b)),
         Class::F32 => by(comparison, f(a), f(b)),
+        Class::F64 => by(comparison, f64::from_bits(a), f64::from_bits(b)),
     }
 }

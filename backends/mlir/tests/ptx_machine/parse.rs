@@ -195,7 +195,7 @@ impl Parser {
         if text == "shared_memory" {
             return Ok(Source::Shared);
         }
-        if let Some(hex) = text.strip_prefix("0f").or(text.strip_prefix("0x")) {
+        if let Some(hex) = text.strip_prefix("0f").or(text.strip_prefix("0d")).or(text.strip_prefix("0x")) {
             return u64::from_str_radix(hex, 16).map(Source::Const).map_err(|error| error.to_string());
         }
         text.parse::<i64>()
@@ -241,6 +241,7 @@ fn function(parts: &[&str]) -> Result<Function, String> {
         ("add", "f32") => Function::AddF,
         ("sub", "f32") => Function::SubF,
         ("mul", "f32") => Function::MulF,
+        ("mul", "f64") => Function::MulD,
         ("fma", "f32") => Function::Fma,
         ("div", "f32") if second == "rn" => Function::DivF,
         ("sqrt", "f32") if second == "rn" => Function::Sqrt,
@@ -282,6 +283,7 @@ fn comparison(name: &str, ty: &str, bits: u32) -> Result<Function, String> {
         Some(b's') => Class::Signed(bits),
         Some(b'u' | b'b') => Class::Unsigned(bits),
         _ if ty == "f32" => Class::F32,
+        _ if ty == "f64" => Class::F64,
         _ => return Err(format!("unknown type `{ty}`")),
     };
     let comparison = match name {
@@ -305,6 +307,9 @@ fn conversion(parts: &[&str]) -> Result<Function, String> {
         ["rn", "bf16", "f32"] => Function::ToBf16,
         ["f32", "bf16"] => Function::FromBf16,
         ["rzi", "s32", "f32"] => Function::ToInt,
+        ["rzi", "f64", "f64"] => Function::TruncateD,
+        ["rzi", "s32", "f64"] => Function::FromDouble,
+        ["rn", "f64", "s32"] => Function::ToDouble,
         // Narrower results are cut where they are used.
         [to, from] if !to.starts_with('f') && !from.starts_with('f') => {
             let bits: u32 = from[1..].parse().map_err(|_| format!("unknown type `{from}`"))?;
