@@ -1,10 +1,17 @@
 //! Scores to token sets.
 
+use skipc_ir::interp::functions;
+
+use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use crate::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select, View};
 
-pub(super) fn run(frame: &mut Frame<'_, '_, '_>, compact: &Compact, n_rows: u32) -> Result<(), Fault> {
+pub(super) fn run<N: Element>(
+    frame: &mut Frame<'_, '_, '_, N>,
+    compact: &Compact,
+    n_rows: u32,
+) -> Result<(), Fault> {
     let chosen = if frame.load_u32(compact.use_forced, 0, 0)? != 0 {
         (0..n_rows).map(|row| Ok(frame.load_u8(compact.forced, u64::from(row))? != 0)).collect()
     } else {
@@ -22,10 +29,14 @@ pub(super) fn run(frame: &mut Frame<'_, '_, '_>, compact: &Compact, n_rows: u32)
 }
 
 /// Whether each row is in the set.
-fn select(frame: &Frame<'_, '_, '_>, select: &Select, n_rows: u32) -> Result<Vec<bool>, Fault> {
+fn select<N: Element>(
+    frame: &Frame<'_, '_, '_, N>,
+    select: &Select,
+    n_rows: u32,
+) -> Result<Vec<bool>, Fault> {
     match *select {
         Select::AtLeast { scores, threshold } => {
-            (0..n_rows).map(|row| Ok(score(frame, scores, row)? >= threshold.0 as f32)).collect()
+            (0..n_rows).map(|row| Ok(functions::reaches(score(frame, scores, row)?, threshold.0))).collect()
         }
         Select::Random { positions, sequences, seed, block, limit } => (0..n_rows)
             .map(|row| {
@@ -39,7 +50,11 @@ fn select(frame: &Frame<'_, '_, '_>, select: &Select, n_rows: u32) -> Result<Vec
 }
 
 /// Segment after segment: its candidates in the order in which they rank, cut off where the places end.
-fn select_ranked(frame: &Frame<'_, '_, '_>, ranked: &Ranked, n_rows: u32) -> Result<Vec<bool>, Fault> {
+fn select_ranked<N: Element>(
+    frame: &Frame<'_, '_, '_, N>,
+    ranked: &Ranked,
+    n_rows: u32,
+) -> Result<Vec<bool>, Fault> {
     let mut chosen = vec![false; n_rows as usize];
     let mut first = 0;
     while first < n_rows {
@@ -67,7 +82,11 @@ fn select_ranked(frame: &Frame<'_, '_, '_>, ranked: &Ranked, n_rows: u32) -> Res
 }
 
 /// The sequence of a row, and its group if groups share the places.
-fn segment_of(frame: &Frame<'_, '_, '_>, ranked: &Ranked, row: u32) -> Result<(u32, u32), Fault> {
+fn segment_of<N: Element>(
+    frame: &Frame<'_, '_, '_, N>,
+    ranked: &Ranked,
+    row: u32,
+) -> Result<(u32, u32), Fault> {
     let group = match ranked.segment {
         Segment::Sequence => 0,
         Segment::Group { positions, size } => {
@@ -78,23 +97,27 @@ fn segment_of(frame: &Frame<'_, '_, '_>, ranked: &Ranked, row: u32) -> Result<(u
     Ok((frame.load_index(ranked.sequences, row)?, group))
 }
 
-fn is_candidate(frame: &Frame<'_, '_, '_>, among: Candidates, row: u32) -> Result<bool, Fault> {
+fn is_candidate<N: Element>(
+    frame: &Frame<'_, '_, '_, N>,
+    among: Candidates,
+    row: u32,
+) -> Result<bool, Fault> {
     match among {
         Candidates::All => Ok(true),
         Candidates::Masked(mask) => Ok(frame.load_u8(mask, u64::from(row))? != 0),
     }
 }
 
-fn rank(frame: &Frame<'_, '_, '_>, order: RankOrder, row: u32) -> Result<f32, Fault> {
+fn rank<N: Element>(frame: &Frame<'_, '_, '_, N>, order: RankOrder, row: u32) -> Result<f64, Fault> {
     match order {
         RankOrder::Position => Ok(0.0),
         RankOrder::Score(scores) => {
-            let score = score(frame, scores, row)?;
-            Ok(if score.is_nan() { f32::NEG_INFINITY } else { score })
+            let score = score(frame, scores, row)?.to_f64();
+            Ok(if score.is_nan() { f64::NEG_INFINITY } else { score })
         }
     }
 }
 
-fn score(frame: &Frame<'_, '_, '_>, scores: View, row: u32) -> Result<f32, Fault> {
+fn score<N: Element>(frame: &Frame<'_, '_, '_, N>, scores: View, row: u32) -> Result<N, Fault> {
     Ok(frame.load(scores, row, 1)?[0])
 }

@@ -1,12 +1,18 @@
 //! A whole step: arena, buffers, kernels in order.
 
+use std::ops::Range;
+
 use skipc_artifact::program::{Arg, BOUND_UNIT, Buffer, Gate, Layout, Step};
 use skipc_artifact::target::DType;
 
+use skipc_ir::interp::Weights;
+
+use super::element::Element;
 use super::fault::Fault;
-use super::memory::{Memory, Owner, Place};
+use super::memory::{ALIGN, Constant, Memory, Owner, Place};
 use super::{Tiling, run};
 use crate::kernel::Kernel;
+use crate::plan::{ConstantSource, Plan, PlanConstant};
 
 /// What a float holds before it is written: a NaN that is easy to recognise. In bf16 its upper half.
 pub const POISON_F32: u32 = 0x7FC0_DEAD;
@@ -52,9 +58,9 @@ pub struct GateOutcome {
 
 /// What a step hands back.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub struct Outcome<N = f32> {
     /// `[tokens, vocab]`, row by row.
-    pub logits: Vec<f32>,
+    pub logits: Vec<N>,
     /// One for each gate of the layout.
     pub gates: Vec<GateOutcome>,
 }
@@ -69,8 +75,64 @@ pub fn run_layout(
     layout: &Layout,
     constants: &[Vec<u8>],
     batch: &Batch,
-    (mode, tiling): (Mode, Tiling),
+    places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
+    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes)).collect();
+    run_steps(kernels, layout, constants, batch, places)
+}
+
+/// Runs all steps of a plan in the number domain `N`, with constants made from their recipe and the original tensors.
+///
+/// # Errors
+/// The first [`Fault`]; a weight that is missing or has another size is one too.
+pub fn run_layout_in<N: Element>(
+    plan: &Plan,
+    weights: &dyn Weights<N>,
+    batch: &Batch,
+    places: (Mode, Tiling),
+) -> Result<Outcome<N>, Fault> {
+    let constants = plan.constants.iter().map(|constant| make_constant(constant, weights));
+    let constants = constants.collect::<Result<Vec<_>, Fault>>()?;
+    run_steps(&plan.kernels, &plan.layout, constants, batch, places)
+}
+
+/// The elements of a constant as its graph means them: no type rounds them.
+fn make_constant<N: Element>(
+    constant: &PlanConstant,
+    weights: &dyn Weights<N>,
+) -> Result<Constant<'static, N>, Fault> {
+    let PlanConstant { source, constant } = constant;
+    let table = |theta: f64, half: u32, positions: u32, function: fn(f64) -> f64| -> Vec<N> {
+        let angles = (0..positions).flat_map(|position| (0..half).map(move |pair| (position, pair)));
+        let angle = |(position, pair): (u32, u32)| {
+            let angle = skipc_ir::rope_angle(i64::from(position), pair as usize, half as usize, theta);
+            N::from_f64(function(f64::from(angle)))
+        };
+        angles.map(angle).collect()
+    };
+    let reals = match source {
+        // Zeros of integers are all that plans have.
+        ConstantSource::Zero => return Ok(Constant::Bytes(&[0; 4])),
+        ConstantSource::Weight { name } => {
+            weights.weight(name).ok_or_else(|| Fault::Layout(format!("there is no weight `{name}`")))?
+        }
+        ConstantSource::RopeCos { theta, half, positions } => table(theta.0, *half, *positions, libm::cos),
+        ConstantSource::RopeSin { theta, half, positions } => table(theta.0, *half, *positions, libm::sin),
+    };
+    let size = constant.dtype.size() as usize;
+    if (reals.len() * size) as u64 != constant.bytes() {
+        return Err(Fault::Layout(format!("`{}` has {} elements", constant.name, reals.len())));
+    }
+    Ok(Constant::Reals(reals, size))
+}
+
+fn run_steps<N: Element>(
+    kernels: &[(String, Kernel)],
+    layout: &Layout,
+    constants: Vec<Constant<'_, N>>,
+    batch: &Batch,
+    (mode, tiling): (Mode, Tiling),
+) -> Result<Outcome<N>, Fault> {
     let n_tokens = check_batch(layout, batch)?;
     let bound = n_tokens.max(1).checked_next_multiple_of(BOUND_UNIT);
     let bound = bound.ok_or_else(|| Fault::Batch(format!("{n_tokens} tokens are too many")))?;
@@ -121,24 +183,24 @@ fn check_batch(layout: &Layout, batch: &Batch) -> Result<u32, Fault> {
     Ok(n_tokens as u32)
 }
 
-struct Machine<'a> {
+struct Machine<'a, N> {
     layout: &'a Layout,
-    memory: Memory<'a>,
+    memory: Memory<'a, N>,
     places: Vec<Place>,
 }
 
-impl<'a> Machine<'a> {
+impl<'a, N: Element> Machine<'a, N> {
     fn new(
         layout: &'a Layout,
-        constants: &'a [Vec<u8>],
+        constants: Vec<Constant<'a, N>>,
         bound: u32,
         mode: Mode,
-    ) -> Result<Machine<'a>, Fault> {
+    ) -> Result<Machine<'a, N>, Fault> {
         let mut places = Vec::with_capacity(layout.buffers.len());
         let mut end = 0_usize;
         for (buffer, owner) in layout.buffers.iter().zip(1..) {
             let begin = match mode {
-                Mode::Separate => end + GAP,
+                Mode::Separate => (end + GAP).next_multiple_of(ALIGN),
                 Mode::Arena => arena_offset(buffer, bound)?,
             };
             let n_bytes = usize::try_from(buffer.bytes(bound)).ok();
@@ -155,12 +217,7 @@ impl<'a> Machine<'a> {
                 return Err(Fault::Layout(format!("buffers end at {end}, the arena at {arena_bytes}")));
             }
         }
-        let mut memory = Memory { arena: vec![POISON_BYTE; end], owners: vec![0; end], constants };
-        for (buffer, place) in layout.buffers.iter().zip(&places) {
-            if let Place::Arena(range, _) = place {
-                poison(buffer.dtype, &mut memory.arena[range.clone()]);
-            }
-        }
+        let memory = Memory::new(end, constants);
         Ok(Machine { layout, memory, places })
     }
 
@@ -208,9 +265,11 @@ impl<'a> Machine<'a> {
         run(kernel, &mut self.memory, places, tiling)
     }
 
-    fn outcome(&self, n_tokens: u32) -> Result<Outcome, Fault> {
+    fn outcome(&self, n_tokens: u32) -> Result<Outcome<N>, Fault> {
         let io = &self.layout.io;
-        let logits = self.read(io.logits, DType::F32, n_tokens)?;
+        let begin = self.written(io.logits, DType::F32, n_tokens)?;
+        let n_logits = begin.len() / DType::F32.size() as usize;
+        let logits = self.memory.reals(begin.start, DType::F32, n_logits).collect();
         let mut gates = Vec::with_capacity(io.gates.len());
         for gate in &io.gates {
             gates.push(match *gate {
@@ -229,7 +288,6 @@ impl<'a> Machine<'a> {
                 }
             });
         }
-        let logits = logits.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
         Ok(Outcome { logits, gates })
     }
 
@@ -272,6 +330,11 @@ impl<'a> Machine<'a> {
     }
 
     fn read(&self, idx: u32, dtype: DType, n_rows: u32) -> Result<&[u8], Fault> {
+        Ok(&self.memory.arena[self.written(idx, dtype, n_rows)?])
+    }
+
+    /// The place of the first rows of a buffer, which steps must have written.
+    fn written(&self, idx: u32, dtype: DType, n_rows: u32) -> Result<Range<usize>, Fault> {
         let (buffer, begin, end, owner) = self.arena_place(idx, dtype)?;
         let row_bytes = buffer.cols as usize * dtype.size() as usize;
         let n_bytes = row_bytes * n_rows as usize;
@@ -287,7 +350,7 @@ impl<'a> Machine<'a> {
                 why: "no step wrote this result".to_owned(),
             });
         }
-        Ok(&self.memory.arena[begin..begin + n_bytes])
+        Ok(begin..begin + n_bytes)
     }
 }
 

@@ -5,17 +5,38 @@ use std::ops::Range;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 
+use skipc_ir::interp::Number;
+
+use super::element::Element;
 use super::fault::Fault;
+use super::layout::POISON_BYTE;
 use crate::kernel::{Access, Kernel, Param, Rows, Slot, View};
 
 /// Who wrote a byte: 0 nobody, else the index of a buffer plus one.
 pub(super) type Owner = u32;
 
+/// Bytes of the smallest real element: where one may begin.
+const GRANULE: usize = 2;
+
+/// What buffers and operands begin at a multiple of.
+pub(super) const ALIGN: usize = 4;
+
 /// One arena, and constants beside it.
-pub(super) struct Memory<'a> {
+pub(super) struct Memory<'a, N> {
+    /// Integers and masks, at their place.
     pub(super) arena: Vec<u8>,
+    /// Numbers: that of the element at byte `i` of the arena stands at `i / GRANULE`.
+    reals: Vec<N>,
     pub(super) owners: Vec<Owner>,
-    pub(super) constants: &'a [Vec<u8>],
+    pub(super) constants: Vec<Constant<'a, N>>,
+}
+
+/// A constant.
+pub(super) enum Constant<'a, N> {
+    /// Its bytes, of which the type is the parameter's.
+    Bytes(&'a [u8]),
+    /// Its elements, each of this many bytes.
+    Reals(Vec<N>, usize),
 }
 
 /// Where an operand lies.
@@ -27,19 +48,53 @@ pub(super) enum Place {
     Constant(usize),
 }
 
-impl Memory<'_> {
-    pub(super) fn bytes(&self, place: &Place) -> &[u8] {
+impl<'a, N: Element> Memory<'a, N> {
+    /// An arena of so many bytes that nobody wrote.
+    pub(super) fn new(n_bytes: usize, constants: Vec<Constant<'a, N>>) -> Memory<'a, N> {
+        // What nobody wrote is never read: its owner is checked first.
+        let reals = vec![N::ZERO; n_bytes.div_ceil(GRANULE)];
+        Memory { arena: vec![POISON_BYTE; n_bytes], reals, owners: vec![0; n_bytes], constants }
+    }
+
+    pub(super) fn n_bytes(&self, place: &Place) -> usize {
         match place {
-            Place::Arena(range, _) => &self.arena[range.clone()],
-            Place::Constant(idx) => &self.constants[*idx],
+            Place::Arena(range, _) => range.len(),
+            Place::Constant(idx) => match &self.constants[*idx] {
+                Constant::Bytes(bytes) => bytes.len(),
+                Constant::Reals(reals, size) => reals.len() * size,
+            },
+        }
+    }
+
+    /// The `n` reals of this type from byte `begin` of the arena on.
+    pub(super) fn reals(&self, begin: usize, dtype: DType, n: usize) -> impl Iterator<Item = N> + '_ {
+        let step = dtype.size() as usize / GRANULE;
+        (0..n).map(move |idx| self.reals[begin / GRANULE + idx * step])
+    }
+
+    /// Writes reals, each as an element of this type.
+    pub(super) fn set_reals(&mut self, begin: usize, dtype: DType, values: impl IntoIterator<Item = N>) {
+        let step = dtype.size() as usize / GRANULE;
+        for (idx, value) in values.into_iter().enumerate() {
+            self.reals[begin / GRANULE + idx * step] = value.stored_as(dtype);
         }
     }
 }
 
+/// The numbers in little-endian bytes; none of an integer type.
+pub(super) fn decode<N: Number>(dtype: DType, bytes: &[u8]) -> Vec<N> {
+    let number = |value: f32| N::from_f64(f64::from(value));
+    match dtype {
+        DType::F32 => words(bytes).map(|word| number(f32::from_le_bytes(word))).collect(),
+        DType::Bf16 => words(bytes).map(|word| number(half::bf16::from_le_bytes(word).to_f32())).collect(),
+        DType::U32 | DType::U8 => Vec::new(),
+    }
+}
+
 /// A kernel with its operands: all accesses of the interpreter go through here.
-pub(super) struct Frame<'k, 'm, 'c> {
+pub(super) struct Frame<'k, 'm, 'c, N> {
     pub(super) kernel: &'k Kernel,
-    memory: &'m mut Memory<'c>,
+    memory: &'m mut Memory<'c, N>,
     operands: Vec<Operand>,
 }
 
@@ -48,13 +103,13 @@ struct Operand {
     rows: u64,
 }
 
-impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
+impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
     /// Binds operands to parameters. The places must lie inside of the memory.
     pub(super) fn new(
         kernel: &'k Kernel,
-        memory: &'m mut Memory<'c>,
+        memory: &'m mut Memory<'c, N>,
         places: Vec<Place>,
-    ) -> Result<Frame<'k, 'm, 'c>, Fault> {
+    ) -> Result<Frame<'k, 'm, 'c, N>, Fault> {
         if places.len() != kernel.params.len() {
             return Err(Fault::BadOperand(format!(
                 "{} operands for {} parameters",
@@ -64,7 +119,7 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
         }
         let mut operands = Vec::with_capacity(places.len());
         for (param, place) in kernel.params.iter().zip(places) {
-            let n_bytes = memory.bytes(&place).len();
+            let n_bytes = memory.n_bytes(&place);
             let row_bytes = param.cols as usize * param.dtype.size() as usize;
             if row_bytes == 0 || !n_bytes.is_multiple_of(row_bytes) {
                 return Err(Fault::BadOperand(format!(
@@ -116,38 +171,44 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
     }
 
     /// `n` real elements of a logical row of a view.
-    pub(super) fn load(&self, view: View, logical: u32, n: u32) -> Result<Vec<f32>, Fault> {
+    pub(super) fn load(&self, view: View, logical: u32, n: u32) -> Result<Vec<N>, Fault> {
         let row = self.physical(view.rows, logical)?;
         self.load_reals(view.slot, row, view.col, n)
     }
 
     /// `n` real elements of a physical row.
-    pub(super) fn load_reals(&self, slot: Slot, row: u64, col: u32, n: u32) -> Result<Vec<f32>, Fault> {
+    pub(super) fn load_reals(&self, slot: Slot, row: u64, col: u32, n: u32) -> Result<Vec<N>, Fault> {
         let param = self.param(slot)?;
-        let bytes = self.read(slot, row, col, n)?;
-        match param.dtype {
-            DType::F32 => Ok(words(bytes).map(f32::from_le_bytes).collect()),
-            DType::Bf16 => Ok(words(bytes).map(|word| half::bf16::from_le_bytes(word).to_f32()).collect()),
-            DType::U32 | DType::U8 => Err(wrong_type(param, "f32 or bf16")),
+        if !is_real(param.dtype) {
+            return Err(wrong_type(param, "f32 or bf16"));
         }
+        let within = self.read(slot, row, col, n)?;
+        Ok(match &self.operands[slot.0 as usize].place {
+            Place::Arena(range, _) => {
+                self.memory.reals(range.start + within.start, param.dtype, n as usize).collect()
+            }
+            Place::Constant(idx) => match &self.memory.constants[*idx] {
+                Constant::Bytes(bytes) => decode(param.dtype, &bytes[within]),
+                Constant::Reals(reals, size) => reals[within.start / size..within.end / size].to_vec(),
+            },
+        })
     }
 
     /// Writes real elements to a logical row of a view, rounded to the parameter's type.
-    pub(super) fn store(&mut self, view: View, logical: u32, values: &[f32]) -> Result<(), Fault> {
+    pub(super) fn store(&mut self, view: View, logical: u32, values: &[N]) -> Result<(), Fault> {
         let row = self.physical(view.rows, logical)?;
         let param = self.param(view.slot)?;
-        let bytes: Vec<u8> = match param.dtype {
-            DType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            DType::Bf16 => {
-                values.iter().flat_map(|value| half::bf16::from_f32(*value).to_le_bytes()).collect()
-            }
-            DType::U32 | DType::U8 => return Err(wrong_type(param, "f32 or bf16")),
-        };
-        self.write(view.slot, row, view.col, &bytes)
+        if !is_real(param.dtype) {
+            return Err(wrong_type(param, "f32 or bf16"));
+        }
+        let dtype = param.dtype;
+        let begin = self.write(view.slot, row, view.col, values.len() as u64)?;
+        self.memory.set_reals(begin, dtype, values.iter().copied());
+        Ok(())
     }
 
     /// A dense row of results.
-    pub(super) fn store_dense(&mut self, slot: Slot, logical: u32, values: &[f32]) -> Result<(), Fault> {
+    pub(super) fn store_dense(&mut self, slot: Slot, logical: u32, values: &[N]) -> Result<(), Fault> {
         self.store(View { slot, rows: Rows::Dense, col: 0 }, logical, values)
     }
 
@@ -162,7 +223,7 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
         if param.dtype != DType::U32 {
             return Err(wrong_type(param, "u32"));
         }
-        let bytes = self.read(slot, row, col, 1)?;
+        let bytes = self.read_bytes(slot, row, col)?;
         Ok(words(bytes).map(u32::from_le_bytes).next().unwrap_or_default())
     }
 
@@ -171,7 +232,7 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
         if param.dtype != DType::U32 {
             return Err(wrong_type(param, "u32"));
         }
-        self.write(slot, row, 0, &value.to_le_bytes())
+        self.write_bytes(slot, row, &value.to_le_bytes())
     }
 
     pub(super) fn load_u8(&self, slot: Slot, row: u64) -> Result<u8, Fault> {
@@ -179,7 +240,7 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
         if param.dtype != DType::U8 {
             return Err(wrong_type(param, "u8"));
         }
-        Ok(self.read(slot, row, 0, 1)?.first().copied().unwrap_or_default())
+        Ok(self.read_bytes(slot, row, 0)?.first().copied().unwrap_or_default())
     }
 
     pub(super) fn store_u8(&mut self, slot: Slot, row: u64, value: u8) -> Result<(), Fault> {
@@ -187,18 +248,38 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
         if param.dtype != DType::U8 {
             return Err(wrong_type(param, "u8"));
         }
-        self.write(slot, row, 0, &[value])
+        self.write_bytes(slot, row, &[value])
     }
 
-    /// The bytes of `n` elements from `(row, col)` on, which somebody must have written.
-    fn read(&self, slot: Slot, row: u64, col: u32, n: u32) -> Result<&[u8], Fault> {
+    /// One integer element, as bytes.
+    fn read_bytes(&self, slot: Slot, row: u64, col: u32) -> Result<&[u8], Fault> {
+        let within = self.read(slot, row, col, 1)?;
+        match &self.operands[slot.0 as usize].place {
+            Place::Arena(range, _) => {
+                Ok(&self.memory.arena[range.start + within.start..range.start + within.end])
+            }
+            Place::Constant(idx) => match &self.memory.constants[*idx] {
+                Constant::Bytes(bytes) => Ok(&bytes[within]),
+                Constant::Reals(..) => Err(wrong_type(self.param(slot)?, "an integer constant")),
+            },
+        }
+    }
+
+    fn write_bytes(&mut self, slot: Slot, row: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let begin = self.write(slot, row, 0, 1)?;
+        self.memory.arena[begin..begin + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Where `n` elements from `(row, col)` on stand, counted from the operand's first byte. Somebody must have written
+    /// them.
+    fn read(&self, slot: Slot, row: u64, col: u32, n: u32) -> Result<Range<usize>, Fault> {
         let param = self.param(slot)?;
         if param.access == Access::Write {
             return Err(Fault::Access { param: param.name.clone(), verb: "read" });
         }
         let within = self.within(slot, param, (row, col), u64::from(n))?;
-        let place = &self.operands[slot.0 as usize].place;
-        if let Place::Arena(range, owner) = place {
+        if let Place::Arena(range, owner) = &self.operands[slot.0 as usize].place {
             let owners = &self.memory.owners[range.start + within.start..range.start + within.end];
             if let Some(other) = owners.iter().find(|other| *other != owner) {
                 return Err(Fault::Undefined {
@@ -212,19 +293,18 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
                 });
             }
         }
-        Ok(&self.memory.bytes(place)[within])
+        Ok(within)
     }
 
-    fn write(&mut self, slot: Slot, row: u64, col: u32, bytes: &[u8]) -> Result<(), Fault> {
+    /// Takes the place of `n` elements from `(row, col)` on for the operand: its first byte in the arena.
+    fn write(&mut self, slot: Slot, row: u64, col: u32, n: u64) -> Result<usize, Fault> {
         let param = self.param(slot)?;
-        let within =
-            self.within(slot, param, (row, col), bytes.len() as u64 / u64::from(param.dtype.size()))?;
+        let within = self.within(slot, param, (row, col), n)?;
         match &self.operands[slot.0 as usize].place {
             Place::Arena(range, owner) if param.access != Access::Read => {
                 let within = range.start + within.start..range.start + within.end;
-                self.memory.arena[within.clone()].copy_from_slice(bytes);
-                self.memory.owners[within].fill(*owner);
-                Ok(())
+                self.memory.owners[within.clone()].fill(*owner);
+                Ok(within.start)
             }
             Place::Arena(..) | Place::Constant(_) => {
                 Err(Fault::Access { param: param.name.clone(), verb: "written" })
@@ -246,10 +326,14 @@ impl<'k, 'm, 'c> Frame<'k, 'm, 'c> {
     }
 }
 
+fn is_real(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::Bf16)
+}
+
 fn wrong_type(param: &Param, wants: &'static str) -> Fault {
     Fault::WrongType { param: param.name.clone(), dtype: param.dtype, wants }
 }
 
-fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+pub(super) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes.as_chunks::<N>().0.iter().copied()
 }

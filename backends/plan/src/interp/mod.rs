@@ -2,10 +2,11 @@
 //!
 //! # Numbers
 //!
-//! Elements are loaded from their type, arithmetic is f32 with `exp` and `tanh` of the `libm` crate, and a store
-//! rounds to nearest, ties to even. Sums (matmuls, attention scores and mixes, statistics of norms) are accumulated in
-//! f64 and rounded to f32 once, so that the interpreter has no order of summation of its own to defend and results do
-//! not depend on the size of a tile.
+//! In f32, elements are loaded from their type, `exp` and `tanh` are those of the `libm` crate, and a store rounds to
+//! nearest, ties to even. Sums (matmuls, attention scores and mixes, statistics of norms) are accumulated in f64 and
+//! rounded to f32 once, so that the interpreter has no order of summation of its own to defend and results do not
+//! depend on the size of a tile. In the other domains ([`Element`]) nothing rounds but the arithmetic itself, and
+//! constants are made from their recipe ([`run_layout_in`]): there a plan computes what its graph does.
 //!
 //! # What it checks
 //!
@@ -16,6 +17,7 @@
 
 mod attention;
 mod compact;
+mod element;
 mod fault;
 mod gemm;
 mod layout;
@@ -27,13 +29,17 @@ mod tests;
 
 use std::ops::Range;
 
-use memory::{Frame, Memory, Place};
+use memory::{Frame, Memory, Place, decode};
 use skipc_artifact::program::Extent;
+use skipc_artifact::target::DType;
 
 use crate::kernel::{Body, Kernel};
 
+pub use element::Element;
 pub use fault::Fault;
-pub use layout::{Batch, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, poison, run_layout};
+pub use layout::{
+    Batch, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, poison, run_layout, run_layout_in,
+};
 
 /// How a kernel's rows are cut into tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,21 +77,42 @@ impl Tiling {
 /// The first [`Fault`]; the operands are then left as they were before.
 pub fn run_kernel(kernel: &Kernel, operands: &mut [Vec<u8>], tiling: Tiling) -> Result<(), Fault> {
     let mut places = Vec::with_capacity(operands.len());
-    let mut memory = Memory { arena: Vec::new(), owners: Vec::new(), constants: &[] };
+    let mut end = 0_usize;
     for (operand, owner) in operands.iter().zip(1..) {
-        let begin = memory.arena.len();
-        memory.arena.extend_from_slice(operand);
-        memory.owners.resize(memory.arena.len(), owner);
-        places.push(Place::Arena(begin..memory.arena.len(), owner));
+        let begin = end.next_multiple_of(memory::ALIGN);
+        end = begin + operand.len();
+        places.push((begin..end, owner));
     }
-    run(kernel, &mut memory, places.clone(), tiling)?;
-    for (operand, place) in operands.iter_mut().zip(&places) {
-        operand.copy_from_slice(memory.bytes(place));
+    let mut memory = Memory::<f32>::new(end, Vec::new());
+    for ((range, owner), (operand, param)) in places.iter().zip(operands.iter().zip(&kernel.params)) {
+        memory.arena[range.clone()].copy_from_slice(operand);
+        memory.owners[range.clone()].fill(*owner);
+        memory.set_reals(range.start, param.dtype, decode::<f32>(param.dtype, operand));
+    }
+    let arena = |(range, owner): &(Range<usize>, memory::Owner)| Place::Arena(range.clone(), *owner);
+    run(kernel, &mut memory, places.iter().map(arena).collect(), tiling)?;
+    for (operand, ((range, _), param)) in operands.iter_mut().zip(places.iter().zip(&kernel.params)) {
+        let n = operand.len() / param.dtype.size() as usize;
+        let reals = memory.reals(range.start, param.dtype, n);
+        match param.dtype {
+            DType::F32 => operand.as_chunks_mut().0.iter_mut().zip(reals).for_each(|(word, real)| {
+                *word = real.to_le_bytes();
+            }),
+            DType::Bf16 => operand.as_chunks_mut().0.iter_mut().zip(reals).for_each(|(word, real)| {
+                *word = half::bf16::from_f32(real).to_le_bytes();
+            }),
+            DType::U32 | DType::U8 => operand.copy_from_slice(&memory.arena[range.clone()]),
+        }
     }
     Ok(())
 }
 
-fn run(kernel: &Kernel, memory: &mut Memory<'_>, places: Vec<Place>, tiling: Tiling) -> Result<(), Fault> {
+fn run<N: Element>(
+    kernel: &Kernel,
+    memory: &mut Memory<'_, N>,
+    places: Vec<Place>,
+    tiling: Tiling,
+) -> Result<(), Fault> {
     let mut frame = Frame::new(kernel, memory, places)?;
     check_params(kernel)?;
     let n_rows = frame.extent(kernel.extent)?;

@@ -1,5 +1,8 @@
 //! Pointwise programs, one row at a time.
 
+use skipc_ir::interp::{Number, functions};
+
+use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use crate::kernel::Rows;
@@ -7,14 +10,14 @@ use crate::kernel::View;
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
 
 /// Runs the program over `cols` columns of a logical row; `sums` holds that row of each accumulator.
-pub(super) fn run_row(
-    frame: &mut Frame<'_, '_, '_>,
+pub(super) fn run_row<N: Element>(
+    frame: &mut Frame<'_, '_, '_, N>,
     program: &Pointwise,
     logical: u32,
     cols: u32,
-    sums: &[&[f32]],
+    sums: &[&[N]],
 ) -> Result<(), Fault> {
-    let mut regs: Vec<Vec<f32>> = Vec::with_capacity(program.code.len());
+    let mut regs: Vec<Vec<N>> = Vec::with_capacity(program.code.len());
     for inst in &program.code {
         let result = match *inst {
             Inst::Acc(weight) => match sums.get(weight as usize) {
@@ -41,32 +44,26 @@ pub(super) fn run_row(
     Ok(())
 }
 
-fn reg(regs: &[Vec<f32>], reg: Reg) -> Result<&[f32], Fault> {
+fn reg<N>(regs: &[Vec<N>], reg: Reg) -> Result<&[N], Fault> {
     let missing = || Fault::Malformed(format!("result {} is used before it exists", reg.0));
     regs.get(reg.0 as usize).map(Vec::as_slice).ok_or_else(missing)
 }
 
-fn eval_unary(unary: Unary, x: f32) -> f32 {
+fn eval_unary<N: Number>(unary: Unary, x: N) -> N {
     match unary {
-        Unary::Gelu => {
-            let inner = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
-            0.5 * x * (1.0 + libm::tanhf(inner * (x + 0.044_715 * x * x * x)))
-        }
-        Unary::Relu => {
-            // Not `f32::max`, which would turn a NaN into a zero.
-            if x < 0.0 { 0.0 } else { x }
-        }
-        Unary::Silu => x / (1.0 + libm::expf(-x)),
-        Unary::Sigmoid => 1.0 / (1.0 + libm::expf(-x)),
-        Unary::OneMinus => 1.0 - x,
-        Unary::Scale(by) => x * by.0 as f32,
+        Unary::Gelu => functions::gelu(x),
+        Unary::Relu => functions::relu(x),
+        Unary::Silu => functions::silu(x),
+        Unary::Sigmoid => functions::sigmoid(x),
+        Unary::OneMinus => functions::one_minus(x),
+        Unary::Scale(by) => x.mul(N::from_f64(by.0)),
     }
 }
 
-fn eval_binary(binary: Binary, a: f32, b: f32) -> f32 {
+fn eval_binary<N: Number>(binary: Binary, a: N, b: N) -> N {
     match binary {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a * b,
+        Binary::Add => a.add(b),
+        Binary::Sub => a.sub(b),
+        Binary::Mul => a.mul(b),
     }
 }

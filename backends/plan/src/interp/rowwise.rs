@@ -2,14 +2,16 @@
 
 use std::ops::Range;
 
+use skipc_ir::interp::functions::{self, dot};
+
+use super::element::Element;
 use super::fault::Fault;
-use super::gemm::dot;
 use super::memory::Frame;
 use super::pointwise;
 use crate::kernel::{NormKind, Rowwise};
 
-pub(super) fn run(
-    frame: &mut Frame<'_, '_, '_>,
+pub(super) fn run<N: Element>(
+    frame: &mut Frame<'_, '_, '_, N>,
     rowwise: &Rowwise,
     tiles: &[Range<u32>],
 ) -> Result<(), Fault> {
@@ -21,7 +23,7 @@ pub(super) fn run(
                 let id = frame.load_index(*ids, row)?;
                 let found = match id < *n_ids {
                     true => frame.load_reals(*table, u64::from(id), 0, *cols)?,
-                    false => vec![0.0; *cols as usize],
+                    false => vec![N::ZERO; *cols as usize],
                 };
                 frame.store_dense(*out, row, &found)?;
             }
@@ -39,29 +41,21 @@ pub(super) fn run(
     Ok(())
 }
 
-fn norm(frame: &mut Frame<'_, '_, '_>, rowwise: &Rowwise, row: u32) -> Result<(), Fault> {
+fn norm<N: Element>(frame: &mut Frame<'_, '_, '_, N>, rowwise: &Rowwise, row: u32) -> Result<(), Fault> {
     let Rowwise::Norm { kind, eps, cols, x, gain, out } = *rowwise else { return Ok(()) };
     let mut x = frame.load(x, row, cols)?;
-    let mean = |values: &mut dyn Iterator<Item = f64>| (values.sum::<f64>() / f64::from(cols)) as f32;
-    let bias = match kind {
-        NormKind::Rms => None,
-        NormKind::Layer { bias } => {
-            let centre = mean(&mut x.iter().map(|x| f64::from(*x)));
-            x.iter_mut().for_each(|x| *x -= centre);
-            Some(frame.load_reals(bias, 0, 0, cols)?)
-        }
-    };
-    let square = mean(&mut x.iter().map(|x| f64::from(*x) * f64::from(*x)));
-    let scale = 1.0 / libm::sqrtf(square + eps.0 as f32);
     let gain = frame.load_reals(gain, 0, 0, cols)?;
-    x.iter_mut().zip(&gain).for_each(|(x, gain)| *x = *x * scale * gain);
-    if let Some(bias) = bias {
-        x.iter_mut().zip(&bias).for_each(|(x, bias)| *x += bias);
+    match kind {
+        NormKind::Rms => functions::rms_norm(&mut x, eps.0, &gain),
+        NormKind::Layer { bias } => {
+            let bias = frame.load_reals(bias, 0, 0, cols)?;
+            functions::layer_norm(&mut x, eps.0, &gain, &bias);
+        }
     }
     frame.store_dense(out, row, &x)
 }
 
-fn rope(frame: &mut Frame<'_, '_, '_>, rowwise: &Rowwise, row: u32) -> Result<(), Fault> {
+fn rope<N: Element>(frame: &mut Frame<'_, '_, '_, N>, rowwise: &Rowwise, row: u32) -> Result<(), Fault> {
     let Rowwise::Rope { heads, width, x, positions, cos, sin, out } = *rowwise else { return Ok(()) };
     let cols = heads.checked_mul(width).filter(|cols| width.is_multiple_of(2) && *cols > 0);
     let cols = cols.ok_or_else(|| Fault::Malformed(format!("{heads} heads of width {width} cannot turn")))?;
@@ -70,11 +64,6 @@ fn rope(frame: &mut Frame<'_, '_, '_>, rowwise: &Rowwise, row: u32) -> Result<()
     let half = width / 2;
     let cos = frame.load_reals(cos, position, 0, half)?;
     let sin = frame.load_reals(sin, position, 0, half)?;
-    for head in x.chunks_exact_mut(width as usize) {
-        let (a, b) = head.split_at_mut(half as usize);
-        for (pair, (a, b)) in a.iter_mut().zip(b).enumerate() {
-            (*a, *b) = (*a * cos[pair] - *b * sin[pair], *b * cos[pair] + *a * sin[pair]);
-        }
-    }
+    x.chunks_exact_mut(width as usize).for_each(|head| functions::turn(head, &cos, &sin));
     frame.store_dense(out, row, &x)
 }
