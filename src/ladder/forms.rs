@@ -3,7 +3,7 @@
 use skipc_ir::Graph;
 use skipc_ir::interp::{Batch, Number};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self, Mode, Tiling};
+use skipc_plan::interp::{self, Element, Mode, Tiling};
 use skipc_runtime::Session;
 
 use super::LadderError;
@@ -49,6 +49,22 @@ pub(super) fn graph<'a, N: Number>(
         reference::run(graph, constants, batch, forced).map_err(|error| LadderError::stage(form, &error))
     };
     Runner { form: form.to_owned(), numbers, bounds, run: Box::new(run) }
+}
+
+/// The planned kernels in the number domain `N`, without any rounding of their own.
+pub(super) fn kernels_in<'a, N: Element>(
+    numbers: &'static str,
+    plan: &'a Plan,
+    constants: &'a Constants<'_>,
+    bounds: Bounds,
+) -> Runner<'a, N> {
+    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+        let places = (Mode::Arena, Tiling::of(TILE_ROWS));
+        let outcome = interp::run_layout_in::<N>(plan, constants, &kernel_batch(batch, forced), places)
+            .map_err(|fault| LadderError::stage("kernels", &fault))?;
+        Ok(outcome_of(outcome.logits, outcome.gates))
+    };
+    Runner { form: "kernels".to_owned(), numbers, bounds, run: Box::new(run) }
 }
 
 /// The planned kernels in the program's own precision.

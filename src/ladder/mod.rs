@@ -3,7 +3,7 @@
 //! | rung | numbers | must agree |
 //! | --- | --- | --- |
 //! | masked graph | f64, ring, field | it is the judge |
-//! | gathered graph, graph after the passes | f64 | to 1e-9 |
+//! | gathered graph, graph after the passes, planned kernels | f64 | to 1e-9 |
 //! | the same | integers mod 2³², GF(2⁶¹ − 1) | exactly |
 //! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 |
 //! | the same | bf16 | to 16 units of roundoff of the logits' size, root mean square |
@@ -28,6 +28,7 @@ use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
 use skipc_ir::{Graph, text};
 use skipc_plan::Plan;
+use skipc_plan::interp::Element;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
 
 use crate::lower::{Form, lower};
@@ -190,9 +191,9 @@ impl<'a> Phase<'a> {
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), program, &self.densities, forms::TILE_ROWS);
-                self.exact::<f64>("f64", Bounds::F64, &constants, &cases, report)?;
-                self.exact::<Ring32>("ring32", Bounds::Exact, &constants, &cases, report)?;
-                self.exact::<Gf61>("gf61", Bounds::Exact, &constants, &cases, report)?;
+                self.exact::<f64>("f64", Bounds::F64, (&plan, &constants), &cases, report)?;
+                self.exact::<Ring32>("ring32", Bounds::Exact, (&plan, &constants), &cases, report)?;
+                self.exact::<Gf61>("gf61", Bounds::Exact, (&plan, &constants), &cases, report)?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, program, &self.densities, tile_rows);
@@ -212,17 +213,18 @@ impl<'a> Phase<'a> {
     }
 
     /// Graphs and kernels in one number domain.
-    fn exact<N: Number>(
+    fn exact<N: Element>(
         &self,
         numbers: &'static str,
         bounds: Bounds,
-        constants: &Constants<'_>,
+        (plan, constants): (&Plan, &Constants<'_>),
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
         let runners = vec![
             forms::graph::<N>("gathered", numbers, &self.lowered, constants, bounds),
             forms::graph::<N>("passes", numbers, &self.legal, constants, bounds),
+            forms::kernels_in::<N>(numbers, plan, constants, bounds),
         ];
         self.compare(runners, constants, cases, report)
     }

@@ -1,9 +1,9 @@
 //! The judge: a plan, run by the kernel interpreter, against its graph in f64.
 
 use skipc_artifact::target::DType;
-use skipc_ir::interp::{self, Datum, Env, Free, Routing, Weights};
+use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
 use skipc_ir::{Graph, Legal, Op, SetSym, rope_angle};
-use skipc_plan::interp::{Batch, Mode, Outcome, Tiling, run_layout};
+use skipc_plan::interp::{Batch, Element, Mode, Outcome, Tiling, run_layout, run_layout_in};
 use skipc_plan::{ConstantSource, Plan, PlanConstant};
 
 /// Lengths of the sequences of the batches: none, one token, a few sequences.
@@ -22,13 +22,13 @@ impl Noise {
 
 struct GraphWeights<'a>(&'a Graph);
 
-impl Weights<f64> for GraphWeights<'_> {
-    fn weight(&self, name: &str) -> Option<Vec<f64>> {
+impl<N: Number> Weights<N> for GraphWeights<'_> {
+    fn weight(&self, name: &str) -> Option<Vec<N>> {
         let shapes = self.0.order().into_iter().filter_map(|value| match self.0.op(value) {
             Op::Weight { name: known, shape } if &*known.0 == name => Some(shape.0.iter().product::<u32>()),
             _ => None,
         });
-        shapes.max().map(|len| (0..len as usize).map(|idx| Noise::at(name, idx)).collect())
+        shapes.max().map(|len| (0..len as usize).map(|idx| N::from_f64(Noise::at(name, idx))).collect())
     }
 }
 
@@ -124,6 +124,33 @@ fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tili
             let got = got
                 .unwrap_or_else(|fault| panic!("{fault}\n{}\n{plan}", skipc_ir::text::print(legal.graph())));
             compare(&wanted, &got, plan);
+        }
+        compare_exactly::<Ring32>(legal, plan, routing, &batch, &planned, (mode, tilings[0]));
+        compare_exactly::<Gf61>(legal, plan, routing, &batch, &planned, (mode, tilings[0]));
+    }
+}
+
+/// Where nothing rounds, the plan computes the very numbers of its graph.
+fn compare_exactly<N: Element>(
+    legal: &Legal,
+    plan: &Plan,
+    routing: &dyn Routing,
+    batch: &interp::Batch,
+    planned: &Batch,
+    places: (Mode, Tiling),
+) {
+    let weights = &GraphWeights(legal.graph());
+    let wanted = interp::run::<N>(legal.graph(), &Env { batch, weights, routing }).expect("a value");
+    let got =
+        run_layout_in::<N>(plan, weights, planned, places).unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
+    for (name, datum) in wanted {
+        match datum {
+            Datum::Real { data, .. } => assert!(data == got.logits, "{name} in an exact domain\n{plan}"),
+            Datum::Mask(mask) if name.starts_with("gate.") => {
+                let idx: usize = name.trim_start_matches("gate.").parse().expect("a gate");
+                assert!(mask == got.gates[idx].mask, "{name} in an exact domain\n{plan}");
+            }
+            _ => {}
         }
     }
 }
