@@ -1,9 +1,11 @@
 //! The judge: the reference interpreter on a model's graph and weights.
 
+use std::collections::BTreeMap;
+
 use skipc_artifact::program::Program;
 use skipc_artifact::target::DType;
 use skipc_ir::attr::Name;
-use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing};
+use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weights as _};
 use skipc_ir::{Graph, SetSym};
 
 use crate::spec::weights::Weights;
@@ -84,6 +86,23 @@ pub struct Constants<'a> {
     pub program: &'a Program,
     /// Bytes of its constants.
     pub bytes: &'a [u8],
+}
+
+/// Constants converted to a number domain once, for many evaluations.
+pub struct Converted<N>(BTreeMap<String, Vec<N>>);
+
+impl<N: Number> Converted<N> {
+    /// Converts all constants of the program.
+    pub fn new(constants: &Constants<'_>) -> Converted<N> {
+        let named = constants.program.constants.iter().map(|constant| constant.name.clone());
+        Converted(named.filter_map(|name| Some((name.clone(), constants.weight(&name)?))).collect())
+    }
+}
+
+impl<N: Number> interp::Weights<N> for Converted<N> {
+    fn weight(&self, name: &str) -> Option<Vec<N>> {
+        self.0.get(name).cloned()
+    }
 }
 
 impl<N: Number> interp::Weights<N> for Constants<'_> {

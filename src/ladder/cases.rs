@@ -11,7 +11,7 @@ const DRAWN: [u32; 2] = [69, 28];
 
 /// At most so many tokens of the first sequences for number domains in which time counts more than length: two
 /// tiles of the kernel interpreter, and a tail.
-const SHORT: [usize; 2] = [11, 6];
+const SHORT: [usize; 2] = [6, 4];
 
 /// Tokens with the decisions to try on them.
 pub(super) struct Cases {

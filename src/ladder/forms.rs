@@ -1,7 +1,7 @@
 //! The forms of a model, each as something that runs a batch.
 
 use skipc_ir::Graph;
-use skipc_ir::interp::{Batch, Number};
+use skipc_ir::interp::{Batch, Number, Weights};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self, Element, Mode, Tiling};
 use skipc_runtime::Session;
@@ -42,11 +42,11 @@ pub(super) fn graph<'a, N: Number>(
     form: &'static str,
     numbers: &'static str,
     graph: &'a Graph,
-    constants: &'a Constants<'_>,
+    weights: &'a dyn Weights<N>,
     bounds: Bounds,
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
-        reference::run(graph, constants, batch, forced).map_err(|error| LadderError::stage(form, &error))
+        reference::run(graph, weights, batch, forced).map_err(|error| LadderError::stage(form, &error))
     };
     Runner { form: form.to_owned(), numbers, bounds, run: Box::new(run) }
 }
@@ -55,12 +55,12 @@ pub(super) fn graph<'a, N: Number>(
 pub(super) fn kernels_in<'a, N: Element>(
     numbers: &'static str,
     plan: &'a Plan,
-    constants: &'a Constants<'_>,
+    weights: &'a dyn Weights<N>,
     bounds: Bounds,
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
-        let outcome = interp::run_layout_in::<N>(plan, constants, &kernel_batch(batch, forced), places)
+        let outcome = interp::run_layout_in::<N>(plan, weights, &kernel_batch(batch, forced), places)
             .map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome.logits, outcome.gates))
     };

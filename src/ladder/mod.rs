@@ -33,7 +33,7 @@ use skipc_runtime::{Device, Model, Options, Session, cuda};
 
 use crate::lower::{Form, lower};
 use crate::pack::stage_name;
-use crate::reference::Constants;
+use crate::reference::{Constants, Converted};
 use crate::spec;
 
 pub use cases::drawn_batch;
@@ -207,7 +207,7 @@ impl<'a> Phase<'a> {
                 Ok(session) => runners.push(forms::code(session, bounds)),
                 Err(reason) => report.skipped.push(reason),
             }
-            self.compare(runners, &constants, &cases, report)?;
+            self.compare(runners, &Converted::<f64>::new(&constants), &cases, report)?;
         }
         Ok(())
     }
@@ -221,39 +221,40 @@ impl<'a> Phase<'a> {
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
+        let weights = Converted::<N>::new(constants);
         let runners = vec![
-            forms::graph::<N>("gathered", numbers, &self.lowered, constants, bounds),
-            forms::graph::<N>("passes", numbers, &self.legal, constants, bounds),
-            forms::kernels_in::<N>(numbers, plan, constants, bounds),
+            forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bounds),
+            forms::graph::<N>("passes", numbers, &self.legal, &weights, bounds),
+            forms::kernels_in::<N>(numbers, plan, &weights, bounds),
         ];
-        self.compare(runners, constants, cases, report)
+        self.compare(runners, &weights, cases, report)
     }
 
     /// Compares each form with the judge on each case.
     fn compare<N: Number>(
         &self,
         mut runners: Vec<Runner<'_, N>>,
-        constants: &Constants<'_>,
+        weights: &Converted<N>,
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
         for case in &cases.list {
             let forced = case.masks.as_deref();
             let wanted = match forced {
-                Some(masks) => Some(self.judge.run::<N>(constants, &cases.batch, masks)?),
+                Some(masks) => Some(self.judge.run::<N>(weights, &cases.batch, masks)?),
                 None => None,
             };
             for runner in &mut runners {
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
-                    _ => &self.judge.run::<N>(constants, &cases.batch, &got.gates)?,
+                    _ => &self.judge.run::<N>(weights, &cases.batch, &got.gates)?,
                 };
                 let found =
                     compare::compare(&self.judge, replayed, &got, forced, &cases.batch, &runner.bounds);
                 if !found.ok && report.reduced.is_none() {
                     let judge =
-                        |batch: &Batch, gates: &[Vec<bool>]| self.judge.run::<N>(constants, batch, gates);
+                        |batch: &Batch, gates: &[Vec<bool>]| self.judge.run::<N>(weights, batch, gates);
                     report.reduced = reduce::reduce(&self.judge, &judge, runner, &cases.batch, forced);
                 }
                 report.rows.push(Row {

@@ -124,7 +124,15 @@ pub enum EvalError {
 ///
 /// # Errors
 /// If the environment does not have what the graph asks for.
-pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Vec<(String, Datum<N>)>, EvalError> {
+pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Outputs<N>, EvalError> {
+    N::run_graph(graph, env)
+}
+
+/// Outputs of a graph by name.
+pub type Outputs<N> = Vec<(String, Datum<N>)>;
+
+/// What every domain's [`Number::run_graph`] calls.
+fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Outputs<N>, EvalError> {
     let (tokens, positions, sequences) =
         (env.batch.tokens.len(), env.batch.positions.len(), env.batch.sequences.len());
     if (positions, sequences) != (tokens, tokens) {

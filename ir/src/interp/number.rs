@@ -1,5 +1,8 @@
 //! Number domains: the arithmetic in which a graph is evaluated.
 
+use super::{Env, EvalError, Outputs};
+use crate::graph::Graph;
+
 /// A number domain. The interpreters use no other arithmetic on elements than this.
 ///
 /// Two kinds: floating point (f32, f64), where two forms of a model differ by rounding, and exact domains, where they
@@ -46,11 +49,32 @@ pub trait Number: Copy + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     fn tanh(self) -> Self;
     /// `1 / √self`.
     fn rsqrt(self) -> Self;
+
+    /// [`run`](super::run) in this domain. A method, so that the interpreter's code is made in this crate, which is
+    /// optimised in every profile.
+    #[doc(hidden)]
+    fn run_graph(graph: &Graph, env: &Env<'_, Self>) -> Result<Outputs<Self>, EvalError>;
 }
+
+/// The method that is the same in every domain.
+macro_rules! run_graph {
+    () => {
+        fn run_graph(
+            graph: &$crate::Graph,
+            env: &$crate::interp::Env<'_, Self>,
+        ) -> Result<$crate::interp::Outputs<Self>, $crate::interp::EvalError> {
+            $crate::interp::run_in(graph, env)
+        }
+    };
+}
+
+pub(super) use run_graph;
 
 macro_rules! float {
     ($N:ty, $exp:path, $tanh:path, $sqrt:path) => {
         impl Number for $N {
+            run_graph!();
+
             type Wide = f64;
 
             const ZERO: Self = 0.0;

@@ -2,7 +2,10 @@
 
 use half::bf16;
 use skipc_artifact::target::DType;
-use skipc_ir::interp::{Gf61, Number, Ring32};
+use skipc_ir::interp::{Gf61, Number, Ring32, Weights};
+
+use super::{Batch, Fault, Mode, Outcome, Tiling};
+use crate::plan::Plan;
 
 /// A number domain with what a store does to a number: in f32 it rounds to the parameter's type, elsewhere nothing does.
 pub trait Element: Number {
@@ -10,9 +13,35 @@ pub trait Element: Number {
     fn stored_as(self, _dtype: DType) -> Self {
         self
     }
+
+    /// [`run_layout_in`](super::run_layout_in) in this domain. A method, so that the interpreter's code is made in this
+    /// crate, which is optimised in every profile.
+    #[doc(hidden)]
+    fn run_plan(
+        plan: &Plan,
+        weights: &dyn Weights<Self>,
+        batch: &Batch,
+        places: (Mode, Tiling),
+    ) -> Result<Outcome<Self>, Fault>;
+}
+
+/// The method that is the same in every domain.
+macro_rules! run_plan {
+    () => {
+        fn run_plan(
+            plan: &Plan,
+            weights: &dyn Weights<Self>,
+            batch: &Batch,
+            places: (Mode, Tiling),
+        ) -> Result<Outcome<Self>, Fault> {
+            super::layout::run_plan(plan, weights, batch, places)
+        }
+    };
 }
 
 impl Element for f32 {
+    run_plan!();
+
     fn stored_as(self, dtype: DType) -> f32 {
         match dtype {
             DType::Bf16 => bf16::from_f32(self).to_f32(),
@@ -21,6 +50,14 @@ impl Element for f32 {
     }
 }
 
-impl Element for f64 {}
-impl Element for Ring32 {}
-impl Element for Gf61 {}
+impl Element for f64 {
+    run_plan!();
+}
+
+impl Element for Ring32 {
+    run_plan!();
+}
+
+impl Element for Gf61 {
+    run_plan!();
+}

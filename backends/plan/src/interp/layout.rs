@@ -91,6 +91,16 @@ pub fn run_layout_in<N: Element>(
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
+    N::run_plan(plan, weights, batch, places)
+}
+
+/// What every domain's [`Element::run_plan`] calls.
+pub(super) fn run_plan<N: Element>(
+    plan: &Plan,
+    weights: &dyn Weights<N>,
+    batch: &Batch,
+    places: (Mode, Tiling),
+) -> Result<Outcome<N>, Fault> {
     let constants = plan.constants.iter().map(|constant| make_constant(constant, weights));
     let constants = constants.collect::<Result<Vec<_>, Fault>>()?;
     run_steps(&plan.kernels, &plan.layout, constants, batch, places)
