@@ -9,11 +9,12 @@ use skipc::pipeline::{self, Request};
 use skipc::reference::{self, Constants, Outcome};
 use skipc::spec::model::Model;
 use skipc::spec::weights::Weights;
+use skipc::spec::words::Word;
 use skipc::trace::Trace;
 use skipc::{pack, spec};
 use skipc_artifact::target::DType;
 use skipc_ir::interp::Batch;
-use skipc_runtime::{Device, Options, Session, generate};
+use skipc_runtime::{Device, Options, Outputs, Session, generate};
 use skipc_testkit::golden::{Case, case, cases};
 
 /// Largest distance of a logit from the reference, in f32 (the reference itself is up to 6e-5 from f64).
@@ -29,7 +30,7 @@ struct Loaded {
 
 fn golden() -> Vec<Case> {
     let cases = cases(Path::new("tests/golden"));
-    assert!(cases.len() >= 30, "only {} golden cases found", cases.len());
+    assert!(cases.len() >= 60, "only {} golden cases found", cases.len());
     cases
 }
 
@@ -66,17 +67,81 @@ fn the_interpreter_agrees_with_pytorch() {
         let batch = case.batch();
         let double = reference::run::<f64>(&graph, &weights, &batch, None).unwrap();
         case.check("interpreter, f64", &double.logits, &double.gates, TOLERANCE);
+        case.check_overflow("interpreter, f64", &double.overflow);
         let masked = lower(&model, Form::Masked, Purpose::Score).unwrap();
         let masked = reference::run::<f64>(&masked, &weights, &batch, None).unwrap();
         case.check("interpreter, f64, masked", &masked.logits, &masked.gates, TOLERANCE);
+        case.check_overflow("interpreter, f64, masked", &masked.overflow);
         if batch.tokens.len() <= SHORT {
             let single = reference::run::<f32>(&graph, &weights, &batch, None).unwrap();
             let logits: Vec<f64> = single.logits.iter().map(|logit| f64::from(*logit)).collect();
             case.check("interpreter, f32", &logits, &single.gates, TOLERANCE);
-            let replayed = reference::run::<f64>(&graph, &weights, &batch, Some(&case.gates)).unwrap();
-            assert_eq!(replayed, double, "{}: replaying the same decisions changes something", case.name);
+            let replayed = reference::run::<f64>(&graph, &weights, &batch, Some(&case.scored.gates)).unwrap();
+            let replayed = (replayed.logits, replayed.gates);
+            assert!(
+                replayed == (double.logits, double.gates),
+                "{}: replaying the same decisions changes something",
+                case.name
+            );
         }
     }
+}
+
+/// Models with a replacement for a selection that looks ahead decide otherwise when they generate.
+#[test]
+fn the_interpreter_agrees_with_pytorch_when_it_generates() {
+    let mut checked = 0;
+    for case in golden() {
+        let Loaded { model, weights } = load(&case);
+        let graph = lower(&model, Form::Gathered, Purpose::Generate);
+        assert_eq!(graph.is_ok(), model.can_generate(), "{}: {:?}", case.name, graph.err());
+        let (Ok(graph), Some(generated)) = (graph, &case.generated) else { continue };
+        let masked = lower(&model, Form::Masked, Purpose::Generate).unwrap();
+        for (form, graph) in [("gathered", graph), ("masked", masked)] {
+            let ran = reference::run::<f64>(&graph, &weights, &case.batch(), None).unwrap();
+            let what = format!("{}, generating, {form}", case.name);
+            generated.check(&what, &ran.logits, &ran.gates, TOLERANCE);
+        }
+        checked += 1;
+    }
+    assert!(checked >= 6, "only {checked} cases have another selection when they generate");
+}
+
+/// The cases cover what a spec can say: every router, with and without a scaled gate, a capacity in each order, keys of all and of active
+/// tokens, decisions from both streams.
+#[test]
+fn every_option_has_a_case() {
+    let mut seen = std::collections::BTreeSet::new();
+    for case in golden() {
+        let Loaded { model, .. } = load(&case);
+        for skip in model.skips() {
+            let router = skip.router.word();
+            seen.insert(format!("{router} {}", skip.input.word()));
+            seen.insert(format!("{router} keys {}", skip.kv.word()));
+            seen.insert(format!("{router} gate {}", skip.gate.word()));
+            seen.insert(format!("{router} decide {}", skip.decide.word()));
+            if skip.capacity().is_some() {
+                seen.insert(format!("{router} capacity {} keys {}", skip.overflow.word(), skip.kv.word()));
+            }
+        }
+    }
+    let hard = ["gumbel", "sigmoid", "topk", "random", "always"];
+    let learned = ["gumbel", "sigmoid", "topk", "highway"];
+    let both = |what: &[&str], kinds: &[&str]| -> Vec<String> {
+        what.iter().flat_map(|what| kinds.iter().map(move |kind| format!("{kind} {what}"))).collect()
+    };
+    let wanted = [
+        both(&["keys all", "keys active", "gate binary"], &hard[..4]),
+        both(&["gate scaled"], &["gumbel", "sigmoid", "topk", "random"]),
+        both(&["capacity position keys all", "capacity position keys active"], &hard),
+        both(&["capacity score keys all", "capacity score keys active"], &hard),
+        both(&["normed", "raw", "decide here"], &learned),
+        both(&["decide entry"], &learned),
+        both(&["keys active"], &["never"]),
+    ]
+    .concat();
+    let missing: Vec<String> = wanted.into_iter().filter(|option| !seen.contains(option)).collect();
+    assert!(missing.is_empty(), "no golden case has {missing:?}");
 }
 
 #[cfg(feature = "cranelift")]
@@ -93,15 +158,29 @@ fn host_code_agrees_with_pytorch() {
             Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap()
         };
         let outputs = run(2, true);
-        let logits: Vec<f64> = outputs.logits.iter().map(|logit| f64::from(*logit)).collect();
-        let gates: Vec<Vec<bool>> =
-            outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit == 1).collect()).collect();
+        let (logits, gates) = plain(&outputs);
         case.check("host code", &logits, &gates, TOLERANCE);
+        let overflow: Vec<usize> = outputs.overflow.iter().map(|count| *count as usize).collect();
+        case.check_overflow("host code", &overflow);
         for (gate, count) in gates.iter().zip(&outputs.counts) {
             assert_eq!(gate.iter().filter(|executes| **executes).count(), *count as usize, "{}", case.name);
         }
         assert_eq!(run(1, false), outputs, "{}: one thread and two give different bits", case.name);
+        if let Some(generated) = &case.generated {
+            let options =
+                Options { threads: 2, checked: true, purpose: Purpose::Generate, ..Options::default() };
+            let outputs = Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap();
+            let (logits, gates) = plain(&outputs);
+            generated.check(&format!("{}, host code, generating", case.name), &logits, &gates, TOLERANCE);
+        }
     }
+}
+
+/// Logits and decisions of a run as the judge has them.
+#[cfg(feature = "cranelift")]
+fn plain(outputs: &Outputs) -> (Vec<f64>, Vec<Vec<bool>>) {
+    let logits = outputs.logits.iter().map(|logit| f64::from(*logit)).collect();
+    (logits, outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit == 1).collect()).collect())
 }
 
 #[cfg(feature = "cranelift")]
@@ -109,7 +188,12 @@ fn host_code_agrees_with_pytorch() {
 fn greedy_continuations_agree_with_pytorch() {
     for case in golden().iter().filter(|case| case.greedy.len() <= 32 || case.name == "kjv-12l-d25-demo") {
         let loaded = load(case);
-        let mut session = Session::new(&artifact(&loaded), Device::Cpu, Options::default()).unwrap();
+        if !loaded.model.can_generate() {
+            assert!(case.greedy.is_empty(), "{}: a continuation of a model that cannot generate", case.name);
+            continue;
+        }
+        let options = Options { purpose: Purpose::Generate, ..Options::default() };
+        let mut session = Session::new(&artifact(&loaded), Device::Cpu, options).unwrap();
         let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
         let new = generate::greedy(&mut session, &prompt, case.greedy.len() as u32, |_| ()).unwrap();
         let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
@@ -121,7 +205,7 @@ fn greedy_continuations_agree_with_pytorch() {
 #[cfg(feature = "cranelift")]
 #[test]
 fn all_forms_agree_under_any_decisions() {
-    for case in golden().iter().filter(|case| case.tokens.len() * case.tokens[0].len() <= SHORT) {
+    for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
         let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2 };
         let report = ladder::climb(&artifact(&load(case)), &inputs).unwrap();
         for row in &report.rows {
@@ -170,14 +254,14 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
 /// Planned kernels in bf16 are as near to f64 as the rules for whole models ask, and flip no more than rounding may.
 #[test]
 fn planned_kernels_in_bf16_keep_their_bound() {
-    for case in golden().iter().filter(|case| case.tokens.len() * case.tokens[0].len() <= SHORT) {
+    for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
         let Loaded { model, weights } = load(case);
         let request = request();
         let (plan, program, bytes) =
             pipeline::plan_only(&model, &weights, DType::Bf16, &request).map_err(fail).unwrap();
         let constants = Constants { program: &program, bytes: &bytes };
         let Outcome { logits, .. } =
-            ladder::run_plan(&plan, &constants, &case.batch(), Some(&case.gates)).unwrap();
+            ladder::run_plan(&plan, &constants, &case.batch(), Some(&case.scored.gates)).unwrap();
         let (rmse, bound) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);
         assert!(
             rmse <= bound,

@@ -1,4 +1,4 @@
-//! The specs under `models/`, and random weights for them.
+//! Every spec under `models/`, through the commands as users call them: check, random weights, compile, verify, run.
 #![cfg(feature = "cranelift")]
 
 use std::fs;
@@ -8,6 +8,13 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use skipc::spec;
 use skipc::spec::model::{Model, Router};
+
+/// What `skipc check` warns of in each model that is not free of warnings.
+const WARNINGS: [(&str, &str); 3] = [
+    ("capacity-groups", "lint::future_leak"),
+    ("mod-topk", "lint::train_generate_mismatch"),
+    ("random-gate", "lint::batch_dependence"),
+];
 
 fn skipc(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).env("NO_COLOR", "1").output().expect("skipc starts")
@@ -25,6 +32,18 @@ fn json(args: &[&str]) -> Value {
     let output = succeeds(&[&["--json"], args].concat());
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("skipc {args:?}: {error}"))
 }
+
+fn specs() -> Vec<PathBuf> {
+    let entries = fs::read_dir("models").expect("the models");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    assert!(paths.len() >= 9, "{paths:?}");
+    paths
+}
+
+/// Blocks above which a model is verified on fewer tokens: every form runs every block under a dozen decisions.
+const DEEP: usize = 16;
 
 /// A folder with one model's files.
 struct Workshop {
@@ -48,6 +67,16 @@ impl Workshop {
         path
     }
 
+    /// Token ids without a pattern, in an array of this shape.
+    fn tokens(&self, name: &str, shape: &[u64]) -> String {
+        let ids: Vec<i32> = (0..256).map(|idx| (idx * 37 + idx / 7) % 256).collect();
+        let count: u64 = shape.iter().product();
+        let path = self.path(name);
+        let ids: Vec<i32> = ids.into_iter().cycle().take(count as usize).collect();
+        skipc_runtime::npy::write(Path::new(&path), shape, &ids).expect("a writable folder");
+        path
+    }
+
     fn compile(&self) -> String {
         let (weights, artifact) = (self.init("w.safetensors", &["--seed", "3"]), self.path("m.skp"));
         succeeds(&["check", &self.spec, "--weights", &weights]);
@@ -55,6 +84,39 @@ impl Workshop {
         succeeds(&args);
         artifact
     }
+}
+
+/// Checks, compiles and verifies one model. Models are independent, so each has a thread.
+fn goes_through(path: &Path) {
+    let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+    let workshop = Workshop::new(path);
+    let warnings = json(&["check", &workshop.spec])["warnings"].clone();
+    let codes: Vec<&str> =
+        warnings.as_array().expect("a list").iter().filter_map(|warning| warning["code"].as_str()).collect();
+    let wanted: Vec<&str> =
+        WARNINGS.iter().filter(|(model, _)| *model == name).map(|(_, code)| *code).collect();
+    assert_eq!(codes, wanted, "{name}");
+    let artifact = workshop.compile();
+    let mut verify = vec!["verify", &artifact, "--threads", "1"];
+    let few = workshop.tokens("few.npy", &[2, 20]);
+    if model(path).blocks.len() > DEEP {
+        verify.extend(["--tokens", &few]);
+    }
+    let report = json(&verify);
+    assert_eq!(report["ok"], true, "{name}: {report}");
+    let forms = report["report"]["rows"].as_array().map_or(0, Vec::len);
+    assert!(forms >= 4, "{name}: {forms} comparisons");
+}
+
+#[test]
+fn every_model_goes_through_check_compile_and_verify() {
+    let specs = specs();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = specs.iter().map(|path| scope.spawn(|| goes_through(path))).collect();
+        for (thread, path) in threads.into_iter().zip(&specs) {
+            assert!(thread.join().is_ok(), "{}", path.display());
+        }
+    });
 }
 
 fn model(path: &Path) -> Model {
@@ -69,9 +131,7 @@ fn random_weights_meet_the_density() {
         let path = PathBuf::from(format!("models/{name}.toml"));
         let workshop = Workshop::new(&path);
         let artifact = workshop.compile();
-        let tokens = workshop.path("t.npy");
-        let ids: Vec<i32> = (0..256).map(|idx| (idx * 37 + idx / 7) % 256).collect();
-        skipc_runtime::npy::write(Path::new(&tokens), &[256], &ids).expect("a writable folder");
+        let tokens = workshop.tokens("t.npy", &[256]);
         let ran = json(&["run", &artifact, "--tokens", &tokens]);
         let routers = ran["routing"]["routers"].as_array().expect("a list").clone();
         let rate = |router: &Value| {

@@ -15,7 +15,10 @@ import make_case  # noqa: E402
 MODELS = HERE.parent.parent / "models"
 EXAMPLE = "kjv-12l-d25"
 
-# Cases with a spec.toml of their own, random weights and random tokens; what is not said is in `random_case`.
+RAGGED = {"batch": 4, "tokens": 40, "lengths": [17, 0, 40, 1]}
+
+# Cases with a spec.toml of their own, random weights and random tokens; what is not said is in `TYPICAL`.
+# `new` is 0 where generation is refused.
 RANDOM = {
     "gumbel": {},
     "gumbel-raw-active": {"tokens": 37, "dtype": "f32"},
@@ -41,6 +44,35 @@ RANDOM = {
     "small-dense": {},
     "small-random": {},
     "small-highway": {},
+    "sigmoid": {},
+    "sigmoid-raw-active": {"tokens": 37},
+    "topk": {"tokens": 41, "new": 0},
+    "topk-one": {"tokens": 29, "new": 0},
+    "topk-raw-active": {"tokens": 33, "new": 0},
+    "topk-generate": {},
+    "scaled-gumbel": {},
+    "scaled-sigmoid": {"tokens": 31},
+    "scaled-topk": {},
+    "scaled-random": {"tokens": 33},
+    "scaled-sublayers": {"tokens": 35},
+    "capacity-gumbel-position": {},
+    "capacity-gumbel-score": {"new": 0},
+    "capacity-sigmoid-position": {},
+    "capacity-sigmoid-score": {"new": 0},
+    "capacity-topk-position": {},
+    "capacity-topk-score": {"new": 0},
+    "capacity-random-position": {},
+    "capacity-random-score": {},
+    "capacity-always-position": {},
+    "capacity-always-score": {},
+    "capacity-scaled": {},
+    "capacity-none": {"tokens": 20},
+    "entry-topk": {},
+    "entry-capacity": {"new": 0},
+    "ragged-gumbel": RAGGED,
+    "ragged-topk": RAGGED,
+    "ragged-capacity": RAGGED | {"new": 0},
+    "ragged-random": RAGGED,
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

@@ -16,39 +16,38 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skiplayer import Router, load_model, load_spec
-
-
-def replay(model, gates):
-    """Makes every router of the model decide as `gates` [R, B, T] say, in model order; None sets them free."""
-    for i, router in enumerate(m for m in model.modules() if isinstance(m, Router)):
-        router.forced = None if gates is None else torch.from_numpy(gates[i])
+from rows import run
+from skiplayer import load_model, load_spec
 
 
 @torch.no_grad()
 def measure(model, arrays):
     """The figures above for a float32 model and the arrays of its case."""
-    tokens = torch.from_numpy(arrays["tokens"].astype(np.int64))
+    tokens, lengths = arrays["tokens"].astype(np.int64), arrays.get("lengths")
     exact, low = copy.deepcopy(model).double(), copy.deepcopy(model).bfloat16()
-    truth, stats = exact(tokens)
-    decided = np.stack([(g > 0).numpy() for g, _, _, _ in stats]) if stats else np.zeros_like(arrays["gates"])
-    if (decided != arrays["gates"]).any():
+    truth = run(exact, tokens, lengths)
+    unclear = (truth.gates != arrays["gates"]).any()
+    if "generate_gates" in arrays:
+        unclear |= (run(exact, tokens, lengths, generating=True).gates != arrays["generate_gates"]).any()
+    if unclear:
         raise SystemExit("float64 decides otherwise than float32: the case is not clear of rounding")
-    free = [(g > 0).numpy() for g, _, _, _ in low(tokens)[1]]
-    replay(low, arrays["gates"])
-    error = low(tokens)[0].double() - truth
+    real = np.ones(tokens.shape, bool)
+    if lengths is not None:
+        real = np.arange(tokens.shape[1]) < lengths[:, None]
+    free = run(low, tokens, lengths).gates
+    error = (run(low, tokens, lengths, forced=arrays["gates"]).logits.double() - truth.logits)[torch.from_numpy(real)]
     return {
-        "f32_max_error": float(f"{np.abs(arrays['logits'] - truth.numpy()).max():.3g}"),
+        "f32_max_error": float(f"{np.abs(arrays['logits'] - truth.logits.numpy()).max():.3g}"),
         "bf16_rmse": float(f"{error.square().mean().sqrt():.4g}"),
-        "bf16_flips": int(sum((f != g).sum() for f, g in zip(free, arrays["gates"]))),
-        "decisions": int(arrays["gates"].size),
+        "bf16_flips": int((free != arrays["gates"]).sum()),
+        "decisions": int(len(arrays["gates"]) * real.sum()),
     }
 
 
 def main():
     for folder in map(Path, sys.argv[1:]):
         case = json.loads((folder / "case.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy") for name in ("tokens", "logits", "gates")}
+        arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
         model = load_model(load_spec(folder / case["spec"]), folder / case["weights"])
         print(folder.name, json.dumps(measure(model, arrays)))
 

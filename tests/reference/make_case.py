@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import bf16_error
+from rows import run
 from skiplayer import SkipLM, load_model, load_spec
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -38,13 +39,13 @@ def init(model, seed, dtype):
         p.data = p.data.to(DTYPES[dtype]).float()
 
 
-def margins(stats):
+def margins(pieces, generating=False):
     """Smallest distance of a score to what decides about it: its threshold, the k-th score, or the last slot of a group."""
     near = []
-    for _, p, s, score in stats:
+    for p, s, score, wanted in (router for piece in pieces for router in piece):
         if s.router == "gumbel":
             near.append(float(score.abs().min()))
-        elif s.router == "sigmoid":
+        elif s.router == "sigmoid" or (s.router == "topk" and generating):
             near.append(float((p - s.threshold).abs().min()))
         elif s.router == "topk":
             k = max(1, int(np.ceil(s.density * p.shape[1])))
@@ -52,11 +53,10 @@ def margins(stats):
             near += [float((top[:, k - 1] - top[:, k]).min())] if k < p.shape[1] else []
         if s.group_size and s.overflow == "score" and score is not None:
             slots = int(np.ceil(s.group_size * s.density * s.capacity_factor))
-            wanted = score > 0 if s.router == "gumbel" else p >= s.threshold
             for row, want in zip(score, wanted):
                 for i in range(0, len(row), s.group_size):
                     top = row[i:i + s.group_size][want[i:i + s.group_size]].sort(descending=True).values
-                    near += [float(top[slots - 1] - top[slots])] if len(top) > slots else []
+                    near += [float(top[slots - 1] - top[slots])] if len(top) > slots > 0 else []
     return min(near, default=1.0)
 
 
@@ -64,30 +64,45 @@ def continue_greedily(model, tokens, new):
     """(the `new` tokens that follow row 0, smallest margin of a score on the way, smallest lead of a chosen logit)."""
     row, near, gap = tokens[:1], 1.0, float("inf")
     for _ in range(new):
-        logits, stats = model(row, generating=True)
-        best = logits[0, -1].topk(2)
-        near, gap = min(near, margins(stats)), min(gap, float(best.values[0] - best.values[1]))
+        ran = run(model, row, generating=True)
+        best = ran.logits[0, -1].topk(2)
+        near, gap = min(near, margins(ran.pieces, True)), min(gap, float(best.values[0] - best.values[1]))
         row = torch.cat([row, best.indices[:1][None]], 1)
     return row[0, tokens.shape[1]:], near, gap if new else None
 
 
-@torch.no_grad()
-def evaluate(model, tokens, new):
+def evaluate(model, tokens, new, lengths=None):
     """All that a case stores of one run: arrays by file name, and the figures of case.json."""
     tokens = torch.from_numpy(np.atleast_2d(tokens).astype(np.int64))
-    logits, stats = model(tokens)
-    greedy, near_greedy, gap = continue_greedily(model, tokens, new)
-    gates = [(g > 0).numpy() for g, _, _, _ in stats]
+    if lengths is not None:
+        lengths = np.array(lengths, np.int32)
+        tokens[torch.arange(tokens.shape[1]) >= torch.from_numpy(lengths)[:, None]] = 0
+    ran = run(model, tokens, lengths)
+    greedy, near, gap = continue_greedily(model, tokens if lengths is None else tokens[:, :lengths[0]], new)
+    near = min(near, margins(ran.pieces))
     arrays = {
         "tokens": tokens.numpy().astype(np.int32),
-        "logits": logits.numpy(),
-        "gates": np.stack(gates).astype(np.uint8) if gates else np.zeros((0, *tokens.shape), np.uint8),
+        "logits": ran.logits.numpy(),
+        "gates": ran.gates,
         "greedy": greedy.numpy().astype(np.int32),
     }
+    if lengths is not None:
+        arrays["lengths"] = lengths
+    skips = [router[1] for router in ran.pieces[0]]
+    if any(s.group_size for s in skips):
+        over = ran.wanted.astype(np.int32) - ran.gates
+        if over.min() < 0:
+            raise SystemExit("a capacity lets tokens execute that did not want to")
+        arrays["overflow"] = over.sum((1, 2), dtype=np.int32)
+    if any(s.generate for s in skips):
+        generated = run(model, tokens, lengths, generating=True)
+        near = min(near, margins(generated.pieces, True))
+        arrays |= {"generate_logits": generated.logits.numpy(), "generate_gates": generated.gates}
+    count = tokens.numel() if lengths is None else int(lengths.sum())
     figures = {
-        "nearest_score": min(margins(stats), near_greedy),
+        "nearest_score": near,
         "nearest_greedy_logit": gap,
-        "density": [round(float(g.mean()), 4) for g in gates],
+        "density": [round(float(g.sum() / count), 4) for g in ran.gates],
     }
     return arrays, figures
 
@@ -106,14 +121,15 @@ def write(out, arrays, figures, model):
     print(out.name, json.dumps(figures))
 
 
-def random_case(spec_path, out, *, batch=2, tokens=100, seed=0, new=0, dtype="bf16", near=NEAR, gap=GAP):
+def random_case(spec_path, out, *, batch=2, tokens=100, seed=0, new=0, dtype="bf16", lengths=None, near=NEAR,
+                gap=GAP):
     """A case with weights and tokens of its own."""
     spec = load_spec(spec_path)
     for attempt in range(500):
         model = SkipLM(spec).eval()
         init(model, seed * 1000 + attempt, dtype)
         rng = np.random.default_rng(seed * 1000 + attempt)
-        arrays, figures = evaluate(model, rng.integers(0, spec.vocab_size, (batch, tokens)), new)
+        arrays, figures = evaluate(model, rng.integers(0, spec.vocab_size, (batch, tokens)), new, lengths)
         if decided(figures, near, gap):
             break
     else:

@@ -17,16 +17,27 @@ pub struct Case {
     pub spec: PathBuf,
     /// Its weights.
     pub weights: PathBuf,
-    /// Token ids, `[batch][tokens]`; all rows are of one length.
+    /// Token ids, one row a sequence; lengths may differ.
     pub tokens: Vec<Vec<i64>>,
-    /// `[batch · tokens · vocab]`.
-    pub logits: Vec<f32>,
-    /// `[routers][batch · tokens]`.
-    pub gates: Vec<Vec<bool>>,
+    /// What scoring gives.
+    pub scored: Outputs,
+    /// What the same tokens give when the model generates, if it then decides otherwise.
+    pub generated: Option<Outputs>,
+    /// For each router how many tokens it wanted to execute and had no slot for; `None` if no router has a capacity.
+    pub overflow: Option<Vec<usize>>,
     /// Greedy continuation of row 0.
     pub greedy: Vec<i64>,
     /// What `case.json` says.
     pub figures: Figures,
+}
+
+/// Results for n tokens, all rows one after the other.
+#[derive(Debug)]
+pub struct Outputs {
+    /// `[n · vocab]`.
+    pub logits: Vec<f32>,
+    /// `[routers][n]`.
+    pub gates: Vec<Vec<bool>>,
 }
 
 /// The figures of `case.json`; `tests/golden/README.md` says what each is.
@@ -64,25 +75,64 @@ pub fn case(dir: &Path) -> Case {
     let figures: Figures =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let (shape, tokens) = read::<i32>(&dir.join("tokens.npy"));
-    let tokens: Vec<i64> = tokens.into_iter().map(i64::from).collect();
-    let row = usize::try_from(shape[1]).unwrap_or(1);
-    let (_, logits) = read::<f32>(&dir.join("logits.npy"));
-    let (_, gates) = read::<u8>(&dir.join("gates.npy"));
+    let grid = Grid::new(dir, &shape);
+    let overflow = optional::<i32>(dir, "overflow").map(|(_, counts)| {
+        counts.into_iter().map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect()
+    });
     let (_, greedy) = read::<i32>(&dir.join("greedy.npy"));
     Case {
         name: dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         spec: dir.join(&figures.spec),
         weights: dir.join(&figures.weights),
-        gates: gates
-            .chunks_exact(tokens.len().max(1))
-            .map(|gate| gate.iter().map(|gate| *gate == 1).collect())
-            .collect(),
-        tokens: tokens.chunks_exact(row.max(1)).map(<[i64]>::to_vec).collect(),
-        logits,
+        tokens: grid.rows(&tokens).map(|row| row.iter().map(|token| i64::from(*token)).collect()).collect(),
+        scored: grid.outputs(read(&dir.join("logits.npy")), read(&dir.join("gates.npy"))),
+        generated: optional(dir, "generate_logits")
+            .map(|logits| grid.outputs(logits, read(&dir.join("generate_gates.npy")))),
+        overflow,
         greedy: greedy.into_iter().map(i64::from).collect(),
         figures,
         dir: dir.to_owned(),
     }
+}
+
+/// The rows of arrays `[…, batch, tokens, …]`, of which only a part counts where rows are short.
+struct Grid {
+    width: usize,
+    lengths: Vec<usize>,
+}
+
+impl Grid {
+    fn new(dir: &Path, shape: &[u64]) -> Grid {
+        let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let width = size(shape[1]);
+        let lengths = match optional::<i32>(dir, "lengths") {
+            Some((_, lengths)) => {
+                lengths.into_iter().map(|length| size(length.unsigned_abs().into())).collect()
+            }
+            None => vec![width; size(shape[0])],
+        };
+        Grid { width, lengths }
+    }
+
+    /// The part of each row that counts, of elements that may be wider than one.
+    fn rows<'a, T>(&'a self, data: &'a [T]) -> impl Iterator<Item = &'a [T]> {
+        let element = data.len() / (self.width * self.lengths.len()).max(1);
+        let rows = data.chunks_exact((self.width * element).max(1));
+        rows.zip(&self.lengths).map(move |(row, length)| &row[..length * element])
+    }
+
+    fn outputs(&self, (_, logits): (Vec<u64>, Vec<f32>), (shape, gates): (Vec<u64>, Vec<u8>)) -> Outputs {
+        let routers = gates.chunks_exact((self.width * self.lengths.len()).max(1));
+        let gates: Vec<Vec<bool>> =
+            routers.map(|gate| self.rows(gate).flatten().map(|gate| *gate == 1).collect()).collect();
+        assert_eq!(gates.len() as u64, shape[0], "routers of the gates");
+        Outputs { logits: self.rows(&logits).flatten().copied().collect(), gates }
+    }
+}
+
+fn optional<T: npyz::Deserialize>(dir: &Path, name: &str) -> Option<(Vec<u64>, Vec<T>)> {
+    let path = dir.join(format!("{name}.npy"));
+    path.exists().then(|| read(&path))
 }
 
 fn read<T: npyz::Deserialize>(path: &Path) -> (Vec<u64>, Vec<T>) {
@@ -98,21 +148,51 @@ impl Case {
         Batch::from_sequences(self.tokens.iter().map(Vec::as_slice))
     }
 
-    /// Asserts that logits are within `tolerance` of the reference and all decisions equal.
+    /// Tokens of all rows together.
+    pub fn n_tokens(&self) -> usize {
+        self.tokens.iter().map(Vec::len).sum()
+    }
+
+    /// Asserts that scoring gave logits within `tolerance` of the reference and the same decisions.
     ///
     /// # Panics
     /// If not; the message names the case, the form of the model and the worst logit.
     pub fn check(&self, form: &str, logits: &[f64], gates: &[Vec<bool>], tolerance: f64) {
-        assert_eq!(gates.len(), self.gates.len(), "{}, {form}: number of routers", self.name);
+        self.scored.check(&format!("{}, {form}", self.name), logits, gates, tolerance);
+    }
+
+    /// Asserts that a router lost as many tokens to its capacity as in the reference.
+    ///
+    /// # Panics
+    /// If not; the message names the case and the form of the model.
+    pub fn check_overflow(&self, form: &str, overflow: &[usize]) {
+        let none = vec![0; self.scored.gates.len()];
+        assert_eq!(overflow, self.overflow.as_ref().unwrap_or(&none), "{}, {form}: overflow", self.name);
+    }
+
+    /// Root mean square distance of logits from the reference.
+    pub fn rmse(&self, logits: &[f64]) -> f64 {
+        let squares =
+            logits.iter().zip(&self.scored.logits).map(|(got, wanted)| (got - f64::from(*wanted)).powi(2));
+        (squares.sum::<f64>() / logits.len().max(1) as f64).sqrt()
+    }
+}
+
+impl Outputs {
+    /// Asserts that logits are within `tolerance` of these and all decisions equal. `what` is for the message.
+    ///
+    /// # Panics
+    /// If not; the message has the worst logit.
+    pub fn check(&self, what: &str, logits: &[f64], gates: &[Vec<bool>], tolerance: f64) {
+        assert_eq!(gates.len(), self.gates.len(), "{what}: number of routers");
         for (router, (got, wanted)) in gates.iter().zip(&self.gates).enumerate() {
             let differ = got.iter().zip(wanted).position(|(got, wanted)| got != wanted);
             assert!(
                 differ.is_none() && got.len() == wanted.len(),
-                "{}, {form}: router {router} decides otherwise at row {differ:?}",
-                self.name
+                "{what}: router {router} decides otherwise at row {differ:?}"
             );
         }
-        assert_eq!(logits.len(), self.logits.len(), "{}, {form}: number of logits", self.name);
+        assert_eq!(logits.len(), self.logits.len(), "{what}: number of logits");
         let mut worst = (0, 0.0);
         for (idx, (got, wanted)) in logits.iter().zip(&self.logits).enumerate() {
             let error = (got - f64::from(*wanted)).abs();
@@ -121,18 +201,6 @@ impl Case {
                 worst = (idx, error);
             }
         }
-        assert!(
-            worst.1 <= tolerance,
-            "{}, {form}: logit {} is {:.3e} from the reference",
-            self.name,
-            worst.0,
-            worst.1
-        );
-    }
-
-    /// Root mean square distance of logits from the reference.
-    pub fn rmse(&self, logits: &[f64]) -> f64 {
-        let squares = logits.iter().zip(&self.logits).map(|(got, wanted)| (got - f64::from(*wanted)).powi(2));
-        (squares.sum::<f64>() / logits.len().max(1) as f64).sqrt()
+        assert!(worst.1 <= tolerance, "{what}: logit {} is {:.3e} from the reference", worst.0, worst.1);
     }
 }

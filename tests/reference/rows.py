@@ -1,0 +1,67 @@
+"""Runs a model on a batch whose rows may differ in length, and listens to its routers."""
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from skiplayer import Router
+
+
+@dataclass
+class Run:
+    """What one run computes. Tensors are [..., B, T]; past the length of a row all is 0."""
+    logits: torch.Tensor                                # [B, T, V]
+    gates: np.ndarray                                   # uint8 [R, B, T], 1 where the token executed
+    wanted: np.ndarray                                  # uint8 [R, B, T], 1 where it would without a capacity
+    pieces: list = field(default_factory=list)          # a list of (p, skip, score, wanted) of each router, one each piece
+
+
+@torch.no_grad()
+def run(model, tokens, lengths=None, generating=False, forced=None):
+    """tokens int [B, T], lengths [B] or None, forced uint8 [R, B, T] or None: decisions to take."""
+    tokens = torch.as_tensor(tokens)
+    b, t = tokens.shape
+    routers = [m for m in model.modules() if isinstance(m, Router)]
+    out = Run(torch.zeros(b, t, model.spec.vocab_size, dtype=model.embed.weight.dtype),
+              *(np.zeros((len(routers), b, t), np.uint8) for _ in range(2)))
+    for rows, batch in pieces(tokens, lengths):
+        n = batch.shape[1]
+        for i, router in enumerate(routers):
+            router.forced = None if forced is None else torch.from_numpy(forced[i, rows, :n]).expand(batch.shape)
+        heard, hooks = listen(routers)
+        logits, stats = model(batch, generating)
+        for hook in hooks:
+            hook.remove()
+        # of a row that was repeated, the last
+        kept = slice(None) if rows == slice(0, b) else slice(-1, None)
+        out.logits[rows, :n] = logits[kept]
+        for i, (gate, _, _, _) in enumerate(stats):
+            out.gates[i, rows, :n] = (gate > 0)[kept].numpy()
+            out.wanted[i, rows, :n] = (heard[i] > 0)[kept].numpy()
+        out.pieces.append([(p[kept], skip, None if score is None else score[kept], (heard[i] > 0)[kept])
+                           for i, (_, p, skip, score) in enumerate(stats)])
+    for router in routers:
+        router.forced = None
+    return out
+
+
+def pieces(tokens, lengths):
+    """Batches that can be run: the whole, or each row cut to its length, as often as its index says: the random router
+    looks at the index, so row i is the last of i + 1 copies."""
+    if lengths is None:
+        return [(slice(0, len(tokens)), tokens)]
+    return [(slice(i, i + 1), tokens[i:i + 1, :n].repeat(i + 1, 1)) for i, n in enumerate(lengths) if n]
+
+
+def listen(routers):
+    """Lets each router also decide without its capacity. Gives the list of these decisions, and hooks to remove."""
+    heard = []
+
+    def hook(router, args, _):
+        kept, router.cfg = router.cfg, copy.copy(router.cfg)
+        router.cfg.group_size = 0
+        heard.append(router.forward(*args)[0])
+        router.cfg = kept
+
+    return heard, [router.register_forward_hook(hook) for router in routers]
