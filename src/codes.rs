@@ -48,6 +48,7 @@ const CODES: &[(&str, &str)] = &[
         "target::unsupported",
         "The target cannot do what the model or the options ask for, such as a precision.",
     ),
+    ("trace::empty", "The artefact has no program that decisions could be generated for."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),
     ("usage::emit", "`--emit` names a stage that this compile does not have."),

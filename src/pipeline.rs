@@ -105,6 +105,16 @@ pub fn check(model: &Model) -> Result<Graph, Failure> {
     lower_model(model, Purpose::Score, &mut Trace::silent())
 }
 
+/// A model's graph after the passes, as it scores.
+///
+/// # Errors
+/// As [`compile`].
+pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Failure> {
+    let mut trace = Trace::silent();
+    let lowered = lower_model(model, Purpose::Score, &mut trace)?;
+    Ok(run_passes(lowered, request, &mut trace)?.graph().clone())
+}
+
 fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
     trace.begin("lower");
     let graph = lower(model, Form::Gathered, purpose).map_err(|error| internal("lower::broken", &error))?;

@@ -12,13 +12,15 @@ mod opt;
 mod repro;
 mod run;
 mod shares;
+mod trace;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use serde::Serialize;
 use skipc_artifact::reader::Artifact;
+use skipc_runtime::command::DeviceArg;
 
 use crate::diagnostic::Diagnostic;
 
@@ -56,6 +58,9 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Run passes on a graph in its text form.
     Opt(OptArgs),
+    /// Record, generate or show routing traces: decisions that any backend replays with `run --routing`.
+    #[command(subcommand)]
+    Trace(TraceCommand),
     /// Say what this machine has of what skipc can use.
     Doctor,
     /// List the targets and what each can do.
@@ -236,6 +241,90 @@ pub struct OptArgs {
     pub report: bool,
 }
 
+/// The commands of `skipc trace`.
+#[derive(Debug, Subcommand)]
+pub enum TraceCommand {
+    /// Run tokens and keep the decisions of the routers.
+    Record(RecordArgs),
+    /// Draw decisions with exact densities.
+    Generate(GenerateArgs),
+    /// Show where a trace comes from and what it executes.
+    Show {
+        /// Routing trace.
+        trace: PathBuf,
+    },
+}
+
+/// Arguments of `skipc trace record`.
+#[derive(Debug, Args)]
+pub struct RecordArgs {
+    /// Artefact.
+    pub artifact: PathBuf,
+
+    /// Token ids: int .npy, [tokens] or [batch, tokens].
+    #[arg(long, value_name = "T.npy")]
+    pub tokens: PathBuf,
+
+    /// How many tokens of each row count: int .npy, [batch].
+    #[arg(long, value_name = "L.npy")]
+    pub lengths: Option<PathBuf>,
+
+    /// Where to write the trace.
+    #[arg(short, long, value_name = "X.trace")]
+    pub output: PathBuf,
+
+    /// Where to run.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    pub device: DeviceArg,
+
+    /// Threads of the host [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// Arguments of `skipc trace generate`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("shape").required(true).args(["lengths", "tokens_per_row"]))]
+#[command(group = ArgGroup::new("share").required(true).args(["density", "per_layer"]))]
+pub struct GenerateArgs {
+    /// Artefact or model spec (TOML).
+    pub model: PathBuf,
+
+    /// Where to write the trace.
+    #[arg(short, long, value_name = "X.trace")]
+    pub output: PathBuf,
+
+    /// Length of each sequence.
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub lengths: Vec<u32>,
+
+    /// Length of all sequences, of which there are `--rows`.
+    #[arg(long, value_name = "N")]
+    pub tokens_per_row: Option<u32>,
+
+    /// How many sequences of `--tokens-per-row` tokens.
+    #[arg(long, value_name = "B", default_value_t = 1, requires = "tokens_per_row",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub rows: u32,
+
+    /// Share of tokens that every router executes, hit exactly but for rounding.
+    #[arg(long, value_name = "P")]
+    pub density: Option<f64>,
+
+    /// A share for each router that decides (routers that are constant are left out), in model order.
+    #[arg(long, value_delimiter = ',', value_name = "P,…")]
+    pub per_layer: Vec<f64>,
+
+    /// How much the same tokens execute everywhere: a token's weight is rank^-S, with ranks shared by all routers; 0 makes all
+    /// tokens equal and routers independent.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub skew: f64,
+
+    /// Seed of the draw.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
 /// Runs a command and returns what it prints on standard output.
 ///
 /// # Errors
@@ -250,6 +339,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
         Command::Opt(args) => opt::run(args, cli.json),
+        Command::Trace(command) => trace::run(command, cli.json),
         Command::Doctor => doctor::run(cli.json),
         Command::Targets => list::targets(cli.json),
         Command::Passes => list::passes(cli.json),

@@ -8,7 +8,7 @@ use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::SectionKind;
 
 use skipc_runtime::Decisions;
-use skipc_runtime::command::{self, DeviceArg, RunArgs};
+use skipc_runtime::command::{self, RunArgs};
 
 use super::{Exit, Failure, open_artifact, runtime_failure};
 use crate::diagnostic::Diagnostic;
@@ -107,21 +107,7 @@ fn scopes(model: &Model) -> Vec<(String, &Skip)> {
 
 /// Shares of a run of these tokens on the host.
 pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Failure> {
-    let args = RunArgs {
-        model: path.to_owned(),
-        tokens: Some(tokens.to_owned()),
-        lengths: None,
-        prompt: None,
-        max_new_tokens: None,
-        logits: None,
-        routing_out: None,
-        routing: None,
-        device: DeviceArg::Cpu,
-        threads: None,
-        checked: false,
-        self_test: false,
-        json: false,
-    };
+    let args = RunArgs::scoring(path.to_owned(), tokens.to_owned());
     let decisions = command::run(&args, &mut std::io::sink()).map_err(|error| runtime_failure(&error))?;
     Ok(Shares::new(&model_of(&open_artifact(path)?, path)?, &decisions))
 }

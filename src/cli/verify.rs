@@ -8,9 +8,9 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::{Layout, Purpose};
 use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::Batch;
-use skipc_runtime::command::{read_batch, read_routing};
+use skipc_runtime::inputs::{Replay, Sequences};
 use skipc_runtime::threads::Threads;
-use skipc_runtime::{Error, Model, npy};
+use skipc_runtime::{Error, Model};
 
 use super::inspect::new_table;
 use super::{Exit, Failure, VerifyArgs, runtime_failure, to_json};
@@ -20,7 +20,7 @@ use crate::ladder::{self, Inputs, LadderError, Reduced, Report};
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
     let model = Model::open(&args.artifact).map_err(|error| runtime_failure(&error))?;
     let layout = layout(&model)?;
-    let (batch, routing) = inputs(args, &layout).map_err(|error| runtime_failure(&error))?;
+    let (batch, routing) = inputs(args, &model, &layout).map_err(|error| runtime_failure(&error))?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads };
     let report = ladder::climb(&model, &inputs).map_err(|error| match &error {
@@ -56,17 +56,16 @@ fn layout(model: &Model) -> Result<Layout, Failure> {
 type Masks = Vec<Vec<bool>>;
 
 /// The user's tokens and decisions, or drawn tokens.
-fn inputs(args: &VerifyArgs, layout: &Layout) -> Result<(Batch, Option<Masks>), Error> {
+fn inputs(args: &VerifyArgs, model: &Model, layout: &Layout) -> Result<(Batch, Option<Masks>), Error> {
     let Some(path) = &args.tokens else { return Ok((ladder::drawn_batch(layout), None)) };
-    let array = npy::read_ints(path, &[1, 2])?;
-    let (grid, tokens) = read_batch(path, &array, args.lengths.as_deref())?;
+    let Sequences { grid, tokens } = Sequences::read(path, args.lengths.as_deref())?;
     let mut rest = tokens.iter().map(|token| i64::from(*token));
     let rows: Vec<Vec<i64>> =
         grid.lengths.iter().map(|length| rest.by_ref().take(*length as usize).collect()).collect();
     let batch = Batch::from_sequences(rows.iter().map(Vec::as_slice));
     let Some(path) = &args.routing else { return Ok((batch, None)) };
-    let routing = read_routing(path, &grid, layout.io.gates.len())?;
-    let masks = routing.iter().map(|mask| mask.iter().map(|bit| *bit != 0).collect()).collect();
+    let routing = Replay::read(path, model.artifact().manifest(), (layout.io.gates.len(), &grid))?;
+    let masks = routing.gates.iter().map(|mask| mask.iter().map(|bit| *bit != 0).collect()).collect();
     Ok((batch, Some(masks)))
 }
 

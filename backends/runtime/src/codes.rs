@@ -56,6 +56,10 @@ pub const CODES: &[(&str, &str)] = &[
         "Replayed decisions contradict a router that cannot decide otherwise, or two routers that share their decision.",
     ),
     (
+        "run::routing-format",
+        "A file that should hold decisions is neither a routing trace nor a .npy file, whatever it is called.",
+    ),
+    (
         "run::self-test",
         "On this machine the model computes something else than the compiler did. Try `--checked`; the machine or a driver may be at fault.",
     ),
@@ -73,4 +77,19 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("run::usage", "Options exclude or need each other."),
     ("run::wrong-arch", "The host code of the artefact is for another processor."),
+    ("trace::format", "A routing trace is malformed or cut short; the message says what is wrong first."),
+    (
+        "trace::lengths",
+        "A routing trace has decisions about sequences of other lengths than the batch. Both are in the message.",
+    ),
+    (
+        "trace::model",
+        "A routing trace was recorded or generated for another spec than the artefact was compiled from. Make one for this model.",
+    ),
+    (
+        "trace::recipe",
+        "Decisions cannot be generated as the options ask: a share or a skew out of range, not one share for each router that decides, different shares for routers that decide together, or too many tokens.",
+    ),
+    ("trace::routers", "A routing trace has another number of routers than the model."),
+    ("trace::version", "A routing trace is of a version of the format that this program does not read."),
 ];

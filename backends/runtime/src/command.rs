@@ -1,19 +1,22 @@
 //! The command line of `skipc run` and `skipc-run`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use skipc_artifact::program::Purpose;
+use skipc_artifact::section::ContentHash;
 
-use crate::batch::{Batch, Decisions, Grid};
+use crate::batch::{Batch, Decisions, Grid, Outputs};
 use crate::error::Error;
 use crate::generate;
+use crate::inputs::{Replay, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::Model;
-use crate::npy::{self, IntArray};
+use crate::npy;
 use crate::session::{Device, Options, Session};
 use crate::threads::Threads;
+use crate::trace::{self, Trace};
 
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
@@ -42,12 +45,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "OUT.npy")]
     pub logits: Option<PathBuf>,
 
-    /// Write the decisions, uint8 [routers, batch, tokens] in model order
-    #[arg(long, value_name = "OUT.npy")]
+    /// Write the decisions: as a routing trace if the name ends in `.trace`, else as uint8 [routers, batch, tokens] in
+    /// model order
+    #[arg(long, value_name = "OUT.npy|OUT.trace")]
     pub routing_out: Option<PathBuf>,
 
-    /// Take the decisions from this file instead of the routers
-    #[arg(long, value_name = "FILE.npy")]
+    /// Take the decisions from this file, a routing trace or an array as --routing-out writes it, instead of the routers
+    #[arg(long, value_name = "FILE")]
     pub routing: Option<PathBuf>,
 
     /// Where to run
@@ -89,6 +93,35 @@ impl From<DeviceArg> for Device {
     }
 }
 
+impl RunArgs {
+    /// Scores the tokens of a file, on the CPU and with every default.
+    #[must_use]
+    pub fn scoring(model: PathBuf, tokens: PathBuf) -> Self {
+        Self {
+            model,
+            tokens: Some(tokens),
+            lengths: None,
+            prompt: None,
+            max_new_tokens: None,
+            logits: None,
+            routing_out: None,
+            routing: None,
+            device: DeviceArg::Cpu,
+            threads: None,
+            checked: false,
+            self_test: false,
+            json: false,
+        }
+    }
+
+    fn session(&self, model: &Model) -> Result<Session, Error> {
+        let threads = self.threads.unwrap_or_else(Threads::available);
+        let purpose = if self.max_new_tokens.is_some() { Purpose::Generate } else { Purpose::Score };
+        let options = Options { threads, checked: self.checked, purpose, ..Options::default() };
+        Session::new(model, self.device.into(), options)
+    }
+}
+
 /// Runs the command; what it prints goes to `out`. Gives the decisions of its last step.
 ///
 /// # Errors
@@ -107,24 +140,20 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
         return Err(Error::Usage(reason.into()));
     }
     let model = Model::open(&args.model)?;
-    let threads = args.threads.unwrap_or_else(Threads::available);
-    let purpose = if args.max_new_tokens.is_some() { Purpose::Generate } else { Purpose::Score };
-    let options = Options { threads, checked: args.checked, purpose, ..Options::default() };
-    let mut session = Session::new(&model, args.device.into(), options)?;
+    let mut session = args.session(&model)?;
     match (&args.prompt, &args.tokens) {
         (Some(text), _) => {
             let tokens = generate::bytes_of(text, session.program().layout.vocab_size)?;
             match args.max_new_tokens {
                 Some(count) => continue_text(&mut session, text, &tokens, count, out),
-                None => run_grid(args, &mut session, grid_of_row(tokens.len()), tokens, out),
+                None => run_once(args, &model, &mut session, Sequences::of_row(tokens), out),
             }
         }
         (None, Some(path)) => {
-            let array = npy::read_ints(path, &[1, 2])?;
-            let (grid, tokens) = read_batch(path, &array, args.lengths.as_deref())?;
+            let sequences = Sequences::read(path, args.lengths.as_deref())?;
             match args.max_new_tokens {
-                Some(count) => continue_rows(&mut session, &grid, &tokens, count, out),
-                None => run_grid(args, &mut session, grid, tokens, out),
+                Some(count) => continue_rows(&mut session, &sequences, count, out),
+                None => run_once(args, &model, &mut session, sequences, out),
             }
         }
         (None, None) => Ok(Decisions::default()),
@@ -172,33 +201,72 @@ fn self_test(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
     }
 }
 
-fn grid_of_row(width: usize) -> Grid {
-    Grid { lengths: vec![u32::try_from(width).unwrap_or(u32::MAX)], width }
+/// The decisions of a run, as a trace. Nothing is written.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn record(args: &RunArgs) -> Result<Trace, Error> {
+    let path = args.tokens.as_deref().ok_or_else(|| Error::Usage("give `--tokens FILE.npy`".into()))?;
+    let model = Model::open(&args.model)?;
+    let mut session = args.session(&model)?;
+    let sequences = Sequences::read(path, args.lengths.as_deref())?;
+    let scored = score(args, &model, &mut session, sequences)?;
+    let gates = scored.outputs.gates;
+    let from = (model.artifact().manifest(), session.program());
+    Ok(Trace::recorded(from, &scored.batch, gates, scored.replayed))
+}
+
+/// One run with what went in.
+struct Scored {
+    grid: Grid,
+    batch: Batch,
+    /// Hash of the file whose decisions were replayed.
+    replayed: Option<ContentHash>,
+    outputs: Outputs,
+}
+
+fn score(
+    args: &RunArgs,
+    model: &Model,
+    session: &mut Session,
+    sequences: Sequences,
+) -> Result<Scored, Error> {
+    let Sequences { grid, tokens } = sequences;
+    let routers = session.program().layout.io.gates.len();
+    let replay = match &args.routing {
+        Some(path) => Some(Replay::read(path, model.artifact().manifest(), (routers, &grid))?),
+        None => None,
+    };
+    let (routing, replayed) = replay.map(|read| (read.gates, read.file_hash)).unzip();
+    let batch = Batch { tokens, lengths: grid.lengths.clone(), routing };
+    let outputs = session.run(&batch)?;
+    Ok(Scored { grid, batch, replayed, outputs })
 }
 
 /// One run: logits and decisions to files, a summary to `out`.
-fn run_grid(
+fn run_once(
     args: &RunArgs,
+    model: &Model,
     session: &mut Session,
-    grid: Grid,
-    tokens: Vec<u32>,
+    sequences: Sequences,
     out: &mut dyn Write,
 ) -> Result<Decisions, Error> {
-    let routers = session.program().layout.io.gates.len();
-    let routing = match &args.routing {
-        Some(path) => Some(read_routing(path, &grid, routers)?),
-        None => None,
-    };
-    let outputs = session.run(&Batch { tokens, lengths: grid.lengths.clone(), routing })?;
-    let (batch, width) = (grid.lengths.len() as u64, grid.width as u64);
+    let Scored { grid, batch, replayed, outputs } = score(args, model, session, sequences)?;
+    let (rows, width) = (grid.lengths.len() as u64, grid.width as u64);
     if let Some(path) = &args.logits {
         let vocab_size = session.program().layout.vocab_size;
         let array = grid.unpack(&outputs.logits, vocab_size as usize);
-        npy::write(path, &[batch, width, u64::from(vocab_size)], &array)?;
+        npy::write(path, &[rows, width, u64::from(vocab_size)], &array)?;
     }
     if let Some(path) = &args.routing_out {
-        let array: Vec<u8> = outputs.gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
-        npy::write(path, &[routers as u64, batch, width], &array)?;
+        if path.extension().is_some_and(|extension| extension == trace::EXTENSION) {
+            let from = (model.artifact().manifest(), session.program());
+            Trace::recorded(from, &batch, outputs.gates.clone(), replayed).write(path)?;
+        } else {
+            let array: Vec<u8> = outputs.gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
+            npy::write(path, &[outputs.gates.len() as u64, rows, width], &array)?;
+        }
     }
     let decisions = Decisions::new(&session.program().layout, outputs.gates, &outputs.overflow);
     summarise(args, session, &grid, (&outputs.counts, &decisions.overflow), out)?;
@@ -272,14 +340,13 @@ fn continue_text(
 /// Prints one line of new token ids for each row.
 fn continue_rows(
     session: &mut Session,
-    grid: &Grid,
-    tokens: &[u32],
+    sequences: &Sequences,
     count: u32,
     out: &mut dyn Write,
 ) -> Result<Decisions, Error> {
-    let mut rest = tokens;
+    let mut rest = sequences.tokens.as_slice();
     let mut decisions = Decisions::default();
-    for &length in &grid.lengths {
+    for &length in &sequences.grid.lengths {
         let (prompt, after) = rest.split_at((length as usize).min(rest.len()));
         rest = after;
         let new = generate::greedy(session, prompt, count, |_| ())?;
@@ -296,74 +363,4 @@ fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), Error
 
 fn stdout_failed(source: std::io::Error) -> Error {
     Error::Io { action: "write to", path: "the standard output".into(), source }
-}
-
-/// The tokens of an array, `[tokens]` or `[batch, tokens]`, without padding.
-///
-/// # Errors
-///
-/// Another shape, or numbers that are no tokens or lengths.
-pub fn read_batch(path: &Path, array: &IntArray, lengths: Option<&Path>) -> Result<(Grid, Vec<u32>), Error> {
-    let (batch, width) = match array.shape[..] {
-        [width] => (1, width),
-        [batch, width] => (batch, width),
-        _ => return Err(shape_error(path, array, "one or two dimensions".into())),
-    };
-    // Rows without tokens take no bytes in a file, so their number is still unchecked.
-    if width == 0 && batch > 1 << 20 {
-        return Err(shape_error(path, array, "fewer empty rows".into()));
-    }
-    let lengths = match lengths {
-        None => vec![width as u32; batch as usize],
-        Some(path) => {
-            let lengths = npy::read_ints(path, &[1])?;
-            if lengths.shape != [batch] {
-                return Err(shape_error(path, &lengths, format!("[{batch}], the rows of the tokens")));
-            }
-            to_u32(path, &lengths.data, width, format!("0 to {width}"))?
-        }
-    };
-    let grid = Grid { lengths, width: width as usize };
-    let tokens: Vec<i64> = grid.pack(&array.data).collect();
-    let tokens = to_u32(path, &tokens, u64::from(u32::MAX), "a token id".into())?;
-    Ok((grid, tokens))
-}
-
-/// Decisions without padding, `[routers][n_tokens]`.
-///
-/// # Errors
-///
-/// Another shape, or numbers other than 0 and 1.
-pub fn read_routing(path: &Path, grid: &Grid, routers: usize) -> Result<Vec<Vec<u8>>, Error> {
-    let array = npy::read_ints(path, &[3])?;
-    let (batch, width) = (grid.lengths.len(), grid.width);
-    if array.shape != [routers as u64, batch as u64, width as u64] {
-        return Err(shape_error(path, &array, format!("[{routers}, {batch}, {width}]")));
-    }
-    if let Some(at) = array.data.iter().position(|decision| !(0..=1).contains(decision)) {
-        return Err(value_error(path, array.data[at], at, "0 or 1".into()));
-    }
-    let decisions: Vec<u8> = array.data.iter().map(|&decision| u8::from(decision != 0)).collect();
-    let mut routers = vec![Vec::new(); routers];
-    let size = (batch * width).max(1);
-    for (router, decisions) in routers.iter_mut().zip(decisions.chunks(size)) {
-        *router = grid.pack(decisions).collect();
-    }
-    Ok(routers)
-}
-
-fn to_u32(path: &Path, numbers: &[i64], limit: u64, expected: String) -> Result<Vec<u32>, Error> {
-    let small = |&number: &i64| u32::try_from(number).ok().filter(|&number| u64::from(number) <= limit);
-    if let Some(at) = numbers.iter().position(|number| small(number).is_none()) {
-        return Err(value_error(path, numbers[at], at, expected));
-    }
-    Ok(numbers.iter().filter_map(small).collect())
-}
-
-fn shape_error(path: &Path, array: &IntArray, expected: String) -> Error {
-    Error::NpyShape { path: path.into(), found: array.shape.clone(), expected }
-}
-
-fn value_error(path: &Path, found: i64, at: usize, expected: String) -> Error {
-    Error::NpyValue { path: path.into(), found: found.into(), at, expected }
 }

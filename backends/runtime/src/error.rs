@@ -70,6 +70,65 @@ pub enum Error {
         /// The range in words.
         expected: String,
     },
+    /// A routing trace that is malformed or cut short.
+    #[error("{path} is not a sound routing trace: {reason}", path = path.display())]
+    TraceFormat {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A routing trace of another version.
+    #[error("{path} is a routing trace of version {found}; this program reads version {expected}",
+        path = path.display(), expected = crate::trace::FORMAT)]
+    TraceVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// A routing trace of another model.
+    #[error("{path} is a routing trace of {found}, the artefact is {expected}", path = path.display())]
+    TraceModel {
+        /// The file.
+        path: PathBuf,
+        /// The trace's model, in words.
+        found: String,
+        /// The artefact's.
+        expected: String,
+    },
+    /// A routing trace with decisions of another number of routers.
+    #[error("{path} has decisions of {found} routers, the model has {expected}", path = path.display())]
+    TraceRouters {
+        /// The file.
+        path: PathBuf,
+        /// The trace's routers.
+        found: usize,
+        /// The model's.
+        expected: usize,
+    },
+    /// A routing trace of sequences of other lengths.
+    #[error("{path} is a routing trace of sequences of length {found}; the batch has {expected}", path = path.display())]
+    TraceLengths {
+        /// The file.
+        path: PathBuf,
+        /// The trace's lengths, in words.
+        found: String,
+        /// The batch's.
+        expected: String,
+    },
+    /// Decisions in a file that is neither a routing trace nor a `.npy` file.
+    #[error("{path} is neither a routing trace nor a .npy file", path = path.display())]
+    RoutingFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Decisions that cannot be generated. A fault of the user's options.
+    #[error("no routing trace can be generated: {reason}")]
+    Recipe {
+        /// What does not fit.
+        reason: String,
+    },
     /// The artefact has no code for what the user asked for.
     #[error("the artefact has no program for {wanted}; it has {has}. Compile with `--target {wanted}`")]
     NoProgram {
@@ -208,6 +267,13 @@ impl Error {
             Error::NpyDtype { .. } => "npy::dtype",
             Error::NpyShape { .. } => "npy::shape",
             Error::NpyValue { .. } => "npy::value",
+            Error::TraceFormat { .. } => "trace::format",
+            Error::TraceVersion { .. } => "trace::version",
+            Error::TraceModel { .. } => "trace::model",
+            Error::TraceRouters { .. } => "trace::routers",
+            Error::TraceLengths { .. } => "trace::lengths",
+            Error::RoutingFormat { .. } => "run::routing-format",
+            Error::Recipe { .. } => "trace::recipe",
             Error::NoProgram { .. } => "run::no-program",
             Error::WrongArch { .. } => "run::wrong-arch",
             Error::TooManyTokens { .. } => "run::too-many-tokens",
@@ -233,7 +299,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) => 2,
+            Error::Usage(_) | Error::Recipe { .. } => 2,
             Error::SelfTest { .. } => 3,
             Error::NoProgram { .. } | Error::WrongArch { .. } => 5,
             Error::Cuda(error) => error.exit_code(),

@@ -13,9 +13,11 @@
 //! ```
 //!
 //! [`model`] checks a file, [`session`] binds one of its programs to a device, [`batch`] is what goes in and comes
-//! out. Same program, input and device: same bits, whatever the number of threads. Once loaded,
-//! nothing is written but the session's own memory. [`command`] is the command line that `skipc run` and `skipc-run` share.
+//! out, and a [`trace`] keeps decisions for another run. Same program, input and device: same bits, whatever the number
+//! of threads. Once loaded, nothing is written but the session's own memory. [`command`] is the command line that
+//! `skipc run` and `skipc-run` share.
 
+pub mod arrays;
 pub mod batch;
 pub mod codes;
 pub mod command;
@@ -23,14 +25,18 @@ pub mod command;
 mod cpu;
 pub mod cuda;
 mod error;
+mod file;
 pub mod generate;
+pub mod inputs;
 pub mod known_answer;
 pub mod model;
 pub mod npy;
 pub mod session;
 pub mod threads;
+pub mod trace;
 
 pub use batch::{Batch, Decisions, Outputs};
 pub use error::Error;
 pub use model::Model;
 pub use session::{Device, Options, Session};
+pub use trace::Trace;

@@ -3,17 +3,17 @@
 //! Files come from anywhere: the header is bounded before it is parsed, shapes are multiplied with checks, and the
 //! data must be there before memory is taken for it.
 
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
 use npyz::{NpyHeader, Order, TypeChar, WriterBuilder};
 use skipc_artifact::replace;
 
 use crate::error::Error;
+use crate::file::read_limited;
 
 /// Largest file that is read, in bytes. A batch of a million tokens has 8 MB.
-const FILE_LIMIT: u64 = 1 << 32;
+pub(crate) const FILE_LIMIT: u64 = 1 << 32;
 
 /// Longest header that is parsed, in bytes. NumPy writes 118 for arrays such as ours.
 const HEADER_LIMIT: usize = 4096;
@@ -37,23 +37,8 @@ pub struct IntArray {
 /// A file that cannot be read ([`Error::Io`]), is malformed ([`Error::NpyFormat`]), or has elements or a rank other
 /// than these.
 pub fn read_ints(path: &Path, ranks: &[usize]) -> Result<IntArray, Error> {
-    let file = read_limited(path)?;
+    let file = read_limited(path, FILE_LIMIT)?;
     parse_ints(path, &file, ranks)
-}
-
-fn read_limited(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::Io { action: "read", path: path.into(), source };
-    // Asked before the file is opened: to open a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("it is not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    let size = file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
-    if size > FILE_LIMIT {
-        return Err(Error::TooLarge { path: path.into(), size, limit: FILE_LIMIT });
-    }
-    Ok(bytes)
 }
 
 /// [`read_ints`] from memory; `path` is for errors only.
@@ -82,6 +67,11 @@ pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<In
         return Err(format(reason));
     }
     Ok(IntArray { shape, data: rest.chunks_exact(width).map(decode).collect() })
+}
+
+/// Whether a file begins as a `.npy` file does.
+pub(crate) fn may_be(file: &[u8]) -> bool {
+    file.starts_with(b"\x93NUMPY")
 }
 
 /// Bounds what the header parser, which allocates and recurses as the header says, is given.

@@ -1,0 +1,138 @@
+//! Routing traces: the decisions of a run, or made ones, with where they come from, to be replayed on any device.
+//!
+//! # File
+//!
+//! A safetensors file, which Python reads as it is:
+//!
+//! | array | holds |
+//! | --- | --- |
+//! | `lengths` | `u32 [sequences]`: length of each sequence; n is their sum |
+//! | `gate.N` | `u8 [⌈n / 8⌉]`: decisions of router N, in model order; bit `i % 8` of byte `i / 8` is row `i` of the batch, all sequences one after the other; 1 executes; bits behind the last row are 0 |
+//!
+//! `__metadata__` has one entry, `skipc.trace`, the [`Provenance`] in JSON. No time, machine or path is in it: same
+//! decisions of the same source, same bytes.
+
+mod file;
+mod generate;
+
+use serde::{Deserialize, Serialize};
+use skipc_artifact::manifest::Manifest;
+use skipc_artifact::program::Program;
+use skipc_artifact::section::ContentHash;
+use skipc_artifact::target::{DType, Target};
+
+use crate::batch::Batch;
+use crate::error::Error;
+
+pub(crate) use file::FILE_LIMIT;
+pub use generate::{Decider, Recipe, deciders};
+
+/// The version of the format that is written, and the only one that is read.
+pub const FORMAT: u32 = 1;
+
+/// How file names of traces end.
+pub const EXTENSION: &str = "trace";
+
+/// Decisions of all routers about all tokens of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    /// Where they come from.
+    pub provenance: Provenance,
+    /// Length of each sequence.
+    pub lengths: Vec<u32>,
+    /// `[routers][n]` of 0 and 1, in model order.
+    pub gates: Vec<Vec<u8>>,
+}
+
+/// Where decisions come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Version of skipc that wrote the file.
+    pub skipc: String,
+    /// The model's name.
+    pub model: String,
+    /// Hash of the resolved spec, as in an artefact's manifest.
+    pub spec_hash: ContentHash,
+    /// How the decisions were made.
+    pub source: Source,
+}
+
+/// How decisions were made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// By the routers in a run.
+    Recorded(Recorded),
+    /// By [`Trace::generated`].
+    Generated(Recipe),
+}
+
+/// A run whose decisions were recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    /// Hash of the weights, as in an artefact's manifest.
+    pub weights_hash: ContentHash,
+    /// Hash of the token ids, each as four bytes, the lowest first, all sequences one after the other.
+    pub tokens_hash: ContentHash,
+    /// What the code was made for.
+    pub target: Target,
+    /// Precision of the layers.
+    pub dtype: DType,
+    /// Hash of the file whose decisions the run replayed; none if its routers decided.
+    pub replayed: Option<ContentHash>,
+}
+
+impl Trace {
+    /// The decisions of a run. `replayed` is the hash of the file that they were taken from, if any.
+    #[must_use]
+    pub fn recorded(
+        (manifest, program): (&Manifest, &Program),
+        batch: &Batch,
+        gates: Vec<Vec<u8>>,
+        replayed: Option<ContentHash>,
+    ) -> Self {
+        let tokens: Vec<u8> = batch.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let source = Source::Recorded(Recorded {
+            weights_hash: manifest.weights_hash,
+            tokens_hash: ContentHash::of(&tokens),
+            target: program.target.clone(),
+            dtype: program.dtype,
+            replayed,
+        });
+        let provenance = Provenance::of(&manifest.model, manifest.spec_hash, source);
+        Self { provenance, lengths: batch.lengths.clone(), gates }
+    }
+
+    /// Decisions drawn as the recipe says, for routers that decide as `deciders` say; see [`Recipe`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Recipe`]: a recipe that does not fit the routers, or more tokens than are sensible.
+    pub fn generated(
+        (model, spec_hash): (&str, ContentHash),
+        deciders: &[Decider],
+        lengths: Vec<u32>,
+        recipe: Recipe,
+    ) -> Result<Self, Error> {
+        let gates = generate::gates(deciders, &lengths, &recipe)?;
+        let provenance = Provenance::of(model, spec_hash, Source::Generated(recipe));
+        Ok(Self { provenance, lengths, gates })
+    }
+
+    /// How many tokens there are.
+    #[must_use]
+    pub fn n_tokens(&self) -> u64 {
+        self.lengths.iter().map(|&length| u64::from(length)).sum()
+    }
+}
+
+impl Provenance {
+    fn of(model: &str, spec_hash: ContentHash, source: Source) -> Self {
+        let skipc = env!("CARGO_PKG_VERSION").to_owned();
+        Self { format: FORMAT, skipc, model: model.to_owned(), spec_hash, source }
+    }
+}

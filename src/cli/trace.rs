@@ -1,0 +1,245 @@
+//! `skipc trace`: decisions recorded from a run or generated, as a file that every backend replays.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Layout, Purpose};
+use skipc_artifact::section::ContentHash;
+use skipc_ir::{Graph, Op, Value};
+use skipc_runtime::command::{self, RunArgs};
+use skipc_runtime::trace::{self, Decider, Provenance, Recipe, Source};
+use skipc_runtime::{Model, Trace};
+
+use super::{Exit, Failure, GenerateArgs, RecordArgs, TraceCommand, runtime_failure, to_json};
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::{self, Request};
+use crate::spec;
+
+pub(super) fn run(command: &TraceCommand, json: bool) -> Result<String, Failure> {
+    match command {
+        TraceCommand::Record(args) => write(&record(args)?, &args.output, json),
+        TraceCommand::Generate(args) => write(&generate(args)?, &args.output, json),
+        TraceCommand::Show { trace } => {
+            Shown::of(&Trace::read(trace).map_err(|error| runtime_failure(&error))?).print(json)
+        }
+    }
+}
+
+/// Writes the trace, and shows it.
+fn write(trace: &Trace, path: &Path, json: bool) -> Result<String, Failure> {
+    trace.write(path).map_err(|error| runtime_failure(&error))?;
+    Shown::of(trace).print(json)
+}
+
+fn record(args: &RecordArgs) -> Result<Trace, Failure> {
+    let run = RunArgs {
+        lengths: args.lengths.clone(),
+        device: args.device,
+        threads: args.threads,
+        ..RunArgs::scoring(args.artifact.clone(), args.tokens.clone())
+    };
+    command::record(&run).map_err(|error| runtime_failure(&error))
+}
+
+/// What decisions are generated for.
+struct Subject {
+    name: String,
+    spec_hash: ContentHash,
+    deciders: Vec<Decider>,
+    max_positions: u32,
+    /// Most tokens of a run, if that is known yet.
+    max_tokens: Option<u32>,
+}
+
+fn generate(args: &GenerateArgs) -> Result<Trace, Failure> {
+    let subject = if is_artifact(&args.model)? { of_artifact(&args.model)? } else { of_spec(&args.model)? };
+    let lengths = lengths(args, &subject)?;
+    let deciding = subject.deciders.iter().filter(|decider| !matches!(decider, Decider::Constant(_))).count();
+    let densities = match args.density {
+        Some(density) => vec![density; deciding],
+        None => args.per_layer.clone(),
+    };
+    let recipe = Recipe { densities, skew: args.skew, seed: args.seed };
+    Trace::generated((&subject.name, subject.spec_hash), &subject.deciders, lengths, recipe)
+        .map_err(|error| runtime_failure(&error))
+}
+
+fn is_artifact(path: &Path) -> Result<bool, Failure> {
+    use std::io::Read as _;
+    let mut begin = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| Failure::io(path, &error))?;
+    file.take(14).read_to_end(&mut begin).map_err(|error| Failure::io(path, &error))?;
+    Ok(begin == b"skipc-artefact")
+}
+
+fn of_artifact(path: &Path) -> Result<Subject, Failure> {
+    let model = Model::open(path).map_err(|error| runtime_failure(&error))?;
+    let target = model.targets().into_iter().next();
+    let target = target.ok_or_else(|| {
+        let message = format!("{}: the artefact has no program", path.display());
+        Failure::new(Exit::User, Diagnostic::new("trace::empty", message))
+    })?;
+    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)
+        .map_err(|error| runtime_failure(&error.into()))?;
+    let manifest = model.artifact().manifest();
+    let Layout { max_positions, max_tokens, io, .. } = &program.layout;
+    Ok(Subject {
+        name: manifest.model.clone(),
+        spec_hash: manifest.spec_hash,
+        deciders: trace::deciders(&io.gates),
+        max_positions: *max_positions,
+        max_tokens: Some(*max_tokens),
+    })
+}
+
+fn of_spec(path: &Path) -> Result<Subject, Failure> {
+    let model = spec::load(path)?;
+    let graph = pipeline::optimised(&model, &Request::host())?;
+    Ok(Subject {
+        spec_hash: ContentHash::of(model.to_string().as_bytes()),
+        deciders: deciders(&graph),
+        max_positions: u32::try_from(model.max_positions).unwrap_or(u32::MAX),
+        max_tokens: None,
+        name: model.name,
+    })
+}
+
+/// What decides in a graph after the passes, which let equal routers share one set.
+fn deciders(graph: &Graph) -> Vec<Decider> {
+    let is_gate = |name: &str| name.starts_with("gate.");
+    let sets: Vec<Option<Value>> = graph
+        .outputs()
+        .filter(|(name, _)| is_gate(name))
+        .map(|(_, gate)| graph.operands(gate).first().copied())
+        .collect();
+    let gates = graph.outputs().filter(|(name, _)| is_gate(name));
+    gates
+        .enumerate()
+        .map(|(router, (_, gate))| match graph.op(gate) {
+            Op::FillMask { value } => Decider::Constant(*value),
+            _ => match sets.iter().position(|set| sets.get(router) == Some(set)) {
+                Some(first) if first < router => Decider::SameAs(first),
+                _ => Decider::Free,
+            },
+        })
+        .collect()
+}
+
+fn lengths(args: &GenerateArgs, subject: &Subject) -> Result<Vec<u32>, Failure> {
+    let lengths = match args.tokens_per_row {
+        Some(length) => vec![length; args.rows as usize],
+        None => args.lengths.clone(),
+    };
+    if let Some((sequence, &length)) =
+        lengths.iter().enumerate().find(|(_, length)| **length > subject.max_positions)
+    {
+        let (found, limit) = (u64::from(length), subject.max_positions);
+        return Err(runtime_failure(&skipc_runtime::Error::SequenceTooLong { sequence, found, limit }));
+    }
+    let found: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
+    match subject.max_tokens {
+        Some(limit) if found > u64::from(limit) => {
+            Err(runtime_failure(&skipc_runtime::Error::TooManyTokens { found, limit }))
+        }
+        _ => Ok(lengths),
+    }
+}
+
+/// A trace for people and machines.
+#[derive(Serialize)]
+struct Shown<'a> {
+    provenance: &'a Provenance,
+    sequences: usize,
+    tokens: u64,
+    routers: Vec<Router>,
+}
+
+/// One router's decisions.
+#[derive(Serialize)]
+struct Router {
+    executed: u64,
+    /// Share of all tokens.
+    density: f64,
+    /// How many of them the router before executes, too; none for the first.
+    also_before: Option<u64>,
+}
+
+impl Shown<'_> {
+    fn of(trace: &Trace) -> Shown<'_> {
+        let tokens = trace.n_tokens();
+        let count = |gate: &mut dyn Iterator<Item = bool>| gate.filter(|executes| *executes).count() as u64;
+        let router = |(router, gate): (usize, &Vec<u8>)| {
+            let before = router.checked_sub(1).and_then(|before| trace.gates.get(before));
+            let executed = count(&mut gate.iter().map(|row| *row == 1));
+            Router {
+                executed,
+                density: executed as f64 / tokens.max(1) as f64,
+                also_before: before.map(|before| {
+                    count(&mut gate.iter().zip(before).map(|(here, before)| here & before == 1))
+                }),
+            }
+        };
+        let routers = trace.gates.iter().enumerate().map(router).collect();
+        Shown { provenance: &trace.provenance, sequences: trace.lengths.len(), tokens, routers }
+    }
+
+    fn print(&self, json: bool) -> Result<String, Failure> {
+        if json {
+            return to_json(self);
+        }
+        const BAR: usize = 40;
+        let Provenance { model, spec_hash, skipc, source, .. } = self.provenance;
+        let mut out = String::new();
+        let _ = writeln!(out, "{model} (spec {:.12}…), {}", spec_hash.to_string(), in_words(source));
+        let (sequences, tokens) = (self.sequences, self.tokens);
+        let _ = writeln!(out, "{tokens} tokens in {sequences} sequences; written by skipc {skipc}\n");
+        let mut density_before = 0.0;
+        for (idx, router) in self.routers.iter().enumerate() {
+            let Router { executed, density, also_before } = router;
+            let filled = ((density * BAR as f64).round() as usize).min(BAR);
+            let bar = format!("{}{}", "█".repeat(filled), "·".repeat(BAR - filled));
+            let _ = write!(
+                out,
+                "{:9} {:5.1} %  {bar}  {executed} of {tokens}",
+                format!("gate.{idx}"),
+                density * 100.0
+            );
+            if let Some(shared) = also_before.filter(|_| *executed > 0) {
+                let share = 100.0 * shared as f64 / *executed as f64;
+                let _ = write!(
+                    out,
+                    ", {share:.1} % of them also in gate.{} ({:.1} % by chance)",
+                    idx - 1,
+                    density_before * 100.0
+                );
+            }
+            out.push('\n');
+            density_before = *density;
+        }
+        Ok(out)
+    }
+}
+
+fn in_words(source: &Source) -> String {
+    match source {
+        Source::Recorded(run) => {
+            let how = if run.replayed.is_some() { "replayed" } else { "recorded" };
+            format!(
+                "{how} on {} in {}, weights {:.12}…, tokens {:.12}…",
+                run.target,
+                run.dtype,
+                run.weights_hash.to_string(),
+                run.tokens_hash.to_string()
+            )
+        }
+        Source::Generated(Recipe { densities, skew, seed }) => {
+            let wanted = match densities.split_first() {
+                Some((first, rest)) if rest.iter().all(|density| density == first) => first.to_string(),
+                _ => densities.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            };
+            format!("generated with density {wanted}, skew {skew}, seed {seed}")
+        }
+    }
+}

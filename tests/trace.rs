@@ -1,0 +1,220 @@
+//! Routing traces as users meet them: recorded, generated, shown, and replayed to the same bits.
+#![cfg(feature = "cranelift")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SPEC: &str = "models/kjv-12l-d25.toml";
+const WEIGHTS: &str = "models/kjv-12l-d25.safetensors";
+const TOKENS: &str = "tests/golden/kjv-12l-d25/tokens.npy";
+
+/// Blocks 0, 4 and 8 of the example have no router.
+const ROUTERS: usize = 9;
+
+fn skipc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).env("NO_COLOR", "1").output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> String {
+    let output = skipc(args);
+    assert!(output.status.success(), "skipc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs, expects this exit code, and all of these words in what the user reads.
+#[track_caller]
+fn fails(args: &[&str], exit: i32, words: &[&str]) {
+    let output = skipc(args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(exit), "skipc {args:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "skipc {args:?} should say `{word}`: {text}");
+    }
+}
+
+struct Folder {
+    dir: TempDir,
+    artifact: String,
+}
+
+impl Folder {
+    fn with_example() -> Folder {
+        let folder = Folder::empty();
+        succeeds(&["compile", SPEC, "--weights", WEIGHTS, "-o", &folder.artifact]);
+        folder
+    }
+
+    fn empty() -> Folder {
+        let dir = TempDir::new().unwrap();
+        let artifact = dir.path().join("m.skp").display().to_string();
+        Folder { dir, artifact }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn array<T: npyz::AutoSerialize + Copy>(&self, name: &str, shape: &[u64], data: &[T]) -> String {
+        let path = self.path(name);
+        skipc_runtime::npy::write(Path::new(&path), shape, data).unwrap();
+        path
+    }
+
+    /// Runs with these options and gives the bytes of the logits.
+    #[track_caller]
+    fn logits(&self, options: &[&str]) -> Vec<u8> {
+        let path = self.path("logits.npy");
+        succeeds(&[&["run", &self.artifact, "--logits", &path], options].concat());
+        fs::read(&path).unwrap()
+    }
+}
+
+fn shown(trace: &str) -> Value {
+    serde_json::from_str(&succeeds(&["trace", "show", trace, "--json"])).unwrap()
+}
+
+fn executed(shown: &Value) -> Vec<u64> {
+    let routers = shown["routers"].as_array().unwrap();
+    routers.iter().map(|router| router["executed"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_recorded_trace_replays_to_the_same_bits() {
+    let folder = Folder::with_example();
+    let [recorded, written, array] = ["a.trace", "b.trace", "c.npy"].map(|name| folder.path(name));
+    let text = succeeds(&["trace", "record", &folder.artifact, "--tokens", TOKENS, "-o", &recorded]);
+    assert!(
+        text.contains("recorded on cpu in f32") && text.contains("gate.8") && text.contains("by chance"),
+        "{text}"
+    );
+    let free = folder.logits(&["--tokens", TOKENS, "--routing-out", &written]);
+    assert!(fs::read(&recorded).unwrap() == fs::read(&written).unwrap(), "two ways to record one run differ");
+    folder.logits(&["--tokens", TOKENS, "--routing-out", &array]);
+    for routing in [&recorded, &array] {
+        let again = folder.path("again.trace");
+        let replayed = folder.logits(&["--tokens", TOKENS, "--routing", routing, "--routing-out", &again]);
+        assert!(free == replayed, "a replay of {routing} differs");
+        let again = shown(&again);
+        assert_eq!(executed(&again), executed(&shown(&recorded)));
+        assert!(again["provenance"]["source"]["recorded"]["replayed"].is_string());
+    }
+    assert_eq!(executed(&shown(&recorded)).len(), ROUTERS);
+}
+
+#[test]
+fn generated_traces_hit_their_densities_wherever_they_run() {
+    let folder = Folder::with_example();
+    let (one, other) = (folder.path("one.trace"), folder.path("other.trace"));
+    let per_layer = "0,0.1,0.25,0.3,0.5,0.6,0.75,0.9,1";
+    let options = ["--lengths", "40,0,23,1", "--per-layer", per_layer, "--skew", "0.8", "--seed", "5"];
+    succeeds(&[&["trace", "generate", SPEC, "-o", &one], &options[..]].concat());
+    succeeds(&[&["trace", "generate", &folder.artifact, "-o", &other], &options[..]].concat());
+    assert!(fs::read(&one).unwrap() == fs::read(&other).unwrap(), "spec and artefact are one model");
+    let wanted: Vec<u64> =
+        per_layer.split(',').map(|p| (p.parse::<f64>().unwrap() * 64.0).round() as u64).collect();
+    assert_eq!(executed(&shown(&one)), wanted);
+
+    let tokens: Vec<i32> = (0..160).map(|place| place * 7 % 256).collect();
+    let tokens = folder.array("t.npy", &[4, 40], &tokens);
+    let lengths = folder.array("l.npy", &[4], &[40i32, 0, 23, 1]);
+    let batch = ["--tokens", &tokens, "--lengths", &lengths];
+    let json = succeeds(&[&["run", &folder.artifact, "--json", "--routing", &one], &batch[..]].concat());
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["run"]["executed"], serde_json::json!(wanted));
+
+    // The same decisions as an array with padding.
+    let array = folder.path("same.npy");
+    let by_trace = folder.logits(&[&batch[..], &["--routing", &one, "--routing-out", &array]].concat());
+    assert!(by_trace == folder.logits(&[&batch[..], &["--routing", &array]].concat()));
+    assert!(by_trace != folder.logits(&batch), "the trace changes what runs");
+}
+
+#[test]
+fn constant_routers_stay_and_equal_ones_agree() {
+    let folder = Folder::empty();
+    let trace = folder.path("x.trace");
+    let generate = |spec: &str, more: &[&str]| {
+        let args = ["trace", "generate", spec, "-o", &trace, "--tokens-per-row", "20", "--rows", "2"];
+        succeeds(&[&args[..], more].concat());
+        executed(&shown(&trace))
+    };
+    assert_eq!(generate("tests/golden/always/spec.toml", &["--density", "0.5"])[0], 40);
+    assert_eq!(generate("tests/golden/never/spec.toml", &["--density", "0.5"])[0], 0);
+
+    // The random routers of one block draw the same numbers, so the passes make them one.
+    let spec = folder.path("twice.toml");
+    let layer =
+        r#"{ kind = "ffn", d_ff = 8, activation = "relu", skip = { router = "random", density = 0.5 } }"#;
+    let text = format!(
+        "[model]\nname = \"twice\"\nvocab_size = 16\nd_model = 8\nmax_positions = 64\n\
+         [block.b]\nlayers = [{layer}, {layer}]\n[[stack]]\nblocks = [\"b\"]\n"
+    );
+    fs::write(&spec, text).unwrap();
+    let args = ["trace", "generate", &spec, "-o", &trace, "--lengths", "30"];
+    let shared = succeeds(&[&args[..], &["--density", "0.4"]].concat());
+    assert!(shared.contains("12 of 30, 100.0 % of them also in gate.0"), "{shared}");
+    fails(&[&args[..], &["--per-layer", "0.4,0.5"]].concat(), 2, &["trace::recipe", "decide together"]);
+}
+
+#[test]
+fn traces_of_something_else_are_refused_by_name() {
+    let folder = Folder::with_example();
+    let trace = folder.path("x.trace");
+    let generate = |spec: &str, lengths: &str| {
+        succeeds(&["trace", "generate", spec, "--lengths", lengths, "--density", "0.5", "-o", &trace]);
+    };
+    let tokens = folder.array("t.npy", &[2, 3], &[1i32; 6]);
+    let replay = ["run", &folder.artifact, "--tokens", &tokens, "--routing", &trace];
+    generate("tests/golden/gumbel/spec.toml", "3,3");
+    fails(&replay, 1, &["trace::model", "kjv-12l-d25"]);
+    generate(SPEC, "3,2");
+    fails(&replay, 1, &["trace::lengths", "3, 2", "3, 3"]);
+    generate(SPEC, "3,3");
+    succeeds(&replay);
+    let whole = fs::read(&trace).unwrap();
+    fs::write(&trace, &whole[..whole.len() - 1]).unwrap();
+    fails(&replay, 1, &["trace::format"]);
+    fs::write(&trace, "[model]").unwrap();
+    fails(&replay, 1, &["run::routing-format"]);
+    fails(&["trace", "show", SPEC], 1, &["trace::format"]);
+    fails(&["trace", "show", "missing.trace"], 1, &["run::io"]);
+}
+
+#[test]
+fn wrong_options_are_refused_by_name() {
+    let folder = Folder::with_example();
+    let trace = folder.path("x.trace");
+    let generate = |more: &[&str], exit: i32, word: &str| {
+        fails(&[&["trace", "generate", SPEC, "-o", &trace], more].concat(), exit, &[word]);
+    };
+    generate(&["--lengths", "8"], 2, "--density");
+    generate(&["--density", "0.5"], 2, "--lengths");
+    generate(&["--density", "0.5", "--per-layer", "0.5", "--lengths", "8"], 2, "--per-layer");
+    generate(&["--density", "0.5", "--lengths", "8", "--rows", "2"], 2, "--tokens-per-row");
+    generate(&["--density", "1.5", "--lengths", "8"], 2, "trace::recipe");
+    generate(&["--density", "NaN", "--lengths", "8"], 2, "trace::recipe");
+    generate(&["--density", "0.5", "--lengths", "8", "--skew", "-1"], 2, "--skew");
+    generate(&["--density", "0.5", "--lengths", "8", "--skew=-1"], 2, "trace::recipe");
+    generate(&["--per-layer", "0.5,0.5", "--lengths", "8"], 2, "2 densities for 9 of 9 routers");
+    generate(&["--density", "0.5", "--lengths", "1025"], 1, "run::sequence-too-long");
+    let args = ["trace", "generate", &folder.artifact, "-o", &trace, "--density", "0.5"];
+    fails(&[&args[..], &["--lengths", "1000,1000"]].concat(), 1, &["run::too-many-tokens"]);
+    fails(
+        &["trace", "generate", "missing.toml", "-o", &trace, "--density", "0", "--lengths", "1"],
+        1,
+        &["io::file"],
+    );
+    fails(&["trace", "record", &folder.artifact, "-o", &trace], 2, &["--tokens"]);
+    for (command, word) in
+        [("record", "--tokens"), ("generate", "rank^-S"), ("show", "Routing trace"), ("", "generate")]
+    {
+        let help: Vec<&str> =
+            ["trace", command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+        assert!(succeeds(&help).contains(word), "{help:?}");
+    }
+}
