@@ -195,7 +195,7 @@ fn wrong_options_are_refused_by_name() {
     generate(&["--lengths", "8"], 2, "--density");
     generate(&["--density", "0.5"], 2, "--lengths");
     generate(&["--density", "0.5", "--per-layer", "0.5", "--lengths", "8"], 2, "--per-layer");
-    generate(&["--density", "0.5", "--lengths", "8", "--rows", "2"], 2, "--tokens-per-row");
+    generate(&["--density", "0.5", "--lengths", "8", "--rows", "2"], 2, "--rows");
     generate(&["--density", "1.5", "--lengths", "8"], 2, "trace::recipe");
     generate(&["--density", "NaN", "--lengths", "8"], 2, "trace::recipe");
     generate(&["--density", "0.5", "--lengths", "8", "--skew", "-1"], 2, "--skew");

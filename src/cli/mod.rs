@@ -303,7 +303,7 @@ pub struct GenerateArgs {
     pub tokens_per_row: Option<u32>,
 
     /// How many sequences of `--tokens-per-row` tokens.
-    #[arg(long, value_name = "B", default_value_t = 1, requires = "tokens_per_row",
+    #[arg(long, value_name = "B", default_value_t = 1, conflicts_with = "lengths",
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub rows: u32,
 
