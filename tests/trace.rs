@@ -198,7 +198,7 @@ fn wrong_options_are_refused_by_name() {
     generate(&["--density", "0.5", "--lengths", "8", "--rows", "2"], 2, "--rows");
     generate(&["--density", "1.5", "--lengths", "8"], 2, "trace::recipe");
     generate(&["--density", "NaN", "--lengths", "8"], 2, "trace::recipe");
-    generate(&["--density", "0.5", "--lengths", "8", "--skew", "-1"], 2, "--skew");
+    generate(&["--density", "0.5", "--lengths", "8", "--skew", "-1"], 2, "trace::recipe");
     generate(&["--density", "0.5", "--lengths", "8", "--skew=-1"], 2, "trace::recipe");
     generate(&["--per-layer", "0.5,0.5", "--lengths", "8"], 2, "2 densities for 9 of 9 routers");
     generate(&["--density", "0.5", "--lengths", "1025"], 1, "run::sequence-too-long");

@@ -317,7 +317,7 @@ pub struct GenerateArgs {
 
     /// How much the same tokens execute everywhere: a token's weight is rank^-S, with ranks shared by all routers; 0 makes all
     /// tokens equal and routers independent.
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    #[arg(long, value_name = "S", default_value_t = 0.0, allow_negative_numbers = true)]
     pub skew: f64,
 
     /// Seed of the draw.
