@@ -1,0 +1,123 @@
+//! All forms of a subject, as the compiler makes them.
+
+use skipc::lower::{Form, lower};
+use skipc::spec::model::Model;
+use skipc_artifact::program::Purpose;
+use skipc_artifact::target::DType;
+use skipc_ir::Graph;
+use skipc_plan::Plan;
+
+use crate::run::{CodeForm, GraphForm, PlanForm};
+use crate::subject::Subject;
+
+/// The compiler, or one with a fault planted in it: each stage may be tampered with.
+pub(crate) trait Compiler: Sync {
+    /// The model that is lowered in this form.
+    fn model(&self, model: &Model, _form: Form) -> Model {
+        model.clone()
+    }
+
+    /// A lowered graph.
+    fn lowered(&self, graph: Graph, _form: Form) -> Graph {
+        graph
+    }
+
+    /// The graph after the passes.
+    fn passed(&self, graph: Graph) -> Graph {
+        graph
+    }
+
+    /// A plan, after it was verified.
+    fn planned(&self, plan: Plan) -> Plan {
+        plan
+    }
+}
+
+/// The compiler as it is.
+pub(crate) struct Honest;
+
+impl Compiler for Honest {}
+
+/// How far to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Until {
+    Graphs,
+    Kernels,
+    Code,
+}
+
+/// What a model is compiled to.
+pub(crate) struct Forms {
+    /// Layers over gathered rows; shows the scores.
+    pub(crate) gathered: GraphForm,
+    /// Layers over all rows.
+    pub(crate) masked: GraphForm,
+    /// The gathered form after the passes.
+    pub(crate) passed: GraphForm,
+    /// Fused kernels, and one kernel for each op.
+    pub(crate) plans: Option<[PlanForm; 2]>,
+    /// Why there are no plans.
+    pub(crate) refused: Option<String>,
+    /// The fused kernels, compiled.
+    pub(crate) code: Option<CodeForm>,
+}
+
+/// Compiles a subject.
+///
+/// # Errors
+/// If a stage fails that may not fail.
+pub(crate) fn compile(
+    compiler: &dyn Compiler,
+    subject: &Subject,
+    purpose: Purpose,
+    until: Until,
+) -> Result<Forms, String> {
+    let graph = |form: Form| -> Result<Graph, String> {
+        let model = compiler.model(&subject.model, form);
+        let graph = lower(&model, form, purpose).map_err(|error| error.to_string())?;
+        let graph = compiler.lowered(graph, form);
+        skipc_ir::verify(&graph).map_err(|errors| format!("{form:?} graph: {}", errors[0]))?;
+        Ok(graph)
+    };
+    let (gathered, masked) = (graph(Form::Gathered)?, graph(Form::Masked)?);
+    let options = skipc_passes::Options::default();
+    let passed =
+        skipc_passes::run(gathered.clone(), &skipc_passes::default_pipeline(), &options, &mut |_, _| {})
+            .map_err(|error| error.to_string())?;
+    let passed = compiler.passed(passed);
+    let legal = skipc_ir::legalize(passed.clone()).map_err(|errors| format!("not legal: {}", errors[0]))?;
+    let mut forms = Forms {
+        gathered: GraphForm::new(gathered).with_scores(),
+        masked: GraphForm::new(masked),
+        passed: GraphForm::new(passed),
+        plans: None,
+        refused: None,
+        code: None,
+    };
+    if until == Until::Graphs {
+        return Ok(forms);
+    }
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let options = skipc_plan::Options {
+        dtype: DType::F32,
+        max_tokens: size(subject.n_tokens().max(1)),
+        max_positions: size(subject.model.max_positions),
+        vocab_size: size(subject.model.vocab_size),
+    };
+    let plans = (skipc_plan::build(&legal, &options), skipc_plan::build_unfused(&legal, &options));
+    let (Ok(fused), Ok(unfused)) = plans else {
+        let error = plans.0.err().or(plans.1.err());
+        forms.refused = error.map(|error| error.to_string());
+        return Ok(forms);
+    };
+    let plan = |plan: Plan| -> Result<PlanForm, String> {
+        skipc_plan::verify(&plan).map_err(|errors| format!("plan: {}", errors[0]))?;
+        PlanForm::new(compiler.planned(plan), subject)
+    };
+    let plans = [plan(fused)?, plan(unfused)?];
+    if until == Until::Code {
+        forms.code = Some(plans[0].compile()?);
+    }
+    forms.plans = Some(plans);
+    Ok(forms)
+}

@@ -1,0 +1,85 @@
+//! Random models in every form that the compiler has, against each other.
+//!
+//! `cargo run --release --example generated-models` judges more of them; `tests/ledger/README.md` says how.
+
+mod bounded;
+mod campaign;
+mod forms;
+mod judge;
+mod ledger;
+mod metamorphic;
+mod model;
+mod planted;
+mod rules;
+mod run;
+mod shrink;
+mod subject;
+mod tally;
+
+use std::time::Instant;
+
+use campaign::Campaign;
+use forms::Honest;
+use ledger::{Entry, Ledger};
+use subject::Subject;
+
+/// Models that every run of the tests judges.
+const N_MODELS: u64 = 2_000;
+
+/// Compiled code runs for every so many of them: generating it costs five times what all the rest of a model does.
+const CODE_EVERY: u64 = 64;
+
+/// Models in which each value of each option occurs, at least.
+const OF_EACH_OPTION: u64 = 10;
+
+/// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
+const N_OPTIONS: usize = 77;
+
+#[test]
+fn generated_models() {
+    let campaign = Campaign { from: 0, count: N_MODELS, threads: 2, code_every: CODE_EVERY, deadline: None };
+    let begin = Instant::now();
+    let tally = campaign.run(&Honest, &|_| {});
+    let entry = Entry::of(&campaign, &tally, "this".to_owned(), begin.elapsed().as_secs());
+    println!("{}", serde_json::to_string_pretty(&entry).expect("an entry"));
+    println!("{:#?}", tally.options);
+    if let Some(first) = tally.findings.first() {
+        let subject = Subject::of(first.seed);
+        let small = shrink::shrink(&Honest, &subject, &first.check, campaign.until(&subject));
+        println!("{}\nsequences {:?}", small.model, small.sequences);
+    }
+    let found: Vec<String> = tally
+        .findings
+        .iter()
+        .map(|finding| format!("seed {}: {}: {}", finding.seed, finding.check, finding.detail))
+        .collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+    assert_eq!(tally.models, N_MODELS);
+    assert!(tally.refused.is_empty(), "the planner takes every model that there is");
+    let rare: Vec<_> = tally.options.iter().filter(|(_, count)| **count < OF_EACH_OPTION).collect();
+    assert!(rare.is_empty(), "too rare to be tested: {rare:?}");
+    assert_eq!(tally.options.len(), N_OPTIONS, "values of options");
+    // What no bound is known for is not judged in f32, and a near tie not at all.
+    assert!(tally.unbounded * 5 < tally.bounded, "{} of {} logits", tally.unbounded, tally.bounded);
+    assert!(tally.near_ties * 10 < tally.decisions, "{} of {} decisions", tally.near_ties, tally.decisions);
+}
+
+#[test]
+fn the_ledger_leaves_nothing_unexplained() {
+    let ledger = Ledger::read(&ledger::path());
+    assert!(!ledger.runs.is_empty(), "the ledger has no run");
+    let copy = tempfile::tempdir().expect("a folder").path().join("folder/copy.json");
+    ledger.write(&copy).expect("a copy");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).expect("a ledger");
+    assert_eq!(read(&copy), read(&ledger::path()), "the ledger is not what the long run writes");
+    let mut seen: Vec<(u32, u64, u64)> = Vec::new();
+    for run in &ledger.runs {
+        assert_eq!(run.unexplained, 0, "seeds {} to {}", run.from, run.to);
+        assert_eq!(run.models, run.to - run.from, "seeds {} to {}", run.from, run.to);
+        let twice = seen
+            .iter()
+            .any(|(generator, from, to)| *generator == run.generator && run.from < *to && *from < run.to);
+        assert!(!twice, "seeds {} to {} count twice", run.from, run.to);
+        seen.push((run.generator, run.from, run.to));
+    }
+}

@@ -1,0 +1,296 @@
+//! What has to hold between runs of related models and batches, whatever the numbers are.
+
+use skipc::spec::model::{Block, Gate, Model, Router, Skip};
+use skipc_artifact::program::Purpose;
+use skipc_plan::interp::{Mode, Tiling};
+use skipc_testkit::random::Rng;
+
+use crate::forms::{Forms, Until, compile};
+use crate::judge::{Case, Judge, Judged};
+use crate::rules::{RouterOf, routers};
+use crate::run::{ExactWeights, Masks, Run};
+use crate::subject::Subject;
+
+/// Twins of a model are planned for one subject in so many.
+const PLAN_TWINS_EVERY: u64 = 4;
+
+/// Forms that give the same bits whatever the batch around a row.
+const STEADY: [Engine; 3] = [Engine::Gathered, Engine::Passed, Engine::Kernels];
+
+/// What the forms gave for the batch itself, by form and case.
+type Originals = Vec<((Engine, &'static str), Run<f64>)>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    Gathered,
+    Passed,
+    Kernels,
+    Code,
+}
+
+/// A batch made from another one.
+struct Transformed {
+    check: &'static str,
+    sequences: Vec<Vec<i64>>,
+    /// For each of its rows the row of the batch that it was made from.
+    rows: Vec<usize>,
+    /// Whether routers decide as before.
+    keeps_decisions: bool,
+}
+
+/// Runs a form; `None` if there is none of this kind.
+fn run(
+    engine: Engine,
+    forms: &mut Forms,
+    subject: &Subject,
+    masks: Option<&Masks>,
+) -> Option<Result<Run<f64>, String>> {
+    let batch = subject.batch();
+    match engine {
+        Engine::Gathered => Some(forms.gathered.run(&subject.tensors, &batch, masks)),
+        Engine::Passed => Some(forms.passed.run(&subject.tensors, &batch, masks)),
+        Engine::Kernels => {
+            forms.plans.as_ref().map(|[fused, _]| fused.run(&batch, masks, (Mode::Arena, Tiling::of(7))))
+        }
+        Engine::Code => forms.code.as_mut().map(|code| code.run(subject, masks)),
+    }
+}
+
+fn map_skips(model: &Model, change: &dyn Fn(&Skip) -> Skip) -> Model {
+    let mut model = model.clone();
+    for block in &mut model.blocks {
+        block.skip = block.skip.as_ref().map(change);
+        for layer in &mut block.layers {
+            layer.skip = layer.skip.as_ref().map(change);
+        }
+    }
+    model
+}
+
+/// A skip that is the same for every token keeps; others become this router's, without capacity and scale.
+fn with_router(router: Router) -> impl Fn(&Skip) -> Skip {
+    move |skip| match (RouterOf { skip, block: 0 }).constant() {
+        Some(_) => *skip,
+        None => Skip { kv: skip.kv, ..Skip::of(router) },
+    }
+}
+
+/// The parts of a model that are skipped as a whole, as (block, layer or all of it).
+fn units(model: &Model) -> Vec<(usize, Option<usize>)> {
+    let blocks = model.blocks.iter().enumerate();
+    blocks
+        .flat_map(|(idx, block)| match block.skip {
+            Some(_) => vec![(idx, None)],
+            None => (0..block.layers.len()).map(|layer| (idx, Some(layer))).collect(),
+        })
+        .collect()
+}
+
+/// The model up to this unit, without it.
+fn before(model: &Model, (block, layer): (usize, Option<usize>)) -> Model {
+    let mut blocks: Vec<Block> = model.blocks[..block].to_vec();
+    if let Some(layer) = layer.filter(|layer| *layer > 0) {
+        let cut = &model.blocks[block];
+        blocks.push(Block { layers: cut.layers[..layer].to_vec(), ..cut.clone() });
+    }
+    Model { blocks, ..model.clone() }
+}
+
+impl Judge<'_> {
+    pub(crate) fn metamorphic(
+        &mut self,
+        purpose: Purpose,
+        forms: &mut Forms,
+        cases: &[Case],
+    ) -> Result<(), String> {
+        let all_constant = routers(&self.subject.model).iter().all(|router| router.constant().is_some());
+        if !all_constant {
+            // Each compiles twins of the model, which costs more than to run them.
+            match self.subject.seed.is_multiple_of(2) {
+                true => self.extremes(purpose, forms, cases)?,
+                false => self.skipped_rows(purpose, cases)?,
+            }
+        }
+        let mut rng = Rng::new(self.subject.seed ^ 0xbadc);
+        let mut originals = Vec::new();
+        for transformed in self.transformed(purpose, &mut rng) {
+            self.transform(purpose, forms, cases, (&transformed, &mut originals))?;
+        }
+        Ok(())
+    }
+
+    /// All execute = the dense model; none = the model without what is skipped.
+    fn extremes(&mut self, purpose: Purpose, forms: &mut Forms, cases: &[Case]) -> Result<(), String> {
+        let subject = self.subject;
+        let until = match self.until {
+            Until::Graphs => Until::Graphs,
+            _ if subject.seed.is_multiple_of(PLAN_TWINS_EVERY) => Until::Kernels,
+            _ => Until::Graphs,
+        };
+        let is_scaled = subject.model.skips().any(|skip| skip.gate == Gate::Scaled);
+        let binary =
+            subject.with_model(map_skips(&subject.model, &|skip| Skip { gate: Gate::Binary, ..*skip }));
+        let mut unscaled = match is_scaled {
+            true => Some(compile(self.compiler, &binary, purpose, until)?),
+            false => None,
+        };
+        for (check, case, router) in [
+            ("all execute = dense", "all", Router::Always),
+            ("none executes = identity", "none", Router::Never),
+        ] {
+            let twin = subject.with_model(map_skips(&subject.model, &with_router(router)));
+            let mut twin_forms = compile(self.compiler, &twin, purpose, until)?;
+            let masks = cases.iter().find(|known| known.name == case).and_then(|case| case.masks.as_ref());
+            for engine in STEADY {
+                let Some(wanted) = run(engine, &mut twin_forms, &twin, None) else { continue };
+                let forms = match &mut unscaled {
+                    Some(unscaled) if router == Router::Always => unscaled,
+                    _ => &mut *forms,
+                };
+                let Some(got) = run(engine, forms, subject, masks) else { continue };
+                let check = format!("{check} ({engine:?})");
+                self.tally.compared(&check);
+                self.same_rows(&check, &got?.logits, &wanted?.logits);
+            }
+        }
+        Ok(())
+    }
+
+    /// The stream behind a skip holds the bytes of the stream before it, wherever a token was skipped: the model up to
+    /// there and the model up to just before agree on these tokens.
+    fn skipped_rows(&mut self, purpose: Purpose, cases: &[Case]) -> Result<(), String> {
+        let model = &self.subject.model;
+        let units = units(model);
+        let hard: Vec<usize> = (0..units.len())
+            .filter(|idx| {
+                let block = &model.blocks[units[*idx].0];
+                let skip = units[*idx].1.map_or(block.skip, |layer| block.layers[layer].skip);
+                skip.is_some_and(|skip| RouterOf { skip: &skip, block: 0 }.constant().is_none())
+            })
+            .collect();
+        let mut rng = Rng::new(self.subject.seed ^ 0xcafe);
+        let Some(idx) = rng.pick(&hard) else { return Ok(()) };
+        let until = match self.until {
+            Until::Graphs => Until::Graphs,
+            _ if self.subject.seed % PLAN_TWINS_EVERY == 1 => Until::Kernels,
+            _ => Until::Graphs,
+        };
+        let without = self.subject.with_model(before(model, units[idx]));
+        let with = match units.get(idx + 1) {
+            Some(next) => self.subject.with_model(before(model, *next)),
+            None => self.subject.clone(),
+        };
+        let mut without_forms = compile(self.compiler, &without, purpose, until)?;
+        let mut with_forms = compile(self.compiler, &with, purpose, until)?;
+        let masks = cases.iter().find(|known| known.name == "random").and_then(|case| case.masks.clone());
+        let Some(mut masks) = masks else { return Ok(()) };
+        masks.truncate(with.model.skips().count());
+        let Some(gate) = masks.last().cloned() else { return Ok(()) };
+        let vocab = model.vocab_size;
+        for engine in STEADY {
+            let Some(after) = run(engine, &mut with_forms, &with, Some(&masks)) else { continue };
+            let before = masks[..masks.len() - 1].to_vec();
+            let Some(before) = run(engine, &mut without_forms, &without, Some(&before)) else { continue };
+            let (after, before) = (after?, before?);
+            let check = format!("skipped rows keep their bytes ({engine:?})");
+            self.tally.compared(&check);
+            for row in (0..gate.len()).filter(|row| !gate[*row]) {
+                let row = row * vocab..(row + 1) * vocab;
+                self.same_rows(&check, &after.logits[row.clone()], &before.logits[row]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Batches on which rows have to come out as before.
+    fn transformed(&self, purpose: Purpose, rng: &mut Rng) -> Vec<Transformed> {
+        let sequences = &self.subject.sequences;
+        let mut starts = vec![0];
+        for sequence in sequences {
+            starts.push(starts[starts.len() - 1] + sequence.len());
+        }
+        let rows = |idx: usize, len: usize| starts[idx]..starts[idx] + len;
+        let mut made = Vec::new();
+        if sequences.len() > 1 {
+            let turn = 1 + rng.below(sequences.len() - 1);
+            let order: Vec<usize> = (0..sequences.len()).map(|idx| (idx + turn) % sequences.len()).collect();
+            made.push(Transformed {
+                check: "permuted sequences permute results",
+                sequences: order.iter().map(|idx| sequences[*idx].clone()).collect(),
+                rows: order.iter().flat_map(|idx| rows(*idx, sequences[*idx].len())).collect(),
+                keeps_decisions: !self.subject.model.skips().any(|skip| skip.router == Router::Random),
+            });
+            let kept = rng.below(sequences.len());
+            let alone = sequences.iter().enumerate();
+            made.push(Transformed {
+                check: "a row does not depend on other sequences",
+                sequences: alone
+                    .map(|(idx, tokens)| if idx == kept { tokens.clone() } else { Vec::new() })
+                    .collect(),
+                rows: rows(kept, sequences[kept].len()).collect(),
+                keeps_decisions: true,
+            });
+        }
+        let is_causal = purpose == Purpose::Generate || self.subject.model.is_causal();
+        let lengths: Vec<usize> = sequences.iter().map(|tokens| rng.below(tokens.len() + 1)).collect();
+        made.push(Transformed {
+            check: "a row does not depend on later tokens",
+            sequences: sequences.iter().zip(&lengths).map(|(tokens, len)| tokens[..*len].to_vec()).collect(),
+            rows: lengths.iter().enumerate().flat_map(|(idx, len)| rows(idx, *len)).collect(),
+            keeps_decisions: is_causal,
+        });
+        made
+    }
+
+    fn transform(
+        &mut self,
+        purpose: Purpose,
+        forms: &mut Forms,
+        cases: &[Case],
+        (transformed, originals): (&Transformed, &mut Originals),
+    ) -> Result<(), String> {
+        let subject = self.subject.with_sequences(transformed.sequences.clone());
+        let vocab = self.subject.model.vocab_size;
+        for case in cases.iter().filter(|case| ["free", "random"].contains(&case.name)) {
+            if case.masks.is_none() && !transformed.keeps_decisions {
+                continue;
+            }
+            let pick = |masks: &Masks| -> Masks {
+                masks.iter().map(|mask| transformed.rows.iter().map(|row| mask[*row]).collect()).collect()
+            };
+            let masks = case.masks.as_ref().map(pick);
+            for engine in [Engine::Gathered, Engine::Kernels] {
+                let key = (engine, case.name);
+                if !originals.iter().any(|(known, _)| *known == key) {
+                    let Some(original) = run(engine, forms, self.subject, case.masks.as_ref()) else {
+                        continue;
+                    };
+                    originals.push((key, original?));
+                }
+                let Some((_, wanted)) = originals.iter().find(|(known, _)| *known == key) else { continue };
+                let Some(got) = run(engine, forms, &subject, masks.as_ref()) else { continue };
+                let got = got?;
+                let logits = transformed
+                    .rows
+                    .iter()
+                    .flat_map(|row| wanted.logits[row * vocab..][..vocab].iter().copied());
+                let wanted = Run { logits: logits.collect(), gates: pick(&wanted.gates), ..wanted.clone() };
+                self.same(&format!("{} ({engine:?}, {})", transformed.check, case.name), &got, &wanted);
+            }
+            // Another number of rows may be summed in another order: code is held to its bound, decisions forced.
+            let Some(masks) = masks else { continue };
+            let Some(got) = run(Engine::Code, forms, &subject, Some(&masks)) else { continue };
+            let new = subject.batch();
+            let mut judged = Judged { purpose, batch: &new, form: &forms.gathered, runs: Vec::new() };
+            let weights = ExactWeights(&self.subject.tensors);
+            self.within(
+                &format!("{} (Code)", transformed.check),
+                &got?,
+                Some(&masks),
+                &mut judged,
+                &weights,
+            )?;
+        }
+        Ok(())
+    }
+}

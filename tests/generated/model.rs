@@ -1,0 +1,142 @@
+//! Random models: every option of a spec, sizes at their edges.
+
+use skipc::spec::model::{
+    Activation, Block, Decide, Gate, Generate, Input, Kv, Layer, LayerKind, Model, Norm, NormKind, Overflow,
+    Positions, Router, Skip,
+};
+use skipc_testkit::random::Rng;
+
+/// Sub-layers of a model, at most: about 40 ops that compute something.
+const MAX_LAYERS: usize = 4;
+
+const DENSITIES: [f64; 8] = [0.0, 0.125, 0.25, 0.5, 0.5, 0.75, 0.9, 1.0];
+const ROUTERS: [Router; 10] = [
+    Router::Gumbel,
+    Router::Gumbel,
+    Router::Sigmoid,
+    Router::Sigmoid,
+    Router::TopK,
+    Router::TopK,
+    Router::Random,
+    Router::Highway,
+    Router::Always,
+    Router::Never,
+];
+
+/// One of a list that is not empty.
+pub(crate) fn one_of<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
+    from[rng.below(from.len())]
+}
+
+/// A model that the frontend accepts. `longest` is the longest sequence that it will see.
+pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
+    let positions = match rng.below(4) {
+        0 | 1 => Positions::Rope { theta: one_of(rng, &[1.5, 100.0, 10_000.0]) },
+        2 => Positions::Learned,
+        _ => Positions::None,
+    };
+    let kind = if rng.one_in(2) { NormKind::LayerNorm } else { NormKind::RmsNorm };
+    let d_model = 2 + rng.below(15);
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut n_layers = 0;
+    for idx in 0..one_of(rng, &[1, 1, 1, 2, 2, 3]) {
+        let room = MAX_LAYERS - n_layers;
+        if room == 0 {
+            break;
+        }
+        // A block that stands twice in the stack.
+        let again = blocks.last().filter(|last| last.layers.len() <= room).cloned();
+        let block = match again {
+            Some(block) if rng.one_in(5) => block,
+            _ => {
+                let n_layers = room.min(1 + rng.below(3));
+                block(rng, idx, n_layers, positions)
+            }
+        };
+        n_layers += block.layers.len();
+        blocks.push(block);
+    }
+    Model {
+        name: "generated".to_owned(),
+        vocab_size: 3 + rng.below(9),
+        d_model,
+        max_positions: longest.max(1) + one_of(rng, &[0, 0, 1, 7]),
+        norm: Norm { kind, eps: one_of(rng, &[1e-5, 1e-5, 1e-3, 0.1]) },
+        positions,
+        tie_embeddings: rng.one_in(2),
+        blocks,
+    }
+}
+
+fn block(rng: &mut Rng, idx: usize, n_layers: usize, positions: Positions) -> Block {
+    let mut layers: Vec<Layer> = (0..n_layers).map(|_| layer(rng, positions)).collect();
+    let mut skip_of_block = None;
+    match rng.below(8) {
+        0 => {}
+        1..=4 => skip_of_block = Some(skip(rng, true)),
+        _ => {
+            for layer in &mut layers {
+                if !rng.one_in(4) {
+                    layer.skip = Some(skip(rng, false));
+                }
+            }
+        }
+    }
+    Block { name: format!("b{idx}"), skip: skip_of_block, layers }
+}
+
+fn layer(rng: &mut Rng, positions: Positions) -> Layer {
+    let kind = if rng.one_in(2) {
+        let heads = one_of(rng, &[1, 2, 2, 3, 4]);
+        let divisors: Vec<usize> = (1..=heads).filter(|count| heads % count == 0).collect();
+        let kv_heads = one_of(rng, &divisors);
+        let head_dim = match positions {
+            Positions::Rope { .. } => one_of(rng, &[2, 2, 4, 6]),
+            _ => 1 + rng.below(6),
+        };
+        LayerKind::Attention { heads, kv_heads, head_dim }
+    } else {
+        let activations = [Activation::Gelu, Activation::Relu, Activation::SwiGlu, Activation::GeGlu];
+        LayerKind::Ffn { d_ff: 1 + rng.below(24), activation: one_of(rng, &activations) }
+    };
+    Layer { kind, skip: None }
+}
+
+fn skip(rng: &mut Rng, of_block: bool) -> Skip {
+    let router = one_of(rng, &ROUTERS);
+    let mut skip = Skip::of(router);
+    skip.density = if rng.one_in(4) { rng.below(1000) as f64 / 1000.0 } else { one_of(rng, &DENSITIES) };
+    let looks = router.weight_rows().is_some();
+    if looks {
+        skip.input = if rng.one_in(2) { Input::Raw } else { Input::Normed };
+        skip.bias = rng.one_in(2);
+        if !of_block {
+            skip.decide = if rng.one_in(2) { Decide::Entry } else { Decide::Here };
+        }
+    }
+    if router.is_hard() {
+        skip.kv = if rng.one_in(2) { Kv::Active } else { Kv::All };
+        skip.gate = if rng.one_in(3) { Gate::Scaled } else { Gate::Binary };
+        capacity(rng, &mut skip);
+    }
+    if router == Router::TopK && rng.one_in(2) {
+        skip.generate = Generate::Threshold;
+    }
+    if router == Router::Sigmoid || skip.generate == Generate::Threshold {
+        skip.threshold = one_of(rng, &[0.5, 0.5, 0.25, 0.6, 0.01]);
+    }
+    if router == Router::Random {
+        // Few seeds, so that two routers of one block may decide alike.
+        skip.seed = one_of(rng, &[0, 0, 1, 12_345_678_901_234]);
+    }
+    skip
+}
+
+fn capacity(rng: &mut Rng, skip: &mut Skip) {
+    if !rng.one_in(3) {
+        return;
+    }
+    skip.group_size = one_of(rng, &[1, 2, 3, 4, 5, 8, 1000]);
+    skip.capacity_factor = one_of(rng, &[0.1, 0.5, 1.0, 1.25, 1.25, 3.0]);
+    skip.overflow = if rng.one_in(2) { Overflow::Score } else { Overflow::Position };
+}

@@ -1,0 +1,428 @@
+//! Wrong compilations on purpose: each has to be caught, and a table says by which checks.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::{Deserialize, Serialize};
+use skipc::lower::Form;
+use skipc::spec::model::{Kv, Model};
+use skipc_artifact::program::{Arg, Extent};
+use skipc_ir::attr::F64;
+use skipc_ir::{Graph, Op, Value, text};
+use skipc_plan::Plan;
+use skipc_plan::kernel::{Body, Compact, Kernel, RankOrder, Rows, Rowwise, Select, View};
+use skipc_plan::pointwise::{Binary, Inst, Pointwise};
+
+use crate::campaign::judge_caught;
+use crate::forms::{Compiler, Honest, Until};
+use crate::subject::Subject;
+
+/// Subjects that a fault may be tried on before it counts as missed.
+const TRIES: u64 = 400;
+
+/// Subjects to which a fault applies that go into the table.
+const SHOWN: usize = 3;
+
+/// What a fault does, at one stage.
+enum Does {
+    /// To the model of the gathered form.
+    Model(fn(&mut Model)),
+    /// To both lowered graphs, so that all forms agree.
+    Lowered(fn(&mut Graph)),
+    /// To the graph after the passes.
+    Passed(fn(&mut Graph)),
+    /// To the plan.
+    Plan(fn(&mut Plan)),
+}
+
+struct Fault {
+    name: &'static str,
+    does: Does,
+    applied: AtomicBool,
+}
+
+impl Fault {
+    fn tamper<T: Clone + PartialEq>(&self, thing: T, does: fn(&mut T)) -> T {
+        let mut changed = thing.clone();
+        does(&mut changed);
+        if changed != thing {
+            self.applied.store(true, Ordering::Relaxed);
+        }
+        changed
+    }
+
+    fn tamper_graph(&self, graph: Graph, does: fn(&mut Graph)) -> Graph {
+        let before = text::print(&graph);
+        let mut changed = graph;
+        does(&mut changed);
+        if text::print(&changed) != before {
+            self.applied.store(true, Ordering::Relaxed);
+        }
+        changed
+    }
+}
+
+impl Compiler for Fault {
+    fn model(&self, model: &Model, form: Form) -> Model {
+        match (&self.does, form) {
+            (Does::Model(does), Form::Gathered) => self.tamper(model.clone(), *does),
+            _ => model.clone(),
+        }
+    }
+
+    fn lowered(&self, graph: Graph, _: Form) -> Graph {
+        match self.does {
+            Does::Lowered(does) => self.tamper_graph(graph, does),
+            _ => graph,
+        }
+    }
+
+    fn passed(&self, graph: Graph) -> Graph {
+        match self.does {
+            Does::Passed(does) => self.tamper_graph(graph, does),
+            _ => graph,
+        }
+    }
+
+    fn planned(&self, plan: Plan) -> Plan {
+        match self.does {
+            Does::Plan(does) => self.tamper(plan, does),
+            _ => plan,
+        }
+    }
+}
+
+fn faults() -> Vec<Fault> {
+    let of = |name, does| Fault { name, does, applied: AtomicBool::new(false) };
+    vec![
+        of("no causal mask", Does::Lowered(|graph| attention(graph, [4, 4, 6, 6]))),
+        of("other sequences in sight", Does::Lowered(|graph| attention(graph, [3, 3, 5, 5]))),
+        of("threshold > instead of >=", Does::Lowered(strict_thresholds)),
+        of("capacity counted in the wrong groups", Does::Lowered(wider_groups)),
+        of(
+            "keys of skipped tokens lost",
+            Does::Model(|model| each_skip(model, &|skip| skip.kv = Kv::Active)),
+        ),
+        of("random router with the seed of another", Does::Passed(other_seed)),
+        of("gate and up projection swapped", Does::Passed(swapped_projections)),
+        of("base not kept for skipped rows", Does::Passed(lost_base)),
+        of("norm over the wrong operand", Does::Passed(wrong_norm)),
+        of("softmax scale missing", Does::Passed(unscaled_scores)),
+        of("compacted index used as position", Does::Plan(compacted_positions)),
+        of("gate probability of the wrong row", Does::Plan(wrong_probability)),
+        of("last row of a tail left out", Does::Plan(short_tail)),
+        of("one row of a set dropped", Does::Plan(one_slot_less)),
+        of("two living buffers overlap", Does::Plan(stale_buffer)),
+        of("rows of another set scattered", Does::Plan(wrong_rows)),
+        of("residual of an epilogue dropped", Does::Plan(lost_residual)),
+        of("a step that is needed removed", Does::Plan(lost_step)),
+        of("ranked by position instead of score", Does::Plan(wrong_order)),
+    ]
+}
+
+fn each_skip(model: &mut Model, change: &dyn Fn(&mut skipc::spec::model::Skip)) {
+    for block in &mut model.blocks {
+        block.skip.iter_mut().for_each(change);
+        block.layers.iter_mut().filter_map(|layer| layer.skip.as_mut()).for_each(change);
+    }
+}
+
+fn other_seed(graph: &mut Graph) {
+    edit(graph, &|line| {
+        with_number(line, "{set=c0, seed=", &|number| {
+            (number.parse::<u64>().expect("a number") + 1).to_string()
+        })
+    });
+}
+
+/// Replaces every node that `new` has another form of.
+fn rewrite(graph: &mut Graph, new: &dyn Fn(&mut Graph, Value) -> Option<Value>) {
+    for value in graph.order() {
+        if let Some(new) = new(graph, value) {
+            graph.replace(value, new).expect("of the same type");
+            graph.remove_unused(value);
+        }
+    }
+}
+
+/// Gives attention other operands as positions and sequences.
+fn attention(graph: &mut Graph, pick: [usize; 4]) {
+    rewrite(graph, &|graph, value| {
+        let Op::Attention { .. } = graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let mut operands = graph.operands(value);
+        let old = operands.clone();
+        // Missing: the sequence in place of the position. In sight: the position in place of the sequence.
+        let places = if pick[0] == 4 { [3, 3, 5, 5] } else { [4, 4, 6, 6] };
+        for (place, from) in places.into_iter().zip(pick) {
+            operands[place] = old[from];
+        }
+        graph.add(op, &operands, &origin).ok()
+    });
+}
+
+/// Edits the text of a graph.
+fn edit(graph: &mut Graph, change: &dyn Fn(&str) -> String) {
+    let lines: Vec<String> = text::print(graph).lines().map(change).collect();
+    *graph = text::parse(&lines.join("\n")).expect("an edited graph reads back");
+}
+
+/// The line with another number behind `key`.
+fn with_number(line: &str, key: &str, change: &dyn Fn(&str) -> String) -> String {
+    let Some(at) = line.find(key) else { return line.to_owned() };
+    let (head, rest) = line.split_at(at + key.len());
+    let end = rest.find([',', '}']).unwrap_or(rest.len());
+    format!("{head}{}{}", change(&rest[..end]), &rest[end..])
+}
+
+fn strict_thresholds(graph: &mut Graph) {
+    edit(graph, &|line| {
+        with_number(line, "at_least=", &|number| {
+            format!("{:?}", number.parse::<f64>().expect("a number").next_up())
+        })
+    });
+}
+
+fn wider_groups(graph: &mut Graph) {
+    edit(graph, &|line| {
+        with_number(line, "group_size=", &|number| (number.parse::<u32>().expect("a number") + 1).to_string())
+    });
+}
+
+fn swapped_projections(graph: &mut Graph) {
+    if !text::print(graph).contains("gate_proj") {
+        return;
+    }
+    edit(graph, &|line| {
+        let is_gated = line.contains("up_proj") || line.contains("gate_proj");
+        match is_gated {
+            true => line
+                .replace("gate_proj", "none_proj")
+                .replace("up_proj", "gate_proj")
+                .replace("none_proj", "up_proj"),
+            false => line.to_owned(),
+        }
+    });
+}
+
+fn lost_base(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Scatter {} = graph.op(value) else { return None };
+        let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
+        let zero = graph.add(Op::Sub {}, &[operands[0], operands[0]], &origin).ok()?;
+        graph.add(Op::Scatter {}, &[zero, operands[1], operands[2]], &origin).ok()
+    });
+}
+
+/// The last norm reads the embedding.
+fn wrong_norm(graph: &mut Graph) {
+    let order = graph.order();
+    let embed = order.iter().find(|value| matches!(graph.op(**value), Op::Embed {})).copied();
+    let is_norm = |value: &&Value| matches!(graph.op(**value), Op::RmsNorm { .. } | Op::LayerNorm { .. });
+    let (Some(embed), Some(norm)) = (embed, order.iter().rev().find(is_norm).copied()) else { return };
+    let (op, origin) = (graph.op(norm).clone(), graph.origin(norm).clone());
+    let mut operands = graph.operands(norm);
+    if operands[0] != embed {
+        operands[0] = embed;
+        let new = graph.add(op, &operands, &origin).expect("of the same type");
+        graph.replace(norm, new).expect("of the same type");
+        graph.remove_unused(norm);
+    }
+}
+
+fn unscaled_scores(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Attention { heads, .. } = *graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let mut operands = graph.operands(value);
+        let skipc_ir::Type::Tensor { dims, .. } = graph.ty(operands[0]) else { return None };
+        let skipc_ir::Dim::Fixed(cols) = *dims.get(1)? else { return None };
+        let by = F64::from(f64::from(cols / heads).sqrt());
+        operands[0] = graph.add(Op::Scale { by }, &[operands[0]], &origin).ok()?;
+        if by.0 == 1.0 { None } else { graph.add(op, &operands, &origin).ok() }
+    });
+}
+
+fn kernels(plan: &mut Plan) -> impl Iterator<Item = &mut Kernel> {
+    plan.kernels.iter_mut().map(|(_, kernel)| kernel)
+}
+
+fn compacted_positions(plan: &mut Plan) {
+    for kernel in kernels(plan) {
+        let views: Vec<&mut View> = match &mut kernel.body {
+            Body::Attention(attention) => vec![&mut attention.q_pos],
+            Body::Rowwise(Rowwise::Rope { positions, .. }) => vec![positions],
+            _ => Vec::new(),
+        };
+        views.into_iter().for_each(|view| view.rows = Rows::Dense);
+    }
+}
+
+fn programs(plan: &mut Plan) -> impl Iterator<Item = &mut Pointwise> {
+    kernels(plan).filter_map(|kernel| match &mut kernel.body {
+        Body::Gemm(gemm) => Some(&mut gemm.epilogue),
+        Body::Rowwise(Rowwise::Map { program, .. }) => Some(program),
+        _ => None,
+    })
+}
+
+fn wrong_probability(plan: &mut Plan) {
+    for inst in programs(plan).flat_map(|program| &mut program.code) {
+        if let Inst::LoadRow(view) = inst {
+            view.rows = Rows::Dense;
+        }
+    }
+}
+
+fn lost_residual(plan: &mut Plan) {
+    for kernel in kernels(plan) {
+        let Body::Gemm(gemm) = &mut kernel.body else { continue };
+        for store in &mut gemm.epilogue.stores {
+            if let Some(Inst::Binary(Binary::Add, a, b)) =
+                gemm.epilogue.code.get(store.value.0 as usize).copied()
+            {
+                let is_sum = matches!(gemm.epilogue.code.get(a.0 as usize), Some(Inst::Acc(_)));
+                store.value = if is_sum { a } else { b };
+            }
+        }
+    }
+}
+
+fn short_tail(plan: &mut Plan) {
+    let rows = plan.layout.max_tokens;
+    for kernel in kernels(plan) {
+        if let (Body::Gemm(_), Extent::Counted { at_most, .. }) = (&kernel.body, kernel.extent)
+            && at_most == rows
+        {
+            kernel.extent = Extent::Fixed(rows - 1);
+        }
+    }
+}
+
+fn one_slot_less(plan: &mut Plan) {
+    for kernel in kernels(plan) {
+        if let Body::Compact(Compact { select: Select::Ranked(ranked), .. }) = &mut kernel.body
+            && let skipc_plan::kernel::Keep::Slots(slots) = &mut ranked.keep
+        {
+            *slots = slots.saturating_sub(1);
+        }
+    }
+}
+
+fn wrong_order(plan: &mut Plan) {
+    for kernel in kernels(plan) {
+        if let Body::Compact(Compact { select: Select::Ranked(ranked), .. }) = &mut kernel.body {
+            ranked.order = RankOrder::Position;
+        }
+    }
+}
+
+/// The two widest buffers that live together lie in one place.
+fn stale_buffer(plan: &mut Plan) {
+    let buffers = &plan.layout.buffers;
+    let lives = |idx: usize| buffers[idx].live.filter(|_| buffers[idx].place.row_offset > 0);
+    let pairs = (0..buffers.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
+    let together = |(a, b): &(usize, usize)| match (lives(*a), lives(*b)) {
+        (Some(a), Some(b)) => a.0.max(b.0) < a.1.min(b.1),
+        _ => false,
+    };
+    let widest = pairs.filter(together).max_by_key(|(a, b)| buffers[*a].cols.min(buffers[*b].cols));
+    if let Some((a, b)) = widest {
+        plan.layout.buffers[b].place = plan.layout.buffers[a].place;
+    }
+}
+
+/// The last step that reads a row list reads that of another set.
+fn wrong_rows(plan: &mut Plan) {
+    let lists: BTreeSet<u32> = plan
+        .layout
+        .steps
+        .iter()
+        .filter_map(|step| match &plan.kernels[step.kernel as usize].1.body {
+            Body::Compact(compact) => match step.args[compact.rows.0 as usize] {
+                Arg::Buffer(buffer) => Some(buffer),
+                Arg::Constant(_) => None,
+            },
+            _ => None,
+        })
+        .collect();
+    let (Some(first), Some(last)) = (lists.first(), lists.last()) else { return };
+    for step in &mut plan.layout.steps {
+        if !matches!(plan.kernels[step.kernel as usize].1.body, Body::Compact(_)) {
+            for arg in step.args.iter_mut().filter(|arg| **arg == Arg::Buffer(*last)) {
+                *arg = Arg::Buffer(*first);
+            }
+        }
+    }
+}
+
+fn lost_step(plan: &mut Plan) {
+    let n_steps = plan.layout.steps.len();
+    if n_steps > 3 {
+        plan.layout.steps.remove(n_steps - 3);
+    }
+}
+
+/// A row of the table.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    fault: String,
+    /// The first subjects on which it was caught.
+    seeds: Vec<u64>,
+    /// Subjects that it changed before them without a difference that a check could see.
+    unseen: u64,
+    /// The checks that caught it.
+    caught_by: BTreeSet<String>,
+}
+
+fn plant(fault: &Fault) -> Row {
+    let mut row =
+        Row { fault: fault.name.to_owned(), seeds: Vec::new(), unseen: 0, caught_by: BTreeSet::new() };
+    for seed in 0..TRIES {
+        let subject = Subject::of(seed);
+        if subject.is_long() {
+            continue;
+        }
+        fault.applied.store(false, Ordering::Relaxed);
+        let tally = judge_caught(fault, &subject, Until::Kernels);
+        if !fault.applied.load(Ordering::Relaxed) {
+            assert!(tally.findings.is_empty(), "{}: seed {seed}: {:?}", fault.name, tally.findings);
+            continue;
+        }
+        if tally.findings.is_empty() {
+            row.unseen += 1;
+            continue;
+        }
+        let twin = judge_caught(&Honest, &subject, Until::Code);
+        assert!(twin.findings.is_empty(), "seed {seed} without a fault: {:?}", twin.findings);
+        row.seeds.push(seed);
+        let checks =
+            tally.findings.iter().map(|finding| finding.check.split(" (").next().unwrap_or_default());
+        row.caught_by.extend(checks.map(str::to_owned));
+        if row.seeds.len() == SHOWN {
+            break;
+        }
+    }
+    row
+}
+
+fn table() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ledger/planted.json")
+}
+
+#[test]
+fn every_planted_fault_is_caught_and_the_table_says_by_what() {
+    let faults = faults();
+    let rows: Vec<Row> = faults.iter().map(plant).collect();
+    let missed: Vec<&str> =
+        rows.iter().filter(|row| row.seeds.is_empty()).map(|row| row.fault.as_str()).collect();
+    let text = serde_json::to_string_pretty(&rows).expect("a table") + "\n";
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(table(), &text).expect("the table can be written");
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+    let known = std::fs::read_to_string(table()).unwrap_or_default();
+    assert!(known == text, "{text}\nIf this is right: BLESS=1, and read the diff before you commit.");
+}

@@ -1,0 +1,186 @@
+//! What routers should decide, by the definition of each, where scores are known up to an error.
+//!
+//! A decision is certain if it is the same for all scores within their errors; else the token is a near tie. Exact
+//! scores leave no near ties: then this is a second implementation of every selection rule.
+
+use skipc::spec::model::{Model, Overflow, Router, Skip};
+use skipc_artifact::program::Purpose;
+use skipc_ir::interp::Batch;
+use skipc_testkit::reference::UNIT;
+
+/// What a token should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Should {
+    Execute,
+    Skip,
+    /// Either: a score is nearer to a border than its error.
+    Either,
+}
+
+/// A score and its error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Score {
+    pub(crate) value: f64,
+    pub(crate) error: f64,
+}
+
+/// What a router should want, and what it should execute.
+pub(crate) struct Decision {
+    pub(crate) wanted: Vec<Should>,
+    pub(crate) executed: Vec<Should>,
+}
+
+/// A router of a model.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RouterOf<'a> {
+    pub(crate) skip: &'a Skip,
+    pub(crate) block: usize,
+}
+
+/// All routers, in model order.
+pub(crate) fn routers(model: &Model) -> Vec<RouterOf<'_>> {
+    let blocks = model.blocks.iter().enumerate();
+    blocks
+        .flat_map(|(block, of)| {
+            let skips = of.skip.iter().chain(of.layers.iter().filter_map(|layer| layer.skip.as_ref()));
+            skips.map(move |skip| RouterOf { skip, block })
+        })
+        .collect()
+}
+
+impl RouterOf<'_> {
+    /// The decision, where it is the same for every token.
+    pub(crate) fn constant(&self) -> Option<bool> {
+        match self.skip.router {
+            Router::Never => Some(false),
+            Router::Highway => Some(true),
+            Router::Always if self.skip.capacity().is_none() => Some(true),
+            _ => None,
+        }
+    }
+
+    /// Decisions of routers with the same key are the same whatever the numbers; `None` if scores decide.
+    pub(crate) fn key(&self) -> Option<(usize, u64, u64, usize, usize)> {
+        let (seed, limit) = match self.skip.router {
+            _ if self.constant().is_some() => return None,
+            Router::Random => (self.skip.seed, limit(self.skip.density)),
+            Router::Always => (self.skip.seed, limit(1.0)),
+            _ => return None,
+        };
+        let slots = self.skip.capacity().map_or((0, 0), |capacity| (capacity.group_size, capacity.slots));
+        Some((self.block, seed, limit, slots.0, slots.1))
+    }
+
+    /// What it should decide. `scores` are what it compares, and what it ranks by where a capacity goes by score.
+    pub(crate) fn should(
+        &self,
+        purpose: Purpose,
+        batch: &Batch,
+        scores: &[Option<Vec<Score>>; 2],
+    ) -> Decision {
+        let n = batch.tokens.len();
+        let wanted = match (self.constant(), &scores[0]) {
+            (Some(value), _) => vec![if value { Should::Execute } else { Should::Skip }; n],
+            (None, None) => (0..n).map(|row| self.at_random(batch, row)).collect(),
+            (None, Some(scores)) => self.by_score(purpose, batch, scores),
+        };
+        let Some(capacity) = self.skip.capacity().filter(|_| self.constant().is_none()) else {
+            return Decision { executed: wanted.clone(), wanted };
+        };
+        let group = |row: usize| (batch.sequences[row], batch.positions[row] as usize / capacity.group_size);
+        let ranks = scores[1].as_ref().filter(|_| capacity.overflow == Overflow::Score);
+        let executed = (0..n)
+            .map(|row| {
+                let rivals = (0..n).filter(|other| *other != row && group(*other) == group(row));
+                let ahead = rivals.map(|other| match ranks {
+                    Some(ranks) => both(wanted[other], is_ahead((other, ranks[other]), (row, ranks[row]))),
+                    None if other < row => wanted[other],
+                    None => Should::Skip,
+                });
+                both(wanted[row], fewer_than(capacity.slots, ahead))
+            })
+            .collect();
+        Decision { wanted, executed }
+    }
+
+    fn at_random(&self, batch: &Batch, row: usize) -> Should {
+        let (sequence, position) = (batch.sequences[row] as u64, batch.positions[row] as u64);
+        let (seed, limit) = match self.skip.router {
+            Router::Always => return Should::Execute,
+            _ => (self.skip.seed, limit(self.skip.density)),
+        };
+        let drawn = skipc_ir::random_score(seed, self.block as u32, sequence, position);
+        if drawn < limit { Should::Execute } else { Should::Skip }
+    }
+
+    fn by_score(&self, purpose: Purpose, batch: &Batch, scores: &[Score]) -> Vec<Should> {
+        let threshold = match self.skip.router {
+            Router::Gumbel => 0.0,
+            Router::TopK if purpose == Purpose::Score => {
+                return (0..scores.len()).map(|row| self.of_the_best(batch, scores, row)).collect();
+            }
+            _ => self.skip.threshold,
+        };
+        // Kernels compare with the threshold as f32.
+        let stored = f64::from(threshold as f32);
+        scores
+            .iter()
+            .map(|score| {
+                let error = if score.error == 0.0 { 0.0 } else { score.error + UNIT * threshold };
+                let least = if score.error == 0.0 { threshold } else { stored };
+                match score.value - least {
+                    over if over >= error && (error == 0.0 || over > error) => Should::Execute,
+                    over if over < -error => Should::Skip,
+                    _ => Should::Either,
+                }
+            })
+            .collect()
+    }
+
+    fn of_the_best(&self, batch: &Batch, scores: &[Score], row: usize) -> Should {
+        let sequence = batch.sequences[row];
+        let n = batch.sequences.iter().filter(|other| **other == sequence).count();
+        let k = ((self.skip.density * n as f64).ceil() as usize).max(1);
+        let rivals = (0..scores.len()).filter(|other| *other != row && batch.sequences[*other] == sequence);
+        fewer_than(k, rivals.map(|other| is_ahead((other, scores[other]), (row, scores[row]))))
+    }
+}
+
+fn limit(density: f64) -> u64 {
+    (density * 4_294_967_296.0) as u64
+}
+
+/// Whether row `a` ranks before row `b`.
+fn is_ahead(a: (usize, Score), b: (usize, Score)) -> Should {
+    let (over, error) = (a.1.value - b.1.value, a.1.error + b.1.error);
+    if over > error || (error == 0.0 && over == 0.0 && a.0 < b.0) {
+        Should::Execute
+    } else if over < -error || error == 0.0 {
+        Should::Skip
+    } else {
+        Should::Either
+    }
+}
+
+fn both(a: Should, b: Should) -> Should {
+    match (a, b) {
+        (Should::Skip, _) | (_, Should::Skip) => Should::Skip,
+        (Should::Execute, Should::Execute) => Should::Execute,
+        _ => Should::Either,
+    }
+}
+
+fn fewer_than(most: usize, these: impl Iterator<Item = Should>) -> Should {
+    let (mut certain, mut possible) = (0, 0);
+    for should in these {
+        certain += usize::from(should == Should::Execute);
+        possible += usize::from(should != Should::Skip);
+    }
+    if certain >= most {
+        Should::Skip
+    } else if possible < most {
+        Should::Execute
+    } else {
+        Should::Either
+    }
+}

@@ -1,0 +1,310 @@
+//! Running the forms of a model: graphs in any number domain, planned kernels, compiled code.
+
+use std::collections::BTreeMap;
+
+use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::image::HostLevel;
+use skipc_artifact::manifest::{Manifest, Promises};
+use skipc_artifact::object_image;
+use skipc_artifact::program::{Entry, Program, Purpose};
+use skipc_artifact::section::ContentHash;
+use skipc_artifact::target::{DType, Target};
+use skipc_artifact::writer::Writer;
+use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
+use skipc_ir::{Graph, Op, SetSym, Value};
+use skipc_plan::Plan;
+use skipc_plan::codegen::Image;
+use skipc_plan::interp as kernels;
+use skipc_runtime::{Device, Model, Options, Session};
+
+use crate::subject::{Subject, Tensors};
+
+/// Decisions of every router, in model order.
+pub(crate) type Masks = Vec<Vec<bool>>;
+
+/// What a form computes.
+#[derive(Clone, Debug)]
+pub(crate) struct Run<N> {
+    /// `[n, vocab]`, row by row.
+    pub(crate) logits: Vec<N>,
+    /// What each router decided.
+    pub(crate) gates: Masks,
+    /// What each router wanted before its capacity, where graphs show it.
+    pub(crate) wanted: Vec<Option<Vec<bool>>>,
+    /// What each router compared, and ranked by, where a graph was asked for it.
+    pub(crate) scores: Vec<[Option<Vec<N>>; 2]>,
+}
+
+/// A graph with the routers of its sets.
+#[derive(Clone, Debug)]
+pub(crate) struct GraphForm {
+    pub(crate) graph: Graph,
+    sets: BTreeMap<SetSym, usize>,
+}
+
+struct Forced<'a> {
+    sets: &'a BTreeMap<SetSym, usize>,
+    masks: Option<&'a Masks>,
+}
+
+impl Routing for Forced<'_> {
+    fn forced(&self, set: SetSym, _: usize) -> Option<Vec<bool>> {
+        self.masks?.get(*self.sets.get(&set)?).cloned()
+    }
+}
+
+/// The number behind the point of an output's name.
+fn router_of(name: &str) -> Option<(&str, usize)> {
+    let (what, router) = name.split_once('.')?;
+    Some((what, router.parse().ok()?))
+}
+
+impl GraphForm {
+    pub(crate) fn new(graph: Graph) -> GraphForm {
+        let mut sets = BTreeMap::new();
+        for (name, gate) in graph.outputs() {
+            if let Some(("gate", router)) = router_of(name)
+                && let Some(set) = graph.operands(gate).first()
+                && let Some(sym) = graph.op(*set).opens()
+            {
+                sets.entry(sym).or_insert(router);
+            }
+        }
+        GraphForm { graph, sets }
+    }
+
+    /// The graph with what its routers compare and rank by as further outputs.
+    pub(crate) fn with_scores(&self) -> GraphForm {
+        let mut form = self.clone();
+        let gates: Vec<(usize, Value)> = self
+            .graph
+            .outputs()
+            .filter_map(|(name, value)| Some((router_of(name).filter(|(what, _)| *what == "gate")?.1, value)))
+            .collect();
+        for (router, gate) in gates {
+            let operand = |value: Value, idx: usize| self.graph.operands(value).get(idx).copied();
+            let Some(mut set) = operand(gate, 0) else { continue };
+            if let Op::LimitBest { .. } = self.graph.op(set)
+                && let Some(ranks) = operand(set, 1)
+            {
+                form.graph.set_output(format!("rank.{router}"), ranks);
+            }
+            if let Op::LimitBest { .. } | Op::LimitFirst { .. } = self.graph.op(set)
+                && let Some(wanted) = operand(set, 0)
+            {
+                set = wanted;
+            }
+            if let Op::Route { .. } | Op::RouteTopK { .. } = self.graph.op(set)
+                && let Some(scores) = operand(set, 0)
+            {
+                form.graph.set_output(format!("score.{router}"), scores);
+            }
+        }
+        form
+    }
+
+    /// Evaluates it.
+    pub(crate) fn run<N: Number>(
+        &self,
+        weights: &dyn interp::Weights<N>,
+        batch: &Batch,
+        masks: Option<&Masks>,
+    ) -> Result<Run<N>, String> {
+        let routing = Forced { sets: &self.sets, masks };
+        let outputs = interp::run(&self.graph, &Env { batch, weights, routing: &routing })
+            .map_err(|error| error.to_string())?;
+        let n_gates = outputs.iter().filter(|(name, _)| name.starts_with("gate.")).count();
+        let mut run = Run {
+            logits: Vec::new(),
+            gates: vec![Vec::new(); n_gates],
+            wanted: vec![None; n_gates],
+            scores: vec![[None, None]; n_gates],
+        };
+        for (name, datum) in outputs {
+            match (router_of(&name), datum) {
+                (None, Datum::Real { data, .. }) => run.logits = data,
+                (Some(("gate", router)), Datum::Mask(mask)) => run.gates[router] = mask,
+                (Some(("wanted", router)), Datum::Mask(mask)) => run.wanted[router] = Some(mask),
+                (Some(("score", router)), Datum::Real { data, .. }) => run.scores[router][0] = Some(data),
+                (Some(("rank", router)), Datum::Real { data, .. }) => run.scores[router][1] = Some(data),
+                _ => return Err(format!("unexpected output `{name}`")),
+            }
+        }
+        Ok(run)
+    }
+}
+
+fn words(ints: &[i64]) -> Vec<u32> {
+    ints.iter().map(|int| *int as u32).collect()
+}
+
+fn kernel_batch(batch: &Batch, masks: Option<&Masks>) -> kernels::Batch {
+    kernels::Batch {
+        tokens: words(&batch.tokens),
+        positions: words(&batch.positions),
+        sequences: words(&batch.sequences),
+        forced: masks.cloned(),
+    }
+}
+
+/// A plan with the bytes of its constants.
+#[derive(Clone, Debug)]
+pub(crate) struct PlanForm {
+    pub(crate) plan: Plan,
+    constants: Vec<Vec<u8>>,
+    laid_out: Vec<u8>,
+}
+
+impl PlanForm {
+    pub(crate) fn new(plan: Plan, subject: &Subject) -> Result<PlanForm, String> {
+        let laid_out = skipc::constants::lay_out(&plan.constants, &subject.weights())
+            .map_err(|name| format!("constant `{name}`"))?;
+        let places = plan.constants.iter().map(|constant| &constant.constant);
+        let constants = places
+            .map(|place| laid_out[place.offset as usize..(place.offset + place.bytes()) as usize].to_vec())
+            .collect();
+        Ok(PlanForm { plan, constants, laid_out })
+    }
+
+    /// Runs the kernels on the host, in f32.
+    pub(crate) fn run(
+        &self,
+        batch: &Batch,
+        masks: Option<&Masks>,
+        how: (kernels::Mode, kernels::Tiling),
+    ) -> Result<Run<f64>, String> {
+        let batch = kernel_batch(batch, masks);
+        let outcome =
+            kernels::run_layout(&self.plan.kernels, &self.plan.layout, &self.constants, &batch, how)
+                .map_err(|fault| fault.to_string())?;
+        let gates: Masks = outcome.gates.iter().map(|gate| gate.mask.clone()).collect();
+        for (gate, mask) in outcome.gates.iter().zip(&gates) {
+            let executed = mask.iter().filter(|executes| **executes).count();
+            if gate.count as usize != executed {
+                return Err(format!("a gate counts {} of {executed} executed tokens", gate.count));
+            }
+        }
+        Ok(Run::of_f32(&outcome.logits, gates))
+    }
+
+    /// Runs the kernels in another number domain, with constants made anew from the weights.
+    pub(crate) fn run_in<N: kernels::Element>(
+        &self,
+        weights: &dyn interp::Weights<N>,
+        batch: &Batch,
+        masks: Option<&Masks>,
+        how: (kernels::Mode, kernels::Tiling),
+    ) -> Result<Run<N>, String> {
+        let batch = kernel_batch(batch, masks);
+        let outcome =
+            kernels::run_layout_in(&self.plan, weights, &batch, how).map_err(|fault| fault.to_string())?;
+        let gates: Masks = outcome.gates.into_iter().map(|gate| gate.mask).collect();
+        let n_gates = gates.len();
+        let (wanted, scores) = (vec![None; n_gates], vec![[None, None]; n_gates]);
+        Ok(Run { logits: outcome.logits, gates, wanted, scores })
+    }
+
+    /// Compiles the kernels for this machine.
+    pub(crate) fn compile(&self) -> Result<CodeForm, String> {
+        let backend =
+            skipc::backends::for_target(&Target::Cpu).map_err(|_| "no backend for the CPU".to_owned())?;
+        let named: Vec<_> =
+            self.plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+        let code = backend.compile(&named).map_err(|error| error.to_string())?;
+        let entries = self.plan.kernels.iter().zip(&code.launches).map(|((symbol, kernel), launch)| Entry {
+            symbol: symbol.clone(),
+            n_params: kernel.params.len() as u32,
+            extent: kernel.extent,
+            launch: launch.clone(),
+        });
+        let program = Program {
+            target: Target::Cpu,
+            purpose: Purpose::Score,
+            dtype: DType::F32,
+            layout: self.plan.layout.clone(),
+            constants: self.plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
+            constant_bytes: self.laid_out.len() as u64,
+            entries: entries.collect(),
+        };
+        let mut images = Vec::new();
+        for image in &code.images {
+            let Image::HostObject(object) = image else { return Err("code for another machine".to_owned()) };
+            images.push(object_image::link(object, HostLevel::Baseline).map_err(|error| error.to_string())?);
+        }
+        let bundle = Bundle { program, constants: self.laid_out.clone(), code: BundleCode::Host(images) };
+        let mut writer = Writer::new(manifest());
+        bundle.write(&mut writer).map_err(|error| error.to_string())?;
+        let bytes = writer.to_bytes().map_err(|error| error.to_string())?;
+        CodeForm::load(&bytes).map_err(|error| error.to_string())
+    }
+}
+
+fn manifest() -> Manifest {
+    Manifest {
+        model: "generated".to_owned(),
+        compiler: env!("CARGO_PKG_VERSION").to_owned(),
+        llvm: None,
+        ptxas: None,
+        flags: Vec::new(),
+        spec_hash: ContentHash::of(b""),
+        weights_hash: ContentHash::of(b""),
+        targets: vec![Target::Cpu.to_string()],
+        promises: Promises { device_resident: true, causal: true },
+    }
+}
+
+impl Run<f64> {
+    fn of_f32(logits: &[f32], gates: Masks) -> Run<f64> {
+        let n_gates = gates.len();
+        let logits = logits.iter().map(|logit| f64::from(*logit)).collect();
+        Run { logits, gates, wanted: vec![None; n_gates], scores: vec![[None, None]; n_gates] }
+    }
+}
+
+/// Compiled code, loaded twice: for one thread and for two.
+pub(crate) struct CodeForm {
+    sessions: [Session; 2],
+}
+
+impl CodeForm {
+    fn load(artifact: &[u8]) -> Result<CodeForm, skipc_runtime::Error> {
+        let model = Model::from_bytes(artifact)?;
+        let session = |threads| {
+            let options = Options { threads, checked: true, ..Options::default() };
+            Session::new(&model, Device::Cpu, options)
+        };
+        Ok(CodeForm { sessions: [session(1)?, session(2)?] })
+    }
+
+    /// Runs the code with one thread and with two, which have to agree to the bit.
+    pub(crate) fn run(&mut self, subject: &Subject, masks: Option<&Masks>) -> Result<Run<f64>, String> {
+        let bits = |mask: &Vec<bool>| mask.iter().map(|bit| u8::from(*bit)).collect();
+        let batch = skipc_runtime::Batch {
+            tokens: words(&subject.batch().tokens),
+            lengths: subject.sequences.iter().map(|sequence| sequence.len() as u32).collect(),
+            routing: masks.map(|masks| masks.iter().map(bits).collect()),
+        };
+        let mut outputs = Vec::new();
+        for session in &mut self.sessions {
+            outputs.push(session.run(&batch).map_err(|error| error.to_string())?);
+        }
+        let bits = |outputs: &skipc_runtime::Outputs| -> Vec<u32> {
+            outputs.logits.iter().map(|logit| logit.to_bits()).collect()
+        };
+        if bits(&outputs[0]) != bits(&outputs[1]) || outputs[0].gates != outputs[1].gates {
+            return Err("one thread and two give other bits".to_owned());
+        }
+        let gates = outputs[0].gates.iter().map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
+        Ok(Run::of_f32(&outputs[0].logits, gates))
+    }
+}
+
+/// Weights in the domain that bounds rounding: they are f32, so they have no error.
+pub(crate) struct ExactWeights<'a>(pub(crate) &'a Tensors);
+
+impl interp::Weights<crate::bounded::Bounded> for ExactWeights<'_> {
+    fn weight(&self, name: &str) -> Option<Vec<crate::bounded::Bounded>> {
+        let values = self.0.get(name)?;
+        Some(values.iter().map(|value| crate::bounded::Bounded::exact(f64::from(*value))).collect())
+    }
+}

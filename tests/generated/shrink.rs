@@ -1,0 +1,142 @@
+//! Smaller subjects that fail as a large one does.
+
+use skipc::spec::model::{Block, Generate, Model, Router, Skip};
+
+use crate::campaign::judge_caught;
+use crate::forms::{Compiler, Until};
+use crate::subject::Subject;
+
+/// Subjects that a shrink may judge.
+const TRIES: usize = 400;
+
+/// Makes a subject smaller while one of its findings is of the check `check`.
+pub(crate) fn shrink(compiler: &dyn Compiler, subject: &Subject, check: &str, until: Until) -> Subject {
+    let mut smallest = subject.clone();
+    let mut tries = 0;
+    'smaller: loop {
+        for candidate in candidates(&smallest) {
+            tries += 1;
+            if tries > TRIES {
+                return smallest;
+            }
+            let tally = judge_caught(compiler, &candidate, until);
+            if tally.findings.iter().any(|finding| finding.check == check) {
+                smallest = candidate;
+                continue 'smaller;
+            }
+        }
+        return smallest;
+    }
+}
+
+/// Subjects with something left out, what saves most first.
+fn candidates(subject: &Subject) -> Vec<Subject> {
+    let mut found = Vec::new();
+    for idx in 0..subject.model.blocks.len() {
+        if subject.model.blocks.len() > 1 {
+            found.push(without_block(subject, idx));
+        }
+        for layer in 0..subject.model.blocks[idx].layers.len() {
+            if subject.model.blocks[idx].layers.len() > 1 {
+                found.push(without_layer(subject, idx, layer));
+            }
+        }
+    }
+    for idx in 0..subject.sequences.len() {
+        let tokens = &subject.sequences[idx];
+        for kept in [0, tokens.len() / 2, tokens.len().saturating_sub(1)] {
+            if kept < tokens.len() {
+                let mut sequences = subject.sequences.clone();
+                sequences[idx].truncate(kept);
+                found.push(subject.with_sequences(sequences));
+            }
+        }
+        if tokens.is_empty() {
+            let mut sequences = subject.sequences.clone();
+            sequences.remove(idx);
+            found.push(subject.with_sequences(sequences));
+        }
+    }
+    for model in simpler(&subject.model) {
+        found.push(subject.with_model(model));
+    }
+    found
+}
+
+fn without_block(subject: &Subject, gone: usize) -> Subject {
+    let mut smaller = subject.clone();
+    smaller.model.blocks.remove(gone);
+    smaller.tensors = subject.tensors.renamed(|name| shifted(name, "blocks.", gone));
+    smaller
+}
+
+fn without_layer(subject: &Subject, block: usize, gone: usize) -> Subject {
+    let mut smaller = subject.clone();
+    let was = &subject.model.blocks[block];
+    let mut layers = was.layers.clone();
+    layers.remove(gone);
+    // Blocks of one name are equal, so this one gets a name of its own.
+    smaller.model.blocks[block] = Block { layers, name: format!("{}-{gone}", was.name), ..was.clone() };
+    let layers = [format!("blocks.{block}.layers."), format!("blocks.{block}.layer_routers.")];
+    smaller.tensors = subject
+        .tensors
+        .renamed(|name| layers.iter().fold(name.to_owned(), |name, prefix| shifted(&name, prefix, gone)));
+    smaller
+}
+
+/// A tensor's name after number `gone` behind `prefix` was left out; its own tensors move out of the way.
+fn shifted(name: &str, prefix: &str, gone: usize) -> String {
+    let Some(rest) = name.strip_prefix(prefix) else { return name.to_owned() };
+    let Some((number, rest)) = rest.split_once('.') else { return name.to_owned() };
+    match number.parse::<usize>() {
+        Ok(idx) if idx == gone => format!("gone.{name}"),
+        Ok(idx) if idx > gone => format!("{prefix}{}.{rest}", idx - 1),
+        _ => name.to_owned(),
+    }
+}
+
+/// Models with one skip or one of its settings less.
+fn simpler(model: &Model) -> Vec<Model> {
+    let changes: [fn(&Skip) -> Option<Skip>; 6] = [
+        |_| None,
+        |skip| Some(Skip { group_size: 0, ..with_defaults(skip) }),
+        |skip| Some(Skip { kv: Skip::of(skip.router).kv, ..*skip }),
+        |skip| Some(Skip { gate: Skip::of(skip.router).gate, ..*skip }),
+        |skip| Some(Skip { input: Skip::of(skip.router).input, ..*skip }),
+        |skip| Some(Skip { decide: Skip::of(skip.router).decide, bias: false, ..*skip }),
+    ];
+    let mut found = Vec::new();
+    for (block_idx, block) in model.blocks.iter().enumerate() {
+        for change in changes {
+            if let Some(skip) = &block.skip {
+                let mut smaller = model.clone();
+                smaller.blocks[block_idx].skip = change(skip);
+                found.push(smaller);
+            }
+            for (idx, layer) in block.layers.iter().enumerate() {
+                if let Some(skip) = &layer.skip {
+                    let mut smaller = model.clone();
+                    smaller.blocks[block_idx].layers[idx].skip = change(skip);
+                    found.push(smaller);
+                }
+            }
+        }
+    }
+    for (idx, block) in found.iter_mut().flat_map(|model| model.blocks.iter_mut().enumerate()) {
+        block.name = format!("s{idx}");
+    }
+    found.retain(|smaller| {
+        smaller.blocks.iter().zip(&model.blocks).any(|(a, b)| a.skip != b.skip || a.layers != b.layers)
+    });
+    found
+}
+
+/// Without a capacity its settings hold their defaults, or the spec would not read back.
+fn with_defaults(skip: &Skip) -> Skip {
+    let default = Skip::of(skip.router);
+    let threshold = match (skip.router, skip.generate) {
+        (Router::TopK, Generate::Refuse) => default.threshold,
+        _ => skip.threshold,
+    };
+    Skip { capacity_factor: default.capacity_factor, overflow: default.overflow, threshold, ..*skip }
+}

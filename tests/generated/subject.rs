@@ -1,0 +1,233 @@
+//! What is judged: a model with its weights and the sequences that it reads, all from one seed.
+
+use std::collections::BTreeMap;
+
+use safetensors::tensor::{Dtype, TensorView};
+use skipc::spec::model::{Model, NormKind, Positions};
+use skipc::spec::weights::{Weights, tensors};
+use skipc_ir::interp::{self, Batch, Number};
+use skipc_testkit::random::Rng;
+
+use crate::model::{model, one_of};
+
+/// Changes whenever a seed would make another subject.
+pub(crate) const GENERATOR: u32 = 1;
+
+/// One subject in so many is long enough that compiled code has several tiles.
+const LONG_EVERY: usize = 128;
+
+/// Lengths of sequences at the edges of tiles: of 3 and 7 rows (kernel interpreter), 32 (compiled attention).
+const SHORT: [usize; 10] = [0, 0, 1, 1, 2, 3, 4, 6, 7, 8];
+const LONG: [usize; 6] = [0, 1, 31, 32, 33, 40];
+
+/// A model, its weights and a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    /// What it was made from.
+    pub(crate) seed: u64,
+    /// The model.
+    pub(crate) model: Model,
+    /// Elements of every tensor that the model or one of its twins reads.
+    pub(crate) tensors: Tensors,
+    /// Token ids of each sequence.
+    pub(crate) sequences: Vec<Vec<i64>>,
+}
+
+/// Tensors by name, row by row.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tensors(BTreeMap<String, Vec<f32>>);
+
+/// How the numbers of a subject look.
+#[derive(Clone, Copy)]
+enum Style {
+    /// Anything around zero.
+    Real,
+    /// Small multiples of a half: sums are exact in f32, and scores tie.
+    Integer,
+}
+
+impl Subject {
+    /// The subject of a seed.
+    pub(crate) fn of(seed: u64) -> Subject {
+        // Neighbouring seeds of this generator give overlapping draws; their first outputs do not.
+        let mut rng = Rng::new(Rng::new(seed).bits());
+        let long = rng.one_in(LONG_EVERY);
+        let lengths: Vec<usize> = match long {
+            true => vec![one_of(&mut rng, &LONG), one_of(&mut rng, &LONG), rng.below(4)],
+            false => (0..rng.below(5)).map(|_| one_of(&mut rng, &SHORT)).collect(),
+        };
+        let model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
+        let sequences = lengths
+            .into_iter()
+            .map(|length| (0..length).map(|_| rng.below(model.vocab_size) as i64).collect())
+            .collect();
+        let tensors = Tensors::random(&mut rng, &model);
+        Subject { seed, model, tensors, sequences }
+    }
+
+    /// The same weights and sequences for another model, which must need no other tensors.
+    pub(crate) fn with_model(&self, model: Model) -> Subject {
+        Subject { model, ..self.clone() }
+    }
+
+    /// The same model on other sequences.
+    pub(crate) fn with_sequences(&self, sequences: Vec<Vec<i64>>) -> Subject {
+        Subject { sequences, ..self.clone() }
+    }
+
+    /// All sequences one after the other.
+    pub(crate) fn batch(&self) -> Batch {
+        Batch::from_sequences(self.sequences.iter().map(Vec::as_slice))
+    }
+
+    /// Whether it has enough tokens for several tiles of compiled code.
+    pub(crate) fn is_long(&self) -> bool {
+        self.n_tokens() >= 31
+    }
+
+    /// How many tokens all sequences have.
+    pub(crate) fn n_tokens(&self) -> usize {
+        self.sequences.iter().map(Vec::len).sum()
+    }
+
+    /// The weights as the frontend reads them from a file.
+    pub(crate) fn weights(&self) -> Weights {
+        let wanted = tensors(&self.model);
+        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = wanted
+            .into_iter()
+            .map(|tensor| {
+                let values = self.tensors.0.get(&tensor.name).expect("every tensor was made");
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                (tensor.name, tensor.shape, bytes)
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            (
+                name,
+                TensorView::new(Dtype::F32, shape.clone(), bytes).expect("as many bytes as its shape says"),
+            )
+        });
+        let file = safetensors::serialize(views, None).expect("tensors serialise");
+        Weights::read("generated", file.as_slice(), file.len() as u64, &self.model)
+            .unwrap_or_else(|found| panic!("seed {}: {found:?}", self.seed))
+    }
+}
+
+impl Tensors {
+    fn random(rng: &mut Rng, model: &Model) -> Tensors {
+        let style = if rng.one_in(3) { Style::Integer } else { Style::Real };
+        let mut all = BTreeMap::new();
+        for tensor in tensors(model) {
+            let n_elements: usize = tensor.shape.iter().product();
+            let fan_in = tensor.shape.last().copied().unwrap_or(1) as f64;
+            let is_router = tensor.name.contains("router");
+            let is_norm = tensor.name.ends_with("norm.weight");
+            // Sums of many small integers would be so large that a softmax has one winner and nothing else counts.
+            let sparse = (3.0 / fan_in).min(1.0);
+            let values = (0..n_elements).map(|_| {
+                let unit = rng.signed_unit();
+                let value = match style {
+                    Style::Integer if is_norm => 1.0 + (unit * 1.2).round() / 2.0,
+                    Style::Integer if unit.abs() < sparse => (unit / sparse * 2.5).round() / 2.0,
+                    Style::Integer => 0.0,
+                    Style::Real if is_norm => 1.0 + 0.5 * unit,
+                    Style::Real if is_router => 2.0 * unit / fan_in.sqrt(),
+                    Style::Real => 1.5 * unit / if tensor.shape.len() == 2 { fan_in.sqrt() } else { 2.0 },
+                };
+                value as f32
+            });
+            all.insert(tensor.name, values.collect());
+        }
+        Tensors(all)
+    }
+
+    /// The elements of a tensor.
+    pub(crate) fn get(&self, name: &str) -> Option<&[f32]> {
+        self.0.get(name).map(Vec::as_slice)
+    }
+
+    /// The tensors with those of `from` under the names that `rename` gives them.
+    pub(crate) fn renamed(&self, rename: impl Fn(&str) -> String) -> Tensors {
+        Tensors(self.0.iter().map(|(name, values)| (rename(name), values.clone())).collect())
+    }
+}
+
+impl<N: Number> interp::Weights<N> for Tensors {
+    fn weight(&self, name: &str) -> Option<Vec<N>> {
+        Some(self.get(name)?.iter().map(|value| N::from_f64(f64::from(*value))).collect())
+    }
+}
+
+/// Every value of every option that the model uses, as `option = value`.
+pub(crate) fn options(subject: &Subject) -> Vec<String> {
+    use skipc::spec::words::Word;
+    let model = &subject.model;
+    let positions = match model.positions {
+        Positions::Rope { .. } => "rope",
+        Positions::Learned => "learned",
+        Positions::None => "none",
+    };
+    let norm = if model.norm.kind == NormKind::LayerNorm { "layernorm" } else { "rmsnorm" };
+    let mut found = vec![
+        format!("positions = {positions}"),
+        format!("norm = {norm}"),
+        format!("tie_embeddings = {}", model.tie_embeddings),
+        format!("d_model odd = {}", !model.d_model.is_multiple_of(2)),
+        format!("blocks = {}", model.blocks.len()),
+        format!("empty sequence = {}", subject.sequences.iter().any(Vec::is_empty)),
+    ];
+    found.extend(
+        match subject.n_tokens() {
+            0 => Some("tokens = none"),
+            1 => Some("tokens = one"),
+            2..40 => None,
+            _ => Some("tokens = many"),
+        }
+        .map(str::to_owned),
+    );
+    for block in &model.blocks {
+        found.push(format!("layers = {}", block.layers.len()));
+        found.push(format!("skip on a block = {}", block.skip.is_some()));
+        for layer in &block.layers {
+            found.push(format!("skip on a layer = {}", layer.skip.is_some()));
+            found.extend(layer_options(&layer.kind));
+        }
+    }
+    for skip in model.skips() {
+        let router = skip.router.word();
+        found.push(format!("router = {router}"));
+        found.push(format!("kv = {}", skip.kv.word()));
+        found.push(format!("gate = {} ({router})", skip.gate.word()));
+        found.push(format!("decide = {}", skip.decide.word()));
+        if skip.router.weight_rows().is_some() {
+            found.push(format!("input = {} ({router})", skip.input.word()));
+            found.push(format!("bias = {} ({router})", skip.bias));
+        }
+        if router == "topk" {
+            found.push(format!("generate = {:?}", skip.generate.word()));
+        }
+        match skip.capacity() {
+            Some(capacity) => found.push(format!("capacity = {} ({router})", capacity.overflow.word())),
+            None => found.push("capacity = none".to_owned()),
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn layer_options(kind: &skipc::spec::model::LayerKind) -> Vec<String> {
+    use skipc::spec::model::LayerKind;
+    use skipc::spec::words::Word;
+    match *kind {
+        LayerKind::Attention { heads, kv_heads, head_dim } => {
+            let shared = match kv_heads {
+                1 if heads > 1 => "one",
+                _ if kv_heads == heads => "each",
+                _ => "some",
+            };
+            vec![format!("kv_heads = {shared}"), format!("head_dim odd = {}", !head_dim.is_multiple_of(2))]
+        }
+        LayerKind::Ffn { activation, .. } => vec![format!("activation = {}", activation.word())],
+    }
+}
