@@ -50,10 +50,12 @@ pub trait Number: Copy + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     /// `1 / √self`.
     fn rsqrt(self) -> Self;
 
-    /// [`run`](super::run) in this domain. A method, so that the interpreter's code is made in this crate, which is
-    /// optimised in every profile.
+    /// [`run`](super::run) in this domain. The domains of this crate have it as a method of their own, so that the
+    /// interpreter's code is made here, where it is optimised in every profile.
     #[doc(hidden)]
-    fn run_graph(graph: &Graph, env: &Env<'_, Self>) -> Result<Outputs<Self>, EvalError>;
+    fn run_graph(graph: &Graph, env: &Env<'_, Self>) -> Result<Outputs<Self>, EvalError> {
+        super::run_in(graph, env)
+    }
 }
 
 /// The method that is the same in every domain.

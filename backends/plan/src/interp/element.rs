@@ -14,15 +14,17 @@ pub trait Element: Number {
         self
     }
 
-    /// [`run_layout_in`](super::run_layout_in) in this domain. A method, so that the interpreter's code is made in this
-    /// crate, which is optimised in every profile.
+    /// [`run_layout_in`](super::run_layout_in) in this domain. The domains here have it as a method of their own, so that
+    /// the interpreter's code is made in this crate, which is optimised in every profile.
     #[doc(hidden)]
     fn run_plan(
         plan: &Plan,
         weights: &dyn Weights<Self>,
         batch: &Batch,
         places: (Mode, Tiling),
-    ) -> Result<Outcome<Self>, Fault>;
+    ) -> Result<Outcome<Self>, Fault> {
+        super::layout::run_plan(plan, weights, batch, places)
+    }
 }
 
 /// The method that is the same in every domain.
