@@ -32,8 +32,11 @@ const CODE_EVERY: u64 = 64;
 /// Models in which each value of each option occurs, at least.
 const OF_EACH_OPTION: u64 = 10;
 
+/// Models that long runs have judged, at least.
+const LEDGER_MODELS: u64 = 250_000;
+
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
-const N_OPTIONS: usize = 77;
+const N_OPTIONS: usize = 88;
 
 #[test]
 fn generated_models() {
@@ -99,4 +102,6 @@ fn the_ledger_leaves_nothing_unexplained() {
         assert!(!twice, "seeds {} to {} count twice", run.from, run.to);
         seen.push((run.generator, run.from, run.to));
     }
+    let judged: u64 = ledger.runs.iter().map(|run| run.models).sum();
+    assert!(judged >= LEDGER_MODELS, "the ledger has {judged} models");
 }
