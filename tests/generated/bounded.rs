@@ -243,7 +243,9 @@ pub(crate) fn tighten(bounds: &mut [Bounded], noisy: &[Vec<f64>], cols: usize) {
         let farthest = noisy.iter().map(off).fold(0.0, f64::max);
         let largest = bounds.iter().map(|bound| bound.value.abs()).fold(1.0, f64::max);
         for bound in bounds {
-            if !(farthest <= SHAKY * largest) && !(bound.error <= SHAKY * largest) {
+            // A NaN is near nothing.
+            let near = |distance: f64| distance <= SHAKY * largest;
+            if !near(farthest) && !near(bound.error) {
                 bound.error = f64::INFINITY;
                 continue;
             }

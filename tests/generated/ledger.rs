@@ -1,7 +1,7 @@
 //! The ledger of long runs: what was judged, by which commit, and that nothing was left unexplained.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,11 +55,6 @@ pub(crate) struct Entry {
     pub(crate) threads: usize,
     /// `release` or `dev`.
     pub(crate) profile: String,
-}
-
-/// Where the ledger is.
-pub(crate) fn path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ledger/generated.json")
 }
 
 impl Entry {

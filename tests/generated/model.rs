@@ -88,7 +88,7 @@ fn block(rng: &mut Rng, idx: usize, n_layers: usize, positions: Positions) -> Bl
 fn layer(rng: &mut Rng, positions: Positions) -> Layer {
     let kind = if rng.one_in(2) {
         let heads = one_of(rng, &[1, 2, 2, 3, 4]);
-        let divisors: Vec<usize> = (1..=heads).filter(|count| heads % count == 0).collect();
+        let divisors: Vec<usize> = (1..=heads).filter(|count| usize::is_multiple_of(heads, *count)).collect();
         let kv_heads = one_of(rng, &divisors);
         let head_dim = match positions {
             Positions::Rope { .. } => one_of(rng, &[2, 2, 4, 6]),
