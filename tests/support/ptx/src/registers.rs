@@ -68,6 +68,8 @@ pub struct Registers {
     set_words: Vec<Mask>,
     set_doubles: Vec<Mask>,
     set_predicates: Vec<Mask>,
+    /// Words written since the last [`Registers::fence`].
+    fresh: Vec<bool>,
 }
 
 /// What an unwritten register holds: a signalling pattern that is easy to see in a dump.
@@ -83,6 +85,7 @@ impl Registers {
             set_words: vec![0; n_words],
             set_doubles: vec![0; n_doubles],
             set_predicates: vec![0; n_predicates],
+            fresh: vec![false; n_words],
         }
     }
 
@@ -153,6 +156,24 @@ impl Registers {
             }
         }
         self.set_words[slot as usize] |= mask;
+        self.fresh[slot as usize] = true;
+    }
+
+    /// Writes the lanes of `mask` on behalf of an asynchronous instruction that is complete.
+    pub fn complete32(&mut self, slot: u32, mask: Mask, values: &Lanes32) {
+        let fresh = self.fresh[slot as usize];
+        self.set32(slot, mask, values);
+        self.fresh[slot as usize] = fresh;
+    }
+
+    /// Whether a word was written since the last [`Registers::fence`].
+    pub fn is_fresh(&self, slot: u32) -> bool {
+        self.fresh[slot as usize]
+    }
+
+    /// Orders what was written before asynchronous instructions that come (`wgmma.fence`, PTX ISA section 9.7.15.7.1).
+    pub fn fence(&mut self) {
+        self.fresh.fill(false);
     }
 
     /// Writes the lanes of `mask`.

@@ -1,19 +1,59 @@
 //! The machine: grids, clusters, blocks, warps; memory and what is wrong with the use of it.
 
+mod barrier;
+mod block;
+mod clock;
+mod cluster;
+mod counters;
+mod fault;
+mod launch;
+mod mbarrier;
+mod memory;
+mod program;
+mod rng;
+mod shadow;
+mod shared;
+mod special;
+mod turn;
+mod warp;
+mod wgmma;
+
+pub(crate) use block::WARP_GROUP;
+pub(crate) use clock::{Source, Stamp, View};
+pub use counters::Counters;
+pub use fault::{Fault, FaultKind, Finding};
+pub use launch::{Arg, Launch, run};
+pub use memory::{Buffer, Memory};
+pub use program::{LoadError, Program};
+pub use special::is_special;
+pub(crate) use cluster::Pending;
+pub(crate) use mbarrier::{MAX_COUNT, Mbarrier};
+pub(crate) use shadow::Access;
+pub(crate) use turn::Place;
+pub use turn::{LaneBytes, Space, Turn};
+pub use warp::Wait;
+pub(crate) use warp::Warp;
+pub(crate) use wgmma::{ROWS, Tile, multiply};
+
 use crate::registers::Unset;
 
 /// What an instruction has to say to the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Go on.
+    /// Go on with the next instruction.
     Next,
+    /// Wait until another warp or an event says that it is over: for an mbarrier, then execute the instruction again;
+    /// for others, go on with the next.
+    Wait(Wait),
 }
 
 /// Why an instruction could not be done.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trouble {
     /// A register without a value.
     Unset(Unset),
+    /// Something else.
+    Found(Finding),
 }
 
 impl From<Unset> for Trouble {
@@ -22,15 +62,8 @@ impl From<Unset> for Trouble {
     }
 }
 
-/// An instruction's view of the machine.
-pub struct Turn<'m> {
-    /// Registers of the warp.
-    pub registers: &'m mut crate::registers::Registers,
-    /// Lanes that execute.
-    pub mask: crate::registers::Mask,
-}
-
-/// Whether the machine has this special register (PTX ISA section 10).
-pub fn is_special(name: &str) -> bool {
-    matches!(name, "%tid.x")
+impl From<Finding> for Trouble {
+    fn from(finding: Finding) -> Self {
+        Self::Found(finding)
+    }
 }

@@ -1,5 +1,10 @@
 //! What instructions do: one file a family, each with its table of forms.
 
+mod async_copy;
+mod barrier;
+mod flow;
+mod memory;
+
 use crate::decode::Form;
 use crate::machine::{Outcome, Trouble, Turn};
 use crate::registers::{Mask, Registers, Unset};
@@ -24,6 +29,6 @@ pub type TurnFn = dyn Fn(&mut Turn<'_>) -> Result<Outcome, Trouble> + Send + Syn
 
 /// A row for each form that the machine knows.
 pub fn forms() -> impl Iterator<Item = &'static Form> {
-    let families: [&'static [Form]; 0] = [];
+    let families: [&'static [Form]; 4] = [flow::FORMS, memory::FORMS, barrier::FORMS, async_copy::FORMS];
     families.into_iter().flatten()
 }

@@ -1,0 +1,165 @@
+//! Who knows of which accesses: vector clocks over everything in a cluster that touches memory.
+//!
+//! A warp's lanes are 32 clocks of one agent, and so are the copies that its lanes have in flight. A barrier that counts
+//! transactions is an agent too: its time is the number of phases that completed, and a copy that completes on it carries
+//! the phase's number. An access is *known* where the clock of its agent has reached its time; knowledge travels with
+//! release and acquire, as base causality order does in the memory model (PTX ISA section 8.9).
+
+use crate::registers::{Mask, WARP, lanes};
+
+/// Something that touches memory: an index into the tables of [`Knowledge`].
+pub(crate) type Agent = u16;
+
+/// What kind of instruction made an access; decides what orders it before another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Loads, stores, matrix loads: the generic proxy.
+    Generic,
+    /// `cp.async`: the generic proxy, later.
+    AsyncCopy,
+    /// `cp.async.bulk`, which an mbarrier or a bulk group completes: the async proxy.
+    Bulk,
+    /// `wgmma`: the async proxy.
+    Wgmma,
+    /// Atomics and reductions, which do not conflict with each other.
+    Atomic,
+}
+
+impl Source {
+    /// Whether the access goes through the async proxy (PTX ISA section 8.6).
+    pub(crate) fn is_async_proxy(self) -> bool {
+        matches!(self, Self::Bulk | Self::Wgmma)
+    }
+}
+
+/// An access: who, when, at which instruction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    pub(crate) agent: Agent,
+    pub(crate) source: Source,
+    /// Time of the agent; 0 means that there was no access.
+    pub(crate) time: u32,
+    /// Which of the agent's lanes.
+    pub(crate) lanes: Mask,
+    /// Index of the instruction.
+    pub(crate) at: u32,
+}
+
+impl Stamp {
+    pub(crate) const NEVER: Self = Self { agent: 0, source: Source::Generic, time: 0, lanes: 0, at: 0 };
+}
+
+/// For each agent and lane, the time up to which its accesses are known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Knowledge {
+    times: Vec<[u32; WARP]>,
+    /// The least of each agent's lanes.
+    least: Vec<u32>,
+}
+
+impl Knowledge {
+    #[inline]
+    pub(crate) fn covers(&self, stamp: &Stamp) -> bool {
+        let agent = stamp.agent as usize;
+        match self.least.get(agent) {
+            Some(least) if *least >= stamp.time => true,
+            Some(_) => {
+                let times = &self.times[agent];
+                lanes(stamp.lanes).all(|lane| times[lane] >= stamp.time)
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.reserve(other.times.len());
+        for (agent, theirs) in other.times.iter().enumerate() {
+            if other.least[agent] == 0 && theirs.iter().all(|time| *time == 0) {
+                continue;
+            }
+            let ours = &mut self.times[agent];
+            for (ours, theirs) in ours.iter_mut().zip(theirs) {
+                *ours = (*ours).max(*theirs);
+            }
+            self.least[agent] = ours.iter().copied().fold(u32::MAX, u32::min);
+        }
+    }
+
+    /// Notes that the accesses of these lanes are known up to `time`.
+    pub(crate) fn raise(&mut self, agent: Agent, mask: Mask, time: u32) {
+        self.reserve(agent as usize + 1);
+        let times = &mut self.times[agent as usize];
+        for lane in lanes(mask) {
+            times[lane] = times[lane].max(time);
+        }
+        self.least[agent as usize] = times.iter().copied().fold(u32::MAX, u32::min);
+    }
+
+    fn reserve(&mut self, n: usize) {
+        if self.times.len() < n {
+            self.times.resize(n, [0; WARP]);
+            self.least.resize(n, 0);
+        }
+    }
+}
+
+/// What a thread knows, and what of it holds for the async proxy too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct View {
+    /// Accesses that happened before.
+    pub(crate) known: Knowledge,
+    /// Those of them that a proxy fence lies behind (PTX ISA section 9.7.13.4, `fence.proxy.async`).
+    pub(crate) fenced: Knowledge,
+}
+
+impl View {
+    pub(crate) fn join(&mut self, other: &Self) {
+        self.known.join(&other.known);
+        self.fenced.join(&other.fenced);
+    }
+}
+
+/// The agents of a cluster: a row for each warp, its copies, its bulk groups and its matrix operations, then one for each
+/// mbarrier in the order of their initialisation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Agents {
+    n_warps: u16,
+}
+
+impl Agents {
+    /// For all warps of all blocks of a cluster.
+    pub(crate) fn new(n_warps: usize) -> Self {
+        Self { n_warps: n_warps as u16 }
+    }
+
+    pub(crate) fn warp(self, warp: usize) -> Agent {
+        warp as u16
+    }
+
+    pub(crate) fn async_copies(self, warp: usize) -> Agent {
+        self.n_warps + warp as u16
+    }
+
+    pub(crate) fn bulk_groups(self, warp: usize) -> Agent {
+        2 * self.n_warps + warp as u16
+    }
+
+    /// Writes of bulk groups, which complete later than their reads.
+    pub(crate) fn bulk_writes(self, warp: usize) -> Agent {
+        3 * self.n_warps + warp as u16
+    }
+
+    /// Matrix operations of the warp group that begins with this warp.
+    pub(crate) fn wgmma(self, first_warp: usize) -> Agent {
+        4 * self.n_warps + first_warp as u16
+    }
+
+    pub(crate) fn mbarrier(self, index: usize) -> Agent {
+        5 * self.n_warps + index as u16
+    }
+
+    /// The warp that an agent belongs to; none for mbarriers.
+    pub(crate) fn warp_of(self, agent: Agent) -> Option<usize> {
+        (agent < 5 * self.n_warps).then(|| (agent % self.n_warps) as usize)
+    }
+}

@@ -1,0 +1,464 @@
+//! One instruction of one fragment: what it can see and do.
+
+use std::rc::Rc;
+
+use super::clock::{Source, Stamp, View};
+use super::cluster::Cluster;
+use super::fault::{FaultKind, Finding};
+use super::program::PARAMS;
+use super::shadow::{Access, Conflict, ReadProblem};
+use super::shared;
+use super::block::WARP_GROUP;
+use super::warp::{Wait, Warp};
+use crate::registers::{Lanes64, Mask, Registers, Slot, WARP, lanes};
+
+/// State space that an instruction names (PTX ISA section 5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// Any: the address decides.
+    Generic,
+    /// Global memory.
+    Global,
+    /// Shared memory of the block, or of a block of the cluster.
+    Shared,
+    /// Parameters.
+    Param,
+}
+
+/// Up to 16 bytes of each lane.
+pub type LaneBytes = [[u8; 16]; WARP];
+
+/// Where an address leads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place {
+    /// Buffer and offset.
+    Global(usize, usize),
+    /// Block of the cluster and offset.
+    Shared(usize, usize),
+    Param(usize),
+}
+
+/// An instruction's view of the machine.
+pub struct Turn<'m> {
+    pub(crate) cluster: &'m mut Cluster,
+    pub(crate) block: usize,
+    pub(crate) warp: usize,
+    /// Lanes that execute it.
+    pub mask: Mask,
+    /// Its index.
+    pub(crate) at: u32,
+}
+
+impl<'m> Turn<'m> {
+    pub(crate) fn new(cluster: &'m mut Cluster, block: usize, warp: usize, mask: Mask, at: u32) -> Self {
+        Self { cluster, block, warp, mask, at }
+    }
+
+    /// The registers of the warp.
+    pub fn registers(&mut self) -> &mut Registers {
+        &mut self.state().registers
+    }
+
+    pub(crate) fn state(&mut self) -> &mut Warp {
+        &mut self.cluster.blocks[self.block].warps[self.warp]
+    }
+
+    /// Index of the warp in the cluster.
+    pub(crate) fn warp_in_cluster(&self) -> usize {
+        self.block * self.cluster.n_warps() + self.warp
+    }
+
+    /// Groups of executing lanes that know the same.
+    pub(crate) fn views(&self) -> Vec<(Mask, Rc<View>)> {
+        let state = &self.cluster.blocks[self.block].warps[self.warp];
+        state.views(self.mask).map(|(mask, view)| (mask, Rc::clone(view))).collect()
+    }
+
+    /// A finding of the executing lanes.
+    pub fn finding(&self, kind: FaultKind, what: impl Into<String>) -> Finding {
+        Finding::new(kind, self.mask, what)
+    }
+
+    /// The access that a lane makes as itself.
+    fn stamp(&self, lane: usize, source: Source) -> Stamp {
+        let agent = self.cluster.agents.warp(self.warp_in_cluster());
+        let time = self.cluster.blocks[self.block].warps[self.warp].time;
+        Stamp { agent, source, time, lanes: 1 << lane, at: self.at }
+    }
+
+    /// Where an address of a space leads, for an access of so many bytes.
+    pub(crate) fn place(&self, space: Space, lane: usize, address: u64, bytes: u32) -> Result<Place, Finding> {
+        let lane = lane as u32;
+        let is_shared = address < 1 << 32;
+        let is_param = (PARAMS..2 * PARAMS).contains(&address);
+        match space {
+            Space::Shared | Space::Generic if is_shared => {
+                let (block, within) = self.shared_block(lane, address)?;
+                let offset = self.cluster.blocks[block].shared.place(lane, within, bytes, bytes)?;
+                Ok(Place::Shared(block, offset))
+            }
+            Space::Param | Space::Generic if is_param => {
+                let offset = (address - PARAMS) as usize;
+                let size = self.cluster.params.len();
+                if offset + bytes as usize > size {
+                    let what = format!("bytes {offset}..{} of the parameters, which have {size}", offset + bytes as usize);
+                    return Err(Finding { kind: FaultKind::OutOfBounds, lane, what });
+                }
+                Ok(Place::Param(offset))
+            }
+            Space::Global | Space::Generic if !is_shared && !is_param => {
+                self.cluster.memory.place(lane, address, bytes).map(|(buffer, offset)| Place::Global(buffer, offset))
+            }
+            _ => {
+                let what = format!("address {address:#x} is not in the state space that the instruction names");
+                Err(Finding { kind: FaultKind::OutOfBounds, lane, what })
+            }
+        }
+    }
+
+    /// The block that a shared address belongs to, and the address within it.
+    pub(crate) fn shared_block(&self, lane: u32, address: u64) -> Result<(usize, u64), Finding> {
+        let within = address & ((1 << shared::WINDOW) - 1);
+        match (address >> shared::WINDOW) as usize {
+            0 => Ok((self.block, within)),
+            rank if rank <= self.cluster.blocks.len() => Ok((rank - 1, within)),
+            rank => {
+                let what = format!("shared address {address:#x} names block {} of the cluster", rank - 1);
+                Err(Finding { kind: FaultKind::OutOfBounds, lane, what })
+            }
+        }
+    }
+
+    /// Loads up to 16 bytes for each lane.
+    ///
+    /// # Errors
+    /// What is wrong with one of the accesses.
+    pub fn load(&mut self, space: Space, addresses: &Lanes64, bytes: u32) -> Result<LaneBytes, Finding> {
+        let mut data = [[0; 16]; WARP];
+        let mut kind = None;
+        for (group, view) in self.views() {
+            for lane in lanes(group) {
+                let place = self.place(space, lane, addresses[lane], bytes)?;
+                kind = Some(place);
+                let to = &mut data[lane][..bytes as usize];
+                self.read(place, lane, to, Source::Generic, &view)?;
+            }
+        }
+        self.count(kind, addresses, bytes, true);
+        Ok(data)
+    }
+
+    fn read(&mut self, place: Place, lane: usize, to: &mut [u8], source: Source, view: &View) -> Result<(), Finding> {
+        let n = to.len();
+        let access = self.access(lane, source, view);
+        match place {
+            Place::Param(offset) => to.copy_from_slice(&self.cluster.params[offset..offset + n]),
+            Place::Global(buffer, offset) => {
+                let noted = self.cluster.global.read((buffer, offset), n, &access);
+                noted.map_err(|conflict| self.conflict(lane, "read", self.buffer(buffer), &conflict))?;
+                to.copy_from_slice(&self.cluster.memory.buffer(buffer).bytes[offset..offset + n]);
+            }
+            Place::Shared(block, offset) => {
+                let shared = &mut self.cluster.blocks[block].shared;
+                shared.spare_mbarriers(lane as u32, offset, n)?;
+                let noted = shared.shadow.read_initialised(offset, n, &access);
+                to.copy_from_slice(&shared.bytes[offset..offset + n]);
+                noted.map_err(|problem| self.read_problem(lane, &problem))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn access<'v>(&self, lane: usize, source: Source, view: &'v View) -> Access<'v> {
+        let stamp = self.stamp(lane, source);
+        Access { stamp, issuer: (stamp.agent, 1 << lane), view, cluster: self.cluster.number }
+    }
+
+    pub(crate) fn read_problem(&self, lane: usize, problem: &ReadProblem) -> Finding {
+        match problem {
+            ReadProblem::Conflict(conflict) => self.conflict(lane, "read", "shared memory".to_owned(), conflict),
+            ReadProblem::Uninitialised { offset } => {
+                let what = format!("byte {offset} of shared memory is read, and nothing has been written there");
+                Finding { kind: FaultKind::UninitialisedShared, lane: lane as u32, what }
+            }
+        }
+    }
+
+    /// Stores up to 16 bytes of each lane.
+    ///
+    /// # Errors
+    /// What is wrong with one of the accesses.
+    pub fn store(&mut self, space: Space, addresses: &Lanes64, bytes: u32, data: &LaneBytes) -> Result<(), Finding> {
+        let mut kind = None;
+        for (group, view) in self.views() {
+            for lane in lanes(group) {
+                let place = self.place(space, lane, addresses[lane], bytes)?;
+                kind = Some(place);
+                self.note_write(place, lane, bytes as usize, Source::Generic, &view)?;
+                let from = &data[lane][..bytes as usize];
+                self.bytes_mut(place, bytes as usize).copy_from_slice(from);
+            }
+        }
+        self.count(kind, addresses, bytes, false);
+        Ok(())
+    }
+
+    /// Changes up to 8 bytes of each lane's place, one lane after the other, as atomics do; returns what was there.
+    ///
+    /// # Errors
+    /// What is wrong with one of the accesses.
+    pub fn change(
+        &mut self,
+        space: Space,
+        addresses: &Lanes64,
+        bytes: u32,
+        change: &mut dyn FnMut(usize, u64) -> u64,
+    ) -> Result<Lanes64, Finding> {
+        let mut before = [0; WARP];
+        let mut kind = None;
+        for (group, view) in self.views() {
+            for lane in lanes(group) {
+                let place = self.place(space, lane, addresses[lane], bytes)?;
+                kind = Some(place);
+                self.note_write(place, lane, bytes as usize, Source::Atomic, &view)?;
+                let there = self.bytes_mut(place, bytes as usize);
+                let mut word = [0; 8];
+                word[..bytes as usize].copy_from_slice(there);
+                before[lane] = u64::from_le_bytes(word);
+                let after = change(lane, before[lane]).to_le_bytes();
+                there.copy_from_slice(&after[..bytes as usize]);
+            }
+        }
+        self.count(kind, addresses, bytes, false);
+        Ok(before)
+    }
+
+    /// Notes a write, and checks that it is allowed.
+    pub(crate) fn note_write(
+        &mut self,
+        place: Place,
+        lane: usize,
+        bytes: usize,
+        source: Source,
+        view: &View,
+    ) -> Result<(), Finding> {
+        let access = self.access(lane, source, view);
+        self.note_write_as(place, lane, bytes, &access)
+    }
+
+    pub(crate) fn note_write_as(
+        &mut self,
+        place: Place,
+        lane: usize,
+        bytes: usize,
+        access: &Access<'_>,
+    ) -> Result<(), Finding> {
+        match place {
+            Place::Param(offset) => {
+                let what = format!("byte {offset} of the parameters is written");
+                Err(Finding { kind: FaultKind::ReadOnly, lane: lane as u32, what })
+            }
+            Place::Global(buffer, offset) => {
+                if !self.cluster.memory.buffer(buffer).writable {
+                    let what = format!("byte {offset} of `{}` is written, which is only to be read", self.buffer(buffer));
+                    return Err(Finding { kind: FaultKind::ReadOnly, lane: lane as u32, what });
+                }
+                let noted = self.cluster.global.write((buffer, offset), bytes, access);
+                noted.map_err(|conflict| self.conflict(lane, "written", self.buffer(buffer), &conflict))
+            }
+            Place::Shared(block, offset) => {
+                let shared = &mut self.cluster.blocks[block].shared;
+                shared.spare_mbarriers(lane as u32, offset, bytes)?;
+                let noted = shared.shadow.write(offset, bytes, access);
+                noted.map_err(|conflict| self.conflict(lane, "written", "shared memory".to_owned(), &conflict))
+            }
+        }
+    }
+
+    pub(crate) fn bytes_mut(&mut self, place: Place, bytes: usize) -> &mut [u8] {
+        match place {
+            Place::Global(buffer, offset) => &mut self.cluster.memory.bytes_mut(buffer)[offset..offset + bytes],
+            Place::Shared(block, offset) => &mut self.cluster.blocks[block].shared.bytes[offset..offset + bytes],
+            Place::Param(offset) => &mut self.cluster.params[offset..offset + bytes],
+        }
+    }
+
+    pub(crate) fn buffer(&self, index: usize) -> String {
+        self.cluster.memory.buffer(index).name.clone()
+    }
+
+    fn count(&mut self, kind: Option<Place>, addresses: &Lanes64, bytes: u32, loaded: bool) {
+        let total = u64::from(self.mask.count_ones() * bytes);
+        let counters = &mut self.cluster.counters;
+        match kind {
+            Some(Place::Global(..)) => {
+                let to = if loaded { &mut counters.global_loaded } else { &mut counters.global_stored };
+                *to += total;
+                counters.global_request(lanes(self.mask).map(|lane| addresses[lane]), bytes);
+            }
+            Some(Place::Shared(..)) => {
+                let to = if loaded { &mut counters.shared_loaded } else { &mut counters.shared_stored };
+                *to += total;
+                let mut chosen = [0; WARP];
+                let mut n = 0;
+                for lane in lanes(self.mask) {
+                    chosen[n] = addresses[lane];
+                    n += 1;
+                }
+                counters.shared_request(&chosen[..n], bytes);
+            }
+            _ => {}
+        }
+    }
+
+    /// Says what is wrong with two accesses.
+    pub(crate) fn conflict(&self, lane: usize, done: &str, space: String, conflict: &Conflict) -> Finding {
+        let Conflict { offset, earlier, wrote, elsewhere, proxy } = conflict;
+        let kind = match earlier.source {
+            _ if *elsewhere => FaultKind::RaceBetweenBlocks,
+            _ if *proxy => FaultKind::MissingProxyFence,
+            Source::AsyncCopy | Source::Bulk | Source::Wgmma => FaultKind::MissingWait,
+            Source::Generic | Source::Atomic => FaultKind::Race,
+        };
+        let step = self.cluster.program.steps.get(earlier.at as usize);
+        let (line, text) = step.map_or((0, ""), |step| (step.line, step.text.as_str()));
+        let verb = if *wrote { "wrote" } else { "read" };
+        let who = self.who(earlier, *elsewhere);
+        let why = match kind {
+            FaultKind::RaceBetweenBlocks => "no barrier joins the blocks",
+            FaultKind::MissingProxyFence => "no fence.proxy.async lies between",
+            FaultKind::MissingWait => "nothing has waited for its completion",
+            _ => "nothing orders the two",
+        };
+        let what = format!("byte {offset} of {space} is {done} after {who} {verb} it at line {line} ({text}), and {why}");
+        Finding { kind, lane: lane as u32, what }
+    }
+
+    fn who(&self, stamp: &Stamp, elsewhere: bool) -> String {
+        if elsewhere {
+            return "a thread of another block".to_owned();
+        }
+        let Some(warp) = self.cluster.agents.warp_of(stamp.agent) else {
+            return "a bulk copy".to_owned();
+        };
+        let (block, warp) = (warp / self.cluster.n_warps(), warp % self.cluster.n_warps());
+        let thread = warp as u32 * WARP as u32 + stamp.lanes.trailing_zeros().min(31);
+        let of = if block == self.block { String::new() } else { format!(" of block {block} of the cluster") };
+        match stamp.source {
+            Source::Generic | Source::Atomic => format!("thread {thread}{of}"),
+            Source::AsyncCopy => format!("a copy of thread {thread}{of}"),
+            Source::Bulk => format!("a bulk copy of thread {thread}{of}"),
+            Source::Wgmma => format!("a wgmma of warp {warp}{of}"),
+        }
+    }
+
+    /// What the executing lanes release; their later accesses are not in it.
+    pub(crate) fn release(&mut self) -> View {
+        let mut view = View::default();
+        let agent = self.cluster.agents.warp(self.warp_in_cluster());
+        let mask = self.mask;
+        self.state().release(mask, agent, &mut view);
+        view
+    }
+
+    /// Lets the executing lanes know what was released.
+    pub(crate) fn acquire(&mut self, view: &View) {
+        let mask = self.mask;
+        self.state().learn(mask, |_, known| known.join(view));
+    }
+}
+
+impl Turn<'_> {
+    /// Counts copies of threads from global to shared memory.
+    pub(crate) fn count_copies(&mut self, from: &Lanes64, to: &Lanes64, bytes: u32, present: &[u32; WARP]) {
+        let mask = self.mask;
+        let counters = &mut self.cluster.counters;
+        counters.copied_in += lanes(mask).map(|lane| u64::from(present[lane])).sum::<u64>();
+        counters.global_request(lanes(mask).filter(|lane| present[*lane] > 0).map(|lane| from[lane]), bytes);
+        let to: Vec<u64> = lanes(mask).map(|lane| to[lane]).collect();
+        counters.shared_request(&to, bytes);
+    }
+
+    /// Checks that a lane may use an mbarrier: it is there, and its initialisation is known.
+    pub(crate) fn use_mbarrier(&self, lane: usize, block: usize, offset: u32) -> Result<(), Finding> {
+        let lane_idx = lane as u32;
+        let Some(mbarrier) = self.cluster.blocks[block].shared.mbarriers.get(&offset) else {
+            let what = format!("there is no mbarrier at byte {offset} of shared memory: mbarrier.init comes first");
+            return Err(Finding { kind: FaultKind::Barrier, lane: lane_idx, what });
+        };
+        let own = (self.cluster.agents.warp(self.warp_in_cluster()), 1 << lane);
+        let state = &self.cluster.blocks[self.block].warps[self.warp];
+        let known = state.view(lane).known.covers(&mbarrier.init);
+        if (mbarrier.init.agent, mbarrier.init.lanes) != own && !known {
+            let what = format!("nothing orders the initialisation of the mbarrier at {offset} before this");
+            return Err(Finding { kind: FaultKind::Race, lane: lane_idx, what });
+        }
+        Ok(())
+    }
+}
+
+impl Turn<'_> {
+    /// Notes that the warp executes an instruction that its whole warp group has to, agreeing on `key`. Tells how many it
+    /// had executed before.
+    pub(crate) fn collective(&mut self, key: u64) -> Result<usize, Finding> {
+        let (block, warp) = (self.block, self.warp);
+        let position = self.cluster.blocks[block].collective(warp, self.mask, self.at, key)?;
+        let waits = |wait: Wait| match wait {
+            Wait::WarpGroup { position } => self.cluster.blocks[block].have_reached(warp, position).then_some(position),
+            _ => None,
+        };
+        let first = warp / WARP_GROUP * WARP_GROUP;
+        let group = self.cluster.blocks[block].warps[first..].iter().take(WARP_GROUP);
+        let over: Vec<u32> =
+            group.flat_map(|warp| &warp.fragments).filter_map(|fragment| waits(fragment.wait?)).collect();
+        if !over.is_empty() {
+            self.cluster.wake_group(block, first, &over);
+        }
+        Ok(position)
+    }
+
+    /// The agent of the warp group's matrix operations.
+    pub(crate) fn wgmma_agent(&self) -> super::clock::Agent {
+        let first = self.warp / WARP_GROUP * WARP_GROUP;
+        self.cluster.agents.wgmma(self.block * self.cluster.n_warps() + first)
+    }
+
+    /// Eight elements of 16 bits of an operand in shared memory, which a matrix operation reads; `noted` if this is the
+    /// warp that reads them for its group.
+    pub(crate) fn operand(&mut self, address: u32, noted: bool) -> Result<[u16; 8], Finding> {
+        let time = self.cluster.blocks[self.block].warps[self.warp].wgmma.group();
+        let stamp = Stamp { agent: self.wgmma_agent(), source: Source::Wgmma, time, lanes: 1, at: self.at };
+        let agent = self.cluster.agents.warp(self.warp_in_cluster());
+        let cluster = self.cluster.number;
+        let block = &mut self.cluster.blocks[self.block];
+        let (warp, shared) = (&block.warps[self.warp], &mut block.shared);
+        let offset = shared.place(0, u64::from(address), 16, 16).map_err(|finding| {
+            let what = format!("the descriptor leads to {}", finding.what);
+            Finding { kind: FaultKind::Descriptor, ..finding }.with(what)
+        })?;
+        let mut problem = None;
+        for (idx, (group, view)) in warp.views(self.mask).enumerate() {
+            let access = Access { stamp, issuer: (agent, group), view, cluster };
+            let result = if noted && idx == 0 {
+                shared.shadow.read_initialised(offset, 16, &access)
+            } else {
+                shared.shadow.check_read(offset, 16, &access)
+            };
+            if let Err(found) = result {
+                problem = Some((group.trailing_zeros() as usize, found));
+                break;
+            }
+        }
+        let bytes = &shared.bytes[offset..offset + 16];
+        let elements = std::array::from_fn(|idx| u16::from_le_bytes([bytes[2 * idx], bytes[2 * idx + 1]]));
+        match problem {
+            None => Ok(elements),
+            Some((lane, problem)) => Err(self.read_problem(lane, &problem)),
+        }
+    }
+
+    /// The name of a register, for people.
+    pub(crate) fn register_name(&self, slot: Slot) -> &str {
+        self.cluster.program.names.get(&slot).map_or("a register", String::as_str)
+    }
+}

@@ -1,0 +1,163 @@
+//! Copies of threads that run beside them (PTX ISA sections 9.7.9.25.3 and 9.7.13.15.17).
+
+use super::Run;
+use super::memory::At;
+use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::machine::{Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View};
+use crate::registers::{Source32, lanes};
+use crate::syntax::Instruction;
+
+pub(crate) const FORMS: &[Form] = &[
+    Form { syntax: "cp.async.{ca,cg}.{shared,shared::cta}.global", section: "9.7.9.25.3.1", kind: Kind::AsyncCopy, decode: copy },
+    Form { syntax: "cp.async.commit_group", section: "9.7.9.25.3.2", kind: Kind::Sync, decode: commit },
+    Form { syntax: "cp.async.wait_group", section: "9.7.9.25.3.3", kind: Kind::Sync, decode: wait },
+    Form { syntax: "cp.async.wait_all", section: "9.7.9.25.3.3", kind: Kind::Sync, decode: wait_all },
+    Form {
+        syntax: "cp.async.mbarrier.arrive.{noinc,}.{shared,shared::cta,}.b64",
+        section: "9.7.13.15.17",
+        kind: Kind::Sync,
+        decode: arrive,
+    },
+];
+
+fn copy(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    let n = instruction.operands.len();
+    if !(3..=4).contains(&n) {
+        return Err(decoder.error(format!("{n} operands, 3 or 4 wanted")));
+    }
+    let to = At::decode(decoder, &instruction.operands[0])?;
+    let from = At::decode(decoder, &instruction.operands[1])?;
+    let bytes = decoder.constant(&instruction.operands[2])? as u32;
+    let allowed: &[u32] = if instruction.opcode.contains(".cg.") { &[16] } else { &[4, 8, 16] };
+    if !allowed.contains(&bytes) {
+        return Err(decoder.error(format!("{bytes} bytes; {allowed:?} are possible")));
+    }
+    let present = match instruction.operands.get(3) {
+        Some(operand) => decoder.source32(operand)?,
+        None => Source32::Constant(bytes),
+    };
+    Ok(Run::Turn(Box::new(move |turn| {
+        let (to, from) = (to.get(turn)?, from.get(turn)?);
+        let mask = turn.mask;
+        let present = turn.registers().get32(present, mask)?;
+        for (group, view) in turn.views() {
+            for lane in lanes(group) {
+                let one = Copy { to: to[lane], from: from[lane], bytes, present: present[lane] };
+                copy_lane(turn, lane, &one, &view)?;
+            }
+        }
+        turn.count_copies(&from, &to, bytes, &present);
+        Ok(Outcome::Next)
+    })))
+}
+
+struct Copy {
+    to: u64,
+    from: u64,
+    bytes: u32,
+    /// Bytes that come from memory; the rest are zeros.
+    present: u32,
+}
+
+fn copy_lane(turn: &mut Turn<'_>, lane: usize, copy: &Copy, view: &View) -> Result<(), Finding> {
+    let Copy { to, from, bytes, present } = *copy;
+    if present > bytes {
+        let what = format!("{present} bytes of the {bytes} are to come from memory");
+        return Err(Finding { kind: FaultKind::Operand, lane: lane as u32, what });
+    }
+    let warp = turn.warp_in_cluster();
+    let agent = turn.cluster.agents.async_copies(warp);
+    let time = turn.state().copies[lane].issue();
+    let stamp = Stamp { agent, source: Source::AsyncCopy, time, lanes: 1 << lane, at: turn.at };
+    let issuer = (turn.cluster.agents.warp(warp), 1 << lane);
+    let access = Access { stamp, issuer, view, cluster: turn.cluster.number };
+    let mut data = [0; 16];
+    if present > 0 {
+        // The whole of it has to be aligned, though only a part is read.
+        let place = turn.cluster.memory.place(lane as u32, from, bytes.min(present.next_power_of_two()))?;
+        if !from.is_multiple_of(u64::from(bytes)) {
+            let what = format!("byte {} of `{}` is not aligned to {bytes} bytes", place.1, turn.buffer(place.0));
+            return Err(Finding { kind: FaultKind::Misaligned, lane: lane as u32, what });
+        }
+        let noted = turn.cluster.global.read(place, present as usize, &access);
+        noted.map_err(|conflict| turn.conflict(lane, "read", turn.buffer(place.0), &conflict))?;
+        let from = &turn.cluster.memory.buffer(place.0).bytes[place.1..place.1 + present as usize];
+        data[..present as usize].copy_from_slice(from);
+    }
+    let place = turn.place(Space::Shared, lane, to, bytes)?;
+    turn.note_write_as(place, lane, bytes as usize, &access)?;
+    turn.bytes_mut(place, bytes as usize).copy_from_slice(&data[..bytes as usize]);
+    Ok(())
+}
+
+fn commit(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 0)?;
+    Ok(Run::Turn(Box::new(|turn| {
+        let mask = turn.mask;
+        let state = turn.state();
+        lanes(mask).for_each(|lane| state.copies[lane].commit());
+        Ok(Outcome::Next)
+    })))
+}
+
+fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 1)?;
+    let left = decoder.constant(&instruction.operands[0])? as u32;
+    Ok(Run::Turn(Box::new(move |turn| {
+        complete(turn, left);
+        Ok(Outcome::Next)
+    })))
+}
+
+fn wait_all(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 0)?;
+    Ok(Run::Turn(Box::new(|turn| {
+        let mask = turn.mask;
+        let state = turn.state();
+        lanes(mask).for_each(|lane| state.copies[lane].commit());
+        complete(turn, 0);
+        Ok(Outcome::Next)
+    })))
+}
+
+/// Makes all but the last `left` groups of the executing lanes known to them.
+fn complete(turn: &mut Turn<'_>, left: u32) {
+    let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
+    let mask = turn.mask;
+    let state = turn.state();
+    let times: [u32; 32] = std::array::from_fn(|lane| state.copies[lane].complete(left));
+    state.learn(mask, |group, view| {
+        let mut rest = group;
+        while rest != 0 {
+            let time = times[rest.trailing_zeros() as usize];
+            let same = lanes(rest).filter(|lane| times[*lane] == time).fold(0, |mask, lane| mask | 1 << lane);
+            view.known.raise(agent, same, time);
+            rest &= !same;
+        }
+    });
+}
+
+fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 1)?;
+    let at = At::decode(decoder, &instruction.operands[0])?;
+    let adds = !instruction.opcode.contains(".noinc");
+    Ok(Run::Turn(Box::new(move |turn| {
+        let addresses = at.get(turn)?;
+        let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
+        for lane in lanes(turn.mask) {
+            let Place::Shared(block, offset) = turn.place(Space::Shared, lane, addresses[lane], 8)? else {
+                return Err::<_, Trouble>(turn.finding(FaultKind::Barrier, "not in shared memory").into());
+            };
+            turn.use_mbarrier(lane, block, offset as u32)?;
+            if adds && let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get_mut(&(offset as u32)) {
+                mbarrier.pending += 1;
+            }
+            let time = turn.state().copies[lane].mark();
+            let mut view = Box::new(View::default());
+            view.known.raise(agent, 1 << lane, time);
+            let at = turn.at;
+            turn.cluster.pending.push(Pending::Arrive { block, offset: offset as u32, view, at });
+        }
+        Ok(Outcome::Next)
+    })))
+}

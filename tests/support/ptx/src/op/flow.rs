@@ -1,0 +1,23 @@
+//! Branches and ends (PTX ISA section 9.7.12).
+
+use super::Run;
+use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::syntax::{Instruction, Operand};
+
+pub(crate) const FORMS: &[Form] = &[
+    Form { syntax: "bra.{uni,}", section: "9.7.12.3", kind: Kind::Flow, decode: branch },
+    Form { syntax: "{ret,exit}", section: "9.7.12.6, 9.7.12.7", kind: Kind::Flow, decode: exit },
+];
+
+fn branch(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 1)?;
+    match &instruction.operands[0] {
+        Operand::Label(target) => Ok(Run::Branch(*target)),
+        other => Err(decoder.error(format!("{other:?} is no label"))),
+    }
+}
+
+fn exit(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 0)?;
+    Ok(Run::Exit)
+}
