@@ -2,6 +2,7 @@
 //! only show as a wrong number or a hang.
 
 pub mod decode;
+pub mod flow;
 pub mod isa;
 pub mod machine;
 pub mod op;

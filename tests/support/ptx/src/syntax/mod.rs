@@ -3,7 +3,17 @@
 //! Registers and labels are scoped by braces, as inline assembly uses them; here a register is an index into the
 //! kernel's list and a label is the index of the instruction that it stands before.
 
+mod body;
+mod cursor;
+mod declare;
+mod kernel;
+mod lex;
+mod number;
+mod operand;
 mod parse;
+mod scope;
+mod source;
+mod special;
 
 pub use parse::{SyntaxError, parse};
 
@@ -44,7 +54,7 @@ pub struct Variable {
     pub align: u32,
     /// Size in bytes; `None` for `.extern` arrays without one (dynamic shared memory).
     pub bytes: Option<u64>,
-    /// Initial bytes; empty if there are none.
+    /// Initial bytes; if there are fewer than `bytes`, the rest is zero. Empty if nothing is said about them.
     pub init: Vec<u8>,
 }
 
@@ -116,7 +126,7 @@ pub struct Guard {
 /// One instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
-    /// Line of its first word in the text, from 1.
+    /// Line of its opcode in the text, from 1.
     pub line: u32,
     /// The predicate under which it runs.
     pub guard: Option<Guard>,
@@ -124,6 +134,8 @@ pub struct Instruction {
     pub opcode: String,
     /// Operands, results first.
     pub operands: Vec<Operand>,
+    /// What it looks like in the text, on one line and with long lists shortened: for messages.
+    pub text: String,
 }
 
 /// An operand.
