@@ -7,3 +7,4 @@
 pub mod descriptor;
 pub mod fragment;
 pub mod swizzle;
+pub mod tensor_map;
