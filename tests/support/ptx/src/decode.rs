@@ -34,6 +34,24 @@ pub enum Kind {
     Flow,
 }
 
+impl Kind {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Special => "approximate",
+            Self::Memory => "memory",
+            Self::Atomic => "atomic",
+            Self::AsyncCopy => "asynchronous copy",
+            Self::Matrix => "matrix",
+            Self::Warp => "warp",
+            Self::Sync => "synchronisation",
+            Self::Flow => "flow",
+        }
+    }
+}
+
 /// A family of instructions that the machine knows.
 pub struct Form {
     /// Names: alternatives in braces, such as `add.{s32,u32}`; an empty alternative leaves its dot out.

@@ -369,11 +369,15 @@ impl Cluster {
                 let what = "a warp of the group has ended without this instruction, which the others executed";
                 return Err(self.fault(block, warp, at, Finding::new(FaultKind::Divergence, 1, what)));
             }
-            let busy = self.blocks[block].warps.iter().position(|warp| warp.wgmma.is_busy());
-            if let Some(warp) = busy {
-                let what = "the kernel ends while matrix operations are under way: wgmma.wait_group is missing";
+            for (warp, state) in self.blocks[block].warps.iter().enumerate() {
+                let copying = state.bulks.iter().position(|groups| groups.is_busy());
+                let (lane, what) = match copying {
+                    Some(lane) => (lane, "the block ends while bulk copies read its shared memory: wait for their groups"),
+                    None if state.wgmma.is_busy() => (0, "the block ends while matrix operations are under way: wait for their groups"),
+                    None => continue,
+                };
                 let last = self.program.steps.len().saturating_sub(1) as u32;
-                return Err(self.fault(block, warp, last, Finding::new(FaultKind::MissingWait, 1, what)));
+                return Err(self.fault(block, warp, last, Finding::new(FaultKind::MissingWait, 1 << lane, what)));
             }
         }
         while !self.pending.is_empty() {

@@ -19,7 +19,9 @@ struct Granule {
 }
 
 impl Granule {
-    const FRESH: Self = Self { write: Stamp::NEVER, reads: SmallVec::new_const(), cluster: 0, read_elsewhere: false };
+    fn fresh() -> Self {
+        Self { write: Stamp::NEVER, reads: SmallVec::new(), cluster: 0, read_elsewhere: false }
+    }
 }
 
 /// An access that is being made.
@@ -92,7 +94,7 @@ pub(crate) struct Shadow {
 impl Shadow {
     pub(crate) fn new(bytes: usize, granule: u32) -> Self {
         let shift = granule.trailing_zeros();
-        Self { granules: vec![Granule::FRESH; bytes.div_ceil(1 << shift)], shift }
+        Self { granules: vec![Granule::fresh(); bytes.div_ceil(1 << shift)], shift }
     }
 
     #[inline]
@@ -195,8 +197,8 @@ impl Shadow {
                 return Err(self.conflict(piece, |_| read, false, false));
             }
             granule.reads.clear();
-            granule.write = *stamp;
-            granule.cluster = *cluster;
+            granule.write = access.stamp;
+            granule.cluster = access.cluster;
         }
         Ok(())
     }

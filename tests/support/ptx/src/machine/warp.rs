@@ -105,8 +105,6 @@ impl Groups {
 #[derive(Debug)]
 pub(crate) struct Warp {
     pub(crate) registers: Registers,
-    /// Lanes that exist.
-    pub(crate) lanes: Mask,
     /// Lanes that have not ended.
     pub(crate) alive: Mask,
     /// Time of the lanes' own accesses; goes on at each release.
@@ -130,7 +128,6 @@ impl Warp {
         let start = Fragment { at: 0, mask, joins: SmallVec::new(), wait: None };
         Self {
             registers,
-            lanes: mask,
             alive: mask,
             time: 1,
             views: SmallVec::from_iter([(Mask::MAX, Rc::new(View::default()))]),

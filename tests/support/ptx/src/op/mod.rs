@@ -2,8 +2,12 @@
 
 mod async_copy;
 mod barrier;
+mod bulk;
 mod flow;
+mod matrix;
+mod mbarrier;
 mod memory;
+mod wgmma;
 
 use crate::decode::Form;
 use crate::machine::{Outcome, Trouble, Turn};
@@ -29,6 +33,15 @@ pub type TurnFn = dyn Fn(&mut Turn<'_>) -> Result<Outcome, Trouble> + Send + Syn
 
 /// A row for each form that the machine knows.
 pub fn forms() -> impl Iterator<Item = &'static Form> {
-    let families: [&'static [Form]; 4] = [flow::FORMS, memory::FORMS, barrier::FORMS, async_copy::FORMS];
+    let families: [&'static [Form]; 8] = [
+        flow::FORMS,
+        memory::FORMS,
+        barrier::FORMS,
+        async_copy::FORMS,
+        mbarrier::FORMS,
+        bulk::FORMS,
+        matrix::FORMS,
+        wgmma::FORMS,
+    ];
     families.into_iter().flatten()
 }

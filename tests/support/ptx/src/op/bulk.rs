@@ -1,0 +1,302 @@
+//! Copies of tensor boxes that the machine makes on its own (PTX ISA section 9.7.9.27).
+
+use super::Run;
+use super::memory::At;
+use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::isa::tensor_map::{MAP_ALIGNMENT, Piece, TensorMap};
+use crate::machine::{Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View};
+use crate::registers::{Source32, lanes};
+use crate::syntax::{Address, Instruction, Operand};
+
+pub(crate) const FORMS: &[Form] = &[
+    Form {
+        syntax: "cp.async.bulk.tensor.{1d,2d,3d,4d,5d}.{shared::cta,shared::cluster}.global.{tile,}.mbarrier::complete_tx::bytes.{multicast::cluster,}",
+        section: "9.7.9.27.1.2",
+        kind: Kind::AsyncCopy,
+        decode: load,
+    },
+    Form {
+        syntax: "cp.async.bulk.tensor.{1d,2d,3d,4d,5d}.global.shared::cta.{tile,}.bulk_group",
+        section: "9.7.9.27.1.2",
+        kind: Kind::AsyncCopy,
+        decode: store,
+    },
+    Form { syntax: "cp.async.bulk.commit_group", section: "9.7.9.25.6.1", kind: Kind::Sync, decode: commit },
+    Form { syntax: "cp.async.bulk.wait_group.{read,}", section: "9.7.9.25.6.2", kind: Kind::Sync, decode: wait },
+    Form { syntax: "prefetch.tensormap", section: "9.7.9.15", kind: Kind::AsyncCopy, decode: prefetch },
+];
+
+/// `[map, {coordinates}]`.
+struct Tensor {
+    map: At,
+    coordinates: Vec<Source32>,
+}
+
+fn tensor(decoder: &mut Decoder<'_>, operand: &Operand, opcode: &str) -> Result<Tensor, DecodeError> {
+    let Operand::Address(Address { base, offset, coordinates }) = operand else {
+        return Err(decoder.error("a tensor map with coordinates is wanted"));
+    };
+    let wanted = opcode.split('.').nth(4).and_then(|dim| dim.strip_suffix('d')).and_then(|dim| dim.parse().ok());
+    if wanted != Some(coordinates.len()) {
+        return Err(decoder.error(format!("{} coordinates", coordinates.len())));
+    }
+    let map = At::of_base(decoder, base, *offset)?;
+    let coordinates = coordinates.iter().map(|item| decoder.source32(item)).collect::<Result<_, _>>()?;
+    Ok(Tensor { map, coordinates })
+}
+
+impl Tensor {
+    /// The map and the coordinates that a lane names.
+    fn get(&self, turn: &mut Turn<'_>, lane: usize) -> Result<(TensorMap, Vec<i32>), Trouble> {
+        let address = self.map.of_lane(turn, lane)?;
+        let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
+        if !address.is_multiple_of(MAP_ALIGNMENT) {
+            return Err(wrong(format!("the tensor map at {address:#x} is not aligned to {MAP_ALIGNMENT} bytes")).into());
+        }
+        let mut bytes = [0; 128];
+        for (idx, part) in bytes.chunks_exact_mut(16).enumerate() {
+            let place = turn.place(Space::Generic, lane, address + 16 * idx as u64, 16)?;
+            part.copy_from_slice(turn.bytes_mut(place, 16));
+        }
+        let map = TensorMap::from_bytes(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let mut coordinates = Vec::with_capacity(self.coordinates.len());
+        for source in &self.coordinates {
+            coordinates.push(turn.registers().get32(*source, 1 << lane)?[lane] as i32);
+        }
+        if !map.starts_aligned(&coordinates) {
+            return Err(wrong(format!("the box at {coordinates:?} does not start at a multiple of 16 bytes")).into());
+        }
+        Ok((map, coordinates))
+    }
+}
+
+fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    let is_multicast = instruction.opcode.ends_with(".multicast::cluster");
+    decoder.expect_operands(instruction, if is_multicast { 4 } else { 3 })?;
+    let to = At::decode(decoder, &instruction.operands[0])?;
+    let tensor = tensor(decoder, &instruction.operands[1], &instruction.opcode)?;
+    let barrier = At::decode(decoder, &instruction.operands[2])?;
+    let blocks = instruction.operands.get(3).map(|operand| decoder.source32(operand)).transpose()?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let mask = turn.mask;
+        let (to, barrier) = (to.get(turn)?, barrier.get(turn)?);
+        for lane in lanes(mask) {
+            let (map, coordinates) = tensor.get(turn, lane)?;
+            let (block, to) = turn.shared_block(lane as u32, to[lane])?;
+            let Place::Shared(of, offset) = turn.place(Space::Shared, lane, barrier[lane], 8)? else {
+                return Err(turn.finding(FaultKind::Barrier, "an mbarrier lies in shared memory").into());
+            };
+            if of != block {
+                let what = "the mbarrier is in another block than the box";
+                return Err(turn.finding(FaultKind::Barrier, what).into());
+            }
+            let targets: Vec<usize> = match blocks {
+                None => vec![block],
+                Some(blocks) => {
+                    let mask = turn.registers().get32(blocks, 1 << lane)?[lane] & 0xFFFF;
+                    lanes(mask).collect()
+                }
+            };
+            if targets.is_empty() || targets.iter().any(|target| *target >= turn.cluster.blocks.len()) {
+                let what = format!("blocks {targets:?} of a cluster of {}", turn.cluster.blocks.len());
+                return Err(turn.finding(FaultKind::Operand, what).into());
+            }
+            for target in targets {
+                let into = Target { block: target, to: to as u32, barrier: offset as u32 };
+                load_box(turn, lane, &map, &coordinates, &into)?;
+            }
+        }
+        Ok(Outcome::Next)
+    })))
+}
+
+/// Where a box goes: a block of the cluster, an address in its shared memory, the offset of its mbarrier.
+struct Target {
+    block: usize,
+    to: u32,
+    barrier: u32,
+}
+
+fn load_box(
+    turn: &mut Turn<'_>,
+    lane: usize,
+    map: &TensorMap,
+    coordinates: &[i32],
+    target: &Target,
+) -> Result<(), Finding> {
+    let Target { block, to, barrier } = *target;
+    turn.use_mbarrier(lane, block, barrier)?;
+    let mbarrier = &turn.cluster.blocks[block].shared.mbarriers[&barrier];
+    if !mbarrier.fenced {
+        let what = format!(
+            "the mbarrier at byte {barrier} was initialised without a fence.mbarrier_init or fence.proxy.async behind it"
+        );
+        return Err(Finding { kind: FaultKind::MissingMbarrierFence, lane: lane as u32, what });
+    }
+    let (agent, time, phase) = (mbarrier.agent, mbarrier.time(), mbarrier.phase);
+    let stamp = Stamp { agent, source: Source::Bulk, time, lanes: 1, at: turn.at };
+    let view = turn.state().view(lane);
+    let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
+    let fill = map.fill_bytes();
+    for piece in map.boxes(coordinates, to).map_err(|error| wrong(error.to_string()))? {
+        let mut data: Vec<u8> = fill.iter().copied().cycle().take(piece.len as usize).collect();
+        read_piece(turn, lane, &piece, stamp, &view, &mut data)?;
+        for (idx, part) in data.chunks(16).enumerate() {
+            let address = u64::from(piece.shared) + 16 * idx as u64;
+            let shared = &turn.cluster.blocks[block].shared;
+            let offset = shared.place(lane as u32, address, part.len() as u32, 16)?;
+            let place = Place::Shared(block, offset);
+            turn.note_write_as(place, lane, part.len(), &access(turn, lane, stamp, &view))?;
+            turn.bytes_mut(place, part.len()).copy_from_slice(part);
+        }
+    }
+    let bytes = map.box_bytes() as u32;
+    turn.cluster.counters.copied_in += u64::from(bytes);
+    let at = turn.at;
+    turn.cluster.pending.push(Pending::Transaction { block, offset: barrier, bytes, phase, at });
+    Ok(())
+}
+
+fn access<'v>(turn: &Turn<'_>, lane: usize, stamp: Stamp, view: &'v View) -> Access<'v> {
+    let issuer = (turn.cluster.agents.warp(turn.warp_in_cluster()), 1 << lane);
+    Access { stamp, issuer, view, cluster: turn.cluster.number }
+}
+
+/// Bytes of global memory that are looked at together: the least alignment of a row of a tensor.
+const PART: u32 = 16;
+
+/// Reads the part of a piece that lies in the tensor.
+fn read_piece(
+    turn: &mut Turn<'_>,
+    lane: usize,
+    piece: &Piece,
+    stamp: Stamp,
+    view: &View,
+    data: &mut [u8],
+) -> Result<(), Finding> {
+    let Some(inside) = piece.inside else { return Ok(()) };
+    for (global, at, n) in parts(inside.global, inside.len) {
+        let (buffer, offset) = turn.cluster.memory.place_unaligned(lane as u32, global, n)?;
+        let noted = turn.cluster.global.read((buffer, offset), n as usize, &access(turn, lane, stamp, view));
+        noted.map_err(|conflict| turn.conflict(lane, "read", turn.buffer(buffer), &conflict))?;
+        let from = &turn.cluster.memory.buffer(buffer).bytes[offset..offset + n as usize];
+        let to = (inside.skip + at) as usize;
+        data[to..to + n as usize].copy_from_slice(from);
+    }
+    Ok(())
+}
+
+/// Cuts a stretch of global memory at multiples of 16: address, offset in the stretch, bytes.
+fn parts(address: u64, bytes: u32) -> impl Iterator<Item = (u64, u32, u32)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == bytes {
+            return None;
+        }
+        let from = address + u64::from(done);
+        let n = (PART - (from % u64::from(PART)) as u32).min(bytes - done);
+        done += n;
+        Some((from, done - n, n))
+    })
+}
+
+fn store(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 2)?;
+    let tensor = tensor(decoder, &instruction.operands[0], &instruction.opcode)?;
+    let from = At::decode(decoder, &instruction.operands[1])?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let mask = turn.mask;
+        let from = from.get(turn)?;
+        for lane in lanes(mask) {
+            let (map, coordinates) = tensor.get(turn, lane)?;
+            let (block, from) = turn.shared_block(lane as u32, from[lane])?;
+            store_box(turn, lane, &map, &coordinates, (block, from as u32))?;
+        }
+        Ok(Outcome::Next)
+    })))
+}
+
+fn store_box(
+    turn: &mut Turn<'_>,
+    lane: usize,
+    map: &TensorMap,
+    coordinates: &[i32],
+    (block, from): (usize, u32),
+) -> Result<(), Finding> {
+    let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
+    map.check_store(coordinates).map_err(|error| wrong(error.to_string()))?;
+    let warp = turn.warp_in_cluster();
+    let time = turn.state().bulks[lane].issue();
+    let (reads, writes) = (turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp));
+    let stamp = |agent| Stamp { agent, source: Source::Bulk, time, lanes: 1 << lane, at: turn.at };
+    let (read, write) = (stamp(reads), stamp(writes));
+    let view = turn.state().view(lane);
+    let mut copied = 0;
+    for piece in map.boxes(coordinates, from).map_err(|error| wrong(error.to_string()))? {
+        let mut data = vec![0; piece.len as usize];
+        for (idx, part) in data.chunks_mut(16).enumerate() {
+            let address = u64::from(piece.shared) + 16 * idx as u64;
+            let access = access(turn, lane, read, &view);
+            let shared = &mut turn.cluster.blocks[block].shared;
+            let offset = shared.place(lane as u32, address, part.len() as u32, 16)?;
+            let noted = shared.shadow.read_initialised(offset, part.len(), &access);
+            part.copy_from_slice(&shared.bytes[offset..offset + part.len()]);
+            noted.map_err(|problem| turn.read_problem(lane, &problem))?;
+        }
+        let Some(inside) = piece.inside else { continue };
+        copied += u64::from(inside.len);
+        for (global, at, n) in parts(inside.global, inside.len) {
+            let (buffer, offset) = turn.cluster.memory.place_unaligned(lane as u32, global, n)?;
+            let place = Place::Global(buffer, offset);
+            turn.note_write_as(place, lane, n as usize, &access(turn, lane, write, &view))?;
+            let from = (inside.skip + at) as usize;
+            turn.bytes_mut(place, n as usize).copy_from_slice(&data[from..from + n as usize]);
+        }
+    }
+    turn.cluster.counters.copied_out += copied;
+    Ok(())
+}
+
+fn commit(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 0)?;
+    Ok(Run::Turn(Box::new(|turn| {
+        let mask = turn.mask;
+        let state = turn.state();
+        lanes(mask).for_each(|lane| state.bulks[lane].commit());
+        Ok(Outcome::Next)
+    })))
+}
+
+fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 1)?;
+    let left = decoder.constant(&instruction.operands[0])? as u32;
+    let reads_only = instruction.opcode.ends_with(".read");
+    Ok(Run::Turn(Box::new(move |turn| {
+        let warp = turn.warp_in_cluster();
+        let (reads, writes) = (turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp));
+        let mask = turn.mask;
+        for lane in lanes(mask) {
+            let state = turn.state();
+            let time = state.bulks[lane].complete(left);
+            state.learn(1 << lane, |group, view| {
+                view.known.raise(reads, group, time);
+                if !reads_only {
+                    view.known.raise(writes, group, time);
+                }
+            });
+        }
+        Ok(Outcome::Next)
+    })))
+}
+
+fn prefetch(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 1)?;
+    let map = At::decode(decoder, &instruction.operands[0])?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let addresses = map.get(turn)?;
+        for lane in lanes(turn.mask) {
+            turn.place(Space::Generic, lane, addresses[lane], 16)?;
+        }
+        Ok(Outcome::Next)
+    })))
+}
