@@ -59,7 +59,7 @@ fn map(address: u64, rows: u32, cols: u32) -> Arg {
         box_dim: &[STAGE, TILE],
         element_strides: &[1, 1],
         swizzle: Swizzle::B128,
-        fill: Fill::Zeros,
+        fill: Fill::Zero,
     });
     Arg::Bytes(map.expect("a valid map").to_bytes().to_vec())
 }
