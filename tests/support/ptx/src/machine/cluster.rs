@@ -442,7 +442,19 @@ impl Cluster {
         if more > 0 {
             lines.push(format!("and {more} more"));
         }
-        let what = format!("every thread waits, and nothing will wake any\n    {}", lines.join("\n    "));
+        let lines = lines.join("\n    ");
+        for (block_idx, block) in self.blocks.iter().enumerate() {
+            let waits = block.warps.iter().flat_map(|warp| &warp.fragments).filter_map(|fragment| fragment.wait);
+            if waits.into_iter().any(|wait| matches!(wait, Wait::WarpGroup { .. }))
+                && let Some((warp, at)) = block.left_behind()
+            {
+                let what = format!(
+                    "a warp of the group does not come to this instruction, which the others executed\n    {lines}"
+                );
+                return self.fault(block_idx, warp, at, Finding::new(FaultKind::Divergence, 1, what));
+            }
+        }
+        let what = format!("every thread waits, and nothing will wake any\n    {lines}");
         let (block, warp, at, mask) = first.unwrap_or((0, 0, 0, 1));
         self.fault(block, warp, at, Finding::new(FaultKind::Deadlock, mask, what))
     }
