@@ -2,20 +2,21 @@
 
 use skipc_ptx::machine::FaultKind::{
     Barrier, Deadlock, Descriptor, Divergence, Launch, MissingMbarrierFence, MissingProxyFence, MissingWait,
-    MissingWgmmaFence, Misaligned, Operand, Race, RegisterInFlight, TensorMap, UninitialisedShared,
+    MissingWgmmaFence, Misaligned, Operand, OutOfBounds, Race, RegisterInFlight, TensorMap, UninitialisedShared,
 };
 
 use super::hosts::{CLUSTER, TMA, WGMMA, WGMMA_ONCE};
-use super::plant::Plant;
+use super::plant::{ANYWHERE, Plant};
 
 const TMA_LOAD: &str = "mbarrier::complete_tx::bytes [at]";
+const MULTICAST: &str = ".multicast::cluster [at]";
 const TMA_STORE: &str = "bulk_group [to, {";
 const READ: &str = "ld.shared.v4.u32 {x0, x1, x2, x3}, [at]";
 const WRITE: &str = "st.shared.v4.u32 [full], {x0";
 const ANNOUNCE: &str = "mbarrier.arrive.expect_tx.shared.b64 _, [full]";
 const MMA: &str = "da, db, add";
 
-pub fn plants() -> Vec<Plant> {
+pub(crate) fn plants() -> Vec<Plant> {
     [phases(), mbarriers(), boxes(), stores(), groups(), descriptors(), clusters()].concat()
 }
 
@@ -24,7 +25,8 @@ fn phases() -> Vec<Plant> {
     vec![
         Plant::new("a reader that waits for the wrong parity", &TMA, &[("\tand.b32 phase, phase, 1; // of the worker\n", "\tand.b32 phase, phase, 1;\n\txor.b32 phase, phase, 1; // of the worker\n")])
             .found(MissingWait, READ, "a bulk copy")
-            .found(UninitialisedShared, READ, "nothing has been written there"),
+            .found(UninitialisedShared, READ, "nothing has been written there")
+            .found(Deadlock, "ok, [empty], phase", "for parity 1 of the mbarrier at 4096, which is in phase 1"),
         Plant::new("a loader that waits for the wrong parity", &TMA, &[("\txor.b32 phase, phase, 1;\n", "")]).found(
             Deadlock,
             "ok, [empty], phase",
@@ -47,9 +49,9 @@ fn phases() -> Vec<Plant> {
         Plant::new("bytes that are not announced", &TMA, &[("mbarrier.arrive.expect_tx.shared.b64 _, [full], 1024", "mbarrier.arrive.shared.b64 _, [full]")])
             .found(MissingWait, READ, "a bulk copy")
             .found(UninitialisedShared, READ, "nothing has been written there"),
-        // Schedule 0 never lets a wait give up.
+        // Schedule 0 never lets a wait give up, and in schedules 2 and 6 copies are complete at once.
         Plant::new("a wait that is asked once", &TMA, &[("\t@!ok bra DATA;\n", "")])
-            .hidden_in(0..1)
+            .hidden_in(&[0, 2, 6])
             .found(MissingWait, READ, "a bulk copy")
             .found(UninitialisedShared, READ, "nothing has been written there"),
     ]
@@ -66,14 +68,13 @@ fn mbarriers() -> Vec<Plant> {
         ),
         Plant::new("an mbarrier without an initialisation", &TMA, &[("\tmbarrier.init.shared.b64 [empties+8], 1;\n", "")])
             .found(Barrier, "ok, [empty], phase", "there is no mbarrier at byte 4120"),
-        Plant::new("an mbarrier that is initialised twice", &TMA, &[("[fulls+8], 1", "[fulls], 1")])
-            .found(Barrier, "[fulls], 1;\n", "there is an mbarrier at byte 4096 already")
-            .found(Barrier, "mbarrier.init.shared.b64 [fulls]", "there is an mbarrier at byte 4096 already"),
+        Plant::new("an mbarrier that is initialised twice", &TMA, &[("[fulls+8], 1", "[fulls], 2")])
+            .found(Barrier, "[fulls], 2", "there is an mbarrier at byte 4096 already"),
         Plant::new("an initialisation that only its thread knows of", &TMA, &[("READY:\n\tbar.sync 0;\n", "READY:\n")])
             .found(Race, "ok, [full], phase", "nothing orders the initialisation of the mbarrier at 4096")
             .found(Barrier, "ok, [full], phase", "there is no mbarrier at byte 4096"),
         Plant::new("data over an mbarrier", &TMA, &[("[full], {x0", "[full+2048], {x0")])
-            .found(Barrier, "[full+2048], {x0", "hold the mbarrier at 4096"),
+            .found(Barrier, "[full+2048], {x0", "of shared memory hold the mbarrier at 41"),
         Plant::new("an mbarrier for no arrivals", &TMA, &[("[empties], 1", "[empties], 0")])
             .found(Barrier, "[empties], 0", "a count of 0"),
         Plant::new("an mbarrier between two words", &TMA, &[("[fulls+8], 1", "[fulls+4], 1")])
@@ -96,15 +97,15 @@ fn boxes() -> Vec<Plant> {
             TMA_STORE,
             "a store to coordinate -4 of dimension 0",
         ),
-        Plant::new("a tensor map in the middle of a line", &TMA, &[("from, p_from;", "from, p_from+16;")]).found(
+        Plant::new("a tensor map in the middle of a line", &TMA, &[("cvta.param.u64 from, from;", "add.u64 from, from, 16;")]).found(
             TensorMap,
             TMA_LOAD,
             "is not aligned to 64 bytes",
         ),
-        Plant::new("half a tensor map", &TMA, &[("from, p_from;", "from, p_from+64;")])
+        Plant::new("half a tensor map", &TMA, &[("cvta.param.u64 from, from;", "add.u64 from, from, 64;")])
             .found(TensorMap, TMA_LOAD, "no tensor map"),
-        Plant::new("a box that no memory is left for", &TMA, &[("mov.u32 at, in;\n\tadd.u32 at, at, stage;\n\tcp", "mov.u32 at, out+1536;\n\tadd.u32 at, at, stage;\n\tcp")])
-            .found(skipc_ptx::machine::FaultKind::OutOfBounds, TMA_LOAD, "of shared memory, which has 4128")
+        Plant::new("a box that no memory is left for", &TMA, &[("\tadd.u32 at, at, stage;\n\tcp.async.bulk", "\tadd.u32 at, at, stage;\n\tadd.u32 at, at, 3584;\n\tcp.async.bulk")])
+            .found(OutOfBounds, TMA_LOAD, "of shared memory, which has 4128")
             .found(Barrier, TMA_LOAD, "hold the mbarrier at 4096"),
     ]
 }
@@ -121,8 +122,7 @@ fn stores() -> Vec<Plant> {
         Plant::new("bulk stores that nothing waits for", &TMA, &[("\t@!rest cp.async.bulk.wait_group.read 1;\n", "")])
             .found(MissingWait, WRITE, "is written after a bulk copy"),
         Plant::new("an end before bulk stores have read", &TMA, &[("\t@!rest cp.async.bulk.wait_group.read 0;\n", "")])
-            .found(MissingWait, "DONE:\n\tret", "the block ends while bulk copies read its shared memory")
-            .found(MissingWait, "", "the block ends while bulk copies read its shared memory"),
+            .found(MissingWait, "ret; // last", "the block ends while bulk copies read its shared memory"),
         Plant::new("room announced before all lanes have read", &TMA, &[("\t@!rest cp.async.bulk.wait_group.read 1;\n\tbar.warp.sync -1; // read\n", "\t@!rest mbarrier.arrive.shared.b64 _, [empty];\n\t@!rest cp.async.bulk.wait_group.read 1;\n\tbar.warp.sync -1;\n"), ("\tmbarrier.arrive.shared.b64 _, [empty];\n\tcp", "\tcp")])
             .found(Race, TMA_LOAD, "is written after thread"),
     ]
@@ -159,7 +159,7 @@ fn groups() -> Vec<Plant> {
             .found(MissingWait, COPY, "after a wgmma of warp")
             .found(MissingWait, B, "after a wgmma of warp"),
         Plant::new("half a warp group at wgmma", &WGMMA_ONCE, &[("\twgmma.fence.sync", "\tsetp.ge.u32 more, t, 64;\n\t@more bra USED;\n\twgmma.fence.sync"), ("\tbar.sync 0; // used\n", "USED:\n\tbar.sync 0; // used\n")])
-            .found(Divergence, "wgmma.fence.sync", "warp 2 of the warp group"),
+            .found(Divergence, "wgmma.fence.sync", "a warp of the group does not come to this instruction"),
         Plant::new("half a warp at wgmma", &WGMMA, &[("\twgmma.commit_group", "\tand.b32 x, t, 16;\n\tsetp.eq.u32 more, x, 0;\n\t@more wgmma.commit_group")])
             .found(Divergence, "@more wgmma.commit_group", "lanes 0xffff0000"),
     ]
@@ -184,7 +184,6 @@ fn descriptors() -> Vec<Plant> {
             .found(Divergence, MMA, "with different operands"),
         Plant::new("a descriptor of each lane", &WGMMA, &[("\tmov.u32 i, 0;\n", "\tmov.u32 i, 0;\n\tand.b32 x, t, 1;\n\tshl.b32 x, x, 1;\n\tcvt.u64.u32 wide, x;\n\tadd.u64 da, da, wide;\n")])
             .found(Descriptor, MMA, "lanes of a warp have different descriptors"),
-        Plant::new("a tile that is not swizzled as its map", &WGMMA, &[(".b8 tile_b[2048]", ".b8 pad[128];\n\t.shared .align 128 .b8 tile_b[2048]")]),
     ]
 }
 
@@ -193,14 +192,14 @@ fn clusters() -> Vec<Plant> {
     vec![
         Plant::new("a multicast to a block that is not there", &CLUSTER, &[("both, 3", "both, 7")]).found(
             Operand,
-            TMA_LOAD,
+            MULTICAST,
             "blocks [0, 1, 2] of a cluster of 2",
         ),
         Plant::new("a multicast to one block only", &CLUSTER, &[("both, 3", "both, 1")])
-            .found(Deadlock, "ok, [full], 0", "bytes"),
+            .found(Deadlock, ANYWHERE, "which is in phase 0 and waits for 0 of 1 arrivals and 2048 bytes"),
         Plant::new("a multicast before the other block is ready", &CLUSTER, &[("\tbarrier.cluster.arrive.release.aligned; // ready\n\tbarrier.cluster.wait.acquire.aligned; // ready\n", "\tbar.warp.sync -1;\n")])
-            .found(Race, TMA_LOAD, "nothing orders the initialisation of the mbarrier")
-            .found(Barrier, TMA_LOAD, "there is no mbarrier"),
+            .found(Race, MULTICAST, "nothing orders the initialisation of the mbarrier")
+            .found(Barrier, MULTICAST, "there is no mbarrier at byte 2176"),
         Plant::new("a number of the other block taken too early", &CLUSTER, &[("\tbarrier.cluster.arrive.release.aligned; // summed\n\tbarrier.cluster.wait.acquire.aligned; // summed\n", "")])
             .found(Race, "ld.shared::cluster.u32 sum", "nothing orders the two")
             .found(UninitialisedShared, "ld.shared::cluster.u32 sum", "nothing has been written there"),
@@ -211,12 +210,11 @@ fn clusters() -> Vec<Plant> {
         Plant::new("one block that leaves a barrier of the cluster out", &CLUSTER, &[("\tbarrier.cluster.arrive.release.aligned; // taken\n\tbarrier.cluster.wait.acquire.aligned; // taken\n", "\tsetp.eq.u32 other, rank, 0;\n\t@other bra TAKEN;\n\tbarrier.cluster.arrive.release.aligned; // taken\n\tbarrier.cluster.wait.acquire.aligned; // taken\nTAKEN:\n")])
             .found(Deadlock, "wait.acquire.aligned; // taken", "for the cluster, of which 32 threads arrived"),
         Plant::new("a block of the cluster that is not there", &CLUSTER, &[("xor.b32 peer, rank, 1", "add.u32 peer, rank, 2")])
-            .found(Operand, "mapa", "of the cluster")
-            .found(skipc_ptx::machine::FaultKind::OutOfBounds, "ld.shared::cluster.u32 sum", "of the cluster"),
+            .found(Operand, "mapa", "of a cluster of 2"),
         Plant::new("a grid that is not made of clusters", &CLUSTER, &[])
             .with(|setup| setup.launch.grid = [3, 1, 1])
             .found(Launch, "", "is not made of clusters of [2, 1, 1]"),
         Plant::new("a block that ends while the other reads it", &CLUSTER, &[("\tbarrier.cluster.arrive.release.aligned; // taken\n\tbarrier.cluster.wait.acquire.aligned; // taken\n", "")])
-            .found(Race, "ld.shared::cluster.u32 sum", "has ended"),
+            .found(Race, "ld.shared::cluster.u32 sum", "nothing orders it before the end of that block"),
     ]
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skipc_ptx::machine::{Fault, FaultKind, Launch, Memory, Program, run};
 
 /// A launch of a kernel, with what its buffers hold afterwards.
-pub struct Setup {
+pub(crate) struct Setup {
     pub launch: Launch,
     pub memory: Memory,
     /// Index of a buffer, its bytes.
@@ -15,7 +15,7 @@ pub struct Setup {
 
 /// How a kernel is run.
 #[derive(Clone, Copy)]
-pub enum Runner {
+pub(crate) enum Runner {
     /// As set up.
     Launch(fn() -> Setup),
     /// By a function of text and schedule, which says whether the result is right.
@@ -23,7 +23,7 @@ pub enum Runner {
 }
 
 /// A correct kernel.
-pub struct Host {
+pub(crate) struct Host {
     /// The kernel in the text.
     pub name: &'static str,
     pub text: &'static str,
@@ -49,7 +49,7 @@ impl Host {
     }
 
     /// Runs it as it is.
-    pub fn check(&self, seed: u64) -> Result<(), String> {
+    pub(crate) fn check(&self, seed: u64) -> Result<(), String> {
         match self.run(self.text, seed, None) {
             Ok(true) => Ok(()),
             Ok(false) => Err(format!("{}, schedule {seed}: a wrong result", self.name)),
@@ -57,6 +57,9 @@ impl Host {
         }
     }
 }
+
+/// Any line: where a fault is of no one instruction, but one has to be named.
+pub(crate) const ANYWHERE: &str = "\n";
 
 /// How a fault may show.
 #[derive(Clone, Copy)]
@@ -70,7 +73,7 @@ struct Sign {
 
 /// A fault, in a kernel that is correct without it.
 #[derive(Clone)]
-pub struct Plant {
+pub(crate) struct Plant {
     /// What is wrong.
     pub name: &'static str,
     host: &'static Host,
@@ -78,36 +81,36 @@ pub struct Plant {
     change: Option<fn(&mut Setup)>,
     /// One of these is found; if empty, only the result is wrong.
     signs: Vec<Sign>,
-    /// Schedules in which it cannot show.
-    hidden: Range<u64>,
+    /// Schedules in which it does not show.
+    hidden: &'static [u64],
 }
 
 impl Plant {
     /// A fault that only makes the result wrong, until [`Plant::found`] says otherwise. What is replaced stands in the
     /// text once.
-    pub fn new(name: &'static str, host: &'static Host, edits: &[(&'static str, &'static str)]) -> Self {
+    pub(crate) fn new(name: &'static str, host: &'static Host, edits: &[(&'static str, &'static str)]) -> Self {
         let (signs, edits) = (Vec::new(), edits.to_vec());
-        Self { name, host, edits, change: None, signs, hidden: 0..0 }
+        Self { name, host, edits, change: None, signs, hidden: &[] }
     }
 
     /// Changes the launch as well.
-    pub fn with(self, change: fn(&mut Setup)) -> Self {
+    pub(crate) fn with(self, change: fn(&mut Setup)) -> Self {
         Self { change: Some(change), ..self }
     }
 
     /// It is found as this. Said more than once where the schedule decides which of two accesses comes last.
-    pub fn found(mut self, kind: FaultKind, at: &'static str, says: &'static str) -> Self {
+    pub(crate) fn found(mut self, kind: FaultKind, at: &'static str, says: &'static str) -> Self {
         self.signs.push(Sign { kind, at, says });
         self
     }
 
     /// It does not show in these schedules.
-    pub fn hidden_in(self, hidden: Range<u64>) -> Self {
+    pub(crate) fn hidden_in(self, hidden: &'static [u64]) -> Self {
         Self { hidden, ..self }
     }
 
     /// The kind as which it is found; none if only the result is wrong.
-    pub fn main_kind(&self) -> Option<FaultKind> {
+    pub(crate) fn main_kind(&self) -> Option<FaultKind> {
         self.signs.first().map(|sign| sign.kind)
     }
 
@@ -124,7 +127,7 @@ impl Plant {
     }
 
     /// Runs it, and says what is not as it has to be.
-    pub fn check(&self, seeds: Range<u64>) -> Vec<String> {
+    pub(crate) fn check(&self, seeds: Range<u64>) -> Vec<String> {
         let text = match self.text() {
             Ok(text) => text,
             Err(wrong) => return vec![wrong],
@@ -142,13 +145,16 @@ impl Plant {
     }
 
     fn judge(&self, text: &str, fault: &Fault) -> Option<String> {
-        for sign in self.signs.iter().filter(|sign| sign.kind == fault.kind) {
+        for sign in self.signs.iter().filter(|sign| sign.kind == fault.kind && fault.what.contains(sign.says)) {
+            if sign.at == ANYWHERE {
+                return None;
+            }
             let mut lines = text.lines().zip(1_u32..).filter(|(line, _)| !sign.at.is_empty() && line.contains(sign.at));
             let place = (lines.next().map_or(0, |(_, number)| number), lines.next());
             if let (_, Some((_, other))) = place {
                 return Some(format!("{}: `{}` stands in line {other} too", self.name, sign.at));
             }
-            if place.0 == fault.line && fault.what.contains(sign.says) {
+            if place.0 == fault.line {
                 return None;
             }
         }

@@ -2,15 +2,15 @@
 //! multiply, four stages.
 
 use skipc_ptx::machine::Fault;
-use skipc_ptx::machine::FaultKind::{Deadlock, MissingProxyFence, MissingWait, MissingWgmmaFence};
+use skipc_ptx::machine::FaultKind::{Barrier, Deadlock, MissingProxyFence, MissingWait, MissingWgmmaFence};
 
 use super::gemm::{self, Gather, Tma};
 use super::plant::{Host, Plant, Runner};
 
-pub static HOSTS: [&Host; 2] = [&DENSE, &LISTED];
+pub(crate) static HOSTS: [&Host; 2] = [&DENSE, &LISTED];
 
 /// All rows.
-static DENSE: Host = Host { name: gemm::TMA_1.0, text: gemm::TMA_1.1, runner: Runner::Product(dense) };
+static DENSE: Host = Host { name: gemm::TMA_0.0, text: gemm::TMA_0.1, runner: Runner::Product(dense) };
 
 /// Rows of a list.
 static LISTED: Host = Host { name: gemm::GATHER_0.0, text: gemm::GATHER_0.1, runner: Runner::Product(listed) };
@@ -28,7 +28,7 @@ fn listed(text: &str, seed: u64) -> Result<bool, Box<Fault>> {
     found.map(|(found, _)| found == expected)
 }
 
-pub fn plants() -> Vec<Plant> {
+pub(crate) fn plants() -> Vec<Plant> {
     const FIRST: &str = "%rd25, %rd26, p, 1";
     const FULL: &str = "P1, [%r32], %r206";
     vec![
@@ -37,19 +37,20 @@ pub fn plants() -> Vec<Plant> {
         Plant::new("listed rows: no proxy fence behind the copies", &LISTED, &[("cp.async.wait_group \t2;\n\tfence.proxy.async.shared::cta;\n", "cp.async.wait_group \t2;\n")])
             .found(MissingProxyFence, FIRST, "no fence.proxy.async lies between"),
         Plant::new("listed rows: the wrong swizzle", &LISTED, &[("shl.b32 \t%r81, %r80, 4", "shl.b32 \t%r81, %r1, 4")]),
-        Plant::new("listed rows: a row behind the count", &LISTED, &[("setp.ge.s32 \t%p9, %r62, %r4", "setp.gt.s32 \t%p9, %r62, %r4")]),
+        Plant::new("listed rows: a row behind the count", &LISTED, &[("setp.ge.s32 \t%p8, %r17, %r4", "setp.gt.s32 \t%p8, %r17, %r4")]),
         Plant::new("listed rows: an arrival too many expected", &LISTED, &[("mov.b32 \t%r22, 129", "mov.b32 \t%r22, 130")])
             .found(Deadlock, FULL, "waits for 1 of 130 arrivals")
             .found(Deadlock, "P1, [%r122], %r123", "waits for 1 of 130 arrivals"),
         Plant::new("listed rows: sums moved behind the fence", &LISTED, &[("add.s64 \t%rd26, %rd35, %rd13;\n\twgmma.fence.sync.aligned;\n", "add.s64 \t%rd26, %rd35, %rd13;\n\twgmma.fence.sync.aligned;\n\tmov.b32 \t%r150, %r150;\n")])
             .found(MissingWgmmaFence, FIRST, "%r150 was written after"),
-        Plant::new("dense rows: a stage released before it was read", &DENSE, &[("wgmma.wait_group.sync.aligned \t1;\n\t@%p5", "wgmma.wait_group.sync.aligned \t2;\n\t@%p5")])
-            .found(MissingWait, "[%rd46], [%rd3", "after a wgmma of warp")
-            .found(MissingWait, "[%rd46+65536], [%rd2", "after a wgmma of warp"),
+        Plant::new("dense rows: a stage released before it was read", &DENSE, &[("wgmma.wait_group.sync.aligned \t0;\n\t@%p4", "wgmma.wait_group.sync.aligned \t1;\n\t@%p4")])
+            .found(MissingWait, "[%rd39], [%rd3", "after a wgmma of warp")
+            .found(MissingWait, "[%rd39+65536], [%rd2", "after a wgmma of warp"),
         Plant::new("dense rows: an end before the result is stored", &DENSE, &[("\tcp.async.bulk.wait_group.read \t0;\n", "")])
             .found(MissingWait, "ret;", "the block ends while bulk copies read"),
-        Plant::new("dense rows: half of the bytes announced", &DENSE, &[("mov.b32 \t%r91, 32768", "mov.b32 \t%r91, 16384")])
-            .found(Deadlock, "", "and -16384 bytes"),
+        Plant::new("dense rows: half of the bytes announced", &DENSE, &[("mov.b32 \t%r87, 32768", "mov.b32 \t%r87, 16384")])
+            .found(Barrier, "[%rd39], [%rd3", "its bytes were not announced by expect_tx")
+            .found(Barrier, "[%rd39+65536], [%rd2", "its bytes were not announced by expect_tx"),
         Plant::new("dense rows: no proxy fence before the result is stored", &DENSE, &[("\tfence.proxy.async.shared::cta;\n\tbar.sync \t1, 256", "\tbar.sync \t1, 256")])
             .found(MissingProxyFence, "[%rd1, {%r2, %r3}]", "no fence.proxy.async lies between"),
     ]

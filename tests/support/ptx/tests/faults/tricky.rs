@@ -4,7 +4,7 @@ use super::hosts::{SENTINEL, add, launch, noise, words};
 use super::plant::{Host, Runner, Setup};
 use skipc_ptx::machine::{Arg, Memory};
 
-pub static HOSTS: [&Host; 9] = [
+pub(crate) static HOSTS: [&Host; 9] = [
     &UNEVEN_LOOPS,
     &EARLY_EXIT,
     &NESTED,
