@@ -101,7 +101,11 @@ fn any(d: &mut Decoder<'_>, i: &Instruction) -> R {
             })))
         }
         ("cvt", "f32") if p[2] == "bf16x2" => bin32(d, i, |a, b| u32::from(bf16::from_f32(f(a)).to_bits()) << 16 | u32::from(bf16::from_f32(f(b)).to_bits())),
+        ("cvt", "f32") if p[2] == "bf16" => un32(d, i, |a| u32::from(bf16::from_f32(f(a)).to_bits())),
         ("cvt", "f32") => un32(d, i, |a| (f(a) as i32) as u32),
+        ("cvt", "bf16") => un32(d, i, |a| a << 16),
+        ("cvt", "u32") if p[1] == "u16" => un32(d, i, |a| a & 0xFFFF),
+        ("neg", "s32") => un32(d, i, u32::wrapping_neg),
         ("cvt", "u64") => {
             let (t, a) = (d.to32(&o[0])?, d.source64(&o[1])?);
             Ok(Run::Registers(Box::new(move |r, m| {
@@ -176,5 +180,5 @@ fn any(d: &mut Decoder<'_>, i: &Instruction) -> R {
     }
 }
 pub(crate) const FORMS: &[Form] = &[Form {
-    syntax: "{add.rn.f32,sub.rn.f32,mul.rn.f32,div.rn.f32,max.f32,fma.rn.f32,ex2.approx.ftz.f32,rcp.approx.ftz.f32,rcp.rn.f32,sqrt.rn.f32,add.s32,sub.s32,mul.lo.s32,mul.hi.u32,mad.lo.s32,min.s32,min.u32,max.relu.s32,max.s32,div.u32,and.b32,or.b32,xor.b32,not.b32,shl.b32,shr.u32,bfe.u32,popc.b32,add.s64,mul.lo.s64,or.b64,mad.lo.s64,shl.b64,shr.u64,mul.wide.u32,mul.wide.s32,cvt.rn.bf16x2.f32,cvt.rzi.s32.f32,cvt.u32.u64,cvt.u64.u32,cvt.s64.s32,mov.pred,not.pred,and.pred,or.pred,mov.b64,mov.u32,mov.b32,cvta.param.u64,selp.f32,selp.b32,selp.b16,selp.b64,setp.lt.s32,setp.lt.u32,setp.lt.f32,setp.gt.f32,setp.ge.s32,setp.gt.s32,setp.ne.b32,setp.gt.u32,setp.eq.b32,setp.ne.b16,setp.ge.f32,setp.lt.u64,setp.ge.u32,shfl.sync.bfly.b32,vote.sync.ballot.b32}",
+    syntax: "{add.rn.f32,sub.rn.f32,mul.rn.f32,div.rn.f32,max.f32,fma.rn.f32,ex2.approx.ftz.f32,rcp.approx.ftz.f32,rcp.rn.f32,sqrt.rn.f32,add.s32,sub.s32,mul.lo.s32,mul.hi.u32,mad.lo.s32,min.s32,min.u32,max.relu.s32,max.s32,div.u32,and.b32,or.b32,xor.b32,not.b32,shl.b32,shr.u32,bfe.u32,popc.b32,add.s64,mul.lo.s64,or.b64,mad.lo.s64,shl.b64,shr.u64,mul.wide.u32,mul.wide.s32,cvt.rn.bf16x2.f32,cvt.rzi.s32.f32,cvt.u32.u64,cvt.u64.u32,cvt.s64.s32,mov.pred,not.pred,and.pred,or.pred,mov.b64,mov.u32,mov.b32,cvta.param.u64,selp.f32,selp.b32,selp.b16,selp.b64,setp.lt.s32,setp.lt.u32,setp.lt.f32,setp.gt.f32,setp.ge.s32,setp.gt.s32,setp.ne.b32,setp.gt.u32,setp.eq.b32,setp.ne.b16,setp.ge.f32,setp.lt.u64,setp.ge.u32,setp.le.u32,neg.s32,cvt.f32.bf16,cvt.rn.bf16.f32,cvt.u16.u32,shfl.sync.bfly.b32,vote.sync.ballot.b32}",
     section: "0", kind: Kind::Integer, decode: any }];
