@@ -52,6 +52,7 @@ fn phases() -> Vec<Plant> {
         // Schedule 0 never lets a wait give up, and in schedules 2 and 6 copies are complete at once.
         Plant::new("a wait that is asked once", &TMA, &[("\t@!ok bra DATA;\n", "")])
             .hidden_in(&[0, 2, 6])
+            .found(Race, TMA_LOAD, "is written after thread")
             .found(MissingWait, READ, "a bulk copy")
             .found(UninitialisedShared, READ, "nothing has been written there"),
     ]
@@ -155,6 +156,10 @@ fn groups() -> Vec<Plant> {
             .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
         Plant::new("sums read though their group is still open", &WGMMA_ONCE, &[("\twgmma.commit_group.sync.aligned;\n", "")])
             .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
+        Plant::new("a sum written while wgmma owns it", &WGMMA, &[("\twgmma.wait_group", "\tmov.b32 d5, 0;\n\twgmma.wait_group")])
+            .found(RegisterInFlight, "wgmma.wait_group", "d5 was written while a wgmma.mma_async"),
+        Plant::new("a sum written between two matrix operations", &WGMMA, &[("\tadd.u64 ea, da, 2;\n", "\tadd.u64 ea, da, 2;\n\tmov.b32 d5, 0;\n")])
+            .found(MissingWgmmaFence, "{d0, d1, d2, d3, d4, d5, d6, d7}, ea, eb, add, 1, 1, 0, 0; // second", "d5 was written after the last wgmma.fence"),
         Plant::new("tiles written over while wgmma reads them", &WGMMA, &[WAIT])
             .found(MissingWait, COPY, "after a wgmma of warp")
             .found(MissingWait, B, "after a wgmma of warp"),
