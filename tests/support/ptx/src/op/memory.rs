@@ -1,8 +1,9 @@
-//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.11, 9.7.13.6 and 9.7.13.7).
+//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.11, 9.7.13.6 and 9.7.13.7), and addresses in
+//! the shared memory of another block of the cluster (9.7.9.23).
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::machine::{Outcome, Space, Trouble, Turn};
+use crate::machine::{FaultKind, Outcome, SHARED_WINDOW, Space, Trouble, Turn};
 use crate::registers::{Lanes32, Lanes64, Mask, Slot, Source32, Source64, Unset, WARP, lanes};
 use crate::syntax::{Address, Base, Instruction, Operand};
 
@@ -21,6 +22,7 @@ pub(crate) const FORMS: &[Form] = &[
     },
     Form { syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.7", kind: Kind::Atomic, decode: reduce },
     Form { syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.6", kind: Kind::Atomic, decode: atomic },
+    Form { syntax: "mapa.shared::cluster.u32", section: "9.7.9.23", kind: Kind::Integer, decode: map_address },
 ];
 
 /// An address operand: a base of 64 or 32 bits and an offset.
@@ -257,5 +259,26 @@ fn change(
             _ => {}
         }
         Ok::<_, Trouble>(Outcome::Next)
+    })))
+}
+
+fn map_address(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 3)?;
+    let to = decoder.to32(&instruction.operands[0])?;
+    let address = decoder.source32(&instruction.operands[1])?;
+    let rank = decoder.source32(&instruction.operands[2])?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let mask = turn.mask;
+        let addresses = turn.registers().get32(address, mask)?;
+        let ranks = turn.registers().get32(rank, mask)?;
+        let n_blocks = turn.cluster.blocks.len() as u32;
+        if let Some(lane) = lanes(mask).find(|lane| ranks[*lane] >= n_blocks) {
+            let what = format!("block {} of a cluster of {n_blocks}", ranks[lane]);
+            return Err(turn.finding(FaultKind::Operand, what).into());
+        }
+        let within = (1 << SHARED_WINDOW) - 1;
+        let mapped = std::array::from_fn(|lane| (addresses[lane] & within) | (ranks[lane].wrapping_add(1) << SHARED_WINDOW));
+        turn.registers().set32(to, mask, &mapped);
+        Ok(Outcome::Next)
     })))
 }
