@@ -3,6 +3,7 @@
 
 pub mod decode;
 pub mod flow;
+pub mod forms;
 pub mod isa;
 pub mod machine;
 pub mod op;
