@@ -5,7 +5,7 @@ use skipc_plan::kernel::{Access, Kernel, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::place;
-use crate::code::{Arith, Code, Float, Int, math::Precision};
+use crate::code::{Arith, Bool, Code, Float, Int, math::Precision};
 use crate::error::Error;
 
 /// A program that was checked against its kernel.
@@ -17,10 +17,14 @@ pub(super) struct Program<'p> {
     pub(super) width: u32,
 }
 
-/// The columns of one group: the first, and where the group's own accumulators come from.
+/// The columns of one group.
 pub(super) struct Place<'c> {
+    /// A row that exists.
     pub(super) row: Int<'c>,
+    /// The first column, of a group that exists.
     pub(super) col: Int<'c>,
+    /// Are they the thread's own? Otherwise they are another thread's, and nothing is stored.
+    pub(super) inside: Bool<'c>,
 }
 
 impl<'p> Program<'p> {
@@ -69,7 +73,7 @@ impl<'p> Program<'p> {
         for inst in &self.program.code {
             let value = match *inst {
                 Inst::Acc(weight) => acc(weight),
-                Inst::Load(view) => self.load(code, view, at.row, at.col),
+                Inst::Load(view) => self.load(code, view, at),
                 Inst::LoadRow(view) => {
                     let param = self.kernel.param(view.slot);
                     let at = place::element(code, param, view, at.row, 0u32);
@@ -101,9 +105,17 @@ impl<'p> Program<'p> {
         }
     }
 
-    fn load<'c>(&self, code: &'c Code, view: View, row: Int<'c>, col: Int<'c>) -> Vec<Float<'c>> {
+    fn load<'c>(&self, code: &'c Code, view: View, at: &Place<'c>) -> Vec<Float<'c>> {
         let param = self.kernel.param(view.slot);
-        place::load_group(place::element(code, param, view, row, col), param.dtype, self.width)
+        let load = || {
+            let from = place::element(code, param, view, at.row, at.col);
+            place::load_group(from, param.dtype, self.width)
+        };
+        if param.access == Access::Read {
+            return load();
+        }
+        // What is updated in place is read by its own thread only: another's store would race with the load.
+        code.either(at.inside, load, || vec![code.float(0.0); self.width as usize])
     }
 }
 

@@ -41,7 +41,8 @@ impl Epilogue<'_> {
         let first = code.thread() / groups;
         let last_row = corner.rows - 1;
         let col_inside = (corner.col + col).lt(self.n);
-        // Loads of what is outside go to the last group or row that exists; only stores are left out.
+        // Loads of what is outside go to the last group or row that exists, except where that is written; stores are
+        // left out.
         let safe_col = (corner.col + col).min(self.n - width);
         let step = rows_at_once * AT_ONCE.min(self.tile.rows / rows_at_once);
         code.each(Steps { from: 0, to: self.tile.rows, step }, |base| {
@@ -49,15 +50,16 @@ impl Epilogue<'_> {
             for part in 0..step / rows_at_once {
                 let in_tile = base + first + part * rows_at_once;
                 let row = corner.row + in_tile;
-                let at = Place { row: row.min(last_row), col: safe_col };
+                let inside = row.lt(corner.rows) & col_inside;
+                let at = Place { row: row.min(last_row), col: safe_col, inside };
                 let values = self.program.evaluate(code, &at, |weight| {
                     let at = sums.at::<F32>(in_tile * self.pitch() + (col + weight * self.tile.cols));
                     load_sums(at, width)
                 });
-                results.push((row.lt(corner.rows) & col_inside, at, values));
+                results.push((at, values));
             }
-            for (inside, at, values) in results {
-                code.when(inside, || self.program.store(code, &at, &values));
+            for (at, values) in results {
+                code.when(at.inside, || self.program.store(code, &at, &values));
             }
         });
     }

@@ -47,13 +47,13 @@ pub(super) fn map(kernel: &Kernel, cols: u32, program: &Pointwise) -> Result<Gen
         let results: Vec<_> = groups
             .iter()
             .map(|group| {
-                let at = Place { row: group.row, col: group.index * width };
+                let at = Place { row: group.row, col: group.index * width, inside: group.inside };
                 let values = program.evaluate(code, &at, |_| Vec::new());
-                (group.inside, at, values)
+                (at, values)
             })
             .collect();
-        for (inside, at, values) in results {
-            code.when(inside, || program.store(code, &at, &values));
+        for (at, values) in results {
+            code.when(at.inside, || program.store(code, &at, &values));
         }
     })
 }

@@ -4,7 +4,10 @@
 //! tables and figures of that document, and with the layouts that CUTLASS publishes, never with what skipc
 //! emits.
 
+pub mod approx;
+pub mod arithmetic;
 pub mod descriptor;
 pub mod fragment;
+pub mod round;
 pub mod swizzle;
 pub mod tensor_map;

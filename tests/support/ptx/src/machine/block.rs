@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::barrier::Barrier;
+use super::clock::Stamp;
 use super::fault::{FaultKind, Finding};
 use super::shared::Shared;
 use super::warp::Warp;
@@ -22,7 +23,15 @@ pub(crate) struct Block {
     /// Instructions that the warps of each warp group execute together: which, and what they have to agree on.
     collectives: Vec<Vec<(u32, u64)>>,
     /// Operands that the first warp of a group has read for all, by group and position, with how many still want them.
-    operands: BTreeMap<(usize, usize), (Rc<Vec<f32>>, usize)>,
+    operands: BTreeMap<(usize, usize), (Rc<SharedOperand>, usize)>,
+}
+
+/// An operand that all warps of a group read.
+#[derive(Debug)]
+pub(crate) struct SharedOperand {
+    pub(crate) values: Vec<f32>,
+    /// The writes that it is made of, each once, with an offset that it wrote.
+    pub(crate) writes: Vec<(usize, Stamp)>,
 }
 
 impl Block {
@@ -67,7 +76,7 @@ impl Block {
     }
 
     /// An operand that another warp of the group has read.
-    pub(crate) fn take_operand(&mut self, group: usize, position: usize) -> Option<Rc<Vec<f32>>> {
+    pub(crate) fn take_operand(&mut self, group: usize, position: usize) -> Option<Rc<SharedOperand>> {
         let (operand, wanted) = self.operands.get_mut(&(group, position))?;
         *wanted -= 1;
         let operand = Rc::clone(operand);
@@ -78,7 +87,7 @@ impl Block {
     }
 
     /// Keeps an operand for the other warps of the group.
-    pub(crate) fn keep_operand(&mut self, group: usize, position: usize, operand: Rc<Vec<f32>>) -> Rc<Vec<f32>> {
+    pub(crate) fn keep_operand(&mut self, group: usize, position: usize, operand: Rc<SharedOperand>) -> Rc<SharedOperand> {
         self.operands.insert((group, position), (Rc::clone(&operand), WARP_GROUP - 1));
         operand
     }

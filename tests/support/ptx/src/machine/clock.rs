@@ -33,7 +33,7 @@ impl Source {
 }
 
 /// An access: who, when, at which instruction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) agent: Agent,
     pub(crate) source: Source,

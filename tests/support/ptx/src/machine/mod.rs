@@ -18,7 +18,7 @@ mod turn;
 mod warp;
 mod wgmma;
 
-pub(crate) use block::WARP_GROUP;
+pub(crate) use block::{SharedOperand, WARP_GROUP};
 pub(crate) use clock::{Source, Stamp, View};
 pub use counters::Counters;
 pub use fault::{Fault, FaultKind, Finding};

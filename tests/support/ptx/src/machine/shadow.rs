@@ -49,7 +49,7 @@ impl Access<'_> {
 
     /// Whether a write is not ordered before this; if so, whether only a proxy fence is missing.
     #[inline]
-    fn unordered(&self, write: &Stamp) -> Option<bool> {
+    pub(crate) fn unordered(&self, write: &Stamp) -> Option<bool> {
         if self.stamp.source.is_async_proxy() && !write.source.is_async_proxy() {
             let known = || self.view.known.covers(write) || self.follows(write);
             return (!self.view.fenced.covers(write)).then(known);
@@ -119,19 +119,9 @@ impl Shadow {
         Ok(())
     }
 
-    /// Checks a read of memory that has to be written first, without noting it.
-    pub(crate) fn check_read(&self, offset: usize, bytes: usize, access: &Access<'_>) -> Result<(), ReadProblem> {
-        for piece in self.pieces(offset, bytes) {
-            let write = &self.granules[piece].write;
-            if write.time == 0 {
-                return Err(ReadProblem::Uninitialised { offset: piece << self.shift });
-            }
-            if let Some(proxy) = access.unordered(write) {
-                let conflict = self.conflict(piece, |granule| granule.write, true, false);
-                return Err(ReadProblem::Conflict(Conflict { proxy, ..conflict }));
-            }
-        }
-        Ok(())
+    /// The last write of the piece at an offset.
+    pub(crate) fn last_write(&self, offset: usize) -> Stamp {
+        self.granules[offset >> self.shift].write
     }
 
     /// Notes a read.

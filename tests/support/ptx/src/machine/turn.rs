@@ -423,11 +423,9 @@ impl Turn<'_> {
         self.cluster.agents.wgmma(self.block * self.cluster.n_warps() + first)
     }
 
-    /// Eight elements of 16 bits of an operand in shared memory, which a matrix operation reads; `noted` if this is the
-    /// warp that reads them for its group.
-    pub(crate) fn operand(&mut self, address: u32, noted: bool) -> Result<[u16; 8], Finding> {
-        let time = self.cluster.blocks[self.block].warps[self.warp].wgmma.group();
-        let stamp = Stamp { agent: self.wgmma_agent(), source: Source::Wgmma, time, lanes: 1, at: self.at };
+    /// Eight elements of 16 bits of an operand in shared memory, which a matrix operation reads.
+    pub(crate) fn operand(&mut self, address: u32) -> Result<[u16; 8], Finding> {
+        let stamp = self.wgmma_stamp();
         let agent = self.cluster.agents.warp(self.warp_in_cluster());
         let cluster = self.cluster.number;
         let block = &mut self.cluster.blocks[self.block];
@@ -437,14 +435,9 @@ impl Turn<'_> {
             Finding { kind: FaultKind::Descriptor, ..finding }.with(what)
         })?;
         let mut problem = None;
-        for (idx, (group, view)) in warp.views(self.mask).enumerate() {
+        for (group, view) in warp.views(self.mask) {
             let access = Access { stamp, issuer: (agent, group), view, cluster };
-            let result = if noted && idx == 0 {
-                shared.shadow.read_initialised(offset, 16, &access)
-            } else {
-                shared.shadow.check_read(offset, 16, &access)
-            };
-            if let Err(found) = result {
+            if let Err(found) = shared.shadow.read_initialised(offset, 16, &access) {
                 problem = Some((group.trailing_zeros() as usize, found));
                 break;
             }
@@ -455,6 +448,36 @@ impl Turn<'_> {
             None => Ok(elements),
             Some((lane, problem)) => Err(self.read_problem(lane, &problem)),
         }
+    }
+
+    fn wgmma_stamp(&self) -> Stamp {
+        let time = self.cluster.blocks[self.block].warps[self.warp].wgmma.group();
+        Stamp { agent: self.wgmma_agent(), source: Source::Wgmma, time, lanes: 1, at: self.at }
+    }
+
+    /// The last write of 16 bytes of shared memory, and their offset.
+    pub(crate) fn last_write(&self, address: u32) -> (usize, Stamp) {
+        let offset = (u64::from(address) - shared::BASE) as usize;
+        (offset, self.cluster.blocks[self.block].shared.shadow.last_write(offset))
+    }
+
+    /// Checks that these writes of an operand, which another warp has read for the whole group, are known to this one too.
+    pub(crate) fn know_writes(&self, writes: &[(usize, Stamp)]) -> Result<(), Finding> {
+        let stamp = self.wgmma_stamp();
+        let agent = self.cluster.agents.warp(self.warp_in_cluster());
+        let warp = &self.cluster.blocks[self.block].warps[self.warp];
+        for (group, view) in warp.views(self.mask) {
+            let access = Access { stamp, issuer: (agent, group), view, cluster: self.cluster.number };
+            for (offset, earlier) in writes {
+                if let Some(proxy) = access.unordered(earlier) {
+                    let conflict =
+                        Conflict { offset: *offset, earlier: *earlier, wrote: true, elsewhere: false, proxy };
+                    let lane = group.trailing_zeros() as usize;
+                    return Err(self.conflict(lane, "read", "shared memory".to_owned(), &conflict));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The name of a register, for people.

@@ -7,6 +7,7 @@ mod flow;
 mod matrix;
 mod mbarrier;
 mod memory;
+mod scalar;
 mod wgmma;
 
 use crate::decode::Form;
@@ -33,7 +34,8 @@ pub type TurnFn = dyn Fn(&mut Turn<'_>) -> Result<Outcome, Trouble> + Send + Syn
 
 /// A row for each form that the machine knows.
 pub fn forms() -> impl Iterator<Item = &'static Form> {
-    let families: [&'static [Form]; 8] = [
+    let families: [&'static [Form]; 9] = [
+        scalar::FORMS,
         flow::FORMS,
         memory::FORMS,
         barrier::FORMS,

@@ -10,7 +10,7 @@ use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::descriptor::{Major, WgmmaDescriptor};
 use crate::isa::fragment;
 use crate::machine::{
-    FaultKind, Finding, Outcome, ROWS, Tile, Trouble, Turn, WARP_GROUP, Wait, Warp, multiply,
+    FaultKind, Finding, Outcome, ROWS, SharedOperand, Tile, Trouble, Turn, WARP_GROUP, Wait, Warp, multiply,
 };
 use crate::registers::{Lanes32, Mask, Slot, Source32, Source64, SourcePredicate, Unset, lanes};
 use crate::syntax::{Instruction, Operand};
@@ -121,7 +121,7 @@ impl Mma {
         }
         let b = self.columns(turn, b, position)?;
         let mut tile = self.accumulators(turn)?;
-        multiply(&mut tile.values, &rows, &b, self.n);
+        multiply(&mut tile.values, &rows, &b.values, self.n);
         let state = turn.state();
         let Warp { registers, wgmma, .. } = state;
         let reads: &[Source32] = if let OperandA::Registers(sources) = &self.a { sources } else { &[] };
@@ -144,7 +144,7 @@ impl Mma {
             for k in (0..K as u32).step_by(8) {
                 match self.major.0 {
                     Major::K => {
-                        let chunk = turn.operand(a.k_major(first + row, 2 * k), true)?;
+                        let chunk = turn.operand(a.k_major(first + row, 2 * k))?;
                         for (to, bits) in rows[row as usize][k as usize..].iter_mut().zip(chunk) {
                             *to = self.number(bits);
                         }
@@ -152,7 +152,7 @@ impl Mma {
                     // A chunk holds eight rows of one k: this one is read again for each of them.
                     Major::Mn => {
                         for k in k..k + 8 {
-                            let chunk = turn.operand(a.mn_major(first + (row & !7), k), true)?;
+                            let chunk = turn.operand(a.mn_major(first + (row & !7), k))?;
                             rows[row as usize][k as usize] = self.number(chunk[(row & 7) as usize]);
                         }
                     }
@@ -183,15 +183,20 @@ impl Mma {
     }
 
     /// B as `[k][n]`, which the first warp of the group that comes reads for all four.
-    fn columns(&self, turn: &mut Turn<'_>, b: WgmmaDescriptor, position: usize) -> Result<Rc<Vec<f32>>, Finding> {
-        let first = turn.warp / WARP_GROUP;
-        let known = turn.cluster.blocks[turn.block].take_operand(first, position);
-        let mut columns = vec![0.0; if known.is_some() { 0 } else { K * self.n }];
+    fn columns(&self, turn: &mut Turn<'_>, b: WgmmaDescriptor, position: usize) -> Result<Rc<SharedOperand>, Finding> {
+        let group = turn.warp / WARP_GROUP;
+        if let Some(known) = turn.cluster.blocks[turn.block].take_operand(group, position) {
+            turn.know_writes(&known.writes)?;
+            return Ok(known);
+        }
+        let mut operand = SharedOperand { values: vec![0.0; K * self.n], writes: Vec::new() };
         let sign = if self.negate.1 { -1.0 } else { 1.0 };
         for chunk in b.chunks(self.major.1, self.n as u32) {
-            let values = turn.operand(chunk.address, known.is_none())?;
-            if known.is_some() {
-                continue;
+            let values = turn.operand(chunk.address)?;
+            let write = turn.last_write(chunk.address);
+            // Chunks next to each other mostly come from one copy.
+            if !operand.writes.iter().rev().any(|(_, known)| *known == write.1) {
+                operand.writes.push(write);
             }
             let (mn, k) = (chunk.mn as usize, chunk.k_byte as usize / 2);
             for (step, bits) in values.into_iter().enumerate() {
@@ -199,13 +204,10 @@ impl Mma {
                     Major::K => (k + step) * self.n + mn,
                     Major::Mn => k * self.n + mn + step,
                 };
-                columns[at] = sign * self.number(bits);
+                operand.values[at] = sign * self.number(bits);
             }
         }
-        Ok(match known {
-            Some(known) => known,
-            None => turn.cluster.blocks[turn.block].keep_operand(first, position, Rc::new(columns)),
-        })
+        Ok(turn.cluster.blocks[turn.block].keep_operand(group, position, Rc::new(operand)))
     }
 
     fn accumulators(&self, turn: &mut Turn<'_>) -> Result<Tile, Trouble> {

@@ -7,10 +7,10 @@ use skipc_ptx::isa::swizzle::Swizzle;
 use skipc_ptx::isa::tensor_map::{DataType, Fill, TensorMap, Tiled};
 use skipc_ptx::machine::{Arg, Buffer, Counters, Fault, Launch, Memory, Program, run};
 
-pub const TMA_0: (&str, &str) = ("gemm_tma", include_str!("../kernels/gemm_tma_d0.ptx"));
-pub const TMA_1: (&str, &str) = ("gemm_tma", include_str!("../kernels/gemm_tma_d1.ptx"));
-pub const GATHER_0: (&str, &str) = ("gemm_gather", include_str!("../kernels/gemm_gather_d0.ptx"));
-pub const GATHER_1: (&str, &str) = ("gemm_gather", include_str!("../kernels/gemm_gather_d1.ptx"));
+pub(crate) const TMA_0: (&str, &str) = ("gemm_tma", include_str!("../kernels/gemm_tma_d0.ptx"));
+pub(crate) const TMA_1: (&str, &str) = ("gemm_tma", include_str!("../kernels/gemm_tma_d1.ptx"));
+pub(crate) const GATHER_0: (&str, &str) = ("gemm_gather", include_str!("../kernels/gemm_gather_d0.ptx"));
+pub(crate) const GATHER_1: (&str, &str) = ("gemm_gather", include_str!("../kernels/gemm_gather_d1.ptx"));
 
 /// Threads of a block, rows and columns of its tile, elements of K of a stage.
 const THREADS: u32 = 384;
@@ -59,7 +59,7 @@ fn map(address: u64, rows: u32, cols: u32) -> Arg {
         box_dim: &[STAGE, TILE],
         element_strides: &[1, 1],
         swizzle: Swizzle::B128,
-        fill: Fill::Zeros,
+        fill: Fill::Zero,
     });
     Arg::Bytes(map.expect("a valid map").to_bytes().to_vec())
 }
@@ -71,15 +71,15 @@ fn dot(a: &[bf16], b: &[bf16]) -> u16 {
 }
 
 /// `D[m, n] = A[m, k] · B[n, k]ᵀ`.
-pub struct Tma {
-    pub m: u32,
-    pub n: u32,
-    pub k: u32,
+pub(crate) struct Tma {
+    pub(crate) m: u32,
+    pub(crate) n: u32,
+    pub(crate) k: u32,
 }
 
 impl Tma {
     /// Runs it: the expected and the found result, or the fault.
-    pub fn run(&self, (name, text): (&str, &str), seed: u64) -> (Vec<u16>, Result<(Vec<u16>, Counters), Box<Fault>>) {
+    pub(crate) fn run(&self, (name, text): (&str, &str), seed: u64) -> Ran {
         let Self { m, n, k } = *self;
         let mut numbers = Numbers(7);
         let (a, b) = (numbers.matrix(m, k), numbers.matrix(n, k));
@@ -97,22 +97,22 @@ impl Tma {
         (expected, result.map(|counters| (found, counters)))
     }
 
-    pub fn check(&self, kernel: (&str, &str), seed: u64) -> Result<Counters, String> {
+    pub(crate) fn check(&self, kernel: (&str, &str), seed: u64) -> Result<Counters, String> {
         judge(self.run(kernel, seed))
     }
 }
 
 /// `D[rows[i], n] = A[rows[i], k] · B[n, k]ᵀ` for the first `count` rows of a list.
-pub struct Gather {
-    pub m: u32,
-    pub n: u32,
-    pub k: u32,
-    pub count: u32,
+pub(crate) struct Gather {
+    pub(crate) m: u32,
+    pub(crate) n: u32,
+    pub(crate) k: u32,
+    pub(crate) count: u32,
 }
 
 impl Gather {
     /// Runs it: the expected and the found result, or the fault.
-    pub fn run(&self, (name, text): (&str, &str), seed: u64) -> (Vec<u16>, Result<(Vec<u16>, Counters), Box<Fault>>) {
+    pub(crate) fn run(&self, (name, text): (&str, &str), seed: u64) -> Ran {
         let Self { m, n, k, count } = *self;
         let mut numbers = Numbers(9);
         let (a, b) = (numbers.matrix(m, k), numbers.matrix(n, k));
@@ -141,7 +141,7 @@ impl Gather {
         (expected, result.map(|counters| (found, counters)))
     }
 
-    pub fn check(&self, kernel: (&str, &str), seed: u64) -> Result<Counters, String> {
+    pub(crate) fn check(&self, kernel: (&str, &str), seed: u64) -> Result<Counters, String> {
         judge(self.run(kernel, seed))
     }
 }
