@@ -195,7 +195,8 @@ pub fn list() -> String {
         if rows.peek().is_none() {
             continue;
         }
-        let _ = writeln!(out, "\n## {number} {title}\n\n| section | form | counted as |\n| --- | --- | --- |");
+        let _ =
+            writeln!(out, "\n## {number} {title}\n\n| section | form | counted as |\n| --- | --- | --- |");
         for form in rows {
             let _ = writeln!(out, "| {} | `{}` | {} |", form.section, shorten(form.syntax), form.kind.name());
         }

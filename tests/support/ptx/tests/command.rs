@@ -26,7 +26,7 @@ const SCALE: &str = "\
   add.s64 %rd4, %rd1, %rd3;
   add.s64 %rd5, %rd2, %rd3;
   ld.global.f32 %f2, [%rd4];
-  mul.f32 %f3, %f1, %f2;
+  mul.rn.f32 %f3, %f1, %f2;
   st.global.f32 [%rd5], %f3;
   ret;
 }
@@ -100,7 +100,8 @@ impl Ran {
 }
 
 fn skipc_ptx(file: &Path, args: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_skipc-ptx")).arg(file).args(args).output().expect("it starts");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_skipc-ptx")).arg(file).args(args).output().expect("it starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -113,7 +114,8 @@ fn file(text: &str) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-const SCALE_ARGS: &[&str] = &["--grid", "2", "--block", "64", "--arg", "f32:2", "--arg", "x=integers-f32:128"];
+const SCALE_ARGS: &[&str] =
+    &["--grid", "2", "--block", "64", "--arg", "f32:2", "--arg", "x=integers-f32:128"];
 
 fn scale(args: &[&str]) -> Ran {
     let (_folder, path) = file(SCALE);
@@ -123,7 +125,11 @@ fn scale(args: &[&str]) -> Ran {
 #[test]
 fn a_kernel_runs_in_all_schedules_and_its_result_is_printed() {
     let ran = scale(&["--arg", "y=poison-f32:128", "--print", "x:3", "--print", "y:3"]).expect(0);
-    assert!(ran.stdout.contains("scale: no fault in 8 schedules, and all give the same bytes"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("scale: no fault in 8 schedules, and all give the same bytes"),
+        "{}",
+        ran.stdout
+    );
     let numbers = |name: &str| -> Vec<f64> {
         let line = ran.stdout.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
         line.split(' ').filter_map(|word| word.parse().ok()).collect()
@@ -156,7 +162,8 @@ fn buffers_go_to_files_and_come_from_them() {
 
     // Twice the result of the first run, from its file.
     let from = format!("x=file:{}", npy.display());
-    let args = ["--grid", "2", "--block", "64", "--arg", "f32:2", "--arg", &from, "--arg", "y=zeros-bf16:16x16"];
+    let args =
+        ["--grid", "2", "--block", "64", "--arg", "f32:2", "--arg", &from, "--arg", "y=zeros-bf16:16x16"];
     let ran = skipc_ptx(&path, &[&args[..], &["--print", "x:1", "--counters"]].concat()).expect(0);
     assert!(ran.stdout.contains("x: f32 16x8 = "), "{}", ran.stdout);
     assert!(ran.stdout.contains("512 loaded, 512 stored"), "{}", ran.stdout);
@@ -176,6 +183,8 @@ fn a_fault_names_both_places() {
     assert!(ran.stdout.contains("ld.shared.u32 %r6, [%r5]"), "{}", ran.stdout);
     assert!(ran.stdout.contains("line 14") && ran.stdout.contains("line 16"), "{}", ran.stdout);
 
+    let ran = skipc_ptx(&path, &["--arg", "zeros:256", "--seed", "5"]).expect(3);
+    assert!(ran.stdout.contains("neighbour: a fault in schedule 5"), "{}", ran.stdout);
     let json = skipc_ptx(&path, &["--arg", "zeros:256", "--seed", "5", "--json"]).expect(3).json();
     assert_eq!(json["sound"], false);
     assert_eq!(json["schedules"][0]["seed"], 5);
@@ -185,7 +194,11 @@ fn a_fault_names_both_places() {
 #[test]
 fn a_fault_names_the_buffer_of_the_argument() {
     let ran = scale(&["--arg", "y=zeros:256", "--seed", "0"]).expect(3);
-    assert!(ran.stdout.contains("out of bounds") && ran.stdout.contains("`y`, which has 256"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("out of bounds") && ran.stdout.contains("`y`, which has 256"),
+        "{}",
+        ran.stdout
+    );
     let ran = scale(&["--arg", "integers-f32:128", "--seed", "0"]).expect(3);
     assert!(ran.stdout.contains("write to read-only memory") && ran.stdout.contains("`y`"), "{}", ran.stdout);
     scale(&["--arg", "rw:integers-f32:128", "--seed", "0"]).expect(0);
@@ -196,6 +209,11 @@ fn results_that_depend_on_the_schedule_are_a_finding() {
     let (_folder, path) = file(TICKETS);
     let args = ["--grid", "8", "--block", "1", "--arg", "zeros:4", "--arg", "out=zeros:32"];
     let ran = skipc_ptx(&path, &args).expect(3);
+    assert!(
+        ran.stdout.contains("tickets: no fault in 8 schedules, but their results differ"),
+        "{}",
+        ran.stdout
+    );
     assert!(ran.stdout.contains("give different results: first in byte"), "{}", ran.stdout);
     assert!(ran.stdout.contains("of `out`"), "{}", ran.stdout);
     assert!(skipc_ptx(&path, &[&args[..], &["--json"]].concat()).expect(3).json()["difference"].is_object());
@@ -205,11 +223,13 @@ fn results_that_depend_on_the_schedule_are_a_finding() {
 fn kernels_are_listed_and_chosen() {
     let (_folder, path) = file(&format!("{SCALE}{}", NEIGHBOUR.split_once("64\n").expect("a head").1));
     let listed = skipc_ptx(&path, &["--list"]).expect(0).stdout;
-    for part in ["scale\n", "threads         any", "neighbour\n", "threads         64", "256 bytes", "0 a (4 bytes)"] {
+    for part in
+        ["scale\n", "threads         any", "neighbour\n", "threads         64", "256 bytes", "0 a (4 bytes)"]
+    {
         assert!(listed.contains(part), "{part:?} in {listed}");
     }
     let json = skipc_ptx(&path, &["--list", "--json"]).expect(0).json();
-    assert_eq!(json["kernels"][0]["instructions"], 13);
+    assert_eq!(json["kernels"][0]["instructions"], 14);
     assert_eq!(json["kernels"][1]["threads"], serde_json::json!([64, 1, 1]));
 
     let error = skipc_ptx(&path, &[]).expect(1).stderr;
@@ -230,21 +250,28 @@ fn wrong_arguments_say_what_to_write() {
     wrong(&["--arg", "zeros"], 2, &["`zeros` has no kind"]);
     wrong(&["--arg", "random:8"], 2, &["write `random-f32:8`"]);
     wrong(&["--arg", "zeros:512", "--print", "z"], 1, &["no buffer `z`", "the buffers are x, y"]);
-    wrong(&["--arg", "zeros:512", "--grid", "a"], 2, &["`a` is not a size"]);
     wrong(&["--arg", "map:z,f32,16x8,8x8,0"], 1, &["no buffer `z`"]);
     wrong(&["--arg", "map:x,f32,99x8,8x8,0"], 1, &["over `x`, which has 512 bytes"]);
     wrong(&["--arg", "map:1,f32,16x8,8x3,0"], 1, &["boxDim[0] is 12 bytes"]);
     wrong(&["--arg", "map:1,f32,16x8,8x8,0"], 1, &["argument 2 has 128 bytes, parameter `y` has 8"]);
-    wrong(&["--arg", "zeros:512", "--block", "2048"], 1, &["cannot be started", "2048 threads a block"]);
     wrong(&["--arg", "file:/nowhere"], 1, &["/nowhere: "]);
     let (_folder, path) = file(SCALE);
-    let error = skipc_ptx(&path, &["--arg", "f32:1", "--arg", "zeros:4", "--arg", "zeros:8"]).expect(1).stderr;
+    let error =
+        skipc_ptx(&path, &["--arg", "f32:1", "--arg", "zeros:4", "--arg", "zeros:8"]).expect(1).stderr;
     assert!(error.contains(".reqntid") && error.contains("--block"), "{error}");
+    let sizes = |name: &str, sizes: &str| {
+        let args = [name, sizes, "--arg", "f32:1", "--arg", "zeros:4", "--arg", "zeros:8"];
+        skipc_ptx(&path, &args)
+    };
+    let error = sizes("--grid", "a").expect(2).stderr;
+    assert!(error.contains("`a` is not a size"), "{error}");
+    let error = sizes("--block", "2048").expect(1).stderr;
+    assert!(error.contains("cannot be started") && error.contains("2048 threads a block"), "{error}");
 }
 
 #[test]
 fn wrong_texts_are_shown_with_their_line() {
-    let (_folder, path) = file(&SCALE.replace("mul.f32 %f3", "mull.f32 %f3"));
+    let (_folder, path) = file(&SCALE.replace("mul.rn.f32 %f3", "mull.f32 %f3"));
     let ran = skipc_ptx(&path, SCALE_ARGS).expect(1);
     for part in ["does not know `mull.f32`", "kernel.ptx:20", "mull.f32 %f3, %f1, %f2;", "--forms"] {
         assert!(ran.stderr.contains(part), "{part:?} in {}", ran.stderr);
@@ -277,10 +304,13 @@ fn the_gathered_product_runs_from_the_command_line() {
     let rows = format!("rows=u32s:{}", rows.join(","));
     let base = ["--shared", "163904", "--seed", "0", "--counters", "--buffer", "b=integers-bf16:128x128"];
     let args = |map: &'static str| {
-        let args = ["--arg", "a=integers-bf16:128x128", "--arg", &rows, "--arg", "count=u32s:128", "--arg", map];
-        [&base[..], &args, &["--arg", "d=poison-bf16:128x128", "--arg", "u32:128", "--arg", "u32:128"]].concat()
+        let args =
+            ["--arg", "a=integers-bf16:128x128", "--arg", &rows, "--arg", "count=u32s:128", "--arg", map];
+        [&base[..], &args, &["--arg", "d=poison-bf16:128x128", "--arg", "u32:128", "--arg", "u32:128"]]
+            .concat()
     };
-    let ran = skipc_ptx(&path, &[args("map:b,bf16,128x128,128x64,128"), vec!["--print", "d:4"]].concat()).expect(0);
+    let ran =
+        skipc_ptx(&path, &[args("map:b,bf16,128x128,128x64,128"), vec!["--print", "d:4"]].concat()).expect(0);
     assert!(ran.stdout.contains("gemm_gather: no fault in schedule 0"), "{}", ran.stdout);
     assert!(ran.stdout.contains("2097152 MACs"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("NaN"), "{}", ran.stdout);

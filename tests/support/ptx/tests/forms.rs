@@ -34,7 +34,9 @@ fn sections_describe_the_instructions_of_their_forms() {
         let sections: Vec<&str> = form.section.split(',').map(str::trim).collect();
         let titles: Vec<&str> = sections
             .iter()
-            .map(|section| forms::title(section).unwrap_or_else(|| panic!("{section} of {} is unknown", form.syntax)))
+            .map(|section| {
+                forms::title(section).unwrap_or_else(|| panic!("{section} of {} is unknown", form.syntax))
+            })
             .flat_map(|title| title.split(" / "))
             .collect();
         let describes = |name: &String, title: &&str| {

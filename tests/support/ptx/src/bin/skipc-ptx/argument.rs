@@ -21,7 +21,8 @@ impl FromStr for Extent {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let sizes: Vec<u32> = text.split([',', 'x']).map(|size| number(size, "a size")).collect::<Result<_, _>>()?;
+        let sizes: Vec<u32> =
+            text.split([',', 'x']).map(|size| number(size, "a size")).collect::<Result<_, _>>()?;
         match sizes[..] {
             [x] => Ok(Self([x, 1, 1])),
             [x, y] => Ok(Self([x, y, 1])),
@@ -144,7 +145,9 @@ fn buffer(kind: &str, rest: &str) -> Result<BufferSpec, String> {
         }
     };
     if element.is_none() && matches!(content, Content::Random | Content::Integers) {
-        return Err(format!("`{family}` needs a type: write `{family}-f32:{rest}` or `{family}-bf16:{rest}`"));
+        return Err(format!(
+            "`{family}` needs a type: write `{family}-f32:{rest}` or `{family}-bf16:{rest}`"
+        ));
     }
     let shape: Shape = rest.parse()?;
     let bytes = shape.elements().and_then(|n| n.checked_mul(element.map_or(1, Element::bytes) as u64));
@@ -173,7 +176,8 @@ fn words(family: &str, rest: &str) -> Result<BufferSpec, String> {
 fn map(rest: &str) -> Result<MapSpec, String> {
     let parts: Vec<&str> = rest.split(',').map(str::trim).collect();
     let [buffer, element, shape, tile, swizzle] = parts[..] else {
-        let wanted = "map:BUFFER,TYPE,ROWSxCOLS,BOXROWSxBOXCOLS,SWIZZLE, such as `map:0,bf16,256x320,128x64,128`";
+        let wanted =
+            "map:BUFFER,TYPE,ROWSxCOLS,BOXROWSxBOXCOLS,SWIZZLE, such as `map:0,bf16,256x320,128x64,128`";
         return Err(format!("a tensor map is {wanted}"));
     };
     let pair = |text: &str| match text.parse::<Shape>()?.0[..] {
@@ -181,7 +185,8 @@ fn map(rest: &str) -> Result<MapSpec, String> {
         _ => Err(format!("`{text}` is no ROWSxCOLS")),
     };
     let [box_rows, box_cols] = pair(tile)?;
-    let small = |size: u64| u32::try_from(size).map_err(|_| format!("a box of {tile}; sizes are 256 at most"));
+    let small =
+        |size: u64| u32::try_from(size).map_err(|_| format!("a box of {tile}; sizes are 256 at most"));
     let swizzle = match swizzle {
         "0" => Swizzle::None,
         "32" => Swizzle::B32,
@@ -237,7 +242,9 @@ impl FromStr for PrintSpec {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.rsplit_once(':') {
-            Some((name, count)) => Ok(Self { name: name.to_owned(), count: number::<u32>(count, "a count")? as usize }),
+            Some((name, count)) => {
+                Ok(Self { name: name.to_owned(), count: number::<u32>(count, "a count")? as usize })
+            }
             None => Ok(Self { name: text.to_owned(), count: PRINTED }),
         }
     }

@@ -160,7 +160,8 @@ fn read(path: &Path, wanted: Option<Element>) -> Result<Data, Failure> {
         return Err(Failure::file(path, &"records are no buffer; save a plain array"));
     };
     if header.order() != Order::C || (plain.endianness() == Endianness::Big && plain.size_field() > 1) {
-        let what = "columns first, or big-endian; save it with numpy.ascontiguousarray in the machine's own order";
+        let what =
+            "columns first, or big-endian; save it with numpy.ascontiguousarray in the machine's own order";
         return Err(Failure::file(path, &what));
     }
     let shape = Shape(header.shape().to_vec());
@@ -175,11 +176,16 @@ fn read(path: &Path, wanted: Option<Element>) -> Result<Data, Failure> {
         (None, kind) => Ok(Data { bytes: rest.to_vec(), kind }),
         (Some(wanted), Some((element, shape))) => {
             let mut bytes = Vec::new();
-            rest.chunks_exact(element.bytes()).for_each(|item| wanted.push(&mut bytes, element.number(item) as f32));
+            rest.chunks_exact(element.bytes())
+                .for_each(|item| wanted.push(&mut bytes, element.number(item) as f32));
             Ok(Data { bytes, kind: Some((wanted, shape)) })
         }
         (Some(wanted), None) => {
-            let what = format!("elements of type {}; float16, float32 and 32-bit integers become {}", dtype.descr(), wanted.name());
+            let what = format!(
+                "elements of type {}; float16, float32 and 32-bit integers become {}",
+                dtype.descr(),
+                wanted.name()
+            );
             Err(Failure::file(path, &what))
         }
     }

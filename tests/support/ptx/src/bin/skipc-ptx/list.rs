@@ -15,8 +15,10 @@ pub(crate) fn kernels(module: &Module, as_json: bool) -> String {
     let mut out = String::new();
     for kernel in &module.kernels {
         let _ = writeln!(out, "{}", kernel.name);
-        let threads = kernel.threads.map_or_else(|| "any".to_owned(), |threads| extent(threads));
-        let cluster = kernel.cluster.map_or_else(String::new, |cluster| format!(", clusters of {} blocks", extent(cluster)));
+        let threads = kernel.threads.map_or_else(|| "any".to_owned(), extent);
+        let cluster = kernel
+            .cluster
+            .map_or_else(String::new, |cluster| format!(", clusters of {} blocks", extent(cluster)));
         let _ = writeln!(out, "  threads         {threads}{cluster}");
         let (bytes, is_dynamic) = shared(module, kernel);
         let more = if is_dynamic { ", and dynamic (--shared)" } else { "" };
@@ -79,6 +81,7 @@ pub(crate) fn forms(as_json: bool) -> String {
         return skipc_ptx::forms::list();
     }
     let forms = skipc_ptx::op::forms();
-    let rows = forms.map(|form| json!({"section": form.section, "syntax": form.syntax, "kind": form.kind.name()}));
+    let rows =
+        forms.map(|form| json!({"section": form.section, "syntax": form.syntax, "kind": form.kind.name()}));
     format!("{:#}\n", Value::Array(rows.collect()))
 }

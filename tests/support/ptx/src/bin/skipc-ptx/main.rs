@@ -158,17 +158,20 @@ fn run(cli: &Cli) -> Result<Report, Failure> {
         return Ok(Report { text: list::kernels(&module, cli.json), is_sound: true });
     }
     let kernel = choose(&module, cli.kernel.as_deref())?;
-    let program = Program::of_module(&module, &kernel.name).map_err(|error| Failure::load(&error, path, &text))?;
+    let program =
+        Program::of_module(&module, &kernel.name).map_err(|error| Failure::load(&error, path, &text))?;
     let prepared = prepare::prepare(cli, kernel)?;
     let runs = schedules::run(cli, program, &prepared)?;
     report::write_files(&cli.out, &prepared, &runs)?;
-    let text = if cli.json { report::json(cli, &prepared, &runs)? } else { report::text(cli, &prepared, &runs)? };
+    let text =
+        if cli.json { report::json(cli, &prepared, &runs)? } else { report::text(cli, &prepared, &runs)? };
     Ok(Report { text, is_sound: runs.are_sound() })
 }
 
 /// The kernel of this name, or the only one.
 fn choose<'m>(module: &'m Module, name: Option<&str>) -> Result<&'m Kernel, Failure> {
-    let names = || module.kernels.iter().map(|kernel| format!("`{}`", kernel.name)).collect::<Vec<_>>().join(", ");
+    let names =
+        || module.kernels.iter().map(|kernel| format!("`{}`", kernel.name)).collect::<Vec<_>>().join(", ");
     match (name, module.kernels.as_slice()) {
         (_, []) => Err(Failure::new("the file has no kernel (`.entry`)")),
         (None, [only]) => Ok(only),

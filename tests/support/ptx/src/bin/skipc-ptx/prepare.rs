@@ -46,8 +46,11 @@ fn unknown_buffer(name: &str, buffers: &[Named]) -> Failure {
 
 pub(crate) fn prepare(cli: &Cli, kernel: &Kernel) -> Result<Prepared, Failure> {
     if cli.arg.len() != kernel.params.len() {
-        let what = format!("`{}` takes {} arguments, {} are given", kernel.name, kernel.params.len(), cli.arg.len());
-        return Err(Failure::new(what).help(format!("its parameters are\n{}", crate::list::parameters(kernel))));
+        let what =
+            format!("`{}` takes {} arguments, {} are given", kernel.name, kernel.params.len(), cli.arg.len());
+        return Err(
+            Failure::new(what).help(format!("its parameters are\n{}", crate::list::parameters(kernel)))
+        );
     }
     let mut making = Making { memory: Memory::default(), buffers: Vec::new(), seed: cli.data_seed };
     for spec in &cli.buffer {
@@ -64,7 +67,8 @@ pub(crate) fn prepare(cli: &Cli, kernel: &Kernel) -> Result<Prepared, Failure> {
         let name = spec.name.as_ref().unwrap_or(&param.name);
         let (arg, bytes) = making.argument(spec, name, Some(idx))?;
         if bytes != param.bytes {
-            let what = format!("argument {idx} has {bytes} bytes, parameter `{}` has {}", param.name, param.bytes);
+            let what =
+                format!("argument {idx} has {bytes} bytes, parameter `{}` has {}", param.name, param.bytes);
             let help = match param.bytes {
                 4 => "write u32:, i32: or f32:",
                 8 => "write u64:, i64: or a buffer",
@@ -92,7 +96,12 @@ struct Making {
 
 impl Making {
     /// The argument with its number of bytes; a buffer is put into memory.
-    fn argument(&mut self, spec: &ArgumentSpec, name: &str, argument: Option<usize>) -> Result<(Arg, u32), Failure> {
+    fn argument(
+        &mut self,
+        spec: &ArgumentSpec,
+        name: &str,
+        argument: Option<usize>,
+    ) -> Result<(Arg, u32), Failure> {
         match &spec.value {
             Value::Word(bits) => Ok((Arg::U32(*bits), 4)),
             Value::Double(bits) => Ok((Arg::U64(*bits), 8)),
@@ -105,7 +114,8 @@ impl Making {
                 let seed = self.seed.wrapping_mul(0x9E37_79B9).wrapping_add(self.buffers.len() as u64 + 1);
                 let made = data::make(buffer, seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))?;
                 let bytes = made.bytes.len() as u64;
-                let in_memory = Buffer { name: name.to_owned(), bytes: made.bytes, writable: buffer.writable };
+                let in_memory =
+                    Buffer { name: name.to_owned(), bytes: made.bytes, writable: buffer.writable };
                 let address = self.memory.add(in_memory);
                 self.buffers.push(Named { name: name.to_owned(), kind: made.kind, address, bytes, argument });
                 Ok((Arg::U64(address), 8))
@@ -115,7 +125,8 @@ impl Making {
 
     fn map(&self, map: &MapSpec) -> Result<Vec<u8>, Failure> {
         let index = map.buffer.parse().ok();
-        let named = |buffer: &&Named| buffer.name == map.buffer || (index.is_some() && buffer.argument == index);
+        let named =
+            |buffer: &&Named| buffer.name == map.buffer || (index.is_some() && buffer.argument == index);
         let Some(buffer) = self.buffers.iter().find(named) else {
             return Err(unknown_buffer(&map.buffer, &self.buffers));
         };
@@ -123,7 +134,12 @@ impl Making {
         let size = map.element.bytes() as u64;
         let wanted = rows.checked_mul(cols).and_then(|n| n.checked_mul(size));
         if wanted.is_none_or(|wanted| wanted > buffer.bytes) {
-            let what = format!("a map of {rows}x{cols} {} over `{}`, which has {} bytes", map.element.name(), buffer.name, buffer.bytes);
+            let what = format!(
+                "a map of {rows}x{cols} {} over `{}`, which has {} bytes",
+                map.element.name(),
+                buffer.name,
+                buffer.bytes
+            );
             return Err(Failure::new(what).help("make the buffer larger, or the map smaller"));
         }
         let data_type = match map.element {

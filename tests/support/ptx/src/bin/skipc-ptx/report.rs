@@ -32,13 +32,15 @@ pub(crate) fn text(cli: &Cli, prepared: &Prepared, runs: &Runs) -> Result<String
     let n = runs.runs.len();
     let schedules = if n == 1 { format!("schedule {}", runs.runs[0].seed) } else { format!("{n} schedules") };
     let faults = faults(runs);
-    if runs.are_sound() {
-        let same = if n == 1 { "" } else { ", and all give the same bytes" };
-        let _ = writeln!(out, "{}: no fault in {schedules}{same}", prepared.kernel);
-    } else {
-        let n_faulty = runs.runs.iter().filter(|run| run.result.is_err()).count();
-        let _ = writeln!(out, "{}: a fault in {n_faulty} of {schedules}", prepared.kernel);
-    }
+    let n_faulty = runs.runs.iter().filter(|run| run.result.is_err()).count();
+    let found = match (n_faulty, n) {
+        (0, 1) => format!("no fault in {schedules}"),
+        (0, _) if runs.are_sound() => format!("no fault in {schedules}, and all give the same bytes"),
+        (0, _) => format!("no fault in {schedules}, but their results differ"),
+        (_, 1) => format!("a fault in {schedules}"),
+        _ => format!("a fault in {n_faulty} of {schedules}"),
+    };
+    let _ = writeln!(out, "{}: {found}", prepared.kernel);
     for (fault, seeds) in faults.iter().take(MAX_FAULTS) {
         let _ = writeln!(out, "\n{fault}");
         if !seeds.is_empty() {
@@ -51,7 +53,10 @@ pub(crate) fn text(cli: &Cli, prepared: &Prepared, runs: &Runs) -> Result<String
     }
     if let Some(Difference { seeds: [left, right], buffer, offset }) = &runs.difference {
         let name = &prepared.buffers[*buffer].name;
-        let _ = writeln!(out, "\nschedules {left} and {right} give different results: first in byte {offset} of `{name}`");
+        let _ = writeln!(
+            out,
+            "\nschedules {left} and {right} give different results: first in byte {offset} of `{name}`"
+        );
     }
     if cli.counters
         && let Some(counters) = runs.counters()
@@ -156,7 +161,8 @@ fn printed_json(prepared: &Prepared, runs: &Runs, idx: usize, count: usize) -> V
 }
 
 fn counters_json(counters: &Counters) -> Value {
-    let kinds: BTreeMap<&str, u64> = counters.warp_instructions.iter().map(|(kind, n)| (kind.name(), *n)).collect();
+    let kinds: BTreeMap<&str, u64> =
+        counters.warp_instructions.iter().map(|(kind, n)| (kind.name(), *n)).collect();
     json!({
         "blocks": counters.blocks,
         "warp_instructions": kinds,

@@ -77,8 +77,11 @@ pub(crate) fn run(cli: &Cli, program: Program, prepared: &Prepared) -> Result<Ru
             match &sound {
                 None => sound = Some((seed, memory.clone())),
                 Some((other, reference)) if difference.is_none() => {
-                    difference = differ(reference, &memory)
-                        .map(|(buffer, offset)| Difference { seeds: [*other, seed], buffer, offset });
+                    difference = differ(reference, &memory).map(|(buffer, offset)| Difference {
+                        seeds: [*other, seed],
+                        buffer,
+                        offset,
+                    });
                 }
                 Some(_) => {}
             }
@@ -110,9 +113,10 @@ fn one(cli: &Cli, program: &Arc<Program>, prepared: &Prepared, seed: u64) -> (Ru
 /// Buffer and byte in which two memories first differ.
 fn differ(left: &Memory, right: &Memory) -> Option<(usize, usize)> {
     let buffers = left.buffers().iter().zip(right.buffers()).enumerate();
-    let mut places = buffers.filter(|(_, (left, right))| left.bytes != right.bytes).filter_map(|(idx, (left, right))| {
-        let at = left.bytes.iter().zip(&right.bytes).position(|(left, right)| left != right)?;
-        Some((idx, at))
-    });
+    let mut places =
+        buffers.filter(|(_, (left, right))| left.bytes != right.bytes).filter_map(|(idx, (left, right))| {
+            let at = left.bytes.iter().zip(&right.bytes).position(|(left, right)| left != right)?;
+            Some((idx, at))
+        });
     places.next()
 }
