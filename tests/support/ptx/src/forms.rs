@@ -137,7 +137,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("9.7.13.5", "atom"),
     ("9.7.13.6", "red"),
     ("9.7.13.9", "vote.sync"),
-    ("9.7.13.10", "match.sync"),
+    ("9.7.13.10", "match"),
     ("9.7.13.11", "activemask"),
     ("9.7.13.12", "redux.sync"),
     ("9.7.13.13", "griddepcontrol"),
