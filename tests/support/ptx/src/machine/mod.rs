@@ -1,6 +1,6 @@
 //! The machine: grids, clusters, blocks, warps; memory and what is wrong with the use of it.
 
-use crate::registers::Unset;
+use crate::registers::{RegisterFault, Unset};
 
 /// What an instruction has to say to the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,17 @@ pub enum Outcome {
 pub enum Trouble {
     /// A register without a value.
     Unset(Unset),
+    /// Another fault of an instruction that works on registers alone.
+    Register(RegisterFault),
+}
+
+impl From<RegisterFault> for Trouble {
+    fn from(fault: RegisterFault) -> Self {
+        match fault {
+            RegisterFault::Unset(unset) => Self::Unset(unset),
+            other => Self::Register(other),
+        }
+    }
 }
 
 impl From<Unset> for Trouble {
