@@ -1,4 +1,4 @@
-//! Copies of threads that run beside them (PTX ISA sections 9.7.9.25.3 and 9.7.13.15.17).
+//! Copies of threads that run beside them (PTX ISA sections 9.7.9.25.3 and 9.7.13.15.15).
 
 use super::Run;
 use super::memory::At;
@@ -14,7 +14,7 @@ pub(crate) const FORMS: &[Form] = &[
     Form { syntax: "cp.async.wait_all", section: "9.7.9.25.3.3", kind: Kind::Sync, decode: wait_all },
     Form {
         syntax: "cp.async.mbarrier.arrive.{noinc,}.{shared,shared::cta,}.b64",
-        section: "9.7.13.15.17",
+        section: "9.7.13.15.15",
         kind: Kind::Sync,
         decode: arrive,
     },

@@ -1,4 +1,4 @@
-//! Barriers for threads and fences (PTX ISA sections 9.7.13.1 to 9.7.13.5).
+//! Barriers for threads and fences (PTX ISA sections 9.7.13.1 to 9.7.13.4).
 
 use std::rc::Rc;
 
@@ -12,10 +12,10 @@ pub(crate) const FORMS: &[Form] = &[
     Form { syntax: "{bar.sync,barrier.sync.aligned}", section: "9.7.13.1", kind: Kind::Sync, decode: sync },
     Form { syntax: "{bar.arrive,barrier.arrive.aligned}", section: "9.7.13.1", kind: Kind::Sync, decode: arrive },
     Form { syntax: "bar.warp.sync", section: "9.7.13.2", kind: Kind::Sync, decode: warp_sync },
-    Form { syntax: "barrier.cluster.arrive.{release,}.{aligned,}", section: "9.7.13.4", kind: Kind::Sync, decode: cluster_arrive },
-    Form { syntax: "barrier.cluster.wait.{acquire,}.{aligned,}", section: "9.7.13.4", kind: Kind::Sync, decode: cluster_wait },
-    Form { syntax: "fence.proxy.async.{shared::cta,shared::cluster,global,}", section: "9.7.13.5", kind: Kind::Sync, decode: fence_proxy_async },
-    Form { syntax: "fence.mbarrier_init.release.cluster", section: "9.7.13.5", kind: Kind::Sync, decode: fence_mbarrier_init },
+    Form { syntax: "barrier.cluster.arrive.{release,}.{aligned,}", section: "9.7.13.3", kind: Kind::Sync, decode: cluster_arrive },
+    Form { syntax: "barrier.cluster.wait.{acquire,}.{aligned,}", section: "9.7.13.3", kind: Kind::Sync, decode: cluster_wait },
+    Form { syntax: "fence.proxy.async.{shared::cta,shared::cluster,global,}", section: "9.7.13.4", kind: Kind::Sync, decode: fence_proxy_async },
+    Form { syntax: "fence.mbarrier_init.release.cluster", section: "9.7.13.4", kind: Kind::Sync, decode: fence_mbarrier_init },
 ];
 
 /// Barrier and number of threads.

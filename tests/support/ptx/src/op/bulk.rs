@@ -21,8 +21,8 @@ pub(crate) const FORMS: &[Form] = &[
         kind: Kind::AsyncCopy,
         decode: store,
     },
-    Form { syntax: "cp.async.bulk.commit_group", section: "9.7.9.25.6.1", kind: Kind::Sync, decode: commit },
-    Form { syntax: "cp.async.bulk.wait_group.{read,}", section: "9.7.9.25.6.2", kind: Kind::Sync, decode: wait },
+    Form { syntax: "cp.async.bulk.commit_group", section: "9.7.9.27.2.1", kind: Kind::Sync, decode: commit },
+    Form { syntax: "cp.async.bulk.wait_group.{read,}", section: "9.7.9.27.2.2", kind: Kind::Sync, decode: wait },
     Form { syntax: "prefetch.tensormap", section: "9.7.9.15", kind: Kind::AsyncCopy, decode: prefetch },
 ];
 

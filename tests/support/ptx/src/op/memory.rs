@@ -1,5 +1,4 @@
-//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.11, 9.7.13.6 and 9.7.13.7), and addresses in
-//! the shared memory of another block of the cluster (9.7.9.23).
+//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.9, 9.7.9.11, 9.7.13.5 and 9.7.13.6).
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
@@ -10,7 +9,7 @@ use crate::syntax::{Address, Base, Instruction, Operand};
 pub(crate) const FORMS: &[Form] = &[
     Form {
         syntax: "ld.{global,global.nc,shared,shared::cta,shared::cluster,param,}.{v2,v4,}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
-        section: "9.7.9.8",
+        section: "9.7.9.8, 9.7.9.9",
         kind: Kind::Memory,
         decode: load,
     },
@@ -20,9 +19,8 @@ pub(crate) const FORMS: &[Form] = &[
         kind: Kind::Memory,
         decode: store,
     },
-    Form { syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.7", kind: Kind::Atomic, decode: reduce },
-    Form { syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.6", kind: Kind::Atomic, decode: atomic },
-    Form { syntax: "mapa.shared::cluster.u32", section: "9.7.9.23", kind: Kind::Integer, decode: map_address },
+    Form { syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.6", kind: Kind::Atomic, decode: reduce },
+    Form { syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.5", kind: Kind::Atomic, decode: atomic },
 ];
 
 /// An address operand: a base of 64 or 32 bits and an offset.
