@@ -142,7 +142,7 @@ fn round_trip() -> Setup {
     let mut memory = Memory::default();
     let scratch = add(&mut memory, "scratch", words([SENTINEL; 256]), true);
     let to = add(&mut memory, "to", words([SENTINEL; 256]), true);
-    let word = |at: u32| at + if at % 4 == 0 { 7 } else { 0 };
+    let word = |at: u32| at + if at.is_multiple_of(4) { 7 } else { 0 };
     let expected = vec![(0, words((0..256).map(word))), (1, words((0..256).map(|at| word(at ^ 3))))];
     let args = vec![word_map(scratch, 8), Arg::U64(scratch), Arg::U64(to)];
     Setup { launch: launch(1, 64, args), memory, expected }
