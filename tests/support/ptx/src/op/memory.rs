@@ -1,4 +1,5 @@
-//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.9, 9.7.9.11, 9.7.13.5 and 9.7.13.6).
+//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.9, 9.7.9.11, 9.7.13.5 and 9.7.13.6), and addresses in the
+//! shared memory of another block of the cluster (9.7.9.23).
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
@@ -21,6 +22,7 @@ pub(crate) const FORMS: &[Form] = &[
     },
     Form { syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.6", kind: Kind::Atomic, decode: reduce },
     Form { syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.5", kind: Kind::Atomic, decode: atomic },
+    Form { syntax: "mapa.shared::cluster.u32", section: "9.7.9.23", kind: Kind::Integer, decode: map_address },
 ];
 
 /// An address operand: a base of 64 or 32 bits and an offset.
