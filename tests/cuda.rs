@@ -1,14 +1,21 @@
 //! CUDA code of the example model, as far as a machine without a GPU can judge it.
 #![cfg(feature = "cuda")]
 
+#[path = "cuda/ptx_model.rs"]
+mod ptx_model;
+
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use skipc_artifact::bundle;
 use skipc_artifact::program::{Launch, Purpose};
 use skipc_artifact::target::Target;
 use skipc_runtime::Model;
+use skipc_testkit::golden;
 use tempfile::TempDir;
+
+use ptx_model::PtxModel;
 
 const TARGETS: &str = "cpu,cuda:sm_80,cuda:sm_90a";
 
@@ -66,4 +73,45 @@ fn f32_code_never_rounds_to_tf32() {
     let (ptx, _) = bundle::read_cuda_code(model.artifact(), &program).unwrap();
     let ptx = std::str::from_utf8(ptx).unwrap();
     assert!(!ptx.contains("tf32") && !ptx.contains("mma.sync") && ptx.contains("fma.rn.f32"));
+}
+
+/// The example model compiled with a precision.
+fn example(dtype: &str) -> Model {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("example.skp").display().to_string();
+    compile(&path, &["--dtype", dtype]);
+    Model::open(path.as_ref()).unwrap()
+}
+
+/// Largest distance of an f32 logit from the reference.
+const TOLERANCE: f64 = 2e-4;
+
+#[test]
+fn the_whole_example_in_f32_agrees_with_pytorch_on_the_ptx_machine() {
+    let model = PtxModel::new(&example("cuda=f32"), "sm_80");
+    for (name, seeds) in [("kjv-12l-d25-t2", 0..8), ("kjv-12l-d25-t127", 1..2)] {
+        let case = golden::case(&Path::new("tests/golden").join(name));
+        let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
+        for seed in seeds {
+            let found = model.run(&tokens, None, seed);
+            let logits: Vec<f64> = found.logits.iter().map(|logit| f64::from(*logit)).collect();
+            case.check("PTX machine, f32", &logits, &found.gates, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
+    let model = PtxModel::new(&example("cuda=bf16"), "sm_90a");
+    for (name, seeds) in [("kjv-12l-d25-t2", 0..8), ("kjv-12l-d25-t129", 1..2)] {
+        let case = golden::case(&Path::new("tests/golden").join(name));
+        let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
+        for seed in seeds {
+            let found = model.run(&tokens, Some(&case.scored.gates), seed);
+            assert_eq!(found.gates, case.scored.gates, "{name}: replayed decisions");
+            let logits: Vec<f64> = found.logits.iter().map(|logit| f64::from(*logit)).collect();
+            let (error, allowed) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);
+            assert!(error <= allowed, "{name}, schedule {seed}: {error} from f64; {allowed} is three times PyTorch's");
+        }
+    }
 }

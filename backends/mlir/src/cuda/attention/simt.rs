@@ -186,19 +186,23 @@ impl<'c> Parts<'c> {
     fn add_values(&self, state: State<'c>) -> State<'c> {
         let (sums, largest, totals) = state;
         let p = self.p.at::<F32>(self.down * (self.tile.rows + PAD));
-        let v = self.kv.at::<F32>(self.across);
+        // A thread beyond the head's columns reads the last of them; its sums are not stored.
+        let column = |col: u32| match self.across + col * SIDE {
+            beyond if (col + 1) * SIDE > self.width => beyond.min(self.width - 1),
+            inside => inside,
+        };
+        let columns: Vec<Int<'c>> = (0..self.width.div_ceil(SIDE)).map(column).collect();
         let steps = Steps { from: 0, to: self.tile.rows, step: 4 };
         let sums = self.code.repeat(steps, sums, |key, mut sums| {
             let weights: Vec<_> = (0..self.per_thread())
                 .map(|idx| p.at::<F32>(key + idx * SIDE * (self.tile.rows + PAD)).load::<V4<F32>>().items())
                 .collect();
             for part in 0..4u32 {
-                let row = v.at::<F32>((key + part) * self.pitch());
-                for col in 0..self.width.div_ceil(SIDE) {
-                    // Columns beyond the head hold zeros or the next row; their sums are not stored.
-                    let value = row.at::<F32>(col * SIDE).load::<F32>();
+                let row = self.kv.at::<F32>((key + part) * self.pitch());
+                for (col, column) in columns.iter().enumerate() {
+                    let value = row.at::<F32>(*column).load::<F32>();
                     for (weights, sums) in weights.iter().zip(&mut sums) {
-                        let sum = &mut sums[col as usize];
+                        let sum = &mut sums[col];
                         *sum = weights[part as usize].fma(value, *sum);
                     }
                 }

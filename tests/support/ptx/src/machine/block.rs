@@ -92,12 +92,11 @@ impl Block {
         operand
     }
 
-    /// A warp that has ended without instructions that others of its group executed, if there is one: the warp and the
-    /// instruction.
+    /// A warp that has not executed what others of its group have, if there is one: the warp and the instruction.
     pub(crate) fn left_behind(&self) -> Option<(usize, u32)> {
         self.warps.iter().enumerate().find_map(|(idx, warp)| {
             let log = &self.collectives[idx / WARP_GROUP];
-            log.get(warp.collective).filter(|_| warp.alive == 0).map(|(at, _)| (idx, *at))
+            log.get(warp.collective).map(|(at, _)| (idx, *at))
         })
     }
 }

@@ -40,6 +40,13 @@ pub(crate) enum Pending {
     Arrive { block: usize, offset: u32, view: Box<super::clock::View>, at: u32 },
 }
 
+/// A use of another block's shared memory, which has to come before that block's end.
+#[derive(Debug, Clone)]
+pub(crate) struct Visit {
+    pub(crate) block: usize,
+    pub(crate) stamp: super::clock::Stamp,
+}
+
 /// How long warps go on before another has its turn.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
@@ -77,6 +84,7 @@ pub(crate) struct Cluster {
     pub(crate) n_mbarriers: usize,
     pub(crate) barrier: ClusterBarrier,
     pub(crate) pending: Vec<Pending>,
+    pub(crate) visits: Vec<Visit>,
     steps: u64,
 }
 
@@ -105,6 +113,7 @@ impl Cluster {
             n_mbarriers: 0,
             barrier: ClusterBarrier::default(),
             pending: Vec::new(),
+            visits: Vec::new(),
             steps: 0,
         }
     }
@@ -146,6 +155,7 @@ impl Cluster {
         (self.n_mbarriers, self.steps) = (0, 0);
         self.barrier = ClusterBarrier::default();
         self.pending.clear();
+        self.visits.clear();
         let mut blocks = Vec::with_capacity(n_blocks);
         for rank in 0..n_blocks as u32 {
             let within = [rank % cx, rank / cx % cy, rank / cx / cy];
@@ -383,6 +393,21 @@ impl Cluster {
         while !self.pending.is_empty() {
             self.event()?;
         }
+        self.check_visits()
+    }
+
+    /// Fails unless some thread of each block knew, when it ended, of all that others did in its shared memory.
+    fn check_visits(&self) -> Result<(), Box<Fault>> {
+        for Visit { block, stamp } in &self.visits {
+            let mut views = self.blocks[*block].warps.iter().flat_map(|warp| warp.views(Mask::MAX));
+            if !views.any(|(_, view)| view.known.covers(stamp)) {
+                let what = format!(
+                    "shared memory of block {block} of the cluster is used, and nothing orders it before the end of that block"
+                );
+                let (of, warp) = (stamp.agent as usize / self.n_warps(), stamp.agent as usize % self.n_warps());
+                return Err(self.fault(of, warp, stamp.at, Finding::new(FaultKind::Race, stamp.lanes, what)));
+            }
+        }
         Ok(())
     }
 
@@ -442,7 +467,19 @@ impl Cluster {
         if more > 0 {
             lines.push(format!("and {more} more"));
         }
-        let what = format!("every thread waits, and nothing will wake any\n    {}", lines.join("\n    "));
+        let lines = lines.join("\n    ");
+        for (block_idx, block) in self.blocks.iter().enumerate() {
+            let waits = block.warps.iter().flat_map(|warp| &warp.fragments).filter_map(|fragment| fragment.wait);
+            if waits.into_iter().any(|wait| matches!(wait, Wait::WarpGroup { .. }))
+                && let Some((warp, at)) = block.left_behind()
+            {
+                let what = format!(
+                    "a warp of the group does not come to this instruction, which the others executed\n    {lines}"
+                );
+                return self.fault(block_idx, warp, at, Finding::new(FaultKind::Divergence, 1, what));
+            }
+        }
+        let what = format!("every thread waits, and nothing will wake any\n    {lines}");
         let (block, warp, at, mask) = first.unwrap_or((0, 0, 0, 1));
         self.fault(block, warp, at, Finding::new(FaultKind::Deadlock, mask, what))
     }

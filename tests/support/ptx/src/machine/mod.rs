@@ -29,6 +29,7 @@ pub use special::is_special;
 pub(crate) use cluster::Pending;
 pub(crate) use mbarrier::{MAX_COUNT, Mbarrier};
 pub(crate) use shadow::Access;
+pub(crate) use shared::WINDOW as SHARED_WINDOW;
 pub(crate) use turn::Place;
 pub use turn::{LaneBytes, Space, Turn};
 pub use warp::Wait;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::clock::{Source, Stamp, View};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Visit};
 use super::fault::{FaultKind, Finding};
 use super::program::PARAMS;
 use super::shadow::{Access, Conflict, ReadProblem};
@@ -159,6 +159,7 @@ impl<'m> Turn<'m> {
                 to.copy_from_slice(&self.cluster.memory.buffer(buffer).bytes[offset..offset + n]);
             }
             Place::Shared(block, offset) => {
+                self.note_visit(block, &access);
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, n)?;
                 let noted = shared.shadow.read_initialised(offset, n, &access);
@@ -267,11 +268,26 @@ impl<'m> Turn<'m> {
                 noted.map_err(|conflict| self.conflict(lane, "written", self.buffer(buffer), &conflict))
             }
             Place::Shared(block, offset) => {
+                self.note_visit(block, access);
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, bytes)?;
                 let noted = shared.shadow.write(offset, bytes, access);
                 noted.map_err(|conflict| self.conflict(lane, "written", "shared memory".to_owned(), &conflict))
             }
+        }
+    }
+
+    /// Notes that a thread uses shared memory of another block. Bulk copies need no note: the other block waits for them.
+    fn note_visit(&mut self, block: usize, access: &Access<'_>) {
+        let stamp = access.stamp;
+        if block == self.block || !matches!(stamp.source, Source::Generic | Source::Atomic) {
+            return;
+        }
+        match self.cluster.visits.last_mut() {
+            Some(last) if last.block == block && (last.stamp.agent, last.stamp.time, last.stamp.at) == (stamp.agent, stamp.time, stamp.at) => {
+                last.stamp.lanes |= stamp.lanes;
+            }
+            _ => self.cluster.visits.push(Visit { block, stamp }),
         }
     }
 

@@ -187,7 +187,7 @@ fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
             }
         }
         // A wait may give up before its phase is over, and the loop around it has to ask again.
-        let gives_up = turn.cluster.launch.seed != 0 && turn.cluster.rng.once_in(4);
+        let gives_up = turn.cluster.launch.seed != 0 && turn.cluster.rng.once_in(2);
         if let Some(open) = open
             && !gives_up
         {

@@ -2,7 +2,7 @@
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::machine::{Outcome, Space, Trouble, Turn};
+use crate::machine::{FaultKind, Outcome, SHARED_WINDOW, Space, Trouble, Turn};
 use crate::registers::{Lanes32, Lanes64, Mask, Slot, Source32, Source64, Unset, WARP, lanes};
 use crate::syntax::{Address, Base, Instruction, Operand};
 
@@ -257,5 +257,26 @@ fn change(
             _ => {}
         }
         Ok::<_, Trouble>(Outcome::Next)
+    })))
+}
+
+fn map_address(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 3)?;
+    let to = decoder.to32(&instruction.operands[0])?;
+    let address = decoder.source32(&instruction.operands[1])?;
+    let rank = decoder.source32(&instruction.operands[2])?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let mask = turn.mask;
+        let addresses = turn.registers().get32(address, mask)?;
+        let ranks = turn.registers().get32(rank, mask)?;
+        let n_blocks = turn.cluster.blocks.len() as u32;
+        if let Some(lane) = lanes(mask).find(|lane| ranks[*lane] >= n_blocks) {
+            let what = format!("block {} of a cluster of {n_blocks}", ranks[lane]);
+            return Err(turn.finding(FaultKind::Operand, what).into());
+        }
+        let within = (1 << SHARED_WINDOW) - 1;
+        let mapped = std::array::from_fn(|lane| (addresses[lane] & within) | (ranks[lane].wrapping_add(1) << SHARED_WINDOW));
+        turn.registers().set32(to, mask, &mapped);
+        Ok(Outcome::Next)
     })))
 }

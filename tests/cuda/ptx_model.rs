@@ -1,0 +1,142 @@
+//! A whole program for CUDA on the PTX machine: what the runtime does on a GPU, kernel after kernel.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Arg, BOUND_UNIT, Buffer, Extent, Gate, Launch, Program, Purpose, RowBound, Step};
+use skipc_artifact::target::Target;
+use skipc_ptx::machine::{self, Memory};
+use skipc_ptx::syntax;
+use skipc_runtime::Model;
+
+/// What memory holds before anything is written: NaN as f32 and bf16, out of range as an index.
+const POISON: u8 = 0xFF;
+
+/// A program of an artefact with its kernels ready to run.
+pub(crate) struct PtxModel {
+    program: Program,
+    constants: Vec<u8>,
+    kernels: BTreeMap<String, Arc<machine::Program>>,
+}
+
+/// What a run gave.
+pub(crate) struct Outputs {
+    /// `[n_tokens, vocab_size]`.
+    pub(crate) logits: Vec<f32>,
+    /// `[routers][n_tokens]`.
+    pub(crate) gates: Vec<Vec<bool>>,
+}
+
+impl PtxModel {
+    pub(crate) fn new(model: &Model, arch: &str) -> Self {
+        let target = Target::Cuda(arch.to_owned());
+        let program = bundle::read_program(model.artifact(), &target, Purpose::Score).expect("a program");
+        let (ptx, _) = bundle::read_cuda_code(model.artifact(), &program).expect("code");
+        let module = syntax::parse(std::str::from_utf8(ptx).expect("text")).unwrap_or_else(|error| panic!("{error}"));
+        let load = |name: &str| {
+            let kernel = machine::Program::of_module(&module, name).unwrap_or_else(|error| panic!("{error}"));
+            (name.to_owned(), Arc::new(kernel))
+        };
+        let kernels = program.entries.iter().map(|entry| load(&entry.symbol)).collect();
+        let constants = bundle::read_constants(model.artifact(), &program).expect("constants").to_vec();
+        Self { program, constants, kernels }
+    }
+
+    /// Scores one sequence; `routing` replays decisions, `[routers][n_tokens]`.
+    pub(crate) fn run(&self, tokens: &[u32], routing: Option<&[Vec<bool>]>, seed: u64) -> Outputs {
+        let layout = &self.program.layout;
+        let n = tokens.len() as u32;
+        let bound = n.next_power_of_two().max(BOUND_UNIT);
+        let mut arena = vec![POISON; (layout.fixed_bytes + layout.row_bytes * u64::from(bound)) as usize];
+        let mut put = |buffer: u32, bytes: Vec<u8>| {
+            let at = start(&layout.buffers[buffer as usize], bound);
+            arena[at..at + bytes.len()].copy_from_slice(&bytes);
+        };
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        put(layout.io.n_tokens, words(&[n]));
+        put(layout.io.tokens, words(tokens));
+        put(layout.io.positions, words(&(0..n).collect::<Vec<u32>>()));
+        put(layout.io.sequences, words(&vec![0; tokens.len()]));
+        put(layout.io.use_forced, words(&[u32::from(routing.is_some())]));
+        for (gate, decisions) in layout.io.gates.iter().zip(routing.into_iter().flatten()) {
+            if let Gate::Routed { forced, .. } = gate {
+                put(*forced, decisions.iter().map(|executes| u8::from(*executes)).collect());
+            }
+        }
+        for step in &layout.steps {
+            self.step(step, &mut arena, bound, seed);
+        }
+        let used = |buffer: u32| {
+            let buffer = &layout.buffers[buffer as usize];
+            let rows = if buffer.rows == RowBound::Tokens { n } else { 1 };
+            let at = start(buffer, bound);
+            &arena[at..at + (rows * buffer.cols * buffer.dtype.size()) as usize]
+        };
+        let number = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        let logits = used(layout.io.logits).chunks_exact(4).map(number).collect();
+        let gates = layout.io.gates.iter().map(|gate| match gate {
+            Gate::Constant(executes) => vec![*executes; tokens.len()],
+            Gate::Routed { mask, .. } => used(*mask).iter().map(|byte| *byte != 0).collect(),
+        });
+        Outputs { logits, gates: gates.collect() }
+    }
+
+    /// Runs a kernel over the arena. Each argument is a buffer of its own, so that a write beside it is found.
+    fn step(&self, step: &Step, arena: &mut [u8], bound: u32, seed: u64) {
+        let entry = &self.program.entries[step.kernel as usize];
+        let Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, .. } = entry.launch else {
+            panic!("{} is not for CUDA", entry.symbol)
+        };
+        let rows = match entry.extent {
+            Extent::Fixed(rows) => rows,
+            Extent::Counted { at_most, .. } => at_most.min(bound),
+        };
+        let grid_x = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
+        if grid_x == 0 {
+            return;
+        }
+        let mut memory = Memory::default();
+        let mut addresses: BTreeMap<Arg, u64> = BTreeMap::new();
+        let mut args = Vec::new();
+        for arg in &step.args {
+            let address = *addresses.entry(*arg).or_insert_with(|| memory.add(self.buffer(*arg, arena, bound)));
+            args.push(machine::Arg::U64(address));
+        }
+        let launch = machine::Launch {
+            dynamic_shared: shared_bytes,
+            seed,
+            ..machine::Launch::new([grid_x, grid_y, 1], threads, args)
+        };
+        let ran = machine::run(&self.kernels[&entry.symbol], &launch, &mut memory);
+        ran.unwrap_or_else(|fault| panic!("{}: {fault}", step.origin));
+        let order: BTreeMap<u64, Arg> = addresses.into_iter().map(|(arg, address)| (address, arg)).collect();
+        for (arg, buffer) in order.values().zip(memory.into_buffers()) {
+            if let Arg::Buffer(idx) = arg {
+                let at = start(&self.program.layout.buffers[*idx as usize], bound);
+                arena[at..at + buffer.bytes.len()].copy_from_slice(&buffer.bytes);
+            }
+        }
+    }
+
+    fn buffer(&self, arg: Arg, arena: &[u8], bound: u32) -> machine::Buffer {
+        match arg {
+            Arg::Buffer(idx) => {
+                let buffer = &self.program.layout.buffers[idx as usize];
+                let at = start(buffer, bound);
+                let bytes = arena[at..at + buffer.bytes(bound) as usize].to_vec();
+                machine::Buffer { name: buffer.name.clone(), bytes, writable: true }
+            }
+            Arg::Constant(idx) => {
+                let constant = &self.program.constants[idx as usize];
+                let at = constant.offset as usize;
+                let bytes = self.constants[at..at + constant.bytes() as usize].to_vec();
+                machine::Buffer { name: constant.name.clone(), bytes, writable: false }
+            }
+        }
+    }
+}
+
+fn start(buffer: &Buffer, bound: u32) -> usize {
+    (buffer.place.fixed_offset + buffer.place.row_offset * u64::from(bound)) as usize
+}
