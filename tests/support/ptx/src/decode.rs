@@ -154,6 +154,27 @@ impl<'k> Decoder<'k> {
         if found == n { Ok(()) } else { Err(self.error(format!("{found} operands, {n} wanted"))) }
     }
 
+    /// The class of a register; `None` for other operands.
+    pub fn class(&self, operand: &Operand) -> Option<RegisterClass> {
+        match operand {
+            Operand::Register(id) => Some(self.kernel.registers[id.0 as usize].class),
+            _ => None,
+        }
+    }
+
+    /// Fails if the operand is a register of another class.
+    ///
+    /// # Errors
+    /// [`DecodeError::Operands`].
+    pub fn expect_class(&self, operand: &Operand, class: RegisterClass) -> Result<(), DecodeError> {
+        match self.class(operand) {
+            Some(found) if found != class => {
+                Err(self.error(format!("a register of class {found:?}, {class:?} is wanted")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The place of a register of any class.
     ///
     /// # Errors

@@ -59,6 +59,36 @@ pub struct Unset {
     pub lanes: Mask,
 }
 
+/// Why an instruction could not be done on the registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegisterFault {
+    /// An operand has no value.
+    Unset(Unset),
+    /// The lanes that execute a `.sync` instruction together are not those that it names (PTX ISA section
+    /// 9.7.13.9).
+    Membermask {
+        /// The lane whose member mask does not hold.
+        lane: usize,
+        /// The lanes that it waits for.
+        wanted: Mask,
+        /// Those that are there.
+        executing: Mask,
+    },
+    /// A shuffle reads from a lane that does not take part (PTX ISA section 9.7.9.6).
+    SourceLane {
+        /// The lane that reads.
+        lane: usize,
+        /// The lane that it reads from.
+        source: usize,
+    },
+}
+
+impl From<Unset> for RegisterFault {
+    fn from(unset: Unset) -> Self {
+        Self::Unset(unset)
+    }
+}
+
 /// The registers of a warp.
 #[derive(Debug, Clone)]
 pub struct Registers {

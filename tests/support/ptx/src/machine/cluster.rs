@@ -17,7 +17,7 @@ use super::turn::Turn;
 use super::warp::{Wait, Warp};
 use super::{Outcome, Trouble};
 use crate::op::Run;
-use crate::registers::{Mask, Slot, WARP};
+use crate::registers::{Mask, RegisterFault, Slot, WARP};
 
 /// What all blocks of a launch have in common.
 #[derive(Debug, Clone, Copy)]
@@ -428,7 +428,15 @@ impl Cluster {
     fn trouble(&self, block: usize, warp: usize, at: u32, trouble: Trouble) -> Box<Fault> {
         let finding = match trouble {
             Trouble::Found(finding) => finding,
-            Trouble::Unset(unset) => {
+            Trouble::Register(RegisterFault::Membermask { lane, wanted, executing }) => {
+                let what = format!("the members are {wanted:#010x}, and lanes {executing:#010x} execute it");
+                Finding { kind: FaultKind::Divergence, lane: lane as u32, what }
+            }
+            Trouble::Register(RegisterFault::SourceLane { lane, source }) => {
+                let what = format!("a value of lane {source} is wanted, which does not execute it");
+                Finding { kind: FaultKind::Divergence, lane: lane as u32, what }
+            }
+            Trouble::Unset(unset) | Trouble::Register(RegisterFault::Unset(unset)) => {
                 let state = &self.blocks[block].warps[warp];
                 let name = self.program.names.get(&unset.slot).map_or("a register", String::as_str);
                 if matches!(unset.slot, Slot::Word(slot) if state.wgmma.owns(slot)) {

@@ -36,7 +36,7 @@ pub use warp::Wait;
 pub(crate) use warp::Warp;
 pub(crate) use wgmma::{ROWS, Tile, multiply};
 
-use crate::registers::Unset;
+use crate::registers::{RegisterFault, Unset};
 
 /// What an instruction has to say to the scheduler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +53,19 @@ pub enum Outcome {
 pub enum Trouble {
     /// A register without a value.
     Unset(Unset),
+    /// Another fault of an instruction that works on registers alone.
+    Register(RegisterFault),
     /// Something else.
     Found(Finding),
+}
+
+impl From<RegisterFault> for Trouble {
+    fn from(fault: RegisterFault) -> Self {
+        match fault {
+            RegisterFault::Unset(unset) => Self::Unset(unset),
+            other => Self::Register(other),
+        }
+    }
 }
 
 impl From<Unset> for Trouble {
