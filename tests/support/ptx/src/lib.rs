@@ -7,6 +7,8 @@
 //! [`Fault`](machine::Fault) with the line of the text, the block and the thread. What is not modelled is an
 //! error when the kernel is loaded, never skipped: [`forms`] lists the instructions.
 //!
+//! The command `skipc-ptx` runs one kernel by hand: `skipc-ptx --help` says how arguments are written.
+//!
 //! ```
 //! use std::sync::Arc;
 //! use skipc_ptx::machine::{Arg, Buffer, Launch, Memory, Program, run};
