@@ -21,6 +21,7 @@ pub(crate) const FORMS: &[Form] = &[
     },
     Form { syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.6", kind: Kind::Atomic, decode: reduce },
     Form { syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.5", kind: Kind::Atomic, decode: atomic },
+    Form { syntax: "mapa.shared::cluster.u32", section: "9.7.9.23", kind: Kind::Integer, decode: map_address },
 ];
 
 /// An address operand: a base of 64 or 32 bits and an offset.

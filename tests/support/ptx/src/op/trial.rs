@@ -98,7 +98,8 @@ impl Trial {
 
     fn kernel(&self, opcode: &str) -> Kernel {
         let operands = self.operands.clone();
-        let instruction = Instruction { line: 1, guard: None, opcode: opcode.to_owned(), operands };
+        let (text, opcode) = (String::new(), opcode.to_owned());
+        let instruction = Instruction { line: 1, guard: None, opcode, operands, text };
         Kernel {
             name: "trial".to_owned(),
             params: Vec::new(),
