@@ -1,6 +1,8 @@
 //! Faults planted into correct kernels: each is found in every schedule, as what it is and where it is, and the kernel
 //! without it runs clean with the right result.
 
+#[path = "faults/diverge.rs"]
+mod diverge;
 mod gemm;
 #[path = "faults/hopper.rs"]
 mod hopper;
@@ -92,6 +94,16 @@ fn faults_of_generated_products_are_found() {
 #[test]
 fn tricky_kernels_are_not_accused() {
     check_hosts(&tricky::HOSTS, MANY_SCHEDULES);
+}
+
+#[test]
+fn lanes_that_part_meet_again() {
+    diverge::check_all(false).unwrap_or_else(|wrong| panic!("{wrong}"));
+}
+
+#[test]
+fn lanes_meet_again_though_some_end() {
+    diverge::check_all(true).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
 /// Each kind is planted, and no two plants have one name.

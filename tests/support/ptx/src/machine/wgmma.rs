@@ -118,9 +118,11 @@ impl Wgmma {
         self.tiles.iter().any(|tile| tile.slots.contains(&slot))
     }
 
-    /// A register that an operation still reads and that was written since the last fence.
+    /// A register that an operation still reads or owns and that was written since the last fence: behind the operation,
+    /// since none begins with such registers.
     pub(crate) fn overwritten(&self, registers: &Registers) -> Option<u32> {
-        self.reading.iter().find(|(slot, _)| registers.is_fresh(*slot)).map(|(slot, _)| *slot)
+        let owned = self.tiles.iter().flat_map(|tile| tile.slots.iter().copied());
+        self.reading.iter().map(|(slot, _)| *slot).chain(owned).find(|slot| registers.is_fresh(*slot))
     }
 
     /// Whether anything is under way.

@@ -1,4 +1,5 @@
-//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.9, 9.7.9.11, 9.7.13.5 and 9.7.13.6).
+//! Loads, stores, atomics (PTX ISA sections 9.7.9.8, 9.7.9.9, 9.7.9.11, 9.7.13.5 and 9.7.13.6), and addresses in the
+//! shared memory of another block of the cluster (9.7.9.23).
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};

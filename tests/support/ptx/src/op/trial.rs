@@ -98,7 +98,7 @@ impl Trial {
 
     fn kernel(&self, opcode: &str) -> Kernel {
         let operands = self.operands.clone();
-        let (text, opcode) = (String::new(), opcode.to_owned());
+        let (opcode, text) = (opcode.to_owned(), opcode.to_owned());
         let instruction = Instruction { line: 1, guard: None, opcode, operands, text };
         Kernel {
             name: "trial".to_owned(),

@@ -261,16 +261,21 @@ fn fence(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, De
     decoder.expect_operands(instruction, 0)?;
     Ok(Run::Turn(Box::new(|turn| {
         turn.collective(0)?;
+        spare_registers(turn)?;
         let state = turn.state();
-        if let Some(slot) = state.wgmma.overwritten(&state.registers) {
-            let name = turn.register_name(Slot::Word(slot));
-            let what = format!("{name} was written while a wgmma.mma_async still reads it as A");
-            return Err(turn.finding(FaultKind::RegisterInFlight, what).into());
-        }
         state.registers.fence();
         state.wgmma.fence();
         Ok(Outcome::Next)
     })))
+}
+
+/// Fails if a register was written that a matrix operation under way reads or owns.
+fn spare_registers(turn: &mut Turn<'_>) -> Result<(), Finding> {
+    let state = turn.state();
+    let Some(slot) = state.wgmma.overwritten(&state.registers) else { return Ok(()) };
+    let name = turn.register_name(Slot::Word(slot));
+    let what = format!("{name} was written while a wgmma.mma_async that has not been waited for uses it");
+    Err(turn.finding(FaultKind::RegisterInFlight, what))
 }
 
 fn commit(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
@@ -288,6 +293,7 @@ fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
     let left = decoder.constant(&instruction.operands[0])? as u32;
     Ok(Run::Turn(Box::new(move |turn| {
         all_lanes(turn)?;
+        spare_registers(turn)?;
         let Some((group, position)) = turn.state().wgmma.waits_for(left) else { return Ok(Outcome::Next) };
         if !turn.cluster.blocks[turn.block].have_reached(turn.warp, position) {
             return Ok(Outcome::Wait(Wait::WarpGroup { position }));

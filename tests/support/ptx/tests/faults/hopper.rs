@@ -7,6 +7,7 @@ use skipc_ptx::machine::FaultKind::{
 
 use super::hosts::{CLUSTER, TMA, WGMMA, WGMMA_ONCE};
 use super::plant::{ANYWHERE, Plant};
+use super::tricky::{COPIES_ARRIVE, PAIRS, ROUND_TRIP};
 
 const TMA_LOAD: &str = "mbarrier::complete_tx::bytes [at]";
 const MULTICAST: &str = ".multicast::cluster [at]";
@@ -17,7 +18,7 @@ const ANNOUNCE: &str = "mbarrier.arrive.expect_tx.shared.b64 _, [full]";
 const MMA: &str = "da, db, add";
 
 pub(crate) fn plants() -> Vec<Plant> {
-    [phases(), mbarriers(), boxes(), stores(), groups(), descriptors(), clusters()].concat()
+    [phases(), mbarriers(), boxes(), stores(), groups(), descriptors(), clusters(), tricky()].concat()
 }
 
 /// Phases, arrivals and bytes of a pipeline.
@@ -52,6 +53,7 @@ fn phases() -> Vec<Plant> {
         // Schedule 0 never lets a wait give up, and in schedules 2 and 6 copies are complete at once.
         Plant::new("a wait that is asked once", &TMA, &[("\t@!ok bra DATA;\n", "")])
             .hidden_in(&[0, 2, 6])
+            .found(Race, TMA_LOAD, "is written after thread")
             .found(MissingWait, READ, "a bulk copy")
             .found(UninitialisedShared, READ, "nothing has been written there"),
     ]
@@ -155,6 +157,10 @@ fn groups() -> Vec<Plant> {
             .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
         Plant::new("sums read though their group is still open", &WGMMA_ONCE, &[("\twgmma.commit_group.sync.aligned;\n", "")])
             .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
+        Plant::new("a sum written while wgmma owns it", &WGMMA, &[("\twgmma.wait_group", "\tmov.b32 d5, 0;\n\twgmma.wait_group")])
+            .found(RegisterInFlight, "wgmma.wait_group", "d5 was written while a wgmma.mma_async"),
+        Plant::new("a sum written between two matrix operations", &WGMMA, &[("\tadd.u64 ea, da, 2;\n", "\tadd.u64 ea, da, 2;\n\tmov.b32 d5, 0;\n")])
+            .found(MissingWgmmaFence, "{d0, d1, d2, d3, d4, d5, d6, d7}, ea, eb, add, 1, 1, 0, 0; // second", "d5 was written after the last wgmma.fence"),
         Plant::new("tiles written over while wgmma reads them", &WGMMA, &[WAIT])
             .found(MissingWait, COPY, "after a wgmma of warp")
             .found(MissingWait, B, "after a wgmma of warp"),
@@ -216,5 +222,48 @@ fn clusters() -> Vec<Plant> {
             .found(Launch, "", "is not made of clusters of [2, 1, 1]"),
         Plant::new("a block that ends while the other reads it", &CLUSTER, &[("\tbarrier.cluster.arrive.release.aligned; // taken\n\tbarrier.cluster.wait.acquire.aligned; // taken\n", "")])
             .found(Race, "ld.shared::cluster.u32 sum", "nothing orders it before the end of that block"),
+    ]
+}
+
+/// Each of the kernels that look wrong, made wrong.
+fn tricky() -> Vec<Plant> {
+    const LOAD: &str = "mbarrier::complete_tx::bytes [board]";
+    const COPIED: &str = "[at]; // copied";
+    const BOX_STORE: &str = "bulk_group [map, {0, 0}], [board]";
+    vec![
+        Plant::new("an arrival before the copies of its thread", &COPIES_ARRIVE, &[("cp.async.mbarrier.arrive.noinc.shared.b64 [full]", "mbarrier.arrive.shared.b64 _, [full]")])
+            .found(MissingWait, COPIED, "a copy of thread"),
+        Plant::new("copies that arrive and were counted twice", &COPIES_ARRIVE, &[(".noinc", "")])
+            .found(Deadlock, ANYWHERE, "of the mbarrier at 10"),
+        Plant::new("copies that do not arrive", &COPIES_ARRIVE, &[("\tcp.async.mbarrier.arrive.noinc.shared.b64 [full];\n", "")])
+            .found(Deadlock, ANYWHERE, "waits for 32 of 32 arrivals"),
+        Plant::new("a chunk read before its reader said so", &COPIES_ARRIVE, &[("\tld.shared.v4.u32 {x0, x1, x2, x3}, [at]; // copied\n\tmbarrier.arrive.shared.b64 _, [empty];\n", "\tmbarrier.arrive.shared.b64 _, [empty];\n\tld.shared.v4.u32 {x0, x1, x2, x3}, [at]; // copied\n")])
+            .found(Race, "cp.async.cg", "is written after thread")
+            .found(MissingWait, COPIED, "a copy of thread"),
+        Plant::new("no proxy fence between a store of threads and a bulk load", &ROUND_TRIP, &[("\tfence.proxy.async.global;\n", "")])
+            .found(MissingProxyFence, LOAD, "of scratch is read"),
+        Plant::new("no barrier between a store of threads and a bulk load", &ROUND_TRIP, &[("\tbar.sync 0; // scratch\n", "\tbar.warp.sync -1;\n")])
+            .found(Race, LOAD, "of scratch is read")
+            .found(Race, "[scratch], {x0", "of scratch is written")
+            .found(MissingWait, "[scratch], {x0", "of scratch is written")
+            .found(Race, "ok, [full], 0", "nothing orders the initialisation")
+            .found(Barrier, "ok, [full], 0", "there is no mbarrier"),
+        Plant::new("a bulk store's result after a wait for its reads", &ROUND_TRIP, &[("wait_group 0", "wait_group.read 0")])
+            .found(MissingWait, "ld.global.v4", "a bulk copy of thread 0 wrote it"),
+        Plant::new("a bulk store that nothing waits for", &ROUND_TRIP, &[("\tcp.async.bulk.wait_group 0;\n", "")])
+            .found(MissingWait, "ld.global.v4", "a bulk copy of thread 0 wrote it"),
+        Plant::new("data over an mbarrier that is still one", &ROUND_TRIP, &[("\t@!other mbarrier.inval.shared.b64 [full];\n", "")])
+            .found(Barrier, "@!other st.shared.b64 [at]", "hold the mbarrier at 1024"),
+        Plant::new("a box that is stored from where it is loaded", &ROUND_TRIP, &[("\tbar.sync 0; // changed\n", "")])
+            .found(Race, BOX_STORE, "nothing orders the two")
+            .found(Race, "st.shared.v4", "nothing orders the two")
+            .found(MissingWait, "st.shared.v4", "a bulk copy of thread 0 read it"),
+        Plant::new("room that only the own block announces", &PAIRS, &[("[far]; // other", "[empty]; // other")])
+            .found(Race, MULTICAST, "is written after thread")
+            .found(Barrier, ANYWHERE, "arrivals where the phase waits for 0 more")
+            .found(MissingWait, MULTICAST, "a bulk copy")
+            .found(MissingWait, READ, "a bulk copy"),
+        Plant::new("room that only the other block announces", &PAIRS, &[("\tmbarrier.arrive.release.cluster.shared::cluster.b64 _, [far]; // own\n", "")])
+            .found(Deadlock, ANYWHERE, "waits for 1 of 2 arrivals"),
     ]
 }

@@ -1,10 +1,10 @@
 //! Correct kernels that look like wrong ones.
 
-use super::hosts::{SENTINEL, add, launch, noise, words};
+use super::hosts::{SENTINEL, add, launch, noise, word_map, words};
 use super::plant::{Host, Runner, Setup};
 use skipc_ptx::machine::{Arg, Memory};
 
-pub(crate) static HOSTS: [&Host; 9] = [
+pub(crate) static HOSTS: [&Host; 12] = [
     &UNEVEN_LOOPS,
     &EARLY_EXIT,
     &NESTED,
@@ -14,14 +14,20 @@ pub(crate) static HOSTS: [&Host; 9] = [
     &TICKETS,
     &BYTES,
     &RELAY,
+    &COPIES_ARRIVE,
+    &ROUND_TRIP,
+    &PAIRS,
 ];
 
 macro_rules! host {
     ($(#[$doc:meta])* $host:ident, $name:literal, $setup:path) => {
+        host!($(#[$doc])* $host, $name, $setup, "tricky");
+    };
+    ($(#[$doc:meta])* $host:ident, $name:literal, $setup:path, $file:literal) => {
         $(#[$doc])*
-        static $host: Host = Host {
+        pub(crate) static $host: Host = Host {
             name: $name,
-            text: include_str!("../kernels/faults/tricky.ptx"),
+            text: include_str!(concat!("../kernels/faults/", $file, ".ptx")),
             runner: Runner::Launch($setup),
         };
     };
@@ -54,6 +60,16 @@ host!(
 host!(
     /// A word goes from warp to warp, each round with a barrier of its own.
     RELAY, "relay", relay);
+
+host!(
+    /// Copies of threads arrive at an mbarrier on their own; two stages.
+    COPIES_ARRIVE, "copies_arrive", copies_arrive, "tricky_hopper");
+host!(
+    /// Threads write what the machine loads, and read what it has stored. The mbarrier becomes data in the end.
+    ROUND_TRIP, "round_trip", round_trip, "tricky_hopper");
+host!(
+    /// Two blocks load halves of tiles for each other, and tell each other when they have read them.
+    PAIRS, "pairs", pairs, "tricky_hopper");
 
 fn one(grid: u32, threads: u32, from: Vec<u8>, n: u32, expected: Vec<u8>) -> Setup {
     let mut memory = Memory::default();
@@ -116,6 +132,34 @@ fn bytes() -> Setup {
 
 fn relay() -> Setup {
     one(1, 128, words([5]), 1, words([5 + 1 + 2 + 3 + 4]))
+}
+
+fn copies_arrive() -> Setup {
+    one(1, 64, words((0..640).map(noise)), 640, words((0..640).map(noise)))
+}
+
+fn round_trip() -> Setup {
+    let mut memory = Memory::default();
+    let scratch = add(&mut memory, "scratch", words([SENTINEL; 256]), true);
+    let to = add(&mut memory, "to", words([SENTINEL; 256]), true);
+    let word = |at: u32| at + if at % 4 == 0 { 7 } else { 0 };
+    let expected = vec![(0, words((0..256).map(word))), (1, words((0..256).map(|at| word(at ^ 3))))];
+    let args = vec![word_map(scratch, 8), Arg::U64(scratch), Arg::U64(to)];
+    Setup { launch: launch(1, 64, args), memory, expected }
+}
+
+fn pairs() -> Setup {
+    let mut memory = Memory::default();
+    let from = add(&mut memory, "from", words((0..80 * 32).map(noise)), false);
+    let to = add(&mut memory, "to", words([SENTINEL; 64]), true);
+    let sum = |at: u32| {
+        let of = |step: u32| {
+            let first = step * 512 + at % 32 * 4;
+            noise(first + 1).wrapping_add(noise(first + 256 + 2)).wrapping_add(at / 32)
+        };
+        (0..5).map(of).fold(0_u32, u32::wrapping_add)
+    };
+    Setup { launch: launch(2, 64, vec![word_map(from, 80), Arg::U64(to)]), memory, expected: vec![(1, words((0..64).map(sum)))] }
 }
 
 /// Zeros in place of the sentinels.
