@@ -67,8 +67,9 @@
 //! scheduling, as PTX promises no more.
 //!
 //! Instructions with `.aligned`, `bar.sync` among them, fail if lanes of the warp that have not ended are
-//! elsewhere. Instructions of a warp group (`wgmma`, `setmaxnreg`) are executed by four warps one after the
-//! other; each must come to the same ones, in the same order, with the same operands, with all its lanes.
+//! elsewhere; shuffles and votes, if the lanes that they name are not those that execute them together.
+//! Instructions of a warp group (`wgmma`, `setmaxnreg`) are executed by four warps one after the other; each
+//! must come to the same ones, in the same order, with the same operands, with all its lanes.
 //!
 //! # Schedules and seeds
 //!
@@ -84,10 +85,10 @@
 //! | 2, 6, … | up to 64 | before each turn: at once |
 //! | 3, 7, … | up to 16 | once in 8 turns |
 //!
-//! With a seed other than 0 a wait on an mbarrier gives up in vain now and then, as `try_wait` may. Races and
-//! missing waits do not need the schedule that shows them as wrong bytes: they are found from what is known
-//! (below). Schedules matter for deadlocks, for results that depend on order without a race, and for code
-//! that only some orders reach.
+//! With a seed other than 0 a wait on an mbarrier gives up in vain half of the time, as `try_wait` may. Races
+//! and missing waits do not need the schedule that shows them as wrong bytes: they are found from what is
+//! known (below). Schedules matter for deadlocks, for results that depend on order without a race, and for
+//! code that only some orders reach.
 //!
 //! If nothing can go on and no copy is pending, that is a deadlock, and the fault lists who waits for what. A
 //! cluster that executes more than [`patience`](machine::Launch::patience) instructions has no end.
@@ -132,7 +133,8 @@
 //! `wgmma.fence`, and a register of A must not be written before the operation is waited for. Operands in
 //! shared memory are read by the agent of the warp group.
 //!
-//! A block must not end while bulk copies read its shared memory or matrix operations are under way.
+//! A block must not end while bulk copies read its shared memory or matrix operations are under way, nor
+//! before other blocks of the cluster are known to be done with its shared memory.
 //!
 //! # Numbers
 //!

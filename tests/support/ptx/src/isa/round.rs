@@ -179,8 +179,12 @@ pub fn f64_to_integer(value: f64, rounding: Rounding, to: Integer) -> u64 {
 }
 
 /// The value, or the canonical NaN.
+///
+/// Bits are compared: an optimiser may take the payload of a NaN for free, and a choice between a NaN and another
+/// for none.
 pub(super) fn canonical(value: f32) -> f32 {
-    if value.is_nan() { f32::from_bits(F32_NAN) } else { value }
+    let is_nan = value.to_bits() & 0x7FFF_FFFF > 0x7F80_0000;
+    if is_nan { f32::from_bits(F32_NAN) } else { value }
 }
 
 /// Bits of the number of `format` next to `value`, which is no NaN, in a direction.
