@@ -121,14 +121,16 @@ impl Approx {
         Approx { value: self.value.max(0.0), error: self.error }
     }
 
-    /// `1 / (1 + e^−self)`. Where the exponential leaves f32, zero is as good as the value.
+    /// `1 / (1 + e^−self)`. Where the exponential leaves f32, zero is as good as the value; where the result is below the
+    /// smallest normal, a unit may flush it.
     pub fn sigmoid(self) -> Approx {
         if self.value - self.error < -EXP_LIMIT {
             let value = libm::exp(self.value);
             return Approx { value, error: value + FLUSHED };
         }
         let exp = Approx { value: -self.value, error: self.error }.exp();
-        Approx::exact(1.0).div(Approx::exact(1.0).add(exp))
+        let Approx { value, error } = Approx::exact(1.0).div(Approx::exact(1.0).add(exp));
+        Approx { value, error: error + FLUSHED }
     }
 
     /// `self / (1 + e^−self)`; its other form, `self · sigmoid(self)`, has a rounding more, and may lose what is left
