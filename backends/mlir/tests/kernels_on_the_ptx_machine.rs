@@ -67,14 +67,15 @@ impl PtxMachine {
     }
 }
 
-/// The kernel's code for the targets, of those that differ in nothing but the target's name the first.
+/// The kernel's code for the targets, of those that differ in the header only the first.
 fn programs(kernel: &Kernel) -> Result<Vec<(Arc<Program>, Launch)>, String> {
     let mut texts: Vec<String> = Vec::new();
     let mut programs = Vec::new();
     for target in TARGETS {
         let named = [("kernel".to_owned(), kernel)];
         let lowered = lower(target, &named).map_err(|(_, error)| error.to_string())?;
-        let text = lowered.ptx.text.replace(&format!(".target {target}"), ".target");
+        let is_header = |line: &&str| line.starts_with(".version") || line.starts_with(".target");
+        let text = lowered.ptx.text.lines().filter(|line| !is_header(line)).collect::<Vec<_>>().join("\n");
         if !texts.contains(&text) {
             let program = Program::load(&lowered.ptx.text, "kernel").map_err(|error| error.to_string())?;
             programs.push((Arc::new(program), lowered.launches[0].clone()));

@@ -100,7 +100,9 @@ fn write(code: &Code, kernel: &Kernel, compact: &Compact) {
                 || code.param(compact.forced.0).at::<I8>(row_read).load::<I8>().to_int().ne(0),
                 || selected(code, kernel, compact, row_read),
             ) & inside;
-            code.when(inside, || {
+            // A ranked mask stands already, unless decisions are forced: no thread writes what others read.
+            let is_new = if matches!(compact.select, Select::Ranked(_)) { inside & forced } else { inside };
+            code.when(is_new, || {
                 code.param(compact.mask.0).at::<I8>(row).store(takes.to_int().to_byte());
             });
             bits.push(code.ballot(takes));
