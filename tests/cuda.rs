@@ -111,7 +111,10 @@ fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
             assert_eq!(found.gates, case.scored.gates, "{name}: replayed decisions");
             let logits: Vec<f64> = found.logits.iter().map(|logit| f64::from(*logit)).collect();
             let (error, allowed) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);
-            assert!(error <= allowed, "{name}, schedule {seed}: {error} from f64; {allowed} is three times PyTorch's");
+            assert!(
+                error <= allowed,
+                "{name}, schedule {seed}: {error} from f64; {allowed} is three times PyTorch's"
+            );
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Buffer, Extent, Gate, Launch, Program, Purpose, RowBound, Step};
+use skipc_artifact::program::{
+    Arg, BOUND_UNIT, Buffer, Extent, Gate, Launch, Program, Purpose, RowBound, Step,
+};
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Memory};
 use skipc_ptx::syntax;
@@ -33,7 +35,8 @@ impl PtxModel {
         let target = Target::Cuda(arch.to_owned());
         let program = bundle::read_program(model.artifact(), &target, Purpose::Score).expect("a program");
         let (ptx, _) = bundle::read_cuda_code(model.artifact(), &program).expect("code");
-        let module = syntax::parse(std::str::from_utf8(ptx).expect("text")).unwrap_or_else(|error| panic!("{error}"));
+        let module =
+            syntax::parse(std::str::from_utf8(ptx).expect("text")).unwrap_or_else(|error| panic!("{error}"));
         let load = |name: &str| {
             let kernel = machine::Program::of_module(&module, name).unwrap_or_else(|error| panic!("{error}"));
             (name.to_owned(), Arc::new(kernel))
@@ -100,7 +103,8 @@ impl PtxModel {
         let mut addresses: BTreeMap<Arg, u64> = BTreeMap::new();
         let mut args = Vec::new();
         for arg in &step.args {
-            let address = *addresses.entry(*arg).or_insert_with(|| memory.add(self.buffer(*arg, arena, bound)));
+            let address =
+                *addresses.entry(*arg).or_insert_with(|| memory.add(self.buffer(*arg, arena, bound)));
             args.push(machine::Arg::U64(address));
         }
         let launch = machine::Launch {

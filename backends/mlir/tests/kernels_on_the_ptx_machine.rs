@@ -122,7 +122,11 @@ fn check(prefix: &str) {
     assert!(!chosen.is_empty(), "no case begins with `{prefix}`");
     let mut machine = PtxMachine::new();
     let report = run(&chosen, &mut machine);
-    println!("{report}  of {} kernels {} are the same for all targets", machine.programs.len(), machine.n_shared);
+    println!(
+        "{report}  of {} kernels {} are the same for all targets",
+        machine.programs.len(),
+        machine.n_shared
+    );
     assert!(report.failed.is_empty(), "{report}");
 }
 

@@ -13,7 +13,9 @@ fn dense_rows_give_the_product_in_every_schedule() {
     for kernel in [gemm::TMA_0, gemm::TMA_1] {
         for seed in 0..SCHEDULES {
             for k in [64, 256, 640] {
-                Tma { m: 256, n: 256, k }.check(kernel, seed).unwrap_or_else(|wrong| panic!("k {k}: {wrong}"));
+                Tma { m: 256, n: 256, k }
+                    .check(kernel, seed)
+                    .unwrap_or_else(|wrong| panic!("k {k}: {wrong}"));
             }
         }
     }

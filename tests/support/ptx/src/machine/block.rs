@@ -37,18 +37,36 @@ pub(crate) struct SharedOperand {
 impl Block {
     pub(crate) fn new(at: [u32; 3], warps: Vec<Warp>, shared: Shared) -> Self {
         let collectives = vec![Vec::new(); warps.len().div_ceil(WARP_GROUP)];
-        Self { at, warps, shared, barriers: std::array::from_fn(|_| Barrier::default()), collectives, operands: BTreeMap::new() }
+        Self {
+            at,
+            warps,
+            shared,
+            barriers: std::array::from_fn(|_| Barrier::default()),
+            collectives,
+            operands: BTreeMap::new(),
+        }
     }
 
     /// Notes that a warp executes an instruction that its whole warp group has to, with the same `key`. Tells how many
     /// it had executed before.
-    pub(crate) fn collective(&mut self, warp: usize, mask: Mask, at: u32, key: u64) -> Result<usize, Finding> {
+    pub(crate) fn collective(
+        &mut self,
+        warp: usize,
+        mask: Mask,
+        at: u32,
+        key: u64,
+    ) -> Result<usize, Finding> {
         if mask != Mask::MAX {
             let what = format!("lanes {:#010x} of the warp are not there", !mask);
             return Err(Finding::new(FaultKind::Divergence, mask, what));
         }
-        if !self.warps.len().is_multiple_of(WARP_GROUP) && warp / WARP_GROUP == self.warps.len() / WARP_GROUP {
-            return Err(Finding::new(FaultKind::Divergence, mask, "the last warp group of the block has not 4 warps"));
+        if !self.warps.len().is_multiple_of(WARP_GROUP) && warp / WARP_GROUP == self.warps.len() / WARP_GROUP
+        {
+            return Err(Finding::new(
+                FaultKind::Divergence,
+                mask,
+                "the last warp group of the block has not 4 warps",
+            ));
         }
         let state = &mut self.warps[warp];
         let position = state.collective;
@@ -87,7 +105,12 @@ impl Block {
     }
 
     /// Keeps an operand for the other warps of the group.
-    pub(crate) fn keep_operand(&mut self, group: usize, position: usize, operand: Rc<SharedOperand>) -> Rc<SharedOperand> {
+    pub(crate) fn keep_operand(
+        &mut self,
+        group: usize,
+        position: usize,
+        operand: Rc<SharedOperand>,
+    ) -> Rc<SharedOperand> {
         self.operands.insert((group, position), (Rc::clone(&operand), WARP_GROUP - 1));
         operand
     }

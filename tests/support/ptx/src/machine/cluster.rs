@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::block::Block;
 use super::barrier::ClusterBarrier;
+use super::block::Block;
 use super::clock::Agents;
 use super::counters::Counters;
 use super::fault::{Fault, FaultKind, Finding};
@@ -141,7 +141,8 @@ impl Cluster {
                 self.event()?;
                 continue;
             };
-            let longest = if pace.longest == usize::MAX { usize::MAX } else { 1 + self.rng.below(pace.longest) };
+            let longest =
+                if pace.longest == usize::MAX { usize::MAX } else { 1 + self.rng.below(pace.longest) };
             self.turn(block, warp, fragment, longest)?;
         }
     }
@@ -273,7 +274,12 @@ impl Cluster {
     }
 
     /// Lets those go on that wait for this, at the next instruction or, if they have to ask `again`, at the same.
-    pub(crate) fn wake(&mut self, blocks: std::ops::Range<usize>, again: bool, is_over: impl Fn(Wait) -> bool) {
+    pub(crate) fn wake(
+        &mut self,
+        blocks: std::ops::Range<usize>,
+        again: bool,
+        is_over: impl Fn(Wait) -> bool,
+    ) {
         for warp in self.blocks[blocks].iter_mut().flat_map(|block| &mut block.warps) {
             let mut idx = 0;
             while idx < warp.fragments.len() {
@@ -295,7 +301,8 @@ impl Cluster {
     pub(crate) fn wake_group(&mut self, block: usize, first: usize, positions: &[u32]) {
         for warp in self.blocks[block].warps[first..].iter_mut().take(super::block::WARP_GROUP) {
             for fragment in &mut warp.fragments {
-                if matches!(fragment.wait, Some(Wait::WarpGroup { position }) if positions.contains(&position)) {
+                if matches!(fragment.wait, Some(Wait::WarpGroup { position }) if positions.contains(&position))
+                {
                     fragment.wait = None;
                 }
             }
@@ -305,7 +312,8 @@ impl Cluster {
     /// Lets those go on that wait for a phase of this mbarrier that is over.
     fn wake_mbarrier(&mut self, block: usize, offset: u32) {
         self.counters.mbarrier_phases += 1;
-        let Some(phase) = self.blocks[block].shared.mbarriers.get(&offset).map(|mbarrier| mbarrier.phase) else {
+        let Some(phase) = self.blocks[block].shared.mbarriers.get(&offset).map(|mbarrier| mbarrier.phase)
+        else {
             return;
         };
         let n = self.blocks.len();
@@ -321,9 +329,9 @@ impl Cluster {
     fn event(&mut self) -> Result<(), Box<Fault>> {
         let idx = if self.launch.seed == 0 { 0 } else { self.rng.below(self.pending.len()) };
         match self.pending.remove(idx) {
-            Pending::Transaction { block, offset, bytes, phase, at } => {
-                self.transaction(block, offset, i64::from(bytes), phase).map_err(|finding| self.fault(block, 0, at, finding))
-            }
+            Pending::Transaction { block, offset, bytes, phase, at } => self
+                .transaction(block, offset, i64::from(bytes), phase)
+                .map_err(|finding| self.fault(block, 0, at, finding)),
             Pending::Arrive { block, offset, view, at } => {
                 self.arrive(block, offset, 1, &view, 0).map_err(|finding| self.fault(block, 0, at, finding))
             }
@@ -376,18 +384,29 @@ impl Cluster {
     fn finish(&mut self) -> Result<(), Box<Fault>> {
         for block in 0..self.blocks.len() {
             if let Some((warp, at)) = self.blocks[block].left_behind() {
-                let what = "a warp of the group has ended without this instruction, which the others executed";
+                let what =
+                    "a warp of the group has ended without this instruction, which the others executed";
                 return Err(self.fault(block, warp, at, Finding::new(FaultKind::Divergence, 1, what)));
             }
             for (warp, state) in self.blocks[block].warps.iter().enumerate() {
                 let copying = state.bulks.iter().position(|groups| groups.is_busy());
                 let (lane, what) = match copying {
-                    Some(lane) => (lane, "the block ends while bulk copies read its shared memory: wait for their groups"),
-                    None if state.wgmma.is_busy() => (0, "the block ends while matrix operations are under way: wait for their groups"),
+                    Some(lane) => (
+                        lane,
+                        "the block ends while bulk copies read its shared memory: wait for their groups",
+                    ),
+                    None if state.wgmma.is_busy() => {
+                        (0, "the block ends while matrix operations are under way: wait for their groups")
+                    }
                     None => continue,
                 };
                 let last = self.program.steps.len().saturating_sub(1) as u32;
-                return Err(self.fault(block, warp, last, Finding::new(FaultKind::MissingWait, 1 << lane, what)));
+                return Err(self.fault(
+                    block,
+                    warp,
+                    last,
+                    Finding::new(FaultKind::MissingWait, 1 << lane, what),
+                ));
             }
         }
         while !self.pending.is_empty() {
@@ -404,7 +423,8 @@ impl Cluster {
                 let what = format!(
                     "shared memory of block {block} of the cluster is used, and nothing orders it before the end of that block"
                 );
-                let (of, warp) = (stamp.agent as usize / self.n_warps(), stamp.agent as usize % self.n_warps());
+                let (of, warp) =
+                    (stamp.agent as usize / self.n_warps(), stamp.agent as usize % self.n_warps());
                 return Err(self.fault(of, warp, stamp.at, Finding::new(FaultKind::Race, stamp.lanes, what)));
             }
         }
@@ -443,7 +463,8 @@ impl Cluster {
                     let what = format!("{name} belongs to a wgmma.mma_async that has not been waited for");
                     Finding::new(FaultKind::RegisterInFlight, unset.lanes, what)
                 } else {
-                    let what = format!("{name} is read before it was written, in lanes {:#010x}", unset.lanes);
+                    let what =
+                        format!("{name} is read before it was written, in lanes {:#010x}", unset.lanes);
                     Finding::new(FaultKind::UninitialisedRegister, unset.lanes, what)
                 }
             }
@@ -465,7 +486,11 @@ impl Cluster {
                 }
                 for (at, mask) in warp.meetings() {
                     let line = self.program.steps.get(at as usize).map_or(0, |step| step.line);
-                    lines.push(format!("block {:?} warp {warp_idx}, {} lanes wait at line {line} for the rest of their warp", block.at, mask.count_ones()));
+                    lines.push(format!(
+                        "block {:?} warp {warp_idx}, {} lanes wait at line {line} for the rest of their warp",
+                        block.at,
+                        mask.count_ones()
+                    ));
                 }
             }
         }
@@ -477,7 +502,8 @@ impl Cluster {
         }
         let lines = lines.join("\n    ");
         for (block_idx, block) in self.blocks.iter().enumerate() {
-            let waits = block.warps.iter().flat_map(|warp| &warp.fragments).filter_map(|fragment| fragment.wait);
+            let waits =
+                block.warps.iter().flat_map(|warp| &warp.fragments).filter_map(|fragment| fragment.wait);
             if waits.into_iter().any(|wait| matches!(wait, Wait::WarpGroup { .. }))
                 && let Some((warp, at)) = block.left_behind()
             {

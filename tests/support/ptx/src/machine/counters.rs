@@ -109,10 +109,22 @@ impl fmt::Display for Counters {
         let per = self.sectors_per_request();
         writeln!(f, "global requests         {}, {per:.2} sectors each", self.global_requests)?;
         writeln!(f, "shared bytes            {} loaded, {} stored", self.shared_loaded, self.shared_stored)?;
-        writeln!(f, "shared requests         {}, {} bank conflicts", self.shared_requests, self.bank_conflicts)?;
+        writeln!(
+            f,
+            "shared requests         {}, {} bank conflicts",
+            self.shared_requests, self.bank_conflicts
+        )?;
         writeln!(f, "asynchronous copies     {} bytes in, {} bytes out", self.copied_in, self.copied_out)?;
-        writeln!(f, "matrix operations       {} mma, {} wgmma, {} MACs", self.mma, self.wgmma, self.matrix_macs)?;
-        write!(f, "barriers                {} arrivals of warps, {} mbarrier phases", self.barriers, self.mbarrier_phases)
+        writeln!(
+            f,
+            "matrix operations       {} mma, {} wgmma, {} MACs",
+            self.mma, self.wgmma, self.matrix_macs
+        )?;
+        write!(
+            f,
+            "barriers                {} arrivals of warps, {} mbarrier phases",
+            self.barriers, self.mbarrier_phases
+        )
     }
 }
 

@@ -113,12 +113,18 @@ pub fn run(program: &Arc<Program>, launch: &Launch, memory: &mut Memory) -> Resu
 fn check(program: &Program, launch: &Launch) -> Result<Shape, String> {
     let n_threads = launch.block.iter().try_fold(1_u32, |n, dim| n.checked_mul(*dim)).unwrap_or(u32::MAX);
     if n_threads == 0 || n_threads > MAX_THREADS {
-        return Err(format!("{:?} are {n_threads} threads a block; 1 to {MAX_THREADS} are possible", launch.block));
+        return Err(format!(
+            "{:?} are {n_threads} threads a block; 1 to {MAX_THREADS} are possible",
+            launch.block
+        ));
     }
     if let Some(threads) = program.threads
         && threads != launch.block
     {
-        return Err(format!("the kernel wants blocks of {threads:?} threads (.reqntid), not {:?}", launch.block));
+        return Err(format!(
+            "the kernel wants blocks of {threads:?} threads (.reqntid), not {:?}",
+            launch.block
+        ));
     }
     let shared = program.static_shared.saturating_add(launch.dynamic_shared);
     if shared > MAX_SHARED {
@@ -127,7 +133,9 @@ fn check(program: &Program, launch: &Launch) -> Result<Shape, String> {
     let cluster = program.cluster.unwrap_or([1; 3]);
     let n_blocks: u32 = cluster.iter().product();
     if n_blocks == 0 || n_blocks > MAX_CLUSTER {
-        return Err(format!("a cluster of {cluster:?} blocks; at most {MAX_CLUSTER} are possible everywhere"));
+        return Err(format!(
+            "a cluster of {cluster:?} blocks; at most {MAX_CLUSTER} are possible everywhere"
+        ));
     }
     if (0..3).any(|dim| launch.grid[dim] == 0 || !launch.grid[dim].is_multiple_of(cluster[dim])) {
         return Err(format!("a grid of {:?} blocks is not made of clusters of {cluster:?}", launch.grid));

@@ -50,14 +50,20 @@ impl Memory {
     pub(crate) fn place(&self, lane: u32, address: u64, bytes: u32) -> Result<(usize, usize), Finding> {
         let (index, offset) = self.place_unaligned(lane, address, bytes)?;
         if !offset.is_multiple_of(bytes as usize) {
-            let what = format!("byte {offset} of `{}` is not aligned to {bytes} bytes", self.buffers[index].name);
+            let what =
+                format!("byte {offset} of `{}` is not aligned to {bytes} bytes", self.buffers[index].name);
             return Err(Finding { kind: FaultKind::Misaligned, lane, what });
         }
         Ok((index, offset))
     }
 
     /// Index of the buffer and offset in it.
-    pub(crate) fn place_unaligned(&self, lane: u32, address: u64, bytes: u32) -> Result<(usize, usize), Finding> {
+    pub(crate) fn place_unaligned(
+        &self,
+        lane: u32,
+        address: u64,
+        bytes: u32,
+    ) -> Result<(usize, usize), Finding> {
         let index = (address >> STRETCH).wrapping_sub(FIRST) as usize;
         let offset = (address & ((1 << STRETCH) - 1)) as usize;
         let Some(buffer) = self.buffers.get(index) else {
@@ -101,7 +107,12 @@ impl GlobalShadow {
 
     /// Notes a read of bytes that lie in one page, as aligned accesses do.
     #[inline]
-    pub(crate) fn read(&mut self, place: (usize, usize), bytes: usize, access: &Access<'_>) -> Result<(), Conflict> {
+    pub(crate) fn read(
+        &mut self,
+        place: (usize, usize),
+        bytes: usize,
+        access: &Access<'_>,
+    ) -> Result<(), Conflict> {
         let at = place.1 % PAGE;
         let result = self.page(place).read(at, bytes, access);
         result.map_err(|conflict| in_buffer(conflict, place.1 - at))
@@ -109,7 +120,12 @@ impl GlobalShadow {
 
     /// Notes a write of bytes that lie in one page.
     #[inline]
-    pub(crate) fn write(&mut self, place: (usize, usize), bytes: usize, access: &Access<'_>) -> Result<(), Conflict> {
+    pub(crate) fn write(
+        &mut self,
+        place: (usize, usize),
+        bytes: usize,
+        access: &Access<'_>,
+    ) -> Result<(), Conflict> {
         let at = place.1 % PAGE;
         let result = self.page(place).write(at, bytes, access);
         result.map_err(|conflict| in_buffer(conflict, place.1 - at))

@@ -142,7 +142,8 @@ impl Program {
 }
 
 fn guard_of(decoder: &Decoder<'_>, guard: Guard) -> Result<SourcePredicate, DecodeError> {
-    let operand = if guard.negated { Operand::Not(guard.register) } else { Operand::Register(guard.register) };
+    let operand =
+        if guard.negated { Operand::Not(guard.register) } else { Operand::Register(guard.register) };
     decoder.source_predicate(&operand)
 }
 

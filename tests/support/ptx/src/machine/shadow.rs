@@ -79,7 +79,9 @@ pub(crate) struct Conflict {
 pub(crate) enum ReadProblem {
     Conflict(Conflict),
     /// Nothing was ever written there.
-    Uninitialised { offset: usize },
+    Uninitialised {
+        offset: usize,
+    },
 }
 
 /// Pieces beside a stretch of memory.
@@ -126,12 +128,7 @@ impl Shadow {
 
     /// Notes a read.
     #[inline]
-    pub(crate) fn read(
-        &mut self,
-        offset: usize,
-        bytes: usize,
-        access: &Access<'_>,
-    ) -> Result<(), Conflict> {
+    pub(crate) fn read(&mut self, offset: usize, bytes: usize, access: &Access<'_>) -> Result<(), Conflict> {
         self.pieces(offset, bytes).try_for_each(|piece| self.read_piece(piece, access))
     }
 
@@ -162,12 +159,7 @@ impl Shadow {
 
     /// Notes a write.
     #[inline]
-    pub(crate) fn write(
-        &mut self,
-        offset: usize,
-        bytes: usize,
-        access: &Access<'_>,
-    ) -> Result<(), Conflict> {
+    pub(crate) fn write(&mut self, offset: usize, bytes: usize, access: &Access<'_>) -> Result<(), Conflict> {
         for piece in self.pieces(offset, bytes) {
             let granule = &mut self.granules[piece];
             if granule.cluster != access.cluster || granule.read_elsewhere {

@@ -38,7 +38,10 @@ impl Shared {
             let what = if address < BASE {
                 format!("shared address {address:#x} lies below the block's shared memory")
             } else {
-                format!("bytes {offset}..{} of shared memory, which has {size}", offset.saturating_add(u64::from(bytes)))
+                format!(
+                    "bytes {offset}..{} of shared memory, which has {size}",
+                    offset.saturating_add(u64::from(bytes))
+                )
             };
             return Err(Finding { kind: FaultKind::OutOfBounds, lane, what });
         }
@@ -59,7 +62,8 @@ impl Shared {
         match self.mbarriers.range(from..(offset + bytes) as u32).next() {
             None => Ok(()),
             Some((at, _)) => {
-                let what = format!("bytes {offset}..{} of shared memory hold the mbarrier at {at}", offset + bytes);
+                let what =
+                    format!("bytes {offset}..{} of shared memory hold the mbarrier at {at}", offset + bytes);
                 Err(Finding { kind: FaultKind::Barrier, lane, what })
             }
         }

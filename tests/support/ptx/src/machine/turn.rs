@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use super::block::WARP_GROUP;
 use super::clock::{Source, Stamp, View};
 use super::cluster::{Cluster, Visit};
 use super::fault::{FaultKind, Finding};
 use super::program::PARAMS;
 use super::shadow::{Access, Conflict, ReadProblem};
 use super::shared;
-use super::block::WARP_GROUP;
 use super::warp::{Wait, Warp};
 use crate::registers::{Lanes64, Mask, Registers, Slot, WARP, lanes};
 
@@ -87,7 +87,13 @@ impl<'m> Turn<'m> {
     }
 
     /// Where an address of a space leads, for an access of so many bytes.
-    pub(crate) fn place(&self, space: Space, lane: usize, address: u64, bytes: u32) -> Result<Place, Finding> {
+    pub(crate) fn place(
+        &self,
+        space: Space,
+        lane: usize,
+        address: u64,
+        bytes: u32,
+    ) -> Result<Place, Finding> {
         let lane = lane as u32;
         let is_shared = address < 1 << 32;
         let is_param = (PARAMS..2 * PARAMS).contains(&address);
@@ -101,16 +107,22 @@ impl<'m> Turn<'m> {
                 let offset = (address - PARAMS) as usize;
                 let size = self.cluster.params.len();
                 if offset + bytes as usize > size {
-                    let what = format!("bytes {offset}..{} of the parameters, which have {size}", offset + bytes as usize);
+                    let what = format!(
+                        "bytes {offset}..{} of the parameters, which have {size}",
+                        offset + bytes as usize
+                    );
                     return Err(Finding { kind: FaultKind::OutOfBounds, lane, what });
                 }
                 Ok(Place::Param(offset))
             }
-            Space::Global | Space::Generic if !is_shared && !is_param => {
-                self.cluster.memory.place(lane, address, bytes).map(|(buffer, offset)| Place::Global(buffer, offset))
-            }
+            Space::Global | Space::Generic if !is_shared && !is_param => self
+                .cluster
+                .memory
+                .place(lane, address, bytes)
+                .map(|(buffer, offset)| Place::Global(buffer, offset)),
             _ => {
-                let what = format!("address {address:#x} is not in the state space that the instruction names");
+                let what =
+                    format!("address {address:#x} is not in the state space that the instruction names");
                 Err(Finding { kind: FaultKind::OutOfBounds, lane, what })
             }
         }
@@ -148,7 +160,14 @@ impl<'m> Turn<'m> {
         Ok(data)
     }
 
-    fn read(&mut self, place: Place, lane: usize, to: &mut [u8], source: Source, view: &View) -> Result<(), Finding> {
+    fn read(
+        &mut self,
+        place: Place,
+        lane: usize,
+        to: &mut [u8],
+        source: Source,
+        view: &View,
+    ) -> Result<(), Finding> {
         let n = to.len();
         let access = self.access(lane, source, view);
         match place {
@@ -177,9 +196,12 @@ impl<'m> Turn<'m> {
 
     pub(crate) fn read_problem(&self, lane: usize, problem: &ReadProblem) -> Finding {
         match problem {
-            ReadProblem::Conflict(conflict) => self.conflict(lane, "read", "shared memory".to_owned(), conflict),
+            ReadProblem::Conflict(conflict) => {
+                self.conflict(lane, "read", "shared memory".to_owned(), conflict)
+            }
             ReadProblem::Uninitialised { offset } => {
-                let what = format!("byte {offset} of shared memory is read, and nothing has been written there");
+                let what =
+                    format!("byte {offset} of shared memory is read, and nothing has been written there");
                 Finding { kind: FaultKind::UninitialisedShared, lane: lane as u32, what }
             }
         }
@@ -189,7 +211,13 @@ impl<'m> Turn<'m> {
     ///
     /// # Errors
     /// What is wrong with one of the accesses.
-    pub fn store(&mut self, space: Space, addresses: &Lanes64, bytes: u32, data: &LaneBytes) -> Result<(), Finding> {
+    pub fn store(
+        &mut self,
+        space: Space,
+        addresses: &Lanes64,
+        bytes: u32,
+        data: &LaneBytes,
+    ) -> Result<(), Finding> {
         let mut kind = None;
         for (group, view) in self.views() {
             for lane in lanes(group) {
@@ -261,7 +289,10 @@ impl<'m> Turn<'m> {
             }
             Place::Global(buffer, offset) => {
                 if !self.cluster.memory.buffer(buffer).writable {
-                    let what = format!("byte {offset} of `{}` is written, which is only to be read", self.buffer(buffer));
+                    let what = format!(
+                        "byte {offset} of `{}` is written, which is only to be read",
+                        self.buffer(buffer)
+                    );
                     return Err(Finding { kind: FaultKind::ReadOnly, lane: lane as u32, what });
                 }
                 let noted = self.cluster.global.write((buffer, offset), bytes, access);
@@ -272,7 +303,8 @@ impl<'m> Turn<'m> {
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, bytes)?;
                 let noted = shared.shadow.write(offset, bytes, access);
-                noted.map_err(|conflict| self.conflict(lane, "written", "shared memory".to_owned(), &conflict))
+                noted
+                    .map_err(|conflict| self.conflict(lane, "written", "shared memory".to_owned(), &conflict))
             }
         }
     }
@@ -284,7 +316,11 @@ impl<'m> Turn<'m> {
             return;
         }
         match self.cluster.visits.last_mut() {
-            Some(last) if last.block == block && (last.stamp.agent, last.stamp.time, last.stamp.at) == (stamp.agent, stamp.time, stamp.at) => {
+            Some(last)
+                if last.block == block
+                    && (last.stamp.agent, last.stamp.time, last.stamp.at)
+                        == (stamp.agent, stamp.time, stamp.at) =>
+            {
                 last.stamp.lanes |= stamp.lanes;
             }
             _ => self.cluster.visits.push(Visit { block, stamp }),
@@ -293,8 +329,12 @@ impl<'m> Turn<'m> {
 
     pub(crate) fn bytes_mut(&mut self, place: Place, bytes: usize) -> &mut [u8] {
         match place {
-            Place::Global(buffer, offset) => &mut self.cluster.memory.bytes_mut(buffer)[offset..offset + bytes],
-            Place::Shared(block, offset) => &mut self.cluster.blocks[block].shared.bytes[offset..offset + bytes],
+            Place::Global(buffer, offset) => {
+                &mut self.cluster.memory.bytes_mut(buffer)[offset..offset + bytes]
+            }
+            Place::Shared(block, offset) => {
+                &mut self.cluster.blocks[block].shared.bytes[offset..offset + bytes]
+            }
             Place::Param(offset) => &mut self.cluster.params[offset..offset + bytes],
         }
     }
@@ -346,7 +386,9 @@ impl<'m> Turn<'m> {
             FaultKind::MissingWait => "nothing has waited for its completion",
             _ => "nothing orders the two",
         };
-        let what = format!("byte {offset} of {space} is {done} after {who} {verb} it at line {line} ({text}), and {why}");
+        let what = format!(
+            "byte {offset} of {space} is {done} after {who} {verb} it at line {line} ({text}), and {why}"
+        );
         Finding { kind, lane: lane as u32, what }
     }
 
@@ -359,7 +401,8 @@ impl<'m> Turn<'m> {
         };
         let (block, warp) = (warp / self.cluster.n_warps(), warp % self.cluster.n_warps());
         let thread = warp as u32 * WARP as u32 + stamp.lanes.trailing_zeros().min(31);
-        let of = if block == self.block { String::new() } else { format!(" of block {block} of the cluster") };
+        let of =
+            if block == self.block { String::new() } else { format!(" of block {block} of the cluster") };
         match stamp.source {
             Source::Generic | Source::Atomic => format!("thread {thread}{of}"),
             Source::AsyncCopy => format!("a copy of thread {thread}{of}"),
@@ -399,7 +442,8 @@ impl Turn<'_> {
     pub(crate) fn use_mbarrier(&self, lane: usize, block: usize, offset: u32) -> Result<(), Finding> {
         let lane_idx = lane as u32;
         let Some(mbarrier) = self.cluster.blocks[block].shared.mbarriers.get(&offset) else {
-            let what = format!("there is no mbarrier at byte {offset} of shared memory: mbarrier.init comes first");
+            let what =
+                format!("there is no mbarrier at byte {offset} of shared memory: mbarrier.init comes first");
             return Err(Finding { kind: FaultKind::Barrier, lane: lane_idx, what });
         };
         let own = (self.cluster.agents.warp(self.warp_in_cluster()), 1 << lane);
@@ -420,7 +464,9 @@ impl Turn<'_> {
         let (block, warp) = (self.block, self.warp);
         let position = self.cluster.blocks[block].collective(warp, self.mask, self.at, key)?;
         let waits = |wait: Wait| match wait {
-            Wait::WarpGroup { position } => self.cluster.blocks[block].have_reached(warp, position).then_some(position),
+            Wait::WarpGroup { position } => {
+                self.cluster.blocks[block].have_reached(warp, position).then_some(position)
+            }
             _ => None,
         };
         let first = warp / WARP_GROUP * WARP_GROUP;

@@ -98,7 +98,8 @@ impl Wgmma {
     /// The group that is complete when all but the last `left` are, and what its warps have to have executed for that;
     /// none if there is nothing to wait for.
     pub(crate) fn waits_for(&self, left: u32) -> Option<(u32, u32)> {
-        let group = (self.committed.len() as u32).checked_sub(left).filter(|group| *group > self.completed)?;
+        let group =
+            (self.committed.len() as u32).checked_sub(left).filter(|group| *group > self.completed)?;
         Some((group, self.committed[group as usize - 1]))
     }
 

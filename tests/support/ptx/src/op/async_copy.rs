@@ -3,12 +3,19 @@
 use super::Run;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::machine::{Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View};
+use crate::machine::{
+    Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
+};
 use crate::registers::{Source32, lanes};
 use crate::syntax::Instruction;
 
 pub(crate) const FORMS: &[Form] = &[
-    Form { syntax: "cp.async.{ca,cg}.{shared,shared::cta}.global", section: "9.7.9.25.3.1", kind: Kind::AsyncCopy, decode: copy },
+    Form {
+        syntax: "cp.async.{ca,cg}.{shared,shared::cta}.global",
+        section: "9.7.9.25.3.1",
+        kind: Kind::AsyncCopy,
+        decode: copy,
+    },
     Form { syntax: "cp.async.commit_group", section: "9.7.9.25.3.2", kind: Kind::Sync, decode: commit },
     Form { syntax: "cp.async.wait_group", section: "9.7.9.25.3.3", kind: Kind::Sync, decode: wait },
     Form { syntax: "cp.async.wait_all", section: "9.7.9.25.3.3", kind: Kind::Sync, decode: wait_all },
@@ -76,7 +83,8 @@ fn copy_lane(turn: &mut Turn<'_>, lane: usize, copy: &Copy, view: &View) -> Resu
         // The whole of it has to be aligned, though only a part is read.
         let place = turn.cluster.memory.place(lane as u32, from, bytes.min(present.next_power_of_two()))?;
         if !from.is_multiple_of(u64::from(bytes)) {
-            let what = format!("byte {} of `{}` is not aligned to {bytes} bytes", place.1, turn.buffer(place.0));
+            let what =
+                format!("byte {} of `{}` is not aligned to {bytes} bytes", place.1, turn.buffer(place.0));
             return Err(Finding { kind: FaultKind::Misaligned, lane: lane as u32, what });
         }
         let noted = turn.cluster.global.read(place, present as usize, &access);
@@ -149,7 +157,9 @@ fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, D
                 return Err::<_, Trouble>(turn.finding(FaultKind::Barrier, "not in shared memory").into());
             };
             turn.use_mbarrier(lane, block, offset as u32)?;
-            if adds && let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get_mut(&(offset as u32)) {
+            if adds
+                && let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get_mut(&(offset as u32))
+            {
                 mbarrier.pending += 1;
             }
             let time = turn.state().copies[lane].mark();

@@ -10,16 +10,44 @@ use crate::syntax::Instruction;
 
 pub(crate) const FORMS: &[Form] = &[
     Form { syntax: "{bar.sync,barrier.sync.aligned}", section: "9.7.13.1", kind: Kind::Sync, decode: sync },
-    Form { syntax: "{bar.arrive,barrier.arrive.aligned}", section: "9.7.13.1", kind: Kind::Sync, decode: arrive },
+    Form {
+        syntax: "{bar.arrive,barrier.arrive.aligned}",
+        section: "9.7.13.1",
+        kind: Kind::Sync,
+        decode: arrive,
+    },
     Form { syntax: "bar.warp.sync", section: "9.7.13.2", kind: Kind::Sync, decode: warp_sync },
-    Form { syntax: "barrier.cluster.arrive.{release,}.{aligned,}", section: "9.7.13.3", kind: Kind::Sync, decode: cluster_arrive },
-    Form { syntax: "barrier.cluster.wait.{acquire,}.{aligned,}", section: "9.7.13.3", kind: Kind::Sync, decode: cluster_wait },
-    Form { syntax: "fence.proxy.async.{shared::cta,shared::cluster,global,}", section: "9.7.13.4", kind: Kind::Sync, decode: fence_proxy_async },
-    Form { syntax: "fence.mbarrier_init.release.cluster", section: "9.7.13.4", kind: Kind::Sync, decode: fence_mbarrier_init },
+    Form {
+        syntax: "barrier.cluster.arrive.{release,}.{aligned,}",
+        section: "9.7.13.3",
+        kind: Kind::Sync,
+        decode: cluster_arrive,
+    },
+    Form {
+        syntax: "barrier.cluster.wait.{acquire,}.{aligned,}",
+        section: "9.7.13.3",
+        kind: Kind::Sync,
+        decode: cluster_wait,
+    },
+    Form {
+        syntax: "fence.proxy.async.{shared::cta,shared::cluster,global,}",
+        section: "9.7.13.4",
+        kind: Kind::Sync,
+        decode: fence_proxy_async,
+    },
+    Form {
+        syntax: "fence.mbarrier_init.release.cluster",
+        section: "9.7.13.4",
+        kind: Kind::Sync,
+        decode: fence_mbarrier_init,
+    },
 ];
 
 /// Barrier and number of threads.
-fn operands(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<(Source32, Option<Source32>), DecodeError> {
+fn operands(
+    decoder: &mut Decoder<'_>,
+    instruction: &Instruction,
+) -> Result<(Source32, Option<Source32>), DecodeError> {
     match instruction.operands.as_slice() {
         [barrier] => Ok((decoder.source32(barrier)?, None)),
         [barrier, threads] => Ok((decoder.source32(barrier)?, Some(decoder.source32(threads)?))),
@@ -46,12 +74,19 @@ fn uniform(turn: &mut Turn<'_>, source: Source32, what: &str) -> Result<u32, Tro
     let values = turn.registers().get32(source, mask)?;
     let first = values[mask.trailing_zeros() as usize];
     if lanes(mask).any(|lane| values[lane] != first) {
-        return Err(turn.finding(FaultKind::Barrier, format!("lanes of a warp name different {what}")).into());
+        return Err(turn
+            .finding(FaultKind::Barrier, format!("lanes of a warp name different {what}"))
+            .into());
     }
     Ok(first)
 }
 
-fn reach(turn: &mut Turn<'_>, barrier: Source32, threads: Option<Source32>, waits: bool) -> Result<Outcome, Trouble> {
+fn reach(
+    turn: &mut Turn<'_>,
+    barrier: Source32,
+    threads: Option<Source32>,
+    waits: bool,
+) -> Result<Outcome, Trouble> {
     all_lanes(turn)?;
     let id = uniform(turn, barrier, "barriers")?;
     let all = (turn.cluster.n_warps() * WARP) as u32;
@@ -70,7 +105,8 @@ fn reach(turn: &mut Turn<'_>, barrier: Source32, threads: Option<Source32>, wait
     let block = turn.block;
     let state = &mut turn.cluster.blocks[block].barriers[id as usize];
     if state.arrived > 0 && state.expected != expected {
-        let what = format!("barrier {id} is waited for with {expected} threads, by others with {}", state.expected);
+        let what =
+            format!("barrier {id} is waited for with {expected} threads, by others with {}", state.expected);
         return Err(turn.finding(FaultKind::Barrier, what).into());
     }
     state.expected = expected;

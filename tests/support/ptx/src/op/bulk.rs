@@ -4,7 +4,9 @@ use super::Run;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::tensor_map::{MAP_ALIGNMENT, Piece, TensorMap};
-use crate::machine::{Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View};
+use crate::machine::{
+    Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
+};
 use crate::registers::{Source32, lanes};
 use crate::syntax::{Address, Instruction, Operand};
 
@@ -22,7 +24,12 @@ pub(crate) const FORMS: &[Form] = &[
         decode: store,
     },
     Form { syntax: "cp.async.bulk.commit_group", section: "9.7.9.27.2.1", kind: Kind::Sync, decode: commit },
-    Form { syntax: "cp.async.bulk.wait_group.{read,}", section: "9.7.9.27.2.2", kind: Kind::Sync, decode: wait },
+    Form {
+        syntax: "cp.async.bulk.wait_group.{read,}",
+        section: "9.7.9.27.2.2",
+        kind: Kind::Sync,
+        decode: wait,
+    },
     Form { syntax: "prefetch.tensormap", section: "9.7.9.15", kind: Kind::AsyncCopy, decode: prefetch },
 ];
 
@@ -36,7 +43,8 @@ fn tensor(decoder: &mut Decoder<'_>, operand: &Operand, opcode: &str) -> Result<
     let Operand::Address(Address { base, offset, coordinates }) = operand else {
         return Err(decoder.error("a tensor map with coordinates is wanted"));
     };
-    let wanted = opcode.split('.').nth(4).and_then(|dim| dim.strip_suffix('d')).and_then(|dim| dim.parse().ok());
+    let wanted =
+        opcode.split('.').nth(4).and_then(|dim| dim.strip_suffix('d')).and_then(|dim| dim.parse().ok());
     if wanted != Some(coordinates.len()) {
         return Err(decoder.error(format!("{} coordinates", coordinates.len())));
     }
@@ -51,7 +59,10 @@ impl Tensor {
         let address = self.map.of_lane(turn, lane)?;
         let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
         if !address.is_multiple_of(MAP_ALIGNMENT) {
-            return Err(wrong(format!("the tensor map at {address:#x} is not aligned to {MAP_ALIGNMENT} bytes")).into());
+            return Err(wrong(format!(
+                "the tensor map at {address:#x} is not aligned to {MAP_ALIGNMENT} bytes"
+            ))
+            .into());
         }
         let mut bytes = [0; 128];
         for (idx, part) in bytes.chunks_exact_mut(16).enumerate() {
@@ -64,7 +75,10 @@ impl Tensor {
             coordinates.push(turn.registers().get32(*source, 1 << lane)?[lane] as i32);
         }
         if !map.starts_aligned(&coordinates) {
-            return Err(wrong(format!("the box at {coordinates:?} does not start at a multiple of 16 bytes")).into());
+            return Err(wrong(format!(
+                "the box at {coordinates:?} does not start at a multiple of 16 bytes"
+            ))
+            .into());
         }
         Ok((map, coordinates))
     }

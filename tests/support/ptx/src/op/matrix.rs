@@ -143,7 +143,8 @@ fn mma(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Deco
             for (lane, pair) in registers.get32(*source, Mask::MAX)?.iter().enumerate() {
                 for half in 0..2 {
                     let at = 2 * idx + half;
-                    let place = if k == 16 { fragment::m16n8k16_a(lane, at) } else { fragment::m16n8k8_a(lane, at) };
+                    let place =
+                        if k == 16 { fragment::m16n8k16_a(lane, at) } else { fragment::m16n8k8_a(lane, at) };
                     left[place.0][place.1] = number((pair >> (16 * half)) as u16);
                 }
             }
@@ -152,7 +153,8 @@ fn mma(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Deco
             for (lane, pair) in registers.get32(*source, Mask::MAX)?.iter().enumerate() {
                 for half in 0..2 {
                     let at = 2 * idx + half;
-                    let place = if k == 16 { fragment::m16n8k16_b(lane, at) } else { fragment::m16n8k8_b(lane, at) };
+                    let place =
+                        if k == 16 { fragment::m16n8k16_b(lane, at) } else { fragment::m16n8k8_b(lane, at) };
                     right[place.0][place.1] = number((pair >> (16 * half)) as u16);
                 }
             }

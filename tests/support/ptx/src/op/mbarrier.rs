@@ -5,13 +5,25 @@ use std::rc::Rc;
 use super::Run;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::machine::{FaultKind, MAX_COUNT, Mbarrier, Outcome, Place, Source, Space, Stamp, Trouble, Turn, Wait};
+use crate::machine::{
+    FaultKind, MAX_COUNT, Mbarrier, Outcome, Place, Source, Space, Stamp, Trouble, Turn, Wait,
+};
 use crate::registers::{Lanes64, Mask, Slot, Source32, Source64, WARP, lanes};
 use crate::syntax::{Instruction, Operand};
 
 pub(crate) const FORMS: &[Form] = &[
-    Form { syntax: "mbarrier.init.{shared,shared::cta,}.b64", section: "9.7.13.15.9", kind: Kind::Sync, decode: init },
-    Form { syntax: "mbarrier.inval.{shared,shared::cta,}.b64", section: "9.7.13.15.10", kind: Kind::Sync, decode: invalidate },
+    Form {
+        syntax: "mbarrier.init.{shared,shared::cta,}.b64",
+        section: "9.7.13.15.9",
+        kind: Kind::Sync,
+        decode: init,
+    },
+    Form {
+        syntax: "mbarrier.inval.{shared,shared::cta,}.b64",
+        section: "9.7.13.15.10",
+        kind: Kind::Sync,
+        decode: invalidate,
+    },
     Form {
         syntax: "mbarrier.arrive.{release.cta,release.cluster,}.{shared,shared::cta,shared::cluster,}.b64",
         section: "9.7.13.15.13",
@@ -57,7 +69,8 @@ fn init(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
                 return Err(turn.finding(FaultKind::Barrier, what).into());
             }
             if turn.cluster.blocks[block].shared.mbarriers.contains_key(&offset) {
-                let what = format!("there is an mbarrier at byte {offset} already: mbarrier.inval comes first");
+                let what =
+                    format!("there is an mbarrier at byte {offset} already: mbarrier.inval comes first");
                 return Err(turn.finding(FaultKind::Barrier, what).into());
             }
             let time = turn.state().time;

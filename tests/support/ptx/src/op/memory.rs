@@ -20,9 +20,24 @@ pub(crate) const FORMS: &[Form] = &[
         kind: Kind::Memory,
         decode: store,
     },
-    Form { syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.6", kind: Kind::Atomic, decode: reduce },
-    Form { syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}", section: "9.7.13.5", kind: Kind::Atomic, decode: atomic },
-    Form { syntax: "mapa.shared::cluster.u32", section: "9.7.9.23", kind: Kind::Integer, decode: map_address },
+    Form {
+        syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}",
+        section: "9.7.13.6",
+        kind: Kind::Atomic,
+        decode: reduce,
+    },
+    Form {
+        syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}",
+        section: "9.7.13.5",
+        kind: Kind::Atomic,
+        decode: atomic,
+    },
+    Form {
+        syntax: "mapa.shared::cluster.u32",
+        section: "9.7.9.23",
+        kind: Kind::Integer,
+        decode: map_address,
+    },
 ];
 
 /// An address operand: a base of 64 or 32 bits and an offset.
@@ -107,7 +122,8 @@ fn shape(decoder: &Decoder<'_>, opcode: &str) -> Result<Shape, DecodeError> {
         };
     }
     let ty = opcode.rsplit('.').next().unwrap_or_default();
-    let bits: usize = ty.get(1..).and_then(|bits| bits.parse().ok()).ok_or_else(|| decoder.error("no width"))?;
+    let bits: usize =
+        ty.get(1..).and_then(|bits| bits.parse().ok()).ok_or_else(|| decoder.error("no width"))?;
     Ok(Shape { space, bytes: bits / 8, signed: ty.starts_with('s') })
 }
 
@@ -124,7 +140,9 @@ fn items(decoder: &mut Decoder<'_>, operand: &Operand, results: bool) -> Result<
         },
         Operand::Sink if results => Ok(Item::Nothing),
         _ if results => Err(decoder.error(format!("{operand:?} is no register"))),
-        Operand::Integer(_) | Operand::Float64(_) | Operand::Symbol(_) => decoder.source64(operand).map(Item::Double),
+        Operand::Integer(_) | Operand::Float64(_) | Operand::Symbol(_) => {
+            decoder.source64(operand).map(Item::Double)
+        }
         other => decoder.source32(other).map(Item::Word),
     };
     list.iter().map(item).collect()
@@ -178,7 +196,8 @@ fn store(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, De
             let values = values(turn, item)?;
             for lane in lanes(turn.mask) {
                 let start = idx * shape.bytes;
-                data[lane][start..start + shape.bytes].copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
+                data[lane][start..start + shape.bytes]
+                    .copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
             }
         }
         turn.store(shape.space, &addresses, total, &data)?;
@@ -277,7 +296,9 @@ fn map_address(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<R
             return Err(turn.finding(FaultKind::Operand, what).into());
         }
         let within = (1 << SHARED_WINDOW) - 1;
-        let mapped = std::array::from_fn(|lane| (addresses[lane] & within) | (ranks[lane].wrapping_add(1) << SHARED_WINDOW));
+        let mapped = std::array::from_fn(|lane| {
+            (addresses[lane] & within) | (ranks[lane].wrapping_add(1) << SHARED_WINDOW)
+        });
         turn.registers().set32(to, mask, &mapped);
         Ok(Outcome::Next)
     })))

@@ -167,7 +167,14 @@ mod tests {
     #[test]
     fn sections_have_numbers() {
         for form in forms() {
-            assert!(form.section.split(['.', ',', ' ']).filter(|part| !part.is_empty()).all(|part| part.parse::<u32>().is_ok()), "{}", form.section);
+            assert!(
+                form.section
+                    .split(['.', ',', ' '])
+                    .filter(|part| !part.is_empty())
+                    .all(|part| part.parse::<u32>().is_ok()),
+                "{}",
+                form.section
+            );
         }
     }
 }

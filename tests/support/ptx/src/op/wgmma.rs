@@ -23,9 +23,19 @@ pub(crate) const FORMS: &[Form] = &[
         decode: mma_async,
     },
     Form { syntax: "wgmma.fence.sync.aligned", section: "9.7.15.7.1", kind: Kind::Sync, decode: fence },
-    Form { syntax: "wgmma.commit_group.sync.aligned", section: "9.7.15.7.2", kind: Kind::Sync, decode: commit },
+    Form {
+        syntax: "wgmma.commit_group.sync.aligned",
+        section: "9.7.15.7.2",
+        kind: Kind::Sync,
+        decode: commit,
+    },
     Form { syntax: "wgmma.wait_group.sync.aligned", section: "9.7.15.7.3", kind: Kind::Sync, decode: wait },
-    Form { syntax: "setmaxnreg.{inc,dec}.sync.aligned.u32", section: "9.7.19.5", kind: Kind::Sync, decode: set_max_registers },
+    Form {
+        syntax: "setmaxnreg.{inc,dec}.sync.aligned.u32",
+        section: "9.7.19.5",
+        kind: Kind::Sync,
+        decode: set_max_registers,
+    },
 ];
 
 /// Products that one operation adds to each sum.
@@ -63,7 +73,9 @@ fn decode_mma(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Mm
     let in_registers = matches!(instruction.operands.get(1), Some(Operand::List(_)));
     decoder.expect_operands(instruction, if in_registers { 7 } else { 8 })?;
     let operands = &instruction.operands;
-    let Operand::List(items) = &operands[0] else { return Err(decoder.error("accumulators in braces are wanted")) };
+    let Operand::List(items) = &operands[0] else {
+        return Err(decoder.error("accumulators in braces are wanted"));
+    };
     let slots: Vec<u32> = items.iter().map(|item| decoder.to32(item)).collect::<Result<_, _>>()?;
     if slots.len() != n / 2 {
         return Err(decoder.error(format!("{} accumulators, {} wanted", slots.len(), n / 2)));
@@ -82,11 +94,12 @@ fn decode_mma(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Mm
         -1 => Ok(true),
         other => Err(decoder.error(format!("a scale of {other}; 1 and -1 are possible"))),
     };
-    let major = |operand: Option<&Operand>| match operand.map(|operand| decoder.constant(operand)).transpose()? {
-        None | Some(0) => Ok(Major::K),
-        Some(1) => Ok(Major::Mn),
-        Some(other) => Err(decoder.error(format!("a transposition of {other}; 0 and 1 are possible"))),
-    };
+    let major =
+        |operand: Option<&Operand>| match operand.map(|operand| decoder.constant(operand)).transpose()? {
+            None | Some(0) => Ok(Major::K),
+            Some(1) => Ok(Major::Mn),
+            Some(other) => Err(decoder.error(format!("a transposition of {other}; 0 and 1 are possible"))),
+        };
     let negate = (scale(&operands[4])?, scale(&operands[5])?);
     let major = if in_registers {
         (Major::K, major(operands.get(6))?)
@@ -183,7 +196,12 @@ impl Mma {
     }
 
     /// B as `[k][n]`, which the first warp of the group that comes reads for all four.
-    fn columns(&self, turn: &mut Turn<'_>, b: WgmmaDescriptor, position: usize) -> Result<Rc<SharedOperand>, Finding> {
+    fn columns(
+        &self,
+        turn: &mut Turn<'_>,
+        b: WgmmaDescriptor,
+        position: usize,
+    ) -> Result<Rc<SharedOperand>, Finding> {
         let group = turn.warp / WARP_GROUP;
         if let Some(known) = turn.cluster.blocks[turn.block].take_operand(group, position) {
             turn.know_writes(&known.writes)?;
@@ -314,7 +332,9 @@ fn set_max_registers(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Re
     decoder.expect_operands(instruction, 1)?;
     let count = decoder.constant(&instruction.operands[0])?;
     if !(24..=MAX_REGISTERS).contains(&count) || !count.is_multiple_of(8) {
-        return Err(decoder.error(format!("{count} registers; a multiple of 8 from 24 to {MAX_REGISTERS} is wanted")));
+        return Err(
+            decoder.error(format!("{count} registers; a multiple of 8 from 24 to {MAX_REGISTERS} is wanted"))
+        );
     }
     Ok(Run::Turn(Box::new(move |turn| {
         turn.collective(count)?;

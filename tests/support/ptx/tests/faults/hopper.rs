@@ -1,8 +1,9 @@
 //! Faults of kernels with mbarriers, bulk copies, `wgmma` and clusters.
 
 use skipc_ptx::machine::FaultKind::{
-    Barrier, Deadlock, Descriptor, Divergence, Launch, MissingMbarrierFence, MissingProxyFence, MissingWait,
-    MissingWgmmaFence, Misaligned, Operand, OutOfBounds, Race, RegisterInFlight, TensorMap, UninitialisedShared,
+    Barrier, Deadlock, Descriptor, Divergence, Launch, Misaligned, MissingMbarrierFence, MissingProxyFence,
+    MissingWait, MissingWgmmaFence, Operand, OutOfBounds, Race, RegisterInFlight, TensorMap,
+    UninitialisedShared,
 };
 
 use super::hosts::{CLUSTER, TMA, WGMMA, WGMMA_ONCE};
@@ -18,38 +19,76 @@ const ANNOUNCE: &str = "mbarrier.arrive.expect_tx.shared.b64 _, [full]";
 const MMA: &str = "da, db, add";
 
 pub(crate) fn plants() -> Vec<Plant> {
-    [phases(), mbarriers(), boxes(), stores(), groups(), descriptors(), clusters(), tricky()].concat()
+    [phases(), mbarriers(), boxes(), stores(), operands(), groups(), descriptors(), clusters(), tricky()]
+        .concat()
 }
 
 /// Phases, arrivals and bytes of a pipeline.
 fn phases() -> Vec<Plant> {
     vec![
-        Plant::new("a reader that waits for the wrong parity", &TMA, &[("\tand.b32 phase, phase, 1; // of the worker\n", "\tand.b32 phase, phase, 1;\n\txor.b32 phase, phase, 1; // of the worker\n")])
-            .found(MissingWait, READ, "a bulk copy")
-            .found(UninitialisedShared, READ, "nothing has been written there")
-            .found(Deadlock, "ok, [empty], phase", "for parity 1 of the mbarrier at 4096, which is in phase 1"),
-        Plant::new("a loader that waits for the wrong parity", &TMA, &[("\txor.b32 phase, phase, 1;\n", "")]).found(
+        Plant::new(
+            "a reader that waits for the wrong parity",
+            &TMA,
+            &[(
+                "\tand.b32 phase, phase, 1; // of the worker\n",
+                "\tand.b32 phase, phase, 1;\n\txor.b32 phase, phase, 1; // of the worker\n",
+            )],
+        )
+        .found(MissingWait, READ, "a bulk copy")
+        .found(UninitialisedShared, READ, "nothing has been written there")
+        .found(
             Deadlock,
             "ok, [empty], phase",
-            "for parity 0 of the mbarrier at 4112, which is in phase 0 and waits for 1 of 1 arrivals",
+            "for parity 1 of the mbarrier at 4096, which is in phase 1",
         ),
-        Plant::new("a loader that does not wait for room", &TMA, &[("\tmbarrier.try_wait.parity.shared.b64 ok, [empty], phase;\n\t@!ok bra ROOM;\n", "")])
-            .found(Barrier, ANNOUNCE, "1 arrivals where the phase waits for 0 more")
-            .found(Race, TMA_LOAD, "is written after thread")
-            .found(MissingWait, TMA_LOAD, "a bulk copy"),
-        Plant::new("an arrival too few", &TMA, &[("[empties], 1", "[empties], 2")])
-            .found(Deadlock, "ok, [empty], phase", "waits for 1 of 2 arrivals and 0 bytes"),
-        Plant::new("arrivals of all lanes for one", &TMA, &[("\t@rest bra STORED;\n\tmbarrier.arrive.shared.b64 _, [empty];\n", "\tmbarrier.arrive.shared.b64 _, [empty];\n\t@rest bra STORED;\n")])
-            .found(Barrier, "mbarrier.arrive.shared.b64 _, [empty]", "32 arrivals where the phase waits for 1 more"),
+        Plant::new("a loader that waits for the wrong parity", &TMA, &[("\txor.b32 phase, phase, 1;\n", "")])
+            .found(
+                Deadlock,
+                "ok, [empty], phase",
+                "for parity 0 of the mbarrier at 4112, which is in phase 0 and waits for 1 of 1 arrivals",
+            ),
+        Plant::new(
+            "a loader that does not wait for room",
+            &TMA,
+            &[("\tmbarrier.try_wait.parity.shared.b64 ok, [empty], phase;\n\t@!ok bra ROOM;\n", "")],
+        )
+        .found(Barrier, ANNOUNCE, "1 arrivals where the phase waits for 0 more")
+        .found(Race, TMA_LOAD, "is written after thread")
+        .found(MissingWait, TMA_LOAD, "a bulk copy"),
+        Plant::new("an arrival too few", &TMA, &[("[empties], 1", "[empties], 2")]).found(
+            Deadlock,
+            "ok, [empty], phase",
+            "waits for 1 of 2 arrivals and 0 bytes",
+        ),
+        Plant::new(
+            "arrivals of all lanes for one",
+            &TMA,
+            &[(
+                "\t@rest bra STORED;\n\tmbarrier.arrive.shared.b64 _, [empty];\n",
+                "\tmbarrier.arrive.shared.b64 _, [empty];\n\t@rest bra STORED;\n",
+            )],
+        )
+        .found(
+            Barrier,
+            "mbarrier.arrive.shared.b64 _, [empty]",
+            "32 arrivals where the phase waits for 1 more",
+        ),
         Plant::new("fewer bytes announced than come", &TMA, &[("[full], 1024", "[full], 512")])
             .found(Deadlock, "ok, [empty], phase", "and -512 bytes")
             .found(Deadlock, "ok, [full], phase", "and -512 bytes"),
         Plant::new("more bytes announced than come", &TMA, &[("[full], 1024", "[full], 2048")])
             .found(Deadlock, "ok, [empty], phase", "and 1024 bytes")
             .found(Deadlock, "ok, [full], phase", "and 1024 bytes"),
-        Plant::new("bytes that are not announced", &TMA, &[("mbarrier.arrive.expect_tx.shared.b64 _, [full], 1024", "mbarrier.arrive.shared.b64 _, [full]")])
-            .found(MissingWait, READ, "a bulk copy")
-            .found(UninitialisedShared, READ, "nothing has been written there"),
+        Plant::new(
+            "bytes that are not announced",
+            &TMA,
+            &[(
+                "mbarrier.arrive.expect_tx.shared.b64 _, [full], 1024",
+                "mbarrier.arrive.shared.b64 _, [full]",
+            )],
+        )
+        .found(MissingWait, READ, "a bulk copy")
+        .found(UninitialisedShared, READ, "nothing has been written there"),
         // Schedule 0 never lets a wait give up, and in schedules 2 and 6 copies are complete at once.
         Plant::new("a wait that is asked once", &TMA, &[("\t@!ok bra DATA;\n", "")])
             .hidden_in(&[0, 2, 6])
@@ -68,27 +107,54 @@ fn mbarriers() -> Vec<Plant> {
             TMA_LOAD,
             "the mbarrier at byte 4096 was initialised without",
         ),
-        Plant::new("an mbarrier without an initialisation", &TMA, &[("\tmbarrier.init.shared.b64 [empties+8], 1;\n", "")])
-            .found(Barrier, "ok, [empty], phase", "there is no mbarrier at byte 4120"),
-        Plant::new("an mbarrier that is initialised twice", &TMA, &[("[fulls+8], 1", "[fulls], 2")])
-            .found(Barrier, "[fulls], 2", "there is an mbarrier at byte 4096 already"),
-        Plant::new("an initialisation that only its thread knows of", &TMA, &[("READY:\n\tbar.sync 0;\n", "READY:\n")])
-            .found(Race, "ok, [full], phase", "nothing orders the initialisation of the mbarrier at 4096")
-            .found(Barrier, "ok, [full], phase", "there is no mbarrier at byte 4096"),
-        Plant::new("data over an mbarrier", &TMA, &[("[full], {x0", "[full+2048], {x0")])
-            .found(Barrier, "[full+2048], {x0", "of shared memory hold the mbarrier at 41"),
-        Plant::new("an mbarrier for no arrivals", &TMA, &[("[empties], 1", "[empties], 0")])
-            .found(Barrier, "[empties], 0", "a count of 0"),
-        Plant::new("an mbarrier between two words", &TMA, &[("[fulls+8], 1", "[fulls+4], 1")])
-            .found(Misaligned, "[fulls+4], 1", "not aligned to 8 bytes"),
+        Plant::new(
+            "an mbarrier without an initialisation",
+            &TMA,
+            &[("\tmbarrier.init.shared.b64 [empties+8], 1;\n", "")],
+        )
+        .found(Barrier, "ok, [empty], phase", "there is no mbarrier at byte 4120"),
+        Plant::new("an mbarrier that is initialised twice", &TMA, &[("[fulls+8], 1", "[fulls], 2")]).found(
+            Barrier,
+            "[fulls], 2",
+            "there is an mbarrier at byte 4096 already",
+        ),
+        Plant::new(
+            "an initialisation that only its thread knows of",
+            &TMA,
+            &[("READY:\n\tbar.sync 0;\n", "READY:\n")],
+        )
+        .found(Race, "ok, [full], phase", "nothing orders the initialisation of the mbarrier at 4096")
+        .found(Barrier, "ok, [full], phase", "there is no mbarrier at byte 4096"),
+        Plant::new("data over an mbarrier", &TMA, &[("[full], {x0", "[full+2048], {x0")]).found(
+            Barrier,
+            "[full+2048], {x0",
+            "of shared memory hold the mbarrier at 41",
+        ),
+        Plant::new("an mbarrier for no arrivals", &TMA, &[("[empties], 1", "[empties], 0")]).found(
+            Barrier,
+            "[empties], 0",
+            "a count of 0",
+        ),
+        Plant::new("an mbarrier between two words", &TMA, &[("[fulls+8], 1", "[fulls+4], 1")]).found(
+            Misaligned,
+            "[fulls+4], 1",
+            "not aligned to 8 bytes",
+        ),
     ]
 }
 
 /// Tensor maps, coordinates and boxes.
 fn boxes() -> Vec<Plant> {
     vec![
-        Plant::new("a box in the middle of a line", &TMA, &[("\tadd.u32 at, at, stage;\n\tcp.async.bulk", "\tadd.u32 at, at, stage;\n\tadd.u32 at, at, 64;\n\tcp.async.bulk")])
-            .found(TensorMap, TMA_LOAD, "no multiple of 128"),
+        Plant::new(
+            "a box in the middle of a line",
+            &TMA,
+            &[(
+                "\tadd.u32 at, at, stage;\n\tcp.async.bulk",
+                "\tadd.u32 at, at, stage;\n\tadd.u32 at, at, 64;\n\tcp.async.bulk",
+            )],
+        )
+        .found(TensorMap, TMA_LOAD, "no multiple of 128"),
         Plant::new("a box from the middle of a chunk", &TMA, &[("[from, {0, y}]", "[from, {2, y}]")]).found(
             TensorMap,
             TMA_LOAD,
@@ -99,16 +165,24 @@ fn boxes() -> Vec<Plant> {
             TMA_STORE,
             "a store to coordinate -4 of dimension 0",
         ),
-        Plant::new("a tensor map in the middle of a line", &TMA, &[("cvta.param.u64 from, from;", "add.u64 from, from, 16;")]).found(
-            TensorMap,
-            TMA_LOAD,
-            "is not aligned to 64 bytes",
-        ),
+        Plant::new(
+            "a tensor map in the middle of a line",
+            &TMA,
+            &[("cvta.param.u64 from, from;", "add.u64 from, from, 16;")],
+        )
+        .found(TensorMap, TMA_LOAD, "is not aligned to 64 bytes"),
         Plant::new("half a tensor map", &TMA, &[("cvta.param.u64 from, from;", "add.u64 from, from, 64;")])
             .found(TensorMap, TMA_LOAD, "no tensor map"),
-        Plant::new("a box that no memory is left for", &TMA, &[("\tadd.u32 at, at, stage;\n\tcp.async.bulk", "\tadd.u32 at, at, stage;\n\tadd.u32 at, at, 3584;\n\tcp.async.bulk")])
-            .found(OutOfBounds, TMA_LOAD, "of shared memory, which has 4128")
-            .found(Barrier, TMA_LOAD, "hold the mbarrier at 4096"),
+        Plant::new(
+            "a box that no memory is left for",
+            &TMA,
+            &[(
+                "\tadd.u32 at, at, stage;\n\tcp.async.bulk",
+                "\tadd.u32 at, at, stage;\n\tadd.u32 at, at, 3584;\n\tcp.async.bulk",
+            )],
+        )
+        .found(OutOfBounds, TMA_LOAD, "of shared memory, which has 4128")
+        .found(Barrier, TMA_LOAD, "hold the mbarrier at 4096"),
     ]
 }
 
@@ -130,44 +204,121 @@ fn stores() -> Vec<Plant> {
     ]
 }
 
+/// What `wgmma` reads: copies, their waits and fences.
+fn operands() -> Vec<Plant> {
+    vec![
+        Plant::new(
+            "no proxy fence behind copies of threads",
+            &WGMMA,
+            &[("\tfence.proxy.async.shared::cta;\n", "")],
+        )
+        .found(MissingProxyFence, MMA, "no fence.proxy.async lies between"),
+        Plant::new(
+            "a proxy fence before the copies are complete",
+            &WGMMA,
+            &[(
+                "\tcp.async.wait_group 0;\n\tfence.proxy.async.shared::cta;\n",
+                "\tfence.proxy.async.shared::cta;\n\tcp.async.wait_group 0;\n",
+            )],
+        )
+        .found(MissingProxyFence, MMA, "no fence.proxy.async lies between"),
+        Plant::new(
+            "copies of threads that nothing waits for before wgmma",
+            &WGMMA,
+            &[("\tcp.async.wait_group 0;\n", "")],
+        )
+        .found(MissingWait, MMA, "a copy of thread"),
+        Plant::new(
+            "bulk copies that nothing waits for before wgmma",
+            &WGMMA,
+            &[("\tmbarrier.try_wait.parity.shared.b64 ok, [bar], phase;\n\t@!ok bra DATA;\n", "")],
+        )
+        .found(MissingWait, MMA, "a bulk copy"),
+        Plant::new(
+            "no barrier between copies of threads and wgmma",
+            &WGMMA,
+            &[("\tbar.sync 0; // staged\n", "")],
+        )
+        .found(MissingWait, MMA, "a copy of thread")
+        .found(UninitialisedShared, MMA, "nothing has been written there"),
+    ]
+}
+
 /// `wgmma`: fences, groups, who takes part.
 fn groups() -> Vec<Plant> {
     const WAIT: (&str, &str) = ("\twgmma.wait_group.sync.aligned 0;\n", "");
     const COPY: &str = "[into], [a0]";
     const B: &str = "[tile_b], [map";
     vec![
-        Plant::new("no proxy fence behind copies of threads", &WGMMA, &[("\tfence.proxy.async.shared::cta;\n", "")])
-            .found(MissingProxyFence, MMA, "no fence.proxy.async lies between"),
-        Plant::new("a proxy fence before the copies are complete", &WGMMA, &[("\tcp.async.wait_group 0;\n\tfence.proxy.async.shared::cta;\n", "\tfence.proxy.async.shared::cta;\n\tcp.async.wait_group 0;\n")])
-            .found(MissingProxyFence, MMA, "no fence.proxy.async lies between"),
-        Plant::new("copies of threads that nothing waits for before wgmma", &WGMMA, &[("\tcp.async.wait_group 0;\n", "")])
-            .found(MissingWait, MMA, "a copy of thread"),
-        Plant::new("bulk copies that nothing waits for before wgmma", &WGMMA, &[("\tmbarrier.try_wait.parity.shared.b64 ok, [bar], phase;\n\t@!ok bra DATA;\n", "")])
-            .found(MissingWait, MMA, "a bulk copy"),
-        Plant::new("no barrier between copies of threads and wgmma", &WGMMA, &[("\tbar.sync 0; // staged\n", "")])
-            .found(MissingWait, MMA, "a copy of thread")
-            .found(UninitialisedShared, MMA, "nothing has been written there"),
-        Plant::new("no wgmma.fence", &WGMMA, &[("\twgmma.fence.sync.aligned;\n", "")])
-            .found(MissingWgmmaFence, MMA, "no wgmma.fence comes before the first"),
-        Plant::new("a sum moved behind the wgmma.fence", &WGMMA, &[("wgmma.fence.sync.aligned;\n", "wgmma.fence.sync.aligned;\n\tmov.b32 d3, d3;\n")])
-            .found(MissingWgmmaFence, MMA, "d3 was written after the last wgmma.fence"),
-        Plant::new("sums read while wgmma owns them", &WGMMA_ONCE, &[WAIT])
-            .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async that has not been waited for"),
-        Plant::new("sums read after a wait that is one group too lax", &WGMMA_ONCE, &[("wait_group.sync.aligned 0", "wait_group.sync.aligned 1")])
-            .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
-        Plant::new("sums read though their group is still open", &WGMMA_ONCE, &[("\twgmma.commit_group.sync.aligned;\n", "")])
-            .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
-        Plant::new("a sum written while wgmma owns it", &WGMMA, &[("\twgmma.wait_group", "\tmov.b32 d5, 0;\n\twgmma.wait_group")])
-            .found(RegisterInFlight, "wgmma.wait_group", "d5 was written while a wgmma.mma_async"),
-        Plant::new("a sum written between two matrix operations", &WGMMA, &[("\tadd.u64 ea, da, 2;\n", "\tadd.u64 ea, da, 2;\n\tmov.b32 d5, 0;\n")])
-            .found(MissingWgmmaFence, "{d0, d1, d2, d3, d4, d5, d6, d7}, ea, eb, add, 1, 1, 0, 0; // second", "d5 was written after the last wgmma.fence"),
+        Plant::new("no wgmma.fence", &WGMMA, &[("\twgmma.fence.sync.aligned;\n", "")]).found(
+            MissingWgmmaFence,
+            MMA,
+            "no wgmma.fence comes before the first",
+        ),
+        Plant::new(
+            "a sum moved behind the wgmma.fence",
+            &WGMMA,
+            &[("wgmma.fence.sync.aligned;\n", "wgmma.fence.sync.aligned;\n\tmov.b32 d3, d3;\n")],
+        )
+        .found(MissingWgmmaFence, MMA, "d3 was written after the last wgmma.fence"),
+        Plant::new("sums read while wgmma owns them", &WGMMA_ONCE, &[WAIT]).found(
+            RegisterInFlight,
+            "[to], {d0, d1}",
+            "d0 belongs to a wgmma.mma_async that has not been waited for",
+        ),
+        Plant::new(
+            "sums read after a wait that is one group too lax",
+            &WGMMA_ONCE,
+            &[("wait_group.sync.aligned 0", "wait_group.sync.aligned 1")],
+        )
+        .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
+        Plant::new(
+            "sums read though their group is still open",
+            &WGMMA_ONCE,
+            &[("\twgmma.commit_group.sync.aligned;\n", "")],
+        )
+        .found(RegisterInFlight, "[to], {d0, d1}", "d0 belongs to a wgmma.mma_async"),
+        Plant::new(
+            "a sum written while wgmma owns it",
+            &WGMMA,
+            &[("\twgmma.wait_group", "\tmov.b32 d5, 0;\n\twgmma.wait_group")],
+        )
+        .found(RegisterInFlight, "wgmma.wait_group", "d5 was written while a wgmma.mma_async"),
+        Plant::new(
+            "a sum written between two matrix operations",
+            &WGMMA,
+            &[("\tadd.u64 ea, da, 2;\n", "\tadd.u64 ea, da, 2;\n\tmov.b32 d5, 0;\n")],
+        )
+        .found(
+            MissingWgmmaFence,
+            "{d0, d1, d2, d3, d4, d5, d6, d7}, ea, eb, add, 1, 1, 0, 0; // second",
+            "d5 was written after the last wgmma.fence",
+        ),
         Plant::new("tiles written over while wgmma reads them", &WGMMA, &[WAIT])
             .found(MissingWait, COPY, "after a wgmma of warp")
             .found(MissingWait, B, "after a wgmma of warp"),
-        Plant::new("half a warp group at wgmma", &WGMMA_ONCE, &[("\twgmma.fence.sync", "\tsetp.ge.u32 more, t, 64;\n\t@more bra USED;\n\twgmma.fence.sync"), ("\tbar.sync 0; // used\n", "USED:\n\tbar.sync 0; // used\n")])
-            .found(Divergence, "wgmma.fence.sync", "a warp of the group does not come to this instruction"),
-        Plant::new("half a warp at wgmma", &WGMMA, &[("\twgmma.commit_group", "\tand.b32 x, t, 16;\n\tsetp.eq.u32 more, x, 0;\n\t@more wgmma.commit_group")])
-            .found(Divergence, "@more wgmma.commit_group", "lanes 0xffff0000"),
+        Plant::new(
+            "half a warp group at wgmma",
+            &WGMMA_ONCE,
+            &[
+                ("\twgmma.fence.sync", "\tsetp.ge.u32 more, t, 64;\n\t@more bra USED;\n\twgmma.fence.sync"),
+                ("\tbar.sync 0; // used\n", "USED:\n\tbar.sync 0; // used\n"),
+            ],
+        )
+        .found(
+            Divergence,
+            "wgmma.fence.sync",
+            "a warp of the group does not come to this instruction",
+        ),
+        Plant::new(
+            "half a warp at wgmma",
+            &WGMMA,
+            &[(
+                "\twgmma.commit_group",
+                "\tand.b32 x, t, 16;\n\tsetp.eq.u32 more, x, 0;\n\t@more wgmma.commit_group",
+            )],
+        )
+        .found(Divergence, "@more wgmma.commit_group", "lanes 0xffff0000"),
     ]
 }
 

@@ -7,7 +7,8 @@ use skipc_ptx::machine::{Arg, Buffer, Launch, Memory};
 
 use super::plant::{Host, Runner, Setup};
 
-pub(crate) const ALL: [&Host; 10] = [&COPY, &REDUCE, &SWAP, &MMA, &ROWS, &HALVES, &TMA, &WGMMA, &WGMMA_ONCE, &CLUSTER];
+pub(crate) const ALL: [&Host; 10] =
+    [&COPY, &REDUCE, &SWAP, &MMA, &ROWS, &HALVES, &TMA, &WGMMA, &WGMMA_ONCE, &CLUSTER];
 
 /// Instructions after which a small kernel has no end.
 const PATIENCE: u64 = 200_000;
@@ -77,12 +78,20 @@ pub(crate) fn launch(grid: u32, threads: u32, args: Vec<Arg>) -> Launch {
 fn copy() -> Setup {
     const TILES: u32 = 5;
     let from: Vec<u32> = (0..2 * TILES * 256).map(noise).collect();
-    let sums = (0..512).map(|at| (0..TILES).fold(0_u32, |sum, tile| sum.wrapping_add(from[(at / 256 * TILES * 256 + tile * 256 + at % 256) as usize])));
+    let sums = (0..512).map(|at| {
+        (0..TILES).fold(0_u32, |sum, tile| {
+            sum.wrapping_add(from[(at / 256 * TILES * 256 + tile * 256 + at % 256) as usize])
+        })
+    });
     let expected = words(sums);
     let mut memory = Memory::default();
     let at = add(&mut memory, "from", words(from), false);
     let to = add(&mut memory, "to", words([SENTINEL; 512]), true);
-    Setup { launch: launch(2, 64, vec![Arg::U64(at), Arg::U64(to), Arg::U32(TILES)]), memory, expected: vec![(1, expected)] }
+    Setup {
+        launch: launch(2, 64, vec![Arg::U64(at), Arg::U64(to), Arg::U32(TILES)]),
+        memory,
+        expected: vec![(1, expected)],
+    }
 }
 
 fn reduce() -> Setup {
@@ -92,7 +101,11 @@ fn reduce() -> Setup {
     let mut memory = Memory::default();
     let at = add(&mut memory, "from", words(from), false);
     let to = add(&mut memory, "sum", words([0]), true);
-    Setup { launch: launch(4, 128, vec![Arg::U64(at), Arg::U64(to), Arg::U32(N)]), memory, expected: vec![(1, words([sum]))] }
+    Setup {
+        launch: launch(4, 128, vec![Arg::U64(at), Arg::U64(to), Arg::U32(N)]),
+        memory,
+        expected: vec![(1, words([sum]))],
+    }
 }
 
 fn swap() -> Setup {
@@ -123,7 +136,11 @@ fn mma() -> Setup {
     let at_a = add(&mut memory, "a", bytes(&a), false);
     let at_b = add(&mut memory, "b", bytes(&b), false);
     let at_d = add(&mut memory, "d", words([SENTINEL; 128]), true);
-    Setup { launch: launch(1, 32, [at_a, at_b, at_d].map(Arg::U64).to_vec()), memory, expected: vec![(2, expected)] }
+    Setup {
+        launch: launch(1, 32, [at_a, at_b, at_d].map(Arg::U64).to_vec()),
+        memory,
+        expected: vec![(2, expected)],
+    }
 }
 
 /// 11 rows in the list, of which the first 10 count.
@@ -148,7 +165,11 @@ fn halves() -> Setup {
     let mut memory = Memory::default();
     let to = add(&mut memory, "to", words([SENTINEL; 64]), true);
     let expected = words((0..64).map(|u| (0..ROUNDS).map(|round| round + (u ^ 33)).sum()));
-    Setup { launch: launch(1, 128, vec![Arg::U64(to), Arg::U32(ROUNDS)]), memory, expected: vec![(0, expected)] }
+    Setup {
+        launch: launch(1, 128, vec![Arg::U64(to), Arg::U32(ROUNDS)]),
+        memory,
+        expected: vec![(0, expected)],
+    }
 }
 
 /// A matrix of 32-bit words in boxes of 32 columns by 8 rows.
@@ -193,7 +214,8 @@ fn wgmma(steps: u32) -> Setup {
     let list: Vec<u32> = (0..64).map(|idx| (idx * 37 + 5) % ROWS).collect();
     let row = |idx: u32| &a[(idx * k) as usize..][..k as usize];
     let b_ref = &b;
-    let expected = words(list.iter().flat_map(|idx| b_ref.chunks(k as usize).map(move |b| dot(row(*idx), b))));
+    let expected =
+        words(list.iter().flat_map(|idx| b_ref.chunks(k as usize).map(move |b| dot(row(*idx), b))));
     let mut memory = Memory::default();
     let at_a = add(&mut memory, "a", bytes(&a), false);
     let at_list = add(&mut memory, "list", words(list.iter().copied()), false);
@@ -221,7 +243,10 @@ fn cluster() -> Setup {
     let expected = words((0..128_u32).map(|at| {
         let (block, lane) = (at / 32, at % 32);
         let (first, rank) = (block / 2 * 512, (block ^ 1) % 2);
-        noise(first + lane * 4).wrapping_mul(3).wrapping_add(noise(first + 256 + lane * 4 + 1)).wrapping_add(rank)
+        noise(first + lane * 4)
+            .wrapping_mul(3)
+            .wrapping_add(noise(first + 256 + lane * 4 + 1))
+            .wrapping_add(rank)
     }));
     let args = vec![word_map(from, 32), Arg::U64(to)];
     Setup { launch: launch(4, 32, args), memory, expected: vec![(1, expected)] }

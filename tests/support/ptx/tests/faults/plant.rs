@@ -88,7 +88,11 @@ pub(crate) struct Plant {
 impl Plant {
     /// A fault that only makes the result wrong, until [`Plant::found`] says otherwise. What is replaced stands in the
     /// text once.
-    pub(crate) fn new(name: &'static str, host: &'static Host, edits: &[(&'static str, &'static str)]) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        host: &'static Host,
+        edits: &[(&'static str, &'static str)],
+    ) -> Self {
         let (signs, edits) = (Vec::new(), edits.to_vec());
         Self { name, host, edits, change: None, signs, hidden: &[] }
     }
@@ -145,11 +149,13 @@ impl Plant {
     }
 
     fn judge(&self, text: &str, fault: &Fault) -> Option<String> {
-        for sign in self.signs.iter().filter(|sign| sign.kind == fault.kind && fault.what.contains(sign.says)) {
+        for sign in self.signs.iter().filter(|sign| sign.kind == fault.kind && fault.what.contains(sign.says))
+        {
             if sign.at == ANYWHERE {
                 return None;
             }
-            let mut lines = text.lines().zip(1_u32..).filter(|(line, _)| !sign.at.is_empty() && line.contains(sign.at));
+            let mut lines =
+                text.lines().zip(1_u32..).filter(|(line, _)| !sign.at.is_empty() && line.contains(sign.at));
             let place = (lines.next().map_or(0, |(_, number)| number), lines.next());
             if let (_, Some((_, other))) = place {
                 return Some(format!("{}: `{}` stands in line {other} too", self.name, sign.at));

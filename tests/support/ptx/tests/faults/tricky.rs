@@ -75,7 +75,11 @@ fn one(grid: u32, threads: u32, from: Vec<u8>, n: u32, expected: Vec<u8>) -> Set
     let mut memory = Memory::default();
     let at = add(&mut memory, "from", from, false);
     let to = add(&mut memory, "to", words(std::iter::repeat_n(SENTINEL, n as usize)), true);
-    Setup { launch: launch(grid, threads, vec![Arg::U64(at), Arg::U64(to)]), memory, expected: vec![(1, expected)] }
+    Setup {
+        launch: launch(grid, threads, vec![Arg::U64(at), Arg::U64(to)]),
+        memory,
+        expected: vec![(1, expected)],
+    }
 }
 
 fn uneven_loops() -> Setup {
@@ -159,7 +163,11 @@ fn pairs() -> Setup {
         };
         (0..5).map(of).fold(0_u32, u32::wrapping_add)
     };
-    Setup { launch: launch(2, 64, vec![word_map(from, 80), Arg::U64(to)]), memory, expected: vec![(1, words((0..64).map(sum)))] }
+    Setup {
+        launch: launch(2, 64, vec![word_map(from, 80), Arg::U64(to)]),
+        memory,
+        expected: vec![(1, words((0..64).map(sum)))],
+    }
 }
 
 /// Zeros in place of the sentinels.

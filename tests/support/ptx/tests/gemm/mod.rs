@@ -88,7 +88,8 @@ impl Tma {
         let at_b = add(&mut memory, "b", bytes(&b), false);
         let at_d = add(&mut memory, "d", POISON.to_le_bytes().repeat((m * n) as usize), true);
         let args = vec![map(at_a, m, k), map(at_b, n, k), map(at_d, m, n), Arg::U32(k)];
-        let launch = Launch { dynamic_shared: SHARED, seed, ..Launch::new([n / TILE, m / TILE, 1], THREADS, args) };
+        let launch =
+            Launch { dynamic_shared: SHARED, seed, ..Launch::new([n / TILE, m / TILE, 1], THREADS, args) };
         let program = Arc::new(Program::load(text, name).unwrap_or_else(|error| panic!("{error}")));
         let result = run(&program, &launch, &mut memory);
         let rows = a.chunks(k as usize);
@@ -126,9 +127,9 @@ impl Gather {
         let at_b = add(&mut memory, "b", bytes(&b), false);
         let at_d = add(&mut memory, "d", POISON.to_le_bytes().repeat((m * n) as usize), true);
         let addresses = [at_a, at_rows, at_count].map(Arg::U64);
-        let args =
-            [&addresses[..], &[map(at_b, n, k), Arg::U64(at_d), Arg::U32(k), Arg::U32(n)]].concat();
-        let launch = Launch { dynamic_shared: SHARED, seed, ..Launch::new([n / TILE, m / TILE, 1], THREADS, args) };
+        let args = [&addresses[..], &[map(at_b, n, k), Arg::U64(at_d), Arg::U32(k), Arg::U32(n)]].concat();
+        let launch =
+            Launch { dynamic_shared: SHARED, seed, ..Launch::new([n / TILE, m / TILE, 1], THREADS, args) };
         let program = Arc::new(Program::load(text, name).unwrap_or_else(|error| panic!("{error}")));
         let result = run(&program, &launch, &mut memory);
         let mut expected = vec![POISON; (m * n) as usize];
