@@ -4,6 +4,7 @@
 #[path = "cuda/ptx_model.rs"]
 mod ptx_model;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,6 +12,7 @@ use std::process::{Command, Output};
 use skipc_artifact::bundle;
 use skipc_artifact::program::{Launch, Purpose};
 use skipc_artifact::target::Target;
+use skipc_ptx::machine::Counters;
 use skipc_runtime::Model;
 use skipc_testkit::golden;
 use tempfile::TempDir;
@@ -103,6 +105,8 @@ fn the_whole_example_in_f32_agrees_with_pytorch_on_the_ptx_machine() {
 #[test]
 fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
     let model = PtxModel::new(&example("cuda=bf16"), "sm_90a");
+    let mut counters = String::new();
+    let mut counters = String::new();
     for (name, seeds) in [("kjv-12l-d25-t2", 0..8), ("kjv-12l-d25-t129", 1..2)] {
         let case = golden::case(&Path::new("tests/golden").join(name));
         let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
@@ -115,6 +119,57 @@ fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
                 error <= allowed,
                 "{name}, schedule {seed}: {error} from f64; {allowed} is three times PyTorch's"
             );
+            counters = table(&found.counters);
         }
     }
+    check_counters("129 tokens of the example in bf16 on sm_90a", &counters);
+}
+
+/// A line for each kernel.
+fn table(counters: &BTreeMap<String, Counters>) -> String {
+    let mut table = format!(
+        "{:32} {:>6} {:>13} {:>10} {:>10} {:>10} {:>8} {:>9} {:>7} {:>8}\n",
+        "kernel",
+        "blocks",
+        "instructions",
+        "loaded",
+        "stored",
+        "copied in",
+        "sectors",
+        "conflicts",
+        "mma",
+        "barriers"
+    );
+    for (kernel, n) in counters {
+        let sectors = n.sectors_per_request();
+        table += &format!(
+            "{kernel:32} {:6} {:13} {:10} {:10} {:10} {sectors:8.2} {:9} {:7} {:8}\n",
+            n.blocks,
+            n.thread_instructions,
+            n.global_loaded,
+            n.global_stored,
+            n.copied_in,
+            n.bank_conflicts,
+            n.mma,
+            n.barriers
+        );
+    }
+    table
+}
+
+/// Holds the counters of every kernel to those of the last time, so that a kernel that begins to move or compute more is
+/// seen without a GPU. `BLESS=1` writes them anew.
+fn check_counters(what: &str, counters: &str) {
+    let path = Path::new("tests/cuda/counters.txt");
+    let found = format!(
+        "{what}, the first step of each kernel: instructions of threads, bytes of global memory, sectors a \
+         request to it.\n\n{counters}"
+    );
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, found).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(path).unwrap();
+    let diff = similar::TextDiff::from_lines(&expected, &found);
+    assert!(expected == found, "{}: BLESS=1 accepts\n{}", path.display(), diff.unified_diff());
 }

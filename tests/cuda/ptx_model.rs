@@ -8,7 +8,7 @@ use skipc_artifact::program::{
     Arg, BOUND_UNIT, Buffer, Extent, Gate, Launch, Program, Purpose, RowBound, Step,
 };
 use skipc_artifact::target::Target;
-use skipc_ptx::machine::{self, Memory};
+use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
 use skipc_runtime::Model;
 
@@ -28,6 +28,8 @@ pub(crate) struct Outputs {
     pub(crate) logits: Vec<f32>,
     /// `[routers][n_tokens]`.
     pub(crate) gates: Vec<Vec<bool>>,
+    /// What each kernel did, by its symbol, in its first step.
+    pub(crate) counters: BTreeMap<String, Counters>,
 }
 
 impl PtxModel {
@@ -67,8 +69,10 @@ impl PtxModel {
                 put(*forced, decisions.iter().map(|executes| u8::from(*executes)).collect());
             }
         }
+        let mut counters = BTreeMap::new();
         for step in &layout.steps {
-            self.step(step, &mut arena, bound, seed);
+            let Some(counted) = self.step(step, &mut arena, bound, seed) else { continue };
+            counters.entry(self.program.entries[step.kernel as usize].symbol.clone()).or_insert(counted);
         }
         let used = |buffer: u32| {
             let buffer = &layout.buffers[buffer as usize];
@@ -82,11 +86,11 @@ impl PtxModel {
             Gate::Constant(executes) => vec![*executes; tokens.len()],
             Gate::Routed { mask, .. } => used(*mask).iter().map(|byte| *byte != 0).collect(),
         });
-        Outputs { logits, gates: gates.collect() }
+        Outputs { logits, gates: gates.collect(), counters }
     }
 
     /// Runs a kernel over the arena. Each argument is a buffer of its own, so that a write beside it is found.
-    fn step(&self, step: &Step, arena: &mut [u8], bound: u32, seed: u64) {
+    fn step(&self, step: &Step, arena: &mut [u8], bound: u32, seed: u64) -> Option<Counters> {
         let entry = &self.program.entries[step.kernel as usize];
         let Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, .. } = entry.launch else {
             panic!("{} is not for CUDA", entry.symbol)
@@ -97,7 +101,7 @@ impl PtxModel {
         };
         let grid_x = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
         if grid_x == 0 {
-            return;
+            return None;
         }
         let mut memory = Memory::default();
         let mut addresses: BTreeMap<Arg, u64> = BTreeMap::new();
@@ -113,7 +117,7 @@ impl PtxModel {
             ..machine::Launch::new([grid_x, grid_y, 1], threads, args)
         };
         let ran = machine::run(&self.kernels[&entry.symbol], &launch, &mut memory);
-        ran.unwrap_or_else(|fault| panic!("{}: {fault}", step.origin));
+        let counters = ran.unwrap_or_else(|fault| panic!("{}: {fault}", step.origin));
         let order: BTreeMap<u64, Arg> = addresses.into_iter().map(|(arg, address)| (address, arg)).collect();
         for (arg, buffer) in order.values().zip(memory.into_buffers()) {
             if let Arg::Buffer(idx) = arg {
@@ -121,6 +125,7 @@ impl PtxModel {
                 arena[at..at + buffer.bytes.len()].copy_from_slice(&buffer.bytes);
             }
         }
+        Some(counters)
     }
 
     fn buffer(&self, arg: Arg, arena: &[u8], bound: u32) -> machine::Buffer {
