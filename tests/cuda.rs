@@ -106,7 +106,6 @@ fn the_whole_example_in_f32_agrees_with_pytorch_on_the_ptx_machine() {
 fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
     let model = PtxModel::new(&example("cuda=bf16"), "sm_90a");
     let mut counters = String::new();
-    let mut counters = String::new();
     for (name, seeds) in [("kjv-12l-d25-t2", 0..8), ("kjv-12l-d25-t129", 1..2)] {
         let case = golden::case(&Path::new("tests/golden").join(name));
         let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
