@@ -48,3 +48,37 @@ fn sections_describe_the_instructions_of_their_forms() {
         }
     }
 }
+
+/// Two kernels that hold each kind of instruction that MLIR's NVVM ops become on Ampere and on Hopper.
+#[test]
+fn what_nvvm_ops_become_is_known() {
+    use skipc_ptx::machine::Program;
+
+    for (name, text) in [
+        ("ampere", include_str!("kernels/ampere_features.ptx")),
+        ("hopper", include_str!("kernels/hopper_features.ptx")),
+    ] {
+        let program = Program::load(text, name).unwrap_or_else(|error| panic!("{error}"));
+        assert!(program.n_instructions() > 10);
+    }
+}
+
+#[test]
+fn a_launch_waits_for_no_other() {
+    use std::sync::Arc;
+
+    use skipc_ptx::machine::{Arg, Buffer, Launch, Memory, Program, run};
+
+    let text = "\
+        .version 9.0\n.target sm_90a\n.address_size 64\n\
+        .visible .entry last(.param .u64 to)\n{\n\
+        .reg .b32 %r<2>;\n.reg .b64 %rd<2>;\n\
+        griddepcontrol.wait;\n\
+        ld.param.b64 %rd1, [to];\nmov.b32 %r1, 7;\nst.global.b32 [%rd1], %r1;\n\
+        griddepcontrol.launch_dependents;\nret;\n}\n";
+    let program = Arc::new(Program::load(text, "last").unwrap_or_else(|error| panic!("{error}")));
+    let mut memory = Memory::default();
+    let to = memory.add(Buffer { name: "to".to_owned(), bytes: vec![0; 4], writable: true });
+    let counters = run(&program, &Launch::new([1; 3], 1, vec![Arg::U64(to)]), &mut memory).expect("no fault");
+    assert_eq!((memory.buffers()[0].bytes[0], counters.thread_instructions), (7, 6));
+}

@@ -30,7 +30,12 @@ pub(crate) const FORMS: &[Form] = &[
         kind: Kind::Sync,
         decode: wait,
     },
-    Form { syntax: "prefetch.tensormap", section: "9.7.9.15", kind: Kind::AsyncCopy, decode: prefetch },
+    Form {
+        syntax: "prefetch.{param,}.tensormap",
+        section: "9.7.9.15",
+        kind: Kind::AsyncCopy,
+        decode: prefetch,
+    },
 ];
 
 /// `[map, {coordinates}]`.
