@@ -100,13 +100,15 @@ pub struct Registers {
     set_predicates: Vec<Mask>,
     /// Words written since the last [`Registers::fence`].
     fresh: Vec<bool>,
+    /// Lanes of the warp that have not ended.
+    pub alive: Mask,
 }
 
 /// What an unwritten register holds: a signalling pattern that is easy to see in a dump.
 const UNSET: u64 = 0xDEAD_BEEF_DEAD_BEEF;
 
 impl Registers {
-    /// Registers without values.
+    /// Registers without values, of a warp whose lanes are all there.
     pub fn new(n_words: usize, n_doubles: usize, n_predicates: usize) -> Self {
         Self {
             words: vec![[UNSET as u32; WARP]; n_words],
@@ -116,6 +118,7 @@ impl Registers {
             set_doubles: vec![0; n_doubles],
             set_predicates: vec![0; n_predicates],
             fresh: vec![false; n_words],
+            alive: Mask::MAX,
         }
     }
 

@@ -154,8 +154,9 @@ impl Agents {
         4 * self.n_warps + first_warp as u16
     }
 
-    pub(crate) fn mbarrier(self, index: usize) -> Agent {
-        5 * self.n_warps + index as u16
+    /// None if mbarriers were initialised too often for all to be told apart.
+    pub(crate) fn mbarrier(self, index: usize) -> Option<Agent> {
+        Agent::try_from(5 * usize::from(self.n_warps) + index).ok()
     }
 
     /// The warp that an agent belongs to; none for mbarriers.

@@ -132,7 +132,7 @@ impl Cluster {
                 self.event()?;
             }
             let Some((block, warp, fragment)) = self.choose() else {
-                if self.blocks.iter().all(|block| block.warps.iter().all(|warp| warp.alive == 0)) {
+                if self.blocks.iter().all(|block| block.warps.iter().all(|warp| warp.registers.alive == 0)) {
                     return self.finish();
                 }
                 if self.pending.is_empty() {

@@ -131,7 +131,7 @@ fn check(program: &Program, launch: &Launch) -> Result<Shape, String> {
         return Err(format!("{shared} bytes of shared memory; a block has at most {MAX_SHARED}"));
     }
     let cluster = program.cluster.unwrap_or([1; 3]);
-    let n_blocks: u32 = cluster.iter().product();
+    let n_blocks = cluster.iter().try_fold(1_u32, |n, dim| n.checked_mul(*dim)).unwrap_or(u32::MAX);
     if n_blocks == 0 || n_blocks > MAX_CLUSTER {
         return Err(format!(
             "a cluster of {cluster:?} blocks; at most {MAX_CLUSTER} are possible everywhere"

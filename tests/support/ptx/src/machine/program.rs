@@ -12,6 +12,9 @@ use crate::syntax::{Guard, Kernel, Module, Operand, SyntaxError, VariableSpace};
 /// Address of the first parameter.
 pub(crate) const PARAMS: u64 = 1 << 40;
 
+/// Most bytes of a kernel's parameters (CUDA 12.1 and later, from sm_70 on).
+const MAX_PARAMS: u64 = 32_764;
+
 /// Why a kernel cannot be loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
@@ -37,6 +40,14 @@ pub enum LoadError {
         text: String,
         /// What is wrong with it.
         error: DecodeError,
+    },
+    /// More bytes of parameters than a kernel can have.
+    #[error("parameter `{name}` ends at byte {end}; a kernel has at most {MAX_PARAMS} bytes of parameters")]
+    Parameter {
+        /// The first that does not fit.
+        name: String,
+        /// Where it ends.
+        end: u64,
     },
     /// A variable in a space that the machine does not have.
     #[error("variable `{name}`: the machine knows variables in shared memory only")]
@@ -153,12 +164,15 @@ type Layout = (BTreeMap<String, u64>, Vec<(u32, u32)>, u32);
 fn layout(module: &Module, kernel: &Kernel) -> Result<Layout, LoadError> {
     let mut symbols = BTreeMap::new();
     let mut params = Vec::new();
-    let mut end = 0_u32;
+    let mut end = 0_u64;
     for param in &kernel.params {
-        let offset = end.next_multiple_of(param.align.max(1));
-        symbols.insert(param.name.clone(), PARAMS + u64::from(offset));
-        params.push((offset, param.bytes));
-        end = offset + param.bytes;
+        let offset = end.next_multiple_of(u64::from(param.align.max(1)));
+        end = offset + u64::from(param.bytes);
+        if end > MAX_PARAMS {
+            return Err(LoadError::Parameter { name: param.name.clone(), end });
+        }
+        symbols.insert(param.name.clone(), PARAMS + offset);
+        params.push((offset as u32, param.bytes));
     }
     let variables = || module.variables.iter().chain(&kernel.variables);
     if let Some(other) = variables().find(|variable| variable.space != VariableSpace::Shared) {
@@ -169,7 +183,8 @@ fn layout(module: &Module, kernel: &Kernel) -> Result<Layout, LoadError> {
         if let Some(bytes) = variable.bytes {
             size = size.next_multiple_of(u64::from(variable.align.max(1)));
             symbols.insert(variable.name.clone(), shared::BASE + size);
-            size += bytes;
+            // A launch refuses far less; no sum of these overflows.
+            size += bytes.min(u64::from(u32::MAX));
         }
     }
     for variable in variables().filter(|variable| variable.bytes.is_none()) {

@@ -105,8 +105,6 @@ impl Groups {
 #[derive(Debug)]
 pub(crate) struct Warp {
     pub(crate) registers: Registers,
-    /// Lanes that have not ended.
-    pub(crate) alive: Mask,
     /// Time of the lanes' own accesses; goes on at each release.
     pub(crate) time: u32,
     /// What lanes know, by groups that know the same.
@@ -124,11 +122,11 @@ pub(crate) struct Warp {
 }
 
 impl Warp {
-    pub(crate) fn new(registers: Registers, mask: Mask) -> Self {
+    pub(crate) fn new(mut registers: Registers, mask: Mask) -> Self {
+        registers.alive = mask;
         let start = Fragment { at: 0, mask, joins: SmallVec::new(), wait: None };
         Self {
             registers,
-            alive: mask,
             time: 1,
             views: SmallVec::from_iter([(Mask::MAX, Rc::new(View::default()))]),
             fragments: SmallVec::from_iter([start]),
@@ -224,7 +222,7 @@ impl Warp {
         }
         let arrived = self.joins[join as usize].arrived;
         let fragment = &mut self.fragments[idx];
-        fragment.mask = arrived & self.alive;
+        fragment.mask = arrived & self.registers.alive;
         fragment.joins.pop();
         self.tidy_joins();
         self.meet(idx)
@@ -232,7 +230,7 @@ impl Warp {
 
     fn is_met(&self, join: u32) -> bool {
         let Join { expected, arrived, .. } = self.joins[join as usize];
-        expected & self.alive & !arrived == 0
+        expected & self.registers.alive & !arrived == 0
     }
 
     fn tidy_joins(&mut self) {
@@ -244,12 +242,12 @@ impl Warp {
     /// Lanes that wait for others to meet them.
     pub(crate) fn waiting_at_joins(&self) -> Mask {
         let standing = self.fragments.iter().fold(0, |mask, fragment| mask | fragment.mask);
-        self.alive & !standing
+        self.registers.alive & !standing
     }
 
     /// Ends the lanes of a fragment that are in `mask`; those that waited only for them go on.
     pub(crate) fn end(&mut self, idx: usize, mask: Mask) {
-        self.alive &= !mask;
+        self.registers.alive &= !mask;
         let joins = self.fragments[idx].joins.clone();
         self.fragments[idx].mask &= !mask;
         if self.fragments[idx].mask != 0 {
@@ -261,7 +259,7 @@ impl Warp {
         // The innermost meeting of which some are left, if all of them are there.
         for (depth, join) in joins.iter().enumerate().rev() {
             let Join { at, arrived, .. } = self.joins[*join as usize];
-            let there = arrived & self.alive;
+            let there = arrived & self.registers.alive;
             if there == 0 {
                 continue;
             }

@@ -1,11 +1,9 @@
-//! Approximate functions (PTX ISA section 9.7.3): computed in f64 and rounded once, which lies within every
-//! bound that PTX gives for them.
+//! Approximate functions (PTX ISA section 9.7.3).
 
-use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::op::Run;
-use crate::op::float::{rounded1, rounded2};
+use crate::decode::{Form, Kind};
+use crate::isa::approx;
+use crate::op::float::{modified1, modified2};
 use crate::op::lanes;
-use crate::syntax::Instruction;
 
 const fn form(section: &'static str, syntax: &'static str, decode: super::Decode) -> Form {
     lanes::form(section, Kind::Special, syntax, decode)
@@ -13,32 +11,17 @@ const fn form(section: &'static str, syntax: &'static str, decode: super::Decode
 
 /// The family's forms.
 pub(super) const FORMS: &[Form] = &[
-    form("9.7.3.8", "div.full.{ftz,}.f32", |d, i| rounded2(d, i, |a, b| a / b)),
-    form("9.7.3.8", "div.approx.{ftz,}.f32", |d, i| rounded2(d, i, divide)),
-    form("9.7.3.13", "rcp.approx.{ftz,}.f32", |d, i| wide(d, i, |a| 1.0 / a)),
-    form("9.7.3.15", "sqrt.approx.{ftz,}.f32", |d, i| wide(d, i, f64::sqrt)),
-    form("9.7.3.16", "rsqrt.approx.{ftz,}.f32", |d, i| wide(d, i, |a| 1.0 / a.sqrt())),
-    form("9.7.3.18", "sin.approx.{ftz,}.f32", |d, i| wide(d, i, libm::sin)),
-    form("9.7.3.19", "cos.approx.{ftz,}.f32", |d, i| wide(d, i, libm::cos)),
-    form("9.7.3.20", "lg2.approx.{ftz,}.f32", |d, i| wide(d, i, libm::log2)),
-    form("9.7.3.21", "ex2.approx.{ftz,}.f32", |d, i| wide(d, i, libm::exp2)),
-    form("9.7.3.22", "tanh.approx.f32", |d, i| wide(d, i, libm::tanh)),
+    form("9.7.3.8", "div.full.{ftz,}.f32", |d, i| modified2(d, i, approx::div_full)),
+    form("9.7.3.8", "div.approx.{ftz,}.f32", |d, i| modified2(d, i, approx::div_approx)),
+    form("9.7.3.13", "rcp.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::rcp)),
+    form("9.7.3.15", "sqrt.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::sqrt)),
+    form("9.7.3.16", "rsqrt.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::rsqrt)),
+    form("9.7.3.18", "sin.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::sin)),
+    form("9.7.3.19", "cos.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::cos)),
+    form("9.7.3.20", "lg2.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::lg2)),
+    form("9.7.3.21", "ex2.approx.{ftz,}.f32", |d, i| modified1(d, i, approx::ex2)),
+    form("9.7.3.22", "tanh.approx.f32", |d, i| modified1(d, i, approx::tanh)),
 ];
-
-/// A function of one operand, computed in f64.
-fn wide(
-    d: &mut Decoder<'_>,
-    i: &Instruction,
-    f: impl Fn(f64) -> f64 + Send + Sync + 'static,
-) -> Result<Run, DecodeError> {
-    rounded1(d, i, move |a| f(f64::from(a)) as f32)
-}
-
-/// `div.approx`: it multiplies by the reciprocal, which is zero for a divisor beyond 2^126.
-fn divide(a: f32, b: f32) -> f32 {
-    let limit = f32::from_bits((126 + 127) << 23);
-    if b.abs() > limit && b.is_finite() { a * 0_f32.copysign(b) } else { a / b }
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use super::Run;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
-    Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
+    Access, FaultKind, Finding, MAX_COUNT, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
 };
 use crate::registers::{Source32, lanes};
 use crate::syntax::Instruction;
@@ -161,6 +161,10 @@ fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, D
                 && let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get_mut(&(offset as u32))
             {
                 mbarrier.pending += 1;
+                if mbarrier.pending > MAX_COUNT {
+                    let what = format!("more than {MAX_COUNT} arrivals are pending");
+                    return Err(turn.finding(FaultKind::Barrier, what).into());
+                }
             }
             let time = turn.state().copies[lane].mark();
             let mut view = Box::new(View::default());

@@ -135,12 +135,10 @@ fn reach(
 
 /// Fails unless all lanes of the warp that have not ended execute the instruction together, as `.aligned` asks.
 pub(crate) fn all_lanes(turn: &mut Turn<'_>) -> Result<(), Trouble> {
-    let mask = turn.mask;
-    let state = turn.state();
-    if state.alive == mask {
+    let missing: Mask = turn.registers().alive & !turn.mask;
+    if missing == 0 {
         return Ok(());
     }
-    let missing: Mask = state.alive & !mask;
     let what = format!("lanes {missing:#010x} of the warp do not execute it with the others");
     Err(turn.finding(FaultKind::Divergence, what).into())
 }
@@ -150,7 +148,7 @@ fn warp_sync(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run
     let members = decoder.source32(&instruction.operands[0])?;
     Ok(Run::Turn(Box::new(move |turn| {
         let members = uniform(turn, members, "members")?;
-        let wanted = members & turn.state().alive;
+        let wanted = members & turn.registers().alive;
         if wanted & !turn.mask != 0 || turn.mask & !members != 0 {
             let what = format!("members {members:#010x}, executing {:#010x}", turn.mask);
             return Err(turn.finding(FaultKind::Divergence, what).into());

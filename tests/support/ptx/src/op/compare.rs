@@ -1,8 +1,8 @@
 //! Comparison and selection (PTX ISA section 9.7.6), and logic on predicates.
 
 use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::isa::arithmetic::flush;
 use crate::op::Run;
-use crate::op::float::flush;
 use crate::op::lanes::{self, Lane, each, each_bit, has, plain_predicate, run};
 use crate::registers::Mask;
 use crate::syntax::{Instruction, Operand};

@@ -4,10 +4,11 @@
 //! result it is filled with the value's sign or with zeros.
 
 use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::isa::arithmetic::{Modifiers, flush, saturate};
+use crate::isa::round::{self, Integer, Rounding, Whole, canonical64};
 use crate::op::Run;
-use crate::op::float::{canonical, canonical64, flush, saturate};
+use crate::op::float::modified1;
 use crate::op::lanes::{self, Lane, binary, each, has, run, unary};
-use crate::op::narrow::{self, Narrow};
 use crate::registers::{Mask, Registers, Source32, Source64, Unset, WARP};
 use crate::syntax::{Instruction, Operand, RegisterClass};
 
@@ -24,119 +25,138 @@ pub(super) const FORMS: &[Form] = &[
     form("cvt.{u8,u16,u32,u64,s8,s16,s32,s64}.{u8,u16,u32,u64,s8,s16,s32,s64}", integer_to_integer),
     float("cvt.{rni,rzi,rmi,rpi}.{ftz,}.{sat,}.{u8,u16,u32,u64,s8,s16,s32,s64}.f32", |d, i| {
         let ftz = has(i, "ftz");
-        float_to_integer(d, i, move |a: f32| f64::from(if ftz { flush(a) } else { a }))
+        float_to_integer(d, i, move |a: f32, whole, to| {
+            round::f32_to_integer(if ftz { flush(a) } else { a }, whole, to)
+        })
     }),
     float("cvt.{rni,rzi,rmi,rpi}.{sat,}.{u8,u16,u32,u64,s8,s16,s32,s64}.f64", |d, i| {
-        float_to_integer(d, i, |a: f64| a)
+        float_to_integer(d, i, round::f64_to_integer)
     }),
     float("cvt.{rni,rzi,rmi,rpi}.{sat,}.{u8,u16,u32,u64,s8,s16,s32,s64}.f16", |d, i| {
-        float_to_integer(d, i, |a: u16| f64::from(narrow::f16_to_f32(a)))
+        float_to_integer(d, i, |a: u16, whole, to| round::f32_to_integer(round::f16_to_f32(a), whole, to))
     }),
-    float("cvt.{rn,rz}.f32.{u8,u16,u32,u64,s8,s16,s32,s64}", |d, i| match has(i, "rz") {
-        true => integer_to_float(d, i, |negative, a| signed(negative, top_bits(a, 24) as f32)),
-        false => integer_to_float(d, i, |negative, a| signed(negative, a as f32)),
+    float("cvt.{rn,rz}.f32.{u8,u16,u32,u64,s8,s16,s32,s64}", |d, i| {
+        integer_to_float(d, i, round::integer_to_f32)
     }),
-    float("cvt.{rn,rz}.f64.{u8,u16,u32,u64,s8,s16,s32,s64}", |d, i| match has(i, "rz") {
-        true => integer_to_float(d, i, |negative, a| signed64(negative, top_bits(a, 53) as f64)),
-        false => integer_to_float(d, i, |negative, a| signed64(negative, a as f64)),
+    float("cvt.{rn,rz}.f64.{u8,u16,u32,u64,s8,s16,s32,s64}", |d, i| {
+        integer_to_float(d, i, round::integer_to_f64)
     }),
-    float("cvt.{rn,rz}.{ftz,}.{sat,}.f32.f64", f64_to_f32),
+    float("cvt.{rn,rz}.{ftz,}.{sat,}.f32.f64", |d, i| {
+        let (rounding, ftz, sat) = (rounding(i), has(i, "ftz"), has(i, "sat"));
+        unary(d, i, move |a: f64| {
+            let value = round::f64_to_f32(a, rounding);
+            let value = if ftz { flush(value) } else { value };
+            if sat { saturate(value) } else { value }
+        })
+    }),
     float("cvt.{ftz,}.f64.f32", |d, i| {
         let ftz = has(i, "ftz");
         unary(d, i, move |a: f32| canonical64(f64::from(if ftz { flush(a) } else { a })))
     }),
     float("cvt.{rni,rzi,rmi,rpi}.{ftz,}.{sat,}.f32.f32", |d, i| {
-        let (round, ftz, sat) = (Rounding::of(i), has(i, "ftz"), has(i, "sat"));
-        unary(d, i, move |a: f32| {
-            let value = round.apply(f64::from(if ftz { flush(a) } else { a })) as f32;
-            if sat { saturate(value) } else { canonical(value) }
-        })
+        let whole = whole(i);
+        modified1(d, i, move |a, m: Modifiers| m.apply([a], |[a]| round::f32_to_whole(a, whole)))
     }),
     float("cvt.{rni,rzi,rmi,rpi}.f64.f64", |d, i| {
-        let round = Rounding::of(i);
-        unary(d, i, move |a: f64| canonical64(round.apply(a)))
+        let whole = whole(i);
+        unary(d, i, move |a| round::f64_to_whole(a, whole))
     }),
-    float("cvt.{ftz,}.sat.f32.f32", |d, i| {
-        let ftz = has(i, "ftz");
-        unary(d, i, move |a: f32| saturate(if ftz { flush(a) } else { a }))
-    }),
-    float("cvt.{ftz,}.f32.f16", |d, i| unary(d, i, narrow::f16_to_f32)),
-    float("cvt.f32.bf16", |d, i| unary(d, i, narrow::bf16_to_f32)),
-    float("cvt.{rn,rz}.{ftz,}.f16.f32", |d, i| {
-        let (kind, ftz) = (Narrow::f16(i), has(i, "ftz"));
-        unary(d, i, move |a: f32| kind.of(if ftz { flush(a) } else { a }))
-    }),
-    float("cvt.{rn,rz}.relu.f16.f32", |d, i| {
-        let kind = Narrow::f16(i);
-        unary(d, i, move |a: f32| kind.of(a))
-    }),
-    float("cvt.{rn,rz}.{relu,}.bf16.f32", |d, i| {
-        let kind = Narrow::bf16(i);
-        unary(d, i, move |a: f32| kind.of(a))
-    }),
-    float("cvt.{rn,rz}.{relu,}.f16x2.f32", |d, i| pair(d, i, Narrow::f16(i))),
-    float("cvt.{rn,rz}.{relu,}.bf16x2.f32", |d, i| pair(d, i, Narrow::bf16(i))),
-    float("cvt.rna.tf32.f32", |d, i| unary(d, i, narrow::tf32)),
+    float("cvt.{ftz,}.sat.f32.f32", |d, i| modified1(d, i, |a, m: Modifiers| m.apply([a], |[a]| a))),
+    float("cvt.{ftz,}.f32.f16", |d, i| unary(d, i, round::f16_to_f32)),
+    float("cvt.f32.bf16", |d, i| unary(d, i, round::bf16_to_f32)),
+    float("cvt.{rn,rz}.{ftz,}.f16.f32", |d, i| single(d, i, round::f32_to_f16)),
+    float("cvt.{rn,rz}.relu.f16.f32", |d, i| single(d, i, round::f32_to_f16)),
+    float("cvt.{rn,rz}.{relu,}.bf16.f32", |d, i| single(d, i, round::f32_to_bf16)),
+    float("cvt.{rn,rz}.{relu,}.f16x2.f32", |d, i| pair(d, i, round::f32_to_f16)),
+    float("cvt.{rn,rz}.{relu,}.bf16x2.f32", |d, i| pair(d, i, round::f32_to_bf16)),
+    float("cvt.rna.tf32.f32", |d, i| unary(d, i, round::f32_to_tf32)),
 ];
 
-/// `cvt.….x2.f32 d, a, b`: `a` becomes the high half.
-fn pair(d: &mut Decoder<'_>, i: &Instruction, kind: Narrow) -> Result<Run, DecodeError> {
-    // A decision outside of the loop over lanes: `cvt.rn.bf16x2.f32` is what kernels run most.
-    match kind.is_plain_bf16() {
-        true => binary(d, i, |a: f32, b: f32| {
-            u32::from(narrow::bf16_nearest(a)) << 16 | u32::from(narrow::bf16_nearest(b))
-        }),
-        false => binary(d, i, move |a: f32, b: f32| u32::from(kind.of(a)) << 16 | u32::from(kind.of(b))),
+/// `.rn` or `.rz`.
+fn rounding(i: &Instruction) -> Rounding {
+    if has(i, "rz") { Rounding::Zero } else { Rounding::NearestEven }
+}
+
+/// `.rni`, `.rzi`, `.rmi` or `.rpi`.
+fn whole(i: &Instruction) -> Whole {
+    match i.opcode.split('.').nth(1) {
+        Some("rzi") => Whole::Zero,
+        Some("rmi") => Whole::Down,
+        Some("rpi") => Whole::Up,
+        _ => Whole::NearestEven,
     }
 }
 
-/// An integer type of `cvt`.
+/// A conversion of f32 to 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct IntegerType {
-    bits: u32,
-    is_signed: bool,
+struct Narrow {
+    rounding: Rounding,
+    ftz: bool,
+    /// A negative result becomes +0.
+    relu: bool,
 }
 
-impl IntegerType {
-    /// The `at`-th modifier from the end: 0 is the source's type, 1 the result's.
-    fn from_end(d: &Decoder<'_>, i: &Instruction, at: usize) -> Result<Self, DecodeError> {
-        let name = i.opcode.rsplit('.').nth(at).unwrap_or_default();
-        let (sign, bits) = name.split_at_checked(1).unwrap_or_default();
-        match bits.parse() {
-            Ok(bits) => Ok(Self { bits, is_signed: sign == "s" }),
-            Err(_) => Err(d.error(format!("`{name}` is no type of integers"))),
-        }
+impl Narrow {
+    /// What kernels run most.
+    const PLAIN: Self = Self { rounding: Rounding::NearestEven, ftz: false, relu: false };
+
+    fn of(i: &Instruction) -> Self {
+        Self { rounding: rounding(i), ftz: has(i, "ftz"), relu: has(i, "relu") }
     }
 
-    /// The low bits of a value, extended to 64.
-    #[inline]
-    fn extend(self, value: u64) -> u64 {
-        let shift = 64 - self.bits;
-        if self.is_signed { ((value << shift) as i64 >> shift) as u64 } else { value << shift >> shift }
+    #[inline(always)]
+    fn apply(self, value: f32, convert: impl Fn(f32, Rounding) -> u16) -> u16 {
+        let value = if self.ftz { flush(value) } else { value };
+        if self.relu && value <= 0.0 { 0 } else { convert(value, self.rounding) }
     }
+}
 
-    /// The least and the greatest value.
-    fn range(self) -> (i128, i128) {
-        match self.is_signed {
-            true => (-1 << (self.bits - 1), (1 << (self.bits - 1)) - 1),
-            false => (0, (1 << self.bits) - 1),
-        }
+/// `cvt.….f32 d, a`
+fn single(
+    d: &mut Decoder<'_>,
+    i: &Instruction,
+    convert: impl Fn(f32, Rounding) -> u16 + Copy + Send + Sync + 'static,
+) -> Result<Run, DecodeError> {
+    match Narrow::of(i) {
+        Narrow::PLAIN => unary(d, i, move |a| Narrow::PLAIN.apply(a, convert)),
+        narrow => unary(d, i, move |a| narrow.apply(a, convert)),
     }
+}
 
-    /// Fails if the operand is a register that has fewer bits.
-    fn expect_room(self, d: &Decoder<'_>, operand: &Operand) -> Result<(), DecodeError> {
-        let bits = match d.class(operand) {
-            Some(RegisterClass::B16) => 16,
-            Some(RegisterClass::B32) => 32,
-            Some(RegisterClass::B64) | None => 64,
-            Some(RegisterClass::Predicate) => 0,
-        };
-        if bits >= self.bits {
-            Ok(())
-        } else {
-            Err(d.error(format!("{} bits are wanted, not {bits}", self.bits)))
-        }
+/// `cvt.….x2.f32 d, a, b`: `a` becomes the high half.
+fn pair(
+    d: &mut Decoder<'_>,
+    i: &Instruction,
+    convert: impl Fn(f32, Rounding) -> u16 + Copy + Send + Sync + 'static,
+) -> Result<Run, DecodeError> {
+    let both = move |narrow: Narrow, a, b| {
+        u32::from(narrow.apply(a, convert)) << 16 | u32::from(narrow.apply(b, convert))
+    };
+    match Narrow::of(i) {
+        Narrow::PLAIN => binary(d, i, move |a, b| both(Narrow::PLAIN, a, b)),
+        narrow => binary(d, i, move |a, b| both(narrow, a, b)),
     }
+}
+
+/// The integer type that is the `at`-th modifier from the end: 0 is the source's, 1 the result's.
+fn integer(d: &Decoder<'_>, i: &Instruction, at: usize) -> Result<Integer, DecodeError> {
+    let name = i.opcode.rsplit('.').nth(at).unwrap_or_default();
+    let (sign, bits) = name.split_at_checked(1).unwrap_or_default();
+    match bits.parse() {
+        Ok(bits) => Ok(Integer { bits, signed: sign == "s" }),
+        Err(_) => Err(d.error(format!("`{name}` is no type of integers"))),
+    }
+}
+
+/// Fails if the operand is a register that has fewer bits than the type.
+fn expect_room(d: &Decoder<'_>, operand: &Operand, ty: Integer) -> Result<(), DecodeError> {
+    let bits = match d.class(operand) {
+        Some(RegisterClass::B16) => 16,
+        Some(RegisterClass::B32) => 32,
+        Some(RegisterClass::B64) | None => 64,
+        Some(RegisterClass::Predicate) => 0,
+    };
+    if bits >= ty.bits { Ok(()) } else { Err(d.error(format!("{} bits are wanted, not {bits}", ty.bits))) }
 }
 
 /// An integer operand in a register of any width.
@@ -147,8 +167,8 @@ enum IntegerSource {
 }
 
 impl IntegerSource {
-    fn new(d: &mut Decoder<'_>, operand: &Operand, ty: IntegerType) -> Result<Self, DecodeError> {
-        ty.expect_room(d, operand)?;
+    fn new(d: &mut Decoder<'_>, operand: &Operand, ty: Integer) -> Result<Self, DecodeError> {
+        expect_room(d, operand, ty)?;
         match operand {
             Operand::Register(_) if d.class(operand) != Some(RegisterClass::B64) => {
                 d.source32(operand).map(Self::Word)
@@ -179,8 +199,8 @@ enum IntegerResult {
 }
 
 impl IntegerResult {
-    fn new(d: &Decoder<'_>, operand: &Operand, ty: IntegerType) -> Result<Self, DecodeError> {
-        ty.expect_room(d, operand)?;
+    fn new(d: &Decoder<'_>, operand: &Operand, ty: Integer) -> Result<Self, DecodeError> {
+        expect_room(d, operand, ty)?;
         match d.class(operand) {
             Some(RegisterClass::B64) => d.to64(operand).map(Self::Double),
             Some(RegisterClass::B16) => d.to32(operand).map(Self::Half),
@@ -200,7 +220,7 @@ impl IntegerResult {
 
 fn integer_to_integer(d: &mut Decoder<'_>, i: &Instruction) -> Result<Run, DecodeError> {
     d.expect_operands(i, 2)?;
-    let (to_ty, from_ty) = (IntegerType::from_end(d, i, 1)?, IntegerType::from_end(d, i, 0)?);
+    let (to_ty, from_ty) = (integer(d, i, 1)?, integer(d, i, 0)?);
     let to = IntegerResult::new(d, &i.operands[0], to_ty)?;
     let from = IntegerSource::new(d, &i.operands[1], from_ty)?;
     Ok(run(move |registers, mask| {
@@ -210,115 +230,44 @@ fn integer_to_integer(d: &mut Decoder<'_>, i: &Instruction) -> Result<Run, Decod
     }))
 }
 
-/// How a number becomes whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rounding {
-    Nearest,
-    Zero,
-    Down,
-    Up,
-}
-
-impl Rounding {
-    fn of(i: &Instruction) -> Self {
-        match i.opcode.split('.').nth(1) {
-            Some("rzi") => Self::Zero,
-            Some("rmi") => Self::Down,
-            Some("rpi") => Self::Up,
-            _ => Self::Nearest,
-        }
-    }
-
-    fn apply(self, value: f64) -> f64 {
-        match self {
-            Self::Nearest => value.round_ties_even(),
-            Self::Zero => value.trunc(),
-            Self::Down => value.floor(),
-            Self::Up => value.ceil(),
-        }
-    }
-}
-
-/// Rounds, and clamps to the type's range. NaN becomes zero if the source is no f64 and the result has at
-/// most 32 bits, and otherwise the highest bit alone.
 fn float_to_integer<A: Lane>(
     d: &mut Decoder<'_>,
     i: &Instruction,
-    widen: impl Fn(A) -> f64 + Send + Sync + 'static,
+    convert: impl Fn(A, Whole, Integer) -> u64 + Send + Sync + 'static,
 ) -> Result<Run, DecodeError> {
     d.expect_operands(i, 2)?;
-    let (ty, round) = (IntegerType::from_end(d, i, 1)?, Rounding::of(i));
+    let (ty, whole) = (integer(d, i, 1)?, whole(i));
     let to = IntegerResult::new(d, &i.operands[0], ty)?;
     let a = A::source(d, &i.operands[1])?;
-    let of_nan = if i.opcode.ends_with(".f64") || ty.bits == 64 { 1_u64 << (ty.bits - 1) } else { 0 };
-    let (least, greatest) = ty.range();
-    let convert = move |value: f64| {
-        if value.is_nan() {
-            return ty.extend(of_nan);
-        }
-        // `as` clamps to the range of i128, which holds all others.
-        (round.apply(value) as i128).clamp(least, greatest) as u64
-    };
-    if (ty, round) == (IntegerType { bits: 32, is_signed: true }, Rounding::Zero) && of_nan == 0 {
-        // What Rust's conversion does; kernels run it most.
+    if (ty, whole) == (Integer::S32, Whole::Zero) {
+        // What kernels run most has a loop of its own.
         return Ok(run(move |registers, mask| {
             let values = A::get(registers, a, mask)?;
-            to.set(registers, mask, |lane| i64::from(widen(values[lane]) as i32) as u64);
+            to.set(registers, mask, |lane| convert(values[lane], Whole::Zero, Integer::S32));
             Ok(())
         }));
     }
     Ok(run(move |registers, mask| {
         let values = A::get(registers, a, mask)?;
-        to.set(registers, mask, |lane| convert(widen(values[lane])));
+        to.set(registers, mask, |lane| convert(values[lane], whole, ty));
         Ok(())
     }))
 }
 
-/// `f` gets the sign and the magnitude.
 fn integer_to_float<R: Lane>(
     d: &mut Decoder<'_>,
     i: &Instruction,
-    f: impl Fn(bool, u64) -> R + Send + Sync + 'static,
+    convert: impl Fn(u64, Integer, Rounding) -> R + Send + Sync + 'static,
 ) -> Result<Run, DecodeError> {
     d.expect_operands(i, 2)?;
-    let ty = IntegerType::from_end(d, i, 0)?;
+    let (ty, rounding) = (integer(d, i, 0)?, rounding(i));
     let to = R::result(d, &i.operands[0])?;
     let from = IntegerSource::new(d, &i.operands[1], ty)?;
     Ok(run(move |registers, mask| {
         let values = from.get(registers, mask)?;
-        let convert = |lane: usize| {
-            let value = ty.extend(values[lane]);
-            let negative = ty.is_signed && (value as i64) < 0;
-            f(negative, if negative { value.wrapping_neg() } else { value })
-        };
-        R::set(registers, to, mask, &each(convert));
+        R::set(registers, to, mask, &each(|lane| convert(values[lane], ty, rounding)));
         Ok(())
     }))
-}
-
-fn signed(negative: bool, magnitude: f32) -> f32 {
-    if negative { -magnitude } else { magnitude }
-}
-
-fn signed64(negative: bool, magnitude: f64) -> f64 {
-    if negative { -magnitude } else { magnitude }
-}
-
-/// The highest `count` bits of a number from its first one on; the others become zeros.
-fn top_bits(value: u64, count: u32) -> u64 {
-    let n_lost = (64 - value.leading_zeros()).saturating_sub(count);
-    value >> n_lost << n_lost
-}
-
-/// `cvt.{rn,rz}.f32.f64`
-fn f64_to_f32(d: &mut Decoder<'_>, i: &Instruction) -> Result<Run, DecodeError> {
-    let (rz, ftz, sat) = (has(i, "rz"), has(i, "ftz"), has(i, "sat"));
-    unary(d, i, move |a: f64| {
-        let nearest = a as f32;
-        let value = if rz { narrow::toward_zero(a, nearest) } else { nearest };
-        let value = if ftz { flush(value) } else { value };
-        if sat { saturate(value) } else { canonical(value) }
-    })
 }
 
 #[cfg(test)]

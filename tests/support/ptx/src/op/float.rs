@@ -3,6 +3,8 @@
 //! A NaN result is always the canonical one: of f32, as PTX says, and of f64, where PTX leaves it open.
 
 use crate::decode::{DecodeError, Decoder, Form, Kind};
+use crate::isa::arithmetic::{self, Modifiers, max64, min64};
+use crate::isa::round::canonical64;
 use crate::op::Run;
 use crate::op::lanes::{self, binary, has, ternary, unary};
 use crate::syntax::Instruction;
@@ -15,151 +17,60 @@ const fn form(section: &'static str, syntax: &'static str, decode: super::Decode
 pub(super) const FORMS: &[Form] = &[
     form("9.7.3.2", "copysign.f32", |d, i| binary(d, i, |a: f32, b: f32| b.copysign(a))),
     form("9.7.3.2", "copysign.f64", |d, i| binary(d, i, |a: f64, b: f64| b.copysign(a))),
-    form("9.7.3.3", "add.{rn,}.{ftz,}.{sat,}.f32", |d, i| rounded2(d, i, |a, b| a + b)),
+    form("9.7.3.3", "add.{rn,}.{ftz,}.{sat,}.f32", |d, i| modified2(d, i, arithmetic::add)),
     form("9.7.3.3", "add.{rn,}.f64", |d, i| binary(d, i, |a: f64, b: f64| canonical64(a + b))),
-    form("9.7.3.4", "sub.{rn,}.{ftz,}.{sat,}.f32", |d, i| rounded2(d, i, |a, b| a - b)),
+    form("9.7.3.4", "sub.{rn,}.{ftz,}.{sat,}.f32", |d, i| modified2(d, i, arithmetic::sub)),
     form("9.7.3.4", "sub.{rn,}.f64", |d, i| binary(d, i, |a: f64, b: f64| canonical64(a - b))),
-    form("9.7.3.5", "mul.{rn,}.{ftz,}.{sat,}.f32", |d, i| rounded2(d, i, |a, b| a * b)),
+    form("9.7.3.5", "mul.{rn,}.{ftz,}.{sat,}.f32", |d, i| modified2(d, i, arithmetic::mul)),
     form("9.7.3.5", "mul.{rn,}.f64", |d, i| binary(d, i, |a: f64, b: f64| canonical64(a * b))),
-    form("9.7.3.6", "fma.rn.{ftz,}.{sat,}.f32", |d, i| rounded3(d, i, f32::mul_add)),
+    form("9.7.3.6", "fma.rn.{ftz,}.{sat,}.f32", |d, i| modified3(d, i, arithmetic::fma)),
     form("9.7.3.6", "fma.rn.f64", |d, i| ternary(d, i, |a: f64, b, c| canonical64(a.mul_add(b, c)))),
-    form("9.7.3.8", "div.rn.{ftz,}.f32", |d, i| rounded2(d, i, |a, b| a / b)),
+    form("9.7.3.8", "div.rn.{ftz,}.f32", |d, i| modified2(d, i, arithmetic::div)),
     form("9.7.3.8", "div.rn.f64", |d, i| binary(d, i, |a: f64, b: f64| canonical64(a / b))),
-    form("9.7.3.9", "abs.{ftz,}.f32", |d, i| rounded1(d, i, f32::abs)),
+    form("9.7.3.9", "abs.{ftz,}.f32", |d, i| modified1(d, i, arithmetic::abs)),
     form("9.7.3.9", "abs.f64", |d, i| unary(d, i, |a: f64| canonical64(a.abs()))),
-    form("9.7.3.10", "neg.{ftz,}.f32", |d, i| rounded1(d, i, |a| -a)),
+    form("9.7.3.10", "neg.{ftz,}.f32", |d, i| modified1(d, i, arithmetic::neg)),
     form("9.7.3.10", "neg.f64", |d, i| unary(d, i, |a: f64| canonical64(-a))),
-    form("9.7.3.11", "min.{ftz,}.f32", |d, i| rounded2(d, i, least)),
-    form("9.7.3.11", "min.{ftz,}.NaN.f32", |d, i| rounded2(d, i, |a, b| unless_nan(a, b, least(a, b)))),
-    form("9.7.3.11", "min.f64", |d, i| binary(d, i, least64)),
-    form("9.7.3.12", "max.{ftz,}.f32", |d, i| rounded2(d, i, greatest)),
-    form("9.7.3.12", "max.{ftz,}.NaN.f32", |d, i| rounded2(d, i, |a, b| unless_nan(a, b, greatest(a, b)))),
-    form("9.7.3.12", "max.f64", |d, i| binary(d, i, greatest64)),
-    form("9.7.3.13", "rcp.rn.{ftz,}.f32", |d, i| rounded1(d, i, |a| 1.0 / a)),
+    form("9.7.3.11", "min.{ftz,}.f32", |d, i| modified2(d, i, arithmetic::min)),
+    form("9.7.3.11", "min.{ftz,}.NaN.f32", |d, i| modified2(d, i, arithmetic::min_nan)),
+    form("9.7.3.11", "min.f64", |d, i| binary(d, i, min64)),
+    form("9.7.3.12", "max.{ftz,}.f32", |d, i| modified2(d, i, arithmetic::max)),
+    form("9.7.3.12", "max.{ftz,}.NaN.f32", |d, i| modified2(d, i, arithmetic::max_nan)),
+    form("9.7.3.12", "max.f64", |d, i| binary(d, i, max64)),
+    form("9.7.3.13", "rcp.rn.{ftz,}.f32", |d, i| modified1(d, i, |a, m| arithmetic::div(1.0, a, m))),
     form("9.7.3.13", "rcp.rn.f64", |d, i| unary(d, i, |a: f64| canonical64(1.0 / a))),
-    form("9.7.3.15", "sqrt.rn.{ftz,}.f32", |d, i| rounded1(d, i, f32::sqrt)),
+    form("9.7.3.15", "sqrt.rn.{ftz,}.f32", |d, i| modified1(d, i, arithmetic::sqrt)),
     form("9.7.3.15", "sqrt.rn.f64", |d, i| unary(d, i, |a: f64| canonical64(a.sqrt()))),
 ];
 
-/// The NaN that f32 instructions give.
-pub(super) const NAN: f32 = f32::from_bits(0x7fff_ffff);
-
-/// Any NaN becomes the canonical one.
-///
-/// On the bits: LLVM takes `sqrt` for a function whose NaN has no particular bits, and drops a choice between
-/// floats.
-#[inline]
-pub(super) fn canonical(value: f32) -> f32 {
-    let bits = value.to_bits();
-    f32::from_bits(if bits & 0x7fff_ffff > f32::INFINITY.to_bits() { NAN.to_bits() } else { bits })
-}
-
-/// As [`canonical`], for f64.
-#[inline]
-pub(super) fn canonical64(value: f64) -> f64 {
-    let bits = value.to_bits();
-    let is_nan = bits & (u64::MAX >> 1) > f64::INFINITY.to_bits();
-    f64::from_bits(if is_nan { u64::MAX >> 1 } else { bits })
-}
-
-/// `.ftz`: a subnormal number becomes zero and keeps its sign.
-#[inline]
-pub(super) fn flush(value: f32) -> f32 {
-    if value.abs() < f32::MIN_POSITIVE { 0_f32.copysign(value) } else { value }
-}
-
-/// `.sat`: into `[0, 1]`; NaN and -0 become +0.
-#[inline]
-pub(super) fn saturate(value: f32) -> f32 {
-    if value >= 1.0 {
-        1.0
-    } else if value > 0.0 {
-        value
-    } else {
-        0.0
-    }
-}
-
-/// What a result goes through, by the modifiers; the loop of each is compiled for itself.
-macro_rules! rounded {
+/// An f32 instruction with the modifiers `.ftz` and `.sat` that it has; the loop of each is compiled for
+/// itself.
+macro_rules! modified {
     ($name:ident, $lanes:ident, $($operand:ident)+) => {
-        /// An f32 instruction with the modifiers `.ftz` and `.sat` that it has.
         pub(super) fn $name(
             d: &mut Decoder<'_>,
             i: &Instruction,
-            f: impl Fn($(rounded!(@f32 $operand)),+) -> f32 + Send + Sync + 'static,
+            f: impl Fn($(modified!(@f32 $operand),)+ Modifiers) -> f32 + Send + Sync + 'static,
         ) -> Result<Run, DecodeError> {
+            macro_rules! with {
+                ($ftz:literal, $sat:literal) => {
+                    $lanes(d, i, move |$($operand: f32),+| f($($operand,)+ Modifiers { ftz: $ftz, sat: $sat }))
+                };
+            }
             match (has(i, "ftz"), has(i, "sat")) {
-                (false, false) => $lanes(d, i, move |$($operand: f32),+| canonical(f($($operand),+))),
-                (false, true) => $lanes(d, i, move |$($operand: f32),+| saturate(f($($operand),+))),
-                (true, false) => {
-                    $lanes(d, i, move |$($operand: f32),+| canonical(flush(f($(flush($operand)),+))))
-                }
-                (true, true) => {
-                    $lanes(d, i, move |$($operand: f32),+| saturate(flush(f($(flush($operand)),+))))
-                }
+                (false, false) => with!(false, false),
+                (false, true) => with!(false, true),
+                (true, false) => with!(true, false),
+                (true, true) => with!(true, true),
             }
         }
     };
     (@f32 $operand:ident) => { f32 };
 }
 
-rounded!(rounded1, unary, a);
-rounded!(rounded2, binary, a b);
-rounded!(rounded3, ternary, a b c);
-
-/// The lesser; a NaN loses, and -0 is less than +0.
-macro_rules! extremes {
-    ($ty:ty, $least:ident, $greatest:ident, $canonical:ident) => {
-        #[inline]
-        fn $least(a: $ty, b: $ty) -> $ty {
-            // Equal numbers have equal bits but for the signs of zeros.
-            let both = <$ty>::from_bits(a.to_bits() | b.to_bits());
-            let least = if a == b {
-                both
-            } else if a < b {
-                a
-            } else {
-                b
-            };
-            $canonical(if a.is_nan() {
-                b
-            } else if b.is_nan() {
-                a
-            } else {
-                least
-            })
-        }
-
-        #[inline]
-        fn $greatest(a: $ty, b: $ty) -> $ty {
-            let both = <$ty>::from_bits(a.to_bits() & b.to_bits());
-            let greatest = if a == b {
-                both
-            } else if a > b {
-                a
-            } else {
-                b
-            };
-            $canonical(if a.is_nan() {
-                b
-            } else if b.is_nan() {
-                a
-            } else {
-                greatest
-            })
-        }
-    };
-}
-
-extremes!(f32, least, greatest, canonical);
-extremes!(f64, least64, greatest64, canonical64);
-
-/// `.NaN`: a NaN wins.
-#[inline]
-fn unless_nan(a: f32, b: f32, otherwise: f32) -> f32 {
-    if a.is_nan() || b.is_nan() { NAN } else { otherwise }
-}
+modified!(modified1, unary, a);
+modified!(modified2, binary, a b);
+modified!(modified3, ternary, a b c);
 
 #[cfg(test)]
 mod tests {

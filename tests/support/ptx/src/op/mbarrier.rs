@@ -6,7 +6,7 @@ use super::Run;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
-    FaultKind, MAX_COUNT, Mbarrier, Outcome, Place, Source, Space, Stamp, Trouble, Turn, Wait,
+    FaultKind, Finding, MAX_COUNT, Mbarrier, Outcome, Place, Source, Space, Stamp, Trouble, Turn, Wait,
 };
 use crate::registers::{Lanes64, Mask, Slot, Source32, Source64, WARP, lanes};
 use crate::syntax::{Instruction, Operand};
@@ -75,7 +75,13 @@ fn init(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
             }
             let time = turn.state().time;
             let stamp = Stamp { agent, source: Source::Generic, time, lanes: 1 << lane, at: turn.at };
-            let row = turn.cluster.agents.mbarrier(turn.cluster.n_mbarriers);
+            let n_before = turn.cluster.n_mbarriers;
+            let Some(row) = turn.cluster.agents.mbarrier(n_before) else {
+                let what = format!(
+                    "the cluster has initialised {n_before} mbarriers; the machine tells no more apart"
+                );
+                return Err(turn.finding(FaultKind::Barrier, what).into());
+            };
             turn.cluster.n_mbarriers += 1;
             turn.cluster.blocks[block].shared.mbarriers.insert(offset, Mbarrier::new(row, count, stamp));
         }
@@ -123,8 +129,14 @@ fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, D
             let mut count = 0_u32;
             for lane in lanes(same) {
                 turn.use_mbarrier(lane, block, offset)?;
-                expected += if expects { numbers[lane] } else { 0 };
-                count += if expects { 1 } else { numbers[lane] };
+                let number = numbers[lane];
+                let least = u32::from(!expects);
+                if !(least..=MAX_COUNT).contains(&number) {
+                    let what = format!("a count of {number}; {least} to {MAX_COUNT} are possible");
+                    return Err(Finding { kind: FaultKind::Barrier, lane: lane as u32, what }.into());
+                }
+                expected += if expects { number } else { 0 };
+                count += if expects { 1 } else { number };
             }
             if let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get(&offset) {
                 lanes(same).for_each(|lane| states[lane] = u64::from(mbarrier.phase));

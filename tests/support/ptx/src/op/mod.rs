@@ -15,7 +15,6 @@ mod matrix;
 mod mbarrier;
 mod memory;
 mod movement;
-mod narrow;
 #[cfg(test)]
 mod trial;
 mod warp;

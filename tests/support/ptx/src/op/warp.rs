@@ -1,10 +1,10 @@
 //! Instructions by which the lanes of a warp talk to each other: `shfl.sync` (PTX ISA section 9.7.9.6) and
 //! votes, matches, reductions and elections (section 9.7.13).
 //!
-//! A `.sync` instruction waits for the lanes that its member mask names. The machine runs the lanes of a warp
-//! that are together, so a mask that names a lane which is not there would wait for good, and one that leaves
-//! the lane itself out is undefined; both are faults, and so is a lane that waits for others that wait for
-//! different ones.
+//! A `.sync` instruction waits for the lanes that its member mask names and that have not ended. The machine
+//! runs the lanes of a warp that are together, so a mask that names a lane which is elsewhere would wait for
+//! good, and one that leaves the lane itself out is undefined; both are faults, and so is a lane that waits
+//! for others that wait for different ones.
 
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::op::Run;
@@ -66,9 +66,9 @@ pub(super) const FORMS: &[Form] = &[
     form("9.7.13.14", "elect.sync", elect),
 ];
 
-/// The member mask of each lane, if the lanes that execute are there for each other.
+/// The members of each lane that have not ended, if the lanes that execute are there for each other.
 fn members(registers: &Registers, source: Source32, executing: Mask) -> Result<Lanes32, RegisterFault> {
-    let masks = registers.get32(source, executing)?;
+    let masks = registers.get32(source, executing)?.map(|wanted| wanted & registers.alive);
     // As it nearly always is: every lane waits for those that are there.
     if each_bit(|lane| masks[lane] == executing) & executing == executing {
         return Ok(masks);
