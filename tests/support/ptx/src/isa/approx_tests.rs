@@ -129,6 +129,9 @@ enum Error {
 }
 
 /// The stated error at an argument, as far as one is stated (the notes of sections 9.7.3.13 to 9.7.3.22).
+/// A function without rounding.
+type Exact = fn(f64) -> f64;
+
 type Bound = fn(f32) -> Option<Error>;
 
 fn of_sine(argument: f32) -> Option<Error> {
@@ -147,7 +150,7 @@ fn of_logarithm(argument: f32) -> Option<Error> {
 }
 
 /// Functions with their exact ones and their stated errors.
-const BOUNDS: [(Function, fn(f64) -> f64, Bound); 8] = [
+const BOUNDS: [(Function, Exact, Bound); 8] = [
     (rcp, |a| 1.0 / a, |_| Some(Error::Ulps(1.0))),
     (sqrt, f64::sqrt, |_| Some(Error::Relative(-23.0))),
     (rsqrt, |a| 1.0 / a.sqrt(), |_| Some(Error::Relative(-22.9))),
