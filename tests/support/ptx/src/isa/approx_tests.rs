@@ -128,10 +128,10 @@ enum Error {
     Absolute(f64),
 }
 
-/// The stated error at an argument, as far as one is stated (the notes of sections 9.7.3.13 to 9.7.3.22).
 /// A function without rounding.
 type Exact = fn(f64) -> f64;
 
+/// The stated error at an argument, as far as one is stated (the notes of sections 9.7.3.13 to 9.7.3.22).
 type Bound = fn(f32) -> Option<Error>;
 
 fn of_sine(argument: f32) -> Option<Error> {
