@@ -16,6 +16,8 @@ pub enum RecipeStep {
     Weight {
         /// Its name.
         name: String,
+        /// Its rows; a vector has one.
+        rows: u32,
     },
     /// The rows of the second but top, then those of the top.
     Concat,
@@ -31,7 +33,7 @@ pub fn elements<N: Number>(recipe: &[RecipeStep], weight: impl Fn(&str) -> Optio
     let mut stack: Vec<Vec<N>> = Vec::new();
     for step in recipe {
         let made = match step {
-            RecipeStep::Weight { name } => weight(name)?,
+            RecipeStep::Weight { name, .. } => weight(name)?,
             RecipeStep::Concat => {
                 let (second, mut first) = (stack.pop()?, stack.pop()?);
                 first.extend(second);
@@ -54,13 +56,60 @@ pub fn elements<N: Number>(recipe: &[RecipeStep], weight: impl Fn(&str) -> Optio
     stack.is_empty().then_some(made)
 }
 
+/// Rows of a constant that come from one tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The tensor.
+    pub name: &'a str,
+    /// Its first row in the constant.
+    pub first_row: u32,
+    /// Its rows.
+    pub rows: u32,
+    /// The gains that were folded into it.
+    pub gains: Vec<&'a str>,
+}
+
+/// The tensors that a constant holds, from its first row on; `None` if it is not made of whole rows and gains.
+pub fn parts(recipe: &[RecipeStep]) -> Option<Vec<Part<'_>>> {
+    let mut stack: Vec<Vec<Part<'_>>> = Vec::new();
+    for step in recipe {
+        let made = match step {
+            RecipeStep::Weight { name, rows } => {
+                vec![Part { name, first_row: 0, rows: *rows, gains: Vec::new() }]
+            }
+            RecipeStep::Concat => {
+                let (second, mut first) = (stack.pop()?, stack.pop()?);
+                let n_rows = first.last().map_or(0, |part| part.first_row.saturating_add(part.rows));
+                first.extend(
+                    second
+                        .into_iter()
+                        .map(|part| Part { first_row: part.first_row.saturating_add(n_rows), ..part }),
+                );
+                first
+            }
+            RecipeStep::FoldGain => {
+                let (gain, mut parts) = (stack.pop()?, stack.pop()?);
+                let [Part { name: gain, gains, .. }] = gain.as_slice() else { return None };
+                if !gains.is_empty() {
+                    return None;
+                }
+                parts.iter_mut().for_each(|part| part.gains.push(gain));
+                parts
+            }
+        };
+        stack.push(made);
+    }
+    let made = stack.pop()?;
+    stack.is_empty().then_some(made)
+}
+
 /// A name for people, such as `q.weight·norm.weight`.
 pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
     let mut stack: Vec<String> = Vec::new();
     for step in recipe {
         let operands = (stack.len() >= 2).then(|| (stack.pop(), stack.pop()));
         let made = match (step, operands) {
-            (RecipeStep::Weight { name }, popped) => {
+            (RecipeStep::Weight { name, .. }, popped) => {
                 if let Some((Some(second), Some(first))) = popped {
                     stack.extend([first, second]);
                 }
@@ -89,7 +138,7 @@ mod tests {
     }
 
     fn named(name: &str) -> RecipeStep {
-        RecipeStep::Weight { name: name.to_owned() }
+        RecipeStep::Weight { name: name.to_owned(), rows: if name == "b" { 2 } else { 1 } }
     }
 
     #[test]
@@ -100,6 +149,17 @@ mod tests {
         assert_eq!(describe(&recipe), "a|b·g");
         let folded = [named("a"), named("g"), RecipeStep::FoldGain, named("b"), RecipeStep::Concat];
         assert_eq!(describe(&folded), "a·g|b");
+    }
+
+    #[test]
+    fn rows_are_found_again() {
+        let recipe = [named("b"), named("g"), RecipeStep::FoldGain, named("a"), RecipeStep::Concat];
+        let wanted = [
+            Part { name: "b", first_row: 0, rows: 2, gains: vec!["g"] },
+            Part { name: "a", first_row: 2, rows: 1, gains: vec![] },
+        ];
+        assert_eq!(parts(&recipe).expect("rows and gains"), wanted);
+        assert_eq!(parts(&[named("a"), RecipeStep::Concat]), None);
     }
 
     #[test]

@@ -72,14 +72,26 @@ impl Ctx<'_> {
         Ok(self.constant(bind, name, source, (dtype, shape.0, shape.1)))
     }
 
-    /// How a constant is made, operands first.
-    fn recipe(&self, value: Value) -> Result<Vec<RecipeStep>, PlanError> {
+    /// How a constant is made, operands first. Gains become constants of their own, too, though no kernel reads them: with
+    /// them whoever has the program has the tensors that it was made from, up to rounding.
+    fn recipe(&mut self, value: Value) -> Result<Vec<RecipeStep>, PlanError> {
         let mut steps = Vec::new();
         // From the result to the weights, last operand first: the reverse of the order in which it is made.
         let mut waiting = vec![value];
         while let Some(value) = waiting.pop() {
             steps.push(match self.graph.op(value) {
-                Op::Weight { name, .. } => RecipeStep::Weight { name: name.0.to_string() },
+                Op::Weight { name, shape } => {
+                    let (name, sizes) = (name.0.to_string(), shape.0.as_slice());
+                    if let [len] = *sizes {
+                        self.constants.add(
+                            ConstantSource::Weight { name: name.clone() },
+                            DType::F32,
+                            (1, len),
+                        );
+                    }
+                    let rows = if let [rows, _] = *sizes { rows } else { 1 };
+                    RecipeStep::Weight { name, rows }
+                }
                 Op::Concat {} => RecipeStep::Concat,
                 Op::FoldGain {} => RecipeStep::FoldGain,
                 _ => return Err(self.unsupported("take anything but a weight here", value)),
