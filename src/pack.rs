@@ -15,6 +15,7 @@ use skipc_runtime::known_answer;
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{Compiled, Phase, Request};
+use crate::reference::Constants;
 use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 use crate::{backends, ladder};
@@ -87,8 +88,11 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure>
             let broken = |error: &dyn std::fmt::Display| {
                 Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
             };
+            let plan = phase.plans.iter().find(|(dtype, _)| *dtype == program.dtype);
+            let sources = plan.map_or(&[][..], |(_, plan)| plan.constants.as_slice());
+            let constants = Constants { program, sources, bytes: constants };
             let answers =
-                ladder::known_answers(&phase.lowered, program, constants).map_err(|error| broken(&error))?;
+                ladder::known_answers(&phase.lowered, &constants).map_err(|error| broken(&error))?;
             sections.push((name, answers.encode().map_err(|error| broken(&error))?));
         }
     }

@@ -1,18 +1,20 @@
 //! The walk from spec and weights to an artefact: the stages in order.
 
+use std::collections::BTreeMap;
+
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostImage, HostLevel};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Program, Purpose};
 use skipc_artifact::target::{DType, Target};
-use skipc_ir::{Graph, Legal};
+use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::lower::{Form, lower};
-use crate::spec::model::Model;
+use crate::spec::model::{Model, Skip};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
 use crate::{backends, constants};
@@ -73,7 +75,7 @@ pub fn compile(
     let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
     for purpose in purposes(model) {
         let lowered = lower_model(model, purpose, trace)?;
-        let legal = run_passes(lowered.clone(), request, trace)?;
+        let legal = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<(DType, Plan)> = Vec::new();
         for (target, dtype) in &request.targets {
             if !plans.iter().any(|(planned, _)| planned == dtype) {
@@ -112,7 +114,7 @@ pub fn check(model: &Model) -> Result<Graph, Failure> {
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Failure> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, Purpose::Score, &mut trace)?;
-    Ok(run_passes(lowered, request, &mut trace)?.graph().clone())
+    Ok(run_passes(lowered, model, request, &mut trace)?.graph().clone())
 }
 
 fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
@@ -122,10 +124,14 @@ fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Gra
     Ok(graph)
 }
 
-fn run_passes(graph: Graph, request: &Request, trace: &mut Trace) -> Result<Legal, Failure> {
+fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace) -> Result<Legal, Failure> {
     trace.begin("passes");
     let names = request.passes.clone().unwrap_or_else(skipc_passes::default_pipeline);
-    let options = skipc_passes::Options { verify_each: request.verify_each, fuel: request.fuel };
+    let options = skipc_passes::Options {
+        verify_each: request.verify_each,
+        fuel: request.fuel,
+        densities: densities(model),
+    };
     let mut dumps = Vec::new();
     let ran = skipc_passes::run(graph, &names, &options, &mut |pass, graph| {
         dumps.push((pass.to_owned(), graph.to_string()))
@@ -147,6 +153,16 @@ fn run_passes(graph: Graph, request: &Request, trace: &mut Trace) -> Result<Lega
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
     Ok(legal)
+}
+
+/// The share of the tokens in each set that lowering makes: router N opens set N, and under a capacity another one after
+/// those of all routers.
+fn densities(model: &Model) -> BTreeMap<SetSym, f64> {
+    let n_routers = model.skips().count() as u32;
+    let of = |(router, skip): (u32, &Skip)| {
+        [(SetSym(router), skip.density), (SetSym(n_routers + router), skip.density)]
+    };
+    (0..).zip(model.skips()).flat_map(of).collect()
 }
 
 fn plan(
@@ -183,7 +199,7 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Program, Vec<u8>), Failure> {
     let mut trace = Trace::silent();
-    let legal = run_passes(lower_model(model, Purpose::Score, &mut trace)?, request, &mut trace)?;
+    let legal = run_passes(lower_model(model, Purpose::Score, &mut trace)?, model, request, &mut trace)?;
     let plan = plan(&legal, model, dtype, request, &mut trace)?;
     let to = (&Target::Cpu, Purpose::Score);
     let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;

@@ -1,12 +1,13 @@
 //! The judge: the reference interpreter on a model's graph and weights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use skipc_artifact::program::Program;
+use skipc_artifact::program::{Constant, Program};
 use skipc_artifact::target::DType;
 use skipc_ir::attr::Name;
 use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weights as _};
 use skipc_ir::{Graph, SetSym};
+use skipc_plan::{ConstantSource, PlanConstant, RecipeStep, recipe};
 
 use crate::spec::weights::Weights;
 
@@ -84,18 +85,85 @@ impl<N: Number> interp::Weights<N> for Weights {
 pub struct Constants<'a> {
     /// The program.
     pub program: &'a Program,
+    /// What its plan says of its constants.
+    pub sources: &'a [PlanConstant],
     /// Bytes of its constants.
     pub bytes: &'a [u8],
+}
+
+impl Constants<'_> {
+    /// A tensor of the weights file: as a constant of its own, or as rows of one, from which gains that were folded in
+    /// are divided out. A gain of 0 has left nothing of its column, for which any weight is as good as 0.
+    fn tensor(&self, name: &str) -> Option<Vec<f64>> {
+        if let Some(constant) = self.constant(name) {
+            return Some(constant);
+        }
+        let made = self.sources.iter().zip(&self.program.constants);
+        for (source, constant) in made {
+            let ConstantSource::Recipe { steps } = &source.source else { continue };
+            let Some(part) = recipe::parts(steps)?.into_iter().find(|part| part.name == name) else {
+                continue;
+            };
+            let cols = constant.cols as usize;
+            let (first, n) = (part.first_row as usize * cols, part.rows as usize * cols);
+            let mut values = self.values(constant)?.get(first..first.checked_add(n)?)?.to_vec();
+            for gain in part.gains {
+                let gain = self.constant(gain)?;
+                let quotient = |value: f64, gain: f64| if gain == 0.0 { 0.0 } else { value / gain };
+                for row in values.chunks_exact_mut(gain.len().max(1)) {
+                    row.iter_mut().zip(&gain).for_each(|(value, gain)| *value = quotient(*value, *gain));
+                }
+            }
+            return Some(values);
+        }
+        None
+    }
+
+    /// The elements of the constant of this name.
+    fn constant(&self, name: &str) -> Option<Vec<f64>> {
+        let mut constants = self.program.constants.iter();
+        self.values(constants.find(|constant| constant.name == Name::from(name).0.as_ref())?)
+    }
+
+    fn values(&self, constant: &Constant) -> Option<Vec<f64>> {
+        let start = usize::try_from(constant.offset).ok()?;
+        let bytes = self.bytes.get(start..start.checked_add(usize::try_from(constant.bytes()).ok()?)?)?;
+        match constant.dtype {
+            DType::F32 => {
+                let words = bytes.as_chunks().0.iter();
+                Some(words.map(|word| f64::from(f32::from_le_bytes(*word))).collect())
+            }
+            DType::Bf16 => {
+                let halves = bytes.as_chunks().0.iter();
+                Some(halves.map(|half| f64::from(half::bf16::from_le_bytes(*half).to_f32())).collect())
+            }
+            DType::U32 | DType::U8 => None,
+        }
+    }
 }
 
 /// Constants converted to a number domain once, for many evaluations.
 pub struct Converted<N>(BTreeMap<String, Vec<N>>);
 
 impl<N: Number> Converted<N> {
-    /// Converts all constants of the program.
+    /// Converts all tensors that the program is made of.
     pub fn new(constants: &Constants<'_>) -> Converted<N> {
-        let named = constants.program.constants.iter().map(|constant| constant.name.clone());
-        Converted(named.filter_map(|name| Some((name.clone(), constants.weight(&name)?))).collect())
+        let mut names: BTreeSet<&str> = BTreeSet::new();
+        for source in constants.sources {
+            match &source.source {
+                ConstantSource::Weight { name } => drop(names.insert(name)),
+                ConstantSource::Recipe { steps } => {
+                    names.extend(steps.iter().filter_map(|step| match step {
+                        RecipeStep::Weight { name, .. } => Some(name.as_str()),
+                        RecipeStep::Concat | RecipeStep::FoldGain => None,
+                    }))
+                }
+                ConstantSource::Zero | ConstantSource::RopeCos { .. } | ConstantSource::RopeSin { .. } => {}
+            }
+        }
+        Converted(
+            names.into_iter().filter_map(|name| Some((name.to_owned(), constants.weight(name)?))).collect(),
+        )
     }
 }
 
@@ -107,24 +175,6 @@ impl<N: Number> interp::Weights<N> for Converted<N> {
 
 impl<N: Number> interp::Weights<N> for Constants<'_> {
     fn weight(&self, name: &str) -> Option<Vec<N>> {
-        let constant =
-            self.program.constants.iter().find(|constant| constant.name == Name::from(name).0.as_ref())?;
-        let start = usize::try_from(constant.offset).ok()?;
-        let bytes = self.bytes.get(start..start.checked_add(usize::try_from(constant.bytes()).ok()?)?)?;
-        let number = |value: f32| N::from_f64(f64::from(value));
-        match constant.dtype {
-            DType::F32 => {
-                Some(bytes.as_chunks().0.iter().map(|word| number(f32::from_le_bytes(*word))).collect())
-            }
-            DType::Bf16 => Some(
-                bytes
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|half| number(half::bf16::from_le_bytes(*half).to_f32()))
-                    .collect(),
-            ),
-            DType::U32 | DType::U8 => None,
-        }
+        Some(self.tensor(name)?.into_iter().map(N::from_f64).collect())
     }
 }

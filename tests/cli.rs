@@ -152,7 +152,9 @@ fn inspect_verify_and_the_lists_print_for_people_and_machines() {
     let report: serde_json::Value =
         serde_json::from_str(&succeeds(&["verify", &fixture.artifact, "--json"])).unwrap();
     assert_eq!(report["ok"], true);
-    for command in [&["doctor"][..], &["targets"], &["passes"], &["ops"], &["inspect", &fixture.artifact]] {
+    for command in
+        [&["doctor"][..], &["targets"], &["passes"], &["rules"], &["ops"], &["inspect", &fixture.artifact]]
+    {
         let json = succeeds(&[command, &["--json"]].concat());
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok(), "{command:?}: {json}");
         assert!(!succeeds(command).is_empty());

@@ -17,7 +17,7 @@ use skipc_ir::ops::TABLE;
 use skipc_ir::text::{parse, print};
 use skipc_ir::{Graph, SetSym, codes, legalize, verify};
 use skipc_passes::{Options, run_reported};
-use skipc_testkit::check_pass::{Masks, check_pass};
+use skipc_testkit::check_pass::{Masks, check_pass, check_rounding_pass};
 use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
 
 const FOLDERS: [&str; 4] = ["print", "verify", "run", "passes"];
@@ -184,13 +184,16 @@ fn passes_case(case: &FileCase) -> String {
     let passes = case.get("passes").unwrap_or_else(|| panic!("{shown}: no `passes`"));
     let passes: Vec<&str> = passes.split(", ").collect();
     let fuel = case.get("fuel").map(|fuel| fuel.parse().unwrap_or_else(|_| panic!("{shown}: fuel {fuel}")));
-    let options = Options { verify_each: true, fuel };
+    let options = Options { verify_each: true, fuel, ..Options::default() };
     let before = graph(case);
     let (after, report) = match run_reported(before.clone(), &passes, &options, &mut |_, _| {}) {
         Ok(done) => done,
         Err(error) => return format!("error[{}]: {error}\n", error.code()),
     };
-    let after = check_pass(&before, |_| after);
+    let after = match passes.contains(&"saturate") {
+        true => check_rounding_pass(&before, |_| after),
+        false => check_pass(&before, |_| after),
+    };
     let mut text = String::new();
     for pass in report.passes {
         let edits: Vec<String> = pass.edits.iter().map(|(why, count)| format!("{count} × {why}")).collect();

@@ -265,7 +265,7 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
         let Loaded { model, weights } = load(&case);
         let (plan, program, bytes) =
             pipeline::plan_only(&model, &weights, DType::F32, &request()).map_err(fail).unwrap();
-        let constants = Constants { program: &program, bytes: &bytes };
+        let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
         let Outcome { logits, gates, .. } = ladder::run_plan(&plan, &constants, &case.batch(), None).unwrap();
         case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
     }
@@ -279,7 +279,7 @@ fn planned_kernels_in_bf16_keep_their_bound() {
         let request = request();
         let (plan, program, bytes) =
             pipeline::plan_only(&model, &weights, DType::Bf16, &request).map_err(fail).unwrap();
-        let constants = Constants { program: &program, bytes: &bytes };
+        let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
         let Outcome { logits, .. } =
             ladder::run_plan(&plan, &constants, &case.batch(), Some(&case.scored.gates)).unwrap();
         let (rmse, bound) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);

@@ -131,3 +131,32 @@ fn an_artefact_without_known_answers_says_so() {
     assert_eq!(ran.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&ran.stderr).contains("run::known-answer"));
 }
+
+/// Every golden model with the forms that equality saturation chooses: constants made of several tensors, norms folded
+/// into weights. All forms, in all numbers, agree with the masked graph, and the program replays its known answers.
+#[test]
+fn golden_models_with_saturation_pass() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let passes = skipc_passes::saturating_pipeline().join(",");
+    let (mut n_models, mut n_folded) = (0, 0);
+    let entries = fs::read_dir(&golden).unwrap().map(|entry| entry.unwrap().path());
+    for root in entries.filter(|path| path.join("spec.toml").exists()) {
+        let dir = TempDir::new().unwrap();
+        let (spec, weights) = (root.join("spec.toml"), root.join("weights.safetensors"));
+        if !weights.exists() {
+            continue;
+        }
+        let (spec, weights) = (spec.display().to_string(), weights.display().to_string());
+        let compile =
+            ["compile", &spec, "--weights", &weights, "-o", "saturated.skp", "--passes", passes.as_str()];
+        let ran = skipc(&dir, &compile);
+        assert!(ran.status.success(), "{spec}: {}", String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(report(&dir, "saturated.skp", &[], 0)["ok"], true, "{spec}");
+        let artifact = Artifact::parse(fs::read(dir.path().join("saturated.skp")).unwrap()).unwrap();
+        let legal = artifact.sections().iter().find(|entry| entry.name == "ir/legal.sir").unwrap();
+        let legal = artifact.section(&legal.name, legal.kind).unwrap();
+        n_folded += usize::from(String::from_utf8_lossy(legal).contains("fold_gain"));
+        n_models += 1;
+    }
+    assert!(n_models > 5 && n_folded > 2, "{n_models} models, {n_folded} with folded norms");
+}

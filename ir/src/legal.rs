@@ -197,8 +197,12 @@ impl Ctx<'_> {
             self.errors.push(LegalError::NestedSet { sym, of, place });
         }
         match graph.op(value) {
-            Op::Weight { shape, .. } => {
-                let elements = shape.0.iter().fold(1, |all: u64, size| all.saturating_mul((*size).into()));
+            op if op.has(Trait::Constant) => {
+                let sizes = ty.as_tensor().into_iter().flat_map(|(_, dims)| dims);
+                let elements = sizes.fold(1, |all: u64, size| match size {
+                    Dim::Fixed(size) => all.saturating_mul((*size).into()),
+                    _ => all,
+                });
                 self.at_most(value, "the number of elements", elements, MAX_WEIGHT_ELEMENTS);
             }
             Op::Rope { heads, .. } | Op::Attention { heads, .. } => {

@@ -20,6 +20,8 @@ pub enum Trait {
     ClosesScope,
     /// Has no operands: the host or the weights give its value.
     Leaf,
+    /// Known when the model is compiled: a weight, or what is made of weights alone.
+    Constant,
 }
 
 /// One row of the table.
@@ -139,7 +141,12 @@ ops! {
     /// What the host hands to a step: token ids, positions or sequence indices, `int[n]`.
     Input = "input" () {source: Source} [Leaf];
     /// A tensor of the weights file, `real[rows]` or `real[rows, columns]`; matrices are [out, in].
-    Weight = "weight" () {name: Name, shape: Shape} [Leaf];
+    Weight = "weight" () {name: Name, shape: Shape} [Leaf, Constant];
+    /// The rows of `first` `[a, k]`, then those of `second` `[b, k]`: the weight `real[a + b, k]`, made at compile time.
+    Concat = "concat" (first, second) {} [Constant];
+    /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
+    /// rounded once.
+    FoldGain = "fold_gain" (weight, gain) {} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.
     Embed = "embed" (table, ids) {} [RowWise];
 
@@ -152,6 +159,8 @@ ops! {
 
     /// `x · rsqrt(mean(x²) + eps) · gain`, over the columns (Zhang and Sennrich 2019).
     RmsNorm = "rms_norm" (x, gain) {eps: F64} [RowWise];
+    /// `rsqrt(mean(x²) + eps)` over the columns of each row, `f32[r, 1]`: what `rms_norm` scales the row by.
+    InvRms = "inv_rms" (x) {eps: F64} [RowWise];
     /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016).
     LayerNorm = "layer_norm" (x, gain, bias) {eps: F64} [RowWise];
     /// Rotary embedding, half-split form: column pairs `(j, j + h/2)` of each head of width `h` turn by
@@ -178,7 +187,7 @@ ops! {
     Sub = "sub" (a, b) {} [RowWise, Pointwise];
     /// `a · b`.
     Mul = "mul" (a, b) {} [RowWise, Pointwise];
-    /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`.
+    /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`, in f32; the result has the elements of `x`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
     /// `x · by`.
     Scale = "scale" (x) {by: F64} [RowWise, Pointwise];

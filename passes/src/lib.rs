@@ -5,7 +5,8 @@
 //! round, counts, and stops when the fuel is spent; so a wrong compile is found by halving the fuel.
 //!
 //! Every pass keeps the values of all outputs bit for bit in every number domain of the interpreter, whatever the
-//! routers decide; a pass that may round differently says so in its row of [`TABLE`]. None does yet.
+//! routers decide, but for `saturate`, which keeps them in the domains that do not round and may round differently in
+//! others.
 //!
 //! # Order
 //!
@@ -17,9 +18,12 @@
 //! 4. `cse` again: what `canonicalize` simplified may be equal to something else now;
 //! 5. `dce` last, over what nobody used to begin with.
 //!
+//! [`saturating_pipeline`] has `saturate` before the second `cse`: it looks for cheaper forms in each block, where what
+//! is simple already is not searched anew. It has to be asked for.
+//!
 //! # Reading order
 //!
-//! [`patch`], [`manager`], [`table`], then a file for each pass.
+//! [`patch`], [`manager`], [`table`], then a file for each pass, and [`rewrite`] for `saturate`.
 
 mod canonicalize;
 mod cse;
@@ -28,9 +32,10 @@ mod legalize;
 pub mod manager;
 mod numbering;
 pub mod patch;
+pub mod rewrite;
 mod routing;
 pub mod table;
 
 pub use manager::{CODES, Error, Options, PassReport, Report, run, run_reported};
 pub use patch::{Operand, Patch};
-pub use table::{PassInfo, TABLE, default_pipeline};
+pub use table::{PassInfo, TABLE, default_pipeline, saturating_pipeline};

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use skipc_ir::legal::LegalError;
 use skipc_ir::text::{parse, print};
 use skipc_ir::verify::VerifyError;
-use skipc_ir::{Facts, Graph, verify};
+use skipc_ir::{Facts, Graph, SetSym, verify};
 
 use crate::patch::{self, PatchError};
+use crate::rewrite::RewriteError;
 use crate::table::{self, PassInfo, Run};
 use crate::{Patch, TABLE};
 
@@ -17,13 +18,16 @@ use crate::{Patch, TABLE};
 const MAX_ROUNDS: usize = 64;
 
 /// How passes run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// After each pass, check also that the graph's text form reads back as the same text. (The graph itself is verified
     /// after every round, with or without this: the next round needs the facts.)
     pub verify_each: bool,
     /// Make at most this many edits in all, then let every pass find nothing to do.
     pub fuel: Option<u64>,
+    /// Share of the tokens that a set is expected to have, from 0 to 1: what forms are chosen for. It is no promise:
+    /// every form is right for every count.
+    pub densities: BTreeMap<SetSym, f64>,
 }
 
 /// What happened.
@@ -71,6 +75,14 @@ pub enum Error {
         /// What is wrong with the edit.
         error: Box<PatchError>,
     },
+    /// A rule of a pass is wrong: its own fault.
+    #[error("pass `{pass}`: {error}")]
+    Rewrite {
+        /// The pass.
+        pass: &'static str,
+        /// What is wrong.
+        error: RewriteError,
+    },
     /// A pass made a graph that is not well-formed: its own fault.
     #[error("pass `{pass}` broke the graph\n{}", lines(errors))]
     Broken {
@@ -112,6 +124,7 @@ impl Error {
                 errors.first().map_or("passes::broken", VerifyError::code)
             }
             Error::Patch { .. } => "passes::patch",
+            Error::Rewrite { .. } => "passes::rewrite",
             Error::Restless { .. } => "passes::restless",
             Error::Text { .. } => "passes::text",
             Error::Refused { errors, .. } => errors.first().map_or("passes::broken", LegalError::code),
@@ -128,6 +141,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("passes::patch", "A pass wanted an edit that cannot be made. This is a fault of the compiler."),
     ("passes::restless", "A pass always finds something to do. This is a fault of the compiler."),
+    (
+        "passes::rewrite",
+        "A rule of `saturate` equates what is not equal: types differ, or values where nothing rounds. This is a fault of the compiler; passes without `saturate` do not have it.",
+    ),
     ("passes::text", "A graph printed as text reads back as another. This is a fault of the compiler."),
     ("passes::unknown", "The list of passes names one that does not exist; `skipc passes` lists them."),
 ];
@@ -169,6 +186,13 @@ pub fn run_reported(
         let (started, nodes_before) = (Instant::now(), ctx.graph.len());
         let edits = match pass.run {
             Run::Edit(find) => ctx.edit(pass.name, find)?,
+            Run::Rewrite(find) => {
+                let patches = find(&ctx.graph, &ctx.facts, options)
+                    .map_err(|error| Error::Rewrite { pass: pass.name, error })?;
+                let mut edits = BTreeMap::new();
+                ctx.apply(pass.name, patches, &mut edits)?;
+                edits
+            }
             Run::Gate(check) => {
                 check(&ctx.graph).map_err(|errors| Error::Refused { pass: pass.name, errors })?;
                 BTreeMap::new()
@@ -199,22 +223,35 @@ impl Ctx {
     ) -> Result<BTreeMap<&'static str, u64>, Error> {
         let mut edits = BTreeMap::new();
         for _ in 0..MAX_ROUNDS {
-            let mut patches = find(&self.graph, &self.facts);
-            if let Some(fuel) = &mut self.fuel {
-                patches.truncate(usize::try_from(*fuel).unwrap_or(usize::MAX));
-                *fuel -= patches.len() as u64;
-            }
-            if patches.is_empty() {
+            let patches = find(&self.graph, &self.facts);
+            if !self.apply(pass, patches, &mut edits)? {
                 return Ok(edits);
-            }
-            patch::apply(&mut self.graph, &patches)
-                .map_err(|error| Error::Patch { pass, error: error.into() })?;
-            self.facts = verify(&self.graph).map_err(|errors| Error::Broken { pass, errors })?;
-            for patch in &patches {
-                *edits.entry(patch.why()).or_default() += 1;
             }
         }
         Err(Error::Restless { pass })
+    }
+
+    /// Makes these edits, or as many as the fuel is for; returns whether it made any.
+    fn apply(
+        &mut self,
+        pass: &'static str,
+        mut patches: Vec<Patch>,
+        edits: &mut BTreeMap<&'static str, u64>,
+    ) -> Result<bool, Error> {
+        if let Some(fuel) = &mut self.fuel {
+            patches.truncate(usize::try_from(*fuel).unwrap_or(usize::MAX));
+            *fuel -= patches.len() as u64;
+        }
+        if patches.is_empty() {
+            return Ok(false);
+        }
+        patch::apply(&mut self.graph, &patches)
+            .map_err(|error| Error::Patch { pass, error: error.into() })?;
+        self.facts = verify(&self.graph).map_err(|errors| Error::Broken { pass, errors })?;
+        for patch in &patches {
+            *edits.entry(patch.why()).or_default() += 1;
+        }
+        Ok(true)
     }
 }
 

@@ -3,7 +3,8 @@
 use skipc_ir::legal::LegalError;
 use skipc_ir::{Facts, Graph};
 
-use crate::{Patch, canonicalize, cse, dce, legalize, routing};
+use crate::rewrite::RewriteError;
+use crate::{Options, Patch, canonicalize, cse, dce, legalize, rewrite, routing};
 
 /// One row of the table.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct PassInfo {
 pub enum Run {
     /// Returns the edits that it wants; none if it has nothing left to do.
     Edit(fn(&Graph, &Facts) -> Vec<Patch>),
+    /// Returns edits that together make the graph cheaper, in one go, or the rule that is at fault.
+    Rewrite(fn(&Graph, &Facts, &Options) -> Result<Vec<Patch>, RewriteError>),
     /// Changes nothing and says whether what comes next can take the graph.
     Gate(fn(&Graph) -> Result<(), Vec<LegalError>>),
 }
@@ -48,6 +51,8 @@ passes! {
     "merge_routes" needs "nothing" ensures "one route for each decision" = Run::Edit(routing::merge_routes::edits);
     /// Computes what is computed twice once.
     "cse" needs "nothing" ensures "no two nodes of equal op and operands, routes aside" = Run::Edit(cse::edits);
+    /// Gives each block of the model the cheapest form that the rules find, at the densities of its routers.
+    "saturate" needs "nothing" ensures "no block costs more than before" = Run::Rewrite(rewrite::edits);
     /// Removes what no output depends on.
     "dce" needs "nothing" ensures "every node is used" = Run::Edit(dce::edits);
     /// Checks that the backends can compile the graph.
@@ -57,6 +62,11 @@ passes! {
 /// The passes that the compiler runs if nobody asks for others. The order is explained in the crate's documentation.
 pub fn default_pipeline() -> Vec<String> {
     ["merge_routes", "cse", "canonicalize", "cse", "dce"].map(str::to_owned).to_vec()
+}
+
+/// [`default_pipeline`] with `saturate`: the forms that the rules find, which round differently from those of the model.
+pub fn saturating_pipeline() -> Vec<String> {
+    ["merge_routes", "cse", "canonicalize", "saturate", "cse", "dce"].map(str::to_owned).to_vec()
 }
 
 /// The pass of this name.

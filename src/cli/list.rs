@@ -1,4 +1,4 @@
-//! `skipc targets`, `skipc passes`, `skipc ops`: what there is.
+//! `skipc targets`, `skipc passes`, `skipc rules`, `skipc ops`: what there is.
 
 use std::fmt::Write;
 
@@ -45,6 +45,34 @@ pub(super) fn passes(json: bool) -> Result<String, Failure> {
         });
     }
     let _ = writeln!(out, "default: {}", default.join(","));
+    Ok(out)
+}
+
+pub(super) fn rules(json: bool) -> Result<String, Failure> {
+    let rules = skipc_passes::rewrite::rules::all;
+    if json {
+        let rules: Vec<Value> = rules()
+            .map(|rule| {
+                let (file, line) = rule.place;
+                json!({
+                    "name": rule.name,
+                    "says": rule.says,
+                    "why": rule.why.trim(),
+                    "if": rule.condition,
+                    "place": format!("{file}:{line}"),
+                })
+            })
+            .collect();
+        return to_json(&rules);
+    }
+    let mut out = String::new();
+    for rule in rules() {
+        let (file, line) = rule.place;
+        let _ = writeln!(out, "{}  ({file}:{line})", rule.name);
+        let _ = writeln!(out, "    {}", rule.says);
+        let _ = writeln!(out, "    {}", rule.why.trim());
+        let _ = writeln!(out, "    if {}", rule.condition);
+    }
     Ok(out)
 }
 

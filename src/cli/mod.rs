@@ -67,6 +67,8 @@ pub enum Command {
     Targets,
     /// List the passes, in the order in which they run.
     Passes,
+    /// List the rules of the pass `saturate`.
+    Rules,
     /// List the ops of the IR.
     Ops,
 }
@@ -343,6 +345,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Doctor => doctor::run(cli.json),
         Command::Targets => list::targets(cli.json),
         Command::Passes => list::passes(cli.json),
+        Command::Rules => list::rules(cli.json),
         Command::Ops => list::ops(cli.json),
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
         Failure { exit: Exit::User, diagnostics }
     })?;
     let names = args.passes.clone().unwrap_or_else(default_pipeline);
-    let options = Options { verify_each: args.verify_each, fuel: args.fuel };
+    let options = Options { verify_each: args.verify_each, fuel: args.fuel, ..Options::default() };
     let mut after_each = String::new();
     let (graph, report) = run_reported(graph, &names, &options, &mut |pass, graph| {
         if args.print_each {

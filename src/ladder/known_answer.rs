@@ -1,6 +1,5 @@
 //! Known-answer tests for the artefact: the judge's results on a few tokens.
 
-use skipc_artifact::program::Program;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::Batch;
 use skipc_ir::{Graph, random_score};
@@ -9,7 +8,7 @@ use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 use super::LadderError;
 use super::cases::masks;
 use super::judge::Judge;
-use crate::reference::{self, Constants};
+use crate::reference::{self, Constants, Converted};
 
 /// Lengths of the two sequences: few, because a compile waits for the answers.
 const LENGTHS: [usize; 2] = [3, 2];
@@ -27,11 +26,8 @@ const BAND: f64 = 1e-3;
 ///
 /// # Errors
 /// If the graph cannot be evaluated: a fault of the compiler.
-pub fn known_answers(
-    graph: &Graph,
-    program: &Program,
-    constants: &[u8],
-) -> Result<KnownAnswers, LadderError> {
+pub fn known_answers(graph: &Graph, constants: &Constants<'_>) -> Result<KnownAnswers, LadderError> {
+    let program = constants.program;
     let layout = &program.layout;
     let parameters: u64 =
         program.constants.iter().map(|constant| u64::from(constant.rows) * u64::from(constant.cols)).sum();
@@ -46,9 +42,9 @@ pub fn known_answers(
     }
     let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
     let n = batch.tokens.len();
-    let constants = Constants { program, bytes: constants };
+    let weights = Converted::<f64>::new(constants);
     let run = |forced: Option<&[Vec<bool>]>| {
-        reference::run::<f64>(graph, &constants, &batch, forced)
+        reference::run::<f64>(graph, &weights, &batch, forced)
             .map_err(|error| LadderError::stage("known answers", &error))
     };
     let mut answers = KnownAnswers {
@@ -66,7 +62,7 @@ pub fn known_answers(
     }
     if program.dtype == DType::F32 {
         let outcome = run(None)?;
-        if !has_near_tie(graph, &constants, &batch, &outcome.gates)? {
+        if !has_near_tie(graph, &weights, &batch, &outcome.gates)? {
             push(FREE, outcome);
         }
     }
@@ -75,12 +71,12 @@ pub fn known_answers(
 
 fn has_near_tie(
     graph: &Graph,
-    constants: &Constants<'_>,
+    weights: &Converted<f64>,
     batch: &Batch,
     gates: &[Vec<bool>],
 ) -> Result<bool, LadderError> {
     let judge = Judge::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
-    let verdict = judge.run::<f64>(constants, batch, gates)?;
+    let verdict = judge.run::<f64>(weights, batch, gates)?;
     let rows = 0..batch.tokens.len();
     Ok((0..gates.len())
         .any(|router| rows.clone().any(|row| judge.is_near_tie(&verdict, router, row, batch, BAND))))

@@ -186,8 +186,8 @@ impl<'a> Phase<'a> {
         for program in programs {
             let bytes =
                 bundle::read_constants(self.model.artifact(), program).map_err(skipc_runtime::Error::from)?;
-            let constants = Constants { program, bytes };
             let plan = plan(self.model, self.purpose, program.dtype)?;
+            let constants = Constants { program, sources: &plan.constants, bytes };
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), program, &self.densities, forms::TILE_ROWS);

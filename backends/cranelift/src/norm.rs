@@ -26,7 +26,7 @@ impl Norm {
             NormKind::Rms => (None, None),
             NormKind::Layer { bias } => {
                 let sum = e.sum_columns(columns, 1, |e, col, lanes| Ok(vec![e.load(x, col, lanes)]))?;
-                (Some(self.mean(e, sum[0])), Some(e.only_row(bias)?))
+                (Some(mean(e, sum[0], self.cols)), Some(e.only_row(bias)?))
             }
         };
         let squares = e.sum_columns(columns, 1, |e, col, lanes| {
@@ -34,7 +34,7 @@ impl Norm {
             let value = centre(e, value, mean, lanes);
             Ok(vec![e.ins().fmul(value, value)])
         })?;
-        let scale = self.scale(e, squares[0]);
+        let scale = inv_root(e, squares[0], self.cols, self.eps);
         e.for_columns(columns, |e, col, lanes| {
             let value = e.load(x, col, lanes);
             let value = centre(e, value, mean, lanes);
@@ -50,21 +50,44 @@ impl Norm {
             Ok(())
         })
     }
+}
 
-    fn mean(&self, e: &mut Emitter<'_>, sum: Value) -> Value {
-        let cols = e.real(self.cols as f32, Lanes::One);
-        e.ins().fdiv(sum, cols)
-    }
+/// What an RMS norm scales a row by, without its kernel.
+pub(crate) struct InvRms {
+    pub(crate) eps: Real,
+    pub(crate) cols: u32,
+    pub(crate) x: View,
+    pub(crate) out: Slot,
+}
 
-    /// `1 / √(mean + eps)`.
-    fn scale(&self, e: &mut Emitter<'_>, squares: Value) -> Value {
-        let mean = self.mean(e, squares);
-        let eps = e.real(self.eps.0 as f32, Lanes::One);
-        let sum = e.ins().fadd(mean, eps);
-        let root = e.ins().sqrt(sum);
-        let one = e.real(1.0, Lanes::One);
-        e.ins().fdiv(one, root)
+impl InvRms {
+    pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
+        let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
+        let columns = e.columns(self.cols);
+        let squares = e.sum_columns(columns, 1, |e, col, lanes| {
+            let value = e.load(x, col, lanes);
+            Ok(vec![e.ins().fmul(value, value)])
+        })?;
+        let scale = inv_root(e, squares[0], self.cols, self.eps);
+        let first = e.int(0);
+        e.store(out, first, scale, Lanes::One);
+        Ok(())
     }
+}
+
+fn mean(e: &mut Emitter<'_>, sum: Value, cols: u32) -> Value {
+    let cols = e.real(cols as f32, Lanes::One);
+    e.ins().fdiv(sum, cols)
+}
+
+/// `1 / √(mean + eps)`.
+fn inv_root(e: &mut Emitter<'_>, squares: Value, cols: u32, eps: Real) -> Value {
+    let mean = mean(e, squares, cols);
+    let eps = e.real(eps.0 as f32, Lanes::One);
+    let sum = e.ins().fadd(mean, eps);
+    let root = e.ins().sqrt(sum);
+    let one = e.real(1.0, Lanes::One);
+    e.ins().fdiv(one, root)
 }
 
 fn centre(e: &mut Emitter<'_>, value: Value, mean: Option<Value>, lanes: Lanes) -> Value {

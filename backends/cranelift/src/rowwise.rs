@@ -7,7 +7,7 @@ use skipc_plan::kernel::{Rowwise, Slot, View};
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::Row;
-use crate::norm::Norm;
+use crate::norm::{InvRms, Norm};
 use crate::pointwise;
 
 /// Emits the work on one row.
@@ -17,6 +17,7 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Re
         Rowwise::Norm { kind, eps, cols, x, gain, out } => {
             Norm { kind, eps, cols, x, gain, out }.emit(e, row)
         }
+        Rowwise::InvRms { eps, cols, x, out } => InvRms { eps, cols, x, out }.emit(e, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             Embed { cols, ids, n_ids, table, out }.emit(e, row)
         }

@@ -6,7 +6,8 @@
 //!
 //! A value joins the group of its users only if all of them are in it. So a group is left only by its results, and
 //! contracting groups makes no cycle: with one result because a cycle of groups would be one of values, with the two
-//! results of a pair because all that the pair depends on is one operand and constants.
+//! results of a pair because both depend on the same values from outside: what depends on one result and is an operand
+//! of the other would be an operand of the first, too.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -147,7 +148,7 @@ impl Group {
         if self.work != Work::Logits {
             leaves.retain(|leaf| !self.values.contains(leaf));
         }
-        leaves.retain(|leaf| !matches!(graph.op(*leaf), Op::Weight { .. }));
+        leaves.retain(|leaf| !graph.op(*leaf).has(Trait::Constant));
         leaves.sort_unstable();
         leaves.dedup();
         leaves
@@ -238,7 +239,12 @@ impl Ctx<'_> {
     fn group(&mut self, value: Value) {
         let operands = self.graph.operands(value);
         match self.graph.op(value) {
-            Op::Input { .. } | Op::Weight { .. } | Op::Executed {} | Op::FillMask { .. } => {}
+            Op::Input { .. }
+            | Op::Weight { .. }
+            | Op::Concat {}
+            | Op::FoldGain {}
+            | Op::Executed {}
+            | Op::FillMask { .. } => {}
             Op::Gather {} | Op::Slice { .. } => {
                 let source = self.groups.copied_source(self.graph, value);
                 self.want_source(source);
@@ -266,6 +272,7 @@ impl Ctx<'_> {
             | Op::RouterLogits {}
             | Op::RmsNorm { .. }
             | Op::LayerNorm { .. }
+            | Op::InvRms { .. }
             | Op::Rope { .. }
             | Op::Route { .. }
             | Op::RouteRandom { .. }
@@ -364,15 +371,17 @@ impl Ctx<'_> {
             && self.graph.operands(a).first() == self.graph.operands(b).first()
     }
 
-    /// Lets two matmuls of one operand, each with no other operands than constants, be one kernel with two results:
-    /// keys and values. The rows are loaded once.
+    /// Lets two matmuls of one operand, each with nothing else from outside or with the same (the row scale of a norm),
+    /// be one kernel with two results: keys and values. The rows are loaded once.
     fn pair_siblings(&mut self) {
-        // The group that waits for a second one, by left operand and columns.
-        let mut open: BTreeMap<(Option<Value>, u32), usize> = BTreeMap::new();
+        // The group that waits for a second one, by left operand, columns and all that it reads.
+        let mut open: BTreeMap<(Option<Value>, u32, Vec<Value>), usize> = BTreeMap::new();
         let mut gone = BTreeSet::new();
         for idx in 0..self.groups.list.len() {
-            let Some(sum) = self.lone_sum(&self.groups.list[idx]) else { continue };
-            let key = (self.graph.operands(sum).first().copied(), self.graph.ty(sum).cols());
+            let group = &self.groups.list[idx];
+            let Some(sum) = self.lone_sum(group) else { continue };
+            let leaves = group.leaves(self.graph);
+            let key = (self.graph.operands(sum).first().copied(), self.graph.ty(sum).cols(), leaves);
             // The list runs from last to first, so the other group is the later one.
             let Some(later) = open.remove(&key) else {
                 open.insert(key, idx);
@@ -397,14 +406,13 @@ impl Ctx<'_> {
         });
     }
 
-    /// The matmul of a group that has one sum, one result and no operands but the matmul's and constants.
+    /// The matmul of a group that has one sum and one result, if the result is as wide as the sum.
     fn lone_sum(&self, group: &Group) -> Option<Value> {
         let Work::Gemm { first: sum, second } = &group.work else { return None };
-        let operands = self.graph.operands(*sum);
         let is_lone = second.is_none()
             && group.results.len() == 1
-            && !group.results.iter().any(|result| self.uses.is_output(*result))
-            && group.leaves(self.graph).as_slice() == operands.get(..1)?;
+            && group.scatter(self.graph).is_none()
+            && !group.results.iter().any(|result| self.uses.is_output(*result));
         is_lone.then_some(*sum)
     }
 }

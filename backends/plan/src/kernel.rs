@@ -176,6 +176,17 @@ pub enum Rowwise {
         /// Result, `[extent, cols]`; dense.
         out: Slot,
     },
+    /// What an RMS norm scales each row by: `out[i] = rsqrt(mean(x[i]²) + eps)`, in f32.
+    InvRms {
+        /// Added under the root.
+        eps: Real,
+        /// Columns.
+        cols: u32,
+        /// Operand.
+        x: View,
+        /// Result, `f32 [extent, 1]`; dense.
+        out: Slot,
+    },
     /// Rows of a table by id; an id that is not below `n_ids` gives zeros (the host refuses such ids beforehand).
     Embed {
         /// Columns.
@@ -353,6 +364,7 @@ impl Kernel {
             Body::Rowwise(Rowwise::Norm { kind: NormKind::Layer { .. }, cols, .. }) => {
                 format!("layer_norm_{cols}")
             }
+            Body::Rowwise(Rowwise::InvRms { cols, .. }) => format!("inv_rms_{cols}"),
             Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),
             Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
             Body::Rowwise(Rowwise::Dot { k, n, .. }) => format!("dot_{k}x{n}"),

@@ -36,10 +36,12 @@ mod order;
 pub mod plan;
 pub mod pointwise;
 mod print;
+pub mod recipe;
 mod uses;
 pub mod verify;
 
 pub use build::{build, build_unfused};
 pub use error::PlanError;
 pub use plan::{ConstantSource, Options, Plan, PlanConstant, StepSource};
+pub use recipe::RecipeStep;
 pub use verify::verify;

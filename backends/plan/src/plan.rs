@@ -6,6 +6,7 @@ use skipc_artifact::target::DType;
 
 use crate::kernel::Kernel;
 use crate::pointwise::Real;
+use crate::recipe::RecipeStep;
 
 /// What the compile chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,11 @@ pub enum ConstantSource {
     Weight {
         /// Its name.
         name: String,
+    },
+    /// Made of several tensors of the weights file, then rounded to the constant's type.
+    Recipe {
+        /// What is done, operands first.
+        steps: Vec<RecipeStep>,
     },
     /// `cos` of [`skipc_ir::rope_angle`], `[positions, half]`.
     RopeCos {

@@ -73,7 +73,7 @@ pub fn reaches<N: Number>(score: N, at_least: f64) -> bool {
 
 /// `row · rsqrt(mean(row²) + eps) · gain`, in place.
 pub fn rms_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N]) {
-    let scale = rsqrt_of_square(row, eps);
+    let scale = inv_rms(row, eps);
     row.iter_mut().zip(gain).for_each(|(x, gain)| *x = x.mul(scale).mul(*gain));
 }
 
@@ -81,13 +81,14 @@ pub fn rms_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N]) {
 pub fn layer_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N], bias: &[N]) {
     let centre = mean::<N>(row.len(), row.iter().map(|x| x.widen()));
     row.iter_mut().for_each(|x| *x = x.sub(centre));
-    let scale = rsqrt_of_square(row, eps);
+    let scale = inv_rms(row, eps);
     for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
         *x = x.mul(scale).mul(*gain).add(*bias);
     }
 }
 
-fn rsqrt_of_square<N: Number>(row: &[N], eps: f64) -> N {
+/// `rsqrt(mean(row²) + eps)`.
+pub fn inv_rms<N: Number>(row: &[N], eps: f64) -> N {
     let square = mean::<N>(row.len(), row.iter().map(|x| x.widen().mul(x.widen())));
     square.add(N::from_f64(eps)).rsqrt()
 }

@@ -1,6 +1,7 @@
 //! What ops mean: for each family one file with the type rule (`infer`) beside the reference semantics (`eval`).
 
 pub(crate) mod attention;
+mod constant;
 mod leaf;
 mod linear;
 mod norm;
@@ -84,8 +85,9 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     let args = Args { op, types: operands };
     match op {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::infer(op, args),
+        Op::Concat {} | Op::FoldGain {} => constant::infer(op, args),
         Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::infer(op, args),
-        Op::RmsNorm { .. } | Op::LayerNorm { .. } => norm::infer(op, args),
+        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } => norm::infer(op, args),
         Op::Rope { .. } | Op::Attention { .. } => attention::infer(op, args),
         Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
             pointwise::infer_unary(op, args)
@@ -109,8 +111,9 @@ pub(crate) fn eval<N: Number>(
 ) -> Result<Datum<N>, EvalError> {
     match op {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::eval(op, operands, env),
+        Op::Concat {} | Op::FoldGain {} => constant::eval(op, operands),
         Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::eval(op, operands),
-        Op::RmsNorm { .. } | Op::LayerNorm { .. } => norm::eval(op, operands),
+        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } => norm::eval(op, operands),
         Op::Rope { .. } | Op::Attention { .. } => attention::eval(op, operands),
         Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
             pointwise::eval_unary(op, operands)

@@ -3,7 +3,7 @@
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ops::Op;
-use crate::ty::{Dim, Elem, Type};
+use crate::ty::{Dim, Type};
 
 pub(super) fn infer_unary(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
     args.token_matrix(0)?;
@@ -40,7 +40,7 @@ pub(super) fn infer_columns(op: &Op, args: Args<'_>) -> Result<Type, TypeError> 
             if scale_cols != 1 {
                 return Err(args.wrong(1, format!("one number a row [{rows}, 1]")));
             }
-            Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
+            Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
         }
     }
 }

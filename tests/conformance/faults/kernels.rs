@@ -238,7 +238,7 @@ fn first_key_heads(victim: &mut Victim) -> bool {
 
 fn eps_dropped(victim: &mut Victim) -> bool {
     match rowwise(victim) {
-        Some(Rowwise::Norm { eps, .. }) => {
+        Some(Rowwise::Norm { eps, .. } | Rowwise::InvRms { eps, .. }) => {
             *eps = Real::from(0.0);
             true
         }

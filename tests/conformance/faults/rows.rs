@@ -48,6 +48,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         Body::Rowwise(Rowwise::Map { program, .. }) => views(program),
         Body::Rowwise(
             Rowwise::Norm { x, .. }
+            | Rowwise::InvRms { x, .. }
             | Rowwise::Dot { x, .. }
             | Rowwise::Rope { positions: x, .. }
             | Rowwise::Embed { ids: x, .. },

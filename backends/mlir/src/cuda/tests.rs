@@ -251,6 +251,10 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
             norm(NormKind::Layer { bias: Slot(5) }),
         ),
         rows_of(
+            vec![x.clone(), param("scale", F32, 1, Access::Write)],
+            Rowwise::InvRms { eps: 1e-5.into(), cols, x: listed(2, 1), out: Slot(3) },
+        ),
+        rows_of(
             vec![read("ids", U32, 1), read("table", dtype, cols), out.clone()],
             Rowwise::Embed { cols, ids: dense(2), n_ids: 256, table: Slot(3), out: Slot(4) },
         ),

@@ -13,6 +13,7 @@ use super::memory::{ALIGN, Constant, Memory, Owner, Place};
 use super::{Tiling, run};
 use crate::kernel::Kernel;
 use crate::plan::{ConstantSource, Plan, PlanConstant};
+use crate::recipe;
 
 /// What a float holds before it is written: a NaN that is easy to recognise. In bf16 its upper half.
 pub const POISON_F32: u32 = 0x7FC0_DEAD;
@@ -126,6 +127,8 @@ fn make_constant<N: Element>(
         ConstantSource::Weight { name } => {
             weights.weight(name).ok_or_else(|| Fault::Layout(format!("there is no weight `{name}`")))?
         }
+        ConstantSource::Recipe { steps } => recipe::elements(steps, |name| weights.weight(name))
+            .ok_or_else(|| Fault::Layout(format!("there are no weights for `{}`", constant.name)))?,
         ConstantSource::RopeCos { theta, half, positions } => table(theta.0, *half, *positions, libm::cos),
         ConstantSource::RopeSin { theta, half, positions } => table(theta.0, *half, *positions, libm::sin),
     };

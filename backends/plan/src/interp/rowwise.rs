@@ -19,6 +19,10 @@ pub(super) fn run<N: Element>(
         match rowwise {
             Rowwise::Map { cols, program } => pointwise::run_row(frame, program, row, *cols, &[])?,
             Rowwise::Norm { .. } => norm(frame, rowwise, row)?,
+            Rowwise::InvRms { eps, cols, x, out } => {
+                let scale = functions::inv_rms(&frame.load(*x, row, *cols)?, eps.0);
+                frame.store_dense(*out, row, &[scale])?;
+            }
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 let id = frame.load_index(*ids, row)?;
                 let found = match id < *n_ids {

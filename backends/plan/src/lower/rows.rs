@@ -15,6 +15,7 @@ impl Ctx<'_> {
         let mut bind = self.bind(self.graph.ty(value).rows(), value)?;
         let body = match self.graph.op(value) {
             Op::RmsNorm { .. } | Op::LayerNorm { .. } => Body::Rowwise(self.norm(&mut bind, value)?),
+            Op::InvRms { .. } => Body::Rowwise(self.inv_rms(&mut bind, value)?),
             Op::Embed {} => Body::Rowwise(self.embed(&mut bind, value)?),
             Op::Rope { .. } => Body::Rowwise(self.rope(&mut bind, value)?),
             Op::RouterLogits {} => Body::Rowwise(self.dot(&mut bind, value)?),
@@ -41,6 +42,18 @@ impl Ctx<'_> {
         let result = self.result(value);
         let out = self.written(bind, "out", result);
         Ok(Rowwise::Norm { kind, eps, cols, x, gain, out })
+    }
+
+    fn inv_rms(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {
+        let operands = self.graph.operands(value);
+        let (Op::InvRms { eps }, [x]) = (self.graph.op(value), operands.as_slice()) else {
+            return Err(self.internal("this is no row scale", value));
+        };
+        let (eps, cols) = (*eps, self.graph.ty(*x).cols());
+        let x = self.operand(bind, "x", *x)?;
+        let result = self.result(value);
+        let out = self.written(bind, "out", result);
+        Ok(Rowwise::InvRms { eps, cols, x, out })
     }
 
     fn embed(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {

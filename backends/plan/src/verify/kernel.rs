@@ -9,6 +9,7 @@ use crate::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_DOT_COLS, NormKind, Param,
     RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, View,
 };
+use crate::pointwise::Real;
 
 /// Parameters of a kernel, at most: the pointers that fit 1 KiB, a quarter of what a CUDA launch takes. An epilogue
 /// of 32 pointwise ops needs fewer than 80.
@@ -217,15 +218,19 @@ impl Check<'_> {
             }
             Rowwise::Norm { kind, eps, cols, x, gain, out } => {
                 self.size("columns", cols, cols > 0);
-                if !(eps.0.is_finite() && eps.0 >= 0.0) {
-                    self.faults.push(Fault::Size { what: "eps (as bits)", got: eps.0.to_bits() });
-                }
+                self.eps(eps);
                 self.read(x, cols, Kind::Real);
                 self.constant(gain, 1, cols, Kind::F32);
                 if let NormKind::Layer { bias } = kind {
                     self.constant(bias, 1, cols, Kind::F32);
                 }
                 self.write(out, cols, Kind::Real);
+            }
+            Rowwise::InvRms { eps, cols, x, out } => {
+                self.size("columns", cols, cols > 0);
+                self.eps(eps);
+                self.read(x, cols, Kind::Real);
+                self.write(out, 1, Kind::F32);
             }
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 self.read(ids, 1, Kind::U32);
@@ -250,6 +255,12 @@ impl Check<'_> {
                 self.constant(weight, n, k, Kind::F32);
                 self.write(out, n, Kind::F32);
             }
+        }
+    }
+
+    fn eps(&mut self, eps: Real) {
+        if !(eps.0.is_finite() && eps.0 >= 0.0) {
+            self.faults.push(Fault::Size { what: "eps (as bits)", got: eps.0.to_bits() });
         }
     }
 

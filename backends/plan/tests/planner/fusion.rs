@@ -263,3 +263,70 @@ fn logits_are_computed_once_even_if_a_router_reads_them() {
     ));
     assert_eq!(steps(&plan), ["embed_4", "gemm_4x5", "map_5", "dot_5x1", "compact_at_least"]);
 }
+
+/// A norm whose gain is in the weights: its row scale is one number a row, which the epilogues apply.
+#[test]
+fn folded_norm_is_a_row_scale_in_the_epilogues() {
+    let plan = plan(&format!(
+        r#"{HEAD}{ROUTER}
+  %gain = weight {{name="gain", shape=[4]}}
+  %r = inv_rms %x {{eps=1e-5}}
+  %wk0 = weight {{name="k", shape=[2, 4]}}
+  %wv0 = weight {{name="v", shape=[2, 4]}}
+  %wq0 = weight {{name="q", shape=[4, 4]}}
+  %wk = fold_gain %wk0, %gain
+  %wv = fold_gain %wv0, %gain
+  %wq = fold_gain %wq0, %gain
+  %k0 = matmul %x, %wk
+  %k = scale_rows %k0, %r
+  %v0 = matmul %x, %wv
+  %v = scale_rows %v0, %r
+  %h = gather %x, %set
+  %rs = gather %r, %set
+  %ph = gather %p, %set
+  %sh = gather %s, %set
+  %q0 = matmul %h, %wq
+  %q = scale_rows %q0, %rs
+  %mixed = attention %q, %k, %v, %ph, %sh, %p, %s {{heads=2, kv_heads=1}}
+  %y = scatter %x, %mixed, %set
+  %logits = matmul %y, %table
+  return logits = %logits, gate.0 = %gate"#
+    ));
+    let wanted = [
+        "embed_4",
+        "dot_4x2",
+        "map_1",
+        "compact_at_least",
+        "inv_rms_4",
+        "gemm_4x2_pair",
+        "gemm_4x4_gathered",
+        "attention_2x1x2",
+        "map_4",
+        "gemm_4x5",
+    ];
+    assert_eq!(steps(&plan), wanted);
+}
+
+/// Weights one below the other are one constant; what reads columns of the product reads a view.
+#[test]
+fn joined_weights_are_one_constant() {
+    let plan = plan(&format!(
+        r#"{HEAD}
+  %gain = weight {{name="gain", shape=[4]}}
+  %wq = weight {{name="q", shape=[4, 4]}}
+  %wk = weight {{name="k", shape=[2, 4]}}
+  %wqk0 = concat %wq, %wk
+  %wqk = fold_gain %wqk0, %gain
+  %qk = matmul %x, %wqk
+  %q0 = slice %qk {{start=0, len=4}}
+  %k0 = slice %qk {{start=4, len=2}}
+  %q = rope %q0, %p {{heads=2, theta=100.0}}
+  %k = rope %k0, %p {{heads=1, theta=100.0}}
+  %y = attention %q, %k, %k, %p, %s, %p, %s {{heads=2, kv_heads=1}}
+  %logits = matmul %y, %table
+  return logits = %logits"#
+    ));
+    assert_eq!(steps(&plan), ["embed_4", "gemm_4x6", "rope_2x2", "rope_1x2", "attention_2x1x2", "gemm_4x5"]);
+    let names: Vec<&str> = plan.constants.iter().map(|constant| constant.constant.name.as_str()).collect();
+    assert!(names.contains(&"q|k·gain"), "{names:?}");
+}

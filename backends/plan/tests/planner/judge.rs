@@ -4,7 +4,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
 use skipc_ir::{Graph, Legal, Op, SetSym, rope_angle};
 use skipc_plan::interp::{Batch, Element, Mode, Outcome, Tiling, run_layout, run_layout_in};
-use skipc_plan::{ConstantSource, Plan, PlanConstant};
+use skipc_plan::{ConstantSource, Plan, PlanConstant, recipe};
 
 /// Lengths of the sequences of the batches: none, one token, a few sequences.
 const BATCHES: [&[usize]; 4] = [&[], &[1], &[3, 1, 7], &[40, 29]];
@@ -56,7 +56,7 @@ fn mask(n: usize, every: usize) -> Vec<bool> {
 }
 
 /// The bytes of a constant.
-fn bytes(constant: &PlanConstant) -> Vec<u8> {
+fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
     let PlanConstant { source, constant } = constant;
     let len = (constant.rows * constant.cols) as usize;
     let table = |theta: f64, half: usize, function: fn(f64) -> f64| {
@@ -66,6 +66,9 @@ fn bytes(constant: &PlanConstant) -> Vec<u8> {
     let values = match source {
         ConstantSource::Zero => vec![0.0; len],
         ConstantSource::Weight { name } => (0..len).map(|idx| Noise::at(name, idx) as f32).collect(),
+        ConstantSource::Recipe { steps } => {
+            recipe::elements(steps, |name| GraphWeights(graph).weight(name)).expect("weights of the graph")
+        }
         ConstantSource::RopeCos { theta, half, .. } => table(theta.0, *half as usize, f64::cos),
         ConstantSource::RopeSin { theta, half, .. } => table(theta.0, *half as usize, f64::sin),
     };
@@ -102,7 +105,8 @@ fn check(plan: &Plan) {
 
 /// Runs sequences of these lengths; each set executes the rows that `every` divides, or those that it chooses itself.
 fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tilings: &[Tiling]) {
-    let constants: Vec<Vec<u8>> = plan.constants.iter().map(bytes).collect();
+    let constants: Vec<Vec<u8>> =
+        plan.constants.iter().map(|constant| bytes(constant, legal.graph())).collect();
     let sequences: Vec<Vec<i64>> =
         lengths.iter().map(|len| (0..*len as i64).map(|idx| idx * idx % 5).collect()).collect();
     let batch = interp::Batch::from_sequences(sequences.iter().map(Vec::as_slice));

@@ -17,11 +17,13 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             for layer in [false, true] {
                 cases.push(norm((dtype, dtype), cols, (9, 12), layer));
             }
+            cases.push(inv_rms(dtype, cols, (9, 12)));
             cases.push(dot(dtype, (cols, 2), (9, 12)));
         }
         for rows in [0, 1, 63, 64, 65, 128] {
             cases.push(norm((dtype, dtype), 24, (rows, 130), false));
             cases.push(norm((dtype, dtype), 24, (rows, 130), true));
+            cases.push(inv_rms(dtype, 24, (rows, 130)));
             cases.push(dot(dtype, (24, 1), (rows, 130)));
         }
         for n in [1, 2, 3, 8] {
@@ -29,6 +31,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         }
         for set in Set::ALL {
             cases.push(gathered_norm(dtype, set));
+            cases.push(gathered_inv_rms(dtype, set));
             cases.push(gathered_dot(dtype, set));
         }
         cases.push(extreme_rows(dtype, false));
@@ -69,6 +72,28 @@ fn gathered_norm(dtype: DType, set: Set) -> Case {
     let x = View { col: 16, ..listed(x, list) };
     let norm = Rowwise::Norm { kind: NormKind::Rms, eps: Real::from(1e-5), cols, x, gain, out };
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
+}
+
+fn inv_rms(dtype: DType, cols: u32, (rows, bound): (u32, u32)) -> Case {
+    let mut draft = Draft::new(format!("inv_rms_{dtype}_{cols}_rows_{rows}_of_{bound}"));
+    let x = draft.reals("x", (dtype, bound, cols), rows, Values::Within(3.0));
+    let out = draft.output("out", (DType::F32, bound, 1));
+    let extent = draft.counted(rows, bound);
+    let scale = Rowwise::InvRms { eps: Real::from(1e-6), cols, x: dense(x), out };
+    draft.finish(extent, Body::Rowwise(scale), Exactness::Chain)
+}
+
+fn gathered_inv_rms(dtype: DType, set: Set) -> Case {
+    let mut draft = Draft::new(format!("inv_rms_{dtype}_gathered_{}", set.name()));
+    let (n_tokens, bound, cols) = (70, 72, 40);
+    let rows = set.rows(n_tokens, &mut draft);
+    let x = draft.reals("x", (dtype, bound, 56), n_tokens, Values::Within(1.0));
+    let list = draft.column("rows", bound, &rows);
+    let out = draft.output("out", (DType::F32, bound, 1));
+    let extent = draft.counted(rows.len() as u32, bound);
+    let x = View { col: 16, ..listed(x, list) };
+    let scale = Rowwise::InvRms { eps: Real::from(1e-5), cols, x, out };
+    draft.finish(extent, Body::Rowwise(scale), Exactness::Chain)
 }
 
 /// Rows of zeros, of one value, tiny, huge, and far from zero with little spread.

@@ -12,6 +12,11 @@ impl Eval<'_> {
                     (0..*cols as usize).for_each(|col| self.pointwise(program, (row, col), &[]));
                 }
                 Rowwise::Norm { .. } => self.norm(rowwise, row),
+                Rowwise::InvRms { eps, cols, x, out } => {
+                    let x = (0..*cols as usize).map(|col| Approx::exact(self.load(*x, row, col)));
+                    let scale = inv_root(&x.collect::<Vec<_>>(), eps.0);
+                    self.store_dense(*out, row, 0, scale);
+                }
                 Rowwise::Embed { cols, ids, n_ids, table, out } => {
                     let id = self.load(*ids, row, 0);
                     for col in 0..*cols as usize {
@@ -35,16 +40,13 @@ impl Eval<'_> {
 
     fn norm(&mut self, rowwise: &Rowwise, row: usize) {
         let Rowwise::Norm { kind, eps, cols, x, gain, out } = *rowwise else { return };
-        let n = Approx::exact(f64::from(cols));
         let mut x: Vec<Approx> =
             (0..cols as usize).map(|col| Approx::exact(self.load(x, row, col))).collect();
         if let NormKind::Layer { .. } = kind {
-            let mean = Approx::sum(x.iter().copied()).div(n);
+            let mean = Approx::sum(x.iter().copied()).div(Approx::exact(f64::from(cols)));
             x.iter_mut().for_each(|x| *x = x.sub(mean));
         }
-        let square = Approx::sum(x.iter().map(|x| x.mul(*x))).div(n);
-        let eps = Approx { value: eps.0, error: super::UNIT * eps.0 };
-        let scale = square.add(eps).rsqrt();
+        let scale = inv_root(&x, eps.0);
         for (col, x) in x.into_iter().enumerate() {
             let mut y = x.mul(scale).mul(Approx::exact(self.at(gain, 0, col)));
             if let NormKind::Layer { bias } = kind {
@@ -70,4 +72,11 @@ impl Eval<'_> {
             }
         }
     }
+}
+
+/// `rsqrt(mean(x²) + eps)`.
+fn inv_root(x: &[Approx], eps: f64) -> Approx {
+    let square = Approx::sum(x.iter().map(|x| x.mul(*x))).div(Approx::exact(x.len() as f64));
+    let eps = Approx { value: eps, error: super::UNIT * eps };
+    square.add(eps).rsqrt()
 }

@@ -24,6 +24,14 @@ pub(super) struct Norm {
     pub(super) out: Slot,
 }
 
+/// What an RMS norm scales a row by.
+pub(super) struct InvRms {
+    pub(super) eps: f32,
+    pub(super) cols: u32,
+    pub(super) x: View,
+    pub(super) out: Slot,
+}
+
 /// A product with few columns.
 pub(super) struct Dot {
     pub(super) k: u32,
@@ -197,6 +205,27 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
         }
         none
     });
+}
+
+pub(super) fn inv_rms(kernel: &Kernel, inv_rms: InvRms) -> Result<Generated, Error> {
+    let x = place::require_view(kernel, inv_rms.x, inv_rms.cols)?;
+    place::require_real(x)?;
+    place::require(kernel, inv_rms.out, DType::F32)?;
+    let out = dense(kernel, inv_rms.out, 1)?;
+    let sweep = Sweep::new(inv_rms.cols, &[x.cols, inv_rms.x.col])?;
+
+    let code = Code::new(place::n_params(kernel)?);
+    {
+        let code = &code;
+        let row = begin(code, kernel);
+        let from = place::element(code, x, inv_rms.x, row, 0u32);
+        let squares = sweep.sum(code, from, x.dtype, |value, sum| value.fma(value, sum));
+        let scale = code.float(1.0) / (squares / inv_rms.cols as f32 + inv_rms.eps).sqrt();
+        let to = place::element(code, out.0, out.1, row, 0u32);
+        let first_lane = (code.thread() % 32).eq(0);
+        code.when(first_lane, || to.at::<crate::code::F32>(0u32).store(scale));
+    }
+    Ok(finish(code))
 }
 
 pub(super) fn dot(kernel: &Kernel, dot: Dot) -> Result<Generated, Error> {

@@ -1,0 +1,332 @@
+//! Rewriting by equality saturation.
+//!
+//! Each region of the graph ([`source`], a block of the model) becomes an e-graph, in which the rules ([`rules`]) say
+//! what is equal until they have nothing new to say ([`saturate`](mod@saturate)). Then the cheapest form that the e-graph holds is
+//! taken out ([`extract`]): by the time of its kernels ([`cost`]) at the densities that the routers are trained for.
+//! What comes out is compared with the source where nothing rounds ([`prove`]) before it becomes an edit of the graph.
+//!
+//! Regions that differ in names alone are rewritten once. State lives in no e-graph: a route is a node like others,
+//! with its scores as operands and its symbol as attribute, so that two routes never become one here.
+//!
+//! Rules that round differently: `norm_into_weight` and `row_scale_out` take a row's scale after a sum instead of
+//! before it. In exact domains all rules keep every bit.
+
+pub mod cost;
+mod extract;
+mod language;
+mod prove;
+pub mod rules;
+mod saturate;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use egg::Language;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+use skipc_ir::{Facts, Graph, Op, Origin, SetSym, Type, Value};
+use smallvec::SmallVec;
+
+use crate::{Operand, Options, Patch};
+use cost::{CPU, Counts, Target};
+use extract::{Choice, Problem};
+use language::{EGraph, Head, Node};
+use rules::Rule;
+use saturate::{Limits, Saturated};
+use source::{Place, Source};
+
+/// Tokens of the step for which forms are chosen: a prompt of ordinary length, with work for every kernel's tiles.
+pub const TOKENS: f64 = 512.0;
+
+/// Share of the tokens in a set of which nothing is known.
+const UNKNOWN_DENSITY: f64 = 0.5;
+
+/// Steps of the search for joint choices. A block of the models in `models/` takes fewer to the proof that nothing is
+/// cheaper; a test prints how many.
+const MAX_STEPS: usize = 20_000;
+
+/// Why a graph is not rewritten: always a fault of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RewriteError {
+    /// A rule makes something that has no type.
+    #[error("rule `{rule}` makes what has no type: {error}")]
+    NoType {
+        /// The rule.
+        rule: &'static str,
+        /// What the type rule says.
+        error: String,
+    },
+    /// A rule equates values of two types.
+    #[error("rule `{rule}` equates a value of type {old} with one of type {new}")]
+    OtherType {
+        /// The rule.
+        rule: &'static str,
+        /// Type of the left side.
+        old: String,
+        /// Type of the right side.
+        new: String,
+    },
+    /// The form that was chosen has other values than the source.
+    #[error("the rewritten form of {origin} has other values than its source; rules: {rules}")]
+    Different {
+        /// Where in the model.
+        origin: String,
+        /// The rules that made it.
+        rules: String,
+    },
+}
+
+/// The cheapest form of a region, without names.
+struct Outcome {
+    nodes: Vec<(Head, SmallVec<[usize; 4]>)>,
+    /// Where each root of the source is.
+    roots: Vec<usize>,
+    /// A node of the source that has the same value.
+    same_as: Vec<Option<usize>>,
+    /// Rules that made nodes of it.
+    rules: Vec<&'static str>,
+    /// Whether nothing that the rules find is cheaper; else a limit was reached.
+    is_cheapest: bool,
+}
+
+/// The edits that make each region as cheap as the rules can.
+///
+/// # Errors
+/// If a rule is at fault.
+pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Vec<Patch>, RewriteError> {
+    let rules: Vec<&Rule> = rules::all().collect();
+    let mut memo: IndexMap<Source, Option<Outcome>, FxBuildHasher> = IndexMap::default();
+    let mut patches = Vec::new();
+    for region in source::regions(graph) {
+        let (source, place) = source::source(graph, &region, |set| density(graph, options, set));
+        let idx = match memo.get_index_of(&source) {
+            Some(idx) => idx,
+            None => {
+                let outcome = cheapest(&source, &rules, &CPU)?;
+                check(graph, &source, &place, outcome.as_ref())?;
+                memo.insert_full(source.clone(), outcome).0
+            }
+        };
+        if let Some((source, Some(outcome))) = memo.get_index(idx) {
+            patches.push(patch(graph, source, &place, outcome));
+        }
+    }
+    Ok(patches)
+}
+
+/// The share of the tokens in a set: what the options say, or what the route says of itself.
+fn density(graph: &Graph, options: &Options, set: SetSym) -> f64 {
+    if let Some(density) = options.densities.get(&set) {
+        return *density;
+    }
+    let route = graph.values().map(|value| graph.op(value)).find(|op| op.opens() == Some(set));
+    match route {
+        Some(Op::RouteRandom { limit, .. }) => *limit as f64 / 2f64.powi(32),
+        Some(Op::RouteTopK { share, .. }) => share.0,
+        _ => UNKNOWN_DENSITY,
+    }
+}
+
+/// Counts at the densities of a source.
+struct AtDensities<'a>(&'a Source);
+
+impl Counts for AtDensities<'_> {
+    fn tokens(&self) -> f64 {
+        TOKENS
+    }
+
+    fn rows(&self, set: SetSym) -> f64 {
+        self.0.densities.get(set.0 as usize).map_or(UNKNOWN_DENSITY, |density| density.0) * TOKENS
+    }
+}
+
+/// The picoseconds of a node.
+fn price(egraph: &EGraph, node: &Node, target: &Target, counts: &dyn Counts) -> u64 {
+    let Some((op, operands)) = node.view() else { return 0 };
+    let types: Option<SmallVec<[&Type; 8]>> =
+        operands.iter().map(|operand| egraph[*operand].data.as_ref()).collect();
+    let (Some(types), Ok(result)) = (types, language::typed(egraph, node)) else { return u64::MAX };
+    // Times are finite and not negative; `as` saturates.
+    (cost::time(target, op, &types, &result).at(counts) * 1e3).round() as u64
+}
+
+/// The cheapest form that the rules find, if it is cheaper than the source.
+fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<Outcome>, RewriteError> {
+    let saturated = saturate::saturate(source, rules, Limits::default())?;
+    let Saturated { egraph, classes, .. } = &saturated;
+    let counts = AtDensities(source);
+    let price = |node: &Node| price(egraph, node, target, &counts);
+    let roots: Vec<egg::Id> = source.roots.iter().map(|root| classes[*root]).collect();
+    let problem = Problem::new(egraph, &roots, price);
+    let nodes = source_nodes(source, &saturated);
+    let before = nodes.iter().fold(0u64, |sum, node| sum.saturating_add(price(node).saturating_add(1)));
+    let starts = [own_choice(&problem, &saturated, &nodes), problem.greedy()];
+    let start = starts.into_iter().filter_map(|choice| Some((problem.cost(&choice)?, choice)));
+    let Some((_, start)) = start.min_by_key(|(cost, _)| *cost) else { return Ok(None) };
+    let Some(found) = problem.search(start, MAX_STEPS) else { return Ok(None) };
+    if found.cost >= before {
+        return Ok(None);
+    }
+    let is_cheapest = saturated.is_complete && found.is_proved;
+    let outcome = outcome(source, rules, &saturated, &problem, &found.choice);
+    Ok(outcome.map(|outcome| Outcome { is_cheapest, ..outcome }))
+}
+
+/// The nodes of the source as they stand in the e-graph.
+fn source_nodes(source: &Source, saturated: &Saturated) -> Vec<Node> {
+    let in_graph = |(head, operands): &(Head, SmallVec<[usize; 4]>)| Node {
+        head: head.clone(),
+        operands: operands.iter().map(|idx| saturated.egraph.find(saturated.classes[*idx])).collect(),
+    };
+    source.nodes.iter().map(in_graph).collect()
+}
+
+/// The choice that is the source: for each class its first node in the source.
+fn own_choice(problem: &Problem, saturated: &Saturated, nodes: &[Node]) -> Choice {
+    let mut choice: Choice = Vec::new();
+    for (node, class) in nodes.iter().zip(&saturated.classes) {
+        let Some(class) = problem.number(saturated.egraph.find(*class)) else { continue };
+        if choice.len() <= class {
+            choice.resize(class + 1, None);
+        }
+        if choice[class].is_none() {
+            choice[class] = problem.alternative(class, node);
+        }
+    }
+    choice.resize(problem.len(), None);
+    choice
+}
+
+fn outcome(
+    source: &Source,
+    rules: &[&Rule],
+    saturated: &Saturated,
+    problem: &Problem,
+    choice: &Choice,
+) -> Option<Outcome> {
+    let find = |id| saturated.egraph.find(id);
+    let mut first_same: BTreeMap<usize, usize> = BTreeMap::new();
+    for (idx, class) in saturated.classes.iter().enumerate() {
+        if let Some(class) = problem.number(find(*class)) {
+            first_same.entry(class).or_insert(idx);
+        }
+    }
+    let mut made = Outcome {
+        nodes: Vec::new(),
+        roots: Vec::new(),
+        same_as: Vec::new(),
+        rules: Vec::new(),
+        is_cheapest: false,
+    };
+    let mut place: BTreeMap<usize, usize> = BTreeMap::new();
+    for class in problem.order(choice)? {
+        let node = &problem.chosen(choice, class)?.node;
+        let operands: Option<SmallVec<[usize; 4]>> = node
+            .operands
+            .iter()
+            .map(|operand| place.get(&problem.number(find(*operand))?).copied())
+            .collect();
+        place.insert(class, made.nodes.len());
+        made.nodes.push((node.head.clone(), operands?));
+        made.same_as.push(first_same.get(&class).copied());
+        let key = node.clone().map_children(find);
+        if let Some(rule) = saturated.made_by.get(&key) {
+            made.rules.push(rules[*rule].name);
+        }
+    }
+    made.rules.sort_unstable();
+    made.rules.dedup();
+    let roots = source.roots.iter();
+    let roots: Option<Vec<usize>> =
+        roots.map(|root| place.get(&problem.number(find(saturated.classes[*root]))?).copied()).collect();
+    made.roots = roots?;
+    Some(made)
+}
+
+/// Compares an outcome with its source.
+fn check(
+    graph: &Graph,
+    source: &Source,
+    place: &Place,
+    outcome: Option<&Outcome>,
+) -> Result<(), RewriteError> {
+    let Some(outcome) = outcome else { return Ok(()) };
+    let before = prove::Form { nodes: &source.nodes, roots: &source.roots };
+    let after = prove::Form { nodes: &outcome.nodes, roots: &outcome.roots };
+    match prove::compare(before, after) {
+        prove::Verdict::Different => {
+            let origin = source.roots.last().map(|root| graph.origin(place.values[*root]).to_string());
+            let origin = origin.filter(|origin| !origin.is_empty());
+            Err(RewriteError::Different {
+                origin: origin.unwrap_or_else(|| "the graph".to_owned()),
+                rules: outcome.rules.join(", "),
+            })
+        }
+        prove::Verdict::Equal | prove::Verdict::Unknown => Ok(()),
+    }
+}
+
+/// The edit that puts an outcome in the place of its source: values that are there already are used.
+fn patch(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> Patch {
+    let why = if outcome.is_cheapest { "cheapest form" } else { "cheaper form; the search was cut short" };
+    let mut patch = Patch::new(why);
+    let known: IndexMap<(Op, SmallVec<[Value; 4]>), Value, FxBuildHasher> = place
+        .values
+        .iter()
+        .zip(&source.nodes)
+        .filter(|(_, (head, _))| matches!(head, Head::Op(_)))
+        .map(|(value, _)| ((graph.op(*value).clone(), graph.operands(*value)), *value))
+        .collect();
+    let outside: Vec<Value> = place
+        .values
+        .iter()
+        .zip(&source.nodes)
+        .filter(|(_, (head, _))| matches!(head, Head::Outside { .. }))
+        .map(|(value, _)| *value)
+        .collect();
+    let origins = origins(graph, place, outcome);
+    let mut values: Vec<Operand> = Vec::with_capacity(outcome.nodes.len());
+    for ((head, operands), origin) in outcome.nodes.iter().zip(&origins) {
+        let value = match head {
+            Head::Outside { idx, .. } => Operand::Old(outside[*idx as usize]),
+            Head::Op(op) => {
+                let op = place.named(op);
+                let operands: SmallVec<[Operand; 4]> = operands.iter().map(|idx| values[*idx]).collect();
+                let old: Option<SmallVec<[Value; 4]>> = operands
+                    .iter()
+                    .map(|operand| match operand {
+                        Operand::Old(value) => Some(*value),
+                        Operand::New(_) => None,
+                    })
+                    .collect();
+                match old.and_then(|old| known.get(&(op.clone(), old))) {
+                    Some(value) => Operand::Old(*value),
+                    None => patch.add(op, &operands, origin),
+                }
+            }
+        };
+        values.push(value);
+    }
+    for (root, new) in source.roots.iter().zip(&outcome.roots) {
+        let (old, new) = (place.values[*root], values[*new]);
+        if new != Operand::Old(old) {
+            patch = patch.replace(old, new);
+        }
+    }
+    patch
+}
+
+/// Where in the model each node comes from: as the value of the source that it is equal to, or as its user.
+fn origins(graph: &Graph, place: &Place, outcome: &Outcome) -> Vec<Origin> {
+    let own = |same: &Option<usize>| same.map(|idx| graph.origin(place.values[idx]).clone());
+    let mut origins: Vec<Option<Origin>> = outcome.same_as.iter().map(own).collect();
+    for idx in (0..origins.len()).rev() {
+        let Some(origin) = origins[idx].clone() else { continue };
+        for operand in &outcome.nodes[idx].1 {
+            origins[*operand].get_or_insert_with(|| origin.clone());
+        }
+    }
+    origins.into_iter().map(Option::unwrap_or_default).collect()
+}

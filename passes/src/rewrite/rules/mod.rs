@@ -1,0 +1,87 @@
+//! The rules, by family. A rule is a Rust function over the nodes of an e-graph: attributes are matched as values, and
+//! what it makes is typed before it is added.
+//!
+//! - [`rows`]: gathers and scatters move over ops that work row by row, and cancel;
+//! - [`norms`]: the gain of a norm goes into the weights behind it, its row scale behind the product;
+//! - [`columns`]: slices move over ops that work element by element;
+//! - [`joins`]: products of one operand become one;
+//! - [`constants`]: what is made of weights alone.
+//!
+//! No rule is a mere commutativity or associativity, and none adds a matmul of another width than those that exist
+//! but for the joins, which are bounded by their own limit.
+
+mod columns;
+mod constants;
+mod joins;
+mod norms;
+mod rows;
+
+use egg::Id;
+use skipc_ir::Op;
+
+use super::saturate::View;
+
+/// A right side: ops over classes that there are.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Term {
+    /// A class of the e-graph.
+    Class(Id),
+    /// An op.
+    Op(Op, Vec<Term>),
+}
+
+impl From<Id> for Term {
+    fn from(class: Id) -> Term {
+        Term::Class(class)
+    }
+}
+
+/// An op over terms.
+pub(crate) fn op<const N: usize>(op: Op, operands: [Term; N]) -> Term {
+    Term::Op(op, operands.into())
+}
+
+/// Finds right sides for a node: op and operands.
+pub(crate) type Find = fn(&View<'_>, &Op, &[Id], &mut Vec<Term>);
+
+/// A rule: two ways to compute one value.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says, `left = right`.
+    pub says: &'static str,
+    /// Why it holds, and what for.
+    pub why: &'static str,
+    /// What it checks before it applies.
+    pub condition: &'static str,
+    /// File and line of its row.
+    pub place: (&'static str, u32),
+    pub(crate) find: Find,
+}
+
+/// A table of rules.
+macro_rules! rules {
+    ($(
+        $(#[doc = $why:literal])+
+        $name:ident: $says:literal if $condition:literal;
+    )+) => {
+        /// The rules of this family.
+        pub(super) const RULES: &[Rule] = &[
+            $(Rule {
+                name: stringify!($name),
+                says: $says,
+                why: concat!($($why),+),
+                condition: $condition,
+                place: (file!(), line!()),
+                find: $name,
+            },)+
+        ];
+    };
+}
+
+use rules;
+
+/// All rules, family by family.
+pub fn all() -> impl Iterator<Item = &'static Rule> {
+    [rows::RULES, norms::RULES, columns::RULES, joins::RULES, constants::RULES].into_iter().flatten()
+}

@@ -1,0 +1,238 @@
+//! Regions of a graph, each in a form that does not depend on names: equal layers are rewritten once.
+//!
+//! A graph is cut where all that follows depends on one value alone (and on inputs and constants): between blocks. No
+//! rule looks across such a cut, but those that a larger region would pay for with a search that never ends.
+
+use std::collections::BTreeSet;
+
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+use skipc_ir::{Dim, F64, Graph, Name, Op, SetSym, Trait, Type, Value};
+use smallvec::SmallVec;
+
+use super::language::Head;
+
+/// Nodes of a region, at least, but for the last of a graph: smaller ones have nothing to rewrite.
+const MIN_NODES: usize = 3;
+
+/// Nodes of a region, at most; what belongs to a larger one stays as it is. A block of the models in `models/` has 40.
+const MAX_NODES: usize = 400;
+
+/// A region without the names of its weights and sets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Source {
+    /// Ops and operands, operands before users.
+    pub(crate) nodes: Vec<(Head, SmallVec<[usize; 4]>)>,
+    /// What is used outside.
+    pub(crate) roots: Vec<usize>,
+    /// Share of the tokens in each set.
+    pub(crate) densities: Vec<F64>,
+}
+
+/// What stands in a graph for the nodes and names of a [`Source`].
+pub(crate) struct Place {
+    /// The value of each node.
+    pub(crate) values: Vec<Value>,
+    names: IndexSet<Name, FxBuildHasher>,
+    sets: IndexSet<SetSym, FxBuildHasher>,
+}
+
+impl Place {
+    /// The op with the names of the graph.
+    pub(crate) fn named(&self, op: &Op) -> Op {
+        let op = match op {
+            Op::Weight { name, shape } => {
+                let name = number(&name.0).and_then(|number| self.names.get_index(number));
+                let Some(name) = name else { return op.clone() };
+                Op::Weight { name: name.clone(), shape: shape.clone() }
+            }
+            _ => op.clone(),
+        };
+        match op.opens().and_then(|set| self.sets.get_index(set.0 as usize)) {
+            Some(set) => op.with_set(*set),
+            None => op,
+        }
+    }
+}
+
+fn number(name: &str) -> Option<usize> {
+    name.strip_prefix('w')?.parse().ok()
+}
+
+/// Whether every region may have the value in it: inputs and what is known at compile time.
+fn is_everywhere(op: &Op) -> bool {
+    op.has(Trait::Leaf) || op.has(Trait::Constant)
+}
+
+/// The regions of a graph, each as its values, operands before users. What no output depends on is in none.
+pub(crate) fn regions(graph: &Graph) -> Vec<Vec<Value>> {
+    let order = order(graph);
+    let mut place = vec![None; graph.bound()];
+    for (idx, value) in order.iter().enumerate() {
+        place[value.index()] = Some(idx);
+    }
+    let last_use = |value: Value| {
+        let users = graph.users(value);
+        users.iter().filter_map(|user| place[user.index()]).max()
+    };
+    let (mut regions, mut region) = (Vec::new(), Vec::new());
+    let mut live: BTreeSet<Value> = BTreeSet::new();
+    let mut dying: Vec<Vec<Value>> = vec![Vec::new(); order.len()];
+    for (idx, value) in order.iter().enumerate() {
+        region.push(*value);
+        if let Some(last) = last_use(*value) {
+            live.insert(*value);
+            dying[last].push(*value);
+        }
+        for dead in dying[idx].drain(..) {
+            live.remove(&dead);
+        }
+        // What lives on is what was just computed, and several things are done with it.
+        let is_cut = live.first() == Some(value) && live.len() == 1 && is_stream(graph, *value);
+        if is_cut && region.len() >= MIN_NODES {
+            regions.push(std::mem::take(&mut region));
+        }
+    }
+    regions.push(region);
+    regions.retain(|region| region.len() <= MAX_NODES && !region.is_empty());
+    regions
+}
+
+/// Whether several things are done with the value, so that a cut behind it separates layers and not the steps of one.
+fn is_stream(graph: &Graph, value: Value) -> bool {
+    matches!(graph.op(value), Op::Scatter {}) || graph.users(value).len() > 1
+}
+
+/// All values that outputs depend on, but for those that are everywhere: operands before users, each as late as it can
+/// be. The order does not depend on the numbers of values, which passes change.
+fn order(graph: &Graph) -> Vec<Value> {
+    let mut seen = vec![false; graph.bound()];
+    let mut order = Vec::new();
+    let outputs: Vec<Value> = graph.outputs().map(|(_, value)| value).collect();
+    for output in outputs {
+        let mut waiting: Vec<(Value, bool)> = vec![(output, false)];
+        while let Some((value, is_done)) = waiting.pop() {
+            if is_done {
+                order.push(value);
+                // A decision that is only shown would keep its set alive to the end.
+                for user in graph.users(value) {
+                    let is_shown = matches!(graph.op(user), Op::Executed {})
+                        && graph.output_names(user).next().is_some();
+                    if is_shown && !std::mem::replace(&mut seen[user.index()], true) {
+                        order.push(user);
+                    }
+                }
+                continue;
+            }
+            if is_everywhere(graph.op(value)) || std::mem::replace(&mut seen[value.index()], true) {
+                continue;
+            }
+            waiting.push((value, true));
+            waiting.extend(graph.operands(value).into_iter().rev().map(|operand| (operand, false)));
+        }
+    }
+    order
+}
+
+/// Writes a region down without names. `density` is the share of the tokens in a set.
+pub(crate) fn source(graph: &Graph, region: &[Value], density: impl Fn(SetSym) -> f64) -> (Source, Place) {
+    let mut ctx = Ctx {
+        graph,
+        inside: vec![false; graph.bound()],
+        number: vec![None; graph.bound()],
+        source: Source { nodes: Vec::new(), roots: Vec::new(), densities: Vec::new() },
+        place: Place { values: Vec::new(), names: IndexSet::default(), sets: IndexSet::default() },
+        n_outside: 0,
+    };
+    region.iter().for_each(|value| ctx.inside[value.index()] = true);
+    for value in region {
+        ctx.add(*value);
+    }
+    let Ctx { mut source, place, number, inside, .. } = ctx;
+    let is_root = |value: Value| {
+        graph.output_names(value).next().is_some()
+            || graph.users(value).iter().any(|user| !inside[user.index()])
+    };
+    source.roots =
+        region.iter().filter(|value| is_root(**value)).filter_map(|value| number[value.index()]).collect();
+    source.densities = place.sets.iter().map(|set| F64::from(density(*set))).collect();
+    (source, place)
+}
+
+struct Ctx<'a> {
+    graph: &'a Graph,
+    inside: Vec<bool>,
+    /// Number of a value in the source, by [`Value::index`].
+    number: Vec<Option<usize>>,
+    source: Source,
+    place: Place,
+    n_outside: u32,
+}
+
+impl Ctx<'_> {
+    /// Adds a value, and before it what it needs from everywhere and from outside.
+    fn add(&mut self, value: Value) {
+        let mut waiting = vec![value];
+        while let Some(value) = waiting.last().copied() {
+            if self.number[value.index()].is_some() {
+                waiting.pop();
+                continue;
+            }
+            let is_own = self.inside[value.index()] || is_everywhere(self.graph.op(value));
+            let operands = if is_own { self.graph.operands(value) } else { SmallVec::new() };
+            let missing: Vec<Value> =
+                operands.iter().copied().filter(|operand| self.number[operand.index()].is_none()).collect();
+            if missing.is_empty() {
+                waiting.pop();
+                self.push(value, is_own, &operands);
+            } else {
+                waiting.extend(missing);
+            }
+        }
+    }
+
+    fn push(&mut self, value: Value, is_own: bool, operands: &[Value]) {
+        let head = match is_own {
+            true => Head::Op(self.unnamed(value)),
+            false => {
+                let idx = self.n_outside;
+                self.n_outside += 1;
+                Head::Outside { idx, ty: self.unnamed_ty(value) }
+            }
+        };
+        let operands = operands.iter().filter_map(|operand| self.number[operand.index()]).collect();
+        self.number[value.index()] = Some(self.source.nodes.len());
+        self.source.nodes.push((head, operands));
+        self.place.values.push(value);
+    }
+
+    fn unnamed(&mut self, value: Value) -> Op {
+        match self.graph.op(value) {
+            Op::Weight { name, shape } => {
+                let (number, _) = self.place.names.insert_full(name.clone());
+                Op::Weight { name: format!("w{number:04}").as_str().into(), shape: shape.clone() }
+            }
+            op => match op.opens() {
+                Some(set) => op.with_set(self.set(set)),
+                None => op.clone(),
+            },
+        }
+    }
+
+    fn unnamed_ty(&mut self, value: Value) -> Type {
+        let dim = |ctx: &mut Self, dim: Dim| match dim {
+            Dim::Count(set) => Dim::Count(ctx.set(set)),
+            _ => dim,
+        };
+        match self.graph.ty(value).clone() {
+            Type::Tensor { elem, dims } => {
+                Type::Tensor { elem, dims: dims.into_iter().map(|size| dim(self, size)).collect() }
+            }
+            Type::Set { sym, of } => Type::Set { sym: self.set(sym), of: dim(self, of) },
+        }
+    }
+
+    fn set(&mut self, set: SetSym) -> SetSym {
+        SetSym(self.place.sets.insert_full(set).0 as u32)
+    }
+}
