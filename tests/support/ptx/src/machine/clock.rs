@@ -74,10 +74,10 @@ impl Knowledge {
     pub(crate) fn join(&mut self, other: &Self) {
         self.reserve(other.times.len());
         for (agent, theirs) in other.times.iter().enumerate() {
-            if other.least[agent] == 0 && theirs.iter().all(|time| *time == 0) {
+            let ours = &mut self.times[agent];
+            if ours == theirs {
                 continue;
             }
-            let ours = &mut self.times[agent];
             for (ours, theirs) in ours.iter_mut().zip(theirs) {
                 *ours = (*ours).max(*theirs);
             }

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::block::WARP_GROUP;
 use super::clock::{Source, Stamp, View};
 use super::cluster::{Cluster, Visit};
@@ -485,42 +487,42 @@ impl Turn<'_> {
         self.cluster.agents.wgmma(self.block * self.cluster.n_warps() + first)
     }
 
-    /// Eight elements of 16 bits of an operand in shared memory, which a matrix operation reads.
-    pub(crate) fn operand(&mut self, address: u32) -> Result<[u16; 8], Finding> {
+    /// Reads 16 bytes of an operand in shared memory at each address, as a matrix operation does: calls `take` with the
+    /// number of the address, eight elements of 16 bits, and the write that they are of with its offset.
+    pub(crate) fn operand(
+        &mut self,
+        addresses: impl Iterator<Item = u32>,
+        mut take: impl FnMut(usize, [u16; 8], (usize, Stamp)),
+    ) -> Result<(), Finding> {
         let stamp = self.wgmma_stamp();
         let agent = self.cluster.agents.warp(self.warp_in_cluster());
         let cluster = self.cluster.number;
         let block = &mut self.cluster.blocks[self.block];
         let (warp, shared) = (&block.warps[self.warp], &mut block.shared);
-        let offset = shared.place(0, u64::from(address), 16, 16).map_err(|finding| {
-            let what = format!("the descriptor leads to {}", finding.what);
-            Finding { kind: FaultKind::Descriptor, ..finding }.with(what)
-        })?;
-        let mut problem = None;
-        for (group, view) in warp.views(self.mask) {
-            let access = Access { stamp, issuer: (agent, group), view, cluster };
-            if let Err(found) = shared.shadow.read_initialised(offset, 16, &access) {
-                problem = Some((group.trailing_zeros() as usize, found));
-                break;
+        let access = |(group, view): (Mask, &'_ Rc<View>)| (group, Rc::clone(view));
+        let views: SmallVec<[(Mask, Rc<View>); 1]> = warp.views(self.mask).map(access).collect();
+        for (number, address) in addresses.enumerate() {
+            let offset = shared.place(0, u64::from(address), 16, 16).map_err(|finding| {
+                let what = format!("the descriptor leads to {}", finding.what);
+                Finding { kind: FaultKind::Descriptor, ..finding }.with(what)
+            })?;
+            for (group, view) in &views {
+                let access = Access { stamp, issuer: (agent, *group), view, cluster };
+                if let Err(problem) = shared.shadow.read_initialised(offset, 16, &access) {
+                    return Err(self.read_problem(group.trailing_zeros() as usize, &problem));
+                }
             }
+            let bytes = &shared.bytes[offset..offset + 16];
+            let elements =
+                std::array::from_fn(|idx| u16::from_le_bytes([bytes[2 * idx], bytes[2 * idx + 1]]));
+            take(number, elements, (offset, shared.shadow.last_write(offset)));
         }
-        let bytes = &shared.bytes[offset..offset + 16];
-        let elements = std::array::from_fn(|idx| u16::from_le_bytes([bytes[2 * idx], bytes[2 * idx + 1]]));
-        match problem {
-            None => Ok(elements),
-            Some((lane, problem)) => Err(self.read_problem(lane, &problem)),
-        }
+        Ok(())
     }
 
     fn wgmma_stamp(&self) -> Stamp {
         let time = self.cluster.blocks[self.block].warps[self.warp].wgmma.group();
         Stamp { agent: self.wgmma_agent(), source: Source::Wgmma, time, lanes: 1, at: self.at }
-    }
-
-    /// The last write of 16 bytes of shared memory, and their offset.
-    pub(crate) fn last_write(&self, address: u32) -> (usize, Stamp) {
-        let offset = (u64::from(address) - shared::BASE) as usize;
-        (offset, self.cluster.blocks[self.block].shared.shadow.last_write(offset))
     }
 
     /// Checks that these writes of an operand, which another warp has read for the whole group, are known to this one too.

@@ -153,23 +153,21 @@ impl Mma {
     fn rows(&self, turn: &mut Turn<'_>, a: WgmmaDescriptor) -> Result<[[f32; K]; ROWS], Finding> {
         let first = (turn.warp % WARP_GROUP * ROWS) as u32;
         let mut rows = [[0.0; K]; ROWS];
-        for row in 0..ROWS as u32 {
-            for k in (0..K as u32).step_by(8) {
-                match self.major.0 {
-                    Major::K => {
-                        let chunk = turn.operand(a.k_major(first + row, 2 * k))?;
-                        for (to, bits) in rows[row as usize][k as usize..].iter_mut().zip(chunk) {
-                            *to = self.number(bits);
-                        }
-                    }
-                    // A chunk holds eight rows of one k: this one is read again for each of them.
-                    Major::Mn => {
-                        for k in k..k + 8 {
-                            let chunk = turn.operand(a.mn_major(first + (row & !7), k))?;
-                            rows[row as usize][k as usize] = self.number(chunk[(row & 7) as usize]);
-                        }
-                    }
-                }
+        match self.major.0 {
+            Major::K => {
+                let address = |chunk: u32| a.k_major(first + chunk / 2, chunk % 2 * 16);
+                turn.operand((0..2 * ROWS as u32).map(address), |chunk, elements, _| {
+                    let to = &mut rows[chunk / 2][chunk % 2 * 8..][..8];
+                    to.iter_mut().zip(elements).for_each(|(to, bits)| *to = self.number(bits));
+                })?;
+            }
+            // A chunk holds eight rows of one k.
+            Major::Mn => {
+                let address = |chunk: u32| a.mn_major(first + chunk / K as u32 * 8, chunk % K as u32);
+                turn.operand((0..2 * K as u32).map(address), |chunk, elements, _| {
+                    let of = &mut rows[chunk / K * 8..][..8];
+                    of.iter_mut().zip(elements).for_each(|(row, bits)| row[chunk % K] = self.number(bits));
+                })?;
             }
         }
         Ok(rows)
@@ -209,22 +207,24 @@ impl Mma {
         }
         let mut operand = SharedOperand { values: vec![0.0; K * self.n], writes: Vec::new() };
         let sign = if self.negate.1 { -1.0 } else { 1.0 };
-        for chunk in b.chunks(self.major.1, self.n as u32) {
-            let values = turn.operand(chunk.address)?;
-            let write = turn.last_write(chunk.address);
+        let SharedOperand { values, writes } = &mut operand;
+        let mut chunks = b.chunks(self.major.1, self.n as u32);
+        let addresses = b.chunks(self.major.1, self.n as u32).map(|chunk| chunk.address);
+        turn.operand(addresses, |_, elements, write| {
             // Chunks next to each other mostly come from one copy.
-            if !operand.writes.iter().rev().any(|(_, known)| *known == write.1) {
-                operand.writes.push(write);
+            if !writes.iter().rev().any(|(_, known)| *known == write.1) {
+                writes.push(write);
             }
+            let Some(chunk) = chunks.next() else { return };
             let (mn, k) = (chunk.mn as usize, chunk.k_byte as usize / 2);
-            for (step, bits) in values.into_iter().enumerate() {
+            for (step, bits) in elements.into_iter().enumerate() {
                 let at = match self.major.1 {
                     Major::K => (k + step) * self.n + mn,
                     Major::Mn => k * self.n + mn + step,
                 };
-                operand.values[at] = sign * self.number(bits);
+                values[at] = sign * self.number(bits);
             }
-        }
+        })?;
         Ok(turn.cluster.blocks[turn.block].keep_operand(group, position, Rc::new(operand)))
     }
 
