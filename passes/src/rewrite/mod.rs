@@ -104,8 +104,10 @@ pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Vec<P
         let idx = match memo.get_index_of(&source) {
             Some(idx) => idx,
             None => {
-                let outcome = cheapest(&source, &rules, &CPU)?;
-                check(graph, &source, &place, outcome.as_ref())?;
+                let outcome = match cheapest(&source, &rules, &CPU)? {
+                    Some(outcome) if is_proved(graph, &source, &place, &outcome)? => Some(outcome),
+                    _ => None,
+                };
                 memo.insert_full(source.clone(), outcome).0
             }
         };
@@ -245,17 +247,13 @@ fn outcome(
     Some(made)
 }
 
-/// Compares an outcome with its source.
-fn check(
-    graph: &Graph,
-    source: &Source,
-    place: &Place,
-    outcome: Option<&Outcome>,
-) -> Result<(), RewriteError> {
-    let Some(outcome) = outcome else { return Ok(()) };
+/// Compares an outcome with its source. One that cannot be compared is not used.
+fn is_proved(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> Result<bool, RewriteError> {
     let before = prove::Form { nodes: &source.nodes, roots: &source.roots };
     let after = prove::Form { nodes: &outcome.nodes, roots: &outcome.roots };
     match prove::compare(before, after) {
+        prove::Verdict::Equal => Ok(true),
+        prove::Verdict::Unknown => Ok(false),
         prove::Verdict::Different => {
             let origin = source.roots.last().map(|root| graph.origin(place.values[*root]).to_string());
             let origin = origin.filter(|origin| !origin.is_empty());
@@ -264,7 +262,6 @@ fn check(
                 rules: outcome.rules.join(", "),
             })
         }
-        prove::Verdict::Equal | prove::Verdict::Unknown => Ok(()),
     }
 }
 
