@@ -6,6 +6,8 @@
 #   tests/device/build.sh --profile dev    with cargo's profile `dev` instead of `release`
 #   tests/device/build.sh --programs DIR   with programs that were built before, such as in target/release
 #
+# Code for CUDA is run on the PTX machine as well, for cases with one possible result: a GPU has to leave the same bits.
+#
 # The folder is made anew each time. CARGO_TARGET_DIR is obeyed; the result is in target/device all the same.
 set -euo pipefail
 
@@ -19,6 +21,9 @@ example=kjv-12l-d25
 cuda=true
 profile=release
 programs=
+# What the programs said, for build.json.
+n_cases=
+n_machine=()
 
 say() { printf 'device build: %s\n' "$*" >&2; }
 fail() { say "$@"; exit 1; }
@@ -99,29 +104,34 @@ copy_golden() {
 }
 
 build_kernels() {
-    local place file
+    local place file target said
     say "writing the kernel cases"
-    "$programs/examples/kernel-cases" files "$out/kernels"
+    said=$("$programs/examples/kernel-cases" files "$out/kernels")
+    n_cases=${said%% *}
     pack "$out/kernels/data.bin"
-    local target
     if $cuda; then
         for target in "${targets[@]}"; do
             say "compiling them for $target"
             place=$out/kernels/${target/:/-}
             "$programs/examples/kernel-cases" modules "$target" "$place"
-            for file in "$place"/*.{cubin,ptx}; do pack "$file"; done
+            said=$("$programs/examples/kernel-cases" machine "$target" "$place")
+            say "$said"
+            n_machine+=("\"$target\": ${said%% *}")
+            for file in "$place"/*.{cubin,ptx} "$place/machine.bin"; do pack "$file"; done
         done
     fi
 }
 
-# What was built from which commit, with a mark where the tree had changes that are not in it.
+# What was built from which commit, with a mark where the tree had changes that are not in it; how many kernel cases
+# there are, and for each target how many of them the PTX machine ran.
 describe_build() {
-    local commit list
+    local commit list machine
     commit=$(git rev-parse HEAD)
     [[ -z $(git status --porcelain --untracked-files=no) ]] || commit+=-changed
     list=$($cuda && printf '"%s",' "${targets[@]}" || true)
-    printf '{"commit": "%s", "cuda": %s, "profile": "%s", "targets": [%s]}\n' \
-        "$commit" "$cuda" "$profile" "${list%,}" >"$out/build.json"
+    machine=$(printf '%s, ' "${n_machine[@]}")
+    printf '{"commit": "%s", "cuda": %s, "profile": "%s", "targets": [%s], "kernel_cases": %s, "machine_cases": {%s}}\n' \
+        "$commit" "$cuda" "$profile" "${list%,}" "$n_cases" "${machine%, }" >"$out/build.json"
 }
 
 [[ -n $programs ]] || build_programs

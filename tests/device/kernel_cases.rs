@@ -5,6 +5,7 @@
 //! kernel-cases run cuda DIR            runs them and judges the results (`cpu` likewise)
 //! kernel-cases files DIR               writes operands and expectations as plain files, for other harnesses
 //! kernel-cases modules cuda:sm_90a DIR writes the kernels' code as plain files (needs the feature `cuda`)
+//! kernel-cases machine cuda:sm_90a DIR runs that code on the PTX machine and adds the results that have to be a GPU's
 //! ```
 //! Without the feature `cuda` the program itself needs no LLVM, so that it can be copied to the GPU machine with `DIR`;
 //! it makes operands and expectations itself. It exits with 1 if a case fails. Cases that the target refuses are counted
@@ -13,6 +14,7 @@
 #[path = "../conformance/compiled.rs"]
 mod compiled;
 mod kernel_modules;
+mod kernel_results;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use skipc_artifact::target::Target;
 use skipc_plan::codegen::{Codegen, CodegenError};
 use skipc_runtime::Device;
 use skipc_testkit::conformance::{self, Backend, Ran};
-use skipc_testkit::kernel_cases::{Case, cases};
+use skipc_testkit::kernel_cases::{Case, cases, with_large};
 use skipc_testkit::replay;
 
 fn main() -> ExitCode {
@@ -32,10 +34,11 @@ fn main() -> ExitCode {
         ["write", target, dir] => write(target, Path::new(dir)),
         ["run", "cpu", dir] => judge(Device::Cpu, dir),
         ["run", "cuda", dir] => judge(Device::Cuda, dir),
-        ["files", dir] => replay::write(&cases(), Path::new(dir)).map_err(|error| error.to_string()),
+        ["files", dir] => files(Path::new(dir)),
         ["modules", target, dir] => kernel_modules::write(target, Path::new(dir)),
+        ["machine", target, dir] => kernel_results::write(target, Path::new(dir)),
         _ => {
-            let forms = "write TARGET DIR | run cpu|cuda DIR | files DIR | modules TARGET DIR";
+            let forms = "write TARGET DIR | run cpu|cuda DIR | files DIR | modules|machine TARGET DIR";
             Err(format!("usage: kernel-cases {forms}"))
         }
     };
@@ -46,6 +49,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn files(dir: &Path) -> Result<(), String> {
+    let cases = with_large();
+    replay::write(&cases, dir).map_err(|error| error.to_string())?;
+    println!("{} cases", cases.len());
+    Ok(())
 }
 
 /// The artefact of a chunk of cases, or of one case where the chunk could not be compiled as a whole.

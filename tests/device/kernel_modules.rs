@@ -6,42 +6,42 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::Kernel;
-use skipc_testkit::kernel_cases::cases;
+use skipc_testkit::kernel_cases::with_large;
 use skipc_testkit::replay::{self, NamedKernel};
 
 /// Kernels of a module: few enough that a driver which compiles its PTX is soon done.
 const CHUNK: usize = 32;
 
 /// What was compiled for a target.
-#[derive(Debug, Serialize)]
-struct CodeIndex {
-    target: Target,
-    modules: Vec<Module>,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CodeIndex {
+    pub(crate) target: Target,
+    pub(crate) modules: Vec<Module>,
     refused: Vec<Refused>,
 }
 
-#[derive(Debug, Serialize)]
-struct Module {
-    name: String,
-    kernels: Vec<Entry>,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Module {
+    pub(crate) name: String,
+    pub(crate) kernels: Vec<Entry>,
 }
 
 /// A kernel in a module; `kernel` counts as `index.json` of the cases does.
-#[derive(Debug, Serialize)]
-struct Entry {
-    kernel: usize,
-    symbol: String,
-    launch: Launch,
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) kernel: usize,
+    pub(crate) symbol: String,
+    pub(crate) launch: Launch,
 }
 
 /// A kernel without code.
-#[derive(Debug, Serialize)]
-struct Refused {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Refused {
     kernel: usize,
     /// Whether the target cannot do it; otherwise something is broken.
     unsupported: bool,
@@ -57,7 +57,7 @@ type Compiled = (Option<(Vec<Entry>, Code)>, Vec<Refused>);
 /// No code generation for the target, or the file system's. A kernel without code is an entry of `code.json`.
 pub(crate) fn write(target: &str, dir: &Path) -> Result<(), String> {
     let target: Target = target.parse().map_err(|error| format!("{error}"))?;
-    let (kernels, _) = replay::kernels(&cases());
+    let (kernels, _) = replay::kernels(&with_large());
     let chunks: Vec<Vec<usize>> =
         (0..kernels.len()).collect::<Vec<_>>().chunks(CHUNK).map(<[usize]>::to_vec).collect();
     let compiled = compile_all(&target, &kernels, &chunks)?;

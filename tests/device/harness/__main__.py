@@ -12,6 +12,7 @@ from pathlib import Path
 from . import environment
 from .kernel_cases import Suite
 from .kernels import run_kernels
+from .machine import CHECK
 from .model_plan import Plan, run_jobs
 from .models import Runner
 from .report import Results
@@ -71,7 +72,10 @@ def default_out(about):
 
 def skip_kernels(folder, results, why):
     for case in Suite(folder / "kernels").cases:
-        results.add_case({"name": case.name, "target": "cuda", "code": "none", "status": "skipped", "detail": why})
+        entry = {"name": case.name, "target": "cuda", "code": "none", "status": "skipped", "detail": why}
+        results.add_case(entry)
+        if case.exact:
+            results.add_machine({**entry, "check": CHECK})
 
 
 def run(options, folder, scratch):

@@ -9,7 +9,7 @@ from .kernel_cases import WIDTHS, Suite, decode, encode, judge
 from .kernel_pool import Limits
 from .kernel_worker import run_case
 from .kernels import run_kernels
-from .report import Quiet
+from .report import Quiet, Skipped
 from .stand_in import StandIn
 
 KERNEL = {"symbol": "kernel", "launch": {"cuda": {"tile_rows": 16, "grid_y": 1, "threads": 32, "shared_bytes": 0}}}
@@ -19,8 +19,8 @@ def perfect_kernels_pass(folder, _scratch):
     suite = Suite(folder / "kernels")
     yield "there are many cases", None if len(suite.cases) > 500 else f"only {len(suite.cases)}"
     for case in suite.cases:
-        used, wrong = run_case(StandIn({}), None, case, KERNEL)
-        yield case.name, wrong or (None if used <= 1 else f"{used} of the allowance used")
+        verdict = run_case(StandIn({}), None, case, KERNEL)
+        yield case.name, verdict.wrong or (None if verdict.used <= 1 else f"{verdict.used} of the allowance used")
 
 
 def planted_faults_are_found(folder, _scratch):
@@ -28,7 +28,7 @@ def planted_faults_are_found(folder, _scratch):
     found = dict.fromkeys(("element", "nan", "untouched", "read_only", "stray", "unstable", "nothing"), 0)
     for case in suite.cases:
         for fault in faults_for(case):
-            _, wrong = run_case(StandIn({case.name: fault}), None, case, KERNEL)
+            wrong = run_case(StandIn({case.name: fault}), None, case, KERNEL).wrong
             found[fault] += wrong is not None
             if wrong is None:
                 yield f"{case.name} {fault}", "the fault was not found"
@@ -71,7 +71,7 @@ def numbers_survive(_folder, _scratch):
 def workers_fail_alone(folder, scratch):
     """Faults that take a process with them cost their own case and no other."""
     suite = Suite(folder / "kernels")
-    place = pretend_code(folder, suite, Path(scratch) / "pretend")
+    place = pretend_code(folder, Path(scratch) / "pretend")
     roomy = [c for c in suite.cases[:96] if "element" in faults_for(c)]
     planted = dict(zip((case.name for case in roomy[3::5]), ("hang", "die", "device_error", "element", "die", "hang")))
     results = Quiet()
@@ -116,29 +116,34 @@ REFUSED_MODULE = range(96, 128)
 UNSUPPORTED, BROKEN, FIRST_LOST = 128, 129, 130
 
 
-def pretend_code(folder, suite, place):
+def pretend_code(folder, place):
     """A folder with the real cases and code that only the stand-in takes."""
+    refused = [
+        {"kernel": UNSUPPORTED, "unsupported": True, "why": "no such instruction"},
+        {"kernel": BROKEN, "unsupported": False, "why": "an internal error"},
+    ]
+    target = write_code(folder, place, [range(at * MODULE, (at + 1) * MODULE) for at in range(N_MODULES)], refused)
+    (target / f"{N_MODULES - 1:03}.cubin").write_bytes(b"refuse this")
+    return place
+
+
+def write_code(folder, place, modules, refused):
+    """The real cases with modules of these kernels, for the stand-in; gives the folder of the code."""
     kernels = place / "kernels"
     target = kernels / "cuda-pretend"
     target.mkdir(parents=True)
     for name in ("index.json", "data.bin"):
         (kernels / name).symlink_to(folder / "kernels" / name)
-    modules = []
-    for number in range(N_MODULES):
-        members = range(number * MODULE, (number + 1) * MODULE)
-        modules.append({"name": f"{number:03}", "kernels": [{"kernel": kernel, **KERNEL} for kernel in members]})
-        (target / f"{number:03}.cubin").write_bytes(b"refuse this" if number == N_MODULES - 1 else b"code")
-    refused = [
-        {"kernel": UNSUPPORTED, "unsupported": True, "why": "no such instruction"},
-        {"kernel": BROKEN, "unsupported": False, "why": "an internal error"},
-    ]
-    (target / "code.json").write_text(json.dumps({"modules": modules, "refused": refused}))
-    return place
+    named = []
+    for number, members in enumerate(modules):
+        named.append({"name": f"{number:03}", "kernels": [{"kernel": kernel, **KERNEL} for kernel in members]})
+        (target / f"{number:03}.cubin").write_bytes(b"code")
+    (target / "code.json").write_text(json.dumps({"modules": named, "refused": refused}))
+    return target
 
 
 def late_cases_are_skipped(folder, scratch):
-    suite = Suite(folder / "kernels")
-    place = pretend_code(folder, suite, Path(scratch) / "late")
+    place = pretend_code(folder, Path(scratch) / "late")
     results = Quiet()
     run_kernels(place, "cuda:pretend", "cubin", results, 0.0, 2, device={})
     entry = results.document["cases"][0]
@@ -149,6 +154,8 @@ def built_code_is_complete(folder, _scratch):
     """Every kernel is in a module or refused, and modules are what their names say."""
     build = json.loads((folder / "build.json").read_text())
     suite = Suite(folder / "kernels")
+    if not build["cuda"]:
+        yield "code", Skipped("this build has no CUDA code")
     for target in build["targets"] if build["cuda"] else []:
         place = folder / "kernels" / target.replace(":", "-")
         code = json.loads((place / "code.json").read_text())

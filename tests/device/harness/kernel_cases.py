@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 WIDTHS = {"f32": 4, "bf16": 2, "u32": 4, "u8": 1}
 
 
@@ -35,10 +35,22 @@ class Output:
 class Case:
     name: str
     kernel: int
+    # Whether there is one possible result, to the bit.
+    exact: bool
     max_rows: int
     params: list
     operands: list
     outputs: list
+
+
+@dataclass
+class Verdict:
+    """What came of a case: the largest share of an allowance, what is wrong, what the PTX machine says to its bits."""
+
+    used: float | None
+    wrong: str | None
+    # `machine.SAME`, what differs, or None if nothing was compared.
+    bits: str | None = None
 
 
 class Suite:
@@ -71,7 +83,7 @@ class Suite:
             n = len(operands[output.param]) // WIDTHS[params[output.param].dtype]
             if not len(output.values) == len(output.allowances) == n:
                 raise ValueError(f"{entry['name']}: an output is not as long as its operand")
-        return Case(entry["name"], entry["kernel"], entry["max_rows"], params, operands, outputs)
+        return Case(entry["name"], entry["kernel"], entry["exact"], entry["max_rows"], params, operands, outputs)
 
 
 def decode(dtype, data):

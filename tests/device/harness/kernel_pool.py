@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .kernel_cases import Verdict
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -21,12 +23,6 @@ class Limits:
     start: float = 90.0
     loading: float = 180.0
     running: float = 20.0
-
-
-@dataclass
-class Verdict:
-    used: float | None
-    wrong: str | None
 
 
 class Pool:
@@ -130,7 +126,7 @@ class Pool:
                 culprit, patience = said["running"], self.limits.running
             elif "done" in said:
                 culprit = None
-                self.verdicts[said["done"]] = Verdict(said["used"], said["wrong"])
+                self.verdicts[said["done"]] = Verdict(said["used"], said["wrong"], said["bits"])
 
 
 def _pump(stream, put):

@@ -3,8 +3,8 @@
     python -m harness.kernel_worker < REQUEST
 
 The request is a JSON object: `folder`, `target`, `code` ("cubin" or "ptx"), `modules` (for each its name and indices of
-cases), `separate`, and `device` ("cuda", or the faults of a stand-in for the self-check).
-Each line of output is a JSON object: `{"loading": MODULE}`, `{"running": CASE}`, `{"done": CASE, "used", "wrong"}`.
+cases), `separate`, `machine` (whether to compare with the PTX machine), and `device` ("cuda", or the faults of a stand-in for the self-check).
+Each line of output is a JSON object: `{"loading": MODULE}`, `{"running": CASE}`, `{"done": CASE, "used", "wrong", "bits"}`.
 An error of the device while a kernel runs ends the process after its line.
 """
 import json
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from . import machine
 from .cuda_driver import CudaError
-from .kernel_cases import Suite, judge
+from .kernel_cases import Suite, Verdict, judge
 
 # Two runs with other bytes around the operands: NaN as f32 and bf16 and out of range as an index, then a large number.
 # A kernel whose results depend on bytes that are not its own, or on the order of its threads, gives other bits.
@@ -25,8 +26,9 @@ def say(**line):
     print(json.dumps(line), flush=True)
 
 
-def done(case, used, wrong):
-    say(done=case, used=used if np.isfinite(used) else None, wrong=wrong)
+def done(case, verdict):
+    used = verdict.used if np.isfinite(verdict.used) else None
+    say(done=case, used=used, wrong=verdict.wrong, bits=verdict.bits)
 
 
 def code_of(folder, target):
@@ -35,20 +37,23 @@ def code_of(folder, target):
     return place, json.loads((place / "code.json").read_text())
 
 
-def run_case(device, module, case, kernel):
+def run_case(device, module, case, kernel, wanted=None):
+    """Runs a case and judges it; the first run is compared with the PTX machine's, if its results are `wanted`."""
     launch = kernel["launch"]["cuda"]
-    runs = []
+    runs, bits = [], None
     for fill in FILLS:
         arena = device.run(case, module, kernel["symbol"], launch, fill)
         used, wrong = judge(case, arena.operands())
+        if wanted and not runs:
+            bits = wanted.compare(case, arena.operands())
         wrong = wrong or arena.stray()
         if wrong:
-            return used, wrong
+            return Verdict(used, wrong, bits)
         runs.append(arena.operands())
     for param, first, second in zip(case.params, *runs):
         if not np.array_equal(first, second):
-            return used, f"`{param.name}` differs between two runs on the same operands"
-    return used, None
+            return Verdict(used, f"`{param.name}` differs between two runs on the same operands", bits)
+    return Verdict(used, None, bits)
 
 
 def open_device(request):
@@ -66,6 +71,7 @@ def main():
     suite = Suite(request["folder"])
     place, code = code_of(request["folder"], request["target"])
     kernels = {kernel["kernel"]: kernel for module in code["modules"] for kernel in module["kernels"]}
+    wanted = machine.load(place) if request["machine"] else None
     device = open_device(request)
     for name, indices in request["modules"]:
         say(loading=name)
@@ -73,15 +79,15 @@ def main():
             module = device.load((place / f"{name}.{request['code']}").read_bytes())
         except CudaError as error:
             for idx in indices:
-                done(idx, np.inf, str(error))
+                done(idx, Verdict(np.inf, str(error)))
             continue
         for idx in indices:
             say(running=idx)
             case = suite.cases[idx]
             try:
-                done(idx, *run_case(device, module, case, kernels[case.kernel]))
+                done(idx, run_case(device, module, case, kernels[case.kernel], wanted))
             except CudaError as error:
-                done(idx, np.inf, str(error))
+                done(idx, Verdict(np.inf, str(error)))
                 return
 
 

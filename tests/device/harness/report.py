@@ -7,6 +7,9 @@ from pathlib import Path
 
 SHOWN = 25
 
+# Lists of entries that are counted.
+KINDS = ("cases", "machine", "models", "sanitizer")
+
 
 class Results:
     """Everything that was found, saved again after each phase so that an early end loses little."""
@@ -14,10 +17,13 @@ class Results:
     def __init__(self, path, about):
         self.path = Path(path) if path else None
         self.lock = threading.RLock()
-        self.document = {**about, "cases": [], "models": [], "timings": [], "sanitizer": [], "notes": []}
+        self.document = {**about, "cases": [], "machine": [], "models": [], "timings": [], "sanitizer": [], "notes": []}
 
     def add_case(self, entry):
         self._add("cases", entry)
+
+    def add_machine(self, entry):
+        self._add("machine", entry)
 
     def add_model(self, entry):
         self._add("models", entry)
@@ -38,7 +44,7 @@ class Results:
                 print(f"FAILED {describe(entry)}: {entry.get('detail')}", flush=True)
 
     def entries(self):
-        return self.document["cases"] + self.document["models"] + self.document["sanitizer"]
+        return [entry for kind in KINDS for entry in self.document[kind]]
 
     def counts(self):
         counts = Counter(entry["status"] for entry in self.entries())
@@ -49,7 +55,7 @@ class Results:
             return
         with self.lock:
             self.document.update(self.counts())
-            for kind in ("cases", "models", "sanitizer"):
+            for kind in KINDS:
                 self.document[kind].sort(key=describe)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_name(self.path.name + ".part")
@@ -73,6 +79,10 @@ class Results:
         return "\n".join(lines)
 
 
+class Skipped(str):
+    """Why a self-check could not look at something; anything else that it says is wrong."""
+
+
 class Quiet(Results):
     """Results in memory alone that print nothing, for checks which want failures."""
 
@@ -85,11 +95,11 @@ class Quiet(Results):
 
 
 def group(entry):
-    if "check" in entry:
+    if "form" in entry:
         return f"model {entry['form']} {entry['check'].split('-')[0]}"
     if "tool" in entry:
         return f"sanitizer {entry['tool']}"
-    return f"kernels {entry['target']} {entry['code']}"
+    return " ".join(["kernels", entry["target"], entry["code"], *([entry["check"]] if "check" in entry else [])])
 
 
 def share(entry):

@@ -53,7 +53,7 @@ def kernel_run(folder, target):
     suite = Suite(folder / "kernels")
     _, code = code_of(folder / "kernels", target)
     chosen = [[name, indices[::STRIDE]] for name, indices in modules_of(suite, code)]
-    request = {"folder": str(folder / "kernels"), "target": target, "code": "cubin", "separate": True}
+    request = {"folder": str(folder / "kernels"), "target": target, "code": "cubin", "separate": True, "machine": False}
     request.update(device="cuda", modules=chosen)
     return "kernels", [sys.executable, "-m", "harness.kernel_worker"], json.dumps(request)
 

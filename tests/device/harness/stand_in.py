@@ -6,9 +6,9 @@ import numpy as np
 
 from .cuda_driver import CudaError
 from .gpu import GUARD, Arena
-from .kernel_cases import ideal
+from .kernel_cases import WIDTHS, ideal, shares
 
-FAULTS = ("hang", "die", "device_error", "element", "nan", "untouched", "read_only", "stray", "unstable")
+FAULTS = ("hang", "die", "device_error", "element", "nan", "untouched", "read_only", "stray", "unstable", "bit")
 
 
 class StandIn:
@@ -37,6 +37,17 @@ class StandIn:
         return arena
 
 
+def tolerated_bit(case):
+    """A parameter and the byte in it whose lowest bit may be flipped within the allowance; None if there is none."""
+    for output, after in ((output, ideal(case)[output.param]) for output in case.outputs):
+        dtype = case.params[output.param].dtype
+        after[:: WIDTHS[dtype]] ^= 1
+        fine = (output.allowances > 0) & (shares(output, dtype, case.operands[output.param], after) <= 1)
+        if fine.any():
+            return output.param, int(np.flatnonzero(fine)[-1]) * WIDTHS[dtype]
+    return None
+
+
 def plant(case, arena, fault, fill):
     """Makes one thing wrong in what a perfect kernel left. Asserts that the case has room for the fault."""
     operands = arena.operands()
@@ -50,6 +61,9 @@ def plant(case, arena, fault, fill):
     elif fault == "unstable":
         # The lowest bit, which a tolerance allows, in one of the two runs.
         target[written[-1] * width] ^= fill & 1
+    elif fault == "bit":
+        param, at = tolerated_bit(case)
+        operands[param][at] ^= 1
     elif fault == "nan":
         target[written[0] * width : (written[0] + 1) * width] = 0xFF
     elif fault == "untouched":

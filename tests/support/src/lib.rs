@@ -2,6 +2,7 @@
 
 pub mod check_pass;
 pub mod conformance;
+pub mod exact;
 pub mod file_cases;
 pub mod golden;
 pub mod kernel_cases;

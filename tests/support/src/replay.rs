@@ -5,7 +5,8 @@
 //! of [`ALIGN`]. An expected output has one f64 value and one f64 allowance for each element: the distance from the
 //! value must be at most the allowance; with allowance 0 the bits must be those of the value; with a negative one the
 //! element must have the bits of the operand. NaN and infinities are wrong. Parameters without an expected output must
-//! keep all their bytes.
+//! keep all their bytes. Cases that say `exact` have one possible result, to the bit ([`crate::exact`]), whatever their
+//! allowances.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,7 +22,7 @@ use crate::tolerance::{Exactness, Want};
 pub const ALIGN: u64 = 256;
 
 /// Format of `index.json` and `data.bin`; raised with each change.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// All kernels and cases of a directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub struct Entry {
     pub name: String,
     /// Index of its kernel.
     pub kernel: u32,
+    /// Whether all devices have to leave the same bits.
+    pub exact: bool,
     /// Upper bound of the kernel's rows under the buffers of this case, as a runtime would launch it.
     pub max_rows: u32,
     /// One for each parameter.
@@ -121,8 +124,8 @@ pub fn write(cases: &[Case], dir: &Path) -> io::Result<()> {
                 allowances: data.push_numbers(&allowances)?,
             });
         }
-        let max_rows = case.max_rows();
-        entries.push(Entry { name: case.name.clone(), kernel, max_rows, operands, expected });
+        let (name, exact, max_rows) = (case.name.clone(), case.is_exact(), case.max_rows());
+        entries.push(Entry { name, kernel, exact, max_rows, operands, expected });
     }
     data.file.flush()?;
     let index = Index { version: VERSION, kernels, cases: entries };

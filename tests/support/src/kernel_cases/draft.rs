@@ -74,6 +74,11 @@ impl Draft {
         Draft { name, state, params: Vec::new(), operands: Vec::new() }
     }
 
+    /// Gives the case another name, but no other numbers.
+    pub(super) fn rename(&mut self, name: String) {
+        self.name = name;
+    }
+
     /// The next random number (SplitMix64).
     pub(super) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);

@@ -14,10 +14,12 @@ mod gemm;
 mod map;
 mod norm_dot;
 mod ranked;
+mod residual;
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::Kernel;
 
+use crate::exact;
 use crate::tolerance::{Expected, Mismatch};
 
 /// A kernel, its operands and what it should leave in them.
@@ -61,6 +63,11 @@ impl Case {
         }
     }
 
+    /// Whether there is one possible result, to the bit; see [`exact`].
+    pub fn is_exact(&self) -> bool {
+        exact::is_exact(&self.kernel, &self.operands)
+    }
+
     /// Judges the operands after a run. Returns the largest share of its allowance that any element used.
     ///
     /// # Errors
@@ -94,6 +101,14 @@ pub fn cases() -> Vec<Case> {
     map::add(&mut cases);
     compact::add(&mut cases);
     ranked::add(&mut cases);
+    residual::add(&mut cases);
+    cases
+}
+
+/// [`cases`], and behind them large ones that take an interpreter too long to be run with each planted fault.
+pub fn with_large() -> Vec<Case> {
+    let mut cases = cases();
+    residual::add_large(&mut cases);
     cases
 }
 
@@ -102,10 +117,11 @@ mod tests {
     use skipc_plan::interp::{Tiling, run_kernel};
 
     use super::*;
+    use crate::tolerance::{Want, decode, round};
 
     #[test]
     fn names_are_unique_and_bytes_are_the_same_each_time() {
-        let (first, second) = (cases(), cases());
+        let (first, second) = (with_large(), cases());
         let mut names: Vec<&str> = first.iter().map(|case| case.name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names.windows(2).find(|pair| pair[0] == pair[1]), None);
@@ -115,11 +131,47 @@ mod tests {
         }
     }
 
+    /// An exact case's result is its value in f64, rounded once.
+    #[test]
+    fn exact_cases_have_one_result() {
+        let mut kinds = std::collections::BTreeMap::<String, usize>::new();
+        for case in cases().iter().filter(|case| case.is_exact()) {
+            let mut operands = case.operands.clone();
+            run_kernel(&case.kernel, &mut operands, Tiling::of(16)).expect("it runs");
+            for output in &case.expected {
+                let numbers = decode(output.dtype, &operands[output.param as usize]);
+                for (idx, (want, got)) in output.wants.iter().zip(numbers).enumerate() {
+                    if let Want::Value { value, .. } = *want {
+                        let value = round(value, output.dtype);
+                        assert_eq!(value.to_bits(), got.to_bits(), "{}, element {idx}: {got}", case.name);
+                    }
+                }
+            }
+            *kinds.entry(case.name.split('_').next().unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        for (kind, least) in
+            [("gemm", 90), ("epilogue", 24), ("dot", 10), ("embed", 20), ("map", 60), ("compact", 100)]
+        {
+            let n = kinds.get(kind).copied().unwrap_or_default();
+            assert!(n >= least, "{n} of {kind}: {kinds:?}");
+        }
+    }
+
+    #[test]
+    fn a_rounding_is_no_exact_operation() {
+        let exact = |name: &str| cases().iter().find(|case| case.name == name).expect(name).is_exact();
+        assert!(exact("gemm_f32_f32_64x64_rows_17_of_33_integers") && exact("map_f32_bf16_ties"));
+        for name in ["gemm_f32_f32_64x64_rows_17_of_33_reals", "map_f32_one_minus", "map_bf16_gate_in_place"]
+        {
+            assert!(!exact(name), "{name}");
+        }
+    }
+
     #[test]
     fn untouched_operands_are_wrong_wherever_something_is_to_be_written() {
         for case in cases() {
             let writes = case.expected.iter().flat_map(|expected| &expected.wants);
-            let writes = writes.filter(|want| **want != crate::tolerance::Want::Untouched).count();
+            let writes = writes.filter(|want| **want != Want::Untouched).count();
             assert_eq!(case.judge(&case.operands).is_err(), writes > 0, "{}", case.name);
         }
     }
