@@ -40,7 +40,8 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Body::Rowwise(Rowwise::Dot { k, x, weight, .. }) => operands.sums(*x, *k, *weight).is_some(),
         // Both choose among numbers, or rows, that they leave as they are.
         Body::Rowwise(Rowwise::Embed { .. }) | Body::Compact(_) => true,
-        Body::Rowwise(Rowwise::Norm { .. } | Rowwise::Rope { .. }) | Body::Attention(_) => false,
+        Body::Rowwise(Rowwise::Norm { .. } | Rowwise::InvRms { .. } | Rowwise::Rope { .. })
+        | Body::Attention(_) => false,
     }
 }
 
