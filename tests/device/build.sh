@@ -96,7 +96,7 @@ build_models() {
 
 copy_golden() {
     local file to
-    for file in tests/golden/*/{case.json,tokens.npy,logits.npy,gates.npy,greedy.npy}; do
+    for file in tests/golden/*/{case.json,tokens.npy,lengths.npy,logits.npy,gates.npy,greedy.npy}; do
         to=$out/golden/$(basename "$(dirname "$file")")
         mkdir -p "$to"
         cp "$file" "$to/"

@@ -101,7 +101,7 @@ def only_the_flipped_bit_fails(folder, scratch):
         got = (judged[case.name]["status"], compared.get(case.name, {}).get("status"))
         yield case.name, None if got == wanted else f"{got}, wanted {wanted}"
     detail = compared[flipped].get("detail", "")
-    yield "it says where", None if "; 1 of" in detail and "on the PTX machine" in detail else detail
+    yield "it says where", None if "; 1 of" in detail and "on the PTX machine" in detail else f"it said {detail!r}"
     yield "its own row", None if f"kernels cuda:pretend cubin {CHECK}" in results.table() else results.table()
 
 

@@ -182,11 +182,15 @@ def broken_runs_are_failures(folder, scratch):
 
 def forced_decisions_keep_constants(_folder, _scratch):
     gates = np.array([[[1, 1, 1]], [[0, 0, 0]], [[0, 1, 0]]], dtype=np.uint8)
-    golden = SimpleNamespace(gates=gates, n_tokens=3)
+    golden = SimpleNamespace(gates=gates, counted=np.ones((1, 3), bool))
     got = checks.forced_routing(golden, 0).tolist()
     yield "none", None if got == [[[1, 1, 1]], [[0, 0, 0]], [[0, 0, 0]]] else f"{got}"
     got = checks.forced_routing(golden, 1).tolist()
     yield "all", None if got == [[[1, 1, 1]], [[0, 0, 0]], [[1, 1, 1]]] else f"{got}"
+    golden.counted[0, 2] = False
+    golden.gates[:, 0, 2] = 0
+    got = checks.forced_routing(golden, 1).tolist()
+    yield "past the end", None if got == [[[1, 1, 0]], [[0, 0, 0]], [[1, 1, 0]]] else f"{got}"
 
 
 def numbers_that_are_none_are_far_off(_folder, _scratch):

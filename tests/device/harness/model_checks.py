@@ -16,11 +16,11 @@ def within(what, value, allowed):
 
 def reference_f32(runner, label, model, device, golden):
     """Decisions are those of the reference, logits near its own, and a second run gives the same bits."""
-    first = runner.run(label, model, device, golden.tokens_file)
+    first = runner.run(label, model, device, golden.tokens_file, golden.lengths)
     same_gates(first.gates, golden.gates)
     error, at = worst(first.logits, golden.logits)
     within(f"the distance of logit {at}", error, F32_TOLERANCE)
-    second = runner.run(label, model, device, golden.tokens_file, checked=False)
+    second = runner.run(label, model, device, golden.tokens_file, golden.lengths, checked=False)
     if not np.array_equal(first.logits.view(np.uint32), second.logits.view(np.uint32)):
         raise RunFailed("a run over poisoned memory and one over what memory held give different bits")
     return {"error": error, "allowed": F32_TOLERANCE, "seconds": second.seconds}
@@ -28,16 +28,17 @@ def reference_f32(runner, label, model, device, golden):
 
 def reference_bf16(runner, label, model, device, golden):
     """With the reference's decisions replayed, logits are as near as bf16 allows."""
-    ran = runner.run(label, model, device, golden.tokens_file, routing=golden.gates)
+    ran = runner.run(label, model, device, golden.tokens_file, golden.lengths, routing=golden.gates)
     same_gates(ran.gates, golden.gates)
-    error, allowed = rmse(ran.logits, golden.logits), BF16_FACTOR * golden.figures["bf16_rmse"]
+    counted = golden.counted
+    error, allowed = rmse(ran.logits[counted], golden.logits[counted]), BF16_FACTOR * golden.figures["bf16_rmse"]
     within("the root mean square error", error, allowed)
     return {"error": error, "allowed": allowed, "seconds": ran.seconds}
 
 
 def free_bf16(runner, label, model, device, golden):
     """How many decisions bf16 takes otherwise: counted, not judged, but all logits are numbers."""
-    ran = runner.run(label, model, device, golden.tokens_file)
+    ran = runner.run(label, model, device, golden.tokens_file, golden.lengths)
     if ran.gates.shape != golden.gates.shape or not np.isin(ran.gates, (0, 1)).all():
         raise RunFailed("the decisions are not 0 and 1 for each router and token")
     if not np.isfinite(ran.logits).all():
@@ -53,6 +54,17 @@ def greedy_f32(runner, label, model, device, golden):
     return {"note": f"{len(got)} tokens"}
 
 
+def greedy_refused(runner, label, model, device, golden):
+    """A model that cannot write text says so."""
+    try:
+        got = runner.greedy(label, model, device, golden)
+    except RunFailed as failure:
+        if "run::not-causal" in str(failure):
+            return {"note": "it cannot generate"}
+        raise
+    raise RunFailed(f"continues by {len(got)} tokens, though its decisions depend on later ones")
+
+
 def greedy_bf16(runner, label, model, device, golden):
     """How far bf16 writes what f32 does: counted, not judged."""
     got = runner.greedy(label, model, device, golden)
@@ -65,7 +77,8 @@ def greedy_bf16(runner, label, model, device, golden):
 def forced_routing(golden, value):
     """All decisions `value`, but for routers that always decide alike: they may be constants of the program."""
     routing = np.full_like(golden.gates, value)
-    flat = golden.gates.reshape(len(golden.gates), golden.n_tokens)
+    routing[:, ~golden.counted] = 0
+    flat = golden.gates[:, golden.counted]
     constant = (flat == flat[:, :1]).all(axis=1)
     routing[constant] = golden.gates[constant]
     return routing
@@ -74,8 +87,8 @@ def forced_routing(golden, value):
 def forced(runner, label, models, device, golden, value, dtype):
     """All or no tokens execute: the device gives what the host gives. `models`: for the host and for the device."""
     routing = forced_routing(golden, value)
-    host = runner.run(f"{label}.host", models[0], "cpu", golden.tokens_file, routing=routing)
-    ran = runner.run(f"{label}.device", models[1], device, golden.tokens_file, routing=routing)
+    host = runner.run(f"{label}.host", models[0], "cpu", golden.tokens_file, golden.lengths, routing=routing)
+    ran = runner.run(f"{label}.device", models[1], device, golden.tokens_file, golden.lengths, routing=routing)
     same_gates(ran.gates, routing)
     return like_host(ran, host, dtype)
 

@@ -32,10 +32,24 @@ class Golden:
     greedy: np.ndarray
     figures: dict
     model: str
+    # None if all rows are whole.
+    lengths: np.ndarray | None = None
+
+    @property
+    def counted(self):
+        """Which places of the batch hold a token: past its length, a row's logits and decisions are 0 and tell nothing."""
+        n_rows, width = self.tokens.shape
+        lengths = np.full(n_rows, width) if self.lengths is None else self.lengths
+        return np.arange(width) < lengths[:, None]
 
     @property
     def n_tokens(self):
-        return int(self.tokens.size)
+        return int(self.counted.sum())
+
+    @property
+    def generates(self):
+        """Whether the model can write text: decisions of some depend on later tokens."""
+        return self.figures["nearest_greedy_logit"] is not None
 
 
 def golden_cases(folder):
@@ -45,7 +59,8 @@ def golden_cases(folder):
         arrays = [np.load(place / f"{name}.npy") for name in ("tokens", "logits", "gates", "greedy")]
         # Cases of a shipped model name it; others bring their own.
         model = place.name if figures["spec"] == "spec.toml" else Path(figures["spec"]).stem
-        cases.append(Golden(place.name, place / "tokens.npy", *arrays, figures, model))
+        lengths = np.load(place / "lengths.npy") if (place / "lengths.npy").exists() else None
+        cases.append(Golden(place.name, place / "tokens.npy", *arrays, figures, model, lengths))
     return cases
 
 
@@ -96,7 +111,7 @@ class Runner:
     def greedy(self, label, model, device, golden):
         """The continuation of row 0 by as many tokens as the reference has."""
         stem = self.scratch / re.sub(r"[^\w.-]", "_", label)
-        tokens = self.file(f"{stem}.row.npy", golden.tokens[:1])
+        tokens = self.file(f"{stem}.row.npy", golden.tokens[:1, golden.counted[0]])
         text = self.call(model, "--device", device, "--tokens", tokens, "--max-new-tokens", len(golden.greedy))
         return np.array([int(word) for word in text.split()], dtype=np.int64)
 
