@@ -4,6 +4,7 @@
 //! an instruction whose name is in no row is an error, never skipped.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use crate::op::Run;
 use crate::registers::{Slot, Source32, Source64, SourcePredicate};
@@ -35,6 +36,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds, in their order.
+    pub const ALL: [Self; 10] = [
+        Self::Integer,
+        Self::Float,
+        Self::Special,
+        Self::Memory,
+        Self::Atomic,
+        Self::AsyncCopy,
+        Self::Matrix,
+        Self::Warp,
+        Self::Sync,
+        Self::Flow,
+    ];
+
     /// Its name, for people.
     pub fn name(self) -> &'static str {
         match self {
@@ -321,8 +336,14 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// The table, which is made when it is first asked for.
+    pub(crate) fn get() -> &'static Self {
+        static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
+        &TABLE
+    }
+
     /// Expands the rows of all families. A name that two rows have is a fault of the tables, which a test finds.
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         let rows =
             crate::op::forms().flat_map(|form| expand(form.syntax).into_iter().map(move |name| (name, form)));
         Self { rows: rows.collect() }
@@ -382,6 +403,11 @@ mod tests {
             ["ld.volatile.b8", "ld.volatile.b32", "ld.b8", "ld.b32"]
         );
         assert_eq!(expand("bra.{uni,}"), ["bra.uni", "bra"]);
+    }
+
+    #[test]
+    fn kinds_stand_at_their_own_place() {
+        assert!(Kind::ALL.into_iter().enumerate().all(|(place, kind)| kind as usize == place));
     }
 
     #[test]

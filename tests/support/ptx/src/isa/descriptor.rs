@@ -6,10 +6,9 @@
 //! the start address plus what the canonical layout (9.7.15.5.1.2.1.3) says, with the swizzle on the sum; so
 //! a start address inside the span of a swizzle, as for the second 16 elements of K, is fine.
 
-use super::swizzle::{Swizzle, swizzle_from};
+use std::ops::Range;
 
-/// Bytes of K that an instruction takes, whatever the element type (PTX ISA 9.7.15.2).
-pub const K_BYTES: u32 = 32;
+use super::swizzle::{Swizzle, swizzle_from};
 
 /// Elements of 16 bits of K that an instruction takes (PTX ISA 9.7.15.2).
 pub const K: usize = 16;
@@ -66,6 +65,17 @@ pub struct Chunk {
     pub k_byte: u32,
     /// Where it lies in shared memory.
     pub address: u32,
+}
+
+impl Chunk {
+    /// Row or column, and `k`, of one of the eight elements of 16 bits.
+    #[inline]
+    pub const fn element(&self, major: Major, idx: u32) -> (u32, u32) {
+        match major {
+            Major::K => (self.mn, self.k_byte / 2 + idx),
+            Major::Mn => (self.mn + idx, self.k_byte / 2),
+        }
+    }
 }
 
 /// The bits of the five fields: 13–0, 29–16, 45–32, 51–49, 63–62.
@@ -139,51 +149,22 @@ impl WgmmaDescriptor {
         self.place(along + across) + (mn & 7) * 2
     }
 
-    /// Where a 16-bit element lies in shared memory: row (A) or column (B) `mn`, `k < 16`.
-    #[inline]
-    pub const fn element(&self, major: Major, mn: u32, k: u32) -> u32 {
-        match major {
-            Major::K => self.k_major(mn, 2 * k),
-            Major::Mn => self.mn_major(mn, k),
-        }
-    }
-
-    /// All chunks of an operand with `n_mn` rows or columns, a multiple of 8, once each: 2 `n_mn` of them.
+    /// The chunks of the rows or columns `mn` of an operand, whose ends are multiples of 8, once each: two for each.
     ///
     /// A chunk holds 16 bytes of K of one row or column, or for [`Major::Mn`] eight rows or columns of one
     /// `k`.
-    pub fn chunks(self, major: Major, n_mn: u32) -> impl Iterator<Item = Chunk> {
-        (0..2 * n_mn).map(move |number| match major {
+    pub fn chunks(self, major: Major, mn: Range<u32>) -> impl Iterator<Item = Chunk> {
+        let first = mn.start;
+        (0..2 * mn.len() as u32).map(move |number| match major {
             Major::K => {
-                let (mn, k_byte) = (number >> 1, (number & 1) * 16);
+                let (mn, k_byte) = (first + (number >> 1), (number & 1) * 16);
                 Chunk { mn, k_byte, address: self.k_major(mn, k_byte) }
             }
             Major::Mn => {
-                let (mn, k) = (number >> 4 << 3, number & 15);
+                let (mn, k) = (first + (number >> 4 << 3), number & 15);
                 Chunk { mn, k_byte: 2 * k, address: self.mn_major(mn, k) }
             }
         })
-    }
-
-    /// Reads an operand of 16-bit elements out of shared memory into `tile[mn][k]`, low 16 bits of
-    /// `shared[address]` first; `tile.len()` is a multiple of 8.
-    ///
-    /// # Errors
-    /// The first address whose chunk lies outside of `shared`; `tile` is then filled in part.
-    pub fn read(self, major: Major, shared: &[u8], tile: &mut [[u16; K]]) -> Result<(), u32> {
-        for chunk in self.chunks(major, tile.len() as u32) {
-            let from = chunk.address as usize;
-            let bytes = shared.get(from..from + 16).ok_or(chunk.address)?;
-            let (mn, k) = (chunk.mn as usize, chunk.k_byte as usize / 2);
-            for (element, pair) in bytes.chunks_exact(2).enumerate() {
-                let value = u16::from_le_bytes([pair[0], pair[1]]);
-                match major {
-                    Major::K => tile[mn][k + element] = value,
-                    Major::Mn => tile[mn + element][k] = value,
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The final address of a byte of the layout without swizzle, given by its offset from the start.

@@ -49,20 +49,6 @@ pub const fn m16n8k8_b(lane: usize, idx: usize) -> Element {
     (2 * member + idx, group)
 }
 
-/// A of `mma.m16n8k8` with tf32: `a[idx]`, `idx < 4`, of a 16×8 matrix, a register each
-/// (PTX ISA 9.7.14.5.7, Figure 72).
-pub const fn m16n8k8_tf32_a(lane: usize, idx: usize) -> Element {
-    let (group, member) = quad(lane);
-    (group + 8 * (idx & 1), member + 4 * (idx >> 1))
-}
-
-/// B of `mma.m16n8k8` with tf32: `b[idx]`, `idx < 2`, of an 8×8 matrix, a register each
-/// (PTX ISA 9.7.14.5.7, Figure 75).
-pub const fn m16n8k8_tf32_b(lane: usize, idx: usize) -> Element {
-    let (group, member) = quad(lane);
-    (member + 4 * idx, group)
-}
-
 /// Matrix and row whose 16 bytes start at the address that `lane` gives to `ldmatrix` or `stmatrix`; the
 /// address counts if the matrix is below the instruction's number of matrices (PTX ISA 9.7.14.5.15,
 /// 9.7.14.5.16).
@@ -96,13 +82,6 @@ pub const fn wgmma_d(thread: usize, idx: usize) -> Element {
 /// (PTX ISA 9.7.15.5.1.1.1, Figure 148).
 pub const fn wgmma_a(thread: usize, idx: usize) -> Element {
     let (row, column) = m16n8k16_a(thread & 31, idx);
-    (16 * (thread >> 5) + row, column)
-}
-
-/// A in registers of `wgmma.mma_async.m64nNk8` with tf32: `a[idx]`, `idx < 4`, of a 64×8 matrix, a register
-/// each (PTX ISA 9.7.15.5.1.1.2, Figure 150).
-pub const fn wgmma_tf32_a(thread: usize, idx: usize) -> Element {
-    let (row, column) = m16n8k8_tf32_a(thread & 31, idx);
     (16 * (thread >> 5) + row, column)
 }
 
@@ -184,7 +163,7 @@ mod tests {
         );
     }
 
-    /// Figures 71, 72, 74 and 75.
+    /// Figures 71 and 74.
     #[test]
     fn m16n8k8_is_as_in_the_figures() {
         check(
@@ -192,30 +171,6 @@ mod tests {
             &[(0, 1, (0, 1)), (0, 2, (8, 0)), (6, 0, (1, 4)), (17, 3, (12, 3)), (31, 3, (15, 7))],
         );
         check(m16n8k8_b, &[(0, 0, (0, 0)), (0, 1, (1, 0)), (6, 0, (4, 1)), (17, 1, (3, 4)), (31, 1, (7, 7))]);
-        check(
-            m16n8k8_tf32_a,
-            &[
-                (0, 0, (0, 0)),
-                (0, 1, (8, 0)),
-                (0, 2, (0, 4)),
-                (0, 3, (8, 4)),
-                (3, 0, (0, 3)),
-                (7, 2, (1, 7)),
-                (28, 1, (15, 0)),
-                (31, 3, (15, 7)),
-            ],
-        );
-        check(
-            m16n8k8_tf32_b,
-            &[
-                (0, 0, (0, 0)),
-                (0, 1, (4, 0)),
-                (3, 1, (7, 0)),
-                (4, 0, (0, 1)),
-                (18, 1, (6, 4)),
-                (31, 0, (3, 7)),
-            ],
-        );
     }
 
     /// The table of addresses in section 9.7.14.5.15, and Figure 104.
@@ -294,7 +249,6 @@ mod tests {
             wgmma_a,
             &[(0, 4, (0, 8)), (33, 2, (24, 2)), (66, 5, (32, 13)), (127, 0, (55, 6)), (127, 7, (63, 15))],
         );
-        check(wgmma_tf32_a, &[(0, 1, (8, 0)), (0, 2, (0, 4)), (35, 0, (16, 3)), (127, 3, (63, 7))]);
     }
 
     /// A layout of CuTe: a number's digits times their strides, over the digits' radices.
@@ -314,14 +268,11 @@ mod tests {
     /// column`, for B `column + n_columns · row`.
     #[test]
     fn fragments_are_those_of_cutlass() {
-        let layouts: [Cute; 7] = [
+        let layouts: [Cute; 4] = [
             (m16n8k16_a, 32, 8, 16, &[(4, 32), (8, 1)], &[(2, 16), (2, 8), (2, 128)]),
             (|l, i| transposed(m16n8k16_b(l, i)), 32, 4, 8, &[(4, 16), (8, 1)], &[(2, 8), (2, 64)]),
             (m16n8_d, 32, 4, 16, &[(4, 32), (8, 1)], &[(2, 16), (2, 8)]),
-            (m16n8k8_tf32_a, 32, 4, 16, &[(4, 16), (8, 1)], &[(2, 8), (2, 64)]),
-            (|l, i| transposed(m16n8k8_tf32_b(l, i)), 32, 2, 8, &[(4, 8), (8, 1)], &[(2, 32)]),
             (wgmma_d, 128, 128, 64, &[(4, 128), (8, 1), (4, 16)], &[(2, 64), (2, 8), (32, 512)]),
-            (wgmma_tf32_a, 128, 4, 64, &[(4, 64), (8, 1), (4, 16)], &[(2, 8), (2, 256)]),
         ];
         for (fragment, n_lanes, n_elements, n_rows, of_lane, of_element) in layouts {
             for lane in 0..n_lanes {
@@ -339,20 +290,17 @@ mod tests {
 
     #[test]
     fn every_element_is_held_once() {
-        let fragments: [(Fragment, usize, usize, usize, usize); 13] = [
+        let fragments: [(Fragment, usize, usize, usize, usize); 10] = [
             (m16n8k16_a, 32, 8, 16, 16),
             (m16n8k16_b, 32, 4, 16, 8),
             (m16n8_d, 32, 4, 16, 8),
             (m16n8k8_a, 32, 4, 16, 8),
             (m16n8k8_b, 32, 2, 8, 8),
-            (m16n8k8_tf32_a, 32, 4, 16, 8),
-            (m16n8k8_tf32_b, 32, 2, 8, 8),
             (matrix_element, 32, 2, 8, 8),
             (matrix_element_trans, 32, 2, 8, 8),
             (wgmma_d, WARP_GROUP, 4, 64, 8),
             (wgmma_d, WARP_GROUP, 128, 64, 256),
             (wgmma_a, WARP_GROUP, 8, 64, 16),
-            (wgmma_tf32_a, WARP_GROUP, 4, 64, 8),
         ];
         for (fragment, n_lanes, n_elements, n_rows, n_columns) in fragments {
             let mut held = vec![0; n_rows * n_columns];

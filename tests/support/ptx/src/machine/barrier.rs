@@ -11,8 +11,6 @@ pub(crate) struct Barrier {
     pub(crate) expected: u32,
     /// What they release.
     pub(crate) view: View,
-    /// Times that it was complete.
-    pub(crate) generation: u32,
 }
 
 /// The barrier of a cluster: each thread arrives, then waits.

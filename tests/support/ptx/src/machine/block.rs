@@ -87,10 +87,10 @@ impl Block {
         Ok(position)
     }
 
-    /// Whether all warps of a warp's group have executed so many instructions together.
-    pub(crate) fn have_reached(&self, warp: usize, position: u32) -> bool {
-        let first = warp / WARP_GROUP * WARP_GROUP;
-        self.warps[first..].iter().take(WARP_GROUP).all(|warp| warp.collective >= position as usize)
+    /// How many instructions all warps of a warp group have executed together.
+    pub(crate) fn reached(&self, group: usize) -> usize {
+        let warps = self.warps[group * WARP_GROUP..].iter().take(WARP_GROUP);
+        warps.map(|warp| warp.collective).min().unwrap_or(0)
     }
 
     /// An operand that another warp of the group has read.

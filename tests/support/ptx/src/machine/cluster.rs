@@ -224,7 +224,7 @@ impl Cluster {
             };
             if active != 0 {
                 self.counters.thread_instructions += u64::from(active.count_ones());
-                *self.counters.warp_instructions.entry(step.form.kind).or_default() += 1;
+                self.counters.warp_instructions[step.form.kind as usize] += 1;
             }
             let state = &mut self.blocks[block].warps[warp];
             let outcome = match &step.run {
@@ -244,12 +244,11 @@ impl Cluster {
                     }
                     return Ok(());
                 }
-                Run::Exit if active != 0 => {
+                _ if active == 0 => Ok(Outcome::Next),
+                Run::Exit => {
                     state.end(fragment, active);
                     return Ok(());
                 }
-                _ if active == 0 => Ok(Outcome::Next),
-                Run::Exit => Ok(Outcome::Next),
                 Run::Registers(run) => match run(&mut state.registers, active) {
                     Ok(()) => Ok(Outcome::Next),
                     Err(unset) => Err(Trouble::from(unset)),
@@ -293,18 +292,6 @@ impl Cluster {
                     }
                 }
                 idx += usize::from(stays);
-            }
-        }
-    }
-
-    /// Lets the warps of a warp group go on that wait for these positions.
-    pub(crate) fn wake_group(&mut self, block: usize, first: usize, positions: &[u32]) {
-        for warp in self.blocks[block].warps[first..].iter_mut().take(super::block::WARP_GROUP) {
-            for fragment in &mut warp.fragments {
-                if matches!(fragment.wait, Some(Wait::WarpGroup { position }) if positions.contains(&position))
-                {
-                    fragment.wait = None;
-                }
             }
         }
     }
@@ -389,7 +376,7 @@ impl Cluster {
                 return Err(self.fault(block, warp, at, Finding::new(FaultKind::Divergence, 1, what)));
             }
             for (warp, state) in self.blocks[block].warps.iter().enumerate() {
-                let copying = state.bulks.iter().position(|groups| groups.is_busy());
+                let copying = state.bulk_copying();
                 let (lane, what) = match copying {
                     Some(lane) => (
                         lane,

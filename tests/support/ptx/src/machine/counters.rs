@@ -1,6 +1,5 @@
 //! What a kernel did, in numbers that do not depend on the schedule.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::decode::Kind;
@@ -10,8 +9,8 @@ use crate::decode::Kind;
 pub struct Counters {
     /// Blocks that ran.
     pub blocks: u64,
-    /// Instructions of warps, by kind.
-    pub warp_instructions: BTreeMap<Kind, u64>,
+    /// Instructions of warps, in the order of [`Kind::ALL`].
+    pub warp_instructions: [u64; Kind::ALL.len()],
     /// Instructions of threads: those of warps times the lanes that took part.
     pub thread_instructions: u64,
     /// Bytes that threads loaded from global memory.
@@ -47,6 +46,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// The kinds of instructions that warps executed, with how many of each.
+    pub fn kinds(&self) -> impl Iterator<Item = (Kind, u64)> {
+        Kind::ALL.into_iter().zip(self.warp_instructions).filter(|(_, n)| *n > 0)
+    }
+
     /// Sectors for each request to global memory, 4 to 16 where all of each is used.
     pub fn sectors_per_request(&self) -> f64 {
         self.global_sectors as f64 / self.global_requests.max(1) as f64
@@ -101,7 +105,7 @@ fn passes(addresses: &[u64], bytes: u32) -> u32 {
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "blocks                  {}", self.blocks)?;
-        for (kind, n) in &self.warp_instructions {
+        for (kind, n) in self.kinds() {
             writeln!(f, "warp instructions       {n} {}", kind.name())?;
         }
         writeln!(f, "thread instructions     {}", self.thread_instructions)?;

@@ -125,9 +125,4 @@ impl Finding {
     pub(crate) fn new(kind: FaultKind, lanes: u32, what: impl Into<String>) -> Self {
         Self { kind, lane: lanes.trailing_zeros().min(31), what: what.into() }
     }
-
-    /// The same with other words.
-    pub(crate) fn with(self, what: String) -> Self {
-        Self { what, ..self }
-    }
 }

@@ -46,23 +46,13 @@ impl Memory {
         self.buffers
     }
 
-    /// Index of the buffer and offset in it, of an aligned access.
-    pub(crate) fn place(&self, lane: u32, address: u64, bytes: u32) -> Result<(usize, usize), Finding> {
-        let (index, offset) = self.place_unaligned(lane, address, bytes)?;
-        if !offset.is_multiple_of(bytes as usize) {
-            let what =
-                format!("byte {offset} of `{}` is not aligned to {bytes} bytes", self.buffers[index].name);
-            return Err(Finding { kind: FaultKind::Misaligned, lane, what });
-        }
-        Ok((index, offset))
-    }
-
     /// Index of the buffer and offset in it.
-    pub(crate) fn place_unaligned(
+    pub(crate) fn place(
         &self,
         lane: u32,
         address: u64,
         bytes: u32,
+        align: u32,
     ) -> Result<(usize, usize), Finding> {
         let index = (address >> STRETCH).wrapping_sub(FIRST) as usize;
         let offset = (address & ((1 << STRETCH) - 1)) as usize;
@@ -74,6 +64,10 @@ impl Memory {
             let (name, size) = (&buffer.name, buffer.bytes.len());
             let what = format!("bytes {offset}..{} of `{name}`, which has {size}", offset + bytes as usize);
             return Err(Finding { kind: FaultKind::OutOfBounds, lane, what });
+        }
+        if !offset.is_multiple_of(align as usize) {
+            let what = format!("byte {offset} of `{}` is not aligned to {align} bytes", buffer.name);
+            return Err(Finding { kind: FaultKind::Misaligned, lane, what });
         }
         Ok((index, offset))
     }

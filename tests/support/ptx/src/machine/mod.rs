@@ -27,13 +27,12 @@ pub use launch::{Arg, Launch, run};
 pub(crate) use mbarrier::{MAX_COUNT, Mbarrier};
 pub use memory::{Buffer, Memory};
 pub use program::{LoadError, Program};
-pub(crate) use shadow::Access;
 pub(crate) use shared::WINDOW as SHARED_WINDOW;
 pub use special::is_special;
 pub(crate) use turn::Place;
 pub use turn::{LaneBytes, Space, Turn};
 pub use warp::Wait;
-pub(crate) use warp::Warp;
+pub(crate) use warp::{Copying, Warp};
 pub(crate) use wgmma::{ROWS, Tile, multiply};
 
 use crate::registers::{RegisterFault, Unset};

@@ -109,11 +109,11 @@ impl Program {
         let (symbols, params, static_shared) = layout(module, kernel)?;
         let find = |name: &str| symbols.get(name).copied();
         let mut decoder = Decoder::new(kernel, &find);
-        let table = Table::new();
+        let table = Table::get();
         let flow = flow::analyse(kernel);
         let mut steps = Vec::with_capacity(kernel.instructions.len());
         for (idx, instruction) in kernel.instructions.iter().enumerate() {
-            let decoded = decoder.decode(&table, instruction).and_then(|decoded| {
+            let decoded = decoder.decode(table, instruction).and_then(|decoded| {
                 let guard = instruction.guard.map(|guard| guard_of(&decoder, guard)).transpose()?;
                 Ok((decoded, guard))
             });

@@ -12,6 +12,7 @@ use super::program::PARAMS;
 use super::shadow::{Access, Conflict, ReadProblem};
 use super::shared;
 use super::warp::{Wait, Warp};
+use crate::isa::descriptor::Chunk;
 use crate::registers::{Lanes64, Mask, Registers, Slot, WARP, lanes};
 
 /// State space that an instruction names (PTX ISA section 5.1).
@@ -71,7 +72,7 @@ impl<'m> Turn<'m> {
     }
 
     /// Groups of executing lanes that know the same.
-    pub(crate) fn views(&self) -> Vec<(Mask, Rc<View>)> {
+    pub(crate) fn views(&self) -> SmallVec<[(Mask, Rc<View>); 2]> {
         let state = &self.cluster.blocks[self.block].warps[self.warp];
         state.views(self.mask).map(|(mask, view)| (mask, Rc::clone(view))).collect()
     }
@@ -120,7 +121,7 @@ impl<'m> Turn<'m> {
             Space::Global | Space::Generic if !is_shared && !is_param => self
                 .cluster
                 .memory
-                .place(lane, address, bytes)
+                .place(lane, address, bytes, bytes)
                 .map(|(buffer, offset)| Place::Global(buffer, offset)),
             _ => {
                 let what =
@@ -155,35 +156,27 @@ impl<'m> Turn<'m> {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
                 let to = &mut data[lane][..bytes as usize];
-                self.read(place, lane, to, Source::Generic, &view)?;
+                self.read(place, lane, to, &self.access(lane, Source::Generic, &view))?;
             }
         }
         self.count(kind, addresses, bytes, true);
         Ok(data)
     }
 
-    fn read(
-        &mut self,
-        place: Place,
-        lane: usize,
-        to: &mut [u8],
-        source: Source,
-        view: &View,
-    ) -> Result<(), Finding> {
+    fn read(&mut self, place: Place, lane: usize, to: &mut [u8], access: &Access<'_>) -> Result<(), Finding> {
         let n = to.len();
-        let access = self.access(lane, source, view);
         match place {
             Place::Param(offset) => to.copy_from_slice(&self.cluster.params[offset..offset + n]),
             Place::Global(buffer, offset) => {
-                let noted = self.cluster.global.read((buffer, offset), n, &access);
+                let noted = self.cluster.global.read((buffer, offset), n, access);
                 noted.map_err(|conflict| self.conflict(lane, "read", self.buffer(buffer), &conflict))?;
                 to.copy_from_slice(&self.cluster.memory.buffer(buffer).bytes[offset..offset + n]);
             }
             Place::Shared(block, offset) => {
-                self.note_visit(block, &access);
+                self.note_visit(block, access);
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, n)?;
-                let noted = shared.shadow.read_initialised(offset, n, &access);
+                let noted = shared.shadow.read_initialised(offset, n, access);
                 to.copy_from_slice(&shared.bytes[offset..offset + n]);
                 noted.map_err(|problem| self.read_problem(lane, &problem))?;
             }
@@ -191,9 +184,14 @@ impl<'m> Turn<'m> {
         Ok(())
     }
 
-    pub(crate) fn access<'v>(&self, lane: usize, source: Source, view: &'v View) -> Access<'v> {
-        let stamp = self.stamp(lane, source);
-        Access { stamp, issuer: (stamp.agent, 1 << lane), view, cluster: self.cluster.number }
+    fn access<'v>(&self, lane: usize, source: Source, view: &'v View) -> Access<'v> {
+        self.access_as(self.stamp(lane, source), 1 << lane, view)
+    }
+
+    /// The access of a stamp that these lanes issue, knowing this.
+    pub(crate) fn access_as<'v>(&self, stamp: Stamp, lanes: Mask, view: &'v View) -> Access<'v> {
+        let issuer = (self.cluster.agents.warp(self.warp_in_cluster()), lanes);
+        Access { stamp, issuer, view, cluster: self.cluster.number }
     }
 
     pub(crate) fn read_problem(&self, lane: usize, problem: &ReadProblem) -> Finding {
@@ -225,7 +223,7 @@ impl<'m> Turn<'m> {
             for lane in lanes(group) {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
-                self.note_write(place, lane, bytes as usize, Source::Generic, &view)?;
+                self.note_write(place, lane, bytes as usize, &self.access(lane, Source::Generic, &view))?;
                 let from = &data[lane][..bytes as usize];
                 self.bytes_mut(place, bytes as usize).copy_from_slice(from);
             }
@@ -251,7 +249,7 @@ impl<'m> Turn<'m> {
             for lane in lanes(group) {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
-                self.note_write(place, lane, bytes as usize, Source::Atomic, &view)?;
+                self.note_write(place, lane, bytes as usize, &self.access(lane, Source::Atomic, &view))?;
                 let there = self.bytes_mut(place, bytes as usize);
                 let mut word = [0; 8];
                 word[..bytes as usize].copy_from_slice(there);
@@ -266,18 +264,6 @@ impl<'m> Turn<'m> {
 
     /// Notes a write, and checks that it is allowed.
     pub(crate) fn note_write(
-        &mut self,
-        place: Place,
-        lane: usize,
-        bytes: usize,
-        source: Source,
-        view: &View,
-    ) -> Result<(), Finding> {
-        let access = self.access(lane, source, view);
-        self.note_write_as(place, lane, bytes, &access)
-    }
-
-    pub(crate) fn note_write_as(
         &mut self,
         place: Place,
         lane: usize,
@@ -357,13 +343,7 @@ impl<'m> Turn<'m> {
             Some(Place::Shared(..)) => {
                 let to = if loaded { &mut counters.shared_loaded } else { &mut counters.shared_stored };
                 *to += total;
-                let mut chosen = [0; WARP];
-                let mut n = 0;
-                for lane in lanes(self.mask) {
-                    chosen[n] = addresses[lane];
-                    n += 1;
-                }
-                counters.shared_request(&chosen[..n], bytes);
+                counters.shared_request(&chosen(self.mask, addresses), bytes);
             }
             _ => {}
         }
@@ -436,8 +416,7 @@ impl Turn<'_> {
         let counters = &mut self.cluster.counters;
         counters.copied_in += lanes(mask).map(|lane| u64::from(present[lane])).sum::<u64>();
         counters.global_request(lanes(mask).filter(|lane| present[*lane] > 0).map(|lane| from[lane]), bytes);
-        let to: Vec<u64> = lanes(mask).map(|lane| to[lane]).collect();
-        counters.shared_request(&to, bytes);
+        counters.shared_request(&chosen(mask, to), bytes);
     }
 
     /// Checks that a lane may use an mbarrier: it is there, and its initialisation is known.
@@ -465,19 +444,12 @@ impl Turn<'_> {
     pub(crate) fn collective(&mut self, key: u64) -> Result<usize, Finding> {
         let (block, warp) = (self.block, self.warp);
         let position = self.cluster.blocks[block].collective(warp, self.mask, self.at, key)?;
-        let waits = |wait: Wait| match wait {
-            Wait::WarpGroup { position } => {
-                self.cluster.blocks[block].have_reached(warp, position).then_some(position)
-            }
-            _ => None,
-        };
-        let first = warp / WARP_GROUP * WARP_GROUP;
-        let group = self.cluster.blocks[block].warps[first..].iter().take(WARP_GROUP);
-        let over: Vec<u32> =
-            group.flat_map(|warp| &warp.fragments).filter_map(|fragment| waits(fragment.wait?)).collect();
-        if !over.is_empty() {
-            self.cluster.wake_group(block, first, &over);
-        }
+        let own = warp / WARP_GROUP;
+        let reached = self.cluster.blocks[block].reached(own);
+        self.cluster.wake(block..block + 1, true, |wait| match wait {
+            Wait::WarpGroup { group, position } => group as usize == own && position as usize <= reached,
+            _ => false,
+        });
         Ok(position)
     }
 
@@ -487,35 +459,33 @@ impl Turn<'_> {
         self.cluster.agents.wgmma(self.block * self.cluster.n_warps() + first)
     }
 
-    /// Reads 16 bytes of an operand in shared memory at each address, as a matrix operation does: calls `take` with the
-    /// number of the address, eight elements of 16 bits, and the write that they are of with its offset.
+    /// Reads an operand in shared memory, as a matrix operation does: calls `take` with each chunk, its eight elements of
+    /// 16 bits, and the write that they are of with its offset.
     pub(crate) fn operand(
         &mut self,
-        addresses: impl Iterator<Item = u32>,
-        mut take: impl FnMut(usize, [u16; 8], (usize, Stamp)),
+        chunks: impl Iterator<Item = Chunk>,
+        mut take: impl FnMut(Chunk, [u16; 8], (usize, Stamp)),
     ) -> Result<(), Finding> {
         let stamp = self.wgmma_stamp();
-        let agent = self.cluster.agents.warp(self.warp_in_cluster());
-        let cluster = self.cluster.number;
-        let block = &mut self.cluster.blocks[self.block];
-        let (warp, shared) = (&block.warps[self.warp], &mut block.shared);
-        let access = |(group, view): (Mask, &'_ Rc<View>)| (group, Rc::clone(view));
-        let views: SmallVec<[(Mask, Rc<View>); 1]> = warp.views(self.mask).map(access).collect();
-        for (number, address) in addresses.enumerate() {
-            let offset = shared.place(0, u64::from(address), 16, 16).map_err(|finding| {
+        let views = self.views();
+        for chunk in chunks {
+            let shared = &self.cluster.blocks[self.block].shared;
+            let offset = shared.place(0, u64::from(chunk.address), 16, 16).map_err(|finding| {
                 let what = format!("the descriptor leads to {}", finding.what);
-                Finding { kind: FaultKind::Descriptor, ..finding }.with(what)
+                Finding { kind: FaultKind::Descriptor, what, ..finding }
             })?;
             for (group, view) in &views {
-                let access = Access { stamp, issuer: (agent, *group), view, cluster };
-                if let Err(problem) = shared.shadow.read_initialised(offset, 16, &access) {
+                let access = self.access_as(stamp, *group, view);
+                let shadow = &mut self.cluster.blocks[self.block].shared.shadow;
+                if let Err(problem) = shadow.read_initialised(offset, 16, &access) {
                     return Err(self.read_problem(group.trailing_zeros() as usize, &problem));
                 }
             }
+            let shared = &self.cluster.blocks[self.block].shared;
             let bytes = &shared.bytes[offset..offset + 16];
             let elements =
                 std::array::from_fn(|idx| u16::from_le_bytes([bytes[2 * idx], bytes[2 * idx + 1]]));
-            take(number, elements, (offset, shared.shadow.last_write(offset)));
+            take(chunk, elements, (offset, shared.shadow.last_write(offset)));
         }
         Ok(())
     }
@@ -528,10 +498,9 @@ impl Turn<'_> {
     /// Checks that these writes of an operand, which another warp has read for the whole group, are known to this one too.
     pub(crate) fn know_writes(&self, writes: &[(usize, Stamp)]) -> Result<(), Finding> {
         let stamp = self.wgmma_stamp();
-        let agent = self.cluster.agents.warp(self.warp_in_cluster());
         let warp = &self.cluster.blocks[self.block].warps[self.warp];
         for (group, view) in warp.views(self.mask) {
-            let access = Access { stamp, issuer: (agent, group), view, cluster: self.cluster.number };
+            let access = self.access_as(stamp, group, view);
             for (offset, earlier) in writes {
                 if let Some(proxy) = access.unordered(earlier) {
                     let conflict =
@@ -548,4 +517,9 @@ impl Turn<'_> {
     pub(crate) fn register_name(&self, slot: Slot) -> &str {
         self.cluster.program.names.get(&slot).map_or("a register", String::as_str)
     }
+}
+
+/// The addresses of the lanes of a mask.
+fn chosen(mask: Mask, addresses: &Lanes64) -> SmallVec<[u64; WARP]> {
+    lanes(mask).map(|lane| addresses[lane]).collect()
 }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::clock::View;
+use super::clock::{Agent, View};
 use super::wgmma::Wgmma;
-use crate::registers::{Mask, Registers, WARP};
+use crate::registers::{Mask, Registers, WARP, lanes};
 
 /// What a fragment waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +27,10 @@ pub enum Wait {
         /// Parity of the phase.
         parity: u32,
     },
-    /// The other warps of the warp group, to have executed so many instructions together.
+    /// All warps of a warp group of the block, to have executed so many instructions together.
     WarpGroup {
+        /// Which group.
+        group: u32,
         /// How many.
         position: u32,
     },
@@ -49,6 +51,15 @@ struct Join {
     at: u32,
     expected: Mask,
     arrived: Mask,
+}
+
+/// Copies that run beside their thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copying {
+    /// `cp.async`
+    Threads,
+    /// Bulk copies from shared memory.
+    Bulk,
 }
 
 /// Groups whose closing is remembered: no wait for all but more than these can be told apart, so none completes.
@@ -111,9 +122,9 @@ pub(crate) struct Warp {
     views: SmallVec<[(Mask, Rc<View>); 2]>,
     pub(crate) fragments: SmallVec<[Fragment; 2]>,
     joins: Vec<Join>,
-    /// Copies of each lane by `cp.async`, and by bulk groups.
-    pub(crate) copies: Box<[Groups; WARP]>,
-    pub(crate) bulks: Box<[Groups; WARP]>,
+    /// Copies of each lane, by their kind.
+    copies: Box<[Groups; WARP]>,
+    bulks: Box<[Groups; WARP]>,
     /// Arrivals of each lane at the barrier of the cluster.
     pub(crate) cluster_arrivals: [u32; WARP],
     pub(crate) wgmma: Wgmma,
@@ -179,12 +190,47 @@ impl Warp {
     }
 
     /// What the lanes of a mask release: all that they know and did, as agent `agent`. Their later accesses are not in it.
-    pub(crate) fn release(&mut self, mask: Mask, agent: super::clock::Agent, into: &mut View) {
+    pub(crate) fn release(&mut self, mask: Mask, agent: Agent, into: &mut View) {
         for (_, view) in self.views(mask) {
             into.join(view);
         }
         into.known.raise(agent, mask, self.time);
         self.time += 1;
+    }
+
+    /// Copies of each lane.
+    pub(crate) fn groups(&mut self, of: Copying) -> &mut [Groups; WARP] {
+        match of {
+            Copying::Threads => &mut self.copies,
+            Copying::Bulk => &mut self.bulks,
+        }
+    }
+
+    /// A lane with bulk copies that it has not waited for.
+    pub(crate) fn bulk_copying(&self) -> Option<usize> {
+        self.bulks.iter().position(Groups::is_busy)
+    }
+
+    /// Closes the open groups of the lanes of a mask.
+    pub(crate) fn commit(&mut self, of: Copying, mask: Mask) {
+        lanes(mask).for_each(|lane| self.groups(of)[lane].commit());
+    }
+
+    /// Lets lanes know that all but the last `left` of their groups are complete, which are accesses of these agents.
+    pub(crate) fn complete(&mut self, of: Copying, mask: Mask, left: u32, agents: &[Agent]) {
+        let groups = self.groups(of);
+        let mut times = [0; WARP];
+        lanes(mask).for_each(|lane| times[lane] = groups[lane].complete(left));
+        self.learn(mask, |group, view| {
+            let mut rest = group;
+            while rest != 0 {
+                let time = times[rest.trailing_zeros() as usize];
+                let same = lanes(rest).filter(|lane| times[*lane] == time);
+                let same = same.fold(0, |mask, lane| mask | 1 << lane);
+                agents.iter().for_each(|agent| view.known.raise(*agent, same, time));
+                rest &= !same;
+            }
+        });
     }
 
     /// Divides a fragment at a branch: lanes of `taken` go to `target`, the others to the next instruction.
@@ -240,9 +286,8 @@ impl Warp {
     }
 
     /// Lanes that wait for others to meet them.
-    pub(crate) fn waiting_at_joins(&self) -> Mask {
-        let standing = self.fragments.iter().fold(0, |mask, fragment| mask | fragment.mask);
-        self.registers.alive & !standing
+    fn waiting_at_joins(&self) -> Mask {
+        self.registers.alive & !self.standing()
     }
 
     /// Ends the lanes of a fragment that are in `mask`; those that waited only for them go on.

@@ -1,10 +1,11 @@
 //! Copies of threads that run beside them (PTX ISA sections 9.7.9.25.3 and 9.7.13.15.15).
 
 use super::Run;
+use super::mbarrier;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
-    Access, FaultKind, Finding, MAX_COUNT, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
+    Copying, FaultKind, Finding, MAX_COUNT, Outcome, Pending, Source, Space, Stamp, Turn, View,
 };
 use crate::registers::{Source32, lanes};
 use crate::syntax::Instruction;
@@ -72,38 +73,40 @@ fn copy_lane(turn: &mut Turn<'_>, lane: usize, copy: &Copy, view: &View) -> Resu
         let what = format!("{present} bytes of the {bytes} are to come from memory");
         return Err(Finding { kind: FaultKind::Operand, lane: lane as u32, what });
     }
-    let warp = turn.warp_in_cluster();
-    let agent = turn.cluster.agents.async_copies(warp);
-    let time = turn.state().copies[lane].issue();
+    let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
+    let time = turn.state().groups(Copying::Threads)[lane].issue();
     let stamp = Stamp { agent, source: Source::AsyncCopy, time, lanes: 1 << lane, at: turn.at };
-    let issuer = (turn.cluster.agents.warp(warp), 1 << lane);
-    let access = Access { stamp, issuer, view, cluster: turn.cluster.number };
+    let access = turn.access_as(stamp, 1 << lane, view);
     let mut data = [0; 16];
     if present > 0 {
         // The whole of it has to be aligned, though only a part is read.
-        let place = turn.cluster.memory.place(lane as u32, from, bytes.min(present.next_power_of_two()))?;
-        if !from.is_multiple_of(u64::from(bytes)) {
-            let what =
-                format!("byte {} of `{}` is not aligned to {bytes} bytes", place.1, turn.buffer(place.0));
-            return Err(Finding { kind: FaultKind::Misaligned, lane: lane as u32, what });
-        }
+        let needed = bytes.min(present.next_power_of_two());
+        let place = turn.cluster.memory.place(lane as u32, from, needed, bytes)?;
         let noted = turn.cluster.global.read(place, present as usize, &access);
         noted.map_err(|conflict| turn.conflict(lane, "read", turn.buffer(place.0), &conflict))?;
         let from = &turn.cluster.memory.buffer(place.0).bytes[place.1..place.1 + present as usize];
         data[..present as usize].copy_from_slice(from);
     }
     let place = turn.place(Space::Shared, lane, to, bytes)?;
-    turn.note_write_as(place, lane, bytes as usize, &access)?;
+    turn.note_write(place, lane, bytes as usize, &access)?;
     turn.bytes_mut(place, bytes as usize).copy_from_slice(&data[..bytes as usize]);
     Ok(())
 }
 
 fn commit(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    commit_groups(decoder, instruction, Copying::Threads)
+}
+
+/// Closes the open groups of copies of a kind.
+pub(super) fn commit_groups(
+    decoder: &mut Decoder<'_>,
+    instruction: &Instruction,
+    of: Copying,
+) -> Result<Run, DecodeError> {
     decoder.expect_operands(instruction, 0)?;
-    Ok(Run::Turn(Box::new(|turn| {
+    Ok(Run::Turn(Box::new(move |turn| {
         let mask = turn.mask;
-        let state = turn.state();
-        lanes(mask).for_each(|lane| state.copies[lane].commit());
+        turn.state().commit(of, mask);
         Ok(Outcome::Next)
     })))
 }
@@ -121,28 +124,16 @@ fn wait_all(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run,
     decoder.expect_operands(instruction, 0)?;
     Ok(Run::Turn(Box::new(|turn| {
         let mask = turn.mask;
-        let state = turn.state();
-        lanes(mask).for_each(|lane| state.copies[lane].commit());
+        turn.state().commit(Copying::Threads, mask);
         complete(turn, 0);
         Ok(Outcome::Next)
     })))
 }
 
-/// Makes all but the last `left` groups of the executing lanes known to them.
 fn complete(turn: &mut Turn<'_>, left: u32) {
     let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
     let mask = turn.mask;
-    let state = turn.state();
-    let times: [u32; 32] = std::array::from_fn(|lane| state.copies[lane].complete(left));
-    state.learn(mask, |group, view| {
-        let mut rest = group;
-        while rest != 0 {
-            let time = times[rest.trailing_zeros() as usize];
-            let same = lanes(rest).filter(|lane| times[*lane] == time).fold(0, |mask, lane| mask | 1 << lane);
-            view.known.raise(agent, same, time);
-            rest &= !same;
-        }
-    });
+    turn.state().complete(Copying::Threads, mask, left, &[agent]);
 }
 
 fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
@@ -153,24 +144,20 @@ fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, D
         let addresses = at.get(turn)?;
         let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
         for lane in lanes(turn.mask) {
-            let Place::Shared(block, offset) = turn.place(Space::Shared, lane, addresses[lane], 8)? else {
-                return Err::<_, Trouble>(turn.finding(FaultKind::Barrier, "not in shared memory").into());
-            };
-            turn.use_mbarrier(lane, block, offset as u32)?;
-            if adds
-                && let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get_mut(&(offset as u32))
-            {
+            let (block, offset) = mbarrier::place(turn, lane, addresses[lane])?;
+            turn.use_mbarrier(lane, block, offset)?;
+            if adds && let Some(mbarrier) = turn.cluster.blocks[block].shared.mbarriers.get_mut(&offset) {
                 mbarrier.pending += 1;
                 if mbarrier.pending > MAX_COUNT {
                     let what = format!("more than {MAX_COUNT} arrivals are pending");
                     return Err(turn.finding(FaultKind::Barrier, what).into());
                 }
             }
-            let time = turn.state().copies[lane].mark();
+            let time = turn.state().groups(Copying::Threads)[lane].mark();
             let mut view = Box::new(View::default());
             view.known.raise(agent, 1 << lane, time);
             let at = turn.at;
-            turn.cluster.pending.push(Pending::Arrive { block, offset: offset as u32, view, at });
+            turn.cluster.pending.push(Pending::Arrive { block, offset, view, at });
         }
         Ok(Outcome::Next)
     })))

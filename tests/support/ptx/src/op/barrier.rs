@@ -117,7 +117,7 @@ fn reach(
         return Ok(if waits { Outcome::Wait(Wait::Barrier(id)) } else { Outcome::Next });
     }
     let view = Rc::new(std::mem::take(&mut state.view));
-    (state.arrived, state.generation) = (0, state.generation + 1);
+    state.arrived = 0;
     for warp in &mut turn.cluster.blocks[block].warps {
         let waiting = warp.fragments.iter().filter(|fragment| fragment.wait == Some(Wait::Barrier(id)));
         let mask = waiting.fold(0, |mask, fragment| mask | fragment.mask);

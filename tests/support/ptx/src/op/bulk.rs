@@ -1,11 +1,13 @@
 //! Copies of tensor boxes that the machine makes on its own (PTX ISA section 9.7.9.27).
 
 use super::Run;
+use super::async_copy::commit_groups;
+use super::mbarrier;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::tensor_map::{MAP_ALIGNMENT, Piece, TensorMap};
 use crate::machine::{
-    Access, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
+    Copying, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
 };
 use crate::registers::{Source32, lanes};
 use crate::syntax::{Address, Instruction, Operand};
@@ -102,9 +104,7 @@ fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
         for lane in lanes(mask) {
             let (map, coordinates) = tensor.get(turn, lane)?;
             let (block, to) = turn.shared_block(lane as u32, to[lane])?;
-            let Place::Shared(of, offset) = turn.place(Space::Shared, lane, barrier[lane], 8)? else {
-                return Err(turn.finding(FaultKind::Barrier, "an mbarrier lies in shared memory").into());
-            };
+            let (of, barrier) = mbarrier::place(turn, lane, barrier[lane])?;
             if of != block {
                 let what = "the mbarrier is in another block than the box";
                 return Err(turn.finding(FaultKind::Barrier, what).into());
@@ -121,7 +121,7 @@ fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
                 return Err(turn.finding(FaultKind::Operand, what).into());
             }
             for target in targets {
-                let into = Target { block: target, to: to as u32, barrier: offset as u32 };
+                let into = Target { block: target, to: to as u32, barrier };
                 load_box(turn, lane, &map, &coordinates, &into)?;
             }
         }
@@ -165,7 +165,7 @@ fn load_box(
             let shared = &turn.cluster.blocks[block].shared;
             let offset = shared.place(lane as u32, address, part.len() as u32, 16)?;
             let place = Place::Shared(block, offset);
-            turn.note_write_as(place, lane, part.len(), &access(turn, lane, stamp, &view))?;
+            turn.note_write(place, lane, part.len(), &turn.access_as(stamp, 1 << lane, &view))?;
             turn.bytes_mut(place, part.len()).copy_from_slice(part);
         }
     }
@@ -174,11 +174,6 @@ fn load_box(
     let at = turn.at;
     turn.cluster.pending.push(Pending::Transaction { block, offset: barrier, bytes, phase, at });
     Ok(())
-}
-
-fn access<'v>(turn: &Turn<'_>, lane: usize, stamp: Stamp, view: &'v View) -> Access<'v> {
-    let issuer = (turn.cluster.agents.warp(turn.warp_in_cluster()), 1 << lane);
-    Access { stamp, issuer, view, cluster: turn.cluster.number }
 }
 
 /// Bytes of global memory that are looked at together: the least alignment of a row of a tensor.
@@ -195,8 +190,9 @@ fn read_piece(
 ) -> Result<(), Finding> {
     let Some(inside) = piece.inside else { return Ok(()) };
     for (global, at, n) in parts(inside.global, inside.len) {
-        let (buffer, offset) = turn.cluster.memory.place_unaligned(lane as u32, global, n)?;
-        let noted = turn.cluster.global.read((buffer, offset), n as usize, &access(turn, lane, stamp, view));
+        let (buffer, offset) = turn.cluster.memory.place(lane as u32, global, n, 1)?;
+        let noted =
+            turn.cluster.global.read((buffer, offset), n as usize, &turn.access_as(stamp, 1 << lane, view));
         noted.map_err(|conflict| turn.conflict(lane, "read", turn.buffer(buffer), &conflict))?;
         let from = &turn.cluster.memory.buffer(buffer).bytes[offset..offset + n as usize];
         let to = (inside.skip + at) as usize;
@@ -245,7 +241,7 @@ fn store_box(
     let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
     map.check_store(coordinates).map_err(|error| wrong(error.to_string()))?;
     let warp = turn.warp_in_cluster();
-    let time = turn.state().bulks[lane].issue();
+    let time = turn.state().groups(Copying::Bulk)[lane].issue();
     let (reads, writes) = (turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp));
     let stamp = |agent| Stamp { agent, source: Source::Bulk, time, lanes: 1 << lane, at: turn.at };
     let (read, write) = (stamp(reads), stamp(writes));
@@ -255,7 +251,7 @@ fn store_box(
         let mut data = vec![0; piece.len as usize];
         for (idx, part) in data.chunks_mut(16).enumerate() {
             let address = u64::from(piece.shared) + 16 * idx as u64;
-            let access = access(turn, lane, read, &view);
+            let access = turn.access_as(read, 1 << lane, &view);
             let shared = &mut turn.cluster.blocks[block].shared;
             let offset = shared.place(lane as u32, address, part.len() as u32, 16)?;
             let noted = shared.shadow.read_initialised(offset, part.len(), &access);
@@ -265,9 +261,9 @@ fn store_box(
         let Some(inside) = piece.inside else { continue };
         copied += u64::from(inside.len);
         for (global, at, n) in parts(inside.global, inside.len) {
-            let (buffer, offset) = turn.cluster.memory.place_unaligned(lane as u32, global, n)?;
+            let (buffer, offset) = turn.cluster.memory.place(lane as u32, global, n, 1)?;
             let place = Place::Global(buffer, offset);
-            turn.note_write_as(place, lane, n as usize, &access(turn, lane, write, &view))?;
+            turn.note_write(place, lane, n as usize, &turn.access_as(write, 1 << lane, &view))?;
             let from = (inside.skip + at) as usize;
             turn.bytes_mut(place, n as usize).copy_from_slice(&data[from..from + n as usize]);
         }
@@ -277,13 +273,7 @@ fn store_box(
 }
 
 fn commit(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
-    decoder.expect_operands(instruction, 0)?;
-    Ok(Run::Turn(Box::new(|turn| {
-        let mask = turn.mask;
-        let state = turn.state();
-        lanes(mask).for_each(|lane| state.bulks[lane].commit());
-        Ok(Outcome::Next)
-    })))
+    commit_groups(decoder, instruction, Copying::Bulk)
 }
 
 fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
@@ -292,18 +282,10 @@ fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
     let reads_only = instruction.opcode.ends_with(".read");
     Ok(Run::Turn(Box::new(move |turn| {
         let warp = turn.warp_in_cluster();
-        let (reads, writes) = (turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp));
+        let agents = [turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp)];
+        let complete = if reads_only { &agents[..1] } else { &agents[..] };
         let mask = turn.mask;
-        for lane in lanes(mask) {
-            let state = turn.state();
-            let time = state.bulks[lane].complete(left);
-            state.learn(1 << lane, |group, view| {
-                view.known.raise(reads, group, time);
-                if !reads_only {
-                    view.known.raise(writes, group, time);
-                }
-            });
-        }
+        turn.state().complete(Copying::Bulk, mask, left, complete);
         Ok(Outcome::Next)
     })))
 }

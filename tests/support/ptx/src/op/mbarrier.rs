@@ -45,7 +45,7 @@ pub(crate) const FORMS: &[Form] = &[
 ];
 
 /// Block and offset of the mbarrier that a lane names.
-fn place(turn: &Turn<'_>, lane: usize, address: u64) -> Result<(usize, u32), Trouble> {
+pub(super) fn place(turn: &Turn<'_>, lane: usize, address: u64) -> Result<(usize, u32), Trouble> {
     match turn.place(Space::Shared, lane, address, 8)? {
         Place::Shared(block, offset) => Ok((block, offset as u32)),
         _ => Err(turn.finding(FaultKind::Barrier, "an mbarrier lies in shared memory").into()),

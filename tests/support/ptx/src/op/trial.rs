@@ -121,7 +121,7 @@ impl Trial {
     pub(super) fn run(&self, opcode: &str, mask: Mask) -> Result<Vec<[u64; WARP]>, RegisterFault> {
         let kernel = self.kernel(opcode);
         let mut decoder = Decoder::new(&kernel, &|_| Some(SYMBOL));
-        let decoded = decoder.decode(&Table::new(), &kernel.instructions[0]);
+        let decoded = decoder.decode(Table::get(), &kernel.instructions[0]);
         let Ok((_, Run::Registers(run))) = decoded else { panic!("{opcode}: {:?}", decoded.err()) };
         let (n_words, n_doubles, n_predicates) = decoder.sizes();
         let mut registers = Registers::new(n_words, n_doubles, n_predicates);
@@ -208,10 +208,10 @@ pub(super) fn parts(opcode: &str, class: RegisterClass, n: usize, source: Value<
 /// What the decoder says against the sources, whatever the result is.
 pub(super) fn refused(opcode: &str, sources: &[Value<'_>]) -> String {
     use RegisterClass::{B16, B32, B64, Predicate};
-    let table = Table::new();
+    let table = Table::get();
     let error = |class| {
         let trial = Trial::new().results(&[class]).sources(sources);
-        let error = trial.decode(&table, opcode).err();
+        let error = trial.decode(table, opcode).err();
         error.unwrap_or_else(|| panic!("`{opcode}` takes {sources:?}")).to_string()
     };
     [Predicate, B16, B32, B64].map(error).join("; ")

@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn a_label_is_no_member_mask() {
         let trial = Trial::new().results(&[RegisterClass::B32]).sources(&[Votes(0)]).with(Operand::Label(0));
-        assert!(trial.decode(&crate::decode::Table::new(), "vote.sync.ballot.b32").is_err());
+        assert!(trial.decode(crate::decode::Table::get(), "vote.sync.ballot.b32").is_err());
         assert!(refused("shfl.sync.up.b32", &[B64(1), B32(1), B32(1), ALL]).contains("`shfl.sync.up.b32`"));
     }
 }

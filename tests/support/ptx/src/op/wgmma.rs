@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use super::Run;
 use super::barrier::all_lanes;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::isa::descriptor::{Major, WgmmaDescriptor};
+use crate::isa::descriptor::{K, Major, WgmmaDescriptor};
 use crate::isa::fragment;
 use crate::machine::{
     FaultKind, Finding, Outcome, ROWS, SharedOperand, Tile, Trouble, Turn, WARP_GROUP, Wait, Warp, multiply,
@@ -37,9 +37,6 @@ pub(crate) const FORMS: &[Form] = &[
         decode: set_max_registers,
     },
 ];
-
-/// Products that one operation adds to each sum.
-const K: usize = 16;
 
 /// Where A is.
 enum OperandA {
@@ -111,23 +108,32 @@ fn decode_mma(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Mm
     Ok(Mma { n, is_bf16: instruction.opcode.ends_with(".bf16.bf16"), slots, a, b, scale_d, negate, major })
 }
 
+/// A of one execution.
+#[derive(Clone, Copy)]
+enum A<'s> {
+    Descriptor(WgmmaDescriptor),
+    Registers(&'s [Source32]),
+}
+
 impl Mma {
     fn run(&self, turn: &mut Turn<'_>) -> Result<(), Trouble> {
         let b = descriptor(turn, self.b)?;
         let a = match &self.a {
-            OperandA::Descriptor(source) => Some(descriptor(turn, *source)?),
-            OperandA::Registers(_) => None,
+            OperandA::Descriptor(source) => A::Descriptor(descriptor(turn, *source)?),
+            OperandA::Registers(sources) => A::Registers(sources),
         };
-        let key = b.to_bits() ^ a.map_or(0, |a| a.to_bits().rotate_left(17));
+        let key = match a {
+            A::Descriptor(a) => b.to_bits() ^ a.to_bits().rotate_left(17),
+            A::Registers(_) => b.to_bits(),
+        };
         let position = turn.collective(key)?;
         if !turn.state().wgmma.is_fenced() {
             let what = "no wgmma.fence comes before the first wgmma.mma_async";
             return Err(turn.finding(FaultKind::MissingWgmmaFence, what).into());
         }
-        let mut rows = match (&self.a, a) {
-            (OperandA::Registers(sources), _) => self.fragment(turn, sources)?,
-            (OperandA::Descriptor(_), Some(a)) => self.rows(turn, a)?,
-            (OperandA::Descriptor(_), None) => [[0.0; K]; ROWS],
+        let (mut rows, sources): (_, &[Source32]) = match a {
+            A::Descriptor(a) => (self.rows(turn, a)?, &[]),
+            A::Registers(sources) => (self.fragment(turn, sources)?, sources),
         };
         if self.negate.0 {
             rows.iter_mut().flatten().for_each(|value| *value = -*value);
@@ -137,9 +143,8 @@ impl Mma {
         multiply(&mut tile.values, &rows, &b.values, self.n);
         let state = turn.state();
         let Warp { registers, wgmma, .. } = state;
-        let reads: &[Source32] = if let OperandA::Registers(sources) = &self.a { sources } else { &[] };
         let slot = |source: &Source32| if let Source32::Register(slot) = source { Some(*slot) } else { None };
-        wgmma.put(registers, tile, reads.iter().filter_map(slot));
+        wgmma.put(registers, tile, sources.iter().filter_map(slot));
         turn.cluster.counters.wgmma += 1;
         turn.cluster.counters.matrix_macs += (ROWS * K * self.n) as u64;
         Ok(())
@@ -153,23 +158,12 @@ impl Mma {
     fn rows(&self, turn: &mut Turn<'_>, a: WgmmaDescriptor) -> Result<[[f32; K]; ROWS], Finding> {
         let first = (turn.warp % WARP_GROUP * ROWS) as u32;
         let mut rows = [[0.0; K]; ROWS];
-        match self.major.0 {
-            Major::K => {
-                let address = |chunk: u32| a.k_major(first + chunk / 2, chunk % 2 * 16);
-                turn.operand((0..2 * ROWS as u32).map(address), |chunk, elements, _| {
-                    let to = &mut rows[chunk / 2][chunk % 2 * 8..][..8];
-                    to.iter_mut().zip(elements).for_each(|(to, bits)| *to = self.number(bits));
-                })?;
+        turn.operand(a.chunks(self.major.0, first..first + ROWS as u32), |chunk, elements, _| {
+            for (idx, bits) in (0..).zip(elements) {
+                let (row, k) = chunk.element(self.major.0, idx);
+                rows[(row - first) as usize][k as usize] = self.number(bits);
             }
-            // A chunk holds eight rows of one k.
-            Major::Mn => {
-                let address = |chunk: u32| a.mn_major(first + chunk / K as u32 * 8, chunk % K as u32);
-                turn.operand((0..2 * K as u32).map(address), |chunk, elements, _| {
-                    let of = &mut rows[chunk / K * 8..][..8];
-                    of.iter_mut().zip(elements).for_each(|(row, bits)| row[chunk % K] = self.number(bits));
-                })?;
-            }
-        }
+        })?;
         Ok(rows)
     }
 
@@ -208,21 +202,14 @@ impl Mma {
         let mut operand = SharedOperand { values: vec![0.0; K * self.n], writes: Vec::new() };
         let sign = if self.negate.1 { -1.0 } else { 1.0 };
         let SharedOperand { values, writes } = &mut operand;
-        let mut chunks = b.chunks(self.major.1, self.n as u32);
-        let addresses = b.chunks(self.major.1, self.n as u32).map(|chunk| chunk.address);
-        turn.operand(addresses, |_, elements, write| {
+        turn.operand(b.chunks(self.major.1, 0..self.n as u32), |chunk, elements, write| {
             // Chunks next to each other mostly come from one copy.
             if !writes.iter().rev().any(|(_, known)| *known == write.1) {
                 writes.push(write);
             }
-            let Some(chunk) = chunks.next() else { return };
-            let (mn, k) = (chunk.mn as usize, chunk.k_byte as usize / 2);
-            for (step, bits) in elements.into_iter().enumerate() {
-                let at = match self.major.1 {
-                    Major::K => (k + step) * self.n + mn,
-                    Major::Mn => k * self.n + mn + step,
-                };
-                values[at] = sign * self.number(bits);
+            for (idx, bits) in (0..).zip(elements) {
+                let (column, k) = chunk.element(self.major.1, idx);
+                values[k as usize * self.n + column as usize] = sign * self.number(bits);
             }
         })?;
         Ok(turn.cluster.blocks[turn.block].keep_operand(group, position, Rc::new(operand)))
@@ -313,8 +300,9 @@ fn wait(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
         all_lanes(turn)?;
         spare_registers(turn)?;
         let Some((group, position)) = turn.state().wgmma.waits_for(left) else { return Ok(Outcome::Next) };
-        if !turn.cluster.blocks[turn.block].have_reached(turn.warp, position) {
-            return Ok(Outcome::Wait(Wait::WarpGroup { position }));
+        let own = turn.warp / WARP_GROUP;
+        if turn.cluster.blocks[turn.block].reached(own) < position as usize {
+            return Ok(Outcome::Wait(Wait::WarpGroup { group: own as u32, position }));
         }
         let agent = turn.wgmma_agent();
         let mask = turn.mask;

@@ -161,8 +161,7 @@ fn printed_json(prepared: &Prepared, runs: &Runs, idx: usize, count: usize) -> V
 }
 
 fn counters_json(counters: &Counters) -> Value {
-    let kinds: BTreeMap<&str, u64> =
-        counters.warp_instructions.iter().map(|(kind, n)| (kind.name(), *n)).collect();
+    let kinds: BTreeMap<&str, u64> = counters.kinds().map(|(kind, n)| (kind.name(), n)).collect();
     json!({
         "blocks": counters.blocks,
         "warp_instructions": kinds,
