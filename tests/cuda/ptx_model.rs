@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{
-    Arg, BOUND_UNIT, Buffer, Extent, Gate, Launch, Program, Purpose, RowBound, Step,
-};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Gate, Launch, Program, Purpose, Step};
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
@@ -55,8 +53,8 @@ impl PtxModel {
         let bound = n.next_power_of_two().max(BOUND_UNIT);
         let mut arena = vec![POISON; (layout.fixed_bytes + layout.row_bytes * u64::from(bound)) as usize];
         let mut put = |buffer: u32, bytes: Vec<u8>| {
-            let at = start(&layout.buffers[buffer as usize], bound);
-            arena[at..at + bytes.len()].copy_from_slice(&bytes);
+            let at = layout.buffers[buffer as usize].span(bound);
+            arena[at][..bytes.len()].copy_from_slice(&bytes);
         };
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
         put(layout.io.n_tokens, words(&[n]));
@@ -76,9 +74,7 @@ impl PtxModel {
         }
         let used = |buffer: u32| {
             let buffer = &layout.buffers[buffer as usize];
-            let rows = if buffer.rows == RowBound::Tokens { n } else { 1 };
-            let at = start(buffer, bound);
-            &arena[at..at + (rows * buffer.cols * buffer.dtype.size()) as usize]
+            &arena[buffer.span(bound)][..buffer.bytes(n) as usize]
         };
         let number = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
         let logits = used(layout.io.logits).chunks_exact(4).map(number).collect();
@@ -92,17 +88,10 @@ impl PtxModel {
     /// Runs a kernel over the arena. Each argument is a buffer of its own, so that a write beside it is found.
     fn step(&self, step: &Step, arena: &mut [u8], bound: u32, seed: u64) -> Option<Counters> {
         let entry = &self.program.entries[step.kernel as usize];
-        let Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, .. } = entry.launch else {
+        let Launch::Cuda { threads, shared_bytes, .. } = entry.launch else {
             panic!("{} is not for CUDA", entry.symbol)
         };
-        let rows = match entry.extent {
-            Extent::Fixed(rows) => rows,
-            Extent::Counted { at_most, .. } => at_most.min(bound),
-        };
-        let grid_x = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
-        if grid_x == 0 {
-            return None;
-        }
+        let [x, y] = entry.launch.grid(entry.extent.at_most(bound))?;
         let mut memory = Memory::default();
         let mut addresses: BTreeMap<Arg, u64> = BTreeMap::new();
         let mut args = Vec::new();
@@ -114,15 +103,15 @@ impl PtxModel {
         let launch = machine::Launch {
             dynamic_shared: shared_bytes,
             seed,
-            ..machine::Launch::new([grid_x, grid_y, 1], threads, args)
+            ..machine::Launch::new([x, y, 1], threads, args)
         };
         let ran = machine::run(&self.kernels[&entry.symbol], &launch, &mut memory);
         let counters = ran.unwrap_or_else(|fault| panic!("{}: {fault}", step.origin));
         let order: BTreeMap<u64, Arg> = addresses.into_iter().map(|(arg, address)| (address, arg)).collect();
         for (arg, buffer) in order.values().zip(memory.into_buffers()) {
             if let Arg::Buffer(idx) = arg {
-                let at = start(&self.program.layout.buffers[*idx as usize], bound);
-                arena[at..at + buffer.bytes.len()].copy_from_slice(&buffer.bytes);
+                let at = self.program.layout.buffers[*idx as usize].span(bound);
+                arena[at].copy_from_slice(&buffer.bytes);
             }
         }
         Some(counters)
@@ -132,8 +121,7 @@ impl PtxModel {
         match arg {
             Arg::Buffer(idx) => {
                 let buffer = &self.program.layout.buffers[idx as usize];
-                let at = start(buffer, bound);
-                let bytes = arena[at..at + buffer.bytes(bound) as usize].to_vec();
+                let bytes = arena[buffer.span(bound)].to_vec();
                 machine::Buffer { name: buffer.name.clone(), bytes, writable: true }
             }
             Arg::Constant(idx) => {
@@ -144,8 +132,4 @@ impl PtxModel {
             }
         }
     }
-}
-
-fn start(buffer: &Buffer, bound: u32) -> usize {
-    (buffer.place.fixed_offset + buffer.place.row_offset * u64::from(bound)) as usize
 }

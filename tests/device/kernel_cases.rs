@@ -15,6 +15,8 @@
 mod compiled;
 mod kernel_modules;
 mod kernel_results;
+#[path = "../conformance/on_the_ptx_machine.rs"]
+mod on_the_ptx_machine;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

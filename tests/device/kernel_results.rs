@@ -15,16 +15,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Serialize;
-use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
 use skipc_plan::kernel::Access;
-use skipc_ptx::machine::{self, Arg, Buffer, Memory};
+use skipc_ptx::machine::Program;
 use skipc_ptx::syntax;
 use skipc_testkit::kernel_cases::{Case, with_large};
 use skipc_testkit::replay::{self, Part};
 use skipc_testkit::tolerance::{Want, decode, round};
 
 use crate::kernel_modules::CodeIndex;
+use crate::on_the_ptx_machine::{self, Loaded};
 
 /// Format of `machine.json` and `machine.bin`; raised with each change.
 const VERSION: u32 = 1;
@@ -55,9 +55,6 @@ struct Output {
 
 /// Parameters that a kernel wrote, with their bytes.
 type Written = Vec<(u32, Vec<u8>)>;
-
-/// A kernel that can be started.
-type Loaded = (Arc<machine::Program>, Launch);
 
 /// Runs the code for `target` in `dir` and adds what it gives.
 ///
@@ -104,7 +101,7 @@ fn load(code: &CodeIndex, dir: &Path) -> Result<BTreeMap<usize, Loaded>, String>
         let text = std::fs::read_to_string(dir.join(&file)).map_err(|error| format!("{file}: {error}"))?;
         let parsed = syntax::parse(&text).map_err(|error| format!("{file}: {error}"))?;
         for entry in &module.kernels {
-            let program = machine::Program::of_module(&parsed, &entry.symbol);
+            let program = Program::of_module(&parsed, &entry.symbol);
             let program = program.map_err(|error| format!("{file}: {}: {error}", entry.symbol))?;
             kernels.insert(entry.kernel, (Arc::new(program), entry.launch.clone()));
         }
@@ -137,29 +134,12 @@ fn run_all(runs: &[(&Case, &Loaded)]) -> Result<Vec<Written>, String> {
 }
 
 /// Runs a case once; one schedule is enough where every order gives the same bits.
-fn run(case: &Case, (program, launch): &Loaded) -> Result<Written, String> {
-    let Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, .. } = *launch else {
-        return Err("not a launch on CUDA".to_owned());
-    };
-    let grid_x = if tile_rows == 0 { 1 } else { case.max_rows().div_ceil(tile_rows) };
-    let params = &case.kernel.params;
-    let mut memory = Memory::default();
-    let mut args = Vec::new();
-    for (param, operand) in params.iter().zip(&case.operands) {
-        let (name, bytes) = (param.name.clone(), operand.clone());
-        args.push(Arg::U64(memory.add(Buffer { name, bytes, writable: param.access != Access::Read })));
-    }
-    if grid_x != 0 {
-        let launch = machine::Launch {
-            dynamic_shared: shared_bytes,
-            ..machine::Launch::new([grid_x, grid_y, 1], threads, args)
-        };
-        machine::run(program, &launch, &mut memory).map_err(|fault| fault.to_string())?;
-    }
-    let after: Vec<Vec<u8>> = memory.into_buffers().into_iter().map(|buffer| buffer.bytes).collect();
+fn run(case: &Case, kernel: &Loaded) -> Result<Written, String> {
+    let after = on_the_ptx_machine::run(kernel, &case.kernel, &case.operands, 0)?;
     case.judge(&after).map_err(|wrong| wrong.to_string())?;
     require_exact(case, &after)?;
-    let written = (0..).zip(params.iter().zip(after)).filter(|(_, (param, _))| param.access != Access::Read);
+    let written = (0..).zip(case.kernel.params.iter().zip(after));
+    let written = written.filter(|(_, (param, _))| param.access != Access::Read);
     Ok(written.map(|(idx, (_, bytes))| (idx, bytes)).collect())
 }
 

@@ -12,6 +12,8 @@
 //! Every kernel parameter is one pointer, in the order of the kernel's parameter list: to a buffer's first byte or to
 //! a constant's. See [`crate::abi`] for how each target passes them.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::target::{DType, Target};
@@ -66,6 +68,12 @@ impl Buffer {
         };
         u64::from(rows) * u64::from(self.cols) * u64::from(self.dtype.size())
     }
+
+    /// Its bytes in the arena under a bound on tokens.
+    pub fn span(&self, bound: u32) -> Range<usize> {
+        let begin = self.place.fixed_offset + self.place.row_offset * u64::from(bound);
+        begin as usize..(begin + self.bytes(bound)) as usize
+    }
 }
 
 /// A constant `[rows, cols]` (a vector has one row), as the kernels want it.
@@ -117,6 +125,16 @@ pub enum Extent {
     },
 }
 
+impl Extent {
+    /// How many rows it can be under a bound on tokens.
+    pub fn at_most(self, bound: u32) -> u32 {
+        match self {
+            Extent::Fixed(rows) => rows,
+            Extent::Counted { at_most, .. } => at_most.min(bound),
+        }
+    }
+}
+
 /// How a kernel is started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,6 +162,16 @@ pub enum Launch {
         /// Bytes of static shared memory, from ptxas.
         static_shared_bytes: u32,
     },
+}
+
+impl Launch {
+    /// Blocks of the grid for an extent of at most so many rows: along the rows, and side by side. `None` if there is
+    /// nothing to start on CUDA: no rows, or a kernel for the host.
+    pub fn grid(&self, rows: u32) -> Option<[u32; 2]> {
+        let Launch::Cuda { tile_rows, grid_y, .. } = *self else { return None };
+        let along = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
+        (along > 0).then_some([along, grid_y])
+    }
 }
 
 /// One kernel's way in.

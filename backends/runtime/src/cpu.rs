@@ -17,7 +17,7 @@ use skipc_artifact::program::{Arg, BOUND_UNIT, Extent, Launch, Program, Step};
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::session::{Input, Options, span, used_bytes};
+use crate::session::{Input, Options};
 use crate::threads::Threads;
 
 /// Most calls that one kernel run is split into. The split decides how large a matrix product each call makes, and
@@ -86,7 +86,7 @@ impl Engine {
         }
         let arena = self.arena.inner();
         for input in inputs {
-            let place = layout.buffers.get(input.buffer as usize).map(|buffer| span(buffer, bound));
+            let place = layout.buffers.get(input.buffer as usize).map(|buffer| buffer.span(bound));
             if let Some(place) =
                 place.and_then(|place| arena.get_mut(place)).and_then(|it| it.get_mut(..input.bytes.len()))
             {
@@ -103,7 +103,7 @@ impl Engine {
         let arena = self.arena.inner();
         let result = |&idx: &u32| {
             let buffer = layout.buffers.get(idx as usize)?;
-            Some(arena.get(span(buffer, bound))?.get(..used_bytes(buffer, n_tokens))?.to_vec())
+            Some(arena.get(buffer.span(bound))?.get(..buffer.bytes(n_tokens) as usize)?.to_vec())
         };
         Ok(wanted.iter().map(|idx| result(idx).unwrap_or_default()).collect())
     }
@@ -184,7 +184,7 @@ impl Engine {
         let (base, size) = (arena.as_mut_ptr(), arena.len());
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => {
-                let span = layout.buffers.get(idx as usize).map(|buffer| span(buffer, bound));
+                let span = layout.buffers.get(idx as usize).map(|buffer| buffer.span(bound));
                 span.filter(|span| span.end <= size).map(|span| base.wrapping_add(span.start))
             }
             Arg::Constant(idx) => {
@@ -204,7 +204,7 @@ fn buffer_spans(program: &Program, step: &Step, bound: u32) -> Vec<Range<usize>>
         Arg::Buffer(idx) => program.layout.buffers.get(idx as usize),
         Arg::Constant(_) => None,
     });
-    buffers.map(|buffer| span(buffer, bound)).map(|span| span.start + GUARD..span.end + GUARD).collect()
+    buffers.map(|buffer| buffer.span(bound)).map(|span| span.start + GUARD..span.end + GUARD).collect()
 }
 
 /// Addresses that several threads read.

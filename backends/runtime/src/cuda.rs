@@ -10,12 +10,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Extent, Launch, Program, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Launch, Program, Step};
 use skipc_artifact::target::Target;
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::session::{Input, Options, span, used_bytes};
+use crate::session::{Input, Options};
 
 #[expect(unsafe_code, reason = "every call of the CUDA driver is one into foreign code")]
 mod driver;
@@ -174,15 +174,15 @@ impl Engine {
         }
         for input in inputs {
             if let Some(buffer) = layout.buffers.get(input.buffer as usize) {
-                arena.write(&self.stream, GUARD + span(buffer, bound).start as u64, &input.bytes)?;
+                arena.write(&self.stream, GUARD + buffer.span(bound).start as u64, &input.bytes)?;
             }
         }
         graph.launch(&self.stream)?;
         let mut results = Vec::new();
         for &idx in wanted {
             let Some(buffer) = layout.buffers.get(idx as usize) else { continue };
-            let mut bytes = vec![0; used_bytes(buffer, n_tokens)];
-            arena.read(&self.stream, GUARD + span(buffer, bound).start as u64, &mut bytes)?;
+            let mut bytes = vec![0; buffer.bytes(n_tokens) as usize];
+            arena.read(&self.stream, GUARD + buffer.span(bound).start as u64, &mut bytes)?;
             results.push(bytes);
         }
         self.stream.synchronize()?;
@@ -216,31 +216,22 @@ impl Engine {
 
     fn launch(&self, step: &Step, arena: u64, bound: u32) -> Result<(), CudaError> {
         let Some(entry) = self.program.entries.get(step.kernel as usize) else { return Ok(()) };
-        let Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, .. } = entry.launch else {
-            return Ok(());
-        };
-        let rows = match entry.extent {
-            Extent::Fixed(rows) => rows,
-            Extent::Counted { at_most, .. } => at_most.min(bound),
-        };
-        let grid_x = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
-        if grid_x == 0 {
-            return Ok(());
-        }
+        let Launch::Cuda { threads, shared_bytes, .. } = entry.launch else { return Ok(()) };
+        let Some(grid) = entry.launch.grid(entry.extent.at_most(bound)) else { return Ok(()) };
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => self
                 .program
                 .layout
                 .buffers
                 .get(idx as usize)
-                .map(|buffer| arena + span(buffer, bound).start as u64),
+                .map(|buffer| arena + buffer.span(bound).start as u64),
             Arg::Constant(idx) => {
                 let constant = self.program.constants.get(idx as usize);
                 constant.map(|constant| self.constants.address() + constant.offset)
             }
         };
         let args: Vec<u64> = step.args.iter().filter_map(address).collect();
-        self.module.launch(&self.stream, &entry.symbol, [grid_x, grid_y], threads, shared_bytes, &args)
+        self.module.launch(&self.stream, &entry.symbol, grid, threads, shared_bytes, &args)
     }
 
     /// Checks that the poison on both sides of the arena is as it was.

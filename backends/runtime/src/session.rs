@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use skipc_artifact::bundle;
 use skipc_artifact::image::HostLevel;
-use skipc_artifact::program::{Buffer, Gate, Program, Purpose, RowBound};
+use skipc_artifact::program::{Gate, Program, Purpose};
 use skipc_artifact::target::Target;
 
 use crate::batch::{Batch, Outputs};
@@ -159,7 +159,7 @@ impl Session {
         };
         for (idx, bytes) in &inputs {
             let buffer = layout.buffers.get(*idx as usize).ok_or_else(|| missing(idx))?;
-            let expected = used_bytes(buffer, n_tokens);
+            let expected = buffer.bytes(n_tokens) as usize;
             if bytes.len() > expected {
                 return Err(Error::BatchShape { what: "bytes of a buffer", found: bytes.len(), expected });
             }
@@ -250,19 +250,4 @@ fn outputs(n_tokens: u32, program: &Program, results: Vec<Vec<u8>>) -> Outputs {
 
 fn u32_of(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(0, u32::from_ne_bytes)
-}
-
-/// The bytes of the arena that a buffer has under a bound; the program was checked, so they are in it.
-pub(crate) fn span(buffer: &Buffer, bound: u32) -> std::ops::Range<usize> {
-    let begin = buffer.place.fixed_offset + buffer.place.row_offset * u64::from(bound);
-    begin as usize..(begin + buffer.bytes(bound)) as usize
-}
-
-/// How many bytes of a buffer belong to `n_tokens` tokens.
-pub(crate) fn used_bytes(buffer: &Buffer, n_tokens: u32) -> usize {
-    let rows = match buffer.rows {
-        RowBound::Tokens => n_tokens,
-        RowBound::Fixed(rows) => rows,
-    };
-    rows as usize * buffer.cols as usize * buffer.dtype.size() as usize
 }

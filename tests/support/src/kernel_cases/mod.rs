@@ -16,7 +16,6 @@ mod norm_dot;
 mod ranked;
 mod residual;
 
-use skipc_artifact::program::Extent;
 use skipc_plan::kernel::Kernel;
 
 use crate::exact;
@@ -57,10 +56,7 @@ pub enum Wrong {
 impl Case {
     /// Upper bound of the rows that the kernel works on.
     pub fn max_rows(&self) -> u32 {
-        match self.kernel.extent {
-            Extent::Fixed(rows) => rows,
-            Extent::Counted { at_most, .. } => at_most,
-        }
+        self.kernel.extent.at_most(u32::MAX)
     }
 
     /// Whether there is one possible result, to the bit; see [`exact`].
