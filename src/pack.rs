@@ -89,8 +89,8 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure>
                 Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
             };
             let plan = phase.plans.iter().find(|(dtype, _)| *dtype == program.dtype);
-            let sources = plan.map_or(&[][..], |(_, plan)| plan.constants.as_slice());
-            let constants = Constants { program, sources, bytes: constants };
+            let (_, plan) = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
+            let constants = Constants { program, sources: &plan.constants, bytes: constants };
             let answers =
                 ladder::known_answers(&phase.lowered, &constants).map_err(|error| broken(&error))?;
             sections.push((name, answers.encode().map_err(|error| broken(&error))?));

@@ -13,7 +13,7 @@ use skipc_plan::codegen::{Code, CodegenError, Image};
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::lower::{Form, lower};
+use crate::lower::{Form, lower, sets};
 use crate::spec::model::{Model, Skip};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
@@ -155,13 +155,10 @@ fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace)
     Ok(legal)
 }
 
-/// The share of the tokens in each set that lowering makes: router N opens set N, and under a capacity another one after
-/// those of all routers.
+/// The share of the tokens in each set that lowering makes.
 fn densities(model: &Model) -> BTreeMap<SetSym, f64> {
     let n_routers = model.skips().count() as u32;
-    let of = |(router, skip): (u32, &Skip)| {
-        [(SetSym(router), skip.density), (SetSym(n_routers + router), skip.density)]
-    };
+    let of = |(router, skip): (u32, &Skip)| sets(n_routers, router).map(|set| (set, skip.density));
     (0..).zip(model.skips()).flat_map(of).collect()
 }
 

@@ -16,7 +16,7 @@ use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
 use skipc_ir::ops::TABLE;
 use skipc_ir::text::{parse, print};
 use skipc_ir::{Graph, SetSym, codes, legalize, verify};
-use skipc_passes::{Options, run_reported};
+use skipc_passes::{Options, PassInfo, run_reported, table};
 use skipc_testkit::check_pass::{Masks, check_pass, check_rounding_pass};
 use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
 
@@ -190,7 +190,8 @@ fn passes_case(case: &FileCase) -> String {
         Ok(done) => done,
         Err(error) => return format!("error[{}]: {error}\n", error.code()),
     };
-    let after = match passes.contains(&"saturate") {
+    let may_round = |name: &&str| table::find(name).is_some_and(PassInfo::may_round);
+    let after = match passes.iter().any(may_round) {
         true => check_rounding_pass(&before, |_| after),
         false => check_pass(&before, |_| after),
     };

@@ -21,12 +21,20 @@ pub struct PassInfo {
     pub run: Run,
 }
 
+impl PassInfo {
+    /// Whether values may round differently afterwards.
+    pub fn may_round(&self) -> bool {
+        matches!(self.run, Run::Rewrite(_))
+    }
+}
+
 /// The code of a pass.
 #[derive(Clone, Copy, Debug)]
 pub enum Run {
     /// Returns the edits that it wants; none if it has nothing left to do.
     Edit(fn(&Graph, &Facts) -> Vec<Patch>),
-    /// Returns edits that together make the graph cheaper, in one go, or the rule that is at fault.
+    /// Returns edits that together make the graph cheaper, in one go, or the rule that is at fault. Values may round
+    /// differently afterwards.
     Rewrite(fn(&Graph, &Facts, &Options) -> Result<Vec<Patch>, RewriteError>),
     /// Changes nothing and says whether what comes next can take the graph.
     Gate(fn(&Graph) -> Result<(), Vec<LegalError>>),

@@ -12,6 +12,8 @@ use skipc_ir::{Graph, Op, TypeError, Value};
 
 use crate::spec::model::{Block, Decide, Kv, Layer, Model, NormKind, Positions};
 
+pub(crate) use routers::sets;
+
 /// How skipping is written down. The values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {

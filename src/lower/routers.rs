@@ -37,6 +37,12 @@ struct Score {
     probability: Value,
 }
 
+/// The sets of the router of this index: of the tokens that execute and, under a capacity, of those that it asked for.
+/// The latter come after the former of all routers.
+pub(crate) fn sets(n_routers: u32, router: u32) -> [SetSym; 2] {
+    [SetSym(router), SetSym(n_routers + router)]
+}
+
 impl Ctx<'_> {
     /// Runs `layers` for the tokens of `x` that the router chooses after looking at `seen`.
     pub(super) fn routed(
@@ -141,9 +147,9 @@ impl Ctx<'_> {
         first_idx: usize,
     ) -> Result<Decision, LowerError> {
         let skip = scope.skip;
-        let own = SetSym(self.gates.len() as u32);
+        let [own, asked] = sets(self.n_routers, self.gates.len() as u32);
         let limited = skip.capacity();
-        let set = if limited.is_some() { SetSym(self.n_routers + own.0) } else { own };
+        let set = if limited.is_some() { asked } else { own };
         let score = match skip.router {
             Router::Random | Router::Always => None,
             _ => {

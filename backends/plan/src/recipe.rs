@@ -1,7 +1,7 @@
 //! How a constant is made of tensors of the weights file.
 
 use serde::{Deserialize, Serialize};
-use skipc_ir::interp::Number;
+use skipc_ir::interp::{Number, functions};
 
 /// Steps of a recipe, at most: more siblings than any layer has. It bounds what a graph that doubles its weights over
 /// and over could ask for.
@@ -25,35 +25,55 @@ pub enum RecipeStep {
     FoldGain,
 }
 
-/// Makes the elements, row by row, of the tensors that `weight` knows. Nothing is rounded but by the numbers' own
-/// products.
+/// Takes the steps in turn: a weight becomes what `weight` says of its name and rows, and a step with two operands what
+/// its function makes of the second but top and the top.
 ///
-/// Returns `None` if a tensor is missing or does not fit.
-pub fn elements<N: Number>(recipe: &[RecipeStep], weight: impl Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
-    let mut stack: Vec<Vec<N>> = Vec::new();
+/// Returns `None` as soon as one of them does, and if the recipe does not come to exactly one result.
+fn fold<'a, T>(
+    recipe: &'a [RecipeStep],
+    weight: impl Fn(&'a str, u32) -> Option<T>,
+    concat: impl Fn(T, T) -> Option<T>,
+    fold_gain: impl Fn(T, T) -> Option<T>,
+) -> Option<T> {
+    let mut stack: Vec<T> = Vec::new();
     for step in recipe {
         let made = match step {
-            RecipeStep::Weight { name, .. } => weight(name)?,
+            RecipeStep::Weight { name, rows } => weight(name, *rows)?,
             RecipeStep::Concat => {
-                let (second, mut first) = (stack.pop()?, stack.pop()?);
-                first.extend(second);
-                first
+                let (second, first) = (stack.pop()?, stack.pop()?);
+                concat(first, second)?
             }
             RecipeStep::FoldGain => {
-                let (gain, mut rows) = (stack.pop()?, stack.pop()?);
-                if gain.is_empty() || !rows.len().is_multiple_of(gain.len()) {
-                    return None;
-                }
-                for row in rows.chunks_exact_mut(gain.len()) {
-                    row.iter_mut().zip(&gain).for_each(|(x, gain)| *x = x.mul(*gain));
-                }
-                rows
+                let (gain, rows) = (stack.pop()?, stack.pop()?);
+                fold_gain(rows, gain)?
             }
         };
         stack.push(made);
     }
     let made = stack.pop()?;
     stack.is_empty().then_some(made)
+}
+
+/// Makes the elements, row by row, of the tensors that `weight` knows. Nothing is rounded but by the numbers' own
+/// products.
+///
+/// Returns `None` if a tensor is missing or does not fit.
+pub fn elements<N: Number>(recipe: &[RecipeStep], weight: impl Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
+    fold(
+        recipe,
+        |name, _| weight(name),
+        |mut first, second| {
+            first.extend(second);
+            Some(first)
+        },
+        |mut rows, gain| {
+            if gain.is_empty() || !rows.len().is_multiple_of(gain.len()) {
+                return None;
+            }
+            functions::fold_gain(&mut rows, &gain);
+            Some(rows)
+        },
+    )
 }
 
 /// Rows of a constant that come from one tensor.
@@ -70,58 +90,36 @@ pub struct Part<'a> {
 }
 
 /// The tensors that a constant holds, from its first row on; `None` if it is not made of whole rows and gains.
-pub fn parts(recipe: &[RecipeStep]) -> Option<Vec<Part<'_>>> {
-    let mut stack: Vec<Vec<Part<'_>>> = Vec::new();
-    for step in recipe {
-        let made = match step {
-            RecipeStep::Weight { name, rows } => {
-                vec![Part { name, first_row: 0, rows: *rows, gains: Vec::new() }]
+pub fn parts<'a>(recipe: &'a [RecipeStep]) -> Option<Vec<Part<'a>>> {
+    fold(
+        recipe,
+        |name, rows| Some(vec![Part { name, first_row: 0, rows, gains: Vec::new() }]),
+        |mut first, second| {
+            let n_rows = first.last().map_or(0, |part| part.first_row.saturating_add(part.rows));
+            let below = |part: Part<'a>| Part { first_row: part.first_row.saturating_add(n_rows), ..part };
+            first.extend(second.into_iter().map(below));
+            Some(first)
+        },
+        |mut parts, gain| {
+            let [Part { name: gain, gains, .. }] = gain.as_slice() else { return None };
+            if !gains.is_empty() {
+                return None;
             }
-            RecipeStep::Concat => {
-                let (second, mut first) = (stack.pop()?, stack.pop()?);
-                let n_rows = first.last().map_or(0, |part| part.first_row.saturating_add(part.rows));
-                first.extend(
-                    second
-                        .into_iter()
-                        .map(|part| Part { first_row: part.first_row.saturating_add(n_rows), ..part }),
-                );
-                first
-            }
-            RecipeStep::FoldGain => {
-                let (gain, mut parts) = (stack.pop()?, stack.pop()?);
-                let [Part { name: gain, gains, .. }] = gain.as_slice() else { return None };
-                if !gains.is_empty() {
-                    return None;
-                }
-                parts.iter_mut().for_each(|part| part.gains.push(gain));
-                parts
-            }
-        };
-        stack.push(made);
-    }
-    let made = stack.pop()?;
-    stack.is_empty().then_some(made)
+            parts.iter_mut().for_each(|part| part.gains.push(gain));
+            Some(parts)
+        },
+    )
 }
 
-/// A name for people, such as `q.weight·norm.weight`.
+/// A name for people, such as `q.weight·norm.weight`; empty for steps that do not come to one result.
 pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
-    let mut stack: Vec<String> = Vec::new();
-    for step in recipe {
-        let operands = (stack.len() >= 2).then(|| (stack.pop(), stack.pop()));
-        let made = match (step, operands) {
-            (RecipeStep::Weight { name, .. }, popped) => {
-                if let Some((Some(second), Some(first))) = popped {
-                    stack.extend([first, second]);
-                }
-                name.clone()
-            }
-            (RecipeStep::Concat, Some((Some(second), Some(first)))) => format!("{first}|{second}"),
-            (RecipeStep::FoldGain, Some((Some(gain), Some(weight)))) => format!("{weight}·{gain}"),
-            _ => continue,
-        };
-        stack.push(made);
-    }
-    stack.pop().unwrap_or_default()
+    let described = fold(
+        recipe,
+        |name, _| Some(name.to_owned()),
+        |first, second| Some(format!("{first}|{second}")),
+        |weight, gain| Some(format!("{weight}·{gain}")),
+    );
+    described.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -93,6 +93,13 @@ pub fn inv_rms<N: Number>(row: &[N], eps: f64) -> N {
     square.add(N::from_f64(eps)).rsqrt()
 }
 
+/// Each column of a weight times the gain of that column, in place.
+pub fn fold_gain<N: Number>(rows: &mut [N], gain: &[N]) {
+    for row in rows.chunks_mut(gain.len().max(1)) {
+        row.iter_mut().zip(gain).for_each(|(x, gain)| *x = x.mul(*gain));
+    }
+}
+
 fn mean<N: Number>(n: usize, values: impl Iterator<Item = N::Wide>) -> N {
     N::narrow(sum(values).div(N::Wide::from_f64(n as f64)))
 }

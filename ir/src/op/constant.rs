@@ -1,7 +1,7 @@
 //! Weights made of weights, when the model is compiled.
 
 use super::{Args, TypeError};
-use crate::interp::{Datum, EvalError, Number};
+use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
@@ -28,7 +28,11 @@ pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N
     let (_, second) = operands[1].real()?;
     let data = match op {
         Op::Concat {} => first.iter().chain(second).copied().collect(),
-        Op::FoldGain {} => first.iter().enumerate().map(|(idx, x)| x.mul(second[idx % cols])).collect(),
+        Op::FoldGain {} => {
+            let mut rows = first.to_vec();
+            functions::fold_gain(&mut rows, second);
+            rows
+        }
         _ => return Err(EvalError::NotHere(op.name())),
     };
     Ok(Datum::Real { cols, data })

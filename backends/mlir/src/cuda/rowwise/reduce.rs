@@ -5,7 +5,7 @@ use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, View};
 
 use super::super::{Generated, place};
 use super::THREADS;
-use crate::code::{Arith, Bool, Code, Float, GPtr, Int, Steps};
+use crate::code::{Arith, Bool, Code, F32, Float, GPtr, Int, Steps};
 use crate::error::Error;
 
 /// Groups of a row that a lane works on at once, so that their loads are under way together.
@@ -167,16 +167,22 @@ pub(super) fn norm(kernel: &Kernel, norm: Norm) -> Result<Generated, Error> {
     Ok(finish(code))
 }
 
+/// `1 / √(mean + eps)`.
+fn inv_root<'c>(code: &'c Code, squares: Float<'c>, cols: u32, eps: f32) -> Float<'c> {
+    code.float(1.0) / (squares / cols as f32 + eps).sqrt()
+}
+
 fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
     let (x, out) = (kernel.param(norm.x.slot), kernel.param(norm.out));
     let row = begin(code, kernel);
     let from = place::element(code, x, norm.x, row, 0u32);
     let out_view = View { slot: norm.out, rows: Rows::Dense, col: 0 };
     let to = place::element(code, out, out_view, row, 0u32);
-    let count = norm.cols as f32;
     let mean = match norm.kind {
         NormKind::Rms => None,
-        NormKind::Layer { .. } => Some(sweep.sum(code, from, x.dtype, |value, sum| sum + value) / count),
+        NormKind::Layer { .. } => {
+            Some(sweep.sum(code, from, x.dtype, |value, sum| sum + value) / norm.cols as f32)
+        }
     };
     let centred = |value: Float<'c>| match mean {
         Some(mean) => value - mean,
@@ -186,7 +192,7 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
         let value = centred(value);
         value.fma(value, sum)
     });
-    let scale = code.float(1.0) / (squares / count + norm.eps).sqrt();
+    let scale = inv_root(code, squares, norm.cols, norm.eps);
     let row_of =
         |slot: Slot, group: &Group<'c>| sweep.load(code.param(slot.0), kernel.param(slot).dtype, group);
     sweep.fold(code, Vec::new(), |groups, none| {
@@ -220,10 +226,10 @@ pub(super) fn inv_rms(kernel: &Kernel, inv_rms: InvRms) -> Result<Generated, Err
         let row = begin(code, kernel);
         let from = place::element(code, x, inv_rms.x, row, 0u32);
         let squares = sweep.sum(code, from, x.dtype, |value, sum| value.fma(value, sum));
-        let scale = code.float(1.0) / (squares / inv_rms.cols as f32 + inv_rms.eps).sqrt();
+        let scale = inv_root(code, squares, inv_rms.cols, inv_rms.eps);
         let to = place::element(code, out.0, out.1, row, 0u32);
         let first_lane = (code.thread() % 32).eq(0);
-        code.when(first_lane, || to.at::<crate::code::F32>(0u32).store(scale));
+        code.when(first_lane, || to.at::<F32>(0u32).store(scale));
     }
     Ok(finish(code))
 }
@@ -252,9 +258,8 @@ pub(super) fn dot(kernel: &Kernel, dot: Dot) -> Result<Generated, Error> {
             for group in &groups {
                 let values = sweep.load(from, x.dtype, group);
                 for (number, sum) in (0u32..).zip(&mut sums) {
-                    let at = code
-                        .param(dot.weight.0)
-                        .far::<crate::code::F32>(u64::from(number) * u64::from(weight.0.cols));
+                    let at =
+                        code.param(dot.weight.0).far::<F32>(u64::from(number) * u64::from(weight.0.cols));
                     for (value, weight) in values.iter().zip(sweep.load(at, DType::F32, group)) {
                         *sum = group.inside.select(value.fma(weight, *sum), *sum);
                     }
@@ -266,7 +271,7 @@ pub(super) fn dot(kernel: &Kernel, dot: Dot) -> Result<Generated, Error> {
         let first_lane = (code.thread() % 32).eq(0);
         for (number, sum) in (0u32..).zip(sums) {
             let total = code.reduce(sum, 32, |a, b| a + b);
-            code.when(first_lane, || to.at::<crate::code::F32>(number).store(total));
+            code.when(first_lane, || to.at::<F32>(number).store(total));
         }
     }
     Ok(finish(code))
