@@ -142,11 +142,16 @@ ops! {
     Input = "input" () {source: Source} [Leaf];
     /// A tensor of the weights file, `real[rows]` or `real[rows, columns]`; matrices are [out, in].
     Weight = "weight" () {name: Name, shape: Shape} [Leaf, Constant];
-    /// The rows of `first` `[a, k]`, then those of `second` `[b, k]`: the weight `real[a + b, k]`, made at compile time.
-    Concat = "concat" (first, second) {} [Constant];
+    /// Rows `start .. start + len` of `weight` `[o, k]`: the weight `real[len, k]`, at compile time.
+    WeightRows = "weight_rows" (weight) {start: u32, len: u32} [Constant];
     /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
     /// rounded once.
     FoldGain = "fold_gain" (weight, gain) {} [Constant];
+    /// `weight · biasᵀ`: row `j` of `weight` `[o, k]` times `bias` `[k]`, the vector `real[o]`, at compile time.
+    FoldBias = "fold_bias" (weight, bias) {} [Constant];
+    /// Each row of `weight` `[o, k]` minus its mean; a weight, at compile time. Its product with a row is that of the
+    /// centred row.
+    CentreRows = "centre_rows" (weight) {} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.
     Embed = "embed" (table, ids) {} [RowWise];
 
@@ -161,6 +166,8 @@ ops! {
     RmsNorm = "rms_norm" (x, gain) {eps: F64} [RowWise];
     /// `rsqrt(mean(x²) + eps)` over the columns of each row, `f32[r, 1]`: what `rms_norm` scales the row by.
     InvRms = "inv_rms" (x) {eps: F64} [RowWise];
+    /// `rsqrt(var + eps)` over the columns of each row, `f32[r, 1]`: what `layer_norm` scales the centred row by.
+    InvStd = "inv_std" (x) {eps: F64} [RowWise];
     /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016).
     LayerNorm = "layer_norm" (x, gain, bias) {eps: F64} [RowWise];
     /// Rotary embedding, half-split form: column pairs `(j, j + h/2)` of each head of width `h` turn by

@@ -161,12 +161,12 @@ pub enum Fault {
         uses: usize,
     },
     /// A sum over a weight that the kernel does not have.
-    #[error("sum {acc} of {weights} weights")]
+    #[error("sum {acc} of {sums}")]
     Acc {
         /// Which sum.
         acc: u32,
-        /// How many weights there are.
-        weights: usize,
+        /// How many sums there are.
+        sums: usize,
     },
     /// A size that the body cannot have.
     #[error("{what} is {got}")]

@@ -5,9 +5,8 @@
 //! scatter that has to copy its base first).
 //!
 //! A value joins the group of its users only if all of them are in it. So a group is left only by its results, and
-//! contracting groups makes no cycle: with one result because a cycle of groups would be one of values, with the two
-//! results of a pair because both depend on the same values from outside: what depends on one result and is an operand
-//! of the other would be an operand of the first, too.
+//! contracting groups makes no cycle: with one result because a cycle of groups would be one of values, with several
+//! because all that a group reads comes before its first result in the graph's order.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -21,16 +20,19 @@ use crate::uses::Uses;
 /// epilogue of real models has at most six.
 const MAX_FUSED: usize = 32;
 
+/// Products of one operand in a kernel, at most: queries, keys, values and scores are four. It bounds the parameters of
+/// a kernel.
+const MAX_PRODUCTS: usize = 6;
+
+/// Columns of which a head has to be a divisor for a rotary embedding to be part of a product: what the tiles of every
+/// backend hold.
+const TURNED_COLS: u32 = 128;
+
 /// What a group is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// A matmul, or two of one operand, with all that is done to the sums.
-    Gemm {
-        /// The first matmul.
-        first: Value,
-        /// The second, if there is one.
-        second: Option<Value>,
-    },
+    /// Products of one operand, each with all that is done to its sums.
+    Gemm(Vec<Product>),
     /// Pointwise ops.
     Map,
     /// A view that has to be dense: its rows and columns are copied.
@@ -39,6 +41,17 @@ pub(crate) enum Work {
     Logits,
     /// One op that is a kernel of its own.
     Single,
+}
+
+/// Columns of a matmul kernel, with all that is done to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Product {
+    /// Matmuls or router logits of one operand, operands before users.
+    pub(crate) sums: Vec<Value>,
+    /// The values that it computes, operands before users.
+    pub(crate) values: Vec<Value>,
+    /// The value that leaves it.
+    pub(crate) result: Value,
 }
 
 /// Ops that share a kernel.
@@ -53,7 +66,7 @@ pub(crate) struct Group {
 }
 
 /// Where the elements of a value lie: rows and columns of another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
     /// What lies in memory.
     pub(crate) base: Value,
@@ -112,7 +125,7 @@ impl Groups {
             ctx.group(*value);
         }
         if fuse {
-            ctx.pair_siblings();
+            ctx.join_products();
         }
         let Groups { list, maker, .. } = &mut ctx.groups;
         for (idx, group) in list.iter().enumerate() {
@@ -241,8 +254,10 @@ impl Ctx<'_> {
         match self.graph.op(value) {
             Op::Input { .. }
             | Op::Weight { .. }
-            | Op::Concat {}
+            | Op::WeightRows { .. }
             | Op::FoldGain {}
+            | Op::FoldBias {}
+            | Op::CentreRows {}
             | Op::Executed {}
             | Op::FillMask { .. } => {}
             Op::Gather {} | Op::Slice { .. } => {
@@ -250,7 +265,15 @@ impl Ctx<'_> {
                 self.want_source(source);
                 self.single(Work::Copy, value);
             }
+            Op::Rope { .. } => match self.turned_product(value) {
+                Some(group) => self.groups.list.push(group),
+                None => {
+                    operands.iter().for_each(|operand| self.want(*operand));
+                    self.single(Work::Single, value);
+                }
+            },
             Op::Matmul {}
+            | Op::RouterLogits {}
             | Op::AddBias {}
             | Op::Gelu {}
             | Op::Relu {}
@@ -269,11 +292,10 @@ impl Ctx<'_> {
                 self.single(Work::Single, value);
             }
             Op::Embed {}
-            | Op::RouterLogits {}
             | Op::RmsNorm { .. }
             | Op::LayerNorm { .. }
             | Op::InvRms { .. }
-            | Op::Rope { .. }
+            | Op::InvStd { .. }
             | Op::Route { .. }
             | Op::RouteRandom { .. }
             | Op::RouteTopK { .. }
@@ -312,11 +334,12 @@ impl Ctx<'_> {
             next = waiting.pop().map(|(_, value)| value);
         }
         // The sums were found from the last to the first.
-        let work = match group.sums.pop() {
-            Some(first) => Work::Gemm { first, second: group.sums.pop() },
-            None => Work::Map,
+        group.sums.reverse();
+        let values: Vec<Value> = group.members.into_iter().map(|(_, value)| value).collect();
+        let work = match group.sums.is_empty() {
+            false => Work::Gemm(vec![Product { sums: group.sums, values: values.clone(), result: root }]),
+            true => Work::Map,
         };
-        let values = group.members.into_iter().map(|(_, value)| value).collect();
         self.groups.list.push(Group { work, results: vec![root], values });
     }
 
@@ -324,7 +347,7 @@ impl Ctx<'_> {
     fn expand(&mut self, value: Value, group: &mut Expression) -> Vec<Value> {
         let operands = self.graph.operands(value);
         match (self.graph.op(value), operands.as_slice()) {
-            (Op::Matmul {}, [x, _]) => {
+            (Op::Matmul {} | Op::RouterLogits {}, [x, _]) => {
                 group.sums.push(value);
                 self.want(*x);
                 Vec::new()
@@ -359,45 +382,83 @@ impl Ctx<'_> {
             );
         }
         match (op, group.sums.as_slice()) {
-            (Op::Matmul {}, []) => true,
-            (Op::Matmul {}, [other]) => self.are_siblings(value, *other),
+            (Op::Matmul {} | Op::RouterLogits {}, []) => true,
+            (Op::Matmul {} | Op::RouterLogits {}, [other]) => self.are_siblings(value, *other),
+            (Op::Matmul {} | Op::RouterLogits {}, _) => false,
             _ => is_elementwise(op),
         }
     }
 
-    /// Whether two matmuls of one width have the same left operand.
+    /// Whether two products of one kind and width have the same left operand.
     fn are_siblings(&self, a: Value, b: Value) -> bool {
-        self.graph.ty(a).cols() == self.graph.ty(b).cols()
+        self.graph.ty(a) == self.graph.ty(b)
             && self.graph.operands(a).first() == self.graph.operands(b).first()
     }
 
-    /// Lets two matmuls of one operand, each with nothing else from outside or with the same (the row scale of a norm),
-    /// be one kernel with two results: keys and values. The rows are loaded once.
-    fn pair_siblings(&mut self) {
-        // The group that waits for a second one, by left operand, columns and all that it reads.
-        let mut open: BTreeMap<(Option<Value>, u32, Vec<Value>), usize> = BTreeMap::new();
+    /// A rotary embedding of a matmul whose rows may have been scaled: the epilogue finds both columns of a pair among
+    /// the sums of one tile.
+    fn turned_product(&mut self, rope: Value) -> Option<Group> {
+        let graph = self.graph;
+        let (Op::Rope { heads, .. }, &[x, positions]) = (graph.op(rope), graph.operands(rope).as_slice())
+        else {
+            return None;
+        };
+        let width = graph.ty(rope).cols() / (*heads).max(1);
+        if !self.fuse || width == 0 || !TURNED_COLS.is_multiple_of(width) {
+            return None;
+        }
+        let (mut values, mut scales, mut next) = (vec![rope], Vec::new(), x);
+        loop {
+            let is_own = !self.uses.is_output(next)
+                && !self.wanted[next.index()]
+                && self.uses.users(graph, next).len() == 1;
+            if !is_own {
+                return None;
+            }
+            values.push(next);
+            match (graph.op(next), graph.operands(next).as_slice()) {
+                (Op::ScaleRows {}, &[scaled, scale]) => {
+                    scales.push(scale);
+                    next = scaled;
+                }
+                (Op::Matmul {}, &[operand, _]) => {
+                    [positions, operand].into_iter().chain(scales).for_each(|value| self.want(value));
+                    values.reverse();
+                    let product = Product { sums: vec![next], values: values.clone(), result: rope };
+                    return Some(Group { work: Work::Gemm(vec![product]), results: vec![rope], values });
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// Lets products of one operand be one kernel: keys, values and the scores of a router. The rows are loaded once.
+    ///
+    /// All that the kernel reads has to come before its first result in the graph's order, so that the order of first
+    /// results is one in which the groups can run.
+    fn join_products(&mut self) {
+        let mut in_turn: Vec<usize> =
+            (0..self.groups.list.len()).filter(|idx| self.can_join(&self.groups.list[*idx])).collect();
+        in_turn.sort_by_key(|idx| self.place(&self.groups.list[*idx]));
+        // The group that others may still join, by left operand.
+        let mut open: BTreeMap<(Source, u32), usize> = BTreeMap::new();
         let mut gone = BTreeSet::new();
-        for idx in 0..self.groups.list.len() {
-            let group = &self.groups.list[idx];
-            let Some(sum) = self.lone_sum(group) else { continue };
-            let leaves = group.leaves(self.graph);
-            let key = (self.graph.operands(sum).first().copied(), self.graph.ty(sum).cols(), leaves);
-            // The list runs from last to first, so the other group is the later one.
-            let Some(later) = open.remove(&key) else {
-                open.insert(key, idx);
+        for idx in in_turn {
+            let Some(operand) = self.left_operand(&self.groups.list[idx]) else { continue };
+            let known = open.get(&operand).copied().filter(|first| self.fits(*first, idx));
+            let Some(first) = known else {
+                open.insert(operand, idx);
                 continue;
             };
-            let mut pair = self.groups.list[idx].clone();
-            let other = &self.groups.list[later];
-            pair.results.extend_from_slice(&other.results);
-            pair.values.extend_from_slice(&other.values);
-            pair.values.sort_unstable_by_key(|value| self.uses.number(*value));
-            if let (Work::Gemm { second, .. }, Work::Gemm { first, .. }) = (&mut pair.work, &other.work) {
-                *second = Some(*first);
+            let group = self.groups.list[idx].clone();
+            let joined = &mut self.groups.list[first];
+            if let (Work::Gemm(products), Work::Gemm(more)) = (&mut joined.work, group.work) {
+                products.extend(more);
             }
-            // The pair is needed where the earlier of the two was.
-            self.groups.list[idx] = pair;
-            gone.insert(later);
+            joined.results.extend(group.results);
+            joined.values.extend(group.values);
+            joined.values.sort_unstable_by_key(|value| self.uses.number(*value));
+            gone.insert(idx);
         }
         let mut idx = 0;
         self.groups.list.retain(|_| {
@@ -406,14 +467,40 @@ impl Ctx<'_> {
         });
     }
 
-    /// The matmul of a group that has one sum and one result, if the result is as wide as the sum.
-    fn lone_sum(&self, group: &Group) -> Option<Value> {
-        let Work::Gemm { first: sum, second } = &group.work else { return None };
-        let is_lone = second.is_none()
-            && group.results.len() == 1
+    /// Whether the group is a product whose result goes to a buffer of its own.
+    fn can_join(&self, group: &Group) -> bool {
+        matches!(group.work, Work::Gemm(_))
             && group.scatter(self.graph).is_none()
-            && !group.results.iter().any(|result| self.uses.is_output(*result));
-        is_lone.then_some(*sum)
+            && !group.results.iter().any(|result| self.uses.is_output(*result))
+    }
+
+    /// Place in the graph of a group's first result.
+    fn place(&self, group: &Group) -> usize {
+        group.results.first().map_or(0, |result| self.uses.number(*result))
+    }
+
+    /// Where the left operand of a group of products lies, and its columns.
+    fn left_operand(&self, group: &Group) -> Option<(Source, u32)> {
+        let Work::Gemm(products) = &group.work else { return None };
+        let sum = products.first()?.sums.first()?;
+        let x = self.graph.operands(*sum).first().copied()?;
+        Some((self.groups.source(self.graph, x), self.graph.ty(x).cols()))
+    }
+
+    /// Whether the second group may join the first, which comes before it.
+    fn fits(&self, first: usize, second: usize) -> bool {
+        let (first, second) = (&self.groups.list[first], &self.groups.list[second]);
+        let Work::Gemm(products) = &first.work else { return false };
+        let place = self.place(first);
+        let is_before = |value: Value| {
+            let source = self.groups.source(self.graph, value);
+            let is_input = |value: Value| self.graph.op(value).has(Trait::Leaf);
+            [Some(source.base), source.set]
+                .into_iter()
+                .flatten()
+                .all(|value| is_input(value) || self.uses.number(value) < place)
+        };
+        products.len() < MAX_PRODUCTS && second.leaves(self.graph).into_iter().all(is_before)
     }
 }
 

@@ -6,8 +6,11 @@ use skipc_artifact::target::DType;
 
 use crate::pointwise::{Pointwise, Real};
 
-/// Columns of [`Rowwise::Dot`], at most: their sums stay in registers side by side.
-pub const MAX_DOT_COLS: u32 = 8;
+/// Columns of all sums of a narrow [`Part`], at most: their sums stay in registers side by side.
+pub const NARROW_COLS: u32 = 8;
+
+/// Sums of a [`Part`], at most: two scores of a router, each over three terms of a bf16 weight.
+pub const MAX_SUMS: usize = 6;
 
 /// Index of a kernel parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -88,8 +91,8 @@ pub struct View {
     pub col: u32,
 }
 
-/// `acc_w[i, j] = Σ_k a[i, k] · weight_w[j, k]` for each weight, then the epilogue on every element `(i, j)`.
-/// Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
+/// Products of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded
+/// for all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gemm {
@@ -97,12 +100,41 @@ pub struct Gemm {
     pub a: View,
     /// Inner size.
     pub k: u32,
-    /// Columns of the result, and rows of each weight.
+    /// At least one.
+    pub parts: Vec<Part>,
+}
+
+/// Columns of a product: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s`, then the epilogue on
+/// every element `(i, j)`. Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
+///
+/// The sums of a narrow part ([`Part::is_narrow`]) add up in one order whatever the extent: decisions of a router do not
+/// depend on how many rows there are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Columns of each sum.
     pub n: u32,
-    /// One weight `[n, k]`, or two for a gated pair; constants of the type of `a`.
-    pub weights: Vec<Slot>,
-    /// What becomes of the sums; it has `n` columns, and [`crate::pointwise::Inst::Acc`] `w` is the sum over weight `w`.
+    /// The sums, at most [`MAX_SUMS`]: several for a gated pair, a difference of scores, or the terms of a weight.
+    pub sums: Vec<Sum>,
+    /// What becomes of the sums; it has `n` columns, and [`crate::pointwise::Inst::Acc`] `s` is sum `s`.
     pub epilogue: Pointwise,
+}
+
+/// The weight of a sum: as many of its rows as the part has columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sum {
+    /// `[rows, k]`, a constant of the type of the left operand.
+    pub weight: Slot,
+    /// The row of the first column.
+    pub row: u32,
+}
+
+impl Part {
+    /// Whether the part makes a few numbers a row, such as the scores of a router.
+    pub fn is_narrow(&self) -> bool {
+        self.n.saturating_mul(self.sums.len() as u32) <= NARROW_COLS
+    }
 }
 
 /// For each query row and head: softmax over the key rows of its sequence with `k_pos ≤ q_pos` of
@@ -150,6 +182,26 @@ pub enum NormKind {
     },
 }
 
+/// How far the elements of a row lie apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spread {
+    /// From 0: `mean(x²)`.
+    Rms,
+    /// From their mean: `mean((x − mean(x))²)`.
+    Std,
+}
+
+impl Spread {
+    /// Such as `inv_rms`, the op that it belongs to.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spread::Rms => "inv_rms",
+            Spread::Std => "inv_std",
+        }
+    }
+}
+
 /// Work in which a row of the result depends on one row of each operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -176,8 +228,10 @@ pub enum Rowwise {
         /// Result, `[extent, cols]`; dense.
         out: Slot,
     },
-    /// What an RMS norm scales each row by: `out[i] = rsqrt(mean(x[i]²) + eps)`, in f32.
-    InvRms {
+    /// What a norm scales each row by: `out[i] = rsqrt(spread(x[i]) + eps)`, in f32.
+    RowScale {
+        /// Of which spread.
+        spread: Spread,
         /// Added under the root.
         eps: Real,
         /// Columns.
@@ -215,20 +269,6 @@ pub enum Rowwise {
         /// `f32 [max_positions, width / 2]`.
         sin: Slot,
         /// Result, `[extent, heads · width]`; dense. May be the same buffer as a dense `x`.
-        out: Slot,
-    },
-    /// `out[i, j] = Σ_k x[i, k] · weight[j, k]` for few `j` (router logits): f32 products and sums, in one order
-    /// whatever the extent.
-    Dot {
-        /// Inner size.
-        k: u32,
-        /// Columns of the result, at most [`MAX_DOT_COLS`].
-        n: u32,
-        /// Operand.
-        x: View,
-        /// `f32 [n, k]`.
-        weight: Slot,
-        /// Result, `f32 [extent, n]`; dense.
         out: Slot,
     },
 }
@@ -345,17 +385,7 @@ impl Kernel {
     /// A name that says what it does, such as `gemm_128x384`; unique only within a plan that numbers its kernels.
     pub fn describe(&self) -> String {
         match &self.body {
-            Body::Gemm(gemm) => {
-                let gathered = if matches!(gemm.a.rows, Rows::Listed(_)) { "_gathered" } else { "" };
-                let pair = if gemm.weights.len() == 2 { "_pair" } else { "" };
-                let scattered =
-                    if gemm.epilogue.stores.iter().any(|store| matches!(store.to.rows, Rows::Listed(_))) {
-                        "_scattered"
-                    } else {
-                        ""
-                    };
-                format!("gemm_{}x{}{pair}{gathered}{scattered}", gemm.k, gemm.n)
-            }
+            Body::Gemm(gemm) => gemm.describe(),
             Body::Attention(attention) => {
                 format!("attention_{}x{}x{}", attention.heads, attention.kv_heads, attention.width)
             }
@@ -364,10 +394,9 @@ impl Kernel {
             Body::Rowwise(Rowwise::Norm { kind: NormKind::Layer { .. }, cols, .. }) => {
                 format!("layer_norm_{cols}")
             }
-            Body::Rowwise(Rowwise::InvRms { cols, .. }) => format!("inv_rms_{cols}"),
+            Body::Rowwise(Rowwise::RowScale { spread, cols, .. }) => format!("{}_{cols}", spread.name()),
             Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),
             Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
-            Body::Rowwise(Rowwise::Dot { k, n, .. }) => format!("dot_{k}x{n}"),
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
@@ -377,6 +406,25 @@ impl Kernel {
     /// The parameter that a slot names.
     pub fn param(&self, slot: Slot) -> &Param {
         &self.params[slot.0 as usize]
+    }
+}
+
+impl Gemm {
+    /// Such as `gemm_128x64_64_1_by_2_gathered`: inner size, columns of the parts, the last of which has two sums.
+    fn describe(&self) -> String {
+        let columns: Vec<String> = self
+            .parts
+            .iter()
+            .map(|part| match part.sums.len() {
+                1 => part.n.to_string(),
+                n_sums => format!("{}_by_{n_sums}", part.n),
+            })
+            .collect();
+        let gathered = if matches!(self.a.rows, Rows::Listed(_)) { "_gathered" } else { "" };
+        let mut stores = self.parts.iter().flat_map(|part| &part.epilogue.stores);
+        let scattered =
+            if stores.any(|store| matches!(store.to.rows, Rows::Listed(_))) { "_scattered" } else { "" };
+        format!("gemm_{}x{}{gathered}{scattered}", self.k, columns.join("_"))
     }
 }
 

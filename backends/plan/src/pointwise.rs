@@ -47,14 +47,29 @@ pub enum Binary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Inst {
-    /// The kernel's own sum over weight number `0` or `1`.
+    /// The part's own sum of this number.
     Acc(u32),
+    /// `rotate_half` of the part's own sum, in heads of `width` columns: column `j` of a head is `−acc[j + width / 2]` in
+    /// the head's first half and `acc[j − width / 2]` in its second. The width is even and divides the columns.
+    AccRotated {
+        /// The sum.
+        sum: u32,
+        /// Columns of a head.
+        width: u32,
+    },
     /// Element `(row i, view.col + j)`.
     Load(View),
     /// Element `(row i, view.col)`: one number for the whole row.
     LoadRow(View),
     /// Element `(0, j)`: one number for the whole column.
     LoadCol(Slot),
+    /// Element `(index of row i, j mod the table's columns)` of a table, such as the cosine of a position's angle.
+    LoadAt {
+        /// A constant whose columns divide the program's.
+        table: Slot,
+        /// `u32`, one column; below the rows of the table.
+        index: View,
+    },
     /// A function of one earlier result.
     Unary(Unary, Reg),
     /// A function of two earlier results.

@@ -6,8 +6,8 @@ use std::fmt::{self, Display, Formatter};
 use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
 
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, RankOrder, Ranked, Rows,
-    Rowwise, Segment, Select, Slot, View,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked,
+    Rows, Rowwise, Segment, Select, Slot, Sum, View,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
@@ -163,17 +163,26 @@ impl Display for InKernel<'_, Body> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let kernel = self.0;
         match self.1 {
-            Body::Gemm(Gemm { a, k, n, weights, epilogue }) => {
-                for (idx, weight) in weights.iter().enumerate() {
-                    let weight = InKernel(kernel, weight);
-                    writeln!(f, "  acc{idx} = {} [_, {k}] x {weight} [{n}, {k}]", InKernel(kernel, a))?;
-                }
-                write!(f, "{}", InKernel(kernel, epilogue))
-            }
+            Body::Gemm(gemm) => write!(f, "{}", InKernel(kernel, gemm)),
             Body::Attention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
             Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
         }
+    }
+}
+
+impl Display for InKernel<'_, Gemm> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, Gemm { a, k, parts }) = self;
+        for Part { n, sums, epilogue } in parts {
+            for (idx, Sum { weight, row }) in sums.iter().enumerate() {
+                let (a, weight) = (InKernel(kernel, a), InKernel(kernel, weight));
+                write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}]")?;
+                writeln!(f, "{}", if *row == 0 { String::new() } else { format!(" from row {row}") })?;
+            }
+            write!(f, "{}", InKernel(kernel, epilogue))?;
+        }
+        Ok(())
     }
 }
 
@@ -208,8 +217,8 @@ impl Display for InKernel<'_, Rowwise> {
                 let bias = slot(bias);
                 writeln!(f, "  {} = layer_norm {}, {}, {bias} (eps {eps})", slot(out), view(x), slot(gain))
             }
-            Rowwise::InvRms { eps, x, out, .. } => {
-                writeln!(f, "  {} = inv_rms {} (eps {eps})", slot(out), view(x))
+            Rowwise::RowScale { spread, eps, x, out, .. } => {
+                writeln!(f, "  {} = {} {} (eps {eps})", slot(out), spread.name(), view(x))
             }
             Rowwise::Embed { ids, n_ids, table, out, .. } => {
                 writeln!(f, "  {} = rows of {} [{n_ids}] by {}", slot(out), slot(table), view(ids))
@@ -218,9 +227,6 @@ impl Display for InKernel<'_, Rowwise> {
                 let (cos, sin) = (slot(cos), slot(sin));
                 write!(f, "  {} = rope {} at {}", slot(out), view(x), view(positions))?;
                 writeln!(f, " by {cos}, {sin} ({heads} heads, {width} wide)")
-            }
-            Rowwise::Dot { k, n, x, weight, out } => {
-                writeln!(f, "  {} = {} [_, {k}] . {} [{n}, {k}]", slot(out), view(x), slot(weight))
             }
         }
     }
@@ -274,9 +280,13 @@ impl Display for InKernel<'_, Pointwise> {
             write!(f, "  r{idx} = ")?;
             match inst {
                 Inst::Acc(acc) => writeln!(f, "acc{acc}")?,
+                Inst::AccRotated { sum, width } => writeln!(f, "rotated acc{sum} ({width} wide)")?,
                 Inst::Load(view) => writeln!(f, "{}", InKernel(kernel, view))?,
                 Inst::LoadRow(view) => writeln!(f, "row {}", InKernel(kernel, view))?,
                 Inst::LoadCol(slot) => writeln!(f, "col {}", InKernel(kernel, slot))?,
+                Inst::LoadAt { table, index } => {
+                    writeln!(f, "{} at {}", InKernel(kernel, table), InKernel(kernel, index))?
+                }
                 Inst::Unary(function, Reg(x)) => match function {
                     Unary::Gelu => writeln!(f, "gelu r{x}")?,
                     Unary::Relu => writeln!(f, "relu r{x}")?,

@@ -1,129 +1,138 @@
 //! How a constant is made of tensors of the weights file.
 
 use serde::{Deserialize, Serialize};
-use skipc_ir::interp::{Number, functions};
+use skipc_artifact::target::DType;
+use skipc_ir::interp::functions;
 
-/// Steps of a recipe, at most: more siblings than any layer has. It bounds what a graph that doubles its weights over
-/// and over could ask for.
-pub(crate) const MAX_STEPS: usize = 4096;
+use crate::interp::Element;
 
-/// One step. A recipe is a list of them, operands before what is done to them: each takes its operands from the top of
-/// a stack and leaves its result there. So a recipe of any depth is read without recursion.
+/// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
+/// weights over and over could ask for.
+pub(crate) const MAX_STEPS: usize = 64;
+
+/// bf16 terms of a weight whose products are as accurate as those of the weight in f32: three times eight bits.
+pub const BF16_TERMS: u32 = 3;
+
+/// One step. A recipe begins with a tensor, and each step changes what there is so far: a matrix `[rows, cols]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RecipeStep {
-    /// A tensor of the weights file.
+    /// A tensor of the weights file: the first step, and no other.
     Weight {
         /// Its name.
         name: String,
-        /// Its rows; a vector has one.
-        rows: u32,
+        /// Its columns; a vector is one row.
+        cols: u32,
     },
-    /// The rows of the second but top, then those of the top.
-    Concat,
-    /// The second but top, each column times the top's element of that column.
-    FoldGain,
-}
-
-/// Takes the steps in turn: a weight becomes what `weight` says of its name and rows, and a step with two operands what
-/// its function makes of the second but top and the top.
-///
-/// Returns `None` as soon as one of them does, and if the recipe does not come to exactly one result.
-fn fold<'a, T>(
-    recipe: &'a [RecipeStep],
-    weight: impl Fn(&'a str, u32) -> Option<T>,
-    concat: impl Fn(T, T) -> Option<T>,
-    fold_gain: impl Fn(T, T) -> Option<T>,
-) -> Option<T> {
-    let mut stack: Vec<T> = Vec::new();
-    for step in recipe {
-        let made = match step {
-            RecipeStep::Weight { name, rows } => weight(name, *rows)?,
-            RecipeStep::Concat => {
-                let (second, first) = (stack.pop()?, stack.pop()?);
-                concat(first, second)?
-            }
-            RecipeStep::FoldGain => {
-                let (gain, rows) = (stack.pop()?, stack.pop()?);
-                fold_gain(rows, gain)?
-            }
-        };
-        stack.push(made);
-    }
-    let made = stack.pop()?;
-    stack.is_empty().then_some(made)
+    /// Each column times the element of this vector of the weights file: the gain of a norm.
+    FoldGain {
+        /// Its name.
+        gain: String,
+    },
+    /// Each row minus its mean: what a layer norm leaves of it.
+    Centre,
+    /// These rows.
+    Rows {
+        /// The first.
+        start: u32,
+        /// How many.
+        len: u32,
+    },
+    /// One of the terms of bf16 whose sum is the element: the nearest bf16, that of what is left, and so on. Where
+    /// nothing is rounded to bf16, the first term is the element and the others are 0.
+    Term {
+        /// Which, from 0.
+        term: u32,
+    },
+    /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
+    RowMeans,
+    /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
+    FoldBias {
+        /// Its name.
+        bias: String,
+    },
 }
 
 /// Makes the elements, row by row, of the tensors that `weight` knows. Nothing is rounded but by the numbers' own
-/// products.
+/// arithmetic, and by [`RecipeStep::Term`].
 ///
 /// Returns `None` if a tensor is missing or does not fit.
-pub fn elements<N: Number>(recipe: &[RecipeStep], weight: impl Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
-    fold(
-        recipe,
-        |name, _| weight(name),
-        |mut first, second| {
-            first.extend(second);
-            Some(first)
-        },
-        |mut rows, gain| {
-            if gain.is_empty() || !rows.len().is_multiple_of(gain.len()) {
-                return None;
+pub fn elements<N: Element>(
+    recipe: &[RecipeStep],
+    weight: impl Fn(&str) -> Option<Vec<N>>,
+) -> Option<Vec<N>> {
+    let (RecipeStep::Weight { name, cols }, steps) = recipe.split_first()? else { return None };
+    let (mut data, mut cols) = (weight(name)?, *cols as usize);
+    if cols == 0 || !data.len().is_multiple_of(cols) {
+        return None;
+    }
+    for step in steps {
+        match step {
+            RecipeStep::Weight { .. } => return None,
+            RecipeStep::FoldGain { gain } => {
+                let gain = weight(gain).filter(|gain| gain.len() == cols)?;
+                functions::fold_gain(&mut data, &gain);
             }
-            functions::fold_gain(&mut rows, &gain);
-            Some(rows)
-        },
-    )
-}
-
-/// Rows of a constant that come from one tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part<'a> {
-    /// The tensor.
-    pub name: &'a str,
-    /// Its first row in the constant.
-    pub first_row: u32,
-    /// Its rows.
-    pub rows: u32,
-    /// The gains that were folded into it.
-    pub gains: Vec<&'a str>,
-}
-
-/// The tensors that a constant holds, from its first row on; `None` if it is not made of whole rows and gains.
-pub fn parts<'a>(recipe: &'a [RecipeStep]) -> Option<Vec<Part<'a>>> {
-    fold(
-        recipe,
-        |name, rows| Some(vec![Part { name, first_row: 0, rows, gains: Vec::new() }]),
-        |mut first, second| {
-            let n_rows = first.last().map_or(0, |part| part.first_row.saturating_add(part.rows));
-            let below = |part: Part<'a>| Part { first_row: part.first_row.saturating_add(n_rows), ..part };
-            first.extend(second.into_iter().map(below));
-            Some(first)
-        },
-        |mut parts, gain| {
-            let [Part { name: gain, gains, .. }] = gain.as_slice() else { return None };
-            if !gains.is_empty() {
-                return None;
+            RecipeStep::Centre => data.chunks_exact_mut(cols).for_each(functions::centre),
+            RecipeStep::Rows { start, len } => {
+                let first = (*start as usize).checked_mul(cols)?;
+                let end = first.checked_add((*len as usize).checked_mul(cols)?)?;
+                data = data.get(first..end)?.to_vec();
             }
-            parts.iter_mut().for_each(|part| part.gains.push(gain));
-            Some(parts)
-        },
-    )
+            RecipeStep::Term { term } => data.iter_mut().for_each(|x| *x = bf16_term(*x, *term)),
+            RecipeStep::RowMeans => {
+                data = data.chunks_exact(cols).map(functions::mean_of).collect();
+                cols = data.len();
+            }
+            RecipeStep::FoldBias { bias } => {
+                let bias = weight(bias).filter(|bias| bias.len() == cols)?;
+                data = data.chunks_exact(cols).map(|row| functions::dot(row, &bias)).collect();
+                cols = data.len();
+            }
+        }
+        if data.is_empty() {
+            return None;
+        }
+    }
+    Some(data)
 }
 
-/// A name for people, such as `q.weight·norm.weight`; empty for steps that do not come to one result.
+fn bf16_term<N: Element>(x: N, term: u32) -> N {
+    let rest = (0..term).fold(x, |rest, _| rest.sub(rest.stored_as(DType::Bf16)));
+    rest.stored_as(DType::Bf16)
+}
+
+/// The tensors that a recipe takes from the weights file.
+pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
+    recipe.iter().filter_map(|step| match step {
+        RecipeStep::Weight { name, .. }
+        | RecipeStep::FoldGain { gain: name }
+        | RecipeStep::FoldBias { bias: name } => Some(name.as_str()),
+        RecipeStep::Centre | RecipeStep::Rows { .. } | RecipeStep::Term { .. } | RecipeStep::RowMeans => None,
+    })
+}
+
+/// A name for people, such as `q.weight·norm.weight`.
 pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
-    let described = fold(
-        recipe,
-        |name, _| Some(name.to_owned()),
-        |first, second| Some(format!("{first}|{second}")),
-        |weight, gain| Some(format!("{weight}·{gain}")),
-    );
-    described.unwrap_or_default()
+    let mut text = String::new();
+    for step in recipe {
+        match step {
+            RecipeStep::Weight { name, .. } => text.push_str(name),
+            RecipeStep::FoldGain { gain } => text.push_str(&format!("·{gain}")),
+            RecipeStep::Centre => text.push_str(" centred"),
+            RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
+            RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
+            RecipeStep::RowMeans => text.push_str(" row means"),
+            RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use skipc_ir::interp::{Gf61, Number};
+
     use super::*;
 
     fn weight(name: &str) -> Option<Vec<f64>> {
@@ -136,37 +145,50 @@ mod tests {
     }
 
     fn named(name: &str) -> RecipeStep {
-        RecipeStep::Weight { name: name.to_owned(), rows: if name == "b" { 2 } else { 1 } }
+        RecipeStep::Weight { name: name.to_owned(), cols: 2 }
+    }
+
+    fn gain() -> RecipeStep {
+        RecipeStep::FoldGain { gain: "g".to_owned() }
     }
 
     #[test]
-    fn rows_follow_one_another_and_columns_are_scaled() {
-        let recipe = [named("a"), named("b"), RecipeStep::Concat, named("g"), RecipeStep::FoldGain];
-        let made = elements(&recipe, weight).expect("all weights are there");
-        assert_eq!(made, [10.0, -2.0, 30.0, -4.0, 50.0, -6.0]);
-        assert_eq!(describe(&recipe), "a|b·g");
-        let folded = [named("a"), named("g"), RecipeStep::FoldGain, named("b"), RecipeStep::Concat];
-        assert_eq!(describe(&folded), "a·g|b");
+    fn columns_are_scaled_and_rows_centred_and_chosen() {
+        let made = |steps: &[RecipeStep]| elements(steps, weight).expect("all weights are there");
+        assert_eq!(made(&[named("b"), gain()]), [30.0, -4.0, 50.0, -6.0]);
+        assert_eq!(made(&[named("b"), RecipeStep::Centre]), [-0.5, 0.5, -0.5, 0.5]);
+        assert_eq!(made(&[named("b"), RecipeStep::RowMeans]), [3.5, 5.5]);
+        assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
+        assert_eq!(made(&[named("b"), RecipeStep::FoldBias { bias: "g".to_owned() }]), [26.0, 44.0]);
+        assert_eq!(describe(&[named("b"), gain(), RecipeStep::Centre]), "b·g centred");
     }
 
     #[test]
-    fn rows_are_found_again() {
-        let recipe = [named("b"), named("g"), RecipeStep::FoldGain, named("a"), RecipeStep::Concat];
-        let wanted = [
-            Part { name: "b", first_row: 0, rows: 2, gains: vec!["g"] },
-            Part { name: "a", first_row: 2, rows: 1, gains: vec![] },
-        ];
-        assert_eq!(parts(&recipe).expect("rows and gains"), wanted);
-        assert_eq!(parts(&[named("a"), RecipeStep::Concat]), None);
+    fn terms_add_up_to_the_element() {
+        let x = 0.123_456_79_f32;
+        let term = |term| {
+            let steps = [named("x"), RecipeStep::Term { term }];
+            elements(&steps, |_| Some(vec![x, -3.0 * x])).expect("a weight")
+        };
+        let sum: f32 = (0..BF16_TERMS).map(|idx| term(idx)[0]).sum();
+        assert_eq!(sum, x);
+        assert_ne!(term(0)[0], x);
+        assert_eq!(term(0)[0].stored_as(DType::Bf16), term(0)[0]);
+        let exact = |term| {
+            elements(&[named("x"), RecipeStep::Term { term }], |_| Some(vec![Gf61::from_f64(0.3); 2]))
+        };
+        assert_eq!(exact(0), Some(vec![Gf61::from_f64(0.3); 2]));
+        assert_eq!(exact(1), Some(vec![Gf61::ZERO; 2]));
     }
 
     #[test]
     fn what_does_not_fit_has_no_elements() {
         assert_eq!(elements(&[named("missing")], weight), None);
-        assert_eq!(elements(&[named("a"), RecipeStep::Concat], weight), None);
         assert_eq!(elements(&[named("a"), named("b")], weight), None);
         assert_eq!(elements(&[], weight), None);
+        assert_eq!(elements(&[gain()], weight), None);
+        assert_eq!(elements(&[named("b"), RecipeStep::Rows { start: 1, len: 2 }], weight), None);
         let wide = |name: &str| if name == "g" { Some(vec![1.0; 3]) } else { weight(name) };
-        assert_eq!(elements(&[named("b"), named("g"), RecipeStep::FoldGain], wide), None);
+        assert_eq!(elements(&[named("b"), gain()], wide), None);
     }
 }

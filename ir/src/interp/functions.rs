@@ -79,8 +79,7 @@ pub fn rms_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N]) {
 
 /// `(row − mean) · rsqrt(variance + eps) · gain + bias`, in place.
 pub fn layer_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N], bias: &[N]) {
-    let centre = mean::<N>(row.len(), row.iter().map(|x| x.widen()));
-    row.iter_mut().for_each(|x| *x = x.sub(centre));
+    centre(row);
     let scale = inv_rms(row, eps);
     for ((x, gain), bias) in row.iter_mut().zip(gain).zip(bias) {
         *x = x.mul(scale).mul(*gain).add(*bias);
@@ -98,6 +97,24 @@ pub fn fold_gain<N: Number>(rows: &mut [N], gain: &[N]) {
     for row in rows.chunks_mut(gain.len().max(1)) {
         row.iter_mut().zip(gain).for_each(|(x, gain)| *x = x.mul(*gain));
     }
+}
+
+/// A row minus its mean, in place.
+pub fn centre<N: Number>(row: &mut [N]) {
+    let centre = mean_of(row);
+    row.iter_mut().for_each(|x| *x = x.sub(centre));
+}
+
+/// `rsqrt(variance + eps)`.
+pub fn inv_std<N: Number>(row: &[N], eps: f64) -> N {
+    let mut row = row.to_vec();
+    centre(&mut row);
+    inv_rms(&row, eps)
+}
+
+/// The mean of a row.
+pub fn mean_of<N: Number>(row: &[N]) -> N {
+    mean::<N>(row.len(), row.iter().map(|x| x.widen()))
 }
 
 fn mean<N: Number>(n: usize, values: impl Iterator<Item = N::Wide>) -> N {

@@ -7,30 +7,46 @@ use crate::ty::{Dim, Elem, Type};
 
 pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
     let (rows, cols) = args.weight(0)?;
-    let rows = match op {
-        Op::Concat {} => {
-            let (more, inner) = args.weight(1)?;
-            if inner != cols {
-                return Err(args.wrong(1, format!("a weight real[rows, {cols}]")));
+    let dims = match op {
+        Op::WeightRows { start, len } => {
+            if *len == 0 || start.checked_add(*len).is_none_or(|end| end > rows) {
+                return Err(args.bad_attr("len", "should be rows of the weight, at least one"));
             }
-            rows.checked_add(more).ok_or_else(|| args.wrong(1, "a weight of fewer rows"))?
+            vec![Dim::Fixed(*len), Dim::Fixed(cols)]
         }
-        _ => {
+        Op::FoldGain {} => {
             args.vector(1, cols)?;
-            rows
+            vec![Dim::Fixed(rows), Dim::Fixed(cols)]
         }
+        Op::FoldBias {} => {
+            args.vector(1, cols)?;
+            vec![Dim::Fixed(rows)]
+        }
+        _ => vec![Dim::Fixed(rows), Dim::Fixed(cols)],
     };
-    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(rows), Dim::Fixed(cols)]))
+    Ok(Type::tensor(Elem::Real, &dims))
 }
 
 pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    let (cols, first) = operands[0].real()?;
-    let (_, second) = operands[1].real()?;
+    let (cols, weight) = operands[0].real()?;
     let data = match op {
-        Op::Concat {} => first.iter().chain(second).copied().collect(),
+        Op::WeightRows { start, len } => {
+            let first = *start as usize * cols;
+            weight[first..first + *len as usize * cols].to_vec()
+        }
         Op::FoldGain {} => {
-            let mut rows = first.to_vec();
-            functions::fold_gain(&mut rows, second);
+            let mut rows = weight.to_vec();
+            functions::fold_gain(&mut rows, operands[1].real()?.1);
+            rows
+        }
+        Op::FoldBias {} => {
+            let (_, bias) = operands[1].real()?;
+            let data = weight.chunks_exact(cols).map(|row| functions::dot(row, bias)).collect();
+            return Ok(Datum::Real { cols: 1, data });
+        }
+        Op::CentreRows {} => {
+            let mut rows = weight.to_vec();
+            rows.chunks_exact_mut(cols).for_each(functions::centre);
             rows
         }
         _ => return Err(EvalError::NotHere(op.name())),

@@ -8,28 +8,32 @@ use crate::ty::{Dim, Elem, Type};
 pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
     let (_, rows, cols) = args.token_matrix(0)?;
     let vectors = match op {
-        Op::InvRms { .. } => 0,
+        Op::InvRms { .. } | Op::InvStd { .. } => 0,
         Op::LayerNorm { .. } => 2,
         _ => 1,
     };
     for idx in 1..=vectors {
         args.vector(idx, cols)?;
     }
-    if let Op::RmsNorm { eps } | Op::LayerNorm { eps } | Op::InvRms { eps } = op
+    if let Op::RmsNorm { eps } | Op::LayerNorm { eps } | Op::InvRms { eps } | Op::InvStd { eps } = op
         && !(eps.0 >= 0.0 && eps.0.is_finite())
     {
         return Err(args.bad_attr("eps", "should be finite and not negative"));
     }
     match op {
-        Op::InvRms { .. } => Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(1)])),
+        Op::InvRms { .. } | Op::InvStd { .. } => Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(1)])),
         _ => Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)])),
     }
 }
 
 pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
     let (cols, x) = operands[0].real()?;
-    if let Op::InvRms { eps } = op {
-        let data = x.chunks_exact(cols).map(|row| functions::inv_rms(row, eps.0)).collect();
+    let scale: fn(&[N], f64) -> N = match op {
+        Op::InvStd { .. } => functions::inv_std,
+        _ => functions::inv_rms,
+    };
+    if let Op::InvRms { eps } | Op::InvStd { eps } = op {
+        let data = x.chunks_exact(cols).map(|row| scale(row, eps.0)).collect();
         return Ok(Datum::Real { cols: 1, data });
     }
     let (_, gain) = operands[1].real()?;

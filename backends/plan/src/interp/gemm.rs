@@ -9,7 +9,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{Gemm, Slot};
+use crate::kernel::{Gemm, Sum};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -19,39 +19,52 @@ pub(super) fn run<N: Element>(
     if tiles.is_empty() {
         return Ok(());
     }
-    let weights: Vec<Vec<N>> =
-        gemm.weights.iter().map(|weight| load_weight(frame, gemm, *weight)).collect::<Result<_, _>>()?;
-    let n = gemm.n as usize;
+    let mut weights: Vec<Vec<Vec<N>>> = Vec::with_capacity(gemm.parts.len());
+    for part in &gemm.parts {
+        weights.push(
+            part.sums.iter().map(|sum| load_weight(frame, gemm, *sum, part.n)).collect::<Result<_, _>>()?,
+        );
+    }
     for tile in tiles {
         // The whole tile's operand is read before any of its results is written.
         let a: Vec<Vec<N>> =
             tile.clone().map(|row| frame.load(gemm.a, row, gemm.k)).collect::<Result<_, _>>()?;
-        let sums: Vec<Vec<N>> = weights.iter().map(|weight| product(&a, weight, gemm.k as usize)).collect();
-        for (within, row) in tile.clone().enumerate() {
-            let sums: Vec<&[N]> = sums.iter().map(|sum| &sum[within * n..(within + 1) * n]).collect();
-            pointwise::run_row(frame, &gemm.epilogue, row, gemm.n, &sums)?;
+        for (part, weights) in gemm.parts.iter().zip(&weights) {
+            let n = part.n as usize;
+            let sums: Vec<Vec<N>> =
+                weights.iter().map(|weight| product(&a, weight, gemm.k as usize)).collect();
+            for (within, row) in tile.clone().enumerate() {
+                let sums: Vec<&[N]> = sums.iter().map(|sum| &sum[within * n..(within + 1) * n]).collect();
+                pointwise::run_row(frame, &part.epilogue, row, part.n, &sums)?;
+            }
         }
     }
     Ok(())
 }
 
-fn load_weight<N: Element>(frame: &Frame<'_, '_, '_, N>, gemm: &Gemm, slot: Slot) -> Result<Vec<N>, Fault> {
+/// The `n` rows of the weight of a sum.
+fn load_weight<N: Element>(
+    frame: &Frame<'_, '_, '_, N>,
+    gemm: &Gemm,
+    Sum { weight: slot, row }: Sum,
+    n: u32,
+) -> Result<Vec<N>, Fault> {
     let (param, a) = (frame.param(slot)?, frame.param(gemm.a.slot)?);
-    if param.cols != gemm.k || frame.n_rows(slot)? != u64::from(gemm.n) || param.dtype != a.dtype {
+    let end = u64::from(row) + u64::from(n);
+    if param.cols != gemm.k || frame.n_rows(slot)? < end || param.dtype != a.dtype {
         return Err(Fault::Malformed(format!(
-            "weight `{}` should be {} [{}, {}], but is {} [{}, {}]",
+            "weight `{}` should be {} [{end}, {}], but is {} [{}, {}]",
             param.name,
             a.dtype,
-            gemm.n,
             gemm.k,
             param.dtype,
             frame.n_rows(slot)?,
             param.cols
         )));
     }
-    let mut weight = Vec::with_capacity(gemm.n as usize * gemm.k as usize);
-    for row in 0..gemm.n {
-        weight.extend(frame.load_reals(slot, u64::from(row), 0, gemm.k)?);
+    let mut weight = Vec::with_capacity(n as usize * gemm.k as usize);
+    for row in u64::from(row)..end {
+        weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
     }
     Ok(weight)
 }

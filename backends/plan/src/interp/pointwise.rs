@@ -20,16 +20,22 @@ pub(super) fn run_row<N: Element>(
     let mut regs: Vec<Vec<N>> = Vec::with_capacity(program.code.len());
     for inst in &program.code {
         let result = match *inst {
-            Inst::Acc(weight) => match sums.get(weight as usize) {
-                Some(sum) => sum.to_vec(),
-                None => return Err(Fault::Malformed(format!("there is no sum {weight}"))),
-            },
+            Inst::Acc(acc) => sum(sums, acc)?.to_vec(),
+            Inst::AccRotated { sum: acc, width } => rotated(sum(sums, acc)?, width)?,
             Inst::Load(view) => frame.load(view, logical, cols)?,
             Inst::LoadRow(view) => {
                 let value = frame.load(view, logical, 1)?;
                 vec![value[0]; cols as usize]
             }
             Inst::LoadCol(slot) => frame.load(View { slot, rows: Rows::Dense, col: 0 }, 0, cols)?,
+            Inst::LoadAt { table, index } => {
+                let width = frame.param(table)?.cols;
+                if width == 0 || !cols.is_multiple_of(width) {
+                    return Err(Fault::Malformed(format!("{cols} columns of a table of {width}")));
+                }
+                let row = u64::from(frame.load_index(index, logical)?);
+                frame.load_reals(table, row, 0, width)?.repeat((cols / width) as usize)
+            }
             Inst::Unary(unary, x) => reg(&regs, x)?.iter().map(|x| eval_unary(unary, *x)).collect(),
             Inst::Binary(binary, a, b) => {
                 let (a, b) = (reg(&regs, a)?, reg(&regs, b)?);
@@ -42,6 +48,26 @@ pub(super) fn run_row<N: Element>(
         frame.store(store.to, logical, reg(&regs, store.value)?)?;
     }
     Ok(())
+}
+
+fn sum<'s, N>(sums: &[&'s [N]], acc: u32) -> Result<&'s [N], Fault> {
+    let missing = || Fault::Malformed(format!("there is no sum {acc}"));
+    sums.get(acc as usize).copied().ok_or_else(missing)
+}
+
+/// `rotate_half` of each head.
+fn rotated<N: Number>(sum: &[N], width: u32) -> Result<Vec<N>, Fault> {
+    let width = width as usize;
+    if width == 0 || !width.is_multiple_of(2) || !sum.len().is_multiple_of(width) {
+        return Err(Fault::Malformed(format!("{} columns have no heads of width {width}", sum.len())));
+    }
+    let mut turned = Vec::with_capacity(sum.len());
+    for head in sum.chunks_exact(width) {
+        let (first, second) = head.split_at(width / 2);
+        turned.extend(second.iter().map(|x| N::ZERO.sub(*x)));
+        turned.extend_from_slice(first);
+    }
+    Ok(turned)
 }
 
 fn reg<N>(regs: &[Vec<N>], reg: Reg) -> Result<&[N], Fault> {

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use skipc_ir::interp::functions::{self, dot};
+use skipc_ir::interp::functions;
 
 use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{NormKind, Rowwise};
+use crate::kernel::{NormKind, Rowwise, Spread};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -19,8 +19,12 @@ pub(super) fn run<N: Element>(
         match rowwise {
             Rowwise::Map { cols, program } => pointwise::run_row(frame, program, row, *cols, &[])?,
             Rowwise::Norm { .. } => norm(frame, rowwise, row)?,
-            Rowwise::InvRms { eps, cols, x, out } => {
-                let scale = functions::inv_rms(&frame.load(*x, row, *cols)?, eps.0);
+            Rowwise::RowScale { spread, eps, cols, x, out } => {
+                let x = frame.load(*x, row, *cols)?;
+                let scale = match spread {
+                    Spread::Rms => functions::inv_rms(&x, eps.0),
+                    Spread::Std => functions::inv_std(&x, eps.0),
+                };
                 frame.store_dense(*out, row, &[scale])?;
             }
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
@@ -32,14 +36,6 @@ pub(super) fn run<N: Element>(
                 frame.store_dense(*out, row, &found)?;
             }
             Rowwise::Rope { .. } => rope(frame, rowwise, row)?,
-            Rowwise::Dot { k, n, x, weight, out } => {
-                let x = frame.load(*x, row, *k)?;
-                let mut logits = Vec::with_capacity(*n as usize);
-                for output in 0..*n {
-                    logits.push(dot(&x, &frame.load_reals(*weight, u64::from(output), 0, *k)?));
-                }
-                frame.store_dense(*out, row, &logits)?;
-            }
         }
     }
     Ok(())

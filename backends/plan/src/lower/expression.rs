@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use skipc_artifact::target::DType;
 use skipc_ir::{Op, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::fuse::{Group, Source, Work};
-use crate::kernel::{Access, Body, Gemm, Rows, Rowwise, Slot, View};
+use crate::fuse::{Group, Product, Source, Work};
+use crate::kernel::{Access, Body, Gemm, Part, Rows, Rowwise, Slot, View};
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
+use crate::recipe::BF16_TERMS;
 
 /// A pointwise program while it is made.
 #[derive(Default)]
 struct Program {
     code: Vec<Inst>,
     regs: BTreeMap<Value, Reg>,
+    /// The sum of each product that is one sum.
+    sums: BTreeMap<Value, u32>,
     /// Columns of its elements.
     width: u32,
 }
@@ -72,55 +76,136 @@ impl Ctx<'_> {
             _ => self.graph.ty(*first).rows(),
         };
         let mut bind = self.bind(rows, *first)?;
-        let mut program = Program { width: self.graph.ty(*first).cols(), ..Program::default() };
-        let gemm = match group.work {
-            Work::Gemm { first, second } => Some(self.sums(&mut bind, &mut program, (first, second))?),
-            _ => None,
-        };
-        for value in &group.values {
-            if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
-                let reg = self.instruction(&mut bind, &mut program, *value)?;
-                program.regs.insert(*value, reg);
+        let body = match &group.work {
+            Work::Gemm(products) => Body::Gemm(self.gemm(&mut bind, products, results)?),
+            _ => {
+                let program = self.program(&mut bind, (&group.values, *first), Program::default(), results)?;
+                Body::Rowwise(Rowwise::Map { cols: self.graph.ty(*first).cols(), program })
             }
-        }
-        let mut stores = Vec::new();
-        for (value, buffer) in results {
-            stores.push(self.store(&mut bind, &mut program, *value, *buffer)?);
-        }
-        let program = Pointwise { code: program.code, stores };
-        let body = match gemm {
-            Some(gemm) => Body::Gemm(Gemm { epilogue: program, ..gemm }),
-            None => Body::Rowwise(Rowwise::Map { cols: self.graph.ty(*first).cols(), program }),
         };
         self.step(group, bind, body);
         Ok(())
     }
 
-    /// The matmuls of a group: its left operand and weights; their sums become the first registers.
-    fn sums(
+    /// Products of one operand: a part each.
+    fn gemm(
         &mut self,
         bind: &mut Bind,
-        program: &mut Program,
-        (first, second): (Value, Option<Value>),
+        products: &[Product],
+        results: &[(Value, u32)],
     ) -> Result<Gemm, PlanError> {
-        let operands = self.graph.operands(first);
-        let Some(x) = operands.first() else {
-            return Err(self.internal("a matmul has a left operand", first));
-        };
-        let a = self.operand(bind, "a", *x)?;
-        let dtype = self.buffers[self.buffer_of(self.groups.source(self.graph, *x).base)? as usize].dtype;
-        let mut weights = Vec::new();
-        for (idx, sum) in std::iter::once(first).chain(second).enumerate() {
-            let operands = self.graph.operands(sum);
-            let Some(weight) = operands.get(1) else {
-                return Err(self.internal("a matmul has a weight", sum));
+        let mut gemm: Option<Gemm> = None;
+        for product in products {
+            let Some(sum) = product.sums.first() else { continue };
+            let Some(x) = self.graph.operands(*sum).first().copied() else {
+                return Err(self.internal("a matmul has a left operand", *sum));
             };
-            weights.push(self.weight(bind, "w", *weight, dtype)?);
-            let reg = program.push(Inst::Acc(idx as u32));
-            program.regs.insert(sum, reg);
+            let operand = self.operand(bind, "a", x)?;
+            let k = self.graph.ty(x).cols();
+            let part = self.part(bind, product, x, results)?;
+            gemm.get_or_insert(Gemm { a: operand, k, parts: Vec::new() }).parts.push(part);
         }
-        let (k, n) = (self.graph.ty(*x).cols(), self.graph.ty(first).cols());
-        Ok(Gemm { a, k, n, weights, epilogue: Pointwise::default() })
+        let first = results.first().map(|(value, _)| *value);
+        match (gemm, first) {
+            (Some(gemm), _) => Ok(gemm),
+            (None, Some(value)) => Err(self.internal("a product has sums", value)),
+            (None, None) => Err(PlanError::TooLarge { what: "products without results" }),
+        }
+    }
+
+    fn part(
+        &mut self,
+        bind: &mut Bind,
+        product: &Product,
+        x: Value,
+        results: &[(Value, u32)],
+    ) -> Result<Part, PlanError> {
+        let dtype = self.buffers[self.buffer_of(self.groups.source(self.graph, x).base)? as usize].dtype;
+        let mut program = Program::default();
+        let mut sums = Vec::new();
+        for sum in &product.sums {
+            let operands = self.graph.operands(*sum);
+            let Some(weight) = operands.get(1) else {
+                return Err(self.internal("a matmul has a weight", *sum));
+            };
+            // What decides is accurate to f32: one bf16 weight becomes several whose sum it is.
+            let is_split = dtype == DType::Bf16 && matches!(self.graph.op(*sum), Op::RouterLogits {});
+            let mut reg = None;
+            for term in 0..if is_split { BF16_TERMS } else { 1 } {
+                sums.push(self.sum_weight(bind, *weight, dtype, is_split.then_some(term))?);
+                let acc = program.push(Inst::Acc(sums.len() as u32 - 1));
+                reg = Some(match reg {
+                    Some(reg) => program.push(Inst::Binary(Binary::Add, reg, acc)),
+                    None => acc,
+                });
+            }
+            program.sums.insert(*sum, sums.len() as u32 - 1);
+            reg.map(|reg| program.regs.insert(*sum, reg));
+        }
+        let n = product.sums.first().map_or(0, |sum| self.graph.ty(*sum).cols());
+        let results: Vec<(Value, u32)> =
+            results.iter().copied().filter(|(value, _)| product.values.contains(value)).collect();
+        let epilogue = self.program(bind, (&product.values, product.result), program, &results)?;
+        Ok(Part { n, sums, epilogue })
+    }
+
+    /// The program that computes these values, of which some are known, and stores the results.
+    fn program(
+        &mut self,
+        bind: &mut Bind,
+        (values, result): (&[Value], Value),
+        mut program: Program,
+        results: &[(Value, u32)],
+    ) -> Result<Pointwise, PlanError> {
+        program.width = self.graph.ty(result).cols();
+        for value in values {
+            if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
+                let reg = match self.graph.op(*value) {
+                    Op::Rope { .. } => self.turn(bind, &mut program, *value)?,
+                    _ => self.instruction(bind, &mut program, *value)?,
+                };
+                program.regs.insert(*value, reg);
+            }
+        }
+        let mut stores = Vec::new();
+        for (value, buffer) in results {
+            stores.push(self.store(bind, &mut program, *value, *buffer)?);
+        }
+        Ok(Pointwise { code: program.code, stores })
+    }
+
+    /// A rotary embedding of a sum, or of a sum with scaled rows: `x · cos + rotate_half(x) · sin`.
+    fn turn(&mut self, bind: &mut Bind, program: &mut Program, rope: Value) -> Result<Reg, PlanError> {
+        let (Op::Rope { heads, theta }, &[x, positions]) =
+            (self.graph.op(rope), self.graph.operands(rope).as_slice())
+        else {
+            return Err(self.internal("this is no rotary embedding", rope));
+        };
+        let width = self.graph.ty(rope).cols() / (*heads).max(1);
+        let theta = *theta;
+        let (mut sum, mut scales) = (x, Vec::new());
+        while let (Op::ScaleRows {}, &[scaled, scale]) =
+            (self.graph.op(sum), self.graph.operands(sum).as_slice())
+        {
+            scales.push(scale);
+            sum = scaled;
+        }
+        let Some(acc) = program.sums.get(&sum).copied() else {
+            return Err(self.internal("what turns is a sum with scaled rows", rope));
+        };
+        let mut rotated = program.push(Inst::AccRotated { sum: acc, width });
+        for scale in scales.into_iter().rev() {
+            let scale = self.load(bind, program, scale)?;
+            rotated = program.push(Inst::Binary(Binary::Mul, rotated, scale));
+        }
+        let straight = self.load(bind, program, x)?;
+        let index = self.operand(bind, "positions", positions)?;
+        let (cos, sin) = self.angles(bind, theta, width);
+        let cos = program.push(Inst::LoadAt { table: cos, index });
+        let cos = program.push(Inst::Binary(Binary::Mul, straight, cos));
+        let sin = program.push(Inst::LoadAt { table: sin, index });
+        let sin = program.push(Inst::Binary(Binary::Mul, rotated, sin));
+        Ok(program.push(Inst::Binary(Binary::Add, cos, sin)))
     }
 
     fn instruction(
@@ -133,7 +218,7 @@ impl Ctx<'_> {
         let inst = match (self.graph.op(value), operands.as_slice()) {
             (Op::AddBias {}, [x, bias]) => {
                 let x = self.load(bind, program, *x)?;
-                let bias = self.weight(bind, "bias", *bias, skipc_artifact::target::DType::F32)?;
+                let bias = self.weight(bind, "bias", *bias, DType::F32)?;
                 let bias = program.push(Inst::LoadCol(bias));
                 Inst::Binary(Binary::Add, x, bias)
             }

@@ -132,7 +132,7 @@ impl<'a> Ctx<'a> {
     fn group(&mut self, group: &Group) -> Result<(), PlanError> {
         let Some(value) = group.last() else { return Ok(()) };
         match group.work {
-            Work::Gemm { .. } | Work::Map => self.expression(group),
+            Work::Gemm(_) | Work::Map => self.expression(group),
             Work::Copy => {
                 let source = self.groups.copied_source(self.graph, value);
                 let to = self.result(value);
@@ -222,7 +222,7 @@ impl<'a> Ctx<'a> {
     fn is_stored_as_logits(&self, value: Value) -> bool {
         let maker = self.groups.maker(value).map(|maker| &self.groups.list[maker]);
         maker.is_some_and(|maker| {
-            matches!(maker.work, Work::Gemm { .. } | Work::Map) && maker.scatter(self.graph).is_none()
+            matches!(maker.work, Work::Gemm(_) | Work::Map) && maker.scatter(self.graph).is_none()
         })
     }
 
@@ -249,8 +249,8 @@ impl<'a> Ctx<'a> {
     fn step(&mut self, group: &Group, bind: Bind, body: crate::kernel::Body) {
         let (kernel, args) = bind.kernel(body);
         let (idx, _) = self.kernels.insert_full(kernel);
-        let anchor = match group.work {
-            Work::Gemm { first, second } => second.or(Some(first)),
+        let anchor = match &group.work {
+            Work::Gemm(products) => products.iter().flat_map(|product| &product.sums).next_back().copied(),
             _ => None,
         };
         let origin = anchor.or(group.last()).map(|value| self.graph.origin(value).to_string());

@@ -1,13 +1,13 @@
 //! Ops that are kernels of their own: norms, embedding, rotary positions, router logits, attention.
 
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Value};
+use skipc_ir::{F64, Op, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Attention, Body, NormKind, Rowwise};
+use crate::kernel::{Attention, Body, NormKind, Rowwise, Slot, Spread};
 use crate::plan::ConstantSource;
 
 impl Ctx<'_> {
@@ -15,10 +15,9 @@ impl Ctx<'_> {
         let mut bind = self.bind(self.graph.ty(value).rows(), value)?;
         let body = match self.graph.op(value) {
             Op::RmsNorm { .. } | Op::LayerNorm { .. } => Body::Rowwise(self.norm(&mut bind, value)?),
-            Op::InvRms { .. } => Body::Rowwise(self.inv_rms(&mut bind, value)?),
+            Op::InvRms { .. } | Op::InvStd { .. } => Body::Rowwise(self.row_scale(&mut bind, value)?),
             Op::Embed {} => Body::Rowwise(self.embed(&mut bind, value)?),
             Op::Rope { .. } => Body::Rowwise(self.rope(&mut bind, value)?),
-            Op::RouterLogits {} => Body::Rowwise(self.dot(&mut bind, value)?),
             Op::Attention { .. } => Body::Attention(self.attention(&mut bind, value)?),
             _ => return Err(self.unsupported("do this op", value)),
         };
@@ -44,16 +43,18 @@ impl Ctx<'_> {
         Ok(Rowwise::Norm { kind, eps, cols, x, gain, out })
     }
 
-    fn inv_rms(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {
+    fn row_scale(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {
         let operands = self.graph.operands(value);
-        let (Op::InvRms { eps }, [x]) = (self.graph.op(value), operands.as_slice()) else {
-            return Err(self.internal("this is no row scale", value));
+        let (eps, spread, x) = match (self.graph.op(value), operands.as_slice()) {
+            (Op::InvRms { eps }, [x]) => (*eps, Spread::Rms, x),
+            (Op::InvStd { eps }, [x]) => (*eps, Spread::Std, x),
+            _ => return Err(self.internal("this is no row scale", value)),
         };
-        let (eps, cols) = (*eps, self.graph.ty(*x).cols());
+        let cols = self.graph.ty(*x).cols();
         let x = self.operand(bind, "x", *x)?;
         let result = self.result(value);
         let out = self.written(bind, "out", result);
-        Ok(Rowwise::InvRms { eps, cols, x, out })
+        Ok(Rowwise::RowScale { spread, eps, cols, x, out })
     }
 
     fn embed(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {
@@ -78,34 +79,22 @@ impl Ctx<'_> {
             return Err(self.internal("this is no rotary embedding", value));
         };
         let width = self.graph.ty(value).cols() / (*heads).max(1);
-        let (theta, half, rows) = (*theta, width / 2, self.options.max_positions);
         let x = self.operand(bind, "x", *x)?;
         let positions = self.operand(bind, "positions", *positions)?;
-        let shape = (DType::F32, rows, half);
-        let cos = ConstantSource::RopeCos { theta, half, positions: rows };
-        let cos = self.constant(bind, "cos", cos, shape);
-        let sin = ConstantSource::RopeSin { theta, half, positions: rows };
-        let sin = self.constant(bind, "sin", sin, shape);
+        let (cos, sin) = self.angles(bind, *theta, width);
         let result = self.result(value);
         let out = self.written(bind, "out", result);
         Ok(Rowwise::Rope { heads: *heads, width, x, positions, cos, sin, out })
     }
 
-    fn dot(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {
-        let operands = self.graph.operands(value);
-        let [x, weight] = operands.as_slice() else {
-            return Err(self.internal("router logits have two operands", value));
-        };
-        let n = self.graph.ty(value).cols();
-        if n > crate::kernel::MAX_DOT_COLS {
-            return Err(self.unsupported("make more than 8 router logits a row", value));
-        }
-        let k = self.graph.ty(*x).cols();
-        let x = self.operand(bind, "x", *x)?;
-        let weight = self.weight(bind, "w", *weight, DType::F32)?;
-        let result = self.result(value);
-        let out = self.written(bind, "out", result);
-        Ok(Rowwise::Dot { k, n, x, weight, out })
+    /// Tables of the cosine and sine of every position's angles, for heads of this width.
+    pub(super) fn angles(&mut self, bind: &mut Bind, theta: F64, width: u32) -> (Slot, Slot) {
+        let (half, positions) = (width / 2, self.options.max_positions);
+        let shape = (DType::F32, positions, half);
+        let cos = ConstantSource::RopeCos { theta, half, positions };
+        let cos = self.constant(bind, "cos", cos, shape);
+        let sin = ConstantSource::RopeSin { theta, half, positions };
+        (cos, self.constant(bind, "sin", sin, shape))
     }
 
     fn attention(&mut self, bind: &mut Bind, value: Value) -> Result<Attention, PlanError> {

@@ -8,7 +8,7 @@ use skipc_ir::{Dim, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::kernel::{Access, Slot};
+use crate::kernel::{Access, Slot, Sum};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
 
@@ -60,11 +60,7 @@ impl Ctx<'_> {
         value: Value,
         dtype: DType,
     ) -> Result<Slot, PlanError> {
-        let shape = match self.graph.ty(value).as_tensor() {
-            Some((_, &[Dim::Fixed(len)])) => (1, len),
-            Some((_, &[Dim::Fixed(rows), Dim::Fixed(cols)])) => (rows, cols),
-            _ => return Err(self.unsupported("take a weight of this rank", value)),
-        };
+        let shape = self.shape(value)?;
         let source = match self.graph.op(value) {
             Op::Weight { name, .. } => ConstantSource::Weight { name: name.0.to_string() },
             _ => ConstantSource::Recipe { steps: self.recipe(value)? },
@@ -72,37 +68,98 @@ impl Ctx<'_> {
         Ok(self.constant(bind, name, source, (dtype, shape.0, shape.1)))
     }
 
-    /// How a constant is made, operands first. Gains become constants of their own, too, though no kernel reads them: with
-    /// them whoever has the program has the tensors that it was made from, up to rounding.
+    /// Binds the weight of a sum, or one of its terms of bf16. Sums over some of a weight's rows share one constant.
+    pub(super) fn sum_weight(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        dtype: DType,
+        term: Option<u32>,
+    ) -> Result<Sum, PlanError> {
+        let (_, cols) = self.shape(value)?;
+        let mut steps = self.recipe(value)?;
+        let mut row = 0u32;
+        steps.retain(|step| match step {
+            RecipeStep::Rows { start, .. } => {
+                row = row.saturating_add(*start);
+                false
+            }
+            _ => true,
+        });
+        steps.extend(term.map(|term| RecipeStep::Term { term }));
+        let rows = self.shape(self.tensor_of(value))?.0;
+        let source = match steps.as_slice() {
+            [RecipeStep::Weight { name, .. }] => ConstantSource::Weight { name: name.clone() },
+            _ => ConstantSource::Recipe { steps },
+        };
+        let weight = self.constant(bind, "w", source, (dtype, rows, cols));
+        Ok(Sum { weight, row })
+    }
+
+    fn shape(&self, value: Value) -> Result<(u32, u32), PlanError> {
+        match self.graph.ty(value).as_tensor() {
+            Some((_, &[Dim::Fixed(len)])) => Ok((1, len)),
+            Some((_, &[Dim::Fixed(rows), Dim::Fixed(cols)])) => Ok((rows, cols)),
+            _ => Err(self.unsupported("take a weight of this rank", value)),
+        }
+    }
+
+    /// The tensor of the weights file that a constant begins with.
+    fn tensor_of(&self, value: Value) -> Value {
+        let mut value = value;
+        while let Some(operand) = self.graph.operands(value).first() {
+            value = *operand;
+        }
+        value
+    }
+
+    /// How a constant is made. What was taken from its rows or columns becomes a constant of its own, too, though no kernel
+    /// reads it: with them whoever has the program has the tensors that it was made from, up to rounding.
     fn recipe(&mut self, value: Value) -> Result<Vec<RecipeStep>, PlanError> {
-        let mut steps = Vec::new();
-        // From the result to the weights, last operand first: the reverse of the order in which it is made.
-        let mut waiting = vec![value];
-        while let Some(value) = waiting.pop() {
-            steps.push(match self.graph.op(value) {
-                Op::Weight { name, shape } => {
-                    let (name, sizes) = (name.0.to_string(), shape.0.as_slice());
-                    if let [len] = *sizes {
-                        self.constants.add(
-                            ConstantSource::Weight { name: name.clone() },
-                            DType::F32,
-                            (1, len),
-                        );
-                    }
-                    let rows = if let [rows, _] = *sizes { rows } else { 1 };
-                    RecipeStep::Weight { name, rows }
-                }
-                Op::Concat {} => RecipeStep::Concat,
-                Op::FoldGain {} => RecipeStep::FoldGain,
-                _ => return Err(self.unsupported("take anything but a weight here", value)),
-            });
-            if steps.len() > recipe::MAX_STEPS {
+        // From the result to the tensor: the reverse of the order in which it is made.
+        let mut chain = vec![value];
+        while let Some(operand) = chain.last().and_then(|last| self.graph.operands(*last).first().copied()) {
+            chain.push(operand);
+            if chain.len() > recipe::MAX_STEPS {
                 return Err(PlanError::TooLarge { what: "recipes of constants" });
             }
-            waiting.extend(self.graph.operands(value));
         }
-        steps.reverse();
+        let mut steps = Vec::with_capacity(chain.len());
+        for value in chain.into_iter().rev() {
+            let step = match self.graph.op(value) {
+                Op::Weight { name, shape } => {
+                    let cols = shape.0.last().copied().unwrap_or_default();
+                    RecipeStep::Weight { name: name.0.to_string(), cols }
+                }
+                Op::WeightRows { start, len } => RecipeStep::Rows { start: *start, len: *len },
+                Op::FoldGain {} => RecipeStep::FoldGain { gain: self.vector(value)? },
+                Op::FoldBias {} => RecipeStep::FoldBias { bias: self.vector(value)? },
+                Op::CentreRows {} => {
+                    // Of all rows of the tensor, as the sums share one constant of all of them.
+                    let rows = self.shape(self.tensor_of(value))?.0;
+                    let mut means = steps.clone();
+                    means.retain(|step| !matches!(step, RecipeStep::Rows { .. }));
+                    means.push(RecipeStep::RowMeans);
+                    self.constants.add(ConstantSource::Recipe { steps: means }, DType::F32, (1, rows));
+                    RecipeStep::Centre
+                }
+                _ => return Err(self.unsupported("take anything but a weight here", value)),
+            };
+            steps.push(step);
+        }
         Ok(steps)
+    }
+
+    /// The name of the vector that is folded into a weight; it becomes a constant.
+    fn vector(&mut self, fold: Value) -> Result<String, PlanError> {
+        let operands = self.graph.operands(fold);
+        let vector = operands.get(1).map(|vector| self.graph.op(*vector).clone());
+        let Some(Op::Weight { name, shape }) = vector else {
+            return Err(self.unsupported("fold in anything but a vector of the weights file", fold));
+        };
+        let (name, len) = (name.0.to_string(), shape.0.first().copied().unwrap_or_default());
+        self.constants.add(ConstantSource::Weight { name: name.clone() }, DType::F32, (1, len));
+        Ok(name)
     }
 
     /// Binds a constant of this type, rows and columns.

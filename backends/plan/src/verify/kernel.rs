@@ -6,8 +6,8 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_DOT_COLS, NormKind, Param,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, View,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, Param, Part,
+    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View,
 };
 use crate::pointwise::Real;
 
@@ -49,16 +49,18 @@ pub(super) struct Check<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) touches: Vec<Touch>,
     pub(super) faults: Vec<Fault>,
-    /// Reads that the tile which writes does, by slot and place.
-    pub(super) tile_reads: Vec<View>,
-    /// Columns that stores write: place and number of columns.
-    pub(super) stores: Vec<(View, u32)>,
+    /// Reads that the tile which writes does, by slot and place, each with the part of the kernel that reads.
+    pub(super) tile_reads: Vec<(View, usize)>,
+    /// Columns that stores write: place, number of columns, part of the kernel that writes.
+    pub(super) stores: Vec<(View, u32, usize)>,
+    /// The part of the kernel that is checked: tiles of two parts are made by different threads.
+    part: usize,
 }
 
 /// Checks a kernel.
 pub(super) fn check(kernel: &Kernel) -> Check<'_> {
     let mut check =
-        Check { kernel, touches: Vec::new(), faults: Vec::new(), tile_reads: Vec::new(), stores: Vec::new() };
+        Check { kernel, touches: Vec::new(), faults: Vec::new(), tile_reads: Vec::new(), stores: Vec::new(), part: 0 };
     check.size("the number of parameters", kernel.params.len() as u32, kernel.params.len() <= MAX_PARAMS);
     check.extent(kernel.extent);
     match &kernel.body {
@@ -140,7 +142,7 @@ impl Check<'_> {
         self.within(view, cols, kind);
         self.touch(view.slot, Touched::Over(self.kernel.extent, view.rows), true);
         self.list(view.rows, self.kernel.extent);
-        self.stores.push((view, cols));
+        self.stores.push((view, cols, self.part));
     }
 
     /// A dense result of exactly these columns.
@@ -153,6 +155,18 @@ impl Check<'_> {
     pub(super) fn constant(&mut self, slot: Slot, rows: u32, cols: u32, kind: Kind) {
         self.exact(slot, cols, kind);
         self.touches.push(Touch { slot, rows: Touched::First(rows), is_write: false, is_constant: true });
+    }
+
+    /// A read that only the tile which writes the place does.
+    pub(super) fn tile_read(&mut self, view: View) {
+        self.tile_reads.push((view, self.part));
+    }
+
+    /// A use of a part's own sum.
+    pub(super) fn sum(&mut self, acc: u32, n_sums: usize) {
+        if acc as usize >= n_sums {
+            self.faults.push(Fault::Acc { acc, sums: n_sums });
+        }
     }
 
     pub(super) fn size(&mut self, what: &'static str, got: u32, fits: bool) {
@@ -169,21 +183,31 @@ impl Check<'_> {
     }
 
     fn gemm(&mut self, gemm: &Gemm) {
-        let Gemm { a, k, n, weights, epilogue } = gemm;
+        let Gemm { a, k, parts } = gemm;
         self.size("k", *k, *k > 0);
-        self.size("n", *n, *n > 0);
-        self.size("the number of weights", weights.len() as u32, matches!(weights.len(), 1 | 2));
+        self.size("the number of parts", parts.len() as u32, !parts.is_empty());
         self.read(*a, *k, Kind::Real);
         let dtype = self.param(a.slot).map(|param| param.dtype);
-        for weight in weights {
-            self.constant(*weight, *n, *k, if dtype == Some(DType::F32) { Kind::F32 } else { Kind::Real });
+        for (idx, part) in parts.iter().enumerate() {
+            self.part = idx;
+            self.columns(*k, part, dtype);
+        }
+    }
+
+    fn columns(&mut self, k: u32, part: &Part, dtype: Option<DType>) {
+        let Part { n, sums, epilogue } = part;
+        self.size("n", *n, *n > 0);
+        self.size("the number of sums", sums.len() as u32, (1..=MAX_SUMS).contains(&sums.len()));
+        for Sum { weight, row } in sums {
+            let rows = row.saturating_add(*n);
+            self.constant(*weight, rows, k, if dtype == Some(DType::F32) { Kind::F32 } else { Kind::Real });
             let Some(param) = self.param(*weight).cloned() else { continue };
             if Some(param.dtype) != dtype {
                 let (param, got) = (param.name, param.dtype);
                 self.faults.push(Fault::DType { param, got, wanted: "the type of the left operand" });
             }
         }
-        program::check(self, epilogue, *n, weights.len());
+        program::check(self, epilogue, *n, sums.len());
     }
 
     fn attention(&mut self, attention: &Attention) {
@@ -226,7 +250,7 @@ impl Check<'_> {
                 }
                 self.write(out, cols, Kind::Real);
             }
-            Rowwise::InvRms { eps, cols, x, out } => {
+            Rowwise::RowScale { spread: _, eps, cols, x, out } => {
                 self.size("columns", cols, cols > 0);
                 self.eps(eps);
                 self.read(x, cols, Kind::Real);
@@ -247,13 +271,7 @@ impl Check<'_> {
                 self.constant(sin, 1, width / 2, Kind::F32);
                 self.write(out, cols, Kind::Real);
                 // Both columns of a pair are read before either is written.
-                self.tile_reads.push(x);
-            }
-            Rowwise::Dot { k, n, x, weight, out } => {
-                self.size("columns", n, (1..=MAX_DOT_COLS).contains(&n));
-                self.read(x, k, Kind::Real);
-                self.constant(weight, n, k, Kind::F32);
-                self.write(out, n, Kind::F32);
+                self.tile_read(x);
             }
         }
     }
@@ -328,14 +346,17 @@ impl Check<'_> {
             if wanted != Some(param.access) {
                 self.faults.push(Fault::Access { param: param.name.clone(), used });
             }
-            let stores: Vec<&(View, u32)> =
-                self.stores.iter().filter(|(view, _)| view.slot == slot).collect();
-            let tile_reads: Vec<&View> = self.tile_reads.iter().filter(|view| view.slot == slot).collect();
+            let stores: Vec<&(View, u32, usize)> =
+                self.stores.iter().filter(|(view, ..)| view.slot == slot).collect();
+            let tile_reads: Vec<&(View, usize)> =
+                self.tile_reads.iter().filter(|(view, _)| view.slot == slot).collect();
             // Every read is of exactly the elements that one store of the same tile writes.
             let reads_fit = tile_reads.len() == n_reads
-                && tile_reads.iter().all(|read| stores.iter().any(|(store, _)| store == *read));
-            let stores_fit = stores.iter().enumerate().all(|(idx, (a, a_cols))| {
-                stores[..idx].iter().all(|(b, b_cols)| {
+                && tile_reads.iter().all(|(read, part)| {
+                    stores.iter().any(|(store, _, of)| store == read && of == part)
+                });
+            let stores_fit = stores.iter().enumerate().all(|(idx, (a, a_cols, _))| {
+                stores[..idx].iter().all(|(b, b_cols, _)| {
                     a.rows == b.rows
                         && (u64::from(a.col) + u64::from(*a_cols) <= b.col.into()
                             || u64::from(b.col) + u64::from(*b_cols) <= a.col.into())
