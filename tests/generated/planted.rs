@@ -260,10 +260,10 @@ fn compacted_positions(plan: &mut Plan) {
 }
 
 fn programs(plan: &mut Plan) -> impl Iterator<Item = &mut Pointwise> {
-    kernels(plan).filter_map(|kernel| match &mut kernel.body {
-        Body::Gemm(gemm) => Some(&mut gemm.epilogue),
-        Body::Rowwise(Rowwise::Map { program, .. }) => Some(program),
-        _ => None,
+    kernels(plan).flat_map(|kernel| match &mut kernel.body {
+        Body::Gemm(gemm) => gemm.parts.iter_mut().map(|part| &mut part.epilogue).collect(),
+        Body::Rowwise(Rowwise::Map { program, .. }) => vec![program],
+        _ => Vec::new(),
     })
 }
 
@@ -278,12 +278,12 @@ fn wrong_probability(plan: &mut Plan) {
 fn lost_residual(plan: &mut Plan) {
     for kernel in kernels(plan) {
         let Body::Gemm(gemm) = &mut kernel.body else { continue };
-        for store in &mut gemm.epilogue.stores {
-            if let Some(Inst::Binary(Binary::Add, a, b)) =
-                gemm.epilogue.code.get(store.value.0 as usize).copied()
-            {
-                let is_sum = matches!(gemm.epilogue.code.get(a.0 as usize), Some(Inst::Acc(_)));
-                store.value = if is_sum { a } else { b };
+        for Pointwise { code, stores } in gemm.parts.iter_mut().map(|part| &mut part.epilogue) {
+            for store in stores {
+                if let Some(Inst::Binary(Binary::Add, a, b)) = code.get(store.value.0 as usize).copied() {
+                    let is_sum = matches!(code.get(a.0 as usize), Some(Inst::Acc(_)));
+                    store.value = if is_sum { a } else { b };
+                }
             }
         }
     }

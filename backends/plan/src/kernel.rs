@@ -131,6 +131,12 @@ pub struct Sum {
 }
 
 impl Part {
+    /// A part whose sums are over the first `n` rows of these weights.
+    pub fn of(n: u32, weights: &[Slot], epilogue: Pointwise) -> Part {
+        let sums = weights.iter().map(|weight| Sum { weight: *weight, row: 0 }).collect();
+        Part { n, sums, epilogue }
+    }
+
     /// Whether the part makes a few numbers a row, such as the scores of a router.
     pub fn is_narrow(&self) -> bool {
         self.n.saturating_mul(self.sums.len() as u32) <= NARROW_COLS

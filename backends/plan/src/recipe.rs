@@ -174,9 +174,8 @@ mod tests {
         assert_eq!(sum, x);
         assert_ne!(term(0)[0], x);
         assert_eq!(term(0)[0].stored_as(DType::Bf16), term(0)[0]);
-        let exact = |term| {
-            elements(&[named("x"), RecipeStep::Term { term }], |_| Some(vec![Gf61::from_f64(0.3); 2]))
-        };
+        let exact =
+            |term| elements(&[named("x"), RecipeStep::Term { term }], |_| Some(vec![Gf61::from_f64(0.3); 2]));
         assert_eq!(exact(0), Some(vec![Gf61::from_f64(0.3); 2]));
         assert_eq!(exact(1), Some(vec![Gf61::ZERO; 2]));
     }

@@ -85,9 +85,13 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     let args = Args { op, types: operands };
     match op {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::infer(op, args),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => constant::infer(op, args),
+        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => {
+            constant::infer(op, args)
+        }
         Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::infer(op, args),
-        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. } => norm::infer(op, args),
+        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. } => {
+            norm::infer(op, args)
+        }
         Op::Rope { .. } | Op::Attention { .. } => attention::infer(op, args),
         Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
             pointwise::infer_unary(op, args)
@@ -111,9 +115,13 @@ pub(crate) fn eval<N: Number>(
 ) -> Result<Datum<N>, EvalError> {
     match op {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::eval(op, operands, env),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => constant::eval(op, operands),
+        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => {
+            constant::eval(op, operands)
+        }
         Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::eval(op, operands),
-        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. } => norm::eval(op, operands),
+        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. } => {
+            norm::eval(op, operands)
+        }
         Op::Rope { .. } | Op::Attention { .. } => attention::eval(op, operands),
         Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
             pointwise::eval_unary(op, operands)

@@ -41,24 +41,25 @@ fn rowwise(victim: &mut Victim) -> Option<&mut Rowwise> {
     if let Body::Rowwise(rowwise) = &mut victim.kernel.body { Some(rowwise) } else { None }
 }
 
+/// The program of a map, or of the first part of a product.
 fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
     match &mut victim.kernel.body {
-        Body::Gemm(gemm) => Some(&mut gemm.epilogue),
+        Body::Gemm(gemm) => gemm.parts.first_mut().map(|part| &mut part.epilogue),
         Body::Rowwise(Rowwise::Map { program, .. }) => Some(program),
         Body::Rowwise(_) | Body::Attention(_) | Body::Compact(_) => None,
     }
 }
 
 fn weights_swapped(victim: &mut Victim) -> bool {
-    gemm(victim).is_some_and(|gemm| {
-        gemm.weights.reverse();
-        gemm.weights.len() == 2
-    })
+    let Some(part) = gemm(victim).and_then(|gemm| gemm.parts.first_mut()) else { return false };
+    part.sums.reverse();
+    part.sums.len() == 2
 }
 
 fn inner_tail_dropped(victim: &mut Victim) -> bool {
     let Some(gemm) = gemm(victim) else { return false };
-    let (k, weights) = (gemm.k as usize, gemm.weights.clone());
+    let weights: Vec<Slot> = gemm.parts.iter().flat_map(|part| &part.sums).map(|sum| sum.weight).collect();
+    let k = gemm.k as usize;
     for weight in weights {
         let size = victim.kernel.param(weight).dtype.size() as usize;
         for row in victim.operands[weight.0 as usize].chunks_exact_mut(k * size) {
@@ -106,7 +107,13 @@ fn row_number_of_first_row(victim: &mut Victim) -> bool {
     let Some(slot) = program(victim).and_then(|program| {
         program.code.iter().find_map(|inst| match inst {
             Inst::LoadRow(view) => Some(view.slot),
-            Inst::Acc(_) | Inst::Load(_) | Inst::LoadCol(_) | Inst::Unary(..) | Inst::Binary(..) => None,
+            Inst::Acc(_)
+            | Inst::AccRotated { .. }
+            | Inst::Load(_)
+            | Inst::LoadCol(_)
+            | Inst::LoadAt { .. }
+            | Inst::Unary(..)
+            | Inst::Binary(..) => None,
         })
     }) else {
         return false;
@@ -238,7 +245,7 @@ fn first_key_heads(victim: &mut Victim) -> bool {
 
 fn eps_dropped(victim: &mut Victim) -> bool {
     match rowwise(victim) {
-        Some(Rowwise::Norm { eps, .. } | Rowwise::InvRms { eps, .. }) => {
+        Some(Rowwise::Norm { eps, .. } | Rowwise::RowScale { eps, .. }) => {
             *eps = Real::from(0.0);
             true
         }

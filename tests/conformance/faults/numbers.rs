@@ -1,7 +1,7 @@
 //! Faults in how numbers are rounded.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Body, Rowwise, Select};
+use skipc_plan::kernel::{Access, Body, Select, Sum};
 use skipc_plan::pointwise::Inst;
 
 use super::{Fault, Victim};
@@ -47,21 +47,36 @@ fn cut(victim: &mut Victim, slot: u32, kept: u32) -> bool {
 
 fn tf32(victim: &mut Victim) -> bool {
     let Body::Gemm(gemm) = &victim.kernel.body else { return false };
-    let slots: Vec<u32> = gemm.weights.iter().map(|weight| weight.0).chain([gemm.a.slot.0]).collect();
+    let sums = gemm.parts.iter().flat_map(|part| &part.sums);
+    let slots: Vec<u32> = sums.map(|sum| sum.weight.0).chain([gemm.a.slot.0]).collect();
     slots.into_iter().all(|slot| cut(victim, slot, !0x1FFF))
 }
 
 fn bf16_router(victim: &mut Victim) -> bool {
-    let Body::Rowwise(Rowwise::Dot { weight, .. }) = &victim.kernel.body else { return false };
-    let slot = weight.0;
-    cut(victim, slot, !0xFFFF)
+    let Body::Gemm(gemm) = &victim.kernel.body else { return false };
+    let narrow = gemm.parts.iter().filter(|part| part.is_narrow());
+    let sums: Vec<Sum> = narrow.flat_map(|part| &part.sums).copied().collect();
+    // In f32 the weight itself, in bf16 all of its terms but the first.
+    let is_split = sums.len() >= 3;
+    let mut any = false;
+    for (idx, sum) in sums.into_iter().enumerate() {
+        any |= match is_split && !idx.is_multiple_of(3) {
+            true => {
+                victim.operands[sum.weight.0 as usize].fill(0);
+                true
+            }
+            false => cut(victim, sum.weight.0, !0xFFFF),
+        };
+    }
+    any
 }
 
 fn bf16_residual(victim: &mut Victim) -> bool {
     let Body::Gemm(gemm) = &victim.kernel.body else { return false };
-    let slot = gemm.epilogue.code.iter().find_map(|inst| match inst {
+    let mut code = gemm.parts.iter().flat_map(|part| &part.epilogue.code);
+    let slot = code.find_map(|inst| match inst {
         Inst::Load(view) => Some(view.slot.0),
-        Inst::Acc(_) | Inst::LoadRow(_) | Inst::LoadCol(_) | Inst::Unary(..) | Inst::Binary(..) => None,
+        _ => None,
     });
     slot.is_some_and(|slot| cut(victim, slot, !0xFFFF))
 }

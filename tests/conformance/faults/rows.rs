@@ -41,15 +41,15 @@ fn last_tile_dropped(victim: &mut Victim) -> bool {
 fn all_views(victim: &mut Victim) -> Vec<&mut View> {
     match &mut victim.kernel.body {
         Body::Gemm(gemm) => {
-            let mut all = views(&mut gemm.epilogue);
+            let mut all: Vec<&mut View> =
+                gemm.parts.iter_mut().flat_map(|part| views(&mut part.epilogue)).collect();
             all.push(&mut gemm.a);
             all
         }
         Body::Rowwise(Rowwise::Map { program, .. }) => views(program),
         Body::Rowwise(
             Rowwise::Norm { x, .. }
-            | Rowwise::InvRms { x, .. }
-            | Rowwise::Dot { x, .. }
+            | Rowwise::RowScale { x, .. }
             | Rowwise::Rope { positions: x, .. }
             | Rowwise::Embed { ids: x, .. },
         ) => vec![x],

@@ -37,10 +37,9 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
     match &kernel.body {
         Body::Gemm(gemm) => operands.product(gemm),
         Body::Rowwise(Rowwise::Map { cols, program }) => operands.program(program, *cols, &[]),
-        Body::Rowwise(Rowwise::Dot { k, x, weight, .. }) => operands.sums(*x, *k, *weight).is_some(),
         // Both choose among numbers, or rows, that they leave as they are.
         Body::Rowwise(Rowwise::Embed { .. }) | Body::Compact(_) => true,
-        Body::Rowwise(Rowwise::Norm { .. } | Rowwise::InvRms { .. } | Rowwise::Rope { .. })
+        Body::Rowwise(Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Rope { .. })
         | Body::Attention(_) => false,
     }
 }
@@ -57,9 +56,11 @@ impl Operands<'_> {
     }
 
     fn product(&self, gemm: &Gemm) -> bool {
-        let sums: Option<Vec<Known>> =
-            gemm.weights.iter().map(|weight| self.sums(gemm.a, gemm.k, *weight)).collect();
-        sums.is_some_and(|sums| self.program(&gemm.epilogue, gemm.n, &sums))
+        gemm.parts.iter().all(|part| {
+            let sums: Option<Vec<Known>> =
+                part.sums.iter().map(|sum| self.sums(gemm.a, gemm.k, sum.weight)).collect();
+            sums.is_some_and(|sums| self.program(&part.epilogue, part.n, &sums))
+        })
     }
 
     /// Sums over products of rows of `a` with rows of a weight.
@@ -88,7 +89,8 @@ impl Operands<'_> {
         let mut regs: Vec<Known> = Vec::new();
         for inst in &program.code {
             let reg = match *inst {
-                Inst::Acc(weight) => Some(sums[weight as usize]),
+                Inst::Acc(sum) | Inst::AccRotated { sum, .. } => Some(sums[sum as usize]),
+                Inst::LoadAt { table, .. } => Some(known(&self.all(table))),
                 Inst::Load(view) => Some(known(&self.view(view, cols))),
                 Inst::LoadRow(view) => Some(known(&self.view(view, 1))),
                 Inst::LoadCol(slot) => Some(known(&self.all(slot)[..cols as usize])),

@@ -79,7 +79,8 @@ impl Ctx<'_> {
         let body = match &group.work {
             Work::Gemm(products) => Body::Gemm(self.gemm(&mut bind, products, results)?),
             _ => {
-                let program = self.program(&mut bind, (&group.values, *first), Program::default(), results)?;
+                let program =
+                    self.program(&mut bind, (&group.values, *first), Program::default(), results)?;
                 Body::Rowwise(Rowwise::Map { cols: self.graph.ty(*first).cols(), program })
             }
         };

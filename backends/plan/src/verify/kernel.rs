@@ -59,8 +59,14 @@ pub(super) struct Check<'a> {
 
 /// Checks a kernel.
 pub(super) fn check(kernel: &Kernel) -> Check<'_> {
-    let mut check =
-        Check { kernel, touches: Vec::new(), faults: Vec::new(), tile_reads: Vec::new(), stores: Vec::new(), part: 0 };
+    let mut check = Check {
+        kernel,
+        touches: Vec::new(),
+        faults: Vec::new(),
+        tile_reads: Vec::new(),
+        stores: Vec::new(),
+        part: 0,
+    };
     check.size("the number of parameters", kernel.params.len() as u32, kernel.params.len() <= MAX_PARAMS);
     check.extent(kernel.extent);
     match &kernel.body {
@@ -352,9 +358,9 @@ impl Check<'_> {
                 self.tile_reads.iter().filter(|(view, _)| view.slot == slot).collect();
             // Every read is of exactly the elements that one store of the same tile writes.
             let reads_fit = tile_reads.len() == n_reads
-                && tile_reads.iter().all(|(read, part)| {
-                    stores.iter().any(|(store, _, of)| store == read && of == part)
-                });
+                && tile_reads
+                    .iter()
+                    .all(|(read, part)| stores.iter().any(|(store, _, of)| store == read && of == part));
             let stores_fit = stores.iter().enumerate().all(|(idx, (a, a_cols, _))| {
                 stores[..idx].iter().all(|(b, b_cols, _)| {
                     a.rows == b.rows

@@ -54,7 +54,7 @@ fn embed((table_type, out): (DType, DType), (rows, cols): (u32, u32)) -> Case {
 }
 
 /// Tables of a true rotation for positions up to `n`, and columns of positions in no order.
-fn tables(draft: &mut Draft, n: u32, half: u32) -> [skipc_plan::kernel::Slot; 2] {
+pub(super) fn tables(draft: &mut Draft, n: u32, half: u32) -> [skipc_plan::kernel::Slot; 2] {
     let angle = |at: u32| {
         let angle = skipc_ir::rope_angle(i64::from(at / half), (at % half) as usize, half as usize, 10_000.0);
         f64::from(angle)

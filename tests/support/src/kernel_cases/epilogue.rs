@@ -1,11 +1,12 @@
 //! Epilogues of matmuls: each instruction alone, then the programs that whole layers become.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, Gemm, Slot};
+use skipc_plan::kernel::{Body, Part, Slot};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Real, Reg, Store, Unary};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
+use super::gemm::one_part;
 use crate::tolerance::Exactness;
 
 /// Every function of one number, with a name for its cases.
@@ -85,7 +86,7 @@ fn one(dtype: DType, name: &str, code: impl FnOnce(&mut Draft, &Bench) -> Vec<In
     let extent = draft.counted(bench.rows, bench.bound);
     let value = Reg(program.len() as u32 - 1);
     let epilogue = Pointwise { code: program, stores: vec![Store { to: dense(out), value }] };
-    let gemm = Gemm { a: dense(a), k: 16, n: bench.n, weights: vec![weight], epilogue };
+    let gemm = one_part(dense(a), 16, Part::of(bench.n, &[weight], epilogue));
     draft.finish(extent, Body::Gemm(gemm), Exactness::Matmul { k: 16 })
 }
 
@@ -105,7 +106,7 @@ fn gated_pair(dtype: DType, (k, n): (u32, u32), rows: u32) -> Case {
         Inst::Binary(Binary::Mul, Reg(2), Reg(1)),
     ];
     let epilogue = Pointwise { code, stores: vec![Store { to: dense(out), value: Reg(3) }] };
-    let gemm = Gemm { a: dense(a), k, n, weights: vec![gate, up], epilogue };
+    let gemm = one_part(dense(a), k, Part::of(n, &[gate, up], epilogue));
     draft.finish(extent, Body::Gemm(gemm), Exactness::Matmul { k })
 }
 
@@ -120,7 +121,7 @@ fn pair_order(dtype: DType) -> Case {
     let extent = draft.counted(rows, rows);
     let code = vec![Inst::Acc(1), Inst::Acc(0), Inst::Binary(Binary::Sub, Reg(1), Reg(0))];
     let epilogue = Pointwise { code, stores: vec![Store { to: dense(out), value: Reg(2) }] };
-    let gemm = Gemm { a: dense(a), k, n, weights: vec![first, second], epilogue };
+    let gemm = one_part(dense(a), k, Part::of(n, &[first, second], epilogue));
     draft.finish(extent, Body::Gemm(gemm), Exactness::Bitwise)
 }
 
@@ -139,7 +140,7 @@ fn down(dtype: DType, set: Set) -> Case {
     let code =
         vec![Inst::Acc(0), Inst::LoadCol(bias), add_regs(0, 1), Inst::Load(listed(x, list)), add_regs(2, 3)];
     let epilogue = Pointwise { code, stores: vec![Store { to: listed(x, list), value: Reg(4) }] };
-    let gemm = Gemm { a: dense(a), k, n, weights: vec![weight], epilogue };
+    let gemm = one_part(dense(a), k, Part::of(n, &[weight], epilogue));
     draft.finish(extent, Body::Gemm(gemm), Exactness::Matmul { k })
 }
 
@@ -175,7 +176,7 @@ fn highway(dtype: DType, set: Set) -> Case {
         add_regs(8, 11),
     ];
     let epilogue = Pointwise { code, stores: vec![Store { to: listed(out, list), value: Reg(12) }] };
-    let gemm = Gemm { a: listed(x, list), k, n, weights: vec![weight], epilogue };
+    let gemm = one_part(listed(x, list), k, Part::of(n, &[weight], epilogue));
     draft.finish(extent, Body::Gemm(gemm), Exactness::Matmul { k })
 }
 
@@ -190,6 +191,6 @@ fn two_stores(dtype: DType) -> Case {
     let extent = draft.counted(rows, bound);
     let code = vec![Inst::Acc(0), Inst::Unary(Unary::Relu, Reg(0))];
     let stores = vec![Store { to: dense(raw), value: Reg(0) }, Store { to: dense(activated), value: Reg(1) }];
-    let gemm = Gemm { a: dense(a), k, n, weights: vec![weight], epilogue: Pointwise { code, stores } };
+    let gemm = one_part(dense(a), k, Part::of(n, &[weight], Pointwise { code, stores }));
     draft.finish(extent, Body::Gemm(gemm), Exactness::Matmul { k })
 }

@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, Gemm, Slot, View};
+use skipc_plan::kernel::{Body, Gemm, Part, Slot, View};
 use skipc_plan::pointwise::{Inst, Pointwise, Reg, Store};
 
 use super::Case;
@@ -79,6 +79,11 @@ pub(super) fn store_sum(to: View) -> Pointwise {
     Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to, value: Reg(0) }] }
 }
 
+/// A product of one part.
+pub(super) fn one_part(a: View, k: u32, part: Part) -> Gemm {
+    Gemm { a, k, parts: vec![part] }
+}
+
 fn plain(
     (dtype, out): (DType, DType),
     (k, n): (u32, u32),
@@ -90,7 +95,7 @@ fn plain(
     let weight = draft.reals("weight", (dtype, n, k), n, values);
     let out = draft.output("out", (out, bound, n));
     let extent = draft.counted(rows, bound);
-    let gemm = Gemm { a: dense(a), k, n, weights: vec![weight], epilogue: store_sum(dense(out)) };
+    let gemm = one_part(dense(a), k, Part::of(n, &[weight], store_sum(dense(out))));
     draft.finish(extent, Body::Gemm(gemm), exactness(values, k))
 }
 
@@ -100,7 +105,7 @@ fn fixed(dtype: DType) -> Case {
     let a = draft.reals("a", (dtype, 64, 20), 50, Values::Within(1.0));
     let weight = draft.reals("weight", (dtype, 36, 20), 36, Values::Within(1.0));
     let out = draft.output("out", (dtype, 64, 36));
-    let gemm = Gemm { a: dense(a), k: 20, n: 36, weights: vec![weight], epilogue: store_sum(dense(out)) };
+    let gemm = one_part(dense(a), 20, Part::of(36, &[weight], store_sum(dense(out))));
     draft.finish(Extent::Fixed(50), Body::Gemm(gemm), Exactness::Matmul { k: 20 })
 }
 
@@ -122,8 +127,8 @@ fn routed(dtype: DType, (k, n): (u32, u32), set: Set, (gather, scatter): (bool, 
     let out = draft.output("out", (dtype, bound, n));
     let extent = draft.counted(n_rows, bound);
     let view = |slot: Slot, is_listed: bool| if is_listed { listed(slot, list) } else { dense(slot) };
-    let gemm =
-        Gemm { a: view(a, gather), k, n, weights: vec![weight], epilogue: store_sum(view(out, scatter)) };
+    let part = Part::of(n, &[weight], store_sum(view(out, scatter)));
+    let gemm = one_part(view(a, gather), k, part);
     draft.finish(extent, Body::Gemm(gemm), Exactness::Bitwise)
 }
 
@@ -135,12 +140,7 @@ fn slices(dtype: DType) -> Case {
     let weight = draft.reals("weight", (dtype, n, k), n, Values::Integers);
     let out = draft.output("out", (dtype, rows, 96));
     let extent = draft.counted(rows, rows);
-    let gemm = Gemm {
-        a: View { col: 16, ..dense(a) },
-        k,
-        n,
-        weights: vec![weight],
-        epilogue: store_sum(View { col: 32, ..dense(out) }),
-    };
+    let part = Part::of(n, &[weight], store_sum(View { col: 32, ..dense(out) }));
+    let gemm = one_part(View { col: 16, ..dense(a) }, k, part);
     draft.finish(extent, Body::Gemm(gemm), Exactness::Bitwise)
 }

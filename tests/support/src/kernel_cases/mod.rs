@@ -12,9 +12,11 @@ mod embed_rope;
 mod epilogue;
 mod gemm;
 mod map;
-mod norm_dot;
+mod norm;
+mod parts;
 mod ranked;
 mod residual;
+mod scores;
 
 use skipc_plan::kernel::Kernel;
 
@@ -92,7 +94,9 @@ pub fn cases() -> Vec<Case> {
     gemm::add(&mut cases);
     epilogue::add(&mut cases);
     attention::add(&mut cases);
-    norm_dot::add(&mut cases);
+    norm::add(&mut cases);
+    scores::add(&mut cases);
+    parts::add(&mut cases);
     embed_rope::add(&mut cases);
     map::add(&mut cases);
     compact::add(&mut cases);
@@ -145,9 +149,15 @@ mod tests {
             }
             *kinds.entry(case.name.split('_').next().unwrap_or_default().to_owned()).or_default() += 1;
         }
-        for (kind, least) in
-            [("gemm", 90), ("epilogue", 24), ("dot", 10), ("embed", 20), ("map", 60), ("compact", 100)]
-        {
+        for (kind, least) in [
+            ("gemm", 90),
+            ("epilogue", 24),
+            ("scores", 10),
+            ("parts", 2),
+            ("embed", 20),
+            ("map", 60),
+            ("compact", 100),
+        ] {
             let n = kinds.get(kind).copied().unwrap_or_default();
             assert!(n >= least, "{n} of {kind}: {kinds:?}");
         }

@@ -2,11 +2,12 @@
 //! with, at sizes where every order of the sums gives the same bits.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, Gemm};
+use skipc_plan::kernel::{Body, Part};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 
 use super::Case;
 use super::draft::{Draft, Values, listed};
+use super::gemm::one_part;
 use crate::tolerance::Exactness;
 
 /// A product's sizes, and how many rows of its stream are listed.
@@ -68,6 +69,6 @@ fn residual(dtype: DType, weights: u32, sizes: &Sizes, exactness: Exactness) -> 
     let value = Reg(code.len() as u32 - 1);
     let epilogue = Pointwise { code, stores: vec![Store { to: listed(x, list), value }] };
     let extent = draft.counted(n_rows, at_most);
-    let gemm = Gemm { a: listed(a, list), k, n, weights: weight_slots, epilogue };
+    let gemm = one_part(listed(a, list), k, Part::of(n, &weight_slots, epilogue));
     draft.finish(extent, Body::Gemm(gemm), exactness)
 }

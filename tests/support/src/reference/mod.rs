@@ -8,7 +8,7 @@ mod rowwise;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, Sum, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::{Exactness, Expected, Want, decode};
@@ -100,25 +100,37 @@ impl<'a> Eval<'a> {
         let k = gemm.k as usize;
         for row in 0..n_rows {
             let a: Vec<f64> = (0..k).map(|inner| self.load(gemm.a, row, inner)).collect();
-            for col in 0..gemm.n as usize {
-                let mut sums = Vec::new();
-                for weight in &gemm.weights {
-                    let weight = &self.operands[weight.0 as usize][col * k..(col + 1) * k];
-                    sums.push(Approx::dot(a.iter().copied(), weight.iter().copied()));
-                }
-                self.pointwise(&gemm.epilogue, (row, col), &sums);
+            for part in &gemm.parts {
+                let sum = |sum: &Sum| {
+                    let weights = self.operands[sum.weight.0 as usize].chunks_exact(k);
+                    let columns = weights.skip(sum.row as usize).take(part.n as usize);
+                    columns.map(|weight| Approx::dot(a.iter().copied(), weight.iter().copied())).collect()
+                };
+                let sums: Vec<Vec<Approx>> = part.sums.iter().map(sum).collect();
+                (0..part.n as usize).for_each(|col| self.pointwise(&part.epilogue, (row, col), &sums));
             }
         }
     }
 
-    fn pointwise(&mut self, program: &Pointwise, (row, col): (usize, usize), sums: &[Approx]) {
+    fn pointwise(&mut self, program: &Pointwise, (row, col): (usize, usize), sums: &[Vec<Approx>]) {
         let mut regs: Vec<Approx> = Vec::new();
         for inst in &program.code {
             regs.push(match *inst {
-                Inst::Acc(weight) => sums[weight as usize],
+                Inst::Acc(sum) => sums[sum as usize][col],
+                Inst::AccRotated { sum, width } => {
+                    let (sum, width) = (&sums[sum as usize], width as usize);
+                    match col % width < width / 2 {
+                        true => Approx::exact(0.0).sub(sum[col + width / 2]),
+                        false => sum[col - width / 2],
+                    }
+                }
                 Inst::Load(view) => Approx::exact(self.load(view, row, col)),
                 Inst::LoadRow(view) => Approx::exact(self.load(view, row, 0)),
                 Inst::LoadCol(slot) => Approx::exact(self.at(slot, 0, col)),
+                Inst::LoadAt { table, index } => {
+                    let cols = self.kernel.param(table).cols as usize;
+                    Approx::exact(self.at(table, self.load(index, row, 0) as usize, col % cols))
+                }
                 Inst::Unary(unary, x) => apply_unary(unary, regs[x.0 as usize]),
                 Inst::Binary(binary, a, b) => apply_binary(binary, regs[a.0 as usize], regs[b.0 as usize]),
             });

@@ -1,6 +1,6 @@
 //! Row-wise kernels.
 
-use skipc_plan::kernel::{NormKind, Rowwise, Slot};
+use skipc_plan::kernel::{NormKind, Rowwise, Slot, Spread};
 
 use super::{Approx, Eval};
 
@@ -12,9 +12,13 @@ impl Eval<'_> {
                     (0..*cols as usize).for_each(|col| self.pointwise(program, (row, col), &[]));
                 }
                 Rowwise::Norm { .. } => self.norm(rowwise, row),
-                Rowwise::InvRms { eps, cols, x, out } => {
+                Rowwise::RowScale { spread, eps, cols, x, out } => {
                     let x = (0..*cols as usize).map(|col| Approx::exact(self.load(*x, row, col)));
-                    let scale = inv_root(&x.collect::<Vec<_>>(), eps.0);
+                    let mut x: Vec<Approx> = x.collect();
+                    if *spread == Spread::Std {
+                        centre(&mut x);
+                    }
+                    let scale = inv_root(&x, eps.0);
                     self.store_dense(*out, row, 0, scale);
                 }
                 Rowwise::Embed { cols, ids, n_ids, table, out } => {
@@ -26,14 +30,6 @@ impl Eval<'_> {
                     }
                 }
                 Rowwise::Rope { .. } => self.rope(rowwise, row),
-                Rowwise::Dot { k, n, x, weight, out } => {
-                    for output in 0..*n as usize {
-                        let a = (0..*k as usize).map(|inner| self.load(*x, row, inner));
-                        let b = (0..*k as usize).map(|inner| self.at(*weight, output, inner));
-                        let sum = Approx::dot(a, b);
-                        self.store_dense(*out, row, output, sum);
-                    }
-                }
             }
         }
     }
@@ -43,8 +39,7 @@ impl Eval<'_> {
         let mut x: Vec<Approx> =
             (0..cols as usize).map(|col| Approx::exact(self.load(x, row, col))).collect();
         if let NormKind::Layer { .. } = kind {
-            let mean = Approx::sum(x.iter().copied()).div(Approx::exact(f64::from(cols)));
-            x.iter_mut().for_each(|x| *x = x.sub(mean));
+            centre(&mut x);
         }
         let scale = inv_root(&x, eps.0);
         for (col, x) in x.into_iter().enumerate() {
@@ -72,6 +67,11 @@ impl Eval<'_> {
             }
         }
     }
+}
+
+fn centre(x: &mut [Approx]) {
+    let mean = Approx::sum(x.iter().copied()).div(Approx::exact(x.len() as f64));
+    x.iter_mut().for_each(|x| *x = x.sub(mean));
 }
 
 /// `rsqrt(mean(x²) + eps)`.

@@ -1,7 +1,7 @@
-//! Norms and router logits.
+//! Norms, and what they scale rows by.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, NormKind, Rowwise, View};
+use skipc_plan::kernel::{Body, NormKind, Rowwise, Spread, View};
 use skipc_plan::pointwise::Real;
 
 use super::Case;
@@ -11,28 +11,24 @@ use crate::tolerance::Exactness;
 /// Widths of rows that fit vectors and that do not.
 const COLS: [u32; 11] = [1, 2, 3, 7, 16, 30, 64, 96, 97, 128, 515];
 
+const SPREADS: [Spread; 2] = [Spread::Rms, Spread::Std];
+
 pub(super) fn add(cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::Bf16] {
         for cols in COLS {
             for layer in [false, true] {
                 cases.push(norm((dtype, dtype), cols, (9, 12), layer));
             }
-            cases.push(inv_rms(dtype, cols, (9, 12)));
-            cases.push(dot(dtype, (cols, 2), (9, 12)));
+            SPREADS.into_iter().for_each(|spread| cases.push(row_scale(dtype, spread, cols, (9, 12))));
         }
         for rows in [0, 1, 63, 64, 65, 128] {
             cases.push(norm((dtype, dtype), 24, (rows, 130), false));
             cases.push(norm((dtype, dtype), 24, (rows, 130), true));
-            cases.push(inv_rms(dtype, 24, (rows, 130)));
-            cases.push(dot(dtype, (24, 1), (rows, 130)));
-        }
-        for n in [1, 2, 3, 8] {
-            cases.push(dot(dtype, (64, n), (17, 20)));
+            SPREADS.into_iter().for_each(|spread| cases.push(row_scale(dtype, spread, 24, (rows, 130))));
         }
         for set in Set::ALL {
             cases.push(gathered_norm(dtype, set));
-            cases.push(gathered_inv_rms(dtype, set));
-            cases.push(gathered_dot(dtype, set));
+            SPREADS.into_iter().for_each(|spread| cases.push(gathered_row_scale(dtype, spread, set)));
         }
         cases.push(extreme_rows(dtype, false));
         cases.push(extreme_rows(dtype, true));
@@ -74,17 +70,17 @@ fn gathered_norm(dtype: DType, set: Set) -> Case {
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
 }
 
-fn inv_rms(dtype: DType, cols: u32, (rows, bound): (u32, u32)) -> Case {
-    let mut draft = Draft::new(format!("inv_rms_{dtype}_{cols}_rows_{rows}_of_{bound}"));
+fn row_scale(dtype: DType, spread: Spread, cols: u32, (rows, bound): (u32, u32)) -> Case {
+    let mut draft = Draft::new(format!("{}_{dtype}_{cols}_rows_{rows}_of_{bound}", spread.name()));
     let x = draft.reals("x", (dtype, bound, cols), rows, Values::Within(3.0));
     let out = draft.output("out", (DType::F32, bound, 1));
     let extent = draft.counted(rows, bound);
-    let scale = Rowwise::InvRms { eps: Real::from(1e-6), cols, x: dense(x), out };
+    let scale = Rowwise::RowScale { spread, eps: Real::from(1e-6), cols, x: dense(x), out };
     draft.finish(extent, Body::Rowwise(scale), Exactness::Chain)
 }
 
-fn gathered_inv_rms(dtype: DType, set: Set) -> Case {
-    let mut draft = Draft::new(format!("inv_rms_{dtype}_gathered_{}", set.name()));
+fn gathered_row_scale(dtype: DType, spread: Spread, set: Set) -> Case {
+    let mut draft = Draft::new(format!("{}_{dtype}_gathered_{}", spread.name(), set.name()));
     let (n_tokens, bound, cols) = (70, 72, 40);
     let rows = set.rows(n_tokens, &mut draft);
     let x = draft.reals("x", (dtype, bound, 56), n_tokens, Values::Within(1.0));
@@ -92,7 +88,7 @@ fn gathered_inv_rms(dtype: DType, set: Set) -> Case {
     let out = draft.output("out", (DType::F32, bound, 1));
     let extent = draft.counted(rows.len() as u32, bound);
     let x = View { col: 16, ..listed(x, list) };
-    let scale = Rowwise::InvRms { eps: Real::from(1e-5), cols, x, out };
+    let scale = Rowwise::RowScale { spread, eps: Real::from(1e-5), cols, x, out };
     draft.finish(extent, Body::Rowwise(scale), Exactness::Chain)
 }
 
@@ -115,27 +111,4 @@ fn extreme_rows(dtype: DType, layer: bool) -> Case {
     let extent = draft.counted(rows, rows);
     let norm = Rowwise::Norm { kind, eps: Real::from(1e-5), cols, x: dense(x), gain, out };
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
-}
-
-fn dot(dtype: DType, (k, n): (u32, u32), (rows, bound): (u32, u32)) -> Case {
-    let mut draft = Draft::new(format!("dot_{dtype}_{k}x{n}_rows_{rows}_of_{bound}"));
-    let x = draft.reals("x", (dtype, bound, k), rows, Values::Within(3.0));
-    let weight = draft.reals("weight", (DType::F32, n, k), n, Values::Within(1.0));
-    let out = draft.output("out", (DType::F32, bound, n));
-    let extent = draft.counted(rows, bound);
-    let dot = Rowwise::Dot { k, n, x: dense(x), weight, out };
-    draft.finish(extent, Body::Rowwise(dot), Exactness::Matmul { k })
-}
-
-fn gathered_dot(dtype: DType, set: Set) -> Case {
-    let mut draft = Draft::new(format!("dot_{dtype}_gathered_{}", set.name()));
-    let (n_tokens, bound, k, n) = (70, 72, 32, 2);
-    let rows = set.rows(n_tokens, &mut draft);
-    let x = draft.reals("x", (dtype, bound, k), n_tokens, Values::Integers);
-    let list = draft.column("rows", bound, &rows);
-    let weight = draft.reals("weight", (DType::F32, n, k), n, Values::Integers);
-    let out = draft.output("out", (DType::F32, bound, n));
-    let extent = draft.counted(rows.len() as u32, bound);
-    let dot = Rowwise::Dot { k, n, x: listed(x, list), weight, out };
-    draft.finish(extent, Body::Rowwise(dot), Exactness::Bitwise)
 }
