@@ -92,31 +92,84 @@ pub struct Constants<'a> {
 }
 
 impl Constants<'_> {
-    /// A tensor of the weights file: as a constant of its own, or as rows of one, from which gains that were folded in
-    /// are divided out. A gain of 0 has left nothing of its column, for which any weight is as good as 0.
+    /// A tensor of the weights file: as a constant of its own, or as what one was made of. What was done to it is undone:
+    /// terms are added up, means are given back, gains divided out. A gain of 0 has left nothing of its column, for which
+    /// any weight is as good as 0.
     fn tensor(&self, name: &str) -> Option<Vec<f64>> {
         if let Some(constant) = self.constant(name) {
             return Some(constant);
         }
-        let made = self.sources.iter().zip(&self.program.constants);
-        for (source, constant) in made {
-            let ConstantSource::Recipe { steps } = &source.source else { continue };
-            let Some(part) = recipe::parts(steps)?.into_iter().find(|part| part.name == name) else {
-                continue;
-            };
-            let cols = constant.cols as usize;
-            let (first, n) = (part.first_row as usize * cols, part.rows as usize * cols);
-            let mut values = self.values(constant)?.get(first..first.checked_add(n)?)?.to_vec();
-            for gain in part.gains {
-                let gain = self.constant(gain)?;
-                let quotient = |value: f64, gain: f64| if gain == 0.0 { 0.0 } else { value / gain };
-                for row in values.chunks_exact_mut(gain.len().max(1)) {
-                    row.iter_mut().zip(&gain).for_each(|(value, gain)| *value = quotient(*value, *gain));
+        let recipes = self.sources.iter().filter_map(|source| match &source.source {
+            ConstantSource::Recipe { steps } => Some(steps.as_slice()),
+            _ => None,
+        });
+        recipes.into_iter().find_map(|steps| match steps.first() {
+            Some(RecipeStep::Weight { name: of, .. }) if of == name => self.undo(steps),
+            _ => None,
+        })
+    }
+
+    /// The tensor that a recipe began with; `None` if its result does not hold all of it.
+    fn undo(&self, recipe: &[RecipeStep]) -> Option<Vec<f64>> {
+        let (last, before) = recipe.split_last()?;
+        // The first term alone says that there are others.
+        let (mut values, mut left) = match last {
+            RecipeStep::Term { term: 0 } => (self.terms(before)?, before),
+            _ => (self.made(recipe)?, recipe),
+        };
+        while let Some((step, before)) = left.split_last() {
+            match step {
+                RecipeStep::Weight { .. } => return before.is_empty().then_some(values),
+                RecipeStep::FoldGain { gain } => {
+                    let gain = self.constant(gain)?;
+                    let quotient = |value: f64, gain: f64| if gain == 0.0 { 0.0 } else { value / gain };
+                    for row in values.chunks_exact_mut(gain.len().max(1)) {
+                        row.iter_mut().zip(&gain).for_each(|(value, gain)| *value = quotient(*value, *gain));
+                    }
                 }
+                RecipeStep::Centre => {
+                    let mut recipe = before.to_vec();
+                    recipe.push(RecipeStep::RowMeans);
+                    let means = self.made(&recipe)?;
+                    let cols = values.len().checked_div(means.len())?;
+                    for (row, mean) in values.chunks_exact_mut(cols.max(1)).zip(means) {
+                        row.iter_mut().for_each(|value| *value += mean);
+                    }
+                }
+                RecipeStep::Rows { .. }
+                | RecipeStep::Term { .. }
+                | RecipeStep::RowMeans
+                | RecipeStep::FoldBias { .. } => return None,
             }
-            return Some(values);
+            left = before;
         }
         None
+    }
+
+    /// The sum of all terms of a constant.
+    fn terms(&self, recipe: &[RecipeStep]) -> Option<Vec<f64>> {
+        let mut recipe = recipe.to_vec();
+        let mut sum: Option<Vec<f64>> = None;
+        for term in 0..recipe::BF16_TERMS {
+            recipe.push(RecipeStep::Term { term });
+            let values = self.made(&recipe)?;
+            recipe.pop();
+            sum = Some(match sum {
+                Some(sum) => sum.iter().zip(&values).map(|(sum, value)| sum + value).collect(),
+                None => values,
+            });
+        }
+        sum
+    }
+
+    /// The elements of the constant of this recipe.
+    fn made(&self, recipe: &[RecipeStep]) -> Option<Vec<f64>> {
+        let mut made = self.sources.iter().zip(&self.program.constants);
+        let (_, constant) = made.find(|(source, _)| match &source.source {
+            ConstantSource::Recipe { steps } => steps == recipe,
+            _ => false,
+        })?;
+        self.values(constant)
     }
 
     /// The elements of the constant of this name.
@@ -152,12 +205,7 @@ impl<N: Number> Converted<N> {
         for source in constants.sources {
             match &source.source {
                 ConstantSource::Weight { name } => drop(names.insert(name)),
-                ConstantSource::Recipe { steps } => {
-                    names.extend(steps.iter().filter_map(|step| match step {
-                        RecipeStep::Weight { name, .. } => Some(name.as_str()),
-                        RecipeStep::Concat | RecipeStep::FoldGain => None,
-                    }))
-                }
+                ConstantSource::Recipe { steps } => names.extend(recipe::tensors(steps)),
                 ConstantSource::Zero | ConstantSource::RopeCos { .. } | ConstantSource::RopeSin { .. } => {}
             }
         }

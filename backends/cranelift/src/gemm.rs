@@ -1,14 +1,15 @@
-//! Matmuls: the helper's matrix product into scratch memory, then the epilogue over the sums.
+//! Matmuls: the helper's matrix product, or for a few columns dot products, into scratch memory, then the epilogue over
+//! the sums. The parts of a product take the same rows of the left operand in turn.
 
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Gemm, Kernel, Rows, Slot};
+use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Slot, Sum};
 
-use crate::emit::{Columns, Emitter};
+use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::Row;
-use crate::pointwise::RowSpan;
-use crate::product::{Matrix, Product};
+use crate::pointwise::{self, RowSpan};
+use crate::product::{Matrix, Product, dot_products};
 
 /// Rows of one matrix product at most. The library packs the weights anew in each product, which 256 rows hide; a
 /// call of fewer row tiles makes a smaller product. Not measured beyond that.
@@ -18,18 +19,24 @@ const CHUNK_ROWS: u32 = 256;
 /// epilogue finds them in the second-level cache.
 const BLOCK_COLS: u32 = 512;
 
-/// Where things lie in scratch memory, in bytes, and how the columns are cut.
+/// Where things lie in scratch memory, in bytes.
 struct Plan {
     /// Whether rows of the left operand are copied to the start of the scratch memory first.
     copies_a: bool,
+    /// How each part is cut.
+    parts: Vec<Cut>,
+    /// Bytes of all.
+    bytes: u64,
+}
+
+/// How the columns of a part are cut, and where its sums lie.
+struct Cut {
     /// Columns of a product.
     block: u32,
     /// Elements between rows of the sums.
     stride: u32,
-    /// First byte of the sums over each weight.
+    /// First byte of each sum.
     sums: Vec<u64>,
-    /// Bytes of all.
-    bytes: u64,
 }
 
 impl Plan {
@@ -38,12 +45,27 @@ impl Plan {
         let is_f32 = a.is_some_and(|param| param.dtype == DType::F32);
         let in_place = is_f32 && gemm.a.rows == Rows::Dense;
         let chunk = u64::from(CHUNK_ROWS.max(tile_rows));
-        let mut bytes = if in_place { 0 } else { aligned(chunk * u64::from(gemm.k) * 4) };
-        let n_blocks = gemm.n.div_ceil(BLOCK_COLS).max(1);
-        let block = if n_blocks == 1 { gemm.n } else { gemm.n.div_ceil(n_blocks).next_multiple_of(16) };
+        let start = if in_place { 0 } else { aligned(chunk * u64::from(gemm.k) * 4) };
+        let (mut parts, mut bytes) = (Vec::new(), start);
+        // Parts take turns, so that all of them use the same memory.
+        for part in &gemm.parts {
+            let (cut, end) = Cut::new(part, start, chunk)?;
+            bytes = bytes.max(end);
+            parts.push(cut);
+        }
+        Ok(Plan { copies_a: !in_place, parts, bytes })
+    }
+}
+
+impl Cut {
+    /// The cut, and where its sums end if they begin at `start`.
+    fn new(part: &Part, start: u64, chunk: u64) -> Result<(Cut, u64), Fault> {
+        let n_blocks = part.n.div_ceil(BLOCK_COLS).max(1);
+        let unit = if pointwise::heads_width(&part.epilogue).is_some() { BLOCK_COLS } else { 16 };
+        let block = if n_blocks == 1 { part.n } else { part.n.div_ceil(n_blocks).next_multiple_of(unit) };
         let stride = block.next_multiple_of(16);
-        let mut sums = Vec::new();
-        for _ in &gemm.weights {
+        let (mut sums, mut bytes) = (Vec::new(), start);
+        for _ in &part.sums {
             sums.push(bytes);
             bytes = chunk
                 .checked_mul(u64::from(stride) * 4)
@@ -53,7 +75,7 @@ impl Plan {
                     Fault::Unsupported("its scratch memory exceeds the address space".to_owned())
                 })?;
         }
-        Ok(Plan { copies_a: !in_place, block, stride, sums, bytes })
+        Ok((Cut { block, stride, sums }, bytes))
     }
 }
 
@@ -69,8 +91,11 @@ pub(crate) fn emit(
     tile_rows: u32,
     rows: (Value, Value),
 ) -> Result<(), Fault> {
-    for slot in &gemm.weights {
-        check_weight(e, *slot)?;
+    for part in gemm.parts.iter().filter(|part| !part.is_narrow()) {
+        part.sums.iter().try_for_each(|sum| check_weight(e, sum.weight))?;
+        if pointwise::heads_width(&part.epilogue).is_some_and(|width| !BLOCK_COLS.is_multiple_of(width)) {
+            return Err(Fault::Unsupported("heads that do not fit a block of columns".to_owned()));
+        }
     }
     let plan = Plan::new(e.kernel, gemm, tile_rows)?;
     let chunk = i64::from(CHUNK_ROWS.max(tile_rows));
@@ -79,21 +104,11 @@ pub(crate) fn emit(
         let limit = e.int(chunk);
         let m = e.ins().umin(left, limit);
         let a = left_operand(e, gemm, &plan, first_row, m)?;
-        let (zero, n) = (e.int(0), e.int(i64::from(gemm.n)));
-        e.for_each(zero, n, i64::from(plan.block.max(1)), |e, first_col| {
-            let columns = block_columns(e, gemm, &plan, first_col, n);
-            let scratch = e.scratch;
-            let sums: Vec<Value> =
-                plan.sums.iter().map(|at| e.ins().iadd_imm_s(scratch, *at as i64)).collect();
-            for (slot, sums) in gemm.weights.iter().zip(&sums) {
-                let weight = e.dense_row(*slot, first_col)?;
-                let (k, stride) = (e.int(i64::from(gemm.k)), e.int(i64::from(plan.stride)));
-                let b = Matrix { address: weight.address, stride: k };
-                let c = Matrix { address: *sums, stride };
-                Product { m, n: columns.count, k, a, b, c }.call(e);
-            }
-            epilogue(e, gemm, &plan, Block { first_row, m, first_col, columns, sums })
-        })
+        for (part, cut) in gemm.parts.iter().zip(&plan.parts) {
+            let work = Work { k: gemm.k, part, cut, a, rows: (first_row, m) };
+            if part.is_narrow() { work.narrow(e)? } else { work.wide(e)? }
+        }
+        Ok(())
     })
 }
 
@@ -129,33 +144,98 @@ fn left_operand(
     Ok(Matrix { address: scratch, stride })
 }
 
-fn block_columns(e: &mut Emitter<'_>, gemm: &Gemm, plan: &Plan, first_col: Value, n: Value) -> Columns {
-    if gemm.n == plan.block {
-        return e.columns(gemm.n);
+/// A part over a chunk of rows.
+struct Work<'w> {
+    k: u32,
+    part: &'w Part,
+    cut: &'w Cut,
+    /// The rows of the left operand.
+    a: Matrix,
+    /// The first row, and how many.
+    rows: (Value, Value),
+}
+
+impl Work<'_> {
+    /// Products of the library, block by block of columns.
+    fn wide(&self, e: &mut Emitter<'_>) -> Result<(), Fault> {
+        let (zero, n) = (e.int(0), e.int(i64::from(self.part.n)));
+        e.for_each(zero, n, i64::from(self.cut.block.max(1)), |e, first_col| {
+            let columns = self.block_columns(e, first_col, n);
+            let sums = self.sums(e);
+            for (Sum { weight, row }, sums) in self.part.sums.iter().zip(&sums) {
+                let row = e.ins().iadd_imm_s(first_col, i64::from(*row));
+                let weight = e.dense_row(*weight, row)?;
+                let (k, stride) = (e.int(i64::from(self.k)), e.int(i64::from(self.cut.stride)));
+                let b = Matrix { address: weight.address, stride: k };
+                let c = Matrix { address: *sums, stride };
+                Product { m: self.rows.1, n: columns.count, k, a: self.a, b, c }.call(e);
+            }
+            let first = (self.part.n != self.cut.block).then_some(first_col);
+            let zero = e.int(0);
+            e.for_each(zero, self.rows.1, 1, |e, idx| self.epilogue(e, &sums, idx, (first, columns)))
+        })
     }
-    let left = e.ins().isub(n, first_col);
-    let limit = e.int(i64::from(plan.block));
-    Columns { count: e.ins().umin(left, limit), whole: gemm.n.is_multiple_of(4), few: None }
-}
 
-/// Sums that wait for their epilogue.
-struct Block {
-    first_row: Value,
-    m: Value,
-    first_col: Value,
-    columns: Columns,
-    sums: Vec<Value>,
-}
+    /// Dot products, row by row: the library would make a whole tile of columns for them, and add in another order for
+    /// another number of rows.
+    fn narrow(&self, e: &mut Emitter<'_>) -> Result<(), Fault> {
+        let mut weights = Vec::new();
+        for Sum { weight, row } in &self.part.sums {
+            for col in 0..self.part.n {
+                let row = e.int(i64::from(*row) + i64::from(col));
+                weights.push(e.dense_row(*weight, row)?);
+            }
+        }
+        let sums = self.sums(e);
+        let (inner, zero) = (e.columns(self.k), e.int(0));
+        e.for_each(zero, self.rows.1, 1, |e, idx| {
+            let offset = e.ins().imul(idx, self.a.stride);
+            let x = Row { address: e.element(self.a.address, offset, 4), dtype: DType::F32 };
+            let dots = dot_products(e, inner, x, &weights)?;
+            for (dots, sums) in dots.chunks(self.part.n.max(1) as usize).zip(&sums) {
+                let to = Row { address: self.row_of(e, *sums, idx), dtype: DType::F32 };
+                for (col, dot) in dots.iter().enumerate() {
+                    let col = e.int(col as i64);
+                    e.store(to, col, *dot, Lanes::One);
+                }
+            }
+            let columns = e.columns(self.part.n);
+            self.epilogue(e, &sums, idx, (None, columns))
+        })
+    }
 
-fn epilogue(e: &mut Emitter<'_>, gemm: &Gemm, plan: &Plan, block: Block) -> Result<(), Fault> {
-    let zero = e.int(0);
-    e.for_each(zero, block.m, 1, |e, idx| {
-        let row = e.ins().iadd(block.first_row, idx);
-        let offset = e.ins().imul_imm_s(idx, i64::from(plan.stride) * 4);
-        let sums: Vec<Value> = block.sums.iter().map(|sums| e.ins().iadd(*sums, offset)).collect();
-        let first = (gemm.n != plan.block).then_some(block.first_col);
-        e.pointwise(&gemm.epilogue, &RowSpan { row, first, columns: block.columns, sums: &sums })
-    })
+    /// Address of each sum's first row.
+    fn sums(&self, e: &mut Emitter<'_>) -> Vec<Value> {
+        let scratch = e.scratch;
+        self.cut.sums.iter().map(|at| e.ins().iadd_imm_s(scratch, *at as i64)).collect()
+    }
+
+    fn row_of(&self, e: &mut Emitter<'_>, sums: Value, idx: Value) -> Value {
+        let offset = e.ins().imul_imm_s(idx, i64::from(self.cut.stride) * 4);
+        e.ins().iadd(sums, offset)
+    }
+
+    fn block_columns(&self, e: &mut Emitter<'_>, first_col: Value, n: Value) -> Columns {
+        if self.part.n == self.cut.block {
+            return e.columns(self.part.n);
+        }
+        let left = e.ins().isub(n, first_col);
+        let limit = e.int(i64::from(self.cut.block));
+        Columns { count: e.ins().umin(left, limit), whole: self.part.n.is_multiple_of(4), few: None }
+    }
+
+    /// Runs the epilogue over a row of the sums.
+    fn epilogue(
+        &self,
+        e: &mut Emitter<'_>,
+        sums: &[Value],
+        idx: Value,
+        (first, columns): (Option<Value>, Columns),
+    ) -> Result<(), Fault> {
+        let row = e.ins().iadd(self.rows.0, idx);
+        let sums: Vec<Value> = sums.iter().map(|sums| self.row_of(e, *sums, idx)).collect();
+        e.pointwise(&self.part.epilogue, &RowSpan { row, first, columns, sums: &sums })
+    }
 }
 
 fn aligned(bytes: u64) -> u64 {

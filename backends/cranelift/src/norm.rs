@@ -1,11 +1,12 @@
 //! Norms over the columns of a row.
 
 use cranelift_codegen::ir::{InstBuilder, Value};
-use skipc_plan::kernel::{NormKind, Slot, View};
+use skipc_plan::kernel::{NormKind, Slot, Spread, View};
 use skipc_plan::pointwise::Real;
 
-use crate::emit::{Emitter, Lanes};
+use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
+use crate::memory::Row;
 
 /// A norm without its kernel.
 pub(crate) struct Norm {
@@ -24,17 +25,10 @@ impl Norm {
         let columns = e.columns(self.cols);
         let (mean, bias) = match self.kind {
             NormKind::Rms => (None, None),
-            NormKind::Layer { bias } => {
-                let sum = e.sum_columns(columns, 1, |e, col, lanes| Ok(vec![e.load(x, col, lanes)]))?;
-                (Some(mean(e, sum[0], self.cols)), Some(e.only_row(bias)?))
-            }
+            NormKind::Layer { bias } => (Some(row_mean(e, columns, x, self.cols)?), Some(e.only_row(bias)?)),
         };
-        let squares = e.sum_columns(columns, 1, |e, col, lanes| {
-            let value = e.load(x, col, lanes);
-            let value = centre(e, value, mean, lanes);
-            Ok(vec![e.ins().fmul(value, value)])
-        })?;
-        let scale = inv_root(e, squares[0], self.cols, self.eps);
+        let squares = squares(e, columns, x, mean)?;
+        let scale = inv_root(e, squares, self.cols, self.eps);
         e.for_columns(columns, |e, col, lanes| {
             let value = e.load(x, col, lanes);
             let value = centre(e, value, mean, lanes);
@@ -52,27 +46,44 @@ impl Norm {
     }
 }
 
-/// What an RMS norm scales a row by, without its kernel.
-pub(crate) struct InvRms {
+/// What a norm scales a row by, without its kernel.
+pub(crate) struct RowScale {
+    pub(crate) spread: Spread,
     pub(crate) eps: Real,
     pub(crate) cols: u32,
     pub(crate) x: View,
     pub(crate) out: Slot,
 }
 
-impl InvRms {
+impl RowScale {
     pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
         let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
         let columns = e.columns(self.cols);
-        let squares = e.sum_columns(columns, 1, |e, col, lanes| {
-            let value = e.load(x, col, lanes);
-            Ok(vec![e.ins().fmul(value, value)])
-        })?;
-        let scale = inv_root(e, squares[0], self.cols, self.eps);
+        let centre = match self.spread {
+            Spread::Rms => None,
+            Spread::Std => Some(row_mean(e, columns, x, self.cols)?),
+        };
+        let squares = squares(e, columns, x, centre)?;
+        let scale = inv_root(e, squares, self.cols, self.eps);
         let first = e.int(0);
         e.store(out, first, scale, Lanes::One);
         Ok(())
     }
+}
+
+fn row_mean(e: &mut Emitter<'_>, columns: Columns, x: Row, cols: u32) -> Result<Value, Fault> {
+    let sum = e.sum_columns(columns, 1, |e, col, lanes| Ok(vec![e.load(x, col, lanes)]))?;
+    Ok(mean(e, sum[0], cols))
+}
+
+/// The sum of the squares, of differences from the centre if there is one.
+fn squares(e: &mut Emitter<'_>, columns: Columns, x: Row, centred: Option<Value>) -> Result<Value, Fault> {
+    let squares = e.sum_columns(columns, 1, |e, col, lanes| {
+        let value = e.load(x, col, lanes);
+        let value = centre(e, value, centred, lanes);
+        Ok(vec![e.ins().fmul(value, value)])
+    })?;
+    Ok(squares[0])
 }
 
 fn mean(e: &mut Emitter<'_>, sum: Value, cols: u32) -> Value {

@@ -1,6 +1,7 @@
 //! Pointwise programs to code: once for each row what is the same in all of its columns, then a loop over columns.
 
-use cranelift_codegen::ir::Value;
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::target::DType;
 use skipc_plan::pointwise::{Inst, Pointwise, Reg};
 
@@ -20,6 +21,15 @@ pub(crate) struct RowSpan<'s> {
     pub(crate) sums: &'s [Value],
 }
 
+impl RowSpan<'_> {
+    /// The sums over one weight.
+    fn sum(&self, sum: u32) -> Result<Row, Fault> {
+        let missing = || Fault::Malformed(format!("there is no sum {sum}"));
+        let address = *self.sums.get(sum as usize).ok_or_else(missing)?;
+        Ok(Row { address, dtype: DType::F32 })
+    }
+}
+
 /// What a result is, once a row is known.
 #[derive(Clone, Copy)]
 enum Source {
@@ -29,6 +39,10 @@ enum Source {
     Elements(Row),
     /// Elements of the scratch memory, which begin at the span's first column.
     Sums(Row),
+    /// `rotate_half` of those, in heads of this width.
+    Rotated(Row, u32),
+    /// Elements that repeat after this many columns.
+    Repeated(Row, u32),
     /// Computed anew in each column.
     Computed,
 }
@@ -47,9 +61,9 @@ impl Emitter<'_> {
             .map(|store| Ok((self.row(store.to, span.row)?, store.value)))
             .collect::<Result<_, Fault>>()?;
 
-        self.for_columns(span.columns, |e, col, lanes| {
+        self.for_vectors(program, span.columns, |e, col, lanes| {
             let at = match span.first {
-                Some(first) => cranelift_codegen::ir::InstBuilder::iadd(e.ins(), first, col),
+                Some(first) => e.ins().iadd(first, col),
                 None => col,
             };
             let mut values = Vec::with_capacity(program.code.len());
@@ -58,6 +72,11 @@ impl Emitter<'_> {
                     Source::Uniform(scalar) => e.splat(*scalar, lanes),
                     Source::Elements(row) => e.load(*row, at, lanes),
                     Source::Sums(row) => e.load(*row, col, lanes),
+                    Source::Rotated(row, width) => e.rotated(*row, col, *width, lanes),
+                    Source::Repeated(row, width) => {
+                        let col = e.modulo(at, *width);
+                        e.load(*row, col, lanes)
+                    }
                     Source::Computed => e.compute(*inst, &values, lanes)?,
                 };
                 values.push(value);
@@ -69,16 +88,63 @@ impl Emitter<'_> {
         })
     }
 
+    /// Runs `body` over columns; one at a time if four of them may belong to two heads or two rounds of a table.
+    fn for_vectors(
+        &mut self,
+        program: &Pointwise,
+        columns: Columns,
+        mut body: impl FnMut(&mut Self, Value, Lanes) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut fits = true;
+        for inst in &program.code {
+            fits &= match *inst {
+                Inst::AccRotated { width, .. } => (width / 2).is_multiple_of(4),
+                Inst::LoadAt { table, .. } => self.param(table)?.cols.is_multiple_of(4),
+                _ => true,
+            };
+        }
+        if fits {
+            return self.for_columns(columns, body);
+        }
+        let zero = self.int(0);
+        self.for_each(zero, columns.count, 1, |e, col| body(e, col, Lanes::One))
+    }
+
+    /// `col mod width`.
+    fn modulo(&mut self, col: Value, width: u32) -> Value {
+        match width.is_power_of_two() {
+            true => self.ins().band_imm_s(col, i64::from(width) - 1),
+            false => {
+                let width = self.int(i64::from(width.max(1)));
+                self.ins().urem(col, width)
+            }
+        }
+    }
+
+    /// `rotate_half` of the sums at these columns, which lie in one half of a head.
+    fn rotated(&mut self, sums: Row, col: Value, width: u32, lanes: Lanes) -> Value {
+        let half = i64::from(width / 2);
+        let in_head = self.modulo(col, width);
+        let is_first = self.ins().icmp_imm_u(IntCC::UnsignedLessThan, in_head, half);
+        let (after, before) = (self.ins().iadd_imm_s(col, half), self.ins().iadd_imm_s(col, -half));
+        let partner = self.ins().select(is_first, after, before);
+        let (minus, plus) = (self.real(-1.0, Lanes::One), self.real(1.0, Lanes::One));
+        let sign = self.ins().select(is_first, minus, plus);
+        let (value, sign) = (self.load(sums, partner, lanes), self.splat(sign, lanes));
+        self.ins().fmul(value, sign)
+    }
+
     fn source(&mut self, inst: Inst, earlier: &[Source], span: &RowSpan<'_>) -> Result<Source, Fault> {
         let uniform = |reg: Reg| match value_of(reg, earlier)? {
             Source::Uniform(value) => Ok::<_, Fault>(Some(value)),
             _ => Ok(None),
         };
         Ok(match inst {
-            Inst::Acc(weight) => {
-                let missing = || Fault::Malformed(format!("there is no sum {weight}"));
-                let address = *span.sums.get(weight as usize).ok_or_else(missing)?;
-                Source::Sums(Row { address, dtype: DType::F32 })
+            Inst::Acc(sum) => Source::Sums(span.sum(sum)?),
+            Inst::AccRotated { sum, width } => Source::Rotated(span.sum(sum)?, width),
+            Inst::LoadAt { table, index } => {
+                let (row, width) = (self.load_index(index, span.row)?, self.param(table)?.cols);
+                Source::Repeated(self.dense_row(table, row)?, width)
             }
             Inst::Load(view) => Source::Elements(self.row(view, span.row)?),
             Inst::LoadRow(view) => {
@@ -104,11 +170,22 @@ impl Emitter<'_> {
             Inst::Binary(function, a, b) => {
                 Ok(self.binary(function, value_of(a, values)?, value_of(b, values)?))
             }
-            Inst::Acc(_) | Inst::Load(_) | Inst::LoadRow(_) | Inst::LoadCol(_) => {
-                Err(Fault::Malformed("a load was taken for a computation".to_owned()))
-            }
+            Inst::Acc(_)
+            | Inst::AccRotated { .. }
+            | Inst::Load(_)
+            | Inst::LoadRow(_)
+            | Inst::LoadCol(_)
+            | Inst::LoadAt { .. } => Err(Fault::Malformed("a load was taken for a computation".to_owned())),
         }
     }
+}
+
+/// Columns of the heads whose halves a program exchanges.
+pub(crate) fn heads_width(program: &Pointwise) -> Option<u32> {
+    program.code.iter().find_map(|inst| match inst {
+        Inst::AccRotated { width, .. } => Some(*width),
+        _ => None,
+    })
 }
 
 /// A program over whole rows, for kernels without sums.

@@ -1,11 +1,12 @@
-//! Calls of the helper's matrix product.
+//! Products: calls of the helper's matrix product, and dot products.
 
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::abi::Helpers;
 
-use crate::emit::Emitter;
-use crate::memory::PLAIN;
+use crate::emit::{Columns, Emitter};
+use crate::error::Fault;
+use crate::memory::{PLAIN, Row};
 
 /// A matrix of f32: its address, and how many elements its rows are apart.
 #[derive(Clone, Copy)]
@@ -32,4 +33,22 @@ impl Product {
         args.extend([self.a, self.b, self.c].iter().flat_map(|matrix| [matrix.address, matrix.stride]));
         e.ins().call_indirect(signature, helper, &args);
     }
+}
+
+/// The products of one row with several, in one pass.
+pub(crate) fn dot_products(
+    e: &mut Emitter<'_>,
+    columns: Columns,
+    x: Row,
+    others: &[Row],
+) -> Result<Vec<Value>, Fault> {
+    e.sum_columns(columns, others.len(), |e, col, lanes| {
+        let value = e.load(x, col, lanes);
+        let mut products = Vec::with_capacity(others.len());
+        for other in others {
+            let other = e.load(*other, col, lanes);
+            products.push(e.ins().fmul(value, other));
+        }
+        Ok(products)
+    })
 }

@@ -4,10 +4,9 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_plan::kernel::{Rowwise, Slot, View};
 
-use crate::emit::{Columns, Emitter, Lanes};
+use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::memory::Row;
-use crate::norm::{InvRms, Norm};
+use crate::norm::{Norm, RowScale};
 use crate::pointwise;
 
 /// Emits the work on one row.
@@ -17,14 +16,15 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Re
         Rowwise::Norm { kind, eps, cols, x, gain, out } => {
             Norm { kind, eps, cols, x, gain, out }.emit(e, row)
         }
-        Rowwise::InvRms { eps, cols, x, out } => InvRms { eps, cols, x, out }.emit(e, row),
+        Rowwise::RowScale { spread, eps, cols, x, out } => {
+            RowScale { spread, eps, cols, x, out }.emit(e, row)
+        }
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             Embed { cols, ids, n_ids, table, out }.emit(e, row)
         }
         Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
             Rope { heads, width, x, positions, cos, sin, out }.emit(e, row)
         }
-        Rowwise::Dot { k, n, x, weight, out } => Dot { k, n, x, weight, out }.emit(e, row),
     }
 }
 
@@ -92,48 +92,4 @@ impl Rope {
             })
         })
     }
-}
-
-struct Dot {
-    k: u32,
-    n: u32,
-    x: View,
-    weight: Slot,
-    out: Slot,
-}
-
-impl Dot {
-    fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
-        let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
-        let columns = e.columns(self.k);
-        let mut weights = Vec::new();
-        for col in 0..self.n {
-            let col = e.int(i64::from(col));
-            weights.push(e.dense_row(self.weight, col)?);
-        }
-        let sums = dot_products(e, columns, x, &weights)?;
-        for (col, sum) in sums.into_iter().enumerate() {
-            let col = e.int(col as i64);
-            e.store(out, col, sum, Lanes::One);
-        }
-        Ok(())
-    }
-}
-
-/// The products of one row with several, in one pass.
-pub(crate) fn dot_products(
-    e: &mut Emitter<'_>,
-    columns: Columns,
-    x: Row,
-    others: &[Row],
-) -> Result<Vec<Value>, Fault> {
-    e.sum_columns(columns, others.len(), |e, col, lanes| {
-        let value = e.load(x, col, lanes);
-        let mut products = Vec::with_capacity(others.len());
-        for other in others {
-            let other = e.load(*other, col, lanes);
-            products.push(e.ins().fmul(value, other));
-        }
-        Ok(products)
-    })
 }

@@ -6,7 +6,7 @@
 //!
 //! A value joins the group of its users only if all of them are in it. So a group is left only by its results, and
 //! contracting groups makes no cycle: with one result because a cycle of groups would be one of values, with several
-//! because all that a group reads comes before its first result in the graph's order.
+//! because groups join only if neither needs the other, whatever joined before.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -433,23 +433,22 @@ impl Ctx<'_> {
     }
 
     /// Lets products of one operand be one kernel: keys, values and the scores of a router. The rows are loaded once.
-    ///
-    /// All that the kernel reads has to come before its first result in the graph's order, so that the order of first
-    /// results is one in which the groups can run.
     fn join_products(&mut self) {
         let mut in_turn: Vec<usize> =
             (0..self.groups.list.len()).filter(|idx| self.can_join(&self.groups.list[*idx])).collect();
         in_turn.sort_by_key(|idx| self.place(&self.groups.list[*idx]));
+        let mut needs = Needs::new(self.graph, &self.groups);
         // The group that others may still join, by left operand.
         let mut open: BTreeMap<(Source, u32), usize> = BTreeMap::new();
-        let mut gone = BTreeSet::new();
         for idx in in_turn {
             let Some(operand) = self.left_operand(&self.groups.list[idx]) else { continue };
-            let known = open.get(&operand).copied().filter(|first| self.fits(*first, idx));
-            let Some(first) = known else {
+            let known = open.get(&operand).copied();
+            let Some(first) = known.filter(|first| self.has_room(*first) && needs.are_apart(*first, idx))
+            else {
                 open.insert(operand, idx);
                 continue;
             };
+            needs.join(first, idx);
             let group = self.groups.list[idx].clone();
             let joined = &mut self.groups.list[first];
             if let (Work::Gemm(products), Work::Gemm(more)) = (&mut joined.work, group.work) {
@@ -458,12 +457,11 @@ impl Ctx<'_> {
             joined.results.extend(group.results);
             joined.values.extend(group.values);
             joined.values.sort_unstable_by_key(|value| self.uses.number(*value));
-            gone.insert(idx);
         }
         let mut idx = 0;
         self.groups.list.retain(|_| {
             idx += 1;
-            !gone.contains(&(idx - 1))
+            needs.stands_for_itself(idx - 1)
         });
     }
 
@@ -487,20 +485,62 @@ impl Ctx<'_> {
         Some((self.groups.source(self.graph, x), self.graph.ty(x).cols()))
     }
 
-    /// Whether the second group may join the first, which comes before it.
-    fn fits(&self, first: usize, second: usize) -> bool {
-        let (first, second) = (&self.groups.list[first], &self.groups.list[second]);
-        let Work::Gemm(products) = &first.work else { return false };
-        let place = self.place(first);
-        let is_before = |value: Value| {
-            let source = self.groups.source(self.graph, value);
-            let is_input = |value: Value| self.graph.op(value).has(Trait::Leaf);
-            [Some(source.base), source.set]
-                .into_iter()
-                .flatten()
-                .all(|value| is_input(value) || self.uses.number(value) < place)
+    fn has_room(&self, group: usize) -> bool {
+        matches!(&self.groups.list[group].work, Work::Gemm(products) if products.len() < MAX_PRODUCTS)
+    }
+}
+
+/// Which group needs which, while groups join.
+struct Needs {
+    /// The group that each has become part of: itself, as long as it has not joined another.
+    part_of: Vec<usize>,
+    /// The groups whose results each reads.
+    needs: Vec<Vec<usize>>,
+}
+
+impl Needs {
+    fn new(graph: &Graph, groups: &Groups) -> Needs {
+        let mut maker: BTreeMap<Value, usize> = BTreeMap::new();
+        for (idx, group) in groups.list.iter().enumerate() {
+            maker.extend(group.results.iter().map(|result| (*result, idx)));
+        }
+        let needs = |group: &Group| {
+            let sources = group.leaves(graph).into_iter().map(|leaf| groups.source(graph, leaf));
+            let read = sources.flat_map(|source| [Some(source.base), source.set]);
+            read.flatten().filter_map(|value| maker.get(&value).copied()).collect()
         };
-        products.len() < MAX_PRODUCTS && second.leaves(self.graph).into_iter().all(is_before)
+        Needs { part_of: (0..groups.list.len()).collect(), needs: groups.list.iter().map(needs).collect() }
+    }
+
+    /// Whether neither group needs the other, so that one kernel can do the work of both.
+    fn are_apart(&self, a: usize, b: usize) -> bool {
+        !self.reaches(a, b) && !self.reaches(b, a)
+    }
+
+    fn reaches(&self, from: usize, wanted: usize) -> bool {
+        let mut seen = vec![false; self.needs.len()];
+        let mut waiting = vec![from];
+        while let Some(group) = waiting.pop() {
+            for needed in self.needs[group].iter().map(|needed| self.part_of[*needed]) {
+                if needed == wanted {
+                    return true;
+                }
+                if !std::mem::replace(&mut seen[needed], true) {
+                    waiting.push(needed);
+                }
+            }
+        }
+        false
+    }
+
+    fn join(&mut self, first: usize, second: usize) {
+        let more = std::mem::take(&mut self.needs[second]);
+        self.needs[first].extend(more);
+        self.part_of[second] = first;
+    }
+
+    fn stands_for_itself(&self, group: usize) -> bool {
+        self.part_of[group] == group
     }
 }
 

@@ -84,7 +84,9 @@ impl Victim {
 fn views(program: &mut Pointwise) -> Vec<&mut View> {
     let loads = program.code.iter_mut().filter_map(|inst| match inst {
         Inst::Load(view) | Inst::LoadRow(view) | Inst::LoadAt { index: view, .. } => Some(view),
-        Inst::Acc(_) | Inst::AccRotated { .. } | Inst::LoadCol(_) | Inst::Unary(..) | Inst::Binary(..) => None,
+        Inst::Acc(_) | Inst::AccRotated { .. } | Inst::LoadCol(_) | Inst::Unary(..) | Inst::Binary(..) => {
+            None
+        }
     });
     loads.chain(program.stores.iter_mut().map(|store| &mut store.to)).collect()
 }

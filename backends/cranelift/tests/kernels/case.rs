@@ -6,6 +6,8 @@ use skipc_artifact::target::DType;
 use skipc_plan::interp::{self, Tiling};
 use skipc_plan::kernel::{Access, Body, Kernel, Param, Rows, Slot, View};
 
+pub(crate) const ODD_COLS: [u32; 8] = [1, 2, 3, 4, 5, 30, 33, 64];
+
 use crate::machine::{Machine, Order};
 
 /// How far a real may be from the interpreter's.

@@ -1,9 +1,9 @@
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, Gemm, View};
+use skipc_plan::kernel::{Body, Gemm, Part, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
-use crate::case::{Bound, Case, dense, listed, row_list};
+use crate::case::{Bound, Case, ODD_COLS, dense, listed, row_list};
 
 #[test]
 fn sums_of_dense_rows() {
@@ -16,7 +16,7 @@ fn sums_of_dense_rows() {
             let epilogue =
                 Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to: dense(c), value: Reg(0) }] };
             let a = View { col: 2, ..dense(a) };
-            let gemm = Gemm { a, k, n, weights: vec![weight], epilogue };
+            let gemm = Gemm { a, k, parts: vec![Part::of(n, &[weight], epilogue)] };
             case.check(Extent::Fixed(rows), Body::Gemm(gemm), Bound::Exact);
         }
     }
@@ -41,7 +41,7 @@ fn pair(residual_type: DType, cols: u32, count: u32, of: u32) {
         ],
         stores: vec![Store { to: target, value: Reg(5) }],
     };
-    let gemm = Gemm { a: listed(a, list), k: 9, n: cols, weights, epilogue };
+    let gemm = Gemm { a: listed(a, list), k: 9, parts: vec![Part::of(cols, &weights, epilogue)] };
     let extent = case.counted(count, 400);
     case.check(extent, Body::Gemm(gemm), Bound::Exact);
 }
@@ -54,6 +54,26 @@ fn gathered_pairs_are_scattered_in_place() {
         }
     }
     pair(DType::Bf16, 5, 65, 70);
+}
+
+#[test]
+fn sums_of_few_columns() {
+    for k in ODD_COLS {
+        for n in [1, 2, 8] {
+            for count in [0, 1, 65] {
+                let mut case = Case::default();
+                let list = case.indices(&row_list(count, 80));
+                let x = case.reals(DType::F32, 80, k);
+                let weight = case.reals(DType::F32, n, k);
+                let out = case.output(DType::F32, 65, n);
+                let extent = case.counted(count, 65);
+                let stores = vec![Store { to: dense(out), value: Reg(0) }];
+                let part = Part::of(n, &[weight], Pointwise { code: vec![Inst::Acc(0)], stores });
+                let gemm = Gemm { a: listed(x, list), k, parts: vec![part] };
+                case.check(extent, Body::Gemm(gemm), Bound::Exact);
+            }
+        }
+    }
 }
 
 #[test]

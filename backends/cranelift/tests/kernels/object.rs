@@ -6,7 +6,7 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_cranelift::Cranelift;
 use skipc_plan::codegen::{Code, Codegen as _, CodegenError, Image};
-use skipc_plan::kernel::{Body, Gemm, Kernel, Rowwise};
+use skipc_plan::kernel::{Body, Gemm, Kernel, Part, Rowwise};
 use skipc_plan::pointwise::{Inst, Pointwise, Reg, Store, Unary};
 
 use crate::case::{Case, dense};
@@ -14,13 +14,13 @@ use crate::case::{Case, dense};
 fn gemm(weight_type: DType) -> Kernel {
     let mut case = Case::default();
     let a = case.reals(weight_type, 4, 8);
-    let weight = case.reals(weight_type, 6, 8);
-    let c = case.output(DType::F32, 4, 6);
+    let weight = case.reals(weight_type, 12, 8);
+    let c = case.output(DType::F32, 4, 12);
     let epilogue = Pointwise {
         code: vec![Inst::Acc(0), Inst::Unary(Unary::Silu, Reg(0))],
         stores: vec![Store { to: dense(c), value: Reg(1) }],
     };
-    let gemm = Gemm { a: dense(a), k: 8, n: 6, weights: vec![weight], epilogue };
+    let gemm = Gemm { a: dense(a), k: 8, parts: vec![Part::of(12, &[weight], epilogue)] };
     Kernel { params: case.params, extent: Extent::Fixed(4), body: Body::Gemm(gemm) }
 }
 

@@ -4,9 +4,8 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, NormKind, Rowwise, Slot, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 
-use crate::case::{Bound, Case, dense, listed, row_list};
+use crate::case::{Bound, Case, ODD_COLS, dense, listed, row_list};
 
-const ODD_COLS: [u32; 8] = [1, 2, 3, 4, 5, 30, 33, 64];
 const COUNTS: [u32; 6] = [0, 1, 63, 64, 65, 130];
 
 /// `y[list[i]] = x[list[i]] · gain + scale[i] − z[i + 1 ..]` in some mix of types and places.
@@ -132,24 +131,6 @@ fn rotations_in_place_and_elsewhere() {
             let (x, positions) = (dense(x), dense(positions));
             let rope = Rowwise::Rope { heads, width, x, positions, cos, sin, out };
             case.check(Extent::Fixed(65), Body::Rowwise(rope), Bound::Exact);
-        }
-    }
-}
-
-#[test]
-fn dots_of_few_columns() {
-    for k in ODD_COLS {
-        for n in [1, 2, 8] {
-            for count in [0, 1, 65] {
-                let mut case = Case::default();
-                let list = case.indices(&row_list(count, 80));
-                let x = case.reals(DType::F32, 80, k);
-                let weight = case.reals(DType::F32, n, k);
-                let out = case.output(DType::F32, 65, n);
-                let extent = case.counted(count, 65);
-                let dot = Rowwise::Dot { k, n, x: listed(x, list), weight, out };
-                case.check(extent, Body::Rowwise(dot), Bound::Exact);
-            }
         }
     }
 }

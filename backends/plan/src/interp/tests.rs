@@ -4,7 +4,7 @@ use skipc_artifact::program::{Arg, Buffer, Extent, Gate, Io, Layout, Place, RowB
 use skipc_artifact::target::DType;
 
 use super::{Batch, Fault, Mode, Tiling, run_kernel, run_layout};
-use crate::kernel::{Access, Body, Compact, Gemm, Kernel, Param, Rows, Rowwise, Select, Slot, View};
+use crate::kernel::{Access, Body, Compact, Gemm, Kernel, Param, Part, Rows, Rowwise, Select, Slot, View};
 use crate::pointwise::{Binary, Inst, Pointwise, Real, Reg, Store};
 
 const N_TOKENS: u32 = 70;
@@ -64,13 +64,10 @@ fn up() -> Kernel {
         param("h", DType::F32, 3, Access::Write),
         param("count", DType::U32, 1, Access::Read),
     ];
-    let gemm = Gemm {
-        a: View { rows: Rows::Listed(Slot(2)), ..dense(0) },
-        k: 2,
-        n: 3,
-        weights: vec![Slot(1)],
-        epilogue: Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to: dense(3), value: Reg(0) }] },
-    };
+    let epilogue =
+        Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to: dense(3), value: Reg(0) }] };
+    let a = View { rows: Rows::Listed(Slot(2)), ..dense(0) };
+    let gemm = Gemm { a, k: 2, parts: vec![Part::of(3, &[Slot(1)], epilogue)] };
     Kernel { params, extent: counted(4), body: Body::Gemm(gemm) }
 }
 
@@ -86,7 +83,7 @@ fn down() -> Kernel {
     let x = View { rows: Rows::Listed(Slot(2)), ..dense(3) };
     let code = vec![Inst::Acc(0), Inst::Load(x), Inst::Binary(Binary::Add, Reg(0), Reg(1))];
     let epilogue = Pointwise { code, stores: vec![Store { to: x, value: Reg(2) }] };
-    let gemm = Gemm { a: dense(0), k: 3, n: 2, weights: vec![Slot(1)], epilogue };
+    let gemm = Gemm { a: dense(0), k: 3, parts: vec![Part::of(2, &[Slot(1)], epilogue)] };
     Kernel { params, extent: counted(4), body: Body::Gemm(gemm) }
 }
 

@@ -59,7 +59,7 @@ fn gated_pair_is_one_kernel() {
   %logits = matmul %y, %table
   return logits = %logits"#
     ));
-    assert_eq!(steps(&plan), ["embed_4", "rms_norm_4", "gemm_4x8_pair", "gemm_8x4", "gemm_4x5"]);
+    assert_eq!(steps(&plan), ["embed_4", "rms_norm_4", "gemm_4x8_by_2", "gemm_8x4", "gemm_4x5"]);
 }
 
 #[test]
@@ -102,10 +102,7 @@ fn dense_block() {
     let wanted = [
         "embed_4",
         "rms_norm_4",
-        "gemm_4x4",
-        "gemm_4x2_pair",
-        "rope_2x2",
-        "rope_1x2",
+        "gemm_4x2_4_2",
         "attention_2x1x2",
         "gemm_4x4",
         "gemm_4x5",
@@ -133,7 +130,7 @@ fn skipped_layer_gathers_and_scatters_nothing_by_itself() {
     ));
     let wanted = [
         "embed_4",
-        "dot_4x2",
+        "gemm_4x2",
         "map_1",
         "compact_at_least",
         "rms_norm_4",
@@ -184,7 +181,7 @@ fn scaled_gate_joins_the_epilogue() {
     ));
     let wanted = [
         "embed_4",
-        "dot_4x2",
+        "gemm_4x2",
         "map_1",
         "compact_at_least",
         "map_1",
@@ -216,7 +213,7 @@ fn row_scale_computes_one_minus_in_place() {
   %logits = matmul %y, %table
   return logits = %logits"#
     ));
-    assert_eq!(steps(&plan), ["embed_4", "dot_4x1", "map_1", "gemm_4x4", "gemm_4x5"]);
+    assert_eq!(steps(&plan), ["embed_4", "gemm_4x1", "gemm_4x4", "gemm_4x5"]);
 }
 
 #[test]
@@ -261,7 +258,7 @@ fn logits_are_computed_once_even_if_a_router_reads_them() {
   %gate = executed %set
   return logits = %logits, gate.0 = %gate"#
     ));
-    assert_eq!(steps(&plan), ["embed_4", "gemm_4x5", "map_5", "dot_5x1", "compact_at_least"]);
+    assert_eq!(steps(&plan), ["embed_4", "gemm_4x5", "map_5", "gemm_5x1", "compact_at_least"]);
 }
 
 /// A norm whose gain is in the weights: its row scale is one number a row, which the epilogues apply.
@@ -294,11 +291,10 @@ fn folded_norm_is_a_row_scale_in_the_epilogues() {
     ));
     let wanted = [
         "embed_4",
-        "dot_4x2",
+        "inv_rms_4",
+        "gemm_4x2_2_2",
         "map_1",
         "compact_at_least",
-        "inv_rms_4",
-        "gemm_4x2_pair",
         "gemm_4x4_gathered",
         "attention_2x1x2",
         "map_4",
@@ -307,26 +303,75 @@ fn folded_norm_is_a_row_scale_in_the_epilogues() {
     assert_eq!(steps(&plan), wanted);
 }
 
-/// Weights one below the other are one constant; what reads columns of the product reads a view.
+/// Rows of one weight are one constant, of which each product reads its own.
 #[test]
-fn joined_weights_are_one_constant() {
+fn rows_of_a_weight_share_a_constant() {
     let plan = plan(&format!(
         r#"{HEAD}
   %gain = weight {{name="gain", shape=[4]}}
-  %wq = weight {{name="q", shape=[4, 4]}}
-  %wk = weight {{name="k", shape=[2, 4]}}
-  %wqk0 = concat %wq, %wk
-  %wqk = fold_gain %wqk0, %gain
-  %qk = matmul %x, %wqk
-  %q0 = slice %qk {{start=0, len=4}}
-  %k0 = slice %qk {{start=4, len=2}}
+  %w = weight {{name="qk", shape=[6, 4]}}
+  %wq0 = weight_rows %w {{start=0, len=4}}
+  %wk0 = weight_rows %w {{start=4, len=2}}
+  %wq = fold_gain %wq0, %gain
+  %wk = fold_gain %wk0, %gain
+  %q0 = matmul %x, %wq
+  %k0 = matmul %x, %wk
   %q = rope %q0, %p {{heads=2, theta=100.0}}
   %k = rope %k0, %p {{heads=1, theta=100.0}}
   %y = attention %q, %k, %k, %p, %s, %p, %s {{heads=2, kv_heads=1}}
   %logits = matmul %y, %table
   return logits = %logits"#
     ));
-    assert_eq!(steps(&plan), ["embed_4", "gemm_4x6", "rope_2x2", "rope_1x2", "attention_2x1x2", "gemm_4x5"]);
+    assert_eq!(steps(&plan), ["embed_4", "gemm_4x4_2", "attention_2x1x2", "gemm_4x5"]);
     let names: Vec<&str> = plan.constants.iter().map(|constant| constant.constant.name.as_str()).collect();
-    assert!(names.contains(&"q|k·gain"), "{names:?}");
+    assert_eq!(names.iter().filter(|name| **name == "qk·gain").count(), 1, "{names:?}");
+}
+
+/// Keys, values and what a router decides by come from one kernel: the rows of the stream are loaded once.
+#[test]
+fn keys_values_and_scores_are_one_kernel() {
+    let plan = plan(&format!(
+        r#"{HEAD}
+  %r = inv_rms %x {{eps=1e-5}}
+  %wk = weight {{name="k", shape=[2, 4]}}
+  %wv = weight {{name="v", shape=[2, 4]}}
+  %wq = weight {{name="q", shape=[4, 4]}}
+  %wr = weight {{name="router", shape=[2, 4]}}
+  %skip = weight_rows %wr {{start=0, len=1}}
+  %run = weight_rows %wr {{start=1, len=1}}
+  %z0 = router_logits %x, %skip
+  %z1 = router_logits %x, %run
+  %s0 = scale_rows %z0, %r
+  %s1 = scale_rows %z1, %r
+  %margin = sub %s1, %s0
+  %set = route %margin {{set=c0, at_least=0.0}}
+  %gate = executed %set
+  %k0 = matmul %x, %wk
+  %k1 = scale_rows %k0, %r
+  %k = rope %k1, %p {{heads=1, theta=100.0}}
+  %v0 = matmul %x, %wv
+  %v = scale_rows %v0, %r
+  %h = gather %x, %set
+  %rs = gather %r, %set
+  %ph = gather %p, %set
+  %sh = gather %s, %set
+  %q0 = matmul %h, %wq
+  %q1 = scale_rows %q0, %rs
+  %q = rope %q1, %ph {{heads=2, theta=100.0}}
+  %mixed = attention %q, %k, %v, %ph, %sh, %p, %s {{heads=2, kv_heads=1}}
+  %y = scatter %x, %mixed, %set
+  %logits = matmul %y, %table
+  return logits = %logits, gate.0 = %gate"#
+    ));
+    let wanted = [
+        "embed_4",
+        "inv_rms_4",
+        "gemm_4x1_by_2_2_2",
+        "compact_at_least",
+        "gemm_4x4_gathered",
+        "attention_2x1x2",
+        "map_4",
+        "gemm_4x5",
+    ];
+    assert_eq!(steps(&plan), wanted);
 }

@@ -114,7 +114,10 @@ fn bf16_keeps_scores_and_logits_in_f32() {
     assert_eq!(dtype("logits"), DType::F32);
     let constant = |name: &str| plan.constants.iter().find(|found| found.constant.name == name).unwrap();
     assert_eq!(constant("table").constant.dtype, DType::Bf16);
-    assert_eq!(constant("router").constant.dtype, DType::F32);
+    // Three terms of bf16 are as good as the f32.
+    for term in ["router term 0", "router term 1", "router term 2"] {
+        assert_eq!(constant(term).constant.dtype, DType::Bf16);
+    }
     assert_eq!(constant("b").constant.dtype, DType::F32);
 }
 

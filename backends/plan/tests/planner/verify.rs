@@ -3,7 +3,7 @@
 use skipc_artifact::program::{Arg, Extent, RowBound};
 use skipc_artifact::target::DType;
 use skipc_plan::error::Fault;
-use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Rowwise, Slot, View};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Part, Rows, Rowwise, Slot, View};
 use skipc_plan::pointwise::{Inst, Pointwise, Reg};
 use skipc_plan::{Plan, PlanError, build, verify};
 
@@ -80,6 +80,11 @@ fn gemm<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Gemm {
     }
 }
 
+/// The only part of the matmul that scatters.
+fn part(plan: &mut Plan) -> &mut Part {
+    &mut gemm(plan, SCATTERED).parts[0]
+}
+
 fn map<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Pointwise {
     match &mut kernel(plan, name).body {
         Body::Rowwise(Rowwise::Map { program, .. }) => program,
@@ -125,10 +130,7 @@ fn types_and_columns_fit_the_use() {
 
 #[test]
 fn sizes_make_sense() {
-    found!(
-        |plan| gemm(plan, SCATTERED).weights.clear(),
-        Fault::Size { what: "the number of weights", got: 0 }
-    );
+    found!(|plan| part(plan).sums.clear(), Fault::Size { what: "the number of sums", got: 0 });
     found!(|plan| map(plan, "map_1").stores.clear(), Fault::Size { what: "the number of stores", .. });
     let many = |plan: &mut Plan| {
         let param = kernel(plan, "map_1").params[0].clone();
@@ -166,7 +168,7 @@ fn parameters_are_used_as_declared() {
 #[test]
 fn what_is_written_is_read_only_in_the_same_place() {
     let elsewhere = |plan: &mut Plan| {
-        for inst in &mut gemm(plan, SCATTERED).epilogue.code {
+        for inst in &mut part(plan).epilogue.code {
             if let Inst::Load(view) = inst {
                 view.rows = Rows::Dense;
             }
@@ -193,8 +195,8 @@ fn attention_reads_dense_rows() {
 
 #[test]
 fn programs_use_what_is_there() {
-    found!(|plan| map(plan, "map_1").code[0] = Inst::Acc(0), Fault::Acc { acc: 0, weights: 0 });
-    found!(|plan| gemm(plan, SCATTERED).epilogue.code[0] = Inst::Acc(1), Fault::Acc { acc: 1, weights: 1 });
+    found!(|plan| map(plan, "map_1").code[0] = Inst::Acc(0), Fault::Acc { acc: 0, sums: 0 });
+    found!(|plan| part(plan).epilogue.code[0] = Inst::Acc(1), Fault::Acc { acc: 1, sums: 1 });
     found!(|plan| map(plan, "map_1").stores[0].value = Reg(9), Fault::Register { uses: 9, .. });
     found!(
         |plan| map(plan, "map_1").code[0] = Inst::Unary(skipc_plan::pointwise::Unary::Relu, Reg(0)),
@@ -262,11 +264,11 @@ fn reads_follow_writes() {
         },
         Fault::Unwritten { .. }
     );
-    // The queries are rows of the set; all rows are more than those.
+    // What attention gives are rows of the set; all rows are more than those.
     found!(
         |plan| {
-            let rope = *arg(plan, "rope_2x2", "out");
-            *arg(plan, "gemm_4x5", "a") = rope;
+            let mixed = *arg(plan, "attention_2x1x2", "out");
+            *arg(plan, "gemm_4x5", "a") = mixed;
         },
         Fault::OtherRows { .. }
     );
