@@ -1,33 +1,67 @@
 //! Which nodes of an e-graph to compute: the cheapest choice of one node for each class that the roots need, where a
-//! class that several need is paid for once.
+//! class that several need is paid for once. Products of one operand share a kernel, which is paid for once, too.
 //!
 //! The start is the better of the source itself and a greedy choice. From there branch and bound looks for joint
-//! choices, which no greedy one makes: each product of a join, taken by itself, is dearer with the join than without.
+//! choices, which no greedy one makes: a product that is dearer by itself, but would share the kernel of others.
 //! The search is bounded by steps, not by time, and says whether it came to an end, so that its result is the best
 //! there is. Costs are whole picoseconds and ties go to the first, so that nothing depends on rounding or on history.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use egg::Id;
+use skipc_ir::Op;
 
 use super::language::{EGraph, Node};
 
-/// A way to compute a class.
+/// A way to have what is needed.
 #[derive(Clone, Debug)]
 pub(crate) struct Alternative {
     /// Picoseconds for the node alone, at least 1: of two equal choices the one with fewer nodes is better.
     cost: u64,
-    /// Classes that it needs, by number.
+    /// What it needs, by number.
     operands: Vec<usize>,
-    /// The node itself.
-    pub(crate) node: Node,
+    /// The node; `None` for a kernel, which is no value.
+    pub(crate) node: Option<Node>,
 }
 
-/// What to choose from. Classes have numbers, in the order of their ids.
+/// What a choice may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Need {
+    /// The value of a class.
+    Value(Id),
+    /// The kernel of all products whose left operand is this class.
+    Kernel(Id),
+}
+
+/// What nodes cost, in picoseconds.
+pub(crate) trait Prices {
+    /// Of a node; of a product without its kernel.
+    fn node(&self, node: &Node) -> u64;
+    /// Of the kernel of products of this operand.
+    fn kernel(&self, operand: Id) -> u64;
+}
+
+/// The left operand of a product, whose kernel it shares with other products of it.
+fn kernel_of(node: &Node) -> Option<Id> {
+    match node.view()? {
+        (Op::Matmul {} | Op::RouterLogits {}, operands) => operands.first().copied(),
+        _ => None,
+    }
+}
+
+/// What these nodes cost together, each product of one operand in the kernel of the others.
+pub(crate) fn cost_of(nodes: &[Node], prices: &dyn Prices) -> u64 {
+    let kernels: BTreeSet<Id> = nodes.iter().filter_map(kernel_of).collect();
+    let costs = nodes.iter().map(|node| prices.node(node));
+    let costs = costs.chain(kernels.into_iter().map(|operand| prices.kernel(operand)));
+    costs.fold(0u64, |sum, cost| sum.saturating_add(cost.saturating_add(1)))
+}
+
+/// What to choose from. All that may be needed has a number: values in the order of their ids, then kernels.
 pub(crate) struct Problem {
     alternatives: Vec<Vec<Alternative>>,
     roots: Vec<usize>,
-    number: BTreeMap<Id, usize>,
+    number: BTreeMap<Need, usize>,
 }
 
 /// The alternative for each class that is needed, by its index.
@@ -43,37 +77,52 @@ pub(crate) struct Found {
 }
 
 impl Problem {
-    /// All ways to compute the roots. `cost` gives the picoseconds of a node.
-    pub(crate) fn new(egraph: &EGraph, roots: &[Id], cost: impl Fn(&Node) -> u64) -> Problem {
+    /// All ways to compute the roots.
+    pub(crate) fn new(egraph: &EGraph, roots: &[Id], prices: &dyn Prices) -> Problem {
         let mut seen = BTreeSet::new();
         let mut waiting: Vec<Id> = roots.iter().map(|root| egraph.find(*root)).collect();
         while let Some(class) = waiting.pop() {
-            if seen.insert(class) {
-                let nodes = egraph[class].nodes.iter();
-                waiting.extend(nodes.flat_map(|node| &node.operands).map(|operand| egraph.find(*operand)));
+            if seen.insert(Need::Value(class)) {
+                let nodes = || egraph[class].nodes.iter();
+                waiting.extend(nodes().flat_map(|node| &node.operands).map(|operand| egraph.find(*operand)));
+                seen.extend(nodes().filter_map(kernel_of).map(|operand| Need::Kernel(egraph.find(operand))));
             }
         }
-        let number: BTreeMap<Id, usize> = seen.into_iter().zip(0..).collect();
-        let of_class = |(class, own): (&Id, &usize)| {
-            let mut nodes: Vec<&Node> = egraph[*class].nodes.iter().collect();
+        let number: BTreeMap<Need, usize> = seen.into_iter().zip(0..).collect();
+        let value = |class: Id| number[&Need::Value(egraph.find(class))];
+        let of_class = |(class, own): (Id, usize)| {
+            let mut nodes: Vec<&Node> = egraph[class].nodes.iter().collect();
             nodes.sort();
             let alternatives = nodes.into_iter().map(|node| {
-                let mut operands: Vec<usize> =
-                    node.operands.iter().map(|operand| number[&egraph.find(*operand)]).collect();
+                let mut operands: Vec<usize> = node.operands.iter().map(|operand| value(*operand)).collect();
+                operands.extend(kernel_of(node).map(|of| number[&Need::Kernel(egraph.find(of))]));
                 operands.sort_unstable();
                 operands.dedup();
-                Alternative { cost: cost(node).saturating_add(1), operands, node: node.clone() }
+                let cost = prices.node(node).saturating_add(1);
+                Alternative { cost, operands, node: Some(node.clone()) }
             });
-            undominated(alternatives.filter(|alternative| !alternative.operands.contains(own)).collect())
+            undominated(alternatives.filter(|alternative| !alternative.operands.contains(&own)).collect())
         };
-        let alternatives = number.iter().map(of_class).collect();
-        let mut roots: Vec<usize> = roots.iter().map(|root| number[&egraph.find(*root)]).collect();
+        let of = |(need, own): (&Need, &usize)| match need {
+            Need::Value(class) => of_class((*class, *own)),
+            Need::Kernel(operand) => {
+                let cost = prices.kernel(*operand).saturating_add(1);
+                vec![Alternative { cost, operands: vec![value(*operand)], node: None }]
+            }
+        };
+        let alternatives = number.iter().map(of).collect();
+        let mut roots: Vec<usize> = roots.iter().map(|root| value(*root)).collect();
         roots.sort_unstable();
         roots.dedup();
         Problem { alternatives, roots, number }
     }
 
-    /// How many classes there are.
+    /// The numbers of kernels.
+    pub(crate) fn kernels(&self) -> impl Iterator<Item = usize> + '_ {
+        self.number.iter().filter(|(need, _)| matches!(need, Need::Kernel(_))).map(|(_, number)| *number)
+    }
+
+    /// How much there is to choose for.
     pub(crate) fn len(&self) -> usize {
         self.alternatives.len()
     }
@@ -86,7 +135,7 @@ impl Problem {
 
     /// The number of a class, if the roots can need it.
     pub(crate) fn number(&self, class: Id) -> Option<usize> {
-        self.number.get(&class).copied()
+        self.number.get(&Need::Value(class)).copied()
     }
 
     /// What a choice says about a class.
@@ -96,7 +145,7 @@ impl Problem {
 
     /// Index of the alternative that is this node.
     pub(crate) fn alternative(&self, class: usize, node: &Node) -> Option<usize> {
-        self.alternatives[class].iter().position(|alternative| alternative.node == *node)
+        self.alternatives[class].iter().position(|alternative| alternative.node.as_ref() == Some(node))
     }
 
     /// The classes that a choice needs, operands before users; `None` if a class has no choice or needs itself.

@@ -8,8 +8,8 @@
 //! Regions that differ in names alone are rewritten once. State lives in no e-graph: a route is a node like others,
 //! with its scores as operands and its symbol as attribute, so that two routes never become one here.
 //!
-//! Rules that round differently: `norm_into_weight` and `row_scale_out` take a row's scale after a sum instead of
-//! before it. In exact domains all rules keep every bit.
+//! Rules that round differently: `norm_into_weight`, `layer_norm_into_weight` and `row_scale_out` take a row's scale
+//! after a sum instead of before it. In exact domains all rules keep every bit.
 
 pub mod cost;
 mod extract;
@@ -30,8 +30,8 @@ use skipc_ir::{Facts, Graph, Op, Origin, SetSym, Type, Value};
 use smallvec::SmallVec;
 
 use crate::{Operand, Options, Patch};
-use cost::{CPU, Counts, Target};
-use extract::{Choice, Problem};
+use cost::{CPU, Counts, Poly, Target};
+use extract::{Choice, Prices, Problem};
 use language::{EGraph, Head, Node};
 use rules::Rule;
 use saturate::{Limits, Saturated};
@@ -144,14 +144,33 @@ impl Counts for AtDensities<'_> {
     }
 }
 
-/// The picoseconds of a node.
-fn price(egraph: &EGraph, node: &Node, target: &Target, counts: &dyn Counts) -> u64 {
-    let Some((op, operands)) = node.view() else { return 0 };
-    let types: Option<SmallVec<[&Type; 8]>> =
-        operands.iter().map(|operand| egraph[*operand].data.as_ref()).collect();
-    let (Some(types), Ok(result)) = (types, language::typed(egraph, node)) else { return u64::MAX };
-    // Times are finite and not negative; `as` saturates.
-    (cost::time(target, op, &types, &result).at(counts) * 1e3).round() as u64
+/// What nodes of an e-graph cost on a target at some counts.
+struct PriceList<'a> {
+    egraph: &'a EGraph,
+    target: &'a Target,
+    counts: &'a dyn Counts,
+}
+
+impl PriceList<'_> {
+    fn picoseconds(&self, time: &Poly) -> u64 {
+        // Times are finite and not negative; `as` saturates.
+        (time.at(self.counts) * 1e3).round() as u64
+    }
+}
+
+impl Prices for PriceList<'_> {
+    fn node(&self, node: &Node) -> u64 {
+        let Some((op, operands)) = node.view() else { return 0 };
+        let types: Option<SmallVec<[&Type; 8]>> =
+            operands.iter().map(|operand| self.egraph[*operand].data.as_ref()).collect();
+        let (Some(types), Ok(result)) = (types, language::typed(self.egraph, node)) else { return u64::MAX };
+        self.picoseconds(&cost::time(self.target, op, &types, &result))
+    }
+
+    fn kernel(&self, operand: egg::Id) -> u64 {
+        let ty = self.egraph[operand].data.as_ref();
+        ty.map_or(u64::MAX, |ty| self.picoseconds(&cost::product_kernel(self.target, ty)))
+    }
 }
 
 /// The cheapest form that the rules find, if it is cheaper than the source.
@@ -159,11 +178,11 @@ fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<
     let saturated = saturate::saturate(source, rules, Limits::default())?;
     let Saturated { egraph, classes, .. } = &saturated;
     let counts = AtDensities(source);
-    let price = |node: &Node| price(egraph, node, target, &counts);
+    let prices = PriceList { egraph, target, counts: &counts };
     let roots: Vec<egg::Id> = source.roots.iter().map(|root| classes[*root]).collect();
-    let problem = Problem::new(egraph, &roots, price);
+    let problem = Problem::new(egraph, &roots, &prices);
     let nodes = source_nodes(source, &saturated);
-    let before = nodes.iter().fold(0u64, |sum, node| sum.saturating_add(price(node).saturating_add(1)));
+    let before = extract::cost_of(&nodes, &prices);
     let starts = [own_choice(&problem, &saturated, &nodes), problem.greedy()];
     let start = starts.into_iter().filter_map(|choice| Some((problem.cost(&choice)?, choice)));
     let Some((_, start)) = start.min_by_key(|(cost, _)| *cost) else { return Ok(None) };
@@ -198,6 +217,7 @@ fn own_choice(problem: &Problem, saturated: &Saturated, nodes: &[Node]) -> Choic
         }
     }
     choice.resize(problem.len(), None);
+    problem.kernels().for_each(|kernel| choice[kernel] = Some(0));
     choice
 }
 
@@ -224,7 +244,7 @@ fn outcome(
     };
     let mut place: BTreeMap<usize, usize> = BTreeMap::new();
     for class in problem.order(choice)? {
-        let node = &problem.chosen(choice, class)?.node;
+        let Some(node) = &problem.chosen(choice, class)?.node else { continue };
         let operands: Option<SmallVec<[usize; 4]>> = node
             .operands
             .iter()

@@ -88,6 +88,7 @@ impl Widths {
                 Op::Weight { name: name.clone(), shape }
             }
             Op::Slice { start, len } => Op::Slice { start: self.of(*start), len: self.of(*len) },
+            Op::WeightRows { start, len } => Op::WeightRows { start: self.of(*start), len: self.of(*len) },
             _ => op.clone(),
         }
     }
@@ -115,7 +116,9 @@ fn common_unit(form: Form<'_>, whole: Widths) -> Option<u32> {
             });
         }
         match graph.op(value) {
-            Op::Slice { start, len } => [*start, *len].into_iter().for_each(&mut divide),
+            Op::Slice { start, len } | Op::WeightRows { start, len } => {
+                [*start, *len].into_iter().for_each(&mut divide)
+            }
             Op::Rope { heads, .. } => divide(ty.cols() / heads / 2),
             Op::Attention { heads, .. } => divide(ty.cols() / heads),
             _ => {}

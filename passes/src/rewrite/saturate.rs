@@ -4,8 +4,6 @@
 //! another found in the same round. Limits are numbers of nodes and rounds, never time, and are looked at before each
 //! addition, so that a limit is passed by the size of one right side at most.
 
-use std::collections::BTreeMap;
-
 use egg::{Id, Language};
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -45,15 +43,9 @@ pub(crate) struct Saturated {
     pub(crate) made_by: IndexMap<Node, usize, FxBuildHasher>,
 }
 
-/// For each kind of product (of router logits or not) and each operand the weights, each with what it is made of: so
-/// their order does not depend on the history of the e-graph.
-type Siblings = BTreeMap<(bool, Id), Vec<(Vec<Op>, Id)>>;
-
 /// The e-graph as rules see it while they search.
 pub(crate) struct View<'a> {
     pub(crate) egraph: &'a EGraph,
-    /// Products of one operand.
-    siblings: Siblings,
 }
 
 impl View<'_> {
@@ -66,52 +58,6 @@ impl View<'_> {
     pub(crate) fn ty(&self, class: Id) -> Option<&Type> {
         self.egraph[class].data.as_ref()
     }
-
-    /// The weights that `x` is multiplied with by this kind of product.
-    pub(crate) fn weights_of(&self, is_router: bool, x: Id) -> &[(Vec<Op>, Id)] {
-        self.siblings.get(&(is_router, self.egraph.find(x))).map_or(&[], Vec::as_slice)
-    }
-
-    pub(crate) fn new(egraph: &EGraph) -> View<'_> {
-        let mut siblings: Siblings = BTreeMap::new();
-        for class in egraph.classes() {
-            for (op, operands) in class.nodes.iter().filter_map(Node::view) {
-                let (is_router, &[x, weight]) = (matches!(op, Op::RouterLogits {}), operands) else {
-                    continue;
-                };
-                if !is_router && !matches!(op, Op::Matmul {}) {
-                    continue;
-                }
-                if let Some(atom) = atom(egraph, weight) {
-                    siblings
-                        .entry((is_router, egraph.find(x)))
-                        .or_default()
-                        .push((atom, egraph.find(weight)));
-                }
-            }
-        }
-        for weights in siblings.values_mut() {
-            weights.sort();
-            weights.dedup();
-        }
-        View { egraph, siblings }
-    }
-}
-
-/// What a weight is made of, if it is a tensor of the file or one with a gain folded in. A concatenation is none: what
-/// is joined once is not joined again, so that the joins of n products are at most 2ⁿ and not all ways to nest them.
-fn atom(egraph: &EGraph, weight: Id) -> Option<Vec<Op>> {
-    let leaf = |class: Id| {
-        egraph[class].nodes.iter().filter_map(Node::view).find_map(|(op, _)| match op {
-            Op::Weight { .. } => Some(op.clone()),
-            _ => None,
-        })
-    };
-    egraph[weight].nodes.iter().filter_map(Node::view).find_map(|(op, operands)| match (op, operands) {
-        (Op::Weight { .. }, _) => Some(vec![op.clone()]),
-        (Op::FoldGain {}, &[weight, gain]) => Some(vec![leaf(weight)?, leaf(gain)?]),
-        _ => None,
-    })
 }
 
 /// Saturates the source with these rules.
@@ -194,7 +140,7 @@ impl Ctx<'_> {
 
     /// All right sides that rules find: index of the rule, class of the left side, right side.
     fn search(&self) -> Vec<(usize, Id, Term)> {
-        let view = View::new(&self.egraph);
+        let view = View { egraph: &self.egraph };
         let mut ids: Vec<Id> = self.egraph.classes().map(|class| class.id).collect();
         ids.sort_unstable();
         let (mut found, mut terms) = (Vec::new(), Vec::new());

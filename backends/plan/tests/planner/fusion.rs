@@ -99,14 +99,7 @@ fn dense_block() {
   %logits = matmul %y, %table
   return logits = %logits"#
     ));
-    let wanted = [
-        "embed_4",
-        "rms_norm_4",
-        "gemm_4x2_4_2",
-        "attention_2x1x2",
-        "gemm_4x4",
-        "gemm_4x5",
-    ];
+    let wanted = ["embed_4", "rms_norm_4", "gemm_4x2_4_2", "attention_2x1x2", "gemm_4x4", "gemm_4x5"];
     assert_eq!(steps(&plan), wanted);
 }
 

@@ -267,7 +267,7 @@ fn reads_follow_writes() {
     // What attention gives are rows of the set; all rows are more than those.
     found!(
         |plan| {
-            let mixed = *arg(plan, "attention_2x1x2", "out");
+            let mixed = *arg(plan, "attention_2x2x2", "out");
             *arg(plan, "gemm_4x5", "a") = mixed;
         },
         Fault::OtherRows { .. }

@@ -1,12 +1,12 @@
 //! What a value costs, as a function of how many rows execute.
 //!
 //! Costs are of the kernels that the planner makes, an op at a time. Ops that join the kernel of an operand (pointwise
-//! ops, row scales, scatters) pay for what they add to it; gathers and narrow slices are views, which pay for reading
-//! in another order than memory's; the rest are kernels, which pay for being started, too.
+//! ops, row scales, rotary embeddings, scatters) pay for what they add to it; gathers and narrow slices are views, which
+//! pay for reading in another order than memory's; the rest are kernels, which pay for being started, too. Products of
+//! one operand share a kernel, whose cost stands apart ([`product_kernel`]) and is paid for once.
 //!
-//! Not seen by a cost of single ops: that the planner lets two matmuls of one width and operand share a kernel, and
-//! that a view has to be copied where attention reads it. The first makes joins of equal widths look better than they
-//! are, and is taken back by charging for wide slices.
+//! Not seen by a cost of single ops: that a value which is used twice does not join, and that a view has to be copied
+//! where attention reads it.
 
 mod poly;
 mod target;
@@ -14,11 +14,15 @@ mod target;
 pub use poly::{Counts, Poly};
 pub use target::{CPU, Target};
 
-use skipc_ir::{Dim, Elem, Op, Trait, Type};
+use skipc_ir::{Dim, Op, Trait, Type};
 
-/// Columns of a slice that is read in place, at most; a wider one is charged as the copy that attention and epilogues
-/// need.
+/// Columns of a slice that is read in place, at most; a wider one is charged as the copy that attention needs.
 const NARROW: u32 = 8;
+
+/// What a kernel of products costs beside its products: to be started, and to read the rows of their operand.
+pub fn product_kernel(target: &Target, operand: &Type) -> Poly {
+    Poly::constant(target.launch) + rows(operand).scale(f64::from(operand.cols()) * target.element)
+}
 
 /// The time of one op on a target, in nanoseconds.
 pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly {
@@ -30,17 +34,15 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
     let cols = |idx: usize| operands.get(idx).map_or(0.0, |ty| f64::from(ty.cols()));
     let kernel = |work: Poly| Poly::constant(target.launch) + work;
     let moved = |elements: &Poly, times: f64| elements.scale(times * target.element);
-    if op.has(Trait::Pointwise) && is_logits(result) {
-        return kernel(moved(&elements, 2.0));
-    }
     match op {
-        Op::Matmul {} => kernel(elements.scale(cols(0) * target.gemm_mac) + moved(&elements, 1.0)),
-        Op::RouterLogits {} => kernel(elements.scale(cols(0) * target.dot_mac)),
+        Op::Matmul {} => elements.scale(cols(0) * target.gemm_mac) + moved(&elements, 1.0),
+        Op::RouterLogits {} => elements.scale(cols(0) * target.dot_mac),
         Op::RmsNorm { .. } => kernel(moved(&elements, 3.0)),
         Op::LayerNorm { .. } => kernel(moved(&elements, 4.0)),
         Op::InvRms { .. } => kernel(moved(&rows.scale(cols(0)), 1.0)),
+        Op::InvStd { .. } => kernel(moved(&rows.scale(cols(0)), 2.0)),
         Op::Embed {} => kernel(moved(&elements, 2.0)),
-        Op::Rope { .. } => kernel(moved(&elements, 3.0)),
+        Op::Rope { .. } => moved(&elements, 1.0),
         Op::Attention { .. } => {
             let keys = operands.get(1).map_or_else(Poly::default, |keys| self::rows(keys));
             // Each key that is seen costs a product with the query and one with its value; half are seen.
@@ -63,12 +65,6 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         // Decisions that are shown are part of the compaction.
         _ => Poly::default(),
     }
-}
-
-/// Router logits come from a kernel without an epilogue, so what is done to all of their columns is a kernel of its
-/// own. What is done to one column of them is part of the map that makes the score.
-fn is_logits(ty: &Type) -> bool {
-    ty.cols() > 1 && ty.as_tensor().is_some_and(|(elem, _)| elem == Elem::F32)
 }
 
 fn rows(ty: &Type) -> Poly {

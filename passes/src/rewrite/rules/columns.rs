@@ -1,4 +1,4 @@
-//! Slices of columns.
+//! Columns.
 
 use egg::Id;
 use skipc_ir::{Op, Trait};
@@ -11,6 +11,8 @@ rules! {
     slice_in: "slice f(a, b) = f(slice a, slice b)" if "`f` works element by element; an operand of one number a row stays whole unless the result has one column, too";
     /// Columns of columns are columns.
     slice_of_slice: "slice (slice x) = slice x" if "nothing";
+    /// A product's columns are rows of its weight: what one of them is used for can be done where it is made, as the difference of a router's two logits.
+    slice_into_weight: "slice (x · w) = x · (weight_rows w)" if "the product is a matmul or router logits";
     /// All columns of a value are the value.
     slice_of_all: "slice x = x" if "the slice takes all columns";
 }
@@ -37,6 +39,15 @@ fn slice_of_slice(view: &View<'_>, f: &Op, operands: &[Id], found: &mut Vec<Term
         let (Op::Slice { start: inner_start, .. }, &[whole]) = (inner, inner_operands) else { continue };
         // The sum stays within the columns of `whole`, which fit.
         found.push(op(Op::Slice { start: start + inner_start, len: *len }, [whole.into()]));
+    }
+}
+
+fn slice_into_weight(view: &View<'_>, f: &Op, operands: &[Id], found: &mut Vec<Term>) {
+    let (Op::Slice { start, len }, &[x]) = (f, operands) else { return };
+    for (product, operands) in view.nodes(x) {
+        let (Op::Matmul {} | Op::RouterLogits {}, &[left, weight]) = (product, operands) else { continue };
+        let rows = op(Op::WeightRows { start: *start, len: *len }, [weight.into()]);
+        found.push(op(product.clone(), [left.into(), rows]));
     }
 }
 

@@ -2,17 +2,15 @@
 //! what it makes is typed before it is added.
 //!
 //! - [`rows`]: gathers and scatters move over ops that work row by row, and cancel;
-//! - [`norms`]: the gain of a norm goes into the weights behind it, its row scale behind the product;
-//! - [`columns`]: slices move over ops that work element by element;
-//! - [`joins`]: products of one operand become one;
-//! - [`constants`]: what is made of weights alone.
+//! - [`norms`]: gain and bias of a norm go into the weights behind it, its row scale behind the product;
+//! - [`columns`]: slices move over ops that work element by element, and into weights.
 //!
-//! No rule is a mere commutativity or associativity, and none adds a matmul of another width than those that exist
-//! but for the joins, which are bounded by their own limit.
+//! That products of one operand share a kernel is no rule: the planner lets all of them do so, and the cost of their
+//! kernel is paid for once ([`super::extract`]). What the rules do for it is to let them have one operand.
+//!
+//! No rule is a mere commutativity or associativity, and none makes a wider product than there is.
 
 mod columns;
-mod constants;
-mod joins;
 mod norms;
 mod rows;
 
@@ -83,5 +81,5 @@ use rules;
 
 /// All rules, family by family.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    [rows::RULES, norms::RULES, columns::RULES, joins::RULES, constants::RULES].into_iter().flatten()
+    [rows::RULES, norms::RULES, columns::RULES].into_iter().flatten()
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use skipc_ir::interp::{Gf61, Number, Ring32};
 
 use super::{graph, whole};
-use crate::rewrite::extract::Problem;
+use crate::rewrite::extract::{Prices, Problem};
 use crate::rewrite::language::Node;
 use crate::rewrite::prove::{Form, Standalone};
 use crate::rewrite::rules::{self, Rule};
@@ -61,6 +61,10 @@ const INSTANCES: &[(&str, &str)] = &[
         "norm_into_weight",
         "%n = rms_norm %x, %gain {eps=0.25}\n %o = matmul %n, %a\n %q = router_logits %n, %wr\n %out = scale_rows %o, %q",
     ),
+    (
+        "layer_norm_into_weight",
+        "%c = weight {name=\"c\", shape=[D]}\n %n = layer_norm %x, %gain, %c {eps=0.25}\n %o = matmul %n, %a\n %q = router_logits %n, %wr\n %out = scale_rows %o, %q",
+    ),
     ("row_scale_out", "%n = scale_rows %x, %r\n %out = matmul %n, %a"),
     (
         "slice_in",
@@ -72,10 +76,9 @@ const INSTANCES: &[(&str, &str)] = &[
     ),
     ("slice_of_all", "%out = slice %x {start=0, len=D}"),
     (
-        "join_products",
-        "%i = matmul %x, %a\n %j = matmul %x, %b\n %c = fold_gain %a, %gain\n %k = matmul %x, %c\n %l = add %i, %k\n %m = router_logits %x, %b\n %n = slice %j {start=0, len=1}\n %q = slice %m {start=0, len=1}\n %o = scale_rows %l, %n\n %out = scale_rows %o, %q",
+        "slice_into_weight",
+        "%w = weight {name=\"w\", shape=[5, D]}\n %m = matmul %x, %w\n %n = slice %m {start=LAST, len=2}\n %q = router_logits %x, %w\n %u = slice %q {start=LAST, len=1}\n %out = scale_rows %n, %u",
     ),
-    ("gain_into_parts", "%c = concat %a, %b\n %f = fold_gain %c, %gain\n %out = matmul %x, %f"),
 ];
 
 /// The instance of a rule of this name with sizes that depend on its number.
@@ -105,11 +108,24 @@ fn disagree<N: Number>(graph: &Standalone, seed: u64) -> bool {
     values.as_chunks::<2>().0.iter().any(|[a, b]| a.1 != b.1)
 }
 
+/// All nodes cost the same.
+struct Alike;
+
+impl Prices for Alike {
+    fn node(&self, _: &Node) -> u64 {
+        1
+    }
+
+    fn kernel(&self, _: egg::Id) -> u64 {
+        0
+    }
+}
+
 /// A graph of which each two outputs that follow one another are to be equal: a node, and another of its class.
 fn pairs(saturated: &Saturated) -> Standalone {
     let egraph = &saturated.egraph;
     let ids: Vec<egg::Id> = egraph.classes().map(|class| class.id).collect();
-    let problem = Problem::new(egraph, &ids, |_| 1);
+    let problem = Problem::new(egraph, &ids, &Alike);
     let choice = problem.greedy();
     let order = problem.order(&choice).expect("what came from a graph can be computed");
     let (mut nodes, mut place) = (Vec::new(), BTreeMap::new());
@@ -120,7 +136,7 @@ fn pairs(saturated: &Saturated) -> Standalone {
         nodes.len() - 1
     };
     for class in order {
-        let node = &problem.chosen(&choice, class).expect("it is chosen").node;
+        let Some(node) = &problem.chosen(&choice, class).expect("it is chosen").node else { continue };
         let idx = push(node, &place);
         place.insert(class, idx);
     }

@@ -171,30 +171,28 @@ const TWINS: &[Twin] = &[
         None,
     ),
     (
-        "join_products",
-        "the first columns for all",
-        |view, product, operands, found| {
-            let (Op::Matmul {}, &[x, weight]) = (product, operands) else { return };
-            let weights: Vec<Id> = view.weights_of(false, x).iter().map(|(_, weight)| *weight).collect();
-            let joined = weights.iter().map(|weight| Term::Class(*weight));
-            let Some(joined) = joined.reduce(|a, b| op(Op::Concat {}, [a, b])) else { return };
-            if let Some(skipc_ir::Dim::Fixed(len)) = view.ty(weight).map(skipc_ir::Type::rows) {
-                let sums = op(product.clone(), [x.into(), joined]);
-                found.push(op(Op::Slice { start: 0, len }, [sums]));
+        "slice_into_weight",
+        "the first rows of the weight",
+        |view, f, operands, found| {
+            let (Op::Slice { len, .. }, &[x]) = (f, operands) else { return };
+            for (product, of) in view.nodes(x).filter(|(product, _)| matches!(product, Op::Matmul {})) {
+                let rows = op(Op::WeightRows { start: 0, len: *len }, [of[1].into()]);
+                found.push(op(product.clone(), [of[0].into(), rows]));
             }
         },
         None,
     ),
     (
-        "gain_into_parts",
-        "the second part without its gain",
-        |view, fold, operands, found| {
-            let (Op::FoldGain {}, &[weight, gain]) = (fold, operands) else { return };
-            for (concat, parts) in view.nodes(weight) {
-                if matches!(concat, Op::Concat {}) {
-                    let first = op(Op::FoldGain {}, [parts[0].into(), gain.into()]);
-                    found.push(op(Op::Concat {}, [first, parts[1].into()]));
-                }
+        "layer_norm_into_weight",
+        "the rows of the weight are not centred",
+        |view, product, operands, found| {
+            let (Op::Matmul {}, &[normed, weight]) = (product, operands) else { return };
+            for (norm, of) in view.nodes(normed) {
+                let (Op::LayerNorm { eps }, &[x, gain, bias]) = (norm, of) else { continue };
+                let scaled = op(Op::FoldGain {}, [weight.into(), gain.into()]);
+                let scale = op(Op::InvStd { eps: *eps }, [x.into()]);
+                let rows = op(Op::ScaleRows {}, [op(product.clone(), [x.into(), scaled]), scale]);
+                found.push(op(Op::AddBias {}, [rows, op(Op::FoldBias {}, [weight.into(), bias.into()])]));
             }
         },
         None,
