@@ -16,7 +16,8 @@ pub use target::{CPU, Target};
 
 use skipc_ir::{Dim, Op, Trait, Type};
 
-/// Columns of a slice that is read in place, at most; a wider one is charged as the copy that attention needs.
+/// Columns of a slice that is read in place, at most: what is done to it is a kernel of its own, which is charged to the
+/// slice. A wider one is charged as the copy that attention needs.
 const NARROW: u32 = 8;
 
 /// What a kernel of products costs beside its products: to be started, and to read the rows of their operand.
@@ -52,7 +53,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::AddBias {} | Op::Relu {} | Op::OneMinus {} | Op::Scale { .. } => moved(&elements, 0.25),
         Op::Add {} | Op::Sub {} | Op::Mul {} => moved(&elements, 1.0),
         Op::ScaleRows {} => moved(&elements, 0.25) + moved(&rows, 1.0),
-        Op::Slice { len, .. } if *len <= NARROW => Poly::default(),
+        Op::Slice { len, .. } if *len <= NARROW => kernel(Poly::default()),
         Op::Slice { .. } => kernel(moved(&elements, 2.0)),
         Op::Gather {} => elements.scale(target.gathered),
         Op::Scatter {} => {
