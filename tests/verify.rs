@@ -137,7 +137,7 @@ fn an_artefact_without_known_answers_says_so() {
 #[test]
 fn golden_models_with_saturation_pass() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let passes = skipc_passes::saturating_pipeline().join(",");
+    let passes = skipc_passes::default_pipeline().join(",");
     let (mut n_models, mut n_folded) = (0, 0);
     let entries = fs::read_dir(&golden).unwrap().map(|entry| entry.unwrap().path());
     for root in entries.filter(|path| path.join("spec.toml").exists()) {

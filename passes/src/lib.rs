@@ -15,11 +15,11 @@
 //! 1. `merge_routes` before `cse`, which never touches routes: users of two sets have different types until the sets are one;
 //! 2. `cse` shares what the merged sets made equal;
 //! 3. `canonicalize` after it, because its patterns ask for one and the same value, not for an equal one;
-//! 4. `cse` again: what `canonicalize` simplified may be equal to something else now;
-//! 5. `dce` last, over what nobody used to begin with.
+//! 4. `saturate` looks for cheaper forms in each block, where what is simple already is not searched anew;
+//! 5. `cse` again: what became of two blocks, or was simplified, may be equal to something else now;
+//! 6. `dce` last, over what nobody used to begin with.
 //!
-//! [`saturating_pipeline`] has `saturate` before the second `cse`: it looks for cheaper forms in each block, where what
-//! is simple already is not searched anew. It has to be asked for.
+//! [`plain_pipeline`] is the same without `saturate`.
 //!
 //! # Reading order
 //!
@@ -38,4 +38,4 @@ pub mod table;
 
 pub use manager::{CODES, Error, Options, PassReport, Report, run, run_reported};
 pub use patch::{Operand, Patch};
-pub use table::{PassInfo, TABLE, default_pipeline, saturating_pipeline};
+pub use table::{PassInfo, TABLE, default_pipeline, plain_pipeline};

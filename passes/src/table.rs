@@ -69,12 +69,12 @@ passes! {
 
 /// The passes that the compiler runs if nobody asks for others. The order is explained in the crate's documentation.
 pub fn default_pipeline() -> Vec<String> {
-    ["merge_routes", "cse", "canonicalize", "cse", "dce"].map(str::to_owned).to_vec()
+    ["merge_routes", "cse", "canonicalize", "saturate", "cse", "dce"].map(str::to_owned).to_vec()
 }
 
-/// [`default_pipeline`] with `saturate`: the forms that the rules find, which round differently from those of the model.
-pub fn saturating_pipeline() -> Vec<String> {
-    ["merge_routes", "cse", "canonicalize", "saturate", "cse", "dce"].map(str::to_owned).to_vec()
+/// [`default_pipeline`] without `saturate`: what keeps every bit of every value.
+pub fn plain_pipeline() -> Vec<String> {
+    ["merge_routes", "cse", "canonicalize", "cse", "dce"].map(str::to_owned).to_vec()
 }
 
 /// The pass of this name.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skipc_ir::interp::{Datum, Free};
 use skipc_ir::text::{parse, print};
 use skipc_ir::{Graph, SetSym, verify};
-use skipc_passes::{Options, default_pipeline, run, run_reported, saturating_pipeline};
+use skipc_passes::{Options, default_pipeline, plain_pipeline, run, run_reported};
 use skipc_testkit::check_pass::{
     Masks, check_pass, check_rounding_pass, close, outputs, random_batch, same_bits,
 };
@@ -65,14 +65,14 @@ fn saturation_keeps_every_value_where_nothing_rounds() {
 fn the_pipelines_keep_every_value() {
     for seed in 0..N_GRAPHS {
         let before = random_graph(seed);
-        check_pass(&before, |graph| run_checked(graph, &default_pipeline(), &CHECKED));
-        check_rounding_pass(&before, |graph| run_checked(graph, &saturating_pipeline(), &CHECKED));
+        check_pass(&before, |graph| run_checked(graph, &plain_pipeline(), &CHECKED));
+        check_rounding_pass(&before, |graph| run_checked(graph, &default_pipeline(), &CHECKED));
     }
 }
 
 #[test]
 fn the_pipeline_settles() {
-    for (passes, most_runs) in [(default_pipeline(), 1), (saturating_pipeline(), 4)] {
+    for (passes, most_runs) in [(plain_pipeline(), 1), (default_pipeline(), 4)] {
         for seed in 0..N_GRAPHS {
             let mut text = print(&run_checked(random_graph(seed), &passes, &CHECKED));
             let mut n_runs = 1;
@@ -93,13 +93,13 @@ fn the_pipeline_settles() {
 fn any_amount_of_fuel_leaves_a_right_graph() {
     for seed in 0..12 {
         let before = random_graph(seed);
-        let all = run_reported(before.clone(), &saturating_pipeline(), &CHECKED, &mut |_, _| {})
+        let all = run_reported(before.clone(), &default_pipeline(), &CHECKED, &mut |_, _| {})
             .expect("passes run")
             .1;
         let n_edits: u64 = all.passes.iter().flat_map(|pass| pass.edits.values()).sum();
         for fuel in 0..=n_edits {
             let options = Options { fuel: Some(fuel), ..CHECKED };
-            let ran = run_reported(before.clone(), &saturating_pipeline(), &options, &mut |_, _| {});
+            let ran = run_reported(before.clone(), &default_pipeline(), &options, &mut |_, _| {});
             let (after, report) =
                 ran.unwrap_or_else(|error| panic!("fuel {fuel}: {error}\nbefore: {before}"));
             let spent: u64 = report.passes.iter().flat_map(|pass| pass.edits.values()).sum();
@@ -131,7 +131,7 @@ fn a_layer_that_all_rows_execute_is_the_dense_layer() {
         let [_, dense, layer_rows] = layer(&graph, &|_| true);
         assert!(same_bits(&dense, &layer_rows), "{graph}");
         // The dense layer and the skipped one may get other forms.
-        let graph = run_checked(graph, &saturating_pipeline(), &CHECKED);
+        let graph = run_checked(graph, &default_pipeline(), &CHECKED);
         let [_, dense, layer_rows] = layer(&graph, &|_| true);
         assert!(close(&dense, &layer_rows), "{graph}");
     }
@@ -141,7 +141,7 @@ fn a_layer_that_all_rows_execute_is_the_dense_layer() {
 fn a_layer_that_no_row_executes_is_the_identity() {
     for (seed, active) in (0..100).flat_map(|seed| [(seed, false), (seed, true)]) {
         let graph = random_layer(seed, active);
-        for graph in [graph.clone(), run_checked(graph, &saturating_pipeline(), &CHECKED)] {
+        for graph in [graph.clone(), run_checked(graph, &default_pipeline(), &CHECKED)] {
             let [input, _, layer] = layer(&graph, &|_| false);
             assert!(same_bits(&input, &layer), "{graph}");
         }

@@ -12,7 +12,7 @@ const DENSITIES: [f64; 6] = [0.05, 0.125, 0.25, 0.5, 0.75, 1.0];
 /// Prints the times of both forms.
 pub(crate) fn run(path: &Path, tokens: u32, rounds: usize) -> Result<(), Failed> {
     let model = spec::load(path).map_err(|error| format!("{error:?}"))?;
-    let (without, with) = (skipc_passes::default_pipeline(), skipc_passes::saturating_pipeline());
+    let (without, with) = (skipc_passes::plain_pipeline(), skipc_passes::default_pipeline());
     let mut before = Subject::of_model(&model, Some(without))?;
     let mut after = Subject::of_model(&model, Some(with))?;
     println!("{}, {tokens} tokens, 1 thread, shortest of {rounds}", model.name);

@@ -89,7 +89,7 @@ pub(crate) fn compile(
     let mut forms = Forms {
         gathered: GraphForm::new(gathered).with_scores(),
         masked: GraphForm::new(masked),
-        passed: GraphForm::new(passed),
+        passed: GraphForm::new(passed).with_scores(),
         plans: None,
         refused: None,
         code: None,

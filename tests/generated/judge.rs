@@ -174,22 +174,24 @@ impl Judge<'_> {
         self.rules(purpose, &batch, &free);
         let weights = ExactWeights(&self.subject.tensors);
         for case in judged {
-            let mut judged = Judged { purpose, batch: &batch, form: &forms.gathered, runs: Vec::new() };
+            let of = |form| Judged { purpose, batch: &batch, form, runs: Vec::new() };
+            // What is made of the graph after the passes rounds as that does.
+            let (mut gathered, mut judged) = (of(&forms.gathered), of(&forms.passed));
             let masks = case.masks.as_ref();
-            let got = forms.gathered.run::<f32>(&self.subject.tensors, &batch, masks)?;
-            let got = Run {
-                logits: got.logits.into_iter().map(f64::from).collect(),
-                gates: got.gates,
-                wanted: got.wanted,
-                scores: Vec::new(),
-            };
-            self.within(
-                &format!("graph f32 within bound ({})", case.name),
-                &got,
-                masks,
-                &mut judged,
-                &weights,
-            )?;
+            self.passed_f64(&forms.passed, masks, [&mut gathered, &mut judged], &weights)?;
+            for (name, form, judged) in
+                [("graph", &forms.gathered, &mut gathered), ("passed graph", &forms.passed, &mut judged)]
+            {
+                let got = form.run::<f32>(&self.subject.tensors, &batch, masks)?;
+                let got = Run {
+                    logits: got.logits.into_iter().map(f64::from).collect(),
+                    gates: got.gates,
+                    wanted: got.wanted,
+                    scores: Vec::new(),
+                };
+                let check = format!("{name} f32 within bound ({})", case.name);
+                self.within(&check, &got, masks, judged, &weights)?;
+            }
             if let Some([fused, unfused]) = &forms.plans {
                 for (name, plan, how) in [("kernels", fused, FUSED), ("unfused kernels", unfused, UNFUSED)] {
                     let got = plan.run(&batch, masks, how).map_err(|fault| format!("{name}: {fault}"))?;
@@ -247,7 +249,7 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Masked = gathered = after the passes, to the bit.
+    /// Masked = gathered, to the bit, and after the passes where nothing rounds.
     fn graphs<'c, N: Domain>(
         &mut self,
         forms: &Forms,
@@ -258,7 +260,8 @@ impl Judge<'_> {
             let masks = case.masks.as_ref();
             let weights = &self.subject.tensors;
             let wanted = forms.gathered.run::<N>(weights, batch, masks)?;
-            for (name, form) in [("masked", &forms.masked), ("passed", &forms.passed)] {
+            let passed = N::EXACT.then_some(("passed", &forms.passed));
+            for (name, form) in [("masked", &forms.masked)].into_iter().chain(passed) {
                 let got = form.run::<N>(weights, batch, masks)?;
                 let check = format!("{name} = gathered, {} ({})", N::NAME, case.name);
                 self.same(&check, &got, &wanted);
@@ -339,6 +342,54 @@ impl Judge<'_> {
         });
         if let Some(((got, wanted), bound)) = far {
             self.found(check, format!("a logit is {got}, not {wanted}: {bound:?}"));
+        }
+        Ok(())
+    }
+
+    /// The graph after the passes in f64: within what both graphs may be off, and its free decisions those of the graph
+    /// before the passes but for near ties.
+    fn passed_f64(
+        &mut self,
+        passed: &GraphForm,
+        masks: Option<&Masks>,
+        judged: [&mut Judged<'_>; 2],
+        weights: &ExactWeights<'_>,
+    ) -> Result<(), String> {
+        let check = "passed f64 within bound";
+        self.tally.compared(check);
+        let [gathered, after] = judged;
+        let (purpose, batch) = (gathered.purpose, gathered.batch);
+        let got = passed.run::<f64>(&self.subject.tensors, batch, masks)?;
+        let wanted = gathered.form.run::<f64>(&self.subject.tensors, batch, Some(&got.gates))?;
+        let before = gathered.under(&got.gates, weights)?;
+        let after = after.under(&got.gates, weights)?;
+        let allowed = |before: &Bounded, after: &Bounded| F64_SHARE * (before.error + after.error);
+        let bounds = before.logits.iter().zip(&after.logits).map(|(before, after)| allowed(before, after));
+        let mut pairs = got.logits.iter().zip(&wanted.logits).zip(bounds);
+        let far =
+            pairs.find(|((got, wanted), allowed)| allowed.is_finite() && (**got - **wanted).abs() > *allowed);
+        if let Some(((got, wanted), allowed)) = far {
+            self.found(check, format!("a logit is {got}, not {wanted} ± {allowed:e}"));
+        }
+        if masks.is_some() {
+            return Ok(());
+        }
+        for (idx, router) in routers(&self.subject.model).iter().enumerate() {
+            let scores = [0, 1].map(|which| {
+                let (values, before) =
+                    (wanted.scores[idx][which].as_ref()?, before.scores[idx][which].as_ref()?);
+                let after = after.scores[idx][which].as_ref()?;
+                let errors = before.iter().zip(after).map(|(before, after)| allowed(before, after));
+                let scores = values.iter().zip(errors).map(|(value, error)| Score { value: *value, error });
+                Some(scores.collect())
+            });
+            let should = router.should(purpose, batch, &scores).executed;
+            if let Some(row) = breach(&got.gates[idx], &should) {
+                self.found(
+                    check,
+                    format!("router {idx}: token {row} should {:?}, scores {scores:?}", should[row]),
+                );
+            }
         }
         Ok(())
     }

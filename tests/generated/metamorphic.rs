@@ -2,6 +2,7 @@
 
 use skipc::spec::model::{Block, Gate, Model, Router, Skip};
 use skipc_artifact::program::Purpose;
+use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};
 use skipc_testkit::random::Rng;
 
@@ -14,17 +15,23 @@ use crate::subject::Subject;
 /// Twins of a model are planned for one subject in so many.
 const PLAN_TWINS_EVERY: u64 = 4;
 
-/// Forms that give the same bits whatever the batch around a row.
-const STEADY: [Engine; 3] = [Engine::Gathered, Engine::Passed, Engine::Kernels];
+/// What gives the same for a model and a related one. Where numbers round, the passes may choose another form for each.
+const STEADY: [Engine; 3] = [Engine::Gathered, Engine::ExactPassed, Engine::ExactKernels];
 
 /// What the forms gave for the batch itself, by form and case.
 type Originals = Vec<((Engine, &'static str), Run<f64>)>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Engine {
+    /// The gathered graph in f64.
     Gathered,
-    Passed,
+    /// The graph after the passes, where nothing rounds.
+    ExactPassed,
+    /// Its kernels, where nothing rounds.
+    ExactKernels,
+    /// The same in f32.
     Kernels,
+    /// Compiled.
     Code,
 }
 
@@ -48,12 +55,22 @@ fn run(
     let batch = subject.batch();
     match engine {
         Engine::Gathered => Some(forms.gathered.run(&subject.tensors, &batch, masks)),
-        Engine::Passed => Some(forms.passed.run(&subject.tensors, &batch, masks)),
+        Engine::ExactPassed => Some(forms.passed.run::<Ring32>(&subject.tensors, &batch, masks).map(exact)),
+        Engine::ExactKernels => forms.plans.as_ref().map(|[fused, _]| {
+            fused.run_in::<Ring32>(&subject.tensors, &batch, masks, (Mode::Arena, Tiling::of(7))).map(exact)
+        }),
         Engine::Kernels => {
             forms.plans.as_ref().map(|[fused, _]| fused.run(&batch, masks, (Mode::Arena, Tiling::of(7))))
         }
         Engine::Code => forms.code.as_mut().map(|code| code.run(subject, masks)),
     }
+}
+
+/// Elements of the ring as f64, which holds each of them.
+fn exact(run: Run<Ring32>) -> Run<f64> {
+    let logits = run.logits.into_iter().map(Number::to_f64).collect();
+    let scores = vec![[None, None]; run.gates.len()];
+    Run { logits, gates: run.gates, wanted: run.wanted, scores }
 }
 
 fn map_skips(model: &Model, change: &dyn Fn(&Skip) -> Skip) -> Model {
@@ -281,7 +298,7 @@ impl Judge<'_> {
             let Some(masks) = masks else { continue };
             let Some(got) = run(Engine::Code, forms, &subject, Some(&masks)) else { continue };
             let new = subject.batch();
-            let mut judged = Judged { purpose, batch: &new, form: &forms.gathered, runs: Vec::new() };
+            let mut judged = Judged { purpose, batch: &new, form: &forms.passed, runs: Vec::new() };
             let weights = ExactWeights(&self.subject.tensors);
             self.within(
                 &format!("{} (Code)", transformed.check),

@@ -6,7 +6,7 @@ use super::{graph, whole};
 use crate::rewrite::rules::{self, Rule};
 use crate::rewrite::saturate::{self, Limits};
 use crate::rewrite::{edits, source};
-use crate::{Options, run, saturating_pipeline};
+use crate::{Options, default_pipeline, run};
 use skipc_ir::verify;
 
 /// A model of `n` skipped feed-forward layers of 64 columns.
@@ -45,7 +45,7 @@ fn layers_that_differ_in_names_alone_are_one_source() {
 
 #[test]
 fn a_layer_has_no_normed_tensor_and_one_gather_of_the_stream() {
-    let after = run(graph(&layers(3)), &saturating_pipeline(), &Options::default(), &mut |_, _| {});
+    let after = run(graph(&layers(3)), &default_pipeline(), &Options::default(), &mut |_, _| {});
     let text = after.expect("passes run").to_string();
     assert!(!text.contains("rms_norm"), "{text}");
     assert_eq!(text.matches("= inv_rms").count(), 3, "one scale a layer, gathered where rows are\n{text}");
