@@ -215,12 +215,19 @@ fn lost_base(graph: &mut Graph) {
     });
 }
 
-/// The last norm reads the embedding.
+/// The last norm of all rows, or what it scales them by, reads the embedding.
 fn wrong_norm(graph: &mut Graph) {
     let order = graph.order();
-    let embed = order.iter().find(|value| matches!(graph.op(**value), Op::Embed {})).copied();
-    let is_norm = |value: &&Value| matches!(graph.op(**value), Op::RmsNorm { .. } | Op::LayerNorm { .. });
-    let (Some(embed), Some(norm)) = (embed, order.iter().rev().find(is_norm).copied()) else { return };
+    let Some(embed) = order.iter().find(|value| matches!(graph.op(**value), Op::Embed {})).copied() else {
+        return;
+    };
+    let is_norm = |value: &&Value| {
+        matches!(
+            graph.op(**value),
+            Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. }
+        ) && graph.operands(**value).first().is_some_and(|x| graph.ty(*x) == graph.ty(embed))
+    };
+    let Some(norm) = order.iter().rev().find(is_norm).copied() else { return };
     let (op, origin) = (graph.op(norm).clone(), graph.origin(norm).clone());
     let mut operands = graph.operands(norm);
     if operands[0] != embed {
