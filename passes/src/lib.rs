@@ -38,4 +38,4 @@ pub mod table;
 
 pub use manager::{CODES, Error, Options, PassReport, Report, run, run_reported};
 pub use patch::{Operand, Patch};
-pub use table::{PassInfo, TABLE, default_pipeline, saturating_pipeline};
+pub use table::{PassInfo, TABLE, default_pipeline, plain_pipeline, saturating_pipeline};

@@ -69,10 +69,15 @@ passes! {
 
 /// The passes that the compiler runs if nobody asks for others. The order is explained in the crate's documentation.
 pub fn default_pipeline() -> Vec<String> {
+    plain_pipeline()
+}
+
+/// The passes that keep every bit of every value: what remains of the model's own form, to measure others against.
+pub fn plain_pipeline() -> Vec<String> {
     ["merge_routes", "cse", "canonicalize", "cse", "dce"].map(str::to_owned).to_vec()
 }
 
-/// [`default_pipeline`] with `saturate`: the forms that the rules find, which round differently from those of the model.
+/// [`plain_pipeline`] with `saturate`: the forms that the rules find, which round differently from those of the model.
 pub fn saturating_pipeline() -> Vec<String> {
     ["merge_routes", "cse", "canonicalize", "saturate", "cse", "dce"].map(str::to_owned).to_vec()
 }

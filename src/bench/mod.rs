@@ -1,0 +1,122 @@
+//! One model in several forms, timed on the host in one run: what `skipc bench` and the benches in `tests/bench/` do.
+//!
+//! A [`Bench`] holds a [`Subject`] for each [`Form`] and the [`Workload`] that all of them run. For each density there are
+//! [`SETS`] sets of inputs, with decisions forced to exactly that density. Every form first runs every set once, which
+//! warms it up, and the results are compared ([`agree`]); then the forms take turns, a different one first in each
+//! turn of the sets, so that what else the machine does meets all of them alike.
+//!
+//! A time is that of [`skipc_runtime::Session::run`], by the clock on the wall: a whole step as a caller sees it, from
+//! handing over tokens and decisions to having logits and decisions. Only ratios within one report mean something.
+
+mod agree;
+mod cost;
+mod machine;
+mod plot;
+mod report;
+mod subject;
+mod weights;
+mod workload;
+
+use std::time::Duration;
+
+use skipc_runtime::Batch;
+
+use crate::cli::Failure;
+use crate::pipeline::{Form, Request};
+use crate::spec::model::Model;
+use crate::spec::weights::Weights;
+use crate::trace::Trace;
+
+pub use agree::TOLERANCE;
+pub use cost::{BlockCost, Cost};
+pub use machine::processor;
+pub use plot::svg;
+pub use report::{BreakEven, Crossing, Point, Report, Timed, Times, crossing};
+pub use subject::Subject;
+pub use weights::{RANDOM_SEED, of_artifact, random};
+pub use workload::{SETS, Workload};
+
+/// Forms of one model with what they run.
+pub struct Bench {
+    subjects: Vec<Subject>,
+    workload: Workload,
+}
+
+impl Bench {
+    /// Compiles a model in each of these forms.
+    ///
+    /// # Errors
+    /// As a compile.
+    pub fn of_model(
+        (model, weights): (&Model, &Weights),
+        forms: &[Form],
+        tokens: u32,
+        threads: usize,
+        trace: &mut Trace,
+    ) -> Result<Bench, Failure> {
+        let compile = |form: &Form| {
+            let request = Request { form: *form, max_tokens: Some(tokens), ..Request::host() };
+            Subject::compile((model, weights), &request, threads, trace)
+        };
+        let subjects = forms.iter().map(compile).collect::<Result<_, _>>()?;
+        Ok(Bench::new(subjects, tokens))
+    }
+
+    /// `tokens` are split into sequences of at most the model's longest.
+    pub fn new(subjects: Vec<Subject>, tokens: u32) -> Bench {
+        let workload = Workload::new(&subjects, tokens);
+        Bench { subjects, workload }
+    }
+
+    /// What the forms run.
+    pub fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The forms, in the order in which they were given.
+    pub fn subjects(&mut self) -> &mut [Subject] {
+        &mut self.subjects
+    }
+
+    /// Draws the inputs of a density and lets every form run each of them once; returns them with the largest
+    /// difference between two forms' logits, relative to the largest logit.
+    ///
+    /// # Errors
+    /// `bench::mismatch` if two forms differ by more than [`TOLERANCE`], or a form does not decide as it was forced to.
+    pub fn prepare(&mut self, density: f64) -> Result<(Vec<Batch>, f64), Failure> {
+        let batches = self.workload.batches(density)?;
+        let mut largest = 0.0f64;
+        for (set, batch) in batches.iter().enumerate() {
+            let run = |subject: &mut Subject| Ok((subject.form(), subject.run(batch)?));
+            let outputs = self.subjects.iter_mut().map(run).collect::<Result<Vec<_>, Failure>>()?;
+            let case = agree::Case { batch, density, set };
+            largest = largest.max(agree::check(&case, &outputs)?);
+        }
+        Ok((batches, largest))
+    }
+
+    /// Times all forms at one density. `turn` is called after each round, outside of all times.
+    ///
+    /// # Errors
+    /// As [`Bench::prepare`].
+    pub fn point(&mut self, density: f64, rounds: usize, turn: &mut dyn FnMut()) -> Result<Point, Failure> {
+        let (batches, largest_difference) = self.prepare(density)?;
+        let n_forms = self.subjects.len();
+        let mut times: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds); n_forms];
+        for round in 0..rounds {
+            let Some(batch) = batches.get(round % batches.len().max(1)) else { continue };
+            for place in 0..n_forms {
+                // Another form begins when the sets are through, so that each form meets each set in each place.
+                let idx = (place + round / SETS) % n_forms;
+                if let (Some(subject), Some(times)) = (self.subjects.get_mut(idx), times.get_mut(idx)) {
+                    times.push(subject.time(batch)?);
+                }
+            }
+            turn();
+        }
+        let executed = self.workload.executed(&batches);
+        let costs = self.subjects.iter().map(|subject| (subject.form(), subject.cost(&executed)));
+        let timed = times.into_iter().zip(costs).map(|(times, (form, cost))| (form, Times::of(times), cost));
+        Ok(Point::new(density, largest_difference, timed.collect()))
+    }
+}
