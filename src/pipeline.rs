@@ -31,7 +31,8 @@ pub enum Form {
     /// Layers over gathered rows as the model has them: no other forms are searched, every op is a kernel of its own,
     /// gathers and scatters are copies.
     Unfused,
-    /// Layers over all rows, of which those of the tokens that execute are kept; kernels joined as in the first.
+    /// Layers over all rows, of which those of the tokens that execute are kept; kernels joined as in the first. Other
+    /// forms are not searched here either: the rules would find the gathered one, and nothing masked would be left.
     Masked,
 }
 
@@ -57,8 +58,8 @@ impl Form {
 
     fn default_passes(self) -> Vec<String> {
         match self {
-            Form::Fused | Form::Masked => skipc_passes::default_pipeline(),
-            Form::Unfused => skipc_passes::plain_pipeline(),
+            Form::Fused => skipc_passes::default_pipeline(),
+            Form::Unfused | Form::Masked => skipc_passes::plain_pipeline(),
         }
     }
 }

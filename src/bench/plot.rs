@@ -40,7 +40,7 @@ fn draw(report: &Report, text: &mut String) -> Result<(), String> {
         .configure_mesh()
         .x_desc("density: share of the tokens that each router executes")
         .y_desc("milliseconds a step: median, band from the 10th to the 90th percentile")
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .draw()
         .map_err(in_words)?;
     for form in Form::ALL {

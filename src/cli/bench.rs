@@ -5,7 +5,6 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use skipc_artifact::manifest::Manifest;
 use skipc_runtime::Model;
 use skipc_runtime::command::DeviceArg;
 use skipc_runtime::threads::Threads;
@@ -122,24 +121,13 @@ fn of_artifact(
     let weights = bench::of_artifact(&model, &constants)?;
     let mut subjects = Vec::new();
     for form in forms.iter().filter(|form| **form != Form::Fused) {
-        let request = request(*form, artefact.artifact().manifest(), limit);
+        let request = Request { form: *form, max_tokens: Some(limit), ..Request::host() };
         subjects.push(Subject::compile((&model, &weights), &request, threads, trace)?);
     }
     if forms.contains(&Form::Fused) {
         subjects.insert(0, fused);
     }
     Ok(Prepared { bench: Bench::new(subjects, tokens), weights: "those of the artefact".to_owned() })
-}
-
-/// The masked form takes the passes that the artefact was compiled with, the unfused one its own.
-fn request(form: Form, manifest: &Manifest, max_tokens: u32) -> Request {
-    let flag = |name: &str| manifest.flags.iter().find_map(|flag| flag.strip_prefix(name));
-    let host = Request { form, max_tokens: Some(max_tokens), ..Request::host() };
-    if form == Form::Unfused {
-        return host;
-    }
-    let passes = flag("--passes ").map(|passes| passes.split(',').map(str::to_owned).collect());
-    Request { passes, fuel: flag("--fuel ").and_then(|fuel| fuel.parse().ok()), ..host }
 }
 
 fn progress(rounds: u64) -> ProgressBar {
