@@ -32,8 +32,7 @@ pub(super) fn check(case: &Case<'_>, outputs: &[(Form, Outputs)]) -> Result<f64,
     for (idx, (form, one)) in outputs.iter().enumerate() {
         for (other_form, other) in outputs.iter().skip(idx + 1) {
             let found = distance(&one.logits, &other.logits) / largest.max(f64::MIN_POSITIVE);
-            // So that what is not a number is a difference.
-            if !(found <= TOLERANCE) {
+            if found.is_nan() || found > TOLERANCE {
                 let (form, other) = (form.name(), other_form.name());
                 let message = format!(
                     "logits of {form} and {other} differ by {found:.2e} of the largest, more than {TOLERANCE:.0e}"
@@ -51,8 +50,15 @@ fn distance(one: &[f32], other: &[f32]) -> f64 {
     if one.len() != other.len() {
         return f64::NAN;
     }
-    let distances = one.iter().zip(other).map(|(one, other)| f64::from((one - other).abs()));
-    distances.fold(0.0, |worst, distance| if worst >= distance { worst } else { distance })
+    let mut worst = 0.0f64;
+    for (one, other) in one.iter().zip(other) {
+        let distance = f64::from((one - other).abs());
+        if distance.is_nan() {
+            return distance;
+        }
+        worst = worst.max(distance);
+    }
+    worst
 }
 
 fn mismatch(case: &Case<'_>, what: &str) -> Failure {
@@ -86,7 +92,9 @@ mod tests {
         let found = checked([&[100.0, 1.0], &[100.0, 1.0], &[100.0, 1.01]]).unwrap();
         assert!((found - 1e-4).abs() < 1e-8, "{found}");
         assert_eq!(checked([&[0.0], &[0.0], &[0.0]]).unwrap(), 0.0);
-        for wrong in [&[100.0, 1.03][..], &[100.0, f32::NAN], &[100.0], &[f32::INFINITY, 1.0]] {
+        for wrong in
+            [&[100.0, 1.03][..], &[100.0, f32::NAN], &[f32::NAN, 1.0], &[100.0], &[f32::INFINITY, 1.0]]
+        {
             let failure = checked([&[100.0, 1.0], wrong, &[100.0, 1.0]]).unwrap_err();
             assert_eq!(failure.exit, Exit::Mismatch, "{wrong:?}");
         }

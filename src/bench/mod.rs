@@ -2,11 +2,14 @@
 //!
 //! A [`Bench`] holds a [`Subject`] for each [`Form`] and the [`Workload`] that all of them run. For each density there are
 //! [`SETS`] sets of inputs, with decisions forced to exactly that density. Every form first runs every set once, which
-//! warms it up, and the results are compared ([`agree`]); then the forms take turns, a different one first in each
-//! turn of the sets, so that what else the machine does meets all of them alike.
+//! warms it up, and the results are compared ([`agree`]). Then come the rounds. In each of them all forms run once at every
+//! density, so that what else the machine does meets all of them alike; which form is first changes with the turns of
+//! the sets.
 //!
 //! A time is that of [`skipc_runtime::Session::run`], by the clock on the wall: a whole step as a caller sees it, from
-//! handing over tokens and decisions to having logits and decisions. Only ratios within one report mean something.
+//! handing over tokens and decisions to having logits and decisions. A ratio is the median of the ratios of all rounds,
+//! because a machine whose speed drifts is about as fast for two forms that run one after the other. Only ratios within
+//! one report mean something.
 
 mod agree;
 mod cost;
@@ -16,8 +19,6 @@ mod report;
 mod subject;
 mod weights;
 mod workload;
-
-use std::time::Duration;
 
 use skipc_runtime::Batch;
 
@@ -95,28 +96,42 @@ impl Bench {
         Ok((batches, largest))
     }
 
-    /// Times all forms at one density. `turn` is called after each round, outside of all times.
+    /// Times all forms at all densities, ascending ones, each so many times. `turn` is called after each round, outside
+    /// of all times.
     ///
     /// # Errors
     /// As [`Bench::prepare`].
-    pub fn point(&mut self, density: f64, rounds: usize, turn: &mut dyn FnMut()) -> Result<Point, Failure> {
-        let (batches, largest_difference) = self.prepare(density)?;
+    pub fn points(
+        &mut self,
+        densities: &[f64],
+        rounds: usize,
+        turn: &mut dyn FnMut(),
+    ) -> Result<Vec<Point>, Failure> {
+        let mut prepared = Vec::new();
+        for density in densities {
+            prepared.push(self.prepare(*density)?);
+        }
         let n_forms = self.subjects.len();
-        let mut times: Vec<Vec<Duration>> = vec![Vec::with_capacity(rounds); n_forms];
+        let mut times = vec![vec![Vec::with_capacity(rounds); n_forms]; densities.len()];
         for round in 0..rounds {
-            let Some(batch) = batches.get(round % batches.len().max(1)) else { continue };
-            for place in 0..n_forms {
-                // Another form begins when the sets are through, so that each form meets each set in each place.
-                let idx = (place + round / SETS) % n_forms;
-                if let (Some(subject), Some(times)) = (self.subjects.get_mut(idx), times.get_mut(idx)) {
-                    times.push(subject.time(batch)?);
+            for ((batches, _), times) in prepared.iter().zip(&mut times) {
+                let Some(batch) = batches.get(round % SETS) else { continue };
+                for place in 0..n_forms {
+                    // Another form begins when the sets are through, so that each form meets each set in each place.
+                    let idx = (place + round / SETS) % n_forms;
+                    if let (Some(subject), Some(times)) = (self.subjects.get_mut(idx), times.get_mut(idx)) {
+                        times.push(subject.time(batch)?);
+                    }
                 }
             }
             turn();
         }
-        let executed = self.workload.executed(&batches);
-        let costs = self.subjects.iter().map(|subject| (subject.form(), subject.cost(&executed)));
-        let timed = times.into_iter().zip(costs).map(|(times, (form, cost))| (form, Times::of(times), cost));
-        Ok(Point::new(density, largest_difference, timed.collect()))
+        let point = |((density, (batches, largest)), times): ((&f64, &(Vec<Batch>, f64)), Vec<_>)| {
+            let executed = self.workload.executed(batches);
+            let timed = self.subjects.iter().zip(times);
+            let timed = timed.map(|(subject, times)| (subject.form(), times, subject.cost(&executed)));
+            Point::new(*density, *largest, timed.collect())
+        };
+        Ok(densities.iter().zip(&prepared).zip(times).map(point).collect())
     }
 }

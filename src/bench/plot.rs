@@ -101,14 +101,16 @@ fn in_words(error: impl std::fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::cost::Cost;
-    use super::super::report::{Point, Times};
+    use super::super::report::Point;
     use super::*;
 
     fn report(densities: &[f64], forms: &[Form]) -> Report {
         let times = |density: f64, form: Form| {
-            let median_s = 1e-3 * (density + form.name().len() as f64);
-            Times { median_s, p10_s: median_s * 0.9, p90_s: median_s * 1.1 }
+            let median = Duration::from_secs_f64(1e-3 * (density + form.name().len() as f64));
+            vec![median / 2, median, median * 2]
         };
         let point = |density: &f64| {
             let forms = forms.iter().map(|form| (*form, times(*density, *form), Cost::default()));

@@ -60,7 +60,8 @@ pub struct Timed {
     /// How long a step takes.
     #[serde(flatten)]
     pub times: Times,
-    /// Its median over that of the fused form: above 1, the fused form is faster. None if that was not timed.
+    /// Its time over that of the fused form in the same round, the median of all rounds: above 1, the fused form is
+    /// faster. None if that was not timed.
     pub over_fused: Option<f64>,
     /// Kernels and bytes of a step.
     #[serde(flatten)]
@@ -101,12 +102,16 @@ pub enum Crossing {
 
 impl Times {
     /// Of the times of all rounds.
-    pub fn of(mut times: Vec<Duration>) -> Times {
-        times.sort_unstable();
-        let seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
+    pub fn of(times: &[Duration]) -> Times {
+        let seconds = sorted(times.iter().map(Duration::as_secs_f64).collect());
         let at = |share| quantile(&seconds, share);
         Times { median_s: at(0.5), p10_s: at(0.1), p90_s: at(0.9) }
     }
+}
+
+fn sorted(mut numbers: Vec<f64>) -> Vec<f64> {
+    numbers.sort_by(f64::total_cmp);
+    numbers
 }
 
 /// On the straight line between the two nearest of ascending numbers.
@@ -118,13 +123,15 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 }
 
 impl Point {
-    /// Relates the forms to the fused one.
-    pub fn new(density: f64, largest_difference: f64, forms: Vec<(Form, Times, Cost)>) -> Point {
-        let fused = forms.iter().find(|(form, ..)| *form == Form::Fused).map(|(_, times, _)| times.median_s);
-        let fused = fused.filter(|fused| *fused > 0.0);
-        let timed = |(form, times, cost): (Form, Times, Cost)| {
-            let over_fused = fused.map(|fused| times.median_s / fused);
-            Timed { form, times, over_fused, cost }
+    /// Of the times of all rounds of each form; relates the forms to the fused one.
+    pub fn new(density: f64, largest_difference: f64, forms: Vec<(Form, Vec<Duration>, Cost)>) -> Point {
+        let fused = forms.iter().find(|(form, ..)| *form == Form::Fused).map(|(_, times, _)| times.clone());
+        let timed = |(form, times, cost): (Form, Vec<Duration>, Cost)| {
+            let over_fused = fused.as_ref().map(|fused| {
+                let rounds = times.iter().zip(fused);
+                quantile(&sorted(rounds.map(|(time, fused)| ratio(*time, *fused)).collect()), 0.5)
+            });
+            Timed { form, times: Times::of(&times), over_fused, cost }
         };
         Point { density, largest_difference, forms: forms.into_iter().map(timed).collect() }
     }
@@ -133,6 +140,11 @@ impl Point {
     pub fn median_s(&self, form: Form) -> Option<f64> {
         self.forms.iter().find(|timed| timed.form == form).map(|timed| timed.times.median_s)
     }
+}
+
+fn ratio(time: Duration, other: Duration) -> f64 {
+    // A clock may be too coarse for a tiny step; JSON has no infinity.
+    time.as_secs_f64() / other.max(Duration::from_nanos(1)).as_secs_f64()
 }
 
 /// Where the lines of the fused and the masked form cross first, in points of ascending density; none if one of them is
@@ -168,44 +180,50 @@ impl fmt::Display for Crossing {
 mod tests {
     use super::*;
 
-    fn times(median_s: f64) -> Times {
-        Times { median_s, p10_s: median_s, p90_s: median_s }
+    fn point(density: f64, fused: u64, masked: u64) -> Point {
+        let of = |form, seconds| (form, vec![Duration::from_secs(seconds)], Cost::default());
+        Point::new(density, 0.0, vec![of(Form::Fused, fused), of(Form::Masked, masked)])
     }
 
-    fn point(density: f64, fused: f64, masked: f64) -> Point {
-        let of = |form, median| (form, times(median), Cost::default());
-        Point::new(density, 0.0, vec![of(Form::Fused, fused), of(Form::Masked, masked)])
+    fn without_fused() -> Point {
+        Point::new(0.5, 0.0, vec![(Form::Masked, vec![Duration::from_secs(1)], Cost::default())])
     }
 
     #[test]
     fn quantiles_lie_between_neighbours() {
-        let ms = |ms: &[u64]| Times::of(ms.iter().map(|ms| Duration::from_millis(*ms)).collect());
+        let ms = |ms: &[u64]| {
+            let times: Vec<Duration> = ms.iter().map(|ms| Duration::from_millis(*ms)).collect();
+            Times::of(&times)
+        };
         let eleven = ms(&[10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
         assert_eq!(eleven, Times { median_s: 0.005, p10_s: 0.001, p90_s: 0.009 });
         assert!((ms(&[1, 2]).median_s - 0.0015).abs() < 1e-12);
-        assert_eq!(ms(&[3]), times(0.003));
+        assert_eq!(ms(&[3]), Times { median_s: 0.003, p10_s: 0.003, p90_s: 0.003 });
         assert_eq!(ms(&[]), Times::default());
     }
 
     #[test]
     fn lines_cross_where_both_are_as_fast() {
-        let rising = [point(0.25, 1.0, 4.0), point(0.5, 3.0, 4.0), point(1.0, 6.0, 4.0)];
+        let rising = [point(0.25, 1, 4), point(0.5, 3, 4), point(1.0, 6, 4)];
         assert_eq!(crossing(&rising), Some(Crossing::At(0.5 + 0.5 / 3.0)));
         assert_eq!(crossing(&rising[..2]), Some(Crossing::NoneUpTo(0.5)));
         assert_eq!(crossing(&rising[2..]), Some(Crossing::Below(1.0)));
-        assert_eq!(crossing(&[point(0.5, 3.0, 4.0), point(1.0, 4.0, 4.0)]), Some(Crossing::At(1.0)));
-        assert_eq!(crossing(&[]), None);
-        let lonely = Point::new(0.5, 0.0, vec![(Form::Fused, times(1.0), Cost::default())]);
-        assert_eq!(crossing(&[lonely]), None);
+        assert_eq!(crossing(&[point(0.5, 3, 4), point(1.0, 4, 4)]), Some(Crossing::At(1.0)));
+        assert_eq!((crossing(&[]), crossing(&[without_fused()])), (None, None));
         let words = [Crossing::At(0.6667), Crossing::NoneUpTo(1.0)].map(|crossing| crossing.to_string());
         assert_eq!(words, ["density 0.67", "none up to 1"]);
     }
 
     #[test]
-    fn ratios_are_over_the_fused_form() {
-        let ratios: Vec<_> = point(0.5, 2.0, 3.0).forms.iter().map(|timed| timed.over_fused).collect();
-        assert_eq!(ratios, [Some(1.0), Some(1.5)]);
-        let lonely = Point::new(0.5, 0.0, vec![(Form::Masked, times(1.0), Cost::default())]);
-        assert_eq!(lonely.forms[0].over_fused, None);
+    fn ratios_are_taken_within_a_round() {
+        let ratios = |point: &Point| -> Vec<Option<f64>> {
+            point.forms.iter().map(|timed| timed.over_fused).collect()
+        };
+        assert_eq!(ratios(&point(0.5, 2, 3)), [Some(1.0), Some(1.5)]);
+        assert_eq!(ratios(&without_fused()), [None]);
+        // The machine is slower in the last rounds, for both forms alike.
+        let of = |form, seconds: [u64; 3]| (form, seconds.map(Duration::from_secs).to_vec(), Cost::default());
+        let drifting = vec![of(Form::Fused, [2, 2, 40]), of(Form::Unfused, [4, 60, 80])];
+        assert_eq!(ratios(&Point::new(0.5, 0.0, drifting)), [Some(1.0), Some(2.0)]);
     }
 }

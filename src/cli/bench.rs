@@ -33,12 +33,8 @@ pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Failure> {
         let help = "bench a model with routers such as `gumbel` or `topk`";
         return Err(Failure::new(Exit::User, Diagnostic::new("bench::nothing_to_skip", message).help(help)));
     }
-    let progress = progress(densities.len() as u64 * u64::from(args.rounds));
-    let mut points = Vec::new();
-    for density in densities {
-        progress.set_message(format!("density {density}"));
-        points.push(bench.point(density, args.rounds as usize, &mut || progress.inc(1))?);
-    }
+    let progress = progress(u64::from(args.rounds));
+    let points = bench.points(&densities, args.rounds as usize, &mut || progress.inc(1))?;
     progress.finish_and_clear();
     let report = report(args, (&mut bench, weights, threads), points);
     if let Some(path) = &args.svg {
@@ -134,8 +130,8 @@ fn progress(rounds: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let style =
-        ProgressStyle::with_template("{msg} {bar:24} {elapsed}").unwrap_or(ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("{bar:24} round {pos} of {len} {elapsed}")
+        .unwrap_or(ProgressStyle::default_bar());
     // Without a tick of its own, which would be a thread that disturbs what is timed.
     ProgressBar::new(rounds).with_style(style)
 }
@@ -178,8 +174,8 @@ fn text(report: &Report, svg: Option<&Path>) -> String {
     let _ = writeln!(out, "weights: {}", report.weights);
     let _ = writeln!(
         out,
-        "{} forced to each density; {}, {} of inputs, forms in turn\n\
-         times: a whole step, median with 10th and 90th percentile\n",
+        "{} forced to each density; {}, {} of inputs, all forms and densities in turn\n\
+         times: a whole step, median with 10th and 90th percentile; ratios: median of those of each round\n",
         plural(*routers, "router"),
         plural(*rounds, "round"),
         plural(report.input_sets, "set"),
@@ -199,12 +195,14 @@ fn text(report: &Report, svg: Option<&Path>) -> String {
             let _ = writeln!(out, "  predicted by the cost model: density {predicted:.2}");
         }
     }
-    let largest = report.points.iter().map(|point| point.largest_difference).fold(0.0, f64::max);
-    let _ = writeln!(
-        out,
-        "outputs agree: they differ by at most {largest:.1e} of the largest logit, {:.0e} would be an error",
-        report.tolerance
-    );
+    if report.points.iter().any(|point| point.forms.len() > 1) {
+        let largest = report.points.iter().map(|point| point.largest_difference).fold(0.0, f64::max);
+        let _ = writeln!(
+            out,
+            "outputs agree: they differ by at most {largest:.1e} of the largest logit, {:.0e} would be an error",
+            report.tolerance
+        );
+    }
     if let Some(svg) = svg {
         let _ = writeln!(out, "{}", svg.display());
     }
