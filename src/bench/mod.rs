@@ -2,7 +2,7 @@
 //!
 //! A [`Bench`] holds a [`Subject`] for each [`Form`] and the [`Workload`] that all of them run. For each density there are
 //! [`SETS`] sets of inputs, with decisions forced to exactly that density. Every form first runs every set once, which
-//! warms it up, and the results are compared ([`agree`]). Then come the rounds. In each of them all forms run once at every
+//! warms it up, and the results are compared. Then come the rounds. In each of them all forms run once at every
 //! density, so that what else the machine does meets all of them alike; which form is first changes with the turns of
 //! the sets.
 //!
