@@ -4,6 +4,31 @@
 const CODES: &[(&str, &str)] = &[
     ("artifact::pack", "The artefact could not be put together. This is a fault of the compiler."),
     ("artifact::spec", "The spec in the artefact is not text. Compile the model again."),
+    (
+        "bench::cuda",
+        "`skipc bench` times host code only; programs for CUDA are timed by the harness in tests/device.",
+    ),
+    (
+        "bench::mismatch",
+        "Two forms of the model that were to be timed give different results, so their times say nothing. This is a fault of the compiler: please report it with the model.",
+    ),
+    (
+        "bench::no_cpu_program",
+        "The artefact has no program for `cpu`, so there is nothing to time on the host.",
+    ),
+    (
+        "bench::nothing_to_skip",
+        "No router of the model decides anything, so all densities would be the same run.",
+    ),
+    (
+        "bench::plan",
+        "The plan in the artefact, which says what a step moves, cannot be read. Compile the model again.",
+    ),
+    ("bench::plot", "The plot could not be drawn. This is a fault of the compiler."),
+    (
+        "bench::weights",
+        "The artefact's weights, which the other forms are compiled with, do not fit into memory as one file.",
+    ),
     ("codegen::internal", "A code generator broke a rule of its own. This is a fault of the compiler."),
     (
         "constants::size",
@@ -49,6 +74,7 @@ const CODES: &[(&str, &str)] = &[
         "The target cannot do what the model or the options ask for, such as a precision.",
     ),
     ("trace::empty", "The artefact has no program that decisions could be generated for."),
+    ("usage::bench", "An option of `skipc bench` has a value that it does not take."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),
     ("usage::emit", "`--emit` names a stage that this compile does not have."),

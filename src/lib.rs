@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod backends;
+pub mod bench;
 pub mod cli;
 pub mod codes;
 pub mod constants;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostImage, HostLevel};
 use skipc_artifact::object_image;
@@ -13,14 +14,60 @@ use skipc_plan::codegen::{Code, CodegenError, Image};
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::lower::{Form, lower, sets};
+use crate::lower::{self, lower, sets};
 use crate::spec::model::{Model, Skip};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
 use crate::{backends, constants};
 
+/// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
+/// there to measure it against.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// Layers over gathered rows; gathers, scatters and pointwise ops join the kernels around them.
+    #[default]
+    Fused,
+    /// Layers over gathered rows as the model has them: no other forms are searched, every op is a kernel of its own,
+    /// gathers and scatters are copies.
+    Unfused,
+    /// Layers over all rows, of which those of the tokens that execute are kept; kernels joined as in the first. Other
+    /// forms are not searched here either: the rules would find the gathered one, and nothing masked would be left.
+    Masked,
+}
+
+impl Form {
+    /// All of them, in the order in which they are reported.
+    pub const ALL: [Form; 3] = [Form::Fused, Form::Unfused, Form::Masked];
+
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Fused => "fused",
+            Form::Unfused => "unfused",
+            Form::Masked => "masked",
+        }
+    }
+
+    fn lowering(self) -> lower::Form {
+        match self {
+            Form::Fused | Form::Unfused => lower::Form::Gathered,
+            Form::Masked => lower::Form::Masked,
+        }
+    }
+
+    fn default_passes(self) -> Vec<String> {
+        match self {
+            Form::Fused => skipc_passes::default_pipeline(),
+            Form::Unfused | Form::Masked => skipc_passes::plain_pipeline(),
+        }
+    }
+}
+
 /// What the user wants compiled.
 pub struct Request {
+    /// In which form.
+    pub form: Form,
     /// Targets, each with the precision of its layers, in the order of the command line.
     pub targets: Vec<(Target, DType)>,
     /// Largest number of tokens of a step; by default the model's longest sequence.
@@ -37,7 +84,8 @@ impl Request {
     /// Code for the host in f32, with every default.
     pub fn host() -> Request {
         let targets = vec![(Target::Cpu, DType::F32)];
-        Request { targets, max_tokens: None, passes: None, verify_each: false, fuel: None }
+        let form = Form::default();
+        Request { form, targets, max_tokens: None, passes: None, verify_each: false, fuel: None }
     }
 }
 
@@ -74,7 +122,7 @@ pub fn compile(
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
     let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
     for purpose in purposes(model) {
-        let lowered = lower_model(model, purpose, trace)?;
+        let lowered = lower_model(model, request.form, purpose, trace)?;
         let legal = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<(DType, Plan)> = Vec::new();
         for (target, dtype) in &request.targets {
@@ -104,7 +152,7 @@ pub fn purposes(model: &Model) -> Vec<Purpose> {
 /// # Errors
 /// If the graph does not type: a fault of the compiler.
 pub fn check(model: &Model) -> Result<Graph, Failure> {
-    lower_model(model, Purpose::Score, &mut Trace::silent())
+    lower_model(model, Form::default(), Purpose::Score, &mut Trace::silent())
 }
 
 /// A model's graph after the passes, as it scores.
@@ -113,20 +161,20 @@ pub fn check(model: &Model) -> Result<Graph, Failure> {
 /// As [`compile`].
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Failure> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
     Ok(run_passes(lowered, model, request, &mut trace)?.graph().clone())
 }
 
-fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
+fn lower_model(model: &Model, form: Form, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
     trace.begin("lower");
-    let graph = lower(model, Form::Gathered, purpose).map_err(|error| internal("lower::broken", &error))?;
+    let graph = lower(model, form.lowering(), purpose).map_err(|error| internal("lower::broken", &error))?;
     trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
     Ok(graph)
 }
 
 fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace) -> Result<Legal, Failure> {
     trace.begin("passes");
-    let names = request.passes.clone().unwrap_or_else(skipc_passes::default_pipeline);
+    let names = request.passes.clone().unwrap_or_else(|| request.form.default_passes());
     let options = skipc_passes::Options {
         verify_each: request.verify_each,
         fuel: request.fuel,
@@ -177,7 +225,11 @@ fn plan(
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),
     };
-    let plan = skipc_plan::build(legal, &options).map_err(|error| {
+    let build = match request.form {
+        Form::Fused | Form::Masked => skipc_plan::build,
+        Form::Unfused => skipc_plan::build_unfused,
+    };
+    let plan = build(legal, &options).map_err(|error| {
         Failure::new(Exit::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
     })?;
     skipc_plan::verify(&plan).map_err(|errors| internal("plan::broken", &errors[0]))?;
@@ -196,7 +248,12 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Program, Vec<u8>), Failure> {
     let mut trace = Trace::silent();
-    let legal = run_passes(lower_model(model, Purpose::Score, &mut trace)?, model, request, &mut trace)?;
+    let legal = run_passes(
+        lower_model(model, request.form, Purpose::Score, &mut trace)?,
+        model,
+        request,
+        &mut trace,
+    )?;
     let plan = plan(&legal, model, dtype, request, &mut trace)?;
     let to = (&Target::Cpu, Purpose::Score);
     let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;

@@ -7,7 +7,7 @@ use skipc_artifact::target::{DType, Target};
 
 use super::{CompileArgs, Exit, Failure, artifact_failure, repro, show, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{self, Compiled, Request};
+use crate::pipeline::{self, Compiled, Form, Request};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
 use crate::{lint, pack, spec};
@@ -94,6 +94,7 @@ fn request(args: &CompileArgs) -> Result<Request, Failure> {
         return Err(usage("--max-tokens: 0".to_owned(), "a step has at least one token"));
     }
     Ok(Request {
+        form: Form::default(),
         targets,
         max_tokens: args.max_tokens,
         passes: args.passes.clone(),

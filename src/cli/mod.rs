@@ -1,5 +1,6 @@
 //! The command line: arguments, and one file per command.
 
+mod bench;
 mod check;
 mod compile;
 mod doctor;
@@ -23,6 +24,7 @@ use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
 
 use crate::diagnostic::Diagnostic;
+use crate::pipeline::Form;
 
 pub use failure::{Exit, Failure, show};
 
@@ -54,6 +56,9 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Check that every form of the model in an artefact gives the same results.
     Verify(VerifyArgs),
+    /// Time a model on the host in three forms over densities: as compiled, with every op a kernel of its own, and with
+    /// all rows computed.
+    Bench(BenchArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
     /// Run passes on a graph in its text form.
@@ -212,6 +217,51 @@ pub struct VerifyArgs {
     pub threads: Option<usize>,
 }
 
+/// Arguments of `skipc bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Artefact with a program for `cpu`, or model spec (TOML).
+    pub model: PathBuf,
+
+    /// Weights (safetensors) of a spec [default: random ones of a fixed seed].
+    #[arg(long, value_name = "W.safetensors")]
+    pub weights: Option<PathBuf>,
+
+    /// Shares of the tokens that every router is forced to execute.
+    #[arg(long, value_delimiter = ',', value_name = "P,…", default_value = "0.05,0.125,0.25,0.5,0.75,1")]
+    pub density: Vec<f64>,
+
+    /// Tokens of a step, in sequences of at most the model's longest [default: 512, or the most that the artefact takes].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub tokens: Option<u32>,
+
+    /// Times that each form runs at each density, after a warm-up.
+    #[arg(long, value_name = "R", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub rounds: u32,
+
+    /// Threads of the host [default: all cores].
+    #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+
+    /// Forms to time: all are compared with each other, and with `fused` if it is one of them.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "F,…",
+        default_value = "fused,unfused,masked"
+    )]
+    pub forms: Vec<Form>,
+
+    /// Where to run. Only the host can be timed: the harness in tests/device does it on a GPU.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    pub device: DeviceArg,
+
+    /// Also draw time against density.
+    #[arg(long, value_name = "OUT.svg")]
+    pub svg: Option<PathBuf>,
+}
+
 /// Arguments of `skipc opt`.
 #[derive(Debug, Args)]
 pub struct OptArgs {
@@ -339,6 +389,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Run(args) => run::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
+        Command::Bench(args) => bench::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
         Command::Opt(args) => opt::run(args, cli.json),
         Command::Trace(command) => trace::run(command, cli.json),
@@ -365,7 +416,7 @@ fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
     Failure::new(Exit::User, Diagnostic::new(error.code(), format!("{}: {error}", path.display())))
 }
 
-fn runtime_failure(error: &skipc_runtime::Error) -> Failure {
+pub(crate) fn runtime_failure(error: &skipc_runtime::Error) -> Failure {
     let exit = match error.exit_code() {
         2 => Exit::Usage,
         3 => Exit::Mismatch,

@@ -66,7 +66,8 @@ fn generate(args: &GenerateArgs) -> Result<Trace, Failure> {
         .map_err(|error| runtime_failure(&error))
 }
 
-fn is_artifact(path: &Path) -> Result<bool, Failure> {
+/// Whether a file is an artefact, by how it begins.
+pub(super) fn is_artifact(path: &Path) -> Result<bool, Failure> {
     use std::io::Read as _;
     let mut begin = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| Failure::io(path, &error))?;

@@ -304,7 +304,11 @@ fn graph(model: &Model, name: &str) -> Result<Graph, LadderError> {
     })
 }
 
-fn plan(model: &Model, purpose: Purpose, dtype: DType) -> Result<Plan, LadderError> {
+/// The plan of the artefact's programs of this precision, checked.
+///
+/// # Errors
+/// If it cannot be read, or contradicts itself.
+pub(crate) fn plan(model: &Model, purpose: Purpose, dtype: DType) -> Result<Plan, LadderError> {
     let name = stage_name(&format!("plan/{dtype}.json"), purpose);
     let plan: Plan = serde_json::from_str(stage_text(model, &name, SectionKind::Plan)?)
         .map_err(|error| LadderError::stage(&name, &error))?;

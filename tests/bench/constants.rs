@@ -36,7 +36,7 @@ pub(crate) fn run() -> Result<(), Failed> {
     let (one, all) = (batch(1, 1), batch(1, N as u32));
     // Kernels that have next to nothing to do.
     let tiny = |repeat| spec(16, "none", "", &ffn(16, "relu"), repeat);
-    let n_steps = Subject::of_text(&tiny(24))?.n_steps - Subject::of_text(&tiny(4))?.n_steps;
+    let n_steps = Subject::of_text(&tiny(24))?.n_steps() - Subject::of_text(&tiny(4))?.n_steps();
     let launch = difference((&tiny(4), &one), (&tiny(24), &one))? / n_steps as f64;
     println!("launch: {launch:.0}  (one token, 16 columns, {n_steps} kernels)");
 

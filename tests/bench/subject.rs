@@ -1,53 +1,43 @@
-//! A compiled model, ready to be timed.
+//! A spec in its text form, compiled and timed by the work of one thread.
 
 use std::error::Error;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use skipc::spec::model::Model;
-use skipc::spec::weights::{DType, Weights};
-use skipc::spec::{self, random};
+use skipc::pipeline::Request;
 use skipc::trace::Trace;
-use skipc::{pack, pipeline};
-use skipc_runtime::{Batch, Device, Options, Session};
+use skipc::{bench, spec};
+use skipc_runtime::Batch;
 
 /// What can go wrong, in words.
 pub(crate) type Failed = Box<dyn Error>;
 
 /// A program in memory.
 pub(crate) struct Subject {
-    pub(crate) session: Session,
-    /// Kernels of a step.
-    pub(crate) n_steps: usize,
+    compiled: bench::Subject,
 }
 
 impl Subject {
-    /// Compiles a spec in its text form, with random weights.
+    /// Compiles a spec as users would, with random weights.
     pub(crate) fn of_text(text: &str) -> Result<Subject, Failed> {
         let model = spec::model("bench", text).map_err(|error| format!("{error:?}\n{text}"))?;
-        Subject::of_model(&model, None)
+        let failed = |failure: skipc::cli::Failure| format!("{}\n{text}", failure.diagnostics);
+        let weights = bench::random(&model).map_err(failed)?;
+        let request = Request::host();
+        let compiled =
+            bench::Subject::compile((&model, &weights), &request, 1, &mut Trace::silent()).map_err(failed)?;
+        Ok(Subject { compiled })
     }
 
-    /// Compiles a model with random weights.
-    pub(crate) fn of_model(model: &Model, passes: Option<Vec<String>>) -> Result<Subject, Failed> {
-        let bytes = random::weights_file(model, 1, DType::F32).map_err(|error| format!("{error:?}"))?;
-        let len = bytes.len() as u64;
-        let weights =
-            Weights::read("random", bytes.as_slice(), len, model).map_err(|error| format!("{error:?}"))?;
-        let request = pipeline::Request { passes, ..pipeline::Request::host() };
-        let failed = |failure: skipc::cli::Failure| format!("{:?}", failure.diagnostics);
-        let compiled = pipeline::compile(model, &weights, &request, &mut Trace::silent()).map_err(failed)?;
-        let bytes = pack::pack(model, &weights, &request, compiled).map_err(failed)?;
-        let artefact = skipc_runtime::Model::from_bytes(&bytes)?;
-        let session = Session::new(&artefact, Device::Cpu, Options { threads: 1, ..Options::default() })?;
-        let n_steps = session.program().layout.steps.len();
-        Ok(Subject { session, n_steps })
+    /// Kernels of a step.
+    pub(crate) fn n_steps(&self) -> usize {
+        self.compiled.program().layout.steps.len()
     }
 
     /// How long one run keeps this thread at work.
-    pub(crate) fn time(&mut self, batch: &Batch) -> Result<Duration, Failed> {
+    fn time(&mut self, batch: &Batch) -> Result<Duration, Failed> {
         let started = own_time()?;
-        let outputs = self.session.run(batch)?;
+        let outputs = self.compiled.run(batch).map_err(|failure| failure.diagnostics.to_string())?;
         let time = own_time()?.saturating_sub(started);
         std::hint::black_box(outputs);
         Ok(time)

@@ -22,7 +22,8 @@
 //! # Reading order
 //!
 //! [`kernel`] and [`pointwise`] are the vocabulary, [`plan`] is what [`build`] makes of a legal graph, [`verify`](mod@verify) says
-//! what a plan must keep, [`interp`] executes one tile by tile on the host, [`codegen`] is what a backend implements.
+//! what a plan must keep, [`interp`] executes one tile by tile on the host, [`traffic`](mod@traffic) counts the bytes that it moves,
+//! [`codegen`] is what a backend implements.
 
 mod build;
 pub mod codegen;
@@ -37,6 +38,7 @@ pub mod plan;
 pub mod pointwise;
 mod print;
 pub mod recipe;
+pub mod traffic;
 mod uses;
 pub mod verify;
 
@@ -44,4 +46,5 @@ pub use build::{build, build_unfused};
 pub use error::PlanError;
 pub use plan::{ConstantSource, Options, Plan, PlanConstant, StepSource};
 pub use recipe::RecipeStep;
+pub use traffic::traffic;
 pub use verify::verify;

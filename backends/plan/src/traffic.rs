@@ -1,0 +1,293 @@
+//! How many bytes the steps of a plan move, for given numbers of rows.
+//!
+//! For each step and each of its parameters: rows × columns × bytes of an element, once for what is read and once for
+//! what is written.
+//!
+//! - Rows are those of the kernel's extent at the given counts, whether they are found by a row list or not; of keys
+//!   and values they are those of the key extent; of a row list that a kernel makes, as many as the set has.
+//! - Columns are those that the kernel looks at, so that a slice of a wide matrix counts as the slice. What a kernel
+//!   reads twice from the same place counts once.
+//! - A constant counts whole, once for each run of a kernel. Tables that are looked up by row (embedding, rotary
+//!   positions) count as many rows as the extent has, and no more than they have.
+//!
+//! Not counted: that a processor reads in lines and sectors, that caches keep what was just written, that the tiles of a
+//! matmul or of attention read their operands more than once, that causal queries need no later keys, and what the
+//! host writes before the steps and reads after them. So it compares forms of one model; it does not predict a time.
+
+use std::collections::BTreeMap;
+
+use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
+
+use crate::kernel::{
+    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, RankOrder, Ranked, Rows, Rowwise, Segment,
+    Select, Slot, View,
+};
+use crate::plan::Plan;
+use crate::pointwise::{Inst, Pointwise};
+
+/// Numbers of rows of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tokens of the step.
+    pub tokens: u32,
+    /// Rows of the sets, by the index of the buffer that says how many there are. A set that is not here counts as all
+    /// tokens.
+    pub sets: BTreeMap<u32, u32>,
+}
+
+/// Bytes that one step moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+}
+
+impl Traffic {
+    /// Both together.
+    pub fn bytes(self) -> u64 {
+        self.read + self.written
+    }
+}
+
+/// What each step moves, in the order of the steps. See the [module](self) for what counts.
+pub fn traffic(plan: &Plan, counts: &Counts) -> Vec<Traffic> {
+    let step = |step: &Step| {
+        let kernel = &plan.kernels.get(step.kernel as usize)?.1;
+        Some(StepTraffic { plan, counts, step, kernel }.sum(&uses(kernel)))
+    };
+    plan.layout.steps.iter().map(|it| step(it).unwrap_or_default()).collect()
+}
+
+/// Which rows of a parameter a kernel looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Touched {
+    /// As many as an extent has.
+    Over(Extents),
+    /// As many as this parameter says when the kernel is done.
+    Counted(Slot),
+    /// All that a constant has.
+    Whole,
+}
+
+/// The extents of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Extents {
+    Rows,
+    Keys,
+}
+
+/// One use of a parameter: rows, first column, columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    slot: Slot,
+    is_write: bool,
+    rows: Touched,
+    col: u32,
+    cols: u32,
+}
+
+struct StepTraffic<'a> {
+    plan: &'a Plan,
+    counts: &'a Counts,
+    step: &'a Step,
+    kernel: &'a Kernel,
+}
+
+impl StepTraffic<'_> {
+    fn sum(&self, uses: &[Use]) -> Traffic {
+        let mut sum = Traffic::default();
+        // Without rows a kernel ends when it has read how many there are.
+        let is_empty = self.extent(self.kernel.extent) == 0;
+        let count =
+            |it: &&Use| matches!(self.kernel.extent, Extent::Counted { count, .. } if count == it.slot.0);
+        for it in uses.iter().filter(|it| !is_empty || count(it)) {
+            let dtype = self.kernel.param(it.slot).dtype;
+            let bytes = self.rows(it) * u64::from(it.cols) * u64::from(dtype.size());
+            *(if it.is_write { &mut sum.written } else { &mut sum.read }) += bytes;
+        }
+        sum
+    }
+
+    fn rows(&self, it: &Use) -> u64 {
+        let most = match self.step.args.get(it.slot.0 as usize) {
+            Some(Arg::Constant(idx)) => {
+                self.plan.constants.get(*idx as usize).map_or(0, |constant| constant.constant.rows)
+            }
+            Some(Arg::Buffer(idx)) => match self.plan.layout.buffers.get(*idx as usize) {
+                Some(Buffer { rows: RowBound::Fixed(rows), .. }) => *rows,
+                _ => self.counts.tokens,
+            },
+            None => 0,
+        };
+        let rows = match it.rows {
+            Touched::Whole => most,
+            Touched::Counted(count) => self.counted(count),
+            Touched::Over(Extents::Rows) => self.extent(self.kernel.extent),
+            Touched::Over(Extents::Keys) => match &self.kernel.body {
+                Body::Attention(attention) => self.extent(attention.kv_extent),
+                _ => 0,
+            },
+        };
+        u64::from(rows.min(most))
+    }
+
+    fn extent(&self, extent: Extent) -> u32 {
+        match extent {
+            Extent::Fixed(rows) => rows,
+            Extent::Counted { count, at_most } => self.counted(Slot(count)).min(at_most),
+        }
+    }
+
+    fn counted(&self, count: Slot) -> u32 {
+        let known = match self.step.args.get(count.0 as usize) {
+            Some(Arg::Buffer(idx)) => self.counts.sets.get(idx).copied(),
+            _ => None,
+        };
+        known.unwrap_or(self.counts.tokens)
+    }
+}
+
+/// What a kernel does to its parameters, each use once.
+fn uses(kernel: &Kernel) -> Vec<Use> {
+    let mut found = Found { uses: Vec::new() };
+    if let Extent::Counted { count, .. } = kernel.extent {
+        found.whole(Slot(count), 1);
+    }
+    match &kernel.body {
+        Body::Gemm(Gemm { a, k, n, weights, epilogue }) => {
+            found.read(*a, *k);
+            weights.iter().for_each(|weight| found.whole(*weight, *k));
+            found.program(epilogue, *n);
+        }
+        Body::Attention(attention) => found.attention(attention),
+        Body::Rowwise(rowwise) => found.rowwise(rowwise),
+        Body::Compact(compact) => found.compact(compact),
+    }
+    found.uses.sort_unstable();
+    found.uses.dedup();
+    found.uses
+}
+
+struct Found {
+    uses: Vec<Use>,
+}
+
+impl Found {
+    fn push(&mut self, view: View, cols: u32, rows: Touched, is_write: bool) {
+        if let (Rows::Listed(list), Touched::Over(_)) = (view.rows, rows) {
+            self.uses.push(Use { slot: list, is_write: false, rows, col: 0, cols: 1 });
+        }
+        self.uses.push(Use { slot: view.slot, is_write, rows, col: view.col, cols });
+    }
+
+    fn read(&mut self, view: View, cols: u32) {
+        self.push(view, cols, Touched::Over(Extents::Rows), false);
+    }
+
+    fn write(&mut self, view: View, cols: u32) {
+        self.push(view, cols, Touched::Over(Extents::Rows), true);
+    }
+
+    fn keys(&mut self, view: View, cols: u32) {
+        self.push(view, cols, Touched::Over(Extents::Keys), false);
+    }
+
+    fn whole(&mut self, slot: Slot, cols: u32) {
+        self.push(dense(slot), cols, Touched::Whole, false);
+    }
+
+    fn program(&mut self, program: &Pointwise, cols: u32) {
+        for inst in &program.code {
+            match *inst {
+                Inst::Load(view) => self.read(view, cols),
+                Inst::LoadRow(view) => self.read(view, 1),
+                Inst::LoadCol(slot) => self.whole(slot, cols),
+                Inst::Acc(_) | Inst::Unary(..) | Inst::Binary(..) => {}
+            }
+        }
+        program.stores.iter().for_each(|store| self.write(store.to, cols));
+    }
+
+    fn attention(&mut self, attention: &Attention) {
+        let Attention { heads, kv_heads, width, q, q_pos, q_seq, k, v, k_pos, k_seq, out, .. } = *attention;
+        if let Extent::Counted { count, .. } = attention.kv_extent {
+            self.whole(Slot(count), 1);
+        }
+        self.read(q, heads * width);
+        [q_pos, q_seq].into_iter().for_each(|view| self.read(view, 1));
+        [k, v].into_iter().for_each(|view| self.keys(view, kv_heads * width));
+        [k_pos, k_seq].into_iter().for_each(|view| self.keys(view, 1));
+        self.write(dense(out), heads * width);
+    }
+
+    fn rowwise(&mut self, rowwise: &Rowwise) {
+        match *rowwise {
+            Rowwise::Map { cols, ref program } => self.program(program, cols),
+            Rowwise::Norm { kind, cols, x, gain, out, .. } => {
+                self.read(x, cols);
+                self.whole(gain, cols);
+                if let NormKind::Layer { bias } = kind {
+                    self.whole(bias, cols);
+                }
+                self.write(dense(out), cols);
+            }
+            Rowwise::InvRms { cols, x, out, .. } => {
+                self.read(x, cols);
+                self.write(dense(out), 1);
+            }
+            Rowwise::Embed { cols, ids, table, out, .. } => {
+                self.read(ids, 1);
+                self.read(dense(table), cols);
+                self.write(dense(out), cols);
+            }
+            Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+                self.read(x, heads * width);
+                self.read(positions, 1);
+                [cos, sin].into_iter().for_each(|table| self.read(dense(table), width / 2));
+                self.write(dense(out), heads * width);
+            }
+            Rowwise::Dot { k, n, x, weight, out } => {
+                self.read(x, k);
+                self.whole(weight, k);
+                self.write(dense(out), n);
+            }
+        }
+    }
+
+    fn compact(&mut self, compact: &Compact) {
+        match compact.select {
+            Select::AtLeast { scores, .. } => self.read(scores, 1),
+            Select::Random { positions, sequences, .. } => {
+                [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+            }
+            Select::Ranked(ranked) => self.ranked(&ranked),
+        }
+        self.whole(compact.use_forced, 1);
+        self.read(dense(compact.forced), 1);
+        self.push(dense(compact.rows), 1, Touched::Counted(compact.count), true);
+        self.write(dense(compact.mask), 1);
+        self.push(dense(compact.count), 1, Touched::Whole, true);
+    }
+
+    fn ranked(&mut self, ranked: &Ranked) {
+        if let Candidates::Masked(mask) = ranked.among {
+            self.read(dense(mask), 1);
+        }
+        self.read(ranked.sequences, 1);
+        if let Segment::Group { positions, .. } = ranked.segment {
+            self.read(positions, 1);
+        }
+        if let RankOrder::Score(scores) = ranked.order {
+            self.read(scores, 1);
+        }
+    }
+}
+
+fn dense(slot: Slot) -> View {
+    View { slot, rows: Rows::Dense, col: 0 }
+}
+
+#[cfg(test)]
+mod tests;

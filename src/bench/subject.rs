@@ -1,0 +1,136 @@
+//! One form of a model, compiled and ready to run on the host.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use skipc_artifact::bundle;
+use skipc_artifact::program::{Gate, Purpose};
+use skipc_artifact::target::Target;
+use skipc_plan::Plan;
+use skipc_runtime::{Batch, Device, Model as Artefact, Options, Outputs, Session};
+
+use super::cost::Cost;
+use crate::cli::{Exit, Failure, runtime_failure};
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::{self, Form, Request};
+use crate::spec::model::Model;
+use crate::spec::weights::Weights;
+use crate::trace::Trace;
+use crate::{ladder, pack};
+
+/// A form of a model that runs.
+pub struct Subject {
+    form: Form,
+    artefact: Artefact,
+    plan: Plan,
+    session: Session,
+}
+
+impl Subject {
+    /// Compiles a model for the host, in the form that the request names.
+    ///
+    /// # Errors
+    /// As a compile.
+    pub fn compile(
+        (model, weights): (&Model, &Weights),
+        request: &Request,
+        threads: usize,
+        trace: &mut Trace,
+    ) -> Result<Subject, Failure> {
+        let compiled = pipeline::compile(model, weights, request, trace)?;
+        let bytes = pack::pack(model, weights, request, compiled)?;
+        let artefact = Artefact::from_bytes(&bytes).map_err(|error| runtime_failure(&error))?;
+        Subject::load(artefact, request.form, threads)
+    }
+
+    /// The code of an artefact, which is the form that users get.
+    ///
+    /// # Errors
+    /// `bench::no_cpu_program` if it has no code for the host.
+    pub fn of_artefact(artefact: Artefact, path: &Path, threads: usize) -> Result<Subject, Failure> {
+        let targets = artefact.targets();
+        if !targets.contains(&Target::Cpu) {
+            let has: Vec<String> = targets.iter().map(ToString::to_string).collect();
+            let message = format!("{} has no program for `cpu`, only for {}", path.display(), has.join(", "));
+            let help = "compile it with `--target cpu` as well; programs for CUDA are timed on a GPU by the harness in \
+                        tests/device";
+            let diagnostic = Diagnostic::new("bench::no_cpu_program", message).help(help);
+            return Err(Failure::new(Exit::Unsupported, diagnostic));
+        }
+        Subject::load(artefact, Form::Fused, threads)
+    }
+
+    fn load(artefact: Artefact, form: Form, threads: usize) -> Result<Subject, Failure> {
+        let options = Options { threads, purpose: Purpose::Score, ..Options::default() };
+        let session =
+            Session::new(&artefact, Device::Cpu, options).map_err(|error| runtime_failure(&error))?;
+        let dtype = session.program().dtype;
+        let plan = ladder::plan(&artefact, Purpose::Score, dtype)
+            .map_err(|error| Failure::new(Exit::User, Diagnostic::new("bench::plan", error.to_string())))?;
+        Ok(Subject { form, artefact, plan, session })
+    }
+
+    /// Which form it is.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The artefact that it was loaded from.
+    pub fn artefact(&self) -> &Artefact {
+        &self.artefact
+    }
+
+    /// Kernels, buffers and steps.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What the code runs on, for people.
+    pub fn describe(&self) -> String {
+        self.session.describe()
+    }
+
+    /// The routers' places in the program.
+    pub fn gates(&self) -> &[Gate] {
+        &self.session.program().layout.io.gates
+    }
+
+    /// The bytes of its constants.
+    ///
+    /// # Errors
+    /// If the artefact has none that fit its program.
+    pub fn constants(&self) -> Result<&[u8], Failure> {
+        bundle::read_constants(self.artefact.artifact(), self.session.program())
+            .map_err(|error| runtime_failure(&error.into()))
+    }
+
+    /// The program that runs.
+    pub fn program(&self) -> &skipc_artifact::program::Program {
+        self.session.program()
+    }
+
+    /// Runs a batch.
+    ///
+    /// # Errors
+    /// What the runtime refuses.
+    pub fn run(&mut self, batch: &Batch) -> Result<Outputs, Failure> {
+        self.session.run(batch).map_err(|error| runtime_failure(&error))
+    }
+
+    /// How long one run takes by the clock on the wall.
+    ///
+    /// # Errors
+    /// As [`Subject::run`].
+    pub fn time(&mut self, batch: &Batch) -> Result<Duration, Failure> {
+        let started = Instant::now();
+        let outputs = self.run(batch)?;
+        let time = started.elapsed();
+        std::hint::black_box(outputs);
+        Ok(time)
+    }
+
+    /// Kernels and bytes of a step in which each router executes so many tokens.
+    pub(super) fn cost(&self, executed: &super::workload::Executed) -> Cost {
+        Cost::of(&self.plan, executed)
+    }
+}

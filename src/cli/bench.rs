@@ -1,0 +1,229 @@
+//! `skipc bench`: one model in three forms over densities, as a table, JSON and a plot.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use skipc_runtime::Model;
+use skipc_runtime::command::DeviceArg;
+use skipc_runtime::threads::Threads;
+
+use super::inspect::new_table;
+use super::{BenchArgs, Exit, Failure, artifact_failure, runtime_failure, shares, to_json, trace};
+use crate::bench::{self, Bench, BreakEven, Point, Report, SETS, Subject, Timed};
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::{Form, Request};
+use crate::reference::Constants;
+use crate::spec;
+use crate::spec::weights::Weights;
+use crate::trace::Trace;
+
+/// Tokens of a step where nobody asks for others.
+const TOKENS: u32 = 512;
+
+pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Failure> {
+    let densities = check(args)?;
+    let threads = args.threads.map_or_else(Threads::available, usize::from);
+    let prepared = prepare(args, threads)?;
+    let Prepared { mut bench, weights } = prepared;
+    if bench.workload().n_deciding() == 0 {
+        let message =
+            format!("no router of {} decides anything, so it has no density", bench.workload().model());
+        let help = "bench a model with routers such as `gumbel` or `topk`";
+        return Err(Failure::new(Exit::User, Diagnostic::new("bench::nothing_to_skip", message).help(help)));
+    }
+    let progress = progress(u64::from(args.rounds));
+    let points = bench.points(&densities, args.rounds as usize, &mut || progress.inc(1))?;
+    progress.finish_and_clear();
+    let report = report(args, (&mut bench, weights, threads), points);
+    if let Some(path) = &args.svg {
+        let text = bench::svg(&report)?;
+        skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
+            .map_err(|error| artifact_failure(path, &error))?;
+    }
+    if json { to_json(&report) } else { Ok(text(&report, args.svg.as_deref())) }
+}
+
+/// Refuses what cannot be timed before anything is compiled; returns the densities in ascending order.
+fn check(args: &BenchArgs) -> Result<Vec<f64>, Failure> {
+    let usage = |message: &str, help: &str| {
+        Err(Failure::new(Exit::Usage, Diagnostic::new("usage::bench", message.to_owned()).help(help)))
+    };
+    if args.device == DeviceArg::Cuda {
+        let help = "see tests/device/README.md; its results lie in tests/device/results";
+        let message = "bench times host code: on a GPU the harness in tests/device does it";
+        let diagnostic = Diagnostic::new("bench::cuda", message).help(help);
+        return Err(Failure::new(Exit::Unsupported, diagnostic));
+    }
+    if let Some(density) = args.density.iter().find(|density| !(0.0..=1.0).contains(*density)) {
+        return usage(&format!("--density: {density}"), "a density is a share of the tokens, from 0 to 1");
+    }
+    if args.weights.is_some() && trace::is_artifact(&args.model)? {
+        return usage("--weights: an artefact has its own", "leave it out, or give the spec");
+    }
+    // Found after minutes otherwise.
+    if let Some(folder) = args.svg.as_deref().and_then(Path::parent).filter(|folder| *folder != Path::new(""))
+    {
+        std::fs::read_dir(folder).map_err(|error| Failure::io(folder, &error))?;
+    }
+    let mut densities = args.density.clone();
+    densities.sort_by(f64::total_cmp);
+    densities.dedup();
+    Ok(densities)
+}
+
+/// All forms, and where their weights come from.
+struct Prepared {
+    bench: Bench,
+    weights: String,
+}
+
+fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Failure> {
+    let forms: Vec<Form> = Form::ALL.into_iter().filter(|form| args.forms.contains(form)).collect();
+    let mut trace = Trace::new(None, None).map_err(|error| Failure::io(&args.model, &error))?;
+    if trace::is_artifact(&args.model)? {
+        return of_artifact(args, &forms, threads, &mut trace);
+    }
+    let model = spec::load(&args.model)?;
+    let (weights, from) = match &args.weights {
+        Some(path) => (Weights::open(path, &model)?, path.display().to_string()),
+        None => (bench::random(&model)?, format!("random ones of seed {}", bench::RANDOM_SEED)),
+    };
+    let tokens = args.tokens.unwrap_or(TOKENS);
+    let bench = Bench::of_model((&model, &weights), &forms, tokens, threads, &mut trace)?;
+    Ok(Prepared { bench, weights: from })
+}
+
+/// The artefact's own code is the fused form; the others are compiled from the spec and the weights in it.
+fn of_artifact(
+    args: &BenchArgs,
+    forms: &[Form],
+    threads: usize,
+    trace: &mut Trace,
+) -> Result<Prepared, Failure> {
+    let path = &args.model;
+    let artefact = Model::open(path).map_err(|error| runtime_failure(&error))?;
+    let fused = Subject::of_artefact(artefact.clone(), path, threads)?;
+    let limit = fused.program().layout.max_tokens;
+    let tokens = args.tokens.unwrap_or(TOKENS.min(limit));
+    if tokens > limit {
+        let found = u64::from(tokens);
+        return Err(runtime_failure(&skipc_runtime::Error::TooManyTokens { found, limit }));
+    }
+    let model = shares::model_of(artefact.artifact(), path)?;
+    let (program, sources) = (fused.program(), &fused.plan().constants);
+    let constants = Constants { program, sources, bytes: fused.constants()? };
+    let weights = bench::of_artifact(&model, &constants)?;
+    let mut subjects = Vec::new();
+    for form in forms.iter().filter(|form| **form != Form::Fused) {
+        let request = Request { form: *form, max_tokens: Some(limit), ..Request::host() };
+        subjects.push(Subject::compile((&model, &weights), &request, threads, trace)?);
+    }
+    if forms.contains(&Form::Fused) {
+        subjects.insert(0, fused);
+    }
+    Ok(Prepared { bench: Bench::new(subjects, tokens), weights: "those of the artefact".to_owned() })
+}
+
+fn progress(rounds: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:24} round {pos} of {len} {elapsed}")
+        .unwrap_or(ProgressStyle::default_bar());
+    // Without a tick of its own, which would be a thread that disturbs what is timed.
+    ProgressBar::new(rounds).with_style(style)
+}
+
+fn report(
+    args: &BenchArgs,
+    (bench, weights, threads): (&mut Bench, String, usize),
+    points: Vec<Point>,
+) -> Report {
+    let code = bench.subjects().first().map(|subject| subject.describe()).unwrap_or_default();
+    let workload = bench.workload();
+    let measured = bench::crossing(&points);
+    Report {
+        model: workload.model().to_owned(),
+        source: args.model.display().to_string(),
+        weights,
+        tokens: workload.lengths().iter().sum(),
+        sequences: workload.lengths().to_vec(),
+        routers: workload.n_deciding(),
+        threads,
+        processor: bench::processor(),
+        code,
+        rounds: args.rounds as usize,
+        input_sets: SETS,
+        tolerance: bench::TOLERANCE,
+        points,
+        break_even: measured.map(|measured| BreakEven { measured, predicted: None }),
+    }
+}
+
+fn text(report: &Report, svg: Option<&Path>) -> String {
+    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let Report { model, tokens, sequences, routers, threads, processor, code, rounds, .. } = report;
+    let mut out = format!(
+        "{model}: {} in {}, {} of {processor}, {code}\n",
+        plural(*tokens as usize, "token"),
+        plural(sequences.len(), "sequence"),
+        plural(*threads, "thread"),
+    );
+    let _ = writeln!(out, "weights: {}", report.weights);
+    let _ = writeln!(
+        out,
+        "{} forced to each density; {}, {} of inputs, all forms and densities in turn\n\
+         times: a whole step, median with 10th and 90th percentile; ratios: median of those of each round\n",
+        plural(*routers, "router"),
+        plural(*rounds, "round"),
+        plural(report.input_sets, "set"),
+    );
+    let mut table = new_table(&[
+        "density", "form", "ms", "10 %", "90 %", "of fused", "kernels", "a block", "MB moved", "a block",
+    ]);
+    for point in &report.points {
+        for timed in &point.forms {
+            table.add_row(row(point, timed));
+        }
+    }
+    let _ = writeln!(out, "{table}\n");
+    if let Some(BreakEven { measured, predicted }) = report.break_even {
+        let _ = writeln!(out, "masked is as fast as fused: {measured} (measured)");
+        if let Some(predicted) = predicted {
+            let _ = writeln!(out, "  predicted by the cost model: density {predicted:.2}");
+        }
+    }
+    if report.points.iter().any(|point| point.forms.len() > 1) {
+        let largest = report.points.iter().map(|point| point.largest_difference).fold(0.0, f64::max);
+        let _ = writeln!(
+            out,
+            "outputs agree: they differ by at most {largest:.1e} of the largest logit, {:.0e} would be an error",
+            report.tolerance
+        );
+    }
+    if let Some(svg) = svg {
+        let _ = writeln!(out, "{}", svg.display());
+    }
+    out
+}
+
+fn row(point: &Point, timed: &Timed) -> Vec<String> {
+    let ms = |seconds: f64| format!("{:.3}", seconds * 1e3);
+    let mega = |bytes: f64| format!("{:.2}", bytes / 1e6);
+    let Timed { form, times, over_fused, cost } = timed;
+    let (kernels, bytes) = cost.mean_block().unwrap_or_default();
+    vec![
+        point.density.to_string(),
+        form.name().to_owned(),
+        ms(times.median_s),
+        ms(times.p10_s),
+        ms(times.p90_s),
+        over_fused.map_or(String::new(), |ratio| format!("{ratio:.2} ×")),
+        cost.kernels.to_string(),
+        format!("{kernels:.1}"),
+        mega(cost.bytes as f64),
+        mega(bytes),
+    ]
+}

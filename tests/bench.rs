@@ -1,0 +1,196 @@
+//! `skipc bench` as users meet it: the shape of what it reports, what it refuses, and that it notices forms that differ.
+//! No test depends on a time.
+#![cfg(feature = "cranelift")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use skipc_artifact::reader::Artifact;
+use skipc_artifact::writer::Writer;
+use tempfile::TempDir;
+
+const GOLDEN: &str = "tests/golden/gumbel";
+
+fn skipc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).env("NO_COLOR", "1").output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> String {
+    let output = skipc(args);
+    assert!(output.status.success(), "skipc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "quiet in a pipe: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs, expects this exit code, and all of these words in what the user reads.
+#[track_caller]
+fn fails(args: &[&str], exit: i32, words: &[&str]) {
+    let output = skipc(args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(exit), "skipc {args:?}: {text}");
+    for word in words {
+        assert!(text.contains(word), "skipc {args:?} should say `{word}`: {text}");
+    }
+}
+
+/// The golden model as an artefact of 40 tokens, with these options.
+fn artefact(dir: &TempDir, more: &[&str]) -> String {
+    let path = dir.path().join("m.skp").display().to_string();
+    let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
+    let compile = ["compile", &spec, "--weights", &weights, "-o", &path, "--max-tokens", "40"];
+    succeeds(&[&compile, more].concat());
+    path
+}
+
+/// One round at few densities.
+const QUICK: [&str; 6] = ["--rounds", "1", "--density", "1,0.25,0.25", "--threads", "1"];
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&succeeds(&[&["bench", "--json"], args, &QUICK].concat())).unwrap()
+}
+
+fn forms(point: &Value) -> Vec<&str> {
+    point["forms"].as_array().unwrap().iter().map(|form| form["form"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_spec_is_timed_in_three_forms_with_random_weights() {
+    let dir = TempDir::new().unwrap();
+    let svg = dir.path().join("plot.svg").display().to_string();
+    let spec = format!("{GOLDEN}/spec.toml");
+    let report = json(&[&spec, "--svg", &svg]);
+    assert_eq!(report["model"], "gumbel");
+    assert!(report["weights"].as_str().unwrap().starts_with("random"), "{report}");
+    // The model's sequences have 64 positions.
+    assert_eq!((&report["tokens"], &report["sequences"][7]), (&512.into(), &64.into()));
+    assert_eq!(
+        (&report["routers"], &report["threads"], &report["rounds"]),
+        (&2.into(), &1.into(), &1.into())
+    );
+    assert!(!report["processor"].as_str().unwrap().is_empty());
+    let points = report["points"].as_array().unwrap();
+    let densities: Vec<f64> = points.iter().map(|point| point["density"].as_f64().unwrap()).collect();
+    assert_eq!(densities, [0.25, 1.0]);
+    for point in points {
+        assert_eq!(forms(point), ["fused", "unfused", "masked"]);
+        assert!(point["largest_difference"].as_f64().unwrap() <= report["tolerance"].as_f64().unwrap());
+        for form in point["forms"].as_array().unwrap() {
+            let number = |key: &str| form[key].as_f64().unwrap_or_else(|| panic!("{key}: {form}"));
+            assert!(number("p10_s") > 0.0 && number("p10_s") <= number("median_s"));
+            assert!(number("median_s") <= number("p90_s") && number("over_fused") > 0.0);
+            assert!(number("kernels") > 10.0 && number("bytes") > 1e4);
+            let skipped: Vec<bool> =
+                form["blocks"].as_array().unwrap().iter().map(|block| block["skipped"] == true).collect();
+            assert_eq!(skipped, [false, true, true]);
+        }
+    }
+    let cost = |point: usize, form: usize, key: &str| points[point]["forms"][form][key].as_u64().unwrap();
+    assert!(cost(0, 0, "kernels") < cost(0, 1, "kernels"), "every op is a kernel of its own");
+    assert!(cost(0, 0, "bytes") < cost(1, 0, "bytes"), "bytes grow with density");
+    assert!(cost(0, 0, "bytes") < cost(0, 1, "bytes") && cost(0, 0, "bytes") < cost(0, 2, "bytes"));
+    assert!(report["break_even"]["measured"].is_object() && report["break_even"]["predicted"].is_null());
+    let plot = fs::read_to_string(&svg).unwrap();
+    assert!(plot.starts_with("<svg") && plot.contains("gumbel: 512 tokens, 1 thread"), "{plot}");
+}
+
+#[test]
+fn an_artefact_is_timed_as_it_is_with_its_own_weights() {
+    let dir = TempDir::new().unwrap();
+    for passes in [&[][..], &["--passes", "merge_routes,saturate,cse,dce"]] {
+        let path = artefact(&dir, passes);
+        let report = json(&[&path]);
+        assert_eq!((&report["tokens"], &report["weights"]), (&40.into(), &"those of the artefact".into()));
+        let inspected: Value = serde_json::from_str(&succeeds(&["inspect", &path, "--json"])).unwrap();
+        let fused = &report["points"][0]["forms"][0];
+        assert_eq!(fused["kernels"], inspected["programs"][0]["steps"], "{passes:?}");
+        // Whatever passes the artefact has, the masked form computes all rows.
+        let bytes = |form: usize| report["points"][0]["forms"][form]["bytes"].as_u64();
+        assert!(bytes(2) > bytes(0), "{passes:?}: {report}");
+    }
+}
+
+#[test]
+fn the_table_says_what_was_run() {
+    let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
+    let common =
+        ["bench", &spec, "--weights", &weights, "--tokens", "70", "--rounds", "1", "--density", "0.5"];
+    let text = succeeds(&common);
+    for word in
+        ["gumbel: 70 tokens in 2 sequences", &weights, "of fused", "masked is as fast as fused:", "agree"]
+    {
+        assert!(text.contains(word), "no `{word}`: {text}");
+    }
+    let rows = |text: &str, form: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("0.5") || line.starts_with(" 0.5"))
+            .filter(|line| line.contains(form))
+            .count()
+    };
+    assert_eq!((rows(&text, " fused"), rows(&text, " unfused"), rows(&text, " masked")), (1, 1, 1), "{text}");
+    let text = succeeds(&[&common[..], &["--forms", "masked,unfused"]].concat());
+    assert_eq!((rows(&text, " fused"), rows(&text, " unfused"), rows(&text, " masked")), (0, 1, 1), "{text}");
+    assert!(!text.contains("as fast as"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_timed_is_refused_by_name() {
+    let dir = TempDir::new().unwrap();
+    let path = artefact(&dir, &[]);
+    let spec = format!("{GOLDEN}/spec.toml");
+    fails(&["bench", &path, "--device", "cuda"], 5, &["bench::cuda", "tests/device"]);
+    fails(&["bench", &path, "--density", "1.5"], 2, &["usage::bench", "1.5"]);
+    fails(&["bench", &path, "--weights", &spec], 2, &["usage::bench", "--weights"]);
+    fails(&["bench", &path, "--forms", "fast"], 2, &["fast", "masked"]);
+    fails(&["bench", &path, "--rounds", "0"], 2, &["--rounds"]);
+    fails(&["bench", &path, "--tokens", "41"], 1, &["run::too-many-tokens"]);
+    fails(
+        &["bench", &path, "--svg", &dir.path().join("no/plot.svg").display().to_string()],
+        1,
+        &["io::file"],
+    );
+    fails(&["bench", "missing.skp"], 1, &["io::file"]);
+    fails(&["bench", "models/dense-12l.toml", "--tokens", "8"], 1, &["bench::nothing_to_skip"]);
+}
+
+#[test]
+fn an_artefact_without_code_for_the_host_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = artefact(&dir, &[]);
+    let artifact = Artifact::parse(fs::read(&path).unwrap()).unwrap();
+    let mut writer = Writer::new(artifact.manifest().clone());
+    for entry in artifact.sections().iter().filter(|entry| !entry.name.starts_with("cpu/")) {
+        let bytes = artifact.section(&entry.name, entry.kind).unwrap().to_vec();
+        writer.section(entry.name.clone(), entry.kind, bytes).unwrap();
+    }
+    let other = dir.path().join("other.skp");
+    fs::write(&other, writer.to_bytes().unwrap()).unwrap();
+    fails(&["bench", &other.display().to_string()], 5, &["bench::no_cpu_program", "--target cpu"]);
+}
+
+/// The spec in the artefact, which the other forms are compiled from, has another activation than its code.
+#[test]
+fn forms_that_differ_are_a_mismatch() {
+    let dir = TempDir::new().unwrap();
+    let path = artefact(&dir, &[]);
+    let artifact = Artifact::parse(fs::read(&path).unwrap()).unwrap();
+    let mut writer = Writer::new(artifact.manifest().clone());
+    for entry in artifact.sections() {
+        let mut bytes = artifact.section(&entry.name, entry.kind).unwrap().to_vec();
+        if entry.name == "spec.toml" {
+            let text = String::from_utf8(bytes).unwrap();
+            let other = text.replace("swiglu", "geglu");
+            assert_ne!(text, other);
+            bytes = other.into_bytes();
+        }
+        writer.section(entry.name.clone(), entry.kind, bytes).unwrap();
+    }
+    fs::write(Path::new(&path), writer.to_bytes().unwrap()).unwrap();
+    fails(
+        &[&["bench", &path], &QUICK[..]].concat(),
+        3,
+        &["bench::mismatch", "fused and unfused", "skipc verify"],
+    );
+}

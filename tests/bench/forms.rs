@@ -1,0 +1,97 @@
+//! A whole model and a single layer on the host, in the three forms of `skipc bench`, under criterion.
+//!
+//! ```text
+//! cargo bench --bench forms
+//! cargo bench --bench forms -- skip_ffn
+//! ```
+//!
+//! Each form runs by itself here, one after the other, so that criterion can compare it with what it was before a
+//! change. Ratios between forms are better taken by `skipc bench`, in which forms take turns. Outputs of the forms are
+//! compared before they are timed.
+
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use skipc::bench::{self, Bench};
+use skipc::pipeline::Form;
+use skipc::spec;
+use skipc::spec::model::{LayerKind, Model};
+use skipc::trace::Trace;
+
+const DENSITIES: [f64; 3] = [0.125, 0.25, 1.0];
+
+/// One: what a form costs, and not how well a machine's cores share it.
+const THREADS: usize = 1;
+
+const SAMPLES: usize = 20;
+
+/// A feed-forward layer that tokens skip, with next to nothing around it: a vocabulary of 32.
+const SKIP_FFN: &str = r#"
+[model]
+name = "skip_ffn"
+vocab_size = 32
+d_model = 512
+max_positions = 2048
+norm = "rmsnorm"
+positions = "none"
+tie_embeddings = true
+
+[block.sparse]
+skip = { router = "gumbel", density = 0.25 }
+layers = [{ kind = "ffn", d_ff = 2048, activation = "gelu" }]
+
+[[stack]]
+blocks = ["sparse"]
+"#;
+
+/// Inner size of the model's first feed-forward layer.
+fn d_ff(model: &Model) -> usize {
+    let mut layers = model.blocks.iter().flat_map(|block| &block.layers);
+    let inner = layers.find_map(|layer| match layer.kind {
+        LayerKind::Ffn { d_ff, .. } => Some(d_ff),
+        LayerKind::Attention { .. } => None,
+    });
+    inner.unwrap_or(0)
+}
+
+fn bench_model(criterion: &mut Criterion, model: &Model, tokens: u32) {
+    let fail = |failure: skipc::cli::Failure| -> ! { panic!("{}: {}", model.name, failure.diagnostics) };
+    let weights = bench::random(model).unwrap_or_else(|failure| fail(failure));
+    let (of, trace) = ((model, &weights), &mut Trace::silent());
+    let mut forms =
+        Bench::of_model(of, &Form::ALL, tokens, THREADS, trace).unwrap_or_else(|failure| fail(failure));
+    let mut group = criterion.benchmark_group(&model.name);
+    group
+        .sample_size(SAMPLES)
+        .warm_up_time(Duration::from_secs(1))
+        .throughput(Throughput::Elements(tokens.into()));
+    for density in DENSITIES {
+        let (batches, _) = forms.prepare(density).unwrap_or_else(|failure| fail(failure));
+        for subject in forms.subjects() {
+            let rows = (density * f64::from(tokens)).round();
+            let size = format!("{rows}of{tokens}x{}x{}", model.d_model, d_ff(model));
+            let what = format!("density={density}/rows={size}/f32/threads={THREADS}");
+            let mut next = batches.iter().cycle();
+            group.bench_function(
+                BenchmarkId::new(format!("cpu/{}", subject.form().name()), what),
+                |bencher| {
+                    bencher.iter(|| next.next().map(|batch| subject.run(batch)));
+                },
+            );
+        }
+    }
+    group.finish();
+}
+
+fn kjv(criterion: &mut Criterion) {
+    let model = spec::load("models/kjv-12l-d25.toml".as_ref()).expect("the example");
+    bench_model(criterion, &model, 512);
+}
+
+fn skip_ffn(criterion: &mut Criterion) {
+    let model = spec::model("skip_ffn", SKIP_FFN).expect("a model");
+    bench_model(criterion, &model, 2048);
+}
+
+criterion_group!(benches, kjv, skip_ffn);
+criterion_main!(benches);
