@@ -1,7 +1,7 @@
 //! A compiled model as the bytes of an artefact.
 //!
 //! Besides the sections of each target ([`skipc_artifact::bundle`]) an artefact has `spec.toml` (the resolved model),
-//! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/TYPE.json`; a model that
+//! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/KIND-TYPE.json`; a model that
 //! generates with another program than it scores with has these a second time, as `ir/generate/lowered.sir` and so on.
 
 use skipc_artifact::bundle::Bundle;
@@ -14,7 +14,7 @@ use skipc_runtime::known_answer;
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{Compiled, Phase, Request};
+use crate::pipeline::{Compiled, Phase, PlanOf, Request};
 use crate::reference::Constants;
 use crate::spec::model::Model;
 use crate::spec::weights::Weights;
@@ -53,11 +53,11 @@ pub fn pack(
     for Phase { purpose, lowered, legal, plans } in &compiled.phases {
         sections.push((stage_name("ir/lowered.sir", *purpose), SectionKind::Ir, lowered.to_string()));
         sections.push((stage_name("ir/legal.sir", *purpose), SectionKind::Ir, legal.graph().to_string()));
-        for (dtype, plan) in plans {
+        for PlanOf { kind, dtype, plan } in plans {
             let json = serde_json::to_string_pretty(plan).map_err(|error| {
                 Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
             })?;
-            let name = stage_name(&format!("plan/{dtype}.json"), *purpose);
+            let name = stage_name(&format!("plan/{kind}-{dtype}.json"), *purpose);
             sections.push((name, SectionKind::Plan, json));
         }
     }
@@ -88,8 +88,8 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure>
             let broken = |error: &dyn std::fmt::Display| {
                 Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
             };
-            let plan = phase.plans.iter().find(|(dtype, _)| *dtype == program.dtype);
-            let (_, plan) = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
+            let plan = phase.plan(&program.target, program.dtype);
+            let plan = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
             let constants = Constants { program, sources: &plan.constants, bytes: constants };
             let answers =
                 ladder::known_answers(&phase.lowered, &constants).map_err(|error| broken(&error))?;

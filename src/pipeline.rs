@@ -11,6 +11,7 @@ use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
+use skipc_plan::kernel::WeightLayout;
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
@@ -105,8 +106,29 @@ pub struct Phase {
     pub lowered: Graph,
     /// The graph that kernels were planned from.
     pub legal: Legal,
-    /// The plan for each precision in use.
-    pub plans: Vec<(DType, Plan)>,
+    /// The plan for each kind of target and precision in use.
+    pub plans: Vec<PlanOf>,
+}
+
+/// A plan and what it is for.
+pub struct PlanOf {
+    /// The kind of target: targets of one kind share their plans.
+    pub kind: &'static str,
+    /// The precision of its layers.
+    pub dtype: DType,
+    /// The plan.
+    pub plan: Plan,
+}
+
+impl Phase {
+    /// The plan that a target's program was made from.
+    pub fn plan(&self, target: &Target, dtype: DType) -> Option<&Plan> {
+        find_plan(&self.plans, target, dtype)
+    }
+}
+
+fn find_plan<'p>(plans: &'p [PlanOf], target: &Target, dtype: DType) -> Option<&'p Plan> {
+    plans.iter().find(|of| of.kind == target.kind() && of.dtype == dtype).map(|of| &of.plan)
 }
 
 /// Compiles a model for all targets of the request.
@@ -124,12 +146,13 @@ pub fn compile(
     for purpose in purposes(model) {
         let lowered = lower_model(model, request.form, purpose, trace)?;
         let legal = run_passes(lowered.clone(), model, request, trace)?;
-        let mut plans: Vec<(DType, Plan)> = Vec::new();
+        let mut plans: Vec<PlanOf> = Vec::new();
         for (target, dtype) in &request.targets {
-            if !plans.iter().any(|(planned, _)| planned == dtype) {
-                plans.push((*dtype, plan(&legal, model, *dtype, request, trace)?));
+            if find_plan(&plans, target, *dtype).is_none() {
+                let plan = plan(&legal, model, (target, *dtype), request, trace)?;
+                plans.push(PlanOf { kind: target.kind(), dtype: *dtype, plan });
             }
-            for (_, plan) in plans.iter().filter(|(planned, _)| planned == dtype) {
+            if let Some(plan) = find_plan(&plans, target, *dtype) {
                 compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
             }
         }
@@ -213,14 +236,16 @@ fn densities(model: &Model) -> BTreeMap<SetSym, f64> {
 fn plan(
     legal: &Legal,
     model: &Model,
-    dtype: DType,
+    (target, dtype): (&Target, DType),
     request: &Request,
     trace: &mut Trace,
 ) -> Result<Plan, Failure> {
-    trace.begin(&format!("plan {dtype}"));
+    let name = format!("{}-{dtype}", target.kind());
+    trace.begin(&format!("plan {name}"));
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype,
+        layout: WeightLayout::on(target),
         max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),
@@ -233,7 +258,7 @@ fn plan(
         Failure::new(Exit::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
     })?;
     skipc_plan::verify(&plan).map_err(|errors| internal("plan::broken", &errors[0]))?;
-    trace.stage("plan", &format!("plan-{dtype}"), "txt", || plan.to_string()).map_err(dump_error)?;
+    trace.stage("plan", &format!("plan-{name}"), "txt", || plan.to_string()).map_err(dump_error)?;
     Ok(plan)
 }
 
@@ -254,7 +279,7 @@ pub fn plan_only(
         request,
         &mut trace,
     )?;
-    let plan = plan(&legal, model, dtype, request, &mut trace)?;
+    let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
     let to = (&Target::Cpu, Purpose::Score);
     let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;
     Ok((plan, program, constants))

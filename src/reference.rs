@@ -136,6 +136,13 @@ impl Constants<'_> {
                         row.iter_mut().for_each(|value| *value += mean);
                     }
                 }
+                RecipeStep::Transpose => {
+                    // The last step, so that these are the columns of the constant.
+                    let cols = self.constant_of(recipe)?.cols as usize;
+                    let rows = values.len().checked_div(cols)?;
+                    let places = (0..cols).flat_map(|col| (0..rows).map(move |row| row * cols + col));
+                    values = places.map(|at| values[at]).collect();
+                }
                 RecipeStep::Rows { .. }
                 | RecipeStep::Term { .. }
                 | RecipeStep::RowMeans
@@ -164,12 +171,16 @@ impl Constants<'_> {
 
     /// The elements of the constant of this recipe.
     fn made(&self, recipe: &[RecipeStep]) -> Option<Vec<f64>> {
+        self.values(self.constant_of(recipe)?)
+    }
+
+    fn constant_of(&self, recipe: &[RecipeStep]) -> Option<&Constant> {
         let mut made = self.sources.iter().zip(&self.program.constants);
         let (_, constant) = made.find(|(source, _)| match &source.source {
             ConstantSource::Recipe { steps } => steps == recipe,
             _ => false,
         })?;
-        self.values(constant)
+        Some(constant)
     }
 
     /// The elements of the constant of this name.

@@ -64,8 +64,7 @@ impl Subject {
         let options = Options { threads, purpose: Purpose::Score, ..Options::default() };
         let session =
             Session::new(&artefact, Device::Cpu, options).map_err(|error| runtime_failure(&error))?;
-        let dtype = session.program().dtype;
-        let plan = ladder::plan(&artefact, Purpose::Score, dtype)
+        let plan = ladder::plan(&artefact, Purpose::Score, session.program())
             .map_err(|error| Failure::new(Exit::User, Diagnostic::new("bench::plan", error.to_string())))?;
         Ok(Subject { form, artefact, plan, session })
     }

@@ -186,7 +186,7 @@ impl<'a> Phase<'a> {
         for program in programs {
             let bytes =
                 bundle::read_constants(self.model.artifact(), program).map_err(skipc_runtime::Error::from)?;
-            let plan = plan(self.model, self.purpose, program.dtype)?;
+            let plan = plan(self.model, self.purpose, &program)?;
             let constants = Constants { program, sources: &plan.constants, bytes };
             if seen.is_empty() {
                 let short = inputs.shortened();
@@ -308,8 +308,10 @@ fn graph(model: &Model, name: &str) -> Result<Graph, LadderError> {
 ///
 /// # Errors
 /// If it cannot be read, or contradicts itself.
-pub(crate) fn plan(model: &Model, purpose: Purpose, dtype: DType) -> Result<Plan, LadderError> {
-    let name = stage_name(&format!("plan/{dtype}.json"), purpose);
+/// The plan that a program of an artefact was made from.
+pub(crate) fn plan(model: &Model, purpose: Purpose, program: &Program) -> Result<Plan, LadderError> {
+    let (kind, dtype) = (program.target.kind(), program.dtype);
+    let name = stage_name(&format!("plan/{kind}-{dtype}.json"), purpose);
     let plan: Plan = serde_json::from_str(stage_text(model, &name, SectionKind::Plan)?)
         .map_err(|error| LadderError::stage(&name, &error))?;
     skipc_plan::verify(&plan).map_err(|errors| {

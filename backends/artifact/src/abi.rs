@@ -13,8 +13,8 @@
 //!
 //! `.entry kernel(.param .u64 …)`: one global-memory pointer for each parameter.
 
-/// `c[m, n] = a[m, k] · b[n, k]ᵀ` over f32, rows `lda`, `ldb`, `ldc` elements apart, inner elements adjacent.
-/// The same operands and sizes give the same bits, whichever thread calls.
+/// `c[m, n] = a[m, k] · b[n, k]ᵀ` over f32. Rows are `lda`, `ldb`, `ldc` elements apart, inner elements of `b` so many as
+/// `b_inner` says, those of the others are adjacent. It is fastest with rows of `b` adjacent (`ldb` 1). The same operands and sizes give the same bits, whichever thread calls.
 pub type GemmF32 = unsafe extern "C" fn(
     m: u64,
     n: u64,
@@ -23,6 +23,7 @@ pub type GemmF32 = unsafe extern "C" fn(
     lda: u64,
     b: *const f32,
     ldb: u64,
+    b_inner: u64,
     c: *mut f32,
     ldc: u64,
 );

@@ -58,6 +58,16 @@ pub enum Target {
     Cuda(String),
 }
 
+impl Target {
+    /// The word before the colon: targets of one kind take the same plans.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Target::Cpu => "cpu",
+            Target::Cuda(_) => "cuda",
+        }
+    }
+}
+
 /// The text names no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no target: write `cpu` or `cuda:` and an architecture, such as `cuda:sm_90a`")]

@@ -27,7 +27,7 @@ pub(crate) fn signature(call_conv: CallConv) -> Signature {
 
 /// [`skipc_artifact::abi::GemmF32`].
 fn gemm_signature(call_conv: CallConv) -> Signature {
-    Signature { params: vec![AbiParam::new(I64); 9], returns: Vec::new(), call_conv }
+    Signature { params: vec![AbiParam::new(I64); 10], returns: Vec::new(), call_conv }
 }
 
 /// How the kernel is started.

@@ -1,18 +1,19 @@
 //! Matmuls: the helper's matrix product, or for a few columns dot products, into scratch memory, then the epilogue over
 //! the sums. The parts of a product take the same rows of the left operand in turn.
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Slot, Sum};
+use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Slot, Sum, WeightLayout};
 
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::Row;
 use crate::pointwise::{self, RowSpan};
-use crate::product::{Matrix, Product, dot_products};
+use crate::product::{Matrix, Product, Right, dot_products};
 
-/// Rows of one matrix product at most. The library packs the weights anew in each product, which 256 rows hide; a
-/// call of fewer row tiles makes a smaller product. Not measured beyond that.
+/// Rows of one matrix product at most. With weights in columns a product of 64 rows is as fast as a large one; the
+/// library packs weights in rows anew each time, which more rows hide.
 const CHUNK_ROWS: u32 = 256;
 
 /// Columns of one matrix product at most: with [`CHUNK_ROWS`], half a megabyte of sums for each weight, so that the
@@ -91,6 +92,9 @@ pub(crate) fn emit(
     tile_rows: u32,
     rows: (Value, Value),
 ) -> Result<(), Fault> {
+    if gemm.parts.iter().any(|part| part.is_narrow() && part.layout == WeightLayout::Columns) {
+        return Err(Fault::Unsupported("a narrow part whose weights lie in columns".to_owned()));
+    }
     for part in gemm.parts.iter().filter(|part| !part.is_narrow()) {
         part.sums.iter().try_for_each(|sum| check_weight(e, sum.weight))?;
         if pointwise::heads_width(&part.epilogue).is_some_and(|width| !BLOCK_COLS.is_multiple_of(width)) {
@@ -121,7 +125,8 @@ fn check_weight(e: &Emitter<'_>, slot: Slot) -> Result<(), Fault> {
     }
 }
 
-/// `m` rows of the left operand as f32.
+/// `m` rows of the left operand as f32, at least one: in place if they lie one after the other, else copied. A row list is
+/// ascending and without repetition, so that its ends tell.
 fn left_operand(
     e: &mut Emitter<'_>,
     gemm: &Gemm,
@@ -129,19 +134,39 @@ fn left_operand(
     first_row: Value,
     m: Value,
 ) -> Result<Matrix, Fault> {
+    let cols = e.param(gemm.a.slot)?.cols;
     if !plan.copies_a {
-        let stride = e.param(gemm.a.slot)?.cols;
-        return Ok(Matrix { address: e.row_address(gemm.a, first_row)?, stride: e.int(i64::from(stride)) });
+        return Ok(Matrix { address: e.row_address(gemm.a, first_row)?, stride: e.int(i64::from(cols)) });
     }
-    let (zero, stride, scratch) = (e.int(0), e.int(i64::from(gemm.k)), e.scratch);
+    let (stride, scratch) = (e.int(i64::from(gemm.k)), e.scratch);
+    if e.real_type(gemm.a.slot)? != DType::F32 {
+        copy_rows(e, gemm, first_row, m)?;
+        return Ok(Matrix { address: scratch, stride });
+    }
+    let last_row = e.ins().iadd(first_row, m);
+    let last_row = e.ins().iadd_imm_s(last_row, -1);
+    let (first, last) = (e.physical(gemm.a.rows, first_row)?, e.physical(gemm.a.rows, last_row)?);
+    let span = e.ins().isub(last, first);
+    let span = e.ins().iadd_imm_s(span, 1);
+    let is_run = e.ins().icmp(IntCC::Equal, span, m);
+    e.branch(is_run, |_| Ok(()), |e| copy_rows(e, gemm, first_row, m))?;
+    let (in_place, whole) = (e.row_address(gemm.a, first_row)?, e.int(i64::from(cols)));
+    Ok(Matrix {
+        address: e.ins().select(is_run, in_place, scratch),
+        stride: e.ins().select(is_run, whole, stride),
+    })
+}
+
+/// Copies rows of the left operand to the start of the scratch memory.
+fn copy_rows(e: &mut Emitter<'_>, gemm: &Gemm, first_row: Value, m: Value) -> Result<(), Fault> {
+    let (zero, scratch) = (e.int(0), e.scratch);
     e.for_each(zero, m, 1, |e, idx| {
         let row = e.ins().iadd(first_row, idx);
         let from = e.row(gemm.a, row)?;
         let offset = e.ins().imul_imm_s(idx, i64::from(gemm.k) * 4);
         let to = Row { address: e.ins().iadd(scratch, offset), dtype: DType::F32 };
         e.copy_row(from, to, gemm.k)
-    })?;
-    Ok(Matrix { address: scratch, stride })
+    })
 }
 
 /// A part over a chunk of rows.
@@ -163,10 +188,9 @@ impl Work<'_> {
             let columns = self.block_columns(e, first_col, n);
             let sums = self.sums(e);
             for (Sum { weight, row }, sums) in self.part.sums.iter().zip(&sums) {
-                let row = e.ins().iadd_imm_s(first_col, i64::from(*row));
-                let weight = e.dense_row(*weight, row)?;
+                let output = e.ins().iadd_imm_s(first_col, i64::from(*row));
+                let b = self.right(e, *weight, output)?;
                 let (k, stride) = (e.int(i64::from(self.k)), e.int(i64::from(self.cut.stride)));
-                let b = Matrix { address: weight.address, stride: k };
                 let c = Matrix { address: *sums, stride };
                 Product { m: self.rows.1, n: columns.count, k, a: self.a, b, c }.call(e);
             }
@@ -202,6 +226,22 @@ impl Work<'_> {
             let columns = e.columns(self.part.n);
             self.epilogue(e, &sums, idx, (None, columns))
         })
+    }
+
+    /// A weight from an output on.
+    fn right(&self, e: &mut Emitter<'_>, weight: Slot, output: Value) -> Result<Right, Fault> {
+        let one = e.int(1);
+        match self.part.layout {
+            WeightLayout::Rows => {
+                let address = e.dense_row(weight, output)?.address;
+                Ok(Right { address, outer: e.int(i64::from(self.k)), inner: one })
+            }
+            WeightLayout::Columns => {
+                let base = e.only_row(weight)?.address;
+                let inner = e.int(i64::from(e.param(weight)?.cols));
+                Ok(Right { address: e.element(base, output, 4), outer: one, inner })
+            }
+        }
     }
 
     /// Address of each sum's first row.

@@ -15,13 +15,23 @@ pub(crate) struct Matrix {
     pub(crate) stride: Value,
 }
 
+/// The right operand of a product, which may lie either way.
+#[derive(Clone, Copy)]
+pub(crate) struct Right {
+    pub(crate) address: Value,
+    /// Elements between what makes one column of the result and what makes the next.
+    pub(crate) outer: Value,
+    /// Elements between the factors of one column.
+    pub(crate) inner: Value,
+}
+
 /// `c[m, n] = a[m, k] · b[n, k]ᵀ`.
 pub(crate) struct Product {
     pub(crate) m: Value,
     pub(crate) n: Value,
     pub(crate) k: Value,
     pub(crate) a: Matrix,
-    pub(crate) b: Matrix,
+    pub(crate) b: Right,
     pub(crate) c: Matrix,
 }
 
@@ -29,8 +39,8 @@ impl Product {
     pub(crate) fn call(&self, e: &mut Emitter<'_>) {
         let (table, signature) = (e.helpers, e.gemm_signature);
         let helper = e.ins().load(I64, PLAIN, table, Helpers::GEMM_F32);
-        let mut args = vec![self.m, self.n, self.k];
-        args.extend([self.a, self.b, self.c].iter().flat_map(|matrix| [matrix.address, matrix.stride]));
+        let Product { m, n, k, a, b, c } = *self;
+        let args = [m, n, k, a.address, a.stride, b.address, b.outer, b.inner, c.address, c.stride];
         e.ins().call_indirect(signature, helper, &args);
     }
 }

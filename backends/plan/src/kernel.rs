@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
-use skipc_artifact::target::DType;
+use skipc_artifact::target::{DType, Target};
 
 use crate::pointwise::{Pointwise, Real};
 
@@ -104,8 +104,8 @@ pub struct Gemm {
     pub parts: Vec<Part>,
 }
 
-/// Columns of a product: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s`, then the epilogue on
-/// every element `(i, j)`. Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
+/// Columns of a product: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s` (for weights in columns,
+/// `weight_s[k, row_s + j]`), then the epilogue on every element `(i, j)`. Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
 ///
 /// The sums of a narrow part ([`Part::is_narrow`]) add up in one order whatever the extent: decisions of a router do not
 /// depend on how many rows there are.
@@ -114,19 +114,43 @@ pub struct Gemm {
 pub struct Part {
     /// Columns of each sum.
     pub n: u32,
+    /// How the weights of all sums lie in memory.
+    pub layout: WeightLayout,
     /// The sums, at most [`MAX_SUMS`]: several for a gated pair, a difference of scores, or the terms of a weight.
     pub sums: Vec<Sum>,
     /// What becomes of the sums; it has `n` columns, and [`crate::pointwise::Inst::Acc`] `s` is sum `s`.
     pub epilogue: Pointwise,
 }
 
-/// The weight of a sum: as many of its rows as the part has columns.
+/// How the weight of a sum lies in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightLayout {
+    /// `[outputs, k]`: what makes one column of the sum is a row.
+    Rows,
+    /// `[k, outputs]`: what makes one column of the sum is a column, so that a processor finds neighbouring columns'
+    /// factors side by side.
+    Columns,
+}
+
+impl WeightLayout {
+    /// The layout for products on a target: vectors of a processor hold neighbouring columns of a result, tensor cores
+    /// take both operands with `k` along their rows.
+    pub fn on(target: &Target) -> WeightLayout {
+        match target {
+            Target::Cpu => WeightLayout::Columns,
+            Target::Cuda(_) => WeightLayout::Rows,
+        }
+    }
+}
+
+/// The weight of a sum: as many of its outputs as the part has columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sum {
-    /// `[rows, k]`, a constant of the type of the left operand.
+    /// A constant of the type of the left operand.
     pub weight: Slot,
-    /// The row of the first column.
+    /// The output that is the first column.
     pub row: u32,
 }
 
@@ -134,7 +158,7 @@ impl Part {
     /// A part whose sums are over the first `n` rows of these weights.
     pub fn of(n: u32, weights: &[Slot], epilogue: Pointwise) -> Part {
         let sums = weights.iter().map(|weight| Sum { weight: *weight, row: 0 }).collect();
-        Part { n, sums, epilogue }
+        Part { n, layout: WeightLayout::Rows, sums, epilogue }
     }
 
     /// Whether the part makes a few numbers a row, such as the scores of a router.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use skipc_artifact::program::{Constant, Layout, RowBound};
 use skipc_artifact::target::DType;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, WeightLayout};
 use crate::pointwise::Real;
 use crate::recipe::RecipeStep;
 
@@ -13,6 +13,8 @@ use crate::recipe::RecipeStep;
 pub struct Options {
     /// Type of activations, of matmul weights and of embedding tables: [`DType::F32`] or [`DType::Bf16`].
     pub dtype: DType,
+    /// How the weights of products lie, see [`WeightLayout::on`]. Those of narrow parts lie in rows anyway.
+    pub layout: WeightLayout,
     /// Largest number of tokens of a step.
     pub max_tokens: u32,
     /// Largest length of a sequence; rows of the rotary tables.

@@ -7,7 +7,7 @@ use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
 
 use crate::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked,
-    Rows, Rowwise, Segment, Select, Slot, Sum, View,
+    Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
@@ -174,11 +174,14 @@ impl Display for InKernel<'_, Body> {
 impl Display for InKernel<'_, Gemm> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let InKernel(kernel, Gemm { a, k, parts }) = self;
-        for Part { n, sums, epilogue } in parts {
+        for Part { n, layout, sums, epilogue } in parts {
             for (idx, Sum { weight, row }) in sums.iter().enumerate() {
                 let (a, weight) = (InKernel(kernel, a), InKernel(kernel, weight));
-                write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}]")?;
-                writeln!(f, "{}", if *row == 0 { String::new() } else { format!(" from row {row}") })?;
+                match layout {
+                    WeightLayout::Rows => write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}]")?,
+                    WeightLayout::Columns => write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}]")?,
+                }
+                writeln!(f, "{}", if *row == 0 { String::new() } else { format!(" from {row}") })?;
             }
             write!(f, "{}", InKernel(kernel, epilogue))?;
         }

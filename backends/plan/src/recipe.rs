@@ -44,6 +44,8 @@ pub enum RecipeStep {
         /// Which, from 0.
         term: u32,
     },
+    /// Rows become columns.
+    Transpose,
     /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
     RowMeans,
     /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
@@ -80,6 +82,14 @@ pub fn elements<N: Element>(
                 data = data.get(first..end)?.to_vec();
             }
             RecipeStep::Term { term } => data.iter_mut().for_each(|x| *x = bf16_term(*x, *term)),
+            RecipeStep::Transpose => {
+                let rows = data.len() / cols;
+                data = (0..cols)
+                    .flat_map(|col| (0..rows).map(move |row| row * cols + col))
+                    .map(|at| data[at])
+                    .collect();
+                cols = rows;
+            }
             RecipeStep::RowMeans => {
                 data = data.chunks_exact(cols).map(functions::mean_of).collect();
                 cols = data.len();
@@ -108,7 +118,11 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         RecipeStep::Weight { name, .. }
         | RecipeStep::FoldGain { gain: name }
         | RecipeStep::FoldBias { bias: name } => Some(name.as_str()),
-        RecipeStep::Centre | RecipeStep::Rows { .. } | RecipeStep::Term { .. } | RecipeStep::RowMeans => None,
+        RecipeStep::Centre
+        | RecipeStep::Rows { .. }
+        | RecipeStep::Term { .. }
+        | RecipeStep::Transpose
+        | RecipeStep::RowMeans => None,
     })
 }
 
@@ -122,6 +136,7 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::Centre => text.push_str(" centred"),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
+            RecipeStep::Transpose => text.push_str(" transposed"),
             RecipeStep::RowMeans => text.push_str(" row means"),
             RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
         }
@@ -158,6 +173,7 @@ mod tests {
         assert_eq!(made(&[named("b"), gain()]), [30.0, -4.0, 50.0, -6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::Centre]), [-0.5, 0.5, -0.5, 0.5]);
         assert_eq!(made(&[named("b"), RecipeStep::RowMeans]), [3.5, 5.5]);
+        assert_eq!(made(&[named("b"), RecipeStep::Transpose, gain()]), [30.0, -5.0, 40.0, -6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::FoldBias { bias: "g".to_owned() }]), [26.0, 44.0]);
         assert_eq!(describe(&[named("b"), gain(), RecipeStep::Centre]), "b·g centred");

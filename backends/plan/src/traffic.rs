@@ -7,7 +7,7 @@
 //!   and values they are those of the key extent; of a row list that a kernel makes, as many as the set has.
 //! - Columns are those that the kernel looks at, so that a slice of a wide matrix counts as the slice. What a kernel
 //!   reads twice from the same place counts once.
-//! - A constant counts whole, once for each run of a kernel. Tables that are looked up by row (embedding, rotary
+//! - The rows of a constant that a kernel uses count once for each run of a kernel. Tables that are looked up by row (embedding, rotary
 //!   positions) count as many rows as the extent has, and no more than they have.
 //!
 //! Not counted: that a processor reads in lines and sectors, that caches keep what was just written, that the tiles of a
@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, RankOrder, Ranked, Rows, Rowwise, Segment,
-    Select, Slot, View,
+    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, Part, RankOrder, Ranked, Rows, Rowwise,
+    Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -69,6 +69,8 @@ enum Touched {
     Counted(Slot),
     /// All that a constant has.
     Whole,
+    /// Some of a constant.
+    Rows { first: u32, len: u32 },
 }
 
 /// The extents of a kernel.
@@ -123,6 +125,7 @@ impl StepTraffic<'_> {
         };
         let rows = match it.rows {
             Touched::Whole => most,
+            Touched::Rows { len, .. } => len,
             Touched::Counted(count) => self.counted(count),
             Touched::Over(Extents::Rows) => self.extent(self.kernel.extent),
             Touched::Over(Extents::Keys) => match &self.kernel.body {
@@ -151,15 +154,17 @@ impl StepTraffic<'_> {
 
 /// What a kernel does to its parameters, each use once.
 fn uses(kernel: &Kernel) -> Vec<Use> {
-    let mut found = Found { uses: Vec::new() };
+    let mut found = Found { kernel, uses: Vec::new() };
     if let Extent::Counted { count, .. } = kernel.extent {
         found.whole(Slot(count), 1);
     }
     match &kernel.body {
-        Body::Gemm(Gemm { a, k, n, weights, epilogue }) => {
+        Body::Gemm(Gemm { a, k, parts }) => {
             found.read(*a, *k);
-            weights.iter().for_each(|weight| found.whole(*weight, *k));
-            found.program(epilogue, *n);
+            for part in parts {
+                part.sums.iter().for_each(|sum| found.weight(part, *sum, *k));
+                found.program(&part.epilogue, part.n);
+            }
         }
         Body::Attention(attention) => found.attention(attention),
         Body::Rowwise(rowwise) => found.rowwise(rowwise),
@@ -170,11 +175,12 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
     found.uses
 }
 
-struct Found {
+struct Found<'k> {
+    kernel: &'k Kernel,
     uses: Vec<Use>,
 }
 
-impl Found {
+impl Found<'_> {
     fn push(&mut self, view: View, cols: u32, rows: Touched, is_write: bool) {
         if let (Rows::Listed(list), Touched::Over(_)) = (view.rows, rows) {
             self.uses.push(Use { slot: list, is_write: false, rows, col: 0, cols: 1 });
@@ -198,13 +204,30 @@ impl Found {
         self.push(dense(slot), cols, Touched::Whole, false);
     }
 
+    /// The rows of a weight that a sum takes.
+    fn weight(&mut self, part: &Part, sum: Sum, k: u32) {
+        match part.layout {
+            WeightLayout::Rows => {
+                let rows = Touched::Rows { first: sum.row, len: part.n };
+                self.push(dense(sum.weight), k, rows, false);
+            }
+            WeightLayout::Columns => {
+                self.push(View { col: sum.row, ..dense(sum.weight) }, part.n, Touched::Whole, false);
+            }
+        }
+    }
+
     fn program(&mut self, program: &Pointwise, cols: u32) {
         for inst in &program.code {
             match *inst {
                 Inst::Load(view) => self.read(view, cols),
                 Inst::LoadRow(view) => self.read(view, 1),
                 Inst::LoadCol(slot) => self.whole(slot, cols),
-                Inst::Acc(_) | Inst::Unary(..) | Inst::Binary(..) => {}
+                Inst::LoadAt { table, index } => {
+                    self.read(index, 1);
+                    self.read(dense(table), self.kernel.param(table).cols);
+                }
+                Inst::Acc(_) | Inst::AccRotated { .. } | Inst::Unary(..) | Inst::Binary(..) => {}
             }
         }
         program.stores.iter().for_each(|store| self.write(store.to, cols));
@@ -233,7 +256,7 @@ impl Found {
                 }
                 self.write(dense(out), cols);
             }
-            Rowwise::InvRms { cols, x, out, .. } => {
+            Rowwise::RowScale { cols, x, out, .. } => {
                 self.read(x, cols);
                 self.write(dense(out), 1);
             }
@@ -247,11 +270,6 @@ impl Found {
                 self.read(positions, 1);
                 [cos, sin].into_iter().for_each(|table| self.read(dense(table), width / 2));
                 self.write(dense(out), heads * width);
-            }
-            Rowwise::Dot { k, n, x, weight, out } => {
-                self.read(x, k);
-                self.whole(weight, k);
-                self.write(dense(out), n);
             }
         }
     }

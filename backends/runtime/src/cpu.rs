@@ -334,6 +334,7 @@ unsafe extern "C" fn gemm_f32(
     lda: u64,
     b: *const f32,
     ldb: u64,
+    b_inner: u64,
     c: *mut f32,
     ldc: u64,
 ) {
@@ -351,7 +352,7 @@ unsafe extern "C" fn gemm_f32(
             1,
             false,
             b,
-            1,
+            b_inner as isize,
             ldb as isize,
             a,
             lda as isize,
@@ -373,22 +374,27 @@ mod tests {
     #[test]
     fn the_matrix_helper_multiplies_by_the_transpose() {
         for (m, n, k) in [(1, 1, 1), (3, 5, 7), (1, 40, 33), (40, 1, 33), (17, 64, 600), (2, 3, 0)] {
-            let (lda, ldb, ldc) = (k + 3, k + 1, n + 2);
+            let (lda, ldc) = (k + 3, n + 2);
             let number = |idx: usize| ((idx * 37 + 11) % 23) as f32 - 11.0;
             let a: Vec<f32> = (0..m * lda).map(number).collect();
-            let b: Vec<f32> = (0..n * ldb).map(|idx| number(idx + 5)).collect();
-            let mut c = vec![f32::NAN; m * ldc];
-            let [m64, n64, k64, lda64, ldb64, ldc64] = [m, n, k, lda, ldb, ldc].map(|size| size as u64);
-            // SAFETY: the vectors have these sizes.
-            unsafe {
-                gemm_f32(m64, n64, k64, a.as_ptr(), lda64, b.as_ptr(), ldb64, c.as_mut_ptr(), ldc64);
-            }
-            for (i, j) in (0..m).flat_map(|i| (0..ldc).map(move |j| (i, j))) {
-                if j < n {
-                    let expected: f32 = (0..k).map(|l| a[i * lda + l] * b[j * ldb + l]).sum();
-                    assert_eq!(c[i * ldc + j], expected, "{m}x{n}x{k} at {i}, {j}: whole numbers are exact");
-                } else {
-                    assert!(c[i * ldc + j].is_nan(), "{m}x{n}x{k} wrote into the gap at {i}, {j}");
+            // Rows of the right operand, and columns.
+            for (ldb, inner) in [(k + 1, 1), (1, n + 1)] {
+                let b: Vec<f32> = (0..(n + 1) * (k + 1)).map(|idx| number(idx + 5)).collect();
+                let mut c = vec![f32::NAN; m * ldc];
+                let sizes = [m, n, k, lda, ldb, inner, ldc];
+                let [m64, n64, k64, lda64, ldb64, inner64, ldc64] = sizes.map(|size| size as u64);
+                let (from, by, to) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+                // SAFETY: the vectors have these sizes.
+                unsafe {
+                    gemm_f32(m64, n64, k64, from, lda64, by, ldb64, inner64, to, ldc64);
+                }
+                for (i, j) in (0..m).flat_map(|i| (0..ldc).map(move |j| (i, j))) {
+                    if j < n {
+                        let sum: f32 = (0..k).map(|l| a[i * lda + l] * b[j * ldb + l * inner]).sum();
+                        assert_eq!(c[i * ldc + j], sum, "{m}x{n}x{k} at {i}, {j}: whole numbers are exact");
+                    } else {
+                        assert!(c[i * ldc + j].is_nan(), "{m}x{n}x{k} wrote into the gap at {i}, {j}");
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
-//! Many query rows of one sequence: for blocks of keys, scores by a matrix product, a running softmax, and a second
-//! product with the transposed values.
+//! Many query rows of one sequence: for blocks of keys, scores by a matrix product with the transposed keys, a running
+//! softmax, and a second product with the values. The products are fastest with what makes neighbouring columns of
+//! their results side by side, which values are and keys are not.
 //!
 //! A row gives the weight 0 to keys of the block that it does not see, so values must be finite; the layers that make
 //! them see to that.
@@ -13,9 +14,9 @@ use super::{HeadRows, TILE_ROWS, first_key, from_column, head_rows, keys_in_sigh
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::Row;
-use crate::product::{Matrix, Product};
+use crate::product::{Matrix, Product, Right};
 
-/// Keys of a block: scores of a tile and transposed values of the usual widths stay in the first two caches.
+/// Keys of a block: scores of a tile and transposed keys of the usual widths stay in the first two caches.
 const BLOCK_KEYS: u32 = 256;
 
 /// Matrices in scratch memory, as offsets in bytes.
@@ -23,7 +24,7 @@ struct Scratch {
     /// `[TILE_ROWS, BLOCK_KEYS]`: scores, then weights.
     scores: i64,
     /// `[width, BLOCK_KEYS]`.
-    values: i64,
+    keys: i64,
     /// `[TILE_ROWS, width]`: the mix of one block.
     mix: i64,
     /// `[group, TILE_ROWS, width]`: the mix so far.
@@ -50,14 +51,14 @@ impl Scratch {
             at
         };
         let scores = take(tile * block);
-        let values = take(width * block);
+        let keys = take(width * block);
         let mix = take(tile * width);
         let sums = take(group * tile * width);
         let largest = take(group * tile);
         let totals = take(group * tile);
         let shrink = take(tile);
         let seen = take(tile);
-        Scratch { scores, values, mix, sums, largest, totals, shrink, seen, bytes }
+        Scratch { scores, keys, mix, sums, largest, totals, shrink, seen, bytes }
     }
 }
 
@@ -118,7 +119,7 @@ impl Tile<'_> {
             let left = e.ins().isub(span, first);
             let limit = e.int(i64::from(BLOCK_KEYS));
             let block = KeyBlock { first, count: e.ins().umin(left, limit) };
-            self.transpose_values(e, block)?;
+            self.transpose_keys(e, block)?;
             self.for_members(e, |tile, e, member| {
                 tile.scores(e, member, block)?;
                 tile.for_rows(e, |tile, e, idx| tile.weigh(e, member, block, idx))?;
@@ -164,17 +165,17 @@ impl Tile<'_> {
         })
     }
 
-    /// Writes the block's values, a row for each column of the head.
-    fn transpose_values(&self, e: &mut Emitter<'_>, block: KeyBlock) -> Result<(), Fault> {
+    /// Writes the block's keys, a row for each column of the head.
+    fn transpose_keys(&self, e: &mut Emitter<'_>, block: KeyBlock) -> Result<(), Fault> {
         let key = e.ins().iadd(self.first_key, block.first);
-        let values = self.head_rows(e, self.attention.v, key)?;
-        let target = offset(e, self.scratch.values);
+        let keys = self.head_rows(e, self.attention.k, key)?;
+        let target = offset(e, self.scratch.keys);
         let columns = e.columns(self.attention.width);
         let (zero, split) = (e.int(0), e.ins().band_imm_s(block.count, -4));
         e.for_each(zero, split, 4, |e, key| {
             let rows = [0, 1, 2, 3].map(|idx| {
                 let key = e.ins().iadd_imm_s(key, idx);
-                values.row(e, key)
+                keys.row(e, key)
             });
             e.for_columns(columns, |e, col, lanes| {
                 let elements = rows.map(|row| e.load(row, col, lanes));
@@ -198,7 +199,7 @@ impl Tile<'_> {
             })
         })?;
         e.for_each(split, block.count, 1, |e, key| {
-            let source = values.row(e, key);
+            let source = keys.row(e, key);
             e.for_each(zero, columns.count, 1, |e, col| {
                 let element = e.load(source, col, Lanes::One);
                 let row = block_row(e, target, col);
@@ -210,13 +211,12 @@ impl Tile<'_> {
 
     /// `q · k` of all rows and all keys of the block.
     fn scores(&self, e: &mut Emitter<'_>, member: Value, block: KeyBlock) -> Result<(), Fault> {
-        let Attention { q, k, width, .. } = *self.attention;
+        let Attention { q, width, .. } = *self.attention;
         let col = self.query_column(e, member);
         let queries = e.row(q, self.first_row)?;
-        let key = e.ins().iadd(self.first_key, block.first);
-        let keys = self.head_rows(e, k, key)?;
         let a = Matrix { address: from_column(e, queries, col).address, stride: stride(e, q)? };
-        let b = Matrix { address: keys.first.address, stride: stride(e, k)? };
+        let address = offset(e, self.scratch.keys);
+        let b = Right { address, outer: e.int(1), inner: e.int(i64::from(BLOCK_KEYS)) };
         let c = self.score_matrix(e);
         let k = e.int(i64::from(width));
         Product { m: self.m, n: block.count, k, a, b, c }.call(e);
@@ -271,7 +271,10 @@ impl Tile<'_> {
     fn mix(&self, e: &mut Emitter<'_>, member: Value, block: KeyBlock) -> Result<(), Fault> {
         let width = e.int(i64::from(self.attention.width));
         let a = self.score_matrix(e);
-        let b = Matrix { address: offset(e, self.scratch.values), ..a };
+        let v = self.attention.v;
+        let key = e.ins().iadd(self.first_key, block.first);
+        let address = self.head_rows(e, v, key)?.first.address;
+        let b = Right { address, outer: e.int(1), inner: stride(e, v)? };
         let c = Matrix { address: offset(e, self.scratch.mix), stride: width };
         Product { m: self.m, n: width, k: block.count, a, b, c }.call(e);
         self.for_rows(e, |tile, e, idx| {

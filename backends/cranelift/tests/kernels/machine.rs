@@ -135,14 +135,15 @@ unsafe extern "C" fn gemm_f32(
     lda: u64,
     b: *const f32,
     ldb: u64,
+    b_inner: u64,
     c: *mut f32,
     ldc: u64,
 ) {
-    let [m, n, k, lda, ldb, ldc] = [m, n, k, lda, ldb, ldc].map(|size| size as usize);
+    let [m, n, k, lda, ldb, b_inner, ldc] = [m, n, k, lda, ldb, b_inner, ldc].map(|size| size as usize);
     for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
         // SAFETY: rows and columns are below the sizes that the caller vouches for.
         unsafe {
-            *c.add(i * ldc + j) = (0..k).map(|l| *a.add(i * lda + l) * *b.add(j * ldb + l)).sum();
+            *c.add(i * ldc + j) = (0..k).map(|l| *a.add(i * lda + l) * *b.add(j * ldb + l * b_inner)).sum();
         }
     }
 }

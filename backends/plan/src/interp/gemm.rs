@@ -9,7 +9,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{Gemm, Sum};
+use crate::kernel::{Gemm, Part, Sum, WeightLayout};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -22,7 +22,7 @@ pub(super) fn run<N: Element>(
     let mut weights: Vec<Vec<Vec<N>>> = Vec::with_capacity(gemm.parts.len());
     for part in &gemm.parts {
         weights.push(
-            part.sums.iter().map(|sum| load_weight(frame, gemm, *sum, part.n)).collect::<Result<_, _>>()?,
+            part.sums.iter().map(|sum| load_weight(frame, gemm, part, *sum)).collect::<Result<_, _>>()?,
         );
     }
     for tile in tiles {
@@ -42,29 +42,39 @@ pub(super) fn run<N: Element>(
     Ok(())
 }
 
-/// The `n` rows of the weight of a sum.
+/// What makes each column of a sum, column by column.
 fn load_weight<N: Element>(
     frame: &Frame<'_, '_, '_, N>,
     gemm: &Gemm,
+    part: &Part,
     Sum { weight: slot, row }: Sum,
-    n: u32,
 ) -> Result<Vec<N>, Fault> {
     let (param, a) = (frame.param(slot)?, frame.param(gemm.a.slot)?);
-    let end = u64::from(row) + u64::from(n);
-    if param.cols != gemm.k || frame.n_rows(slot)? < end || param.dtype != a.dtype {
+    let end = u64::from(row) + u64::from(part.n);
+    let (rows, cols) = (frame.n_rows(slot)?, u64::from(param.cols));
+    let (outputs, inner) = match part.layout {
+        WeightLayout::Rows => (rows, cols),
+        WeightLayout::Columns => (cols, rows),
+    };
+    if inner != u64::from(gemm.k) || outputs < end || param.dtype != a.dtype {
         return Err(Fault::Malformed(format!(
-            "weight `{}` should be {} [{end}, {}], but is {} [{}, {}]",
-            param.name,
-            a.dtype,
-            gemm.k,
-            param.dtype,
-            frame.n_rows(slot)?,
-            param.cols
+            "weight `{}` should be {} and make {end} columns of {}, but is {} and makes {outputs} of {inner}",
+            param.name, a.dtype, gemm.k, param.dtype,
         )));
     }
-    let mut weight = Vec::with_capacity(n as usize * gemm.k as usize);
-    for row in u64::from(row)..end {
-        weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
+    let mut weight = Vec::with_capacity(part.n as usize * gemm.k as usize);
+    match part.layout {
+        WeightLayout::Rows => {
+            for row in u64::from(row)..end {
+                weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
+            }
+        }
+        WeightLayout::Columns => {
+            let rows: Vec<Vec<N>> = (0..u64::from(gemm.k))
+                .map(|inner| frame.load_reals(slot, inner, row, part.n))
+                .collect::<Result<_, _>>()?;
+            weight.extend((0..part.n as usize).flat_map(|col| rows.iter().map(move |row| row[col])));
+        }
     }
     Ok(weight)
 }

@@ -9,7 +9,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::{Group, Product, Source, Work};
-use crate::kernel::{Access, Body, Gemm, Part, Rows, Rowwise, Slot, View};
+use crate::kernel::{Access, Body, Gemm, NARROW_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout};
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 use crate::recipe::BF16_TERMS;
 
@@ -124,16 +124,26 @@ impl Ctx<'_> {
         let dtype = self.buffers[self.buffer_of(self.groups.source(self.graph, x).base)? as usize].dtype;
         let mut program = Program::default();
         let mut sums = Vec::new();
+        let n = product.sums.first().map_or(0, |sum| self.graph.ty(*sum).cols());
+        // What decides is accurate to f32: one bf16 weight becomes several whose sum it is.
+        let is_split = |ctx: &Self, sum: &Value| {
+            dtype == DType::Bf16 && matches!(ctx.graph.op(*sum), Op::RouterLogits {})
+        };
+        let n_terms = |sum: &Value| if is_split(self, sum) { BF16_TERMS } else { 1 };
+        let n_sums: u32 = product.sums.iter().map(n_terms).sum();
+        let layout = match n.saturating_mul(n_sums) <= NARROW_COLS {
+            true => WeightLayout::Rows,
+            false => self.options.layout,
+        };
         for sum in &product.sums {
             let operands = self.graph.operands(*sum);
             let Some(weight) = operands.get(1) else {
                 return Err(self.internal("a matmul has a weight", *sum));
             };
-            // What decides is accurate to f32: one bf16 weight becomes several whose sum it is.
-            let is_split = dtype == DType::Bf16 && matches!(self.graph.op(*sum), Op::RouterLogits {});
+            let is_split = is_split(self, sum);
             let mut reg = None;
             for term in 0..if is_split { BF16_TERMS } else { 1 } {
-                sums.push(self.sum_weight(bind, *weight, dtype, is_split.then_some(term))?);
+                sums.push(self.sum_weight(bind, *weight, (dtype, layout), is_split.then_some(term))?);
                 let acc = program.push(Inst::Acc(sums.len() as u32 - 1));
                 reg = Some(match reg {
                     Some(reg) => program.push(Inst::Binary(Binary::Add, reg, acc)),
@@ -143,11 +153,10 @@ impl Ctx<'_> {
             program.sums.insert(*sum, sums.len() as u32 - 1);
             reg.map(|reg| program.regs.insert(*sum, reg));
         }
-        let n = product.sums.first().map_or(0, |sum| self.graph.ty(*sum).cols());
         let results: Vec<(Value, u32)> =
             results.iter().copied().filter(|(value, _)| product.values.contains(value)).collect();
         let epilogue = self.program(bind, (&product.values, product.result), program, &results)?;
-        Ok(Part { n, sums, epilogue })
+        Ok(Part { n, layout, sums, epilogue })
     }
 
     /// The program that computes these values, of which some are known, and stores the results.

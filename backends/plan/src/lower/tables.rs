@@ -8,7 +8,7 @@ use skipc_ir::{Dim, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::kernel::{Access, Slot, Sum};
+use crate::kernel::{Access, Slot, Sum, WeightLayout};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
 
@@ -73,7 +73,7 @@ impl Ctx<'_> {
         &mut self,
         bind: &mut Bind,
         value: Value,
-        dtype: DType,
+        (dtype, layout): (DType, WeightLayout),
         term: Option<u32>,
     ) -> Result<Sum, PlanError> {
         let (_, cols) = self.shape(value)?;
@@ -87,12 +87,16 @@ impl Ctx<'_> {
             _ => true,
         });
         steps.extend(term.map(|term| RecipeStep::Term { term }));
-        let rows = self.shape(self.tensor_of(value))?.0;
+        let mut shape = (self.shape(self.tensor_of(value))?.0, cols);
+        if layout == WeightLayout::Columns {
+            steps.push(RecipeStep::Transpose);
+            shape = (cols, shape.0);
+        }
         let source = match steps.as_slice() {
             [RecipeStep::Weight { name, .. }] => ConstantSource::Weight { name: name.clone() },
             _ => ConstantSource::Recipe { steps },
         };
-        let weight = self.constant(bind, "w", source, (dtype, rows, cols));
+        let weight = self.constant(bind, "w", source, (dtype, shape.0, shape.1));
         Ok(Sum { weight, row })
     }
 

@@ -7,6 +7,7 @@ use skipc_ir::{Graph, text};
 use super::lower;
 use crate::error::PlanError;
 use crate::interp::{Batch, Mode, Tiling, run_layout};
+use crate::kernel::WeightLayout;
 use crate::plan::{ConstantSource, Options, Plan};
 use skipc_artifact::target::DType;
 
@@ -26,7 +27,13 @@ const HEAD: &str = r#"graph "nested" {
 
 fn plan(rest: &str) -> (Graph, Result<Plan, PlanError>) {
     let graph = text::parse(&format!("{HEAD}{rest}\n}}")).expect("a graph");
-    let options = Options { dtype: DType::F32, max_tokens: 64, max_positions: 64, vocab_size: 5 };
+    let options = Options {
+        dtype: DType::F32,
+        layout: WeightLayout::Rows,
+        max_tokens: 64,
+        max_positions: 64,
+        vocab_size: 5,
+    };
     let plan = lower(&graph, &options, true);
     (graph, plan)
 }

@@ -7,6 +7,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::{legalize, text};
 
 use super::{Counts, Traffic, traffic};
+use crate::kernel::WeightLayout;
 use crate::{Options, Plan, PlanError, build, build_unfused};
 
 /// A feed-forward layer that is skipped: 4 columns, 8 within, a vocabulary of 5.
@@ -57,7 +58,8 @@ fn plan(
 ) -> Plan {
     let graph = text::parse(graph).unwrap_or_else(|errors| panic!("{}", errors[0]));
     let legal = legalize(graph).expect("a legal graph");
-    let options = Options { dtype, max_tokens: 64, max_positions: 64, vocab_size: 5 };
+    let options =
+        Options { dtype, layout: WeightLayout::Rows, max_tokens: 64, max_positions: 64, vocab_size: 5 };
     build(&legal, &options).expect("a plan")
 }
 

@@ -7,7 +7,7 @@ use super::program;
 use crate::error::Fault;
 use crate::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, Param, Part,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View,
+    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -201,12 +201,20 @@ impl Check<'_> {
     }
 
     fn columns(&mut self, k: u32, part: &Part, dtype: Option<DType>) {
-        let Part { n, sums, epilogue } = part;
+        let Part { n, layout, sums, epilogue } = part;
         self.size("n", *n, *n > 0);
         self.size("the number of sums", sums.len() as u32, (1..=MAX_SUMS).contains(&sums.len()));
         for Sum { weight, row } in sums {
-            let rows = row.saturating_add(*n);
-            self.constant(*weight, rows, k, if dtype == Some(DType::F32) { Kind::F32 } else { Kind::Real });
+            let end = row.saturating_add(*n);
+            let kind = if dtype == Some(DType::F32) { Kind::F32 } else { Kind::Real };
+            match layout {
+                WeightLayout::Rows => self.constant(*weight, end, k, kind),
+                WeightLayout::Columns => {
+                    let cols = self.param(*weight).map_or(0, |param| param.cols);
+                    self.size("the columns of a weight", cols, end <= cols);
+                    self.constant(*weight, k, cols, kind);
+                }
+            }
             let Some(param) = self.param(*weight).cloned() else { continue };
             if Some(param.dtype) != dtype {
                 let (param, got) = (param.name, param.dtype);

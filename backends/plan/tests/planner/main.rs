@@ -13,6 +13,7 @@ mod verify;
 
 use skipc_artifact::target::DType;
 use skipc_ir::{Graph, Legal, legalize};
+use skipc_plan::kernel::WeightLayout;
 use skipc_plan::{Options, Plan};
 
 /// A legal graph from the lines of its text form. Columns of the logits: 5.
@@ -23,7 +24,13 @@ fn legal(lines: &str) -> Legal {
 }
 
 fn options() -> Options {
-    Options { dtype: DType::F32, max_tokens: 256, max_positions: 64, vocab_size: 5 }
+    Options {
+        dtype: DType::F32,
+        layout: WeightLayout::Rows,
+        max_tokens: 256,
+        max_positions: 64,
+        vocab_size: 5,
+    }
 }
 
 /// The fused plan, verified and judged by its numbers; the unfused one as well.

@@ -1,7 +1,7 @@
 //! Products of one operand with several parts, and rotary embeddings in epilogues.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, Gemm, Part, Sum, View};
+use skipc_plan::kernel::{Body, Gemm, Part, Sum, View, WeightLayout};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::Case;
@@ -60,6 +60,7 @@ fn rows_of_a_weight(dtype: DType) -> Case {
     let part = |row: u32, n: u32, col: u32| Part {
         n,
         sums: vec![Sum { weight, row }],
+        layout: WeightLayout::Rows,
         epilogue: store_sum(View { col, ..dense(out) }),
     };
     let parts = vec![part(61, 39, 3), part(2, 40, 48)];

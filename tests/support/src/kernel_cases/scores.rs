@@ -1,7 +1,7 @@
 //! Narrow products: the scores of routers.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, Part, Slot, Sum};
+use skipc_plan::kernel::{Body, Part, Slot, Sum, WeightLayout};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 
 use super::Case;
@@ -102,7 +102,7 @@ pub(super) fn difference_part(weights: &[Slot], scale: Option<Slot>, out: Slot) 
     }
     let value = Reg(code.len() as u32 - 1);
     let epilogue = Pointwise { code, stores: vec![Store { to: dense(out), value }] };
-    Part { n: 1, sums: sums.collect(), epilogue }
+    Part { n: 1, layout: WeightLayout::Rows, sums: sums.collect(), epilogue }
 }
 
 fn gathered(dtype: DType, set: Set) -> Case {

@@ -8,7 +8,7 @@ mod rowwise;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, Sum, View};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, Sum, View, WeightLayout};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::{Exactness, Expected, Want, decode};
@@ -101,10 +101,18 @@ impl<'a> Eval<'a> {
         for row in 0..n_rows {
             let a: Vec<f64> = (0..k).map(|inner| self.load(gemm.a, row, inner)).collect();
             for part in &gemm.parts {
+                let factor = |sum: &Sum, col: usize, inner: usize| {
+                    let output = sum.row as usize + col;
+                    match part.layout {
+                        WeightLayout::Rows => self.at(sum.weight, output, inner),
+                        WeightLayout::Columns => self.at(sum.weight, inner, output),
+                    }
+                };
                 let sum = |sum: &Sum| {
-                    let weights = self.operands[sum.weight.0 as usize].chunks_exact(k);
-                    let columns = weights.skip(sum.row as usize).take(part.n as usize);
-                    columns.map(|weight| Approx::dot(a.iter().copied(), weight.iter().copied())).collect()
+                    let columns = 0..part.n as usize;
+                    let dot =
+                        |col| Approx::dot(a.iter().copied(), (0..k).map(|inner| factor(sum, col, inner)));
+                    columns.map(dot).collect()
                 };
                 let sums: Vec<Vec<Approx>> = part.sums.iter().map(sum).collect();
                 (0..part.n as usize).for_each(|col| self.pointwise(&part.epilogue, (row, col), &sums));
