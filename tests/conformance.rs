@@ -20,9 +20,11 @@ use skipc_testkit::replay;
 use skipc_testkit::tolerance::Want;
 
 /// What the CPU has no code for: it computes layers in f32.
-const CPU_IGNORES: [(&str, &str); 2] = [
+const CPU_IGNORES: [(&str, &str); 4] = [
     ("gemm_bf16", "weights of matmuls are f32 on the CPU"),
     ("epilogue_bf16", "weights of matmuls are f32 on the CPU"),
+    ("parts_bf16", "weights of matmuls are f32 on the CPU"),
+    ("scores_bf16", "weights of matmuls are f32 on the CPU"),
 ];
 
 /// The kernel interpreter with one way to cut rows into tiles.

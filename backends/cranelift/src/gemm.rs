@@ -95,7 +95,7 @@ pub(crate) fn emit(
     if gemm.parts.iter().any(|part| part.is_narrow() && part.layout == WeightLayout::Columns) {
         return Err(Fault::Unsupported("a narrow part whose weights lie in columns".to_owned()));
     }
-    for part in gemm.parts.iter().filter(|part| !part.is_narrow()) {
+    for part in &gemm.parts {
         part.sums.iter().try_for_each(|sum| check_weight(e, sum.weight))?;
         if pointwise::heads_width(&part.epilogue).is_some_and(|width| !BLOCK_COLS.is_multiple_of(width)) {
             return Err(Fault::Unsupported("heads that do not fit a block of columns".to_owned()));
