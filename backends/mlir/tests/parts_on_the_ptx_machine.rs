@@ -11,7 +11,7 @@ use skipc_artifact::target::DType;
 use skipc_llvm::CudaTarget;
 use skipc_mlir::lower;
 use skipc_plan::interp::{Tiling, run_kernel};
-use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Param, Part, Rows, Slot, Sum, View};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Param, Part, Rows, Slot, Sum, View, WeightLayout};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 use skipc_ptx::machine::Program;
 
@@ -96,6 +96,10 @@ fn dense(slot: Slot) -> View {
     View { slot, rows: Rows::Dense, col: 0 }
 }
 
+fn part(n: u32, sums: Vec<Sum>, epilogue: Pointwise) -> Part {
+    Part { n, layout: WeightLayout::Rows, sums, epilogue }
+}
+
 /// `Σ_s 2^(n − s) · acc_s`, in which each sum counts another number of times.
 fn mixed(n_sums: u32, to: View) -> Pointwise {
     let mut code = vec![Inst::Acc(0)];
@@ -145,13 +149,9 @@ fn large(dtype: DType, rows: u32) {
     let rows_of = |row| vec![Sum { weight, row }];
     let scores = [1, 0].into_iter().flat_map(|row| terms.map(|weight| Sum { weight, row })).collect();
     bench.check(vec![
-        Part {
-            n: heads * width,
-            sums: rows_of(n_values),
-            epilogue: turned(0, width, tables, positions, queries),
-        },
-        Part { n: n_values, sums: rows_of(0), epilogue: mixed(1, values) },
-        Part { n: 1, sums: scores, epilogue: mixed(6, score) },
+        part(heads * width, rows_of(n_values), turned(0, width, tables, positions, queries)),
+        part(n_values, rows_of(0), mixed(1, values)),
+        part(1, scores, mixed(6, score)),
     ]);
 }
 
@@ -170,11 +170,11 @@ fn uneven(dtype: DType, (rows, k): (u32, u32)) {
     for (n_sums, n) in [(3, 31), (6, 7), (5, 44), (2, 1), (6, 20)] {
         let out = bench.output("out", (DType::F32, n));
         let sums = (0..n_sums).map(|sum| Sum { weight, row: sum * 11 % 56 }).collect();
-        parts.push(Part { n, sums, epilogue: mixed(n_sums, out) });
+        parts.push(part(n, sums, mixed(n_sums, out)));
     }
     let out = bench.output("turned", (dtype, 48));
     let sums = (0..3).map(|sum| Sum { weight, row: sum * 24 }).collect();
-    parts.insert(2, Part { n: 48, sums, epilogue: turned(2, 16, tables, positions, out) });
+    parts.insert(2, part(48, sums, turned(2, 16, tables, positions, out)));
     bench.check(parts);
 }
 
@@ -197,7 +197,7 @@ fn narrow_parts_alone() {
             let parts = [(3, 2), (1, 8), (6, 1), (1, 7)].map(|(n_sums, n)| {
                 let out = bench.output("out", (DType::F32, n));
                 let sums = (0..n_sums).map(|sum| Sum { weight, row: sum % 2 }).collect();
-                Part { n, sums, epilogue: mixed(n_sums, out) }
+                part(n, sums, mixed(n_sums, out))
             });
             bench.check(parts.to_vec());
         }

@@ -8,7 +8,7 @@ use skipc_llvm::Ptxas;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
-    Ranked, Rows, Rowwise, Segment, Select, Slot, Spread, Sum, View,
+    Ranked, Rows, Rowwise, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -77,10 +77,8 @@ fn store_sum(to: u32) -> Pointwise {
     Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to: dense(to), value: Reg(0) }] }
 }
 
-/// A part whose sums are over whole weights.
-fn part(n: u32, weights: &[u32], epilogue: Pointwise) -> Part {
-    let sums = weights.iter().map(|weight| Sum { weight: Slot(*weight), row: 0 }).collect();
-    Part { n, sums, epilogue }
+fn part(n: u32, sums: Vec<Sum>, epilogue: Pointwise) -> Part {
+    Part { n, layout: WeightLayout::Rows, sums, epilogue }
 }
 
 /// `c = a · wᵀ`, dense.
@@ -93,7 +91,7 @@ fn plain(dtype: DType, k: u32, n: u32) -> Kernel {
             param("c", dtype, n, Access::Write),
         ],
         extent: counted(0),
-        body: Body::Gemm(Gemm { a: dense(1), k, parts: vec![part(n, &[2], store_sum(3))] }),
+        body: Body::Gemm(Gemm { a: dense(1), k, parts: vec![Part::of(n, &[Slot(2)], store_sum(3))] }),
     }
 }
 
@@ -113,9 +111,9 @@ fn pair(dtype: DType, k: u32, n: u32) -> Kernel {
         body: Body::Gemm(Gemm {
             a: listed(2, 1),
             k,
-            parts: vec![part(
+            parts: vec![Part::of(
                 n,
-                &[3, 4],
+                &[Slot(3), Slot(4)],
                 Pointwise {
                     code: vec![
                         Inst::Acc(0),
@@ -147,9 +145,9 @@ fn scattered(dtype: DType, k: u32, n: u32) -> Kernel {
         body: Body::Gemm(Gemm {
             a: dense(2),
             k,
-            parts: vec![part(
+            parts: vec![Part::of(
                 n,
-                &[3],
+                &[Slot(3)],
                 Pointwise {
                     code: vec![
                         Inst::Acc(0),
@@ -228,11 +226,10 @@ fn attention_inputs(dtype: DType, k: u32, [heads, width]: [u32; 2], terms: u32) 
     }
     let value = Reg(code.len() as u32 - 1);
     let score = Pointwise { code, stores: vec![Store { to: dense(9), value }] };
-    let of_weights = |row: u32, epilogue| Part { n, sums: vec![Sum { weight: Slot(6), row }], epilogue };
+    let of_weights = |row: u32, epilogue| part(n, vec![Sum { weight: Slot(6), row }], epilogue);
     let rows = [1, 0].into_iter().flat_map(|row| (0..terms).map(move |term| (10 + term, row)));
     let sums = rows.map(|(weight, row)| Sum { weight: Slot(weight), row }).collect();
-    let parts =
-        vec![of_weights(0, turned), of_weights(n, store_sum(8)), Part { n: 1, sums, epilogue: score }];
+    let parts = vec![of_weights(0, turned), of_weights(n, store_sum(8)), part(1, sums, score)];
     Kernel {
         params: params.concat(),
         extent: counted(0),
@@ -279,6 +276,11 @@ fn what_cannot_be_generated_is_named() {
         gemm.parts[0].epilogue.code[3] = Inst::LoadRow(listed(5, 1));
     }
     assert!(error(&kernel).contains("`x` is written and read as one number"), "{}", error(&kernel));
+    let mut kernel = plain(Bf16, 128, 256);
+    if let Body::Gemm(gemm) = &mut kernel.body {
+        gemm.parts[0].layout = WeightLayout::Columns;
+    }
+    assert!(error(&kernel).contains("weights in columns"), "{}", error(&kernel));
     let turned = attention_inputs(Bf16, 64, [1, 256], 3);
     assert!(error(&turned).contains("heads of 256 columns of 1 sums"), "{}", error(&turned));
     let unknown = CudaCodegen::new("cuda:sm_75".parse().expect("a target"), ptxas());

@@ -20,7 +20,7 @@ mod tile;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part};
+use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, WeightLayout};
 
 use super::{Generated, place};
 use crate::code::{Code, Int, Operand};
@@ -149,6 +149,9 @@ fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Err
     if !(1..=MAX_SUMS).contains(&part.sums.len()) {
         let what = format!("a part of a product with {} sums; 1 to {MAX_SUMS} can be", part.sums.len());
         return Err(Error::Malformed { what });
+    }
+    if part.layout == WeightLayout::Columns {
+        return Err(Error::Unsupported { what: "weights in columns; slices have their rows".to_owned() });
     }
     for sum in &part.sums {
         place::require(kernel, sum.weight, a.dtype)?;
