@@ -16,11 +16,11 @@ mod value;
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Write};
 
-pub(crate) use flow::Steps;
+pub(crate) use flow::{Carry, Steps};
 pub(crate) use math::Arith;
 use value::Ty;
 pub(crate) use value::{
-    BF16, Bool, F32, Float, GPtr, I8, I32, Int, Long, Operand, SPtr, V2, V4, Val, pack_bf16, unpack_bf16,
+    BF16, Bool, F32, Float, GPtr, I8, I32, I64, Int, Long, Operand, SPtr, V2, V4, Val, pack_bf16, unpack_bf16,
 };
 
 /// Name of the block's dynamic shared memory; one for all kernels of a module.

@@ -4,7 +4,9 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Param, Rows, Slot, View};
 
-use crate::code::{BF16, Code, F32, Float, GPtr, I8, I32, Int, Operand, V2, V4, Val, pack_bf16, unpack_bf16};
+use crate::code::{
+    BF16, Code, F32, Float, GPtr, I8, I32, I64, Int, Operand, V2, V4, Val, pack_bf16, unpack_bf16,
+};
 use crate::error::Error;
 
 /// The parameter that a slot names.
@@ -92,7 +94,7 @@ pub(super) fn physical<'c>(code: &'c Code, rows: Rows, row: Int<'c>) -> Int<'c> 
 /// The address of a view's first element in a physical row.
 pub(super) fn row_start<'c>(code: &'c Code, param: &Param, view: View, physical: Int<'c>) -> GPtr<'c> {
     let element = physical.to_long() * u64::from(param.cols) + u64::from(view.col);
-    step(code.param(view.slot.0), param.dtype, element)
+    far_along(code.param(view.slot.0), param.dtype, element)
 }
 
 /// The address of the element in a row of a view.
@@ -116,7 +118,8 @@ pub(super) fn along<'c>(start: GPtr<'c>, dtype: DType, elements: impl Operand<'c
     }
 }
 
-fn step<'c>(start: GPtr<'c>, dtype: DType, elements: crate::code::Long<'c>) -> GPtr<'c> {
+/// As [`along`], beyond what an i32 can count.
+pub(super) fn far_along<'c>(start: GPtr<'c>, dtype: DType, elements: impl Operand<'c, I64>) -> GPtr<'c> {
     match dtype.size() {
         4 => start.far::<F32>(elements),
         2 => start.far::<BF16>(elements),

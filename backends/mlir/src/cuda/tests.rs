@@ -7,8 +7,8 @@ use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
 use skipc_llvm::Ptxas;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, RankOrder, Ranked,
-    Rows, Rowwise, Segment, Select, Slot, View,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
+    Ranked, Rows, Rowwise, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -72,6 +72,15 @@ fn counted(slot: u32) -> Extent {
     Extent::Counted { count: slot, at_most: 16_384 }
 }
 
+/// A program that stores the sum.
+fn store_sum(to: u32) -> Pointwise {
+    Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to: dense(to), value: Reg(0) }] }
+}
+
+fn part(n: u32, sums: Vec<Sum>, epilogue: Pointwise) -> Part {
+    Part { n, layout: WeightLayout::Rows, sums, epilogue }
+}
+
 /// `c = a · wᵀ`, dense.
 fn plain(dtype: DType, k: u32, n: u32) -> Kernel {
     Kernel {
@@ -82,16 +91,7 @@ fn plain(dtype: DType, k: u32, n: u32) -> Kernel {
             param("c", dtype, n, Access::Write),
         ],
         extent: counted(0),
-        body: Body::Gemm(Gemm {
-            a: dense(1),
-            k,
-            n,
-            weights: vec![Slot(2)],
-            epilogue: Pointwise {
-                code: vec![Inst::Acc(0)],
-                stores: vec![Store { to: dense(3), value: Reg(0) }],
-            },
-        }),
+        body: Body::Gemm(Gemm { a: dense(1), k, parts: vec![Part::of(n, &[Slot(2)], store_sum(3))] }),
     }
 }
 
@@ -111,19 +111,21 @@ fn pair(dtype: DType, k: u32, n: u32) -> Kernel {
         body: Body::Gemm(Gemm {
             a: listed(2, 1),
             k,
-            n,
-            weights: vec![Slot(3), Slot(4)],
-            epilogue: Pointwise {
-                code: vec![
-                    Inst::Acc(0),
-                    Inst::LoadRow(listed(5, 1)),
-                    Inst::Binary(Binary::Mul, Reg(0), Reg(1)),
-                    Inst::Unary(Unary::Silu, Reg(2)),
-                    Inst::Acc(1),
-                    Inst::Binary(Binary::Mul, Reg(3), Reg(4)),
-                ],
-                stores: vec![Store { to: dense(6), value: Reg(5) }],
-            },
+            parts: vec![Part::of(
+                n,
+                &[Slot(3), Slot(4)],
+                Pointwise {
+                    code: vec![
+                        Inst::Acc(0),
+                        Inst::LoadRow(listed(5, 1)),
+                        Inst::Binary(Binary::Mul, Reg(0), Reg(1)),
+                        Inst::Unary(Unary::Silu, Reg(2)),
+                        Inst::Acc(1),
+                        Inst::Binary(Binary::Mul, Reg(3), Reg(4)),
+                    ],
+                    stores: vec![Store { to: dense(6), value: Reg(5) }],
+                },
+            )],
         }),
     }
 }
@@ -143,18 +145,20 @@ fn scattered(dtype: DType, k: u32, n: u32) -> Kernel {
         body: Body::Gemm(Gemm {
             a: dense(2),
             k,
-            n,
-            weights: vec![Slot(3)],
-            epilogue: Pointwise {
-                code: vec![
-                    Inst::Acc(0),
-                    Inst::LoadCol(Slot(4)),
-                    Inst::Binary(Binary::Add, Reg(0), Reg(1)),
-                    Inst::Load(listed(5, 1)),
-                    Inst::Binary(Binary::Add, Reg(2), Reg(3)),
-                ],
-                stores: vec![Store { to: listed(5, 1), value: Reg(4) }],
-            },
+            parts: vec![Part::of(
+                n,
+                &[Slot(3)],
+                Pointwise {
+                    code: vec![
+                        Inst::Acc(0),
+                        Inst::LoadCol(Slot(4)),
+                        Inst::Binary(Binary::Add, Reg(0), Reg(1)),
+                        Inst::Load(listed(5, 1)),
+                        Inst::Binary(Binary::Add, Reg(2), Reg(3)),
+                    ],
+                    stores: vec![Store { to: listed(5, 1), value: Reg(4) }],
+                },
+            )],
         }),
     }
 }
@@ -186,6 +190,71 @@ fn multiply_add_products() {
     }
 }
 
+/// What a routed attention layer begins with: queries that turn, values, and the score of a router, a difference of two
+/// rows of a weight of `terms` terms.
+fn attention_inputs(dtype: DType, k: u32, [heads, width]: [u32; 2], terms: u32) -> Kernel {
+    let n = heads * width;
+    let params = [
+        vec![read("count", U32, 1), read("rows", U32, 1), read("x", dtype, k), read("positions", U32, 1)],
+        vec![read("cos", F32, width / 2), read("sin", F32, width / 2)],
+        vec![read("weights", dtype, k)],
+        vec![
+            param("q", dtype, n, Access::Write),
+            param("v", dtype, n, Access::Write),
+            param("score", F32, 1, Access::Write),
+        ],
+        (0..terms).map(|term| read(&format!("term{term}"), dtype, k)).collect(),
+    ];
+    let index = listed(3, 1);
+    let turned = Pointwise {
+        code: vec![
+            Inst::Acc(0),
+            Inst::LoadAt { table: Slot(4), index },
+            Inst::Binary(Binary::Mul, Reg(0), Reg(1)),
+            Inst::AccRotated { sum: 0, width },
+            Inst::LoadAt { table: Slot(5), index },
+            Inst::Binary(Binary::Mul, Reg(3), Reg(4)),
+            Inst::Binary(Binary::Add, Reg(2), Reg(5)),
+        ],
+        stores: vec![Store { to: dense(7), value: Reg(6) }],
+    };
+    let mut code = vec![Inst::Acc(0)];
+    for sum in 1..2 * terms {
+        let so_far = Reg(code.len() as u32 - 1);
+        let combine = if sum < terms { Binary::Add } else { Binary::Sub };
+        code.extend([Inst::Acc(sum), Inst::Binary(combine, so_far, Reg(so_far.0 + 1))]);
+    }
+    let value = Reg(code.len() as u32 - 1);
+    let score = Pointwise { code, stores: vec![Store { to: dense(9), value }] };
+    let of_weights = |row: u32, epilogue| part(n, vec![Sum { weight: Slot(6), row }], epilogue);
+    let rows = [1, 0].into_iter().flat_map(|row| (0..terms).map(move |term| (10 + term, row)));
+    let sums = rows.map(|(weight, row)| Sum { weight: Slot(weight), row }).collect();
+    let parts = vec![of_weights(0, turned), of_weights(n, store_sum(8)), part(1, sums, score)];
+    Kernel {
+        params: params.concat(),
+        extent: counted(0),
+        body: Body::Gemm(Gemm { a: listed(2, 1), k, parts }),
+    }
+}
+
+#[test]
+fn parts_share_the_loop() {
+    let shapes = [(128, [2, 32]), (2048, [4, 64]), (2048, [16, 128]), (96, [1, 128]), (33, [5, 6])];
+    for (dtype, terms, arithmetic) in [(Bf16, 3, "mma.sync"), (F32, 1, "fma.rn.f32")] {
+        let kernels = shapes.map(|(k, heads)| attention_inputs(dtype, k, heads, terms));
+        let alone = shapes.map(|(k, [heads, width])| plain(dtype, k, 2 * heads * width));
+        for ((kernel, text), alone) in kernels.iter().zip(ptx(&kernels)).zip(ptx(&alone)) {
+            // Epilogues have no sums of products: theirs would show as more.
+            let [parts, one] = [&text, &alone].map(|text| text.matches(arithmetic).count());
+            assert!(
+                parts > 0 && parts % one == 0 && parts <= 2 * one,
+                "{parts}, {one}: {}",
+                kernel.describe()
+            );
+        }
+    }
+}
+
 #[test]
 fn same_kernels_same_bytes() {
     let kernels = [pair(Bf16, 128, 384), plain(F32, 128, 256)];
@@ -197,16 +266,23 @@ fn same_kernels_same_bytes() {
 fn what_cannot_be_generated_is_named() {
     let mut kernel = plain(Bf16, 128, 256);
     if let Body::Gemm(gemm) = &mut kernel.body {
-        gemm.weights.clear();
+        gemm.parts[0].sums.clear();
     }
-    assert!(error(&kernel).contains("a product with 0 weights"), "{}", error(&kernel));
+    assert!(error(&kernel).contains("a part of a product with 0 sums"), "{}", error(&kernel));
     let wide = attention(F32, 1, 1, 512);
     assert!(error(&wide).contains("heads of 512 columns; at most 256"), "{}", error(&wide));
     let mut kernel = scattered(F32, 128, 256);
     if let Body::Gemm(gemm) = &mut kernel.body {
-        gemm.epilogue.code[3] = Inst::LoadRow(listed(5, 1));
+        gemm.parts[0].epilogue.code[3] = Inst::LoadRow(listed(5, 1));
     }
     assert!(error(&kernel).contains("`x` is written and read as one number"), "{}", error(&kernel));
+    let mut kernel = plain(Bf16, 128, 256);
+    if let Body::Gemm(gemm) = &mut kernel.body {
+        gemm.parts[0].layout = WeightLayout::Columns;
+    }
+    assert!(error(&kernel).contains("weights in columns"), "{}", error(&kernel));
+    let turned = attention_inputs(Bf16, 64, [1, 256], 3);
+    assert!(error(&turned).contains("heads of 256 columns of 1 sums"), "{}", error(&turned));
     let unknown = CudaCodegen::new("cuda:sm_75".parse().expect("a target"), ptxas());
     assert!(unknown.is_err_and(|error| error.to_string().contains("unknown CUDA target `sm_75`")));
 }
@@ -252,15 +328,11 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
         ),
         rows_of(
             vec![x.clone(), param("scale", F32, 1, Access::Write)],
-            Rowwise::InvRms { eps: 1e-5.into(), cols, x: listed(2, 1), out: Slot(3) },
+            Rowwise::RowScale { spread: Spread::Std, eps: 1e-5.into(), cols, x: listed(2, 1), out: Slot(3) },
         ),
         rows_of(
             vec![read("ids", U32, 1), read("table", dtype, cols), out.clone()],
             Rowwise::Embed { cols, ids: dense(2), n_ids: 256, table: Slot(3), out: Slot(4) },
-        ),
-        rows_of(
-            vec![x.clone(), read("router", F32, cols), param("z", F32, 2, Access::Write)],
-            Rowwise::Dot { k: cols, n: 2, x: dense(2), weight: Slot(3), out: Slot(4) },
         ),
     ];
     if cols.is_multiple_of(4) {

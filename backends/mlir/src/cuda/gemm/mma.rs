@@ -21,16 +21,15 @@ const PITCH: u32 = 128;
 /// Tensor-core arithmetic for a tile.
 pub(super) fn core(tile: Tile) -> Box<dyn Core> {
     let warp_cols = tile.threads / 32 / WARP_ROWS;
-    let core = MmaCore { tile, rows: tile.rows / WARP_ROWS, cols: tile.cols / warp_cols, warp_cols };
+    let core = MmaCore { rows: tile.rows / WARP_ROWS, cols: tile.cols / warp_cols, warp_cols };
     debug_assert!(core.rows.is_multiple_of(16) && core.cols.is_multiple_of(16));
     Box::new(core)
 }
 
 struct MmaCore {
-    tile: Tile,
     /// Rows of a warp.
     rows: u32,
-    /// Columns of a warp for each weight.
+    /// Columns of a warp.
     cols: u32,
     /// Warps along the columns.
     warp_cols: u32,
@@ -42,20 +41,20 @@ impl MmaCore {
         self.rows / 16
     }
 
-    /// Blocks of 8 columns for each weight.
+    /// Blocks of 8 columns.
     fn col_blocks(&self) -> u32 {
         self.cols / 8
     }
 
-    /// First row and, for each weight, first column of this thread's warp.
+    /// First row and first column of this thread's warp.
     fn corner<'c>(&self, code: &'c Code) -> (Int<'c>, Int<'c>) {
         let warp = code.thread() / 32;
         (warp / self.warp_cols * self.rows, warp % self.warp_cols * self.cols)
     }
 
-    /// Index of the first of four sums: weight, row block, column block.
-    fn sum(&self, weight: u32, row_block: u32, col_block: u32) -> usize {
-        (((weight * self.row_blocks() + row_block) * self.col_blocks() + col_block) * 4) as usize
+    /// Index of the first of four sums.
+    fn sum(&self, row_block: u32, col_block: u32) -> usize {
+        ((row_block * self.col_blocks() + col_block) * 4) as usize
     }
 }
 
@@ -65,7 +64,7 @@ impl Core for MmaCore {
     }
 
     fn zeros<'c>(&self, code: &'c Code) -> Sums<'c> {
-        let n = self.sum(self.tile.weights, 0, 0);
+        let n = self.sum(self.row_blocks(), 0);
         let zero = code.float(0.0);
         vec![zero; n]
     }
@@ -88,17 +87,14 @@ impl Core for MmaCore {
             let a_words: Vec<[Int<'c>; 4]> = (0..self.row_blocks())
                 .map(|block| code.load_matrices(a.at::<I8>(a_at + block * 16 * PITCH)))
                 .collect();
-            for weight in 0..self.tile.weights {
-                for pair in 0..self.col_blocks() / 2 {
-                    let row = weight * self.tile.cols + pair * 16;
-                    let [b0, b1, b2, b3] = code.load_matrices(b.at::<I8>(b_at + row * PITCH));
-                    for (row_block, a_words) in (0u32..).zip(&a_words) {
-                        for (col_block, b_words) in [(pair * 2, [b0, b1]), (pair * 2 + 1, [b2, b3])] {
-                            let at = self.sum(weight, row_block, col_block);
-                            let old = [sums[at], sums[at + 1], sums[at + 2], sums[at + 3]];
-                            let new = code.mma(*a_words, b_words, old);
-                            sums[at..at + 4].copy_from_slice(&new);
-                        }
+            for pair in 0..self.col_blocks() / 2 {
+                let [b0, b1, b2, b3] = code.load_matrices(b.at::<I8>(b_at + pair * 16 * PITCH));
+                for (row_block, a_words) in (0u32..).zip(&a_words) {
+                    for (col_block, b_words) in [(pair * 2, [b0, b1]), (pair * 2 + 1, [b2, b3])] {
+                        let at = self.sum(row_block, col_block);
+                        let old = [sums[at], sums[at + 1], sums[at + 2], sums[at + 3]];
+                        let new = code.mma(*a_words, b_words, old);
+                        sums[at..at + 4].copy_from_slice(&new);
                     }
                 }
             }
@@ -112,15 +108,13 @@ impl Core for MmaCore {
         let row = warp_row + lane / 4;
         let col = warp_col + lane % 4 * 2;
         let start = to.at::<F32>(row * pitch + col);
-        for weight in 0..self.tile.weights {
-            for row_block in 0..self.row_blocks() {
-                for col_block in 0..self.col_blocks() {
-                    let at = self.sum(weight, row_block, col_block);
-                    let offset = row_block * 16 * pitch + weight * self.tile.cols + col_block * 8;
-                    start.at::<F32>(offset).store(Val::<V2<F32>>::pair([sums[at], sums[at + 1]]));
-                    let lower = start.at::<F32>(offset + 8 * pitch);
-                    lower.store(Val::<V2<F32>>::pair([sums[at + 2], sums[at + 3]]));
-                }
+        for row_block in 0..self.row_blocks() {
+            for col_block in 0..self.col_blocks() {
+                let at = self.sum(row_block, col_block);
+                let offset = row_block * 16 * pitch + col_block * 8;
+                start.at::<F32>(offset).store(Val::<V2<F32>>::pair([sums[at], sums[at + 1]]));
+                let lower = start.at::<F32>(offset + 8 * pitch);
+                lower.store(Val::<V2<F32>>::pair([sums[at + 2], sums[at + 3]]));
             }
         }
     }

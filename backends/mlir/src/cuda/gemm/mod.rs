@@ -1,27 +1,31 @@
-//! Matrix products with gathered rows, one or two weights, and an epilogue program.
+//! Products of one left operand with gathered rows: parts with columns and epilogue programs of their own.
 //!
-//! A block makes a tile of `rows × cols` sums for each weight: `BK`-wide slices of the operands are
-//! copied to shared memory in [`STAGES`] stages, several slices ahead of the arithmetic; then the
-//! sums go to shared memory and the epilogue runs over them row by row, so that its loads and stores
-//! are whole rows of the tile whatever the arithmetic's own layout is.
+//! A block makes a tile of one part ([`parts`] says which columns lie in it): `BK`-wide slices of the
+//! operands are copied to shared memory in [`STAGES`] stages, several slices ahead of the arithmetic;
+//! then the sums go to shared memory and the part's epilogue runs over them row by row, so that its
+//! loads and stores are whole rows of the tile whatever the arithmetic's own layout is.
+//!
+//! All parts have tiles of one shape and share the loop over slices: only where weights are read from, and
+//! the epilogue, depend on the part.
 //!
 //! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]).
 //! Each sum adds its products in the order of `k`, whatever the number of rows.
 
 mod epilogue;
 mod mma;
+mod parts;
 mod simt;
 mod slices;
 mod tile;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Gemm, Kernel};
+use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, WeightLayout};
 
-use super::pointwise::Program;
 use super::{Generated, place};
 use crate::code::{Code, Int, Operand};
 use crate::error::Error;
+use parts::{Columns, Parts};
 
 /// Slices of the operands that are in shared memory at once: one is worked on, the others are
 /// under way.
@@ -42,34 +46,34 @@ const SMALL_INNER: u32 = 256;
 /// Row bound up to which the small tile is used.
 const SMALL_ROWS: u32 = 256;
 
-/// The part of the result that one block makes.
+/// Columns of the tile for parts of a few columns.
+const NARROW_TILE: u32 = 16;
+
+/// What one block makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tile {
-    /// Rows.
     rows: u32,
-    /// Columns for each weight.
+    /// Columns, of all sums.
     cols: u32,
-    /// Weights: 1 or 2.
-    weights: u32,
     /// Threads of the block.
     threads: u32,
 }
 
 impl Tile {
-    fn choose(kernel: &Kernel, gemm: &Gemm, weights: u32) -> Self {
+    /// A tile for all parts. It depends on bounds alone: the order of sums does not change with what is counted.
+    fn choose(kernel: &Kernel, gemm: &Gemm, columns: &[Columns<'_>]) -> Self {
         let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = kernel.extent;
-        let small = gemm.n < SMALL_COLUMNS || gemm.k < SMALL_INNER || at_most <= SMALL_ROWS;
-        // Two weights share the columns, so that the sums take as many registers as those of one.
-        if small {
-            Self { rows: 64, cols: 64 / weights, weights, threads: 128 }
+        let n = gemm.parts.iter().fold(0_u32, |sum, part| sum.saturating_add(part.n));
+        let least = columns.iter().map(Columns::least_tile).max().unwrap_or_default();
+        if columns.iter().all(Columns::is_narrow) && least <= NARROW_TILE {
+            Self { rows: 32, cols: NARROW_TILE, threads: 64 }
+        } else if n >= SMALL_COLUMNS && gemm.k >= SMALL_INNER && at_most > SMALL_ROWS {
+            Self { rows: 128, cols: 128, threads: 256 }
+        } else if least <= 64 {
+            Self { rows: 64, cols: 64, threads: 128 }
         } else {
-            Self { rows: 128, cols: 128 / weights, weights, threads: 256 }
+            Self { rows: 64, cols: 128, threads: 128 }
         }
-    }
-
-    /// Columns of the tile over all weights.
-    fn all_cols(self) -> u32 {
-        self.cols * self.weights
     }
 }
 
@@ -78,24 +82,29 @@ impl Tile {
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
 pub(super) fn generate(kernel: &Kernel, gemm: &Gemm) -> Result<Generated, Error> {
-    let weights = check(kernel, gemm)?;
-    let tile = Tile::choose(kernel, gemm, weights);
-    let program = Program::new(kernel, &gemm.epilogue, gemm.n, weights)?;
+    check(kernel, gemm)?;
+    let columns = gemm
+        .parts
+        .iter()
+        .map(|part| Columns::of(kernel, part))
+        .collect::<Result<Vec<Columns<'_>>, Error>>()?;
+    let tile = Tile::choose(kernel, gemm, &columns);
+    let parts = Parts::new(kernel, gemm, columns, tile.cols)?;
     let a = place::param(kernel, gemm.a.slot)?;
     let core = if a.dtype == DType::Bf16 { mma::core(tile) } else { simt::core(tile) };
-    let slices = slices::Slices::new(kernel, gemm, tile, core.layout())?;
+    let slices = slices::Slices::new(kernel, gemm, &parts, tile, core.layout())?;
 
     let code = Code::new(place::n_params(kernel)?);
     let rows = place::extent(&code, &kernel.extent);
-    let (row_tile, col_tile) = pick_tile(&code, rows, tile.rows, gemm.n.div_ceil(tile.cols));
-    let corner = tile::Corner { row: row_tile * tile.rows, col: col_tile * tile.cols, rows };
-    slices.run(&code, corner, core.as_ref(), &epilogue::Epilogue { program: &program, tile, n: gemm.n });
+    let (row_tile, col_tile) = pick_tile(&code, rows, tile.rows, parts.n_tiles());
+    let corner = tile::Corner { row: row_tile * tile.rows, col_tile, rows };
+    slices.run(&code, corner, core.as_ref());
 
     let shared_bytes = slices.shared_bytes().max(epilogue::shared_bytes(tile));
     Ok(Generated {
         code,
         tile_rows: tile.rows,
-        grid_y: gemm.n.div_ceil(tile.cols),
+        grid_y: parts.n_tiles(),
         threads: tile.threads,
         shared_bytes,
         min_blocks: core.min_blocks(),
@@ -119,27 +128,37 @@ fn pick_tile<'c>(code: &'c Code, rows: Int<'c>, tile_rows: u32, col_tiles: u32) 
     (first + in_group % group_rows, in_group / group_rows)
 }
 
-/// Checks the operands; yields the number of weights.
-fn check(kernel: &Kernel, gemm: &Gemm) -> Result<u32, Error> {
+/// Checks the operands and the columns.
+fn check(kernel: &Kernel, gemm: &Gemm) -> Result<(), Error> {
     place::require_extent(kernel, &kernel.extent)?;
     let a = place::require_view(kernel, gemm.a, gemm.k)?;
     place::require_real(a)?;
     if a.access != Access::Read {
         return Err(Error::Malformed { what: format!("the operand `{}` of a product is written", a.name) });
     }
-    if gemm.k == 0 || gemm.n == 0 {
+    if gemm.k == 0 || gemm.parts.is_empty() {
         return Err(Error::Malformed { what: "a product without columns".to_owned() });
     }
-    for slot in &gemm.weights {
-        place::require(kernel, *slot, a.dtype)?;
-        let weight = place::param(kernel, *slot)?;
-        if weight.cols != gemm.k {
-            return Err(Error::Malformed { what: format!("`{}` has not {} columns", weight.name, gemm.k) });
+    gemm.parts.iter().try_for_each(|part| check_part(kernel, gemm.k, a, part))
+}
+
+fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Error> {
+    if part.n == 0 {
+        return Err(Error::Malformed { what: "a part of a product without columns".to_owned() });
+    }
+    if !(1..=MAX_SUMS).contains(&part.sums.len()) {
+        let what = format!("a part of a product with {} sums; 1 to {MAX_SUMS} can be", part.sums.len());
+        return Err(Error::Malformed { what });
+    }
+    if part.layout == WeightLayout::Columns {
+        return Err(Error::Unsupported { what: "weights in columns; slices have their rows".to_owned() });
+    }
+    for sum in &part.sums {
+        place::require(kernel, sum.weight, a.dtype)?;
+        let weight = place::param(kernel, sum.weight)?;
+        if weight.cols != k {
+            return Err(Error::Malformed { what: format!("`{}` has not {k} columns", weight.name) });
         }
     }
-    match gemm.weights.len() {
-        1 => Ok(1),
-        2 => Ok(2),
-        other => Err(Error::Unsupported { what: format!("a product with {other} weights; 1 or 2 can be") }),
-    }
+    Ok(())
 }

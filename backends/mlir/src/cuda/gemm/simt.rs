@@ -39,9 +39,9 @@ impl SimtCore {
         self.tile.rows / self.down()
     }
 
-    /// Columns of a thread, over all weights.
+    /// Columns of a thread.
     fn cols(&self) -> u32 {
-        self.tile.all_cols() / ACROSS
+        self.tile.cols / ACROSS
     }
 
     /// This thread's place in the grid: along the columns, along the rows.

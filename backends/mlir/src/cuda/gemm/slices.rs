@@ -1,10 +1,11 @@
 //! The loop over slices: copies to shared memory some stages ahead of the arithmetic.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Gemm, Kernel, Param, Rows, View};
+use skipc_plan::kernel::{Gemm, Kernel};
 
 use super::super::place;
-use super::epilogue::Epilogue;
+use super::epilogue::{self, Epilogue};
+use super::parts::Parts;
 use super::tile::{Core, Corner, Layout};
 use super::{STAGES, Tile};
 use crate::code::{Bool, Code, GPtr, I8, Int, SPtr, Steps};
@@ -14,29 +15,28 @@ use crate::error::Error;
 pub(super) struct Slices<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,
+    parts: &'p Parts<'p>,
     tile: Tile,
     layout: Layout,
+    /// Type of both operands.
+    dtype: DType,
     /// Bytes that one copy moves.
     piece: u32,
 }
 
-/// An operand: a run of rows of a stage.
-struct Operand<'k, 'c> {
-    param: &'k Param,
-    view: View,
-    /// Its first row in a stage, and how many.
-    first: u32,
-    rows: u32,
-    /// The row of the operand that the first one is, and how many it has.
-    from: Int<'c>,
-    total: Int<'c>,
+/// Which operand a slice is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// The left operand: a row for each row of the tile.
+    Left,
+    /// The weights: a row for each column of the tile.
+    Right,
 }
 
 /// A piece of a row that a thread copies of each slice.
 struct Piece<'c> {
     /// Where it begins in the first slice.
     from: GPtr<'c>,
-    dtype: DType,
     /// Does the row exist?
     present: Bool<'c>,
     /// Byte of a stage.
@@ -46,7 +46,13 @@ struct Piece<'c> {
 impl<'p> Slices<'p> {
     /// # Errors
     /// [`Error::Malformed`] if the operand does not exist.
-    pub(super) fn new(kernel: &'p Kernel, gemm: &'p Gemm, tile: Tile, layout: Layout) -> Result<Self, Error> {
+    pub(super) fn new(
+        kernel: &'p Kernel,
+        gemm: &'p Gemm,
+        parts: &'p Parts<'p>,
+        tile: Tile,
+        layout: Layout,
+    ) -> Result<Self, Error> {
         let a = place::param(kernel, gemm.a.slot)?;
         let mut piece = 16;
         // The rows of a weight are `k` elements.
@@ -55,12 +61,12 @@ impl<'p> Slices<'p> {
                 piece /= 2;
             }
         }
-        Ok(Self { kernel, gemm, tile, layout, piece: piece as u32 })
+        Ok(Self { kernel, gemm, parts, tile, layout, dtype: a.dtype, piece: piece as u32 })
     }
 
     /// Bytes of one stage: the slice of the left operand, then that of the weights.
     fn stage_bytes(&self) -> u32 {
-        (self.tile.rows + self.tile.all_cols()) * self.layout.pitch
+        (self.tile.rows + self.tile.cols) * self.layout.pitch
     }
 
     pub(super) fn shared_bytes(&self) -> u32 {
@@ -72,27 +78,20 @@ impl<'p> Slices<'p> {
     /// Invariant at the top of turn `i`: slices `i .. i + STAGES - 1` are copied or under way, one
     /// group of copies each (the last ones may be empty). After the barrier every thread is done
     /// with slice `i - 1`, so its stage takes slice `i + STAGES - 1`.
-    pub(super) fn run<'c>(
-        &self,
-        code: &'c Code,
-        corner: Corner<'c>,
-        core: &dyn Core,
-        epilogue: &Epilogue<'_>,
-    ) {
+    pub(super) fn run<'c>(&self, code: &'c Code, corner: Corner<'c>, core: &dyn Core) {
         let shared = code.shared();
-        let operands = self.operands(code, corner);
+        let sides = [Side::Left, Side::Right];
         // Whole pieces are few, and what is known of them is kept; small ones are found anew each time.
         let pieces: Vec<Piece<'c>> = if self.piece == 16 {
-            operands.iter().flat_map(|operand| self.pieces(code, operand)).collect()
+            sides.into_iter().flat_map(|side| self.pieces_of(code, corner, side)).collect()
         } else {
             Vec::new()
         };
         let copy = |slice: Int<'c>, stage: Int<'c>| {
             pieces.iter().for_each(|piece| self.copy(code, piece, slice, shared.at::<I8>(stage)));
             if self.piece < 16 {
-                operands
-                    .iter()
-                    .for_each(|operand| self.copy_small(code, operand, slice, shared.at::<I8>(stage)));
+                let stage = shared.at::<I8>(stage);
+                sides.into_iter().for_each(|side| self.copy_small(code, corner, side, slice, stage));
             }
         };
         let turns = self.gemm.k.div_ceil(self.layout.inner);
@@ -118,34 +117,16 @@ impl<'p> Slices<'p> {
         // The epilogue uses the same memory; empty groups at the end write nothing.
         code.copy_wait(0);
         code.barrier();
-        core.spill(code, shared, epilogue.pitch(), &sums);
+        core.spill(code, shared, epilogue::pitch(self.tile), &sums);
         code.barrier();
-        epilogue.run(code, corner, shared);
+        self.parts.of_tile(code, corner.col_tile, &|part, col| {
+            Epilogue { part, tile: self.tile, corner, col, sums: shared }.run(code);
+        });
     }
 
     fn next_stage<'c>(&self, offset: Int<'c>) -> Int<'c> {
         let next = offset + self.stage_bytes();
         next.ge(STAGES * self.stage_bytes()).select(0u32, next)
-    }
-
-    fn operands<'c>(&self, code: &'c Code, corner: Corner<'c>) -> Vec<Operand<'p, 'c>> {
-        let left = Operand {
-            param: self.kernel.param(self.gemm.a.slot),
-            view: self.gemm.a,
-            first: 0,
-            rows: self.tile.rows,
-            from: corner.row,
-            total: corner.rows,
-        };
-        let weights = (0u32..).zip(&self.gemm.weights).map(|(number, slot)| Operand {
-            param: self.kernel.param(*slot),
-            view: View { slot: *slot, rows: Rows::Dense, col: 0 },
-            first: self.tile.rows + number * self.tile.cols,
-            rows: self.tile.cols,
-            from: corner.col,
-            total: code.int(self.gemm.n),
-        });
-        [left].into_iter().chain(weights).collect()
     }
 
     /// Pieces of a row of a slice. Threads take them side by side.
@@ -163,33 +144,70 @@ impl<'p> Slices<'p> {
         code.thread() % self.in_row() * (self.piece / self.layout.element)
     }
 
-    /// What this thread copies of a row of an operand.
-    fn piece<'c>(&self, code: &'c Code, operand: &Operand<'_, 'c>, row: Int<'c>) -> Piece<'c> {
-        let wanted = operand.from + row;
-        let present = wanted.lt(operand.total);
-        // A row that does not exist is not read, but its address has to be one.
-        let physical = place::physical(code, operand.view.rows, present.select(wanted, operand.from));
-        let start = place::row_start(code, operand.param, operand.view, physical);
-        Piece {
-            from: place::along(start, operand.param.dtype, self.column(code)),
-            dtype: operand.param.dtype,
-            present,
-            to: self.layout.place(row + operand.first, self.column(code) * self.layout.element),
+    /// Rows of a slice, and the first of them in a stage.
+    fn rows(&self, side: Side) -> (u32, u32) {
+        match side {
+            Side::Left => (self.tile.rows, 0),
+            Side::Right => (self.tile.cols, self.tile.rows),
         }
     }
 
-    fn pieces<'c>(&self, code: &'c Code, operand: &Operand<'_, 'c>) -> Vec<Piece<'c>> {
-        let first = code.thread() / self.in_row();
-        let passes = operand.rows / self.at_once();
-        debug_assert!(passes * self.at_once() == operand.rows);
-        (0..passes).map(|pass| self.piece(code, operand, first + pass * self.at_once())).collect()
+    /// Where what becomes these rows of slices begins in memory, and whether there is such.
+    fn starts<'c>(
+        &self,
+        code: &'c Code,
+        corner: Corner<'c>,
+        side: Side,
+        rows: &[Int<'c>],
+    ) -> (Vec<GPtr<'c>>, Vec<Bool<'c>>) {
+        if side == Side::Right {
+            return self.parts.weights(code, corner.col_tile, rows);
+        }
+        let start = |row: &Int<'c>| {
+            let wanted = corner.row + *row;
+            let present = wanted.lt(corner.rows);
+            // A row that does not exist is not read, but its address has to be one.
+            let physical = place::physical(code, self.gemm.a.rows, present.select(wanted, corner.row));
+            (place::row_start(code, self.kernel.param(self.gemm.a.slot), self.gemm.a, physical), present)
+        };
+        rows.iter().map(start).unzip()
     }
 
-    fn copy_small<'c>(&self, code: &'c Code, operand: &Operand<'_, 'c>, slice: Int<'c>, stage: SPtr<'c>) {
-        let steps = Steps { from: code.thread() / self.in_row(), to: operand.rows, step: self.at_once() };
+    /// What this thread copies of rows of slices.
+    fn pieces<'c>(&self, code: &'c Code, corner: Corner<'c>, side: Side, rows: &[Int<'c>]) -> Vec<Piece<'c>> {
+        let (starts, present) = self.starts(code, corner, side, rows);
+        let (_, first) = self.rows(side);
+        let column = self.column(code);
+        let piece = |((row, start), present): ((&Int<'c>, GPtr<'c>), Bool<'c>)| Piece {
+            from: place::along(start, self.dtype, column),
+            present,
+            to: self.layout.place(*row + first, column * self.layout.element),
+        };
+        rows.iter().zip(starts).zip(present).map(piece).collect()
+    }
+
+    /// All that this thread copies of slices of an operand.
+    fn pieces_of<'c>(&self, code: &'c Code, corner: Corner<'c>, side: Side) -> Vec<Piece<'c>> {
+        let first = code.thread() / self.in_row();
+        let passes = self.rows(side).0 / self.at_once();
+        debug_assert!(passes * self.at_once() == self.rows(side).0);
+        let rows: Vec<Int<'c>> = (0..passes).map(|pass| first + pass * self.at_once()).collect();
+        self.pieces(code, corner, side, &rows)
+    }
+
+    fn copy_small<'c>(
+        &self,
+        code: &'c Code,
+        corner: Corner<'c>,
+        side: Side,
+        slice: Int<'c>,
+        stage: SPtr<'c>,
+    ) {
+        let (n_rows, _) = self.rows(side);
+        let steps = Steps { from: code.thread() / self.in_row(), to: n_rows, step: self.at_once() };
         code.each(steps, |row| {
-            let piece = self.piece(code, operand, row);
-            self.copy(code, &piece, slice, stage);
+            let pieces = self.pieces(code, corner, side, &[row]);
+            pieces.iter().for_each(|piece| self.copy(code, piece, slice, stage));
         });
     }
 
@@ -204,7 +222,7 @@ impl<'p> Slices<'p> {
             let back = code.int(0) - self.column(code);
             (inside.select(skipped, back), piece.present & inside)
         };
-        let from = place::along(piece.from, piece.dtype, along);
+        let from = place::along(piece.from, self.dtype, along);
         stage.at::<I8>(piece.to).copy_async(from, self.piece, present);
     }
 }

@@ -1,5 +1,5 @@
-//! What the parts of a product agree on: where the tile lies, how slices lie in shared memory, and
-//! what makes sums from them.
+//! What the pieces of a product's code agree on: where the tile lies, how slices lie in shared memory,
+//! and what makes sums from them.
 
 use skipc_llvm::Feature;
 
@@ -10,8 +10,8 @@ use crate::code::{Code, Float, Int, SPtr};
 pub(super) struct Corner<'c> {
     /// First row; below `rows`.
     pub(super) row: Int<'c>,
-    /// First column.
-    pub(super) col: Int<'c>,
+    /// Number of the column tile.
+    pub(super) col_tile: Int<'c>,
     /// Rows of the result.
     pub(super) rows: Int<'c>,
 }
@@ -54,11 +54,10 @@ pub(super) trait Core {
     /// Zeros, as many as a thread has sums.
     fn zeros<'c>(&self, code: &'c Code) -> Sums<'c>;
 
-    /// Adds the products of a slice: `a` has the tile's rows, `b` its columns, weight by weight.
+    /// Adds the products of a slice: `a` has the tile's rows, `b` its columns.
     fn add<'c>(&self, code: &'c Code, a: SPtr<'c>, b: SPtr<'c>, sums: Sums<'c>) -> Sums<'c>;
 
-    /// Writes the sums to `to`, an f32 matrix of the tile's rows, `pitch` elements apart, whose
-    /// columns are those of the weights one after the other.
+    /// Writes the sums to `to`, an f32 matrix of the tile's rows, `pitch` elements apart.
     fn spill<'c>(&self, code: &'c Code, to: SPtr<'c>, pitch: u32, sums: &Sums<'c>);
 
     /// Blocks that a multiprocessor should hold.

@@ -50,12 +50,15 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
             };
             reduce::norm(kernel, norm)
         }
-        Rowwise::InvRms { eps, cols, x, out } => {
-            let scale = reduce::InvRms { eps: eps.into_inner() as f32, cols: *cols, x: *x, out: *out };
-            reduce::inv_rms(kernel, scale)
-        }
-        Rowwise::Dot { k, n, x, weight, out } => {
-            reduce::dot(kernel, reduce::Dot { k: *k, n: *n, x: *x, weight: *weight, out: *out })
+        Rowwise::RowScale { spread, eps, cols, x, out } => {
+            let scale = reduce::RowScale {
+                spread: *spread,
+                eps: eps.into_inner() as f32,
+                cols: *cols,
+                x: *x,
+                out: *out,
+            };
+            reduce::row_scale(kernel, scale)
         }
     }
 }

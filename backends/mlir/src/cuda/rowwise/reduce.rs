@@ -1,7 +1,7 @@
-//! Norms and small products: a warp for each row.
+//! Norms and what they scale rows by: a warp for each row.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, View};
+use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, Spread, View};
 
 use super::super::{Generated, place};
 use super::THREADS;
@@ -10,9 +10,6 @@ use crate::error::Error;
 
 /// Groups of a row that a lane works on at once, so that their loads are under way together.
 const AT_ONCE: u32 = 4;
-
-/// Columns of a small product at most; each takes a register of every lane.
-const MAX_DOTS: u32 = 8;
 
 /// A norm.
 pub(super) struct Norm {
@@ -24,20 +21,12 @@ pub(super) struct Norm {
     pub(super) out: Slot,
 }
 
-/// What an RMS norm scales a row by.
-pub(super) struct InvRms {
+/// What a norm scales a row by.
+pub(super) struct RowScale {
+    pub(super) spread: Spread,
     pub(super) eps: f32,
     pub(super) cols: u32,
     pub(super) x: View,
-    pub(super) out: Slot,
-}
-
-/// A product with few columns.
-pub(super) struct Dot {
-    pub(super) k: u32,
-    pub(super) n: u32,
-    pub(super) x: View,
-    pub(super) weight: Slot,
     pub(super) out: Slot,
 }
 
@@ -167,9 +156,39 @@ pub(super) fn norm(kernel: &Kernel, norm: Norm) -> Result<Generated, Error> {
     Ok(finish(code))
 }
 
-/// `1 / √(mean + eps)`.
-fn inv_root<'c>(code: &'c Code, squares: Float<'c>, cols: u32, eps: f32) -> Float<'c> {
-    code.float(1.0) / (squares / cols as f32 + eps).sqrt()
+/// What the spread of a row is measured from.
+#[derive(Clone, Copy)]
+enum Centre<'c> {
+    Zero,
+    Mean(Float<'c>),
+}
+
+impl<'c> Centre<'c> {
+    fn of(sweep: Sweep, code: &'c Code, spread: Spread, (row, dtype): (GPtr<'c>, DType)) -> Self {
+        match spread {
+            Spread::Rms => Centre::Zero,
+            Spread::Std => {
+                Centre::Mean(sweep.sum(code, row, dtype, |value, sum| sum + value) / sweep.cols as f32)
+            }
+        }
+    }
+
+    /// How far a value lies from it.
+    fn offset(self, value: Float<'c>) -> Float<'c> {
+        match self {
+            Centre::Zero => value,
+            Centre::Mean(mean) => value - mean,
+        }
+    }
+
+    /// `1 / √(mean square of the offsets + eps)`.
+    fn scale(self, sweep: Sweep, code: &'c Code, (row, dtype): (GPtr<'c>, DType), eps: f32) -> Float<'c> {
+        let squares = sweep.sum(code, row, dtype, |value, sum| {
+            let value = self.offset(value);
+            value.fma(value, sum)
+        });
+        code.float(1.0) / (squares / sweep.cols as f32 + eps).sqrt()
+    }
 }
 
 fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
@@ -178,21 +197,12 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
     let from = place::element(code, x, norm.x, row, 0u32);
     let out_view = View { slot: norm.out, rows: Rows::Dense, col: 0 };
     let to = place::element(code, out, out_view, row, 0u32);
-    let mean = match norm.kind {
-        NormKind::Rms => None,
-        NormKind::Layer { .. } => {
-            Some(sweep.sum(code, from, x.dtype, |value, sum| sum + value) / norm.cols as f32)
-        }
+    let spread = match norm.kind {
+        NormKind::Rms => Spread::Rms,
+        NormKind::Layer { .. } => Spread::Std,
     };
-    let centred = |value: Float<'c>| match mean {
-        Some(mean) => value - mean,
-        None => value,
-    };
-    let squares = sweep.sum(code, from, x.dtype, |value, sum| {
-        let value = centred(value);
-        value.fma(value, sum)
-    });
-    let scale = inv_root(code, squares, norm.cols, norm.eps);
+    let centre = Centre::of(sweep, code, spread, (from, x.dtype));
+    let scale = centre.scale(sweep, code, (from, x.dtype), norm.eps);
     let row_of =
         |slot: Slot, group: &Group<'c>| sweep.load(code.param(slot.0), kernel.param(slot).dtype, group);
     sweep.fold(code, Vec::new(), |groups, none| {
@@ -200,7 +210,7 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
             let values = sweep.load(from, x.dtype, group);
             let gains = row_of(norm.gain, group);
             let mut results: Vec<Float<'c>> =
-                values.iter().zip(gains).map(|(value, gain)| centred(*value) * scale * gain).collect();
+                values.iter().zip(gains).map(|(value, gain)| centre.offset(*value) * scale * gain).collect();
             if let NormKind::Layer { bias } = norm.kind {
                 let biases = row_of(bias, group);
                 results = results.iter().zip(biases).map(|(value, bias)| *value + bias).collect();
@@ -213,66 +223,23 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
     });
 }
 
-pub(super) fn inv_rms(kernel: &Kernel, inv_rms: InvRms) -> Result<Generated, Error> {
-    let x = place::require_view(kernel, inv_rms.x, inv_rms.cols)?;
+pub(super) fn row_scale(kernel: &Kernel, scale: RowScale) -> Result<Generated, Error> {
+    let x = place::require_view(kernel, scale.x, scale.cols)?;
     place::require_real(x)?;
-    place::require(kernel, inv_rms.out, DType::F32)?;
-    let out = dense(kernel, inv_rms.out, 1)?;
-    let sweep = Sweep::new(inv_rms.cols, &[x.cols, inv_rms.x.col])?;
+    place::require(kernel, scale.out, DType::F32)?;
+    let out = dense(kernel, scale.out, 1)?;
+    let sweep = Sweep::new(scale.cols, &[x.cols, scale.x.col])?;
 
     let code = Code::new(place::n_params(kernel)?);
     {
         let code = &code;
         let row = begin(code, kernel);
-        let from = place::element(code, x, inv_rms.x, row, 0u32);
-        let squares = sweep.sum(code, from, x.dtype, |value, sum| value.fma(value, sum));
-        let scale = inv_root(code, squares, inv_rms.cols, inv_rms.eps);
+        let from = (place::element(code, x, scale.x, row, 0u32), x.dtype);
+        let centre = Centre::of(sweep, code, scale.spread, from);
+        let scale = centre.scale(sweep, code, from, scale.eps);
         let to = place::element(code, out.0, out.1, row, 0u32);
         let first_lane = (code.thread() % 32).eq(0);
         code.when(first_lane, || to.at::<F32>(0u32).store(scale));
-    }
-    Ok(finish(code))
-}
-
-pub(super) fn dot(kernel: &Kernel, dot: Dot) -> Result<Generated, Error> {
-    let x = place::require_view(kernel, dot.x, dot.k)?;
-    place::require_real(x)?;
-    place::require(kernel, dot.weight, DType::F32)?;
-    place::require(kernel, dot.out, DType::F32)?;
-    let weight = dense(kernel, dot.weight, dot.k)?;
-    let out = dense(kernel, dot.out, dot.n)?;
-    if dot.n > MAX_DOTS {
-        return Err(Error::Unsupported {
-            what: format!("{} columns of a small product; use a matmul", dot.n),
-        });
-    }
-    let sweep = Sweep::new(dot.k, &[x.cols, dot.x.col, weight.0.cols])?;
-
-    let code = Code::new(place::n_params(kernel)?);
-    {
-        let code = &code;
-        let row = begin(code, kernel);
-        let from = place::element(code, x, dot.x, row, 0u32);
-        let zero = code.float(0.0);
-        let sums = sweep.fold(code, vec![zero; dot.n as usize], |groups, mut sums| {
-            for group in &groups {
-                let values = sweep.load(from, x.dtype, group);
-                for (number, sum) in (0u32..).zip(&mut sums) {
-                    let at =
-                        code.param(dot.weight.0).far::<F32>(u64::from(number) * u64::from(weight.0.cols));
-                    for (value, weight) in values.iter().zip(sweep.load(at, DType::F32, group)) {
-                        *sum = group.inside.select(value.fma(weight, *sum), *sum);
-                    }
-                }
-            }
-            sums
-        });
-        let to = place::element(code, out.0, out.1, row, 0u32);
-        let first_lane = (code.thread() % 32).eq(0);
-        for (number, sum) in (0u32..).zip(sums) {
-            let total = code.reduce(sum, 32, |a, b| a + b);
-            code.when(first_lane, || to.at::<F32>(number).store(total));
-        }
     }
     Ok(finish(code))
 }

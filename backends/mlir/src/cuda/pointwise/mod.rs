@@ -1,11 +1,13 @@
 //! Pointwise programs over groups of neighbouring columns: epilogues and maps.
 
+mod check;
+
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Kernel, View};
+use skipc_plan::kernel::{Access, Kernel, Rows, Slot, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::place;
-use crate::code::{Arith, Bool, Code, Float, Int, math::Precision};
+use crate::code::{Arith, Bool, Code, Float, I32, Int, math::Precision};
 use crate::error::Error;
 
 /// A program that was checked against its kernel.
@@ -15,6 +17,14 @@ pub(super) struct Program<'p> {
     precision: Precision,
     /// Columns of a group.
     pub(super) width: u32,
+}
+
+/// Sums that a program asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Sum {
+    pub(super) number: u32,
+    /// The width of heads, if it is their `rotate_half`, as [`Inst::AccRotated`] says.
+    pub(super) turned: Option<u32>,
 }
 
 /// The columns of one group.
@@ -28,7 +38,7 @@ pub(super) struct Place<'c> {
 }
 
 impl<'p> Program<'p> {
-    /// Checks a program of `cols` columns with `accs` accumulators.
+    /// Checks a program of `cols` columns with `n_sums` sums.
     ///
     /// # Errors
     /// [`Error::Malformed`] if it names what does not exist or reads what another thread of the
@@ -37,22 +47,24 @@ impl<'p> Program<'p> {
         kernel: &'p Kernel,
         program: &'p Pointwise,
         cols: u32,
-        accs: u32,
+        n_sums: u32,
     ) -> Result<Self, Error> {
+        check::check(kernel, program, cols, n_sums)?;
         let mut numbers = vec![cols];
-        for (place, inst) in (0u32..).zip(&program.code) {
-            check(kernel, program, *inst, cols, accs, place)?;
+        for inst in &program.code {
             match inst {
-                Inst::Load(view) => numbers.extend([view.col, place::param(kernel, view.slot)?.cols]),
-                Inst::LoadCol(slot) => numbers.push(place::param(kernel, *slot)?.cols),
+                Inst::Load(view) => numbers.extend([view.col, kernel.param(view.slot).cols]),
+                Inst::LoadCol(slot) | Inst::LoadAt { table: slot, .. } => {
+                    numbers.push(kernel.param(*slot).cols);
+                }
+                // Groups lie in one half of a head.
+                Inst::AccRotated { width, .. } => numbers.push(width / 2),
                 Inst::Acc(_) | Inst::LoadRow(_) | Inst::Unary(..) | Inst::Binary(..) => {}
             }
         }
         let mut precision = Precision::Bf16;
         for store in &program.stores {
-            let param = place::require_view(kernel, store.to, cols)?;
-            place::require_real(param)?;
-            check_reg(store.value, program.code.len())?;
+            let param = kernel.param(store.to.slot);
             numbers.extend([store.to.col, param.cols]);
             if param.dtype == DType::F32 {
                 precision = Precision::Full;
@@ -61,29 +73,30 @@ impl<'p> Program<'p> {
         Ok(Self { kernel, program, precision, width: place::group_width(numbers) })
     }
 
-    /// Loads and computes for the group at a place: one list of values for each store. `acc` gives
-    /// the group of an accumulator.
+    /// Loads and computes for the group at a place: one list of values for each store. `sums`
+    /// gives the group of sums.
     pub(super) fn evaluate<'c>(
         &self,
         code: &'c Code,
         at: &Place<'c>,
-        acc: impl Fn(u32) -> Vec<Float<'c>>,
+        sums: impl Fn(Sum) -> Vec<Float<'c>>,
     ) -> Vec<Vec<Float<'c>>> {
         let mut values: Vec<Vec<Float<'c>>> = Vec::with_capacity(self.program.code.len());
         for inst in &self.program.code {
             let value = match *inst {
-                Inst::Acc(weight) => acc(weight),
-                Inst::Load(view) => self.load(code, view, at),
+                Inst::Acc(number) => sums(Sum { number, turned: None }),
+                Inst::AccRotated { sum: number, width } => sums(Sum { number, turned: Some(width) }),
+                Inst::Load(view) => self.load(code, view, at, at.col, self.width),
                 Inst::LoadRow(view) => {
-                    let param = self.kernel.param(view.slot);
-                    let at = place::element(code, param, view, at.row, 0u32);
-                    place::load_group(at, param.dtype, 1).repeat(self.width as usize)
+                    let first = code.int(0);
+                    self.load(code, view, at, first, 1).repeat(self.width as usize)
                 }
                 Inst::LoadCol(slot) => {
                     let param = self.kernel.param(slot);
                     let at = place::along(code.param(slot.0), param.dtype, at.col);
                     place::load_group(at, param.dtype, self.width)
                 }
+                Inst::LoadAt { table, index } => self.load_at(code, table, index, at),
                 Inst::Unary(function, Reg(x)) => {
                     values[x as usize].iter().map(|x| unary(function, *x, self.precision)).collect()
                 }
@@ -105,72 +118,32 @@ impl<'p> Program<'p> {
         }
     }
 
-    fn load<'c>(&self, code: &'c Code, view: View, at: &Place<'c>) -> Vec<Float<'c>> {
+    fn load_at<'c>(&self, code: &'c Code, table: Slot, index: View, at: &Place<'c>) -> Vec<Float<'c>> {
+        let param = self.kernel.param(table);
+        let row = place::element(code, self.kernel.param(index.slot), index, at.row, 0u32).load::<I32>();
+        let view = View { slot: table, rows: Rows::Dense, col: 0 };
+        let start = place::row_start(code, param, view, row);
+        place::load_group(place::along(start, param.dtype, at.col % param.cols), param.dtype, self.width)
+    }
+
+    fn load<'c>(
+        &self,
+        code: &'c Code,
+        view: View,
+        at: &Place<'c>,
+        col: Int<'c>,
+        width: u32,
+    ) -> Vec<Float<'c>> {
         let param = self.kernel.param(view.slot);
         let load = || {
-            let from = place::element(code, param, view, at.row, at.col);
-            place::load_group(from, param.dtype, self.width)
+            let from = place::element(code, param, view, at.row, col);
+            place::load_group(from, param.dtype, width)
         };
         if param.access == Access::Read {
             return load();
         }
         // What is updated in place is read by its own thread only: another's store would race with the load.
-        code.either(at.inside, load, || vec![code.float(0.0); self.width as usize])
-    }
-}
-
-fn check_reg(reg: Reg, defined: usize) -> Result<(), Error> {
-    if (reg.0 as usize) < defined {
-        return Ok(());
-    }
-    Err(Error::Malformed { what: format!("register {} is used before it is defined", reg.0) })
-}
-
-fn check(
-    kernel: &Kernel,
-    program: &Pointwise,
-    inst: Inst,
-    cols: u32,
-    accs: u32,
-    place: u32,
-) -> Result<(), Error> {
-    match inst {
-        Inst::Acc(weight) if weight < accs => Ok(()),
-        Inst::Acc(weight) => Err(Error::Malformed { what: format!("accumulator {weight} of {accs}") }),
-        Inst::Load(view) => {
-            let param = place::require_view(kernel, view, cols)?;
-            place::require_real(param)?;
-            // Threads read their own columns only, so another offset would read a neighbour's.
-            let moved = |store: &Store| store.to.slot == view.slot && store.to != view;
-            if param.access != Access::Read && program.stores.iter().any(moved) {
-                return Err(Error::Malformed {
-                    what: format!("`{}` is read where another element is written", param.name),
-                });
-            }
-            Ok(())
-        }
-        Inst::LoadRow(view) => {
-            let param = place::require_view(kernel, view, 1)?;
-            place::require_real(param)?;
-            if param.access != Access::Read {
-                return Err(Error::Malformed {
-                    what: format!("`{}` is written and read as one number for each row", param.name),
-                });
-            }
-            Ok(())
-        }
-        Inst::LoadCol(slot) => {
-            let param = place::param(kernel, slot)?;
-            place::require_real(param)?;
-            if param.cols < cols {
-                return Err(Error::Malformed {
-                    what: format!("`{}` has fewer than {cols} columns", param.name),
-                });
-            }
-            Ok(())
-        }
-        Inst::Unary(_, x) => check_reg(x, place as usize),
-        Inst::Binary(_, a, b) => check_reg(a, place as usize).and(check_reg(b, place as usize)),
+        code.either(at.inside, load, || vec![code.float(0.0); width as usize])
     }
 }
 

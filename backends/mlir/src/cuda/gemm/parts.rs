@@ -1,0 +1,179 @@
+//! How the columns of a product's parts lie in tiles.
+//!
+//! A tile has columns of one part: as many of each of its sums, one sum's after another's. What is left of the tile is
+//! padding, whose weights are zeros. The column tiles of the parts are numbered one part's after another's.
+
+use skipc_plan::kernel::{Gemm, Kernel, Part};
+use skipc_plan::pointwise::Inst;
+
+use super::super::place;
+use super::super::pointwise::Program;
+use crate::code::{Bool, Carry, Code, GPtr, Int};
+use crate::error::Error;
+
+/// The columns of a part.
+pub(super) struct Columns<'p> {
+    part: &'p Part,
+    program: Program<'p>,
+    /// How many have to be in one tile: groups, and heads of which one half is computed from the other.
+    together: u32,
+}
+
+/// A part in tiles.
+pub(super) struct PartTiles<'p> {
+    part: &'p Part,
+    pub(super) program: Program<'p>,
+    /// Columns of each sum in a tile: whole groups and heads.
+    pub(super) cols: u32,
+    /// Number of its first column tile.
+    first: u32,
+}
+
+/// The parts of a product, in order; at least one.
+pub(super) struct Parts<'p> {
+    kernel: &'p Kernel,
+    /// Inner size.
+    k: u32,
+    parts: Vec<PartTiles<'p>>,
+}
+
+impl<'p> Columns<'p> {
+    /// # Errors
+    /// [`Error::Malformed`] if the epilogue is.
+    pub(super) fn of(kernel: &'p Kernel, part: &'p Part) -> Result<Self, Error> {
+        let program = Program::new(kernel, &part.epilogue, part.n, part.sums.len() as u32)?;
+        let together = part.epilogue.code.iter().fold(program.width, |so_far, inst| match inst {
+            Inst::AccRotated { width, .. } => lcm(so_far, *width),
+            _ => so_far,
+        });
+        Ok(Self { part, program, together })
+    }
+
+    pub(super) fn is_narrow(&self) -> bool {
+        self.part.is_narrow()
+    }
+
+    /// Columns of the least tile that they fit into.
+    pub(super) fn least_tile(&self) -> u32 {
+        self.together.saturating_mul(self.n_sums())
+    }
+
+    fn n_sums(&self) -> u32 {
+        self.part.sums.len() as u32
+    }
+}
+
+/// Least common multiple; neither is 0.
+fn lcm(a: u32, b: u32) -> u32 {
+    let (mut gcd, mut rest) = (a, b);
+    while rest != 0 {
+        (gcd, rest) = (rest, gcd % rest);
+    }
+    (a / gcd).saturating_mul(b)
+}
+
+impl<'p> Parts<'p> {
+    /// Lays the parts of a product out in tiles of `tile_cols` columns.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if heads do not fit into a tile.
+    pub(super) fn new(
+        kernel: &'p Kernel,
+        gemm: &Gemm,
+        columns: Vec<Columns<'p>>,
+        tile_cols: u32,
+    ) -> Result<Self, Error> {
+        let mut parts = Vec::new();
+        let mut first = 0;
+        for columns in columns {
+            let (together, n_sums) = (columns.together, columns.n_sums());
+            let Columns { part, program, .. } = columns;
+            let cols = (tile_cols / n_sums / together * together).min(part.n);
+            if cols == 0 {
+                let what = format!("heads of {together} columns of {n_sums} sums; a tile has {tile_cols}");
+                return Err(Error::Unsupported { what });
+            }
+            let tiles = PartTiles { part, program, cols, first };
+            first += tiles.n_tiles();
+            parts.push(tiles);
+        }
+        Ok(Self { kernel, k: gemm.k, parts })
+    }
+
+    /// How many column tiles there are.
+    pub(super) fn n_tiles(&self) -> u32 {
+        self.parts.iter().map(PartTiles::n_tiles).sum()
+    }
+
+    /// What `body` gives for the part that a column tile is of and for the first column of the tile in that part.
+    pub(super) fn of_tile<'c, C: Carry<'c>>(
+        &self,
+        code: &'c Code,
+        tile: Int<'c>,
+        body: &impl Fn(&PartTiles<'p>, Int<'c>) -> C,
+    ) -> C {
+        choose(code, &self.parts[0], &self.parts[1..], tile, body)
+    }
+
+    /// Where the weights of columns of a tile begin, and whether there are such: of padding there are none.
+    pub(super) fn weights<'c>(
+        &self,
+        code: &'c Code,
+        tile: Int<'c>,
+        cols: &[Int<'c>],
+    ) -> (Vec<GPtr<'c>>, Vec<Bool<'c>>) {
+        self.of_tile(code, tile, &|part, first| {
+            cols.iter().map(|col| part.weight(code, self.kernel, self.k, first, *col)).unzip()
+        })
+    }
+}
+
+fn choose<'p, 'c, C: Carry<'c>>(
+    code: &'c Code,
+    part: &PartTiles<'p>,
+    others: &[PartTiles<'p>],
+    tile: Int<'c>,
+    body: &impl Fn(&PartTiles<'p>, Int<'c>) -> C,
+) -> C {
+    let here = || body(part, (tile - part.first) * part.cols);
+    match others {
+        [] => here(),
+        [next, others @ ..] => {
+            code.either(tile.lt(next.first), here, || choose(code, next, others, tile, body))
+        }
+    }
+}
+
+impl PartTiles<'_> {
+    /// Columns of each sum.
+    pub(super) fn n(&self) -> u32 {
+        self.part.n
+    }
+
+    fn n_tiles(&self) -> u32 {
+        self.part.n.div_ceil(self.cols)
+    }
+
+    /// The weight of column `col` of the tile that begins with column `first` of the part, and whether there is such.
+    fn weight<'c>(
+        &self,
+        code: &'c Code,
+        kernel: &Kernel,
+        k: u32,
+        first: Int<'c>,
+        col: Int<'c>,
+    ) -> (GPtr<'c>, Bool<'c>) {
+        let (number, within) = (col / self.cols, first + col % self.cols);
+        let present = number.lt(self.part.sums.len() as u32) & within.lt(self.part.n);
+        let sums: Vec<(GPtr<'c>, Int<'c>)> =
+            self.part.sums.iter().map(|sum| (code.param(sum.weight.0), code.int(sum.row))).collect();
+        let (weight, row) = (1_u32..).zip(&sums[1..]).fold(sums[0], |(weight, row), (other, sum)| {
+            let is_other = number.eq(other);
+            (is_other.select(sum.0, weight), is_other.select(sum.1, row))
+        });
+        // What does not exist is not read, but its address has to be one.
+        let row = row + present.select(within, 0u32);
+        let dtype = kernel.param(self.part.sums[0].weight).dtype;
+        (place::far_along(weight, dtype, row.to_long() * u64::from(k)), present)
+    }
+}
