@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cli;
 pub mod codes;
 pub mod constants;
+pub mod cost;
 pub mod diagnostic;
 pub mod ladder;
 pub mod lint;

@@ -32,8 +32,8 @@ pub enum Form {
     /// Layers over gathered rows as the model has them: no other forms are searched, every op is a kernel of its own,
     /// gathers and scatters are copies.
     Unfused,
-    /// Layers over all rows, of which those of the tokens that execute are kept; kernels joined as in the first. Other
-    /// forms are not searched here either: the rules would find the gathered one, and nothing masked would be left.
+    /// Layers over all rows, of which those of the tokens that execute are kept; kernels joined as in the first. Forms
+    /// are searched as there, but by the rules that leave every op its rows: others would find the gathered form.
     Masked,
 }
 
@@ -59,8 +59,8 @@ impl Form {
 
     fn default_passes(self) -> Vec<String> {
         match self {
-            Form::Fused => skipc_passes::default_pipeline(),
-            Form::Unfused | Form::Masked => skipc_passes::plain_pipeline(),
+            Form::Fused | Form::Masked => skipc_passes::default_pipeline(),
+            Form::Unfused => skipc_passes::plain_pipeline(),
         }
     }
 }
@@ -201,6 +201,7 @@ fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace)
     let options = skipc_passes::Options {
         verify_each: request.verify_each,
         fuel: request.fuel,
+        keep_rows: request.form == Form::Masked,
         densities: densities(model),
     };
     let mut dumps = Vec::new();
@@ -260,6 +261,20 @@ fn plan(
     skipc_plan::verify(&plan).map_err(|errors| internal("plan::broken", &errors[0]))?;
     trace.stage("plan", &format!("plan-{name}"), "txt", || plan.to_string()).map_err(dump_error)?;
     Ok(plan)
+}
+
+/// The plan of a model that scores, for the first target of the request. It needs no weights.
+///
+/// # Errors
+/// As [`compile`].
+pub fn planned(model: &Model, request: &Request) -> Result<Plan, Failure> {
+    let mut trace = Trace::silent();
+    let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
+    let legal = run_passes(lowered, model, request, &mut trace)?;
+    let Some((target, dtype)) = request.targets.first() else {
+        return Err(internal("plan::target", &"a request without a target"));
+    };
+    plan(&legal, model, (target, *dtype), request, &mut trace)
 }
 
 /// Plans a model that scores for one precision, with a program that has constants but no code: what the kernel interpreter runs.

@@ -25,6 +25,8 @@ pub struct Options {
     pub verify_each: bool,
     /// Make at most this many edits in all, then let every pass find nothing to do.
     pub fuel: Option<u64>,
+    /// Leave every op the rows that it works on: a masked model stays one.
+    pub keep_rows: bool,
     /// Share of the tokens that a set is expected to have, from 0 to 1: what forms are chosen for. It is no promise:
     /// every form is right for every count.
     pub densities: BTreeMap<SetSym, f64>,

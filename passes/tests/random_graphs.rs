@@ -17,7 +17,8 @@ const N_GRAPHS: u64 = 120;
 
 const EDITING: [&str; 4] = ["canonicalize", "merge_routes", "cse", "dce"];
 
-const CHECKED: Options = Options { verify_each: true, fuel: None, densities: BTreeMap::new() };
+const CHECKED: Options =
+    Options { verify_each: true, fuel: None, keep_rows: false, densities: BTreeMap::new() };
 
 fn run_checked(graph: Graph, passes: &[impl AsRef<str>], options: &Options) -> Graph {
     let shown = print(&graph);

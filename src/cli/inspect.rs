@@ -10,10 +10,13 @@ use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program, Purpose};
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
-use super::{Exit, Failure, InspectArgs, artifact_failure, open_artifact, shares, to_json};
+use super::{Exit, Failure, InspectArgs, artifact_failure, cost, open_artifact, shares, to_json};
 use crate::diagnostic::Diagnostic;
 
 pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
+    if args.cost {
+        return cost::run(args, json);
+    }
     let artifact = open_artifact(&args.artifact)?;
     match args.section.as_deref() {
         Some("") => return Ok(section_table(&artifact)),

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod compile;
+mod cost;
 mod doctor;
 mod explain;
 mod failure;
@@ -173,8 +174,21 @@ pub struct CompileArgs {
 /// Arguments of `skipc inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Artefact.
+    /// Artefact; with `--cost`, a model spec (TOML) will do.
     pub artifact: PathBuf,
+
+    /// Show what the cost model predicts for each block and in total: multiply-adds, bytes, kernels and time against
+    /// density, and from which density on the masked form would be no slower.
+    #[arg(long)]
+    pub cost: bool,
+
+    /// Densities of `--cost`: shares such as `0.125,0.5`, or a range such as `0.05..1`.
+    #[arg(long, requires = "cost", value_name = "D")]
+    pub density: Option<String>,
+
+    /// Tokens of the step of `--cost`.
+    #[arg(long, requires = "cost", value_name = "N", default_value_t = 512)]
+    pub step_tokens: u32,
 
     /// Print one section as it is, such as `ir/legal.sir`; without a name, list them.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]

@@ -23,6 +23,9 @@ const EXP_TAIL: [f32; 5] = [0.001_381_388, 0.008_369_064, 0.041_668_423, 0.166_6
 /// Below, `|x| · e^x` is 0 in f32; further down, exponents would no longer fit.
 const EXP_LOW: f32 = -110.0;
 
+/// Down to here `e^x` is a normal number with some room.
+const EXP_NORMAL: f32 = -86.5;
+
 /// Above, `e^x` is infinite in f32.
 const EXP_HIGH: f32 = 89.0;
 
@@ -85,17 +88,25 @@ impl Emitter<'_> {
         }
     }
 
-    /// `e^x`, within 1 ulp.
-    pub(crate) fn exp(&mut self, x: Value, lanes: Lanes) -> Value {
-        let Exp { mantissa, scale, .. } = self.exp_parts(x, lanes);
+    /// `e^x` for `x` that is not above 0, within 1 ulp; below [`EXP_NORMAL`] it is that of [`EXP_NORMAL`], which next to the
+    /// largest weight of a softmax is nothing.
+    pub(crate) fn exp_below_zero(&mut self, x: Value, lanes: Lanes) -> Value {
+        let low = self.real(EXP_NORMAL, lanes);
+        let x = self.at_least(x, low, lanes);
+        let (rounded, near, small) = self.reduce(x, lanes);
+        let r = self.ins().fsub(near, small);
+        let tail = self.exp_tail(r, lanes);
+        let above_one = self.ins().fadd(r, tail);
+        let one = self.real(1.0, lanes);
+        let mantissa = self.ins().fadd(one, above_one);
+        let n = self.exponent(rounded, lanes);
+        let scale = self.power_of_two(n, lanes);
         self.ins().fmul(mantissa, scale)
     }
 
-    fn exp_parts(&mut self, x: Value, lanes: Lanes) -> Exp {
-        let (low, high) = (self.real(EXP_LOW, lanes), self.real(EXP_HIGH, lanes));
-        let x = self.at_least(x, low, lanes);
-        let x = self.at_most(x, high, lanes);
-
+    /// The nearest integer to `x · log₂ e`, with [`ROUNDER`] added, and `x` minus that many `ln 2` in two parts: the first
+    /// is subtracted, exactly, the second is not yet.
+    fn reduce(&mut self, x: Value, lanes: Lanes) -> (Value, Value, Value) {
         let (log2_e, rounder) = (self.real(std::f32::consts::LOG2_E, lanes), self.real(ROUNDER, lanes));
         let exponent = self.ins().fmul(x, log2_e);
         let rounded = self.ins().fadd(exponent, rounder);
@@ -104,17 +115,30 @@ impl Emitter<'_> {
             let part = self.real(part, lanes);
             self.ins().fmul(n, part)
         });
-        // Exact; the next difference is not, but its error is.
-        let near = self.ins().fsub(x, large);
+        (rounded, self.ins().fsub(x, large), small)
+    }
+
+    /// The integer that stands in a number with [`ROUNDER`] added.
+    fn exponent(&mut self, rounded: Value, lanes: Lanes) -> Value {
+        let bits = self.recast(rounded, lanes.bits());
+        let zero = self.bits(ROUNDER.to_bits(), lanes);
+        self.ins().isub(bits, zero)
+    }
+
+    fn exp_parts(&mut self, x: Value, lanes: Lanes) -> Exp {
+        let (low, high) = (self.real(EXP_LOW, lanes), self.real(EXP_HIGH, lanes));
+        let x = self.at_least(x, low, lanes);
+        let x = self.at_most(x, high, lanes);
+
+        // The next difference is not exact, but its error is.
+        let (rounded, near, small) = self.reduce(x, lanes);
         let r = self.ins().fsub(near, small);
         let lost = self.ins().fsub(near, r);
         let lost = self.ins().fsub(lost, small);
         let (mantissa, lost) = self.exp_near_zero(r, lost, lanes);
 
         // Two factors, because exponents from −159 to 128 are more than one can hold.
-        let bits = self.recast(rounded, lanes.bits());
-        let zero = self.bits(ROUNDER.to_bits(), lanes);
-        let n = self.ins().isub(bits, zero);
+        let n = self.exponent(rounded, lanes);
         let half = self.ins().sshr_imm_u(n, 1);
         let rest = self.ins().isub(n, half);
         let factor = self.power_of_two(half, lanes);
@@ -127,6 +151,17 @@ impl Emitter<'_> {
 
     /// `e^(r + lost)`, where `lost` is below the last place of `r`, and what rounding took from it.
     fn exp_near_zero(&mut self, r: Value, lost: Value, lanes: Lanes) -> (Value, Value) {
+        let tail = self.exp_tail(r, lanes);
+        let tail = self.ins().fadd(tail, lost);
+        let above_one = self.ins().fadd(r, tail);
+        let one = self.real(1.0, lanes);
+        let mantissa = self.ins().fadd(one, above_one);
+        let kept = self.ins().fsub(mantissa, one);
+        (mantissa, self.ins().fsub(above_one, kept))
+    }
+
+    /// `eʳ − 1 − r` near zero.
+    fn exp_tail(&mut self, r: Value, lanes: Lanes) -> Value {
         let mut tail = self.real(EXP_TAIL[0], lanes);
         for coefficient in &EXP_TAIL[1..] {
             let coefficient = self.real(*coefficient, lanes);
@@ -134,13 +169,7 @@ impl Emitter<'_> {
             tail = self.ins().fadd(tail, coefficient);
         }
         let square = self.ins().fmul(r, r);
-        let tail = self.ins().fmul(tail, square);
-        let tail = self.ins().fadd(tail, lost);
-        let above_one = self.ins().fadd(r, tail);
-        let one = self.real(1.0, lanes);
-        let mantissa = self.ins().fadd(one, above_one);
-        let kept = self.ins().fsub(mantissa, one);
-        (mantissa, self.ins().fsub(above_one, kept))
+        self.ins().fmul(tail, square)
     }
 
     fn power_of_two(&mut self, exponent: Value, lanes: Lanes) -> Value {

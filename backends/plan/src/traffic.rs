@@ -60,6 +60,53 @@ pub fn traffic(plan: &Plan, counts: &Counts) -> Vec<Traffic> {
     plan.layout.steps.iter().map(|it| step(it).unwrap_or_default()).collect()
 }
 
+/// How many rows something has: a number, or what a buffer says when the step begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsOf {
+    /// This many.
+    Fixed(u32),
+    /// As many as the buffer of this index says.
+    Count(u32),
+}
+
+/// Bytes that a step moves for each row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// How many rows.
+    pub rows: RowsOf,
+    /// Bytes of each.
+    pub bytes: u64,
+}
+
+/// What one step moves whatever the counts are, as [`traffic`] counts it; that a table has no more rows than it has is
+/// left out.
+pub fn moved(plan: &Plan, step: &Step) -> Vec<Moved> {
+    let Some((_, kernel)) = plan.kernels.get(step.kernel as usize) else { return Vec::new() };
+    let counts = Counts::default();
+    let of = StepTraffic { plan, counts: &counts, step, kernel };
+    let uses = uses(kernel);
+    let moved = uses.iter().map(|it| {
+        let bytes = u64::from(it.cols) * u64::from(kernel.param(it.slot).dtype.size());
+        Moved { rows: of.rows_of(it), bytes }
+    });
+    moved.collect()
+}
+
+/// How many rows an extent of a step's kernel has.
+pub fn rows_of(step: &Step, extent: Extent) -> RowsOf {
+    match extent {
+        Extent::Fixed(rows) => RowsOf::Fixed(rows),
+        Extent::Counted { count, at_most } => counted_by(step, Slot(count)).unwrap_or(RowsOf::Fixed(at_most)),
+    }
+}
+
+fn counted_by(step: &Step, count: Slot) -> Option<RowsOf> {
+    match step.args.get(count.0 as usize) {
+        Some(Arg::Buffer(idx)) => Some(RowsOf::Count(*idx)),
+        _ => None,
+    }
+}
+
 /// Which rows of a parameter a kernel looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Touched {
@@ -112,8 +159,22 @@ impl StepTraffic<'_> {
         sum
     }
 
-    fn rows(&self, it: &Use) -> u64 {
-        let most = match self.step.args.get(it.slot.0 as usize) {
+    fn rows_of(&self, it: &Use) -> RowsOf {
+        match it.rows {
+            Touched::Whole => RowsOf::Fixed(self.most(it)),
+            Touched::Rows { len, .. } => RowsOf::Fixed(len),
+            Touched::Counted(count) => counted_by(self.step, count).unwrap_or(RowsOf::Fixed(self.most(it))),
+            Touched::Over(Extents::Rows) => rows_of(self.step, self.kernel.extent),
+            Touched::Over(Extents::Keys) => match &self.kernel.body {
+                Body::Attention(attention) => rows_of(self.step, attention.kv_extent),
+                _ => RowsOf::Fixed(0),
+            },
+        }
+    }
+
+    /// Rows of the operand behind a parameter.
+    fn most(&self, it: &Use) -> u32 {
+        match self.step.args.get(it.slot.0 as usize) {
             Some(Arg::Constant(idx)) => {
                 self.plan.constants.get(*idx as usize).map_or(0, |constant| constant.constant.rows)
             }
@@ -122,7 +183,11 @@ impl StepTraffic<'_> {
                 _ => self.counts.tokens,
             },
             None => 0,
-        };
+        }
+    }
+
+    fn rows(&self, it: &Use) -> u64 {
+        let most = self.most(it);
         let rows = match it.rows {
             Touched::Whole => most,
             Touched::Rows { len, .. } => len,

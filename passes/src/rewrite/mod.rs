@@ -96,7 +96,10 @@ struct Outcome {
 /// # Errors
 /// If a rule is at fault.
 pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Vec<Patch>, RewriteError> {
-    let rules: Vec<&Rule> = rules::all().collect();
+    let rules: Vec<&Rule> = match options.keep_rows {
+        true => rules::keeping_rows().collect(),
+        false => rules::all().collect(),
+    };
     let mut memo: IndexMap<Source, Option<Outcome>, FxBuildHasher> = IndexMap::default();
     let mut patches = Vec::new();
     for region in source::regions(graph) {

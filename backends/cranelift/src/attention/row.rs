@@ -106,7 +106,7 @@ impl Head {
             let score = e.load(scores, key, lanes);
             let largest = e.splat(largest, lanes);
             let below = e.ins().fsub(score, largest);
-            let weight = e.exp(below, lanes);
+            let weight = e.exp_below_zero(below, lanes);
             e.store(scores, key, weight, lanes);
             Ok(vec![weight])
         })?;

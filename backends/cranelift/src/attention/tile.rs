@@ -242,7 +242,7 @@ impl Tile<'_> {
             let (factor, now) = (e.real(scale, lanes), e.splat(now, lanes));
             let score = e.ins().fmul(score, factor);
             let below = e.ins().fsub(score, now);
-            let weight = e.exp(below, lanes);
+            let weight = e.exp_below_zero(below, lanes);
             e.store(scores, key, weight, lanes);
             Ok(vec![weight])
         })?[0];
@@ -254,7 +254,7 @@ impl Tile<'_> {
 
         // Not by the exponential alone: before the first key in sight, both are infinite.
         let change = e.ins().fsub(before, now);
-        let shrink = e.exp(change, Lanes::One);
+        let shrink = e.exp_below_zero(change, Lanes::One);
         let is_same = e.ins().fcmp(FloatCC::Equal, before, now);
         let one = e.real(1.0, Lanes::One);
         let shrink = e.ins().select(is_same, one, shrink);

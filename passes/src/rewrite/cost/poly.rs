@@ -80,7 +80,10 @@ impl fmt::Display for Poly {
         for (dims, factor) in self.0.iter().filter(|(_, factor)| **factor != 0.0) {
             f.write_str(if first { "" } else { " + " })?;
             first = false;
-            write!(f, "{factor:.3}")?;
+            match factor.fract() == 0.0 {
+                true => write!(f, "{factor:.0}")?,
+                false => write!(f, "{factor:.3}")?,
+            }
             dims.iter().try_for_each(|dim| write!(f, "·{dim}"))?;
         }
         f.write_str(if first { "0" } else { "" })
@@ -110,7 +113,7 @@ mod tests {
         assert_eq!(sum.at(&Half), 21.0);
         assert_eq!((sum.clone() * c.clone()).at(&Half), 105.0);
         assert_eq!(n.clone() * c.clone(), c * n);
-        assert_eq!(sum.to_string(), "1.000 + 1.000·n + 2.000·c1");
+        assert_eq!(sum.to_string(), "1 + 1·n + 2·c1");
         assert_eq!(Poly::default().to_string(), "0");
     }
 }

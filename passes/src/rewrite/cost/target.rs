@@ -13,6 +13,8 @@ pub struct Target {
     pub attention_mac: f64,
     /// An element that is read or written.
     pub element: f64,
+    /// An element of a weight that is read from memory: what a product of few rows waits for.
+    pub weight: f64,
     /// An element of a function with an exponential in it.
     pub exp: f64,
     /// An element that is read or written by a list of rows, beyond what it takes in order.
@@ -32,6 +34,7 @@ pub const CPU: Target = Target {
     dot_mac: 0.093,
     attention_mac: 0.066,
     element: 0.05,
+    weight: 0.1,
     exp: 3.3,
     gathered: 0.056,
 };

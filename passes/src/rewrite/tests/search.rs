@@ -16,6 +16,7 @@ const SLOW_START: Target = Target {
     dot_mac: 0.001,
     attention_mac: 0.001,
     element: 0.001,
+    weight: 0.001,
     exp: 0.001,
     gathered: 0.001,
 };

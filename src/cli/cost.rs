@@ -1,0 +1,121 @@
+//! `skipc inspect --cost`: what a model costs against density, as the cost model says.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::json;
+use skipc_artifact::target::{DType, Target};
+use skipc_passes::rewrite::cost::CPU;
+
+use super::inspect::new_table;
+use super::{Exit, Failure, InspectArgs, artifact_failure, open_artifact, to_json};
+use crate::cost::{self, Layer, PlanCost, Report};
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::{self, Form, Request};
+use crate::spec;
+use crate::spec::model::Model;
+
+/// Densities of the report if the user names none.
+const DENSITIES: [f64; 6] = [0.05, 0.125, 0.25, 0.5, 0.75, 1.0];
+
+/// Densities of a range such as `0.05..1`.
+const IN_RANGE: u32 = 8;
+
+/// Characters of the longest bar.
+const BAR: f64 = 40.0;
+
+pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
+    let model = model(&args.artifact)?;
+    let densities = densities(args.density.as_deref())?;
+    let tokens = args.step_tokens.min(u32::try_from(model.max_positions).unwrap_or(u32::MAX));
+    let cost = |form: Form| -> Result<PlanCost, Failure> {
+        let request = Request { form, targets: vec![(Target::Cpu, DType::F32)], ..Request::host() };
+        Ok(PlanCost::of(&pipeline::planned(&model, &request)?, &CPU))
+    };
+    let report = cost::report(&cost(Form::Fused)?, &cost(Form::Masked)?, f64::from(tokens), &densities);
+    match json {
+        true => to_json(&json!({"model": model.name, "target": "cpu", "cost": report})),
+        false => Ok(text(&model, &report)),
+    }
+}
+
+/// The model of a spec, or of an artefact.
+fn model(path: &Path) -> Result<Model, Failure> {
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        return Ok(spec::load(path)?);
+    }
+    let artifact = open_artifact(path)?;
+    let text = artifact
+        .section("spec.toml", skipc_artifact::section::SectionKind::Spec)
+        .map_err(|error| artifact_failure(path, &error))?;
+    Ok(spec::model("spec.toml", &String::from_utf8_lossy(text))?)
+}
+
+/// `0.1,0.5` or `0.05..1`.
+fn densities(text: Option<&str>) -> Result<Vec<f64>, Failure> {
+    let Some(text) = text else { return Ok(DENSITIES.to_vec()) };
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|it| (0.0..=1.0).contains(it));
+    let found: Option<Vec<f64>> = match text.split_once("..") {
+        Some((first, last)) => {
+            number(first).zip(number(last)).filter(|(first, last)| first < last).map(|(first, last)| {
+                let step = (last - first) / f64::from(IN_RANGE - 1);
+                (0..IN_RANGE).map(|idx| ((first + step * f64::from(idx)) * 1e4).round() / 1e4).collect()
+            })
+        }
+        None => text.split(',').map(number).collect(),
+    };
+    found.filter(|found| !found.is_empty()).ok_or_else(|| {
+        let message = format!("--density: `{text}`");
+        let help = "write shares of the tokens such as `0.125,0.5`, or a range such as `0.05..1`";
+        Failure::new(Exit::Usage, Diagnostic::new("usage::inspect", message).help(help))
+    })
+}
+
+fn text(model: &Model, report: &Report) -> String {
+    let mut out = format!(
+        "{}: predicted for the CPU in f32, one thread, {} tokens a step, every router at one density\n\n",
+        model.name, report.tokens
+    );
+    let mut header = vec!["".to_owned(), "kernels".to_owned()];
+    header.extend(report.total.at.iter().map(|at| format!("ms at {}", at.density)));
+    header.extend(["masked ms".to_owned(), "break-even".to_owned()]);
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut table = new_table(&header);
+    for layer in report.layers.iter().chain([&report.total]) {
+        let mut row = vec![layer.name.clone(), layer.kernels.to_string()];
+        row.extend(layer.at.iter().map(|at| format!("{:.3}", at.time_ns / 1e6)));
+        row.push(layer.at.last().map_or_else(String::new, |at| format!("{:.3}", at.masked_ns / 1e6)));
+        row.push(break_even(layer));
+        table.add_row(row);
+    }
+    let _ = writeln!(out, "{table}\n");
+    let slowest = report.total.at.iter().map(|at| at.time_ns.max(at.masked_ns)).fold(1.0, f64::max);
+    for at in &report.total.at {
+        let bar = "█".repeat((at.time_ns / slowest * BAR).round() as usize);
+        let rest = "·".repeat((at.masked_ns / slowest * BAR).round() as usize - bar.chars().count().min(40));
+        let (ms, masked) = (at.time_ns / 1e6, at.masked_ns / 1e6);
+        let _ = writeln!(
+            out,
+            "{:>7}  {bar}{rest}  {ms:.2} of {masked:.2} ms masked, {:.3} G multiply-adds, {:.1} MB moved",
+            at.density,
+            at.macs / 1e9,
+            at.bytes / 1e6,
+        );
+    }
+    let _ = writeln!(out, "\nas polynomials in the tokens n and the executed counts c:");
+    for layer in &report.layers {
+        let _ = writeln!(out, "{}", layer.name);
+        for (what, poly) in [("multiply-adds", &layer.macs), ("bytes", &layer.bytes), ("ns", &layer.work)] {
+            let _ = writeln!(out, "  {what:>13} = {poly}");
+        }
+    }
+    out
+}
+
+fn break_even(layer: &Layer) -> String {
+    match layer.break_even {
+        Some(density) if density > 0.0 => format!("{density:.2}"),
+        Some(_) => "all alike".to_owned(),
+        None => "none up to 1".to_owned(),
+    }
+}

@@ -1,0 +1,99 @@
+//! What a plan costs, as a function of how many tokens execute: multiply-adds, bytes, kernels and time.
+//!
+//! The numbers are of the kernels as planned, after fusion; those by which forms are chosen
+//! ([`skipc_passes::rewrite::cost`]) are of single ops and anticipate it. Both take the same measured constants. On the
+//! CPU a product of few rows is as fast for each row as one of many (weights lie ready), so that no count is off a
+//! grid; what few rows cannot hide is the time to read the weights, which is the floor of a product.
+
+mod break_even;
+mod report;
+mod step;
+
+use std::collections::BTreeMap;
+
+use skipc_artifact::program::Gate;
+use skipc_ir::{Dim, SetSym};
+use skipc_passes::rewrite::cost::{Counts, Poly, Target};
+use skipc_plan::Plan;
+
+pub use break_even::break_even;
+pub use report::{AtDensity, Layer, Report, report};
+pub use step::StepCost;
+
+/// Which rows the buffers of a layout count.
+struct Sets {
+    dims: BTreeMap<u32, Dim>,
+}
+
+impl Sets {
+    /// The sets of the routers are those that the lowering makes, in model order; a capacity's wanted set is counted
+    /// with the set that it limits.
+    fn of(plan: &Plan) -> Sets {
+        let mut dims = BTreeMap::from([(plan.layout.io.n_tokens, Dim::Tokens)]);
+        for (router, gate) in (0..).zip(&plan.layout.io.gates) {
+            if let Gate::Routed { count, wanted, .. } = gate {
+                let dim = Dim::Count(SetSym(router));
+                dims.extend([Some(*count), *wanted].into_iter().flatten().map(|buffer| (buffer, dim)));
+            }
+        }
+        Sets { dims }
+    }
+}
+
+/// So many tokens, of which every router executes the same share.
+#[derive(Clone, Copy, Debug)]
+pub struct Even {
+    /// Tokens of the step.
+    pub tokens: f64,
+    /// Their share in every set.
+    pub density: f64,
+}
+
+impl Counts for Even {
+    fn tokens(&self) -> f64 {
+        self.tokens
+    }
+
+    fn rows(&self, _: SetSym) -> f64 {
+        self.tokens * self.density
+    }
+}
+
+/// The cost of every step of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanCost {
+    /// Where in the model each step comes from, and what it costs; in the order of the steps.
+    pub steps: Vec<(String, StepCost)>,
+    target: Target,
+}
+
+impl PlanCost {
+    /// The cost of a plan on a target.
+    pub fn of(plan: &Plan, target: &Target) -> PlanCost {
+        let sets = Sets::of(plan);
+        let steps = plan.layout.steps.iter();
+        let steps = steps.map(|step| (step.origin.clone(), StepCost::of(plan, step, &sets, target)));
+        PlanCost { steps: steps.collect(), target: *target }
+    }
+
+    /// Nanoseconds of a step.
+    pub fn step_time(&self, step: &StepCost, counts: &dyn Counts) -> f64 {
+        match step.rows.at(counts) > 0.0 {
+            true => self.target.launch + step.work.at(counts).max(step.floor),
+            false => 0.0,
+        }
+    }
+
+    /// Nanoseconds of all steps.
+    pub fn time(&self, counts: &dyn Counts) -> f64 {
+        self.steps.iter().map(|(_, step)| self.step_time(step, counts)).sum()
+    }
+
+    /// The sum of one figure over steps.
+    pub fn sum<'s>(
+        steps: impl IntoIterator<Item = &'s StepCost>,
+        figure: impl Fn(&StepCost) -> &Poly,
+    ) -> Poly {
+        steps.into_iter().fold(Poly::default(), |sum, step| sum + figure(step).clone())
+    }
+}

@@ -1,0 +1,154 @@
+//! What one step of a plan costs.
+
+use skipc_artifact::program::Step;
+use skipc_ir::Dim;
+use skipc_passes::rewrite::cost::{Poly, Target};
+use skipc_plan::Plan;
+use skipc_plan::kernel::{Attention, Body, Gemm, Rows, Rowwise, View};
+use skipc_plan::pointwise::{Inst, Pointwise, Unary};
+use skipc_plan::traffic::{RowsOf, moved, rows_of};
+
+use super::Sets;
+
+/// What a step costs, each as a function of how many rows execute.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepCost {
+    /// Multiply-adds, but for those of a step that a row that is not seen would take.
+    pub macs: Poly,
+    /// Bytes read and written, see [`skipc_plan::traffic()`].
+    pub bytes: Poly,
+    /// Nanoseconds of the work, without what starting the kernel takes.
+    pub work: Poly,
+    /// Nanoseconds that it takes to read the weights once: the work is no shorter, however few the rows.
+    pub floor: f64,
+    /// The rows of the kernel: without any it does nothing.
+    pub rows: Poly,
+}
+
+/// A step that is being priced.
+struct Priced<'a> {
+    step: &'a Step,
+    sets: &'a Sets,
+    target: &'a Target,
+    cost: StepCost,
+}
+
+impl StepCost {
+    /// The cost of a step on a target.
+    pub(super) fn of(plan: &Plan, step: &Step, sets: &Sets, target: &Target) -> StepCost {
+        let Some((_, kernel)) = plan.kernels.get(step.kernel as usize) else { return StepCost::default() };
+        let mut priced = Priced { step, sets, target, cost: StepCost::default() };
+        priced.cost.rows = priced.count(rows_of(step, kernel.extent));
+        for it in moved(plan, step) {
+            let bytes = priced.count(it.rows).scale(it.bytes as f64);
+            priced.cost.bytes = std::mem::take(&mut priced.cost.bytes) + bytes;
+        }
+        match &kernel.body {
+            Body::Gemm(gemm) => priced.gemm(gemm),
+            Body::Attention(attention) => priced.attention(attention),
+            Body::Rowwise(rowwise) => priced.rowwise(rowwise),
+            // A score, a decision to replay, a row number and a mask.
+            Body::Compact(_) => priced.elements(4.0),
+        }
+        priced.cost
+    }
+}
+
+impl Priced<'_> {
+    fn count(&self, rows: RowsOf) -> Poly {
+        match rows {
+            RowsOf::Fixed(rows) => Poly::constant(f64::from(rows)),
+            RowsOf::Count(buffer) => Poly::variable(self.sets.dim(buffer)),
+        }
+    }
+
+    fn work(&mut self, nanoseconds: Poly) {
+        self.cost.work = std::mem::take(&mut self.cost.work) + nanoseconds;
+    }
+
+    fn macs(&mut self, macs: Poly, each: f64) {
+        self.work(macs.scale(each));
+        self.cost.macs = std::mem::take(&mut self.cost.macs) + macs;
+    }
+
+    /// So many elements of each row are read or written.
+    fn elements(&mut self, per_row: f64) {
+        self.work(self.cost.rows.scale(per_row * self.target.element));
+    }
+
+    /// What it takes beyond that to find rows by a list.
+    fn listed(&mut self, view: View, cols: f64) {
+        if view.rows != Rows::Dense {
+            self.work(self.cost.rows.scale(cols * self.target.gathered));
+        }
+    }
+
+    fn gemm(&mut self, gemm: &Gemm) {
+        let k = f64::from(gemm.k);
+        self.elements(k);
+        self.listed(gemm.a, k);
+        for part in &gemm.parts {
+            let cols = f64::from(part.n) * part.sums.len() as f64;
+            let each = if part.is_narrow() { self.target.dot_mac } else { self.target.gemm_mac };
+            self.macs(self.cost.rows.scale(k * cols), each);
+            self.cost.floor += k * cols * self.target.weight;
+            self.program(&part.epilogue, f64::from(part.n));
+        }
+    }
+
+    fn attention(&mut self, attention: &Attention) {
+        let keys = self.count(rows_of(self.step, attention.kv_extent));
+        let cols = f64::from(attention.heads * attention.width);
+        let pairs = self.cost.rows.clone() * keys;
+        // A product with the key and one with its value; of all keys half are seen.
+        self.cost.macs = pairs.scale(cols);
+        self.work(pairs.scale(cols * self.target.attention_mac));
+    }
+
+    fn rowwise(&mut self, rowwise: &Rowwise) {
+        match *rowwise {
+            Rowwise::Map { cols, ref program } => self.program(program, f64::from(cols)),
+            Rowwise::Norm { cols, x, .. } => {
+                self.elements(3.0 * f64::from(cols));
+                self.listed(x, f64::from(cols));
+            }
+            Rowwise::RowScale { cols, x, .. } => {
+                self.elements(f64::from(cols));
+                self.listed(x, f64::from(cols));
+            }
+            Rowwise::Embed { cols, .. } => self.elements(2.0 * f64::from(cols)),
+            Rowwise::Rope { heads, width, .. } => self.elements(3.0 * f64::from(heads * width)),
+        }
+    }
+
+    fn program(&mut self, program: &Pointwise, cols: f64) {
+        for inst in &program.code {
+            match *inst {
+                Inst::Load(view) => {
+                    self.elements(cols);
+                    self.listed(view, cols);
+                }
+                Inst::LoadAt { .. } | Inst::AccRotated { .. } => self.elements(0.5 * cols),
+                Inst::Unary(Unary::Gelu | Unary::Silu | Unary::Sigmoid, _) => {
+                    self.work(self.cost.rows.scale(cols * self.target.exp));
+                }
+                Inst::Acc(_)
+                | Inst::LoadRow(_)
+                | Inst::LoadCol(_)
+                | Inst::Unary(Unary::Relu | Unary::OneMinus | Unary::Scale(_), _)
+                | Inst::Binary(..) => self.elements(0.1 * cols),
+            }
+        }
+        for store in &program.stores {
+            self.elements(cols);
+            self.listed(store.to, cols);
+        }
+    }
+}
+
+/// The rows that a buffer counts: tokens, or the set of a router.
+impl Sets {
+    pub(super) fn dim(&self, buffer: u32) -> Dim {
+        self.dims.get(&buffer).copied().unwrap_or(Dim::Tokens)
+    }
+}
