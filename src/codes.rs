@@ -80,6 +80,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::emit", "`--emit` names a stage that this compile does not have."),
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
     ("usage::init", "An option of `skipc init` has a value that it does not take."),
+    ("usage::inspect", "An option of `skipc inspect` has a value that it does not take."),
     ("verify::empty", "The artefact has no program that could be verified."),
     (
         "verify::mismatch",

@@ -263,18 +263,15 @@ fn plan(
     Ok(plan)
 }
 
-/// The plan of a model that scores, for the first target of the request. It needs no weights.
+/// The plan of a model that scores, for a target and precision. It needs no weights.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn planned(model: &Model, request: &Request) -> Result<Plan, Failure> {
+pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Failure> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
     let legal = run_passes(lowered, model, request, &mut trace)?;
-    let Some((target, dtype)) = request.targets.first() else {
-        return Err(internal("plan::target", &"a request without a target"));
-    };
-    plan(&legal, model, (target, *dtype), request, &mut trace)
+    plan(&legal, model, (target, dtype), request, &mut trace)
 }
 
 /// Plans a model that scores for one precision, with a program that has constants but no code: what the kernel interpreter runs.

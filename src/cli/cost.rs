@@ -29,8 +29,8 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
     let densities = densities(args.density.as_deref())?;
     let tokens = args.step_tokens.min(u32::try_from(model.max_positions).unwrap_or(u32::MAX));
     let cost = |form: Form| -> Result<PlanCost, Failure> {
-        let request = Request { form, targets: vec![(Target::Cpu, DType::F32)], ..Request::host() };
-        Ok(PlanCost::of(&pipeline::planned(&model, &request)?, &CPU))
+        let request = Request { form, ..Request::host() };
+        Ok(PlanCost::of(&pipeline::planned(&model, (&Target::Cpu, DType::F32), &request)?, &CPU))
     };
     let report = cost::report(&cost(Form::Fused)?, &cost(Form::Masked)?, f64::from(tokens), &densities);
     match json {

@@ -24,17 +24,18 @@ pub struct Target {
 /// The CPU, in f32, on one thread, baseline x86-64 code with a matrix product for AVX-512.
 ///
 /// Measured on a virtual AMD EPYC (2 processors, shared), 512 tokens, time of the thread, by
-/// `cargo run --release --example bench -- constants`. Three runs of `gemm_mac` gave 0.034, 0.047 and 0.063, of the
-/// others the last two agreed within a tenth. `element` is the least certain: the rotary embedding gave 0.01 with an
-/// uncertainty of 0.05, and rows that are moved by a list cannot be cheaper than rows in order. Not measured for other
+/// `cargo run --release --example bench -- constants`; two runs agreed within a tenth but for `launch` (190, 250),
+/// `element` (0.065, 0.045) and `dot_mac` (0.27, 0.37), which has what each row of a narrow product takes in it. `weight`
+/// is from products of 2 to 4 rows with weights of 4 MiB, by the library alone. `gathered` was measured with weights in
+/// rows; all rows of a step, which is what that bench forces, are not gathered any more. Not measured for other
 /// processors, bf16, or GPUs.
 pub const CPU: Target = Target {
-    launch: 165.0,
-    gemm_mac: 0.047,
-    dot_mac: 0.093,
-    attention_mac: 0.066,
+    launch: 190.0,
+    gemm_mac: 0.0215,
+    dot_mac: 0.3,
+    attention_mac: 0.033,
     element: 0.05,
     weight: 0.1,
-    exp: 3.3,
+    exp: 3.2,
     gathered: 0.056,
 };
