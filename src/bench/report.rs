@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::cost::Cost;
+use crate::cost::{PlanCost, break_even};
 use crate::pipeline::Form;
 
 /// A whole bench. The field names are the interface of `skipc bench --json`.
@@ -84,8 +85,8 @@ pub struct Times {
 pub struct BreakEven {
     /// As measured.
     pub measured: Crossing,
-    /// As the cost model of the passes predicts it, if it was asked.
-    pub predicted: Option<f64>,
+    /// As the cost model predicts it, up to density 1.
+    pub predicted: Option<Crossing>,
 }
 
 /// Where the time of the fused form reaches that of the masked one.
@@ -98,6 +99,16 @@ pub enum Crossing {
     NoneUpTo(f64),
     /// The masked form is as fast already at this density, the lowest.
     Below(f64),
+}
+
+impl Crossing {
+    /// What the cost model says of two forms' plans at so many tokens.
+    pub fn predicted(fused: &PlanCost, masked: &PlanCost, tokens: f64) -> Crossing {
+        match break_even(fused, masked, tokens) {
+            Some(density) => Crossing::At(density),
+            None => Crossing::NoneUpTo(1.0),
+        }
+    }
 }
 
 impl Times {

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use skipc_artifact::bundle;
 use skipc_artifact::program::{Gate, Purpose};
 use skipc_artifact::target::Target;
+use skipc_passes::rewrite::cost::CPU;
 use skipc_plan::Plan;
 use skipc_runtime::{Batch, Device, Model as Artefact, Options, Outputs, Session};
 
 use super::cost::Cost;
 use crate::cli::{Exit, Failure, runtime_failure};
+use crate::cost::PlanCost;
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Form, Request};
 use crate::spec::model::Model;
@@ -72,6 +74,11 @@ impl Subject {
     /// Which form it is.
     pub fn form(&self) -> Form {
         self.form
+    }
+
+    /// What the cost model says of it.
+    pub fn predicted(&self) -> PlanCost {
+        PlanCost::of(&self.plan, &CPU)
     }
 
     /// The artefact that it was loaded from.

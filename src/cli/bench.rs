@@ -11,7 +11,7 @@ use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
 use super::{BenchArgs, Exit, Failure, artifact_failure, runtime_failure, shares, to_json, trace};
-use crate::bench::{self, Bench, BreakEven, Point, Report, SETS, Subject, Timed};
+use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{Form, Request};
 use crate::reference::Constants;
@@ -142,13 +142,19 @@ fn report(
     points: Vec<Point>,
 ) -> Report {
     let code = bench.subjects().first().map(|subject| subject.describe()).unwrap_or_default();
+    let of_form = |bench: &mut Bench, form| {
+        bench.subjects().iter().find(|subject| subject.form() == form).map(|subject| subject.predicted())
+    };
+    let predicted = of_form(bench, Form::Fused).zip(of_form(bench, Form::Masked));
     let workload = bench.workload();
+    let tokens: u32 = workload.lengths().iter().sum();
+    let predicted = predicted.map(|(fused, masked)| Crossing::predicted(&fused, &masked, f64::from(tokens)));
     let measured = bench::crossing(&points);
     Report {
         model: workload.model().to_owned(),
         source: args.model.display().to_string(),
         weights,
-        tokens: workload.lengths().iter().sum(),
+        tokens,
         sequences: workload.lengths().to_vec(),
         routers: workload.n_deciding(),
         threads,
@@ -158,7 +164,7 @@ fn report(
         input_sets: SETS,
         tolerance: bench::TOLERANCE,
         points,
-        break_even: measured.map(|measured| BreakEven { measured, predicted: None }),
+        break_even: measured.map(|measured| BreakEven { measured, predicted }),
     }
 }
 
@@ -192,7 +198,7 @@ fn text(report: &Report, svg: Option<&Path>) -> String {
     if let Some(BreakEven { measured, predicted }) = report.break_even {
         let _ = writeln!(out, "masked is as fast as fused: {measured} (measured)");
         if let Some(predicted) = predicted {
-            let _ = writeln!(out, "  predicted by the cost model: density {predicted:.2}");
+            let _ = writeln!(out, "  predicted by the cost model: {predicted}");
         }
     }
     if report.points.iter().any(|point| point.forms.len() > 1) {
