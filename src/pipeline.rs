@@ -57,6 +57,8 @@ pub struct Phase {
     pub lowered: Graph,
     /// The graph that kernels were planned from.
     pub legal: Legal,
+    /// What the passes did.
+    pub report: skipc_passes::Report,
     /// The plan for each precision in use.
     pub plans: Vec<(DType, Plan)>,
 }
@@ -75,7 +77,7 @@ pub fn compile(
     let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
     for purpose in purposes(model) {
         let lowered = lower_model(model, purpose, trace)?;
-        let legal = run_passes(lowered.clone(), model, request, trace)?;
+        let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<(DType, Plan)> = Vec::new();
         for (target, dtype) in &request.targets {
             if !plans.iter().any(|(planned, _)| planned == dtype) {
@@ -85,7 +87,7 @@ pub fn compile(
                 compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
             }
         }
-        compiled.phases.push(Phase { purpose, lowered, legal, plans });
+        compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
     }
     trace.end();
     Ok(compiled)
@@ -114,7 +116,7 @@ pub fn check(model: &Model) -> Result<Graph, Failure> {
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Failure> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, Purpose::Score, &mut trace)?;
-    Ok(run_passes(lowered, model, request, &mut trace)?.graph().clone())
+    Ok(run_passes(lowered, model, request, &mut trace)?.0.graph().clone())
 }
 
 fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
@@ -124,7 +126,12 @@ fn lower_model(model: &Model, purpose: Purpose, trace: &mut Trace) -> Result<Gra
     Ok(graph)
 }
 
-fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace) -> Result<Legal, Failure> {
+fn run_passes(
+    graph: Graph,
+    model: &Model,
+    request: &Request,
+    trace: &mut Trace,
+) -> Result<(Legal, skipc_passes::Report), Failure> {
     trace.begin("passes");
     let names = request.passes.clone().unwrap_or_else(skipc_passes::default_pipeline);
     let options = skipc_passes::Options {
@@ -132,14 +139,14 @@ fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace)
         fuel: request.fuel,
         densities: densities(model),
     };
-    let mut dumps = Vec::new();
-    let ran = skipc_passes::run(graph, &names, &options, &mut |pass, graph| {
-        dumps.push((pass.to_owned(), graph.to_string()))
+    let mut dumped = Ok(());
+    let ran = skipc_passes::run_reported(graph, &names, &options, &mut |pass, graph| {
+        if dumped.is_ok() {
+            dumped = trace.stage(pass, pass, "sir", || graph.to_string());
+        }
     });
-    for (pass, text) in dumps {
-        trace.stage(&pass, &pass, "sir", || text).map_err(dump_error)?;
-    }
-    let graph = ran.map_err(|error| match error {
+    dumped.map_err(dump_error)?;
+    let (graph, report) = ran.map_err(|error| match error {
         skipc_passes::Error::UnknownPass { .. } => Failure::new(
             Exit::User,
             Diagnostic::new("passes::unknown", error.to_string()).help("see `skipc passes`"),
@@ -152,7 +159,7 @@ fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace)
         Failure { exit: Exit::Unsupported, diagnostics }
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
-    Ok(legal)
+    Ok((legal, report))
 }
 
 /// The share of the tokens in each set that lowering makes.
@@ -196,7 +203,7 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Program, Vec<u8>), Failure> {
     let mut trace = Trace::silent();
-    let legal = run_passes(lower_model(model, Purpose::Score, &mut trace)?, model, request, &mut trace)?;
+    let (legal, _) = run_passes(lower_model(model, Purpose::Score, &mut trace)?, model, request, &mut trace)?;
     let plan = plan(&legal, model, dtype, request, &mut trace)?;
     let to = (&Target::Cpu, Purpose::Score);
     let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;
