@@ -61,7 +61,7 @@ pub struct Place {
 pub struct Value {
     /// The node, over values of the graph that the rules saw.
     pub node: String,
-    /// The value of that graph that it is equal to; parts of larger forms have none.
+    /// The value of that graph that it is equal to and stands for; parts of larger forms have none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub equals: Option<String>,
     /// The applications of rules, in order.
@@ -146,33 +146,57 @@ impl Region {
             self.rounds,
             self.search_steps,
         );
-        for (idx, value) in self.values.iter().enumerate() {
-            let numbers = self.places.iter().filter_map(|place| place.results.get(idx).copied().flatten());
-            let numbers: Vec<String> = numbers.map(|number| format!("%{number}")).collect();
-            let names = if numbers.is_empty() { "gone since".to_owned() } else { numbers.join(", ") };
-            let _ = write!(out, "\n{}", value.text(&names));
+        for group in self.groups() {
+            let values: Vec<(String, &Value)> =
+                group.into_iter().map(|idx| (self.name(idx), &self.values[idx])).collect();
+            let _ = write!(out, "\n{}", text(&values));
         }
         out
+    }
+
+    /// What a value is called after the passes, at the place whose names stand in the proofs.
+    fn name(&self, idx: usize) -> String {
+        let result = self.places.first().and_then(|place| place.results.get(idx).copied().flatten());
+        result.map_or("gone since".to_owned(), |number| format!("%{number}"))
+    }
+
+    /// The values by their proofs, which several may share: parts of one right side.
+    fn groups(&self) -> Vec<Vec<usize>> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (idx, value) in self.values.iter().enumerate() {
+            let known = groups.iter_mut().find(|group| self.values[group[0]].steps == value.steps);
+            match known {
+                Some(group) => group.push(idx),
+                None => groups.push(vec![idx]),
+            }
+        }
+        groups
     }
 }
 
-impl Value {
-    /// The value under a name, with its proof.
-    pub fn text(&self, name: &str) -> String {
-        let equals = match &self.equals {
-            Some(value) => format!("equals {value}"),
-            None => "part of a larger form".to_owned(),
-        };
-        let mut out = format!("{name}: {}\n  {equals}\n", self.node);
-        for (idx, step) in self.steps.iter().enumerate() {
-            let _ = writeln!(out, "  {}. {}  ({})", idx + 1, step.rule, step.place);
-            let _ = writeln!(out, "       {}", step.says);
-            let _ = writeln!(out, "     before  {}", step.before);
-            let _ = writeln!(out, "     after   {}", step.after);
-        }
-        for (idx, line) in self.values.iter().enumerate() {
-            let _ = writeln!(out, "  {}  {line}", if idx == 0 { "where" } else { "     " });
-        }
-        out
+/// Values that have the same proof, each with its name.
+pub fn text(values: &[(String, &Value)]) -> String {
+    let mut out = String::new();
+    for (name, value) in values {
+        let equals = value.equals.as_ref().map_or(String::new(), |equals| format!("  (stands for {equals})"));
+        let _ = writeln!(out, "{name}: {}{equals}", value.node);
     }
+    let steps = values.first().map_or(&[][..], |(_, value)| &value.steps);
+    for (idx, step) in steps.iter().enumerate() {
+        let _ = writeln!(out, "  {}. {}  ({})", idx + 1, step.rule, step.place);
+        let _ = writeln!(out, "       {}", step.says);
+        let _ = writeln!(out, "     before  {}", step.before);
+        let _ = writeln!(out, "     after   {}", step.after);
+    }
+    let number = |line: &str| {
+        let digits = line.trim_start_matches('%').split(|char: char| !char.is_ascii_digit()).next();
+        digits.and_then(|digits| digits.parse::<usize>().ok())
+    };
+    let mut named: Vec<&String> = values.iter().flat_map(|(_, value)| &value.values).collect();
+    named.sort_by_key(|line| (number(line), *line));
+    named.dedup();
+    for (idx, line) in named.into_iter().enumerate() {
+        let _ = writeln!(out, "  {}  {line}", if idx == 0 { "where" } else { "     " });
+    }
+    out
 }

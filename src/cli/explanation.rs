@@ -18,8 +18,8 @@ const OFFERED: usize = 3;
 pub(super) enum Explanation {
     /// All regions.
     All(Vec<rewrites::Region>),
-    /// The proof of one value, by its number.
-    Made(usize, rewrites::Value),
+    /// The proofs of one value, by its number: more than one if several became one.
+    Made(usize, Vec<rewrites::Value>),
     /// The line of a value that no rule made.
     NotMade(String),
 }
@@ -41,20 +41,22 @@ pub(super) fn explain(graph: &Graph, report: &Report, name: &str) -> Result<Expl
             None => return Err(unknown(name, graph, None)),
         },
     };
-    Ok(match report.rewrites.iter().find_map(|rewritten| made(rewritten, number)) {
-        Some(value) => Explanation::Made(number, value),
-        None => Explanation::NotMade(numbering.node(graph, numbering.values()[number])),
+    let made: Vec<rewrites::Value> =
+        report.rewrites.iter().flat_map(|rewritten| made(rewritten, number)).collect();
+    Ok(match made.is_empty() {
+        false => Explanation::Made(number, made),
+        true => Explanation::NotMade(numbering.node(graph, numbering.values()[number])),
     })
 }
 
-/// The proof of the value of this number, if it is in this region, with the names of its place.
-fn made(rewritten: &Rewritten, number: usize) -> Option<rewrites::Value> {
-    let mut places = rewritten.places.iter().enumerate();
-    let (chain, place) = places.find_map(|(place, location)| {
-        let mut results = location.results.iter();
-        Some((results.position(|result| *result == Some(number))?, place))
-    })?;
-    value(rewritten, chain, place)
+/// The proofs of the value of this number that a region has, with the names of its place.
+fn made(rewritten: &Rewritten, number: usize) -> impl Iterator<Item = rewrites::Value> {
+    let places = rewritten.places.iter().enumerate();
+    let chains = places.flat_map(|(place, location)| {
+        location.results.iter().enumerate().map(move |(chain, result)| (place, chain, *result))
+    });
+    let chains = chains.filter(move |(.., result)| *result == Some(number));
+    chains.filter_map(|(place, chain, _)| value(rewritten, chain, place))
 }
 
 fn unknown(name: &str, graph: &Graph, number: Option<usize>) -> Failure {
@@ -84,7 +86,11 @@ impl Explanation {
                 let regions: Vec<String> = regions.iter().map(rewrites::Region::text).collect();
                 format!("{LEGEND}\n{}", regions.join("\n"))
             }
-            Explanation::Made(number, value) => format!("{LEGEND}\n{}", value.text(&format!("%{number}"))),
+            Explanation::Made(number, values) => {
+                let text = |value| rewrites::text(&[(format!("%{number}"), value)]);
+                let texts: Vec<String> = values.iter().map(text).collect();
+                format!("{LEGEND}\n{}", texts.join("\n"))
+            }
             Explanation::NotMade(line) => {
                 format!("{line}\n  no rule made it: the graph had it, but for the numbers of its operands\n")
             }
@@ -94,8 +100,8 @@ impl Explanation {
     pub(super) fn json(&self) -> Value {
         match self {
             Explanation::All(regions) => json!({"regions": regions}),
-            Explanation::Made(number, value) => json!({"result": number, "made": value}),
-            Explanation::NotMade(line) => json!({"line": line, "made": null}),
+            Explanation::Made(number, values) => json!({"result": number, "made": values}),
+            Explanation::NotMade(line) => json!({"line": line, "made": []}),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use egg::Id;
 
-use super::explain::{Rewritten, Step};
+use super::explain::{Chain, Rewritten, Step};
 use super::language::{EGraph, Head, Node, Typing};
 use super::proof::Expr;
 use super::rules::{self, Term};
@@ -47,24 +47,62 @@ pub enum Unproved {
 /// # Errors
 /// The first fault.
 pub fn check(rewritten: &Rewritten) -> Result<(), Unproved> {
-    let mut source = EGraph::new(Typing::default());
-    let mut values: Vec<Id> = Vec::with_capacity(rewritten.nodes.len());
-    for (head, operands) in &rewritten.nodes {
-        let operands = operands.iter().map(|operand| values[*operand]).collect();
-        values.push(source.add(Node { head: head.clone(), operands }));
-    }
-    source.rebuild();
-    for (chain, what) in rewritten.chains.iter().enumerate() {
-        let mut ctx = Ctx { egraph: source.clone(), values: &values };
-        for step in what.steps.iter().filter_map(|step| rewritten.applications.get(step)) {
-            ctx.step(chain, step)?;
+    let source = SourceGraph::new(rewritten);
+    let mut chains = rewritten.chains.iter().enumerate();
+    chains.try_for_each(|chain| source.check(rewritten, chain))
+}
+
+/// Takes steps out of chains that lead to the same without them.
+pub(super) fn shorten(rewritten: &mut Rewritten) {
+    let source = SourceGraph::new(rewritten);
+    let mut chains = std::mem::take(&mut rewritten.chains);
+    for (idx, chain) in chains.iter_mut().enumerate() {
+        if !(2..=MAX_SHORTENED).contains(&chain.steps.len()) {
+            continue;
         }
-        let value = ctx.find(&what.expr).ok_or(Unproved::Value { chain })?;
-        if what.same_as.is_some_and(|idx| ctx.egraph.find(values[idx]) != value) {
-            return Err(Unproved::Equal { chain });
+        for step in (0..chain.steps.len()).rev() {
+            let left_out = chain.steps.remove(step);
+            if source.check(rewritten, (idx, chain)).is_err() {
+                chain.steps.insert(step, left_out);
+            }
         }
     }
-    Ok(())
+    rewritten.chains = chains;
+}
+
+/// Steps of a chain, at most, for it to be shortened: that takes a time by the square of them. Those of the models in
+/// `models/` have up to 5.
+const MAX_SHORTENED: usize = 24;
+
+/// The e-graph of a source.
+struct SourceGraph {
+    egraph: EGraph,
+    values: Vec<Id>,
+}
+
+impl SourceGraph {
+    fn new(rewritten: &Rewritten) -> SourceGraph {
+        let mut egraph = EGraph::new(Typing::default());
+        let mut values: Vec<Id> = Vec::with_capacity(rewritten.nodes.len());
+        for (head, operands) in &rewritten.nodes {
+            let operands = operands.iter().map(|operand| values[*operand]).collect();
+            values.push(egraph.add(Node { head: head.clone(), operands }));
+        }
+        egraph.rebuild();
+        SourceGraph { egraph, values }
+    }
+
+    fn check(&self, rewritten: &Rewritten, (idx, chain): (usize, &Chain)) -> Result<(), Unproved> {
+        let mut ctx = Ctx { egraph: self.egraph.clone(), values: &self.values };
+        for step in chain.steps.iter().filter_map(|step| rewritten.applications.get(step)) {
+            ctx.step(idx, step)?;
+        }
+        let value = ctx.find(&chain.expr).ok_or(Unproved::Value { chain: idx })?;
+        match chain.same_as {
+            Some(same) if ctx.egraph.find(self.values[same]) != value => Err(Unproved::Equal { chain: idx }),
+            _ => Ok(()),
+        }
+    }
 }
 
 struct Ctx<'a> {

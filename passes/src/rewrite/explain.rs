@@ -10,6 +10,7 @@ use skipc_ir::text::Numbering;
 use skipc_ir::{Graph, Op, Trait, Value};
 use smallvec::SmallVec;
 
+use super::check;
 use super::language::Head;
 use super::proof::{Application, Derivation, Expr};
 use super::source::{Place, Source};
@@ -78,7 +79,7 @@ pub(super) struct Step {
 pub struct ChainText {
     /// The node over values of the graph before the rewrite: `matmul %2, (fold_gain %4, %3)`.
     pub node: String,
-    /// The value of the graph before the rewrite that it is equal to. Parts of larger forms have none.
+    /// The value of the graph before the rewrite that it is equal to and stands for. Parts of larger forms have none.
     pub equals: Option<String>,
     /// The applications, in order: the left side of each is in the source, or in a right side before it.
     pub steps: Vec<StepText>,
@@ -141,13 +142,16 @@ impl Rewritten {
 
     /// Says how a form came about.
     pub(super) fn set_proofs(&mut self, applications: BTreeMap<usize, Step>, of: Vec<Derivation>) {
-        for step in applications.values() {
-            *self.rules.entry(step.rule).or_default() += 1;
-        }
         self.applications = applications;
         let chain =
             |Derivation { node, expr, same_as, steps }: Derivation| Chain { node, expr, same_as, steps };
         self.chains = of.into_iter().map(chain).collect();
+        check::shorten(self);
+        let used: BTreeSet<usize> = self.chains.iter().flat_map(|chain| &chain.steps).copied().collect();
+        self.applications.retain(|step, _| used.contains(step));
+        for step in self.applications.values() {
+            *self.rules.entry(step.rule).or_default() += 1;
+        }
     }
 }
 

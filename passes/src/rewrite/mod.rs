@@ -216,7 +216,8 @@ fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<
     };
     let outcome = outcome(source, &saturated, &problem, (&found.choice, rewritten));
     Ok(outcome.map(|mut outcome| {
-        if let Some(derived) = proof::derive(source, rules, &saturated.log, &outcome.nodes) {
+        let form = prove::Form { nodes: &outcome.nodes, roots: &outcome.roots };
+        if let Some(derived) = proof::derive(source, rules, &saturated.log, form) {
             let steps = derived.applications.into_iter();
             let steps = steps.map(|(idx, application)| (idx, Step::new(application, rules)));
             outcome.rewritten.set_proofs(steps.collect(), derived.of);

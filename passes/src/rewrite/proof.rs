@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::congruence::{Congruence, Term};
 use super::language::{EGraph, Head, Node};
+use super::prove::Form;
 use super::rules::{self, Rule};
 use super::saturate::{self, Firing, View};
 use super::source::Source;
@@ -84,14 +85,14 @@ struct Proof {
     of_class: BTreeMap<Id, Term>,
 }
 
-/// The derivations of the nodes of a form: heads and operands, operands first.
+/// The derivations of the nodes of a form: heads and operands, operands first, and where each root of the source is.
 ///
 /// `None` if the form does not follow from the log, which would be a fault of the log.
 pub(crate) fn derive(
     source: &Source,
     rules: &[&Rule],
     log: &[Vec<Firing>],
-    form: &[(Head, SmallVec<[usize; 4]>)],
+    form: Form<'_>,
 ) -> Option<Derivations> {
     let mut proof = Proof {
         terms: Congruence::default(),
@@ -109,7 +110,7 @@ pub(crate) fn derive(
     for round in log {
         proof.round(&mut egraph, rules, round)?;
     }
-    proof.derivations(form)
+    proof.derivations(&values, source, form)
 }
 
 impl Proof {
@@ -229,10 +230,15 @@ impl Proof {
         }
     }
 
-    fn derivations(&mut self, form: &[(Head, SmallVec<[usize; 4]>)]) -> Option<Derivations> {
+    fn derivations(
+        &mut self,
+        values: &[Term],
+        source: &Source,
+        Form { nodes, roots }: Form<'_>,
+    ) -> Option<Derivations> {
         let mut derivations = Derivations::default();
-        let mut terms: Vec<Term> = Vec::with_capacity(form.len());
-        for (node, (head, operands)) in form.iter().enumerate() {
+        let mut terms: Vec<Term> = Vec::with_capacity(nodes.len());
+        for (node, (head, operands)) in nodes.iter().enumerate() {
             let operands: SmallVec<[Term; 4]> =
                 operands.iter().map(|operand| self.terms.oldest(terms[*operand])).collect();
             let term = self.add_like(head, &operands)?;
@@ -243,9 +249,6 @@ impl Proof {
             }
             let oldest = self.terms.oldest(term);
             let steps = self.steps_to(term, oldest);
-            for step in &steps {
-                derivations.applications.entry(*step).or_insert_with(|| self.application(&self.steps[*step]));
-            }
             let operands = operands.iter().map(|operand| self.expr(*operand)).collect();
             let same_as = match &self.made[oldest] {
                 Made::Source(idx) => Some(*idx),
@@ -253,6 +256,18 @@ impl Proof {
             };
             let expr = Expr::Op(op.clone(), operands);
             derivations.of.push(Derivation { node, expr, same_as, steps: steps.into_iter().collect() });
+        }
+        // A result may have become another value that was there.
+        for (node, root) in roots.iter().zip(&source.roots) {
+            let (term, root_term) = (terms[*node], values[*root]);
+            if let (Made::Source(idx), true) = (&self.made[term], term != root_term) {
+                let steps = self.steps_to(term, root_term).into_iter().collect();
+                let (expr, same_as) = (Expr::Value(*idx), Some(*root));
+                derivations.of.push(Derivation { node: *node, expr, same_as, steps });
+            }
+        }
+        for step in derivations.of.iter().flat_map(|derivation| &derivation.steps) {
+            derivations.applications.entry(*step).or_insert_with(|| self.application(&self.steps[*step]));
         }
         Some(derivations)
     }
