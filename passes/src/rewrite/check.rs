@@ -70,8 +70,8 @@ pub(super) fn shorten(rewritten: &mut Rewritten) {
     rewritten.chains = chains;
 }
 
-/// Steps of a chain, at most, for it to be shortened: that takes a time by the square of them. Those of the models in
-/// `models/` have up to 5.
+/// Steps of a chain, at most, for it to be shortened: that takes a time by the square of them. Shortened,
+/// those of the models in `models/` have up to 3; `tests/rewrites.rs` prints how many.
 const MAX_SHORTENED: usize = 24;
 
 /// The e-graph of a source.
