@@ -3,6 +3,10 @@
 /// Codes of pipeline and commands, sorted by code. Spec, weights and lints have tables of their own.
 const CODES: &[(&str, &str)] = &[
     ("artifact::pack", "The artefact could not be put together. This is a fault of the compiler."),
+    (
+        "artifact::rewrites",
+        "The record of what rules rewrote cannot be read: another version of skipc wrote it. Compile the model again.",
+    ),
     ("artifact::spec", "The spec in the artefact is not text. Compile the model again."),
     (
         "bench::cuda",
@@ -81,6 +85,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
     ("usage::init", "An option of `skipc init` has a value that it does not take."),
     ("usage::inspect", "An option of `skipc inspect` has a value that it does not take."),
+    ("usage::value", "`skipc opt --explain` names a value that the graph after the passes does not have."),
     ("verify::empty", "The artefact has no program that could be verified."),
     (
         "verify::mismatch",

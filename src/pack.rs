@@ -3,6 +3,7 @@
 //! Besides the sections of each target ([`skipc_artifact::bundle`]) an artefact has `spec.toml` (the resolved model),
 //! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/KIND-TYPE.json`; a model that
 //! generates with another program than it scores with has these a second time, as `ir/generate/lowered.sir` and so on.
+//! `rewrites.json` has what rules rewrote, for each of the two.
 
 use skipc_artifact::bundle::Bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
@@ -16,6 +17,7 @@ use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{Compiled, Phase, PlanOf, Request};
 use crate::reference::Constants;
+use crate::rewrites::{self, OfPurpose};
 use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 use crate::{backends, ladder};
@@ -50,7 +52,7 @@ pub fn pack(
         promises: Promises { device_resident: true, causal: model.is_causal() },
     });
     let mut sections = vec![("spec.toml".to_owned(), SectionKind::Spec, spec)];
-    for Phase { purpose, lowered, legal, plans } in &compiled.phases {
+    for Phase { purpose, lowered, legal, plans, .. } in &compiled.phases {
         sections.push((stage_name("ir/lowered.sir", *purpose), SectionKind::Ir, lowered.to_string()));
         sections.push((stage_name("ir/legal.sir", *purpose), SectionKind::Ir, legal.graph().to_string()));
         for PlanOf { kind, dtype, plan } in plans {
@@ -61,6 +63,7 @@ pub fn pack(
             sections.push((name, SectionKind::Plan, json));
         }
     }
+    sections.push((rewrites::SECTION.to_owned(), SectionKind::Rewrites, rewrites_json(&compiled)?));
     let failed = |error: &skipc_artifact::Error| {
         Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
     };
@@ -74,6 +77,17 @@ pub fn pack(
         bundle.write(&mut writer).map_err(|error| failed(&error))?;
     }
     writer.to_bytes().map_err(|error| failed(&error))
+}
+
+/// What rules rewrote for each purpose.
+fn rewrites_json(compiled: &Compiled) -> Result<String, Failure> {
+    let of = |phase: &Phase| OfPurpose {
+        purpose: phase.purpose,
+        regions: rewrites::regions(&phase.report.rewrites),
+    };
+    let all: Vec<OfPurpose> = compiled.phases.iter().map(of).collect();
+    serde_json::to_string_pretty(&all)
+        .map_err(|error| Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string())))
 }
 
 /// The known answers for each precision and purpose, with the names of their sections.

@@ -106,6 +106,8 @@ pub struct Phase {
     pub lowered: Graph,
     /// The graph that kernels were planned from.
     pub legal: Legal,
+    /// What the passes did.
+    pub report: skipc_passes::Report,
     /// The plan for each kind of target and precision in use.
     pub plans: Vec<PlanOf>,
 }
@@ -145,7 +147,7 @@ pub fn compile(
     let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
     for purpose in purposes(model) {
         let lowered = lower_model(model, request.form, purpose, trace)?;
-        let legal = run_passes(lowered.clone(), model, request, trace)?;
+        let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<PlanOf> = Vec::new();
         for (target, dtype) in &request.targets {
             if find_plan(&plans, target, *dtype).is_none() {
@@ -156,7 +158,7 @@ pub fn compile(
                 compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
             }
         }
-        compiled.phases.push(Phase { purpose, lowered, legal, plans });
+        compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
     }
     trace.end();
     Ok(compiled)
@@ -185,7 +187,7 @@ pub fn check(model: &Model) -> Result<Graph, Failure> {
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Failure> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
-    Ok(run_passes(lowered, model, request, &mut trace)?.graph().clone())
+    Ok(run_passes(lowered, model, request, &mut trace)?.0.graph().clone())
 }
 
 fn lower_model(model: &Model, form: Form, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
@@ -195,7 +197,12 @@ fn lower_model(model: &Model, form: Form, purpose: Purpose, trace: &mut Trace) -
     Ok(graph)
 }
 
-fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace) -> Result<Legal, Failure> {
+fn run_passes(
+    graph: Graph,
+    model: &Model,
+    request: &Request,
+    trace: &mut Trace,
+) -> Result<(Legal, skipc_passes::Report), Failure> {
     trace.begin("passes");
     let names = request.passes.clone().unwrap_or_else(|| request.form.default_passes());
     let options = skipc_passes::Options {
@@ -204,14 +211,14 @@ fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace)
         keep_rows: request.form == Form::Masked,
         densities: densities(model),
     };
-    let mut dumps = Vec::new();
-    let ran = skipc_passes::run(graph, &names, &options, &mut |pass, graph| {
-        dumps.push((pass.to_owned(), graph.to_string()))
+    let mut dumped = Ok(());
+    let ran = skipc_passes::run_reported(graph, &names, &options, &mut |pass, graph| {
+        if dumped.is_ok() {
+            dumped = trace.stage(pass, pass, "sir", || graph.to_string());
+        }
     });
-    for (pass, text) in dumps {
-        trace.stage(&pass, &pass, "sir", || text).map_err(dump_error)?;
-    }
-    let graph = ran.map_err(|error| match error {
+    dumped.map_err(dump_error)?;
+    let (graph, report) = ran.map_err(|error| match error {
         skipc_passes::Error::UnknownPass { .. } => Failure::new(
             Exit::User,
             Diagnostic::new("passes::unknown", error.to_string()).help("see `skipc passes`"),
@@ -224,7 +231,7 @@ fn run_passes(graph: Graph, model: &Model, request: &Request, trace: &mut Trace)
         Failure { exit: Exit::Unsupported, diagnostics }
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
-    Ok(legal)
+    Ok((legal, report))
 }
 
 /// The share of the tokens in each set that lowering makes.
@@ -270,7 +277,7 @@ fn plan(
 pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Failure> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
-    let legal = run_passes(lowered, model, request, &mut trace)?;
+    let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
 }
 
@@ -285,12 +292,8 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Program, Vec<u8>), Failure> {
     let mut trace = Trace::silent();
-    let legal = run_passes(
-        lower_model(model, request.form, Purpose::Score, &mut trace)?,
-        model,
-        request,
-        &mut trace,
-    )?;
+    let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
+    let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
     let to = (&Target::Cpu, Purpose::Score);
     let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;

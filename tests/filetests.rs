@@ -6,7 +6,7 @@
 //! | `ops` | nothing | | the op reference |
 //! | `verify` | a graph | `gate: legal` | `ok`, or the errors of parser, verifier and gate |
 //! | `run` | a graph | `tokens`, `weight NAME`, `force cN` | the outputs of the interpreter, in f64 |
-//! | `passes` | a graph | `passes`, `fuel` | what each pass did, and the graph after them |
+//! | `passes` | a graph | `passes`, `fuel`, `explain` | what each pass did, the proofs of the value that `explain` names (`%3`, or `all`), and the graph after them |
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,7 +16,9 @@ use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
 use skipc_ir::ops::TABLE;
 use skipc_ir::text::{parse, print};
 use skipc_ir::{Graph, SetSym, codes, legalize, verify};
-use skipc_passes::{Options, PassInfo, run_reported, table};
+use skipc_passes::rewrite::check::check;
+use skipc_passes::rewrite::rules;
+use skipc_passes::{Options, PassInfo, Report, run_reported, table};
 use skipc_testkit::check_pass::{Masks, check_pass, check_rounding_pass};
 use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
 
@@ -196,10 +198,48 @@ fn passes_case(case: &FileCase) -> String {
         false => check_pass(&before, |_| after),
     };
     let mut text = String::new();
-    for pass in report.passes {
+    for pass in &report.passes {
         let edits: Vec<String> = pass.edits.iter().map(|(why, count)| format!("{count} × {why}")).collect();
         let edits = if edits.is_empty() { "nothing".to_owned() } else { edits.join(", ") };
         let _ = writeln!(text, "// {}: {edits}", pass.name);
     }
+    if let Some(value) = case.get("explain") {
+        text += &proofs(&report, value);
+    }
     text + &print(&after)
+}
+
+/// The proofs of a value, or of all: each step as rule, left side and right side. (Lines of rules change too often.)
+fn proofs(report: &Report, wanted: &str) -> String {
+    let mut text = String::new();
+    for rewritten in &report.rewrites {
+        check(rewritten).unwrap_or_else(|error| panic!("{error}"));
+        for (place, location) in rewritten.places.iter().enumerate() {
+            for (chain, result) in location.results.iter().enumerate() {
+                let name = result.map_or("gone".to_owned(), |number| format!("%{number}"));
+                let Some(chain) = rewritten.chain(chain, place) else { continue };
+                if wanted != "all" && wanted != name {
+                    continue;
+                }
+                let stands = chain.equals.map_or(String::new(), |value| format!("  (stands for {value})"));
+                let _ = writeln!(text, "// {name}: {}{stands}", chain.node);
+                for step in chain.steps {
+                    let _ = writeln!(text, "//   {}: {}  →  {}", step.rule, step.before, step.after);
+                }
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_rule_has_a_case_that_shows_it_at_work() {
+    let cases = cases();
+    for rule in rules::all() {
+        let name = format!("passes/saturate/{}.case", rule.name);
+        let case = cases.iter().find(|case| case.path.ends_with(&name));
+        let case = case.unwrap_or_else(|| panic!("there is no tests/cases/{name}"));
+        let is_shown = case.expected.contains(&format!("//   {}: ", rule.name));
+        assert!(is_shown, "no proof in tests/cases/{name} has the rule");
+    }
 }

@@ -141,6 +141,11 @@ impl Graph {
         self.outputs.iter().filter(move |(_, output)| **output == value).map(|(name, _)| name.as_str())
     }
 
+    /// Whether the value is a result of the graph.
+    pub fn is_output(&self, value: Value) -> bool {
+        self.nodes[value.0].n_outputs > 0
+    }
+
     /// All values in order of their indices.
     pub fn values(&self) -> impl Iterator<Item = Value> {
         self.nodes.node_indices().map(Value)

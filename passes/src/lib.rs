@@ -37,5 +37,5 @@ mod routing;
 pub mod table;
 
 pub use manager::{CODES, Error, Options, PassReport, Report, run, run_reported};
-pub use patch::{Operand, Patch};
+pub use patch::{Applied, Operand, Patch};
 pub use table::{PassInfo, TABLE, default_pipeline, plain_pipeline};

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use skipc_ir::legal::LegalError;
-use skipc_ir::text::{parse, print};
+use skipc_ir::text::{Numbering, parse, print};
 use skipc_ir::verify::VerifyError;
-use skipc_ir::{Facts, Graph, SetSym, verify};
+use skipc_ir::{Facts, Graph, SetSym, Value, verify};
 
-use crate::patch::{self, PatchError};
-use crate::rewrite::RewriteError;
+use crate::patch::{self, Applied, PatchError};
+use crate::rewrite::explain::Rewritten;
+use crate::rewrite::{RewriteError, Rewrites};
 use crate::table::{self, PassInfo, Run};
 use crate::{Patch, TABLE};
 
@@ -37,6 +38,8 @@ pub struct Options {
 pub struct Report {
     /// Each pass that ran, in order.
     pub passes: Vec<PassReport>,
+    /// What rules rewrote: each distinct region once.
+    pub rewrites: Vec<Rewritten>,
 }
 
 /// What one pass did.
@@ -182,18 +185,16 @@ pub fn run_reported(
         })
         .collect::<Result<_, _>>()?;
     let facts = verify(&graph).map_err(|errors| Error::Input { errors })?;
-    let mut ctx = Ctx { graph, facts, fuel: options.fuel };
+    let mut ctx = Ctx { graph, facts, fuel: options.fuel, rewrites: Vec::new(), tracked: Vec::new() };
     let mut report = Report::default();
     for pass in passes {
         let (started, nodes_before) = (Instant::now(), ctx.graph.len());
         let edits = match pass.run {
             Run::Edit(find) => ctx.edit(pass.name, find)?,
             Run::Rewrite(find) => {
-                let patches = find(&ctx.graph, &ctx.facts, options)
+                let rewrites = find(&ctx.graph, &ctx.facts, options)
                     .map_err(|error| Error::Rewrite { pass: pass.name, error })?;
-                let mut edits = BTreeMap::new();
-                ctx.apply(pass.name, patches, &mut edits)?;
-                edits
+                ctx.rewrite(pass.name, rewrites)?
             }
             Run::Gate(check) => {
                 check(&ctx.graph).map_err(|errors| Error::Refused { pass: pass.name, errors })?;
@@ -207,6 +208,7 @@ pub fn run_reported(
         report.passes.push(PassReport { name: pass.name, edits, nodes_before, nodes_after, wall });
         dump(pass.name, &ctx.graph);
     }
+    report.rewrites = ctx.numbered_rewrites();
     Ok((ctx.graph, report))
 }
 
@@ -214,6 +216,16 @@ struct Ctx {
     graph: Graph,
     facts: Facts,
     fuel: Option<u64>,
+    rewrites: Vec<Rewritten>,
+    /// Where values are that rules made.
+    tracked: Vec<Tracked>,
+}
+
+/// The values of the chains of one place.
+struct Tracked {
+    rewritten: usize,
+    place: usize,
+    values: Vec<Option<Value>>,
 }
 
 impl Ctx {
@@ -226,34 +238,81 @@ impl Ctx {
         let mut edits = BTreeMap::new();
         for _ in 0..MAX_ROUNDS {
             let patches = find(&self.graph, &self.facts);
-            if !self.apply(pass, patches, &mut edits)? {
+            if self.apply(pass, &patches, &mut edits)?.is_none() {
                 return Ok(edits);
             }
         }
         Err(Error::Restless { pass })
     }
 
-    /// Makes these edits, or as many as the fuel is for; returns whether it made any.
+    /// Makes the edits of rules, and keeps what they say of themselves.
+    fn rewrite(
+        &mut self,
+        pass: &'static str,
+        rewrites: Rewrites,
+    ) -> Result<BTreeMap<&'static str, u64>, Error> {
+        let Rewrites { patches, regions, made } = rewrites;
+        let mut edits = BTreeMap::new();
+        let Some(applied) = self.apply(pass, &patches, &mut edits)? else { return Ok(edits) };
+        let first = self.rewrites.len();
+        self.rewrites.extend(regions);
+        // The fuel may not have been enough for all places.
+        let n_made = edits.values().sum::<u64>() as usize;
+        for (patch, (region, place, operands)) in made.into_iter().enumerate() {
+            let rewritten = first + region;
+            if patch < n_made {
+                let values = operands.into_iter().map(|operand| applied.value(patch, operand)).collect();
+                self.tracked.push(Tracked { rewritten, place, values });
+            } else {
+                self.rewrites[rewritten].places.truncate(place);
+            }
+        }
+        Ok(edits)
+    }
+
+    /// Makes these edits, or as many as the fuel is for; returns what they did, if there were any.
     fn apply(
         &mut self,
         pass: &'static str,
-        mut patches: Vec<Patch>,
+        patches: &[Patch],
         edits: &mut BTreeMap<&'static str, u64>,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Applied>, Error> {
+        let mut patches = patches;
         if let Some(fuel) = &mut self.fuel {
-            patches.truncate(usize::try_from(*fuel).unwrap_or(usize::MAX));
+            patches = &patches[..patches.len().min(usize::try_from(*fuel).unwrap_or(usize::MAX))];
             *fuel -= patches.len() as u64;
         }
         if patches.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        patch::apply(&mut self.graph, &patches)
+        let applied = patch::apply(&mut self.graph, patches)
             .map_err(|error| Error::Patch { pass, error: error.into() })?;
         self.facts = verify(&self.graph).map_err(|errors| Error::Broken { pass, errors })?;
-        for patch in &patches {
+        for patch in patches {
             *edits.entry(patch.why()).or_default() += 1;
         }
-        Ok(true)
+        // The graph gives the number of a node that has gone to the next new one, so this is the time to forget it.
+        for value in self.tracked.iter_mut().flat_map(|tracked| &mut tracked.values) {
+            *value = value.map(|value| applied.now(value)).filter(|value| self.graph.contains(*value));
+        }
+        Ok(Some(applied))
+    }
+
+    /// The rewrites, with the numbers that their values have in the graph as it is now.
+    fn numbered_rewrites(&mut self) -> Vec<Rewritten> {
+        let mut rewrites = std::mem::take(&mut self.rewrites);
+        if rewrites.is_empty() {
+            return rewrites;
+        }
+        let numbering = Numbering::new(&self.graph);
+        for Tracked { rewritten, place, values } in &self.tracked {
+            let number = |value: &Option<Value>| {
+                value.filter(|value| self.graph.contains(*value)).map(|value| numbering.number(value))
+            };
+            rewrites[*rewritten].places[*place].results = values.iter().map(number).collect();
+        }
+        rewrites.retain(|rewritten| !rewritten.places.is_empty());
+        rewrites
     }
 }
 

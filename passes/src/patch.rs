@@ -118,27 +118,52 @@ impl Patch {
     }
 }
 
+/// What edits did to values.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// The new values of each patch.
+    added: Vec<Vec<Value>>,
+    replaced: IndexMap<Value, Value, FxBuildHasher>,
+}
+
+impl Applied {
+    /// What stands for an operand of a patch now; it may have gone since.
+    pub fn value(&self, patch: usize, operand: Operand) -> Option<Value> {
+        match operand {
+            Operand::Old(value) => Some(self.now(value)),
+            Operand::New(idx) => self.added.get(patch)?.get(idx).map(|value| self.now(*value)),
+        }
+    }
+
+    /// What stands for a value of the graph before the edits now; it may have gone since.
+    pub fn now(&self, value: Value) -> Value {
+        let mut now = value;
+        while let Some(next) = self.replaced.get(&now) {
+            now = *next;
+        }
+        now
+    }
+}
+
 /// Makes edits that one pass returned for this graph, in order. An edit may refer to a value that an earlier one
 /// replaced: it gets the replacement.
 ///
 /// # Errors
 /// If an edit cannot be made; the graph is of no use then.
-pub fn apply(graph: &mut Graph, patches: &[Patch]) -> Result<(), PatchError> {
+pub fn apply(graph: &mut Graph, patches: &[Patch]) -> Result<Applied, PatchError> {
     let renames: BTreeMap<SetSym, SetSym> =
         patches.iter().flat_map(|patch| patch.renames.iter().copied()).collect();
     if !renames.is_empty() {
         graph.rename_sets(&renames);
     }
     let mut ctx = Ctx { graph, replaced: IndexMap::default() };
-    for patch in patches {
-        ctx.build(patch)?;
-    }
+    let added = patches.iter().map(|patch| ctx.build(patch)).collect::<Result<_, _>>()?;
     // Nodes go last: petgraph gives their numbers to new nodes, and patches hold numbers.
     for patch in patches {
         ctx.remove(patch)?;
     }
     ctx.sweep();
-    Ok(())
+    Ok(Applied { added, replaced: ctx.replaced })
 }
 
 struct Ctx<'a> {
@@ -161,7 +186,8 @@ impl Ctx<'_> {
         now
     }
 
-    fn build(&mut self, patch: &Patch) -> Result<(), PatchError> {
+    /// Adds the new nodes of a patch, and returns their values.
+    fn build(&mut self, patch: &Patch) -> Result<Vec<Value>, PatchError> {
         let why = patch.why;
         let mut added: Vec<Value> = Vec::with_capacity(patch.nodes.len());
         for node in &patch.nodes {
@@ -185,7 +211,7 @@ impl Ctx<'_> {
             })?;
             self.replaced.insert(old, new);
         }
-        Ok(())
+        Ok(added)
     }
 
     fn resolve(&mut self, why: &'static str, operand: Operand, added: &[Value]) -> Result<Value, PatchError> {

@@ -3,7 +3,7 @@
 use skipc_ir::legal::LegalError;
 use skipc_ir::{Facts, Graph};
 
-use crate::rewrite::RewriteError;
+use crate::rewrite::{RewriteError, Rewrites};
 use crate::{Options, Patch, canonicalize, cse, dce, legalize, rewrite, routing};
 
 /// One row of the table.
@@ -35,7 +35,7 @@ pub enum Run {
     Edit(fn(&Graph, &Facts) -> Vec<Patch>),
     /// Returns edits that together make the graph cheaper, in one go, or the rule that is at fault. Values may round
     /// differently afterwards.
-    Rewrite(fn(&Graph, &Facts, &Options) -> Result<Vec<Patch>, RewriteError>),
+    Rewrite(fn(&Graph, &Facts, &Options) -> Result<Rewrites, RewriteError>),
     /// Changes nothing and says whether what comes next can take the graph.
     Gate(fn(&Graph) -> Result<(), Vec<LegalError>>),
 }

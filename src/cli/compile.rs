@@ -1,6 +1,7 @@
 //! `skipc compile`: spec and weights to an artefact.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
@@ -10,7 +11,7 @@ use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Form, Request};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
-use crate::{lint, pack, spec};
+use crate::{lint, memory, pack, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let request = request(args)?;
@@ -30,6 +31,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     }
     let Some(path) = &args.output else { return Ok(out) };
     let sizes = sizes(&compiled);
+    let passes = PassTimes::of(&compiled);
     trace.begin("known answers, packing");
     let bytes = pack::pack(&model, &weights, &request, compiled)?;
     trace.end();
@@ -46,6 +48,11 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
             "bytes": bytes.len(),
             "targets": sizes,
             "stages": times,
+            "passes": {
+                "seconds": passes.all.as_secs_f64(),
+                "e_graph_seconds": passes.e_graphs.as_secs_f64(),
+            },
+            "peak_kib": memory::peak_kib(),
             "warnings": warnings.iter().collect::<Vec<_>>(),
         }));
     }
@@ -58,6 +65,10 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     if args.timing {
         for (what, time) in trace.times() {
             let _ = writeln!(out, "  {:>8.1} ms  {what}", time.as_secs_f64() * 1e3);
+        }
+        let _ = writeln!(out, "  {passes}");
+        if let Some(peak) = memory::peak_kib() {
+            let _ = writeln!(out, "  {peak:>8} KiB peak memory");
         }
     }
     Ok(out)
@@ -101,6 +112,33 @@ fn request(args: &CompileArgs) -> Result<Request, Failure> {
         verify_each: args.verify_each,
         fuel: args.fuel,
     })
+}
+
+/// How long the passes ran for all purposes, and how much of it was spent on e-graphs.
+struct PassTimes {
+    all: Duration,
+    e_graphs: Duration,
+}
+
+impl PassTimes {
+    fn of(compiled: &Compiled) -> PassTimes {
+        let mut times = PassTimes { all: Duration::ZERO, e_graphs: Duration::ZERO };
+        for pass in compiled.phases.iter().flat_map(|phase| &phase.report.passes) {
+            times.all += pass.wall;
+            if skipc_passes::table::find(pass.name).is_some_and(skipc_passes::PassInfo::may_round) {
+                times.e_graphs += pass.wall;
+            }
+        }
+        times
+    }
+}
+
+impl std::fmt::Display for PassTimes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (all, e_graphs) = (self.all.as_secs_f64(), self.e_graphs.as_secs_f64());
+        let share = if self.all.is_zero() { 0.0 } else { 100.0 * e_graphs / all };
+        write!(f, "{:>8.1} ms in passes, {share:.1} % of it e-graphs ({:.1} ms)", all * 1e3, e_graphs * 1e3)
+    }
 }
 
 /// One line a target: kernels, steps, memory.

@@ -12,6 +12,7 @@ use skipc_artifact::target::Target;
 
 use super::{Exit, Failure, InspectArgs, artifact_failure, cost, open_artifact, shares, to_json};
 use crate::diagnostic::Diagnostic;
+use crate::rewrites::{self, OfPurpose};
 
 pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
     if args.cost {
@@ -22,6 +23,9 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
         Some("") => return Ok(section_table(&artifact)),
         Some(name) => return section(&artifact, &args.artifact, name),
         None => {}
+    }
+    if args.rewrites {
+        return rewritten(&artifact, &args.artifact, json);
     }
     let programs: Vec<Program> =
         read_programs(&artifact).map_err(|error| artifact_failure(&args.artifact, &error))?;
@@ -82,6 +86,34 @@ fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<Stri
         Ok(text) => Ok(text.to_owned()),
         Err(_) => Ok(format!("{} bytes of {:?}, not text\n", bytes.len(), entry.kind)),
     }
+}
+
+/// What rules rewrote.
+fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<String, Failure> {
+    let text = section(artifact, path, rewrites::SECTION)?;
+    let all: Vec<OfPurpose> = serde_json::from_str(&text).map_err(|error| {
+        let message = format!("{}: `{}`: {error}", path.display(), rewrites::SECTION);
+        let help = "it was written by another version of skipc: compile the model again";
+        Failure::new(Exit::User, Diagnostic::new("artifact::rewrites", message).help(help))
+    })?;
+    if json {
+        return to_json(&all);
+    }
+    let mut out = String::new();
+    for OfPurpose { purpose, regions } in &all {
+        if all.len() > 1 {
+            let _ = writeln!(out, "to {purpose}:\n");
+        }
+        if regions.is_empty() {
+            let _ = writeln!(out, "no rule made anything; the rules are those of the pass `saturate`");
+            continue;
+        }
+        out.push_str(rewrites::LEGEND);
+        for region in regions {
+            let _ = write!(out, "\n{}", region.text());
+        }
+    }
+    Ok(out)
 }
 
 fn summary(program: &Program) -> Value {

@@ -6,6 +6,7 @@ mod compile;
 mod cost;
 mod doctor;
 mod explain;
+mod explanation;
 mod failure;
 mod init;
 mod inspect;
@@ -166,7 +167,7 @@ pub struct CompileArgs {
     #[arg(long, value_name = "N")]
     pub fuel: Option<u64>,
 
-    /// Print how long each stage took.
+    /// Print how long each stage took, how much of the passes was spent on e-graphs, and the peak memory.
     #[arg(long)]
     pub timing: bool,
 }
@@ -197,6 +198,10 @@ pub struct InspectArgs {
     /// Also list every buffer: where it lies, how large it is, and which steps use it.
     #[arg(long)]
     pub buffers: bool,
+
+    /// Print what rules rewrote, with the proof of every value that they made.
+    #[arg(long)]
+    pub rewrites: bool,
 
     /// Also run these tokens on the host and show the executed share of every layer: int .npy, [tokens] or
     /// [batch, tokens].
@@ -305,6 +310,11 @@ pub struct OptArgs {
     /// Also print what each pass did.
     #[arg(long)]
     pub report: bool,
+
+    /// Print how rules made this value of the result instead of the result: `%12` as printed without this, the name of
+    /// an output, or `all`.
+    #[arg(long, value_name = "VALUE")]
+    pub explain: Option<String>,
 }
 
 /// The commands of `skipc trace`.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use skipc_ir::text::{MAX_TEXT, parse};
 use skipc_passes::{Options, Report, default_pipeline, run_reported};
 
+use super::explanation::explain;
 use super::inspect::new_table;
 use super::{Exit, Failure, OptArgs, artifact_failure, to_json};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
@@ -38,10 +39,16 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
         skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
             .map_err(|error| artifact_failure(path, &error))?;
     }
+    let explanation = args.explain.as_deref().map(|value| explain(&graph, &report, value)).transpose()?;
     if json {
-        return to_json(&json!({"graph": text, "passes": passes(&report)}));
+        let explanation = explanation.map(|explanation| explanation.json());
+        return to_json(&json!({"graph": text, "passes": passes(&report), "explanation": explanation}));
     }
-    let shown = if args.output.is_some() { String::new() } else { text };
+    let shown = match explanation {
+        Some(explanation) => explanation.text(),
+        None if args.output.is_some() => String::new(),
+        None => text,
+    };
     Ok(if args.report { shown + &table(&report) } else { shown })
 }
 

@@ -74,6 +74,8 @@ pub(crate) struct Found {
     pub(crate) cost: u64,
     /// Whether nothing is cheaper.
     pub(crate) is_proved: bool,
+    /// Steps that it took.
+    pub(crate) n_steps: usize,
 }
 
 impl Problem {
@@ -228,10 +230,10 @@ impl Problem {
     /// Looks for something cheaper than `start`, in so many steps.
     pub(crate) fn search(&self, start: Choice, max_steps: usize) -> Option<Found> {
         let cost = self.cost(&start)?;
-        let mut search = Search { problem: self, bound: Bound::new(self), best: (cost, start) };
+        let mut search = Search { problem: self, bound: Bound::new(self), best: (cost, start), n_steps: 0 };
         let is_proved = search.run(max_steps);
         let (cost, choice) = search.best;
-        Some(Found { choice, cost, is_proved })
+        Some(Found { choice, cost, is_proved, n_steps: search.n_steps })
     }
 }
 
@@ -324,6 +326,7 @@ struct Search<'a> {
     problem: &'a Problem,
     bound: Bound,
     best: (u64, Choice),
+    n_steps: usize,
 }
 
 impl Search<'_> {
@@ -333,17 +336,16 @@ impl Search<'_> {
         let mut choice: Choice = vec![None; problem.alternatives.len()];
         let mut stack = Vec::new();
         stack.extend(self.enter(&choice, problem.roots.clone(), 0));
-        let mut n_steps = 0;
         while let Some(frame) = stack.last_mut() {
             choice[frame.class] = None;
             let Some(idx) = frame.left.pop() else {
                 stack.pop();
                 continue;
             };
-            n_steps += 1;
-            if n_steps > max_steps {
+            if self.n_steps == max_steps {
                 return false;
             }
+            self.n_steps += 1;
             let alternative = &problem.alternatives[frame.class][idx];
             if reaches(problem, &choice, &alternative.operands, frame.class) {
                 continue;

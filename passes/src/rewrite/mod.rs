@@ -5,15 +5,21 @@
 //! taken out ([`extract`]): by the time of its kernels ([`cost`]) at the densities that the routers are trained for.
 //! What comes out is compared with the source where nothing rounds ([`prove`]) before it becomes an edit of the graph.
 //!
+//! How each value of the chosen form follows from the source is kept as well ([`proof`]), for people ([`explain`]).
+//!
 //! Regions that differ in names alone are rewritten once. State lives in no e-graph: a route is a node like others,
 //! with its scores as operands and its symbol as attribute, so that two routes never become one here.
 //!
 //! Rules that round differently: `norm_into_weight`, `layer_norm_into_weight` and `row_scale_out` take a row's scale
 //! after a sum instead of before it. In exact domains all rules keep every bit.
 
+pub mod check;
+mod congruence;
 pub mod cost;
+pub mod explain;
 mod extract;
 mod language;
+mod proof;
 mod prove;
 pub mod rules;
 mod saturate;
@@ -23,14 +29,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use egg::Language;
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
+use skipc_ir::text::Numbering;
 use skipc_ir::{Facts, Graph, Op, Origin, SetSym, Type, Value};
 use smallvec::SmallVec;
 
 use crate::{Operand, Options, Patch};
 use cost::{CPU, Counts, Poly, Target};
+use explain::{Location, Rewritten, Step};
 use extract::{Choice, Prices, Problem};
 use language::{EGraph, Head, Node};
 use rules::Rule;
@@ -85,25 +92,38 @@ struct Outcome {
     roots: Vec<usize>,
     /// A node of the source that has the same value.
     same_as: Vec<Option<usize>>,
-    /// Rules that made nodes of it.
-    rules: Vec<&'static str>,
-    /// Whether nothing that the rules find is cheaper; else a limit was reached.
-    is_cheapest: bool,
+    /// What people are told of it; without places yet.
+    rewritten: Rewritten,
+}
+
+/// Edits, and what people are told of them.
+#[derive(Debug, Default)]
+pub struct Rewrites {
+    pub(crate) patches: Vec<Patch>,
+    /// The distinct regions that were rewritten.
+    pub(crate) regions: Vec<Rewritten>,
+    /// For each patch the region, the place in it, and what stands for the value of each chain.
+    pub(crate) made: Vec<(usize, usize, Vec<Operand>)>,
 }
 
 /// The edits that make each region as cheap as the rules can.
 ///
 /// # Errors
 /// If a rule is at fault.
-pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Vec<Patch>, RewriteError> {
+pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Rewrites, RewriteError> {
     let rules: Vec<&Rule> = match options.keep_rows {
         true => rules::keeping_rows().collect(),
         false => rules::all().collect(),
     };
+    let densities = densities(graph, options);
     let mut memo: IndexMap<Source, Option<Outcome>, FxBuildHasher> = IndexMap::default();
-    let mut patches = Vec::new();
+    let mut rewrites = Rewrites::default();
+    let mut region_of: BTreeMap<usize, usize> = BTreeMap::new();
+    let numbering = Numbering::new(graph);
+    let mut places = source::Places::new(graph);
     for region in source::regions(graph) {
-        let (source, place) = source::source(graph, &region, |set| density(graph, options, set));
+        let density = |set| densities.get(&set).copied().unwrap_or(UNKNOWN_DENSITY);
+        let (source, place) = places.source(&region, density);
         let idx = match memo.get_index_of(&source) {
             Some(idx) => idx,
             None => {
@@ -111,27 +131,37 @@ pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Vec<P
                     Some(outcome) if is_proved(graph, &source, &place, &outcome)? => Some(outcome),
                     _ => None,
                 };
-                memo.insert_full(source.clone(), outcome).0
+                memo.insert_full(source, outcome).0
             }
         };
-        if let Some((source, Some(outcome))) = memo.get_index(idx) {
-            patches.push(patch(graph, source, &place, outcome));
-        }
+        let Some((source, Some(outcome))) = memo.get_index(idx) else { continue };
+        let region = *region_of.entry(idx).or_insert_with(|| {
+            rewrites.regions.push(outcome.rewritten.clone());
+            rewrites.regions.len() - 1
+        });
+        let (patch, values) = patch(graph, source, &place, outcome);
+        let rewritten = &mut rewrites.regions[region];
+        let made = rewritten.chains.iter().map(|chain| values[chain.node]).collect();
+        rewrites.patches.push(patch);
+        rewrites.made.push((region, rewritten.places.len(), made));
+        rewritten.places.push(Location::new(graph, &numbering, source, place));
     }
-    Ok(patches)
+    Ok(rewrites)
 }
 
-/// The share of the tokens in a set: what the options say, or what the route says of itself.
-fn density(graph: &Graph, options: &Options, set: SetSym) -> f64 {
-    if let Some(density) = options.densities.get(&set) {
-        return *density;
-    }
-    let route = graph.values().map(|value| graph.op(value)).find(|op| op.opens() == Some(set));
-    match route {
-        Some(Op::RouteRandom { limit, .. }) => *limit as f64 / 2f64.powi(32),
-        Some(Op::RouteTopK { share, .. }) => share.0,
-        _ => UNKNOWN_DENSITY,
-    }
+/// The share of the tokens in each set: what the options say, or what the route says of itself.
+fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
+    let of_route = |value: Value| {
+        let density = match graph.op(value) {
+            Op::RouteRandom { limit, .. } => *limit as f64 / 2f64.powi(32),
+            Op::RouteTopK { share, .. } => share.0,
+            _ => UNKNOWN_DENSITY,
+        };
+        Some((graph.op(value).opens()?, density))
+    };
+    let mut densities: BTreeMap<SetSym, f64> = graph.values().filter_map(of_route).collect();
+    densities.extend(&options.densities);
+    densities
 }
 
 /// Counts at the densities of a source.
@@ -193,9 +223,29 @@ fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<
     if found.cost >= before {
         return Ok(None);
     }
-    let is_cheapest = saturated.is_complete && found.is_proved;
-    let outcome = outcome(source, rules, &saturated, &problem, &found.choice);
-    Ok(outcome.map(|outcome| Outcome { is_cheapest, ..outcome }))
+    let rewritten = Rewritten {
+        ns_before: before / 1000,
+        ns_after: found.cost / 1000,
+        is_cheapest: saturated.is_complete && found.is_proved,
+        n_nodes: egraph.total_size(),
+        n_rounds: saturated.log.len(),
+        n_steps: found.n_steps,
+        places: Vec::new(),
+        rules: BTreeMap::new(),
+        chains: Vec::new(),
+        applications: BTreeMap::new(),
+        nodes: source.nodes.clone(),
+    };
+    let outcome = outcome(source, &saturated, &problem, (&found.choice, rewritten));
+    Ok(outcome.map(|mut outcome| {
+        let form = prove::Form { nodes: &outcome.nodes, roots: &outcome.roots };
+        if let Some(derived) = proof::derive(source, rules, &saturated.log, form) {
+            let steps = derived.applications.into_iter();
+            let steps = steps.map(|(idx, application)| (idx, Step::new(application, rules)));
+            outcome.rewritten.set_proofs(steps.collect(), derived.of);
+        }
+        outcome
+    }))
 }
 
 /// The nodes of the source as they stand in the e-graph.
@@ -226,10 +276,9 @@ fn own_choice(problem: &Problem, saturated: &Saturated, nodes: &[Node]) -> Choic
 
 fn outcome(
     source: &Source,
-    rules: &[&Rule],
     saturated: &Saturated,
     problem: &Problem,
-    choice: &Choice,
+    (choice, rewritten): (&Choice, Rewritten),
 ) -> Option<Outcome> {
     let find = |id| saturated.egraph.find(id);
     let mut first_same: BTreeMap<usize, usize> = BTreeMap::new();
@@ -238,13 +287,7 @@ fn outcome(
             first_same.entry(class).or_insert(idx);
         }
     }
-    let mut made = Outcome {
-        nodes: Vec::new(),
-        roots: Vec::new(),
-        same_as: Vec::new(),
-        rules: Vec::new(),
-        is_cheapest: false,
-    };
+    let mut made = Outcome { nodes: Vec::new(), roots: Vec::new(), same_as: Vec::new(), rewritten };
     let mut place: BTreeMap<usize, usize> = BTreeMap::new();
     for class in problem.order(choice)? {
         let Some(node) = &problem.chosen(choice, class)?.node else { continue };
@@ -256,13 +299,7 @@ fn outcome(
         place.insert(class, made.nodes.len());
         made.nodes.push((node.head.clone(), operands?));
         made.same_as.push(first_same.get(&class).copied());
-        let key = node.clone().map_children(find);
-        if let Some(rule) = saturated.made_by.get(&key) {
-            made.rules.push(rules[*rule].name);
-        }
     }
-    made.rules.sort_unstable();
-    made.rules.dedup();
     let roots = source.roots.iter();
     let roots: Option<Vec<usize>> =
         roots.map(|root| place.get(&problem.number(find(saturated.classes[*root]))?).copied()).collect();
@@ -282,15 +319,20 @@ fn is_proved(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -
             let origin = origin.filter(|origin| !origin.is_empty());
             Err(RewriteError::Different {
                 origin: origin.unwrap_or_else(|| "the graph".to_owned()),
-                rules: outcome.rules.join(", "),
+                rules: outcome.rewritten.rules.keys().copied().collect::<Vec<_>>().join(", "),
             })
         }
     }
 }
 
-/// The edit that puts an outcome in the place of its source: values that are there already are used.
-fn patch(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> Patch {
-    let why = if outcome.is_cheapest { "cheapest form" } else { "cheaper form; the search was cut short" };
+/// The edit that puts an outcome in the place of its source, and what stands for each of its nodes: values that are
+/// there already are used.
+fn patch(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> (Patch, Vec<Operand>) {
+    let why = if outcome.rewritten.is_cheapest {
+        "cheapest form"
+    } else {
+        "cheaper form; the search was cut short"
+    };
     let mut patch = Patch::new(why);
     let known: IndexMap<(Op, SmallVec<[Value; 4]>), Value, FxBuildHasher> = place
         .values
@@ -335,7 +377,7 @@ fn patch(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> Pa
             patch = patch.replace(old, new);
         }
     }
-    patch
+    (patch, values)
 }
 
 /// Where in the model each node comes from: as the value of the source that it is equal to, or as its user.

@@ -3,10 +3,14 @@
 //! All rules search the same e-graph, then all that they found is added: what one rule finds does not depend on what
 //! another found in the same round. Limits are numbers of nodes and rounds, never time, and are looked at before each
 //! addition, so that a limit is passed by the size of one right side at most.
+//!
+//! What changed the e-graph is logged as it was found: proofs are built from that afterwards ([`super::proof`]), and
+//! only where a form is used, so that the loop pays for a list of right sides and nothing else.
 
-use egg::{Id, Language};
-use indexmap::IndexMap;
-use rustc_hash::FxBuildHasher;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use egg::Id;
 use skipc_ir::{Op, Type};
 use smallvec::SmallVec;
 
@@ -39,24 +43,91 @@ pub(crate) struct Saturated {
     pub(crate) classes: Vec<Id>,
     /// Whether no rule had anything new to say; else a limit was reached.
     pub(crate) is_complete: bool,
-    /// The rule that added a node first, by its index, for nodes that the source does not have.
-    pub(crate) made_by: IndexMap<Node, usize, FxBuildHasher>,
+    /// What changed the e-graph, round by round.
+    pub(crate) log: Vec<Vec<Firing>>,
+}
+
+/// A rule that fired: it added a node, or made two classes one.
+#[derive(Clone, Debug)]
+pub(crate) struct Firing {
+    /// The rule, by its index.
+    pub(crate) rule: usize,
+    /// The class of the left side, when the round began.
+    pub(crate) class: Id,
+    /// The node of that class that the rule was shown, by its place in the class.
+    pub(crate) node: usize,
+    /// The right side, over classes as they were when the round began.
+    pub(crate) term: Term,
 }
 
 /// The e-graph as rules see it while they search.
 pub(crate) struct View<'a> {
     pub(crate) egraph: &'a EGraph,
+    /// Where it matters what a rule looks at.
+    lens: Option<Lens>,
+}
+
+/// What a rule looks at, and what it is not shown: so that one can find out which nodes it needs to fire.
+#[derive(Debug, Default)]
+pub(crate) struct Lens {
+    /// Class and place of the nodes that were shown.
+    seen: RefCell<BTreeSet<(Id, usize)>>,
+    /// Class and place of the nodes that are not.
+    hidden: BTreeSet<(Id, usize)>,
 }
 
 impl View<'_> {
     /// The nodes of a class.
     pub(crate) fn nodes(&self, class: Id) -> impl Iterator<Item = (&Op, &[Id])> {
-        self.egraph[class].nodes.iter().filter_map(Node::view)
+        let nodes = self.egraph[class].nodes.iter().enumerate();
+        nodes.filter(move |(idx, _)| self.is_shown(class, *idx)).filter_map(|(_, node)| node.view())
+    }
+
+    fn is_shown(&self, class: Id, idx: usize) -> bool {
+        let Some(lens) = &self.lens else { return true };
+        let place = (self.egraph.find(class), idx);
+        let is_shown = !lens.hidden.contains(&place);
+        if is_shown {
+            lens.seen.borrow_mut().insert(place);
+        }
+        is_shown
+    }
+
+    /// The nodes besides its own that a rule needs to find this right side for a node: as few as it takes, each as
+    /// class and place. Without any one of them the rule finds something else, or nothing.
+    pub(crate) fn needed(&mut self, rule: &Rule, node: &Node, term: &Term) -> Vec<(Id, usize)> {
+        self.lens = Some(Lens::default());
+        let finds = |view: &View<'_>| {
+            let mut terms = Vec::new();
+            if let Some((op, operands)) = node.view() {
+                (rule.find)(view, op, operands, &mut terms);
+            }
+            terms.contains(term)
+        };
+        finds(self);
+        let seen = self.lens.take().unwrap_or_default().seen.into_inner();
+        let (mut hidden, mut needed) = (BTreeSet::new(), Vec::new());
+        for place in seen.into_iter().rev() {
+            hidden.insert(place);
+            self.lens = Some(Lens { seen: RefCell::default(), hidden });
+            let is_needed = !finds(self);
+            hidden = self.lens.take().unwrap_or_default().hidden;
+            if is_needed {
+                hidden.remove(&place);
+                needed.push(place);
+            }
+        }
+        needed.reverse();
+        needed
     }
 
     /// The type of a class. Every class has one: nodes are typed before they are added.
     pub(crate) fn ty(&self, class: Id) -> Option<&Type> {
         self.egraph[class].data.as_ref()
+    }
+
+    pub(crate) fn new(egraph: &EGraph) -> View<'_> {
+        View { egraph, lens: None }
     }
 }
 
@@ -65,6 +136,23 @@ impl View<'_> {
 /// # Errors
 /// If a rule makes something that has no type, or another type than what it stands for.
 pub(crate) fn saturate(source: &Source, rules: &[&Rule], limits: Limits) -> Result<Saturated, RewriteError> {
+    let (egraph, classes) = begin(source);
+    let n_source = egraph.total_number_of_nodes();
+    let mut ctx = Ctx { egraph, rules, log: Vec::new() };
+    let mut is_complete = false;
+    while ctx.log.len() < limits.rounds && !is_complete {
+        match ctx.round(n_source.max(limits.nodes))? {
+            Round::Changed => {}
+            Round::Nothing => is_complete = true,
+            Round::Full => break,
+        }
+    }
+    let Ctx { egraph, log, .. } = ctx;
+    Ok(Saturated { egraph, classes, is_complete, log })
+}
+
+/// The e-graph of a source that no rule has seen yet, with the class of each of its nodes.
+pub(crate) fn begin(source: &Source) -> (EGraph, Vec<Id>) {
     let mut egraph = EGraph::new(Typing::default());
     let mut classes: Vec<Id> = Vec::with_capacity(source.nodes.len());
     for (head, operands) in &source.nodes {
@@ -72,23 +160,7 @@ pub(crate) fn saturate(source: &Source, rules: &[&Rule], limits: Limits) -> Resu
         classes.push(egraph.add(Node { head: head.clone(), operands }));
     }
     egraph.rebuild();
-    let n_source = egraph.total_number_of_nodes();
-    let mut ctx = Ctx { egraph, rules, made: Vec::new() };
-    let (mut rounds, mut is_complete) = (0, false);
-    while rounds < limits.rounds && !is_complete {
-        rounds += 1;
-        match ctx.round(n_source.max(limits.nodes))? {
-            Round::Changed => {}
-            Round::Nothing => is_complete = true,
-            Round::Full => break,
-        }
-    }
-    let Ctx { egraph, made, .. } = ctx;
-    let mut made_by: IndexMap<Node, usize, FxBuildHasher> = IndexMap::default();
-    for (node, rule) in made {
-        made_by.entry(node.map_children(|child| egraph.find(child))).or_insert(rule);
-    }
-    Ok(Saturated { egraph, classes, is_complete, made_by })
+    (egraph, classes)
 }
 
 enum Round {
@@ -100,77 +172,82 @@ enum Round {
 struct Ctx<'a> {
     egraph: EGraph,
     rules: &'a [&'a Rule],
-    /// Nodes that rules added, each with the index of the rule.
-    made: Vec<(Node, usize)>,
+    /// What changed the e-graph, round by round.
+    log: Vec<Vec<Firing>>,
 }
 
 impl Ctx<'_> {
     fn round(&mut self, node_limit: usize) -> Result<Round, RewriteError> {
         let found = self.search();
-        let (mut n_unions, n_before) = (0, self.egraph.total_size());
+        let mut fired = Vec::new();
         let mut is_full = false;
-        for (rule, class, term) in found {
-            if self.egraph.total_size() >= node_limit {
+        for firing in found {
+            let n_before = self.egraph.total_size();
+            if n_before >= node_limit {
                 is_full = true;
                 break;
             }
-            let new = self.build(rule, &term)?;
-            let (old_ty, new_ty) = (&self.egraph[class].data, &self.egraph[new].data);
+            let rule = self.rules[firing.rule].name;
+            let new = build(&mut self.egraph, &firing.term)
+                .map_err(|error| RewriteError::NoType { rule, error })?;
+            let (old_ty, new_ty) = (&self.egraph[firing.class].data, &self.egraph[new].data);
             if old_ty != new_ty {
                 let show = |ty: &Option<Type>| ty.as_ref().map_or("none".to_owned(), Type::to_string);
-                return Err(RewriteError::OtherType {
-                    rule: self.rules[rule].name,
-                    old: show(old_ty),
-                    new: show(new_ty),
-                });
+                return Err(RewriteError::OtherType { rule, old: show(old_ty), new: show(new_ty) });
             }
-            n_unions += usize::from(self.egraph.union(class, new));
+            if self.egraph.union(firing.class, new) || self.egraph.total_size() != n_before {
+                fired.push(firing);
+            }
         }
         self.egraph.rebuild();
         if let Some((old, new)) = &self.egraph.analysis.torn {
             let (old, new) = (old.to_string(), new.to_string());
             return Err(RewriteError::OtherType { rule: "congruence", old, new });
         }
-        Ok(match (is_full, n_unions == 0 && self.egraph.total_size() == n_before) {
+        let is_nothing = fired.is_empty();
+        self.log.push(fired);
+        Ok(match (is_full, is_nothing) {
             (true, _) => Round::Full,
             (false, true) => Round::Nothing,
             (false, false) => Round::Changed,
         })
     }
 
-    /// All right sides that rules find: index of the rule, class of the left side, right side.
-    fn search(&self) -> Vec<(usize, Id, Term)> {
-        let view = View { egraph: &self.egraph };
+    /// All right sides that rules find.
+    fn search(&self) -> Vec<Firing> {
+        let view = View::new(&self.egraph);
         let mut ids: Vec<Id> = self.egraph.classes().map(|class| class.id).collect();
         ids.sort_unstable();
         let (mut found, mut terms) = (Vec::new(), Vec::new());
-        for (idx, rule) in self.rules.iter().enumerate() {
-            for class in &ids {
-                for (op, operands) in view.nodes(*class) {
-                    (rule.find)(&view, op, operands, &mut terms);
-                    found.extend(terms.drain(..).map(|term| (idx, *class, term)));
+        for (rule, Rule { find, .. }) in self.rules.iter().enumerate() {
+            for class in ids.iter().copied() {
+                for (node, at) in self.egraph[class].nodes.iter().enumerate() {
+                    let Some((op, operands)) = at.view() else { continue };
+                    find(&view, op, operands, &mut terms);
+                    found.extend(terms.drain(..).map(|term| Firing { rule, class, node, term }));
                 }
             }
         }
         found
     }
+}
 
-    /// Adds a right side. Right sides are a few nodes deep, whatever the graph.
-    fn build(&mut self, rule: usize, term: &Term) -> Result<Id, RewriteError> {
-        match term {
-            Term::Class(class) => Ok(self.egraph.find(*class)),
-            Term::Op(op, operands) => {
-                let operands: SmallVec<[Id; 4]> =
-                    operands.iter().map(|operand| self.build(rule, operand)).collect::<Result<_, _>>()?;
-                let node = Node { head: Head::Op(op.clone()), operands };
-                if let Some(known) = self.egraph.lookup(node.clone()) {
-                    return Ok(known);
-                }
-                typed(&self.egraph, &node)
-                    .map_err(|error| RewriteError::NoType { rule: self.rules[rule].name, error })?;
-                self.made.push((node.clone(), rule));
-                Ok(self.egraph.add(node))
+/// Adds a right side. Right sides are a few nodes deep, whatever the graph.
+///
+/// # Errors
+/// If a node of it has no type.
+fn build(egraph: &mut EGraph, term: &Term) -> Result<Id, String> {
+    match term {
+        Term::Class(class) => Ok(egraph.find(*class)),
+        Term::Op(op, operands) => {
+            let operands: SmallVec<[Id; 4]> =
+                operands.iter().map(|operand| build(egraph, operand)).collect::<Result<_, _>>()?;
+            let node = Node { head: Head::Op(op.clone()), operands };
+            if let Some(known) = egraph.lookup(node.clone()) {
+                return Ok(known);
             }
+            typed(egraph, &node)?;
+            Ok(egraph.add(node))
         }
     }
 }

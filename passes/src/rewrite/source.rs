@@ -30,6 +30,7 @@ pub(crate) struct Source {
 }
 
 /// What stands in a graph for the nodes and names of a [`Source`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The value of each node.
     pub(crate) values: Vec<Value>,
@@ -116,8 +117,7 @@ fn order(graph: &Graph) -> Vec<Value> {
                 order.push(value);
                 // A decision that is only shown would keep its set alive to the end.
                 for user in graph.users(value) {
-                    let is_shown = matches!(graph.op(user), Op::Executed {})
-                        && graph.output_names(user).next().is_some();
+                    let is_shown = matches!(graph.op(user), Op::Executed {}) && graph.is_output(user);
                     if is_shown && !std::mem::replace(&mut seen[user.index()], true) {
                         order.push(user);
                     }
@@ -135,35 +135,57 @@ fn order(graph: &Graph) -> Vec<Value> {
 }
 
 /// Writes a region down without names. `density` is the share of the tokens in a set.
+#[cfg(test)]
 pub(crate) fn source(graph: &Graph, region: &[Value], density: impl Fn(SetSym) -> f64) -> (Source, Place) {
-    let mut ctx = Ctx {
-        graph,
-        inside: vec![false; graph.bound()],
-        number: vec![None; graph.bound()],
-        source: Source { nodes: Vec::new(), roots: Vec::new(), densities: Vec::new() },
-        place: Place { values: Vec::new(), names: IndexSet::default(), sets: IndexSet::default() },
-        n_outside: 0,
-    };
-    region.iter().for_each(|value| ctx.inside[value.index()] = true);
-    for value in region {
-        ctx.add(*value);
+    Places::new(graph).source(region, density)
+}
+
+/// Writes regions of a graph down, one after the other: tables as long as the graph are made once.
+pub(crate) struct Places<'a> {
+    graph: &'a Graph,
+    inside: Vec<bool>,
+    number: Vec<Option<usize>>,
+}
+
+impl<'a> Places<'a> {
+    pub(crate) fn new(graph: &'a Graph) -> Places<'a> {
+        let bound = graph.bound();
+        Places { graph, inside: vec![false; bound], number: vec![None; bound] }
     }
-    let Ctx { mut source, place, number, inside, .. } = ctx;
-    let is_root = |value: Value| {
-        graph.output_names(value).next().is_some()
-            || graph.users(value).iter().any(|user| !inside[user.index()])
-    };
-    source.roots =
-        region.iter().filter(|value| is_root(**value)).filter_map(|value| number[value.index()]).collect();
-    source.densities = place.sets.iter().map(|set| F64::from(density(*set))).collect();
-    (source, place)
+
+    /// Writes a region down without names. `density` is the share of the tokens in a set.
+    pub(crate) fn source(&mut self, region: &[Value], density: impl Fn(SetSym) -> f64) -> (Source, Place) {
+        let graph = self.graph;
+        region.iter().for_each(|value| self.inside[value.index()] = true);
+        let mut ctx = Ctx {
+            graph,
+            inside: &self.inside,
+            number: &mut self.number,
+            source: Source { nodes: Vec::new(), roots: Vec::new(), densities: Vec::new() },
+            place: Place { values: Vec::new(), names: IndexSet::default(), sets: IndexSet::default() },
+            n_outside: 0,
+        };
+        for value in region {
+            ctx.add(*value);
+        }
+        let Ctx { mut source, place, .. } = ctx;
+        let is_root = |value: Value| {
+            graph.is_output(value) || graph.users(value).iter().any(|user| !self.inside[user.index()])
+        };
+        let roots = region.iter().filter(|value| is_root(**value));
+        source.roots = roots.filter_map(|value| self.number[value.index()]).collect();
+        source.densities = place.sets.iter().map(|set| F64::from(density(*set))).collect();
+        region.iter().for_each(|value| self.inside[value.index()] = false);
+        place.values.iter().for_each(|value| self.number[value.index()] = None);
+        (source, place)
+    }
 }
 
 struct Ctx<'a> {
     graph: &'a Graph,
-    inside: Vec<bool>,
+    inside: &'a [bool],
     /// Number of a value in the source, by [`Value::index`].
-    number: Vec<Option<usize>>,
+    number: &'a mut [Option<usize>],
     source: Source,
     place: Place,
     n_outside: u32,

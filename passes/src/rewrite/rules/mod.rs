@@ -57,6 +57,26 @@ pub struct Rule {
     pub(crate) find: Find,
 }
 
+/// The line on which a row of a table begins. `line!` in a macro is the line of the whole table.
+const fn line_of(text: &str, row: &str) -> u32 {
+    let (text, row) = (text.as_bytes(), row.as_bytes());
+    let (mut at, mut line) = (0, 2);
+    while at + row.len() <= text.len() {
+        let mut n_same = 0;
+        while n_same < row.len() && text[at + n_same] == row[n_same] {
+            n_same += 1;
+        }
+        if n_same == row.len() {
+            return line;
+        }
+        if text[at] == b'\n' {
+            line += 1;
+        }
+        at += 1;
+    }
+    0
+}
+
 /// A table of rules.
 macro_rules! rules {
     ($(
@@ -70,7 +90,13 @@ macro_rules! rules {
                 says: $says,
                 why: concat!($($why),+),
                 condition: $condition,
-                place: (file!(), line!()),
+                place: (
+                    file!(),
+                    super::line_of(
+                        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../", file!())),
+                        concat!("\n    ", stringify!($name), ":"),
+                    ),
+                ),
                 find: $name,
             },)+
         ];

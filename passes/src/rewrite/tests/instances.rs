@@ -226,4 +226,11 @@ fn rules_have_names_and_reasons() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), n);
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it has a root");
+    for rule in rules::all() {
+        let (file, line) = rule.place;
+        let text = std::fs::read_to_string(root.join(file)).expect("the file is there");
+        let row = text.lines().nth(line as usize - 1).unwrap_or_default();
+        assert!(row.trim_start().starts_with(&format!("{}: ", rule.name)), "{file}:{line}: {row}");
+    }
 }

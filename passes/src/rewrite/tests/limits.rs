@@ -10,7 +10,7 @@ use crate::{Options, default_pipeline, run};
 use skipc_ir::verify;
 
 /// A model of `n` skipped feed-forward layers of 64 columns.
-fn layers(n: usize) -> String {
+pub(super) fn layers(n: usize) -> String {
     let mut text = String::from(
         "graph \"layers\" {\n %t = input {source=tokens}\n %table = weight {name=\"table\", shape=[32, 64]}\n %x0 = embed %table, %t\n",
     );

@@ -2,6 +2,7 @@
 
 mod instances;
 mod limits;
+mod proofs;
 mod search;
 mod twins;
 
