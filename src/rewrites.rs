@@ -35,6 +35,9 @@ pub struct Region {
     pub ns_before: u64,
     /// Modelled nanoseconds of the chosen form.
     pub ns_after: u64,
+    /// The form for high densities, if it is another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub runner_up: Option<RunnerUp>,
     /// Whether nothing that the rules find is cheaper; else a limit was reached.
     pub is_cheapest: bool,
     /// Nodes of the e-graph.
@@ -45,6 +48,15 @@ pub struct Region {
     pub search_steps: usize,
     /// Every value that the source does not have.
     pub values: Vec<Value>,
+}
+
+/// The form that is cheapest where every row executes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerUp {
+    /// Its modelled nanoseconds at the densities of the routers.
+    pub ns: u64,
+    /// From this share of the rows on, in thousandths, it is cheaper than the chosen form.
+    pub break_even_permille: u32,
 }
 
 /// Where a region lies.
@@ -101,6 +113,10 @@ fn region(rewritten: &Rewritten) -> Region {
         rules: rules.collect(),
         ns_before: rewritten.ns_before,
         ns_after: rewritten.ns_after,
+        runner_up: rewritten.runner_up.as_ref().map(|other| RunnerUp {
+            ns: other.ns,
+            break_even_permille: (other.break_even.0 * 1000.0).round() as u32,
+        }),
         is_cheapest: rewritten.is_cheapest,
         e_nodes: rewritten.n_nodes,
         rounds: rewritten.n_rounds,
@@ -146,6 +162,13 @@ impl Region {
             self.rounds,
             self.search_steps,
         );
+        if let Some(RunnerUp { ns, break_even_permille }) = self.runner_up {
+            let density = f64::from(break_even_permille) / 1000.0;
+            let _ = writeln!(
+                out,
+                "  runner-up: {ns} ns at these densities, cheaper from density {density:.3} on"
+            );
+        }
         for group in self.groups() {
             let values: Vec<(String, &Value)> =
                 group.into_iter().map(|idx| (self.name(idx), &self.values[idx])).collect();

@@ -186,7 +186,7 @@ impl<'a> Phase<'a> {
         for program in programs {
             let bytes =
                 bundle::read_constants(self.model.artifact(), program).map_err(skipc_runtime::Error::from)?;
-            let plan = plan(self.model, self.purpose, &program)?;
+            let plan = plan(self.model, self.purpose, program)?;
             let constants = Constants { program, sources: &plan.constants, bytes };
             if seen.is_empty() {
                 let short = inputs.shortened();

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::check;
 use super::language::Head;
 use super::proof::{Application, Derivation, Expr};
+use super::runner_up::RunnerUp;
 use super::source::{Place, Source};
 
 /// A region that was rewritten, with all regions that differ from it in names alone.
@@ -26,6 +27,8 @@ pub struct Rewritten {
     pub ns_before: u64,
     /// Modelled time of the form that was chosen, in nanoseconds.
     pub ns_after: u64,
+    /// The form for high densities, if it is another, and from which density on it is cheaper.
+    pub runner_up: Option<RunnerUp>,
     /// Whether nothing that the rules find is cheaper; else a limit of nodes, rounds or steps was reached.
     pub is_cheapest: bool,
     /// Nodes of the e-graph at the end.

@@ -184,6 +184,12 @@ impl Problem {
         Some(order)
     }
 
+    /// The nodes of a choice, operands before users.
+    pub(crate) fn nodes(&self, choice: &Choice) -> Option<Vec<Node>> {
+        let order = self.order(choice)?.into_iter();
+        Some(order.filter_map(|class| self.chosen(choice, class)?.node.clone()).collect())
+    }
+
     /// The cost of all that a choice needs.
     pub(crate) fn cost(&self, choice: &Choice) -> Option<u64> {
         let costs = self.order(choice)?.into_iter().filter_map(|class| self.chosen(choice, class));

@@ -22,6 +22,7 @@ mod language;
 mod proof;
 mod prove;
 pub mod rules;
+pub mod runner_up;
 mod saturate;
 mod source;
 #[cfg(test)]
@@ -41,6 +42,7 @@ use explain::{Location, Rewritten, Step};
 use extract::{Choice, Prices, Problem};
 use language::{EGraph, Head, Node};
 use rules::Rule;
+use runner_up::runner_up;
 use saturate::{Limits, Saturated};
 use source::{Place, Source};
 
@@ -223,9 +225,11 @@ fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<
     if found.cost >= before {
         return Ok(None);
     }
+    let own = problem.nodes(&found.choice).unwrap_or_default();
     let rewritten = Rewritten {
         ns_before: before / 1000,
         ns_after: found.cost / 1000,
+        runner_up: runner_up(source, &saturated, (&own, &counts), target),
         is_cheapest: saturated.is_complete && found.is_proved,
         n_nodes: egraph.total_size(),
         n_rounds: saturated.log.len(),
