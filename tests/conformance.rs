@@ -15,7 +15,7 @@ use skipc_plan::interp::{Tiling, run_kernel};
 use skipc_runtime::Device;
 use skipc_runtime::cuda::Gpu;
 use skipc_testkit::conformance::{Backend, Ran, Report, run};
-use skipc_testkit::kernel_cases::{Case, cases};
+use skipc_testkit::kernel_cases::{Case, cases, host_cases};
 use skipc_testkit::replay;
 use skipc_testkit::tolerance::Want;
 
@@ -95,7 +95,7 @@ fn refuses(codegen: &dyn Codegen, case: &Case) -> bool {
 
 #[test]
 fn the_interpreter_is_within_the_bounds_of_the_reference() {
-    let cases = cases();
+    let cases = host_cases();
     for rows in [1, 16, 64, 1 << 20] {
         expect_clean(&cases, &mut Interpreter(Tiling::of(rows)));
     }
@@ -104,7 +104,7 @@ fn the_interpreter_is_within_the_bounds_of_the_reference() {
 
 #[test]
 fn tiles_change_no_bit() {
-    for case in cases() {
+    for case in host_cases() {
         let results = [Tiling::of(1), Tiling::of(13), Tiling { rows: 32, reversed: true }].map(|tiling| {
             let mut operands = case.operands.clone();
             run_kernel(&case.kernel, &mut operands, tiling)
@@ -117,7 +117,7 @@ fn tiles_change_no_bit() {
 
 #[test]
 fn host_code_is_within_the_bounds_of_the_reference() {
-    let cases = cases();
+    let cases = host_cases();
     let codegen = match skipc::backends::for_target(&Target::Cpu) {
         Ok(codegen) => codegen,
         Err(failure) => {

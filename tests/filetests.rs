@@ -1,4 +1,4 @@
-//! Cases in files, `tests/cases/{print,verify,run,passes}`: `BLESS=1 cargo test --test filetests` rewrites what comes out.
+//! Cases in files, `tests/cases/{print,verify,run,passes,kernels}`: `BLESS=1 cargo test --test filetests` rewrites what comes out.
 //!
 //! | kind | input | further keys | what comes out |
 //! | --- | --- | --- | --- |
@@ -7,6 +7,7 @@
 //! | `verify` | a graph | `gate: legal` | `ok`, or the errors of parser, verifier and gate |
 //! | `run` | a graph | `tokens`, `weight NAME`, `force cN` | the outputs of the interpreter, in f64 |
 //! | `passes` | a graph | `passes`, `fuel`, `explain` | what each pass did, the proofs of the value that `explain` names (`%3`, or `all`), and the graph after them |
+//! | `kernels` | nothing | `model`, `tokens`, `density` | the kernels of a step on the CPU, block by block, with how many there are and what they move without fusion and with it |
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,7 +23,11 @@ use skipc_passes::{Options, PassInfo, Report, run_reported, table};
 use skipc_testkit::check_pass::{Masks, check_pass, check_rounding_pass};
 use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
 
-const FOLDERS: [&str; 4] = ["print", "verify", "run", "passes"];
+mod filetests {
+    pub(super) mod kernels;
+}
+
+const FOLDERS: [&str; 5] = ["print", "verify", "run", "passes", "kernels"];
 
 /// Codes that no text can bring about, with the test that does.
 const NOT_FROM_TEXT: [&str; 3] = [
@@ -44,6 +49,7 @@ fn cases_come_out_as_written() {
         Some("verify") => verify_case(case),
         Some("run") => run_case(case),
         Some("passes") => passes_case(case),
+        Some("kernels") => filetests::kernels::kernels_case(case),
         other => panic!("{}: there is no kind {other:?}", case.path.display()),
     });
 }

@@ -17,7 +17,7 @@ use skipc_passes::rewrite::cost::{Counts, Poly, Target};
 use skipc_plan::Plan;
 
 pub use break_even::break_even;
-pub use report::{AtDensity, Layer, Report, report};
+pub use report::{AtDensity, Layer, Report, part, report};
 pub use step::StepCost;
 
 /// Which rows the buffers of a layout count.

@@ -52,7 +52,7 @@ pub struct AtDensity {
 }
 
 /// The part of a model that an origin such as `blocks.3.layers.0` belongs to.
-fn part(origin: &str) -> String {
+pub fn part(origin: &str) -> String {
     match origin.split('.').collect::<Vec<_>>().as_slice() {
         ["blocks", block, ..] => format!("blocks.{block}"),
         ["" | "embed", ..] => "embedding".to_owned(),

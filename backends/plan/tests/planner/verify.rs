@@ -4,7 +4,7 @@ use skipc_artifact::program::{Arg, Extent, RowBound};
 use skipc_artifact::target::DType;
 use skipc_plan::error::Fault;
 use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Part, Rows, Rowwise, Slot, View};
-use skipc_plan::pointwise::{Inst, Pointwise, Reg};
+use skipc_plan::pointwise::{Inst, Pointwise, Reg, Store};
 use skipc_plan::{Plan, PlanError, build, verify};
 
 use crate::{HEAD, ROUTER, legal, options, steps};
@@ -175,6 +175,23 @@ fn what_is_written_is_read_only_in_the_same_place() {
         }
     };
     found!(elsewhere, Fault::Hazard { .. });
+    // Other threads make another part: what one writes the other may neither write nor read.
+    let two_parts = |plan: &mut Plan| {
+        let gemm = gemm(plan, SCATTERED);
+        let second = gemm.parts[0].clone();
+        gemm.parts.push(second);
+    };
+    found!(two_parts, Fault::Hazard { .. });
+    let read_by_another = |plan: &mut Plan| {
+        let gemm = gemm(plan, SCATTERED);
+        let mut second = gemm.parts[0].clone();
+        let written = gemm.parts[0].epilogue.stores[0];
+        gemm.parts[0].epilogue =
+            Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { value: Reg(0), ..written }] };
+        second.epilogue.stores[0].to.col = 4;
+        gemm.parts.push(second);
+    };
+    found!(read_by_another, Fault::Hazard { .. });
     let twice = |plan: &mut Plan| {
         let store = map(plan, "map_1").stores[0];
         map(plan, "map_1").stores.push(store);

@@ -50,9 +50,9 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
             kernel((elements * keys).scale(target.attention_mac))
         }
         Op::Gelu {} | Op::Silu {} | Op::Sigmoid {} => elements.scale(target.exp),
-        Op::AddBias {} | Op::Relu {} | Op::OneMinus {} | Op::Scale { .. } => moved(&elements, 0.25),
+        Op::AddBias {} | Op::Relu {} | Op::OneMinus {} | Op::Scale { .. } => moved(&elements, 0.1),
         Op::Add {} | Op::Sub {} | Op::Mul {} => moved(&elements, 1.0),
-        Op::ScaleRows {} => moved(&elements, 0.25) + moved(&rows, 1.0),
+        Op::ScaleRows {} => moved(&elements, 0.1) + moved(&rows, 1.0),
         Op::Slice { len, .. } if *len <= NARROW => kernel(Poly::default()),
         Op::Slice { .. } => kernel(moved(&elements, 2.0)),
         Op::Gather {} => elements.scale(target.gathered),

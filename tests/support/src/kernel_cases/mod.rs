@@ -1,11 +1,12 @@
 //! Kernel cases: one kernel, its operands, and what it should leave in them.
 //!
-//! Every backend runs all of them. They cover each kind of kernel at the extents where tiles begin and end, with
+//! Every backend runs all of them, and those for the CPU some more. They cover each kind of kernel at the extents where tiles begin and end, with
 //! counts below the bound of the buffers, with sets of no, one, all, every other and a random quarter of the rows, at
 //! sizes that fit vectors and sizes that do not. Rows past a count hold NaN in operands and must stay untouched in
 //! results; so must all else that a kernel does not write.
 
 mod attention;
+mod columns;
 mod compact;
 mod draft;
 mod embed_rope;
@@ -102,6 +103,13 @@ pub fn cases() -> Vec<Case> {
     compact::add(&mut cases);
     ranked::add(&mut cases);
     residual::add(&mut cases);
+    cases
+}
+
+/// [`cases`], and behind them those of products that only the CPU makes: weights in columns.
+pub fn host_cases() -> Vec<Case> {
+    let mut cases = cases();
+    columns::add(&mut cases);
     cases
 }
 
