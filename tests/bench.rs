@@ -91,7 +91,7 @@ fn a_spec_is_timed_in_three_forms_with_random_weights() {
     assert!(cost(0, 0, "kernels") < cost(0, 1, "kernels"), "every op is a kernel of its own");
     assert!(cost(0, 0, "bytes") < cost(1, 0, "bytes"), "bytes grow with density");
     assert!(cost(0, 0, "bytes") < cost(0, 1, "bytes") && cost(0, 0, "bytes") < cost(0, 2, "bytes"));
-    assert!(report["break_even"]["measured"].is_object() && report["break_even"]["predicted"].is_null());
+    assert!(report["break_even"]["measured"].is_object() && report["break_even"]["predicted"].is_object());
     let plot = fs::read_to_string(&svg).unwrap();
     assert!(plot.starts_with("<svg") && plot.contains("gumbel: 512 tokens, 1 thread"), "{plot}");
 }

@@ -125,7 +125,8 @@ fn an_artefact_without_saturation_says_so() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let path = dir.path().join("m.skp").display().to_string();
     let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
-    succeeds(&["compile", &spec, "--weights", &weights, "-o", &path]);
+    let passes = skipc_passes::plain_pipeline().join(",");
+    succeeds(&["compile", &spec, "--weights", &weights, "-o", &path, "--passes", &passes]);
     assert!(succeeds(&["inspect", &path, "--rewrites"]).contains("no rule made anything"));
 }
 

@@ -22,7 +22,7 @@ use crate::tolerance::{Exactness, Want};
 pub const ALIGN: u64 = 256;
 
 /// Format of `index.json` and `data.bin`; raised with each change.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// All kernels and cases of a directory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
