@@ -101,9 +101,9 @@ const SMALL: u32 = 8;
 fn common_unit(form: Form<'_>, whole: Widths) -> Option<u32> {
     let graph = graph(form, whole)?;
     let mut unit = 0;
-    let mut divide = |size: u32| {
+    let divide = |unit: &mut u32, size: u32| {
         if size > SMALL {
-            unit = gcd(unit, size);
+            *unit = gcd(*unit, size);
         }
     };
     for value in graph.values() {
@@ -111,16 +111,17 @@ fn common_unit(form: Form<'_>, whole: Widths) -> Option<u32> {
         if let Some((_, dims)) = ty.as_tensor() {
             dims.iter().for_each(|dim| {
                 if let Dim::Fixed(size) = dim {
-                    divide(*size)
+                    divide(&mut unit, *size)
                 }
             });
         }
         match graph.op(value) {
             Op::Slice { start, len } | Op::WeightRows { start, len } => {
-                [*start, *len].into_iter().for_each(&mut divide)
+                [*start, *len].into_iter().for_each(|size| divide(&mut unit, size))
             }
-            Op::Rope { heads, .. } => divide(ty.cols() / heads / 2),
-            Op::Attention { heads, .. } => divide(ty.cols() / heads),
+            // However small: a head that is divided further has no halves.
+            Op::Rope { heads, .. } => unit = gcd(unit, ty.cols() / heads / 2),
+            Op::Attention { heads, .. } => unit = gcd(unit, ty.cols() / heads),
             _ => {}
         }
     }
