@@ -69,6 +69,10 @@ pub(crate) struct Emitter<'a> {
     pub(crate) helpers: Value,
     /// Signature of the matrix product in it.
     pub(crate) gemm_signature: SigRef,
+    /// Signature of the functions of many numbers.
+    pub(crate) map_signature: SigRef,
+    /// Signature of the weights of a softmax.
+    pub(crate) softmax_signature: SigRef,
     /// Range of row tiles, `i64`.
     pub(crate) tiles: (Value, Value),
     /// Address of the scratch memory.

@@ -1,16 +1,16 @@
 //! A kernel's function: the ABI around its body.
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use skipc_artifact::program::Launch;
-use skipc_plan::kernel::{Attention, Body, Kernel};
+use skipc_plan::kernel::{Attention, Body, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::{attention, compact, gemm, rowwise};
+use crate::{attention, compact, gemm, pointwise, rowwise};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
 /// several threads. Calls of several tiles make larger products, see [`crate::gemm`].
@@ -30,11 +30,25 @@ fn gemm_signature(call_conv: CallConv) -> Signature {
     Signature { params: vec![AbiParam::new(I64); 10], returns: Vec::new(), call_conv }
 }
 
+/// [`skipc_artifact::abi::MapF32`].
+fn map_signature(call_conv: CallConv) -> Signature {
+    Signature { params: [I64; 3].map(AbiParam::new).into(), returns: Vec::new(), call_conv }
+}
+
+/// [`skipc_artifact::abi::SoftmaxF32`].
+fn softmax_signature(call_conv: CallConv) -> Signature {
+    let params = [I64, I64, F32, F32];
+    Signature { params: params.map(AbiParam::new).into(), returns: vec![AbiParam::new(F32)], call_conv }
+}
+
 /// How the kernel is started.
 pub(crate) fn launch(kernel: &Kernel) -> Result<Launch, Fault> {
     let (tile_rows, scratch_bytes) = match &kernel.body {
         Body::Gemm(gemm) => (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?),
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
+        Body::Rowwise(Rowwise::Map { cols, program }) => {
+            (ROWWISE_TILE, pointwise::functions(program).count() as u64 * pointwise::row_bytes(*cols))
+        }
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Compact(_) => (0, 0),
     };
@@ -58,6 +72,8 @@ pub(crate) fn build(
     builder.switch_to_block(entry);
     builder.seal_block(entry);
     let gemm_signature = builder.import_signature(gemm_signature(call_conv));
+    let map_signature = builder.import_signature(map_signature(call_conv));
+    let softmax_signature = builder.import_signature(softmax_signature(call_conv));
     let &[table, helpers, begin, end, scratch] = builder.block_params(entry) else {
         return Err(Fault::Malformed("the entry block lacks the kernel ABI's parameters".to_owned()));
     };
@@ -67,7 +83,17 @@ pub(crate) fn build(
         .map(|idx| builder.ins().load(I64, constant, table, idx as i32 * 8))
         .collect();
     let tiles = (builder.ins().uextend(I64, begin), builder.ins().uextend(I64, end));
-    let mut e = Emitter { builder, kernel, args, helpers, gemm_signature, tiles, scratch };
+    let mut e = Emitter {
+        builder,
+        kernel,
+        args,
+        helpers,
+        gemm_signature,
+        map_signature,
+        softmax_signature,
+        tiles,
+        scratch,
+    };
     body(&mut e)?;
     e.ins().return_(&[]);
     e.builder.finalize(config);

@@ -38,6 +38,8 @@ struct Cut {
     stride: u32,
     /// First byte of each sum.
     sums: Vec<u64>,
+    /// First byte of a row for each function of the epilogue that a helper computes.
+    functions: Vec<u64>,
 }
 
 impl Plan {
@@ -76,7 +78,12 @@ impl Cut {
                     Fault::Unsupported("its scratch memory exceeds the address space".to_owned())
                 })?;
         }
-        Ok((Cut { block, stride, sums }, bytes))
+        let mut functions = Vec::new();
+        for _ in pointwise::functions(&part.epilogue) {
+            functions.push(bytes);
+            bytes += pointwise::row_bytes(stride);
+        }
+        Ok((Cut { block, stride, sums, functions }, bytes))
     }
 }
 
@@ -274,7 +281,10 @@ impl Work<'_> {
     ) -> Result<(), Fault> {
         let row = e.ins().iadd(self.rows.0, idx);
         let sums: Vec<Value> = sums.iter().map(|sums| self.row_of(e, *sums, idx)).collect();
-        e.pointwise(&self.part.epilogue, &RowSpan { row, first, columns, sums: &sums })
+        let scratch = e.scratch;
+        let functions = self.cut.functions.iter();
+        let functions: Vec<Value> = functions.map(|at| e.ins().iadd_imm_s(scratch, *at as i64)).collect();
+        e.pointwise(&self.part.epilogue, &RowSpan { row, first, columns, sums: &sums, functions: &functions })
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Cranelift`] turns all kernels of a plan into one relocatable ELF object with a function for each kernel, as
 //! [`skipc_artifact::abi`] says. The code is for any processor of its architecture ([`Cranelift::LEVEL`]), refers to
-//! nothing outside of itself and calls nothing but the matrix product in the helper table.
+//! nothing outside of itself and calls nothing but the helper table: the matrix product, and the functions with an
+//! exponential in them, which the runtime has in the widest vectors of the machine.
 //!
 //! # How kernels become code
 //!
@@ -19,7 +20,7 @@
 //! # Precision
 //!
 //! Parameters may be f32 or bf16, except that weights of matmuls are f32. Arithmetic is f32 without fused
-//! multiply-adds; `e^x` stays within 1 ulp, sigmoid within 2.
+//! multiply-adds, except in the helpers, whose precision [`skipc_artifact::abi`] says.
 //!
 //! # Reading order
 //!

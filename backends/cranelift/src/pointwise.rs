@@ -2,11 +2,13 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_artifact::abi::Function;
 use skipc_artifact::target::DType;
 use skipc_plan::pointwise::{Inst, Pointwise, Reg};
 
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
+use crate::math::function_of;
 use crate::memory::Row;
 
 /// The part of a row that a program runs over.
@@ -19,6 +21,8 @@ pub(crate) struct RowSpan<'s> {
     pub(crate) columns: Columns,
     /// Address of the sums for this row's first column, for each weight.
     pub(crate) sums: &'s [Value],
+    /// Address of scratch memory for the columns, for each function of the program that a helper computes.
+    pub(crate) functions: &'s [Value],
 }
 
 impl RowSpan<'_> {
@@ -51,8 +55,20 @@ impl Emitter<'_> {
     /// Runs a program over a span of one row.
     pub(crate) fn pointwise(&mut self, program: &Pointwise, span: &RowSpan<'_>) -> Result<(), Fault> {
         let mut sources = Vec::with_capacity(program.code.len());
+        let mut scratch = span.functions.iter();
         for inst in &program.code {
-            let source = self.source(*inst, &sources, span)?;
+            let function = match *inst {
+                Inst::Unary(unary, x) => function_of(unary).map(|function| (function, x)),
+                _ => None,
+            };
+            let source = match function {
+                Some((function, x)) => {
+                    let missing = || Fault::Malformed("a function has no scratch memory".to_owned());
+                    let to = *scratch.next().ok_or_else(missing)?;
+                    self.function(program, (function, x, to), &sources, span)?
+                }
+                None => self.source(*inst, &sources, span)?,
+            };
             sources.push(source);
         }
         let targets: Vec<(Row, Reg)> = program
@@ -60,30 +76,70 @@ impl Emitter<'_> {
             .iter()
             .map(|store| Ok((self.row(store.to, span.row)?, store.value)))
             .collect::<Result<_, Fault>>()?;
+        let wanted: Vec<Reg> = targets.iter().map(|(_, reg)| *reg).collect();
+        self.elements(program, (&sources, span), &wanted, |e, at, _, values, lanes| {
+            for ((row, _), value) in targets.iter().zip(values) {
+                e.store(*row, at, *value, lanes);
+            }
+        })
+    }
 
+    /// Has a helper compute a function of an earlier result, for all columns of the span.
+    fn function(
+        &mut self,
+        program: &Pointwise,
+        (function, x, to): (Function, Reg, Value),
+        sources: &[Source],
+        span: &RowSpan<'_>,
+    ) -> Result<Source, Fault> {
+        let row = Row { address: to, dtype: DType::F32 };
+        if let Source::Uniform(x) = value_of(x, sources)? {
+            let (first, one) = (self.int(0), self.int(1));
+            self.store(row, first, x, Lanes::One);
+            self.map(function, to, one);
+            return Ok(Source::Uniform(self.load(row, first, Lanes::One)));
+        }
+        self.elements(program, (sources, span), &[x], |e, _, col, values, lanes| {
+            values.iter().for_each(|value| e.store(row, col, *value, lanes));
+        })?;
+        self.map(function, to, span.columns.count);
+        Ok(Source::Sums(row))
+    }
+
+    /// Runs over the columns of the span; `each` gets a column among those of the program and of the span, and the wanted
+    /// results there.
+    fn elements(
+        &mut self,
+        program: &Pointwise,
+        (sources, span): (&[Source], &RowSpan<'_>),
+        wanted: &[Reg],
+        mut each: impl FnMut(&mut Self, Value, Value, &[Value], Lanes),
+    ) -> Result<(), Fault> {
+        let needed = needed(program, sources, wanted)?;
         self.for_vectors(program, span.columns, |e, col, lanes| {
             let at = match span.first {
                 Some(first) => e.ins().iadd(first, col),
                 None => col,
             };
-            let mut values = Vec::with_capacity(program.code.len());
-            for (inst, source) in program.code.iter().zip(&sources) {
+            let mut values: Vec<Option<Value>> = Vec::with_capacity(sources.len());
+            for ((inst, source), is_needed) in program.code.iter().zip(sources).zip(&needed) {
                 let value = match source {
-                    Source::Uniform(scalar) => e.splat(*scalar, lanes),
-                    Source::Elements(row) => e.load(*row, at, lanes),
-                    Source::Sums(row) => e.load(*row, col, lanes),
-                    Source::Rotated(row, width) => e.rotated(*row, col, *width, lanes),
+                    _ if !is_needed => None,
+                    Source::Uniform(scalar) => Some(e.splat(*scalar, lanes)),
+                    Source::Elements(row) => Some(e.load(*row, at, lanes)),
+                    Source::Sums(row) => Some(e.load(*row, col, lanes)),
+                    Source::Rotated(row, width) => Some(e.rotated(*row, col, *width, lanes)),
                     Source::Repeated(row, width) => {
                         let col = e.modulo(at, *width);
-                        e.load(*row, col, lanes)
+                        Some(e.load(*row, col, lanes))
                     }
-                    Source::Computed => e.compute(*inst, &values, lanes)?,
+                    Source::Computed => Some(e.compute(*inst, &values, lanes)?),
                 };
                 values.push(value);
             }
-            for (row, reg) in &targets {
-                e.store(*row, at, value_of(*reg, &values)?, lanes);
-            }
+            let wanted: Vec<Value> =
+                wanted.iter().map(|reg| known(*reg, &values)).collect::<Result<_, _>>()?;
+            each(e, at, col, &wanted, lanes);
             Ok(())
         })
     }
@@ -154,7 +210,7 @@ impl Emitter<'_> {
             }
             Inst::LoadCol(slot) => Source::Elements(self.only_row(slot)?),
             Inst::Unary(function, x) => match uniform(x)? {
-                Some(x) => Source::Uniform(self.unary(function, x, Lanes::One)),
+                Some(x) => Source::Uniform(self.unary(function, x, Lanes::One)?),
                 None => Source::Computed,
             },
             Inst::Binary(function, a, b) => match (uniform(a)?, uniform(b)?) {
@@ -164,12 +220,10 @@ impl Emitter<'_> {
         })
     }
 
-    fn compute(&mut self, inst: Inst, values: &[Value], lanes: Lanes) -> Result<Value, Fault> {
+    fn compute(&mut self, inst: Inst, values: &[Option<Value>], lanes: Lanes) -> Result<Value, Fault> {
         match inst {
-            Inst::Unary(function, x) => Ok(self.unary(function, value_of(x, values)?, lanes)),
-            Inst::Binary(function, a, b) => {
-                Ok(self.binary(function, value_of(a, values)?, value_of(b, values)?))
-            }
+            Inst::Unary(function, x) => self.unary(function, known(x, values)?, lanes),
+            Inst::Binary(function, a, b) => Ok(self.binary(function, known(a, values)?, known(b, values)?)),
             Inst::Acc(_)
             | Inst::AccRotated { .. }
             | Inst::Load(_)
@@ -178,6 +232,41 @@ impl Emitter<'_> {
             | Inst::LoadAt { .. } => Err(Fault::Malformed("a load was taken for a computation".to_owned())),
         }
     }
+}
+
+/// Which results it takes to compute the wanted ones.
+fn needed(program: &Pointwise, sources: &[Source], wanted: &[Reg]) -> Result<Vec<bool>, Fault> {
+    let mut needed = vec![false; sources.len()];
+    let mut waiting: Vec<Reg> = wanted.to_vec();
+    while let Some(reg) = waiting.pop() {
+        let source = value_of(reg, sources)?;
+        if !std::mem::replace(&mut needed[reg.0 as usize], true) && matches!(source, Source::Computed) {
+            match program.code[reg.0 as usize] {
+                Inst::Unary(_, x) => waiting.push(x),
+                Inst::Binary(_, a, b) => waiting.extend([a, b]),
+                _ => {}
+            }
+        }
+    }
+    Ok(needed)
+}
+
+fn known(reg: Reg, values: &[Option<Value>]) -> Result<Value, Fault> {
+    let missing = || Fault::Malformed(format!("result {} was not computed", reg.0));
+    value_of(reg, values)?.ok_or_else(missing)
+}
+
+/// The functions of a program that helpers compute.
+pub(crate) fn functions(program: &Pointwise) -> impl Iterator<Item = Function> + '_ {
+    program.code.iter().filter_map(|inst| match inst {
+        Inst::Unary(unary, _) => function_of(*unary),
+        _ => None,
+    })
+}
+
+/// Bytes of scratch memory for one function over so many columns.
+pub(crate) fn row_bytes(cols: u32) -> u64 {
+    (u64::from(cols) * 4).next_multiple_of(64)
 }
 
 /// Columns of the heads whose halves a program exchanges.
@@ -190,8 +279,10 @@ pub(crate) fn heads_width(program: &Pointwise) -> Option<u32> {
 
 /// A program over whole rows, for kernels without sums.
 pub(crate) fn map(e: &mut Emitter<'_>, cols: u32, program: &Pointwise, row: Value) -> Result<(), Fault> {
-    let columns = e.columns(cols);
-    e.pointwise(program, &RowSpan { row, first: None, columns, sums: &[] })
+    let (columns, scratch) = (e.columns(cols), e.scratch);
+    let places = (0..functions(program).count() as u64).map(|idx| idx * row_bytes(cols));
+    let functions: Vec<Value> = places.map(|at| e.ins().iadd_imm_s(scratch, at as i64)).collect();
+    e.pointwise(program, &RowSpan { row, first: None, columns, sums: &[], functions: &functions })
 }
 
 fn value_of<T: Copy>(Reg(reg): Reg, values: &[T]) -> Result<T, Fault> {

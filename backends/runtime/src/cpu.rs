@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
-use skipc_artifact::abi::{Helpers, HostKernel};
+use skipc_artifact::abi::{Function, Helpers, HostKernel};
 use skipc_artifact::bundle;
 use skipc_artifact::image::{HostArch, HostLevel, HostTable};
 use skipc_artifact::program::{Arg, BOUND_UNIT, Extent, Launch, Program, Step};
 
 use crate::error::Error;
+use crate::math;
 use crate::model::Model;
 use crate::session::{Input, Options};
 use crate::threads::Threads;
@@ -35,7 +36,7 @@ const GUARD: usize = 4096;
 const POISON: u8 = 0xff;
 
 /// The functions that kernels may call.
-static HELPERS: Helpers = Helpers { gemm_f32, exp, tanh };
+static HELPERS: Helpers = Helpers { gemm_f32, map_f32, softmax_f32 };
 
 /// A program with its code and memory.
 #[derive(Debug)]
@@ -312,13 +313,28 @@ fn is_supported(level: HostLevel) -> bool {
     level == HostLevel::Baseline
 }
 
-extern "C" fn exp(x: f32) -> f32 {
-    libm::expf(x)
+/// See [`skipc_artifact::abi::MapF32`].
+///
+/// # Safety
+///
+/// The numbers are so many, and nobody else's.
+unsafe extern "C" fn map_f32(function: u64, numbers: *mut f32, n: u64) {
+    // SAFETY: passed on from the caller.
+    let numbers = unsafe { std::slice::from_raw_parts_mut(numbers, n as usize) };
+    if let Some(function) = Function::of(function) {
+        math::map(function, numbers);
+    }
 }
 
-extern "C" fn tanh(x: f32) -> f32 {
-    // The library's own f32 version is off by more than 1 ulp around 0.24.
-    libm::tanh(f64::from(x)) as f32
+/// See [`skipc_artifact::abi::SoftmaxF32`].
+///
+/// # Safety
+///
+/// The scores are so many, and nobody else's.
+unsafe extern "C" fn softmax_f32(scores: *mut f32, n: u64, scale: f32, largest: f32) -> f32 {
+    // SAFETY: passed on from the caller.
+    let scores = unsafe { std::slice::from_raw_parts_mut(scores, n as usize) };
+    math::softmax_weights(scores, scale, largest)
 }
 
 /// See [`skipc_artifact::abi::GemmF32`]. One thread, so that the same operands give the same bits.
@@ -397,17 +413,6 @@ mod tests {
                     }
                 }
             }
-        }
-    }
-
-    #[test]
-    fn helpers_are_accurate() {
-        for idx in -2000..2000 {
-            let x = idx as f32 / 100.0;
-            let ulps =
-                |found: f32, exact: f64| (f64::from(found) - exact).abs() / (exact.abs() * 2f64.powi(-23));
-            assert!(ulps(exp(x), f64::from(x).exp()) <= 1.0, "exp({x})");
-            assert!(x == 0.0 || ulps(tanh(x), f64::from(x).tanh()) <= 1.0, "tanh({x})");
         }
     }
 }

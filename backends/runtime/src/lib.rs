@@ -29,6 +29,7 @@ mod file;
 pub mod generate;
 pub mod inputs;
 pub mod known_answer;
+mod math;
 pub mod model;
 pub mod npy;
 pub mod session;

@@ -100,19 +100,10 @@ impl Head {
 
     /// Turns scores into their exponentials over the largest; gives their sum, or 1 if there is no key.
     fn softmax(&self, e: &mut Emitter<'_>, largest: Value) -> Result<Value, Fault> {
-        let scores = scores_row(e);
-        let columns = e.some_columns(self.count);
-        let total = e.sum_columns(columns, 1, |e, key, lanes| {
-            let score = e.load(scores, key, lanes);
-            let largest = e.splat(largest, lanes);
-            let below = e.ins().fsub(score, largest);
-            let weight = e.exp_below_zero(below, lanes);
-            e.store(scores, key, weight, lanes);
-            Ok(vec![weight])
-        })?;
-        let one = e.real(1.0, Lanes::One);
+        let (scores, one) = (scores_row(e), e.real(1.0, Lanes::One));
+        let total = e.softmax(scores.address, self.count, one, largest);
         let is_blind = e.ins().icmp_imm_u(IntCC::Equal, self.count, 0);
-        Ok(e.ins().select(is_blind, one, total[0]))
+        Ok(e.ins().select(is_blind, one, total))
     }
 
     /// Writes the values' sum by weight over the weights' sum.

@@ -237,15 +237,7 @@ impl Tile<'_> {
         let now = e.at_least(scaled, before, Lanes::One);
         e.store(largest, idx, now, Lanes::One);
 
-        let sum = e.sum_columns(visible, 1, |e, key, lanes| {
-            let score = e.load(scores, key, lanes);
-            let (factor, now) = (e.real(scale, lanes), e.splat(now, lanes));
-            let score = e.ins().fmul(score, factor);
-            let below = e.ins().fsub(score, now);
-            let weight = e.exp_below_zero(below, lanes);
-            e.store(scores, key, weight, lanes);
-            Ok(vec![weight])
-        })?[0];
+        let sum = e.softmax(scores.address, visible.count, factor, now);
         e.for_each(visible.count, block.count, 1, |e, key| {
             let zero = e.real(0.0, Lanes::One);
             e.store(scores, key, zero, Lanes::One);
@@ -253,12 +245,13 @@ impl Tile<'_> {
         })?;
 
         // Not by the exponential alone: before the first key in sight, both are infinite.
-        let change = e.ins().fsub(before, now);
-        let shrink = e.exp_below_zero(change, Lanes::One);
-        let is_same = e.ins().fcmp(FloatCC::Equal, before, now);
-        let one = e.real(1.0, Lanes::One);
-        let shrink = e.ins().select(is_same, one, shrink);
         let row = f32_row(e, self.scratch.shrink);
+        e.store(row, idx, before, Lanes::One);
+        let (one, single) = (e.real(1.0, Lanes::One), e.int(1));
+        let place = e.element(row.address, idx, 4);
+        let shrink = e.softmax(place, single, one, now);
+        let is_same = e.ins().fcmp(FloatCC::Equal, before, now);
+        let shrink = e.ins().select(is_same, one, shrink);
         e.store(row, idx, shrink, Lanes::One);
         let total = e.load(totals, idx, Lanes::One);
         let total = e.ins().fmul(total, shrink);

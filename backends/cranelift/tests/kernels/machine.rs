@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use memmap2::{Mmap, MmapMut};
-use skipc_artifact::abi::{Helpers, HostKernel};
+use skipc_artifact::abi::{Function, Helpers, HostKernel};
 use skipc_artifact::image::HostArch;
 use skipc_artifact::object_image;
 use skipc_artifact::program::Launch;
@@ -115,11 +115,38 @@ fn with_guards(bytes: &[u8]) -> Vec<u64> {
     all.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap())).collect()
 }
 
-static HELPERS: Helpers = Helpers { gemm_f32, exp: not_called, tanh: not_called };
+static HELPERS: Helpers = Helpers { gemm_f32, map_f32, softmax_f32 };
 
-extern "C" fn not_called(_: f32) -> f32 {
-    // Unwinding out of here ends the process, as it should.
-    unreachable!("code by Cranelift has its own functions")
+/// See [`skipc_artifact::abi::MapF32`]; rounded once.
+///
+/// # Safety
+///
+/// The numbers are so many.
+unsafe extern "C" fn map_f32(function: u64, numbers: *mut f32, n: u64) {
+    // SAFETY: the caller vouches for it.
+    let numbers = unsafe { std::slice::from_raw_parts_mut(numbers, n as usize) };
+    let function = Function::of(function).expect("a function");
+    for number in numbers {
+        let x = f64::from(*number);
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        *number = match function {
+            Function::Gelu => x * sigmoid((8.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)),
+            Function::Silu => x * sigmoid(x),
+            Function::Sigmoid => sigmoid(x),
+        } as f32;
+    }
+}
+
+/// See [`skipc_artifact::abi::SoftmaxF32`].
+///
+/// # Safety
+///
+/// The scores are so many.
+unsafe extern "C" fn softmax_f32(scores: *mut f32, n: u64, scale: f32, largest: f32) -> f32 {
+    // SAFETY: the caller vouches for it.
+    let scores = unsafe { std::slice::from_raw_parts_mut(scores, n as usize) };
+    scores.iter_mut().for_each(|score| *score = f64::from(*score * scale - largest).exp() as f32);
+    scores.iter().sum()
 }
 
 /// See [`skipc_artifact::abi::GemmF32`]; every element in one order, whatever the sizes.
