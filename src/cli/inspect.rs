@@ -198,14 +198,21 @@ fn kernel_row(entry: &Entry, runs: usize) -> Vec<String> {
         Launch::Host { tile_rows, scratch_bytes } => {
             row.extend([tile(*tile_rows), format!("{scratch_bytes} B")])
         }
-        Launch::Cuda { tile_rows, grid_y, threads, shared_bytes, registers, static_shared_bytes } => row
-            .extend([
-                tile(*tile_rows),
-                format!("× {grid_y}"),
-                threads.to_string(),
-                registers.to_string(),
-                format!("{} B", shared_bytes + static_shared_bytes),
-            ]),
+        Launch::Cuda {
+            tile_rows,
+            grid_y,
+            threads,
+            shared_bytes,
+            registers,
+            static_shared_bytes,
+            persistent,
+        } => row.extend([
+            tile(*tile_rows),
+            format!("× {grid_y}{}", if *persistent { ", persistent" } else { "" }),
+            threads.to_string(),
+            registers.to_string(),
+            format!("{} B", shared_bytes + static_shared_bytes),
+        ]),
     }
     row
 }

@@ -147,7 +147,8 @@ pub enum Launch {
         scratch_bytes: u64,
     },
     /// A grid of `⌈rows / tile_rows⌉ × grid_y` blocks, where `rows` is the extent's upper bound under the bound on
-    /// tokens; blocks past the count return at once. One block if `tile_rows` is 0.
+    /// tokens; blocks past the count return at once. One block if `tile_rows` is 0. Persistent blocks are as many in a
+    /// row, but no more than the device has multiprocessors.
     Cuda {
         /// Rows of a block; 0 for a single block.
         tile_rows: u32,
@@ -161,16 +162,21 @@ pub enum Launch {
         registers: u32,
         /// Bytes of static shared memory, from ptxas.
         static_shared_bytes: u32,
+        /// Whether blocks walk over the tiles that there are, so that any number of them makes all.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        persistent: bool,
     },
 }
 
 impl Launch {
-    /// Blocks of the grid for an extent of at most so many rows: along the rows, and side by side. `None` if there is
-    /// nothing to start on CUDA: no rows, or a kernel for the host.
-    pub fn grid(&self, rows: u32) -> Option<[u32; 2]> {
-        let Launch::Cuda { tile_rows, grid_y, .. } = *self else { return None };
+    /// Blocks of the grid for an extent of at most so many rows on a device of so many multiprocessors: along the rows,
+    /// and side by side. `None` if there is nothing to start on CUDA: no rows, or a kernel for the host.
+    pub fn grid(&self, rows: u32, processors: u32) -> Option<[u32; 2]> {
+        let Launch::Cuda { tile_rows, grid_y, persistent, .. } = *self else { return None };
         let along = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
-        (along > 0).then_some([along, grid_y])
+        let grid =
+            if persistent { [along.saturating_mul(grid_y).min(processors), 1] } else { [along, grid_y] };
+        (along > 0).then_some(grid)
     }
 }
 

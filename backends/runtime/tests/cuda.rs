@@ -24,6 +24,7 @@ fn bundle() -> Bundle {
             shared_bytes,
             registers: 1,
             static_shared_bytes: 0,
+            persistent: false,
         };
     }
     bundle.code = BundleCode::Cuda { ptx: "PTX text".into(), cubin: Some(b"CUBIN".to_vec()) };

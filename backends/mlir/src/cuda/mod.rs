@@ -33,6 +33,10 @@ struct Generated {
     min_blocks: u32,
     /// What it needs of the target.
     features: Vec<Feature>,
+    /// Which of several forms it has, with its tile, for people; empty if there is one only.
+    form: String,
+    /// Whether its blocks walk over the tiles.
+    persistent: bool,
 }
 
 /// PTX for kernels, and what it was made from.
@@ -64,7 +68,11 @@ pub fn lower(device: CudaTarget, kernels: &[(String, &Kernel)]) -> Result<Lowere
             shared_bytes: generated.shared_bytes,
             registers: 0,
             static_shared_bytes: 0,
+            persistent: generated.persistent,
         });
+        if !generated.form.is_empty() {
+            texts.push(format!("// {symbol}: {}\n", generated.form));
+        }
         texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks));
     }
     let mlir = Code::module(&texts);
@@ -74,7 +82,7 @@ pub fn lower(device: CudaTarget, kernels: &[(String, &Kernel)]) -> Result<Lowere
 
 /// Writes one kernel and checks that the target has what it needs.
 fn write(device: CudaTarget, symbol: &str, kernel: &Kernel) -> Result<Generated, Error> {
-    let generated = generate(kernel)?;
+    let generated = generate(device, kernel)?;
     device.require(symbol, &generated.features)?;
     if generated.shared_bytes > device.max_shared_bytes() {
         let (needed, there) = (generated.shared_bytes, device.max_shared_bytes());
@@ -133,6 +141,7 @@ impl CudaCodegen {
     fn assemble(&self, ptx: &Ptx) -> Result<Cubin, Error> {
         let cubin = self.ptxas.assemble(ptx)?;
         cubin.require_no_local_memory()?;
+        cubin.require_no_serialized_products()?;
         Ok(cubin)
     }
 }
@@ -165,9 +174,9 @@ impl Codegen for CudaCodegen {
     }
 }
 
-fn generate(kernel: &Kernel) -> Result<Generated, Error> {
+fn generate(device: CudaTarget, kernel: &Kernel) -> Result<Generated, Error> {
     match &kernel.body {
-        Body::Gemm(gemm) => gemm::generate(kernel, gemm),
+        Body::Gemm(gemm) => gemm::generate(device, kernel, gemm),
         Body::Attention(attention) => attention::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),

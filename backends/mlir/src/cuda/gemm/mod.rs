@@ -8,10 +8,12 @@
 //! All parts have tiles of one shape and share the loop over slices: only where weights are read from, and
 //! the epilogue, depend on the part.
 //!
-//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]).
+//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]). Where a device has `wgmma` and
+//! the shapes suit it, [`hopper`] writes the whole kernel instead; [`hopper::Form::choose`] says when.
 //! Each sum adds its products in the order of `k`, whatever the number of rows.
 
 mod epilogue;
+mod hopper;
 mod mma;
 mod parts;
 mod simt;
@@ -20,6 +22,7 @@ mod tile;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
+use skipc_llvm::CudaTarget;
 use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, WeightLayout};
 
 use super::{Generated, place};
@@ -81,13 +84,16 @@ impl Tile {
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
-pub(super) fn generate(kernel: &Kernel, gemm: &Gemm) -> Result<Generated, Error> {
+pub(super) fn generate(device: CudaTarget, kernel: &Kernel, gemm: &Gemm) -> Result<Generated, Error> {
     check(kernel, gemm)?;
     let columns = gemm
         .parts
         .iter()
         .map(|part| Columns::of(kernel, part))
         .collect::<Result<Vec<Columns<'_>>, Error>>()?;
+    if let hopper::Form::Wgmma { columns, tile } = hopper::Form::choose(device, kernel, gemm, &columns)? {
+        return hopper::generate(kernel, gemm, columns, tile);
+    }
     let tile = Tile::choose(kernel, gemm, &columns);
     let parts = Parts::new(kernel, gemm, columns, tile.cols)?;
     let a = place::param(kernel, gemm.a.slot)?;
@@ -96,7 +102,9 @@ pub(super) fn generate(kernel: &Kernel, gemm: &Gemm) -> Result<Generated, Error>
 
     let code = Code::new(place::n_params(kernel)?);
     let rows = place::extent(&code, &kernel.extent);
-    let (row_tile, col_tile) = pick_tile(&code, rows, tile.rows, parts.n_tiles());
+    let number = code.block_y() * code.grid_x() + code.block_x();
+    code.return_if(number.ge(n_tiles(rows, tile.rows, parts.n_tiles())));
+    let (row_tile, col_tile) = pick_tile(number, rows, tile.rows, parts.n_tiles());
     let corner = tile::Corner { row: row_tile * tile.rows, col_tile, rows };
     slices.run(&code, corner, core.as_ref());
 
@@ -109,19 +117,23 @@ pub(super) fn generate(kernel: &Kernel, gemm: &Gemm) -> Result<Generated, Error>
         shared_bytes,
         min_blocks: core.min_blocks(),
         features: core.features(),
+        form: format!("{} tile of {}x{}", core.name(), tile.rows, tile.cols),
+        persistent: false,
     })
 }
 
-/// Which tile this block makes. Blocks without one end here.
+/// How many tiles hold rows.
+fn n_tiles(rows: Int<'_>, tile_rows: u32, col_tiles: u32) -> Int<'_> {
+    (rows + (tile_rows - 1)) / tile_rows * col_tiles
+}
+
+/// Which tile has this number, below [`n_tiles`]: its row tile and its column tile.
 ///
-/// Blocks are numbered along the rows first. The number is taken anew among the tiles that hold
-/// rows, so that all of them are made by the first blocks to start, in groups of [`ROW_GROUP`] row
-/// tiles.
-fn pick_tile<'c>(code: &'c Code, rows: Int<'c>, tile_rows: u32, col_tiles: u32) -> (Int<'c>, Int<'c>) {
-    let number = code.block_y() * code.grid_x() + code.block_x();
+/// Tiles that hold rows are numbered along the rows first, in groups of [`ROW_GROUP`] row tiles, so that the first blocks
+/// to start make all of them.
+fn pick_tile<'c>(number: Int<'c>, rows: Int<'c>, tile_rows: u32, col_tiles: u32) -> (Int<'c>, Int<'c>) {
     let row_tiles = (rows + (tile_rows - 1)) / tile_rows;
-    code.return_if(number.ge(row_tiles * col_tiles));
-    let group_tiles = (ROW_GROUP * col_tiles).val(code);
+    let group_tiles = (ROW_GROUP * col_tiles).val(number.code());
     let first = number / group_tiles * ROW_GROUP;
     let in_group = number % group_tiles;
     let group_rows = (row_tiles - first).min(ROW_GROUP);
