@@ -1,11 +1,12 @@
-//! Copies of tensor boxes that the machine makes on its own (PTX ISA section 9.7.9.27).
+//! Copies of runs of memory and of tensor boxes that the machine makes on its own (PTX ISA sections 9.7.9.25.4 and
+//! 9.7.9.27).
 
 use super::Run;
 use super::async_copy::commit_groups;
 use super::mbarrier;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::isa::tensor_map::{MAP_ALIGNMENT, Piece, TensorMap};
+use crate::isa::tensor_map::{Inside, MAP_ALIGNMENT, Piece, TensorMap};
 use crate::machine::{
     Copying, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
 };
@@ -13,6 +14,12 @@ use crate::registers::{Source32, lanes};
 use crate::syntax::{Address, Instruction, Operand};
 
 pub(crate) const FORMS: &[Form] = &[
+    Form {
+        syntax: "cp.async.bulk.{shared::cta,shared::cluster}.global.mbarrier::complete_tx::bytes",
+        section: "9.7.9.25.4.1",
+        kind: Kind::AsyncCopy,
+        decode: load_run,
+    },
     Form {
         syntax: "cp.async.bulk.tensor.{1d,2d,3d,4d,5d}.{shared::cta,shared::cluster}.global.{tile,}.mbarrier::complete_tx::bytes.{multicast::cluster,}",
         section: "9.7.9.27.1.2",
@@ -39,6 +46,36 @@ pub(crate) const FORMS: &[Form] = &[
         decode: prefetch,
     },
 ];
+
+/// Bytes of which both addresses and the size of a run are multiples.
+const RUN_UNIT: u32 = 16;
+
+/// `[to], [from], size, [mbarrier]`.
+fn load_run(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 4)?;
+    let to = At::decode(decoder, &instruction.operands[0])?;
+    let from = At::decode(decoder, &instruction.operands[1])?;
+    let size = decoder.source32(&instruction.operands[2])?;
+    let barrier = At::decode(decoder, &instruction.operands[3])?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let mask = turn.mask;
+        let (to, from, barrier) = (to.get(turn)?, from.get(turn)?, barrier.get(turn)?);
+        let sizes = turn.registers().get32(size, mask)?;
+        for lane in lanes(mask) {
+            let (global, len) = (from[lane], sizes[lane]);
+            if !len.is_multiple_of(RUN_UNIT) {
+                let what = format!("{len} bytes; a multiple of {RUN_UNIT} is wanted");
+                return Err(turn.finding(FaultKind::Operand, what).into());
+            }
+            // It begins aligned, and then all of its parts do.
+            turn.cluster.memory.place(lane as u32, global, len.min(RUN_UNIT), RUN_UNIT)?;
+            let into = target(turn, lane, to[lane], barrier[lane])?;
+            let inside = Some(Inside { global, skip: 0, len });
+            load_pieces(turn, lane, [Piece { shared: into.to, len, inside }], &[0], &into)?;
+        }
+        Ok(Outcome::Next)
+    })))
+}
 
 /// `[map, {coordinates}]`.
 struct Tensor {
@@ -103,14 +140,9 @@ fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
         let (to, barrier) = (to.get(turn)?, barrier.get(turn)?);
         for lane in lanes(mask) {
             let (map, coordinates) = tensor.get(turn, lane)?;
-            let (block, to) = turn.shared_block(lane as u32, to[lane])?;
-            let (of, barrier) = mbarrier::place(turn, lane, barrier[lane])?;
-            if of != block {
-                let what = "the mbarrier is in another block than the box";
-                return Err(turn.finding(FaultKind::Barrier, what).into());
-            }
+            let own = target(turn, lane, to[lane], barrier[lane])?;
             let targets: Vec<usize> = match blocks {
-                None => vec![block],
+                None => vec![own.block],
                 Some(blocks) => {
                     let mask = turn.registers().get32(blocks, 1 << lane)?[lane] & 0xFFFF;
                     lanes(mask).collect()
@@ -120,20 +152,31 @@ fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
                 let what = format!("blocks {targets:?} of a cluster of {}", turn.cluster.blocks.len());
                 return Err(turn.finding(FaultKind::Operand, what).into());
             }
-            for target in targets {
-                let into = Target { block: target, to: to as u32, barrier };
-                load_box(turn, lane, &map, &coordinates, &into)?;
+            for block in targets {
+                load_box(turn, lane, &map, &coordinates, &Target { block, ..own })?;
             }
         }
         Ok(Outcome::Next)
     })))
 }
 
-/// Where a box goes: a block of the cluster, an address in its shared memory, the offset of its mbarrier.
+/// Where a copy goes: a block of the cluster, an address in its shared memory, the offset of its mbarrier.
+#[derive(Clone, Copy)]
 struct Target {
     block: usize,
     to: u32,
     barrier: u32,
+}
+
+/// The target that a lane names.
+fn target(turn: &mut Turn<'_>, lane: usize, to: u64, barrier: u64) -> Result<Target, Trouble> {
+    let (block, to) = turn.shared_block(lane as u32, to)?;
+    let (of, barrier) = mbarrier::place(turn, lane, barrier)?;
+    if of != block {
+        let what = "the mbarrier is in another block than what is copied";
+        return Err(turn.finding(FaultKind::Barrier, what).into());
+    }
+    Ok(Target { block, to: to as u32, barrier })
 }
 
 fn load_box(
@@ -143,7 +186,20 @@ fn load_box(
     coordinates: &[i32],
     target: &Target,
 ) -> Result<(), Finding> {
-    let Target { block, to, barrier } = *target;
+    let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
+    let pieces = map.boxes(coordinates, target.to).map_err(|error| wrong(error.to_string()))?;
+    load_pieces(turn, lane, pieces, &map.fill_bytes(), target)
+}
+
+/// Copies pieces for an mbarrier; what they lack in global memory is filled.
+fn load_pieces(
+    turn: &mut Turn<'_>,
+    lane: usize,
+    pieces: impl IntoIterator<Item = Piece>,
+    fill: &[u8],
+    target: &Target,
+) -> Result<(), Finding> {
+    let Target { block, barrier, .. } = *target;
     turn.use_mbarrier(lane, block, barrier)?;
     let mbarrier = &turn.cluster.blocks[block].shared.mbarriers[&barrier];
     if !mbarrier.fenced {
@@ -155,9 +211,8 @@ fn load_box(
     let (agent, time, phase) = (mbarrier.agent, mbarrier.time(), mbarrier.phase);
     let stamp = Stamp { agent, source: Source::Bulk, time, lanes: 1, at: turn.at };
     let view = turn.state().view(lane);
-    let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
-    let fill = map.fill_bytes();
-    for piece in map.boxes(coordinates, to).map_err(|error| wrong(error.to_string()))? {
+    let mut bytes = 0;
+    for piece in pieces {
         let mut data: Vec<u8> = fill.iter().copied().cycle().take(piece.len as usize).collect();
         read_piece(turn, lane, &piece, stamp, &view, &mut data)?;
         for (idx, part) in data.chunks(16).enumerate() {
@@ -168,8 +223,8 @@ fn load_box(
             turn.note_write(place, lane, part.len(), &turn.access_as(stamp, 1 << lane, &view))?;
             turn.bytes_mut(place, part.len()).copy_from_slice(part);
         }
+        bytes += piece.len;
     }
-    let bytes = map.box_bytes() as u32;
     turn.cluster.counters.copied_in += u64::from(bytes);
     let at = turn.at;
     turn.cluster.pending.push(Pending::Transaction { block, offset: barrier, bytes, phase, at });

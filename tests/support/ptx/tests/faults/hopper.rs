@@ -6,7 +6,7 @@ use skipc_ptx::machine::FaultKind::{
     UninitialisedShared,
 };
 
-use super::hosts::{CLUSTER, TMA, WGMMA, WGMMA_ONCE};
+use super::hosts::{CLUSTER, RUNS, TMA, WGMMA, WGMMA_ONCE};
 use super::plant::{ANYWHERE, Plant};
 use super::tricky::{COPIES_ARRIVE, PAIRS, ROUND_TRIP};
 
@@ -14,13 +14,63 @@ const TMA_LOAD: &str = "mbarrier::complete_tx::bytes [at]";
 const MULTICAST: &str = ".multicast::cluster [at]";
 const TMA_STORE: &str = "bulk_group [to, {";
 const READ: &str = "ld.shared.v4.u32 {x0, x1, x2, x3}, [at]";
+const READ_RUN: &str = "ld.shared.v4.u32 {x0, x1, x2, x3}, [at]";
 const WRITE: &str = "st.shared.v4.u32 [full], {x0";
 const ANNOUNCE: &str = "mbarrier.arrive.expect_tx.shared.b64 _, [full]";
 const MMA: &str = "da, db, add";
 
 pub(crate) fn plants() -> Vec<Plant> {
-    [phases(), mbarriers(), boxes(), stores(), operands(), groups(), descriptors(), clusters(), tricky()]
-        .concat()
+    [
+        phases(),
+        mbarriers(),
+        runs(),
+        boxes(),
+        stores(),
+        operands(),
+        groups(),
+        descriptors(),
+        clusters(),
+        tricky(),
+    ]
+    .concat()
+}
+
+/// Bulk copies without tensor maps.
+fn runs() -> Vec<Plant> {
+    const FIRST: &str = "complete_tx::bytes [at], [from";
+    vec![
+        Plant::new("a run of no whole 16 bytes", &RUNS, &[("mov.u32 size, 256", "mov.u32 size, 250")]).found(
+            Operand,
+            FIRST,
+            "250 bytes; a multiple of 16 is wanted",
+        ),
+        Plant::new("a run from between", &RUNS, &[("[from+256]", "[from+248]")]).found(Misaligned, FIRST, ""),
+        Plant::new("a run to between", &RUNS, &[("[at], [from", "[at+8], [from")]).found(
+            Misaligned,
+            "[at+8], [from",
+            "",
+        ),
+        Plant::new("a run from beyond", &RUNS, &[("[from+256]", "[from+272]")]).found(
+            OutOfBounds,
+            FIRST,
+            "from",
+        ),
+        Plant::new("a run more than was announced", &RUNS, &[("[full], 512", "[full], 256")])
+            .found(Barrier, ANYWHERE, "")
+            .found(MissingWait, READ_RUN, "a bulk copy"),
+        Plant::new("a run less than was announced", &RUNS, &[("[full], 512", "[full], 528")]).found(
+            Deadlock,
+            "ok, [full], 0",
+            "16",
+        ),
+        Plant::new(
+            "a run that is not waited for",
+            &RUNS,
+            &[("\tmbarrier.try_wait.parity.shared.b64 ok, [full], 0;\n\t@!ok bra DATA;\n", "")],
+        )
+        .found(MissingWait, READ_RUN, "a bulk copy")
+        .found(UninitialisedShared, READ_RUN, "nothing has been written there"),
+    ]
 }
 
 /// Phases, arrivals and bytes of a pipeline.

@@ -7,8 +7,8 @@ use skipc_ptx::machine::{Arg, Buffer, Launch, Memory};
 
 use super::plant::{Host, Runner, Setup};
 
-pub(crate) const ALL: [&Host; 10] =
-    [&COPY, &REDUCE, &SWAP, &MMA, &ROWS, &HALVES, &TMA, &WGMMA, &WGMMA_ONCE, &CLUSTER];
+pub(crate) const ALL: [&Host; 11] =
+    [&COPY, &REDUCE, &SWAP, &MMA, &ROWS, &HALVES, &RUNS, &TMA, &WGMMA, &WGMMA_ONCE, &CLUSTER];
 
 /// Instructions after which a small kernel has no end.
 const PATIENCE: u64 = 200_000;
@@ -45,6 +45,9 @@ host!(
 host!(
     /// Named barriers between writers and readers.
     HALVES, "halves", halves);
+host!(
+    /// Runs of memory copied for an mbarrier.
+    RUNS, "runs", runs);
 host!(
     /// Tensor loads and stores around an mbarrier pipeline.
     TMA, "tma", tma);
@@ -188,6 +191,15 @@ pub(crate) fn word_map(address: u64, rows: u64) -> Arg {
 }
 
 /// The last box lies half outside of the matrix.
+fn runs() -> Setup {
+    let mut memory = Memory::default();
+    // The halves change places.
+    let from = add(&mut memory, "from", words((0..128).map(noise)), false);
+    let to = add(&mut memory, "to", words([SENTINEL; 128]), true);
+    let expected = words((0..128).map(|at| noise(at ^ 64)));
+    Setup { launch: launch(1, 32, vec![Arg::U64(from), Arg::U64(to)]), memory, expected: vec![(1, expected)] }
+}
+
 fn tma() -> Setup {
     const STEPS: u32 = 7;
     const ROWS: u32 = STEPS * 8 - 4;
