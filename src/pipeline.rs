@@ -253,7 +253,7 @@ fn plan(
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype,
-        layout: WeightLayout::on(target),
+        layout: WeightLayout::on(target, dtype),
         max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),

@@ -7,6 +7,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::attr::Name;
 use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weights as _};
 use skipc_ir::{Graph, SetSym};
+use skipc_plan::kernel::{PANEL, WeightLayout};
 use skipc_plan::{ConstantSource, PlanConstant, RecipeStep, recipe};
 
 use crate::spec::weights::Weights;
@@ -142,6 +143,18 @@ impl Constants<'_> {
                     let rows = values.len().checked_div(cols)?;
                     let places = (0..cols).flat_map(|col| (0..rows).map(move |row| row * cols + col));
                     values = places.map(|at| values[at]).collect();
+                }
+                RecipeStep::Panels => {
+                    // The last step, and what made its rows has as many columns as the tensor.
+                    let outputs = u64::from(self.constant_of(recipe)?.cols / PANEL);
+                    let RecipeStep::Weight { cols, .. } = recipe.first()? else { return None };
+                    let cols = u64::from(*cols);
+                    let factors = (0..outputs).flat_map(|output| (0..cols).map(move |inner| (output, inner)));
+                    let place = |(output, inner)| {
+                        let (row, col) = WeightLayout::in_panels(output, inner);
+                        values.get((row * outputs * u64::from(PANEL) + col) as usize).copied()
+                    };
+                    values = factors.map(place).collect::<Option<_>>()?;
                 }
                 RecipeStep::Rows { .. }
                 | RecipeStep::Term { .. }

@@ -26,7 +26,7 @@ use skipc_artifact::target::Target;
 use skipc_plan::codegen::{Codegen, CodegenError};
 use skipc_runtime::Device;
 use skipc_testkit::conformance::{self, Backend, Ran};
-use skipc_testkit::kernel_cases::{Case, cases, with_large};
+use skipc_testkit::kernel_cases::{Case, cases, cuda_cases};
 use skipc_testkit::replay;
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 fn files(dir: &Path) -> Result<(), String> {
-    let cases = with_large();
+    let cases = cuda_cases();
     replay::write(&cases, dir).map_err(|error| error.to_string())?;
     println!("{} cases", cases.len());
     Ok(())

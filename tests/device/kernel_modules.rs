@@ -11,7 +11,7 @@ use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::Kernel;
-use skipc_testkit::kernel_cases::with_large;
+use skipc_testkit::kernel_cases::cuda_cases;
 use skipc_testkit::replay::{self, NamedKernel};
 
 /// Kernels of a module: few enough that a driver which compiles its PTX is soon done.
@@ -57,7 +57,7 @@ type Compiled = (Option<(Vec<Entry>, Code)>, Vec<Refused>);
 /// No code generation for the target, or the file system's. A kernel without code is an entry of `code.json`.
 pub(crate) fn write(target: &str, dir: &Path) -> Result<(), String> {
     let target: Target = target.parse().map_err(|error| format!("{error}"))?;
-    let (kernels, _) = replay::kernels(&with_large());
+    let (kernels, _) = replay::kernels(&cuda_cases());
     let chunks: Vec<Vec<usize>> =
         (0..kernels.len()).collect::<Vec<_>>().chunks(CHUNK).map(<[usize]>::to_vec).collect();
     let compiled = compile_all(&target, &kernels, &chunks)?;

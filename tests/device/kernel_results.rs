@@ -19,7 +19,7 @@ use skipc_artifact::target::Target;
 use skipc_plan::kernel::Access;
 use skipc_ptx::machine::Program;
 use skipc_ptx::syntax;
-use skipc_testkit::kernel_cases::{Case, with_large};
+use skipc_testkit::kernel_cases::{Case, cuda_cases};
 use skipc_testkit::replay::{self, Part};
 use skipc_testkit::tolerance::{Want, decode, round};
 
@@ -66,7 +66,7 @@ pub(crate) fn write(target: &str, dir: &Path) -> Result<(), String> {
     if code.target.to_string() != target {
         return Err(format!("{} holds code for {}", dir.display(), code.target));
     }
-    let cases = with_large();
+    let cases = cuda_cases();
     let (_, of_case) = replay::kernels(&cases);
     let kernels = load(&code, dir)?;
     let runs: Vec<(&Case, &Loaded)> = (cases.iter().zip(&of_case))

@@ -101,7 +101,7 @@ pub(crate) fn compile(
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype: DType::F32,
-        layout: WeightLayout::on(&Target::Cpu),
+        layout: WeightLayout::on(&Target::Cpu, DType::F32),
         max_tokens: size(subject.n_tokens().max(1)),
         max_positions: size(subject.model.max_positions),
         vocab_size: size(subject.model.vocab_size),

@@ -248,6 +248,7 @@ impl Work<'_> {
                 let inner = e.int(i64::from(e.param(weight)?.cols));
                 Ok(Right { address: e.element(base, output, 4), outer: one, inner })
             }
+            WeightLayout::Panels => Err(Fault::Unsupported("weights in panels".to_owned())),
         }
     }
 

@@ -15,7 +15,7 @@ use skipc_mlir::lower;
 use skipc_plan::kernel::Kernel;
 use skipc_ptx::machine::Program;
 use skipc_testkit::conformance::{Backend, run};
-use skipc_testkit::kernel_cases::{Case, cases, with_large};
+use skipc_testkit::kernel_cases::{Case, cases, cuda_cases};
 
 /// Schedules that each case is run in.
 const SCHEDULES: u64 = 8;
@@ -124,16 +124,26 @@ fn everything_else() {
     check_named(|name| !APART.iter().any(|prefix| name.starts_with(prefix)));
 }
 
+/// Products whose weights lie in panels: every kind of product and epilogue, at all extents.
+#[test]
+fn products_of_panels() {
+    let chosen = |case: &Case| case.name.starts_with("panels_") && !case.name.contains("264x1032");
+    check(cuda_cases().into_iter().filter(chosen).collect());
+}
+
 /// Products of the size that the large tile is used for: tiles, columns and inner size have tails, sums are exact.
 #[test]
 fn large_tiles() {
     let chosen = [
-        "f32_whole_residual_2x264x1032_rows_1_",
-        "bf16_whole_residual_1x264x1032_rows_129_",
-        "bf16_whole_residual_2x264x1032_rows_127_",
+        "panels_epilogue_bf16_whole_residual_2x264x1032_rows_129_",
+        "epilogue_f32_whole_residual_2x264x1032_rows_1_",
+        "epilogue_bf16_whole_residual_1x264x1032_rows_129_",
+        "epilogue_bf16_whole_residual_2x264x1032_rows_127_",
     ];
-    let large: Vec<Case> =
-        with_large().into_iter().filter(|case| chosen.iter().any(|name| case.name.contains(name))).collect();
+    let large: Vec<Case> = cuda_cases()
+        .into_iter()
+        .filter(|case| chosen.iter().any(|name| case.name.starts_with(name)))
+        .collect();
     assert_eq!(large.len(), chosen.len());
     check(large);
 }

@@ -131,16 +131,33 @@ pub enum WeightLayout {
     /// `[k, outputs]`: what makes one column of the sum is a column, so that a processor finds neighbouring columns'
     /// factors side by side.
     Columns,
+    /// `[⌈k / 64⌉, 64 · outputs]`: a row is a panel, 64 factors of each output. What a tile takes of it is one run of
+    /// memory, which lies there as tensor cores want it in shared memory ([`WeightLayout::in_panels`]).
+    Panels,
 }
+
+/// Factors of an output in a row of [`WeightLayout::Panels`]; what `k` lacks to a multiple is zeros.
+pub const PANEL: u32 = 64;
 
 impl WeightLayout {
     /// The layout for products on a target: vectors of a processor hold neighbouring columns of a result, tensor cores
-    /// take both operands with `k` along their rows.
-    pub fn on(target: &Target) -> WeightLayout {
+    /// take both operands with `k` along their rows, and Hopper's copies want runs of memory. All of CUDA has one, so that
+    /// its targets share plans and constants.
+    pub fn on(target: &Target, dtype: DType) -> WeightLayout {
         match target {
             Target::Cpu => WeightLayout::Columns,
+            Target::Cuda(_) if dtype == DType::Bf16 => WeightLayout::Panels,
             Target::Cuda(_) => WeightLayout::Rows,
         }
+    }
+
+    /// Row and column of a factor in [`WeightLayout::Panels`]: pieces of eight stand at their place xor the output's place
+    /// in its group of eight. With bf16 that is the 128-byte swizzle (PTX ISA 9.0, section 5.5.6), by which the same piece
+    /// of eight outputs lies in eight different banks.
+    pub fn in_panels(output: u64, inner: u64) -> (u64, u64) {
+        let panel = u64::from(PANEL);
+        let piece = (inner % panel / 8) ^ (output % 8);
+        (inner / panel, output * panel + piece * 8 + inner % 8)
     }
 }
 

@@ -5,6 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 
 use crate::interp::Element;
+use crate::kernel::{PANEL, WeightLayout};
 
 /// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
 /// weights over and over could ask for.
@@ -46,6 +47,8 @@ pub enum RecipeStep {
     },
     /// Rows become columns.
     Transpose,
+    /// As [`WeightLayout::Panels`]: zeros behind each row up to a multiple of [`PANEL`], then panels.
+    Panels,
     /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
     RowMeans,
     /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
@@ -90,6 +93,17 @@ pub fn elements<N: Element>(
                     .collect();
                 cols = rows;
             }
+            RecipeStep::Panels => {
+                let rows = data.len() / cols;
+                let panels = cols.div_ceil(PANEL as usize);
+                let mut made = vec![N::from_f64(0.0); (rows * panels).checked_mul(PANEL as usize)?];
+                for (idx, x) in data.iter().enumerate() {
+                    let (row, col) = WeightLayout::in_panels((idx / cols) as u64, (idx % cols) as u64);
+                    *made.get_mut(row as usize * rows * PANEL as usize + col as usize)? = *x;
+                }
+                data = made;
+                cols = rows * PANEL as usize;
+            }
             RecipeStep::RowMeans => {
                 data = data.chunks_exact(cols).map(functions::mean_of).collect();
                 cols = data.len();
@@ -122,6 +136,7 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         | RecipeStep::Rows { .. }
         | RecipeStep::Term { .. }
         | RecipeStep::Transpose
+        | RecipeStep::Panels
         | RecipeStep::RowMeans => None,
     })
 }
@@ -137,6 +152,7 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
             RecipeStep::Transpose => text.push_str(" transposed"),
+            RecipeStep::Panels => text.push_str(" in panels"),
             RecipeStep::RowMeans => text.push_str(" row means"),
             RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
         }
@@ -177,6 +193,21 @@ mod tests {
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::FoldBias { bias: "g".to_owned() }]), [26.0, 44.0]);
         assert_eq!(describe(&[named("b"), gain(), RecipeStep::Centre]), "b·g centred");
+    }
+
+    #[test]
+    fn panels_are_swizzled_and_padded() {
+        let factors: Vec<f64> = (0..9 * 70).map(f64::from).collect();
+        let steps = [RecipeStep::Weight { name: "w".to_owned(), cols: 70 }, RecipeStep::Panels];
+        let panels = elements(&steps, |_| Some(factors.clone())).expect("a weight");
+        assert_eq!(panels.len(), 2 * 9 * 64);
+        // Output 0 as it is; of output 1 each piece of eight at its place xor 1; output 8 like output 0.
+        assert_eq!(panels[..16], factors[..16]);
+        assert_eq!((&panels[64..72], &panels[72..80]), (&factors[78..86], &factors[70..78]));
+        assert_eq!(panels[8 * 64..9 * 64], factors[8 * 70..8 * 70 + 64]);
+        // The second panel has six factors of each output, and zeros.
+        let rest = &panels[9 * 64..10 * 64];
+        assert_eq!((&rest[..6], rest[6..].iter().sum::<f64>()), (&factors[64..70], 0.0));
     }
 
     #[test]

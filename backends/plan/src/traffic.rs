@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, Part, RankOrder, Ranked, Rows, Rowwise,
-    Segment, Select, Slot, Sum, View, WeightLayout,
+    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, PANEL, Part, RankOrder, Ranked, Rows,
+    Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -278,6 +278,10 @@ impl Found<'_> {
             }
             WeightLayout::Columns => {
                 self.push(View { col: sum.row, ..dense(sum.weight) }, part.n, Touched::Whole, false);
+            }
+            WeightLayout::Panels => {
+                let view = View { col: sum.row.saturating_mul(PANEL), ..dense(sum.weight) };
+                self.push(view, part.n.saturating_mul(PANEL), Touched::Whole, false);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Sections are those of the PTX ISA 9.0.
 
 use super::Code;
-use super::value::{Int, SPtr};
+use super::value::{GPtr, Int, SPtr};
 
 /// Nanoseconds after which a wait that found nothing asks again.
 const PATIENCE: u32 = 10_000_000;
@@ -18,6 +18,23 @@ impl<'c> SPtr<'c> {
     /// Arrives at the mbarrier and releases all that the thread knows (section 9.7.13.15.13).
     pub(crate) fn arrive(self) {
         self.code.stmt(format_args!("nvvm.mbarrier.arrive {self} : !llvm.ptr<3>"));
+    }
+
+    /// Arrives at the mbarrier, whose phase also waits for so many bytes of bulk copies from here on.
+    pub(crate) fn arrive_expecting(self, bytes: u32) {
+        let bytes = self.code.int(bytes);
+        self.code.stmt(format_args!("nvvm.mbarrier.arrive.expect_tx {self}, {bytes} : !llvm.ptr<3>, i32"));
+    }
+
+    /// Begins to copy a run of global memory to here, whose bytes the mbarrier counts (section 9.7.9.25.4.1). Addresses and
+    /// size are multiples of 16.
+    pub(crate) fn copy_run(self, from: GPtr<'c>, bytes: Int<'c>, mbarrier: SPtr<'c>) {
+        let (to, mbarrier) = (self.address(), mbarrier.address());
+        self.code.stmt(format_args!(
+            "llvm.inline_asm has_side_effects \"cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes \
+             [$0], [$1], $2, [$3];\", \"r,l,r,r,~{{memory}}\" {to}, {from}, {bytes}, {mbarrier} \
+             : (i32, !llvm.ptr<1>, i32, i32) -> ()"
+        ));
     }
 
     /// Waits until the mbarrier's phase of this parity is over (section 9.7.13.15.16). That before its first one

@@ -7,8 +7,8 @@ use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
 use skipc_llvm::Ptxas;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
-    Ranked, Rows, Rowwise, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, PANEL, Param, Part,
+    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 

@@ -9,7 +9,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{Gemm, Part, Sum, WeightLayout};
+use crate::kernel::{Gemm, PANEL, Part, Sum, WeightLayout};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -55,6 +55,11 @@ fn load_weight<N: Element>(
     let (outputs, inner) = match part.layout {
         WeightLayout::Rows => (rows, cols),
         WeightLayout::Columns => (cols, rows),
+        WeightLayout::Panels => {
+            let padded = rows * u64::from(PANEL);
+            let is_padding = (0..u64::from(PANEL)).contains(&padded.wrapping_sub(gemm.k.into()));
+            (cols / u64::from(PANEL), if is_padding { gemm.k.into() } else { padded })
+        }
     };
     if inner != u64::from(gemm.k) || outputs < end || param.dtype != a.dtype {
         return Err(Fault::Malformed(format!(
@@ -74,6 +79,16 @@ fn load_weight<N: Element>(
                 .map(|inner| frame.load_reals(slot, inner, row, part.n))
                 .collect::<Result<_, _>>()?;
             weight.extend((0..part.n as usize).flat_map(|col| rows.iter().map(move |row| row[col])));
+        }
+        WeightLayout::Panels => {
+            for output in u64::from(row)..end {
+                let mut pieces = Vec::new();
+                for inner in (0..u64::from(gemm.k)).step_by(8) {
+                    let (row, col) = WeightLayout::in_panels(output, inner);
+                    pieces.extend(frame.load_reals(slot, row, col as u32, 8)?);
+                }
+                weight.extend(pieces.into_iter().take(gemm.k as usize));
+            }
         }
     }
     Ok(weight)

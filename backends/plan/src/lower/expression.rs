@@ -131,7 +131,8 @@ impl Ctx<'_> {
         };
         let n_terms = |sum: &Value| if is_split(self, sum) { BF16_TERMS } else { 1 };
         let n_sums: u32 = product.sums.iter().map(n_terms).sum();
-        let layout = match n.saturating_mul(n_sums) <= NARROW_COLS {
+        let is_narrow = n.saturating_mul(n_sums) <= NARROW_COLS;
+        let layout = match is_narrow || product.sums.iter().any(|sum| is_split(self, sum)) {
             true => WeightLayout::Rows,
             false => self.options.layout,
         };

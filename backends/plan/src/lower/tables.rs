@@ -8,7 +8,7 @@ use skipc_ir::{Dim, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::kernel::{Access, Slot, Sum, WeightLayout};
+use crate::kernel::{Access, PANEL, Slot, Sum, WeightLayout};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
 
@@ -88,9 +88,17 @@ impl Ctx<'_> {
         });
         steps.extend(term.map(|term| RecipeStep::Term { term }));
         let mut shape = (self.shape(self.tensor_of(value))?.0, cols);
-        if layout == WeightLayout::Columns {
-            steps.push(RecipeStep::Transpose);
-            shape = (cols, shape.0);
+        match layout {
+            WeightLayout::Rows => {}
+            WeightLayout::Columns => {
+                steps.push(RecipeStep::Transpose);
+                shape = (cols, shape.0);
+            }
+            WeightLayout::Panels => {
+                steps.push(RecipeStep::Panels);
+                let panel = shape.0.checked_mul(PANEL).ok_or(PlanError::TooLarge { what: "weights" })?;
+                shape = (cols.div_ceil(PANEL), panel);
+            }
         }
         let source = match steps.as_slice() {
             [RecipeStep::Weight { name, .. }] => ConstantSource::Weight { name: name.clone() },

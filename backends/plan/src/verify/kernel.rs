@@ -6,7 +6,7 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, Param, Part,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, PANEL, Param, Part,
     RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::pointwise::Real;
@@ -213,6 +213,12 @@ impl Check<'_> {
                     let cols = self.param(*weight).map_or(0, |param| param.cols);
                     self.size("the columns of a weight", cols, end <= cols);
                     self.constant(*weight, k, cols, kind);
+                }
+                WeightLayout::Panels => {
+                    let cols = self.param(*weight).map_or(0, |param| param.cols);
+                    let wide = end.checked_mul(PANEL).is_some_and(|end| end <= cols);
+                    self.size("the columns of a weight", cols, wide && cols.is_multiple_of(PANEL));
+                    self.constant(*weight, k.div_ceil(PANEL), cols, kind);
                 }
             }
             let Some(param) = self.param(*weight).cloned() else { continue };

@@ -14,6 +14,7 @@ mod epilogue;
 mod gemm;
 mod map;
 mod norm;
+mod panels;
 mod parts;
 mod ranked;
 mod residual;
@@ -120,6 +121,13 @@ pub fn with_large() -> Vec<Case> {
     cases
 }
 
+/// [`with_large`], and behind them those of products that only CUDA makes: weights in panels.
+pub fn cuda_cases() -> Vec<Case> {
+    let mut cases = with_large();
+    panels::add(&mut cases);
+    cases
+}
+
 #[cfg(test)]
 mod tests {
     use skipc_plan::interp::{Tiling, run_kernel};
@@ -129,7 +137,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_bytes_are_the_same_each_time() {
-        let (first, second) = (with_large(), cases());
+        let (first, second) = (cuda_cases(), cases());
         let mut names: Vec<&str> = first.iter().map(|case| case.name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(names.windows(2).find(|pair| pair[0] == pair[1]), None);

@@ -106,6 +106,10 @@ impl<'a> Eval<'a> {
                     match part.layout {
                         WeightLayout::Rows => self.at(sum.weight, output, inner),
                         WeightLayout::Columns => self.at(sum.weight, inner, output),
+                        WeightLayout::Panels => {
+                            let (row, col) = WeightLayout::in_panels(output as u64, inner as u64);
+                            self.at(sum.weight, row as usize, col as usize)
+                        }
                     }
                 };
                 let sum = |sum: &Sum| {

@@ -23,7 +23,7 @@ mod tile;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_llvm::CudaTarget;
-use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, WeightLayout};
+use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, PANEL, Param, Part, Sum, WeightLayout};
 
 use super::{Generated, place};
 use crate::code::{Code, Int, Operand};
@@ -162,15 +162,25 @@ fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Err
         let what = format!("a part of a product with {} sums; 1 to {MAX_SUMS} can be", part.sums.len());
         return Err(Error::Malformed { what });
     }
-    if part.layout == WeightLayout::Columns {
-        return Err(Error::Unsupported { what: "weights in columns; slices have their rows".to_owned() });
-    }
-    for sum in &part.sums {
-        place::require(kernel, sum.weight, a.dtype)?;
-        let weight = place::param(kernel, sum.weight)?;
-        if weight.cols != k {
-            return Err(Error::Malformed { what: format!("`{}` has not {k} columns", weight.name) });
+    part.sums.iter().try_for_each(|sum| check_weight(kernel, k, a, part, *sum))
+}
+
+fn check_weight(kernel: &Kernel, k: u32, a: &Param, part: &Part, sum: Sum) -> Result<(), Error> {
+    place::require(kernel, sum.weight, a.dtype)?;
+    let weight = place::param(kernel, sum.weight)?;
+    let there = match part.layout {
+        WeightLayout::Rows => weight.cols == k,
+        WeightLayout::Panels if a.dtype == DType::Bf16 => {
+            let end = u64::from(sum.row) + u64::from(part.n);
+            weight.cols.is_multiple_of(PANEL) && end * u64::from(PANEL) <= u64::from(weight.cols)
         }
+        WeightLayout::Panels | WeightLayout::Columns => {
+            let what = format!("{} weights in {:?}", a.dtype, part.layout).to_lowercase();
+            return Err(Error::Unsupported { what });
+        }
+    };
+    if !there {
+        return Err(Error::Malformed { what: format!("`{}` has not {k} columns", weight.name) });
     }
     Ok(())
 }

@@ -6,12 +6,13 @@
 //! Where threads find their columns in registers, each sum has whole [`Columns::in_blocks`] of them, and columns beyond
 //! the part's are padding too.
 
-use skipc_plan::kernel::{Gemm, Kernel, Part, Sum};
+use skipc_plan::kernel::{Gemm, Kernel, PANEL, Part, Sum, WeightLayout};
 use skipc_plan::pointwise::Inst;
 
 use super::super::place;
 use super::super::pointwise::Program;
-use crate::code::{Bool, Carry, Code, GPtr, Int};
+use super::tile::Row;
+use crate::code::{Carry, Code, GPtr, Int};
 use crate::error::Error;
 
 /// The columns of a part.
@@ -144,15 +145,16 @@ impl<'p> Parts<'p> {
         choose(code, &self.parts[0], &self.parts[1..], tile, body)
     }
 
-    /// Where the weights of columns of a tile begin, and whether there are such: of padding there are none.
+    /// Where the weights of columns of a tile lie, in slices of `inner` elements. Of padding there are none.
     pub(super) fn weights<'c>(
         &self,
         code: &'c Code,
         tile: Int<'c>,
         cols: &[Int<'c>],
-    ) -> (Vec<GPtr<'c>>, Vec<Bool<'c>>) {
+        inner: u32,
+    ) -> Vec<Row<'c>> {
         self.of_tile(code, tile, &|part, first| {
-            cols.iter().map(|col| part.weight(code, self.kernel, self.k, first, *col)).unzip()
+            cols.iter().map(|col| part.weight(code, (self.kernel, self.k, inner), first, *col)).collect()
         })
     }
 }
@@ -198,26 +200,39 @@ impl PartTiles<'_> {
         &self.part.sums
     }
 
-    /// The weight of column `col` of the tile that begins with column `first` of the part, and whether there is such.
+    /// Whether its weights lie in panels.
+    pub(super) fn in_panels(&self) -> bool {
+        self.part.layout == WeightLayout::Panels
+    }
+
+    /// The weight of column `col` of the tile that begins with column `first` of the part, for an inner size of `k` in slices
+    /// of `inner` elements.
     fn weight<'c>(
         &self,
         code: &'c Code,
-        kernel: &Kernel,
-        k: u32,
+        (kernel, k, inner): (&Kernel, u32, u32),
         first: Int<'c>,
         col: Int<'c>,
-    ) -> (GPtr<'c>, Bool<'c>) {
+    ) -> Row<'c> {
         let (number, within) = (col / self.cols, first + col % self.cols);
         let present = number.lt(self.part.sums.len() as u32) & within.lt(self.part.n);
-        let sums: Vec<(GPtr<'c>, Int<'c>)> =
-            self.part.sums.iter().map(|sum| (code.param(sum.weight.0), code.int(sum.row))).collect();
-        let (weight, row) = (1_u32..).zip(&sums[1..]).fold(sums[0], |(weight, row), (other, sum)| {
+        let of_sum = |sum: &Sum| {
+            let stride = if self.in_panels() { kernel.param(sum.weight).cols } else { inner };
+            (code.param(sum.weight.0), code.int(sum.row), code.int(stride))
+        };
+        let sums: Vec<(GPtr<'c>, Int<'c>, Int<'c>)> = self.part.sums.iter().map(of_sum).collect();
+        let (weight, row, stride) = (1_u32..).zip(&sums[1..]).fold(sums[0], |so_far, (other, sum)| {
             let is_other = number.eq(other);
-            (is_other.select(sum.0, weight), is_other.select(sum.1, row))
+            (
+                is_other.select(sum.0, so_far.0),
+                is_other.select(sum.1, so_far.1),
+                is_other.select(sum.2, so_far.2),
+            )
         });
-        // What does not exist is not read, but its address has to be one.
         let row = row + present.select(within, 0u32);
         let dtype = kernel.param(self.part.sums[0].weight).dtype;
-        (place::far_along(weight, dtype, row.to_long() * u64::from(k)), present)
+        let (outer, turn) = if self.in_panels() { (PANEL, row & 7) } else { (k, code.int(0)) };
+        let start = place::far_along(weight, dtype, row.to_long() * u64::from(outer));
+        Row { start, present, stride, turn, padded: code.truth(self.in_panels()) }
     }
 }

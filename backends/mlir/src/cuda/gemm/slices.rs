@@ -6,9 +6,9 @@ use skipc_plan::kernel::{Gemm, Kernel};
 use super::super::place;
 use super::epilogue::{self, Epilogue};
 use super::parts::Parts;
-use super::tile::{Core, Corner, Layout};
+use super::tile::{Core, Corner, Layout, Row};
 use super::{STAGES, Tile};
-use crate::code::{Bool, Code, GPtr, I8, Int, SPtr, Steps};
+use crate::code::{Code, GPtr, I8, Int, SPtr, Steps};
 use crate::error::Error;
 
 /// How the slices of a product are copied.
@@ -35,10 +35,10 @@ enum Side {
 
 /// A piece of a row that a thread copies of each slice.
 struct Piece<'c> {
+    /// Where the row is.
+    row: Row<'c>,
     /// Where it begins in the first slice.
     from: GPtr<'c>,
-    /// Does the row exist?
-    present: Bool<'c>,
     /// Byte of a stage.
     to: Int<'c>,
 }
@@ -55,7 +55,7 @@ impl<'p> Slices<'p> {
     ) -> Result<Self, Error> {
         let a = place::param(kernel, gemm.a.slot)?;
         let mut piece = 16;
-        // The rows of a weight are `k` elements.
+        // The rows of a weight are `k` elements, or whole panels.
         for elements in [gemm.k, gemm.a.col, a.cols] {
             while !(u64::from(elements) * u64::from(layout.element)).is_multiple_of(piece) {
                 piece /= 2;
@@ -152,38 +152,33 @@ impl<'p> Slices<'p> {
         }
     }
 
-    /// Where what becomes these rows of slices begins in memory, and whether there is such.
-    fn starts<'c>(
-        &self,
-        code: &'c Code,
-        corner: Corner<'c>,
-        side: Side,
-        rows: &[Int<'c>],
-    ) -> (Vec<GPtr<'c>>, Vec<Bool<'c>>) {
+    /// Where what becomes these rows of slices lies in memory.
+    fn starts<'c>(&self, code: &'c Code, corner: Corner<'c>, side: Side, rows: &[Int<'c>]) -> Vec<Row<'c>> {
         if side == Side::Right {
-            return self.parts.weights(code, corner.col_tile, rows);
+            return self.parts.weights(code, corner.col_tile, rows, self.layout.inner);
         }
         let start = |row: &Int<'c>| {
             let wanted = corner.row + *row;
             let present = wanted.lt(corner.rows);
-            // A row that does not exist is not read, but its address has to be one.
             let physical = place::physical(code, self.gemm.a.rows, present.select(wanted, corner.row));
-            (place::row_start(code, self.kernel.param(self.gemm.a.slot), self.gemm.a, physical), present)
+            let start = place::row_start(code, self.kernel.param(self.gemm.a.slot), self.gemm.a, physical);
+            let (stride, turn) = (code.int(self.layout.inner), code.int(0));
+            Row { start, present, stride, turn, padded: code.truth(false) }
         };
-        rows.iter().map(start).unzip()
+        rows.iter().map(start).collect()
     }
 
     /// What this thread copies of rows of slices.
     fn pieces<'c>(&self, code: &'c Code, corner: Corner<'c>, side: Side, rows: &[Int<'c>]) -> Vec<Piece<'c>> {
-        let (starts, present) = self.starts(code, corner, side, rows);
+        let starts = self.starts(code, corner, side, rows);
         let (_, first) = self.rows(side);
         let column = self.column(code);
-        let piece = |((row, start), present): ((&Int<'c>, GPtr<'c>), Bool<'c>)| Piece {
-            from: place::along(start, self.dtype, column),
-            present,
-            to: self.layout.place(*row + first, column * self.layout.element),
+        let piece = |(in_slice, row): (&Int<'c>, Row<'c>)| Piece {
+            row,
+            from: place::along(row.start, self.dtype, column ^ (row.turn << 3)),
+            to: self.layout.place(*in_slice + first, column * self.layout.element),
         };
-        rows.iter().zip(starts).zip(present).map(piece).collect()
+        rows.iter().zip(starts).map(piece).collect()
     }
 
     /// All that this thread copies of slices of an operand.
@@ -213,16 +208,15 @@ impl<'p> Slices<'p> {
 
     /// Begins to copy a piece of a slice to a stage.
     fn copy<'c>(&self, code: &'c Code, piece: &Piece<'c>, slice: Int<'c>, stage: SPtr<'c>) {
-        let skipped = slice * self.layout.inner;
-        let (along, present) = if self.gemm.k.is_multiple_of(self.layout.inner) {
-            (skipped, piece.present)
+        let row = piece.row;
+        let from = place::far_along(piece.from, self.dtype, slice.to_long() * row.stride.to_long());
+        let (from, present) = if self.gemm.k.is_multiple_of(self.layout.inner) {
+            (from, row.present)
         } else {
             // A piece beyond the last column is not read, but its address has to be one.
-            let inside = (skipped + self.column(code)).lt(self.gemm.k);
-            let back = code.int(0) - self.column(code);
-            (inside.select(skipped, back), piece.present & inside)
+            let inside = (slice * self.layout.inner + self.column(code)).lt(self.gemm.k) | row.padded;
+            (inside.select(from, row.start), row.present & inside)
         };
-        let from = place::along(piece.from, self.dtype, along);
         stage.at::<I8>(piece.to).copy_async(from, self.piece, present);
     }
 }

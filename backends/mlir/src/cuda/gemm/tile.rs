@@ -3,7 +3,7 @@
 
 use skipc_llvm::Feature;
 
-use crate::code::{Code, Float, Int, SPtr};
+use crate::code::{Bool, Carry, Code, Float, GPtr, Int, SPtr};
 
 /// Where a block's tile lies in the result.
 #[derive(Clone, Copy)]
@@ -14,6 +14,33 @@ pub(super) struct Corner<'c> {
     pub(super) col_tile: Int<'c>,
     /// Rows of the result.
     pub(super) rows: Int<'c>,
+}
+
+/// Where what becomes a row of slices lies in memory.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'c> {
+    /// Its first element.
+    pub(super) start: GPtr<'c>,
+    /// Whether it exists. Otherwise it is not read, but its address has to be one.
+    pub(super) present: Bool<'c>,
+    /// Elements from slice to slice.
+    pub(super) stride: Int<'c>,
+    /// Pieces of eight elements stand at their place xor this.
+    pub(super) turn: Int<'c>,
+    /// Whether whole slices are there, zeros behind the last element.
+    pub(super) padded: Bool<'c>,
+}
+
+impl<'c> Carry<'c> for Row<'c> {
+    fn visit(&self, visit: &mut dyn FnMut(u32, &'static str)) {
+        ((self.start, self.present), (self.stride, self.turn, self.padded)).visit(visit);
+    }
+
+    fn fresh(&self, fresh: &mut dyn FnMut() -> u32) -> Self {
+        let ((start, present), (stride, turn, padded)) =
+            ((self.start, self.present), (self.stride, self.turn, self.padded)).fresh(fresh);
+        Self { start, present, stride, turn, padded }
+    }
 }
 
 /// How a slice of an operand lies in shared memory: rows of `inner` elements, `pitch` bytes apart.

@@ -1,5 +1,6 @@
 //! Products for Hopper: which form and tile they get, and what they take of a multiprocessor.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use super::*;
@@ -67,10 +68,43 @@ fn shifted(mut kernel: Kernel, col: u32) -> Kernel {
     kernel
 }
 
+/// The kernel with its weights in panels, but for those of narrow parts.
+fn in_panels(mut kernel: Kernel) -> Kernel {
+    let Body::Gemm(gemm) = &mut kernel.body else { panic!("a product") };
+    let mut outputs = BTreeMap::<Slot, u32>::new();
+    for part in gemm.parts.iter_mut().filter(|part| !part.is_narrow()) {
+        part.layout = WeightLayout::Panels;
+        for Sum { weight, row } in &part.sums {
+            let end = outputs.entry(*weight).or_default();
+            *end = (*end).max(row + part.n);
+        }
+    }
+    for (weight, outputs) in outputs {
+        kernel.params[weight.0 as usize].cols = outputs * PANEL;
+    }
+    kernel
+}
+
+#[test]
+fn panels_that_begin_between_swizzled_rows_keep_the_plain_form() {
+    let shifted = |row| {
+        let mut kernel = in_panels(plain(Bf16, 128, 256));
+        if let Body::Gemm(gemm) = &mut kernel.body {
+            gemm.parts[0].sums[0].row = row;
+            kernel.params[2].cols += 64 * row;
+        }
+        form("sm_90a", &kernel)
+    };
+    assert_eq!(shifted(8), "persistent wgmma, tile of 128x256, 4 stages");
+    assert_eq!(shifted(4), "mma.sync tile of 64x64");
+    assert_eq!(form("sm_80", &in_panels(plain(Bf16, 128, 256))), "mma.sync tile of 64x64");
+}
+
 /// What `ptxas` and `nvdisasm` say: registers of a thread at the launch (consumers then take what producers give back),
 /// bytes of shared memory, and instructions of the tensor cores: four for each part, one for 16 elements of `k`. Spills,
 /// and products that wait for each other, are errors of the compile.
 const RESOURCES: &str = "\
+rows      168 registers, 196672 bytes,  4 HGMMA
 plain     168 registers, 196672 bytes,  4 HGMMA
 pair      168 registers, 196672 bytes,  4 HGMMA
 scattered 168 registers, 196672 bytes,  4 HGMMA
@@ -81,11 +115,12 @@ small     168 registers,  98368 bytes,  4 HGMMA
 #[test]
 fn resources_are_as_they_were() {
     let kernels = [
-        ("plain", plain(Bf16, 2048, 8192)),
-        ("pair", pair(Bf16, 2048, 8192)),
-        ("scattered", scattered(Bf16, 8192, 2048)),
-        ("attention", attention_inputs(Bf16, 2048, [16, 128], 3)),
-        ("small", bounded(512, scattered(Bf16, 384, 128))),
+        ("rows", plain(Bf16, 2048, 8192)),
+        ("plain", in_panels(plain(Bf16, 2048, 8192))),
+        ("pair", in_panels(pair(Bf16, 2048, 8192))),
+        ("scattered", in_panels(scattered(Bf16, 8192, 2048))),
+        ("attention", in_panels(attention_inputs(Bf16, 2048, [16, 128], 3))),
+        ("small", in_panels(bounded(512, scattered(Bf16, 384, 128)))),
     ];
     let code = compile("cuda:sm_90a", &kernels.each_ref().map(|(_, kernel)| kernel.clone())).expect("code");
     let [Image::Cubin(cubin), Image::Ptx(_)] = code.images.as_slice() else { panic!("two images") };

@@ -7,12 +7,13 @@
 //! and give a stage back, by another mbarrier, when the product that read it is done. The [`epilogue`] runs over the
 //! registers.
 //!
-//! Both operands are copied by `cp.async`, 16 bytes a thread at once, swizzled on the way: rows of the left operand
-//! may be gathered, rows that do not exist are filled with zeros, and a few rows of weights (a router's) may begin
-//! anywhere, none of which a bulk copy can do. Tensor maps would need parameters that are no pointers, which
-//! the ABI of kernels does not have. Bulk copies of weights that lie in swizzled panels would take 16 of
-//! 24 copies off each thread of the producer for a slice of the widest tile; which share of the time that is, nobody has
-//! measured.
+//! Weights lie in panels ([`WeightLayout::Panels`]), swizzled already, so that one thread has all that a tile takes of a
+//! slice copied by one bulk copy for each sum, whose bytes the mbarrier counts. Tensor maps would do the same for weights in
+//! rows, but a map is a parameter that is no pointer and holds an address that only the host knows: the runtime would have
+//! to make one for each weight, and kernels, artefact and harness to carry it. A layout that is chosen once, when constants
+//! are made, needs none of this. The left operand is copied by `cp.async`, 16 bytes a thread, and swizzled on the way, as
+//! its rows may be gathered; rows that do not exist become zeros. So are the few rows of weights that lie in rows, such as
+//! a router's terms.
 //!
 //! Slices and tiles are counted in one row, so that a slice's number says its stage and its round.
 
@@ -23,7 +24,7 @@ mod tile;
 
 use skipc_artifact::target::DType;
 use skipc_llvm::{CudaTarget, Feature};
-use skipc_plan::kernel::{Gemm, Kernel};
+use skipc_plan::kernel::{Gemm, Kernel, Part, Sum, WeightLayout};
 
 use super::super::{Generated, place};
 use super::parts::{Columns, Parts};
@@ -77,6 +78,7 @@ impl<'p> Form<'p> {
     ///   memory are multiples of 8.
     /// - Half a head is a multiple of 8 columns, so that a thread has both columns that turn into each other.
     /// - Each sum has at least 8 columns in a tile, and its heads fit into one.
+    /// - Weights in panels begin at a multiple of 8 outputs, and have so many: the swizzle goes by eight rows.
     /// - Some part is not narrow: scores alone have a small tile of their own.
     ///
     /// # Errors
@@ -92,6 +94,7 @@ impl<'p> Form<'p> {
         let suits = device.has(Feature::Wgmma)
             && a.dtype == DType::Bf16
             && is_aligned
+            && gemm.parts.iter().all(fits_panels)
             && !columns.iter().all(Columns::is_narrow);
         let in_blocks: Option<Vec<Columns<'p>>> =
             columns.iter().map(|columns| columns.in_blocks(BLOCK, 2)).collect();
@@ -103,6 +106,12 @@ impl<'p> Form<'p> {
             }),
         }
     }
+}
+
+/// Whether the weights of a part lie in whole groups of swizzled rows, if they lie in panels.
+fn fits_panels(part: &Part) -> bool {
+    let is_whole = |sum: &Sum| sum.row.is_multiple_of(BLOCK);
+    part.layout != WeightLayout::Panels || (part.n >= BLOCK && part.sums.iter().all(is_whole))
 }
 
 /// Generates a product of the form [`Form::Wgmma`].

@@ -1,6 +1,6 @@
 //! The warp group that copies slices of the operands to shared memory.
 
-use skipc_plan::kernel::Sum;
+use skipc_plan::kernel::{PANEL, Sum};
 
 use super::super::super::place;
 use super::super::parts::PartTiles;
@@ -9,8 +9,8 @@ use super::tile::{ROWS, ROWS_AT_ONCE, STAGES};
 use super::{BLOCK, INNER, PIECE, Product, Stage, WARP_GROUP};
 use crate::code::{BF16, Bool, Code, GPtr, I8, Int, ROW_BYTES, SPtr, Steps};
 
-/// Arrivals by which a stage is full: one for each warp.
-pub(super) const ARRIVALS: u32 = WARP_GROUP / 32;
+/// Arrivals by which a stage is full: one for each warp, and one of the thread that announces bulk copies, if any.
+pub(super) const ARRIVALS: u32 = WARP_GROUP / 32 + 1;
 
 /// Slices that are under way behind the one that is handed over. The consumers wait for the product before the last one
 /// they began, so that two stages have to be theirs.
@@ -37,6 +37,7 @@ impl Product<'_> {
                 code.repeat(Steps { from: 0, to: self.turns(), step: 1 }, issued, |slice, issued| {
                     let stage = Stage { product: self, number: issued };
                     stage.empty(code).wait_phase(stage.round() ^ 1);
+                    code.when(code.thread().eq(0), || self.announce(code, part, (first, slice), stage));
                     let inside = match self.gemm.k.is_multiple_of(INNER) {
                         true => code.truth(true),
                         false => (slice * INNER + self.column(code)).lt(self.gemm.k),
@@ -44,8 +45,10 @@ impl Product<'_> {
                     let along: Rows<'c> =
                         left.iter().map(|(row, is)| (row.at::<BF16>(slice * INNER), *is)).collect();
                     self.copy(code, &along, inside, stage.left(code));
-                    let right = self.right(code, part, first, slice, &starts);
-                    self.copy(code, &right, inside, stage.right(code));
+                    if !part.in_panels() {
+                        let right = self.right(code, part, first, slice, &starts);
+                        self.copy(code, &right, inside, stage.right(code));
+                    }
                     code.copy_commit();
                     code.copy_wait(LAG);
                     self.hand_over(code, issued, LAG);
@@ -67,6 +70,40 @@ impl Product<'_> {
             let stage = Stage { product: self, number: last - behind };
             code.when((code.thread() % 32).eq(0), || stage.full(code).arrive());
         });
+    }
+
+    /// Arrives for the copies that are made in bulk: none, or the weights of a slice from the part's column `first` on.
+    ///
+    /// What a last tile lacks is copied from the first outputs, so that a slice always has the same bytes; nobody stores
+    /// those sums.
+    fn announce<'c>(
+        &self,
+        code: &'c Code,
+        part: &PartTiles<'_>,
+        (first, slice): (Int<'c>, Int<'c>),
+        stage: Stage<'_, 'c>,
+    ) {
+        let full = stage.full(code);
+        if !part.in_panels() {
+            return full.arrive();
+        }
+        full.arrive_expecting(part.width() * ROW_BYTES);
+        let outputs = (code.int(part.n()) - first).min(part.cols);
+        for (sum, Sum { weight, row }) in (0_u32..).zip(part.sums()) {
+            let to = stage.right(code).at::<I8>(sum * part.cols * ROW_BYTES);
+            let panel = slice.to_long() * u64::from(self.kernel.param(*weight).cols);
+            let panel = code.param(weight.0).far::<BF16>(panel);
+            let from = panel.at::<BF16>((first + *row) * PANEL);
+            if part.is_whole() {
+                to.copy_run(from, code.int(part.cols * ROW_BYTES), full);
+                continue;
+            }
+            to.copy_run(from, outputs * ROW_BYTES, full);
+            code.when(outputs.lt(part.cols), || {
+                let rest = (code.int(part.cols) - outputs) * ROW_BYTES;
+                to.at::<I8>(outputs * ROW_BYTES).copy_run(panel, rest, full);
+            });
+        }
     }
 
     /// Row of this thread among those copied at once.
