@@ -4,24 +4,25 @@ use serde::Serialize;
 #[cfg(feature = "cranelift")]
 use skipc_artifact::image::HostArch;
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::Bucketing;
 use skipc_plan::codegen::Codegen;
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 
-/// The backend for a target.
+/// The backend for a target, with what chooses among the forms of kernels.
 ///
 /// # Errors
 /// If the target does not exist, or this build or machine has no backend for it.
-pub fn for_target(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
+pub fn for_target(target: &Target, bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     match target {
-        Target::Cpu => cpu(),
-        Target::Cuda(_) => cuda(target),
+        Target::Cpu => cpu(bucketing),
+        Target::Cuda(_) => cuda(target, bucketing),
     }
 }
 
 #[cfg(feature = "cranelift")]
-fn cpu() -> Result<Box<dyn Codegen>, Failure> {
+fn cpu(bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     let arch = HostArch::of_this_process().ok_or_else(|| {
         let message = format!("no code generation for processors of kind `{}`", std::env::consts::ARCH);
         Failure::new(
@@ -30,7 +31,7 @@ fn cpu() -> Result<Box<dyn Codegen>, Failure> {
         )
     })?;
     match skipc_cranelift::Cranelift::new(arch) {
-        Ok(backend) => Ok(Box::new(backend)),
+        Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
             Err(Failure::new(Exit::Internal, Diagnostic::new("target::cranelift", error.to_string())))
         }
@@ -38,15 +39,15 @@ fn cpu() -> Result<Box<dyn Codegen>, Failure> {
 }
 
 #[cfg(not(feature = "cranelift"))]
-fn cpu() -> Result<Box<dyn Codegen>, Failure> {
+fn cpu(_: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     Err(not_built(&Target::Cpu, "cranelift"))
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
+fn cuda(target: &Target, bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     let backend = ptxas().and_then(|ptxas| skipc_mlir::CudaCodegen::new(target.clone(), ptxas));
     match backend {
-        Ok(backend) => Ok(Box::new(backend)),
+        Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
             Err(Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
         }
@@ -54,7 +55,7 @@ fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
+fn cuda(target: &Target, _: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     Err(not_built(target, "cuda"))
 }
 

@@ -7,12 +7,14 @@ use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostImage, HostLevel};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Program, Purpose};
+use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
 use skipc_plan::kernel::WeightLayout;
 
+use crate::bucketing::{Bucketings, modelled};
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::lower::{self, lower, sets};
@@ -79,6 +81,10 @@ pub struct Request {
     pub verify_each: bool,
     /// Stop the passes after this many edits.
     pub fuel: Option<u64>,
+    /// Which form of each kernel runs for which number of rows.
+    pub bucketings: Bucketings,
+    /// The content of the tuning file that it was made from, if it was.
+    pub tuning: Option<ContentHash>,
 }
 
 impl Request {
@@ -86,7 +92,16 @@ impl Request {
     pub fn host() -> Request {
         let targets = vec![(Target::Cpu, DType::F32)];
         let form = Form::default();
-        Request { form, targets, max_tokens: None, passes: None, verify_each: false, fuel: None }
+        Request {
+            form,
+            targets,
+            max_tokens: None,
+            passes: None,
+            verify_each: false,
+            fuel: None,
+            bucketings: modelled(),
+            tuning: None,
+        }
     }
 }
 
@@ -155,7 +170,7 @@ pub fn compile(
                 plans.push(PlanOf { kind: target.kind(), dtype: *dtype, plan });
             }
             if let Some(plan) = find_plan(&plans, target, *dtype) {
-                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
+                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, (request, trace))?);
             }
         }
         compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
@@ -326,10 +341,10 @@ fn generate(
     (target, purpose): (&Target, Purpose),
     dtype: DType,
     weights: &Weights,
-    trace: &mut Trace,
+    (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Failure> {
     trace.begin(&format!("generate {target}"));
-    let backend = backends::for_target(target)?;
+    let backend = backends::for_target(target, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {

@@ -10,6 +10,7 @@ mod faults;
 
 use compiled::{CHUNK, artefact};
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::{Codegen, CodegenError};
 use skipc_plan::interp::{Tiling, run_kernel};
 use skipc_runtime::Device;
@@ -118,7 +119,7 @@ fn tiles_change_no_bit() {
 #[test]
 fn host_code_is_within_the_bounds_of_the_reference() {
     let cases = host_cases();
-    let codegen = match skipc::backends::for_target(&Target::Cpu) {
+    let codegen = match skipc::backends::for_target(&Target::Cpu, Box::new(ByHeight)) {
         Ok(codegen) => codegen,
         Err(failure) => {
             println!("cpu: {} skipped: {}", cases.len(), failure.diagnostics);
@@ -155,7 +156,7 @@ fn gpu_codegen() -> Result<Box<dyn Codegen>, String> {
     let targets = skipc::backends::targets().into_iter().filter(|target| target.built);
     let targets: Vec<Target> = targets.filter_map(|target| target.name.parse().ok()).collect();
     let target = gpu.choose(&targets).map_err(|error| error.to_string())?;
-    skipc::backends::for_target(target).map_err(|failure| failure.diagnostics.to_string())
+    skipc::backends::for_target(target, Box::new(ByHeight)).map_err(|failure| failure.diagnostics.to_string())
 }
 
 #[test]

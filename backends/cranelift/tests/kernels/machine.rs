@@ -48,7 +48,7 @@ impl Machine {
         assert_eq!(image.table.entries[0].name, "kernel");
         let mut memory = MmapMut::map_anon(image.code.len()).unwrap();
         memory.copy_from_slice(&image.code);
-        let Launch::Host { tile_rows, scratch_bytes } = code.launches[0] else { panic!("a host launch") };
+        let Launch::Host { tile_rows, scratch_bytes, .. } = code.launches[0] else { panic!("a host launch") };
         Machine {
             code: memory.make_exec().unwrap(),
             offset: image.table.entries[0].offset as usize,
