@@ -52,7 +52,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
     write(&code, kernel, attention, tile);
     Ok(Generated {
         code,
-        tiles: vec![RowTile { from: 0, rows: rows, across: attention.heads }],
+        tiles: vec![RowTile { from: 0, rows, across: attention.heads }],
         threads: THREADS,
         shared_bytes: 2 * tile.bytes() + exponential_bytes(tile) + ranges::shared_bytes(rows),
         min_blocks: 1,
