@@ -200,13 +200,21 @@ fn kernel_row(entry: &Entry, runs: usize) -> Vec<String> {
             let forms = if tiles.is_empty() { tile(*tile_rows) } else { by_count(tiles, |tile| tile.rows) };
             row.extend([forms, format!("{scratch_bytes} B")])
         }
-        Launch::Cuda { threads, shared_bytes, registers, static_shared_bytes, .. } => row.extend([
-            if tiles.is_empty() { tile(0) } else { by_count(tiles, |tile| tile.rows) },
-            if tiles.is_empty() { "1".to_owned() } else { by_count(tiles, |tile| tile.across) },
-            threads.to_string(),
-            registers.to_string(),
-            format!("{} B", shared_bytes + static_shared_bytes),
-        ]),
+        Launch::Cuda { threads, shared_bytes, registers, static_shared_bytes, persistent, .. } => {
+            row.extend([
+                if tiles.is_empty() { tile(0) } else { by_count(tiles, |tile| tile.rows) },
+                match tiles.is_empty() {
+                    true => "1".to_owned(),
+                    false => {
+                        let across = by_count(tiles, |tile| tile.across);
+                        format!("{across}{}", if *persistent { ", persistent" } else { "" })
+                    }
+                },
+                threads.to_string(),
+                registers.to_string(),
+                format!("{} B", shared_bytes + static_shared_bytes),
+            ])
+        }
     }
     row
 }

@@ -6,6 +6,9 @@ use skipc_artifact::program::Launch;
 use skipc_plan::kernel::{Access, Kernel};
 use skipc_ptx::machine::{self, Arg, Memory, Program};
 
+/// Multiprocessors of the device: few, so that persistent blocks make several tiles each, and not the same number.
+const PROCESSORS: u32 = 3;
+
 /// A kernel that can be started.
 pub(crate) type Loaded = (Arc<Program>, Launch);
 
@@ -19,7 +22,8 @@ pub(crate) fn run(
     let Launch::Cuda { threads, shared_bytes, .. } = *launch else {
         return Err("not a launch on CUDA".to_owned());
     };
-    let Some([x, y]) = launch.grid(kernel.extent.at_most(u32::MAX)) else { return Ok(operands.to_vec()) };
+    let rows = kernel.extent.at_most(u32::MAX);
+    let Some([x, y]) = launch.grid(rows, PROCESSORS) else { return Ok(operands.to_vec()) };
     let mut memory = Memory::default();
     let mut args = Vec::new();
     for (param, operand) in kernel.params.iter().zip(operands) {

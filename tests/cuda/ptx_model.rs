@@ -10,6 +10,9 @@ use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
 use skipc_runtime::Model;
 
+/// Multiprocessors of the device: few, so that persistent blocks make several tiles each.
+const PROCESSORS: u32 = 3;
+
 /// What memory holds before anything is written: NaN as f32 and bf16, out of range as an index.
 const POISON: u8 = 0xFF;
 
@@ -91,7 +94,7 @@ impl PtxModel {
         let Launch::Cuda { threads, shared_bytes, .. } = entry.launch else {
             panic!("{} is not for CUDA", entry.symbol)
         };
-        let [x, y] = entry.launch.grid(entry.extent.at_most(bound))?;
+        let [x, y] = entry.launch.grid(entry.extent.at_most(bound), PROCESSORS)?;
         let mut memory = Memory::default();
         let mut addresses: BTreeMap<Arg, u64> = BTreeMap::new();
         let mut args = Vec::new();

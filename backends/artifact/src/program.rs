@@ -149,7 +149,7 @@ pub enum Launch {
         tiles: Vec<RowTile>,
     },
     /// A grid of blocks, at least as many as there are tiles for any count; blocks past the tiles of the count return at
-    /// once. See [`Launch::grid`].
+    /// once. Persistent blocks are as many, but no more than the device has multiprocessors. See [`Launch::grid`].
     Cuda {
         /// Which tile for which number of rows: ascending, the first from 0 on. None for a kernel of one block.
         tiles: Vec<RowTile>,
@@ -161,6 +161,9 @@ pub enum Launch {
         registers: u32,
         /// Bytes of static shared memory, from ptxas.
         static_shared_bytes: u32,
+        /// Whether blocks walk over the tiles that there are, so that any number of them makes all.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        persistent: bool,
     },
 }
 
@@ -184,26 +187,30 @@ impl Launch {
         }
     }
 
-    /// Blocks of the grid for an extent of at most so many rows: along the rows, and side by side; those of a kernel that
-    /// chooses among tiles are numbered in one row. `None` if there is nothing to start on CUDA: no rows, or a kernel for
-    /// the host.
-    pub fn grid(&self, rows: u32) -> Option<[u32; 2]> {
-        let Launch::Cuda { tiles, .. } = self else { return None };
+    /// Blocks of the grid for an extent of at most so many rows on a device of so many multiprocessors: along the rows,
+    /// and side by side; those of a kernel that chooses among tiles, and persistent ones, are numbered in one row. `None`
+    /// if there is nothing to start on CUDA: no rows, or a kernel for the host.
+    pub fn grid(&self, rows: u32, processors: u32) -> Option<[u32; 2]> {
+        let Launch::Cuda { tiles, persistent, .. } = self else { return None };
         if rows == 0 {
             return None;
         }
-        match tiles.as_slice() {
-            [] => Some([1, 1]),
-            [tile] => Some([rows.div_ceil(tile.rows.max(1)), tile.across]),
+        let [along, across] = match tiles.as_slice() {
+            [] => [1, 1],
+            [tile] => [rows.div_ceil(tile.rows.max(1)), tile.across],
             tiles => {
                 // The most rows for which each is taken.
                 let ends = tiles.iter().skip(1).map(|next| next.from.saturating_sub(1)).chain([u32::MAX]);
                 let reached = tiles.iter().zip(ends).filter(|(tile, _)| tile.from <= rows);
                 let blocks = reached
                     .map(|(tile, end)| rows.min(end).div_ceil(tile.rows.max(1)).saturating_mul(tile.across));
-                Some([blocks.max().unwrap_or(1), 1])
+                [blocks.max().unwrap_or(1), 1]
             }
-        }
+        };
+        let is_one_row = *persistent || across == 1;
+        let blocks = along.saturating_mul(across);
+        let most = if *persistent { processors } else { u32::MAX };
+        Some(if is_one_row { [blocks.min(most), 1] } else { [along, across] })
     }
 }
 

@@ -120,6 +120,7 @@ fn a_cuda_bundle_comes_back() {
         shared_bytes: 0,
         registers: 32,
         static_shared_bytes: 0,
+        persistent: true,
     };
     made.code = BundleCode::Cuda { ptx: ".version 9.0".into(), cubin: None };
     let mut writer = Writer::new(manifest());

@@ -23,4 +23,12 @@ impl Cubin {
     pub fn require_no_local_memory(&self) -> Result<(), Error> {
         self.kernels.iter().try_for_each(|kernel| kernel.require_no_local_memory(self.target))
     }
+
+    /// Checks that products of warp groups can be in flight together.
+    ///
+    /// # Errors
+    /// [`Error::Serialized`] for the first kernel in which they cannot.
+    pub fn require_no_serialized_products(&self) -> Result<(), Error> {
+        self.kernels.iter().try_for_each(|kernel| kernel.require_no_serialized_products(self.target))
+    }
 }

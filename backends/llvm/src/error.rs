@@ -88,6 +88,14 @@ pub enum Error {
         /// The line that was not understood.
         line: String,
     },
+    /// The assembler lets each `wgmma` of a kernel wait for the one before. A mistake of the kernel generator.
+    #[error("kernel `{kernel}` on {target} touches accumulators of products in flight")]
+    Serialized {
+        /// Entry point of the kernel.
+        kernel: String,
+        /// The target of the compile.
+        target: CudaTarget,
+    },
     /// A kernel keeps values in local memory although it should not. A tile is too large.
     #[error(
         "kernel `{kernel}` on {target} uses local memory: {stack} bytes of stack, {spills} bytes of spills"

@@ -18,6 +18,8 @@ pub struct KernelResources {
     pub spill_loads: u32,
     /// Bytes of static shared memory per block.
     pub shared: u32,
+    /// Whether each `wgmma` waits for the one before, because the assembler found accesses to accumulators in flight.
+    pub serialized: bool,
 }
 
 impl KernelResources {
@@ -33,6 +35,17 @@ impl KernelResources {
         Err(Error::LocalMemory { kernel: self.kernel.clone(), target, stack: self.stack, spills })
     }
 
+    /// Checks that products of warp groups can be in flight together.
+    ///
+    /// # Errors
+    /// [`Error::Serialized`].
+    pub fn require_no_serialized_products(&self, target: CudaTarget) -> Result<(), Error> {
+        if self.serialized {
+            return Err(Error::Serialized { kernel: self.kernel.clone(), target });
+        }
+        Ok(())
+    }
+
     /// Reads the report of `ptxas -v`: one entry per kernel, in the order of the report.
     ///
     /// # Errors
@@ -40,9 +53,14 @@ impl KernelResources {
     /// any kernel was named.
     pub fn parse_report(report: &str) -> Result<Vec<Self>, Error> {
         let mut kernels: Vec<Self> = Vec::new();
+        // Said before the kernel's own entry.
+        let mut serialized: Vec<&str> = Vec::new();
         for line in report.lines() {
             let unknown = || Error::Report { line: line.to_owned() };
-            if let Some((_, rest)) = line.split_once("Compiling entry function '") {
+            if line.contains("wgmma.mma_async instructions are serialized") {
+                let (_, rest) = line.split_once("in the function '").ok_or_else(unknown)?;
+                serialized.push(rest.trim_end_matches('\''));
+            } else if let Some((_, rest)) = line.split_once("Compiling entry function '") {
                 let (name, _) = rest.split_once('\'').ok_or_else(unknown)?;
                 kernels.push(Self { kernel: name.to_owned(), ..Self::default() });
             } else if line.contains("bytes stack frame") {
@@ -56,6 +74,9 @@ impl KernelResources {
                 // Left out when the kernel has no static shared memory.
                 kernel.shared = number_before(line, " bytes smem").unwrap_or(0);
             }
+        }
+        for kernel in &mut kernels {
+            kernel.serialized = serialized.contains(&kernel.kernel.as_str());
         }
         Ok(kernels)
     }
@@ -73,6 +94,7 @@ mod tests {
     use super::*;
 
     const REPORT: &str = "\
+ptxas info    : (C7518) Potential Performance Loss: wgmma.mma_async instructions are serialized due to program dependence in the function 'k2'
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'k1' for 'sm_80'
 ptxas info    : Function properties for k1
@@ -90,6 +112,9 @@ ptxas info    : Used 20 registers, used 0 barriers, 16 bytes cumulative stack si
         let [first, second] = kernels.as_slice() else { return Err(Error::Report { line: String::new() }) };
         assert_eq!((first.registers, first.shared, first.stack), (168, 4096, 0));
         assert!(first.require_no_local_memory(CudaTarget::Sm80).is_ok());
+        assert!(first.require_no_serialized_products(CudaTarget::Sm90a).is_ok());
+        let error = second.require_no_serialized_products(CudaTarget::Sm90a);
+        assert!(error.is_err_and(|error| error.to_string().contains("`k2` on sm_90a")));
         assert_eq!((second.registers, second.stack), (20, 16));
         assert_eq!((second.spill_stores, second.spill_loads), (8, 12));
         let error = second.require_no_local_memory(CudaTarget::Sm80);

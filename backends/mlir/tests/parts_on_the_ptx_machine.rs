@@ -78,15 +78,21 @@ impl Bench {
     fn check(self, parts: Vec<Part>) {
         let extent = Extent::Counted { count: 0, at_most: self.bound };
         let gemm = Gemm { a: dense(Slot(1)), k: self.k, parts };
-        let kernel = Kernel { params: self.params, extent, body: Body::Gemm(gemm) };
+        let kernel = Kernel { params: self.params.clone(), extent, body: Body::Gemm(gemm) };
         let mut expected = self.operands.clone();
         run_kernel(&kernel, &mut expected, Tiling::of(16)).expect("it runs");
-        let lowered = lower(CudaTarget::Sm80, &[("kernel".to_owned(), &kernel)], &ByHeight).expect("code");
+        for target in [CudaTarget::Sm80, CudaTarget::Sm90a] {
+            self.check_on(target, &kernel, &expected);
+        }
+    }
+
+    fn check_on(&self, target: CudaTarget, kernel: &Kernel, expected: &[Vec<u8>]) {
+        let lowered = lower(target, &[("kernel".to_owned(), kernel)], &ByHeight).expect("code");
         let program = Arc::new(Program::load(&lowered.ptx.text, "kernel").expect("PTX of the machine"));
         let loaded = (program, lowered.launches[0].clone());
         for seed in 0..SCHEDULES {
-            let found = on_the_ptx_machine::run(&loaded, &kernel, &self.operands, seed).expect("it runs");
-            for (param, (found, expected)) in kernel.params.iter().zip(found.iter().zip(&expected)) {
+            let found = on_the_ptx_machine::run(&loaded, kernel, &self.operands, seed).expect("it runs");
+            for (param, (found, expected)) in kernel.params.iter().zip(found.iter().zip(expected)) {
                 assert!(found == expected, "`{}` of {}, {} rows", param.name, kernel.describe(), self.rows);
             }
         }

@@ -217,7 +217,8 @@ impl Engine {
     fn launch(&self, step: &Step, arena: u64, bound: u32) -> Result<(), CudaError> {
         let Some(entry) = self.program.entries.get(step.kernel as usize) else { return Ok(()) };
         let Launch::Cuda { threads, shared_bytes, .. } = entry.launch else { return Ok(()) };
-        let Some(grid) = entry.launch.grid(entry.extent.at_most(bound)) else { return Ok(()) };
+        let rows = entry.extent.at_most(bound);
+        let Some(grid) = entry.launch.grid(rows, self.gpu.context.processors) else { return Ok(()) };
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => self
                 .program

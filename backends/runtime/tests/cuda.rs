@@ -20,8 +20,14 @@ fn bundle() -> Bundle {
             false => Vec::new(),
         };
         let shared_bytes = if entry.symbol == "table_4" { 60_000 } else { 0 };
-        entry.launch =
-            Launch::Cuda { tiles, threads: 96, shared_bytes, registers: 1, static_shared_bytes: 0 };
+        entry.launch = Launch::Cuda {
+            tiles,
+            threads: 96,
+            shared_bytes,
+            registers: 1,
+            static_shared_bytes: 0,
+            persistent: false,
+        };
     }
     bundle.code = BundleCode::Cuda { ptx: "PTX text".into(), cubin: Some(b"CUBIN".to_vec()) };
     bundle
@@ -65,7 +71,7 @@ fn a_step_is_one_graph_and_everything_is_given_back() {
             "function 1 attribute 8 = 60000",
             // 70 tokens are bound by 128, the kernel by 100 rows, of which 16 make a block.
             "table_4 7x2x1 of 96x1x1 with 60000",
-            "odd_set 1x2x1 of 96x1x1 with 0",
+            "odd_set 1x1x1 of 96x1x1 with 0",
             "held 0 pieces 0",
         ]
     );

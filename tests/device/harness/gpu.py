@@ -9,6 +9,8 @@ from .kernel_cases import Case
 ALIGN = 256
 # Bytes around each operand that no kernel may write; the gap up to the next multiple of ALIGN belongs to them.
 GUARD = 1024
+# Multiprocessors that persistent blocks are told of.
+PROCESSORS = 3
 
 
 class Arena:
@@ -88,6 +90,9 @@ class Gpu:
 
 
 def grid_of(case, launch):
-    """Blocks, as the runtime counts them."""
+    """Blocks, as the runtime counts them on a device of few multiprocessors, where persistent blocks make several tiles."""
     tile_rows = launch["tile_rows"]
-    return (1 if tile_rows == 0 else math.ceil(case.max_rows / tile_rows), launch["grid_y"])
+    along = 1 if tile_rows == 0 else math.ceil(case.max_rows / tile_rows)
+    if launch.get("persistent"):
+        return (min(along * launch["grid_y"], PROCESSORS), 1)
+    return (along, launch["grid_y"])

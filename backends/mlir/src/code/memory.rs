@@ -66,6 +66,11 @@ impl<'c, P: Ptr> Val<'c, P> {
 }
 
 impl<'c> SPtr<'c> {
+    /// As a number, within the shared memory of the block.
+    pub(crate) fn address(self) -> Int<'c> {
+        self.code.op(format_args!("llvm.ptrtoint {self} : !llvm.ptr<3> to i32"))
+    }
+
     /// Begins to copy `bytes` (2, 4, 8 or 16) from global memory; zeros where `present` does not
     /// hold. Both addresses are multiples of `bytes`, and the one to read from exists in any case.
     ///

@@ -9,9 +9,11 @@
 
 mod flow;
 pub(crate) mod math;
+mod mbarrier;
 mod memory;
 mod thread;
 mod value;
+mod wgmma;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Write};
@@ -22,9 +24,14 @@ use value::Ty;
 pub(crate) use value::{
     BF16, Bool, F32, Float, GPtr, I8, I32, I64, Int, Long, Operand, SPtr, V2, V4, Val, pack_bf16, unpack_bf16,
 };
+pub(crate) use wgmma::ROW_BYTES;
 
 /// Name of the block's dynamic shared memory; one for all kernels of a module.
 const SHARED_SYMBOL: &str = "shared_memory";
+
+/// Bytes of which the start of shared memory is a multiple: those of eight swizzled rows (PTX ISA 9.0, section
+/// 9.7.15.5.1).
+const SHARED_ALIGNMENT: u32 = 1024;
 
 /// One kernel while it is written.
 pub(crate) struct Code {
@@ -46,7 +53,7 @@ impl Code {
         Val::new(self, index)
     }
 
-    /// The start of the block's dynamic shared memory, 16-byte aligned.
+    /// The start of the block's dynamic shared memory, aligned for swizzled tiles.
     pub(crate) fn shared(&self) -> SPtr<'_> {
         self.op(format_args!("llvm.mlir.addressof @{SHARED_SYMBOL} : !llvm.ptr<3>"))
     }
@@ -67,7 +74,7 @@ impl Code {
     /// A module of kernels that were written by [`Code::finish`].
     pub(crate) fn module(kernels: &[String]) -> String {
         format!(
-            "llvm.mlir.global external @{SHARED_SYMBOL}() {{addr_space = 3 : i32, alignment = 16 : i64}} \
+            "llvm.mlir.global external @{SHARED_SYMBOL}() {{addr_space = 3 : i32, alignment = {SHARED_ALIGNMENT} : i64}} \
              : !llvm.array<0 x i8>\n{}",
             kernels.concat()
         )

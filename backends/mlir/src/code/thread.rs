@@ -29,6 +29,11 @@ impl Code {
         self.op("nvvm.read.ptx.sreg.ctaid.y : i32")
     }
 
+    /// Blocks along the columns or heads.
+    pub(crate) fn grid_y(&self) -> Int<'_> {
+        self.op("nvvm.read.ptx.sreg.nctaid.y : i32")
+    }
+
     /// All threads of the block meet here and see each other's shared memory.
     pub(crate) fn barrier(&self) {
         self.stmt("nvvm.barrier0");

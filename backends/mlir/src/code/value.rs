@@ -173,6 +173,11 @@ impl Code {
         value.val(self)
     }
 
+    /// A constant truth.
+    pub(crate) fn truth(&self, holds: bool) -> Bool<'_> {
+        self.op(format_args!("llvm.mlir.constant({holds}) : i1"))
+    }
+
     /// An f32 constant.
     pub(crate) fn float(&self, value: f32) -> Float<'_> {
         value.val(self)

@@ -38,6 +38,8 @@ pub(super) fn generate(kernel: &Kernel, compact: &Compact) -> Result<Generated, 
         shared_bytes: 2 * (THREADS / 32) * 4,
         min_blocks: 1,
         features: Vec::new(),
+        form: String::new(),
+        persistent: false,
     })
 }
 

@@ -32,6 +32,10 @@ struct Generated {
     min_blocks: u32,
     /// What it needs of the target.
     features: Vec<Feature>,
+    /// Which of several forms it has, with its tile, for people; empty if there is one only.
+    form: String,
+    /// Whether its blocks walk over the tiles.
+    persistent: bool,
 }
 
 /// PTX for kernels, and what it was made from.
@@ -67,7 +71,11 @@ pub fn lower(
             shared_bytes: generated.shared_bytes,
             registers: 0,
             static_shared_bytes: 0,
+            persistent: generated.persistent,
         });
+        if !generated.form.is_empty() {
+            texts.push(format!("// {symbol}: {}\n", generated.form));
+        }
         texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks));
     }
     let mlir = Code::module(&texts);
@@ -82,7 +90,7 @@ fn write(
     kernel: &Kernel,
     bucketing: &dyn Bucketing,
 ) -> Result<Generated, Error> {
-    let generated = generate(kernel, bucketing)?;
+    let generated = generate(device, kernel, bucketing)?;
     device.require(symbol, &generated.features)?;
     if generated.shared_bytes > device.max_shared_bytes() {
         let (needed, there) = (generated.shared_bytes, device.max_shared_bytes());
@@ -149,6 +157,7 @@ impl CudaCodegen {
     fn assemble(&self, ptx: &Ptx) -> Result<Cubin, Error> {
         let cubin = self.ptxas.assemble(ptx)?;
         cubin.require_no_local_memory()?;
+        cubin.require_no_serialized_products()?;
         Ok(cubin)
     }
 }
@@ -181,9 +190,9 @@ impl Codegen for CudaCodegen {
     }
 }
 
-fn generate(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Generated, Error> {
+fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Generated, Error> {
     match &kernel.body {
-        Body::Gemm(gemm) => gemm::generate(kernel, gemm, bucketing),
+        Body::Gemm(gemm) => gemm::generate(device, kernel, gemm, bucketing),
         Body::Attention(attention) => attention::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),

@@ -29,6 +29,8 @@ pub(super) struct Context {
     pub(super) name: String,
     /// Its architecture: major and minor version.
     pub(super) compute: (u32, u32),
+    /// Its multiprocessors; at least one.
+    pub(super) processors: u32,
 }
 
 #[derive(Debug)]
@@ -78,11 +80,13 @@ impl Context {
         use sys::CUdevice_attribute_enum as Attribute;
         let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let processors =
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.unsigned_abs().max(1);
         // SAFETY: the device came from the driver; the context is released once, when the last user is dropped.
         let context =
             unsafe { result::primary_ctx::retain(device) }.map_err(fault("cuDevicePrimaryCtxRetain"))?;
         let handle = Arc::new(Primary { device, context, driver_version });
-        Ok(Self { handle, name, compute: (major.unsigned_abs(), minor.unsigned_abs()) })
+        Ok(Self { handle, name, compute: (major.unsigned_abs(), minor.unsigned_abs()), processors })
     }
 
     /// Makes it the context of the calling thread.

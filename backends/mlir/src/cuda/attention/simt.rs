@@ -57,6 +57,8 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
         shared_bytes: 2 * tile.bytes() + exponential_bytes(tile) + ranges::shared_bytes(rows),
         min_blocks: 1,
         features: vec![Feature::CpAsync],
+        form: String::new(),
+        persistent: false,
     })
 }
 

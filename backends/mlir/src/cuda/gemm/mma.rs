@@ -60,6 +60,10 @@ impl MmaCore {
 }
 
 impl Core for MmaCore {
+    fn name(&self) -> &'static str {
+        "mma.sync"
+    }
+
     fn layout(&self) -> Layout {
         Layout { element: 2, inner: INNER, pitch: PITCH, swizzled: true }
     }

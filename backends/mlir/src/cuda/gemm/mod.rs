@@ -11,10 +11,12 @@
 //! All parts have tiles of one shape and share the loop over slices: only where weights are read from, and
 //! the epilogue, depend on the part.
 //!
-//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]).
+//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]). Where a device has `wgmma` and
+//! the shapes suit it, [`hopper`] writes the whole kernel instead; [`hopper::Form::choose`] says when.
 //! Each sum adds its products in the order of `k`, whatever the number of rows.
 
 mod epilogue;
+mod hopper;
 mod mma;
 mod parts;
 mod simt;
@@ -23,6 +25,7 @@ mod tile;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
+use skipc_llvm::CudaTarget;
 use skipc_plan::buckets::{self, Bucketing};
 use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, WeightLayout};
 
@@ -86,9 +89,17 @@ impl Tile {
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
-pub(super) fn generate(kernel: &Kernel, gemm: &Gemm, bucketing: &dyn Bucketing) -> Result<Generated, Error> {
+pub(super) fn generate(
+    device: CudaTarget,
+    kernel: &Kernel,
+    gemm: &Gemm,
+    bucketing: &dyn Bucketing,
+) -> Result<Generated, Error> {
     check(kernel, gemm)?;
     let columns = columns(kernel, gemm)?;
+    if let hopper::Form::Wgmma { columns, tile } = hopper::Form::choose(device, kernel, gemm, &columns)? {
+        return hopper::generate(kernel, gemm, columns, tile);
+    }
     let menu = Tile::menu(kernel, gemm, &columns);
     let forms =
         menu.iter().map(|tile| Form::new(kernel, gemm, *tile)).collect::<Result<Vec<Form<'_>>, Error>>()?;
@@ -110,6 +121,8 @@ pub(super) fn generate(kernel: &Kernel, gemm: &Gemm, bucketing: &dyn Bucketing) 
         shared_bytes: forms.iter().map(|(_, form)| form.shared_bytes()).max().unwrap_or(0),
         min_blocks: forms.iter().map(|(_, form)| form.core.min_blocks()).min().unwrap_or(1),
         features: forms.first().map(|(_, form)| form.core.features()).unwrap_or_default(),
+        form: forms.iter().map(|(_, form)| form.describe()).collect::<Vec<_>>().join(", "),
+        persistent: false,
     })
 }
 
@@ -139,6 +152,10 @@ impl<'p> Form<'p> {
         buckets::Tile { rows: self.tile.rows, cols: self.tile.cols, across: self.parts.n_tiles() }
     }
 
+    fn describe(&self) -> String {
+        format!("{} tile of {}x{}", self.core.name(), self.tile.rows, self.tile.cols)
+    }
+
     fn slices(&self) -> Slices<'_> {
         Slices::new(self.kernel, self.gemm, &self.parts, self.tile, self.core.layout())
     }
@@ -148,7 +165,10 @@ impl<'p> Form<'p> {
     }
 
     fn run<'c>(&self, code: &'c Code, rows: Int<'c>) {
-        let (row_tile, col_tile) = pick_tile(code, rows, self.tile.rows, self.parts.n_tiles());
+        let (tile_rows, col_tiles) = (self.tile.rows, self.parts.n_tiles());
+        let number = code.block_y() * code.grid_x() + code.block_x();
+        code.return_if(number.ge(n_tiles(rows, tile_rows, col_tiles)));
+        let (row_tile, col_tile) = pick_tile(number, rows, tile_rows, col_tiles);
         let corner = tile::Corner { row: row_tile * self.tile.rows, col_tile, rows };
         self.slices().run(code, corner, self.core.as_ref());
     }
@@ -165,16 +185,18 @@ fn take<'c>(code: &'c Code, rows: Int<'c>, forms: &[(u32, &Form<'_>)]) {
     }
 }
 
-/// Which tile this block makes. Blocks without one end here.
+/// How many tiles hold rows.
+fn n_tiles(rows: Int<'_>, tile_rows: u32, col_tiles: u32) -> Int<'_> {
+    (rows + (tile_rows - 1)) / tile_rows * col_tiles
+}
+
+/// Which tile has this number, below [`n_tiles`]: its row tile and its column tile.
 ///
-/// Blocks are numbered along the rows first. The number is taken anew among the tiles that hold
-/// rows, so that all of them are made by the first blocks to start, in groups of [`ROW_GROUP`] row
-/// tiles.
-fn pick_tile<'c>(code: &'c Code, rows: Int<'c>, tile_rows: u32, col_tiles: u32) -> (Int<'c>, Int<'c>) {
-    let number = code.block_y() * code.grid_x() + code.block_x();
+/// Tiles that hold rows are numbered along the rows first, in groups of [`ROW_GROUP`] row tiles, so that the first blocks
+/// to start make all of them.
+fn pick_tile<'c>(number: Int<'c>, rows: Int<'c>, tile_rows: u32, col_tiles: u32) -> (Int<'c>, Int<'c>) {
     let row_tiles = (rows + (tile_rows - 1)) / tile_rows;
-    code.return_if(number.ge(row_tiles * col_tiles));
-    let group_tiles = (ROW_GROUP * col_tiles).val(code);
+    let group_tiles = (ROW_GROUP * col_tiles).val(number.code());
     let first = number / group_tiles * ROW_GROUP;
     let in_group = number % group_tiles;
     let group_rows = (row_tiles - first).min(ROW_GROUP);

@@ -2,8 +2,11 @@
 //!
 //! A tile has columns of one part: as many of each of its sums, one sum's after another's. What is left of the tile is
 //! padding, whose weights are zeros. The column tiles of the parts are numbered one part's after another's.
+//!
+//! Where threads find their columns in registers, each sum has whole [`Columns::in_blocks`] of them, and columns beyond
+//! the part's are padding too.
 
-use skipc_plan::kernel::{Gemm, Kernel, Part};
+use skipc_plan::kernel::{Gemm, Kernel, Part, Sum};
 use skipc_plan::pointwise::Inst;
 
 use super::super::place;
@@ -12,11 +15,14 @@ use crate::code::{Bool, Carry, Code, GPtr, Int};
 use crate::error::Error;
 
 /// The columns of a part.
+#[derive(Clone, Copy)]
 pub(super) struct Columns<'p> {
     part: &'p Part,
     program: Program<'p>,
     /// How many have to be in one tile: groups, and heads of which one half is computed from the other.
     together: u32,
+    /// Of so many columns each sum has a multiple in a tile, even where the part has fewer.
+    block: u32,
 }
 
 /// A part in tiles.
@@ -46,7 +52,20 @@ impl<'p> Columns<'p> {
             Inst::AccRotated { width, .. } => lcm(so_far, *width),
             _ => so_far,
         });
-        Ok(Self { part, program, together })
+        Ok(Self { part, program, together, block: 1 })
+    }
+
+    /// In blocks of `block` columns, of which threads handle groups of at most `width` at once. `None` if half a head is no
+    /// whole number of blocks.
+    pub(super) fn in_blocks(self, block: u32, width: u32) -> Option<Self> {
+        let is_whole = |inst: &Inst| match inst {
+            Inst::AccRotated { width, .. } => (width / 2).is_multiple_of(block),
+            _ => true,
+        };
+        let Self { part, mut program, together, .. } = self;
+        program.width = program.width.min(width);
+        let together = lcm(together, block);
+        part.epilogue.code.iter().all(is_whole).then_some(Self { part, program, together, block })
     }
 
     pub(super) fn is_narrow(&self) -> bool {
@@ -86,9 +105,9 @@ impl<'p> Parts<'p> {
         let mut parts = Vec::new();
         let mut first = 0;
         for columns in columns {
-            let (together, n_sums) = (columns.together, columns.n_sums());
+            let (together, n_sums, block) = (columns.together, columns.n_sums(), columns.block);
             let Columns { part, program, .. } = columns;
-            let cols = (tile_cols / n_sums / together * together).min(part.n);
+            let cols = (tile_cols / n_sums / together * together).min(part.n.next_multiple_of(block));
             if cols == 0 {
                 let what = format!("heads of {together} columns of {n_sums} sums; a tile has {tile_cols}");
                 return Err(Error::Unsupported { what });
@@ -103,6 +122,16 @@ impl<'p> Parts<'p> {
     /// How many column tiles there are.
     pub(super) fn n_tiles(&self) -> u32 {
         self.parts.iter().map(PartTiles::n_tiles).sum()
+    }
+
+    /// The column tiles' widths together: what a row of tiles takes of the tensor cores.
+    pub(super) fn width(&self) -> u32 {
+        self.parts.iter().map(|part| part.n_tiles() * part.width()).sum()
+    }
+
+    /// Columns of the widest tile.
+    pub(super) fn widest(&self) -> u32 {
+        self.parts.iter().map(PartTiles::width).max().unwrap_or_default()
     }
 
     /// What `body` gives for the part that a column tile is of and for the first column of the tile in that part.
@@ -152,6 +181,21 @@ impl PartTiles<'_> {
 
     fn n_tiles(&self) -> u32 {
         self.part.n.div_ceil(self.cols)
+    }
+
+    /// Columns of all sums in a tile.
+    pub(super) fn width(&self) -> u32 {
+        self.cols * self.part.sums.len() as u32
+    }
+
+    /// Whether the part's last tile is as full as the others.
+    pub(super) fn is_whole(&self) -> bool {
+        self.part.n.is_multiple_of(self.cols)
+    }
+
+    /// The sums.
+    pub(super) fn sums(&self) -> &[Sum] {
+        &self.part.sums
     }
 
     /// The weight of column `col` of the tile that begins with column `first` of the part, and whether there is such.

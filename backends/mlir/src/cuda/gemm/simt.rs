@@ -55,6 +55,10 @@ impl SimtCore {
 }
 
 impl Core for SimtCore {
+    fn name(&self) -> &'static str {
+        "multiply-add"
+    }
+
     fn layout(&self) -> Layout {
         Layout { element: 4, inner: INNER, pitch: PITCH, swizzled: false }
     }

@@ -48,6 +48,9 @@ pub(super) type Sums<'c> = Vec<Float<'c>>;
 
 /// Arithmetic on slices.
 pub(super) trait Core {
+    /// What the arithmetic is made of, for people.
+    fn name(&self) -> &'static str;
+
     /// How it wants slices to lie.
     fn layout(&self) -> Layout;
 

@@ -11,6 +11,7 @@ use crate::code::{Arith, Bool, Code, Float, I32, Int, math::Precision};
 use crate::error::Error;
 
 /// A program that was checked against its kernel.
+#[derive(Clone, Copy)]
 pub(super) struct Program<'p> {
     kernel: &'p Kernel,
     program: &'p Pointwise,

@@ -212,5 +212,7 @@ fn over_groups(
         shared_bytes: 0,
         min_blocks: 1,
         features: Vec::new(),
+        form: String::new(),
+        persistent: false,
     })
 }

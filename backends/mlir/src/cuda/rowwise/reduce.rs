@@ -127,6 +127,8 @@ fn finish(code: Code) -> Generated {
         shared_bytes: 0,
         min_blocks: 1,
         features: Vec::new(),
+        form: String::new(),
+        persistent: false,
     }
 }
 

@@ -1,0 +1,120 @@
+//! Products for Hopper: which form and tile they get, and what they take of a multiprocessor.
+
+use std::process::Command;
+
+use super::*;
+
+/// The form that the MLIR text of a kernel names.
+fn form(target: &str, kernel: &Kernel) -> String {
+    let named = [("k".to_owned(), kernel)];
+    let device = skipc_llvm::CudaTarget::parse(target).expect("a target");
+    let lowered = crate::lower(device, &named, &HIGHEST).expect("code");
+    let line = lowered.mlir.lines().find_map(|line| line.strip_prefix("// k: "));
+    line.expect("a form").to_owned()
+}
+
+fn bounded(at_most: u32, kernel: Kernel) -> Kernel {
+    Kernel { extent: Extent::Counted { count: 0, at_most }, ..kernel }
+}
+
+#[test]
+fn tiles_fill_rounds_of_the_device() {
+    let shapes = [
+        // Many tiles: the widest one.
+        (16_384, 2048, 8192, 256),
+        (2048, 8192, 2048, 256),
+        // 17 × 8 of the widest would take a second round for four of them.
+        (2112, 8192, 2048, 192),
+        (4096, 2048, 4096, 256),
+        // Few rows: narrow tiles, so that more blocks have some.
+        (128, 2048, 4096, 64),
+        (1, 2048, 8192, 64),
+        (512, 128, 384, 64),
+    ];
+    for (rows, k, n, cols) in shapes {
+        let wanted = format!("persistent wgmma, tile of 128x{cols}, 4 stages");
+        assert_eq!(form("sm_90a", &bounded(rows, plain(Bf16, k, n))), wanted, "{rows}x{k}x{n}");
+    }
+}
+
+#[test]
+fn products_that_do_not_suit_wgmma_keep_the_plain_form() {
+    let kernels = [
+        ("sm_80", plain(Bf16, 128, 256), "mma.sync tile of 64x64"),
+        ("sm_100a", plain(Bf16, 128, 256), "mma.sync tile of 64x64"),
+        ("sm_90a", plain(F32, 128, 256), "multiply-add tile of 64x64"),
+        // Rows of 70 bytes, and an operand that begins 8 bytes along them.
+        ("sm_90a", plain(Bf16, 35, 256), "mma.sync tile of 64x64"),
+        ("sm_90a", shifted(plain(Bf16, 64, 256), 4), "mma.sync tile of 64x64"),
+        ("sm_90a", shifted(plain(Bf16, 64, 256), 8), "persistent wgmma, tile of 128x256, 4 stages"),
+        // The score of a router alone.
+        ("sm_90a", plain(Bf16, 128, 1), "mma.sync tile of 32x16"),
+        // Heads of which no lane has both halves.
+        ("sm_90a", attention_inputs(Bf16, 64, [4, 8], 3), "mma.sync tile of 64x64"),
+        ("sm_90a", attention_inputs(Bf16, 64, [4, 16], 3), "persistent wgmma, tile of 128x64, 4 stages"),
+    ];
+    for (target, kernel, wanted) in kernels {
+        assert_eq!(form(target, &kernel), wanted, "{} on {target}", kernel.describe());
+    }
+}
+
+/// A product whose left operand begins some columns along a wider matrix.
+fn shifted(mut kernel: Kernel, col: u32) -> Kernel {
+    if let Body::Gemm(gemm) = &mut kernel.body {
+        gemm.a.col = col;
+        kernel.params[1].cols += col;
+    }
+    kernel
+}
+
+/// What `ptxas` and `nvdisasm` say: registers of a thread at the launch (consumers then take what producers give back),
+/// bytes of shared memory, and instructions of the tensor cores: four for each part, one for 16 elements of `k`. Spills,
+/// and products that wait for each other, are errors of the compile.
+const RESOURCES: &str = "\
+plain     168 registers, 196672 bytes,  4 HGMMA
+pair      168 registers, 196672 bytes,  4 HGMMA
+scattered 168 registers, 196672 bytes,  4 HGMMA
+attention 168 registers, 196672 bytes, 12 HGMMA
+small     168 registers,  98368 bytes,  4 HGMMA
+";
+
+#[test]
+fn resources_are_as_they_were() {
+    let kernels = [
+        ("plain", plain(Bf16, 2048, 8192)),
+        ("pair", pair(Bf16, 2048, 8192)),
+        ("scattered", scattered(Bf16, 8192, 2048)),
+        ("attention", attention_inputs(Bf16, 2048, [16, 128], 3)),
+        ("small", bounded(512, scattered(Bf16, 384, 128))),
+    ];
+    let code = compile("cuda:sm_90a", &kernels.each_ref().map(|(_, kernel)| kernel.clone())).expect("code");
+    let [Image::Cubin(cubin), Image::Ptx(_)] = code.images.as_slice() else { panic!("two images") };
+    let counts = tensor_instructions(cubin);
+    let mut table = String::new();
+    for (idx, ((name, _), launch)) in kernels.iter().zip(&code.launches).enumerate() {
+        let Launch::Cuda { registers, shared_bytes, threads, persistent: true, .. } = launch else {
+            panic!("{launch:?}")
+        };
+        assert_eq!(*threads, 384);
+        let products = counts.iter().find(|(symbol, _)| *symbol == format!("k{idx}")).map_or(0, |(_, n)| *n);
+        table += &format!("{name:9} {registers} registers, {shared_bytes:6} bytes, {products:2} HGMMA\n");
+    }
+    assert_eq!(table, RESOURCES);
+}
+
+/// How many `HGMMA` each kernel of a cubin has.
+fn tensor_instructions(cubin: &[u8]) -> Vec<(String, usize)> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("kernels.cubin");
+    std::fs::write(&path, cubin).expect("a file");
+    let nvdisasm = ptxas().program().with_file_name("nvdisasm");
+    let text = Command::new(nvdisasm).arg("-c").arg(path).output().expect("tests/setup.sh fetches nvdisasm");
+    let text = String::from_utf8(text.stdout).expect("text");
+    let sections = text.split(".section\t.text.").skip(1);
+    sections
+        .map(|section| {
+            let name = section.split(',').next().unwrap_or_default();
+            (name.to_owned(), section.matches("HGMMA").count())
+        })
+        .collect()
+}
