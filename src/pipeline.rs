@@ -6,7 +6,7 @@ use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostImage, HostLevel};
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Entry, Program, Purpose};
+use skipc_artifact::program::{Entry, Launch, Program, Purpose};
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
@@ -294,6 +294,16 @@ pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Reque
     let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
+}
+
+/// How the kernels of a plan are started on a target. It takes no weights, but the generator of the target.
+///
+/// # Errors
+/// As [`compile`].
+pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<Launch>, Failure> {
+    let backend = backends::for_target(target, (request.bucketings)(target))?;
+    let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+    Ok(backend.compile(&kernels).map_err(|error| codegen_failure(&error))?.launches)
 }
 
 /// Plans a model that scores for one precision, with a program that has constants but no code: what the kernel interpreter runs.

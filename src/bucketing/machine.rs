@@ -1,5 +1,6 @@
 //! How long a form of a kernel takes on a machine, as far as forms differ.
 
+use skipc_artifact::program::RowTile;
 use skipc_artifact::target::{DType, Target};
 use skipc_passes::rewrite::cost::{self, CPU};
 use skipc_plan::buckets::Tile;
@@ -54,6 +55,22 @@ impl Gpu {
         cache: 9_700.0,
         launch: 1_300.0,
     };
+
+    /// Any kernel that reads and writes so many bytes and does so many multiply-adds over `rows` rows: what takes longer of
+    /// the two, and of a product also its waves of tiles.
+    pub fn kernel(&self, kernel: &Kernel, tiles: &[RowTile], rows: u32, (bytes, macs): (f64, f64)) -> f64 {
+        let roof = bytes / self.memory;
+        let Body::Gemm(gemm) = &kernel.body else {
+            return self.launch + roof.max(2.0 * macs / self.bf16_flops);
+        };
+        let waves = tiles.iter().rev().find(|tile| tile.from <= rows).map(|tile| {
+            let outputs: u32 = gemm.parts.iter().map(|part| part.n * part.sums.len() as u32).sum();
+            let across = tile.across.max(1);
+            let tile = Tile { rows: tile.rows, cols: outputs.div_ceil(across), across };
+            self.product(kernel, gemm, &tile, rows)
+        });
+        waves.unwrap_or(0.0).max(self.launch + roof)
+    }
 
     /// A product: tiles go to the multiprocessors in waves, each of which takes as long as the arithmetic of a whole tile
     /// or the copies of its operands; and no product is done before its weights and rows are read.

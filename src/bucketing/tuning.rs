@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use skipc_artifact::program::Extent;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::Tile;
-use skipc_plan::kernel::Kernel;
+use skipc_plan::kernel::{Attention, Body, Kernel};
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
@@ -56,9 +57,13 @@ pub struct Form {
     pub ns: Vec<f64>,
 }
 
-/// What a kernel is known by: what it does with parameters of which types and columns, whatever the bound on its rows.
+/// What a kernel is known by: what it does with parameters of which types and columns, whatever the bounds on its rows.
 pub fn key(kernel: &Kernel) -> String {
-    let text = serde_json::to_string(&(&kernel.params, &kernel.body)).unwrap_or_default();
+    let mut body = kernel.body.clone();
+    if let Body::Attention(Attention { kv_extent: Extent::Counted { at_most, .. }, .. }) = &mut body {
+        *at_most = 0;
+    }
+    let text = serde_json::to_string(&(&kernel.params, &body)).unwrap_or_default();
     ContentHash::of(text.as_bytes()).to_string()[..24].to_owned()
 }
 

@@ -195,6 +195,10 @@ pub struct InspectArgs {
     #[arg(long, requires = "cost", value_name = "D")]
     pub density: Option<String>,
 
+    /// What `--cost` is for: `cpu`, or a CUDA target, whose rates are published ones and not measured.
+    #[arg(long, requires = "cost", default_value = "cpu")]
+    pub target: String,
+
     /// Tokens of the step of `--cost`.
     #[arg(long, requires = "cost", value_name = "N", default_value_t = 512)]
     pub step_tokens: u32,
