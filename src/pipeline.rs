@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::image::{HostImage, HostLevel};
+use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Program, Purpose};
 use skipc_artifact::target::{DType, Target};
@@ -13,6 +13,7 @@ use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
 use skipc_plan::kernel::WeightLayout;
 
+use crate::backends::CpuBackend;
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::lower::{self, lower, sets};
@@ -71,6 +72,8 @@ pub struct Request {
     pub form: Form,
     /// Targets, each with the precision of its layers, in the order of the command line.
     pub targets: Vec<(Target, DType)>,
+    /// What generates code for the host.
+    pub cpu_backend: CpuBackend,
     /// Largest number of tokens of a step; by default the model's longest sequence.
     pub max_tokens: Option<u32>,
     /// Passes instead of the default list.
@@ -85,8 +88,15 @@ impl Request {
     /// Code for the host in f32, with every default.
     pub fn host() -> Request {
         let targets = vec![(Target::Cpu, DType::F32)];
-        let form = Form::default();
-        Request { form, targets, max_tokens: None, passes: None, verify_each: false, fuel: None }
+        Request {
+            form: Form::default(),
+            targets,
+            cpu_backend: CpuBackend::default(),
+            max_tokens: None,
+            passes: None,
+            verify_each: false,
+            fuel: None,
+        }
     }
 }
 
@@ -155,7 +165,13 @@ pub fn compile(
                 plans.push(PlanOf { kind: target.kind(), dtype: *dtype, plan });
             }
             if let Some(plan) = find_plan(&plans, target, *dtype) {
-                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
+                compiled.bundles.push(generate(
+                    plan,
+                    (target, request.cpu_backend, purpose),
+                    *dtype,
+                    weights,
+                    trace,
+                )?);
             }
         }
         compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
@@ -323,13 +339,13 @@ fn program(
 
 fn generate(
     plan: &Plan,
-    (target, purpose): (&Target, Purpose),
+    (target, cpu, purpose): (&Target, CpuBackend, Purpose),
     dtype: DType,
     weights: &Weights,
     trace: &mut Trace,
 ) -> Result<Bundle, Failure> {
     trace.begin(&format!("generate {target}"));
-    let backend = backends::for_target(target)?;
+    let backend = backends::for_target(target, cpu)?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {
@@ -350,8 +366,8 @@ fn link(code: Code) -> Result<BundleCode, Failure> {
     let (mut ptx, mut cubin) = (None, None);
     for image in code.images {
         match image {
-            Image::HostObject(object) => {
-                let image = object_image::link(&object, HostLevel::Baseline);
+            Image::HostObject { level, object } => {
+                let image = object_image::link(&object, level);
                 host.push(image.map_err(|error| internal("link::object", &error))?);
             }
             Image::Ptx(text) => ptx = Some(text),

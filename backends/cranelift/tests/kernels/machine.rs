@@ -43,7 +43,7 @@ impl Machine {
     pub(crate) fn new(kernel: &Kernel) -> Machine {
         let arch = HostArch::of_this_process().expect("a host that code can be made for");
         let code = Cranelift::new(arch).unwrap().compile(&[("kernel".to_owned(), kernel)]).unwrap();
-        let [Image::HostObject(object)] = code.images.as_slice() else { panic!("one object") };
+        let [Image::HostObject { object, .. }] = code.images.as_slice() else { panic!("one object") };
         let image = object_image::link(object, Cranelift::LEVEL).unwrap();
         assert_eq!(image.table.entries[0].name, "kernel");
         let mut memory = MmapMut::map_anon(image.code.len()).unwrap();
