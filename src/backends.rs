@@ -4,6 +4,7 @@ use serde::Serialize;
 #[cfg(any(feature = "cranelift", feature = "llvm"))]
 use skipc_artifact::image::HostArch;
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::Bucketing;
 use skipc_plan::codegen::Codegen;
 
 use crate::cli::{Exit, Failure};
@@ -45,15 +46,19 @@ impl Default for CpuBackend {
     }
 }
 
-/// The backend for a target; `cpu` says which for the host.
+/// The backend for a target, with what chooses among the forms of kernels; `cpu` says which for the host.
 ///
 /// # Errors
 /// If the target does not exist, or this build or machine has no backend for it.
-pub fn for_target(target: &Target, cpu: CpuBackend) -> Result<Box<dyn Codegen>, Failure> {
+pub fn for_target(
+    target: &Target,
+    cpu: CpuBackend,
+    bucketing: Box<dyn Bucketing>,
+) -> Result<Box<dyn Codegen>, Failure> {
     match (target, cpu) {
-        (Target::Cpu, CpuBackend::Cranelift) => cranelift(),
+        (Target::Cpu, CpuBackend::Cranelift) => cranelift(bucketing),
         (Target::Cpu, CpuBackend::Llvm) => llvm(),
-        (Target::Cuda(_), _) => cuda(target),
+        (Target::Cuda(_), _) => cuda(target, bucketing),
     }
 }
 
@@ -70,9 +75,9 @@ fn host_arch() -> Result<HostArch, Failure> {
 }
 
 #[cfg(feature = "cranelift")]
-fn cranelift() -> Result<Box<dyn Codegen>, Failure> {
+fn cranelift(bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     match skipc_cranelift::Cranelift::new(host_arch()?) {
-        Ok(backend) => Ok(Box::new(backend)),
+        Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
             Err(Failure::new(Exit::Internal, Diagnostic::new("target::cranelift", error.to_string())))
         }
@@ -80,7 +85,7 @@ fn cranelift() -> Result<Box<dyn Codegen>, Failure> {
 }
 
 #[cfg(not(feature = "cranelift"))]
-fn cranelift() -> Result<Box<dyn Codegen>, Failure> {
+fn cranelift(_: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     Err(not_built("by Cranelift for `cpu`", "cranelift"))
 }
 
@@ -100,10 +105,10 @@ fn llvm() -> Result<Box<dyn Codegen>, Failure> {
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
+fn cuda(target: &Target, bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     let backend = ptxas().and_then(|ptxas| skipc_mlir::CudaCodegen::new(target.clone(), ptxas));
     match backend {
-        Ok(backend) => Ok(Box::new(backend)),
+        Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
             Err(Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
         }
@@ -111,7 +116,7 @@ fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
+fn cuda(target: &Target, _: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
     Err(not_built(&format!("for `{target}`"), "cuda"))
 }
 

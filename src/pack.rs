@@ -41,6 +41,7 @@ pub fn pack(
     flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
     flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
     flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));
+    flags.extend(request.tuning.map(|hash| format!("--tuning {hash}")));
     let has_cuda = request.targets.iter().any(|(target, _)| *target != Target::Cpu);
     let mut writer = Writer::new(Manifest {
         model: model.name.clone(),

@@ -7,6 +7,7 @@ use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Program, Purpose};
+use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
@@ -14,6 +15,7 @@ use skipc_plan::codegen::{Code, CodegenError, Image};
 use skipc_plan::kernel::WeightLayout;
 
 use crate::backends::CpuBackend;
+use crate::bucketing::{Bucketings, modelled};
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::lower::{self, lower, sets};
@@ -82,6 +84,10 @@ pub struct Request {
     pub verify_each: bool,
     /// Stop the passes after this many edits.
     pub fuel: Option<u64>,
+    /// Which form of each kernel runs for which number of rows.
+    pub bucketings: Bucketings,
+    /// The content of the tuning file that it was made from, if it was.
+    pub tuning: Option<ContentHash>,
 }
 
 impl Request {
@@ -96,6 +102,8 @@ impl Request {
             passes: None,
             verify_each: false,
             fuel: None,
+            bucketings: modelled(),
+            tuning: None,
         }
     }
 }
@@ -165,13 +173,7 @@ pub fn compile(
                 plans.push(PlanOf { kind: target.kind(), dtype: *dtype, plan });
             }
             if let Some(plan) = find_plan(&plans, target, *dtype) {
-                compiled.bundles.push(generate(
-                    plan,
-                    (target, request.cpu_backend, purpose),
-                    *dtype,
-                    weights,
-                    trace,
-                )?);
+                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, (request, trace))?);
             }
         }
         compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
@@ -339,13 +341,13 @@ fn program(
 
 fn generate(
     plan: &Plan,
-    (target, cpu, purpose): (&Target, CpuBackend, Purpose),
+    (target, purpose): (&Target, Purpose),
     dtype: DType,
     weights: &Weights,
-    trace: &mut Trace,
+    (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Failure> {
     trace.begin(&format!("generate {target}"));
-    let backend = backends::for_target(target, cpu)?;
+    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {

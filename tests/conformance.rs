@@ -12,6 +12,7 @@ use compiled::{CHUNK, artefact};
 use skipc::backends::CpuBackend;
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::{Codegen, CodegenError};
 use skipc_plan::interp::{Tiling, run_kernel};
 use skipc_runtime::cuda::Gpu;
@@ -130,7 +131,8 @@ fn host_code_is_within_the_bounds_of_the_reference() {
         println!("cpu: {} skipped: no code generation for it", cases.len());
     }
     for cpu in built {
-        let codegen = skipc::backends::for_target(&Target::Cpu, cpu).map_err(|failure| failure.diagnostics);
+        let codegen = skipc::backends::for_target(&Target::Cpu, cpu, Box::new(ByHeight))
+            .map_err(|failure| failure.diagnostics);
         let codegen = codegen.unwrap_or_else(|why| panic!("{why}"));
         let (levels, ignored): (&[HostLevel], &'static [_]) = match cpu {
             CpuBackend::Cranelift => (&[HostLevel::Baseline], &CRANELIFT_IGNORES),
@@ -171,7 +173,7 @@ fn gpu_codegen() -> Result<Box<dyn Codegen>, String> {
     let targets = skipc::backends::targets().into_iter().filter(|target| target.built);
     let targets: Vec<Target> = targets.filter_map(|target| target.name.parse().ok()).collect();
     let target = gpu.choose(&targets).map_err(|error| error.to_string())?;
-    skipc::backends::for_target(target, CpuBackend::default())
+    skipc::backends::for_target(target, CpuBackend::default(), Box::new(ByHeight))
         .map_err(|failure| failure.diagnostics.to_string())
 }
 

@@ -16,6 +16,7 @@ mod repro;
 mod run;
 mod shares;
 mod trace;
+mod tune;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -62,6 +63,8 @@ pub enum Command {
     /// Time a model on the host in three forms over densities: as compiled, with every op a kernel of its own, and with
     /// all rows computed.
     Bench(BenchArgs),
+    /// Time the forms of a model's kernels on this machine, for `skipc compile --tuning`.
+    Tune(TuneArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
     /// Run passes on a graph in its text form.
@@ -171,6 +174,11 @@ pub struct CompileArgs {
     /// Stop the passes after this many edits, to find a bad one by halving.
     #[arg(long, value_name = "N")]
     pub fuel: Option<u64>,
+
+    /// Choose among the forms of kernels by the times in this file, which `skipc tune` wrote; kernels that are not in it
+    /// are chosen by the cost model.
+    #[arg(long, value_name = "TUNED.json")]
+    pub tuning: Option<PathBuf>,
 
     /// Print how long each stage took, how much of the passes was spent on e-graphs, and the peak memory.
     #[arg(long)]
@@ -288,6 +296,29 @@ pub struct BenchArgs {
     /// Also draw time against density.
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
+}
+
+/// Arguments of `skipc tune`.
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// Model spec (TOML).
+    pub spec: PathBuf,
+
+    /// Weights (safetensors) [default: random ones of a fixed seed].
+    #[arg(long, value_name = "W.safetensors")]
+    pub weights: Option<PathBuf>,
+
+    /// What to measure: `cpu`, or a CUDA target of the GPU in this machine.
+    #[arg(long, default_value = "cpu")]
+    pub target: String,
+
+    /// Times that each form runs at each number of rows; the shortest counts.
+    #[arg(long, value_name = "R", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub rounds: u32,
+
+    /// Where to write the measured times.
+    #[arg(short, long, value_name = "OUT.json")]
+    pub output: PathBuf,
 }
 
 /// Arguments of `skipc opt`.
@@ -423,6 +454,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
+        Command::Tune(args) => tune::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
         Command::Opt(args) => opt::run(args, cli.json),
         Command::Trace(command) => trace::run(command, cli.json),
@@ -445,7 +477,7 @@ fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Failure> {
     Artifact::parse(bytes).map_err(|error| artifact_failure(path, &error))
 }
 
-fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
+pub(crate) fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
     Failure::new(Exit::User, Diagnostic::new(error.code(), format!("{}: {error}", path.display())))
 }
 

@@ -13,6 +13,7 @@ use skipc_artifact::writer::Writer;
 use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
 use skipc_ir::{Graph, Op, SetSym, Value};
 use skipc_plan::Plan;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::Image;
 use skipc_plan::interp as kernels;
 use skipc_runtime::{Device, Model, Options, Session};
@@ -206,7 +207,7 @@ impl PlanForm {
 
     /// Compiles the kernels for this machine.
     pub(crate) fn compile(&self) -> Result<CodeForm, String> {
-        let backend = skipc::backends::for_target(&Target::Cpu, CpuBackend::default())
+        let backend = skipc::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
             .map_err(|_| "no backend for the CPU".to_owned())?;
         let named: Vec<_> =
             self.plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();

@@ -145,14 +145,14 @@ pub enum Launch {
         tile_rows: u32,
         /// Bytes of scratch memory that each call needs, 64-byte aligned.
         scratch_bytes: u64,
+        /// Which form the kernel takes for which number of rows, if it has several.
+        tiles: Vec<RowTile>,
     },
-    /// A grid of `⌈rows / tile_rows⌉ × grid_y` blocks, where `rows` is the extent's upper bound under the bound on
-    /// tokens; blocks past the count return at once. One block if `tile_rows` is 0.
+    /// A grid of blocks, at least as many as there are tiles for any count; blocks past the tiles of the count return at
+    /// once. See [`Launch::grid`].
     Cuda {
-        /// Rows of a block; 0 for a single block.
-        tile_rows: u32,
-        /// Blocks side by side (column tiles, heads).
-        grid_y: u32,
+        /// Which tile for which number of rows: ascending, the first from 0 on. None for a kernel of one block.
+        tiles: Vec<RowTile>,
         /// Threads of a block.
         threads: u32,
         /// Bytes of dynamic shared memory.
@@ -164,13 +164,46 @@ pub enum Launch {
     },
 }
 
+/// The tile that a kernel takes from a number of rows on. The kernel reads the count where it runs and chooses there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowTile {
+    /// The fewest rows for which it is taken.
+    pub from: u32,
+    /// Its rows.
+    pub rows: u32,
+    /// Tiles side by side (of columns, of heads).
+    pub across: u32,
+}
+
 impl Launch {
-    /// Blocks of the grid for an extent of at most so many rows: along the rows, and side by side. `None` if there is
-    /// nothing to start on CUDA: no rows, or a kernel for the host.
+    /// Which tile or form for which number of rows.
+    pub fn tiles(&self) -> &[RowTile] {
+        match self {
+            Launch::Host { tiles, .. } | Launch::Cuda { tiles, .. } => tiles,
+        }
+    }
+
+    /// Blocks of the grid for an extent of at most so many rows: along the rows, and side by side; those of a kernel that
+    /// chooses among tiles are numbered in one row. `None` if there is nothing to start on CUDA: no rows, or a kernel for
+    /// the host.
     pub fn grid(&self, rows: u32) -> Option<[u32; 2]> {
-        let Launch::Cuda { tile_rows, grid_y, .. } = *self else { return None };
-        let along = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
-        (along > 0).then_some([along, grid_y])
+        let Launch::Cuda { tiles, .. } = self else { return None };
+        if rows == 0 {
+            return None;
+        }
+        match tiles.as_slice() {
+            [] => Some([1, 1]),
+            [tile] => Some([rows.div_ceil(tile.rows.max(1)), tile.across]),
+            tiles => {
+                // The most rows for which each is taken.
+                let ends = tiles.iter().skip(1).map(|next| next.from.saturating_sub(1)).chain([u32::MAX]);
+                let reached = tiles.iter().zip(ends).filter(|(tile, _)| tile.from <= rows);
+                let blocks = reached
+                    .map(|(tile, end)| rows.min(end).div_ceil(tile.rows.max(1)).saturating_mul(tile.across));
+                Some([blocks.max().unwrap_or(1), 1])
+            }
+        }
     }
 }
 

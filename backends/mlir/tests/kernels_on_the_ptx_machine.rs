@@ -12,6 +12,7 @@ use std::sync::Arc;
 use on_the_ptx_machine::Loaded;
 use skipc_llvm::CudaTarget;
 use skipc_mlir::lower;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::kernel::Kernel;
 use skipc_ptx::machine::Program;
 use skipc_testkit::conformance::{Backend, run};
@@ -73,7 +74,7 @@ fn programs(kernel: &Kernel) -> Result<Vec<Loaded>, String> {
     let mut programs = Vec::new();
     for target in TARGETS {
         let named = [("kernel".to_owned(), kernel)];
-        let lowered = lower(target, &named).map_err(|(_, error)| error.to_string())?;
+        let lowered = lower(target, &named, &ByHeight).map_err(|(_, error)| error.to_string())?;
         let is_header = |line: &&str| line.starts_with(".version") || line.starts_with(".target");
         let text = lowered.ptx.text.lines().filter(|line| !is_header(line)).collect::<Vec<_>>().join("\n");
         if !texts.contains(&text) {

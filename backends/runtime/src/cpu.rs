@@ -140,7 +140,7 @@ impl Engine {
         else {
             return;
         };
-        let Launch::Host { tile_rows, scratch_bytes } = entry.launch else { return };
+        let Launch::Host { tile_rows, scratch_bytes, .. } = entry.launch else { return };
         let args = Pointers(self.pointers(step, bound));
         let rows = match entry.extent {
             Extent::Fixed(rows) => rows,

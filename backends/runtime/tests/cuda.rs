@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::program::{Arg, Launch};
+use skipc_artifact::program::{Arg, Launch, RowTile};
 use skipc_runtime::npy;
 
 mod tiny;
@@ -15,16 +15,13 @@ fn bundle() -> Bundle {
     let mut bundle = tiny::bundle();
     bundle.program.target = "cuda:sm_90a".parse().unwrap();
     for entry in &mut bundle.program.entries {
-        let tile_rows = if entry.symbol == "table_4" { 16 } else { 0 };
-        let shared_bytes = if entry.symbol == "table_4" { 60_000 } else { 0 };
-        entry.launch = Launch::Cuda {
-            tile_rows,
-            grid_y: 2,
-            threads: 96,
-            shared_bytes,
-            registers: 1,
-            static_shared_bytes: 0,
+        let tiles = match entry.symbol == "table_4" {
+            true => vec![RowTile { from: 0, rows: 16, across: 2 }],
+            false => Vec::new(),
         };
+        let shared_bytes = if entry.symbol == "table_4" { 60_000 } else { 0 };
+        entry.launch =
+            Launch::Cuda { tiles, threads: 96, shared_bytes, registers: 1, static_shared_bytes: 0 };
     }
     bundle.code = BundleCode::Cuda { ptx: "PTX text".into(), cubin: Some(b"CUBIN".to_vec()) };
     bundle

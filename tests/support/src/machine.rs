@@ -49,7 +49,7 @@ impl Machine {
         let [entry] = image.table.entries.as_slice() else { panic!("one kernel") };
         let mut memory = MmapMut::map_anon(image.code.len()).unwrap();
         memory.copy_from_slice(&image.code);
-        let Launch::Host { tile_rows, scratch_bytes } = *launch else { panic!("a host launch") };
+        let &Launch::Host { tile_rows, scratch_bytes, .. } = launch else { panic!("a host launch") };
         let offset = entry.offset as usize;
         Machine { code: memory.make_exec().unwrap(), offset, tile_rows, scratch_bytes }
     }

@@ -35,7 +35,7 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Compact(_) => (0, 0),
     };
-    Ok(Launch::Host { tile_rows, scratch_bytes })
+    Ok(Launch::Host { tile_rows, scratch_bytes, tiles: Vec::new() })
 }
 
 /// Adds the kernel to the module, as [`skipc_artifact::abi`] says.

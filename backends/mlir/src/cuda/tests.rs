@@ -5,6 +5,7 @@
 use skipc_artifact::program::{Extent, Launch};
 use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
 use skipc_llvm::Ptxas;
+use skipc_plan::buckets::{Always, Bucketing, ByHeight};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
@@ -13,6 +14,9 @@ use skipc_plan::kernel::{
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::CudaCodegen;
+
+/// One form of each kernel, with the highest tiles.
+const HIGHEST: Always = Always(usize::MAX);
 
 const TARGETS: [&str; 2] = ["cuda:sm_80", "cuda:sm_90a"];
 
@@ -23,8 +27,12 @@ fn ptxas() -> Ptxas {
 }
 
 fn compile(target: &str, kernels: &[Kernel]) -> Result<Code, CodegenError> {
+    compile_in(target, kernels, Box::new(ByHeight))
+}
+
+fn compile_in(target: &str, kernels: &[Kernel], bucketing: Box<dyn Bucketing>) -> Result<Code, CodegenError> {
     let target = target.parse().expect("a target");
-    let codegen = CudaCodegen::new(target, ptxas()).expect("a known target");
+    let codegen = CudaCodegen::new(target, ptxas()).expect("a known target").with_bucketing(bucketing);
     let named: Vec<(String, &Kernel)> =
         kernels.iter().enumerate().map(|(idx, kernel)| (format!("k{idx}"), kernel)).collect();
     codegen.compile(&named)
@@ -33,8 +41,12 @@ fn compile(target: &str, kernels: &[Kernel]) -> Result<Code, CodegenError> {
 /// Compiles for all targets; yields each kernel's PTX for the first. Spills, stack frames and
 /// external functions are errors of the compile.
 fn ptx(kernels: &[Kernel]) -> Vec<String> {
+    ptx_in(kernels, ByHeight)
+}
+
+fn ptx_in(kernels: &[Kernel], bucketing: impl Bucketing + Copy + 'static) -> Vec<String> {
     let [first, ..] = TARGETS.map(|target| {
-        let code = compile(target, kernels).expect("code");
+        let code = compile_in(target, kernels, Box::new(bucketing)).expect("code");
         let [Image::Cubin(cubin), Image::Ptx(ptx)] = code.images.as_slice() else { panic!("two images") };
         assert!(cubin.starts_with(b"\x7fELF"));
         for launch in &code.launches {
@@ -243,7 +255,9 @@ fn parts_share_the_loop() {
     for (dtype, terms, arithmetic) in [(Bf16, 3, "mma.sync"), (F32, 1, "fma.rn.f32")] {
         let kernels = shapes.map(|(k, heads)| attention_inputs(dtype, k, heads, terms));
         let alone = shapes.map(|(k, [heads, width])| plain(dtype, k, 2 * heads * width));
-        for ((kernel, text), alone) in kernels.iter().zip(ptx(&kernels)).zip(ptx(&alone)) {
+        for ((kernel, text), alone) in
+            kernels.iter().zip(ptx_in(&kernels, HIGHEST)).zip(ptx_in(&alone, HIGHEST))
+        {
             // Epilogues have no sums of products: theirs would show as more.
             let [parts, one] = [&text, &alone].map(|text| text.matches(arithmetic).count());
             assert!(
