@@ -6,6 +6,7 @@ use skipc_artifact::image::HostArch;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::Bucketing;
 use skipc_plan::codegen::Codegen;
+use skipc_plan::kernel::WeightLayout;
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
@@ -43,6 +44,14 @@ impl Default for CpuBackend {
     /// LLVM, whose code is faster, where this build has it.
     fn default() -> CpuBackend {
         if cfg!(feature = "llvm") { CpuBackend::Llvm } else { CpuBackend::Cranelift }
+    }
+}
+
+/// How weights of products lie for a target.
+pub fn layout(target: &Target, cpu: CpuBackend) -> WeightLayout {
+    match (target, cpu) {
+        (Target::Cpu, CpuBackend::Llvm) => WeightLayout::Panels,
+        (Target::Cpu, CpuBackend::Cranelift) | (Target::Cuda(_), _) => WeightLayout::on(target),
     }
 }
 

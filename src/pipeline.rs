@@ -12,7 +12,6 @@ use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
-use skipc_plan::kernel::WeightLayout;
 
 use crate::backends::CpuBackend;
 use crate::bucketing::{Bucketings, modelled};
@@ -271,7 +270,7 @@ fn plan(
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype,
-        layout: WeightLayout::on(target),
+        layout: backends::layout(target, request.cpu_backend),
         max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),

@@ -14,10 +14,13 @@ use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::fault::Fault;
 use super::frame::{Frame, Row};
 use super::level::PANEL;
-use super::product::{Operands, Product};
+use super::product::{Factors, Operands, Product};
 
 /// Rows of a tile: a panel.
 pub(crate) const TILE_ROWS: u32 = PANEL;
+
+/// Bytes of a row of a panel.
+const PANEL_BYTES: u64 = PANEL as u64 * 4;
 
 /// Keys of a block: its scores take half of a first-level cache.
 const BLOCK_KEYS: u32 = 128;
@@ -210,15 +213,21 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     fn scores(&self, kv_col: Int<'c>, block: KeyBlock<'c>) -> Made<()> {
         let f = self.f;
         let keys = self.block_rows(self.attention.k, self.scratch.keys, kv_col, block)?;
-        let product =
-            Product { a_row: keys.stride, a_step: 1, b_step: PANEL.into(), c_row: PANEL.into(), adds: false };
+        let product = Product {
+            factors: Factors::Single,
+            a_row: keys.stride * 4,
+            a_step: 4,
+            b_step: PANEL_BYTES,
+            c_row: PANEL_BYTES,
+            adds: false,
+        };
         let (b, c) = (f.scratch_at(self.scratch.queries)?, f.scratch_at(self.scratch.scores)?);
         f.for_each(f.int(0), block.count, f.level.tile_rows, |key| {
             let rows = f.min(f.sub(block.count, key)?, f.int(i64::from(f.level.tile_rows)))?;
             let a = f.offset(keys.first, f.times(key, keys.stride * 4)?)?;
             let c = panel_row(f, c, key)?.address;
-            let terms = f.int(i64::from(self.attention.width));
-            product.call(f, Operands { rows, cols: self.rows.1, terms, a, b, c })
+            let steps = f.int(i64::from(self.attention.width));
+            product.call(f, Operands { rows, cols: self.rows.1, steps, a, b, c })
         })
     }
 
@@ -262,10 +271,11 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         let f = self.f;
         let values = self.block_rows(self.attention.v, self.scratch.values, kv_col, block)?;
         let product = Product {
-            a_row: 1,
-            a_step: values.stride,
-            b_step: PANEL.into(),
-            c_row: PANEL.into(),
+            factors: Factors::Single,
+            a_row: 4,
+            a_step: values.stride * 4,
+            b_step: PANEL_BYTES,
+            c_row: PANEL_BYTES,
             adds: true,
         };
         let (b, c) = (f.scratch_at(self.scratch.scores)?, f.scratch_at(self.scratch.mix)?);
@@ -274,7 +284,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let rows = f.min(f.sub(width, col)?, f.int(i64::from(f.level.tile_rows)))?;
             let a = f.element(values.first, col, 4)?;
             let c = panel_row(f, c, col)?.address;
-            product.call(f, Operands { rows, cols: self.rows.1, terms: block.count, a, b, c })
+            product.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, c })
         })
     }
 
@@ -364,7 +374,7 @@ impl<'c> Code<'c> {
 
 /// A row of a matrix with [`PANEL`] columns.
 fn panel_row<'c>(code: &Code<'c>, base: Ptr<'c>, row: Int<'c>) -> Made<Row<'c>> {
-    let address = code.offset(base, code.times(row, u64::from(PANEL) * 4)?)?;
+    let address = code.offset(base, code.times(row, PANEL_BYTES)?)?;
     Ok(Row { address, dtype: DType::F32 })
 }
 

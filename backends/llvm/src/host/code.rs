@@ -192,6 +192,18 @@ impl<'c> Code<'c> {
         }
     }
 
+    /// The sum, and the products of two pairs of bf16 in the words of each lane.
+    pub(crate) fn dot_pairs(&self, a: Lanes<'c>, b: Lanes<'c>, sum: Lanes<'c>) -> Made<Lanes<'c>> {
+        let unknown = || Fault::Llvm("there is no dot product of bf16".to_owned());
+        let pairs = self.ctx.bf16_type().vec_type(2 * sum.get_type().get_size());
+        let as_pairs = |words| self.builder.build_bit_cast(words, pairs, "");
+        let function = Intrinsic::find("llvm.x86.avx512bf16.dpbf16ps.512")
+            .and_then(|found| found.get_declaration(&self.module, &[]));
+        let args = [sum.into(), as_pairs(a)?.into(), as_pairs(b)?.into()];
+        let call = self.builder.build_call(function.ok_or_else(unknown)?, &args, "")?;
+        carried(call.try_as_basic_value().basic().ok_or_else(unknown)?)
+    }
+
     pub(crate) fn sqrt(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
         self.intrinsic("llvm.sqrt", &[x])
     }

@@ -2,14 +2,14 @@
 //! at a time into a small buffer, on which the epilogue runs while it is in the first-level cache.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Sum, WeightLayout};
+use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Sum, WeightLayout, panel_terms};
 
 use super::code::{Columns, Int, Made, Ptr};
 use super::fault::Fault;
 use super::frame::{Frame, Row};
 use super::level::{Level, PANEL};
 use super::pointwise::{RowSpan, heads_width};
-use super::product::{Operands, Product};
+use super::product::{Factors, Operands, Product};
 
 /// Rows of the left operand that are at hand at once: with the usual inner sizes they stay in the second-level cache.
 const CHUNK_ROWS: u32 = 256;
@@ -18,13 +18,18 @@ const CHUNK_ROWS: u32 = 256;
 /// enough that an epilogue pays for finding its rows.
 const BLOCK_COLS: u32 = 128;
 
-/// Elements between rows of the left operand in scratch memory, besides what they hold: rows a power of two apart
-/// would compete for the same few places in a cache.
-const GAP: u64 = 16;
+/// Bytes between rows of the left operand in scratch memory, besides what they hold.
+const GAP: u64 = 64;
+
+/// Rows a multiple of so many bytes apart all compete for the same places in a first-level cache, so that it pays to copy
+/// them.
+const PAGE: u64 = 4096;
 
 /// Where things lie in scratch memory, in bytes.
 struct Plan {
-    /// Elements between rows of the left operand.
+    /// Type of the left operand as products take it.
+    a_type: DType,
+    /// Bytes between its rows.
     a_row: u64,
     /// Whether these are copied to the start of the scratch memory.
     copies_a: bool,
@@ -50,9 +55,22 @@ impl Plan {
         let a = kernel.params.get(gemm.a.slot.0 as usize).ok_or_else(missing)?;
         let mut stores = gemm.parts.iter().flat_map(|part| &part.epilogue.stores);
         let is_written = stores.any(|store| store.to.slot == gemm.a.slot);
-        let copies_a = a.dtype != DType::F32 || gemm.a.rows != Rows::Dense || is_written;
-        let a_row = if copies_a { u64::from(gemm.k).next_multiple_of(16) + GAP } else { u64::from(a.cols) };
-        let start = if copies_a { u64::from(CHUNK_ROWS) * a_row * 4 } else { 0 };
+        let mut wide = gemm.parts.iter().filter(|part| !is_dots(part));
+        let takes_pairs = level.has_dots && wide.all(|part| part.layout == WeightLayout::Panels);
+        let a_type = if takes_pairs { a.dtype } else { DType::F32 };
+        // A pair of which one is not there has to be filled up.
+        let is_whole = gemm.k.is_multiple_of(4 / a_type.size());
+        let in_place = u64::from(a.cols) * u64::from(a_type.size());
+        let copies_a = a.dtype != a_type
+            || gemm.a.rows != Rows::Dense
+            || is_written
+            || !is_whole
+            || in_place.is_multiple_of(PAGE);
+        let a_row = match copies_a {
+            true => (u64::from(gemm.k) * u64::from(a_type.size())).next_multiple_of(GAP) + GAP,
+            false => in_place,
+        };
+        let start = if copies_a { u64::from(CHUNK_ROWS) * a_row } else { 0 };
         let (mut cuts, mut bytes) = (Vec::new(), start);
         // Parts take turns, so that all of them use the same memory.
         for part in &gemm.parts {
@@ -60,7 +78,7 @@ impl Plan {
             bytes = bytes.max(end);
             cuts.push(cut);
         }
-        Ok(Plan { a_row, copies_a, cuts, bytes })
+        Ok(Plan { a_type, a_row, copies_a, cuts, bytes })
     }
 }
 
@@ -84,7 +102,7 @@ impl Cut {
         for _ in &part.sums {
             sums.push(take(u64::from(level.tile_rows) * u64::from(block))?);
         }
-        if !is_dots(part) {
+        if !is_dots(part) && part.layout != WeightLayout::Panels {
             for _ in &part.sums {
                 panels.push(take(u64::from(k) * u64::from(block))?);
             }
@@ -122,19 +140,26 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, rows: (Int<'c>, Int<'c>))
             false => f.row_address(gemm.a, first_row)?,
         };
         for (part, cut) in gemm.parts.iter().zip(&plan.cuts) {
-            let work = Work { f, k: gemm.k, part, cut, a, a_row: plan.a_row, rows: (first_row, n_rows) };
+            let rows = (first_row, n_rows);
+            let work = Work { f, k: gemm.k, part, cut, a, a_type: plan.a_type, a_row: plan.a_row, rows };
             if is_dots(part) { work.dots()? } else { work.wide()? }
         }
         Ok(())
     })
 }
 
-/// Copies rows of the left operand to the start of the scratch memory, as f32.
+/// Copies rows of the left operand to the start of the scratch memory, in the type that products take; behind an odd
+/// number of factors stands a zero.
 fn copy_rows<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, plan: &Plan, rows: (Int<'c>, Int<'c>)) -> Made<Ptr<'c>> {
     f.for_each(f.int(0), rows.1, 1, |idx| {
         let from = f.row(gemm.a, f.add(rows.0, idx)?)?;
-        let address = f.offset(f.scratch, f.times(idx, plan.a_row * 4)?)?;
-        f.copy_row(from, Row { address, dtype: DType::F32 }, gemm.k)
+        let address = f.offset(f.scratch, f.times(idx, plan.a_row)?)?;
+        let to = Row { address, dtype: plan.a_type };
+        f.copy_row(from, to, gemm.k)?;
+        match gemm.k.is_multiple_of(2) {
+            true => Ok(()),
+            false => f.store(to, f.int(i64::from(gemm.k)), f.real(0.0, 1)),
+        }
     })?;
     Ok(f.scratch)
 }
@@ -147,7 +172,9 @@ struct Work<'w, 'a, 'c> {
     cut: &'w Cut,
     /// The first of the rows of the left operand.
     a: Ptr<'c>,
-    /// Elements between them.
+    /// Their type.
+    a_type: DType,
+    /// Bytes between them.
     a_row: u64,
     /// The first row, and how many.
     rows: (Int<'c>, Int<'c>),
@@ -167,21 +194,25 @@ impl<'c> Work<'_, '_, 'c> {
                 }
             };
             let mut weights = Vec::new();
-            for (sum, panels) in self.part.sums.iter().zip(&self.cut.panels) {
-                weights.push(self.panels(*sum, f.scratch_at(*panels)?, first_col, columns)?);
+            for (idx, sum) in self.part.sums.iter().enumerate() {
+                weights.push(match self.cut.panels.get(idx) {
+                    Some(panels) => self.pack(*sum, f.scratch_at(*panels)?, first_col, columns)?,
+                    None => self.panels(*sum, first_col)?,
+                });
             }
+            let (product, steps) = self.product()?;
             let sums = self.buffers()?;
             f.for_each(zero, self.rows.1, f.level.tile_rows, |idx| {
                 let left = f.sub(self.rows.1, idx)?;
                 let rows = f.min(left, f.int(i64::from(f.level.tile_rows)))?;
-                let a = f.offset(self.a, f.times(idx, self.a_row * 4)?)?;
+                let a = f.offset(self.a, f.times(idx, self.a_row)?)?;
                 f.for_each(zero, columns.count, PANEL, |col| {
                     let cols = f.min(f.sub(columns.count, col)?, f.int(i64::from(PANEL)))?;
                     for (b, c) in weights.iter().zip(&sums) {
-                        let b = f.offset(*b, f.times(col, u64::from(self.k) * 4)?)?;
+                        let b = f.offset(*b, f.times(col, u64::from(steps) * 4)?)?;
                         let c = f.element(*c, col, 4)?;
-                        self.product()
-                            .call(f, Operands { rows, cols, terms: f.int(i64::from(self.k)), a, b, c })?;
+                        let steps = f.int(i64::from(steps));
+                        product.call(f, Operands { rows, cols, steps, a, b, c })?;
                     }
                     Ok(())
                 })?;
@@ -193,9 +224,21 @@ impl<'c> Work<'_, '_, 'c> {
         })
     }
 
-    fn product(&self) -> Product {
-        let c_row = u64::from(self.cut.block);
-        Product { a_row: self.a_row, a_step: 1, b_step: u64::from(PANEL), c_row, adds: false }
+    /// The product of a register tile, and its steps.
+    fn product(&self) -> Made<(Product, u32)> {
+        let weight = self.part.sums.first().map_or(Ok(DType::F32), |sum| self.f.real_type_of(sum.weight))?;
+        let factors = match (self.part.layout, weight, self.a_type) {
+            (WeightLayout::Panels, DType::Bf16, DType::Bf16) => Factors::Dots,
+            (WeightLayout::Panels, DType::Bf16, _) => Factors::Pairs,
+            _ => Factors::Single,
+        };
+        let (a_step, steps) = match factors {
+            Factors::Single => (4, self.k),
+            Factors::Pairs => (8, self.k.div_ceil(2)),
+            Factors::Dots => (4, self.k.div_ceil(2)),
+        };
+        let (b_step, c_row) = (u64::from(PANEL) * 4, u64::from(self.cut.block) * 4);
+        Ok((Product { factors, a_row: self.a_row, a_step, b_step, c_row, adds: false }, steps))
     }
 
     /// Products of a row with a few weights, side by side.
@@ -209,8 +252,8 @@ impl<'c> Work<'_, '_, 'c> {
         }
         let sums = self.buffers()?;
         f.for_each(f.int(0), self.rows.1, 1, |idx| {
-            let address = f.offset(self.a, f.times(idx, self.a_row * 4)?)?;
-            let x = Row { address, dtype: DType::F32 };
+            let address = f.offset(self.a, f.times(idx, self.a_row)?)?;
+            let x = Row { address, dtype: self.a_type };
             let dots = f.sum_columns(f.columns(self.k), weights.len(), |col, lanes| {
                 let value = f.load(x, col, lanes)?;
                 weights.iter().map(|weight| f.fmul(value, f.load(*weight, col, lanes)?)).collect()
@@ -225,9 +268,16 @@ impl<'c> Work<'_, '_, 'c> {
         })
     }
 
+    /// The panels from a block of columns on, as they lie in memory.
+    fn panels(&self, sum: Sum, first_col: Int<'c>) -> Made<Ptr<'c>> {
+        let (f, first) = (self.f, self.f.plus(first_col, i64::from(sum.row))?);
+        let steps = self.k.div_ceil(panel_terms(f.real_type_of(sum.weight)?));
+        f.offset(f.args[sum.weight.0 as usize], f.times(first, u64::from(steps) * 4)?)
+    }
+
     /// Writes the panels of a block of columns, the factors of [`PANEL`] columns one after the other for each term.
     /// What is past the last column keeps what was there: nobody uses its sums.
-    fn panels(&self, sum: Sum, to: Ptr<'c>, first_col: Int<'c>, columns: Columns<'c>) -> Made<Ptr<'c>> {
+    fn pack(&self, sum: Sum, to: Ptr<'c>, first_col: Int<'c>, columns: Columns<'c>) -> Made<Ptr<'c>> {
         let f = self.f;
         let (zero, k) = (f.int(0), f.int(i64::from(self.k)));
         let output = f.plus(first_col, i64::from(sum.row))?;
@@ -255,6 +305,7 @@ impl<'c> Work<'_, '_, 'c> {
                     f.store(f32_row(panel), place, f.load(from, term, 1)?)
                 })
             })?,
+            WeightLayout::Panels => return Err(Fault::Malformed("panels are not packed again".to_owned())),
         }
         Ok(to)
     }

@@ -46,9 +46,9 @@ use fault::Fault;
 use inkwell::context::Context;
 use level::Level;
 use skipc_artifact::image::{HostArch, HostLevel};
-use skipc_artifact::target::Target;
+use skipc_artifact::target::{DType, Target};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
-use skipc_plan::kernel::Kernel;
+use skipc_plan::kernel::{Body, Kernel};
 
 /// The backend: host code for x86-64, at several levels of instructions.
 pub struct Host {
@@ -89,7 +89,11 @@ impl Codegen for Host {
             launches.push(function::launch(kernel, &self.levels).map_err(|fault| fault.at(symbol))?);
         }
         let (mut images, mut listing) = (Vec::new(), String::new());
-        for level in &self.levels {
+        // Without products of bf16 the highest level is the one below it again.
+        let has_bf16 = kernels.iter().any(|(_, kernel)| {
+            matches!(&kernel.body, Body::Gemm(gemm) if kernel.param(gemm.a.slot).dtype == DType::Bf16)
+        });
+        for level in self.levels.iter().filter(|level| has_bf16 || !level.has_dots) {
             let (object, text) = compile_level(level, kernels)?;
             images.push(Image::HostObject { level: level.host, object });
             listing = text;

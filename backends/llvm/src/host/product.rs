@@ -13,14 +13,27 @@ use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::frame::Row;
 use super::level::TILE_VECTORS;
 
-/// `c[i, j] = Σ a[i, l] · b[l, j]` over f32, a register tile at a time; distances are in elements.
+/// How the factors of a product lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factors {
+    /// Both are f32.
+    Single,
+    /// The left ones are f32; of the right ones two neighbours of bf16 share a word. An odd last one has a zero beside it on
+    /// both sides.
+    Pairs,
+    /// The same, but the left ones are bf16, too, and the processor takes two products at once.
+    Dots,
+}
+
+/// `c[i, j] = Σ a[i, l] · b[l, j]`, a register tile at a time; distances are in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Product {
+    pub(crate) factors: Factors,
     /// Between rows of the left operand.
     pub(crate) a_row: u64,
-    /// Between the factors of one row.
+    /// Between what one step takes of one row and what the next does.
     pub(crate) a_step: u64,
-    /// Between rows of the right operand, whose columns are adjacent.
+    /// Between what the right operand has for one step, its columns adjacent, and for the next.
     pub(crate) b_step: u64,
     /// Between rows of the result, whose columns are adjacent.
     pub(crate) c_row: u64,
@@ -35,8 +48,8 @@ pub(crate) struct Operands<'c> {
     pub(crate) rows: Int<'c>,
     /// Columns of the result; it has room for whole register tiles, and so has `b`.
     pub(crate) cols: Int<'c>,
-    /// Terms of a sum.
-    pub(crate) terms: Int<'c>,
+    /// Terms of a sum, or pairs of them.
+    pub(crate) steps: Int<'c>,
     pub(crate) a: Ptr<'c>,
     pub(crate) b: Ptr<'c>,
     pub(crate) c: Ptr<'c>,
@@ -49,17 +62,17 @@ impl Product {
             Some(function) => function,
             None => self.define(code)?,
         };
-        let Operands { rows, cols, terms, a, b, c } = operands;
-        let args = [rows.into(), cols.into(), terms.into(), a.into(), b.into(), c.into()];
+        let Operands { rows, cols, steps, a, b, c } = operands;
+        let args = [rows.into(), cols.into(), steps.into(), a.into(), b.into(), c.into()];
         code.builder.build_call(function, &args, "")?;
         Ok(())
     }
 
     /// Kernels have lower-case names, so that none is called like this.
     fn name(&self) -> String {
-        let Product { a_row, a_step, b_step, c_row, adds } = self;
+        let Product { factors, a_row, a_step, b_step, c_row, adds } = self;
         let sign = if *adds { "Add" } else { "Set" };
-        format!("Product{sign}_{a_row}_{a_step}_{b_step}_{c_row}")
+        format!("{factors:?}{sign}_{a_row}_{a_step}_{b_step}_{c_row}")
     }
 
     fn define<'c>(&self, code: &Code<'c>) -> Made<FunctionValue<'c>> {
@@ -71,10 +84,10 @@ impl Product {
         let body = Code::open(code.ctx, &code.module, function, code.level);
         let int = |idx: u32| function.get_nth_param(idx).map(|param| param.into_int_value());
         let ptr = |idx: u32| function.get_nth_param(idx).map(|param| param.into_pointer_value());
-        if let (Some(rows), Some(cols), Some(terms), Some(a), Some(b), Some(c)) =
+        if let (Some(rows), Some(cols), Some(steps), Some(a), Some(b), Some(c)) =
             (int(0), int(1), int(2), ptr(3), ptr(4), ptr(5))
         {
-            self.body(&body, Operands { rows, cols, terms, a, b, c })?;
+            self.body(&body, Operands { rows, cols, steps, a, b, c })?;
         }
         body.builder.build_return(None)?;
         Ok(function)
@@ -106,8 +119,8 @@ impl Product {
             let bit = code.and(at.rows, code.int(i64::from(rows)))?;
             code.when(code.is(IntPredicate::NE, bit, code.int(0))?, || {
                 let before = code.and(at.rows, code.int(-2 * i64::from(rows)))?;
-                let a = code.offset(at.a, code.times(before, self.a_row * 4)?)?;
-                let c = code.offset(at.c, code.times(before, self.c_row * 4)?)?;
+                let a = code.offset(at.a, code.times(before, self.a_row)?)?;
+                let c = code.offset(at.c, code.times(before, self.c_row)?)?;
                 self.tile(code, Operands { a, c, ..at }, rows)
             })?;
         }
@@ -117,12 +130,10 @@ impl Product {
     /// A tile of exactly so many rows.
     fn tile<'c>(&self, code: &Code<'c>, at: Operands<'c>, rows: u32) -> Made<()> {
         let lanes = code.level.lanes;
-        let f32_at = |base: Ptr<'c>, elements: u64| -> Made<Row<'c>> {
-            let address = code.offset(base, code.int((elements * 4) as i64))?;
-            Ok(Row { address, dtype: DType::F32 })
+        let sum_at = |row: u32, vector: u32| {
+            let bytes = u64::from(row) * self.c_row + u64::from(vector * lanes * 4);
+            f32_at(code, at.c, bytes)
         };
-        let sum_at =
-            |row: u32, vector: u32| f32_at(at.c, u64::from(row) * self.c_row + u64::from(vector * lanes));
         let places: Vec<(u32, u32)> =
             (0..rows).flat_map(|row| (0..TILE_VECTORS).map(move |vector| (row, vector))).collect();
         let mut sums: Vec<Lanes<'c>> = Vec::with_capacity(places.len());
@@ -132,19 +143,19 @@ impl Product {
                 false => code.real(0.0, lanes),
             });
         }
-        let sums = code.fold(code.int(0), at.terms, 1, &sums, |term, sums| {
-            let a = code.offset(at.a, code.times(term, self.a_step * 4)?)?;
-            let b = code.offset(at.b, code.times(term, self.b_step * 4)?)?;
+        let sums = code.fold(code.int(0), at.steps, 1, &sums, |step, sums| {
+            let a = code.offset(at.a, code.times(step, self.a_step)?)?;
+            let b = code.offset(at.b, code.times(step, self.b_step)?)?;
             let mut right = Vec::new();
             for vector in 0..TILE_VECTORS {
-                right.push(code.load(f32_at(b, u64::from(vector * lanes))?, code.int(0), lanes)?);
+                let words = f32_at(code, b, u64::from(vector * lanes * 4))?;
+                right.push(self.right(code, code.load(words, code.int(0), lanes)?)?);
             }
             let mut next = Vec::with_capacity(sums.len());
             for (row, sums) in (0..u64::from(rows)).zip(sums.chunks(right.len())) {
-                let left = code.load(f32_at(a, row * self.a_row)?, code.int(0), 1)?;
-                let left = code.splat(left, lanes)?;
+                let left = self.left(code, a, row * self.a_row)?;
                 for (right, sum) in right.iter().zip(sums) {
-                    next.push(code.mul_add(left, *right, *sum)?);
+                    next.push(self.step(code, &left, right, *sum)?);
                 }
             }
             Ok(next)
@@ -154,4 +165,44 @@ impl Product {
         }
         Ok(())
     }
+
+    /// What a step takes of a row, in every lane.
+    fn left<'c>(&self, code: &Code<'c>, a: Ptr<'c>, bytes: u64) -> Made<Vec<Lanes<'c>>> {
+        let elements = if self.factors == Factors::Pairs { 2 } else { 1 };
+        let one = |idx: u64| {
+            let element = code.load(f32_at(code, a, bytes + idx * 4)?, code.int(0), 1)?;
+            code.splat(element, code.level.lanes)
+        };
+        (0..elements).map(one).collect()
+    }
+
+    /// What a step takes of neighbouring columns, from the words that hold it.
+    fn right<'c>(&self, code: &Code<'c>, words: Lanes<'c>) -> Made<Vec<Lanes<'c>>> {
+        match self.factors {
+            Factors::Single | Factors::Dots => Ok(vec![words]),
+            Factors::Pairs => {
+                let (bits, lanes) = (code.bits(words)?, code.level.lanes);
+                let first = code.builder.build_left_shift(bits, code.word(16, lanes), "")?;
+                let second = code.builder.build_and(bits, code.word(0xffff_0000, lanes), "")?;
+                Ok(vec![code.of_bits(first)?, code.of_bits(second)?])
+            }
+        }
+    }
+
+    fn step<'c>(
+        &self,
+        code: &Code<'c>,
+        left: &[Lanes<'c>],
+        right: &[Lanes<'c>],
+        sum: Lanes<'c>,
+    ) -> Made<Lanes<'c>> {
+        left.iter().zip(right).try_fold(sum, |sum, (left, right)| match self.factors {
+            Factors::Single | Factors::Pairs => code.mul_add(*left, *right, sum),
+            Factors::Dots => code.dot_pairs(*left, *right, sum),
+        })
+    }
+}
+
+fn f32_at<'c>(code: &Code<'c>, base: Ptr<'c>, bytes: u64) -> Made<Row<'c>> {
+    Ok(Row { address: code.offset(base, code.int(bytes as i64))?, dtype: DType::F32 })
 }
