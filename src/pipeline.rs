@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::image::{HostImage, HostLevel};
+use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Launch, Program, Purpose};
 use skipc_artifact::section::ContentHash;
@@ -12,8 +12,8 @@ use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
-use skipc_plan::kernel::WeightLayout;
 
+use crate::backends::CpuBackend;
 use crate::bucketing::{Bucketings, modelled};
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
@@ -73,6 +73,8 @@ pub struct Request {
     pub form: Form,
     /// Targets, each with the precision of its layers, in the order of the command line.
     pub targets: Vec<(Target, DType)>,
+    /// What generates code for the host.
+    pub cpu_backend: CpuBackend,
     /// Largest number of tokens of a step; by default the model's longest sequence.
     pub max_tokens: Option<u32>,
     /// Passes instead of the default list.
@@ -91,10 +93,10 @@ impl Request {
     /// Code for the host in f32, with every default.
     pub fn host() -> Request {
         let targets = vec![(Target::Cpu, DType::F32)];
-        let form = Form::default();
         Request {
-            form,
+            form: Form::default(),
             targets,
+            cpu_backend: CpuBackend::default(),
             max_tokens: None,
             passes: None,
             verify_each: false,
@@ -268,7 +270,7 @@ fn plan(
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype,
-        layout: WeightLayout::on(target),
+        layout: backends::layout(target, request.cpu_backend),
         max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),
@@ -354,7 +356,7 @@ fn generate(
     (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Failure> {
     trace.begin(&format!("generate {target}"));
-    let backend = backends::for_target(target, (request.bucketings)(target))?;
+    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {
@@ -375,8 +377,8 @@ fn link(code: Code) -> Result<BundleCode, Failure> {
     let (mut ptx, mut cubin) = (None, None);
     for image in code.images {
         match image {
-            Image::HostObject(object) => {
-                let image = object_image::link(&object, HostLevel::Baseline);
+            Image::HostObject { level, object } => {
+                let image = object_image::link(&object, level);
                 host.push(image.map_err(|error| internal("link::object", &error))?);
             }
             Image::Ptx(text) => ptx = Some(text),

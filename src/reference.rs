@@ -143,6 +143,9 @@ impl Constants<'_> {
                     let places = (0..cols).flat_map(|col| (0..rows).map(move |row| row * cols + col));
                     values = places.map(|at| values[at]).collect();
                 }
+                RecipeStep::Panels { outputs, terms } => {
+                    values = unpack((*outputs, columns(recipe)?), *terms, &values)?;
+                }
                 RecipeStep::Rows { .. }
                 | RecipeStep::Term { .. }
                 | RecipeStep::RowMeans
@@ -204,6 +207,26 @@ impl Constants<'_> {
             DType::U32 | DType::U8 => None,
         }
     }
+}
+
+/// Columns of the tensor that a recipe begins with.
+fn columns(recipe: &[RecipeStep]) -> Option<u32> {
+    match recipe.first()? {
+        RecipeStep::Weight { cols, .. } => Some(*cols),
+        _ => None,
+    }
+}
+
+/// The matrix of which these are the panels.
+fn unpack((rows, cols): (u32, u32), terms: u32, panels: &[f64]) -> Option<Vec<f64>> {
+    let (rows, cols) = (rows as usize, cols as usize);
+    let mut matrix = vec![0.0; rows.checked_mul(cols)?];
+    for (from, element) in recipe::panel_places(rows, cols, terms as usize)?.zip(panels) {
+        if let Some(place) = from.and_then(|at| matrix.get_mut(at)) {
+            *place = *element;
+        }
+    }
+    Some(matrix)
 }
 
 /// Constants converted to a number domain once, for many evaluations.

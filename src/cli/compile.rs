@@ -131,6 +131,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Failure> {
     Ok(Request {
         form: Form::default(),
         targets,
+        cpu_backend: args.cpu_backend,
         max_tokens: args.max_tokens,
         passes: args.passes.clone(),
         verify_each: args.verify_each,

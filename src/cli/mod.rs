@@ -26,6 +26,7 @@ use serde::Serialize;
 use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
 
+use crate::backends::CpuBackend;
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::Form;
 
@@ -141,6 +142,10 @@ pub struct CompileArgs {
     /// Targets: `cpu`, `cuda:sm_80`, `cuda:sm_90a`, …
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
+
+    /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackend,
 
     /// Precision of the layers, for each kind of target.
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
@@ -273,6 +278,10 @@ pub struct BenchArgs {
     /// Threads of the host [default: all cores].
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+
+    /// What generates code for a spec [default: llvm, or cranelift in a build without LLVM].
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackend,
 
     /// Forms to time: all are compared with each other, and with `fused` if it is one of them.
     #[arg(

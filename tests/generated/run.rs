@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use skipc::backends::CpuBackend;
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::image::HostLevel;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Program, Purpose};
@@ -207,7 +207,7 @@ impl PlanForm {
 
     /// Compiles the kernels for this machine.
     pub(crate) fn compile(&self) -> Result<CodeForm, String> {
-        let backend = skipc::backends::for_target(&Target::Cpu, Box::new(ByHeight))
+        let backend = skipc::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
             .map_err(|_| "no backend for the CPU".to_owned())?;
         let named: Vec<_> =
             self.plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
@@ -229,8 +229,10 @@ impl PlanForm {
         };
         let mut images = Vec::new();
         for image in &code.images {
-            let Image::HostObject(object) = image else { return Err("code for another machine".to_owned()) };
-            images.push(object_image::link(object, HostLevel::Baseline).map_err(|error| error.to_string())?);
+            let Image::HostObject { level, object } = image else {
+                return Err("code for another machine".to_owned());
+            };
+            images.push(object_image::link(object, *level).map_err(|error| error.to_string())?);
         }
         let bundle = Bundle { program, constants: self.laid_out.clone(), code: BundleCode::Host(images) };
         let mut writer = Writer::new(manifest());

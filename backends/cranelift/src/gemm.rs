@@ -243,6 +243,7 @@ impl Work<'_> {
                 let address = e.dense_row(weight, output)?.address;
                 Ok(Right { address, outer: e.int(i64::from(self.k)), inner: one })
             }
+            WeightLayout::Panels => Err(Fault::Unsupported("weights in panels".to_owned())),
             WeightLayout::Columns => {
                 let base = e.only_row(weight)?.address;
                 let inner = e.int(i64::from(e.param(weight)?.cols));

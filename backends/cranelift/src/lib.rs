@@ -128,7 +128,7 @@ impl Codegen for Cranelift {
         let object = module.finish().emit().map_err(|error| internal(error.to_string()))?;
         Ok(Code {
             launches,
-            images: vec![Image::HostObject(object)],
+            images: vec![Image::HostObject { level: Cranelift::LEVEL, object }],
             stages: vec![("clif".to_owned(), listing)],
         })
     }

@@ -131,10 +131,17 @@ pub enum WeightLayout {
     /// `[k, outputs]`: what makes one column of the sum is a column, so that a processor finds neighbouring columns'
     /// factors side by side.
     Columns,
+    /// `[⌈outputs / c⌉ · ⌈k / t⌉, c · t]` with `c` [`PANEL_COLS`] and `t` 1 for f32, 2 for bf16: a panel for each `c`
+    /// outputs, a row of which has `t` factors of each of them, output by output. A sum begins with a panel. What is
+    /// past the last output or factor is 0. A register tile of a processor finds all that it needs in one run.
+    Panels,
 }
 
+/// Outputs of a panel of weights.
+pub const PANEL_COLS: u32 = 32;
+
 impl WeightLayout {
-    /// The layout for products on a target: vectors of a processor hold neighbouring columns of a result, tensor cores
+    /// The layout for products on a target, if its generator has no wish of its own: vectors of a processor hold neighbouring columns of a result, tensor cores
     /// take both operands with `k` along their rows.
     pub fn on(target: &Target) -> WeightLayout {
         match target {
@@ -142,6 +149,37 @@ impl WeightLayout {
             Target::Cuda(_) => WeightLayout::Rows,
         }
     }
+
+    /// Rows and columns of a weight of so many outputs over `k` factors; `None` if they are too many.
+    pub fn shape(self, (outputs, k): (u32, u32), dtype: DType) -> Option<(u32, u32)> {
+        match self {
+            WeightLayout::Rows => Some((outputs, k)),
+            WeightLayout::Columns => Some((k, outputs)),
+            WeightLayout::Panels => {
+                let terms = panel_terms(dtype);
+                let rows = outputs.div_ceil(PANEL_COLS).checked_mul(k.div_ceil(terms))?;
+                Some((rows, PANEL_COLS * terms))
+            }
+        }
+    }
+
+    /// Row and column of the factor number `inner` of an output, of `k` factors.
+    pub fn place(self, (output, inner): (u64, u64), k: u32, dtype: DType) -> (u64, u64) {
+        match self {
+            WeightLayout::Rows => (output, inner),
+            WeightLayout::Columns => (inner, output),
+            WeightLayout::Panels => {
+                let (cols, terms) = (u64::from(PANEL_COLS), u64::from(panel_terms(dtype)));
+                let row = output / cols * u64::from(k).div_ceil(terms) + inner / terms;
+                (row, output % cols * terms + inner % terms)
+            }
+        }
+    }
+}
+
+/// Factors of an output that lie side by side in a panel: as many as fill four bytes.
+pub fn panel_terms(dtype: DType) -> u32 {
+    (4 / dtype.size()).max(1)
 }
 
 /// The weight of a sum: as many of its outputs as the part has columns.

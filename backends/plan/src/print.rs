@@ -180,6 +180,9 @@ impl Display for InKernel<'_, Gemm> {
                 match layout {
                     WeightLayout::Rows => write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}]")?,
                     WeightLayout::Columns => write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}]")?,
+                    WeightLayout::Panels => {
+                        write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}] in panels")?;
+                    }
                 }
                 writeln!(f, "{}", if *row == 0 { String::new() } else { format!(" from {row}") })?;
             }

@@ -5,6 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 
 use crate::interp::Element;
+use crate::kernel::PANEL_COLS;
 
 /// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
 /// weights over and over could ask for.
@@ -46,6 +47,14 @@ pub enum RecipeStep {
     },
     /// Rows become columns.
     Transpose,
+    /// Rows become panels, see [`crate::kernel::WeightLayout::Panels`]: a panel for each [`PANEL_COLS`] rows, with so many neighbouring
+    /// elements of each of them side by side.
+    Panels {
+        /// How many rows there are.
+        outputs: u32,
+        /// How many elements of a row: those of [`crate::kernel::panel_terms`].
+        terms: u32,
+    },
     /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
     RowMeans,
     /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
@@ -90,6 +99,14 @@ pub fn elements<N: Element>(
                     .collect();
                 cols = rows;
             }
+            RecipeStep::Panels { outputs, terms } => {
+                if data.len() / cols != *outputs as usize {
+                    return None;
+                }
+                let places = panel_places(data.len() / cols, cols, *terms as usize)?;
+                data = places.map(|from| from.map_or(N::ZERO, |at| data[at])).collect();
+                cols = PANEL_COLS as usize * *terms as usize;
+            }
             RecipeStep::RowMeans => {
                 data = data.chunks_exact(cols).map(functions::mean_of).collect();
                 cols = data.len();
@@ -107,6 +124,20 @@ pub fn elements<N: Element>(
     Some(data)
 }
 
+/// For each element of the panels of a matrix the place that it comes from; `None` past its last row or column.
+/// `None` altogether if they are too many.
+pub fn panel_places(rows: usize, cols: usize, terms: usize) -> Option<impl Iterator<Item = Option<usize>>> {
+    let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
+    let (per_panel, panels) = (depth.checked_mul(width * terms)?, rows.div_ceil(width));
+    let size = panels.checked_mul(per_panel)?;
+    Some((0..size).map(move |at| {
+        let (panel, within) = (at / per_panel, at % per_panel);
+        let (group, of_group) = (within / (width * terms), within % (width * terms));
+        let (row, col) = (panel * width + of_group / terms, group * terms + of_group % terms);
+        (row < rows && col < cols).then_some(row * cols + col)
+    }))
+}
+
 fn bf16_term<N: Element>(x: N, term: u32) -> N {
     let rest = (0..term).fold(x, |rest, _| rest.sub(rest.stored_as(DType::Bf16)));
     rest.stored_as(DType::Bf16)
@@ -122,6 +153,7 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         | RecipeStep::Rows { .. }
         | RecipeStep::Term { .. }
         | RecipeStep::Transpose
+        | RecipeStep::Panels { .. }
         | RecipeStep::RowMeans => None,
     })
 }
@@ -137,6 +169,7 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
             RecipeStep::Transpose => text.push_str(" transposed"),
+            RecipeStep::Panels { .. } => text.push_str(" in panels"),
             RecipeStep::RowMeans => text.push_str(" row means"),
             RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
         }
@@ -177,6 +210,29 @@ mod tests {
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::FoldBias { bias: "g".to_owned() }]), [26.0, 44.0]);
         assert_eq!(describe(&[named("b"), gain(), RecipeStep::Centre]), "b·g centred");
+    }
+
+    #[test]
+    fn panels_hold_every_element_at_its_place() {
+        use crate::kernel::{WeightLayout, panel_terms};
+        for (outputs, k) in [(1u32, 1u32), (32, 2), (33, 5), (70, 3)] {
+            let matrix: Vec<f64> = (0..outputs * k).map(|at| f64::from(at) + 1.0).collect();
+            for dtype in [DType::F32, DType::Bf16] {
+                let steps = [
+                    RecipeStep::Weight { name: "x".to_owned(), cols: k },
+                    RecipeStep::Panels { outputs, terms: panel_terms(dtype) },
+                ];
+                let panels = elements(&steps, |_| Some(matrix.clone())).expect("a weight");
+                let (rows, cols) = WeightLayout::Panels.shape((outputs, k), dtype).expect("it is small");
+                assert_eq!(panels.len(), rows as usize * cols as usize);
+                for (at, element) in matrix.iter().enumerate() {
+                    let (output, inner) = (at as u64 / u64::from(k), at as u64 % u64::from(k));
+                    let (row, col) = WeightLayout::Panels.place((output, inner), k, dtype);
+                    assert_eq!(panels[row as usize * cols as usize + col as usize], *element);
+                }
+                assert_eq!(panels.iter().filter(|element| **element != 0.0).count(), matrix.len());
+            }
+        }
     }
 
     #[test]

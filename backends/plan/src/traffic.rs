@@ -279,6 +279,14 @@ impl Found<'_> {
             WeightLayout::Columns => {
                 self.push(View { col: sum.row, ..dense(sum.weight) }, part.n, Touched::Whole, false);
             }
+            WeightLayout::Panels => {
+                let param = self.kernel.param(sum.weight);
+                // Whole panels are read, with what pads the last.
+                let of = |outputs| part.layout.shape((outputs, k), param.dtype).map_or(0, |shape| shape.0);
+                let first = of(sum.row);
+                let rows = Touched::Rows { first, len: of(sum.row.saturating_add(part.n)) - first };
+                self.push(dense(sum.weight), param.cols, rows, false);
+            }
         }
     }
 

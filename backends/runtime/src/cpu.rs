@@ -295,16 +295,13 @@ impl Code {
 fn is_supported(level: HostLevel) -> bool {
     use std::arch::is_x86_feature_detected as has;
     let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2");
+    let avx512 =
+        has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
     match level {
         HostLevel::Baseline => true,
         HostLevel::Avx2 => avx2,
-        HostLevel::Avx512 => {
-            avx2 && has!("avx512f")
-                && has!("avx512bw")
-                && has!("avx512cd")
-                && has!("avx512dq")
-                && has!("avx512vl")
-        }
+        HostLevel::Avx512 => avx2 && avx512,
+        HostLevel::Avx512Bf16 => avx2 && avx512 && has!("avx512bf16"),
     }
 }
 

@@ -41,7 +41,7 @@ impl Default for Options {
         Self {
             threads: Threads::available(),
             checked: false,
-            max_level: HostLevel::Avx512,
+            max_level: HostLevel::Avx512Bf16,
             purpose: Purpose::Score,
         }
     }

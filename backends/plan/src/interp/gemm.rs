@@ -52,29 +52,31 @@ fn load_weight<N: Element>(
     let (param, a) = (frame.param(slot)?, frame.param(gemm.a.slot)?);
     let end = u64::from(row) + u64::from(part.n);
     let (rows, cols) = (frame.n_rows(slot)?, u64::from(param.cols));
-    let (outputs, inner) = match part.layout {
-        WeightLayout::Rows => (rows, cols),
-        WeightLayout::Columns => (cols, rows),
-    };
-    if inner != u64::from(gemm.k) || outputs < end || param.dtype != a.dtype {
+    let dtype = param.dtype;
+    let outputs = if part.layout == WeightLayout::Columns { cols.max(end) } else { end };
+    let shape = u32::try_from(outputs).ok().and_then(|outputs| part.layout.shape((outputs, gemm.k), dtype));
+    let fits = shape.is_some_and(|shape| u64::from(shape.0) <= rows && u64::from(shape.1) == cols);
+    if !fits || dtype != a.dtype || (part.layout == WeightLayout::Columns && rows != u64::from(gemm.k)) {
         return Err(Fault::Malformed(format!(
-            "weight `{}` should be {} and make {end} columns of {}, but is {} and makes {outputs} of {inner}",
-            param.name, a.dtype, gemm.k, param.dtype,
+            "weight `{}` should be {} and make {end} columns of {} {:?}, but is {dtype} [{rows}, {cols}]",
+            param.name, a.dtype, gemm.k, part.layout,
         )));
     }
     let mut weight = Vec::with_capacity(part.n as usize * gemm.k as usize);
-    match part.layout {
-        WeightLayout::Rows => {
-            for row in u64::from(row)..end {
-                weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
-            }
+    if part.layout == WeightLayout::Rows {
+        for row in u64::from(row)..end {
+            weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
         }
-        WeightLayout::Columns => {
-            let rows: Vec<Vec<N>> = (0..u64::from(gemm.k))
-                .map(|inner| frame.load_reals(slot, inner, row, part.n))
-                .collect::<Result<_, _>>()?;
-            weight.extend((0..part.n as usize).flat_map(|col| rows.iter().map(move |row| row[col])));
-        }
+        return Ok(weight);
+    }
+    let cols = param.cols;
+    let all: Vec<Vec<N>> =
+        (0..rows).map(|row| frame.load_reals(slot, row, 0, cols)).collect::<Result<_, _>>()?;
+    for output in u64::from(row)..end {
+        weight.extend((0..u64::from(gemm.k)).map(|inner| {
+            let (row, col) = part.layout.place((output, inner), gemm.k, dtype);
+            all[row as usize][col as usize]
+        }));
     }
     Ok(weight)
 }

@@ -6,8 +6,8 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, Param, Part,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param,
+    Part, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -213,6 +213,14 @@ impl Check<'_> {
                     let cols = self.param(*weight).map_or(0, |param| param.cols);
                     self.size("the columns of a weight", cols, end <= cols);
                     self.constant(*weight, k, cols, kind);
+                }
+                WeightLayout::Panels => {
+                    self.size("the first output of a sum in panels", *row, row.is_multiple_of(PANEL_COLS));
+                    let dtype = self.param(*weight).map_or(DType::F32, |param| param.dtype);
+                    match layout.shape((end, k), dtype) {
+                        Some((rows, cols)) => self.constant(*weight, rows, cols, kind),
+                        None => self.size("the rows of a weight in panels", end, false),
+                    }
                 }
             }
             let Some(param) = self.param(*weight).cloned() else { continue };

@@ -14,6 +14,7 @@ mod epilogue;
 mod gemm;
 mod map;
 mod norm;
+mod panels;
 mod parts;
 mod ranked;
 mod residual;
@@ -110,6 +111,7 @@ pub fn cases() -> Vec<Case> {
 pub fn host_cases() -> Vec<Case> {
     let mut cases = cases();
     columns::add(&mut cases);
+    panels::add(&mut cases);
     cases
 }
 

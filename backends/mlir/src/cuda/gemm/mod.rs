@@ -225,8 +225,9 @@ fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Err
         let what = format!("a part of a product with {} sums; 1 to {MAX_SUMS} can be", part.sums.len());
         return Err(Error::Malformed { what });
     }
-    if part.layout == WeightLayout::Columns {
-        return Err(Error::Unsupported { what: "weights in columns; slices have their rows".to_owned() });
+    if part.layout != WeightLayout::Rows {
+        let what = format!("weights in {:?}; slices have their rows", part.layout).to_lowercase();
+        return Err(Error::Unsupported { what });
     }
     for sum in &part.sums {
         place::require(kernel, sum.weight, a.dtype)?;
