@@ -303,7 +303,7 @@ pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Reque
 /// # Errors
 /// As [`compile`].
 pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<Launch>, Failure> {
-    let backend = backends::for_target(target, (request.bucketings)(target))?;
+    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     Ok(backend.compile(&kernels).map_err(|error| codegen_failure(&error))?.launches)
 }

@@ -276,7 +276,7 @@ fn measured_times_choose_among_forms() {
     let file = |name: &str| dir.path().join(name).display().to_string();
     let (tuned, artifact) = (file("tuned.json"), file("m.skp"));
     let spec = format!("{GOLDEN}/spec.toml");
-    let said = succeeds(&["tune", &spec, "-o", &tuned, "--rounds", "2"]);
+    let said = succeeds(&["tune", &spec, "-o", &tuned, "--rounds", "2", "--cpu-backend", "cranelift"]);
     assert!(said.contains("attention_") && said.contains("µs in tiles of"), "{said}");
 
     // The lowest form is made ten times as slow as the highest at all counts, and then ten times as fast.
@@ -289,7 +289,10 @@ fn measured_times_choose_among_forms() {
         }
         let edited = file("edited.json");
         fs::write(&edited, table.to_string()).unwrap();
-        let said = compile(GOLDEN, &["-o", &artifact, "--max-tokens", "128", "--tuning", &edited]);
+        let said = compile(
+            GOLDEN,
+            &["-o", &artifact, "--max-tokens", "128", "--tuning", &edited, "--cpu-backend", "cranelift"],
+        );
         assert!(said.contains("1 of 2 kernels with several forms chosen by measured times"), "{said}");
         let shown = succeeds(&["inspect", &artifact]);
         let of = |line: &&str| line.contains("k10_attention_");

@@ -16,6 +16,7 @@ use skipc_runtime::{Device, Model as Artefact, Options, Session};
 
 use super::counts;
 use super::tuning::{Form, Table, Tuning, VERSION, key};
+use crate::backends::CpuBackend;
 use crate::cli::{Exit, Failure, artifact_failure, runtime_failure};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Request};
@@ -56,7 +57,7 @@ impl Bucketing for Only {
 /// As a compile, and what the runtime says of the device.
 pub fn measure(
     (model, weights): (&Model, &Weights),
-    (target, dtype): (&Target, DType),
+    (target, dtype, cpu_backend): (&Target, DType, CpuBackend),
     rounds: u32,
     tick: &mut dyn FnMut(&str),
 ) -> Result<Tuning, Failure> {
@@ -67,6 +68,7 @@ pub fn measure(
         let noted = Arc::clone(&menus);
         let request = Request {
             targets: vec![(target.clone(), dtype)],
+            cpu_backend,
             bucketings: Arc::new(move |_| Box::new(Only { form, menus: Arc::clone(&noted) })),
             ..Request::host()
         };

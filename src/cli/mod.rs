@@ -316,6 +316,10 @@ pub struct TuneArgs {
     #[arg(long, default_value = "cpu")]
     pub target: String,
 
+    /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackend,
+
     /// Times that each form runs at each number of rows; the shortest counts.
     #[arg(long, value_name = "R", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub rounds: u32,

@@ -27,10 +27,11 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Failure> {
     };
     let progress =
         if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    let tuning = measure((&model, &weights), (&target, dtype), args.rounds, &mut |kernel| {
-        progress.set_message(kernel.to_owned());
-        progress.tick();
-    })?;
+    let tuning =
+        measure((&model, &weights), (&target, dtype, args.cpu_backend), args.rounds, &mut |kernel| {
+            progress.set_message(kernel.to_owned());
+            progress.tick();
+        })?;
     progress.finish_and_clear();
     let text = to_json(&tuning)?;
     skipc_artifact::replace::file(&args.output, |file| file.write_all(text.as_bytes()))
