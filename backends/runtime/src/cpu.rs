@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     arena: Memory,
     scratch: Memory,
     checked: bool,
+    /// What each step of the last run took.
+    times: Vec<Duration>,
 }
 
 impl Engine {
@@ -61,11 +64,24 @@ impl Engine {
         });
         let scratch = Memory::new("scratch", MAX_CALLS * aligned(per_call.max().unwrap_or_default()))?;
         let arena = Memory::new("the arena", 0)?;
-        Ok(Self { model: model.clone(), program, code, threads, arena, scratch, checked: options.checked })
+        Ok(Self {
+            model: model.clone(),
+            program,
+            code,
+            threads,
+            arena,
+            scratch,
+            checked: options.checked,
+            times: Vec::new(),
+        })
     }
 
     pub(crate) fn describe(&self) -> String {
         format!("cpu ({:?}, {:?})", self.code.arch, self.code.level)
+    }
+
+    pub(crate) fn step_times(&self) -> &[Duration] {
+        &self.times
     }
 
     /// Writes `inputs`, runs all steps, and reads the buffers `wanted`, cut to `n_tokens` rows.
@@ -94,12 +110,15 @@ impl Engine {
                 place.copy_from_slice(&input.bytes);
             }
         }
+        self.times.clear();
         for step in &layout.steps {
+            let started = Instant::now();
             if self.checked {
                 self.run_checked(step, bound)?;
             } else {
                 self.run_step(step, bound);
             }
+            self.times.push(started.elapsed());
         }
         let arena = self.arena.inner();
         let result = |&idx: &u32| {
