@@ -23,7 +23,7 @@ demo: build
 test: setup
 	cargo test --locked
 	cargo test --locked -p skipc-llvm -p skipc-mlir
-	cargo test --locked -p skipc --features cuda --test cuda
+	cargo test --locked -p skipc --features cuda --test cuda --test conformance --test golden
 
 # skipc beside PyTorch and ONNX Runtime on this machine; the virtual environment is made at the first call.
 peers:

@@ -196,8 +196,12 @@ fn kernel_row(entry: &Entry, runs: usize) -> Vec<String> {
     let tiles = entry.launch.tiles();
     let mut row = vec![entry.symbol.clone(), runs.to_string()];
     match &entry.launch {
-        Launch::Host { tile_rows, scratch_bytes, .. } => {
-            let forms = if tiles.is_empty() { tile(*tile_rows) } else { by_count(tiles, |tile| tile.rows) };
+        Launch::Host { tile_rows, scratch_bytes, few_rows, .. } => {
+            let forms = match few_rows {
+                Some(few) => format!("{tile_rows}; up to {} rows, {} side by side", few.at_most, few.tiles),
+                None if tiles.is_empty() => tile(*tile_rows),
+                None => by_count(tiles, |tile| tile.rows),
+            };
             row.extend([forms, format!("{scratch_bytes} B")])
         }
         Launch::Cuda { threads, shared_bytes, registers, static_shared_bytes, persistent, .. } => {

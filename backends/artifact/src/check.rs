@@ -96,7 +96,8 @@ fn check_buffer(program: &Program, buffer: &Buffer) -> Result<(), Error> {
 fn check_entry(program: &Program, entry: &Entry) -> Result<(), Error> {
     let symbol = &entry.symbol;
     match (&program.target, &entry.launch) {
-        (Target::Cpu, Launch::Host { scratch_bytes, .. }) if *scratch_bytes <= SCRATCH_LIMIT => {}
+        (Target::Cpu, Launch::Host { scratch_bytes, few_rows, .. })
+            if *scratch_bytes <= SCRATCH_LIMIT && few_rows.is_none_or(|few| few.tiles > 0) => {}
         (Target::Cuda(_), Launch::Cuda { threads, .. }) if (1..=1024).contains(threads) => {}
         (target, launch) => return refuse(format!("`{symbol}` is started as {launch:?}, not on {target}")),
     }

@@ -143,6 +143,9 @@ pub enum Launch {
     Host {
         /// Rows of a tile; 0 if the kernel is one indivisible task.
         tile_rows: u32,
+        /// Tiles for few rows, if it has others then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        few_rows: Option<FewRows>,
         /// Bytes of scratch memory that each call needs, 64-byte aligned.
         scratch_bytes: u64,
         /// Which form the kernel takes for which number of rows, if it has several.
@@ -167,6 +170,17 @@ pub enum Launch {
     },
 }
 
+/// Tiles of a kernel of the host that lie side by side (of columns, of heads), each with all rows: so threads share out the
+/// weights, where rows are too few to be shared out. The kernel reads the count where it runs and does the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FewRows {
+    /// The most rows for which it has them.
+    pub at_most: u32,
+    /// How many there are.
+    pub tiles: u32,
+}
+
 /// The tile that a kernel takes from a number of rows on. The kernel reads the count where it runs and chooses there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,6 +198,16 @@ impl Launch {
     pub fn tiles(&self) -> &[RowTile] {
         match self {
             Launch::Host { tiles, .. } | Launch::Cuda { tiles, .. } => tiles,
+        }
+    }
+
+    /// Tiles of an extent of so many rows on the host; 1 for a kernel that is one task, 0 for one on CUDA.
+    pub fn host_tiles(&self, rows: u32) -> u32 {
+        match self {
+            Launch::Host { tile_rows: 0, .. } => 1,
+            Launch::Host { few_rows: Some(few), .. } if (1..=few.at_most).contains(&rows) => few.tiles,
+            Launch::Host { tile_rows, .. } => rows.div_ceil(*tile_rows),
+            Launch::Cuda { .. } => 0,
         }
     }
 

@@ -83,7 +83,7 @@ fn bundle() -> Bundle {
             symbol: "embed_10".into(),
             n_params: 4,
             extent: Extent::Counted { count: 3, at_most: 100 },
-            launch: Launch::Host { tile_rows: 16, scratch_bytes: 64, tiles: Vec::new() },
+            launch: Launch::Host { tile_rows: 16, few_rows: None, scratch_bytes: 64, tiles: Vec::new() },
         }],
     };
     let entries = vec![HostEntry { name: "embed_10".into(), offset: 0 }];

@@ -67,7 +67,7 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Compact(_) => (0, 0),
     };
-    Ok(Launch::Host { tile_rows, scratch_bytes, tiles: tiles.to_vec() })
+    Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
 }
 
 /// Fills the context's function with the kernel's code.

@@ -1,6 +1,7 @@
 """PyTorch, eager and compiled: with every row computed and thrown away where it was skipped, and with gathered rows."""
 
 import torch
+import torch._inductor.config
 import torch.nn.functional as F
 
 torch._dynamo.config.capture_dynamic_output_shape_ops = True
@@ -100,6 +101,9 @@ class Torch:
 
     def __init__(self, workload, threads, gathered, compiled):
         self.threads = threads
+        torch.set_num_threads(threads)
+        # Generated code has the number of threads in it.
+        torch._inductor.config.cpp.threads = threads
         model = Model(workload, gathered)
         self.call = torch.compile(model.__call__, dynamic=gathered) if compiled else model
 

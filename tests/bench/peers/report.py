@@ -22,7 +22,7 @@ def quantile(values, share):
     return ordered[round(share * (len(ordered) - 1))]
 
 
-def result(workload, threads, rounds, points):
+def result(workload, threads, points):
     """All numbers of a workload on so many threads."""
 
     def peer(point, name):
@@ -49,7 +49,7 @@ def result(workload, threads, rounds, points):
         "blocks": len(workload.blocks),
         "dtype": "f32",
         "threads": threads,
-        "rounds": rounds,
+        "rounds": max(len(times) for point in points for times in point.times.values()),
         "points": [
             {
                 "density": point.density,
@@ -91,7 +91,7 @@ def table(result):
             *lines,
             "",
             f"{result['rounds']} rounds on {about['processor']}, {about['processors']} processors, load "
-            f"{about['load_before'][0]}, {about['date']}, commit {about['commit']}, {result['device']}; "
+            f"{about['load'][0]}, {about['date']}, commit {about['commit']}, {result['device']}; "
             + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
             + f". Outputs differ by at most {worst:.1e} of the largest logit.",
             "",
@@ -109,7 +109,7 @@ def at(result, density):
 
 def product_share(result):
     """Share of the peak that the two products of the layer reach when all tokens execute, epilogues included."""
-    steps, peak = result["steps"].get("1") or result["steps"].get("1.0"), result["peak_gflops"]["f32"]
+    steps, peak = result["steps"].get("1"), result["peak_gflops"]["f32"]
     if not steps or not peak:
         return None
     layer = [step for step in steps if "layers" in step["origin"] and "gemm" in step["kernel"]]

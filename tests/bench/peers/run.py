@@ -6,7 +6,8 @@
 In each round every peer runs once at every density; which is first changes from round to round. A step that is short runs
 once before it is timed, so that a peer finds its threads awake and its caches as they are when it runs alone. Times are
 of whole steps, from tokens to logits, routers included. A ratio is the median of the ratios of all rounds. Logits of all
-peers are compared with those of the masked form first; a difference ends the run.
+peers are compared with those of the masked form first; a difference ends the run. Rounds end when their time is over,
+which on a busy machine may be before all are done; the results say how many there were.
 
 Writes MODEL-THREADS.json, .svg and .md for each workload and number of threads, and summary.md.
 """
@@ -34,10 +35,10 @@ SETS = 3
 SHORT = 100
 # Seconds of rest between peers: threads of the one before wait at full speed for some milliseconds for more work.
 REST = 0.02
-# By name: tokens, densities, share of the rounds.
+# By name: tokens, and densities.
 WORKLOADS = {
-    "skip-ffn": (2048, [0.05, 0.125, 0.25, 0.5, 1], 1),
-    "skip-block": (2048, [0.125, 0.25, 0.5, 1], 0.3),
+    "skip-ffn": (2048, [0.05, 0.125, 0.25, 0.5, 1]),
+    "skip-block": (2048, [0.125, 0.25, 0.5, 1]),
 }
 
 
@@ -47,7 +48,8 @@ def arguments():
     parser.add_argument("--workloads", type=names, default=list(WORKLOADS), help="by default all")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[2, 1])
     parser.add_argument("--density", type=lambda text: [float(n) for n in text.split(",")], help="other densities")
-    parser.add_argument("--rounds", type=int, default=20, help="of the layer; whole models run fewer")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=120, help="for the rounds of a workload and number of threads")
     parser.add_argument("--peers", type=names, help="only these; by default all, each of which has to be there")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "peers")
     parser.add_argument("--no-compile-times", action="store_true", help="leave out how long skipc compiles")
@@ -70,7 +72,7 @@ def machine():
     return {
         "processor": " ".join(name.split()),
         "processors": os.cpu_count(),
-        "load_before": [round(load, 2) for load in os.getloadavg()],
+        "load": [round(load, 2) for load in os.getloadavg()],
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "python": platform.python_version(),
@@ -157,18 +159,35 @@ class Point:
             self.times[name].append(timed(peer, batch))
 
 
-def measure(workload, threads, densities, rounds, names, skipc):
-    import peer_torch
-
-    judge = peer_torch.Torch(workload, threads, gathered=False, compiled=False)
-    peers = peers_of(workload, threads, names, skipc)
-    points = [Point(workload, density, peers, judge) for density in densities]
-    for number in range(rounds):
+def measure(workload, threads, densities, asked, skipc):
+    """The densities with their times."""
+    peers = peers_of(workload, threads, asked.peers or PEERS, skipc)
+    judge = judge_of(workload, threads, peers)
+    points = []
+    for density in densities:
+        say(f"{workload.name}, {threads} threads: compares outputs at density {density:g}")
+        points.append(Point(workload, density, peers, judge))
+    end = time.monotonic() + asked.seconds
+    for number in range(asked.rounds):
+        if time.monotonic() > end:
+            break
         for point in points:
             point.round(peers, number)
-        print(f"{workload.name}, {threads} threads: round {number + 1} of {rounds}", end="\r", file=sys.stderr)
-    print(file=sys.stderr)
+        say(f"{workload.name}, {threads} threads: round {number + 1} of {asked.rounds}")
     return points
+
+
+def judge_of(workload, threads, peers):
+    """The masked form; without PyTorch the first of the peers."""
+    if not importlib.util.find_spec("torch"):
+        return next(iter(peers.values()))
+    import peer_torch
+
+    return peer_torch.Torch(workload, threads, gathered=False, compiled=False)
+
+
+def say(what):
+    print(f"peers: {what}", file=sys.stderr, flush=True)
 
 
 def main():
@@ -178,32 +197,32 @@ def main():
     from workload import Workload
 
     asked.out.mkdir(parents=True, exist_ok=True)
-    names = asked.peers or PEERS
     worker = ours.Worker()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for name in asked.workloads:
-            tokens, densities, share = WORKLOADS[name]
+            tokens, densities = WORKLOADS[name]
             densities = sorted(set(asked.density or densities))
             workload = Workload(name, HERE / f"{name}.toml", tokens)
             weights, artefact = folder / f"{name}.safetensors", folder / f"{name}.skp"
             workload.save(weights)
             ours.compile_to(workload.spec, weights, artefact, tokens)
-            rounds = max(1, round(asked.rounds * share))
             for threads in asked.threads if name == "skip-ffn" else asked.threads[:1]:
                 skipc = ours.Skipc(workload, threads, worker, artefact, folder)
-                points = measure(workload, threads, densities, rounds, names, skipc)
-                result = report.result(workload, threads, rounds, points)
+                about = machine()
+                points = measure(workload, threads, densities, asked, skipc)
+                result = report.result(workload, threads, points)
                 result["peak_gflops"] = worker.ask("peak", threads=threads)
                 result["steps"] = {
-                    str(point.density): skipc.steps(point.batches["skipc"][0], max(3, rounds // 2))
+                    f"{point.density:g}": skipc.steps(point.batches["skipc"][0], 5)
                     for point in points
                     if "skipc" in point.batches
                 }
-                results.append(result | {"machine": machine(), "versions": versions(), "device": skipc.device})
+                results.append(result | {"machine": about, "versions": versions(), "device": skipc.device})
         times = {}
         if not asked.no_compile_times:
+            say("times of compiling")
             spec = HERE.parents[2] / "models" / "skip-48l-d12.toml"
             times = {
                 f"{path.stem}, {layers} blocks": ours.compile_seconds(path, layers, folder)

@@ -34,8 +34,7 @@ pub enum Order {
 pub struct Machine {
     code: Mmap,
     offset: usize,
-    /// Rows of a tile; 0 if the kernel is one task.
-    pub tile_rows: u32,
+    launch: Launch,
     scratch_bytes: u64,
 }
 
@@ -49,9 +48,9 @@ impl Machine {
         let [entry] = image.table.entries.as_slice() else { panic!("one kernel") };
         let mut memory = MmapMut::map_anon(image.code.len()).unwrap();
         memory.copy_from_slice(&image.code);
-        let &Launch::Host { tile_rows, scratch_bytes, .. } = launch else { panic!("a host launch") };
+        let &Launch::Host { scratch_bytes, .. } = launch else { panic!("a host launch") };
         let offset = entry.offset as usize;
-        Machine { code: memory.make_exec().unwrap(), offset, tile_rows, scratch_bytes }
+        Machine { code: memory.make_exec().unwrap(), offset, launch: launch.clone(), scratch_bytes }
     }
 
     /// Runs the kernel over operands, as the runtime would.
@@ -63,7 +62,7 @@ impl Machine {
         // As integers, which threads may share.
         let pointers: Vec<usize> =
             guarded.iter_mut().map(|bytes| bytes.as_mut_ptr() as usize + GUARD).collect();
-        let n_tiles = if self.tile_rows == 0 { 1 } else { n_rows.div_ceil(self.tile_rows) };
+        let n_tiles = self.launch.host_tiles(n_rows);
         match order {
             Order::AtOnce => self.call(&pointers, 0..n_tiles),
             Order::Backwards => (0..n_tiles).rev().for_each(|tile| self.call(&pointers, tile..tile + 1)),
@@ -94,7 +93,7 @@ impl Machine {
         let mut scratch = vec![0u8; self.scratch_bytes as usize + 64];
         let skew = scratch.as_ptr().align_offset(64);
         let entry = self.code[self.offset..].as_ptr();
-        let n_tiles = if self.tile_rows == 0 { 1 } else { n_rows.div_ceil(self.tile_rows) };
+        let n_tiles = self.launch.host_tiles(n_rows);
         let run = |_| {
             let started = own_time();
             // SAFETY: as in `call`, with operands of the sizes that the kernel's parameters say.

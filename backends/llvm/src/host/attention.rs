@@ -12,7 +12,7 @@ use skipc_plan::kernel::{Attention, Kernel, View};
 
 use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::fault::Fault;
-use super::frame::{Frame, Row};
+use super::frame::{Frame, Row, Share};
 use super::level::PANEL;
 use super::product::{Factors, Operands, Product};
 
@@ -76,8 +76,9 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &Attention) -> u64 {
     Scratch::new(kernel, attention).bytes
 }
 
-/// Emits the work on a range of query rows, which begins with a tile.
-pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &Attention, rows: (Int<'c>, Int<'c>)) -> Made<()> {
+/// Emits the work on a range of query rows, which begins with a tile, and of heads.
+pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &Attention, share: Share<'c>) -> Made<()> {
+    let Share { rows, across } = share;
     let Attention { heads, kv_heads, .. } = *attention;
     if kv_heads == 0 || heads % kv_heads != 0 {
         return Err(Fault::Malformed(format!("{kv_heads} key heads do not divide {heads} query heads")));
@@ -92,7 +93,7 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &Attention, rows: (Int<'c>,
                 let scratch = Scratch::new(f.kernel, attention);
                 let count = f.sub(after, next[0])?;
                 let tile = Tile::new(f, attention, &scratch, (next[0], count))?;
-                f.for_each(f.int(0), f.int(i64::from(heads)), 1, |head| tile.head(head))?;
+                f.for_each(across.0, across.1, 1, |head| tile.head(head))?;
                 Ok(vec![after])
             },
         )?;

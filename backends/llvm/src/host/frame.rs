@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use inkwell::IntPredicate;
 use inkwell::types::BasicTypeEnum;
-use skipc_artifact::program::Extent;
+use skipc_artifact::program::{Extent, FewRows};
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Param, Rows, Slot, View};
 
@@ -21,6 +21,15 @@ pub(crate) struct Frame<'a, 'c> {
     tiles: (Int<'c>, Int<'c>),
     /// Address of the scratch memory.
     pub(crate) scratch: Ptr<'c>,
+}
+
+/// What a call works on.
+#[derive(Clone, Copy)]
+pub(crate) struct Share<'c> {
+    /// The first row, and the one after the last.
+    pub(crate) rows: (Int<'c>, Int<'c>),
+    /// The same of what lies side by side in each row: blocks of columns, heads.
+    pub(crate) across: (Int<'c>, Int<'c>),
 }
 
 /// A row of f32 or bf16 elements.
@@ -65,6 +74,20 @@ impl<'a, 'c> Frame<'a, 'c> {
         let begin = self.times(self.tiles.0, u64::from(tile_rows))?;
         let end = self.times(self.tiles.1, u64::from(tile_rows))?;
         Ok((begin, self.min(end, self.extent(self.kernel.extent)?)?))
+    }
+
+    /// The call's share of the rows, or if they are few, of what lies side by side, `across` in number.
+    pub(crate) fn share(&self, tile_rows: u32, across: u32, few: Option<FewRows>) -> Made<Share<'c>> {
+        let (rows, none) = (self.rows(tile_rows)?, self.int(0));
+        let all = self.int(i64::from(across));
+        let Some(few) = few else { return Ok(Share { rows, across: (none, all) }) };
+        let extent = self.extent(self.kernel.extent)?;
+        let is_few = self.below(extent, self.int(i64::from(few.at_most) + 1))?;
+        let pick = |then, otherwise| self.select(is_few, then, otherwise);
+        Ok(Share {
+            rows: (pick(none, rows.0)?, pick(extent, rows.1)?),
+            across: (pick(self.tiles.0, none)?, pick(self.tiles.1, all)?),
+        })
     }
 
     pub(crate) fn param(&self, slot: Slot) -> Made<&'a Param> {

@@ -6,13 +6,14 @@ use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Sum, WeightLayout, panel_term
 
 use super::code::{Columns, Int, Made, Ptr};
 use super::fault::Fault;
-use super::frame::{Frame, Row};
+use super::frame::{Frame, Row, Share};
 use super::level::{Level, PANEL};
 use super::pointwise::{RowSpan, heads_width};
 use super::product::{Factors, Operands, Product};
 
 /// Rows of the left operand that are at hand at once: with the usual inner sizes they stay in the second-level cache.
-const CHUNK_ROWS: u32 = 256;
+/// Whole register tiles of the widest vectors.
+const CHUNK_ROWS: u32 = 252;
 
 /// Columns of the buffer of sums, if heads need not be longer: few enough that it stays in the first-level cache, many
 /// enough that an epilogue pays for finding its rows.
@@ -53,8 +54,6 @@ impl Plan {
     fn new(kernel: &Kernel, gemm: &Gemm, level: &Level) -> Made<Plan> {
         let missing = || Fault::Malformed("the left operand is missing".to_owned());
         let a = kernel.params.get(gemm.a.slot.0 as usize).ok_or_else(missing)?;
-        let mut stores = gemm.parts.iter().flat_map(|part| &part.epilogue.stores);
-        let is_written = stores.any(|store| store.to.slot == gemm.a.slot);
         let mut wide = gemm.parts.iter().filter(|part| !is_dots(part));
         let takes_pairs = level.has_dots && wide.all(|part| part.layout == WeightLayout::Panels);
         let a_type = if takes_pairs { a.dtype } else { DType::F32 };
@@ -63,7 +62,7 @@ impl Plan {
         let in_place = u64::from(a.cols) * u64::from(a_type.size());
         let copies_a = a.dtype != a_type
             || gemm.a.rows != Rows::Dense
-            || is_written
+            || writes_left(gemm)
             || !is_whole
             || in_place.is_multiple_of(PAGE);
         let a_row = match copies_a {
@@ -85,13 +84,7 @@ impl Plan {
 impl Cut {
     /// The cut, and where its memory ends if it begins at `start`.
     fn new(part: &Part, k: u32, level: &Level, start: u64) -> Made<(Cut, u64)> {
-        let too_large = || Fault::Unsupported("its scratch memory exceeds the address space".to_owned());
-        let unit = match heads_width(&part.epilogue) {
-            Some(width) => least_common_multiple(PANEL, width).ok_or_else(too_large)?,
-            None => PANEL,
-        };
-        let whole = part.n.checked_next_multiple_of(PANEL).ok_or_else(too_large)?;
-        let block = whole.min((BLOCK_COLS / unit).max(1) * unit).next_multiple_of(PANEL);
+        let block = block_cols(part)?;
         let mut bytes = start;
         let mut take = |elements: u64| -> Made<u64> {
             let at = bytes;
@@ -109,6 +102,40 @@ impl Cut {
         }
         Ok((Cut { block, sums, panels }, bytes))
     }
+}
+
+/// Columns of the buffer of sums of a part: whole heads, whole panels.
+fn block_cols(part: &Part) -> Made<u32> {
+    let unit = match heads_width(&part.epilogue) {
+        Some(width) => least_common_multiple(PANEL, width).ok_or_else(too_large)?,
+        None => PANEL,
+    };
+    let whole = part.n.checked_next_multiple_of(PANEL).ok_or_else(too_large)?;
+    Ok(whole.min((BLOCK_COLS / unit).max(1) * unit).next_multiple_of(PANEL))
+}
+
+/// Blocks of columns of a part; one of all its columns where they are few.
+fn blocks_of(part: &Part) -> Made<u32> {
+    if is_dots(part) { Ok(1) } else { Ok(part.n.div_ceil(block_cols(part)?)) }
+}
+
+/// Blocks of columns of all parts, which calls may share out.
+pub(crate) fn blocks(gemm: &Gemm) -> Made<u32> {
+    let mut blocks = 0u32;
+    for part in &gemm.parts {
+        blocks = blocks.checked_add(blocks_of(part)?).ok_or_else(too_large)?;
+    }
+    Ok(blocks)
+}
+
+/// Whether a result is written over the left operand: whoever makes some of its columns takes rows from the others.
+pub(crate) fn writes_left(gemm: &Gemm) -> bool {
+    let mut stores = gemm.parts.iter().flat_map(|part| &part.epilogue.stores);
+    stores.any(|store| store.to.slot == gemm.a.slot)
+}
+
+fn too_large() -> Fault {
+    Fault::Unsupported("its scratch memory exceeds the address space".to_owned())
 }
 
 fn least_common_multiple(a: u32, b: u32) -> Option<u32> {
@@ -129,8 +156,9 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, gemm: &Gemm, level: &Level) -> Made
     Ok(Plan::new(kernel, gemm, level)?.bytes)
 }
 
-/// Emits the work on a range of rows.
-pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, rows: (Int<'c>, Int<'c>)) -> Made<()> {
+/// Emits the work on a range of rows and of blocks of columns.
+pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, share: Share<'c>) -> Made<()> {
+    let Share { rows, across } = share;
     let plan = Plan::new(f.kernel, gemm, &f.level)?;
     f.for_each(rows.0, rows.1, CHUNK_ROWS, |first_row| {
         let left = f.sub(rows.1, first_row)?;
@@ -139,9 +167,15 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, rows: (Int<'c>, Int<'c>))
             true => copy_rows(f, gemm, &plan, (first_row, n_rows))?,
             false => f.row_address(gemm.a, first_row)?,
         };
+        let mut before = 0;
         for (part, cut) in gemm.parts.iter().zip(&plan.cuts) {
-            let rows = (first_row, n_rows);
-            let work = Work { f, k: gemm.k, part, cut, a, a_type: plan.a_type, a_row: plan.a_row, rows };
+            let (rows, count) = ((first_row, n_rows), blocks_of(part)?);
+            let within =
+                |block| f.min(f.sub(f.max(block, f.int(before))?, f.int(before))?, f.int(i64::from(count)));
+            let blocks = (within(across.0)?, within(across.1)?);
+            before += i64::from(count);
+            let work =
+                Work { f, k: gemm.k, part, cut, a, a_type: plan.a_type, a_row: plan.a_row, rows, blocks };
             if is_dots(part) { work.dots()? } else { work.wide()? }
         }
         Ok(())
@@ -178,18 +212,21 @@ struct Work<'w, 'a, 'c> {
     a_row: u64,
     /// The first row, and how many.
     rows: (Int<'c>, Int<'c>),
+    /// The first block of columns, and the one after the last.
+    blocks: (Int<'c>, Int<'c>),
 }
 
 impl<'c> Work<'_, '_, 'c> {
     /// Register tiles, block by block of columns.
     fn wide(&self) -> Made<()> {
         let (f, n, block) = (self.f, self.part.n, self.cut.block);
-        let (zero, end) = (f.int(0), f.int(i64::from(n)));
-        f.for_each(zero, end, block, |first_col| {
+        let (zero, n_cols) = (f.int(0), f.int(i64::from(n)));
+        f.for_each(self.blocks.0, self.blocks.1, 1, |number| {
+            let first_col = f.times(number, u64::from(block))?;
             let columns = match n <= block {
                 true => f.columns(n),
                 false => {
-                    let count = f.min(f.sub(end, first_col)?, f.int(i64::from(block)))?;
+                    let count = f.min(f.sub(n_cols, first_col)?, f.int(i64::from(block)))?;
                     Columns { count, exact: None, unit: greatest_power(n, block) }
                 }
             };
@@ -243,6 +280,11 @@ impl<'c> Work<'_, '_, 'c> {
 
     /// Products of a row with a few weights, side by side.
     fn dots(&self) -> Made<()> {
+        let f = self.f;
+        f.when(f.below(self.blocks.0, self.blocks.1)?, || self.all_dots())
+    }
+
+    fn all_dots(&self) -> Made<()> {
         let f = self.f;
         let mut weights = Vec::new();
         for Sum { weight, row } in &self.part.sums {

@@ -58,7 +58,7 @@ fn entry(symbol: &str, n_params: u32, extent: Extent, tile_rows: u32) -> Entry {
         symbol: symbol.into(),
         n_params,
         extent,
-        launch: Launch::Host { tile_rows, scratch_bytes: 100, tiles: Vec::new() },
+        launch: Launch::Host { tile_rows, few_rows: None, scratch_bytes: 100, tiles: Vec::new() },
     }
 }
 
