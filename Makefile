@@ -10,7 +10,7 @@ MODEL := models/kjv-12l-d25
 DEMO := target/demo/kjv.skp
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test build fmt lint setup clean-cache
+.PHONY: demo test peers build fmt lint setup clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
@@ -23,7 +23,13 @@ demo: build
 test: setup
 	cargo test --locked
 	cargo test --locked -p skipc-llvm -p skipc-mlir
-	cargo test --locked -p skipc --features cuda --test cuda
+	cargo test --locked -p skipc --features cuda --test cuda --test conformance --test golden
+
+# skipc beside PyTorch and ONNX Runtime on this machine; the virtual environment is made at the first call.
+peers:
+	tests/bench/peers/setup.sh "$(CACHE)/peers"
+	cargo build --locked --release --bin skipc --example bench-worker
+	"$(CACHE)/peers/bin/python" tests/bench/peers/run.py $(PEERS)
 
 build: setup
 	cargo build --locked --release --features cuda

@@ -1,36 +1,92 @@
 //! Which backends this build has. The only place with `cfg(feature)`.
 
 use serde::Serialize;
-#[cfg(feature = "cranelift")]
+#[cfg(any(feature = "cranelift", feature = "llvm"))]
 use skipc_artifact::image::HostArch;
-use skipc_artifact::target::Target;
+use skipc_artifact::target::{DType, Target};
+use skipc_plan::buckets::Bucketing;
 use skipc_plan::codegen::Codegen;
+use skipc_plan::kernel::WeightLayout;
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 
-/// The backend for a target.
-///
-/// # Errors
-/// If the target does not exist, or this build or machine has no backend for it.
-pub fn for_target(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
-    match target {
-        Target::Cpu => cpu(),
-        Target::Cuda(_) => cuda(target),
+/// What generates code for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuBackend {
+    /// In milliseconds, for any processor of the architecture.
+    Cranelift,
+    /// For several levels of instructions, of which a runtime takes the highest that it can.
+    Llvm,
+}
+
+impl CpuBackend {
+    /// Those that this build has.
+    pub fn built() -> Vec<CpuBackend> {
+        let all = [
+            (CpuBackend::Cranelift, cfg!(feature = "cranelift")),
+            (CpuBackend::Llvm, cfg!(feature = "llvm")),
+        ];
+        all.into_iter().filter(|(_, is_built)| *is_built).map(|(backend, _)| backend).collect()
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            CpuBackend::Cranelift => "cranelift",
+            CpuBackend::Llvm => "llvm",
+        }
     }
 }
 
-#[cfg(feature = "cranelift")]
-fn cpu() -> Result<Box<dyn Codegen>, Failure> {
-    let arch = HostArch::of_this_process().ok_or_else(|| {
+impl Default for CpuBackend {
+    /// LLVM, whose code is faster, where this build has it.
+    fn default() -> CpuBackend {
+        if cfg!(feature = "llvm") { CpuBackend::Llvm } else { CpuBackend::Cranelift }
+    }
+}
+
+/// How weights of products of a type lie for a target.
+pub fn layout(target: &Target, cpu: CpuBackend, dtype: DType) -> WeightLayout {
+    match (target, cpu) {
+        (Target::Cpu, CpuBackend::Llvm) => WeightLayout::Panels,
+        (Target::Cpu, CpuBackend::Cranelift) | (Target::Cuda(_), _) => WeightLayout::on(target, dtype),
+    }
+}
+
+/// The backend for a target, with what chooses among the forms of kernels; `cpu` says which for the host.
+///
+/// # Errors
+/// If the target does not exist, or this build or machine has no backend for it.
+pub fn for_target(
+    target: &Target,
+    cpu: CpuBackend,
+    bucketing: Box<dyn Bucketing>,
+) -> Result<Box<dyn Codegen>, Failure> {
+    match (target, cpu) {
+        (Target::Cpu, CpuBackend::Cranelift) => cranelift(bucketing),
+        (Target::Cpu, CpuBackend::Llvm) => llvm(),
+        (Target::Cuda(_), _) => cuda(target, bucketing),
+    }
+}
+
+/// The processor that code for the host is made for.
+#[cfg(any(feature = "cranelift", feature = "llvm"))]
+fn host_arch() -> Result<HostArch, Failure> {
+    HostArch::of_this_process().ok_or_else(|| {
         let message = format!("no code generation for processors of kind `{}`", std::env::consts::ARCH);
         Failure::new(
             Exit::Unsupported,
             Diagnostic::new("target::host", message).help("compile on x86-64 or aarch64 Linux"),
         )
-    })?;
-    match skipc_cranelift::Cranelift::new(arch) {
-        Ok(backend) => Ok(Box::new(backend)),
+    })
+}
+
+#[cfg(feature = "cranelift")]
+fn cranelift(bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+    match skipc_cranelift::Cranelift::new(host_arch()?) {
+        Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
             Err(Failure::new(Exit::Internal, Diagnostic::new("target::cranelift", error.to_string())))
         }
@@ -38,14 +94,13 @@ fn cpu() -> Result<Box<dyn Codegen>, Failure> {
 }
 
 #[cfg(not(feature = "cranelift"))]
-fn cpu() -> Result<Box<dyn Codegen>, Failure> {
-    Err(not_built(&Target::Cpu, "cranelift"))
+fn cranelift(_: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+    Err(not_built("by Cranelift for `cpu`", "cranelift"))
 }
 
-#[cfg(feature = "cuda")]
-fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
-    let backend = ptxas().and_then(|ptxas| skipc_mlir::CudaCodegen::new(target.clone(), ptxas));
-    match backend {
+#[cfg(feature = "llvm")]
+fn llvm() -> Result<Box<dyn Codegen>, Failure> {
+    match skipc_llvm::Host::new(host_arch()?) {
         Ok(backend) => Ok(Box::new(backend)),
         Err(error) => {
             Err(Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
@@ -53,14 +108,30 @@ fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
     }
 }
 
+#[cfg(not(feature = "llvm"))]
+fn llvm() -> Result<Box<dyn Codegen>, Failure> {
+    Err(not_built("by LLVM for `cpu`", "llvm"))
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(target: &Target, bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+    let backend = ptxas().and_then(|ptxas| skipc_mlir::CudaCodegen::new(target.clone(), ptxas));
+    match backend {
+        Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
+        Err(error) => {
+            Err(Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
+        }
+    }
+}
+
 #[cfg(not(feature = "cuda"))]
-fn cuda(target: &Target) -> Result<Box<dyn Codegen>, Failure> {
-    Err(not_built(target, "cuda"))
+fn cuda(target: &Target, _: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+    Err(not_built(&format!("for `{target}`"), "cuda"))
 }
 
 #[cfg(not(all(feature = "cranelift", feature = "cuda")))]
-fn not_built(target: &Target, feature: &str) -> Failure {
-    let message = format!("this skipc was built without code generation for `{target}`");
+fn not_built(what: &str, feature: &str) -> Failure {
+    let message = format!("this skipc was built without code generation {what}");
     let help = format!("build it with `cargo build --features {feature}`");
     Failure::new(Exit::Unsupported, Diagnostic::new("target::not_built", message).help(help))
 }
@@ -75,11 +146,11 @@ fn ptxas() -> Result<skipc_llvm::Ptxas, skipc_llvm::Error> {
     skipc_llvm::Ptxas::find(Some(&cache.join("cuda/bin/ptxas")))
 }
 
-/// Version of LLVM that this build generates CUDA code with.
+/// Version of LLVM that this build generates code with.
 pub fn llvm_version() -> Option<String> {
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "llvm")]
     return Some(skipc_llvm::version());
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "llvm"))]
     None
 }
 
@@ -113,7 +184,7 @@ pub fn targets() -> Vec<TargetInfo> {
         devices: "x86-64, aarch64".to_owned(),
         dtypes: vec!["f32"],
         tier: "run by every test",
-        built: cfg!(feature = "cranelift"),
+        built: !CpuBackend::built().is_empty(),
     }];
     targets.extend(cuda_targets());
     targets

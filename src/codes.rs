@@ -78,6 +78,17 @@ const CODES: &[(&str, &str)] = &[
         "The target cannot do what the model or the options ask for, such as a precision.",
     ),
     ("trace::empty", "The artefact has no program that decisions could be generated for."),
+    (
+        "tuning::operands",
+        "`skipc tune` has no operands for a kernel with several forms. This is a fault of the compiler.",
+    ),
+    (
+        "tuning::parse",
+        "The file of `--tuning` is not what `skipc tune` writes; line and column are in the message.",
+    ),
+    ("tuning::table", "The times of a kernel in the file of `--tuning` are not whole."),
+    ("tuning::target", "The file of `--tuning` was measured for another target than those compiled for."),
+    ("tuning::version", "The file of `--tuning` was written by another version of skipc."),
     ("usage::bench", "An option of `skipc bench` has a value that it does not take."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),
@@ -85,6 +96,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
     ("usage::init", "An option of `skipc init` has a value that it does not take."),
     ("usage::inspect", "An option of `skipc inspect` has a value that it does not take."),
+    ("usage::tune", "An option of `skipc tune` has a value that it does not take."),
     ("usage::value", "`skipc opt --explain` names a value that the graph after the passes does not have."),
     ("verify::empty", "The artefact has no program that could be verified."),
     (

@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod bench;
+pub mod bucketing;
 pub mod cli;
 pub mod codes;
 pub mod constants;

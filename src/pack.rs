@@ -13,6 +13,7 @@ use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
 use skipc_runtime::known_answer;
 
+use crate::backends::CpuBackend;
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{Compiled, Phase, PlanOf, Request};
@@ -35,14 +36,18 @@ pub fn pack(
     let spec = model.to_string();
     let mut flags: Vec<String> =
         request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
+    let has_cpu = request.targets.iter().any(|(target, _)| *target == Target::Cpu);
+    flags.extend(has_cpu.then(|| format!("--cpu-backend {}", request.cpu_backend.name())));
     flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
     flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
     flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));
+    flags.extend(request.tuning.map(|hash| format!("--tuning {hash}")));
     let has_cuda = request.targets.iter().any(|(target, _)| *target != Target::Cpu);
     let mut writer = Writer::new(Manifest {
         model: model.name.clone(),
         compiler: env!("CARGO_PKG_VERSION").to_owned(),
-        llvm: backends::llvm_version().filter(|_| has_cuda),
+        llvm: backends::llvm_version()
+            .filter(|_| has_cuda || (has_cpu && request.cpu_backend == CpuBackend::Llvm)),
         ptxas: backends::ptxas_version().filter(|_| has_cuda),
         flags,
         spec_hash: ContentHash::of(spec.as_bytes()),

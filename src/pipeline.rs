@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::image::{HostImage, HostLevel};
+use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Entry, Program, Purpose};
+use skipc_artifact::program::{Entry, Launch, Program, Purpose};
+use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
-use skipc_plan::kernel::WeightLayout;
 
+use crate::backends::CpuBackend;
+use crate::bucketing::{Bucketings, modelled};
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::lower::{self, lower, sets};
@@ -71,6 +73,8 @@ pub struct Request {
     pub form: Form,
     /// Targets, each with the precision of its layers, in the order of the command line.
     pub targets: Vec<(Target, DType)>,
+    /// What generates code for the host.
+    pub cpu_backend: CpuBackend,
     /// Largest number of tokens of a step; by default the model's longest sequence.
     pub max_tokens: Option<u32>,
     /// Passes instead of the default list.
@@ -79,14 +83,27 @@ pub struct Request {
     pub verify_each: bool,
     /// Stop the passes after this many edits.
     pub fuel: Option<u64>,
+    /// Which form of each kernel runs for which number of rows.
+    pub bucketings: Bucketings,
+    /// The content of the tuning file that it was made from, if it was.
+    pub tuning: Option<ContentHash>,
 }
 
 impl Request {
     /// Code for the host in f32, with every default.
     pub fn host() -> Request {
         let targets = vec![(Target::Cpu, DType::F32)];
-        let form = Form::default();
-        Request { form, targets, max_tokens: None, passes: None, verify_each: false, fuel: None }
+        Request {
+            form: Form::default(),
+            targets,
+            cpu_backend: CpuBackend::default(),
+            max_tokens: None,
+            passes: None,
+            verify_each: false,
+            fuel: None,
+            bucketings: modelled(),
+            tuning: None,
+        }
     }
 }
 
@@ -155,7 +172,7 @@ pub fn compile(
                 plans.push(PlanOf { kind: target.kind(), dtype: *dtype, plan });
             }
             if let Some(plan) = find_plan(&plans, target, *dtype) {
-                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, trace)?);
+                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, (request, trace))?);
             }
         }
         compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
@@ -253,7 +270,7 @@ fn plan(
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype,
-        layout: WeightLayout::on(target, dtype),
+        layout: backends::layout(target, request.cpu_backend, dtype),
         max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),
@@ -279,6 +296,16 @@ pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Reque
     let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
+}
+
+/// How the kernels of a plan are started on a target. It takes no weights, but the generator of the target.
+///
+/// # Errors
+/// As [`compile`].
+pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<Launch>, Failure> {
+    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
+    let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+    Ok(backend.compile(&kernels).map_err(|error| codegen_failure(&error))?.launches)
 }
 
 /// Plans a model that scores for one precision, with a program that has constants but no code: what the kernel interpreter runs.
@@ -326,10 +353,10 @@ fn generate(
     (target, purpose): (&Target, Purpose),
     dtype: DType,
     weights: &Weights,
-    trace: &mut Trace,
+    (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Failure> {
     trace.begin(&format!("generate {target}"));
-    let backend = backends::for_target(target)?;
+    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {
@@ -350,8 +377,8 @@ fn link(code: Code) -> Result<BundleCode, Failure> {
     let (mut ptx, mut cubin) = (None, None);
     for image in code.images {
         match image {
-            Image::HostObject(object) => {
-                let image = object_image::link(&object, HostLevel::Baseline);
+            Image::HostObject { level, object } => {
+                let image = object_image::link(&object, level);
                 host.push(image.map_err(|error| internal("link::object", &error))?);
             }
             Image::Ptx(text) => ptx = Some(text),

@@ -7,7 +7,6 @@ use skipc_artifact::target::DType;
 use skipc_ir::attr::Name;
 use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weights as _};
 use skipc_ir::{Graph, SetSym};
-use skipc_plan::kernel::{PANEL, WeightLayout};
 use skipc_plan::{ConstantSource, PlanConstant, RecipeStep, recipe};
 
 use crate::spec::weights::Weights;
@@ -144,17 +143,12 @@ impl Constants<'_> {
                     let places = (0..cols).flat_map(|col| (0..rows).map(move |row| row * cols + col));
                     values = places.map(|at| values[at]).collect();
                 }
-                RecipeStep::Panels => {
-                    // The last step, and what made its rows has as many columns as the tensor.
-                    let outputs = u64::from(self.constant_of(recipe)?.cols / PANEL);
-                    let RecipeStep::Weight { cols, .. } = recipe.first()? else { return None };
-                    let cols = u64::from(*cols);
-                    let factors = (0..outputs).flat_map(|output| (0..cols).map(move |inner| (output, inner)));
-                    let place = |(output, inner)| {
-                        let (row, col) = WeightLayout::in_panels(output, inner);
-                        values.get((row * outputs * u64::from(PANEL) + col) as usize).copied()
-                    };
-                    values = factors.map(place).collect::<Option<_>>()?;
+                RecipeStep::Panels { outputs, terms } => {
+                    values = unpack((*outputs, columns(recipe)?), *terms, &values)?;
+                }
+                RecipeStep::Swizzled { outputs } => {
+                    let (_, places) = recipe::swizzled_places(*outputs, columns(recipe)?)?;
+                    values = places.map(|at| values.get(at).copied()).collect::<Option<_>>()?;
                 }
                 RecipeStep::Rows { .. }
                 | RecipeStep::Term { .. }
@@ -217,6 +211,26 @@ impl Constants<'_> {
             DType::U32 | DType::U8 => None,
         }
     }
+}
+
+/// Columns of the tensor that a recipe begins with.
+fn columns(recipe: &[RecipeStep]) -> Option<u32> {
+    match recipe.first()? {
+        RecipeStep::Weight { cols, .. } => Some(*cols),
+        _ => None,
+    }
+}
+
+/// The matrix of which these are the panels.
+fn unpack((rows, cols): (u32, u32), terms: u32, panels: &[f64]) -> Option<Vec<f64>> {
+    let (rows, cols) = (rows as usize, cols as usize);
+    let mut matrix = vec![0.0; rows.checked_mul(cols)?];
+    for (from, element) in recipe::panel_places(rows, cols, terms as usize)?.zip(panels) {
+        if let Some(place) = from.and_then(|at| matrix.get_mut(at)) {
+            *place = *element;
+        }
+    }
+    Some(matrix)
 }
 
 /// Constants converted to a number domain once, for many evaluations.

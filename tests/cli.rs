@@ -269,3 +269,63 @@ fn damaged_artefacts_are_refused() {
     fs::write(&damaged, [&whole[..], b"\0"].concat()).unwrap();
     fails(&["verify", &path], 1, "artifact::trailing");
 }
+
+#[test]
+fn measured_times_choose_among_forms() {
+    let dir = TempDir::new().unwrap();
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (tuned, artifact) = (file("tuned.json"), file("m.skp"));
+    let spec = format!("{GOLDEN}/spec.toml");
+    let said = succeeds(&["tune", &spec, "-o", &tuned, "--rounds", "2", "--cpu-backend", "cranelift"]);
+    assert!(said.contains("attention_") && said.contains("µs in tiles of"), "{said}");
+
+    // The lowest form is made ten times as slow as the highest at all counts, and then ten times as fast.
+    for (factor, tiles) in [(10.0, "32"), (0.1, "1")] {
+        let mut table: serde_json::Value = serde_json::from_slice(&fs::read(&tuned).unwrap()).unwrap();
+        for kernel in table["kernels"].as_array_mut().unwrap() {
+            let slow = kernel["forms"][1]["ns"].clone();
+            let times = slow.as_array().unwrap().iter().map(|ns| (ns.as_f64().unwrap() * factor).into());
+            kernel["forms"][0]["ns"] = serde_json::Value::Array(times.collect());
+        }
+        let edited = file("edited.json");
+        fs::write(&edited, table.to_string()).unwrap();
+        let said = compile(
+            GOLDEN,
+            &["-o", &artifact, "--max-tokens", "128", "--tuning", &edited, "--cpu-backend", "cranelift"],
+        );
+        assert!(said.contains("1 of 2 kernels with several forms chosen by measured times"), "{said}");
+        let shown = succeeds(&["inspect", &artifact]);
+        let of = |line: &&str| line.contains("k10_attention_");
+        let row = shown.lines().find(of).unwrap_or_else(|| panic!("{shown}"));
+        assert_eq!(row.split_whitespace().nth(2), Some(tiles), "{shown}");
+        let flags = succeeds(&["inspect", &artifact, "--json"]);
+        assert!(flags.contains("--tuning "), "{flags}");
+    }
+
+    fs::write(file("cut.json"), "{").unwrap();
+    let compile_with = |name: &str, exit: i32, code: &str| {
+        let args = ["compile", &spec, "--weights", &format!("{GOLDEN}/weights.safetensors"), "-o", &artifact];
+        fails(&[&args[..], &["--tuning", &file(name)]].concat(), exit, code)
+    };
+    compile_with("cut.json", 1, "tuning::parse");
+    let text = fs::read_to_string(&tuned).unwrap();
+    for (name, from, to, code) in [
+        ("version.json", "\"version\": 1", "\"version\": 9", "tuning::version"),
+        ("target.json", "\"target\": \"cpu\"", "\"target\": \"cuda:sm_80\"", "tuning::target"),
+        ("table.json", "\"counts\": [", "\"counts\": [0,", "tuning::table"),
+    ] {
+        let edited = text.replacen(from, to, 1);
+        assert_ne!(edited, text, "{from}");
+        fs::write(file(name), edited).unwrap();
+        compile_with(name, 1, code);
+    }
+    fails(&["tune", &spec, "-o", &tuned, "--target", "cuda:sm_80"], 5, "target");
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn the_cost_on_a_gpu_takes_its_code() {
+    let args = ["inspect", "models/skip-12l-d50.toml", "--cost", "--target", "cuda:sm_90a"];
+    fails(&args, 5, "target::not_built");
+    fails(&["inspect", "models/skip-12l-d50.toml", "--cost", "--target", "gpu"], 2, "usage::inspect");
+}

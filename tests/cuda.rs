@@ -175,3 +175,41 @@ fn check_counters(what: &str, counters: &str) {
     let diff = similar::TextDiff::from_lines(&expected, &found);
     assert!(expected == found, "{}: BLESS=1 accepts\n{}", path.display(), diff.unified_diff());
 }
+
+const LARGE: &str = r#"
+[model]
+name = "large"
+vocab_size = 256
+d_model = 2048
+max_positions = 16384
+norm = "rmsnorm"
+norm_eps = 1e-5
+positions = "none"
+tie_embeddings = true
+
+[block.sparse]
+skip = { router = "gumbel", density = 0.125, kv = "all" }
+layers = [{ kind = "ffn", d_ff = 8192, activation = "gelu" }]
+
+[[stack]]
+blocks = ["sparse"]
+"#;
+
+/// 2,112 rows in tiles of 128 × 256 are half a tile row more than 2,048: another round of tiles on all multiprocessors.
+#[test]
+fn the_cost_on_a_gpu_is_one_of_whole_tiles() {
+    let dir = TempDir::new().unwrap();
+    let spec = dir.path().join("large.toml").display().to_string();
+    fs::write(&spec, LARGE).unwrap();
+    let densities = [2048.0, 2112.0, 2560.0].map(|rows: f64| (rows / 16384.0).to_string()).join(",");
+    let args = ["inspect", &spec, "--cost", "--step-tokens", "16384", "--target", "cuda:sm_90a", "--json"];
+    let ran = skipc(&[&args[..], &["--density", &densities]].concat());
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let block = &report["cost"]["layers"][1];
+    assert_eq!(block["name"], "blocks.0");
+    let times: Vec<f64> =
+        block["at"].as_array().unwrap().iter().map(|at| at["time_ns"].as_f64().unwrap()).collect();
+    assert!(times[1] > 1.15 * times[0], "{times:?}");
+    assert!(times[2] < 1.15 * times[1], "{times:?}");
+}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use skipc::backends::CpuBackend;
 use skipc::cli::Failure;
 use skipc::ladder::{self, Inputs};
 use skipc::lower::{Form, Purpose, lower};
@@ -12,7 +13,8 @@ use skipc::spec::weights::Weights;
 use skipc::spec::words::Word;
 use skipc::trace::Trace;
 use skipc::{pack, spec};
-use skipc_artifact::target::DType;
+use skipc_artifact::image::HostLevel;
+use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::Batch;
 use skipc_runtime::{Device, Options, Outputs, Session, generate};
 use skipc_testkit::golden::{Case, case, cases};
@@ -50,9 +52,21 @@ fn request() -> Request {
     Request { max_tokens: Some(1024), ..Request::host() }
 }
 
-#[cfg(feature = "cranelift")]
-fn artifact(Loaded { model, weights }: &Loaded) -> skipc_runtime::Model {
-    let request = Request { verify_each: true, ..request() };
+/// The request with this backend.
+fn by(cpu_backend: CpuBackend) -> Request {
+    Request { cpu_backend, ..request() }
+}
+
+/// Each backend for the host that this build has, with the levels of its code.
+fn backends() -> impl Iterator<Item = (CpuBackend, &'static [HostLevel])> {
+    CpuBackend::built().into_iter().map(|cpu| match cpu {
+        CpuBackend::Cranelift => (cpu, &[HostLevel::Baseline][..]),
+        CpuBackend::Llvm => (cpu, &HostLevel::DESCENDING[..]),
+    })
+}
+
+fn artifact(Loaded { model, weights }: &Loaded, request: Request) -> skipc_runtime::Model {
+    let request = Request { verify_each: true, ..request };
     let compiled = pipeline::compile(model, weights, &request, &mut Trace::silent()).map_err(fail).unwrap();
     let bytes = pack::pack(model, weights, &request, compiled).map_err(fail).unwrap();
     skipc_runtime::Model::from_bytes(&bytes).unwrap()
@@ -164,46 +178,55 @@ fn every_option_has_a_case() {
     assert!(missing.is_empty(), "no golden case has {missing:?}");
 }
 
-#[cfg(feature = "cranelift")]
 #[test]
 fn host_code_agrees_with_pytorch() {
     for case in golden() {
         let loaded = load(&case);
-        let model = artifact(&loaded);
-        let lengths: Vec<u32> = case.tokens.iter().map(|row| row.len() as u32).collect();
-        let tokens: Vec<u32> = case.tokens.iter().flatten().map(|token| *token as u32).collect();
-        let batch = skipc_runtime::Batch { tokens, lengths, routing: None };
-        let run = |threads: usize, checked: bool| {
-            let options = Options { threads, checked, ..Options::default() };
-            Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap()
-        };
-        let outputs = run(2, true);
-        let (logits, gates) = plain(&outputs);
-        case.check("host code", &logits, &gates, TOLERANCE);
-        let overflow: Vec<usize> = outputs.overflow.iter().map(|count| *count as usize).collect();
-        case.check_overflow("host code", &overflow);
-        for (gate, count) in gates.iter().zip(&outputs.counts) {
-            assert_eq!(gate.iter().filter(|executes| **executes).count(), *count as usize, "{}", case.name);
-        }
-        assert_eq!(run(1, false), outputs, "{}: one thread and two give different bits", case.name);
-        if let Some(generated) = &case.generated {
-            let options =
-                Options { threads: 2, checked: true, purpose: Purpose::Generate, ..Options::default() };
-            let outputs = Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap();
-            let (logits, gates) = plain(&outputs);
-            generated.check(&format!("{}, host code, generating", case.name), &logits, &gates, TOLERANCE);
+        for (cpu, levels) in backends() {
+            let model = artifact(&loaded, by(cpu));
+            levels.iter().for_each(|level| check_host_code(&case, &model, (cpu, *level)));
         }
     }
 }
 
+fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): (CpuBackend, HostLevel)) {
+    let what = format!("host code by {}, up to {max_level:?}", cpu.name());
+    let lengths: Vec<u32> = case.tokens.iter().map(|row| row.len() as u32).collect();
+    let tokens: Vec<u32> = case.tokens.iter().flatten().map(|token| *token as u32).collect();
+    let batch = skipc_runtime::Batch { tokens, lengths, routing: None };
+    let run = |threads: usize, checked: bool| {
+        let options = Options { threads, checked, max_level, ..Options::default() };
+        Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap()
+    };
+    let outputs = run(2, true);
+    let (logits, gates) = plain(&outputs);
+    case.check(&what, &logits, &gates, TOLERANCE);
+    let overflow: Vec<usize> = outputs.overflow.iter().map(|count| *count as usize).collect();
+    case.check_overflow(&what, &overflow);
+    for (gate, count) in gates.iter().zip(&outputs.counts) {
+        assert_eq!(gate.iter().filter(|executes| **executes).count(), *count as usize, "{}", case.name);
+    }
+    assert_eq!(run(1, false), outputs, "{}: one thread and two give different bits", case.name);
+    if let Some(generated) = &case.generated {
+        let options = Options {
+            threads: 2,
+            checked: true,
+            max_level,
+            purpose: Purpose::Generate,
+            ..Options::default()
+        };
+        let outputs = Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap();
+        let (logits, gates) = plain(&outputs);
+        generated.check(&format!("{}, {what}, generating", case.name), &logits, &gates, TOLERANCE);
+    }
+}
+
 /// Logits and decisions of a run as the judge has them.
-#[cfg(feature = "cranelift")]
 fn plain(outputs: &Outputs) -> (Vec<f64>, Vec<Vec<bool>>) {
     let logits = outputs.logits.iter().map(|logit| f64::from(*logit)).collect();
     (logits, outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit == 1).collect()).collect())
 }
 
-#[cfg(feature = "cranelift")]
 #[test]
 fn greedy_continuations_agree_with_pytorch() {
     for case in golden().iter().filter(|case| case.greedy.len() <= 32 || case.name == "kjv-12l-d25-demo") {
@@ -213,34 +236,36 @@ fn greedy_continuations_agree_with_pytorch() {
             continue;
         }
         let options = Options { purpose: Purpose::Generate, ..Options::default() };
-        let mut session = Session::new(&artifact(&loaded), Device::Cpu, options).unwrap();
-        let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
-        let new = generate::greedy(&mut session, &prompt, case.greedy.len() as u32, |_| ()).unwrap();
-        let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
-        assert_eq!(new, case.greedy, "{}", case.name);
+        for (cpu, _) in backends() {
+            let mut session = Session::new(&artifact(&loaded, by(cpu)), Device::Cpu, options).unwrap();
+            let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
+            let new = generate::greedy(&mut session, &prompt, case.greedy.len() as u32, |_| ()).unwrap();
+            let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
+            assert_eq!(new, case.greedy, "{}, by {}", case.name, cpu.name());
+        }
     }
 }
 
 /// Forced to none, all and a quarter of the tokens, and free, all forms agree with each other.
-#[cfg(feature = "cranelift")]
 #[test]
 fn all_forms_agree_under_any_decisions() {
     for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
         let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2 };
-        let report = ladder::climb(&artifact(&load(case)), &inputs).unwrap();
-        for row in &report.rows {
-            assert!(row.ok, "{}: {row:?}", case.name);
+        for (cpu, _) in backends() {
+            let report = ladder::climb(&artifact(&load(case), by(cpu)), &inputs).unwrap();
+            for row in &report.rows {
+                assert!(row.ok, "{}, by {}: {row:?}", case.name, cpu.name());
+            }
+            assert!(report.rows.len() >= 12, "{}: {} comparisons", case.name, report.rows.len());
         }
-        assert!(report.rows.len() >= 12, "{}: {} comparisons", case.name, report.rows.len());
     }
 }
 
 /// Empty sequences, single tokens and tile edges side by side in one batch.
-#[cfg(feature = "cranelift")]
 #[test]
 fn ragged_batches_agree() {
     let loaded = load(&case(Path::new("tests/golden/kjv-12l-d25")));
-    let model = artifact(&loaded);
+    let models: Vec<_> = backends().map(|(cpu, _)| artifact(&loaded, by(cpu))).collect();
     let text: Vec<i64> = case(Path::new("tests/golden/kjv-12l-d25")).tokens.concat();
     for lengths in [&[0usize][..], &[1], &[0, 1, 0, 2], &[63, 64, 65], &[15, 16, 17, 1]] {
         let mut rest = text.as_slice();
@@ -252,10 +277,11 @@ fn ragged_batches_agree() {
                 row
             })
             .collect();
-        let report =
-            ladder::climb(&model, &Inputs { batch: &Batch::from_sequences(rows), routing: None, threads: 2 })
-                .unwrap();
-        assert!(report.ok(), "{lengths:?}: {report:?}");
+        for model in &models {
+            let inputs = Inputs { batch: &Batch::from_sequences(rows.clone()), routing: None, threads: 2 };
+            let report = ladder::climb(model, &inputs).unwrap();
+            assert!(report.ok(), "{lengths:?}: {report:?}");
+        }
     }
 }
 
@@ -268,6 +294,34 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
         let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
         let Outcome { logits, gates, .. } = ladder::run_plan(&plan, &constants, &case.batch(), None).unwrap();
         case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
+    }
+}
+
+/// Host code in bf16, where a backend has it, keeps the same bound as the interpreter, at every level.
+#[test]
+fn host_code_in_bf16_keeps_its_bound() {
+    for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
+        let loaded = load(case);
+        let routing = case.scored.gates.iter().map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect());
+        let batch = skipc_runtime::Batch {
+            tokens: case.tokens.iter().flatten().map(|token| *token as u32).collect(),
+            lengths: case.tokens.iter().map(|row| row.len() as u32).collect(),
+            routing: Some(routing.collect()),
+        };
+        for (cpu, levels) in backends().filter(|(cpu, _)| *cpu == CpuBackend::Llvm) {
+            let request = Request { targets: vec![(Target::Cpu, DType::Bf16)], ..request() };
+            let model = artifact(&loaded, Request { cpu_backend: cpu, ..request });
+            for max_level in levels.iter().copied() {
+                let options = Options { threads: 2, checked: true, max_level, ..Options::default() };
+                let outputs = Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap();
+                let (rmse, bound) = (case.rmse(&plain(&outputs).0), 3.0 * case.figures.bf16_rmse);
+                assert!(
+                    rmse <= bound,
+                    "{}: bf16 logits up to {max_level:?} are {rmse:.3e} from the reference, allowed {bound:.3e}",
+                    case.name
+                );
+            }
+        }
     }
 }
 

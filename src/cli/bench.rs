@@ -117,7 +117,8 @@ fn of_artifact(
     let weights = bench::of_artifact(&model, &constants)?;
     let mut subjects = Vec::new();
     for form in forms.iter().filter(|form| **form != Form::Fused) {
-        let request = Request { form: *form, max_tokens: Some(limit), ..Request::host() };
+        let cpu_backend = args.cpu_backend;
+        let request = Request { form: *form, cpu_backend, max_tokens: Some(limit), ..Request::host() };
         subjects.push(Subject::compile((&model, &weights), &request, threads, trace)?);
     }
     if forms.contains(&Form::Fused) {

@@ -1,12 +1,15 @@
 //! `skipc compile`: spec and weights to an artefact.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 
 use super::{CompileArgs, Exit, Failure, artifact_failure, repro, show, to_json};
+use crate::bucketing::tuning::Tuning;
+use crate::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Form, Request};
 use crate::spec::weights::Weights;
@@ -14,7 +17,8 @@ use crate::trace::Trace;
 use crate::{lint, memory, pack, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
-    let request = request(args)?;
+    let found = Arc::default();
+    let request = request(args, &found)?;
     let (ast, model) = spec::load_with_places(&args.spec)?;
     let warnings = lint::run(&ast, &model);
     if !json {
@@ -61,6 +65,13 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
         for size in &sizes {
             let _ = writeln!(out, "  {size}");
         }
+        if args.tuning.is_some() {
+            let (with_forms, measured) = found.counts();
+            let _ = writeln!(
+                out,
+                "  {measured} of {with_forms} kernels with several forms chosen by measured times"
+            );
+        }
     }
     if args.timing {
         for (what, time) in trace.times() {
@@ -74,7 +85,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     Ok(out)
 }
 
-fn request(args: &CompileArgs) -> Result<Request, Failure> {
+fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Failure> {
     let usage = |message: String, help: &str| {
         Failure::new(Exit::Usage, Diagnostic::new("usage::compile", message).help(help))
     };
@@ -104,13 +115,29 @@ fn request(args: &CompileArgs) -> Result<Request, Failure> {
     if args.max_tokens == Some(0) {
         return Err(usage("--max-tokens: 0".to_owned(), "a step has at least one token"));
     }
+    let (bucketings, tuning) = match &args.tuning {
+        None => (modelled(), None),
+        Some(path) => {
+            let tuning = Tuning::read(path)?;
+            if !targets.iter().any(|(target, _)| tuning.is_for(target)) {
+                let message = format!("{}: it was measured for `{}`", path.display(), tuning.target);
+                let help = "measure with `skipc tune --target` what is compiled for";
+                return Err(Failure::new(Exit::User, Diagnostic::new("tuning::target", message).help(help)));
+            }
+            let hash = tuning.content_hash();
+            (tuned(tuning, found), Some(hash))
+        }
+    };
     Ok(Request {
         form: Form::default(),
         targets,
+        cpu_backend: args.cpu_backend,
         max_tokens: args.max_tokens,
         passes: args.passes.clone(),
         verify_each: args.verify_each,
         fuel: args.fuel,
+        bucketings,
+        tuning,
     })
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
-use skipc_passes::rewrite::cost::CPU;
 
 use super::inspect::new_table;
 use super::{Exit, Failure, InspectArgs, artifact_failure, open_artifact, to_json};
+use crate::bucketing::machine::Machine;
 use crate::cost::{self, Layer, PlanCost, Report};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Form, Request};
@@ -28,14 +28,26 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
     let model = model(&args.artifact)?;
     let densities = densities(args.density.as_deref())?;
     let tokens = args.step_tokens.min(u32::try_from(model.max_positions).unwrap_or(u32::MAX));
-    let cost = |form: Form| -> Result<PlanCost, Failure> {
-        let request = Request { form, ..Request::host() };
-        Ok(PlanCost::of(&pipeline::planned(&model, (&Target::Cpu, DType::F32), &request)?, &CPU))
-    };
+    let target: Target = args.target.parse().map_err(|error| {
+        let message = format!("--target: {error}");
+        Failure::new(Exit::Usage, Diagnostic::new("usage::inspect", message).help("see `skipc targets`"))
+    })?;
+    let cost = |form: Form| cost(&model, &target, form);
     let report = cost::report(&cost(Form::Fused)?, &cost(Form::Masked)?, f64::from(tokens), &densities);
     match json {
-        true => to_json(&json!({"model": model.name, "target": "cpu", "cost": report})),
-        false => Ok(text(&model, &report)),
+        true => to_json(&json!({"model": model.name, "target": target.to_string(), "cost": report})),
+        false => Ok(text(&model, &target, &report)),
+    }
+}
+
+/// What a form of the model costs. On a GPU that takes the tiles of its kernels, which only their code shows.
+fn cost(model: &Model, target: &Target, form: Form) -> Result<PlanCost, Failure> {
+    let dtype = if *target == Target::Cpu { DType::F32 } else { DType::Bf16 };
+    let request = Request { form, targets: vec![(target.clone(), dtype)], ..Request::host() };
+    let plan = pipeline::planned(model, (target, dtype), &request)?;
+    match Machine::of(target) {
+        Machine::Host(host) => Ok(PlanCost::of(&plan, &host)),
+        Machine::Gpu(gpu) => Ok(PlanCost::on_gpu(&plan, &gpu, &pipeline::launches(&plan, target, &request)?)),
     }
 }
 
@@ -71,9 +83,13 @@ fn densities(text: Option<&str>) -> Result<Vec<f64>, Failure> {
     })
 }
 
-fn text(model: &Model, report: &Report) -> String {
+fn text(model: &Model, target: &Target, report: &Report) -> String {
+    let machine = match target {
+        Target::Cpu => "the CPU in f32, one thread".to_owned(),
+        Target::Cuda(_) => format!("{target} in bf16 by published rates of the device, not measured"),
+    };
     let mut out = format!(
-        "{}: predicted for the CPU in f32, one thread, {} tokens a step, every router at one density\n\n",
+        "{}: predicted for {machine}, {} tokens a step, every router at one density\n\n",
         model.name, report.tokens
     );
     let mut header = vec!["".to_owned(), "kernels".to_owned()];
@@ -105,7 +121,9 @@ fn text(model: &Model, report: &Report) -> String {
     let _ = writeln!(out, "\nas polynomials in the tokens n and the executed counts c:");
     for layer in &report.layers {
         let _ = writeln!(out, "{}", layer.name);
-        for (what, poly) in [("multiply-adds", &layer.macs), ("bytes", &layer.bytes), ("ns", &layer.work)] {
+        let work = layer.work.as_ref().map(|work| ("ns", work));
+        let polynomials = [("multiply-adds", &layer.macs), ("bytes", &layer.bytes)].into_iter().chain(work);
+        for (what, poly) in polynomials {
             let _ = writeln!(out, "  {what:>13} = {poly}");
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
-use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program, Purpose};
+use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program, Purpose, RowTile};
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
@@ -159,9 +159,9 @@ fn program_text(program: &Program) -> String {
         layout.fixed_bytes / 1024,
         program.constant_bytes / 1024,
     );
-    let mut table = new_table(&["kernel", "runs", "tile", "blocks", "threads", "registers", "shared"]);
+    let mut table = new_table(&["kernel", "runs", "tile rows", "across", "threads", "registers", "shared"]);
     if program.target == Target::Cpu {
-        table = new_table(&["kernel", "runs", "tile", "scratch"]);
+        table = new_table(&["kernel", "runs", "tile rows", "scratch"]);
     }
     for (idx, entry) in program.entries.iter().enumerate() {
         table.add_row(kernel_row(entry, n_runs(program, idx)));
@@ -193,28 +193,44 @@ fn buffer_table(program: &Program) -> String {
 
 fn kernel_row(entry: &Entry, runs: usize) -> Vec<String> {
     let tile = |rows: u32| if rows == 0 { "all rows".to_owned() } else { format!("{rows} rows") };
+    let tiles = entry.launch.tiles();
     let mut row = vec![entry.symbol.clone(), runs.to_string()];
     match &entry.launch {
-        Launch::Host { tile_rows, scratch_bytes } => {
-            row.extend([tile(*tile_rows), format!("{scratch_bytes} B")])
+        Launch::Host { tile_rows, scratch_bytes, few_rows, .. } => {
+            let forms = match few_rows {
+                Some(few) => format!("{tile_rows}; up to {} rows, {} side by side", few.at_most, few.tiles),
+                None if tiles.is_empty() => tile(*tile_rows),
+                None => by_count(tiles, |tile| tile.rows),
+            };
+            row.extend([forms, format!("{scratch_bytes} B")])
         }
-        Launch::Cuda {
-            tile_rows,
-            grid_y,
-            threads,
-            shared_bytes,
-            registers,
-            static_shared_bytes,
-            persistent,
-        } => row.extend([
-            tile(*tile_rows),
-            format!("× {grid_y}{}", if *persistent { ", persistent" } else { "" }),
-            threads.to_string(),
-            registers.to_string(),
-            format!("{} B", shared_bytes + static_shared_bytes),
-        ]),
+        Launch::Cuda { threads, shared_bytes, registers, static_shared_bytes, persistent, .. } => {
+            row.extend([
+                if tiles.is_empty() { tile(0) } else { by_count(tiles, |tile| tile.rows) },
+                match tiles.is_empty() {
+                    true => "1".to_owned(),
+                    false => {
+                        let across = by_count(tiles, |tile| tile.across);
+                        format!("{across}{}", if *persistent { ", persistent" } else { "" })
+                    }
+                },
+                threads.to_string(),
+                registers.to_string(),
+                format!("{} B", shared_bytes + static_shared_bytes),
+            ])
+        }
     }
     row
+}
+
+/// A figure of the tiles by the number of rows from which on they are taken, such as `16, 64 from 48`.
+fn by_count(tiles: &[RowTile], figure: impl Fn(&RowTile) -> u32) -> String {
+    let of = |tile: &RowTile| match tile.from {
+        0 => figure(tile).to_string(),
+        from => format!("{} from {from}", figure(tile)),
+    };
+    let is_one = tiles.windows(2).all(|pair| figure(&pair[0]) == figure(&pair[1]));
+    tiles.iter().take(if is_one { 1 } else { tiles.len() }).map(of).collect::<Vec<_>>().join(", ")
 }
 
 fn section_table(artifact: &Artifact<Vec<u8>>) -> String {

@@ -16,6 +16,7 @@ mod repro;
 mod run;
 mod shares;
 mod trace;
+mod tune;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use serde::Serialize;
 use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
 
+use crate::backends::CpuBackend;
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::Form;
 
@@ -61,6 +63,8 @@ pub enum Command {
     /// Time a model on the host in three forms over densities: as compiled, with every op a kernel of its own, and with
     /// all rows computed.
     Bench(BenchArgs),
+    /// Time the forms of a model's kernels on this machine, for `skipc compile --tuning`.
+    Tune(TuneArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
     /// Run passes on a graph in its text form.
@@ -139,6 +143,10 @@ pub struct CompileArgs {
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
 
+    /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackend,
+
     /// Precision of the layers, for each kind of target.
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
     pub dtype: Vec<String>,
@@ -167,6 +175,11 @@ pub struct CompileArgs {
     #[arg(long, value_name = "N")]
     pub fuel: Option<u64>,
 
+    /// Choose among the forms of kernels by the times in this file, which `skipc tune` wrote; kernels that are not in it
+    /// are chosen by the cost model.
+    #[arg(long, value_name = "TUNED.json")]
+    pub tuning: Option<PathBuf>,
+
     /// Print how long each stage took, how much of the passes was spent on e-graphs, and the peak memory.
     #[arg(long)]
     pub timing: bool,
@@ -186,6 +199,10 @@ pub struct InspectArgs {
     /// Densities of `--cost`: shares such as `0.125,0.5`, or a range such as `0.05..1`.
     #[arg(long, requires = "cost", value_name = "D")]
     pub density: Option<String>,
+
+    /// What `--cost` is for: `cpu`, or a CUDA target, whose rates are published ones and not measured.
+    #[arg(long, requires = "cost", default_value = "cpu")]
+    pub target: String,
 
     /// Tokens of the step of `--cost`.
     #[arg(long, requires = "cost", value_name = "N", default_value_t = 512)]
@@ -262,6 +279,10 @@ pub struct BenchArgs {
     #[arg(long, value_name = "T", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 
+    /// What generates code for a spec [default: llvm, or cranelift in a build without LLVM].
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackend,
+
     /// Forms to time: all are compared with each other, and with `fused` if it is one of them.
     #[arg(
         long,
@@ -279,6 +300,33 @@ pub struct BenchArgs {
     /// Also draw time against density.
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
+}
+
+/// Arguments of `skipc tune`.
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// Model spec (TOML).
+    pub spec: PathBuf,
+
+    /// Weights (safetensors) [default: random ones of a fixed seed].
+    #[arg(long, value_name = "W.safetensors")]
+    pub weights: Option<PathBuf>,
+
+    /// What to measure: `cpu`, or a CUDA target of the GPU in this machine.
+    #[arg(long, default_value = "cpu")]
+    pub target: String,
+
+    /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackend,
+
+    /// Times that each form runs at each number of rows; the shortest counts.
+    #[arg(long, value_name = "R", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub rounds: u32,
+
+    /// Where to write the measured times.
+    #[arg(short, long, value_name = "OUT.json")]
+    pub output: PathBuf,
 }
 
 /// Arguments of `skipc opt`.
@@ -414,6 +462,7 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
+        Command::Tune(args) => tune::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
         Command::Opt(args) => opt::run(args, cli.json),
         Command::Trace(command) => trace::run(command, cli.json),
@@ -436,7 +485,7 @@ fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Failure> {
     Artifact::parse(bytes).map_err(|error| artifact_failure(path, &error))
 }
 
-fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
+pub(crate) fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
     Failure::new(Exit::User, Diagnostic::new(error.code(), format!("{}: {error}", path.display())))
 }
 

@@ -4,6 +4,10 @@
 //! ([`skipc_passes::rewrite::cost`]) are of single ops and anticipate it. Both take the same measured constants. On the
 //! CPU a product of few rows is as fast for each row as one of many (weights lie ready), so that no count is off a
 //! grid; what few rows cannot hide is the time to read the weights, which is the floor of a product.
+//!
+//! On a GPU a kernel takes as long as its bytes or its arithmetic, and a product as long as its waves of whole tiles: a
+//! count off the grid of tiles costs what the next one on it does. Those rates are published ones
+//! ([`crate::bucketing::machine::Gpu`]), not measured by us.
 
 mod break_even;
 mod report;
@@ -11,11 +15,12 @@ mod step;
 
 use std::collections::BTreeMap;
 
-use skipc_artifact::program::Gate;
+use skipc_artifact::program::{Gate, Launch, Step};
 use skipc_ir::{Dim, SetSym};
-use skipc_passes::rewrite::cost::{Counts, Poly, Target};
+use skipc_passes::rewrite::cost::{CPU, Counts, Poly, Target};
 use skipc_plan::Plan;
 
+use crate::bucketing::machine::{Gpu, Machine};
 pub use break_even::break_even;
 pub use report::{AtDensity, Layer, Report, part, report};
 pub use step::StepCost;
@@ -38,6 +43,21 @@ impl Sets {
         }
         Sets { dims }
     }
+}
+
+fn steps(plan: &Plan, target: &Target, launches: &[Launch]) -> Vec<(String, StepCost)> {
+    let sets = Sets::of(plan);
+    let of = |step: &Step| {
+        let mut cost = StepCost::of(plan, step, &sets, target);
+        let idx = step.kernel as usize;
+        cost.launched = plan
+            .kernels
+            .get(idx)
+            .zip(launches.get(idx))
+            .map(|((_, kernel), launch)| (kernel.clone(), launch.tiles().to_vec()));
+        (step.origin.clone(), cost)
+    };
+    plan.layout.steps.iter().map(of).collect()
 }
 
 /// So many tokens, of which every router executes the same share.
@@ -64,23 +84,34 @@ impl Counts for Even {
 pub struct PlanCost {
     /// Where in the model each step comes from, and what it costs; in the order of the steps.
     pub steps: Vec<(String, StepCost)>,
-    target: Target,
+    machine: Machine,
 }
 
 impl PlanCost {
-    /// The cost of a plan on a target.
+    /// The cost of a plan on the host.
     pub fn of(plan: &Plan, target: &Target) -> PlanCost {
-        let sets = Sets::of(plan);
-        let steps = plan.layout.steps.iter();
-        let steps = steps.map(|step| (step.origin.clone(), StepCost::of(plan, step, &sets, target)));
-        PlanCost { steps: steps.collect(), target: *target }
+        PlanCost { steps: steps(plan, target, &[]), machine: Machine::Host(*target) }
+    }
+
+    /// The cost of a plan on a GPU, with the launches of its kernels.
+    pub fn on_gpu(plan: &Plan, gpu: &Gpu, launches: &[Launch]) -> PlanCost {
+        PlanCost { steps: steps(plan, &CPU, launches), machine: Machine::Gpu(*gpu) }
     }
 
     /// Nanoseconds of a step.
     pub fn step_time(&self, step: &StepCost, counts: &dyn Counts) -> f64 {
-        match step.rows.at(counts) > 0.0 {
-            true => self.target.launch + step.work.at(counts).max(step.floor),
-            false => 0.0,
+        let rows = step.rows.at(counts);
+        if rows <= 0.0 {
+            // The host calls nobody; a GPU has to start the kernel to find that out.
+            return if let Machine::Gpu(gpu) = &self.machine { gpu.launch } else { 0.0 };
+        }
+        match (&self.machine, &step.launched) {
+            (Machine::Host(target), _) => target.launch + step.work.at(counts).max(step.floor),
+            (Machine::Gpu(gpu), Some((kernel, tiles))) => {
+                let moved = (step.bytes.at(counts), step.macs.at(counts));
+                gpu.kernel(kernel, tiles, rows.ceil() as u32, moved)
+            }
+            (Machine::Gpu(gpu), None) => gpu.launch,
         }
     }
 

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use skipc_passes::rewrite::cost::Poly;
 
-use super::{Even, PlanCost, StepCost, break_even};
+use super::{Even, Machine, PlanCost, StepCost, break_even};
 
 /// What a model costs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,8 +28,10 @@ pub struct Layer {
     pub macs: String,
     /// Bytes read and written, likewise.
     pub bytes: String,
-    /// Nanoseconds of the kernels' work, likewise, without starts and floors.
-    pub work: String,
+    /// Nanoseconds of the kernels' work, likewise, without starts and floors. On a GPU it is no polynomial: whole tiles
+    /// count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub work: Option<String>,
     /// From which density on the masked form is no slower; `None` if it is slower up to 1.
     pub break_even: Option<f64>,
     /// The figures at each density.
@@ -79,7 +81,7 @@ pub fn report(own: &PlanCost, masked: &PlanCost, tokens: f64, densities: &[f64])
 fn split(cost: &PlanCost) -> IndexMap<String, PlanCost> {
     let mut parts: IndexMap<String, PlanCost> = IndexMap::new();
     for (origin, step) in &cost.steps {
-        let empty = || PlanCost { steps: Vec::new(), target: cost.target };
+        let empty = || PlanCost { steps: Vec::new(), machine: cost.machine };
         parts.entry(part(origin)).or_insert_with(empty).steps.push((origin.clone(), step.clone()));
     }
     parts
@@ -105,7 +107,7 @@ fn layer(name: &str, (own, masked): (&PlanCost, &PlanCost), tokens: f64, densiti
         at: densities.iter().map(at).collect(),
         macs: macs.to_string(),
         bytes: bytes.to_string(),
-        work: work.to_string(),
+        work: matches!(own.machine, Machine::Host(_)).then(|| work.to_string()),
     }
 }
 

@@ -1,10 +1,10 @@
 //! What one step of a plan costs.
 
-use skipc_artifact::program::Step;
+use skipc_artifact::program::{RowTile, Step};
 use skipc_ir::Dim;
 use skipc_passes::rewrite::cost::{Poly, Target};
 use skipc_plan::Plan;
-use skipc_plan::kernel::{Attention, Body, Gemm, Rows, Rowwise, View};
+use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, Rows, Rowwise, View};
 use skipc_plan::pointwise::{Inst, Pointwise, Unary};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
 
@@ -23,6 +23,8 @@ pub struct StepCost {
     pub floor: f64,
     /// The rows of the kernel: without any it does nothing.
     pub rows: Poly,
+    /// On a GPU: the kernel and the tiles that it takes.
+    pub launched: Option<(Kernel, Vec<RowTile>)>,
 }
 
 /// A step that is being priced.

@@ -62,11 +62,13 @@ pub(super) fn select_masks(masks: &[Vec<bool>], keep: impl Fn(usize) -> bool) ->
 
 /// The most rows that a tile of one of the program's kernels over token rows has.
 pub(super) fn tile_rows(program: &Program) -> Option<u32> {
-    let tiles = program.entries.iter().map(|entry| match (&entry.launch, entry.extent) {
-        (Launch::Host { tile_rows, .. } | Launch::Cuda { tile_rows, .. }, Extent::Counted { .. }) => {
-            *tile_rows
-        }
-        _ => 0,
+    let rows = |launch: &Launch| match launch {
+        Launch::Host { tile_rows, .. } => *tile_rows,
+        Launch::Cuda { tiles, .. } => tiles.iter().map(|tile| tile.rows).max().unwrap_or(0),
+    };
+    let tiles = program.entries.iter().map(|entry| match entry.extent {
+        Extent::Counted { .. } => rows(&entry.launch),
+        Extent::Fixed(_) => 0,
     });
     tiles.max().filter(|rows| *rows > 0)
 }

@@ -2,7 +2,6 @@
 //! like any other.
 
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::image::HostLevel;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Arg, Buffer, Entry, Io, Layout, Place, Program, Purpose, RowBound, Step};
@@ -57,10 +56,9 @@ pub(crate) fn run(
     artefact: &[u8],
     cases: &[&Case],
     device: Device,
-    threads: usize,
+    options: Options,
 ) -> Result<Vec<Vec<Vec<u8>>>, String> {
     let model = Model::from_bytes(artefact).map_err(|error| error.to_string())?;
-    let options = Options { threads, ..Options::default() };
     let mut session = Session::new(&model, device, options).map_err(|error| error.to_string())?;
     let mut inputs: Vec<Vec<u8>> = Vec::new();
     for operand in cases.iter().flat_map(|case| &case.operands) {
@@ -146,8 +144,8 @@ fn link(code: Code) -> Result<BundleCode, String> {
     let (mut host, mut ptx, mut cubin) = (Vec::new(), None, None);
     for image in code.images {
         match image {
-            Image::HostObject(object) => {
-                let image = object_image::link(&object, HostLevel::Baseline);
+            Image::HostObject { level, object } => {
+                let image = object_image::link(&object, level);
                 host.push(image.map_err(|error| error.to_string())?);
             }
             Image::Ptx(text) => ptx = Some(text),

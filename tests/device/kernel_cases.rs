@@ -22,9 +22,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use compiled::{CHUNK, artefact, run};
+use skipc::backends::CpuBackend;
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::{Codegen, CodegenError};
-use skipc_runtime::Device;
+use skipc_runtime::{Device, Options};
 use skipc_testkit::conformance::{self, Backend, Ran};
 use skipc_testkit::kernel_cases::{Case, cases, cuda_cases};
 use skipc_testkit::replay;
@@ -78,7 +80,8 @@ fn refusal(dir: &Path, chunk: usize, case: usize) -> PathBuf {
 
 fn write(target: &str, dir: &Path) -> Result<(), String> {
     let target: Target = target.parse().map_err(|error| format!("{error}"))?;
-    let codegen = skipc::backends::for_target(&target).map_err(|failure| failure.diagnostics.to_string())?;
+    let codegen = skipc::backends::for_target(&target, CpuBackend::default(), Box::new(ByHeight))
+        .map_err(|failure| failure.diagnostics.to_string())?;
     std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
     let save = |path: PathBuf, bytes: Vec<u8>| std::fs::write(path, bytes).map_err(|error| error.to_string());
     let (cases, mut refused) = (cases(), 0);
@@ -130,7 +133,7 @@ impl Backend for Packed {
 impl Packed {
     fn run_chunk(&self, chunk_idx: usize, chunk: &[&Case]) -> Vec<Ran> {
         if let Ok(bytes) = std::fs::read(file(&self.dir, chunk_idx, None)) {
-            return match run(&bytes, chunk, self.device, 1) {
+            return match run(&bytes, chunk, self.device, one_thread()) {
                 Ok(ran) => ran.into_iter().map(Ok).collect(),
                 Err(why) => chunk.iter().map(|_| Err(why.clone())).collect(),
             };
@@ -143,10 +146,15 @@ impl Packed {
                     Err(_) => "it was not compiled".to_owned(),
                 }
             })?;
-            Ok(run(&bytes, &[case], self.device, 1)?.swap_remove(0))
+            Ok(run(&bytes, &[case], self.device, one_thread())?.swap_remove(0))
         };
         chunk.iter().enumerate().map(alone).collect()
     }
+}
+
+/// One thread is all that judging results takes.
+fn one_thread() -> Options {
+    Options { threads: 1, ..Options::default() }
 }
 
 fn judge(device: Device, dir: &str) -> Result<(), String> {

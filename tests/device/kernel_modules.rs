@@ -7,8 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use skipc::backends::CpuBackend;
 use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::Kernel;
 use skipc_testkit::kernel_cases::cuda_cases;
@@ -89,8 +91,8 @@ fn compile_all(
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Compiled)>> = Mutex::new(Vec::new());
     let work = || -> Result<(), String> {
-        let codegen =
-            skipc::backends::for_target(target).map_err(|failure| failure.diagnostics.to_string())?;
+        let codegen = skipc::backends::for_target(target, CpuBackend::default(), Box::new(ByHeight))
+            .map_err(|failure| failure.diagnostics.to_string())?;
         while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let compiled = compile_chunk(codegen.as_ref(), kernels, chunk);
             let number = chunk[0] / CHUNK;
@@ -159,9 +161,9 @@ fn refuse(kernel: usize, error: &CodegenError) -> Refused {
 fn save(dir: &Path, name: &str, code: Code) -> Result<(), String> {
     for image in code.images {
         let (end, bytes) = match image {
-            Image::Cubin(bytes) => ("cubin", bytes),
-            Image::Ptx(text) => ("ptx", text.into_bytes()),
-            Image::HostObject(bytes) => ("o", bytes),
+            Image::Cubin(bytes) => ("cubin".to_owned(), bytes),
+            Image::Ptx(text) => ("ptx".to_owned(), text.into_bytes()),
+            Image::HostObject { level, object } => (format!("{level:?}.o").to_lowercase(), object),
         };
         std::fs::write(dir.join(format!("{name}.{end}")), bytes).map_err(|error| error.to_string())?;
     }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use indexmap::IndexMap;
+use skipc::backends::CpuBackend;
 use skipc::cost::{Even, PlanCost, part};
 use skipc::pipeline::{self, Form, Request};
 use skipc::spec;
@@ -22,7 +23,8 @@ pub(crate) fn kernels_case(case: &FileCase) -> String {
     let model = spec::load(&path).unwrap_or_else(|found| panic!("{}: {found:?}", path.display()));
     let counts = Even { tokens: number("tokens"), density: number("density") };
     let parts = |form| {
-        let request = Request { form, ..Request::host() };
+        // Whatever this build has: a plan for one of them is pinned.
+        let request = Request { form, cpu_backend: CpuBackend::Cranelift, ..Request::host() };
         let plan = pipeline::planned(&model, (&Target::Cpu, DType::F32), &request);
         parts(&plan.unwrap_or_else(|failure| panic!("{}", failure.diagnostics)), &counts)
     };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use skipc::backends::CpuBackend;
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::image::HostLevel;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{Entry, Program, Purpose};
@@ -13,6 +13,7 @@ use skipc_artifact::writer::Writer;
 use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
 use skipc_ir::{Graph, Op, SetSym, Value};
 use skipc_plan::Plan;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::Image;
 use skipc_plan::interp as kernels;
 use skipc_runtime::{Device, Model, Options, Session};
@@ -206,8 +207,8 @@ impl PlanForm {
 
     /// Compiles the kernels for this machine.
     pub(crate) fn compile(&self) -> Result<CodeForm, String> {
-        let backend =
-            skipc::backends::for_target(&Target::Cpu).map_err(|_| "no backend for the CPU".to_owned())?;
+        let backend = skipc::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
+            .map_err(|_| "no backend for the CPU".to_owned())?;
         let named: Vec<_> =
             self.plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = backend.compile(&named).map_err(|error| error.to_string())?;
@@ -228,8 +229,10 @@ impl PlanForm {
         };
         let mut images = Vec::new();
         for image in &code.images {
-            let Image::HostObject(object) = image else { return Err("code for another machine".to_owned()) };
-            images.push(object_image::link(object, HostLevel::Baseline).map_err(|error| error.to_string())?);
+            let Image::HostObject { level, object } = image else {
+                return Err("code for another machine".to_owned());
+            };
+            images.push(object_image::link(object, *level).map_err(|error| error.to_string())?);
         }
         let bundle = Bundle { program, constants: self.laid_out.clone(), code: BundleCode::Host(images) };
         let mut writer = Writer::new(manifest());

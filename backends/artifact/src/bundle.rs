@@ -181,5 +181,6 @@ fn level_name(level: HostLevel) -> &'static str {
         HostLevel::Baseline => "baseline",
         HostLevel::Avx2 => "avx2",
         HostLevel::Avx512 => "avx512",
+        HostLevel::Avx512Bf16 => "avx512-bf16",
     }
 }

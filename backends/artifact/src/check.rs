@@ -8,7 +8,7 @@
 
 use crate::error::Error;
 use crate::image::HostTable;
-use crate::program::{Arg, Buffer, Entry, Extent, Gate, Launch, Program, RowBound, Step};
+use crate::program::{Arg, Buffer, Entry, Extent, Gate, Launch, Program, RowBound, RowTile, Step};
 use crate::target::{DType, Target};
 
 /// Most bytes an arena may have: 1 TiB, several times the memory of the largest machines this is for.
@@ -96,16 +96,29 @@ fn check_buffer(program: &Program, buffer: &Buffer) -> Result<(), Error> {
 fn check_entry(program: &Program, entry: &Entry) -> Result<(), Error> {
     let symbol = &entry.symbol;
     match (&program.target, &entry.launch) {
-        (Target::Cpu, Launch::Host { scratch_bytes, .. }) if *scratch_bytes <= SCRATCH_LIMIT => {}
-        (Target::Cuda(_), Launch::Cuda { grid_y, threads, .. })
-            if (1..=65535).contains(grid_y) && (1..=1024).contains(threads) => {}
+        (Target::Cpu, Launch::Host { scratch_bytes, few_rows, .. })
+            if *scratch_bytes <= SCRATCH_LIMIT && few_rows.is_none_or(|few| few.tiles > 0) => {}
+        (Target::Cuda(_), Launch::Cuda { threads, .. }) if (1..=1024).contains(threads) => {}
         (target, launch) => return refuse(format!("`{symbol}` is started as {launch:?}, not on {target}")),
     }
+    check_tiles(symbol, entry.launch.tiles())?;
     match entry.extent {
         Extent::Counted { count, .. } if count >= entry.n_params => {
             refuse(format!("`{symbol}` counts by parameter {count}, which it does not have"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Tiles are for ascending numbers of rows, from 0 on, and make a grid.
+fn check_tiles(symbol: &str, tiles: &[RowTile]) -> Result<(), Error> {
+    let starts = tiles.first().is_none_or(|first| first.from == 0);
+    let ascends = tiles.windows(2).all(|pair| pair[0].from < pair[1].from);
+    let is_tile = |tile: &RowTile| tile.rows > 0 && (1..=65535).contains(&tile.across);
+    if starts && ascends && tiles.iter().all(is_tile) {
+        Ok(())
+    } else {
+        refuse(format!("`{symbol}` has the tiles {tiles:?}"))
     }
 }
 

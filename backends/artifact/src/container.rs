@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! skipc-artefact\n                      magic
-//! version 00002\n                       of this layout
+//! version 00003\n                       of this layout
 //! header 00001234 <64 hex digits>\n     length in bytes and BLAKE3 hash of what follows
 //! { "manifest": …, "sections": [ … ] }  JSON, indented, so that `head` shows it
 //! zeros up to a multiple of 4096
@@ -27,7 +27,7 @@ pub const ALIGNMENT: u64 = 4096;
 pub const MAGIC: &[u8] = b"skipc-artefact\n";
 
 /// The layout that this crate writes and reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Largest header in bytes. A header has about 250 bytes a section; 200 layers with all their phases and variants
 /// stay below a tenth of it.

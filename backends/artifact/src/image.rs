@@ -38,11 +38,15 @@ pub enum HostLevel {
     Avx2,
     /// AVX-512 F, BW, CD, DQ and VL besides (`x86-64-v4`).
     Avx512,
+    /// Dot products of bf16 (AVX-512 BF16) besides.
+    #[serde(rename = "avx512-bf16")]
+    Avx512Bf16,
 }
 
 impl HostLevel {
     /// All levels, highest first: the order in which a runtime tries them.
-    pub const DESCENDING: [HostLevel; 3] = [HostLevel::Avx512, HostLevel::Avx2, HostLevel::Baseline];
+    pub const DESCENDING: [HostLevel; 4] =
+        [HostLevel::Avx512Bf16, HostLevel::Avx512, HostLevel::Avx2, HostLevel::Baseline];
 }
 
 /// A position-independent piece of host code: it runs at any address that is a multiple of 4096, needs no

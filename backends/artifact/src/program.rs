@@ -143,17 +143,19 @@ pub enum Launch {
     Host {
         /// Rows of a tile; 0 if the kernel is one indivisible task.
         tile_rows: u32,
+        /// Tiles for few rows, if it has others then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        few_rows: Option<FewRows>,
         /// Bytes of scratch memory that each call needs, 64-byte aligned.
         scratch_bytes: u64,
+        /// Which form the kernel takes for which number of rows, if it has several.
+        tiles: Vec<RowTile>,
     },
-    /// A grid of `⌈rows / tile_rows⌉ × grid_y` blocks, where `rows` is the extent's upper bound under the bound on
-    /// tokens; blocks past the count return at once. One block if `tile_rows` is 0. Persistent blocks are as many in a
-    /// row, but no more than the device has multiprocessors.
+    /// A grid of blocks, at least as many as there are tiles for any count; blocks past the tiles of the count return at
+    /// once. Persistent blocks are as many, but no more than the device has multiprocessors. See [`Launch::grid`].
     Cuda {
-        /// Rows of a block; 0 for a single block.
-        tile_rows: u32,
-        /// Blocks side by side (column tiles, heads).
-        grid_y: u32,
+        /// Which tile for which number of rows: ascending, the first from 0 on. None for a kernel of one block.
+        tiles: Vec<RowTile>,
         /// Threads of a block.
         threads: u32,
         /// Bytes of dynamic shared memory.
@@ -168,15 +170,71 @@ pub enum Launch {
     },
 }
 
+/// Tiles of a kernel of the host that lie side by side (of columns, of heads), each with all rows: so threads share out the
+/// weights, where rows are too few to be shared out. The kernel reads the count where it runs and does the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FewRows {
+    /// The most rows for which it has them.
+    pub at_most: u32,
+    /// How many there are.
+    pub tiles: u32,
+}
+
+/// The tile that a kernel takes from a number of rows on. The kernel reads the count where it runs and chooses there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowTile {
+    /// The fewest rows for which it is taken.
+    pub from: u32,
+    /// Its rows.
+    pub rows: u32,
+    /// Tiles side by side (of columns, of heads).
+    pub across: u32,
+}
+
 impl Launch {
+    /// Which tile or form for which number of rows.
+    pub fn tiles(&self) -> &[RowTile] {
+        match self {
+            Launch::Host { tiles, .. } | Launch::Cuda { tiles, .. } => tiles,
+        }
+    }
+
+    /// Tiles of an extent of so many rows on the host; 1 for a kernel that is one task, 0 for one on CUDA.
+    pub fn host_tiles(&self, rows: u32) -> u32 {
+        match self {
+            Launch::Host { tile_rows: 0, .. } => 1,
+            Launch::Host { few_rows: Some(few), .. } if (1..=few.at_most).contains(&rows) => few.tiles,
+            Launch::Host { tile_rows, .. } => rows.div_ceil(*tile_rows),
+            Launch::Cuda { .. } => 0,
+        }
+    }
+
     /// Blocks of the grid for an extent of at most so many rows on a device of so many multiprocessors: along the rows,
-    /// and side by side. `None` if there is nothing to start on CUDA: no rows, or a kernel for the host.
+    /// and side by side; those of a kernel that chooses among tiles, and persistent ones, are numbered in one row. `None`
+    /// if there is nothing to start on CUDA: no rows, or a kernel for the host.
     pub fn grid(&self, rows: u32, processors: u32) -> Option<[u32; 2]> {
-        let Launch::Cuda { tile_rows, grid_y, persistent, .. } = *self else { return None };
-        let along = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
-        let grid =
-            if persistent { [along.saturating_mul(grid_y).min(processors), 1] } else { [along, grid_y] };
-        (along > 0).then_some(grid)
+        let Launch::Cuda { tiles, persistent, .. } = self else { return None };
+        if rows == 0 {
+            return None;
+        }
+        let [along, across] = match tiles.as_slice() {
+            [] => [1, 1],
+            [tile] => [rows.div_ceil(tile.rows.max(1)), tile.across],
+            tiles => {
+                // The most rows for which each is taken.
+                let ends = tiles.iter().skip(1).map(|next| next.from.saturating_sub(1)).chain([u32::MAX]);
+                let reached = tiles.iter().zip(ends).filter(|(tile, _)| tile.from <= rows);
+                let blocks = reached
+                    .map(|(tile, end)| rows.min(end).div_ceil(tile.rows.max(1)).saturating_mul(tile.across));
+                [blocks.max().unwrap_or(1), 1]
+            }
+        };
+        let is_one_row = *persistent || across == 1;
+        let blocks = along.saturating_mul(across);
+        let most = if *persistent { processors } else { u32::MAX };
+        Some(if is_one_row { [blocks.min(most), 1] } else { [along, across] })
     }
 }
 

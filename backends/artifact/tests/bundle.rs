@@ -5,7 +5,8 @@ use skipc_artifact::bundle::{self, Bundle, BundleCode};
 use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, Purpose, RowBound, Step,
+    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, Purpose, RowBound,
+    RowTile, Step,
 };
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::ContentHash;
@@ -82,7 +83,7 @@ fn bundle() -> Bundle {
             symbol: "embed_10".into(),
             n_params: 4,
             extent: Extent::Counted { count: 3, at_most: 100 },
-            launch: Launch::Host { tile_rows: 16, scratch_bytes: 64 },
+            launch: Launch::Host { tile_rows: 16, few_rows: None, scratch_bytes: 64, tiles: Vec::new() },
         }],
     };
     let entries = vec![HostEntry { name: "embed_10".into(), offset: 0 }];
@@ -114,8 +115,7 @@ fn a_cuda_bundle_comes_back() {
     let mut made = bundle();
     made.program.target = Target::Cuda("sm_90a".into());
     made.program.entries[0].launch = Launch::Cuda {
-        tile_rows: 16,
-        grid_y: 1,
+        tiles: vec![RowTile { from: 0, rows: 16, across: 1 }],
         threads: 128,
         shared_bytes: 0,
         registers: 32,

@@ -5,7 +5,8 @@ use cranelift_codegen::ir::types::{F32, I32, I64};
 use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, UserFuncName, Value};
 use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use skipc_artifact::program::Launch;
+use skipc_artifact::program::{Launch, RowTile};
+use skipc_plan::buckets::{self, Bucketing};
 use skipc_plan::kernel::{Attention, Body, Kernel, Rowwise};
 
 use crate::emit::Emitter;
@@ -41,8 +42,22 @@ fn softmax_signature(call_conv: CallConv) -> Signature {
     Signature { params: params.map(AbiParam::new).into(), returns: vec![AbiParam::new(F32)], call_conv }
 }
 
+/// Which form of the kernel runs for which number of rows; none if it has one.
+pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<RowTile>, Fault> {
+    let menu = match &kernel.body {
+        Body::Attention(attention) => attention::menu(kernel, attention),
+        Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) => Vec::new(),
+    };
+    if menu.is_empty() {
+        return Ok(Vec::new());
+    }
+    let chosen = buckets::buckets(bucketing, kernel, &menu, attention::TILE_ROWS);
+    let chosen = chosen.ok_or_else(|| Fault::Malformed("buckets of forms that there are not".to_owned()))?;
+    Ok(buckets::row_tiles(&chosen, &menu))
+}
+
 /// How the kernel is started.
-pub(crate) fn launch(kernel: &Kernel) -> Result<Launch, Fault> {
+pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault> {
     let (tile_rows, scratch_bytes) = match &kernel.body {
         Body::Gemm(gemm) => (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?),
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
@@ -52,7 +67,7 @@ pub(crate) fn launch(kernel: &Kernel) -> Result<Launch, Fault> {
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Compact(_) => (0, 0),
     };
-    Ok(Launch::Host { tile_rows, scratch_bytes })
+    Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
 }
 
 /// Fills the context's function with the kernel's code.
@@ -61,7 +76,7 @@ pub(crate) fn build(
     builder_ctx: &mut FunctionBuilderContext,
     config: TargetFrontendConfig,
     symbol: &str,
-    kernel: &Kernel,
+    (kernel, row_tiles): (&Kernel, &[RowTile]),
 ) -> Result<(), Fault> {
     let call_conv = config.default_call_conv;
     ctx.func.signature = signature(call_conv);
@@ -94,13 +109,13 @@ pub(crate) fn build(
         tiles,
         scratch,
     };
-    body(&mut e)?;
+    body(&mut e, row_tiles)?;
     e.ins().return_(&[]);
     e.builder.finalize(config);
     Ok(())
 }
 
-fn body(e: &mut Emitter<'_>) -> Result<(), Fault> {
+fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
     let kernel = e.kernel;
     match &kernel.body {
         Body::Gemm(gemm) => {
@@ -110,7 +125,7 @@ fn body(e: &mut Emitter<'_>) -> Result<(), Fault> {
         Body::Attention(attention) => {
             check_heads(attention)?;
             let rows = rows(e, attention::TILE_ROWS)?;
-            attention::emit(e, attention, rows)
+            attention::emit(e, attention, rows, row_tiles)
         }
         Body::Rowwise(rowwise) => {
             let (begin, end) = rows(e, ROWWISE_TILE)?;

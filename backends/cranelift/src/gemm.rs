@@ -243,12 +243,13 @@ impl Work<'_> {
                 let address = e.dense_row(weight, output)?.address;
                 Ok(Right { address, outer: e.int(i64::from(self.k)), inner: one })
             }
+            WeightLayout::Panels => Err(Fault::Unsupported("weights in panels".to_owned())),
+            WeightLayout::Swizzled => Err(Fault::Unsupported("swizzled weights".to_owned())),
             WeightLayout::Columns => {
                 let base = e.only_row(weight)?.address;
                 let inner = e.int(i64::from(e.param(weight)?.cols));
                 Ok(Right { address: e.element(base, output, 4), outer: one, inner })
             }
-            WeightLayout::Panels => Err(Fault::Unsupported("weights in panels".to_owned())),
         }
     }
 

@@ -53,6 +53,7 @@ use error::Fault;
 use skipc_artifact::image::{HostArch, HostLevel};
 use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
+use skipc_plan::buckets::{Bucketing, ByHeight};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::Kernel;
 
@@ -60,19 +61,26 @@ use skipc_plan::kernel::Kernel;
 pub struct Cranelift {
     isa: Arc<dyn TargetIsa>,
     target: Target,
+    bucketing: Box<dyn Bucketing>,
 }
 
 impl Cranelift {
     /// Which extensions of the instruction set the code uses: none.
     pub const LEVEL: HostLevel = HostLevel::Baseline;
 
-    /// Code for this architecture.
+    /// Code for this architecture. Among the forms of a kernel it takes the lowest that holds all rows.
     ///
     /// # Errors
     /// [`CodegenError::Internal`] if Cranelift was built without it.
     pub fn new(arch: HostArch) -> Result<Cranelift, CodegenError> {
         let isa = isa::baseline(arch).map_err(|fault| fault.at("(target)"))?;
-        Ok(Cranelift { isa, target: Target::Cpu })
+        Ok(Cranelift { isa, target: Target::Cpu, bucketing: Box::new(ByHeight) })
+    }
+
+    /// The same, but forms are chosen so. Attention has two, and counts rows of one sequence in a tile.
+    #[must_use]
+    pub fn with_bucketing(self, bucketing: Box<dyn Bucketing>) -> Cranelift {
+        Cranelift { bucketing, ..self }
     }
 
     fn compile_kernel(
@@ -84,10 +92,11 @@ impl Cranelift {
         listing: &mut String,
     ) -> Result<Launch, Fault> {
         let refused = |error: cranelift_module::ModuleError| Fault::Cranelift(format!("{error:?}"));
-        let launch = function::launch(kernel)?;
+        let tiles = function::tiles(kernel, self.bucketing.as_ref())?;
+        let launch = function::launch(kernel, &tiles)?;
         let config = self.isa.frontend_config();
         let mut ctx = module.make_context();
-        function::build(&mut ctx, builder_ctx, config, symbol, kernel)?;
+        function::build(&mut ctx, builder_ctx, config, symbol, (kernel, &tiles))?;
         if !listing.is_empty() {
             listing.push('\n');
         }
@@ -119,7 +128,7 @@ impl Codegen for Cranelift {
         let object = module.finish().emit().map_err(|error| internal(error.to_string()))?;
         Ok(Code {
             launches,
-            images: vec![Image::HostObject(object)],
+            images: vec![Image::HostObject { level: Cranelift::LEVEL, object }],
             stages: vec![("clif".to_owned(), listing)],
         })
     }

@@ -1,15 +1,17 @@
-//! The raw calls into LLVM: owning a context together with its module, and call-site attributes.
+//! The raw calls into LLVM: owning a context together with its module, call-site attributes, and addresses.
 
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use inkwell::attributes::Attribute;
+use inkwell::builder::{Builder, BuilderError};
 use inkwell::llvm_sys::core::{
     LLVMAddCallSiteAttribute, LLVMContextCreate, LLVMContextDispose, LLVMCreateEnumAttribute,
     LLVMGetCalledValue, LLVMGetModuleContext, LLVMIsACallInst, LLVMIsAInlineAsm,
 };
 use inkwell::llvm_sys::{LLVMAttributeFunctionIndex, LLVMContext, LLVMModule};
-use inkwell::values::AsValueRef;
+use inkwell::types::IntType;
+use inkwell::values::{AsValueRef, IntValue, PointerValue};
 
 use crate::module::Module;
 
@@ -104,4 +106,15 @@ pub(crate) fn mark_asm_convergent(owned: &Owned) -> usize {
         }
     }
     marked
+}
+
+/// `base + bytes`, where the sum may be any address.
+pub(crate) fn byte_offset<'c>(
+    builder: &Builder<'c>,
+    byte: IntType<'c>,
+    base: PointerValue<'c>,
+    bytes: IntValue<'c>,
+) -> Result<PointerValue<'c>, BuilderError> {
+    // SAFETY: one index for a scalar type is what the instruction takes, and it makes no promise of bounds.
+    unsafe { builder.build_gep(byte, base, &[bytes], "") }
 }

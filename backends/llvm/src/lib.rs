@@ -18,6 +18,7 @@ mod cubin;
 mod error;
 #[expect(unsafe_code, reason = "raw LLVM calls that inkwell has no safe form of")]
 mod ffi;
+mod host;
 mod module;
 mod ptxas;
 mod resources;
@@ -26,6 +27,7 @@ mod target;
 pub use cubin::Cubin;
 pub use error::Error;
 pub use ffi::{RawContext, RawModule};
+pub use host::Host;
 pub use module::{Module, Ptx};
 pub use ptxas::Ptxas;
 pub use resources::KernelResources;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use on_the_ptx_machine::Loaded;
 use skipc_llvm::CudaTarget;
 use skipc_mlir::lower;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::kernel::Kernel;
 use skipc_ptx::machine::Program;
 use skipc_testkit::conformance::{Backend, run};
@@ -73,7 +74,7 @@ fn programs(kernel: &Kernel) -> Result<Vec<Loaded>, String> {
     let mut programs = Vec::new();
     for target in TARGETS {
         let named = [("kernel".to_owned(), kernel)];
-        let lowered = lower(target, &named).map_err(|(_, error)| error.to_string())?;
+        let lowered = lower(target, &named, &ByHeight).map_err(|(_, error)| error.to_string())?;
         let is_header = |line: &&str| line.starts_with(".version") || line.starts_with(".target");
         let text = lowered.ptx.text.lines().filter(|line| !is_header(line)).collect::<Vec<_>>().join("\n");
         if !texts.contains(&text) {
@@ -124,10 +125,10 @@ fn everything_else() {
     check_named(|name| !APART.iter().any(|prefix| name.starts_with(prefix)));
 }
 
-/// Products whose weights lie in panels: every kind of product and epilogue, at all extents.
+/// Products whose weights are swizzled: every kind of product and epilogue, at all extents.
 #[test]
-fn products_of_panels() {
-    let chosen = |case: &Case| case.name.starts_with("panels_") && !case.name.contains("264x1032");
+fn products_of_swizzled_weights() {
+    let chosen = |case: &Case| case.name.starts_with("swizzled_") && !case.name.contains("264x1032");
     check(cuda_cases().into_iter().filter(chosen).collect());
 }
 
@@ -135,7 +136,7 @@ fn products_of_panels() {
 #[test]
 fn large_tiles() {
     let chosen = [
-        "panels_epilogue_bf16_whole_residual_2x264x1032_rows_129_",
+        "swizzled_epilogue_bf16_whole_residual_2x264x1032_rows_129_",
         "epilogue_f32_whole_residual_2x264x1032_rows_1_",
         "epilogue_bf16_whole_residual_1x264x1032_rows_129_",
         "epilogue_bf16_whole_residual_2x264x1032_rows_127_",

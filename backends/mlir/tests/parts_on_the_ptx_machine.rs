@@ -10,6 +10,7 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_llvm::CudaTarget;
 use skipc_mlir::lower;
+use skipc_plan::buckets::ByHeight;
 use skipc_plan::interp::{Tiling, run_kernel};
 use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Param, Part, Rows, Slot, Sum, View, WeightLayout};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store};
@@ -86,7 +87,7 @@ impl Bench {
     }
 
     fn check_on(&self, target: CudaTarget, kernel: &Kernel, expected: &[Vec<u8>]) {
-        let lowered = lower(target, &[("kernel".to_owned(), kernel)]).expect("code");
+        let lowered = lower(target, &[("kernel".to_owned(), kernel)], &ByHeight).expect("code");
         let program = Arc::new(Program::load(&lowered.ptx.text, "kernel").expect("PTX of the machine"));
         let loaded = (program, lowered.launches[0].clone());
         for seed in 0..SCHEDULES {

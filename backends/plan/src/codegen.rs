@@ -1,5 +1,6 @@
 //! What a backend implements.
 
+use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
 
@@ -51,7 +52,12 @@ pub struct Code {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Image {
     /// A relocatable ELF object for the host.
-    HostObject(Vec<u8>),
+    HostObject {
+        /// Which instructions its code uses.
+        level: HostLevel,
+        /// Its bytes.
+        object: Vec<u8>,
+    },
     /// PTX text, for the driver to compile.
     Ptx(String),
     /// A cubin, for GPUs of its own major version.

@@ -131,34 +131,72 @@ pub enum WeightLayout {
     /// `[k, outputs]`: what makes one column of the sum is a column, so that a processor finds neighbouring columns'
     /// factors side by side.
     Columns,
-    /// `[⌈k / 64⌉, 64 · outputs]`: a row is a panel, 64 factors of each output. What a tile takes of it is one run of
-    /// memory, which lies there as tensor cores want it in shared memory ([`WeightLayout::in_panels`]).
+    /// `[⌈outputs / c⌉ · ⌈k / t⌉, c · t]` with `c` [`PANEL_COLS`] and `t` 1 for f32, 2 for bf16: a panel for each `c`
+    /// outputs, a row of which has `t` factors of each of them, output by output. A sum begins with a panel. What is
+    /// past the last output or factor is 0. A register tile of a processor finds all that it needs in one run.
     Panels,
+    /// `[⌈k / t⌉, t · outputs]` with `t` [`SWIZZLE_TERMS`]: a row has `t` factors of each output, output by output. Pieces
+    /// of eight of them stand at their place xor the output's place in its group of eight. What is past the last factor
+    /// is 0. What a tile of tensor cores takes of a row is one run of memory, which lies there as they want it in shared memory:
+    /// of bf16 this is the 128-byte swizzle (PTX ISA 9.0, section 5.5.6), by which the same piece of eight outputs lies in
+    /// eight different banks.
+    Swizzled,
 }
 
-/// Factors of an output in a row of [`WeightLayout::Panels`]; what `k` lacks to a multiple is zeros.
-pub const PANEL: u32 = 64;
+/// Outputs of a panel of weights.
+pub const PANEL_COLS: u32 = 32;
+
+/// Factors of an output in a row of [`WeightLayout::Swizzled`]: 128 bytes of bf16.
+pub const SWIZZLE_TERMS: u32 = 64;
 
 impl WeightLayout {
-    /// The layout for products on a target: vectors of a processor hold neighbouring columns of a result, tensor cores
-    /// take both operands with `k` along their rows, and Hopper's copies want runs of memory. All of CUDA has one, so that
-    /// its targets share plans and constants.
+    /// The layout for products of a type on a target, if its generator has no wish of its own: vectors of a processor hold
+    /// neighbouring columns of a result, tensor cores take both operands with `k` along their rows, and Hopper's copies
+    /// want runs of memory. All of CUDA has one, so that its targets share plans and constants.
     pub fn on(target: &Target, dtype: DType) -> WeightLayout {
         match target {
             Target::Cpu => WeightLayout::Columns,
-            Target::Cuda(_) if dtype == DType::Bf16 => WeightLayout::Panels,
+            Target::Cuda(_) if dtype == DType::Bf16 => WeightLayout::Swizzled,
             Target::Cuda(_) => WeightLayout::Rows,
         }
     }
 
-    /// Row and column of a factor in [`WeightLayout::Panels`]: pieces of eight stand at their place xor the output's place
-    /// in its group of eight. With bf16 that is the 128-byte swizzle (PTX ISA 9.0, section 5.5.6), by which the same piece
-    /// of eight outputs lies in eight different banks.
-    pub fn in_panels(output: u64, inner: u64) -> (u64, u64) {
-        let panel = u64::from(PANEL);
-        let piece = (inner % panel / 8) ^ (output % 8);
-        (inner / panel, output * panel + piece * 8 + inner % 8)
+    /// Rows and columns of a weight of so many outputs over `k` factors; `None` if they are too many.
+    pub fn shape(self, (outputs, k): (u32, u32), dtype: DType) -> Option<(u32, u32)> {
+        match self {
+            WeightLayout::Rows => Some((outputs, k)),
+            WeightLayout::Columns => Some((k, outputs)),
+            WeightLayout::Panels => {
+                let terms = panel_terms(dtype);
+                let rows = outputs.div_ceil(PANEL_COLS).checked_mul(k.div_ceil(terms))?;
+                Some((rows, PANEL_COLS * terms))
+            }
+            WeightLayout::Swizzled => Some((k.div_ceil(SWIZZLE_TERMS), outputs.checked_mul(SWIZZLE_TERMS)?)),
+        }
     }
+
+    /// Row and column of the factor number `inner` of an output, of `k` factors.
+    pub fn place(self, (output, inner): (u64, u64), k: u32, dtype: DType) -> (u64, u64) {
+        match self {
+            WeightLayout::Rows => (output, inner),
+            WeightLayout::Columns => (inner, output),
+            WeightLayout::Panels => {
+                let (cols, terms) = (u64::from(PANEL_COLS), u64::from(panel_terms(dtype)));
+                let row = output / cols * u64::from(k).div_ceil(terms) + inner / terms;
+                (row, output % cols * terms + inner % terms)
+            }
+            WeightLayout::Swizzled => {
+                let terms = u64::from(SWIZZLE_TERMS);
+                let piece = (inner % terms / 8) ^ (output % 8);
+                (inner / terms, output * terms + piece * 8 + inner % 8)
+            }
+        }
+    }
+}
+
+/// Factors of an output that lie side by side in a panel: as many as fill four bytes.
+pub fn panel_terms(dtype: DType) -> u32 {
+    (4 / dtype.size()).max(1)
 }
 
 /// The weight of a sum: as many of its outputs as the part has columns.

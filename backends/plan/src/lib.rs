@@ -25,6 +25,7 @@
 //! what a plan must keep, [`interp`] executes one tile by tile on the host, [`traffic`](mod@traffic) counts the bytes that it moves,
 //! [`codegen`] is what a backend implements.
 
+pub mod buckets;
 mod build;
 pub mod codegen;
 pub mod error;

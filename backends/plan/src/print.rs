@@ -181,7 +181,10 @@ impl Display for InKernel<'_, Gemm> {
                     WeightLayout::Rows => write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}]")?,
                     WeightLayout::Columns => write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}]")?,
                     WeightLayout::Panels => {
-                        write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}] in panels")?
+                        write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}] in panels")?;
+                    }
+                    WeightLayout::Swizzled => {
+                        write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}] swizzled")?;
                     }
                 }
                 writeln!(f, "{}", if *row == 0 { String::new() } else { format!(" from {row}") })?;

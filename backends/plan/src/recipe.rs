@@ -5,7 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 
 use crate::interp::Element;
-use crate::kernel::{PANEL, WeightLayout};
+use crate::kernel::{PANEL_COLS, SWIZZLE_TERMS, WeightLayout};
 
 /// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
 /// weights over and over could ask for.
@@ -47,8 +47,19 @@ pub enum RecipeStep {
     },
     /// Rows become columns.
     Transpose,
-    /// As [`WeightLayout::Panels`]: zeros behind each row up to a multiple of [`PANEL`], then panels.
-    Panels,
+    /// Rows become panels, see [`WeightLayout::Panels`]: a panel for each [`PANEL_COLS`] rows, with so many neighbouring
+    /// elements of each of them side by side.
+    Panels {
+        /// How many rows there are.
+        outputs: u32,
+        /// How many elements of a row: those of [`crate::kernel::panel_terms`].
+        terms: u32,
+    },
+    /// Rows are cut, filled up with zeros and swizzled, see [`WeightLayout::Swizzled`].
+    Swizzled {
+        /// How many rows there are.
+        outputs: u32,
+    },
     /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
     RowMeans,
     /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
@@ -93,16 +104,23 @@ pub fn elements<N: Element>(
                     .collect();
                 cols = rows;
             }
-            RecipeStep::Panels => {
-                let rows = data.len() / cols;
-                let panels = cols.div_ceil(PANEL as usize);
-                let mut made = vec![N::from_f64(0.0); (rows * panels).checked_mul(PANEL as usize)?];
-                for (idx, x) in data.iter().enumerate() {
-                    let (row, col) = WeightLayout::in_panels((idx / cols) as u64, (idx % cols) as u64);
-                    *made.get_mut(row as usize * rows * PANEL as usize + col as usize)? = *x;
+            RecipeStep::Panels { outputs, terms } => {
+                if data.len() / cols != *outputs as usize {
+                    return None;
                 }
+                let places = panel_places(data.len() / cols, cols, *terms as usize)?;
+                data = places.map(|from| from.map_or(N::ZERO, |at| data[at])).collect();
+                cols = PANEL_COLS as usize * *terms as usize;
+            }
+            RecipeStep::Swizzled { outputs } => {
+                if data.len() / cols != *outputs as usize {
+                    return None;
+                }
+                let (size, places) = swizzled_places(*outputs, u32::try_from(cols).ok()?)?;
+                let mut made = vec![N::ZERO; size];
+                places.zip(&data).for_each(|(at, x)| made[at] = *x);
+                cols = size / cols.div_ceil(SWIZZLE_TERMS as usize);
                 data = made;
-                cols = rows * PANEL as usize;
             }
             RecipeStep::RowMeans => {
                 data = data.chunks_exact(cols).map(functions::mean_of).collect();
@@ -121,6 +139,35 @@ pub fn elements<N: Element>(
     Some(data)
 }
 
+/// For each element of the panels of a matrix the place that it comes from; `None` past its last row or column.
+/// `None` altogether if they are too many.
+pub fn panel_places(rows: usize, cols: usize, terms: usize) -> Option<impl Iterator<Item = Option<usize>>> {
+    let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
+    let (per_panel, panels) = (depth.checked_mul(width * terms)?, rows.div_ceil(width));
+    let size = panels.checked_mul(per_panel)?;
+    Some((0..size).map(move |at| {
+        let (panel, within) = (at / per_panel, at % per_panel);
+        let (group, of_group) = (within / (width * terms), within % (width * terms));
+        let (row, col) = (panel * width + of_group / terms, group * terms + of_group % terms);
+        (row < rows && col < cols).then_some(row * cols + col)
+    }))
+}
+
+/// How many elements a matrix has in [`WeightLayout::Swizzled`], and the place there of each of its own, row by row. `None` if
+/// they are too many.
+pub fn swizzled_places(outputs: u32, k: u32) -> Option<(usize, impl Iterator<Item = usize>)> {
+    let (layout, dtype) = (WeightLayout::Swizzled, DType::Bf16);
+    let (rows, cols) = layout.shape((outputs, k), dtype)?;
+    let size = (rows as usize).checked_mul(cols as usize)?;
+    let elements =
+        (0..outputs).flat_map(move |output| (0..k).map(move |inner| (output.into(), inner.into())));
+    let place = move |element| {
+        let (row, col) = layout.place(element, k, dtype);
+        row as usize * cols as usize + col as usize
+    };
+    Some((size, elements.map(place)))
+}
+
 fn bf16_term<N: Element>(x: N, term: u32) -> N {
     let rest = (0..term).fold(x, |rest, _| rest.sub(rest.stored_as(DType::Bf16)));
     rest.stored_as(DType::Bf16)
@@ -136,7 +183,8 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         | RecipeStep::Rows { .. }
         | RecipeStep::Term { .. }
         | RecipeStep::Transpose
-        | RecipeStep::Panels
+        | RecipeStep::Panels { .. }
+        | RecipeStep::Swizzled { .. }
         | RecipeStep::RowMeans => None,
     })
 }
@@ -152,7 +200,8 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
             RecipeStep::Transpose => text.push_str(" transposed"),
-            RecipeStep::Panels => text.push_str(" in panels"),
+            RecipeStep::Panels { .. } => text.push_str(" in panels"),
+            RecipeStep::Swizzled { .. } => text.push_str(" swizzled"),
             RecipeStep::RowMeans => text.push_str(" row means"),
             RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
         }
@@ -196,17 +245,41 @@ mod tests {
     }
 
     #[test]
-    fn panels_are_swizzled_and_padded() {
+    fn panels_hold_every_element_at_its_place() {
+        use crate::kernel::panel_terms;
+        for (outputs, k) in [(1u32, 1u32), (32, 2), (33, 5), (70, 3)] {
+            let matrix: Vec<f64> = (0..outputs * k).map(|at| f64::from(at) + 1.0).collect();
+            for dtype in [DType::F32, DType::Bf16] {
+                let steps = [
+                    RecipeStep::Weight { name: "x".to_owned(), cols: k },
+                    RecipeStep::Panels { outputs, terms: panel_terms(dtype) },
+                ];
+                let panels = elements(&steps, |_| Some(matrix.clone())).expect("a weight");
+                let (rows, cols) = WeightLayout::Panels.shape((outputs, k), dtype).expect("it is small");
+                assert_eq!(panels.len(), rows as usize * cols as usize);
+                for (at, element) in matrix.iter().enumerate() {
+                    let (output, inner) = (at as u64 / u64::from(k), at as u64 % u64::from(k));
+                    let (row, col) = WeightLayout::Panels.place((output, inner), k, dtype);
+                    assert_eq!(panels[row as usize * cols as usize + col as usize], *element);
+                }
+                assert_eq!(panels.iter().filter(|element| **element != 0.0).count(), matrix.len());
+            }
+        }
+    }
+
+    #[test]
+    fn swizzled_rows_are_cut_and_filled_up() {
         let factors: Vec<f64> = (0..9 * 70).map(f64::from).collect();
-        let steps = [RecipeStep::Weight { name: "w".to_owned(), cols: 70 }, RecipeStep::Panels];
-        let panels = elements(&steps, |_| Some(factors.clone())).expect("a weight");
-        assert_eq!(panels.len(), 2 * 9 * 64);
+        let steps =
+            [RecipeStep::Weight { name: "w".to_owned(), cols: 70 }, RecipeStep::Swizzled { outputs: 9 }];
+        let made = elements(&steps, |_| Some(factors.clone())).expect("a weight");
+        assert_eq!(made.len(), 2 * 9 * 64);
         // Output 0 as it is; of output 1 each piece of eight at its place xor 1; output 8 like output 0.
-        assert_eq!(panels[..16], factors[..16]);
-        assert_eq!((&panels[64..72], &panels[72..80]), (&factors[78..86], &factors[70..78]));
-        assert_eq!(panels[8 * 64..9 * 64], factors[8 * 70..8 * 70 + 64]);
-        // The second panel has six factors of each output, and zeros.
-        let rest = &panels[9 * 64..10 * 64];
+        assert_eq!(made[..64], factors[..64]);
+        assert_eq!((&made[64..72], &made[72..80]), (&factors[78..86], &factors[70..78]));
+        assert_eq!(made[8 * 64..9 * 64], factors[8 * 70..8 * 70 + 64]);
+        // The second row has six factors of each output, and zeros.
+        let rest = &made[9 * 64..10 * 64];
         assert_eq!((&rest[..6], rest[6..].iter().sum::<f64>()), (&factors[64..70], 0.0));
     }
 

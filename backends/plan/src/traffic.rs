@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, PANEL, Part, RankOrder, Ranked, Rows,
-    Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
+    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, Part, RankOrder, Ranked, Rows, Rowwise,
+    Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -280,8 +280,19 @@ impl Found<'_> {
                 self.push(View { col: sum.row, ..dense(sum.weight) }, part.n, Touched::Whole, false);
             }
             WeightLayout::Panels => {
-                let view = View { col: sum.row.saturating_mul(PANEL), ..dense(sum.weight) };
-                self.push(view, part.n.saturating_mul(PANEL), Touched::Whole, false);
+                let param = self.kernel.param(sum.weight);
+                // Whole panels are read, with what pads the last.
+                let of = |outputs| part.layout.shape((outputs, k), param.dtype).map_or(0, |shape| shape.0);
+                let first = of(sum.row);
+                let rows = Touched::Rows { first, len: of(sum.row.saturating_add(part.n)) - first };
+                self.push(dense(sum.weight), param.cols, rows, false);
+            }
+            WeightLayout::Swizzled => {
+                // Of each row the run of the sum's outputs, with what pads the last row.
+                let dtype = self.kernel.param(sum.weight).dtype;
+                let of = |outputs| part.layout.shape((outputs, k), dtype).map_or(0, |shape| shape.1);
+                let view = View { col: of(sum.row), ..dense(sum.weight) };
+                self.push(view, of(part.n), Touched::Whole, false);
             }
         }
     }

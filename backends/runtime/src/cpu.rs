@@ -5,29 +5,26 @@
 //! the arena, on the hash of the code, and on the code generator being right: a kernel can write anywhere. A checked
 //! run ([`crate::session::Options::checked`]) looks for such writes.
 
+mod task;
+
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
 use skipc_artifact::abi::{Function, Helpers, HostKernel};
 use skipc_artifact::bundle;
 use skipc_artifact::image::{HostArch, HostLevel, HostTable};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Extent, Launch, Program, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Launch, Program, Step};
 
+use self::task::{Pointers, Task};
 use crate::error::Error;
 use crate::math;
 use crate::model::Model;
 use crate::session::{Input, Options};
 use crate::threads::Threads;
-
-/// Most calls that one kernel run is split into. The split decides how large a matrix product each call makes, and
-/// with it the order of its sums, so it may not depend on the number of threads. Sixteen keep as many cores busy and
-/// leave a call of a long batch enough rows to pay for packing the weights.
-const MAX_CALLS: usize = 16;
-
-/// Rows that a call has at least, if there are so many: fewer do not pay for packing the weights of a product.
-const MIN_ROWS: u32 = 64;
 
 /// Bytes before and after the arena that nothing may write to.
 const GUARD: usize = 4096;
@@ -48,6 +45,8 @@ pub(crate) struct Engine {
     arena: Memory,
     scratch: Memory,
     checked: bool,
+    /// What each step of the last run took.
+    times: Vec<Duration>,
 }
 
 impl Engine {
@@ -55,17 +54,31 @@ impl Engine {
     pub(crate) fn new(model: &Model, program: Arc<Program>, options: Options) -> Result<Self, Error> {
         let code = Code::choose(model, &program, options.max_level)?;
         let threads = Threads::new(options.threads)?;
-        let per_call = program.entries.iter().map(|entry| match entry.launch {
-            Launch::Host { scratch_bytes, .. } => scratch_bytes,
+        let per_thread = program.entries.iter().map(|entry| match entry.launch {
+            Launch::Host { scratch_bytes, .. } => aligned(scratch_bytes),
             Launch::Cuda { .. } => 0,
         });
-        let scratch = Memory::new("scratch", MAX_CALLS * aligned(per_call.max().unwrap_or_default()))?;
+        let per_thread = per_thread.max().unwrap_or_default();
+        let scratch = Memory::new("scratch", options.threads.max(1) * per_thread)?;
         let arena = Memory::new("the arena", 0)?;
-        Ok(Self { model: model.clone(), program, code, threads, arena, scratch, checked: options.checked })
+        Ok(Self {
+            model: model.clone(),
+            program,
+            code,
+            threads,
+            arena,
+            scratch,
+            checked: options.checked,
+            times: Vec::new(),
+        })
     }
 
     pub(crate) fn describe(&self) -> String {
         format!("cpu ({:?}, {:?})", self.code.arch, self.code.level)
+    }
+
+    pub(crate) fn step_times(&self) -> &[Duration] {
+        &self.times
     }
 
     /// Writes `inputs`, runs all steps, and reads the buffers `wanted`, cut to `n_tokens` rows.
@@ -94,12 +107,11 @@ impl Engine {
                 place.copy_from_slice(&input.bytes);
             }
         }
-        for step in &layout.steps {
-            if self.checked {
-                self.run_checked(step, bound)?;
-            } else {
-                self.run_step(step, bound);
-            }
+        self.times.clear();
+        if self.checked {
+            layout.steps.iter().try_for_each(|step| self.run_checked(step, bound))?;
+        } else {
+            self.run_steps(&layout.steps, bound);
         }
         let arena = self.arena.inner();
         let result = |&idx: &u32| {
@@ -113,7 +125,7 @@ impl Engine {
     fn run_checked(&mut self, step: &Step, bound: u32) -> Result<(), Error> {
         let before = self.arena.bytes.to_vec();
         self.scratch.bytes.fill(POISON);
-        self.run_step(step, bound);
+        self.run_steps(std::slice::from_ref(step), bound);
         let mut spans: Vec<Range<usize>> = buffer_spans(&self.program, step, bound);
         spans.sort_by_key(|span| span.start);
         spans.push(before.len()..before.len());
@@ -133,69 +145,59 @@ impl Engine {
         Ok(())
     }
 
-    fn run_step(&mut self, step: &Step, bound: u32) {
-        let program = Arc::clone(&self.program);
-        let Some((entry, kernel)) =
-            program.entries.get(step.kernel as usize).zip(self.code.kernel(step.kernel))
-        else {
-            return;
-        };
-        let Launch::Host { tile_rows, scratch_bytes } = entry.launch else { return };
-        let args = Pointers(self.pointers(step, bound));
-        let rows = match entry.extent {
-            Extent::Fixed(rows) => rows,
-            Extent::Counted { count, at_most } => {
-                let count = args.0.get(count as usize).map_or(0, |&count| {
-                    // SAFETY: `check::program` made sure that this argument is a buffer of one u32. It lies in the
-                    // arena at a multiple of 4 bytes, and no kernel is running.
-                    unsafe { count.cast::<u32>().read() }
-                });
-                count.min(at_most).min(bound)
-            }
-        };
-        let tiles = if tile_rows == 0 { 1 } else { rows.div_ceil(tile_rows) };
-        if tiles == 0 {
-            return;
-        }
-        let per_call = tiles.div_ceil(MAX_CALLS as u32).max(MIN_ROWS.div_ceil(tile_rows.max(1)));
-        let calls = tiles.div_ceil(per_call);
-        let scratch_bytes = aligned(scratch_bytes);
+    /// Runs steps one after the other, all threads at one step at a time.
+    fn run_steps(&mut self, steps: &[Step], bound: u32) {
+        let tasks = self.tasks(steps, bound);
+        let per_thread = self.scratch.bytes.len() / self.threads.count();
         let scratch = Pointers(vec![self.scratch.bytes.as_mut_ptr()]);
-        self.threads.parallel(calls as usize, |call| {
-            let begin = call as u32 * per_call;
-            let end = (begin + per_call).min(tiles);
-            let (args, scratch) = (&args, &scratch);
-            // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel
-            // ABI. Pointers are to buffers and constants that live in `self`, at offsets that were checked. Calls
-            // of one step work on disjoint row tiles, and each has its own part of the scratch memory, of which
-            // there are `MAX_CALLS`. Nothing else touches the arena meanwhile: `self` is borrowed exclusively.
-            unsafe {
-                let scratch =
-                    scratch.0.first().map_or(std::ptr::null_mut(), |base| base.add(call * scratch_bytes));
-                kernel(args.0.as_ptr(), &raw const HELPERS, begin, end, scratch);
+        let (next_thread, started) = (AtomicUsize::new(0), Instant::now());
+        self.threads.together(|meeting| {
+            let thread = next_thread.fetch_add(1, Ordering::Relaxed);
+            let Pointers(scratch) = &scratch;
+            let base = scratch.first().map_or(std::ptr::null_mut(), |base| *base);
+            let scratch = base.wrapping_add(thread * per_thread);
+            for task in &tasks {
+                // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel
+                // ABI. Pointers are to buffers and constants that live in `self`, at offsets that were checked. Calls
+                // of one step work on disjoint row tiles, each thread has its own part of the scratch memory, and no
+                // thread is at another step. Nothing else touches the arena meanwhile: `self` is borrowed exclusively.
+                unsafe { task.run(scratch) };
+                meeting.wait();
+                task.ended.store(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
             }
         });
+        let mut before = 0;
+        for task in tasks {
+            let ended = task.ended.into_inner();
+            self.times.push(Duration::from_nanos(ended.saturating_sub(before)));
+            before = ended;
+        }
     }
 
-    /// The address of each argument.
-    fn pointers(&mut self, step: &Step, bound: u32) -> Vec<*mut u8> {
-        let constants = bundle::read_constants(self.model.artifact(), &self.program).unwrap_or_default();
-        let layout = &self.program.layout;
+    /// What is to be done for each step.
+    fn tasks(&mut self, steps: &[Step], bound: u32) -> Vec<Task> {
+        let program = Arc::clone(&self.program);
+        let constants = bundle::read_constants(self.model.artifact(), &program).unwrap_or_default();
         let arena = self.arena.inner();
         let (base, size) = (arena.as_mut_ptr(), arena.len());
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => {
-                let span = layout.buffers.get(idx as usize).map(|buffer| buffer.span(bound));
+                let span = program.layout.buffers.get(idx as usize).map(|buffer| buffer.span(bound));
                 span.filter(|span| span.end <= size).map(|span| base.wrapping_add(span.start))
             }
             Arg::Constant(idx) => {
-                let offset =
-                    self.program.constants.get(idx as usize).map(|constant| constant.offset as usize);
+                let offset = program.constants.get(idx as usize).map(|constant| constant.offset as usize);
                 // Kernels only read constants, and their memory is mapped without write access.
                 offset.and_then(|offset| constants.get(offset..)).map(|bytes| bytes.as_ptr().cast_mut())
             }
         };
-        step.args.iter().map(|arg| address(arg).unwrap_or(std::ptr::null_mut())).collect()
+        let task = |step: &Step| {
+            let entry = program.entries.get(step.kernel as usize)?;
+            let args = step.args.iter().map(|arg| address(arg).unwrap_or(std::ptr::null_mut()));
+            let kernel = self.code.kernel(step.kernel)?;
+            Some(Task::new((entry, kernel), Pointers(args.collect()), bound))
+        };
+        steps.iter().filter_map(task).collect()
     }
 }
 
@@ -207,13 +209,6 @@ fn buffer_spans(program: &Program, step: &Step, bound: u32) -> Vec<Range<usize>>
     });
     buffers.map(|buffer| buffer.span(bound)).map(|span| span.start + GUARD..span.end + GUARD).collect()
 }
-
-/// Addresses that several threads read.
-struct Pointers(Vec<*mut u8>);
-
-// SAFETY: the list of addresses is not changed while it is shared. What stands at the addresses is up to the
-// kernels; see the call.
-unsafe impl Sync for Pointers {}
 
 fn aligned(bytes: u64) -> usize {
     bytes.next_multiple_of(64) as usize
@@ -295,16 +290,13 @@ impl Code {
 fn is_supported(level: HostLevel) -> bool {
     use std::arch::is_x86_feature_detected as has;
     let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2");
+    let avx512 =
+        has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
     match level {
         HostLevel::Baseline => true,
         HostLevel::Avx2 => avx2,
-        HostLevel::Avx512 => {
-            avx2 && has!("avx512f")
-                && has!("avx512bw")
-                && has!("avx512cd")
-                && has!("avx512dq")
-                && has!("avx512vl")
-        }
+        HostLevel::Avx512 => avx2 && avx512,
+        HostLevel::Avx512Bf16 => avx2 && avx512 && has!("avx512bf16"),
     }
 }
 

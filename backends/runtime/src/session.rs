@@ -1,6 +1,7 @@
 //! A program on a device, ready to run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use skipc_artifact::bundle;
 use skipc_artifact::image::HostLevel;
@@ -41,7 +42,7 @@ impl Default for Options {
         Self {
             threads: Threads::available(),
             checked: false,
-            max_level: HostLevel::Avx512,
+            max_level: HostLevel::Avx512Bf16,
             purpose: Purpose::Score,
         }
     }
@@ -104,6 +105,16 @@ impl Session {
         match &self.engine {
             Engine::Cpu(engine) => engine.describe(),
             Engine::Cuda(engine) => engine.describe(),
+        }
+    }
+
+    /// How long each step of the last run took, in their order. Empty before the first run, and on a GPU, where a step
+    /// of a program is no more than a part of one launch.
+    #[must_use]
+    pub fn step_times(&self) -> &[Duration] {
+        match &self.engine {
+            Engine::Cpu(engine) => engine.step_times(),
+            Engine::Cuda(_) => &[],
         }
     }
 

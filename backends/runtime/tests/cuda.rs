@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::program::{Arg, Launch};
+use skipc_artifact::program::{Arg, Launch, RowTile};
 use skipc_runtime::npy;
 
 mod tiny;
@@ -15,11 +15,13 @@ fn bundle() -> Bundle {
     let mut bundle = tiny::bundle();
     bundle.program.target = "cuda:sm_90a".parse().unwrap();
     for entry in &mut bundle.program.entries {
-        let tile_rows = if entry.symbol == "table_4" { 16 } else { 0 };
+        let tiles = match entry.symbol == "table_4" {
+            true => vec![RowTile { from: 0, rows: 16, across: 2 }],
+            false => Vec::new(),
+        };
         let shared_bytes = if entry.symbol == "table_4" { 60_000 } else { 0 };
         entry.launch = Launch::Cuda {
-            tile_rows,
-            grid_y: 2,
+            tiles,
             threads: 96,
             shared_bytes,
             registers: 1,
@@ -69,7 +71,7 @@ fn a_step_is_one_graph_and_everything_is_given_back() {
             "function 1 attribute 8 = 60000",
             // 70 tokens are bound by 128, the kernel by 100 rows, of which 16 make a block.
             "table_4 7x2x1 of 96x1x1 with 60000",
-            "odd_set 1x2x1 of 96x1x1 with 0",
+            "odd_set 1x1x1 of 96x1x1 with 0",
             "held 0 pieces 0",
         ]
     );

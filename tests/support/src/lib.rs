@@ -6,6 +6,7 @@ pub mod exact;
 pub mod file_cases;
 pub mod golden;
 pub mod kernel_cases;
+pub mod machine;
 pub mod random;
 pub mod random_graph;
 pub mod reference;

@@ -5,8 +5,9 @@ mod tile;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
-use skipc_artifact::program::Extent;
+use skipc_artifact::program::{Extent, RowTile};
 use skipc_artifact::target::DType;
+use skipc_plan::buckets;
 use skipc_plan::kernel::{Attention, Kernel, Rows, View};
 
 use crate::emit::Emitter;
@@ -16,9 +17,12 @@ use crate::memory::Row;
 /// Rows of a tile: enough for the matrix product to pay, few enough for a short batch to have work for all threads.
 pub(crate) const TILE_ROWS: u32 = 32;
 
-/// Rows of one sequence from which on matrix products pay for transposing the values: with fewer, a row's own loops
-/// do less work. Not measured but at 32 rows and at 1.
-const FEW_ROWS: i64 = 8;
+/// The forms: row by row, where a row's own loops do less work, and tiles, whose matrix products have to pay for
+/// transposing the keys. None if there is no choice.
+pub(crate) fn menu(kernel: &Kernel, attention: &Attention) -> Vec<buckets::Tile> {
+    let form = |rows| buckets::Tile { rows, cols: attention.width, across: attention.heads };
+    if takes_tiles(kernel, attention) { vec![form(1), form(TILE_ROWS)] } else { Vec::new() }
+}
 
 /// Bytes of scratch memory that a call needs.
 pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &Attention) -> u64 {
@@ -38,8 +42,14 @@ fn takes_tiles(kernel: &Kernel, attention: &Attention) -> bool {
     })
 }
 
-/// Emits the work on a range of query rows, which begins with a tile.
-pub(crate) fn emit(e: &mut Emitter<'_>, attention: &Attention, rows: (Value, Value)) -> Result<(), Fault> {
+/// Emits the work on a range of query rows, which begins with a tile. `forms` says which form is for how many rows of one
+/// sequence.
+pub(crate) fn emit(
+    e: &mut Emitter<'_>,
+    attention: &Attention,
+    rows: (Value, Value),
+    forms: &[RowTile],
+) -> Result<(), Fault> {
     if !takes_tiles(e.kernel, attention) {
         return e.for_each(rows.0, rows.1, 1, |e, row| row::emit(e, attention, row));
     }
@@ -53,17 +63,34 @@ pub(crate) fn emit(e: &mut Emitter<'_>, attention: &Attention, rows: (Value, Val
                 let first = next[0];
                 let after = end_of_sequence(e, attention, first, end)?;
                 let count = e.ins().isub(after, first);
-                let are_many = e.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, count, FEW_ROWS);
-                e.branch(
-                    are_many,
-                    |e| tile::emit(e, attention, first, count),
-                    |e| e.for_each(first, after, 1, |e, row| row::emit(e, attention, row)),
-                )?;
+                take(e, attention, (first, after, count), forms)?;
                 Ok(vec![after])
             },
         )?;
         Ok(())
     })
+}
+
+/// The form for the number of rows, over the rows `first .. after` of one sequence.
+fn take(
+    e: &mut Emitter<'_>,
+    attention: &Attention,
+    (first, after, count): (Value, Value, Value),
+    forms: &[RowTile],
+) -> Result<(), Fault> {
+    let run = |e: &mut Emitter<'_>, form: &RowTile| match form.rows {
+        1 => e.for_each(first, after, 1, |e, row| row::emit(e, attention, row)),
+        _ => tile::emit(e, attention, first, count),
+    };
+    match forms {
+        [] => Ok(()),
+        [form] => run(e, form),
+        [form, others @ ..] => {
+            let are_more =
+                e.ins().icmp_imm_u(IntCC::UnsignedGreaterThanOrEqual, count, i64::from(others[0].from));
+            e.branch(are_more, |e| take(e, attention, (first, after, count), others), |e| run(e, form))
+        }
+    }
 }
 
 /// The first row after `first` that is of another sequence, or `end`.

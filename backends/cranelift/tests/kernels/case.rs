@@ -1,14 +1,17 @@
 //! A kernel, its operands, and how near the interpreter's results the code's must be.
 
 use half::bf16;
+use skipc_artifact::image::HostArch;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
+use skipc_cranelift::Cranelift;
+use skipc_plan::codegen::{Codegen as _, Image};
 use skipc_plan::interp::{self, Tiling};
 use skipc_plan::kernel::{Access, Body, Kernel, Param, Rows, Slot, View};
 
-pub(crate) const ODD_COLS: [u32; 8] = [1, 2, 3, 4, 5, 30, 33, 64];
+use skipc_testkit::machine::{Machine, Order};
 
-use crate::machine::{Machine, Order};
+pub(crate) const ODD_COLS: [u32; 8] = [1, 2, 3, 4, 5, 30, 33, 64];
 
 /// How far a real may be from the interpreter's.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +96,7 @@ impl Case {
         let mut expected = self.operands.clone();
         interp::run_kernel(&kernel, &mut expected, Tiling::of(16)).unwrap();
 
-        let machine = Machine::new(&kernel);
+        let machine = machine(&kernel);
         let mut first: Option<Vec<Vec<u8>>> = None;
         for order in [Order::AtOnce, Order::Backwards, Order::TwoThreads] {
             let mut found = self.operands.clone();
@@ -132,6 +135,14 @@ impl Case {
             }
         }
     }
+}
+
+/// The kernel as code for this machine.
+pub(crate) fn machine(kernel: &Kernel) -> Machine {
+    let arch = HostArch::of_this_process().expect("a host that code can be made for");
+    let code = Cranelift::new(arch).unwrap().compile(&[("kernel".to_owned(), kernel)]).unwrap();
+    let [Image::HostObject { level, object }] = code.images.as_slice() else { panic!("one object") };
+    Machine::new(object, *level, &code.launches[0])
 }
 
 /// Whether two results agree. Poison is a NaN of its own bits, which no arithmetic makes.

@@ -5,8 +5,9 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Kernel, Rowwise};
 use skipc_plan::pointwise::{Inst, Pointwise, Reg, Store, Unary};
 
-use crate::case::{Case, dense, reals};
-use crate::machine::{Machine, Order};
+use skipc_testkit::machine::Order;
+
+use crate::case::{Case, dense, machine, reals};
 
 /// The function of each number, of which every third is in a scalar loop.
 fn apply(function: Unary, inputs: &[f32]) -> Vec<f32> {
@@ -20,7 +21,7 @@ fn apply(function: Unary, inputs: &[f32]) -> Vec<f32> {
     };
     let body = Body::Rowwise(Rowwise::Map { cols: 7, program });
     let kernel = Kernel { params: case.params.clone(), extent: Extent::Fixed(rows), body };
-    Machine::new(&kernel).run(&mut case.operands, rows, Order::AtOnce);
+    machine(&kernel).run(&mut case.operands, rows, Order::AtOnce);
     reals(&case.operands[y.0 as usize], DType::F32)
 }
 
@@ -55,7 +56,7 @@ fn bf16_stores_round_to_nearest_even_and_keep_nan() {
         Pointwise { code: vec![Inst::Load(dense(x))], stores: vec![Store { to: dense(y), value: Reg(0) }] };
     let body = Body::Rowwise(Rowwise::Map { cols: 7, program });
     let kernel = Kernel { params: case.params.clone(), extent: Extent::Fixed(rows), body };
-    Machine::new(&kernel).run(&mut case.operands, rows, Order::AtOnce);
+    machine(&kernel).run(&mut case.operands, rows, Order::AtOnce);
     for (x, found) in inputs.iter().zip(reals(&case.operands[y.0 as usize], DType::Bf16)) {
         let expected = half::bf16::from_f32(*x).to_f32();
         assert!(if x.is_nan() { found.is_nan() } else { found == expected }, "{x:e} is {found:e}");

@@ -8,6 +8,5 @@ mod case;
 mod compact;
 mod functions;
 mod gemm;
-mod machine;
 mod object;
 mod rowwise;

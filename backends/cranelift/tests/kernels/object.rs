@@ -46,7 +46,9 @@ fn the_same_kernels_give_the_same_bytes() {
 fn both_architectures_need_nothing_from_outside() {
     for arch in [HostArch::X86_64, HostArch::Aarch64] {
         let code = compile(arch);
-        let [Image::HostObject(object)] = code.images.as_slice() else { panic!("one object") };
+        let [Image::HostObject { level: Cranelift::LEVEL, object }] = code.images.as_slice() else {
+            panic!("one object")
+        };
         let image = object_image::link(object, Cranelift::LEVEL).unwrap();
         let names: Vec<&str> = image.table.entries.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!((image.table.arch, names), (arch, vec!["first", "second"]));

@@ -32,8 +32,7 @@ pub(super) fn generate(kernel: &Kernel, compact: &Compact) -> Result<Generated, 
     write(&code, kernel, compact);
     Ok(Generated {
         code,
-        tile_rows: 0,
-        grid_y: 1,
+        tiles: Vec::new(),
         threads: THREADS,
         // Two rows of counts, one for each warp.
         shared_bytes: 2 * (THREADS / 32) * 4,

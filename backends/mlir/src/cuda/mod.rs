@@ -8,9 +8,10 @@ mod pointwise;
 mod ranked;
 mod rowwise;
 
-use skipc_artifact::program::Launch;
+use skipc_artifact::program::{Launch, RowTile};
 use skipc_artifact::target::Target;
 use skipc_llvm::{Cubin, CudaTarget, Feature, Ptx, Ptxas};
+use skipc_plan::buckets::{Bucketing, ByHeight};
 use skipc_plan::codegen::{self, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{Body, Kernel};
 
@@ -21,10 +22,8 @@ use crate::session::Session;
 /// A kernel that was written, and how it is started.
 struct Generated {
     code: Code,
-    /// Rows of a block; 0 for a single block.
-    tile_rows: u32,
-    /// Blocks side by side.
-    grid_y: u32,
+    /// Which tile for which number of rows; none for a single block.
+    tiles: Vec<RowTile>,
     /// Threads of a block.
     threads: u32,
     /// Bytes of dynamic shared memory.
@@ -56,14 +55,18 @@ pub struct Lowered {
 ///
 /// # Errors
 /// The first error, with the name of the kernel that it is about; none if it is about the module.
-pub fn lower(device: CudaTarget, kernels: &[(String, &Kernel)]) -> Result<Lowered, (Option<String>, Error)> {
+pub fn lower(
+    device: CudaTarget,
+    kernels: &[(String, &Kernel)],
+    bucketing: &dyn Bucketing,
+) -> Result<Lowered, (Option<String>, Error)> {
     let mut texts = Vec::new();
     let mut launches = Vec::new();
     for (symbol, kernel) in kernels {
-        let generated = write(device, symbol, kernel).map_err(|error| (Some(symbol.clone()), error))?;
+        let generated =
+            write(device, symbol, kernel, bucketing).map_err(|error| (Some(symbol.clone()), error))?;
         launches.push(Launch::Cuda {
-            tile_rows: generated.tile_rows,
-            grid_y: generated.grid_y,
+            tiles: generated.tiles,
             threads: generated.threads,
             shared_bytes: generated.shared_bytes,
             registers: 0,
@@ -81,8 +84,13 @@ pub fn lower(device: CudaTarget, kernels: &[(String, &Kernel)]) -> Result<Lowere
 }
 
 /// Writes one kernel and checks that the target has what it needs.
-fn write(device: CudaTarget, symbol: &str, kernel: &Kernel) -> Result<Generated, Error> {
-    let generated = generate(device, kernel)?;
+fn write(
+    device: CudaTarget,
+    symbol: &str,
+    kernel: &Kernel,
+    bucketing: &dyn Bucketing,
+) -> Result<Generated, Error> {
+    let generated = generate(device, kernel, bucketing)?;
     device.require(symbol, &generated.features)?;
     if generated.shared_bytes > device.max_shared_bytes() {
         let (needed, there) = (generated.shared_bytes, device.max_shared_bytes());
@@ -103,10 +111,12 @@ pub struct CudaCodegen {
     target: Target,
     device: CudaTarget,
     ptxas: Ptxas,
+    bucketing: Box<dyn Bucketing>,
 }
 
 impl CudaCodegen {
-    /// A generator for a CUDA target such as `cuda:sm_90a`.
+    /// A generator for a CUDA target such as `cuda:sm_90a`. Among the forms of a kernel it takes the lowest that holds all
+    /// rows.
     ///
     /// # Errors
     /// [`skipc_llvm::Error::UnknownTarget`] if the target is none that code can be generated for.
@@ -115,7 +125,13 @@ impl CudaCodegen {
             Target::Cuda(arch) => CudaTarget::parse(arch)?,
             Target::Cpu => CudaTarget::parse("cpu")?,
         };
-        Ok(Self { target, device, ptxas })
+        Ok(Self { target, device, ptxas, bucketing: Box::new(ByHeight) })
+    }
+
+    /// The same, but forms are chosen so.
+    #[must_use]
+    pub fn with_bucketing(self, bucketing: Box<dyn Bucketing>) -> Self {
+        Self { bucketing, ..self }
     }
 
     fn error(&self, kernel: Option<String>, error: Error) -> CodegenError {
@@ -152,8 +168,8 @@ impl Codegen for CudaCodegen {
     }
 
     fn compile(&self, kernels: &[(String, &Kernel)]) -> Result<codegen::Code, CodegenError> {
-        let Lowered { mut launches, mlir, llvm, ptx } =
-            lower(self.device, kernels).map_err(|(kernel, error)| self.error(kernel, error))?;
+        let Lowered { mut launches, mlir, llvm, ptx } = lower(self.device, kernels, self.bucketing.as_ref())
+            .map_err(|(kernel, error)| self.error(kernel, error))?;
         let cubin = self.assemble(&ptx).map_err(|error| self.error(None, error))?;
         for ((symbol, _), launch) in kernels.iter().zip(&mut launches) {
             let Some(resources) = cubin.kernels.iter().find(|resources| resources.kernel == *symbol) else {
@@ -174,9 +190,9 @@ impl Codegen for CudaCodegen {
     }
 }
 
-fn generate(device: CudaTarget, kernel: &Kernel) -> Result<Generated, Error> {
+fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Generated, Error> {
     match &kernel.body {
-        Body::Gemm(gemm) => gemm::generate(device, kernel, gemm),
+        Body::Gemm(gemm) => gemm::generate(device, kernel, gemm, bucketing),
         Body::Attention(attention) => attention::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),

@@ -5,16 +5,20 @@
 use skipc_artifact::program::{Extent, Launch};
 use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
 use skipc_llvm::Ptxas;
+use skipc_plan::buckets::{Always, Bucketing, ByHeight};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, PANEL, Param, Part,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
+    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::CudaCodegen;
 
 mod hopper;
+
+/// One form of each kernel, with the highest tiles.
+const HIGHEST: Always = Always(usize::MAX);
 
 const TARGETS: [&str; 2] = ["cuda:sm_80", "cuda:sm_90a"];
 
@@ -25,8 +29,12 @@ fn ptxas() -> Ptxas {
 }
 
 fn compile(target: &str, kernels: &[Kernel]) -> Result<Code, CodegenError> {
+    compile_in(target, kernels, Box::new(ByHeight))
+}
+
+fn compile_in(target: &str, kernels: &[Kernel], bucketing: Box<dyn Bucketing>) -> Result<Code, CodegenError> {
     let target = target.parse().expect("a target");
-    let codegen = CudaCodegen::new(target, ptxas()).expect("a known target");
+    let codegen = CudaCodegen::new(target, ptxas()).expect("a known target").with_bucketing(bucketing);
     let named: Vec<(String, &Kernel)> =
         kernels.iter().enumerate().map(|(idx, kernel)| (format!("k{idx}"), kernel)).collect();
     codegen.compile(&named)
@@ -35,8 +43,12 @@ fn compile(target: &str, kernels: &[Kernel]) -> Result<Code, CodegenError> {
 /// Compiles for all targets; yields each kernel's PTX for the first. Spills, stack frames and
 /// external functions are errors of the compile.
 fn ptx(kernels: &[Kernel]) -> Vec<String> {
+    ptx_in(kernels, ByHeight)
+}
+
+fn ptx_in(kernels: &[Kernel], bucketing: impl Bucketing + Copy + 'static) -> Vec<String> {
     let [first, ..] = TARGETS.map(|target| {
-        let code = compile(target, kernels).expect("code");
+        let code = compile_in(target, kernels, Box::new(bucketing)).expect("code");
         let shared_limit = if target == TARGETS[0] { 163 } else { 227 } * 1024;
         let [Image::Cubin(cubin), Image::Ptx(ptx)] = code.images.as_slice() else { panic!("two images") };
         assert!(cubin.starts_with(b"\x7fELF"));
@@ -246,7 +258,9 @@ fn parts_share_the_loop() {
     for (dtype, terms, arithmetic) in [(Bf16, 3, "mma.sync"), (F32, 1, "fma.rn.f32")] {
         let kernels = shapes.map(|(k, heads)| attention_inputs(dtype, k, heads, terms));
         let alone = shapes.map(|(k, [heads, width])| plain(dtype, k, 2 * heads * width));
-        for ((kernel, text), alone) in kernels.iter().zip(ptx(&kernels)).zip(ptx(&alone)) {
+        for ((kernel, text), alone) in
+            kernels.iter().zip(ptx_in(&kernels, HIGHEST)).zip(ptx_in(&alone, HIGHEST))
+        {
             // Epilogues have no sums of products: theirs would show as more.
             let [parts, one] = [&text, &alone].map(|text| text.matches(arithmetic).count());
             assert!(

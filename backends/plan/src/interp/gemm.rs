@@ -9,7 +9,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{Gemm, PANEL, Part, Sum, WeightLayout};
+use crate::kernel::{Gemm, Part, SWIZZLE_TERMS, Sum, WeightLayout};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -52,44 +52,39 @@ fn load_weight<N: Element>(
     let (param, a) = (frame.param(slot)?, frame.param(gemm.a.slot)?);
     let end = u64::from(row) + u64::from(part.n);
     let (rows, cols) = (frame.n_rows(slot)?, u64::from(param.cols));
-    let (outputs, inner) = match part.layout {
-        WeightLayout::Rows => (rows, cols),
-        WeightLayout::Columns => (cols, rows),
-        WeightLayout::Panels => {
-            let padded = rows * u64::from(PANEL);
-            let is_padding = (0..u64::from(PANEL)).contains(&padded.wrapping_sub(gemm.k.into()));
-            (cols / u64::from(PANEL), if is_padding { gemm.k.into() } else { padded })
-        }
+    let dtype = param.dtype;
+    // Where outputs lie side by side, there may be more of them than the sum takes.
+    let (outputs, is_across) = match part.layout {
+        WeightLayout::Rows | WeightLayout::Panels => (end, false),
+        WeightLayout::Columns => (cols.max(end), true),
+        WeightLayout::Swizzled => ((cols / u64::from(SWIZZLE_TERMS)).max(end), true),
     };
-    if inner != u64::from(gemm.k) || outputs < end || param.dtype != a.dtype {
+    let shape = u32::try_from(outputs).ok().and_then(|outputs| part.layout.shape((outputs, gemm.k), dtype));
+    let fits = shape.is_some_and(|(least, wanted)| {
+        let (least, wanted) = (u64::from(least), u64::from(wanted));
+        wanted == cols && if is_across { least == rows } else { least <= rows }
+    });
+    if !fits || dtype != a.dtype {
         return Err(Fault::Malformed(format!(
-            "weight `{}` should be {} and make {end} columns of {}, but is {} and makes {outputs} of {inner}",
-            param.name, a.dtype, gemm.k, param.dtype,
+            "weight `{}` should be {} and make {end} columns of {} {:?}, but is {dtype} [{rows}, {cols}]",
+            param.name, a.dtype, gemm.k, part.layout,
         )));
     }
     let mut weight = Vec::with_capacity(part.n as usize * gemm.k as usize);
-    match part.layout {
-        WeightLayout::Rows => {
-            for row in u64::from(row)..end {
-                weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
-            }
+    if part.layout == WeightLayout::Rows {
+        for row in u64::from(row)..end {
+            weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
         }
-        WeightLayout::Columns => {
-            let rows: Vec<Vec<N>> = (0..u64::from(gemm.k))
-                .map(|inner| frame.load_reals(slot, inner, row, part.n))
-                .collect::<Result<_, _>>()?;
-            weight.extend((0..part.n as usize).flat_map(|col| rows.iter().map(move |row| row[col])));
-        }
-        WeightLayout::Panels => {
-            for output in u64::from(row)..end {
-                let mut pieces = Vec::new();
-                for inner in (0..u64::from(gemm.k)).step_by(8) {
-                    let (row, col) = WeightLayout::in_panels(output, inner);
-                    pieces.extend(frame.load_reals(slot, row, col as u32, 8)?);
-                }
-                weight.extend(pieces.into_iter().take(gemm.k as usize));
-            }
-        }
+        return Ok(weight);
+    }
+    let cols = param.cols;
+    let all: Vec<Vec<N>> =
+        (0..rows).map(|row| frame.load_reals(slot, row, 0, cols)).collect::<Result<_, _>>()?;
+    for output in u64::from(row)..end {
+        weight.extend((0..u64::from(gemm.k)).map(|inner| {
+            let (row, col) = part.layout.place((output, inner), gemm.k, dtype);
+            all[row as usize][col as usize]
+        }));
     }
     Ok(weight)
 }

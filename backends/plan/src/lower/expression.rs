@@ -9,7 +9,9 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::{Group, Product, Source, Work};
-use crate::kernel::{Access, Body, Gemm, NARROW_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout};
+use crate::kernel::{
+    Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
+};
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 use crate::recipe::BF16_TERMS;
 
@@ -135,6 +137,15 @@ impl Ctx<'_> {
         let layout = match is_narrow || product.sums.iter().any(|sum| is_split(self, sum)) {
             true => WeightLayout::Rows,
             false => self.options.layout,
+        };
+        // A sum that begins within a panel would have to take it apart.
+        let begins_within = |sum: &Value| {
+            let weight = self.graph.operands(*sum).get(1).copied();
+            weight.is_some_and(|weight| !self.first_output(weight).is_multiple_of(PANEL_COLS))
+        };
+        let layout = match layout {
+            WeightLayout::Panels if product.sums.iter().any(begins_within) => WeightLayout::Columns,
+            layout => layout,
         };
         for sum in &product.sums {
             let operands = self.graph.operands(*sum);

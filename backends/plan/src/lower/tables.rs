@@ -8,7 +8,7 @@ use skipc_ir::{Dim, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::kernel::{Access, PANEL, Slot, Sum, WeightLayout};
+use crate::kernel::{Access, Slot, Sum, WeightLayout, panel_terms};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
 
@@ -87,18 +87,16 @@ impl Ctx<'_> {
             _ => true,
         });
         steps.extend(term.map(|term| RecipeStep::Term { term }));
-        let mut shape = (self.shape(self.tensor_of(value))?.0, cols);
+        let outputs = self.shape(self.tensor_of(value))?.0;
+        let too_large = PlanError::TooLarge { what: "constants" };
+        let shape = layout.shape((outputs, cols), dtype).ok_or(too_large)?;
         match layout {
             WeightLayout::Rows => {}
-            WeightLayout::Columns => {
-                steps.push(RecipeStep::Transpose);
-                shape = (cols, shape.0);
-            }
+            WeightLayout::Columns => steps.push(RecipeStep::Transpose),
             WeightLayout::Panels => {
-                steps.push(RecipeStep::Panels);
-                let panel = shape.0.checked_mul(PANEL).ok_or(PlanError::TooLarge { what: "weights" })?;
-                shape = (cols.div_ceil(PANEL), panel);
+                steps.push(RecipeStep::Panels { outputs, terms: panel_terms(dtype) });
             }
+            WeightLayout::Swizzled => steps.push(RecipeStep::Swizzled { outputs }),
         }
         let source = match steps.as_slice() {
             [RecipeStep::Weight { name, .. }] => ConstantSource::Weight { name: name.clone() },
@@ -106,6 +104,20 @@ impl Ctx<'_> {
         };
         let weight = self.constant(bind, "w", source, (dtype, shape.0, shape.1));
         Ok(Sum { weight, row })
+    }
+
+    /// The output of a weight that is the first of those that a sum takes.
+    pub(super) fn first_output(&self, value: Value) -> u32 {
+        let (mut value, mut row) = (value, 0u32);
+        loop {
+            if let Op::WeightRows { start, .. } = self.graph.op(value) {
+                row = row.saturating_add(*start);
+            }
+            match self.graph.operands(value).first() {
+                Some(operand) => value = *operand,
+                None => return row,
+            }
+        }
     }
 
     fn shape(&self, value: Value) -> Result<(u32, u32), PlanError> {

@@ -6,8 +6,8 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, PANEL, Param, Part,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
+    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param,
+    Part, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -215,10 +215,21 @@ impl Check<'_> {
                     self.constant(*weight, k, cols, kind);
                 }
                 WeightLayout::Panels => {
-                    let cols = self.param(*weight).map_or(0, |param| param.cols);
-                    let wide = end.checked_mul(PANEL).is_some_and(|end| end <= cols);
-                    self.size("the columns of a weight", cols, wide && cols.is_multiple_of(PANEL));
-                    self.constant(*weight, k.div_ceil(PANEL), cols, kind);
+                    self.size("the first output of a sum in panels", *row, row.is_multiple_of(PANEL_COLS));
+                    let dtype = self.param(*weight).map_or(DType::F32, |param| param.dtype);
+                    match layout.shape((end, k), dtype) {
+                        Some((rows, cols)) => self.constant(*weight, rows, cols, kind),
+                        None => self.size("the rows of a weight in panels", end, false),
+                    }
+                }
+                WeightLayout::Swizzled => {
+                    let (cols, dtype) =
+                        self.param(*weight).map_or((0, DType::Bf16), |param| (param.cols, param.dtype));
+                    let least = layout.shape((end, k), dtype);
+                    let is_wide = least.is_some_and(|(_, least)| least <= cols);
+                    let is_whole = cols.is_multiple_of(SWIZZLE_TERMS);
+                    self.size("the columns of a swizzled weight", cols, is_wide && is_whole);
+                    self.constant(*weight, least.map_or(0, |(rows, _)| rows), cols, kind);
                 }
             }
             let Some(param) = self.param(*weight).cloned() else { continue };

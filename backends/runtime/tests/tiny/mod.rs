@@ -54,7 +54,12 @@ fn buffer(name: &str, dtype: DType, rows: RowBound, cols: u32, place: (u64, u64)
 }
 
 fn entry(symbol: &str, n_params: u32, extent: Extent, tile_rows: u32) -> Entry {
-    Entry { symbol: symbol.into(), n_params, extent, launch: Launch::Host { tile_rows, scratch_bytes: 100 } }
+    Entry {
+        symbol: symbol.into(),
+        n_params,
+        extent,
+        launch: Launch::Host { tile_rows, few_rows: None, scratch_bytes: 100, tiles: Vec::new() },
+    }
 }
 
 fn layout() -> Layout {

@@ -11,6 +11,10 @@ pub struct Target {
     pub dot_mac: f64,
     /// Attention, for a column of a query and a key of its sequence, seen or not.
     pub attention_mac: f64,
+    /// The same for rows that are done one by one, instead of in tiles.
+    pub attention_row_mac: f64,
+    /// To lay out a column of a key, seen or not, for a product with a tile of queries.
+    pub attention_key: f64,
     /// An element that is read or written.
     pub element: f64,
     /// An element of a weight that is read from memory: what a product of few rows waits for.
@@ -27,13 +31,16 @@ pub struct Target {
 /// `cargo run --release --example bench -- constants`; two runs agreed within a tenth but for `launch` (190, 250),
 /// `element` (0.065, 0.045) and `dot_mac` (0.27, 0.37), which has what each row of a narrow product takes in it. `weight`
 /// is from products of 2 to 4 rows with weights of 4 MiB, by the library alone. `gathered` was measured with weights in
-/// rows; all rows of a step, which is what that bench forces, are not gathered any more. Not measured for other
+/// rows; all rows of a step, which is what that bench forces, are not gathered any more. `attention_row_mac` and `attention_key`
+/// are from `skipc tune` with 1,024 keys of 8 heads of 64 columns, all seen: half of what it says for each. Not measured for other
 /// processors, bf16, or GPUs.
 pub const CPU: Target = Target {
     launch: 190.0,
     gemm_mac: 0.0215,
     dot_mac: 0.3,
     attention_mac: 0.033,
+    attention_row_mac: 0.15,
+    attention_key: 0.2,
     element: 0.05,
     weight: 0.1,
     exp: 3.2,

@@ -15,6 +15,8 @@ const SLOW_START: Target = Target {
     gemm_mac: 0.001,
     dot_mac: 0.001,
     attention_mac: 0.001,
+    attention_row_mac: 0.001,
+    attention_key: 1.0,
     element: 0.001,
     weight: 0.001,
     exp: 0.001,

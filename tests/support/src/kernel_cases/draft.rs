@@ -126,6 +126,13 @@ impl Draft {
         self.matrix(name, shape, &values)
     }
 
+    /// Makes 0 of the elements of a matrix that hold nothing.
+    pub(super) fn keep_where(&mut self, slot: Slot, holds: &[bool]) {
+        let size = self.params[slot.0 as usize].dtype.size() as usize;
+        let elements = self.operands[slot.0 as usize].chunks_exact_mut(size);
+        elements.zip(holds).filter(|(_, holds)| !**holds).for_each(|(element, _)| element.fill(0));
+    }
+
     /// A matrix that is read and written, with `live` random rows.
     pub(super) fn updated(
         &mut self,

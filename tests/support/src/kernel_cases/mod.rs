@@ -19,6 +19,7 @@ mod parts;
 mod ranked;
 mod residual;
 mod scores;
+mod swizzled;
 
 use skipc_plan::kernel::Kernel;
 
@@ -111,6 +112,7 @@ pub fn cases() -> Vec<Case> {
 pub fn host_cases() -> Vec<Case> {
     let mut cases = cases();
     columns::add(&mut cases);
+    panels::add(&mut cases);
     cases
 }
 
@@ -121,10 +123,10 @@ pub fn with_large() -> Vec<Case> {
     cases
 }
 
-/// [`with_large`], and behind them those of products that only CUDA makes: weights in panels.
+/// [`with_large`], and behind them those of products that only CUDA makes: swizzled weights.
 pub fn cuda_cases() -> Vec<Case> {
     let mut cases = with_large();
-    panels::add(&mut cases);
+    swizzled::add(&mut cases);
     cases
 }
 

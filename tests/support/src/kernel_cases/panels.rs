@@ -1,57 +1,77 @@
-//! Products whose weights lie in panels, as CUDA has them in bf16: the cases of products with weights in rows, re-laid.
-
-use std::collections::BTreeSet;
+//! Products whose weights lie in panels, as register tiles of a processor take them.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, PANEL, Slot, WeightLayout};
+use skipc_plan::kernel::{Body, Gemm, PANEL_COLS, Part, Slot, Sum, View, WeightLayout};
+use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 
 use super::Case;
+use super::draft::{Draft, Set, Values, dense, listed};
+use super::gemm::store_sum;
+use crate::tolerance::Exactness;
 
-/// Adds a case for each of those in bf16 that have a part that is not narrow.
 pub(super) fn add(cases: &mut Vec<Case>) {
-    let laid: Vec<Case> = cases.iter().filter_map(in_panels).collect();
-    cases.extend(laid);
-}
-
-/// The case with the weights of all parts in panels that are not narrow; `None` if there are none, or if a narrow part has
-/// the same weight.
-fn in_panels(case: &Case) -> Option<Case> {
-    let mut case = case.clone();
-    let Body::Gemm(gemm) = &mut case.kernel.body else { return None };
-    let (mut moved, mut kept) = (BTreeSet::<Slot>::new(), BTreeSet::<Slot>::new());
-    for part in &mut gemm.parts {
-        let is_wide = !part.is_narrow() && part.layout == WeightLayout::Rows;
-        let weights = if is_wide { &mut moved } else { &mut kept };
-        weights.extend(part.sums.iter().map(|sum| sum.weight));
-        if is_wide {
-            part.layout = WeightLayout::Panels;
+    for dtype in [DType::F32, DType::Bf16] {
+        for (k, n) in [(1, 9), (7, 30), (16, 64), (33, 33), (64, 192), (97, 600)] {
+            cases.push(plain(dtype, (k, n), 33, Values::Integers));
+            cases.push(plain(dtype, (k, n), 33, Values::Within(1.0)));
         }
+        for rows in [0, 1, 2, 3, 5, 6, 7, 8, 13, 14, 15, 27, 63, 64, 65, 127, 128, 129, 255, 256, 257] {
+            cases.push(plain(dtype, (24, 40), rows, Values::Within(1.0)));
+        }
+        // Rows of the left operand a page apart.
+        cases.push(plain(dtype, (4096 / dtype.size(), 33), 17, Values::Integers));
+        Set::ALL.into_iter().for_each(|set| cases.push(routed(dtype, set)));
     }
-    let is_bf16 = |slot: &Slot| case.kernel.params[slot.0 as usize].dtype == DType::Bf16;
-    if moved.is_empty() || !moved.is_disjoint(&kept) || !moved.iter().all(is_bf16) {
-        return None;
-    }
-    for slot in moved {
-        let (param, operand) =
-            (&mut case.kernel.params[slot.0 as usize], &mut case.operands[slot.0 as usize]);
-        let (panels, cols) = lay(operand, param.cols);
-        *operand = panels;
-        param.cols = cols;
-    }
-    case.name = format!("panels_{}", case.name);
-    Some(case)
 }
 
-/// A bf16 matrix of `k` columns in panels, and how many columns it has then.
-fn lay(rows: &[u8], k: u32) -> (Vec<u8>, u32) {
-    let row_bytes = 2 * k as usize;
-    let outputs = rows.len() / row_bytes;
-    let cols = outputs * PANEL as usize;
-    let mut panels = vec![0; 2 * cols * k.div_ceil(PANEL) as usize];
-    for (idx, element) in rows.chunks_exact(2).enumerate() {
-        let (row, col) = WeightLayout::in_panels((idx / k as usize) as u64, (idx % k as usize) as u64);
-        let at = 2 * (row as usize * cols + col as usize);
-        panels[at..at + 2].copy_from_slice(element);
+/// The panels of a weight of so many outputs, filled up with zeros.
+fn panels(draft: &mut Draft, (dtype, outputs, k): (DType, u32, u32), values: Values) -> Slot {
+    let (rows, cols) = WeightLayout::Panels.shape((outputs, k), dtype).expect("it is small");
+    let mut holds = vec![false; (rows * cols) as usize];
+    for (output, inner) in (0..outputs).flat_map(|output| (0..k).map(move |inner| (output, inner))) {
+        let (row, col) = WeightLayout::Panels.place((output.into(), inner.into()), k, dtype);
+        holds[row as usize * cols as usize + col as usize] = true;
     }
-    (panels, cols as u32)
+    let slot = draft.reals("weight", (dtype, rows, cols), rows, values);
+    draft.keep_where(slot, &holds);
+    slot
+}
+
+fn plain(dtype: DType, (k, n): (u32, u32), rows: u32, values: Values) -> Case {
+    let kind = if values == Values::Integers { "integers" } else { "reals" };
+    let mut draft = Draft::new(format!("panels_{dtype}_{k}x{n}_rows_{rows}_{kind}"));
+    let bound = 260;
+    let a = draft.reals("a", (dtype, bound, k), rows, values);
+    // Of a weight with more outputs the second panel and what follows.
+    let weight = panels(&mut draft, (dtype, PANEL_COLS + n + 5, k), values);
+    let out = draft.output("out", (DType::F32, bound, n));
+    let extent = draft.counted(rows, bound);
+    let sums = vec![Sum { weight, row: PANEL_COLS }];
+    let part = Part { n, layout: WeightLayout::Panels, sums, epilogue: store_sum(dense(out)) };
+    let exactness = if values == Values::Integers { Exactness::Bitwise } else { Exactness::Matmul { k } };
+    draft.finish(extent, Body::Gemm(Gemm { a: dense(a), k, parts: vec![part] }), exactness)
+}
+
+/// Rows of a wider matrix by a list, two weights, and a residual that is scattered back in place.
+fn routed(dtype: DType, set: Set) -> Case {
+    let mut draft = Draft::new(format!("panels_{dtype}_routed_{}", set.name()));
+    let (n_tokens, bound, k, n) = (90, 96, 21, 31);
+    let rows = set.rows(n_tokens, &mut draft);
+    let a = draft.reals("a", (dtype, bound, k + 6), n_tokens, Values::Integers);
+    let weights = [(); 2].map(|()| panels(&mut draft, (dtype, n, k), Values::Integers));
+    let list = draft.column("rows", bound, &rows);
+    let x = draft.updated("x", (DType::F32, bound, n), n_tokens, Values::Integers);
+    let extent = draft.counted(rows.len() as u32, bound);
+    let code = vec![
+        Inst::Acc(0),
+        Inst::Acc(1),
+        Inst::Binary(Binary::Sub, Reg(0), Reg(1)),
+        Inst::Load(listed(x, list)),
+        Inst::Binary(Binary::Add, Reg(2), Reg(3)),
+    ];
+    let epilogue = Pointwise { code, stores: vec![Store { to: listed(x, list), value: Reg(4) }] };
+    let sums = weights.map(|weight| Sum { weight, row: 0 }).to_vec();
+    let part = Part { n, layout: WeightLayout::Panels, sums, epilogue };
+    let a = View { col: 4, ..listed(a, list) };
+    draft.finish(extent, Body::Gemm(Gemm { a, k, parts: vec![part] }), Exactness::Bitwise)
 }

@@ -8,7 +8,7 @@ mod rowwise;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, Sum, View, WeightLayout};
+use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, Sum, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::{Exactness, Expected, Want, decode};
@@ -103,14 +103,10 @@ impl<'a> Eval<'a> {
             for part in &gemm.parts {
                 let factor = |sum: &Sum, col: usize, inner: usize| {
                     let output = sum.row as usize + col;
-                    match part.layout {
-                        WeightLayout::Rows => self.at(sum.weight, output, inner),
-                        WeightLayout::Columns => self.at(sum.weight, inner, output),
-                        WeightLayout::Panels => {
-                            let (row, col) = WeightLayout::in_panels(output as u64, inner as u64);
-                            self.at(sum.weight, row as usize, col as usize)
-                        }
-                    }
+                    let dtype = self.kernel.param(sum.weight).dtype;
+                    let place = (output as u64, inner as u64);
+                    let (row, col) = part.layout.place(place, gemm.k, dtype);
+                    self.at(sum.weight, row as usize, col as usize)
                 };
                 let sum = |sum: &Sum| {
                     let columns = 0..part.n as usize;

@@ -5,6 +5,7 @@
 //! Keys and values have one tile each: values are copied while the scores are made, the next keys
 //! while the values are used.
 
+use skipc_artifact::program::RowTile;
 use skipc_llvm::Feature;
 use skipc_plan::kernel::{Attention, Kernel, Rows, View};
 
@@ -53,8 +54,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
     write(&code, kernel, attention, tile);
     Ok(Generated {
         code,
-        tile_rows: ROWS,
-        grid_y: attention.heads,
+        tiles: vec![RowTile { from: 0, rows: ROWS, across: attention.heads }],
         threads: THREADS,
         shared_bytes: 3 * tile.bytes() + ranges::shared_bytes(ROWS),
         min_blocks: if padded <= 64 { 3 } else { 2 },

@@ -4,6 +4,7 @@
 //! that neighbouring lanes read neighbouring rows, which lie an odd number of 16-byte pieces apart
 //! in shared memory. Keys and values take turns in one tile; exponentials go through another.
 
+use skipc_artifact::program::RowTile;
 use skipc_llvm::Feature;
 use skipc_plan::kernel::{Attention, Kernel, Rows, View};
 
@@ -51,8 +52,7 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
     write(&code, kernel, attention, tile);
     Ok(Generated {
         code,
-        tile_rows: rows,
-        grid_y: attention.heads,
+        tiles: vec![RowTile { from: 0, rows, across: attention.heads }],
         threads: THREADS,
         shared_bytes: 2 * tile.bytes() + exponential_bytes(tile) + ranges::shared_bytes(rows),
         min_blocks: 1,

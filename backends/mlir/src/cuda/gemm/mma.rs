@@ -1,27 +1,30 @@
 //! Tensor-core arithmetic on bf16 slices.
 //!
 //! Slices have rows of 64 elements (128 bytes), swizzled. Warps stand in a grid of 2 rows over the
-//! tile; a warp makes 16×8 blocks of sums with `mma.m16n8k16`, whose operands `ldmatrix` brings.
+//! tile, or side by side if it has 16 rows; a warp makes 16×8 blocks of sums with `mma.m16n8k16`, whose operands `ldmatrix` brings.
 
 use skipc_llvm::Feature;
+use skipc_plan::kernel::SWIZZLE_TERMS;
 
 use super::Tile;
 use super::tile::{Core, Layout, Sums};
 use crate::code::{Code, F32, I8, Int, SPtr, V2, Val};
 
-/// Warps along the rows of the tile.
+/// Warps along the rows of the tile, at most.
 const WARP_ROWS: u32 = 2;
 
 /// Elements of a row of a slice.
 const INNER: u32 = 64;
+const _: () = assert!(INNER == SWIZZLE_TERMS, "a row of swizzled weights is a slice");
 
 /// Bytes of a row of a slice.
 const PITCH: u32 = 128;
 
 /// Tensor-core arithmetic for a tile.
 pub(super) fn core(tile: Tile) -> Box<dyn Core> {
-    let warp_cols = tile.threads / 32 / WARP_ROWS;
-    let core = MmaCore { rows: tile.rows / WARP_ROWS, cols: tile.cols / warp_cols, warp_cols };
+    let warp_rows = WARP_ROWS.min(tile.rows / 16);
+    let warp_cols = tile.threads / 32 / warp_rows;
+    let core = MmaCore { rows: tile.rows / warp_rows, cols: tile.cols / warp_cols, warp_cols };
     debug_assert!(core.rows.is_multiple_of(16) && core.cols.is_multiple_of(16));
     Box::new(core)
 }

@@ -1,5 +1,8 @@
 //! Products of one left operand with gathered rows: parts with columns and epilogue programs of their own.
 //!
+//! There are tiles of several heights ([`Tile::menu`]); which of them runs for which number of rows is chosen by a
+//! [`Bucketing`], and the kernel reads the count and takes that one. A result has the same bits in all.
+//!
 //! A block makes a tile of one part ([`parts`] says which columns lie in it): `BK`-wide slices of the
 //! operands are copied to shared memory in [`STAGES`] stages, several slices ahead of the arithmetic;
 //! then the sums go to shared memory and the part's epilogue runs over them row by row, so that its
@@ -23,12 +26,15 @@ mod tile;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_llvm::CudaTarget;
-use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, PANEL, Param, Part, Sum, WeightLayout};
+use skipc_plan::buckets::{self, Bucketing};
+use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, SWIZZLE_TERMS, Sum, WeightLayout};
 
 use super::{Generated, place};
 use crate::code::{Code, Int, Operand};
 use crate::error::Error;
 use parts::{Columns, Parts};
+use slices::Slices;
+use tile::Core;
 
 /// Slices of the operands that are in shared memory at once: one is worked on, the others are
 /// under way.
@@ -38,15 +44,14 @@ const STAGES: u32 = 3;
 /// the blocks that run at one time fit into the second-level cache.
 const ROW_GROUP: u32 = 8;
 
-/// Result columns below which the small tile is used: a large one would leave most of the device
-/// without work at the few thousand rows of a step.
-const SMALL_COLUMNS: u32 = 1024;
+/// Result columns below which there is no large tile: it would leave most of the device without work at the few
+/// thousand rows of a step.
+const LARGE_COLUMNS: u32 = 1024;
 
-/// Inner size below which the small tile is used: there is too little arithmetic for a slice of
-/// the large one to pay for its start.
-const SMALL_INNER: u32 = 256;
+/// Inner size below which there is no large tile: there is too little arithmetic for a slice of it to pay for its start.
+const LARGE_INNER: u32 = 256;
 
-/// Row bound up to which the small tile is used.
+/// Row bound up to which there is no large tile.
 const SMALL_ROWS: u32 = 256;
 
 /// Columns of the tile for parts of a few columns.
@@ -63,19 +68,19 @@ struct Tile {
 }
 
 impl Tile {
-    /// A tile for all parts. It depends on bounds alone: the order of sums does not change with what is counted.
-    fn choose(kernel: &Kernel, gemm: &Gemm, columns: &[Columns<'_>]) -> Self {
+    /// Tiles that are worth a choice, lowest first. All have as many threads.
+    fn menu(kernel: &Kernel, gemm: &Gemm, columns: &[Columns<'_>]) -> Vec<Self> {
         let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = kernel.extent;
         let n = gemm.parts.iter().fold(0_u32, |sum, part| sum.saturating_add(part.n));
         let least = columns.iter().map(Columns::least_tile).max().unwrap_or_default();
         if columns.iter().all(Columns::is_narrow) && least <= NARROW_TILE {
-            Self { rows: 32, cols: NARROW_TILE, threads: 64 }
-        } else if n >= SMALL_COLUMNS && gemm.k >= SMALL_INNER && at_most > SMALL_ROWS {
-            Self { rows: 128, cols: 128, threads: 256 }
-        } else if least <= 64 {
-            Self { rows: 64, cols: 64, threads: 128 }
+            return vec![Self { rows: 32, cols: NARROW_TILE, threads: 64 }];
+        }
+        let cols = if least <= 64 { 64 } else { 128 };
+        if n >= LARGE_COLUMNS && gemm.k >= LARGE_INNER && at_most > SMALL_ROWS {
+            [(16, 128), (64, cols), (128, 128)].map(|(rows, cols)| Self { rows, cols, threads: 256 }).to_vec()
         } else {
-            Self { rows: 64, cols: 128, threads: 128 }
+            [16, 64].map(|rows| Self { rows, cols, threads: 128 }).to_vec()
         }
     }
 }
@@ -84,42 +89,100 @@ impl Tile {
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
-pub(super) fn generate(device: CudaTarget, kernel: &Kernel, gemm: &Gemm) -> Result<Generated, Error> {
+pub(super) fn generate(
+    device: CudaTarget,
+    kernel: &Kernel,
+    gemm: &Gemm,
+    bucketing: &dyn Bucketing,
+) -> Result<Generated, Error> {
     check(kernel, gemm)?;
-    let columns = gemm
-        .parts
-        .iter()
-        .map(|part| Columns::of(kernel, part))
-        .collect::<Result<Vec<Columns<'_>>, Error>>()?;
+    let columns = columns(kernel, gemm)?;
     if let hopper::Form::Wgmma { columns, tile } = hopper::Form::choose(device, kernel, gemm, &columns)? {
         return hopper::generate(kernel, gemm, columns, tile);
     }
-    let tile = Tile::choose(kernel, gemm, &columns);
-    let parts = Parts::new(kernel, gemm, columns, tile.cols)?;
-    let a = place::param(kernel, gemm.a.slot)?;
-    let core = if a.dtype == DType::Bf16 { mma::core(tile) } else { simt::core(tile) };
-    let slices = slices::Slices::new(kernel, gemm, &parts, tile, core.layout())?;
+    let menu = Tile::menu(kernel, gemm, &columns);
+    let forms =
+        menu.iter().map(|tile| Form::new(kernel, gemm, *tile)).collect::<Result<Vec<Form<'_>>, Error>>()?;
+    let tiles: Vec<buckets::Tile> = forms.iter().map(Form::shape).collect();
+    let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = kernel.extent;
+    let Some(chosen) = buckets::buckets(bucketing, kernel, &tiles, at_most) else {
+        return Err(Error::Malformed { what: "buckets of tiles that there are not".to_owned() });
+    };
+    let forms: Vec<(u32, &Form<'_>)> =
+        chosen.iter().map(|bucket| (bucket.from, &forms[bucket.tile])).collect();
 
     let code = Code::new(place::n_params(kernel)?);
     let rows = place::extent(&code, &kernel.extent);
-    let number = code.block_y() * code.grid_x() + code.block_x();
-    code.return_if(number.ge(n_tiles(rows, tile.rows, parts.n_tiles())));
-    let (row_tile, col_tile) = pick_tile(number, rows, tile.rows, parts.n_tiles());
-    let corner = tile::Corner { row: row_tile * tile.rows, col_tile, rows };
-    slices.run(&code, corner, core.as_ref());
-
-    let shared_bytes = slices.shared_bytes().max(epilogue::shared_bytes(tile));
+    take(&code, rows, &forms);
     Ok(Generated {
         code,
-        tile_rows: tile.rows,
-        grid_y: parts.n_tiles(),
-        threads: tile.threads,
-        shared_bytes,
-        min_blocks: core.min_blocks(),
-        features: core.features(),
-        form: format!("{} tile of {}x{}", core.name(), tile.rows, tile.cols),
+        tiles: buckets::row_tiles(&chosen, &tiles),
+        threads: forms.iter().map(|(_, form)| form.tile.threads).max().unwrap_or(0),
+        shared_bytes: forms.iter().map(|(_, form)| form.shared_bytes()).max().unwrap_or(0),
+        min_blocks: forms.iter().map(|(_, form)| form.core.min_blocks()).min().unwrap_or(1),
+        features: forms.first().map(|(_, form)| form.core.features()).unwrap_or_default(),
+        form: forms.iter().map(|(_, form)| form.describe()).collect::<Vec<_>>().join(", "),
         persistent: false,
     })
+}
+
+/// The columns of all parts.
+fn columns<'p>(kernel: &'p Kernel, gemm: &'p Gemm) -> Result<Vec<Columns<'p>>, Error> {
+    gemm.parts.iter().map(|part| Columns::of(kernel, part)).collect()
+}
+
+/// The product in tiles of one shape.
+struct Form<'p> {
+    kernel: &'p Kernel,
+    gemm: &'p Gemm,
+    tile: Tile,
+    parts: Parts<'p>,
+    core: Box<dyn Core>,
+}
+
+impl<'p> Form<'p> {
+    fn new(kernel: &'p Kernel, gemm: &'p Gemm, tile: Tile) -> Result<Self, Error> {
+        let parts = Parts::new(kernel, gemm, columns(kernel, gemm)?, tile.cols)?;
+        let a = place::param(kernel, gemm.a.slot)?;
+        let core = if a.dtype == DType::Bf16 { mma::core(tile) } else { simt::core(tile) };
+        Ok(Self { kernel, gemm, tile, parts, core })
+    }
+
+    fn shape(&self) -> buckets::Tile {
+        buckets::Tile { rows: self.tile.rows, cols: self.tile.cols, across: self.parts.n_tiles() }
+    }
+
+    fn describe(&self) -> String {
+        format!("{} tile of {}x{}", self.core.name(), self.tile.rows, self.tile.cols)
+    }
+
+    fn slices(&self) -> Slices<'_> {
+        Slices::new(self.kernel, self.gemm, &self.parts, self.tile, self.core.layout())
+    }
+
+    fn shared_bytes(&self) -> u32 {
+        self.slices().shared_bytes().max(epilogue::shared_bytes(self.tile))
+    }
+
+    fn run<'c>(&self, code: &'c Code, rows: Int<'c>) {
+        let (tile_rows, col_tiles) = (self.tile.rows, self.parts.n_tiles());
+        let number = code.block_y() * code.grid_x() + code.block_x();
+        code.return_if(number.ge(n_tiles(rows, tile_rows, col_tiles)));
+        let (row_tile, col_tile) = pick_tile(number, rows, tile_rows, col_tiles);
+        let corner = tile::Corner { row: row_tile * self.tile.rows, col_tile, rows };
+        self.slices().run(code, corner, self.core.as_ref());
+    }
+}
+
+/// Runs the form for this number of rows.
+fn take<'c>(code: &'c Code, rows: Int<'c>, forms: &[(u32, &Form<'_>)]) {
+    match forms {
+        [] => {}
+        [(_, form)] => form.run(code, rows),
+        [(_, form), others @ ..] => {
+            code.either(rows.lt(others[0].0), || form.run(code, rows), || take(code, rows, others));
+        }
+    }
 }
 
 /// How many tiles hold rows.
@@ -168,19 +231,22 @@ fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Err
 fn check_weight(kernel: &Kernel, k: u32, a: &Param, part: &Part, sum: Sum) -> Result<(), Error> {
     place::require(kernel, sum.weight, a.dtype)?;
     let weight = place::param(kernel, sum.weight)?;
-    let there = match part.layout {
+    let is_there = match part.layout {
         WeightLayout::Rows => weight.cols == k,
-        WeightLayout::Panels if a.dtype == DType::Bf16 => {
-            let end = u64::from(sum.row) + u64::from(part.n);
-            weight.cols.is_multiple_of(PANEL) && end * u64::from(PANEL) <= u64::from(weight.cols)
+        WeightLayout::Swizzled if a.dtype == DType::Bf16 => {
+            let end = sum.row.checked_add(part.n);
+            let least = end.and_then(|end| part.layout.shape((end, k), a.dtype));
+            weight.cols.is_multiple_of(SWIZZLE_TERMS) && least.is_some_and(|(_, cols)| cols <= weight.cols)
         }
-        WeightLayout::Panels | WeightLayout::Columns => {
+        WeightLayout::Swizzled | WeightLayout::Panels | WeightLayout::Columns => {
             let what = format!("{} weights in {:?}", a.dtype, part.layout).to_lowercase();
             return Err(Error::Unsupported { what });
         }
     };
-    if !there {
-        return Err(Error::Malformed { what: format!("`{}` has not {k} columns", weight.name) });
+    if !is_there {
+        return Err(Error::Malformed {
+            what: format!("`{}` has not {k} factors for each output", weight.name),
+        });
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! Where threads find their columns in registers, each sum has whole [`Columns::in_blocks`] of them, and columns beyond
 //! the part's are padding too.
 
-use skipc_plan::kernel::{Gemm, Kernel, PANEL, Part, Sum, WeightLayout};
+use skipc_plan::kernel::{Gemm, Kernel, Part, SWIZZLE_TERMS, Sum, WeightLayout};
 use skipc_plan::pointwise::Inst;
 
 use super::super::place;
@@ -200,9 +200,9 @@ impl PartTiles<'_> {
         &self.part.sums
     }
 
-    /// Whether its weights lie in panels.
-    pub(super) fn in_panels(&self) -> bool {
-        self.part.layout == WeightLayout::Panels
+    /// Whether its weights are swizzled.
+    pub(super) fn is_swizzled(&self) -> bool {
+        self.part.layout == WeightLayout::Swizzled
     }
 
     /// The weight of column `col` of the tile that begins with column `first` of the part, for an inner size of `k` in slices
@@ -217,7 +217,7 @@ impl PartTiles<'_> {
         let (number, within) = (col / self.cols, first + col % self.cols);
         let present = number.lt(self.part.sums.len() as u32) & within.lt(self.part.n);
         let of_sum = |sum: &Sum| {
-            let stride = if self.in_panels() { kernel.param(sum.weight).cols } else { inner };
+            let stride = if self.is_swizzled() { kernel.param(sum.weight).cols } else { inner };
             (code.param(sum.weight.0), code.int(sum.row), code.int(stride))
         };
         let sums: Vec<(GPtr<'c>, Int<'c>, Int<'c>)> = self.part.sums.iter().map(of_sum).collect();
@@ -231,8 +231,8 @@ impl PartTiles<'_> {
         });
         let row = row + present.select(within, 0u32);
         let dtype = kernel.param(self.part.sums[0].weight).dtype;
-        let (outer, turn) = if self.in_panels() { (PANEL, row & 7) } else { (k, code.int(0)) };
+        let (outer, turn) = if self.is_swizzled() { (SWIZZLE_TERMS, row & 7) } else { (k, code.int(0)) };
         let start = place::far_along(weight, dtype, row.to_long() * u64::from(outer));
-        Row { start, present, stride, turn, padded: code.truth(self.in_panels()) }
+        Row { start, present, stride, turn, padded: code.truth(self.is_swizzled()) }
     }
 }

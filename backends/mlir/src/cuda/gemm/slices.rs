@@ -8,8 +8,7 @@ use super::epilogue::{self, Epilogue};
 use super::parts::Parts;
 use super::tile::{Core, Corner, Layout, Row};
 use super::{STAGES, Tile};
-use crate::code::{Code, GPtr, I8, Int, SPtr, Steps};
-use crate::error::Error;
+use crate::code::{Bool, Code, GPtr, I8, Int, SPtr, Steps};
 
 /// How the slices of a product are copied.
 pub(super) struct Slices<'p> {
@@ -35,6 +34,8 @@ enum Side {
 
 /// A piece of a row that a thread copies of each slice.
 struct Piece<'c> {
+    /// Whether it is this thread's, where there are more threads than pieces.
+    own: Option<Bool<'c>>,
     /// Where the row is.
     row: Row<'c>,
     /// Where it begins in the first slice.
@@ -44,24 +45,22 @@ struct Piece<'c> {
 }
 
 impl<'p> Slices<'p> {
-    /// # Errors
-    /// [`Error::Malformed`] if the operand does not exist.
     pub(super) fn new(
         kernel: &'p Kernel,
         gemm: &'p Gemm,
         parts: &'p Parts<'p>,
         tile: Tile,
         layout: Layout,
-    ) -> Result<Self, Error> {
-        let a = place::param(kernel, gemm.a.slot)?;
+    ) -> Self {
+        let a = kernel.param(gemm.a.slot);
         let mut piece = 16;
-        // The rows of a weight are `k` elements, or whole panels.
+        // The rows of a weight are `k` elements; swizzled ones are whole slices.
         for elements in [gemm.k, gemm.a.col, a.cols] {
             while !(u64::from(elements) * u64::from(layout.element)).is_multiple_of(piece) {
                 piece /= 2;
             }
         }
-        Ok(Self { kernel, gemm, parts, tile, layout, dtype: a.dtype, piece: piece as u32 })
+        Self { kernel, gemm, parts, tile, layout, dtype: a.dtype, piece: piece as u32 }
     }
 
     /// Bytes of one stage: the slice of the left operand, then that of the weights.
@@ -173,7 +172,9 @@ impl<'p> Slices<'p> {
         let starts = self.starts(code, corner, side, rows);
         let (_, first) = self.rows(side);
         let column = self.column(code);
+        let (n_rows, _) = self.rows(side);
         let piece = |(in_slice, row): (&Int<'c>, Row<'c>)| Piece {
+            own: (n_rows < self.at_once()).then(|| in_slice.lt(n_rows)),
             row,
             from: place::along(row.start, self.dtype, column ^ (row.turn << 3)),
             to: self.layout.place(*in_slice + first, column * self.layout.element),
@@ -184,8 +185,9 @@ impl<'p> Slices<'p> {
     /// All that this thread copies of slices of an operand.
     fn pieces_of<'c>(&self, code: &'c Code, corner: Corner<'c>, side: Side) -> Vec<Piece<'c>> {
         let first = code.thread() / self.in_row();
-        let passes = self.rows(side).0 / self.at_once();
-        debug_assert!(passes * self.at_once() == self.rows(side).0);
+        let (n_rows, _) = self.rows(side);
+        let passes = n_rows.div_ceil(self.at_once());
+        debug_assert!(passes == 1 || passes * self.at_once() == n_rows);
         let rows: Vec<Int<'c>> = (0..passes).map(|pass| first + pass * self.at_once()).collect();
         self.pieces(code, corner, side, &rows)
     }
@@ -217,6 +219,10 @@ impl<'p> Slices<'p> {
             let inside = (slice * self.layout.inner + self.column(code)).lt(self.gemm.k) | row.padded;
             (inside.select(from, row.start), row.present & inside)
         };
-        stage.at::<I8>(piece.to).copy_async(from, self.piece, present);
+        let copy = || stage.at::<I8>(piece.to).copy_async(from, self.piece, present);
+        match piece.own {
+            Some(own) => code.when(own, copy),
+            None => copy(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Maps, embeddings and rotary embeddings.
 
+use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Rows, Slot, View};
 use skipc_plan::pointwise::Pointwise;
@@ -206,8 +207,7 @@ fn over_groups(
     });
     Ok(Generated {
         code,
-        tile_rows,
-        grid_y: 1,
+        tiles: vec![RowTile { from: 0, rows: tile_rows, across: 1 }],
         threads: THREADS,
         shared_bytes: 0,
         min_blocks: 1,

@@ -1,5 +1,6 @@
 //! Norms and what they scale rows by: a warp for each row.
 
+use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, Spread, View};
 
@@ -121,8 +122,7 @@ fn begin<'c>(code: &'c Code, kernel: &Kernel) -> Int<'c> {
 fn finish(code: Code) -> Generated {
     Generated {
         code,
-        tile_rows: THREADS / 32,
-        grid_y: 1,
+        tiles: vec![RowTile { from: 0, rows: THREADS / 32, across: 1 }],
         threads: THREADS,
         shared_bytes: 0,
         min_blocks: 1,

@@ -9,7 +9,7 @@ use super::*;
 fn form(target: &str, kernel: &Kernel) -> String {
     let named = [("k".to_owned(), kernel)];
     let device = skipc_llvm::CudaTarget::parse(target).expect("a target");
-    let lowered = crate::lower(device, &named).expect("code");
+    let lowered = crate::lower(device, &named, &HIGHEST).expect("code");
     let line = lowered.mlir.lines().find_map(|line| line.strip_prefix("// k: "));
     line.expect("a form").to_owned()
 }
@@ -68,27 +68,27 @@ fn shifted(mut kernel: Kernel, col: u32) -> Kernel {
     kernel
 }
 
-/// The kernel with its weights in panels, but for those of narrow parts.
-fn in_panels(mut kernel: Kernel) -> Kernel {
+/// The kernel with its weights swizzled, but for those of narrow parts.
+fn swizzled(mut kernel: Kernel) -> Kernel {
     let Body::Gemm(gemm) = &mut kernel.body else { panic!("a product") };
     let mut outputs = BTreeMap::<Slot, u32>::new();
     for part in gemm.parts.iter_mut().filter(|part| !part.is_narrow()) {
-        part.layout = WeightLayout::Panels;
+        part.layout = WeightLayout::Swizzled;
         for Sum { weight, row } in &part.sums {
             let end = outputs.entry(*weight).or_default();
             *end = (*end).max(row + part.n);
         }
     }
     for (weight, outputs) in outputs {
-        kernel.params[weight.0 as usize].cols = outputs * PANEL;
+        kernel.params[weight.0 as usize].cols = outputs * SWIZZLE_TERMS;
     }
     kernel
 }
 
 #[test]
-fn panels_that_begin_between_swizzled_rows_keep_the_plain_form() {
+fn weights_that_begin_within_a_swizzle_keep_the_plain_form() {
     let shifted = |row| {
-        let mut kernel = in_panels(plain(Bf16, 128, 256));
+        let mut kernel = swizzled(plain(Bf16, 128, 256));
         if let Body::Gemm(gemm) = &mut kernel.body {
             gemm.parts[0].sums[0].row = row;
             kernel.params[2].cols += 64 * row;
@@ -97,7 +97,7 @@ fn panels_that_begin_between_swizzled_rows_keep_the_plain_form() {
     };
     assert_eq!(shifted(8), "persistent wgmma, tile of 128x256, 4 stages");
     assert_eq!(shifted(4), "mma.sync tile of 64x64");
-    assert_eq!(form("sm_80", &in_panels(plain(Bf16, 128, 256))), "mma.sync tile of 64x64");
+    assert_eq!(form("sm_80", &swizzled(plain(Bf16, 128, 256))), "mma.sync tile of 64x64");
 }
 
 /// What `ptxas` and `nvdisasm` say: registers of a thread at the launch (consumers then take what producers give back),
@@ -116,11 +116,11 @@ small     168 registers,  98368 bytes,  4 HGMMA
 fn resources_are_as_they_were() {
     let kernels = [
         ("rows", plain(Bf16, 2048, 8192)),
-        ("plain", in_panels(plain(Bf16, 2048, 8192))),
-        ("pair", in_panels(pair(Bf16, 2048, 8192))),
-        ("scattered", in_panels(scattered(Bf16, 8192, 2048))),
-        ("attention", in_panels(attention_inputs(Bf16, 2048, [16, 128], 3))),
-        ("small", in_panels(bounded(512, scattered(Bf16, 384, 128)))),
+        ("plain", swizzled(plain(Bf16, 2048, 8192))),
+        ("pair", swizzled(pair(Bf16, 2048, 8192))),
+        ("scattered", swizzled(scattered(Bf16, 8192, 2048))),
+        ("attention", swizzled(attention_inputs(Bf16, 2048, [16, 128], 3))),
+        ("small", swizzled(bounded(512, scattered(Bf16, 384, 128)))),
     ];
     let code = compile("cuda:sm_90a", &kernels.each_ref().map(|(_, kernel)| kernel.clone())).expect("code");
     let [Image::Cubin(cubin), Image::Ptx(_)] = code.images.as_slice() else { panic!("two images") };

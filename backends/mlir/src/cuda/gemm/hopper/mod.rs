@@ -7,7 +7,7 @@
 //! and give a stage back, by another mbarrier, when the product that read it is done. The [`epilogue`] runs over the
 //! registers.
 //!
-//! Weights lie in panels ([`WeightLayout::Panels`]), swizzled already, so that one thread has all that a tile takes of a
+//! Weights lie swizzled in memory already ([`WeightLayout::Swizzled`]), so that one thread has all that a tile takes of a
 //! slice copied by one bulk copy for each sum, whose bytes the mbarrier counts. Tensor maps would do the same for weights in
 //! rows, but a map is a parameter that is no pointer and holds an address that only the host knows: the runtime would have
 //! to make one for each weight, and kernels, artefact and harness to carry it. A layout that is chosen once, when constants
@@ -22,9 +22,10 @@ mod epilogue;
 mod producer;
 mod tile;
 
+use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 use skipc_llvm::{CudaTarget, Feature};
-use skipc_plan::kernel::{Gemm, Kernel, Part, Sum, WeightLayout};
+use skipc_plan::kernel::{Gemm, Kernel, Part, SWIZZLE_TERMS, Sum, WeightLayout};
 
 use super::super::{Generated, place};
 use super::parts::{Columns, Parts};
@@ -50,6 +51,7 @@ const CONSUMER_REGISTERS: u32 = 224;
 
 /// Elements of `k` in a slice.
 const INNER: u32 = 64;
+const _: () = assert!(INNER == SWIZZLE_TERMS, "a row of swizzled weights is a slice");
 
 /// Elements of a copy of 16 bytes.
 const PIECE: u32 = 8;
@@ -78,7 +80,7 @@ impl<'p> Form<'p> {
     ///   memory are multiples of 8.
     /// - Half a head is a multiple of 8 columns, so that a thread has both columns that turn into each other.
     /// - Each sum has at least 8 columns in a tile, and its heads fit into one.
-    /// - Weights in panels begin at a multiple of 8 outputs, and have so many: the swizzle goes by eight rows.
+    /// - Swizzled weights begin at a multiple of 8 outputs, and have so many: the swizzle goes by eight rows.
     /// - Some part is not narrow: scores alone have a small tile of their own.
     ///
     /// # Errors
@@ -94,7 +96,7 @@ impl<'p> Form<'p> {
         let suits = device.has(Feature::Wgmma)
             && a.dtype == DType::Bf16
             && is_aligned
-            && gemm.parts.iter().all(fits_panels)
+            && gemm.parts.iter().all(fits_swizzle)
             && !columns.iter().all(Columns::is_narrow);
         let in_blocks: Option<Vec<Columns<'p>>> =
             columns.iter().map(|columns| columns.in_blocks(BLOCK, 2)).collect();
@@ -108,10 +110,10 @@ impl<'p> Form<'p> {
     }
 }
 
-/// Whether the weights of a part lie in whole groups of swizzled rows, if they lie in panels.
-fn fits_panels(part: &Part) -> bool {
+/// Whether the weights of a part lie in whole groups of eight outputs, if they are swizzled.
+fn fits_swizzle(part: &Part) -> bool {
     let is_whole = |sum: &Sum| sum.row.is_multiple_of(BLOCK);
-    part.layout != WeightLayout::Panels || (part.n >= BLOCK && part.sums.iter().all(is_whole))
+    part.layout != WeightLayout::Swizzled || (part.n >= BLOCK && part.sums.iter().all(is_whole))
 }
 
 /// Generates a product of the form [`Form::Wgmma`].
@@ -130,8 +132,7 @@ pub(super) fn generate(
     product.write(&code);
     Ok(Generated {
         code,
-        tile_rows: ROWS,
-        grid_y: product.parts.n_tiles(),
+        tiles: vec![RowTile { from: 0, rows: ROWS, across: product.parts.n_tiles() }],
         threads: THREADS,
         shared_bytes: tile.shared_bytes(),
         min_blocks: 1,

@@ -1,6 +1,6 @@
 //! The warp group that copies slices of the operands to shared memory.
 
-use skipc_plan::kernel::{PANEL, Sum};
+use skipc_plan::kernel::{SWIZZLE_TERMS, Sum};
 
 use super::super::super::place;
 use super::super::parts::PartTiles;
@@ -45,7 +45,7 @@ impl Product<'_> {
                     let along: Rows<'c> =
                         left.iter().map(|(row, is)| (row.at::<BF16>(slice * INNER), *is)).collect();
                     self.copy(code, &along, inside, stage.left(code));
-                    if !part.in_panels() {
+                    if !part.is_swizzled() {
                         let right = self.right(code, part, first, slice, &starts);
                         self.copy(code, &right, inside, stage.right(code));
                     }
@@ -84,16 +84,16 @@ impl Product<'_> {
         stage: Stage<'_, 'c>,
     ) {
         let full = stage.full(code);
-        if !part.in_panels() {
+        if !part.is_swizzled() {
             return full.arrive();
         }
         full.arrive_expecting(part.width() * ROW_BYTES);
         let outputs = (code.int(part.n()) - first).min(part.cols);
         for (sum, Sum { weight, row }) in (0_u32..).zip(part.sums()) {
             let to = stage.right(code).at::<I8>(sum * part.cols * ROW_BYTES);
-            let panel = slice.to_long() * u64::from(self.kernel.param(*weight).cols);
-            let panel = code.param(weight.0).far::<BF16>(panel);
-            let from = panel.at::<BF16>((first + *row) * PANEL);
+            let before = slice.to_long() * u64::from(self.kernel.param(*weight).cols);
+            let all = code.param(weight.0).far::<BF16>(before);
+            let from = all.at::<BF16>((first + *row) * SWIZZLE_TERMS);
             if part.is_whole() {
                 to.copy_run(from, code.int(part.cols * ROW_BYTES), full);
                 continue;
@@ -101,7 +101,7 @@ impl Product<'_> {
             to.copy_run(from, outputs * ROW_BYTES, full);
             code.when(outputs.lt(part.cols), || {
                 let rest = (code.int(part.cols) - outputs) * ROW_BYTES;
-                to.at::<I8>(outputs * ROW_BYTES).copy_run(panel, rest, full);
+                to.at::<I8>(outputs * ROW_BYTES).copy_run(all, rest, full);
             });
         }
     }

@@ -5,15 +5,14 @@
 #![expect(unsafe_code, reason = "generated code can only be called by its address")]
 
 use std::ops::Range;
+use std::time::Duration;
 
 use memmap2::{Mmap, MmapMut};
+use rustix::time::{ClockId, clock_gettime};
 use skipc_artifact::abi::{Function, Helpers, HostKernel};
-use skipc_artifact::image::HostArch;
+use skipc_artifact::image::HostLevel;
 use skipc_artifact::object_image;
 use skipc_artifact::program::Launch;
-use skipc_cranelift::Cranelift;
-use skipc_plan::codegen::{Codegen as _, Image};
-use skipc_plan::kernel::Kernel;
 
 /// Bytes on either side of each operand and of the scratch memory that nothing may change.
 const GUARD: usize = 256;
@@ -22,7 +21,7 @@ const GUARD_BYTE: u8 = 0x5a;
 
 /// In which order the tiles run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
+pub enum Order {
     /// One call for all.
     AtOnce,
     /// A call for each, the last first.
@@ -32,38 +31,38 @@ pub(crate) enum Order {
 }
 
 /// One kernel, ready to be called.
-pub(crate) struct Machine {
+pub struct Machine {
     code: Mmap,
     offset: usize,
-    pub(crate) tile_rows: u32,
+    launch: Launch,
     scratch_bytes: u64,
 }
 
 impl Machine {
-    pub(crate) fn new(kernel: &Kernel) -> Machine {
-        let arch = HostArch::of_this_process().expect("a host that code can be made for");
-        let code = Cranelift::new(arch).unwrap().compile(&[("kernel".to_owned(), kernel)]).unwrap();
-        let [Image::HostObject(object)] = code.images.as_slice() else { panic!("one object") };
-        let image = object_image::link(object, Cranelift::LEVEL).unwrap();
-        assert_eq!(image.table.entries[0].name, "kernel");
+    /// The only kernel of an object, whose instructions this processor must have.
+    ///
+    /// # Panics
+    /// If the object has another number of kernels, refers to anything outside of itself, or is for no host.
+    pub fn new(object: &[u8], level: HostLevel, launch: &Launch) -> Machine {
+        let image = object_image::link(object, level).unwrap();
+        let [entry] = image.table.entries.as_slice() else { panic!("one kernel") };
         let mut memory = MmapMut::map_anon(image.code.len()).unwrap();
         memory.copy_from_slice(&image.code);
-        let Launch::Host { tile_rows, scratch_bytes } = code.launches[0] else { panic!("a host launch") };
-        Machine {
-            code: memory.make_exec().unwrap(),
-            offset: image.table.entries[0].offset as usize,
-            tile_rows,
-            scratch_bytes,
-        }
+        let &Launch::Host { scratch_bytes, .. } = launch else { panic!("a host launch") };
+        let offset = entry.offset as usize;
+        Machine { code: memory.make_exec().unwrap(), offset, launch: launch.clone(), scratch_bytes }
     }
 
     /// Runs the kernel over operands, as the runtime would.
-    pub(crate) fn run(&self, operands: &mut [Vec<u8>], n_rows: u32, order: Order) {
+    ///
+    /// # Panics
+    /// If it writes beside its operands or beside the scratch memory.
+    pub fn run(&self, operands: &mut [Vec<u8>], n_rows: u32, order: Order) {
         let mut guarded: Vec<Vec<u64>> = operands.iter().map(|operand| with_guards(operand)).collect();
         // As integers, which threads may share.
         let pointers: Vec<usize> =
             guarded.iter_mut().map(|bytes| bytes.as_mut_ptr() as usize + GUARD).collect();
-        let n_tiles = if self.tile_rows == 0 { 1 } else { n_rows.div_ceil(self.tile_rows) };
+        let n_tiles = self.launch.host_tiles(n_rows);
         match order {
             Order::AtOnce => self.call(&pointers, 0..n_tiles),
             Order::Backwards => (0..n_tiles).rev().for_each(|tile| self.call(&pointers, tile..tile + 1)),
@@ -85,6 +84,26 @@ impl Machine {
             assert!(intact, "parameter {idx}: written outside of it, {order:?}");
             operand.copy_from_slice(&bytes[GUARD..end]);
         }
+    }
+
+    /// The shortest work of this thread, of so many runs with one call for all rows: for benches.
+    pub fn time(&self, operands: &mut [Vec<u8>], n_rows: u32, runs: u32) -> Duration {
+        let own_time = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
+        let pointers: Vec<usize> = operands.iter_mut().map(|bytes| bytes.as_mut_ptr() as usize).collect();
+        let mut scratch = vec![0u8; self.scratch_bytes as usize + 64];
+        let skew = scratch.as_ptr().align_offset(64);
+        let entry = self.code[self.offset..].as_ptr();
+        let n_tiles = self.launch.host_tiles(n_rows);
+        let run = |_| {
+            let started = own_time();
+            // SAFETY: as in `call`, with operands of the sizes that the kernel's parameters say.
+            unsafe {
+                let kernel: HostKernel = std::mem::transmute(entry);
+                kernel(pointers.as_ptr().cast(), &HELPERS, 0, n_tiles, scratch[skew..].as_mut_ptr());
+            }
+            own_time().saturating_sub(started)
+        };
+        (0..runs).map(run).min().unwrap_or_default()
     }
 
     fn call(&self, pointers: &[usize], tiles: Range<u32>) {

@@ -1,0 +1,208 @@
+//! Products in register tiles, of which matmuls and attention are made.
+//!
+//! A tile's sums stay in vector registers from the first factor to the last, so that the order of each sum depends on
+//! its length alone, whatever the tiles of a call. Each shape of operands has one function in a module.
+
+use inkwell::AddressSpace;
+use inkwell::IntPredicate;
+use inkwell::module::Linkage;
+use inkwell::values::FunctionValue;
+use skipc_artifact::target::DType;
+
+use super::code::{Code, Int, Lanes, Made, Ptr};
+use super::frame::Row;
+use super::level::TILE_VECTORS;
+
+/// How the factors of a product lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Factors {
+    /// Both are f32.
+    Single,
+    /// The left ones are f32; of the right ones two neighbours of bf16 share a word. An odd last one has a zero beside it on
+    /// both sides.
+    Pairs,
+    /// The same, but the left ones are bf16, too, and the processor takes two products at once.
+    Dots,
+}
+
+/// `c[i, j] = Σ a[i, l] · b[l, j]`, a register tile at a time; distances are in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product {
+    pub(crate) factors: Factors,
+    /// Between rows of the left operand.
+    pub(crate) a_row: u64,
+    /// Between what one step takes of one row and what the next does.
+    pub(crate) a_step: u64,
+    /// Between what the right operand has for one step, its columns adjacent, and for the next.
+    pub(crate) b_step: u64,
+    /// Between rows of the result, whose columns are adjacent.
+    pub(crate) c_row: u64,
+    /// Whether the products are added to what the result has.
+    pub(crate) adds: bool,
+}
+
+/// Operands of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<'c> {
+    /// Rows of the result, at most those of a register tile.
+    pub(crate) rows: Int<'c>,
+    /// Columns of the result; it has room for whole register tiles, and so has `b`.
+    pub(crate) cols: Int<'c>,
+    /// Terms of a sum, or pairs of them.
+    pub(crate) steps: Int<'c>,
+    pub(crate) a: Ptr<'c>,
+    pub(crate) b: Ptr<'c>,
+    pub(crate) c: Ptr<'c>,
+}
+
+impl Product {
+    /// Emits a call.
+    pub(crate) fn call<'c>(&self, code: &Code<'c>, operands: Operands<'c>) -> Made<()> {
+        let function = match code.module.get_function(&self.name()) {
+            Some(function) => function,
+            None => self.define(code)?,
+        };
+        let Operands { rows, cols, steps, a, b, c } = operands;
+        let args = [rows.into(), cols.into(), steps.into(), a.into(), b.into(), c.into()];
+        code.builder.build_call(function, &args, "")?;
+        Ok(())
+    }
+
+    /// Kernels have lower-case names, so that none is called like this.
+    fn name(&self) -> String {
+        let Product { factors, a_row, a_step, b_step, c_row, adds } = self;
+        let sign = if *adds { "Add" } else { "Set" };
+        format!("{factors:?}{sign}_{a_row}_{a_step}_{b_step}_{c_row}")
+    }
+
+    fn define<'c>(&self, code: &Code<'c>) -> Made<FunctionValue<'c>> {
+        let (index, pointer) = (code.ctx.i64_type(), code.ctx.ptr_type(AddressSpace::default()));
+        let params =
+            [index.into(), index.into(), index.into(), pointer.into(), pointer.into(), pointer.into()];
+        let signature = code.ctx.void_type().fn_type(&params, false);
+        let function = code.module.add_function(&self.name(), signature, Some(Linkage::Internal));
+        let body = Code::open(code.ctx, &code.module, function, code.level);
+        let int = |idx: u32| function.get_nth_param(idx).map(|param| param.into_int_value());
+        let ptr = |idx: u32| function.get_nth_param(idx).map(|param| param.into_pointer_value());
+        if let (Some(rows), Some(cols), Some(steps), Some(a), Some(b), Some(c)) =
+            (int(0), int(1), int(2), ptr(3), ptr(4), ptr(5))
+        {
+            self.body(&body, Operands { rows, cols, steps, a, b, c })?;
+        }
+        body.builder.build_return(None)?;
+        Ok(function)
+    }
+
+    fn body<'c>(&self, code: &Code<'c>, operands: Operands<'c>) -> Made<()> {
+        let tile_rows = code.level.tile_rows;
+        code.for_each(code.int(0), operands.cols, code.level.tile_cols(), |col| {
+            let at = Operands {
+                b: code.element(operands.b, col, 4)?,
+                c: code.element(operands.c, col, 4)?,
+                ..operands
+            };
+            let is_whole = code.equal(operands.rows, code.int(i64::from(tile_rows)))?;
+            let none = || Vec::<Int<'c>>::new();
+            code.branch(
+                is_whole,
+                || self.tile(code, at, tile_rows).map(|()| none()),
+                || self.some_rows(code, at).map(|()| none()),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Fewer rows than a tile has: tiles of so many rows as the count has bits.
+    fn some_rows<'c>(&self, code: &Code<'c>, at: Operands<'c>) -> Made<()> {
+        let highest = 1 << (code.level.tile_rows - 1).ilog2();
+        for rows in std::iter::successors(Some(highest), |rows| (*rows > 1).then_some(rows / 2)) {
+            let bit = code.and(at.rows, code.int(i64::from(rows)))?;
+            code.when(code.is(IntPredicate::NE, bit, code.int(0))?, || {
+                let before = code.and(at.rows, code.int(-2 * i64::from(rows)))?;
+                let a = code.offset(at.a, code.times(before, self.a_row)?)?;
+                let c = code.offset(at.c, code.times(before, self.c_row)?)?;
+                self.tile(code, Operands { a, c, ..at }, rows)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A tile of exactly so many rows.
+    fn tile<'c>(&self, code: &Code<'c>, at: Operands<'c>, rows: u32) -> Made<()> {
+        let lanes = code.level.lanes;
+        let sum_at = |row: u32, vector: u32| {
+            let bytes = u64::from(row) * self.c_row + u64::from(vector * lanes * 4);
+            f32_at(code, at.c, bytes)
+        };
+        let places: Vec<(u32, u32)> =
+            (0..rows).flat_map(|row| (0..TILE_VECTORS).map(move |vector| (row, vector))).collect();
+        let mut sums: Vec<Lanes<'c>> = Vec::with_capacity(places.len());
+        for (row, vector) in &places {
+            sums.push(match self.adds {
+                true => code.load(sum_at(*row, *vector)?, code.int(0), lanes)?,
+                false => code.real(0.0, lanes),
+            });
+        }
+        let sums = code.fold(code.int(0), at.steps, 1, &sums, |step, sums| {
+            let a = code.offset(at.a, code.times(step, self.a_step)?)?;
+            let b = code.offset(at.b, code.times(step, self.b_step)?)?;
+            let mut right = Vec::new();
+            for vector in 0..TILE_VECTORS {
+                let words = f32_at(code, b, u64::from(vector * lanes * 4))?;
+                right.push(self.right(code, code.load(words, code.int(0), lanes)?)?);
+            }
+            let mut next = Vec::with_capacity(sums.len());
+            for (row, sums) in (0..u64::from(rows)).zip(sums.chunks(right.len())) {
+                let left = self.left(code, a, row * self.a_row)?;
+                for (right, sum) in right.iter().zip(sums) {
+                    next.push(self.step(code, &left, right, *sum)?);
+                }
+            }
+            Ok(next)
+        })?;
+        for ((row, vector), sum) in places.iter().zip(sums) {
+            code.store(sum_at(*row, *vector)?, code.int(0), sum)?;
+        }
+        Ok(())
+    }
+
+    /// What a step takes of a row, in every lane.
+    fn left<'c>(&self, code: &Code<'c>, a: Ptr<'c>, bytes: u64) -> Made<Vec<Lanes<'c>>> {
+        let elements = if self.factors == Factors::Pairs { 2 } else { 1 };
+        let one = |idx: u64| {
+            let element = code.load(f32_at(code, a, bytes + idx * 4)?, code.int(0), 1)?;
+            code.splat(element, code.level.lanes)
+        };
+        (0..elements).map(one).collect()
+    }
+
+    /// What a step takes of neighbouring columns, from the words that hold it.
+    fn right<'c>(&self, code: &Code<'c>, words: Lanes<'c>) -> Made<Vec<Lanes<'c>>> {
+        match self.factors {
+            Factors::Single | Factors::Dots => Ok(vec![words]),
+            Factors::Pairs => {
+                let (bits, lanes) = (code.bits(words)?, code.level.lanes);
+                let first = code.builder.build_left_shift(bits, code.word(16, lanes), "")?;
+                let second = code.builder.build_and(bits, code.word(0xffff_0000, lanes), "")?;
+                Ok(vec![code.of_bits(first)?, code.of_bits(second)?])
+            }
+        }
+    }
+
+    fn step<'c>(
+        &self,
+        code: &Code<'c>,
+        left: &[Lanes<'c>],
+        right: &[Lanes<'c>],
+        sum: Lanes<'c>,
+    ) -> Made<Lanes<'c>> {
+        left.iter().zip(right).try_fold(sum, |sum, (left, right)| match self.factors {
+            Factors::Single | Factors::Pairs => code.mul_add(*left, *right, sum),
+            Factors::Dots => code.dot_pairs(*left, *right, sum),
+        })
+    }
+}
+
+fn f32_at<'c>(code: &Code<'c>, base: Ptr<'c>, bytes: u64) -> Made<Row<'c>> {
+    Ok(Row { address: code.offset(base, code.int(bytes as i64))?, dtype: DType::F32 })
+}

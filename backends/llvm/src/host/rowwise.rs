@@ -1,0 +1,127 @@
+//! Work in which a row of the result depends on one row of each operand.
+
+use skipc_plan::kernel::{NormKind, Rowwise, Slot, Spread};
+use skipc_plan::pointwise::{Pointwise, Real};
+
+use super::code::{Int, Lanes, Made};
+use super::frame::{Frame, Row};
+use super::pointwise::RowSpan;
+
+/// Emits the work on one row.
+pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -> Made<()> {
+    match *rowwise {
+        Rowwise::Map { cols, ref program } => map(f, cols, program, row),
+        Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+            let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
+            norm(f, kind, (cols, eps), (x, f.only_row(gain)?), out)
+        }
+        Rowwise::RowScale { spread, eps, cols, x, out } => {
+            let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
+            let (_, scale) = statistics(f, spread, (cols, eps), x)?;
+            f.store(out, f.int(0), scale)
+        }
+        Rowwise::Embed { cols, ids, n_ids, table, out } => {
+            let (id, out) = (f.load_index(ids, row)?, f.dense_row(out, row)?);
+            embed(f, (table, n_ids), id, out, cols)
+        }
+        Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+            let position = f.load_index(positions, row)?;
+            let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
+            rope(f, (heads, width), (position, cos, sin), x, out)
+        }
+    }
+}
+
+/// A program over whole rows, for kernels without sums.
+fn map<'c>(f: &Frame<'_, 'c>, cols: u32, program: &Pointwise, row: Int<'c>) -> Made<()> {
+    f.pointwise(program, &RowSpan { row, first: f.int(0), columns: f.columns(cols), sums: &[] })
+}
+
+fn norm<'c>(
+    f: &Frame<'_, 'c>,
+    kind: NormKind,
+    (cols, eps): (u32, Real),
+    (x, gain): (Row<'c>, Row<'c>),
+    out: Row<'c>,
+) -> Made<()> {
+    let (spread, bias) = match kind {
+        NormKind::Rms => (Spread::Rms, None),
+        NormKind::Layer { bias } => (Spread::Std, Some(f.only_row(bias)?)),
+    };
+    let (mean, scale) = statistics(f, spread, (cols, eps), x)?;
+    f.for_columns(f.columns(cols), f.level.lanes, |col, lanes| {
+        let value = centred(f, f.load(x, col, lanes)?, mean)?;
+        let value = f.fmul(value, f.splat(scale, lanes)?)?;
+        let mut value = f.fmul(value, f.load(gain, col, lanes)?)?;
+        if let Some(bias) = bias {
+            value = f.fadd(value, f.load(bias, col, lanes)?)?;
+        }
+        f.store(out, col, value)
+    })
+}
+
+/// The centre of a row, if it has one, and `1 / √(spread + eps)`.
+fn statistics<'c>(
+    f: &Frame<'_, 'c>,
+    spread: Spread,
+    (cols, eps): (u32, Real),
+    x: Row<'c>,
+) -> Made<(Option<Lanes<'c>>, Lanes<'c>)> {
+    let n = f.real(cols as f32, 1);
+    let mean = match spread {
+        Spread::Rms => None,
+        Spread::Std => {
+            let sum = f.sum_columns(f.columns(cols), 1, |col, lanes| Ok(vec![f.load(x, col, lanes)?]))?;
+            Some(f.fdiv(sum[0], n)?)
+        }
+    };
+    let squares = f.sum_columns(f.columns(cols), 1, |col, lanes| {
+        let value = centred(f, f.load(x, col, lanes)?, mean)?;
+        Ok(vec![f.fmul(value, value)?])
+    })?;
+    let root = f.sqrt(f.fadd(f.fdiv(squares[0], n)?, f.real(eps.0 as f32, 1))?)?;
+    Ok((mean, f.fdiv(f.real(1.0, 1), root)?))
+}
+
+fn centred<'c>(f: &Frame<'_, 'c>, value: Lanes<'c>, mean: Option<Lanes<'c>>) -> Made<Lanes<'c>> {
+    match mean {
+        None => Ok(value),
+        Some(mean) => f.fsub(value, f.splat(mean, value.get_type().get_size())?),
+    }
+}
+
+fn embed<'c>(
+    f: &Frame<'_, 'c>,
+    (table, n_ids): (Slot, u32),
+    id: Int<'c>,
+    out: Row<'c>,
+    cols: u32,
+) -> Made<()> {
+    let is_known = f.below(id, f.int(i64::from(n_ids)))?;
+    f.when(is_known, || f.copy_row(f.dense_row(table, id)?, out, cols))?;
+    let is_unknown = f.builder.build_not(is_known, "")?;
+    f.when(is_unknown, || {
+        f.for_columns(f.columns(cols), f.level.lanes, |col, lanes| f.store(out, col, f.real(0.0, lanes)))
+    })
+}
+
+fn rope<'c>(
+    f: &Frame<'_, 'c>,
+    (heads, width): (u32, u32),
+    (position, cos, sin): (Int<'c>, Slot, Slot),
+    x: Row<'c>,
+    out: Row<'c>,
+) -> Made<()> {
+    let (cos, sin) = (f.dense_row(cos, position)?, f.dense_row(sin, position)?);
+    f.for_each(f.int(0), f.int(i64::from(heads)), 1, |head| {
+        let first = f.times(head, u64::from(width))?;
+        let second = f.plus(first, i64::from(width / 2))?;
+        f.for_columns(f.columns(width / 2), f.level.lanes, |col, lanes| {
+            let (left, right) = (f.add(first, col)?, f.add(second, col)?);
+            let (a, b) = (f.load(x, left, lanes)?, f.load(x, right, lanes)?);
+            let (cos, sin) = (f.load(cos, col, lanes)?, f.load(sin, col, lanes)?);
+            f.store(out, left, f.fsub(f.fmul(a, cos)?, f.fmul(b, sin)?)?)?;
+            f.store(out, right, f.fadd(f.fmul(b, cos)?, f.fmul(a, sin)?)?)
+        })
+    })
+}

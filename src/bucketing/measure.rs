@@ -1,0 +1,252 @@
+//! Measuring the forms of kernels on a device.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use skipc_artifact::bundle::Bundle;
+use skipc_artifact::manifest::{Manifest, Promises};
+use skipc_artifact::program::{Arg, Buffer, Extent, Purpose, RowBound, Step};
+use skipc_artifact::section::ContentHash;
+use skipc_artifact::target::{DType, Target};
+use skipc_artifact::writer::Writer;
+use skipc_plan::buckets::{Bucket, Bucketing, Tile};
+use skipc_plan::kernel::{Body, Kernel};
+use skipc_runtime::{Device, Model as Artefact, Options, Session};
+
+use super::counts;
+use super::tuning::{Form, Table, Tuning, VERSION, key};
+use crate::backends::CpuBackend;
+use crate::cli::{Exit, Failure, artifact_failure, runtime_failure};
+use crate::diagnostic::Diagnostic;
+use crate::pipeline::{self, Request};
+use crate::spec::model::Model;
+use crate::spec::weights::Weights;
+use crate::trace::Trace;
+
+/// Forms that a kernel can have, at most.
+const MOST_FORMS: usize = 4;
+
+/// How long the runs between two looks at the clock take at least.
+const SAMPLE: Duration = Duration::from_micros(200);
+
+/// Always one form; notes which there are.
+struct Only {
+    form: usize,
+    menus: Arc<Mutex<Menus>>,
+}
+
+/// The forms of kernels that have several, by the kernels' keys.
+type Menus = BTreeMap<String, Vec<Tile>>;
+
+impl Bucketing for Only {
+    fn buckets(&self, kernel: &Kernel, tiles: &[Tile], _: u32) -> Vec<Bucket> {
+        if tiles.len() > 1 {
+            let mut menus = self.menus.lock().unwrap_or_else(PoisonError::into_inner);
+            menus.insert(key(kernel), tiles.to_vec());
+        }
+        vec![Bucket { from: 0, tile: self.form.min(tiles.len().saturating_sub(1)) }]
+    }
+}
+
+/// Times every form of every kernel of a model that has several, at counts up to its bound (on the host: up to the rows
+/// of its highest tile, as it chooses for each tile). The shortest of so many rounds counts: what else the machine does
+/// only adds to a time.
+///
+/// # Errors
+/// As a compile, and what the runtime says of the device.
+pub fn measure(
+    (model, weights): (&Model, &Weights),
+    (target, dtype, cpu_backend): (&Target, DType, CpuBackend),
+    rounds: u32,
+    tick: &mut dyn FnMut(&str),
+) -> Result<Tuning, Failure> {
+    let menus: Arc<Mutex<Menus>> = Arc::default();
+    let mut kernels: Vec<(String, Kernel)> = Vec::new();
+    let mut bundles = Vec::new();
+    for form in 0..MOST_FORMS {
+        let noted = Arc::clone(&menus);
+        let request = Request {
+            targets: vec![(target.clone(), dtype)],
+            cpu_backend,
+            bucketings: Arc::new(move |_| Box::new(Only { form, menus: Arc::clone(&noted) })),
+            ..Request::host()
+        };
+        let compiled = pipeline::compile(model, weights, &request, &mut Trace::silent())?;
+        let scores = compiled.bundles.into_iter().find(|bundle| bundle.program.purpose == Purpose::Score);
+        bundles.extend(scores);
+        if let Some(plan) = compiled.phases.first().and_then(|phase| phase.plan(target, dtype)) {
+            kernels.clone_from(&plan.kernels);
+        }
+    }
+    let menus = menus.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut device = String::new();
+    let mut tables = Vec::new();
+    for (idx, (symbol, kernel)) in (0..).zip(&kernels) {
+        let Some(tiles) = menus.get(&key(kernel)).filter(|_| can_vary(kernel)) else { continue };
+        tick(symbol);
+        let sessions = bundles.iter().take(tiles.len()).map(|bundle| session(model, bundle, idx));
+        let mut sessions = sessions.collect::<Result<Vec<Session>, Failure>>()?;
+        device = sessions.first().map_or_else(String::new, Session::describe);
+        tables.push(table(kernel, tiles, &mut sessions, target, rounds)?);
+    }
+    let (version, target) = (VERSION, target.to_string());
+    Ok(Tuning { version, target, device, kernels: tables })
+}
+
+/// Whether the rows of a kernel can be few while all else is large. Where an attention has as many queries as keys, few
+/// rows are what is left of a long sequence, which no count shows; the cost model decides there.
+fn can_vary(kernel: &Kernel) -> bool {
+    match &kernel.body {
+        Body::Attention(attention) => attention.kv_extent != kernel.extent,
+        Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) => true,
+    }
+}
+
+/// A session that runs the first step with a kernel, and no other.
+fn session(model: &Model, bundle: &Bundle, kernel: u32) -> Result<Session, Failure> {
+    let mut bundle = bundle.clone();
+    let steps = &mut bundle.program.layout.steps;
+    let only: Option<Step> = steps.iter().find(|step| step.kernel == kernel).cloned();
+    *steps = only.into_iter().collect();
+    let spec_hash = ContentHash::of(model.to_string().as_bytes());
+    let target = bundle.program.target.clone();
+    let mut writer = Writer::new(Manifest {
+        model: model.name.clone(),
+        compiler: env!("CARGO_PKG_VERSION").to_owned(),
+        llvm: None,
+        ptxas: None,
+        flags: Vec::new(),
+        spec_hash,
+        weights_hash: spec_hash,
+        targets: vec![target.to_string()],
+        promises: Promises { device_resident: true, causal: model.is_causal() },
+    });
+    let broken = |error: &skipc_artifact::error::Error| artifact_failure(model.name.as_ref(), error);
+    bundle.write(&mut writer).map_err(|error| broken(&error))?;
+    let bytes = writer.to_bytes().map_err(|error| broken(&error))?;
+    let artefact = Artefact::from_bytes(&bytes).map_err(|error| runtime_failure(&error))?;
+    let device = if target == Target::Cpu { Device::Cpu } else { Device::Cuda };
+    let options = Options { threads: 1, purpose: Purpose::Score, ..Options::default() };
+    Session::new(&artefact, device, options).map_err(|error| runtime_failure(&error))
+}
+
+fn table(
+    kernel: &Kernel,
+    tiles: &[Tile],
+    sessions: &mut [Session],
+    target: &Target,
+    rounds: u32,
+) -> Result<Table, Failure> {
+    let max_tokens = sessions.first().map_or(1, |session| session.program().layout.max_tokens);
+    let (Extent::Fixed(bound) | Extent::Counted { at_most: bound, .. }) = kernel.extent;
+    let highest = tiles.iter().map(|tile| tile.rows).max().unwrap_or(1);
+    let most = if *target == Target::Cpu { highest } else { u32::MAX };
+    let counts = counts(bound.min(max_tokens).min(most));
+    let mut ns = vec![vec![f64::INFINITY; counts.len()]; tiles.len()];
+    for (at, count) in counts.iter().enumerate() {
+        let mut runs = Vec::new();
+        for session in sessions.iter_mut() {
+            runs.push(Run::new(session, kernel, *count, max_tokens)?);
+        }
+        for _ in 0..rounds {
+            for (run, times) in runs.iter_mut().zip(&mut ns) {
+                times[at] = times[at].min(run.time()?);
+            }
+        }
+    }
+    let form =
+        |(tile, ns): (&Tile, Vec<f64>)| Form { rows: tile.rows, cols: tile.cols, across: tile.across, ns };
+    Ok(Table {
+        name: kernel.describe(),
+        key: key(kernel),
+        forms: tiles.iter().zip(ns).map(form).collect(),
+        counts,
+    })
+}
+
+/// A kernel over some rows.
+struct Run<'s> {
+    session: &'s mut Session,
+    tokens: u32,
+    /// Runs between two looks at the clock.
+    repeat: u32,
+}
+
+impl Run<'_> {
+    /// Fills the operands and runs it once.
+    fn new<'s>(
+        session: &'s mut Session,
+        kernel: &Kernel,
+        rows: u32,
+        tokens: u32,
+    ) -> Result<Run<'s>, Failure> {
+        let inputs = inputs(session, kernel, rows, tokens)?;
+        session.run_buffers(tokens, inputs, &[]).map_err(|error| runtime_failure(&error))?;
+        let mut run = Run { session, tokens, repeat: 1 };
+        let once = run.time()?.max(1.0);
+        run.repeat = (SAMPLE.as_nanos() as f64 / once).ceil().clamp(1.0, 10_000.0) as u32;
+        Ok(run)
+    }
+
+    /// Nanoseconds of a run. The operands are where they were put.
+    fn time(&mut self) -> Result<f64, Failure> {
+        let started = Instant::now();
+        for _ in 0..self.repeat {
+            let ran = self.session.run_buffers(self.tokens, Vec::new(), &[]);
+            ran.map_err(|error| runtime_failure(&error))?;
+        }
+        Ok(started.elapsed().as_nanos() as f64 / f64::from(self.repeat))
+    }
+}
+
+/// What the operands of a kernel hold: reals of no pattern, and the numbers of rows where rows are listed.
+fn inputs(
+    session: &Session,
+    kernel: &Kernel,
+    rows: u32,
+    tokens: u32,
+) -> Result<Vec<(u32, Vec<u8>)>, Failure> {
+    let layout = &session.program().layout;
+    let args = layout.steps.first().map_or(&[][..], |step| &step.args);
+    let mut inputs = Vec::new();
+    for (slot, (param, arg)) in (0..).zip(kernel.params.iter().zip(args)) {
+        let Arg::Buffer(idx) = *arg else { continue };
+        let Some(buffer) = layout.buffers.get(idx as usize) else { continue };
+        let number: Box<dyn Fn(u32) -> u32> = match &kernel.body {
+            _ if is_count(kernel.extent, slot) => Box::new(move |_| rows),
+            Body::Attention(attention) if is_count(attention.kv_extent, slot) => Box::new(move |_| tokens),
+            // One sequence with one position, so that all queries see all keys, wherever they stand.
+            Body::Attention(_) => Box::new(|_| 0),
+            Body::Gemm(_) => Box::new(|row| row),
+            Body::Rowwise(_) | Body::Compact(_) => {
+                let message = format!("no operands for `{}`", kernel.describe());
+                return Err(Failure::new(Exit::Internal, Diagnostic::new("tuning::operands", message)));
+            }
+        };
+        inputs.push((idx, bytes(buffer, param.dtype, tokens, number.as_ref())));
+    }
+    Ok(inputs)
+}
+
+fn is_count(extent: Extent, slot: u32) -> bool {
+    matches!(extent, Extent::Counted { count, .. } if count == slot)
+}
+
+fn bytes(buffer: &Buffer, dtype: DType, tokens: u32, number: &dyn Fn(u32) -> u32) -> Vec<u8> {
+    let rows = match buffer.rows {
+        RowBound::Tokens => tokens,
+        RowBound::Fixed(rows) => rows,
+    };
+    let elements = (0..rows).flat_map(|row| (0..buffer.cols).map(move |col| (row, col)));
+    let real = |(row, col): (u32, u32)| {
+        let mixed = (row.wrapping_mul(0x9e37_79b9) ^ col.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0xc2b2_ae35);
+        (mixed >> 16) as f32 / 32768.0 - 1.0
+    };
+    match dtype {
+        DType::F32 => elements.flat_map(|at| real(at).to_le_bytes()).collect(),
+        DType::Bf16 => elements.flat_map(|at| half::bf16::from_f32(real(at)).to_le_bytes()).collect(),
+        DType::U32 => elements.flat_map(|(row, _)| number(row).to_le_bytes()).collect(),
+        DType::U8 => elements.map(|_| 0).collect(),
+    }
+}

@@ -1,0 +1,64 @@
+//! `skipc tune`: times the forms of a model's kernels on this machine, for `skipc compile --tuning`.
+
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+use indicatif::ProgressBar;
+use skipc_artifact::target::{DType, Target};
+
+use super::inspect::new_table;
+use super::{Exit, Failure, TuneArgs, artifact_failure, to_json};
+use crate::bucketing::measure;
+use crate::bucketing::tuning::{Table, Tuning};
+use crate::diagnostic::Diagnostic;
+use crate::spec::weights::Weights;
+use crate::{bench, spec};
+
+pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Failure> {
+    let usage = |message: String| {
+        Failure::new(Exit::Usage, Diagnostic::new("usage::tune", message).help("see `skipc targets`"))
+    };
+    let target: Target = args.target.parse().map_err(|error| usage(format!("--target: {error}")))?;
+    let dtype = if target == Target::Cpu { DType::F32 } else { DType::Bf16 };
+    let model = spec::load(&args.spec)?;
+    let weights = match &args.weights {
+        Some(path) => Weights::open(path, &model)?,
+        None => bench::random(&model)?,
+    };
+    let progress =
+        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+    let tuning =
+        measure((&model, &weights), (&target, dtype, args.cpu_backend), args.rounds, &mut |kernel| {
+            progress.set_message(kernel.to_owned());
+            progress.tick();
+        })?;
+    progress.finish_and_clear();
+    let text = to_json(&tuning)?;
+    skipc_artifact::replace::file(&args.output, |file| file.write_all(text.as_bytes()))
+        .map_err(|error| artifact_failure(&args.output, &error))?;
+    if json { Ok(text) } else { Ok(table_text(args, &tuning)) }
+}
+
+fn table_text(args: &TuneArgs, tuning: &Tuning) -> String {
+    let mut out = format!("{}: {} on {}\n", args.output.display(), tuning.target, tuning.device);
+    if tuning.kernels.is_empty() {
+        out.push_str("no kernel of the model has several forms\n");
+    }
+    for kernel in &tuning.kernels {
+        let _ = writeln!(out, "\n{}, µs in tiles of\n{}", kernel.name, times(kernel));
+    }
+    out
+}
+
+fn times(kernel: &Table) -> String {
+    let mut header = vec!["rows".to_owned()];
+    header.extend(kernel.forms.iter().map(|form| format!("{}×{}", form.rows, form.cols)));
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut table = new_table(&header);
+    for (at, count) in kernel.counts.iter().enumerate() {
+        let mut row = vec![count.to_string()];
+        row.extend(kernel.forms.iter().map(|form| format!("{:.2}", form.ns[at] / 1e3)));
+        table.add_row(row);
+    }
+    table.to_string()
+}
