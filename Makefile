@@ -26,9 +26,9 @@ test: setup
 	cargo test --locked -p skipc --features cuda --test cuda --test conformance --test golden
 
 # skipc beside PyTorch and ONNX Runtime on this machine; the virtual environment is made at the first call.
-peers:
+peers: setup
 	tests/bench/peers/setup.sh "$(CACHE)/peers"
-	cargo build --locked --release --bin skipc --example bench-worker
+	cargo build --locked --release --features cuda --bin skipc --example bench-worker
 	"$(CACHE)/peers/bin/python" tests/bench/peers/run.py $(PEERS)
 
 build: setup

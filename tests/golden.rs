@@ -208,13 +208,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     }
     assert_eq!(run(1, false), outputs, "{}: one thread and two give different bits", case.name);
     if let Some(generated) = &case.generated {
-        let options = Options {
-            threads: 2,
-            checked: true,
-            max_level,
-            purpose: Purpose::Generate,
-            ..Options::default()
-        };
+        let options = Options { threads: 2, checked: true, max_level, purpose: Purpose::Generate };
         let outputs = Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap();
         let (logits, gates) = plain(&outputs);
         generated.check(&format!("{}, {what}, generating", case.name), &logits, &gates, TOLERANCE);

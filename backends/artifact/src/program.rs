@@ -171,7 +171,8 @@ pub enum Launch {
 }
 
 /// Tiles of a kernel of the host that lie side by side (of columns, of heads), each with all rows: so threads share out the
-/// weights, where rows are too few to be shared out. The kernel reads the count where it runs and does the same.
+/// weights, where rows are too few to be shared out. The kernel reads the count where it runs and does the same. Sums have
+/// the same order, however tiles are put together into calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FewRows {

@@ -151,6 +151,7 @@ impl Engine {
         let per_thread = self.scratch.bytes.len() / self.threads.count();
         let scratch = Pointers(vec![self.scratch.bytes.as_mut_ptr()]);
         let (next_thread, started) = (AtomicUsize::new(0), Instant::now());
+        let threads = self.threads.count() as u32;
         self.threads.together(|meeting| {
             let thread = next_thread.fetch_add(1, Ordering::Relaxed);
             let Pointers(scratch) = &scratch;
@@ -161,7 +162,7 @@ impl Engine {
                 // ABI. Pointers are to buffers and constants that live in `self`, at offsets that were checked. Calls
                 // of one step work on disjoint row tiles, each thread has its own part of the scratch memory, and no
                 // thread is at another step. Nothing else touches the arena meanwhile: `self` is borrowed exclusively.
-                unsafe { task.run(scratch) };
+                unsafe { task.run(threads, scratch) };
                 meeting.wait();
                 task.ended.store(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
             }

@@ -19,22 +19,23 @@ def skipc(*args):
     return done.stdout
 
 
-def compile_to(spec, weights, artefact, tokens=None):
+def compile_to(spec, weights, artefact, tokens=None, options=()):
     """Compiles for the CPU; seconds by the clock on the wall, the process and its files included."""
     limit = ["--max-tokens", tokens] if tokens else []
     started = time.perf_counter()
-    skipc("compile", spec, "--weights", weights, "-o", artefact, "--target", "cpu", *limit)
+    skipc("compile", spec, "--weights", weights, "-o", artefact, "--target", "cpu", *limit, *options)
     return time.perf_counter() - started
 
 
-def compile_seconds(spec, layers, folder, tries=3):
-    """The best of some compiles of a spec of one stack, repeated so many times."""
+def compile_seconds(spec, layers, folder, backend, tries=3):
+    """The best of some compiles of a spec of one stack, repeated so many times, by a backend."""
     text, found = re.subn(r"repeat = \d+", f"repeat = {layers}", open(spec).read())
     assert found == 1, f"{spec} has no stack that repeats"
     path, weights = folder / "layers.toml", folder / "layers.safetensors"
     path.write_text(text)
     skipc("init", path, "-o", weights)
-    return min(compile_to(path, weights, folder / "layers.skp") for _ in range(tries))
+    options = ["--cpu-backend", backend]
+    return min(compile_to(path, weights, folder / "layers.skp", options=options) for _ in range(tries))
 
 
 class Worker:

@@ -24,11 +24,15 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = ["skipc", "torch-masked", "torch-gathered", "torch-compiled-masked", "torch-compiled-gathered", "onnxruntime"]
+# What skipc is asked for. The first is what it does by itself: f32 by LLVM.
+OURS = {"skipc": [], "skipc-cranelift": ["--cpu-backend", "cranelift"], "skipc-bf16": ["--dtype", "cpu=bf16"]}
+PEERS = [*OURS, "torch-masked", "torch-gathered", "torch-compiled-masked", "torch-compiled-gathered", "onnxruntime"]
 NEEDS = {"torch": "torch", "onnxruntime": "onnxruntime"}
 
 # Largest difference of two peers' logits, relative to the largest logit: they sum in different orders.
 TOLERANCE = 2e-4
+# The same in bf16, whose numbers have eight bits.
+BF16_TOLERANCE = 3e-2
 # Sets of tokens that take turns at each density.
 SETS = 3
 # Milliseconds up to which a step runs once before it is timed.
@@ -87,12 +91,12 @@ def commit():
     return git("rev-parse", "--short=12", "HEAD") + changed
 
 
-def peers_of(workload, threads, names, skipc):
+def peers_of(workload, threads, names, ours):
     """Peers by name, each made for this workload and number of threads."""
     made = {}
     for name in names:
-        if name == "skipc":
-            made[name] = skipc
+        if name in OURS:
+            made[name] = ours(name)
         elif name == "onnxruntime":
             if any(block.heads for block in workload.blocks):
                 continue
@@ -134,17 +138,18 @@ class Point:
             for name, peer in peers.items():
                 found = peer.logits(self.batches[name][idx])
                 difference = float(abs(found - wanted).max() / abs(wanted).max())
-                if not difference <= TOLERANCE:
+                tolerance = BF16_TOLERANCE if name.endswith("bf16") else TOLERANCE
+                if not difference <= tolerance:
                     sys.exit(
                         f"{name} computes something else at density {self.density}: logits differ by {difference:.2e} of "
-                        f"the largest, more than {TOLERANCE:.0e}; no times are reported"
+                        f"the largest, more than {tolerance:.0e}; no times are reported"
                     )
                 worst[name] = max(worst[name], difference)
         return worst
 
     def check_decisions(self, workload, peers):
-        if "skipc" in peers:
-            executed = peers["skipc"].executed(self.batches["skipc"][0])
+        for name in OURS.keys() & peers.keys():
+            executed = peers[name].executed(self.batches[name][0])
             if executed != [self.rows] * len(workload.blocks):
                 sys.exit(f"at density {self.density} blocks executed {executed}, not {self.rows} tokens each")
 
@@ -159,9 +164,8 @@ class Point:
             self.times[name].append(timed(peer, batch))
 
 
-def measure(workload, threads, densities, asked, skipc):
+def measure(workload, threads, densities, asked, peers):
     """The densities with their times."""
-    peers = peers_of(workload, threads, asked.peers or PEERS, skipc)
     judge = judge_of(workload, threads, peers)
     points = []
     for density in densities:
@@ -205,28 +209,40 @@ def main():
             tokens, densities = WORKLOADS[name]
             densities = sorted(set(asked.density or densities))
             workload = Workload(name, HERE / f"{name}.toml", tokens)
-            weights, artefact = folder / f"{name}.safetensors", folder / f"{name}.skp"
+            weights = folder / f"{name}.safetensors"
             workload.save(weights)
-            ours.compile_to(workload.spec, weights, artefact, tokens)
             for threads in asked.threads if name == "skip-ffn" else asked.threads[:1]:
-                skipc = ours.Skipc(workload, threads, worker, artefact, folder)
+
+                def made(variant):
+                    artefact = folder / f"{name}-{variant}.skp"
+                    if not artefact.exists():
+                        ours.compile_to(workload.spec, weights, artefact, tokens, OURS[variant])
+                    return ours.Skipc(workload, threads, worker, artefact, folder)
+
                 about = machine()
-                points = measure(workload, threads, densities, asked, skipc)
+                peers = peers_of(workload, threads, asked.peers or PEERS, made)
+                points = measure(workload, threads, densities, asked, peers)
                 result = report.result(workload, threads, points)
                 result["peak_gflops"] = worker.ask("peak", threads=threads)
                 result["steps"] = {
-                    f"{point.density:g}": skipc.steps(point.batches["skipc"][0], 5)
-                    for point in points
-                    if "skipc" in point.batches
+                    variant: {
+                        f"{point.density:g}": peers[variant].steps(point.batches[variant][0], 5) for point in points
+                    }
+                    for variant in OURS
+                    if variant in peers
                 }
-                results.append(result | {"machine": about, "versions": versions(), "device": skipc.device})
+                devices = {peer.device for peer in peers.values() if hasattr(peer, "device")}
+                results.append(
+                    result | {"machine": about, "versions": versions(), "device": ", ".join(sorted(devices))}
+                )
         times = {}
         if not asked.no_compile_times:
             say("times of compiling")
             spec = HERE.parents[2] / "models" / "skip-48l-d12.toml"
             times = {
-                f"{path.stem}, {layers} blocks": ours.compile_seconds(path, layers, folder)
+                f"{path.stem} by {backend}, {layers} blocks": ours.compile_seconds(path, layers, folder, backend)
                 for path in (spec, HERE / "skip-block.toml")
+                for backend in ("cranelift", "llvm")
                 for layers in (12, 48)
             }
     report.write(asked.out, results, times)

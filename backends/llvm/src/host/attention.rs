@@ -83,21 +83,23 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &Attention, share: Share<'c
     if kv_heads == 0 || heads % kv_heads != 0 {
         return Err(Fault::Malformed(format!("{kv_heads} key heads do not divide {heads} query heads")));
     }
-    f.for_each(rows.0, rows.1, TILE_ROWS, |first| {
-        let end = f.min(f.plus(first, i64::from(TILE_ROWS))?, rows.1)?;
-        f.repeat_while(
-            &[first],
-            |next| f.below(next[0], end),
-            |next| {
-                let after = end_of_sequence(f, attention, next[0], end)?;
-                let scratch = Scratch::new(f.kernel, attention);
-                let count = f.sub(after, next[0])?;
-                let tile = Tile::new(f, attention, &scratch, (next[0], count))?;
-                f.for_each(across.0, across.1, 1, |head| tile.head(head))?;
-                Ok(vec![after])
-            },
-        )?;
-        Ok(())
+    // Head by head, so that the tiles of a sequence find its keys and values of the head in the second-level cache.
+    f.for_each(across.0, across.1, 1, |head| {
+        f.for_each(rows.0, rows.1, TILE_ROWS, |first| {
+            let end = f.min(f.plus(first, i64::from(TILE_ROWS))?, rows.1)?;
+            f.repeat_while(
+                &[first],
+                |next| f.below(next[0], end),
+                |next| {
+                    let after = end_of_sequence(f, attention, next[0], end)?;
+                    let scratch = Scratch::new(f.kernel, attention);
+                    let count = f.sub(after, next[0])?;
+                    Tile::new(f, attention, &scratch, (next[0], count))?.head(head)?;
+                    Ok(vec![after])
+                },
+            )?;
+            Ok(())
+        })
     })
 }
 
@@ -292,15 +294,18 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     /// Writes the results of a head: the mix over the total, or zeros where there was no key.
     fn finish(&self, col: Int<'c>) -> Made<()> {
         let f = self.f;
+        let lanes = f.level.lanes;
         let (mix, totals) = (f.scratch_at(self.scratch.mix)?, self.row_at(self.scratch.totals)?);
+        self.for_vectors(|at| {
+            let total = f.load(totals, at, lanes)?;
+            let is_blind = f.fis(FloatPredicate::OEQ, total, f.real(0.0, lanes))?;
+            let total = f.fselect(is_blind, f.real(1.0, lanes), total)?;
+            self.for_mix(|row| f.store(row, at, f.fdiv(f.load(row, at, lanes)?, total)?))
+        })?;
         f.for_each(f.int(0), self.rows.1, 1, |idx| {
-            let total = f.load(totals, idx, 1)?;
-            let is_blind = f.fis(FloatPredicate::OEQ, total, f.real(0.0, 1))?;
-            let total = f.fselect(is_blind, f.real(1.0, 1), total)?;
             let out = f.dense_row(self.attention.out, f.add(self.rows.0, idx)?)?;
             f.for_each(f.int(0), f.int(i64::from(self.attention.width)), 1, |within| {
-                let sum = f.load(panel_row(f, mix, within)?, idx, 1)?;
-                f.store(out, f.add(col, within)?, f.fdiv(sum, total)?)
+                f.store(out, f.add(col, within)?, f.load(panel_row(f, mix, within)?, idx, 1)?)
             })
         })
     }

@@ -22,7 +22,7 @@ const GEMM_TILE: u32 = 14;
 const ROWWISE_TILE: u32 = 16;
 
 /// The most rows for which threads share out columns or heads: with more, each has enough rows of its own.
-const FEW_ROWS: u32 = 64;
+const FEW_ROWS: u32 = 256;
 
 /// How the kernel is started, whichever of the levels runs.
 pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {

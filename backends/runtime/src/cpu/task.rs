@@ -11,8 +11,8 @@ use super::HELPERS;
 /// Most calls that one kernel run is split into: enough that threads which others hold up leave work to the rest.
 const MAX_CALLS: u32 = 16;
 
-/// Most calls if each has all rows: they find the same rows, which each may have to gather.
-const MAX_CALLS_OF_ALL_ROWS: u32 = 8;
+/// Calls for each thread if each has all rows, which each may have to gather. They change no bit, see [`skipc_artifact::program::FewRows`].
+const CALLS_OF_ALL_ROWS: u32 = 2;
 
 /// Rows that a call has, if there are so many that all calls can have more or less: weights come from memory once for
 /// each call, which the arithmetic of some tens of rows hides.
@@ -45,19 +45,19 @@ impl Task {
         Self { kernel, args, extent, launch, bound, next: AtomicU32::new(0), ended: AtomicU64::new(0) }
     }
 
-    /// Runs calls until all are taken.
+    /// Runs calls until all are taken, as one of so many threads.
     ///
     /// # Safety
     ///
     /// The kernel is of this signature, and its arguments are what it expects, the count of its rows among them, which
     /// no kernel is writing. Threads that run one task have different scratch memory, as much as the kernel needs.
-    pub(super) unsafe fn run(&self, scratch: *mut u8) {
+    pub(super) unsafe fn run(&self, threads: u32, scratch: *mut u8) {
         // SAFETY: passed on from the caller.
         let rows = unsafe { self.rows() };
         let tiles = self.launch.host_tiles(rows);
         let calls = match &self.launch {
             Launch::Host { few_rows: Some(few), .. } if rows <= few.at_most => {
-                tiles.min(MAX_CALLS_OF_ALL_ROWS)
+                tiles.min(threads * CALLS_OF_ALL_ROWS)
             }
             _ => calls(rows, tiles),
         };
