@@ -1,4 +1,5 @@
-//! Which tile a product takes shows in no bit of its result, whatever the count: run on the PTX machine.
+//! Which tile a product takes and how its weights lie shows in no bit of its result, whatever the count: run on the PTX
+//! machine.
 
 #[path = "../../../tests/conformance/on_the_ptx_machine.rs"]
 mod on_the_ptx_machine;
@@ -9,9 +10,9 @@ use skipc_artifact::program::RowTile;
 use skipc_llvm::CudaTarget;
 use skipc_mlir::lower;
 use skipc_plan::buckets::{Always, Bucket, Bucketing, Tile};
-use skipc_plan::kernel::Kernel;
+use skipc_plan::kernel::{Access, Kernel, Param};
 use skipc_ptx::machine::Program;
-use skipc_testkit::kernel_cases::{Case, with_large};
+use skipc_testkit::kernel_cases::{Case, cuda_cases};
 
 /// Every form in turn, each from so many rows on.
 struct Every(u32);
@@ -50,11 +51,33 @@ fn check(case: &Case) -> usize {
 }
 
 fn check_named(names: &[&str], n_forms: usize) {
-    let cases = with_large();
+    let cases = cuda_cases();
     for name in names {
         let found: Vec<&Case> = cases.iter().filter(|case| case.name.contains(name)).collect();
         assert!(!found.is_empty(), "no case {name}");
         found.iter().for_each(|case| assert_eq!(check(case), n_forms, "{}", case.name));
+    }
+}
+
+/// What a case leaves in the parameters that its kernel writes.
+fn results(case: &Case) -> Vec<Vec<u8>> {
+    let (left, _) = run(case, &Always(0));
+    let written = |(param, _): &(&Param, Vec<u8>)| param.access != Access::Read;
+    case.kernel.params.iter().zip(left).filter(written).map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn swizzled_weights() {
+    let cases = cuda_cases();
+    for name in ["whole_residual_2x200x40", "of_130_reals"] {
+        let swizzled = cases.iter().filter(|case| case.name.starts_with("swizzled_"));
+        let mut found = 0;
+        for case in swizzled.filter(|case| case.name.contains(name)) {
+            let plain = cases.iter().find(|plain| case.name.strip_prefix("swizzled_") == Some(&plain.name));
+            assert!(results(case) == results(plain.expect("the case in rows")), "{}", case.name);
+            found += 1;
+        }
+        assert!(found > 0, "no case {name}");
     }
 }
 

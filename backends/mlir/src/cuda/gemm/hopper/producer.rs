@@ -93,7 +93,7 @@ impl Product<'_> {
             let to = stage.right(code).at::<I8>(sum * part.cols * ROW_BYTES);
             let before = slice.to_long() * u64::from(self.kernel.param(*weight).cols);
             let all = code.param(weight.0).far::<BF16>(before);
-            let from = all.at::<BF16>((first + *row) * SWIZZLE_TERMS);
+            let from = all.far::<BF16>((first + *row).to_long() * u64::from(SWIZZLE_TERMS));
             if part.is_whole() {
                 to.copy_run(from, code.int(part.cols * ROW_BYTES), full);
                 continue;
