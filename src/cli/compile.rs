@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
+use skipc_runtime::memory;
 
 use super::{CompileArgs, Exit, Failure, artifact_failure, repro, show, to_json};
 use crate::bucketing::tuning::Tuning;
@@ -14,7 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Form, Request};
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
-use crate::{lint, memory, pack, spec};
+use crate::{lint, pack, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let found = Arc::default();
