@@ -58,6 +58,14 @@ const CODES: &[(&str, &str)] = &[
         "The graph is well-formed, and has something in it that no kernel does, such as a size beyond the limits of kernels.",
     ),
     (
+        "require::causal",
+        "`--require causal`: some decision of the model depends on later tokens. `skipc check` says which.",
+    ),
+    (
+        "require::device_resident",
+        "`--require device-resident`: some step would wait for the host to bring a count. This is a fault of the compiler.",
+    ),
+    (
         "target::cranelift",
         "The code generator for the host could not be set up. This is a fault of the compiler.",
     ),

@@ -11,7 +11,6 @@ pub mod diagnostic;
 pub mod ladder;
 pub mod lint;
 pub mod lower;
-pub mod memory;
 pub mod pack;
 pub mod pipeline;
 pub mod reference;

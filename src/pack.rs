@@ -23,6 +23,13 @@ use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 use crate::{backends, ladder};
 
+/// What holds for every program of a compile.
+pub fn promises(model: &Model, compiled: &Compiled) -> Promises {
+    let mut plans = compiled.phases.iter().flat_map(|phase| &phase.plans);
+    let device_resident = plans.all(|of| of.plan.host_waits().is_empty());
+    Promises { device_resident, causal: model.is_causal() }
+}
+
 /// The bytes of the artefact: what it is made from, every form of the model, and code for each target.
 ///
 /// # Errors
@@ -53,8 +60,7 @@ pub fn pack(
         spec_hash: ContentHash::of(spec.as_bytes()),
         weights_hash: weights.content_hash(),
         targets: request.targets.iter().map(|(target, _)| target.to_string()).collect(),
-        // A layout has no step that waits for the host, so every program is resident.
-        promises: Promises { device_resident: true, causal: model.is_causal() },
+        promises: promises(model, &compiled),
     });
     let mut sections = vec![("spec.toml".to_owned(), SectionKind::Spec, spec)];
     for Phase { purpose, lowered, legal, plans, .. } in &compiled.phases {

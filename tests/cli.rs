@@ -329,3 +329,15 @@ fn the_cost_on_a_gpu_takes_its_code() {
     fails(&args, 5, "target::not_built");
     fails(&["inspect", "models/skip-12l-d50.toml", "--cost", "--target", "gpu"], 2, "usage::inspect");
 }
+
+#[test]
+fn promises_can_be_required() {
+    let dir = tempfile::tempdir().unwrap();
+    let artifact = dir.path().join("m.skp").display().to_string();
+    compile(GOLDEN, &["-o", &artifact, "--require", "device-resident,causal"]);
+    let (spec, weights) = ("models/mod-topk.toml", dir.path().join("w.safetensors").display().to_string());
+    succeeds(&["init", spec, "-o", &weights]);
+    let base = ["compile", spec, "--weights", &weights, "-o", &artifact];
+    succeeds(&[&base[..], &["--require", "device-resident"]].concat());
+    fails(&[&base[..], &["--require", "causal"]].concat(), 1, "require::causal");
+}

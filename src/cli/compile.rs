@@ -1,20 +1,23 @@
 //! `skipc compile`: spec and weights to an artefact.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use skipc_artifact::target::{DType, Target};
+use skipc_runtime::memory;
 
-use super::{CompileArgs, Exit, Failure, artifact_failure, repro, show, to_json};
+use super::{CompileArgs, Exit, Failure, Requirement, artifact_failure, repro, show, to_json};
 use crate::bucketing::tuning::Tuning;
 use crate::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
 use crate::pipeline::{self, Compiled, Form, Request};
+use crate::spec::model::Model;
 use crate::spec::weights::Weights;
 use crate::trace::Trace;
-use crate::{lint, memory, pack, spec};
+use crate::{lint, pack, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let found = Arc::default();
@@ -29,6 +32,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
         .map_err(|error| Failure::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
     let compiled = pipeline::compile(&model, &weights, &request, &mut trace)
         .map_err(|failure| repro::attach(failure, &model, args))?;
+    args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
     let mut out = String::new();
     if args.emit.is_some() {
         out = trace.emitted().map_err(no_stage)?;
@@ -83,6 +87,25 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
         }
     }
     Ok(out)
+}
+
+fn require(promise: Requirement, model: &Model, compiled: &Compiled) -> Result<(), Failure> {
+    let promises = pack::promises(model, compiled);
+    match promise {
+        Requirement::Causal if !promises.causal => Err(Failure::new(
+            Exit::User,
+            Diagnostic::new("require::causal", "decisions of the model depend on later tokens")
+                .help("`skipc check` says which; a causal router decides for each token alone"),
+        )),
+        Requirement::DeviceResident if !promises.device_resident => {
+            let plans = compiled.phases.iter().flat_map(|phase| &phase.plans);
+            let origins: BTreeSet<&str> = plans.flat_map(|of| of.plan.host_waits()).collect();
+            let origins = Vec::from_iter(origins).join(", ");
+            let message = format!("these wait for a count from the host: {origins}");
+            Err(Failure::new(Exit::Internal, Diagnostic::new("require::device_resident", message)))
+        }
+        Requirement::Causal | Requirement::DeviceResident => Ok(()),
+    }
 }
 
 fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Failure> {

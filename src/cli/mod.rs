@@ -21,7 +21,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
@@ -180,9 +180,22 @@ pub struct CompileArgs {
     #[arg(long, value_name = "TUNED.json")]
     pub tuning: Option<PathBuf>,
 
+    /// Fail unless the artefact can promise this.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PROMISE")]
+    pub require: Vec<Requirement>,
+
     /// Print how long each stage took, how much of the passes was spent on e-graphs, and the peak memory.
     #[arg(long)]
     pub timing: bool,
+}
+
+/// Names of promises on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Requirement {
+    /// No step waits for the host: counts and lists of rows stay on the device.
+    DeviceResident,
+    /// No decision or value of a token depends on later tokens.
+    Causal,
 }
 
 /// Arguments of `skipc inspect`.

@@ -40,10 +40,18 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Failure> {
 }
 
 fn table_text(args: &TuneArgs, tuning: &Tuning) -> String {
-    let mut out = format!("{}: {} on {}\n", args.output.display(), tuning.target, tuning.device);
+    let file = args.output.display();
     if tuning.kernels.is_empty() {
-        out.push_str("no kernel of the model has several forms\n");
+        let by = match tuning.target.as_str() {
+            "cpu" => format!(" by {}", args.cpu_backend.name()),
+            _ => String::new(),
+        };
+        return format!(
+            "{file}: no kernel of the model has several forms as code for {}{by}\n",
+            tuning.target
+        );
     }
+    let mut out = format!("{file}: {} on {}\n", tuning.target, tuning.device);
     for kernel in &tuning.kernels {
         let _ = writeln!(out, "\n{}, µs in tiles of\n{}", kernel.name, times(kernel));
     }

@@ -39,6 +39,7 @@ pub mod plan;
 pub mod pointwise;
 mod print;
 pub mod recipe;
+mod residence;
 pub mod traffic;
 mod uses;
 pub mod verify;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use skipc_artifact::program::Purpose;
@@ -16,6 +17,7 @@ use crate::model::Model;
 use crate::npy;
 use crate::session::{Device, Options, Session};
 use crate::threads::Threads;
+use crate::timing::Timing;
 use crate::trace::{self, Trace};
 
 /// Options of a run.
@@ -70,6 +72,10 @@ pub struct RunArgs {
     #[arg(long, conflicts_with_all = ["tokens", "prompt", "max_new_tokens", "logits", "routing", "routing_out"])]
     pub self_test: bool,
 
+    /// Run the step some more times and print how long it and each of its kernels take, and the peak memory
+    #[arg(long, conflicts_with_all = ["max_new_tokens", "self_test"])]
+    pub timing: bool,
+
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
@@ -110,6 +116,7 @@ impl RunArgs {
             threads: None,
             checked: false,
             self_test: false,
+            timing: false,
             json: false,
         }
     }
@@ -139,21 +146,23 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
         let reason = "`--max-new-tokens` generates; leave out `--logits`, `--routing` and `--routing-out`";
         return Err(Error::Usage(reason.into()));
     }
+    let started = Instant::now();
     let model = Model::open(&args.model)?;
     let mut session = args.session(&model)?;
+    let load = started.elapsed();
     match (&args.prompt, &args.tokens) {
         (Some(text), _) => {
             let tokens = generate::bytes_of(text, session.program().layout.vocab_size)?;
             match args.max_new_tokens {
                 Some(count) => continue_text(&mut session, text, &tokens, count, out),
-                None => run_once(args, &model, &mut session, Sequences::of_row(tokens), out),
+                None => run_once((args, load), &model, &mut session, Sequences::of_row(tokens), out),
             }
         }
         (None, Some(path)) => {
             let sequences = Sequences::read(path, args.lengths.as_deref())?;
             match args.max_new_tokens {
                 Some(count) => continue_rows(&mut session, &sequences, count, out),
-                None => run_once(args, &model, &mut session, sequences, out),
+                None => run_once((args, load), &model, &mut session, sequences, out),
             }
         }
         (None, None) => Ok(Decisions::default()),
@@ -246,7 +255,7 @@ fn score(
 
 /// One run: logits and decisions to files, a summary to `out`.
 fn run_once(
-    args: &RunArgs,
+    (args, load): (&RunArgs, Duration),
     model: &Model,
     session: &mut Session,
     sequences: Sequences,
@@ -268,8 +277,9 @@ fn run_once(
             npy::write(path, &[outputs.gates.len() as u64, rows, width], &array)?;
         }
     }
+    let timing = if args.timing { Some(Timing::of(session, &batch, load)?) } else { None };
     let decisions = Decisions::new(&session.program().layout, outputs.gates, &outputs.overflow);
-    summarise(args, session, &grid, (&outputs.counts, &decisions.overflow), out)?;
+    summarise(args, session, &grid, (&outputs.counts, &decisions.overflow, timing.as_ref()), out)?;
     Ok(decisions)
 }
 
@@ -277,7 +287,7 @@ fn summarise(
     args: &RunArgs,
     session: &Session,
     grid: &Grid,
-    (counts, overflow): (&[u32], &[Option<u32>]),
+    (counts, overflow, timing): (&[u32], &[Option<u32>], Option<&Timing>),
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
@@ -294,6 +304,9 @@ fn summarise(
         if is_limited {
             summary["over_capacity"] = serde_json::json!(overflow);
         }
+        if let Some(timing) = timing {
+            summary["timing"] = timing.json();
+        }
         return print(out, format_args!("{summary}\n"));
     }
     let share = if asked == 0 { 1.0 } else { executed as f64 / asked as f64 };
@@ -307,6 +320,9 @@ fn summarise(
             100.0 * share
         ),
     )?;
+    if let Some(timing) = timing {
+        print(out, format_args!("{}", timing.text()))?;
+    }
     if !is_limited {
         return Ok(());
     }

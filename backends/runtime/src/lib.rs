@@ -30,10 +30,12 @@ pub mod generate;
 pub mod inputs;
 pub mod known_answer;
 mod math;
+pub mod memory;
 pub mod model;
 pub mod npy;
 pub mod session;
 pub mod threads;
+pub mod timing;
 pub mod trace;
 
 pub use batch::{Batch, Decisions, Outputs};

@@ -132,3 +132,25 @@ fn faults_have_codes_and_exit_codes() {
     }
     assert_eq!(folder.fails(&["m.skp", "--nonsense"]).0, 2);
 }
+
+#[test]
+fn timing_tells_the_step_and_its_kernels() {
+    let folder = Folder::with_model();
+    npy::write(&folder.path("t.npy"), &[1, 3], &[1i32, 2, 3]).unwrap();
+    let base = ["m.skp", "--tokens", "t.npy", "--timing"];
+    let output = folder.run(&base);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert!(
+        lines[0].contains("ms to load") && lines[0].contains("ms a step") && lines[0].contains("KiB"),
+        "{text}"
+    );
+    let output = folder.run(&[&base[..], &["--json"]].concat());
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let timing = &summary["timing"];
+    let kernels = timing["kernels"].as_array().unwrap();
+    assert_eq!(kernels.len() + 2, lines.len(), "a line for each kernel, below two of words");
+    let sum: f64 = kernels.iter().map(|kernel| kernel["ms"].as_f64().unwrap()).sum();
+    assert!(sum > 0.0 && sum <= timing["step_ms"].as_f64().unwrap(), "{summary}");
+    assert_eq!(folder.fails(&["m.skp", "--prompt", "a", "--max-new-tokens", "2", "--timing"]).0, 2);
+}

@@ -20,7 +20,7 @@ fn writes_over(plan: &Plan, step: &str) -> bool {
 }
 
 /// A skipped layer `gelu(x W)` over `base`, without a residual.
-fn layer(rest: &str) -> String {
+pub(crate) fn layer(rest: &str) -> String {
     format!(
         r#"{HEAD}{ROUTER}
   %h = gather %x, %set

@@ -8,6 +8,7 @@ mod numbers;
 mod random;
 mod ranked;
 mod refusals;
+mod residence;
 mod text;
 mod verify;
 

@@ -25,24 +25,23 @@ pub struct Target {
     pub gathered: f64,
 }
 
-/// The CPU, in f32, on one thread, baseline x86-64 code with a matrix product for AVX-512.
+/// The CPU, in f32, on one thread, by LLVM with AVX-512.
 ///
 /// Measured on a virtual AMD EPYC (2 processors, shared), 512 tokens, time of the thread, by
-/// `cargo run --release --example bench -- constants`; two runs agreed within a tenth but for `launch` (190, 250),
-/// `element` (0.065, 0.045) and `dot_mac` (0.27, 0.37), which has what each row of a narrow product takes in it. `weight`
-/// is from products of 2 to 4 rows with weights of 4 MiB, by the library alone. `gathered` was measured with weights in
-/// rows; all rows of a step, which is what that bench forces, are not gathered any more. `attention_row_mac` and `attention_key`
-/// are from `skipc tune` with 1,024 keys of 8 heads of 64 columns, all seen: half of what it says for each. Not measured for other
-/// processors, bf16, or GPUs.
+/// `cargo run --release --features cuda --example bench -- constants`. `dot_mac` has what each row of a narrow product takes
+/// in it. `weight` is from products of 2 to 4 rows with weights of 4 MiB, by a library alone. `gathered` was measured with
+/// weights in rows; all rows of a step, which is what that bench forces, are not gathered any more. `attention_row_mac` and
+/// `attention_key` are of Cranelift's forms, from `skipc tune` with 1,024 keys of 8 heads of 64 columns, all seen: half of what
+/// it says for each. Not measured for other processors, bf16, or GPUs.
 pub const CPU: Target = Target {
-    launch: 190.0,
-    gemm_mac: 0.0215,
-    dot_mac: 0.3,
-    attention_mac: 0.033,
+    launch: 115.0,
+    gemm_mac: 0.0193,
+    dot_mac: 0.12,
+    attention_mac: 0.0223,
     attention_row_mac: 0.15,
     attention_key: 0.2,
-    element: 0.05,
+    element: 0.025,
     weight: 0.1,
-    exp: 3.2,
+    exp: 0.64,
     gathered: 0.056,
 };
