@@ -104,8 +104,8 @@ pub struct Gemm {
     pub parts: Vec<Part>,
 }
 
-/// Columns of a product: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s` (for weights in columns,
-/// `weight_s[k, row_s + j]`), then the epilogue on every element `(i, j)`. Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
+/// Columns of a product: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s` (for weights in rows; of
+/// others [`WeightLayout::place`] says where output `row_s + j` has factor `k`), then the epilogue on every element `(i, j)`. Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
 ///
 /// The sums of a narrow part ([`Part::is_narrow`]) add up in one order whatever the extent: decisions of a router do not
 /// depend on how many rows there are.
@@ -137,9 +137,9 @@ pub enum WeightLayout {
     Panels,
     /// `[⌈k / t⌉, t · outputs]` with `t` [`SWIZZLE_TERMS`]: a row has `t` factors of each output, output by output. Pieces
     /// of eight of them stand at their place xor the output's place in its group of eight. What is past the last factor
-    /// is 0. What a tile of tensor cores takes of a row is one run of memory, which lies there as they want it in shared memory:
-    /// of bf16 this is the 128-byte swizzle (PTX ISA 9.0, section 5.5.6), by which the same piece of eight outputs lies in
-    /// eight different banks.
+    /// is 0. What a tile of tensor cores takes of a row is one run of memory, which lies there as they want it in shared
+    /// memory: of bf16 this is the 128-byte swizzle (PTX ISA 9.0, section 5.5.6), by which the same piece of eight outputs
+    /// lies in eight different banks.
     Swizzled,
 }
 

@@ -153,8 +153,8 @@ pub fn panel_places(rows: usize, cols: usize, terms: usize) -> Option<impl Itera
     }))
 }
 
-/// How many elements a matrix has in [`WeightLayout::Swizzled`], and the place there of each of its own, row by row. `None` if
-/// they are too many.
+/// How many elements a matrix has in [`WeightLayout::Swizzled`], and the place there of each of its own, row by row.
+/// `None` if they are too many.
 pub fn swizzled_places(outputs: u32, k: u32) -> Option<(usize, impl Iterator<Item = usize>)> {
     let (layout, dtype) = (WeightLayout::Swizzled, DType::Bf16);
     let (rows, cols) = layout.shape((outputs, k), dtype)?;
@@ -278,6 +278,9 @@ mod tests {
         assert_eq!(made[..64], factors[..64]);
         assert_eq!((&made[64..72], &made[72..80]), (&factors[78..86], &factors[70..78]));
         assert_eq!(made[8 * 64..9 * 64], factors[8 * 70..8 * 70 + 64]);
+        let (size, places) = swizzled_places(9, 70).expect("it is small");
+        assert_eq!(size, made.len());
+        assert!(places.map(|at| made[at]).eq(factors.iter().copied()));
         // The second row has six factors of each output, and zeros.
         let rest = &made[9 * 64..10 * 64];
         assert_eq!((&rest[..6], rest[6..].iter().sum::<f64>()), (&factors[64..70], 0.0));

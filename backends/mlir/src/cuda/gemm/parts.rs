@@ -205,8 +205,8 @@ impl PartTiles<'_> {
         self.part.layout == WeightLayout::Swizzled
     }
 
-    /// The weight of column `col` of the tile that begins with column `first` of the part, for an inner size of `k` in slices
-    /// of `inner` elements.
+    /// The weight of column `col` of the tile that begins with column `first` of the part, for an inner size of `k` in
+    /// slices of `inner` elements.
     fn weight<'c>(
         &self,
         code: &'c Code,
