@@ -40,6 +40,7 @@ fmt:
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets --features cuda -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --features cuda
 
 setup:
 	@tests/setup.sh

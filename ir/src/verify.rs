@@ -2,7 +2,7 @@
 //!
 //! Checked:
 //! - no value depends on itself (`graph::cycle`);
-//! - every node has the operands its op takes, and the type that [`infer`] gives it (`graph::type`, `operand`, `scope`, `arity`, `attribute`);
+//! - every node has the operands its op takes, and the type that `infer` gives it (`graph::type`, `operand`, `scope`, `arity`, `attribute`);
 //! - every set symbol is opened by one node (`graph::set_twice`), and every `c…` in a type by some node (`graph::set_unopened`);
 //! - all weights of one name have one shape (`graph::weight_shape`);
 //! - there is an output (`graph::no_output`), and every output is a tensor (`graph::output_kind`).

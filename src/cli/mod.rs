@@ -233,8 +233,8 @@ pub struct InspectArgs {
     #[arg(long)]
     pub rewrites: bool,
 
-    /// Also run these tokens on the host and show the executed share of every layer: int .npy, [tokens] or
-    /// [batch, tokens].
+    /// Also run these tokens on the host and show the executed share of every layer: int .npy, `[tokens]` or
+    /// `[batch, tokens]`.
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
 }
@@ -245,11 +245,11 @@ pub struct VerifyArgs {
     /// Artefact.
     pub artifact: PathBuf,
 
-    /// Token ids to run instead of drawn ones: int .npy, [tokens] or [batch, tokens].
+    /// Token ids to run instead of drawn ones: int .npy, `[tokens]` or `[batch, tokens]`.
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
 
-    /// Lengths of the rows of `--tokens`, where they are not full: int .npy, [batch].
+    /// Lengths of the rows of `--tokens`, where they are not full: int .npy, `[batch]`.
     #[arg(long, value_name = "L.npy", requires = "tokens")]
     pub lengths: Option<PathBuf>,
 
@@ -398,11 +398,11 @@ pub struct RecordArgs {
     /// Artefact.
     pub artifact: PathBuf,
 
-    /// Token ids: int .npy, [tokens] or [batch, tokens].
+    /// Token ids: int .npy, `[tokens]` or `[batch, tokens]`.
     #[arg(long, value_name = "T.npy")]
     pub tokens: PathBuf,
 
-    /// How many tokens of each row count: int .npy, [batch].
+    /// How many tokens of each row count: int .npy, `[batch]`.
     #[arg(long, value_name = "L.npy")]
     pub lengths: Option<PathBuf>,
 

@@ -157,7 +157,7 @@ impl Wanted {
         Some(Wanted { first, probabilities, mean: n as f64 * p })
     }
 
-    /// Expected share of wanting tokens that get none of `slots`: E[max(0, X − slots)] / E[X].
+    /// Expected share of wanting tokens that get none of `slots`: `E[max(0, X − slots)] / E[X]`.
     fn lost(&self, slots: usize) -> f64 {
         let over =
             |(idx, probability): (usize, &f64)| (self.first + idx).saturating_sub(slots) as f64 * probability;

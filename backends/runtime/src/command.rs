@@ -27,11 +27,11 @@ pub struct RunArgs {
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
 
-    /// Token ids, [tokens] or [batch, tokens] of int32, int64 or uint8
+    /// Token ids, `[tokens]` or `[batch, tokens]` of int32, int64 or uint8
     #[arg(long, value_name = "FILE.npy")]
     pub tokens: Option<PathBuf>,
 
-    /// How many tokens of each row count, [batch]; the rest is padding, and its logits are 0
+    /// How many tokens of each row count, `[batch]`; the rest is padding, and its logits are 0
     #[arg(long, value_name = "FILE.npy", requires = "tokens")]
     pub lengths: Option<PathBuf>,
 
@@ -43,11 +43,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<u32>,
 
-    /// Write the logits, f32 [batch, tokens, vocabulary]
+    /// Write the logits, f32 `[batch, tokens, vocabulary]`
     #[arg(long, value_name = "OUT.npy")]
     pub logits: Option<PathBuf>,
 
-    /// Write the decisions: as a routing trace if the name ends in `.trace`, else as uint8 [routers, batch, tokens] in
+    /// Write the decisions: as a routing trace if the name ends in `.trace`, else as uint8 `[routers, batch, tokens]` in
     /// model order
     #[arg(long, value_name = "OUT.npy|OUT.trace")]
     pub routing_out: Option<PathBuf>,

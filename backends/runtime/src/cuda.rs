@@ -1,7 +1,7 @@
 //! Runs programs on an NVIDIA GPU.
 //!
 //! The driver is found when it is first needed, so that everything else builds and starts on machines without one.
-//! [`driver`] holds all calls into it, and with them the `unsafe` of this half of the crate.
+//! `driver` holds all calls into it, and with them the `unsafe` of this half of the crate.
 //!
 //! A step is captured once into a graph for each power-of-two bound on tokens. A run writes its inputs, launches that
 //! graph and reads its results; between the first and the last of these the host waits for nothing.

@@ -1,4 +1,4 @@
-//! The text form of a graph, `.sir`: printed by [`print`], read back by [`parse`](fn@parse).
+//! The text form of a graph, `.sir`: printed by [`print`](fn@print), read back by [`parse`](fn@parse).
 //!
 //! ```text
 //! graph "two layers" {

@@ -150,7 +150,7 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact, row: Int<'c>
     }
 }
 
-/// [`skipc_ir::random_score`], of which the part that does not depend on the row is computed here.
+/// `skipc_ir::random_score`, of which the part that does not depend on the row is computed here.
 fn random_score<'c>(
     code: &'c Code,
     seed: u64,

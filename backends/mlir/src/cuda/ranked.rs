@@ -186,7 +186,7 @@ impl<'c> Ctx<'c, '_> {
     }
 }
 
-/// [`skipc_ir::top_k`]; a share is at most 1, so that the product fits.
+/// `skipc_ir::top_k`; a share is at most 1, so that the product fits.
 fn top_k<'c>(code: &'c Code, share: f64, rows: Int<'c>) -> Int<'c> {
     let product = Operand::val(share, code) * rows.to_double();
     let whole = product.to_int();
