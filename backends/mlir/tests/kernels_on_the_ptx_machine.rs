@@ -136,7 +136,7 @@ fn products_of_swizzled_weights() {
 #[test]
 fn large_tiles() {
     let chosen = [
-        "swizzled_epilogue_bf16_whole_residual_2x264x1032_rows_129_",
+        "swizzled_epilogue_bf16_whole_residual_2x264x1032_rows_140_",
         "epilogue_f32_whole_residual_2x264x1032_rows_1_",
         "epilogue_bf16_whole_residual_1x264x1032_rows_129_",
         "epilogue_bf16_whole_residual_2x264x1032_rows_127_",

@@ -8,9 +8,17 @@ use skipc_plan::recipe::swizzled_places;
 
 use super::Case;
 
-/// Adds a case for each of those in bf16 that have a part that is not narrow.
+/// Bytes of operands from which on one case of a kernel is enough: the count is not what differs between the layouts, and
+/// all of them travel to machines with a GPU.
+const LARGE: usize = 1 << 19;
+
+/// Adds a case for each of those in bf16 that have a part that is not narrow; of large ones of a kernel, for the last.
 pub(super) fn add(cases: &mut Vec<Case>) {
-    let laid: Vec<Case> = cases.iter().filter_map(swizzled).collect();
+    let is_large = |case: &Case| case.operands.iter().map(Vec::len).sum::<usize>() >= LARGE;
+    let mut laid: Vec<Case> = cases.iter().filter_map(swizzled).collect();
+    laid.reverse();
+    laid.dedup_by(|earlier, later| is_large(later) && earlier.kernel == later.kernel);
+    laid.reverse();
     cases.extend(laid);
 }
 
