@@ -12,7 +12,8 @@ from .kernels import run_kernels
 from .report import Quiet, Skipped
 from .stand_in import StandIn
 
-KERNEL = {"symbol": "kernel", "launch": {"cuda": {"tile_rows": 16, "grid_y": 1, "threads": 32, "shared_bytes": 0}}}
+TILES = [{"from": 0, "rows": 16, "across": 1}]
+KERNEL = {"symbol": "kernel", "launch": {"cuda": {"tiles": TILES, "threads": 32, "shared_bytes": 0}}}
 
 
 def perfect_kernels_pass(folder, _scratch):

@@ -91,8 +91,17 @@ class Gpu:
 
 def grid_of(case, launch):
     """Blocks, as the runtime counts them on a device of few multiprocessors, where persistent blocks make several tiles."""
-    tile_rows = launch["tile_rows"]
-    along = 1 if tile_rows == 0 else math.ceil(case.max_rows / tile_rows)
+    tiles = launch["tiles"]
+    if len(tiles) > 1:
+        # The most rows for which each is taken.
+        ends = [tile["from"] - 1 for tile in tiles[1:]] + [case.max_rows]
+        reached = [(tile, end) for tile, end in zip(tiles, ends) if tile["from"] <= case.max_rows]
+        blocks = (math.ceil(min(case.max_rows, end) / tile["rows"]) * tile["across"] for tile, end in reached)
+        along, across = max(blocks), 1
+    else:
+        along, across = 1, 1
+        for tile in tiles:
+            along, across = math.ceil(case.max_rows / tile["rows"]), tile["across"]
     if launch.get("persistent"):
-        return (min(along * launch["grid_y"], PROCESSORS), 1)
-    return (along, launch["grid_y"])
+        return (min(along * across, PROCESSORS), 1)
+    return (along, across)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 WIDTHS = {"f32": 4, "bf16": 2, "u32": 4, "u8": 1}
 
 
