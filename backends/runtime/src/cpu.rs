@@ -9,8 +9,7 @@ mod task;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
@@ -19,7 +18,7 @@ use skipc_artifact::bundle;
 use skipc_artifact::image::{HostArch, HostLevel, HostTable};
 use skipc_artifact::program::{Arg, BOUND_UNIT, Launch, Program, Step};
 
-use self::task::{Pointers, Task};
+use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;
 use crate::math;
 use crate::model::Model;
@@ -150,29 +149,17 @@ impl Engine {
         let tasks = self.tasks(steps, bound);
         let per_thread = self.scratch.bytes.len() / self.threads.count();
         let scratch = Pointers(vec![self.scratch.bytes.as_mut_ptr()]);
-        let (next_thread, started) = (AtomicUsize::new(0), Instant::now());
-        let threads = self.threads.count() as u32;
-        self.threads.together(|meeting| {
-            let thread = next_thread.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel ABI.
+        // Pointers are to buffers and constants that live in `self`, at offsets that were checked. Nothing else touches the
+        // arena meanwhile: `self` is borrowed exclusively.
+        let tasks = unsafe { Tasks::new(tasks, self.threads.count()) };
+        self.threads.together(|thread| {
             let Pointers(scratch) = &scratch;
             let base = scratch.first().map_or(std::ptr::null_mut(), |base| *base);
-            let scratch = base.wrapping_add(thread * per_thread);
-            for task in &tasks {
-                // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel
-                // ABI. Pointers are to buffers and constants that live in `self`, at offsets that were checked. Calls
-                // of one step work on disjoint row tiles, each thread has its own part of the scratch memory, and no
-                // thread is at another step. Nothing else touches the arena meanwhile: `self` is borrowed exclusively.
-                unsafe { task.run(threads, scratch) };
-                meeting.wait();
-                task.ended.store(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            }
+            // SAFETY: each thread has its own part of the scratch memory.
+            unsafe { tasks.run(base.wrapping_add(thread * per_thread)) };
         });
-        let mut before = 0;
-        for task in tasks {
-            let ended = task.ended.into_inner();
-            self.times.push(Duration::from_nanos(ended.saturating_sub(before)));
-            before = ended;
-        }
+        self.times.extend(tasks.into_times());
     }
 
     /// What is to be done for each step.

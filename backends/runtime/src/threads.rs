@@ -1,17 +1,16 @@
 //! The threads of a session.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use crate::error::Error;
 
-/// How often a thread that waits for others looks before it lets other programs have its processor: some tens of
-/// microseconds, longer than a short kernel takes, and shorter than the system takes to wake a thread.
+/// How often a thread that waits looks before it lets other programs have its processor: some tens of microseconds, longer
+/// than a short kernel takes, and shorter than the system takes to wake a thread.
 const LOOKS: u32 = 1000;
 
-/// A fixed number of threads that do one thing after the other together.
+/// A fixed number of threads that do one thing together. The calling thread is one of them: so the system has the others
+/// to place, and finds them processors of their own.
 #[derive(Debug)]
 pub struct Threads {
-    /// `None` if the calling thread does everything.
+    /// The others; `None` if there are none.
     pool: Option<rayon::ThreadPool>,
 }
 
@@ -25,7 +24,7 @@ impl Threads {
         if threads <= 1 {
             return Ok(Self { pool: None });
         }
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build();
         let pool = pool.map_err(|error| Error::Threads { threads, reason: error.to_string() })?;
         Ok(Self { pool: Some(pool) })
     }
@@ -38,77 +37,64 @@ impl Threads {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.pool.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+        1 + self.pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
     }
 
-    /// Calls `task` on every thread at once, and returns when all calls have. They may wait for each other at the
-    /// meeting, all as often as each other. The task may not panic: others would wait for it.
-    pub fn together(&self, task: impl Fn(&Meeting) + Sync) {
+    /// Calls `task` on every thread with its number, and returns when all calls have. The task may wait for what another
+    /// thread does by [`wait_until`], but not for a thread to begin: that may be late.
+    pub fn together(&self, task: impl Fn(usize) + Sync) {
         match &self.pool {
-            Some(pool) => {
-                let meeting = Meeting::of(self.count());
-                pool.broadcast(|_| task(&meeting));
-            }
-            None => task(&Meeting::of(1)),
+            Some(pool) => pool.in_place_scope(|scope| {
+                let task = &task;
+                scope.spawn_broadcast(move |_, thread| task(thread.index() + 1));
+                task(0);
+            }),
+            None => task(0),
         }
     }
 }
 
-/// Where threads wait for each other. They stay awake, because the next thing to do comes in microseconds.
-#[derive(Debug)]
-pub struct Meeting {
-    members: usize,
-    arrived: AtomicUsize,
-    /// How often all have met.
-    met: AtomicUsize,
-}
-
-impl Meeting {
-    fn of(members: usize) -> Self {
-        Self { members, arrived: AtomicUsize::new(0), met: AtomicUsize::new(0) }
-    }
-
-    /// Returns when all members have called it, to each as often as to this one; then each sees what all have written.
-    pub fn wait(&self) {
-        let met = self.met.load(Ordering::Acquire);
-        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.members {
-            // The others are still waiting, so that nobody arrives between these two.
-            self.arrived.store(0, Ordering::Relaxed);
-            self.met.store(met.wrapping_add(1), Ordering::Release);
-            return;
-        }
-        let mut looks = 0;
-        while self.met.load(Ordering::Acquire) == met {
-            if looks < LOOKS {
-                looks += 1;
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
+/// Waits for what another thread does within microseconds: stays awake.
+pub fn wait_until(is_done: impl Fn() -> bool) {
+    let mut looks = 0;
+    while !is_done() {
+        if looks < LOOKS {
+            looks += 1;
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
-    fn all_have_done_a_thing_before_one_does_the_next() {
-        for n_threads in [0, 1, 2, 3, 7] {
-            let threads = Threads::new(n_threads).unwrap();
-            let members = n_threads.max(1);
-            for things in [0, 1, 200] {
-                let done: Vec<_> = (0..things).map(|_| AtomicUsize::new(0)).collect();
-                threads.together(|meeting| {
-                    for thing in &done {
-                        thing.fetch_add(1, Ordering::Relaxed);
-                        meeting.wait();
-                        assert_eq!(thing.load(Ordering::Relaxed), members);
-                    }
+    fn every_thread_is_called_once() {
+        for threads in [0, 1, 2, 3] {
+            let threads = Threads::new(threads).unwrap();
+            for _ in 0..100 {
+                let called: Vec<_> = (0..threads.count()).map(|_| AtomicUsize::new(0)).collect();
+                threads.together(|thread| {
+                    called[thread].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == members));
+                assert!(called.iter().all(|called| called.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn threads_wait_for_what_another_does() {
+        let threads = Threads::new(3).unwrap();
+        let turn = AtomicUsize::new(0);
+        threads.together(|thread| {
+            wait_until(|| turn.load(Ordering::Acquire) == thread);
+            turn.store(thread + 1, Ordering::Release);
+        });
+        assert_eq!(turn.into_inner(), 3);
     }
 }

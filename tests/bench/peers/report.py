@@ -156,10 +156,12 @@ def goals(results, compile_times):
                     add("C5", asked, f"{found[0]:.2f}× {found[1]}", found[0] >= BLOCK_GOAL)
     for name in dict.fromkeys(title.split(",")[0] for title in compile_times):
         twelve, more = (compile_times[f"{name}, {layers} blocks"] for layers in (12, 48))
+        weights = f"and {twelve['packing']:.2f} s for weights and known answers"
         if "cranelift" in name:
-            asked = f"compile {name} with 12 blocks: < {COMPILE_GOALS[0]:g} s"
-            add("C6", asked, f"{twelve:.2f} s", twelve < COMPILE_GOALS[0])
-        add("C6", f"{name}, 48 blocks: < {COMPILE_GOALS[1]}× of 12", f"{more / twelve:.2f}×", more < COMPILE_GOALS[1] * twelve)
+            asked = f"code of {name} with 12 blocks: < {COMPILE_GOALS[0]:g} s"
+            add("C6", asked, f"{twelve['code']:.2f} s, {weights}", twelve["code"] < COMPILE_GOALS[0])
+        ratio = more["code"] / twelve["code"]
+        add("C6", f"code of {name}, 48 blocks: < {COMPILE_GOALS[1]}× of 12", f"{ratio:.2f}×", ratio < COMPILE_GOALS[1])
     return rows
 
 

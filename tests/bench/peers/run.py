@@ -37,7 +37,8 @@ BF16_TOLERANCE = 3e-2
 SETS = 3
 # Milliseconds up to which a step runs once before it is timed.
 SHORT = 100
-# Seconds of rest between peers: threads of the one before wait at full speed for some milliseconds for more work.
+# Threads of a peer wait at full speed for more work for a while after a step. The next one begins when this process has
+# used less than a tenth of a processor for so many seconds.
 REST = 0.02
 # By name: tokens, and densities.
 WORKLOADS = {
@@ -119,6 +120,15 @@ def timed(peer, batch):
     return (time.perf_counter() - started) * 1e3
 
 
+def rest():
+    """Waits until no thread of this process is at work."""
+    used = REST
+    while used > REST / 10:
+        before = time.process_time()
+        time.sleep(REST)
+        used = time.process_time() - before
+
+
 class Point:
     """A density: inputs of every peer, and the times it took them."""
 
@@ -158,7 +168,7 @@ class Point:
         for place in range(len(names)):
             name = names[(place + number) % len(names)]
             peer, batch = peers[name], self.batches[name][number % SETS]
-            time.sleep(REST)
+            rest()
             if not self.times[name] or self.times[name][-1] < SHORT:
                 timed(peer, batch)
             self.times[name].append(timed(peer, batch))

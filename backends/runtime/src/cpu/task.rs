@@ -1,12 +1,14 @@
-//! A kernel with its arguments, and how its rows are split among calls.
+//! Kernels with their arguments, how rows are split among calls, and which thread makes which.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use skipc_artifact::abi::HostKernel;
 use skipc_artifact::program::{Entry, Extent, Launch};
 
 use super::HELPERS;
+use crate::threads::wait_until;
 
 /// Most calls that one kernel run is split into: enough that threads which others hold up leave work to the rest.
 const MAX_CALLS: u32 = 16;
@@ -25,7 +27,7 @@ pub(super) struct Pointers(pub(super) Vec<*mut u8>);
 // kernels; see the call.
 unsafe impl Sync for Pointers {}
 
-/// One step of a run, of which threads take calls until none is left.
+/// One step of a run.
 pub(super) struct Task {
     kernel: HostKernel,
     args: Pointers,
@@ -33,42 +35,34 @@ pub(super) struct Task {
     launch: Launch,
     /// Rows of any extent, at most.
     bound: u32,
+    /// Its tiles, of which nothing is known before it is open.
+    tiles: AtomicU32,
+    /// How many calls it is split into; [`CLOSED`] until the step before it has ended.
+    calls: AtomicU32,
     /// The call that is next.
     next: AtomicU32,
-    /// When all calls had ended, in nanoseconds from the start of the run.
-    pub(super) ended: AtomicU64,
+    /// How many calls have ended.
+    done: AtomicU32,
+    /// When all had, in nanoseconds from the start of the run.
+    ended: AtomicU64,
 }
+
+/// The number of calls of a task that may not begin yet.
+const CLOSED: u32 = u32::MAX;
 
 impl Task {
     pub(super) fn new((entry, kernel): (&Entry, HostKernel), args: Pointers, bound: u32) -> Self {
-        let (extent, launch) = (entry.extent, entry.launch.clone());
-        Self { kernel, args, extent, launch, bound, next: AtomicU32::new(0), ended: AtomicU64::new(0) }
-    }
-
-    /// Runs calls until all are taken, as one of so many threads.
-    ///
-    /// # Safety
-    ///
-    /// The kernel is of this signature, and its arguments are what it expects, the count of its rows among them, which
-    /// no kernel is writing. Threads that run one task have different scratch memory, as much as the kernel needs.
-    pub(super) unsafe fn run(&self, threads: u32, scratch: *mut u8) {
-        // SAFETY: passed on from the caller.
-        let rows = unsafe { self.rows() };
-        let tiles = self.launch.host_tiles(rows);
-        let calls = match &self.launch {
-            Launch::Host { few_rows: Some(few), .. } if rows <= few.at_most => {
-                tiles.min(threads * CALLS_OF_ALL_ROWS)
-            }
-            _ => calls(rows, tiles),
-        };
-        loop {
-            let call = self.next.fetch_add(1, Ordering::Relaxed);
-            if call >= calls {
-                return;
-            }
-            let Range { start, end } = part(tiles, calls, call);
-            // SAFETY: passed on from the caller. Each call has tiles of its own, all of them below the extent.
-            unsafe { (self.kernel)(self.args.0.as_ptr(), &raw const HELPERS, start, end, scratch) };
+        Self {
+            kernel,
+            args,
+            extent: entry.extent,
+            launch: entry.launch.clone(),
+            bound,
+            tiles: AtomicU32::new(0),
+            calls: AtomicU32::new(CLOSED),
+            next: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+            ended: AtomicU64::new(0),
         }
     }
 
@@ -76,7 +70,7 @@ impl Task {
     ///
     /// # Safety
     ///
-    /// As [`Task::run`].
+    /// The task's arguments are what the kernel expects, the count of its rows among them, which no kernel is writing.
     unsafe fn rows(&self) -> u32 {
         match self.extent {
             Extent::Fixed(rows) => rows,
@@ -89,6 +83,95 @@ impl Task {
                 count.min(at_most).min(self.bound)
             }
         }
+    }
+}
+
+/// The steps of a run, one after the other. Each begins when all calls of the one before have ended, whichever threads
+/// they ran on: nobody waits for a thread that has nothing to do.
+pub(super) struct Tasks {
+    tasks: Vec<Task>,
+    threads: u32,
+    started: Instant,
+}
+
+impl Tasks {
+    /// Steps for so many threads.
+    ///
+    /// # Safety
+    ///
+    /// The kernels are of their signature, their arguments what they expect, and nothing but [`Tasks::run`] touches what
+    /// these point to while it runs.
+    pub(super) unsafe fn new(tasks: Vec<Task>, threads: usize) -> Self {
+        let tasks = Self { tasks, threads: threads as u32, started: Instant::now() };
+        // SAFETY: passed on from the caller; nothing runs yet.
+        unsafe { tasks.open(0) };
+        tasks
+    }
+
+    /// Lets a step begin, or if it has nothing to do, those behind it.
+    ///
+    /// # Safety
+    ///
+    /// All steps before it have ended.
+    unsafe fn open(&self, first: usize) {
+        for task in self.tasks.iter().skip(first) {
+            // SAFETY: passed on from the caller, and the arguments are as the maker of the tasks says.
+            let rows = unsafe { task.rows() };
+            let tiles = task.launch.host_tiles(rows);
+            let calls = match &task.launch {
+                Launch::Host { few_rows: Some(few), .. } if rows <= few.at_most => {
+                    tiles.min(self.threads * CALLS_OF_ALL_ROWS)
+                }
+                _ => calls(rows, tiles),
+            };
+            task.tiles.store(tiles, Ordering::Relaxed);
+            if calls == 0 {
+                task.ended.store(self.started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            }
+            task.calls.store(calls, Ordering::Release);
+            if calls > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Takes part in all steps.
+    ///
+    /// # Safety
+    ///
+    /// Threads that run the same tasks have different scratch memory, as much as any kernel needs.
+    pub(super) unsafe fn run(&self, scratch: *mut u8) {
+        for (idx, task) in self.tasks.iter().enumerate() {
+            wait_until(|| task.calls.load(Ordering::Acquire) != CLOSED);
+            let calls = task.calls.load(Ordering::Acquire);
+            loop {
+                let call = task.next.fetch_add(1, Ordering::Relaxed);
+                if call >= calls {
+                    break;
+                }
+                let Range { start, end } = part(task.tiles.load(Ordering::Relaxed), calls, call);
+                // SAFETY: whoever made the tasks vouches for kernel and arguments, the caller for the scratch memory. Each
+                // call has tiles of its own, all of them below the extent.
+                unsafe { (task.kernel)(task.args.0.as_ptr(), &raw const HELPERS, start, end, scratch) };
+                if task.done.fetch_add(1, Ordering::AcqRel) + 1 == calls {
+                    task.ended.store(self.started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+                    // SAFETY: all calls of this step have ended, and with them this step.
+                    unsafe { self.open(idx + 1) };
+                }
+            }
+        }
+    }
+}
+impl Tasks {
+    /// What each step took.
+    pub(super) fn into_times(self) -> impl Iterator<Item = Duration> {
+        let mut before = 0;
+        self.tasks.into_iter().map(move |task| {
+            let ended = task.ended.into_inner();
+            let time = ended.saturating_sub(before);
+            before = ended;
+            Duration::from_nanos(time)
+        })
     }
 }
 
