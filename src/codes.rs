@@ -118,8 +118,8 @@ const CODES: &[(&str, &str)] = &[
 pub fn all() -> Vec<(&'static str, &'static str)> {
     let tables = [
         CODES,
-        crate::lint::CODES,
-        crate::spec::codes::CODES,
+        crate::frontend::lint::CODES,
+        crate::frontend::spec::codes::CODES,
         skipc_artifact::codes::CODES,
         skipc_ir::codes::CODES,
         skipc_passes::CODES,

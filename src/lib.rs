@@ -1,19 +1,10 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
-pub mod backends;
 pub mod bench;
-pub mod bucketing;
 pub mod cli;
 pub mod codes;
-pub mod constants;
 pub mod cost;
 pub mod diagnostic;
-pub mod ladder;
-pub mod lint;
-pub mod lower;
-pub mod pack;
-pub mod pipeline;
-pub mod reference;
-pub mod rewrites;
-pub mod spec;
-pub mod trace;
+pub mod driver;
+pub mod frontend;
+pub mod verify;

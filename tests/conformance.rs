@@ -11,7 +11,7 @@ mod faults;
 use std::collections::BTreeMap;
 
 use compiled::{CHUNK, artefact};
-use skipc::backends::CpuBackend;
+use skipc::driver::backends::CpuBackend;
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::ByHeight;
@@ -150,7 +150,7 @@ fn host_code_is_within_the_bounds_of_the_reference() {
         println!("cpu: {} skipped: no code generation for it", cases.len());
     }
     for cpu in built {
-        let codegen = skipc::backends::for_target(&Target::Cpu, cpu, Box::new(ByHeight))
+        let codegen = skipc::driver::backends::for_target(&Target::Cpu, cpu, Box::new(ByHeight))
             .map_err(|failure| failure.diagnostics);
         let codegen = codegen.unwrap_or_else(|why| panic!("{why}"));
         let (levels, ignored): (&[HostLevel], &'static [_]) = match cpu {
@@ -189,10 +189,10 @@ fn gpu_code_is_within_the_bounds_of_the_reference() {
 /// Code generation for the GPU of this machine.
 fn gpu_codegen() -> Result<Box<dyn Codegen>, String> {
     let gpu = Gpu::first().map_err(|error| error.to_string())?;
-    let targets = skipc::backends::targets().into_iter().filter(|target| target.built);
+    let targets = skipc::driver::backends::targets().into_iter().filter(|target| target.built);
     let targets: Vec<Target> = targets.filter_map(|target| target.name.parse().ok()).collect();
     let target = gpu.choose(&targets).map_err(|error| error.to_string())?;
-    skipc::backends::for_target(target, CpuBackend::default(), Box::new(ByHeight))
+    skipc::driver::backends::for_target(target, CpuBackend::default(), Box::new(ByHeight))
         .map_err(|failure| failure.diagnostics.to_string())
 }
 

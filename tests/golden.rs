@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use skipc::backends::CpuBackend;
 use skipc::cli::Failure;
-use skipc::ladder::{self, Inputs};
-use skipc::lower::{Form, Purpose, lower};
-use skipc::pipeline::{self, Request};
-use skipc::reference::{self, Constants, Outcome};
-use skipc::spec::model::Model;
-use skipc::spec::weights::Weights;
-use skipc::spec::words::Word;
-use skipc::trace::Trace;
-use skipc::{pack, spec};
+use skipc::driver::backends::CpuBackend;
+use skipc::driver::pack;
+use skipc::driver::pipeline::{self, Request};
+use skipc::driver::trace::Trace;
+use skipc::frontend::lower::{Form, Purpose, lower};
+use skipc::frontend::spec;
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::weights::Weights;
+use skipc::frontend::spec::words::Word;
+use skipc::verify::reference::{self, Constants, Outcome};
+use skipc::verify::{self, Inputs};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::Batch;

@@ -9,8 +9,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use skipc::lint::{self, Denied};
-use skipc::{codes, spec};
+use skipc::codes;
+use skipc::frontend::lint::{self, Denied};
+use skipc::frontend::spec;
 use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
 
 const CASES: &str = "tests/cases/lint";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use skipc::spec;
-use skipc::spec::model::{Model, Router};
+use skipc::frontend::spec;
+use skipc::frontend::spec::model::{Model, Router};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
 const WARNINGS: [(&str, &str); 3] = [

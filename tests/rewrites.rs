@@ -6,8 +6,8 @@ use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use skipc::lower::{Form, lower};
-use skipc::spec;
+use skipc::frontend::lower::{Form, lower};
+use skipc::frontend::spec;
 use skipc_artifact::program::Purpose;
 use skipc_passes::rewrite::check::check;
 use skipc_passes::{Options, default_pipeline, run_reported};

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use skipc::diagnostic::Diagnostics;
-use skipc::spec::model::{Model, Overflow, Router, Skip};
-use skipc::spec::weights::{DType, Weights, tensors};
-use skipc::spec::{self, codes, limits};
+use skipc::frontend::spec::model::{Model, Overflow, Router, Skip};
+use skipc::frontend::spec::weights::{DType, Weights, tensors};
+use skipc::frontend::spec::{self, codes, limits};
 
 const EXAMPLE: &str = include_str!("../models/kjv-12l-d25.toml");
 

@@ -4,7 +4,7 @@ use skipc_runtime::{Batch, Outputs};
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::Form;
+use crate::driver::pipeline::Form;
 
 /// Largest difference between two forms' logits, relative to the largest logit: they sum in different orders, and
 /// another model than the one asked for is far outside of it. `skipc verify` is the sharp comparison.

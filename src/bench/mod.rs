@@ -23,10 +23,10 @@ mod workload;
 use skipc_runtime::Batch;
 
 use crate::cli::Failure;
-use crate::pipeline::{Form, Request};
-use crate::spec::model::Model;
-use crate::spec::weights::Weights;
-use crate::trace::Trace;
+use crate::driver::pipeline::{Form, Request};
+use crate::driver::trace::Trace;
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::weights::Weights;
 
 pub use agree::TOLERANCE;
 pub use cost::{BlockCost, Cost};

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use super::report::{Report, Timed};
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::Form;
+use crate::driver::pipeline::Form;
 
 /// Pixels.
 const SIZE: (u32, u32) = (860, 520);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::cost::Cost;
 use crate::cost::{PlanCost, break_even};
-use crate::pipeline::Form;
+use crate::driver::pipeline::Form;
 
 /// A whole bench. The field names are the interface of `skipc bench --json`.
 #[derive(Clone, Debug, Serialize)]

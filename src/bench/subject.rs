@@ -14,11 +14,12 @@ use super::cost::Cost;
 use crate::cli::{Exit, Failure, runtime_failure};
 use crate::cost::PlanCost;
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{self, Form, Request};
-use crate::spec::model::Model;
-use crate::spec::weights::Weights;
-use crate::trace::Trace;
-use crate::{ladder, pack};
+use crate::driver::pack;
+use crate::driver::pipeline::{self, Form, Request};
+use crate::driver::trace::Trace;
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::weights::Weights;
+use crate::verify;
 
 /// A form of a model that runs.
 pub struct Subject {
@@ -66,7 +67,7 @@ impl Subject {
         let options = Options { threads, purpose: Purpose::Score, ..Options::default() };
         let session =
             Session::new(&artefact, Device::Cpu, options).map_err(|error| runtime_failure(&error))?;
-        let plan = ladder::plan(&artefact, Purpose::Score, session.program())
+        let plan = verify::plan(&artefact, Purpose::Score, session.program())
             .map_err(|error| Failure::new(Exit::User, Diagnostic::new("bench::plan", error.to_string())))?;
         Ok(Subject { form, artefact, plan, session })
     }

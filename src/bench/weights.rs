@@ -7,10 +7,10 @@ use skipc_ir::interp::Weights as _;
 
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::reference::Constants;
-use crate::spec::model::Model;
-use crate::spec::random::weights_file;
-use crate::spec::weights::{DType, Weights, tensors};
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::random::weights_file;
+use crate::frontend::spec::weights::{DType, Weights, tensors};
+use crate::verify::reference::Constants;
 
 /// Seed of random weights. Decisions are forced, so times depend on weights as little as arithmetic does.
 pub const RANDOM_SEED: u64 = 1;

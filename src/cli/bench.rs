@@ -13,11 +13,11 @@ use super::inspect::new_table;
 use super::{BenchArgs, Exit, Failure, artifact_failure, runtime_failure, shares, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{Form, Request};
-use crate::reference::Constants;
-use crate::spec;
-use crate::spec::weights::Weights;
-use crate::trace::Trace;
+use crate::driver::pipeline::{Form, Request};
+use crate::driver::trace::Trace;
+use crate::frontend::spec;
+use crate::frontend::spec::weights::Weights;
+use crate::verify::reference::Constants;
 
 /// Tokens of a step where nobody asks for others.
 const TOKENS: u32 = 512;

@@ -4,10 +4,11 @@ use serde_json::json;
 
 use super::{CheckArgs, Exit, Failure, show, to_json};
 use crate::diagnostic::Diagnostics;
-use crate::lint::{self, Denied};
-use crate::spec::model::Model;
-use crate::spec::weights::{self, Weights};
-use crate::{pipeline, spec};
+use crate::driver::pipeline;
+use crate::frontend::lint::{self, Denied};
+use crate::frontend::spec;
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::weights::{self, Weights};
 
 pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Failure> {
     let denied = Denied::parse(&args.deny).map_err(|error| Failure::new(Exit::Usage, error))?;

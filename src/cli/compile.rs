@@ -10,14 +10,15 @@ use skipc_artifact::target::{DType, Target};
 use skipc_runtime::memory;
 
 use super::{CompileArgs, Exit, Failure, Requirement, artifact_failure, repro, show, to_json};
-use crate::bucketing::tuning::Tuning;
-use crate::bucketing::{Found, modelled, tuned};
+use crate::cost::bucketing::tuning::Tuning;
+use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{self, Compiled, Form, Request};
-use crate::spec::model::Model;
-use crate::spec::weights::Weights;
-use crate::trace::Trace;
-use crate::{lint, pack, spec};
+use crate::driver::pack;
+use crate::driver::pipeline::{self, Compiled, Form, Request};
+use crate::driver::trace::Trace;
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::weights::Weights;
+use crate::frontend::{lint, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let found = Arc::default();

@@ -8,12 +8,12 @@ use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
 use super::{Exit, Failure, InspectArgs, artifact_failure, open_artifact, to_json};
-use crate::bucketing::machine::Machine;
+use crate::cost::bucketing::machine::Machine;
 use crate::cost::{self, Layer, PlanCost, Report};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{self, Form, Request};
-use crate::spec;
-use crate::spec::model::Model;
+use crate::driver::pipeline::{self, Form, Request};
+use crate::frontend::spec;
+use crate::frontend::spec::model::Model;
 
 /// Densities of the report if the user names none.
 const DENSITIES: [f64; 6] = [0.05, 0.125, 0.25, 0.5, 0.75, 1.0];

@@ -5,7 +5,7 @@ use skipc_runtime::cuda::Gpu;
 
 use super::inspect::new_table;
 use super::{Failure, to_json};
-use crate::backends;
+use crate::driver::backends;
 
 #[derive(Serialize)]
 struct Finding {

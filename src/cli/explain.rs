@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Exit, ExplainArgs, Failure, to_json};
 use crate::codes;
 use crate::diagnostic::Diagnostic;
-use crate::spec::words::quoted;
+use crate::frontend::spec::words::quoted;
 
 /// Columns of the text.
 const WIDTH: usize = 100;

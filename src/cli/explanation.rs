@@ -8,8 +8,8 @@ use skipc_passes::rewrite::explain::Rewritten;
 
 use super::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::rewrites::{self, LEGEND, regions, value};
-use crate::spec::words::quoted;
+use crate::driver::rewrites::{self, LEGEND, regions, value};
+use crate::frontend::spec::words::quoted;
 
 /// Values that are offered for one that does not exist.
 const OFFERED: usize = 3;

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::{Exit, Failure, InitArgs, artifact_failure, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::spec;
-use crate::spec::random;
-use crate::spec::weights::{DType, tensors};
+use crate::frontend::spec;
+use crate::frontend::spec::random;
+use crate::frontend::spec::weights::{DType, tensors};
 
 pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Failure> {
     let dtype = match args.dtype.as_str() {

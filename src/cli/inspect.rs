@@ -12,7 +12,7 @@ use skipc_artifact::target::Target;
 
 use super::{Exit, Failure, InspectArgs, artifact_failure, cost, open_artifact, shares, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::rewrites::{self, OfPurpose};
+use crate::driver::rewrites::{self, OfPurpose};
 
 pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
     if args.cost {

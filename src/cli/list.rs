@@ -7,7 +7,7 @@ use skipc_ir::ops::TABLE;
 
 use super::inspect::new_table;
 use super::{Failure, to_json};
-use crate::backends;
+use crate::driver::backends;
 
 pub(super) fn targets(json: bool) -> Result<String, Failure> {
     let targets = backends::targets();

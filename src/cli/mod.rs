@@ -26,9 +26,9 @@ use serde::Serialize;
 use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
 
-use crate::backends::CpuBackend;
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::Form;
+use crate::driver::backends::CpuBackend;
+use crate::driver::pipeline::Form;
 
 pub use failure::{Exit, Failure, show};
 

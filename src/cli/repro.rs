@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use skipc_artifact::section::ContentHash;
 
 use super::{CompileArgs, Exit, Failure};
-use crate::lower::{Form, Purpose, lower};
-use crate::spec::model::Model;
+use crate::frontend::lower::{Form, Purpose, lower};
+use crate::frontend::spec::model::Model;
 
 /// Adds a reproducer folder to a failure that is skipc's own fault; leaves others as they are.
 ///

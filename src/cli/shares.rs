@@ -12,8 +12,8 @@ use skipc_runtime::command::{self, RunArgs};
 
 use super::{Exit, Failure, open_artifact, runtime_failure};
 use crate::diagnostic::Diagnostic;
-use crate::spec;
-use crate::spec::model::{Model, Skip};
+use crate::frontend::spec;
+use crate::frontend::spec::model::{Model, Skip};
 
 /// One router's share.
 #[derive(Debug, Serialize)]

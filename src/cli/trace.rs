@@ -14,8 +14,8 @@ use skipc_runtime::{Model, Trace};
 
 use super::{Exit, Failure, GenerateArgs, RecordArgs, TraceCommand, runtime_failure, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{self, Request};
-use crate::spec;
+use crate::driver::pipeline::{self, Request};
+use crate::frontend::spec;
 
 pub(super) fn run(command: &TraceCommand, json: bool) -> Result<String, Failure> {
     match command {

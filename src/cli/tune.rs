@@ -8,11 +8,12 @@ use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
 use super::{Exit, Failure, TuneArgs, artifact_failure, to_json};
-use crate::bucketing::measure;
-use crate::bucketing::tuning::{Table, Tuning};
+use crate::bench;
+use crate::cost::bucketing::measure;
+use crate::cost::bucketing::tuning::{Table, Tuning};
 use crate::diagnostic::Diagnostic;
-use crate::spec::weights::Weights;
-use crate::{bench, spec};
+use crate::frontend::spec;
+use crate::frontend::spec::weights::Weights;
 
 pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Failure> {
     let usage = |message: String| {

@@ -15,7 +15,7 @@ use skipc_runtime::{Error, Model};
 use super::inspect::new_table;
 use super::{Exit, Failure, VerifyArgs, runtime_failure, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::ladder::{self, Inputs, LadderError, Reduced, Report};
+use crate::verify::{Inputs, LadderError, Reduced, Report, climb, drawn_batch};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
     let model = Model::open(&args.artifact).map_err(|error| runtime_failure(&error))?;
@@ -23,7 +23,7 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
     let (batch, routing) = inputs(args, &model, &layout).map_err(|error| runtime_failure(&error))?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads };
-    let report = ladder::climb(&model, &inputs).map_err(|error| match &error {
+    let report = climb(&model, &inputs).map_err(|error| match &error {
         LadderError::Runtime(error) => runtime_failure(error),
         LadderError::Stage { .. } => {
             Failure::new(Exit::User, Diagnostic::new("verify::stage", error.to_string()))
@@ -57,7 +57,7 @@ type Masks = Vec<Vec<bool>>;
 
 /// The user's tokens and decisions, or drawn tokens.
 fn inputs(args: &VerifyArgs, model: &Model, layout: &Layout) -> Result<(Batch, Option<Masks>), Error> {
-    let Some(path) = &args.tokens else { return Ok((ladder::drawn_batch(layout), None)) };
+    let Some(path) = &args.tokens else { return Ok((drawn_batch(layout), None)) };
     let Sequences { grid, tokens } = Sequences::read(path, args.lengths.as_deref())?;
     let mut rest = tokens.iter().map(|token| i64::from(*token));
     let rows: Vec<Vec<i64>> =

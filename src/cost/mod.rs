@@ -7,7 +7,9 @@
 //!
 //! On a GPU a kernel takes as long as its bytes or its arithmetic, and a product as long as its waves of whole tiles: a
 //! count off the grid of tiles costs what the next one on it does. Those rates are published ones
-//! ([`crate::bucketing::machine::Gpu`]), not measured by us.
+//! ([`crate::cost::bucketing::machine::Gpu`]), not measured by us.
+
+pub mod bucketing;
 
 mod break_even;
 mod report;
@@ -20,7 +22,7 @@ use skipc_ir::{Dim, SetSym};
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly, Target};
 use skipc_plan::Plan;
 
-use crate::bucketing::machine::{Gpu, Machine};
+use crate::cost::bucketing::machine::{Gpu, Machine};
 pub use break_even::break_even;
 pub use report::{AtDensity, Layer, Report, part, report};
 pub use step::StepCost;

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use skipc::bench::{self, Bench};
-use skipc::pipeline::Form;
-use skipc::spec;
-use skipc::spec::model::{LayerKind, Model};
-use skipc::trace::Trace;
+use skipc::driver::pipeline::Form;
+use skipc::driver::trace::Trace;
+use skipc::frontend::spec;
+use skipc::frontend::spec::model::{LayerKind, Model};
 
 const DENSITIES: [f64; 3] = [0.125, 0.25, 1.0];
 

@@ -4,9 +4,10 @@ use std::error::Error;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use skipc::pipeline::Request;
-use skipc::trace::Trace;
-use skipc::{bench, spec};
+use skipc::bench;
+use skipc::driver::pipeline::Request;
+use skipc::driver::trace::Trace;
+use skipc::frontend::spec;
 use skipc_runtime::Batch;
 
 /// What can go wrong, in words.

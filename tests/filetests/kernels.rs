@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use indexmap::IndexMap;
-use skipc::backends::CpuBackend;
 use skipc::cost::{Even, PlanCost, part};
-use skipc::pipeline::{self, Form, Request};
-use skipc::spec;
+use skipc::driver::backends::CpuBackend;
+use skipc::driver::pipeline::{self, Form, Request};
+use skipc::frontend::spec;
 use skipc_artifact::target::{DType, Target};
 use skipc_passes::rewrite::cost::CPU;
 use skipc_plan::Plan;

@@ -1,6 +1,6 @@
 //! A kernel that applies all functions, as code of a backend at a level of instructions.
 
-use skipc::backends::CpuBackend;
+use skipc::driver::backends::CpuBackend;
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
@@ -35,7 +35,7 @@ impl Variant {
     pub(crate) fn all() -> Result<Vec<Variant>, String> {
         let mut found: Vec<Variant> = Vec::new();
         for backend in CpuBackend::built() {
-            let codegen = skipc::backends::for_target(&Target::Cpu, backend, Box::new(ByHeight))
+            let codegen = skipc::driver::backends::for_target(&Target::Cpu, backend, Box::new(ByHeight))
                 .map_err(|failure| failure.diagnostics.to_string())?;
             let artefact = compiled::artefact(codegen.as_ref(), &[&case()])?;
             let model = Model::from_bytes(&artefact).map_err(|error| error.to_string())?;

@@ -1,8 +1,8 @@
 //! All forms of a subject, as the compiler makes them.
 
-use skipc::backends::CpuBackend;
-use skipc::lower::{Form, lower};
-use skipc::spec::model::Model;
+use skipc::driver::backends::CpuBackend;
+use skipc::frontend::lower::{Form, lower};
+use skipc::frontend::spec::model::Model;
 use skipc_artifact::program::Purpose;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::Graph;
@@ -101,7 +101,7 @@ pub(crate) fn compile(
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let options = skipc_plan::Options {
         dtype: DType::F32,
-        layout: skipc::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32),
+        layout: skipc::driver::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32),
         max_tokens: size(subject.n_tokens().max(1)),
         max_positions: size(subject.model.max_positions),
         vocab_size: size(subject.model.vocab_size),

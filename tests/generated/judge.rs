@@ -82,7 +82,7 @@ pub(crate) fn judge(compiler: &dyn Compiler, subject: &Subject, until: Until) ->
         judge.tally.options.insert(option, 1);
     }
     judge.text();
-    for purpose in skipc::pipeline::purposes(&subject.model) {
+    for purpose in skipc::driver::pipeline::purposes(&subject.model) {
         if let Err(error) = judge.all(purpose) {
             judge.found("compiles and runs", format!("{purpose}: {error}"));
         }
@@ -119,7 +119,7 @@ impl Judge<'_> {
     fn text(&mut self) {
         let check = "spec text reads back";
         self.tally.compared(check);
-        match skipc::spec::model("generated.toml", &self.subject.model.to_string()) {
+        match skipc::frontend::spec::model("generated.toml", &self.subject.model.to_string()) {
             Ok(model) if model == self.subject.model => {}
             Ok(_) => self.found(check, "as another model".to_owned()),
             Err(found) => self.found(check, format!("{found:?}")),

@@ -1,6 +1,6 @@
 //! What has to hold between runs of related models and batches, whatever the numbers are.
 
-use skipc::spec::model::{Block, Gate, Model, Router, Skip};
+use skipc::frontend::spec::model::{Block, Gate, Model, Router, Skip};
 use skipc_artifact::program::Purpose;
 use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};

@@ -1,6 +1,6 @@
 //! Random models: every option of a spec, sizes at their edges.
 
-use skipc::spec::model::{
+use skipc::frontend::spec::model::{
     Activation, Block, Decide, Gate, Generate, Input, Kv, Layer, LayerKind, Model, Norm, NormKind, Overflow,
     Positions, Router, Skip,
 };

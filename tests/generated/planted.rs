@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use skipc::lower::Form;
-use skipc::spec::model::{Kv, Model};
+use skipc::frontend::lower::Form;
+use skipc::frontend::spec::model::{Kv, Model};
 use skipc_artifact::program::{Arg, Extent};
 use skipc_ir::attr::F64;
 use skipc_ir::{Graph, Op, Value, text};
@@ -121,7 +121,7 @@ fn faults() -> Vec<Fault> {
     ]
 }
 
-fn each_skip(model: &mut Model, change: &dyn Fn(&mut skipc::spec::model::Skip)) {
+fn each_skip(model: &mut Model, change: &dyn Fn(&mut skipc::frontend::spec::model::Skip)) {
     for block in &mut model.blocks {
         block.skip.iter_mut().for_each(change);
         block.layers.iter_mut().filter_map(|layer| layer.skip.as_mut()).for_each(change);

@@ -3,7 +3,7 @@
 //! A decision is certain if it is the same for all scores within their errors; else the token is a near tie. Exact
 //! scores leave no near ties: then this is a second implementation of every selection rule.
 
-use skipc::spec::model::{Model, Overflow, Router, Skip};
+use skipc::frontend::spec::model::{Model, Overflow, Router, Skip};
 use skipc_artifact::program::Purpose;
 use skipc_ir::interp::Batch;
 use skipc_testkit::reference::UNIT;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc::backends::CpuBackend;
+use skipc::driver::backends::CpuBackend;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
@@ -158,7 +158,7 @@ pub(crate) struct PlanForm {
 
 impl PlanForm {
     pub(crate) fn new(plan: Plan, subject: &Subject) -> Result<PlanForm, String> {
-        let laid_out = skipc::constants::lay_out(&plan.constants, &subject.weights())
+        let laid_out = skipc::driver::constants::lay_out(&plan.constants, &subject.weights())
             .map_err(|name| format!("constant `{name}`"))?;
         let places = plan.constants.iter().map(|constant| &constant.constant);
         let constants = places
@@ -207,8 +207,9 @@ impl PlanForm {
 
     /// Compiles the kernels for this machine.
     pub(crate) fn compile(&self) -> Result<CodeForm, String> {
-        let backend = skipc::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
-            .map_err(|_| "no backend for the CPU".to_owned())?;
+        let backend =
+            skipc::driver::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
+                .map_err(|_| "no backend for the CPU".to_owned())?;
         let named: Vec<_> =
             self.plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = backend.compile(&named).map_err(|error| error.to_string())?;

@@ -1,6 +1,6 @@
 //! Smaller subjects that fail as a large one does.
 
-use skipc::spec::model::{Block, Generate, Model, Router, Skip};
+use skipc::frontend::spec::model::{Block, Generate, Model, Router, Skip};
 
 use crate::campaign::judge_caught;
 use crate::forms::{Compiler, Until};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, TensorView};
-use skipc::spec::model::{Model, NormKind, Positions};
-use skipc::spec::weights::{Weights, tensors};
+use skipc::frontend::spec::model::{Model, NormKind, Positions};
+use skipc::frontend::spec::weights::{Weights, tensors};
 use skipc_ir::interp::{self, Batch, Number};
 use skipc_testkit::random::Rng;
 
@@ -160,7 +160,7 @@ impl<N: Number> interp::Weights<N> for Tensors {
 
 /// Every value of every option that the model uses, as `option = value`.
 pub(crate) fn options(subject: &Subject) -> Vec<String> {
-    use skipc::spec::words::Word;
+    use skipc::frontend::spec::words::Word;
     let model = &subject.model;
     let positions = match model.positions {
         Positions::Rope { .. } => "rope",
@@ -216,9 +216,9 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
     found
 }
 
-fn layer_options(kind: &skipc::spec::model::LayerKind) -> Vec<String> {
-    use skipc::spec::model::LayerKind;
-    use skipc::spec::words::Word;
+fn layer_options(kind: &skipc::frontend::spec::model::LayerKind) -> Vec<String> {
+    use skipc::frontend::spec::model::LayerKind;
+    use skipc::frontend::spec::words::Word;
     match *kind {
         LayerKind::Attention { heads, kv_heads, head_dim } => {
             let shared = match kv_heads {

@@ -13,15 +13,16 @@ use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
 use skipc_runtime::known_answer;
 
-use crate::backends::CpuBackend;
 use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{Compiled, Phase, PlanOf, Request};
-use crate::reference::Constants;
-use crate::rewrites::{self, OfPurpose};
-use crate::spec::model::Model;
-use crate::spec::weights::Weights;
-use crate::{backends, ladder};
+use crate::driver::backends;
+use crate::driver::backends::CpuBackend;
+use crate::driver::pipeline::{Compiled, Phase, PlanOf, Request};
+use crate::driver::rewrites::{self, OfPurpose};
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::weights::Weights;
+use crate::verify;
+use crate::verify::reference::Constants;
 
 /// What holds for every program of a compile.
 pub fn promises(model: &Model, compiled: &Compiled) -> Promises {
@@ -117,7 +118,7 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure>
             let plan = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
             let constants = Constants { program, sources: &plan.constants, bytes: constants };
             let answers =
-                ladder::known_answers(&phase.lowered, &constants).map_err(|error| broken(&error))?;
+                verify::known_answers(&phase.lowered, &constants).map_err(|error| broken(&error))?;
             sections.push((name, answers.encode().map_err(|error| broken(&error))?));
         }
     }

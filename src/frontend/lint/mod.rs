@@ -9,9 +9,9 @@ mod rules;
 use std::collections::BTreeSet;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
-use crate::spec::ast::{Ast, Table, ValueKind};
-use crate::spec::model::{Model, Skip};
-use crate::spec::words::{nearest, quoted};
+use crate::frontend::spec::ast::{Ast, Table, ValueKind};
+use crate::frontend::spec::model::{Model, Skip};
+use crate::frontend::spec::words::{nearest, quoted};
 
 /// Code and explanation of every lint, sorted by code.
 pub const CODES: &[(&str, &str)] = &[

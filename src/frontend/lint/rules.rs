@@ -2,7 +2,7 @@
 
 use super::{Lint, Site};
 use crate::diagnostic::Diagnostic;
-use crate::spec::model::{Generate, Router};
+use crate::frontend::spec::model::{Generate, Router};
 
 /// Random decisions are drawn for the index of the sequence in the batch; at density 0 and 1 nothing is drawn.
 pub(super) fn batch_dependence(site: &Site<'_>) -> Option<Diagnostic> {

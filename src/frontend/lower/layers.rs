@@ -4,7 +4,7 @@ use skipc_ir::attr::F64;
 use skipc_ir::{Op, Value};
 
 use super::{Branch, Ctx, LowerError, Tokens};
-use crate::spec::model::{Activation, Kv, Layer, LayerKind, Positions};
+use crate::frontend::spec::model::{Activation, Kv, Layer, LayerKind, Positions};
 
 /// Widths of an attention layer.
 struct Heads {

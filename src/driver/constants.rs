@@ -6,7 +6,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::rope_angle;
 use skipc_plan::{ConstantSource, PlanConstant, recipe};
 
-use crate::spec::weights::Weights;
+use crate::frontend::spec::weights::Weights;
 
 /// Lays all constants out at their offsets; the gaps are zero.
 ///

@@ -4,7 +4,7 @@ use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Weights};
 use skipc_ir::{Graph, Op, TypeError, Value};
 
 use super::LadderError;
-use crate::reference::Forced;
+use crate::verify::reference::Forced;
 
 /// The masked graph with two more outputs for each router that decides: `own.N`, its decisions where nothing forces
 /// them, and `score.N`, what they were taken by.

@@ -19,6 +19,7 @@ mod forms;
 mod judge;
 mod known_answer;
 mod reduce;
+pub mod reference;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
@@ -31,10 +32,10 @@ use skipc_plan::Plan;
 use skipc_plan::interp::Element;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
 
-use crate::lower::{Form, lower};
-use crate::pack::stage_name;
-use crate::reference::{Constants, Converted};
-use crate::spec;
+use crate::driver::pack::stage_name;
+use crate::frontend::lower::{Form, lower};
+use crate::frontend::spec;
+use crate::verify::reference::{Constants, Converted};
 
 pub use cases::drawn_batch;
 pub use forms::run_plan;

@@ -9,7 +9,7 @@ use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weig
 use skipc_ir::{Graph, SetSym};
 use skipc_plan::{ConstantSource, PlanConstant, RecipeStep, recipe};
 
-use crate::spec::weights::Weights;
+use crate::frontend::spec::weights::Weights;
 
 /// What a model computes for a batch.
 #[derive(Clone, Debug, PartialEq)]

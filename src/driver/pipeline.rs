@@ -13,15 +13,15 @@ use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
 
-use crate::backends::CpuBackend;
-use crate::bucketing::{Bucketings, modelled};
 use crate::cli::{Exit, Failure};
+use crate::cost::bucketing::{Bucketings, modelled};
 use crate::diagnostic::Diagnostic;
-use crate::lower::{self, lower, sets};
-use crate::spec::model::{Model, Skip};
-use crate::spec::weights::Weights;
-use crate::trace::Trace;
-use crate::{backends, constants};
+use crate::driver::backends::CpuBackend;
+use crate::driver::trace::Trace;
+use crate::driver::{backends, constants};
+use crate::frontend::lower::{self, lower, sets};
+use crate::frontend::spec::model::{Model, Skip};
+use crate::frontend::spec::weights::Weights;
 
 /// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
 /// there to measure it against.

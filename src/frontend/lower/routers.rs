@@ -4,7 +4,7 @@ use skipc_ir::attr::F64;
 use skipc_ir::{Op, SetSym, Value};
 
 use super::{Branch, Ctx, Form, LowerError, Purpose, Tokens};
-use crate::spec::model::{Gate, Generate, Input, Layer, Overflow, Router, Skip};
+use crate::frontend::spec::model::{Gate, Generate, Input, Layer, Overflow, Router, Skip};
 
 /// The router of a block or of one of its sub-layers.
 pub(super) struct Scope<'a> {

@@ -16,13 +16,13 @@ use skipc_runtime::{Device, Model as Artefact, Options, Session};
 
 use super::counts;
 use super::tuning::{Form, Table, Tuning, VERSION, key};
-use crate::backends::CpuBackend;
 use crate::cli::{Exit, Failure, artifact_failure, runtime_failure};
 use crate::diagnostic::Diagnostic;
-use crate::pipeline::{self, Request};
-use crate::spec::model::Model;
-use crate::spec::weights::Weights;
-use crate::trace::Trace;
+use crate::driver::backends::CpuBackend;
+use crate::driver::pipeline::{self, Request};
+use crate::driver::trace::Trace;
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::weights::Weights;
 
 /// Forms that a kernel can have, at most.
 const MOST_FORMS: usize = 4;

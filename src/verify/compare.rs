@@ -4,7 +4,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::{Batch, Number};
 
 use super::judge::{Judge, Verdict};
-use crate::reference::Outcome;
+use crate::verify::reference::Outcome;
 
 /// How far a form may be from the judge.
 #[derive(Clone, Copy, Debug, PartialEq)]

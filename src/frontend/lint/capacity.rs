@@ -2,7 +2,7 @@
 
 use super::{Lint, Site};
 use crate::diagnostic::Diagnostic;
-use crate::spec::model::{Capacity, Router, Skip};
+use crate::frontend::spec::model::{Capacity, Router, Skip};
 
 /// Share of lost tokens from which on the lint speaks.
 const WORTH_SAYING: f64 = 0.01;

@@ -8,7 +8,7 @@ use skipc_runtime::Session;
 
 use super::LadderError;
 use super::compare::Bounds;
-use crate::reference::{self, Constants, Outcome};
+use crate::verify::reference::{self, Constants, Outcome};
 
 /// Rows of a tile of the kernel interpreter: small and odd, so that short batches have several tiles and a tail.
 pub(super) const TILE_ROWS: u32 = 7;

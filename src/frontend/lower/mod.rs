@@ -10,7 +10,7 @@ use skipc_ir::attr::{F64, Name, Shape, Source};
 use skipc_ir::graph::Origin;
 use skipc_ir::{Graph, Op, TypeError, Value};
 
-use crate::spec::model::{Block, Decide, Kv, Layer, Model, NormKind, Positions};
+use crate::frontend::spec::model::{Block, Decide, Kv, Layer, Model, NormKind, Positions};
 
 pub(crate) use routers::sets;
 

@@ -8,7 +8,7 @@ use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 use super::LadderError;
 use super::cases::masks;
 use super::judge::Judge;
-use crate::reference::{self, Constants, Converted};
+use crate::verify::reference::{self, Constants, Converted};
 
 /// Lengths of the two sequences: few, because a compile waits for the answers.
 const LENGTHS: [usize; 2] = [3, 2];
