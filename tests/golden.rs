@@ -247,7 +247,7 @@ fn all_forms_agree_under_any_decisions() {
     for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
         let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2 };
         for (cpu, _) in backends() {
-            let report = ladder::climb(&artifact(&load(case), by(cpu)), &inputs).unwrap();
+            let report = verify::climb(&artifact(&load(case), by(cpu)), &inputs).unwrap();
             for row in &report.rows {
                 assert!(row.ok, "{}, by {}: {row:?}", case.name, cpu.name());
             }
@@ -274,7 +274,7 @@ fn ragged_batches_agree() {
             .collect();
         for model in &models {
             let inputs = Inputs { batch: &Batch::from_sequences(rows.clone()), routing: None, threads: 2 };
-            let report = ladder::climb(model, &inputs).unwrap();
+            let report = verify::climb(model, &inputs).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");
         }
     }
@@ -287,7 +287,7 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
         let (plan, program, bytes) =
             pipeline::plan_only(&model, &weights, DType::F32, &request()).map_err(fail).unwrap();
         let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
-        let Outcome { logits, gates, .. } = ladder::run_plan(&plan, &constants, &case.batch(), None).unwrap();
+        let Outcome { logits, gates, .. } = verify::run_plan(&plan, &constants, &case.batch(), None).unwrap();
         case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
     }
 }
@@ -330,7 +330,7 @@ fn planned_kernels_in_bf16_keep_their_bound() {
             pipeline::plan_only(&model, &weights, DType::Bf16, &request).map_err(fail).unwrap();
         let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
         let Outcome { logits, .. } =
-            ladder::run_plan(&plan, &constants, &case.batch(), Some(&case.scored.gates)).unwrap();
+            verify::run_plan(&plan, &constants, &case.batch(), Some(&case.scored.gates)).unwrap();
         let (rmse, bound) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);
         assert!(
             rmse <= bound,
