@@ -9,6 +9,7 @@ pub mod codes;
 pub mod container;
 pub mod error;
 pub mod image;
+pub mod interface;
 pub mod manifest;
 #[cfg(feature = "link")]
 pub mod object_image;

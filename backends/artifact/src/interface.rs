@@ -1,0 +1,332 @@
+//! What a function takes, keeps and gives: its ports, each with a role.
+//!
+//! A role says what a value means, so nobody finds one by an index or by the spelling of a name. The IR gives the
+//! values of a function's signature roles; the planner binds each to a buffer, and from then on the list of
+//! [`Bound`] ports is the one place that says which buffer is what: the verifier, the checker, the kernel interpreter
+//! and the runtime all read it.
+//!
+//! | role | who writes it | shape |
+//! | --- | --- | --- |
+//! | [`Role::Tokens`], [`Role::Positions`], [`Role::Sequences`] | the caller | `u32 [n, 1]` |
+//! | [`Role::Input`] | the caller | any |
+//! | [`Role::Logits`] | the step | `f32 [n, vocabulary]` |
+//! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
+//! | [`Role::Wanted`] | the step | `u32 [1, 1]` |
+//! | [`Role::Result`] | the step | any |
+//! | [`Role::State`] | the step; kept until the next one | any, with a fixed number of rows |
+//! | [`Role::Parameter`] | the compile | any |
+//! | [`Role::TokenCount`], [`Role::UseForced`] | the runtime | `u32 [1, 1]` |
+//! | [`Role::Forced`] | the caller, if it replays decisions | `u8 [n, 1]` |
+//! | [`Role::Executed`] | the step | `u32 [1, 1]` |
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::program::RowBound;
+use crate::target::DType;
+
+/// What a value at the border of a function means. Routers are numbered in model order, from 0 on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Role {
+    /// Token ids, all sequences one after the other.
+    Tokens,
+    /// Position of each token in its sequence.
+    Positions,
+    /// Index of each token's sequence, ascending.
+    Sequences,
+    /// A tensor of this name from the caller.
+    Input {
+        /// Its name.
+        name: String,
+    },
+    /// A row of scores over the vocabulary for each token.
+    Logits,
+    /// Whether each token executes what this router decides about.
+    Decision {
+        /// The router.
+        router: u32,
+    },
+    /// How many tokens this router would have let execute but for its capacity; routers without one have none.
+    Wanted {
+        /// The router.
+        router: u32,
+    },
+    /// A tensor of this name for the caller.
+    Result {
+        /// Its name.
+        name: String,
+    },
+    /// A value that one step leaves for the next.
+    State {
+        /// Its name.
+        name: String,
+    },
+    /// A weight of the model.
+    Parameter {
+        /// Its name.
+        name: String,
+    },
+    /// N, the number of tokens of the step. Only compiled functions have it: the runtime knows it from the inputs.
+    TokenCount,
+    /// 1 if decisions are replayed, else 0. Only compiled functions have it.
+    UseForced,
+    /// Decisions to replay, read where [`Role::UseForced`] is 1. Only compiled functions have it.
+    Forced {
+        /// The router. Routers that were found equal share a buffer.
+        router: u32,
+    },
+    /// How many tokens execute. Only compiled functions have it.
+    Executed {
+        /// The router.
+        router: u32,
+    },
+}
+
+/// Who writes the value of a port, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The caller or the runtime, before the step.
+    In,
+    /// The step, for the caller.
+    Out,
+    /// The step, for the next step: it is read before it is written.
+    Kept,
+    /// The compile: it never changes.
+    Constant,
+}
+
+/// Type and size of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Its rows.
+    pub rows: RowBound,
+    /// Its columns.
+    pub cols: u32,
+}
+
+impl Role {
+    /// Who writes it.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        match self {
+            Role::Tokens
+            | Role::Positions
+            | Role::Sequences
+            | Role::Input { .. }
+            | Role::TokenCount
+            | Role::UseForced
+            | Role::Forced { .. } => Direction::In,
+            Role::Logits
+            | Role::Decision { .. }
+            | Role::Wanted { .. }
+            | Role::Result { .. }
+            | Role::Executed { .. } => Direction::Out,
+            Role::State { .. } => Direction::Kept,
+            Role::Parameter { .. } => Direction::Constant,
+        }
+    }
+
+    /// The shape that a compiled function gives this role; `None` if any will do.
+    #[must_use]
+    pub fn shape(&self, vocab_size: u32) -> Option<Shape> {
+        let (dtype, rows, cols) = match self {
+            Role::Tokens | Role::Positions | Role::Sequences => (DType::U32, RowBound::Tokens, 1),
+            Role::Logits => (DType::F32, RowBound::Tokens, vocab_size),
+            Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
+            Role::TokenCount | Role::UseForced | Role::Wanted { .. } | Role::Executed { .. } => {
+                (DType::U32, RowBound::Fixed(1), 1)
+            }
+            Role::Input { .. } | Role::Result { .. } | Role::State { .. } | Role::Parameter { .. } => {
+                return None;
+            }
+        };
+        Some(Shape { dtype, rows, cols })
+    }
+}
+
+/// As messages name it, such as `decision of router 3`.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Tokens => f.write_str("tokens"),
+            Role::Positions => f.write_str("positions"),
+            Role::Sequences => f.write_str("sequences"),
+            Role::Input { name } => write!(f, "input {name}"),
+            Role::Logits => f.write_str("logits"),
+            Role::Decision { router } => write!(f, "decision of router {router}"),
+            Role::Wanted { router } => write!(f, "wanted of router {router}"),
+            Role::Result { name } => write!(f, "result {name}"),
+            Role::State { name } => write!(f, "state {name}"),
+            Role::Parameter { name } => write!(f, "parameter {name}"),
+            Role::TokenCount => f.write_str("token count"),
+            Role::UseForced => f.write_str("use of forced decisions"),
+            Role::Forced { router } => write!(f, "forced decision of router {router}"),
+            Role::Executed { router } => write!(f, "executed of router {router}"),
+        }
+    }
+}
+
+/// What stands behind a port of a compiled function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binding {
+    /// A buffer, by its index.
+    Buffer(u32),
+    /// The same decision for every token (`always`, `never`, `highway`): no code asks.
+    Always(bool),
+}
+
+/// A port of a compiled function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bound {
+    /// What it means.
+    pub role: Role,
+    /// Where it is.
+    pub to: Binding,
+}
+
+/// The ports of one router, looked up together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterPorts {
+    /// The same for every token: no code asks.
+    Constant(bool),
+    /// Decided by a kernel. All numbers are indices of buffers.
+    Routed {
+        /// [`Role::Decision`].
+        decision: u32,
+        /// [`Role::Forced`].
+        forced: u32,
+        /// [`Role::Executed`].
+        executed: u32,
+        /// [`Role::Wanted`], if the router has a capacity.
+        wanted: Option<u32>,
+    },
+}
+
+/// All ports of a compiled function, each role at most once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Interface {
+    /// The ports: those of the runtime and the caller first, then results, routers in model order.
+    pub ports: Vec<Bound>,
+}
+
+impl Interface {
+    /// Where the value of a role is.
+    #[must_use]
+    pub fn binding(&self, role: &Role) -> Option<Binding> {
+        self.ports.iter().find(|port| port.role == *role).map(|port| port.to)
+    }
+
+    /// The buffer that holds the value of a role.
+    #[must_use]
+    pub fn buffer(&self, role: &Role) -> Option<u32> {
+        match self.binding(role)? {
+            Binding::Buffer(idx) => Some(idx),
+            Binding::Always(_) => None,
+        }
+    }
+
+    /// The ports in this direction that have a buffer, with it.
+    pub fn buffers(&self, direction: Direction) -> impl Iterator<Item = (&Role, u32)> {
+        self.ports.iter().filter(move |port| port.role.direction() == direction).filter_map(|port| match port
+            .to
+        {
+            Binding::Buffer(idx) => Some((&port.role, idx)),
+            Binding::Always(_) => None,
+        })
+    }
+
+    /// The routers in model order. One that lacks a port which routers have is left out; the checker refuses it.
+    #[must_use]
+    pub fn routers(&self) -> Vec<RouterPorts> {
+        let decisions = self.ports.iter().filter_map(|port| match port.role {
+            Role::Decision { router } => Some((router, port.to)),
+            _ => None,
+        });
+        let ports = |(router, to): (u32, Binding)| match to {
+            Binding::Always(executes) => Some(RouterPorts::Constant(executes)),
+            Binding::Buffer(decision) => Some(RouterPorts::Routed {
+                decision,
+                forced: self.buffer(&Role::Forced { router })?,
+                executed: self.buffer(&Role::Executed { router })?,
+                wanted: self.buffer(&Role::Wanted { router }),
+            }),
+        };
+        let mut decisions: Vec<_> = decisions.collect();
+        decisions.sort_by_key(|(router, _)| *router);
+        decisions.into_iter().filter_map(ports).collect()
+    }
+
+    /// Binds a role to a buffer, in the place where it was bound before or at the end.
+    pub fn bind(&mut self, role: Role, to: Binding) {
+        match self.ports.iter_mut().find(|port| port.role == role) {
+            Some(port) => port.to = to,
+            None => self.ports.push(Bound { role, to }),
+        }
+    }
+
+    /// Binds all ports of a router; those that it no longer has go.
+    pub fn bind_router(&mut self, router: u32, ports: RouterPorts) {
+        let of_router = [Role::Forced { router }, Role::Executed { router }, Role::Wanted { router }];
+        self.ports.retain(|port| !of_router.contains(&port.role));
+        match ports {
+            RouterPorts::Constant(executes) => {
+                self.bind(Role::Decision { router }, Binding::Always(executes));
+            }
+            RouterPorts::Routed { decision, forced, executed, wanted } => {
+                self.bind(Role::Decision { router }, Binding::Buffer(decision));
+                self.bind(Role::Forced { router }, Binding::Buffer(forced));
+                self.bind(Role::Executed { router }, Binding::Buffer(executed));
+                if let Some(wanted) = wanted {
+                    self.bind(Role::Wanted { router }, Binding::Buffer(wanted));
+                }
+            }
+        }
+    }
+}
+
+/// Roles with the buffers that they are bound to.
+impl<const N: usize> From<[(Role, u32); N]> for Interface {
+    fn from(ports: [(Role, u32); N]) -> Interface {
+        let bound = ports.map(|(role, idx)| Bound { role, to: Binding::Buffer(idx) });
+        Interface { ports: bound.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routers_come_in_model_order_with_all_their_ports() {
+        let mut interface = Interface::from([(Role::TokenCount, 0), (Role::Logits, 1)]);
+        let routed = RouterPorts::Routed { decision: 5, forced: 6, executed: 7, wanted: Some(8) };
+        interface.bind_router(1, routed);
+        interface.bind_router(0, RouterPorts::Constant(true));
+        assert_eq!(interface.routers(), [RouterPorts::Constant(true), routed]);
+        assert_eq!(interface.buffer(&Role::Wanted { router: 1 }), Some(8));
+        assert_eq!(interface.binding(&Role::Decision { router: 0 }), Some(Binding::Always(true)));
+        assert_eq!(interface.buffer(&Role::Decision { router: 0 }), None);
+        let outs: Vec<u32> = interface.buffers(Direction::Out).map(|(_, idx)| idx).collect();
+        assert_eq!(outs, [1, 5, 7, 8]);
+        interface.bind_router(1, RouterPorts::Constant(false));
+        assert_eq!(interface.routers(), [RouterPorts::Constant(true), RouterPorts::Constant(false)]);
+        assert_eq!(interface.ports.len(), 4);
+    }
+
+    #[test]
+    fn ports_are_the_same_after_json() {
+        let mut interface = Interface::from([(Role::State { name: "kv".into() }, 3)]);
+        interface.bind_router(0, RouterPorts::Constant(false));
+        let text = serde_json::to_string(&interface).unwrap();
+        assert_eq!(serde_json::from_str::<Interface>(&text).unwrap(), interface);
+        assert!(text.contains(r#"{"role":{"state":{"name":"kv"}},"to":{"buffer":3}}"#), "{text}");
+        assert!(serde_json::from_str::<Interface>(r#"[{"role":"other","to":{"buffer":3}}]"#).is_err());
+    }
+}
