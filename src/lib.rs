@@ -6,5 +6,8 @@ pub mod codes;
 pub mod cost;
 pub mod diagnostic;
 pub mod driver;
+pub mod error;
 pub mod frontend;
 pub mod verify;
+
+pub use error::{Error, ErrorKind};

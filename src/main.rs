@@ -4,7 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use skipc::cli::{self, Cli, Failure};
+use skipc::Error;
+use skipc::cli::{self, Cli};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -13,7 +14,7 @@ fn main() -> ExitCode {
     let ran = std::panic::catch_unwind(|| cli::run(&cli)).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Failure::panicked(message.unwrap_or("a panic without a message")))
+        Err(cli::panicked(message.unwrap_or("a panic without a message")))
     });
     match ran {
         Ok(output) => match std::io::stdout().lock().write_all(output.as_bytes()) {
@@ -24,18 +25,18 @@ fn main() -> ExitCode {
             }
             _ => ExitCode::SUCCESS,
         },
-        Err(failure) => report(&failure, cli.json),
+        Err(error) => report(&error, cli.json),
     }
 }
 
-fn report(failure: &Failure, json: bool) -> ExitCode {
+fn report(error: &Error, json: bool) -> ExitCode {
     if json {
-        match serde_json::to_string_pretty(&failure.diagnostics) {
+        match serde_json::to_string_pretty(&error.diagnostics) {
             Ok(text) => println!("{text}"),
-            Err(error) => eprintln!("skipc: {error}"),
+            Err(broken) => eprintln!("skipc: {broken}"),
         }
     } else {
-        cli::show(&failure.diagnostics);
+        cli::show(&error.diagnostics);
     }
-    ExitCode::from(failure.exit as u8)
+    ExitCode::from(cli::exit_code(error.kind))
 }

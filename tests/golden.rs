@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use skipc::cli::Failure;
+use skipc::Error;
 use skipc::driver::backends::CpuBackend;
 use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
@@ -44,7 +44,7 @@ fn load(case: &Case) -> Loaded {
     Loaded { model, weights }
 }
 
-fn fail(failure: Failure) -> String {
+fn fail(failure: Error) -> String {
     failure.diagnostics.to_string()
 }
 

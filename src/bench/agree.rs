@@ -2,9 +2,9 @@
 
 use skipc_runtime::{Batch, Outputs};
 
-use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::driver::pipeline::Form;
+use crate::driver::pipeline::Variant;
+use crate::error::{Error, ErrorKind};
 
 /// Largest difference between two forms' logits, relative to the largest logit: they sum in different orders, and
 /// another model than the one asked for is far outside of it. `skipc verify` is the sharp comparison.
@@ -19,7 +19,7 @@ pub(super) struct Case<'a> {
 }
 
 /// Compares all forms with each other; returns the largest difference, relative to the largest logit.
-pub(super) fn check(case: &Case<'_>, outputs: &[(Form, Outputs)]) -> Result<f64, Failure> {
+pub(super) fn check(case: &Case<'_>, outputs: &[(Variant, Outputs)]) -> Result<f64, Error> {
     for (form, outputs) in outputs {
         if case.batch.routing.as_ref() != Some(&outputs.gates) {
             let message = format!("{} does not take the decisions that were forced", form.name());
@@ -61,14 +61,14 @@ fn distance(one: &[f32], other: &[f32]) -> f64 {
     worst
 }
 
-fn mismatch(case: &Case<'_>, what: &str) -> Failure {
+fn mismatch(case: &Case<'_>, what: &str) -> Error {
     let n_tokens = case.batch.tokens.len();
     let message = format!(
         "{what} (density {}, {n_tokens} tokens, set {} of inputs); no times are reported",
         case.density, case.set
     );
     let help = "`skipc verify` on the artefact says which stage is at fault; please report it with the model";
-    Failure::new(Exit::Mismatch, Diagnostic::new("bench::mismatch", message).help(help))
+    Error::new(ErrorKind::Mismatch, Diagnostic::new("bench::mismatch", message).help(help))
 }
 
 #[cfg(test)]
@@ -80,10 +80,10 @@ mod tests {
         Outputs { logits: logits.to_vec(), gates, counts: vec![1], overflow: vec![0] }
     }
 
-    fn checked(forms: [&[f32]; 3]) -> Result<f64, Failure> {
+    fn checked(forms: [&[f32]; 3]) -> Result<f64, Error> {
         let batch = Batch { tokens: vec![0, 1], lengths: vec![2], routing: Some(vec![vec![1, 0]]) };
         let [fused, unfused, masked] = forms.map(outputs);
-        let forms = [(Form::Fused, fused), (Form::Unfused, unfused), (Form::Masked, masked)];
+        let forms = [(Variant::Fused, fused), (Variant::Unfused, unfused), (Variant::Masked, masked)];
         check(&Case { batch: &batch, density: 0.5, set: 0 }, &forms)
     }
 
@@ -96,7 +96,7 @@ mod tests {
             [&[100.0, 1.03][..], &[100.0, f32::NAN], &[f32::NAN, 1.0], &[100.0], &[f32::INFINITY, 1.0]]
         {
             let failure = checked([&[100.0, 1.0], wrong, &[100.0, 1.0]]).unwrap_err();
-            assert_eq!(failure.exit, Exit::Mismatch, "{wrong:?}");
+            assert_eq!(failure.kind, ErrorKind::Mismatch, "{wrong:?}");
         }
         assert!(checked([&[f32::NAN], &[f32::NAN], &[f32::NAN]]).is_err());
     }
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn decisions_are_those_that_were_forced() {
         let batch = Batch { tokens: vec![0, 1], lengths: vec![2], routing: Some(vec![vec![0, 1]]) };
-        let forms = [(Form::Fused, outputs(&[1.0]))];
+        let forms = [(Variant::Fused, outputs(&[1.0]))];
         let failure = check(&Case { batch: &batch, density: 0.5, set: 2 }, &forms).unwrap_err();
         assert!(failure.diagnostics.to_string().contains("decisions"), "{:?}", failure.diagnostics);
     }

@@ -1,6 +1,6 @@
 //! One model in several forms, timed on the host in one run: what `skipc bench` and the benches in `tests/bench/` do.
 //!
-//! A [`Bench`] holds a [`Subject`] for each [`Form`] and the [`Workload`] that all of them run. For each density there are
+//! A [`Bench`] holds a [`Subject`] for each [`Variant`] and the [`Workload`] that all of them run. For each density there are
 //! [`SETS`] sets of inputs, with decisions forced to exactly that density. Every form first runs every set once, which
 //! warms it up, and the results are compared. Then come the rounds. In each of them all forms run once at every
 //! density, so that what else the machine does meets all of them alike; which form is first changes with the turns of
@@ -22,9 +22,9 @@ mod workload;
 
 use skipc_runtime::Batch;
 
-use crate::cli::Failure;
-use crate::driver::pipeline::{Form, Request};
+use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
+use crate::error::Error;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::Weights;
 
@@ -50,13 +50,13 @@ impl Bench {
     /// As a compile.
     pub fn of_model(
         (model, weights): (&Model, &Weights),
-        forms: &[Form],
+        forms: &[Variant],
         tokens: u32,
         threads: usize,
         trace: &mut Trace,
-    ) -> Result<Bench, Failure> {
-        let compile = |form: &Form| {
-            let request = Request { form: *form, max_tokens: Some(tokens), ..Request::host() };
+    ) -> Result<Bench, Error> {
+        let compile = |form: &Variant| {
+            let request = Request { variant: *form, max_tokens: Some(tokens), ..Request::host() };
             Subject::compile((model, weights), &request, threads, trace)
         };
         let subjects = forms.iter().map(compile).collect::<Result<_, _>>()?;
@@ -84,12 +84,12 @@ impl Bench {
     ///
     /// # Errors
     /// `bench::mismatch` if two forms differ by more than [`TOLERANCE`], or a form does not decide as it was forced to.
-    pub fn prepare(&mut self, density: f64) -> Result<(Vec<Batch>, f64), Failure> {
+    pub fn prepare(&mut self, density: f64) -> Result<(Vec<Batch>, f64), Error> {
         let batches = self.workload.batches(density)?;
         let mut largest = 0.0f64;
         for (set, batch) in batches.iter().enumerate() {
             let run = |subject: &mut Subject| Ok((subject.form(), subject.run(batch)?));
-            let outputs = self.subjects.iter_mut().map(run).collect::<Result<Vec<_>, Failure>>()?;
+            let outputs = self.subjects.iter_mut().map(run).collect::<Result<Vec<_>, Error>>()?;
             let case = agree::Case { batch, density, set };
             largest = largest.max(agree::check(&case, &outputs)?);
         }
@@ -106,7 +106,7 @@ impl Bench {
         densities: &[f64],
         rounds: usize,
         turn: &mut dyn FnMut(),
-    ) -> Result<Vec<Point>, Failure> {
+    ) -> Result<Vec<Point>, Error> {
         let mut prepared = Vec::new();
         for density in densities {
             prepared.push(self.prepare(*density)?);

@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 
 use super::report::{Report, Timed};
-use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
-use crate::driver::pipeline::Form;
+use crate::driver::pipeline::Variant;
+use crate::error::{Error, ErrorKind};
 
 /// Pixels.
 const SIZE: (u32, u32) = (860, 520);
@@ -14,10 +14,10 @@ const SIZE: (u32, u32) = (860, 520);
 ///
 /// # Errors
 /// If the plot cannot be drawn: a fault of skipc.
-pub fn svg(report: &Report) -> Result<String, Failure> {
+pub fn svg(report: &Report) -> Result<String, Error> {
     let mut text = String::new();
     draw(report, &mut text).map_err(|error| {
-        Failure::new(Exit::Internal, Diagnostic::new("bench::plot", format!("the plot: {error}")))
+        Error::new(ErrorKind::Internal, Diagnostic::new("bench::plot", format!("the plot: {error}")))
     })?;
     Ok(text)
 }
@@ -43,7 +43,7 @@ fn draw(report: &Report, text: &mut String) -> Result<(), String> {
         .max_light_lines(0)
         .draw()
         .map_err(in_words)?;
-    for form in Form::ALL {
+    for form in Variant::ALL {
         let line = line(report, form);
         if line.is_empty() {
             continue;
@@ -76,7 +76,7 @@ fn title(report: &Report) -> String {
 }
 
 /// A form at all densities.
-fn line(report: &Report, form: Form) -> Vec<(f64, &Timed)> {
+fn line(report: &Report, form: Variant) -> Vec<(f64, &Timed)> {
     let mut line = Vec::new();
     for point in &report.points {
         let timed = point.forms.iter().filter(|timed| timed.form == form);
@@ -86,11 +86,11 @@ fn line(report: &Report, form: Form) -> Vec<(f64, &Timed)> {
 }
 
 /// Told apart also by those who do not see all colours: Okabe and Ito, "Color universal design", 2008.
-fn colour(form: Form) -> RGBColor {
+fn colour(form: Variant) -> RGBColor {
     match form {
-        Form::Fused => RGBColor(0, 114, 178),
-        Form::Unfused => RGBColor(230, 159, 0),
-        Form::Masked => RGBColor(204, 121, 167),
+        Variant::Fused => RGBColor(0, 114, 178),
+        Variant::Unfused => RGBColor(230, 159, 0),
+        Variant::Masked => RGBColor(204, 121, 167),
     }
 }
 
@@ -107,8 +107,8 @@ mod tests {
     use super::super::report::Point;
     use super::*;
 
-    fn report(densities: &[f64], forms: &[Form]) -> Report {
-        let times = |density: f64, form: Form| {
+    fn report(densities: &[f64], forms: &[Variant]) -> Report {
+        let times = |density: f64, form: Variant| {
             let median = Duration::from_secs_f64(1e-3 * (density + form.name().len() as f64));
             vec![median / 2, median, median * 2]
         };
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn equal_numbers_give_equal_text() {
-        let text = svg(&report(&[0.25, 0.5, 1.0], &Form::ALL)).unwrap();
-        assert_eq!(text, svg(&report(&[0.25, 0.5, 1.0], &Form::ALL)).unwrap());
+        let text = svg(&report(&[0.25, 0.5, 1.0], &Variant::ALL)).unwrap();
+        assert_eq!(text, svg(&report(&[0.25, 0.5, 1.0], &Variant::ALL)).unwrap());
         for word in ["<svg", "fused", "unfused", "masked", "64 tokens, 1 thread", "Some Processor", "density"]
         {
             assert!(text.contains(word), "{word}: {text}");
@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn little_to_draw_is_drawn() {
-        for (densities, forms) in [(&[0.5][..], &[Form::Masked][..]), (&[0.0], &Form::ALL), (&[], &[])] {
+        for (densities, forms) in [(&[0.5][..], &[Variant::Masked][..]), (&[0.0], &Variant::ALL), (&[], &[])]
+        {
             assert!(svg(&report(densities, forms)).unwrap().ends_with("</svg>\n"));
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::cost::Cost;
 use crate::cost::{PlanCost, break_even};
-use crate::driver::pipeline::Form;
+use crate::driver::pipeline::Variant;
 
 /// A whole bench. The field names are the interface of `skipc bench --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -57,7 +57,7 @@ pub struct Point {
 #[derive(Clone, Debug, Serialize)]
 pub struct Timed {
     /// Which.
-    pub form: Form,
+    pub form: Variant,
     /// How long a step takes.
     #[serde(flatten)]
     pub times: Times,
@@ -135,9 +135,10 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 
 impl Point {
     /// Of the times of all rounds of each form; relates the forms to the fused one.
-    pub fn new(density: f64, largest_difference: f64, forms: Vec<(Form, Vec<Duration>, Cost)>) -> Point {
-        let fused = forms.iter().find(|(form, ..)| *form == Form::Fused).map(|(_, times, _)| times.clone());
-        let timed = |(form, times, cost): (Form, Vec<Duration>, Cost)| {
+    pub fn new(density: f64, largest_difference: f64, forms: Vec<(Variant, Vec<Duration>, Cost)>) -> Point {
+        let fused =
+            forms.iter().find(|(form, ..)| *form == Variant::Fused).map(|(_, times, _)| times.clone());
+        let timed = |(form, times, cost): (Variant, Vec<Duration>, Cost)| {
             let over_fused = fused.as_ref().map(|fused| {
                 let rounds = times.iter().zip(fused);
                 quantile(&sorted(rounds.map(|(time, fused)| ratio(*time, *fused)).collect()), 0.5)
@@ -148,7 +149,7 @@ impl Point {
     }
 
     /// The median of a form, in seconds.
-    pub fn median_s(&self, form: Form) -> Option<f64> {
+    pub fn median_s(&self, form: Variant) -> Option<f64> {
         self.forms.iter().find(|timed| timed.form == form).map(|timed| timed.times.median_s)
     }
 }
@@ -164,7 +165,7 @@ pub fn crossing(points: &[Point]) -> Option<Crossing> {
     let mut before: Option<(f64, f64)> = None;
     for point in points {
         // By how much the fused form is slower.
-        let slower = point.median_s(Form::Fused)? - point.median_s(Form::Masked)?;
+        let slower = point.median_s(Variant::Fused)? - point.median_s(Variant::Masked)?;
         match before {
             None if slower >= 0.0 => return Some(Crossing::Below(point.density)),
             Some((density, was)) if slower >= 0.0 => {
@@ -193,11 +194,11 @@ mod tests {
 
     fn point(density: f64, fused: u64, masked: u64) -> Point {
         let of = |form, seconds| (form, vec![Duration::from_secs(seconds)], Cost::default());
-        Point::new(density, 0.0, vec![of(Form::Fused, fused), of(Form::Masked, masked)])
+        Point::new(density, 0.0, vec![of(Variant::Fused, fused), of(Variant::Masked, masked)])
     }
 
     fn without_fused() -> Point {
-        Point::new(0.5, 0.0, vec![(Form::Masked, vec![Duration::from_secs(1)], Cost::default())])
+        Point::new(0.5, 0.0, vec![(Variant::Masked, vec![Duration::from_secs(1)], Cost::default())])
     }
 
     #[test]
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!(ratios(&without_fused()), [None]);
         // The machine is slower in the last rounds, for both forms alike.
         let of = |form, seconds: [u64; 3]| (form, seconds.map(Duration::from_secs).to_vec(), Cost::default());
-        let drifting = vec![of(Form::Fused, [2, 2, 40]), of(Form::Unfused, [4, 60, 80])];
+        let drifting = vec![of(Variant::Fused, [2, 2, 40]), of(Variant::Unfused, [4, 60, 80])];
         assert_eq!(ratios(&Point::new(0.5, 0.0, drifting)), [Some(1.0), Some(2.0)]);
     }
 }

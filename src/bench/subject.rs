@@ -11,19 +11,19 @@ use skipc_plan::Plan;
 use skipc_runtime::{Batch, Device, Model as Artefact, Options, Outputs, Session};
 
 use super::cost::Cost;
-use crate::cli::{Exit, Failure, runtime_failure};
 use crate::cost::PlanCost;
 use crate::diagnostic::Diagnostic;
 use crate::driver::pack;
-use crate::driver::pipeline::{self, Form, Request};
+use crate::driver::pipeline::{self, Request, Variant};
 use crate::driver::trace::Trace;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::Weights;
 use crate::verify;
 
 /// A form of a model that runs.
 pub struct Subject {
-    form: Form,
+    form: Variant,
     artefact: Artefact,
     plan: Plan,
     session: Session,
@@ -39,18 +39,18 @@ impl Subject {
         request: &Request,
         threads: usize,
         trace: &mut Trace,
-    ) -> Result<Subject, Failure> {
+    ) -> Result<Subject, Error> {
         let compiled = pipeline::compile(model, weights, request, trace)?;
         let bytes = pack::pack(model, weights, request, compiled)?;
-        let artefact = Artefact::from_bytes(&bytes).map_err(|error| runtime_failure(&error))?;
-        Subject::load(artefact, request.form, threads)
+        let artefact = Artefact::from_bytes(&bytes)?;
+        Subject::load(artefact, request.variant, threads)
     }
 
     /// The code of an artefact, which is the form that users get.
     ///
     /// # Errors
     /// `bench::no_cpu_program` if it has no code for the host.
-    pub fn of_artefact(artefact: Artefact, path: &Path, threads: usize) -> Result<Subject, Failure> {
+    pub fn of_artefact(artefact: Artefact, path: &Path, threads: usize) -> Result<Subject, Error> {
         let targets = artefact.targets();
         if !targets.contains(&Target::Cpu) {
             let has: Vec<String> = targets.iter().map(ToString::to_string).collect();
@@ -58,22 +58,22 @@ impl Subject {
             let help = "compile it with `--target cpu` as well; programs for CUDA are timed on a GPU by the harness in \
                         tests/device";
             let diagnostic = Diagnostic::new("bench::no_cpu_program", message).help(help);
-            return Err(Failure::new(Exit::Unsupported, diagnostic));
+            return Err(Error::new(ErrorKind::Unsupported, diagnostic));
         }
-        Subject::load(artefact, Form::Fused, threads)
+        Subject::load(artefact, Variant::Fused, threads)
     }
 
-    fn load(artefact: Artefact, form: Form, threads: usize) -> Result<Subject, Failure> {
+    fn load(artefact: Artefact, form: Variant, threads: usize) -> Result<Subject, Error> {
         let options = Options { threads, purpose: Purpose::Score, ..Options::default() };
-        let session =
-            Session::new(&artefact, Device::Cpu, options).map_err(|error| runtime_failure(&error))?;
-        let plan = verify::plan(&artefact, Purpose::Score, session.program())
-            .map_err(|error| Failure::new(Exit::User, Diagnostic::new("bench::plan", error.to_string())))?;
+        let session = Session::new(&artefact, Device::Cpu, options)?;
+        let plan = verify::plan(&artefact, Purpose::Score, session.program()).map_err(|error| {
+            Error::new(ErrorKind::Input, Diagnostic::new("bench::plan", error.to_string()))
+        })?;
         Ok(Subject { form, artefact, plan, session })
     }
 
     /// Which form it is.
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> Variant {
         self.form
     }
 
@@ -106,9 +106,8 @@ impl Subject {
     ///
     /// # Errors
     /// If the artefact has none that fit its program.
-    pub fn constants(&self) -> Result<&[u8], Failure> {
-        bundle::read_constants(self.artefact.artifact(), self.session.program())
-            .map_err(|error| runtime_failure(&error.into()))
+    pub fn constants(&self) -> Result<&[u8], Error> {
+        bundle::read_constants(self.artefact.artifact(), self.session.program()).map_err(Error::from)
     }
 
     /// The program that runs.
@@ -120,15 +119,15 @@ impl Subject {
     ///
     /// # Errors
     /// What the runtime refuses.
-    pub fn run(&mut self, batch: &Batch) -> Result<Outputs, Failure> {
-        self.session.run(batch).map_err(|error| runtime_failure(&error))
+    pub fn run(&mut self, batch: &Batch) -> Result<Outputs, Error> {
+        self.session.run(batch).map_err(Error::from)
     }
 
     /// How long one run takes by the clock on the wall.
     ///
     /// # Errors
     /// As [`Subject::run`].
-    pub fn time(&mut self, batch: &Batch) -> Result<Duration, Failure> {
+    pub fn time(&mut self, batch: &Batch) -> Result<Duration, Error> {
         let started = Instant::now();
         let outputs = self.run(batch)?;
         let time = started.elapsed();

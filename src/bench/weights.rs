@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use safetensors::tensor::{Dtype, View};
 use skipc_ir::interp::Weights as _;
 
-use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::random::weights_file;
 use crate::frontend::spec::weights::{DType, Weights, tensors};
@@ -19,9 +19,9 @@ pub const RANDOM_SEED: u64 = 1;
 ///
 /// # Errors
 /// If they are too large for one file.
-pub fn random(model: &Model) -> Result<Weights, Failure> {
+pub fn random(model: &Model) -> Result<Weights, Error> {
     let bytes =
-        weights_file(model, RANDOM_SEED, DType::F32).map_err(|error| Failure::new(Exit::User, error))?;
+        weights_file(model, RANDOM_SEED, DType::F32).map_err(|error| Error::new(ErrorKind::Input, error))?;
     Ok(Weights::read("random weights", bytes.as_slice(), bytes.len() as u64, model)?)
 }
 
@@ -30,7 +30,7 @@ pub fn random(model: &Model) -> Result<Weights, Failure> {
 ///
 /// # Errors
 /// If the constants are not those of the model.
-pub fn of_artifact(model: &Model, constants: &Constants<'_>) -> Result<Weights, Failure> {
+pub fn of_artifact(model: &Model, constants: &Constants<'_>) -> Result<Weights, Error> {
     let kept = tensors(model).into_iter().map(|tensor| {
         let values: Option<Vec<f64>> = constants.weight(&tensor.name);
         let n: usize = tensor.shape.iter().product();
@@ -40,7 +40,7 @@ pub fn of_artifact(model: &Model, constants: &Constants<'_>) -> Result<Weights, 
     });
     let bytes = safetensors::serialize(kept, None).map_err(|error| {
         let message = format!("the weights of the artefact do not fit into one file: {error}");
-        Failure::new(Exit::User, Diagnostic::new("bench::weights", message))
+        Error::new(ErrorKind::Input, Diagnostic::new("bench::weights", message))
     })?;
     Ok(Weights::read("the artefact's weights", bytes.as_slice(), bytes.len() as u64, model)?)
 }

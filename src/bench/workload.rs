@@ -7,7 +7,7 @@ use skipc_runtime::trace::{self, Decider, Recipe};
 use skipc_runtime::{Batch, Trace};
 
 use super::Subject;
-use crate::cli::{Failure, runtime_failure};
+use crate::error::Error;
 
 /// Sets of inputs that take turns, so that no cache or branch predictor learns one of them by heart.
 pub const SETS: usize = 3;
@@ -67,15 +67,14 @@ impl Workload {
     ///
     /// # Errors
     /// If it is no density.
-    pub(super) fn batches(&self, density: f64) -> Result<Vec<Batch>, Failure> {
+    pub(super) fn batches(&self, density: f64) -> Result<Vec<Batch>, Error> {
         (0..SETS as u64).map(|set| self.batch(density, SEED + set)).collect()
     }
 
-    fn batch(&self, density: f64, seed: u64) -> Result<Batch, Failure> {
+    fn batch(&self, density: f64, seed: u64) -> Result<Batch, Error> {
         let recipe = Recipe { densities: vec![density; self.n_deciding()], skew: 0.0, seed };
         let decided =
-            Trace::generated((&self.model, self.spec_hash), &self.deciders, self.lengths.clone(), recipe)
-                .map_err(|error| runtime_failure(&error))?;
+            Trace::generated((&self.model, self.spec_hash), &self.deciders, self.lengths.clone(), recipe)?;
         let token = |place: u64| (random_score(seed, 0, 0, place) % u64::from(self.vocab_size)) as u32;
         let tokens = (0..decided.n_tokens()).map(token).collect();
         Ok(Batch { tokens, lengths: self.lengths.clone(), routing: Some(decided.gates) })

@@ -10,11 +10,12 @@ use skipc_runtime::command::DeviceArg;
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
-use super::{BenchArgs, Exit, Failure, artifact_failure, runtime_failure, shares, to_json, trace};
+use super::{BenchArgs, shares, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
-use crate::driver::pipeline::{Form, Request};
+use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::spec::weights::Weights;
 use crate::verify::reference::Constants;
@@ -22,7 +23,7 @@ use crate::verify::reference::Constants;
 /// Tokens of a step where nobody asks for others.
 const TOKENS: u32 = 512;
 
-pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Error> {
     let densities = check(args)?;
     let threads = args.threads.map_or_else(Threads::available, usize::from);
     let prepared = prepare(args, threads)?;
@@ -31,7 +32,10 @@ pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Failure> {
         let message =
             format!("no router of {} decides anything, so it has no density", bench.workload().model());
         let help = "bench a model with routers such as `gumbel` or `topk`";
-        return Err(Failure::new(Exit::User, Diagnostic::new("bench::nothing_to_skip", message).help(help)));
+        return Err(Error::new(
+            ErrorKind::Input,
+            Diagnostic::new("bench::nothing_to_skip", message).help(help),
+        ));
     }
     let progress = progress(u64::from(args.rounds));
     let points = bench.points(&densities, args.rounds as usize, &mut || progress.inc(1))?;
@@ -40,21 +44,21 @@ pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Failure> {
     if let Some(path) = &args.svg {
         let text = bench::svg(&report)?;
         skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
-            .map_err(|error| artifact_failure(path, &error))?;
+            .map_err(|error| Error::in_artifact(path, &error))?;
     }
     if json { to_json(&report) } else { Ok(text(&report, args.svg.as_deref())) }
 }
 
 /// Refuses what cannot be timed before anything is compiled; returns the densities in ascending order.
-fn check(args: &BenchArgs) -> Result<Vec<f64>, Failure> {
+fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
     let usage = |message: &str, help: &str| {
-        Err(Failure::new(Exit::Usage, Diagnostic::new("usage::bench", message.to_owned()).help(help)))
+        Err(Error::new(ErrorKind::Request, Diagnostic::new("usage::bench", message.to_owned()).help(help)))
     };
     if args.device == DeviceArg::Cuda {
         let help = "see tests/device/README.md; its results lie in tests/device/results";
         let message = "bench times host code: on a GPU the harness in tests/device does it";
         let diagnostic = Diagnostic::new("bench::cuda", message).help(help);
-        return Err(Failure::new(Exit::Unsupported, diagnostic));
+        return Err(Error::new(ErrorKind::Unsupported, diagnostic));
     }
     if let Some(density) = args.density.iter().find(|density| !(0.0..=1.0).contains(*density)) {
         return usage(&format!("--density: {density}"), "a density is a share of the tokens, from 0 to 1");
@@ -65,7 +69,7 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Failure> {
     // Found after minutes otherwise.
     if let Some(folder) = args.svg.as_deref().and_then(Path::parent).filter(|folder| *folder != Path::new(""))
     {
-        std::fs::read_dir(folder).map_err(|error| Failure::io(folder, &error))?;
+        std::fs::read_dir(folder).map_err(|error| Error::io(folder, &error))?;
     }
     let mut densities = args.density.clone();
     densities.sort_by(f64::total_cmp);
@@ -79,9 +83,10 @@ struct Prepared {
     weights: String,
 }
 
-fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Failure> {
-    let forms: Vec<Form> = Form::ALL.into_iter().filter(|form| args.forms.contains(form)).collect();
-    let mut trace = Trace::new(None, None).map_err(|error| Failure::io(&args.model, &error))?;
+fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
+    let asked: Vec<Variant> = args.forms.iter().map(|form| (*form).into()).collect();
+    let forms: Vec<Variant> = Variant::ALL.into_iter().filter(|form| asked.contains(form)).collect();
+    let mut trace = Trace::new(None, None).map_err(|error| Error::io(&args.model, &error))?;
     if trace::is_artifact(&args.model)? {
         return of_artifact(args, &forms, threads, &mut trace);
     }
@@ -98,30 +103,30 @@ fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Failure> {
 /// The artefact's own code is the fused form; the others are compiled from the spec and the weights in it.
 fn of_artifact(
     args: &BenchArgs,
-    forms: &[Form],
+    forms: &[Variant],
     threads: usize,
     trace: &mut Trace,
-) -> Result<Prepared, Failure> {
+) -> Result<Prepared, Error> {
     let path = &args.model;
-    let artefact = Model::open(path).map_err(|error| runtime_failure(&error))?;
+    let artefact = Model::open(path)?;
     let fused = Subject::of_artefact(artefact.clone(), path, threads)?;
     let limit = fused.program().layout.max_tokens;
     let tokens = args.tokens.unwrap_or(TOKENS.min(limit));
     if tokens > limit {
         let found = u64::from(tokens);
-        return Err(runtime_failure(&skipc_runtime::Error::TooManyTokens { found, limit }));
+        return Err(skipc_runtime::Error::TooManyTokens { found, limit }.into());
     }
     let model = shares::model_of(artefact.artifact(), path)?;
     let (program, sources) = (fused.program(), &fused.plan().constants);
     let constants = Constants { program, sources, bytes: fused.constants()? };
     let weights = bench::of_artifact(&model, &constants)?;
     let mut subjects = Vec::new();
-    for form in forms.iter().filter(|form| **form != Form::Fused) {
-        let cpu_backend = args.cpu_backend;
-        let request = Request { form: *form, cpu_backend, max_tokens: Some(limit), ..Request::host() };
+    for form in forms.iter().filter(|form| **form != Variant::Fused) {
+        let cpu_backend = args.cpu_backend.into();
+        let request = Request { variant: *form, cpu_backend, max_tokens: Some(limit), ..Request::host() };
         subjects.push(Subject::compile((&model, &weights), &request, threads, trace)?);
     }
-    if forms.contains(&Form::Fused) {
+    if forms.contains(&Variant::Fused) {
         subjects.insert(0, fused);
     }
     Ok(Prepared { bench: Bench::new(subjects, tokens), weights: "those of the artefact".to_owned() })
@@ -146,7 +151,7 @@ fn report(
     let of_form = |bench: &mut Bench, form| {
         bench.subjects().iter().find(|subject| subject.form() == form).map(|subject| subject.predicted())
     };
-    let predicted = of_form(bench, Form::Fused).zip(of_form(bench, Form::Masked));
+    let predicted = of_form(bench, Variant::Fused).zip(of_form(bench, Variant::Masked));
     let workload = bench.workload();
     let tokens: u32 = workload.lengths().iter().sum();
     let predicted = predicted.map(|(fused, masked)| Crossing::predicted(&fused, &masked, f64::from(tokens)));

@@ -2,16 +2,17 @@
 
 use serde_json::json;
 
-use super::{CheckArgs, Exit, Failure, show, to_json};
+use super::{CheckArgs, show, to_json};
 use crate::diagnostic::Diagnostics;
 use crate::driver::pipeline;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::lint::{self, Denied};
 use crate::frontend::spec;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::{self, Weights};
 
-pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Failure> {
-    let denied = Denied::parse(&args.deny).map_err(|error| Failure::new(Exit::Usage, error))?;
+pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Error> {
+    let denied = Denied::parse(&args.deny).map_err(|error| Error::new(ErrorKind::Request, error))?;
     let (ast, model) = spec::load_with_places(&args.spec)?;
     let (findings, is_denied) = denied.apply(lint::run(&ast, &model));
     if is_denied {
@@ -24,11 +25,11 @@ pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Failure> {
             }
             Ok(text)
         }
-        Err(failure) => Err(failure.with_warnings(findings)),
+        Err(error) => Err(error.and(findings)),
     }
 }
 
-fn report(args: &CheckArgs, model: &Model, warnings: &Diagnostics, json: bool) -> Result<String, Failure> {
+fn report(args: &CheckArgs, model: &Model, warnings: &Diagnostics, json: bool) -> Result<String, Error> {
     let graph = pipeline::check(model)?;
     if let Some(path) = &args.weights {
         Weights::open(path, model)?;

@@ -9,18 +9,19 @@ use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::memory;
 
-use super::{CompileArgs, Exit, Failure, Requirement, artifact_failure, repro, show, to_json};
+use super::{CompileArgs, Requirement, repro, show, to_json};
 use crate::cost::bucketing::tuning::Tuning;
 use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pack;
-use crate::driver::pipeline::{self, Compiled, Form, Request};
+use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::trace::Trace;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::Weights;
 use crate::frontend::{lint, spec};
 
-pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let found = Arc::default();
     let request = request(args, &found)?;
     let (ast, model) = spec::load_with_places(&args.spec)?;
@@ -30,7 +31,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     }
     let weights = Weights::open(&args.weights, &model)?;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
-        .map_err(|error| Failure::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
+        .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
     let compiled = pipeline::compile(&model, &weights, &request, &mut trace)
         .map_err(|failure| repro::attach(failure, &model, args))?;
     args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
@@ -45,7 +46,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     let bytes = pack::pack(&model, &weights, &request, compiled)?;
     trace.end();
     skipc_artifact::replace::file(path, |file| file.write_all(&bytes))
-        .map_err(|error| artifact_failure(path, &error))?;
+        .map_err(|error| Error::in_artifact(path, &error))?;
     if json {
         let times: Vec<_> = trace
             .times()
@@ -90,11 +91,11 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Failure> {
     Ok(out)
 }
 
-fn require(promise: Requirement, model: &Model, compiled: &Compiled) -> Result<(), Failure> {
+fn require(promise: Requirement, model: &Model, compiled: &Compiled) -> Result<(), Error> {
     let promises = pack::promises(model, compiled);
     match promise {
-        Requirement::Causal if !promises.causal => Err(Failure::new(
-            Exit::User,
+        Requirement::Causal if !promises.causal => Err(Error::new(
+            ErrorKind::Input,
             Diagnostic::new("require::causal", "decisions of the model depend on later tokens")
                 .help("`skipc check` says which; a causal router decides for each token alone"),
         )),
@@ -103,15 +104,15 @@ fn require(promise: Requirement, model: &Model, compiled: &Compiled) -> Result<(
             let origins: BTreeSet<&str> = plans.flat_map(|of| of.plan.host_waits()).collect();
             let origins = Vec::from_iter(origins).join(", ");
             let message = format!("these wait for a count from the host: {origins}");
-            Err(Failure::new(Exit::Internal, Diagnostic::new("require::device_resident", message)))
+            Err(Error::new(ErrorKind::Internal, Diagnostic::new("require::device_resident", message)))
         }
         Requirement::Causal | Requirement::DeviceResident => Ok(()),
     }
 }
 
-fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Failure> {
+fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
     let usage = |message: String, help: &str| {
-        Failure::new(Exit::Usage, Diagnostic::new("usage::compile", message).help(help))
+        Error::new(ErrorKind::Request, Diagnostic::new("usage::compile", message).help(help))
     };
     let (mut cpu, mut cuda) = (DType::F32, DType::Bf16);
     for choice in &args.dtype {
@@ -146,16 +147,19 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Failure> {
             if !targets.iter().any(|(target, _)| tuning.is_for(target)) {
                 let message = format!("{}: it was measured for `{}`", path.display(), tuning.target);
                 let help = "measure with `skipc tune --target` what is compiled for";
-                return Err(Failure::new(Exit::User, Diagnostic::new("tuning::target", message).help(help)));
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    Diagnostic::new("tuning::target", message).help(help),
+                ));
             }
             let hash = tuning.content_hash();
             (tuned(tuning, found), Some(hash))
         }
     };
     Ok(Request {
-        form: Form::default(),
+        variant: Variant::default(),
         targets,
-        cpu_backend: args.cpu_backend,
+        cpu_backend: args.cpu_backend.into(),
         max_tokens: args.max_tokens,
         passes: args.passes.clone(),
         verify_each: args.verify_each,
@@ -211,7 +215,10 @@ fn sizes(compiled: &Compiled) -> Vec<String> {
         .collect()
 }
 
-fn no_stage(stages: &[String]) -> Failure {
+fn no_stage(stages: &[String]) -> Error {
     let help = format!("this compile has the stages {}", stages.join(", "));
-    Failure::new(Exit::Usage, Diagnostic::new("usage::emit", "--emit: there is no such stage").help(help))
+    Error::new(
+        ErrorKind::Request,
+        Diagnostic::new("usage::emit", "--emit: there is no such stage").help(help),
+    )
 }

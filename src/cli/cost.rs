@@ -7,11 +7,12 @@ use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
-use super::{Exit, Failure, InspectArgs, artifact_failure, open_artifact, to_json};
+use super::{InspectArgs, open_artifact, to_json};
 use crate::cost::bucketing::machine::Machine;
 use crate::cost::{self, Layer, PlanCost, Report};
 use crate::diagnostic::Diagnostic;
-use crate::driver::pipeline::{self, Form, Request};
+use crate::driver::pipeline::{self, Request, Variant};
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::spec::model::Model;
 
@@ -24,16 +25,16 @@ const IN_RANGE: u32 = 8;
 /// Characters of the longest bar.
 const BAR: f64 = 40.0;
 
-pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     let model = model(&args.artifact)?;
     let densities = densities(args.density.as_deref())?;
     let tokens = args.step_tokens.min(u32::try_from(model.max_positions).unwrap_or(u32::MAX));
     let target: Target = args.target.parse().map_err(|error| {
         let message = format!("--target: {error}");
-        Failure::new(Exit::Usage, Diagnostic::new("usage::inspect", message).help("see `skipc targets`"))
+        Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help("see `skipc targets`"))
     })?;
-    let cost = |form: Form| cost(&model, &target, form);
-    let report = cost::report(&cost(Form::Fused)?, &cost(Form::Masked)?, f64::from(tokens), &densities);
+    let cost = |form: Variant| cost(&model, &target, form);
+    let report = cost::report(&cost(Variant::Fused)?, &cost(Variant::Masked)?, f64::from(tokens), &densities);
     match json {
         true => to_json(&json!({"model": model.name, "target": target.to_string(), "cost": report})),
         false => Ok(text(&model, &target, &report)),
@@ -41,9 +42,9 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
 }
 
 /// What a form of the model costs. On a GPU that takes the tiles of its kernels, which only their code shows.
-fn cost(model: &Model, target: &Target, form: Form) -> Result<PlanCost, Failure> {
+fn cost(model: &Model, target: &Target, form: Variant) -> Result<PlanCost, Error> {
     let dtype = if *target == Target::Cpu { DType::F32 } else { DType::Bf16 };
-    let request = Request { form, targets: vec![(target.clone(), dtype)], ..Request::host() };
+    let request = Request { variant: form, targets: vec![(target.clone(), dtype)], ..Request::host() };
     let plan = pipeline::planned(model, (target, dtype), &request)?;
     match Machine::of(target) {
         Machine::Host(host) => Ok(PlanCost::of(&plan, &host)),
@@ -52,19 +53,19 @@ fn cost(model: &Model, target: &Target, form: Form) -> Result<PlanCost, Failure>
 }
 
 /// The model of a spec, or of an artefact.
-fn model(path: &Path) -> Result<Model, Failure> {
+fn model(path: &Path) -> Result<Model, Error> {
     if path.extension().is_some_and(|extension| extension == "toml") {
         return Ok(spec::load(path)?);
     }
     let artifact = open_artifact(path)?;
     let text = artifact
         .section("spec.toml", skipc_artifact::section::SectionKind::Spec)
-        .map_err(|error| artifact_failure(path, &error))?;
+        .map_err(|error| Error::in_artifact(path, &error))?;
     Ok(spec::model("spec.toml", &String::from_utf8_lossy(text))?)
 }
 
 /// `0.1,0.5` or `0.05..1`.
-fn densities(text: Option<&str>) -> Result<Vec<f64>, Failure> {
+fn densities(text: Option<&str>) -> Result<Vec<f64>, Error> {
     let Some(text) = text else { return Ok(DENSITIES.to_vec()) };
     let number = |text: &str| text.trim().parse::<f64>().ok().filter(|it| (0.0..=1.0).contains(it));
     let found: Option<Vec<f64>> = match text.split_once("..") {
@@ -79,7 +80,7 @@ fn densities(text: Option<&str>) -> Result<Vec<f64>, Failure> {
     found.filter(|found| !found.is_empty()).ok_or_else(|| {
         let message = format!("--density: `{text}`");
         let help = "write shares of the tokens such as `0.125,0.5`, or a range such as `0.05..1`";
-        Failure::new(Exit::Usage, Diagnostic::new("usage::inspect", message).help(help))
+        Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help(help))
     })
 }
 

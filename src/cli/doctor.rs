@@ -4,8 +4,9 @@ use serde::Serialize;
 use skipc_runtime::cuda::Gpu;
 
 use super::inspect::new_table;
-use super::{Failure, to_json};
+use super::to_json;
 use crate::driver::backends;
+use crate::error::Error;
 
 #[derive(Serialize)]
 struct Finding {
@@ -15,7 +16,7 @@ struct Finding {
     note: String,
 }
 
-pub(super) fn run(json: bool) -> Result<String, Failure> {
+pub(super) fn run(json: bool) -> Result<String, Error> {
     let (gpu, gpu_note) = match Gpu::first() {
         Ok(gpu) => (Some(gpu.name().to_owned()), "runs CUDA artefacts".to_owned()),
         Err(error) => (None, format!("`run --device cuda` needs one: {error}")),

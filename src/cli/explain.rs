@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{Exit, ExplainArgs, Failure, to_json};
+use super::{ExplainArgs, to_json};
 use crate::codes;
 use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::words::quoted;
 
 /// Columns of the text.
@@ -15,7 +16,7 @@ const WIDTH: usize = 100;
 /// Names that are offered for one that does not exist.
 const OFFERED: usize = 3;
 
-pub(super) fn run(args: &ExplainArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &ExplainArgs, json: bool) -> Result<String, Error> {
     let all = codes::all();
     let chosen: Vec<(&str, &str)> = match &args.code {
         None => all,
@@ -37,7 +38,7 @@ fn is_meant(known: &str, written: &str) -> bool {
         || known.split_once("::").is_some_and(|(family, _)| family == written.trim_end_matches(':'))
 }
 
-fn unknown(code: &str) -> Failure {
+fn unknown(code: &str) -> Error {
     let last = |code: &str| code.rsplit("::").next().unwrap_or_default().replace('-', "_");
     let distance = |known: &str| {
         let whole = strsim::osa_distance(known, code);
@@ -59,7 +60,7 @@ fn unknown(code: &str) -> Failure {
         format!("did you mean {}?", near.join(" or "))
     };
     let message = format!("there is no error code {}", quoted(code));
-    Failure::new(Exit::Usage, Diagnostic::new("usage::explain", message).help(help))
+    Error::new(ErrorKind::Request, Diagnostic::new("usage::explain", message).help(help))
 }
 
 /// Indented lines of at most [`WIDTH`] columns.

@@ -6,9 +6,9 @@ use skipc_ir::text::{Numbering, nearest};
 use skipc_passes::Report;
 use skipc_passes::rewrite::explain::Rewritten;
 
-use super::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::driver::rewrites::{self, LEGEND, regions, value};
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::words::quoted;
 
 /// Values that are offered for one that does not exist.
@@ -28,7 +28,7 @@ pub(super) enum Explanation {
 ///
 /// # Errors
 /// If the graph has no such value.
-pub(super) fn explain(graph: &Graph, report: &Report, name: &str) -> Result<Explanation, Failure> {
+pub(super) fn explain(graph: &Graph, report: &Report, name: &str) -> Result<Explanation, Error> {
     if name == "all" {
         return Ok(Explanation::All(regions(&report.rewrites)));
     }
@@ -59,7 +59,7 @@ fn made(rewritten: &Rewritten, number: usize) -> impl Iterator<Item = rewrites::
     chains.filter_map(|(place, chain, _)| value(rewritten, chain, place))
 }
 
-fn unknown(name: &str, graph: &Graph, number: Option<usize>) -> Failure {
+fn unknown(name: &str, graph: &Graph, number: Option<usize>) -> Error {
     let n = graph.len();
     let names: Vec<&str> = graph.outputs().map(|(name, _)| name).collect();
     let near: Vec<String> = match number {
@@ -75,7 +75,7 @@ fn unknown(name: &str, graph: &Graph, number: Option<usize>) -> Failure {
         n.saturating_sub(1),
     );
     let message = format!("--explain: the graph has no value {}", quoted(name));
-    Failure::new(Exit::Usage, Diagnostic::new("usage::value", message).help(help))
+    Error::new(ErrorKind::Request, Diagnostic::new("usage::value", message).help(help))
 }
 
 impl Explanation {

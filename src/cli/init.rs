@@ -2,27 +2,28 @@
 
 use serde_json::json;
 
-use super::{Exit, Failure, InitArgs, artifact_failure, to_json};
+use super::{InitArgs, to_json};
 use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::spec::random;
 use crate::frontend::spec::weights::{DType, tensors};
 
-pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
     let dtype = match args.dtype.as_str() {
         "f32" => DType::F32,
         "bf16" => DType::Bf16,
         "f16" => DType::F16,
         other => {
             let error = Diagnostic::new("usage::init", format!("--dtype: `{other}`"));
-            return Err(Failure::new(Exit::Usage, error.help("write `f32`, `bf16` or `f16`")));
+            return Err(Error::new(ErrorKind::Request, error.help("write `f32`, `bf16` or `f16`")));
         }
     };
     let model = spec::load(&args.spec)?;
-    let bytes =
-        random::weights_file(&model, args.seed, dtype).map_err(|error| Failure::new(Exit::User, error))?;
+    let bytes = random::weights_file(&model, args.seed, dtype)
+        .map_err(|error| Error::new(ErrorKind::Input, error))?;
     skipc_artifact::replace::file(&args.output, |file| file.write_all(&bytes))
-        .map_err(|error| artifact_failure(&args.output, &error))?;
+        .map_err(|error| Error::in_artifact(&args.output, &error))?;
     let tensors = tensors(&model);
     let parameters: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     if json {

@@ -10,11 +10,12 @@ use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program, Purpose, RowTi
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
-use super::{Exit, Failure, InspectArgs, artifact_failure, cost, open_artifact, shares, to_json};
+use super::{InspectArgs, cost, open_artifact, shares, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::driver::rewrites::{self, OfPurpose};
+use crate::error::{Error, ErrorKind};
 
-pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     if args.cost {
         return cost::run(args, json);
     }
@@ -28,7 +29,7 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Failure> {
         return rewritten(&artifact, &args.artifact, json);
     }
     let programs: Vec<Program> =
-        read_programs(&artifact).map_err(|error| artifact_failure(&args.artifact, &error))?;
+        read_programs(&artifact).map_err(|error| Error::in_artifact(&args.artifact, &error))?;
     let shares = args.tokens.as_deref().map(|tokens| shares::of_run(&args.artifact, tokens)).transpose()?;
     if json {
         return to_json(&json!({
@@ -74,14 +75,14 @@ fn read_programs(artifact: &Artifact<Vec<u8>>) -> Result<Vec<Program>, skipc_art
 }
 
 /// One section as it is; binary ones only as their size.
-fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<String, Failure> {
+fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<String, Error> {
     let Some(entry) = artifact.sections().iter().find(|section| section.name == name) else {
         let names: Vec<&str> = artifact.sections().iter().map(|section| section.name.as_str()).collect();
         let message = format!("{} has no section `{name}`", path.display());
         let help = format!("it has {}", names.join(", "));
-        return Err(Failure::new(Exit::User, Diagnostic::new("artifact::missing", message).help(help)));
+        return Err(Error::new(ErrorKind::Input, Diagnostic::new("artifact::missing", message).help(help)));
     };
-    let bytes = artifact.section(name, entry.kind).map_err(|error| artifact_failure(path, &error))?;
+    let bytes = artifact.section(name, entry.kind).map_err(|error| Error::in_artifact(path, &error))?;
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
         Err(_) => Ok(format!("{} bytes of {:?}, not text\n", bytes.len(), entry.kind)),
@@ -89,12 +90,12 @@ fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<Stri
 }
 
 /// What rules rewrote.
-fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<String, Failure> {
+fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<String, Error> {
     let text = section(artifact, path, rewrites::SECTION)?;
     let all: Vec<OfPurpose> = serde_json::from_str(&text).map_err(|error| {
         let message = format!("{}: `{}`: {error}", path.display(), rewrites::SECTION);
         let help = "it was written by another version of skipc: compile the model again";
-        Failure::new(Exit::User, Diagnostic::new("artifact::rewrites", message).help(help))
+        Error::new(ErrorKind::Input, Diagnostic::new("artifact::rewrites", message).help(help))
     })?;
     if json {
         return to_json(&all);

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 use skipc_ir::ops::TABLE;
 
 use super::inspect::new_table;
-use super::{Failure, to_json};
+use super::to_json;
 use crate::driver::backends;
+use crate::error::Error;
 
-pub(super) fn targets(json: bool) -> Result<String, Failure> {
+pub(super) fn targets(json: bool) -> Result<String, Error> {
     let targets = backends::targets();
     if json {
         return to_json(&targets);
@@ -28,7 +29,7 @@ pub(super) fn targets(json: bool) -> Result<String, Failure> {
     Ok(format!("{table}\n"))
 }
 
-pub(super) fn passes(json: bool) -> Result<String, Failure> {
+pub(super) fn passes(json: bool) -> Result<String, Error> {
     let default = skipc_passes::default_pipeline();
     if json {
         let passes: Vec<Value> = skipc_passes::TABLE
@@ -48,7 +49,7 @@ pub(super) fn passes(json: bool) -> Result<String, Failure> {
     Ok(out)
 }
 
-pub(super) fn rules(json: bool) -> Result<String, Failure> {
+pub(super) fn rules(json: bool) -> Result<String, Error> {
     let rules = skipc_passes::rewrite::rules::all;
     if json {
         let rules: Vec<Value> = rules()
@@ -76,7 +77,7 @@ pub(super) fn rules(json: bool) -> Result<String, Failure> {
     Ok(out)
 }
 
-pub(super) fn ops(json: bool) -> Result<String, Failure> {
+pub(super) fn ops(json: bool) -> Result<String, Error> {
     if json {
         let ops: Vec<Value> = TABLE
             .iter()

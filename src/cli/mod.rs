@@ -5,9 +5,9 @@ mod check;
 mod compile;
 mod cost;
 mod doctor;
+mod exit;
 mod explain;
 mod explanation;
-mod failure;
 mod init;
 mod inspect;
 mod list;
@@ -17,6 +17,7 @@ mod run;
 mod shares;
 mod trace;
 mod tune;
+mod values;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -27,10 +28,10 @@ use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
 
 use crate::diagnostic::Diagnostic;
-use crate::driver::backends::CpuBackend;
-use crate::driver::pipeline::Form;
+use crate::error::{Error, ErrorKind};
 
-pub use failure::{Exit, Failure, show};
+pub use exit::{exit_code, panicked, show};
+pub use values::{CpuBackendArg, VariantArg};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
 #[derive(Debug, Parser)]
@@ -144,8 +145,8 @@ pub struct CompileArgs {
     pub target: Vec<String>,
 
     /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
-    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
-    pub cpu_backend: CpuBackend,
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackendArg,
 
     /// Precision of the layers, for each kind of target.
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
@@ -293,8 +294,8 @@ pub struct BenchArgs {
     pub threads: Option<u16>,
 
     /// What generates code for a spec [default: llvm, or cranelift in a build without LLVM].
-    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
-    pub cpu_backend: CpuBackend,
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackendArg,
 
     /// Forms to time: all are compared with each other, and with `fused` if it is one of them.
     #[arg(
@@ -304,7 +305,7 @@ pub struct BenchArgs {
         value_name = "F,…",
         default_value = "fused,unfused,masked"
     )]
-    pub forms: Vec<Form>,
+    pub forms: Vec<VariantArg>,
 
     /// Where to run. Only the host can be timed: the harness in tests/device does it on a GPU.
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
@@ -330,8 +331,8 @@ pub struct TuneArgs {
     pub target: String,
 
     /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
-    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackend::default(), hide_default_value = true)]
-    pub cpu_backend: CpuBackend,
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackendArg,
 
     /// Times that each form runs at each number of rows; the shortest counts.
     #[arg(long, value_name = "R", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
@@ -466,7 +467,7 @@ pub struct GenerateArgs {
 ///
 /// # Errors
 /// What the user reads instead, with the exit code.
-pub fn run(cli: &Cli) -> Result<String, Failure> {
+pub fn run(cli: &Cli) -> Result<String, Error> {
     match &cli.command {
         Command::Check(args) => check::run(args, cli.json),
         Command::Init(args) => init::run(args, cli.json),
@@ -487,28 +488,14 @@ pub fn run(cli: &Cli) -> Result<String, Failure> {
     }
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, Failure> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::new(Exit::Internal, Diagnostic::new("json::write", error.to_string())))?;
+fn to_json(value: &impl Serialize) -> Result<String, Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| {
+        Error::new(ErrorKind::Internal, Diagnostic::new("json::write", error.to_string()))
+    })?;
     Ok(text + "\n")
 }
 
-fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::io(path, &error))?;
-    Artifact::parse(bytes).map_err(|error| artifact_failure(path, &error))
-}
-
-pub(crate) fn artifact_failure(path: &Path, error: &skipc_artifact::Error) -> Failure {
-    Failure::new(Exit::User, Diagnostic::new(error.code(), format!("{}: {error}", path.display())))
-}
-
-pub(crate) fn runtime_failure(error: &skipc_runtime::Error) -> Failure {
-    let exit = match error.exit_code() {
-        2 => Exit::Usage,
-        3 => Exit::Mismatch,
-        5 => Exit::Unsupported,
-        70 => Exit::Internal,
-        _ => Exit::User,
-    };
-    Failure::new(exit, Diagnostic::new(error.code(), error.to_string()))
+fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Error> {
+    let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
+    Artifact::parse(bytes).map_err(|error| Error::in_artifact(path, &error))
 }

@@ -9,10 +9,11 @@ use skipc_passes::{Options, Report, default_pipeline, run_reported};
 
 use super::explanation::explain;
 use super::inspect::new_table;
-use super::{Exit, Failure, OptArgs, artifact_failure, to_json};
+use super::{OptArgs, to_json};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use crate::error::{Error, ErrorKind};
 
-pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Error> {
     let text = read(args)?;
     let graph = parse(&text).map_err(|errors| {
         let source = SourceText::new(&args.graph.display().to_string(), &text);
@@ -23,7 +24,7 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
             diagnostics
                 .push(Diagnostic::new(error.code(), error.problem.to_string()).at(&source, span, "here"));
         }
-        Failure { exit: Exit::User, diagnostics }
+        Error { kind: ErrorKind::Input, diagnostics }
     })?;
     let names = args.passes.clone().unwrap_or_else(default_pipeline);
     let options = Options { verify_each: args.verify_each, fuel: args.fuel, ..Options::default() };
@@ -37,7 +38,7 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
     let text = if args.print_each { after_each } else { graph.to_string() };
     if let Some(path) = &args.output {
         skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
-            .map_err(|error| artifact_failure(path, &error))?;
+            .map_err(|error| Error::in_artifact(path, &error))?;
     }
     let explanation = args.explain.as_deref().map(|value| explain(&graph, &report, value)).transpose()?;
     if json {
@@ -52,31 +53,31 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Failure> {
     Ok(if args.report { shown + &table(&report) } else { shown })
 }
 
-fn read(args: &OptArgs) -> Result<String, Failure> {
+fn read(args: &OptArgs) -> Result<String, Error> {
     let path = &args.graph;
-    let bytes = fs::read(path).map_err(|error| Failure::io(path, &error))?;
+    let bytes = fs::read(path).map_err(|error| Error::io(path, &error))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let message = format!("{} is not text: byte {at} is not UTF-8", path.display());
         let help =
             format!("give a graph in its text form, at most {MAX_TEXT} bytes; `skipc inspect` prints it");
-        Failure::new(Exit::User, Diagnostic::new("sir::syntax", message).help(help))
+        Error::new(ErrorKind::Input, Diagnostic::new("sir::syntax", message).help(help))
     })
 }
 
 /// A graph of the user's that is wrong is the user's; one that a pass broke is ours.
-fn pass_failure(error: &skipc_passes::Error) -> Failure {
-    use skipc_passes::Error;
-    let (exit, help) = match error {
-        Error::UnknownPass { .. } => (Exit::User, "see `skipc passes`"),
-        Error::Input { .. } => (Exit::User, "the passes start from a graph that is well-formed"),
-        Error::Refused { .. } => (Exit::Unsupported, "leave out `legalize` to see the graph"),
+fn pass_failure(error: &skipc_passes::Error) -> Error {
+    use skipc_passes::Error as Fault;
+    let (kind, help) = match error {
+        Fault::UnknownPass { .. } => (ErrorKind::Input, "see `skipc passes`"),
+        Fault::Input { .. } => (ErrorKind::Input, "the passes start from a graph that is well-formed"),
+        Fault::Refused { .. } => (ErrorKind::Unsupported, "leave out `legalize` to see the graph"),
         _ => (
-            Exit::Internal,
+            ErrorKind::Internal,
             "this is a fault of skipc: please report it with the graph; `--fuel` finds the edit",
         ),
     };
-    Failure::new(exit, Diagnostic::new(error.code(), error.to_string()).help(help))
+    Error::new(kind, Diagnostic::new(error.code(), error.to_string()).help(help))
 }
 
 fn passes(report: &Report) -> Vec<Value> {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use skipc_artifact::section::ContentHash;
 
-use super::{CompileArgs, Exit, Failure};
+use super::CompileArgs;
+use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::{Form, Purpose, lower};
 use crate::frontend::spec::model::Model;
 
@@ -13,12 +15,12 @@ use crate::frontend::spec::model::Model;
 ///
 /// The folder, `skipc-repro-HASH` in the current directory, has the resolved spec, the graph before the passes (weights
 /// are not part of it: no stage before the constants reads them), the options and the errors.
-pub(super) fn attach(failure: Failure, model: &Model, args: &CompileArgs) -> Failure {
-    if failure.exit != Exit::Internal {
-        return failure;
+pub(super) fn attach(error: Error, model: &Model, args: &CompileArgs) -> Error {
+    if error.kind != ErrorKind::Internal {
+        return error;
     }
     let spec = model.to_string();
-    let errors = failure.diagnostics.to_string();
+    let errors = error.diagnostics.to_string();
     let hash = ContentHash::of(format!("{spec}{errors}").as_bytes()).to_string();
     let dir = PathBuf::from(format!("skipc-repro-{}", &hash[..8]));
     let options = format!(
@@ -36,10 +38,9 @@ pub(super) fn attach(failure: Failure, model: &Model, args: &CompileArgs) -> Fai
         [("spec.toml", &spec), ("lowered.sir", &graph), ("options.txt", &options), ("errors.txt", &errors)];
     let written = fs::create_dir_all(&dir)
         .and_then(|()| files.iter().try_for_each(|(name, text)| fs::write(dir.join(name), text)));
-    match written {
-        Ok(()) => {
-            failure.help(format!("{} has what it takes to see this again: please report it", dir.display()))
-        }
-        Err(error) => failure.help(format!("no reproducer could be written to {}: {error}", dir.display())),
-    }
+    let said = match written {
+        Ok(()) => format!("{} has what it takes to see this again: please report it", dir.display()),
+        Err(error) => format!("no reproducer could be written to {}: {error}", dir.display()),
+    };
+    error.and(Diagnostic::new("internal::reproducer", said).into())
 }

@@ -2,14 +2,15 @@
 
 use skipc_runtime::command::{self, RunArgs};
 
-use super::{Failure, open_artifact, runtime_failure, shares, to_json};
+use super::{open_artifact, shares, to_json};
+use crate::error::Error;
 
-pub(super) fn run(args: &RunArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &RunArgs, json: bool) -> Result<String, Error> {
     let args = RunArgs { json: json || args.json, ..args.clone() };
     // Text goes out as it is generated; a summary in JSON is printed once, below.
     let (mut stdout, mut kept) = (std::io::stdout().lock(), Vec::new());
     let out: &mut dyn std::io::Write = if args.json { &mut kept } else { &mut stdout };
-    let decisions = command::run(&args, out).map_err(|error| runtime_failure(&error))?;
+    let decisions = command::run(&args, out)?;
     let model = shares::model_of(&open_artifact(&args.model)?, &args.model)?;
     let shares = shares::Shares::new(&model, &decisions);
     if args.json {

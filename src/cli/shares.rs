@@ -10,8 +10,9 @@ use skipc_artifact::section::SectionKind;
 use skipc_runtime::Decisions;
 use skipc_runtime::command::{self, RunArgs};
 
-use super::{Exit, Failure, open_artifact, runtime_failure};
+use super::open_artifact;
 use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::spec::model::{Model, Skip};
 
@@ -106,19 +107,22 @@ fn scopes(model: &Model) -> Vec<(String, &Skip)> {
 }
 
 /// Shares of a run of these tokens on the host.
-pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Failure> {
+pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Error> {
     let args = RunArgs::scoring(path.to_owned(), tokens.to_owned());
-    let decisions = command::run(&args, &mut std::io::sink()).map_err(|error| runtime_failure(&error))?;
+    let decisions = command::run(&args, &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_artifact(path)?, path)?, &decisions))
 }
 
 /// The resolved model that an artefact was compiled from.
-pub(super) fn model_of<B: AsRef<[u8]>>(artifact: &Artifact<B>, path: &Path) -> Result<Model, Failure> {
+pub(super) fn model_of<B: AsRef<[u8]>>(artifact: &Artifact<B>, path: &Path) -> Result<Model, Error> {
     let bytes = artifact
         .section("spec.toml", SectionKind::Spec)
-        .map_err(|error| super::artifact_failure(path, &error))?;
+        .map_err(|error| super::Error::in_artifact(path, &error))?;
     let text = std::str::from_utf8(bytes).map_err(|error| {
-        Failure::new(Exit::User, Diagnostic::new("artifact::spec", format!("{}: {error}", path.display())))
+        Error::new(
+            ErrorKind::Input,
+            Diagnostic::new("artifact::spec", format!("{}: {error}", path.display())),
+        )
     })?;
     Ok(spec::model(&path.display().to_string(), text)?)
 }

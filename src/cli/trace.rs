@@ -12,35 +12,34 @@ use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::trace::{self, Decider, Provenance, Recipe, Source};
 use skipc_runtime::{Model, Trace};
 
-use super::{Exit, Failure, GenerateArgs, RecordArgs, TraceCommand, runtime_failure, to_json};
+use super::{GenerateArgs, RecordArgs, TraceCommand, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{self, Request};
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 
-pub(super) fn run(command: &TraceCommand, json: bool) -> Result<String, Failure> {
+pub(super) fn run(command: &TraceCommand, json: bool) -> Result<String, Error> {
     match command {
         TraceCommand::Record(args) => write(&record(args)?, &args.output, json),
         TraceCommand::Generate(args) => write(&generate(args)?, &args.output, json),
-        TraceCommand::Show { trace } => {
-            Shown::of(&Trace::read(trace).map_err(|error| runtime_failure(&error))?).print(json)
-        }
+        TraceCommand::Show { trace } => Shown::of(&Trace::read(trace)?).print(json),
     }
 }
 
 /// Writes the trace, and shows it.
-fn write(trace: &Trace, path: &Path, json: bool) -> Result<String, Failure> {
-    trace.write(path).map_err(|error| runtime_failure(&error))?;
+fn write(trace: &Trace, path: &Path, json: bool) -> Result<String, Error> {
+    trace.write(path)?;
     Shown::of(trace).print(json)
 }
 
-fn record(args: &RecordArgs) -> Result<Trace, Failure> {
+fn record(args: &RecordArgs) -> Result<Trace, Error> {
     let run = RunArgs {
         lengths: args.lengths.clone(),
         device: args.device,
         threads: args.threads,
         ..RunArgs::scoring(args.artifact.clone(), args.tokens.clone())
     };
-    command::record(&run).map_err(|error| runtime_failure(&error))
+    command::record(&run).map_err(Error::from)
 }
 
 /// What decisions are generated for.
@@ -53,7 +52,7 @@ struct Subject {
     max_tokens: Option<u32>,
 }
 
-fn generate(args: &GenerateArgs) -> Result<Trace, Failure> {
+fn generate(args: &GenerateArgs) -> Result<Trace, Error> {
     let subject = if is_artifact(&args.model)? { of_artifact(&args.model)? } else { of_spec(&args.model)? };
     let lengths = lengths(args, &subject)?;
     let deciding = subject.deciders.iter().filter(|decider| !matches!(decider, Decider::Constant(_))).count();
@@ -63,27 +62,26 @@ fn generate(args: &GenerateArgs) -> Result<Trace, Failure> {
     };
     let recipe = Recipe { densities, skew: args.skew, seed: args.seed };
     Trace::generated((&subject.name, subject.spec_hash), &subject.deciders, lengths, recipe)
-        .map_err(|error| runtime_failure(&error))
+        .map_err(Error::from)
 }
 
 /// Whether a file is an artefact, by how it begins.
-pub(super) fn is_artifact(path: &Path) -> Result<bool, Failure> {
+pub(super) fn is_artifact(path: &Path) -> Result<bool, Error> {
     use std::io::Read as _;
     let mut begin = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| Failure::io(path, &error))?;
-    file.take(14).read_to_end(&mut begin).map_err(|error| Failure::io(path, &error))?;
+    let file = std::fs::File::open(path).map_err(|error| Error::io(path, &error))?;
+    file.take(14).read_to_end(&mut begin).map_err(|error| Error::io(path, &error))?;
     Ok(begin == b"skipc-artefact")
 }
 
-fn of_artifact(path: &Path) -> Result<Subject, Failure> {
-    let model = Model::open(path).map_err(|error| runtime_failure(&error))?;
+fn of_artifact(path: &Path) -> Result<Subject, Error> {
+    let model = Model::open(path)?;
     let target = model.targets().into_iter().next();
     let target = target.ok_or_else(|| {
         let message = format!("{}: the artefact has no program", path.display());
-        Failure::new(Exit::User, Diagnostic::new("trace::empty", message))
+        Error::new(ErrorKind::Input, Diagnostic::new("trace::empty", message))
     })?;
-    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)
-        .map_err(|error| runtime_failure(&error.into()))?;
+    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)?;
     let manifest = model.artifact().manifest();
     let Layout { max_positions, max_tokens, io, .. } = &program.layout;
     Ok(Subject {
@@ -95,7 +93,7 @@ fn of_artifact(path: &Path) -> Result<Subject, Failure> {
     })
 }
 
-fn of_spec(path: &Path) -> Result<Subject, Failure> {
+fn of_spec(path: &Path) -> Result<Subject, Error> {
     let model = spec::load(path)?;
     let graph = pipeline::optimised(&model, &Request::host())?;
     Ok(Subject {
@@ -128,7 +126,7 @@ fn deciders(graph: &Graph) -> Vec<Decider> {
         .collect()
 }
 
-fn lengths(args: &GenerateArgs, subject: &Subject) -> Result<Vec<u32>, Failure> {
+fn lengths(args: &GenerateArgs, subject: &Subject) -> Result<Vec<u32>, Error> {
     let lengths = match args.tokens_per_row {
         Some(length) => vec![length; args.rows as usize],
         None => args.lengths.clone(),
@@ -137,12 +135,12 @@ fn lengths(args: &GenerateArgs, subject: &Subject) -> Result<Vec<u32>, Failure> 
         lengths.iter().enumerate().find(|(_, length)| **length > subject.max_positions)
     {
         let (found, limit) = (u64::from(length), subject.max_positions);
-        return Err(runtime_failure(&skipc_runtime::Error::SequenceTooLong { sequence, found, limit }));
+        return Err(skipc_runtime::Error::SequenceTooLong { sequence, found, limit }.into());
     }
     let found: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
     match subject.max_tokens {
         Some(limit) if found > u64::from(limit) => {
-            Err(runtime_failure(&skipc_runtime::Error::TooManyTokens { found, limit }))
+            Err(skipc_runtime::Error::TooManyTokens { found, limit }.into())
         }
         _ => Ok(lengths),
     }
@@ -186,7 +184,7 @@ impl Shown<'_> {
         Shown { provenance: &trace.provenance, sequences: trace.lengths.len(), tokens, routers }
     }
 
-    fn print(&self, json: bool) -> Result<String, Failure> {
+    fn print(&self, json: bool) -> Result<String, Error> {
         if json {
             return to_json(self);
         }

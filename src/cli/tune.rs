@@ -7,17 +7,19 @@ use indicatif::ProgressBar;
 use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
-use super::{Exit, Failure, TuneArgs, artifact_failure, to_json};
+use super::{TuneArgs, to_json};
 use crate::bench;
 use crate::cost::bucketing::measure;
 use crate::cost::bucketing::tuning::{Table, Tuning};
 use crate::diagnostic::Diagnostic;
+use crate::driver::backends::CpuBackend;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::spec::weights::Weights;
 
-pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Failure> {
+pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     let usage = |message: String| {
-        Failure::new(Exit::Usage, Diagnostic::new("usage::tune", message).help("see `skipc targets`"))
+        Error::new(ErrorKind::Request, Diagnostic::new("usage::tune", message).help("see `skipc targets`"))
     };
     let target: Target = args.target.parse().map_err(|error| usage(format!("--target: {error}")))?;
     let dtype = if target == Target::Cpu { DType::F32 } else { DType::Bf16 };
@@ -29,14 +31,14 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Failure> {
     let progress =
         if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let tuning =
-        measure((&model, &weights), (&target, dtype, args.cpu_backend), args.rounds, &mut |kernel| {
+        measure((&model, &weights), (&target, dtype, args.cpu_backend.into()), args.rounds, &mut |kernel| {
             progress.set_message(kernel.to_owned());
             progress.tick();
         })?;
     progress.finish_and_clear();
     let text = to_json(&tuning)?;
     skipc_artifact::replace::file(&args.output, |file| file.write_all(text.as_bytes()))
-        .map_err(|error| artifact_failure(&args.output, &error))?;
+        .map_err(|error| Error::in_artifact(&args.output, &error))?;
     if json { Ok(text) } else { Ok(table_text(args, &tuning)) }
 }
 
@@ -44,7 +46,7 @@ fn table_text(args: &TuneArgs, tuning: &Tuning) -> String {
     let file = args.output.display();
     if tuning.kernels.is_empty() {
         let by = match tuning.target.as_str() {
-            "cpu" => format!(" by {}", args.cpu_backend.name()),
+            "cpu" => format!(" by {}", CpuBackend::from(args.cpu_backend).name()),
             _ => String::new(),
         };
         return format!(

@@ -8,27 +8,23 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::{Layout, Purpose};
 use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::Batch;
+use skipc_runtime::Model;
 use skipc_runtime::inputs::{Replay, Sequences};
 use skipc_runtime::threads::Threads;
-use skipc_runtime::{Error, Model};
 
 use super::inspect::new_table;
-use super::{Exit, Failure, VerifyArgs, runtime_failure, to_json};
+use super::{VerifyArgs, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::verify::{Inputs, LadderError, Reduced, Report, climb, drawn_batch};
+use crate::error::{Error, ErrorKind};
+use crate::verify::{Inputs, Reduced, Report, climb, drawn_batch};
 
-pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
-    let model = Model::open(&args.artifact).map_err(|error| runtime_failure(&error))?;
+pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
+    let model = Model::open(&args.artifact)?;
     let layout = layout(&model)?;
-    let (batch, routing) = inputs(args, &model, &layout).map_err(|error| runtime_failure(&error))?;
+    let (batch, routing) = inputs(args, &model, &layout)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads };
-    let report = climb(&model, &inputs).map_err(|error| match &error {
-        LadderError::Runtime(error) => runtime_failure(error),
-        LadderError::Stage { .. } => {
-            Failure::new(Exit::User, Diagnostic::new("verify::stage", error.to_string()))
-        }
-    })?;
+    let report = climb(&model, &inputs)?;
     let text = if json { to_json(&json!({"ok": report.ok(), "report": report}))? } else { table(&report) };
     if report.ok() {
         return Ok(text);
@@ -37,18 +33,17 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Failure> {
     let message = format!("{wrong} of {} comparisons are out of bounds\n{text}", report.rows.len());
     let mut diagnostic = Diagnostic::new("verify::mismatch", message);
     if let Some(reduced) = &report.reduced {
-        diagnostic = diagnostic.help(keep(args, reduced).map_err(|error| runtime_failure(&error))?);
+        diagnostic = diagnostic.help(keep(args, reduced)?);
     }
-    Err(Failure::new(Exit::Mismatch, diagnostic))
+    Err(Error::new(ErrorKind::Mismatch, diagnostic))
 }
 
 /// The layout of the artefact's first program: all have the same inputs.
-fn layout(model: &Model) -> Result<Layout, Failure> {
+fn layout(model: &Model) -> Result<Layout, Error> {
     let target = model.targets().into_iter().next().ok_or_else(|| {
-        Failure::new(Exit::User, Diagnostic::new("verify::empty", "the artefact has no program"))
+        Error::new(ErrorKind::Input, Diagnostic::new("verify::empty", "the artefact has no program"))
     })?;
-    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)
-        .map_err(|error| runtime_failure(&error.into()))?;
+    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)?;
     Ok(program.layout)
 }
 

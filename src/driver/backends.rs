@@ -8,11 +8,11 @@ use skipc_plan::buckets::Bucketing;
 use skipc_plan::codegen::Codegen;
 use skipc_plan::kernel::WeightLayout;
 
-use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 
 /// What generates code for the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CpuBackend {
     /// In milliseconds, for any processor of the architecture.
@@ -63,7 +63,7 @@ pub fn for_target(
     target: &Target,
     cpu: CpuBackend,
     bucketing: Box<dyn Bucketing>,
-) -> Result<Box<dyn Codegen>, Failure> {
+) -> Result<Box<dyn Codegen>, Error> {
     match (target, cpu) {
         (Target::Cpu, CpuBackend::Cranelift) => cranelift(bucketing),
         (Target::Cpu, CpuBackend::Llvm) => llvm(),
@@ -73,67 +73,67 @@ pub fn for_target(
 
 /// The processor that code for the host is made for.
 #[cfg(any(feature = "cranelift", feature = "llvm"))]
-fn host_arch() -> Result<HostArch, Failure> {
+fn host_arch() -> Result<HostArch, Error> {
     HostArch::of_this_process().ok_or_else(|| {
         let message = format!("no code generation for processors of kind `{}`", std::env::consts::ARCH);
-        Failure::new(
-            Exit::Unsupported,
+        Error::new(
+            ErrorKind::Unsupported,
             Diagnostic::new("target::host", message).help("compile on x86-64 or aarch64 Linux"),
         )
     })
 }
 
 #[cfg(feature = "cranelift")]
-fn cranelift(bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+fn cranelift(bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Error> {
     match skipc_cranelift::Cranelift::new(host_arch()?) {
         Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
-            Err(Failure::new(Exit::Internal, Diagnostic::new("target::cranelift", error.to_string())))
+            Err(Error::new(ErrorKind::Internal, Diagnostic::new("target::cranelift", error.to_string())))
         }
     }
 }
 
 #[cfg(not(feature = "cranelift"))]
-fn cranelift(_: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+fn cranelift(_: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Error> {
     Err(not_built("by Cranelift for `cpu`", "cranelift"))
 }
 
 #[cfg(feature = "llvm")]
-fn llvm() -> Result<Box<dyn Codegen>, Failure> {
+fn llvm() -> Result<Box<dyn Codegen>, Error> {
     match skipc_llvm::Host::new(host_arch()?) {
         Ok(backend) => Ok(Box::new(backend)),
         Err(error) => {
-            Err(Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
+            Err(Error::new(ErrorKind::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
         }
     }
 }
 
 #[cfg(not(feature = "llvm"))]
-fn llvm() -> Result<Box<dyn Codegen>, Failure> {
+fn llvm() -> Result<Box<dyn Codegen>, Error> {
     Err(not_built("by LLVM for `cpu`", "llvm"))
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(target: &Target, bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+fn cuda(target: &Target, bucketing: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Error> {
     let backend = ptxas().and_then(|ptxas| skipc_mlir::CudaCodegen::new(target.clone(), ptxas));
     match backend {
         Ok(backend) => Ok(Box::new(backend.with_bucketing(bucketing))),
         Err(error) => {
-            Err(Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
+            Err(Error::new(ErrorKind::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
         }
     }
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(target: &Target, _: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Failure> {
+fn cuda(target: &Target, _: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Error> {
     Err(not_built(&format!("for `{target}`"), "cuda"))
 }
 
 #[cfg(not(all(feature = "cranelift", feature = "cuda")))]
-fn not_built(what: &str, feature: &str) -> Failure {
+fn not_built(what: &str, feature: &str) -> Error {
     let message = format!("this skipc was built without code generation {what}");
     let help = format!("build it with `cargo build --features {feature}`");
-    Failure::new(Exit::Unsupported, Diagnostic::new("target::not_built", message).help(help))
+    Error::new(ErrorKind::Unsupported, Diagnostic::new("target::not_built", message).help(help))
 }
 
 /// The PTX assembler: `SKIPC_PTXAS`, the cache that the set-up script fills, or the one on `PATH`.

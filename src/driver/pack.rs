@@ -13,12 +13,12 @@ use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
 use skipc_runtime::known_answer;
 
-use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends;
 use crate::driver::backends::CpuBackend;
 use crate::driver::pipeline::{Compiled, Phase, PlanOf, Request};
 use crate::driver::rewrites::{self, OfPurpose};
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::Weights;
 use crate::verify;
@@ -40,7 +40,7 @@ pub fn pack(
     weights: &Weights,
     request: &Request,
     compiled: Compiled,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, Error> {
     let spec = model.to_string();
     let mut flags: Vec<String> =
         request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
@@ -69,7 +69,7 @@ pub fn pack(
         sections.push((stage_name("ir/legal.sir", *purpose), SectionKind::Ir, legal.graph().to_string()));
         for PlanOf { kind, dtype, plan } in plans {
             let json = serde_json::to_string_pretty(plan).map_err(|error| {
-                Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+                Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
             })?;
             let name = stage_name(&format!("plan/{kind}-{dtype}.json"), *purpose);
             sections.push((name, SectionKind::Plan, json));
@@ -77,7 +77,7 @@ pub fn pack(
     }
     sections.push((rewrites::SECTION.to_owned(), SectionKind::Rewrites, rewrites_json(&compiled)?));
     let failed = |error: &skipc_artifact::Error| {
-        Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+        Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
     };
     for (name, kind, text) in sections {
         writer.section(name, kind, text.into_bytes()).map_err(|error| failed(&error))?;
@@ -92,18 +92,19 @@ pub fn pack(
 }
 
 /// What rules rewrote for each purpose.
-fn rewrites_json(compiled: &Compiled) -> Result<String, Failure> {
+fn rewrites_json(compiled: &Compiled) -> Result<String, Error> {
     let of = |phase: &Phase| OfPurpose {
         purpose: phase.purpose,
         regions: rewrites::regions(&phase.report.rewrites),
     };
     let all: Vec<OfPurpose> = compiled.phases.iter().map(of).collect();
-    serde_json::to_string_pretty(&all)
-        .map_err(|error| Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string())))
+    serde_json::to_string_pretty(&all).map_err(|error| {
+        Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+    })
 }
 
 /// The known answers for each precision and purpose, with the names of their sections.
-fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let mut sections: Vec<(String, Vec<u8>)> = Vec::new();
     for Bundle { program, constants, .. } in &compiled.bundles {
         let name = known_answer::section_name(program.dtype, program.purpose);
@@ -112,7 +113,7 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Failure>
             && !sections.iter().any(|(known, _)| *known == name)
         {
             let broken = |error: &dyn std::fmt::Display| {
-                Failure::new(Exit::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+                Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
             };
             let plan = phase.plan(&program.target, program.dtype);
             let plan = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;

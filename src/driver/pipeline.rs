@@ -13,21 +13,21 @@ use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
 
-use crate::cli::{Exit, Failure};
 use crate::cost::bucketing::{Bucketings, modelled};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::driver::trace::Trace;
 use crate::driver::{backends, constants};
+use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::{self, lower, sets};
 use crate::frontend::spec::model::{Model, Skip};
 use crate::frontend::spec::weights::Weights;
 
 /// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
 /// there to measure it against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Form {
+pub enum Variant {
     /// Layers over gathered rows; gathers, scatters and pointwise ops join the kernels around them.
     #[default]
     Fused,
@@ -39,30 +39,30 @@ pub enum Form {
     Masked,
 }
 
-impl Form {
+impl Variant {
     /// All of them, in the order in which they are reported.
-    pub const ALL: [Form; 3] = [Form::Fused, Form::Unfused, Form::Masked];
+    pub const ALL: [Variant; 3] = [Variant::Fused, Variant::Unfused, Variant::Masked];
 
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
-            Form::Fused => "fused",
-            Form::Unfused => "unfused",
-            Form::Masked => "masked",
+            Variant::Fused => "fused",
+            Variant::Unfused => "unfused",
+            Variant::Masked => "masked",
         }
     }
 
     fn lowering(self) -> lower::Form {
         match self {
-            Form::Fused | Form::Unfused => lower::Form::Gathered,
-            Form::Masked => lower::Form::Masked,
+            Variant::Fused | Variant::Unfused => lower::Form::Gathered,
+            Variant::Masked => lower::Form::Masked,
         }
     }
 
     fn default_passes(self) -> Vec<String> {
         match self {
-            Form::Fused | Form::Masked => skipc_passes::default_pipeline(),
-            Form::Unfused => skipc_passes::plain_pipeline(),
+            Variant::Fused | Variant::Masked => skipc_passes::default_pipeline(),
+            Variant::Unfused => skipc_passes::plain_pipeline(),
         }
     }
 }
@@ -70,7 +70,7 @@ impl Form {
 /// What the user wants compiled.
 pub struct Request {
     /// In which form.
-    pub form: Form,
+    pub variant: Variant,
     /// Targets, each with the precision of its layers, in the order of the command line.
     pub targets: Vec<(Target, DType)>,
     /// What generates code for the host.
@@ -94,7 +94,7 @@ impl Request {
     pub fn host() -> Request {
         let targets = vec![(Target::Cpu, DType::F32)];
         Request {
-            form: Form::default(),
+            variant: Variant::default(),
             targets,
             cpu_backend: CpuBackend::default(),
             max_tokens: None,
@@ -159,11 +159,11 @@ pub fn compile(
     weights: &Weights,
     request: &Request,
     trace: &mut Trace,
-) -> Result<Compiled, Failure> {
+) -> Result<Compiled, Error> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
     let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
     for purpose in purposes(model) {
-        let lowered = lower_model(model, request.form, purpose, trace)?;
+        let lowered = lower_model(model, request.variant, purpose, trace)?;
         let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<PlanOf> = Vec::new();
         for (target, dtype) in &request.targets {
@@ -193,23 +193,24 @@ pub fn purposes(model: &Model) -> Vec<Purpose> {
 ///
 /// # Errors
 /// If the graph does not type: a fault of the compiler.
-pub fn check(model: &Model) -> Result<Graph, Failure> {
-    lower_model(model, Form::default(), Purpose::Score, &mut Trace::silent())
+pub fn check(model: &Model) -> Result<Graph, Error> {
+    lower_model(model, Variant::default(), Purpose::Score, &mut Trace::silent())
 }
 
 /// A model's graph after the passes, as it scores.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Failure> {
+pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, Purpose::Score, &mut trace)?;
     Ok(run_passes(lowered, model, request, &mut trace)?.0.graph().clone())
 }
 
-fn lower_model(model: &Model, form: Form, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Failure> {
+fn lower_model(model: &Model, variant: Variant, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Error> {
     trace.begin("lower");
-    let graph = lower(model, form.lowering(), purpose).map_err(|error| internal("lower::broken", &error))?;
+    let graph = lower(model, variant.lowering(), purpose)
+        .map_err(|error| Error::internal("lower::broken", &error))?;
     trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
     Ok(graph)
 }
@@ -219,13 +220,13 @@ fn run_passes(
     model: &Model,
     request: &Request,
     trace: &mut Trace,
-) -> Result<(Legal, skipc_passes::Report), Failure> {
+) -> Result<(Legal, skipc_passes::Report), Error> {
     trace.begin("passes");
-    let names = request.passes.clone().unwrap_or_else(|| request.form.default_passes());
+    let names = request.passes.clone().unwrap_or_else(|| request.variant.default_passes());
     let options = skipc_passes::Options {
         verify_each: request.verify_each,
         fuel: request.fuel,
-        keep_rows: request.form == Form::Masked,
+        keep_rows: request.variant == Variant::Masked,
         densities: densities(model),
     };
     let mut dumped = Ok(());
@@ -236,16 +237,16 @@ fn run_passes(
     });
     dumped.map_err(dump_error)?;
     let (graph, report) = ran.map_err(|error| match error {
-        skipc_passes::Error::UnknownPass { .. } => Failure::new(
-            Exit::User,
+        skipc_passes::Error::UnknownPass { .. } => Error::new(
+            ErrorKind::Input,
             Diagnostic::new("passes::unknown", error.to_string()).help("see `skipc passes`"),
         ),
-        _ => internal("passes::broken", &error),
+        _ => Error::internal("passes::broken", &error),
     })?;
     let legal = skipc_ir::legalize(graph).map_err(|errors| {
         let mut diagnostics = crate::diagnostic::Diagnostics::default();
         errors.iter().for_each(|error| diagnostics.push(Diagnostic::new(error.code(), error.to_string())));
-        Failure { exit: Exit::Unsupported, diagnostics }
+        Error { kind: ErrorKind::Unsupported, diagnostics }
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
     Ok((legal, report))
@@ -264,7 +265,7 @@ fn plan(
     (target, dtype): (&Target, DType),
     request: &Request,
     trace: &mut Trace,
-) -> Result<Plan, Failure> {
+) -> Result<Plan, Error> {
     let name = format!("{}-{dtype}", target.kind());
     trace.begin(&format!("plan {name}"));
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
@@ -275,14 +276,14 @@ fn plan(
         max_positions: size(model.max_positions),
         vocab_size: size(model.vocab_size),
     };
-    let build = match request.form {
-        Form::Fused | Form::Masked => skipc_plan::build,
-        Form::Unfused => skipc_plan::build_unfused,
+    let build = match request.variant {
+        Variant::Fused | Variant::Masked => skipc_plan::build,
+        Variant::Unfused => skipc_plan::build_unfused,
     };
     let plan = build(legal, &options).map_err(|error| {
-        Failure::new(Exit::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
+        Error::new(ErrorKind::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
     })?;
-    skipc_plan::verify(&plan).map_err(|errors| internal("plan::broken", &errors[0]))?;
+    skipc_plan::verify(&plan).map_err(|errors| Error::internal("plan::broken", &errors[0]))?;
     trace.stage("plan", &format!("plan-{name}"), "txt", || plan.to_string()).map_err(dump_error)?;
     Ok(plan)
 }
@@ -291,9 +292,9 @@ fn plan(
 ///
 /// # Errors
 /// As [`compile`].
-pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Failure> {
+pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, Purpose::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
 }
@@ -302,7 +303,7 @@ pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Reque
 ///
 /// # Errors
 /// As [`compile`].
-pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<Launch>, Failure> {
+pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<Launch>, Error> {
     let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     Ok(backend.compile(&kernels).map_err(|error| codegen_failure(&error))?.launches)
@@ -317,9 +318,9 @@ pub fn plan_only(
     weights: &Weights,
     dtype: DType,
     request: &Request,
-) -> Result<(Plan, Program, Vec<u8>), Failure> {
+) -> Result<(Plan, Program, Vec<u8>), Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.form, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, Purpose::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
     let to = (&Target::Cpu, Purpose::Score);
@@ -333,9 +334,9 @@ fn program(
     dtype: DType,
     weights: &Weights,
     entries: Vec<Entry>,
-) -> Result<(Program, Vec<u8>), Failure> {
+) -> Result<(Program, Vec<u8>), Error> {
     let constants = constants::lay_out(&plan.constants, weights)
-        .map_err(|name| internal("constants::size", &format!("constant `{name}`")))?;
+        .map_err(|name| Error::internal("constants::size", &format!("constant `{name}`")))?;
     let program = Program {
         target: target.clone(),
         purpose,
@@ -354,7 +355,7 @@ fn generate(
     dtype: DType,
     weights: &Weights,
     (request, trace): (&Request, &mut Trace),
-) -> Result<Bundle, Failure> {
+) -> Result<Bundle, Error> {
     trace.begin(&format!("generate {target}"));
     let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
@@ -372,14 +373,14 @@ fn generate(
     Ok(Bundle { program, constants, code: link(code)? })
 }
 
-fn link(code: Code) -> Result<BundleCode, Failure> {
+fn link(code: Code) -> Result<BundleCode, Error> {
     let mut host: Vec<HostImage> = Vec::new();
     let (mut ptx, mut cubin) = (None, None);
     for image in code.images {
         match image {
             Image::HostObject { level, object } => {
                 let image = object_image::link(&object, level);
-                host.push(image.map_err(|error| internal("link::object", &error))?);
+                host.push(image.map_err(|error| Error::internal("link::object", &error))?);
             }
             Image::Ptx(text) => ptx = Some(text),
             Image::Cubin(bytes) => cubin = Some(bytes),
@@ -388,27 +389,22 @@ fn link(code: Code) -> Result<BundleCode, Failure> {
     match ptx {
         Some(ptx) => Ok(BundleCode::Cuda { ptx, cubin }),
         None if !host.is_empty() => Ok(BundleCode::Host(host)),
-        None => Err(internal("link::nothing", &"the backend made no code")),
+        None => Err(Error::internal("link::nothing", &"the backend made no code")),
     }
 }
 
-fn codegen_failure(error: &CodegenError) -> Failure {
+fn codegen_failure(error: &CodegenError) -> Error {
     match error {
         CodegenError::Unsupported { .. } => {
-            Failure::new(Exit::Unsupported, Diagnostic::new("target::unsupported", error.to_string()))
+            Error::new(ErrorKind::Unsupported, Diagnostic::new("target::unsupported", error.to_string()))
         }
         CodegenError::Tool { .. } => {
-            Failure::new(Exit::Unsupported, Diagnostic::new("target::tool", error.to_string()))
+            Error::new(ErrorKind::Unsupported, Diagnostic::new("target::tool", error.to_string()))
         }
-        CodegenError::Internal { .. } => internal("codegen::internal", error),
+        CodegenError::Internal { .. } => Error::internal("codegen::internal", error),
     }
 }
 
-fn internal(code: &'static str, error: &dyn std::fmt::Display) -> Failure {
-    let help = "this is a fault of skipc, not of your input: please report it with the spec";
-    Failure::new(Exit::Internal, Diagnostic::new(code, error.to_string()).help(help))
-}
-
-fn dump_error(error: std::io::Error) -> Failure {
-    Failure::new(Exit::User, Diagnostic::new("io::dump", format!("--dump-to: {error}")))
+fn dump_error(error: std::io::Error) -> Error {
+    Diagnostic::new("io::dump", format!("--dump-to: {error}")).into()
 }

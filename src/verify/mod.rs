@@ -32,7 +32,9 @@ use skipc_plan::Plan;
 use skipc_plan::interp::Element;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
 
+use crate::diagnostic::Diagnostic;
 use crate::driver::pack::stage_name;
+use crate::error::Error;
 use crate::frontend::lower::{Form, lower};
 use crate::frontend::spec;
 use crate::verify::reference::{Constants, Converted};
@@ -120,6 +122,15 @@ pub enum LadderError {
 impl LadderError {
     fn stage(stage: impl Into<String>, message: &impl ToString) -> LadderError {
         LadderError::Stage { stage: stage.into(), message: message.to_string() }
+    }
+}
+
+impl From<LadderError> for Error {
+    fn from(error: LadderError) -> Error {
+        match error {
+            LadderError::Runtime(error) => error.into(),
+            LadderError::Stage { .. } => Diagnostic::new("verify::stage", error.to_string()).into(),
+        }
     }
 }
 

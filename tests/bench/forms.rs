@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use skipc::bench::{self, Bench};
-use skipc::driver::pipeline::Form;
+use skipc::driver::pipeline::Variant;
 use skipc::driver::trace::Trace;
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::{LayerKind, Model};
@@ -55,11 +55,11 @@ fn d_ff(model: &Model) -> usize {
 }
 
 fn bench_model(criterion: &mut Criterion, model: &Model, tokens: u32) {
-    let fail = |failure: skipc::cli::Failure| -> ! { panic!("{}: {}", model.name, failure.diagnostics) };
+    let fail = |failure: skipc::Error| -> ! { panic!("{}: {}", model.name, failure.diagnostics) };
     let weights = bench::random(model).unwrap_or_else(|failure| fail(failure));
     let (of, trace) = ((model, &weights), &mut Trace::silent());
     let mut forms =
-        Bench::of_model(of, &Form::ALL, tokens, THREADS, trace).unwrap_or_else(|failure| fail(failure));
+        Bench::of_model(of, &Variant::ALL, tokens, THREADS, trace).unwrap_or_else(|failure| fail(failure));
     let mut group = criterion.benchmark_group(&model.name);
     group
         .sample_size(SAMPLES)

@@ -22,7 +22,7 @@ impl Subject {
     /// Compiles a spec with random weights, its ops as they stand: what is measured is what the spec says.
     pub(crate) fn of_text(text: &str) -> Result<Subject, Failed> {
         let model = spec::model("bench", text).map_err(|error| format!("{error:?}\n{text}"))?;
-        let failed = |failure: skipc::cli::Failure| format!("{}\n{text}", failure.diagnostics);
+        let failed = |failure: skipc::Error| format!("{}\n{text}", failure.diagnostics);
         let weights = bench::random(&model).map_err(failed)?;
         let request = Request { passes: Some(skipc_passes::plain_pipeline()), ..Request::host() };
         let compiled =

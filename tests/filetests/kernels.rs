@@ -6,7 +6,7 @@ use std::path::Path;
 use indexmap::IndexMap;
 use skipc::cost::{Even, PlanCost, part};
 use skipc::driver::backends::CpuBackend;
-use skipc::driver::pipeline::{self, Form, Request};
+use skipc::driver::pipeline::{self, Request, Variant};
 use skipc::frontend::spec;
 use skipc_artifact::target::{DType, Target};
 use skipc_passes::rewrite::cost::CPU;
@@ -24,11 +24,11 @@ pub(crate) fn kernels_case(case: &FileCase) -> String {
     let counts = Even { tokens: number("tokens"), density: number("density") };
     let parts = |form| {
         // Whatever this build has: a plan for one of them is pinned.
-        let request = Request { form, cpu_backend: CpuBackend::Cranelift, ..Request::host() };
+        let request = Request { variant: form, cpu_backend: CpuBackend::Cranelift, ..Request::host() };
         let plan = pipeline::planned(&model, (&Target::Cpu, DType::F32), &request);
         parts(&plan.unwrap_or_else(|failure| panic!("{}", failure.diagnostics)), &counts)
     };
-    let (before, after) = (parts(Form::Unfused), parts(Form::Fused));
+    let (before, after) = (parts(Variant::Unfused), parts(Variant::Fused));
     let sum = |parts: &Parts| {
         let kernels: usize = parts.values().map(|(kernels, _)| kernels.len()).sum();
         (kernels, parts.values().map(|(_, bytes)| bytes).sum::<f64>() / 1e6)

@@ -15,12 +15,12 @@ use skipc_plan::kernel::{Body, Kernel};
 use skipc_runtime::{Device, Model as Artefact, Options, Session};
 
 use super::counts;
-use super::tuning::{Form, Table, Tuning, VERSION, key};
-use crate::cli::{Exit, Failure, artifact_failure, runtime_failure};
+use super::tuning::{FormTimes, Table, Tuning, VERSION, key};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
+use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::Weights;
 
@@ -60,7 +60,7 @@ pub fn measure(
     (target, dtype, cpu_backend): (&Target, DType, CpuBackend),
     rounds: u32,
     tick: &mut dyn FnMut(&str),
-) -> Result<Tuning, Failure> {
+) -> Result<Tuning, Error> {
     let menus: Arc<Mutex<Menus>> = Arc::default();
     let mut kernels: Vec<(String, Kernel)> = Vec::new();
     let mut bundles = Vec::new();
@@ -86,7 +86,7 @@ pub fn measure(
         let Some(tiles) = menus.get(&key(kernel)).filter(|_| can_vary(kernel)) else { continue };
         tick(symbol);
         let sessions = bundles.iter().take(tiles.len()).map(|bundle| session(model, bundle, idx));
-        let mut sessions = sessions.collect::<Result<Vec<Session>, Failure>>()?;
+        let mut sessions = sessions.collect::<Result<Vec<Session>, Error>>()?;
         device = sessions.first().map_or_else(String::new, Session::describe);
         tables.push(table(kernel, tiles, &mut sessions, target, rounds)?);
     }
@@ -104,7 +104,7 @@ fn can_vary(kernel: &Kernel) -> bool {
 }
 
 /// A session that runs the first step with a kernel, and no other.
-fn session(model: &Model, bundle: &Bundle, kernel: u32) -> Result<Session, Failure> {
+fn session(model: &Model, bundle: &Bundle, kernel: u32) -> Result<Session, Error> {
     let mut bundle = bundle.clone();
     let steps = &mut bundle.program.layout.steps;
     let only: Option<Step> = steps.iter().find(|step| step.kernel == kernel).cloned();
@@ -122,13 +122,13 @@ fn session(model: &Model, bundle: &Bundle, kernel: u32) -> Result<Session, Failu
         targets: vec![target.to_string()],
         promises: Promises { device_resident: true, causal: model.is_causal() },
     });
-    let broken = |error: &skipc_artifact::error::Error| artifact_failure(model.name.as_ref(), error);
+    let broken = |error: &skipc_artifact::error::Error| Error::in_artifact(model.name.as_ref(), error);
     bundle.write(&mut writer).map_err(|error| broken(&error))?;
     let bytes = writer.to_bytes().map_err(|error| broken(&error))?;
-    let artefact = Artefact::from_bytes(&bytes).map_err(|error| runtime_failure(&error))?;
+    let artefact = Artefact::from_bytes(&bytes)?;
     let device = if target == Target::Cpu { Device::Cpu } else { Device::Cuda };
     let options = Options { threads: 1, purpose: Purpose::Score, ..Options::default() };
-    Session::new(&artefact, device, options).map_err(|error| runtime_failure(&error))
+    Session::new(&artefact, device, options).map_err(Error::from)
 }
 
 fn table(
@@ -137,7 +137,7 @@ fn table(
     sessions: &mut [Session],
     target: &Target,
     rounds: u32,
-) -> Result<Table, Failure> {
+) -> Result<Table, Error> {
     let max_tokens = sessions.first().map_or(1, |session| session.program().layout.max_tokens);
     let (Extent::Fixed(bound) | Extent::Counted { at_most: bound, .. }) = kernel.extent;
     let highest = tiles.iter().map(|tile| tile.rows).max().unwrap_or(1);
@@ -155,8 +155,12 @@ fn table(
             }
         }
     }
-    let form =
-        |(tile, ns): (&Tile, Vec<f64>)| Form { rows: tile.rows, cols: tile.cols, across: tile.across, ns };
+    let form = |(tile, ns): (&Tile, Vec<f64>)| FormTimes {
+        rows: tile.rows,
+        cols: tile.cols,
+        across: tile.across,
+        ns,
+    };
     Ok(Table {
         name: kernel.describe(),
         key: key(kernel),
@@ -175,14 +179,9 @@ struct Run<'s> {
 
 impl Run<'_> {
     /// Fills the operands and runs it once.
-    fn new<'s>(
-        session: &'s mut Session,
-        kernel: &Kernel,
-        rows: u32,
-        tokens: u32,
-    ) -> Result<Run<'s>, Failure> {
+    fn new<'s>(session: &'s mut Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<Run<'s>, Error> {
         let inputs = inputs(session, kernel, rows, tokens)?;
-        session.run_buffers(tokens, inputs, &[]).map_err(|error| runtime_failure(&error))?;
+        session.run_buffers(tokens, inputs, &[])?;
         let mut run = Run { session, tokens, repeat: 1 };
         let once = run.time()?.max(1.0);
         run.repeat = (SAMPLE.as_nanos() as f64 / once).ceil().clamp(1.0, 10_000.0) as u32;
@@ -190,23 +189,18 @@ impl Run<'_> {
     }
 
     /// Nanoseconds of a run. The operands are where they were put.
-    fn time(&mut self) -> Result<f64, Failure> {
+    fn time(&mut self) -> Result<f64, Error> {
         let started = Instant::now();
         for _ in 0..self.repeat {
             let ran = self.session.run_buffers(self.tokens, Vec::new(), &[]);
-            ran.map_err(|error| runtime_failure(&error))?;
+            ran?;
         }
         Ok(started.elapsed().as_nanos() as f64 / f64::from(self.repeat))
     }
 }
 
 /// What the operands of a kernel hold: reals of no pattern, and the numbers of rows where rows are listed.
-fn inputs(
-    session: &Session,
-    kernel: &Kernel,
-    rows: u32,
-    tokens: u32,
-) -> Result<Vec<(u32, Vec<u8>)>, Failure> {
+fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<Vec<(u32, Vec<u8>)>, Error> {
     let layout = &session.program().layout;
     let args = layout.steps.first().map_or(&[][..], |step| &step.args);
     let mut inputs = Vec::new();
@@ -221,7 +215,7 @@ fn inputs(
             Body::Gemm(_) => Box::new(|row| row),
             Body::Rowwise(_) | Body::Compact(_) => {
                 let message = format!("no operands for `{}`", kernel.describe());
-                return Err(Failure::new(Exit::Internal, Diagnostic::new("tuning::operands", message)));
+                return Err(Error::new(ErrorKind::Internal, Diagnostic::new("tuning::operands", message)));
             }
         };
         inputs.push((idx, bytes(buffer, param.dtype, tokens, number.as_ref())));

@@ -9,8 +9,8 @@ use skipc_artifact::target::Target;
 use skipc_plan::buckets::Tile;
 use skipc_plan::kernel::{Attention, Body, Kernel};
 
-use crate::cli::{Exit, Failure};
 use crate::diagnostic::Diagnostic;
+use crate::error::{Error, ErrorKind};
 
 /// Format of the file; raised with each change.
 pub const VERSION: u32 = 1;
@@ -38,7 +38,7 @@ pub struct Table {
     /// [`key`] of the kernel.
     pub key: String,
     /// Its forms.
-    pub forms: Vec<Form>,
+    pub forms: Vec<FormTimes>,
     /// Numbers of rows, ascending.
     pub counts: Vec<u32>,
 }
@@ -46,7 +46,7 @@ pub struct Table {
 /// A form and its times.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Form {
+pub struct FormTimes {
     /// Rows of a tile.
     pub rows: u32,
     /// Columns of a tile.
@@ -75,7 +75,7 @@ impl Table {
     }
 
     fn is_of(&self, tiles: &[Tile]) -> bool {
-        let shape = |form: &Form| Tile { rows: form.rows, cols: form.cols, across: form.across };
+        let shape = |form: &FormTimes| Tile { rows: form.rows, cols: form.cols, across: form.across };
         self.forms.len() == tiles.len()
             && self.forms.iter().zip(tiles).all(|(form, tile)| shape(form) == *tile)
     }
@@ -86,7 +86,7 @@ impl Table {
             return Some("has no ascending list of counts".to_owned());
         }
         let is_time = |ns: &f64| ns.is_finite() && *ns > 0.0;
-        let is_whole = |form: &Form| form.ns.len() == self.counts.len() && form.ns.iter().all(is_time);
+        let is_whole = |form: &FormTimes| form.ns.len() == self.counts.len() && form.ns.iter().all(is_time);
         (self.forms.is_empty() || !self.forms.iter().all(is_whole))
             .then(|| "has not a time above 0 for each form and count".to_owned())
     }
@@ -97,11 +97,11 @@ impl Tuning {
     ///
     /// # Errors
     /// `tuning::parse` and `tuning::table` with the place, `tuning::version`.
-    pub fn read(path: &Path) -> Result<Tuning, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::io(path, &error))?;
+    pub fn read(path: &Path) -> Result<Tuning, Error> {
+        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
         let refuse = |code: &'static str, message: String, help: &str| {
             let message = format!("{}: {message}", path.display());
-            Failure::new(Exit::User, Diagnostic::new(code, message).help(help))
+            Error::new(ErrorKind::Input, Diagnostic::new(code, message).help(help))
         };
         let help = "write it with `skipc tune`";
         let tuning: Tuning =

@@ -1,0 +1,56 @@
+//! Values of options that the compiler has types for, as clap reads and documents them.
+
+use clap::ValueEnum;
+
+use crate::driver::backends::CpuBackend;
+use crate::driver::pipeline::Variant;
+
+/// Names of what generates code for the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuBackendArg {
+    /// In milliseconds, for any processor of the architecture.
+    Cranelift,
+    /// For several levels of instructions, of which a runtime takes the highest that it can.
+    Llvm,
+}
+
+impl Default for CpuBackendArg {
+    fn default() -> CpuBackendArg {
+        match CpuBackend::default() {
+            CpuBackend::Cranelift => CpuBackendArg::Cranelift,
+            CpuBackend::Llvm => CpuBackendArg::Llvm,
+        }
+    }
+}
+
+impl From<CpuBackendArg> for CpuBackend {
+    fn from(arg: CpuBackendArg) -> CpuBackend {
+        match arg {
+            CpuBackendArg::Cranelift => CpuBackend::Cranelift,
+            CpuBackendArg::Llvm => CpuBackend::Llvm,
+        }
+    }
+}
+
+/// Names of the forms of a model that are measured against each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VariantArg {
+    /// Layers over gathered rows; gathers, scatters and pointwise ops join the kernels around them.
+    Fused,
+    /// Layers over gathered rows as the model has them: no other forms are searched, every op is a kernel of its own,
+    /// gathers and scatters are copies.
+    Unfused,
+    /// Layers over all rows, of which those of the tokens that execute are kept; kernels joined as in the first. Forms
+    /// are searched as there, but by the rules that leave every op its rows: others would find the gathered form.
+    Masked,
+}
+
+impl From<VariantArg> for Variant {
+    fn from(arg: VariantArg) -> Variant {
+        match arg {
+            VariantArg::Fused => Variant::Fused,
+            VariantArg::Unfused => Variant::Unfused,
+            VariantArg::Masked => Variant::Masked,
+        }
+    }
+}

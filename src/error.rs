@@ -1,0 +1,105 @@
+//! Why something below the command line failed: of which kind it is, and what the user reads.
+//!
+//! Nothing here knows how a process ends: the command line gives each [`ErrorKind`] its exit code.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A spec, weights or another input is wrong, or cannot be read or written.
+    Input,
+    /// What was asked for does not exist or contradicts itself.
+    Request,
+    /// Two forms of a model give different results.
+    Mismatch,
+    /// The target cannot do this, or this build or machine has no such target.
+    Unsupported,
+    /// A fault of skipc.
+    Internal,
+}
+
+/// Why something failed.
+#[derive(Clone, Debug)]
+pub struct Error {
+    /// Whose fault it is.
+    pub kind: ErrorKind,
+    /// What the user reads: at least one finding, each with a stable code.
+    pub diagnostics: Diagnostics,
+}
+
+impl Error {
+    /// An error with one finding.
+    pub fn new(kind: ErrorKind, diagnostic: Diagnostic) -> Error {
+        Error { kind, diagnostics: diagnostic.into() }
+    }
+
+    /// A fault of skipc, whatever its input was.
+    pub fn internal(code: &'static str, problem: &dyn fmt::Display) -> Error {
+        let help = "this is a fault of skipc, not of your input: please report it with the spec";
+        Error::new(ErrorKind::Internal, Diagnostic::new(code, problem.to_string()).help(help))
+    }
+
+    /// A file that cannot be read or written.
+    pub fn io(path: &Path, error: &std::io::Error) -> Error {
+        Diagnostic::new("io::file", format!("{}: {error}", path.display())).into()
+    }
+
+    /// What is wrong with the artefact in this file.
+    pub fn in_artifact(path: &Path, error: &skipc_artifact::Error) -> Error {
+        Diagnostic::new(error.code(), format!("{}: {error}", path.display())).into()
+    }
+
+    /// The error with further findings.
+    #[must_use]
+    pub fn and(mut self, further: Diagnostics) -> Error {
+        self.diagnostics = self.diagnostics.and(further);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    /// One line for each finding, without the source.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.diagnostics.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Diagnostics> for Error {
+    /// What is wrong with an input.
+    fn from(diagnostics: Diagnostics) -> Error {
+        Error { kind: ErrorKind::Input, diagnostics }
+    }
+}
+
+impl From<Diagnostic> for Error {
+    /// What is wrong with an input.
+    fn from(diagnostic: Diagnostic) -> Error {
+        Error::new(ErrorKind::Input, diagnostic)
+    }
+}
+
+impl From<skipc_artifact::Error> for Error {
+    /// An artefact in memory that is not sound.
+    fn from(error: skipc_artifact::Error) -> Error {
+        skipc_runtime::Error::from(error).into()
+    }
+}
+
+impl From<skipc_runtime::Error> for Error {
+    fn from(error: skipc_runtime::Error) -> Error {
+        let kind = match error.exit_code() {
+            2 => ErrorKind::Request,
+            3 => ErrorKind::Mismatch,
+            5 => ErrorKind::Unsupported,
+            70 => ErrorKind::Internal,
+            _ => ErrorKind::Input,
+        };
+        Error::new(kind, Diagnostic::new(error.code(), error.to_string()))
+    }
+}
