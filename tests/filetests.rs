@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
-use skipc_ir::ops::TABLE;
+use skipc_ir::ops;
 use skipc_ir::text::{parse, print};
 use skipc_ir::{Graph, SetSym, codes, legalize, verify};
 use skipc_passes::rewrite::check::check;
@@ -57,7 +57,7 @@ fn cases_come_out_as_written() {
 #[test]
 fn every_op_has_a_case_that_runs_it() {
     let run: Vec<FileCase> = cases().into_iter().filter(|case| case.get("kind") == Some("run")).collect();
-    for info in TABLE {
+    for info in ops::table() {
         let op = format!("= {}", info.name);
         let has_op = |case: &FileCase| {
             case.input.lines().any(|line| {
@@ -97,7 +97,7 @@ fn print_case(case: &FileCase) -> String {
 
 fn op_reference() -> String {
     let mut text = String::new();
-    for info in TABLE {
+    for info in ops::table() {
         let attrs: Vec<String> = info.attrs.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
         let _ = writeln!(
             text,

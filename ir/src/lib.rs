@@ -28,11 +28,13 @@
 //!
 //! # Reading order
 //!
-//! [`ops`] is the table of all ops; `op/` holds their meaning, a file per family; [`graph`], [`text`],
+//! [`ops`] is the table of all ops, [`elementwise`] that of the functions among them; `op/` holds their meaning, a file
+//! per family; [`graph`], [`text`],
 //! [`verify`](mod@verify) and [`legal`] (the gates), [`interp`].
 
 pub mod attr;
 pub mod codes;
+pub mod elementwise;
 pub mod graph;
 pub mod interp;
 pub mod legal;
@@ -43,6 +45,7 @@ pub mod ty;
 pub mod verify;
 
 pub use attr::{F64, Name};
+pub use elementwise::{Binary, Unary};
 pub use graph::{Graph, Origin, Value};
 pub use legal::{Legal, legalize};
 pub use op::attention::rope_angle;

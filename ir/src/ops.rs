@@ -1,10 +1,13 @@
 //! The table of all ops. One row defines an op: its enum variant, text form, operands, attributes, traits and
-//! documentation all come from here; what it means (`infer`, `eval`) stands in `op/`, a file per family.
+//! documentation all come from here; what it means (`infer`, `eval`) stands in `op/`, a file per family. The rows of
+//! elementwise functions stand in [`crate::elementwise`].
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::attr::{Attr, F64, Literal, Name, Shape, Source};
+use crate::elementwise::{Binary, Unary};
 use crate::ty::SetSym;
 
 /// A property that passes ask for instead of listing ops.
@@ -75,42 +78,69 @@ pub enum AttrError {
     },
 }
 
+// A row is an op with a text of its own, or stands for all functions of an elementwise table.
 macro_rules! ops {
     ($(
         $(#[doc = $doc:literal])+
-        $Name:ident = $text:literal ($($operand:ident),*) {$($attr:ident: $Attr:ty),*} [$($Trait:ident),*];
+        $Name:ident
+            $(= $text:literal ($($operand:ident),*) {$($attr:ident: $Attr:ty),*} [$($Trait:ident),*])?
+            $(of $Function:ident)?;
     )+) => {
         /// What a node does. See the table in the source of this module.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Op {
             $(
                 $(#[doc = $doc])+
-                $Name {
+                $Name
+                $({
                     $(
                         #[doc = concat!("Attribute `", stringify!($attr), "`.")]
                         $attr: $Attr
                     ),*
-                },
+                })?
+                $(($Function))?,
             )+
         }
 
-        /// All ops, in the order of the table.
-        pub const TABLE: &[OpInfo] = &[
-            $(OpInfo {
+        const DOCS: &[&str] = &[$(concat!($($doc, "\n"),+)),+];
+
+        /// Rows of the table by name.
+        #[expect(dead_code, reason = "the lines of elementwise functions have their docs elsewhere")]
+        enum Line { $($Name),+ }
+
+        /// The ops with a text of their own, in the order of the table.
+        const ROWS: &[OpInfo] = &[
+            $($(OpInfo {
                 name: $text,
                 operands: &[$(stringify!($operand)),*],
                 attrs: &[$((stringify!($attr), <$Attr as Attr>::KIND)),*],
                 traits: &[$(Trait::$Trait),*],
-                doc: concat!($($doc, "\n"),+),
-            },)+
+                doc: DOCS[Line::$Name as usize],
+            },)?)+
         ];
 
-        enum Row { $($Name),+ }
+        enum Row { $($(#[doc = $text] $Name,)?)+ }
+
+        /// All ops, in the order of the table.
+        pub fn table() -> Vec<&'static OpInfo> {
+            let mut table = Vec::new();
+            let mut rows = ROWS.iter();
+            $(
+                $(table.extend(rows.next().filter(|row| row.name == $text));)?
+                $(table.extend($Function::rows());)?
+            )+
+            table
+        }
 
         impl Op {
             /// Its row of the table.
             pub fn info(&self) -> &'static OpInfo {
-                match self { $(Op::$Name { .. } => &TABLE[Row::$Name as usize],)+ }
+                match self {
+                    $(
+                        $(Op::$Name { $($attr: _),* } => &ROWS[Row::$Name as usize],)?
+                        $(Op::$Name(function) => $Function::row(*function),)?
+                    )+
+                }
             }
 
             /// Makes an op from its name and attributes in text.
@@ -119,21 +149,55 @@ macro_rules! ops {
             /// If the name, an attribute's name or its kind is wrong, or an attribute is missing.
             pub fn read(name: &str, attrs: &[(String, Literal)]) -> Result<Op, AttrError> {
                 match name {
-                    $($text => {
-                        let info = &TABLE[Row::$Name as usize];
+                    $($($text => {
+                        let info = &ROWS[Row::$Name as usize];
                         check_names(info, attrs)?;
-                        Ok(Op::$Name { $($attr: read_attr(info, stringify!($attr), attrs)?),* })
-                    })+
-                    _ => Err(AttrError::UnknownOp(name.to_owned())),
+                        return Ok(Op::$Name { $($attr: read_attr(info, stringify!($attr), attrs)?),* });
+                    })?)+
+                    _ => {}
+                }
+                $($(if let Some(function) = $Function::read(name, attrs)? {
+                    return Ok(Op::$Name(function));
+                })?)+
+                Err(AttrError::UnknownOp(name.to_owned()))
+            }
+
+            /// The set symbol that this op brings into being.
+            pub fn opens(&self) -> Option<SetSym> {
+                match self {
+                    $(
+                        $(Op::$Name { $($attr),* } => find_set(&[$($attr),*]),)?
+                        $(Op::$Name(function) => find_set(&[function as &$Function]),)?
+                    )+
+                }
+            }
+
+            fn set_mut(&mut self) -> Option<&mut SetSym> {
+                match self {
+                    $(
+                        $(Op::$Name { $($attr),* } => find_set_mut([$($attr),*]),)?
+                        $(Op::$Name(function) => find_set_mut([function as &mut $Function]),)?
+                    )+
                 }
             }
 
             fn print_attrs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
-                    $(Op::$Name { $($attr),* } => print_list(f, &[$((stringify!($attr), $attr as &dyn PrintAttr)),*]),)+
+                    $(
+                        $(Op::$Name { $($attr),* } => {
+                            print_list(f, &[$((stringify!($attr), $attr as &dyn PrintAttr)),*])
+                        })?
+                        $(Op::$Name(function) => $Function::print_attrs(function, f),)?
+                    )+
                 }
             }
         }
+
+        $($(impl From<$Function> for Op {
+            fn from(function: $Function) -> Op {
+                Op::$Name(function)
+            }
+        })?)+
     };
 }
 
@@ -178,26 +242,12 @@ ops! {
     /// `[m, kv_heads · h]`; scores are scaled by `1/√h`.
     Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32} [];
 
-    /// `x · ½(1 + tanh(√(2/π)(x + 0.044715 x³)))`.
-    Gelu = "gelu" (x) {} [RowWise, Pointwise];
-    /// `max(x, 0)`.
-    Relu = "relu" (x) {} [RowWise, Pointwise];
-    /// `x · sigmoid(x)`.
-    Silu = "silu" (x) {} [RowWise, Pointwise];
-    /// `1 / (1 + exp(−x))`.
-    Sigmoid = "sigmoid" (x) {} [RowWise, Pointwise];
-    /// `1 − x`.
-    OneMinus = "one_minus" (x) {} [RowWise, Pointwise];
-    /// `a + b`.
-    Add = "add" (a, b) {} [RowWise, Pointwise];
-    /// `a − b`.
-    Sub = "sub" (a, b) {} [RowWise, Pointwise];
-    /// `a · b`.
-    Mul = "mul" (a, b) {} [RowWise, Pointwise];
+    /// A function of each element.
+    Unary of Unary;
+    /// A function of two elements at the same place.
+    Binary of Binary;
     /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`, in f32; the result has the elements of `x`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
-    /// `x · by`.
-    Scale = "scale" (x) {by: F64} [RowWise, Pointwise];
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise];
 
@@ -237,29 +287,6 @@ impl Op {
         self.info().traits.contains(&wanted)
     }
 
-    /// The set symbol that this op brings into being.
-    pub fn opens(&self) -> Option<SetSym> {
-        match self {
-            Op::Route { set, .. }
-            | Op::RouteRandom { set, .. }
-            | Op::RouteTopK { set, .. }
-            | Op::LimitFirst { set, .. }
-            | Op::LimitBest { set, .. } => Some(*set),
-            _ => None,
-        }
-    }
-
-    fn set_mut(&mut self) -> Option<&mut SetSym> {
-        match self {
-            Op::Route { set, .. }
-            | Op::RouteRandom { set, .. }
-            | Op::RouteTopK { set, .. }
-            | Op::LimitFirst { set, .. }
-            | Op::LimitBest { set, .. } => Some(set),
-            _ => None,
-        }
-    }
-
     /// Gives the set that this op opens another symbol, if there is one for it.
     pub(crate) fn rename_set(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
         if let Some(set) = self.set_mut()
@@ -293,7 +320,7 @@ impl fmt::Display for Attrs<'_> {
     }
 }
 
-trait PrintAttr {
+pub(crate) trait PrintAttr {
     fn print_attr(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
@@ -303,7 +330,16 @@ impl<A: Attr> PrintAttr for A {
     }
 }
 
-fn print_list(f: &mut fmt::Formatter<'_>, attrs: &[(&str, &dyn PrintAttr)]) -> fmt::Result {
+/// The set among attributes: of all ops that have one, what they bring into being.
+fn find_set(attrs: &[&dyn Any]) -> Option<SetSym> {
+    attrs.iter().find_map(|attr| attr.downcast_ref().copied())
+}
+
+fn find_set_mut<const N: usize>(attrs: [&mut dyn Any; N]) -> Option<&mut SetSym> {
+    attrs.into_iter().find_map(|attr| attr.downcast_mut())
+}
+
+pub(crate) fn print_list(f: &mut fmt::Formatter<'_>, attrs: &[(&str, &dyn PrintAttr)]) -> fmt::Result {
     for (idx, (name, attr)) in attrs.iter().enumerate() {
         f.write_str(if idx == 0 { " {" } else { ", " })?;
         write!(f, "{name}=")?;
@@ -312,14 +348,14 @@ fn print_list(f: &mut fmt::Formatter<'_>, attrs: &[(&str, &dyn PrintAttr)]) -> f
     f.write_str(if attrs.is_empty() { "" } else { "}" })
 }
 
-fn check_names(info: &'static OpInfo, attrs: &[(String, Literal)]) -> Result<(), AttrError> {
+pub(crate) fn check_names(info: &'static OpInfo, attrs: &[(String, Literal)]) -> Result<(), AttrError> {
     match attrs.iter().find(|(name, _)| !info.attrs.iter().any(|(known, _)| known == name)) {
         Some((name, _)) => Err(AttrError::Unknown { op: info.name, attr: name.clone() }),
         None => Ok(()),
     }
 }
 
-fn read_attr<A: Attr>(
+pub(crate) fn read_attr<A: Attr>(
     info: &'static OpInfo,
     attr: &'static str,
     attrs: &[(String, Literal)],

@@ -303,6 +303,7 @@ fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Source>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::elementwise::Unary;
     use crate::text::parse;
 
     const SETS: &str = r#"graph "g" {
@@ -365,7 +366,7 @@ mod tests {
         // The embedding itself; and `scatter`, whose base and rows now differ.
         assert_eq!(codes(&graph), ["graph::type", "graph::type", "graph::operand"]);
         let (mut graph, values) = self::graph();
-        *graph.damage(values[1]).0 = Op::Relu {};
+        *graph.damage(values[1]).0 = Op::Unary(Unary::Relu);
         assert_eq!(codes(&graph), ["graph::arity"]);
     }
 

@@ -14,7 +14,7 @@
 //! Leaves alone: everything that rounds. `one_minus (one_minus %x)` is not `%x` in floating point, nor are sums that
 //! change their order.
 
-use skipc_ir::{Facts, Graph, Op, Value};
+use skipc_ir::{Facts, Graph, Op, Unary, Value};
 use smallvec::SmallVec;
 
 use crate::{Operand, Patch};
@@ -32,9 +32,8 @@ fn edit(graph: &Graph, value: Value) -> Option<Patch> {
             _ => None,
         },
         (Op::Slice { start, len }, &[x]) => slice(graph, value, x, *start, *len),
-        (Op::Relu {}, &[x]) => {
-            matches!(graph.op(x), Op::Relu {}).then(|| Patch::new("relu of relu").replace(value, x))
-        }
+        (Op::Unary(Unary::Relu), &[x]) => matches!(graph.op(x), Op::Unary(Unary::Relu))
+            .then(|| Patch::new("relu of relu").replace(value, x)),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::{Value, json};
-use skipc_ir::ops::TABLE;
+use skipc_ir::ops;
 
 use super::inspect::new_table;
 use super::to_json;
@@ -79,8 +79,8 @@ pub(super) fn rules(json: bool) -> Result<String, Error> {
 
 pub(super) fn ops(json: bool) -> Result<String, Error> {
     if json {
-        let ops: Vec<Value> = TABLE
-            .iter()
+        let ops: Vec<Value> = ops::table()
+            .into_iter()
             .map(|op| {
                 let attrs: Vec<Value> =
                     op.attrs.iter().map(|(name, kind)| json!({"name": name, "kind": kind})).collect();
@@ -90,7 +90,7 @@ pub(super) fn ops(json: bool) -> Result<String, Error> {
         return to_json(&ops);
     }
     let mut out = String::new();
-    for op in TABLE {
+    for op in ops::table() {
         let attrs: Vec<String> = op.attrs.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
         let attrs = if attrs.is_empty() { String::new() } else { format!(" {{{}}}", attrs.join(", ")) };
         let _ = writeln!(out, "{} ({}){attrs}", op.name, op.operands.join(", "));

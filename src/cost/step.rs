@@ -1,11 +1,11 @@
 //! What one step of a plan costs.
 
 use skipc_artifact::program::{RowTile, Step};
-use skipc_ir::Dim;
+use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, Rows, Rowwise, View};
-use skipc_plan::pointwise::{Inst, Pointwise, Unary};
+use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
 
 use super::Sets;
@@ -131,14 +131,15 @@ impl Priced<'_> {
                     self.listed(view, cols);
                 }
                 Inst::LoadAt { .. } | Inst::AccRotated { .. } => self.elements(0.5 * cols),
-                Inst::Unary(Unary::Gelu | Unary::Silu | Unary::Sigmoid, _) => {
-                    self.work(self.cost.rows.scale(cols * self.target.exp));
+                Inst::Unary(function, _) => match function.cost() {
+                    elementwise::Cost::Exponential => {
+                        self.work(self.cost.rows.scale(cols * self.target.exp));
+                    }
+                    elementwise::Cost::Arithmetic => self.elements(0.1 * cols),
+                },
+                Inst::Acc(_) | Inst::LoadRow(_) | Inst::LoadCol(_) | Inst::Binary(..) => {
+                    self.elements(0.1 * cols);
                 }
-                Inst::Acc(_)
-                | Inst::LoadRow(_)
-                | Inst::LoadCol(_)
-                | Inst::Unary(Unary::Relu | Unary::OneMinus | Unary::Scale(_), _)
-                | Inst::Binary(..) => self.elements(0.1 * cols),
             }
         }
         for store in &program.stores {

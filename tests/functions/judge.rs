@@ -1,49 +1,27 @@
 //! What the functions are in f64, and how far from it f32 code is.
 
-use ordered_float::OrderedFloat;
-use skipc_ir::interp::functions;
-use skipc_plan::pointwise::Unary;
+use skipc_ir::Unary;
 
-/// A function, and the bound that its code keeps.
-pub(crate) struct Function {
-    /// What people call it.
-    pub(crate) name: &'static str,
-    /// The instruction.
-    pub(crate) unary: Unary,
-    /// In f64.
-    pub(crate) exact: fn(f64) -> f64,
-    /// Largest error in units in the last place of the f32 result.
-    pub(crate) ulps: f64,
-}
+/// Functions whose code is judged; the bounds are those of the table.
+pub(crate) const FUNCTIONS: &[Unary] = Unary::SAMPLES;
 
-/// All of them. GELU's error grows towards its left tail, where the exponential magnifies the rounding of its argument; in
-/// the form with `tanh`, f32 has no digit left there.
-pub(crate) const FUNCTIONS: [Function; 6] = [
-    Function { name: "gelu", unary: Unary::Gelu, exact: gelu, ulps: 220.0 },
-    Function { name: "silu", unary: Unary::Silu, exact: functions::silu, ulps: 3.0 },
-    Function { name: "sigmoid", unary: Unary::Sigmoid, exact: functions::sigmoid, ulps: 2.0 },
-    Function { name: "relu", unary: Unary::Relu, exact: functions::relu, ulps: 0.0 },
-    Function { name: "one_minus", unary: Unary::OneMinus, exact: functions::one_minus, ulps: 0.5 },
-    Function {
-        name: "scale",
-        unary: Unary::Scale(OrderedFloat(SCALE as f64)),
-        exact: |x| x * f64::from(SCALE),
-        ulps: 0.5,
-    },
-];
-
-/// The factor of a head of 128 columns.
-const SCALE: f32 = 0.088_388_35;
-
-/// The tanh form of GELU as `x · σ(2u)`, which loses nothing to cancellation.
-fn gelu(x: f64) -> f64 {
-    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-    x * functions::sigmoid(2.0 * inner)
+/// What code should give, but for rounding.
+fn exact(function: Unary, x: f64) -> f64 {
+    match function {
+        // As `x · σ(2u)`, which loses nothing to cancellation.
+        Unary::Gelu => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            x * Unary::Sigmoid.eval(2.0 * inner)
+        }
+        // Kernels have the factor in f32.
+        Unary::Scale(by) => x * f64::from(by.0 as f32),
+        _ => function.eval(x),
+    }
 }
 
 /// Each function of each number, in f64.
 pub(crate) fn expected(inputs: &[f32]) -> Vec<Vec<f64>> {
-    let of = |function: &Function| inputs.iter().map(|x| (function.exact)(f64::from(*x))).collect();
+    let of = |function: &Unary| inputs.iter().map(|x| exact(*function, f64::from(*x))).collect();
     FUNCTIONS.iter().map(of).collect()
 }
 

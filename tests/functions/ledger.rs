@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde::Serialize;
 
+use skipc_ir::Unary;
+
 use crate::judge::{FUNCTIONS, Worst};
 use crate::variant::Variant;
 
@@ -44,14 +46,14 @@ impl Ledger {
         numbers: u64,
         seconds: u64,
     ) -> Ledger {
-        let found = |(idx, function): (usize, &crate::judge::Function)| {
+        let found = |(idx, function): (usize, &Unary)| {
             let of = |(variant, worst): (&Variant, &[Worst; FUNCTIONS.len()])| {
                 let Worst { ulps, at, flushed, lost_nan } = worst.get(idx).copied().unwrap_or_default();
                 let worst_ulps = (ulps * 1000.0).ceil() / 1000.0;
                 (variant.name.clone(), Of { worst_ulps, at, flushed_subnormals: flushed, lost_nan })
             };
             let by_code = variants.iter().zip(worst).map(of).collect();
-            (function.name, Found { bound_ulps: function.ulps, by_code })
+            (function.name(), Found { bound_ulps: function.info().ulps, by_code })
         };
         let functions = FUNCTIONS.iter().enumerate().map(found).collect();
         Ledger { commit: commit(), numbers, functions, seconds }

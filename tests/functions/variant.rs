@@ -76,8 +76,8 @@ fn case() -> Case {
     let mut params = vec![param("x", Access::Read)];
     let (mut code, mut stores) = (vec![Inst::Load(dense(0))], Vec::new());
     for (idx, function) in (1..).zip(FUNCTIONS) {
-        params.push(param(function.name, Access::Write));
-        code.push(Inst::Unary(function.unary, Reg(0)));
+        params.push(param(function.name(), Access::Write));
+        code.push(Inst::Unary(*function, Reg(0)));
         stores.push(Store { to: dense(idx), value: Reg(idx) });
     }
     let body = Body::Rowwise(Rowwise::Map { cols, program: Pointwise { code, stores } });

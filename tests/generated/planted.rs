@@ -9,7 +9,7 @@ use skipc::frontend::lower::Form;
 use skipc::frontend::spec::model::{Kv, Model};
 use skipc_artifact::program::{Arg, Extent};
 use skipc_ir::attr::F64;
-use skipc_ir::{Graph, Op, Value, text};
+use skipc_ir::{Graph, Op, Unary, Value, text};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{Body, Compact, Kernel, RankOrder, Rows, Rowwise, Select, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise};
@@ -210,7 +210,7 @@ fn lost_base(graph: &mut Graph) {
     rewrite(graph, &|graph, value| {
         let Op::Scatter {} = graph.op(value) else { return None };
         let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
-        let zero = graph.add(Op::Sub {}, &[operands[0], operands[0]], &origin).ok()?;
+        let zero = graph.add(Binary::Sub.into(), &[operands[0], operands[0]], &origin).ok()?;
         graph.add(Op::Scatter {}, &[zero, operands[1], operands[2]], &origin).ok()
     });
 }
@@ -246,7 +246,7 @@ fn unscaled_scores(graph: &mut Graph) {
         let skipc_ir::Type::Tensor { dims, .. } = graph.ty(operands[0]) else { return None };
         let skipc_ir::Dim::Fixed(cols) = *dims.get(1)? else { return None };
         let by = F64::from(f64::from(cols / heads).sqrt());
-        operands[0] = graph.add(Op::Scale { by }, &[operands[0]], &origin).ok()?;
+        operands[0] = graph.add(Unary::Scale(by).into(), &[operands[0]], &origin).ok()?;
         if by.0 == 1.0 { None } else { graph.add(op, &operands, &origin).ok() }
     });
 }

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use skipc_ir::elementwise::Cost;
 use skipc_ir::text::Numbering;
 use skipc_ir::{Elem, Graph, Op, Trait, Value};
 
@@ -275,15 +276,8 @@ impl Ctx<'_> {
             Op::Matmul {}
             | Op::RouterLogits {}
             | Op::AddBias {}
-            | Op::Gelu {}
-            | Op::Relu {}
-            | Op::Silu {}
-            | Op::Sigmoid {}
-            | Op::OneMinus {}
-            | Op::Scale { .. }
-            | Op::Add {}
-            | Op::Sub {}
-            | Op::Mul {}
+            | Op::Unary(_)
+            | Op::Binary(_)
             | Op::ScaleRows {}
             | Op::Scatter {} => self.expression(value),
             Op::Attention { .. } => {
@@ -376,10 +370,11 @@ impl Ctx<'_> {
         }
         if self.graph.ty(value).cols() != group.width {
             // One number for a whole row, computed anew for every column: only where that costs next to nothing.
-            return matches!(
-                op,
-                Op::OneMinus {} | Op::Relu {} | Op::Scale { .. } | Op::Add {} | Op::Sub {} | Op::Mul {}
-            );
+            return match op {
+                Op::Unary(function) => function.cost() == Cost::Arithmetic,
+                Op::Binary(_) => true,
+                _ => false,
+            };
         }
         match (op, group.sums.as_slice()) {
             (Op::Matmul {} | Op::RouterLogits {}, []) => true,

@@ -3,6 +3,8 @@
 use ordered_float::OrderedFloat;
 use serde::{Deserialize, Serialize};
 
+pub use skipc_ir::elementwise::{Binary, Unary};
+
 use crate::kernel::{Slot, View};
 
 /// A real number in a kernel.
@@ -12,36 +14,6 @@ pub type Real = OrderedFloat<f64>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Reg(pub u32);
-
-/// Functions of one number. Accuracy: `design/reliability.md`, point 4 (tolerance).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Unary {
-    /// The tanh form of GELU, see `skipc_ir::Op::Gelu`.
-    Gelu,
-    /// `max(x, 0)`.
-    Relu,
-    /// `x / (1 + e^−x)`.
-    Silu,
-    /// `1 / (1 + e^−x)`.
-    Sigmoid,
-    /// `1 − x`.
-    OneMinus,
-    /// `x` times this constant, which is rounded to f32 before.
-    Scale(Real),
-}
-
-/// Functions of two numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Binary {
-    /// `a + b`.
-    Add,
-    /// `a − b`.
-    Sub,
-    /// `a · b`.
-    Mul,
-}
 
 /// One instruction; its result is an f32, for each element `(i, j)` of the kernel's rows and columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::kernel::{
     Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use crate::plan::Plan;
-use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
+use crate::pointwise::{Inst, Pointwise, Reg};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -296,22 +296,8 @@ impl Display for InKernel<'_, Pointwise> {
                 Inst::LoadAt { table, index } => {
                     writeln!(f, "{} at {}", InKernel(kernel, table), InKernel(kernel, index))?
                 }
-                Inst::Unary(function, Reg(x)) => match function {
-                    Unary::Gelu => writeln!(f, "gelu r{x}")?,
-                    Unary::Relu => writeln!(f, "relu r{x}")?,
-                    Unary::Silu => writeln!(f, "silu r{x}")?,
-                    Unary::Sigmoid => writeln!(f, "sigmoid r{x}")?,
-                    Unary::OneMinus => writeln!(f, "1 - r{x}")?,
-                    Unary::Scale(by) => writeln!(f, "{by} * r{x}")?,
-                },
-                Inst::Binary(function, Reg(a), Reg(b)) => {
-                    let sign = match function {
-                        Binary::Add => "+",
-                        Binary::Sub => "-",
-                        Binary::Mul => "*",
-                    };
-                    writeln!(f, "r{a} {sign} r{b}")?;
-                }
+                Inst::Unary(function, Reg(x)) => writeln!(f, "{}", function.formula(&format!("r{x}")))?,
+                Inst::Binary(function, Reg(a), Reg(b)) => writeln!(f, "r{a} {} r{b}", function.sign())?,
             }
         }
         for store in &program.stores {

@@ -28,42 +28,6 @@ pub fn dot<N: Number>(a: &[N], b: &[N]) -> N {
     N::narrow(sum(sums.into_iter()).add(rest))
 }
 
-/// `max(x, 0)`; what is not a number stays.
-#[inline]
-pub fn relu<N: Number>(x: N) -> N {
-    x.max(N::ZERO)
-}
-
-/// `1 / (1 + e^−x)`.
-#[inline]
-pub fn sigmoid<N: Number>(x: N) -> N {
-    N::ONE.div(one_plus_exp_minus(x))
-}
-
-/// `x / (1 + e^−x)`.
-#[inline]
-pub fn silu<N: Number>(x: N) -> N {
-    x.div(one_plus_exp_minus(x))
-}
-
-fn one_plus_exp_minus<N: Number>(x: N) -> N {
-    N::ONE.add(N::ZERO.sub(x).exp())
-}
-
-/// The tanh form of GELU (Hendrycks and Gimpel 2016).
-#[inline]
-pub fn gelu<N: Number>(x: N) -> N {
-    let cubic = x.add(N::from_f64(0.044_715).mul(x).mul(x).mul(x));
-    let inner = N::from_f64((2.0 / std::f64::consts::PI).sqrt()).mul(cubic);
-    N::from_f64(0.5).mul(x).mul(N::ONE.add(inner.tanh()))
-}
-
-/// `1 − x`.
-#[inline]
-pub fn one_minus<N: Number>(x: N) -> N {
-    N::ONE.sub(x)
-}
-
 /// Whether a score is at least a threshold; in floating point, where scores round, the threshold rounds alike.
 #[inline]
 pub fn reaches<N: Number>(score: N, at_least: f64) -> bool {

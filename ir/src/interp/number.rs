@@ -43,6 +43,10 @@ pub trait Number: Copy + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     }
     /// The larger of two.
     fn max(self, other: Self) -> Self;
+    /// One if it is above zero, else zero.
+    fn step(self) -> Self {
+        if self.to_f64() > 0.0 { Self::ONE } else { Self::ZERO }
+    }
     /// `e^self`.
     fn exp(self) -> Self;
     /// Hyperbolic tangent.

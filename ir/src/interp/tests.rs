@@ -2,6 +2,7 @@
 
 use super::functions::{self, Heads};
 use super::{Gf61, Number, Ring32};
+use crate::elementwise::Unary;
 use crate::random_score;
 
 /// Numbers of the domain: corners first, then random ones.
@@ -111,10 +112,10 @@ fn tags_tell_functions_and_arguments_apart() {
 /// Functions that forms of a model write in different ways.
 fn composites<N: Number>(numbers: &[N]) {
     for &x in numbers {
-        assert_eq!(functions::silu(x), x.mul(functions::sigmoid(x)));
-        assert_eq!(functions::relu(functions::relu(x)), functions::relu(x));
-        assert_eq!(functions::one_minus(functions::one_minus(x)), x);
-        assert_eq!(functions::gelu(N::ZERO), N::ZERO);
+        assert_eq!(Unary::Silu.eval(x), x.mul(Unary::Sigmoid.eval(x)));
+        assert_eq!(Unary::Relu.eval(Unary::Relu.eval(x)), Unary::Relu.eval(x));
+        assert_eq!(Unary::OneMinus.eval(Unary::OneMinus.eval(x)), x);
+        assert_eq!(Unary::Gelu.eval(N::ZERO), N::ZERO);
     }
     let reversed: Vec<N> = numbers.iter().rev().copied().collect();
     let products = reversed.iter().zip(numbers).map(|(a, b)| a.mul(*b));

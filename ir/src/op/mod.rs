@@ -93,10 +93,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
             norm::infer(op, args)
         }
         Op::Rope { .. } | Op::Attention { .. } => attention::infer(op, args),
-        Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
-            pointwise::infer_unary(op, args)
-        }
-        Op::Add {} | Op::Sub {} | Op::Mul {} => pointwise::infer_binary(args),
+        Op::Unary(function) => pointwise::infer_unary(*function, args),
+        Op::Binary(_) => pointwise::infer_binary(args),
         Op::ScaleRows {} | Op::Slice { .. } => pointwise::infer_columns(op, args),
         Op::Route { .. } | Op::RouteRandom { .. } | Op::RouteTopK { .. } => token_set::infer_route(op, args),
         Op::LimitFirst { .. } | Op::LimitBest { .. } => token_set::infer_limit(op, args),
@@ -123,10 +121,8 @@ pub(crate) fn eval<N: Number>(
             norm::eval(op, operands)
         }
         Op::Rope { .. } | Op::Attention { .. } => attention::eval(op, operands),
-        Op::Gelu {} | Op::Relu {} | Op::Silu {} | Op::Sigmoid {} | Op::OneMinus {} | Op::Scale { .. } => {
-            pointwise::eval_unary(op, operands)
-        }
-        Op::Add {} | Op::Sub {} | Op::Mul {} => pointwise::eval_binary(op, operands),
+        Op::Unary(function) => pointwise::eval_unary(*function, operands),
+        Op::Binary(function) => pointwise::eval_binary(*function, operands),
         Op::ScaleRows {} | Op::Slice { .. } => pointwise::eval_columns(op, operands),
         Op::Route { .. }
         | Op::RouteRandom { .. }

@@ -1,13 +1,14 @@
 //! Ops that work element by element, and slices of columns.
 
 use super::{Args, TypeError};
-use crate::interp::{Datum, EvalError, Number, functions};
+use crate::elementwise::{Binary, Unary};
+use crate::interp::{Datum, EvalError, Number};
 use crate::ops::Op;
 use crate::ty::{Dim, Type};
 
-pub(super) fn infer_unary(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+pub(super) fn infer_unary(function: Unary, args: Args<'_>) -> Result<Type, TypeError> {
     args.token_matrix(0)?;
-    if let Op::Scale { by } = op
+    if let Unary::Scale(by) = function
         && !by.0.is_finite()
     {
         return Err(args.bad_attr("by", "should be finite"));
@@ -45,33 +46,18 @@ pub(super) fn infer_columns(op: &Op, args: Args<'_>) -> Result<Type, TypeError> 
     }
 }
 
-pub(super) fn eval_unary<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+pub(super) fn eval_unary<N: Number>(function: Unary, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
     let (cols, x) = operands[0].real()?;
-    if let Op::Scale { by } = op {
-        let by = N::from_f64(by.0);
-        return Ok(Datum::Real { cols, data: x.iter().map(|x| x.mul(by)).collect() });
-    }
-    let function: fn(N) -> N = match op {
-        Op::Gelu {} => functions::gelu,
-        Op::Relu {} => functions::relu,
-        Op::Silu {} => functions::silu,
-        Op::Sigmoid {} => functions::sigmoid,
-        Op::OneMinus {} => functions::one_minus,
-        _ => return Err(EvalError::NotHere(op.name())),
-    };
-    Ok(Datum::Real { cols, data: x.iter().map(|x| function(*x)).collect() })
+    Ok(Datum::Real { cols, data: x.iter().map(|x| function.eval(*x)).collect() })
 }
 
-pub(super) fn eval_binary<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
+pub(super) fn eval_binary<N: Number>(
+    function: Binary,
+    operands: &[&Datum<N>],
+) -> Result<Datum<N>, EvalError> {
     let (cols, a) = operands[0].real()?;
     let (_, b) = operands[1].real()?;
-    let function: fn(N, N) -> N = match op {
-        Op::Add {} => N::add,
-        Op::Sub {} => N::sub,
-        Op::Mul {} => N::mul,
-        _ => return Err(EvalError::NotHere(op.name())),
-    };
-    Ok(Datum::Real { cols, data: a.iter().zip(b).map(|(a, b)| function(*a, *b)).collect() })
+    Ok(Datum::Real { cols, data: a.iter().zip(b).map(|(a, b)| function.eval(*a, *b)).collect() })
 }
 
 pub(super) fn eval_columns<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {

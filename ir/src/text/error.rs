@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::op::TypeError;
-use crate::ops::{AttrError, TABLE};
+use crate::ops::{AttrError, table};
 use crate::ty::Type;
 
 /// An error at a place of the text: the fault of its author.
@@ -118,7 +118,7 @@ pub enum Problem {
 
 /// The op whose name is nearest to a name that no op has.
 pub(super) fn nearest_op(name: &str) -> Option<&'static str> {
-    nearest(name, TABLE.iter().map(|info| info.name))
+    nearest(name, table().into_iter().map(|info| info.name))
 }
 
 /// The word most like `name`, if one is more like it than not.
@@ -134,8 +134,8 @@ fn did_you_mean(nearest: Option<&str>) -> String {
 
 fn attr_hint(error: &AttrError) -> String {
     let AttrError::Unknown { op, attr } = error else { return String::new() };
-    let known: Vec<&str> = TABLE
-        .iter()
+    let known: Vec<&str> = table()
+        .into_iter()
         .filter(|info| info.name == *op)
         .flat_map(|info| info.attrs.iter().map(|(name, _)| *name))
         .collect();

@@ -1,7 +1,7 @@
 //! Sub-layers: attention and feed-forward.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Op, Value};
+use skipc_ir::{Binary, Op, Unary, Value};
 
 use super::{Branch, Ctx, LowerError, Tokens};
 use crate::frontend::spec::model::{Activation, Kv, Layer, LayerKind, Positions};
@@ -84,11 +84,11 @@ impl Ctx<'_> {
         let up = self.linear(normed, &format!("{name}.up_proj"), d_ff, d)?;
         let inner = if activation.is_gated() {
             let gate = self.linear(normed, &format!("{name}.gate_proj"), d_ff, d)?;
-            let op = if activation == Activation::SwiGlu { Op::Silu {} } else { Op::Gelu {} };
+            let op = if activation == Activation::SwiGlu { Unary::Silu } else { Unary::Gelu };
             let gate = self.add(op, &[gate])?;
-            self.add(Op::Mul {}, &[gate, up])?
+            self.add(Binary::Mul, &[gate, up])?
         } else {
-            let op = if activation == Activation::Relu { Op::Relu {} } else { Op::Gelu {} };
+            let op = if activation == Activation::Relu { Unary::Relu } else { Unary::Gelu };
             self.add(op, &[up])?
         };
         self.linear(inner, &format!("{name}.down_proj"), d, d_ff)

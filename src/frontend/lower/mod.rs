@@ -8,7 +8,7 @@ mod routers;
 
 use skipc_ir::attr::{F64, Name, Shape, Source};
 use skipc_ir::graph::Origin;
-use skipc_ir::{Graph, Op, TypeError, Value};
+use skipc_ir::{Binary, Graph, Op, TypeError, Value};
 
 use crate::frontend::spec::model::{Block, Decide, Kv, Layer, Model, NormKind, Positions};
 
@@ -139,8 +139,8 @@ impl<'a> Ctx<'a> {
         self.origin = origin.into();
     }
 
-    fn add(&mut self, op: Op, operands: &[Value]) -> Result<Value, LowerError> {
-        let added = self.graph.add(op, operands, &self.origin);
+    fn add(&mut self, op: impl Into<Op>, operands: &[Value]) -> Result<Value, LowerError> {
+        let added = self.graph.add(op.into(), operands, &self.origin);
         added.map_err(|error| LowerError::Type { origin: self.origin.to_string(), error })
     }
 
@@ -178,7 +178,7 @@ impl<'a> Ctx<'a> {
         }
         let table = self.weight("positions.weight", &[model.max_positions, model.d_model])?;
         let positions = self.add(Op::Embed {}, &[table, self.all.positions])?;
-        self.add(Op::Add {}, &[x, positions])
+        self.add(Binary::Add, &[x, positions])
     }
 
     fn block(&mut self, x: Value, block: &Block, idx: usize) -> Result<Value, LowerError> {
@@ -232,7 +232,7 @@ impl<'a> Ctx<'a> {
                 }
             }
             let change = self.layer(h, branch, stream, &name, layer)?;
-            h = self.add(Op::Add {}, &[h, change])?;
+            h = self.add(Binary::Add, &[h, change])?;
         }
         Ok(h)
     }

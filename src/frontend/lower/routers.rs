@@ -1,7 +1,7 @@
 //! Routers, capacities, and what surrounds a layer that is skipped.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Op, SetSym, Value};
+use skipc_ir::{Binary, Op, SetSym, Unary, Value};
 
 use super::{Branch, Ctx, Form, LowerError, Purpose, Tokens};
 use crate::frontend::spec::model::{Gate, Generate, Input, Layer, Overflow, Router, Skip};
@@ -68,11 +68,11 @@ impl Ctx<'_> {
                 self.constant_gate(scope, true)?;
                 let y = self.body(x, Branch::all(self.all), x, block, layers, first_idx)?;
                 self.at(&scope.router);
-                let gate = self.add(Op::Sigmoid {}, &[score])?;
-                let rest = self.add(Op::OneMinus {}, &[gate])?;
+                let gate = self.add(Unary::Sigmoid, &[score])?;
+                let rest = self.add(Unary::OneMinus, &[gate])?;
                 let y = self.add(Op::ScaleRows {}, &[y, gate])?;
                 let x = self.add(Op::ScaleRows {}, &[x, rest])?;
-                self.add(Op::Add {}, &[y, x])
+                self.add(Binary::Add, &[y, x])
             }
             _ => {
                 let decision = self.decide(seen, scope, block, first_idx)?;
@@ -124,9 +124,9 @@ impl Ctx<'_> {
         if matches!(probability, Probability::Constant(p) if *p == 1.0) {
             return Ok(y);
         }
-        let change = self.add(Op::Sub {}, &[y, x])?;
+        let change = self.add(Binary::Sub, &[y, x])?;
         let change = match *probability {
-            Probability::Constant(p) => self.add(Op::Scale { by: F64::from(p) }, &[change])?,
+            Probability::Constant(p) => self.add(Unary::Scale(F64::from(p)), &[change])?,
             Probability::Scored(p) => {
                 let p = match rows.set {
                     Some(set) => self.add(Op::Gather {}, &[p, set])?,
@@ -135,7 +135,7 @@ impl Ctx<'_> {
                 self.add(Op::ScaleRows {}, &[change, p])?
             }
         };
-        self.add(Op::Add {}, &[x, change])
+        self.add(Binary::Add, &[x, change])
     }
 
     /// Takes the router's decision and, where there is one, the capacity's. Sets the outputs `gate` and `wanted`.
@@ -154,7 +154,7 @@ impl Ctx<'_> {
             Router::Random | Router::Always => None,
             _ => {
                 let score = self.score(seen, scope, block, first_idx)?;
-                Some(Score { score, probability: self.add(Op::Sigmoid {}, &[score])? })
+                Some(Score { score, probability: self.add(Unary::Sigmoid, &[score])? })
             }
         };
         self.at(&scope.router);
@@ -233,7 +233,7 @@ impl Ctx<'_> {
         }
         let skips = self.add(Op::Slice { start: 0, len: 1 }, &[logits])?;
         let executes = self.add(Op::Slice { start: 1, len: 1 }, &[logits])?;
-        self.add(Op::Sub {}, &[executes, skips])
+        self.add(Binary::Sub, &[executes, skips])
     }
 
     fn constant_gate(&mut self, scope: &Scope<'_>, value: bool) -> Result<(), LowerError> {

@@ -2,7 +2,7 @@
 //! nodes, and patterns that passes look for.
 
 use skipc_ir::attr::{F64, Shape, Source};
-use skipc_ir::{Dim, Elem, Graph, Op, Origin, SetSym, Type, Value};
+use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, SetSym, Type, Unary, Value};
 
 use crate::random::Rng;
 
@@ -75,7 +75,8 @@ impl Gen {
         ctx
     }
 
-    fn node(&mut self, op: Op, operands: &[Value]) -> Value {
+    fn node(&mut self, op: impl Into<Op>, operands: &[Value]) -> Value {
+        let op = op.into();
         let name = op.name();
         self.graph.add(op, operands, &self.origin).unwrap_or_else(|error| panic!("random {name}: {error}"))
     }
@@ -213,15 +214,15 @@ impl Gen {
     fn pointwise(&mut self) -> Option<Value> {
         let x = self.matrix()?;
         let op = match self.rng.below(9) {
-            0 => Op::Gelu {},
-            1 | 2 => Op::Relu {},
-            3 => Op::Silu {},
-            4 => Op::Sigmoid {},
-            5 => Op::OneMinus {},
+            0 => Unary::Gelu,
+            1 | 2 => Unary::Relu,
+            3 => Unary::Silu,
+            4 => Unary::Sigmoid,
+            5 => Unary::OneMinus,
             binary => {
                 let ty = self.graph.ty(x).clone();
                 let other = self.find(|other| *other == ty)?;
-                let op = [Op::Add {}, Op::Sub {}, Op::Mul {}][binary - 6].clone();
+                let op = Binary::ALL[binary - 6];
                 return Some(self.node(op, &[x, other]));
             }
         };
@@ -305,7 +306,7 @@ impl Gen {
         if self.rng.one_in(2) {
             let x = self.find(|ty| is_matrix(ty, |_| true) && ty.rows() == of)?;
             let rows = self.node(Op::Gather {}, &[x, set]);
-            let rows = if self.rng.one_in(2) { rows } else { self.node(Op::Relu {}, &[rows]) };
+            let rows = if self.rng.one_in(2) { rows } else { self.node(Unary::Relu, &[rows]) };
             return Some(self.node(Op::Scatter {}, &[x, rows, set]));
         }
         let back = self.scatter()?;
@@ -315,7 +316,7 @@ impl Gen {
             let wanted = |ty: &Type| matches!(ty, Type::Set { of, .. } if *of == rows_of);
             let over = self.find(wanted)?;
             let rows = self.node(Op::Gather {}, &[back, over]);
-            let rows = self.node(Op::OneMinus {}, &[rows]);
+            let rows = self.node(Unary::OneMinus, &[rows]);
             return Some(self.node(Op::Scatter {}, &[back, rows, over]));
         }
         let Dim::Count(other) = self.graph.ty(self.graph.operands(back)[1]).rows() else { return None };
@@ -338,18 +339,18 @@ impl Gen {
                 1 => {
                     let (up, down) = (self.weight(&[8, 4]), self.weight(&[4, 8]));
                     let h = self.node(Op::Matmul {}, &[u, up]);
-                    let h = self.node(Op::Gelu {}, &[h]);
+                    let h = self.node(Unary::Gelu, &[h]);
                     self.node(Op::Matmul {}, &[h, down])
                 }
                 _ => {
                     let (gate, up) = (self.weight(&[4, 4]), self.weight(&[4, 4]));
                     let gate = self.node(Op::Matmul {}, &[u, gate]);
-                    let gate = self.node(Op::Silu {}, &[gate]);
+                    let gate = self.node(Unary::Silu, &[gate]);
                     let up = self.node(Op::Matmul {}, &[u, up]);
-                    self.node(Op::Mul {}, &[gate, up])
+                    self.node(Binary::Mul, &[gate, up])
                 }
             };
-            x = self.node(Op::Add {}, &[x, y]);
+            x = self.node(Binary::Add, &[x, y]);
         }
         x
     }

@@ -1,13 +1,13 @@
 //! Pointwise programs, one row at a time.
 
-use skipc_ir::interp::{Number, functions};
+use skipc_ir::interp::Number;
 
 use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use crate::kernel::Rows;
 use crate::kernel::View;
-use crate::pointwise::{Binary, Inst, Pointwise, Reg, Unary};
+use crate::pointwise::{Inst, Pointwise, Reg};
 
 /// Runs the program over `cols` columns of a logical row; `sums` holds that row of each accumulator.
 pub(super) fn run_row<N: Element>(
@@ -36,10 +36,10 @@ pub(super) fn run_row<N: Element>(
                 let row = u64::from(frame.load_index(index, logical)?);
                 frame.load_reals(table, row, 0, width)?.repeat((cols / width) as usize)
             }
-            Inst::Unary(unary, x) => reg(&regs, x)?.iter().map(|x| eval_unary(unary, *x)).collect(),
+            Inst::Unary(unary, x) => reg(&regs, x)?.iter().map(|x| unary.eval(*x)).collect(),
             Inst::Binary(binary, a, b) => {
                 let (a, b) = (reg(&regs, a)?, reg(&regs, b)?);
-                a.iter().zip(b).map(|(a, b)| eval_binary(binary, *a, *b)).collect()
+                a.iter().zip(b).map(|(a, b)| binary.eval(*a, *b)).collect()
             }
         };
         regs.push(result);
@@ -73,23 +73,4 @@ fn rotated<N: Number>(sum: &[N], width: u32) -> Result<Vec<N>, Fault> {
 fn reg<N>(regs: &[Vec<N>], reg: Reg) -> Result<&[N], Fault> {
     let missing = || Fault::Malformed(format!("result {} is used before it exists", reg.0));
     regs.get(reg.0 as usize).map(Vec::as_slice).ok_or_else(missing)
-}
-
-fn eval_unary<N: Number>(unary: Unary, x: N) -> N {
-    match unary {
-        Unary::Gelu => functions::gelu(x),
-        Unary::Relu => functions::relu(x),
-        Unary::Silu => functions::silu(x),
-        Unary::Sigmoid => functions::sigmoid(x),
-        Unary::OneMinus => functions::one_minus(x),
-        Unary::Scale(by) => x.mul(N::from_f64(by.0)),
-    }
-}
-
-fn eval_binary<N: Number>(binary: Binary, a: N, b: N) -> N {
-    match binary {
-        Binary::Add => a.add(b),
-        Binary::Sub => a.sub(b),
-        Binary::Mul => a.mul(b),
-    }
 }

@@ -12,7 +12,7 @@ use crate::fuse::{Group, Product, Source, Work};
 use crate::kernel::{
     Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
 };
-use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
+use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 use crate::recipe::BF16_TERMS;
 
 /// A pointwise program while it is made.
@@ -244,27 +244,14 @@ impl Ctx<'_> {
                 let bias = program.push(Inst::LoadCol(bias));
                 Inst::Binary(Binary::Add, x, bias)
             }
-            (op, [x]) => {
-                let function = match op {
-                    Op::Gelu {} => Unary::Gelu,
-                    Op::Relu {} => Unary::Relu,
-                    Op::Silu {} => Unary::Silu,
-                    Op::Sigmoid {} => Unary::Sigmoid,
-                    Op::OneMinus {} => Unary::OneMinus,
-                    Op::Scale { by } => Unary::Scale(*by),
-                    _ => return Err(self.internal("this is no function of one number", value)),
-                };
-                Inst::Unary(function, self.load(bind, program, *x)?)
-            }
-            (op, [a, b]) => {
-                let function = match op {
-                    Op::Add {} => Binary::Add,
-                    Op::Sub {} => Binary::Sub,
-                    Op::Mul {} | Op::ScaleRows {} => Binary::Mul,
-                    _ => return Err(self.internal("this is no function of two numbers", value)),
-                };
+            (Op::Unary(function), [x]) => Inst::Unary(*function, self.load(bind, program, *x)?),
+            (Op::Binary(function), [a, b]) => {
                 let a = self.load(bind, program, *a)?;
-                Inst::Binary(function, a, self.load(bind, program, *b)?)
+                Inst::Binary(*function, a, self.load(bind, program, *b)?)
+            }
+            (Op::ScaleRows {}, [x, scale]) => {
+                let x = self.load(bind, program, *x)?;
+                Inst::Binary(Binary::Mul, x, self.load(bind, program, *scale)?)
             }
             _ => return Err(self.internal("this is no pointwise op", value)),
         };

@@ -14,6 +14,7 @@ mod target;
 pub use poly::{Counts, Poly};
 pub use target::{CPU, Target};
 
+use skipc_ir::elementwise::Cost;
 use skipc_ir::{Dim, Op, Trait, Type};
 
 /// Columns of a slice that is read in place, at most: what is done to it is a kernel of its own, which is charged to the
@@ -49,9 +50,12 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
             // Each key that is seen costs a product with the query and one with its value; half are seen.
             kernel((elements * keys).scale(target.attention_mac))
         }
-        Op::Gelu {} | Op::Silu {} | Op::Sigmoid {} => elements.scale(target.exp),
-        Op::AddBias {} | Op::Relu {} | Op::OneMinus {} | Op::Scale { .. } => moved(&elements, 0.1),
-        Op::Add {} | Op::Sub {} | Op::Mul {} => moved(&elements, 1.0),
+        Op::Unary(function) => match function.cost() {
+            Cost::Exponential => elements.scale(target.exp),
+            Cost::Arithmetic => moved(&elements, 0.1),
+        },
+        Op::AddBias {} => moved(&elements, 0.1),
+        Op::Binary(_) => moved(&elements, 1.0),
         Op::ScaleRows {} => moved(&elements, 0.1) + moved(&rows, 1.0),
         Op::Slice { len, .. } if *len <= NARROW => kernel(Poly::default()),
         Op::Slice { .. } => kernel(moved(&elements, 2.0)),

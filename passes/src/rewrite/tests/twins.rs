@@ -2,7 +2,7 @@
 //! refuted by the instances of its rule, or by a few lines that the missing condition is about.
 
 use egg::Id;
-use skipc_ir::{Op, Trait};
+use skipc_ir::{Binary, Op, Trait};
 
 use super::instances::{instance, is_refuted};
 use crate::rewrite::rules::{self, Find, Rule, Term, op};
@@ -17,7 +17,8 @@ const TWINS: &[Twin] = &[
         "gather_out",
         "other operands are not gathered",
         |view, f, operands, found| {
-            let (true, &[a, b]) = (f.has(Trait::RowWise) && matches!(f, Op::Mul {}), operands) else {
+            let (true, &[a, b]) = (f.has(Trait::RowWise) && matches!(f, Op::Binary(Binary::Mul)), operands)
+            else {
                 return;
             };
             for (set, x) in gathers(view, a) {
@@ -32,7 +33,7 @@ const TWINS: &[Twin] = &[
         "one operand for both",
         |view, f, operands, found| {
             let (Op::Gather {}, &[x, set]) = (f, operands) else { return };
-            for (inner, of) in view.nodes(x).filter(|(inner, _)| matches!(inner, Op::Add {})) {
+            for (inner, of) in view.nodes(x).filter(|(inner, _)| matches!(inner, Op::Binary(Binary::Add))) {
                 let row = op(Op::Gather {}, [of[0].into(), set.into()]);
                 found.push(op(inner.clone(), [row.clone(), row]));
             }
@@ -99,7 +100,7 @@ const TWINS: &[Twin] = &[
         "scatter_out",
         "the base is left as it was",
         |view, f, operands, found| {
-            let (Op::Mul {}, &[a, b]) = (f, operands) else { return };
+            let (Op::Binary(Binary::Mul), &[a, b]) = (f, operands) else { return };
             for ((base, x, set), (_, y, _)) in scatters(view, a).zip(scatters(view, b)) {
                 let rows = op(f.clone(), [x.into(), y.into()]);
                 found.push(op(Op::Scatter {}, [base.into(), rows, set.into()]));
@@ -139,7 +140,7 @@ const TWINS: &[Twin] = &[
         "operands swapped",
         |view, f, operands, found| {
             let (Op::Slice { .. }, &[x]) = (f, operands) else { return };
-            for (inner, of) in view.nodes(x).filter(|(inner, _)| matches!(inner, Op::Sub {})) {
+            for (inner, of) in view.nodes(x).filter(|(inner, _)| matches!(inner, Op::Binary(Binary::Sub))) {
                 let [a, b] = [of[1], of[0]].map(|class| op(f.clone(), [class.into()]));
                 found.push(op(inner.clone(), [a, b]));
             }

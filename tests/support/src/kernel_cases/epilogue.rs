@@ -2,30 +2,17 @@
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Part, Slot};
-use skipc_plan::pointwise::{Binary, Inst, Pointwise, Real, Reg, Store, Unary};
+use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
 use super::gemm::one_part;
 use crate::tolerance::Exactness;
 
-/// Every function of one number, with a name for its cases.
-pub(super) fn unaries() -> [(Unary, &'static str); 6] {
-    [
-        (Unary::Gelu, "gelu"),
-        (Unary::Relu, "relu"),
-        (Unary::Silu, "silu"),
-        (Unary::Sigmoid, "sigmoid"),
-        (Unary::OneMinus, "one_minus"),
-        // No f32, so that it is rounded before it multiplies.
-        (Unary::Scale(Real::from(-0.7)), "scale"),
-    ]
-}
-
 pub(super) fn add(cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::Bf16] {
-        for (unary, name) in unaries() {
-            cases.push(one(dtype, name, |_, _| vec![Inst::Unary(unary, Reg(0))]));
+        for unary in Unary::SAMPLES {
+            cases.push(one(dtype, unary.name(), |_, _| vec![Inst::Unary(*unary, Reg(0))]));
         }
         cases.push(one(dtype, "bias", |draft, bench| {
             let bias = draft.reals("bias", (DType::F32, 1, bench.n), 1, Values::Within(2.0));

@@ -6,7 +6,6 @@ use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
-use super::epilogue::unaries;
 use crate::tolerance::Exactness;
 
 pub(super) fn add(cases: &mut Vec<Case>) {
@@ -23,8 +22,8 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         for cols in [1, 2, 3, 7, 16, 30, 97, 256] {
             cases.push(copied((dtype, dtype), (10, cols)));
         }
-        for (unary, name) in unaries() {
-            cases.push(mapped(dtype, unary, name));
+        for unary in Unary::SAMPLES {
+            cases.push(mapped(dtype, *unary));
         }
         cases.push(sliced(dtype));
         cases.push(in_place(dtype));
@@ -80,8 +79,8 @@ fn copied((dtype, out): (DType, DType), (rows, cols): (u32, u32)) -> Case {
 }
 
 /// Arguments over all of a function's range: tails, both zeros, and the steps around zero.
-fn mapped(dtype: DType, unary: Unary, name: &str) -> Case {
-    let mut draft = Draft::new(format!("map_{dtype}_{name}"));
+fn mapped(dtype: DType, unary: Unary) -> Case {
+    let mut draft = Draft::new(format!("map_{dtype}_{}", unary.name()));
     let mut values: Vec<f64> = (0..248).map(|step| (f64::from(step) - 124.0) / 4.0).collect();
     values.extend([0.0, -0.0, 1e-8, -1e-8, 88.0, -88.0, 1e4, -1e4]);
     let (rows, cols) = (16, 16);
