@@ -111,6 +111,10 @@ const CODES: &[(&str, &str)] = &[
         "verify::mismatch",
         "Two forms of the model give results that differ by more than rounding may. This is a fault of the compiler: please report it with the artefact.",
     ),
+    (
+        "verify::nothing_compared",
+        "There are no tokens, so no two forms of the model could be compared: that says nothing about the model. Give `--tokens` with at least one token, or compile with a `--max-tokens` of at least 1.",
+    ),
     ("verify::stage", "A form of the model could not be run, so it could not be compared."),
 ];
 

@@ -13,7 +13,7 @@ use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::weights::Weights;
 use skipc::frontend::spec::words::Word;
 use skipc::verify::reference::{self, Constants, Outcome};
-use skipc::verify::{self, Inputs};
+use skipc::verify::{self, Inputs, LadderError};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::Batch;
@@ -262,7 +262,15 @@ fn ragged_batches_agree() {
     let loaded = load(&case(Path::new("tests/golden/kjv-12l-d25")));
     let models: Vec<_> = backends().map(|(cpu, _)| artifact(&loaded, by(cpu))).collect();
     let text: Vec<i64> = case(Path::new("tests/golden/kjv-12l-d25")).tokens.concat();
-    for lengths in [&[0usize][..], &[1], &[0, 1, 0, 2], &[63, 64, 65], &[15, 16, 17, 1]] {
+    for model in &models {
+        // Nothing to compare is no agreement, but it runs.
+        let inputs = Inputs { batch: &Batch::default(), routing: None, threads: 2 };
+        assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
+        let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
+        let empty = skipc_runtime::Batch { tokens: Vec::new(), lengths: vec![0], routing: None };
+        assert!(session.run(&empty).unwrap().logits.is_empty());
+    }
+    for lengths in [&[1usize][..], &[0, 1, 0, 2], &[63, 64, 65], &[15, 16, 17, 1]] {
         let mut rest = text.as_slice();
         let rows: Vec<&[i64]> = lengths
             .iter()

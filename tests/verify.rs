@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use skipc_artifact::reader::Artifact;
-use skipc_artifact::writer::Writer;
+use skipc_testkit::tamper;
 use tempfile::TempDir;
 
 fn skipc(dir: &TempDir, args: &[&str]) -> Output {
@@ -25,20 +25,9 @@ fn tampered_bytes(golden: &str, section: &str, change: impl Fn(&[u8]) -> Vec<u8>
     let (spec, weights) = (spec.display().to_string(), weights.display().to_string());
     let ran = skipc(&dir, &["compile", &spec, "--weights", &weights, "-o", "right.skp"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let artifact = Artifact::parse(fs::read(dir.path().join("right.skp")).unwrap()).unwrap();
-    let mut writer = Writer::new(artifact.manifest().clone());
-    let mut changed = false;
-    for entry in artifact.sections() {
-        let mut bytes = artifact.section(&entry.name, entry.kind).unwrap().to_vec();
-        if entry.name == section {
-            let new = change(&bytes);
-            changed = new != bytes;
-            bytes = new;
-        }
-        writer.section(entry.name.clone(), entry.kind, bytes).unwrap();
-    }
-    assert!(changed, "nothing to change in {section}");
-    fs::write(dir.path().join("wrong.skp"), writer.to_bytes().unwrap()).unwrap();
+    let right = fs::read(dir.path().join("right.skp")).unwrap();
+    let wrong = tamper::with_sections(&right, |name, bytes| (name == section).then(|| change(bytes)));
+    fs::write(dir.path().join("wrong.skp"), wrong).unwrap();
     dir
 }
 

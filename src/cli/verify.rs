@@ -16,7 +16,7 @@ use super::inspect::new_table;
 use super::{VerifyArgs, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
-use crate::verify::{Inputs, Reduced, Report, climb, drawn_batch};
+use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let model = Model::open(&args.artifact)?;
@@ -33,7 +33,7 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let message = format!("{wrong} of {} comparisons are out of bounds\n{text}", report.rows.len());
     let mut diagnostic = Diagnostic::new("verify::mismatch", message);
     if let Some(reduced) = &report.reduced {
-        diagnostic = diagnostic.help(keep(args, reduced)?);
+        diagnostic = diagnostic.help(keep(args, reduced));
     }
     Err(Error::new(ErrorKind::Mismatch, diagnostic))
 }
@@ -64,31 +64,33 @@ fn inputs(args: &VerifyArgs, model: &Model, layout: &Layout) -> Result<(Batch, O
     Ok((batch, Some(masks)))
 }
 
-/// Writes the reduced mismatch to disk; returns how to see it again.
-fn keep(args: &VerifyArgs, reduced: &Reduced) -> Result<String, Error> {
+/// Writes the reduced mismatch to disk; returns how to see it again, or why it cannot be kept: a mismatch stays one.
+fn keep(args: &VerifyArgs, reduced: &Reduced) -> String {
     let folder = args.keep.clone().unwrap_or_else(|| {
         let hash = ContentHash::of(format!("{reduced:?}").as_bytes()).to_string();
         PathBuf::from(format!("skipc-mismatch-{}", &hash[..8]))
     });
-    reduced.write(&folder)?;
+    let (form, numbers, n) = (&reduced.form, reduced.numbers, reduced.tokens.len());
+    let differs = format!("`{form} {numbers}` differs on {n} tokens already");
+    if let Err(error) = reduced.write(&folder) {
+        return format!("{differs}, but they could not be kept: {error}; `--keep` takes another folder");
+    }
     let (artifact, folder) = (args.artifact.display(), folder.display());
     let mut command =
         format!("skipc verify {artifact} --tokens {folder}/tokens.npy --lengths {folder}/lengths.npy");
     if reduced.routing.is_some() {
         let _ = write!(command, " --routing {folder}/routing.npy");
     }
-    let n = reduced.tokens.len();
-    Ok(format!(
-        "`{} {}` differs on {n} tokens already; to see it again: {command}",
-        reduced.form, reduced.numbers
-    ))
+    format!("{differs}; to see it again: {command}")
 }
 
+/// All comparisons, those that failed first.
 fn table(report: &Report) -> String {
     let header =
         ["form", "numbers", "decisions", "flipped", "near ties", "largest error", "relative rms", ""];
     let mut table = new_table(&header);
-    for row in &report.rows {
+    let (right, wrong): (Vec<&Row>, Vec<&Row>) = report.rows.iter().partition(|row| row.ok);
+    for row in wrong.into_iter().chain(right) {
         let purpose = if row.purpose == Purpose::Generate { "generate: " } else { "" };
         table.add_row([
             format!("{purpose}{}", row.form),

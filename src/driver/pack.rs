@@ -21,8 +21,8 @@ use crate::driver::rewrites::{self, OfPurpose};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::weights::Weights;
-use crate::verify;
 use crate::verify::reference::Constants;
+use crate::verify::{self, LadderError};
 
 /// What holds for every program of a compile.
 pub fn promises(model: &Model, compiled: &Compiled) -> Promises {
@@ -118,8 +118,10 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Error> {
             let plan = phase.plan(&program.target, program.dtype);
             let plan = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
             let constants = Constants { program, sources: &plan.constants, bytes: constants };
-            let answers =
-                verify::known_answers(&phase.lowered, &constants).map_err(|error| broken(&error))?;
+            let answers = verify::known_answers(&phase.lowered, &constants).map_err(|error| match error {
+                LadderError::NotFinite { .. } => error.into(),
+                _ => broken(&error),
+            })?;
             sections.push((name, answers.encode().map_err(|error| broken(&error))?));
         }
     }

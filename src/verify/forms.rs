@@ -5,9 +5,9 @@ use skipc_ir::interp::{Batch, Number, Weights};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self, Element, Mode, Tiling};
 use skipc_runtime::Session;
+use skipc_runtime::distance::Bound;
 
 use super::LadderError;
-use super::compare::Bounds;
 use crate::verify::reference::{self, Constants, Outcome};
 
 /// Rows of a tile of the kernel interpreter: small and odd, so that short batches have several tiles and a tail.
@@ -20,7 +20,7 @@ pub(super) struct Runner<'a, N> {
     /// In which numbers it computes.
     pub(super) numbers: &'static str,
     /// How far it may be from the judge.
-    pub(super) bounds: Bounds,
+    pub(super) bound: Bound,
     run: Box<Run<'a, N>>,
 }
 
@@ -43,12 +43,12 @@ pub(super) fn graph<'a, N: Number>(
     numbers: &'static str,
     graph: &'a Graph,
     weights: &'a dyn Weights<N>,
-    bounds: Bounds,
+    bound: Bound,
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
         reference::run(graph, weights, batch, forced).map_err(|error| LadderError::stage(form, &error))
     };
-    Runner { form: form.to_owned(), numbers, bounds, run: Box::new(run) }
+    Runner { form: form.to_owned(), numbers, bound, run: Box::new(run) }
 }
 
 /// The planned kernels in the number domain `N`, without any rounding of their own.
@@ -56,7 +56,7 @@ pub(super) fn kernels_in<'a, N: Element>(
     numbers: &'static str,
     plan: &'a Plan,
     weights: &'a dyn Weights<N>,
-    bounds: Bounds,
+    bound: Bound,
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
@@ -64,17 +64,17 @@ pub(super) fn kernels_in<'a, N: Element>(
             .map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome.logits, outcome.gates))
     };
-    Runner { form: "kernels".to_owned(), numbers, bounds, run: Box::new(run) }
+    Runner { form: "kernels".to_owned(), numbers, bound, run: Box::new(run) }
 }
 
 /// The planned kernels in the program's own precision.
-pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a Constants<'_>, bounds: Bounds) -> Runner<'a, f64> {
+pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a Constants<'_>, bound: Bound) -> Runner<'a, f64> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
-    Runner { form: "kernels".to_owned(), numbers: constants.program.dtype.name(), bounds, run: Box::new(run) }
+    Runner { form: "kernels".to_owned(), numbers: constants.program.dtype.name(), bound, run: Box::new(run) }
 }
 
 /// The machine's own code.
-pub(super) fn code<'a>(mut session: Session, bounds: Bounds) -> Runner<'a, f64> {
+pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
     let (form, numbers) = (session.program().target.to_string(), session.program().dtype.name());
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
         let bytes = |masks: &[Vec<bool>]| -> Vec<Vec<u8>> {
@@ -91,7 +91,7 @@ pub(super) fn code<'a>(mut session: Session, bounds: Bounds) -> Runner<'a, f64> 
             overflow: outputs.overflow.into_iter().map(|count| count as usize).collect(),
         })
     };
-    Runner { form, numbers, bounds, run: Box::new(run) }
+    Runner { form, numbers, bound, run: Box::new(run) }
 }
 
 /// Runs the planned kernels on the kernel interpreter, in the precision of the plan.

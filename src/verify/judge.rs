@@ -95,7 +95,8 @@ impl Judge {
         Ok(verdict)
     }
 
-    /// Whether the decision of a router about a row turns within `band` of its score, or of those it depends on.
+    /// Whether the decision of a router about a row turns within `band` of its score, or of those it depends on, relative to
+    /// the larger of the score and the root mean square of the router's scores.
     pub(super) fn is_near_tie<N>(
         &self,
         verdict: &Verdict<N>,
@@ -108,7 +109,9 @@ impl Judge {
             return false;
         };
         let Some(score) = scores.get(row) else { return false };
-        let near = |a: f64, b: f64| (a - b).abs() <= band * a.abs().max(1.0);
+        let squares: f64 = scores.iter().map(|score| score * score).sum();
+        let size = (squares / scores.len() as f64).sqrt();
+        let near = |a: f64, b: f64| (a - b).abs() <= band * a.abs().max(b.abs()).max(size);
         let rows = (0..scores.len()).filter(|other| batch.sequences.get(*other) == batch.sequences.get(row));
         let others: Vec<f64> = rows.filter(|other| *other != row).map(|other| scores[other]).collect();
         let at_threshold = border.threshold.is_some_and(|threshold| {

@@ -5,9 +5,9 @@ use skipc_ir::interp::Batch;
 use skipc_ir::{Graph, random_score};
 use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 
-use super::LadderError;
 use super::cases::masks;
 use super::judge::Judge;
+use super::{LadderError, all_finite};
 use crate::verify::reference::{self, Constants, Converted};
 
 /// Lengths of the two sequences: few, because a compile waits for the answers.
@@ -25,7 +25,7 @@ const BAND: f64 = 1e-3;
 /// stands so near to a border that rounding could decide.
 ///
 /// # Errors
-/// If the graph cannot be evaluated: a fault of the compiler.
+/// [`LadderError::NotFinite`] if the weights overflow; else a graph that cannot be evaluated, a fault of the compiler.
 pub fn known_answers(graph: &Graph, constants: &Constants<'_>) -> Result<KnownAnswers, LadderError> {
     let program = constants.program;
     let layout = &program.layout;
@@ -52,18 +52,29 @@ pub fn known_answers(graph: &Graph, constants: &Constants<'_>) -> Result<KnownAn
         lengths: sequences.iter().map(|sequence| sequence.len() as u32).collect(),
         cases: Vec::new(),
     };
+    // f64 holds what overflows in f32, on the way to logits too.
+    let (singles, all) = (Converted::<f32>::new(constants), masks(&layout.io.gates, n, |_| n));
+    let single = reference::run::<f32>(graph, &singles, &batch, Some(&all))
+        .map_err(|error| LadderError::stage("known answers", &error))?;
+    if !all_finite(&single.logits) {
+        return Err(LadderError::NotFinite { what: "the known answers".to_owned() });
+    }
     let mut push = |name: &str, outcome: reference::Outcome<f64>| {
+        if !all_finite(&outcome.logits) {
+            return Err(LadderError::NotFinite { what: format!("the known answers, decisions `{name}`,") });
+        }
         let gates = outcome.gates.iter().map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect());
         let logits = outcome.logits.iter().map(|logit| *logit as f32).collect();
         answers.cases.push(Case { name: name.to_owned(), gates: gates.collect(), logits });
+        Ok(())
     };
     for (name, count) in [("all", n), ("half", n.div_ceil(2)), ("none", 0)] {
-        push(name, run(Some(&masks(&layout.io.gates, n, |_| count)))?);
+        push(name, run(Some(&masks(&layout.io.gates, n, |_| count)))?)?;
     }
     if program.dtype == DType::F32 {
         let outcome = run(None)?;
         if !has_near_tie(graph, &weights, &batch, &outcome.gates)? {
-            push(FREE, outcome);
+            push(FREE, outcome)?;
         }
     }
     Ok(answers)

@@ -3,9 +3,9 @@
 //! | rung | numbers | must agree |
 //! | --- | --- | --- |
 //! | masked graph | f64, ring, field | it is the judge |
-//! | gathered graph, graph after the passes, planned kernels | f64 | to 1e-9 |
+//! | gathered graph, graph after the passes, planned kernels | f64 | to 1e-9 of the logits' root mean square |
 //! | the same | integers mod 2³², GF(2⁶¹ − 1) | exactly |
-//! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 |
+//! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 of the logits' root mean square |
 //! | the same | bf16 | to 16 units of roundoff of the logits' size, root mean square |
 //!
 //! The judge is lowered anew from the spec in the artefact, with every layer computed for every token. Decisions are
@@ -30,6 +30,7 @@ use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
 use skipc_ir::{Graph, text};
 use skipc_plan::Plan;
 use skipc_plan::interp::Element;
+use skipc_runtime::distance::Bound;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
 
 use crate::diagnostic::Diagnostic;
@@ -45,7 +46,6 @@ pub use known_answer::known_answers;
 pub use reduce::Reduced;
 
 use cases::Cases;
-use compare::Bounds;
 use forms::Runner;
 use judge::Judge;
 
@@ -97,9 +97,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether every comparison is within bounds.
+    /// Whether there were comparisons, and all are within bounds.
     pub fn ok(&self) -> bool {
-        self.rows.iter().all(|row| row.ok)
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.ok)
     }
 }
 
@@ -117,6 +117,15 @@ pub enum LadderError {
         /// Why.
         message: String,
     },
+    /// The reference itself computes no numbers. The weights are at fault.
+    #[error("logits of {what} are not finite in f32, though every weight is")]
+    NotFinite {
+        /// Of which computation.
+        what: String,
+    },
+    /// No token, so nothing to compare.
+    #[error("there is no token to compare forms on")]
+    Nothing,
 }
 
 impl LadderError {
@@ -130,6 +139,12 @@ impl From<LadderError> for Error {
         match error {
             LadderError::Runtime(error) => error.into(),
             LadderError::Stage { .. } => Diagnostic::new("verify::stage", error.to_string()).into(),
+            LadderError::NotFinite { .. } => Diagnostic::new("weights::overflow", error.to_string())
+                .help("look for a gain or a matrix of enormous size in the weights")
+                .into(),
+            LadderError::Nothing => Diagnostic::new("verify::nothing_compared", error.to_string())
+                .help("give `--tokens` with at least one token")
+                .into(),
         }
     }
 }
@@ -139,6 +154,9 @@ impl From<LadderError> for Error {
 /// # Errors
 /// If the artefact cannot be read; differences are rows of the report.
 pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> {
+    if inputs.batch.tokens.is_empty() {
+        return Err(LadderError::Nothing);
+    }
     let mut report = Report::default();
     for purpose in [Purpose::Score, Purpose::Generate] {
         let targets = model.targets();
@@ -203,20 +221,20 @@ impl<'a> Phase<'a> {
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), program, &self.densities, forms::TILE_ROWS);
-                self.exact::<f64>("f64", Bounds::F64, (&plan, &constants), &cases, report)?;
-                self.exact::<Ring32>("ring32", Bounds::Exact, (&plan, &constants), &cases, report)?;
-                self.exact::<Gf61>("gf61", Bounds::Exact, (&plan, &constants), &cases, report)?;
+                self.exact::<f64>("f64", compare::F64, (&plan, &constants), &cases, report)?;
+                self.exact::<Ring32>("ring32", Bound::Exact, (&plan, &constants), &cases, report)?;
+                self.exact::<Gf61>("gf61", Bound::Exact, (&plan, &constants), &cases, report)?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, program, &self.densities, tile_rows);
             let mut runners = Vec::new();
-            let bounds = Bounds::of(program.dtype);
+            let bound = Bound::of(program.dtype);
             if !seen.contains(&program.dtype) {
                 seen.push(program.dtype);
-                runners.push(forms::kernels(&plan, &constants, bounds));
+                runners.push(forms::kernels(&plan, &constants, bound));
             }
             match self.session(program, inputs.threads)? {
-                Ok(session) => runners.push(forms::code(session, bounds)),
+                Ok(session) => runners.push(forms::code(session, bound)),
                 Err(reason) => report.skipped.push(reason),
             }
             self.compare(runners, &Converted::<f64>::new(&constants), &cases, report)?;
@@ -228,16 +246,16 @@ impl<'a> Phase<'a> {
     fn exact<N: Element>(
         &self,
         numbers: &'static str,
-        bounds: Bounds,
+        bound: Bound,
         (plan, constants): (&Plan, &Constants<'_>),
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
         let weights = Converted::<N>::new(constants);
         let runners = vec![
-            forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bounds),
-            forms::graph::<N>("passes", numbers, &self.legal, &weights, bounds),
-            forms::kernels_in::<N>(numbers, plan, &weights, bounds),
+            forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bound),
+            forms::graph::<N>("passes", numbers, &self.legal, &weights, bound),
+            forms::kernels_in::<N>(numbers, plan, &weights, bound),
         ];
         self.compare(runners, &weights, cases, report)
     }
@@ -262,8 +280,11 @@ impl<'a> Phase<'a> {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
                     _ => &self.judge.run::<N>(weights, &cases.batch, &got.gates)?,
                 };
-                let found =
-                    compare::compare(&self.judge, replayed, &got, forced, &cases.batch, &runner.bounds);
+                if !N::EXACT && !all_finite(&replayed.logits) {
+                    let what = format!("the reference, decisions `{}`,", case.name);
+                    return Err(LadderError::NotFinite { what });
+                }
+                let found = compare::compare(&self.judge, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
                     let judge =
                         |batch: &Batch, gates: &[Vec<bool>]| self.judge.run::<N>(weights, batch, gates);
@@ -302,6 +323,11 @@ impl<'a> Phase<'a> {
         }
         Ok(Ok(session))
     }
+}
+
+/// Whether all logits are numbers of f32.
+fn all_finite<N: Number>(logits: &[N]) -> bool {
+    logits.iter().all(|logit| (logit.to_f64() as f32).is_finite())
 }
 
 fn stage_text<'a>(model: &'a Model, name: &str, kind: SectionKind) -> Result<&'a str, LadderError> {

@@ -48,12 +48,13 @@ pub(super) fn reduce<N: Number>(
         }
         let Ok(got) = runner.run(batch, forced) else { return true };
         let Ok(wanted) = run_judge(batch, &got.gates) else { return false };
-        !compare::compare(judge, &wanted, &got, forced, batch, &runner.bounds).ok
+        !compare::compare(judge, &wanted, &got, forced, batch, runner.bound).ok
     };
     let mut now = (batch.clone(), forced.map(<[Vec<bool>]>::to_vec));
     let mut keep = |now: &mut (Batch, Option<Vec<Vec<bool>>>), kept: &dyn Fn(usize) -> bool| {
         let next = (select(&now.0, kept), now.1.as_ref().map(|masks| select_masks(masks, kept)));
-        let smaller = next.0.tokens.len() < now.0.tokens.len();
+        // Of nothing there is nothing to see.
+        let smaller = (1..now.0.tokens.len()).contains(&next.0.tokens.len());
         let differs = smaller && differs(&next.0, next.1.as_deref());
         if differs {
             *now = next;

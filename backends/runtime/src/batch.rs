@@ -31,6 +31,26 @@ pub struct Outputs {
     pub overflow: Vec<u32>,
 }
 
+impl Outputs {
+    /// Looks for logits that are no numbers, in sequences of these lengths.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NonFinite`] for the first.
+    pub fn check_finite(&self, lengths: &[u32]) -> Result<(), Error> {
+        let Some(at) = self.logits.iter().position(|logit| !logit.is_finite()) else { return Ok(()) };
+        let n_tokens: usize = lengths.iter().map(|&length| length as usize).sum();
+        let (mut sequence, mut position) = (0, at / (self.logits.len() / n_tokens.max(1)).max(1));
+        for &length in lengths {
+            if position < length as usize {
+                break;
+            }
+            (sequence, position) = (sequence + 1, position - length as usize);
+        }
+        Err(Error::NonFinite { sequence, position, value: self.logits[at] })
+    }
+}
+
 /// What the routers decided in a run's last step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {

@@ -44,6 +44,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The artefact has no code for the device that was asked for. Compile with its target.",
     ),
     (
+        "run::non-finite",
+        "A logit is infinite or not a number, so the run ends with exit code 1. The files that were asked for are written before, to look into; generation stops at the token. Sums of the model leave the range of f32: check the weights, or whether they are of this model.",
+    ),
+    (
         "run::not-causal",
         "A decision of this model depends on later tokens, which do not exist while text is generated. See `lint::future_leak`.",
     ),

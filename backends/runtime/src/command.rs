@@ -221,6 +221,7 @@ pub fn record(args: &RunArgs) -> Result<Trace, Error> {
     let mut session = args.session(&model)?;
     let sequences = Sequences::read(path, args.lengths.as_deref())?;
     let scored = score(args, &model, &mut session, sequences)?;
+    scored.outputs.check_finite(&scored.grid.lengths)?;
     let gates = scored.outputs.gates;
     let from = (model.artifact().manifest(), session.program());
     Ok(Trace::recorded(from, &scored.batch, gates, scored.replayed))
@@ -262,6 +263,7 @@ fn run_once(
     out: &mut dyn Write,
 ) -> Result<Decisions, Error> {
     let Scored { grid, batch, replayed, outputs } = score(args, model, session, sequences)?;
+    let finite = outputs.check_finite(&grid.lengths);
     let (rows, width) = (grid.lengths.len() as u64, grid.width as u64);
     if let Some(path) = &args.logits {
         let vocab_size = session.program().layout.vocab_size;
@@ -280,6 +282,8 @@ fn run_once(
     let timing = if args.timing { Some(Timing::of(session, &batch, load)?) } else { None };
     let decisions = Decisions::new(&session.program().layout, outputs.gates, &outputs.overflow);
     summarise(args, session, &grid, (&outputs.counts, &decisions.overflow, timing.as_ref()), out)?;
+    // Said last, so that who looks for the cause has the files.
+    finite?;
     Ok(decisions)
 }
 

@@ -189,6 +189,16 @@ pub enum Error {
         /// Tokens of the model.
         vocab_size: u32,
     },
+    /// Logits that are no numbers. The weights are at fault, or tokens for which they overflow.
+    #[error("the logits of token {position} of sequence {sequence} are not finite: one is {value}")]
+    NonFinite {
+        /// Index of the sequence.
+        sequence: usize,
+        /// Index of the token in it.
+        position: usize,
+        /// The first that is not finite.
+        value: f32,
+    },
     /// Options that exclude or need each other.
     #[error("{0}")]
     Usage(String),
@@ -281,6 +291,7 @@ impl Error {
             Error::TokenRange { .. } => "run::token-range",
             Error::BatchShape { .. } => "run::batch-shape",
             Error::PromptVocabulary { .. } => "run::prompt-vocabulary",
+            Error::NonFinite { .. } => "run::non-finite",
             Error::Usage(_) => "run::usage",
             Error::KnownAnswer { .. } => "run::known-answer",
             Error::SelfTest { .. } => "run::self-test",

@@ -22,7 +22,7 @@ pub struct Continuation {
 ///
 /// # Errors
 ///
-/// An empty prompt, or what [`Session::run`] says.
+/// An empty prompt, [`Error::NonFinite`] where no next token is likely, or what [`Session::run`] says.
 pub fn greedy(
     session: &mut Session,
     prompt: &[u32],
@@ -41,7 +41,9 @@ pub fn greedy(
         if tokens.len() >= limit && tokens.len() > prompt.len() {
             break;
         }
-        let outputs = session.run(&Batch::of_sequence(tokens.clone()))?;
+        let batch = Batch::of_sequence(tokens.clone());
+        let outputs = session.run(&batch)?;
+        outputs.check_finite(&batch.lengths)?;
         let last = outputs.logits.rchunks(vocab_size.max(1)).next().unwrap_or_default();
         let token = likeliest(last);
         each(token);
@@ -51,7 +53,7 @@ pub fn greedy(
     Ok(Continuation { tokens: tokens.split_off(prompt.len()), gates, overflow })
 }
 
-/// The index of the largest number, the first of equal ones; numbers that are NaN are never the largest.
+/// The index of the largest number, the first of equal ones.
 fn likeliest(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (idx, &logit) in (0u32..).zip(logits) {
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_first_of_equal_logits_wins() {
-        assert_eq!(likeliest(&[1.0, 3.0, f32::NAN, 3.0]), 1);
+        assert_eq!(likeliest(&[1.0, 3.0, 2.0, 3.0]), 1);
         assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
         assert_eq!(likeliest(&[]), 0);
     }

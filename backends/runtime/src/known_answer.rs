@@ -12,18 +12,13 @@ use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::DType;
 
 use crate::batch::Batch;
+use crate::distance::{Bound, Distance};
 use crate::error::Error;
 use crate::model::Model;
 use crate::session::{Device, Options, Session};
 
 /// The case in which the routers decide.
 pub const FREE: &str = "free";
-
-/// Largest distance of an f32 logit, as for whole models against the reference.
-const F32_BOUND: f64 = 2e-4;
-
-/// Largest root mean square distance of bf16 logits, relative to the logits' own: 16 units of roundoff.
-const BF16_BOUND: f64 = 16.0 / 256.0;
 
 /// Tokens with the answers to them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -127,13 +122,18 @@ impl KnownAnswers {
         for name in names {
             let logits = tensor(&format!("{name}.logits"), Dtype::F32)?;
             let gates = tensor(&format!("{name}.gates"), Dtype::U8)?;
+            let numbers = logits.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
+            let numbers: Vec<f32> = numbers.collect();
+            if numbers.iter().any(|logit| !logit.is_finite()) {
+                return Err(broken(format!("`{name}` has logits that are not finite")));
+            }
             if logits.shape().first() != Some(&tokens.len()) || gates.shape().get(1) != Some(&tokens.len()) {
                 return Err(broken(format!("`{name}` is not about {} tokens", tokens.len())));
             }
             cases.push(Case {
                 name: name.to_owned(),
                 gates: gates.data().chunks(tokens.len().max(1)).map(<[u8]>::to_vec).collect(),
-                logits: logits.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect(),
+                logits: numbers,
             });
         }
         if tokens.is_empty() || cases.is_empty() {
@@ -187,26 +187,14 @@ pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<
 fn verdict(program: &Program, case: &Case, logits: &[f32], gates: &[Vec<u8>]) -> Verdict {
     let wanted = case.gates.iter().flatten();
     let flips = gates.iter().flatten().zip(wanted).filter(|(got, wanted)| got != wanted).count();
-    let (mut max_error, mut squares, mut size) = (0.0f64, 0.0, 0.0);
-    for (got, wanted) in logits.iter().zip(&case.logits) {
-        let error = (f64::from(*got) - f64::from(*wanted)).abs();
-        // A NaN is the worst of all errors, and stays.
-        max_error = if error <= max_error { max_error } else { error };
-        squares += error * error;
-        size += f64::from(*wanted) * f64::from(*wanted);
-    }
-    let relative_rms = if size > 0.0 { (squares / size).sqrt() } else { squares.sqrt() };
-    let values_ok = match program.dtype {
-        DType::Bf16 => relative_rms <= BF16_BOUND,
-        _ => max_error <= F32_BOUND,
-    };
+    let distance = Distance::between(logits, &case.logits);
     let shapes_ok = logits.len() == case.logits.len() && gates.len() == case.gates.len();
     Verdict {
         purpose: program.purpose,
         case: case.name.clone(),
         flips,
-        max_error,
-        relative_rms,
-        ok: values_ok && shapes_ok && flips == 0,
+        max_error: distance.max_error(),
+        relative_rms: distance.relative_rms(),
+        ok: distance.is_within(Bound::of(program.dtype)) && shapes_ok && flips == 0,
     }
 }

@@ -24,6 +24,7 @@ pub mod command;
 #[expect(unsafe_code, reason = "maps generated code and calls it with pointers")]
 mod cpu;
 pub mod cuda;
+pub mod distance;
 mod error;
 mod file;
 pub mod generate;

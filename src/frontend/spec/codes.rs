@@ -44,6 +44,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("weights::header", "The weights are not a safetensors file, or its header contradicts itself."),
     ("weights::missing", "A tensor that the model needs is not in the weights."),
     ("weights::non_finite", "A tensor holds an infinity or NaN."),
+    (
+        "weights::overflow",
+        "Every tensor is finite, but with them the logits leave the range of f32, so that no output would be a number. Look for a gain or a matrix of enormous size: a diverged training run, or a conversion that went wrong.",
+    ),
     ("weights::read", "The weights cannot be read from disk."),
     ("weights::shape", "A tensor has another shape than the spec gives it."),
     ("weights::truncated", "The weights end before their header or their last tensor does."),

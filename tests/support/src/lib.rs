@@ -11,4 +11,5 @@ pub mod random;
 pub mod random_graph;
 pub mod reference;
 pub mod replay;
+pub mod tamper;
 pub mod tolerance;
