@@ -7,9 +7,10 @@ use skipc::driver::backends::CpuBackend;
 use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
 use skipc::driver::trace::Trace;
-use skipc::frontend::lower::{Form, Purpose, lower};
+use skipc::frontend::lower::{Purpose, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::weights::Weights;
 use skipc::frontend::spec::words::Word;
 use skipc::verify::reference::{self, Constants, Outcome};
@@ -77,13 +78,13 @@ fn artifact(Loaded { model, weights }: &Loaded, request: Request) -> skipc_runti
 fn the_interpreter_agrees_with_pytorch() {
     for case in golden() {
         let Loaded { model, weights } = load(&case);
-        let graph = lower(&model, Form::Gathered, Purpose::Score)
+        let graph = lower(&model, Skipping::Gathered, Purpose::Score)
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let batch = case.batch();
         let double = reference::run::<f64>(&graph, &weights, &batch, None).unwrap();
         case.check("interpreter, f64", &double.logits, &double.gates, TOLERANCE);
         case.check_overflow("interpreter, f64", &double.overflow);
-        let masked = lower(&model, Form::Masked, Purpose::Score).unwrap();
+        let masked = lower(&model, Skipping::Masked, Purpose::Score).unwrap();
         let masked = reference::run::<f64>(&masked, &weights, &batch, None).unwrap();
         case.check("interpreter, f64, masked", &masked.logits, &masked.gates, TOLERANCE);
         case.check_overflow("interpreter, f64, masked", &masked.overflow);
@@ -108,10 +109,10 @@ fn the_interpreter_agrees_with_pytorch_when_it_generates() {
     let mut checked = 0;
     for case in golden() {
         let Loaded { model, weights } = load(&case);
-        let graph = lower(&model, Form::Gathered, Purpose::Generate);
+        let graph = lower(&model, Skipping::Gathered, Purpose::Generate);
         assert_eq!(graph.is_ok(), model.can_generate(), "{}: {:?}", case.name, graph.err());
         let (Ok(graph), Some(generated)) = (graph, &case.generated) else { continue };
-        let masked = lower(&model, Form::Masked, Purpose::Generate).unwrap();
+        let masked = lower(&model, Skipping::Masked, Purpose::Generate).unwrap();
         for (form, graph) in [("gathered", graph), ("masked", masked)] {
             let ran = reference::run::<f64>(&graph, &weights, &case.batch(), None).unwrap();
             let what = format!("{}, generating, {form}", case.name);
@@ -130,7 +131,7 @@ fn the_interpreter_agrees_with_pytorch_when_it_generates() {
 fn the_text_of_every_case_agrees_with_pytorch() {
     for case in golden().iter().filter(|case| !case.name.starts_with("kjv-12l-d25-")) {
         let Loaded { model, weights } = load(case);
-        let lowered = lower(&model, Form::Gathered, Purpose::Score).unwrap().to_string();
+        let lowered = lower(&model, Skipping::Gathered, Purpose::Score).unwrap().to_string();
         let path = case.dir.join("lowered.sir");
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, &lowered).unwrap();
@@ -150,12 +151,14 @@ fn every_option_has_a_case() {
     for case in golden() {
         let Loaded { model, .. } = load(&case);
         for skip in model.skips() {
+            let capacity = skip.capacity();
+            let skip = SkipTable::of(skip);
             let router = skip.router.word();
             seen.insert(format!("{router} {}", skip.input.word()));
             seen.insert(format!("{router} keys {}", skip.kv.word()));
             seen.insert(format!("{router} gate {}", skip.gate.word()));
             seen.insert(format!("{router} decide {}", skip.decide.word()));
-            if skip.capacity().is_some() {
+            if capacity.is_some() {
                 seen.insert(format!("{router} capacity {} keys {}", skip.overflow.word(), skip.kv.word()));
             }
         }

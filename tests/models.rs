@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 use skipc::frontend::spec;
-use skipc::frontend::spec::model::{Model, Router};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::skip_table::Router;
 
 /// What `skipc check` warns of in each model that is not free of warnings.
 const WARNINGS: [(&str, &str); 3] = [
@@ -173,7 +174,7 @@ fn models_are_what_their_names_say() {
     let skips = |name: &str| -> Vec<(Router, f64)> {
         let model = model(Path::new(&format!("models/{name}.toml")));
         assert_eq!(model.name, name);
-        model.skips().map(|skip| (skip.router, skip.density)).collect()
+        model.skips().map(|skip| (Router::of(skip), skip.density)).collect()
     };
     assert!(skips("dense-12l").is_empty());
     assert_eq!(skips("skip-12l-d50"), vec![(Router::Gumbel, 0.5); 12]);

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use skipc::frontend::lower::{Form, lower};
+use skipc::frontend::lower::{Skipping, lower};
 use skipc::frontend::spec;
 use skipc_artifact::program::Purpose;
 use skipc_passes::rewrite::check::check;
@@ -58,7 +58,7 @@ fn proofs_of_all_models_hold() {
             continue;
         }
         let (_, model) = spec::load_with_places(&path).unwrap_or_else(|_| panic!("{}", path.display()));
-        let graph = lower(&model, Form::Gathered, Purpose::Score).expect("it lowers");
+        let graph = lower(&model, Skipping::Gathered, Purpose::Score).expect("it lowers");
         let passes = default_pipeline();
         let ran = run_reported(graph, &passes, &Options::default(), &mut |_, _| {});
         let (_, report) = ran.expect("the passes run");

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use skipc::diagnostic::Diagnostics;
-use skipc::frontend::spec::model::{Model, Overflow, Router, Skip};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::skip::{Capacity, Overflow};
+use skipc::frontend::spec::skip_table::{Router, SkipTable};
 use skipc::frontend::spec::weights::{DType, Weights, tensors};
 use skipc::frontend::spec::{self, codes, limits};
 
@@ -238,19 +240,20 @@ fn files_that_cannot_be_read_are_named() {
 
 #[test]
 fn capacity_is_rounded_up_and_no_more_than_the_group() {
-    let with = |group_size, density, capacity_factor| {
-        let skip = Skip { group_size, density, capacity_factor, ..Skip::of(Router::Gumbel) };
-        skip.capacity().map(|capacity| capacity.slots)
+    let slots = |group_size, density, factor| {
+        Capacity { group_size, factor, overflow: Overflow::Position }.slots(density)
     };
-    assert_eq!(with(0, 0.5, 1.25), None);
-    assert_eq!(with(64, 0.25, 1.25), Some(20));
-    assert_eq!(with(10, 0.25, 1.25), Some(4));
-    assert_eq!(with(10, 0.0, 1.25), Some(0));
-    assert_eq!(with(10, 1.0, 1e6), Some(10));
+    assert_eq!(slots(64, 0.25, 1.25), 20);
+    assert_eq!(slots(10, 0.25, 1.25), 4);
+    assert_eq!(slots(10, 0.0, 1.25), 0);
+    assert_eq!(slots(10, 1.0, 1e6), 10);
     // 10 · 0.1 · 3 is a little more than 3 only if the products are taken in another order.
-    assert_eq!(with(10, 0.1, 3.0), Some(3));
-    let capacity = Skip { group_size: 8, ..Skip::of(Router::Random) }.capacity().expect("a capacity");
-    assert_eq!((capacity.group_size, capacity.slots, capacity.overflow), (8, 5, Overflow::Position));
+    assert_eq!(slots(10, 0.1, 3.0), 3);
+    assert_eq!(SkipTable::of_router(Router::Gumbel).skip().capacity(), None);
+    let skip = SkipTable { group_size: 8, ..SkipTable::of_router(Router::Random) }.skip();
+    let capacity = skip.capacity().expect("a capacity");
+    assert_eq!(capacity, Capacity { group_size: 8, factor: 1.25, overflow: Overflow::Position });
+    assert_eq!(capacity.slots(skip.density), 5);
 }
 
 #[test]

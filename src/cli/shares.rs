@@ -14,7 +14,10 @@ use super::open_artifact;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
-use crate::frontend::spec::model::{Model, Skip};
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::skip::Skip;
+use crate::frontend::spec::skip_table::Router;
+use crate::frontend::spec::words::Word;
 
 /// One router's share.
 #[derive(Debug, Serialize)]
@@ -48,7 +51,7 @@ impl Shares {
     pub(super) fn new(model: &Model, decisions: &Decisions) -> Shares {
         let share = |(scope, skip): (String, &Skip), gate: &[u8], over_capacity| Share {
             scope,
-            router: format!("{:?}", skip.router).to_lowercase(),
+            router: Router::of(skip).word().to_owned(),
             density: skip.density,
             executed: gate.iter().filter(|executes| **executes != 0).count() as u64,
             tokens: gate.len() as u64,
@@ -60,10 +63,7 @@ impl Shares {
             .zip(decided)
             .map(|(scope, (gate, over))| share(scope, gate, *over))
             .collect();
-        let is_dense = |block: &&spec::model::Block| {
-            block.skip.is_none() && block.layers.iter().all(|layer| layer.skip.is_none())
-        };
-        let dense_blocks = model.blocks.iter().filter(is_dense).count();
+        let dense_blocks = model.blocks.iter().filter(|block| block.skips().next().is_none()).count();
         Shares { routers, dense_blocks, blocks: model.blocks.len() }
     }
 
@@ -96,14 +96,10 @@ impl Shares {
 
 /// What each router decides about, with its settings, in model order.
 fn scopes(model: &Model) -> Vec<(String, &Skip)> {
-    let mut scopes = Vec::new();
-    for (idx, block) in model.blocks.iter().enumerate() {
-        scopes.extend(block.skip.as_ref().map(|skip| (format!("blocks.{idx}"), skip)));
-        for (layer_idx, layer) in block.layers.iter().enumerate() {
-            scopes.extend(layer.skip.as_ref().map(|skip| (format!("blocks.{idx}.layers.{layer_idx}"), skip)));
-        }
-    }
-    scopes
+    let blocks = model.blocks.iter().enumerate();
+    let routes =
+        blocks.flat_map(|(idx, block)| block.routes().map(move |(unit, skip)| (unit.name(idx), skip)));
+    routes.collect()
 }
 
 /// Shares of a run of these tokens on the host.

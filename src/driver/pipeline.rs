@@ -19,8 +19,9 @@ use crate::driver::backends::CpuBackend;
 use crate::driver::trace::Trace;
 use crate::driver::{backends, constants};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::{self, lower, sets};
-use crate::frontend::spec::model::{Model, Skip};
+use crate::frontend::lower::{Skipping, lower, sets};
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::skip::Skip;
 use crate::frontend::spec::weights::Weights;
 
 /// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
@@ -52,10 +53,10 @@ impl Variant {
         }
     }
 
-    fn lowering(self) -> lower::Form {
+    fn skipping(self) -> Skipping {
         match self {
-            Variant::Fused | Variant::Unfused => lower::Form::Gathered,
-            Variant::Masked => lower::Form::Masked,
+            Variant::Fused | Variant::Unfused => Skipping::Gathered,
+            Variant::Masked => Skipping::Masked,
         }
     }
 
@@ -209,7 +210,7 @@ pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Error> {
 
 fn lower_model(model: &Model, variant: Variant, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Error> {
     trace.begin("lower");
-    let graph = lower(model, variant.lowering(), purpose)
+    let graph = lower(model, variant.skipping(), purpose)
         .map_err(|error| Error::internal("lower::broken", &error))?;
     trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
     Ok(graph)

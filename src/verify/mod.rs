@@ -36,7 +36,7 @@ use skipc_runtime::{Device, Model, Options, Session, cuda};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pack::stage_name;
 use crate::error::Error;
-use crate::frontend::lower::{Form, lower};
+use crate::frontend::lower::{Skipping, lower};
 use crate::frontend::spec;
 use crate::verify::reference::{Constants, Converted};
 
@@ -189,7 +189,7 @@ impl<'a> Phase<'a> {
     fn read(model: &'a Model, purpose: Purpose, program: &Program) -> Result<Phase<'a>, LadderError> {
         let spec = spec::model("spec.toml", stage_text(model, "spec.toml", SectionKind::Spec)?)
             .map_err(|error| LadderError::stage("spec.toml", &error))?;
-        let masked = lower(&spec, Form::Masked, purpose)
+        let masked = lower(&spec, Skipping::Masked, purpose)
             .map_err(|error| LadderError::stage("the masked graph", &error))?;
         let densities: Vec<f64> = spec.skips().map(|skip| skip.density).collect();
         if densities.len() != program.layout.io.gates.len() {

@@ -15,8 +15,10 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use skipc::bench::{self, Bench};
 use skipc::driver::pipeline::Variant;
 use skipc::driver::trace::Trace;
+use skipc::frontend::layer::Layer;
 use skipc::frontend::spec;
-use skipc::frontend::spec::model::{LayerKind, Model};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::node::Block;
 
 const DENSITIES: [f64; 3] = [0.125, 0.25, 1.0];
 
@@ -46,10 +48,10 @@ blocks = ["sparse"]
 
 /// Inner size of the model's first feed-forward layer.
 fn d_ff(model: &Model) -> usize {
-    let mut layers = model.blocks.iter().flat_map(|block| &block.layers);
-    let inner = layers.find_map(|layer| match layer.kind {
-        LayerKind::Ffn { d_ff, .. } => Some(d_ff),
-        LayerKind::Attention { .. } => None,
+    let mut layers = model.blocks.iter().flat_map(Block::layers);
+    let inner = layers.find_map(|layer| match layer {
+        Layer::Ffn(ffn) => Some(ffn.d_ff),
+        _ => None,
     });
     inner.unwrap_or(0)
 }

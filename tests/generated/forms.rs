@@ -1,7 +1,7 @@
 //! All forms of a subject, as the compiler makes them.
 
 use skipc::driver::backends::CpuBackend;
-use skipc::frontend::lower::{Form, lower};
+use skipc::frontend::lower::{Skipping, lower};
 use skipc::frontend::spec::model::Model;
 use skipc_artifact::program::Purpose;
 use skipc_artifact::target::{DType, Target};
@@ -14,12 +14,12 @@ use crate::subject::Subject;
 /// The compiler, or one with a fault planted in it: each stage may be tampered with.
 pub(crate) trait Compiler: Sync {
     /// The model that is lowered in this form.
-    fn model(&self, model: &Model, _form: Form) -> Model {
+    fn model(&self, model: &Model, _skipping: Skipping) -> Model {
         model.clone()
     }
 
     /// A lowered graph.
-    fn lowered(&self, graph: Graph, _form: Form) -> Graph {
+    fn lowered(&self, graph: Graph, _skipping: Skipping) -> Graph {
         graph
     }
 
@@ -73,14 +73,14 @@ pub(crate) fn compile(
     purpose: Purpose,
     until: Until,
 ) -> Result<Forms, String> {
-    let graph = |form: Form| -> Result<Graph, String> {
-        let model = compiler.model(&subject.model, form);
-        let graph = lower(&model, form, purpose).map_err(|error| error.to_string())?;
-        let graph = compiler.lowered(graph, form);
-        skipc_ir::verify(&graph).map_err(|errors| format!("{form:?} graph: {}", errors[0]))?;
+    let graph = |skipping: Skipping| -> Result<Graph, String> {
+        let model = compiler.model(&subject.model, skipping);
+        let graph = lower(&model, skipping, purpose).map_err(|error| error.to_string())?;
+        let graph = compiler.lowered(graph, skipping);
+        skipc_ir::verify(&graph).map_err(|errors| format!("{skipping:?} graph: {}", errors[0]))?;
         Ok(graph)
     };
-    let (gathered, masked) = (graph(Form::Gathered)?, graph(Form::Masked)?);
+    let (gathered, masked) = (graph(Skipping::Gathered)?, graph(Skipping::Masked)?);
     let options = skipc_passes::Options::default();
     let passed =
         skipc_passes::run(gathered.clone(), &skipc_passes::default_pipeline(), &options, &mut |_, _| {})

@@ -1,6 +1,9 @@
 //! What has to hold between runs of related models and batches, whatever the numbers are.
 
-use skipc::frontend::spec::model::{Block, Gate, Model, Router, Skip};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::node::{Block, Unit};
+use skipc::frontend::spec::skip::{BranchScale, Decider, Skip};
+use skipc::frontend::spec::skip_table::{Router, SkipTable};
 use skipc_artifact::program::Purpose;
 use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};
@@ -8,6 +11,7 @@ use skipc_testkit::random::Rng;
 
 use crate::forms::{Forms, Until, compile};
 use crate::judge::{Case, Judge, Judged};
+use crate::model::{map_layers, map_skips};
 use crate::rules::{RouterOf, routers};
 use crate::run::{ExactWeights, Masks, Run};
 use crate::subject::Subject;
@@ -73,22 +77,13 @@ fn exact(run: Run<Ring32>) -> Run<f64> {
     Run { logits, gates: run.gates, wanted: run.wanted, scores }
 }
 
-fn map_skips(model: &Model, change: &dyn Fn(&Skip) -> Skip) -> Model {
-    let mut model = model.clone();
-    for block in &mut model.blocks {
-        block.skip = block.skip.as_ref().map(change);
-        for layer in &mut block.layers {
-            layer.skip = layer.skip.as_ref().map(change);
-        }
-    }
-    model
-}
-
 /// A skip that is the same for every token keeps; others become this router's, without capacity and scale.
-fn with_router(router: Router) -> impl Fn(&Skip) -> Skip {
-    move |skip| match (RouterOf { skip, block: 0 }).constant() {
-        Some(_) => *skip,
-        None => Skip { kv: skip.kv, ..Skip::of(router) },
+fn with_router(router: Router) -> impl Fn(&Skip) -> Option<Skip> {
+    move |skip| {
+        Some(match (RouterOf { skip, block: 0 }).constant() {
+            Some(_) => *skip,
+            None => SkipTable { kv: SkipTable::of(skip).kv, ..SkipTable::of_router(router) }.skip(),
+        })
     }
 }
 
@@ -96,9 +91,9 @@ fn with_router(router: Router) -> impl Fn(&Skip) -> Skip {
 fn units(model: &Model) -> Vec<(usize, Option<usize>)> {
     let blocks = model.blocks.iter().enumerate();
     blocks
-        .flat_map(|(idx, block)| match block.skip {
+        .flat_map(|(idx, block)| match block.skip_of(Unit::Block) {
             Some(_) => vec![(idx, None)],
-            None => (0..block.layers.len()).map(|layer| (idx, Some(layer))).collect(),
+            None => (0..block.body.n_layers()).map(|layer| (idx, Some(layer))).collect(),
         })
         .collect()
 }
@@ -108,7 +103,7 @@ fn before(model: &Model, (block, layer): (usize, Option<usize>)) -> Model {
     let mut blocks: Vec<Block> = model.blocks[..block].to_vec();
     if let Some(layer) = layer.filter(|layer| *layer > 0) {
         let cut = &model.blocks[block];
-        blocks.push(Block { layers: cut.layers[..layer].to_vec(), ..cut.clone() });
+        blocks.push(Block { body: map_layers(&cut.body, |layers| layers.truncate(layer)), ..cut.clone() });
     }
     Model { blocks, ..model.clone() }
 }
@@ -144,9 +139,10 @@ impl Judge<'_> {
             _ if subject.seed.is_multiple_of(PLAN_TWINS_EVERY) => Until::Kernels,
             _ => Until::Graphs,
         };
-        let is_scaled = subject.model.skips().any(|skip| skip.gate == Gate::Scaled);
-        let binary =
-            subject.with_model(map_skips(&subject.model, &|skip| Skip { gate: Gate::Binary, ..*skip }));
+        let is_scaled =
+            subject.model.skips().any(|skip| SkipTable::of(skip).gate == BranchScale::Probability);
+        let unscaled = |skip: &Skip| Some(SkipTable { gate: BranchScale::One, ..SkipTable::of(skip) }.skip());
+        let binary = subject.with_model(map_skips(&subject.model, &mut { unscaled }));
         let mut unscaled = match is_scaled {
             true => Some(compile(self.compiler, &binary, purpose, until)?),
             false => None,
@@ -155,7 +151,7 @@ impl Judge<'_> {
             ("all execute = dense", "all", Router::Always),
             ("none executes = identity", "none", Router::Never),
         ] {
-            let twin = subject.with_model(map_skips(&subject.model, &with_router(router)));
+            let twin = subject.with_model(map_skips(&subject.model, &mut with_router(router)));
             let mut twin_forms = compile(self.compiler, &twin, purpose, until)?;
             let masks = cases.iter().find(|known| known.name == case).and_then(|case| case.masks.as_ref());
             for engine in STEADY {
@@ -180,9 +176,9 @@ impl Judge<'_> {
         let units = units(model);
         let hard: Vec<usize> = (0..units.len())
             .filter(|idx| {
-                let block = &model.blocks[units[*idx].0];
-                let skip = units[*idx].1.map_or(block.skip, |layer| block.layers[layer].skip);
-                skip.is_some_and(|skip| RouterOf { skip: &skip, block: 0 }.constant().is_none())
+                let (block, layer) = units[*idx];
+                let skip = model.blocks[block].skip_of(layer.map_or(Unit::Block, Unit::Layer));
+                skip.is_some_and(|skip| RouterOf { skip, block: 0 }.constant().is_none())
             })
             .collect();
         let mut rng = Rng::new(self.subject.seed ^ 0xcafe);
@@ -235,7 +231,11 @@ impl Judge<'_> {
                 check: "permuted sequences permute results",
                 sequences: order.iter().map(|idx| sequences[*idx].clone()).collect(),
                 rows: order.iter().flat_map(|idx| rows(*idx, sequences[*idx].len())).collect(),
-                keeps_decisions: !self.subject.model.skips().any(|skip| skip.router == Router::Random),
+                keeps_decisions: !self
+                    .subject
+                    .model
+                    .skips()
+                    .any(|skip| matches!(skip.decider(), Some(Decider::Random { .. }))),
             });
             let kept = rng.below(sequences.len());
             let alone = sequences.iter().enumerate();

@@ -1,9 +1,10 @@
 //! Random models: every option of a spec, sizes at their edges.
 
-use skipc::frontend::spec::model::{
-    Activation, Block, Decide, Gate, Generate, Input, Kv, Layer, LayerKind, Model, Norm, NormKind, Overflow,
-    Positions, Router, Skip,
-};
+use skipc::frontend::layer::{Activation, Attention, Ffn, Layer};
+use skipc::frontend::spec::model::{Model, Norm, NormKind, Positions};
+use skipc::frontend::spec::node::{Block, Node, Route};
+use skipc::frontend::spec::skip::{BranchScale, Decide, Input, Kv, Overflow, Skip};
+use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
 use skipc_testkit::random::Rng;
 
 /// Sub-layers of a model, at most: about 40 ops that compute something.
@@ -45,7 +46,7 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
             break;
         }
         // A block that stands twice in the stack.
-        let again = blocks.last().filter(|last| last.layers.len() <= room).cloned();
+        let again = blocks.last().filter(|last| last.body.n_layers() <= room).cloned();
         let block = match again {
             Some(block) if rng.one_in(5) => block,
             _ => {
@@ -53,7 +54,7 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
                 block(rng, idx, n_layers, positions)
             }
         };
-        n_layers += block.layers.len();
+        n_layers += block.body.n_layers();
         blocks.push(block);
     }
     Model {
@@ -69,24 +70,63 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
 }
 
 fn block(rng: &mut Rng, idx: usize, n_layers: usize, positions: Positions) -> Block {
-    let mut layers: Vec<Layer> = (0..n_layers).map(|_| layer(rng, positions)).collect();
-    let mut skip_of_block = None;
-    match rng.below(8) {
-        0 => {}
-        1..=4 => skip_of_block = Some(skip(rng, true)),
+    let mut layers: Vec<Node> = (0..n_layers).map(|_| Node::Residual(layer(rng, positions))).collect();
+    let name = format!("b{idx}");
+    let body = match rng.below(8) {
+        0 => Node::Sequence(layers),
+        1..=4 => routed(skip(rng, true), Node::Sequence(layers)),
         _ => {
             for layer in &mut layers {
                 if !rng.one_in(4) {
-                    layer.skip = Some(skip(rng, false));
+                    *layer = routed(skip(rng, false), layer.clone());
                 }
             }
+            Node::Sequence(layers)
+        }
+    };
+    Block { name, body }
+}
+
+fn routed(skip: Skip, executed: Node) -> Node {
+    Node::Route(Route { skip, executed: Box::new(executed) })
+}
+
+/// The model with other skips; what `change` gives none for is no longer skipped.
+pub(crate) fn map_skips(model: &Model, change: &mut dyn FnMut(&Skip) -> Option<Skip>) -> Model {
+    let mut model = model.clone();
+    for block in &mut model.blocks {
+        block.body = map_node(&block.body, change);
+    }
+    model
+}
+
+fn map_node(node: &Node, change: &mut dyn FnMut(&Skip) -> Option<Skip>) -> Node {
+    match node {
+        Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(|node| map_node(node, change)).collect()),
+        Node::Residual(layer) => Node::Residual(*layer),
+        Node::Route(route) => {
+            let skip = change(&route.skip);
+            let executed = map_node(&route.executed, change);
+            skip.map_or(executed.clone(), |skip| routed(skip, executed))
         }
     }
-    Block { name: format!("b{idx}"), skip: skip_of_block, layers }
+}
+
+/// A node with another list of layers.
+pub(crate) fn map_layers(node: &Node, change: impl FnOnce(&mut Vec<Node>)) -> Node {
+    match node {
+        Node::Sequence(nodes) => {
+            let mut nodes = nodes.clone();
+            change(&mut nodes);
+            Node::Sequence(nodes)
+        }
+        Node::Route(route) => routed(route.skip, map_layers(&route.executed, change)),
+        Node::Residual(_) => panic!("the body of a block is a sequence, or a route around one"),
+    }
 }
 
 fn layer(rng: &mut Rng, positions: Positions) -> Layer {
-    let kind = if rng.one_in(2) {
+    if rng.one_in(2) {
         let heads = one_of(rng, &[1, 2, 2, 3, 4]);
         let divisors: Vec<usize> = (1..=heads).filter(|count| usize::is_multiple_of(heads, *count)).collect();
         let kv_heads = one_of(rng, &divisors);
@@ -94,45 +134,43 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
             Positions::Rope { .. } => one_of(rng, &[2, 2, 4, 6]),
             _ => 1 + rng.below(6),
         };
-        LayerKind::Attention { heads, kv_heads, head_dim }
+        Layer::Attention(Attention { heads, kv_heads, head_dim })
     } else {
         let activations = [Activation::Gelu, Activation::Relu, Activation::SwiGlu, Activation::GeGlu];
-        LayerKind::Ffn { d_ff: 1 + rng.below(24), activation: one_of(rng, &activations) }
-    };
-    Layer { kind, skip: None }
+        Layer::Ffn(Ffn { d_ff: 1 + rng.below(24), activation: one_of(rng, &activations) })
+    }
 }
 
 fn skip(rng: &mut Rng, of_block: bool) -> Skip {
     let router = one_of(rng, &ROUTERS);
-    let mut skip = Skip::of(router);
+    let mut skip = SkipTable::of_router(router);
     skip.density = if rng.one_in(4) { rng.below(1000) as f64 / 1000.0 } else { one_of(rng, &DENSITIES) };
-    let looks = router.weight_rows().is_some();
-    if looks {
+    if skip.skip().scorer().is_some() {
         skip.input = if rng.one_in(2) { Input::Raw } else { Input::Normed };
         skip.bias = rng.one_in(2);
         if !of_block {
             skip.decide = if rng.one_in(2) { Decide::Entry } else { Decide::Here };
         }
     }
-    if router.is_hard() {
+    if router != Router::Highway {
         skip.kv = if rng.one_in(2) { Kv::Active } else { Kv::All };
-        skip.gate = if rng.one_in(3) { Gate::Scaled } else { Gate::Binary };
+        skip.gate = if rng.one_in(3) { BranchScale::Probability } else { BranchScale::One };
         capacity(rng, &mut skip);
     }
     if router == Router::TopK && rng.one_in(2) {
-        skip.generate = Generate::Threshold;
+        skip.generate = GenerateKind::Threshold;
     }
-    if router == Router::Sigmoid || skip.generate == Generate::Threshold {
+    if router == Router::Sigmoid || skip.generate == GenerateKind::Threshold {
         skip.threshold = one_of(rng, &[0.5, 0.5, 0.25, 0.6, 0.01]);
     }
     if router == Router::Random {
         // Few seeds, so that two routers of one block may decide alike.
         skip.seed = one_of(rng, &[0, 0, 1, 12_345_678_901_234]);
     }
-    skip
+    skip.skip()
 }
 
-fn capacity(rng: &mut Rng, skip: &mut Skip) {
+fn capacity(rng: &mut Rng, skip: &mut SkipTable) {
     if !rng.one_in(3) {
         return;
     }

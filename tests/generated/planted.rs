@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use skipc::frontend::lower::Form;
-use skipc::frontend::spec::model::{Kv, Model};
+use skipc::frontend::lower::Skipping;
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::skip::{Kv, Skip};
+use skipc::frontend::spec::skip_table::SkipTable;
 use skipc_artifact::program::{Arg, Extent};
 use skipc_ir::attr::F64;
 use skipc_ir::{Graph, Op, Unary, Value, text};
@@ -16,6 +18,7 @@ use skipc_plan::pointwise::{Binary, Inst, Pointwise};
 
 use crate::campaign::judge_caught;
 use crate::forms::{Compiler, Honest, Until};
+use crate::model::map_skips;
 use crate::subject::Subject;
 
 /// Subjects that a fault may be tried on before it counts as missed.
@@ -64,14 +67,14 @@ impl Fault {
 }
 
 impl Compiler for Fault {
-    fn model(&self, model: &Model, form: Form) -> Model {
+    fn model(&self, model: &Model, form: Skipping) -> Model {
         match (&self.does, form) {
-            (Does::Model(does), Form::Gathered) => self.tamper(model.clone(), *does),
+            (Does::Model(does), Skipping::Gathered) => self.tamper(model.clone(), *does),
             _ => model.clone(),
         }
     }
 
-    fn lowered(&self, graph: Graph, _: Form) -> Graph {
+    fn lowered(&self, graph: Graph, _: Skipping) -> Graph {
         match self.does {
             Does::Lowered(does) => self.tamper_graph(graph, does),
             _ => graph,
@@ -102,7 +105,10 @@ fn faults() -> Vec<Fault> {
         of("capacity counted in the wrong groups", Does::Lowered(wider_groups)),
         of(
             "keys of skipped tokens lost",
-            Does::Model(|model| each_skip(model, &|skip| skip.kv = Kv::Active)),
+            Does::Model(|model| {
+                let active = |skip: &Skip| Some(SkipTable { kv: Kv::Active, ..SkipTable::of(skip) }.skip());
+                *model = map_skips(model, &mut { active });
+            }),
         ),
         of("random router with the seed of another", Does::Passed(other_seed)),
         of("gate and up projection swapped", Does::Passed(swapped_projections)),
@@ -119,13 +125,6 @@ fn faults() -> Vec<Fault> {
         of("a step that is needed removed", Does::Plan(lost_step)),
         of("ranked by position instead of score", Does::Plan(wrong_order)),
     ]
-}
-
-fn each_skip(model: &mut Model, change: &dyn Fn(&mut skipc::frontend::spec::model::Skip)) {
-    for block in &mut model.blocks {
-        block.skip.iter_mut().for_each(change);
-        block.layers.iter_mut().filter_map(|layer| layer.skip.as_mut()).for_each(change);
-    }
 }
 
 fn other_seed(graph: &mut Graph) {

@@ -3,7 +3,8 @@
 //! A decision is certain if it is the same for all scores within their errors; else the token is a near tie. Exact
 //! scores leave no near ties: then this is a second implementation of every selection rule.
 
-use skipc::frontend::spec::model::{Model, Overflow, Router, Skip};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Skip};
 use skipc_artifact::program::Purpose;
 use skipc_ir::interp::Batch;
 use skipc_testkit::reference::UNIT;
@@ -40,34 +41,31 @@ pub(crate) struct RouterOf<'a> {
 /// All routers, in model order.
 pub(crate) fn routers(model: &Model) -> Vec<RouterOf<'_>> {
     let blocks = model.blocks.iter().enumerate();
-    blocks
-        .flat_map(|(block, of)| {
-            let skips = of.skip.iter().chain(of.layers.iter().filter_map(|layer| layer.skip.as_ref()));
-            skips.map(move |skip| RouterOf { skip, block })
-        })
-        .collect()
+    blocks.flat_map(|(block, of)| of.skips().map(move |skip| RouterOf { skip, block })).collect()
 }
 
 impl RouterOf<'_> {
     /// The decision, where it is the same for every token.
     pub(crate) fn constant(&self) -> Option<bool> {
-        match self.skip.router {
-            Router::Never => Some(false),
-            Router::Highway => Some(true),
-            Router::Always if self.skip.capacity().is_none() => Some(true),
+        match self.skip.decider() {
+            Some(Decider::Never) => Some(false),
+            // A highway.
+            None => Some(true),
+            Some(Decider::Always) if self.skip.capacity().is_none() => Some(true),
             _ => None,
         }
     }
 
     /// Decisions of routers with the same key are the same whatever the numbers; `None` if scores decide.
     pub(crate) fn key(&self) -> Option<(usize, u64, u64, usize, usize)> {
-        let (seed, limit) = match self.skip.router {
+        let (seed, limit) = match self.skip.decider() {
             _ if self.constant().is_some() => return None,
-            Router::Random => (self.skip.seed, limit(self.skip.density)),
-            Router::Always => (self.skip.seed, limit(1.0)),
+            Some(Decider::Random { seed }) => (seed, limit(self.skip.density)),
+            Some(Decider::Always) => (0, limit(1.0)),
             _ => return None,
         };
-        let slots = self.skip.capacity().map_or((0, 0), |capacity| (capacity.group_size, capacity.slots));
+        let slots = |capacity: Capacity| (capacity.group_size, capacity.slots(self.skip.density));
+        let slots = self.skip.capacity().map_or((0, 0), slots);
         Some((self.block, seed, limit, slots.0, slots.1))
     }
 
@@ -97,7 +95,7 @@ impl RouterOf<'_> {
                     None if other < row => wanted[other],
                     None => Should::Skip,
                 });
-                both(wanted[row], fewer_than(capacity.slots, ahead))
+                both(wanted[row], fewer_than(capacity.slots(self.skip.density), ahead))
             })
             .collect();
         Decision { wanted, executed }
@@ -105,21 +103,23 @@ impl RouterOf<'_> {
 
     fn at_random(&self, batch: &Batch, row: usize) -> Should {
         let (sequence, position) = (batch.sequences[row] as u64, batch.positions[row] as u64);
-        let (seed, limit) = match self.skip.router {
-            Router::Always => return Should::Execute,
-            _ => (self.skip.seed, limit(self.skip.density)),
-        };
+        let Some(Decider::Random { seed }) = self.skip.decider() else { return Should::Execute };
         let drawn = skipc_ir::random_score(seed, self.block as u32, sequence, position);
-        if drawn < limit { Should::Execute } else { Should::Skip }
+        if drawn < limit(self.skip.density) { Should::Execute } else { Should::Skip }
     }
 
     fn by_score(&self, purpose: Purpose, batch: &Batch, scores: &[Score]) -> Vec<Should> {
-        let threshold = match self.skip.router {
-            Router::Gumbel => 0.0,
-            Router::TopK if purpose == Purpose::Score => {
+        let threshold = match self.skip.decider() {
+            Some(Decider::Sigmoid { threshold, .. }) => threshold,
+            Some(Decider::TopK { generate: Generate::Threshold(threshold), .. })
+                if purpose == Purpose::Generate =>
+            {
+                threshold
+            }
+            Some(Decider::TopK { .. }) => {
                 return (0..scores.len()).map(|row| self.of_the_best(batch, scores, row)).collect();
             }
-            _ => self.skip.threshold,
+            _ => 0.0,
         };
         // Kernels compare with the threshold as f32.
         let stored = f64::from(threshold as f32);

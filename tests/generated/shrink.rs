@@ -1,9 +1,12 @@
 //! Smaller subjects that fail as a large one does.
 
-use skipc::frontend::spec::model::{Block, Generate, Model, Router, Skip};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::node::Block;
+use skipc::frontend::spec::skip_table::SkipTable;
 
 use crate::campaign::judge_caught;
 use crate::forms::{Compiler, Until};
+use crate::model::{map_layers, map_skips};
 use crate::subject::Subject;
 
 /// Subjects that a shrink may judge.
@@ -36,8 +39,9 @@ fn candidates(subject: &Subject) -> Vec<Subject> {
         if subject.model.blocks.len() > 1 {
             found.push(without_block(subject, idx));
         }
-        for layer in 0..subject.model.blocks[idx].layers.len() {
-            if subject.model.blocks[idx].layers.len() > 1 {
+        let n_layers = subject.model.blocks[idx].body.n_layers();
+        for layer in 0..n_layers {
+            if n_layers > 1 {
                 found.push(without_layer(subject, idx, layer));
             }
         }
@@ -73,10 +77,9 @@ fn without_block(subject: &Subject, gone: usize) -> Subject {
 fn without_layer(subject: &Subject, block: usize, gone: usize) -> Subject {
     let mut smaller = subject.clone();
     let was = &subject.model.blocks[block];
-    let mut layers = was.layers.clone();
-    layers.remove(gone);
+    let body = map_layers(&was.body, |layers| drop(layers.remove(gone)));
     // Blocks of one name are equal, so this one gets a name of its own.
-    smaller.model.blocks[block] = Block { layers, name: format!("{}-{gone}", was.name), ..was.clone() };
+    smaller.model.blocks[block] = Block { body, name: format!("{}-{gone}", was.name) };
     let layers = [format!("blocks.{block}.layers."), format!("blocks.{block}.layer_routers.")];
     smaller.tensors = subject
         .tensors
@@ -97,46 +100,30 @@ fn shifted(name: &str, prefix: &str, gone: usize) -> String {
 
 /// Models with one skip or one of its settings less.
 fn simpler(model: &Model) -> Vec<Model> {
-    let changes: [fn(&Skip) -> Option<Skip>; 6] = [
+    let changes: [fn(SkipTable) -> Option<SkipTable>; 6] = [
         |_| None,
-        |skip| Some(Skip { group_size: 0, ..with_defaults(skip) }),
-        |skip| Some(Skip { kv: Skip::of(skip.router).kv, ..*skip }),
-        |skip| Some(Skip { gate: Skip::of(skip.router).gate, ..*skip }),
-        |skip| Some(Skip { input: Skip::of(skip.router).input, ..*skip }),
-        |skip| Some(Skip { decide: Skip::of(skip.router).decide, bias: false, ..*skip }),
+        |table| Some(SkipTable { group_size: 0, ..table }),
+        |table| Some(SkipTable { kv: SkipTable::of_router(table.router).kv, ..table }),
+        |table| Some(SkipTable { gate: SkipTable::of_router(table.router).gate, ..table }),
+        |table| Some(SkipTable { input: SkipTable::of_router(table.router).input, ..table }),
+        |table| Some(SkipTable { decide: SkipTable::of_router(table.router).decide, bias: false, ..table }),
     ];
     let mut found = Vec::new();
-    for (block_idx, block) in model.blocks.iter().enumerate() {
+    for changed in 0..model.skips().count() {
         for change in changes {
-            if let Some(skip) = &block.skip {
-                let mut smaller = model.clone();
-                smaller.blocks[block_idx].skip = change(skip);
-                found.push(smaller);
-            }
-            for (idx, layer) in block.layers.iter().enumerate() {
-                if let Some(skip) = &layer.skip {
-                    let mut smaller = model.clone();
-                    smaller.blocks[block_idx].layers[idx].skip = change(skip);
-                    found.push(smaller);
+            let mut idx = 0;
+            found.push(map_skips(model, &mut |skip| {
+                idx += 1;
+                match idx - 1 == changed {
+                    true => change(SkipTable::of(skip)).map(|table| table.skip()),
+                    false => Some(*skip),
                 }
-            }
+            }));
         }
     }
+    found.retain(|smaller| smaller.blocks != model.blocks);
     for (idx, block) in found.iter_mut().flat_map(|model| model.blocks.iter_mut().enumerate()) {
         block.name = format!("s{idx}");
     }
-    found.retain(|smaller| {
-        smaller.blocks.iter().zip(&model.blocks).any(|(a, b)| a.skip != b.skip || a.layers != b.layers)
-    });
     found
-}
-
-/// Without a capacity its settings hold their defaults, or the spec would not read back.
-fn with_defaults(skip: &Skip) -> Skip {
-    let default = Skip::of(skip.router);
-    let threshold = match (skip.router, skip.generate) {
-        (Router::TopK, Generate::Refuse) => default.threshold,
-        _ => skip.threshold,
-    };
-    Skip { capacity_factor: default.capacity_factor, overflow: default.overflow, threshold, ..*skip }
 }

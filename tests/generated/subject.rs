@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, TensorView};
+use skipc::frontend::layer::{Attention, Ffn, Layer};
 use skipc::frontend::spec::model::{Model, NormKind, Positions};
+use skipc::frontend::spec::node::Unit;
+use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::weights::{Weights, tensors};
+use skipc::frontend::spec::words::Word;
 use skipc_ir::interp::{self, Batch, Number};
 use skipc_testkit::random::Rng;
 
@@ -160,7 +164,6 @@ impl<N: Number> interp::Weights<N> for Tensors {
 
 /// Every value of every option that the model uses, as `option = value`.
 pub(crate) fn options(subject: &Subject) -> Vec<String> {
-    use skipc::frontend::spec::words::Word;
     let model = &subject.model;
     let positions = match model.positions {
         Positions::Rope { .. } => "rope",
@@ -186,27 +189,28 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
         .map(str::to_owned),
     );
     for block in &model.blocks {
-        found.push(format!("layers = {}", block.layers.len()));
-        found.push(format!("skip on a block = {}", block.skip.is_some()));
-        for layer in &block.layers {
-            found.push(format!("skip on a layer = {}", layer.skip.is_some()));
-            found.extend(layer_options(&layer.kind));
+        found.push(format!("layers = {}", block.body.n_layers()));
+        found.push(format!("skip on a block = {}", block.skip_of(Unit::Block).is_some()));
+        for (idx, layer) in block.layers().enumerate() {
+            found.push(format!("skip on a layer = {}", block.skip_of(Unit::Layer(idx)).is_some()));
+            found.extend(layer_options(layer));
         }
     }
-    for skip in model.skips() {
+    for of in model.skips() {
+        let skip = SkipTable::of(of);
         let router = skip.router.word();
         found.push(format!("router = {router}"));
         found.push(format!("kv = {}", skip.kv.word()));
         found.push(format!("gate = {} ({router})", skip.gate.word()));
         found.push(format!("decide = {}", skip.decide.word()));
-        if skip.router.weight_rows().is_some() {
+        if of.scorer().is_some() {
             found.push(format!("input = {} ({router})", skip.input.word()));
             found.push(format!("bias = {} ({router})", skip.bias));
         }
         if router == "topk" {
             found.push(format!("generate = {:?}", skip.generate.word()));
         }
-        match skip.capacity() {
+        match of.capacity() {
             Some(capacity) => found.push(format!("capacity = {} ({router})", capacity.overflow.word())),
             None => found.push("capacity = none".to_owned()),
         }
@@ -216,11 +220,9 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
     found
 }
 
-fn layer_options(kind: &skipc::frontend::spec::model::LayerKind) -> Vec<String> {
-    use skipc::frontend::spec::model::LayerKind;
-    use skipc::frontend::spec::words::Word;
-    match *kind {
-        LayerKind::Attention { heads, kv_heads, head_dim } => {
+fn layer_options(layer: &Layer) -> Vec<String> {
+    match *layer {
+        Layer::Attention(Attention { heads, kv_heads, head_dim }) => {
             let shared = match kv_heads {
                 1 if heads > 1 => "one",
                 _ if kv_heads == heads => "each",
@@ -228,6 +230,6 @@ fn layer_options(kind: &skipc::frontend::spec::model::LayerKind) -> Vec<String> 
             };
             vec![format!("kv_heads = {shared}"), format!("head_dim odd = {}", !head_dim.is_multiple_of(2))]
         }
-        LayerKind::Ffn { activation, .. } => vec![format!("activation = {}", activation.word())],
+        Layer::Ffn(Ffn { activation, .. }) => vec![format!("activation = {}", activation.word())],
     }
 }

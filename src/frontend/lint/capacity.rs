@@ -2,7 +2,7 @@
 
 use super::{Lint, Site};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::spec::model::{Capacity, Router, Skip};
+use crate::frontend::spec::skip::{Capacity, Decider, Skip};
 
 /// Share of lost tokens from which on the lint speaks.
 const WORTH_SAYING: f64 = 0.01;
@@ -24,14 +24,15 @@ struct Wanted {
 pub(super) fn overflow(site: &Site<'_>) -> Option<Diagnostic> {
     let skip = site.skip;
     let capacity = skip.capacity()?;
+    let slots = capacity.slots(skip.density);
     let wanted = Wanted::of(skip, &capacity, site.model.max_positions)?;
-    let share = wanted.lost(capacity.slots);
+    let share = wanted.lost(slots);
     if share < WORTH_SAYING {
         return None;
     }
-    let Capacity { group_size, slots, .. } = capacity;
+    let group_size = capacity.group_size;
     let lost = percent(share);
-    let message = if skip.router == Router::Always {
+    let message = if skip.decider() == Some(Decider::Always) {
         format!(
             "{slots} slots for groups of {group_size} tokens, which all want to execute: {lost} will be skipped"
         )
@@ -42,7 +43,7 @@ pub(super) fn overflow(site: &Site<'_>) -> Option<Diagnostic> {
             skip.density
         )
     };
-    let label = format!("⌈{group_size} · {} · {}⌉ slots", skip.density, skip.capacity_factor);
+    let label = format!("⌈{group_size} · {} · {}⌉ slots", skip.density, capacity.factor);
     let help = help(skip, &capacity, &wanted, site.model.max_positions);
     let keys = ["capacity_factor", "group_size"];
     Some(site.finding(Lint::CapacityOverflow, message, &keys, &label).help(help))
@@ -50,7 +51,7 @@ pub(super) fn overflow(site: &Site<'_>) -> Option<Diagnostic> {
 
 fn help(skip: &Skip, capacity: &Capacity, wanted: &Wanted, max_positions: usize) -> String {
     let enough = wanted.slots_for(WORTH_SAYING);
-    let mut help = match factor_for(skip, enough) {
+    let mut help = match factor_for(capacity, skip.density, enough) {
         Some(factor) => {
             let lost = percent(wanted.lost(enough));
             format!(
@@ -64,8 +65,9 @@ fn help(skip: &Skip, capacity: &Capacity, wanted: &Wanted, max_positions: usize)
         help.push_str(", or larger groups");
     }
     let crowd = top_k(skip, max_positions).min(capacity.group_size);
-    if skip.router == Router::TopK && capacity.group_size < max_positions && crowd > capacity.slots {
-        let worst = percent(1.0 - capacity.slots as f64 / crowd as f64);
+    let slots = capacity.slots(skip.density);
+    if skip.top_k().is_some() && capacity.group_size < max_positions && crowd > slots {
+        let worst = percent(1.0 - slots as f64 / crowd as f64);
         help.push_str(&format!(
             "; this takes the choices as spread evenly, and up to {worst} are lost where they crowd together"
         ));
@@ -79,11 +81,11 @@ fn top_k(skip: &Skip, max_positions: usize) -> usize {
 }
 
 /// A factor of few digits that gives this many slots.
-fn factor_for(skip: &Skip, slots: usize) -> Option<f64> {
-    let exact = slots as f64 / (skip.group_size as f64 * skip.density);
+fn factor_for(capacity: &Capacity, density: f64, slots: usize) -> Option<f64> {
+    let exact = slots as f64 / (capacity.group_size as f64 * density);
     let gives = |factor: &f64| {
-        let with = Skip { capacity_factor: *factor, ..*skip };
-        *factor <= LARGEST_FACTOR && with.capacity().is_some_and(|capacity| capacity.slots == slots)
+        let with = Capacity { factor: *factor, ..*capacity };
+        *factor <= LARGEST_FACTOR && with.slots(density) == slots
     };
     if !exact.is_finite() {
         return None;
@@ -107,14 +109,14 @@ impl Wanted {
     fn of(skip: &Skip, capacity: &Capacity, max_positions: usize) -> Option<Wanted> {
         // No sequence fills a group that is longer than the longest sequence.
         let n = capacity.group_size.min(max_positions);
-        match skip.router {
-            Router::Never | Router::Highway => None,
-            Router::Always => Some(Wanted::fixed(n)),
+        match skip.decider()? {
+            Decider::Never => None,
+            Decider::Always => Some(Wanted::fixed(n)),
             // The whole sequence is one group, and its count is known.
-            Router::TopK if capacity.group_size >= max_positions => {
+            Decider::TopK { .. } if capacity.group_size >= max_positions => {
                 Some(Wanted::fixed(top_k(skip, max_positions)))
             }
-            Router::Gumbel | Router::Sigmoid | Router::TopK | Router::Random => {
+            Decider::Gumbel(_) | Decider::Sigmoid { .. } | Decider::TopK { .. } | Decider::Random { .. } => {
                 Wanted::binomial(n, skip.density)
             }
         }
@@ -186,6 +188,7 @@ impl Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frontend::spec::skip::Overflow;
 
     /// The same by factorials, which overflow from 170 tokens on.
     fn lost_by_factorials(n: usize, p: f64, slots: usize) -> f64 {
@@ -237,14 +240,14 @@ mod tests {
     #[test]
     fn factors_give_the_slots_they_promise() {
         for (group_size, density) in [(64, 0.25), (10, 0.3), (48, 0.125), (7, 0.9), (1000, 0.013)] {
-            let skip = Skip { group_size, density, ..Skip::of(Router::Gumbel) };
+            let capacity = Capacity { group_size, factor: 1.25, overflow: Overflow::Position };
             for slots in 1..=group_size {
-                let factor = factor_for(&skip, slots).expect("within the limit");
-                let capacity = Skip { capacity_factor: factor, ..skip }.capacity().expect("a capacity");
-                assert_eq!(capacity.slots, slots, "{group_size} tokens at {density}: {factor}");
+                let factor = factor_for(&capacity, density, slots).expect("within the limit");
+                let capacity = Capacity { factor, ..capacity };
+                assert_eq!(capacity.slots(density), slots, "{group_size} tokens at {density}: {factor}");
             }
         }
-        let rare = Skip { group_size: 8, density: 1e-9, ..Skip::of(Router::Gumbel) };
-        assert_eq!(factor_for(&rare, 2), None);
+        let of_eight = Capacity { group_size: 8, factor: 1.25, overflow: Overflow::Position };
+        assert_eq!(factor_for(&of_eight, 1e-9, 2), None);
     }
 }

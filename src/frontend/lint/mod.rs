@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
 use crate::frontend::spec::ast::{Ast, Table, ValueKind};
-use crate::frontend::spec::model::{Model, Skip};
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::node::Unit;
+use crate::frontend::spec::skip::Skip;
 use crate::frontend::spec::words::{nearest, quoted};
 
 /// Code and explanation of every lint, sorted by code.
@@ -68,24 +70,25 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
             continue;
         }
         let table = table_at(&ast.root, "block").and_then(|blocks| table_at(blocks, &block.name));
-        let site = |skip, table| Site { skip, model, source: &ast.source, table };
-        if let Some(skip) = &block.skip {
-            check(&site(skip, table.and_then(|table| table_at(table, "skip"))), &mut found);
-        }
-        let layers = table.and_then(|table| table.get("layers"));
-        for (idx, layer) in block.layers.iter().enumerate() {
-            let Some(skip) = &layer.skip else { continue };
-            let table = layers.and_then(|entry| match &entry.value.kind {
-                ValueKind::List(layers) => match &layers.get(idx)?.kind {
-                    ValueKind::Table(layer) => table_at(layer, "skip"),
-                    _ => None,
-                },
-                _ => None,
-            });
-            check(&site(skip, table), &mut found);
+        for (unit, skip) in block.routes() {
+            let unit_table = match unit {
+                Unit::Block => table,
+                Unit::Layer(idx) => table.and_then(|table| layer_at(table, idx)),
+            };
+            let table = unit_table.and_then(|table| table_at(table, "skip"));
+            check(&Site { skip, model, source: &ast.source, table }, &mut found);
         }
     }
     found
+}
+
+/// The table of a block's layer of this index.
+fn layer_at(block: &Table, idx: usize) -> Option<&Table> {
+    let ValueKind::List(layers) = &block.get("layers")?.value.kind else { return None };
+    match &layers.get(idx)?.kind {
+        ValueKind::Table(layer) => Some(layer),
+        _ => None,
+    }
 }
 
 fn table_at<'t>(table: &'t Table, key: &str) -> Option<&'t Table> {

@@ -2,12 +2,12 @@
 
 use super::{Lint, Site};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::spec::model::{Generate, Router};
+use crate::frontend::spec::skip::{Decider, Generate};
 
 /// Random decisions are drawn for the index of the sequence in the batch; at density 0 and 1 nothing is drawn.
 pub(super) fn batch_dependence(site: &Site<'_>) -> Option<Diagnostic> {
     let density = site.skip.density;
-    if site.skip.router != Router::Random || density <= 0.0 || density >= 1.0 {
+    if !matches!(site.skip.decider(), Some(Decider::Random { .. })) || density <= 0.0 || density >= 1.0 {
         return None;
     }
     let message = "decisions depend on the index of the sequence in the batch".to_owned();
@@ -18,7 +18,7 @@ pub(super) fn batch_dependence(site: &Site<'_>) -> Option<Diagnostic> {
 
 /// Top-k without a replacement for generation.
 pub(super) fn future_leak(site: &Site<'_>) -> Option<Diagnostic> {
-    if site.skip.router != Router::TopK || site.skip.generate != Generate::Refuse {
+    if site.skip.top_k() != Some(Generate::Refuse) {
         return None;
     }
     let message = "top-k compares each token with later ones: the model scores text, but cannot generate it";
@@ -41,10 +41,8 @@ pub(super) fn future_leak_by_capacity(site: &Site<'_>) -> Option<Diagnostic> {
 
 /// Top-k in training and prefill, a threshold in generation.
 pub(super) fn train_generate_mismatch(site: &Site<'_>) -> Option<Diagnostic> {
-    if site.skip.router != Router::TopK || site.skip.generate != Generate::Threshold {
-        return None;
-    }
-    let (density, threshold) = (site.skip.density, site.skip.threshold);
+    let Some(Generate::Threshold(threshold)) = site.skip.top_k() else { return None };
+    let density = site.skip.density;
     let message = format!(
         "training and prefill take the {} % highest scores of a sequence, generation all from {threshold} on",
         (density * 1e4).round() / 1e2,

@@ -1,25 +1,47 @@
-//! Routers, capacities, and what surrounds a layer that is skipped.
+//! Routers, capacities, and what surrounds a node that is skipped.
 
 use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op, SetSym, Unary, Value};
 
-use super::{Branch, Ctx, Form, LowerError, Purpose, Tokens};
-use crate::frontend::spec::model::{Gate, Generate, Input, Layer, Overflow, Router, Skip};
+use super::nodes::{Branch, InBlock, Stream};
+use super::{Ctx, LowerError, Purpose, Skipping, Tokens};
+use crate::frontend::build::{self, Build};
+use crate::frontend::spec::node::{Route, Unit};
+use crate::frontend::spec::skip::{
+    BranchScale, Capacity, Combine, Decide, Decider, Either, Generate, Input, Scorer, Skip,
+};
 
-/// The router of a block or of one of its sub-layers.
-pub(super) struct Scope<'a> {
+/// A router and its place.
+struct Scope<'a> {
     /// Its name, such as `blocks.3.router`.
-    pub(super) router: String,
+    name: String,
     /// Index of the block.
-    pub(super) block: usize,
+    block: usize,
+    /// The norm in front of what it decides about.
+    pre_norm: String,
+    /// The stream that it looks at.
+    seen: Value,
     /// What the spec says of it.
-    pub(super) skip: &'a Skip,
+    skip: &'a Skip,
+}
+
+/// What a router with a weight compares.
+enum Compares {
+    /// Its score with a threshold.
+    Score,
+    /// Its probability with a threshold.
+    Probability,
+    /// The scores of a sequence with each other.
+    ScoresOfSequence,
 }
 
 /// What a router says of every token.
 struct Decision {
+    /// Those that execute.
     set: Value,
     probability: Probability,
+    /// `f32[n, 1]`, for routers with a weight.
+    score: Option<Value>,
 }
 
 /// Probability of executing.
@@ -30,13 +52,6 @@ enum Probability {
     Scored(Value),
 }
 
-/// A router's score of every token, `f32[n, 1]`, with the probability that it makes of it.
-#[derive(Clone, Copy)]
-struct Score {
-    score: Value,
-    probability: Value,
-}
-
 /// The sets of the router of this index: of the tokens that execute and, under a capacity, of those that it asked for.
 /// The latter come after the former of all routers.
 pub(crate) fn sets(n_routers: u32, router: u32) -> [SetSym; 2] {
@@ -44,70 +59,87 @@ pub(crate) fn sets(n_routers: u32, router: u32) -> [SetSym; 2] {
 }
 
 impl Ctx<'_> {
-    /// Runs `layers` for the tokens of `x` that the router chooses after looking at `seen`.
-    pub(super) fn routed(
+    /// The stream `x` behind a route.
+    pub(super) fn route(
         &mut self,
         x: Value,
-        seen: Value,
-        scope: &Scope<'_>,
-        block: &str,
-        layers: &[Layer],
-        first_idx: usize,
+        route: &Route,
+        unit: Unit,
+        within: &mut InBlock,
     ) -> Result<Value, LowerError> {
-        match scope.skip.router {
-            Router::Always if scope.skip.capacity().is_none() => {
-                self.constant_gate(scope, true)?;
-                self.body(x, Branch::all(self.all), x, block, layers, first_idx)
+        let skip = &route.skip;
+        let from_entry = skip.scorer().is_some_and(|scorer| scorer.decide == Decide::Entry);
+        let scope = Scope {
+            name: unit.router(within.block),
+            block: within.block,
+            pre_norm: format!("{}.norm", Unit::Layer(within.layer).name(within.block)),
+            seen: if from_entry { within.entry } else { x },
+            skip,
+        };
+        match &skip.combine {
+            Combine::Highway(scorer) => {
+                let score = self.score(&scope, *scorer)?;
+                self.constant_gate(&scope, true)?;
+                let y = self.dense(x, route, within)?;
+                self.at(&scope.name);
+                self.mixed(x, y, score)
             }
-            Router::Never => {
-                self.constant_gate(scope, false)?;
+            Combine::Either(Either { decider: Decider::Never, .. }) => {
+                self.constant_gate(&scope, false)?;
+                within.layer += route.executed.n_layers();
                 Ok(x)
             }
-            Router::Highway => {
-                let score = self.score(seen, scope, block, first_idx)?;
-                self.constant_gate(scope, true)?;
-                let y = self.body(x, Branch::all(self.all), x, block, layers, first_idx)?;
-                self.at(&scope.router);
-                let gate = self.add(Unary::Sigmoid, &[score])?;
-                let rest = self.add(Unary::OneMinus, &[gate])?;
-                let y = self.add(Op::ScaleRows {}, &[y, gate])?;
-                let x = self.add(Op::ScaleRows {}, &[x, rest])?;
-                self.add(Binary::Add, &[y, x])
+            Combine::Either(Either { decider: Decider::Always, capacity: None, .. }) => {
+                self.constant_gate(&scope, true)?;
+                self.dense(x, route, within)
             }
-            _ => {
-                let decision = self.decide(seen, scope, block, first_idx)?;
-                self.skipped(x, &decision, scope, block, layers, first_idx)
+            Combine::Either(either) => {
+                let decision = self.decide(&scope, either)?;
+                self.skipped(x, &decision, (&scope, either), route, within)
             }
         }
     }
 
-    /// Runs the layers for the rows of the set; the others keep their bytes.
+    /// The node over all tokens.
+    fn dense(&mut self, x: Value, route: &Route, within: &mut InBlock) -> Result<Value, LowerError> {
+        self.node(Stream { all: x, rows: x }, &route.executed, Branch::all(self.all), within)
+    }
+
+    /// `σ(z)·y + (1−σ(z))·x`.
+    fn mixed(&mut self, x: Value, y: Value, score: Value) -> Result<Value, LowerError> {
+        let gate = self.add(Unary::Sigmoid, &[score])?;
+        let rest = self.add(Unary::OneMinus, &[gate])?;
+        let y = self.add(Op::ScaleRows {}, &[y, gate])?;
+        let x = self.add(Op::ScaleRows {}, &[x, rest])?;
+        self.add(Binary::Add, &[y, x])
+    }
+
+    /// Runs the node for the rows of the set; the others keep their bytes.
     ///
     /// Gathered: over the rows of the set. Masked: over all rows, of which those of the set are kept.
     fn skipped(
         &mut self,
         x: Value,
         decision: &Decision,
-        scope: &Scope<'_>,
-        block: &str,
-        layers: &[Layer],
-        first_idx: usize,
+        (scope, either): (&Scope<'_>, &Either),
+        route: &Route,
+        within: &mut InBlock,
     ) -> Result<Value, LowerError> {
         let set = decision.set;
-        self.at(&scope.router);
+        self.at(&scope.name);
         let executed = Tokens {
             set: Some(set),
             positions: self.add(Op::Gather {}, &[self.all.positions, set])?,
             sequences: self.add(Op::Gather {}, &[self.all.sequences, set])?,
         };
-        let (entry, rows) = match self.form {
-            Form::Gathered => (self.add(Op::Gather {}, &[x, set])?, executed),
-            Form::Masked => (x, self.all),
+        let (entry, rows) = match self.skipping {
+            Skipping::Gathered => (self.add(Op::Gather {}, &[x, set])?, executed),
+            Skipping::Masked => (x, self.all),
         };
-        let branch = Branch { rows, executed: Some(executed), kv: scope.skip.kv };
-        let mut h = self.body(entry, branch, x, block, layers, first_idx)?;
-        self.at(&scope.router);
-        if scope.skip.gate == Gate::Scaled {
+        let branch = Branch { rows, executed: Some(executed), kv: either.kv };
+        let mut h = self.node(Stream { all: x, rows: entry }, &route.executed, branch, within)?;
+        self.at(&scope.name);
+        if either.scale == BranchScale::Probability {
             h = self.scaled(entry, h, rows, &decision.probability)?;
         }
         self.keep_executed(x, h, branch)
@@ -139,96 +171,99 @@ impl Ctx<'_> {
     }
 
     /// Takes the router's decision and, where there is one, the capacity's. Sets the outputs `gate` and `wanted`.
-    fn decide(
-        &mut self,
-        seen: Value,
-        scope: &Scope<'_>,
-        block: &str,
-        first_idx: usize,
-    ) -> Result<Decision, LowerError> {
-        let skip = scope.skip;
+    fn decide(&mut self, scope: &Scope<'_>, either: &Either) -> Result<Decision, LowerError> {
         let [own, asked] = sets(self.n_routers, self.gates.len() as u32);
-        let limited = skip.capacity();
-        let set = if limited.is_some() { asked } else { own };
-        let score = match skip.router {
-            Router::Random | Router::Always => None,
-            _ => {
-                let score = self.score(seen, scope, block, first_idx)?;
-                Some(Score { score, probability: self.add(Unary::Sigmoid, &[score])? })
-            }
-        };
-        self.at(&scope.router);
-        let mut set = self.choose(scope, score, set)?;
+        let set = if either.capacity.is_some() { asked } else { own };
+        let mut decision = self.choose(scope, &either.decider, set)?;
         let mut wanted = None;
-        if let Some(capacity) = limited {
-            wanted = Some(self.add(Op::Executed {}, &[set])?);
-            let (group_size, slots) = (capacity.group_size as u32, capacity.slots as u32);
-            let (positions, sequences) = (self.all.positions, self.all.sequences);
-            set = match (capacity.overflow, score) {
-                (Overflow::Score, Some(Score { score, .. })) if skip.fills_by_score() => {
-                    self.refuse_to_look_ahead(scope, "capacity by score")?;
-                    let op = Op::LimitBest { set: own, group_size, slots };
-                    self.add(op, &[set, score, positions, sequences])?
-                }
-                // All scores are equal, so the earlier tokens win; or there is nothing to win.
-                _ => {
-                    self.add(Op::LimitFirst { set: own, group_size, slots }, &[set, positions, sequences])?
-                }
-            };
+        if let Some(capacity) = either.capacity {
+            wanted = Some(self.add(Op::Executed {}, &[decision.set])?);
+            decision.set = self.limit(scope, capacity, &decision, own)?;
         }
-        let executed = self.add(Op::Executed {}, &[set])?;
+        let executed = self.add(Op::Executed {}, &[decision.set])?;
         self.gates.push(super::GateValues { executed, wanted });
-        let probability = match score {
-            Some(score) => Probability::Scored(score.probability),
-            None if skip.router == Router::Random => Probability::Constant(skip.density),
-            None => Probability::Constant(1.0),
-        };
-        Ok(Decision { set, probability })
+        Ok(decision)
     }
 
-    /// The set of tokens that the router wants to execute.
-    fn choose(&mut self, scope: &Scope<'_>, score: Option<Score>, set: SetSym) -> Result<Value, LowerError> {
-        let (skip, all) = (scope.skip, self.all);
-        let Some(Score { score, probability }) = score else {
-            // A router that always executes is the random one that never draws a skip.
-            let density = if skip.router == Router::Always { 1.0 } else { skip.density };
-            let limit = (density * 2f64.powi(32)) as u64;
-            let op = Op::RouteRandom { set, seed: skip.seed, block: scope.block as u32, limit };
-            return self.add(op, &[all.positions, all.sequences]);
-        };
-        let at_least = match skip.router {
-            Router::Gumbel => return self.add(Op::Route { set, at_least: F64::from(0.0) }, &[score]),
-            Router::TopK if self.purpose == Purpose::Score || skip.generate != Generate::Threshold => {
-                self.refuse_to_look_ahead(scope, "top-k")?;
-                let op = Op::RouteTopK { set, share: F64::from(skip.density) };
-                return self.add(op, &[score, all.sequences]);
+    /// What the router wants: the tokens in `set` to execute.
+    fn choose(&mut self, scope: &Scope<'_>, decider: &Decider, set: SetSym) -> Result<Decision, LowerError> {
+        let density = scope.skip.density;
+        let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
+        let (scorer, op, compares) = match *decider {
+            Decider::Random { seed } => return self.draw(scope, (set, seed), density, density),
+            // Routers that always or never execute are random ones that draw but one result.
+            Decider::Always => return self.draw(scope, (set, 0), 1.0, 1.0),
+            Decider::Never => return self.draw(scope, (set, 0), 0.0, 1.0),
+            Decider::Gumbel(scorer) => (scorer, route(0.0), Compares::Score),
+            Decider::Sigmoid { scorer, threshold } => (scorer, route(threshold), Compares::Probability),
+            Decider::TopK { scorer, generate: Generate::Threshold(threshold) }
+                if self.purpose == Purpose::Generate =>
+            {
+                (scorer, route(threshold), Compares::Probability)
             }
-            _ => F64::from(skip.threshold),
+            Decider::TopK { scorer, .. } => {
+                self.refuse_to_look_ahead(scope, "top-k")?;
+                (scorer, Op::RouteTopK { set, share: F64::from(density) }, Compares::ScoresOfSequence)
+            }
         };
-        self.add(Op::Route { set, at_least }, &[probability])
+        let score = self.score(scope, scorer)?;
+        let probability = self.add(Unary::Sigmoid, &[score])?;
+        let set = match compares {
+            Compares::Score => self.add(op, &[score])?,
+            Compares::Probability => self.add(op, &[probability])?,
+            Compares::ScoresOfSequence => self.add(op, &[score, self.all.sequences])?,
+        };
+        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score) })
+    }
+
+    /// Tokens by chance: a share `density` of them.
+    fn draw(
+        &mut self,
+        scope: &Scope<'_>,
+        (set, seed): (SetSym, u64),
+        density: f64,
+        probability: f64,
+    ) -> Result<Decision, LowerError> {
+        self.at(&scope.name);
+        let limit = (density * 2f64.powi(32)) as u64;
+        let op = Op::RouteRandom { set, seed, block: scope.block as u32, limit };
+        let set = self.add(op, &[self.all.positions, self.all.sequences])?;
+        Ok(Decision { set, probability: Probability::Constant(probability), score: None })
+    }
+
+    /// The set `own` of those tokens that the router wants and that get a slot.
+    fn limit(
+        &mut self,
+        scope: &Scope<'_>,
+        capacity: Capacity,
+        wants: &Decision,
+        own: SetSym,
+    ) -> Result<Value, LowerError> {
+        let (group_size, slots) = (capacity.group_size as u32, capacity.slots(scope.skip.density) as u32);
+        let (positions, sequences) = (self.all.positions, self.all.sequences);
+        match wants.score.filter(|_| scope.skip.fills_by_score()) {
+            Some(score) => {
+                self.refuse_to_look_ahead(scope, "capacity by score")?;
+                let op = Op::LimitBest { set: own, group_size, slots };
+                self.add(op, &[wants.set, score, positions, sequences])
+            }
+            // All scores are equal, so the earlier tokens win; or there is nothing to win.
+            None => {
+                let op = Op::LimitFirst { set: own, group_size, slots };
+                self.add(op, &[wants.set, positions, sequences])
+            }
+        }
     }
 
     /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit.
-    fn score(
-        &mut self,
-        seen: Value,
-        scope: &Scope<'_>,
-        block: &str,
-        first_idx: usize,
-    ) -> Result<Value, LowerError> {
-        self.at(&scope.router);
-        let rows = scope.skip.router.weight_rows().unwrap_or(1);
-        let input = match scope.skip.input {
-            Input::Normed => self.norm(seen, &format!("{block}.layers.{first_idx}.norm"))?,
-            Input::Raw => seen,
+    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<Value, LowerError> {
+        self.at(&scope.name);
+        let input = match scorer.input {
+            Input::Normed => self.norm(scope.seen, &scope.pre_norm)?,
+            Input::Raw => scope.seen,
         };
-        let weight = self.weight(&format!("{}.weight", scope.router), &[rows, self.model.d_model])?;
-        let mut logits = self.add(Op::RouterLogits {}, &[input, weight])?;
-        if scope.skip.bias {
-            let bias = self.weight(&format!("{}.bias", scope.router), &[rows])?;
-            logits = self.add(Op::AddBias {}, &[logits, bias])?;
-        }
-        if rows == 1 {
+        let logits = build::router(self, scope.skip, scorer, &scope.name, input)?;
+        if scope.skip.n_logits() == 1 {
             return Ok(logits);
         }
         let skips = self.add(Op::Slice { start: 0, len: 1 }, &[logits])?;
@@ -237,7 +272,7 @@ impl Ctx<'_> {
     }
 
     fn constant_gate(&mut self, scope: &Scope<'_>, value: bool) -> Result<(), LowerError> {
-        self.at(&scope.router);
+        self.at(&scope.name);
         let executed = self.add(Op::FillMask { value }, &[self.tokens])?;
         self.gates.push(super::GateValues { executed, wanted: None });
         Ok(())
@@ -246,7 +281,7 @@ impl Ctx<'_> {
     fn refuse_to_look_ahead(&self, scope: &Scope<'_>, what: &'static str) -> Result<(), LowerError> {
         match self.purpose {
             Purpose::Score => Ok(()),
-            Purpose::Generate => Err(LowerError::LooksAhead { origin: scope.router.clone(), what }),
+            Purpose::Generate => Err(LowerError::LooksAhead { origin: scope.name.clone(), what }),
         }
     }
 }

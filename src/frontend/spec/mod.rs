@@ -15,15 +15,16 @@
 
 pub mod ast;
 pub mod codes;
-mod layer;
 pub mod limits;
 pub mod model;
+pub mod node;
 mod print;
 pub mod random;
-mod read;
+pub(super) mod read;
 pub mod resolve;
-mod skip;
-mod tensors;
+pub mod skip;
+pub mod skip_table;
+pub mod tensors;
 pub mod weights;
 pub mod words;
 

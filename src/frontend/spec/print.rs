@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::model::{Block, Layer, LayerKind, Model, Positions, Skip};
-use super::skip::refusal;
-use super::words::Word;
+use super::model::{Model, Positions};
+use super::node::{Block, Unit};
+use super::skip_table;
+use super::words::{Word, text};
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,12 +35,16 @@ impl fmt::Display for Model {
 
 fn print_block(f: &mut fmt::Formatter<'_>, block: &Block) -> fmt::Result {
     writeln!(f, "\n[block.{}]", toml_edit::Key::new(&block.name).display_repr())?;
-    if let Some(skip) = &block.skip {
-        writeln!(f, "skip = {}", skip_table(skip, true))?;
+    let skip = |unit| block.skip_of(unit).map(|skip| skip_table::print(skip, unit));
+    if let Some(skip) = skip(Unit::Block) {
+        writeln!(f, "skip = {skip}")?;
     }
     writeln!(f, "layers = [")?;
-    for layer in &block.layers {
-        writeln!(f, "  {},", layer_table(layer))?;
+    for (idx, layer) in block.layers().enumerate() {
+        match skip(Unit::Layer(idx)) {
+            None => writeln!(f, "  {{ {} }},", layer.print())?,
+            Some(skip) => writeln!(f, "  {{ {}, skip = {skip} }},", layer.print())?,
+        }
     }
     writeln!(f, "]")
 }
@@ -57,47 +62,4 @@ fn period(names: &[&str]) -> usize {
     let len = names.len();
     let repeats = |period: &usize| len.is_multiple_of(*period) && names[*period..] == names[..len - *period];
     (1..=len).find(repeats).unwrap_or(0)
-}
-
-fn layer_table(layer: &Layer) -> String {
-    let settings = match layer.kind {
-        LayerKind::Attention { heads, kv_heads, head_dim } => {
-            format!("kind = \"attention\", heads = {heads}, kv_heads = {kv_heads}, head_dim = {head_dim}")
-        }
-        LayerKind::Ffn { d_ff, activation } => {
-            format!("kind = \"ffn\", d_ff = {d_ff}, activation = {}", text(activation.word()))
-        }
-    };
-    match &layer.skip {
-        None => format!("{{ {settings} }}"),
-        Some(skip) => format!("{{ {settings}, skip = {} }}", skip_table(skip, false)),
-    }
-}
-
-/// Every setting that the router takes; `decide` means nothing for a block.
-fn skip_table(skip: &Skip, of_block: bool) -> String {
-    let settings: [(&str, String); 13] = [
-        ("router", text(skip.router.word())),
-        ("density", format!("{:?}", skip.density)),
-        ("input", text(skip.input.word())),
-        ("decide", text(skip.decide.word())),
-        ("bias", skip.bias.to_string()),
-        ("kv", text(skip.kv.word())),
-        ("gate", text(skip.gate.word())),
-        ("threshold", format!("{:?}", skip.threshold)),
-        ("generate", text(skip.generate.word())),
-        ("group_size", skip.group_size.to_string()),
-        ("capacity_factor", format!("{:?}", skip.capacity_factor)),
-        ("overflow", text(skip.overflow.word())),
-        ("seed", skip.seed.to_string()),
-    ];
-    let shown =
-        settings.iter().filter(|(key, _)| refusal(skip, key).is_none() && !(of_block && *key == "decide"));
-    let shown: Vec<String> = shown.map(|(key, value)| format!("{key} = {value}")).collect();
-    format!("{{ {} }}", shown.join(", "))
-}
-
-/// A TOML string.
-fn text(value: &str) -> String {
-    toml_edit::Value::from(value).to_string()
 }

@@ -13,10 +13,12 @@ use std::borrow::Cow;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, View};
 
-use super::model::{Input, Model, Router, Skip};
-use super::tensors::{Role, TensorSpec, tensors};
+use super::model::Model;
+use super::skip::{Combine, Decider, Generate, Input, Skip};
+use super::tensors::{TensorSpec, tensors};
 use super::weights::DType;
 use crate::diagnostic::Diagnostic;
+use crate::frontend::build::Role;
 
 /// Deviation of the embedding. Logits of a tied head are then a few units, as trained ones are.
 const EMBEDDING: f64 = 0.3;
@@ -38,7 +40,7 @@ const RAREST: f64 = 1e-3;
 /// # Errors
 /// `weights::header` if the tensors are too large for one file.
 pub fn weights_file(model: &Model, seed: u64, dtype: DType) -> Result<Vec<u8>, Diagnostic> {
-    let n_layers: usize = model.blocks.iter().map(|block| block.layers.len()).sum();
+    let n_layers: usize = model.blocks.iter().map(|block| block.body.n_layers()).sum();
     let drawn = tensors(model).into_iter().map(|tensor| {
         let name = tensor.name.clone();
         (name, Drawn { tensor, dtype, seed, n_layers, d_model: model.d_model })
@@ -132,16 +134,21 @@ impl Drawn {
     fn router(&self, skip: &Skip) -> (f64, f64) {
         let others = self.d_model.saturating_sub(1).max(1) as f64;
         // What the router sees of a channel that has deviation `EMBEDDING`, and of the constant.
-        let seen = match skip.input {
-            Input::Raw => EMBEDDING,
-            Input::Normed => ((others + CONSTANT * CONSTANT) / self.d_model as f64).sqrt().recip(),
+        let seen = match skip.scorer().map(|scorer| scorer.input) {
+            Some(Input::Raw) => EMBEDDING,
+            _ => ((others + CONSTANT * CONSTANT) / self.d_model as f64).sqrt().recip(),
         };
-        let threshold = match skip.router {
-            Router::Sigmoid | Router::TopK => (skip.threshold / (1.0 - skip.threshold)).ln(),
+        let threshold = match skip.decider() {
+            Some(
+                Decider::Sigmoid { threshold, .. }
+                | Decider::TopK { generate: Generate::Threshold(threshold), .. },
+            ) => (threshold / (1.0 - threshold)).ln(),
             _ => 0.0,
         };
-        let above =
-            if skip.router == Router::Highway { 0.5 } else { skip.density.clamp(RAREST, 1.0 - RAREST) };
+        let above = match skip.combine {
+            Combine::Highway(_) => 0.5,
+            Combine::Either(_) => skip.density.clamp(RAREST, 1.0 - RAREST),
+        };
         let mean = threshold - SCORES * upper_quantile(above);
         (mean / (CONSTANT * seen), SCORES / (seen * others.sqrt()))
     }

@@ -10,33 +10,43 @@ use super::words::{Word, nearest, quoted, translated};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
 
 /// The source and what was found in it so far.
-pub(super) struct Ctx<'a> {
-    pub(super) source: &'a SourceText,
-    pub(super) found: Diagnostics,
+pub(in crate::frontend) struct Ctx<'a> {
+    pub(in crate::frontend) source: &'a SourceText,
+    pub(in crate::frontend) found: Diagnostics,
 }
 
 /// One table with what it is, such as "an ffn layer".
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a> {
-    pub(super) table: &'a Table,
-    pub(super) what: &'static str,
+pub(in crate::frontend) struct Fields<'a> {
+    pub(in crate::frontend) table: &'a Table,
+    pub(in crate::frontend) what: &'static str,
     /// All keys that it may have.
-    pub(super) keys: &'static [&'static str],
+    pub(in crate::frontend) keys: &'static [&'static str],
 }
 
 impl Ctx<'_> {
-    pub(super) fn report(&mut self, diagnostic: Diagnostic) {
+    pub(in crate::frontend) fn report(&mut self, diagnostic: Diagnostic) {
         self.found.push(diagnostic);
     }
 
     /// Reports a finding with one place.
-    pub(super) fn wrong(&mut self, code: &'static str, message: String, at: (&Value, &str), help: String) {
+    pub(in crate::frontend) fn wrong(
+        &mut self,
+        code: &'static str,
+        message: String,
+        at: (&Value, &str),
+        help: String,
+    ) {
         let diagnostic = Diagnostic::new(code, message).at(self.source, at.0.span.clone(), at.1).help(help);
         self.found.push(diagnostic);
     }
 
     /// Reports keys that the table must not have. `elsewhere` knows where a key would belong.
-    pub(super) fn check_keys(&mut self, fields: Fields<'_>, elsewhere: impl Fn(&str) -> Option<String>) {
+    pub(in crate::frontend) fn check_keys(
+        &mut self,
+        fields: Fields<'_>,
+        elsewhere: impl Fn(&str) -> Option<String>,
+    ) {
         let unknown = fields.table.entries.iter().filter(|entry| !fields.keys.contains(&entry.key.as_str()));
         for entry in unknown {
             if self.found.is_full() {
@@ -64,7 +74,12 @@ impl Ctx<'_> {
     }
 
     /// The entry of a key that must be there. `example` is the line to write.
-    pub(super) fn required<'t>(&mut self, fields: Fields<'t>, key: &str, example: &str) -> Option<&'t Entry> {
+    pub(in crate::frontend) fn required<'t>(
+        &mut self,
+        fields: Fields<'t>,
+        key: &str,
+        example: &str,
+    ) -> Option<&'t Entry> {
         let entry = fields.table.get(key);
         if entry.is_none() {
             let diagnostic =
@@ -77,7 +92,7 @@ impl Ctx<'_> {
     }
 
     /// A value that may be left out: `default` if it is, `None` if it is wrong.
-    pub(super) fn optional<T>(
+    pub(in crate::frontend) fn optional<T>(
         &mut self,
         fields: Fields<'_>,
         key: &str,
@@ -91,7 +106,11 @@ impl Ctx<'_> {
     }
 
     /// An integer in `range`.
-    pub(super) fn count(&mut self, entry: &Entry, range: RangeInclusive<usize>) -> Option<usize> {
+    pub(in crate::frontend) fn count(
+        &mut self,
+        entry: &Entry,
+        range: RangeInclusive<usize>,
+    ) -> Option<usize> {
         let number = self.integer(entry)?;
         let count = usize::try_from(number).ok().filter(|count| range.contains(count));
         if count.is_none() {
@@ -116,7 +135,7 @@ impl Ctx<'_> {
     }
 
     /// An integer that is not negative.
-    pub(super) fn seed(&mut self, entry: &Entry) -> Option<u64> {
+    pub(in crate::frontend) fn seed(&mut self, entry: &Entry) -> Option<u64> {
         let number = self.integer(entry)?;
         let seed = u64::try_from(number).ok();
         if seed.is_none() {
@@ -146,7 +165,12 @@ impl Ctx<'_> {
     }
 
     /// A finite number for which `holds`; `range` says in words which ones those are.
-    pub(super) fn number(&mut self, entry: &Entry, range: &str, holds: impl Fn(f64) -> bool) -> Option<f64> {
+    pub(in crate::frontend) fn number(
+        &mut self,
+        entry: &Entry,
+        range: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Option<f64> {
         let number = match &entry.value.kind {
             ValueKind::Float(number) => *number,
             ValueKind::Integer(number) => *number as f64,
@@ -173,7 +197,7 @@ impl Ctx<'_> {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, entry: &Entry) -> Option<bool> {
+    pub(in crate::frontend) fn flag(&mut self, entry: &Entry) -> Option<bool> {
         if let ValueKind::Bool(flag) = entry.value.kind {
             return Some(flag);
         }
@@ -186,7 +210,7 @@ impl Ctx<'_> {
     }
 
     /// One of the words of `T`.
-    pub(super) fn word<T: Word>(&mut self, entry: &Entry) -> Option<T> {
+    pub(in crate::frontend) fn word<T: Word>(&mut self, entry: &Entry) -> Option<T> {
         let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
         let ValueKind::Text(text) = &entry.value.kind else {
             self.wrong_type(entry, "a word in quotes", format!("write one of {}", list_quoted(&words)));
@@ -205,7 +229,7 @@ impl Ctx<'_> {
     }
 
     /// A name that can be shown: not empty, short, no control characters.
-    pub(super) fn name(&mut self, entry: &Entry) -> Option<String> {
+    pub(in crate::frontend) fn name(&mut self, entry: &Entry) -> Option<String> {
         let ValueKind::Text(text) = &entry.value.kind else {
             self.wrong_type(entry, "a string", format!("write `{} = \"…\"`", entry.key));
             return None;
@@ -221,7 +245,12 @@ impl Ctx<'_> {
     }
 
     /// The elements of a list that must not be empty.
-    pub(super) fn list<'t>(&mut self, entry: &'t Entry, of: &str, example: &str) -> Option<&'t [Value]> {
+    pub(in crate::frontend) fn list<'t>(
+        &mut self,
+        entry: &'t Entry,
+        of: &str,
+        example: &str,
+    ) -> Option<&'t [Value]> {
         match &entry.value.kind {
             ValueKind::List(list) if list.is_empty() => {
                 let message = format!("`{}` is empty", entry.key);
@@ -243,7 +272,12 @@ impl Ctx<'_> {
     }
 
     /// A table.
-    pub(super) fn table<'t>(&mut self, key: &str, value: &'t Value, example: &str) -> Option<&'t Table> {
+    pub(in crate::frontend) fn table<'t>(
+        &mut self,
+        key: &str,
+        value: &'t Value,
+        example: &str,
+    ) -> Option<&'t Table> {
         if let ValueKind::Table(table) = &value.kind {
             return Some(table);
         }
@@ -264,7 +298,7 @@ impl Ctx<'_> {
 }
 
 /// Why a text cannot name a model or block: code and label.
-pub(super) fn name_fault(name: &str) -> Option<(&'static str, String)> {
+pub(in crate::frontend) fn name_fault(name: &str) -> Option<(&'static str, String)> {
     if name.is_empty() {
         Some(("spec::bad_value", "empty".to_owned()))
     } else if name.len() > limits::NAME_BYTES {
@@ -277,7 +311,7 @@ pub(super) fn name_fault(name: &str) -> Option<(&'static str, String)> {
 }
 
 /// What to write; an example of several lines stands on lines of its own.
-pub(super) fn for_example(verb: &str, example: &str) -> String {
+pub(in crate::frontend) fn for_example(verb: &str, example: &str) -> String {
     if example.contains('\n') {
         format!("{verb}, for example:\n{example}")
     } else {
@@ -290,12 +324,12 @@ fn meant_line(entry: &Entry, value: impl std::fmt::Display) -> String {
 }
 
 /// A name that cannot be one.
-pub(super) fn quoted_name(name: &str) -> String {
+pub(in crate::frontend) fn quoted_name(name: &str) -> String {
     if name.is_empty() { "an empty text".to_owned() } else { quoted(name) }
 }
 
 /// "`a`, `b` and `c`".
-pub(super) fn list(words: &[&str]) -> String {
+pub(in crate::frontend) fn list(words: &[&str]) -> String {
     let marked: Vec<String> = words.iter().map(|word| quoted(word)).collect();
     match marked.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::ast::{Ast, Entry, Table, Value, ValueKind};
-use super::layer::{self, Surroundings};
 use super::limits;
-use super::model::{Block, Layer, Model, Norm, NormKind, Positions};
+use super::model::{Model, Norm, NormKind, Positions};
+use super::node::{Block, Node, Route, Unit};
 use super::read::{Ctx, Fields, for_example, list, name_fault, quoted_name};
-use super::skip::{self, Wraps};
+use super::skip::Skip;
+use super::skip_table;
 use super::words::{PositionKind, nearest, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::frontend::layer::{self, Surroundings};
 
 const ROOT_KEYS: &[&str] = &["model", "block", "stack"];
 const MODEL_KEYS: &[&str] = &[
@@ -28,6 +30,7 @@ const STACK_KEYS: &[&str] = &["blocks", "repeat"];
 
 const MODEL_EXAMPLE: &str = "[model]\nname = \"my-model\"";
 const STACK_EXAMPLE: &str = "[[stack]]\nblocks = [\"dense\", \"sparse\"]";
+const LAYERS_EXAMPLE: &str = "layers = [{ kind = \"ffn\", d_ff = 384 }]";
 const BLOCK_EXAMPLE: &str = "[block.dense]\nlayers = [{ kind = \"ffn\", d_ff = 384 }]";
 
 /// Named blocks; `None` for one that is there but wrong.
@@ -138,17 +141,39 @@ fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Block
         _ => None,
     });
     let skip_entry = table.get("skip");
-    let skip = match skip_entry {
-        None => Some(None),
-        Some(entry) => skip::resolve(ctx, &entry.value, Wraps::Block).map(Some),
-    };
-    let layers = ctx.required(fields, "layers", "layers = [{ kind = \"ffn\", d_ff = 384 }]")?;
-    let values = ctx.list(layers, "layers", "layers = [{ kind = \"ffn\", d_ff = 384 }]")?;
-    let layers: Vec<Option<Layer>> = values.iter().map(|value| layer::resolve(ctx, value, around)).collect();
+    let skip = skip(ctx, skip_entry, Unit::Block);
+    let layers = ctx.required(fields, "layers", LAYERS_EXAMPLE)?;
+    let values = ctx.list(layers, "layers", LAYERS_EXAMPLE)?;
+    let layers: Vec<Option<Node>> =
+        values.iter().enumerate().map(|(idx, value)| sub_layer(ctx, value, idx, around)).collect();
     if let Some(outer) = skip_entry {
         check_nesting(ctx, outer, values);
     }
-    Some(Block { name: entry.key.clone(), skip: skip?, layers: layers.into_iter().collect::<Option<_>>()? })
+    let layers = Node::Sequence(layers.into_iter().collect::<Option<_>>()?);
+    Some(Block { name: entry.key.clone(), body: routed(skip?, layers) })
+}
+
+/// Reads one element of `layers`.
+fn sub_layer(ctx: &mut Ctx<'_>, value: &Value, idx: usize, around: Surroundings) -> Option<Node> {
+    let table = ctx.table("layers", value, LAYERS_EXAMPLE)?;
+    let layer = layer::read(ctx, table, around);
+    let skip = skip(ctx, table.get("skip"), Unit::Layer(idx))?;
+    Some(routed(skip, Node::Residual(layer?)))
+}
+
+/// The skip of a unit, if it has one; `None` if that is wrong.
+fn skip(ctx: &mut Ctx<'_>, entry: Option<&Entry>, unit: Unit) -> Option<Option<Skip>> {
+    match entry {
+        None => Some(None),
+        Some(entry) => skip_table::resolve(ctx, &entry.value, unit).map(Some),
+    }
+}
+
+fn routed(skip: Option<Skip>, node: Node) -> Node {
+    match skip {
+        None => node,
+        Some(skip) => Node::Route(Route { skip, executed: Box::new(node) }),
+    }
 }
 
 /// One decision per row: not on the block and on a sub-layer at once.
@@ -229,7 +254,7 @@ fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Op
 /// Counts sub-layers before they are expanded.
 fn check_size(ctx: &mut Ctx<'_>, entry: &Entry, stacks: &[Stack<'_>]) -> bool {
     let layers = stacks.iter().try_fold(0usize, |total, stack| {
-        let one: usize = stack.blocks.iter().map(|block| block.layers.len()).sum();
+        let one: usize = stack.blocks.iter().map(|block| block.body.n_layers()).sum();
         total.checked_add(one.checked_mul(stack.repeat)?)
     });
     if layers.is_some_and(|layers| layers <= limits::LAYERS) {

@@ -1,163 +1,211 @@
-//! Skips: which settings a router takes, and reading them.
+//! What a skip means: who decides, by what, and what becomes of the decision. Each kind of router has the settings that it
+//! takes and no others; how a spec writes them is in [`skip_table`](super::skip_table).
 
-use super::ast::{Table, Value};
-use super::limits;
-use super::model::{Decide, Gate, Generate, Router, Skip};
-use super::read::{Ctx, Fields};
-use crate::diagnostic::Diagnostic;
+/// When and how a block or sub-layer is skipped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Skip {
+    /// Wanted share of executed tokens, in `[0, 1]`. A soft target for learned routers.
+    pub density: f64,
+    /// What a token gets.
+    pub combine: Combine,
+}
 
-/// The keys of a skip, in the order of the documentation.
-const KEYS: &[&str] = &[
-    "router",
-    "density",
-    "input",
-    "decide",
-    "bias",
-    "kv",
-    "gate",
-    "threshold",
-    "generate",
-    "group_size",
-    "capacity_factor",
-    "overflow",
-    "seed",
-];
+/// What a token gets of the executed branch and of the stream as it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Combine {
+    /// One of the two.
+    Either(Either),
+    /// `y = σ(z)·F(x) + (1−σ(z))·x` with the router's weight `[1, D]`; always dense, so every token is a key.
+    Highway(Scorer),
+}
 
-/// What a skip wraps.
+/// How a token gets one of the two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Either {
+    /// Who decides.
+    pub decider: Decider,
+    /// Which tokens offer keys and values. No meaning if nothing wrapped is attention.
+    pub kv: Kv,
+    /// What the change of an executed token is multiplied by.
+    pub scale: BranchScale,
+    /// A limit on how many tokens execute.
+    pub capacity: Option<Capacity>,
+}
+
+/// Who decides whether a token executes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Decider {
+    /// Weight `[2, D]`, argmax, ties execute.
+    Gumbel(Scorer),
+    /// Weight `[1, D]`, `σ(z) ≥ threshold`.
+    Sigmoid {
+        /// What makes z.
+        scorer: Scorer,
+        /// Probability from which a token executes, in `(0, 1)`.
+        threshold: f64,
+    },
+    /// Weight `[1, D]`, the `max(1, ⌈density · T⌉)` highest of each sequence.
+    TopK {
+        /// What makes z.
+        scorer: Scorer,
+        /// What it does when it cannot see the future.
+        generate: Generate,
+    },
+    /// SplitMix64 of (seed, block index, sequence index, position).
+    Random {
+        /// The seed.
+        seed: u64,
+    },
+    /// Every token.
+    Always,
+    /// No token.
+    Never,
+}
+
+/// A linear map from a token to its score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wraps {
-    Block,
-    Layer,
+pub struct Scorer {
+    /// What it reads.
+    pub input: Input,
+    /// From which stream a sub-layer's decision is taken. `Here` for a block.
+    pub decide: Decide,
+    /// It has a bias.
+    pub bias: bool,
 }
 
-/// Why `skip` does not take the setting `key`: a sentence and what to do instead. `None` if it takes it.
-///
-/// The reference reads such a setting and ignores it; here it is an error, because whoever wrote it expects
-/// something of it.
-pub(super) fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
-    match (key, skip.router) {
-        ("input" | "decide" | "bias", Router::Random | Router::Always | Router::Never) => Some((
-            "it decides without looking at the tokens",
-            "remove the setting, or choose a router with a weight",
-        )),
-        ("kv", Router::Highway) => {
-            Some(("it runs every token, so every token is a key", "remove the setting"))
+/// What a router reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The stream through the pre-norm of the (first) wrapped sub-layer.
+    Normed,
+    /// The stream itself.
+    Raw,
+}
+
+/// From which stream a sub-layer's decision is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decide {
+    /// The stream as it reaches the sub-layer.
+    Here,
+    /// The stream as it enters the block.
+    Entry,
+}
+
+/// Which tokens offer keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kv {
+    /// All, from the stream as it stands.
+    All,
+    /// Executed ones only.
+    Active,
+}
+
+/// What the change of an executed token is multiplied by: it gets `x + s · (F(x) − x)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchScale {
+    /// 1: it gets `F(x)`, without rounding.
+    One,
+    /// The router's probability of executing.
+    Probability,
+}
+
+/// What `topk` does when generating.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Generate {
+    /// Generation is refused.
+    Refuse,
+    /// `σ(z) ≥` this replaces the selection; in `(0, 1)`.
+    Threshold(f64),
+}
+
+/// Who gets the slots of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overflow {
+    /// First come, first served; causal.
+    Position,
+    /// The highest scores, earlier tokens on ties; looks at the future.
+    Score,
+}
+
+/// A limit on executed tokens of each group of consecutive tokens of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Capacity {
+    /// Tokens of a group, at least one.
+    pub group_size: usize,
+    /// Slots of a group over `group_size · density`.
+    pub factor: f64,
+    /// Who gets the slots.
+    pub overflow: Overflow,
+}
+
+impl Skip {
+    /// Who decides; `None` where no token is left out.
+    pub fn decider(&self) -> Option<Decider> {
+        match self.combine {
+            Combine::Either(either) => Some(either.decider),
+            Combine::Highway(_) => None,
         }
-        ("group_size" | "capacity_factor" | "overflow", Router::Highway) => {
-            Some(("it runs every token", "remove the setting"))
+    }
+
+    /// What makes scores; `None` for routers without a weight.
+    pub fn scorer(&self) -> Option<Scorer> {
+        match self.combine {
+            Combine::Highway(scorer) => Some(scorer),
+            Combine::Either(either) => either.decider.scorer(),
         }
-        ("capacity_factor" | "overflow", _) if skip.group_size == 0 => {
-            Some(("there is no capacity", "set `group_size` as well, or remove the setting"))
+    }
+
+    /// Rows R of the weight `[R, D]` of a router that has one.
+    pub fn n_logits(&self) -> usize {
+        if matches!(self.decider(), Some(Decider::Gumbel(_))) { 2 } else { 1 }
+    }
+
+    /// The limit on executed tokens, if there is one.
+    pub fn capacity(&self) -> Option<Capacity> {
+        match self.combine {
+            Combine::Either(either) => either.capacity,
+            Combine::Highway(_) => None,
         }
-        ("threshold", Router::TopK) if skip.generate != Generate::Threshold => {
-            Some(("it takes the highest scores", "add `generate = \"threshold\"`, or remove the setting"))
+    }
+
+    /// What a top-k router does when it cannot see the future; `None` for other routers.
+    pub fn top_k(&self) -> Option<Generate> {
+        match self.decider() {
+            Some(Decider::TopK { generate, .. }) => Some(generate),
+            _ => None,
         }
-        ("threshold", Router::TopK | Router::Sigmoid) => None,
-        ("threshold", _) => {
-            Some(("it has no threshold", "remove the setting, or choose `router = \"sigmoid\"`"))
-        }
-        ("generate", Router::TopK) => None,
-        ("generate", _) => Some(("its decisions do not look at the future", "remove the setting")),
-        ("seed", Router::Random) => None,
-        ("seed", _) => Some(("it is not random", "remove the setting, or choose `router = \"random\"`")),
-        _ => None,
+    }
+
+    /// Whether the scores of later tokens decide who gets the slots of a group. Scores of routers without a weight are
+    /// all equal, so that the earliest tokens get the slots; and where every token has a slot, or none has, nothing is
+    /// compared.
+    pub fn fills_by_score(&self) -> bool {
+        let contested = |capacity: Capacity| {
+            capacity.overflow == Overflow::Score
+                && (1..capacity.group_size).contains(&capacity.slots(self.density))
+        };
+        self.scorer().is_some() && self.capacity().is_some_and(contested)
     }
 }
 
-/// Reads the value of `skip = …`.
-pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, wraps: Wraps) -> Option<Skip> {
-    let table = ctx.table("skip", value, "skip = { router = \"gumbel\", density = 0.25 }")?;
-    let fields = Fields { table, what: "a skip", keys: KEYS };
-    ctx.check_keys(fields, |key| match key {
-        "capacity" => Some("a capacity is `group_size` and `capacity_factor`".to_owned()),
-        _ => None,
-    });
-    let router = ctx.optional(fields, "router", Router::Gumbel, Ctx::word);
-    // With an unknown router, settings are still read, but not whether it takes them.
-    let read = read_settings(ctx, fields, Skip::of(router.unwrap_or(Router::Gumbel)));
-    let skip = read.filter(|_| router.is_some())?;
-    check_taken(ctx, table, &skip);
-    check_gate(ctx, table, &skip);
-    if wraps == Wraps::Block
-        && skip.decide == Decide::Entry
-        && let Some(entry) = table.get("decide")
-    {
-        ctx.wrong(
-            "spec::entry_on_block",
-            "a block's decision is always taken at its entry".to_owned(),
-            (&entry.value, "only for the skip of a sub-layer"),
-            "remove `decide`".to_owned(),
-        );
-    }
-    Some(skip)
-}
-
-/// `None` if one of the settings is wrong; all are read.
-fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: Skip) -> Option<Skip> {
-    let density = ctx.optional(fields, "density", base.density, |ctx, entry| {
-        ctx.number(entry, "from 0.0 to 1.0", |number| (0.0..=1.0).contains(&number))
-    });
-    let input = ctx.optional(fields, "input", base.input, Ctx::word);
-    let decide = ctx.optional(fields, "decide", base.decide, Ctx::word);
-    let bias = ctx.optional(fields, "bias", base.bias, Ctx::flag);
-    let kv = ctx.optional(fields, "kv", base.kv, Ctx::word);
-    let gate = ctx.optional(fields, "gate", base.gate, Ctx::word);
-    let threshold = ctx.optional(fields, "threshold", base.threshold, |ctx, entry| {
-        ctx.number(entry, "between 0.0 and 1.0, both excluded", |number| number > 0.0 && number < 1.0)
-    });
-    let generate = ctx.optional(fields, "generate", base.generate, Ctx::word);
-    let group_size = ctx.optional(fields, "group_size", base.group_size, |ctx, entry| {
-        ctx.count(entry, 0..=limits::POSITIONS)
-    });
-    let capacity_factor = ctx.optional(fields, "capacity_factor", base.capacity_factor, |ctx, entry| {
-        ctx.number(entry, "above 0.0, at most 1e6", |number| number > 0.0 && number <= 1e6)
-    });
-    let overflow = ctx.optional(fields, "overflow", base.overflow, Ctx::word);
-    let seed = ctx.optional(fields, "seed", base.seed, Ctx::seed);
-    Some(Skip {
-        router: base.router,
-        density: density?,
-        input: input?,
-        decide: decide?,
-        bias: bias?,
-        kv: kv?,
-        gate: gate?,
-        threshold: threshold?,
-        generate: generate?,
-        group_size: group_size?,
-        capacity_factor: capacity_factor?,
-        overflow: overflow?,
-        seed: seed?,
-    })
-}
-
-fn check_taken(ctx: &mut Ctx<'_>, table: &Table, skip: &Skip) {
-    use super::words::Word;
-    for entry in &table.entries {
-        let Some((reason, help)) = refusal(skip, &entry.key) else { continue };
-        let router = skip.router.word();
-        let message = format!("the {router} router takes no `{}` here: {reason}", entry.key);
-        let mut diagnostic = Diagnostic::new("spec::unused_setting", message)
-            .at(ctx.source, entry.key_span.clone(), "would have no effect")
-            .help(help);
-        if let Some(named) = table.get("router") {
-            diagnostic = diagnostic.at(ctx.source, named.value.span.clone(), "with this router");
+impl Decider {
+    /// What makes scores; `None` for routers without a weight.
+    pub fn scorer(&self) -> Option<Scorer> {
+        match *self {
+            Decider::Gumbel(scorer) | Decider::Sigmoid { scorer, .. } | Decider::TopK { scorer, .. } => {
+                Some(scorer)
+            }
+            Decider::Random { .. } | Decider::Always | Decider::Never => None,
         }
-        ctx.report(diagnostic);
     }
 }
 
-fn check_gate(ctx: &mut Ctx<'_>, table: &Table, skip: &Skip) {
-    if skip.router != Router::Highway || skip.gate != Gate::Scaled {
-        return;
+impl Capacity {
+    /// How many tokens of a group may execute: `⌈group_size · density · factor⌉`, products in f64 from left to right, and
+    /// at most `group_size`; the same for a short last group.
+    pub fn slots(&self, density: f64) -> usize {
+        let slots = (self.group_size as f64 * density * self.factor).ceil();
+        // `as` saturates; more slots than tokens are as good as all.
+        (slots as usize).min(self.group_size)
     }
-    let (Some(gate), Some(router)) = (table.get("gate"), table.get("router")) else { return };
-    let diagnostic = Diagnostic::new(
-        "spec::gate_with_highway",
-        "`gate = \"scaled\"` has no meaning with the highway router",
-    )
-    .at(ctx.source, gate.value.span.clone(), "scales by the router's probability")
-    .at(ctx.source, router.value.span.clone(), "already mixes by it")
-    .help("remove `gate`, or choose `router = \"sigmoid\"`");
-    ctx.report(diagnostic);
 }

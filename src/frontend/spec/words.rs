@@ -2,7 +2,10 @@
 
 use serde::{Serialize, Serializer};
 
-use super::model::{Activation, Decide, Gate, Generate, Input, Kv, NormKind, Overflow, Router};
+use super::model::NormKind;
+use super::skip::{BranchScale, Decide, Input, Kv, Overflow};
+use super::skip_table::{GenerateKind, Router};
+use crate::frontend::layer::Activation;
 
 /// A choice that is written as a word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -22,13 +25,6 @@ pub(super) enum PositionKind {
     Rope,
     Learned,
     None,
-}
-
-/// Kinds of layers, without their settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LayerWord {
-    Attention,
-    Ffn,
 }
 
 macro_rules! words {
@@ -56,7 +52,6 @@ macro_rules! words {
 words! {
     NormKind { RmsNorm = "rmsnorm", LayerNorm = "layernorm" }
     PositionKind { Rope = "rope", Learned = "learned", None = "none" }
-    LayerWord { Attention = "attention", Ffn = "ffn" }
     Activation { Gelu = "gelu", Relu = "relu", SwiGlu = "swiglu", GeGlu = "geglu" }
     Router {
         Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random",
@@ -65,8 +60,8 @@ words! {
     Input { Normed = "normed", Raw = "raw" }
     Decide { Here = "here", Entry = "entry" }
     Kv { All = "all", Active = "active" }
-    Gate { Binary = "binary", Scaled = "scaled" }
-    Generate { Refuse = "", Threshold = "threshold" }
+    BranchScale { One = "binary", Probability = "scaled" }
+    GenerateKind { Refuse = "", Threshold = "threshold" }
     Overflow { Position = "position", Score = "score" }
 }
 
@@ -110,6 +105,11 @@ pub(super) fn translated(key: &str) -> Option<&'static str> {
         ("hidden_act", "activation"),
     ];
     NAMES.iter().find(|(name, _)| *name == key).map(|(_, ours)| *ours)
+}
+
+/// A TOML string.
+pub(in crate::frontend) fn text(value: &str) -> String {
+    toml_edit::Value::from(value).to_string()
 }
 
 /// What a user wrote, in back-ticks, short and without control characters.

@@ -1,0 +1,141 @@
+//! What parts of a model are built from: parameters and ops.
+//!
+//! A layer kind, a router, the embedding and the head say their parameters and their graph in one function, over
+//! [`Build`]. Lowering is that function making a graph; the list of the model's parameters
+//! ([`tensors`](super::spec::tensors::tensors)) is that function with every value left out.
+
+use skipc_ir::attr::F64;
+use skipc_ir::{Binary, Op};
+
+use super::spec::model::{Model, NormKind, Positions};
+use super::spec::skip::{Scorer, Skip};
+
+/// What a tensor of the weights is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Role {
+    /// The stream that each token begins with.
+    Embedding,
+    /// What is added to it at each position.
+    Positions,
+    /// Scale of a norm.
+    Gain,
+    /// Shift of a norm.
+    Shift,
+    /// Weight of the router of this skip.
+    Router(Skip),
+    /// Bias of a router.
+    RouterBias,
+    /// Projection whose result is added to the stream.
+    ToStream,
+    /// Any other projection.
+    Projection,
+}
+
+/// Rows of tokens, with the place of each.
+#[derive(Clone, Copy)]
+pub struct TokenRows<V> {
+    /// The stream, `[rows, D]`.
+    pub stream: V,
+    /// Position of each row in its sequence.
+    pub positions: V,
+    /// Sequence of each row.
+    pub sequences: V,
+}
+
+/// What a layer runs on.
+#[derive(Clone, Copy)]
+pub struct LayerInput<V> {
+    /// The rows that it computes.
+    pub rows: TokenRows<V>,
+    /// The rows that these can look at, for layers that [mix tokens](super::layer::Layer::mixes_tokens).
+    pub seen: TokenRows<V>,
+}
+
+/// Where a model is built: into a graph, or into the list of its parameters.
+pub trait Build {
+    /// The result of an op.
+    type Value: Copy + PartialEq;
+    /// Why something cannot be built.
+    type Error;
+
+    /// The model that is built.
+    fn model(&self) -> &Model;
+
+    /// The tensor of this name; weights of projections are `[out, in]`.
+    fn parameter(&mut self, name: &str, role: Role, shape: &[usize]) -> Result<Self::Value, Self::Error>;
+
+    /// The result of an op.
+    fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;
+
+    /// `x · Wᵀ` with `W` `[out, in]`, the parameter `name.weight`.
+    fn project(
+        &mut self,
+        x: Self::Value,
+        name: &str,
+        role: Role,
+        shape: [usize; 2],
+    ) -> Result<Self::Value, Self::Error> {
+        let weight = self.parameter(&format!("{name}.weight"), role, &shape)?;
+        self.add(Op::Matmul {}, &[x, weight])
+    }
+
+    /// The model's norm over `x` with the parameters `name.weight` and, for layernorm, `name.bias`.
+    fn norm(&mut self, x: Self::Value, name: &str) -> Result<Self::Value, Self::Error> {
+        let (d, norm) = (self.model().d_model, self.model().norm);
+        let eps = F64::from(norm.eps);
+        let gain = self.parameter(&format!("{name}.weight"), Role::Gain, &[d])?;
+        match norm.kind {
+            NormKind::RmsNorm => self.add(Op::RmsNorm { eps }, &[x, gain]),
+            NormKind::LayerNorm => {
+                let bias = self.parameter(&format!("{name}.bias"), Role::Shift, &[d])?;
+                self.add(Op::LayerNorm { eps }, &[x, gain, bias])
+            }
+        }
+    }
+}
+
+/// The stream `[rows, D]` that tokens at these positions begin with.
+pub(super) fn embedding<B: Build>(
+    b: &mut B,
+    tokens: B::Value,
+    positions: B::Value,
+) -> Result<B::Value, B::Error> {
+    let (d, vocab_size, max_positions) = (b.model().d_model, b.model().vocab_size, b.model().max_positions);
+    let table = b.parameter("embed.weight", Role::Embedding, &[vocab_size, d])?;
+    let x = b.add(Op::Embed {}, &[table, tokens])?;
+    if b.model().positions != Positions::Learned {
+        return Ok(x);
+    }
+    let table = b.parameter("positions.weight", Role::Positions, &[max_positions, d])?;
+    let positions = b.add(Op::Embed {}, &[table, positions])?;
+    b.add(Binary::Add, &[x, positions])
+}
+
+/// Logits `[rows, vocab_size]` of the stream `x`.
+pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Error> {
+    let (d, vocab_size) = (b.model().d_model, b.model().vocab_size);
+    let x = b.norm(x, "norm")?;
+    let (name, role) = match b.model().tie_embeddings {
+        true => ("embed", Role::Embedding),
+        false => ("lm_head", Role::Projection),
+    };
+    b.project(x, name, role, [vocab_size, d])
+}
+
+/// The logits `f32[rows, R]` of the router of a skip over what it reads.
+pub(super) fn router<B: Build>(
+    b: &mut B,
+    skip: &Skip,
+    scorer: Scorer,
+    name: &str,
+    seen: B::Value,
+) -> Result<B::Value, B::Error> {
+    let (d, rows) = (b.model().d_model, skip.n_logits());
+    let weight = b.parameter(&format!("{name}.weight"), Role::Router(*skip), &[rows, d])?;
+    let logits = b.add(Op::RouterLogits {}, &[seen, weight])?;
+    if !scorer.bias {
+        return Ok(logits);
+    }
+    let bias = b.parameter(&format!("{name}.bias"), Role::RouterBias, &[rows])?;
+    b.add(Op::AddBias {}, &[logits, bias])
+}

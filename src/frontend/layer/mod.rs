@@ -1,0 +1,150 @@
+//! The kinds of layers: a file each, with its keys in a spec, the checks, the parameters and the graph.
+
+mod attention;
+mod ffn;
+
+pub use attention::Attention;
+pub use ffn::{Activation, Ffn};
+
+use serde::Serialize;
+
+use super::build::{Build, LayerInput};
+use super::spec::ast::Table;
+use super::spec::read::{Ctx, Fields, list};
+use super::spec::words::{Word, text};
+
+/// What sub-layers need to know of the model. `None` where the model itself is wrong.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings {
+    pub(super) d_model: Option<usize>,
+    pub(super) rope: Option<bool>,
+}
+
+/// What is to be said of a kind of layer.
+trait LayerKind: Sized {
+    /// What messages call it, such as "an ffn layer".
+    const WHAT: &'static str;
+    /// All keys of its table, in the order of the documentation: `kind` first, `skip` last.
+    const KEYS: &'static [&'static str];
+    /// Whether a token's result depends on other tokens.
+    const MIXES_TOKENS: bool = false;
+
+    /// Reads its table, of which the keys are checked; `None` if something is wrong and reported.
+    fn read(ctx: &mut Ctx<'_>, fields: Fields<'_>, around: Surroundings) -> Option<Self>;
+
+    /// Its settings as they are written, without `kind` and `skip`.
+    fn settings(&self) -> Vec<(&'static str, String)>;
+
+    /// What the layer adds to the stream, `[rows, D]`, with the pre-norm `name.norm`. Its tensors are under `name`.
+    fn build<B: Build>(
+        &self,
+        b: &mut B,
+        name: &str,
+        input: LayerInput<B::Value>,
+    ) -> Result<B::Value, B::Error>;
+}
+
+macro_rules! layer_kinds {
+    ($($Kind:ident = $word:literal),+ $(,)?) => {
+        /// A sub-layer: what it computes, without the residual.
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+        #[serde(tag = "kind", rename_all = "lowercase")]
+        pub enum Layer {
+            $(#[doc = concat!("`kind = \"", $word, "\"`.")] $Kind($Kind)),+
+        }
+
+        /// The choices of `kind`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        enum Kind {
+            $($Kind),+
+        }
+
+        impl Word for Kind {
+            const WORDS: &'static [(&'static str, Kind)] = &[$(($word, Kind::$Kind)),+];
+        }
+
+        impl Kind {
+            fn keys(self) -> &'static [&'static str] {
+                match self {
+                    $(Kind::$Kind => $Kind::KEYS),+
+                }
+            }
+
+            fn read(self, ctx: &mut Ctx<'_>, table: &Table, around: Surroundings) -> Option<Layer> {
+                match self {
+                    $(Kind::$Kind => {
+                        let fields = Fields { table, what: $Kind::WHAT, keys: $Kind::KEYS };
+                        ctx.check_keys(fields, |key| self.elsewhere(key));
+                        $Kind::read(ctx, fields, around).map(Layer::$Kind)
+                    }),+
+                }
+            }
+        }
+
+        impl Layer {
+            fn kind(&self) -> Kind {
+                match self {
+                    $(Layer::$Kind(_) => Kind::$Kind),+
+                }
+            }
+
+            /// Whether a token's result depends on other tokens.
+            pub fn mixes_tokens(&self) -> bool {
+                match self {
+                    $(Layer::$Kind(_) => $Kind::MIXES_TOKENS),+
+                }
+            }
+
+            /// Its table in a spec, without the braces and `skip`.
+            pub(super) fn print(&self) -> String {
+                let settings = match self {
+                    $(Layer::$Kind(layer) => layer.settings()),+
+                };
+                let kind = ("kind", text(self.kind().word()));
+                let all = std::iter::once(kind).chain(settings).map(|(key, value)| format!("{key} = {value}"));
+                all.collect::<Vec<_>>().join(", ")
+            }
+
+            /// What the layer adds to the stream, `[rows, D]`. Its tensors are under `name`.
+            pub(super) fn build<B: Build>(
+                &self,
+                b: &mut B,
+                name: &str,
+                input: LayerInput<B::Value>,
+            ) -> Result<B::Value, B::Error> {
+                match self {
+                    $(Layer::$Kind(layer) => layer.build(b, name, input)),+
+                }
+            }
+        }
+    };
+}
+
+layer_kinds! {
+    Attention = "attention",
+    Ffn = "ffn",
+}
+
+/// Reads one element of `layers`, without its skip.
+pub(super) fn read(ctx: &mut Ctx<'_>, table: &Table, around: Surroundings) -> Option<Layer> {
+    // Which keys it may have depends on its kind.
+    let any = Fields { table, what: "a layer", keys: &[] };
+    let entry = ctx.required(any, "kind", "kind = \"attention\"")?;
+    let kind: Kind = ctx.word(entry)?;
+    kind.read(ctx, table, around)
+}
+
+impl Kind {
+    /// Where a key belongs that layers of this kind do not have.
+    fn elsewhere(self, key: &str) -> Option<String> {
+        let own = |kind: Kind| -> Vec<&str> {
+            kind.keys().iter().copied().filter(|key| *key != "kind" && *key != "skip").collect()
+        };
+        let others = Kind::WORDS.iter().filter(|(_, kind)| *kind != self);
+        let mut having =
+            others.map(|(word, kind)| (word, own(*kind))).filter(|(_, keys)| keys.contains(&key));
+        let (word, keys) = having.next()?;
+        let belong = if keys.len() == 1 { "belongs" } else { "belong" };
+        Some(format!("{} {belong} to `kind = \"{word}\"`", list(&keys)))
+    }
+}

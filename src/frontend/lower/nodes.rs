@@ -1,0 +1,131 @@
+//! The nodes of a block: sequences, layers with their residuals, and what is routed.
+
+use skipc_ir::{Binary, Op, Value};
+
+use super::{Ctx, LowerError, Tokens};
+use crate::frontend::build::{Build, LayerInput, TokenRows};
+use crate::frontend::spec::node::{Block, Node, Unit};
+use crate::frontend::spec::skip::Kv;
+
+/// The rows on which a node runs.
+#[derive(Clone, Copy)]
+pub(super) struct Branch {
+    /// Rows that are computed.
+    pub(super) rows: Tokens,
+    /// Rows that are kept, if not all are.
+    pub(super) executed: Option<Tokens>,
+    /// Which tokens are keys.
+    pub(super) kv: Kv,
+}
+
+/// The stream at a node.
+#[derive(Clone, Copy)]
+pub(super) struct Stream {
+    /// Over all tokens: where keys and values are those of all tokens, they come from it.
+    pub(super) all: Value,
+    /// Over the rows of the branch.
+    pub(super) rows: Value,
+}
+
+/// A block on the way through it.
+pub(super) struct InBlock {
+    /// Index of the block.
+    pub(super) block: usize,
+    /// Index of the next layer.
+    pub(super) layer: usize,
+    /// The stream as it entered the block.
+    pub(super) entry: Value,
+}
+
+impl Branch {
+    pub(super) fn all(rows: Tokens) -> Branch {
+        Branch { rows, executed: None, kv: Kv::All }
+    }
+}
+
+impl InBlock {
+    fn next(&self) -> Unit {
+        Unit::Layer(self.layer)
+    }
+}
+
+impl Ctx<'_> {
+    /// The stream behind a block.
+    pub(super) fn block(&mut self, x: Value, block: &Block, idx: usize) -> Result<Value, LowerError> {
+        let mut within = InBlock { block: idx, layer: 0, entry: x };
+        match &block.body {
+            Node::Route(route) => self.route(x, route, Unit::Block, &mut within),
+            body => self.node(Stream { all: x, rows: x }, body, Branch::all(self.all), &mut within),
+        }
+    }
+
+    /// The rows of the branch behind a node.
+    pub(super) fn node(
+        &mut self,
+        x: Stream,
+        node: &Node,
+        branch: Branch,
+        within: &mut InBlock,
+    ) -> Result<Value, LowerError> {
+        match node {
+            Node::Sequence(nodes) => {
+                let (base, mut x) = (x.all, x);
+                for (idx, node) in nodes.iter().enumerate() {
+                    if idx > 0 {
+                        // Later nodes see what the earlier ones made of the executed tokens.
+                        self.at(&within.next().name(within.block));
+                        x.all = self.keep_executed(base, x.rows, branch)?;
+                        if branch.rows.set.is_none() {
+                            x.rows = x.all;
+                        }
+                    }
+                    x.rows = self.node(x, node, branch, within)?;
+                }
+                Ok(x.rows)
+            }
+            Node::Residual(layer) => {
+                let name = within.next().name(within.block);
+                within.layer += 1;
+                self.at(&name);
+                let rows = rows(x.rows, branch.rows);
+                let seen = if layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
+                let change = layer.build(self, &name, LayerInput { rows, seen })?;
+                self.add(Binary::Add, &[x.rows, change])
+            }
+            Node::Route(_) if branch.executed.is_some() => {
+                Err(LowerError::Nested { origin: within.next().name(within.block) })
+            }
+            Node::Route(route) => self.route(x.rows, route, within.next(), within),
+        }
+    }
+
+    /// The rows at which those of the branch look.
+    fn seen(&mut self, x: Stream, branch: Branch) -> Result<TokenRows<Value>, LowerError> {
+        Ok(match (branch.kv, branch.executed, branch.rows.set) {
+            (Kv::Active, Some(executed), Some(_)) => rows(x.rows, executed),
+            (Kv::Active, Some(executed @ Tokens { set: Some(set), .. }), None) => {
+                rows(self.add(Op::Gather {}, &[x.rows, set])?, executed)
+            }
+            _ => rows(x.all, self.all),
+        })
+    }
+
+    /// The stream over all tokens: rows of the branch where a token executes, else those of `base`.
+    pub(super) fn keep_executed(
+        &mut self,
+        base: Value,
+        rows: Value,
+        branch: Branch,
+    ) -> Result<Value, LowerError> {
+        let Some(set) = branch.executed.and_then(|executed| executed.set) else { return Ok(rows) };
+        let rows = match branch.rows.set {
+            Some(_) => rows,
+            None => self.add(Op::Gather {}, &[rows, set])?,
+        };
+        self.add(Op::Scatter {}, &[base, rows, set])
+    }
+}
+
+fn rows(stream: Value, tokens: Tokens) -> TokenRows<Value> {
+    TokenRows { stream, positions: tokens.positions, sequences: tokens.sequences }
+}
