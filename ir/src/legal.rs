@@ -196,23 +196,21 @@ impl Ctx<'_> {
             let place = self.place(value);
             self.errors.push(LegalError::NestedSet { sym, of, place });
         }
-        match graph.op(value) {
-            op if op.has(Trait::Constant) => {
-                let sizes = ty.as_tensor().into_iter().flat_map(|(_, dims)| dims);
-                let elements = sizes.fold(1, |all: u64, size| match size {
-                    Dim::Fixed(size) => all.saturating_mul((*size).into()),
-                    _ => all,
-                });
-                self.at_most(value, "the number of elements", elements, MAX_WEIGHT_ELEMENTS);
-            }
-            Op::Rope { heads, .. } | Op::Attention { heads, .. } => {
-                let width = ty.cols().checked_div(*heads).unwrap_or(0);
-                self.at_most(value, "the width of a head", width.into(), MAX_HEAD_WIDTH.into());
-            }
-            Op::RouterLogits {} => {
-                self.at_most(value, "the number of columns", ty.cols().into(), MAX_ROUTER_COLS.into());
-            }
-            _ => {}
+        let op = graph.op(value);
+        if op.has(Trait::Constant) {
+            let sizes = ty.as_tensor().into_iter().flat_map(|(_, dims)| dims);
+            let elements = sizes.fold(1, |all: u64, size| match size {
+                Dim::Fixed(size) => all.saturating_mul((*size).into()),
+                Dim::Tokens | Dim::Count(_) => all,
+            });
+            self.at_most(value, "the number of elements", elements, MAX_WEIGHT_ELEMENTS);
+        }
+        if let Op::Rope { heads, .. } | Op::Attention { heads, .. } = op {
+            let width = ty.cols().checked_div(*heads).unwrap_or(0);
+            self.at_most(value, "the width of a head", width.into(), MAX_HEAD_WIDTH.into());
+        }
+        if let Op::RouterLogits {} = op {
+            self.at_most(value, "the number of columns", ty.cols().into(), MAX_ROUTER_COLS.into());
         }
     }
 

@@ -24,18 +24,23 @@ pub(crate) fn edits(graph: &Graph, facts: &Facts) -> Vec<Patch> {
 }
 
 fn edit(graph: &Graph, value: Value) -> Option<Patch> {
-    let operands = graph.operands(value);
-    match (graph.op(value), operands.as_slice()) {
-        (Op::Scatter {}, &[base, rows, set]) => scatter(graph, value, base, rows, set),
-        (Op::Gather {}, &[x, set]) => match as_scatter(graph, x)?.as_slice() {
-            &[_, rows, of] if of == set => Some(Patch::new("gather of scatter").replace(value, rows)),
-            _ => None,
-        },
-        (Op::Slice { start, len }, &[x]) => slice(graph, value, x, *start, *len),
-        (Op::Unary(Unary::Relu), &[x]) => matches!(graph.op(x), Op::Unary(Unary::Relu))
-            .then(|| Patch::new("relu of relu").replace(value, x)),
-        _ => None,
+    let (op, operands) = (graph.op(value), graph.operands(value));
+    if let (Op::Scatter {}, &[base, rows, set]) = (op, operands.as_slice()) {
+        return scatter(graph, value, base, rows, set);
     }
+    if let (Op::Gather {}, &[x, set]) = (op, operands.as_slice()) {
+        let inner = as_scatter(graph, x)?;
+        let &[_, rows, of] = inner.as_slice() else { return None };
+        return (of == set).then(|| Patch::new("gather of scatter").replace(value, rows));
+    }
+    if let (Op::Slice { start, len }, &[x]) = (op, operands.as_slice()) {
+        return slice(graph, value, x, *start, *len);
+    }
+    if let (Op::Unary(Unary::Relu), &[x]) = (op, operands.as_slice()) {
+        let is_twice = matches!(graph.op(x), Op::Unary(Unary::Relu));
+        return is_twice.then(|| Patch::new("relu of relu").replace(value, x));
+    }
+    None
 }
 
 fn scatter(graph: &Graph, value: Value, base: Value, rows: Value, set: Value) -> Option<Patch> {

@@ -2,9 +2,9 @@
 
 use skipc_artifact::program::{RowTile, Step};
 use skipc_ir::{Dim, elementwise};
-use skipc_passes::rewrite::cost::{Poly, Target};
+use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
-use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, Rows, Rowwise, View};
+use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, NormKind, Rows, Rowwise, Spread, View};
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
 
@@ -49,8 +49,7 @@ impl StepCost {
             Body::Gemm(gemm) => priced.gemm(gemm),
             Body::Attention(attention) => priced.attention(attention),
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
-            // A score, a decision to replay, a row number and a mask.
-            Body::Compact(_) => priced.elements(4.0),
+            Body::Compact(_) => priced.each(Work::Route, 1.0),
         }
         priced.cost
     }
@@ -73,26 +72,26 @@ impl Priced<'_> {
         self.cost.macs = std::mem::take(&mut self.cost.macs) + macs;
     }
 
-    /// So many elements of each row are read or written.
-    fn elements(&mut self, per_row: f64) {
-        self.work(self.cost.rows.scale(per_row * self.target.element));
+    /// So much work for each row.
+    fn each(&mut self, work: Work, per_row: f64) {
+        self.work(self.cost.rows.scale(per_row * self.target.price(work)));
     }
 
     /// What it takes beyond that to find rows by a list.
     fn listed(&mut self, view: View, cols: f64) {
         if view.rows != Rows::Dense {
-            self.work(self.cost.rows.scale(cols * self.target.gathered));
+            self.each(Work::Find, cols);
         }
     }
 
     fn gemm(&mut self, gemm: &Gemm) {
         let k = f64::from(gemm.k);
-        self.elements(k);
+        self.each(Work::Move, k);
         self.listed(gemm.a, k);
         for part in &gemm.parts {
             let cols = f64::from(part.n) * part.sums.len() as f64;
-            let each = if part.is_narrow() { self.target.dot_mac } else { self.target.gemm_mac };
-            self.macs(self.cost.rows.scale(k * cols), each);
+            let work = if part.is_narrow() { Work::NarrowMatmul } else { Work::Matmul };
+            self.macs(self.cost.rows.scale(k * cols), self.target.price(work));
             self.cost.floor += k * cols * self.target.weight;
             self.program(&part.epilogue, f64::from(part.n));
         }
@@ -104,22 +103,30 @@ impl Priced<'_> {
         let pairs = self.cost.rows.clone() * keys;
         // A product with the key and one with its value; of all keys half are seen.
         self.cost.macs = pairs.scale(cols);
-        self.work(pairs.scale(cols * self.target.attention_mac));
+        self.work(pairs.scale(cols * self.target.price(Work::Attention)));
     }
 
     fn rowwise(&mut self, rowwise: &Rowwise) {
         match *rowwise {
             Rowwise::Map { cols, ref program } => self.program(program, f64::from(cols)),
-            Rowwise::Norm { cols, x, .. } => {
-                self.elements(3.0 * f64::from(cols));
+            Rowwise::Norm { kind, cols, x, .. } => {
+                let work = match kind {
+                    NormKind::Rms => Work::RmsNorm,
+                    NormKind::Layer { .. } => Work::LayerNorm,
+                };
+                self.each(work, f64::from(cols));
                 self.listed(x, f64::from(cols));
             }
-            Rowwise::RowScale { cols, x, .. } => {
-                self.elements(f64::from(cols));
+            Rowwise::RowScale { spread, cols, x, .. } => {
+                let work = match spread {
+                    Spread::Rms => Work::InvRms,
+                    Spread::Std => Work::InvStd,
+                };
+                self.each(work, f64::from(cols));
                 self.listed(x, f64::from(cols));
             }
-            Rowwise::Embed { cols, .. } => self.elements(2.0 * f64::from(cols)),
-            Rowwise::Rope { heads, width, .. } => self.elements(3.0 * f64::from(heads * width)),
+            Rowwise::Embed { cols, .. } => self.each(Work::Embed, f64::from(cols)),
+            Rowwise::Rope { heads, width, .. } => self.each(Work::Rope, f64::from(heads * width)),
         }
     }
 
@@ -127,23 +134,18 @@ impl Priced<'_> {
         for inst in &program.code {
             match *inst {
                 Inst::Load(view) => {
-                    self.elements(cols);
+                    self.each(Work::Move, cols);
                     self.listed(view, cols);
                 }
-                Inst::LoadAt { .. } | Inst::AccRotated { .. } => self.elements(0.5 * cols),
-                Inst::Unary(function, _) => match function.cost() {
-                    elementwise::Cost::Exponential => {
-                        self.work(self.cost.rows.scale(cols * self.target.exp));
-                    }
-                    elementwise::Cost::Arithmetic => self.elements(0.1 * cols),
-                },
+                Inst::LoadAt { .. } | Inst::AccRotated { .. } => self.each(Work::Lookup, cols),
+                Inst::Unary(function, _) => self.each(Work::Function(function.cost()), cols),
                 Inst::Acc(_) | Inst::LoadRow(_) | Inst::LoadCol(_) | Inst::Binary(..) => {
-                    self.elements(0.1 * cols);
+                    self.each(Work::Function(elementwise::Cost::Arithmetic), cols);
                 }
             }
         }
         for store in &program.stores {
-            self.elements(cols);
+            self.each(Work::Move, cols);
             self.listed(store.to, cols);
         }
     }

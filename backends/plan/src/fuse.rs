@@ -10,11 +10,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use skipc_ir::elementwise::Cost;
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, Trait, Value};
+use skipc_ir::{Elem, F64, Graph, Op, Trait, Value};
 
 use crate::error::PlanError;
+use crate::role;
+use crate::role::{Elementwise, Role, Route, Single, View};
 use crate::uses::Uses;
 
 /// Pointwise ops that one kernel does, at most: what keeps the values of an epilogue in registers. Not measured; an
@@ -41,7 +42,16 @@ pub(crate) enum Work {
     /// The logits, if they lie elsewhere or in another type: copied to where the host reads them.
     Logits,
     /// One op that is a kernel of its own.
-    Single,
+    Single(Single),
+    /// A token set.
+    Route(Route),
+    /// A rotary embedding that is a kernel of its own.
+    Rope {
+        /// Heads.
+        heads: u32,
+        /// Base of the angles.
+        theta: F64,
+    },
 }
 
 /// Columns of a matmul kernel, with all that is done to them.
@@ -179,11 +189,6 @@ impl Group {
     }
 }
 
-/// Whether the op is a function of elements, so that it can be an instruction of a pointwise program.
-pub(crate) fn is_elementwise(op: &Op) -> bool {
-    op.has(Trait::Pointwise)
-}
-
 fn is_int((elem, _): (Elem, &[skipc_ir::Dim])) -> bool {
     elem == Elem::Int
 }
@@ -191,18 +196,15 @@ fn is_int((elem, _): (Elem, &[skipc_ir::Dim])) -> bool {
 /// Follows slices and at most one gather to what lies in memory.
 fn walk(graph: &Graph, mut source: Source, is_dense: impl Fn(Value) -> bool) -> Source {
     while !is_dense(source.base) {
+        let Role::View(view) = Role::of(graph.op(source.base)) else { break };
         let operands = graph.operands(source.base);
-        match (graph.op(source.base), operands.as_slice()) {
-            (Op::Slice { start, .. }, [x]) => {
-                source.col += start;
-                source.base = *x;
-            }
-            (Op::Gather {}, [x, set]) if source.set.is_none() => {
-                source.set = Some(*set);
-                source.base = *x;
-            }
-            _ => break,
+        match view {
+            View::Columns { start } => source.col += start,
+            View::Rows if source.set.is_some() => break,
+            View::Rows => source.set = operands.get(1).copied(),
         }
+        let Some(x) = operands.first() else { break };
+        source.base = *x;
     }
     source
 }
@@ -224,7 +226,7 @@ impl Ctx<'_> {
     }
 
     fn want_source(&mut self, source: Source) {
-        if matches!(self.graph.op(source.base), Op::Gather {}) {
+        if Role::of(self.graph.op(source.base)) == Role::View(View::Rows) {
             // Rows of a set of rows of a set: the inner rows are copied.
             self.groups.copied[source.base.index()] = true;
         }
@@ -234,7 +236,7 @@ impl Ctx<'_> {
 
     /// The value is read densely, from its first column on.
     fn want_dense(&mut self, value: Value) {
-        if matches!(self.graph.op(value), Op::Gather {} | Op::Slice { .. }) {
+        if matches!(Role::of(self.graph.op(value)), Role::View(_)) {
             self.groups.copied[value.index()] = true;
         }
         self.wanted[value.index()] = true;
@@ -242,7 +244,7 @@ impl Ctx<'_> {
 
     fn logits(&mut self, value: Value) {
         let op = self.graph.op(value);
-        if is_elementwise(op) || matches!(op, Op::Matmul {}) {
+        if matches!(Role::of(op), Role::Elementwise(_) | Role::Product(role::Product::Matmul)) {
             self.wanted[value.index()] = true;
         } else {
             self.want(value);
@@ -252,51 +254,33 @@ impl Ctx<'_> {
 
     fn group(&mut self, value: Value) {
         let operands = self.graph.operands(value);
-        match self.graph.op(value) {
-            Op::Input { .. }
-            | Op::Weight { .. }
-            | Op::WeightRows { .. }
-            | Op::FoldGain {}
-            | Op::FoldBias {}
-            | Op::CentreRows {}
-            | Op::Executed {}
-            | Op::FillMask { .. } => {}
-            Op::Gather {} | Op::Slice { .. } => {
+        match Role::of(self.graph.op(value)) {
+            Role::Input | Role::Constant(_) | Role::Decision(_) => {}
+            Role::View(_) => {
                 let source = self.groups.copied_source(self.graph, value);
                 self.want_source(source);
                 self.single(Work::Copy, value);
             }
-            Op::Rope { .. } => match self.turned_product(value) {
+            Role::Rope { heads, theta } => match self.turned_product(value) {
                 Some(group) => self.groups.list.push(group),
                 None => {
                     operands.iter().for_each(|operand| self.want(*operand));
-                    self.single(Work::Single, value);
+                    self.single(Work::Rope { heads, theta }, value);
                 }
             },
-            Op::Matmul {}
-            | Op::RouterLogits {}
-            | Op::AddBias {}
-            | Op::Unary(_)
-            | Op::Binary(_)
-            | Op::ScaleRows {}
-            | Op::Scatter {} => self.expression(value),
-            Op::Attention { .. } => {
+            Role::Product(_) | Role::Elementwise(_) | Role::Scatter => self.expression(value),
+            Role::Single(single @ Single::Attention { .. }) => {
                 operands.iter().take(3).for_each(|operand| self.want_dense(*operand));
                 operands.iter().skip(3).for_each(|operand| self.want(*operand));
-                self.single(Work::Single, value);
+                self.single(Work::Single(single), value);
             }
-            Op::Embed {}
-            | Op::RmsNorm { .. }
-            | Op::LayerNorm { .. }
-            | Op::InvRms { .. }
-            | Op::InvStd { .. }
-            | Op::Route { .. }
-            | Op::RouteRandom { .. }
-            | Op::RouteTopK { .. }
-            | Op::LimitFirst { .. }
-            | Op::LimitBest { .. } => {
+            Role::Single(single) => {
                 operands.iter().for_each(|operand| self.want(*operand));
-                self.single(Work::Single, value);
+                self.single(Work::Single(single), value);
+            }
+            Role::Route(route) => {
+                operands.iter().for_each(|operand| self.want(*operand));
+                self.single(Work::Route(route), value);
             }
         }
     }
@@ -340,24 +324,28 @@ impl Ctx<'_> {
     /// Puts a value into the group; returns the operands that may follow it.
     fn expand(&mut self, value: Value, group: &mut Expression) -> Vec<Value> {
         let operands = self.graph.operands(value);
-        match (self.graph.op(value), operands.as_slice()) {
-            (Op::Matmul {} | Op::RouterLogits {}, [x, _]) => {
+        let nth = |idx: usize| operands.get(idx).copied().into_iter();
+        match Role::of(self.graph.op(value)) {
+            Role::Product(_) => {
                 group.sums.push(value);
-                self.want(*x);
+                nth(0).for_each(|x| self.want(x));
                 Vec::new()
             }
-            (Op::Scatter {}, [base, rows, set]) => {
-                self.want_dense(*base);
-                self.want(*set);
-                vec![*rows]
+            Role::Scatter => {
+                nth(0).for_each(|base| self.want_dense(base));
+                nth(2).for_each(|set| self.want(set));
+                nth(1).collect()
             }
-            (Op::AddBias {}, [x, _]) => vec![*x],
-            _ => operands.to_vec(),
+            Role::Elementwise(Elementwise::Bias) => nth(0).collect(),
+            Role::Elementwise(_) => operands.to_vec(),
+            // Never in a group of several.
+            Role::Input | Role::Constant(_) | Role::View(_) | Role::Rope { .. } => Vec::new(),
+            Role::Single(_) | Role::Route(_) | Role::Decision(_) => Vec::new(),
         }
     }
 
     fn joins(&self, value: Value, group: &Expression) -> bool {
-        let op = self.graph.op(value);
+        let role = Role::of(self.graph.op(value));
         let number = |user: &Value| (self.uses.number(*user), *user);
         if !self.fuse
             || group.members.len() >= MAX_FUSED
@@ -370,17 +358,13 @@ impl Ctx<'_> {
         }
         if self.graph.ty(value).cols() != group.width {
             // One number for a whole row, computed anew for every column: only where that costs next to nothing.
-            return match op {
-                Op::Unary(function) => function.cost() == Cost::Arithmetic,
-                Op::Binary(_) => true,
-                _ => false,
-            };
+            return matches!(role, Role::Elementwise(function) if function.is_cheap());
         }
-        match (op, group.sums.as_slice()) {
-            (Op::Matmul {} | Op::RouterLogits {}, []) => true,
-            (Op::Matmul {} | Op::RouterLogits {}, [other]) => self.are_siblings(value, *other),
-            (Op::Matmul {} | Op::RouterLogits {}, _) => false,
-            _ => is_elementwise(op),
+        match (role, group.sums.as_slice()) {
+            (Role::Product(_), []) | (Role::Elementwise(_), _) => true,
+            (Role::Product(_), [other]) => self.are_siblings(value, *other),
+            (Role::Product(_) | Role::Input | Role::Constant(_) | Role::View(_) | Role::Rope { .. }, _)
+            | (Role::Scatter | Role::Single(_) | Role::Route(_) | Role::Decision(_), _) => false,
         }
     }
 
@@ -411,19 +395,18 @@ impl Ctx<'_> {
                 return None;
             }
             values.push(next);
-            match (graph.op(next), graph.operands(next).as_slice()) {
-                (Op::ScaleRows {}, &[scaled, scale]) => {
-                    scales.push(scale);
-                    next = scaled;
-                }
-                (Op::Matmul {}, &[operand, _]) => {
-                    [positions, operand].into_iter().chain(scales).for_each(|value| self.want(value));
-                    values.reverse();
-                    let product = Product { sums: vec![next], values: values.clone(), result: rope };
-                    return Some(Group { work: Work::Gemm(vec![product]), results: vec![rope], values });
-                }
-                _ => return None,
+            if let (Op::ScaleRows {}, &[scaled, scale]) = (graph.op(next), graph.operands(next).as_slice()) {
+                scales.push(scale);
+                next = scaled;
+                continue;
             }
+            let (Op::Matmul {}, &[operand, _]) = (graph.op(next), graph.operands(next).as_slice()) else {
+                return None;
+            };
+            [positions, operand].into_iter().chain(scales).for_each(|value| self.want(value));
+            values.reverse();
+            let product = Product { sums: vec![next], values: values.clone(), result: rope };
+            return Some(Group { work: Work::Gemm(vec![product]), results: vec![rope], values });
         }
     }
 

@@ -40,6 +40,7 @@ pub mod pointwise;
 mod print;
 pub mod recipe;
 mod residence;
+mod role;
 pub mod traffic;
 mod uses;
 pub mod verify;

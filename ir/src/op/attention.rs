@@ -1,59 +1,45 @@
 //! Rotary positions and attention.
 
 use super::{Args, TypeError};
+use crate::attr::F64;
 use crate::interp::functions::{self, Heads};
 use crate::interp::{Datum, EvalError, Number};
-use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
-pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
-    match op {
-        Op::Rope { heads, theta } => {
-            let (elem, rows, cols) = args.token_matrix(0)?;
-            args.ints(1, rows)?;
-            if *heads == 0 || !cols.is_multiple_of(heads.saturating_mul(2)) {
-                return Err(
-                    args.bad_attr("heads", format!("should split {cols} columns into heads of even width"))
-                );
-            }
-            if !(theta.0 > 0.0 && theta.0.is_finite()) {
-                return Err(args.bad_attr("theta", "should be finite and positive"));
-            }
-            Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
-        }
-        Op::Attention { heads, kv_heads } => {
-            let (_, q_rows, q_cols) = args.token_matrix(0)?;
-            let (_, k_rows, kv_cols) = args.token_matrix(1)?;
-            let (_, v_rows, v_cols) = args.token_matrix(2)?;
-            args.same_rows(2, k_rows, v_rows)?;
-            args.ints(3, q_rows)?;
-            args.ints(4, q_rows)?;
-            args.ints(5, k_rows)?;
-            args.ints(6, k_rows)?;
-            if *kv_heads == 0 || *heads == 0 || !heads.is_multiple_of(*kv_heads) {
-                return Err(args.bad_attr("kv_heads", format!("should divide the {heads} heads")));
-            }
-            let width = q_cols / heads;
-            if width == 0 || width * heads != q_cols {
-                return Err(args.bad_attr("heads", format!("should divide the {q_cols} columns of `q`")));
-            }
-            for (idx, cols) in [(1, kv_cols), (2, v_cols)] {
-                if Some(cols) != width.checked_mul(*kv_heads) {
-                    return Err(args.wrong(idx, format!("a matrix of {kv_heads} heads of width {width}")));
-                }
-            }
-            Ok(Type::tensor(Elem::Real, &[q_rows, Dim::Fixed(q_cols)]))
-        }
-        _ => Err(args.bad_attr("op", "is of another family")),
+pub(super) fn infer_rope(args: Args<'_>, heads: u32, theta: F64) -> Result<Type, TypeError> {
+    let (elem, rows, cols) = args.token_matrix(0)?;
+    args.ints(1, rows)?;
+    if heads == 0 || !cols.is_multiple_of(heads.saturating_mul(2)) {
+        return Err(args.bad_attr("heads", format!("should split {cols} columns into heads of even width")));
     }
+    if !(theta.0 > 0.0 && theta.0.is_finite()) {
+        return Err(args.bad_attr("theta", "should be finite and positive"));
+    }
+    Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
 }
 
-pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    match op {
-        Op::Rope { heads, theta } => rope(operands[0], operands[1].ints()?, *heads as usize, theta.0),
-        Op::Attention { heads, kv_heads } => attention(operands, *heads as usize, *kv_heads as usize),
-        _ => Err(EvalError::NotHere(op.name())),
+pub(super) fn infer(args: Args<'_>, heads: u32, kv_heads: u32) -> Result<Type, TypeError> {
+    let (_, q_rows, q_cols) = args.token_matrix(0)?;
+    let (_, k_rows, kv_cols) = args.token_matrix(1)?;
+    let (_, v_rows, v_cols) = args.token_matrix(2)?;
+    args.same_rows(2, k_rows, v_rows)?;
+    args.ints(3, q_rows)?;
+    args.ints(4, q_rows)?;
+    args.ints(5, k_rows)?;
+    args.ints(6, k_rows)?;
+    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(args.bad_attr("kv_heads", format!("should divide the {heads} heads")));
     }
+    let width = q_cols / heads;
+    if width == 0 || width * heads != q_cols {
+        return Err(args.bad_attr("heads", format!("should divide the {q_cols} columns of `q`")));
+    }
+    for (idx, cols) in [(1, kv_cols), (2, v_cols)] {
+        if Some(cols) != width.checked_mul(kv_heads) {
+            return Err(args.wrong(idx, format!("a matrix of {kv_heads} heads of width {width}")));
+        }
+    }
+    Ok(Type::tensor(Elem::Real, &[q_rows, Dim::Fixed(q_cols)]))
 }
 
 /// The angle by which the pair `(pair, pair + half)` of a head turns at `position`, in radians.
@@ -68,7 +54,12 @@ fn rope_frequency(pair: usize, half: usize, theta: f64) -> f32 {
     libm::pow(theta, -(pair as f64) / half as f64) as f32
 }
 
-fn rope<N: Number>(x: &Datum<N>, positions: &[i64], heads: usize, theta: f64) -> Result<Datum<N>, EvalError> {
+pub(super) fn rope<N: Number>(
+    x: &Datum<N>,
+    positions: &[i64],
+    heads: usize,
+    theta: f64,
+) -> Result<Datum<N>, EvalError> {
     let (cols, x) = x.real()?;
     let (width, half) = (cols / heads, cols / heads / 2);
     let frequencies: Vec<f32> = (0..half).map(|pair| rope_frequency(pair, half, theta)).collect();
@@ -85,7 +76,7 @@ fn rope<N: Number>(x: &Datum<N>, positions: &[i64], heads: usize, theta: f64) ->
     Ok(Datum::Real { cols, data })
 }
 
-fn attention<N: Number>(
+pub(super) fn attention<N: Number>(
     operands: &[&Datum<N>],
     heads: usize,
     kv_heads: usize,

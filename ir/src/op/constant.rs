@@ -2,54 +2,60 @@
 
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number, functions};
-use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
-pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+pub(super) fn infer_rows(args: Args<'_>, start: u32, len: u32) -> Result<Type, TypeError> {
     let (rows, cols) = args.weight(0)?;
-    let dims = match op {
-        Op::WeightRows { start, len } => {
-            if *len == 0 || start.checked_add(*len).is_none_or(|end| end > rows) {
-                return Err(args.bad_attr("len", "should be rows of the weight, at least one"));
-            }
-            vec![Dim::Fixed(*len), Dim::Fixed(cols)]
-        }
-        Op::FoldGain {} => {
-            args.vector(1, cols)?;
-            vec![Dim::Fixed(rows), Dim::Fixed(cols)]
-        }
-        Op::FoldBias {} => {
-            args.vector(1, cols)?;
-            vec![Dim::Fixed(rows)]
-        }
-        _ => vec![Dim::Fixed(rows), Dim::Fixed(cols)],
-    };
-    Ok(Type::tensor(Elem::Real, &dims))
+    if len == 0 || start.checked_add(len).is_none_or(|end| end > rows) {
+        return Err(args.bad_attr("len", "should be rows of the weight, at least one"));
+    }
+    Ok(weight(len, cols))
 }
 
-pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    let (cols, weight) = operands[0].real()?;
-    let data = match op {
-        Op::WeightRows { start, len } => {
-            let first = *start as usize * cols;
-            weight[first..first + *len as usize * cols].to_vec()
-        }
-        Op::FoldGain {} => {
-            let mut rows = weight.to_vec();
-            functions::fold_gain(&mut rows, operands[1].real()?.1);
-            rows
-        }
-        Op::FoldBias {} => {
-            let (_, bias) = operands[1].real()?;
-            let data = weight.chunks_exact(cols).map(|row| functions::dot(row, bias)).collect();
-            return Ok(Datum::Real { cols: 1, data });
-        }
-        Op::CentreRows {} => {
-            let mut rows = weight.to_vec();
-            rows.chunks_exact_mut(cols).for_each(functions::centre);
-            rows
-        }
-        _ => return Err(EvalError::NotHere(op.name())),
-    };
+pub(super) fn infer_gain(args: Args<'_>) -> Result<Type, TypeError> {
+    let (rows, cols) = args.weight(0)?;
+    args.vector(1, cols)?;
+    Ok(weight(rows, cols))
+}
+
+pub(super) fn infer_bias(args: Args<'_>) -> Result<Type, TypeError> {
+    let (rows, cols) = args.weight(0)?;
+    args.vector(1, cols)?;
+    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(rows)]))
+}
+
+pub(super) fn infer_centred(args: Args<'_>) -> Result<Type, TypeError> {
+    let (rows, cols) = args.weight(0)?;
+    Ok(weight(rows, cols))
+}
+
+fn weight(rows: u32, cols: u32) -> Type {
+    Type::tensor(Elem::Real, &[Dim::Fixed(rows), Dim::Fixed(cols)])
+}
+
+pub(super) fn rows<N: Number>(weight: &Datum<N>, start: u32, len: u32) -> Result<Datum<N>, EvalError> {
+    let (cols, weight) = weight.real()?;
+    let first = start as usize * cols;
+    Ok(Datum::Real { cols, data: weight[first..first + len as usize * cols].to_vec() })
+}
+
+pub(super) fn fold_gain<N: Number>(weight: &Datum<N>, gain: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, weight) = weight.real()?;
+    let mut data = weight.to_vec();
+    functions::fold_gain(&mut data, gain.real()?.1);
+    Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn fold_bias<N: Number>(weight: &Datum<N>, bias: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, weight) = weight.real()?;
+    let (_, bias) = bias.real()?;
+    let data = weight.chunks_exact(cols).map(|row| functions::dot(row, bias)).collect();
+    Ok(Datum::Real { cols: 1, data })
+}
+
+pub(super) fn centre<N: Number>(weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, weight) = weight.real()?;
+    let mut data = weight.to_vec();
+    data.chunks_exact_mut(cols).for_each(functions::centre);
     Ok(Datum::Real { cols, data })
 }

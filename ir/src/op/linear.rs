@@ -2,48 +2,38 @@
 
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
-use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
-pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
-    match op {
-        Op::Embed {} => {
-            let (_, cols) = args.weight(0)?;
-            let rows = args.ty(1).rows();
-            args.ints(1, rows)?;
-            Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
-        }
-        Op::AddBias {} => {
-            let (elem, rows, cols) = args.token_matrix(0)?;
-            args.vector(1, cols)?;
-            Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
-        }
-        _ => {
-            let (_, rows, k) = args.token_matrix(0)?;
-            let (out, inner) = args.weight(1)?;
-            if inner != k {
-                return Err(args.wrong(1, format!("a weight real[out, {k}]")));
-            }
-            let elem = if matches!(op, Op::RouterLogits {}) { Elem::F32 } else { Elem::Real };
-            Ok(Type::tensor(elem, &[rows, Dim::Fixed(out)]))
-        }
-    }
+pub(super) fn infer_embed(args: Args<'_>) -> Result<Type, TypeError> {
+    let (_, cols) = args.weight(0)?;
+    let rows = args.ty(1).rows();
+    args.ints(1, rows)?;
+    Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
 }
 
-pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    match op {
-        Op::Embed {} => embed(operands[0], operands[1].ints()?),
-        Op::AddBias {} => {
-            let (cols, x) = operands[0].real()?;
-            let (_, bias) = operands[1].real()?;
-            let data = x.iter().enumerate().map(|(idx, x)| x.add(bias[idx % cols])).collect();
-            Ok(Datum::Real { cols, data })
-        }
-        _ => matmul(operands[0], operands[1]),
-    }
+pub(super) fn infer_bias(args: Args<'_>) -> Result<Type, TypeError> {
+    let (elem, rows, cols) = args.token_matrix(0)?;
+    args.vector(1, cols)?;
+    Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
 }
 
-fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>, EvalError> {
+pub(super) fn infer_matmul(args: Args<'_>, result: Elem) -> Result<Type, TypeError> {
+    let (_, rows, k) = args.token_matrix(0)?;
+    let (out, inner) = args.weight(1)?;
+    if inner != k {
+        return Err(args.wrong(1, format!("a weight real[out, {k}]")));
+    }
+    Ok(Type::tensor(result, &[rows, Dim::Fixed(out)]))
+}
+
+pub(super) fn add_bias<N: Number>(x: &Datum<N>, bias: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = x.real()?;
+    let (_, bias) = bias.real()?;
+    let data = x.iter().enumerate().map(|(idx, x)| x.add(bias[idx % cols])).collect();
+    Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>, EvalError> {
     let (cols, table) = table.real()?;
     let mut data = Vec::with_capacity(ids.len() * cols);
     for (row, id) in ids.iter().enumerate() {
@@ -59,7 +49,7 @@ fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>, EvalError
 }
 
 /// `x [r, k] · weight [o, k]ᵀ`. Sums over `k` in order, for all columns of a row at once, so that the loop vectorises.
-fn matmul<N: Number>(x: &Datum<N>, weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
+pub(super) fn matmul<N: Number>(x: &Datum<N>, weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
     let (k, x) = x.real()?;
     let (_, weight) = weight.real()?;
     let n_out = weight.len() / k;

@@ -8,7 +8,7 @@ mod norm;
 mod pointwise;
 pub(crate) mod token_set;
 
-use crate::interp::{Datum, Env, EvalError, Number};
+use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::ops::Op;
 use crate::ty::{Dim, Elem, Type};
 
@@ -85,20 +85,31 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     let args = Args { op, types: operands };
     match op {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::infer(op, args),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => {
-            constant::infer(op, args)
-        }
-        Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::infer(op, args),
-        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. } => {
-            norm::infer(op, args)
-        }
-        Op::Rope { .. } | Op::Attention { .. } => attention::infer(op, args),
+        Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
+        Op::FoldGain {} => constant::infer_gain(args),
+        Op::FoldBias {} => constant::infer_bias(args),
+        Op::CentreRows {} => constant::infer_centred(args),
+        Op::Embed {} => linear::infer_embed(args),
+        Op::Matmul {} => linear::infer_matmul(args, Elem::Real),
+        Op::RouterLogits {} => linear::infer_matmul(args, Elem::F32),
+        Op::AddBias {} => linear::infer_bias(args),
+        Op::RmsNorm { eps } => norm::infer(args, *eps, 1),
+        Op::LayerNorm { eps } => norm::infer(args, *eps, 2),
+        Op::InvRms { eps } | Op::InvStd { eps } => norm::infer_scale(args, *eps),
+        Op::Rope { heads, theta } => attention::infer_rope(args, *heads, *theta),
+        Op::Attention { heads, kv_heads } => attention::infer(args, *heads, *kv_heads),
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
-        Op::ScaleRows {} | Op::Slice { .. } => pointwise::infer_columns(op, args),
-        Op::Route { .. } | Op::RouteRandom { .. } | Op::RouteTopK { .. } => token_set::infer_route(op, args),
-        Op::LimitFirst { .. } | Op::LimitBest { .. } => token_set::infer_limit(op, args),
-        Op::Gather {} | Op::Scatter {} | Op::Executed {} => token_set::infer_rows(op, args),
+        Op::ScaleRows {} => pointwise::infer_scale(args),
+        Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
+        Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
+        Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
+        Op::RouteTopK { set, share } => token_set::infer_top_k(args, *set, *share),
+        Op::LimitFirst { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), None),
+        Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
+        Op::Gather {} => token_set::infer_gather(args),
+        Op::Scatter {} => token_set::infer_scatter(args),
+        Op::Executed {} => token_set::infer_executed(args),
     }
 }
 
@@ -113,23 +124,51 @@ pub(crate) fn eval<N: Number>(
 ) -> Result<Datum<N>, EvalError> {
     match op {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::eval(op, operands, env),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => {
-            constant::eval(op, operands)
+        Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
+        Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
+        Op::FoldBias {} => constant::fold_bias(operands[0], operands[1]),
+        Op::CentreRows {} => constant::centre(operands[0]),
+        Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),
+        Op::Matmul {} | Op::RouterLogits {} => linear::matmul(operands[0], operands[1]),
+        Op::AddBias {} => linear::add_bias(operands[0], operands[1]),
+        Op::RmsNorm { eps } => {
+            let (_, gain) = operands[1].real()?;
+            norm::each_row(operands[0], |row| functions::rms_norm(row, eps.0, gain))
         }
-        Op::Embed {} | Op::Matmul {} | Op::RouterLogits {} | Op::AddBias {} => linear::eval(op, operands),
-        Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. } => {
-            norm::eval(op, operands)
+        Op::LayerNorm { eps } => {
+            let ((_, gain), (_, bias)) = (operands[1].real()?, operands[2].real()?);
+            norm::each_row(operands[0], |row| functions::layer_norm(row, eps.0, gain, bias))
         }
-        Op::Rope { .. } | Op::Attention { .. } => attention::eval(op, operands),
-        Op::Unary(function) => pointwise::eval_unary(*function, operands),
-        Op::Binary(function) => pointwise::eval_binary(*function, operands),
-        Op::ScaleRows {} | Op::Slice { .. } => pointwise::eval_columns(op, operands),
-        Op::Route { .. }
-        | Op::RouteRandom { .. }
-        | Op::RouteTopK { .. }
-        | Op::LimitFirst { .. }
-        | Op::LimitBest { .. } => token_set::eval_route(op, operands, env),
-        Op::Gather {} | Op::Scatter {} | Op::Executed {} => token_set::eval_rows(op, operands),
+        Op::InvRms { eps } => norm::scales(operands[0], |row| functions::inv_rms(row, eps.0)),
+        Op::InvStd { eps } => norm::scales(operands[0], |row| functions::inv_std(row, eps.0)),
+        Op::Rope { heads, theta } => {
+            attention::rope(operands[0], operands[1].ints()?, *heads as usize, theta.0)
+        }
+        Op::Attention { heads, kv_heads } => {
+            attention::attention(operands, *heads as usize, *kv_heads as usize)
+        }
+        Op::Unary(function) => pointwise::unary(*function, operands[0]),
+        Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),
+        Op::ScaleRows {} => pointwise::scale_rows(operands[0], operands[1]),
+        Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
+        Op::Route { set, at_least } => {
+            token_set::route(*set, operands[0], env, || token_set::at_least(operands[0], at_least.0))
+        }
+        Op::RouteRandom { set, seed, block, limit } => token_set::route(*set, operands[0], env, || {
+            token_set::random((*seed, *block, *limit), operands[0], operands[1])
+        }),
+        Op::RouteTopK { set, share } => token_set::route(*set, operands[0], env, || {
+            token_set::best_of_sequence(share.0, operands[0], operands[1])
+        }),
+        Op::LimitFirst { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
+            token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
+        }),
+        Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
+            token_set::limited((*group_size, *slots), operands[0], Some(operands[1]), &operands[2..])
+        }),
+        Op::Gather {} => Ok(operands[0].select_rows(operands[1].set()?.0)),
+        Op::Scatter {} => token_set::scatter(operands[0], operands[1], operands[2]),
+        Op::Executed {} => token_set::executed(operands[0]),
     }
 }
 

@@ -1,52 +1,44 @@
 //! Norms over the columns of a row.
 
 use super::{Args, TypeError};
-use crate::interp::{Datum, EvalError, Number, functions};
-use crate::ops::Op;
+use crate::attr::F64;
+use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, Type};
 
-pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+/// A norm with so many vectors: a gain, a bias.
+pub(super) fn infer(args: Args<'_>, eps: F64, n_vectors: usize) -> Result<Type, TypeError> {
     let (_, rows, cols) = args.token_matrix(0)?;
-    let vectors = match op {
-        Op::InvRms { .. } | Op::InvStd { .. } => 0,
-        Op::LayerNorm { .. } => 2,
-        _ => 1,
-    };
-    for idx in 1..=vectors {
+    for idx in 1..=n_vectors {
         args.vector(idx, cols)?;
     }
-    if let Op::RmsNorm { eps } | Op::LayerNorm { eps } | Op::InvRms { eps } | Op::InvStd { eps } = op
-        && !(eps.0 >= 0.0 && eps.0.is_finite())
-    {
-        return Err(args.bad_attr("eps", "should be finite and not negative"));
-    }
-    match op {
-        Op::InvRms { .. } | Op::InvStd { .. } => Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(1)])),
-        _ => Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)])),
+    check_eps(args, eps)?;
+    Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
+}
+
+/// What a norm scales each row by.
+pub(super) fn infer_scale(args: Args<'_>, eps: F64) -> Result<Type, TypeError> {
+    let (_, rows, _) = args.token_matrix(0)?;
+    check_eps(args, eps)?;
+    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(1)]))
+}
+
+fn check_eps(args: Args<'_>, eps: F64) -> Result<(), TypeError> {
+    match eps.0 >= 0.0 && eps.0.is_finite() {
+        true => Ok(()),
+        false => Err(args.bad_attr("eps", "should be finite and not negative")),
     }
 }
 
-pub(super) fn eval<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    let (cols, x) = operands[0].real()?;
-    let scale: fn(&[N], f64) -> N = match op {
-        Op::InvStd { .. } => functions::inv_std,
-        _ => functions::inv_rms,
-    };
-    if let Op::InvRms { eps } | Op::InvStd { eps } = op {
-        let data = x.chunks_exact(cols).map(|row| scale(row, eps.0)).collect();
-        return Ok(Datum::Real { cols: 1, data });
-    }
-    let (_, gain) = operands[1].real()?;
+/// A function of each row.
+pub(super) fn each_row<N: Number>(x: &Datum<N>, function: impl Fn(&mut [N])) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = x.real()?;
     let mut data = x.to_vec();
-    match op {
-        Op::LayerNorm { eps } => {
-            let (_, bias) = operands[2].real()?;
-            data.chunks_exact_mut(cols).for_each(|row| functions::layer_norm(row, eps.0, gain, bias));
-        }
-        Op::RmsNorm { eps } => {
-            data.chunks_exact_mut(cols).for_each(|row| functions::rms_norm(row, eps.0, gain));
-        }
-        _ => return Err(EvalError::NotHere(op.name())),
-    }
+    data.chunks_exact_mut(cols).for_each(function);
     Ok(Datum::Real { cols, data })
+}
+
+/// One number for each row.
+pub(super) fn scales<N: Number>(x: &Datum<N>, scale: impl Fn(&[N]) -> N) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = x.real()?;
+    Ok(Datum::Real { cols: 1, data: x.chunks_exact(cols).map(scale).collect() })
 }

@@ -3,7 +3,6 @@
 use super::{Args, TypeError};
 use crate::elementwise::{Binary, Unary};
 use crate::interp::{Datum, EvalError, Number};
-use crate::ops::Op;
 use crate::ty::{Dim, Type};
 
 pub(super) fn infer_unary(function: Unary, args: Args<'_>) -> Result<Type, TypeError> {
@@ -26,52 +25,44 @@ pub(super) fn infer_binary(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(args.ty(0).clone())
 }
 
-pub(super) fn infer_columns(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+pub(super) fn infer_slice(args: Args<'_>, start: u32, len: u32) -> Result<Type, TypeError> {
     let (elem, rows, cols) = args.token_matrix(0)?;
-    match op {
-        Op::Slice { start, len } => {
-            if *len == 0 || start.checked_add(*len).is_none_or(|end| end > cols) {
-                return Err(args.bad_attr("len", format!("should leave a range within {cols} columns")));
-            }
-            Ok(Type::tensor(elem, &[rows, Dim::Fixed(*len)]))
-        }
-        _ => {
-            let (_, scale_rows, scale_cols) = args.token_matrix(1)?;
-            args.same_rows(1, rows, scale_rows)?;
-            if scale_cols != 1 {
-                return Err(args.wrong(1, format!("one number a row [{rows}, 1]")));
-            }
-            Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
-        }
+    if len == 0 || start.checked_add(len).is_none_or(|end| end > cols) {
+        return Err(args.bad_attr("len", format!("should leave a range within {cols} columns")));
     }
+    Ok(Type::tensor(elem, &[rows, Dim::Fixed(len)]))
 }
 
-pub(super) fn eval_unary<N: Number>(function: Unary, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    let (cols, x) = operands[0].real()?;
+pub(super) fn infer_scale(args: Args<'_>) -> Result<Type, TypeError> {
+    let (elem, rows, cols) = args.token_matrix(0)?;
+    let (_, scale_rows, scale_cols) = args.token_matrix(1)?;
+    args.same_rows(1, rows, scale_rows)?;
+    if scale_cols != 1 {
+        return Err(args.wrong(1, format!("one number a row [{rows}, 1]")));
+    }
+    Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
+}
+
+pub(super) fn unary<N: Number>(function: Unary, x: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = x.real()?;
     Ok(Datum::Real { cols, data: x.iter().map(|x| function.eval(*x)).collect() })
 }
 
-pub(super) fn eval_binary<N: Number>(
-    function: Binary,
-    operands: &[&Datum<N>],
-) -> Result<Datum<N>, EvalError> {
-    let (cols, a) = operands[0].real()?;
-    let (_, b) = operands[1].real()?;
+pub(super) fn binary<N: Number>(function: Binary, a: &Datum<N>, b: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, a) = a.real()?;
+    let (_, b) = b.real()?;
     Ok(Datum::Real { cols, data: a.iter().zip(b).map(|(a, b)| function.eval(*a, *b)).collect() })
 }
 
-pub(super) fn eval_columns<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    let (cols, x) = operands[0].real()?;
-    match op {
-        Op::Slice { start, len } => {
-            let (start, len) = (*start as usize, *len as usize);
-            let data = x.chunks_exact(cols).flat_map(|row| row[start..][..len].iter().copied()).collect();
-            Ok(Datum::Real { cols: len, data })
-        }
-        _ => {
-            let (_, scale) = operands[1].real()?;
-            let data = x.iter().enumerate().map(|(idx, x)| x.mul(scale[idx / cols])).collect();
-            Ok(Datum::Real { cols, data })
-        }
-    }
+pub(super) fn slice<N: Number>(x: &Datum<N>, start: usize, len: usize) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = x.real()?;
+    let data = x.chunks_exact(cols).flat_map(|row| row[start..][..len].iter().copied()).collect();
+    Ok(Datum::Real { cols: len, data })
+}
+
+pub(super) fn scale_rows<N: Number>(x: &Datum<N>, scale: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (cols, x) = x.real()?;
+    let (_, scale) = scale.real()?;
+    let data = x.iter().enumerate().map(|(idx, x)| x.mul(scale[idx / cols])).collect();
+    Ok(Datum::Real { cols, data })
 }

@@ -4,53 +4,51 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::{Args, TypeError};
+use crate::attr::F64;
 use crate::interp::{Datum, Env, EvalError, Number, functions};
-use crate::ops::Op;
-use crate::ty::{Dim, Elem, Type};
+use crate::ty::{Dim, Elem, SetSym, Type};
 
-pub(super) fn infer_route(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
-    match op {
-        Op::Route { set, at_least } => {
-            if at_least.0.is_nan() {
-                return Err(args.bad_attr("at_least", "should be a number"));
-            }
-            Ok(Type::Set { sym: *set, of: scored_rows(args, 0)? })
-        }
-        Op::RouteRandom { set, limit, .. } => {
-            if *limit > 1 << 32 {
-                return Err(args.bad_attr("limit", "should be at most 2^32"));
-            }
-            let rows = args.ty(0).rows();
-            args.ints(0, rows)?;
-            args.ints(1, rows)?;
-            Ok(Type::Set { sym: *set, of: rows })
-        }
-        Op::RouteTopK { set, share } => {
-            if !(0.0..=1.0).contains(&share.0) {
-                return Err(args.bad_attr("share", "should be from 0.0 to 1.0"));
-            }
-            let of = scored_rows(args, 0)?;
-            args.ints(1, of)?;
-            Ok(Type::Set { sym: *set, of })
-        }
-        _ => Err(args.bad_attr("op", "is of another family")),
+pub(super) fn infer_route(args: Args<'_>, set: SetSym, at_least: F64) -> Result<Type, TypeError> {
+    if at_least.0.is_nan() {
+        return Err(args.bad_attr("at_least", "should be a number"));
     }
+    Ok(Type::Set { sym: set, of: scored_rows(args, 0)? })
 }
 
-pub(super) fn infer_limit(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
+pub(super) fn infer_random(args: Args<'_>, set: SetSym, limit: u64) -> Result<Type, TypeError> {
+    if limit > 1 << 32 {
+        return Err(args.bad_attr("limit", "should be at most 2^32"));
+    }
+    let rows = args.ty(0).rows();
+    args.ints(0, rows)?;
+    args.ints(1, rows)?;
+    Ok(Type::Set { sym: set, of: rows })
+}
+
+pub(super) fn infer_top_k(args: Args<'_>, set: SetSym, share: F64) -> Result<Type, TypeError> {
+    if !(0.0..=1.0).contains(&share.0) {
+        return Err(args.bad_attr("share", "should be from 0.0 to 1.0"));
+    }
+    let of = scored_rows(args, 0)?;
+    args.ints(1, of)?;
+    Ok(Type::Set { sym: set, of })
+}
+
+/// A capacity of the set that is operand 0, whose scores are operand `scores`, if it ranks by any.
+pub(super) fn infer_limit(
+    args: Args<'_>,
+    (set, group_size): (SetSym, u32),
+    scores: Option<usize>,
+) -> Result<Type, TypeError> {
     let Type::Set { of, .. } = *args.ty(0) else { return Err(args.wrong(0, "a token set")) };
-    let (set, group_size, places) = match op {
-        Op::LimitFirst { set, group_size, .. } => (*set, *group_size, 1),
-        Op::LimitBest { set, group_size, .. } => {
-            let rows = scored_rows(args, 1)?;
-            args.same_rows(1, of, rows)?;
-            (*set, *group_size, 2)
-        }
-        _ => return Err(args.bad_attr("op", "is of another family")),
-    };
+    if let Some(scores) = scores {
+        let rows = scored_rows(args, scores)?;
+        args.same_rows(scores, of, rows)?;
+    }
     if group_size == 0 {
         return Err(args.bad_attr("group_size", "should be at least 1"));
     }
+    let places = scores.unwrap_or(0) + 1;
     args.ints(places, of)?;
     args.ints(places + 1, of)?;
     Ok(Type::Set { sym: set, of })
@@ -64,72 +62,93 @@ fn scored_rows(args: Args<'_>, idx: usize) -> Result<Dim, TypeError> {
     }
 }
 
-pub(super) fn infer_rows(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
-    let set_idx = op.info().operands.len() - 1;
-    let Type::Set { sym, of } = *args.ty(set_idx) else {
-        return Err(args.wrong(set_idx, "a token set"));
-    };
-    match op {
-        Op::Gather {} => match args.ty(0).as_tensor() {
-            Some((elem, dims)) => {
-                args.same_rows(0, of, args.ty(0).rows())?;
-                let mut dims = dims.to_vec();
-                dims[0] = Dim::Count(sym);
-                Ok(Type::tensor(elem, &dims))
-            }
-            None => Err(args.wrong(0, "a tensor")),
-        },
-        Op::Scatter {} => {
-            let (elem, base_rows, cols) = args.token_matrix(0)?;
-            let (row_elem, rows, row_cols) = args.token_matrix(1)?;
-            args.same_rows(0, of, base_rows)?;
-            args.same_rows(1, Dim::Count(sym), rows)?;
-            if (elem, cols) != (row_elem, row_cols) {
-                return Err(args.wrong(1, format!("{elem}[{sym}, {cols}]")));
-            }
-            Ok(args.ty(0).clone())
-        }
-        _ => Ok(Type::tensor(Elem::Mask, &[of])),
+/// Operand `idx`, a token set: its symbol and the rows that it selects from.
+fn token_set(args: Args<'_>, idx: usize) -> Result<(SetSym, Dim), TypeError> {
+    match *args.ty(idx) {
+        Type::Set { sym, of } => Ok((sym, of)),
+        Type::Tensor { .. } => Err(args.wrong(idx, "a token set")),
     }
 }
 
-pub(super) fn eval_route<N: Number>(
-    op: &Op,
-    operands: &[&Datum<N>],
+pub(super) fn infer_gather(args: Args<'_>) -> Result<Type, TypeError> {
+    let (sym, of) = token_set(args, 1)?;
+    let Some((elem, dims)) = args.ty(0).as_tensor() else { return Err(args.wrong(0, "a tensor")) };
+    args.same_rows(0, of, args.ty(0).rows())?;
+    let mut dims = dims.to_vec();
+    dims[0] = Dim::Count(sym);
+    Ok(Type::tensor(elem, &dims))
+}
+
+pub(super) fn infer_scatter(args: Args<'_>) -> Result<Type, TypeError> {
+    let (sym, of) = token_set(args, 2)?;
+    let (elem, base_rows, cols) = args.token_matrix(0)?;
+    let (row_elem, rows, row_cols) = args.token_matrix(1)?;
+    args.same_rows(0, of, base_rows)?;
+    args.same_rows(1, Dim::Count(sym), rows)?;
+    if (elem, cols) != (row_elem, row_cols) {
+        return Err(args.wrong(1, format!("{elem}[{sym}, {cols}]")));
+    }
+    Ok(args.ty(0).clone())
+}
+
+pub(super) fn infer_executed(args: Args<'_>) -> Result<Type, TypeError> {
+    let (_, of) = token_set(args, 0)?;
+    Ok(Type::tensor(Elem::Mask, &[of]))
+}
+
+/// The set that a route makes of the rows that an operand has: what is forced, or else what it decides.
+pub(super) fn route<N: Number>(
+    set: SetSym,
+    rows: &Datum<N>,
     env: &Env<'_, N>,
+    decide: impl FnOnce() -> Result<Vec<bool>, EvalError>,
 ) -> Result<Datum<N>, EvalError> {
-    let of = operands[0].n_rows();
-    let mask: Vec<bool> = match (op.opens().and_then(|set| env.routing.forced(set, of)), op) {
-        (Some(forced), _) if forced.len() != of => {
+    let of = rows.n_rows();
+    let mask = match env.routing.forced(set, of) {
+        Some(forced) if forced.len() != of => {
             return Err(EvalError::ForcedRows { got: forced.len(), wanted: of });
         }
-        (Some(forced), _) => forced,
-        (None, Op::Route { at_least, .. }) => {
-            let (_, scores) = operands[0].real()?;
-            scores.iter().map(|score| functions::reaches(*score, at_least.0)).collect()
-        }
-        (None, Op::RouteRandom { seed, block, limit, .. }) => {
-            let (positions, sequences) = (operands[0].ints()?, operands[1].ints()?);
-            let rows = positions.iter().zip(sequences);
-            rows.map(|(pos, seq)| random_score(*seed, *block, *seq as u64, *pos as u64) < *limit).collect()
-        }
-        (None, Op::RouteTopK { share, .. }) => {
-            let segments = operands[1].ints()?;
-            let candidates = (0..of).map(|row| (segments[row], row)).collect();
-            keep_best(of, candidates, Some(&ranks(operands[0])?), |rows| top_k(share.0, rows))
-        }
-        (None, Op::LimitFirst { group_size, slots, .. }) => {
-            let candidates = wanted_of_groups(operands[0], *group_size, &operands[1..])?;
-            keep_best(of, candidates, None, |_| *slots as usize)
-        }
-        (None, Op::LimitBest { group_size, slots, .. }) => {
-            let candidates = wanted_of_groups(operands[0], *group_size, &operands[2..])?;
-            keep_best(of, candidates, Some(&ranks(operands[1])?), |_| *slots as usize)
-        }
-        _ => return Err(EvalError::NotHere(op.name())),
+        Some(forced) => forced,
+        None => decide()?,
     };
     let rows = mask.iter().enumerate().filter(|(_, executes)| **executes).map(|(row, _)| row).collect();
     Ok(Datum::Set { rows, of })
+}
+
+pub(super) fn at_least<N: Number>(scores: &Datum<N>, threshold: f64) -> Result<Vec<bool>, EvalError> {
+    let (_, scores) = scores.real()?;
+    Ok(scores.iter().map(|score| functions::reaches(*score, threshold)).collect())
+}
+
+pub(super) fn random<N: Number>(
+    (seed, block, limit): (u64, u32, u64),
+    positions: &Datum<N>,
+    sequences: &Datum<N>,
+) -> Result<Vec<bool>, EvalError> {
+    let rows = positions.ints()?.iter().zip(sequences.ints()?);
+    Ok(rows.map(|(pos, seq)| random_score(seed, block, *seq as u64, *pos as u64) < limit).collect())
+}
+
+pub(super) fn best_of_sequence<N: Number>(
+    share: f64,
+    scores: &Datum<N>,
+    sequences: &Datum<N>,
+) -> Result<Vec<bool>, EvalError> {
+    let sequences = sequences.ints()?;
+    let candidates = sequences.iter().copied().zip(0..).collect();
+    Ok(keep_best(sequences.len(), candidates, Some(&ranks(scores)?), |rows| top_k(share, rows)))
+}
+
+/// The first rows of each group of a set; the best if there are scores.
+pub(super) fn limited<N: Number>(
+    (group_size, slots): (u32, u32),
+    wanted: &Datum<N>,
+    scores: Option<&Datum<N>>,
+    places: &[&Datum<N>],
+) -> Result<Vec<bool>, EvalError> {
+    let candidates = wanted_of_groups(wanted, group_size, places)?;
+    let ranks = scores.map(ranks).transpose()?;
+    Ok(keep_best(wanted.n_rows(), candidates, ranks.as_deref(), |_| slots as usize))
 }
 
 /// How many of `rows` rows a top-k router takes: `max(1, ⌈share · rows⌉)`, the product in f64.
@@ -198,25 +217,23 @@ pub fn random_score(seed: u64, block: u32, sequence: u64, position: u64) -> u64 
     (z ^ (z >> 31)) >> 32
 }
 
-pub(super) fn eval_rows<N: Number>(op: &Op, operands: &[&Datum<N>]) -> Result<Datum<N>, EvalError> {
-    let (rows, of) = operands[operands.len() - 1].set()?;
-    match op {
-        Op::Gather {} => Ok(operands[0].select_rows(rows)),
-        Op::Scatter {} => {
-            let (cols, base) = operands[0].real()?;
-            let (_, new) = operands[1].real()?;
-            let mut data = base.to_vec();
-            for (row, values) in rows.iter().zip(new.chunks_exact(cols)) {
-                data[row * cols..][..cols].copy_from_slice(values);
-            }
-            Ok(Datum::Real { cols, data })
-        }
-        _ => {
-            let mut mask = vec![false; of];
-            for row in rows {
-                mask[*row] = true;
-            }
-            Ok(Datum::Mask(mask))
-        }
+pub(super) fn scatter<N: Number>(
+    base: &Datum<N>,
+    rows: &Datum<N>,
+    set: &Datum<N>,
+) -> Result<Datum<N>, EvalError> {
+    let (cols, base) = base.real()?;
+    let (_, new) = rows.real()?;
+    let mut data = base.to_vec();
+    for (row, values) in set.set()?.0.iter().zip(new.chunks_exact(cols)) {
+        data[row * cols..][..cols].copy_from_slice(values);
     }
+    Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn executed<N: Number>(set: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (rows, of) = set.set()?;
+    let mut mask = vec![false; of];
+    rows.iter().for_each(|row| mask[*row] = true);
+    Ok(Datum::Mask(mask))
 }

@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use egg::Id;
-use skipc_ir::Op;
 
+use super::cost::is_product;
 use super::language::{EGraph, Node};
 
 /// A way to have what is needed.
@@ -43,10 +43,8 @@ pub(crate) trait Prices {
 
 /// The left operand of a product, whose kernel it shares with other products of it.
 fn kernel_of(node: &Node) -> Option<Id> {
-    match node.view()? {
-        (Op::Matmul {} | Op::RouterLogits {}, operands) => operands.first().copied(),
-        _ => None,
-    }
+    let (op, operands) = node.view()?;
+    operands.first().copied().filter(|_| is_product(op))
 }
 
 /// What these nodes cost together, each product of one operand in the kernel of the others.

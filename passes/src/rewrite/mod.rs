@@ -154,12 +154,16 @@ pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Rewri
 /// The share of the tokens in each set: what the options say, or what the route says of itself.
 fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
     let of_route = |value: Value| {
-        let density = match graph.op(value) {
-            Op::RouteRandom { limit, .. } => *limit as f64 / 2f64.powi(32),
-            Op::RouteTopK { share, .. } => share.0,
-            _ => UNKNOWN_DENSITY,
+        let op = graph.op(value);
+        let set = op.opens()?;
+        let density = if let Op::RouteRandom { limit, .. } = op {
+            *limit as f64 / 2f64.powi(32)
+        } else if let Op::RouteTopK { share, .. } = op {
+            share.0
+        } else {
+            UNKNOWN_DENSITY
         };
-        Some((graph.op(value).opens()?, density))
+        Some((set, density))
     };
     let mut densities: BTreeMap<SetSym, f64> = graph.values().filter_map(of_route).collect();
     densities.extend(&options.densities);

@@ -89,7 +89,33 @@ impl Widths {
             }
             Op::Slice { start, len } => Op::Slice { start: self.of(*start), len: self.of(*len) },
             Op::WeightRows { start, len } => Op::WeightRows { start: self.of(*start), len: self.of(*len) },
-            _ => op.clone(),
+            // Their attributes are no widths: heads and groups are counts.
+            Op::Input { .. }
+            | Op::FoldGain {}
+            | Op::FoldBias {}
+            | Op::CentreRows {}
+            | Op::Embed {}
+            | Op::Matmul {}
+            | Op::RouterLogits {}
+            | Op::AddBias {}
+            | Op::RmsNorm { .. }
+            | Op::InvRms { .. }
+            | Op::InvStd { .. }
+            | Op::LayerNorm { .. }
+            | Op::Rope { .. }
+            | Op::Attention { .. }
+            | Op::Unary(_)
+            | Op::Binary(_)
+            | Op::ScaleRows {}
+            | Op::Route { .. }
+            | Op::RouteRandom { .. }
+            | Op::RouteTopK { .. }
+            | Op::LimitFirst { .. }
+            | Op::LimitBest { .. }
+            | Op::Gather {}
+            | Op::Scatter {}
+            | Op::Executed {}
+            | Op::FillMask { .. } => op.clone(),
         }
     }
 }
@@ -115,14 +141,16 @@ fn common_unit(form: Form<'_>, whole: Widths) -> Option<u32> {
                 }
             });
         }
-        match graph.op(value) {
-            Op::Slice { start, len } | Op::WeightRows { start, len } => {
-                [*start, *len].into_iter().for_each(|size| divide(&mut unit, size))
-            }
-            // However small: a head that is divided further has no halves.
-            Op::Rope { heads, .. } => unit = gcd(unit, ty.cols() / heads / 2),
-            Op::Attention { heads, .. } => unit = gcd(unit, ty.cols() / heads),
-            _ => {}
+        let op = graph.op(value);
+        if let Op::Slice { start, len } | Op::WeightRows { start, len } = op {
+            [*start, *len].into_iter().for_each(|size| divide(&mut unit, size));
+        }
+        // However small: a head that is divided further has no halves.
+        if let Op::Rope { heads, .. } = op {
+            unit = gcd(unit, ty.cols() / heads / 2);
+        }
+        if let Op::Attention { heads, .. } = op {
+            unit = gcd(unit, ty.cols() / heads);
         }
     }
     (unit > 1).then_some(unit)
@@ -342,11 +370,9 @@ impl Routing for TwoOfThree {
 }
 
 fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Outputs<N>> {
-    let sizes = graph.values().filter_map(|value| match graph.op(value) {
-        Op::Weight { name, shape } => {
-            Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
-        }
-        _ => None,
+    let sizes = graph.values().filter_map(|value| {
+        let Op::Weight { name, shape } = graph.op(value) else { return None };
+        Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
     });
     let weights = Noise { sizes: sizes.collect(), seed };
     let batch = Batch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);

@@ -41,17 +41,13 @@ pub(crate) struct Place {
 impl Place {
     /// The op with the names of the graph.
     pub(crate) fn named(&self, op: &Op) -> Op {
-        let op = match op {
-            Op::Weight { name, shape } => {
-                let name = number(&name.0).and_then(|number| self.names.get_index(number));
-                let Some(name) = name else { return op.clone() };
-                Op::Weight { name: name.clone(), shape: shape.clone() }
-            }
-            _ => op.clone(),
-        };
+        if let Op::Weight { name, shape } = op {
+            let name = number(&name.0).and_then(|number| self.names.get_index(number)).unwrap_or(name);
+            return Op::Weight { name: name.clone(), shape: shape.clone() };
+        }
         match op.opens().and_then(|set| self.sets.get_index(set.0 as usize)) {
             Some(set) => op.with_set(*set),
-            None => op,
+            None => op.clone(),
         }
     }
 }
@@ -229,15 +225,15 @@ impl Ctx<'_> {
     }
 
     fn unnamed(&mut self, value: Value) -> Op {
-        match self.graph.op(value) {
-            Op::Weight { name, shape } => {
-                let (number, _) = self.place.names.insert_full(name.clone());
-                Op::Weight { name: format!("w{number:04}").as_str().into(), shape: shape.clone() }
-            }
-            op => match op.opens() {
-                Some(set) => op.with_set(self.set(set)),
-                None => op.clone(),
-            },
+        let graph = self.graph;
+        let op = graph.op(value);
+        if let Op::Weight { name, shape } = op {
+            let (number, _) = self.place.names.insert_full(name.clone());
+            return Op::Weight { name: format!("w{number:04}").as_str().into(), shape: shape.clone() };
+        }
+        match op.opens() {
+            Some(set) => op.with_set(self.set(set)),
+            None => op.clone(),
         }
     }
 

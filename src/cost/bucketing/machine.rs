@@ -125,7 +125,7 @@ fn host_attention(host: &cost::Target, attention: &Attention, tile: &Tile, rows:
         1 => f64::from(rows) * cols * host.attention_row_mac,
         _ => {
             let tiles = f64::from(rows.div_ceil(tile.rows.max(1)));
-            tiles * key_cols * host.attention_key + f64::from(rows) * cols * host.attention_mac
+            tiles * key_cols * host.attention_key + f64::from(rows) * cols * host.price(cost::Work::Attention)
         }
     }
 }

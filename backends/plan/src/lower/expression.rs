@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Value};
+use skipc_ir::{F64, Op, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -14,6 +14,7 @@ use crate::kernel::{
 };
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 use crate::recipe::BF16_TERMS;
+use crate::role::{Elementwise, Role};
 
 /// A pointwise program while it is made.
 #[derive(Default)]
@@ -73,9 +74,11 @@ impl Ctx<'_> {
     /// The kernel that computes all values of the group and stores the results.
     fn compute(&mut self, group: &Group, results: &[(Value, u32)]) -> Result<(), PlanError> {
         let Some((first, _)) = results.first() else { return Ok(()) };
-        let rows = match (self.graph.op(*first), self.graph.operands(*first).as_slice()) {
-            (Op::Scatter {}, [_, rows, _]) => self.graph.ty(*rows).rows(),
-            _ => self.graph.ty(*first).rows(),
+        let rows = if let Op::Scatter {} = self.graph.op(*first) {
+            let [_, rows, _] = self.operands(*first)?;
+            self.graph.ty(rows).rows()
+        } else {
+            self.graph.ty(*first).rows()
         };
         let mut bind = self.bind(rows, *first)?;
         let body = match &group.work {
@@ -182,8 +185,8 @@ impl Ctx<'_> {
         program.width = self.graph.ty(result).cols();
         for value in values {
             if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
-                let reg = match self.graph.op(*value) {
-                    Op::Rope { .. } => self.turn(bind, &mut program, *value)?,
+                let reg = match Role::of(self.graph.op(*value)) {
+                    Role::Rope { heads, theta } => self.turn(bind, &mut program, *value, (heads, theta))?,
                     _ => self.instruction(bind, &mut program, *value)?,
                 };
                 program.regs.insert(*value, reg);
@@ -197,14 +200,15 @@ impl Ctx<'_> {
     }
 
     /// A rotary embedding of a sum, or of a sum with scaled rows: `x · cos + rotate_half(x) · sin`.
-    fn turn(&mut self, bind: &mut Bind, program: &mut Program, rope: Value) -> Result<Reg, PlanError> {
-        let (Op::Rope { heads, theta }, &[x, positions]) =
-            (self.graph.op(rope), self.graph.operands(rope).as_slice())
-        else {
-            return Err(self.internal("this is no rotary embedding", rope));
-        };
-        let width = self.graph.ty(rope).cols() / (*heads).max(1);
-        let theta = *theta;
+    fn turn(
+        &mut self,
+        bind: &mut Bind,
+        program: &mut Program,
+        rope: Value,
+        (heads, theta): (u32, F64),
+    ) -> Result<Reg, PlanError> {
+        let [x, positions] = self.operands(rope)?;
+        let width = self.graph.ty(rope).cols() / heads.max(1);
         let (mut sum, mut scales) = (x, Vec::new());
         while let (Op::ScaleRows {}, &[scaled, scale]) =
             (self.graph.op(sum), self.graph.operands(sum).as_slice())
@@ -236,26 +240,37 @@ impl Ctx<'_> {
         program: &mut Program,
         value: Value,
     ) -> Result<Reg, PlanError> {
-        let operands = self.graph.operands(value);
-        let inst = match (self.graph.op(value), operands.as_slice()) {
-            (Op::AddBias {}, [x, bias]) => {
-                let x = self.load(bind, program, *x)?;
-                let bias = self.weight(bind, "bias", *bias, DType::F32)?;
+        let Role::Elementwise(function) = Role::of(self.graph.op(value)) else {
+            return Err(self.internal("this is no function of elements", value));
+        };
+        let inst = match function {
+            Elementwise::Unary(function) => {
+                let [x] = self.operands(value)?;
+                Inst::Unary(function, self.load(bind, program, x)?)
+            }
+            Elementwise::Binary(function) => self.binary(bind, program, function, value)?,
+            Elementwise::RowScale => self.binary(bind, program, Binary::Mul, value)?,
+            Elementwise::Bias => {
+                let [x, bias] = self.operands(value)?;
+                let x = self.load(bind, program, x)?;
+                let bias = self.weight(bind, "bias", bias, DType::F32)?;
                 let bias = program.push(Inst::LoadCol(bias));
                 Inst::Binary(Binary::Add, x, bias)
             }
-            (Op::Unary(function), [x]) => Inst::Unary(*function, self.load(bind, program, *x)?),
-            (Op::Binary(function), [a, b]) => {
-                let a = self.load(bind, program, *a)?;
-                Inst::Binary(*function, a, self.load(bind, program, *b)?)
-            }
-            (Op::ScaleRows {}, [x, scale]) => {
-                let x = self.load(bind, program, *x)?;
-                Inst::Binary(Binary::Mul, x, self.load(bind, program, *scale)?)
-            }
-            _ => return Err(self.internal("this is no pointwise op", value)),
         };
         Ok(program.push(inst))
+    }
+
+    fn binary(
+        &mut self,
+        bind: &mut Bind,
+        program: &mut Program,
+        function: Binary,
+        value: Value,
+    ) -> Result<Inst, PlanError> {
+        let [a, b] = self.operands(value)?;
+        let a = self.load(bind, program, a)?;
+        Ok(Inst::Binary(function, a, self.load(bind, program, b)?))
     }
 
     /// The register of an operand, loaded from memory if the program does not compute it.
@@ -277,16 +292,16 @@ impl Ctx<'_> {
         value: Value,
         buffer: u32,
     ) -> Result<Store, PlanError> {
-        let (kept, rows) = match (self.graph.op(value), self.graph.operands(value).as_slice()) {
-            (Op::Scatter {}, [_, kept, set]) => {
-                let set = self.set(*set)?;
-                let Slot(rows) = bind.slot("rows", self.arg(set.rows), Access::Read);
-                (self.load(bind, program, *kept)?, Rows::Listed(Slot(rows)))
-            }
-            _ => match program.regs.get(&value) {
-                Some(reg) => (*reg, Rows::Dense),
-                None => return Err(self.internal("the program does not compute it", value)),
-            },
+        let (kept, rows) = if let Op::Scatter {} = self.graph.op(value) {
+            let [_, kept, set] = self.operands(value)?;
+            let set = self.set(set)?;
+            let Slot(rows) = bind.slot("rows", self.arg(set.rows), Access::Read);
+            (self.load(bind, program, kept)?, Rows::Listed(Slot(rows)))
+        } else {
+            let Some(reg) = program.regs.get(&value) else {
+                return Err(self.internal("the program does not compute it", value));
+            };
+            (*reg, Rows::Dense)
         };
         let slot = self.written(bind, "out", buffer);
         Ok(Store { to: View { slot, rows, col: 0 }, value: kept })

@@ -15,7 +15,7 @@ use skipc_artifact::program::{Arg, Buffer, Gate, Io, Place, RowBound, Step};
 use skipc_artifact::target::DType;
 use skipc_ir::attr::Source as Input;
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, SetSym, Trait, Value};
+use skipc_ir::{Elem, Graph, Op, SetSym, Value};
 
 use crate::error::PlanError;
 use crate::fuse::{Group, Groups, Work};
@@ -142,10 +142,9 @@ impl<'a> Ctx<'a> {
                 let source = self.groups.source(self.graph, value);
                 self.copy(group, source, self.io.logits)
             }
-            Work::Single => match self.graph.op(value) {
-                op if op.has(Trait::OpensScope) => self.route(group, value),
-                _ => self.rowwise(group, value),
-            },
+            Work::Single(single) => self.single(group, value, single),
+            Work::Rope { heads, theta } => self.rope(group, value, (heads, theta)),
+            Work::Route(route) => self.route(group, value, route),
         }
     }
 
@@ -262,6 +261,15 @@ impl<'a> Ctx<'a> {
     fn arg(&self, idx: u32) -> (Arg, DType, u32) {
         let buffer = &self.buffers[idx as usize];
         (Arg::Buffer(idx), buffer.dtype, buffer.cols)
+    }
+
+    /// The operands of an op that has so many.
+    fn operands<const N: usize>(&self, value: Value) -> Result<[Value; N], PlanError> {
+        let operands = self.graph.operands(value);
+        operands
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.internal("an op has the operands of its table", value))
     }
 
     fn internal(&self, what: &'static str, value: Value) -> PlanError {

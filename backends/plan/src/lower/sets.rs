@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Trait, Type, Value};
+use skipc_ir::{Op, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -10,6 +10,7 @@ use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Access, Body, Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
 use crate::plan::ConstantSource;
+use crate::role::Route;
 
 /// Where a token set lies.
 #[derive(Clone, Copy)]
@@ -39,7 +40,7 @@ impl Ctx<'_> {
         known.ok_or_else(|| self.internal("the set is used before it is made", set))
     }
 
-    pub(super) fn route(&mut self, group: &Group, value: Value) -> Result<(), PlanError> {
+    pub(super) fn route(&mut self, group: &Group, value: Value, route: Route) -> Result<(), PlanError> {
         let Type::Set { sym, of } = *self.graph.ty(value) else {
             return Err(self.internal("a route makes a set", value));
         };
@@ -49,7 +50,6 @@ impl Ctx<'_> {
                 && self.graph.output_names(*user).any(|name| !is_wanted(name))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
-        debug_assert!(self.graph.op(value).has(Trait::OpensScope), "only routes get here");
         let buffers = SetBuffers {
             rows: self.buffer(format!("{sym} rows"), DType::U32, RowBound::Tokens, 1),
             count: self.buffer(format!("{sym} count"), DType::U32, RowBound::Fixed(1), 1),
@@ -61,20 +61,7 @@ impl Ctx<'_> {
         }
         self.sets.insert(sym, buffers);
         let mut bind = self.bind(of, value)?;
-        let operands = self.graph.operands(value);
-        let select = match (self.graph.op(value), operands.as_slice()) {
-            (Op::Route { at_least, .. }, [scores]) => {
-                let threshold = *at_least;
-                Select::AtLeast { scores: self.operand(&mut bind, "scores", *scores)?, threshold }
-            }
-            (Op::RouteRandom { seed, block, limit, .. }, [positions, sequences]) => {
-                let (seed, block, limit) = (*seed, *block, *limit);
-                let positions = self.operand(&mut bind, "positions", *positions)?;
-                let sequences = self.operand(&mut bind, "sequences", *sequences)?;
-                Select::Random { positions, sequences, seed, block, limit }
-            }
-            (op, operands) => Select::Ranked(self.ranked(&mut bind, (op, operands), value)?),
-        };
+        let select = self.select(&mut bind, value, route)?;
         let use_forced = if has_gate {
             bind.slot("use_forced", self.arg(self.io.use_forced), Access::Read)
         } else {
@@ -93,41 +80,48 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    fn ranked(
-        &mut self,
-        bind: &mut Bind,
-        (op, operands): (&Op, &[Value]),
-        value: Value,
-    ) -> Result<Ranked, PlanError> {
-        match (op, operands) {
-            (Op::RouteTopK { share, .. }, [scores, sequences]) => Ok(Ranked {
-                among: Candidates::All,
-                order: RankOrder::Score(self.operand(bind, "scores", *scores)?),
-                sequences: self.operand(bind, "sequences", *sequences)?,
-                segment: Segment::Sequence,
-                keep: Keep::Share(*share),
-            }),
-            (Op::LimitFirst { group_size, slots, .. }, [wanted, places @ ..]) => {
-                self.limit(bind, (*wanted, None, places), (*group_size, *slots), value)
+    fn select(&mut self, bind: &mut Bind, value: Value, route: Route) -> Result<Select, PlanError> {
+        Ok(match route {
+            Route::AtLeast { threshold } => {
+                let [scores] = self.operands(value)?;
+                Select::AtLeast { scores: self.operand(bind, "scores", scores)?, threshold }
             }
-            (Op::LimitBest { group_size, slots, .. }, [wanted, scores, places @ ..]) => {
-                self.limit(bind, (*wanted, Some(*scores), places), (*group_size, *slots), value)
+            Route::Random { seed, block, limit } => {
+                let [positions, sequences] = self.operands(value)?;
+                let positions = self.operand(bind, "positions", positions)?;
+                let sequences = self.operand(bind, "sequences", sequences)?;
+                Select::Random { positions, sequences, seed, block, limit }
             }
-            _ => Err(self.internal("this is no route", value)),
-        }
+            Route::TopK { share } => {
+                let [scores, sequences] = self.operands(value)?;
+                Select::Ranked(Ranked {
+                    among: Candidates::All,
+                    order: RankOrder::Score(self.operand(bind, "scores", scores)?),
+                    sequences: self.operand(bind, "sequences", sequences)?,
+                    segment: Segment::Sequence,
+                    keep: Keep::Share(share),
+                })
+            }
+            Route::First { group_size, slots } => {
+                let [wanted, positions, sequences] = self.operands(value)?;
+                let places = (positions, sequences);
+                Select::Ranked(self.limit(bind, (wanted, None, places), (group_size, slots))?)
+            }
+            Route::Best { group_size, slots } => {
+                let [wanted, scores, positions, sequences] = self.operands(value)?;
+                let places = (positions, sequences);
+                Select::Ranked(self.limit(bind, (wanted, Some(scores), places), (group_size, slots))?)
+            }
+        })
     }
 
     /// A capacity over the rows of a set: `wanted`, the scores if they rank, positions and sequences.
     fn limit(
         &mut self,
         bind: &mut Bind,
-        (wanted, scores, places): (Value, Option<Value>, &[Value]),
+        (wanted, scores, (positions, sequences)): (Value, Option<Value>, (Value, Value)),
         (size, slots): (u32, u32),
-        value: Value,
     ) -> Result<Ranked, PlanError> {
-        let &[positions, sequences] = places else {
-            return Err(self.internal("a capacity has positions and sequences", value));
-        };
         let mask = self.set(wanted)?.mask;
         let among = Candidates::Masked(bind.slot("wanted", self.arg(mask), Access::Read));
         let order = match scores {

@@ -1,7 +1,7 @@
 //! Constants: weights and tables.
 
 use indexmap::IndexMap;
-use skipc_artifact::program::{Arg, Constant};
+use skipc_artifact::program::{self, Arg};
 use skipc_artifact::target::DType;
 use skipc_ir::{Dim, Op, Value};
 
@@ -11,6 +11,7 @@ use crate::error::PlanError;
 use crate::kernel::{Access, Slot, Sum, WeightLayout, panel_terms};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
+use crate::role::{Constant, Role};
 
 /// Bytes of which a constant's place is a multiple.
 const ALIGN: u64 = 256;
@@ -30,7 +31,7 @@ impl Constants {
         let mut offset = 0u64;
         let mut placed = Vec::with_capacity(self.0.len());
         for ((source, dtype), (rows, cols)) in self.0 {
-            let constant = Constant { name: name(&source), dtype, rows, cols, offset };
+            let constant = program::Constant { name: name(&source), dtype, rows, cols, offset };
             let too_large = PlanError::TooLarge { what: "constants" };
             let bytes = (u64::from(rows) * u64::from(cols)).checked_mul(u64::from(dtype.size()));
             let end = bytes.and_then(|bytes| offset.checked_add(bytes));
@@ -61,9 +62,10 @@ impl Ctx<'_> {
         dtype: DType,
     ) -> Result<Slot, PlanError> {
         let shape = self.shape(value)?;
-        let source = match self.graph.op(value) {
-            Op::Weight { name, .. } => ConstantSource::Weight { name: name.0.to_string() },
-            _ => ConstantSource::Recipe { steps: self.recipe(value)? },
+        let source = if let Op::Weight { name, .. } = self.graph.op(value) {
+            ConstantSource::Weight { name: name.0.to_string() }
+        } else {
+            ConstantSource::Recipe { steps: self.recipe(value)? }
         };
         Ok(self.constant(bind, name, source, (dtype, shape.0, shape.1)))
     }
@@ -150,15 +152,15 @@ impl Ctx<'_> {
         }
         let mut steps = Vec::with_capacity(chain.len());
         for value in chain.into_iter().rev() {
-            let step = match self.graph.op(value) {
-                Op::Weight { name, shape } => {
-                    let cols = shape.0.last().copied().unwrap_or_default();
-                    RecipeStep::Weight { name: name.0.to_string(), cols }
-                }
-                Op::WeightRows { start, len } => RecipeStep::Rows { start: *start, len: *len },
-                Op::FoldGain {} => RecipeStep::FoldGain { gain: self.vector(value)? },
-                Op::FoldBias {} => RecipeStep::FoldBias { bias: self.vector(value)? },
-                Op::CentreRows {} => {
+            let Role::Constant(constant) = Role::of(self.graph.op(value)) else {
+                return Err(self.unsupported("take anything but a weight here", value));
+            };
+            let step = match constant {
+                Constant::Weight => self.tensor(value)?,
+                Constant::Rows { start, len } => RecipeStep::Rows { start, len },
+                Constant::FoldGain => RecipeStep::FoldGain { gain: self.vector(value)? },
+                Constant::FoldBias => RecipeStep::FoldBias { bias: self.vector(value)? },
+                Constant::Centre => {
                     // Of all rows of the tensor, as the sums share one constant of all of them.
                     let rows = self.shape(self.tensor_of(value))?.0;
                     let mut means = steps.clone();
@@ -167,11 +169,19 @@ impl Ctx<'_> {
                     self.constants.add(ConstantSource::Recipe { steps: means }, DType::F32, (1, rows));
                     RecipeStep::Centre
                 }
-                _ => return Err(self.unsupported("take anything but a weight here", value)),
             };
             steps.push(step);
         }
         Ok(steps)
+    }
+
+    /// The step that takes a tensor of the weights file.
+    fn tensor(&self, value: Value) -> Result<RecipeStep, PlanError> {
+        let Op::Weight { name, shape } = self.graph.op(value) else {
+            return Err(self.internal("this is no tensor of the weights file", value));
+        };
+        let cols = shape.0.last().copied().unwrap_or_default();
+        Ok(RecipeStep::Weight { name: name.0.to_string(), cols })
     }
 
     /// The name of the vector that is folded into a weight; it becomes a constant.

@@ -10,12 +10,14 @@
 
 mod poly;
 mod target;
+mod work;
 
 pub use poly::{Counts, Poly};
 pub use target::{CPU, Target};
+pub use work::Work;
 
 use skipc_ir::elementwise::Cost;
-use skipc_ir::{Dim, Op, Trait, Type};
+use skipc_ir::{Dim, Op, Type};
 
 /// Columns of a slice that is read in place, at most: what is done to it is a kernel of its own, which is charged to the
 /// slice. A wider one is charged as the copy that attention needs.
@@ -23,52 +25,51 @@ const NARROW: u32 = 8;
 
 /// What a kernel of products costs beside its products: to be started, and to read the rows of their operand.
 pub fn product_kernel(target: &Target, operand: &Type) -> Poly {
-    Poly::constant(target.launch) + rows(operand).scale(f64::from(operand.cols()) * target.element)
+    Poly::constant(target.launch) + rows(operand).scale(f64::from(operand.cols()) * target.price(Work::Move))
+}
+
+/// Whether an op is a product, which shares the kernel of other products of its first operand.
+pub(crate) fn is_product(op: &Op) -> bool {
+    matches!(op, Op::Matmul {} | Op::RouterLogits {})
 }
 
 /// The time of one op on a target, in nanoseconds.
 pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly {
-    if op.has(Trait::Constant) || op.has(Trait::Leaf) {
-        return Poly::default();
-    }
-    let rows = rows(result);
-    let elements = rows.scale(f64::from(result.cols()));
+    let elements = rows(result).scale(f64::from(result.cols()));
     let cols = |idx: usize| operands.get(idx).map_or(0.0, |ty| f64::from(ty.cols()));
+    let rows_of = |idx: usize| operands.get(idx).map_or_else(Poly::default, |ty| rows(ty));
+    let work = |work: Work, amount: &Poly| amount.scale(target.price(work));
     let kernel = |work: Poly| Poly::constant(target.launch) + work;
-    let moved = |elements: &Poly, times: f64| elements.scale(times * target.element);
+    let arithmetic = Work::Function(Cost::Arithmetic);
     match op {
-        Op::Matmul {} => elements.scale(cols(0) * target.gemm_mac) + moved(&elements, 1.0),
-        Op::RouterLogits {} => elements.scale(cols(0) * target.dot_mac),
-        Op::RmsNorm { .. } => kernel(moved(&elements, 3.0)),
-        Op::LayerNorm { .. } => kernel(moved(&elements, 4.0)),
-        Op::InvRms { .. } => kernel(moved(&rows.scale(cols(0)), 1.0)),
-        Op::InvStd { .. } => kernel(moved(&rows.scale(cols(0)), 2.0)),
-        Op::Embed {} => kernel(moved(&elements, 2.0)),
-        Op::Rope { .. } => moved(&elements, 1.0),
-        Op::Attention { .. } => {
-            let keys = operands.get(1).map_or_else(Poly::default, |keys| self::rows(keys));
-            // Each key that is seen costs a product with the query and one with its value; half are seen.
-            kernel((elements * keys).scale(target.attention_mac))
-        }
-        Op::Unary(function) => match function.cost() {
-            Cost::Exponential => elements.scale(target.exp),
-            Cost::Arithmetic => moved(&elements, 0.1),
-        },
-        Op::AddBias {} => moved(&elements, 0.1),
-        Op::Binary(_) => moved(&elements, 1.0),
-        Op::ScaleRows {} => moved(&elements, 0.1) + moved(&rows, 1.0),
+        // Given, made when the model is compiled, or shown by the kernel that decides.
+        Op::Input { .. } | Op::Weight { .. } | Op::Executed {} | Op::FillMask { .. } => Poly::default(),
+        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => Poly::default(),
+        Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
+        Op::RouterLogits {} => work(Work::NarrowMatmul, &elements.scale(cols(0))),
+        Op::RmsNorm { .. } => kernel(work(Work::RmsNorm, &elements)),
+        Op::LayerNorm { .. } => kernel(work(Work::LayerNorm, &elements)),
+        Op::InvRms { .. } => kernel(work(Work::InvRms, &rows(result).scale(cols(0)))),
+        Op::InvStd { .. } => kernel(work(Work::InvStd, &rows(result).scale(cols(0)))),
+        Op::Embed {} => kernel(work(Work::Embed, &elements)),
+        // Part of a product: an element of each table.
+        Op::Rope { .. } => work(Work::Lookup, &elements.scale(2.0)),
+        // Each key that is seen costs a product with the query and one with its value; half are seen.
+        Op::Attention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
+        Op::Unary(function) => work(Work::Function(function.cost()), &elements),
+        Op::AddBias {} => work(arithmetic, &elements),
+        // One of the operands is read for it.
+        Op::Binary(_) => work(Work::Move, &elements),
+        Op::ScaleRows {} => work(arithmetic, &elements) + work(Work::Move, &rows(result)),
         Op::Slice { len, .. } if *len <= NARROW => kernel(Poly::default()),
-        Op::Slice { .. } => kernel(moved(&elements, 2.0)),
-        Op::Gather {} => elements.scale(target.gathered),
-        Op::Scatter {} => {
-            let kept = operands.get(1).map_or_else(Poly::default, |kept| self::rows(kept));
-            kept.scale(f64::from(result.cols()) * target.gathered)
-        }
-        op if op.has(Trait::OpensScope) => {
-            kernel(moved(&operands.first().map_or_else(Poly::default, |of| self::rows(of)), 4.0))
-        }
-        // Decisions that are shown are part of the compaction.
-        _ => Poly::default(),
+        Op::Slice { .. } => kernel(work(Work::Move, &elements.scale(2.0))),
+        Op::Gather {} => work(Work::Find, &elements),
+        Op::Scatter {} => work(Work::Find, &rows_of(1).scale(f64::from(result.cols()))),
+        Op::Route { .. }
+        | Op::RouteRandom { .. }
+        | Op::RouteTopK { .. }
+        | Op::LimitFirst { .. }
+        | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
     }
 }
 

@@ -4,6 +4,7 @@ use egg::Id;
 use skipc_ir::Op;
 
 use super::{Rule, Term, op, rules};
+use crate::rewrite::cost::is_product;
 use crate::rewrite::saturate::View;
 
 rules! {
@@ -13,10 +14,6 @@ rules! {
     layer_norm_into_weight: "(layer_norm x, g, b) · w = add_bias (scale_rows x · (centre_rows (fold_gain w, g)), (inv_std x)), (fold_bias w, b)" if "the product is a matmul or router logits, whose row scale is f32";
     /// A product is linear: a scale of rows may come after it, in its epilogue.
     row_scale_out: "(scale_rows x, r) · w = scale_rows (x · w), r" if "the product is a matmul or router logits";
-}
-
-fn is_product(op: &Op) -> bool {
-    matches!(op, Op::Matmul {} | Op::RouterLogits {})
 }
 
 fn norm_into_weight(view: &View<'_>, product: &Op, operands: &[Id], found: &mut Vec<Term>) {

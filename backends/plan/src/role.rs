@@ -1,0 +1,170 @@
+//! What each op of the graph is to the planner. Nothing else in this crate tells all ops apart: fusion and lowering
+//! match on a [`Role`], so that an op without one is a compile error here, and a role without a kernel one there.
+
+use skipc_ir::elementwise::Cost;
+use skipc_ir::{Binary, F64, Op, Unary};
+
+use crate::kernel::Spread;
+
+/// What an op is to the planner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// What the host hands to a step.
+    Input,
+    /// Made when the model is compiled.
+    Constant(Constant),
+    /// Rows or columns of another value, read where that lies.
+    View(View),
+    /// Sums over rows of a weight, which begin a kernel.
+    Product(Product),
+    /// A function of elements, which can be an instruction of the kernel that makes or uses them.
+    Elementwise(Elementwise),
+    /// Rotary positions: part of a product if that fits, else a kernel.
+    Rope {
+        /// Heads.
+        heads: u32,
+        /// Base of the angles.
+        theta: F64,
+    },
+    /// Rows that are written over others, by the kernel that makes them.
+    Scatter,
+    /// A kernel of its own.
+    Single(Single),
+    /// A token set, made by a kernel of its own.
+    Route(Route),
+    /// A decision as the host sees it.
+    Decision(Decision),
+}
+
+/// How a constant is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Constant {
+    /// As the weights file has it.
+    Weight,
+    /// Some rows of a weight.
+    Rows { start: u32, len: u32 },
+    /// A weight times a gain.
+    FoldGain,
+    /// A weight times a bias.
+    FoldBias,
+    /// A weight with centred rows.
+    Centre,
+}
+
+/// What of another value is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum View {
+    /// Columns from this one on.
+    Columns { start: u32 },
+    /// Rows of a set.
+    Rows,
+}
+
+/// Which product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Product {
+    /// In the target's precision.
+    Matmul,
+    /// Accurate to f32.
+    RouterLogits,
+}
+
+/// Which function of elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Elementwise {
+    /// Of one.
+    Unary(Unary),
+    /// Of two.
+    Binary(Binary),
+    /// A vector is added to every row.
+    Bias,
+    /// Every row is multiplied by a number of its own.
+    RowScale,
+}
+
+/// Which kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Single {
+    /// Rows of a table.
+    Embed,
+    /// A norm by the root of the mean of squares.
+    RmsNorm { eps: F64 },
+    /// A norm by mean and variance.
+    LayerNorm { eps: F64 },
+    /// What a norm scales rows by.
+    RowScale { spread: Spread, eps: F64 },
+    /// Attention.
+    Attention { heads: u32, kv_heads: u32 },
+}
+
+/// How a token set is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// By a threshold of scores.
+    AtLeast { threshold: F64 },
+    /// By the place of a token.
+    Random { seed: u64, block: u32, limit: u64 },
+    /// The best share of each sequence.
+    TopK { share: F64 },
+    /// The first of each group of a set.
+    First { group_size: u32, slots: u32 },
+    /// The best of each group of a set.
+    Best { group_size: u32, slots: u32 },
+}
+
+/// Where a decision comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// A token set.
+    Set,
+    /// The same for all rows.
+    Always(bool),
+}
+
+impl Role {
+    /// What this op is.
+    pub(crate) fn of(op: &Op) -> Role {
+        match *op {
+            Op::Input { .. } => Role::Input,
+            Op::Weight { .. } => Role::Constant(Constant::Weight),
+            Op::WeightRows { start, len } => Role::Constant(Constant::Rows { start, len }),
+            Op::FoldGain {} => Role::Constant(Constant::FoldGain),
+            Op::FoldBias {} => Role::Constant(Constant::FoldBias),
+            Op::CentreRows {} => Role::Constant(Constant::Centre),
+            Op::Slice { start, .. } => Role::View(View::Columns { start }),
+            Op::Gather {} => Role::View(View::Rows),
+            Op::Matmul {} => Role::Product(Product::Matmul),
+            Op::RouterLogits {} => Role::Product(Product::RouterLogits),
+            Op::Unary(function) => Role::Elementwise(Elementwise::Unary(function)),
+            Op::Binary(function) => Role::Elementwise(Elementwise::Binary(function)),
+            Op::AddBias {} => Role::Elementwise(Elementwise::Bias),
+            Op::ScaleRows {} => Role::Elementwise(Elementwise::RowScale),
+            Op::Rope { heads, theta } => Role::Rope { heads, theta },
+            Op::Scatter {} => Role::Scatter,
+            Op::Embed {} => Role::Single(Single::Embed),
+            Op::RmsNorm { eps } => Role::Single(Single::RmsNorm { eps }),
+            Op::LayerNorm { eps } => Role::Single(Single::LayerNorm { eps }),
+            Op::InvRms { eps } => Role::Single(Single::RowScale { spread: Spread::Rms, eps }),
+            Op::InvStd { eps } => Role::Single(Single::RowScale { spread: Spread::Std, eps }),
+            Op::Attention { heads, kv_heads } => Role::Single(Single::Attention { heads, kv_heads }),
+            Op::Route { at_least, .. } => Role::Route(Route::AtLeast { threshold: at_least }),
+            Op::RouteRandom { seed, block, limit, .. } => Role::Route(Route::Random { seed, block, limit }),
+            Op::RouteTopK { share, .. } => Role::Route(Route::TopK { share }),
+            Op::LimitFirst { group_size, slots, .. } => Role::Route(Route::First { group_size, slots }),
+            Op::LimitBest { group_size, slots, .. } => Role::Route(Route::Best { group_size, slots }),
+            Op::Executed {} => Role::Decision(Decision::Set),
+            Op::FillMask { value } => Role::Decision(Decision::Always(value)),
+        }
+    }
+}
+
+impl Elementwise {
+    /// Whether computing it again for every column, where its operands are one number a row, costs next to nothing.
+    pub(crate) fn is_cheap(self) -> bool {
+        match self {
+            Elementwise::Unary(function) => function.cost() == Cost::Arithmetic,
+            Elementwise::Binary(_) => true,
+            Elementwise::Bias | Elementwise::RowScale => false,
+        }
+    }
+}
