@@ -179,7 +179,7 @@ fn opt_runs_passes_on_the_text_form() {
     assert_eq!(json["graph"], legal.as_str());
     fails(&["opt", &lowered, "--passes", "nonsense"], 1, "passes::unknown");
     fails(&["opt", &fixture.path("none.sir")], 1, "io::file");
-    fs::write(&out, "graph \"g\" {\n  %0 = inputt {source=tokens}\n  return x = %0\n}\n").unwrap();
+    fs::write(&out, "graph \"g\" {\n  %0 = inputt {port=tokens}\n  return result \"x\" = %0\n}\n").unwrap();
     let text = fails(&["opt", &out], 1, "sir::unknown_op");
     assert!(text.contains("out.sir:2"), "{text}");
     fs::write(&out, [0xff, 0xfe]).unwrap();

@@ -5,7 +5,7 @@
 //! | `print` | a graph | | the graph as printed |
 //! | `ops` | nothing | | the op reference |
 //! | `verify` | a graph | `gate: legal` | `ok`, or the errors of parser, verifier and gate |
-//! | `run` | a graph | `tokens`, `weight NAME`, `force cN` | the outputs of the interpreter, in f64 |
+//! | `run` | a graph | `tokens`, `input NAME` (row by row; of a set its rows), `weight NAME`, `force cN` | the results of the interpreter, in f64 |
 //! | `passes` | a graph | `passes`, `fuel`, `explain` | what each pass did, the proofs of the value that `explain` names (`%3`, or `all`), and the graph after them |
 //! | `kernels` | nothing | `model`, `tokens`, `density` | the kernels of a step on the CPU, block by block, with how many there are and what they move without fusion and with it |
 
@@ -15,8 +15,9 @@ use std::path::Path;
 
 use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
 use skipc_ir::ops;
+use skipc_ir::port::RoleText;
 use skipc_ir::text::{parse, print};
-use skipc_ir::{Graph, SetSym, codes, legalize, verify};
+use skipc_ir::{Elem, Graph, Role, SetSym, Type, codes, legalize, verify};
 use skipc_passes::rewrite::check::check;
 use skipc_passes::rewrite::rules;
 use skipc_passes::{Options, PassInfo, Report, run_reported, table};
@@ -163,13 +164,41 @@ fn run_case(case: &FileCase) -> String {
         (SetSym(sym), numbers::<u8>(case, mask).into_iter().map(|bit| bit == 1).collect())
     });
     let routing = Masks(masks.collect());
-    match interp::run::<f64>(&graph, &Env { batch: &batch, weights: &weights, routing: &routing }) {
-        Ok(outputs) => outputs.iter().map(|(name, value)| show(name, value)).collect(),
+    let env =
+        Env { batch: &batch, tensors: inputs(case, &graph, &batch), weights: &weights, routing: &routing };
+    match interp::run::<f64>(&graph, &env) {
+        Ok(results) => results.iter().map(|(role, value)| show(role, value)).collect(),
         Err(error) => format!("error: {error}\n"),
     }
 }
 
-fn show(name: &str, value: &Datum<f64>) -> String {
+/// The named inputs of a graph that the case gives.
+fn inputs(case: &FileCase, graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<f64>> {
+    let mut tensors = BTreeMap::new();
+    for port in graph.signature().inputs {
+        let Role::Input { name } = &port.role else { continue };
+        let Some(values) = case.get(&format!("input {name}")) else { continue };
+        let datum = match &port.ty {
+            Type::Set { .. } => Datum::Set { rows: numbers(case, values), of: batch.tokens.len() },
+            Type::Tensor { elem: Elem::Int, .. } => Datum::Ints(numbers(case, values)),
+            Type::Tensor { elem: Elem::Mask, .. } => {
+                Datum::Mask(numbers::<u8>(case, values).into_iter().map(|bit| bit == 1).collect())
+            }
+            Type::Tensor { elem: Elem::Real | Elem::F32, .. } => {
+                Datum::Real { cols: port.ty.cols() as usize, data: numbers(case, values) }
+            }
+        };
+        tensors.insert(port.role, datum);
+    }
+    tensors
+}
+
+/// A result under its name, or its role if it has none.
+fn show(role: &Role, value: &Datum<f64>) -> String {
+    let name = match role {
+        Role::Result { name } => name.clone(),
+        role => RoleText(role).to_string(),
+    };
     match value {
         Datum::Real { cols, data } => {
             let rows = data.chunks_exact(*cols).map(|row| {

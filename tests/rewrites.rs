@@ -135,14 +135,14 @@ fn opt_explains_values() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let graph = dir.path().join("g.sir").display().to_string();
     let text = r#"graph "g" {
-  %t = input {source=tokens}
+  %t = input {port=tokens}
   %table = weight {name="table", shape=[8, 16]}
   %x = embed %table, %t
   %gain = weight {name="gain", shape=[16]}
   %n = rms_norm %x, %gain {eps=1e-5}
   %w = weight {name="w", shape=[16, 16]}
   %y = matmul %n, %w
-  return out = %y
+  return result "out" = %y
 }"#;
     fs::write(&graph, text).unwrap();
     let opt = ["opt", &graph, "--passes", "saturate,cse,dce"];

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ordered_float::OrderedFloat;
+use skipc_artifact::interface::Role;
 
 use crate::ty::SetSym;
 
@@ -24,23 +25,6 @@ impl From<&str> for Name {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shape(pub Vec<u32>);
 
-/// What the host hands to a step, per row of `n`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Source {
-    /// Token ids, `0 ≤ id < vocab_size`.
-    Tokens,
-    /// Position of the token in its sequence, from 0.
-    Positions,
-    /// Index of the token's sequence in the batch, from 0.
-    Sequences,
-}
-
-impl Source {
-    /// All sources with the word that the text form uses.
-    pub const ALL: [(Source, &'static str); 3] =
-        [(Source::Tokens, "tokens"), (Source::Positions, "positions"), (Source::Sequences, "sequences")];
-}
-
 /// A value as it stands between `{` and `}` in the text form.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
@@ -54,6 +38,8 @@ pub enum Literal {
     Word(String),
     /// `[64, 128]`.
     List(Vec<u64>),
+    /// `input "x"`: a role with something behind its word.
+    Role(Role),
 }
 
 /// A Rust type that can be an attribute.
@@ -158,22 +144,6 @@ impl Attr for Shape {
                 let sizes: Option<Vec<u32>> = list.iter().map(|size| u32::try_from(*size).ok()).collect();
                 sizes.map(Shape)
             }
-            _ => None,
-        }
-    }
-}
-
-impl Attr for Source {
-    const KIND: &'static str = "tokens | positions | sequences";
-
-    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, word) = Self::ALL.iter().find(|(source, _)| source == self).unwrap_or(&Self::ALL[0]);
-        f.write_str(word)
-    }
-
-    fn read(literal: &Literal) -> Option<Self> {
-        match literal {
-            Literal::Word(text) => Self::ALL.iter().find(|(_, word)| word == text).map(|(source, _)| *source),
             _ => None,
         }
     }

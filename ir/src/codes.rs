@@ -14,11 +14,12 @@ pub const CODES: &[(&str, &str)] = &[
         "graph::cycle",
         "A value depends on itself. Graphs are data flow: every value exists before its users do.",
     ),
+    ("graph::input_type", "The graph reads one input in two types. The caller gives one tensor for a name."),
     ("graph::no_output", "The graph returns nothing, so nothing in it has to be computed."),
     ("graph::operand", "An operand is of a kind or size that the op does not take."),
     (
         "graph::output_kind",
-        "An output is a token set. Return `executed` of it: whether each row is in the set.",
+        "A result is a token set. Return `executed` of it: whether each row is in the set.",
     ),
     (
         "graph::scope",
@@ -40,11 +41,11 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "legal::operand_kind",
-        "An op takes f32 scores or a mask where kernels exist for the model's precision only. Scores are for routing and scaling, masks are outputs.",
+        "An op takes f32 scores or a mask where kernels exist for the model's precision only. Scores are for routing and scaling, masks are results.",
     ),
     (
         "legal::output",
-        "The outputs of a program are `logits` and `gate.0`, `gate.1`, … in order, numbers [n, v] and mask[n].",
+        "The results of a program are `logits`, numbers [n, v], and `decision 0`, `decision 1`, … in order, mask[n].",
     ),
     (
         "legal::source",
@@ -52,7 +53,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("legal::too_large", "A tensor, weight or head is larger than kernels can index or hold."),
     ("sir::attribute", "An attribute is unknown to the op, missing, given twice, or of another kind."),
-    ("sir::defined_twice", "A value or an output has two definitions of the same name."),
+    ("sir::defined_twice", "A value or a result has two definitions of the same name."),
     ("sir::limit", "The text has more nodes, operands or bytes than the parser takes on."),
     ("sir::syntax", "Something else should stand at this place of the text."),
     ("sir::type", "The type that the text gives a value is not the one that follows from its operands."),

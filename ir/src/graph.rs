@@ -9,6 +9,7 @@ use petgraph::Direction;
 use petgraph::graph::NodeIndex;
 use petgraph::stable_graph::StableDiGraph;
 use petgraph::visit::EdgeRef;
+use skipc_artifact::interface::Role;
 use smallvec::SmallVec;
 
 use crate::op::{self, TypeError};
@@ -39,16 +40,16 @@ struct Node {
     op: Op,
     ty: Type,
     origin: Origin,
-    /// Under how many names it is a result of the graph.
-    n_outputs: u32,
+    /// In how many roles it is a result of the graph.
+    n_roles: u32,
 }
 
-/// A dataflow graph with named outputs. Every node in it has a type that follows from its op and operands.
+/// A dataflow graph: a function of its inputs and parameters, see [`Graph::signature`]. Every node in it has a type that follows from its op and operands.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     name: String,
     nodes: StableDiGraph<Node, u32>,
-    outputs: IndexMap<String, Value>,
+    results: IndexMap<Role, Value>,
 }
 
 impl Graph {
@@ -71,34 +72,42 @@ impl Graph {
             let types: SmallVec<[&Type; 8]> = operands.iter().map(|operand| self.ty(*operand)).collect();
             op::infer(&op, &types)?
         };
-        let node = self.nodes.add_node(Node { op, ty, origin: origin.clone(), n_outputs: 0 });
+        let node = self.nodes.add_node(Node { op, ty, origin: origin.clone(), n_roles: 0 });
         for (idx, operand) in operands.iter().enumerate() {
             self.nodes.add_edge(operand.0, node, idx as u32);
         }
         Ok(Value(node))
     }
 
-    /// Names a value as a result of the graph. A name given twice keeps the later value.
-    pub fn set_output(&mut self, name: impl Into<String>, value: Value) {
-        if let Some(before) = self.outputs.insert(name.into(), value) {
-            self.nodes[before.0].n_outputs -= 1;
+    /// Makes a value the graph's result of this role. A role given twice keeps the later value.
+    pub fn set_result(&mut self, role: Role, value: Value) {
+        if let Some(before) = self.results.insert(role, value) {
+            self.nodes[before.0].n_roles -= 1;
         }
-        self.nodes[value.0].n_outputs += 1;
+        self.nodes[value.0].n_roles += 1;
     }
 
-    /// The named results, in the order in which they were named.
-    pub fn outputs(&self) -> impl Iterator<Item = (&str, Value)> {
-        self.outputs.iter().map(|(name, value)| (name.as_str(), *value))
+    /// The results by role, in the order in which they were made results.
+    pub fn results(&self) -> impl Iterator<Item = (&Role, Value)> {
+        self.results.iter().map(|(role, value)| (role, *value))
     }
 
-    /// How many named results there are.
-    pub fn n_outputs(&self) -> usize {
-        self.outputs.len()
+    /// How many results there are.
+    pub fn n_results(&self) -> usize {
+        self.results.len()
     }
 
-    /// The result of this name.
-    pub fn output(&self, name: &str) -> Option<Value> {
-        self.outputs.get(name).copied()
+    /// The result of this role.
+    pub fn result(&self, role: &Role) -> Option<Value> {
+        self.results.get(role).copied()
+    }
+
+    /// The decisions of the routers, in model order: masks that hold where a token executes.
+    pub fn decisions(&self) -> impl Iterator<Item = (u32, Value)> {
+        self.results().filter_map(|(role, value)| match role {
+            Role::Decision { router } => Some((*router, value)),
+            _ => None,
+        })
     }
 
     /// What the node does.
@@ -127,7 +136,7 @@ impl Graph {
         found.into_iter().map(|(_, operand)| operand).collect()
     }
 
-    /// The nodes that use the value, each once, in order of their indices. Outputs do not count.
+    /// The nodes that use the value, each once, in order of their indices. Results of the graph do not count.
     pub fn users(&self, value: Value) -> Vec<Value> {
         let mut users: Vec<Value> =
             self.nodes.neighbors_directed(value.0, Direction::Outgoing).map(Value).collect();
@@ -136,14 +145,14 @@ impl Graph {
         users
     }
 
-    /// The names under which the value is a result of the graph.
-    pub fn output_names(&self, value: Value) -> impl Iterator<Item = &str> {
-        self.outputs.iter().filter(move |(_, output)| **output == value).map(|(name, _)| name.as_str())
+    /// The roles in which the value is a result of the graph.
+    pub fn roles(&self, value: Value) -> impl Iterator<Item = &Role> {
+        self.results.iter().filter(move |(_, result)| **result == value).map(|(role, _)| role)
     }
 
     /// Whether the value is a result of the graph.
-    pub fn is_output(&self, value: Value) -> bool {
-        self.nodes[value.0].n_outputs > 0
+    pub fn is_result(&self, value: Value) -> bool {
+        self.nodes[value.0].n_roles > 0
     }
 
     /// All values in order of their indices.
@@ -190,7 +199,7 @@ impl Graph {
         order
     }
 
-    /// Lets every user and output of `old` use `new` instead. The node of `old` stays, unused.
+    /// Lets every user and result of `old` use `new` instead. The node of `old` stays, unused.
     ///
     /// # Errors
     /// If the types differ (the rest of the graph was typed with `old`), as a wrong operand named after the op of
@@ -213,12 +222,12 @@ impl Graph {
             self.nodes.remove_edge(edge);
             self.nodes.add_edge(new.0, user, idx);
         }
-        let n_outputs = std::mem::take(&mut self.nodes[old.0].n_outputs);
-        if n_outputs > 0 {
-            for output in self.outputs.values_mut().filter(|output| **output == old) {
-                *output = new;
+        let n_roles = std::mem::take(&mut self.nodes[old.0].n_roles);
+        if n_roles > 0 {
+            for result in self.results.values_mut().filter(|result| **result == old) {
+                *result = new;
             }
-            self.nodes[new.0].n_outputs += n_outputs;
+            self.nodes[new.0].n_roles += n_roles;
         }
         Ok(())
     }
@@ -232,9 +241,9 @@ impl Graph {
         unused
     }
 
-    /// Whether a node or an output uses the value.
+    /// Whether a node uses the value or it is a result.
     pub fn is_used(&self, value: Value) -> bool {
-        self.nodes[value.0].n_outputs > 0
+        self.nodes[value.0].n_roles > 0
             || self.nodes.edges_directed(value.0, Direction::Outgoing).next().is_some()
     }
 
@@ -248,7 +257,7 @@ impl Graph {
     /// has replaced one of their routes by the other.
     pub fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
         for node in self.nodes.node_weights_mut() {
-            node.op.rename_set(renames);
+            node.op.rename_sets(renames);
             node.ty.rename_sets(renames);
         }
     }

@@ -1,8 +1,8 @@
 //! The gate before the plan: what the backends can do. [`legalize`] alone makes a [`Legal`].
 //!
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
-//! - the outputs are `logits`, numbers `[n, v]`, and `gate.0`, `gate.1`, … without gaps, each `mask[n]`; after `gate.N` may
-//!   stand `wanted.N`, `mask[n]`: what router N chose before its capacity;
+//! - the results are logits, numbers `[n, v]`, and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
+//!   a router may stand what it wanted before its capacity, `mask[n]`;
 //! - every token set selects from `n`: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - heads are at most 256 wide;
@@ -12,13 +12,13 @@
 //! - integers come from the input that the op means: ids of `embed` from tokens or positions; positions and sequences of
 //!   `rope`, `attention` and `route_random` from positions and sequences. That makes rows of keys ordered by
 //!   (sequence, position), which attention kernels rely on;
-//! - masks are outputs only.
+//! - masks are results only.
 //!
 //! Not checked: precision and instructions of a target (its capability table), sizes of buffers (the plan).
 
-use crate::attr::Source;
 use crate::graph::{Graph, Value};
 use crate::ops::{Op, Trait};
+use crate::port::{Role, RoleText};
 use crate::text::{Numbering, Place};
 use crate::ty::{Dim, Elem, SetSym, Type};
 use crate::verify::{Facts, Findings, VerifyError, verify};
@@ -65,22 +65,22 @@ pub enum LegalError {
     /// It is not well-formed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-    /// No output is called `logits`.
-    #[error("the graph has no output `logits`")]
+    /// No result is the logits.
+    #[error("the graph has no `logits`")]
     NoLogits,
-    /// An output has another name than the two kinds.
-    #[error("the output `{name}` is neither `logits` nor the next gate, `gate.{next}`")]
-    OutputName {
-        /// The output.
-        name: String,
-        /// How many gates came before it.
-        next: usize,
+    /// A result has a role that the runtime does not know, or that of a router out of order.
+    #[error("`{}` is neither `logits` nor the next decision, `decision {next}`", RoleText(role))]
+    ResultRole {
+        /// The result.
+        role: Role,
+        /// How many decisions came before it.
+        next: u32,
     },
-    /// An output has another type than its name asks for.
-    #[error("the output `{name}` should be {wanted}\n  {place}")]
-    OutputType {
-        /// The output.
-        name: String,
+    /// A result has another type than its role asks for.
+    #[error("`{}` should be {wanted}\n  {place}", RoleText(role))]
+    ResultType {
+        /// The result.
+        role: Role,
         /// What it should be.
         wanted: &'static str,
         /// The node.
@@ -139,7 +139,7 @@ impl LegalError {
     pub fn code(&self) -> &'static str {
         match self {
             LegalError::Verify(error) => error.code(),
-            LegalError::NoLogits | LegalError::OutputName { .. } | LegalError::OutputType { .. } => {
+            LegalError::NoLogits | LegalError::ResultRole { .. } | LegalError::ResultType { .. } => {
                 "legal::output"
             }
             LegalError::NestedSet { .. } => "legal::nested_set",
@@ -163,7 +163,7 @@ pub fn legalize(graph: Graph) -> Result<Legal, Vec<LegalError>> {
         ctx.sizes(*value);
         ctx.operands(*value);
     }
-    ctx.outputs();
+    ctx.results();
     let errors = ctx.errors.0;
     if errors.is_empty() { Ok(Legal { graph, facts }) } else { Err(errors) }
 }
@@ -233,11 +233,11 @@ impl Ctx<'_> {
     }
 
     /// Integers of this operand come from the input that its name in the op table means.
-    fn source(&mut self, value: Value, operand: &'static str, got: Option<Source>) {
+    fn source(&mut self, value: Value, operand: &'static str, got: Option<&Role>) {
         let (wanted, fits) = match operand {
-            "ids" => ("tokens or positions", matches!(got, Some(Source::Tokens | Source::Positions))),
-            "positions" | "q_pos" | "k_pos" => ("positions", got == Some(Source::Positions)),
-            "sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(Source::Sequences)),
+            "ids" => ("tokens or positions", matches!(got, Some(Role::Tokens | Role::Positions))),
+            "positions" | "q_pos" | "k_pos" => ("positions", got == Some(&Role::Positions)),
+            "sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(&Role::Sequences)),
             _ => return,
         };
         if !fits {
@@ -246,31 +246,32 @@ impl Ctx<'_> {
         }
     }
 
-    fn outputs(&mut self) {
-        let mut n_gates = 0;
-        for (name, value) in self.graph.outputs() {
+    fn results(&mut self) {
+        let mut n_decisions = 0;
+        for (role, value) in self.graph.results() {
             let ty = self.graph.ty(value).as_tensor();
-            let (fits, wanted) = if name == "logits" {
-                let fits = matches!(ty, Some((Elem::Real | Elem::F32, [Dim::Tokens, Dim::Fixed(_)])));
-                (fits, "numbers [n, v]")
-            } else if name.strip_prefix("gate.").is_some_and(|number| number == n_gates.to_string()) {
-                n_gates += 1;
-                (ty == Some((Elem::Mask, &[Dim::Tokens])), "mask[n]")
-            } else if name
-                .strip_prefix("wanted.")
-                .is_some_and(|number| n_gates > 0 && number == (n_gates - 1).to_string())
-            {
-                (ty == Some((Elem::Mask, &[Dim::Tokens])), "mask[n]")
-            } else {
-                self.errors.push(LegalError::OutputName { name: name.to_owned(), next: n_gates });
-                continue;
+            let is_mask = ty == Some((Elem::Mask, &[Dim::Tokens]));
+            let (fits, wanted) = match role {
+                Role::Logits => {
+                    let fits = matches!(ty, Some((Elem::Real | Elem::F32, [Dim::Tokens, Dim::Fixed(_)])));
+                    (fits, "numbers [n, v]")
+                }
+                Role::Decision { router } if *router == n_decisions => {
+                    n_decisions += 1;
+                    (is_mask, "mask[n]")
+                }
+                Role::Wanted { router } if router + 1 == n_decisions => (is_mask, "mask[n]"),
+                _ => {
+                    self.errors.push(LegalError::ResultRole { role: role.clone(), next: n_decisions });
+                    continue;
+                }
             };
             if !fits {
                 let place = self.place(value);
-                self.errors.push(LegalError::OutputType { name: name.to_owned(), wanted, place });
+                self.errors.push(LegalError::ResultType { role: role.clone(), wanted, place });
             }
         }
-        if self.graph.output("logits").is_none() {
+        if self.graph.result(&Role::Logits).is_none() {
             self.errors.push(LegalError::NoLogits);
         }
     }

@@ -19,6 +19,11 @@
 //! `gather %x, %s` takes `[n, d]` to `[c, d]`; `scatter %base, %y, %s` writes the rows back over a copy of `base`.
 //! Values of two sets cannot meet: their types differ, and [`Graph::add`] refuses the op.
 //!
+//! # Interface
+//!
+//! A graph is a function. What it takes from outside are nodes, `input` and `weight`, each with a [`Port`]: a [`Role`]
+//! that says what it means, and a type. What it gives are values with roles. [`Graph::signature`] lists them.
+//!
 //! # Numbers
 //!
 //! Elements are [`Elem::Real`] (the precision that the compile chooses per target: f32 or bf16), [`Elem::F32`]
@@ -40,6 +45,7 @@ pub mod interp;
 pub mod legal;
 mod op;
 pub mod ops;
+pub mod port;
 pub mod text;
 pub mod ty;
 pub mod verify;
@@ -52,5 +58,6 @@ pub use op::attention::rope_angle;
 pub use op::token_set::{random_score, top_k};
 pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};
+pub use port::{Port, Role, Signature};
 pub use ty::{Dim, Elem, SetSym, Type};
 pub use verify::{Facts, verify};

@@ -6,8 +6,9 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::attr::{Attr, F64, Literal, Name, Shape, Source};
+use crate::attr::{Attr, F64, Literal, Name, Shape};
 use crate::elementwise::{Binary, Unary};
+use crate::port::Port;
 use crate::ty::SetSym;
 
 /// A property that passes ask for instead of listing ops.
@@ -202,8 +203,9 @@ macro_rules! ops {
 }
 
 ops! {
-    /// What the host hands to a step: token ids, positions or sequence indices, `int[n]`.
-    Input = "input" () {source: Source} [Leaf];
+    /// What the caller hands to a step: token ids, positions and sequence indices, `int[n]`, and under a name a tensor of
+    /// any type or a token set.
+    Input = "input" () {port: Port} [Leaf];
     /// A tensor of the weights file, `real[rows]` or `real[rows, columns]`; matrices are [out, in].
     Weight = "weight" () {name: Name, shape: Shape} [Leaf, Constant];
     /// Rows `start .. start + len` of `weight` `[o, k]`: the weight `real[len, k]`, at compile time.
@@ -287,9 +289,11 @@ impl Op {
         self.info().traits.contains(&wanted)
     }
 
-    /// Gives the set that this op opens another symbol, if there is one for it.
-    pub(crate) fn rename_set(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
-        if let Some(set) = self.set_mut()
+    /// Gives the sets that this op names (the one that it opens, those of its port's type) other symbols.
+    pub fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
+        if let Op::Input { port } = self {
+            port.ty.rename_sets(renames);
+        } else if let Some(set) = self.set_mut()
             && let Some(new) = renames.get(set)
         {
             *set = *new;
@@ -332,11 +336,17 @@ impl<A: Attr> PrintAttr for A {
 
 /// The set among attributes: of all ops that have one, what they bring into being.
 fn find_set(attrs: &[&dyn Any]) -> Option<SetSym> {
-    attrs.iter().find_map(|attr| attr.downcast_ref().copied())
+    attrs.iter().find_map(|attr| match attr.downcast_ref::<Port>() {
+        Some(port) => port.set(),
+        None => attr.downcast_ref().copied(),
+    })
 }
 
 fn find_set_mut<const N: usize>(attrs: [&mut dyn Any; N]) -> Option<&mut SetSym> {
-    attrs.into_iter().find_map(|attr| attr.downcast_mut())
+    attrs.into_iter().find_map(|attr| match attr.is::<Port>() {
+        true => attr.downcast_mut().and_then(Port::set_mut),
+        false => attr.downcast_mut(),
+    })
 }
 
 pub(crate) fn print_list(f: &mut fmt::Formatter<'_>, attrs: &[(&str, &dyn PrintAttr)]) -> fmt::Result {

@@ -121,7 +121,8 @@ impl Type {
         }
     }
 
-    pub(crate) fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
+    /// Gives token sets other symbols.
+    pub fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
         let rename = |sym: &mut SetSym| *sym = *renames.get(sym).unwrap_or(sym);
         let (dims, own) = match self {
             Type::Tensor { dims, .. } => (dims.as_mut_slice(), None),

@@ -5,7 +5,8 @@
 //! - every node has the operands its op takes, and the type that `infer` gives it (`graph::type`, `operand`, `scope`, `arity`, `attribute`);
 //! - every set symbol is opened by one node (`graph::set_twice`), and every `c…` in a type by some node (`graph::set_unopened`);
 //! - all weights of one name have one shape (`graph::weight_shape`);
-//! - there is an output (`graph::no_output`), and every output is a tensor (`graph::output_kind`).
+//! - all inputs of one name have one type (`graph::input_type`);
+//! - there is a result (`graph::no_output`), and every result is a tensor (`graph::output_kind`).
 //!
 //! Not checked:
 //! - whether a backend can do it: that is [`legalize`](crate::legal::legalize);
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::attr::{Name, Shape, Source};
+use crate::attr::{Name, Shape};
 use crate::graph::{Graph, Value};
 use crate::op::{self, TypeError};
 use crate::ops::Op;
+use crate::port::{Role, RoleText};
 use crate::text::{Numbering, Place};
 use crate::ty::{Dim, SetSym, Type};
 
@@ -30,7 +32,7 @@ pub struct Facts {
     order: Vec<Value>,
     uses: Vec<u32>,
     sets: BTreeMap<SetSym, OpenSet>,
-    sources: Vec<Option<Source>>,
+    sources: Vec<Option<Role>>,
 }
 
 /// A token set of the graph.
@@ -48,7 +50,7 @@ impl Facts {
         &self.order
     }
 
-    /// How often the value is an operand or an output; `add %1, %1` uses `%1` twice.
+    /// How often the value is an operand or a result; `add %1, %1` uses `%1` twice.
     pub fn n_uses(&self, value: Value) -> usize {
         self.uses[value.index()] as usize
     }
@@ -64,8 +66,8 @@ impl Facts {
     }
 
     /// For integers: the input that they are, or are rows of.
-    pub fn source(&self, value: Value) -> Option<Source> {
-        self.sources[value.index()]
+    pub fn source(&self, value: Value) -> Option<&Role> {
+        self.sources[value.index()].as_ref()
     }
 }
 
@@ -124,14 +126,26 @@ pub enum VerifyError {
         /// The shape of an earlier node.
         before: Shape,
     },
-    /// The graph has no output.
+    /// Inputs of one name have different types.
+    #[error("`{}` has the type {ty} here and {before} before\n  {place}", RoleText(role))]
+    InputType {
+        /// The input.
+        role: Role,
+        /// The node.
+        place: Place,
+        /// Its type.
+        ty: Type,
+        /// The type of an earlier node.
+        before: Type,
+    },
+    /// The graph has no result.
     #[error("the graph returns nothing; end it with `return logits = %…`")]
     NoOutput,
-    /// An output is not a tensor.
-    #[error("the output `{name}` is a token set; return `executed` of it\n  {place}")]
+    /// A result is not a tensor.
+    #[error("`{}` is a token set; return `executed` of it\n  {place}", RoleText(role))]
     OutputKind {
-        /// The output's name.
-        name: String,
+        /// The result.
+        role: Role,
         /// The node.
         place: Place,
     },
@@ -147,6 +161,7 @@ impl VerifyError {
             VerifyError::SetTwice { .. } => "graph::set_twice",
             VerifyError::SetUnopened { .. } => "graph::set_unopened",
             VerifyError::WeightShape { .. } => "graph::weight_shape",
+            VerifyError::InputType { .. } => "graph::input_type",
             VerifyError::NoOutput => "graph::no_output",
             VerifyError::OutputKind { .. } => "graph::output_kind",
         }
@@ -163,7 +178,8 @@ pub fn verify(graph: &Graph) -> Result<Facts, Vec<VerifyError>> {
     let sets = ctx.sets();
     ctx.nodes(&sets);
     ctx.weights();
-    ctx.outputs();
+    ctx.inputs();
+    ctx.results();
     if !ctx.errors.0.is_empty() {
         return Err(ctx.errors.0);
     }
@@ -259,14 +275,30 @@ impl Ctx<'_> {
         }
     }
 
-    fn outputs(&mut self) {
-        if self.graph.outputs().next().is_none() {
+    fn inputs(&mut self) {
+        let mut types: BTreeMap<&Role, &Type> = BTreeMap::new();
+        for value in self.numbering.values() {
+            let Op::Input { port } = self.graph.op(*value) else { continue };
+            let before = *types.entry(&port.role).or_insert(&port.ty);
+            if *before != port.ty {
+                self.errors.push(VerifyError::InputType {
+                    role: port.role.clone(),
+                    place: self.place(*value),
+                    ty: port.ty.clone(),
+                    before: before.clone(),
+                });
+            }
+        }
+    }
+
+    fn results(&mut self) {
+        if self.graph.n_results() == 0 {
             self.errors.push(VerifyError::NoOutput);
         }
-        for (name, value) in self.graph.outputs() {
+        for (role, value) in self.graph.results() {
             if self.graph.ty(value).as_tensor().is_none() {
                 let place = self.place(value);
-                self.errors.push(VerifyError::OutputKind { name: name.to_owned(), place });
+                self.errors.push(VerifyError::OutputKind { role: role.clone(), place });
             }
         }
     }
@@ -282,18 +314,18 @@ fn dims(ty: &Type) -> SmallVec<[Dim; 2]> {
 fn count_uses(graph: &Graph) -> Vec<u32> {
     let mut uses = vec![0; graph.bound()];
     let operands = graph.values().flat_map(|value| graph.operands(value));
-    for value in operands.chain(graph.outputs().map(|(_, value)| value)) {
+    for value in operands.chain(graph.results().map(|(_, value)| value)) {
         uses[value.index()] += 1;
     }
     uses
 }
 
-fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Source>> {
+fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Role>> {
     let mut sources = vec![None; graph.bound()];
     for value in order {
         sources[value.index()] = match graph.op(*value) {
-            Op::Input { source } => Some(*source),
-            Op::Gather {} => graph.operands(*value).first().and_then(|x| sources[x.index()]),
+            Op::Input { port } => Some(port.role.clone()),
+            Op::Gather {} => graph.operands(*value).first().and_then(|x| sources[x.index()].clone()),
             _ => None,
         };
     }
@@ -307,7 +339,7 @@ mod tests {
     use crate::text::parse;
 
     const SETS: &str = r#"graph "g" {
-  %0 = input {source=tokens}
+  %0 = input {port=tokens}
   %1 = weight {name="t", shape=[9, 1]}
   %2 = embed %1, %0
   %3 = weight {name="rw", shape=[1, 1]}
@@ -316,7 +348,7 @@ mod tests {
   %6 = gather %2, %5
   %7 = relu %6 @"blocks.0"
   %8 = scatter %2, %7, %5
-  return out = %8, also = %8
+  return result "out" = %8, result "also" = %8
 }"#;
 
     fn graph() -> (Graph, Vec<Value>) {
@@ -338,7 +370,7 @@ mod tests {
         assert_eq!(uses, [1, 1, 3, 1, 1, 2, 1, 1, 2]);
         assert_eq!(facts.set(SetSym(0)), Some(OpenSet { value: values[5], of: Dim::Tokens }));
         assert_eq!(facts.sets().count(), 1);
-        assert_eq!(facts.source(values[0]), Some(Source::Tokens));
+        assert_eq!(facts.source(values[0]), Some(&Role::Tokens));
         assert_eq!(facts.source(values[2]), None);
     }
 
@@ -374,7 +406,7 @@ mod tests {
     fn a_set_that_nobody_opens_is_found() {
         let (mut graph, values) = graph();
         let (op, ty) = graph.damage(values[5]);
-        op.rename_set(&BTreeMap::from([(SetSym(0), SetSym(4))]));
+        op.rename_sets(&BTreeMap::from([(SetSym(0), SetSym(4))]));
         ty.rename_sets(&BTreeMap::from([(SetSym(0), SetSym(4))]));
         let found = codes(&graph);
         assert!(found.contains(&"graph::set_unopened"), "{found:?}");

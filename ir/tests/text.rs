@@ -1,11 +1,11 @@
 //! The text form: what is printed reads back, and no text does harm.
 
-use skipc_ir::attr::{F64, Source};
+use skipc_ir::attr::F64;
 use skipc_ir::text::{MAX_NODES, parse, print};
-use skipc_ir::{Graph, Op, SetSym};
+use skipc_ir::{Graph, Op, Port, Role, SetSym};
 
 const SMALL: &str = r#"graph "a \"small\" one" {
-  %0 = input {source=tokens} : int[n] @"inputs"
+  %0 = input {port=tokens} : int[n] @"inputs"
   %1 = weight {name="embed.weight", shape=[8, 4]} : real[8, 4]
   %2 = embed %1, %0 : real[n, 4] @"blocks.0"
   %3 = weight {name="router \u{1f600}\n", shape=[1, 4]} : real[1, 4]
@@ -15,7 +15,7 @@ const SMALL: &str = r#"graph "a \"small\" one" {
   %7 = add %6, %6 : real[c7, 4]
   %8 = scatter %2, %7, %5 : real[n, 4]
   %9 = executed %5 : mask[n]
-  return logits = %8, gate.0 = %9, "odd name" = %2, rows = %0
+  return logits = %8, decision 0 = %9, result "odd name" = %2, result "rows" = %0
 }
 "#;
 
@@ -43,15 +43,16 @@ fn printing_what_was_parsed_gives_the_text_back() {
 fn names_numbers_types_and_layout_are_free() {
     let free = r#"
         graph "g" { // a comment
-          %ids = input { source = tokens }   %w = weight
+          %ids = input { port = tokens }   %w = weight
         }"#;
     // Only the second node of a line is refused: it could be an operand.
-    assert_eq!(errors(free), [("sir::syntax", 3, 49)]);
-    let free = "graph \"g\" { %ids = input\n{ source = tokens }\n return a = %ids, b = %ids }";
+    assert_eq!(errors(free), [("sir::syntax", 3, 47)]);
+    let free =
+        "graph \"g\" { %ids = input\n{ port = tokens }\n return result \"a\" = %ids, result \"b\" = %ids }";
     let graph = parse(free).expect("a right text");
     assert_eq!(
         print(&graph),
-        "graph \"g\" {\n  %0 = input {source=tokens} : int[n]\n  return a = %0, b = %0\n}\n"
+        "graph \"g\" {\n  %0 = input {port=tokens} : int[n]\n  return result \"a\" = %0, result \"b\" = %0\n}\n"
     );
 }
 
@@ -62,7 +63,7 @@ fn reals_keep_their_bits() {
     {
         let mut graph = Graph::new("g");
         let none = "".into();
-        let ids = graph.add(Op::Input { source: Source::Tokens }, &[], &none).expect("typed");
+        let ids = graph.add(Op::Input { port: Port::of_tokens(Role::Tokens) }, &[], &none).expect("typed");
         let table = Op::Weight { name: "t".into(), shape: skipc_ir::attr::Shape(vec![2, 1]) };
         let table = graph.add(table, &[], &none).expect("typed");
         let x = graph.add(Op::Embed {}, &[table, ids], &none).expect("typed");
@@ -80,8 +81,8 @@ fn reals_keep_their_bits() {
 #[test]
 fn errors_have_a_place_and_say_what_to_write() {
     let text = in_graph(
-        "  %0 = inptu {source=tokens}\n  %1 = input {source=tokns}\n  %2 = input {sorce=tokens}\n  %3 = relu %4\n  \
-         %5 = input {source=tokens} : real[n, 2]\n  %6 = input {source=tokens\n  %7 = relu %0",
+        "  %0 = inptu {port=tokens}\n  %1 = input {port=tokns}\n  %2 = input {prt=tokens}\n  %3 = relu %4\n  \
+         %5 = input {port=tokens} : real[n, 2]\n  %6 = input {port=tokens\n  %7 = relu %0",
     );
     let found = parse(&text).expect_err("a wrong text");
     let shown: Vec<String> = found.iter().map(|error| format!("{error} [{}]", error.code())).collect();
@@ -89,10 +90,10 @@ fn errors_have_a_place_and_say_what_to_write() {
         shown,
         [
             "2:8: there is no op `inptu`; did you mean `input`? [sir::unknown_op]",
-            "3:8: the attribute `source` of `input` should be of kind tokens | positions | sequences [sir::attribute]",
-            "4:8: `input` has no attribute `sorce`; did you mean `source`? [sir::attribute]",
+            "3:8: the attribute `port` of `input` should be of kind tokens | positions | sequences | input \"name\" [sir::attribute]",
+            "4:8: `input` has no attribute `prt`; did you mean `port`? [sir::attribute]",
             "5:13: `%4` is not defined above; operands stand before their users [sir::undefined]",
-            "6:30: the type is int[n], not real[n, 2] [sir::type]",
+            "6:28: the type is int[n], not real[n, 2] [sir::type]",
             "8:3: `,` or `}` expected, not `%7` [sir::syntax]",
         ]
     );
@@ -100,9 +101,9 @@ fn errors_have_a_place_and_say_what_to_write() {
 
 #[test]
 fn each_kind_of_mistake_is_told_apart() {
-    let ids = "%0 = input {source=tokens}\n";
+    let ids = "%0 = input {port=tokens}\n";
     for (line, wanted) in [
-        ("%0 = input {source=tokens}", ("sir::defined_twice", 3, 1)),
+        ("%0 = input {port=tokens}", ("sir::defined_twice", 3, 1)),
         ("%1 = relu %0", ("graph::operand", 3, 6)),
         ("%1 = executed %0", ("graph::operand", 3, 6)),
         ("%1 = add %0", ("graph::arity", 3, 6)),
@@ -114,8 +115,15 @@ fn each_kind_of_mistake_is_told_apart() {
         ("%1 = weight {name=\"w\", shape=[4294967296]}", ("sir::attribute", 3, 6)),
         ("%1 = add %0, 5", ("sir::syntax", 3, 14)),
         ("%1 ; %0", ("sir::syntax", 3, 4)),
-        ("return a = %0, a = %0", ("sir::defined_twice", 3, 16)),
-        ("return a = %9", ("sir::undefined", 3, 12)),
+        ("return result \"a\" = %0, result \"a\" = %0", ("sir::defined_twice", 3, 25)),
+        ("return logits = %9", ("sir::undefined", 3, 17)),
+        ("return a = %0", ("sir::syntax", 3, 8)),
+        ("return tokens = %0", ("sir::syntax", 3, 8)),
+        ("return decision \"a\" = %0", ("sir::syntax", 3, 17)),
+        ("return decision 4294967296 = %0", ("sir::syntax", 3, 17)),
+        ("%1 = input {port=input \"x\"}", ("graph::attribute", 3, 6)),
+        ("%1 = input {port=logits}", ("sir::attribute", 3, 6)),
+        ("%1 = input {port=tokens} : real[n, 2]", ("sir::type", 3, 26)),
         ("(", ("sir::syntax", 3, 1)),
         ("7", ("sir::syntax", 3, 1)),
     ] {
@@ -131,7 +139,7 @@ fn limits_hold() {
     assert_eq!(errors(&in_graph(&long))[0].0, "sir::limit");
     let wrong: String = (0..1000).map(|_| "%0 = nothing\n").collect();
     assert_eq!(errors(&in_graph(&wrong)).len(), 20);
-    let nodes: String = (0..=MAX_NODES).map(|idx| format!("%{idx}=input{{source=tokens}}\n")).collect();
+    let nodes: String = (0..=MAX_NODES).map(|idx| format!("%{idx}=input{{port=tokens}}\n")).collect();
     assert_eq!(errors(&in_graph(&nodes)), [("sir::limit", MAX_NODES as u32 + 2, 1)]);
 }
 

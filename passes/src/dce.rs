@@ -1,7 +1,7 @@
 //! Dead code.
 //!
-//! Before: a verified graph. After: some output depends on each node. Leaves alone:
-//! everything that an output depends on, even if its value cannot matter.
+//! Before: a verified graph. After: some result depends on each node. Leaves alone:
+//! everything that a result depends on, even if its value cannot matter.
 
 use skipc_ir::{Facts, Graph};
 
@@ -9,7 +9,7 @@ use crate::Patch;
 
 pub(crate) fn edits(graph: &Graph, facts: &Facts) -> Vec<Patch> {
     let mut live = vec![false; graph.bound()];
-    for (_, value) in graph.outputs() {
+    for (_, value) in graph.results() {
         live[value.index()] = true;
     }
     let mut patches = Vec::new();

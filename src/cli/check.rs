@@ -36,7 +36,7 @@ fn report(args: &CheckArgs, model: &Model, warnings: &Diagnostics, json: bool) -
     }
     let n_weights: usize =
         weights::tensors(model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
-    let n_routers = graph.outputs().filter(|(name, _)| name.starts_with("gate.")).count();
+    let n_routers = graph.decisions().count();
     if json {
         return to_json(&json!({
             "model": model,

@@ -1,8 +1,9 @@
 //! `skipc opt --explain`: how values of the result follow from those of the graph.
 
 use serde_json::{Value, json};
-use skipc_ir::Graph;
+use skipc_ir::port::RoleText;
 use skipc_ir::text::{Numbering, nearest};
+use skipc_ir::{Graph, Role};
 use skipc_passes::Report;
 use skipc_passes::rewrite::explain::Rewritten;
 
@@ -24,7 +25,7 @@ pub(super) enum Explanation {
     NotMade(String),
 }
 
-/// Explains a value of the graph that the passes returned: `%12`, `12`, the name of an output, or `all`.
+/// Explains a value of the graph that the passes returned: `%12`, `12`, the name of a result, or `all`.
 ///
 /// # Errors
 /// If the graph has no such value.
@@ -36,8 +37,8 @@ pub(super) fn explain(graph: &Graph, report: &Report, name: &str) -> Result<Expl
     let number = match name.strip_prefix('%').unwrap_or(name).parse::<usize>() {
         Ok(number) if number < graph.len() => number,
         Ok(number) => return Err(unknown(name, graph, Some(number))),
-        Err(_) => match graph.output(name) {
-            Some(output) => numbering.number(output),
+        Err(_) => match graph.results().find(|(role, _)| name_of(role) == name) {
+            Some((_, result)) => numbering.number(result),
             None => return Err(unknown(name, graph, None)),
         },
     };
@@ -59,19 +60,30 @@ fn made(rewritten: &Rewritten, number: usize) -> impl Iterator<Item = rewrites::
     chains.filter_map(|(place, chain, _)| value(rewritten, chain, place))
 }
 
+/// What a result is called by: its name, or its role if it has none.
+fn name_of(role: &Role) -> String {
+    match role {
+        Role::Result { name } => name.clone(),
+        role => RoleText(role).to_string(),
+    }
+}
+
 fn unknown(name: &str, graph: &Graph, number: Option<usize>) -> Error {
     let n = graph.len();
-    let names: Vec<&str> = graph.outputs().map(|(name, _)| name).collect();
+    let names: Vec<String> = graph.results().map(|(role, _)| name_of(role)).collect();
     let near: Vec<String> = match number {
         Some(_) => (n.saturating_sub(OFFERED)..n).map(|number| format!("`%{number}`")).collect(),
-        None => nearest(name, names.iter().copied()).map(|near| format!("`{near}`")).into_iter().collect(),
+        None => nearest(name, names.iter().map(String::as_str))
+            .map(|near| format!("`{near}`"))
+            .into_iter()
+            .collect(),
     };
     let near = match near.is_empty() {
         true => String::new(),
         false => format!("; the nearest are {}", near.join(", ")),
     };
     let help = format!(
-        "values are numbered as in the graph that the passes return, from `%0` to `%{}`, and outputs have names{near}",
+        "values are numbered as in the graph that the passes return, from `%0` to `%{}`, and results have names{near}",
         n.saturating_sub(1),
     );
     let message = format!("--explain: the graph has no value {}", quoted(name));

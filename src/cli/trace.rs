@@ -107,14 +107,10 @@ fn of_spec(path: &Path) -> Result<Subject, Error> {
 
 /// What decides in a graph after the passes, which let equal routers share one set.
 fn deciders(graph: &Graph) -> Vec<Decider> {
-    let is_gate = |name: &str| name.starts_with("gate.");
-    let sets: Vec<Option<Value>> = graph
-        .outputs()
-        .filter(|(name, _)| is_gate(name))
-        .map(|(_, gate)| graph.operands(gate).first().copied())
-        .collect();
-    let gates = graph.outputs().filter(|(name, _)| is_gate(name));
-    gates
+    let sets: Vec<Option<Value>> =
+        graph.decisions().map(|(_, gate)| graph.operands(gate).first().copied()).collect();
+    graph
+        .decisions()
         .enumerate()
         .map(|(router, (_, gate))| match graph.op(gate) {
             Op::FillMask { value } => Decider::Constant(*value),

@@ -1,13 +1,15 @@
 //! The judge: the masked graph, which also says what it would have decided itself, and how narrowly.
 
+use std::collections::BTreeMap;
+
 use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Weights};
-use skipc_ir::{Graph, Op, TypeError, Value};
+use skipc_ir::{Graph, Op, Role, TypeError, Value};
 
 use super::LadderError;
 use crate::verify::reference::Forced;
 
-/// The masked graph with two more outputs for each router that decides: `own.N`, its decisions where nothing forces
-/// them, and `score.N`, what they were taken by.
+/// The masked graph with two more results for each router: its own decisions where nothing forces them, and what they
+/// were taken by.
 pub(super) struct Judge {
     graph: Graph,
     borders: Vec<Border>,
@@ -34,14 +36,23 @@ pub(super) struct Verdict<N> {
     scores: Vec<Vec<f64>>,
 }
 
+/// What a router decides itself.
+fn own_role(router: u32) -> Role {
+    Role::Result { name: format!("own decision of router {router}") }
+}
+
+/// What a router decides by.
+fn score_role(router: u32) -> Role {
+    Role::Result { name: format!("scores of router {router}") }
+}
+
 impl Judge {
     /// # Errors
     /// If a copy of a route does not type: a fault of the compiler.
     pub(super) fn new(mut graph: Graph) -> Result<Judge, TypeError> {
-        let gates: Vec<Value> =
-            graph.outputs().filter(|(name, _)| name.starts_with("gate.")).map(|(_, gate)| gate).collect();
+        let gates: Vec<(u32, Value)> = graph.decisions().collect();
         let mut borders = Vec::new();
-        for (router, gate) in gates.into_iter().enumerate() {
+        for (router, gate) in gates {
             let mut border = Border::default();
             let mut own = gate;
             if let (Op::Executed {}, &[set]) = (graph.op(gate), graph.operands(gate).as_slice()) {
@@ -50,10 +61,10 @@ impl Judge {
                 let copy = graph.add(op, &graph.operands(set), &origin)?;
                 own = graph.add(Op::Executed {}, &[copy], &origin)?;
                 if let Some(score) = score_of(&graph, set, &mut border) {
-                    graph.set_output(format!("score.{router}"), score);
+                    graph.set_result(score_role(router), score);
                 }
             }
-            graph.set_output(format!("own.{router}"), own);
+            graph.set_result(own_role(router), own);
             borders.push(border);
         }
         Ok(Judge { graph, borders })
@@ -67,30 +78,23 @@ impl Judge {
         gates: &[Vec<bool>],
     ) -> Result<Verdict<N>, LadderError> {
         let routing = Forced { graph: &self.graph, masks: Some(gates) };
-        let outputs = interp::run(&self.graph, &Env { batch, weights, routing: &routing })
+        let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
+        let results = interp::run(&self.graph, &env)
             .map_err(|error: EvalError| LadderError::stage("the masked graph", &error))?;
-        let n_routers = self.borders.len();
-        let mut verdict = Verdict {
-            logits: Vec::new(),
-            own: vec![Vec::new(); n_routers],
-            scores: vec![Vec::new(); n_routers],
-        };
-        for (name, datum) in outputs {
-            let router = |prefix: &str| name.strip_prefix(prefix)?.parse::<usize>().ok();
-            match datum {
-                Datum::Real { data, .. } if name == "logits" => verdict.logits = data,
-                Datum::Real { data, .. } => {
-                    if let Some(scores) = router("score.").and_then(|router| verdict.scores.get_mut(router)) {
-                        *scores = data.into_iter().map(N::to_f64).collect();
-                    }
-                }
-                Datum::Mask(mask) => {
-                    if let Some(own) = router("own.").and_then(|router| verdict.own.get_mut(router)) {
-                        *own = mask;
-                    }
-                }
-                _ => {}
-            }
+        let mut results: BTreeMap<Role, Datum<N>> = results.into_iter().collect();
+        let mut verdict = Verdict { logits: Vec::new(), own: Vec::new(), scores: Vec::new() };
+        if let Some(Datum::Real { data, .. }) = results.remove(&Role::Logits) {
+            verdict.logits = data;
+        }
+        for router in 0..self.borders.len() as u32 {
+            verdict.own.push(match results.remove(&own_role(router)) {
+                Some(Datum::Mask(own)) => own,
+                _ => Vec::new(),
+            });
+            verdict.scores.push(match results.remove(&score_role(router)) {
+                Some(Datum::Real { data, .. }) => data.into_iter().map(N::to_f64).collect(),
+                _ => Vec::new(),
+            });
         }
         Ok(verdict)
     }

@@ -6,7 +6,7 @@ use skipc_artifact::program::{Constant, Program};
 use skipc_artifact::target::DType;
 use skipc_ir::attr::Name;
 use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weights as _};
-use skipc_ir::{Graph, SetSym};
+use skipc_ir::{Graph, Role, SetSym};
 use skipc_plan::{ConstantSource, PlanConstant, RecipeStep, recipe};
 
 use crate::frontend::spec::weights::Weights;
@@ -34,21 +34,22 @@ pub fn run<N: Number>(
 ) -> Result<Outcome<N>, EvalError> {
     let routing = Forced { graph, masks: forced };
     let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
-    for (name, datum) in interp::run(graph, &Env { batch, weights, routing: &routing })? {
-        match datum {
-            Datum::Real { data, .. } if name == "logits" => outcome.logits = data,
-            Datum::Mask(mask) if name.starts_with("gate.") => {
+    let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
+    for (role, datum) in interp::run(graph, &env)? {
+        match (role, datum) {
+            (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,
+            (Role::Decision { .. }, Datum::Mask(mask)) => {
                 outcome.gates.push(mask);
                 outcome.overflow.push(0);
             }
-            // What a router wanted stands behind its gate.
-            Datum::Mask(wanted) if forced.is_none() => {
+            // What a router wanted stands behind its decision.
+            (Role::Wanted { .. }, Datum::Mask(wanted)) if forced.is_none() => {
                 if let (Some(gate), Some(overflow)) = (outcome.gates.last(), outcome.overflow.last_mut()) {
                     *overflow = wanted.iter().zip(gate).filter(|(wanted, got)| **wanted && !**got).count();
                 }
             }
-            Datum::Mask(_) => {}
-            _ => return Err(EvalError::Kind("logits or a gate")),
+            (Role::Wanted { .. }, Datum::Mask(_)) => {}
+            _ => return Err(EvalError::Kind("logits or a decision")),
         }
     }
     Ok(outcome)
@@ -63,8 +64,7 @@ pub(crate) struct Forced<'a> {
 impl Routing for Forced<'_> {
     fn forced(&self, set: SetSym, _: usize) -> Option<Vec<bool>> {
         let masks = self.masks?;
-        let gates = self.graph.outputs().filter(|(name, _)| name.starts_with("gate."));
-        let mut sets = gates.map(|(_, gate)| {
+        let mut sets = self.graph.decisions().map(|(_, gate)| {
             let source = self.graph.operands(gate).first().copied()?;
             self.graph.op(source).opens()
         });

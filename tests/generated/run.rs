@@ -11,7 +11,7 @@ use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
 use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
-use skipc_ir::{Graph, Op, SetSym, Value};
+use skipc_ir::{Graph, Op, Role, SetSym, Value};
 use skipc_plan::Plan;
 use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::Image;
@@ -54,41 +54,34 @@ impl Routing for Forced<'_> {
     }
 }
 
-/// The number behind the point of an output's name.
-fn router_of(name: &str) -> Option<(&str, usize)> {
-    let (what, router) = name.split_once('.')?;
-    Some((what, router.parse().ok()?))
+/// What a router compares (`idx` 0), and what its capacity ranks by (1).
+fn scores_role(router: u32, idx: usize) -> Role {
+    Role::Result { name: format!("scores {idx} of router {router}") }
 }
 
 impl GraphForm {
     pub(crate) fn new(graph: Graph) -> GraphForm {
         let mut sets = BTreeMap::new();
-        for (name, gate) in graph.outputs() {
-            if let Some(("gate", router)) = router_of(name)
-                && let Some(set) = graph.operands(gate).first()
+        for (router, gate) in graph.decisions() {
+            if let Some(set) = graph.operands(gate).first()
                 && let Some(sym) = graph.op(*set).opens()
             {
-                sets.entry(sym).or_insert(router);
+                sets.entry(sym).or_insert(router as usize);
             }
         }
         GraphForm { graph, sets }
     }
 
-    /// The graph with what its routers compare and rank by as further outputs.
+    /// The graph with what its routers compare and rank by as further results.
     pub(crate) fn with_scores(&self) -> GraphForm {
         let mut form = self.clone();
-        let gates: Vec<(usize, Value)> = self
-            .graph
-            .outputs()
-            .filter_map(|(name, value)| Some((router_of(name).filter(|(what, _)| *what == "gate")?.1, value)))
-            .collect();
-        for (router, gate) in gates {
+        for (router, gate) in self.graph.decisions() {
             let operand = |value: Value, idx: usize| self.graph.operands(value).get(idx).copied();
             let Some(mut set) = operand(gate, 0) else { continue };
             if let Op::LimitBest { .. } = self.graph.op(set)
                 && let Some(ranks) = operand(set, 1)
             {
-                form.graph.set_output(format!("rank.{router}"), ranks);
+                form.graph.set_result(scores_role(router, 1), ranks);
             }
             if let Op::LimitBest { .. } | Op::LimitFirst { .. } = self.graph.op(set)
                 && let Some(wanted) = operand(set, 0)
@@ -98,7 +91,7 @@ impl GraphForm {
             if let Op::Route { .. } | Op::RouteTopK { .. } = self.graph.op(set)
                 && let Some(scores) = operand(set, 0)
             {
-                form.graph.set_output(format!("score.{router}"), scores);
+                form.graph.set_result(scores_role(router, 0), scores);
             }
         }
         form
@@ -112,26 +105,29 @@ impl GraphForm {
         masks: Option<&Masks>,
     ) -> Result<Run<N>, String> {
         let routing = Forced { sets: &self.sets, masks };
-        let outputs = interp::run(&self.graph, &Env { batch, weights, routing: &routing })
-            .map_err(|error| error.to_string())?;
-        let n_gates = outputs.iter().filter(|(name, _)| name.starts_with("gate.")).count();
-        let mut run = Run {
-            logits: Vec::new(),
-            gates: vec![Vec::new(); n_gates],
-            wanted: vec![None; n_gates],
-            scores: vec![[None, None]; n_gates],
+        let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
+        let results = interp::run(&self.graph, &env).map_err(|error| error.to_string())?;
+        let mut results: BTreeMap<Role, Datum<N>> = results.into_iter().collect();
+        let mut run = Run { logits: Vec::new(), gates: Vec::new(), wanted: Vec::new(), scores: Vec::new() };
+        let real = |datum: Option<Datum<N>>| match datum {
+            Some(Datum::Real { data, .. }) => Some(data),
+            _ => None,
         };
-        for (name, datum) in outputs {
-            match (router_of(&name), datum) {
-                (None, Datum::Real { data, .. }) => run.logits = data,
-                (Some(("gate", router)), Datum::Mask(mask)) => run.gates[router] = mask,
-                (Some(("wanted", router)), Datum::Mask(mask)) => run.wanted[router] = Some(mask),
-                (Some(("score", router)), Datum::Real { data, .. }) => run.scores[router][0] = Some(data),
-                (Some(("rank", router)), Datum::Real { data, .. }) => run.scores[router][1] = Some(data),
-                _ => return Err(format!("unexpected output `{name}`")),
-            }
+        let mask = |datum: Option<Datum<N>>| match datum {
+            Some(Datum::Mask(mask)) => Some(mask),
+            _ => None,
+        };
+        run.logits = real(results.remove(&Role::Logits)).ok_or("the graph has no logits")?;
+        for (router, _) in self.graph.decisions() {
+            let gate = mask(results.remove(&Role::Decision { router }));
+            run.gates.push(gate.ok_or_else(|| format!("router {router} has no decisions"))?);
+            run.wanted.push(mask(results.remove(&Role::Wanted { router })));
+            run.scores.push([0, 1].map(|idx| real(results.remove(&scores_role(router, idx)))));
         }
-        Ok(run)
+        match results.keys().next() {
+            Some(role) => Err(format!("unexpected result `{role}`")),
+            None => Ok(run),
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, F64, Graph, Op, Trait, Value};
+use skipc_ir::{Elem, F64, Graph, Op, Trait, Value, port};
 
 use crate::error::PlanError;
 use crate::role;
@@ -120,7 +120,7 @@ impl Groups {
             },
         };
         for value in uses.order.iter().rev() {
-            if graph.output("logits") == Some(*value) {
+            if graph.result(&port::Role::Logits) == Some(*value) {
                 ctx.logits(*value);
             }
             if let (Op::Executed {}, [set]) = (graph.op(*value), graph.operands(*value).as_slice()) {
@@ -349,7 +349,7 @@ impl Ctx<'_> {
         let number = |user: &Value| (self.uses.number(*user), *user);
         if !self.fuse
             || group.members.len() >= MAX_FUSED
-            || self.uses.is_output(value)
+            || self.uses.is_result(value)
             // Such as the left operand of a matmul in the group.
             || self.wanted[value.index()]
             || !self.uses.users(self.graph, value).iter().all(|user| group.members.contains(&number(user)))
@@ -388,7 +388,7 @@ impl Ctx<'_> {
         }
         let (mut values, mut scales, mut next) = (vec![rope], Vec::new(), x);
         loop {
-            let is_own = !self.uses.is_output(next)
+            let is_own = !self.uses.is_result(next)
                 && !self.wanted[next.index()]
                 && self.uses.users(graph, next).len() == 1;
             if !is_own {
@@ -447,7 +447,7 @@ impl Ctx<'_> {
     fn can_join(&self, group: &Group) -> bool {
         matches!(group.work, Work::Gemm(_))
             && group.scatter(self.graph).is_none()
-            && !group.results.iter().any(|result| self.uses.is_output(*result))
+            && !group.results.iter().any(|result| self.uses.is_result(*result))
     }
 
     /// Place in the graph of a group's first result.

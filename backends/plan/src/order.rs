@@ -31,7 +31,7 @@ impl Order {
             let Some(scatter) = groups.list[idx].scatter(graph) else { continue };
             let Some(base) = base_of(graph, groups, scatter) else { continue };
             let others: Vec<usize> = edges.readers(base).filter(|reader| *reader != idx).collect();
-            if uses.is_output(base)
+            if uses.is_result(base)
                 || groups.maker(base).is_none()
                 || !reads_only_what_it_writes(graph, groups, idx, base)
                 || edges.reaches_any(idx, &others)

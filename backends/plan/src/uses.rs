@@ -3,25 +3,25 @@
 use skipc_ir::text::Numbering;
 use skipc_ir::{Graph, Op, Value};
 
-/// The values that outputs depend on. What is dead is not planned.
+/// The values that results depend on. What is dead is not planned.
 pub(crate) struct Uses {
     /// Needed values, operands before users.
     pub(crate) order: Vec<Value>,
     /// Place in the text form of every value, by [`Value::index`]: later than that of its operands.
     numbers: Vec<usize>,
     needed: Vec<bool>,
-    is_output: Vec<bool>,
+    is_result: Vec<bool>,
 }
 
 impl Uses {
-    /// Finds what the outputs need.
+    /// Finds what the results need.
     pub(crate) fn new(graph: &Graph, numbering: &Numbering) -> Uses {
         let mut needed = vec![false; graph.bound()];
-        let mut is_output = vec![false; graph.bound()];
+        let mut is_result = vec![false; graph.bound()];
         let mut numbers = vec![0; graph.bound()];
-        for (_, value) in graph.outputs() {
+        for (_, value) in graph.results() {
             needed[value.index()] = true;
-            is_output[value.index()] = true;
+            is_result[value.index()] = true;
         }
         for value in numbering.values().iter().rev() {
             numbers[value.index()] = numbering.number(*value);
@@ -33,17 +33,17 @@ impl Uses {
             }
         }
         let order = numbering.values().iter().copied().filter(|value| needed[value.index()]).collect();
-        Uses { order, numbers, needed, is_output }
+        Uses { order, numbers, needed, is_result }
     }
 
-    /// Whether an output depends on it.
+    /// Whether a result depends on it.
     pub(crate) fn needs(&self, value: Value) -> bool {
         self.needed[value.index()]
     }
 
-    /// Whether it is an output.
-    pub(crate) fn is_output(&self, value: Value) -> bool {
-        self.is_output[value.index()]
+    /// Whether it is a result.
+    pub(crate) fn is_result(&self, value: Value) -> bool {
+        self.is_result[value.index()]
     }
 
     /// Its place in the text form.

@@ -12,6 +12,8 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use petgraph::graph::NodeIndex;
 
 pub use datum::Datum;
@@ -21,7 +23,8 @@ pub use ring32::Ring32;
 
 use crate::graph::{Graph, Value};
 use crate::op;
-use crate::ty::SetSym;
+use crate::port::{Role, RoleText};
+use crate::ty::{SetSym, Type};
 
 /// The tokens of a step, all sequences one after the other, ordered by (sequence, position).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +75,8 @@ impl Routing for Free {
 pub struct Env<'a, N> {
     /// The step's tokens.
     pub batch: &'a Batch,
+    /// Named inputs, by [`Role::Input`].
+    pub tensors: BTreeMap<Role, Datum<N>>,
     /// The weights.
     pub weights: &'a dyn Weights<N>,
     /// Forced decisions.
@@ -93,6 +98,14 @@ pub enum EvalError {
         id: i64,
         /// How many rows the table has.
         n_ids: usize,
+    },
+    /// An input is missing, or of another kind or size than its port.
+    #[error("no `{}` of the type {ty}", RoleText(role))]
+    Input {
+        /// The input.
+        role: Role,
+        /// What it should be.
+        ty: Type,
     },
     /// The batch does not have one position and one sequence for each token.
     #[error("the batch has {tokens} tokens, {positions} positions and {sequences} sequence indices")]
@@ -120,19 +133,19 @@ pub enum EvalError {
     NotHere(&'static str),
 }
 
-/// Evaluates the graph and returns its outputs by name, in the graph's order.
+/// Evaluates the graph and returns its results by role, in the graph's order.
 ///
 /// # Errors
 /// If the environment does not have what the graph asks for.
-pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Outputs<N>, EvalError> {
+pub fn run<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, EvalError> {
     N::run_graph(graph, env)
 }
 
-/// Outputs of a graph by name.
-pub type Outputs<N> = Vec<(String, Datum<N>)>;
+/// Results of a graph by role.
+pub type Results<N> = Vec<(Role, Datum<N>)>;
 
 /// What every domain's [`Number::run_graph`] calls.
-fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Outputs<N>, EvalError> {
+fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, EvalError> {
     let (tokens, positions, sequences) =
         (env.batch.tokens.len(), env.batch.positions.len(), env.batch.sequences.len());
     if (positions, sequences) != (tokens, tokens) {
@@ -145,7 +158,7 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Outputs<N>, Eval
             uses_left[operand.index()] += 1;
         }
     }
-    for (_, value) in graph.outputs() {
+    for (_, value) in graph.results() {
         uses_left[value.index()] += 1;
     }
     let mut data: Vec<Option<Datum<N>>> = vec![None; graph.bound()];
@@ -164,7 +177,7 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Outputs<N>, Eval
         }
         data[value.index()] = Some(result);
     }
-    graph.outputs().map(|(name, value)| Ok((name.to_owned(), held(&data, value)?.clone()))).collect()
+    graph.results().map(|(role, value)| Ok((role.clone(), held(&data, value)?.clone()))).collect()
 }
 
 fn held<N>(data: &[Option<Datum<N>>], value: Value) -> Result<&Datum<N>, EvalError> {

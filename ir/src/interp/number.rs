@@ -1,6 +1,6 @@
 //! Number domains: the arithmetic in which a graph is evaluated.
 
-use super::{Env, EvalError, Outputs};
+use super::{Env, EvalError, Results};
 use crate::graph::Graph;
 
 /// A number domain. The interpreters use no other arithmetic on elements than this.
@@ -57,7 +57,7 @@ pub trait Number: Copy + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     /// [`run`](super::run) in this domain. The domains of this crate have it as a method of their own, so that the
     /// interpreter's code is made here, where it is optimised in every profile.
     #[doc(hidden)]
-    fn run_graph(graph: &Graph, env: &Env<'_, Self>) -> Result<Outputs<Self>, EvalError> {
+    fn run_graph(graph: &Graph, env: &Env<'_, Self>) -> Result<Results<Self>, EvalError> {
         super::run_in(graph, env)
     }
 }
@@ -68,7 +68,7 @@ macro_rules! run_graph {
         fn run_graph(
             graph: &$crate::Graph,
             env: &$crate::interp::Env<'_, Self>,
-        ) -> Result<$crate::interp::Outputs<Self>, $crate::interp::EvalError> {
+        ) -> Result<$crate::interp::Results<Self>, $crate::interp::EvalError> {
             $crate::interp::run_in(graph, env)
         }
     };

@@ -1,14 +1,14 @@
 //! Values that come from outside: inputs, weights, constant decisions.
 
 use super::{Args, TypeError};
-use crate::attr::Source;
 use crate::interp::{Datum, Env, EvalError, Number};
 use crate::ops::Op;
+use crate::port::{Direction, Port, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
 
 pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
     match op {
-        Op::Input { .. } => Ok(Type::tensor(Elem::Int, &[Dim::Tokens])),
+        Op::Input { port } => input(port, args),
         Op::Weight { shape, .. } => match shape.0.as_slice() {
             sizes @ ([_] | [_, _]) if sizes.iter().all(|size| *size > 0) => {
                 let dims: Vec<Dim> = sizes.iter().map(|size| Dim::Fixed(*size)).collect();
@@ -20,17 +20,75 @@ pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
     }
 }
 
+/// The type of an input: its role's, or the one that its author gave it.
+fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
+    let fits = match (&port.role, &port.ty) {
+        (Role::Tokens | Role::Positions | Role::Sequences, ty) => {
+            *ty == Type::tensor(Elem::Int, &[Dim::Tokens])
+        }
+        (Role::Input { .. }, Type::Tensor { elem, dims }) => match dims.as_slice() {
+            [rows] => *rows != Dim::Fixed(0),
+            [rows, Dim::Fixed(cols)] => {
+                *rows != Dim::Fixed(0) && *cols > 0 && matches!(elem, Elem::Real | Elem::F32)
+            }
+            _ => false,
+        },
+        (Role::Input { .. }, Type::Set { sym, of }) => of.is_token_rows() && *of != Dim::Count(*sym),
+        _ => false,
+    };
+    if fits {
+        return Ok(port.ty.clone());
+    }
+    let role = RoleText(&port.role);
+    Err(args.bad_attr(
+        "port",
+        match (port.role.direction(), &port.role) {
+            (Direction::In, Role::Input { .. }) => {
+                format!(
+                    "`{role}` should have a type: behind the line stands `: real[n, 8]`, `: int[n]`, `: tokens<c0 <= n>` \
+                     or the like; numbers alone have columns, and no size is 0"
+                )
+            }
+            (Direction::In, _) => format!("`{role}` is int[n]"),
+            _ => format!("`{role}` is no input"),
+        },
+    ))
+}
+
+/// What the caller gives for an input.
+fn given<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError> {
+    let n = env.batch.tokens.len();
+    let rows = |wanted: Dim, got: usize| match wanted {
+        Dim::Tokens => got == n,
+        Dim::Fixed(size) => got == size as usize,
+        // How many rows a set has is for its maker to say.
+        Dim::Count(_) => true,
+    };
+    let given = match &port.role {
+        Role::Tokens => Some(Datum::Ints(env.batch.tokens.clone())),
+        Role::Positions => Some(Datum::Ints(env.batch.positions.clone())),
+        Role::Sequences => Some(Datum::Ints(env.batch.sequences.clone())),
+        role => env.tensors.get(role).cloned(),
+    };
+    let fits = |datum: &Datum<N>| match (&port.ty, datum) {
+        (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Datum::Real { cols, data }) => {
+            *cols == port.ty.cols() as usize && rows(port.ty.rows(), data.len() / cols)
+        }
+        (Type::Tensor { elem: Elem::Int, .. }, Datum::Ints(ints)) => rows(port.ty.rows(), ints.len()),
+        (Type::Tensor { elem: Elem::Mask, .. }, Datum::Mask(mask)) => rows(port.ty.rows(), mask.len()),
+        (Type::Set { of: wanted, .. }, Datum::Set { of, .. }) => rows(*wanted, *of),
+        _ => false,
+    };
+    given.filter(fits).ok_or_else(|| EvalError::Input { role: port.role.clone(), ty: port.ty.clone() })
+}
+
 pub(super) fn eval<N: Number>(
     op: &Op,
     operands: &[&Datum<N>],
     env: &Env<'_, N>,
 ) -> Result<Datum<N>, EvalError> {
     match op {
-        Op::Input { source } => Ok(Datum::Ints(match source {
-            Source::Tokens => env.batch.tokens.clone(),
-            Source::Positions => env.batch.positions.clone(),
-            Source::Sequences => env.batch.sequences.clone(),
-        })),
+        Op::Input { port } => given(port, env),
         Op::Weight { name, shape } => {
             let rows = shape.0.first().map_or(1, |size| *size as usize);
             let cols = shape.0.get(1).map_or(1, |size| *size as usize);

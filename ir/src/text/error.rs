@@ -35,6 +35,7 @@ impl ParseError {
             | Problem::Number(_)
             | Problem::Escape
             | Problem::Unterminated
+            | Problem::Role(_)
             | Problem::Expected { .. } => "sir::syntax",
             Problem::Limit { .. } => "sir::limit",
             Problem::UnknownOp { .. } => "sir::unknown_op",
@@ -70,6 +71,11 @@ pub enum Problem {
         /// What does.
         got: String,
     },
+    /// What stands in `return` is no role of a result.
+    #[error(
+        "`{0}` is no role of a result; write `logits`, `decision 0`, `wanted 0` or a name, as `result \"{0}\"`"
+    )]
+    Role(String),
     /// The text is larger than what the parser takes.
     #[error("more than {limit} {what}")]
     Limit {

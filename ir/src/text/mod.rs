@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! graph "two layers" {
-//!   %0 = input {source=tokens} : int[n]
+//!   %0 = input {port=tokens} : int[n]
 //!   %1 = weight {name="embed.weight", shape=[256, 128]} : real[256, 128] @"embed"
 //!   %2 = embed %1, %0 : real[n, 128] @"embed"
 //!   return logits = %2
@@ -20,5 +20,5 @@ mod parse;
 mod print;
 
 pub use error::{ParseError, Problem, nearest};
-pub use parse::{MAX_NODES, MAX_OUTPUTS, MAX_TEXT, parse};
+pub use parse::{MAX_NODES, MAX_RESULTS, MAX_TEXT, parse};
 pub use print::{Numbering, Place, print};

@@ -8,6 +8,7 @@ use super::lex::{At, Lexer, Token, shorten};
 use crate::attr::Literal;
 use crate::graph::{Graph, Origin, Value};
 use crate::ops::{AttrError, Op};
+use crate::port::{self, Direction, Port, Role, RoleText};
 use crate::ty::{Dim, Elem, SetSym, Type};
 
 /// Bytes that a text may have: 256 for each of the nodes it may have.
@@ -16,8 +17,8 @@ pub const MAX_TEXT: usize = MAX_NODES * 256;
 /// Nodes that a text may have: a hundred times those of the largest models.
 pub const MAX_NODES: usize = 1 << 20;
 
-/// Outputs that a text may have: `logits` and a gate for each router.
-pub const MAX_OUTPUTS: usize = 1 << 16;
+/// Results that a text may have: `logits` and a gate for each router.
+pub const MAX_RESULTS: usize = 1 << 16;
 
 /// Errors after which the parser gives up.
 const MAX_ERRORS: usize = 20;
@@ -28,7 +29,7 @@ const MAX_LIST: usize = 16;
 /// Reads a graph from its text form. Types may be left out; where they stand they are checked.
 ///
 /// ```
-/// let graph = skipc_ir::text::parse("graph \"g\" {\n  %ids = input {source=tokens}\n  return ids = %ids\n}").unwrap();
+/// let graph = skipc_ir::text::parse("graph \"g\" {\n  %ids = input {port=tokens}\n  return result \"ids\" = %ids\n}").unwrap();
 /// assert_eq!(graph.len(), 1);
 /// ```
 ///
@@ -94,7 +95,7 @@ impl<'a> Parser<'a> {
                     self.values.entry(name).or_insert(value.flatten());
                 }
                 Token::Word("return") => {
-                    self.recover(at, Parser::outputs)?;
+                    self.recover(at, Parser::results)?;
                     self.sign("}")?;
                     break;
                 }
@@ -210,7 +211,7 @@ impl<'a> Parser<'a> {
 
     /// Makes the node.
     fn build(&mut self, line: &Line<'a>) -> Result<Option<Value>, ParseError> {
-        let op = Op::read(line.op, &line.attrs).map_err(|error| {
+        let mut op = Op::read(line.op, &line.attrs).map_err(|error| {
             let problem = match error {
                 AttrError::UnknownOp(_) => {
                     Problem::UnknownOp { name: shorten(line.op), nearest: nearest_op(line.op) }
@@ -219,6 +220,11 @@ impl<'a> Parser<'a> {
             };
             self.lexer.error(line.op_at, problem)
         })?;
+        if let (Op::Input { port: Port { role: Role::Input { .. }, ty } }, Some((_, written))) =
+            (&mut op, &line.ty)
+        {
+            *ty = written.clone();
+        }
         let mut operands: SmallVec<[Value; 8]> = SmallVec::new();
         for (at, name) in &line.operands {
             match self.values.get(name) {
@@ -238,29 +244,29 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `name = %value, …`, as far as it goes.
-    fn outputs(&mut self) -> Result<(), ParseError> {
+    /// `role = %value, …`, as far as it goes.
+    fn results(&mut self) -> Result<(), ParseError> {
         loop {
-            let (name, at) = match self.lexer.next()? {
-                (Token::Word(word), at) => (word.to_owned(), at),
-                (Token::Text(text), at) => (text, at),
-                (other, at) => return Err(self.expected(at, "an output's name", &other)),
+            let (word, at) = self.word("the role of a result")?;
+            let role = self.role_behind(word)?.or_else(|| port::role(word));
+            let is_result = |role: &Role| matches!(role.direction(), Direction::Out | Direction::Kept);
+            let Some(role) = role.filter(is_result) else {
+                return Err(self.lexer.error(at, Problem::Role(shorten(word))));
             };
             self.sign("=")?;
             let (value, value_at) = self.value()?;
             let Some(value) = self.values.get(value).copied() else {
                 return Err(self.lexer.error(value_at, Problem::Undefined(shorten(value))));
             };
-            if self.graph.output(&name).is_some() {
-                return Err(self
-                    .lexer
-                    .error(at, Problem::Twice { what: "the output", name: shorten(&name) }));
+            if self.graph.result(&role).is_some() {
+                let name = RoleText(&role).to_string();
+                return Err(self.lexer.error(at, Problem::Twice { what: "the role", name: shorten(&name) }));
             }
-            if self.graph.n_outputs() >= MAX_OUTPUTS {
-                return Err(self.lexer.error(at, Problem::Limit { what: "outputs", limit: MAX_OUTPUTS }));
+            if self.graph.n_results() >= MAX_RESULTS {
+                return Err(self.lexer.error(at, Problem::Limit { what: "results", limit: MAX_RESULTS }));
             }
             if let Some(value) = value {
-                self.graph.set_output(name, value);
+                self.graph.set_result(role, value);
             }
             match self.lexer.next()? {
                 (Token::Sign(","), _) => {}
@@ -269,6 +275,27 @@ impl<'a> Parser<'a> {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// The role of a word that a name or the number of a router stands behind; `None` if nothing of the kind does.
+    fn role_behind(&mut self, word: &str) -> Result<Option<Role>, ParseError> {
+        let before = self.lexer.here();
+        let (role, at, got) = match self.lexer.next()? {
+            (Token::Text(name), at) => (port::role_named(word, &name), at, Token::Text(name)),
+            (Token::Int(int), at) => (
+                u32::try_from(int).ok().and_then(|router| port::role_of_router(word, router)),
+                at,
+                Token::Int(int),
+            ),
+            _ => {
+                self.lexer.go_to(before);
+                return Ok(None);
+            }
+        };
+        match role {
+            Some(role) => Ok(Some(role)),
+            None => Err(self.expected(at, &format!("something else behind `{}`", shorten(word)), &got)),
         }
     }
 
@@ -298,7 +325,10 @@ impl<'a> Parser<'a> {
             Token::Text(text) => Literal::Text(text),
             Token::Word("inf") => Literal::Real(f64::INFINITY),
             Token::Word("NaN") => Literal::Real(f64::NAN),
-            Token::Word(word) => Literal::Word(word.to_owned()),
+            Token::Word(word) => match self.role_behind(word)? {
+                Some(role) => Literal::Role(role),
+                None => Literal::Word(word.to_owned()),
+            },
             Token::Sign("[") => Literal::List(self.list()?),
             other => return Err(self.expected(at, "an attribute's value", &other)),
         })

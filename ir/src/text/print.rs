@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 
 use crate::graph::{Graph, Origin, Value};
 use crate::ops::Attrs;
+use crate::port::RoleText;
 
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,11 +22,11 @@ pub fn print(graph: &Graph) -> String {
         let origin = graph.origin(*value);
         text.push_str(&if origin.is_empty() { "\n".to_owned() } else { format!(" @{origin:?}\n") });
     }
-    for (idx, (name, value)) in graph.outputs().enumerate() {
+    for (idx, (role, value)) in graph.results().enumerate() {
         let lead = if idx == 0 { "  return " } else { ", " };
-        let _ = write!(text, "{lead}{} = %{}", OutputName(name), numbering.number(value));
+        let _ = write!(text, "{lead}{} = %{}", RoleText(role), numbering.number(value));
     }
-    text.push_str(if graph.outputs().next().is_some() { "\n}\n" } else { "}\n" });
+    text.push_str(if graph.n_results() > 0 { "\n}\n" } else { "}\n" });
     text
 }
 
@@ -96,16 +97,5 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.node)?;
         if self.origin.is_empty() { Ok(()) } else { write!(f, "  ({})", self.origin) }
-    }
-}
-
-/// A name of an output: bare where it reads back bare.
-struct OutputName<'a>(&'a str);
-
-impl fmt::Display for OutputName<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bare = self.0.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && self.0.chars().all(|char| char.is_ascii_alphanumeric() || char == '_' || char == '.');
-        if bare { f.write_str(self.0) } else { write!(f, "{:?}", self.0) }
     }
 }

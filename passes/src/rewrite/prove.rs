@@ -1,14 +1,14 @@
 //! Every rewritten region is compared with its source where nothing rounds, before it is used.
 //!
-//! Both are made graphs of their own, with stand-ins for what they take from outside, and evaluated over GF(2⁶¹ − 1) on
+//! Both are made graphs of their own, with inputs for what they take from outside, and evaluated over GF(2⁶¹ − 1) on
 //! five tokens with forced decisions. Widths are divided by what they all have in common, so that the check of a large
 //! layer costs what that of a small one does; what does not divide is checked as it is.
 
 use std::collections::BTreeMap;
 
 use skipc_ir::attr::Shape;
-use skipc_ir::interp::{self, Batch, Env, Gf61, Number, Routing, Weights};
-use skipc_ir::{Dim, Elem, Graph, Name, Op, Origin, SetSym, Type, TypeError, Value, random_score};
+use skipc_ir::interp::{self, Batch, Datum, Env, Gf61, Number, Routing, Weights};
+use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score};
 use smallvec::SmallVec;
 
 use super::language::Head;
@@ -20,7 +20,7 @@ pub(crate) enum Verdict {
     Equal,
     /// Different: the rewriting is wrong.
     Different,
-    /// There is no stand-in for what the region takes from outside, or it cannot be evaluated.
+    /// The region cannot be evaluated.
     Unknown,
 }
 
@@ -164,164 +164,30 @@ fn gcd(a: u32, b: u32) -> u32 {
     a
 }
 
-/// A graph of the form, its roots as outputs; `None` if it does not type or has no stand-in.
+/// A graph of the form: what it takes from outside are inputs, its roots are results. `None` if it does not type.
 fn graph(form: Form<'_>, widths: Widths) -> Option<Graph> {
-    let mut ctx = Ctx { graph: Graph::new("region"), origin: "".into(), sets: BTreeMap::new(), n_weights: 0 };
-    ctx.declare_sets(form);
+    let (mut graph, origin) = (Graph::new("region"), Origin::default());
     let mut values: Vec<Value> = Vec::with_capacity(form.nodes.len());
     for (head, operands) in form.nodes {
-        let value = match head {
-            Head::Op(op) => {
-                let operands: Vec<Value> = operands.iter().map(|operand| values[*operand]).collect();
-                ctx.add(widths.op(op), &operands).ok()?
+        let operands: Vec<Value> = operands.iter().map(|operand| values[*operand]).collect();
+        let op = match head {
+            Head::Op(op) => widths.op(op),
+            Head::Outside { idx, ty } => {
+                Op::Input { port: Port::input(&format!("outside.{idx}"), widths.ty(ty)) }
             }
-            Head::Outside { idx, ty } => ctx.stand_in(*idx, &widths.ty(ty))?,
         };
-        if let Some(set) = ctx.graph.op(value).opens() {
-            ctx.sets.insert(set, Set::Made(value));
-        }
-        values.push(value);
+        values.push(graph.add(op, &operands, &origin).ok()?);
     }
     for (idx, root) in form.roots.iter().enumerate() {
         let value = values[*root];
-        let shown = match ctx.graph.ty(value) {
-            Type::Set { .. } => ctx.add(Op::Executed {}, &[value]).ok()?,
+        let shown = match graph.ty(value) {
+            Type::Set { .. } => graph.add(Op::Executed {}, &[value], &origin).ok()?,
             Type::Tensor { .. } => value,
         };
-        ctx.graph.set_output(format!("root.{idx}"), shown);
+        graph.set_result(Role::Result { name: format!("root.{idx}") }, shown);
     }
-    Some(ctx.graph)
+    Some(graph)
 }
-
-/// A set that stand-ins may need.
-#[derive(Clone, Copy)]
-enum Set {
-    /// Of the rows of this dimension; comes from outside and is not made yet.
-    Wanted(Dim),
-    Made(Value),
-}
-
-struct Ctx {
-    graph: Graph,
-    origin: Origin,
-    sets: BTreeMap<SetSym, Set>,
-    n_weights: usize,
-}
-
-impl Ctx {
-    fn add(&mut self, op: Op, operands: &[Value]) -> Result<Value, TypeError> {
-        self.graph.add(op, operands, &self.origin)
-    }
-
-    /// Sets that come from outside, or that only types speak of.
-    fn declare_sets(&mut self, form: Form<'_>) {
-        for (head, _) in form.nodes {
-            let Head::Outside { ty, .. } = head else { continue };
-            match ty {
-                Type::Set { sym, of } => {
-                    self.sets.insert(*sym, Set::Wanted(*of));
-                }
-                Type::Tensor { .. } => {
-                    if let Dim::Count(sym) = ty.rows() {
-                        self.sets.entry(sym).or_insert(Set::Wanted(Dim::Tokens));
-                    }
-                }
-            }
-        }
-    }
-
-    fn weight(&mut self, rows: u32, cols: u32) -> Option<Value> {
-        self.n_weights += 1;
-        let name = Name::from(format!("outside.{}", self.n_weights).as_str());
-        self.add(Op::Weight { name, shape: Shape(vec![rows, cols]) }, &[]).ok()
-    }
-
-    fn input(&mut self, source: skipc_ir::attr::Source) -> Option<Value> {
-        self.add(Op::Input { source }, &[]).ok()
-    }
-
-    /// A value of this type that is computed from weights and tokens of its own.
-    fn stand_in(&mut self, idx: u32, ty: &Type) -> Option<Value> {
-        match ty {
-            Type::Set { sym, .. } => self.set(*sym),
-            Type::Tensor { elem, dims } => {
-                let all = self.all_rows(idx, *elem, ty.cols())?;
-                self.gathered(all, *dims.first()?)
-            }
-        }
-    }
-
-    /// All tokens' rows.
-    fn all_rows(&mut self, idx: u32, elem: Elem, cols: u32) -> Option<Value> {
-        use skipc_ir::attr::Source;
-        match elem {
-            Elem::Int => self.input(Source::Positions),
-            Elem::Real | Elem::F32 => {
-                // One table a stand-in, the same in both forms.
-                self.n_weights = 2 * idx as usize;
-                let table = self.weight(N_IDS, cols)?;
-                let tokens = self.input(Source::Tokens)?;
-                let x = self.add(Op::Embed {}, &[table, tokens]).ok()?;
-                if elem == Elem::Real {
-                    return Some(x);
-                }
-                let weight = self.weight(cols, cols)?;
-                self.add(Op::RouterLogits {}, &[x, weight]).ok()
-            }
-            Elem::Mask => None,
-        }
-    }
-
-    /// The rows of `x` that are of this dimension, through the sets that lead to it, outermost first.
-    fn gathered(&mut self, x: Value, rows: Dim) -> Option<Value> {
-        let (mut path, mut rows) = (Vec::new(), rows);
-        while let Dim::Count(sym) = rows {
-            let set = self.set(sym)?;
-            path.push(set);
-            let Type::Set { of, .. } = self.graph.ty(set) else { return None };
-            rows = *of;
-        }
-        let mut x = x;
-        while let Some(set) = path.pop() {
-            x = self.add(Op::Gather {}, &[x, set]).ok()?;
-        }
-        Some(x)
-    }
-
-    /// The set of this symbol, made with those that it selects from.
-    fn set(&mut self, sym: SetSym) -> Option<Value> {
-        let (mut missing, mut next) = (Vec::new(), sym);
-        while let Set::Wanted(of) = *self.sets.get(&next)? {
-            missing.push((next, of));
-            match of {
-                Dim::Count(outer) if missing.len() <= self.sets.len() => next = outer,
-                _ => break,
-            }
-        }
-        while let Some((sym, of)) = missing.pop() {
-            let all = self.all_rows(FIRST_SET_STAND_IN + sym.0, Elem::F32, 1)?;
-            let scores = match of {
-                Dim::Count(outer) => match *self.sets.get(&outer)? {
-                    Set::Made(outer) => self.add(Op::Gather {}, &[all, outer]).ok()?,
-                    Set::Wanted(_) => return None,
-                },
-                _ => all,
-            };
-            let made = self.add(Op::Route { set: sym, at_least: 0.0.into() }, &[scores]).ok()?;
-            self.sets.insert(sym, Set::Made(made));
-        }
-        match *self.sets.get(&sym)? {
-            Set::Made(value) => Some(value),
-            Set::Wanted(_) => None,
-        }
-    }
-}
-
-/// Where the numbers of stand-ins for scores begin, far from those for values.
-const FIRST_SET_STAND_IN: u32 = 1 << 20;
-
-/// Ids that the tokens of a check have: few enough for the smallest vocabulary.
-const N_IDS: u32 = 2;
 
 /// A form as a graph of its own, to be evaluated on many inputs.
 #[cfg(test)]
@@ -334,26 +200,42 @@ impl Standalone {
     }
 
     /// The values of the roots on an input that depends on the seed.
-    pub(crate) fn values<N: Number>(&self, seed: u64) -> Option<interp::Outputs<N>> {
+    pub(crate) fn values<N: Number>(&self, seed: u64) -> Option<interp::Results<N>> {
         outputs(&self.0, seed)
     }
 }
 
-/// Weights from their name and place.
+/// Weights and inputs from their name and place.
 struct Noise {
     sizes: BTreeMap<String, usize>,
     seed: u64,
 }
 
-impl<N: Number> Weights<N> for Noise {
-    fn weight(&self, name: &str) -> Option<Vec<N>> {
+impl Noise {
+    fn of_graph(graph: &Graph, seed: u64) -> Noise {
+        let sizes = graph.values().filter_map(|value| match graph.op(value) {
+            Op::Weight { name, shape } => {
+                Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
+            }
+            _ => None,
+        });
+        Noise { sizes: sizes.collect(), seed }
+    }
+
+    fn numbers<N: Number>(&self, name: &str, len: usize) -> Vec<N> {
         let seed = name.bytes().fold(self.seed, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         let number = |idx: usize| {
             // Not an integer, so that an exact domain draws from all of its elements.
             let bits = random_score(seed, 0, 0, idx as u64);
             N::from_f64(bits as f64 / f64::from(u32::MAX) - 0.3)
         };
-        self.sizes.get(name).map(|len| (0..*len).map(number).collect())
+        (0..len).map(number).collect()
+    }
+}
+
+impl<N: Number> Weights<N> for Noise {
+    fn weight(&self, name: &str) -> Option<Vec<N>> {
+        self.sizes.get(name).map(|len| self.numbers(name, *len))
     }
 }
 
@@ -369,12 +251,73 @@ impl Routing for TwoOfThree {
     }
 }
 
-fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Outputs<N>> {
-    let sizes = graph.values().filter_map(|value| {
-        let Op::Weight { name, shape } = graph.op(value) else { return None };
-        Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
-    });
-    let weights = Noise { sizes: sizes.collect(), seed };
+/// What the inputs of a region are made of.
+struct Outside<'a> {
+    batch: &'a Batch,
+    routing: &'a TwoOfThree,
+    noise: &'a Noise,
+    /// What each set of the graph selects from; one that only types speak of selects from all tokens.
+    sets: BTreeMap<SetSym, Dim>,
+}
+
+impl Outside<'_> {
+    /// The rows of the batch that have this dimension. `depth` sets may lie one in the other.
+    fn rows(&self, dim: Dim, depth: usize) -> Option<Vec<usize>> {
+        match dim {
+            Dim::Fixed(size) => Some((0..size as usize).collect()),
+            Dim::Tokens => Some((0..self.batch.tokens.len()).collect()),
+            Dim::Count(set) => {
+                let of = self.sets.get(&set).copied().unwrap_or(Dim::Tokens);
+                let rows = self.rows(of, depth.checked_sub(1)?)?;
+                let mask = self.routing.forced(set, rows.len())?;
+                Some(
+                    rows.into_iter()
+                        .zip(mask)
+                        .filter(|(_, executes)| *executes)
+                        .map(|(row, _)| row)
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    fn datum<N: Number>(&self, name: &str, ty: &Type) -> Option<Datum<N>> {
+        let rows = |dim| self.rows(dim, self.sets.len() + 1);
+        match ty {
+            Type::Set { sym, of } => {
+                let of = rows(*of)?.len();
+                let mask = self.routing.forced(*sym, of)?;
+                Some(Datum::Set { rows: (0..of).filter(|row| mask[*row]).collect(), of })
+            }
+            Type::Tensor { elem, .. } => {
+                let (rows, cols) = (rows(ty.rows())?, ty.cols() as usize);
+                match elem {
+                    Elem::Real | Elem::F32 => {
+                        Some(Datum::Real { cols, data: self.noise.numbers(name, rows.len() * cols) })
+                    }
+                    Elem::Int => {
+                        Some(Datum::Ints(rows.iter().map(|row| self.batch.positions[*row]).collect()))
+                    }
+                    Elem::Mask => Some(Datum::Mask(rows.iter().map(|row| !row.is_multiple_of(3)).collect())),
+                }
+            }
+        }
+    }
+}
+
+fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
+    let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
     let batch = Batch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
-    interp::run(graph, &Env { batch: &batch, weights: &weights, routing: &TwoOfThree { seed } }).ok()
+    let sets = graph.values().filter_map(|value| match graph.ty(value) {
+        Type::Set { sym, of } => Some((*sym, *of)),
+        Type::Tensor { .. } => None,
+    });
+    let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets: sets.collect() };
+    let mut tensors = BTreeMap::new();
+    for port in graph.signature().inputs {
+        if let Role::Input { name } = &port.role {
+            tensors.insert(port.role.clone(), outside.datum(name, &port.ty)?);
+        }
+    }
+    interp::run(graph, &Env { batch: &batch, tensors, weights: &noise, routing: &routing }).ok()
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
-use skipc_ir::{Dim, F64, Graph, Name, Op, SetSym, Trait, Type, Value};
+use skipc_ir::{Dim, F64, Graph, Name, Op, Port, SetSym, Trait, Type, Value};
 use smallvec::SmallVec;
 
 use super::language::Head;
@@ -45,6 +45,12 @@ impl Place {
             let name = number(&name.0).and_then(|number| self.names.get_index(number)).unwrap_or(name);
             return Op::Weight { name: name.clone(), shape: shape.clone() };
         }
+        if let Op::Input { port } = op {
+            let mut port = port.clone();
+            let names = self.sets.iter().enumerate().map(|(idx, set)| (SetSym(idx as u32), *set));
+            port.ty.rename_sets(&names.collect());
+            return Op::Input { port };
+        }
         match op.opens().and_then(|set| self.sets.get_index(set.0 as usize)) {
             Some(set) => op.with_set(*set),
             None => op.clone(),
@@ -61,7 +67,7 @@ fn is_everywhere(op: &Op) -> bool {
     op.has(Trait::Leaf) || op.has(Trait::Constant)
 }
 
-/// The regions of a graph, each as its values, operands before users. What no output depends on is in none.
+/// The regions of a graph, each as its values, operands before users. What no result depends on is in none.
 pub(crate) fn regions(graph: &Graph) -> Vec<Vec<Value>> {
     let order = order(graph);
     let mut place = vec![None; graph.bound()];
@@ -100,20 +106,20 @@ fn is_stream(graph: &Graph, value: Value) -> bool {
     matches!(graph.op(value), Op::Scatter {}) || graph.users(value).len() > 1
 }
 
-/// All values that outputs depend on, but for those that are everywhere: operands before users, each as late as it can
+/// All values that results depend on, but for those that are everywhere: operands before users, each as late as it can
 /// be. The order does not depend on the numbers of values, which passes change.
 fn order(graph: &Graph) -> Vec<Value> {
     let mut seen = vec![false; graph.bound()];
     let mut order = Vec::new();
-    let outputs: Vec<Value> = graph.outputs().map(|(_, value)| value).collect();
-    for output in outputs {
-        let mut waiting: Vec<(Value, bool)> = vec![(output, false)];
+    let results: Vec<Value> = graph.results().map(|(_, value)| value).collect();
+    for result in results {
+        let mut waiting: Vec<(Value, bool)> = vec![(result, false)];
         while let Some((value, is_done)) = waiting.pop() {
             if is_done {
                 order.push(value);
                 // A decision that is only shown would keep its set alive to the end.
                 for user in graph.users(value) {
-                    let is_shown = matches!(graph.op(user), Op::Executed {}) && graph.is_output(user);
+                    let is_shown = matches!(graph.op(user), Op::Executed {}) && graph.is_result(user);
                     if is_shown && !std::mem::replace(&mut seen[user.index()], true) {
                         order.push(user);
                     }
@@ -166,7 +172,7 @@ impl<'a> Places<'a> {
         }
         let Ctx { mut source, place, .. } = ctx;
         let is_root = |value: Value| {
-            graph.is_output(value) || graph.users(value).iter().any(|user| !self.inside[user.index()])
+            graph.is_result(value) || graph.users(value).iter().any(|user| !self.inside[user.index()])
         };
         let roots = region.iter().filter(|value| is_root(**value));
         source.roots = roots.filter_map(|value| self.number[value.index()]).collect();
@@ -230,6 +236,9 @@ impl Ctx<'_> {
         if let Op::Weight { name, shape } = op {
             let (number, _) = self.place.names.insert_full(name.clone());
             return Op::Weight { name: format!("w{number:04}").as_str().into(), shape: shape.clone() };
+        }
+        if let Op::Input { port } = op {
+            return Op::Input { port: Port { role: port.role.clone(), ty: self.unnamed_ty(value) } };
         }
         match op.opens() {
             Some(set) => op.with_set(self.set(set)),

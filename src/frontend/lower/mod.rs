@@ -1,14 +1,14 @@
 //! Model to graph: `route / gather / scatter` around whole layers. Obviously right, and slow; passes move the borders.
 //!
-//! Outputs: `logits` `[n, vocab_size]`, and `gate.N` for router N in model order. Router N opens token set `cN`. Under a
-//! capacity `cN` are the tokens that got a slot, and `wanted.N` says which ones the router wanted.
+//! Results: the logits `[n, vocab_size]`, and the decisions of the routers in model order. Router N opens token set `cN`. Under
+//! a capacity `cN` are the tokens that got a slot, and its result `wanted` says which ones the router wanted.
 
 mod nodes;
 mod routers;
 
-use skipc_ir::attr::{Name, Shape, Source};
+use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
-use skipc_ir::{Graph, Op, TypeError, Value};
+use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
 
 use crate::frontend::build::{self, Build, Role};
 use crate::frontend::spec::model::Model;
@@ -69,11 +69,11 @@ pub fn lower(model: &Model, skipping: Skipping, purpose: Purpose) -> Result<Grap
     ctx.at("head");
     let logits = build::head(&mut ctx, x)?;
     let mut graph = ctx.graph;
-    graph.set_output("logits", logits);
-    for (idx, gate) in ctx.gates.into_iter().enumerate() {
-        graph.set_output(format!("gate.{idx}"), gate.executed);
+    graph.set_result(port::Role::Logits, logits);
+    for (router, gate) in (0..).zip(ctx.gates) {
+        graph.set_result(port::Role::Decision { router }, gate.executed);
         if let Some(wanted) = gate.wanted {
-            graph.set_output(format!("wanted.{idx}"), wanted);
+            graph.set_result(port::Role::Wanted { router }, wanted);
         }
     }
     Ok(graph)
@@ -111,14 +111,14 @@ impl<'a> Ctx<'a> {
     fn new(model: &'a Model, skipping: Skipping, purpose: Purpose) -> Result<Ctx<'a>, LowerError> {
         let mut graph = Graph::new(&model.name);
         let origin: Origin = "inputs".into();
-        let mut input = |source| {
+        let mut input = |role| {
             graph
-                .add(Op::Input { source }, &[], &origin)
+                .add(Op::Input { port: Port::of_tokens(role) }, &[], &origin)
                 .map_err(|error| LowerError::Type { origin: origin.to_string(), error })
         };
-        let tokens = input(Source::Tokens)?;
-        let positions = input(Source::Positions)?;
-        let sequences = input(Source::Sequences)?;
+        let tokens = input(port::Role::Tokens)?;
+        let positions = input(port::Role::Positions)?;
+        let sequences = input(port::Role::Sequences)?;
         let all = Tokens { set: None, positions, sequences };
         let n_routers = model.skips().count() as u32;
         Ok(Ctx { model, skipping, purpose, n_routers, graph, origin, all, tokens, gates: Vec::new() })

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Batch, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
-use skipc_ir::{Graph, Op, SetSym, random_score};
+use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score};
 
 use crate::random::Rng;
 use crate::random_graph::VOCAB;
@@ -70,17 +70,38 @@ pub fn random_batch(seed: u64, lengths: &[usize]) -> Batch {
     Batch::from_sequences(sequences.iter().map(Vec::as_slice))
 }
 
-/// The outputs of a graph on random weights.
+/// Numbers in `[-1, 1)` for the named inputs of a graph.
+///
+/// # Panics
+/// If an input is no tensor of numbers with rows that the batch or its type gives.
+fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<N>> {
+    let mut inputs = BTreeMap::new();
+    for port in graph.signature().inputs {
+        let Role::Input { name } = &port.role else { continue };
+        let rows = match (&port.ty, port.ty.rows()) {
+            (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Dim::Tokens) => batch.tokens.len(),
+            (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Dim::Fixed(rows)) => rows as usize,
+            _ => panic!("no random values for the input {name}: {}", port.ty),
+        };
+        let seed = name.bytes().fold(29u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let (mut rng, cols) = (Rng::new(seed), port.ty.cols() as usize);
+        let data = (0..rows * cols).map(|_| N::from_f64(rng.signed_unit())).collect();
+        inputs.insert(port.role, Datum::Real { cols, data });
+    }
+    inputs
+}
+
+/// The results of a graph on random weights and inputs.
 ///
 /// # Panics
 /// If it cannot be evaluated.
-pub fn outputs<N: Number>(graph: &Graph, batch: &Batch, routing: &dyn Routing) -> Vec<(String, Datum<N>)> {
+pub fn outputs<N: Number>(graph: &Graph, batch: &Batch, routing: &dyn Routing) -> interp::Results<N> {
     let weights = RandomWeights::of(graph);
-    let env = Env { batch, weights: &weights, routing };
+    let env = Env { batch, tensors: random_inputs(graph, batch), weights: &weights, routing };
     interp::run(graph, &env).unwrap_or_else(|error| panic!("{error}\n{graph}"))
 }
 
-/// Runs a pass over a graph and compares all outputs on several steps. Returns the graph after it.
+/// Runs a pass over a graph and compares all results on several steps. Returns the graph after it.
 ///
 /// # Panics
 /// If an output differs.
@@ -121,13 +142,10 @@ fn compare<N: Number>(
     same: fn(&Datum<N>, &Datum<N>) -> bool,
 ) {
     let (wanted, got) = (outputs(before, batch, routing), outputs(after, batch, routing));
-    assert_eq!(wanted.len(), got.len(), "number of outputs\nbefore: {before}\nafter: {after}");
-    for ((name, wanted), (got_name, got)) in wanted.iter().zip(&got) {
-        assert_eq!(name, got_name, "order of outputs\nbefore: {before}\nafter: {after}");
-        assert!(
-            same(wanted, got),
-            "output `{name}` of {batch:?}\nbefore: {before}{wanted:?}\nafter: {after}{got:?}"
-        );
+    assert_eq!(wanted.len(), got.len(), "number of results\nbefore: {before}\nafter: {after}");
+    for ((role, wanted), (got_role, got)) in wanted.iter().zip(&got) {
+        assert_eq!(role, got_role, "order of results\nbefore: {before}\nafter: {after}");
+        assert!(same(wanted, got), "{role} of {batch:?}\nbefore: {before}{wanted:?}\nafter: {after}{got:?}");
     }
 }
 

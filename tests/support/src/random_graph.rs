@@ -1,8 +1,8 @@
 //! Random graphs, well-formed by construction: every op of the table, sets of sets, nodes that repeat others, dead
 //! nodes, and patterns that passes look for.
 
-use skipc_ir::attr::{F64, Shape, Source};
-use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, SetSym, Type, Unary, Value};
+use skipc_ir::attr::{F64, Shape};
+use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Unary, Value};
 
 use crate::random::Rng;
 
@@ -12,7 +12,7 @@ pub const VOCAB: u32 = 7;
 /// Widths of tensors.
 const WIDTHS: [u32; 4] = [1, 2, 4, 8];
 
-/// The random graph of this seed. It has 3 to 6 outputs of any kind of tensor, among them rows of sets.
+/// The random graph of this seed. It has 3 to 6 results of any kind of tensor, among them rows of sets.
 ///
 /// # Panics
 /// If it builds a node that does not type: a fault of this module.
@@ -28,12 +28,12 @@ pub fn random_graph(seed: u64) -> Graph {
         // The later half is the more interesting one.
         let late = tensors.len() / 2;
         let value = tensors[late + ctx.rng.below(tensors.len() - late)];
-        ctx.graph.set_output(format!("out.{idx}"), value);
+        ctx.graph.set_result(Role::Result { name: format!("out.{idx}") }, value);
     }
     ctx.graph
 }
 
-/// A random layer with a residual, under a route and without one. Outputs: `input` `x`; `dense` `F(x)` over all tokens;
+/// A random layer with a residual, under a route and without one. Results: `input` `x`; `dense` `F(x)` over all tokens;
 /// `layer`, where only the rows of set `c0` go through `F`. Attention in `F` has the keys of all tokens, or with `active`
 /// those of executed ones.
 ///
@@ -52,7 +52,7 @@ pub fn random_layer(seed: u64, active: bool) -> Graph {
     let rows = ctx.branch(rows, keys);
     let layer = ctx.node(Op::Scatter {}, &[all, rows, set]);
     for (name, value) in [("input", all), ("dense", dense), ("layer", layer)] {
-        ctx.graph.set_output(name, value);
+        ctx.graph.set_result(Role::Result { name: name.to_owned() }, value);
     }
     ctx.graph
 }
@@ -69,7 +69,7 @@ impl Gen {
     fn new(seed: u64) -> Gen {
         let graph = Graph::new(format!("random {seed}"));
         let mut ctx = Gen { rng: Rng::new(seed), graph, origin: "start".into(), n_weights: 0, n_sets: 0 };
-        let tokens = ctx.node(Op::Input { source: Source::Tokens }, &[]);
+        let tokens = ctx.node(Op::Input { port: Port::of_tokens(Role::Tokens) }, &[]);
         let table = ctx.weight(&[VOCAB, 4]);
         ctx.node(Op::Embed {}, &[table, tokens]);
         ctx
@@ -115,12 +115,12 @@ impl Gen {
     }
 
     /// The input of this source, or its rows of the sets that lead to `rows`.
-    fn ints(&mut self, source: Source, rows: Dim) -> Value {
-        let Dim::Count(sym) = rows else { return self.node(Op::Input { source }, &[]) };
+    fn ints(&mut self, role: Role, rows: Dim) -> Value {
+        let Dim::Count(sym) = rows else { return self.node(Op::Input { port: Port::of_tokens(role) }, &[]) };
         let set = self.graph.values().find(|value| self.graph.op(*value).opens() == Some(sym));
         let set = set.expect("a set is opened before it has rows");
         let Type::Set { of, .. } = *self.graph.ty(set) else { panic!("a route makes a set") };
-        let all = self.ints(source, of);
+        let all = self.ints(role, of);
         self.node(Op::Gather {}, &[all, set])
     }
 
@@ -186,7 +186,7 @@ impl Gen {
         let x = self.find(|ty| is_matrix(ty, |cols| cols.is_multiple_of(2)))?;
         let (rows, cols) = (self.graph.ty(x).rows(), self.graph.ty(x).cols());
         let heads = self.rng.pick(if cols.is_multiple_of(4) { &[1, 2] } else { &[1] })?;
-        let positions = self.ints(Source::Positions, rows);
+        let positions = self.ints(Role::Positions, rows);
         Some(self.node(Op::Rope { heads, theta: F64::from(100.0) }, &[x, positions]))
     }
 
@@ -204,10 +204,10 @@ impl Gen {
         let cols = self.graph.ty(of).cols();
         let weights = [self.weight(&[kv_cols, cols]), self.weight(&[kv_cols, cols])];
         let [k, v] = weights.map(|weight| self.node(Op::Matmul {}, &[of, weight]));
-        let q_pos = self.ints(Source::Positions, q_rows);
-        let q_seq = self.ints(Source::Sequences, q_rows);
-        let k_pos = self.ints(Source::Positions, k_rows);
-        let k_seq = self.ints(Source::Sequences, k_rows);
+        let q_pos = self.ints(Role::Positions, q_rows);
+        let q_seq = self.ints(Role::Sequences, q_rows);
+        let k_pos = self.ints(Role::Positions, k_rows);
+        let k_seq = self.ints(Role::Sequences, k_rows);
         self.node(Op::Attention { heads, kv_heads }, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
     }
 
@@ -251,8 +251,8 @@ impl Gen {
             return Some(self.node(Op::Route { set, at_least }, &[scores]));
         }
         let rows = self.matrix().map(|x| self.graph.ty(x).rows())?;
-        let positions = self.ints(Source::Positions, rows);
-        let sequences = self.ints(Source::Sequences, rows);
+        let positions = self.ints(Role::Positions, rows);
+        let sequences = self.ints(Role::Sequences, rows);
         let (set, block) = (self.fresh_set(), self.rng.below(3) as u32);
         let op = Op::RouteRandom { set, seed: self.rng.bits() % 5, block, limit: 1 << 31 };
         Some(self.node(op, &[positions, sequences]))
@@ -332,7 +332,7 @@ impl Gen {
             let u = self.node(Op::RmsNorm { eps: F64::from(1e-5) }, &[x, gain]);
             let y = match self.rng.below(3) {
                 0 => {
-                    let positions = self.ints(Source::Positions, self.graph.ty(u).rows());
+                    let positions = self.ints(Role::Positions, self.graph.ty(u).rows());
                     let q = self.node(Op::Rope { heads: 2, theta: F64::from(100.0) }, &[u, positions]);
                     self.attention(q, keys, 2, 1)
                 }

@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use indexmap::IndexSet;
 use skipc_artifact::program::{Arg, Buffer, Gate, Io, Place, RowBound, Step};
 use skipc_artifact::target::DType;
-use skipc_ir::attr::Source as Input;
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, SetSym, Value};
+use skipc_ir::{Elem, Graph, Op, Port, Role, SetSym, Value};
 
 use crate::error::PlanError;
 use crate::fuse::{Group, Groups, Work};
@@ -58,7 +57,7 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
     if *max_positions == 0 {
         return refuse("max_positions", max_positions.to_string(), "at least 1");
     }
-    match graph.output("logits").map(|logits| graph.ty(logits).cols()) {
+    match graph.result(&Role::Logits).map(|logits| graph.ty(logits).cols()) {
         Some(cols) if cols == *vocab_size => Ok(()),
         Some(cols) => {
             refuse("vocab_size", vocab_size.to_string(), &format!("{cols}, the columns of the logits"))
@@ -169,11 +168,11 @@ impl<'a> Ctx<'a> {
 
     /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity.
     fn gates(&mut self) -> Result<(), PlanError> {
-        for (name, value) in self.graph.outputs() {
-            if name == "logits" {
+        for (role, value) in self.graph.results() {
+            if *role == Role::Logits {
                 continue;
             }
-            let is_wanted = sets::is_wanted(name);
+            let is_wanted = matches!(role, Role::Wanted { .. });
             match (self.graph.op(value), self.graph.operands(value).as_slice()) {
                 (Op::FillMask { value }, _) if !is_wanted => self.io.gates.push(Gate::Constant(*value)),
                 (Op::Executed {}, [set]) => {
@@ -206,7 +205,7 @@ impl<'a> Ctx<'a> {
 
     /// Gives a value its buffer.
     fn result(&mut self, value: Value) -> u32 {
-        let idx = if self.graph.output("logits") == Some(value) && self.is_stored_as_logits(value) {
+        let idx = if self.graph.result(&Role::Logits) == Some(value) && self.is_stored_as_logits(value) {
             self.io.logits
         } else {
             let ty = self.graph.ty(value);
@@ -237,9 +236,9 @@ impl<'a> Ctx<'a> {
     /// The buffer in which a value lies.
     fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
         let idx = match self.graph.op(value) {
-            Op::Input { source: Input::Tokens } => Some(self.io.tokens),
-            Op::Input { source: Input::Positions } => Some(self.io.positions),
-            Op::Input { source: Input::Sequences } => Some(self.io.sequences),
+            Op::Input { port: Port { role: Role::Tokens, .. } } => Some(self.io.tokens),
+            Op::Input { port: Port { role: Role::Positions, .. } } => Some(self.io.positions),
+            Op::Input { port: Port { role: Role::Sequences, .. } } => Some(self.io.sequences),
             _ => self.place[value.index()],
         };
         idx.ok_or_else(|| self.internal("the value is used before it is in memory", value))

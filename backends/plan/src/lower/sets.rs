@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Type, Value};
+use skipc_ir::{Op, Role, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -25,11 +25,6 @@ pub(super) struct SetBuffers {
     pub(super) forced: u32,
 }
 
-/// Whether an output says what a router wanted before its capacity.
-pub(super) fn is_wanted(output: &str) -> bool {
-    output.starts_with("wanted.")
-}
-
 impl Ctx<'_> {
     /// The buffers of a set that a route has made.
     pub(super) fn set(&self, set: Value) -> Result<SetBuffers, PlanError> {
@@ -47,7 +42,7 @@ impl Ctx<'_> {
         let is_gate = |user: &Value| {
             // What a router wanted before its capacity is shown to the host, but not for the host to decide.
             matches!(self.graph.op(*user), Op::Executed {})
-                && self.graph.output_names(*user).any(|name| !is_wanted(name))
+                && self.graph.roles(*user).any(|role| matches!(role, Role::Decision { .. }))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
         let buffers = SetBuffers {

@@ -12,9 +12,9 @@ use crate::plan::{ConstantSource, Options, Plan};
 use skipc_artifact::target::DType;
 
 const HEAD: &str = r#"graph "nested" {
-  %t = input {source=tokens}
-  %p = input {source=positions}
-  %s = input {source=sequences}
+  %t = input {port=tokens}
+  %p = input {port=positions}
+  %s = input {port=sequences}
   %table = weight {name="table", shape=[5, 4]}
   %x = embed %table, %t
   %s0 = route_random %p, %s {set=c0, seed=1, block=0, limit=3000000000}
@@ -59,7 +59,7 @@ fn rows_of_rows_of_a_set() {
     let plan = plan.expect("a plan");
     crate::verify(&plan).unwrap_or_else(|errors| panic!("{}\n{plan}", errors[0]));
     let batch = interp::Batch::from_sequences([&[0, 1, 2, 3, 4, 3, 2, 1, 0, 4, 1, 3][..]]);
-    let env = Env { batch: &batch, weights: &Table, routing: &Free };
+    let env = Env { batch: &batch, tensors: Default::default(), weights: &Table, routing: &Free };
     let wanted = interp::run::<f64>(&graph, &env).expect("a value");
     let Some((_, Datum::Real { data: wanted, .. })) = wanted.first() else { panic!("no logits") };
     let table =

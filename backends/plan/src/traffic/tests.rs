@@ -12,9 +12,9 @@ use crate::{Options, Plan, PlanError, build, build_unfused};
 
 /// A feed-forward layer that is skipped: 4 columns, 8 within, a vocabulary of 5.
 const FFN: &str = r#"graph "ffn" {
-  %t = input {source=tokens}
-  %p = input {source=positions}
-  %s = input {source=sequences}
+  %t = input {port=tokens}
+  %p = input {port=positions}
+  %s = input {port=sequences}
   %table = weight {name="table", shape=[5, 4]}
   %up = weight {name="up", shape=[8, 4]}
   %down = weight {name="down", shape=[4, 8]}
@@ -28,14 +28,14 @@ const FFN: &str = r#"graph "ffn" {
   %z = scatter %x, %y, %set
   %logits = matmul %z, %table
   %gate = executed %set
-  return logits = %logits, gate.0 = %gate
+  return logits = %logits, decision 0 = %gate
 }"#;
 
 /// Attention of the rows of a set over the keys of all tokens; two heads of 4 columns share one of keys.
 const ATTENTION: &str = r#"graph "attention" {
-  %t = input {source=tokens}
-  %p = input {source=positions}
-  %s = input {source=sequences}
+  %t = input {port=tokens}
+  %p = input {port=positions}
+  %s = input {port=sequences}
   %table = weight {name="table", shape=[5, 8]}
   %kv = weight {name="kv", shape=[4, 8]}
   %x = embed %table, %t
@@ -48,7 +48,7 @@ const ATTENTION: &str = r#"graph "attention" {
   %z = scatter %x, %m, %set
   %logits = matmul %z, %table
   %gate = executed %set
-  return logits = %logits, gate.0 = %gate
+  return logits = %logits, decision 0 = %gate
 }"#;
 
 fn plan(

@@ -119,7 +119,7 @@ fn skipped_layer_gathers_and_scatters_nothing_by_itself() {
   %out = add %h, %change
   %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     let wanted = [
         "embed_4",
@@ -147,7 +147,7 @@ fn gathered_operand_is_a_view_of_the_matmul() {
   %out = add %xh, %change
   %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     assert!(steps(&plan).contains(&"gemm_4x4_gathered_scattered"), "{plan}");
     assert!(!steps(&plan).contains(&"map_4"), "{plan}");
@@ -170,7 +170,7 @@ fn scaled_gate_joins_the_epilogue() {
   %out = add %h, %scaled
   %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     let wanted = [
         "embed_4",
@@ -249,7 +249,7 @@ fn logits_are_computed_once_even_if_a_router_reads_them() {
   %z = router_logits %g, %wr
   %set = route %z {{set=c0, at_least=0.1}}
   %gate = executed %set
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     assert_eq!(steps(&plan), ["embed_4", "gemm_4x5", "map_5", "gemm_5x1", "compact_at_least"]);
 }
@@ -280,7 +280,7 @@ fn folded_norm_is_a_row_scale_in_the_epilogues() {
   %mixed = attention %q, %k, %v, %ph, %sh, %p, %s {{heads=2, kv_heads=1}}
   %y = scatter %x, %mixed, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     let wanted = [
         "embed_4",
@@ -354,7 +354,7 @@ fn keys_values_and_scores_are_one_kernel() {
   %mixed = attention %q, %k, %v, %ph, %sh, %p, %s {{heads=2, kv_heads=1}}
   %y = scatter %x, %mixed, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     let wanted = [
         "embed_4",

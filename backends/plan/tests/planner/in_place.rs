@@ -36,7 +36,7 @@ fn scatter_writes_over_a_base_that_nobody_reads_later() {
     let plan = plan(&layer(
         r#"  %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#,
+  return logits = %logits, decision 0 = %gate"#,
     ));
     assert!(writes_over(&plan, "gemm_4x4_scattered"), "{plan}");
     assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 1, "{plan}");
@@ -50,7 +50,7 @@ fn readers_of_the_old_base_run_first() {
   %late = relu %x
   %both = add %y, %late
   %logits = matmul %both, %table
-  return logits = %logits, gate.0 = %gate"#,
+  return logits = %logits, decision 0 = %gate"#,
     ));
     // `relu` joins the last addition, which needs the scatter: so the base is copied.
     assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 3, "{plan}");
@@ -61,7 +61,7 @@ fn readers_of_the_old_base_run_first() {
   %r = matmul %late, %w2
   %both = add %y, %r
   %logits = matmul %both, %table
-  return logits = %logits, gate.0 = %gate"#,
+  return logits = %logits, decision 0 = %gate"#,
     ));
     assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 1, "{plan}");
     assert!(writes_over(&plan, "gemm_4x4_scattered"), "{plan}");
@@ -74,7 +74,7 @@ fn base_that_is_read_after_the_scatter_is_copied() {
   %f = matmul %y, %w
   %both = add %f, %x
   %logits = matmul %both, %table
-  return logits = %logits, gate.0 = %gate"#,
+  return logits = %logits, decision 0 = %gate"#,
     ));
     assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 2, "{plan}");
 }
@@ -89,7 +89,7 @@ fn base_that_the_same_matmul_multiplies_is_copied() {
   %out = matmul %h, %w
   %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     assert_eq!(steps(&plan).iter().filter(|name| **name == "map_4").count(), 1, "{plan}");
 }
@@ -104,7 +104,7 @@ fn second_scatter_of_one_base() {
   %out2 = add %out, %fh
   %y = scatter %x, %out2, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#,
+  return logits = %logits, decision 0 = %gate"#,
     ));
     // One copy of the base for the first, none for the second.
     assert_eq!(plan.layout.steps.len(), 11, "{plan}");
@@ -121,7 +121,7 @@ fn scatter_of_rows_of_another_value_copies_them() {
   %h = gather %f, %set
   %y = scatter %f2, %h, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     assert!(writes_over(&plan, "map_4"), "{plan}");
 }
@@ -135,7 +135,7 @@ fn logits_that_are_a_scatter_are_copied_out() {
   %g = gelu %h
   %fh = matmul %g, %table
   %y = scatter %f, %fh, %set
-  return logits = %y, gate.0 = %gate"#
+  return logits = %y, decision 0 = %gate"#
     ));
     assert_eq!(steps(&plan).last(), Some(&"map_5"));
 }

@@ -1,8 +1,10 @@
 //! The judge: a plan, run by the kernel interpreter, against its graph in f64.
 
+use std::collections::BTreeMap;
+
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
-use skipc_ir::{Graph, Legal, Op, SetSym, rope_angle};
+use skipc_ir::{Graph, Legal, Op, Role, SetSym, rope_angle};
 use skipc_plan::interp::{Batch, Element, Mode, Outcome, Tiling, run_layout, run_layout_in};
 use skipc_plan::{ConstantSource, Plan, PlanConstant, recipe};
 
@@ -46,8 +48,7 @@ impl Routing for Every<'_> {
             matches!(graph.op(value), Op::Executed {})
                 && graph.operands(value).first().is_some_and(|of| graph.op(*of).opens() == Some(set))
         };
-        let mut gates = graph.outputs().filter(|(name, _)| name.starts_with("gate."));
-        gates.any(|(_, value)| is_gate(value)).then(|| mask(self.n, self.every))
+        graph.decisions().any(|(_, value)| is_gate(value)).then(|| mask(self.n, self.every))
     }
 }
 
@@ -113,7 +114,7 @@ fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tili
     let n = batch.tokens.len();
     let forced = Every { graph: legal.graph(), n, every: every.unwrap_or(0) };
     let routing: &dyn Routing = if every.is_some() { &forced } else { &Free };
-    let env = Env { batch: &batch, weights: &GraphWeights(legal.graph()), routing };
+    let env = Env { batch: &batch, tensors: BTreeMap::new(), weights: &GraphWeights(legal.graph()), routing };
     let wanted = interp::run::<f64>(legal.graph(), &env).expect("the graph has a value");
     let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
     let planned = Batch {
@@ -144,42 +145,42 @@ fn compare_exactly<N: Element>(
     places: (Mode, Tiling),
 ) {
     let weights = &GraphWeights(legal.graph());
-    let wanted = interp::run::<N>(legal.graph(), &Env { batch, weights, routing }).expect("a value");
+    let env = Env { batch, tensors: BTreeMap::new(), weights, routing };
+    let wanted = interp::run::<N>(legal.graph(), &env).expect("a value");
     let got =
         run_layout_in::<N>(plan, weights, planned, places).unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
-    for (name, datum) in wanted {
-        match datum {
-            Datum::Real { data, .. } => assert!(data == got.logits, "{name} in an exact domain\n{plan}"),
-            Datum::Mask(mask) if name.starts_with("gate.") => {
-                let idx: usize = name.trim_start_matches("gate.").parse().expect("a gate");
-                assert!(mask == got.gates[idx].mask, "{name} in an exact domain\n{plan}");
+    for (role, datum) in wanted {
+        match (&role, datum) {
+            (Role::Logits, Datum::Real { data, .. }) => {
+                assert!(data == got.logits, "{role} in an exact domain\n{plan}");
+            }
+            (Role::Decision { router }, Datum::Mask(mask)) => {
+                assert!(mask == got.gates[*router as usize].mask, "{role} in an exact domain\n{plan}");
             }
             _ => {}
         }
     }
 }
 
-fn compare(wanted: &[(String, Datum<f64>)], got: &Outcome, plan: &Plan) {
+fn compare(wanted: &interp::Results<f64>, got: &Outcome, plan: &Plan) {
     let tolerance = if plan.dtype == DType::Bf16 { 0.05 } else { 1e-4 };
-    for (name, datum) in wanted {
-        match datum {
-            Datum::Real { data, .. } => {
-                assert_eq!(data.len(), got.logits.len(), "{name}");
+    for (role, datum) in wanted {
+        match (role, datum) {
+            (Role::Logits, Datum::Real { data, .. }) => {
+                assert_eq!(data.len(), got.logits.len(), "{role}");
                 for (idx, (wanted, got)) in data.iter().zip(&got.logits).enumerate() {
                     let error = (wanted - f64::from(*got)).abs() / wanted.abs().max(1.0);
-                    assert!(error <= tolerance, "{name}[{idx}] is {got}, not {wanted}\n{plan}");
+                    assert!(error <= tolerance, "{role}[{idx}] is {got}, not {wanted}\n{plan}");
                 }
             }
-            Datum::Mask(mask) if name.starts_with("wanted.") => {
-                let idx: usize = name.trim_start_matches("wanted.").parse().expect("a router");
+            (Role::Wanted { router }, Datum::Mask(mask)) => {
                 let n_wanted = mask.iter().filter(|wanted| **wanted).count();
-                assert_eq!(got.gates[idx].wanted, Some(n_wanted as u32), "{name}");
+                assert_eq!(got.gates[*router as usize].wanted, Some(n_wanted as u32), "{role}");
             }
-            Datum::Mask(mask) => {
-                let idx: usize = name.trim_start_matches("gate.").parse().expect("a gate");
-                assert_eq!(&got.gates[idx].mask, mask, "{name}");
+            (Role::Decision { router }, Datum::Mask(mask)) => {
+                assert_eq!(&got.gates[*router as usize].mask, mask, "{role}");
             }
-            _ => panic!("{name} is neither numbers nor a mask"),
+            _ => panic!("the plan has no {role}"),
         }
     }
 }

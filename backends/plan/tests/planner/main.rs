@@ -51,9 +51,9 @@ fn steps(plan: &Plan) -> Vec<&str> {
 
 /// Inputs, and an embedding `%x` of 4 columns.
 const HEAD: &str = r#"
-  %t = input {source=tokens}
-  %p = input {source=positions}
-  %s = input {source=sequences}
+  %t = input {port=tokens}
+  %p = input {port=positions}
+  %s = input {port=sequences}
   %table = weight {name="table", shape=[5, 4]}
   %x = embed %table, %t
 "#;

@@ -21,7 +21,7 @@ fn keys_of_executed_tokens_only() {
   %out = add %h, %mixed
   %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
 }
 
@@ -41,7 +41,7 @@ fn keys_of_all_tokens_as_slices() {
   %out = add %q, %mixed
   %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
 }
 
@@ -60,7 +60,7 @@ fn slices_and_gathers_compose() {
   %ab = mul %a, %b
   %y = scatter %x, %ab, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
 }
 
@@ -82,7 +82,7 @@ fn two_routers_and_the_random_one() {
   %y2 = scatter %y, %hf2, %set2
   %always = fill_mask %t {{value=true}}
   %logits = matmul %y2, %table
-  return logits = %logits, gate.0 = %gate, gate.1 = %gate2, gate.2 = %always, gate.3 = %gate"#
+  return logits = %logits, decision 0 = %gate, decision 1 = %gate2, decision 2 = %always, decision 3 = %gate"#
     )
     .replace("  %h = gather", "  %gain = weight {name=\"g\", shape=[4]}\n  %bias = weight {name=\"b\", shape=[4]}\n  %h = gather"));
     let gates = &plan.layout.io.gates;
@@ -103,7 +103,7 @@ fn bf16_keeps_scores_and_logits_in_f32() {
   %f = add_bias %f0, %b
   %y = scatter %x, %f, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     ));
     let plan = build(&legal, &Options { dtype: DType::Bf16, ..options() }).expect("a plan");
     judge::judge(&legal, &plan);

@@ -83,7 +83,7 @@ impl Lines {
         let mut n_gates = 0;
         for set in 1..=self.n_sets {
             if self.seen[set - 1] {
-                _ = write!(self.text, ", gate.{n_gates} = %gate{set}");
+                _ = write!(self.text, ", decision {n_gates} = %gate{set}");
                 n_gates += 1;
             }
         }

@@ -18,7 +18,7 @@ const LAYER: &str = r#"
   %y = scatter %x, %half, %limited
   %logits = matmul %y, %table
   %gate = executed %limited
-  return logits = %logits, gate.0 = %gate"#;
+  return logits = %logits, decision 0 = %gate"#;
 
 /// Scores with many equals: one for each token id.
 const SCORES: &str = r#"
@@ -33,7 +33,7 @@ const LIMITED: &str = r#"
 "#;
 
 fn limited() -> Plan {
-    plan(&format!("{HEAD}{SCORES}{LIMITED}{LAYER}, wanted.0 = %all"))
+    plan(&format!("{HEAD}{SCORES}{LIMITED}{LAYER}, wanted 0 = %all"))
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn capacity_by_position_and_by_score() {
                 "{HEAD}{SCORES}
   %wanted = route_random %p, %s {{set=c0, seed=3, block=1, limit=3000000000}}
   %limited = {limit} {{set=c1, {attrs}}}
-  %all = executed %wanted{LAYER}, wanted.0 = %all"
+  %all = executed %wanted{LAYER}, wanted 0 = %all"
             ));
             assert_eq!(steps(&plan).iter().filter(|step| step.starts_with("compact")).count(), 2);
             assert!(steps(&plan).contains(&kernel), "{plan}");
@@ -84,7 +84,7 @@ fn what_was_wanted_is_counted_and_not_replayed() {
 #[test]
 fn a_wanted_set_that_is_another_routers_gate() {
     let plan = plan(&format!(
-        "{HEAD}{SCORES}{LIMITED}{}, wanted.0 = %all, gate.1 = %all",
+        "{HEAD}{SCORES}{LIMITED}{}, wanted 0 = %all, decision 1 = %all",
         LAYER.replace(
             "%y = scatter %x",
             "%g0 = gather %x, %wanted\n  %r = relu %g0\n  %x1 = scatter %x, %r, %wanted\n  %y = scatter %x1"
@@ -100,7 +100,7 @@ fn a_wanted_set_that_is_another_routers_gate() {
 
 #[test]
 fn a_constant_gate_has_no_capacity() {
-    let lines = format!("{HEAD}{SCORES}{LIMITED}{LAYER}, gate.1 = %always, wanted.1 = %all")
+    let lines = format!("{HEAD}{SCORES}{LIMITED}{LAYER}, decision 1 = %always, wanted 1 = %all")
         .replace("  %gate =", "  %always = fill_mask %t {value=true}\n  %gate =");
     let error = skipc_plan::build(&crate::legal(&lines), &crate::options()).expect_err("it is refused");
     assert!(error.to_string().contains("limit a constant gate"), "{error}");

@@ -11,7 +11,7 @@ fn a_count_that_no_step_writes_is_waited_for() {
     let mut plan = plan(&layer(
         r#"  %y = scatter %x, %out, %set
   %logits = matmul %y, %table
-  return logits = %logits, gate.0 = %gate"#,
+  return logits = %logits, decision 0 = %gate"#,
     ));
     assert!(plan.host_waits().is_empty());
     let compact = plan.kernels.iter().position(|(symbol, _)| symbol.contains("compact"));

@@ -31,7 +31,7 @@ fn skipped() -> Plan {
   %b = weight {{name="b", shape=[5]}}
   %l = matmul %y, %table
   %logits = add_bias %l, %b
-  return logits = %logits, gate.0 = %gate"#
+  return logits = %logits, decision 0 = %gate"#
     );
     build(&legal(&lines), &options()).expect("a plan")
 }

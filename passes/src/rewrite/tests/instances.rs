@@ -20,9 +20,9 @@ const N_SHAPES: usize = 10;
 
 /// What every instance begins with: a stream `%x`, rows `%g` of it, sums of squares `%r`, a second stream `%y`.
 const HEAD: &str = r#"
-  %t = input {source=tokens}
-  %p = input {source=positions}
-  %s = input {source=sequences}
+  %t = input {port=tokens}
+  %p = input {port=positions}
+  %s = input {port=sequences}
   %table = weight {name="table", shape=[2, D]}
   %x = embed %table, %t
   %other = weight {name="other", shape=[2, D]}
@@ -90,7 +90,7 @@ pub(super) fn instance(rule: &str, number: usize) -> String {
 /// An instance with this body and sizes that depend on its number.
 pub(super) fn with_body(body: &str, number: usize) -> String {
     let size = |place: u32| number / 4usize.pow(place) % 4 + 1;
-    let text = format!("graph \"instance\" {{{HEAD}  {body}\n  return out = %out\n}}");
+    let text = format!("graph \"instance\" {{{HEAD}  {body}\n  return result \"out\" = %out\n}}");
     let sizes = [("LAST", size(0) - 1), ("D", size(0)), ("O", size(1)), ("K", size(2))];
     // Sizes stand alone between brackets, commas and equals signs.
     sizes.iter().fold(text, |text, (name, size)| {

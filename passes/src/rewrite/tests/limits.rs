@@ -12,7 +12,7 @@ use skipc_ir::verify;
 /// A model of `n` skipped feed-forward layers of 64 columns.
 pub(super) fn layers(n: usize) -> String {
     let mut text = String::from(
-        "graph \"layers\" {\n %t = input {source=tokens}\n %table = weight {name=\"table\", shape=[32, 64]}\n %x0 = embed %table, %t\n",
+        "graph \"layers\" {\n %t = input {port=tokens}\n %table = weight {name=\"table\", shape=[32, 64]}\n %x0 = embed %table, %t\n",
     );
     for idx in 0..n {
         let next = idx + 1;
@@ -28,7 +28,7 @@ pub(super) fn layers(n: usize) -> String {
              %x{next} = scatter %x{idx}, %d{idx}, %set{idx}"
         );
     }
-    let gates: String = (0..n).map(|idx| format!(", gate.{idx} = %gate{idx}")).collect();
+    let gates: String = (0..n).map(|idx| format!(", decision {idx} = %gate{idx}")).collect();
     let _ = writeln!(text, "%logits = matmul %x{n}, %table\n return logits = %logits{gates}\n}}");
     text
 }
@@ -79,14 +79,14 @@ fn the_rounds_of_a_layer_end_by_themselves() {
 #[test]
 fn deep_and_wide_graphs_come_through() {
     let mut deep = String::from(
-        "graph \"deep\" {\n %t = input {source=tokens}\n %table = weight {name=\"table\", shape=[4, 2]}\n %x0 = embed %table, %t\n",
+        "graph \"deep\" {\n %t = input {port=tokens}\n %table = weight {name=\"table\", shape=[4, 2]}\n %x0 = embed %table, %t\n",
     );
     for idx in 0..20_000 {
         let _ = writeln!(deep, "%x{} = gelu %x{idx}", idx + 1);
     }
     deep.push_str("return logits = %x20000\n}");
     let mut wide = String::from(
-        "graph \"wide\" {\n %t = input {source=tokens}\n %table = weight {name=\"table\", shape=[4, 2]}\n %x = embed %table, %t\n",
+        "graph \"wide\" {\n %t = input {port=tokens}\n %table = weight {name=\"table\", shape=[4, 2]}\n %x = embed %table, %t\n",
     );
     for idx in 0..300 {
         let _ = writeln!(
@@ -94,7 +94,7 @@ fn deep_and_wide_graphs_come_through() {
             "%w{idx} = weight {{name=\"w{idx}\", shape=[2, 2]}}\n%y{idx} = matmul %x, %w{idx}"
         );
     }
-    let outputs: Vec<String> = (0..300).map(|idx| format!("o{idx} = %y{idx}")).collect();
+    let outputs: Vec<String> = (0..300).map(|idx| format!("result \"o{idx}\" = %y{idx}")).collect();
     let _ = writeln!(wide, "return {}\n}}", outputs.join(", "));
     for text in [deep, wide] {
         let graph = graph(&text);

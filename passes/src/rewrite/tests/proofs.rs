@@ -8,7 +8,7 @@ use crate::{Options, default_pipeline, run_reported};
 
 /// Two layers over one set, with a norm and a router of two columns each.
 const ADJACENT: &str = r#"graph "adjacent" {
-  %t = input {source=tokens}
+  %t = input {port=tokens}
   %table = weight {name="table", shape=[8, 16]}
   %x = embed %table, %t
   %gain = weight {name="gain", shape=[16]}
@@ -35,7 +35,7 @@ const ADJACENT: &str = r#"graph "adjacent" {
   %d = mul %b, %c
   %xb = scatter %xa, %d, %set
   %g2 = executed %set2
-  return out = %xb, other = %g2
+  return result "out" = %xb, result "other" = %g2
 }"#;
 
 #[test]

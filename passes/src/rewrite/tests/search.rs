@@ -25,18 +25,18 @@ const SLOW_START: Target = Target {
 
 /// Keys of all rows, and queries of some, which are cheaper by themselves.
 const SIBLINGS: &str = r#"graph "siblings" {
-  %t = input {source=tokens}
+  %t = input {port=tokens}
   %table = weight {name="table", shape=[8, 64]}
   %x = embed %table, %t
-  %p = input {source=positions}
-  %s = input {source=sequences}
+  %p = input {port=positions}
+  %s = input {port=sequences}
   %set = route_random %p, %s {set=c0, seed=1, block=0, limit=1073741824}
   %keys = weight {name="keys", shape=[8, 64]}
   %queries = weight {name="queries", shape=[8, 64]}
   %k = matmul %x, %keys
   %g = gather %x, %set
   %q = matmul %g, %queries
-  return k = %k, q = %q
+  return result "k" = %k, result "q" = %q
 }"#;
 
 fn saturated(source: &Source) -> Saturated {

@@ -1,0 +1,163 @@
+//! The interface of a graph: what it takes, keeps and gives, each with a role.
+//!
+//! Roles are those of compiled functions ([`skipc_artifact::interface`]), so that the word for a value at the border is
+//! one from the spec's graph to the runtime. A graph has no port of what only the runtime knows ([`Role::TokenCount`],
+//! [`Role::UseForced`], [`Role::Forced`], [`Role::Executed`]), and [`Role::Wanted`] is the mask that its planned form
+//! counts.
+
+use std::fmt;
+
+pub use skipc_artifact::interface::{Direction, Role};
+
+use crate::attr::{Attr, Literal};
+use crate::graph::{Graph, Value};
+use crate::ops::Op;
+use crate::ty::{Dim, Elem, SetSym, Type};
+
+/// A value at the border of a graph.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Port {
+    /// What it means.
+    pub role: Role,
+    /// Its type.
+    pub ty: Type,
+}
+
+impl Port {
+    /// Token ids, positions or sequence indices, `int[n]`.
+    pub fn of_tokens(role: Role) -> Port {
+        Port { role, ty: Type::tensor(Elem::Int, &[Dim::Tokens]) }
+    }
+
+    /// The token set that it is, if it is one.
+    pub(crate) fn set(&self) -> Option<SetSym> {
+        match self.ty {
+            Type::Set { sym, .. } => Some(sym),
+            Type::Tensor { .. } => None,
+        }
+    }
+
+    pub(crate) fn set_mut(&mut self) -> Option<&mut SetSym> {
+        match &mut self.ty {
+            Type::Set { sym, .. } => Some(sym),
+            Type::Tensor { .. } => None,
+        }
+    }
+
+    /// An input of this name.
+    pub fn input(name: &str, ty: Type) -> Port {
+        Port { role: Role::Input { name: name.to_owned() }, ty }
+    }
+}
+
+/// The ports of a graph, each list in the order of the text form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// What the caller gives.
+    pub inputs: Vec<Port>,
+    /// The weights.
+    pub parameters: Vec<Port>,
+    /// What the caller gets.
+    pub results: Vec<Port>,
+}
+
+impl Graph {
+    /// Its ports; an input or weight that two nodes read is one port.
+    pub fn signature(&self) -> Signature {
+        let mut signature = Signature::default();
+        for value in self.order() {
+            let (ports, port) = match self.op(value) {
+                Op::Input { port } => (&mut signature.inputs, port.clone()),
+                Op::Weight { name, .. } => {
+                    let role = Role::Parameter { name: name.0.to_string() };
+                    (&mut signature.parameters, Port { role, ty: self.ty(value).clone() })
+                }
+                _ => continue,
+            };
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        let port = |(role, value): (&Role, Value)| Port { role: role.clone(), ty: self.ty(value).clone() };
+        signature.results = self.results().map(port).collect();
+        signature
+    }
+}
+
+/// A role in the text form: a word, and behind it a name in quotes or the number of a router.
+pub struct RoleText<'a>(pub &'a Role);
+
+impl fmt::Display for RoleText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Role::Tokens => f.write_str("tokens"),
+            Role::Positions => f.write_str("positions"),
+            Role::Sequences => f.write_str("sequences"),
+            Role::Logits => f.write_str("logits"),
+            Role::TokenCount => f.write_str("token_count"),
+            Role::UseForced => f.write_str("use_forced"),
+            Role::Input { name } => write!(f, "input {name:?}"),
+            Role::Result { name } => write!(f, "result {name:?}"),
+            Role::State { name } => write!(f, "state {name:?}"),
+            Role::Parameter { name } => write!(f, "parameter {name:?}"),
+            Role::Decision { router } => write!(f, "decision {router}"),
+            Role::Wanted { router } => write!(f, "wanted {router}"),
+            Role::Forced { router } => write!(f, "forced {router}"),
+            Role::Executed { router } => write!(f, "executed {router}"),
+        }
+    }
+}
+
+/// The role of a word that has nothing behind it; `None` if there is none that a graph can have.
+pub(crate) fn role(word: &str) -> Option<Role> {
+    match word {
+        "tokens" => Some(Role::Tokens),
+        "positions" => Some(Role::Positions),
+        "sequences" => Some(Role::Sequences),
+        "logits" => Some(Role::Logits),
+        _ => None,
+    }
+}
+
+/// The role of a word with a name behind it.
+pub(crate) fn role_named(word: &str, name: &str) -> Option<Role> {
+    let name = name.to_owned();
+    match word {
+        "input" => Some(Role::Input { name }),
+        "result" => Some(Role::Result { name }),
+        _ => None,
+    }
+}
+
+/// The role of a word with the number of a router behind it.
+pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
+    match word {
+        "decision" => Some(Role::Decision { router }),
+        "wanted" => Some(Role::Wanted { router }),
+        _ => None,
+    }
+}
+
+/// As an attribute a port is its role: its type stands behind the line's colon.
+impl Attr for Port {
+    const KIND: &'static str = "tokens | positions | sequences | input \"name\"";
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", RoleText(&self.role))
+    }
+
+    /// A port whose role leaves its type open gets one without dimensions, which no port has: the parser puts the line's
+    /// type in its place.
+    fn read(literal: &Literal) -> Option<Port> {
+        let role = match literal {
+            Literal::Word(word) => role(word)?,
+            Literal::Role(role) => role.clone(),
+            _ => return None,
+        };
+        match role {
+            Role::Tokens | Role::Positions | Role::Sequences => Some(Port::of_tokens(role)),
+            Role::Input { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
+            _ => None,
+        }
+    }
+}
