@@ -116,6 +116,10 @@ const CODES: &[(&str, &str)] = &[
         "There are no tokens, so no two forms of the model could be compared: that says nothing about the model. Give `--tokens` with at least one token, or compile with a `--max-tokens` of at least 1.",
     ),
     ("verify::stage", "A form of the model could not be run, so it could not be compared."),
+    (
+        "weights::overflow",
+        "Every tensor is finite, but with them the logits leave the range of f32, so that no output would be a number. Look for a gain or a matrix of enormous size: a diverged training run, or a conversion that went wrong.",
+    ),
 ];
 
 /// Code and explanation of everything that skipc and skipc-run can report, sorted by code.

@@ -14,8 +14,9 @@ use skipc::diagnostic::Diagnostics;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Capacity, Overflow};
 use skipc::frontend::spec::skip_table::{Router, SkipTable};
-use skipc::frontend::spec::weights::{DType, Weights, tensors};
+use skipc::frontend::spec::tensors::tensors;
 use skipc::frontend::spec::{self, codes, limits};
+use skipc::frontend::weights::{DType, Weights};
 
 const EXAMPLE: &str = include_str!("../models/kjv-12l-d25.toml");
 
@@ -84,7 +85,7 @@ impl Case {
             }),
             "weights" => {
                 let file = weights_file(&model, &self.header[1..]);
-                match Weights::read("model.safetensors", &*file, file.len() as u64, &model) {
+                match Weights::from_bytes("model.safetensors", file, &model) {
                     Ok(_) => "ok\n".to_owned(),
                     Err(found) => check_codes(&found, &self.path),
                 }
@@ -129,7 +130,7 @@ fn cases_come_out_as_written() {
 
 fn check_coverage(shown: &str) {
     // Not of a text: tested below.
-    let elsewhere = ["spec::read", "weights::read"];
+    let elsewhere = ["spec::read", "weights::index", "weights::read"];
     let listed: Vec<&str> = codes::CODES.iter().map(|(code, _)| *code).collect();
     assert!(listed.is_sorted());
     let seen: BTreeSet<&str> = shown.lines().chain(elsewhere).collect();
@@ -224,8 +225,8 @@ fn files_that_cannot_be_read_are_named() {
     assert_eq!(code(spec::load(&absent).expect_err("absent")), "spec::read");
     assert_eq!(code(spec::load(folder.path()).expect_err("a folder")), "spec::read");
     let model = spec::model("m", EXAMPLE).expect("the example");
-    assert_eq!(code(Weights::open(&absent, &model).expect_err("absent")), "weights::read");
-    assert_eq!(code(Weights::open(folder.path(), &model).expect_err("a folder")), "weights::read");
+    assert_eq!(code(Weights::open(&absent, &model).err().expect("absent")), "weights::read");
+    assert_eq!(code(Weights::open(folder.path(), &model).err().expect("a folder")), "weights::read");
     let noise = folder.path().join("noise");
     fs::write(&noise, b"[model]\nname = \"\xff\"").expect("a writable folder");
     assert_eq!(code(spec::load(&noise).expect_err("not UTF-8")), "spec::syntax");
@@ -347,7 +348,7 @@ fn the_example_has_its_weights() {
     assert_eq!((router.dtype, router.shape, router.bytes.len()), (DType::Bf16, &[2, 128][..], 512));
     let values = router.to_f32();
     assert!(values.len() == 256 && values.iter().any(|value| *value != 0.0));
-    assert!(weights.tensor("blocks.0.router.weight").is_none());
+    assert!(weights.tensor("blocks.0.router.weight").is_err());
     assert_eq!(
         tensors(&model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum::<usize>(),
         2_397_568
@@ -376,7 +377,7 @@ fn all_three_types_are_read_exactly() {
             (name, TensorView::new(stored, shape.clone(), bytes).expect("a tensor"))
         });
         let file = safetensors::serialize(views, None).expect("a file");
-        let weights = Weights::read("w", &*file, file.len() as u64, &model).expect("right weights");
+        let weights = Weights::from_bytes("w", file, &model).expect("right weights");
         for tensor in tensors(&model) {
             let read = weights.tensor(&tensor.name).expect("all are there");
             assert_eq!((read.dtype, read.shape), (dtype, &*tensor.shape));
@@ -403,13 +404,81 @@ blocks = ["a"]
 "#;
 
 #[test]
+fn a_name_that_comes_twice_is_an_error() {
+    let model = spec::model("m", TINY).expect("a model");
+    let row = r#""embed.weight":{"dtype":"F32","shape":[5,4],"data_offsets":[0,80]}"#;
+    let text = format!("{{{row},{row}}}");
+    let file = [&(text.len() as u64).to_le_bytes(), text.as_bytes(), &[0; 80]].concat();
+    let found = Weights::from_bytes("w", file, &model).err().expect("two rows of one name");
+    assert!(found.to_string().contains("duplicate key `embed.weight`"), "{found}");
+}
+
+/// The tensors of a model in two files, with the index that says which is where.
+fn sharded(
+    folder: &Path,
+    model: &spec::model::Model,
+    edit: impl Fn(&mut serde_json::Value),
+) -> std::path::PathBuf {
+    let weights = Weights::drawn(model, 3).expect("random weights");
+    let mut map = serde_json::Map::new();
+    for (idx, file) in ["a.safetensors", "b.safetensors"].into_iter().enumerate() {
+        let mine: Vec<String> =
+            weights.sizes().map(|(name, _)| name.to_owned()).skip(idx).step_by(2).collect();
+        let read: Vec<_> = mine.iter().map(|name| weights.tensor(name).expect("it is listed")).collect();
+        let views = mine.iter().zip(&read).map(|(name, tensor)| {
+            (name, TensorView::new(Dtype::F32, tensor.shape.to_vec(), &tensor.bytes).expect("a tensor"))
+        });
+        fs::write(folder.join(file), safetensors::serialize(views, None).expect("a file")).expect("a folder");
+        map.extend(mine.iter().map(|name| (name.clone(), file.into())));
+    }
+    let mut index = serde_json::json!({"metadata": {"total_size": 1}, "weight_map": map});
+    edit(&mut index);
+    let path = folder.join("model.safetensors.index.json");
+    fs::write(&path, index.to_string()).expect("a folder");
+    path
+}
+
+#[test]
+fn shards_are_the_same_weights_as_one_file() {
+    let model = spec::model("m", TINY).expect("a model");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = sharded(folder.path(), &model, |_| ());
+    let one = Weights::drawn(&model, 3).expect("random weights");
+    let several = Weights::open(&path, &model).map_err(|found| found.to_string()).expect("both files");
+    assert_eq!(several.content_hash(), one.content_hash());
+    for (name, _) in one.sizes() {
+        assert_eq!(several.tensor(name).expect("all").bytes, one.tensor(name).expect("all").bytes, "{name}");
+    }
+    type Edit = fn(&mut serde_json::Value);
+    let wrong: [Edit; 5] = [
+        |index| index["weight_map"]["embed.weight"] = "b.safetensors".into(),
+        |index| index["weight_map"]["embed.weight"] = "../a.safetensors".into(),
+        |index| index["weight_map"]["more"] = "a.safetensors".into(),
+        |index| drop(index["weight_map"].as_object_mut().map(|map| map.remove("embed.weight"))),
+        |index| *index = serde_json::json!([1]),
+    ];
+    for edit in wrong {
+        let path = sharded(folder.path(), &model, edit);
+        let found = Weights::open(&path, &model).err().expect("a wrong index");
+        assert!(found.iter().any(|diagnostic| diagnostic.code() == "weights::index"), "{found:?}");
+    }
+}
+
+#[test]
 fn hostile_headers_cost_nothing() {
     let model = spec::model("m", TINY).expect("a model");
     // A terabyte that is not there, and a header as large as may be.
     let huge = r#"{"embed.weight":{"dtype":"F32","shape":[500000000000],"data_offsets":[0,2000000000000]}}"#;
     let file = [&(huge.len() as u64).to_le_bytes(), huge.as_bytes()].concat();
-    for len in [file.len() as u64, file.len() as u64 + 2_000_000_000_000] {
-        assert!(Weights::read("w", &*file, len, &model).is_err());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("huge.safetensors");
+    fs::write(&path, &file).expect("a writable folder");
+    assert!(Weights::open(&path, &model).is_err());
+    // As long as it says, though there is a hole instead of a tensor: its shape is refused before it is read.
+    let sparse = fs::OpenOptions::new().write(true).open(&path).expect("it was made above");
+    if sparse.set_len(file.len() as u64 + 2_000_000_000_000).is_ok() {
+        let found = Weights::open(&path, &model).err().expect("not the model's tensors");
+        assert!(found.iter().any(|diagnostic| diagnostic.code() == "weights::shape"), "{found:?}");
     }
     let rows: Vec<String> = (0..100_000)
         .map(|idx| {
@@ -418,7 +487,7 @@ fn hostile_headers_cost_nothing() {
         .collect();
     let many = format!("{{{}}}", rows.join(","));
     let file = [&(many.len() as u64).to_le_bytes(), many.as_bytes()].concat();
-    let found = Weights::read("w", &*file, file.len() as u64, &model).expect_err("none of them is right");
+    let found = Weights::from_bytes("w", file, &model).err().expect("none of them is right");
     assert!(found.left_off() > 99_000);
 }
 
@@ -475,7 +544,7 @@ proptest! {
                 _ => drop(file.remove(at)),
             }
         }
-        if let Err(found) = Weights::read("w", &*file, file.len() as u64, &model) {
+        if let Err(found) = Weights::from_bytes("w", file, &model) {
             prop_assert!(!found.render(WIDTH, false).is_empty());
         }
     }

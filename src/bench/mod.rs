@@ -26,7 +26,7 @@ use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::Error;
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 
 pub use agree::TOLERANCE;
 pub use cost::{BlockCost, Cost};
@@ -34,7 +34,7 @@ pub use machine::processor;
 pub use plot::svg;
 pub use report::{BreakEven, Crossing, Point, Report, Timed, Times, crossing};
 pub use subject::Subject;
-pub use weights::{RANDOM_SEED, of_artifact, random};
+pub use weights::{RANDOM_SEED, of_artifact};
 pub use workload::{SETS, Workload};
 
 /// Forms of one model with what they run.

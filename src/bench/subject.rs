@@ -18,7 +18,7 @@ use crate::driver::pipeline::{self, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 use crate::verify;
 
 /// A form of a model that runs.

@@ -17,7 +17,7 @@ use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 use crate::verify::reference::Constants;
 
 /// Tokens of a step where nobody asks for others.
@@ -93,7 +93,10 @@ fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
     let model = spec::load(&args.model)?;
     let (weights, from) = match &args.weights {
         Some(path) => (Weights::open(path, &model)?, path.display().to_string()),
-        None => (bench::random(&model)?, format!("random ones of seed {}", bench::RANDOM_SEED)),
+        None => (
+            Weights::drawn(&model, bench::RANDOM_SEED)?,
+            format!("random ones of seed {}", bench::RANDOM_SEED),
+        ),
     };
     let tokens = args.tokens.unwrap_or(TOKENS);
     let bench = Bench::of_model((&model, &weights), &forms, tokens, threads, &mut trace)?;

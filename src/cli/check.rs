@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind};
 use crate::frontend::lint::{self, Denied};
 use crate::frontend::spec;
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::{self, Weights};
+use crate::frontend::spec::tensors::tensors;
+use crate::frontend::weights::Weights;
 
 pub(super) fn run(args: &CheckArgs, json: bool) -> Result<String, Error> {
     let denied = Denied::parse(&args.deny).map_err(|error| Error::new(ErrorKind::Request, error))?;
@@ -34,8 +35,7 @@ fn report(args: &CheckArgs, model: &Model, warnings: &Diagnostics, json: bool) -
     if let Some(path) = &args.weights {
         Weights::open(path, model)?;
     }
-    let n_weights: usize =
-        weights::tensors(model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
+    let n_weights: usize = tensors(model).iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     let n_routers = graph.decisions().count();
     if json {
         return to_json(&json!({

@@ -18,7 +18,7 @@ use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 use crate::frontend::{lint, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {

@@ -7,7 +7,8 @@ use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::spec::random;
-use crate::frontend::spec::weights::{DType, tensors};
+use crate::frontend::spec::tensors::tensors;
+use crate::frontend::weights::DType;
 
 pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
     let dtype = match args.dtype.as_str() {

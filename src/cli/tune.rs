@@ -15,7 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 
 pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     let usage = |message: String| {
@@ -26,7 +26,7 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     let model = spec::load(&args.spec)?;
     let weights = match &args.weights {
         Some(path) => Weights::open(path, &model)?,
-        None => bench::random(&model)?,
+        None => Weights::drawn(&model, bench::RANDOM_SEED)?,
     };
     let progress =
         if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };

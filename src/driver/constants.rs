@@ -6,7 +6,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::rope_angle;
 use skipc_plan::{ConstantSource, PlanConstant, recipe};
 
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 
 /// Lays all constants out at their offsets; the gaps are zero.
 ///
@@ -40,9 +40,9 @@ fn elements(source: &ConstantSource, constant: &Constant, weights: &Weights) -> 
     };
     match source {
         ConstantSource::Zero => Some(vec![0.0; constant.rows as usize * constant.cols as usize]),
-        ConstantSource::Weight { name } => weights.tensor(name).map(|tensor| tensor.to_f32()),
+        ConstantSource::Weight { name } => weights.tensor(name).ok().map(|tensor| tensor.to_f32()),
         ConstantSource::Recipe { steps } => {
-            recipe::elements(steps, |name| weights.tensor(name).map(|tensor| tensor.to_f32()))
+            recipe::elements(steps, |name| weights.tensor(name).ok().map(|tensor| tensor.to_f32()))
         }
         ConstantSource::RopeCos { theta, half, .. } => Some(table(theta.0, *half, libm::cos)),
         ConstantSource::RopeSin { theta, half, .. } => Some(table(theta.0, *half, libm::sin)),

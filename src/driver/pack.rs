@@ -20,7 +20,7 @@ use crate::driver::pipeline::{Compiled, Phase, PlanOf, Request};
 use crate::driver::rewrites::{self, OfPurpose};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 use crate::verify::reference::Constants;
 use crate::verify::{self, LadderError};
 

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::{Skipping, lower, sets};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 
 /// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
 /// there to measure it against.

@@ -9,8 +9,6 @@ use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weig
 use skipc_ir::{Graph, Role, SetSym};
 use skipc_plan::{ConstantSource, PlanConstant, RecipeStep, recipe};
 
-use crate::frontend::spec::weights::Weights;
-
 /// What a model computes for a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome<N> {
@@ -70,14 +68,6 @@ impl Routing for Forced<'_> {
         });
         let router = sets.position(|opened| opened == Some(set))?;
         masks.get(router).cloned()
-    }
-}
-
-/// Weights as they stand in their file.
-impl<N: Number> interp::Weights<N> for Weights {
-    fn weight(&self, name: &str) -> Option<Vec<N>> {
-        let tensor = self.tensor(name)?;
-        Some(tensor.to_f32().into_iter().map(|value| N::from_f64(f64::from(value))).collect())
     }
 }
 

@@ -19,6 +19,7 @@ use skipc::frontend::layer::Layer;
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Block;
+use skipc::frontend::weights::Weights;
 
 const DENSITIES: [f64; 3] = [0.125, 0.25, 1.0];
 
@@ -58,7 +59,9 @@ fn d_ff(model: &Model) -> usize {
 
 fn bench_model(criterion: &mut Criterion, model: &Model, tokens: u32) {
     let fail = |failure: skipc::Error| -> ! { panic!("{}: {}", model.name, failure.diagnostics) };
-    let weights = bench::random(model).unwrap_or_else(|failure| fail(failure));
+    let weights = Weights::drawn(model, bench::RANDOM_SEED)
+        .map_err(skipc::Error::from)
+        .unwrap_or_else(|failure| fail(failure));
     let (of, trace) = ((model, &weights), &mut Trace::silent());
     let mut forms =
         Bench::of_model(of, &Variant::ALL, tokens, THREADS, trace).unwrap_or_else(|failure| fail(failure));

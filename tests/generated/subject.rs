@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use safetensors::tensor::{Dtype, TensorView};
 use skipc::frontend::layer::{Attention, Ffn, Layer};
 use skipc::frontend::spec::model::{Model, NormKind, Positions};
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
-use skipc::frontend::spec::weights::{Weights, tensors};
+use skipc::frontend::spec::tensors::tensors;
 use skipc::frontend::spec::words::Word;
+use skipc::frontend::weights::Weights;
 use skipc_ir::interp::{self, Batch, Number};
 use skipc_testkit::random::Rng;
 
@@ -96,23 +96,11 @@ impl Subject {
 
     /// The weights as the frontend reads them from a file.
     pub(crate) fn weights(&self) -> Weights {
-        let wanted = tensors(&self.model);
-        let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = wanted
-            .into_iter()
-            .map(|tensor| {
-                let values = self.tensors.0.get(&tensor.name).expect("every tensor was made");
-                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                (tensor.name, tensor.shape, bytes)
-            })
-            .collect();
-        let views = bytes.iter().map(|(name, shape, bytes)| {
-            (
-                name,
-                TensorView::new(Dtype::F32, shape.clone(), bytes).expect("as many bytes as its shape says"),
-            )
+        let all = tensors(&self.model).into_iter().map(|tensor| {
+            let values = self.tensors.0.get(&tensor.name).expect("every tensor was made");
+            (tensor.name, tensor.shape, values.clone())
         });
-        let file = safetensors::serialize(views, None).expect("tensors serialise");
-        Weights::read("generated", file.as_slice(), file.len() as u64, &self.model)
+        Weights::from_tensors(all, &self.model)
             .unwrap_or_else(|found| panic!("seed {}: {found:?}", self.seed))
     }
 }

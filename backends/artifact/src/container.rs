@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! skipc-artefact\n                      magic
-//! version 00003\n                       of this layout
+//! version 00004\n                       of this layout
 //! header 00001234 <64 hex digits>\n     length in bytes and BLAKE3 hash of what follows
-//! { "manifest": …, "sections": [ … ] }  JSON, indented, so that `head` shows it
+//! { "manifest": …, "sections": [ … ] }  JSON, indented, so that `head` shows it, and blanks: its length does not depend on
+//!                                       where sections lie, which is known last
 //! zeros up to a multiple of 4096
 //! first section, zeros up to a multiple of 4096
 //! second section, …                     the last one ends the file
@@ -27,7 +28,7 @@ pub const ALIGNMENT: u64 = 4096;
 pub const MAGIC: &[u8] = b"skipc-artefact\n";
 
 /// The layout that this crate writes and reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Largest header in bytes. A header has about 250 bytes a section; 200 layers with all their phases and variants
 /// stay below a tenth of it.

@@ -1,6 +1,7 @@
 //! Writes a file whole or not at all.
 
-use std::io::{self, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::error::Error;
@@ -13,16 +14,56 @@ use crate::error::Error;
 ///
 /// What the file system or `write` says. The temporary file is then gone and `path` is as it was.
 pub fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
+    let buffered = |file: &mut File| {
+        let mut buffered = BufWriter::with_capacity(1 << 20, file);
+        write(&mut buffered).and_then(|()| buffered.flush())
+    };
+    match device(path) {
+        true => open_device(path).and_then(|mut device| buffered(&mut device)).map_err(failed(path, "write")),
+        false => regular_file(path, buffered),
+    }
+}
+
+/// As [`file()`], for what is not written from its beginning to its end. Where `path` is no file, it is put together in a
+/// temporary one.
+///
+/// # Errors
+///
+/// As [`file()`].
+pub fn file_at_any_place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
+    if !device(path) {
+        return regular_file(path, write);
+    }
+    let put_together = || {
+        let mut device = open_device(path)?;
+        let mut temporary = tempfile::tempfile()?;
+        write(&mut temporary)?;
+        temporary.seek(SeekFrom::Start(0))?;
+        io::copy(&mut temporary, &mut device)?;
+        device.flush()
+    };
+    put_together().map_err(failed(path, "write"))
+}
+
+/// Whether there is something at `path` that is no regular file.
+fn device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+fn open_device(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().write(true).open(path)
+}
+
+fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Io { action, path, source }
+}
+
+fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let failed = |action| move |source| Error::Io { action, path: path.to_path_buf(), source };
-    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let device = std::fs::OpenOptions::new().write(true).open(path).map_err(failed("write"))?;
-        let mut buffered = BufWriter::new(device);
-        return write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed("write"));
-    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".skipc-");
     #[cfg(unix)]
@@ -31,13 +72,11 @@ pub fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
         // What any new file gets; the process's umask still applies. The default of a temporary file is private.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut temporary = builder.tempfile_in(folder).map_err(failed("write"))?;
-    let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
-    write(&mut buffered).and_then(|()| buffered.flush()).map_err(failed("write"))?;
-    drop(buffered);
-    temporary.as_file().sync_all().map_err(failed("sync"))?;
-    temporary.persist(path).map_err(|refused| failed("rename to")(refused.error))?;
-    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))
+    let mut temporary = builder.tempfile_in(folder).map_err(failed(path, "write"))?;
+    write(temporary.as_file_mut()).map_err(failed(path, "write"))?;
+    temporary.as_file().sync_all().map_err(failed(path, "sync"))?;
+    temporary.persist(path).map_err(|refused| failed(path, "rename to")(refused.error))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(path, "sync the folder of"))
 }
 
 #[cfg(all(test, unix))]

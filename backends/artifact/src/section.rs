@@ -1,6 +1,7 @@
 //! The table of sections: what a section is called, holds, and hashes to.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -27,6 +28,38 @@ impl ContentHash {
             *byte = hex_digit(high)? << 4 | hex_digit(low)?;
         }
         Some(Self(hash))
+    }
+}
+
+/// Passes bytes on and takes their hash.
+pub(crate) struct Hashing<W> {
+    to: W,
+    hasher: blake3::Hasher,
+    length: u64,
+}
+
+impl<W: Write> Hashing<W> {
+    pub(crate) fn new(to: W) -> Self {
+        Self { to, hasher: blake3::Hasher::new(), length: 0 }
+    }
+
+    /// Hash and number of the bytes so far.
+    pub(crate) fn finish(self) -> (ContentHash, u64) {
+        (ContentHash(*self.hasher.finalize().as_bytes()), self.length)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        let done = bytes.get(..written).unwrap_or(bytes);
+        self.hasher.update(done);
+        self.length += done.len() as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
     }
 }
 

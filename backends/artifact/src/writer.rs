@@ -1,29 +1,67 @@
 //! Makes artefacts: same sections, same bytes.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use crate::container::{self, Header, Layout, PREAMBLE_LENGTH, SECTION_LIMIT};
+use crate::container::{self, Header, Layout, SECTION_LIMIT};
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::replace;
-use crate::section::{ContentHash, SectionEntry, SectionKind};
+use crate::section::{ContentHash, Hashing, SectionEntry, SectionKind};
 
 /// Collects sections; [`Writer::write`] then makes the file.
 ///
 /// Sections keep the order in which they were added. Equal contents are stored once, whatever their names.
-#[derive(Clone, Debug)]
 pub struct Writer<'a> {
     manifest: Manifest,
     sections: Vec<Section<'a>>,
 }
 
-#[derive(Clone, Debug)]
 struct Section<'a> {
     name: String,
     kind: SectionKind,
-    bytes: Cow<'a, [u8]>,
+    content: Content<'a>,
+}
+
+/// The bytes of a section: there already, or made when the file is written, so that those of gigabytes never lie in memory.
+pub enum Content<'a> {
+    /// These.
+    Bytes(Cow<'a, [u8]>),
+    /// So many, which this writes. It may be called more than once and writes the same every time.
+    Made {
+        /// How many.
+        length: u64,
+        /// Writes them.
+        write: Box<Make<'a>>,
+    },
+}
+
+/// Writes the bytes of a section.
+pub type Make<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
+
+impl Content<'_> {
+    /// How many bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::Made { length, .. } => *length,
+        }
+    }
+}
+
+impl From<Vec<u8>> for Content<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Content::Bytes(bytes.into())
+    }
+}
+
+impl<'a> From<&'a [u8]> for Content<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Content::Bytes(bytes.into())
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -42,9 +80,9 @@ impl<'a> Writer<'a> {
         &mut self,
         name: impl Into<String>,
         kind: SectionKind,
-        bytes: impl Into<Cow<'a, [u8]>>,
+        content: impl Into<Content<'a>>,
     ) -> Result<(), Error> {
-        let (name, bytes) = (name.into(), bytes.into());
+        let (name, content) = (name.into(), content.into());
         if !SectionEntry::name_is_allowed(&name) {
             return Err(Error::SectionName { section: name });
         }
@@ -55,7 +93,7 @@ impl<'a> Writer<'a> {
             let limit = SECTION_LIMIT as u64;
             return Err(Error::Limit { what: "number of sections", found: limit + 1, limit });
         }
-        self.sections.push(Section { name, kind, bytes });
+        self.sections.push(Section { name, kind, content });
         Ok(())
     }
 
@@ -63,87 +101,108 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// A header over its limit.
+    /// A header over its limit, or what makes a section.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        let plan = self.plan()?;
-        let mut bytes = Vec::new();
-        // Writing to a vector cannot fail.
-        plan.write_to(&mut bytes).map_err(|source| Error::Io {
-            action: "write",
-            path: "memory".into(),
-            source,
-        })?;
-        Ok(bytes)
+        let header_length = self.header_length()?;
+        let mut bytes = Cursor::new(Vec::new());
+        let failed = |source| Error::Io { action: "write", path: "memory".into(), source };
+        self.write_to(&mut bytes, header_length).map_err(failed)?;
+        Ok(bytes.into_inner())
     }
 
-    /// Writes the file at `path`, whole or not at all; see [`replace::file`].
+    /// Writes the file at `path`, whole or not at all; see [`replace::file_at_any_place`]. Returns its length in bytes.
     ///
     /// # Errors
     ///
-    /// A header over its limit, or what the file system says.
-    pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let plan = self.plan()?;
-        replace::file(path, |out| plan.write_to(out))
+    /// A header over its limit, what makes a section, or what the file system says.
+    pub fn write(&self, path: &Path) -> Result<u64, Error> {
+        let header_length = self.header_length()?;
+        let mut length = 0;
+        replace::file_at_any_place(path, |out| {
+            length = self.write_to(out, header_length)?;
+            Ok(())
+        })?;
+        Ok(length)
     }
 
-    fn plan(&self) -> Result<FilePlan<'_>, Error> {
-        let hashes: Vec<_> = self.sections.iter().map(|section| ContentHash::of(&section.bytes)).collect();
-        // Offsets depend on the length of the header, which depends on the digits of the offsets. A longer header
-        // never makes offsets smaller, so this reaches its fixed point, in two or three rounds.
-        let mut header_length = 0;
-        loop {
-            let (header, contents) = self.place(&hashes, header_length)?;
-            let mut text = serde_json::to_vec_pretty(&header).map_err(Error::Header)?;
-            text.push(b'\n');
-            if text.len() as u64 == header_length {
-                return Ok(FilePlan { preamble: container::preamble(&text)?, header: text, contents });
+    /// The length of the header's text whatever the places of the sections are, which are known last.
+    fn header_length(&self) -> Result<usize, Error> {
+        let entry = |section: &Section<'_>| SectionEntry {
+            name: section.name.clone(),
+            kind: section.kind,
+            offset: u64::MAX,
+            length: section.content.length(),
+            blake3: ContentHash::of(&[]),
+        };
+        let longest = self.header(self.sections.iter().map(entry).collect()).map_err(Error::Header)?;
+        // Refuses one over the limit.
+        container::preamble(&longest)?;
+        Ok(longest.len())
+    }
+
+    fn header(&self, sections: Vec<SectionEntry>) -> serde_json::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec_pretty(&Header { manifest: self.manifest.clone(), sections })?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// Contents first, each at its place, then the header that says where they are. Returns the length of the file.
+    fn write_to(&self, out: &mut impl Output, header_length: usize) -> io::Result<u64> {
+        let mut layout = Layout::after_header(header_length as u64);
+        let mut entries = Vec::with_capacity(self.sections.len());
+        for section in &self.sections {
+            let length = section.content.length();
+            let begin = container::align(layout.end()).ok_or_else(too_long)?;
+            out.seek(SeekFrom::Start(begin))?;
+            let mut hashing = Hashing::new(&mut *out);
+            match &section.content {
+                Content::Bytes(bytes) => hashing.write_all(bytes)?,
+                Content::Made { write, .. } => write(&mut hashing)?,
             }
-            header_length = text.len() as u64;
-        }
-    }
-
-    fn place(&self, hashes: &[ContentHash], header_length: u64) -> Result<(Header, Vec<Content<'_>>), Error> {
-        let mut layout = Layout::after_header(header_length);
-        let (mut entries, mut contents) = (Vec::new(), Vec::new());
-        for (section, &blake3) in self.sections.iter().zip(hashes) {
-            let length = section.bytes.len() as u64;
-            let (offset, is_new) = layout.place(blake3, length).ok_or(Error::Limit {
-                what: "end of a section",
-                found: length,
-                limit: u64::MAX,
-            })?;
-            if is_new {
-                contents.push(Content { offset, bytes: &section.bytes });
+            let (blake3, written) = hashing.finish();
+            if written != length {
+                let message =
+                    format!("section `{}` has {written} bytes, {length} were announced", section.name);
+                return Err(io::Error::other(message));
+            }
+            let (offset, is_new) = layout.place(blake3, length).ok_or_else(too_long)?;
+            if !is_new {
+                // It is there already; what follows begins at the same place, and gaps are zeros.
+                out.set_length(begin)?;
             }
             let (name, kind) = (section.name.clone(), section.kind);
             entries.push(SectionEntry { name, kind, offset, length, blake3 });
         }
-        Ok((Header { manifest: self.manifest.clone(), sections: entries }, contents))
+        out.set_length(layout.end())?;
+        let mut text = self.header(entries)?;
+        text.pop();
+        text.resize(header_length - 1, b' ');
+        text.push(b'\n');
+        out.seek(SeekFrom::Start(0))?;
+        out.write_all(&container::preamble(&text).map_err(io::Error::other)?)?;
+        out.write_all(&text)?;
+        Ok(layout.end())
     }
 }
 
-struct Content<'a> {
-    offset: u64,
-    bytes: &'a [u8],
+fn too_long() -> io::Error {
+    io::Error::other("the file would be longer than any may be")
 }
 
-struct FilePlan<'a> {
-    preamble: Vec<u8>,
-    header: Vec<u8>,
-    contents: Vec<Content<'a>>,
+/// What can be written at any place and cut.
+trait Output: Write + Seek {
+    fn set_length(&mut self, length: u64) -> io::Result<()>;
 }
 
-impl FilePlan<'_> {
-    fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(&self.preamble)?;
-        out.write_all(&self.header)?;
-        let mut end = (PREAMBLE_LENGTH + self.header.len()) as u64;
-        for content in &self.contents {
-            let padding = [0; container::ALIGNMENT as usize];
-            out.write_all(padding.get(..(content.offset - end) as usize).unwrap_or_default())?;
-            out.write_all(content.bytes)?;
-            end = content.offset + content.bytes.len() as u64;
-        }
+impl Output for File {
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+}
+
+impl Output for Cursor<Vec<u8>> {
+    fn set_length(&mut self, length: u64) -> io::Result<()> {
+        self.get_mut().resize(usize::try_from(length).map_err(io::Error::other)?, 0);
         Ok(())
     }
 }

@@ -98,18 +98,14 @@ pub fn elements<N: Element>(
             RecipeStep::Term { term } => data.iter_mut().for_each(|x| *x = bf16_term(*x, *term)),
             RecipeStep::Transpose => {
                 let rows = data.len() / cols;
-                data = (0..cols)
-                    .flat_map(|col| (0..rows).map(move |row| row * cols + col))
-                    .map(|at| data[at])
-                    .collect();
+                data = (0..cols).flat_map(|col| data[col..].iter().step_by(cols).copied()).collect();
                 cols = rows;
             }
             RecipeStep::Panels { outputs, terms } => {
                 if data.len() / cols != *outputs as usize {
                     return None;
                 }
-                let places = panel_places(data.len() / cols, cols, *terms as usize)?;
-                data = places.map(|from| from.map_or(N::ZERO, |at| data[at])).collect();
+                data = panels(&data, (data.len() / cols, cols), *terms as usize)?;
                 cols = PANEL_COLS as usize * *terms as usize;
             }
             RecipeStep::Swizzled { outputs } => {
@@ -137,6 +133,22 @@ pub fn elements<N: Element>(
         }
     }
     Some(data)
+}
+
+/// A matrix in panels; zeros past its last row or column. `None` if they are too many.
+fn panels<N: Element>(matrix: &[N], (rows, cols): (usize, usize), terms: usize) -> Option<Vec<N>> {
+    let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
+    let size = rows.div_ceil(width).checked_mul(depth.checked_mul(width * terms)?)?;
+    let mut made = vec![N::ZERO; size];
+    for (panel, rows) in made.chunks_exact_mut(depth * width * terms).zip(matrix.chunks(width * cols)) {
+        for (of_panel, row) in rows.chunks_exact(cols).enumerate() {
+            let groups = panel.chunks_exact_mut(width * terms);
+            for (group, elements) in groups.zip(row.chunks(terms)) {
+                group[of_panel * terms..][..elements.len()].copy_from_slice(elements);
+            }
+        }
+    }
+    Some(made)
 }
 
 /// For each element of the panels of a matrix the place that it comes from; `None` past its last row or column.

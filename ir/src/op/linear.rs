@@ -48,22 +48,33 @@ pub(super) fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>
     Ok(Datum::Real { cols, data })
 }
 
-/// `x [r, k] · weight [o, k]ᵀ`. Sums over `k` in order, for all columns of a row at once, so that the loop vectorises.
+/// Outputs of a matmul that are summed side by side: enough to fill vector registers, few enough that their weights stay in a
+/// cache.
+const SIDE_BY_SIDE: usize = 32;
+
+/// `x [r, k] · weight [o, k]ᵀ`. Sums over `k` in order, for several columns of a row at once, so that the loop vectorises.
 pub(super) fn matmul<N: Number>(x: &Datum<N>, weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
     let (k, x) = x.real()?;
     let (_, weight) = weight.real()?;
     let n_out = weight.len() / k;
-    let mut by_input = vec![N::ZERO; weight.len()];
-    for (out, row) in weight.chunks_exact(k).enumerate() {
-        for (inner, value) in row.iter().enumerate() {
-            by_input[inner * n_out + out] = *value;
-        }
-    }
     let mut data = vec![N::ZERO; x.len() / k * n_out];
-    for (row, sums) in x.chunks_exact(k).zip(data.chunks_exact_mut(n_out)) {
-        for (value, weights) in row.iter().zip(by_input.chunks_exact(n_out)) {
-            for (sum, weight) in sums.iter_mut().zip(weights) {
-                *sum = sum.add(value.mul(*weight));
+    if x.is_empty() {
+        return Ok(Datum::Real { cols: n_out, data });
+    }
+    let mut by_input = vec![N::ZERO; SIDE_BY_SIDE * k];
+    for (block, rows) in weight.chunks(SIDE_BY_SIDE * k).enumerate() {
+        let n_rows = rows.len() / k;
+        for (out, row) in rows.chunks_exact(k).enumerate() {
+            for (value, at) in row.iter().zip(by_input[out..].iter_mut().step_by(n_rows)) {
+                *at = *value;
+            }
+        }
+        for (row, sums) in x.chunks_exact(k).zip(data.chunks_exact_mut(n_out)) {
+            let sums = &mut sums[block * SIDE_BY_SIDE..][..n_rows];
+            for (value, weights) in row.iter().zip(by_input.chunks_exact(n_rows)) {
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = sum.add(value.mul(*weight));
+                }
             }
         }
     }

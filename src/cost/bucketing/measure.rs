@@ -22,7 +22,7 @@ use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 
 /// Forms that a kernel can have, at most.
 const MOST_FORMS: usize = 4;

@@ -42,12 +42,12 @@ pub const CODES: &[(&str, &str)] = &[
     ("weights::dtype", "A tensor is stored in a type other than f32, bf16 and f16."),
     ("weights::extra", "The weights hold a tensor that no layer of the model reads."),
     ("weights::header", "The weights are not a safetensors file, or its header contradicts itself."),
+    (
+        "weights::index",
+        "The index of several weights files cannot be read, or says of a tensor that it is in a file where it is not.",
+    ),
     ("weights::missing", "A tensor that the model needs is not in the weights."),
     ("weights::non_finite", "A tensor holds an infinity or NaN."),
-    (
-        "weights::overflow",
-        "Every tensor is finite, but with them the logits leave the range of f32, so that no output would be a number. Look for a gain or a matrix of enormous size: a diverged training run, or a conversion that went wrong.",
-    ),
     ("weights::read", "The weights cannot be read from disk."),
     ("weights::shape", "A tensor has another shape than the spec gives it."),
     ("weights::truncated", "The weights end before their header or their last tensor does."),

@@ -1,8 +1,8 @@
-//! The spec frontend: a model spec (TOML) and its weights (safetensors), checked and resolved.
+//! The spec frontend: a model spec (TOML), checked and resolved.
 //!
 //! ```text
 //! text ─ast::parse→ Ast ─resolve::resolve→ model::Model ─lowering→ …
-//! safetensors ─weights::Weights::open→ Weights, against weights::tensors(&Model)
+//! Model ─tensors::tensors→ names, shapes and roles of its weights
 //! ```
 //!
 //! A spec has three parts: `[model]` with sizes and conventions, `[block.NAME]` with named blocks of sub-layers,
@@ -25,7 +25,6 @@ pub mod resolve;
 pub mod skip;
 pub mod skip_table;
 pub mod tensors;
-pub mod weights;
 pub mod words;
 
 use std::fs::File;

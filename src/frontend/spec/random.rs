@@ -16,9 +16,9 @@ use safetensors::tensor::{Dtype, View};
 use super::model::Model;
 use super::skip::{Combine, Decider, Generate, Input, Skip};
 use super::tensors::{TensorSpec, tensors};
-use super::weights::DType;
 use crate::diagnostic::Diagnostic;
 use crate::frontend::build::Role;
+use crate::frontend::weights::DType;
 
 /// Deviation of the embedding. Logits of a tied head are then a few units, as trained ones are.
 const EMBEDDING: f64 = 0.3;
@@ -40,18 +40,23 @@ const RAREST: f64 = 1e-3;
 /// # Errors
 /// `weights::header` if the tensors are too large for one file.
 pub fn weights_file(model: &Model, seed: u64, dtype: DType) -> Result<Vec<u8>, Diagnostic> {
-    let n_layers: usize = model.blocks.iter().map(|block| block.body.n_layers()).sum();
-    let drawn = tensors(model).into_iter().map(|tensor| {
-        let name = tensor.name.clone();
-        (name, Drawn { tensor, dtype, seed, n_layers, d_model: model.d_model })
-    });
-    safetensors::serialize(drawn, None).map_err(|error| {
+    safetensors::serialize(draws(model, seed, dtype), None).map_err(|error| {
         Diagnostic::new("weights::header", format!("these weights do not fit into one file: {error}"))
     })
 }
 
-/// A tensor that is drawn when it is written, so that no more than one is held beside the file.
-struct Drawn {
+/// All tensors of the model by name.
+pub(crate) fn draws(model: &Model, seed: u64, dtype: DType) -> impl Iterator<Item = (String, Draw)> {
+    let n_layers: usize = model.blocks.iter().map(|block| block.body.n_layers()).sum();
+    let d_model = model.d_model;
+    tensors(model).into_iter().map(move |tensor| {
+        let name = tensor.name.clone();
+        (name, Draw { tensor, dtype, seed, n_layers, d_model })
+    })
+}
+
+/// A tensor that is drawn when it is written or read, so that no more than one is held.
+pub(crate) struct Draw {
     tensor: TensorSpec,
     dtype: DType,
     seed: u64,
@@ -60,7 +65,7 @@ struct Drawn {
     d_model: usize,
 }
 
-impl View for Drawn {
+impl View for Draw {
     fn dtype(&self) -> Dtype {
         match self.dtype {
             DType::F32 => Dtype::F32,
@@ -90,7 +95,7 @@ impl View for Drawn {
     }
 }
 
-impl Drawn {
+impl Draw {
     /// All elements, row by row.
     fn values(&self) -> Vec<f32> {
         let columns = self.tensor.shape.last().copied().unwrap_or(1).max(1);
