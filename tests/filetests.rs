@@ -5,7 +5,7 @@
 //! | `print` | a graph | | the graph as printed |
 //! | `ops` | nothing | | the op reference |
 //! | `verify` | a graph | `gate: legal` | `ok`, or the errors of parser, verifier and gate |
-//! | `run` | a graph | `tokens`, `input NAME` (row by row; of a set its rows), `weight NAME`, `force cN` | the results of the interpreter, in f64 |
+//! | `run` | a graph | `tokens`, `input NAME` (row by row; of a set its rows), `weight NAME`, `force cN`; `\|` between sequences, `\|\|` between steps | the results of the interpreter, in f64, and states as they are behind each step |
 //! | `passes` | a graph | `passes`, `fuel`, `explain` | what each pass did, the proofs of the value that `explain` names (`%3`, or `all`), and the graph after them |
 //! | `kernels` | nothing | `model`, `tokens`, `density` | the kernels of a step on the CPU, block by block, with how many there are and what they move without fusion and with it |
 
@@ -17,7 +17,7 @@ use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
 use skipc_ir::ops;
 use skipc_ir::port::RoleText;
 use skipc_ir::text::{parse, print};
-use skipc_ir::{Elem, Graph, Role, SetSym, Type, codes, legalize, verify};
+use skipc_ir::{Elem, Graph, Port, Role, SetSym, Type, codes, legalize, verify};
 use skipc_passes::rewrite::check::check;
 use skipc_passes::rewrite::rules;
 use skipc_passes::{Options, PassInfo, Report, run_reported, table};
@@ -154,9 +154,6 @@ fn run_case(case: &FileCase) -> String {
     let graph = graph(case);
     let shown = case.path.display();
     verify(&graph).unwrap_or_else(|errors| panic!("{shown}: {}", errors[0]));
-    let tokens = case.get("tokens").unwrap_or_else(|| panic!("{shown}: no `tokens`"));
-    let sequences: Vec<Vec<i64>> = tokens.split('|').map(|sequence| numbers(case, sequence)).collect();
-    let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
     let weights = case.all("weight ").map(|(name, values)| (name.to_owned(), numbers(case, values)));
     let weights = Named(weights.collect());
     let masks = case.all("force c").map(|(sym, mask)| {
@@ -164,22 +161,47 @@ fn run_case(case: &FileCase) -> String {
         (SetSym(sym), numbers::<u8>(case, mask).into_iter().map(|bit| bit == 1).collect())
     });
     let routing = Masks(masks.collect());
-    let env =
-        Env { batch: &batch, tensors: inputs(case, &graph, &batch), weights: &weights, routing: &routing };
-    match interp::run::<f64>(&graph, &env) {
-        Ok(results) => results.iter().map(|(role, value)| show(role, value)).collect(),
-        Err(error) => format!("error: {error}\n"),
+    let signature = graph.signature();
+    let zeros = |port: Port| Some((port.role, Datum::zeros(&port.ty)?));
+    let mut states: BTreeMap<Role, Datum<f64>> = signature.states.into_iter().filter_map(zeros).collect();
+    let (steps, mut text, mut before) = (steps(case), String::new(), Vec::new());
+    for (step, sequences) in steps.iter().enumerate() {
+        let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice)).behind(&before);
+        let mut tensors = inputs(case, step, &graph, &batch);
+        tensors.append(&mut states);
+        let env = Env { batch: &batch, tensors, weights: &weights, routing: &routing };
+        if steps.len() > 1 {
+            let _ = writeln!(text, "step {step}");
+        }
+        let results = match interp::run::<f64>(&graph, &env) {
+            Ok(results) => results,
+            Err(error) => return format!("{text}error: {error}\n"),
+        };
+        results.iter().for_each(|(role, value)| text += &show(role, value));
+        states.extend(results.into_iter().filter(|(role, _)| matches!(role, Role::State { .. })));
+        before.resize(before.len().max(sequences.len()), 0);
+        before.iter_mut().zip(sequences).for_each(|(before, tokens)| *before += tokens.len() as i64);
     }
+    text
+}
+
+/// The sequences of each step.
+fn steps(case: &FileCase) -> Vec<Vec<Vec<i64>>> {
+    let tokens = case.get("tokens").unwrap_or_else(|| panic!("{}: no `tokens`", case.path.display()));
+    let sequences = |step: &str| step.split('|').map(|sequence| numbers(case, sequence)).collect();
+    tokens.split("||").map(sequences).collect()
 }
 
 /// The named inputs of a graph that the case gives.
-fn inputs(case: &FileCase, graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<f64>> {
+fn inputs(case: &FileCase, step: usize, graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<f64>> {
     let mut tensors = BTreeMap::new();
     for port in graph.signature().inputs {
         let Role::Input { name } = &port.role else { continue };
         let Some(values) = case.get(&format!("input {name}")) else { continue };
+        let Some(values) = values.split("||").nth(step) else { continue };
         let datum = match &port.ty {
             Type::Set { .. } => Datum::Set { rows: numbers(case, values), of: batch.tokens.len() },
+            Type::State { .. } => continue,
             Type::Tensor { elem: Elem::Int, .. } => Datum::Ints(numbers(case, values)),
             Type::Tensor { elem: Elem::Mask, .. } => {
                 Datum::Mask(numbers::<u8>(case, values).into_iter().map(|bit| bit == 1).collect())

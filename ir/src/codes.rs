@@ -30,6 +30,26 @@ pub const CODES: &[(&str, &str)] = &[
         "Two routes open the same set symbol. Each set has a row count of its own; equal symbols would let rows of two sets meet.",
     ),
     ("graph::set_unopened", "A type has rows of a token set that no route of the graph makes."),
+    (
+        "graph::state_lost",
+        "A value of a state is neither updated nor returned, so the next step would not find it.",
+    ),
+    (
+        "graph::state_name",
+        "A result gives a state another name than it came in by. In and out are one place in memory, found by the name.",
+    ),
+    (
+        "graph::state_order",
+        "An op looks at a value of a state and depends on what updates it, so the value would be gone. Look at what the update gives instead.",
+    ),
+    (
+        "graph::state_twice",
+        "A state comes in twice, or two uses update or return one value of it. There is one place in memory for all its values.",
+    ),
+    (
+        "graph::state_type",
+        "A result of the role `state` is no state, or a state is a result of another role.",
+    ),
     ("graph::type", "A value has another type than the one that follows from its op and operands."),
     (
         "graph::weight_shape",

@@ -7,12 +7,12 @@
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - heads are at most 256 wide;
 //! - `router_logits` has at most 8 columns;
-//! - `f32` values are what decides or scales: they are operands of pointwise ops, `slice`, `route`, `gather` and
-//!   `scatter` only;
+//! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `slice`, `route`, `gather`,
+//!   `scatter` and of updates of states only;
 //! - integers come from the input that the op means: ids of `embed` from tokens or positions; positions and sequences of
 //!   `rope`, `attention` and `route_random` from positions and sequences. That makes rows of keys ordered by
 //!   (sequence, position), which attention kernels rely on;
-//! - masks are results only.
+//! - states go out under their names; masks are results only.
 //!
 //! Not checked: precision and instructions of a target (its capability table), sizes of buffers (the plan).
 
@@ -218,6 +218,7 @@ impl Ctx<'_> {
         let op = self.graph.op(value);
         let takes_f32 = op.has(Trait::Pointwise)
             || op.has(Trait::OpensScope)
+            || op.has(Trait::UpdatesState)
             || matches!(op, Op::Slice { .. } | Op::Gather {} | Op::Scatter {} | Op::FillMask { .. });
         for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
             let name = op.info().operands[idx];
@@ -260,6 +261,8 @@ impl Ctx<'_> {
                     n_decisions += 1;
                     (is_mask, "mask[n]")
                 }
+                // The verifier has seen that they are states.
+                Role::State { .. } => continue,
                 Role::Wanted { router } if router + 1 == n_decisions => (is_mask, "mask[n]"),
                 _ => {
                     self.errors.push(LegalError::ResultRole { role: role.clone(), next: n_decisions });

@@ -24,6 +24,13 @@
 //! A graph is a function. What it takes from outside are nodes, `input` and `weight`, each with a [`Port`]: a [`Role`]
 //! that says what it means, and a type. What it gives are values with roles. [`Graph::signature`] lists them.
 //!
+//! # States
+//!
+//! What one step leaves for the next (caches, counters) is a [`Type::State`]: an input and a result of one name, which are
+//! one place in memory. Values of it are linear: the op that updates one uses it up, so that there is never more than one
+//! value of a state, and nothing has to be copied. Other ops may look at a value before it is used up. No pass moves
+//! states: they are in no e-graph, and the verifier refuses a graph that loses or doubles one.
+//!
 //! # Numbers
 //!
 //! Elements are [`Elem::Real`] (the precision that the compile chooses per target: f32 or bf16), [`Elem::F32`]

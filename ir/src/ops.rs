@@ -24,6 +24,8 @@ pub enum Trait {
     ClosesScope,
     /// Has no operands: the host or the weights give its value.
     Leaf,
+    /// Makes the next value of a state of its first operand, which it uses up.
+    UpdatesState,
     /// Known when the model is compiled: a weight, or what is made of weights alone.
     Constant,
 }
@@ -264,6 +266,14 @@ ops! {
     /// A capacity, first come, first served: of the rows of the set `wanted` those before which fewer than `slots`
     /// others of their group are wanted. A group is `group_size` consecutive positions of one sequence.
     LimitFirst = "limit_first" (wanted, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
+    /// `limit_first` over the steps of a generation: of the group that a sequence's first row here falls into, `counts` says
+    /// how many rows earlier steps wanted, `int[s]` by sequence. A group that begins in this step has had none.
+    LimitFirstAfter = "limit_first_after" (wanted, positions, sequences, counts) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
+    /// The counts behind this step: of each sequence that has rows here, how many rows of the set its last group has wanted so
+    /// far. `counts` `int[s]` by sequence; a sequence is below `s`.
+    CountGroups = "count_groups" (counts, wanted, positions, sequences) {group_size: u32} [UpdatesState];
+    /// `sum` `f32[1, d]` and on it all rows of `x` `[r, d]`.
+    AddRows = "add_rows" (sum, x) {} [UpdatesState];
     /// A capacity by score: as `limit_first`, but the rows of each group with the highest scores `f32[n, 1]`, ranked as
     /// by `route_topk`. Looks at the future.
     LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];

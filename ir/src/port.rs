@@ -33,15 +33,20 @@ impl Port {
     pub(crate) fn set(&self) -> Option<SetSym> {
         match self.ty {
             Type::Set { sym, .. } => Some(sym),
-            Type::Tensor { .. } => None,
+            Type::Tensor { .. } | Type::State { .. } => None,
         }
     }
 
     pub(crate) fn set_mut(&mut self) -> Option<&mut SetSym> {
         match &mut self.ty {
             Type::Set { sym, .. } => Some(sym),
-            Type::Tensor { .. } => None,
+            Type::Tensor { .. } | Type::State { .. } => None,
         }
+    }
+
+    /// A state of this name.
+    pub fn state(name: &str, ty: Type) -> Port {
+        Port { role: Role::State { name: name.to_owned() }, ty }
     }
 
     /// An input of this name.
@@ -57,6 +62,8 @@ pub struct Signature {
     pub inputs: Vec<Port>,
     /// The weights.
     pub parameters: Vec<Port>,
+    /// What a step leaves for the next one: in once, out once, under the name.
+    pub states: Vec<Port>,
     /// What the caller gets.
     pub results: Vec<Port>,
 }
@@ -67,7 +74,10 @@ impl Graph {
         let mut signature = Signature::default();
         for value in self.order() {
             let (ports, port) = match self.op(value) {
-                Op::Input { port } => (&mut signature.inputs, port.clone()),
+                Op::Input { port } => match port.role {
+                    Role::State { .. } => (&mut signature.states, port.clone()),
+                    _ => (&mut signature.inputs, port.clone()),
+                },
                 Op::Weight { name, .. } => {
                     let role = Role::Parameter { name: name.0.to_string() };
                     (&mut signature.parameters, Port { role, ty: self.ty(value).clone() })
@@ -79,7 +89,8 @@ impl Graph {
             }
         }
         let port = |(role, value): (&Role, Value)| Port { role: role.clone(), ty: self.ty(value).clone() };
-        signature.results = self.results().map(port).collect();
+        let results = self.results().filter(|(role, _)| role.direction() == Direction::Out);
+        signature.results = results.map(port).collect();
         signature
     }
 }
@@ -125,6 +136,7 @@ pub(crate) fn role_named(word: &str, name: &str) -> Option<Role> {
     match word {
         "input" => Some(Role::Input { name }),
         "result" => Some(Role::Result { name }),
+        "state" => Some(Role::State { name }),
         _ => None,
     }
 }
@@ -140,7 +152,7 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
 
 /// As an attribute a port is its role: its type stands behind the line's colon.
 impl Attr for Port {
-    const KIND: &'static str = "tokens | positions | sequences | input \"name\"";
+    const KIND: &'static str = "tokens | positions | sequences | input \"name\" | state \"name\"";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", RoleText(&self.role))
@@ -156,7 +168,7 @@ impl Attr for Port {
         };
         match role {
             Role::Tokens | Role::Positions | Role::Sequences => Some(Port::of_tokens(role)),
-            Role::Input { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
+            Role::Input { .. } | Role::State { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Types of values: element kinds, dimensions, token sets.
+//! Types of values: element kinds, dimensions, token sets, states.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -86,6 +86,14 @@ pub enum Type {
         /// The rows it selects from.
         of: Dim,
     },
+    /// A tensor that outlives the step: a value of it is used up by the one op that makes the next of it, or by the
+    /// graph's result. Others may look at it, as long as it is there.
+    State {
+        /// What its elements are.
+        elem: Elem,
+        /// Its sizes, rows first; none depends on the step.
+        dims: SmallVec<[Dim; 2]>,
+    },
 }
 
 impl Type {
@@ -94,26 +102,41 @@ impl Type {
         Type::Tensor { elem, dims: SmallVec::from_slice(dims) }
     }
 
-    /// The element kind and sizes of a tensor; `None` for a set.
+    /// The element kind and sizes of a tensor; `None` for a set and a state.
     pub fn as_tensor(&self) -> Option<(Elem, &[Dim])> {
         match self {
             Type::Tensor { elem, dims } => Some((*elem, dims)),
-            Type::Set { .. } => None,
+            Type::Set { .. } | Type::State { .. } => None,
         }
     }
 
-    /// The rows of a tensor, or the rows that a set counts.
+    /// The element kind and sizes of a state.
+    pub fn as_state(&self) -> Option<(Elem, &[Dim])> {
+        match self {
+            Type::State { elem, dims } => Some((*elem, dims)),
+            Type::Tensor { .. } | Type::Set { .. } => None,
+        }
+    }
+
+    /// Whether it is a state's.
+    pub fn is_state(&self) -> bool {
+        self.as_state().is_some()
+    }
+
+    /// The rows of a tensor or state, or the rows that a set counts.
     pub fn rows(&self) -> Dim {
         match self {
-            Type::Tensor { dims, .. } => dims.first().copied().unwrap_or(Dim::Fixed(1)),
+            Type::Tensor { dims, .. } | Type::State { dims, .. } => {
+                dims.first().copied().unwrap_or(Dim::Fixed(1))
+            }
             Type::Set { sym, .. } => Dim::Count(*sym),
         }
     }
 
-    /// The columns of a tensor: 1 for a tensor of rank 1 and for a set.
+    /// The columns of a tensor or state: 1 for a tensor of rank 1 and for a set.
     pub fn cols(&self) -> u32 {
         match self {
-            Type::Tensor { dims, .. } => match dims.get(1) {
+            Type::Tensor { dims, .. } | Type::State { dims, .. } => match dims.get(1) {
                 Some(Dim::Fixed(size)) => *size,
                 _ => 1,
             },
@@ -125,7 +148,7 @@ impl Type {
     pub fn rename_sets(&mut self, renames: &BTreeMap<SetSym, SetSym>) {
         let rename = |sym: &mut SetSym| *sym = *renames.get(sym).unwrap_or(sym);
         let (dims, own) = match self {
-            Type::Tensor { dims, .. } => (dims.as_mut_slice(), None),
+            Type::Tensor { dims, .. } | Type::State { dims, .. } => (dims.as_mut_slice(), None),
             Type::Set { sym, of } => (std::slice::from_mut(of), Some(sym)),
         };
         own.into_iter().for_each(rename);
@@ -137,17 +160,24 @@ impl Type {
     }
 }
 
+/// Sizes with commas between them.
+struct Sizes<'a>(&'a [Dim]);
+
+impl fmt::Display for Sizes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (idx, dim) in self.0.iter().enumerate() {
+            let comma = if idx > 0 { ", " } else { "" };
+            write!(f, "{comma}{dim}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Type::Tensor { elem, dims } => {
-                write!(f, "{elem}[")?;
-                for (idx, dim) in dims.iter().enumerate() {
-                    let comma = if idx > 0 { ", " } else { "" };
-                    write!(f, "{comma}{dim}")?;
-                }
-                f.write_str("]")
-            }
+            Type::Tensor { elem, dims } => write!(f, "{elem}[{}]", Sizes(dims)),
+            Type::State { elem, dims } => write!(f, "state<{elem}[{}]>", Sizes(dims)),
             Type::Set { sym, of } => write!(f, "tokens<{sym} <= {of}>"),
         }
     }

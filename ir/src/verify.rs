@@ -6,6 +6,8 @@
 //! - every set symbol is opened by one node (`graph::set_twice`), and every `c…` in a type by some node (`graph::set_unopened`);
 //! - all weights of one name have one shape (`graph::weight_shape`);
 //! - all inputs of one name have one type (`graph::input_type`);
+//! - each state comes in once and each value of it is used up once (`graph::state_twice`, `state_lost`), after all that look at
+//!   it (`state_order`); what goes out under its name is its own last value (`state_name`, `state_type`);
 //! - there is a result (`graph::no_output`), and every result is a tensor (`graph::output_kind`).
 //!
 //! Not checked:
@@ -13,6 +15,8 @@
 //! - whether weights of these names exist, and what is in them: the frontend knows the file;
 //! - whether integers are in range (ids, positions): the host checks its inputs before a step;
 //! - whether a value is used at all: dead nodes are well-formed.
+
+mod states;
 
 use std::collections::BTreeMap;
 
@@ -138,6 +142,48 @@ pub enum VerifyError {
         /// The type of an earlier node.
         before: Type,
     },
+    /// A state comes in twice, or a value of one is used up twice.
+    #[error(
+        "the state is used up twice; each value of it has one use that updates or returns it\n  {place}\n  {first}"
+    )]
+    StateTwice {
+        /// The value, or the second input.
+        place: Place,
+        /// The first use, or the first input.
+        first: String,
+    },
+    /// A value of a state is neither updated nor returned.
+    #[error("the state is lost: nothing updates or returns this value of it\n  {place}")]
+    StateLost {
+        /// The value.
+        place: Place,
+    },
+    /// A state is returned as something else, or something else as a state.
+    #[error("`{}` should be {}\n  {place}", RoleText(role), kind_of(role))]
+    StateType {
+        /// The result.
+        role: Role,
+        /// The node.
+        place: Place,
+    },
+    /// A state is returned under another name than it came in by.
+    #[error("`{}` returns {}\n  {place}", RoleText(role), state_or_none(of.as_ref()))]
+    StateName {
+        /// The result.
+        role: Role,
+        /// The node.
+        place: Place,
+        /// The state that it is.
+        of: Option<Role>,
+    },
+    /// A state is looked at where its value is gone.
+    #[error("the state is updated before it is looked at\n  {place}\n  {reader}")]
+    StateOrder {
+        /// What updates it.
+        place: Place,
+        /// What looks at it, and needs the update.
+        reader: Place,
+    },
     /// The graph has no result.
     #[error("the graph returns nothing; end it with `return logits = %…`")]
     NoOutput,
@@ -162,10 +208,26 @@ impl VerifyError {
             VerifyError::SetUnopened { .. } => "graph::set_unopened",
             VerifyError::WeightShape { .. } => "graph::weight_shape",
             VerifyError::InputType { .. } => "graph::input_type",
+            VerifyError::StateTwice { .. } => "graph::state_twice",
+            VerifyError::StateLost { .. } => "graph::state_lost",
+            VerifyError::StateType { .. } => "graph::state_type",
+            VerifyError::StateName { .. } => "graph::state_name",
+            VerifyError::StateOrder { .. } => "graph::state_order",
             VerifyError::NoOutput => "graph::no_output",
             VerifyError::OutputKind { .. } => "graph::output_kind",
         }
     }
+}
+
+fn kind_of(role: &Role) -> &'static str {
+    match role {
+        Role::State { .. } => "a state",
+        _ => "a tensor, not a state",
+    }
+}
+
+fn state_or_none(role: Option<&Role>) -> String {
+    role.map_or("no state".to_owned(), |role| format!("`{}`", RoleText(role)))
 }
 
 /// Checks the graph; see the module for what.
@@ -179,6 +241,7 @@ pub fn verify(graph: &Graph) -> Result<Facts, Vec<VerifyError>> {
     ctx.nodes(&sets);
     ctx.weights();
     ctx.inputs();
+    ctx.states();
     ctx.results();
     if !ctx.errors.0.is_empty() {
         return Err(ctx.errors.0);
@@ -296,7 +359,7 @@ impl Ctx<'_> {
             self.errors.push(VerifyError::NoOutput);
         }
         for (role, value) in self.graph.results() {
-            if self.graph.ty(value).as_tensor().is_none() {
+            if matches!(self.graph.ty(value), Type::Set { .. }) {
                 let place = self.place(value);
                 self.errors.push(VerifyError::OutputKind { role: role.clone(), place });
             }
@@ -306,7 +369,7 @@ impl Ctx<'_> {
 
 fn dims(ty: &Type) -> SmallVec<[Dim; 2]> {
     match ty {
-        Type::Tensor { dims, .. } => dims.clone(),
+        Type::Tensor { dims, .. } | Type::State { dims, .. } => dims.clone(),
         Type::Set { sym, of } => SmallVec::from_slice(&[Dim::Count(*sym), *of]),
     }
 }

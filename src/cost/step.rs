@@ -4,7 +4,7 @@ use skipc_artifact::program::{RowTile, Step};
 use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
-use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, NormKind, Rows, Rowwise, Spread, View};
+use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, NormKind, Rows, Rowwise, Spread, Update, View};
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
 
@@ -50,6 +50,9 @@ impl StepCost {
             Body::Attention(attention) => priced.attention(attention),
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
             Body::Compact(_) => priced.each(Work::Route, 1.0),
+            Body::Update(Update::AddRows { cols, .. }) => priced.each(Work::Move, f64::from(*cols)),
+            // A mask, a position and a sequence.
+            Body::Update(Update::CountGroups { .. }) => priced.each(Work::Move, 3.0),
         }
         priced.cost
     }

@@ -137,7 +137,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
             border.ranked = true;
             Some(scores)
         }
-        (Op::LimitFirst { .. }, &[wanted, ..]) => {
+        (Op::LimitFirst { .. } | Op::LimitFirstAfter { .. }, &[wanted, ..]) => {
             border.limited = true;
             score_of(graph, wanted, border)
         }

@@ -41,6 +41,7 @@ mod pointwise;
 mod product;
 mod ranked;
 mod rowwise;
+mod update;
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -8,10 +8,11 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F64, I32, I64};
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment};
+use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Slot};
 
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
+use crate::update::count_before;
 
 /// What is known of the segment that a row is in; all are `i64`.
 #[derive(Clone, Copy)]
@@ -61,7 +62,7 @@ pub(crate) fn decide(
 
     e.builder.switch_to_block(open);
     let end = end_of_segment(e, ranked, (row, n_rows), (sequence, group))?;
-    let limits = limits(e, ranked, (row, end))?;
+    let limits = limits(e, ranked, (row, end), sequence)?;
     e.ins().jump(within, &args(limits));
     e.builder.seal_block(within);
 
@@ -128,10 +129,18 @@ fn end_of_segment(
 }
 
 /// Threshold and places on it of the segment `first..end`.
-fn limits(e: &mut Emitter<'_>, ranked: &Ranked, (first, end): (Value, Value)) -> Result<[Value; 2], Fault> {
+fn limits(
+    e: &mut Emitter<'_>,
+    ranked: &Ranked,
+    (first, end): (Value, Value),
+    sequence: Value,
+) -> Result<[Value; 2], Fault> {
     let n_rows = e.ins().isub(end, first);
     let n_kept = match ranked.keep {
         Keep::Slots(slots) => e.int(i64::from(slots)),
+        Keep::Left { slots, counts, n_counts } => {
+            left(e, ranked, (first, sequence), (slots, counts, n_counts))?
+        }
         Keep::Share(share) => top_k(e, share.0, n_rows),
     };
     let zero = e.int(0);
@@ -152,6 +161,27 @@ fn limits(e: &mut Emitter<'_>, ranked: &Ranked, (first, end): (Value, Value)) ->
     let n_above = count_at_least(e, ranked, (first, end), above)?;
     // With fewer candidates than places the threshold is 0, on which no score lies.
     Ok([threshold, e.ins().isub(n_kept, n_above)])
+}
+
+/// The slots that earlier steps have left of the group whose first row this is.
+fn left(
+    e: &mut Emitter<'_>,
+    ranked: &Ranked,
+    (first, sequence): (Value, Value),
+    (slots, counts, n_counts): (u32, Slot, u32),
+) -> Result<Value, Fault> {
+    let Segment::Group { positions, size: size @ 1.. } = ranked.segment else {
+        return Err(Fault::Malformed("what is left of no group".to_owned()));
+    };
+    let position = e.load_index(positions, first)?;
+    let (zero, limit) = (e.int(0), e.int(i64::from(n_counts)));
+    let has_count = e.ins().icmp(IntCC::UnsignedLessThan, sequence, limit);
+    let counted = e.ins().select(has_count, sequence, zero);
+    let before = count_before(e, counts, counted, (position, size))?;
+    let taken = e.ins().select(has_count, before, zero);
+    let slots = e.int(i64::from(slots));
+    let taken = e.ins().umin(taken, slots);
+    Ok(e.ins().isub(slots, taken))
 }
 
 /// `skipc_ir::top_k`; a share is at most 1, so that the product fits.

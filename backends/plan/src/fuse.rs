@@ -15,7 +15,7 @@ use skipc_ir::{Elem, F64, Graph, Op, Trait, Value, port};
 
 use crate::error::PlanError;
 use crate::role;
-use crate::role::{Elementwise, Role, Route, Single, View};
+use crate::role::{Elementwise, Role, Route, Single, Update, View};
 use crate::uses::Uses;
 
 /// Pointwise ops that one kernel does, at most: what keeps the values of an epilogue in registers. Not measured; an
@@ -45,6 +45,8 @@ pub(crate) enum Work {
     Single(Single),
     /// A token set.
     Route(Route),
+    /// The next value of a state.
+    Update(Update),
     /// A rotary embedding that is a kernel of its own.
     Rope {
         /// Heads.
@@ -122,6 +124,10 @@ impl Groups {
         for value in uses.order.iter().rev() {
             if graph.result(&port::Role::Logits) == Some(*value) {
                 ctx.logits(*value);
+            }
+            if graph.ty(*value).is_state() {
+                // What a step leaves is made whether another value is made of it or not.
+                ctx.wanted[value.index()] = true;
             }
             if let (Op::Executed {}, [set]) = (graph.op(*value), graph.operands(*value).as_slice()) {
                 ctx.want(*set);
@@ -282,6 +288,10 @@ impl Ctx<'_> {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Route(route), value);
             }
+            Role::Update(update) => {
+                operands.iter().for_each(|operand| self.want(*operand));
+                self.single(Work::Update(update), value);
+            }
         }
     }
 
@@ -340,7 +350,7 @@ impl Ctx<'_> {
             Role::Elementwise(_) => operands.to_vec(),
             // Never in a group of several.
             Role::Input | Role::Constant(_) | Role::View(_) | Role::Rope { .. } => Vec::new(),
-            Role::Single(_) | Role::Route(_) | Role::Decision(_) => Vec::new(),
+            Role::Single(_) | Role::Route(_) | Role::Update(_) | Role::Decision(_) => Vec::new(),
         }
     }
 
@@ -364,7 +374,9 @@ impl Ctx<'_> {
             (Role::Product(_), []) | (Role::Elementwise(_), _) => true,
             (Role::Product(_), [other]) => self.are_siblings(value, *other),
             (Role::Product(_) | Role::Input | Role::Constant(_) | Role::View(_) | Role::Rope { .. }, _)
-            | (Role::Scatter | Role::Single(_) | Role::Route(_) | Role::Decision(_), _) => false,
+            | (Role::Scatter | Role::Single(_) | Role::Route(_) | Role::Update(_) | Role::Decision(_), _) => {
+                false
+            }
         }
     }
 

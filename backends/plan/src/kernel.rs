@@ -25,7 +25,8 @@ pub enum Access {
     Read,
     /// It is written only; elements that the kernel does not write keep their bytes.
     Write,
-    /// It is read and written. A kernel reads an element only in the tile that writes it, and before it does.
+    /// It is read and written. A kernel reads an element only in the tile that writes it, and before it does; a state's
+    /// [`Update`] is one tile.
     ReadWrite,
 }
 
@@ -67,6 +68,8 @@ pub enum Body {
     Rowwise(Rowwise),
     /// Scores to a token set.
     Compact(Compact),
+    /// A state's next value, in its place.
+    Update(Update),
 }
 
 /// How a logical row finds its physical row.
@@ -444,8 +447,48 @@ pub enum RankOrder {
 pub enum Keep {
     /// This many.
     Slots(u32),
+    /// This many, less those that earlier steps took of a group that goes on in this one. What goes on is a group whose
+    /// first row here has a position that does not begin it.
+    Left {
+        /// How many if none are taken.
+        slots: u32,
+        /// `u32 [n_counts, 1]`: how many rows of a sequence's current group earlier steps wanted, by sequence.
+        counts: Slot,
+        /// Sequences that have a count; of others none are taken.
+        n_counts: u32,
+    },
     /// [`skipc_ir::top_k`] of this share and of the segment's rows, whether they take part or not.
     Share(Real),
+}
+
+/// Changes a state in place. One task: order matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Update {
+    /// `sum[j] += Σ_i x[i, j]`, in f32, rows in order.
+    AddRows {
+        /// Columns.
+        cols: u32,
+        /// The rows, `[extent, cols]`.
+        x: View,
+        /// `f32`, one row.
+        sum: Slot,
+    },
+    /// For each row in order: `counts[sequence] = (position begins a group ? 0 : counts[sequence]) + wanted`.
+    CountGroups {
+        /// `u8`, one column: not 0 where the row is wanted.
+        wanted: Slot,
+        /// `u32`, one column.
+        positions: View,
+        /// `u32`, one column.
+        sequences: View,
+        /// Positions of a group, at least 1.
+        size: u32,
+        /// `u32 [n_counts, 1]`.
+        counts: Slot,
+        /// Sequences that have a count; rows of others count nowhere.
+        n_counts: u32,
+    },
 }
 
 /// Makes a token set: a mask, the ascending list of its rows and their count. One task: order matters.
@@ -485,6 +528,8 @@ impl Kernel {
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
+            Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
+            Body::Update(Update::CountGroups { size, .. }) => format!("count_groups_{size}"),
         }
     }
 
@@ -524,6 +569,10 @@ impl Ranked {
             Segment::Sequence => "sequence",
             Segment::Group { .. } => "group",
         };
-        format!("compact_{order}_of_{segment}")
+        let going_on = match self.keep {
+            Keep::Left { .. } => "_going_on",
+            Keep::Slots(_) | Keep::Share(_) => "",
+        };
+        format!("compact_{order}_of_{segment}{going_on}")
     }
 }

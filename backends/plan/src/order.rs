@@ -2,12 +2,12 @@
 //!
 //! A scatter shares the buffer of its base if every other reader of the base can run before it. That such a reader
 //! does is an edge of its own beside the edges of data, and one that would close a cycle is not made: then the base
-//! is copied. Among the groups that could run next, the one that comes first in the graph does.
+//! is copied. What looks at a state runs before what updates it in its place. Among the groups that could run next, the one that comes first in the graph does.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use skipc_ir::{Graph, Op, Value};
+use skipc_ir::{Graph, Op, Trait, Value};
 
 use crate::fuse::{Group, Groups, Work};
 use crate::uses::Uses;
@@ -24,6 +24,7 @@ impl Order {
     /// Orders the groups.
     pub(crate) fn new(graph: &Graph, uses: &Uses, groups: &Groups) -> Order {
         let mut edges = Edges::new(graph, uses, groups);
+        edges.read_states_first(graph, groups);
         let mut in_turn: Vec<usize> = (0..groups.list.len()).collect();
         in_turn.sort_by_key(|idx| (edges.place[*idx], *idx));
         let mut in_place = BTreeSet::new();
@@ -120,6 +121,18 @@ impl Edges {
             && maker != reader
         {
             self.add(maker, reader);
+        }
+    }
+
+    /// What looks at a value of a state runs before the group that puts the next one in its place. The verifier has seen
+    /// that it can.
+    fn read_states_first(&mut self, graph: &Graph, groups: &Groups) {
+        for (idx, group) in groups.list.iter().enumerate() {
+            let updates = |value: &&Value| graph.op(**value).has(Trait::UpdatesState);
+            let Some(update) = group.values.iter().find(updates) else { continue };
+            let Some(state) = graph.operands(*update).first().copied() else { continue };
+            let readers: Vec<usize> = self.readers(state).filter(|reader| *reader != idx).collect();
+            readers.into_iter().for_each(|reader| self.add(reader, idx));
         }
     }
 

@@ -7,7 +7,7 @@ use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
 
 use crate::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked,
-    Rows, Rowwise, Segment, Select, Slot, Sum, View, WeightLayout,
+    Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise, Reg};
@@ -167,6 +167,7 @@ impl Display for InKernel<'_, Body> {
             Body::Attention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
             Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
+            Body::Update(update) => write!(f, "{}", InKernel(kernel, update)),
         }
     }
 }
@@ -267,6 +268,9 @@ impl Display for InKernel<'_, Ranked> {
         let InKernel(kernel, Ranked { among, sequences, segment, order, keep }) = self;
         match keep {
             Keep::Slots(slots) => write!(f, "that are the first {slots}")?,
+            Keep::Left { slots, counts, .. } => {
+                write!(f, "that are the first {slots} - {} by sequence", InKernel(kernel, counts))?;
+            }
             Keep::Share(share) => write!(f, "that are the first {share} of all")?,
         }
         if let RankOrder::Score(scores) = order {
@@ -279,6 +283,25 @@ impl Display for InKernel<'_, Ranked> {
             write!(f, " in each {size} positions {}", InKernel(kernel, positions))?;
         }
         write!(f, " of each sequence {}", InKernel(kernel, sequences))
+    }
+}
+
+impl Display for InKernel<'_, Update> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, update) = self;
+        match update {
+            Update::AddRows { x, sum, .. } => {
+                writeln!(f, "  {} += rows of {}", InKernel(kernel, sum), InKernel(kernel, x))
+            }
+            Update::CountGroups { wanted, positions, sequences, size, counts, .. } => {
+                let (positions, sequences) = (InKernel(kernel, positions), InKernel(kernel, sequences));
+                let (wanted, counts) = (InKernel(kernel, wanted), InKernel(kernel, counts));
+                writeln!(
+                    f,
+                    "  {counts} by sequence {sequences} = {wanted} in each {size} positions {positions}"
+                )
+            }
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Role {
     Single(Single),
     /// A token set, made by a kernel of its own.
     Route(Route),
+    /// The next value of a state, made in its place by a kernel of its own.
+    Update(Update),
     /// A decision as the host sees it.
     Decision(Decision),
 }
@@ -108,8 +110,19 @@ pub(crate) enum Route {
     TopK { share: F64 },
     /// The first of each group of a set.
     First { group_size: u32, slots: u32 },
+    /// The first of each group of a set, behind those of earlier steps.
+    FirstAfter { group_size: u32, slots: u32 },
     /// The best of each group of a set.
     Best { group_size: u32, slots: u32 },
+}
+
+/// What becomes of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Update {
+    /// Rows are added to their sum.
+    AddRows,
+    /// Wanted rows of each sequence's group are counted.
+    CountGroups { group_size: u32 },
 }
 
 /// Where a decision comes from.
@@ -151,6 +164,11 @@ impl Role {
             Op::RouteRandom { seed, block, limit, .. } => Role::Route(Route::Random { seed, block, limit }),
             Op::RouteTopK { share, .. } => Role::Route(Route::TopK { share }),
             Op::LimitFirst { group_size, slots, .. } => Role::Route(Route::First { group_size, slots }),
+            Op::LimitFirstAfter { group_size, slots, .. } => {
+                Role::Route(Route::FirstAfter { group_size, slots })
+            }
+            Op::AddRows {} => Role::Update(Update::AddRows),
+            Op::CountGroups { group_size } => Role::Update(Update::CountGroups { group_size }),
             Op::LimitBest { group_size, slots, .. } => Role::Route(Route::Best { group_size, slots }),
             Op::Executed {} => Role::Decision(Decision::Set),
             Op::FillMask { value } => Role::Decision(Decision::Always(value)),

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, Candidates, Compact, Gemm, Kernel, NormKind, Part, RankOrder, Ranked, Rows, Rowwise,
-    Segment, Select, Slot, Sum, View, WeightLayout,
+    Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked, Rows,
+    Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -234,6 +234,7 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         Body::Attention(attention) => found.attention(attention),
         Body::Rowwise(rowwise) => found.rowwise(rowwise),
         Body::Compact(compact) => found.compact(compact),
+        Body::Update(update) => found.update(update),
     }
     found.uses.sort_unstable();
     found.uses.dedup();
@@ -369,6 +370,22 @@ impl Found<'_> {
         self.push(dense(compact.count), 1, Touched::Whole, true);
     }
 
+    fn update(&mut self, update: &Update) {
+        match *update {
+            Update::AddRows { cols, x, sum } => {
+                self.read(x, cols);
+                self.whole(sum, cols);
+                self.push(dense(sum), cols, Touched::Whole, true);
+            }
+            Update::CountGroups { wanted, positions, sequences, counts, .. } => {
+                self.read(dense(wanted), 1);
+                [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+                self.whole(counts, 1);
+                self.push(dense(counts), 1, Touched::Whole, true);
+            }
+        }
+    }
+
     fn ranked(&mut self, ranked: &Ranked) {
         if let Candidates::Masked(mask) = ranked.among {
             self.read(dense(mask), 1);
@@ -379,6 +396,9 @@ impl Found<'_> {
         }
         if let RankOrder::Score(scores) = ranked.order {
             self.read(scores, 1);
+        }
+        if let Keep::Left { counts, .. } = ranked.keep {
+            self.whole(counts, 1);
         }
     }
 }

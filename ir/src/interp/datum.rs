@@ -1,6 +1,7 @@
 //! What a value is while the interpreter runs.
 
-use super::EvalError;
+use super::{EvalError, Number};
+use crate::ty::{Dim, Elem, Type};
 
 /// The value of a node in the number domain `N`.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +24,20 @@ pub enum Datum<N> {
         /// Rows selected from.
         of: usize,
     },
+}
+
+impl<N: Number> Datum<N> {
+    /// What a state of this type is before the first step; `None` if the type is no state's.
+    pub fn zeros(ty: &Type) -> Option<Datum<N>> {
+        let (elem, _) = ty.as_state()?;
+        let Dim::Fixed(rows) = ty.rows() else { return None };
+        let (rows, cols) = (rows as usize, ty.cols() as usize);
+        Some(match elem {
+            Elem::Real | Elem::F32 => Datum::Real { cols, data: vec![N::ZERO; rows * cols] },
+            Elem::Int => Datum::Ints(vec![0; rows]),
+            Elem::Mask => Datum::Mask(vec![false; rows]),
+        })
+    }
 }
 
 impl<N: Copy> Datum<N> {

@@ -48,6 +48,16 @@ impl Batch {
         }
         batch
     }
+
+    /// The same tokens as a later step: `before[i]` tokens of sequence `i` came in earlier ones.
+    #[must_use]
+    pub fn behind(mut self, before: &[i64]) -> Batch {
+        for (position, sequence) in self.positions.iter_mut().zip(&self.sequences) {
+            *position +=
+                usize::try_from(*sequence).ok().and_then(|idx| before.get(idx)).copied().unwrap_or(0);
+        }
+        self
+    }
 }
 
 /// Gives the values of weights by name, row by row.
@@ -75,7 +85,7 @@ impl Routing for Free {
 pub struct Env<'a, N> {
     /// The step's tokens.
     pub batch: &'a Batch,
-    /// Named inputs, by [`Role::Input`].
+    /// Named inputs and states, by role; what a step returns of a state is for the next one to find here.
     pub tensors: BTreeMap<Role, Datum<N>>,
     /// The weights.
     pub weights: &'a dyn Weights<N>,
@@ -116,6 +126,16 @@ pub enum EvalError {
         positions: usize,
         /// How many sequence indices.
         sequences: usize,
+    },
+    /// A state by sequence has no element for a row's sequence.
+    #[error("row {row}: sequence {sequence} is outside the {n_slots} slots of the state")]
+    NoSlot {
+        /// Row of the batch.
+        row: usize,
+        /// The sequence.
+        sequence: i64,
+        /// How many elements the state has.
+        n_slots: usize,
     },
     /// A forced mask has the wrong number of rows.
     #[error("the forced routing has {got} rows, the set selects from {wanted}")]

@@ -33,6 +33,15 @@ fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
             }
             _ => false,
         },
+        (Role::State { .. }, Type::State { elem, dims }) => {
+            let sized = dims.iter().all(|dim| matches!(dim, Dim::Fixed(size) if *size > 0));
+            let shaped = match elem {
+                Elem::Real | Elem::F32 => dims.len() == 2,
+                Elem::Int => dims.len() == 1,
+                Elem::Mask => false,
+            };
+            sized && shaped
+        }
         (Role::Input { .. }, Type::Set { sym, of }) => of.is_token_rows() && *of != Dim::Count(*sym),
         _ => false,
     };
@@ -50,6 +59,9 @@ fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
                 )
             }
             (Direction::In, _) => format!("`{role}` is int[n]"),
+            (Direction::Kept, _) => format!(
+                "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>` or `: state<int[4]>` or the like"
+            ),
             _ => format!("`{role}` is no input"),
         },
     ))
@@ -71,10 +83,14 @@ fn given<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError
         role => env.tensors.get(role).cloned(),
     };
     let fits = |datum: &Datum<N>| match (&port.ty, datum) {
-        (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Datum::Real { cols, data }) => {
-            *cols == port.ty.cols() as usize && rows(port.ty.rows(), data.len() / cols)
+        (
+            Type::Tensor { elem: Elem::Real | Elem::F32, .. }
+            | Type::State { elem: Elem::Real | Elem::F32, .. },
+            Datum::Real { cols, data },
+        ) => *cols == port.ty.cols() as usize && rows(port.ty.rows(), data.len() / cols),
+        (Type::Tensor { elem: Elem::Int, .. } | Type::State { elem: Elem::Int, .. }, Datum::Ints(ints)) => {
+            rows(port.ty.rows(), ints.len())
         }
-        (Type::Tensor { elem: Elem::Int, .. }, Datum::Ints(ints)) => rows(port.ty.rows(), ints.len()),
         (Type::Tensor { elem: Elem::Mask, .. }, Datum::Mask(mask)) => rows(port.ty.rows(), mask.len()),
         (Type::Set { of: wanted, .. }, Datum::Set { of, .. }) => rows(*wanted, *of),
         _ => false,

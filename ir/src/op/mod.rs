@@ -6,6 +6,7 @@ mod leaf;
 mod linear;
 mod norm;
 mod pointwise;
+mod state;
 pub(crate) mod token_set;
 
 use crate::interp::{Datum, Env, EvalError, Number, functions};
@@ -106,7 +107,13 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
         Op::RouteTopK { set, share } => token_set::infer_top_k(args, *set, *share),
         Op::LimitFirst { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), None),
+        Op::LimitFirstAfter { set, group_size, .. } => {
+            state::counts(args, 3)?;
+            token_set::infer_limit(args, (*set, *group_size), None)
+        }
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
+        Op::CountGroups { group_size } => state::infer_counts(args, *group_size),
+        Op::AddRows {} => state::infer_sum(args),
         Op::Gather {} => token_set::infer_gather(args),
         Op::Scatter {} => token_set::infer_scatter(args),
         Op::Executed {} => token_set::infer_executed(args),
@@ -163,6 +170,14 @@ pub(crate) fn eval<N: Number>(
         Op::LimitFirst { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
         }),
+        Op::LimitFirstAfter { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
+            let taken = state::taken(operands[3], (operands[1], operands[2]), *group_size)?;
+            token_set::limited_after(&taken, (*group_size, *slots), operands[0], &operands[1..3])
+        }),
+        Op::CountGroups { group_size } => {
+            state::count_groups(operands[0], operands[1], &operands[2..], *group_size)
+        }
+        Op::AddRows {} => state::add_rows(operands[0], operands[1]),
         Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], Some(operands[1]), &operands[2..])
         }),

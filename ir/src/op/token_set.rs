@@ -66,7 +66,7 @@ fn scored_rows(args: Args<'_>, idx: usize) -> Result<Dim, TypeError> {
 fn token_set(args: Args<'_>, idx: usize) -> Result<(SetSym, Dim), TypeError> {
     match *args.ty(idx) {
         Type::Set { sym, of } => Ok((sym, of)),
-        Type::Tensor { .. } => Err(args.wrong(idx, "a token set")),
+        Type::Tensor { .. } | Type::State { .. } => Err(args.wrong(idx, "a token set")),
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) fn best_of_sequence<N: Number>(
 ) -> Result<Vec<bool>, EvalError> {
     let sequences = sequences.ints()?;
     let candidates = sequences.iter().copied().zip(0..).collect();
-    Ok(keep_best(sequences.len(), candidates, Some(&ranks(scores)?), |rows| top_k(share, rows)))
+    Ok(keep_best(sequences.len(), candidates, Some(&ranks(scores)?), |_, rows| top_k(share, rows)))
 }
 
 /// The first rows of each group of a set; the best if there are scores.
@@ -148,7 +148,21 @@ pub(super) fn limited<N: Number>(
 ) -> Result<Vec<bool>, EvalError> {
     let candidates = wanted_of_groups(wanted, group_size, places)?;
     let ranks = scores.map(ranks).transpose()?;
-    Ok(keep_best(wanted.n_rows(), candidates, ranks.as_deref(), |_| slots as usize))
+    Ok(keep_best(wanted.n_rows(), candidates, ranks.as_deref(), |_, _| slots as usize))
+}
+
+/// The first rows of each group of a set, as many as earlier steps have left of it.
+pub(super) fn limited_after<N: Number>(
+    taken: &BTreeMap<Group, i64>,
+    (group_size, slots): (u32, u32),
+    wanted: &Datum<N>,
+    places: &[&Datum<N>],
+) -> Result<Vec<bool>, EvalError> {
+    let candidates = wanted_of_groups(wanted, group_size, places)?;
+    Ok(keep_best(wanted.n_rows(), candidates, None, |group, _| {
+        let taken = taken.get(group).copied().unwrap_or(0);
+        (slots as usize).saturating_sub(usize::try_from(taken).unwrap_or(0))
+    }))
 }
 
 /// How many of `rows` rows a top-k router takes: `max(1, ⌈share · rows⌉)`, the product in f64.
@@ -165,7 +179,7 @@ fn ranks<N: Number>(scores: &Datum<N>) -> Result<Vec<f64>, EvalError> {
 }
 
 /// Sequence, and number of the group in it.
-type Group = (i64, i64);
+pub(super) type Group = (i64, i64);
 
 /// The rows of a set with the group that each falls into.
 fn wanted_of_groups<N: Number>(
@@ -179,24 +193,24 @@ fn wanted_of_groups<N: Number>(
     Ok(rows.iter().map(|row| (group(*row), *row)).collect())
 }
 
-/// Of the candidates `(segment, row)` of each segment the best `n_kept(candidates)`, by descending rank if there are
+/// Of the candidates `(segment, row)` of each segment the best `n_kept(segment, candidates)`, by descending rank if there are
 /// ranks, earlier rows before later ones: the mask over `of` rows.
 fn keep_best<S: Ord>(
     of: usize,
     candidates: Vec<(S, usize)>,
     ranks: Option<&[f64]>,
-    n_kept: impl Fn(usize) -> usize,
+    n_kept: impl Fn(&S, usize) -> usize,
 ) -> Vec<bool> {
     let mut segments: BTreeMap<S, Vec<usize>> = BTreeMap::new();
     for (segment, row) in candidates {
         segments.entry(segment).or_default().push(row);
     }
     let mut mask = vec![false; of];
-    for mut rows in segments.into_values() {
+    for (segment, mut rows) in segments {
         if let Some(ranks) = ranks {
             rows.sort_by(|a, b| ranks[*b].partial_cmp(&ranks[*a]).unwrap_or(Ordering::Equal));
         }
-        let n_kept = n_kept(rows.len());
+        let n_kept = n_kept(&segment, rows.len());
         rows.into_iter().take(n_kept).for_each(|row| mask[row] = true);
     }
     mask

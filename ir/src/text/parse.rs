@@ -220,8 +220,10 @@ impl<'a> Parser<'a> {
             };
             self.lexer.error(line.op_at, problem)
         })?;
-        if let (Op::Input { port: Port { role: Role::Input { .. }, ty } }, Some((_, written))) =
-            (&mut op, &line.ty)
+        if let (
+            Op::Input { port: Port { role: Role::Input { .. } | Role::State { .. }, ty } },
+            Some((_, written)),
+        ) = (&mut op, &line.ty)
         {
             *ty = written.clone();
         }
@@ -351,7 +353,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `real[n, 128]` or `tokens<c0 <= n>`.
+    /// `real[n, 128]`, `tokens<c0 <= n>` or `state<int[4]>`.
     fn ty(&mut self) -> Result<Type, ParseError> {
         let (word, at) = self.word("a type")?;
         if word == "tokens" {
@@ -365,8 +367,25 @@ impl<'a> Parser<'a> {
             self.sign(">")?;
             return Ok(Type::Set { sym, of });
         }
+        if word == "state" {
+            self.sign("<")?;
+            let (word, at) = self.word("the type of the state's elements")?;
+            let (elem, dims) = self.tensor(word, at)?;
+            self.sign(">")?;
+            return Ok(Type::State { elem, dims });
+        }
+        let (elem, dims) = self.tensor(word, at)?;
+        Ok(Type::Tensor { elem, dims })
+    }
+
+    /// `real` and behind it `[n, 128]`.
+    fn tensor(&mut self, word: &str, at: At) -> Result<(Elem, SmallVec<[Dim; 2]>), ParseError> {
         let Some((elem, _)) = Elem::ALL.iter().find(|(_, known)| *known == word) else {
-            return Err(self.expected(at, "a type (real, f32, int, mask or tokens)", &Token::Word(word)));
+            return Err(self.expected(
+                at,
+                "a type (real, f32, int, mask, tokens or state)",
+                &Token::Word(word),
+            ));
         };
         self.sign("[")?;
         let mut dims: SmallVec<[Dim; 2]> = SmallVec::new();
@@ -375,7 +394,7 @@ impl<'a> Parser<'a> {
             dims.push(dim);
             self.limit(at, dims.len(), "dimensions")?;
             if self.comma_or("]")? {
-                return Ok(Type::Tensor { elem: *elem, dims });
+                return Ok((*elem, dims));
             }
         }
     }

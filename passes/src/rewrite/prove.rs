@@ -70,7 +70,7 @@ impl Widths {
                 let dims: Vec<Dim> = dims.iter().map(|dim| self.dim(*dim)).collect();
                 Type::tensor(*elem, &dims)
             }
-            Type::Set { .. } => ty.clone(),
+            Type::Set { .. } | Type::State { .. } => ty.clone(),
         }
     }
 
@@ -111,6 +111,9 @@ impl Widths {
             | Op::RouteRandom { .. }
             | Op::RouteTopK { .. }
             | Op::LimitFirst { .. }
+            | Op::LimitFirstAfter { .. }
+            | Op::CountGroups { .. }
+            | Op::AddRows {}
             | Op::LimitBest { .. }
             | Op::Gather {}
             | Op::Scatter {}
@@ -182,7 +185,7 @@ fn graph(form: Form<'_>, widths: Widths) -> Option<Graph> {
         let value = values[*root];
         let shown = match graph.ty(value) {
             Type::Set { .. } => graph.add(Op::Executed {}, &[value], &origin).ok()?,
-            Type::Tensor { .. } => value,
+            Type::Tensor { .. } | Type::State { .. } => value,
         };
         graph.set_result(Role::Result { name: format!("root.{idx}") }, shown);
     }
@@ -289,6 +292,8 @@ impl Outside<'_> {
                 let mask = self.routing.forced(*sym, of)?;
                 Some(Datum::Set { rows: (0..of).filter(|row| mask[*row]).collect(), of })
             }
+            // Regions have no states.
+            Type::State { .. } => None,
             Type::Tensor { elem, .. } => {
                 let (rows, cols) = (rows(ty.rows())?, ty.cols() as usize);
                 match elem {
@@ -310,7 +315,7 @@ fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let batch = Batch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let sets = graph.values().filter_map(|value| match graph.ty(value) {
         Type::Set { sym, of } => Some((*sym, *of)),
-        Type::Tensor { .. } => None,
+        Type::Tensor { .. } | Type::State { .. } => None,
     });
     let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets: sets.collect() };
     let mut tensors = BTreeMap::new();

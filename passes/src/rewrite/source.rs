@@ -106,7 +106,12 @@ fn is_stream(graph: &Graph, value: Value) -> bool {
     matches!(graph.op(value), Op::Scatter {}) || graph.users(value).len() > 1
 }
 
-/// All values that results depend on, but for those that are everywhere: operands before users, each as late as it can
+/// Whether the value is a state, or made by looking at one: that is no matter of equations, and in no region.
+fn touches_state(graph: &Graph, value: Value) -> bool {
+    graph.ty(value).is_state() || graph.operands(value).iter().any(|operand| graph.ty(*operand).is_state())
+}
+
+/// All values that results depend on, but for those that are everywhere or have to do with states: operands before users, each as late as it can
 /// be. The order does not depend on the numbers of values, which passes change.
 fn order(graph: &Graph) -> Vec<Value> {
     let mut seen = vec![false; graph.bound()];
@@ -116,7 +121,9 @@ fn order(graph: &Graph) -> Vec<Value> {
         let mut waiting: Vec<(Value, bool)> = vec![(result, false)];
         while let Some((value, is_done)) = waiting.pop() {
             if is_done {
-                order.push(value);
+                if !touches_state(graph, value) {
+                    order.push(value);
+                }
                 // A decision that is only shown would keep its set alive to the end.
                 for user in graph.users(value) {
                     let is_shown = matches!(graph.op(user), Op::Executed {}) && graph.is_result(user);
@@ -256,6 +263,8 @@ impl Ctx<'_> {
                 Type::Tensor { elem, dims: dims.into_iter().map(|size| dim(self, size)).collect() }
             }
             Type::Set { sym, of } => Type::Set { sym: self.set(sym), of: dim(self, of) },
+            // No size of a state depends on a set.
+            ty @ Type::State { .. } => ty,
         }
     }
 

@@ -99,7 +99,7 @@ pub fn measure(
 fn can_vary(kernel: &Kernel) -> bool {
     match &kernel.body {
         Body::Attention(attention) => attention.kv_extent != kernel.extent,
-        Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) => true,
+        Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
 
@@ -213,7 +213,7 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             // One sequence with one position, so that all queries see all keys, wherever they stand.
             Body::Attention(_) => Box::new(|_| 0),
             Body::Gemm(_) => Box::new(|row| row),
-            Body::Rowwise(_) | Body::Compact(_) => {
+            Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => {
                 let message = format!("no operands for `{}`", kernel.describe());
                 return Err(Error::new(ErrorKind::Internal, Diagnostic::new("tuning::operands", message)));
             }

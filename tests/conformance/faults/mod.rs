@@ -8,6 +8,7 @@ mod kernels;
 mod numbers;
 mod ranks;
 mod rows;
+mod states;
 
 use skipc_plan::interp::{Tiling, run_kernel};
 use skipc_plan::kernel::{Access, Kernel, Param, Slot, View};
@@ -34,6 +35,7 @@ struct Fault {
 fn planted_faults_are_noticed() {
     let cases = cases();
     let all = rows::FAULTS.iter().chain(&kernels::FAULTS).chain(&numbers::FAULTS).chain(&ranks::FAULTS);
+    let all = all.chain(&states::FAULTS);
     let mut slipped = Vec::new();
     for fault in all {
         let verdicts: Vec<bool> = cases.iter().filter_map(|case| survives(case, fault.plant)).collect();

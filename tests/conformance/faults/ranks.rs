@@ -78,7 +78,7 @@ fn upwards(victim: &mut Victim) -> bool {
 fn share(victim: &mut Victim) -> Option<&mut Real> {
     match &mut ranked(victim)?.keep {
         Keep::Share(share) => Some(share),
-        Keep::Slots(_) => None,
+        Keep::Slots(_) | Keep::Left { .. } => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Faults in the choice of rows and columns.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Attention, Body, RankOrder, Ranked, Rows, Rowwise, Segment, Select, View};
+use skipc_plan::kernel::{Attention, Body, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Update, View};
 
 use super::{Fault, Victim, views};
 
@@ -57,6 +57,8 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             let Attention { q, k, v, q_pos, q_seq, k_pos, k_seq, .. } = attention;
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]
         }
+        Body::Update(Update::AddRows { x, .. }) => vec![x],
+        Body::Update(Update::CountGroups { positions, sequences, .. }) => vec![positions, sequences],
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],
             Select::Random { positions, sequences, .. } => vec![positions, sequences],

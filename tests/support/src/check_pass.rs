@@ -76,7 +76,21 @@ pub fn random_batch(seed: u64, lengths: &[usize]) -> Batch {
 /// If an input is no tensor of numbers with rows that the batch or its type gives.
 fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<N>> {
     let mut inputs = BTreeMap::new();
-    for port in graph.signature().inputs {
+    let signature = graph.signature();
+    for port in signature.states {
+        // Not zero, so that what looks at a state finds something.
+        let cols = port.ty.cols() as usize;
+        let datum = match Datum::<N>::zeros(&port.ty) {
+            Some(Datum::Ints(zeros)) => Datum::Ints((1..).take(zeros.len()).collect()),
+            Some(Datum::Real { data, .. }) => {
+                let ones = (1..).take(data.len()).map(|idx| N::from_f64(f64::from(idx)));
+                Datum::Real { cols, data: ones.collect() }
+            }
+            _ => panic!("no values for {}", port.role),
+        };
+        inputs.insert(port.role, datum);
+    }
+    for port in signature.inputs {
         let Role::Input { name } = &port.role else { continue };
         let rows = match (&port.ty, port.ty.rows()) {
             (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Dim::Tokens) => batch.tokens.len(),

@@ -7,7 +7,7 @@
 //! what zero it makes of −0.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Body, Gemm, Kernel, Rows, Rowwise, Slot, View};
+use skipc_plan::kernel::{Body, Gemm, Kernel, Rows, Rowwise, Slot, Update, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::decode;
@@ -38,9 +38,12 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Body::Gemm(gemm) => operands.product(gemm),
         Body::Rowwise(Rowwise::Map { cols, program }) => operands.program(program, *cols, &[]),
         // Both choose among numbers, or rows, that they leave as they are.
-        Body::Rowwise(Rowwise::Embed { .. }) | Body::Compact(_) => true,
+        Body::Rowwise(Rowwise::Embed { .. })
+        | Body::Compact(_)
+        | Body::Update(Update::CountGroups { .. }) => true,
         Body::Rowwise(Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Rope { .. })
-        | Body::Attention(_) => false,
+        | Body::Attention(_)
+        | Body::Update(Update::AddRows { .. }) => false,
     }
 }
 

@@ -39,6 +39,7 @@ mod pointwise;
 mod product;
 mod ranked;
 mod rowwise;
+mod update;
 
 use std::rc::Rc;
 

@@ -6,11 +6,12 @@
 
 use inkwell::IntPredicate;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment};
+use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Slot};
 
 use super::code::{Code, Int, Made};
 use super::fault::Fault;
 use super::frame::Frame;
+use super::update::count_before;
 
 /// What is known of the segment that a row is in.
 #[derive(Clone, Copy)]
@@ -54,7 +55,7 @@ pub(crate) fn decide<'c>(
     let limits = f.branch(
         is_same,
         || Ok(vec![state.threshold, state.places]),
-        || limits(f, ranked, (row, end_of_segment(f, ranked, (row, n_rows), segment)?)),
+        || limits(f, ranked, (row, end_of_segment(f, ranked, (row, n_rows), segment)?), segment.0),
     )?;
     let (threshold, places) = (limits[0], limits[1]);
     let key = key(f, ranked.order, row)?;
@@ -103,9 +104,17 @@ fn end_of_segment<'c>(
 }
 
 /// Threshold and places on it of the segment `first..end`.
-fn limits<'c>(f: &Frame<'_, 'c>, ranked: &Ranked, (first, end): (Int<'c>, Int<'c>)) -> Made<Vec<Int<'c>>> {
+fn limits<'c>(
+    f: &Frame<'_, 'c>,
+    ranked: &Ranked,
+    (first, end): (Int<'c>, Int<'c>),
+    sequence: Int<'c>,
+) -> Made<Vec<Int<'c>>> {
     let n_kept = match ranked.keep {
         Keep::Slots(slots) => f.int(i64::from(slots)),
+        Keep::Left { slots, counts, n_counts } => {
+            left(f, ranked, (first, sequence), (slots, counts, n_counts))?
+        }
         Keep::Share(share) => top_k(f, share.0, f.sub(end, first)?)?,
     };
     if ranked.order == RankOrder::Position {
@@ -121,6 +130,24 @@ fn limits<'c>(f: &Frame<'_, 'c>, ranked: &Ranked, (first, end): (Int<'c>, Int<'c
     let n_above = count_at_least(f, ranked, (first, end), f.plus(found[0], 1)?)?;
     // With fewer candidates than places the threshold is 0, on which no score lies.
     Ok(vec![found[0], f.sub(n_kept, n_above)?])
+}
+
+/// The slots that earlier steps have left of the group whose first row this is.
+fn left<'c>(
+    f: &Frame<'_, 'c>,
+    ranked: &Ranked,
+    (first, sequence): (Int<'c>, Int<'c>),
+    (slots, counts, n_counts): (u32, Slot, u32),
+) -> Made<Int<'c>> {
+    let Segment::Group { positions, size: size @ 1.. } = ranked.segment else {
+        return Err(Fault::Malformed("what is left of no group".to_owned()));
+    };
+    let position = f.load_index(positions, first)?;
+    let has_count = f.below(sequence, f.int(i64::from(n_counts)))?;
+    let counted = f.select(has_count, sequence, f.int(0))?;
+    let before = count_before(f, counts, counted, (position, size))?;
+    let slots = f.int(i64::from(slots));
+    f.sub(slots, f.min(f.select(has_count, before, f.int(0))?, slots)?)
 }
 
 /// `skipc_ir::top_k`; a share is at most 1, so that the product fits.

@@ -7,6 +7,7 @@ mod place;
 mod pointwise;
 mod ranked;
 mod rowwise;
+mod update;
 
 use skipc_artifact::program::{Launch, RowTile};
 use skipc_artifact::target::Target;
@@ -196,6 +197,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
         Body::Attention(attention) => attention::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),
+        Body::Update(state_update) => update::generate(kernel, state_update),
     }
 }
 

@@ -5,7 +5,7 @@
 //! or on it while places are left. Ranked by position, all rows lie on it.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Candidates, Keep, Kernel, RankOrder, Ranked, Segment, View};
+use skipc_plan::kernel::{Candidates, Keep, Kernel, RankOrder, Ranked, Segment, Slot, View};
 
 use super::compact::{THREADS, require_column};
 use super::place;
@@ -31,6 +31,13 @@ pub(super) fn check(kernel: &Kernel, ranked: &Ranked) -> Result<(), Error> {
     for (view, dtype) in columns {
         place::require(kernel, view.slot, dtype)?;
         place::require_view(kernel, view, 1)?;
+    }
+    if let Keep::Left { counts, .. } = ranked.keep {
+        place::require_u32(kernel, counts)?;
+        require_column(kernel, counts)?;
+        if !matches!(ranked.segment, Segment::Group { .. }) {
+            return Err(Error::Malformed { what: "what is left of no group".to_owned() });
+        }
     }
     if let Candidates::Masked(mask) = ranked.among {
         place::require(kernel, mask, DType::U8)?;
@@ -135,6 +142,7 @@ impl<'c> Ctx<'c, '_> {
         let kept = match self.ranked.keep {
             // No segment has more rows.
             Keep::Slots(slots) => code.int(slots.min(i32::MAX.cast_unsigned())),
+            Keep::Left { slots, counts, n_counts } => self.left(first, (slots, counts, n_counts)),
             Keep::Share(share) => top_k(code, share.into_inner(), end - first),
         };
         if self.ranked.order == RankOrder::Position {
@@ -148,6 +156,19 @@ impl<'c> Ctx<'c, '_> {
         });
         // With fewer candidates than places the threshold is 0, on which no score lies.
         (threshold, kept - self.count((first, end), |key| threshold.below(key)))
+    }
+
+    /// The slots that earlier steps have left of the group whose first row this is.
+    fn left(&self, first: Int<'c>, (slots, counts, n_counts): (u32, Slot, u32)) -> Int<'c> {
+        let code = self.code;
+        let slots = slots.min(i32::MAX.cast_unsigned());
+        let Segment::Group { positions, size } = self.ranked.segment else { return code.int(slots) };
+        let begins = (self.at(positions, first).load::<I32>() % size).eq(0);
+        let sequence = self.at(self.ranked.sequences, first).load::<I32>();
+        let has_count = sequence.below(n_counts);
+        let taken = code.param(counts.0).at::<I32>(has_count.select(sequence, 0u32)).load::<I32>();
+        let taken = (has_count & !begins).select(taken, 0u32);
+        taken.lt(slots).select(code.int(slots) - taken, 0u32)
     }
 
     /// How many candidates of the segment have such a key.

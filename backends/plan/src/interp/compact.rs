@@ -5,6 +5,7 @@ use skipc_ir::interp::functions;
 use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
+use super::update::count_before;
 use crate::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select, View};
 
 pub(super) fn run<N: Element>(
@@ -73,6 +74,14 @@ fn select_ranked<N: Element>(
         candidates.sort_by(|(a, _), (b, _)| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal));
         let n_kept = match ranked.keep {
             Keep::Slots(slots) => slots as usize,
+            Keep::Left { slots, counts, n_counts } => {
+                let Segment::Group { positions, size } = ranked.segment else {
+                    return Err(Fault::Malformed("what is left of no group".to_owned()));
+                };
+                let place = (frame.load_index(positions, first)?, size);
+                let taken = count_before(frame, (counts, n_counts), segment.0, place)?;
+                slots.saturating_sub(taken) as usize
+            }
             Keep::Share(share) => skipc_ir::top_k(share.0, (end - first) as usize),
         };
         candidates.into_iter().take(n_kept).for_each(|(_, row)| chosen[row as usize] = true);

@@ -26,6 +26,7 @@ mod pointwise;
 mod rowwise;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::ops::Range;
 
@@ -122,6 +123,7 @@ fn run<N: Element>(
         Body::Attention(attention) => attention::run(&mut frame, attention, &tiles),
         Body::Rowwise(rowwise) => rowwise::run(&mut frame, rowwise, &tiles),
         Body::Compact(compact) => compact::run(&mut frame, compact, n_rows),
+        Body::Update(update) => update::run(&mut frame, update, n_rows),
     }
 }
 

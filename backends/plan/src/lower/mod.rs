@@ -4,6 +4,7 @@ mod bind;
 mod expression;
 mod rows;
 mod sets;
+mod states;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -144,6 +145,7 @@ impl<'a> Ctx<'a> {
             Work::Single(single) => self.single(group, value, single),
             Work::Rope { heads, theta } => self.rope(group, value, (heads, theta)),
             Work::Route(route) => self.route(group, value, route),
+            Work::Update(update) => self.update(group, value, update),
         }
     }
 
@@ -169,7 +171,7 @@ impl<'a> Ctx<'a> {
     /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity.
     fn gates(&mut self) -> Result<(), PlanError> {
         for (role, value) in self.graph.results() {
-            if *role == Role::Logits {
+            if matches!(role, Role::Logits | Role::State { .. }) {
                 continue;
             }
             let is_wanted = matches!(role, Role::Wanted { .. });
@@ -239,6 +241,10 @@ impl<'a> Ctx<'a> {
             Op::Input { port: Port { role: Role::Tokens, .. } } => Some(self.io.tokens),
             Op::Input { port: Port { role: Role::Positions, .. } } => Some(self.io.positions),
             Op::Input { port: Port { role: Role::Sequences, .. } } => Some(self.io.sequences),
+            Op::Input { port: Port { role: Role::State { .. }, .. } } => {
+                return Err(self.unsupported("keep a state between steps", value));
+            }
+            Op::Input { .. } => return Err(self.unsupported("take an input of this name", value)),
             _ => self.place[value.index()],
         };
         idx.ok_or_else(|| self.internal("the value is used before it is in memory", value))

@@ -30,7 +30,7 @@ impl Ctx<'_> {
     pub(super) fn set(&self, set: Value) -> Result<SetBuffers, PlanError> {
         let known = match self.graph.ty(set) {
             Type::Set { sym, .. } => self.sets.get(sym).copied(),
-            Type::Tensor { .. } => None,
+            Type::Tensor { .. } | Type::State { .. } => None,
         };
         known.ok_or_else(|| self.internal("the set is used before it is made", set))
     }
@@ -101,6 +101,12 @@ impl Ctx<'_> {
                 let [wanted, positions, sequences] = self.operands(value)?;
                 let places = (positions, sequences);
                 Select::Ranked(self.limit(bind, (wanted, None, places), (group_size, slots))?)
+            }
+            Route::FirstAfter { group_size, slots } => {
+                let [wanted, positions, sequences, counts] = self.operands(value)?;
+                let places = (positions, sequences);
+                let ranked = self.limit(bind, (wanted, None, places), (group_size, slots))?;
+                Select::Ranked(Ranked { keep: self.left(bind, counts, slots)?, ..ranked })
             }
             Route::Best { group_size, slots } => {
                 let [wanted, scores, positions, sequences] = self.operands(value)?;

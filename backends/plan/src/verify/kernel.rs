@@ -7,7 +7,8 @@ use super::program;
 use crate::error::Fault;
 use crate::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param,
-    Part, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum, View, WeightLayout,
+    Part, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum, Update, View,
+    WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -74,6 +75,7 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
         Body::Attention(attention) => check.attention(attention),
         Body::Rowwise(rowwise) => check.rowwise(rowwise),
         Body::Compact(compact) => check.compact(compact),
+        Body::Update(update) => check.update(update),
     }
     check.access();
     check
@@ -340,6 +342,33 @@ impl Check<'_> {
         self.touch(compact.count, Touched::First(1), true);
     }
 
+    fn update(&mut self, update: &Update) {
+        let (state, cols, rows) = match *update {
+            Update::AddRows { cols, x, sum } => {
+                self.size("columns", cols, cols > 0);
+                self.read(x, cols, Kind::Real);
+                self.exact(sum, cols, Kind::F32);
+                (sum, cols, 1)
+            }
+            Update::CountGroups { wanted, positions, sequences, size, counts, n_counts } => {
+                self.exact(wanted, 1, Kind::U8);
+                self.touch(wanted, Touched::Over(self.kernel.extent, Rows::Dense), false);
+                self.read(positions, 1, Kind::U32);
+                self.read(sequences, 1, Kind::U32);
+                self.size("the size of a group", size, size > 0);
+                self.exact(counts, 1, Kind::U32);
+                (counts, 1, n_counts)
+            }
+        };
+        self.size("the rows of a state", rows, rows > 0);
+        // One tile reads and writes all of it.
+        let view = View { slot: state, rows: Rows::Dense, col: 0 };
+        self.touch(state, Touched::First(rows), false);
+        self.touch(state, Touched::First(rows), true);
+        self.tile_read(view);
+        self.stores.push((view, cols, self.part));
+    }
+
     fn ranked(&mut self, ranked: &Ranked) {
         let Ranked { among, sequences, segment, order, keep } = *ranked;
         if let Candidates::Masked(mask) = among {
@@ -357,6 +386,12 @@ impl Check<'_> {
         match keep {
             Keep::Share(share) if !(0.0..=1.0).contains(&share.0) => {
                 self.faults.push(Fault::Size { what: "share (as bits)", got: share.0.to_bits() });
+            }
+            Keep::Left { counts, n_counts, .. } => {
+                self.exact(counts, 1, Kind::U32);
+                self.size("the number of counts", n_counts, n_counts > 0);
+                self.touch(counts, Touched::First(n_counts), false);
+                self.size("the size of a group", 0, matches!(segment, Segment::Group { .. }));
             }
             Keep::Share(_) | Keep::Slots(_) => {}
         }

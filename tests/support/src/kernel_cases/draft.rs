@@ -153,6 +153,20 @@ impl Draft {
         self.param(name, (DType::U32, 1), Access::Read, bytes)
     }
 
+    /// A matrix of real numbers that is read and written.
+    pub(super) fn updated_matrix(&mut self, name: &str, shape: (DType, u32, u32), values: &[f64]) -> Slot {
+        let slot = self.matrix(name, shape, values);
+        self.params[slot.0 as usize].access = Access::ReadWrite;
+        slot
+    }
+
+    /// A column of integers that is read and written.
+    pub(super) fn updated_column(&mut self, name: &str, values: &[u32]) -> Slot {
+        let slot = self.column(name, values.len() as u32, values);
+        self.params[slot.0 as usize].access = Access::ReadWrite;
+        slot
+    }
+
     /// A column of decisions; rows past them, up to `bound`, are neither 0 nor 1.
     pub(super) fn decisions(&mut self, name: &str, bound: u32, values: &[u8]) -> Slot {
         let mut bytes = values.to_vec();

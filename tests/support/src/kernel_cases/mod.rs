@@ -20,6 +20,7 @@ mod ranked;
 mod residual;
 mod scores;
 mod swizzled;
+mod update;
 
 use skipc_plan::kernel::Kernel;
 
@@ -104,6 +105,7 @@ pub fn cases() -> Vec<Case> {
     map::add(&mut cases);
     compact::add(&mut cases);
     ranked::add(&mut cases);
+    update::add(&mut cases);
     residual::add(&mut cases);
     cases
 }

@@ -18,6 +18,11 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     add_scores(cases);
     add_shares(cases);
     add_capacities(cases);
+    for rows in [0, 1, 15, 16, 17, 33] {
+        for before in [1, 15, 16] {
+            cases.push(going_on(before, &[rows, 3, rows, 2, 1], (16, 3), &[0, 1, 2, 3]));
+        }
+    }
     cases.push(one_column_of_listed_rows());
     cases.push(share_of_masked_rows());
     for rows in [0, 1, 33, 100] {
@@ -80,7 +85,12 @@ enum Scored {
 
 /// Positions and sequences of a batch, and its bound.
 fn places(draft: &mut Draft, lengths: &[u32]) -> (View, View, (u32, u32)) {
-    let positions: Vec<u32> = lengths.iter().flat_map(|length| 0..*length).collect();
+    places_from(draft, 0, lengths)
+}
+
+/// The same for sequences whose earlier steps had `before` rows each.
+pub(super) fn places_from(draft: &mut Draft, before: u32, lengths: &[u32]) -> (View, View, (u32, u32)) {
+    let positions: Vec<u32> = lengths.iter().flat_map(|length| before..before + length).collect();
     let numbered = (0..).zip(lengths);
     let sequences: Vec<u32> =
         numbered.flat_map(|(sequence, length)| vec![sequence; *length as usize]).collect();
@@ -134,6 +144,25 @@ fn capacity(name: &str, scored: Scored, lengths: &[u32], (size, slots): (u32, u3
         segment: Segment::Group { positions, size },
         order,
         keep: Keep::Slots(slots),
+    };
+    finish(draft, Select::Ranked(ranked), (rows, bound), None)
+}
+
+/// First come, first served behind `before` rows of earlier steps; the last sequences have no count.
+pub(super) fn going_on(before: u32, lengths: &[u32], (size, slots): (u32, u32), counts: &[u32]) -> Case {
+    let rows: u32 = lengths.iter().sum();
+    let mut draft = Draft::new(format!("compact_going_on_from_{before}_{slots}_of_{size}_rows_{rows}"));
+    let (positions, sequences, (rows, bound)) = places_from(&mut draft, before, lengths);
+    let wanted: Vec<u8> = (0..rows).map(|_| (draft.next() % 2) as u8).collect();
+    let wanted = draft.decisions("wanted", bound, &wanted);
+    let n_counts = counts.len() as u32;
+    let counts = draft.column("counts", n_counts, counts);
+    let ranked = Ranked {
+        among: Candidates::Masked(wanted),
+        sequences,
+        segment: Segment::Group { positions, size },
+        order: RankOrder::Position,
+        keep: Keep::Left { slots, counts, n_counts },
     };
     finish(draft, Select::Ranked(ranked), (rows, bound), None)
 }

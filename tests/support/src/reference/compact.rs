@@ -39,7 +39,18 @@ impl Eval<'_> {
             }
             Select::Ranked(ranked) => {
                 let rows: Vec<Row> = (0..n_rows).map(|row| self.row(&ranked, row)).collect();
-                (0..n_rows).map(|row| is_kept(&rows, row, ranked.keep)).collect()
+                let taken = |row: usize| match (ranked.keep, ranked.segment) {
+                    // The group's first row here says whether it began before.
+                    (Keep::Left { counts, n_counts, .. }, Segment::Group { positions, size }) => {
+                        let own = &rows[row].segment;
+                        let first = rows.iter().position(|other| other.segment == *own).unwrap_or(row);
+                        let goes_on = !(self.load(positions, first, 0) as u32).is_multiple_of(size);
+                        let is_counted = own.0 < u64::from(n_counts);
+                        if goes_on && is_counted { self.at(counts, own.0 as usize, 0) as usize } else { 0 }
+                    }
+                    _ => 0,
+                };
+                (0..n_rows).map(|row| is_kept(&rows, row, (ranked.keep, taken(row)))).collect()
             }
         }
     }
@@ -72,7 +83,7 @@ struct Row {
     takes_part: bool,
 }
 
-fn is_kept(rows: &[Row], row: usize, keep: Keep) -> bool {
+fn is_kept(rows: &[Row], row: usize, (keep, taken): (Keep, usize)) -> bool {
     let own = &rows[row];
     let (mut n_mates, mut n_before) = (0_usize, 0);
     for (idx, other) in rows.iter().enumerate().filter(|(_, other)| other.segment == own.segment) {
@@ -81,7 +92,7 @@ fn is_kept(rows: &[Row], row: usize, keep: Keep) -> bool {
         n_before += usize::from(other.takes_part && is_before);
     }
     let n_kept = match keep {
-        Keep::Slots(slots) => slots as usize,
+        Keep::Slots(slots) | Keep::Left { slots, .. } => (slots as usize).saturating_sub(taken),
         Keep::Share(share) => (share.0 * n_mates as f64).ceil().max(1.0) as usize,
     };
     own.takes_part && n_before < n_kept

@@ -5,6 +5,7 @@ mod approx;
 mod attention;
 mod compact;
 mod rowwise;
+mod update;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
@@ -28,6 +29,7 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
         Body::Attention(attention) => eval.attention(attention, n_rows),
         Body::Rowwise(rowwise) => eval.rowwise(rowwise, n_rows),
         Body::Compact(compact) => eval.compact(compact, n_rows),
+        Body::Update(update) => eval.update(update, n_rows),
     }
     eval.outputs.into_iter().flatten().collect()
 }
