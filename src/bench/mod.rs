@@ -17,6 +17,7 @@ mod machine;
 mod plot;
 mod report;
 mod subject;
+mod tune;
 mod weights;
 mod workload;
 
@@ -34,6 +35,7 @@ pub use machine::processor;
 pub use plot::svg;
 pub use report::{BreakEven, Crossing, Point, Report, Timed, Times, crossing};
 pub use subject::Subject;
+pub use tune::tune;
 pub use weights::{RANDOM_SEED, of_artifact, random};
 pub use workload::{SETS, Workload};
 
