@@ -123,7 +123,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
             _ => {
                 return Err(usage(
                     format!("--dtype: `{choice}`"),
-                    "write `cpu=f32`, `cuda=bf16` or `cuda=f32`",
+                    "write `cpu=f32`, `cpu=bf16`, `cuda=bf16` or `cuda=f32`",
                 ));
             }
         };
