@@ -19,11 +19,13 @@ demo: build
 	$(SKIPC) run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 96
 	$(SKIPC) inspect $(DEMO)
 
-# First all that builds with Rust alone, then what needs LLVM.
+# Everything once as users build it, with one set of features and so one set of objects. Then what has to hold without
+# LLVM: that all of it builds, that the compiler builds without its command line, and the command line with Cranelift.
 test: setup
-	cargo test --locked
-	cargo test --locked -p skipc-llvm -p skipc-mlir
-	cargo test --locked -p skipc --features cuda --test cuda --test conformance --test golden
+	cargo test --locked --workspace --features cuda
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo check --locked -p skipc --lib --no-default-features --features cranelift
+	cargo test --locked -p skipc --test cli --test files
 
 # skipc beside PyTorch and ONNX Runtime on this machine; the virtual environment is made at the first call.
 peers: setup

@@ -5,6 +5,8 @@
 
 #[path = "tidy/checks.rs"]
 mod checks;
+#[path = "tidy/rooms.rs"]
+mod rooms;
 #[path = "tidy/rust_text.rs"]
 mod rust_text;
 
@@ -92,6 +94,33 @@ fn without_the_cuda_feature_no_crate_asks_for_llvm() {
 }
 
 #[test]
+fn without_the_cli_feature_the_compiler_asks_for_no_command_line() {
+    let mut command = metadata();
+    command
+        .features(CargoOpt::NoDefaultFeatures)
+        .features(CargoOpt::SomeFeatures(vec!["cranelift".to_owned()]));
+    command.other_options(["--locked", "--filter-platform", "host-tuple"].map(String::from));
+    let found =
+        checks::reaches_command_line(&command.exec().expect("cargo metadata should resolve the lock file"));
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn rooms_import_only_along_the_arrows() {
+    let files = files();
+    let sources: Vec<(&str, &str)> = files
+        .iter()
+        .filter(|file| file.path.starts_with("src/") && file.path.ends_with(".rs"))
+        .filter_map(|file| Some((file.path.as_str(), file.text.as_deref()?)))
+        .collect();
+    assert!(sources.len() > 30, "the source of the root package should be in src/");
+    let mut found: Vec<String> =
+        sources.iter().flat_map(|(path, text)| rooms::wrong_rooms(path, text)).collect();
+    found.extend(rooms::circles(&sources));
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
 fn files_are_short_and_named_for_what_they_hold() {
     check_each(".rs", |path, text| {
         if let Some(warning) = checks::getting_long(path, text) {
@@ -127,10 +156,8 @@ fn paths_in_the_documents_exist() {
     let known: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     let mut found = Vec::new();
     for document in ["README.md", "src/ARCHITECTURE.md"] {
-        let Some(file) = files.iter().find(|file| file.path == document) else {
-            println!("{document} is not written yet");
-            continue;
-        };
+        let file = files.iter().find(|file| file.path == document);
+        let file = file.unwrap_or_else(|| panic!("{document} is missing"));
         let text = file.text.as_deref().expect("documents are text");
         found.extend(checks::dead_paths(document, text, &known));
     }

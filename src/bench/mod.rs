@@ -17,6 +17,7 @@ mod machine;
 mod plot;
 mod report;
 mod subject;
+mod tune;
 mod weights;
 mod workload;
 
@@ -26,7 +27,7 @@ use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::Error;
 use crate::frontend::spec::model::Model;
-use crate::frontend::weights::Weights;
+use crate::frontend::spec::weights::Weights;
 
 pub use agree::TOLERANCE;
 pub use cost::{BlockCost, Cost};
@@ -34,6 +35,7 @@ pub use machine::processor;
 pub use plot::svg;
 pub use report::{BreakEven, Crossing, Point, Report, Timed, Times, crossing};
 pub use subject::Subject;
+pub use tune::tune;
 pub use weights::{RANDOM_SEED, of_artifact};
 pub use workload::{SETS, Workload};
 

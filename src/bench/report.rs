@@ -1,4 +1,4 @@
-//! What a bench found, for people, machines and the plot.
+//! What a bench found, as it is printed, serialised and plotted.
 
 use std::fmt;
 use std::time::Duration;

@@ -92,7 +92,7 @@ impl Subject {
         &self.plan
     }
 
-    /// What the code runs on, for people.
+    /// What the code runs on, human-readable.
     pub fn describe(&self) -> String {
         self.session.describe()
     }

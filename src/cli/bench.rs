@@ -1,16 +1,15 @@
 //! `skipc bench`: one model in three forms over densities, as a table, JSON and a plot.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use skipc_runtime::Model;
 use skipc_runtime::command::DeviceArg;
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
-use super::{BenchArgs, shares, to_json, trace};
+use super::progress::Line;
+use super::{BenchArgs, progress, shares, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{Request, Variant};
@@ -37,9 +36,9 @@ pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Error> {
             Diagnostic::new("bench::nothing_to_skip", message).help(help),
         ));
     }
-    let progress = progress(u64::from(args.rounds));
-    let points = bench.points(&densities, args.rounds as usize, &mut || progress.inc(1))?;
-    progress.finish_and_clear();
+    let line = Line::rounds(u64::from(args.rounds));
+    let points = bench.points(&densities, args.rounds as usize, &mut || line.turn())?;
+    drop(line);
     let report = report(args, (&mut bench, weights, threads), points);
     if let Some(path) = &args.svg {
         let text = bench::svg(&report)?;
@@ -86,7 +85,7 @@ struct Prepared {
 fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
     let asked: Vec<Variant> = args.forms.iter().map(|form| (*form).into()).collect();
     let forms: Vec<Variant> = Variant::ALL.into_iter().filter(|form| asked.contains(form)).collect();
-    let mut trace = Trace::new(None, None).map_err(|error| Error::io(&args.model, &error))?;
+    let mut trace = Trace::silent().with_progress(progress::of_compile());
     if trace::is_artifact(&args.model)? {
         return of_artifact(args, &forms, threads, &mut trace);
     }
@@ -133,16 +132,6 @@ fn of_artifact(
         subjects.insert(0, fused);
     }
     Ok(Prepared { bench: Bench::new(subjects, tokens), weights: "those of the artefact".to_owned() })
-}
-
-fn progress(rounds: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:24} round {pos} of {len} {elapsed}")
-        .unwrap_or(ProgressStyle::default_bar());
-    // Without a tick of its own, which would be a thread that disturbs what is timed.
-    ProgressBar::new(rounds).with_style(style)
 }
 
 fn report(

@@ -9,7 +9,7 @@ use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::memory;
 
-use super::{CompileArgs, Requirement, repro, show, to_json};
+use super::{CompileArgs, Requirement, progress, repro, show, to_json};
 use crate::cost::bucketing::tuning::Tuning;
 use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
@@ -31,7 +31,8 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     }
     let weights = Weights::open(&args.weights, &model)?;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
-        .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?;
+        .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?
+        .with_progress(progress::of_compile());
     let compiled = pipeline::compile(&model, &weights, &request, &mut trace)
         .map_err(|failure| repro::attach(failure, &model, args))?;
     args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
@@ -122,7 +123,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
             _ => {
                 return Err(usage(
                     format!("--dtype: `{choice}`"),
-                    "write `cpu=f32`, `cuda=bf16` or `cuda=f32`",
+                    "write `cpu=f32`, `cpu=bf16`, `cuda=bf16` or `cuda=f32`",
                 ));
             }
         };

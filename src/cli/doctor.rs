@@ -31,7 +31,7 @@ pub(super) fn run(json: bool) -> Result<String, Error> {
         Finding {
             what: "LLVM",
             found: backends::llvm_version(),
-            note: "generates CUDA code; comes with `make build` (feature `cuda`)".to_owned(),
+            note: "generates code for `cpu` and CUDA; comes with `make build` (feature `cuda`)".to_owned(),
         },
         Finding {
             what: "ptxas",

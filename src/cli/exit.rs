@@ -1,6 +1,6 @@
 //! How a command ends: what the process returns, and what the user reads.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::{Error, ErrorKind};
@@ -25,8 +25,13 @@ pub fn panicked(message: &str) -> Error {
     )
 }
 
+/// Writes to standard error. A command whose messages nobody can read goes on.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Shows findings on standard error.
 pub fn show(found: &Diagnostics) {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    eprint!("{}", found.render(100, colours));
+    say(&found.render(100, colours));
 }

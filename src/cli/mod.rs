@@ -12,6 +12,7 @@ mod init;
 mod inspect;
 mod list;
 mod opt;
+mod progress;
 mod repro;
 mod run;
 mod shares;
@@ -20,9 +21,10 @@ mod tune;
 mod values;
 mod verify;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use skipc_artifact::reader::Artifact;
 use skipc_runtime::command::DeviceArg;
@@ -30,7 +32,8 @@ use skipc_runtime::command::DeviceArg;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 
-pub use exit::{exit_code, panicked, show};
+pub use exit::{exit_code, panicked, say, show};
+pub use skipc_runtime::command::Files;
 pub use values::{CpuBackendArg, VariantArg};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
@@ -148,7 +151,7 @@ pub struct CompileArgs {
     #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
     pub cpu_backend: CpuBackendArg,
 
-    /// Precision of the layers, for each kind of target.
+    /// Precision of the layers, for each kind of target: `cpu=f32`, `cpu=bf16` (by LLVM), `cuda=bf16` or `cuda=f32`.
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
     pub dtype: Vec<String>,
 
@@ -463,16 +466,28 @@ pub struct GenerateArgs {
     pub seed: u64,
 }
 
-/// Runs a command and returns what it prints on standard output.
+impl Cli {
+    /// The command line of this process, and the files that it names. Ends the process if it is wrong, or asks for help.
+    pub fn from_command_line() -> (Cli, Files) {
+        let command = Cli::command();
+        let matches = command.clone().get_matches();
+        let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let files = Files::of(&command, &matches);
+        (cli, files)
+    }
+}
+
+/// Runs a command and returns what it prints at its end; what it prints before goes to `out`.
 ///
 /// # Errors
-/// What the user reads instead, with the exit code.
-pub fn run(cli: &Cli) -> Result<String, Error> {
+/// What the user reads instead.
+pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Error> {
+    files.check()?;
     match &cli.command {
         Command::Check(args) => check::run(args, cli.json),
         Command::Init(args) => init::run(args, cli.json),
         Command::Compile(args) => compile::run(args, cli.json),
-        Command::Run(args) => run::run(args, cli.json),
+        Command::Run(args) => run::run(args, cli.json, out),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
@@ -498,4 +513,21 @@ fn to_json(value: &impl Serialize) -> Result<String, Error> {
 fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Error> {
     let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
     Artifact::parse(bytes).map_err(|error| Error::in_artifact(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown_paths(command: &clap::Command) -> Vec<String> {
+        let own = command.get_arguments().filter_map(|arg| skipc_runtime::command::role(arg).err());
+        own.chain(command.get_subcommands().flat_map(unknown_paths)).collect()
+    }
+
+    #[test]
+    fn every_path_is_known_to_be_read_or_written() {
+        assert_eq!(unknown_paths(&Cli::command()), [""; 0]);
+        let extra = clap::Arg::new("extra").value_parser(clap::value_parser!(PathBuf));
+        assert_eq!(unknown_paths(&Cli::command().arg(extra)), ["extra"]);
+    }
 }

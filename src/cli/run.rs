@@ -1,15 +1,17 @@
 //! `skipc run`: what `skipc-run` does, and what each router skipped.
 
+use std::io::Write;
+
 use skipc_runtime::command::{self, RunArgs};
 
 use super::{open_artifact, shares, to_json};
 use crate::error::Error;
 
-pub(super) fn run(args: &RunArgs, json: bool) -> Result<String, Error> {
+pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<String, Error> {
     let args = RunArgs { json: json || args.json, ..args.clone() };
     // Text goes out as it is generated; a summary in JSON is printed once, below.
-    let (mut stdout, mut kept) = (std::io::stdout().lock(), Vec::new());
-    let out: &mut dyn std::io::Write = if args.json { &mut kept } else { &mut stdout };
+    let mut kept = Vec::new();
+    let out: &mut dyn Write = if args.json { &mut kept } else { out };
     let decisions = command::run(&args, out)?;
     let model = shares::model_of(&open_artifact(&args.model)?, &args.model)?;
     let shares = shares::Shares::new(&model, &decisions);

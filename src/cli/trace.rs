@@ -142,7 +142,7 @@ fn lengths(args: &GenerateArgs, subject: &Subject) -> Result<Vec<u32>, Error> {
     }
 }
 
-/// A trace for people and machines.
+/// A trace as it is printed.
 #[derive(Serialize)]
 struct Shown<'a> {
     provenance: &'a Provenance,

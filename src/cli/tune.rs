@@ -1,15 +1,13 @@
 //! `skipc tune`: times the forms of a model's kernels on this machine, for `skipc compile --tuning`.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 
-use indicatif::ProgressBar;
 use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
+use super::progress::Line;
 use super::{TuneArgs, to_json};
 use crate::bench;
-use crate::cost::bucketing::measure;
 use crate::cost::bucketing::tuning::{Table, Tuning};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
@@ -28,14 +26,12 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
         Some(path) => Weights::open(path, &model)?,
         None => Weights::drawn(&model, bench::RANDOM_SEED)?,
     };
-    let progress =
-        if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
-    let tuning =
-        measure((&model, &weights), (&target, dtype, args.cpu_backend.into()), args.rounds, &mut |kernel| {
-            progress.set_message(kernel.to_owned());
-            progress.tick();
-        })?;
-    progress.finish_and_clear();
+    let line = Line::spinner();
+    let backend = args.cpu_backend.into();
+    let tuning = bench::tune((&model, &weights), (&target, dtype, backend), args.rounds, &mut |kernel| {
+        line.at(kernel);
+    })?;
+    drop(line);
     let text = to_json(&tuning)?;
     skipc_artifact::replace::file(&args.output, |file| file.write_all(text.as_bytes()))
         .map_err(|error| Error::in_artifact(&args.output, &error))?;

@@ -7,7 +7,6 @@
 
 use skipc_artifact::bundle::Bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
-use skipc_artifact::program::Purpose;
 use skipc_artifact::section::{ContentHash, SectionKind};
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
@@ -22,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::verify::reference::Constants;
-use crate::verify::{self, LadderError};
+use crate::verify::{self, LadderError, stage_name};
 
 /// What holds for every program of a compile.
 pub fn promises(model: &Model, compiled: &Compiled) -> Promises {
@@ -126,12 +125,4 @@ fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Error> {
         }
     }
     Ok(sections)
-}
-
-/// The section of a stage, such as `ir/legal.sir`; of the program that generates, `ir/generate/legal.sir`.
-pub fn stage_name(name: &str, purpose: Purpose) -> String {
-    match (purpose, name.split_once('/')) {
-        (Purpose::Generate, Some((folder, file))) => format!("{folder}/{purpose}/{file}"),
-        _ => name.to_owned(),
-    }
 }

@@ -1,4 +1,4 @@
-//! What rules rewrote, as an artefact keeps it (`rewrites.json`) and as people read it (`inspect --rewrites`,
+//! What rules rewrote, as an artefact keeps it (`rewrites.json`) and as it is printed (`inspect --rewrites`,
 //! `opt --explain`).
 
 use std::collections::BTreeMap;

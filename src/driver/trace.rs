@@ -1,11 +1,11 @@
-//! What a compile shows of itself: stages for `--emit` and `--dump-to`, times for `--timing`, progress on a terminal.
+//! What a compile shows of itself: stages for `--emit` and `--dump-to`, times for `--timing`, and what it is at.
 
 use std::fs;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+/// Told what a compile is at: the name of a part of the work when it begins, nothing when it is done.
+pub type Progress = Box<dyn FnMut(Option<&str>)>;
 
 /// Collects what the stages of a compile print. Nothing of it reaches an artefact.
 pub struct Trace {
@@ -15,7 +15,7 @@ pub struct Trace {
     seen: Vec<String>,
     n_dumped: usize,
     times: Vec<(String, Duration)>,
-    progress: ProgressBar,
+    progress: Progress,
     started: Instant,
 }
 
@@ -28,25 +28,7 @@ impl Trace {
         if let Some(dir) = &dump_to {
             fs::create_dir_all(dir)?;
         }
-        let progress = if std::io::stderr().is_terminal() {
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
-                .unwrap_or(ProgressStyle::default_spinner());
-            let bar = ProgressBar::new_spinner().with_style(style);
-            bar.enable_steady_tick(Duration::from_millis(100));
-            bar
-        } else {
-            ProgressBar::hidden()
-        };
-        Ok(Trace {
-            dump_to,
-            emit,
-            emitted: Vec::new(),
-            seen: Vec::new(),
-            n_dumped: 0,
-            times: Vec::new(),
-            progress,
-            started: Instant::now(),
-        })
+        Ok(Trace { dump_to, emit, ..Trace::silent() })
     }
 
     /// A trace that keeps nothing.
@@ -58,9 +40,16 @@ impl Trace {
             seen: Vec::new(),
             n_dumped: 0,
             times: Vec::new(),
-            progress: ProgressBar::hidden(),
+            progress: Box::new(|_| ()),
             started: Instant::now(),
         }
+    }
+
+    /// The trace, with something that is told what the compile is at.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Trace {
+        self.progress = progress;
+        self
     }
 
     /// Offers a stage's text. `stage` is what `--emit` takes; `name` tells passes and targets apart.
@@ -97,7 +86,7 @@ impl Trace {
     /// Says that a part of the work begins; it lasts until the next begins or the trace ends.
     pub fn begin(&mut self, what: &str) {
         self.end();
-        self.progress.set_message(what.to_owned());
+        (self.progress)(Some(what));
         self.times.push((what.to_owned(), Duration::ZERO));
         self.started = Instant::now();
     }
@@ -109,7 +98,7 @@ impl Trace {
         {
             *time = self.started.elapsed();
         }
-        self.progress.set_message("");
+        (self.progress)(None);
     }
 
     /// How long each part took, in order.
@@ -123,11 +112,5 @@ impl Trace {
     /// The names of the stages that there are.
     pub fn emitted(&self) -> Result<String, &[String]> {
         if self.emitted.is_empty() { Err(&self.seen) } else { Ok(self.emitted.join("\n")) }
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        self.progress.finish_and_clear();
     }
 }

@@ -34,7 +34,6 @@ use skipc_runtime::distance::Bound;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
 
 use crate::diagnostic::Diagnostic;
-use crate::driver::pack::stage_name;
 use crate::error::Error;
 use crate::frontend::lower::{Skipping, lower};
 use crate::frontend::spec;
@@ -328,6 +327,14 @@ impl<'a> Phase<'a> {
 /// Whether all logits are numbers of f32.
 fn all_finite<N: Number>(logits: &[N]) -> bool {
     logits.iter().all(|logit| (logit.to_f64() as f32).is_finite())
+}
+
+/// The section of a stage, such as `ir/legal.sir`; of the program that generates, `ir/generate/legal.sir`.
+pub fn stage_name(name: &str, purpose: Purpose) -> String {
+    match (purpose, name.split_once('/')) {
+        (Purpose::Generate, Some((folder, file))) => format!("{folder}/{purpose}/{file}"),
+        _ => name.to_owned(),
+    }
 }
 
 fn stage_text<'a>(model: &'a Model, name: &str, kind: SectionKind) -> Result<&'a str, LadderError> {

@@ -40,6 +40,9 @@ const TEST_TOOLS: [&str; 2] = ["skipc-testkit", "skipc-ptx"];
 /// Crates whose presence means that LLVM has to be installed.
 const NEEDS_LLVM: [&str; 4] = ["llvm-sys", "mlir-sys", "inkwell", "melior"];
 
+/// Crates for options and output on a terminal, which programs that link the compiler have no use for.
+const COMMAND_LINE: [&str; 4] = ["clap", "comfy-table", "indicatif", "miette"];
+
 /// Crates that change together, so their versions stand together in the root manifest; `cranelift-*` too.
 const ONE_PLACE: [&str; 6] = ["melior", "melior-macro", "mlir-sys", "inkwell", "llvm-sys", "tblgen"];
 
@@ -118,6 +121,36 @@ pub(crate) fn reaches_llvm(metadata: &Metadata) -> Vec<String> {
     let names: Vec<&str> = reached.map(|package| package.name.as_str()).collect();
     assert!(names.contains(&"skipc"), "the default members do not hold the root package");
     llvm_among(&names)
+}
+
+/// Crates of the command line that the root package's library reaches in `metadata`, which has been resolved without
+/// `cli`. What only tests need does not count.
+pub(crate) fn reaches_command_line(metadata: &Metadata) -> Vec<String> {
+    let nodes = &metadata.resolve.as_ref().expect("cargo metadata should resolve").nodes;
+    let is_linked =
+        |dep: &&cargo_metadata::NodeDep| dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal);
+    let edges: BTreeMap<&PackageId, Vec<&PackageId>> = nodes
+        .iter()
+        .map(|node| (&node.id, node.deps.iter().filter(is_linked).map(|dep| &dep.pkg).collect()))
+        .collect();
+    let starts = metadata.packages.iter().filter(|package| package.name.as_str() == "skipc");
+    let mut open: Vec<&PackageId> = starts.map(|package| &package.id).collect();
+    assert_eq!(open.len(), 1, "the root package is called skipc");
+    let mut seen = BTreeSet::new();
+    while let Some(at) = open.pop() {
+        if seen.insert(at) {
+            open.extend(edges.get(at).into_iter().flatten());
+        }
+    }
+    let reached = metadata.packages.iter().filter(|package| seen.contains(&package.id));
+    command_line_among(&reached.map(|package| package.name.as_str()).collect::<Vec<_>>())
+}
+
+fn command_line_among(names: &[&str]) -> Vec<String> {
+    let found = names.iter().filter(|name| COMMAND_LINE.contains(name));
+    found
+        .map(|name| format!("{name} is reached without the `cli` feature, so who links the compiler gets it"))
+        .collect()
 }
 
 fn walk<'a, T: Ord>(mut open: Vec<&'a T>, next: impl Fn(&'a T) -> &'a [T]) -> BTreeSet<&'a T> {

@@ -51,6 +51,12 @@ fn llvm_in_the_default_build() {
 }
 
 #[test]
+fn the_command_line_in_the_library() {
+    assert_eq!(command_line_among(&["skipc", "serde", "clap", "indicatif"]).len(), 2);
+    assert!(command_line_among(&["skipc", "serde", "clap_lex"]).is_empty());
+}
+
+#[test]
 fn lengths_and_names() {
     let lines = |count: usize| "x\n".repeat(count);
     assert!(getting_long("a.rs", &lines(600)).is_none());

@@ -1,14 +1,19 @@
 //! Writes a file whole or not at all.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
+/// Links that are followed to a file that does not exist yet; the system's own limit.
+const MOST_LINKS: usize = 40;
+
 /// Writes a file through a temporary one in the same folder, which is synced, renamed to `path`, and its folder
-/// synced: after a crash or a power loss there is the old file or the new one, never a part of it. What is no file, such as
-/// `/dev/null` or a pipe, is written to and stays what it is.
+/// synced: after a crash or a power loss there is the old file or the new one, never a part of it. A link stays, and what
+/// it leads to is replaced; a file that was there before keeps its mode and its owner. What is no file, such as
+/// `/dev/null` or a pipe, is written to and stays what it is, and so is the standard output of this process under
+/// whatever name.
 ///
 /// # Errors
 ///
@@ -18,40 +23,30 @@ pub fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
         let mut buffered = BufWriter::with_capacity(1 << 20, file);
         write(&mut buffered).and_then(|()| buffered.flush())
     };
-    match device(path) {
-        true => open_device(path).and_then(|mut device| buffered(&mut device)).map_err(failed(path, "write")),
-        false => regular_file(path, buffered),
+    match stream(path).map_err(failed(path, "write"))? {
+        Some(mut stream) => buffered(&mut stream).map_err(failed(path, "write")),
+        None => regular_file(path, buffered),
     }
 }
 
-/// As [`file()`], for what is not written from its beginning to its end. Where `path` is no file, it is put together in a
-/// temporary one.
+/// As [`file()`], for what is not written from its beginning to its end. Where `path` is a stream, it is put together in a
+/// temporary file.
 ///
 /// # Errors
 ///
 /// As [`file()`].
 pub fn file_at_any_place(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
-    if !device(path) {
+    let Some(mut stream) = stream(path).map_err(failed(path, "write"))? else {
         return regular_file(path, write);
-    }
+    };
     let put_together = || {
-        let mut device = open_device(path)?;
         let mut temporary = tempfile::tempfile()?;
         write(&mut temporary)?;
         temporary.seek(SeekFrom::Start(0))?;
-        io::copy(&mut temporary, &mut device)?;
-        device.flush()
+        io::copy(&mut temporary, &mut stream)?;
+        stream.flush()
     };
     put_together().map_err(failed(path, "write"))
-}
-
-/// Whether there is something at `path` that is no regular file.
-fn device(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
-}
-
-fn open_device(path: &Path) -> io::Result<File> {
-    std::fs::OpenOptions::new().write(true).open(path)
 }
 
 fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -60,10 +55,8 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error 
 }
 
 fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let target = target(path).map_err(failed(path, "write"))?;
+    let folder = folder(&target);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".skipc-");
     #[cfg(unix)]
@@ -74,9 +67,140 @@ fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) ->
     }
     let mut temporary = builder.tempfile_in(folder).map_err(failed(path, "write"))?;
     write(temporary.as_file_mut()).map_err(failed(path, "write"))?;
+    if let Ok(before) = std::fs::metadata(&target) {
+        keep(&before, temporary.as_file()).map_err(failed(path, "keep the owner and mode of"))?;
+    }
     temporary.as_file().sync_all().map_err(failed(path, "sync"))?;
-    temporary.persist(path).map_err(|refused| failed(path, "rename to")(refused.error))?;
+    temporary.persist(&target).map_err(|refused| failed(path, "rename to")(refused.error))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(path, "sync the folder of"))
+}
+
+/// The folder of a file.
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What a path leads to through links, whether it exists or not.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut target = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(&target) {
+            // A relative link starts from its own folder; an absolute one replaces it.
+            Ok(next) => target = folder(&target).join(next),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
+/// What a path that is no regular file is written through, or one that is this process's standard output.
+fn stream(path: &Path) -> io::Result<Option<File>> {
+    match std::fs::metadata(path) {
+        Ok(_) if is_stdout(path) => stdout().map(Some),
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            std::fs::OpenOptions::new().write(true).open(path).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Gives a new file the mode and the owner of the one that it replaces.
+#[cfg(unix)]
+fn keep(before: &Metadata, new: &File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let now = new.metadata()?;
+    if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
+        fchown(new, Some(before.uid()), Some(before.gid()))?;
+    }
+    new.set_permissions(before.permissions())
+}
+
+#[cfg(not(unix))]
+fn keep(before: &Metadata, new: &File) -> io::Result<()> {
+    new.set_permissions(before.permissions())
+}
+
+/// Whether a path leads to what this process's standard output goes to, if that is a file or a pipe. Nothing else may be
+/// printed there while a file is written to it.
+#[must_use]
+pub fn is_stdout(path: &Path) -> bool {
+    let found = stdout().and_then(|stdout| stdout.metadata());
+    found.is_ok_and(|found| {
+        !is_device(&found) && std::fs::metadata(path).is_ok_and(|path| same(&found, &path))
+    })
+}
+
+/// A handle of its own of standard output.
+#[cfg(unix)]
+fn stdout() -> io::Result<File> {
+    use std::os::fd::AsFd;
+    io::stdout().as_fd().try_clone_to_owned().map(File::from)
+}
+
+#[cfg(not(unix))]
+fn stdout() -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(unix)]
+fn is_device(found: &Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    found.file_type().is_char_device() || found.file_type().is_block_device()
+}
+
+#[cfg(not(unix))]
+fn is_device(_: &Metadata) -> bool {
+    false
+}
+
+#[cfg(unix)]
+fn same(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+#[cfg(not(unix))]
+fn same(_: &Metadata, _: &Metadata) -> bool {
+    false
+}
+
+/// What tells files apart, whatever they are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Device and inode of a file that is there.
+    Inode(u64, u64),
+    /// The folder and the name of one that is not, or of any where the system has no inodes.
+    Name(PathBuf),
+}
+
+/// The identity of a regular file, or of one that would be made; nothing for what writing does not change, such as
+/// `/dev/null`, and for paths that lead nowhere.
+#[must_use]
+pub fn identity(path: &Path) -> Option<Identity> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_file() => {
+            inode(&found).or_else(|| path.canonicalize().ok().map(Identity::Name))
+        }
+        Ok(_) => None,
+        Err(_) => {
+            let target = target(path).ok()?;
+            Some(Identity::Name(folder(&target).canonicalize().ok()?.join(target.file_name()?)))
+        }
+    }
+}
+
+#[cfg(unix)]
+fn inode(found: &Metadata) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    Some(Identity::Inode(found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn inode(_: &Metadata) -> Option<Identity> {
+    None
 }
 
 #[cfg(all(test, unix))]
@@ -90,6 +214,50 @@ mod tests {
         let mut read = Vec::new();
         std::fs::File::open(null).unwrap().read_to_end(&mut read).unwrap();
         assert!(read.is_empty() && !std::fs::metadata(null).unwrap().is_file());
+    }
+
+    #[test]
+    fn links_modes_and_owners_stay() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("in")).unwrap();
+        std::fs::write(path("in/real"), b"before").unwrap();
+        std::fs::set_permissions(path("in/real"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        // Only root may give files away; others keep what they have.
+        let _ = std::os::unix::fs::chown(path("in/real"), Some(1234), Some(2345));
+        let owner =
+            |name: &str| std::fs::metadata(path(name)).map(|found| (found.uid(), found.gid())).unwrap();
+        let before = owner("in/real");
+        symlink("in/real", path("link")).unwrap();
+        symlink(path("link"), path("far")).unwrap();
+        symlink("in/new", path("to-new")).unwrap();
+        for (link, real) in [("link", "in/real"), ("far", "in/real"), ("to-new", "in/new")] {
+            super::file(&path(link), |to| to.write_all(link.as_bytes())).unwrap();
+            assert!(path(link).is_symlink(), "{link}");
+            assert_eq!(std::fs::read(path(real)).unwrap(), link.as_bytes());
+        }
+        assert_eq!(std::fs::metadata(path("in/real")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(owner("in/real"), before);
+        symlink("round", path("round")).unwrap();
+        assert!(super::file(&path("round"), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn files_have_one_identity_under_all_names() {
+        use super::identity;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("a"), b"").unwrap();
+        std::fs::hard_link(path("a"), path("b")).unwrap();
+        std::os::unix::fs::symlink("a", path("c")).unwrap();
+        std::os::unix::fs::symlink("new", path("to-new")).unwrap();
+        let a = identity(&path("a"));
+        assert!(a.is_some() && a == identity(&path("b")) && a == identity(&path("c")));
+        assert_eq!(identity(&path("./new")), identity(&path("to-new")));
+        assert_ne!(identity(&path("new")), identity(&path("other")));
+        assert_eq!(identity("/dev/null".as_ref()), None);
+        assert_eq!(identity(&path("none/x")), None);
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub struct Options {
     pub vocab_size: u32,
 }
 
-/// Kernels, constants, buffers and steps of one model in one precision; independent of the target.
+/// Kernels, constants, buffers and steps of one model in one precision, with weights laid out as one kind of target reads them; targets of
+/// one kind share it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {

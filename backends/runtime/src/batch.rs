@@ -51,7 +51,7 @@ impl Outputs {
     }
 }
 
-/// What the routers decided in a run's last step.
+/// What the routers decided: in the last step of a run, and of all rows if it continued several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {
     /// `[routers][n]`, in model order: 1 where the token executed.
@@ -62,10 +62,25 @@ pub struct Decisions {
 
 impl Decisions {
     /// Overflows as [`Outputs`] has them, told apart by whether the router has a capacity at all.
-    pub(crate) fn new(layout: &Layout, gates: Vec<Vec<u8>>, overflow: &[u32]) -> Self {
+    #[must_use]
+    pub fn new(layout: &Layout, gates: Vec<Vec<u8>>, overflow: &[u32]) -> Self {
         let limited = layout.io.gates.iter().map(|gate| matches!(gate, Gate::Routed { wanted: Some(_), .. }));
         let overflow = limited.zip(overflow).map(|(limited, over)| limited.then_some(*over)).collect();
         Self { gates, overflow }
+    }
+
+    /// Adds those of further rows of the same model.
+    pub fn extend(&mut self, further: Decisions) {
+        if self.gates.is_empty() {
+            *self = further;
+            return;
+        }
+        for (gate, further) in self.gates.iter_mut().zip(further.gates) {
+            gate.extend(further);
+        }
+        for (over, further) in self.overflow.iter_mut().zip(further.overflow) {
+            *over = over.zip(further).map(|(over, further)| over.saturating_add(further));
+        }
     }
 }
 

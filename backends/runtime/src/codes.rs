@@ -64,6 +64,10 @@ pub const CODES: &[(&str, &str)] = &[
         "A file that should hold decisions is neither a routing trace nor a .npy file, whatever it is called.",
     ),
     (
+        "run::same-file",
+        "An output is also an input or another output, directly or through links, and would be overwritten. Name another file.",
+    ),
+    (
         "run::self-test",
         "On this machine the model computes something else than the compiler did. Try `--checked`; the machine or a driver may be at fault.",
     ),

@@ -202,6 +202,16 @@ pub enum Error {
     /// Options that exclude or need each other.
     #[error("{0}")]
     Usage(String),
+    /// An output that is also an input or another output.
+    #[error("{option} and {other} are one file, {path}", path = path.display())]
+    SameFile {
+        /// The option that names the output.
+        option: String,
+        /// The other one.
+        other: String,
+        /// The file.
+        path: PathBuf,
+    },
     /// The known answers of the artefact are missing or damaged.
     #[error("known answers: {problem}")]
     KnownAnswer {
@@ -293,6 +303,7 @@ impl Error {
             Error::PromptVocabulary { .. } => "run::prompt-vocabulary",
             Error::NonFinite { .. } => "run::non-finite",
             Error::Usage(_) => "run::usage",
+            Error::SameFile { .. } => "run::same-file",
             Error::KnownAnswer { .. } => "run::known-answer",
             Error::SelfTest { .. } => "run::self-test",
             Error::NotCausal => "run::not-causal",
@@ -310,7 +321,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) | Error::Recipe { .. } => 2,
+            Error::Usage(_) | Error::SameFile { .. } | Error::Recipe { .. } => 2,
             Error::SelfTest { .. } => 3,
             Error::NoProgram { .. } | Error::WrongArch { .. } => 5,
             Error::Cuda(error) => error.exit_code(),

@@ -2,6 +2,10 @@
 //!
 //! There is no cache of keys and values yet, so the cost of a token grows with its position.
 
+use std::ops::ControlFlow;
+
+use skipc_artifact::program::Layout;
+
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::session::Session;
@@ -17,40 +21,87 @@ pub struct Continuation {
     pub overflow: Vec<u32>,
 }
 
-/// Continues `prompt` by the likeliest token (the lowest of several equal ones), `count` times or until the model has
-/// no more positions. `each` sees every new token as it comes.
+/// A row of a batch that is to be continued, with the number that it has there: some routers decide by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Index of the sequence in its batch.
+    pub sequence: usize,
+    /// Its tokens.
+    pub tokens: &'a [u32],
+}
+
+impl Row<'_> {
+    /// The row without the others: those before it are empty.
+    fn batch(self, tokens: Vec<u32>) -> Batch {
+        let mut lengths = vec![0; self.sequence];
+        lengths.push(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
+        Batch { tokens, lengths, routing: None }
+    }
+
+    /// Checks the row against a program.
+    ///
+    /// # Errors
+    ///
+    /// Whatever of it the program cannot run; always the user's input at fault.
+    pub fn check(self, layout: &Layout) -> Result<(), Error> {
+        self.batch(self.tokens.to_vec()).check(layout)
+    }
+}
+
+/// Continues one sequence; see [`greedy_row`]. `each` sees every new token as it comes.
 ///
 /// # Errors
 ///
-/// An empty prompt, [`Error::NonFinite`] where no next token is likely, or what [`Session::run`] says.
+/// As [`greedy_row`].
 pub fn greedy(
     session: &mut Session,
     prompt: &[u32],
     count: u32,
     mut each: impl FnMut(u32),
 ) -> Result<Continuation, Error> {
-    if prompt.is_empty() {
+    greedy_row(session, Row { sequence: 0, tokens: prompt }, count, &mut |token| {
+        each(token);
+        ControlFlow::Continue(())
+    })
+}
+
+/// Continues a row by the likeliest token (the lowest of several equal ones), `count` times, until the model has no
+/// more positions, or until `each`, which sees every new token as it comes, breaks off.
+///
+/// # Errors
+///
+/// An empty row, [`Error::NonFinite`] where no next token is likely, or what [`Session::run`] says.
+pub fn greedy_row(
+    session: &mut Session,
+    row: Row<'_>,
+    count: u32,
+    each: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<Continuation, Error> {
+    if row.tokens.is_empty() {
         return Err(Error::EmptyPrompt);
     }
     let layout = &session.program().layout;
     let limit = layout.max_positions.min(layout.max_tokens) as usize;
     let vocab_size = layout.vocab_size as usize;
-    let mut tokens = prompt.to_vec();
+    let given = row.tokens.len();
+    let mut tokens = row.tokens.to_vec();
     let (mut gates, mut overflow) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        if tokens.len() >= limit && tokens.len() > prompt.len() {
+        if tokens.len() >= limit && tokens.len() > given {
             break;
         }
-        let batch = Batch::of_sequence(tokens.clone());
+        let batch = row.batch(tokens.clone());
         let outputs = session.run(&batch)?;
         outputs.check_finite(&batch.lengths)?;
         let last = outputs.logits.rchunks(vocab_size.max(1)).next().unwrap_or_default();
         let token = likeliest(last);
-        each(token);
         tokens.push(token);
         (gates, overflow) = (outputs.gates, outputs.overflow);
+        if each(token).is_break() {
+            break;
+        }
     }
-    Ok(Continuation { tokens: tokens.split_off(prompt.len()), gates, overflow })
+    Ok(Continuation { tokens: tokens.split_off(given), gates, overflow })
 }
 
 /// The index of the largest number, the first of equal ones.

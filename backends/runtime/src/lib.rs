@@ -20,6 +20,7 @@
 pub mod arrays;
 pub mod batch;
 pub mod codes;
+#[cfg(feature = "command")]
 pub mod command;
 #[expect(unsafe_code, reason = "maps generated code and calls it with pointers")]
 mod cpu;

@@ -1,9 +1,12 @@
 //! `skipc-run`: runs compiled models, without the compiler.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-use skipc_runtime::command::{self, RunArgs};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use skipc_runtime::Error;
+use skipc_runtime::command::{self, Files, RunArgs};
 
 /// Runs compiled models
 #[derive(Parser)]
@@ -14,12 +17,24 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match command::run(&cli.run, &mut std::io::stdout().lock()) {
-        Ok(_) => ExitCode::SUCCESS,
+    let command = Cli::command();
+    let matches = command.clone().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(&cli, &Files::of(&command, &matches)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error[{}]: {error}", error.code());
+            // Where nobody can read it, the exit code alone has to say it.
+            let _ = writeln!(std::io::stderr(), "error[{}]: {error}", error.code());
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+fn run(cli: &Cli, files: &Files) -> Result<(), Error> {
+    files.check()?;
+    let mut out: Box<dyn Write> = match files.write_to_stdout() {
+        true => Box::new(std::io::stderr().lock()),
+        false => Box::new(std::io::stdout().lock()),
+    };
+    command::run(&cli.run, out.as_mut()).map(drop)
 }

@@ -6,7 +6,6 @@
 //! best form, on the mean over counts. A further form has to save more than its code is worth.
 
 pub mod machine;
-mod measure;
 pub mod tuning;
 
 use std::sync::Arc;
@@ -17,7 +16,6 @@ use skipc_plan::buckets::{Bucket, Bucketing, Tile};
 use skipc_plan::kernel::Kernel;
 
 use machine::Machine;
-pub use measure::measure;
 use tuning::Tuning;
 
 /// What another form in the code has to save of the time, on the mean over counts.

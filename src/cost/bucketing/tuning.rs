@@ -23,7 +23,7 @@ pub struct Tuning {
     pub version: u32,
     /// What the code was made for.
     pub target: String,
-    /// What it ran on, for people.
+    /// What it ran on, human-readable.
     pub device: String,
     /// The kernels.
     pub kernels: Vec<Table>,
@@ -33,7 +33,7 @@ pub struct Tuning {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// What it does, for people.
+    /// What it does, human-readable.
     pub name: String,
     /// [`key`] of the kernel.
     pub key: String,

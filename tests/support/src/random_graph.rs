@@ -1,5 +1,6 @@
-//! Random graphs, well-formed by construction: every op of the table, sets of sets, nodes that repeat others, dead
-//! nodes, and patterns that passes look for.
+//! Random graphs, well-formed by construction: sets of sets, nodes that repeat others, dead nodes, and patterns that
+//! passes look for. All ops of the table but those that only rules make (folded and selected weights, the scales of
+//! norms) and selections by rank or capacity, which generated models have.
 
 use skipc_ir::attr::{F64, Shape};
 use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Unary, Value};

@@ -1,6 +1,11 @@
-//! The command line of `skipc run` and `skipc-run`.
+//! The command line of `skipc run` and `skipc-run`: one definition of their options and of what they do, behind the
+//! feature `command`, because both programs have it and a program that calls the runtime has not.
+
+mod files;
+mod printer;
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,7 +15,7 @@ use skipc_artifact::section::ContentHash;
 
 use crate::batch::{Batch, Decisions, Grid, Outputs};
 use crate::error::Error;
-use crate::generate;
+use crate::generate::{self, Row};
 use crate::inputs::{Replay, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::Model;
@@ -19,6 +24,9 @@ use crate::session::{Device, Options, Session};
 use crate::threads::Threads;
 use crate::timing::Timing;
 use crate::trace::{self, Trace};
+
+pub use files::{Files, Role, role};
+use printer::Printer;
 
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
@@ -129,12 +137,14 @@ impl RunArgs {
     }
 }
 
-/// Runs the command; what it prints goes to `out`. Gives the decisions of its last step.
+/// Runs the command; what it prints goes to `out`. Gives the decisions of its last step. Once the reader of `out` has
+/// gone, nothing more is printed or generated, and that is no error.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::exit_code`] says how the process should end.
 pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
+    let out = &mut Printer::new(out);
     if args.self_test {
         return self_test(args, out);
     }
@@ -170,7 +180,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
 }
 
 /// Replays the known answers; a table goes to `out`.
-fn self_test(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
+fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> {
     let model = Model::open(&args.model)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let options = Options { threads, checked: args.checked, ..Options::default() };
@@ -191,17 +201,14 @@ fn self_test(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
             })
             .collect();
         let summary = serde_json::json!({"ok": failed == 0, "known_answers": rows});
-        print(out, format_args!("{summary}\n"))?;
+        out.print(format_args!("{summary}\n"))?;
     } else {
         for Verdict { purpose, case, flips, max_error, relative_rms, ok } in &verdicts {
             let word = if *ok { "ok" } else { "WRONG" };
-            print(
-                out,
-                format_args!(
-                    "{purpose:8}  {case:5}  {flips} decisions differ, largest error {max_error:.2e}, \
+            out.print(format_args!(
+                "{purpose:8}  {case:5}  {flips} decisions differ, largest error {max_error:.2e}, \
                      relative rms {relative_rms:.2e}  {word}\n"
-                ),
-            )?;
+            ))?;
         }
     }
     match failed {
@@ -260,7 +267,7 @@ fn run_once(
     model: &Model,
     session: &mut Session,
     sequences: Sequences,
-    out: &mut dyn Write,
+    out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
     let Scored { grid, batch, replayed, outputs } = score(args, model, session, sequences)?;
     let finite = outputs.check_finite(&grid.lengths);
@@ -292,7 +299,7 @@ fn summarise(
     session: &Session,
     grid: &Grid,
     (counts, overflow, timing): (&[u32], &[Option<u32>], Option<&Timing>),
-    out: &mut dyn Write,
+    out: &mut Printer<'_>,
 ) -> Result<(), Error> {
     let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
     let executed: u64 = counts.iter().map(|&count| u64::from(count)).sum();
@@ -311,28 +318,25 @@ fn summarise(
         if let Some(timing) = timing {
             summary["timing"] = timing.json();
         }
-        return print(out, format_args!("{summary}\n"));
+        return out.print(format_args!("{summary}\n"));
     }
     let share = if asked == 0 { 1.0 } else { executed as f64 / asked as f64 };
-    print(
-        out,
-        format_args!(
-            "{n_tokens} tokens in {} sequences on {}; {} routers executed {:.1} % of them\n",
-            grid.lengths.len(),
-            session.describe(),
-            counts.len(),
-            100.0 * share
-        ),
-    )?;
+    out.print(format_args!(
+        "{n_tokens} tokens in {} sequences on {}; {} routers executed {:.1} % of them\n",
+        grid.lengths.len(),
+        session.describe(),
+        counts.len(),
+        100.0 * share
+    ))?;
     if let Some(timing) = timing {
-        print(out, format_args!("{}", timing.text()))?;
+        out.print(format_args!("{}", timing.text()))?;
     }
     if !is_limited {
         return Ok(());
     }
     let limited = overflow.iter().enumerate().filter_map(|(router, over)| Some((router, (*over)?)));
     let counts: Vec<String> = limited.map(|(router, over)| format!("{router}: {over}")).collect();
-    print(out, format_args!("tokens over capacity, by router: {}\n", counts.join(", ")))
+    out.print(format_args!("tokens over capacity, by router: {}\n", counts.join(", ")))
 }
 
 /// Prints the prompt and what follows, byte by byte as it comes.
@@ -341,46 +345,51 @@ fn continue_text(
     prompt: &str,
     tokens: &[u32],
     count: u32,
-    out: &mut dyn Write,
+    out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
-    print(out, format_args!("{prompt}"))?;
+    let row = Row { sequence: 0, tokens };
+    row.check(&session.program().layout)?;
+    out.print(format_args!("{prompt}"))?;
     let mut written = Ok(());
-    let continuation = generate::greedy(session, tokens, count, |token| {
+    let continuation = generate::greedy_row(session, row, count, &mut |token| {
         // The model has 256 tokens, so each is a byte; several may make one character.
-        let byte = [u8::try_from(token).unwrap_or(b'?')];
-        if written.is_ok() {
-            written = out.write_all(&byte).and_then(|()| out.flush());
-        }
+        written = out.write(&[u8::try_from(token).unwrap_or(b'?')]);
+        if written.is_err() || out.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    written.map_err(stdout_failed)?;
-    print(out, format_args!("\n"))?;
+    written?;
+    out.print(format_args!("\n"))?;
     Ok(Decisions::new(&session.program().layout, continuation.gates, &continuation.overflow))
 }
 
-/// Prints one line of new token ids for each row.
+/// Prints one line of new token ids for each row; an empty row has nothing that could be continued, and an empty line.
 fn continue_rows(
     session: &mut Session,
     sequences: &Sequences,
     count: u32,
-    out: &mut dyn Write,
+    out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
     let mut rest = sequences.tokens.as_slice();
-    let mut decisions = Decisions::default();
-    for &length in &sequences.grid.lengths {
-        let (prompt, after) = rest.split_at((length as usize).min(rest.len()));
+    let mut rows = Vec::new();
+    for (sequence, &length) in sequences.grid.lengths.iter().enumerate() {
+        let (tokens, after) = rest.split_at((length as usize).min(rest.len()));
         rest = after;
-        let new = generate::greedy(session, prompt, count, |_| ())?;
+        rows.push(Row { sequence, tokens });
+    }
+    // Before anything is printed.
+    rows.iter().try_for_each(|row| row.check(&session.program().layout))?;
+    let mut decisions = Decisions::default();
+    for row in rows {
+        if out.is_closed() {
+            break;
+        }
+        if row.tokens.is_empty() {
+            out.print(format_args!("\n"))?;
+            continue;
+        }
+        let new = generate::greedy_row(session, row, count, &mut |_| ControlFlow::Continue(()))?;
         let words: Vec<_> = new.tokens.iter().map(ToString::to_string).collect();
-        print(out, format_args!("{}\n", words.join(" ")))?;
-        decisions = Decisions::new(&session.program().layout, new.gates, &new.overflow);
+        out.print(format_args!("{}\n", words.join(" ")))?;
+        decisions.extend(Decisions::new(&session.program().layout, new.gates, &new.overflow));
     }
     Ok(decisions)
-}
-
-fn print(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), Error> {
-    out.write_fmt(text).and_then(|()| out.flush()).map_err(stdout_failed)
-}
-
-fn stdout_failed(source: std::io::Error) -> Error {
-    Error::Io { action: "write to", path: "the standard output".into(), source }
 }

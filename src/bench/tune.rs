@@ -12,10 +12,10 @@ use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
 use skipc_plan::buckets::{Bucket, Bucketing, Tile};
 use skipc_plan::kernel::{Body, Kernel};
-use skipc_runtime::{Device, Model as Artefact, Options, Session};
+use skipc_runtime::{Device, Model as Artefact, Options, Session, cuda};
 
-use super::counts;
-use super::tuning::{FormTimes, Table, Tuning, VERSION, key};
+use crate::cost::bucketing::counts;
+use crate::cost::bucketing::tuning::{FormTimes, Table, Tuning, VERSION, key};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::driver::pipeline::{self, Request};
@@ -54,13 +54,23 @@ impl Bucketing for Only {
 /// only adds to a time.
 ///
 /// # Errors
-/// As a compile, and what the runtime says of the device.
-pub fn measure(
+/// If this machine has no device for the target, which is looked for first; as a compile; and what the runtime says of
+/// the device.
+pub fn tune(
     (model, weights): (&Model, &Weights),
     (target, dtype, cpu_backend): (&Target, DType, CpuBackend),
     rounds: u32,
     tick: &mut dyn FnMut(&str),
 ) -> Result<Tuning, Error> {
+    let device = match target {
+        Target::Cpu => Device::Cpu,
+        Target::Cuda(_) => {
+            // Compiling takes its time, and is for nothing without a GPU that takes the code.
+            let gpu = cuda::Gpu::first().map_err(skipc_runtime::Error::from)?;
+            gpu.choose(std::slice::from_ref(target)).map_err(skipc_runtime::Error::from)?;
+            Device::Cuda
+        }
+    };
     let menus: Arc<Mutex<Menus>> = Arc::default();
     let mut kernels: Vec<(String, Kernel)> = Vec::new();
     let mut bundles = Vec::new();
@@ -80,18 +90,18 @@ pub fn measure(
         }
     }
     let menus = menus.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut device = String::new();
+    let mut described = String::new();
     let mut tables = Vec::new();
     for (idx, (symbol, kernel)) in (0..).zip(&kernels) {
         let Some(tiles) = menus.get(&key(kernel)).filter(|_| can_vary(kernel)) else { continue };
         tick(symbol);
-        let sessions = bundles.iter().take(tiles.len()).map(|bundle| session(model, bundle, idx));
+        let sessions = bundles.iter().take(tiles.len()).map(|bundle| session(model, bundle, (device, idx)));
         let mut sessions = sessions.collect::<Result<Vec<Session>, Error>>()?;
-        device = sessions.first().map_or_else(String::new, Session::describe);
+        described = sessions.first().map_or_else(String::new, Session::describe);
         tables.push(table(kernel, tiles, &mut sessions, target, rounds)?);
     }
     let (version, target) = (VERSION, target.to_string());
-    Ok(Tuning { version, target, device, kernels: tables })
+    Ok(Tuning { version, target, device: described, kernels: tables })
 }
 
 /// Whether the rows of a kernel can be few while all else is large. Where an attention has as many queries as keys, few
@@ -104,7 +114,7 @@ fn can_vary(kernel: &Kernel) -> bool {
 }
 
 /// A session that runs the first step with a kernel, and no other.
-fn session(model: &Model, bundle: &Bundle, kernel: u32) -> Result<Session, Error> {
+fn session(model: &Model, bundle: &Bundle, (device, kernel): (Device, u32)) -> Result<Session, Error> {
     let mut bundle = bundle.clone();
     let steps = &mut bundle.program.layout.steps;
     let only: Option<Step> = steps.iter().find(|step| step.kernel == kernel).cloned();
@@ -126,7 +136,6 @@ fn session(model: &Model, bundle: &Bundle, kernel: u32) -> Result<Session, Error
     bundle.write(&mut writer).map_err(|error| broken(&error))?;
     let bytes = writer.to_bytes().map_err(|error| broken(&error))?;
     let artefact = Artefact::from_bytes(&bytes)?;
-    let device = if target == Target::Cpu { Device::Cpu } else { Device::Cuda };
     let options = Options { threads: 1, purpose: Purpose::Score, ..Options::default() };
     Session::new(&artefact, device, options).map_err(Error::from)
 }

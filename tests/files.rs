@@ -1,0 +1,215 @@
+//! Files and streams of the command line: outputs destroy nothing, and messages that nobody reads stop nothing.
+#![cfg(all(feature = "cranelift", unix))]
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+const GOLDEN: &str = "tests/golden/gumbel";
+
+fn skipc(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skipc"));
+    command.args(args).env("NO_COLOR", "1");
+    command
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> Output {
+    let output = skipc(args).output().unwrap();
+    assert!(output.status.success(), "skipc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// A folder with all that commands read, under the names by which the tests give it.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        let folder = Folder(TempDir::new().unwrap());
+        for (from, to) in [("spec.toml", "spec.toml"), ("weights.safetensors", "w"), ("tokens.npy", "t.npy")]
+        {
+            fs::copy(format!("{GOLDEN}/{from}"), folder.path(to)).unwrap();
+        }
+        let (spec, weights) = (folder.named("spec.toml"), folder.named("w"));
+        let compile = ["compile", &spec, "--weights", &weights, "--cpu-backend", "cranelift"];
+        succeeds(&[&compile[..], &["-o", &folder.named("m.skp"), "--max-tokens", "128"]].concat());
+        let graph = succeeds(&[&compile[..], &["--emit", "graph"]].concat());
+        fs::write(folder.path("g.sir"), graph.stdout).unwrap();
+        let (model, tokens) = (folder.named("m.skp"), folder.named("t.npy"));
+        succeeds(&["run", &model, "--tokens", &tokens, "--routing-out", &folder.named("r.npy")]);
+        succeeds(&["trace", "record", &model, "--tokens", &tokens, "-o", &folder.named("x.trace")]);
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn named(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+}
+
+/// Every output of every command as the file that each of its inputs is, directly and through a link.
+#[test]
+fn an_output_is_no_input_and_no_other_output() {
+    let folder = Folder::new();
+    let batch = ["--tokens", "t.npy"];
+    // Arguments before the output's option; the option; the inputs that are among the arguments.
+    let cases: &[(&[&str], &str, &[&str])] = &[
+        (&["init", "spec.toml"], "-o", &["spec.toml"]),
+        (&["compile", "spec.toml", "--weights", "w"], "-o", &["spec.toml", "w"]),
+        (&["run", "m.skp", "--tokens", "t.npy"], "--logits", &["m.skp", "t.npy"]),
+        (&["run", "m.skp", "--tokens", "t.npy", "--routing", "r.npy"], "--routing-out", &["m.skp", "r.npy"]),
+        (&["bench", "spec.toml", "--weights", "w", "--rounds", "1"], "--svg", &["spec.toml", "w"]),
+        (&["tune", "spec.toml", "--weights", "w", "--rounds", "1"], "-o", &["spec.toml", "w"]),
+        (&["opt", "g.sir"], "-o", &["g.sir"]),
+        (&["trace", "record", "m.skp", "--tokens", "t.npy"], "-o", &["m.skp", "t.npy"]),
+        (&["trace", "generate", "m.skp", "--lengths", "3", "--density", "1"], "-o", &["m.skp"]),
+    ];
+    let in_folder = |args: &[&str]| skipc(args).current_dir(folder.0.path()).output().unwrap();
+    for (args, option, inputs) in cases {
+        for input in *inputs {
+            let link = format!("link-{input}");
+            if !folder.path(&link).is_symlink() {
+                symlink(input, folder.path(&link)).unwrap();
+            }
+            for name in [input, link.as_str()] {
+                let before = fs::read(folder.path(input)).unwrap();
+                let output = in_folder(&[args, &[*option, name][..]].concat());
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_eq!(output.status.code(), Some(2), "{args:?} {option} {name}: {said}");
+                assert!(said.contains("run::same-file"), "{args:?} {option} {name}: {said}");
+                assert!(fs::read(folder.path(input)).unwrap() == before, "{args:?} {option} {name}");
+            }
+        }
+    }
+    let both = |logits: &str, gates: &str| {
+        let outs = ["--logits", logits, "--routing-out", gates];
+        in_folder(&[&["run", "m.skp"][..], &batch, &outs].concat()).status.code()
+    };
+    assert_eq!(both("new.npy", "./new.npy"), Some(2));
+    assert!(!folder.path("new.npy").exists());
+    assert_eq!(both("/dev/null", "/dev/null"), Some(0));
+    assert_eq!(both("one.npy", "two.npy"), Some(0));
+    fs::copy(folder.path("t.npy"), folder.path("tokens.npy")).unwrap();
+    let kept = in_folder(&["verify", "m.skp", "--tokens", "./tokens.npy", "--keep", "."]);
+    assert_eq!(kept.status.code(), Some(2));
+}
+
+/// Standard output as a file and as a pipe: the artefact alone is in it, and the summary goes to standard error.
+#[test]
+fn nothing_else_goes_where_an_artefact_goes() {
+    let folder = Folder::new();
+    let (spec, weights) = (folder.named("spec.toml"), folder.named("w"));
+    let base = ["compile", &spec, "--weights", &weights, "--cpu-backend", "cranelift"];
+    succeeds(&[&base[..], &["-o", &folder.named("plain.skp")]].concat());
+    let wanted = fs::read(folder.path("plain.skp")).unwrap();
+    let to_stdout = [&base[..], &["-o", "/proc/self/fd/1"]].concat();
+    for args in [to_stdout.clone(), [&to_stdout[..], &["--json"]].concat()] {
+        let piped = succeeds(&args);
+        assert!(piped.stdout == wanted, "a pipe");
+        assert!(String::from_utf8_lossy(&piped.stderr).contains("KiB constants"), "a summary");
+        let file = File::create(folder.path("redirected.skp")).unwrap();
+        assert!(skipc(&args).stdout(file).stderr(Stdio::null()).status().unwrap().success());
+        assert!(fs::read(folder.path("redirected.skp")).unwrap() == wanted, "a file");
+    }
+}
+
+#[test]
+fn messages_that_nobody_reads_stop_nothing() {
+    let folder = Folder::new();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let (weights, artifact) = (folder.named("topk.w"), folder.named("topk.skp"));
+    succeeds(&["init", "models/mod-topk.toml", "-o", &weights]);
+    // It has a warning.
+    let compile =
+        ["compile", "models/mod-topk.toml", "--weights", &weights, "-o", &artifact, "--emit", "model"];
+    let compiled = skipc(&compile).stderr(full()).output().unwrap();
+    assert_eq!(compiled.status.code(), Some(0), "{}", String::from_utf8_lossy(&compiled.stdout));
+    assert!(folder.path("topk.skp").exists());
+
+    let bad = folder.named("bad.toml");
+    fs::write(&bad, "[model]\nname = 3\n").unwrap();
+    for args in [&["check", &bad, "--json"][..], &["check", &bad]] {
+        assert_eq!(skipc(args).stdout(full()).stderr(full()).status().unwrap().code(), Some(1), "{args:?}");
+        assert_eq!(to_nobody(args), Some(1), "{args:?}");
+    }
+    let (model, tokens) = (folder.named("m.skp"), folder.named("t.npy"));
+    let run = ["run", &model, "--tokens", &tokens];
+    let list: [&[&str]; 11] = [
+        &["ops"],
+        &["rules", "--json"],
+        &["passes"],
+        &["targets"],
+        &["doctor"],
+        &["explain"],
+        &["inspect", &model],
+        &["check", "models/mod-topk.toml"],
+        &run,
+        &[&run[..], &["--max-new-tokens", "5"]].concat(),
+        &["run", &model, "--self-test"],
+    ];
+    for args in list {
+        assert_eq!(to_nobody(args), Some(0), "{args:?}");
+        // What cannot be written for another reason is an error, and no panic.
+        assert_eq!(skipc(args).stdout(full()).stderr(full()).status().unwrap().code(), Some(1), "{args:?}");
+    }
+}
+
+/// The exit code of a command whose standard output and error have no reader any more.
+fn to_nobody(args: &[&str]) -> Option<i32> {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    skipc(args).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().code()
+}
+
+/// A router that draws by the number of the sequence decides in a batch that is continued as in one that is scored.
+#[test]
+fn rows_are_continued_as_what_they_are() {
+    let folder = Folder(TempDir::new().unwrap());
+    let spec = fs::read_to_string(format!("{GOLDEN}/spec.toml")).unwrap();
+    let spec = spec.replace(
+        r#"router = "gumbel", density = 0.25, kv = "all""#,
+        r#"router = "random", density = 0.5, seed = 7"#,
+    );
+    fs::write(folder.path("spec.toml"), &spec).unwrap();
+    let (model, weights) = (folder.named("m.skp"), folder.named("w"));
+    succeeds(&["init", &folder.named("spec.toml"), "-o", &weights]);
+    succeeds(&["compile", &folder.named("spec.toml"), "--weights", &weights, "-o", &model]);
+    // Equal rows, so that only the router's draws tell them apart, and an empty one.
+    let (n_rows, width) = (8usize, 4usize);
+    let (tokens, lengths) = (folder.named("t.npy"), folder.named("l.npy"));
+    let row: Vec<i32> = (0..width as i32).map(|at| 7 * at + 1).collect();
+    skipc_runtime::npy::write(tokens.as_ref(), &[n_rows as u64, width as u64], &row.repeat(n_rows)).unwrap();
+    let mut length = vec![width as i32; n_rows];
+    length[3] = 0;
+    skipc_runtime::npy::write(lengths.as_ref(), &[n_rows as u64], &length).unwrap();
+    let batch = ["run", &model, "--tokens", &tokens, "--lengths", &lengths];
+    succeeds(&[&batch[..], &["--logits", &folder.named("logits.npy")]].concat());
+    let logits = fs::read(folder.path("logits.npy")).unwrap();
+    let vocab = 61;
+    let logits = &logits[logits.len() - n_rows * width * vocab * 4..];
+    let likeliest = |row: usize| {
+        let at = (row * width + width - 1) * vocab * 4;
+        let numbers = logits[at..at + vocab * 4].as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
+        let best = numbers.enumerate().max_by(|(_, one), (_, other)| one.total_cmp(other));
+        best.unwrap().0.to_string()
+    };
+    let continued = succeeds(&[&batch[..], &["--max-new-tokens", "3"]].concat());
+    let said = String::from_utf8(continued.stdout).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    let wanted: Vec<String> = (0..n_rows).map(likeliest).collect();
+    for (row, line) in lines.iter().take(n_rows).enumerate() {
+        match row {
+            3 => assert_eq!(*line, "", "{said}"),
+            _ => assert_eq!(line.split(' ').next(), Some(wanted[row].as_str()), "row {row}: {said}"),
+        }
+    }
+    assert!(wanted.iter().any(|token| *token != wanted[0]), "the draws should tell rows apart: {wanted:?}");
+    // Shares are of all rows: each has its own tokens and all new ones but the last.
+    assert!(said.contains(&format!(" of {} tokens", (n_rows - 1) * (width + 2))), "{said}");
+}
