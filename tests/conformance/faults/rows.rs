@@ -59,7 +59,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         }
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],
-            Select::Random { positions, sequences, .. } => vec![positions, sequences],
+            Select::Random { ids, sequences, .. } => std::iter::once(ids).chain(sequences).collect(),
             Select::Ranked(Ranked { sequences, segment, order, .. }) => {
                 let mut all = vec![sequences];
                 if let Segment::Group { positions, .. } = segment {
