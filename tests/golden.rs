@@ -163,14 +163,14 @@ fn every_option_has_a_case() {
             }
         }
     }
-    let hard = ["gumbel", "sigmoid", "topk", "random", "always"];
+    let hard = ["gumbel", "sigmoid", "topk", "random", "hash", "always"];
     let learned = ["gumbel", "sigmoid", "topk", "highway"];
     let both = |what: &[&str], kinds: &[&str]| -> Vec<String> {
         what.iter().flat_map(|what| kinds.iter().map(move |kind| format!("{kind} {what}"))).collect()
     };
     let wanted = [
-        both(&["keys all", "keys active", "gate binary"], &hard[..4]),
-        both(&["gate scaled"], &["gumbel", "sigmoid", "topk", "random"]),
+        both(&["keys all", "keys active", "gate binary"], &hard[..5]),
+        both(&["gate scaled"], &hard[..5]),
         both(&["capacity position keys all", "capacity position keys active"], &hard),
         both(&["capacity score keys all", "capacity score keys active"], &hard),
         both(&["normed", "raw", "decide here"], &learned),
