@@ -10,6 +10,7 @@ use skipc::driver::trace::Trace;
 use skipc::frontend::lower::{Purpose, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::node::Block;
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::weights::Weights;
 use skipc::frontend::spec::words::Word;
@@ -150,6 +151,10 @@ fn every_option_has_a_case() {
     let mut seen = std::collections::BTreeSet::new();
     for case in golden() {
         let Loaded { model, .. } = load(&case);
+        for layer in model.blocks.iter().flat_map(Block::layers) {
+            let layer = serde_json::to_value(layer).expect("plain data");
+            seen.insert(format!("layer {} bias {}", layer["kind"], layer["bias"]));
+        }
         for skip in model.skips() {
             let capacity = skip.capacity();
             let skip = SkipTable::of(skip);
@@ -176,6 +181,8 @@ fn every_option_has_a_case() {
         both(&["normed", "raw", "decide here"], &learned),
         both(&["decide entry"], &learned),
         both(&["keys active"], &["never"]),
+        both(&["bias null"], &["layer \"attention\"", "layer \"ffn\""]),
+        both(&["bias false", "bias true"], &["layer \"linear\""]),
     ]
     .concat();
     let missing: Vec<String> = wanted.into_iter().filter(|option| !seen.contains(option)).collect();

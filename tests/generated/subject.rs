@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use safetensors::tensor::{Dtype, TensorView};
-use skipc::frontend::layer::{Attention, Ffn, Layer};
+use skipc::frontend::layer::{Attention, Ffn, Layer, Linear};
 use skipc::frontend::spec::model::{Model, NormKind, Positions};
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
@@ -230,6 +230,7 @@ fn layer_options(layer: &Layer) -> Vec<String> {
             };
             vec![format!("kv_heads = {shared}"), format!("head_dim odd = {}", !head_dim.is_multiple_of(2))]
         }
+        Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
         Layer::Ffn(Ffn { activation, .. }) => vec![format!("activation = {}", activation.word())],
     }
 }

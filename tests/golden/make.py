@@ -76,6 +76,8 @@ RANDOM = {
     "hash": {"dtype": "f32"},
     "capacity-hash": {},
     "ragged-hash": RAGGED,
+    "linear": {"dtype": "f32"},
+    "linear-layernorm": {},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

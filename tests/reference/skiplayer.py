@@ -43,12 +43,13 @@ class Skip:
 
 @dataclass
 class Layer:
-    kind: str                       # attention | ffn
+    kind: str                       # attention | ffn | linear
     heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
     d_ff: int = 0
     activation: str = "gelu"        # gelu | relu | swiglu | geglu
+    bias: bool = False              # linear
     skip: Skip | None = None
 
 
@@ -185,6 +186,19 @@ class Ffn(nn.Module):
         return self.down_proj(act)
 
 
+class Linear(nn.Module):
+    def __init__(self, spec: Spec, cfg: Layer):
+        super().__init__()
+        self.norm = Norm(spec)
+        self.proj = nn.Linear(spec.d_model, spec.d_model, bias=cfg.bias)
+
+    def forward(self, x):
+        return self.proj(self.norm(x))
+
+
+KINDS = {"attention": Attention, "ffn": Ffn, "linear": Linear}
+
+
 # ---------------------------------------------------------------- router
 
 WEIGHTLESS = ("random", "hash", "always", "never")
@@ -292,8 +306,7 @@ class SkipBlock(nn.Module):
         if cfg.skip and any(c.skip for c in cfg.layers):
             raise ValueError("skip on a block and on one of its sub-layers at once")
         self.cfg, self.index = cfg, index
-        self.layers = nn.ModuleList(
-            Attention(spec, c) if c.kind == "attention" else Ffn(spec, c) for c in cfg.layers)
+        self.layers = nn.ModuleList(KINDS[c.kind](spec, c) for c in cfg.layers)
         self.router = Router(spec, cfg.skip) if cfg.skip else None
         self.layer_routers = nn.ModuleList(
             Router(spec, c.skip) if c.skip else None for c in cfg.layers)
