@@ -99,10 +99,11 @@ fn print_case(case: &FileCase) -> String {
 fn op_reference() -> String {
     let mut text = String::new();
     for info in ops::table() {
+        let may_be_left_out = if info.last_is_optional { "?" } else { "" };
         let attrs: Vec<String> = info.attrs.iter().map(|(name, kind)| format!("{name}: {kind}")).collect();
         let _ = writeln!(
             text,
-            "{} ({}) {{{}}} {:?}",
+            "{} ({}{may_be_left_out}) {{{}}} {:?}",
             info.name,
             info.operands.join(", "),
             attrs.join(", "),

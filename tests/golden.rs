@@ -10,6 +10,7 @@ use skipc::driver::trace::Trace;
 use skipc::frontend::lower::{Purpose, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::node::Block;
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::words::Word;
 use skipc::frontend::weights::Weights;
@@ -150,6 +151,10 @@ fn every_option_has_a_case() {
     let mut seen = std::collections::BTreeSet::new();
     for case in golden() {
         let Loaded { model, .. } = load(&case);
+        for layer in model.blocks.iter().flat_map(Block::layers) {
+            let layer = serde_json::to_value(layer).expect("plain data");
+            seen.insert(format!("layer {} bias {}", layer["kind"], layer["bias"]));
+        }
         for skip in model.skips() {
             let capacity = skip.capacity();
             let skip = SkipTable::of(skip);
@@ -163,19 +168,21 @@ fn every_option_has_a_case() {
             }
         }
     }
-    let hard = ["gumbel", "sigmoid", "topk", "random", "always"];
+    let hard = ["gumbel", "sigmoid", "topk", "random", "hash", "always"];
     let learned = ["gumbel", "sigmoid", "topk", "highway"];
     let both = |what: &[&str], kinds: &[&str]| -> Vec<String> {
         what.iter().flat_map(|what| kinds.iter().map(move |kind| format!("{kind} {what}"))).collect()
     };
     let wanted = [
-        both(&["keys all", "keys active", "gate binary"], &hard[..4]),
-        both(&["gate scaled"], &["gumbel", "sigmoid", "topk", "random"]),
+        both(&["keys all", "keys active", "gate binary"], &hard[..5]),
+        both(&["gate scaled"], &hard[..5]),
         both(&["capacity position keys all", "capacity position keys active"], &hard),
         both(&["capacity score keys all", "capacity score keys active"], &hard),
         both(&["normed", "raw", "decide here"], &learned),
         both(&["decide entry"], &learned),
         both(&["keys active"], &["never"]),
+        both(&["bias null"], &["layer \"attention\"", "layer \"ffn\""]),
+        both(&["bias false", "bias true"], &["layer \"linear\""]),
     ]
     .concat();
     let missing: Vec<String> = wanted.into_iter().filter(|option| !seen.contains(option)).collect();

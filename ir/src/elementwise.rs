@@ -52,6 +52,7 @@ macro_rules! unary {
                 op: OpInfo {
                     name: $text,
                     operands: &["x"],
+                    last_is_optional: false,
                     attrs: &[$((stringify!($attr), <$Attr as Attr>::KIND))?],
                     traits: &[Trait::RowWise, Trait::Pointwise],
                     doc: concat!($($doc, "\n"),+),
@@ -123,6 +124,7 @@ macro_rules! binary {
             $(OpInfo {
                 name: $text,
                 operands: &[stringify!($a), stringify!($b)],
+                last_is_optional: false,
                 attrs: &[],
                 traits: &[Trait::RowWise, Trait::Pointwise],
                 doc: concat!($($doc, "\n"),+),

@@ -9,9 +9,9 @@
 //! - `router_logits` has at most 8 columns;
 //! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `slice`, `route`, `gather`,
 //!   `scatter` and of updates of states only;
-//! - integers come from the input that the op means: ids of `embed` from tokens or positions; positions and sequences of
-//!   `rope`, `attention` and `route_random` from positions and sequences. That makes rows of keys ordered by
-//!   (sequence, position), which attention kernels rely on;
+//! - integers come from the input that the op means: ids of `embed` and `route_random` from tokens or positions; positions
+//!   and sequences of the others from positions and sequences. That makes rows of keys ordered by (sequence, position),
+//!   which attention kernels rely on;
 //! - states go out under their names; masks are results only.
 //!
 //! Not checked: precision and instructions of a target (its capability table), sizes of buffers (the plan).

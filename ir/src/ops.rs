@@ -37,6 +37,8 @@ pub struct OpInfo {
     pub name: &'static str,
     /// Names of the operands, in order.
     pub operands: &'static [&'static str],
+    /// Whether the last operand may be left out.
+    pub last_is_optional: bool,
     /// Names and kinds of the attributes, in order.
     pub attrs: &'static [(&'static str, &'static str)],
     /// What holds for it.
@@ -86,7 +88,7 @@ macro_rules! ops {
     ($(
         $(#[doc = $doc:literal])+
         $Name:ident
-            $(= $text:literal ($($operand:ident),*) {$($attr:ident: $Attr:ty),*} [$($Trait:ident),*])?
+            $(= $text:literal ($($operand:ident),* $(; $optional:ident)?) {$($attr:ident: $Attr:ty),*} [$($Trait:ident),*])?
             $(of $Function:ident)?;
     )+) => {
         /// What a node does. See the table in the source of this module.
@@ -115,7 +117,8 @@ macro_rules! ops {
         const ROWS: &[OpInfo] = &[
             $($(OpInfo {
                 name: $text,
-                operands: &[$(stringify!($operand)),*],
+                operands: &[$(stringify!($operand),)* $(stringify!($optional))?],
+                last_is_optional: !<[&str]>::is_empty(&[$(stringify!($optional))?]),
                 attrs: &[$((stringify!($attr), <$Attr as Attr>::KIND)),*],
                 traits: &[$(Trait::$Trait),*],
                 doc: DOCS[Line::$Name as usize],
@@ -257,9 +260,9 @@ ops! {
 
     /// The rows whose score `f32[n, 1]` is at least `at_least`: a token set.
     Route = "route" (scores) {set: SetSym, at_least: F64} [OpensScope];
-    /// The rows for which the upper half of SplitMix64 of (`seed`, `block`, sequence, position) is below `limit`,
-    /// which is density · 2³²: a token set.
-    RouteRandom = "route_random" (positions, sequences) {set: SetSym, seed: u64, block: u32, limit: u64} [OpensScope];
+    /// The rows for which the upper half of SplitMix64 of (`seed`, `block`, sequence, id) is below `limit`, which is
+    /// density · 2³²: a token set. Ids are positions, or those of tokens; without sequences all are of sequence 0.
+    RouteRandom = "route_random" (ids; sequences) {set: SetSym, seed: u64, block: u32, limit: u64} [OpensScope];
     /// In each sequence of `t` rows the `max(1, ⌈share · t⌉)` rows with the highest scores `f32[n, 1]`, the earlier ones of
     /// equals: a token set. A score that is not a number ranks as −∞. Looks at the future.
     RouteTopK = "route_topk" (scores, sequences) {set: SetSym, share: F64} [OpensScope];

@@ -25,7 +25,7 @@ pub enum Role {
     Router(Skip),
     /// Bias of a router.
     RouterBias,
-    /// Projection whose result is added to the stream.
+    /// Projection whose result is added to the stream, or its bias.
     ToStream,
     /// Any other projection.
     Projection,

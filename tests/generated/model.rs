@@ -1,6 +1,6 @@
 //! Random models: every option of a spec, sizes at their edges.
 
-use skipc::frontend::layer::{Activation, Attention, Ffn, Layer};
+use skipc::frontend::layer::{Activation, Attention, Ffn, Layer, Linear};
 use skipc::frontend::spec::model::{Model, Norm, NormKind, Positions};
 use skipc::frontend::spec::node::{Block, Node, Route};
 use skipc::frontend::spec::skip::{BranchScale, Decide, Input, Kv, Overflow, Skip};
@@ -11,7 +11,7 @@ use skipc_testkit::random::Rng;
 const MAX_LAYERS: usize = 4;
 
 const DENSITIES: [f64; 8] = [0.0, 0.125, 0.25, 0.5, 0.5, 0.75, 0.9, 1.0];
-const ROUTERS: [Router; 10] = [
+const ROUTERS: [Router; 11] = [
     Router::Gumbel,
     Router::Gumbel,
     Router::Sigmoid,
@@ -19,6 +19,7 @@ const ROUTERS: [Router; 10] = [
     Router::TopK,
     Router::TopK,
     Router::Random,
+    Router::Hash,
     Router::Highway,
     Router::Always,
     Router::Never,
@@ -126,7 +127,9 @@ pub(crate) fn map_layers(node: &Node, change: impl FnOnce(&mut Vec<Node>)) -> No
 }
 
 fn layer(rng: &mut Rng, positions: Positions) -> Layer {
-    if rng.one_in(2) {
+    if rng.one_in(8) {
+        Layer::Linear(Linear { bias: rng.one_in(2) })
+    } else if rng.one_in(2) {
         let heads = one_of(rng, &[1, 2, 2, 3, 4]);
         let divisors: Vec<usize> = (1..=heads).filter(|count| usize::is_multiple_of(heads, *count)).collect();
         let kv_heads = one_of(rng, &divisors);
@@ -163,7 +166,7 @@ fn skip(rng: &mut Rng, of_block: bool) -> Skip {
     if router == Router::Sigmoid || skip.generate == GenerateKind::Threshold {
         skip.threshold = one_of(rng, &[0.5, 0.5, 0.25, 0.6, 0.01]);
     }
-    if router == Router::Random {
+    if [Router::Random, Router::Hash].contains(&router) {
         // Few seeds, so that two routers of one block may decide alike.
         skip.seed = one_of(rng, &[0, 0, 1, 12_345_678_901_234]);
     }

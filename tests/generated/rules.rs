@@ -57,16 +57,17 @@ impl RouterOf<'_> {
     }
 
     /// Decisions of routers with the same key are the same whatever the numbers; `None` if scores decide.
-    pub(crate) fn key(&self) -> Option<(usize, u64, u64, usize, usize)> {
+    pub(crate) fn key(&self) -> Option<(bool, usize, u64, u64, usize, usize)> {
+        let by_id = matches!(self.skip.decider(), Some(Decider::Hash { .. }));
         let (seed, limit) = match self.skip.decider() {
             _ if self.constant().is_some() => return None,
-            Some(Decider::Random { seed }) => (seed, limit(self.skip.density)),
+            Some(Decider::Random { seed } | Decider::Hash { seed }) => (seed, limit(self.skip.density)),
             Some(Decider::Always) => (0, limit(1.0)),
             _ => return None,
         };
         let slots = |capacity: Capacity| (capacity.group_size, capacity.slots(self.skip.density));
         let slots = self.skip.capacity().map_or((0, 0), slots);
-        Some((self.block, seed, limit, slots.0, slots.1))
+        Some((by_id, self.block, seed, limit, slots.0, slots.1))
     }
 
     /// What it should decide. `scores` are what it compares, and what it ranks by where a capacity goes by score.
@@ -79,7 +80,7 @@ impl RouterOf<'_> {
         let n = batch.tokens.len();
         let wanted = match (self.constant(), &scores[0]) {
             (Some(value), _) => vec![if value { Should::Execute } else { Should::Skip }; n],
-            (None, None) => (0..n).map(|row| self.at_random(batch, row)).collect(),
+            (None, None) => (0..n).map(|row| self.drawn(batch, row)).collect(),
             (None, Some(scores)) => self.by_score(purpose, batch, scores),
         };
         let Some(capacity) = self.skip.capacity().filter(|_| self.constant().is_none()) else {
@@ -101,10 +102,13 @@ impl RouterOf<'_> {
         Decision { wanted, executed }
     }
 
-    fn at_random(&self, batch: &Batch, row: usize) -> Should {
-        let (sequence, position) = (batch.sequences[row] as u64, batch.positions[row] as u64);
-        let Some(Decider::Random { seed }) = self.skip.decider() else { return Should::Execute };
-        let drawn = skipc_ir::random_score(seed, self.block as u32, sequence, position);
+    fn drawn(&self, batch: &Batch, row: usize) -> Should {
+        let (seed, sequence, id) = match self.skip.decider() {
+            Some(Decider::Random { seed }) => (seed, batch.sequences[row], batch.positions[row]),
+            Some(Decider::Hash { seed }) => (seed, 0, batch.tokens[row]),
+            _ => return Should::Execute,
+        };
+        let drawn = skipc_ir::random_score(seed, self.block as u32, sequence as u64, id as u64);
         if drawn < limit(self.skip.density) { Should::Execute } else { Should::Skip }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc::frontend::layer::{Attention, Ffn, Layer};
+use skipc::frontend::layer::{Attention, Ffn, Layer, Linear};
 use skipc::frontend::spec::model::{Model, NormKind, Positions};
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
@@ -15,7 +15,7 @@ use skipc_testkit::random::Rng;
 use crate::model::{model, one_of};
 
 /// Changes whenever a seed would make another subject.
-pub(crate) const GENERATOR: u32 = 1;
+pub(crate) const GENERATOR: u32 = 2;
 
 /// One subject in so many is long enough that compiled code has several tiles.
 const LONG_EVERY: usize = 128;
@@ -218,6 +218,7 @@ fn layer_options(layer: &Layer) -> Vec<String> {
             };
             vec![format!("kv_heads = {shared}"), format!("head_dim odd = {}", !head_dim.is_multiple_of(2))]
         }
+        Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
         Layer::Ffn(Ffn { activation, .. }) => vec![format!("activation = {}", activation.word())],
     }
 }

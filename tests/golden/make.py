@@ -73,6 +73,11 @@ RANDOM = {
     "ragged-topk": RAGGED,
     "ragged-capacity": RAGGED | {"new": 0},
     "ragged-random": RAGGED,
+    "hash": {"dtype": "f32"},
+    "capacity-hash": {},
+    "ragged-hash": RAGGED,
+    "linear": {"dtype": "f32"},
+    "linear-layernorm": {},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

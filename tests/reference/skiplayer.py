@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 @dataclass
 class Skip:
-    router: str = "gumbel"          # gumbel | sigmoid | topk | random | highway | always | never
+    router: str = "gumbel"          # gumbel | sigmoid | topk | random | hash | highway | always | never
     density: float = 0.5            # target share of executed tokens
     input: str = "normed"           # normed: through the pre-norm of the (first) wrapped sub-layer | raw
     decide: str = "here"            # sub-layer only. here: from the stream as it reaches it | entry: from the block's entry
@@ -34,7 +34,7 @@ class Skip:
     group_size: int = 0             # 0: no capacity (dropless); else consecutive tokens of one sequence
     capacity_factor: float = 1.25   # slots of every group, short ones too: ceil(group_size * density * factor)
     overflow: str = "position"      # position: first come, first served (causal) | score: highest score first
-    seed: int = 0                   # random router
+    seed: int = 0                   # random and hash routers
 
     def __post_init__(self):
         if self.router == "highway" and self.gate == "scaled":
@@ -43,12 +43,13 @@ class Skip:
 
 @dataclass
 class Layer:
-    kind: str                       # attention | ffn
+    kind: str                       # attention | ffn | linear
     heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
     d_ff: int = 0
     activation: str = "gelu"        # gelu | relu | swiglu | geglu
+    bias: bool = False              # linear
     skip: Skip | None = None
 
 
@@ -185,11 +186,27 @@ class Ffn(nn.Module):
         return self.down_proj(act)
 
 
+class Linear(nn.Module):
+    def __init__(self, spec: Spec, cfg: Layer):
+        super().__init__()
+        self.norm = Norm(spec)
+        self.proj = nn.Linear(spec.d_model, spec.d_model, bias=cfg.bias)
+
+    def forward(self, x):
+        return self.proj(self.norm(x))
+
+
+KINDS = {"attention": Attention, "ffn": Ffn, "linear": Linear}
+
+
 # ---------------------------------------------------------------- router
+
+WEIGHTLESS = ("random", "hash", "always", "never")
+
 
 class Router(nn.Module):
     """Decides per token whether the wrapped layer runs. weight [R, D]: R = 2 for gumbel (row 0 skips, row 1
-    executes), else 1; random, always and never have none. Logits are at least float32, whatever the model's dtype."""
+    executes), else 1; random, hash, always and never have none. Logits are at least float32, whatever the model's dtype."""
 
     def __init__(self, spec: Spec, cfg: Skip):
         super().__init__()
@@ -197,18 +214,23 @@ class Router(nn.Module):
         self.noise = 1.0                         # scale of the Gumbel noise in training; anneal to 0 to polarise
         self.forced = None                       # [B, T] in {0, 1}: decisions taken elsewhere, replayed here
         rows = 2 if cfg.router == "gumbel" else 1
-        if cfg.router not in ("random", "always", "never"):
+        if cfg.router not in WEIGHTLESS:
             self.weight = nn.Parameter(torch.zeros(rows, spec.d_model))
             if cfg.bias:
                 self.bias = nn.Parameter(torch.zeros(rows))
 
-    def forward(self, x, block_index: int, generating: bool = False):
-        """x [B, T, D] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
+    def forward(self, x, tokens, block_index: int, generating: bool = False):
+        """x [B, T, D], tokens [B, T] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
         In training, gate carries the straight-through gradient of the (noisy) probability."""
         cfg, (b, t, _) = self.cfg, x.shape
-        if cfg.router in ("random", "always", "never"):
-            p = torch.full((b, t), {"random": cfg.density, "always": 1.0, "never": 0.0}[cfg.router])
-            hard = random_gate(b, t, cfg, block_index) if cfg.router == "random" else p.clone()
+        if cfg.router in WEIGHTLESS:
+            p = torch.full((b, t), {"always": 1.0, "never": 0.0}.get(cfg.router, cfg.density))
+            if cfg.router == "random":
+                hard = random_gate(b, t, cfg, block_index)
+            elif cfg.router == "hash":
+                hard = hash_gate(tokens, cfg, block_index)
+            else:
+                hard = p.clone()
             return apply_capacity(hard, p, cfg), p, None
         logit = F.linear(wide(x), wide(self.weight), wide(self.bias) if cfg.bias else None)
         if cfg.router == "gumbel":
@@ -239,19 +261,24 @@ class Router(nn.Module):
         return (hard + soft - soft.detach() if self.training else hard), p, score
 
 
-def random_gate(b, t, cfg: Skip, layer_index: int):
-    """A reproducible gate: SplitMix64 of (seed, layer, batch row, position) below density * 2^32."""
-    out = torch.zeros(b, t)
-    limit = int(cfg.density * 2**32)
-    for i in range(b):
-        for j in range(t):
-            z = (cfg.seed * 0x9E3779B97F4A7C15 + (layer_index << 48) + (i << 32) + j) & (2**64 - 1)
-            z = (z + 0x9E3779B97F4A7C15) & (2**64 - 1)
-            z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-            z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-            z ^= z >> 31
-            out[i, j] = float((z >> 32) < limit)
-    return out
+def random_gate(b, t, cfg: Skip, block_index: int):
+    """A reproducible gate: SplitMix64 of (seed, block, batch row, position) below density * 2^32."""
+    return torch.tensor([[drawn(cfg, block_index, i, j) for j in range(t)] for i in range(b)]).reshape(b, t)
+
+
+def hash_gate(tokens, cfg: Skip, block_index: int):
+    """The same for the token's id: SplitMix64 of (seed, block, 0, id), so that a token decides alike wherever it stands."""
+    return torch.tensor([[drawn(cfg, block_index, 0, int(t)) for t in row] for row in tokens]).reshape(tokens.shape)
+
+
+def drawn(cfg: Skip, block_index: int, row: int, number: int):
+    """1.0 if the upper half of SplitMix64 of (seed, block, row, number) is below density * 2^32, else 0.0."""
+    z = (cfg.seed * 0x9E3779B97F4A7C15 + (block_index << 48) + (row << 32) + number) & (2**64 - 1)
+    z = (z + 0x9E3779B97F4A7C15) & (2**64 - 1)
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    z ^= z >> 31
+    return float((z >> 32) < int(cfg.density * 2**32))
 
 
 def apply_capacity(hard, score, cfg: Skip):
@@ -279,8 +306,7 @@ class SkipBlock(nn.Module):
         if cfg.skip and any(c.skip for c in cfg.layers):
             raise ValueError("skip on a block and on one of its sub-layers at once")
         self.cfg, self.index = cfg, index
-        self.layers = nn.ModuleList(
-            Attention(spec, c) if c.kind == "attention" else Ffn(spec, c) for c in cfg.layers)
+        self.layers = nn.ModuleList(KINDS[c.kind](spec, c) for c in cfg.layers)
         self.router = Router(spec, cfg.skip) if cfg.skip else None
         self.layer_routers = nn.ModuleList(
             Router(spec, c.skip) if c.skip else None for c in cfg.layers)
@@ -303,11 +329,12 @@ class SkipBlock(nn.Module):
     def decision_input(x, first: nn.Module, skip: Skip):
         return first.norm(x) if skip.input == "normed" else x
 
-    def forward(self, x, pos, generating=False):
+    def forward(self, x, pos, tokens, generating=False):
         stats = []
         if self.router:
             skip = self.cfg.skip
-            gate, p, score = self.router(self.decision_input(x, self.layers[0], skip), self.index, generating)
+            seen = self.decision_input(x, self.layers[0], skip)
+            gate, p, score = self.router(seen, tokens, self.index, generating)
             y = self.body(x, pos, gate, skip, self.layers, self.cfg.layers)
             return mix(x, y, gate, p, skip), [(gate, p, skip, score)]
         entry = x
@@ -316,7 +343,8 @@ class SkipBlock(nn.Module):
                 x = self.body(x, pos, None, None, [layer], [cfg])
             else:
                 seen = entry if cfg.skip.decide == "entry" else x
-                gate, p, score = router(self.decision_input(seen, layer, cfg.skip), self.index, generating)
+                seen = self.decision_input(seen, layer, cfg.skip)
+                gate, p, score = router(seen, tokens, self.index, generating)
                 y = self.body(x, pos, gate, cfg.skip, [layer], [cfg])
                 stats.append((gate, p, cfg.skip, score))
                 x = mix(x, y, gate, p, cfg.skip)
@@ -355,7 +383,7 @@ class SkipLM(nn.Module):
             x = x + self.positions(pos)
         stats = []
         for block in self.blocks:
-            x, s = block(x, pos, generating)
+            x, s = block(x, pos, tokens, generating)
             stats += s
         x = self.norm(x)
         w = self.embed.weight if self.spec.tie_embeddings else self.lm_head.weight

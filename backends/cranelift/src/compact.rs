@@ -76,11 +76,14 @@ fn decide(
             let threshold = e.real(threshold.0 as f32, Lanes::One);
             e.ins().fcmp(FloatCC::GreaterThanOrEqual, score, threshold)
         }
-        Select::Random { positions, sequences, seed, block, limit } => {
-            let position = e.load_index(*positions, row)?;
-            let sequence = e.load_index(*sequences, row)?;
+        Select::Random { ids, sequences, seed, block, limit } => {
+            let id = e.load_index(*ids, row)?;
+            let sequence = match sequences {
+                Some(sequences) => e.load_index(*sequences, row)?,
+                None => e.int(0),
+            };
             let place = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(*block) << 48).wrapping_add(GOLDEN);
-            let score = random_score(e, place, sequence, position);
+            let score = random_score(e, place, sequence, id);
             let limit = e.int(*limit as i64);
             e.ins().icmp(IntCC::UnsignedLessThan, score, limit)
         }

@@ -374,10 +374,10 @@ pub enum Select {
     },
     /// Those for which [`skipc_ir::random_score`] is below `limit`.
     Random {
-        /// `u32`, one column.
-        positions: View,
-        /// `u32`, one column.
-        sequences: View,
+        /// What is drawn for, a position or a token id: `u32`, one column.
+        ids: View,
+        /// In which sequence, if that matters: `u32`, one column.
+        sequences: Option<View>,
         /// Seed of the router.
         seed: u64,
         /// Index of the block in the model.

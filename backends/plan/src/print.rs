@@ -252,9 +252,13 @@ impl Display for InKernel<'_, Compact> {
             Select::AtLeast { scores, threshold } => {
                 write!(f, "where {} >= {threshold}", InKernel(kernel, scores))?
             }
-            Select::Random { positions, sequences, seed, block, limit } => {
-                let (positions, sequences) = (InKernel(kernel, positions), InKernel(kernel, sequences));
-                write!(f, "where random({seed}, {block}, {sequences}, {positions}) < {limit}")?;
+            Select::Random { ids, sequences, seed, block, limit } => {
+                write!(f, "where random({seed}, {block}, ")?;
+                match sequences {
+                    Some(sequences) => write!(f, "{}, ", InKernel(kernel, sequences))?,
+                    None => write!(f, "0, ")?,
+                }
+                write!(f, "{}) < {limit}", InKernel(kernel, ids))?;
             }
             Select::Ranked(ranked) => write!(f, "{}", InKernel(kernel, ranked))?,
         }

@@ -358,8 +358,8 @@ impl Found<'_> {
     fn compact(&mut self, compact: &Compact) {
         match compact.select {
             Select::AtLeast { scores, .. } => self.read(scores, 1),
-            Select::Random { positions, sequences, .. } => {
-                [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+            Select::Random { ids, sequences, .. } => {
+                std::iter::once(ids).chain(sequences).for_each(|view| self.read(view, 1));
             }
             Select::Ranked(ranked) => self.ranked(&ranked),
         }

@@ -80,7 +80,8 @@ impl TypeError {
 /// If the operands do not fit the op.
 pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     let info = op.info();
-    if operands.len() != info.operands.len() {
+    let fewest = info.operands.len() - usize::from(info.last_is_optional);
+    if !(fewest..=info.operands.len()).contains(&operands.len()) {
         return Err(TypeError::Arity { op: info.name, wanted: info.operands.len(), got: operands.len() });
     }
     let args = Args { op, types: operands };
@@ -162,7 +163,7 @@ pub(crate) fn eval<N: Number>(
             token_set::route(*set, operands[0], env, || token_set::at_least(operands[0], at_least.0))
         }
         Op::RouteRandom { set, seed, block, limit } => token_set::route(*set, operands[0], env, || {
-            token_set::random((*seed, *block, *limit), operands[0], operands[1])
+            token_set::random((*seed, *block, *limit), operands[0], operands.get(1).copied())
         }),
         Op::RouteTopK { set, share } => token_set::route(*set, operands[0], env, || {
             token_set::best_of_sequence(share.0, operands[0], operands[1])
@@ -195,6 +196,11 @@ pub(crate) struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
+    /// How many operands there are.
+    fn len(self) -> usize {
+        self.types.len()
+    }
+
     /// Operand `idx`, which the arity check has shown to exist.
     fn ty(self, idx: usize) -> &'a Type {
         self.types[idx]

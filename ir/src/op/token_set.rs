@@ -20,8 +20,7 @@ pub(super) fn infer_random(args: Args<'_>, set: SetSym, limit: u64) -> Result<Ty
         return Err(args.bad_attr("limit", "should be at most 2^32"));
     }
     let rows = args.ty(0).rows();
-    args.ints(0, rows)?;
-    args.ints(1, rows)?;
+    (0..args.len()).try_for_each(|idx| args.ints(idx, rows))?;
     Ok(Type::Set { sym: set, of: rows })
 }
 
@@ -122,11 +121,16 @@ pub(super) fn at_least<N: Number>(scores: &Datum<N>, threshold: f64) -> Result<V
 
 pub(super) fn random<N: Number>(
     (seed, block, limit): (u64, u32, u64),
-    positions: &Datum<N>,
-    sequences: &Datum<N>,
+    ids: &Datum<N>,
+    sequences: Option<&Datum<N>>,
 ) -> Result<Vec<bool>, EvalError> {
-    let rows = positions.ints()?.iter().zip(sequences.ints()?);
-    Ok(rows.map(|(pos, seq)| random_score(seed, block, *seq as u64, *pos as u64) < limit).collect())
+    let ids = ids.ints()?;
+    let sequences = match sequences {
+        Some(sequences) => sequences.ints()?,
+        None => &vec![0; ids.len()],
+    };
+    let rows = ids.iter().zip(sequences);
+    Ok(rows.map(|(id, seq)| random_score(seed, block, *seq as u64, *id as u64) < limit).collect())
 }
 
 pub(super) fn best_of_sequence<N: Number>(
@@ -216,15 +220,15 @@ fn keep_best<S: Ord>(
     mask
 }
 
-/// The upper 32 bits of SplitMix64 (Steele et al. 2014) over the place of a token: what the random router compares
-/// with density · 2³².
-pub fn random_score(seed: u64, block: u32, sequence: u64, position: u64) -> u64 {
+/// The upper 32 bits of SplitMix64 (Steele et al. 2014) over the place of a token, or over its id in sequence 0: what
+/// routers that draw compare with density · 2³².
+pub fn random_score(seed: u64, block: u32, sequence: u64, id: u64) -> u64 {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut z = seed
         .wrapping_mul(GOLDEN)
         .wrapping_add(u64::from(block) << 48)
         .wrapping_add(sequence << 32)
-        .wrapping_add(position)
+        .wrapping_add(id)
         .wrapping_add(GOLDEN);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

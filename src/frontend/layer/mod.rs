@@ -2,9 +2,11 @@
 
 mod attention;
 mod ffn;
+mod linear;
 
 pub use attention::Attention;
 pub use ffn::{Activation, Ffn};
+pub use linear::Linear;
 
 use serde::Serialize;
 
@@ -123,6 +125,7 @@ macro_rules! layer_kinds {
 layer_kinds! {
     Attention = "attention",
     Ffn = "ffn",
+    Linear = "linear",
 }
 
 /// Reads one element of `layers`, without its skip.

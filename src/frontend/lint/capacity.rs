@@ -116,9 +116,11 @@ impl Wanted {
             Decider::TopK { .. } if capacity.group_size >= max_positions => {
                 Some(Wanted::fixed(top_k(skip, max_positions)))
             }
-            Decider::Gumbel(_) | Decider::Sigmoid { .. } | Decider::TopK { .. } | Decider::Random { .. } => {
-                Wanted::binomial(n, skip.density)
-            }
+            Decider::Gumbel(_)
+            | Decider::Sigmoid { .. }
+            | Decider::TopK { .. }
+            | Decider::Random { .. }
+            | Decider::Hash { .. } => Wanted::binomial(n, skip.density),
         }
     }
 

@@ -187,13 +187,14 @@ impl Ctx<'_> {
 
     /// What the router wants: the tokens in `set` to execute.
     fn choose(&mut self, scope: &Scope<'_>, decider: &Decider, set: SetSym) -> Result<Decision, LowerError> {
-        let density = scope.skip.density;
+        let (density, places) = (scope.skip.density, [self.all.positions, self.all.sequences]);
         let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
         let (scorer, op, compares) = match *decider {
-            Decider::Random { seed } => return self.draw(scope, (set, seed), density, density),
+            Decider::Random { seed } => return self.draw(scope, (set, seed), density, &places),
+            Decider::Hash { seed } => return self.draw(scope, (set, seed), density, &[self.tokens]),
             // Routers that always or never execute are random ones that draw but one result.
-            Decider::Always => return self.draw(scope, (set, 0), 1.0, 1.0),
-            Decider::Never => return self.draw(scope, (set, 0), 0.0, 1.0),
+            Decider::Always => return self.draw(scope, (set, 0), 1.0, &places),
+            Decider::Never => return self.draw(scope, (set, 0), 0.0, &places),
             Decider::Gumbel(scorer) => (scorer, route(0.0), Compares::Score),
             Decider::Sigmoid { scorer, threshold } => (scorer, route(threshold), Compares::Probability),
             Decider::TopK { scorer, generate: Generate::Threshold(threshold) }
@@ -216,19 +217,19 @@ impl Ctx<'_> {
         Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score) })
     }
 
-    /// Tokens by chance: a share `density` of them.
+    /// A share `density` of the tokens, drawn for these integers of each.
     fn draw(
         &mut self,
         scope: &Scope<'_>,
         (set, seed): (SetSym, u64),
         density: f64,
-        probability: f64,
+        by: &[Value],
     ) -> Result<Decision, LowerError> {
         self.at(&scope.name);
         let limit = (density * 2f64.powi(32)) as u64;
         let op = Op::RouteRandom { set, seed, block: scope.block as u32, limit };
-        let set = self.add(op, &[self.all.positions, self.all.sequences])?;
-        Ok(Decision { set, probability: Probability::Constant(probability), score: None })
+        let set = self.add(op, by)?;
+        Ok(Decision { set, probability: Probability::Constant(density), score: None })
     }
 
     /// The set `own` of those tokens that the router wants and that get a slot.

@@ -56,6 +56,11 @@ pub enum Decider {
         /// The seed.
         seed: u64,
     },
+    /// SplitMix64 of (seed, block index, token id): the bits of `Random` in sequence 0, the id in place of the position.
+    Hash {
+        /// The seed.
+        seed: u64,
+    },
     /// Every token.
     Always,
     /// No token.
@@ -195,7 +200,7 @@ impl Decider {
             Decider::Gumbel(scorer) | Decider::Sigmoid { scorer, .. } | Decider::TopK { scorer, .. } => {
                 Some(scorer)
             }
-            Decider::Random { .. } | Decider::Always | Decider::Never => None,
+            Decider::Random { .. } | Decider::Hash { .. } | Decider::Always | Decider::Never => None,
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct SkipTable {
     pub capacity_factor: f64,
     /// [`Capacity::overflow`].
     pub overflow: Overflow,
-    /// Of the `random` router.
+    /// Of the `random` and `hash` routers.
     pub seed: u64,
 }
 
@@ -54,6 +54,8 @@ pub enum Router {
     TopK,
     /// [`Decider::Random`].
     Random,
+    /// [`Decider::Hash`].
+    Hash,
     /// [`Combine::Highway`].
     Highway,
     /// [`Decider::Always`].
@@ -121,6 +123,7 @@ impl SkipTable {
             Router::Sigmoid => Decider::Sigmoid { scorer, threshold: self.threshold },
             Router::TopK => Decider::TopK { scorer, generate },
             Router::Random => Decider::Random { seed: self.seed },
+            Router::Hash => Decider::Hash { seed: self.seed },
             Router::Always => Decider::Always,
             Router::Never => Decider::Never,
         };
@@ -146,7 +149,7 @@ impl SkipTable {
             Decider::TopK { generate: Generate::Threshold(threshold), .. } => {
                 (table.generate, table.threshold) = (GenerateKind::Threshold, threshold);
             }
-            Decider::Random { seed } => table.seed = seed,
+            Decider::Random { seed } | Decider::Hash { seed } => table.seed = seed,
             Decider::TopK { generate: Generate::Refuse, .. }
             | Decider::Gumbel(_)
             | Decider::Always
@@ -165,6 +168,7 @@ impl Router {
             Some(Decider::Sigmoid { .. }) => Router::Sigmoid,
             Some(Decider::TopK { .. }) => Router::TopK,
             Some(Decider::Random { .. }) => Router::Random,
+            Some(Decider::Hash { .. }) => Router::Hash,
             Some(Decider::Always) => Router::Always,
             Some(Decider::Never) => Router::Never,
         }
@@ -177,6 +181,9 @@ impl Router {
 /// something of it.
 fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
     match (key, skip.decider()) {
+        ("input" | "decide" | "bias", Some(Decider::Hash { .. })) => {
+            Some(("it looks at the token's id alone", "remove the setting, or choose a router with a weight"))
+        }
         ("input" | "decide" | "bias", _) if skip.scorer().is_none() => Some((
             "it decides without looking at the tokens",
             "remove the setting, or choose a router with a weight",
@@ -197,7 +204,7 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
         }
         ("generate", Some(Decider::TopK { .. })) => None,
         ("generate", _) => Some(("its decisions do not look at the future", "remove the setting")),
-        ("seed", Some(Decider::Random { .. })) => None,
+        ("seed", Some(Decider::Random { .. } | Decider::Hash { .. })) => None,
         ("seed", _) => Some(("it is not random", "remove the setting, or choose `router = \"random\"`")),
         _ => None,
     }

@@ -54,7 +54,7 @@ words! {
     PositionKind { Rope = "rope", Learned = "learned", None = "none" }
     Activation { Gelu = "gelu", Relu = "relu", SwiGlu = "swiglu", GeGlu = "geglu" }
     Router {
-        Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random",
+        Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
         Highway = "highway", Always = "always", Never = "never",
     }
     Input { Normed = "normed", Raw = "raw" }

@@ -61,7 +61,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         Body::Update(Update::CountGroups { positions, sequences, .. }) => vec![positions, sequences],
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],
-            Select::Random { positions, sequences, .. } => vec![positions, sequences],
+            Select::Random { ids, sequences, .. } => std::iter::once(ids).chain(sequences).collect(),
             Select::Ranked(Ranked { sequences, segment, order, .. }) => {
                 let mut all = vec![sequences];
                 if let Segment::Group { positions, .. } = segment {

@@ -252,11 +252,13 @@ impl Gen {
             return Some(self.node(Op::Route { set, at_least }, &[scores]));
         }
         let rows = self.matrix().map(|x| self.graph.ty(x).rows())?;
-        let positions = self.ints(Role::Positions, rows);
-        let sequences = self.ints(Role::Sequences, rows);
+        let places = match self.rng.one_in(3) {
+            true => vec![self.ints(Role::Tokens, rows)],
+            false => vec![self.ints(Role::Positions, rows), self.ints(Role::Sequences, rows)],
+        };
         let (set, block) = (self.fresh_set(), self.rng.below(3) as u32);
         let op = Op::RouteRandom { set, seed: self.rng.bits() % 5, block, limit: 1 << 31 };
-        Some(self.node(op, &[positions, sequences]))
+        Some(self.node(op, &places))
     }
 
     fn gather(&mut self) -> Option<Value> {

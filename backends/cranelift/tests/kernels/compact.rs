@@ -61,8 +61,13 @@ fn random_rows_are_those_of_the_interpreter() {
             let positions = case.indices(&(0..n).map(|row| row * 3).collect::<Vec<_>>());
             let sequences = case.indices(&(0..n).map(|row| row / 9).collect::<Vec<_>>());
             let (positions, sequences) = (dense(positions), dense(sequences));
-            let select =
-                Select::Random { positions, sequences, seed: 0xdead_beef_1234, block: 40_000, limit };
+            let select = Select::Random {
+                ids: positions,
+                sequences: Some(sequences),
+                seed: 0xdead_beef_1234,
+                block: 40_000,
+                limit,
+            };
             let count = check(&mut case, select, n, 0);
             match limit {
                 0 => assert_eq!(count, 0),

@@ -52,11 +52,14 @@ fn decide<'c>(
             let is_member = f.fis(FloatPredicate::OGE, score, f.real(threshold.0 as f32, 1))?;
             vec![f.only_lane(is_member)?]
         }
-        Select::Random { positions, sequences, seed, block, limit } => {
-            let position = f.load_index(*positions, row)?;
-            let sequence = f.load_index(*sequences, row)?;
+        Select::Random { ids, sequences, seed, block, limit } => {
+            let id = f.load_index(*ids, row)?;
+            let sequence = match sequences {
+                Some(sequences) => f.load_index(*sequences, row)?,
+                None => f.int(0),
+            };
             let place = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(*block) << 48).wrapping_add(GOLDEN);
-            let score = random_score(f, place, sequence, position)?;
+            let score = random_score(f, place, sequence, id)?;
             vec![f.below(score, f.int(*limit as i64))?]
         }
         Select::Ranked(ranked) => {

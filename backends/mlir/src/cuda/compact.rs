@@ -58,8 +58,8 @@ fn check(kernel: &Kernel, compact: &Compact) -> Result<(), Error> {
             place::require(kernel, scores.slot, DType::F32)?;
             place::require_view(kernel, *scores, 1)?;
         }
-        Select::Random { positions, sequences, .. } => {
-            for view in [positions, sequences] {
+        Select::Random { ids, sequences, .. } => {
+            for view in std::iter::once(ids).chain(sequences) {
                 place::require_u32(kernel, view.slot)?;
                 place::require_view(kernel, *view, 1)?;
             }
@@ -138,12 +138,13 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact, row: Int<'c>
             let score = place::load_group(place::element(code, param, *scores, row, 0u32), param.dtype, 1)[0];
             score.ge(threshold.into_inner() as f32)
         }
-        Select::Random { positions, sequences, seed, block, limit } => {
+        Select::Random { ids, sequences, seed, block, limit } => {
             let number = |view: &View| {
                 let param = kernel.param(view.slot);
                 place::element(code, param, *view, row, 0u32).load::<I32>().to_long()
             };
-            random_score(code, *seed, *block, number(sequences), number(positions)).below(*limit)
+            let sequence = sequences.as_ref().map(number);
+            random_score(code, *seed, *block, sequence, number(ids)).below(*limit)
         }
         // The mask stands already.
         Select::Ranked(_) => mask.at::<I8>(row).load::<I8>().to_int().ne(0),
@@ -155,12 +156,13 @@ fn random_score<'c>(
     code: &'c Code,
     seed: u64,
     block: u32,
-    sequence: Long<'c>,
-    position: Long<'c>,
+    sequence: Option<Long<'c>>,
+    id: Long<'c>,
 ) -> Long<'c> {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let constant = seed.wrapping_mul(GOLDEN).wrapping_add(u64::from(block) << 48).wrapping_add(GOLDEN);
-    let z = (sequence << 32u64) + position + Operand::val(constant, code);
+    let place = sequence.map_or(id, |sequence| (sequence << 32u64) + id);
+    let z = place + Operand::val(constant, code);
     let z = (z ^ (z >> 30u64)) * 0xBF58_476D_1CE4_E5B9_u64;
     let z = (z ^ (z >> 27u64)) * 0x94D0_49BB_1331_11EB_u64;
     (z ^ (z >> 31u64)) >> 32u64

@@ -400,7 +400,7 @@ fn compaction(select: Select, read_by_rule: &[Param]) -> Kernel {
 fn compactions() {
     let scores = Select::AtLeast { scores: dense(0), threshold: 0.0.into() };
     let random =
-        Select::Random { positions: dense(0), sequences: dense(1), seed: 7, block: 3, limit: 1 << 30 };
+        Select::Random { ids: dense(0), sequences: Some(dense(1)), seed: 7, block: 3, limit: 1 << 30 };
     let kernels = [
         compaction(scores, &[read("z", F32, 1)]),
         compaction(random, &[read("positions", U32, 1), read("sequences", U32, 1)]),

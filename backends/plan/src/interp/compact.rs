@@ -39,11 +39,11 @@ fn select<N: Element>(
         Select::AtLeast { scores, threshold } => {
             (0..n_rows).map(|row| Ok(functions::reaches(score(frame, scores, row)?, threshold.0))).collect()
         }
-        Select::Random { positions, sequences, seed, block, limit } => (0..n_rows)
+        Select::Random { ids, sequences, seed, block, limit } => (0..n_rows)
             .map(|row| {
-                let sequence = u64::from(frame.load_index(sequences, row)?);
-                let position = u64::from(frame.load_index(positions, row)?);
-                Ok(skipc_ir::random_score(seed, block, sequence, position) < limit)
+                let sequence = sequences.map_or(Ok(0), |sequences| frame.load_index(sequences, row))?;
+                let id = frame.load_index(ids, row)?;
+                Ok(skipc_ir::random_score(seed, block, sequence.into(), id.into()) < limit)
             })
             .collect(),
         Select::Ranked(ranked) => select_ranked(frame, &ranked, n_rows),

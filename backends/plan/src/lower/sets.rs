@@ -82,10 +82,12 @@ impl Ctx<'_> {
                 Select::AtLeast { scores: self.operand(bind, "scores", scores)?, threshold }
             }
             Route::Random { seed, block, limit } => {
-                let [positions, sequences] = self.operands(value)?;
-                let positions = self.operand(bind, "positions", positions)?;
-                let sequences = self.operand(bind, "sequences", sequences)?;
-                Select::Random { positions, sequences, seed, block, limit }
+                let operands = self.graph.operands(value);
+                // The kernel's parameter is named for what it is: ids alone are those of tokens.
+                let name = if operands.len() == 1 { "tokens" } else { "positions" };
+                let ids = self.operand(bind, name, operands[0])?;
+                let sequences = operands.get(1).map(|sequences| self.operand(bind, "sequences", *sequences));
+                Select::Random { ids, sequences: sequences.transpose()?, seed, block, limit }
             }
             Route::TopK { share } => {
                 let [scores, sequences] = self.operands(value)?;

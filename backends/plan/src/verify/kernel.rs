@@ -323,9 +323,8 @@ impl Check<'_> {
                     self.faults.push(Fault::Size { what: "threshold (as bits)", got: threshold.0.to_bits() });
                 }
             }
-            Select::Random { positions, sequences, limit, .. } => {
-                self.read(positions, 1, Kind::U32);
-                self.read(sequences, 1, Kind::U32);
+            Select::Random { ids, sequences, limit, .. } => {
+                std::iter::once(ids).chain(sequences).for_each(|view| self.read(view, 1, Kind::U32));
                 if limit > 1 << 32 {
                     self.faults.push(Fault::Size { what: "limit", got: limit });
                 }

@@ -32,6 +32,12 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         cases.push(random(rows, 1 << 30, true));
         cases.push(forced_over_scores(rows));
     }
+    for rows in EXTENTS {
+        cases.push(random_by_id(rows, 1 << 30));
+    }
+    for limit in [0, 1 << 32] {
+        cases.push(random_by_id(100, limit));
+    }
 }
 
 /// Scores at the threshold and beside it, both zeros, infinities and NaN.
@@ -123,6 +129,17 @@ fn random(rows: u32, limit: u64, forced: bool) -> Case {
     let positions = dense(draft.column("positions", bound, &positions));
     let sequences = dense(draft.column("sequences", bound, &sequences));
     // A seed that needs all of its bits.
-    let select = Select::Random { positions, sequences, seed: 0x9E37_79B9_7F4A_7C15, block: 5, limit };
+    let (seed, sequences) = (0x9E37_79B9_7F4A_7C15, Some(sequences));
+    let select = Select::Random { ids: positions, sequences, seed, block: 5, limit };
     finish(draft, select, (rows, bound), forced.then_some(decisions.as_slice()))
+}
+
+/// Drawn for ids alone. Some come again, and some are as large as ids get.
+fn random_by_id(rows: u32, limit: u64) -> Case {
+    let mut draft = Draft::new(format!("compact_random_by_id_{limit}_rows_{rows}"));
+    let bound = rows + 3;
+    let ids: Vec<u32> = (0..rows).map(|row| if row % 7 == 6 { (1 << 20) - row } else { row % 40 }).collect();
+    let ids = dense(draft.column("ids", bound, &ids));
+    let select = Select::Random { ids, sequences: None, seed: 0x9E37_79B9_7F4A_7C15, block: 5, limit };
+    finish(draft, select, (rows, bound), None)
 }

@@ -30,10 +30,11 @@ impl Eval<'_> {
                 let threshold = f64::from(threshold.0 as f32);
                 (0..n_rows).map(|row| self.load(scores, row, 0) >= threshold).collect()
             }
-            Select::Random { positions, sequences, seed, block, limit } => {
+            Select::Random { ids, sequences, seed, block, limit } => {
                 let below = |row| {
-                    let (pos, seq) = (self.load(positions, row, 0), self.load(sequences, row, 0));
-                    skipc_ir::random_score(seed, block, seq as u64, pos as u64) < limit
+                    let sequence = sequences.map_or(0.0, |sequences| self.load(sequences, row, 0));
+                    let id = self.load(ids, row, 0);
+                    skipc_ir::random_score(seed, block, sequence as u64, id as u64) < limit
                 };
                 (0..n_rows).map(below).collect()
             }
