@@ -48,7 +48,7 @@ use frontend::spec::weights::Weights;
 /// blocks = ["a", "a"]
 /// "#;
 /// let model = spec::model("tiny.toml", text)?;
-/// let weights = skipc::bench::random(&model)?;
+/// let weights = skipc::frontend::weights::Weights::drawn(&model, 1)?;
 /// let artefact = skipc::compile(&model, &weights, &Request::host())?;
 ///
 /// let artefact = skipc_runtime::Model::from_bytes(&artefact)?;
