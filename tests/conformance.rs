@@ -66,7 +66,7 @@ impl Backend for Compiled<'_> {
     fn name(&self) -> String {
         match self.device {
             Device::Cpu => format!("code for {} up to {:?}", self.codegen.target(), self.max_level),
-            Device::Cuda => format!("code for {}", self.codegen.target()),
+            Device::Cuda(_) => format!("code for {}", self.codegen.target()),
         }
     }
 
@@ -183,12 +183,12 @@ fn gpu_code_is_within_the_bounds_of_the_reference() {
             return;
         }
     };
-    expect_clean(&cases, &mut Compiled::new(codegen.as_ref(), Device::Cuda));
+    expect_clean(&cases, &mut Compiled::new(codegen.as_ref(), Device::Cuda(0)));
 }
 
 /// Code generation for the GPU of this machine.
 fn gpu_codegen() -> Result<Box<dyn Codegen>, String> {
-    let gpu = Gpu::first().map_err(|error| error.to_string())?;
+    let gpu = Gpu::open(0).map_err(|error| error.to_string())?;
     let targets = skipc::driver::backends::targets().into_iter().filter(|target| target.built);
     let targets: Vec<Target> = targets.filter_map(|target| target.name.parse().ok()).collect();
     let target = gpu.choose(&targets).map_err(|error| error.to_string())?;

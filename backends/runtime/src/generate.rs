@@ -2,8 +2,11 @@
 //!
 //! There is no cache of keys and values yet, so the cost of a token grows with its position.
 
+use skipc_artifact::program::{GENERATE, SCORE};
+
 use crate::batch::Batch;
 use crate::error::Error;
+use crate::model::Model;
 use crate::session::Session;
 
 /// What a model adds to a prompt.
@@ -17,7 +20,23 @@ pub struct Continuation {
     pub overflow: Vec<u32>,
 }
 
-/// Continues `prompt` by the likeliest token (the lowest of several equal ones), `count` times or until the model has
+/// Makes the session run what the model generates with: its function for that, or, if no decision looks at later
+/// tokens, the one that scores.
+///
+/// # Errors
+///
+/// [`Error::NotCausal`] if there is neither.
+pub fn prepare(session: &mut Session, model: &Model) -> Result<(), Error> {
+    if session.program().function(GENERATE).is_some() {
+        return session.choose(GENERATE);
+    }
+    match model.artifact().manifest().promises.causal {
+        true => session.choose(SCORE),
+        false => Err(Error::NotCausal),
+    }
+}
+
+/// Continues `prompt`, in a session that was [prepared](prepare) for it, by the likeliest token (the lowest of several equal ones), `count` times or until the model has
 /// no more positions. `each` sees every new token as it comes.
 ///
 /// # Errors
@@ -32,9 +51,9 @@ pub fn greedy(
     if prompt.is_empty() {
         return Err(Error::EmptyPrompt);
     }
-    let layout = &session.program().layout;
-    let limit = layout.max_positions.min(layout.max_tokens) as usize;
-    let vocab_size = layout.vocab_size as usize;
+    let function = session.function();
+    let limit = function.max_positions.min(function.max_tokens) as usize;
+    let vocab_size = function.vocab_size as usize;
     let mut tokens = prompt.to_vec();
     let (mut gates, mut overflow) = (Vec::new(), Vec::new());
     for _ in 0..count {
