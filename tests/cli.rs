@@ -148,7 +148,9 @@ fn inspect_verify_and_the_lists_print_for_people_and_machines() {
     for word in ["gemm_", "bytes a token", "cpu/constants", "run for every token"] {
         assert!(text.contains(word), "inspect lacks `{word}`: {text}");
     }
-    assert!(succeeds(&["inspect", &fixture.artifact, "--section", "ir/legal.sir"]).starts_with("graph "));
+    assert!(
+        succeeds(&["inspect", &fixture.artifact, "--section", "ir/score/legal.sir"]).starts_with("graph ")
+    );
     fails(&["inspect", &fixture.artifact, "--section", "nonsense"], 1, "artifact::missing");
     let report: serde_json::Value =
         serde_json::from_str(&succeeds(&["verify", &fixture.artifact, "--json"])).unwrap();
@@ -166,8 +168,9 @@ fn inspect_verify_and_the_lists_print_for_people_and_machines() {
 fn opt_runs_passes_on_the_text_form() {
     let fixture = Fixture::new();
     let lowered = fixture.path("lowered.sir");
-    fs::write(&lowered, succeeds(&["inspect", &fixture.artifact, "--section", "ir/lowered.sir"])).unwrap();
-    let legal = succeeds(&["inspect", &fixture.artifact, "--section", "ir/legal.sir"]);
+    fs::write(&lowered, succeeds(&["inspect", &fixture.artifact, "--section", "ir/score/lowered.sir"]))
+        .unwrap();
+    let legal = succeeds(&["inspect", &fixture.artifact, "--section", "ir/score/legal.sir"]);
     assert!(succeeds(&["opt", &lowered]) == legal, "the default list is that of a compile");
     let out = fixture.path("out.sir");
     let said =

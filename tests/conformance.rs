@@ -66,7 +66,7 @@ impl Backend for Compiled<'_> {
     fn name(&self) -> String {
         match self.device {
             Device::Cpu => format!("code for {} up to {:?}", self.codegen.target(), self.max_level),
-            Device::Cuda => format!("code for {}", self.codegen.target()),
+            Device::Cuda(_) => format!("code for {}", self.codegen.target()),
         }
     }
 
@@ -176,7 +176,7 @@ fn host_code_is_within_the_bounds_of_the_reference() {
 #[test]
 fn gpu_code_is_within_the_bounds_of_the_reference() {
     let cases = cases();
-    let gpu = match Gpu::first() {
+    let gpu = match Gpu::open(0) {
         Ok(gpu) if cfg!(feature = "cuda") => gpu,
         Ok(_) => return println!("cuda: {} skipped: no code generation for it", cases.len()),
         Err(why) => {
@@ -187,7 +187,7 @@ fn gpu_code_is_within_the_bounds_of_the_reference() {
         }
     };
     let codegen = gpu_codegen(&gpu).unwrap_or_else(|why| panic!("{why}"));
-    expect_clean(&cases, &mut Compiled::new(codegen.as_ref(), Device::Cuda));
+    expect_clean(&cases, &mut Compiled::new(codegen.as_ref(), Device::Cuda(0)));
 }
 
 /// Code generation for this GPU.

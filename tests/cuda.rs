@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Launch, Purpose};
+use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::Counters;
 use skipc_runtime::Model;
@@ -43,7 +43,7 @@ fn the_example_compiles_for_ampere_and_hopper_and_twice_to_the_same_bytes() {
     let model = Model::open(path("a.skp").as_ref()).unwrap();
     for arch in ["sm_80", "sm_90a"] {
         let target = Target::Cuda(arch.to_owned());
-        let program = bundle::read_program(model.artifact(), &target, Purpose::Score).unwrap();
+        let program = bundle::read_program(model.artifact(), &target).unwrap();
         for entry in &program.entries {
             let Launch::Cuda { registers, threads, shared_bytes, .. } = entry.launch else {
                 panic!("{}: not launched on CUDA", entry.symbol)
@@ -72,7 +72,7 @@ fn f32_code_never_rounds_to_tf32() {
     compile(&path, &["--dtype", "cuda=f32"]);
     let model = Model::open(path.as_ref()).unwrap();
     let target = Target::Cuda("sm_80".to_owned());
-    let program = bundle::read_program(model.artifact(), &target, Purpose::Score).unwrap();
+    let program = bundle::read_program(model.artifact(), &target).unwrap();
     let (ptx, _) = bundle::read_cuda_code(model.artifact(), &program).unwrap();
     let ptx = std::str::from_utf8(ptx).unwrap();
     assert!(!ptx.contains("tf32") && !ptx.contains("mma.sync") && ptx.contains("fma.rn.f32"));

@@ -7,7 +7,7 @@ use skipc::driver::backends::CpuBackend;
 use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
 use skipc::driver::trace::Trace;
-use skipc::frontend::lower::{Purpose, Skipping, lower};
+use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Block;
@@ -79,13 +79,13 @@ fn artifact(Loaded { model, weights }: &Loaded, request: Request) -> skipc_runti
 fn the_interpreter_agrees_with_pytorch() {
     for case in golden() {
         let Loaded { model, weights } = load(&case);
-        let graph = lower(&model, Skipping::Gathered, Purpose::Score)
+        let graph = lower(&model, Skipping::Gathered, Function::Score)
             .unwrap_or_else(|error| panic!("{}: {error}", case.name));
         let batch = case.batch();
         let double = reference::run::<f64>(&graph, &weights, &batch, None).unwrap();
         case.check("interpreter, f64", &double.logits, &double.gates, TOLERANCE);
         case.check_overflow("interpreter, f64", &double.overflow);
-        let masked = lower(&model, Skipping::Masked, Purpose::Score).unwrap();
+        let masked = lower(&model, Skipping::Masked, Function::Score).unwrap();
         let masked = reference::run::<f64>(&masked, &weights, &batch, None).unwrap();
         case.check("interpreter, f64, masked", &masked.logits, &masked.gates, TOLERANCE);
         case.check_overflow("interpreter, f64, masked", &masked.overflow);
@@ -110,10 +110,10 @@ fn the_interpreter_agrees_with_pytorch_when_it_generates() {
     let mut checked = 0;
     for case in golden() {
         let Loaded { model, weights } = load(&case);
-        let graph = lower(&model, Skipping::Gathered, Purpose::Generate);
+        let graph = lower(&model, Skipping::Gathered, Function::Generate);
         assert_eq!(graph.is_ok(), model.can_generate(), "{}: {:?}", case.name, graph.err());
         let (Ok(graph), Some(generated)) = (graph, &case.generated) else { continue };
-        let masked = lower(&model, Skipping::Masked, Purpose::Generate).unwrap();
+        let masked = lower(&model, Skipping::Masked, Function::Generate).unwrap();
         for (form, graph) in [("gathered", graph), ("masked", masked)] {
             let ran = reference::run::<f64>(&graph, &weights, &case.batch(), None).unwrap();
             let what = format!("{}, generating, {form}", case.name);
@@ -132,7 +132,7 @@ fn the_interpreter_agrees_with_pytorch_when_it_generates() {
 fn the_text_of_every_case_agrees_with_pytorch() {
     for case in golden().iter().filter(|case| !case.name.starts_with("kjv-12l-d25-")) {
         let Loaded { model, weights } = load(case);
-        let lowered = lower(&model, Skipping::Gathered, Purpose::Score).unwrap().to_string();
+        let lowered = lower(&model, Skipping::Gathered, Function::Score).unwrap().to_string();
         let path = case.dir.join("lowered.sir");
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&path, &lowered).unwrap();
@@ -206,7 +206,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     let tokens: Vec<u32> = case.tokens.iter().flatten().map(|token| *token as u32).collect();
     let batch = skipc_runtime::Batch { tokens, lengths, routing: None };
     let run = |threads: usize, checked: bool| {
-        let options = Options { threads, checked, max_level, ..Options::default() };
+        let options = Options { threads, checked, max_level };
         Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap()
     };
     let outputs = run(2, true);
@@ -219,8 +219,10 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     }
     assert_eq!(run(1, false), outputs, "{}: one thread and two give different bits", case.name);
     if let Some(generated) = &case.generated {
-        let options = Options { threads: 2, checked: true, max_level, purpose: Purpose::Generate };
-        let outputs = Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap();
+        let options = Options { threads: 2, checked: true, max_level };
+        let mut session = Session::new(model, Device::Cpu, options).unwrap();
+        generate::prepare(&mut session, model).unwrap();
+        let outputs = session.run(&batch).unwrap();
         let (logits, gates) = plain(&outputs);
         generated.check(&format!("{}, {what}, generating", case.name), &logits, &gates, TOLERANCE);
     }
@@ -240,9 +242,10 @@ fn greedy_continuations_agree_with_pytorch() {
             assert!(case.greedy.is_empty(), "{}: a continuation of a model that cannot generate", case.name);
             continue;
         }
-        let options = Options { purpose: Purpose::Generate, ..Options::default() };
         for (cpu, _) in backends() {
-            let mut session = Session::new(&artifact(&loaded, by(cpu)), Device::Cpu, options).unwrap();
+            let model = artifact(&loaded, by(cpu));
+            let mut session = Session::new(&model, Device::Cpu, Options::default()).unwrap();
+            generate::prepare(&mut session, &model).unwrap();
             let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
             let new = generate::greedy(&mut session, &prompt, case.greedy.len() as u32, |_| ()).unwrap();
             let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
@@ -325,7 +328,7 @@ fn host_code_in_bf16_keeps_its_bound() {
             let request = Request { targets: vec![(Target::Cpu, DType::Bf16)], ..request() };
             let model = artifact(&loaded, Request { cpu_backend: cpu, ..request });
             for max_level in levels.iter().copied() {
-                let options = Options { threads: 2, checked: true, max_level, ..Options::default() };
+                let options = Options { threads: 2, checked: true, max_level };
                 let outputs = Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap();
                 let (rmse, bound) = (case.rmse(&plain(&outputs).0), 3.0 * case.figures.bf16_rmse);
                 assert!(

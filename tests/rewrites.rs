@@ -6,9 +6,8 @@ use std::fs;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use skipc::frontend::lower::{Skipping, lower};
+use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec;
-use skipc_artifact::program::Purpose;
 use skipc_passes::rewrite::check::check;
 use skipc_passes::{Options, default_pipeline, run_reported};
 
@@ -58,7 +57,7 @@ fn proofs_of_all_models_hold() {
             continue;
         }
         let (_, model) = spec::load_with_places(&path).unwrap_or_else(|_| panic!("{}", path.display()));
-        let graph = lower(&model, Skipping::Gathered, Purpose::Score).expect("it lowers");
+        let graph = lower(&model, Skipping::Gathered, Function::Score).expect("it lowers");
         let passes = default_pipeline();
         let ran = run_reported(graph, &passes, &Options::default(), &mut |_, _| {});
         let (_, report) = ran.expect("the passes run");
@@ -93,7 +92,7 @@ fn an_artefact_says_what_was_rewritten() {
         assert!(text.contains(word), "no `{word}`: {text}");
     }
     let all = json(&["inspect", &artifact, "--rewrites"]);
-    let legal = succeeds(&["inspect", &artifact, "--section", "ir/legal.sir"]);
+    let legal = succeeds(&["inspect", &artifact, "--section", "ir/score/legal.sir"]);
     let kept: Value =
         serde_json::from_str(&succeeds(&["inspect", &artifact, "--section", "rewrites.json"])).expect("JSON");
     assert_eq!(all, kept);

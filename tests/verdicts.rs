@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use safetensors::tensor::{SafeTensors, TensorView, serialize};
 use skipc_artifact::bundle;
 use skipc_artifact::image::HostTable;
-use skipc_artifact::program::Purpose;
+use skipc_artifact::program::SCORE;
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 use skipc_runtime::npy;
@@ -66,8 +66,8 @@ impl Folder {
     fn silence_the_head(&self) {
         let file = fs::read(self.path("m.skp")).unwrap();
         let artifact = Artifact::parse(&file).unwrap();
-        let program = bundle::read_program(&artifact, &Target::Cpu, Purpose::Score).unwrap();
-        let last = program.layout.steps.last().unwrap().kernel;
+        let program = bundle::read_program(&artifact, &Target::Cpu).unwrap();
+        let last = program.functions[SCORE].steps.last().unwrap().kernel;
         let symbol = &program.entries[last as usize].symbol;
         let table = artifact.sections().iter().find(|entry| entry.name == "cpu/baseline.json").unwrap();
         let table: HostTable =

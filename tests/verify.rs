@@ -43,7 +43,8 @@ fn report(dir: &TempDir, artifact: &str, more: &[&str], exit: i32) -> serde_json
 #[test]
 fn a_wrong_pass_is_a_mismatch_in_every_domain_and_leaves_a_case() {
     // One router decides by another threshold.
-    let dir = tampered("gumbel", "ir/legal.sir", |text| text.replacen("at_least=0.0", "at_least=9.0", 1));
+    let dir =
+        tampered("gumbel", "ir/score/legal.sir", |text| text.replacen("at_least=0.0", "at_least=9.0", 1));
     assert_eq!(report(&dir, "right.skp", &[], 0)["ok"], true);
     let ran = skipc(&dir, &["verify", "wrong.skp", "--keep", "kept"]);
     let text = String::from_utf8_lossy(&ran.stderr).into_owned();
@@ -64,7 +65,7 @@ fn a_wrong_pass_is_a_mismatch_in_every_domain_and_leaves_a_case() {
 #[test]
 fn wrong_values_are_found_under_forced_decisions_and_exactly() {
     // Another activation.
-    let dir = tampered("gumbel", "ir/legal.sir", |text| text.replacen("= silu", "= gelu", 1));
+    let dir = tampered("gumbel", "ir/score/legal.sir", |text| text.replacen("= silu", "= gelu", 1));
     let ran = skipc(&dir, &["verify", "wrong.skp", "--keep", "kept"]);
     let text = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert_eq!(ran.status.code(), Some(3), "{text}");
@@ -90,7 +91,7 @@ fn plus_one(bytes: &[u8], offset: usize) -> Vec<u8> {
 #[test]
 fn known_answers_hold_and_wrong_ones_are_noticed() {
     // The last number of the section is a logit of its last case.
-    let section = "known-answer/f32.safetensors";
+    let section = "known-answer/score/f32.safetensors";
     let dir = tampered_bytes("gumbel", section, |bytes| plus_one(bytes, bytes.len() - 4));
     let ran = skipc(&dir, &["run", "right.skp", "--self-test"]);
     let text = String::from_utf8_lossy(&ran.stdout).into_owned();
@@ -114,7 +115,7 @@ fn a_program_with_other_constants_fails_its_known_answers() {
 
 #[test]
 fn an_artefact_without_known_answers_says_so() {
-    let section = "known-answer/f32.safetensors";
+    let section = "known-answer/score/f32.safetensors";
     let dir = tampered_bytes("gumbel", section, |_| b"no tensors".to_vec());
     let ran = skipc(&dir, &["run", "wrong.skp", "--self-test"]);
     assert_eq!(ran.status.code(), Some(1));
@@ -142,7 +143,7 @@ fn golden_models_with_saturation_pass() {
         assert!(ran.status.success(), "{spec}: {}", String::from_utf8_lossy(&ran.stderr));
         assert_eq!(report(&dir, "saturated.skp", &[], 0)["ok"], true, "{spec}");
         let artifact = Artifact::parse(fs::read(dir.path().join("saturated.skp")).unwrap()).unwrap();
-        let legal = artifact.sections().iter().find(|entry| entry.name == "ir/legal.sir").unwrap();
+        let legal = artifact.sections().iter().find(|entry| entry.name == "ir/score/legal.sir").unwrap();
         let legal = artifact.section(&legal.name, legal.kind).unwrap();
         n_folded += usize::from(String::from_utf8_lossy(legal).contains("fold_gain"));
         n_models += 1;

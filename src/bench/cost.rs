@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use skipc_artifact::program::Gate;
+use skipc_artifact::interface::RouterPorts;
 use skipc_plan::Plan;
 use skipc_plan::traffic::{Counts, traffic};
 
@@ -36,14 +36,14 @@ pub struct BlockCost {
 impl Cost {
     pub(super) fn of(plan: &Plan, executed: &Executed) -> Cost {
         let mut counts = Counts { tokens: executed.tokens, sets: BTreeMap::new() };
-        for (gate, rows) in plan.layout.io.gates.iter().zip(&executed.routers) {
-            if let Gate::Routed { count, .. } = gate {
-                counts.sets.insert(*count, *rows);
+        for (ports, rows) in plan.function.interface.routers().iter().zip(&executed.routers) {
+            if let RouterPorts::Routed { executed, .. } = ports {
+                counts.sets.insert(*executed, *rows);
             }
         }
         let mut blocks: BTreeMap<usize, BlockCost> = BTreeMap::new();
         let mut cost = Cost::default();
-        for (step, moved) in plan.layout.steps.iter().zip(traffic(plan, &counts)) {
+        for (step, moved) in plan.function.steps.iter().zip(traffic(plan, &counts)) {
             cost.kernels += 1;
             cost.bytes += moved.bytes();
             let Some((block, part)) = block_of(&step.origin) else { continue };

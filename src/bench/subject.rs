@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Gate, Purpose};
+use skipc_artifact::interface::RouterPorts;
+use skipc_artifact::program::Function;
 use skipc_artifact::target::Target;
 use skipc_passes::rewrite::cost::CPU;
 use skipc_plan::Plan;
@@ -17,6 +18,7 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::lower;
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::verify;
@@ -64,9 +66,9 @@ impl Subject {
     }
 
     fn load(artefact: Artefact, form: Variant, threads: usize) -> Result<Subject, Error> {
-        let options = Options { threads, purpose: Purpose::Score, ..Options::default() };
+        let options = Options { threads, ..Options::default() };
         let session = Session::new(&artefact, Device::Cpu, options)?;
-        let plan = verify::plan(&artefact, Purpose::Score, session.program()).map_err(|error| {
+        let plan = verify::plan(&artefact, lower::Function::Score, session.program()).map_err(|error| {
             Error::new(ErrorKind::Input, Diagnostic::new("bench::plan", error.to_string()))
         })?;
         Ok(Subject { form, artefact, plan, session })
@@ -97,9 +99,9 @@ impl Subject {
         self.session.describe()
     }
 
-    /// The routers' places in the program.
-    pub fn gates(&self) -> &[Gate] {
-        &self.session.program().layout.io.gates
+    /// The ports of its routers.
+    pub fn routers(&self) -> Vec<RouterPorts> {
+        self.function().interface.routers()
     }
 
     /// The bytes of its constants.
@@ -113,6 +115,11 @@ impl Subject {
     /// The program that runs.
     pub fn program(&self) -> &skipc_artifact::program::Program {
         self.session.program()
+    }
+
+    /// The function that runs.
+    pub fn function(&self) -> &Function {
+        self.session.function()
     }
 
     /// Runs a batch.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use skipc_artifact::bundle::Bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
-use skipc_artifact::program::{Arg, Buffer, Extent, Purpose, RowBound, Step};
+use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
@@ -83,11 +83,10 @@ pub fn tune(
             ..Request::host()
         };
         let compiled = pipeline::compile(model, weights, &request, &mut Trace::silent())?;
-        let scores = compiled.bundles.into_iter().find(|bundle| bundle.program.purpose == Purpose::Score);
-        bundles.extend(scores);
-        if let Some(plan) = compiled.phases.first().and_then(|phase| phase.plan(target, dtype)) {
-            kernels.clone_from(&plan.kernels);
+        if let Some(linked) = compiled.linked(target, dtype) {
+            kernels.clone_from(&linked.kernels);
         }
+        bundles.extend(compiled.bundles);
     }
     let menus = menus.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut described = String::new();
@@ -116,9 +115,12 @@ fn can_vary(kernel: &Kernel) -> bool {
 /// A session that runs the first step with a kernel, and no other.
 fn session(model: &Model, bundle: &Bundle, (device, kernel): (Device, u32)) -> Result<Session, Error> {
     let mut bundle = bundle.clone();
-    let steps = &mut bundle.program.layout.steps;
-    let only: Option<Step> = steps.iter().find(|step| step.kernel == kernel).cloned();
-    *steps = only.into_iter().collect();
+    let mut runs = None;
+    for (name, function) in &mut bundle.program.functions {
+        let only: Option<Step> = function.steps.iter().find(|step| step.kernel == kernel).cloned();
+        runs = runs.or(only.is_some().then(|| name.clone()));
+        function.steps = only.into_iter().collect();
+    }
     let spec_hash = ContentHash::of(model.to_string().as_bytes());
     let target = bundle.program.target.clone();
     let mut writer = Writer::new(Manifest {
@@ -136,8 +138,12 @@ fn session(model: &Model, bundle: &Bundle, (device, kernel): (Device, u32)) -> R
     bundle.write(&mut writer).map_err(|error| broken(&error))?;
     let bytes = writer.to_bytes().map_err(|error| broken(&error))?;
     let artefact = Artefact::from_bytes(&bytes)?;
-    let options = Options { threads: 1, purpose: Purpose::Score, ..Options::default() };
-    Session::new(&artefact, device, options).map_err(Error::from)
+    let options = Options { threads: 1, ..Options::default() };
+    let mut session = Session::new(&artefact, device, options)?;
+    if let Some(function) = runs {
+        session.choose(&function)?;
+    }
+    Ok(session)
 }
 
 fn table(
@@ -147,7 +153,7 @@ fn table(
     target: &Target,
     rounds: u32,
 ) -> Result<Table, Error> {
-    let max_tokens = sessions.first().map_or(1, |session| session.program().layout.max_tokens);
+    let max_tokens = sessions.first().map_or(1, |session| session.function().max_tokens);
     let (Extent::Fixed(bound) | Extent::Counted { at_most: bound, .. }) = kernel.extent;
     let highest = tiles.iter().map(|tile| tile.rows).max().unwrap_or(1);
     let most = if *target == Target::Cpu { highest } else { u32::MAX };
@@ -210,12 +216,12 @@ impl Run<'_> {
 
 /// What the operands of a kernel hold: reals of no pattern, and the numbers of rows where rows are listed.
 fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<Vec<(u32, Vec<u8>)>, Error> {
-    let layout = &session.program().layout;
-    let args = layout.steps.first().map_or(&[][..], |step| &step.args);
+    let function = session.function();
+    let args = function.steps.first().map_or(&[][..], |step| &step.args);
     let mut inputs = Vec::new();
     for (slot, (param, arg)) in (0..).zip(kernel.params.iter().zip(args)) {
         let Arg::Buffer(idx) = *arg else { continue };
-        let Some(buffer) = layout.buffers.get(idx as usize) else { continue };
+        let Some(buffer) = function.buffers.get(idx as usize) else { continue };
         let number: Box<dyn Fn(u32) -> u32> = match &kernel.body {
             _ if is_count(kernel.extent, slot) => Box::new(move |_| rows),
             Body::Attention(attention) if is_count(attention.kv_extent, slot) => Box::new(move |_| tokens),

@@ -34,8 +34,8 @@ pub(super) struct Executed {
 
 impl Workload {
     pub(super) fn new(subjects: &[Subject], tokens: u32) -> Workload {
-        let layout = subjects.first().map(|subject| &subject.program().layout);
-        let max_positions = layout.map_or(1, |layout| layout.max_positions).max(1);
+        let function = subjects.first().map(|subject| subject.function());
+        let max_positions = function.map_or(1, |function| function.max_positions).max(1);
         let mut lengths = vec![max_positions; (tokens / max_positions) as usize];
         lengths.extend(Some(tokens % max_positions).filter(|rest| *rest > 0));
         let manifest = subjects.first().map(|subject| subject.artefact().artifact().manifest());
@@ -43,7 +43,7 @@ impl Workload {
             Some(Manifest { model, spec_hash, .. }) => (model.clone(), *spec_hash),
             None => (String::new(), ContentHash::of(&[])),
         };
-        let vocab_size = layout.map_or(1, |layout| layout.vocab_size);
+        let vocab_size = function.map_or(1, |function| function.vocab_size);
         Workload { model, spec_hash, vocab_size, lengths, deciders: deciders(subjects) }
     }
 
@@ -90,7 +90,7 @@ impl Workload {
 
 /// What decides in all forms at once: where one of them has found routers to be equal, decisions have to be.
 fn deciders(subjects: &[Subject]) -> Vec<Decider> {
-    let all: Vec<Vec<Decider>> = subjects.iter().map(|subject| trace::deciders(subject.gates())).collect();
+    let all: Vec<Vec<Decider>> = subjects.iter().map(|subject| trace::deciders(&subject.routers())).collect();
     let n_routers = all.iter().map(Vec::len).max().unwrap_or(0);
     let decider = |router: usize| {
         let mut of_forms = all.iter().filter_map(|deciders| deciders.get(router).copied());

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use skipc_runtime::Device;
 use skipc_runtime::Model;
-use skipc_runtime::command::DeviceArg;
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
@@ -53,7 +53,7 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
     let usage = |message: &str, help: &str| {
         Err(Error::new(ErrorKind::Request, Diagnostic::new("usage::bench", message.to_owned()).help(help)))
     };
-    if args.device == DeviceArg::Cuda {
+    if args.device != Device::Cpu {
         let help = "see tests/device/README.md; its results lie in tests/device/results";
         let message = "bench times host code: on a GPU the harness in tests/device does it";
         let diagnostic = Diagnostic::new("bench::cuda", message).help(help);
@@ -112,7 +112,7 @@ fn of_artifact(
     let path = &args.model;
     let artefact = Model::open(path)?;
     let fused = Subject::of_artefact(artefact.clone(), path, threads)?;
-    let limit = fused.program().layout.max_tokens;
+    let limit = fused.function().max_tokens;
     let tokens = args.tokens.unwrap_or(TOKENS.min(limit));
     if tokens > limit {
         let found = u64::from(tokens);

@@ -17,6 +17,7 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::frontend::{lint, spec};
@@ -170,7 +171,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
     })
 }
 
-/// How long the passes ran for all purposes, and how much of it was spent on e-graphs.
+/// How long the passes ran for all functions, and how much of it was spent on e-graphs.
 struct PassTimes {
     all: Duration,
     e_graphs: Duration,
@@ -197,23 +198,25 @@ impl std::fmt::Display for PassTimes {
     }
 }
 
-/// One line a target: kernels, steps, memory.
+/// One line for each function of a target: kernels, steps, memory.
 fn sizes(compiled: &Compiled) -> Vec<String> {
-    let bundles = compiled.bundles.iter();
-    bundles
-        .map(|bundle| {
+    let functions = compiled.phases.iter().map(|phase| phase.function);
+    let of = |function: Function| {
+        compiled.bundles.iter().filter_map(move |bundle| {
             let program = &bundle.program;
-            format!(
+            let compiled = program.function(function.name())?;
+            Some(format!(
                 "{}: {} kernels, {} steps, {} KiB constants, {} bytes a token ({})",
                 program.target,
-                program.entries.len(),
-                program.layout.steps.len(),
+                compiled.kernels().len(),
+                compiled.steps.len(),
                 program.constant_bytes / 1024,
-                program.layout.row_bytes,
+                compiled.row_bytes,
                 program.dtype,
-            )
+            ))
         })
-        .collect()
+    };
+    functions.flat_map(of).collect()
 }
 
 fn no_stage(stages: &[String]) -> Error {

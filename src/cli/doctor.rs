@@ -17,7 +17,7 @@ struct Finding {
 }
 
 pub(super) fn run(json: bool) -> Result<String, Error> {
-    let (gpu, gpu_note) = match Gpu::first() {
+    let (gpu, gpu_note) = match Gpu::open(0) {
         Ok(gpu) => (Some(gpu.name().to_owned()), "runs CUDA artefacts".to_owned()),
         Err(error) => (None, format!("`run --device cuda` needs one: {error}")),
     };

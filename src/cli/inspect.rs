@@ -6,13 +6,13 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
-use skipc_artifact::program::{BOUND_UNIT, Entry, Launch, Program, Purpose, RowTile};
+use skipc_artifact::program::{BOUND_UNIT, Entry, Function, Launch, Program, RowTile, SCORE, Storage};
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
 use super::{InspectArgs, cost, open_artifact, shares, to_json};
 use crate::diagnostic::Diagnostic;
-use crate::driver::rewrites::{self, OfPurpose};
+use crate::driver::rewrites::{self, OfFunction};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
@@ -35,7 +35,7 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
         return to_json(&json!({
             "manifest": artifact.manifest(),
             "sections": artifact.sections(),
-            "programs": programs.iter().map(summary).collect::<Vec<Value>>(),
+            "programs": functions(&programs).map(summary).collect::<Vec<Value>>(),
             "routing": shares,
         }));
     }
@@ -48,10 +48,10 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
         }
     }
     let _ = writeln!(out, "spec    {}\nweights {}", manifest.spec_hash, manifest.weights_hash);
-    for program in &programs {
-        let _ = write!(out, "\n{}", program_text(program));
+    for of in functions(&programs) {
+        let _ = write!(out, "\n{}", function_text(of));
         if args.buffers {
-            let _ = write!(out, "\n{}", buffer_table(program));
+            let _ = write!(out, "\n{}", buffer_table(of.2));
         }
     }
     let _ = write!(out, "\n{}", section_table(&artifact));
@@ -61,17 +61,22 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     Ok(out)
 }
 
-/// The programs of all targets and purposes.
+/// The programs of all targets.
 fn read_programs(artifact: &Artifact<Vec<u8>>) -> Result<Vec<Program>, skipc_artifact::Error> {
-    let mut programs = Vec::new();
-    for target in bundle::targets(artifact) {
-        for purpose in [Purpose::Score, Purpose::Generate] {
-            if bundle::has_program(artifact, &target, purpose) {
-                programs.push(bundle::read_program(artifact, &target, purpose)?);
-            }
-        }
-    }
-    Ok(programs)
+    bundle::targets(artifact).iter().map(|target| bundle::read_program(artifact, target)).collect()
+}
+
+/// A function of a program, with its name.
+type OfProgram<'p> = (&'p Program, &'p str, &'p Function);
+
+/// The functions of all programs, that which scores first.
+fn functions(programs: &[Program]) -> impl Iterator<Item = OfProgram<'_>> {
+    programs.iter().flat_map(|program| {
+        let mut functions: Vec<OfProgram<'_>> =
+            program.functions.iter().map(|(name, function)| (program, name.as_str(), function)).collect();
+        functions.sort_by_key(|(_, name, _)| *name != SCORE);
+        functions
+    })
 }
 
 /// One section as it is; binary ones only as their size.
@@ -92,7 +97,7 @@ fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<Stri
 /// What rules rewrote.
 fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<String, Error> {
     let text = section(artifact, path, rewrites::SECTION)?;
-    let all: Vec<OfPurpose> = serde_json::from_str(&text).map_err(|error| {
+    let all: Vec<OfFunction> = serde_json::from_str(&text).map_err(|error| {
         let message = format!("{}: `{}`: {error}", path.display(), rewrites::SECTION);
         let help = "it was written by another version of skipc: compile the model again";
         Error::new(ErrorKind::Input, Diagnostic::new("artifact::rewrites", message).help(help))
@@ -101,9 +106,9 @@ fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<St
         return to_json(&all);
     }
     let mut out = String::new();
-    for OfPurpose { purpose, regions } in &all {
+    for OfFunction { function, regions } in &all {
         if all.len() > 1 {
-            let _ = writeln!(out, "to {purpose}:\n");
+            let _ = writeln!(out, "to {function}:\n");
         }
         if regions.is_empty() {
             let _ = writeln!(out, "no rule made anything; the rules are those of the pass `saturate`");
@@ -117,66 +122,71 @@ fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<St
     Ok(out)
 }
 
-fn summary(program: &Program) -> Value {
+fn summary((program, name, function): OfProgram<'_>) -> Value {
     json!({
         "target": program.target,
-        "purpose": program.purpose,
+        "purpose": name,
         "dtype": program.dtype,
-        "max_tokens": program.layout.max_tokens,
-        "bytes_per_token": program.layout.row_bytes,
-        "fixed_bytes": program.layout.fixed_bytes,
+        "max_tokens": function.max_tokens,
+        "bytes_per_token": function.row_bytes,
+        "fixed_bytes": function.fixed_bytes,
         "constant_bytes": program.constant_bytes,
-        "kernels": program.entries.iter().enumerate().map(|(idx, entry)| json!({
+        "kernels": kernels(program, function).map(|(entry, runs)| json!({
             "symbol": entry.symbol,
-            "runs": n_runs(program, idx),
+            "runs": runs,
             "launch": entry.launch,
         })).collect::<Vec<Value>>(),
-        "steps": program.layout.steps.len(),
-        "buffers": program.layout.buffers,
+        "steps": function.steps.len(),
+        "buffers": function.buffers,
     })
 }
 
-fn n_runs(program: &Program, kernel: usize) -> usize {
-    program.layout.steps.iter().filter(|step| step.kernel as usize == kernel).count()
+/// The kernels that a function runs, each with how often it does.
+fn kernels<'p>(program: &'p Program, function: &Function) -> impl Iterator<Item = (&'p Entry, usize)> {
+    let runs = |kernel: u32| function.steps.iter().filter(|step| step.kernel == kernel).count();
+    let entry = |kernel: u32| Some((program.entries.get(kernel as usize)?, runs(kernel)));
+    function.kernels().into_iter().filter_map(entry).collect::<Vec<_>>().into_iter()
 }
 
-fn program_text(program: &Program) -> String {
-    let layout = &program.layout;
+fn function_text((program, name, function): OfProgram<'_>) -> String {
     let mut out = format!(
         "{} {}{}: {} kernels in {} steps, up to {} tokens a step, no host wait inside a step\n",
         program.target,
         program.dtype,
-        if program.purpose == Purpose::Generate { ", to generate" } else { "" },
-        program.entries.len(),
-        layout.steps.len(),
-        layout.max_tokens,
+        if name == SCORE { String::new() } else { format!(", to {name}") },
+        function.kernels().len(),
+        function.steps.len(),
+        function.max_tokens,
     );
-    let bytes = |bound: u32| layout.buffers.iter().map(|buffer| buffer.bytes(bound)).sum::<u64>();
+    let bytes = |bound: u32| function.buffers.iter().map(|buffer| buffer.bytes(bound)).sum::<u64>();
     let unshared = (bytes(BOUND_UNIT) - bytes(0)) / u64::from(BOUND_UNIT);
     let _ = writeln!(
         out,
         "memory: {} bytes a token ({unshared} without reuse), {} KiB fixed, {} KiB constants",
-        layout.row_bytes,
-        layout.fixed_bytes / 1024,
+        function.row_bytes,
+        function.fixed_bytes / 1024,
         program.constant_bytes / 1024,
     );
     let mut table = new_table(&["kernel", "runs", "tile rows", "across", "threads", "registers", "shared"]);
     if program.target == Target::Cpu {
         table = new_table(&["kernel", "runs", "tile rows", "scratch"]);
     }
-    for (idx, entry) in program.entries.iter().enumerate() {
-        table.add_row(kernel_row(entry, n_runs(program, idx)));
+    for (entry, runs) in kernels(program, function) {
+        table.add_row(kernel_row(entry, runs));
     }
     let _ = writeln!(out, "{table}");
     out
 }
 
-fn buffer_table(program: &Program) -> String {
+fn buffer_table(function: &Function) -> String {
     let mut table = new_table(&["buffer", "type", "columns", "bytes a token", "bytes", "offset", "steps"]);
-    for buffer in &program.layout.buffers {
+    for buffer in &function.buffers {
         let fixed = buffer.bytes(0);
         let per_token = (buffer.bytes(BOUND_UNIT) - fixed) / u64::from(BOUND_UNIT);
-        let offset = format!("{} + {} n", buffer.place.fixed_offset, buffer.place.row_offset);
+        let offset = match buffer.storage {
+            Storage::Step(place) => format!("{} + {} n", place.fixed_offset, place.row_offset),
+            Storage::State(state) => format!("state {state}"),
+        };
         let steps = buffer.live.map_or("host".to_owned(), |(first, last)| format!("{first} to {last}"));
         let (dtype, cols) = (buffer.dtype.to_string(), buffer.cols.to_string());
         table.add_row([

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use skipc_artifact::reader::Artifact;
-use skipc_runtime::command::DeviceArg;
+use skipc_runtime::Device;
 
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
@@ -225,7 +225,7 @@ pub struct InspectArgs {
     #[arg(long, requires = "cost", value_name = "N", default_value_t = 512)]
     pub step_tokens: u32,
 
-    /// Print one section as it is, such as `ir/legal.sir`; without a name, list them.
+    /// Print one section as it is, such as `ir/score/legal.sir`; without a name, list them.
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     pub section: Option<String>,
 
@@ -310,9 +310,9 @@ pub struct BenchArgs {
     )]
     pub forms: Vec<VariantArg>,
 
-    /// Where to run. Only the host can be timed: the harness in tests/device does it on a GPU.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
-    pub device: DeviceArg,
+    /// Where to run: cpu. Only the host can be timed: the harness in tests/device does it on a GPU.
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
 
     /// Also draw time against density.
     #[arg(long, value_name = "OUT.svg")]
@@ -414,9 +414,9 @@ pub struct RecordArgs {
     #[arg(short, long, value_name = "X.trace")]
     pub output: PathBuf,
 
-    /// Where to run.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
-    pub device: DeviceArg,
+    /// Where to run: cpu, cuda (the first NVIDIA GPU) or cuda:N (that of this ordinal).
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
 
     /// Threads of the host [default: all cores].
     #[arg(long, value_name = "N")]

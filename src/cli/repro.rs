@@ -8,7 +8,7 @@ use skipc_artifact::section::ContentHash;
 use super::CompileArgs;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::{Purpose, Skipping, lower};
+use crate::frontend::lower::{Function, Skipping, lower};
 use crate::frontend::spec::model::Model;
 
 /// Adds a reproducer folder to a failure that is skipc's own fault; leaves others as they are.
@@ -33,7 +33,7 @@ pub(super) fn attach(error: Error, model: &Model, args: &CompileArgs) -> Error {
         args.max_tokens,
     );
     let graph =
-        lower(model, Skipping::Gathered, Purpose::Score).map(|graph| graph.to_string()).unwrap_or_default();
+        lower(model, Skipping::Gathered, Function::Score).map(|graph| graph.to_string()).unwrap_or_default();
     let files =
         [("spec.toml", &spec), ("lowered.sir", &graph), ("options.txt", &options), ("errors.txt", &errors)];
     let written = fs::create_dir_all(&dir)

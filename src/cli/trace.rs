@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Layout, Purpose};
+use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
 use skipc_runtime::command::{self, RunArgs};
@@ -81,15 +81,20 @@ fn of_artifact(path: &Path) -> Result<Subject, Error> {
         let message = format!("{}: the artefact has no program", path.display());
         Error::new(ErrorKind::Input, Diagnostic::new("trace::empty", message))
     })?;
-    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)?;
+    let program = bundle::read_program(model.artifact(), &target)?;
+    let function = program.function(SCORE).ok_or_else(|| {
+        Diagnostic::new(
+            "trace::empty",
+            format!("{}: the artefact has no function that scores", path.display()),
+        )
+    })?;
     let manifest = model.artifact().manifest();
-    let Layout { max_positions, max_tokens, io, .. } = &program.layout;
     Ok(Subject {
         name: manifest.model.clone(),
         spec_hash: manifest.spec_hash,
-        deciders: trace::deciders(&io.gates),
-        max_positions: *max_positions,
-        max_tokens: Some(*max_tokens),
+        deciders: trace::deciders(&function.interface.routers()),
+        max_positions: function.max_positions,
+        max_tokens: Some(function.max_tokens),
     })
 }
 

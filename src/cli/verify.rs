@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Layout, Purpose};
+use skipc_artifact::program::{Function, GENERATE, SCORE};
 use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::Batch;
 use skipc_runtime::Model;
@@ -20,8 +20,8 @@ use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let model = Model::open(&args.artifact)?;
-    let layout = layout(&model)?;
-    let (batch, routing) = inputs(args, &model, &layout)?;
+    let function = function(&model)?;
+    let (batch, routing) = inputs(args, &model, &function)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads };
     let report = climb(&model, &inputs)?;
@@ -38,28 +38,30 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     Err(Error::new(ErrorKind::Mismatch, diagnostic))
 }
 
-/// The layout of the artefact's first program: all have the same inputs.
-fn layout(model: &Model) -> Result<Layout, Error> {
+/// The function that scores of the artefact's first program: all have the same inputs.
+fn function(model: &Model) -> Result<Function, Error> {
     let target = model.targets().into_iter().next().ok_or_else(|| {
         Error::new(ErrorKind::Input, Diagnostic::new("verify::empty", "the artefact has no program"))
     })?;
-    let program = bundle::read_program(model.artifact(), &target, Purpose::Score)?;
-    Ok(program.layout)
+    let mut program = bundle::read_program(model.artifact(), &target)?;
+    let none = || Diagnostic::new("verify::empty", "the artefact has no function that scores").into();
+    program.functions.remove(SCORE).ok_or_else(none)
 }
 
 /// One mask `[n]` a router.
 type Masks = Vec<Vec<bool>>;
 
 /// The user's tokens and decisions, or drawn tokens.
-fn inputs(args: &VerifyArgs, model: &Model, layout: &Layout) -> Result<(Batch, Option<Masks>), Error> {
-    let Some(path) = &args.tokens else { return Ok((drawn_batch(layout), None)) };
+fn inputs(args: &VerifyArgs, model: &Model, function: &Function) -> Result<(Batch, Option<Masks>), Error> {
+    let Some(path) = &args.tokens else { return Ok((drawn_batch(function), None)) };
     let Sequences { grid, tokens } = Sequences::read(path, args.lengths.as_deref())?;
     let mut rest = tokens.iter().map(|token| i64::from(*token));
     let rows: Vec<Vec<i64>> =
         grid.lengths.iter().map(|length| rest.by_ref().take(*length as usize).collect()).collect();
     let batch = Batch::from_sequences(rows.iter().map(Vec::as_slice));
     let Some(path) = &args.routing else { return Ok((batch, None)) };
-    let routing = Replay::read(path, model.artifact().manifest(), (layout.io.gates.len(), &grid))?;
+    let routing =
+        Replay::read(path, model.artifact().manifest(), (function.interface.routers().len(), &grid))?;
     let masks = routing.gates.iter().map(|mask| mask.iter().map(|bit| *bit != 0).collect()).collect();
     Ok((batch, Some(masks)))
 }
@@ -91,9 +93,9 @@ fn table(report: &Report) -> String {
     let mut table = new_table(&header);
     let (right, wrong): (Vec<&Row>, Vec<&Row>) = report.rows.iter().partition(|row| row.ok);
     for row in wrong.into_iter().chain(right) {
-        let purpose = if row.purpose == Purpose::Generate { "generate: " } else { "" };
+        let function = if row.function == GENERATE { "generate: " } else { "" };
         table.add_row([
-            format!("{purpose}{}", row.form),
+            format!("{function}{}", row.form),
             row.numbers.to_owned(),
             row.case.clone(),
             format!("{} of {}", row.flips, row.decisions),

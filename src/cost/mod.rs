@@ -17,7 +17,8 @@ mod step;
 
 use std::collections::BTreeMap;
 
-use skipc_artifact::program::{Gate, Launch, Step};
+use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::program::{Launch, Step};
 use skipc_ir::{Dim, SetSym};
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly, Target};
 use skipc_plan::Plan;
@@ -27,7 +28,7 @@ pub use break_even::break_even;
 pub use report::{AtDensity, Layer, Report, part, report};
 pub use step::StepCost;
 
-/// Which rows the buffers of a layout count.
+/// Which rows the buffers of a function count.
 struct Sets {
     dims: BTreeMap<u32, Dim>,
 }
@@ -36,11 +37,13 @@ impl Sets {
     /// The sets of the routers are those that the lowering makes, in model order; a capacity's wanted set is counted
     /// with the set that it limits.
     fn of(plan: &Plan) -> Sets {
-        let mut dims = BTreeMap::from([(plan.layout.io.n_tokens, Dim::Tokens)]);
-        for (router, gate) in (0..).zip(&plan.layout.io.gates) {
-            if let Gate::Routed { count, wanted, .. } = gate {
+        let interface = &plan.function.interface;
+        let n_tokens = interface.buffer(&Role::TokenCount).map(|buffer| (buffer, Dim::Tokens));
+        let mut dims: BTreeMap<u32, Dim> = n_tokens.into_iter().collect();
+        for (router, ports) in (0..).zip(interface.routers()) {
+            if let RouterPorts::Routed { executed, wanted, .. } = ports {
                 let dim = Dim::Count(SetSym(router));
-                dims.extend([Some(*count), *wanted].into_iter().flatten().map(|buffer| (buffer, dim)));
+                dims.extend([Some(executed), wanted].into_iter().flatten().map(|buffer| (buffer, dim)));
             }
         }
         Sets { dims }
@@ -59,7 +62,7 @@ fn steps(plan: &Plan, target: &Target, launches: &[Launch]) -> Vec<(String, Step
             .map(|((_, kernel), launch)| (kernel.clone(), launch.tiles().to_vec()));
         (step.origin.clone(), cost)
     };
-    plan.layout.steps.iter().map(of).collect()
+    plan.function.steps.iter().map(of).collect()
 }
 
 /// So many tokens, of which every router executes the same share.

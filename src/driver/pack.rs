@@ -1,27 +1,28 @@
 //! A compiled model as the bytes of an artefact.
 //!
 //! Besides the sections of each target ([`skipc_artifact::bundle`]) an artefact has `spec.toml` (the resolved model),
-//! `ir/lowered.sir` and `ir/legal.sir` (the graph before and after the passes) and `plan/KIND-TYPE.json`; a model that
-//! generates with another program than it scores with has these a second time, as `ir/generate/lowered.sir` and so on.
-//! `rewrites.json` has what rules rewrote, for each of the two.
+//! for each function `ir/FUNCTION/lowered.sir` and `ir/FUNCTION/legal.sir` (the graph before and after the passes) and
+//! `known-answer/FUNCTION/TYPE.safetensors`, and for each kind of target and precision `plan/KIND-TYPE.json`, the plans of
+//! all functions put together. `rewrites.json` has what rules rewrote in each function.
 
 use skipc_artifact::bundle::Bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::section::{ContentHash, SectionKind};
-use skipc_artifact::target::Target;
+use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
 use skipc_runtime::known_answer;
 
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends;
 use crate::driver::backends::CpuBackend;
-use crate::driver::pipeline::{Compiled, Phase, PlanOf, Request};
-use crate::driver::rewrites::{self, OfPurpose};
+use crate::driver::pipeline::{Compiled, LinkedOf, Phase, Request};
+use crate::driver::rewrites::{self, OfFunction};
 use crate::error::{Error, ErrorKind};
+use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::verify::reference::Constants;
-use crate::verify::{self, LadderError, stage_name};
+use crate::verify::{self, LadderError, graph_section, plan_section};
 
 /// What holds for every program of a compile.
 pub fn promises(model: &Model, compiled: &Compiled) -> Promises {
@@ -63,16 +64,15 @@ pub fn pack(
         promises: promises(model, &compiled),
     });
     let mut sections = vec![("spec.toml".to_owned(), SectionKind::Spec, spec)];
-    for Phase { purpose, lowered, legal, plans, .. } in &compiled.phases {
-        sections.push((stage_name("ir/lowered.sir", *purpose), SectionKind::Ir, lowered.to_string()));
-        sections.push((stage_name("ir/legal.sir", *purpose), SectionKind::Ir, legal.graph().to_string()));
-        for PlanOf { kind, dtype, plan } in plans {
-            let json = serde_json::to_string_pretty(plan).map_err(|error| {
-                Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
-            })?;
-            let name = stage_name(&format!("plan/{kind}-{dtype}.json"), *purpose);
-            sections.push((name, SectionKind::Plan, json));
-        }
+    for Phase { function, lowered, legal, .. } in &compiled.phases {
+        sections.push((graph_section(*function, "lowered"), SectionKind::Ir, lowered.to_string()));
+        sections.push((graph_section(*function, "legal"), SectionKind::Ir, legal.graph().to_string()));
+    }
+    for LinkedOf { kind, dtype, linked } in &compiled.linked {
+        let json = serde_json::to_string_pretty(linked).map_err(|error| {
+            Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+        })?;
+        sections.push((plan_section(kind, *dtype), SectionKind::Plan, json));
     }
     sections.push((rewrites::SECTION.to_owned(), SectionKind::Rewrites, rewrites_json(&compiled)?));
     let failed = |error: &skipc_artifact::Error| {
@@ -90,34 +90,36 @@ pub fn pack(
     writer.to_bytes().map_err(|error| failed(&error))
 }
 
-/// What rules rewrote for each purpose.
+/// What rules rewrote in each function.
 fn rewrites_json(compiled: &Compiled) -> Result<String, Error> {
-    let of = |phase: &Phase| OfPurpose {
-        purpose: phase.purpose,
+    let of = |phase: &Phase| OfFunction {
+        function: phase.function.name().to_owned(),
         regions: rewrites::regions(&phase.report.rewrites),
     };
-    let all: Vec<OfPurpose> = compiled.phases.iter().map(of).collect();
+    let all: Vec<OfFunction> = compiled.phases.iter().map(of).collect();
     serde_json::to_string_pretty(&all).map_err(|error| {
         Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
     })
 }
 
-/// The known answers for each precision and purpose, with the names of their sections.
+/// The known answers for each precision and function, with the names of their sections.
 fn known_answers(compiled: &Compiled) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let broken = |error: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
+    };
     let mut sections: Vec<(String, Vec<u8>)> = Vec::new();
     for Bundle { program, constants, .. } in &compiled.bundles {
-        let name = known_answer::section_name(program.dtype, program.purpose);
-        let phase = compiled.phases.iter().find(|phase| phase.purpose == program.purpose);
-        if let Some(phase) = phase
-            && !sections.iter().any(|(known, _)| *known == name)
-        {
-            let broken = |error: &dyn std::fmt::Display| {
-                Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
-            };
-            let plan = phase.plan(&program.target, program.dtype);
-            let plan = plan.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
-            let constants = Constants { program, sources: &plan.constants, bytes: constants };
-            let answers = verify::known_answers(&phase.lowered, &constants).map_err(|error| match error {
+        let linked = compiled.linked(&program.target, program.dtype);
+        let linked = linked.ok_or_else(|| broken(&format!("no plan in {}", program.dtype)))?;
+        for phase in &compiled.phases {
+            let function = phase.function.name();
+            let name = known_answer::section_name(function, program.dtype);
+            if sections.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let constants = Constants { program, sources: &linked.constants, bytes: constants };
+            let answers = verify::known_answers(&phase.lowered, function, &constants);
+            let answers = answers.map_err(|error| match error {
                 LadderError::NotFinite { .. } => error.into(),
                 _ => broken(&error),
             })?;

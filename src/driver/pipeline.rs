@@ -6,12 +6,12 @@ use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Entry, Launch, Program, Purpose};
+use skipc_artifact::program::{Launch, Program};
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
-use skipc_plan::Plan;
 use skipc_plan::codegen::{Code, CodegenError, Image};
+use skipc_plan::{Linked, Plan};
 
 use crate::cost::bucketing::{Bucketings, modelled};
 use crate::diagnostic::Diagnostic;
@@ -19,7 +19,7 @@ use crate::driver::backends::CpuBackend;
 use crate::driver::trace::Trace;
 use crate::driver::{backends, constants};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::{Skipping, lower, sets};
+use crate::frontend::lower::{Function, Skipping, lower, sets};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
 use crate::frontend::weights::Weights;
@@ -110,16 +110,18 @@ impl Request {
 
 /// What a compile makes.
 pub struct Compiled {
-    /// The graphs, one for each purpose that needs its own.
+    /// The graphs, one for each function that the model needs; that which scores is the first.
     pub phases: Vec<Phase>,
-    /// Program, constants and code for each target, in the order of the request, and then of the purposes.
+    /// The plans of all functions put together, for each kind of target and precision in use.
+    pub linked: Vec<LinkedOf>,
+    /// Program, constants and code for each target, in the order of the request.
     pub bundles: Vec<Bundle>,
 }
 
-/// A model's graphs and plans for one purpose.
+/// A model's graphs and plans for one function.
 pub struct Phase {
-    /// The purpose.
-    pub purpose: Purpose,
+    /// The function.
+    pub function: Function,
     /// The graph before the passes.
     pub lowered: Graph,
     /// The graph that kernels were planned from.
@@ -140,8 +142,29 @@ pub struct PlanOf {
     pub plan: Plan,
 }
 
+/// Plans put together, and what they are for.
+pub struct LinkedOf {
+    /// The kind of target.
+    pub kind: &'static str,
+    /// The precision of the layers.
+    pub dtype: DType,
+    /// The plans.
+    pub linked: Linked,
+}
+
+impl Compiled {
+    /// The plans that a target's program was made from.
+    pub fn linked(&self, target: &Target, dtype: DType) -> Option<&Linked> {
+        find_linked(&self.linked, target, dtype)
+    }
+}
+
+fn find_linked<'l>(linked: &'l [LinkedOf], target: &Target, dtype: DType) -> Option<&'l Linked> {
+    linked.iter().find(|of| of.kind == target.kind() && of.dtype == dtype).map(|of| &of.linked)
+}
+
 impl Phase {
-    /// The plan that a target's program was made from.
+    /// The plan of this function for a target.
     pub fn plan(&self, target: &Target, dtype: DType) -> Option<&Plan> {
         find_plan(&self.plans, target, dtype)
     }
@@ -162,9 +185,9 @@ pub fn compile(
     trace: &mut Trace,
 ) -> Result<Compiled, Error> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
-    let mut compiled = Compiled { phases: Vec::new(), bundles: Vec::new() };
-    for purpose in purposes(model) {
-        let lowered = lower_model(model, request.variant, purpose, trace)?;
+    let mut compiled = Compiled { phases: Vec::new(), linked: Vec::new(), bundles: Vec::new() };
+    for function in Function::of(model) {
+        let lowered = lower_model(model, request.variant, function, trace)?;
         let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<PlanOf> = Vec::new();
         for (target, dtype) in &request.targets {
@@ -172,22 +195,22 @@ pub fn compile(
                 let plan = plan(&legal, model, (target, *dtype), request, trace)?;
                 plans.push(PlanOf { kind: target.kind(), dtype: *dtype, plan });
             }
-            if let Some(plan) = find_plan(&plans, target, *dtype) {
-                compiled.bundles.push(generate(plan, (target, purpose), *dtype, weights, (request, trace))?);
-            }
         }
-        compiled.phases.push(Phase { purpose, lowered, legal, report, plans });
+        compiled.phases.push(Phase { function, lowered, legal, report, plans });
+    }
+    for (target, dtype) in &request.targets {
+        if compiled.linked(target, *dtype).is_none() {
+            let plans = compiled.phases.iter();
+            let plans = plans.filter_map(|of| Some((of.function.name(), of.plan(target, *dtype)?)));
+            let linked = skipc_plan::link(plans).map_err(|error| Error::internal("plan::broken", &error))?;
+            compiled.linked.push(LinkedOf { kind: target.kind(), dtype: *dtype, linked });
+        }
+        if let Some(linked) = find_linked(&compiled.linked, target, *dtype) {
+            compiled.bundles.push(generate(linked, target, weights, (request, trace))?);
+        }
     }
     trace.end();
     Ok(compiled)
-}
-
-/// The purposes for which a model needs a program: a causal one generates with that which scores.
-pub fn purposes(model: &Model) -> Vec<Purpose> {
-    match model.can_generate() && !model.is_causal() {
-        true => vec![Purpose::Score, Purpose::Generate],
-        false => vec![Purpose::Score],
-    }
 }
 
 /// Types a model without compiling it: its graph before the passes.
@@ -195,7 +218,7 @@ pub fn purposes(model: &Model) -> Vec<Purpose> {
 /// # Errors
 /// If the graph does not type: a fault of the compiler.
 pub fn check(model: &Model) -> Result<Graph, Error> {
-    lower_model(model, Variant::default(), Purpose::Score, &mut Trace::silent())
+    lower_model(model, Variant::default(), Function::Score, &mut Trace::silent())
 }
 
 /// A model's graph after the passes, as it scores.
@@ -204,13 +227,18 @@ pub fn check(model: &Model) -> Result<Graph, Error> {
 /// As [`compile`].
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.variant, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
     Ok(run_passes(lowered, model, request, &mut trace)?.0.graph().clone())
 }
 
-fn lower_model(model: &Model, variant: Variant, purpose: Purpose, trace: &mut Trace) -> Result<Graph, Error> {
+fn lower_model(
+    model: &Model,
+    variant: Variant,
+    function: Function,
+    trace: &mut Trace,
+) -> Result<Graph, Error> {
     trace.begin("lower");
-    let graph = lower(model, variant.skipping(), purpose)
+    let graph = lower(model, variant.skipping(), function)
         .map_err(|error| Error::internal("lower::broken", &error))?;
     trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
     Ok(graph)
@@ -295,7 +323,7 @@ fn plan(
 /// As [`compile`].
 pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.variant, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
 }
@@ -321,57 +349,35 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Program, Vec<u8>), Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.variant, Purpose::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
-    let to = (&Target::Cpu, Purpose::Score);
-    let (program, constants) = program(&plan, to, dtype, weights, Vec::new())?;
-    Ok((plan, program, constants))
+    let linked = skipc_plan::link([(Function::Score.name(), &plan)]);
+    let linked = linked.map_err(|error| Error::internal("plan::broken", &error))?;
+    let constants = constant_bytes(&linked, weights)?;
+    Ok((plan, linked.program(&Target::Cpu, &[]), constants))
 }
 
-fn program(
-    plan: &Plan,
-    (target, purpose): (&Target, Purpose),
-    dtype: DType,
-    weights: &Weights,
-    entries: Vec<Entry>,
-) -> Result<(Program, Vec<u8>), Error> {
-    let constants = constants::lay_out(&plan.constants, weights)
-        .map_err(|name| Error::internal("constants::size", &format!("constant `{name}`")))?;
-    let program = Program {
-        target: target.clone(),
-        purpose,
-        dtype,
-        layout: plan.layout.clone(),
-        constants: plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
-        constant_bytes: constants.len() as u64,
-        entries,
-    };
-    Ok((program, constants))
+fn constant_bytes(linked: &Linked, weights: &Weights) -> Result<Vec<u8>, Error> {
+    constants::lay_out(&linked.constants, weights)
+        .map_err(|name| Error::internal("constants::size", &format!("constant `{name}`")))
 }
 
 fn generate(
-    plan: &Plan,
-    (target, purpose): (&Target, Purpose),
-    dtype: DType,
+    linked: &Linked,
+    target: &Target,
     weights: &Weights,
     (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Error> {
     trace.begin(&format!("generate {target}"));
     let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
-    let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+    let kernels: Vec<_> = linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {
         trace.stage(stage, &format!("{stage}-{target}"), stage, || text.clone()).map_err(dump_error)?;
     }
-    let entries = plan.kernels.iter().zip(&code.launches).map(|((symbol, kernel), launch)| Entry {
-        symbol: symbol.clone(),
-        n_params: kernel.params.len() as u32,
-        extent: kernel.extent,
-        launch: launch.clone(),
-    });
-    let (program, constants) = program(plan, (target, purpose), dtype, weights, entries.collect())?;
-    Ok(Bundle { program, constants, code: link(code)? })
+    let program = linked.program(target, &code.launches);
+    Ok(Bundle { program, constants: constant_bytes(linked, weights)?, code: link(code)? })
 }
 
 fn link(code: Code) -> Result<BundleCode, Error> {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
-use skipc_artifact::program::Purpose;
 use skipc_passes::rewrite::explain::{self, Rewritten};
 
 /// The section of an artefact.
@@ -15,11 +14,11 @@ pub const SECTION: &str = "rewrites.json";
 pub const LEGEND: &str = "Numbers before a colon are those of the graph that the passes return, \
     all others those of the graph that the rules saw.\n";
 
-/// What was rewritten for one purpose.
+/// What was rewritten in one function.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfPurpose {
-    /// The purpose.
-    pub purpose: Purpose,
+pub struct OfFunction {
+    /// Its name.
+    pub function: String,
     /// The distinct regions that were rewritten.
     pub regions: Vec<Region>,
 }

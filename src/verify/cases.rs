@@ -1,6 +1,7 @@
 //! Inputs of the ladder: tokens, and decisions at densities and counts where kernels go wrong.
 
-use skipc_artifact::program::{Extent, Gate, Launch, Layout, Program};
+use skipc_artifact::interface::RouterPorts;
+use skipc_artifact::program::{Extent, Function, Launch, Program};
 use skipc_ir::interp::Batch;
 use skipc_ir::random_score;
 
@@ -26,15 +27,15 @@ pub(super) struct Case {
     pub(super) masks: Option<Vec<Vec<bool>>>,
 }
 
-/// A batch that fits the layout, with tokens drawn from its vocabulary.
-pub fn drawn_batch(layout: &Layout) -> Batch {
-    let mut left = layout.max_tokens;
+/// A batch that fits the function, with tokens drawn from its vocabulary.
+pub fn drawn_batch(function: &Function) -> Batch {
+    let mut left = function.max_tokens;
     let mut sequences = Vec::new();
     for (idx, wanted) in (0u64..).zip(DRAWN) {
-        let length = wanted.min(layout.max_positions).min(left);
+        let length = wanted.min(function.max_positions).min(left);
         left -= length;
         let token =
-            |place: u32| (random_score(7, 0, idx, u64::from(place)) % u64::from(layout.vocab_size)) as i64;
+            |place: u32| (random_score(7, 0, idx, u64::from(place)) % u64::from(function.vocab_size)) as i64;
         sequences.push((0..length).map(token).collect::<Vec<i64>>());
     }
     Batch::from_sequences(sequences.iter().map(Vec::as_slice))
@@ -76,7 +77,12 @@ pub(super) fn tile_rows(program: &Program) -> Option<u32> {
 impl Cases {
     /// The cases of the inputs. `densities` are those that the spec wants, one a router; `tile_rows` is where counts
     /// are at an edge.
-    pub(super) fn new(inputs: &Inputs<'_>, program: &Program, densities: &[f64], tile_rows: u32) -> Cases {
+    pub(super) fn new(
+        inputs: &Inputs<'_>,
+        routers: &[RouterPorts],
+        densities: &[f64],
+        tile_rows: u32,
+    ) -> Cases {
         let batch = inputs.batch.clone();
         let n = batch.tokens.len();
         let mut cases = Cases { batch, list: Vec::new() };
@@ -87,7 +93,7 @@ impl Cases {
         let tile = tile_rows as usize;
         let share = |density: f64| (density * n as f64).round() as usize;
         let mut push = |name: &str, count: &dyn Fn(f64) -> usize| {
-            cases.push(name, masks(&program.layout.io.gates, n, |router| count(densities[router])));
+            cases.push(name, masks(routers, n, |router| count(densities[router])));
         };
         push("none", &|_| 0);
         push("one", &|_| 1);
@@ -115,7 +121,7 @@ impl Cases {
 
 /// Decisions with this many executed tokens for each router, spread over the batch. Routers that were found equal
 /// decide alike.
-pub(super) fn masks(gates: &[Gate], n: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<bool>> {
+pub(super) fn masks(routers: &[RouterPorts], n: usize, count: impl Fn(usize) -> usize) -> Vec<Vec<bool>> {
     let decided = |router: usize| -> Vec<bool> {
         let mut rows: Vec<usize> = (0..n).collect();
         rows.sort_by_key(|row| (random_score(1, router as u32, 0, *row as u64), *row));
@@ -123,14 +129,14 @@ pub(super) fn masks(gates: &[Gate], n: usize, count: impl Fn(usize) -> usize) ->
         rows.into_iter().take(count(router)).for_each(|row| mask[row] = true);
         mask
     };
-    let mask = |gate: &Gate| match gate {
-        Gate::Constant(value) => vec![*value; n],
-        Gate::Routed { mask, .. } => {
-            let same = |other: &Gate| matches!(other, Gate::Routed { mask: other, .. } if other == mask);
-            decided(gates.iter().position(same).unwrap_or(0))
+    let mask = |router: &RouterPorts| match router {
+        RouterPorts::Constant(value) => vec![*value; n],
+        RouterPorts::Routed { decision, .. } => {
+            let same = |other: &RouterPorts| matches!(other, RouterPorts::Routed { decision: other, .. } if other == decision);
+            decided(routers.iter().position(same).unwrap_or(0))
         }
     };
-    gates.iter().map(mask).collect()
+    routers.iter().map(mask).collect()
 }
 
 /// Inputs of their own.

@@ -60,7 +60,7 @@ pub(super) fn kernels_in<'a, N: Element>(
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
-        let outcome = interp::run_layout_in::<N>(plan, weights, &kernel_batch(batch, forced), places)
+        let outcome = interp::run_plan_in::<N>(plan, weights, &kernel_batch(batch, forced), places)
             .map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome.logits, outcome.gates))
     };
@@ -110,7 +110,7 @@ pub fn run_plan(
         .collect();
     let places = (Mode::Arena, Tiling::of(TILE_ROWS));
     let outcome =
-        interp::run_layout(&plan.kernels, &plan.layout, &slices, &kernel_batch(batch, forced), places)
+        interp::run_function(&plan.kernels, &plan.function, &slices, &kernel_batch(batch, forced), places)
             .map_err(|fault| LadderError::stage("kernels", &fault))?;
     Ok(outcome_of(outcome.logits.into_iter().map(f64::from).collect(), outcome.gates))
 }

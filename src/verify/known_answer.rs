@@ -19,25 +19,31 @@ const WORK: u64 = 1 << 28;
 /// Scores nearer than this to a border may fall on the other side in f32.
 const BAND: f64 = 1e-3;
 
-/// Computes the answers of the graph before the passes in f64, from the program's own constants.
+/// Computes the answers of a function, of its graph before the passes, in f64, from the program's own constants.
 ///
 /// Decisions are forced to none, all and about half of the tokens. Free ones come with f32 programs, unless a score
 /// stands so near to a border that rounding could decide.
 ///
 /// # Errors
 /// [`LadderError::NotFinite`] if the weights overflow; else a graph that cannot be evaluated, a fault of the compiler.
-pub fn known_answers(graph: &Graph, constants: &Constants<'_>) -> Result<KnownAnswers, LadderError> {
+pub fn known_answers(
+    graph: &Graph,
+    function: &str,
+    constants: &Constants<'_>,
+) -> Result<KnownAnswers, LadderError> {
     let program = constants.program;
-    let layout = &program.layout;
+    let missing = || LadderError::stage("known answers", &format!("there is no function `{function}`"));
+    let function = program.function(function).ok_or_else(missing)?;
+    let routers = function.interface.routers();
     let parameters: u64 =
         program.constants.iter().map(|constant| u64::from(constant.rows) * u64::from(constant.cols)).sum();
     let mut left = usize::try_from(WORK / parameters.max(1)).unwrap_or(usize::MAX).max(1);
-    left = left.min(layout.max_tokens as usize);
+    left = left.min(function.max_tokens as usize);
     let mut sequences: Vec<Vec<i64>> = Vec::new();
     for (idx, wanted) in (0u64..).zip(LENGTHS) {
-        let length = wanted.min(layout.max_positions as usize).min(left);
+        let length = wanted.min(function.max_positions as usize).min(left);
         left -= length;
-        let draw = |place: u64| (random_score(11, 0, idx, place) % u64::from(layout.vocab_size)) as i64;
+        let draw = |place: u64| (random_score(11, 0, idx, place) % u64::from(function.vocab_size)) as i64;
         sequences.push((0..length as u64).map(draw).collect());
     }
     let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
@@ -53,7 +59,7 @@ pub fn known_answers(graph: &Graph, constants: &Constants<'_>) -> Result<KnownAn
         cases: Vec::new(),
     };
     // f64 holds what overflows in f32, on the way to logits too.
-    let (singles, all) = (Converted::<f32>::new(constants), masks(&layout.io.gates, n, |_| n));
+    let (singles, all) = (Converted::<f32>::new(constants), masks(&routers, n, |_| n));
     let single = reference::run::<f32>(graph, &singles, &batch, Some(&all))
         .map_err(|error| LadderError::stage("known answers", &error))?;
     if !all_finite(&single.logits) {
@@ -69,7 +75,7 @@ pub fn known_answers(graph: &Graph, constants: &Constants<'_>) -> Result<KnownAn
         Ok(())
     };
     for (name, count) in [("all", n), ("half", n.div_ceil(2)), ("none", 0)] {
-        push(name, run(Some(&masks(&layout.io.gates, n, |_| count)))?)?;
+        push(name, run(Some(&masks(&routers, n, |_| count)))?)?;
     }
     if program.dtype == DType::F32 {
         let outcome = run(None)?;

@@ -23,19 +23,19 @@ pub mod reference;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Program, Purpose};
+use skipc_artifact::program::Program;
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
 use skipc_ir::{Graph, text};
-use skipc_plan::Plan;
 use skipc_plan::interp::Element;
+use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
 
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;
-use crate::frontend::lower::{Skipping, lower};
+use crate::frontend::lower::{Function, Skipping, lower};
 use crate::frontend::spec;
 use crate::verify::reference::{Constants, Converted};
 
@@ -62,8 +62,9 @@ pub struct Inputs<'a> {
 /// One form of the model on one case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Which of the artefact's programs: that which scores or that which generates.
-    pub purpose: Purpose,
+    /// Which of the model's functions.
+    #[serde(rename = "purpose")]
+    pub function: &'static str,
     /// What ran, such as `passes`, `kernels` or `cpu`.
     pub form: String,
     /// In which numbers: `f64`, `f32`, `bf16`, `ring32` or `gf61`.
@@ -157,26 +158,22 @@ pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> 
         return Err(LadderError::Nothing);
     }
     let mut report = Report::default();
-    for purpose in [Purpose::Score, Purpose::Generate] {
-        let targets = model.targets();
-        let has = |target: &&Target| bundle::has_program(model.artifact(), target, purpose);
-        let programs: Vec<Program> = targets
-            .iter()
-            .filter(has)
-            .map(|target| bundle::read_program(model.artifact(), target, purpose))
-            .collect::<Result<_, _>>()
-            .map_err(skipc_runtime::Error::from)?;
-        if let Some(first) = programs.first() {
-            Phase::read(model, purpose, first)?.climb(&programs, inputs, &mut report)?;
+    let targets = model.targets();
+    let programs = targets.iter().map(|target| bundle::read_program(model.artifact(), target));
+    let programs: Vec<Program> = programs.collect::<Result<_, _>>().map_err(skipc_runtime::Error::from)?;
+    for function in Function::ALL {
+        let has = |program: &&Program| program.function(function.name()).is_some();
+        if let Some(first) = programs.iter().find(has) {
+            Phase::read(model, function, first)?.climb(&programs, inputs, &mut report)?;
         }
     }
     Ok(report)
 }
 
-/// The forms of the model for one purpose.
+/// The forms of one function of the model.
 struct Phase<'a> {
     model: &'a Model,
-    purpose: Purpose,
+    function: Function,
     judge: Judge,
     lowered: Graph,
     legal: Graph,
@@ -185,22 +182,23 @@ struct Phase<'a> {
 }
 
 impl<'a> Phase<'a> {
-    fn read(model: &'a Model, purpose: Purpose, program: &Program) -> Result<Phase<'a>, LadderError> {
+    fn read(model: &'a Model, function: Function, program: &Program) -> Result<Phase<'a>, LadderError> {
         let spec = spec::model("spec.toml", stage_text(model, "spec.toml", SectionKind::Spec)?)
             .map_err(|error| LadderError::stage("spec.toml", &error))?;
-        let masked = lower(&spec, Skipping::Masked, purpose)
+        let masked = lower(&spec, Skipping::Masked, function)
             .map_err(|error| LadderError::stage("the masked graph", &error))?;
         let densities: Vec<f64> = spec.skips().map(|skip| skip.density).collect();
-        if densities.len() != program.layout.io.gates.len() {
+        let compiled = program.function(function.name());
+        if Some(densities.len()) != compiled.map(|compiled| compiled.interface.routers().len()) {
             let message = "the spec has another number of routers than the program".to_owned();
             return Err(LadderError::stage("spec.toml", &message));
         }
         Ok(Phase {
             model,
-            purpose,
+            function,
             judge: Judge::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,
-            lowered: graph(model, &stage_name("ir/lowered.sir", purpose))?,
-            legal: graph(model, &stage_name("ir/legal.sir", purpose))?,
+            lowered: graph(model, &graph_section(function, "lowered"))?,
+            legal: graph(model, &graph_section(function, "legal"))?,
             densities,
         })
     }
@@ -215,17 +213,18 @@ impl<'a> Phase<'a> {
         for program in programs {
             let bytes =
                 bundle::read_constants(self.model.artifact(), program).map_err(skipc_runtime::Error::from)?;
-            let plan = plan(self.model, self.purpose, program)?;
+            let plan = plan(self.model, self.function, program)?;
+            let routers = plan.function.interface.routers();
             let constants = Constants { program, sources: &plan.constants, bytes };
             if seen.is_empty() {
                 let short = inputs.shortened();
-                let cases = Cases::new(&short.as_inputs(inputs), program, &self.densities, forms::TILE_ROWS);
+                let cases = Cases::new(&short.as_inputs(inputs), &routers, &self.densities, forms::TILE_ROWS);
                 self.exact::<f64>("f64", compare::F64, (&plan, &constants), &cases, report)?;
                 self.exact::<Ring32>("ring32", Bound::Exact, (&plan, &constants), &cases, report)?;
                 self.exact::<Gf61>("gf61", Bound::Exact, (&plan, &constants), &cases, report)?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
-            let cases = Cases::new(inputs, program, &self.densities, tile_rows);
+            let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
             let mut runners = Vec::new();
             let bound = Bound::of(program.dtype);
             if !seen.contains(&program.dtype) {
@@ -290,7 +289,7 @@ impl<'a> Phase<'a> {
                     report.reduced = reduce::reduce(&self.judge, &judge, runner, &cases.batch, forced);
                 }
                 report.rows.push(Row {
-                    purpose: self.purpose,
+                    function: self.function.name(),
                     form: runner.form.clone(),
                     numbers: runner.numbers,
                     case: case.name.clone(),
@@ -310,16 +309,17 @@ impl<'a> Phase<'a> {
     fn session(&self, program: &Program, threads: usize) -> Result<Result<Session, String>, LadderError> {
         let device = match &program.target {
             Target::Cpu => Device::Cpu,
-            Target::Cuda(_) => match cuda::Gpu::first() {
-                Ok(_) => Device::Cuda,
+            Target::Cuda(_) => match cuda::Gpu::open(0) {
+                Ok(_) => Device::Cuda(0),
                 Err(error) => return Ok(Err(format!("{}: {error}", program.target))),
             },
         };
-        let options = Options { threads, checked: true, purpose: self.purpose, ..Options::default() };
-        let session = Session::new(self.model, device, options)?;
+        let options = Options { threads, checked: true, ..Options::default() };
+        let mut session = Session::new(self.model, device, options)?;
         if session.program().target != program.target {
             return Ok(Err(format!("{}: this GPU takes {}", program.target, session.program().target)));
         }
+        session.choose(self.function.name())?;
         Ok(Ok(session))
     }
 }
@@ -329,12 +329,14 @@ fn all_finite<N: Number>(logits: &[N]) -> bool {
     logits.iter().all(|logit| (logit.to_f64() as f32).is_finite())
 }
 
-/// The section of a stage, such as `ir/legal.sir`; of the program that generates, `ir/generate/legal.sir`.
-pub fn stage_name(name: &str, purpose: Purpose) -> String {
-    match (purpose, name.split_once('/')) {
-        (Purpose::Generate, Some((folder, file))) => format!("{folder}/{purpose}/{file}"),
-        _ => name.to_owned(),
-    }
+/// The section of a function's graph at a stage, such as `ir/score/legal.sir`.
+pub fn graph_section(function: Function, stage: &str) -> String {
+    format!("ir/{function}/{stage}.sir")
+}
+
+/// The section of the plans for a kind of target and a precision, such as `plan/cpu-f32.json`.
+pub fn plan_section(kind: &str, dtype: DType) -> String {
+    format!("plan/{kind}-{dtype}.json")
 }
 
 fn stage_text<'a>(model: &'a Model, name: &str, kind: SectionKind) -> Result<&'a str, LadderError> {
@@ -349,16 +351,17 @@ fn graph(model: &Model, name: &str) -> Result<Graph, LadderError> {
     })
 }
 
-/// The plan of the artefact's programs of this precision, checked.
+/// The plan that a function of a program of an artefact was made from, checked.
 ///
 /// # Errors
 /// If it cannot be read, or contradicts itself.
-/// The plan that a program of an artefact was made from.
-pub(crate) fn plan(model: &Model, purpose: Purpose, program: &Program) -> Result<Plan, LadderError> {
+pub(crate) fn plan(model: &Model, function: Function, program: &Program) -> Result<Plan, LadderError> {
     let (kind, dtype) = (program.target.kind(), program.dtype);
-    let name = stage_name(&format!("plan/{kind}-{dtype}.json"), purpose);
-    let plan: Plan = serde_json::from_str(stage_text(model, &name, SectionKind::Plan)?)
+    let name = plan_section(kind, dtype);
+    let linked: Linked = serde_json::from_str(stage_text(model, &name, SectionKind::Plan)?)
         .map_err(|error| LadderError::stage(&name, &error))?;
+    let missing = || LadderError::stage(&name, &format!("it has no function `{function}`"));
+    let plan = linked.plan(function.name()).ok_or_else(missing)?;
     skipc_plan::verify(&plan).map_err(|errors| {
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         LadderError::stage(&name, &first)

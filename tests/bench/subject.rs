@@ -34,7 +34,7 @@ impl Subject {
 
     /// Kernels of a step.
     pub(crate) fn n_steps(&self) -> usize {
-        self.compiled.program().layout.steps.len()
+        self.compiled.function().steps.len()
     }
 
     /// How long one run keeps this thread at work.

@@ -2,9 +2,12 @@
 //! like any other.
 
 use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::interface::{Interface, Role};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Arg, Buffer, Entry, Io, Layout, Place, Program, Purpose, RowBound, Step};
+use skipc_artifact::program::{
+    ArenaPlace, Arg, Buffer, Entry, Function, Program, RowBound, SCORE, Step, Storage,
+};
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
@@ -33,17 +36,19 @@ pub(crate) fn artefact(codegen: &dyn Codegen, cases: &[&Case]) -> Result<Vec<u8>
     let entry = |((symbol, kernel), launch): (&(String, &Kernel), _)| Entry {
         symbol: symbol.clone(),
         n_params: kernel.params.len() as u32,
+        writes: kernel.writes(),
         extent: kernel.extent,
         launch,
     };
     let program = Program {
         target: codegen.target().clone(),
-        purpose: Purpose::Score,
         dtype: DType::F32,
-        layout: layout(cases),
         constants: Vec::new(),
         constant_bytes: 0,
+        states: Vec::new(),
+        state_bytes: 0,
         entries: kernels.iter().zip(code.launches.clone()).map(entry).collect(),
+        functions: [(SCORE.to_owned(), function(cases))].into(),
     };
     let bundle = Bundle { program, constants: Vec::new(), code: link(code)? };
     let mut writer = Writer::new(manifest(codegen.target()));
@@ -95,12 +100,12 @@ fn symbol(case: &Case, idx: usize) -> String {
 const IO_BUFFERS: u32 = 3;
 
 /// Every operand in memory of its own, with guards around it.
-fn layout(cases: &[&Case]) -> Layout {
+fn function(cases: &[&Case]) -> Function {
     let mut end = 0;
     let mut buffers = Vec::new();
     let mut push = |name: &str, dtype: DType, rows: RowBound, cols: u32| {
-        let place = Place { fixed_offset: end, row_offset: 0 };
-        let buffer = Buffer { name: name.to_owned(), dtype, rows, cols, place, live: None };
+        let storage = Storage::Step(ArenaPlace { fixed_offset: end, row_offset: 0 });
+        let buffer = Buffer { name: name.to_owned(), dtype, rows, cols, storage, live: None };
         end = (end + buffer.bytes(MAX_ROWS)).next_multiple_of(256);
         buffers.push(buffer);
         buffers.len() as u32 - 1
@@ -119,16 +124,8 @@ fn layout(cases: &[&Case]) -> Layout {
         steps.push(Step { kernel, args, origin: case.name.clone() });
     }
     push("guard", DType::U8, RowBound::Fixed(GUARD), 1);
-    let io = Io {
-        n_tokens: 0,
-        tokens: 1,
-        positions: 1,
-        sequences: 1,
-        use_forced: 0,
-        logits: 2,
-        gates: Vec::new(),
-    };
-    Layout {
+    let interface = Interface::from([(Role::TokenCount, 0), (Role::Tokens, 1), (Role::Logits, 2)]);
+    Function {
         max_tokens: MAX_ROWS,
         max_positions: MAX_ROWS,
         vocab_size: 1,
@@ -136,7 +133,7 @@ fn layout(cases: &[&Case]) -> Layout {
         row_bytes: 0,
         buffers,
         steps,
-        io,
+        interface,
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Gate, Launch, Program, Purpose, Step};
+use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Function, Launch, Program, SCORE, Step};
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
@@ -36,7 +37,7 @@ pub(crate) struct Outputs {
 impl PtxModel {
     pub(crate) fn new(model: &Model, arch: &str) -> Self {
         let target = Target::Cuda(arch.to_owned());
-        let program = bundle::read_program(model.artifact(), &target, Purpose::Score).expect("a program");
+        let program = bundle::read_program(model.artifact(), &target).expect("a program");
         let (ptx, _) = bundle::read_cuda_code(model.artifact(), &program).expect("code");
         let module =
             syntax::parse(std::str::from_utf8(ptx).expect("text")).unwrap_or_else(|error| panic!("{error}"));
@@ -49,41 +50,52 @@ impl PtxModel {
         Self { program, constants, kernels }
     }
 
+    fn function(&self) -> &Function {
+        &self.program.functions[SCORE]
+    }
+
     /// Scores one sequence; `routing` replays decisions, `[routers][n_tokens]`.
     pub(crate) fn run(&self, tokens: &[u32], routing: Option<&[Vec<bool>]>, seed: u64) -> Outputs {
-        let layout = &self.program.layout;
+        let function = self.function();
+        let interface = &function.interface;
         let n = tokens.len() as u32;
         let bound = n.next_power_of_two().max(BOUND_UNIT);
-        let mut arena = vec![POISON; (layout.fixed_bytes + layout.row_bytes * u64::from(bound)) as usize];
+        let mut arena = vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
         let mut put = |buffer: u32, bytes: Vec<u8>| {
-            let at = layout.buffers[buffer as usize].span(bound);
+            let at = function.buffers[buffer as usize].arena_span(bound).expect("no state");
             arena[at][..bytes.len()].copy_from_slice(&bytes);
         };
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        put(layout.io.n_tokens, words(&[n]));
-        put(layout.io.tokens, words(tokens));
-        put(layout.io.positions, words(&(0..n).collect::<Vec<u32>>()));
-        put(layout.io.sequences, words(&vec![0; tokens.len()]));
-        put(layout.io.use_forced, words(&[u32::from(routing.is_some())]));
-        for (gate, decisions) in layout.io.gates.iter().zip(routing.into_iter().flatten()) {
-            if let Gate::Routed { forced, .. } = gate {
+        let inputs = [
+            (Role::TokenCount, words(&[n])),
+            (Role::Tokens, words(tokens)),
+            (Role::Positions, words(&(0..n).collect::<Vec<u32>>())),
+            (Role::Sequences, words(&vec![0; tokens.len()])),
+            (Role::UseForced, words(&[u32::from(routing.is_some())])),
+        ];
+        for (role, bytes) in inputs {
+            put(interface.buffer(&role).expect("a port"), bytes);
+        }
+        for (router, decisions) in interface.routers().iter().zip(routing.into_iter().flatten()) {
+            if let RouterPorts::Routed { forced, .. } = router {
                 put(*forced, decisions.iter().map(|executes| u8::from(*executes)).collect());
             }
         }
         let mut counters = BTreeMap::new();
-        for step in &layout.steps {
+        for step in &function.steps {
             let Some(counted) = self.step(step, &mut arena, bound, seed) else { continue };
             counters.entry(self.program.entries[step.kernel as usize].symbol.clone()).or_insert(counted);
         }
         let used = |buffer: u32| {
-            let buffer = &layout.buffers[buffer as usize];
-            &arena[buffer.span(bound)][..buffer.bytes(n) as usize]
+            let buffer = &function.buffers[buffer as usize];
+            &arena[buffer.arena_span(bound).expect("no state")][..buffer.bytes(n) as usize]
         };
         let number = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        let logits = used(layout.io.logits).chunks_exact(4).map(number).collect();
-        let gates = layout.io.gates.iter().map(|gate| match gate {
-            Gate::Constant(executes) => vec![*executes; tokens.len()],
-            Gate::Routed { mask, .. } => used(*mask).iter().map(|byte| *byte != 0).collect(),
+        let logits =
+            used(interface.buffer(&Role::Logits).expect("a port")).chunks_exact(4).map(number).collect();
+        let gates = interface.routers().into_iter().map(|router| match router {
+            RouterPorts::Constant(executes) => vec![executes; tokens.len()],
+            RouterPorts::Routed { decision, .. } => used(decision).iter().map(|byte| *byte != 0).collect(),
         });
         Outputs { logits, gates: gates.collect(), counters }
     }
@@ -113,7 +125,7 @@ impl PtxModel {
         let order: BTreeMap<u64, Arg> = addresses.into_iter().map(|(arg, address)| (address, arg)).collect();
         for (arg, buffer) in order.values().zip(memory.into_buffers()) {
             if let Arg::Buffer(idx) = arg {
-                let at = self.program.layout.buffers[*idx as usize].span(bound);
+                let at = self.function().buffers[*idx as usize].arena_span(bound).expect("no state");
                 arena[at].copy_from_slice(&buffer.bytes);
             }
         }
@@ -123,8 +135,8 @@ impl PtxModel {
     fn buffer(&self, arg: Arg, arena: &[u8], bound: u32) -> machine::Buffer {
         match arg {
             Arg::Buffer(idx) => {
-                let buffer = &self.program.layout.buffers[idx as usize];
-                let bytes = arena[buffer.span(bound)].to_vec();
+                let buffer = &self.function().buffers[idx as usize];
+                let bytes = arena[buffer.arena_span(bound).expect("no state")].to_vec();
                 machine::Buffer { name: buffer.name.clone(), bytes, writable: true }
             }
             Arg::Constant(idx) => {

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["write", target, dir] => write(target, Path::new(dir)),
         ["run", "cpu", dir] => judge(Device::Cpu, dir),
-        ["run", "cuda", dir] => judge(Device::Cuda, dir),
+        ["run", "cuda", dir] => judge(Device::Cuda(0), dir),
         ["files", dir] => files(Path::new(dir)),
         ["modules", target, dir] => kernel_modules::write(target, Path::new(dir)),
         ["machine", target, dir] => kernel_results::write(target, Path::new(dir)),

@@ -66,7 +66,7 @@ pub(crate) fn kernels_case(case: &FileCase) -> String {
 fn parts(plan: &Plan, counts: &Even) -> Parts {
     let cost = PlanCost::of(plan, &CPU);
     let mut parts = Parts::new();
-    for (step, (origin, cost)) in plan.layout.steps.iter().zip(&cost.steps) {
+    for (step, (origin, cost)) in plan.function.steps.iter().zip(&cost.steps) {
         let (kernels, bytes) = parts.entry(part(origin)).or_default();
         kernels.push(plan.kernels[step.kernel as usize].1.describe());
         *bytes += cost.bytes.at(counts);

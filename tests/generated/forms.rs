@@ -1,9 +1,8 @@
 //! All forms of a subject, as the compiler makes them.
 
 use skipc::driver::backends::CpuBackend;
-use skipc::frontend::lower::{Skipping, lower};
+use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec::model::Model;
-use skipc_artifact::program::Purpose;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::Graph;
 use skipc_plan::Plan;
@@ -70,12 +69,12 @@ pub(crate) struct Forms {
 pub(crate) fn compile(
     compiler: &dyn Compiler,
     subject: &Subject,
-    purpose: Purpose,
+    function: Function,
     until: Until,
 ) -> Result<Forms, String> {
     let graph = |skipping: Skipping| -> Result<Graph, String> {
         let model = compiler.model(&subject.model, skipping);
-        let graph = lower(&model, skipping, purpose).map_err(|error| error.to_string())?;
+        let graph = lower(&model, skipping, function).map_err(|error| error.to_string())?;
         let graph = compiler.lowered(graph, skipping);
         skipc_ir::verify(&graph).map_err(|errors| format!("{skipping:?} graph: {}", errors[0]))?;
         Ok(graph)

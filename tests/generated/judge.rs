@@ -1,6 +1,6 @@
 //! All forms of a subject against each other.
 
-use skipc_artifact::program::Purpose;
+use skipc::frontend::lower::Function;
 use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
 use skipc_plan::interp::{Element, Mode, Tiling};
 use skipc_testkit::random::Rng;
@@ -82,9 +82,9 @@ pub(crate) fn judge(compiler: &dyn Compiler, subject: &Subject, until: Until) ->
         judge.tally.options.insert(option, 1);
     }
     judge.text();
-    for purpose in skipc::driver::pipeline::purposes(&subject.model) {
-        if let Err(error) = judge.all(purpose) {
-            judge.found("compiles and runs", format!("{purpose}: {error}"));
+    for function in Function::of(&subject.model) {
+        if let Err(error) = judge.all(function) {
+            judge.found("compiles and runs", format!("{function}: {error}"));
         }
     }
     judge.tally
@@ -155,8 +155,8 @@ impl Judge<'_> {
         ]
     }
 
-    fn all(&mut self, purpose: Purpose) -> Result<(), String> {
-        let mut forms = compile(self.compiler, self.subject, purpose, self.until)?;
+    fn all(&mut self, function: Function) -> Result<(), String> {
+        let mut forms = compile(self.compiler, self.subject, function, self.until)?;
         if let Some(reason) = &forms.refused {
             *self.tally.refused.entry(reason.clone()).or_default() += 1;
         }
@@ -171,10 +171,10 @@ impl Judge<'_> {
         self.graphs::<f32>(&forms, &batch, few.into_iter().take(1))?;
         self.kernels(&forms, &batch, &judged)?;
         let free = forms.gathered.run::<f64>(&self.subject.tensors, &batch, None)?;
-        self.rules(purpose, &batch, &free);
+        self.rules(function, &batch, &free);
         let weights = ExactWeights(&self.subject.tensors);
         for case in judged {
-            let of = |form| Judged { purpose, batch: &batch, form, runs: Vec::new() };
+            let of = |form| Judged { function, batch: &batch, form, runs: Vec::new() };
             // What is made of the graph after the passes rounds as that does.
             let (mut gathered, mut judged) = (of(&forms.gathered), of(&forms.passed));
             let masks = case.masks.as_ref();
@@ -218,7 +218,7 @@ impl Judge<'_> {
                 )?;
             }
         }
-        self.metamorphic(purpose, &mut forms, &cases)
+        self.metamorphic(function, &mut forms, &cases)
     }
 
     /// Planned kernels = gathered, where nothing rounds: fused ones in the arena and in one domain, unfused ones apart
@@ -300,7 +300,7 @@ impl Judge<'_> {
     }
 
     /// Decisions of exact scores are those of the rules.
-    fn rules(&mut self, purpose: Purpose, batch: &Batch, free: &Run<f64>) {
+    fn rules(&mut self, function: Function, batch: &Batch, free: &Run<f64>) {
         let check = "decisions by the rules, f64";
         self.tally.compared(check);
         let routers = routers(&self.subject.model);
@@ -308,7 +308,7 @@ impl Judge<'_> {
             let exact =
                 |scores: &Vec<f64>| scores.iter().map(|value| Score { value: *value, error: 0.0 }).collect();
             let scores = [0, 1].map(|which| free.scores[idx][which].as_ref().map(exact));
-            let should = router.should(purpose, batch, &scores);
+            let should = router.should(function, batch, &scores);
             let wanted = free.wanted[idx].as_ref().unwrap_or(&free.gates[idx]);
             for (what, got, should) in
                 [("wants", wanted, &should.wanted), ("executes", &free.gates[idx], &should.executed)]
@@ -358,7 +358,7 @@ impl Judge<'_> {
         let check = "passed f64 within bound";
         self.tally.compared(check);
         let [gathered, after] = judged;
-        let (purpose, batch) = (gathered.purpose, gathered.batch);
+        let (function, batch) = (gathered.function, gathered.batch);
         let got = passed.run::<f64>(&self.subject.tensors, batch, masks)?;
         let wanted = gathered.form.run::<f64>(&self.subject.tensors, batch, Some(&got.gates))?;
         let before = gathered.under(&got.gates, weights)?;
@@ -383,7 +383,7 @@ impl Judge<'_> {
                 let scores = values.iter().zip(errors).map(|(value, error)| Score { value: *value, error });
                 Some(scores.collect())
             });
-            let should = router.should(purpose, batch, &scores).executed;
+            let should = router.should(function, batch, &scores).executed;
             if let Some(row) = breach(&got.gates[idx], &should) {
                 self.found(
                     check,
@@ -410,7 +410,7 @@ impl Judge<'_> {
         {
             self.found(check, "forced decisions are not kept".to_owned());
         }
-        let purpose = judged.purpose;
+        let function = judged.function;
         let batch = judged.batch;
         let wanted = judged.under(&got.gates, weights)?;
         if got.logits.len() != wanted.logits.len() {
@@ -441,7 +441,7 @@ impl Judge<'_> {
                 scores.iter().map(|score| Score { value: score.value, error: SLACK * score.error }).collect()
             };
             let scores = [0, 1].map(|which| wanted.scores[idx][which].as_ref().map(bound));
-            let should = router.should(purpose, batch, &scores).executed;
+            let should = router.should(function, batch, &scores).executed;
             self.tally.decisions += should.len() as u64;
             self.tally.near_ties += should.iter().filter(|should| **should == Should::Either).count() as u64;
             if let Some(row) = breach(&got.gates[idx], &should) {
@@ -467,7 +467,7 @@ fn breach(got: &[bool], should: &[Should]) -> Option<usize> {
 
 /// The gathered graph with bounds, under every set of decisions asked for so far.
 pub(crate) struct Judged<'a> {
-    pub(crate) purpose: Purpose,
+    pub(crate) function: Function,
     pub(crate) batch: &'a Batch,
     pub(crate) form: &'a GraphForm,
     pub(crate) runs: Vec<Run<Bounded>>,

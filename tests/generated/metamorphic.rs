@@ -1,10 +1,10 @@
 //! What has to hold between runs of related models and batches, whatever the numbers are.
 
+use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Unit};
 use skipc::frontend::spec::skip::{BranchScale, Decider, Skip};
 use skipc::frontend::spec::skip_table::{Router, SkipTable};
-use skipc_artifact::program::Purpose;
 use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};
 use skipc_testkit::random::Rng;
@@ -111,7 +111,7 @@ fn before(model: &Model, (block, layer): (usize, Option<usize>)) -> Model {
 impl Judge<'_> {
     pub(crate) fn metamorphic(
         &mut self,
-        purpose: Purpose,
+        function: Function,
         forms: &mut Forms,
         cases: &[Case],
     ) -> Result<(), String> {
@@ -119,20 +119,20 @@ impl Judge<'_> {
         if !all_constant {
             // Each compiles twins of the model, which costs more than to run them.
             match self.subject.seed.is_multiple_of(2) {
-                true => self.extremes(purpose, forms, cases)?,
-                false => self.skipped_rows(purpose, cases)?,
+                true => self.extremes(function, forms, cases)?,
+                false => self.skipped_rows(function, cases)?,
             }
         }
         let mut rng = Rng::new(self.subject.seed ^ 0xbadc);
         let mut originals = Vec::new();
-        for transformed in self.transformed(purpose, &mut rng) {
-            self.transform(purpose, forms, cases, (&transformed, &mut originals))?;
+        for transformed in self.transformed(function, &mut rng) {
+            self.transform(function, forms, cases, (&transformed, &mut originals))?;
         }
         Ok(())
     }
 
     /// All execute = the dense model; none = the model without what is skipped.
-    fn extremes(&mut self, purpose: Purpose, forms: &mut Forms, cases: &[Case]) -> Result<(), String> {
+    fn extremes(&mut self, function: Function, forms: &mut Forms, cases: &[Case]) -> Result<(), String> {
         let subject = self.subject;
         let until = match self.until {
             Until::Graphs => Until::Graphs,
@@ -144,7 +144,7 @@ impl Judge<'_> {
         let unscaled = |skip: &Skip| Some(SkipTable { gate: BranchScale::One, ..SkipTable::of(skip) }.skip());
         let binary = subject.with_model(map_skips(&subject.model, &mut { unscaled }));
         let mut unscaled = match is_scaled {
-            true => Some(compile(self.compiler, &binary, purpose, until)?),
+            true => Some(compile(self.compiler, &binary, function, until)?),
             false => None,
         };
         for (check, case, router) in [
@@ -152,7 +152,7 @@ impl Judge<'_> {
             ("none executes = identity", "none", Router::Never),
         ] {
             let twin = subject.with_model(map_skips(&subject.model, &mut with_router(router)));
-            let mut twin_forms = compile(self.compiler, &twin, purpose, until)?;
+            let mut twin_forms = compile(self.compiler, &twin, function, until)?;
             let masks = cases.iter().find(|known| known.name == case).and_then(|case| case.masks.as_ref());
             for engine in STEADY {
                 let Some(wanted) = run(engine, &mut twin_forms, &twin, None) else { continue };
@@ -171,7 +171,7 @@ impl Judge<'_> {
 
     /// The stream behind a skip holds the bytes of the stream before it, wherever a token was skipped: the model up to
     /// there and the model up to just before agree on these tokens.
-    fn skipped_rows(&mut self, purpose: Purpose, cases: &[Case]) -> Result<(), String> {
+    fn skipped_rows(&mut self, function: Function, cases: &[Case]) -> Result<(), String> {
         let model = &self.subject.model;
         let units = units(model);
         let hard: Vec<usize> = (0..units.len())
@@ -193,8 +193,8 @@ impl Judge<'_> {
             Some(next) => self.subject.with_model(before(model, *next)),
             None => self.subject.clone(),
         };
-        let mut without_forms = compile(self.compiler, &without, purpose, until)?;
-        let mut with_forms = compile(self.compiler, &with, purpose, until)?;
+        let mut without_forms = compile(self.compiler, &without, function, until)?;
+        let mut with_forms = compile(self.compiler, &with, function, until)?;
         let masks = cases.iter().find(|known| known.name == "random").and_then(|case| case.masks.clone());
         let Some(mut masks) = masks else { return Ok(()) };
         masks.truncate(with.model.skips().count());
@@ -216,7 +216,7 @@ impl Judge<'_> {
     }
 
     /// Batches on which rows have to come out as before.
-    fn transformed(&self, purpose: Purpose, rng: &mut Rng) -> Vec<Transformed> {
+    fn transformed(&self, function: Function, rng: &mut Rng) -> Vec<Transformed> {
         let sequences = &self.subject.sequences;
         let mut starts = vec![0];
         for sequence in sequences {
@@ -248,7 +248,7 @@ impl Judge<'_> {
                 keeps_decisions: true,
             });
         }
-        let is_causal = purpose == Purpose::Generate || self.subject.model.is_causal();
+        let is_causal = function == Function::Generate || self.subject.model.is_causal();
         let lengths: Vec<usize> = sequences.iter().map(|tokens| rng.below(tokens.len() + 1)).collect();
         made.push(Transformed {
             check: "a row does not depend on later tokens",
@@ -261,7 +261,7 @@ impl Judge<'_> {
 
     fn transform(
         &mut self,
-        purpose: Purpose,
+        function: Function,
         forms: &mut Forms,
         cases: &[Case],
         (transformed, originals): (&Transformed, &mut Originals),
@@ -298,7 +298,7 @@ impl Judge<'_> {
             let Some(masks) = masks else { continue };
             let Some(got) = run(Engine::Code, forms, &subject, Some(&masks)) else { continue };
             let new = subject.batch();
-            let mut judged = Judged { purpose, batch: &new, form: &forms.passed, runs: Vec::new() };
+            let mut judged = Judged { function, batch: &new, form: &forms.passed, runs: Vec::new() };
             let weights = ExactWeights(&self.subject.tensors);
             self.within(
                 &format!("{} (Code)", transformed.check),

@@ -296,7 +296,7 @@ fn lost_residual(plan: &mut Plan) {
 }
 
 fn short_tail(plan: &mut Plan) {
-    let rows = plan.layout.max_tokens;
+    let rows = plan.function.max_tokens;
     for kernel in kernels(plan) {
         if let (Body::Gemm(_), Extent::Counted { at_most, .. }) = (&kernel.body, kernel.extent)
             && at_most == rows
@@ -326,8 +326,10 @@ fn wrong_order(plan: &mut Plan) {
 
 /// The two widest buffers that live together lie in one place.
 fn stale_buffer(plan: &mut Plan) {
-    let buffers = &plan.layout.buffers;
-    let lives = |idx: usize| buffers[idx].live.filter(|_| buffers[idx].place.row_offset > 0);
+    let buffers = &plan.function.buffers;
+    let lives = |idx: usize| {
+        buffers[idx].live.filter(|_| buffers[idx].place().is_some_and(|place| place.row_offset > 0))
+    };
     let pairs = (0..buffers.len()).flat_map(|a| (0..a).map(move |b| (a, b)));
     let together = |(a, b): &(usize, usize)| match (lives(*a), lives(*b)) {
         (Some(a), Some(b)) => a.0.max(b.0) < a.1.min(b.1),
@@ -335,14 +337,14 @@ fn stale_buffer(plan: &mut Plan) {
     };
     let widest = pairs.filter(together).max_by_key(|(a, b)| buffers[*a].cols.min(buffers[*b].cols));
     if let Some((a, b)) = widest {
-        plan.layout.buffers[b].place = plan.layout.buffers[a].place;
+        plan.function.buffers[b].storage = plan.function.buffers[a].storage;
     }
 }
 
 /// The last step that reads a row list reads that of another set.
 fn wrong_rows(plan: &mut Plan) {
     let lists: BTreeSet<u32> = plan
-        .layout
+        .function
         .steps
         .iter()
         .filter_map(|step| match &plan.kernels[step.kernel as usize].1.body {
@@ -354,7 +356,7 @@ fn wrong_rows(plan: &mut Plan) {
         })
         .collect();
     let (Some(first), Some(last)) = (lists.first(), lists.last()) else { return };
-    for step in &mut plan.layout.steps {
+    for step in &mut plan.function.steps {
         if !matches!(plan.kernels[step.kernel as usize].1.body, Body::Compact(_)) {
             for arg in step.args.iter_mut().filter(|arg| **arg == Arg::Buffer(*last)) {
                 *arg = Arg::Buffer(*first);
@@ -364,9 +366,9 @@ fn wrong_rows(plan: &mut Plan) {
 }
 
 fn lost_step(plan: &mut Plan) {
-    let n_steps = plan.layout.steps.len();
+    let n_steps = plan.function.steps.len();
     if n_steps > 3 {
-        plan.layout.steps.remove(n_steps - 3);
+        plan.function.steps.remove(n_steps - 3);
     }
 }
 

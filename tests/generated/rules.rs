@@ -3,9 +3,9 @@
 //! A decision is certain if it is the same for all scores within their errors; else the token is a near tie. Exact
 //! scores leave no near ties: then this is a second implementation of every selection rule.
 
+use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Skip};
-use skipc_artifact::program::Purpose;
 use skipc_ir::interp::Batch;
 use skipc_testkit::reference::UNIT;
 
@@ -73,7 +73,7 @@ impl RouterOf<'_> {
     /// What it should decide. `scores` are what it compares, and what it ranks by where a capacity goes by score.
     pub(crate) fn should(
         &self,
-        purpose: Purpose,
+        function: Function,
         batch: &Batch,
         scores: &[Option<Vec<Score>>; 2],
     ) -> Decision {
@@ -81,7 +81,7 @@ impl RouterOf<'_> {
         let wanted = match (self.constant(), &scores[0]) {
             (Some(value), _) => vec![if value { Should::Execute } else { Should::Skip }; n],
             (None, None) => (0..n).map(|row| self.drawn(batch, row)).collect(),
-            (None, Some(scores)) => self.by_score(purpose, batch, scores),
+            (None, Some(scores)) => self.by_score(function, batch, scores),
         };
         let Some(capacity) = self.skip.capacity().filter(|_| self.constant().is_none()) else {
             return Decision { executed: wanted.clone(), wanted };
@@ -112,11 +112,11 @@ impl RouterOf<'_> {
         if drawn < limit(self.skip.density) { Should::Execute } else { Should::Skip }
     }
 
-    fn by_score(&self, purpose: Purpose, batch: &Batch, scores: &[Score]) -> Vec<Should> {
+    fn by_score(&self, function: Function, batch: &Batch, scores: &[Score]) -> Vec<Should> {
         let threshold = match self.skip.decider() {
             Some(Decider::Sigmoid { threshold, .. }) => threshold,
             Some(Decider::TopK { generate: Generate::Threshold(threshold), .. })
-                if purpose == Purpose::Generate =>
+                if function == Function::Generate =>
             {
                 threshold
             }

@@ -6,9 +6,9 @@ use skipc::driver::backends::CpuBackend;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Entry, Program, Purpose};
+use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
-use skipc_artifact::target::{DType, Target};
+use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
 use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
 use skipc_ir::{Graph, Op, Role, SetSym, Value};
@@ -172,7 +172,7 @@ impl PlanForm {
     ) -> Result<Run<f64>, String> {
         let batch = kernel_batch(batch, masks);
         let outcome =
-            kernels::run_layout(&self.plan.kernels, &self.plan.layout, &self.constants, &batch, how)
+            kernels::run_function(&self.plan.kernels, &self.plan.function, &self.constants, &batch, how)
                 .map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.iter().map(|gate| gate.mask.clone()).collect();
         for (gate, mask) in outcome.gates.iter().zip(&gates) {
@@ -194,7 +194,7 @@ impl PlanForm {
     ) -> Result<Run<N>, String> {
         let batch = kernel_batch(batch, masks);
         let outcome =
-            kernels::run_layout_in(&self.plan, weights, &batch, how).map_err(|fault| fault.to_string())?;
+            kernels::run_plan_in(&self.plan, weights, &batch, how).map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.into_iter().map(|gate| gate.mask).collect();
         let n_gates = gates.len();
         let (wanted, scores) = (vec![None; n_gates], vec![[None, None]; n_gates]);
@@ -206,24 +206,10 @@ impl PlanForm {
         let backend =
             skipc::driver::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
                 .map_err(|_| "no backend for the CPU".to_owned())?;
-        let named: Vec<_> =
-            self.plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+        let linked = skipc_plan::link([(SCORE, &self.plan)]).map_err(|error| error.to_string())?;
+        let named: Vec<_> = linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = backend.compile(&named).map_err(|error| error.to_string())?;
-        let entries = self.plan.kernels.iter().zip(&code.launches).map(|((symbol, kernel), launch)| Entry {
-            symbol: symbol.clone(),
-            n_params: kernel.params.len() as u32,
-            extent: kernel.extent,
-            launch: launch.clone(),
-        });
-        let program = Program {
-            target: Target::Cpu,
-            purpose: Purpose::Score,
-            dtype: DType::F32,
-            layout: self.plan.layout.clone(),
-            constants: self.plan.constants.iter().map(|constant| constant.constant.clone()).collect(),
-            constant_bytes: self.laid_out.len() as u64,
-            entries: entries.collect(),
-        };
+        let program = linked.program(&Target::Cpu, &code.launches);
         let mut images = Vec::new();
         for image in &code.images {
             let Image::HostObject { level, object } = image else {

@@ -8,12 +8,11 @@
 //! | `cuda/sm_90a/program.json`, `cuda/sm_90a/constants` | likewise |
 //! | `cuda/sm_90a/code.ptx` | PTX for any driver that is new enough; always there |
 //! | `cuda/sm_90a/code.cubin` | machine code for GPUs of the same major version; may be missing |
-//! | `cpu/generate/program.json`, … | the same of the program that generates, if it is another one than that which scores |
 
 use crate::check;
 use crate::error::Error;
 use crate::image::{HostImage, HostLevel, HostTable};
-use crate::program::{Program, Purpose};
+use crate::program::Program;
 use crate::reader::Artifact;
 use crate::section::SectionKind;
 use crate::target::Target;
@@ -22,7 +21,7 @@ use crate::writer::Writer;
 /// What a compiler makes for one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
-    /// Buffers, steps, entries.
+    /// Functions, constants, states, entries.
     pub program: Program,
     /// Bytes of all constants, each at its offset; `program.constant_bytes` long.
     pub constants: Vec<u8>,
@@ -52,7 +51,7 @@ impl Bundle {
     /// A program that does not fit its code or constants, or two bundles for one target: faults of the compiler.
     pub fn write(self, writer: &mut Writer<'_>) -> Result<(), Error> {
         check::program(&self.program, self.constants.len() as u64)?;
-        let prefix = prefix(&self.program.target, self.program.purpose);
+        let prefix = prefix(&self.program.target);
         let json = |error| Error::Json { section: format!("{prefix}/program.json"), error };
         let text = serde_json::to_vec_pretty(&self.program).map_err(json)?;
         writer.section(format!("{prefix}/program.json"), SectionKind::Program, text)?;
@@ -78,33 +77,22 @@ impl Bundle {
     }
 }
 
-/// The program for `target` and `purpose`, checked against its constants.
+/// The program for `target`, checked against its constants.
 ///
 /// # Errors
 ///
 /// [`Error::Missing`] if the artefact has none; [`Error::Json`] or [`Error::Program`] if it is not what a compiler of
 /// this version makes.
-pub fn read_program<B: AsRef<[u8]>>(
-    artifact: &Artifact<B>,
-    target: &Target,
-    purpose: Purpose,
-) -> Result<Program, Error> {
-    let section = format!("{}/program.json", prefix(target, purpose));
+pub fn read_program<B: AsRef<[u8]>>(artifact: &Artifact<B>, target: &Target) -> Result<Program, Error> {
+    let section = format!("{}/program.json", prefix(target));
     let text = artifact.section(&section, SectionKind::Program)?;
     let program: Program = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
-    if program.target != *target || program.purpose != purpose {
-        let reason =
-            format!("it is for {} to {}, expected {target} to {purpose}", program.target, program.purpose);
+    if program.target != *target {
+        let reason = format!("it is for {}, expected {target}", program.target);
         return Err(Error::Program { reason });
     }
     check::program(&program, read_constants(artifact, &program)?.len() as u64)?;
     Ok(program)
-}
-
-/// Whether there is a program for `target` and `purpose`.
-#[must_use]
-pub fn has_program<B: AsRef<[u8]>>(artifact: &Artifact<B>, target: &Target, purpose: Purpose) -> bool {
-    artifact.has(&format!("{}/program.json", prefix(target, purpose)))
 }
 
 /// The bytes of the program's constants; the first lies at a multiple of 4096 in the file.
@@ -116,7 +104,7 @@ pub fn read_constants<'a, B: AsRef<[u8]>>(
     artifact: &'a Artifact<B>,
     program: &Program,
 ) -> Result<&'a [u8], Error> {
-    let prefix = prefix(&program.target, program.purpose);
+    let prefix = prefix(&program.target);
     artifact.section(&format!("{prefix}/constants"), SectionKind::Constants)
 }
 
@@ -130,7 +118,7 @@ pub fn read_host_code<'a, B: AsRef<[u8]>>(
     program: &Program,
     level: HostLevel,
 ) -> Result<Option<(&'a [u8], HostTable)>, Error> {
-    let prefix = prefix(&program.target, program.purpose);
+    let prefix = prefix(&program.target);
     let section = format!("{prefix}/{}.json", level_name(level));
     if !artifact.has(&section) {
         return Ok(None);
@@ -152,7 +140,7 @@ pub fn read_cuda_code<'a, B: AsRef<[u8]>>(
     artifact: &'a Artifact<B>,
     program: &Program,
 ) -> Result<(&'a [u8], Option<&'a [u8]>), Error> {
-    let prefix = prefix(&program.target, program.purpose);
+    let prefix = prefix(&program.target);
     let ptx = artifact.section(&format!("{prefix}/code.ptx"), SectionKind::Ptx)?;
     let cubin = format!("{prefix}/code.cubin");
     let cubin = artifact.has(&cubin).then(|| artifact.section(&cubin, SectionKind::Cubin)).transpose()?;
@@ -168,12 +156,8 @@ pub fn targets<B: AsRef<[u8]>>(artifact: &Artifact<B>) -> Vec<Target> {
         .collect()
 }
 
-fn prefix(target: &Target, purpose: Purpose) -> String {
-    let target = target.to_string().replace(':', "/");
-    match purpose {
-        Purpose::Score => target,
-        Purpose::Generate => format!("{target}/{purpose}"),
-    }
+fn prefix(target: &Target) -> String {
+    target.to_string().replace(':', "/")
 }
 
 fn level_name(level: HostLevel) -> &'static str {

@@ -1,14 +1,19 @@
 //! What must hold of a program before anything is allocated or run by its numbers.
 //!
-//! Checked: every index names something; every buffer lies in the arena under every bound up to the limit, at a
-//! multiple of 4 bytes; every constant lies in the constants; every step passes as many pointers as its kernel
-//! takes; the buffers that host and step share have the types and shapes that [`crate::program::Io`] says; counts
-//! are `u32` parameters; launches fit the target.
+//! Checked of the program: every constant lies in the constants and every state in the states; launches fit the target.
+//! Checked of each function: every index names something; every buffer of a step lies in the arena under every bound up
+//! to the limit, at a multiple of 4 bytes; every buffer that is a state has that state's type and shape; every step
+//! passes as many pointers as its kernel takes; counts are `u32` parameters; the ports are each there once, with the
+//! types and shapes of their roles, states with states behind them, routers numbered without gaps.
 //! Not checked: what kernels do with their pointers. Code is as trustworthy as whoever made the artefact.
 
 use crate::error::Error;
 use crate::image::HostTable;
-use crate::program::{Arg, Buffer, Entry, Extent, Gate, Launch, Program, RowBound, RowTile, Step};
+use crate::interface::{Binding, Bound, Direction, Role, Shape};
+use crate::program::{
+    ArenaPlace, Arg, BOUND_UNIT, Buffer, Entry, Extent, Function, Launch, Program, RowBound, RowTile, State,
+    Step, Storage,
+};
 use crate::target::{DType, Target};
 
 /// Most bytes an arena may have: 1 TiB, several times the memory of the largest machines this is for.
@@ -36,16 +41,27 @@ pub fn program(program: &Program, constant_bytes: u64) -> Result<(), Error> {
             return refuse(format!("constant `{}` does not lie in the constants", constant.name));
         }
     }
-    let layout = &program.layout;
-    let rows = u64::from(layout.max_tokens).next_multiple_of(u64::from(crate::program::BOUND_UNIT));
-    let largest = layout.row_bytes.checked_mul(rows).and_then(|bytes| bytes.checked_add(layout.fixed_bytes));
-    if layout.max_tokens > 1 << 30 || largest.is_none_or(|bytes| bytes > MEMORY_LIMIT) {
-        return refuse(format!("an arena for {} tokens is too large", layout.max_tokens));
-    }
-    layout.buffers.iter().try_for_each(|buffer| check_buffer(program, buffer))?;
+    check_states(program)?;
     program.entries.iter().try_for_each(|entry| check_entry(program, entry))?;
-    layout.steps.iter().try_for_each(|step| check_step(program, step))?;
-    check_io(program)
+    if program.functions.is_empty() {
+        return refuse("it has no function".to_owned());
+    }
+    program.functions.iter().try_for_each(|(name, function)| Checked { program, name, function }.all())
+}
+
+/// Checks the ports of a function, and that each buffer that is a state has the state's type and shape.
+///
+/// # Errors
+///
+/// The first thing that does not hold, in words.
+pub fn interface(function: &Function, states: &[State]) -> Result<(), String> {
+    let checked = Interfaced { function, states };
+    function.buffers.iter().try_for_each(|buffer| match buffer.storage {
+        Storage::Step(_) => Ok(()),
+        Storage::State(idx) => checked.is_state(buffer, idx),
+    })?;
+    function.interface.ports.iter().try_for_each(|port| checked.port(port))?;
+    checked.all_ports()
 }
 
 /// Checks that host code has every entry of `program`.
@@ -69,28 +85,26 @@ fn refuse<T>(reason: String) -> Result<T, Error> {
     Err(Error::Program { reason })
 }
 
-/// Offset and size are linear in the bound, so the two ends of its range stand for all of it.
-fn check_buffer(program: &Program, buffer: &Buffer) -> Result<(), Error> {
-    let layout = &program.layout;
-    let unit = crate::program::BOUND_UNIT;
-    for bound in [unit, layout.max_tokens.next_multiple_of(unit).max(unit)] {
-        let rows = match buffer.rows {
-            RowBound::Tokens => bound,
-            RowBound::Fixed(rows) => rows,
-        };
-        let begin = buffer.place.row_offset.checked_mul(u64::from(bound));
-        let begin = begin.and_then(|begin| begin.checked_add(buffer.place.fixed_offset));
-        let bytes = matrix_bytes(rows, buffer.cols, buffer.dtype);
-        let end = begin.zip(bytes).and_then(|(begin, bytes)| begin.checked_add(bytes));
-        let arena = layout.row_bytes * u64::from(bound) + layout.fixed_bytes;
-        if end.is_none_or(|end| end > arena) {
-            return refuse(format!("buffer `{}` does not lie in the arena", buffer.name));
+fn check_states(program: &Program) -> Result<(), Error> {
+    if program.state_bytes > MEMORY_LIMIT {
+        return refuse(format!("states of {} bytes are too large", program.state_bytes));
+    }
+    let mut end = 0;
+    for state in &program.states {
+        let bytes = matrix_bytes(state.rows, state.cols, state.dtype);
+        let state_end = bytes.and_then(|bytes| state.offset.checked_add(bytes));
+        let lies = state_end.is_some_and(|state_end| state_end <= program.state_bytes);
+        if !state.offset.is_multiple_of(256) || !lies || state.offset < end {
+            return refuse(format!("state `{}` does not lie by itself in the states", state.name));
         }
+        end = state_end.unwrap_or(end);
     }
-    if !buffer.place.fixed_offset.is_multiple_of(256) || !buffer.place.row_offset.is_multiple_of(4) {
-        return refuse(format!("buffer `{}` is not aligned", buffer.name));
+    let mut names: Vec<&str> = program.states.iter().map(|state| state.name.as_str()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => refuse(format!("there are two states `{}`", pair[0])),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn check_entry(program: &Program, entry: &Entry) -> Result<(), Error> {
@@ -102,6 +116,9 @@ fn check_entry(program: &Program, entry: &Entry) -> Result<(), Error> {
         (target, launch) => return refuse(format!("`{symbol}` is started as {launch:?}, not on {target}")),
     }
     check_tiles(symbol, entry.launch.tiles())?;
+    if let Some(param) = entry.writes.iter().find(|param| **param >= entry.n_params) {
+        return refuse(format!("`{symbol}` writes to parameter {param}, which it does not have"));
+    }
     match entry.extent {
         Extent::Counted { count, .. } if count >= entry.n_params => {
             refuse(format!("`{symbol}` counts by parameter {count}, which it does not have"))
@@ -122,62 +139,177 @@ fn check_tiles(symbol: &str, tiles: &[RowTile]) -> Result<(), Error> {
     }
 }
 
-fn check_step(program: &Program, step: &Step) -> Result<(), Error> {
-    let origin = &step.origin;
-    let Some(entry) = program.entries.get(step.kernel as usize) else {
-        return refuse(format!("a step of {origin} runs kernel {}, which is not there", step.kernel));
-    };
-    if step.args.len() != entry.n_params as usize {
-        return refuse(format!("a step of {origin} gives `{}` {} pointers", entry.symbol, step.args.len()));
+/// A function that is being checked.
+struct Checked<'a> {
+    program: &'a Program,
+    name: &'a str,
+    function: &'a Function,
+}
+
+impl Checked<'_> {
+    fn all(&self) -> Result<(), Error> {
+        let function = self.function;
+        let is_word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.bytes().all(is_word) {
+            return self.refuse("functions are named in a-z, 0-9 and _".to_owned());
+        }
+        let rows = u64::from(function.max_tokens).next_multiple_of(u64::from(BOUND_UNIT));
+        let largest = function.row_bytes.checked_mul(rows);
+        let largest = largest.and_then(|bytes| bytes.checked_add(function.fixed_bytes));
+        if function.max_tokens > 1 << 30 || largest.is_none_or(|bytes| bytes > MEMORY_LIMIT) {
+            return self.refuse(format!("an arena for {} tokens is too large", function.max_tokens));
+        }
+        function.buffers.iter().try_for_each(|buffer| match buffer.storage {
+            Storage::Step(place) => self.in_arena(buffer, place),
+            Storage::State(_) => Ok(()),
+        })?;
+        function.steps.iter().try_for_each(|step| self.step(step))?;
+        interface(function, &self.program.states).or_else(|reason| self.refuse(reason))
     }
-    let known = |arg: &Arg| match *arg {
-        Arg::Buffer(idx) => (idx as usize) < program.layout.buffers.len(),
-        Arg::Constant(idx) => (idx as usize) < program.constants.len(),
-    };
-    if let Some(arg) = step.args.iter().find(|arg| !known(arg)) {
-        return refuse(format!("a step of {origin} gives `{}` {arg:?}, which is not there", entry.symbol));
+
+    fn refuse<T>(&self, reason: String) -> Result<T, Error> {
+        refuse(format!("function `{}`: {reason}", self.name))
     }
-    if let Extent::Counted { count, .. } = entry.extent {
-        let is_count = step.args.get(count as usize).is_some_and(|&arg| match arg {
-            Arg::Buffer(idx) => is_shaped(program, idx, DType::U32, RowBound::Fixed(1), 1),
-            Arg::Constant(_) => false,
+
+    /// Offset and size are linear in the bound, so the two ends of its range stand for all of it.
+    fn in_arena(&self, buffer: &Buffer, place: ArenaPlace) -> Result<(), Error> {
+        let function = self.function;
+        for bound in [BOUND_UNIT, function.max_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT)] {
+            let rows = match buffer.rows {
+                RowBound::Tokens => bound,
+                RowBound::Fixed(rows) => rows,
+            };
+            let begin = place.row_offset.checked_mul(u64::from(bound));
+            let begin = begin.and_then(|begin| begin.checked_add(place.fixed_offset));
+            let bytes = matrix_bytes(rows, buffer.cols, buffer.dtype);
+            let end = begin.zip(bytes).and_then(|(begin, bytes)| begin.checked_add(bytes));
+            let arena = function.row_bytes * u64::from(bound) + function.fixed_bytes;
+            if end.is_none_or(|end| end > arena) {
+                return self.refuse(format!("buffer `{}` does not lie in the arena", buffer.name));
+            }
+        }
+        if !place.fixed_offset.is_multiple_of(256) || !place.row_offset.is_multiple_of(4) {
+            return self.refuse(format!("buffer `{}` is not aligned", buffer.name));
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: &Step) -> Result<(), Error> {
+        let (program, origin) = (self.program, &step.origin);
+        let Some(entry) = program.entries.get(step.kernel as usize) else {
+            return self
+                .refuse(format!("a step of {origin} runs kernel {}, which is not there", step.kernel));
+        };
+        let (symbol, n_args) = (&entry.symbol, step.args.len());
+        if n_args != entry.n_params as usize {
+            return self.refuse(format!("a step of {origin} gives `{symbol}` {n_args} pointers"));
+        }
+        let known = |arg: &Arg| match *arg {
+            Arg::Buffer(idx) => (idx as usize) < self.function.buffers.len(),
+            Arg::Constant(idx) => (idx as usize) < program.constants.len(),
+        };
+        if let Some(arg) = step.args.iter().find(|arg| !known(arg)) {
+            return self.refuse(format!("a step of {origin} gives `{symbol}` {arg:?}, which is not there"));
+        }
+        if let Extent::Counted { count, .. } = entry.extent {
+            let is_count = step.args.get(count as usize).is_some_and(|&arg| match arg {
+                Arg::Buffer(idx) => is_shaped(self.function, idx, COUNT),
+                Arg::Constant(_) => false,
+            });
+            if !is_count {
+                return self
+                    .refuse(format!("a step of {origin} counts `{symbol}` by something other than a u32"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_shaped(function: &Function, idx: u32, shape: Shape) -> bool {
+    let shape_of = |buffer: &Buffer| Shape { dtype: buffer.dtype, rows: buffer.rows, cols: buffer.cols };
+    function.buffers.get(idx as usize).is_some_and(|buffer| shape_of(buffer) == shape)
+}
+
+/// A function whose interface is being checked.
+struct Interfaced<'a> {
+    function: &'a Function,
+    states: &'a [State],
+}
+
+impl Interfaced<'_> {
+    fn is_state(&self, buffer: &Buffer, idx: u32) -> Result<(), String> {
+        let state = self.states.get(idx as usize);
+        let is_same = state.is_some_and(|state| {
+            let rows = RowBound::Fixed(state.rows);
+            (buffer.dtype, buffer.rows, buffer.cols) == (state.dtype, rows, state.cols)
         });
-        if !is_count {
-            return refuse(format!(
-                "a step of {origin} counts `{}` by something other than a u32",
-                entry.symbol
-            ));
+        if !is_same {
+            return Err(format!("buffer `{}` is not what state {idx} is", buffer.name));
+        }
+        Ok(())
+    }
+
+    /// A port by itself.
+    fn port(&self, port: &Bound) -> Result<(), String> {
+        let role = &port.role;
+        let idx = match port.to {
+            Binding::Buffer(idx) => idx,
+            Binding::Always(_) if matches!(role, Role::Decision { .. }) => return Ok(()),
+            Binding::Always(_) => return Err(format!("`{role}` is bound to a constant decision")),
+        };
+        let Some(buffer) = self.function.buffers.get(idx as usize) else {
+            return Err(format!("`{role}` is buffer {idx}, which is not there"));
+        };
+        if role.shape(self.function.vocab_size).is_some_and(|shape| !is_shaped(self.function, idx, shape)) {
+            return Err(format!("`{role}` is buffer {idx}, which has another type or shape"));
+        }
+        let state = match buffer.storage {
+            Storage::State(state) => self.states.get(state as usize).map(|state| &state.name),
+            Storage::Step(_) => None,
+        };
+        match (role, role.direction(), state) {
+            (Role::State { name }, _, Some(state)) if state == name => Ok(()),
+            (Role::State { .. }, ..) => Err(format!("`{role}` is buffer {idx}, which is not it")),
+            (_, Direction::Constant, _) => Err(format!("`{role}` is a constant, not a buffer")),
+            (_, _, Some(_)) => Err(format!("`{role}` is buffer {idx}, which is a state")),
+            (_, _, None) => Ok(()),
         }
     }
-    Ok(())
-}
 
-fn is_shaped(program: &Program, idx: u32, dtype: DType, rows: RowBound, cols: u32) -> bool {
-    let shape = |buffer: &Buffer| (buffer.dtype, buffer.rows, buffer.cols) == (dtype, rows, cols);
-    program.layout.buffers.get(idx as usize).is_some_and(shape)
-}
-
-fn check_io(program: &Program) -> Result<(), Error> {
-    let io = &program.layout.io;
-    let (one, tokens) = (RowBound::Fixed(1), RowBound::Tokens);
-    let mut shapes = vec![
-        ("n_tokens", io.n_tokens, DType::U32, one, 1),
-        ("tokens", io.tokens, DType::U32, tokens, 1),
-        ("positions", io.positions, DType::U32, tokens, 1),
-        ("sequences", io.sequences, DType::U32, tokens, 1),
-        ("use_forced", io.use_forced, DType::U32, one, 1),
-        ("logits", io.logits, DType::F32, tokens, program.layout.vocab_size),
-    ];
-    for gate in &io.gates {
-        if let Gate::Routed { mask, forced, count, wanted } = *gate {
-            shapes.push(("mask", mask, DType::U8, tokens, 1));
-            shapes.push(("forced", forced, DType::U8, tokens, 1));
-            shapes.push(("count", count, DType::U32, one, 1));
-            shapes.extend(wanted.map(|wanted| ("wanted", wanted, DType::U32, one, 1)));
+    /// All ports together.
+    fn all_ports(&self) -> Result<(), String> {
+        let interface = &self.function.interface;
+        let mut roles: Vec<&Role> = interface.ports.iter().map(|port| &port.role).collect();
+        roles.sort_unstable();
+        if let Some(pair) = roles.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("it has two ports `{}`", pair[0]));
         }
-    }
-    match shapes.iter().find(|&&(_, idx, dtype, rows, cols)| !is_shaped(program, idx, dtype, rows, cols)) {
-        Some((what, idx, ..)) => refuse(format!("`{what}` is buffer {idx}, which has another type or shape")),
-        None => Ok(()),
+        if interface.buffer(&Role::TokenCount).is_none() {
+            return Err(format!("it has no port `{}`", Role::TokenCount));
+        }
+        let is_port = |idx: u32| interface.buffers(Direction::Kept).any(|(_, of)| of == idx);
+        let mut states = (0..).zip(&self.function.buffers).filter(|(_, buffer)| buffer.place().is_none());
+        if let Some((_, buffer)) = states.find(|(idx, _)| !is_port(*idx)) {
+            return Err(format!("buffer `{}` is a state without a port of its own", buffer.name));
+        }
+        let router_of = |role: &Role| match *role {
+            Role::Decision { router }
+            | Role::Wanted { router }
+            | Role::Forced { router }
+            | Role::Executed { router } => Some(router),
+            _ => None,
+        };
+        let n_routers = interface.routers().len() as u32;
+        if let Some(role) = roles.iter().find(|role| router_of(role).is_some_and(|it| it >= n_routers)) {
+            return Err(format!("`{role}` belongs to a router whose ports are not all there"));
+        }
+        let forces = roles.iter().any(|role| matches!(role, Role::Forced { .. }));
+        if forces && interface.buffer(&Role::UseForced).is_none() {
+            return Err(format!("it has no port `{}`", Role::UseForced));
+        }
+        Ok(())
     }
 }
+
+/// What a kernel counts its rows by.
+const COUNT: Shape = Shape { dtype: DType::U32, rows: RowBound::Fixed(1), cols: 1 };

@@ -27,7 +27,7 @@ pub const ALIGNMENT: u64 = 4096;
 /// The first line of every artefact.
 pub const MAGIC: &[u8] = b"skipc-artefact\n";
 
-/// The layout that this crate writes and reads.
+/// The format that this crate writes and reads. 4: a program has functions by name, states and typed ports.
 pub const VERSION: u32 = 4;
 
 /// Largest header in bytes. A header has about 250 bytes a section; 200 layers with all their phases and variants

@@ -162,8 +162,8 @@ impl fmt::Display for Role {
             Role::Result { name } => write!(f, "result {name}"),
             Role::State { name } => write!(f, "state {name}"),
             Role::Parameter { name } => write!(f, "parameter {name}"),
-            Role::TokenCount => f.write_str("token count"),
-            Role::UseForced => f.write_str("use of forced decisions"),
+            Role::TokenCount => f.write_str("n_tokens"),
+            Role::UseForced => f.write_str("use_forced"),
             Role::Forced { router } => write!(f, "forced decision of router {router}"),
             Role::Executed { router } => write!(f, "executed of router {router}"),
         }
@@ -238,6 +238,14 @@ impl Interface {
             .to
         {
             Binding::Buffer(idx) => Some((&port.role, idx)),
+            Binding::Always(_) => None,
+        })
+    }
+
+    /// All buffers behind ports.
+    pub fn all_buffers(&self) -> impl Iterator<Item = u32> {
+        self.ports.iter().filter_map(|port| match port.to {
+            Binding::Buffer(idx) => Some(idx),
             Binding::Always(_) => None,
         })
     }

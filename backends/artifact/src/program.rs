@@ -1,22 +1,40 @@
-//! What the runtime runs: buffers, constants, kernel entries and the list of steps, for one target.
+//! What the runtime runs on one target: constants, states, kernel entries, and functions over them.
+//!
+//! # Functions
+//!
+//! A function is a list of kernel runs over buffers, with an [`Interface`] that says what its caller gives and gets.
+//! The functions of a program share its constants, its states and its kernels. `score` ([`SCORE`]) runs whole
+//! sequences; a model whose decisions look at later tokens has `generate` ([`GENERATE`]), too, in which their causal
+//! replacement decides.
 //!
 //! # Memory
 //!
-//! All buffers of a step lie in one arena. The host chooses a `bound`, a multiple of [`BOUND_UNIT`] not below the
-//! number of tokens N, and a buffer of token rows has `bound` rows. Buffer `b` begins at
-//! `b.place.fixed_offset + b.place.row_offset · bound`; the arena has `fixed_bytes + row_bytes · bound` bytes.
+//! The buffers of a step lie in one arena. The host chooses a `bound`, a multiple of [`BOUND_UNIT`] not below the
+//! number of tokens N, and a buffer of token rows has `bound` rows. One with the place `p` begins at
+//! `p.fixed_offset + p.row_offset · bound`; the arena has `fixed_bytes + row_bytes · bound` bytes.
 //! Rows past N (or past a set's count) hold anything finite or not; no kernel may let them reach a row that counts.
+//!
+//! States lie elsewhere, at fixed offsets: they are zero at first, and what a step leaves in one the next step finds
+//! there, whatever its bound.
 //!
 //! # Arguments
 //!
 //! Every kernel parameter is one pointer, in the order of the kernel's parameter list: to a buffer's first byte or to
 //! a constant's. See [`crate::abi`] for how each target passes them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interface::Interface;
 use crate::target::{DType, Target};
+
+/// The function that runs whole sequences.
+pub const SCORE: &str = "score";
+
+/// The function that a model generates with, if it is not [`SCORE`].
+pub const GENERATE: &str = "generate";
 
 /// The bound on tokens is a multiple of this, so that every buffer of token rows begins 256-byte aligned
 /// (row offsets are multiples of 4 bytes).
@@ -32,20 +50,31 @@ pub enum RowBound {
     Fixed(u32),
 }
 
-/// Where a buffer begins: `fixed_offset + row_offset · bound` bytes into the arena.
+/// Where a buffer of the step begins: `fixed_offset + row_offset · bound` bytes into the arena.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+#[serde(deny_unknown_fields)]
+pub struct ArenaPlace {
     /// Bytes that do not depend on the bound.
     pub fixed_offset: u64,
     /// Bytes for each row of the bound.
     pub row_offset: u64,
 }
 
-/// A matrix `[rows, cols]` in the arena, row by row without gaps.
+/// Which memory a buffer lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// The arena of a step: it holds nothing before the step. Buffers that are not live at the same time may overlap.
+    Step(ArenaPlace),
+    /// The state of this index in [`Program::states`], which outlives the step.
+    State(u32),
+}
+
+/// A matrix `[rows, cols]`, row by row without gaps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Buffer {
-    /// What it holds, for people.
+    /// What it holds, human-readable.
     pub name: String,
     /// Type of its elements.
     pub dtype: DType,
@@ -53,9 +82,9 @@ pub struct Buffer {
     pub rows: RowBound,
     /// Its columns.
     pub cols: u32,
-    /// Where it lies. Buffers that are not live at the same time may overlap.
-    pub place: Place,
-    /// First and last step that touch it; `None` if the host does outside the steps (inputs, outputs).
+    /// Where it lies.
+    pub storage: Storage,
+    /// First and last step that touch it; `None` if it is in use outside of the steps, too (inputs, results, states).
     pub live: Option<(u32, u32)>,
 }
 
@@ -69,10 +98,47 @@ impl Buffer {
         u64::from(rows) * u64::from(self.cols) * u64::from(self.dtype.size())
     }
 
-    /// Its bytes in the arena under a bound on tokens.
-    pub fn span(&self, bound: u32) -> Range<usize> {
-        let begin = self.place.fixed_offset + self.place.row_offset * u64::from(bound);
-        begin as usize..(begin + self.bytes(bound)) as usize
+    /// Its place in the arena; `None` for a state.
+    pub fn place(&self) -> Option<ArenaPlace> {
+        match self.storage {
+            Storage::Step(place) => Some(place),
+            Storage::State(_) => None,
+        }
+    }
+
+    /// Its bytes in the arena under a bound on tokens; `None` for a state.
+    pub fn arena_span(&self, bound: u32) -> Option<Range<usize>> {
+        let place = self.place()?;
+        let begin = place.fixed_offset + place.row_offset * u64::from(bound);
+        Some(begin as usize..(begin + self.bytes(bound)) as usize)
+    }
+}
+
+/// A matrix `[rows, cols]` that outlives a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Its name, by which functions share it.
+    pub name: String,
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Its rows.
+    pub rows: u32,
+    /// Its columns.
+    pub cols: u32,
+    /// Where it begins in the memory of the states, a multiple of 256.
+    pub offset: u64,
+}
+
+impl State {
+    /// Its size in bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.rows) * u64::from(self.cols) * u64::from(self.dtype.size())
+    }
+
+    /// Its bytes in the memory of the states.
+    pub fn span(&self) -> Range<usize> {
+        self.offset as usize..(self.offset + self.bytes()) as usize
     }
 }
 
@@ -80,7 +146,7 @@ impl Buffer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Constant {
-    /// What it holds, for people: the weight's name, or how it was made.
+    /// What it holds, human-readable: the weight's name, or how it was made.
     pub name: String,
     /// Type of its elements.
     pub dtype: DType,
@@ -247,6 +313,8 @@ pub struct Entry {
     pub symbol: String,
     /// How many pointers it takes.
     pub n_params: u32,
+    /// Which of them it writes to, by index; it may read any.
+    pub writes: Vec<u32>,
     /// How many rows it works on.
     pub extent: Extent,
     /// How it is started.
@@ -265,51 +333,10 @@ pub struct Step {
     pub origin: String,
 }
 
-/// The decisions of one router of the model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Gate {
-    /// The same for every token (`always`, `never`, `highway`): no code asks.
-    Constant(bool),
-    /// Decided by a kernel.
-    Routed {
-        /// `u8 [tokens, 1]`, written by the step: 1 where the token executes.
-        mask: u32,
-        /// `u8 [tokens, 1]`, read by the step where [`Io::use_forced`] is not 0: decisions to replay.
-        /// Routers that were found equal share one.
-        forced: u32,
-        /// `u32 [1, 1]`, written by the step: how many tokens execute.
-        count: u32,
-        /// `u32 [1, 1]`, written by the step: how many tokens it would have let execute but for its capacity; `None`
-        /// if it has none.
-        wanted: Option<u32>,
-    },
-}
-
-/// What host and step hand each other. All numbers are indices of buffers.
+/// One function: its interface, its buffers, and the kernel runs that compute it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Io {
-    /// `u32 [1, 1]`: N, written by the host.
-    pub n_tokens: u32,
-    /// `u32 [tokens, 1]`: token ids, all sequences one after the other.
-    pub tokens: u32,
-    /// `u32 [tokens, 1]`: position of each token in its sequence.
-    pub positions: u32,
-    /// `u32 [tokens, 1]`: index of each token's sequence, ascending.
-    pub sequences: u32,
-    /// `u32 [1, 1]`: 1 if decisions are replayed, else 0.
-    pub use_forced: u32,
-    /// `f32 [tokens, vocab]`: the result.
-    pub logits: u32,
-    /// One for each router, in model order.
-    pub gates: Vec<Gate>,
-}
-
-/// Buffers and steps: the part of a program that does not depend on generated code.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Layout {
+pub struct Function {
     /// Largest number of tokens of a step.
     pub max_tokens: u32,
     /// Largest length of a sequence.
@@ -324,28 +351,14 @@ pub struct Layout {
     pub buffers: Vec<Buffer>,
     /// The kernel runs, in order; each sees all that earlier ones wrote.
     pub steps: Vec<Step>,
-    /// What host and step hand each other.
-    pub io: Io,
+    /// What the caller gives and gets.
+    pub interface: Interface,
 }
 
-/// What a program is for. A model whose decisions look at later tokens needs another program to generate, in which
-/// their causal replacement decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Purpose {
-    /// To score tokens that are all known.
-    #[default]
-    Score,
-    /// To continue them.
-    Generate,
-}
-
-impl std::fmt::Display for Purpose {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Purpose::Score => "score",
-            Purpose::Generate => "generate",
-        })
+impl Function {
+    /// The kernels that its steps run, by index.
+    pub fn kernels(&self) -> BTreeSet<u32> {
+        self.steps.iter().map(|step| step.kernel).collect()
     }
 }
 
@@ -355,16 +368,25 @@ impl std::fmt::Display for Purpose {
 pub struct Program {
     /// What the code was made for.
     pub target: Target,
-    /// What it is for.
-    pub purpose: Purpose,
     /// Precision of the layers.
     pub dtype: DType,
-    /// Buffers and steps.
-    pub layout: Layout,
     /// Constants, in the order of [`Arg::Constant`].
     pub constants: Vec<Constant>,
     /// Bytes of all constants together.
     pub constant_bytes: u64,
+    /// States, in the order of [`Storage::State`].
+    pub states: Vec<State>,
+    /// Bytes of all states together.
+    pub state_bytes: u64,
     /// Kernels, in the order of [`Step::kernel`].
     pub entries: Vec<Entry>,
+    /// Functions by name.
+    pub functions: BTreeMap<String, Function>,
+}
+
+impl Program {
+    /// The function of this name.
+    pub fn function(&self, name: &str) -> Option<&Function> {
+        self.functions.get(name)
+    }
 }

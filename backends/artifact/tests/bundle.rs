@@ -3,10 +3,11 @@
 use skipc_artifact::Error;
 use skipc_artifact::bundle::{self, Bundle, BundleCode};
 use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
+use skipc_artifact::interface::{Binding, Bound, Interface, Role, RouterPorts};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, Purpose, RowBound,
-    RowTile, Step,
+    ArenaPlace, Arg, Buffer, Constant, Entry, Extent, Function, Launch, Program, RowBound, RowTile, SCORE,
+    State, Step, Storage,
 };
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::ContentHash;
@@ -28,8 +29,13 @@ fn manifest() -> Manifest {
 }
 
 fn buffer(name: &str, dtype: DType, rows: RowBound, cols: u32, place: (u64, u64)) -> Buffer {
-    let place = Place { fixed_offset: place.0, row_offset: place.1 };
-    Buffer { name: name.into(), dtype, rows, cols, place, live: None }
+    let storage = at(place.0, place.1);
+    Buffer { name: name.into(), dtype, rows, cols, storage, live: None }
+}
+
+/// A place in the arena.
+fn at(fixed_offset: u64, row_offset: u64) -> Storage {
+    Storage::Step(ArenaPlace { fixed_offset, row_offset })
 }
 
 fn bundle() -> Bundle {
@@ -42,21 +48,21 @@ fn bundle() -> Bundle {
         buffer("sequences", DType::U32, tokens, 1, (512, 8)),
         buffer("logits", DType::F32, tokens, 10, (512, 12)),
     ];
-    let io = Io {
-        n_tokens: 0,
-        use_forced: 1,
-        tokens: 2,
-        positions: 3,
-        sequences: 4,
-        logits: 5,
-        gates: vec![Gate::Constant(true)],
-    };
+    let mut interface = Interface::from([
+        (Role::TokenCount, 0),
+        (Role::UseForced, 1),
+        (Role::Tokens, 2),
+        (Role::Positions, 3),
+        (Role::Sequences, 4),
+        (Role::Logits, 5),
+    ]);
+    interface.bind_router(0, RouterPorts::Constant(true));
     let step = Step {
         kernel: 0,
         args: vec![Arg::Buffer(2), Arg::Constant(0), Arg::Buffer(5), Arg::Buffer(0)],
         origin: "model".into(),
     };
-    let layout = Layout {
+    let score = Function {
         max_tokens: 100,
         max_positions: 50,
         vocab_size: 10,
@@ -64,13 +70,11 @@ fn bundle() -> Bundle {
         row_bytes: 52,
         buffers,
         steps: vec![step],
-        io,
+        interface,
     };
     let program = Program {
         target: Target::Cpu,
-        purpose: Purpose::Score,
         dtype: DType::F32,
-        layout,
         constants: vec![Constant {
             name: "table".into(),
             dtype: DType::F32,
@@ -79,12 +83,16 @@ fn bundle() -> Bundle {
             offset: 256,
         }],
         constant_bytes: 1024,
+        states: Vec::new(),
+        state_bytes: 0,
         entries: vec![Entry {
             symbol: "embed_10".into(),
             n_params: 4,
+            writes: vec![2],
             extent: Extent::Counted { count: 3, at_most: 100 },
             launch: Launch::Host { tile_rows: 16, few_rows: None, scratch_bytes: 64, tiles: Vec::new() },
         }],
+        functions: [(SCORE.to_owned(), score)].into(),
     };
     let entries = vec![HostEntry { name: "embed_10".into(), offset: 0 }];
     let table = HostTable { arch: HostArch::X86_64, level: HostLevel::Avx2, entries };
@@ -99,7 +107,7 @@ fn a_bundle_comes_back() {
     made.clone().write(&mut writer).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
     assert_eq!(bundle::targets(&artifact), [Target::Cpu]);
-    let program = bundle::read_program(&artifact, &Target::Cpu, Purpose::Score).unwrap();
+    let program = bundle::read_program(&artifact, &Target::Cpu).unwrap();
     assert_eq!(program, made.program);
     assert_eq!(bundle::read_constants(&artifact, &program).unwrap(), made.constants);
     let (code, table) = bundle::read_host_code(&artifact, &program, HostLevel::Avx2).unwrap().unwrap();
@@ -107,7 +115,7 @@ fn a_bundle_comes_back() {
     assert_eq!((code, &table), (&images[0].code[..], &images[0].table));
     assert!(bundle::read_host_code(&artifact, &program, HostLevel::Avx512).unwrap().is_none());
     let cuda = Target::Cuda("sm_90a".into());
-    assert!(matches!(bundle::read_program(&artifact, &cuda, Purpose::Score), Err(Error::Missing { .. })));
+    assert!(matches!(bundle::read_program(&artifact, &cuda), Err(Error::Missing { .. })));
 }
 
 #[test]
@@ -131,11 +139,17 @@ fn a_cuda_bundle_comes_back() {
     assert_eq!((ptx, cubin), (&b".version 9.0"[..], None));
 }
 
+/// The function of the bundle.
+fn score(bundle: &mut Bundle) -> &mut Function {
+    bundle.program.functions.get_mut(SCORE).expect("it scores")
+}
+
 /// Lets a router with a capacity decide, whose wanted rows this buffer counts.
 fn limit(bundle: &mut Bundle, wanted: u32) {
-    let layout = &mut bundle.program.layout;
-    layout.buffers.push(buffer("mask", DType::U8, RowBound::Tokens, 1, (512, 0)));
-    layout.io.gates[0] = Gate::Routed { mask: 6, forced: 6, count: 0, wanted: Some(wanted) };
+    let function = score(bundle);
+    function.buffers.push(buffer("mask", DType::U8, RowBound::Tokens, 1, (512, 0)));
+    let routed = RouterPorts::Routed { decision: 6, forced: 6, executed: 0, wanted: Some(wanted) };
+    function.interface.bind_router(0, routed);
 }
 
 #[test]
@@ -145,7 +159,7 @@ fn a_capacity_comes_back() {
     let mut writer = Writer::new(manifest());
     made.clone().write(&mut writer).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
-    assert_eq!(bundle::read_program(&artifact, &Target::Cpu, Purpose::Score).unwrap(), made.program);
+    assert_eq!(bundle::read_program(&artifact, &Target::Cpu).unwrap(), made.program);
 }
 
 /// Writes the bundle after an edit; what is refused says `expect`.
@@ -162,26 +176,106 @@ fn a_program_that_does_not_fit_itself_is_refused() {
     refused("constant `table`", |it| it.program.constants[0].offset = 255);
     refused("constant `table`", |it| it.program.constants[0].rows = u32::MAX);
     refused("constant `table`", |it| it.program.constants[0].offset = u64::MAX - 255);
-    refused("arena", |it| it.program.layout.row_bytes = u64::MAX / 2);
-    refused("buffer `logits`", |it| it.program.layout.row_bytes = 51);
-    refused("buffer `logits`", |it| it.program.layout.buffers[5].cols = u32::MAX);
-    refused("buffer `n`", |it| it.program.layout.buffers[0].place.fixed_offset = u64::MAX);
-    refused("not aligned", |it| it.program.layout.buffers[3].place.row_offset = 2);
-    refused("kernel 1", |it| it.program.layout.steps[0].kernel = 1);
-    refused("3 pointers", |it| it.program.layout.steps[0].args.truncate(3));
-    refused("Buffer(9)", |it| it.program.layout.steps[0].args[0] = Arg::Buffer(9));
-    refused("other than a u32", |it| it.program.layout.steps[0].args[3] = Arg::Buffer(5));
+    refused("arena", |it| score(it).row_bytes = u64::MAX / 2);
+    refused("buffer `logits`", |it| score(it).row_bytes = 51);
+    refused("buffer `logits`", |it| score(it).buffers[5].cols = u32::MAX);
+    refused("buffer `n`", |it| score(it).buffers[0].storage = at(u64::MAX, 0));
+    refused("not aligned", |it| score(it).buffers[3].storage = at(512, 2));
+    refused("kernel 1", |it| score(it).steps[0].kernel = 1);
+    refused("3 pointers", |it| score(it).steps[0].args.truncate(3));
+    refused("Buffer(9)", |it| score(it).steps[0].args[0] = Arg::Buffer(9));
+    refused("other than a u32", |it| score(it).steps[0].args[3] = Arg::Buffer(5));
     refused("parameter 4", |it| it.program.entries[0].extent = Extent::Counted { count: 4, at_most: 1 });
+    refused("writes to parameter 4", |it| it.program.entries[0].writes.push(4));
     refused("no entry `other`", |it| it.program.entries[0].symbol = "other".into());
     refused("not on cuda", |it| it.program.target = Target::Cuda("sm_80".into()));
-    refused("`logits`", |it| it.program.layout.vocab_size = 11);
-    refused("`mask`", |it| {
-        it.program.layout.io.gates[0] = Gate::Routed { mask: 77, forced: 0, count: 0, wanted: None };
-    });
-    refused("`wanted` is buffer 77", |it| limit(it, 77));
-    refused("`wanted` is buffer 2", |it| limit(it, 2));
+    refused("`logits`", |it| score(it).vocab_size = 11);
+    refused("`wanted of router 0` is buffer 77", |it| limit(it, 77));
+    refused("`wanted of router 0` is buffer 2", |it| limit(it, 2));
     refused("outside its image", |it| {
         let BundleCode::Host(images) = &mut it.code else { unreachable!("made above") };
         images[0].table.entries[0].offset = 1;
+    });
+}
+
+#[test]
+fn an_interface_that_is_not_what_its_roles_say_is_refused() {
+    let bind = |it: &mut Bundle, role, idx| score(it).interface.bind(role, Binding::Buffer(idx));
+    refused("`decision of router 0` is buffer 77", |it| {
+        let routed = RouterPorts::Routed { decision: 77, forced: 0, executed: 0, wanted: None };
+        score(it).interface.bind_router(0, routed);
+    });
+    refused("`decision of router 1` belongs to a router whose ports are not all there", |it| {
+        limit(it, 1);
+        bind(it, Role::Decision { router: 1 }, 6);
+    });
+    refused("two ports `tokens`", |it| {
+        score(it).interface.ports.push(Bound { role: Role::Tokens, to: Binding::Buffer(2) });
+    });
+    refused("`logits` is bound to a constant", |it| {
+        score(it).interface.bind(Role::Logits, Binding::Always(true));
+    });
+    refused("no port `n_tokens`", |it| score(it).interface.ports.retain(|it| it.role != Role::TokenCount));
+    refused("no port `use_forced`", |it| {
+        limit(it, 1);
+        score(it).interface.ports.retain(|it| it.role != Role::UseForced);
+    });
+    refused("`parameter w` is a constant", |it| bind(it, Role::Parameter { name: "w".into() }, 2));
+}
+
+/// Gives the function a state of two counts.
+fn keep(bundle: &mut Bundle) {
+    let (name, dtype, rows) = ("seen".to_owned(), DType::U32, RowBound::Fixed(2));
+    bundle.program.states.push(State { name: name.clone(), dtype, rows: 2, cols: 1, offset: 0 });
+    bundle.program.state_bytes = 8;
+    let function = score(bundle);
+    let storage = Storage::State(0);
+    function.buffers.push(Buffer { name: name.clone(), dtype, rows, cols: 1, storage, live: None });
+    function.interface.bind(Role::State { name }, Binding::Buffer(6));
+}
+
+#[test]
+fn states_lie_by_themselves() {
+    let mut made = bundle();
+    keep(&mut made);
+    made.clone().write(&mut Writer::new(manifest())).unwrap();
+    refused("state `seen` does not lie by itself", |it| {
+        keep(it);
+        it.program.state_bytes = 7;
+    });
+    refused("state `seen` does not lie by itself", |it| {
+        keep(it);
+        it.program.states[0].offset = 128;
+    });
+    refused("two states `seen`", |it| {
+        keep(it);
+        it.program.states.push(State { offset: 256, ..it.program.states[0].clone() });
+        it.program.state_bytes = 264;
+    });
+    refused("is not what state 0 is", |it| {
+        keep(it);
+        score(it).buffers[6].cols = 2;
+    });
+    refused("a state without a port", |it| {
+        keep(it);
+        score(it).interface.ports.retain(|it| !matches!(it.role, Role::State { .. }));
+    });
+    refused("`state seen` is buffer 0, which is not it", |it| {
+        keep(it);
+        score(it).interface.bind(Role::State { name: "seen".into() }, Binding::Buffer(0));
+        score(it).buffers.pop();
+    });
+    refused("`tokens` is buffer 6", |it| {
+        keep(it);
+        score(it).interface.bind(Role::Tokens, Binding::Buffer(6));
+    });
+}
+
+#[test]
+fn functions_have_names_and_there_is_one() {
+    refused("no function", |it| it.program.functions.clear());
+    refused("a-z", |it| {
+        let function = score(it).clone();
+        it.program.functions.insert("Score it".into(), function);
     });
 }

@@ -104,6 +104,10 @@ fn each_fault_has_its_code() {
     };
     assert_eq!(code_of(b"PK\x03\x04"), "artifact::magic");
     assert_eq!(code_of(&edited(15, b"version 00005")), "artifact::version");
+    // What the compilers before this format wrote.
+    let old = Artifact::parse(edited(15, b"version 00003")).expect_err("an old artefact");
+    assert_eq!(old.code(), "artifact::version");
+    assert!(old.to_string().contains("format 00003 is not supported: this reader knows format 4"), "{old}");
     assert_eq!(code_of(&edited(15, b"version +0001")), "artifact::version");
     assert_eq!(code_of(&edited(36, b"99999999")), "artifact::limit");
     assert_eq!(code_of(&edited(36, b"0000 123")), "artifact::preamble");

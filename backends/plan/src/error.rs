@@ -38,6 +38,20 @@ pub enum PlanError {
         /// The node.
         place: Place,
     },
+    /// The function has no port of this role, which a node needs: a fault of the planner.
+    #[error("the function has no port `{role}`")]
+    NoPort {
+        /// The role.
+        role: String,
+    },
+    /// Plans that do not go into one program: a fault of who puts them together.
+    #[error("{what}: `{name}`")]
+    Link {
+        /// What has to hold.
+        what: &'static str,
+        /// Of which function or state it does not.
+        name: String,
+    },
     /// The plan is not well-formed: a fault of the planner, or of who wrote the plan.
     #[error("{0}")]
     Verify(#[from] Box<VerifyError>),
@@ -78,6 +92,14 @@ pub enum At {
         /// Its index.
         idx: usize,
         /// What it holds.
+        name: String,
+    },
+    /// A state.
+    #[error("state {idx} `{name}`")]
+    State {
+        /// Its index.
+        idx: usize,
+        /// Its name.
         name: String,
     },
     /// A constant.
@@ -285,10 +307,10 @@ pub enum Fault {
     /// A buffer does not lie in the arena, or sizes overflow 64 bits.
     #[error("it does not lie within the arena")]
     Bounds,
-    /// What host and step hand each other has another type or shape than it should.
-    #[error("`{what}` of the interface has another type or shape")]
-    Io {
-        /// Which part.
-        what: &'static str,
+    /// A port that is not what its role says, or is missing.
+    #[error("interface: {reason}")]
+    Interface {
+        /// What is wrong, as the checker of artefacts says it.
+        reason: String,
     },
 }

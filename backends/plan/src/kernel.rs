@@ -510,6 +510,12 @@ pub struct Compact {
 }
 
 impl Kernel {
+    /// Which parameters it writes to, by index.
+    pub fn writes(&self) -> Vec<u32> {
+        let written = (0..).zip(&self.params).filter(|(_, param)| param.access != Access::Read);
+        written.map(|(idx, _)| idx).collect()
+    }
+
     /// A name that says what it does, such as `gemm_128x384`; unique only within a plan that numbers its kernels.
     pub fn describe(&self) -> String {
         match &self.body {

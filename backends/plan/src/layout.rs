@@ -1,11 +1,12 @@
 //! Where buffers lie: liveness over the steps, and places that buffers of different times share.
 //!
-//! Buffers of token rows and buffers of fixed rows lie in two regions, fixed ones first. In each, the largest buffer
+//! States lie by themselves, one after the other. Buffers of token rows and buffers of fixed rows lie in two regions, fixed ones first. In each, the largest buffer
 //! chooses its place first, and each takes the tightest gap between those that live when it does. That is the
 //! greedy-by-size order of Pisarchyk and Lee (2020), which for chains like ours comes within a few percent of the
 //! largest sum of living buffers.
 
-use skipc_artifact::program::{Arg, Buffer, Io, Layout, RowBound, Step};
+use skipc_artifact::interface::Interface;
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Function, RowBound, State, Step, Storage};
 
 use crate::error::PlanError;
 use crate::plan::Options;
@@ -16,46 +17,58 @@ pub(crate) const FIXED_ALIGN: u64 = 256;
 /// Bytes of which an offset per row is a multiple: with a bound that is a multiple of 64 it makes 256.
 pub(crate) const ROW_ALIGN: u64 = 4;
 
-/// What a layout is made of.
+/// What a function is made of.
 pub(crate) struct Parts<'a> {
     /// The user's sizes.
     pub(crate) options: &'a Options,
     /// All buffers, without places.
     pub(crate) buffers: Vec<Buffer>,
-    /// Those that host and step share: they never share memory with others.
-    pub(crate) shared: &'a [u32],
     /// The steps in order.
     pub(crate) steps: Vec<Step>,
-    /// What host and step hand each other.
-    pub(crate) io: Io,
+    /// The buffers that the caller gives or gets: they never share memory with others.
+    pub(crate) interface: Interface,
 }
 
 /// Places all buffers.
 ///
 /// # Errors
 /// If sizes overflow.
-pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Layout, PlanError> {
-    let Parts { options, mut buffers, shared, steps, io } = parts;
+pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
+    let Parts { options, mut buffers, steps, interface } = parts;
     let touched = lifetimes(buffers.len(), &steps);
     for (buffer, touched) in buffers.iter_mut().zip(touched) {
         buffer.live = touched;
     }
-    for idx in shared {
-        buffers[*idx as usize].live = None;
+    for idx in interface.all_buffers() {
+        buffers[idx as usize].live = None;
     }
     let is_fixed = |buffer: &Buffer| matches!(buffer.rows, RowBound::Fixed(_));
-    let (fixed, fixed_bytes) = place(&buffers, is_fixed, FIXED_ALIGN)?;
-    let (rows, row_bytes) = place(&buffers, |buffer| !is_fixed(buffer), ROW_ALIGN)?;
-    for (idx, offset) in fixed {
-        buffers[idx].place.fixed_offset = offset;
+    let in_arena = |buffer: &Buffer| buffer.place().is_some();
+    let (fixed, fixed_bytes) = place(&buffers, |buffer| in_arena(buffer) && is_fixed(buffer), FIXED_ALIGN)?;
+    let (rows, row_bytes) = place(&buffers, |buffer| in_arena(buffer) && !is_fixed(buffer), ROW_ALIGN)?;
+    for (idx, fixed_offset) in fixed {
+        buffers[idx].storage = Storage::Step(ArenaPlace { fixed_offset, row_offset: 0 });
     }
-    for (idx, offset) in rows {
-        buffers[idx].place.fixed_offset = fixed_bytes;
-        buffers[idx].place.row_offset = offset;
+    for (idx, row_offset) in rows {
+        buffers[idx].storage = Storage::Step(ArenaPlace { fixed_offset: fixed_bytes, row_offset });
     }
     let (max_tokens, max_positions, vocab_size) =
         (options.max_tokens, options.max_positions, options.vocab_size);
-    Ok(Layout { max_tokens, max_positions, vocab_size, fixed_bytes, row_bytes, buffers, steps, io })
+    Ok(Function { max_tokens, max_positions, vocab_size, fixed_bytes, row_bytes, buffers, steps, interface })
+}
+
+/// Gives each state its place, one after the other; returns the bytes of all of them.
+///
+/// # Errors
+/// If sizes overflow.
+pub(crate) fn place_states(states: &mut [State]) -> Result<u64, PlanError> {
+    let too_large = || PlanError::TooLarge { what: "states" };
+    let mut end = 0u64;
+    for state in states {
+        state.offset = end.checked_next_multiple_of(FIXED_ALIGN).ok_or_else(too_large)?;
+        end = state.offset.checked_add(state.bytes()).ok_or_else(too_large)?;
+    }
+    Ok(end)
 }
 
 /// The first and last step that touch each buffer.

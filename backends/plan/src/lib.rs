@@ -21,7 +21,8 @@
 //!
 //! # Reading order
 //!
-//! [`kernel`] and [`pointwise`] are the vocabulary, [`plan`] is what [`build`] makes of a legal graph, [`verify`](mod@verify) says
+//! [`kernel`] and [`pointwise`] are the vocabulary, [`plan`] is what [`build`] makes of a legal graph, [`link`](mod@link) puts the
+//! functions of a program together, [`verify`](mod@verify) says
 //! what a plan must keep, [`interp`] executes one tile by tile on the host, [`traffic`](mod@traffic) counts the bytes that it moves,
 //! [`codegen`] is what a backend implements.
 
@@ -33,6 +34,7 @@ mod fuse;
 pub mod interp;
 pub mod kernel;
 mod layout;
+pub mod link;
 mod lower;
 mod order;
 pub mod plan;
@@ -47,6 +49,7 @@ pub mod verify;
 
 pub use build::{build, build_unfused};
 pub use error::PlanError;
+pub use link::{Linked, link};
 pub use plan::{ConstantSource, Options, Plan, PlanConstant, StepSource};
 pub use recipe::RecipeStep;
 pub use traffic::traffic;

@@ -1,7 +1,7 @@
 //! The plan: what every backend compiles and the runtime runs.
 
 use serde::{Deserialize, Serialize};
-use skipc_artifact::program::{Constant, Layout, RowBound};
+use skipc_artifact::program::{Constant, Function, RowBound, State};
 use skipc_artifact::target::DType;
 
 use crate::kernel::{Kernel, WeightLayout};
@@ -24,8 +24,8 @@ pub struct Options {
     pub vocab_size: u32,
 }
 
-/// Kernels, constants, buffers and steps of one model in one precision, with weights laid out as one kind of target reads them; targets of
-/// one kind share it.
+/// Kernels, constants, states, buffers and steps of one function of a model, in one precision and for one kind of target
+/// ([`Options::layout`] is what kinds differ in). [`link`](crate::link()) puts those of one program together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -35,9 +35,11 @@ pub struct Plan {
     pub kernels: Vec<(String, Kernel)>,
     /// Constants, in the order of `Arg::Constant`.
     pub constants: Vec<PlanConstant>,
-    /// Buffers and steps.
-    pub layout: Layout,
-    /// What each step computes, in the order of the steps, for people.
+    /// States, in the order of `Storage::State`.
+    pub states: Vec<State>,
+    /// Buffers, steps, and what the caller gives and gets.
+    pub function: Function,
+    /// What each step computes, in the order of the steps, human-readable.
     pub sources: Vec<StepSource>,
 }
 
@@ -98,16 +100,16 @@ pub struct StepSource {
 impl Plan {
     /// Bytes of all constants together.
     pub fn constant_bytes(&self) -> u64 {
-        let ends = self.constants.iter().map(|constant| &constant.constant);
-        ends.map(|constant| constant.offset.saturating_add(constant.bytes())).max().unwrap_or(0)
+        constant_bytes(&self.constants)
     }
 
     /// Bytes for each row of the bound that are in use at once, at the worst step: what no layout could go below.
-    /// `Layout::row_bytes` is what this one takes.
+    /// `Function::row_bytes` is what this one takes.
     pub fn peak_row_bytes(&self) -> u64 {
         // How much more or less is in use from each step on.
-        let mut changes = vec![0i128; self.layout.steps.len() + 1];
-        for buffer in self.layout.buffers.iter().filter(|buffer| buffer.rows == RowBound::Tokens) {
+        let mut changes = vec![0i128; self.function.steps.len() + 1];
+        let in_arena = self.function.buffers.iter().filter(|buffer| buffer.place().is_some());
+        for buffer in in_arena.filter(|buffer| buffer.rows == RowBound::Tokens) {
             let bytes = i128::from(buffer.cols) * i128::from(buffer.dtype.size());
             let (first, last) = buffer.live.unwrap_or((0, u32::MAX));
             if let Some(change) = changes.get_mut(first as usize) {
@@ -123,4 +125,10 @@ impl Plan {
         });
         u64::try_from(in_use.max().unwrap_or(0)).unwrap_or(u64::MAX)
     }
+}
+
+/// Where the last constant ends.
+pub(crate) fn constant_bytes(constants: &[PlanConstant]) -> u64 {
+    let constants = constants.iter().map(|constant| &constant.constant);
+    constants.map(|constant| constant.offset.saturating_add(constant.bytes())).max().unwrap_or(0)
 }

@@ -1,9 +1,10 @@
-//! Plans for people: kernels with parameters and bodies, steps by name, buffers with sizes and lifetimes. Read plans
+//! Plans, human-readable: kernels with parameters and bodies, steps by name, buffers with sizes and lifetimes. Read plans
 //! back from their JSON form, not from this.
 
 use std::fmt::{self, Display, Formatter};
 
-use skipc_artifact::program::{Arg, Buffer, Extent, Gate, RowBound, Step};
+use skipc_artifact::interface::{Binding, Bound};
+use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked,
@@ -14,34 +15,34 @@ use crate::pointwise::{Inst, Pointwise, Reg};
 
 impl Display for Plan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let layout = &self.layout;
+        let function = &self.function;
         writeln!(
             f,
             "plan {}: {} kernels, {} steps, {} buffers, {} constants",
             self.dtype,
             self.kernels.len(),
-            layout.steps.len(),
-            layout.buffers.len(),
+            function.steps.len(),
+            function.buffers.len(),
             self.constants.len()
         )?;
         writeln!(
             f,
             "arena {} bytes + {} bytes a row ({} in use at once), constants {} bytes, at most {} tokens",
-            layout.fixed_bytes,
-            layout.row_bytes,
+            function.fixed_bytes,
+            function.row_bytes,
             self.peak_row_bytes(),
             self.constant_bytes(),
-            layout.max_tokens
+            function.max_tokens
         )?;
         for (symbol, kernel) in &self.kernels {
             write!(f, "\nkernel {symbol} {kernel}")?;
         }
         writeln!(f, "\nsteps")?;
-        for (idx, step) in layout.steps.iter().enumerate() {
+        for (idx, step) in function.steps.iter().enumerate() {
             self.print_step(f, idx, step)?;
         }
         writeln!(f, "\nbuffers")?;
-        for (idx, buffer) in layout.buffers.iter().enumerate() {
+        for (idx, buffer) in function.buffers.iter().enumerate() {
             print_buffer(f, idx, buffer)?;
         }
         writeln!(f, "\nconstants")?;
@@ -54,17 +55,11 @@ impl Display for Plan {
                 constant.rows, constant.cols, constant.offset
             )?;
         }
-        writeln!(f, "\ngates")?;
-        for (idx, gate) in layout.io.gates.iter().enumerate() {
-            match gate {
-                Gate::Constant(value) => writeln!(f, "  {idx}: always {value}")?,
-                Gate::Routed { mask, forced, count, wanted } => {
-                    write!(f, "  {idx}: mask b{mask}, forced b{forced}, count b{count}")?;
-                    match wanted {
-                        Some(wanted) => writeln!(f, " of wanted b{wanted}")?,
-                        None => writeln!(f)?,
-                    }
-                }
+        writeln!(f, "\nports")?;
+        for Bound { role, to } in &function.interface.ports {
+            match to {
+                Binding::Buffer(idx) => writeln!(f, "  {role}: b{idx}")?,
+                Binding::Always(value) => writeln!(f, "  {role}: always {value}")?,
             }
         }
         Ok(())
@@ -100,12 +95,16 @@ impl Plan {
 }
 
 fn print_buffer(f: &mut Formatter<'_>, idx: usize, buffer: &Buffer) -> fmt::Result {
-    let Buffer { name, dtype, cols, place, .. } = buffer;
+    let Buffer { name, dtype, cols, .. } = buffer;
     let rows = match buffer.rows {
         RowBound::Tokens => "n".to_owned(),
         RowBound::Fixed(rows) => rows.to_string(),
     };
-    write!(f, "  b{idx} {name}: {dtype}[{rows}, {cols}] at {} + {}n", place.fixed_offset, place.row_offset)?;
+    write!(f, "  b{idx} {name}: {dtype}[{rows}, {cols}] ")?;
+    match buffer.storage {
+        Storage::Step(place) => write!(f, "at {} + {}n", place.fixed_offset, place.row_offset)?,
+        Storage::State(state) => write!(f, "state {state}")?,
+    }
     match buffer.live {
         Some((first, last)) => writeln!(f, ", steps {first}..={last}"),
         None => writeln!(f, ", shared with the host"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use skipc_artifact::interface::Direction;
 use skipc_artifact::program::{Arg, Extent};
 
 use crate::kernel::Access;
@@ -11,9 +12,14 @@ impl Plan {
     /// Where the steps come from that would wait for the host: those which work on as many rows as a count says that is
     /// neither an input of the whole nor written by a step before. Somebody would have to bring it in between.
     pub fn host_waits(&self) -> Vec<&str> {
-        let mut known = BTreeSet::from([self.layout.io.n_tokens]);
+        let given = self
+            .function
+            .interface
+            .buffers(Direction::In)
+            .chain(self.function.interface.buffers(Direction::Kept));
+        let mut known: BTreeSet<u32> = given.map(|(_, idx)| idx).collect();
         let mut waits = Vec::new();
-        for step in &self.layout.steps {
+        for step in &self.function.steps {
             let Some((_, kernel)) = self.kernels.get(step.kernel as usize) else { continue };
             if let Extent::Counted { count, .. } = kernel.extent {
                 let is_known = match step.args.get(count as usize) {

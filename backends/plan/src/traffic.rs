@@ -57,7 +57,7 @@ pub fn traffic(plan: &Plan, counts: &Counts) -> Vec<Traffic> {
         let kernel = &plan.kernels.get(step.kernel as usize)?.1;
         Some(StepTraffic { plan, counts, step, kernel }.sum(&uses(kernel)))
     };
-    plan.layout.steps.iter().map(|it| step(it).unwrap_or_default()).collect()
+    plan.function.steps.iter().map(|it| step(it).unwrap_or_default()).collect()
 }
 
 /// How many rows something has: a number, or what a buffer says when the step begins.
@@ -178,7 +178,7 @@ impl StepTraffic<'_> {
             Some(Arg::Constant(idx)) => {
                 self.plan.constants.get(*idx as usize).map_or(0, |constant| constant.constant.rows)
             }
-            Some(Arg::Buffer(idx)) => match self.plan.layout.buffers.get(*idx as usize) {
+            Some(Arg::Buffer(idx)) => match self.plan.function.buffers.get(*idx as usize) {
                 Some(Buffer { rows: RowBound::Fixed(rows), .. }) => *rows,
                 _ => self.counts.tokens,
             },

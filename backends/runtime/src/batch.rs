@@ -3,7 +3,8 @@
 //! Inside, all sequences of a batch stand one after the other, without padding. [`Grid`] is the shape in which users
 //! give and get arrays, `[batch, tokens]` with rows filled up to the longest.
 
-use skipc_artifact::program::{Gate, Layout};
+use skipc_artifact::interface::RouterPorts;
+use skipc_artifact::program::Function;
 
 use crate::error::Error;
 
@@ -63,8 +64,9 @@ pub struct Decisions {
 impl Decisions {
     /// Overflows as [`Outputs`] has them, told apart by whether the router has a capacity at all.
     #[must_use]
-    pub fn new(layout: &Layout, gates: Vec<Vec<u8>>, overflow: &[u32]) -> Self {
-        let limited = layout.io.gates.iter().map(|gate| matches!(gate, Gate::Routed { wanted: Some(_), .. }));
+    pub fn new(function: &Function, gates: Vec<Vec<u8>>, overflow: &[u32]) -> Self {
+        let routers = function.interface.routers().into_iter();
+        let limited = routers.map(|router| matches!(router, RouterPorts::Routed { wanted: Some(_), .. }));
         let overflow = limited.zip(overflow).map(|(limited, over)| limited.then_some(*over)).collect();
         Self { gates, overflow }
     }
@@ -97,50 +99,49 @@ impl Batch {
     /// # Errors
     ///
     /// Whatever of it the program cannot run; always the user's input at fault.
-    pub(crate) fn check(&self, layout: &Layout) -> Result<(), Error> {
+    pub(crate) fn check(&self, function: &Function) -> Result<(), Error> {
         let found = self.tokens.len() as u64;
-        if found > u64::from(layout.max_tokens) {
-            return Err(Error::TooManyTokens { found, limit: layout.max_tokens });
+        if found > u64::from(function.max_tokens) {
+            return Err(Error::TooManyTokens { found, limit: function.max_tokens });
         }
         let sum: u64 = self.lengths.iter().map(|&length| u64::from(length)).sum();
         if sum != found {
             let (found, expected) = (usize::try_from(sum).unwrap_or(usize::MAX), self.tokens.len());
             return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
         }
-        if let Some(sequence) = self.lengths.iter().position(|&length| length > layout.max_positions) {
-            let (found, limit) = (u64::from(self.lengths[sequence]), layout.max_positions);
+        if let Some(sequence) = self.lengths.iter().position(|&length| length > function.max_positions) {
+            let (found, limit) = (u64::from(self.lengths[sequence]), function.max_positions);
             return Err(Error::SequenceTooLong { sequence, found, limit });
         }
-        let vocab_size = layout.vocab_size;
+        let vocab_size = function.vocab_size;
         if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
             return Err(Error::TokenRange { found, at, vocab_size });
         }
-        self.routing.as_deref().map_or(Ok(()), |routing| check_routing(routing, self.tokens.len(), layout))
+        self.routing.as_deref().map_or(Ok(()), |routing| check_routing(routing, self.tokens.len(), function))
     }
 }
 
-fn check_routing(routing: &[Vec<u8>], n_tokens: usize, layout: &Layout) -> Result<(), Error> {
-    let gates = &layout.io.gates;
-    if routing.len() != gates.len() {
-        let (found, expected) = (routing.len(), gates.len());
+fn check_routing(routing: &[Vec<u8>], n_tokens: usize, function: &Function) -> Result<(), Error> {
+    let routers = function.interface.routers();
+    if routing.len() != routers.len() {
+        let (found, expected) = (routing.len(), routers.len());
         return Err(Error::BatchShape { what: "routers of the replayed decisions", found, expected });
     }
-    for (router, (decisions, gate)) in routing.iter().zip(gates).enumerate() {
+    for (router, (decisions, ports)) in routing.iter().zip(&routers).enumerate() {
         if decisions.len() != n_tokens {
             let (found, expected) = (decisions.len(), n_tokens);
             return Err(Error::BatchShape { what: "tokens of the replayed decisions", found, expected });
         }
-        match *gate {
-            Gate::Constant(executes) => {
+        match *ports {
+            RouterPorts::Constant(executes) => {
                 if let Some(at) = decisions.iter().position(|&decision| (decision != 0) != executes) {
                     return Err(Error::RoutingConflict { router, with: "its constant".into(), at });
                 }
             }
-            Gate::Routed { forced, .. } => {
+            RouterPorts::Routed { forced, .. } => {
                 // Routers that share a buffer were proved equal, so only a file that contradicts the model differs.
-                let shares =
-                    |gate: &Gate| matches!(*gate, Gate::Routed { forced: other, .. } if other == forced);
-                let first = gates.iter().position(shares).unwrap_or(router);
+                let shares = |ports: &RouterPorts| matches!(*ports, RouterPorts::Routed { forced: other, .. } if other == forced);
+                let first = routers.iter().position(shares).unwrap_or(router);
                 let differs = |at: &usize| decisions.get(*at) != routing[first].get(*at);
                 if let Some(at) = (0..n_tokens).find(differs) {
                     return Err(Error::RoutingConflict { router, with: format!("router {first}"), at });

@@ -40,6 +40,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("run::memory", "The host has no memory for the model. Compile with a smaller `--max-tokens`."),
     (
+        "run::no-function",
+        "The program has no function of the name that was asked for; the message says which it has.",
+    ),
+    (
         "run::no-program",
         "The artefact has no code for the device that was asked for. Compile with its target.",
     ),
@@ -50,6 +54,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "run::not-causal",
         "A decision of this model depends on later tokens, which do not exist while text is generated. See `lint::future_leak`.",
+    ),
+    (
+        "run::port",
+        "An input or a result of a call is not one of the function, is missing, or has another size.",
     ),
     (
         "run::prompt-vocabulary",

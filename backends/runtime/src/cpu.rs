@@ -2,7 +2,7 @@
 //!
 //! This is one of the files that may contain `unsafe`: it maps code, calls it, and hands it pointers. What makes
 //! that sound is said at each block; all of it rests on [`skipc_artifact::check`], which holds every buffer inside
-//! the arena, on the hash of the code, and on the code generator being right: a kernel can write anywhere. A checked
+//! the arena or the states, on the hash of the code, and on the code generator being right: a kernel can write anywhere. A checked
 //! run ([`crate::session::Options::checked`]) looks for such writes.
 
 mod task;
@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
-use skipc_artifact::abi::{Function, Helpers, HostKernel};
+use skipc_artifact::abi::{self, Helpers, HostKernel};
 use skipc_artifact::bundle;
 use skipc_artifact::image::{HostArch, HostLevel, HostTable};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Launch, Program, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Function, Launch, Program, Step};
 
 use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;
 use crate::math;
 use crate::model::Model;
-use crate::session::{Input, Options};
+use crate::module::{Region, Run, place};
+use crate::session::Options;
 use crate::threads::Threads;
 
 /// Bytes before and after the arena that nothing may write to.
@@ -34,21 +35,52 @@ const POISON: u8 = 0xff;
 /// The functions that kernels may call.
 static HELPERS: Helpers = Helpers { gemm_f32, map_f32, softmax_f32 };
 
-/// A program with its code and memory.
+/// A program with its code.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub(crate) struct Loaded {
     model: Model,
     program: Arc<Program>,
     code: Code,
     threads: Threads,
+    /// Scratch memory of a thread, in bytes.
+    per_thread: usize,
+}
+
+/// The memory of one state of a module.
+#[derive(Debug)]
+pub(crate) struct Memories {
     arena: Memory,
+    states: Memory,
     scratch: Memory,
-    checked: bool,
     /// What each step of the last run took.
     times: Vec<Duration>,
 }
 
-impl Engine {
+impl Memories {
+    pub(crate) fn step_times(&self) -> &[Duration] {
+        &self.times
+    }
+
+    /// Sets the states to zero.
+    pub(crate) fn clear(&mut self) {
+        self.states.inner().fill(0);
+    }
+
+    fn region(&mut self, region: Region) -> &mut Memory {
+        match region {
+            Region::Arena => &mut self.arena,
+            Region::States => &mut self.states,
+        }
+    }
+}
+
+/// Where the memories begin while a step runs.
+struct Bases {
+    arena: (*mut u8, usize),
+    states: (*mut u8, usize),
+}
+
+impl Loaded {
     /// Maps the best code that this processor runs.
     pub(crate) fn new(model: &Model, program: Arc<Program>, options: Options) -> Result<Self, Error> {
         let code = Code::choose(model, &program, options.max_level)?;
@@ -58,120 +90,153 @@ impl Engine {
             Launch::Cuda { .. } => 0,
         });
         let per_thread = per_thread.max().unwrap_or_default();
-        let scratch = Memory::new("scratch", options.threads.max(1) * per_thread)?;
-        let arena = Memory::new("the arena", 0)?;
-        Ok(Self {
-            model: model.clone(),
-            program,
-            code,
-            threads,
-            arena,
-            scratch,
-            checked: options.checked,
-            times: Vec::new(),
-        })
+        Ok(Self { model: model.clone(), program, code, threads, per_thread })
     }
 
     pub(crate) fn describe(&self) -> String {
         format!("cpu ({:?}, {:?})", self.code.arch, self.code.level)
     }
 
-    pub(crate) fn step_times(&self) -> &[Duration] {
-        &self.times
+    /// Memory for a state of its own.
+    pub(crate) fn memories(&self) -> Result<Memories, Error> {
+        Ok(Memories {
+            arena: Memory::new("the arena", 2 * GUARD)?,
+            states: Memory::new("the states", self.program.state_bytes as usize + 2 * GUARD)?,
+            scratch: Memory::new("scratch", self.threads.count() * self.per_thread)?,
+            times: Vec::new(),
+        })
     }
 
-    /// Writes `inputs`, runs all steps, and reads the buffers `wanted`, cut to `n_tokens` rows.
+    /// Writes the inputs, runs the steps, and reads the wanted buffers.
     pub(crate) fn run(
-        &mut self,
-        n_tokens: u32,
-        inputs: &[Input],
-        wanted: &[u32],
+        &self,
+        memories: &mut Memories,
+        run: &Run<'_>,
+        checked: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let program = Arc::clone(&self.program);
-        let layout = &program.layout;
+        let Run { function, n_tokens, .. } = *run;
         let bound = n_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
-        let bytes = layout.fixed_bytes + layout.row_bytes * u64::from(bound);
-        if self.arena.bytes.len() < bytes as usize + 2 * GUARD {
-            self.arena = Memory::new("the arena", bytes as usize + 2 * GUARD)?;
+        let bytes = function.fixed_bytes + function.row_bytes * u64::from(bound);
+        if memories.arena.bytes.len() < bytes as usize + 2 * GUARD {
+            // The old one goes first, so that the new one has its memory.
+            memories.arena = Memory::new("the arena", 0)?;
+            memories.arena = Memory::new("the arena", bytes as usize + 2 * GUARD)?;
         }
-        if self.checked {
-            self.arena.bytes.fill(POISON);
+        if checked {
+            memories.arena.bytes.fill(POISON);
         }
-        let arena = self.arena.inner();
-        for input in inputs {
-            let place = layout.buffers.get(input.buffer as usize).map(|buffer| buffer.span(bound));
-            if let Some(place) =
-                place.and_then(|place| arena.get_mut(place)).and_then(|it| it.get_mut(..input.bytes.len()))
+        for input in run.inputs {
+            if let Some((region, span)) = place(&self.program, function, input.buffer, bound)
+                && let Some(memory) = memories.region(region).inner().get_mut(span)
+                && let Some(memory) = memory.get_mut(..input.bytes.len())
             {
-                place.copy_from_slice(&input.bytes);
+                memory.copy_from_slice(&input.bytes);
             }
         }
-        self.times.clear();
-        if self.checked {
-            layout.steps.iter().try_for_each(|step| self.run_checked(step, bound))?;
+        let steps: Vec<&Step> = run.steps.iter().filter_map(|idx| function.steps.get(*idx)).collect();
+        memories.times = vec![Duration::ZERO; function.steps.len()];
+        let mut times = Vec::new();
+        if checked {
+            for step in steps {
+                times.extend(self.run_checked(memories, function, step, bound)?);
+            }
         } else {
-            self.run_steps(&layout.steps, bound);
+            times = self.run_steps(memories, function, &steps, bound);
         }
-        let arena = self.arena.inner();
-        let result = |&idx: &u32| {
-            let buffer = layout.buffers.get(idx as usize)?;
-            Some(arena.get(buffer.span(bound))?.get(..buffer.bytes(n_tokens) as usize)?.to_vec())
+        for (idx, time) in run.steps.iter().zip(times) {
+            memories.times[*idx] = time;
+        }
+        let mut result = |idx: u32| {
+            let buffer = function.buffers.get(idx as usize)?;
+            let (region, span) = place(&self.program, function, idx, bound)?;
+            let memory = memories.region(region).inner();
+            Some(memory.get(span)?.get(..buffer.bytes(n_tokens) as usize)?.to_vec())
         };
-        Ok(wanted.iter().map(|idx| result(idx).unwrap_or_default()).collect())
+        Ok(run.wanted.iter().map(|idx| result(*idx).unwrap_or_default()).collect())
     }
 
     /// Runs a step and compares all memory outside of its buffers with what was there before.
-    fn run_checked(&mut self, step: &Step, bound: u32) -> Result<(), Error> {
-        let before = self.arena.bytes.to_vec();
-        self.scratch.bytes.fill(POISON);
-        self.run_steps(std::slice::from_ref(step), bound);
-        let mut spans: Vec<Range<usize>> = buffer_spans(&self.program, step, bound);
-        spans.sort_by_key(|span| span.start);
-        spans.push(before.len()..before.len());
-        let mut from = 0;
-        for span in spans {
-            let same = |at: &usize| before.get(*at) == self.arena.bytes.get(*at);
-            if let Some(at) = (from..span.start).find(|at| !same(at)) {
+    fn run_checked(
+        &self,
+        memories: &mut Memories,
+        function: &Function,
+        step: &Step,
+        bound: u32,
+    ) -> Result<Vec<Duration>, Error> {
+        let before = [&memories.arena, &memories.states].map(|memory| memory.bytes.to_vec());
+        memories.scratch.bytes.fill(POISON);
+        let times = self.run_steps(memories, function, &[step], bound);
+        for (region, before) in [Region::Arena, Region::States].into_iter().zip(before) {
+            let spans = self.buffer_spans(function, step, bound, region);
+            let after: &[u8] = &memories.region(region).bytes;
+            if let Some(at) = stray_write(&before, after, spans) {
                 let kernel = self.program.entries.get(step.kernel as usize).map(|entry| entry.symbol.clone());
                 return Err(Error::StrayWrite {
                     kernel: kernel.unwrap_or_default(),
                     origin: step.origin.clone(),
+                    memory: region.name(),
                     at: at as i64 - GUARD as i64,
                 });
             }
-            from = from.max(span.end);
         }
-        Ok(())
+        Ok(times)
     }
 
-    /// Runs steps one after the other, all threads at one step at a time.
-    fn run_steps(&mut self, steps: &[Step], bound: u32) {
-        let tasks = self.tasks(steps, bound);
-        let per_thread = self.scratch.bytes.len() / self.threads.count();
-        let scratch = Pointers(vec![self.scratch.bytes.as_mut_ptr()]);
+    /// Where the buffers of a step lie in a memory, from the start of the guarded memory.
+    fn buffer_spans(
+        &self,
+        function: &Function,
+        step: &Step,
+        bound: u32,
+        region: Region,
+    ) -> Vec<Range<usize>> {
+        let spans = step.args.iter().filter_map(|arg| match *arg {
+            Arg::Buffer(idx) => place(&self.program, function, idx, bound),
+            Arg::Constant(_) => None,
+        });
+        let spans = spans.filter(|(of, _)| *of == region);
+        spans.map(|(_, span)| span.start + GUARD..span.end + GUARD).collect()
+    }
+
+    /// Runs steps one after the other, all threads at one step at a time. Returns what each took.
+    fn run_steps(
+        &self,
+        memories: &mut Memories,
+        function: &Function,
+        steps: &[&Step],
+        bound: u32,
+    ) -> Vec<Duration> {
+        let scratch = Pointers(vec![memories.scratch.bytes.as_mut_ptr()]);
+        let [arena, states] = [Region::Arena, Region::States].map(|region| {
+            let memory = memories.region(region).inner();
+            (memory.as_mut_ptr(), memory.len())
+        });
+        let tasks = self.tasks(function, steps, bound, &Bases { arena, states });
         // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel ABI.
-        // Pointers are to buffers and constants that live in `self`, at offsets that were checked. Nothing else touches the
-        // arena meanwhile: `self` is borrowed exclusively.
+        // Pointers are to buffers in `memories` and constants in `self`, at offsets that were checked. Nothing else
+        // touches the memories meanwhile: they are borrowed exclusively.
         let tasks = unsafe { Tasks::new(tasks, self.threads.count()) };
         self.threads.together(|thread| {
             let Pointers(scratch) = &scratch;
             let base = scratch.first().map_or(std::ptr::null_mut(), |base| *base);
-            // SAFETY: each thread has its own part of the scratch memory.
-            unsafe { tasks.run(base.wrapping_add(thread * per_thread)) };
+            // SAFETY: each thread has its own part of the scratch memory, which is that of this state.
+            unsafe { tasks.run(base.wrapping_add(thread * self.per_thread)) };
         });
-        self.times.extend(tasks.into_times());
+        tasks.into_times().collect()
     }
 
     /// What is to be done for each step.
-    fn tasks(&mut self, steps: &[Step], bound: u32) -> Vec<Task> {
-        let program = Arc::clone(&self.program);
-        let constants = bundle::read_constants(self.model.artifact(), &program).unwrap_or_default();
-        let arena = self.arena.inner();
-        let (base, size) = (arena.as_mut_ptr(), arena.len());
+    fn tasks(&self, function: &Function, steps: &[&Step], bound: u32, bases: &Bases) -> Vec<Task> {
+        let program = &self.program;
+        let constants = bundle::read_constants(self.model.artifact(), program).unwrap_or_default();
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => {
-                let span = program.layout.buffers.get(idx as usize).map(|buffer| buffer.span(bound));
-                span.filter(|span| span.end <= size).map(|span| base.wrapping_add(span.start))
+                let (region, span) = place(program, function, idx, bound)?;
+                let (base, size) = match region {
+                    Region::Arena => bases.arena,
+                    Region::States => bases.states,
+                };
+                (span.end <= size).then(|| base.wrapping_add(span.start))
             }
             Arg::Constant(idx) => {
                 let offset = program.constants.get(idx as usize).map(|constant| constant.offset as usize);
@@ -179,7 +244,7 @@ impl Engine {
                 offset.and_then(|offset| constants.get(offset..)).map(|bytes| bytes.as_ptr().cast_mut())
             }
         };
-        let task = |step: &Step| {
+        let task = |step: &&Step| {
             let entry = program.entries.get(step.kernel as usize)?;
             let args = step.args.iter().map(|arg| address(arg).unwrap_or(std::ptr::null_mut()));
             let kernel = self.code.kernel(step.kernel)?;
@@ -189,13 +254,19 @@ impl Engine {
     }
 }
 
-/// Where the buffers of a step lie, from the start of the guarded arena.
-fn buffer_spans(program: &Program, step: &Step, bound: u32) -> Vec<Range<usize>> {
-    let buffers = step.args.iter().filter_map(|arg| match *arg {
-        Arg::Buffer(idx) => program.layout.buffers.get(idx as usize),
-        Arg::Constant(_) => None,
-    });
-    buffers.map(|buffer| buffer.span(bound)).map(|span| span.start + GUARD..span.end + GUARD).collect()
+/// The first byte outside of `spans` that differs.
+fn stray_write(before: &[u8], after: &[u8], mut spans: Vec<Range<usize>>) -> Option<usize> {
+    spans.sort_by_key(|span| span.start);
+    spans.push(before.len()..before.len());
+    let mut from = 0;
+    for span in spans {
+        let differs = |at: &usize| before.get(*at) != after.get(*at);
+        if let Some(at) = (from..span.start).find(differs) {
+            return Some(at);
+        }
+        from = from.max(span.end);
+    }
+    None
 }
 
 fn aligned(bytes: u64) -> usize {
@@ -301,7 +372,7 @@ fn is_supported(level: HostLevel) -> bool {
 unsafe extern "C" fn map_f32(function: u64, numbers: *mut f32, n: u64) {
     // SAFETY: passed on from the caller.
     let numbers = unsafe { std::slice::from_raw_parts_mut(numbers, n as usize) };
-    if let Some(function) = Function::of(function) {
+    if let Some(function) = abi::Function::of(function) {
         math::map(function, numbers);
     }
 }

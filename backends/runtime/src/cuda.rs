@@ -3,19 +3,20 @@
 //! The driver is found when it is first needed, so that everything else builds and starts on machines without one.
 //! `driver` holds all calls into it, and with them the `unsafe` of this half of the crate.
 //!
-//! A step is captured once into a graph for each power-of-two bound on tokens. A run writes its inputs, launches that
-//! graph and reads its results; between the first and the last of these the host waits for nothing.
+//! The steps that a run needs are captured once into a graph, for each function and power-of-two bound on tokens. A run
+//! writes its inputs, launches that graph and reads its results; between the first and the last of these the host waits
+//! for nothing. Each state has a stream of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Launch, Program, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Function, Launch, Program, Step};
 use skipc_artifact::target::Target;
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::session::{Input, Options};
+use crate::module::{Region, Run, place};
 
 #[expect(unsafe_code, reason = "every call of the CUDA driver is one into foreign code")]
 mod driver;
@@ -37,16 +38,16 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The first GPU that the driver shows (`CUDA_VISIBLE_DEVICES` chooses among several).
+    /// The GPU of this ordinal among those that the driver shows (`CUDA_VISIBLE_DEVICES` says which).
     ///
     /// # Errors
     ///
     /// [`CudaError::NoDriver`], [`CudaError::NoDevice`] or [`CudaError::DriverTooOld`].
-    pub fn first() -> Result<Self, CudaError> {
-        Ok(Self { context: Context::first()? })
+    pub fn open(ordinal: u32) -> Result<Self, CudaError> {
+        Ok(Self { context: Context::open(ordinal)? })
     }
 
-    /// Its name, for people.
+    /// Its name, human-readable.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.context.name
@@ -86,39 +87,58 @@ fn choose(targets: &[Target], compute: (u32, u32)) -> Option<&Target> {
     runnable.max_by_key(|(arch, _)| *arch).map(|(_, target)| target)
 }
 
-/// A program with its code and memory on a GPU.
+/// A program with its code and constants on a GPU.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub(crate) struct Loaded {
     // Fields are dropped in this order: what lives in the context goes before it.
-    graphs: BTreeMap<u32, Graph>,
-    arena: Option<Memory>,
     constants: Memory,
     module: Module,
-    stream: Stream,
     gpu: Gpu,
     program: Arc<Program>,
-    checked: bool,
-    /// The fault that ended this session, if one did.
+}
+
+/// The memory of one state of a module, with what it has captured. It goes before the module that it belongs to.
+#[derive(Debug)]
+pub(crate) struct Memories {
+    graphs: BTreeMap<GraphKey, Graph>,
+    arena: Option<Memory>,
+    /// Guarded, as the arena is; none if the program has no states.
+    states: Option<Memory>,
+    stream: Stream,
+    /// The fault that ended this state, if one did.
     dead: Option<String>,
 }
 
-impl Engine {
+/// Function, bound on tokens, and which steps.
+type GraphKey = (String, u32, Vec<usize>);
+
+impl Memories {
+    /// Sets the states to zero.
+    pub(crate) fn clear(&self) -> Result<(), CudaError> {
+        let Some(states) = &self.states else { return Ok(()) };
+        states.fill(&self.stream, 0)?;
+        self.stream.synchronize()
+    }
+
+    fn region(&self, region: Region) -> Option<&Memory> {
+        match region {
+            Region::Arena => self.arena.as_ref(),
+            Region::States => self.states.as_ref(),
+        }
+    }
+}
+
+impl Loaded {
     /// Loads code and constants onto the GPU.
-    pub(crate) fn new(
-        gpu: Gpu,
-        model: &Model,
-        program: Arc<Program>,
-        options: Options,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(gpu: Gpu, model: &Model, program: Arc<Program>) -> Result<Self, Error> {
         gpu.context.make_current()?;
         let (ptx, cubin) = bundle::read_cuda_code(model.artifact(), &program)?;
-        let module = load_code(&gpu, &program.target, ptx, cubin)?;
+        let mut module = load_code(&gpu, &program.target, ptx, cubin)?;
         let stream = Stream::new(&gpu.context)?;
         let bytes = bundle::read_constants(model.artifact(), &program)?;
         let constants = Memory::new(&gpu.context, "constants", bytes.len() as u64)?;
         constants.write(&stream, 0, bytes)?;
         stream.synchronize()?;
-        let mut module = module;
         for entry in &program.entries {
             let shared_bytes = match entry.launch {
                 Launch::Cuda { shared_bytes, .. } => shared_bytes,
@@ -126,131 +146,160 @@ impl Engine {
             };
             module.add_function(&entry.symbol, shared_bytes)?;
         }
-        let checked = options.checked;
-        Ok(Self {
-            graphs: BTreeMap::new(),
-            arena: None,
-            constants,
-            module,
-            stream,
-            gpu,
-            program,
-            checked,
-            dead: None,
-        })
+        Ok(Self { constants, module, gpu, program })
     }
 
     pub(crate) fn describe(&self) -> String {
         format!("{}, {}", self.program.target, self.gpu.name())
     }
 
-    /// Writes `inputs`, runs all steps, and reads the buffers `wanted`, cut to `n_tokens` rows.
+    /// Memory for a state of its own.
+    pub(crate) fn memories(&self) -> Result<Memories, Error> {
+        let stream = Stream::new(&self.gpu.context)?;
+        let states = match self.program.state_bytes {
+            0 => None,
+            bytes => Some(Memory::new(&self.gpu.context, "the states", bytes + 2 * GUARD)?),
+        };
+        let memories = Memories { graphs: BTreeMap::new(), arena: None, states, stream, dead: None };
+        memories.clear()?;
+        Ok(memories)
+    }
+
+    /// Writes the inputs, runs the steps, and reads the wanted buffers.
     pub(crate) fn run(
-        &mut self,
-        n_tokens: u32,
-        inputs: &[Input],
-        wanted: &[u32],
+        &self,
+        memories: &mut Memories,
+        run: &Run<'_>,
+        checked: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        if let Some(fault) = &self.dead {
+        if let Some(fault) = &memories.dead {
             return Err(CudaError::Sticky { fault: fault.clone() }.into());
         }
-        let result = self.run_graph(n_tokens, inputs, wanted);
+        let result = self.run_graph(memories, run, checked);
         if let Err(Error::Cuda(CudaError::Sticky { fault })) = &result {
-            self.dead = Some(fault.clone());
+            memories.dead = Some(fault.clone());
         }
         result
     }
 
-    fn run_graph(&mut self, n_tokens: u32, inputs: &[Input], wanted: &[u32]) -> Result<Vec<Vec<u8>>, Error> {
+    fn run_graph(
+        &self,
+        memories: &mut Memories,
+        run: &Run<'_>,
+        checked: bool,
+    ) -> Result<Vec<Vec<u8>>, Error> {
         self.gpu.context.make_current()?;
-        let bound = bound_for(n_tokens, self.program.layout.max_tokens);
-        self.prepare(bound)?;
-        let (Some(arena), Some(graph)) = (&self.arena, self.graphs.get(&bound)) else {
+        let Run { function, n_tokens, .. } = *run;
+        let bound = bound_for(n_tokens, function.max_tokens);
+        let key = (run.name.to_owned(), bound, run.steps.clone());
+        self.prepare(memories, run, &key)?;
+        let (Some(arena), Some(graph)) = (&memories.arena, memories.graphs.get(&key)) else {
             return Err(CudaError::Internal { what: "a graph was not kept" }.into());
         };
-        let layout = &self.program.layout;
-        if self.checked {
-            arena.fill(&self.stream, POISON)?;
+        let stream = &memories.stream;
+        if checked {
+            arena.fill(stream, POISON)?;
+            poison_guards(memories)?;
         }
-        for input in inputs {
-            if let Some(buffer) = layout.buffers.get(input.buffer as usize) {
-                arena.write(&self.stream, GUARD + buffer.span(bound).start as u64, &input.bytes)?;
+        for input in run.inputs {
+            if let Some((region, span)) = place(&self.program, function, input.buffer, bound)
+                && let Some(memory) = memories.region(region)
+            {
+                memory.write(stream, GUARD + span.start as u64, &input.bytes)?;
             }
         }
-        graph.launch(&self.stream)?;
+        graph.launch(stream)?;
         let mut results = Vec::new();
-        for &idx in wanted {
-            let Some(buffer) = layout.buffers.get(idx as usize) else { continue };
-            let mut bytes = vec![0; buffer.bytes(n_tokens) as usize];
-            arena.read(&self.stream, GUARD + buffer.span(bound).start as u64, &mut bytes)?;
+        for &idx in run.wanted {
+            let buffer = function.buffers.get(idx as usize);
+            let mut bytes = vec![0; buffer.map_or(0, |buffer| buffer.bytes(n_tokens)) as usize];
+            if let Some((region, span)) = place(&self.program, function, idx, bound)
+                && let Some(memory) = memories.region(region)
+            {
+                memory.read(stream, GUARD + span.start as u64, &mut bytes)?;
+            }
             results.push(bytes);
         }
-        self.stream.synchronize()?;
-        if self.checked {
-            self.check_guards(bound)?;
+        stream.synchronize()?;
+        if checked {
+            let arena_bytes = function.fixed_bytes + function.row_bytes * u64::from(bound);
+            check_guards(memories, Region::Arena, arena_bytes)?;
+            check_guards(memories, Region::States, self.program.state_bytes)?;
         }
         Ok(results)
     }
 
-    /// Makes arena and graph for a bound, unless they are there.
-    fn prepare(&mut self, bound: u32) -> Result<(), CudaError> {
-        let layout = &self.program.layout;
-        let bytes = layout.fixed_bytes + layout.row_bytes * u64::from(bound) + 2 * GUARD;
-        if self.arena.as_ref().is_none_or(|arena| arena.bytes() < bytes) {
+    /// Makes arena and graph for a run, unless they are there.
+    fn prepare(&self, memories: &mut Memories, run: &Run<'_>, key: &GraphKey) -> Result<(), CudaError> {
+        let (function, bound) = (run.function, key.1);
+        let bytes = function.fixed_bytes + function.row_bytes * u64::from(bound) + 2 * GUARD;
+        if memories.arena.as_ref().is_none_or(|arena| arena.bytes() < bytes) {
             // Graphs hold addresses of the old arena. Both go first, so that the new one has their memory.
-            self.graphs.clear();
-            self.arena = None;
+            memories.graphs.clear();
+            memories.arena = None;
             let arena = Memory::new(&self.gpu.context, "the arena", bytes)?;
-            arena.fill(&self.stream, 0)?;
-            self.arena = Some(arena);
+            arena.fill(&memories.stream, 0)?;
+            memories.arena = Some(arena);
         }
-        let Some(arena) = &self.arena else { return Ok(()) };
-        if !self.graphs.contains_key(&bound) {
-            let graph = self.stream.capture(|| {
-                layout.steps.iter().try_for_each(|step| self.launch(step, arena.address() + GUARD, bound))
+        if !memories.graphs.contains_key(key) {
+            let steps = run.steps.iter().filter_map(|idx| function.steps.get(*idx));
+            let graph = memories.stream.capture(|| {
+                steps.clone().try_for_each(|step| self.launch(memories, function, step, bound))
             })?;
-            self.graphs.insert(bound, graph);
+            memories.graphs.insert(key.clone(), graph);
         }
         Ok(())
     }
 
-    fn launch(&self, step: &Step, arena: u64, bound: u32) -> Result<(), CudaError> {
+    fn launch(
+        &self,
+        memories: &Memories,
+        function: &Function,
+        step: &Step,
+        bound: u32,
+    ) -> Result<(), CudaError> {
         let Some(entry) = self.program.entries.get(step.kernel as usize) else { return Ok(()) };
         let Launch::Cuda { threads, shared_bytes, .. } = entry.launch else { return Ok(()) };
         let rows = entry.extent.at_most(bound);
         let Some(grid) = entry.launch.grid(rows, self.gpu.context.processors) else { return Ok(()) };
         let address = |arg: &Arg| match *arg {
-            Arg::Buffer(idx) => self
-                .program
-                .layout
-                .buffers
-                .get(idx as usize)
-                .map(|buffer| arena + buffer.span(bound).start as u64),
+            Arg::Buffer(idx) => {
+                let (region, span) = place(&self.program, function, idx, bound)?;
+                Some(memories.region(region)?.address() + GUARD + span.start as u64)
+            }
             Arg::Constant(idx) => {
                 let constant = self.program.constants.get(idx as usize);
                 constant.map(|constant| self.constants.address() + constant.offset)
             }
         };
         let args: Vec<u64> = step.args.iter().filter_map(address).collect();
-        self.module.launch(&self.stream, &entry.symbol, grid, threads, shared_bytes, &args)
+        self.module.launch(&memories.stream, &entry.symbol, grid, threads, shared_bytes, &args)
     }
+}
 
-    /// Checks that the poison on both sides of the arena is as it was.
-    fn check_guards(&self, bound: u32) -> Result<(), Error> {
-        let Some(arena) = &self.arena else { return Ok(()) };
-        let layout = &self.program.layout;
-        let inner = layout.fixed_bytes + layout.row_bytes * u64::from(bound);
-        for (at, from) in [(0, -(GUARD as i64)), (GUARD + inner, inner as i64)] {
-            let mut guard = vec![0; GUARD as usize];
-            arena.read(&self.stream, at, &mut guard)?;
-            self.stream.synchronize()?;
-            if let Some(idx) = guard.iter().position(|&byte| byte != POISON) {
-                let at = from + idx as i64;
-                return Err(Error::StrayWrite { kernel: "some".into(), origin: "the program".into(), at });
-            }
-        }
-        Ok(())
+/// Fills the guards of the states, which a run must leave as they are; those of the arena are filled with it.
+fn poison_guards(memories: &Memories) -> Result<(), CudaError> {
+    let Some(states) = &memories.states else { return Ok(()) };
+    for at in [0, states.bytes().saturating_sub(GUARD)] {
+        states.write(&memories.stream, at, &[POISON; GUARD as usize])?;
     }
+    Ok(())
+}
+
+/// Checks that the poison on both sides of a memory is as it was.
+fn check_guards(memories: &Memories, region: Region, inner: u64) -> Result<(), Error> {
+    let Some(memory) = memories.region(region) else { return Ok(()) };
+    for (at, from) in [(0, -(GUARD as i64)), (GUARD + inner, inner as i64)] {
+        let mut guard = vec![0; GUARD as usize];
+        memory.read(&memories.stream, at, &mut guard)?;
+        memories.stream.synchronize()?;
+        if let Some(idx) = guard.iter().position(|&byte| byte != POISON) {
+            let (memory, at) = (region.name(), from + idx as i64);
+            let (kernel, origin) = ("some".into(), "the program".into());
+            return Err(Error::StrayWrite { kernel, origin, memory, at });
+        }
+    }
+    Ok(())
 }
 
 /// The smallest power of two that is not below `n_tokens`, but no more than the program's own limit needs.
@@ -300,7 +349,7 @@ mod tests {
     #[test]
     fn a_machine_without_a_driver_says_so() {
         // On a machine with a GPU this opens it; there is no third outcome but a driver too old or without a device.
-        match Gpu::first() {
+        match Gpu::open(0) {
             Ok(gpu) => assert!(!gpu.name().is_empty()),
             Err(error) => {
                 assert!(matches!(

@@ -137,6 +137,22 @@ pub enum Error {
         /// Those that are there.
         has: String,
     },
+    /// The program has no function of this name. A fault of the caller.
+    #[error("the program has no function `{wanted}`; it has {has}")]
+    NoFunction {
+        /// The name.
+        wanted: String,
+        /// Names of those that are there.
+        has: String,
+    },
+    /// An input or result of a call that the function does not have, or not so. A fault of the caller.
+    #[error("`{role}`: {reason}")]
+    Port {
+        /// What it was meant to be.
+        role: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Host code for other processors only.
     #[error("the artefact's host code is for {found}; this process runs on {host}")]
     WrongArch {
@@ -243,13 +259,15 @@ pub enum Error {
         at: usize,
     },
     /// A kernel wrote where it had no business to. Only checked runs find this. A fault of the compiler.
-    #[error("kernel `{kernel}` of {origin} wrote outside its buffers, at byte {at} of the arena")]
+    #[error("kernel `{kernel}` of {origin} wrote outside its buffers, at byte {at} of {memory}")]
     StrayWrite {
         /// The kernel's symbol.
         kernel: String,
         /// Where the step comes from in the model.
         origin: String,
-        /// Offset into the arena, negative before it.
+        /// Which memory: the arena or the states.
+        memory: &'static str,
+        /// Offset into it, negative before it.
         at: i64,
     },
     /// The host has no memory for the arena.
@@ -295,6 +313,8 @@ impl Error {
             Error::RoutingFormat { .. } => "run::routing-format",
             Error::Recipe { .. } => "trace::recipe",
             Error::NoProgram { .. } => "run::no-program",
+            Error::NoFunction { .. } => "run::no-function",
+            Error::Port { .. } => "run::port",
             Error::WrongArch { .. } => "run::wrong-arch",
             Error::TooManyTokens { .. } => "run::too-many-tokens",
             Error::SequenceTooLong { .. } => "run::sequence-too-long",

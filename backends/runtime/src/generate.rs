@@ -4,10 +4,11 @@
 
 use std::ops::ControlFlow;
 
-use skipc_artifact::program::Layout;
+use skipc_artifact::program::{Function, GENERATE, SCORE};
 
 use crate::batch::Batch;
 use crate::error::Error;
+use crate::model::Model;
 use crate::session::Session;
 
 /// What a model adds to a prompt.
@@ -38,13 +39,29 @@ impl Row<'_> {
         Batch { tokens, lengths, routing: None }
     }
 
-    /// Checks the row against a program.
+    /// Checks the row against a function.
     ///
     /// # Errors
     ///
-    /// Whatever of it the program cannot run; always the user's input at fault.
-    pub fn check(self, layout: &Layout) -> Result<(), Error> {
-        self.batch(self.tokens.to_vec()).check(layout)
+    /// Whatever of it the function cannot run; always the user's input at fault.
+    pub fn check(self, function: &Function) -> Result<(), Error> {
+        self.batch(self.tokens.to_vec()).check(function)
+    }
+}
+
+/// Makes the session run what the model generates with: its function for that, or, if no decision looks at later
+/// tokens, the one that scores.
+///
+/// # Errors
+///
+/// [`Error::NotCausal`] if there is neither.
+pub fn prepare(session: &mut Session, model: &Model) -> Result<(), Error> {
+    if session.program().function(GENERATE).is_some() {
+        return session.choose(GENERATE);
+    }
+    match model.artifact().manifest().promises.causal {
+        true => session.choose(SCORE),
+        false => Err(Error::NotCausal),
     }
 }
 
@@ -65,7 +82,7 @@ pub fn greedy(
     })
 }
 
-/// Continues a row by the likeliest token (the lowest of several equal ones), `count` times, until the model has no
+/// Continues a row, in a session that was [prepared](prepare) for it, by the likeliest token (the lowest of several equal ones), `count` times, until the model has no
 /// more positions, or until `each`, which sees every new token as it comes, breaks off.
 ///
 /// # Errors
@@ -80,9 +97,9 @@ pub fn greedy_row(
     if row.tokens.is_empty() {
         return Err(Error::EmptyPrompt);
     }
-    let layout = &session.program().layout;
-    let limit = layout.max_positions.min(layout.max_tokens) as usize;
-    let vocab_size = layout.vocab_size as usize;
+    let function = session.function();
+    let limit = function.max_positions.min(function.max_tokens) as usize;
+    let vocab_size = function.vocab_size as usize;
     let given = row.tokens.len();
     let mut tokens = row.tokens.to_vec();
     let (mut gates, mut overflow) = (Vec::new(), Vec::new());

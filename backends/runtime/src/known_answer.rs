@@ -1,21 +1,22 @@
 //! Known-answer tests: inputs in the artefact with what the model has to make of them, so that a machine can tell by
 //! itself whether it computes the model right.
 //!
-//! Section `known-answer/TYPE.safetensors` for the programs with layers of that type, `known-answer/generate/TYPE…` for
-//! those that generate. Tensors: `tokens` u32 `[n]`, `lengths` u32 `[sequences]`, and for each case `CASE.gates` u8
+//! Section `known-answer/FUNCTION/TYPE.safetensors` for the programs with layers of that type. Tensors: `tokens` u32 `[n]`, `lengths` u32 `[sequences]`, and for each case `CASE.gates` u8
 //! `[routers, n]` and `CASE.logits` f32 `[n, vocab]`. The case `free` leaves the routers free; in the others the gates
 //! are forced.
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use skipc_artifact::program::{Program, Purpose};
+use skipc_artifact::program::{Program, SCORE};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::DType;
 
 use crate::batch::Batch;
+use crate::device::Device;
 use crate::distance::{Bound, Distance};
 use crate::error::Error;
 use crate::model::Model;
-use crate::session::{Device, Options, Session};
+use crate::module::Module;
+use crate::session::{Options, Session};
 
 /// The case in which the routers decide.
 pub const FREE: &str = "free";
@@ -45,8 +46,8 @@ pub struct Case {
 /// How one case came out.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    /// What the program is for.
-    pub purpose: Purpose,
+    /// Which function.
+    pub function: String,
     /// Which decisions.
     pub case: String,
     /// Decisions that differ.
@@ -59,13 +60,10 @@ pub struct Verdict {
     pub ok: bool,
 }
 
-/// The name of the section with the answers for programs of this type and purpose.
+/// The name of the section with the answers for a function of programs of this type.
 #[must_use]
-pub fn section_name(dtype: DType, purpose: Purpose) -> String {
-    match purpose {
-        Purpose::Score => format!("known-answer/{dtype}.safetensors"),
-        Purpose::Generate => format!("known-answer/{purpose}/{dtype}.safetensors"),
-    }
+pub fn section_name(function: &str, dtype: DType) -> String {
+    format!("known-answer/{function}/{dtype}.safetensors")
 }
 
 impl KnownAnswers {
@@ -153,28 +151,27 @@ impl KnownAnswers {
             let routing = (case.name != FREE).then(|| case.gates.clone());
             let (tokens, lengths) = (self.tokens.clone(), self.lengths.clone());
             let outputs = session.run(&Batch { tokens, lengths, routing })?;
-            verdicts.push(verdict(session.program(), case, &outputs.logits, &outputs.gates));
+            let of = (session.function_name(), session.program());
+            verdicts.push(verdict(of, case, &outputs.logits, &outputs.gates));
         }
         Ok(verdicts)
     }
 }
 
-/// Replays the known answers for a device, for every purpose that the artefact has a program for.
+/// Replays the known answers for a device, for every function that has some, that which scores first.
 ///
 /// # Errors
 ///
 /// An artefact without known answers, or what [`Session`] says; wrong results are verdicts.
 pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<Verdict>, Error> {
+    let module = Module::load(model, device, options)?;
+    let (mut session, dtype) = (Session::of_module(&module)?, module.program().dtype);
+    let mut functions: Vec<&String> = module.program().functions.keys().collect();
+    functions.sort_by_key(|name| (*name != SCORE, *name));
     let mut verdicts = Vec::new();
-    for purpose in [Purpose::Score, Purpose::Generate] {
-        let mut session = match Session::new(model, device, Options { purpose, ..options }) {
-            Err(Error::NotCausal) => continue,
-            other => other?,
-        };
-        if session.program().purpose != purpose {
-            continue;
-        }
-        let name = section_name(session.program().dtype, purpose);
+    for function in functions {
+        session.choose(function)?;
+        let name = section_name(function, dtype);
         if !model.artifact().has(&name) {
             return Err(Error::KnownAnswer { problem: format!("the artefact has no section `{name}`") });
         }
@@ -184,13 +181,13 @@ pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<
     Ok(verdicts)
 }
 
-fn verdict(program: &Program, case: &Case, logits: &[f32], gates: &[Vec<u8>]) -> Verdict {
+fn verdict((function, program): (&str, &Program), case: &Case, logits: &[f32], gates: &[Vec<u8>]) -> Verdict {
     let wanted = case.gates.iter().flatten();
     let flips = gates.iter().flatten().zip(wanted).filter(|(got, wanted)| got != wanted).count();
     let distance = Distance::between(logits, &case.logits);
     let shapes_ok = logits.len() == case.logits.len() && gates.len() == case.gates.len();
     Verdict {
-        purpose: program.purpose,
+        function: function.to_owned(),
         case: case.name.clone(),
         flips,
         max_error: distance.max_error(),

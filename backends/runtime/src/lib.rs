@@ -12,8 +12,8 @@
 //! # }
 //! ```
 //!
-//! [`model`] checks a file, [`session`] binds one of its programs to a device, [`batch`] is what goes in and comes
-//! out, and a [`trace`] keeps decisions for another run. Same program, input and device: same bits, whatever the number
+//! [`model`] checks a file, a [`module`] is its program on a [`device`] and has states, whose calls run functions; a
+//! [`session`] is the simple way on top, for which a [`batch`] goes in and comes out, and a [`trace`] keeps decisions for another run. Same program, input and device: same bits, whatever the number
 //! of threads. Once loaded, nothing is written but the session's own memory. [`command`] is the command line that
 //! `skipc run` and `skipc-run` share.
 
@@ -25,6 +25,7 @@ pub mod command;
 #[expect(unsafe_code, reason = "maps generated code and calls it with pointers")]
 mod cpu;
 pub mod cuda;
+pub mod device;
 pub mod distance;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ pub mod known_answer;
 mod math;
 pub mod memory;
 pub mod model;
+pub mod module;
 pub mod npy;
 pub mod session;
 pub mod threads;
@@ -41,7 +43,9 @@ pub mod timing;
 pub mod trace;
 
 pub use batch::{Batch, Decisions, Outputs};
+pub use device::Device;
 pub use error::Error;
 pub use model::Model;
-pub use session::{Device, Options, Session};
+pub use module::{Module, State};
+pub use session::{Options, Session};
 pub use trace::Trace;

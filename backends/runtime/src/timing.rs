@@ -42,15 +42,17 @@ impl Timing {
         let (step, times) = rounds.swap_remove(rounds.len() / 2);
         let program = session.program();
         let of_kernel = |(idx, entry): (usize, &skipc_artifact::program::Entry)| {
-            let steps =
-                program.layout.steps.iter().zip(&times).filter(|(step, _)| step.kernel as usize == idx);
+            let steps = session.function().steps.iter().zip(&times);
+            let steps = steps.filter(|(step, _)| step.kernel as usize == idx);
             let (runs, time) =
                 steps.fold((0, Duration::ZERO), |(runs, sum), (_, time)| (runs + 1, sum + *time));
             (entry.symbol.clone(), runs, time)
         };
         let kernels = match times.is_empty() {
             true => Vec::new(),
-            false => program.entries.iter().enumerate().map(of_kernel).collect(),
+            false => {
+                program.entries.iter().enumerate().map(of_kernel).filter(|(_, runs, _)| *runs > 0).collect()
+            }
         };
         Ok(Self { load, step, kernels, peak_kib: memory::peak_kib() })
     }

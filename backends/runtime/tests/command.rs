@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use skipc_artifact::interface::RouterPorts;
 use skipc_runtime::npy;
 
 mod tiny;
@@ -73,8 +74,8 @@ fn ragged_rows_go_in_and_come_out_padded() {
 fn tokens_over_capacity_are_reported() {
     let folder = Folder::with_model();
     let mut bundle = tiny::bundle();
-    let gates = &mut bundle.program.layout.io.gates;
-    gates[1] = skipc_artifact::program::Gate::Routed { mask: 7, forced: 8, count: 2, wanted: Some(0) };
+    let routed = RouterPorts::Routed { decision: 7, forced: 8, executed: 2, wanted: Some(0) };
+    tiny::function(&mut bundle).interface.bind_router(1, routed);
     std::fs::write(folder.path("limited.skp"), tiny::artifact(bundle)).unwrap();
     npy::write(&folder.path("t.npy"), &[4], &[1i32, 2, 3, 0]).unwrap();
     let said = |args: &[&str]| String::from_utf8(folder.run(args).stdout).unwrap();

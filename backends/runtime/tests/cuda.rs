@@ -137,8 +137,12 @@ fn ptx_is_for_devices_that_the_cubin_is_not_for() {
 fn a_checked_run_finds_writes_beside_the_arena() {
     let folder = folder();
     let mut bundle = bundle();
-    bundle.program.layout.steps[0].kernel = 2;
-    bundle.program.layout.steps[0].args = vec![Arg::Buffer(0)];
+    let function = tiny::function(&mut bundle);
+    function.steps[0].kernel = 2;
+    function.steps[0].args = vec![Arg::Buffer(2)];
+    // The kernel writes before its buffer, which is the first in the arena.
+    let storages = [2, 0].map(|idx: usize| function.buffers[idx].storage);
+    [function.buffers[0].storage, function.buffers[2].storage] = storages;
     let output = run(folder.path(), bundle.clone(), "", &["--checked"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.starts_with("error[run::stray-write]") && text.contains("at byte -4"), "{text}");

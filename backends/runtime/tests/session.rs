@@ -3,7 +3,8 @@
 
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostArch;
-use skipc_artifact::program::{Arg, Buffer, Gate, Place};
+use skipc_artifact::interface::RouterPorts;
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Storage};
 use skipc_runtime::{Batch, Device, Error, Model, Options, Outputs, Session, generate};
 
 mod tiny;
@@ -66,7 +67,8 @@ fn decisions_are_replayed() {
 /// The router of `tiny`, as if it had taken its rows out of all tokens.
 fn limited() -> Bundle {
     let mut bundle = tiny::bundle();
-    bundle.program.layout.io.gates[1] = Gate::Routed { mask: 7, forced: 8, count: 2, wanted: Some(0) };
+    let routed = RouterPorts::Routed { decision: 7, forced: 8, executed: 2, wanted: Some(0) };
+    tiny::function(&mut bundle).interface.bind_router(1, routed);
     bundle
 }
 
@@ -85,7 +87,8 @@ fn tokens_over_capacity_are_counted_where_the_router_decides() {
 #[test]
 fn routers_that_share_a_buffer_must_agree() {
     let mut bundle = tiny::bundle();
-    bundle.program.layout.io.gates[2] = Gate::Routed { mask: 7, forced: 8, count: 2, wanted: None };
+    let routed = RouterPorts::Routed { decision: 7, forced: 8, executed: 2, wanted: None };
+    tiny::function(&mut bundle).interface.bind_router(2, routed);
     let mut session = session(bundle, 1, false).unwrap();
     let mut replay = batch(&[0, 1], &[2]);
     replay.routing = Some(vec![vec![1; 2], vec![1, 0], vec![1, 0]]);
@@ -108,18 +111,22 @@ fn batches_that_do_not_fit_are_refused() {
 #[test]
 fn a_checked_run_finds_stray_writes() {
     let mut bundle = tiny::bundle();
-    bundle.program.layout.steps[0].kernel = 2;
-    bundle.program.layout.steps[0].args = vec![Arg::Buffer(0)];
+    let function = tiny::function(&mut bundle);
+    function.steps[0].kernel = 2;
+    function.steps[0].args = vec![Arg::Buffer(2)];
     let found = session(bundle.clone(), 1, true).unwrap().run(&batch(&[1], &[1])).unwrap_err();
-    let Error::StrayWrite { kernel, origin, at } = found else { panic!("{found}") };
-    assert_eq!((kernel.as_str(), origin.as_str(), at), ("stray", "lm_head", 4));
+    let Error::StrayWrite { kernel, origin, memory, at } = found else { panic!("{found}") };
+    assert_eq!((kernel.as_str(), origin.as_str(), memory, at), ("stray", "lm_head", "the arena", 516));
     // The same behind the last byte of the arena, where only the guard is.
-    let layout = &mut bundle.program.layout;
-    let place = Place { fixed_offset: 768, row_offset: 36 };
-    let last = Buffer { name: "last".into(), place, ..layout.buffers[0].clone() };
-    layout.fixed_bytes += 4;
-    layout.steps[0].args = vec![Arg::Buffer(layout.buffers.len() as u32)];
-    layout.buffers.push(last);
+    let function = tiny::function(&mut bundle);
+    let storage = Storage::Step(ArenaPlace { fixed_offset: 768, row_offset: 36 });
+    let last = Buffer { name: "last".into(), storage, ..function.buffers[0].clone() };
+    function.fixed_bytes += 4;
+    function.steps[0].args = vec![Arg::Buffer(function.buffers.len() as u32)];
+    let executed = function.buffers.len() as u32;
+    function.buffers.push(last);
+    let routed = RouterPorts::Routed { decision: 7, forced: 8, executed, wanted: None };
+    function.interface.bind_router(1, routed);
     let found = session(bundle, 1, true).unwrap().run(&batch(&[1], &[1])).unwrap_err();
     let Error::StrayWrite { at, .. } = found else { panic!("{found}") };
     assert_eq!(at, 768 + 36 * 64 + 4);
@@ -133,7 +140,7 @@ fn code_for_another_machine_is_refused() {
     let error = session(bundle, 1, false).unwrap_err();
     assert_eq!((error.code(), error.exit_code()), ("run::wrong-arch", 5));
     let model = Model::from_bytes(&tiny::artifact(tiny::bundle())).unwrap();
-    let error = Session::new(&model, Device::Cuda, Options::default()).unwrap_err();
+    let error = Session::new(&model, Device::Cuda(0), Options::default()).unwrap_err();
     assert_eq!((error.code(), error.exit_code()), ("run::no-program", 5));
 }
 

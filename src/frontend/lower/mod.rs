@@ -6,6 +6,7 @@
 mod nodes;
 mod routers;
 
+use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
 use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
@@ -24,8 +25,42 @@ pub enum Skipping {
     Masked,
 }
 
-/// What the graph is for.
-pub use skipc_artifact::program::Purpose;
+/// The functions that a model is lowered to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Function {
+    /// Runs whole sequences, as the model was trained.
+    Score,
+    /// Continues sequences: routers that look at later tokens decide by their causal replacement. Models without such
+    /// routers generate with the function that scores.
+    Generate,
+}
+
+impl Function {
+    /// All of them.
+    pub const ALL: [Function; 2] = [Function::Score, Function::Generate];
+
+    /// Its name in the artefact.
+    pub fn name(self) -> &'static str {
+        match self {
+            Function::Score => program::SCORE,
+            Function::Generate => program::GENERATE,
+        }
+    }
+
+    /// Those that a model needs.
+    pub fn of(model: &Model) -> Vec<Function> {
+        match model.can_generate() && !model.is_causal() {
+            true => vec![Function::Score, Function::Generate],
+            false => vec![Function::Score],
+        }
+    }
+}
+
+impl std::fmt::Display for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
 
 /// Why a model has no graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,8 +93,8 @@ pub enum LowerError {
 ///
 /// # Errors
 /// If the graph is to generate and a decision looks ahead.
-pub fn lower(model: &Model, skipping: Skipping, purpose: Purpose) -> Result<Graph, LowerError> {
-    let mut ctx = Ctx::new(model, skipping, purpose)?;
+pub fn lower(model: &Model, skipping: Skipping, function: Function) -> Result<Graph, LowerError> {
+    let mut ctx = Ctx::new(model, skipping, function)?;
     ctx.at("embed");
     let (tokens, positions) = (ctx.tokens, ctx.all.positions);
     let mut x = build::embedding(&mut ctx, tokens, positions)?;
@@ -98,7 +133,7 @@ struct Tokens {
 struct Ctx<'a> {
     model: &'a Model,
     skipping: Skipping,
-    purpose: Purpose,
+    function: Function,
     n_routers: u32,
     graph: Graph,
     origin: Origin,
@@ -108,7 +143,7 @@ struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
-    fn new(model: &'a Model, skipping: Skipping, purpose: Purpose) -> Result<Ctx<'a>, LowerError> {
+    fn new(model: &'a Model, skipping: Skipping, function: Function) -> Result<Ctx<'a>, LowerError> {
         let mut graph = Graph::new(&model.name);
         let origin: Origin = "inputs".into();
         let mut input = |role| {
@@ -121,7 +156,7 @@ impl<'a> Ctx<'a> {
         let sequences = input(port::Role::Sequences)?;
         let all = Tokens { set: None, positions, sequences };
         let n_routers = model.skips().count() as u32;
-        Ok(Ctx { model, skipping, purpose, n_routers, graph, origin, all, tokens, gates: Vec::new() })
+        Ok(Ctx { model, skipping, function, n_routers, graph, origin, all, tokens, gates: Vec::new() })
     }
 
     fn at(&mut self, origin: &str) {

@@ -4,7 +4,7 @@ use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op, SetSym, Unary, Value};
 
 use super::nodes::{Branch, InBlock, Stream};
-use super::{Ctx, LowerError, Purpose, Skipping, Tokens};
+use super::{Ctx, Function, LowerError, Skipping, Tokens};
 use crate::frontend::build::{self, Build};
 use crate::frontend::spec::node::{Route, Unit};
 use crate::frontend::spec::skip::{
@@ -198,7 +198,7 @@ impl Ctx<'_> {
             Decider::Gumbel(scorer) => (scorer, route(0.0), Compares::Score),
             Decider::Sigmoid { scorer, threshold } => (scorer, route(threshold), Compares::Probability),
             Decider::TopK { scorer, generate: Generate::Threshold(threshold) }
-                if self.purpose == Purpose::Generate =>
+                if self.function == Function::Generate =>
             {
                 (scorer, route(threshold), Compares::Probability)
             }
@@ -280,9 +280,9 @@ impl Ctx<'_> {
     }
 
     fn refuse_to_look_ahead(&self, scope: &Scope<'_>, what: &'static str) -> Result<(), LowerError> {
-        match self.purpose {
-            Purpose::Score => Ok(()),
-            Purpose::Generate => Err(LowerError::LooksAhead { origin: scope.name.clone(), what }),
+        match self.function {
+            Function::Score => Ok(()),
+            Function::Generate => Err(LowerError::LooksAhead { origin: scope.name.clone(), what }),
         }
     }
 }

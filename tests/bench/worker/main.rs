@@ -68,7 +68,7 @@ impl Worker {
             }
             Request::Steps { session, batch, rounds } => {
                 let (session, batch) = self.of(session, batch)?;
-                let mut times = vec![Vec::new(); session.program().layout.steps.len()];
+                let mut times = vec![Vec::new(); session.function().steps.len()];
                 for _ in 0..rounds.max(1) {
                     session.run(batch)?;
                     for (all, time) in times.iter_mut().zip(session.step_times()) {
@@ -76,7 +76,7 @@ impl Worker {
                     }
                 }
                 let program = session.program();
-                let steps = program.layout.steps.iter().zip(times).map(|(step, mut times)| {
+                let steps = session.function().steps.iter().zip(times).map(|(step, mut times)| {
                     times.sort_by(f64::total_cmp);
                     let kernel = program.entries.get(step.kernel as usize).map(|entry| &entry.symbol);
                     json!({"kernel": kernel, "origin": step.origin, "ms": times.get(times.len() / 2)})

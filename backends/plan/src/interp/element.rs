@@ -4,7 +4,7 @@ use half::bf16;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{Gf61, Number, Ring32, Weights};
 
-use super::{Batch, Fault, Mode, Outcome, Tiling};
+use super::{Batch, Fault, Mode, Outcome, States, Tiling};
 use crate::plan::Plan;
 
 /// A number domain with what a store does to a number: in f32 it rounds to the parameter's type, elsewhere nothing does.
@@ -14,16 +14,17 @@ pub trait Element: Number {
         self
     }
 
-    /// [`run_layout_in`](super::run_layout_in) in this domain. The domains here have it as a method of their own, so that
+    /// [`run_plan_on`](super::run_plan_on) in this domain. The domains here have it as a method of their own, so that
     /// the interpreter's code is made in this crate, which is optimised in every profile.
     #[doc(hidden)]
     fn run_plan(
         plan: &Plan,
         weights: &dyn Weights<Self>,
+        states: &mut States<Self>,
         batch: &Batch,
         places: (Mode, Tiling),
     ) -> Result<Outcome<Self>, Fault> {
-        super::layout::run_plan(plan, weights, batch, places)
+        super::function::run_plan(plan, weights, states, batch, places)
     }
 }
 
@@ -33,10 +34,11 @@ macro_rules! run_plan {
         fn run_plan(
             plan: &Plan,
             weights: &dyn Weights<Self>,
+            states: &mut States<Self>,
             batch: &Batch,
             places: (Mode, Tiling),
         ) -> Result<Outcome<Self>, Fault> {
-            super::layout::run_plan(plan, weights, batch, places)
+            super::function::run_plan(plan, weights, states, batch, places)
         }
     };
 }

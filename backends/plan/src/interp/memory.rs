@@ -9,7 +9,7 @@ use skipc_ir::interp::Number;
 
 use super::element::Element;
 use super::fault::Fault;
-use super::layout::POISON_BYTE;
+use super::function::POISON_BYTE;
 use crate::kernel::{Access, Kernel, Param, Rows, Slot, View};
 
 /// Who wrote a byte: 0 nobody, else the index of a buffer plus one.

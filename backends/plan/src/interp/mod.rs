@@ -6,11 +6,11 @@
 //! nearest, ties to even. Sums (matmuls, attention scores and mixes, statistics of norms) are accumulated in f64 and
 //! rounded to f32 once, so that the interpreter has no order of summation of its own to defend and results do not
 //! depend on the size of a tile. In the other domains ([`Element`]) nothing rounds but the arithmetic itself, and
-//! constants are made from their recipe ([`run_layout_in`]): there a plan computes what its graph does.
+//! constants are made from their recipe ([`run_plan_in`]): there a plan computes what its graph does.
 //!
 //! # What it checks
 //!
-//! Every access: the element exists, the parameter declares the access, its type fits, and (in a layout) the value was
+//! Every access: the element exists, the parameter declares the access, its type fits, and (in a function) the value was
 //! written by the buffer that is read, not left over from another one in the same place or never written at all. Row
 //! lists ascend, keys are ordered, counts keep their bounds. It does not look for accesses that depend on the order
 //! of tiles; run with [`Tiling::reversed`] and compare.
@@ -19,8 +19,8 @@ mod attention;
 mod compact;
 mod element;
 mod fault;
+mod function;
 mod gemm;
-mod layout;
 mod memory;
 mod pointwise;
 mod rowwise;
@@ -38,8 +38,9 @@ use crate::kernel::{Body, Kernel};
 
 pub use element::Element;
 pub use fault::Fault;
-pub use layout::{
-    Batch, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, poison, run_layout, run_layout_in,
+pub use function::{
+    Batch, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, poison, run_function, run_plan_in,
+    run_plan_on,
 };
 
 /// How a kernel's rows are cut into tiles.

@@ -1,9 +1,10 @@
 //! The interpreter on a small step with a route, and the faults that it has to find.
 
-use skipc_artifact::program::{Arg, Buffer, Extent, Gate, Io, Layout, Place, RowBound, Step};
+use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts};
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Extent, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
-use super::{Batch, Fault, Mode, Tiling, run_kernel, run_layout};
+use super::{Batch, Fault, Mode, Tiling, run_function, run_kernel};
 use crate::kernel::{Access, Body, Compact, Gemm, Kernel, Param, Part, Rows, Rowwise, Select, Slot, View};
 use crate::pointwise::{Binary, Inst, Pointwise, Real, Reg, Store};
 
@@ -114,17 +115,18 @@ fn step(kernel: u32, args: &[&str]) -> Step {
     Step { kernel, args: args.iter().map(arg).collect(), origin: "test".to_owned() }
 }
 
-fn layout() -> Layout {
-    let mut place = Place::default();
+fn function() -> Function {
+    let mut place = ArenaPlace::default();
     let mut buffers = Vec::new();
     for (name, dtype, rows, cols) in BUFFERS {
-        buffers.push(Buffer { name: name.to_owned(), dtype, rows, cols, place, live: None });
+        let storage = Storage::Step(place);
+        buffers.push(Buffer { name: name.to_owned(), dtype, rows, cols, storage, live: None });
         match rows {
             RowBound::Fixed(rows) => place.fixed_offset += u64::from(rows * cols * dtype.size()),
             RowBound::Tokens => place.row_offset += u64::from(cols * dtype.size()),
         }
     }
-    Layout {
+    Function {
         max_tokens: 100,
         max_positions: 100,
         vocab_size: 2,
@@ -137,24 +139,23 @@ fn layout() -> Layout {
             step(2, &["x", "constant 1", "rows", "h", "count"]),
             step(3, &["h", "constant 2", "rows", "x", "count"]),
         ],
-        io: Io {
-            n_tokens: index("n"),
-            tokens: index("tokens"),
-            positions: index("positions"),
-            sequences: index("sequences"),
-            use_forced: index("use_forced"),
-            logits: index("x"),
-            gates: vec![
-                Gate::Routed {
-                    mask: index("mask"),
-                    forced: index("forced"),
-                    count: index("count"),
-                    wanted: None,
-                },
-                Gate::Constant(true),
-            ],
-        },
+        interface: interface(),
     }
+}
+
+fn interface() -> Interface {
+    let mut interface = Interface::from([
+        (Role::TokenCount, index("n")),
+        (Role::Tokens, index("tokens")),
+        (Role::Positions, index("positions")),
+        (Role::Sequences, index("sequences")),
+        (Role::UseForced, index("use_forced")),
+        (Role::Logits, index("x")),
+    ]);
+    let (decision, forced, executed) = (index("mask"), index("forced"), index("count"));
+    interface.bind_router(0, RouterPorts::Routed { decision, forced, executed, wanted: None });
+    interface.bind_router(1, RouterPorts::Constant(true));
+    interface
 }
 
 fn kernels() -> Vec<(String, Kernel)> {
@@ -185,7 +186,7 @@ const ALL_WAYS: [(Mode, Tiling); 3] = [
 #[test]
 fn routed_rows_change_and_others_stay() {
     for way in ALL_WAYS {
-        let outcome = run_layout(&kernels(), &layout(), &constants(), &batch(), way).expect("it runs");
+        let outcome = run_function(&kernels(), &function(), &constants(), &batch(), way).expect("it runs");
         for (token, logits) in outcome.logits.chunks(2).enumerate() {
             let id = (token % 4) as f32;
             let (a, b) = (id, 10.0 * id);
@@ -204,7 +205,7 @@ fn decisions_are_replayed() {
     let decisions: Vec<bool> = (0..N_TOKENS).map(|token| token % 3 == 0).collect();
     batch.forced = Some(vec![decisions.clone(), Vec::new()]);
     for way in ALL_WAYS {
-        let outcome = run_layout(&kernels(), &layout(), &constants(), &batch, way).expect("it runs");
+        let outcome = run_function(&kernels(), &function(), &constants(), &batch, way).expect("it runs");
         assert_eq!(outcome.gates[0].mask, decisions);
         assert_eq!(outcome.gates[0].count, 24);
         assert_eq!(outcome.logits[6..8], [3.0 + 300.0, 30.0 + 33.0]);
@@ -215,15 +216,15 @@ fn decisions_are_replayed() {
 fn no_token_is_a_batch() {
     for way in ALL_WAYS {
         let outcome =
-            run_layout(&kernels(), &layout(), &constants(), &Batch::default(), way).expect("it runs");
+            run_function(&kernels(), &function(), &constants(), &Batch::default(), way).expect("it runs");
         assert_eq!((outcome.logits.len(), outcome.gates[0].count), (0, 0));
     }
 }
 
 /// The fault of a run in the arena.
-fn fault_of(kernels: &[(String, Kernel)], layout: &Layout) -> Fault {
+fn fault_of(kernels: &[(String, Kernel)], function: &Function) -> Fault {
     let way = (Mode::Arena, Tiling::of(16));
-    match run_layout(kernels, layout, &constants(), &batch(), way) {
+    match run_function(kernels, function, &constants(), &batch(), way) {
         Err(Fault::InStep { fault, .. }) => *fault,
         other => panic!("expected a fault in a step, got {other:?}"),
     }
@@ -231,19 +232,20 @@ fn fault_of(kernels: &[(String, Kernel)], layout: &Layout) -> Fault {
 
 #[test]
 fn a_buffer_in_the_place_of_a_live_one_is_a_fault() {
-    let mut layout = layout();
-    layout.buffers[index("h") as usize].place = layout.buffers[index("rows") as usize].place;
-    let fault = fault_of(&kernels(), &layout);
+    let mut function = function();
+    let at = function.buffers[index("rows") as usize].storage;
+    function.buffers[index("h") as usize].storage = at;
+    let fault = fault_of(&kernels(), &function);
     assert!(matches!(&fault, Fault::Undefined { param, .. } if param == "rows"), "{fault}");
     let apart = (Mode::Separate, Tiling::of(16));
-    run_layout(&kernels(), &layout, &constants(), &batch(), apart).expect("apart they do no harm");
+    run_function(&kernels(), &function, &constants(), &batch(), apart).expect("apart they do no harm");
 }
 
 #[test]
 fn a_value_that_nobody_wrote_is_a_fault() {
-    let mut layout = layout();
-    layout.steps.remove(0);
-    let fault = fault_of(&kernels(), &layout);
+    let mut function = function();
+    function.steps.remove(0);
+    let fault = fault_of(&kernels(), &function);
     assert!(
         matches!(&fault, Fault::Undefined { param, why, .. } if param == "x" && why.contains("nobody")),
         "{fault}"
@@ -252,10 +254,10 @@ fn a_value_that_nobody_wrote_is_a_fault() {
 
 #[test]
 fn a_result_that_nobody_wrote_is_a_fault() {
-    let mut layout = layout();
-    layout.io.logits = index("h");
+    let mut function = function();
+    function.interface.bind(Role::Logits, Binding::Buffer(index("h")));
     let way = (Mode::Arena, Tiling::of(16));
-    let outcome = run_layout(&kernels(), &layout, &constants(), &batch(), way);
+    let outcome = run_function(&kernels(), &function, &constants(), &batch(), way);
     assert!(matches!(outcome, Err(Fault::Undefined { row: 34, .. })), "{outcome:?}");
 }
 
@@ -263,23 +265,23 @@ fn a_result_that_nobody_wrote_is_a_fault() {
 fn undeclared_accesses_are_faults() {
     let mut kernels = kernels();
     kernels[3].1.params[3].access = Access::Write;
-    assert_eq!(fault_of(&kernels, &layout()), Fault::Access { param: "x".to_owned(), verb: "read" });
+    assert_eq!(fault_of(&kernels, &function()), Fault::Access { param: "x".to_owned(), verb: "read" });
     kernels[3].1.params[3].access = Access::Read;
-    assert_eq!(fault_of(&kernels, &layout()), Fault::Access { param: "x".to_owned(), verb: "written" });
-    let mut layout = layout();
-    layout.steps[0].args[2] = Arg::Constant(0);
-    assert_eq!(fault_of(&kernels, &layout), Fault::Access { param: "x".to_owned(), verb: "written" });
+    assert_eq!(fault_of(&kernels, &function()), Fault::Access { param: "x".to_owned(), verb: "written" });
+    let mut function = function();
+    function.steps[0].args[2] = Arg::Constant(0);
+    assert_eq!(fault_of(&kernels, &function), Fault::Access { param: "x".to_owned(), verb: "written" });
 }
 
 #[test]
 fn mismatched_buffers_and_bounds_are_faults() {
-    let mut layout = layout();
-    layout.steps[2].args[3] = Arg::Buffer(index("x"));
-    assert!(matches!(fault_of(&kernels(), &layout), Fault::BadOperand(_)));
+    let mut function = function();
+    function.steps[2].args[3] = Arg::Buffer(index("x"));
+    assert!(matches!(fault_of(&kernels(), &function), Fault::BadOperand(_)));
     let mut kernels = kernels();
     kernels[0].1.extent = Extent::Counted { count: 3, at_most: 69 };
     let count = Fault::Count { param: "n".to_owned(), count: N_TOKENS, at_most: 69 };
-    assert_eq!(fault_of(&kernels, &self::layout()), count);
+    assert_eq!(fault_of(&kernels, &self::function()), count);
 }
 
 #[test]

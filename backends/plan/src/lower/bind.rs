@@ -1,5 +1,6 @@
 //! Parameters of a kernel while its body is made.
 
+use skipc_artifact::interface::Role;
 use skipc_artifact::program::{Arg, Extent};
 use skipc_artifact::target::DType;
 use skipc_ir::{Dim, Value};
@@ -50,7 +51,7 @@ impl Ctx<'_> {
     /// The extent of a dimension, its count bound as a parameter.
     pub(super) fn extent(&mut self, bind: &mut Bind, rows: Dim, of: Value) -> Result<Extent, PlanError> {
         let (name, idx) = match rows {
-            Dim::Tokens => ("n_tokens", self.io.n_tokens),
+            Dim::Tokens => ("n_tokens", self.port(&Role::TokenCount)?),
             Dim::Count(sym) => match self.sets.get(&sym) {
                 Some(set) => ("count", set.count),
                 None => return Err(self.internal("its rows are counted before there is a count", of)),

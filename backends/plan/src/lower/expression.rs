@@ -46,14 +46,17 @@ impl Ctx<'_> {
                 self.place[scatter.index()] = Some(to);
                 to
             } else {
-                let to = self.result(scatter);
+                let to = self.result(scatter)?;
                 self.copy(group, base, to)?;
                 to
             };
             return self.compute(group, &[(scatter, to)]);
         }
-        let results: Vec<(Value, u32)> =
-            group.results.iter().map(|result| (*result, self.result(*result))).collect();
+        let results: Vec<(Value, u32)> = group
+            .results
+            .iter()
+            .map(|result| Ok((*result, self.result(*result)?)))
+            .collect::<Result<_, PlanError>>()?;
         self.compute(group, &results)
     }
 

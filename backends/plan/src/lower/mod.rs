@@ -12,10 +12,11 @@ mod tests;
 use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
-use skipc_artifact::program::{Arg, Buffer, Gate, Io, Place, RowBound, Step};
+use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape};
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, RowBound, State, Step, Storage};
 use skipc_artifact::target::DType;
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, Port, Role, SetSym, Value};
+use skipc_ir::{Elem, Graph, Op, SetSym, Value};
 
 use crate::error::PlanError;
 use crate::fuse::{Group, Groups, Work};
@@ -26,7 +27,7 @@ use crate::plan::{Options, Plan, StepSource};
 use crate::uses::Uses;
 use bind::Bind;
 use sets::SetBuffers;
-use tables::Constants;
+pub(crate) use tables::Constants;
 
 /// Plans the graph.
 pub(crate) fn lower(graph: &Graph, options: &Options, fuse: bool) -> Result<Plan, PlanError> {
@@ -76,14 +77,13 @@ struct Ctx<'a> {
     kernels: IndexSet<Kernel>,
     constants: Constants,
     buffers: Vec<Buffer>,
-    /// Buffers that host and step share.
-    shared: Vec<u32>,
     /// The buffer of each value in memory, by [`Value::index`].
     place: Vec<Option<u32>>,
     sets: BTreeMap<SetSym, SetBuffers>,
     steps: Vec<Step>,
     sources: Vec<StepSource>,
-    io: Io,
+    interface: Interface,
+    states: Vec<State>,
 }
 
 impl<'a> Ctx<'a> {
@@ -94,15 +94,6 @@ impl<'a> Ctx<'a> {
         groups: &'a Groups,
         order: &'a Order,
     ) -> Ctx<'a> {
-        let io = Io {
-            n_tokens: 0,
-            tokens: 1,
-            positions: 2,
-            sequences: 3,
-            use_forced: 4,
-            logits: 5,
-            gates: Vec::new(),
-        };
         let mut ctx = Ctx {
             graph,
             options,
@@ -112,20 +103,22 @@ impl<'a> Ctx<'a> {
             kernels: IndexSet::new(),
             constants: Constants::default(),
             buffers: Vec::new(),
-            shared: (0..6).collect(),
             place: vec![None; graph.bound()],
             sets: BTreeMap::new(),
             steps: Vec::new(),
             sources: Vec::new(),
-            io,
+            interface: Interface::default(),
+            states: Vec::new(),
         };
-        // The order of these is that of the numbers above.
-        ctx.buffer("n_tokens".to_owned(), DType::U32, RowBound::Fixed(1), 1);
-        ctx.buffer("tokens".to_owned(), DType::U32, RowBound::Tokens, 1);
-        ctx.buffer("positions".to_owned(), DType::U32, RowBound::Tokens, 1);
-        ctx.buffer("sequences".to_owned(), DType::U32, RowBound::Tokens, 1);
-        ctx.buffer("use_forced".to_owned(), DType::U32, RowBound::Fixed(1), 1);
-        ctx.buffer("logits".to_owned(), DType::F32, RowBound::Tokens, options.vocab_size);
+        let roles =
+            [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
+        for role in roles {
+            if let Some(Shape { dtype, rows, cols }) = role.shape(options.vocab_size) {
+                let idx = ctx.buffer(role.to_string(), dtype, rows, cols);
+                ctx.interface.bind(role, Binding::Buffer(idx));
+            }
+        }
+        ctx.states();
         ctx
     }
 
@@ -135,12 +128,13 @@ impl<'a> Ctx<'a> {
             Work::Gemm(_) | Work::Map => self.expression(group),
             Work::Copy => {
                 let source = self.groups.copied_source(self.graph, value);
-                let to = self.result(value);
+                let to = self.result(value)?;
                 self.copy(group, source, to)
             }
             Work::Logits => {
                 let source = self.groups.source(self.graph, value);
-                self.copy(group, source, self.io.logits)
+                let to = self.port(&Role::Logits)?;
+                self.copy(group, source, to)
             }
             Work::Single(single) => self.single(group, value, single),
             Work::Rope { heads, theta } => self.rope(group, value, (heads, theta)),
@@ -157,58 +151,70 @@ impl<'a> Ctx<'a> {
             .enumerate()
             .map(|(idx, kernel)| (format!("k{idx:02}_{}", kernel.describe()), kernel))
             .collect();
-        let layout = layout::lay_out(layout::Parts {
+        let function = layout::lay_out(layout::Parts {
             options: self.options,
             buffers: self.buffers,
-            shared: &self.shared,
             steps: self.steps,
-            io: self.io,
+            interface: self.interface,
         })?;
         let constants = self.constants.lay_out()?;
-        Ok(Plan { dtype: self.options.dtype, kernels, constants, layout, sources: self.sources })
+        let (dtype, sources) = (self.options.dtype, self.sources);
+        Ok(Plan { dtype, kernels, constants, states: self.states, function, sources })
     }
 
     /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity.
     fn gates(&mut self) -> Result<(), PlanError> {
-        for (role, value) in self.graph.results() {
-            if matches!(role, Role::Logits | Role::State { .. }) {
-                continue;
-            }
-            let is_wanted = matches!(role, Role::Wanted { .. });
-            match (self.graph.op(value), self.graph.operands(value).as_slice()) {
-                (Op::FillMask { value }, _) if !is_wanted => self.io.gates.push(Gate::Constant(*value)),
-                (Op::Executed {}, [set]) => {
-                    let set = self.set(*set)?;
-                    match self.io.gates.last_mut() {
-                        Some(Gate::Routed { wanted, .. }) if is_wanted => {
-                            *wanted = Some(set.count);
-                            self.shared.push(set.count);
-                        }
-                        _ if is_wanted => return Err(self.unsupported("limit a constant gate", value)),
-                        _ => self.io.gates.push(Gate::Routed {
-                            mask: set.mask,
-                            forced: set.forced,
-                            count: set.count,
-                            wanted: None,
-                        }),
-                    }
+        let graph = self.graph;
+        let mut limited = Vec::new();
+        for (role, value) in graph.results() {
+            let router = match *role {
+                Role::Logits | Role::State { .. } => continue,
+                Role::Decision { router } => router,
+                Role::Wanted { router } => {
+                    limited.push((router, value));
+                    continue;
                 }
                 _ => return Err(self.unsupported("give this to the host", value)),
+            };
+            let ports = match (graph.op(value), graph.operands(value).as_slice()) {
+                (Op::FillMask { value }, _) => RouterPorts::Constant(*value),
+                (Op::Executed {}, [set]) => {
+                    let SetBuffers { mask, forced, count, .. } = self.set(*set)?;
+                    RouterPorts::Routed { decision: mask, forced, executed: count, wanted: None }
+                }
+                _ => return Err(self.unsupported("give this to the host", value)),
+            };
+            self.interface.bind_router(router, ports);
+        }
+        for (router, value) in limited {
+            let operands = graph.operands(value);
+            let (Op::Executed {}, [set]) = (graph.op(value), operands.as_slice()) else {
+                return Err(self.unsupported("give this to the host", value));
+            };
+            if self.interface.buffer(&Role::Decision { router }).is_none() {
+                return Err(self.unsupported("limit a constant gate", value));
             }
+            let count = self.set(*set)?.count;
+            self.interface.bind(Role::Wanted { router }, Binding::Buffer(count));
         }
         Ok(())
     }
 
     fn buffer(&mut self, name: String, dtype: DType, rows: RowBound, cols: u32) -> u32 {
-        let place = Place::default();
-        self.buffers.push(Buffer { name, dtype, rows, cols, place, live: None });
+        let storage = Storage::Step(ArenaPlace::default());
+        self.buffers.push(Buffer { name, dtype, rows, cols, storage, live: None });
         (self.buffers.len() - 1) as u32
     }
 
+    /// The buffer of a port that this function has.
+    fn port(&self, role: &Role) -> Result<u32, PlanError> {
+        self.interface.buffer(role).ok_or_else(|| PlanError::NoPort { role: role.to_string() })
+    }
+
     /// Gives a value its buffer.
-    fn result(&mut self, value: Value) -> u32 {
+    fn result(&mut self, value: Value) -> Result<u32, PlanError> {
         let idx = if self.graph.result(&Role::Logits) == Some(value) && self.is_stored_as_logits(value) {
-            self.io.logits
+            self.port(&Role::Logits)?
         } else {
             let ty = self.graph.ty(value);
             let elem = ty.as_tensor().map_or(Elem::Int, |(elem, _)| elem);
@@ -216,7 +222,7 @@ impl<'a> Ctx<'a> {
             self.buffer(name, self.dtype(elem), RowBound::Tokens, ty.cols())
         };
         self.place[value.index()] = Some(idx);
-        idx
+        Ok(idx)
     }
 
     fn is_stored_as_logits(&self, value: Value) -> bool {
@@ -238,13 +244,7 @@ impl<'a> Ctx<'a> {
     /// The buffer in which a value lies.
     fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
         let idx = match self.graph.op(value) {
-            Op::Input { port: Port { role: Role::Tokens, .. } } => Some(self.io.tokens),
-            Op::Input { port: Port { role: Role::Positions, .. } } => Some(self.io.positions),
-            Op::Input { port: Port { role: Role::Sequences, .. } } => Some(self.io.sequences),
-            Op::Input { port: Port { role: Role::State { .. }, .. } } => {
-                return Err(self.unsupported("keep a state between steps", value));
-            }
-            Op::Input { .. } => return Err(self.unsupported("take an input of this name", value)),
+            Op::Input { port } => self.interface.buffer(&port.role),
             _ => self.place[value.index()],
         };
         idx.ok_or_else(|| self.internal("the value is used before it is in memory", value))

@@ -48,7 +48,7 @@ impl Ctx<'_> {
         let cols = self.graph.ty(value).cols();
         let gain = self.weight(bind, "gain", gain, DType::F32)?;
         let x = self.operand(bind, "x", x)?;
-        let result = self.result(value);
+        let result = self.result(value)?;
         let out = self.written(bind, "out", result);
         Ok(Rowwise::Norm { kind, eps, cols, x, gain, out })
     }
@@ -63,7 +63,7 @@ impl Ctx<'_> {
         let [x] = self.operands(value)?;
         let cols = self.graph.ty(x).cols();
         let x = self.operand(bind, "x", x)?;
-        let result = self.result(value);
+        let result = self.result(value)?;
         let out = self.written(bind, "out", result);
         Ok(Rowwise::RowScale { spread, eps, cols, x, out })
     }
@@ -76,7 +76,7 @@ impl Ctx<'_> {
         };
         let ids = self.operand(bind, "ids", ids)?;
         let table = self.weight(bind, "table", table, self.options.dtype)?;
-        let result = self.result(value);
+        let result = self.result(value)?;
         let out = self.written(bind, "out", result);
         Ok(Rowwise::Embed { cols: self.graph.ty(value).cols(), ids, n_ids, table, out })
     }
@@ -93,7 +93,7 @@ impl Ctx<'_> {
         let x = self.operand(&mut bind, "x", x)?;
         let positions = self.operand(&mut bind, "positions", positions)?;
         let (cos, sin) = self.angles(&mut bind, theta, width);
-        let result = self.result(value);
+        let result = self.result(value)?;
         let out = self.written(&mut bind, "out", result);
         let rope = Rowwise::Rope { heads, width, x, positions, cos, sin, out };
         self.step(group, bind, Body::Rowwise(rope));
@@ -118,7 +118,7 @@ impl Ctx<'_> {
     ) -> Result<Attention, PlanError> {
         let [q, k, v, q_pos, q_seq, k_pos, k_seq] = self.operands(value)?;
         let kv_extent = self.extent(bind, self.graph.ty(k).rows(), value)?;
-        let result = self.result(value);
+        let result = self.result(value)?;
         Ok(Attention {
             heads,
             kv_heads,

@@ -1,8 +1,9 @@
 //! Token sets: routes to compactions.
 
+use skipc_artifact::interface::Role;
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Role, Type, Value};
+use skipc_ir::{Op, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -51,14 +52,12 @@ impl Ctx<'_> {
             mask: self.buffer(format!("{sym} mask"), DType::U8, RowBound::Tokens, 1),
             forced: self.buffer(format!("{sym} forced"), DType::U8, RowBound::Tokens, 1),
         };
-        if has_gate {
-            self.shared.extend([buffers.count, buffers.mask, buffers.forced]);
-        }
         self.sets.insert(sym, buffers);
         let mut bind = self.bind(of, value)?;
         let select = self.select(&mut bind, value, route)?;
         let use_forced = if has_gate {
-            bind.slot("use_forced", self.arg(self.io.use_forced), Access::Read)
+            let switch = self.port(&Role::UseForced)?;
+            bind.slot("use_forced", self.arg(switch), Access::Read)
         } else {
             // Nobody can force what nobody sees.
             self.constant(&mut bind, "use_forced", ConstantSource::Zero, (DType::U32, 1, 1))

@@ -1,6 +1,8 @@
 //! States: each is one buffer outside of the arena, for all values of it; what updates one is a kernel over that buffer.
 
-use skipc_ir::{Dim, Value};
+use skipc_artifact::interface::{Binding, Role};
+use skipc_artifact::program::{Buffer, RowBound, State, Storage};
+use skipc_ir::{Dim, Port, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -10,13 +12,24 @@ use crate::kernel::{Access, Body, Keep, Slot, Update};
 use crate::role;
 
 impl Ctx<'_> {
+    /// Gives the states of the graph their buffers.
+    pub(super) fn states(&mut self) {
+        for Port { role, ty } in self.graph.signature().states {
+            let (Role::State { name }, Some((elem, _)), Dim::Fixed(rows)) = (&role, ty.as_state(), ty.rows())
+            else {
+                continue;
+            };
+            let (dtype, cols) = (self.dtype(elem), ty.cols());
+            let storage = Storage::State(self.states.len() as u32);
+            self.states.push(State { name: name.clone(), dtype, rows, cols, offset: 0 });
+            let rows = RowBound::Fixed(rows);
+            self.buffers.push(Buffer { name: role.to_string(), dtype, rows, cols, storage, live: None });
+            self.interface.bind(role, Binding::Buffer((self.buffers.len() - 1) as u32));
+        }
+    }
+
     /// The op that makes the next value of a state: it lies where the one before did.
-    pub(super) fn update(
-        &mut self,
-        group: &Group,
-        value: Value,
-        update: role::Update,
-    ) -> Result<(), PlanError> {
+    pub(super) fn update(&mut self, group: &Group, value: Value, update: role::Update) -> Result<(), PlanError> {
         let (state, bind, body) = match update {
             role::Update::AddRows => {
                 let [sum, x] = self.operands(value)?;
@@ -45,7 +58,12 @@ impl Ctx<'_> {
     }
 
     /// The places of a group that earlier steps have left.
-    pub(super) fn left(&mut self, bind: &mut Bind, counts: Value, slots: u32) -> Result<Keep, PlanError> {
+    pub(super) fn left(
+        &mut self,
+        bind: &mut Bind,
+        counts: Value,
+        slots: u32,
+    ) -> Result<Keep, PlanError> {
         let buffer = self.buffer_of(counts)?;
         let slot: Slot = bind.slot("counts", self.arg(buffer), Access::Read);
         Ok(Keep::Left { slots, counts: slot, n_counts: self.n_counts(counts) })

@@ -18,16 +18,16 @@ const ALIGN: u64 = 256;
 
 /// One constant for each source and type.
 #[derive(Default)]
-pub(super) struct Constants(IndexMap<(ConstantSource, DType), (u32, u32)>);
+pub(crate) struct Constants(IndexMap<(ConstantSource, DType), (u32, u32)>);
 
 impl Constants {
-    fn add(&mut self, source: ConstantSource, dtype: DType, shape: (u32, u32)) -> u32 {
+    pub(crate) fn add(&mut self, source: ConstantSource, dtype: DType, shape: (u32, u32)) -> u32 {
         let (idx, _) = self.0.insert_full((source, dtype), shape);
         idx as u32
     }
 
     /// Places them one after the other.
-    pub(super) fn lay_out(self) -> Result<Vec<PlanConstant>, PlanError> {
+    pub(crate) fn lay_out(self) -> Result<Vec<PlanConstant>, PlanError> {
         let mut offset = 0u64;
         let mut placed = Vec::with_capacity(self.0.len());
         for ((source, dtype), (rows, cols)) in self.0 {

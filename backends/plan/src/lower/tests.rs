@@ -6,7 +6,7 @@ use skipc_ir::{Graph, text};
 
 use super::lower;
 use crate::error::PlanError;
-use crate::interp::{Batch, Mode, Tiling, run_layout};
+use crate::interp::{Batch, Mode, Tiling, run_function};
 use crate::kernel::WeightLayout;
 use crate::plan::{ConstantSource, Options, Plan};
 use skipc_artifact::target::DType;
@@ -79,7 +79,7 @@ fn rows_of_rows_of_a_set() {
         sequences: numbers(&batch.sequences),
         forced: None,
     };
-    let got = run_layout(&plan.kernels, &plan.layout, &constants, &batch, (Mode::Arena, Tiling::of(3)));
+    let got = run_function(&plan.kernels, &plan.function, &constants, &batch, (Mode::Arena, Tiling::of(3)));
     let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
     assert_eq!(wanted.len(), got.logits.len());
     for (wanted, got) in wanted.iter().zip(&got.logits) {
@@ -87,7 +87,7 @@ fn rows_of_rows_of_a_set() {
     }
     // The inner rows are written over, so that they lie in a buffer of their own.
     assert!(
-        plan.layout
+        plan.function
             .buffers
             .iter()
             .any(|buffer| { buffer.name.ends_with(" gather") && buffer.rows == RowBound::Tokens })

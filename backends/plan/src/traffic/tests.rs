@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_artifact::program::Gate;
+use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::target::DType;
 use skipc_ir::{legalize, text};
 
@@ -65,9 +65,10 @@ fn plan(
 
 /// Ten tokens, of which so many are in the one set.
 fn moved(plan: &Plan, executed: u32) -> Vec<(String, u64, u64)> {
-    let Some(Gate::Routed { count, .. }) = plan.layout.io.gates.first() else { panic!("no router") };
+    let routers = plan.function.interface.routers();
+    let Some(RouterPorts::Routed { executed: count, .. }) = routers.first() else { panic!("no router") };
     let counts = Counts { tokens: 10, sets: BTreeMap::from([(*count, executed)]) };
-    let steps = plan.layout.steps.iter().zip(traffic(plan, &counts));
+    let steps = plan.function.steps.iter().zip(traffic(plan, &counts));
     steps
         .map(|(step, Traffic { read, written })| {
             (plan.kernels[step.kernel as usize].1.describe(), read, written)

@@ -1,8 +1,8 @@
 //! Where constants and buffers lie.
 
-use skipc_artifact::program::{BOUND_UNIT, Buffer, Layout, RowBound};
+use skipc_artifact::program::{BOUND_UNIT, Buffer, Function, RowBound, State, Storage};
 
-use super::{Errors, shared};
+use super::Errors;
 use crate::error::{At, Fault};
 use crate::layout::{FIXED_ALIGN, ROW_ALIGN, lifetimes, live_together};
 use crate::plan::Plan;
@@ -32,24 +32,39 @@ pub(super) fn constants(plan: &Plan, errors: &mut Errors) {
     }
 }
 
+/// States are aligned and disjoint.
+pub(super) fn states(plan: &Plan, errors: &mut Errors) {
+    let mut last_end = 0u64;
+    for (idx, State { name, dtype, rows, cols, offset }) in plan.states.iter().enumerate() {
+        let at = At::State { idx, name: name.clone() };
+        if !offset.is_multiple_of(FIXED_ALIGN) {
+            errors.push(at.clone(), Fault::Align { got: *offset, wanted: FIXED_ALIGN });
+        }
+        match bytes(*rows, *cols, dtype.size()).and_then(|bytes| offset.checked_add(bytes)) {
+            Some(end) if *offset >= last_end => last_end = end,
+            _ => errors.push(at, Fault::Bounds),
+        }
+    }
+}
+
 /// Buffers are aligned, within the arena, live as long as the steps that touch them, and do not overlap while they do.
 pub(super) fn buffers(plan: &Plan, errors: &mut Errors) {
-    let layout = &plan.layout;
-    if layout.buffers.len() > MAX_BUFFERS {
-        let got = layout.buffers.len() as u64;
+    let function = &plan.function;
+    if function.buffers.len() > MAX_BUFFERS {
+        let got = function.buffers.len() as u64;
         return errors.push(At::Plan, Fault::Size { what: "the number of buffers", got });
     }
-    let (from_host, to_host) = shared(plan);
-    let mut touched = lifetimes(layout.buffers.len(), &layout.steps);
-    for idx in from_host.iter().chain(&to_host) {
-        if let Some(touched) = touched.get_mut(*idx as usize) {
+    let mut touched = lifetimes(function.buffers.len(), &function.steps);
+    for idx in function.interface.all_buffers() {
+        if let Some(touched) = touched.get_mut(idx as usize) {
             *touched = None;
         }
     }
-    for ((idx, buffer), wanted) in layout.buffers.iter().enumerate().zip(touched) {
+    for ((idx, buffer), wanted) in function.buffers.iter().enumerate().zip(touched) {
         let at = || At::Buffer { idx, name: buffer.name.clone() };
-        let place = buffer.place;
-        for (got, wanted) in [(place.fixed_offset, FIXED_ALIGN), (place.row_offset, ROW_ALIGN)] {
+        let offsets =
+            buffer.place().map(|place| [(place.fixed_offset, FIXED_ALIGN), (place.row_offset, ROW_ALIGN)]);
+        for (got, wanted) in offsets.into_iter().flatten() {
             if !got.is_multiple_of(wanted) {
                 errors.push(at(), Fault::Align { got, wanted });
             }
@@ -57,17 +72,17 @@ pub(super) fn buffers(plan: &Plan, errors: &mut Errors) {
         if buffer.live != wanted {
             errors.push(at(), Fault::Lifetime { got: buffer.live, wanted });
         }
-        if ends(layout, buffer).is_none() {
+        if buffer.place().is_some() && ends(function, buffer).is_none() {
             errors.push(at(), Fault::Bounds);
         }
     }
-    overlaps(layout, errors);
+    overlaps(function, errors);
 }
 
 /// In order of their first steps, each buffer is compared with those that are still alive.
-fn overlaps(layout: &Layout, errors: &mut Errors) {
-    let buffers = &layout.buffers;
-    let places: Vec<Option<Ends>> = buffers.iter().map(|buffer| ends(layout, buffer)).collect();
+fn overlaps(function: &Function, errors: &mut Errors) {
+    let buffers = &function.buffers;
+    let places: Vec<Option<Ends>> = buffers.iter().map(|buffer| ends(function, buffer)).collect();
     let mut by_birth: Vec<usize> = (0..buffers.len()).collect();
     by_birth.sort_by_key(|idx| (buffers[*idx].live.map(|(first, _)| first), *idx));
     let mut alive: Vec<usize> = Vec::new();
@@ -84,24 +99,32 @@ fn overlaps(layout: &Layout, errors: &mut Errors) {
 }
 
 /// Whether two buffers share memory under some bound.
-pub(super) fn share_memory(layout: &Layout, a: u32, b: u32) -> bool {
-    let place = |idx: u32| layout.buffers.get(idx as usize).and_then(|buffer| ends(layout, buffer));
-    overlap(place(a), place(b))
+pub(super) fn share_memory(function: &Function, a: u32, b: u32) -> bool {
+    let buffers = [a, b].map(|idx| function.buffers.get(idx as usize));
+    if let [
+        Some(Buffer { storage: Storage::State(a), .. }),
+        Some(Buffer { storage: Storage::State(b), .. }),
+    ] = buffers
+    {
+        return a == b;
+    }
+    let [a, b] = buffers.map(|buffer| buffer.and_then(|buffer| ends(function, buffer)));
+    overlap(a, b)
 }
 
-/// First and last byte under the smallest and the largest bound; `None` if that is not within the arena. All of it is
+/// First and last byte under the smallest and the largest bound; `None` if that is not within the arena, as of a state. All of it is
 /// linear in the bound, so that what holds for these two holds between.
-fn ends(layout: &Layout, buffer: &Buffer) -> Option<Ends> {
-    let largest = layout.max_tokens.checked_next_multiple_of(BOUND_UNIT)?.max(BOUND_UNIT);
+fn ends(function: &Function, buffer: &Buffer) -> Option<Ends> {
+    let place = buffer.place()?;
+    let largest = function.max_tokens.checked_next_multiple_of(BOUND_UNIT)?.max(BOUND_UNIT);
     let under = |bound: u32| {
         let rows = match buffer.rows {
             RowBound::Tokens => bound,
             RowBound::Fixed(rows) => rows,
         };
-        let begin =
-            buffer.place.row_offset.checked_mul(bound.into())?.checked_add(buffer.place.fixed_offset)?;
+        let begin = place.row_offset.checked_mul(bound.into())?.checked_add(place.fixed_offset)?;
         let end = begin.checked_add(bytes(rows, buffer.cols, buffer.dtype.size())?)?;
-        let arena = layout.row_bytes.checked_mul(bound.into())?.checked_add(layout.fixed_bytes)?;
+        let arena = function.row_bytes.checked_mul(bound.into())?.checked_add(function.fixed_bytes)?;
         (end <= arena).then_some((begin, end))
     };
     Some([under(BOUND_UNIT)?, under(largest)?])

@@ -8,7 +8,7 @@
 //!
 //! Checked of steps, in their order:
 //! - kernels and arguments are there, as many as parameters, of their type and columns, with enough rows;
-//! - constants are only read; what the host owns is not written;
+//! - constants are only read; what the caller gives is not written;
 //! - every row that is read has been written, by the host or a step, over the same rows: a buffer written for the rows
 //!   of one set is not read for those of another, and a row list goes with the count and the source of its own set;
 //! - no two parameters overlap in memory.
@@ -16,7 +16,7 @@
 //! Checked of the whole:
 //! - symbols are unique names and kernels differ; constants and buffers are aligned and within bounds, in 64 bits;
 //! - lifetimes are those of the steps; buffers that live at the same time do not overlap, under any bound;
-//! - the interface to the host has the types and shapes it promises, and its results are written.
+//! - the ports have the types and shapes that their roles promise, states lie where states do, and results are written.
 //!
 //! Not checked: whether the steps compute the model (the kernel interpreter against the graph interpreter), whether
 //! a target can run the kernels (its code generator), whether ids and positions are in range (the host).
@@ -28,8 +28,7 @@ mod steps;
 
 use std::collections::BTreeSet;
 
-use skipc_artifact::program::{Buffer, Gate, RowBound};
-use skipc_artifact::target::DType;
+use skipc_artifact::check;
 
 use crate::error::{At, Fault, PlanError, VerifyError};
 use crate::kernel::Kernel;
@@ -43,8 +42,9 @@ pub fn verify(plan: &Plan) -> Result<(), Vec<PlanError>> {
     let mut errors = Errors::default();
     kernels(plan, &mut errors);
     memory::constants(plan, &mut errors);
+    memory::states(plan, &mut errors);
     memory::buffers(plan, &mut errors);
-    io(plan, &mut errors);
+    interface(plan, &mut errors);
     steps::steps(plan, &mut errors);
     if errors.0.is_empty() { Ok(()) } else { Err(errors.0) }
 }
@@ -79,50 +79,13 @@ fn kernels(plan: &Plan, errors: &mut Errors) {
     }
 }
 
-/// The interface as `program::Io` promises it.
-fn io(plan: &Plan, errors: &mut Errors) {
-    let layout = &plan.layout;
-    let (one, tokens) = (RowBound::Fixed(1), RowBound::Tokens);
-    let io = &layout.io;
-    let mut parts = vec![
-        ("n_tokens", io.n_tokens, DType::U32, one, 1),
-        ("tokens", io.tokens, DType::U32, tokens, 1),
-        ("positions", io.positions, DType::U32, tokens, 1),
-        ("sequences", io.sequences, DType::U32, tokens, 1),
-        ("use_forced", io.use_forced, DType::U32, one, 1),
-        ("logits", io.logits, DType::F32, tokens, layout.vocab_size),
-    ];
-    for gate in &io.gates {
-        if let Gate::Routed { mask, forced, count, wanted } = *gate {
-            parts.push(("mask", mask, DType::U8, tokens, 1));
-            parts.push(("forced", forced, DType::U8, tokens, 1));
-            parts.push(("count", count, DType::U32, one, 1));
-            parts.extend(wanted.map(|wanted| ("wanted", wanted, DType::U32, one, 1)));
-        }
+/// The ports, and that each step has a source.
+fn interface(plan: &Plan, errors: &mut Errors) {
+    if let Err(reason) = check::interface(&plan.function, &plan.states) {
+        errors.push(At::Plan, Fault::Interface { reason });
     }
-    for (what, idx, dtype, rows, cols) in parts {
-        let is_right = |buffer: &Buffer| (buffer.dtype, buffer.rows, buffer.cols) == (dtype, rows, cols);
-        if !layout.buffers.get(idx as usize).is_some_and(is_right) {
-            errors.push(At::Plan, Fault::Io { what });
-        }
-    }
-    if plan.sources.len() != layout.steps.len() {
-        let (idx, len) = (layout.steps.len(), plan.sources.len());
+    if plan.sources.len() != plan.function.steps.len() {
+        let (idx, len) = (plan.function.steps.len(), plan.sources.len());
         errors.push(At::Plan, Fault::Range { what: "source of step", idx, len });
     }
-}
-
-/// Buffers that belong to the host: it writes the first, steps write the second.
-fn shared(plan: &Plan) -> (Vec<u32>, Vec<u32>) {
-    let io = &plan.layout.io;
-    let mut from_host = vec![io.n_tokens, io.tokens, io.positions, io.sequences, io.use_forced];
-    let mut to_host = vec![io.logits];
-    for gate in &io.gates {
-        if let Gate::Routed { mask, forced, count, wanted } = *gate {
-            from_host.push(forced);
-            to_host.extend([mask, count]);
-            to_host.extend(wanted);
-        }
-    }
-    (from_host, to_host)
 }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skipc_artifact::program::{Arg, Extent, Gate, RowBound, Step};
+use skipc_artifact::interface::{Direction, Role};
+use skipc_artifact::program::{Arg, Extent, RowBound, Step};
 
+use super::Errors;
 use super::kernel::{Touch, Touched, check};
 use super::memory::share_memory;
-use super::{Errors, shared};
 use crate::error::{At, Fault};
 use crate::kernel::{Access, Body, Kernel, Param, Rows, Slot};
 use crate::plan::{ConstantSource, Plan};
@@ -22,36 +23,38 @@ enum Held {
 
 /// Checks all steps.
 pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
-    let (from_host, to_host) = shared(plan);
-    let io = &plan.layout.io;
-    let by_host = |idx: u32| {
-        let is_one = idx == io.n_tokens || idx == io.use_forced;
-        (idx, if is_one { Held::First(1) } else { Held::Counted(io.n_tokens) })
+    let interface = &plan.function.interface;
+    // All rows of a port: as many as there are tokens, or its own.
+    let all_rows = |idx: u32| match plan.function.buffers.get(idx as usize)?.rows {
+        RowBound::Fixed(rows) => Some(Held::First(rows)),
+        RowBound::Tokens => interface.buffer(&Role::TokenCount).map(Held::Counted),
     };
+    let before = interface.buffers(Direction::In).chain(interface.buffers(Direction::Kept));
     let mut state = State {
         plan,
         touches: plan.kernels.iter().map(|(_, kernel)| check(kernel).touches).collect(),
-        held: from_host.iter().map(|idx| by_host(*idx)).collect(),
-        from_host: from_host.into_iter().collect(),
+        held: before.filter_map(|(_, idx)| Some((idx, all_rows(idx)?))).collect(),
+        from_host: interface.buffers(Direction::In).map(|(_, idx)| idx).collect(),
         sets: BTreeMap::new(),
         faults: Vec::new(),
     };
-    for (idx, step) in plan.layout.steps.iter().enumerate() {
+    for (idx, step) in plan.function.steps.iter().enumerate() {
         let symbol = plan.kernels.get(step.kernel as usize).map_or("", |(symbol, _)| symbol).to_owned();
         state.step(step);
         for fault in state.faults.drain(..) {
             errors.push(At::Step { step: idx, symbol: symbol.clone(), origin: step.origin.clone() }, fault);
         }
     }
-    for idx in to_host {
-        let is_count = io.gates.iter().any(|gate| match gate {
-            Gate::Routed { count, wanted, .. } => *count == idx || *wanted == Some(idx),
-            Gate::Constant(_) => false,
-        });
-        let expected = if is_count { Held::First(1) } else { Held::Counted(io.n_tokens) };
-        if state.held.get(&idx) != Some(&expected) {
+    for (role, idx) in interface.buffers(Direction::Out).chain(interface.buffers(Direction::Kept)) {
+        let held = state.held.get(&idx).copied();
+        let is_written = match role {
+            // Also over the rows of a set.
+            Role::Result { .. } => held.is_some(),
+            _ => held.is_some() && held == all_rows(idx),
+        };
+        if !is_written {
             let buffer = state.buffer_name(idx);
-            errors.push(At::Plan, Fault::Unwritten { param: "result".to_owned(), buffer });
+            errors.push(At::Plan, Fault::Unwritten { param: role.to_string(), buffer });
         }
     }
 }
@@ -104,7 +107,7 @@ impl State<'_> {
     fn arg(&mut self, param: &Param, arg: Arg) {
         let found = match arg {
             Arg::Buffer(idx) => {
-                let buffers = &self.plan.layout.buffers;
+                let buffers = &self.plan.function.buffers;
                 buffers.get(idx as usize).map(|buffer| (buffer.dtype, buffer.cols)).ok_or(Fault::Range {
                     what: "buffer",
                     idx: idx as usize,
@@ -145,7 +148,7 @@ impl State<'_> {
 
     fn is_alias(&self, a: Arg, b: Arg) -> bool {
         match (a, b) {
-            (Arg::Buffer(a), Arg::Buffer(b)) => a == b || share_memory(&self.plan.layout, a, b),
+            (Arg::Buffer(a), Arg::Buffer(b)) => a == b || share_memory(&self.plan.function, a, b),
             _ => a == b,
         }
     }
@@ -193,7 +196,7 @@ impl State<'_> {
 
     /// The rows of a buffer, if they are fewer than those that the kernel may touch.
     fn too_few_rows(&self, idx: u32, touched: Touched) -> Option<u32> {
-        let RowBound::Fixed(rows) = self.plan.layout.buffers.get(idx as usize)?.rows else { return None };
+        let RowBound::Fixed(rows) = self.plan.function.buffers.get(idx as usize)?.rows else { return None };
         let wanted = match touched {
             Touched::First(wanted) | Touched::Over(Extent::Fixed(wanted), Rows::Dense) => wanted,
             Touched::Over(..) => u32::MAX,
@@ -238,7 +241,7 @@ impl State<'_> {
     }
 
     fn buffer_name(&self, idx: u32) -> String {
-        self.plan.layout.buffers.get(idx as usize).map_or_else(String::new, |buffer| buffer.name.clone())
+        self.plan.function.buffers.get(idx as usize).map_or_else(String::new, |buffer| buffer.name.clone())
     }
 }
 

@@ -226,7 +226,7 @@ fn equal_layers_share_their_kernels() {
         layer("b", "c")
     );
     let plan = plan(&lines);
-    assert_eq!((plan.layout.steps.len(), plan.kernels.len()), (5, 3));
+    assert_eq!((plan.function.steps.len(), plan.kernels.len()), (5, 3));
     assert_eq!(plan.constants.len(), 4);
 }
 

@@ -8,12 +8,12 @@ use crate::{HEAD, ROUTER, plan, steps};
 /// Whether a kernel writes rows of a buffer that an earlier step made.
 fn writes_over(plan: &Plan, step: &str) -> bool {
     let idx = steps(plan).iter().rposition(|name| *name == step).expect("the step");
-    let step = &plan.layout.steps[idx];
+    let step = &plan.function.steps[idx];
     let kernel = &plan.kernels[step.kernel as usize].1;
     let written =
         kernel.params.iter().zip(&step.args).filter(|(param, _)| param.name.starts_with(['x', 'o']));
     written.filter(|(param, _)| param.access != skipc_plan::kernel::Access::Read).any(|(_, arg)| {
-        matches!(arg, Arg::Buffer(buffer) if plan.layout.buffers[*buffer as usize].live.is_none_or(|(first, _)| {
+        matches!(arg, Arg::Buffer(buffer) if plan.function.buffers[*buffer as usize].live.is_none_or(|(first, _)| {
             (first as usize) < idx
         }))
     })
@@ -107,7 +107,7 @@ fn second_scatter_of_one_base() {
   return logits = %logits, decision 0 = %gate"#,
     ));
     // One copy of the base for the first, none for the second.
-    assert_eq!(plan.layout.steps.len(), 11, "{plan}");
+    assert_eq!(plan.function.steps.len(), 11, "{plan}");
 }
 
 #[test]

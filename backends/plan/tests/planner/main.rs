@@ -46,7 +46,7 @@ fn plan(lines: &str) -> Plan {
 /// Names of the kernels without their numbers, one a step.
 fn steps(plan: &Plan) -> Vec<&str> {
     let symbol = |kernel: u32| plan.kernels[kernel as usize].0.as_str();
-    plan.layout.steps.iter().map(|step| symbol(step.kernel).split_once('_').expect("a number").1).collect()
+    plan.function.steps.iter().map(|step| symbol(step.kernel).split_once('_').expect("a number").1).collect()
 }
 
 /// Inputs, and an embedding `%x` of 4 columns.

@@ -1,6 +1,6 @@
 //! Plans whose numbers are the point: sets, views, precisions.
 
-use skipc_artifact::program::Gate;
+use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::target::DType;
 use skipc_plan::{Options, build};
 
@@ -85,8 +85,8 @@ fn two_routers_and_the_random_one() {
   return logits = %logits, decision 0 = %gate, decision 1 = %gate2, decision 2 = %always, decision 3 = %gate"#
     )
     .replace("  %h = gather", "  %gain = weight {name=\"g\", shape=[4]}\n  %bias = weight {name=\"b\", shape=[4]}\n  %h = gather"));
-    let gates = &plan.layout.io.gates;
-    assert_eq!(gates[2], Gate::Constant(true));
+    let gates = plan.function.interface.routers();
+    assert_eq!(gates[2], RouterPorts::Constant(true));
     // Equal routers share one decision.
     assert_eq!(gates[0], gates[3]);
     assert_ne!(gates[0], gates[1]);
@@ -108,7 +108,7 @@ fn bf16_keeps_scores_and_logits_in_f32() {
     let plan = build(&legal, &Options { dtype: DType::Bf16, ..options() }).expect("a plan");
     judge::judge(&legal, &plan);
     let dtype =
-        |name: &str| plan.layout.buffers.iter().find(|buffer| buffer.name.ends_with(name)).unwrap().dtype;
+        |name: &str| plan.function.buffers.iter().find(|buffer| buffer.name.ends_with(name)).unwrap().dtype;
     assert_eq!(dtype("router_logits"), DType::F32);
     assert_eq!(dtype("embed"), DType::Bf16);
     assert_eq!(dtype("logits"), DType::F32);
@@ -145,8 +145,8 @@ fn deep_models_need_no_more_memory() {
         let legal = legal(&format!("{lines}  %logits = matmul %x{depth}, %table\n  return logits = %logits"));
         let plan = build(&legal, &options()).expect("a plan");
         // No gap in such a chain: the layout takes what is in use.
-        assert_eq!(plan.layout.row_bytes, plan.peak_row_bytes());
-        plan.layout.row_bytes
+        assert_eq!(plan.function.row_bytes, plan.peak_row_bytes());
+        plan.function.row_bytes
     };
     assert_eq!(chain(3), chain(40));
 }
@@ -163,5 +163,5 @@ fn set_without_a_gate_decides_by_itself() {
   %logits = matmul %y, %table
   return logits = %logits"#
     ));
-    assert!(plan.layout.io.gates.is_empty());
+    assert!(plan.function.interface.routers().is_empty());
 }

@@ -1,6 +1,7 @@
 //! Top-k routers and capacities: sets that rank the rows of a sequence or of a group.
 
-use skipc_artifact::program::Gate;
+use skipc_artifact::interface::{Binding, Role, RouterPorts};
+use skipc_artifact::program::Arg;
 use skipc_plan::Plan;
 use skipc_plan::error::Fault;
 use skipc_plan::kernel::{Body, Candidates, Keep, Ranked, Segment, Select};
@@ -68,17 +69,23 @@ fn capacity_by_position_and_by_score() {
 #[test]
 fn what_was_wanted_is_counted_and_not_replayed() {
     let plan = limited();
-    let [Gate::Routed { count, wanted: Some(wanted), forced, .. }] = plan.layout.io.gates[..] else {
+    let [RouterPorts::Routed { executed: count, wanted: Some(wanted), forced, .. }] =
+        plan.function.interface.routers()[..]
+    else {
         panic!("{plan}");
     };
-    let buffer = |idx: u32| &plan.layout.buffers[idx as usize];
+    let buffer = |idx: u32| &plan.function.buffers[idx as usize];
     assert_ne!(count, wanted);
     assert_eq!((buffer(wanted).live, buffer(forced).live), (None, None));
     // The set that was wanted decides for itself whatever is replayed.
-    let first =
-        plan.layout.steps.iter().position(|step| plan.kernels[step.kernel as usize].0.ends_with("at_least"));
-    let step = &plan.layout.steps[first.expect("a step")];
-    assert!(!step.args.contains(&skipc_artifact::program::Arg::Buffer(plan.layout.io.use_forced)), "{plan}");
+    let first = plan
+        .function
+        .steps
+        .iter()
+        .position(|step| plan.kernels[step.kernel as usize].0.ends_with("at_least"));
+    let step = &plan.function.steps[first.expect("a step")];
+    let use_forced = plan.function.interface.buffer(&Role::UseForced).expect("a port");
+    assert!(!step.args.contains(&Arg::Buffer(use_forced)), "{plan}");
 }
 
 #[test]
@@ -90,8 +97,10 @@ fn a_wanted_set_that_is_another_routers_gate() {
             "%g0 = gather %x, %wanted\n  %r = relu %g0\n  %x1 = scatter %x, %r, %wanted\n  %y = scatter %x1"
         )
     ));
-    let [Gate::Routed { wanted: Some(wanted), .. }, Gate::Routed { count, wanted: None, .. }] =
-        plan.layout.io.gates[..]
+    let [
+        RouterPorts::Routed { wanted: Some(wanted), .. },
+        RouterPorts::Routed { executed: count, wanted: None, .. },
+    ] = plan.function.interface.routers()[..]
     else {
         panic!("{plan}");
     };
@@ -114,7 +123,7 @@ fn print_and_json() {
                   sequence sequences, or forced if use_forced\n";
     assert!(text.contains(wanted), "{text}");
     assert!(text.contains("  r1 = 0.3 * r0\n"), "{text}");
-    assert!(text.contains(" of wanted b"), "{text}");
+    assert!(text.contains("\n  wanted of router 0: b"), "{text}");
     let json = serde_json::to_string(&plan).expect("it has a JSON form");
     assert_eq!(serde_json::from_str::<Plan>(&json).expect("it reads back"), plan);
 }
@@ -168,9 +177,9 @@ fn what_makes_no_sense_is_found() {
 #[test]
 fn the_count_of_what_was_wanted_is_a_count() {
     let mut plan = limited();
-    let tokens = plan.layout.io.tokens;
-    let Gate::Routed { wanted, .. } = &mut plan.layout.io.gates[0] else { panic!("a router") };
-    *wanted = Some(tokens);
+    let interface = &mut plan.function.interface;
+    let tokens = interface.buffer(&Role::Tokens).expect("a port");
+    interface.bind(Role::Wanted { router: 0 }, Binding::Buffer(tokens));
     let errors = verify(&plan).expect_err("it is found");
     assert!(errors.iter().any(|error| error.to_string().contains("wanted")), "{}", errors[0]);
 }

@@ -1,6 +1,7 @@
 //! Each thing that can be wrong with a plan, once.
 
-use skipc_artifact::program::{Arg, Extent, RowBound};
+use skipc_artifact::interface::{Binding, Role};
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Extent, RowBound, State, Storage};
 use skipc_artifact::target::DType;
 use skipc_plan::error::Fault;
 use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Part, Rows, Rowwise, Slot, View};
@@ -54,7 +55,7 @@ fn step(plan: &Plan, name: &str) -> usize {
 }
 
 fn kernel<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Kernel {
-    let kernel = plan.layout.steps[step(plan, name)].kernel;
+    let kernel = plan.function.steps[step(plan, name)].kernel;
     &mut plan.kernels[kernel as usize].1
 }
 
@@ -66,11 +67,23 @@ fn slot(kernel: &Kernel, name: &str) -> usize {
         .unwrap_or_else(|| panic!("no {name} in {kernel}"))
 }
 
+fn port(plan: &Plan, role: &Role) -> u32 {
+    plan.function.interface.buffer(role).expect("a port")
+}
+
+/// Where a buffer lies in the arena.
+fn place(plan: &mut Plan, buffer: usize) -> &mut ArenaPlace {
+    match &mut plan.function.buffers[buffer].storage {
+        Storage::Step(place) => place,
+        Storage::State(_) => panic!("a state has no place in the arena"),
+    }
+}
+
 /// The argument of a step, by the names of kernel and parameter.
 fn arg<'a>(plan: &'a mut Plan, name: &str, param: &str) -> &'a mut Arg {
     let slot = slot(kernel(plan, name), param);
     let step = step(plan, name);
-    &mut plan.layout.steps[step].args[slot]
+    &mut plan.function.steps[step].args[slot]
 }
 
 fn gemm<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Gemm {
@@ -104,7 +117,7 @@ const SCATTERED: &str = "gemm_4x4_scattered";
 #[test]
 fn slots_and_indices_are_in_range() {
     found!(|plan| gemm(plan, SCATTERED).a.slot = Slot(99), Fault::Range { what: "parameter", idx: 99, .. });
-    found!(|plan| plan.layout.steps[0].kernel = 99, Fault::Range { what: "kernel", idx: 99, .. });
+    found!(|plan| plan.function.steps[0].kernel = 99, Fault::Range { what: "kernel", idx: 99, .. });
     found!(|plan| *arg(plan, SCATTERED, "a") = Arg::Buffer(99), Fault::Range { what: "buffer", idx: 99, .. });
     found!(|plan| *arg(plan, SCATTERED, "w") = Arg::Constant(99), Fault::Range { what: "constant", .. });
     found!(|plan| _ = plan.sources.pop(), Fault::Range { what: "source of step", .. });
@@ -138,8 +151,8 @@ fn sizes_make_sense() {
     };
     found!(many, Fault::Size { what: "the number of parameters", got: 200 });
     let many = |plan: &mut Plan| {
-        let buffer = plan.layout.buffers[0].clone();
-        plan.layout.buffers.resize(1 << 17, buffer);
+        let buffer = plan.function.buffers[0].clone();
+        plan.function.buffers.resize(1 << 17, buffer);
     };
     found!(many, Fault::Size { what: "the number of buffers", .. });
     let set_heads = |plan: &mut Plan| match &mut kernel(plan, "attention_2x2x2").body {
@@ -223,7 +236,7 @@ fn programs_use_what_is_there() {
 
 #[test]
 fn arguments_fit_parameters() {
-    found!(|plan| _ = plan.layout.steps[0].args.pop(), Fault::Arity { got: 3, wanted: 4 });
+    found!(|plan| _ = plan.function.steps[0].args.pop(), Fault::Arity { got: 3, wanted: 4 });
     found!(|plan| *arg(plan, SCATTERED, "a") = Arg::Buffer(0), Fault::Arg { .. });
     found!(|plan| plan.constants[0].constant.rows = 1, Fault::Rows { got: 1, .. });
     let x = |plan: &mut Plan| match *arg(plan, "embed_4", "out") {
@@ -233,7 +246,7 @@ fn arguments_fit_parameters() {
     found!(
         |plan| {
             let idx = x(plan);
-            plan.layout.buffers[idx].rows = RowBound::Fixed(1);
+            plan.function.buffers[idx].rows = RowBound::Fixed(1);
         },
         Fault::Rows { got: 1, .. }
     );
@@ -257,7 +270,7 @@ fn constants_and_inputs_are_not_written() {
     );
     found!(
         |plan| {
-            let positions = plan.layout.io.positions;
+            let positions = port(plan, &Role::Positions);
             *arg(plan, "compact_at_least", "rows") = Arg::Buffer(positions);
         },
         Fault::HostOwned { .. }
@@ -268,7 +281,7 @@ fn constants_and_inputs_are_not_written() {
 fn reads_follow_writes() {
     found!(
         |plan| {
-            plan.layout.steps.remove(0);
+            plan.function.steps.remove(0);
             plan.sources.remove(0);
         },
         Fault::Unwritten { .. }
@@ -276,7 +289,7 @@ fn reads_follow_writes() {
     // The head alone writes the logits.
     found!(
         |plan| {
-            plan.layout.steps.pop();
+            plan.function.steps.pop();
             plan.sources.pop();
         },
         Fault::Unwritten { .. }
@@ -295,14 +308,14 @@ fn reads_follow_writes() {
 fn row_lists_come_from_compactions_of_the_set() {
     found!(
         |plan| {
-            let positions = plan.layout.io.positions;
+            let positions = port(plan, &Role::Positions);
             *arg(plan, SCATTERED, "rows") = Arg::Buffer(positions);
         },
         Fault::RowList { .. }
     );
     found!(
         |plan| {
-            let n_tokens = plan.layout.io.n_tokens;
+            let n_tokens = port(plan, &Role::TokenCount);
             *arg(plan, SCATTERED, "count") = Arg::Buffer(n_tokens);
         },
         Fault::Extent { .. }
@@ -322,21 +335,19 @@ fn parameters_of_a_step_do_not_alias() {
 
 #[test]
 fn memory_is_aligned_disjoint_and_within_bounds() {
-    found!(|plan| plan.layout.buffers[1].place.row_offset += 2, Fault::Align { wanted: 4, .. });
-    found!(|plan| plan.layout.buffers[0].place.fixed_offset += 4, Fault::Align { wanted: 256, .. });
+    found!(|plan| place(plan, 1).row_offset += 2, Fault::Align { wanted: 4, .. });
+    found!(|plan| place(plan, 0).fixed_offset += 4, Fault::Align { wanted: 256, .. });
     found!(|plan| plan.constants[1].constant.offset += 4, Fault::Align { wanted: 256, .. });
     found!(|plan| plan.constants[1].constant.offset = 0, Fault::Bounds);
-    found!(|plan| plan.layout.row_bytes -= 4, Fault::Bounds);
-    found!(|plan| plan.layout.buffers[1].place.row_offset = u64::MAX - 3, Fault::Bounds);
+    found!(|plan| plan.function.row_bytes -= 4, Fault::Bounds);
+    found!(|plan| place(plan, 1).row_offset = u64::MAX - 3, Fault::Bounds);
     let overlap = |plan: &mut Plan| {
-        let place = plan.layout.buffers[1].place;
-        plan.layout.buffers[2].place = place;
+        plan.function.buffers[2].storage = plan.function.buffers[1].storage;
     };
     found!(overlap, Fault::Overlap { .. });
     let overlap = |plan: &mut Plan| {
         // The embedding and the router logits made from it.
-        let place = plan.layout.buffers[6].place;
-        plan.layout.buffers[7].place = place;
+        plan.function.buffers[7].storage = plan.function.buffers[6].storage;
     };
     found!(overlap, Fault::Overlap { other: 6 });
 }
@@ -344,18 +355,62 @@ fn memory_is_aligned_disjoint_and_within_bounds() {
 #[test]
 fn lifetimes_are_those_of_the_steps() {
     let shorten = |plan: &mut Plan| {
-        let live = plan.layout.buffers.iter_mut().find_map(|buffer| buffer.live.as_mut());
+        let live = plan.function.buffers.iter_mut().find_map(|buffer| buffer.live.as_mut());
         live.expect("a buffer with a lifetime").1 += 1;
     };
     found!(shorten, Fault::Lifetime { .. });
     found!(
-        |plan| plan.layout.buffers[5].live = Some((0, 1)),
+        |plan| plan.function.buffers[5].live = Some((0, 1)),
         Fault::Lifetime { got: Some((0, 1)), wanted: None }
     );
 }
 
 #[test]
 fn the_interface_is_as_promised() {
-    found!(|plan| plan.layout.vocab_size = 6, Fault::Io { what: "logits" });
-    found!(|plan| plan.layout.io.n_tokens = plan.layout.io.tokens, Fault::Io { what: "n_tokens" });
+    found!(|plan| plan.function.vocab_size = 6, Fault::Interface { .. });
+    let wrong = |plan: &mut Plan| {
+        let tokens = port(plan, &Role::Tokens);
+        plan.function.interface.bind(Role::TokenCount, Binding::Buffer(tokens));
+    };
+    found!(wrong, Fault::Interface { .. });
+    let missing = |plan: &mut Plan| plan.function.interface.ports.retain(|port| port.role != Role::UseForced);
+    found!(missing, Fault::Interface { .. });
+}
+
+#[test]
+fn states_are_what_their_buffers_are() {
+    // A counter that no step touches, but that the function keeps.
+    let keep = |plan: &mut Plan| {
+        let (name, dtype) = ("seen".to_owned(), DType::U32);
+        plan.states.push(State { name: name.clone(), dtype, rows: 2, cols: 1, offset: 0 });
+        let storage = Storage::State(0);
+        let rows = RowBound::Fixed(2);
+        plan.function.buffers.push(Buffer { name: name.clone(), dtype, rows, cols: 1, storage, live: None });
+        let idx = plan.function.buffers.len() as u32 - 1;
+        plan.function.interface.bind(Role::State { name }, Binding::Buffer(idx));
+        idx as usize
+    };
+    let mut plan = skipped();
+    keep(&mut plan);
+    verify(&plan).unwrap_or_else(|errors| panic!("{}", errors[0]));
+    let wrong = |plan: &mut Plan| {
+        let idx = keep(plan);
+        plan.function.buffers[idx].rows = RowBound::Fixed(3);
+    };
+    found!(wrong, Fault::Interface { .. });
+    let unnamed = |plan: &mut Plan| {
+        keep(plan);
+        plan.function.interface.ports.pop();
+    };
+    found!(unnamed, Fault::Interface { .. });
+    let other = |plan: &mut Plan| {
+        keep(plan);
+        plan.states[0].name = "other".to_owned();
+    };
+    found!(other, Fault::Interface { .. });
+    let unaligned = |plan: &mut Plan| {
+        keep(plan);
+        plan.states[0].offset = 4;
+    };
+    found!(unaligned, Fault::Align { got: 4, wanted: 256 });
 }

@@ -9,18 +9,18 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
-use skipc_artifact::program::Purpose;
+use clap::Args;
 use skipc_artifact::section::ContentHash;
 
 use crate::batch::{Batch, Decisions, Grid, Outputs};
+use crate::device::Device;
 use crate::error::Error;
 use crate::generate::{self, Row};
 use crate::inputs::{Replay, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::Model;
 use crate::npy;
-use crate::session::{Device, Options, Session};
+use crate::session::{Options, Session};
 use crate::threads::Threads;
 use crate::timing::Timing;
 use crate::trace::{self, Trace};
@@ -64,9 +64,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub routing: Option<PathBuf>,
 
-    /// Where to run
-    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
-    pub device: DeviceArg,
+    /// Where to run: cpu, cuda (the first NVIDIA GPU) or cuda:N (that of this ordinal)
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
 
     /// Threads on the CPU; as many as it runs at once by default
     #[arg(long, value_name = "N")]
@@ -89,24 +89,6 @@ pub struct RunArgs {
     pub json: bool,
 }
 
-/// Names of devices on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceArg {
-    /// The host's processor
-    Cpu,
-    /// The first NVIDIA GPU
-    Cuda,
-}
-
-impl From<DeviceArg> for Device {
-    fn from(arg: DeviceArg) -> Device {
-        match arg {
-            DeviceArg::Cpu => Device::Cpu,
-            DeviceArg::Cuda => Device::Cuda,
-        }
-    }
-}
-
 impl RunArgs {
     /// Scores the tokens of a file, on the CPU and with every default.
     #[must_use]
@@ -120,7 +102,7 @@ impl RunArgs {
             logits: None,
             routing_out: None,
             routing: None,
-            device: DeviceArg::Cpu,
+            device: Device::Cpu,
             threads: None,
             checked: false,
             self_test: false,
@@ -131,9 +113,12 @@ impl RunArgs {
 
     fn session(&self, model: &Model) -> Result<Session, Error> {
         let threads = self.threads.unwrap_or_else(Threads::available);
-        let purpose = if self.max_new_tokens.is_some() { Purpose::Generate } else { Purpose::Score };
-        let options = Options { threads, checked: self.checked, purpose, ..Options::default() };
-        Session::new(model, self.device.into(), options)
+        let options = Options { threads, checked: self.checked, ..Options::default() };
+        let mut session = Session::new(model, self.device, options)?;
+        if self.max_new_tokens.is_some() {
+            generate::prepare(&mut session, model)?;
+        }
+        Ok(session)
     }
 }
 
@@ -162,7 +147,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
     let load = started.elapsed();
     match (&args.prompt, &args.tokens) {
         (Some(text), _) => {
-            let tokens = generate::bytes_of(text, session.program().layout.vocab_size)?;
+            let tokens = generate::bytes_of(text, session.function().vocab_size)?;
             match args.max_new_tokens {
                 Some(count) => continue_text(&mut session, text, &tokens, count, out),
                 None => run_once((args, load), &model, &mut session, Sequences::of_row(tokens), out),
@@ -184,14 +169,14 @@ fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> 
     let model = Model::open(&args.model)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let options = Options { threads, checked: args.checked, ..Options::default() };
-    let verdicts = known_answer::self_test(&model, args.device.into(), options)?;
+    let verdicts = known_answer::self_test(&model, args.device, options)?;
     let failed = verdicts.iter().filter(|verdict| !verdict.ok).count();
     if args.json {
         let rows: Vec<_> = verdicts
             .iter()
             .map(|verdict| {
                 serde_json::json!({
-                    "purpose": verdict.purpose,
+                    "purpose": verdict.function,
                     "case": verdict.case,
                     "flips": verdict.flips,
                     "max_error": verdict.max_error,
@@ -203,10 +188,10 @@ fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> 
         let summary = serde_json::json!({"ok": failed == 0, "known_answers": rows});
         out.print(format_args!("{summary}\n"))?;
     } else {
-        for Verdict { purpose, case, flips, max_error, relative_rms, ok } in &verdicts {
+        for Verdict { function, case, flips, max_error, relative_rms, ok } in &verdicts {
             let word = if *ok { "ok" } else { "WRONG" };
             out.print(format_args!(
-                "{purpose:8}  {case:5}  {flips} decisions differ, largest error {max_error:.2e}, \
+                "{function:8}  {case:5}  {flips} decisions differ, largest error {max_error:.2e}, \
                      relative rms {relative_rms:.2e}  {word}\n"
             ))?;
         }
@@ -250,7 +235,7 @@ fn score(
     sequences: Sequences,
 ) -> Result<Scored, Error> {
     let Sequences { grid, tokens } = sequences;
-    let routers = session.program().layout.io.gates.len();
+    let routers = session.function().interface.routers().len();
     let replay = match &args.routing {
         Some(path) => Some(Replay::read(path, model.artifact().manifest(), (routers, &grid))?),
         None => None,
@@ -273,7 +258,7 @@ fn run_once(
     let finite = outputs.check_finite(&grid.lengths);
     let (rows, width) = (grid.lengths.len() as u64, grid.width as u64);
     if let Some(path) = &args.logits {
-        let vocab_size = session.program().layout.vocab_size;
+        let vocab_size = session.function().vocab_size;
         let array = grid.unpack(&outputs.logits, vocab_size as usize);
         npy::write(path, &[rows, width, u64::from(vocab_size)], &array)?;
     }
@@ -287,7 +272,7 @@ fn run_once(
         }
     }
     let timing = if args.timing { Some(Timing::of(session, &batch, load)?) } else { None };
-    let decisions = Decisions::new(&session.program().layout, outputs.gates, &outputs.overflow);
+    let decisions = Decisions::new(session.function(), outputs.gates, &outputs.overflow);
     summarise(args, session, &grid, (&outputs.counts, &decisions.overflow, timing.as_ref()), out)?;
     // Said last, so that who looks for the cause has the files.
     finite?;
@@ -348,7 +333,7 @@ fn continue_text(
     out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
     let row = Row { sequence: 0, tokens };
-    row.check(&session.program().layout)?;
+    row.check(session.function())?;
     out.print(format_args!("{prompt}"))?;
     let mut written = Ok(());
     let continuation = generate::greedy_row(session, row, count, &mut |token| {
@@ -358,7 +343,7 @@ fn continue_text(
     })?;
     written?;
     out.print(format_args!("\n"))?;
-    Ok(Decisions::new(&session.program().layout, continuation.gates, &continuation.overflow))
+    Ok(Decisions::new(session.function(), continuation.gates, &continuation.overflow))
 }
 
 /// Prints one line of new token ids for each row; an empty row has nothing that could be continued, and an empty line.
@@ -376,7 +361,7 @@ fn continue_rows(
         rows.push(Row { sequence, tokens });
     }
     // Before anything is printed.
-    rows.iter().try_for_each(|row| row.check(&session.program().layout))?;
+    rows.iter().try_for_each(|row| row.check(session.function()))?;
     let mut decisions = Decisions::default();
     for row in rows {
         if out.is_closed() {
@@ -389,7 +374,7 @@ fn continue_rows(
         let new = generate::greedy_row(session, row, count, &mut |_| ControlFlow::Continue(()))?;
         let words: Vec<_> = new.tokens.iter().map(ToString::to_string).collect();
         out.print(format_args!("{}\n", words.join(" ")))?;
-        decisions.extend(Decisions::new(&session.program().layout, new.gates, &new.overflow));
+        decisions.extend(Decisions::new(session.function(), new.gates, &new.overflow));
     }
     Ok(decisions)
 }

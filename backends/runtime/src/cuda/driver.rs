@@ -47,7 +47,8 @@ unsafe impl Send for Primary {}
 unsafe impl Sync for Primary {}
 
 impl Context {
-    pub(super) fn first() -> Result<Self, CudaError> {
+    /// That of the device of this ordinal.
+    pub(super) fn open(ordinal: u32) -> Result<Self, CudaError> {
         // SAFETY: opening the library runs its initialisers, which is what every CUDA program does.
         if !unsafe { sys::is_culib_present() } {
             return Err(CudaError::NoDriver);
@@ -68,10 +69,16 @@ impl Context {
             _ => CudaError::NoDevice { reason: name_of(error) },
         };
         result::init().map_err(no_device)?;
-        if result::device::get_count().map_err(no_device)? == 0 {
-            return Err(CudaError::NoDevice { reason: "it counts none".into() });
+        let n_devices = result::device::get_count().map_err(no_device)?.unsigned_abs();
+        if ordinal >= n_devices {
+            let reason = match n_devices {
+                0 => "it counts none".to_owned(),
+                n => format!("it counts {n}, numbered from 0; there is no `cuda:{ordinal}`"),
+            };
+            return Err(CudaError::NoDevice { reason });
         }
-        let device = result::device::get(0).map_err(no_device)?;
+        let no_number = |_| CudaError::NoDevice { reason: format!("it takes no number as {ordinal}") };
+        let device = result::device::get(c_int::try_from(ordinal).map_err(no_number)?).map_err(no_device)?;
         let name = result::device::get_name(device).map_err(no_device)?;
         let attribute = |which| {
             // SAFETY: the device came from the driver.
@@ -104,7 +111,7 @@ impl Primary {
 
 impl Drop for Primary {
     fn drop(&mut self) {
-        // SAFETY: retained once in `first`, and everything that lives in it holds this object. A failure means that
+        // SAFETY: retained once in `open`, and everything that lives in it holds this object. A failure means that
         // the context is gone already.
         let _ = unsafe { result::primary_ctx::release(self.device) };
     }
@@ -275,6 +282,8 @@ pub(super) struct Module {
 
 // SAFETY: see `Primary`.
 unsafe impl Send for Module {}
+// SAFETY: as above; what is looked up in it never changes once it is shared.
+unsafe impl Sync for Module {}
 
 impl Module {
     pub(super) fn from_cubin(context: &Context, cubin: &[u8]) -> Result<Self, CudaError> {

@@ -7,7 +7,9 @@ pub enum CudaError {
     #[error("there is no NVIDIA driver on this machine (libcuda.so.1 was not found); use `--device cpu`")]
     NoDriver,
     /// There is a driver without a device.
-    #[error("the NVIDIA driver shows no GPU ({reason}); see CUDA_VISIBLE_DEVICES, or use `--device cpu`")]
+    #[error(
+        "the NVIDIA driver shows no such GPU ({reason}); see CUDA_VISIBLE_DEVICES, or use `--device cpu`"
+    )]
     NoDevice {
         /// What the driver said.
         reason: String,

@@ -1,7 +1,7 @@
 //! Decisions with given densities, for benchmarks that have to run the same again.
 
 use serde::{Deserialize, Serialize};
-use skipc_artifact::program::Gate;
+use skipc_artifact::interface::RouterPorts;
 
 use crate::error::Error;
 
@@ -40,20 +40,21 @@ pub enum Decider {
     SameAs(usize),
 }
 
-/// What decides in a program with these gates.
+/// What decides in a function with these routers.
 #[must_use]
-pub fn deciders(gates: &[Gate]) -> Vec<Decider> {
-    let decider = |(router, gate): (usize, &Gate)| match gate {
-        Gate::Constant(executes) => Decider::Constant(*executes),
-        Gate::Routed { forced: own, .. } => {
-            let shares = |gate: &Gate| matches!(gate, Gate::Routed { forced, .. } if forced == own);
-            match gates.iter().position(shares) {
+pub fn deciders(routers: &[RouterPorts]) -> Vec<Decider> {
+    let decider = |(router, ports): (usize, &RouterPorts)| match ports {
+        RouterPorts::Constant(executes) => Decider::Constant(*executes),
+        RouterPorts::Routed { forced: own, .. } => {
+            let shares =
+                |ports: &RouterPorts| matches!(ports, RouterPorts::Routed { forced, .. } if forced == own);
+            match routers.iter().position(shares) {
                 Some(first) if first != router => Decider::SameAs(first),
                 _ => Decider::Free,
             }
         }
     };
-    gates.iter().enumerate().map(decider).collect()
+    routers.iter().enumerate().map(decider).collect()
 }
 
 pub(super) fn gates(deciders: &[Decider], lengths: &[u32], recipe: &Recipe) -> Result<Vec<Vec<u8>>, Error> {

@@ -1,17 +1,20 @@
 //! A model small enough to be written by hand, machine code included: the logits of a token are its row of a table,
-//! and one router takes tokens with odd ids.
+//! and one router takes tokens with odd ids. Another function counts, in a state, the tokens of all its calls.
+#![allow(dead_code, reason = "each test takes a part of it")]
 
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable};
+use skipc_artifact::interface::{Interface, Role, RouterPorts};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    Arg, Buffer, Constant, Entry, Extent, Gate, Io, Launch, Layout, Place, Program, Purpose, RowBound, Step,
+    ArenaPlace, Arg, Buffer, Constant, Entry, Extent, Function, Launch, Program, RowBound, SCORE, State,
+    Step, Storage,
 };
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
 
-/// Three kernels for x86-64, in Intel's notation.
+/// Four kernels for x86-64, in Intel's notation.
 ///
 /// ```text
 /// table_4:  # (tokens, table, logits, count): rows begin..end of logits = table[tokens]
@@ -29,8 +32,10 @@ use skipc_artifact::writer::Writer;
 /// 3:  mov [rdi], esi;  ret
 /// stray:    # (n): writes one word behind its buffer
 ///     mov rax, [rdi];  mov dword ptr [rax+4], 1;  ret
+/// count_up: # (seen, n): seen += n
+///     mov rax, [rdi];  mov rcx, [rdi+8];  mov ecx, [rcx];  add [rax], ecx;  ret
 /// ```
-const CODE: [u8; 120] = [
+const CODE: [u8; 132] = [
     0x4c, 0x8b, 0x0f, 0x4c, 0x8b, 0x57, 0x08, 0x4c, 0x8b, 0x5f, 0x10, 0x39, 0xca, 0x73, 0x1c, 0x89, 0xd0,
     0x45, 0x8b, 0x04, 0x81, 0x49, 0xc1, 0xe0, 0x04, 0x43, 0x0f, 0x10, 0x04, 0x02, 0x48, 0xc1, 0xe0, 0x04,
     0x41, 0x0f, 0x11, 0x04, 0x03, 0xff, 0xc2, 0xeb, 0xe0, 0xc3, 0x4c, 0x8b, 0x07, 0x4c, 0x8b, 0x4f, 0x08,
@@ -38,7 +43,7 @@ const CODE: [u8; 120] = [
     0x48, 0x8b, 0x7f, 0x20, 0x31, 0xd2, 0x31, 0xf6, 0x39, 0xca, 0x73, 0x1a, 0x41, 0x8b, 0x04, 0x90, 0x45,
     0x85, 0xc9, 0x74, 0x04, 0x41, 0x8a, 0x04, 0x12, 0x83, 0xe0, 0x01, 0x41, 0x88, 0x04, 0x13, 0x01, 0xc6,
     0xff, 0xc2, 0xeb, 0xe2, 0x89, 0x37, 0xc3, 0x48, 0x8b, 0x07, 0xc7, 0x40, 0x04, 0x01, 0x00, 0x00, 0x00,
-    0xc3,
+    0xc3, 0x48, 0x8b, 0x07, 0x48, 0x8b, 0x4f, 0x08, 0x8b, 0x09, 0x01, 0x08, 0xc3,
 ];
 
 /// Row `t` of the table: the likeliest token after `t` is `(t + 1) % 4`.
@@ -49,25 +54,38 @@ pub(crate) fn logits_of(token: u32) -> [f32; 4] {
 }
 
 fn buffer(name: &str, dtype: DType, rows: RowBound, cols: u32, place: (u64, u64)) -> Buffer {
-    let place = Place { fixed_offset: place.0, row_offset: place.1 };
-    Buffer { name: name.into(), dtype, rows, cols, place, live: None }
+    let storage = Storage::Step(ArenaPlace { fixed_offset: place.0, row_offset: place.1 });
+    Buffer { name: name.into(), dtype, rows, cols, storage, live: None }
 }
 
-fn entry(symbol: &str, n_params: u32, extent: Extent, tile_rows: u32) -> Entry {
+fn entry(symbol: &str, (n_params, writes): (u32, &[u32]), extent: Extent, tile_rows: u32) -> Entry {
     Entry {
         symbol: symbol.into(),
         n_params,
+        writes: writes.to_vec(),
         extent,
         launch: Launch::Host { tile_rows, few_rows: None, scratch_bytes: 100, tiles: Vec::new() },
     }
 }
 
-fn layout() -> Layout {
+fn score() -> Function {
     let (one, tokens) = (RowBound::Fixed(1), RowBound::Tokens);
     let step =
         |kernel, args: &[Arg], origin: &str| Step { kernel, args: args.to_vec(), origin: origin.into() };
     let [n, forced, count] = [0, 1, 2].map(Arg::Buffer);
-    Layout {
+    let mut interface = Interface::from([
+        (Role::TokenCount, 0),
+        (Role::UseForced, 1),
+        (Role::Tokens, 3),
+        (Role::Positions, 4),
+        (Role::Sequences, 5),
+        (Role::Logits, 6),
+    ]);
+    let routed = RouterPorts::Routed { decision: 7, forced: 8, executed: 2, wanted: None };
+    for (router, ports) in (0..).zip([RouterPorts::Constant(true), routed, RouterPorts::Constant(false)]) {
+        interface.bind_router(router, ports);
+    }
+    Function {
         max_tokens: 100,
         max_positions: 50,
         vocab_size: 4,
@@ -88,19 +106,7 @@ fn layout() -> Layout {
             step(0, &[Arg::Buffer(3), Arg::Constant(0), Arg::Buffer(6), n], "lm_head"),
             step(1, &[Arg::Buffer(3), forced, Arg::Buffer(8), Arg::Buffer(7), count, n], "blocks.0.router"),
         ],
-        io: Io {
-            n_tokens: 0,
-            use_forced: 1,
-            tokens: 3,
-            positions: 4,
-            sequences: 5,
-            logits: 6,
-            gates: vec![
-                Gate::Constant(true),
-                Gate::Routed { mask: 7, forced: 8, count: 2, wanted: None },
-                Gate::Constant(false),
-            ],
-        },
+        interface,
     }
 }
 
@@ -109,22 +115,53 @@ pub(crate) fn bundle() -> Bundle {
     let table: Vec<u8> = (0..4).flat_map(logits_of).flat_map(f32::to_ne_bytes).collect();
     let program = Program {
         target: Target::Cpu,
-        purpose: Purpose::Score,
         dtype: DType::F32,
-        layout: layout(),
         constants: vec![Constant { name: "table".into(), dtype: DType::F32, rows: 4, cols: 4, offset: 0 }],
         constant_bytes: 64,
+        states: Vec::new(),
+        state_bytes: 0,
         entries: vec![
-            entry("table_4", 4, Extent::Counted { count: 3, at_most: 100 }, 1),
-            entry("odd_set", 6, Extent::Counted { count: 5, at_most: 100 }, 0),
-            entry("stray", 1, Extent::Fixed(1), 0),
+            entry("table_4", (4, &[2]), Extent::Counted { count: 3, at_most: 100 }, 1),
+            entry("odd_set", (6, &[3, 4]), Extent::Counted { count: 5, at_most: 100 }, 0),
+            entry("stray", (1, &[0]), Extent::Fixed(1), 0),
         ],
+        functions: [(SCORE.to_owned(), score())].into(),
     };
-    let entries = [("table_4", 0), ("odd_set", 0x2c), ("stray", 0x6d)];
+    let entries = [("table_4", 0), ("odd_set", 0x2c), ("stray", 0x6d), ("count_up", 0x78)];
     let entries = entries.map(|(name, offset)| HostEntry { name: name.into(), offset }).to_vec();
     let table_of = HostTable { arch: HostArch::X86_64, level: HostLevel::Baseline, entries };
     let image = HostImage { code: CODE.to_vec(), table: table_of };
     Bundle { program, constants: table, code: BundleCode::Host(vec![image]) }
+}
+
+/// The name of the state.
+pub(crate) const SEEN: &str = "seen";
+
+/// The model with the function `count`.
+pub(crate) fn counting() -> Bundle {
+    let mut bundle = bundle();
+    let program = &mut bundle.program;
+    let (dtype, rows, role) = (DType::U32, RowBound::Fixed(1), Role::State { name: SEEN.into() });
+    program.states = vec![State { name: SEEN.into(), dtype, rows: 1, cols: 1, offset: 0 }];
+    program.state_bytes = 4;
+    program.entries.push(entry("count_up", (2, &[0]), Extent::Fixed(1), 0));
+    let seen = Buffer { name: SEEN.into(), dtype, rows, cols: 1, storage: Storage::State(0), live: None };
+    let args = vec![Arg::Buffer(1), Arg::Buffer(0)];
+    let count = Function {
+        buffers: vec![buffer("n", DType::U32, rows, 1, (0, 0)), seen],
+        steps: vec![Step { kernel: 3, args, origin: "count".into() }],
+        interface: Interface::from([(Role::TokenCount, 0), (role, 1)]),
+        fixed_bytes: 4,
+        row_bytes: 0,
+        ..score()
+    };
+    program.functions.insert("count".into(), count);
+    bundle
+}
+
+/// The function of the bundle.
+pub(crate) fn function(bundle: &mut Bundle) -> &mut Function {
+    bundle.program.functions.get_mut(SCORE).unwrap()
 }
 
 /// The bundle as an artefact.

@@ -1,8 +1,10 @@
-//! A whole step: arena, buffers, kernels in order.
+//! A whole step: arena, states, buffers, kernels in order.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipc_artifact::program::{Arg, BOUND_UNIT, Buffer, Gate, Layout, Step};
+use skipc_artifact::interface::{Interface, Role, RouterPorts};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Buffer, Function, Step, Storage};
 use skipc_artifact::target::DType;
 
 use skipc_ir::interp::Weights;
@@ -29,7 +31,7 @@ const GAP: usize = 64;
 pub enum Mode {
     /// Each in memory of its own.
     Separate,
-    /// As the layout says, with reuse.
+    /// As the function says, with reuse.
     Arena,
 }
 
@@ -42,11 +44,11 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// Index of each token's sequence, ascending.
     pub sequences: Vec<u32>,
-    /// Decisions to replay: for each gate of the layout one decision a token. Entries of constant gates are not read.
+    /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
 }
 
-/// The decisions of one gate.
+/// The decisions of one router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateOutcome {
     /// Whether each token executes.
@@ -62,49 +64,97 @@ pub struct GateOutcome {
 pub struct Outcome<N = f32> {
     /// `[tokens, vocab]`, row by row.
     pub logits: Vec<N>,
-    /// One for each gate of the layout.
+    /// One for each router, in model order.
     pub gates: Vec<GateOutcome>,
 }
 
-/// Runs all steps of a layout over one batch. `kernels` and `constants` are those that its steps name by index; a
+/// Runs all steps of a function over one batch, with states that are zero before it. `kernels` and `constants` are those that its steps name by index; a
 /// constant is its bytes. Before the first step every buffer is poisoned.
 ///
 /// # Errors
 /// The first [`Fault`], with the step in which it happened.
-pub fn run_layout(
+pub fn run_function(
     kernels: &[(String, Kernel)],
-    layout: &Layout,
+    function: &Function,
     constants: &[Vec<u8>],
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
     let constants = constants.iter().map(|bytes| Constant::Bytes(bytes)).collect();
-    run_steps(kernels, layout, constants, batch, places)
+    run_steps((kernels, function), constants, &mut States::default(), batch, places)
 }
 
-/// Runs all steps of a plan in the number domain `N`, with constants made from their recipe and the original tensors.
+/// Runs all steps of a plan in the number domain `N`, with constants made from their recipe and the original tensors,
+/// and states that are zero before it.
 ///
 /// # Errors
 /// The first [`Fault`]; a weight that is missing or has another size is one too.
-pub fn run_layout_in<N: Element>(
+pub fn run_plan_in<N: Element>(
     plan: &Plan,
     weights: &dyn Weights<N>,
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
-    N::run_plan(plan, weights, batch, places)
+    N::run_plan(plan, weights, &mut States::default(), batch, places)
+}
+
+/// [`run_plan_in`] on states that earlier steps left.
+///
+/// # Errors
+/// As [`run_plan_in`].
+pub fn run_plan_on<N: Element>(
+    plan: &Plan,
+    weights: &dyn Weights<N>,
+    states: &mut States<N>,
+    batch: &Batch,
+    places: (Mode, Tiling),
+) -> Result<Outcome<N>, Fault> {
+    N::run_plan(plan, weights, states, batch, places)
+}
+
+/// What steps leave for later ones, by the name of the state; what is not there is zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct States<N> {
+    contents: BTreeMap<String, Contents<N>>,
+}
+
+impl<N> Default for States<N> {
+    /// All zero.
+    fn default() -> Self {
+        States { contents: BTreeMap::new() }
+    }
+}
+
+/// The memory of a state: integers by their bytes, reals by their numbers.
+#[derive(Clone, Debug, PartialEq)]
+struct Contents<N> {
+    bytes: Vec<u8>,
+    reals: Vec<N>,
+}
+
+impl<N> States<N> {
+    /// The bytes of a state of integers; `None` if no step has left it.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.contents.get(name).map(|contents| contents.bytes.as_slice())
+    }
+
+    /// The elements of a state of reals; `None` if no step has left it.
+    pub fn reals(&self, name: &str) -> Option<&[N]> {
+        self.contents.get(name).map(|contents| contents.reals.as_slice())
+    }
 }
 
 /// What every domain's [`Element::run_plan`] calls.
 pub(super) fn run_plan<N: Element>(
     plan: &Plan,
     weights: &dyn Weights<N>,
+    states: &mut States<N>,
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     let constants = plan.constants.iter().map(|constant| make_constant(constant, weights));
     let constants = constants.collect::<Result<Vec<_>, Fault>>()?;
-    run_steps(&plan.kernels, &plan.layout, constants, batch, places)
+    run_steps((&plan.kernels, &plan.function), constants, states, batch, places)
 }
 
 /// The elements of a constant as its graph means them: no type rounds them.
@@ -140,18 +190,19 @@ fn make_constant<N: Element>(
 }
 
 fn run_steps<N: Element>(
-    kernels: &[(String, Kernel)],
-    layout: &Layout,
+    (kernels, function): (&[(String, Kernel)], &Function),
     constants: Vec<Constant<'_, N>>,
+    states: &mut States<N>,
     batch: &Batch,
     (mode, tiling): (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
-    let n_tokens = check_batch(layout, batch)?;
+    let n_tokens = check_batch(function, batch)?;
     let bound = n_tokens.max(1).checked_next_multiple_of(BOUND_UNIT);
     let bound = bound.ok_or_else(|| Fault::Batch(format!("{n_tokens} tokens are too many")))?;
-    let mut machine = Machine::new(layout, constants, bound, mode)?;
+    let mut machine = Machine::new(function, constants, bound, mode)?;
+    machine.write_states(states)?;
     machine.write_inputs(batch, n_tokens)?;
-    for (idx, step) in layout.steps.iter().enumerate() {
+    for (idx, step) in function.steps.iter().enumerate() {
         let named = kernels.get(step.kernel as usize);
         let (name, kernel) =
             named.ok_or_else(|| Fault::Layout(format!("step {idx} names kernel {}", step.kernel)))?;
@@ -162,7 +213,9 @@ fn run_steps<N: Element>(
             fault: Box::new(fault),
         })?;
     }
-    machine.outcome(n_tokens)
+    let outcome = machine.outcome(n_tokens)?;
+    machine.read_states(states)?;
+    Ok(outcome)
 }
 
 /// Fills a buffer with what stands for "not written".
@@ -174,21 +227,22 @@ pub fn poison(dtype: DType, bytes: &mut [u8]) {
     }
 }
 
-fn check_batch(layout: &Layout, batch: &Batch) -> Result<u32, Fault> {
+fn check_batch(function: &Function, batch: &Batch) -> Result<u32, Fault> {
     let n_tokens = batch.tokens.len();
     if batch.positions.len() != n_tokens || batch.sequences.len() != n_tokens {
         return Err(Fault::Batch("tokens, positions and sequences differ in length".to_owned()));
     }
-    if n_tokens > layout.max_tokens as usize {
-        return Err(Fault::Batch(format!("{n_tokens} tokens, but at most {} fit", layout.max_tokens)));
+    if n_tokens > function.max_tokens as usize {
+        return Err(Fault::Batch(format!("{n_tokens} tokens, but at most {} fit", function.max_tokens)));
     }
     if let Some(forced) = &batch.forced {
-        if forced.len() != layout.io.gates.len() {
-            let gates = layout.io.gates.len();
-            return Err(Fault::Batch(format!("decisions for {} of {gates} gates", forced.len())));
+        let routers = function.interface.routers();
+        if forced.len() != routers.len() {
+            let n_routers = routers.len();
+            return Err(Fault::Batch(format!("decisions for {} of {n_routers} routers", forced.len())));
         }
-        for (gate, decisions) in layout.io.gates.iter().zip(forced) {
-            if matches!(gate, Gate::Routed { .. }) && decisions.len() != n_tokens {
+        for (router, decisions) in routers.iter().zip(forced) {
+            if matches!(router, RouterPorts::Routed { .. }) && decisions.len() != n_tokens {
                 return Err(Fault::Batch(format!("{} decisions for {n_tokens} tokens", decisions.len())));
             }
         }
@@ -196,53 +250,122 @@ fn check_batch(layout: &Layout, batch: &Batch) -> Result<u32, Fault> {
     Ok(n_tokens as u32)
 }
 
+/// A state of a function that runs.
+struct Kept<'a> {
+    name: &'a str,
+    dtype: DType,
+    range: Range<usize>,
+    owner: Owner,
+}
+
 struct Machine<'a, N> {
-    layout: &'a Layout,
+    function: &'a Function,
     memory: Memory<'a, N>,
     places: Vec<Place>,
 }
 
 impl<'a, N: Element> Machine<'a, N> {
     fn new(
-        layout: &'a Layout,
+        function: &'a Function,
         constants: Vec<Constant<'a, N>>,
         bound: u32,
         mode: Mode,
     ) -> Result<Machine<'a, N>, Fault> {
-        let mut places = Vec::with_capacity(layout.buffers.len());
+        let mut places = Vec::with_capacity(function.buffers.len());
         let mut end = 0_usize;
-        for (buffer, owner) in layout.buffers.iter().zip(1..) {
-            let begin = match mode {
-                Mode::Separate => (end + GAP).next_multiple_of(ALIGN),
-                Mode::Arena => arena_offset(buffer, bound)?,
+        let arena_bytes =
+            function.row_bytes.saturating_mul(u64::from(bound)).saturating_add(function.fixed_bytes);
+        // States lie behind the arena.
+        let mut states_end = usize::try_from(arena_bytes).unwrap_or(usize::MAX);
+        for (buffer, owner) in function.buffers.iter().zip(1..) {
+            let begin = match (mode, arena_offset(buffer, bound)?) {
+                (Mode::Arena, Some(offset)) => offset,
+                (Mode::Arena, None) => states_end.saturating_add(GAP).next_multiple_of(ALIGN),
+                (Mode::Separate, _) => (end + GAP).next_multiple_of(ALIGN),
             };
             let n_bytes = usize::try_from(buffer.bytes(bound)).ok();
             let range = n_bytes.and_then(|n_bytes| Some(begin..begin.checked_add(n_bytes)?));
             let range =
                 range.ok_or_else(|| Fault::Layout(format!("buffer `{}` is too large", buffer.name)))?;
             end = end.max(range.end);
+            if mode == Mode::Arena && buffer.place().is_some() && range.end as u64 > arena_bytes {
+                let (name, at) = (&buffer.name, range.end);
+                return Err(Fault::Layout(format!("`{name}` ends at {at}, the arena at {arena_bytes}")));
+            }
+            if buffer.place().is_none() {
+                states_end = range.end;
+            }
             places.push(Place::Arena(range, owner));
         }
-        if mode == Mode::Arena {
-            let arena_bytes =
-                layout.row_bytes.saturating_mul(u64::from(bound)).saturating_add(layout.fixed_bytes);
-            if end as u64 > arena_bytes {
-                return Err(Fault::Layout(format!("buffers end at {end}, the arena at {arena_bytes}")));
-            }
-        }
         let memory = Memory::new(end, constants);
-        Ok(Machine { layout, memory, places })
+        Ok(Machine { function, memory, places })
     }
 
+    /// The states, each with its place.
+    fn states(&self) -> Result<Vec<Kept<'a>>, Fault> {
+        let mut states = Vec::new();
+        for port in &self.function.interface.ports {
+            let Role::State { name } = &port.role else { continue };
+            let idx = self.port(&port.role)?;
+            let (buffer, Place::Arena(range, owner)) = self.buffer(idx)? else { continue };
+            states.push(Kept { name, dtype: buffer.dtype, range: range.clone(), owner: *owner });
+        }
+        Ok(states)
+    }
+
+    fn write_states(&mut self, states: &States<N>) -> Result<(), Fault> {
+        for Kept { name, dtype, range, owner } in self.states()? {
+            self.memory.owners[range.clone()].fill(owner);
+            self.memory.arena[range.clone()].fill(0);
+            let Some(Contents { bytes, reals }) = states.contents.get(name) else { continue };
+            if bytes.len() != range.len() {
+                return Err(Fault::Layout(format!("state `{name}` has another size")));
+            }
+            self.memory.arena[range.clone()].copy_from_slice(bytes);
+            self.memory.set_reals(range.start, dtype, reals.iter().copied());
+        }
+        Ok(())
+    }
+
+    fn read_states(&self, states: &mut States<N>) -> Result<(), Fault> {
+        for Kept { name, dtype, range, .. } in self.states()? {
+            let n_reals = match dtype {
+                DType::F32 | DType::Bf16 => range.len() / dtype.size() as usize,
+                DType::U32 | DType::U8 => 0,
+            };
+            let reals = self.memory.reals(range.start, dtype, n_reals).collect();
+            let bytes = self.memory.arena[range].to_vec();
+            states.contents.insert(name.to_owned(), Contents { bytes, reals });
+        }
+        Ok(())
+    }
+
+    fn interface(&self) -> &'a Interface {
+        &self.function.interface
+    }
+
+    /// The buffer of a port that the function has.
+    fn port(&self, role: &Role) -> Result<u32, Fault> {
+        self.interface().buffer(role).ok_or_else(|| Fault::Layout(format!("there is no port `{role}`")))
+    }
+
+    /// Writes what the function has ports for.
     fn write_inputs(&mut self, batch: &Batch, n_tokens: u32) -> Result<(), Fault> {
-        let io = &self.layout.io;
-        self.write_u32(io.n_tokens, &[n_tokens])?;
-        self.write_u32(io.tokens, &batch.tokens)?;
-        self.write_u32(io.positions, &batch.positions)?;
-        self.write_u32(io.sequences, &batch.sequences)?;
-        self.write_u32(io.use_forced, &[batch.forced.is_some().into()])?;
-        for (gate, decisions) in io.gates.iter().zip(batch.forced.iter().flatten()) {
-            if let Gate::Routed { forced, .. } = gate {
+        let use_forced = [u32::from(batch.forced.is_some())];
+        let inputs = [
+            (Role::TokenCount, &[n_tokens][..]),
+            (Role::Tokens, &batch.tokens),
+            (Role::Positions, &batch.positions),
+            (Role::Sequences, &batch.sequences),
+            (Role::UseForced, &use_forced),
+        ];
+        for (role, words) in inputs {
+            if let Some(idx) = self.interface().buffer(&role) {
+                self.write_u32(idx, words)?;
+            }
+        }
+        for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
+            if let RouterPorts::Routed { forced, .. } = router {
                 let bytes: Vec<u8> = decisions.iter().map(|executes| u8::from(*executes)).collect();
                 self.write(*forced, DType::U8, &bytes)?;
             }
@@ -279,34 +402,35 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 
     fn outcome(&self, n_tokens: u32) -> Result<Outcome<N>, Fault> {
-        let io = &self.layout.io;
-        let begin = self.written(io.logits, DType::F32, n_tokens)?;
-        let n_logits = begin.len() / DType::F32.size() as usize;
-        let logits = self.memory.reals(begin.start, DType::F32, n_logits).collect();
-        let mut gates = Vec::with_capacity(io.gates.len());
-        for gate in &io.gates {
-            gates.push(match *gate {
-                Gate::Constant(executes) => GateOutcome {
+        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new() };
+        if let Some(idx) = self.interface().buffer(&Role::Logits) {
+            let begin = self.written(idx, DType::F32, n_tokens)?;
+            let n_logits = begin.len() / DType::F32.size() as usize;
+            outcome.logits = self.memory.reals(begin.start, DType::F32, n_logits).collect();
+        }
+        for router in self.interface().routers() {
+            outcome.gates.push(match router {
+                RouterPorts::Constant(executes) => GateOutcome {
                     mask: vec![executes; n_tokens as usize],
                     count: if executes { n_tokens } else { 0 },
                     wanted: None,
                 },
-                Gate::Routed { mask, count, wanted, .. } => {
-                    let mask = self.read(mask, DType::U8, n_tokens)?;
+                RouterPorts::Routed { decision, executed, wanted, .. } => {
+                    let mask = self.read(decision, DType::U8, n_tokens)?;
                     GateOutcome {
                         mask: mask.iter().map(|executes| *executes != 0).collect(),
-                        count: self.read_count(count)?,
+                        count: self.read_count(executed)?,
                         wanted: wanted.map(|wanted| self.read_count(wanted)).transpose()?,
                     }
                 }
             });
         }
-        Ok(Outcome { logits, gates })
+        Ok(outcome)
     }
 
     fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Place), Fault> {
         let missing = || Fault::Layout(format!("there is no buffer {idx}"));
-        let buffer = self.layout.buffers.get(idx as usize).ok_or_else(missing)?;
+        let buffer = self.function.buffers.get(idx as usize).ok_or_else(missing)?;
         Ok((buffer, self.places.get(idx as usize).ok_or_else(missing)?))
     }
 
@@ -367,9 +491,13 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 }
 
-fn arena_offset(buffer: &Buffer, bound: u32) -> Result<usize, Fault> {
-    let rows = buffer.place.row_offset.checked_mul(u64::from(bound));
-    let offset = rows.and_then(|rows| rows.checked_add(buffer.place.fixed_offset));
+/// Where a buffer begins in the arena; `None` for a state.
+fn arena_offset(buffer: &Buffer, bound: u32) -> Result<Option<usize>, Fault> {
+    let Storage::Step(place) = buffer.storage else { return Ok(None) };
+    let rows = place.row_offset.checked_mul(u64::from(bound));
+    let offset = rows.and_then(|rows| rows.checked_add(place.fixed_offset));
     let offset = offset.and_then(|offset| usize::try_from(offset).ok());
-    offset.ok_or_else(|| Fault::Layout(format!("buffer `{}` lies past the end of memory", buffer.name)))
+    offset
+        .map(Some)
+        .ok_or_else(|| Fault::Layout(format!("buffer `{}` lies past the end of memory", buffer.name)))
 }

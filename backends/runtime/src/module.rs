@@ -1,0 +1,394 @@
+//! A program on a device, its states, and calls of its functions.
+//!
+//! ```no_run
+//! use skipc_artifact::interface::Role;
+//! use skipc_runtime::{Device, Model, Module, Options};
+//!
+//! # fn main() -> Result<(), skipc_runtime::Error> {
+//! let model = Model::open("model.skp".as_ref())?;
+//! let module = Module::load(&model, Device::Cuda(1), Options::default())?;
+//! let mut state = module.state()?;
+//! let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+//! let inputs = [
+//!     (Role::Tokens, words(&[72, 101, 108])),
+//!     (Role::Positions, words(&[0, 1, 2])),
+//!     (Role::Sequences, words(&[0, 0, 0])),
+//! ];
+//! // No kernel runs that this decision does not need, and nothing else is copied back.
+//! let decisions = state.call("score", 3, &inputs, &[Role::Decision { router: 0 }])?;
+//! println!("{:?}", decisions[0]);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skipc_artifact::bundle;
+use skipc_artifact::interface::{Binding, Direction, Role};
+use skipc_artifact::program::{Arg, Function, Program, Storage};
+use skipc_artifact::target::Target;
+
+use crate::device::Device;
+use crate::error::{self, Error};
+use crate::model::Model;
+use crate::session::Options;
+use crate::{cpu, cuda};
+
+/// A program with its code and constants on a device; cheap to clone. All its states share it.
+#[derive(Clone, Debug)]
+pub struct Module {
+    loaded: Arc<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    program: Arc<Program>,
+    engine: Engine,
+    checked: bool,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Cpu(Box<cpu::Loaded>),
+    Cuda(Box<cuda::Loaded>),
+}
+
+/// What a module's calls leave for later ones, with the memory that they take: one user of a module. States of one
+/// module know nothing of each other. Calls keep memory for the largest step so far.
+#[derive(Debug)]
+pub struct State {
+    // Dropped before what it points into.
+    memory: Memory,
+    module: Module,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Cpu(Box<cpu::Memories>),
+    Cuda(Box<cuda::Memories>),
+}
+
+impl Module {
+    /// Loads the code of `model` that suits the device best.
+    ///
+    /// # Errors
+    ///
+    /// No program for the device, no device, or a program that does not fit itself.
+    pub fn load(model: &Model, device: Device, options: Options) -> Result<Self, Error> {
+        let targets = model.targets();
+        let missing =
+            |wanted: &str| Error::NoProgram { wanted: wanted.into(), has: error::list_targets(&targets) };
+        let read = |target: &Target| bundle::read_program(model.artifact(), target).map(Arc::new);
+        let (program, engine) = match device {
+            Device::Cpu => {
+                if !targets.contains(&Target::Cpu) {
+                    return Err(missing("cpu"));
+                }
+                let program = read(&Target::Cpu)?;
+                let loaded = cpu::Loaded::new(model, Arc::clone(&program), options)?;
+                (program, Engine::Cpu(Box::new(loaded)))
+            }
+            Device::Cuda(ordinal) => {
+                if !targets.iter().any(|target| matches!(target, Target::Cuda(_))) {
+                    return Err(missing("cuda:sm_80"));
+                }
+                let gpu = cuda::Gpu::open(ordinal)?;
+                let program = read(gpu.choose(&targets)?)?;
+                let loaded = cuda::Loaded::new(gpu, model, Arc::clone(&program))?;
+                (program, Engine::Cuda(Box::new(loaded)))
+            }
+        };
+        Ok(Self { loaded: Arc::new(Loaded { program, engine, checked: options.checked }) })
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Program {
+        &self.loaded.program
+    }
+
+    /// A function of the program.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoFunction`].
+    pub fn function(&self, name: &str) -> Result<&Function, Error> {
+        let functions = &self.program().functions;
+        functions.get(name).ok_or_else(|| Error::NoFunction {
+            wanted: name.into(),
+            has: functions.keys().cloned().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// What the code runs on, human-readable: the level of host code, or the GPU's name.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match &self.loaded.engine {
+            Engine::Cpu(loaded) => loaded.describe(),
+            Engine::Cuda(loaded) => loaded.describe(),
+        }
+    }
+
+    /// A state of its own, all zeros.
+    ///
+    /// # Errors
+    ///
+    /// No memory for it.
+    pub fn state(&self) -> Result<State, Error> {
+        let memory = match &self.loaded.engine {
+            Engine::Cpu(loaded) => Memory::Cpu(Box::new(loaded.memories()?)),
+            Engine::Cuda(loaded) => Memory::Cuda(Box::new(loaded.memories()?)),
+        };
+        Ok(State { memory, module: self.clone() })
+    }
+}
+
+impl State {
+    /// The module that it is a state of.
+    #[must_use]
+    pub fn module(&self) -> &Module {
+        &self.module
+    }
+
+    /// Runs a function over `n_tokens` tokens. `inputs` has the elements of every port that the caller gives, in
+    /// little-endian bytes; forced decisions may be left out, and a state may be given, which is what the step then finds
+    /// there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows. Steps that
+    /// neither these nor a state need are left out.
+    ///
+    /// # Errors
+    ///
+    /// No such function or port, an input that is missing or has another size, too many tokens, no memory, or a fault of
+    /// the device. Except for [`cuda::CudaError::Sticky`] the state stays usable.
+    pub fn call(
+        &mut self,
+        function: &str,
+        n_tokens: u32,
+        inputs: &[(Role, Vec<u8>)],
+        wanted: &[Role],
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let module = self.module.clone();
+        let (name, function) = (function, module.function(function)?);
+        let inputs = bind_inputs(function, n_tokens, inputs)?;
+        let mut buffers = Vec::new();
+        for role in wanted {
+            match function.interface.binding(role).filter(|_| is_result(role)) {
+                Some(Binding::Buffer(idx)) => buffers.push(idx),
+                Some(Binding::Always(_)) => {}
+                None => return Err(no_port(role, "result")),
+            }
+        }
+        let steps = steps_for(module.program(), function, &buffers);
+        let run = Run { name, function, steps, n_tokens, inputs: &inputs, wanted: &buffers };
+        let mut results = self.run(&run)?.into_iter();
+        let result = |role: &Role| match function.interface.binding(role) {
+            Some(Binding::Always(executes)) => vec![u8::from(executes); n_tokens as usize],
+            _ => results.next().unwrap_or_default(),
+        };
+        Ok(wanted.iter().map(result).collect())
+    }
+
+    /// Sets all states to zero.
+    ///
+    /// # Errors
+    ///
+    /// What the driver of a GPU says.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        match &mut self.memory {
+            Memory::Cpu(memories) => memories.clear(),
+            Memory::Cuda(memories) => memories.clear()?,
+        }
+        Ok(())
+    }
+
+    /// How long each step of the last call took, in their order, 0 for those that were left out. Empty before the first
+    /// call, and on a GPU, where a step of a function is no more than a part of one launch.
+    #[must_use]
+    pub fn step_times(&self) -> &[Duration] {
+        match &self.memory {
+            Memory::Cpu(memories) => memories.step_times(),
+            Memory::Cuda(_) => &[],
+        }
+    }
+
+    /// Fills buffers, runs all steps of a function, and returns what the buffers `wanted` then hold, both by index: for
+    /// harnesses that run single kernels. A buffer with a row for each token has as many rows as `n_tokens`.
+    ///
+    /// # Errors
+    ///
+    /// No such function, more tokens than it takes, a buffer that is not there or cannot hold its input, no memory, or a
+    /// fault of the device.
+    pub fn run_buffers(
+        &mut self,
+        function: &str,
+        n_tokens: u32,
+        inputs: Vec<(u32, Vec<u8>)>,
+        wanted: &[u32],
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let module = self.module.clone();
+        let (name, function) = (function, module.function(function)?);
+        check_count(function, n_tokens)?;
+        let n_buffers = function.buffers.len();
+        let missing = |&idx: &u32| Error::BatchShape {
+            what: "index of a buffer",
+            found: idx as usize,
+            expected: n_buffers.saturating_sub(1),
+        };
+        for (idx, bytes) in &inputs {
+            let buffer = function.buffers.get(*idx as usize).ok_or_else(|| missing(idx))?;
+            let expected = buffer.bytes(n_tokens) as usize;
+            if bytes.len() > expected {
+                return Err(Error::BatchShape { what: "bytes of a buffer", found: bytes.len(), expected });
+            }
+        }
+        if let Some(idx) = wanted.iter().find(|idx| **idx as usize >= n_buffers) {
+            return Err(missing(idx));
+        }
+        let inputs: Vec<Input> = inputs.into_iter().map(|(buffer, bytes)| Input { buffer, bytes }).collect();
+        let steps = (0..function.steps.len()).collect();
+        self.run(&Run { name, function, steps, n_tokens, inputs: &inputs, wanted })
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<Vec<Vec<u8>>, Error> {
+        let Loaded { engine, checked, .. } = &*self.module.loaded;
+        match (engine, &mut self.memory) {
+            (Engine::Cpu(loaded), Memory::Cpu(memories)) => loaded.run(memories, run, *checked),
+            (Engine::Cuda(loaded), Memory::Cuda(memories)) => loaded.run(memories, run, *checked),
+            // `Module::state` makes memory of the engine's kind.
+            (Engine::Cpu(_), Memory::Cuda(_)) | (Engine::Cuda(_), Memory::Cpu(_)) => {
+                Err(cuda::CudaError::Internal { what: "a state of another device" }.into())
+            }
+        }
+    }
+}
+
+/// One run of a function.
+pub(crate) struct Run<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The function.
+    pub(crate) function: &'a Function,
+    /// Which of its steps, ascending.
+    pub(crate) steps: Vec<usize>,
+    /// Tokens of the step.
+    pub(crate) n_tokens: u32,
+    /// What is written before.
+    pub(crate) inputs: &'a [Input],
+    /// Buffers that are read afterwards.
+    pub(crate) wanted: &'a [u32],
+}
+
+/// Bytes to put into a buffer before a run.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// Index of the buffer.
+    pub(crate) buffer: u32,
+    /// What its first bytes become.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The memories that buffers lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Region {
+    /// The arena of the step.
+    Arena,
+    /// The states.
+    States,
+}
+
+impl Region {
+    /// As messages name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Region::Arena => "the arena",
+            Region::States => "the states",
+        }
+    }
+}
+
+/// Where a buffer of a function lies under a bound.
+pub(crate) fn place(
+    program: &Program,
+    function: &Function,
+    idx: u32,
+    bound: u32,
+) -> Option<(Region, Range<usize>)> {
+    let buffer = function.buffers.get(idx as usize)?;
+    match buffer.storage {
+        Storage::Step(_) => Some((Region::Arena, buffer.arena_span(bound)?)),
+        Storage::State(state) => Some((Region::States, program.states.get(state as usize)?.span())),
+    }
+}
+
+fn check_count(function: &Function, n_tokens: u32) -> Result<(), Error> {
+    if n_tokens > function.max_tokens {
+        return Err(Error::TooManyTokens { found: n_tokens.into(), limit: function.max_tokens });
+    }
+    Ok(())
+}
+
+fn is_result(role: &Role) -> bool {
+    matches!(role.direction(), Direction::Out | Direction::Kept)
+}
+
+fn no_port(role: &Role, what: &'static str) -> Error {
+    Error::Port { role: role.to_string(), reason: format!("the function has no such {what}") }
+}
+
+/// The inputs of a call by buffer, with those that only the runtime knows.
+fn bind_inputs(function: &Function, n_tokens: u32, inputs: &[(Role, Vec<u8>)]) -> Result<Vec<Input>, Error> {
+    check_count(function, n_tokens)?;
+    let interface = &function.interface;
+    let mut bound = Vec::new();
+    for (role, bytes) in inputs {
+        let is_given = match role {
+            Role::TokenCount | Role::UseForced => false,
+            _ => matches!(role.direction(), Direction::In | Direction::Kept),
+        };
+        let buffer = interface.buffer(role).filter(|_| is_given).ok_or_else(|| no_port(role, "input"))?;
+        let expected = function.buffers.get(buffer as usize).map_or(0, |buffer| buffer.bytes(n_tokens));
+        if bytes.len() as u64 != expected {
+            let reason = format!("it has {} bytes, expected {expected} for {n_tokens} tokens", bytes.len());
+            return Err(Error::Port { role: role.to_string(), reason });
+        }
+        bound.push(Input { buffer, bytes: bytes.clone() });
+    }
+    let forces = inputs.iter().any(|(role, _)| matches!(role, Role::Forced { .. }));
+    for (role, buffer) in interface.buffers(Direction::In) {
+        let word = |word: u32| word.to_le_bytes().to_vec();
+        match role {
+            Role::TokenCount => bound.push(Input { buffer, bytes: word(n_tokens) }),
+            Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
+            Role::Forced { .. } if !forces => {}
+            _ if bound.iter().any(|input| input.buffer == buffer) => {}
+            _ => return Err(Error::Port { role: role.to_string(), reason: "it is not given".into() }),
+        }
+    }
+    Ok(bound)
+}
+
+/// The steps that these buffers and the states need: those that write them, and those that write what these read. A
+/// kernel may leave rows of what it writes as they are, so all that write a buffer are needed.
+fn steps_for(program: &Program, function: &Function, wanted: &[u32]) -> Vec<usize> {
+    let kept = function.interface.buffers(Direction::Kept).map(|(_, idx)| idx);
+    let mut needed: BTreeSet<u32> = wanted.iter().copied().chain(kept).collect();
+    let mut steps = Vec::new();
+    for (idx, step) in function.steps.iter().enumerate().rev() {
+        let writes = program.entries.get(step.kernel as usize).map_or(&[][..], |entry| &entry.writes);
+        let is_needed = writes.iter().any(|param| match step.args.get(*param as usize) {
+            Some(Arg::Buffer(buffer)) => needed.contains(buffer),
+            _ => false,
+        });
+        if is_needed {
+            steps.push(idx);
+            needed.extend(step.args.iter().filter_map(|arg| match arg {
+                Arg::Buffer(buffer) => Some(*buffer),
+                Arg::Constant(_) => None,
+            }));
+        }
+    }
+    steps.reverse();
+    steps
+}
