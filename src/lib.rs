@@ -18,7 +18,7 @@ use driver::pack;
 use driver::pipeline::{self, Request};
 use driver::trace::Trace;
 use frontend::spec::model::Model;
-use frontend::spec::weights::Weights;
+use frontend::weights::Weights;
 
 /// Compiles a model for every target of the request and returns the artefact: the bytes that `skipc compile` writes and
 /// `skipc_runtime::Model` loads.
@@ -28,6 +28,7 @@ use frontend::spec::weights::Weights;
 /// ```
 /// use skipc::driver::pipeline::Request;
 /// use skipc::frontend::spec;
+/// use skipc::frontend::weights::Weights;
 /// use skipc_runtime::{Batch, Device, Options, Session};
 ///
 /// let text = r#"
@@ -48,7 +49,7 @@ use frontend::spec::weights::Weights;
 /// blocks = ["a", "a"]
 /// "#;
 /// let model = spec::model("tiny.toml", text)?;
-/// let weights = skipc::frontend::weights::Weights::drawn(&model, 1)?;
+/// let weights = Weights::drawn(&model, 1)?;
 /// let artefact = skipc::compile(&model, &weights, &Request::host())?;
 ///
 /// let artefact = skipc_runtime::Model::from_bytes(&artefact)?;

@@ -323,7 +323,7 @@ fn measured_times_choose_among_forms() {
         fs::write(file(name), edited).unwrap();
         compile_with(name, 1, code);
     }
-    if skipc_runtime::cuda::Gpu::first().is_err() {
+    if skipc_runtime::cuda::Gpu::open(0).is_err() {
         let before = fs::read(&tuned).unwrap();
         fails(&["tune", &spec, "-o", &tuned, "--target", "cuda:sm_80"], 5, "cuda::");
         assert!(fs::read(&tuned).unwrap() == before, "nothing was measured");

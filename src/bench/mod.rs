@@ -27,7 +27,7 @@ use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::Error;
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::weights::Weights;
+use crate::frontend::weights::Weights;
 
 pub use agree::TOLERANCE;
 pub use cost::{BlockCost, Cost};

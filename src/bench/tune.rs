@@ -66,9 +66,9 @@ pub fn tune(
         Target::Cpu => Device::Cpu,
         Target::Cuda(_) => {
             // Compiling takes its time, and is for nothing without a GPU that takes the code.
-            let gpu = cuda::Gpu::first().map_err(skipc_runtime::Error::from)?;
+            let gpu = cuda::Gpu::open(0).map_err(skipc_runtime::Error::from)?;
             gpu.choose(std::slice::from_ref(target)).map_err(skipc_runtime::Error::from)?;
-            Device::Cuda
+            Device::Cuda(0)
         }
     };
     let menus: Arc<Mutex<Menus>> = Arc::default();

@@ -8,7 +8,7 @@
 use skipc_artifact::bundle::Bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::section::{ContentHash, SectionKind};
-use skipc_artifact::target::{DType, Target};
+use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
 use skipc_runtime::known_answer;
 
@@ -18,7 +18,6 @@ use crate::driver::backends::CpuBackend;
 use crate::driver::pipeline::{Compiled, LinkedOf, Phase, Request};
 use crate::driver::rewrites::{self, OfFunction};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::verify::reference::Constants;

@@ -29,7 +29,12 @@ impl Ctx<'_> {
     }
 
     /// The op that makes the next value of a state: it lies where the one before did.
-    pub(super) fn update(&mut self, group: &Group, value: Value, update: role::Update) -> Result<(), PlanError> {
+    pub(super) fn update(
+        &mut self,
+        group: &Group,
+        value: Value,
+        update: role::Update,
+    ) -> Result<(), PlanError> {
         let (state, bind, body) = match update {
             role::Update::AddRows => {
                 let [sum, x] = self.operands(value)?;
@@ -58,12 +63,7 @@ impl Ctx<'_> {
     }
 
     /// The places of a group that earlier steps have left.
-    pub(super) fn left(
-        &mut self,
-        bind: &mut Bind,
-        counts: Value,
-        slots: u32,
-    ) -> Result<Keep, PlanError> {
+    pub(super) fn left(&mut self, bind: &mut Bind, counts: Value, slots: u32) -> Result<Keep, PlanError> {
         let buffer = self.buffer_of(counts)?;
         let slot: Slot = bind.slot("counts", self.arg(buffer), Access::Read);
         Ok(Keep::Left { slots, counts: slot, n_counts: self.n_counts(counts) })
