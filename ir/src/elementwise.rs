@@ -161,6 +161,8 @@ unary! {
     Gelu = "gelu" [Exponential, 220.0 ulp] |x| gelu(x), derivative gelu_derivative(x);
     /// `max(x, 0)`.
     Relu = "relu" [Arithmetic, 0.0 ulp] |x| x.max(N::ZERO), derivative x.step();
+    /// `max(x, 0)²`.
+    Relu2 = "relu2" [Arithmetic, 0.5 ulp] |x| relu2(x), derivative N::from_f64(2.0).mul(x.max(N::ZERO));
     /// `x · sigmoid(x)`.
     Silu = "silu" [Exponential, 3.0 ulp] |x| x.div(one_plus_exp_minus(x)), derivative silu_derivative(x);
     /// `1 / (1 + exp(−x))`.
@@ -242,6 +244,12 @@ impl Binary {
     pub(crate) fn print_attrs(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         print_list(f, &[])
     }
+}
+
+#[inline]
+fn relu2<N: Number>(x: N) -> N {
+    let positive = x.max(N::ZERO);
+    positive.mul(positive)
 }
 
 #[inline]

@@ -44,6 +44,7 @@ RANDOM = {
     "small-dense": {},
     "small-random": {},
     "small-highway": {},
+    "squared-relu": {},
     "sigmoid": {},
     "sigmoid-raw-active": {"tokens": 37},
     "topk": {"tokens": 41, "new": 0},

@@ -48,7 +48,7 @@ class Layer:
     kv_heads: int = 0
     head_dim: int = 0
     d_ff: int = 0
-    activation: str = "gelu"        # gelu | relu | swiglu | geglu
+    activation: str = "gelu"        # gelu | relu | relu2 | swiglu | geglu
     bias: bool = False              # linear
     skip: Skip | None = None
 
@@ -180,6 +180,7 @@ class Ffn(nn.Module):
         act = {
             "gelu": lambda: F.gelu(up, approximate="tanh"),
             "relu": lambda: F.relu(up),
+            "relu2": lambda: F.relu(up) ** 2,
             "swiglu": lambda: F.silu(self.gate_proj(h)) * up,
             "geglu": lambda: F.gelu(self.gate_proj(h), approximate="tanh") * up,
         }[self.cfg.activation]()

@@ -17,7 +17,7 @@ pub(crate) fn function_of(unary: Unary) -> Option<Function> {
         Unary::Gelu => Some(Function::Gelu),
         Unary::Silu => Some(Function::Silu),
         Unary::Sigmoid => Some(Function::Sigmoid),
-        Unary::Relu | Unary::OneMinus | Unary::Scale(_) => None,
+        Unary::Relu | Unary::Relu2 | Unary::OneMinus | Unary::Scale(_) => None,
     }
 }
 
@@ -27,6 +27,10 @@ impl Emitter<'_> {
             Unary::Relu => {
                 let zero = self.real(0.0, lanes);
                 self.at_least(x, zero, lanes)
+            }
+            Unary::Relu2 => {
+                let positive = self.unary(Unary::Relu, x, lanes)?;
+                self.ins().fmul(positive, positive)
             }
             Unary::OneMinus => {
                 let one = self.real(1.0, lanes);

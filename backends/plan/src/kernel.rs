@@ -370,6 +370,7 @@ pub enum Select {
         /// `f32`, one column from `col` on.
         scores: View,
         /// The threshold.
+        #[serde(with = "crate::real")]
         threshold: Real,
     },
     /// Those for which [`skipc_ir::random_score`] is below `limit`.

@@ -40,6 +40,7 @@ mod order;
 pub mod plan;
 pub mod pointwise;
 mod print;
+mod real;
 pub mod recipe;
 mod residence;
 mod role;

@@ -25,6 +25,8 @@ pub enum Activation {
     Gelu,
     /// `max(up, 0)`.
     Relu,
+    /// `max(up, 0)²`.
+    Relu2,
     /// `silu(gate) · up`.
     SwiGlu,
     /// `gelu(gate) · up`, tanh form.
@@ -73,6 +75,7 @@ impl Activation {
         match self {
             Activation::Gelu => (false, Unary::Gelu),
             Activation::Relu => (false, Unary::Relu),
+            Activation::Relu2 => (false, Unary::Relu2),
             Activation::SwiGlu => (true, Unary::Silu),
             Activation::GeGlu => (true, Unary::Gelu),
         }

@@ -52,7 +52,7 @@ macro_rules! words {
 words! {
     NormKind { RmsNorm = "rmsnorm", LayerNorm = "layernorm" }
     PositionKind { Rope = "rope", Learned = "learned", None = "none" }
-    Activation { Gelu = "gelu", Relu = "relu", SwiGlu = "swiglu", GeGlu = "geglu" }
+    Activation { Gelu = "gelu", Relu = "relu", Relu2 = "relu2", SwiGlu = "swiglu", GeGlu = "geglu" }
     Router {
         Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
         Highway = "highway", Always = "always", Never = "never",

@@ -147,6 +147,7 @@ fn activation_swapped(victim: &mut Victim) -> bool {
     replace(victim, |inst| match inst {
         Inst::Unary(Unary::Gelu, x) => Some(Inst::Unary(Unary::Silu, x)),
         Inst::Unary(Unary::Silu | Unary::Relu, x) => Some(Inst::Unary(Unary::Gelu, x)),
+        Inst::Unary(Unary::Relu2, x) => Some(Inst::Unary(Unary::Relu, x)),
         Inst::Unary(Unary::Sigmoid, x) => Some(Inst::Unary(Unary::Silu, x)),
         _ => None,
     })

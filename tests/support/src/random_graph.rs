@@ -216,7 +216,8 @@ impl Gen {
         let x = self.matrix()?;
         let op = match self.rng.below(9) {
             0 => Unary::Gelu,
-            1 | 2 => Unary::Relu,
+            1 => Unary::Relu,
+            2 => Unary::Relu2,
             3 => Unary::Silu,
             4 => Unary::Sigmoid,
             5 => Unary::OneMinus,

@@ -37,6 +37,10 @@ impl<'c> Code<'c> {
         let lanes = x.get_type().get_size();
         match function {
             Unary::Relu => self.at_least(x, self.real(0.0, lanes)),
+            Unary::Relu2 => {
+                let positive = self.unary(Unary::Relu, x)?;
+                self.fmul(positive, positive)
+            }
             Unary::OneMinus => self.fsub(self.real(1.0, lanes), x),
             Unary::Scale(by) => self.fmul(x, self.real(by.0 as f32, lanes)),
             Unary::Gelu => self.gelu(x),

@@ -155,6 +155,7 @@ fn apply_unary(unary: Unary, x: Approx) -> Approx {
     match unary {
         Unary::Gelu => x.gelu(),
         Unary::Relu => x.relu(),
+        Unary::Relu2 => x.relu().mul(x.relu()),
         Unary::Silu => x.silu(),
         Unary::Sigmoid => x.sigmoid(),
         Unary::OneMinus => Approx::exact(1.0).sub(x),

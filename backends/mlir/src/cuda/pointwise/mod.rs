@@ -152,6 +152,10 @@ fn unary(function: Unary, x: Float<'_>, precision: Precision) -> Float<'_> {
     match function {
         Unary::Gelu => x.gelu(precision),
         Unary::Relu => x.max(0.0),
+        Unary::Relu2 => {
+            let positive = x.max(0.0);
+            positive * positive
+        }
         Unary::Silu => x.silu(precision),
         Unary::Sigmoid => x.sigmoid(precision),
         Unary::OneMinus => x.constant(1.0) - x,
