@@ -139,7 +139,8 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
         };
         Layer::Attention(Attention { heads, kv_heads, head_dim })
     } else {
-        let activations = [Activation::Gelu, Activation::Relu, Activation::Relu2, Activation::SwiGlu, Activation::GeGlu];
+        let activations =
+            [Activation::Gelu, Activation::Relu, Activation::Relu2, Activation::SwiGlu, Activation::GeGlu];
         Layer::Ffn(Ffn { d_ff: 1 + rng.below(24), activation: one_of(rng, &activations) })
     }
 }
