@@ -1,4 +1,4 @@
-//! CUDA code of the example model, as far as a machine without a GPU can judge it.
+//! CUDA code of the example model, as far as a machine without a GPU can check it.
 #![cfg(feature = "cuda")]
 
 #[path = "cuda/ptx_model.rs"]

@@ -228,7 +228,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     }
 }
 
-/// Logits and decisions of a run as the judge has them.
+/// Logits and decisions of a run as the oracle has them.
 fn plain(outputs: &Outputs) -> (Vec<f64>, Vec<Vec<bool>>) {
     let logits = outputs.logits.iter().map(|logit| f64::from(*logit)).collect();
     (logits, outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit == 1).collect()).collect())

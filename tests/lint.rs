@@ -150,7 +150,8 @@ fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
 fn is_code(word: &str) -> bool {
     let part =
         |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c == '_' || c == '-');
-    word.split_once("::").is_some_and(|(family, name)| part(family) && part(name))
+    // A path that serde is given is no code.
+    word.split_once("::").is_some_and(|(family, name)| family != "crate" && part(family) && part(name))
 }
 
 /// Texts in quotes that look like codes, without those of unit tests.

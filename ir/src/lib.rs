@@ -35,7 +35,7 @@
 //!
 //! Elements are [`Elem::Real`] (the precision that the compile chooses per target: f32 or bf16), [`Elem::F32`]
 //! (f32 whatever the target: all that decides about routing), [`Elem::Int`] and [`Elem::Mask`].
-//! The reference interpreter ([`interp`]) evaluates a graph in one number domain throughout and is the judge of
+//! The reference interpreter ([`interp`]) evaluates a graph in one number domain throughout and is the oracle of
 //! every later form of it.
 //!
 //! # Reading order

@@ -256,7 +256,7 @@ struct Ctx<'a> {
     errors: Findings<VerifyError>,
 }
 
-/// Errors, up to a number that people read; a hostile graph could have one for each of a million nodes.
+/// Errors, up to a number that is printed; a hostile graph could have one for each of a million nodes.
 pub(crate) struct Findings<E>(pub(crate) Vec<E>);
 
 impl<E> Findings<E> {

@@ -1,4 +1,4 @@
-//! Passes on random graphs, judged by the interpreter.
+//! Passes on random graphs, checked by the interpreter.
 
 use std::collections::BTreeMap;
 

@@ -2,10 +2,10 @@
 //!
 //! The numbers are of the kernels as planned, after fusion; those by which forms are chosen
 //! ([`skipc_passes::rewrite::cost`]) are of single ops and anticipate it. Both take the same measured constants. On the
-//! CPU a product of few rows is as fast for each row as one of many (weights lie ready), so that no count is off a
-//! grid; what few rows cannot hide is the time to read the weights, which is the floor of a product.
+//! CPU a matmul of few rows is as fast for each row as one of many (weights lie ready), so that no count is off a
+//! grid; what few rows cannot hide is the time to read the weights, which is the floor of a matmul.
 //!
-//! On a GPU a kernel takes as long as its bytes or its arithmetic, and a product as long as its waves of whole tiles: a
+//! On a GPU a kernel takes as long as its bytes or its arithmetic, and a matmul as long as its waves of whole tiles: a
 //! count off the grid of tiles costs what the next one on it does. Those rates are published ones
 //! ([`crate::cost::bucketing::machine::Gpu`]), not measured by us.
 

@@ -3,7 +3,7 @@
 use skipc_ir::interp::{Batch, Number};
 use skipc_runtime::distance::{Bound, Distance};
 
-use super::judge::{Judge, Verdict};
+use super::oracle::{Oracle, Verdict};
 use crate::verify::reference::Outcome;
 
 /// Another order of summation in f64.
@@ -19,9 +19,9 @@ pub(super) struct Found {
     pub(super) ok: bool,
 }
 
-/// Compares what a form gave with the judge under the form's own decisions. `forced` are those it should have taken.
+/// Compares what a form gave with the oracle under the form's own decisions. `forced` are those it should have taken.
 pub(super) fn compare<N: Number>(
-    judge: &Judge,
+    oracle: &Oracle,
     wanted: &Verdict<N>,
     got: &Outcome<N>,
     forced: Option<&[Vec<bool>]>,
@@ -38,7 +38,7 @@ pub(super) fn compare<N: Number>(
             decisions += 1;
             if own.and_then(|own| own.get(row)) != Some(executes) {
                 flips += 1;
-                let near = forced.is_none() && judge.is_near_tie(wanted, router, row, batch, bound.size());
+                let near = forced.is_none() && oracle.is_near_tie(wanted, router, row, batch, bound.size());
                 near_ties += usize::from(near);
             }
         }

@@ -19,7 +19,7 @@ pub(super) struct Runner<'a, N> {
     pub(super) form: String,
     /// In which numbers it computes.
     pub(super) numbers: &'static str,
-    /// How far it may be from the judge.
+    /// How far it may be from the oracle.
     pub(super) bound: Bound,
     run: Box<Run<'a, N>>,
 }

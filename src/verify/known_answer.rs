@@ -1,4 +1,4 @@
-//! Known-answer tests for the artefact: the judge's results on a few tokens.
+//! Known-answer tests for the artefact: the oracle's results on a few tokens.
 
 use skipc_artifact::target::DType;
 use skipc_ir::interp::Batch;
@@ -6,7 +6,7 @@ use skipc_ir::{Graph, random_score};
 use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 
 use super::cases::masks;
-use super::judge::Judge;
+use super::oracle::Oracle;
 use super::{LadderError, all_finite};
 use crate::verify::reference::{self, Constants, Converted};
 
@@ -92,9 +92,9 @@ fn has_near_tie(
     batch: &Batch,
     gates: &[Vec<bool>],
 ) -> Result<bool, LadderError> {
-    let judge = Judge::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
-    let verdict = judge.run::<f64>(weights, batch, gates)?;
+    let oracle = Oracle::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
+    let verdict = oracle.run::<f64>(weights, batch, gates)?;
     let rows = 0..batch.tokens.len();
     Ok((0..gates.len())
-        .any(|router| rows.clone().any(|row| judge.is_near_tie(&verdict, router, row, batch, BAND))))
+        .any(|router| rows.clone().any(|row| oracle.is_near_tie(&verdict, router, row, batch, BAND))))
 }

@@ -2,22 +2,22 @@
 //!
 //! | rung | numbers | must agree |
 //! | --- | --- | --- |
-//! | masked graph | f64, ring, field | it is the judge |
+//! | masked graph | f64, ring, field | it is the oracle |
 //! | gathered graph, graph after the passes, planned kernels | f64 | to 1e-9 of the logits' root mean square |
 //! | the same | integers mod 2³², GF(2⁶¹ − 1) | exactly |
 //! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 of the logits' root mean square |
 //! | the same | bf16 | to 16 units of roundoff of the logits' size, root mean square |
 //!
-//! The judge is lowered anew from the spec in the artefact, with every layer computed for every token. Decisions are
-//! forced to given densities and counts, and left free; free decisions of another form are replayed in the judge, so
-//! that values are always compared under the same decisions. A free decision that the judge would take otherwise is a
+//! The oracle is lowered anew from the spec in the artefact, with every layer computed for every token. Decisions are
+//! forced to given densities and counts, and left free; free decisions of another form are replayed in the oracle, so
+//! that values are always compared under the same decisions. A free decision that the oracle would take otherwise is a
 //! difference, unless its score stands within rounding of the border: those are counted apart as near ties.
 
 mod cases;
 mod compare;
 mod forms;
-mod judge;
 mod known_answer;
+mod oracle;
 mod reduce;
 pub mod reference;
 
@@ -46,7 +46,7 @@ pub use reduce::Reduced;
 
 use cases::Cases;
 use forms::Runner;
-use judge::Judge;
+use oracle::Oracle;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -73,13 +73,13 @@ pub struct Row {
     pub case: String,
     /// Decisions compared.
     pub decisions: usize,
-    /// Decisions that differ from the judge's; only free ones can.
+    /// Decisions that differ from the oracle's; only free ones can.
     pub flips: usize,
     /// Of these, how many had a score within rounding of the border.
     pub near_ties: usize,
-    /// Largest distance of a logit from the judge's under the same decisions; infinite where exact numbers differ.
+    /// Largest distance of a logit from the oracle's under the same decisions; infinite where exact numbers differ.
     pub max_error: f64,
-    /// Root mean square distance, relative to the judge's logits.
+    /// Root mean square distance, relative to the oracle's logits.
     pub relative_rms: f64,
     /// Whether it is within bounds.
     pub ok: bool,
@@ -174,7 +174,7 @@ pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> 
 struct Phase<'a> {
     model: &'a Model,
     function: Function,
-    judge: Judge,
+    oracle: Oracle,
     lowered: Graph,
     legal: Graph,
     /// Share of executed tokens that the spec wants of each router.
@@ -196,7 +196,7 @@ impl<'a> Phase<'a> {
         Ok(Phase {
             model,
             function,
-            judge: Judge::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,
+            oracle: Oracle::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,
             lowered: graph(model, &graph_section(function, "lowered"))?,
             legal: graph(model, &graph_section(function, "legal"))?,
             densities,
@@ -258,7 +258,7 @@ impl<'a> Phase<'a> {
         self.compare(runners, &weights, cases, report)
     }
 
-    /// Compares each form with the judge on each case.
+    /// Compares each form with the oracle on each case.
     fn compare<N: Number>(
         &self,
         mut runners: Vec<Runner<'_, N>>,
@@ -269,24 +269,25 @@ impl<'a> Phase<'a> {
         for case in &cases.list {
             let forced = case.masks.as_deref();
             let wanted = match forced {
-                Some(masks) => Some(self.judge.run::<N>(weights, &cases.batch, masks)?),
+                Some(masks) => Some(self.oracle.run::<N>(weights, &cases.batch, masks)?),
                 None => None,
             };
             for runner in &mut runners {
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
-                    _ => &self.judge.run::<N>(weights, &cases.batch, &got.gates)?,
+                    _ => &self.oracle.run::<N>(weights, &cases.batch, &got.gates)?,
                 };
                 if !N::EXACT && !all_finite(&replayed.logits) {
                     let what = format!("the reference, decisions `{}`,", case.name);
                     return Err(LadderError::NotFinite { what });
                 }
-                let found = compare::compare(&self.judge, replayed, &got, forced, &cases.batch, runner.bound);
+                let found =
+                    compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
-                    let judge =
-                        |batch: &Batch, gates: &[Vec<bool>]| self.judge.run::<N>(weights, batch, gates);
-                    report.reduced = reduce::reduce(&self.judge, &judge, runner, &cases.batch, forced);
+                    let oracle =
+                        |batch: &Batch, gates: &[Vec<bool>]| self.oracle.run::<N>(weights, batch, gates);
+                    report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);
                 }
                 report.rows.push(Row {
                     function: self.function.name(),

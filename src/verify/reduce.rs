@@ -10,9 +10,9 @@ use super::LadderError;
 use super::cases::{select, select_masks};
 use super::compare;
 use super::forms::{Runner, lengths};
-use super::judge::{Judge, Verdict};
+use super::oracle::{Oracle, Verdict};
 
-/// Candidates that are tried: each runs the judge and the form once.
+/// Candidates that are tried: each runs the oracle and the form once.
 const MAX_TRIES: usize = 200;
 
 /// A reduced input.
@@ -32,9 +32,9 @@ pub struct Reduced {
 
 type RunJudge<'a, N> = dyn Fn(&Batch, &[Vec<bool>]) -> Result<Verdict<N>, LadderError> + 'a;
 
-/// Leaves out sequences, then tails, then single tokens' execution, as long as the form still differs from the judge.
+/// Leaves out sequences, then tails, then single tokens' execution, as long as the form still differs from the oracle.
 pub(super) fn reduce<N: Number>(
-    judge: &Judge,
+    oracle: &Oracle,
     run_judge: &RunJudge<'_, N>,
     runner: &mut Runner<'_, N>,
     batch: &Batch,
@@ -48,7 +48,7 @@ pub(super) fn reduce<N: Number>(
         }
         let Ok(got) = runner.run(batch, forced) else { return true };
         let Ok(wanted) = run_judge(batch, &got.gates) else { return false };
-        !compare::compare(judge, &wanted, &got, forced, batch, runner.bound).ok
+        !compare::compare(oracle, &wanted, &got, forced, batch, runner.bound).ok
     };
     let mut now = (batch.clone(), forced.map(<[Vec<bool>]>::to_vec));
     let mut keep = |now: &mut (Batch, Option<Vec<Vec<bool>>>), kept: &dyn Fn(usize) -> bool| {

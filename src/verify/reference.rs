@@ -1,4 +1,4 @@
-//! The judge: the reference interpreter on a model's graph and weights.
+//! The oracle: the reference interpreter on a model's graph and weights.
 
 use std::collections::{BTreeMap, BTreeSet};
 

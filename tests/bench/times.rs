@@ -4,7 +4,7 @@
 //! cargo run --release --example bench -- constants
 //! ```
 //!
-//! All figures are the shortest of several rounds in which every model runs once, on one thread. Outputs are not judged
+//! All figures are the shortest of several rounds in which every model runs once, on one thread. Outputs are not checked
 //! here but in the tests. Whole models in their forms are timed by `skipc bench`.
 
 mod constants;

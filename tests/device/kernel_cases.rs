@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! kernel-cases write cuda:sm_90a DIR   compiles all cases (needs the feature `cuda`)
-//! kernel-cases run cuda DIR            runs them and judges the results (`cpu` likewise)
+//! kernel-cases run cuda DIR            runs them and checks the results (`cpu` likewise)
 //! kernel-cases files DIR               writes operands and expectations as plain files, for other harnesses
 //! kernel-cases modules cuda:sm_90a DIR writes the kernels' code as plain files (needs the feature `cuda`)
 //! kernel-cases machine cuda:sm_90a DIR runs that code on the PTX machine and adds the results that have to be a GPU's

@@ -2,7 +2,7 @@
 
 use skipc_ir::Unary;
 
-/// Functions whose code is judged; the bounds are those of the table.
+/// Functions whose code is checked; the bounds are those of the table.
 pub(crate) const FUNCTIONS: &[Unary] = Unary::SAMPLES;
 
 /// What code should give, but for rounding.

@@ -13,7 +13,7 @@ use crate::variant::Variant;
 /// A sweep.
 #[derive(Debug, Serialize)]
 pub(crate) struct Ledger {
-    /// What was judged.
+    /// What was checked.
     commit: String,
     /// How many numbers went through each function.
     numbers: u64,

@@ -22,7 +22,7 @@ pub(crate) const COUNT: usize = (SHAPE[0] * SHAPE[1]) as usize;
 /// The buffer with the numbers: the artefact has three of its own, and a guard before each operand.
 const INPUT: u32 = 4;
 
-/// Code to be judged.
+/// Code to be checked.
 pub(crate) struct Variant {
     /// Backend and level.
     pub(crate) name: String,

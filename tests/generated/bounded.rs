@@ -5,7 +5,7 @@
 //! magnitudes at each addition, so each number carries the magnitude of the terms that were added up to it. Functions
 //! are off by two units in the last place, as `skipc_testkit::tolerance` has it. Where operands are exact and the
 //! result (and the magnitude of its terms) is an f32 itself, there is no rounding and no error: small integers are
-//! judged exactly.
+//! checked exactly.
 //!
 //! Such a bound assumes that all roundings conspire, and a few layers later it says nothing any more. So it is
 //! tightened by [`Noisy`] numbers: evaluations in f64 in which each operation is off at random by as much as f32 may be

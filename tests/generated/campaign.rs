@@ -10,7 +10,7 @@ use crate::judge::judge;
 use crate::subject::Subject;
 use crate::tally::{Finding, Tally};
 
-/// Which subjects to judge, and how far.
+/// Which subjects to check, and how far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Campaign {
     /// First seed.
@@ -21,14 +21,14 @@ pub(crate) struct Campaign {
     pub(crate) threads: usize,
     /// Code is generated for the seeds that this divides; 0: for none.
     pub(crate) code_every: u64,
-    /// When to stop before all are judged.
+    /// When to stop before all are checked.
     pub(crate) deadline: Option<Instant>,
 }
 
 /// Findings after which a campaign stops: more say nothing new.
 const ENOUGH: usize = 20;
 
-/// Judges one subject; a panic is a finding.
+/// Checks one subject; a panic is a finding.
 pub(crate) fn judge_caught(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
     let judged = catch_unwind(AssertUnwindSafe(|| judge(compiler, subject, until)));
     judged.unwrap_or_else(|panic| {
@@ -49,7 +49,7 @@ impl Campaign {
         }
     }
 
-    /// Judges all subjects. `progress` hears how many are done.
+    /// Checks all subjects. `progress` hears how many are done.
     pub(crate) fn run(&self, compiler: &dyn Compiler, progress: &(dyn Fn(u64) + Sync)) -> Tally {
         let next = AtomicU64::new(0);
         let total = Mutex::new(Tally::default());
@@ -57,7 +57,7 @@ impl Campaign {
             for _ in 0..self.threads.max(1) {
                 scope.spawn(|| {
                     while self.deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                        // Who takes a seed judges it, so those judged have no gap.
+                        // Who takes a seed checks it, so those checked have no gap.
                         let idx = next.fetch_add(1, Ordering::Relaxed);
                         if idx >= self.count {
                             break;

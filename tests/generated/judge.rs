@@ -67,7 +67,7 @@ impl Domain for Gf61 {
     }
 }
 
-/// Judges subjects and counts.
+/// Checks subjects and counts.
 pub(crate) struct Judge<'a> {
     pub(crate) compiler: &'a dyn Compiler,
     pub(crate) subject: &'a Subject,
@@ -75,7 +75,7 @@ pub(crate) struct Judge<'a> {
     pub(crate) tally: Tally,
 }
 
-/// Judges a subject in every way there is.
+/// Checks a subject in every way there is.
 pub(crate) fn judge(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
     let mut judge = Judge { compiler, subject, until, tally: Tally { models: 1, ..Tally::default() } };
     for option in options(subject) {

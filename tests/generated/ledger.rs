@@ -1,4 +1,4 @@
-//! The ledger of long runs: what was judged, by which commit, and that nothing was left unexplained.
+//! The ledger of long runs: what was checked, by which commit, and that nothing was left unexplained.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Entry {
-    /// What was judged.
+    /// What was checked.
     pub(crate) commit: String,
     /// Version of the generator: the same seeds give the same subjects only under the same version.
     pub(crate) generator: u32,
@@ -29,13 +29,13 @@ pub(crate) struct Entry {
     pub(crate) from: u64,
     /// Seeds end before this one.
     pub(crate) to: u64,
-    /// Subjects judged.
+    /// Subjects checked.
     pub(crate) models: u64,
     /// Compiled code ran for every so many of them.
     pub(crate) code_every: u64,
     /// Pairs of results that were compared, by check.
     pub(crate) comparisons: BTreeMap<String, u64>,
-    /// Subjects that the planner refused, by reason: only their graphs were judged.
+    /// Subjects that the planner refused, by reason: only their graphs were checked.
     pub(crate) refused: BTreeMap<String, u64>,
     /// Free decisions of f32 forms that were held against the rules.
     pub(crate) decisions: u64,

@@ -1,4 +1,4 @@
-//! Judges many generated models and enters the run in the ledger.
+//! Checks many generated models and enters the run in the ledger.
 //!
 //! ```text
 //! cargo run --release --example generated-models -- --from 0 --count 250000 --threads 2 --ledger tests/ledger/generated.json
@@ -28,7 +28,7 @@ use forms::Honest;
 use ledger::{Entry, Ledger};
 use subject::Subject;
 
-/// Judges generated models in every form that the compiler has.
+/// Checks generated models in every form that the compiler has.
 #[derive(Parser)]
 struct Args {
     /// First seed.

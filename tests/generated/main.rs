@@ -1,6 +1,6 @@
 //! Random models in every form that the compiler has, against each other.
 //!
-//! `cargo run --release --example generated-models` judges more of them; `tests/ledger/README.md` says how.
+//! `cargo run --release --example generated-models` checks more of them; `tests/ledger/README.md` says how.
 
 mod bounded;
 mod campaign;
@@ -24,7 +24,7 @@ use forms::Honest;
 use ledger::{Entry, Ledger};
 use subject::Subject;
 
-/// Models that every run of the tests judges.
+/// Models that every run of the tests checks.
 const N_MODELS: u64 = 10_000;
 
 /// Compiled code runs for every so many of them: generating it costs five times what all the rest of a model does.
@@ -33,7 +33,7 @@ const CODE_EVERY: u64 = 64;
 /// Models in which each value of each option occurs, at least.
 const OF_EACH_OPTION: u64 = 10;
 
-/// Models that long runs have judged, at least.
+/// Models that long runs have checked, at least.
 const LEDGER_MODELS: u64 = 250_000;
 
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
@@ -63,7 +63,7 @@ fn generated_models() {
     let rare: Vec<_> = tally.options.iter().filter(|(_, count)| **count < OF_EACH_OPTION).collect();
     assert!(rare.is_empty(), "too rare to be tested: {rare:?}");
     assert_eq!(tally.options.len(), N_OPTIONS, "values of options");
-    // What no bound is known for is not judged in f32, and a near tie not at all.
+    // What no bound is known for is not checked in f32, and a near tie not at all.
     assert!(tally.unbounded * 5 < tally.bounded, "{} of {} logits", tally.unbounded, tally.bounded);
     assert!(tally.near_ties * 10 < tally.decisions, "{} of {} decisions", tally.near_ties, tally.decisions);
 }

@@ -9,7 +9,7 @@ use crate::forms::{Compiler, Until};
 use crate::model::{map_layers, map_skips};
 use crate::subject::Subject;
 
-/// Subjects that a shrink may judge.
+/// Subjects that a shrink may check.
 const TRIES: usize = 400;
 
 /// Makes a subject smaller while one of its findings is of the check `check`.

@@ -1,4 +1,4 @@
-//! What is judged: a model with its weights and the sequences that it reads, all from one seed.
+//! What is checked: a model with its weights and the sequences that it reads, all from one seed.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// Counts of a run over many subjects.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Subjects judged.
+    /// Subjects checked.
     pub(crate) models: u64,
     /// How often each check compared two results.
     pub(crate) comparisons: BTreeMap<String, u64>,

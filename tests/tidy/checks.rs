@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("skipc-cranelift", &["skipc-plan", "skipc-artifact"]),
     ("skipc-runtime", &["skipc-artifact"]),
     ("skipc-testkit", &["skipc-artifact", "skipc-ir", "skipc-plan"]),
-    // Knows PTX and nothing of our compiler, so that it can judge what the compiler emits.
+    // Knows PTX and nothing of our compiler, so that it can check what the compiler emits.
     ("skipc-ptx", &[]),
     (
         "skipc",

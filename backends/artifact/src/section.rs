@@ -105,7 +105,7 @@ pub enum SectionKind {
     Spec,
     /// The graph after one phase, in its text form.
     Ir,
-    /// The plan as text, for people.
+    /// The plan as text, human-readable.
     Plan,
     /// What the runtime executes for one target, as JSON.
     Program,

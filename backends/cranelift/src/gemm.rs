@@ -1,5 +1,5 @@
 //! Matmuls: the helper's matrix product, or for a few columns dot products, into scratch memory, then the epilogue over
-//! the sums. The parts of a product take the same rows of the left operand in turn.
+//! the sums. The parts of a matmul take the same rows of the left operand in turn.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
@@ -12,11 +12,11 @@ use crate::memory::Row;
 use crate::pointwise::{self, RowSpan};
 use crate::product::{Matrix, Product, Right, dot_products};
 
-/// Rows of one matrix product at most. With weights in columns a product of 64 rows is as fast as a large one; the
+/// Rows of one matmul at most. With weights in columns a matmul of 64 rows is as fast as a large one; the
 /// library packs weights in rows anew each time, which more rows hide.
 const CHUNK_ROWS: u32 = 256;
 
-/// Columns of one matrix product at most: with [`CHUNK_ROWS`], half a megabyte of sums for each weight, so that the
+/// Columns of one matmul at most: with [`CHUNK_ROWS`], half a megabyte of sums for each weight, so that the
 /// epilogue finds them in the second-level cache.
 const BLOCK_COLS: u32 = 512;
 
@@ -32,7 +32,7 @@ struct Plan {
 
 /// How the columns of a part are cut, and where its sums lie.
 struct Cut {
-    /// Columns of a product.
+    /// Columns of a matmul.
     block: u32,
     /// Elements between rows of the sums.
     stride: u32,
@@ -188,7 +188,7 @@ struct Work<'w> {
 }
 
 impl Work<'_> {
-    /// Products of the library, block by block of columns.
+    /// Matmuls of the library, block by block of columns.
     fn wide(&self, e: &mut Emitter<'_>) -> Result<(), Fault> {
         let (zero, n) = (e.int(0), e.int(i64::from(self.part.n)));
         e.for_each(zero, n, i64::from(self.cut.block.max(1)), |e, first_col| {

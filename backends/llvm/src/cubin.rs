@@ -24,7 +24,7 @@ impl Cubin {
         self.kernels.iter().try_for_each(|kernel| kernel.require_no_local_memory(self.target))
     }
 
-    /// Checks that products of warp groups can be in flight together.
+    /// Checks that matmuls of warp groups can be in flight together.
     ///
     /// # Errors
     /// [`Error::Serialized`] for the first kernel in which they cannot.

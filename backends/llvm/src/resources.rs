@@ -35,7 +35,7 @@ impl KernelResources {
         Err(Error::LocalMemory { kernel: self.kernel.clone(), target, stack: self.stack, spills })
     }
 
-    /// Checks that products of warp groups can be in flight together.
+    /// Checks that matmuls of warp groups can be in flight together.
     ///
     /// # Errors
     /// [`Error::Serialized`].

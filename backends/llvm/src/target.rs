@@ -60,7 +60,7 @@ impl CudaTarget {
         })
     }
 
-    /// Devices with this architecture, for people.
+    /// Devices with this architecture, human-readable.
     #[must_use]
     pub fn devices(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Which tile a product takes and how its weights lie shows in no bit of its result, whatever the count: run on the PTX
+//! Which tile a matmul takes and how its weights lie shows in no bit of its result, whatever the count: run on the PTX
 //! machine.
 
 #[path = "../../../tests/conformance/on_the_ptx_machine.rs"]

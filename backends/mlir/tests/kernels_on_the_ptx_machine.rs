@@ -26,7 +26,7 @@ const TARGETS: [CudaTarget; 2] = [CudaTarget::Sm80, CudaTarget::Sm90a];
 
 /// Code of both targets on the machine.
 struct PtxMachine {
-    /// How many kernels the targets share: their instructions are the same, so that one run judges both.
+    /// How many kernels the targets share: their instructions are the same, so that one run checks both.
     n_shared: usize,
     /// The different programs of each kernel that was met, by its description.
     programs: BTreeMap<String, Vec<Loaded>>,

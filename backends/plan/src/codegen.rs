@@ -44,7 +44,7 @@ pub struct Code {
     pub launches: Vec<Launch>,
     /// The code, in the forms that this target takes.
     pub images: Vec<Image>,
-    /// Intermediate forms for people, as (stage name, text), such as `mlir`, `llvm`, `clif`.
+    /// Intermediate forms, human-readable, as (stage name, text), such as `mlir`, `llvm`, `clif`.
     pub stages: Vec<(String, String)>,
 }
 

@@ -33,7 +33,7 @@ const TURNED_COLS: u32 = 128;
 /// What a group is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Products of one operand, each with all that is done to its sums.
+    /// Matmuls of one operand, each with all that is done to its sums.
     Gemm(Vec<Product>),
     /// Pointwise ops.
     Map,
@@ -455,7 +455,7 @@ impl Ctx<'_> {
         });
     }
 
-    /// Whether the group is a product whose result goes to a buffer of its own.
+    /// Whether the group is a matmul whose result goes to a buffer of its own.
     fn can_join(&self, group: &Group) -> bool {
         matches!(group.work, Work::Gemm(_))
             && group.scatter(self.graph).is_none()

@@ -34,7 +34,7 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Param {
-    /// What it is to the kernel, such as `x`, `gain`, `rows`: for people and for names in generated code.
+    /// What it is to the kernel, such as `x`, `gain`, `rows`: as text and for names in generated code.
     pub name: String,
     /// Type of its elements.
     pub dtype: DType,
@@ -94,7 +94,7 @@ pub struct View {
     pub col: u32,
 }
 
-/// Products of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded
+/// Matmuls of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded
 /// for all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -153,7 +153,7 @@ pub const PANEL_COLS: u32 = 32;
 pub const SWIZZLE_TERMS: u32 = 64;
 
 impl WeightLayout {
-    /// The layout for products of a type on a target, if its generator has no wish of its own: vectors of a processor hold
+    /// The layout for matmuls of a type on a target, if its generator has no wish of its own: vectors of a processor hold
     /// neighbouring columns of a result, tensor cores take both operands with `k` along their rows, and Hopper's copies
     /// want runs of memory. All of CUDA has one, so that its targets share plans and constants.
     pub fn on(target: &Target, dtype: DType) -> WeightLayout {

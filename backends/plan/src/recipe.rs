@@ -201,7 +201,7 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A name for people, such as `q.weight·norm.weight`.
+/// A human-readable name, such as `q.weight·norm.weight`.
 pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
     let mut text = String::new();
     for step in recipe {

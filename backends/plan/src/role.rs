@@ -19,7 +19,7 @@ pub(crate) enum Role {
     Product(Product),
     /// A function of elements, which can be an instruction of the kernel that makes or uses them.
     Elementwise(Elementwise),
-    /// Rotary positions: part of a product if that fits, else a kernel.
+    /// Rotary positions: part of a matmul if that fits, else a kernel.
     Rope {
         /// Heads.
         heads: u32,
@@ -62,7 +62,7 @@ pub(crate) enum View {
     Rows,
 }
 
-/// Which product.
+/// Which matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Product {
     /// In the target's precision.

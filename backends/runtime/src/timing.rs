@@ -57,7 +57,7 @@ impl Timing {
         Ok(Self { load, step, kernels, peak_kib: memory::peak_kib() })
     }
 
-    /// For people: a line, and one for each kernel, the longest first.
+    /// As text: a line, and one for each kernel, the longest first.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{:.2} ms to load, {:.2} ms a step", ms(self.load), ms(self.step));

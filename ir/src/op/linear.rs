@@ -1,4 +1,4 @@
-//! Products with weights: embedding, matmul, router logits, bias.
+//! Matmuls with weights: embedding, matmul, router logits, bias.
 
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};

@@ -1,4 +1,4 @@
-//! What `saturate` did, for people: each distinct region once, with the proof of every value that it made.
+//! What `saturate` did, human-readable: each distinct region once, with the proof of every value that it made.
 //!
 //! Expressions stand over values of the graph as the pass saw it. They are kept without names, since regions that
 //! differ in names alone share them, and become text for one place at a time.

@@ -29,7 +29,7 @@ pub(crate) struct Alternative {
 enum Need {
     /// The value of a class.
     Value(Id),
-    /// The kernel of all products whose left operand is this class.
+    /// The kernel of all matmuls whose left operand is this class.
     Kernel(Id),
 }
 

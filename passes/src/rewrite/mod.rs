@@ -5,7 +5,7 @@
 //! taken out ([`extract`]): by the time of its kernels ([`cost`]) at the densities that the routers are trained for.
 //! What comes out is compared with the source where nothing rounds ([`prove`]) before it becomes an edit of the graph.
 //!
-//! How each value of the chosen form follows from the source is kept as well ([`proof`]), for people ([`explain`]).
+//! How each value of the chosen form follows from the source is kept as well ([`proof`]), human-readable ([`explain`]).
 //!
 //! Regions that differ in names alone are rewritten once. State lives in no e-graph: a route is a node like others,
 //! with its scores as operands and its symbol as attribute, so that two routes never become one here.

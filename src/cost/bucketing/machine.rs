@@ -33,8 +33,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// H100 SXM: what sustained products and copies were measured at by others (`performance.md` names the goals that
-    /// are judged against them): 800 TFLOP/s, 3.0 TB/s, 18 TB/s from the cache, 1.3 µs a kernel border; f32 from the data
+    /// H100 SXM: what sustained matmuls and copies were measured at by others (`performance.md` names the goals that
+    /// are compared with them): 800 TFLOP/s, 3.0 TB/s, 18 TB/s from the cache, 1.3 µs a kernel border; f32 from the data
     /// sheet. Not measured by us.
     pub const H100: Gpu = Gpu {
         multiprocessors: 132,
@@ -57,7 +57,7 @@ impl Gpu {
     };
 
     /// Any kernel that reads and writes so many bytes and does so many multiply-adds over `rows` rows: what takes longer of
-    /// the two, and of a product also its waves of tiles.
+    /// the two, and of a matmul also its waves of tiles.
     pub fn kernel(&self, kernel: &Kernel, tiles: &[RowTile], rows: u32, (bytes, macs): (f64, f64)) -> f64 {
         let roof = bytes / self.memory;
         let Body::Gemm(gemm) = &kernel.body else {
@@ -73,7 +73,7 @@ impl Gpu {
     }
 
     /// A product: tiles go to the multiprocessors in waves, each of which takes as long as the arithmetic of a whole tile
-    /// or the copies of its operands; and no product is done before its weights and rows are read.
+    /// or the copies of its operands; and no matmul is done before its weights and rows are read.
     fn product(&self, kernel: &Kernel, gemm: &Gemm, tile: &Tile, rows: u32) -> f64 {
         let dtype = kernel.param(gemm.a.slot).dtype;
         let flops = if dtype == DType::Bf16 { self.bf16_flops } else { self.f32_flops };

@@ -1,4 +1,4 @@
-//! Passes judged by the interpreter: the same graph before and after, on the same step, bit for bit in f64 and equal in
+//! Passes checked by the interpreter: the same graph before and after, on the same step, bit for bit in f64 and equal in
 //! the exact domains, under decisions that routers take and under forced ones.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score};
 use crate::random::Rng;
 use crate::random_graph::VOCAB;
 
-/// Lengths of the sequences of the steps that a pass is judged on: no token, one, several sequences, an empty one.
+/// Lengths of the sequences of the steps that a pass is checked on: no token, one, several sequences, an empty one.
 const STEPS: [&[usize]; 4] = [&[], &[1], &[5, 0, 2], &[9]];
 
 /// Weights for all names of a graph, in `[-1, 1)`. A weight depends on its name only, so that a graph has the same

@@ -11,7 +11,7 @@ pub type Ran = Result<Vec<Vec<u8>>, String>;
 
 /// Something that runs kernels.
 pub trait Backend {
-    /// Its name, for people.
+    /// Its name, human-readable.
     fn name(&self) -> String;
 
     /// Runs cases, each over a copy of its operands.

@@ -1,4 +1,4 @@
-//! Every kernel kind as compiled code, judged by the plan's kernel interpreter.
+//! Every kernel kind as compiled code, checked by the plan's kernel interpreter.
 //!
 //! The object goes the way it goes in an artefact: laid into an image, mapped, called through the ABI. Outputs are
 //! poisoned, operands stand between guards, and tiles run all at once, one by one backwards, and on two threads.

@@ -28,7 +28,7 @@ const PAGE: u64 = 4096;
 
 /// Where things lie in scratch memory, in bytes.
 struct Plan {
-    /// Type of the left operand as products take it.
+    /// Type of the left operand as matmuls take it.
     a_type: DType,
     /// Bytes between its rows.
     a_row: u64,
@@ -182,7 +182,7 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, share: Share<'c>) -> Made
     })
 }
 
-/// Copies rows of the left operand to the start of the scratch memory, in the type that products take; behind an odd
+/// Copies rows of the left operand to the start of the scratch memory, in the type that matmuls take; behind an odd
 /// number of factors stands a zero.
 fn copy_rows<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, plan: &Plan, rows: (Int<'c>, Int<'c>)) -> Made<Ptr<'c>> {
     f.for_each(f.int(0), rows.1, 1, |idx| {
@@ -261,7 +261,7 @@ impl<'c> Work<'_, '_, 'c> {
         })
     }
 
-    /// The product of a register tile, and its steps.
+    /// The matmul of a register tile, and its steps.
     fn product(&self) -> Made<(Product, u32)> {
         let weight = self.part.sums.first().map_or(Ok(DType::F32), |sum| self.f.real_type_of(sum.weight))?;
         let factors = match (self.part.layout, weight, self.a_type) {
@@ -278,7 +278,7 @@ impl<'c> Work<'_, '_, 'c> {
         Ok((Product { factors, a_row: self.a_row, a_step, b_step, c_row, adds: false }, steps))
     }
 
-    /// Products of a row with a few weights, side by side.
+    /// Matmuls of a row with a few weights, side by side.
     fn dots(&self) -> Made<()> {
         let f = self.f;
         f.when(f.below(self.blocks.0, self.blocks.1)?, || self.all_dots())

@@ -17,7 +17,7 @@
 //!
 //! # Precision
 //!
-//! Parameters may be f32 or bf16. Arithmetic is f32; products of matmuls and attention are fused with their sums where
+//! Parameters may be f32 or bf16. Arithmetic is f32; multiplications of matmuls and attention are fused with their sums where
 //! the level has the instruction.
 //!
 //! # Reading order
@@ -90,7 +90,7 @@ impl Codegen for Host {
             launches.push(function::launch(kernel, &self.levels).map_err(|fault| fault.at(symbol))?);
         }
         let (mut images, mut listing) = (Vec::new(), String::new());
-        // Without products of bf16 the highest level is the one below it again.
+        // Without bf16 products the highest level is the one below it again.
         let has_bf16 = kernels.iter().any(|(_, kernel)| {
             matches!(&kernel.body, Body::Gemm(gemm) if kernel.param(gemm.a.slot).dtype == DType::Bf16)
         });

@@ -33,7 +33,7 @@ struct Generated {
     min_blocks: u32,
     /// What it needs of the target.
     features: Vec<Feature>,
-    /// Which of several forms it has, with its tile, for people; empty if there is one only.
+    /// Which of several forms it has, with its tile, human-readable; empty if there is one only.
     form: String,
     /// Whether its blocks walk over the tiles.
     persistent: bool,

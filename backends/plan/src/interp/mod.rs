@@ -1,4 +1,4 @@
-//! Executes kernels and plans on the host, row tile by row tile: the judge of what a plan means.
+//! Executes kernels and plans on the host, row tile by row tile: the oracle of what a plan means.
 //!
 //! # Numbers
 //!

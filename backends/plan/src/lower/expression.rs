@@ -96,7 +96,7 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    /// Products of one operand: a part each.
+    /// Matmuls of one operand: a part each.
     fn gemm(
         &mut self,
         bind: &mut Bind,

@@ -1,4 +1,4 @@
-//! The judge: a plan, run by the kernel interpreter, against its graph in f64.
+//! The oracle: a plan, run by the kernel interpreter, against its graph in f64.
 
 use std::collections::BTreeMap;
 

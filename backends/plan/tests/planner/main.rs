@@ -34,7 +34,7 @@ fn options() -> Options {
     }
 }
 
-/// The fused plan, verified and judged by its numbers; the unfused one as well.
+/// The fused plan, verified and checked by its numbers; the unfused one as well.
 fn plan(lines: &str) -> Plan {
     let legal = legal(lines);
     judge::judge(&legal, &skipc_plan::build_unfused(&legal, &options()).expect("a plan"));

@@ -175,7 +175,7 @@ impl Tasks {
     }
 }
 
-/// How many calls so many rows are split into. A product's order of sums may depend on its size, so the number of
+/// How many calls so many rows are split into. A matmul's order of sums may depend on its size, so the number of
 /// threads has no say. Two threads find as much to do as each other: the number is even, if there are two tiles.
 fn calls(rows: u32, tiles: u32) -> u32 {
     let wanted = (rows / CALL_ROWS).clamp(2, MAX_CALLS).next_multiple_of(2);

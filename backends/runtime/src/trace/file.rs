@@ -114,7 +114,7 @@ impl Trace {
     }
 }
 
-/// Lengths of sequences for people: all of few, the first of many.
+/// Lengths of sequences as text: all of few, the first of many.
 fn in_words(lengths: &[u32]) -> String {
     const SHOWN: usize = 8;
     let mut words: Vec<String> = lengths.iter().take(SHOWN).map(ToString::to_string).collect();

@@ -2,7 +2,7 @@
 //!
 //! Costs are of the kernels that the planner makes, an op at a time. Ops that join the kernel of an operand (pointwise
 //! ops, row scales, rotary embeddings, scatters) pay for what they add to it; gathers and narrow slices are views, which
-//! pay for reading in another order than memory's; the rest are kernels, which pay for being started, too. Products of
+//! pay for reading in another order than memory's; the rest are kernels, which pay for being started, too. Matmuls of
 //! one operand share a kernel, whose cost stands apart ([`product_kernel`]) and is paid for once.
 //!
 //! Not seen by a cost of single ops: that a value which is used twice does not join, and that a view has to be copied

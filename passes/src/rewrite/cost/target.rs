@@ -17,7 +17,7 @@ pub struct Target {
     pub attention_key: f64,
     /// An element that is read or written.
     pub element: f64,
-    /// An element of a weight that is read from memory: what a product of few rows waits for.
+    /// An element of a weight that is read from memory: what a matmul of few rows waits for.
     pub weight: f64,
     /// An element of a function with an exponential in it.
     pub exp: f64,
@@ -29,7 +29,7 @@ pub struct Target {
 ///
 /// Measured on a virtual AMD EPYC (2 processors, shared), 512 tokens, time of the thread, by
 /// `cargo run --release --features cuda --example bench -- constants`. `dot_mac` has what each row of a narrow product takes
-/// in it. `weight` is from products of 2 to 4 rows with weights of 4 MiB, by a library alone. `gathered` was measured with
+/// in it. `weight` is from matmuls of 2 to 4 rows with weights of 4 MiB, by a library alone. `gathered` was measured with
 /// weights in rows; all rows of a step, which is what that bench forces, are not gathered any more. `attention_row_mac` and
 /// `attention_key` are of Cranelift's forms, from `skipc tune` with 1,024 keys of 8 heads of 64 columns, all seen: half of what
 /// it says for each. Not measured for other processors, bf16, or GPUs.

@@ -11,7 +11,7 @@ rules! {
     slice_in: "slice f(a, b) = f(slice a, slice b)" if "`f` works element by element; an operand of one number a row stays whole unless the result has one column, too";
     /// Columns of columns are columns.
     slice_of_slice: "slice (slice x) = slice x" if "nothing";
-    /// A product's columns are rows of its weight: what one of them is used for can be done where it is made, as the difference of a router's two logits.
+    /// A matmul's columns are rows of its weight: what one of them is used for can be done where it is made, as the difference of a router's two logits.
     slice_into_weight: "slice (x · w) = x · (weight_rows w)" if "the product is a matmul or router logits";
     /// All columns of a value are the value.
     slice_of_all: "slice x = x" if "the slice takes all columns";

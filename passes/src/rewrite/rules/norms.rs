@@ -1,4 +1,4 @@
-//! Norms before products.
+//! Norms before matmuls.
 
 use egg::Id;
 use skipc_ir::Op;
@@ -8,11 +8,11 @@ use crate::rewrite::cost::is_product;
 use crate::rewrite::saturate::View;
 
 rules! {
-    /// A product is linear: the gain of a norm scales columns of the weight, once and for all, and its row scale the rows of the result. No normed tensor exists.
+    /// A matmul is linear: the gain of a norm scales columns of the weight, once and for all, and its row scale the rows of the result. No normed tensor exists.
     norm_into_weight: "(rms_norm x, g) · w = scale_rows x · (fold_gain w, g), (inv_rms x)" if "the product is a matmul or router logits, whose row scale is f32";
-    /// The same for a layer norm: to centre a row is to centre the rows of the weight, and its bias is a bias of the product.
+    /// The same for a layer norm: to centre a row is to centre the rows of the weight, and its bias is a bias of the matmul.
     layer_norm_into_weight: "(layer_norm x, g, b) · w = add_bias (scale_rows x · (centre_rows (fold_gain w, g)), (inv_std x)), (fold_bias w, b)" if "the product is a matmul or router logits, whose row scale is f32";
-    /// A product is linear: a scale of rows may come after it, in its epilogue.
+    /// A matmul is linear: a scale of rows may come after it, in its epilogue.
     row_scale_out: "(scale_rows x, r) · w = scale_rows (x · w), r" if "the product is a matmul or router logits";
 }
 

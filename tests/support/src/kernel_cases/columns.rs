@@ -1,4 +1,4 @@
-//! Products whose weights lie in columns, as the CPU has them.
+//! Matmuls whose weights lie in columns, as the CPU has them.
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Gemm, Part, Sum, View, WeightLayout};
@@ -25,7 +25,7 @@ fn plain((k, n): (u32, u32), rows: u32, values: Values) -> Case {
     let mut draft = Draft::new(format!("columns_f32_{k}x{n}_rows_{rows}_{kind}"));
     let bound = 260;
     let a = draft.reals("a", (DType::F32, bound, k), rows, values);
-    // Wider than the product, which begins at its third column.
+    // Wider than the matmul, which begins at its third column.
     let weight = draft.reals("weight", (DType::F32, k, n + 5), k, values);
     let out = draft.output("out", (DType::F32, bound, n));
     let extent = draft.counted(rows, bound);

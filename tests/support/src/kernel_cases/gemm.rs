@@ -79,7 +79,7 @@ pub(super) fn store_sum(to: View) -> Pointwise {
     Pointwise { code: vec![Inst::Acc(0)], stores: vec![Store { to, value: Reg(0) }] }
 }
 
-/// A product of one part.
+/// A matmul of one part.
 pub(super) fn one_part(a: View, k: u32, part: Part) -> Gemm {
     Gemm { a, k, parts: vec![part] }
 }

@@ -70,7 +70,7 @@ impl Case {
         exact::is_exact(&self.kernel, &self.operands)
     }
 
-    /// Judges the operands after a run. Returns the largest share of its allowance that any element used.
+    /// Checks the operands after a run. Returns the largest share of its allowance that any element used.
     ///
     /// # Errors
     /// The first output that is wrong.

@@ -1,4 +1,4 @@
-//! Products whose weights lie in panels, as register tiles of a processor take them.
+//! Matmuls whose weights lie in panels, as register tiles of a processor take them.
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Gemm, PANEL_COLS, Part, Slot, Sum, View, WeightLayout};

@@ -1,4 +1,4 @@
-//! Products of one operand with several parts, and rotary embeddings in epilogues.
+//! Matmuls of one operand with several parts, and rotary embeddings in epilogues.
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Gemm, Part, Sum, View, WeightLayout};
@@ -30,7 +30,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
 }
 
-/// Two products into two results, with an activation in the second.
+/// Two matmuls into two results, with an activation in the second.
 fn side_by_side(dtype: DType, k: u32, [first, second]: [u32; 2], rows: u32) -> Case {
     let mut draft = Draft::new(format!("parts_{dtype}_{k}x{first}_{second}_rows_{rows}"));
     let bound = 130;

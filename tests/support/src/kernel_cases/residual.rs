@@ -1,4 +1,4 @@
-//! Products of whole numbers, added to the rows of a stream that they were gathered from: what a routed layer ends
+//! Matmuls of whole numbers, added to the rows of a stream that they were gathered from: what a routed layer ends
 //! with, at sizes where every order of the sums gives the same bits.
 
 use skipc_artifact::target::DType;
@@ -10,7 +10,7 @@ use super::draft::{Draft, Values, listed};
 use super::gemm::one_part;
 use crate::tolerance::Exactness;
 
-/// A product's sizes, and how many rows of its stream are listed.
+/// A matmul's sizes, and how many rows of its stream are listed.
 struct Sizes {
     k: u32,
     n: u32,
@@ -21,7 +21,7 @@ struct Sizes {
     listed: u32,
 }
 
-/// No row, one, all, and rows around a tile of 64. They are judged as any product is, though their sums are exact, some
+/// No row, one, all, and rows around a tile of 64. They are checked as any matmul is, though their sums are exact, some
 /// of them halfway between two numbers of bf16: a comparison by bits alone can tell the two.
 pub(super) fn add(cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::Bf16] {
@@ -35,7 +35,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
 }
 
 /// The same around a tile of 128 rows, with more columns, a longer sum and a higher bound than code for small
-/// products has. Nothing divides by a tile's sizes.
+/// matmuls has. Nothing divides by a tile's sizes.
 pub(super) fn add_large(cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::Bf16] {
         for weights in [1, 2] {

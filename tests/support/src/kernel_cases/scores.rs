@@ -1,4 +1,4 @@
-//! Narrow products: the scores of routers.
+//! Narrow matmuls: the scores of routers.
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Part, Slot, Sum, WeightLayout};

@@ -1,4 +1,4 @@
-//! Products of one left operand with gathered rows: parts with columns and epilogue programs of their own.
+//! Matmuls of one left operand with gathered rows: parts with columns and epilogue programs of their own.
 //!
 //! There are tiles of several heights ([`Tile::menu`]); which of them runs for which number of rows is chosen by a
 //! [`Bucketing`], and the kernel reads the count and takes that one. A result has the same bits in all.
@@ -85,7 +85,7 @@ impl Tile {
     }
 }
 
-/// Generates a product.
+/// Generates a matmul.
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
@@ -131,7 +131,7 @@ fn columns<'p>(kernel: &'p Kernel, gemm: &'p Gemm) -> Result<Vec<Columns<'p>>, E
     gemm.parts.iter().map(|part| Columns::of(kernel, part)).collect()
 }
 
-/// The product in tiles of one shape.
+/// The matmul in tiles of one shape.
 struct Form<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,

@@ -1,4 +1,4 @@
-//! How the columns of a product's parts lie in tiles.
+//! How the columns of a matmul's parts lie in tiles.
 //!
 //! A tile has columns of one part: as many of each of its sums, one sum's after another's. What is left of the tile is
 //! padding, whose weights are zeros. The column tiles of the parts are numbered one part's after another's.
@@ -36,7 +36,7 @@ pub(super) struct PartTiles<'p> {
     first: u32,
 }
 
-/// The parts of a product, in order; at least one.
+/// The parts of a matmul, in order; at least one.
 pub(super) struct Parts<'p> {
     kernel: &'p Kernel,
     /// Inner size.
@@ -93,7 +93,7 @@ fn lcm(a: u32, b: u32) -> u32 {
 }
 
 impl<'p> Parts<'p> {
-    /// Lays the parts of a product out in tiles of `tile_cols` columns.
+    /// Lays the parts of a matmul out in tiles of `tile_cols` columns.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if heads do not fit into a tile.

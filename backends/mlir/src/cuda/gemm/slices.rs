@@ -10,7 +10,7 @@ use super::tile::{Core, Corner, Layout, Row};
 use super::{STAGES, Tile};
 use crate::code::{Bool, Code, GPtr, I8, Int, SPtr, Steps};
 
-/// How the slices of a product are copied.
+/// How the slices of a matmul are copied.
 pub(super) struct Slices<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,

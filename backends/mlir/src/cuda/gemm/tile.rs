@@ -75,7 +75,7 @@ pub(super) type Sums<'c> = Vec<Float<'c>>;
 
 /// Arithmetic on slices.
 pub(super) trait Core {
-    /// What the arithmetic is made of, for people.
+    /// What the arithmetic is made of, human-readable.
     fn name(&self) -> &'static str;
 
     /// How it wants slices to lie.

@@ -1,4 +1,4 @@
-//! Products for Hopper: which form and tile they get, and what they take of a multiprocessor.
+//! Matmuls for Hopper: which form and tile they get, and what they take of a multiprocessor.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -59,7 +59,7 @@ fn products_that_do_not_suit_wgmma_keep_the_plain_form() {
     }
 }
 
-/// A product whose left operand begins some columns along a wider matrix.
+/// A matmul whose left operand begins some columns along a wider matrix.
 fn shifted(mut kernel: Kernel, col: u32) -> Kernel {
     if let Body::Gemm(gemm) = &mut kernel.body {
         gemm.a.col = col;
@@ -102,7 +102,7 @@ fn weights_that_begin_within_a_swizzle_keep_the_plain_form() {
 
 /// What `ptxas` and `nvdisasm` say: registers of a thread at the launch (consumers then take what producers give back),
 /// bytes of shared memory, and instructions of the tensor cores: four for each part, one for 16 elements of `k`. Spills,
-/// and products that wait for each other, are errors of the compile.
+/// and matmuls that wait for each other, are errors of the compile.
 const RESOURCES: &str = "\
 rows      168 registers, 196672 bytes,  4 HGMMA
 plain     168 registers, 196672 bytes,  4 HGMMA

@@ -6,7 +6,7 @@ use super::epilogue::Epilogue;
 use super::{CONSUMERS, Product, Stage, WARP_GROUP};
 use crate::code::{Code, Float, I8, Int, ROW_BYTES, Steps};
 
-/// Arrivals by which a stage is empty: one for each warp. A warp's wait says that its own products are done, and nothing
+/// Arrivals by which a stage is empty: one for each warp. A warp's wait says that its own matmuls are done, and nothing
 /// about those of the group's other warps.
 pub(super) const ARRIVALS: u32 = CONSUMERS * WARP_GROUP / 32;
 
@@ -38,7 +38,7 @@ impl Product<'_> {
             let left = stage.left(code).at::<I8>(group * (64 * ROW_BYTES));
             let operands = [left.descriptor(), stage.right(code).descriptor()];
             let sums = code.wgmma(part.width(), operands, sums);
-            // The product before is done.
+            // The matmul before is done.
             code.when(slice.gt(0), || self.give_back(code, used + slice - 1));
             sums
         });

@@ -1,10 +1,10 @@
-//! Products on Hopper: persistent blocks of one warp group that copies and two that multiply.
+//! Matmuls on Hopper: persistent blocks of one warp group that copies and two that multiply.
 //!
 //! A block walks over the tiles that there are, however many blocks were started. Slices of 64 elements of `k` go through
 //! a ring of [`tile::STAGES`] stages in shared memory: the [`producer`]'s warps fill one, tell the [`consumer`]s by an
 //! mbarrier, and go on to the next slice, also of the next tile, while the consumers are still at the epilogue of this
 //! one. The consumers' warp groups have 64 rows of the tile each and keep their sums in registers; they add with `wgmma`
-//! and give a stage back, by another mbarrier, when the product that read it is done. The [`epilogue`] runs over the
+//! and give a stage back, by another mbarrier, when the matmul that read it is done. The [`epilogue`] runs over the
 //! registers.
 //!
 //! Weights lie swizzled in memory already ([`WeightLayout::Swizzled`]), so that one thread has all that a tile takes of a
@@ -59,7 +59,7 @@ const PIECE: u32 = 8;
 /// Columns between those that one thread has of a row of sums: the width of a core matrix.
 const BLOCK: u32 = 8;
 
-/// Which code a product gets.
+/// Which code a matmul gets.
 pub(super) enum Form<'p> {
     /// Tiles with one tile a block, for any device.
     Plain,
@@ -116,7 +116,7 @@ fn fits_swizzle(part: &Part) -> bool {
     part.layout != WeightLayout::Swizzled || (part.n >= BLOCK && part.sums.iter().all(is_whole))
 }
 
-/// Generates a product of the form [`Form::Wgmma`].
+/// Generates a matmul of the form [`Form::Wgmma`].
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
@@ -142,7 +142,7 @@ pub(super) fn generate(
     })
 }
 
-/// A product that is written.
+/// A matmul that is written.
 struct Product<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,

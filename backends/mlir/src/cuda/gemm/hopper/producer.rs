@@ -12,7 +12,7 @@ use crate::code::{BF16, Bool, Code, GPtr, I8, Int, ROW_BYTES, SPtr, Steps};
 /// Arrivals by which a stage is full: one for each warp, and one of the thread that announces bulk copies, if any.
 pub(super) const ARRIVALS: u32 = WARP_GROUP / 32 + 1;
 
-/// Slices that are under way behind the one that is handed over. The consumers wait for the product before the last one
+/// Slices that are under way behind the one that is handed over. The consumers wait for the matmul before the last one
 /// they began, so that two stages have to be theirs.
 const LAG: u32 = STAGES - 2;
 

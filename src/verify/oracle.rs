@@ -1,4 +1,4 @@
-//! The judge: the masked graph, which also says what it would have decided itself, and how narrowly.
+//! The oracle: the masked graph, which also says what it would have decided itself, and how narrowly.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::verify::reference::Forced;
 
 /// The masked graph with two more results for each router: its own decisions where nothing forces them, and what they
 /// were taken by.
-pub(super) struct Judge {
+pub(super) struct Oracle {
     graph: Graph,
     borders: Vec<Border>,
 }
@@ -26,7 +26,7 @@ struct Border {
     limited: bool,
 }
 
-/// What the judge computes under given decisions.
+/// What the oracle computes under given decisions.
 pub(super) struct Verdict<N> {
     /// `[n, vocab]`, row by row.
     pub(super) logits: Vec<N>,
@@ -46,10 +46,10 @@ fn score_role(router: u32) -> Role {
     Role::Result { name: format!("scores of router {router}") }
 }
 
-impl Judge {
+impl Oracle {
     /// # Errors
     /// If a copy of a route does not type: a fault of the compiler.
-    pub(super) fn new(mut graph: Graph) -> Result<Judge, TypeError> {
+    pub(super) fn new(mut graph: Graph) -> Result<Oracle, TypeError> {
         let gates: Vec<(u32, Value)> = graph.decisions().collect();
         let mut borders = Vec::new();
         for (router, gate) in gates {
@@ -67,7 +67,7 @@ impl Judge {
             graph.set_result(own_role(router), own);
             borders.push(border);
         }
-        Ok(Judge { graph, borders })
+        Ok(Oracle { graph, borders })
     }
 
     /// Evaluates under these decisions.
