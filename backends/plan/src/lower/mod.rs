@@ -158,8 +158,10 @@ impl<'a> Ctx<'a> {
             interface: self.interface,
         })?;
         let constants = self.constants.lay_out()?;
+        let mut states = self.states;
+        layout::place_states(&mut states)?;
         let (dtype, sources) = (self.options.dtype, self.sources);
-        Ok(Plan { dtype, kernels, constants, states: self.states, function, sources })
+        Ok(Plan { dtype, kernels, constants, states, function, sources })
     }
 
     /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity.
@@ -244,7 +246,12 @@ impl<'a> Ctx<'a> {
     /// The buffer in which a value lies.
     fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
         let idx = match self.graph.op(value) {
-            Op::Input { port } => self.interface.buffer(&port.role),
+            Op::Input { port } => match (self.interface.buffer(&port.role), &port.role) {
+                (None, Role::Input { .. }) => {
+                    return Err(self.unsupported("take an input of this name", value));
+                }
+                (buffer, _) => buffer,
+            },
             _ => self.place[value.index()],
         };
         idx.ok_or_else(|| self.internal("the value is used before it is in memory", value))

@@ -22,7 +22,7 @@ impl Noise {
     }
 }
 
-struct GraphWeights<'a>(&'a Graph);
+pub(crate) struct GraphWeights<'a>(pub(crate) &'a Graph);
 
 impl<N: Number> Weights<N> for GraphWeights<'_> {
     fn weight(&self, name: &str) -> Option<Vec<N>> {

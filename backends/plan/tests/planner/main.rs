@@ -9,6 +9,7 @@ mod random;
 mod ranked;
 mod refusals;
 mod residence;
+mod states;
 mod text;
 mod verify;
 
