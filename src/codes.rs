@@ -29,10 +29,6 @@ const CODES: &[(&str, &str)] = &[
         "The plan in the artefact, which says what a step moves, cannot be read. Compile the model again.",
     ),
     ("bench::plot", "The plot could not be drawn. This is a fault of the compiler."),
-    (
-        "bench::weights",
-        "The artefact's weights, which the other forms are compiled with, do not fit into memory as one file.",
-    ),
     ("codegen::internal", "A code generator broke a rule of its own. This is a fault of the compiler."),
     (
         "constants::size",
