@@ -7,6 +7,8 @@
 mod compiled;
 #[path = "conformance/faults/mod.rs"]
 mod faults;
+#[path = "conformance/states.rs"]
+mod states;
 
 use std::collections::BTreeMap;
 

@@ -137,7 +137,7 @@ fn function(cases: &[&Case]) -> Function {
     }
 }
 
-fn link(code: Code) -> Result<BundleCode, String> {
+pub(crate) fn link(code: Code) -> Result<BundleCode, String> {
     let (mut host, mut ptx, mut cubin) = (Vec::new(), None, None);
     for image in code.images {
         match image {
@@ -155,7 +155,7 @@ fn link(code: Code) -> Result<BundleCode, String> {
     })
 }
 
-fn manifest(target: &Target) -> Manifest {
+pub(crate) fn manifest(target: &Target) -> Manifest {
     Manifest {
         model: "kernel cases".to_owned(),
         compiler: env!("CARGO_PKG_VERSION").to_owned(),

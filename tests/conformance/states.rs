@@ -1,0 +1,184 @@
+//! Functions with a state, compiled and run over several steps: what each step leaves for the next is what the graph
+//! leaves.
+
+use std::collections::BTreeMap;
+
+use skipc::driver::backends::CpuBackend;
+use skipc::driver::{backends, constants};
+use skipc::frontend::spec;
+use skipc::frontend::weights::Weights;
+use skipc_artifact::bundle::Bundle;
+use skipc_artifact::image::HostLevel;
+use skipc_artifact::program::SCORE;
+use skipc_artifact::target::{DType, Target};
+use skipc_artifact::writer::Writer;
+use skipc_ir::interp::{self, Batch, Datum, Env, Free};
+use skipc_ir::{Legal, Role, legalize, text};
+use skipc_plan::buckets::ByHeight;
+use skipc_runtime::{Device, Model, Module, Options, State};
+
+use super::compiled::{link, manifest};
+
+/// Where the toy functions have their weights from.
+const SPEC: &str = r#"
+[model]
+name = "toy"
+vocab_size = 5
+d_model = 4
+max_positions = 128
+norm = "rmsnorm"
+positions = "none"
+tie_embeddings = true
+
+[block.a]
+skip = { router = "sigmoid" }
+layers = [{ kind = "ffn", d_ff = 4, activation = "relu" }]
+
+[[stack]]
+blocks = ["a"]
+"#;
+
+const HEAD: &str = r#"
+  %t = input {port=tokens}
+  %p = input {port=positions}
+  %s = input {port=sequences}
+  %table = weight {name="embed.weight", shape=[5, 4]}
+  %x = embed %table, %t
+  %logits = matmul %x, %table
+"#;
+
+/// A running sum of rows.
+const SUM: &str = r#"
+  %sum = input {port=state "sum"} : state<f32[1, 4]>
+  %after = add_rows %sum, %x
+  return logits = %logits, state "sum" = %after"#;
+
+/// A capacity whose groups go on in the next step.
+const CAPACITY: &str = r#"
+  %counts = input {port=state "counts"} : state<int[3]>
+  %rw = weight {name="blocks.0.router.weight", shape=[1, 4]}
+  %z = router_logits %x, %rw
+  %wanted = route %z {set=c0, at_least=0.0}
+  %set = limit_first_after %wanted, %p, %s, %counts {set=c1, group_size=3, slots=1}
+  %after = count_groups %counts, %wanted, %p, %s {group_size=3}
+  %gate = executed %set
+  return logits = %logits, decision 0 = %gate, state "counts" = %after"#;
+
+/// Lengths of the sequences of each step: none, one, and those around a tile of 16 rows.
+const STEPS: [&[usize]; 7] = [&[17], &[], &[1, 0, 2], &[15, 15, 1], &[16, 0, 16], &[0, 1], &[33, 2, 17]];
+
+/// A toy function on one backend, with all that runs it.
+struct Toy {
+    legal: Legal,
+    weights: Weights,
+    artefact: Vec<u8>,
+}
+
+impl Toy {
+    fn new(body: &str, backend: CpuBackend) -> Toy {
+        let lines = format!("graph \"toy\" {{{HEAD}{body}\n}}");
+        let legal = legalize(text::parse(&lines).expect("a graph")).expect("a legal graph");
+        let model = spec::model("toy.toml", SPEC).expect("a model");
+        let weights = Weights::drawn(&model, 1).expect("weights");
+        let plan = skipc_plan::build(
+            &legal,
+            &skipc_plan::Options {
+                dtype: DType::F32,
+                layout: backends::layout(&Target::Cpu, backend, DType::F32),
+                max_tokens: 256,
+                max_positions: 128,
+                vocab_size: 5,
+            },
+        );
+        let linked = skipc_plan::link([(SCORE, &plan.expect("a plan"))]).expect("a program");
+        let codegen = backends::for_target(&Target::Cpu, backend, Box::new(ByHeight)).expect("a backend");
+        let kernels: Vec<_> =
+            linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
+        let code = codegen.compile(&kernels).expect("code");
+        let program = linked.program(&Target::Cpu, &code.launches);
+        let constants = constants::lay_out(&linked.constants, &weights).expect("constants");
+        let mut writer = Writer::new(manifest(&Target::Cpu));
+        let bundle = Bundle { program, constants, code: link(code).expect("linked code") };
+        bundle.write(&mut writer).expect("sections");
+        Toy { legal, weights, artefact: writer.to_bytes().expect("an artefact") }
+    }
+
+    fn state(&self, threads: usize, max_level: HostLevel) -> State {
+        let model = Model::from_bytes(&self.artefact).expect("an artefact");
+        let options = Options { threads, max_level, checked: threads == 1, ..Options::default() };
+        Module::load(&model, Device::Cpu, options).and_then(|module| module.state()).expect("a state")
+    }
+
+    /// Runs all steps and compares what each leaves, and what it decides.
+    fn check(&self, mut state: State) {
+        let zeros = self.legal.graph().signature().states.into_iter();
+        let mut kept: BTreeMap<Role, Datum<f64>> =
+            zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty)?))).collect();
+        let mut before = [0; 3];
+        for lengths in STEPS {
+            let step = batch(lengths, &mut before);
+            let env = Env {
+                batch: &step,
+                tensors: std::mem::take(&mut kept),
+                weights: &self.weights,
+                routing: &Free,
+            };
+            let wanted = interp::run::<f64>(self.legal.graph(), &env).expect("values");
+            let inputs = [
+                (Role::Tokens, words(&step.tokens)),
+                (Role::Positions, words(&step.positions)),
+                (Role::Sequences, words(&step.sequences)),
+            ];
+            let roles: Vec<Role> = wanted.iter().map(|(role, _)| role.clone()).collect();
+            let got = state.call(SCORE, step.tokens.len() as u32, &inputs, &roles).expect("a step");
+            for ((role, wanted), got) in wanted.into_iter().zip(got) {
+                assert!(same(&wanted, &got), "{role} after {lengths:?}: {wanted:?} is not {got:?}");
+                if let Role::State { .. } = role {
+                    kept.insert(role, wanted);
+                }
+            }
+        }
+    }
+}
+
+fn batch(lengths: &[usize], before: &mut [i64]) -> Batch {
+    let sequences: Vec<Vec<i64>> =
+        lengths.iter().map(|len| (0..*len as i64).map(|idx| (idx * idx + 1) % 5).collect()).collect();
+    let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice)).behind(before);
+    before.iter_mut().zip(lengths).for_each(|(before, len)| *before += *len as i64);
+    batch
+}
+
+fn words(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect()
+}
+
+/// Counts and decisions exactly, reals to f32's rounding of sums of some hundred rows.
+fn same(wanted: &Datum<f64>, got: &[u8]) -> bool {
+    match wanted {
+        Datum::Real { data, .. } => {
+            let got =
+                got.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+            got.len() == data.len()
+                && got
+                    .zip(data)
+                    .all(|(got, wanted)| (f64::from(got) - wanted).abs() < 1e-5 * (1.0 + wanted.abs()))
+        }
+        Datum::Ints(counts) => words(counts) == got,
+        Datum::Mask(mask) => mask.iter().map(|bit| u8::from(*bit)).eq(got.iter().copied()),
+        _ => false,
+    }
+}
+
+#[test]
+fn states_outlive_steps_in_compiled_code() {
+    for backend in CpuBackend::built() {
+        for body in [SUM, CAPACITY] {
+            let toy = Toy::new(body, backend);
+            for level in HostLevel::DESCENDING {
+                toy.check(toy.state(1, level));
+                toy.check(toy.state(2, level));
+            }
+        }
+    }
+}
