@@ -105,7 +105,7 @@ impl Toy {
 
     fn state(&self, threads: usize, max_level: HostLevel) -> State {
         let model = Model::from_bytes(&self.artefact).expect("an artefact");
-        let options = Options { threads, max_level, checked: threads == 1, ..Options::default() };
+        let options = Options { threads, max_level, checked: threads == 1 };
         Module::load(&model, Device::Cpu, options).and_then(|module| module.state()).expect("a state")
     }
 
