@@ -12,10 +12,11 @@ use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::SCORE;
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Batch, Datum, Env, Free};
+use skipc_ir::interp::{self, Datum, Env, Free};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::buckets::ByHeight;
 use skipc_runtime::{Device, Model, Module, Options, State};
+use skipc_testkit::state_graphs::{self, CAPACITY, SUM, UPDATE_FIRST};
 
 use super::compiled::{link, manifest};
 
@@ -38,35 +39,6 @@ layers = [{ kind = "ffn", d_ff = 4, activation = "relu" }]
 blocks = ["a"]
 "#;
 
-const HEAD: &str = r#"
-  %t = input {port=tokens}
-  %p = input {port=positions}
-  %s = input {port=sequences}
-  %table = weight {name="embed.weight", shape=[5, 4]}
-  %x = embed %table, %t
-  %logits = matmul %x, %table
-"#;
-
-/// A running sum of rows.
-const SUM: &str = r#"
-  %sum = input {port=state "sum"} : state<f32[1, 4]>
-  %after = add_rows %sum, %x
-  return logits = %logits, state "sum" = %after"#;
-
-/// A capacity whose groups go on in the next step.
-const CAPACITY: &str = r#"
-  %counts = input {port=state "counts"} : state<int[3]>
-  %rw = weight {name="blocks.0.router.weight", shape=[1, 4]}
-  %z = router_logits %x, %rw
-  %wanted = route %z {set=c0, at_least=0.0}
-  %set = limit_first_after %wanted, %p, %s, %counts {set=c1, group_size=3, slots=1}
-  %after = count_groups %counts, %wanted, %p, %s {group_size=3}
-  %gate = executed %set
-  return logits = %logits, decision 0 = %gate, state "counts" = %after"#;
-
-/// Lengths of the sequences of each step: none, one, and those around a tile of 16 rows.
-const STEPS: [&[usize]; 7] = [&[17], &[], &[1, 0, 2], &[15, 15, 1], &[16, 0, 16], &[0, 1], &[33, 2, 17]];
-
 /// A toy function on one backend, with all that runs it.
 struct Toy {
     legal: Legal,
@@ -76,8 +48,8 @@ struct Toy {
 
 impl Toy {
     fn new(body: &str, backend: CpuBackend) -> Toy {
-        let lines = format!("graph \"toy\" {{{HEAD}{body}\n}}");
-        let legal = legalize(text::parse(&lines).expect("a graph")).expect("a legal graph");
+        let graph = text::parse(&state_graphs::text(body)).expect("a graph");
+        let legal = legalize(graph).expect("a legal graph");
         let model = spec::model("toy.toml", SPEC).expect("a model");
         let weights = Weights::drawn(&model, 1).expect("weights");
         let plan = skipc_plan::build(
@@ -114,9 +86,7 @@ impl Toy {
         let zeros = self.legal.graph().signature().states.into_iter();
         let mut kept: BTreeMap<Role, Datum<f64>> =
             zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty)?))).collect();
-        let mut before = [0; 3];
-        for lengths in STEPS {
-            let step = batch(lengths, &mut before);
+        for step in state_graphs::steps() {
             let env = Env {
                 batch: &step,
                 tensors: std::mem::take(&mut kept),
@@ -132,7 +102,7 @@ impl Toy {
             let roles: Vec<Role> = wanted.iter().map(|(role, _)| role.clone()).collect();
             let got = state.call(SCORE, step.tokens.len() as u32, &inputs, &roles).expect("a step");
             for ((role, wanted), got) in wanted.into_iter().zip(got) {
-                assert!(same(&wanted, &got), "{role} after {lengths:?}: {wanted:?} is not {got:?}");
+                assert!(same(&role, &wanted, &got), "{role} after {step:?}: {wanted:?} is not {got:?}");
                 if let Role::State { .. } = role {
                     kept.insert(role, wanted);
                 }
@@ -141,21 +111,17 @@ impl Toy {
     }
 }
 
-fn batch(lengths: &[usize], before: &mut [i64]) -> Batch {
-    let sequences: Vec<Vec<i64>> =
-        lengths.iter().map(|len| (0..*len as i64).map(|idx| (idx * idx + 1) % 5).collect()).collect();
-    let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice)).behind(before);
-    before.iter_mut().zip(lengths).for_each(|(before, len)| *before += *len as i64);
-    batch
-}
-
 fn words(values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect()
 }
 
 /// Counts and decisions exactly, reals to f32's rounding of sums of some hundred rows.
-fn same(wanted: &Datum<f64>, got: &[u8]) -> bool {
+fn same(role: &Role, wanted: &Datum<f64>, got: &[u8]) -> bool {
     match wanted {
+        // The host gets how many there are.
+        Datum::Mask(mask) if matches!(role, Role::Wanted { .. }) => {
+            words(&[mask.iter().filter(|bit| **bit).count() as i64]) == got
+        }
         Datum::Real { data, .. } => {
             let got =
                 got.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]));
@@ -173,7 +139,7 @@ fn same(wanted: &Datum<f64>, got: &[u8]) -> bool {
 #[test]
 fn states_outlive_steps_in_compiled_code() {
     for backend in CpuBackend::built() {
-        for body in [SUM, CAPACITY] {
+        for body in [SUM, CAPACITY, UPDATE_FIRST] {
             let toy = Toy::new(body, backend);
             for level in HostLevel::DESCENDING {
                 toy.check(toy.state(1, level));

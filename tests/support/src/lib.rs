@@ -11,5 +11,6 @@ pub mod random;
 pub mod random_graph;
 pub mod reference;
 pub mod replay;
+pub mod state_graphs;
 pub mod tamper;
 pub mod tolerance;
