@@ -65,5 +65,5 @@ use frontend::weights::Weights;
 /// with a spec or its weights is found when they are read.
 pub fn compile(model: &Model, weights: &Weights, request: &Request) -> Result<Vec<u8>, Error> {
     let compiled = pipeline::compile(model, weights, request, &mut Trace::silent())?;
-    pack::pack(model, weights, request, compiled)
+    pack::to_bytes(model, weights, request, compiled)
 }

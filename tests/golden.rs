@@ -71,7 +71,7 @@ fn backends() -> impl Iterator<Item = (CpuBackend, &'static [HostLevel])> {
 fn artifact(Loaded { model, weights }: &Loaded, request: Request) -> skipc_runtime::Model {
     let request = Request { verify_each: true, ..request };
     let compiled = pipeline::compile(model, weights, &request, &mut Trace::silent()).map_err(fail).unwrap();
-    let bytes = pack::pack(model, weights, &request, compiled).map_err(fail).unwrap();
+    let bytes = pack::to_bytes(model, weights, &request, compiled).map_err(fail).unwrap();
     skipc_runtime::Model::from_bytes(&bytes).unwrap()
 }
 

@@ -43,7 +43,7 @@ impl Subject {
         trace: &mut Trace,
     ) -> Result<Subject, Error> {
         let compiled = pipeline::compile(model, weights, request, trace)?;
-        let bytes = pack::pack(model, weights, request, compiled)?;
+        let bytes = pack::to_bytes(model, weights, request, compiled)?;
         let artefact = Artefact::from_bytes(&bytes)?;
         Subject::load(artefact, request.variant, threads)
     }

@@ -45,10 +45,9 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let sizes = sizes(&compiled);
     let passes = PassTimes::of(&compiled);
     trace.begin("known answers, packing");
-    let bytes = pack::pack(&model, &weights, &request, compiled)?;
+    let artefact = pack::pack(&model, &weights, &request, compiled)?;
+    let bytes = artefact.write(path).map_err(|error| Error::in_artifact(path, &error))?;
     trace.end();
-    skipc_artifact::replace::file(path, |file| file.write_all(&bytes))
-        .map_err(|error| Error::in_artifact(path, &error))?;
     if json {
         let times: Vec<_> = trace
             .times()
@@ -57,7 +56,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
             .collect();
         return to_json(&json!({
             "output": path,
-            "bytes": bytes.len(),
+            "bytes": bytes,
             "targets": sizes,
             "stages": times,
             "passes": {
@@ -69,7 +68,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
         }));
     }
     if args.emit.is_none() {
-        let _ = writeln!(out, "{} ({} KiB)", path.display(), bytes.len() / 1024);
+        let _ = writeln!(out, "{} ({} KiB)", path.display(), bytes / 1024);
         for size in &sizes {
             let _ = writeln!(out, "  {size}");
         }

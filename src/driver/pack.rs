@@ -30,7 +30,7 @@ pub fn promises(model: &Model, compiled: &Compiled) -> Promises {
     Promises { device_resident, causal: model.is_causal() }
 }
 
-/// The bytes of the artefact: what it is made from, every form of the model, and code for each target.
+/// The artefact, ready to be written: what it is made from, every form of the model, and code for each target.
 ///
 /// # Errors
 /// A fault of the compiler: parts that do not fit each other.
@@ -39,7 +39,7 @@ pub fn pack(
     weights: &Weights,
     request: &Request,
     compiled: Compiled,
-) -> Result<Vec<u8>, Error> {
+) -> Result<Writer<'static>, Error> {
     let spec = model.to_string();
     let mut flags: Vec<String> =
         request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
@@ -74,9 +74,6 @@ pub fn pack(
         sections.push((plan_section(kind, *dtype), SectionKind::Plan, json));
     }
     sections.push((rewrites::SECTION.to_owned(), SectionKind::Rewrites, rewrites_json(&compiled)?));
-    let failed = |error: &skipc_artifact::Error| {
-        Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
-    };
     for (name, kind, text) in sections {
         writer.section(name, kind, text.into_bytes()).map_err(|error| failed(&error))?;
     }
@@ -86,7 +83,24 @@ pub fn pack(
     for bundle in compiled.bundles {
         bundle.write(&mut writer).map_err(|error| failed(&error))?;
     }
-    writer.to_bytes().map_err(|error| failed(&error))
+    Ok(writer)
+}
+
+/// The bytes of an artefact, in memory.
+///
+/// # Errors
+/// As [`pack`].
+pub fn to_bytes(
+    model: &Model,
+    weights: &Weights,
+    request: &Request,
+    compiled: Compiled,
+) -> Result<Vec<u8>, Error> {
+    pack(model, weights, request, compiled)?.to_bytes().map_err(|error| failed(&error))
+}
+
+fn failed(error: &skipc_artifact::Error) -> Error {
+    Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
 }
 
 /// What rules rewrote in each function.

@@ -22,46 +22,7 @@ pub struct Writer<'a> {
 struct Section<'a> {
     name: String,
     kind: SectionKind,
-    content: Content<'a>,
-}
-
-/// The bytes of a section: there already, or made when the file is written, so that those of gigabytes never lie in memory.
-pub enum Content<'a> {
-    /// These.
-    Bytes(Cow<'a, [u8]>),
-    /// So many, which this writes. It may be called more than once and writes the same every time.
-    Made {
-        /// How many.
-        length: u64,
-        /// Writes them.
-        write: Box<Make<'a>>,
-    },
-}
-
-/// Writes the bytes of a section.
-pub type Make<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
-
-impl Content<'_> {
-    /// How many bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
-        match self {
-            Content::Bytes(bytes) => bytes.len() as u64,
-            Content::Made { length, .. } => *length,
-        }
-    }
-}
-
-impl From<Vec<u8>> for Content<'_> {
-    fn from(bytes: Vec<u8>) -> Self {
-        Content::Bytes(bytes.into())
-    }
-}
-
-impl<'a> From<&'a [u8]> for Content<'a> {
-    fn from(bytes: &'a [u8]) -> Self {
-        Content::Bytes(bytes.into())
-    }
+    content: Cow<'a, [u8]>,
 }
 
 impl<'a> Writer<'a> {
@@ -80,7 +41,7 @@ impl<'a> Writer<'a> {
         &mut self,
         name: impl Into<String>,
         kind: SectionKind,
-        content: impl Into<Content<'a>>,
+        content: impl Into<Cow<'a, [u8]>>,
     ) -> Result<(), Error> {
         let (name, content) = (name.into(), content.into());
         if !SectionEntry::name_is_allowed(&name) {
@@ -101,7 +62,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// A header over its limit, or what makes a section.
+    /// A header over its limit.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let header_length = self.header_length()?;
         let mut bytes = Cursor::new(Vec::new());
@@ -114,7 +75,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// A header over its limit, what makes a section, or what the file system says.
+    /// A header over its limit, or what the file system says.
     pub fn write(&self, path: &Path) -> Result<u64, Error> {
         let header_length = self.header_length()?;
         let mut length = 0;
@@ -131,7 +92,7 @@ impl<'a> Writer<'a> {
             name: section.name.clone(),
             kind: section.kind,
             offset: u64::MAX,
-            length: section.content.length(),
+            length: section.content.len() as u64,
             blake3: ContentHash::of(&[]),
         };
         let longest = self.header(self.sections.iter().map(entry).collect()).map_err(Error::Header)?;
@@ -151,20 +112,11 @@ impl<'a> Writer<'a> {
         let mut layout = Layout::after_header(header_length as u64);
         let mut entries = Vec::with_capacity(self.sections.len());
         for section in &self.sections {
-            let length = section.content.length();
             let begin = container::align(layout.end()).ok_or_else(too_long)?;
             out.seek(SeekFrom::Start(begin))?;
             let mut hashing = Hashing::new(&mut *out);
-            match &section.content {
-                Content::Bytes(bytes) => hashing.write_all(bytes)?,
-                Content::Made { write, .. } => write(&mut hashing)?,
-            }
-            let (blake3, written) = hashing.finish();
-            if written != length {
-                let message =
-                    format!("section `{}` has {written} bytes, {length} were announced", section.name);
-                return Err(io::Error::other(message));
-            }
+            hashing.write_all(&section.content)?;
+            let (blake3, length) = hashing.finish();
             let (offset, is_new) = layout.place(blake3, length).ok_or_else(too_long)?;
             if !is_new {
                 // It is there already; what follows begins at the same place, and gaps are zeros.

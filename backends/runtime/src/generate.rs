@@ -82,8 +82,9 @@ pub fn greedy(
     })
 }
 
-/// Continues a row, in a session that was [prepared](prepare) for it, by the likeliest token (the lowest of several equal ones), `count` times, until the model has no
-/// more positions, or until `each`, which sees every new token as it comes, breaks off.
+/// Continues a row, in a session that was [prepared](prepare) for it, by the likeliest token (the lowest of several equal
+/// ones), `count` times, until the model has no more positions, or until `each`, which sees every new token as it comes,
+/// breaks off.
 ///
 /// # Errors
 ///
