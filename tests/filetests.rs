@@ -163,7 +163,7 @@ fn run_case(case: &FileCase) -> String {
     });
     let routing = Masks(masks.collect());
     let signature = graph.signature();
-    let zeros = |port: Port| Some((port.role, Datum::zeros(&port.ty)?));
+    let zeros = |port: Port| Some((port.role, Datum::zeros(&port.ty, 0)?));
     let mut states: BTreeMap<Role, Datum<f64>> = signature.states.into_iter().filter_map(zeros).collect();
     let (steps, mut text, mut before) = (steps(case), String::new(), Vec::new());
     for (step, sequences) in steps.iter().enumerate() {

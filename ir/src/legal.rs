@@ -1,7 +1,7 @@
 //! The gate before the plan: what the backends can do. [`legalize`] alone makes a [`Legal`].
 //!
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
-//! - the results are logits, numbers `[n, v]`, and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
+//! - the results are logits, numbers `[n, v]` (or of the rows `logit_rows` alone, if that is an input), and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
 //!   a router may stand what it wanted before its capacity, `mask[n]`;
 //! - every token set selects from `n`: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
@@ -10,7 +10,8 @@
 //! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `slice`, `route`, `gather`,
 //!   `scatter` and of updates of states only;
 //! - integers come from the input that the op means: ids of `embed` and `route_random` from tokens or positions; positions
-//!   and sequences of the others from positions and sequences. That makes rows of keys ordered by (sequence, position),
+//!   and sequences of the others from positions and sequences (of `route_random` from requests, too), places and pages
+//!   of a cache from the inputs of that name. That makes rows of keys ordered by (sequence, position),
 //!   which attention kernels rely on;
 //! - states go out under their names; masks are results only.
 //!
@@ -18,7 +19,7 @@
 
 use crate::graph::{Graph, Value};
 use crate::ops::{Op, Trait};
-use crate::port::{Role, RoleText};
+use crate::port::{Port, Role, RoleText};
 use crate::text::{Numbering, Place};
 use crate::ty::{Dim, Elem, SetSym, Type};
 use crate::verify::{Facts, Findings, VerifyError, verify};
@@ -201,11 +202,11 @@ impl Ctx<'_> {
             let sizes = ty.as_tensor().into_iter().flat_map(|(_, dims)| dims);
             let elements = sizes.fold(1, |all: u64, size| match size {
                 Dim::Fixed(size) => all.saturating_mul((*size).into()),
-                Dim::Tokens | Dim::Count(_) => all,
+                Dim::Tokens | Dim::Count(_) | Dim::Cached => all,
             });
             self.at_most(value, "the number of elements", elements, MAX_WEIGHT_ELEMENTS);
         }
-        if let Op::Rope { heads, .. } | Op::Attention { heads, .. } = op {
+        if let Op::Rope { heads, .. } | Op::Attention { heads, .. } | Op::CachedAttention { heads, .. } = op {
             let width = ty.cols().checked_div(*heads).unwrap_or(0);
             self.at_most(value, "the width of a head", width.into(), MAX_HEAD_WIDTH.into());
         }
@@ -238,13 +239,27 @@ impl Ctx<'_> {
         let (wanted, fits) = match operand {
             "ids" => ("tokens or positions", matches!(got, Some(Role::Tokens | Role::Positions))),
             "positions" | "q_pos" | "k_pos" => ("positions", got == Some(&Role::Positions)),
+            "sequences" if matches!(self.graph.op(value), Op::RouteRandom { .. }) => {
+                ("sequences or requests", matches!(got, Some(Role::Sequences | Role::Requests)))
+            }
             "sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(&Role::Sequences)),
+            "places" => ("places", got == Some(&Role::Places)),
+            "pages" => ("pages", got == Some(&Role::Pages)),
             _ => return,
         };
         if !fits {
             let (op, place) = (self.graph.op(value).name(), self.place(value));
             self.errors.push(LegalError::Source { op, operand, wanted, place });
         }
+    }
+
+    /// The set of the rows whose logits are wanted, if that is not all.
+    fn logit_rows(&self) -> Option<SetSym> {
+        let mut inputs = self.facts.order().iter().map(|value| self.graph.op(*value));
+        inputs.find_map(|op| match op {
+            Op::Input { port: Port { role: Role::LogitRows, ty: Type::Set { sym, .. } } } => Some(*sym),
+            _ => None,
+        })
     }
 
     fn results(&mut self) {
@@ -254,8 +269,15 @@ impl Ctx<'_> {
             let is_mask = ty == Some((Elem::Mask, &[Dim::Tokens]));
             let (fits, wanted) = match role {
                 Role::Logits => {
-                    let fits = matches!(ty, Some((Elem::Real | Elem::F32, [Dim::Tokens, Dim::Fixed(_)])));
-                    (fits, "numbers [n, v]")
+                    let rows = match self.logit_rows() {
+                        Some(set) => Dim::Count(set),
+                        None => Dim::Tokens,
+                    };
+                    let fits = matches!(
+                        ty,
+                        Some((Elem::Real | Elem::F32, [got, Dim::Fixed(_)])) if *got == rows
+                    );
+                    (fits, "numbers [n, v], of the `logit_rows` alone if the graph has them")
                 }
                 Role::Decision { router } if *router == n_decisions => {
                     n_decisions += 1;

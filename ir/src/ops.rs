@@ -249,6 +249,11 @@ ops! {
     /// `[m, kv_heads · h]`; scores are scaled by `1/√h`.
     Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32} [];
 
+    /// Softmax attention over a cache. `k` and `v` are `state<real[m, kv_heads · h]>`, and the key at position `j` of
+    /// sequence `s` is their row `16 · pages[s, j / 16] + j % 16`. Query row `i` sees the positions `0 … q_pos[i]` of its
+    /// sequence, or those of them that are in `present`, `state<mask[m]>`. Heads are as for `attention`.
+    CachedAttention = "cached_attention" (q, k, v, q_pos, q_seq, pages; present) {heads: u32, kv_heads: u32} [];
+
     /// A function of each element.
     Unary of Unary;
     /// A function of two elements at the same place.
@@ -275,6 +280,8 @@ ops! {
     /// The counts behind this step: of each sequence that has rows here, how many rows of the set its last group has wanted so
     /// far. `counts` `int[s]` by sequence; a sequence is below `s`.
     CountGroups = "count_groups" (counts, wanted, positions, sequences) {group_size: u32} [UpdatesState];
+    /// `cache` `[m, d]` with its row `places[i]` replaced by row `i` of `rows` `[r, d]`; no two rows have one place.
+    StoreRows = "store_rows" (cache, rows, places) {} [UpdatesState];
     /// `sum` `f32[1, d]` and on it all rows of `x` `[r, d]`.
     AddRows = "add_rows" (sum, x) {} [UpdatesState];
     /// A capacity by score: as `limit_first`, but the rows of each group with the highest scores `f32[n, 1]`, ranked as

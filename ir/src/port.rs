@@ -104,6 +104,11 @@ impl fmt::Display for RoleText<'_> {
             Role::Tokens => f.write_str("tokens"),
             Role::Positions => f.write_str("positions"),
             Role::Sequences => f.write_str("sequences"),
+            Role::Requests => f.write_str("requests"),
+            Role::Places => f.write_str("places"),
+            Role::Pages => f.write_str("pages"),
+            Role::LogitRows => f.write_str("logit_rows"),
+            Role::LogitCount => f.write_str("logit_count"),
             Role::Logits => f.write_str("logits"),
             Role::TokenCount => f.write_str("token_count"),
             Role::UseForced => f.write_str("use_forced"),
@@ -125,6 +130,10 @@ pub(crate) fn role(word: &str) -> Option<Role> {
         "tokens" => Some(Role::Tokens),
         "positions" => Some(Role::Positions),
         "sequences" => Some(Role::Sequences),
+        "requests" => Some(Role::Requests),
+        "places" => Some(Role::Places),
+        "pages" => Some(Role::Pages),
+        "logit_rows" => Some(Role::LogitRows),
         "logits" => Some(Role::Logits),
         _ => None,
     }
@@ -152,7 +161,7 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
 
 /// As an attribute a port is its role: its type stands behind the line's colon.
 impl Attr for Port {
-    const KIND: &'static str = "tokens | positions | sequences | input \"name\" | state \"name\"";
+    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | logit_rows | input \"name\" | state \"name\"";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", RoleText(&self.role))
@@ -167,8 +176,12 @@ impl Attr for Port {
             _ => return None,
         };
         match role {
-            Role::Tokens | Role::Positions | Role::Sequences => Some(Port::of_tokens(role)),
-            Role::Input { .. } | Role::State { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
+            Role::Tokens | Role::Positions | Role::Sequences | Role::Requests | Role::Places => {
+                Some(Port::of_tokens(role))
+            }
+            Role::Pages | Role::LogitRows | Role::Input { .. } | Role::State { .. } => {
+                Some(Port { role, ty: Type::tensor(Elem::Real, &[]) })
+            }
             _ => None,
         }
     }

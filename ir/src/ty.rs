@@ -50,12 +50,17 @@ pub enum Dim {
     Tokens,
     /// `c…`: the executed tokens of a set, known to the device only, during a step.
     Count(SetSym),
+    /// `m`: the rows of a cache, known when its memory is allocated, which outlives a step.
+    Cached,
 }
 
 impl Dim {
     /// Whether rows of this dimension are tokens (all of them or those of a set).
     pub fn is_token_rows(self) -> bool {
-        !matches!(self, Dim::Fixed(_))
+        match self {
+            Dim::Tokens | Dim::Count(_) => true,
+            Dim::Fixed(_) | Dim::Cached => false,
+        }
     }
 }
 
@@ -65,6 +70,7 @@ impl fmt::Display for Dim {
             Dim::Fixed(size) => write!(f, "{size}"),
             Dim::Tokens => f.write_str("n"),
             Dim::Count(sym) => write!(f, "{sym}"),
+            Dim::Cached => f.write_str("m"),
         }
     }
 }

@@ -108,6 +108,7 @@ pub fn tune(
 fn can_vary(kernel: &Kernel) -> bool {
     match &kernel.body {
         Body::Attention(attention) => attention.kv_extent != kernel.extent,
+        Body::CachedAttention(_) => false,
         Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
@@ -228,7 +229,7 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             // One sequence with one position, so that all queries see all keys, wherever they stand.
             Body::Attention(_) => Box::new(|_| 0),
             Body::Gemm(_) => Box::new(|row| row),
-            Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => {
+            Body::CachedAttention(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => {
                 let message = format!("no operands for `{}`", kernel.describe());
                 return Err(Error::new(ErrorKind::Internal, Diagnostic::new("tuning::operands", message)));
             }
@@ -246,6 +247,7 @@ fn bytes(buffer: &Buffer, dtype: DType, tokens: u32, number: &dyn Fn(u32) -> u32
     let rows = match buffer.rows {
         RowBound::Tokens => tokens,
         RowBound::Fixed(rows) => rows,
+        RowBound::Cached => 0,
     };
     let elements = (0..rows).flat_map(|row| (0..buffer.cols).map(move |col| (row, col)));
     let real = |(row, col): (u32, u32)| {

@@ -6,7 +6,9 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
-use skipc_artifact::program::{BOUND_UNIT, Entry, Function, Launch, Program, RowTile, SCORE, Storage};
+use skipc_artifact::program::{
+    BOUND_UNIT, Bounds, Buffer, Entry, Function, Launch, Program, RowTile, SCORE, Storage,
+};
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
@@ -158,7 +160,7 @@ fn function_text((program, name, function): OfProgram<'_>) -> String {
         function.steps.len(),
         function.max_tokens,
     );
-    let bytes = |bound: u32| function.buffers.iter().map(|buffer| buffer.bytes(bound)).sum::<u64>();
+    let bytes = |bound: u32| function.buffers.iter().map(|buffer| bytes_under(buffer, bound)).sum::<u64>();
     let unshared = (bytes(BOUND_UNIT) - bytes(0)) / u64::from(BOUND_UNIT);
     let _ = writeln!(
         out,
@@ -178,11 +180,16 @@ fn function_text((program, name, function): OfProgram<'_>) -> String {
     out
 }
 
+/// Bytes of a buffer under a bound on tokens; none of a cache, whose rows are no matter of a step.
+fn bytes_under(buffer: &Buffer, bound: u32) -> u64 {
+    buffer.bytes(Bounds { tokens: bound, cached: 0 })
+}
+
 fn buffer_table(function: &Function) -> String {
     let mut table = new_table(&["buffer", "type", "columns", "bytes a token", "bytes", "offset", "steps"]);
     for buffer in &function.buffers {
-        let fixed = buffer.bytes(0);
-        let per_token = (buffer.bytes(BOUND_UNIT) - fixed) / u64::from(BOUND_UNIT);
+        let fixed = bytes_under(buffer, 0);
+        let per_token = (bytes_under(buffer, BOUND_UNIT) - fixed) / u64::from(BOUND_UNIT);
         let offset = match buffer.storage {
             Storage::Step(place) => format!("{} + {} n", place.fixed_offset, place.row_offset),
             Storage::State(state) => format!("state {state}"),

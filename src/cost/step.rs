@@ -4,7 +4,9 @@ use skipc_artifact::program::{RowTile, Step};
 use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
-use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, NormKind, Rows, Rowwise, Spread, Update, View};
+use skipc_plan::kernel::{
+    Attention, Body, CachedAttention, Gemm, Kernel, NormKind, Rows, Rowwise, Spread, Update, View,
+};
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
 
@@ -48,9 +50,12 @@ impl StepCost {
         match &kernel.body {
             Body::Gemm(gemm) => priced.gemm(gemm),
             Body::Attention(attention) => priced.attention(attention),
+            Body::CachedAttention(attention) => priced.cached_attention(attention),
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
             Body::Compact(_) => priced.each(Work::Route, 1.0),
-            Body::Update(Update::AddRows { cols, .. }) => priced.each(Work::Move, f64::from(*cols)),
+            Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {
+                priced.each(Work::Move, f64::from(*cols))
+            }
             // A mask, a position and a sequence.
             Body::Update(Update::CountGroups { .. }) => priced.each(Work::Move, 3.0),
         }
@@ -105,6 +110,14 @@ impl Priced<'_> {
         let cols = f64::from(attention.heads * attention.width);
         let pairs = self.cost.rows.clone() * keys;
         // A product with the key and one with its value; of all keys half are seen.
+        self.cost.macs = pairs.scale(cols);
+        self.work(pairs.scale(cols * self.target.price(Work::Attention)));
+    }
+
+    /// Over as many keys as a cache is taken to hold for each query.
+    fn cached_attention(&mut self, attention: &CachedAttention) {
+        let cols = f64::from(attention.heads * attention.width);
+        let pairs = self.cost.rows.clone() * Poly::variable(Dim::Cached);
         self.cost.macs = pairs.scale(cols);
         self.work(pairs.scale(cols * self.target.price(Work::Attention)));
     }

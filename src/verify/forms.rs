@@ -125,6 +125,7 @@ fn kernel_batch(batch: &Batch, forced: Option<&[Vec<bool>]>) -> interp::Batch {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
+        cached: None,
         forced: forced.map(<[Vec<bool>]>::to_vec),
     }
 }

@@ -6,7 +6,7 @@ use skipc_artifact::interface::{Interface, Role};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{
-    ArenaPlace, Arg, Buffer, Entry, Function, Program, RowBound, SCORE, Step, Storage,
+    ArenaPlace, Arg, Bounds, Buffer, Entry, Function, Program, RowBound, SCORE, Step, Storage,
 };
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
@@ -46,7 +46,8 @@ pub(crate) fn artefact(codegen: &dyn Codegen, cases: &[&Case]) -> Result<Vec<u8>
         constants: Vec::new(),
         constant_bytes: 0,
         states: Vec::new(),
-        state_bytes: 0,
+        state_fixed_bytes: 0,
+        state_row_bytes: 0,
         entries: kernels.iter().zip(code.launches.clone()).map(entry).collect(),
         functions: [(SCORE.to_owned(), function(cases))].into(),
     };
@@ -106,7 +107,7 @@ fn function(cases: &[&Case]) -> Function {
     let mut push = |name: &str, dtype: DType, rows: RowBound, cols: u32| {
         let storage = Storage::Step(ArenaPlace { fixed_offset: end, row_offset: 0 });
         let buffer = Buffer { name: name.to_owned(), dtype, rows, cols, storage, live: None };
-        end = (end + buffer.bytes(MAX_ROWS)).next_multiple_of(256);
+        end = (end + buffer.bytes(Bounds { tokens: MAX_ROWS, cached: 0 })).next_multiple_of(256);
         buffers.push(buffer);
         buffers.len() as u32 - 1
     };

@@ -85,7 +85,7 @@ impl Toy {
     fn check(&self, mut state: State) {
         let zeros = self.legal.graph().signature().states.into_iter();
         let mut kept: BTreeMap<Role, Datum<f64>> =
-            zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty)?))).collect();
+            zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty, 0)?))).collect();
         for step in state_graphs::steps() {
             let env = Env {
                 batch: &step,

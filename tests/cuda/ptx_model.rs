@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use skipc_artifact::bundle;
 use skipc_artifact::interface::{Role, RouterPorts};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Function, Launch, Program, SCORE, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, SCORE, Step};
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
@@ -62,7 +62,9 @@ impl PtxModel {
         let bound = n.next_power_of_two().max(BOUND_UNIT);
         let mut arena = vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
         let mut put = |buffer: u32, bytes: Vec<u8>| {
-            let at = function.buffers[buffer as usize].arena_span(bound).expect("no state");
+            let at = function.buffers[buffer as usize]
+                .arena_span(Bounds { tokens: bound, cached: 0 })
+                .expect("no state");
             arena[at][..bytes.len()].copy_from_slice(&bytes);
         };
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
@@ -88,7 +90,8 @@ impl PtxModel {
         }
         let used = |buffer: u32| {
             let buffer = &function.buffers[buffer as usize];
-            &arena[buffer.arena_span(bound).expect("no state")][..buffer.bytes(n) as usize]
+            &arena[buffer.arena_span(Bounds { tokens: bound, cached: 0 }).expect("no state")]
+                [..buffer.bytes(Bounds { tokens: n, cached: 0 }) as usize]
         };
         let number = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
         let logits =
@@ -125,7 +128,9 @@ impl PtxModel {
         let order: BTreeMap<u64, Arg> = addresses.into_iter().map(|(arg, address)| (address, arg)).collect();
         for (arg, buffer) in order.values().zip(memory.into_buffers()) {
             if let Arg::Buffer(idx) = arg {
-                let at = self.function().buffers[*idx as usize].arena_span(bound).expect("no state");
+                let at = self.function().buffers[*idx as usize]
+                    .arena_span(Bounds { tokens: bound, cached: 0 })
+                    .expect("no state");
                 arena[at].copy_from_slice(&buffer.bytes);
             }
         }
@@ -136,7 +141,8 @@ impl PtxModel {
         match arg {
             Arg::Buffer(idx) => {
                 let buffer = &self.function().buffers[idx as usize];
-                let bytes = arena[buffer.arena_span(bound).expect("no state")].to_vec();
+                let bytes =
+                    arena[buffer.arena_span(Bounds { tokens: bound, cached: 0 }).expect("no state")].to_vec();
                 machine::Buffer { name: buffer.name.clone(), bytes, writable: true }
             }
             Arg::Constant(idx) => {

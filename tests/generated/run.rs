@@ -140,6 +140,7 @@ fn kernel_batch(batch: &Batch, masks: Option<&Masks>) -> kernels::Batch {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
+        cached: None,
         forced: masks.cloned(),
     }
 }

@@ -86,18 +86,32 @@ fn refuse<T>(reason: String) -> Result<T, Error> {
 }
 
 fn check_states(program: &Program) -> Result<(), Error> {
-    if program.state_bytes > MEMORY_LIMIT {
-        return refuse(format!("states of {} bytes are too large", program.state_bytes));
+    let (fixed, by_row) = (program.state_fixed_bytes, program.state_row_bytes);
+    if fixed > MEMORY_LIMIT || by_row > MEMORY_LIMIT {
+        return refuse(format!(
+            "states of {fixed} bytes and {by_row} for each row of the caches are too large"
+        ));
     }
-    let mut end = 0;
-    for state in &program.states {
-        let bytes = matrix_bytes(state.rows, state.cols, state.dtype);
-        let state_end = bytes.and_then(|bytes| state.offset.checked_add(bytes));
-        let lies = state_end.is_some_and(|state_end| state_end <= program.state_bytes);
-        if !state.offset.is_multiple_of(256) || !lies || state.offset < end {
-            return refuse(format!("state `{}` does not lie by itself in the states", state.name));
-        }
-        end = state_end.unwrap_or(end);
+    // States of fixed rows lie one after the other, and behind them caches, whose places are counted for each row.
+    let (mut fixed_end, mut row_end) = (0, 0);
+    for State { name, dtype, rows, cols, place } in &program.states {
+        let (is_in_region, begin, end, limit, size) = match rows {
+            RowBound::Fixed(rows) => {
+                let size = matrix_bytes(*rows, *cols, *dtype);
+                (place.row_offset == 0, place.fixed_offset, &mut fixed_end, fixed, size)
+            }
+            RowBound::Cached => {
+                let size = matrix_bytes(1, *cols, *dtype);
+                (place.fixed_offset == fixed, place.row_offset, &mut row_end, by_row, size)
+            }
+            RowBound::Tokens => return refuse(format!("state `{name}` has a row for each token of a step")),
+        };
+        let own_end = size.and_then(|size| begin.checked_add(size)).filter(|own_end| *own_end <= limit);
+        let is_aligned = place.fixed_offset.is_multiple_of(256) && place.row_offset.is_multiple_of(4);
+        let (true, Some(own_end)) = (is_in_region && is_aligned && begin >= *end, own_end) else {
+            return refuse(format!("state `{name}` does not lie by itself in the states"));
+        };
+        *end = own_end;
     }
     let mut names: Vec<&str> = program.states.iter().map(|state| state.name.as_str()).collect();
     names.sort_unstable();
@@ -178,6 +192,9 @@ impl Checked<'_> {
             let rows = match buffer.rows {
                 RowBound::Tokens => bound,
                 RowBound::Fixed(rows) => rows,
+                RowBound::Cached => {
+                    return self.refuse(format!("buffer `{}` of cached rows is no state", buffer.name));
+                }
             };
             let begin = place.row_offset.checked_mul(u64::from(bound));
             let begin = begin.and_then(|begin| begin.checked_add(place.fixed_offset));
@@ -240,8 +257,7 @@ impl Interfaced<'_> {
     fn is_state(&self, buffer: &Buffer, idx: u32) -> Result<(), String> {
         let state = self.states.get(idx as usize);
         let is_same = state.is_some_and(|state| {
-            let rows = RowBound::Fixed(state.rows);
-            (buffer.dtype, buffer.rows, buffer.cols) == (state.dtype, rows, state.cols)
+            (buffer.dtype, buffer.rows, buffer.cols) == (state.dtype, state.rows, state.cols)
         });
         if !is_same {
             return Err(format!("buffer `{}` is not what state {idx} is", buffer.name));
@@ -260,7 +276,7 @@ impl Interfaced<'_> {
         let Some(buffer) = self.function.buffers.get(idx as usize) else {
             return Err(format!("`{role}` is buffer {idx}, which is not there"));
         };
-        if role.shape(self.function.vocab_size).is_some_and(|shape| !is_shaped(self.function, idx, shape)) {
+        if role.shape(self.function.sizes()).is_some_and(|shape| !is_shaped(self.function, idx, shape)) {
             return Err(format!("`{role}` is buffer {idx}, which has another type or shape"));
         }
         let state = match buffer.storage {

@@ -8,6 +8,9 @@
 //! | role | who writes it | shape |
 //! | --- | --- | --- |
 //! | [`Role::Tokens`], [`Role::Positions`], [`Role::Sequences`] | the caller | `u32 [n, 1]` |
+//! | [`Role::Requests`], [`Role::Places`] | the caller, of functions with a cache | `u32 [n, 1]` |
+//! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
+//! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
 //! | [`Role::Input`] | the caller | any |
 //! | [`Role::Logits`] | the step | `f32 [n, vocabulary]` |
 //! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
@@ -17,13 +20,14 @@
 //! | [`Role::Parameter`] | the compile | any |
 //! | [`Role::TokenCount`], [`Role::UseForced`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::Forced`] | the caller, if it replays decisions | `u8 [n, 1]` |
+//! | [`Role::LogitCount`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::Executed`] | the step | `u32 [1, 1]` |
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::program::RowBound;
+use crate::program::{PAGE_ROWS, RowBound};
 use crate::target::DType;
 
 /// What a value at the border of a function means. Routers are numbered in model order, from 0 on.
@@ -36,6 +40,15 @@ pub enum Role {
     Positions,
     /// Index of each token's sequence, ascending.
     Sequences,
+    /// The number of each token's request, which random decisions are drawn for: what a sequence is called to all steps.
+    Requests,
+    /// The row of the caches at which each token lies.
+    Places,
+    /// The pages of the caches in which the tokens of each sequence lie, in order: a row for each sequence of the step,
+    /// [`PAGE_ROWS`](crate::program::PAGE_ROWS) tokens a page. Rows past the last sequence mean nothing.
+    Pages,
+    /// The rows whose logits are wanted, ascending.
+    LogitRows,
     /// A tensor of this name from the caller.
     Input {
         /// Its name.
@@ -68,6 +81,8 @@ pub enum Role {
         /// Its name.
         name: String,
     },
+    /// How many rows' logits are wanted. Only compiled functions have it.
+    LogitCount,
     /// N, the number of tokens of the step. Only compiled functions have it: the runtime knows it from the inputs.
     TokenCount,
     /// 1 if decisions are replayed, else 0. Only compiled functions have it.
@@ -108,6 +123,15 @@ pub struct Shape {
     pub cols: u32,
 }
 
+/// What the shapes of ports depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Token ids are below this.
+    pub vocab_size: u32,
+    /// Largest length of a sequence.
+    pub max_positions: u32,
+}
+
 impl Role {
     /// Who writes it.
     #[must_use]
@@ -116,6 +140,11 @@ impl Role {
             Role::Tokens
             | Role::Positions
             | Role::Sequences
+            | Role::Requests
+            | Role::Places
+            | Role::Pages
+            | Role::LogitRows
+            | Role::LogitCount
             | Role::Input { .. }
             | Role::TokenCount
             | Role::UseForced
@@ -132,14 +161,23 @@ impl Role {
 
     /// The shape that a compiled function gives this role; `None` if any will do.
     #[must_use]
-    pub fn shape(&self, vocab_size: u32) -> Option<Shape> {
+    pub fn shape(&self, sizes: Sizes) -> Option<Shape> {
+        let Sizes { vocab_size, max_positions } = sizes;
         let (dtype, rows, cols) = match self {
-            Role::Tokens | Role::Positions | Role::Sequences => (DType::U32, RowBound::Tokens, 1),
+            Role::Tokens
+            | Role::Positions
+            | Role::Sequences
+            | Role::Requests
+            | Role::Places
+            | Role::LogitRows => (DType::U32, RowBound::Tokens, 1),
+            Role::Pages => (DType::U32, RowBound::Tokens, max_positions.div_ceil(PAGE_ROWS)),
             Role::Logits => (DType::F32, RowBound::Tokens, vocab_size),
             Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
-            Role::TokenCount | Role::UseForced | Role::Wanted { .. } | Role::Executed { .. } => {
-                (DType::U32, RowBound::Fixed(1), 1)
-            }
+            Role::TokenCount
+            | Role::UseForced
+            | Role::LogitCount
+            | Role::Wanted { .. }
+            | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
             Role::Input { .. } | Role::Result { .. } | Role::State { .. } | Role::Parameter { .. } => {
                 return None;
             }
@@ -155,6 +193,11 @@ impl fmt::Display for Role {
             Role::Tokens => f.write_str("tokens"),
             Role::Positions => f.write_str("positions"),
             Role::Sequences => f.write_str("sequences"),
+            Role::Requests => f.write_str("requests"),
+            Role::Places => f.write_str("places"),
+            Role::Pages => f.write_str("pages"),
+            Role::LogitRows => f.write_str("logit rows"),
+            Role::LogitCount => f.write_str("n_logit_rows"),
             Role::Input { name } => write!(f, "input {name}"),
             Role::Logits => f.write_str("logits"),
             Role::Decision { router } => write!(f, "decision of router {router}"),

@@ -14,8 +14,9 @@
 //! `p.fixed_offset + p.row_offset · bound`; the arena has `fixed_bytes + row_bytes · bound` bytes.
 //! Rows past N (or past a set's count) hold anything finite or not; no kernel may let them reach a row that counts.
 //!
-//! States lie elsewhere, at fixed offsets: they are zero at first, and what a step leaves in one the next step finds
-//! there, whatever its bound.
+//! States lie elsewhere: they are zero at first, and what a step leaves in one the next step finds there, whatever its
+//! bound. Some are caches, whose rows the host chooses when it allocates the states, in pages of [`PAGE_ROWS`] tokens.
+//! Their offsets depend on that number as those of the arena do on the bound; it is a multiple of [`BOUND_UNIT`], too.
 //!
 //! # Arguments
 //!
@@ -27,7 +28,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::interface::Interface;
+use crate::interface::{Interface, Sizes};
 use crate::target::{DType, Target};
 
 /// The function that runs whole sequences.
@@ -35,6 +36,12 @@ pub const SCORE: &str = "score";
 
 /// The function that a model generates with, if it is not [`SCORE`].
 pub const GENERATE: &str = "generate";
+
+/// The function that goes on with sequences whose earlier tokens are in the caches.
+pub const STEP: &str = "step";
+
+/// Tokens of a page of the caches.
+pub const PAGE_ROWS: u32 = 16;
 
 /// The bound on tokens is a multiple of this, so that every buffer of token rows begins 256-byte aligned
 /// (row offsets are multiples of 4 bytes).
@@ -48,6 +55,33 @@ pub enum RowBound {
     Tokens,
     /// This many.
     Fixed(u32),
+    /// As many as the caches have.
+    Cached,
+}
+
+/// The sizes that the host chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Tokens of a step, or the bound on them.
+    pub tokens: u32,
+    /// Rows of the caches.
+    pub cached: u32,
+}
+
+impl RowBound {
+    /// How many rows these are.
+    pub fn rows(self, bounds: Bounds) -> u32 {
+        match self {
+            RowBound::Tokens => bounds.tokens,
+            RowBound::Fixed(rows) => rows,
+            RowBound::Cached => bounds.cached,
+        }
+    }
+}
+
+/// Bytes of a matrix.
+fn matrix_bytes(rows: u32, cols: u32, dtype: DType) -> u64 {
+    u64::from(rows) * u64::from(cols) * u64::from(dtype.size())
 }
 
 /// Where a buffer of the step begins: `fixed_offset + row_offset · bound` bytes into the arena.
@@ -58,6 +92,13 @@ pub struct ArenaPlace {
     pub fixed_offset: u64,
     /// Bytes for each row of the bound.
     pub row_offset: u64,
+}
+
+impl ArenaPlace {
+    /// Where that is under a bound.
+    pub fn under(self, bound: u32) -> u64 {
+        self.fixed_offset + self.row_offset * u64::from(bound)
+    }
 }
 
 /// Which memory a buffer lies in.
@@ -89,13 +130,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Its size in bytes under a bound on tokens.
-    pub fn bytes(&self, bound: u32) -> u64 {
-        let rows = match self.rows {
-            RowBound::Tokens => bound,
-            RowBound::Fixed(rows) => rows,
-        };
-        u64::from(rows) * u64::from(self.cols) * u64::from(self.dtype.size())
+    /// Its size in bytes.
+    pub fn bytes(&self, bounds: Bounds) -> u64 {
+        matrix_bytes(self.rows.rows(bounds), self.cols, self.dtype)
     }
 
     /// Its place in the arena; `None` for a state.
@@ -106,11 +143,10 @@ impl Buffer {
         }
     }
 
-    /// Its bytes in the arena under a bound on tokens; `None` for a state.
-    pub fn arena_span(&self, bound: u32) -> Option<Range<usize>> {
-        let place = self.place()?;
-        let begin = place.fixed_offset + place.row_offset * u64::from(bound);
-        Some(begin as usize..(begin + self.bytes(bound)) as usize)
+    /// Its bytes in the arena; `None` for a state.
+    pub fn arena_span(&self, bounds: Bounds) -> Option<Range<usize>> {
+        let begin = self.place()?.under(bounds.tokens);
+        Some(begin as usize..(begin + self.bytes(bounds)) as usize)
     }
 }
 
@@ -122,23 +158,24 @@ pub struct State {
     pub name: String,
     /// Type of its elements.
     pub dtype: DType,
-    /// Its rows.
-    pub rows: u32,
+    /// Its rows; they do not depend on tokens.
+    pub rows: RowBound,
     /// Its columns.
     pub cols: u32,
-    /// Where it begins in the memory of the states, a multiple of 256.
-    pub offset: u64,
+    /// Where it begins in the memory of the states, under the number of rows of the caches.
+    pub place: ArenaPlace,
 }
 
 impl State {
-    /// Its size in bytes.
-    pub fn bytes(&self) -> u64 {
-        u64::from(self.rows) * u64::from(self.cols) * u64::from(self.dtype.size())
+    /// Its size in bytes, with caches of so many rows.
+    pub fn bytes(&self, cached: u32) -> u64 {
+        matrix_bytes(self.rows.rows(Bounds { tokens: 0, cached }), self.cols, self.dtype)
     }
 
-    /// Its bytes in the memory of the states.
-    pub fn span(&self) -> Range<usize> {
-        self.offset as usize..(self.offset + self.bytes()) as usize
+    /// Its bytes in the memory of the states, with caches of so many rows.
+    pub fn span(&self, cached: u32) -> Range<usize> {
+        let begin = self.place.under(cached);
+        begin as usize..(begin + self.bytes(cached)) as usize
     }
 }
 
@@ -161,7 +198,7 @@ pub struct Constant {
 impl Constant {
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
-        u64::from(self.rows) * u64::from(self.cols) * u64::from(self.dtype.size())
+        matrix_bytes(self.rows, self.cols, self.dtype)
     }
 }
 
@@ -356,6 +393,11 @@ pub struct Function {
 }
 
 impl Function {
+    /// What the shapes of its ports depend on.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { vocab_size: self.vocab_size, max_positions: self.max_positions }
+    }
+
     /// The kernels that its steps run, by index.
     pub fn kernels(&self) -> BTreeSet<u32> {
         self.steps.iter().map(|step| step.kernel).collect()
@@ -376,8 +418,10 @@ pub struct Program {
     pub constant_bytes: u64,
     /// States, in the order of [`Storage::State`].
     pub states: Vec<State>,
-    /// Bytes of all states together.
-    pub state_bytes: u64,
+    /// Bytes of the states that do not depend on the rows of the caches.
+    pub state_fixed_bytes: u64,
+    /// Bytes of the states for each row of the caches.
+    pub state_row_bytes: u64,
     /// Kernels, in the order of [`Step::kernel`].
     pub entries: Vec<Entry>,
     /// Functions by name.
@@ -385,6 +429,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Bytes of all states together, with caches of so many rows.
+    pub fn state_bytes(&self, cached: u32) -> u64 {
+        self.state_fixed_bytes + self.state_row_bytes * u64::from(cached)
+    }
+
     /// The function of this name.
     pub fn function(&self, name: &str) -> Option<&Function> {
         self.functions.get(name)

@@ -84,7 +84,8 @@ fn bundle() -> Bundle {
         }],
         constant_bytes: 1024,
         states: Vec::new(),
-        state_bytes: 0,
+        state_fixed_bytes: 0,
+        state_row_bytes: 0,
         entries: vec![Entry {
             symbol: "embed_10".into(),
             n_params: 4,
@@ -226,8 +227,14 @@ fn an_interface_that_is_not_what_its_roles_say_is_refused() {
 /// Gives the function a state of two counts.
 fn keep(bundle: &mut Bundle) {
     let (name, dtype, rows) = ("seen".to_owned(), DType::U32, RowBound::Fixed(2));
-    bundle.program.states.push(State { name: name.clone(), dtype, rows: 2, cols: 1, offset: 0 });
-    bundle.program.state_bytes = 8;
+    bundle.program.states.push(State {
+        name: name.clone(),
+        dtype,
+        rows: RowBound::Fixed(2),
+        cols: 1,
+        place: ArenaPlace::default(),
+    });
+    bundle.program.state_fixed_bytes = 8;
     let function = score(bundle);
     let storage = Storage::State(0);
     function.buffers.push(Buffer { name: name.clone(), dtype, rows, cols: 1, storage, live: None });
@@ -241,16 +248,19 @@ fn states_lie_by_themselves() {
     made.clone().write(&mut Writer::new(manifest())).unwrap();
     refused("state `seen` does not lie by itself", |it| {
         keep(it);
-        it.program.state_bytes = 7;
+        it.program.state_fixed_bytes = 7;
     });
     refused("state `seen` does not lie by itself", |it| {
         keep(it);
-        it.program.states[0].offset = 128;
+        it.program.states[0].place.fixed_offset = 128;
     });
     refused("two states `seen`", |it| {
         keep(it);
-        it.program.states.push(State { offset: 256, ..it.program.states[0].clone() });
-        it.program.state_bytes = 264;
+        it.program.states.push(State {
+            place: ArenaPlace { fixed_offset: 256, row_offset: 0 },
+            ..it.program.states[0].clone()
+        });
+        it.program.state_fixed_bytes = 264;
     });
     refused("is not what state 0 is", |it| {
         keep(it);

@@ -7,7 +7,7 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use skipc_artifact::program::{Launch, RowTile};
 use skipc_plan::buckets::{self, Bucketing};
-use skipc_plan::kernel::{Attention, Body, Kernel, Rowwise};
+use skipc_plan::kernel::{Body, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
@@ -46,7 +46,9 @@ fn softmax_signature(call_conv: CallConv) -> Signature {
 pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<RowTile>, Fault> {
     let menu = match &kernel.body {
         Body::Attention(attention) => attention::menu(kernel, attention),
-        Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => Vec::new(),
+        Body::Gemm(_) | Body::CachedAttention(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => {
+            Vec::new()
+        }
     };
     if menu.is_empty() {
         return Ok(Vec::new());
@@ -61,6 +63,9 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
     let (tile_rows, scratch_bytes) = match &kernel.body {
         Body::Gemm(gemm) => (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?),
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
+        Body::CachedAttention(attention) => {
+            (attention::cached::TILE_ROWS, attention::cached::scratch_bytes(kernel, attention))
+        }
         Body::Rowwise(Rowwise::Map { cols, program }) => {
             (ROWWISE_TILE, pointwise::functions(program).count() as u64 * pointwise::row_bytes(*cols))
         }
@@ -123,9 +128,14 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
             gemm::emit(e, gemm, GEMM_TILE, rows)
         }
         Body::Attention(attention) => {
-            check_heads(attention)?;
+            check_heads(attention.heads, attention.kv_heads)?;
             let rows = rows(e, attention::TILE_ROWS)?;
             attention::emit(e, attention, rows, row_tiles)
+        }
+        Body::CachedAttention(attention) => {
+            check_heads(attention.heads, attention.kv_heads)?;
+            let (begin, end) = rows(e, attention::cached::TILE_ROWS)?;
+            e.for_each(begin, end, 1, |e, row| attention::cached::emit_row(e, attention, row))
         }
         Body::Rowwise(rowwise) => {
             let (begin, end) = rows(e, ROWWISE_TILE)?;
@@ -151,8 +161,7 @@ fn rows(e: &mut Emitter<'_>, tile_rows: u32) -> Result<(Value, Value), Fault> {
     Ok((begin, e.ins().umin(end, limit)))
 }
 
-fn check_heads(attention: &Attention) -> Result<(), Fault> {
-    let Attention { heads, kv_heads, .. } = *attention;
+fn check_heads(heads: u32, kv_heads: u32) -> Result<(), Fault> {
     if kv_heads == 0 || heads % kv_heads != 0 {
         return Err(Fault::Malformed(format!("{kv_heads} key heads do not divide {heads} query heads")));
     }

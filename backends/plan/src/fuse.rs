@@ -280,6 +280,11 @@ impl Ctx<'_> {
                 operands.iter().skip(3).for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);
             }
+            Role::Single(single @ Single::CachedAttention { .. }) => {
+                operands.iter().take(1).for_each(|operand| self.want_dense(*operand));
+                operands.iter().skip(1).for_each(|operand| self.want(*operand));
+                self.single(Work::Single(single), value);
+            }
             Role::Single(single) => {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);

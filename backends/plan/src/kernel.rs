@@ -64,6 +64,8 @@ pub enum Body {
     Gemm(Gemm),
     /// Softmax attention.
     Attention(Attention),
+    /// Softmax attention over a cache.
+    CachedAttention(CachedAttention),
     /// Row-wise work.
     Rowwise(Rowwise),
     /// Scores to a token set.
@@ -253,6 +255,36 @@ pub struct Attention {
     pub k_pos: View,
     /// Sequence of each key row.
     pub k_seq: View,
+    /// Result, `[extent, heads · width]`; dense.
+    pub out: Slot,
+}
+
+/// As [`Attention`], over the rows of a cache that the pages of a sequence name: key `j` of sequence `s` is row
+/// `16 · pages[s, j / 16] + j % 16`, and a query sees the keys 0 to its position that are present. All of them have to be
+/// there: what pages say of positions past a query's is not read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CachedAttention {
+    /// Query heads.
+    pub heads: u32,
+    /// Key and value heads; query head `h` uses `h / (heads / kv_heads)`.
+    pub kv_heads: u32,
+    /// Columns of a head.
+    pub width: u32,
+    /// Queries, `[extent, heads · width]`; dense.
+    pub q: View,
+    /// Position of each query row, `u32`.
+    pub q_pos: View,
+    /// Sequence of each query row: its row of the pages.
+    pub q_seq: View,
+    /// Keys, `[rows of the cache, kv_heads · width]`.
+    pub k: Slot,
+    /// Values, as the keys.
+    pub v: Slot,
+    /// `u32`, a row for each sequence, with a column for each page that it can have.
+    pub pages: Slot,
+    /// `u8`, one column and a row for each of the cache: not 0 where there is a key; without it there is one everywhere.
+    pub present: Option<Slot>,
     /// Result, `[extent, heads · width]`; dense.
     pub out: Slot,
 }
@@ -466,6 +498,17 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {
+    /// Row `places[i]` of the cache becomes `rows[i]`. No two rows have one place.
+    StoreRows {
+        /// Columns.
+        cols: u32,
+        /// The rows, `[extent, cols]`, of the cache's type.
+        rows: View,
+        /// `u32`, one column.
+        places: View,
+        /// The cache.
+        cache: Slot,
+    },
     /// `sum[j] += Σ_i x[i, j]`, in f32, rows in order.
     AddRows {
         /// Columns.
@@ -524,6 +567,10 @@ impl Kernel {
             Body::Attention(attention) => {
                 format!("attention_{}x{}x{}", attention.heads, attention.kv_heads, attention.width)
             }
+            Body::CachedAttention(CachedAttention { heads, kv_heads, width, present, .. }) => {
+                let some = if present.is_some() { "_of_some" } else { "" };
+                format!("cached_attention_{heads}x{kv_heads}x{width}{some}")
+            }
             Body::Rowwise(Rowwise::Map { cols, .. }) => format!("map_{cols}"),
             Body::Rowwise(Rowwise::Norm { kind: NormKind::Rms, cols, .. }) => format!("rms_norm_{cols}"),
             Body::Rowwise(Rowwise::Norm { kind: NormKind::Layer { .. }, cols, .. }) => {
@@ -535,6 +582,7 @@ impl Kernel {
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
+            Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
             Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
             Body::Update(Update::CountGroups { size, .. }) => format!("count_groups_{size}"),
         }

@@ -1,6 +1,6 @@
 //! Where buffers lie: liveness over the steps, and places that buffers of different times share.
 //!
-//! States lie by themselves, one after the other. Buffers of token rows and buffers of fixed rows lie in two regions, fixed ones first. In each, the largest buffer
+//! States lie by themselves, one after the other, those of fixed rows before the caches. Buffers of token rows and buffers of fixed rows lie in two regions, fixed ones first. In each, the largest buffer
 //! chooses its place first, and each takes the tightest gap between those that live when it does. That is the
 //! greedy-by-size order of Pisarchyk and Lee (2020), which for chains like ours comes within a few percent of the
 //! largest sum of living buffers.
@@ -57,18 +57,49 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
     Ok(Function { max_tokens, max_positions, vocab_size, fixed_bytes, row_bytes, buffers, steps, interface })
 }
 
-/// Gives each state its place, one after the other; returns the bytes of all of them.
+/// Gives each state its place, one after the other in its region: those of fixed rows, and behind them the caches.
 ///
 /// # Errors
 /// If sizes overflow.
-pub(crate) fn place_states(states: &mut [State]) -> Result<u64, PlanError> {
+pub(crate) fn place_states(states: &mut [State]) -> Result<(), PlanError> {
     let too_large = || PlanError::TooLarge { what: "states" };
-    let mut end = 0u64;
-    for state in states {
-        state.offset = end.checked_next_multiple_of(FIXED_ALIGN).ok_or_else(too_large)?;
-        end = state.offset.checked_add(state.bytes()).ok_or_else(too_large)?;
+    let (mut fixed_end, mut row_end) = (0u64, 0u64);
+    for state in states.iter_mut() {
+        let (end, align, rows) = match state.rows {
+            RowBound::Cached => (&mut row_end, ROW_ALIGN, 1),
+            RowBound::Fixed(rows) => (&mut fixed_end, FIXED_ALIGN, rows),
+            RowBound::Tokens => return Err(PlanError::TooLarge { what: "states" }),
+        };
+        let begin = *end;
+        let bytes = (u64::from(rows) * u64::from(state.cols)).checked_mul(state.dtype.size().into());
+        let new_end = bytes.and_then(|bytes| begin.checked_add(bytes)?.checked_next_multiple_of(align));
+        *end = new_end.ok_or_else(too_large)?;
+        state.place = match state.rows {
+            RowBound::Cached => ArenaPlace { fixed_offset: 0, row_offset: begin },
+            RowBound::Fixed(_) | RowBound::Tokens => ArenaPlace { fixed_offset: begin, row_offset: 0 },
+        };
     }
-    Ok(end)
+    let caches = states.iter_mut().filter(|state| state.rows == RowBound::Cached);
+    caches.for_each(|state| state.place.fixed_offset = fixed_end);
+    Ok(())
+}
+
+/// Bytes of states that are in their places: of those of fixed rows, and for each row of the caches.
+pub(crate) fn state_bytes(states: &[State]) -> (u64, u64) {
+    let (mut fixed, mut by_row) = (0, 0);
+    for State { dtype, rows, cols, place, .. } in states {
+        let row_bytes = u64::from(*cols) * u64::from(dtype.size());
+        match rows {
+            RowBound::Fixed(rows) => {
+                let end = place.fixed_offset.saturating_add(row_bytes.saturating_mul(u64::from(*rows)));
+                fixed = fixed.max(end.next_multiple_of(FIXED_ALIGN));
+            }
+            RowBound::Cached | RowBound::Tokens => {
+                by_row = by_row.max((place.row_offset + row_bytes).next_multiple_of(ROW_ALIGN));
+            }
+        }
+    }
+    (fixed, by_row)
 }
 
 /// The first and last step that touch each buffer.
@@ -148,7 +179,7 @@ fn tightest_gap(buffers: &[Buffer], placed: &[(usize, u64, u64)], idx: usize, by
 /// Bytes of a buffer, for each row of the bound or in all, so that the next one is aligned.
 fn region_bytes(buffer: &Buffer, align: u64) -> Option<u64> {
     let rows = match buffer.rows {
-        RowBound::Tokens => 1,
+        RowBound::Tokens | RowBound::Cached => 1,
         RowBound::Fixed(rows) => rows,
     };
     let elements = u64::from(rows) * u64::from(buffer.cols);

@@ -146,7 +146,7 @@ impl Linked {
             extent: kernel.extent,
             launch: launch.clone(),
         };
-        let state_ends = self.states.iter().map(|state| state.offset.saturating_add(state.bytes()));
+        let (state_fixed_bytes, state_row_bytes) = layout::state_bytes(&self.states);
         let functions = self.functions.iter().map(|(name, of)| (name.clone(), of.function.clone()));
         Program {
             target: target.clone(),
@@ -154,7 +154,8 @@ impl Linked {
             constants: self.constants.iter().map(|constant| constant.constant.clone()).collect(),
             constant_bytes: self.constant_bytes(),
             states: self.states.clone(),
-            state_bytes: state_ends.max().unwrap_or(0),
+            state_fixed_bytes,
+            state_row_bytes,
             entries: self.kernels.iter().zip(launches).map(entry).collect(),
             functions: functions.collect(),
         }

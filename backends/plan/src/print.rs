@@ -7,8 +7,8 @@ use skipc_artifact::interface::{Binding, Bound};
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked,
-    Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
+    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise, Reg};
@@ -99,6 +99,7 @@ fn print_buffer(f: &mut Formatter<'_>, idx: usize, buffer: &Buffer) -> fmt::Resu
     let rows = match buffer.rows {
         RowBound::Tokens => "n".to_owned(),
         RowBound::Fixed(rows) => rows.to_string(),
+        RowBound::Cached => "m".to_owned(),
     };
     write!(f, "  b{idx} {name}: {dtype}[{rows}, {cols}] ")?;
     match buffer.storage {
@@ -164,6 +165,7 @@ impl Display for InKernel<'_, Body> {
         match self.1 {
             Body::Gemm(gemm) => write!(f, "{}", InKernel(kernel, gemm)),
             Body::Attention(attention) => write!(f, "{}", InKernel(kernel, attention)),
+            Body::CachedAttention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
             Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
             Body::Update(update) => write!(f, "{}", InKernel(kernel, update)),
@@ -209,6 +211,22 @@ impl Display for InKernel<'_, Attention> {
         writeln!(f, "  queries {} at {}, {}", view(q), view(q_pos), view(q_seq))?;
         writeln!(f, "  keys {} values {} at {}, {}", view(k), view(v), view(k_pos), view(k_seq))?;
         writeln!(f, "  {} = attention", InKernel(kernel, out))
+    }
+}
+
+impl Display for InKernel<'_, CachedAttention> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, attention) = self;
+        let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } =
+            attention;
+        let (view, slot) = (|view| InKernel(kernel, view), |slot| InKernel(kernel, slot));
+        writeln!(f, "  {heads} heads on {kv_heads}, {width} wide, over a cache in pages {}", slot(pages))?;
+        writeln!(f, "  queries {} at {}, {}", view(q), view(q_pos), view(q_seq))?;
+        write!(f, "  keys {} values {}", slot(k), slot(v))?;
+        if let Some(present) = present {
+            write!(f, " where {}", slot(present))?;
+        }
+        writeln!(f, "\n  {} = attention", slot(out))
     }
 }
 
@@ -293,6 +311,10 @@ impl Display for InKernel<'_, Update> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let InKernel(kernel, update) = self;
         match update {
+            Update::StoreRows { rows, places, cache, .. } => {
+                let (rows, places) = (InKernel(kernel, rows), InKernel(kernel, places));
+                writeln!(f, "  {} at {places} = {rows}", InKernel(kernel, cache))
+            }
             Update::AddRows { x, sum, .. } => {
                 writeln!(f, "  {} += rows of {}", InKernel(kernel, sum), InKernel(kernel, x))
             }

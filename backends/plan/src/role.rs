@@ -97,6 +97,8 @@ pub(crate) enum Single {
     RowScale { spread: Spread, eps: F64 },
     /// Attention.
     Attention { heads: u32, kv_heads: u32 },
+    /// Attention over a cache.
+    CachedAttention { heads: u32, kv_heads: u32 },
 }
 
 /// How a token set is chosen.
@@ -119,6 +121,8 @@ pub(crate) enum Route {
 /// What becomes of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Update {
+    /// Rows are stored at their places.
+    StoreRows,
     /// Rows are added to their sum.
     AddRows,
     /// Wanted rows of each sequence's group are counted.
@@ -160,6 +164,9 @@ impl Role {
             Op::InvRms { eps } => Role::Single(Single::RowScale { spread: Spread::Rms, eps }),
             Op::InvStd { eps } => Role::Single(Single::RowScale { spread: Spread::Std, eps }),
             Op::Attention { heads, kv_heads } => Role::Single(Single::Attention { heads, kv_heads }),
+            Op::CachedAttention { heads, kv_heads } => {
+                Role::Single(Single::CachedAttention { heads, kv_heads })
+            }
             Op::Route { at_least, .. } => Role::Route(Route::AtLeast { threshold: at_least }),
             Op::RouteRandom { seed, block, limit, .. } => Role::Route(Route::Random { seed, block, limit }),
             Op::RouteTopK { share, .. } => Role::Route(Route::TopK { share }),
@@ -167,6 +174,7 @@ impl Role {
             Op::LimitFirstAfter { group_size, slots, .. } => {
                 Role::Route(Route::FirstAfter { group_size, slots })
             }
+            Op::StoreRows {} => Role::Update(Update::StoreRows),
             Op::AddRows {} => Role::Update(Update::AddRows),
             Op::CountGroups { group_size } => Role::Update(Update::CountGroups { group_size }),
             Op::LimitBest { group_size, slots, .. } => Role::Route(Route::Best { group_size, slots }),

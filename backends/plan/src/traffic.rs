@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder, Ranked, Rows,
-    Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder,
+    Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -116,6 +116,8 @@ enum Touched {
     Counted(Slot),
     /// All that a constant has.
     Whole,
+    /// As many as an extent has, at places that other values name: of caches.
+    Placed,
     /// Some of a constant.
     Rows { first: u32, len: u32 },
 }
@@ -164,7 +166,7 @@ impl StepTraffic<'_> {
             Touched::Whole => RowsOf::Fixed(self.most(it)),
             Touched::Rows { len, .. } => RowsOf::Fixed(len),
             Touched::Counted(count) => counted_by(self.step, count).unwrap_or(RowsOf::Fixed(self.most(it))),
-            Touched::Over(Extents::Rows) => rows_of(self.step, self.kernel.extent),
+            Touched::Over(Extents::Rows) | Touched::Placed => rows_of(self.step, self.kernel.extent),
             Touched::Over(Extents::Keys) => match &self.kernel.body {
                 Body::Attention(attention) => rows_of(self.step, attention.kv_extent),
                 _ => RowsOf::Fixed(0),
@@ -180,6 +182,7 @@ impl StepTraffic<'_> {
             }
             Some(Arg::Buffer(idx)) => match self.plan.function.buffers.get(*idx as usize) {
                 Some(Buffer { rows: RowBound::Fixed(rows), .. }) => *rows,
+                Some(Buffer { rows: RowBound::Cached, .. }) => u32::MAX,
                 _ => self.counts.tokens,
             },
             None => 0,
@@ -192,7 +195,7 @@ impl StepTraffic<'_> {
             Touched::Whole => most,
             Touched::Rows { len, .. } => len,
             Touched::Counted(count) => self.counted(count),
-            Touched::Over(Extents::Rows) => self.extent(self.kernel.extent),
+            Touched::Over(Extents::Rows) | Touched::Placed => self.extent(self.kernel.extent),
             Touched::Over(Extents::Keys) => match &self.kernel.body {
                 Body::Attention(attention) => self.extent(attention.kv_extent),
                 _ => 0,
@@ -232,6 +235,7 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
             }
         }
         Body::Attention(attention) => found.attention(attention),
+        Body::CachedAttention(attention) => found.cached_attention(attention),
         Body::Rowwise(rowwise) => found.rowwise(rowwise),
         Body::Compact(compact) => found.compact(compact),
         Body::Update(update) => found.update(update),
@@ -326,6 +330,16 @@ impl Found<'_> {
         self.write(dense(out), heads * width);
     }
 
+    /// How many keys a query sees depends on its position, which is not known here: one is counted for each.
+    fn cached_attention(&mut self, attention: &CachedAttention) {
+        let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, present, out, .. } = *attention;
+        self.read(q, heads * width);
+        [q_pos, q_seq].into_iter().for_each(|view| self.read(view, 1));
+        [k, v].into_iter().for_each(|slot| self.push(dense(slot), kv_heads * width, Touched::Placed, false));
+        present.into_iter().for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+        self.write(dense(out), heads * width);
+    }
+
     fn rowwise(&mut self, rowwise: &Rowwise) {
         match *rowwise {
             Rowwise::Map { cols, ref program } => self.program(program, cols),
@@ -372,6 +386,11 @@ impl Found<'_> {
 
     fn update(&mut self, update: &Update) {
         match *update {
+            Update::StoreRows { cols, rows, places, cache } => {
+                self.read(rows, cols);
+                self.read(places, 1);
+                self.push(dense(cache), cols, Touched::Placed, true);
+            }
             Update::AddRows { cols, x, sum } => {
                 self.read(x, cols);
                 self.whole(sum, cols);

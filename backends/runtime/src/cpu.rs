@@ -16,7 +16,7 @@ use memmap2::{Mmap, MmapMut};
 use skipc_artifact::abi::{self, Helpers, HostKernel};
 use skipc_artifact::bundle;
 use skipc_artifact::image::{HostArch, HostLevel, HostTable};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Function, Launch, Program, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 
 use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;
@@ -51,6 +51,8 @@ pub(crate) struct Loaded {
 pub(crate) struct Memories {
     arena: Memory,
     states: Memory,
+    /// Rows of the caches among the states.
+    cached: u32,
     scratch: Memory,
     /// What each step of the last run took.
     times: Vec<Duration>,
@@ -59,6 +61,14 @@ pub(crate) struct Memories {
 impl Memories {
     pub(crate) fn step_times(&self) -> &[Duration] {
         &self.times
+    }
+
+    /// Copies `n_bytes` of the states.
+    pub(crate) fn copy_state(&mut self, from: usize, to: usize, n_bytes: usize) {
+        let states = self.states.inner();
+        if from.max(to).checked_add(n_bytes).is_some_and(|end| end <= states.len()) {
+            states.copy_within(from..from + n_bytes, to);
+        }
     }
 
     /// Sets the states to zero.
@@ -98,10 +108,11 @@ impl Loaded {
     }
 
     /// Memory for a state of its own.
-    pub(crate) fn memories(&self) -> Result<Memories, Error> {
+    pub(crate) fn memories(&self, cached: u32) -> Result<Memories, Error> {
         Ok(Memories {
             arena: Memory::new("the arena", 2 * GUARD)?,
-            states: Memory::new("the states", self.program.state_bytes as usize + 2 * GUARD)?,
+            states: Memory::new("the states", self.program.state_bytes(cached) as usize + 2 * GUARD)?,
+            cached,
             scratch: Memory::new("scratch", self.threads.count() * self.per_thread)?,
             times: Vec::new(),
         })
@@ -116,6 +127,7 @@ impl Loaded {
     ) -> Result<Vec<Vec<u8>>, Error> {
         let Run { function, n_tokens, .. } = *run;
         let bound = n_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
+        let bounds = Bounds { tokens: bound, cached: memories.cached };
         let bytes = function.fixed_bytes + function.row_bytes * u64::from(bound);
         if memories.arena.bytes.len() < bytes as usize + 2 * GUARD {
             // The old one goes first, so that the new one has its memory.
@@ -126,7 +138,7 @@ impl Loaded {
             memories.arena.bytes.fill(POISON);
         }
         for input in run.inputs {
-            if let Some((region, span)) = place(&self.program, function, input.buffer, bound)
+            if let Some((region, span)) = place(&self.program, function, input.buffer, bounds)
                 && let Some(memory) = memories.region(region).inner().get_mut(span)
                 && let Some(memory) = memory.get_mut(..input.bytes.len())
             {
@@ -138,19 +150,20 @@ impl Loaded {
         let mut times = Vec::new();
         if checked {
             for step in steps {
-                times.extend(self.run_checked(memories, function, step, bound)?);
+                times.extend(self.run_checked(memories, function, step, bounds)?);
             }
         } else {
-            times = self.run_steps(memories, function, &steps, bound);
+            times = self.run_steps(memories, function, &steps, bounds);
         }
         for (idx, time) in run.steps.iter().zip(times) {
             memories.times[*idx] = time;
         }
         let mut result = |idx: u32| {
             let buffer = function.buffers.get(idx as usize)?;
-            let (region, span) = place(&self.program, function, idx, bound)?;
+            let (region, span) = place(&self.program, function, idx, bounds)?;
             let memory = memories.region(region).inner();
-            Some(memory.get(span)?.get(..buffer.bytes(n_tokens) as usize)?.to_vec())
+            let n_bytes = run.result_bytes(buffer, bounds);
+            Some(memory.get(span)?.get(..n_bytes)?.to_vec())
         };
         Ok(run.wanted.iter().map(|idx| result(*idx).unwrap_or_default()).collect())
     }
@@ -161,13 +174,13 @@ impl Loaded {
         memories: &mut Memories,
         function: &Function,
         step: &Step,
-        bound: u32,
+        bounds: Bounds,
     ) -> Result<Vec<Duration>, Error> {
         let before = [&memories.arena, &memories.states].map(|memory| memory.bytes.to_vec());
         memories.scratch.bytes.fill(POISON);
-        let times = self.run_steps(memories, function, &[step], bound);
+        let times = self.run_steps(memories, function, &[step], bounds);
         for (region, before) in [Region::Arena, Region::States].into_iter().zip(before) {
-            let spans = self.buffer_spans(function, step, bound, region);
+            let spans = self.buffer_spans(function, step, bounds, region);
             let after: &[u8] = &memories.region(region).bytes;
             if let Some(at) = stray_write(&before, after, spans) {
                 let kernel = self.program.entries.get(step.kernel as usize).map(|entry| entry.symbol.clone());
@@ -187,11 +200,11 @@ impl Loaded {
         &self,
         function: &Function,
         step: &Step,
-        bound: u32,
+        bounds: Bounds,
         region: Region,
     ) -> Vec<Range<usize>> {
         let spans = step.args.iter().filter_map(|arg| match *arg {
-            Arg::Buffer(idx) => place(&self.program, function, idx, bound),
+            Arg::Buffer(idx) => place(&self.program, function, idx, bounds),
             Arg::Constant(_) => None,
         });
         let spans = spans.filter(|(of, _)| *of == region);
@@ -204,14 +217,14 @@ impl Loaded {
         memories: &mut Memories,
         function: &Function,
         steps: &[&Step],
-        bound: u32,
+        bounds: Bounds,
     ) -> Vec<Duration> {
         let scratch = Pointers(vec![memories.scratch.bytes.as_mut_ptr()]);
         let [arena, states] = [Region::Arena, Region::States].map(|region| {
             let memory = memories.region(region).inner();
             (memory.as_mut_ptr(), memory.len())
         });
-        let tasks = self.tasks(function, steps, bound, &Bases { arena, states });
+        let tasks = self.tasks(function, steps, bounds, &Bases { arena, states });
         // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel ABI.
         // Pointers are to buffers in `memories` and constants in `self`, at offsets that were checked. Nothing else
         // touches the memories meanwhile: they are borrowed exclusively.
@@ -226,12 +239,12 @@ impl Loaded {
     }
 
     /// What is to be done for each step.
-    fn tasks(&self, function: &Function, steps: &[&Step], bound: u32, bases: &Bases) -> Vec<Task> {
+    fn tasks(&self, function: &Function, steps: &[&Step], bounds: Bounds, bases: &Bases) -> Vec<Task> {
         let program = &self.program;
         let constants = bundle::read_constants(self.model.artifact(), program).unwrap_or_default();
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => {
-                let (region, span) = place(program, function, idx, bound)?;
+                let (region, span) = place(program, function, idx, bounds)?;
                 let (base, size) = match region {
                     Region::Arena => bases.arena,
                     Region::States => bases.states,
@@ -248,7 +261,7 @@ impl Loaded {
             let entry = program.entries.get(step.kernel as usize)?;
             let args = step.args.iter().map(|arg| address(arg).unwrap_or(std::ptr::null_mut()));
             let kernel = self.code.kernel(step.kernel)?;
-            Some(Task::new((entry, kernel), Pointers(args.collect()), bound))
+            Some(Task::new((entry, kernel), Pointers(args.collect()), bounds.tokens))
         };
         steps.iter().filter_map(task).collect()
     }

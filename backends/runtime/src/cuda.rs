@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Function, Launch, Program, Step};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 use skipc_artifact::target::Target;
 
 use crate::error::Error;
@@ -104,6 +104,8 @@ pub(crate) struct Memories {
     arena: Option<Memory>,
     /// Guarded, as the arena is; none if the program has no states.
     states: Option<Memory>,
+    /// Rows of the caches among the states.
+    cached: u32,
     stream: Stream,
     /// The fault that ended this state, if one did.
     dead: Option<String>,
@@ -117,6 +119,16 @@ impl Memories {
     pub(crate) fn clear(&self) -> Result<(), CudaError> {
         let Some(states) = &self.states else { return Ok(()) };
         states.fill(&self.stream, 0)?;
+        self.stream.synchronize()
+    }
+
+    /// Copies `n_bytes` of the states.
+    pub(crate) fn copy_state(&self, from: usize, to: usize, n_bytes: usize) -> Result<(), CudaError> {
+        let Some(states) = &self.states else { return Ok(()) };
+        let mut bytes = vec![0; n_bytes];
+        states.read(&self.stream, GUARD + from as u64, &mut bytes)?;
+        self.stream.synchronize()?;
+        states.write(&self.stream, GUARD + to as u64, &bytes)?;
         self.stream.synchronize()
     }
 
@@ -154,13 +166,13 @@ impl Loaded {
     }
 
     /// Memory for a state of its own.
-    pub(crate) fn memories(&self) -> Result<Memories, Error> {
+    pub(crate) fn memories(&self, cached: u32) -> Result<Memories, Error> {
         let stream = Stream::new(&self.gpu.context)?;
-        let states = match self.program.state_bytes {
+        let states = match self.program.state_bytes(cached) {
             0 => None,
             bytes => Some(Memory::new(&self.gpu.context, "the states", bytes + 2 * GUARD)?),
         };
-        let memories = Memories { graphs: BTreeMap::new(), arena: None, states, stream, dead: None };
+        let memories = Memories { graphs: BTreeMap::new(), arena: None, states, cached, stream, dead: None };
         memories.clear()?;
         Ok(memories)
     }
@@ -191,6 +203,7 @@ impl Loaded {
         self.gpu.context.make_current()?;
         let Run { function, n_tokens, .. } = *run;
         let bound = bound_for(n_tokens, function.max_tokens);
+        let bounds = Bounds { tokens: bound, cached: memories.cached };
         let key = (run.name.to_owned(), bound, run.steps.clone());
         self.prepare(memories, run, &key)?;
         let (Some(arena), Some(graph)) = (&memories.arena, memories.graphs.get(&key)) else {
@@ -202,7 +215,7 @@ impl Loaded {
             poison_guards(memories)?;
         }
         for input in run.inputs {
-            if let Some((region, span)) = place(&self.program, function, input.buffer, bound)
+            if let Some((region, span)) = place(&self.program, function, input.buffer, bounds)
                 && let Some(memory) = memories.region(region)
             {
                 memory.write(stream, GUARD + span.start as u64, &input.bytes)?;
@@ -212,8 +225,8 @@ impl Loaded {
         let mut results = Vec::new();
         for &idx in run.wanted {
             let buffer = function.buffers.get(idx as usize);
-            let mut bytes = vec![0; buffer.map_or(0, |buffer| buffer.bytes(n_tokens)) as usize];
-            if let Some((region, span)) = place(&self.program, function, idx, bound)
+            let mut bytes = vec![0; buffer.map_or(0, |buffer| run.result_bytes(buffer, bounds))];
+            if let Some((region, span)) = place(&self.program, function, idx, bounds)
                 && let Some(memory) = memories.region(region)
             {
                 memory.read(stream, GUARD + span.start as u64, &mut bytes)?;
@@ -224,7 +237,7 @@ impl Loaded {
         if checked {
             let arena_bytes = function.fixed_bytes + function.row_bytes * u64::from(bound);
             check_guards(memories, Region::Arena, arena_bytes)?;
-            check_guards(memories, Region::States, self.program.state_bytes)?;
+            check_guards(memories, Region::States, self.program.state_bytes(memories.cached))?;
         }
         Ok(results)
     }
@@ -264,7 +277,8 @@ impl Loaded {
         let Some(grid) = entry.launch.grid(rows, self.gpu.context.processors) else { return Ok(()) };
         let address = |arg: &Arg| match *arg {
             Arg::Buffer(idx) => {
-                let (region, span) = place(&self.program, function, idx, bound)?;
+                let bounds = Bounds { tokens: bound, cached: memories.cached };
+                let (region, span) = place(&self.program, function, idx, bounds)?;
                 Some(memories.region(region)?.address() + GUARD + span.start as u64)
             }
             Arg::Constant(idx) => {

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use skipc_artifact::bundle;
 use skipc_artifact::interface::{Binding, Direction, Role};
-use skipc_artifact::program::{Arg, Function, Program, Storage};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, Program, RowBound, Storage};
 use skipc_artifact::target::Target;
 
 use crate::device::Device;
@@ -63,6 +63,8 @@ pub struct State {
     // Dropped before what it points into.
     memory: Memory,
     module: Module,
+    /// Rows of its caches.
+    cached: u32,
 }
 
 #[derive(Debug)]
@@ -132,17 +134,30 @@ impl Module {
         }
     }
 
-    /// A state of its own, all zeros.
+    /// A state of its own, all zeros, without room in its caches.
     ///
     /// # Errors
     ///
     /// No memory for it.
     pub fn state(&self) -> Result<State, Error> {
+        self.state_with_cache(0)
+    }
+
+    /// A state of its own, all zeros, with room for so many tokens in its caches, in whole pages of
+    /// [`PAGE_ROWS`](skipc_artifact::program::PAGE_ROWS).
+    ///
+    /// # Errors
+    ///
+    /// No memory for it.
+    pub fn state_with_cache(&self, n_tokens: u32) -> Result<State, Error> {
+        let cached = n_tokens
+            .checked_next_multiple_of(BOUND_UNIT)
+            .ok_or(Error::TooManyTokens { found: n_tokens.into(), limit: u32::MAX - BOUND_UNIT })?;
         let memory = match &self.loaded.engine {
-            Engine::Cpu(loaded) => Memory::Cpu(Box::new(loaded.memories()?)),
-            Engine::Cuda(loaded) => Memory::Cuda(Box::new(loaded.memories()?)),
+            Engine::Cpu(loaded) => Memory::Cpu(Box::new(loaded.memories(cached)?)),
+            Engine::Cuda(loaded) => Memory::Cuda(Box::new(loaded.memories(cached)?)),
         };
-        Ok(State { memory, module: self.clone() })
+        Ok(State { memory, module: self.clone(), cached })
     }
 }
 
@@ -171,7 +186,8 @@ impl State {
     ) -> Result<Vec<Vec<u8>>, Error> {
         let module = self.module.clone();
         let (name, function) = (function, module.function(function)?);
-        let inputs = bind_inputs(function, n_tokens, inputs)?;
+        let bounds = Bounds { tokens: n_tokens, cached: self.cached };
+        let (inputs, n_logits) = bind_inputs(function, bounds, inputs)?;
         let mut buffers = Vec::new();
         for role in wanted {
             match function.interface.binding(role).filter(|_| is_result(role)) {
@@ -181,13 +197,41 @@ impl State {
             }
         }
         let steps = steps_for(module.program(), function, &buffers);
-        let run = Run { name, function, steps, n_tokens, inputs: &inputs, wanted: &buffers };
+        let run = Run { name, function, steps, n_tokens, n_logits, inputs: &inputs, wanted: &buffers };
         let mut results = self.run(&run)?.into_iter();
         let result = |role: &Role| match function.interface.binding(role) {
             Some(Binding::Always(executes)) => vec![u8::from(executes); n_tokens as usize],
             _ => results.next().unwrap_or_default(),
         };
         Ok(wanted.iter().map(result).collect())
+    }
+
+    /// Rows of its caches: the tokens that it has room for.
+    #[must_use]
+    pub fn cached_rows(&self) -> u32 {
+        self.cached
+    }
+
+    /// Copies rows `from …` of all caches to `to …`, `n_rows` of them. Rows past the caches are left out.
+    ///
+    /// # Errors
+    ///
+    /// What the driver of a GPU says.
+    pub fn copy_cached(&mut self, from: u32, to: u32, n_rows: u32) -> Result<(), Error> {
+        let module = self.module.clone();
+        if from.max(to).checked_add(n_rows).is_none_or(|end| end > self.cached) {
+            return Ok(());
+        }
+        for state in module.program().states.iter().filter(|state| state.rows == RowBound::Cached) {
+            let (begin, row_bytes) = (state.span(self.cached).start, state.bytes(1) as usize);
+            let at = |row: u32| begin + row as usize * row_bytes;
+            let n_bytes = n_rows as usize * row_bytes;
+            match &mut self.memory {
+                Memory::Cpu(memories) => memories.copy_state(at(from), at(to), n_bytes),
+                Memory::Cuda(memories) => memories.copy_state(at(from), at(to), n_bytes)?,
+            }
+        }
+        Ok(())
     }
 
     /// Sets all states to zero.
@@ -238,7 +282,7 @@ impl State {
         };
         for (idx, bytes) in &inputs {
             let buffer = function.buffers.get(*idx as usize).ok_or_else(|| missing(idx))?;
-            let expected = buffer.bytes(n_tokens) as usize;
+            let expected = buffer.bytes(Bounds { tokens: n_tokens, cached: self.cached }) as usize;
             if bytes.len() > expected {
                 return Err(Error::BatchShape { what: "bytes of a buffer", found: bytes.len(), expected });
             }
@@ -248,7 +292,7 @@ impl State {
         }
         let inputs: Vec<Input> = inputs.into_iter().map(|(buffer, bytes)| Input { buffer, bytes }).collect();
         let steps = (0..function.steps.len()).collect();
-        self.run(&Run { name, function, steps, n_tokens, inputs: &inputs, wanted })
+        self.run(&Run { name, function, steps, n_tokens, n_logits: n_tokens, inputs: &inputs, wanted })
     }
 
     fn run(&mut self, run: &Run<'_>) -> Result<Vec<Vec<u8>>, Error> {
@@ -274,10 +318,29 @@ pub(crate) struct Run<'a> {
     pub(crate) steps: Vec<usize>,
     /// Tokens of the step.
     pub(crate) n_tokens: u32,
+    /// Rows of the logits.
+    pub(crate) n_logits: u32,
     /// What is written before.
     pub(crate) inputs: &'a [Input],
     /// Buffers that are read afterwards.
     pub(crate) wanted: &'a [u32],
+}
+
+impl Run<'_> {
+    /// Bytes of a result that mean something: of the tokens that there are, and of the logits that are wanted.
+    pub(crate) fn result_bytes(&self, buffer: &Buffer, bounds: Bounds) -> usize {
+        let is_logits = self
+            .function
+            .interface
+            .buffer(&Role::Logits)
+            .and_then(|idx| self.function.buffers.get(idx as usize));
+        let tokens = if is_logits.is_some_and(|logits| std::ptr::eq(logits, buffer)) {
+            self.n_logits
+        } else {
+            self.n_tokens
+        };
+        buffer.bytes(Bounds { tokens, ..bounds }) as usize
+    }
 }
 
 /// Bytes to put into a buffer before a run.
@@ -313,12 +376,14 @@ pub(crate) fn place(
     program: &Program,
     function: &Function,
     idx: u32,
-    bound: u32,
+    bounds: Bounds,
 ) -> Option<(Region, Range<usize>)> {
     let buffer = function.buffers.get(idx as usize)?;
     match buffer.storage {
-        Storage::Step(_) => Some((Region::Arena, buffer.arena_span(bound)?)),
-        Storage::State(state) => Some((Region::States, program.states.get(state as usize)?.span())),
+        Storage::Step(_) => Some((Region::Arena, buffer.arena_span(bounds)?)),
+        Storage::State(state) => {
+            Some((Region::States, program.states.get(state as usize)?.span(bounds.cached)))
+        }
     }
 }
 
@@ -337,21 +402,35 @@ fn no_port(role: &Role, what: &'static str) -> Error {
     Error::Port { role: role.to_string(), reason: format!("the function has no such {what}") }
 }
 
-/// The inputs of a call by buffer, with those that only the runtime knows.
-fn bind_inputs(function: &Function, n_tokens: u32, inputs: &[(Role, Vec<u8>)]) -> Result<Vec<Input>, Error> {
+/// The inputs of a call by buffer, with those that only the runtime knows; and how many rows the logits have.
+fn bind_inputs(
+    function: &Function,
+    bounds: Bounds,
+    inputs: &[(Role, Vec<u8>)],
+) -> Result<(Vec<Input>, u32), Error> {
+    let n_tokens = bounds.tokens;
     check_count(function, n_tokens)?;
+    let mut n_logits = n_tokens;
     let interface = &function.interface;
     let mut bound = Vec::new();
     for (role, bytes) in inputs {
         let is_given = match role {
-            Role::TokenCount | Role::UseForced => false,
+            Role::TokenCount | Role::UseForced | Role::LogitCount => false,
             _ => matches!(role.direction(), Direction::In | Direction::Kept),
         };
         let buffer = interface.buffer(role).filter(|_| is_given).ok_or_else(|| no_port(role, "input"))?;
-        let expected = function.buffers.get(buffer as usize).map_or(0, |buffer| buffer.bytes(n_tokens));
-        if bytes.len() as u64 != expected {
-            let reason = format!("it has {} bytes, expected {expected} for {n_tokens} tokens", bytes.len());
+        let (row, expected) = function.buffers.get(buffer as usize).map_or((1, 0), |buffer| {
+            (buffer.bytes(Bounds { tokens: 1, ..bounds }).max(1), buffer.bytes(bounds))
+        });
+        // These have a row for each sequence or wanted row, not for each token.
+        let may_be_less = matches!(role, Role::Pages | Role::LogitRows);
+        let n_bytes = bytes.len() as u64;
+        if n_bytes > expected || !n_bytes.is_multiple_of(row) || (n_bytes < expected && !may_be_less) {
+            let reason = format!("it has {n_bytes} bytes, expected {expected} for {n_tokens} tokens");
             return Err(Error::Port { role: role.to_string(), reason });
+        }
+        if *role == Role::LogitRows {
+            n_logits = (n_bytes / row) as u32;
         }
         bound.push(Input { buffer, bytes: bytes.clone() });
     }
@@ -360,13 +439,14 @@ fn bind_inputs(function: &Function, n_tokens: u32, inputs: &[(Role, Vec<u8>)]) -
         let word = |word: u32| word.to_le_bytes().to_vec();
         match role {
             Role::TokenCount => bound.push(Input { buffer, bytes: word(n_tokens) }),
+            Role::LogitCount => bound.push(Input { buffer, bytes: word(n_logits) }),
             Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
             Role::Forced { .. } if !forces => {}
             _ if bound.iter().any(|input| input.buffer == buffer) => {}
             _ => return Err(Error::Port { role: role.to_string(), reason: "it is not given".into() }),
         }
     }
-    Ok(bound)
+    Ok((bound, n_logits))
 }
 
 /// The steps that these buffers and the states need: those that write them, and those that write what these read. A

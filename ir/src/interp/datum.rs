@@ -27,11 +27,16 @@ pub enum Datum<N> {
 }
 
 impl<N: Number> Datum<N> {
-    /// What a state of this type is before the first step; `None` if the type is no state's.
-    pub fn zeros(ty: &Type) -> Option<Datum<N>> {
+    /// What a state of this type is before the first step, with caches of `n_cached` rows; `None` if the type is no
+    /// state's.
+    pub fn zeros(ty: &Type, n_cached: usize) -> Option<Datum<N>> {
         let (elem, _) = ty.as_state()?;
-        let Dim::Fixed(rows) = ty.rows() else { return None };
-        let (rows, cols) = (rows as usize, ty.cols() as usize);
+        let rows = match ty.rows() {
+            Dim::Fixed(rows) => rows as usize,
+            Dim::Cached => n_cached,
+            Dim::Tokens | Dim::Count(_) => return None,
+        };
+        let cols = ty.cols() as usize;
         Some(match elem {
             Elem::Real | Elem::F32 => Datum::Real { cols, data: vec![N::ZERO; rows * cols] },
             Elem::Int => Datum::Ints(vec![0; rows]),

@@ -137,6 +137,16 @@ pub enum EvalError {
         /// How many elements the state has.
         n_slots: usize,
     },
+    /// A place is outside of the cache.
+    #[error("row {row}: place {place} is outside the {n_rows} rows of the cache")]
+    NoPlace {
+        /// Row of the step.
+        row: usize,
+        /// The row of the cache that it names; -1 if the sequence has no page for a position.
+        place: i64,
+        /// How many rows the cache has.
+        n_rows: usize,
+    },
     /// A forced mask has the wrong number of rows.
     #[error("the forced routing has {got} rows, the set selects from {wanted}")]
     ForcedRows {

@@ -1,6 +1,8 @@
 //! Rotary positions and attention.
 
-use super::{Args, TypeError};
+use skipc_artifact::program::PAGE_ROWS;
+
+use super::{Args, TypeError, state};
 use crate::attr::F64;
 use crate::interp::functions::{self, Heads};
 use crate::interp::{Datum, EvalError, Number};
@@ -19,14 +21,39 @@ pub(super) fn infer_rope(args: Args<'_>, heads: u32, theta: F64) -> Result<Type,
 }
 
 pub(super) fn infer(args: Args<'_>, heads: u32, kv_heads: u32) -> Result<Type, TypeError> {
-    let (_, q_rows, q_cols) = args.token_matrix(0)?;
     let (_, k_rows, kv_cols) = args.token_matrix(1)?;
     let (_, v_rows, v_cols) = args.token_matrix(2)?;
     args.same_rows(2, k_rows, v_rows)?;
-    args.ints(3, q_rows)?;
-    args.ints(4, q_rows)?;
     args.ints(5, k_rows)?;
     args.ints(6, k_rows)?;
+    infer_heads(args, (heads, kv_heads), (kv_cols, v_cols))
+}
+
+pub(super) fn infer_cached(args: Args<'_>, heads: u32, kv_heads: u32) -> Result<Type, TypeError> {
+    let cached = |idx: usize| match args.ty(idx).as_state() {
+        Some((Elem::Real, [Dim::Cached, Dim::Fixed(cols)])) => Ok(*cols),
+        _ => Err(args.wrong(idx, "a cache of numbers, state<real[m, columns]>")),
+    };
+    let cols = (cached(1)?, cached(2)?);
+    match args.ty(5).as_tensor() {
+        Some((Elem::Int, [Dim::Tokens, Dim::Fixed(_)])) => {}
+        _ => return Err(args.wrong(5, "the pages of each sequence, int[n, p]")),
+    }
+    if args.len() > 6 && args.ty(6).as_state() != Some((Elem::Mask, &[Dim::Cached])) {
+        return Err(args.wrong(6, "a cache of decisions, state<mask[m]>"));
+    }
+    infer_heads(args, (heads, kv_heads), cols)
+}
+
+/// Attention of the queries, operand 0 at the places 3 and 4, over keys and values (operands 1 and 2) of these columns.
+fn infer_heads(
+    args: Args<'_>,
+    (heads, kv_heads): (u32, u32),
+    (k_cols, v_cols): (u32, u32),
+) -> Result<Type, TypeError> {
+    let (_, q_rows, q_cols) = args.token_matrix(0)?;
+    args.ints(3, q_rows)?;
+    args.ints(4, q_rows)?;
     if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(args.bad_attr("kv_heads", format!("should divide the {heads} heads")));
     }
@@ -34,7 +61,7 @@ pub(super) fn infer(args: Args<'_>, heads: u32, kv_heads: u32) -> Result<Type, T
     if width == 0 || width * heads != q_cols {
         return Err(args.bad_attr("heads", format!("should divide the {q_cols} columns of `q`")));
     }
-    for (idx, cols) in [(1, kv_cols), (2, v_cols)] {
+    for (idx, cols) in [(1, k_cols), (2, v_cols)] {
         if Some(cols) != width.checked_mul(kv_heads) {
             return Err(args.wrong(idx, format!("a matrix of {kv_heads} heads of width {width}")));
         }
@@ -92,6 +119,38 @@ pub(super) fn attention<N: Number>(
     for (row, query) in q.chunks_exact(q_cols).enumerate() {
         seen.clear();
         seen.extend((0..k_pos.len()).filter(|key| k_seq[*key] == q_seq[row] && k_pos[*key] <= q_pos[row]));
+        functions::attend(shape, query, (k, v), seen.iter().copied(), (&mut scores, &mut data));
+    }
+    Ok(Datum::Real { cols: q_cols, data })
+}
+
+/// As [`attention`], over the keys and values of a cache. `pages` has a row for each of the `n_tokens` rows of the step.
+pub(super) fn cached_attention<N: Number>(
+    operands: &[&Datum<N>],
+    n_tokens: usize,
+    heads: usize,
+    kv_heads: usize,
+) -> Result<Datum<N>, EvalError> {
+    let (q_cols, q) = operands[0].real()?;
+    let ((kv_cols, k), (_, v)) = (operands[1].real()?, operands[2].real()?);
+    let (q_pos, q_seq, pages) = (operands[3].ints()?, operands[4].ints()?, operands[5].ints()?);
+    let present = operands.get(6).map(|present| present.mask()).transpose()?;
+    let (n_cached, pages_of_sequence) = (k.len() / kv_cols, pages.len().checked_div(n_tokens).unwrap_or(0));
+    let shape = Heads { heads, kv_heads, width: q_cols / heads };
+    let (mut seen, mut scores) = (Vec::new(), Vec::new());
+    let mut data = Vec::with_capacity(q.len());
+    for (row, query) in q.chunks_exact(q_cols).enumerate() {
+        seen.clear();
+        for position in 0..=q_pos[row] {
+            let (page, within) = (position / i64::from(PAGE_ROWS), position % i64::from(PAGE_ROWS));
+            let page = usize::try_from(page).ok().filter(|page| *page < pages_of_sequence);
+            let page = page.and_then(|page| pages.get(q_seq[row] as usize * pages_of_sequence + page));
+            let place = page.map_or(-1, |page| page * i64::from(PAGE_ROWS) + within);
+            let key = state::row_of_cache((row, place), n_cached)?;
+            if present.is_none_or(|present| present[key]) {
+                seen.push(key);
+            }
+        }
         functions::attend(shape, query, (k, v), seen.iter().copied(), (&mut scores, &mut data));
     }
     Ok(Datum::Real { cols: q_cols, data })

@@ -23,9 +23,13 @@ pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
 /// The type of an input: its role's, or the one that its author gave it.
 fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
     let fits = match (&port.role, &port.ty) {
-        (Role::Tokens | Role::Positions | Role::Sequences, ty) => {
+        (Role::Tokens | Role::Positions | Role::Sequences | Role::Requests | Role::Places, ty) => {
             *ty == Type::tensor(Elem::Int, &[Dim::Tokens])
         }
+        (Role::Pages, ty) => {
+            matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(1..)])))
+        }
+        (Role::LogitRows, Type::Set { of, .. }) => *of == Dim::Tokens,
         (Role::Input { .. }, Type::Tensor { elem, dims }) => match dims.as_slice() {
             [rows] => *rows != Dim::Fixed(0),
             [rows, Dim::Fixed(cols)] => {
@@ -34,13 +38,15 @@ fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
             _ => false,
         },
         (Role::State { .. }, Type::State { elem, dims }) => {
-            let sized = dims.iter().all(|dim| matches!(dim, Dim::Fixed(size) if *size > 0));
-            let shaped = match elem {
-                Elem::Real | Elem::F32 => dims.len() == 2,
-                Elem::Int => dims.len() == 1,
-                Elem::Mask => false,
-            };
-            sized && shaped
+            let sized = |dim: &Dim| matches!(dim, Dim::Fixed(1..));
+            match (elem, dims.as_slice()) {
+                (Elem::Real | Elem::F32, [rows, cols]) => {
+                    (sized(rows) || *rows == Dim::Cached) && sized(cols)
+                }
+                (Elem::Int, [rows]) => sized(rows),
+                (Elem::Mask, [rows]) => *rows == Dim::Cached,
+                _ => false,
+            }
         }
         (Role::Input { .. }, Type::Set { sym, of }) => of.is_token_rows() && *of != Dim::Count(*sym),
         _ => false,
@@ -58,9 +64,16 @@ fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
                      or the like; numbers alone have columns, and no size is 0"
                 )
             }
+            (Direction::In, Role::Pages) => {
+                format!("`{role}` is int[n, p] with the pages that a sequence can have: behind the line stands its type")
+            }
+            (Direction::In, Role::LogitRows) => {
+                format!("`{role}` is a set of all tokens: behind the line stands `: tokens<c0 <= n>` or the like")
+            }
             (Direction::In, _) => format!("`{role}` is int[n]"),
             (Direction::Kept, _) => format!(
-                "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>` or `: state<int[4]>` or the like"
+                "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>`, `: state<real[m, 8]>`, \
+                 `: state<int[4]>` or the like"
             ),
             _ => format!("`{role}` is no input"),
         },
@@ -73,8 +86,8 @@ fn given<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError
     let rows = |wanted: Dim, got: usize| match wanted {
         Dim::Tokens => got == n,
         Dim::Fixed(size) => got == size as usize,
-        // How many rows a set has is for its maker to say.
-        Dim::Count(_) => true,
+        // How many rows a set or a cache has is for its maker to say.
+        Dim::Count(_) | Dim::Cached => true,
     };
     let given = match &port.role {
         Role::Tokens => Some(Datum::Ints(env.batch.tokens.clone())),
@@ -89,9 +102,12 @@ fn given<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError
             Datum::Real { cols, data },
         ) => *cols == port.ty.cols() as usize && rows(port.ty.rows(), data.len() / cols),
         (Type::Tensor { elem: Elem::Int, .. } | Type::State { elem: Elem::Int, .. }, Datum::Ints(ints)) => {
-            rows(port.ty.rows(), ints.len())
+            let cols = port.ty.cols() as usize;
+            ints.len().is_multiple_of(cols) && rows(port.ty.rows(), ints.len() / cols)
         }
-        (Type::Tensor { elem: Elem::Mask, .. }, Datum::Mask(mask)) => rows(port.ty.rows(), mask.len()),
+        (Type::Tensor { elem: Elem::Mask, .. } | Type::State { elem: Elem::Mask, .. }, Datum::Mask(mask)) => {
+            rows(port.ty.rows(), mask.len())
+        }
         (Type::Set { of: wanted, .. }, Datum::Set { of, .. }) => rows(*wanted, *of),
         _ => false,
     };

@@ -100,6 +100,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::InvRms { eps } | Op::InvStd { eps } => norm::infer_scale(args, *eps),
         Op::Rope { heads, theta } => attention::infer_rope(args, *heads, *theta),
         Op::Attention { heads, kv_heads } => attention::infer(args, *heads, *kv_heads),
+        Op::CachedAttention { heads, kv_heads } => attention::infer_cached(args, *heads, *kv_heads),
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
         Op::ScaleRows {} => pointwise::infer_scale(args),
@@ -114,6 +115,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         }
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
         Op::CountGroups { group_size } => state::infer_counts(args, *group_size),
+        Op::StoreRows {} => state::infer_store(args),
         Op::AddRows {} => state::infer_sum(args),
         Op::Gather {} => token_set::infer_gather(args),
         Op::Scatter {} => token_set::infer_scatter(args),
@@ -155,6 +157,10 @@ pub(crate) fn eval<N: Number>(
         Op::Attention { heads, kv_heads } => {
             attention::attention(operands, *heads as usize, *kv_heads as usize)
         }
+        Op::CachedAttention { heads, kv_heads } => {
+            let n_tokens = env.batch.tokens.len();
+            attention::cached_attention(operands, n_tokens, *heads as usize, *kv_heads as usize)
+        }
         Op::Unary(function) => pointwise::unary(*function, operands[0]),
         Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),
         Op::ScaleRows {} => pointwise::scale_rows(operands[0], operands[1]),
@@ -178,6 +184,7 @@ pub(crate) fn eval<N: Number>(
         Op::CountGroups { group_size } => {
             state::count_groups(operands[0], operands[1], &operands[2..], *group_size)
         }
+        Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2].ints()?),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),
         Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], Some(operands[1]), &operands[2..])

@@ -30,6 +30,22 @@ pub(super) fn infer_sum(args: Args<'_>) -> Result<Type, TypeError> {
     }
 }
 
+pub(super) fn infer_store(args: Args<'_>) -> Result<Type, TypeError> {
+    let Some((elem, dims @ [Dim::Cached, ..])) = args.ty(0).as_state() else {
+        return Err(args.wrong(0, "a cache, state<real[m, columns]> or state<mask[m]>"));
+    };
+    let Some((row_elem, [rows, row_cols @ ..])) = args.ty(1).as_tensor() else {
+        return Err(args.wrong(1, "rows of the cache"));
+    };
+    if (elem, &dims[1..]) != (row_elem, row_cols) || !rows.is_token_rows() {
+        return Err(
+            args.wrong(1, format!("rows of tokens as the cache has them, {elem}[…, {}]", args.ty(0).cols()))
+        );
+    }
+    args.ints(2, *rows)?;
+    Ok(args.ty(0).clone())
+}
+
 /// Operand `idx` is a count for each sequence.
 pub(super) fn counts(args: Args<'_>, idx: usize) -> Result<(), TypeError> {
     match args.ty(idx).as_state() {
@@ -89,4 +105,30 @@ pub(super) fn add_rows<N: Number>(sum: &Datum<N>, x: &Datum<N>) -> Result<Datum<
         data.iter_mut().zip(row).for_each(|(sum, x)| *sum = sum.add(*x));
     }
     Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn store_rows<N: Number>(
+    cache: &Datum<N>,
+    rows: &Datum<N>,
+    places: &[i64],
+) -> Result<Datum<N>, EvalError> {
+    let n_rows = cache.n_rows();
+    let mut cache = cache.clone();
+    for (row, place) in places.iter().enumerate() {
+        let at = row_of_cache((row, *place), n_rows)?;
+        match (&mut cache, rows) {
+            (Datum::Real { cols, data }, Datum::Real { data: rows, .. }) => {
+                data[at * *cols..][..*cols].copy_from_slice(&rows[row * *cols..][..*cols]);
+            }
+            (Datum::Mask(cache), Datum::Mask(rows)) => cache[at] = rows[row],
+            _ => return Err(EvalError::Kind("rows as the cache has them")),
+        }
+    }
+    Ok(cache)
+}
+
+/// The row of a cache of `n_rows` rows that `row` of a step names.
+pub(super) fn row_of_cache((row, place): (usize, i64), n_rows: usize) -> Result<usize, EvalError> {
+    let within = usize::try_from(place).ok().filter(|place| *place < n_rows);
+    within.ok_or(EvalError::NoPlace { row, place, n_rows })
 }

@@ -404,12 +404,14 @@ impl<'a> Parser<'a> {
         let dim = match &token {
             Token::Int(int) => u32::try_from(*int).ok().map(Dim::Fixed),
             Token::Word("n") => Some(Dim::Tokens),
+            Token::Word("m") => Some(Dim::Cached),
             Token::Word(word) => {
                 word.strip_prefix('c').and_then(|sym| sym.parse().ok()).map(|sym| Dim::Count(SetSym(sym)))
             }
             _ => None,
         };
-        dim.map(|dim| (dim, at)).ok_or_else(|| self.expected(at, "a size (`n`, `c…` or a number)", &token))
+        dim.map(|dim| (dim, at))
+            .ok_or_else(|| self.expected(at, "a size (`n`, `c…`, `m` or a number)", &token))
     }
 
     /// Whether `end` stands here rather than a comma.

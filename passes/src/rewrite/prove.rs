@@ -104,6 +104,7 @@ impl Widths {
             | Op::LayerNorm { .. }
             | Op::Rope { .. }
             | Op::Attention { .. }
+            | Op::CachedAttention { .. }
             | Op::Unary(_)
             | Op::Binary(_)
             | Op::ScaleRows {}
@@ -113,6 +114,7 @@ impl Widths {
             | Op::LimitFirst { .. }
             | Op::LimitFirstAfter { .. }
             | Op::CountGroups { .. }
+            | Op::StoreRows {}
             | Op::AddRows {}
             | Op::LimitBest { .. }
             | Op::Gather {}
@@ -269,6 +271,8 @@ impl Outside<'_> {
         match dim {
             Dim::Fixed(size) => Some((0..size as usize).collect()),
             Dim::Tokens => Some((0..self.batch.tokens.len()).collect()),
+            // Regions have no states.
+            Dim::Cached => None,
             Dim::Count(set) => {
                 let of = self.sets.get(&set).copied().unwrap_or(Dim::Tokens);
                 let rows = self.rows(of, depth.checked_sub(1)?)?;

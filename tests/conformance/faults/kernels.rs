@@ -46,7 +46,11 @@ fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
     match &mut victim.kernel.body {
         Body::Gemm(gemm) => gemm.parts.first_mut().map(|part| &mut part.epilogue),
         Body::Rowwise(Rowwise::Map { program, .. }) => Some(program),
-        Body::Rowwise(_) | Body::Attention(_) | Body::Compact(_) | Body::Update(_) => None,
+        Body::Rowwise(_)
+        | Body::Attention(_)
+        | Body::CachedAttention(_)
+        | Body::Compact(_)
+        | Body::Update(_) => None,
     }
 }
 

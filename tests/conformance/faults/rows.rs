@@ -1,7 +1,9 @@
 //! Faults in the choice of rows and columns.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Attention, Body, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Update, View};
+use skipc_plan::kernel::{
+    Attention, Body, CachedAttention, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Update, View,
+};
 
 use super::{Fault, Victim, views};
 
@@ -57,6 +59,8 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             let Attention { q, k, v, q_pos, q_seq, k_pos, k_seq, .. } = attention;
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]
         }
+        Body::CachedAttention(CachedAttention { q, q_pos, q_seq, .. }) => vec![q, q_pos, q_seq],
+        Body::Update(Update::StoreRows { rows, places, .. }) => vec![rows, places],
         Body::Update(Update::AddRows { x, .. }) => vec![x],
         Body::Update(Update::CountGroups { positions, sequences, .. }) => vec![positions, sequences],
         Body::Compact(compact) => match &mut compact.select {

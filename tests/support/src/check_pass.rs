@@ -80,7 +80,7 @@ fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datu
     for port in signature.states {
         // Not zero, so that what looks at a state finds something.
         let cols = port.ty.cols() as usize;
-        let datum = match Datum::<N>::zeros(&port.ty) {
+        let datum = match Datum::<N>::zeros(&port.ty, 0) {
             Some(Datum::Ints(zeros)) => Datum::Ints((1..).take(zeros.len()).collect()),
             Some(Datum::Real { data, .. }) => {
                 let ones = (1..).take(data.len()).map(|idx| N::from_f64(f64::from(idx)));

@@ -40,9 +40,10 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         // Both choose among numbers, or rows, that they leave as they are.
         Body::Rowwise(Rowwise::Embed { .. })
         | Body::Compact(_)
-        | Body::Update(Update::CountGroups { .. }) => true,
+        | Body::Update(Update::CountGroups { .. } | Update::StoreRows { .. }) => true,
         Body::Rowwise(Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Rope { .. })
         | Body::Attention(_)
+        | Body::CachedAttention(_)
         | Body::Update(Update::AddRows { .. }) => false,
     }
 }

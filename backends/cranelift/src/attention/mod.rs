@@ -1,5 +1,6 @@
 //! Attention: a tile of query rows at a time where they are many of one sequence, else row by row.
 
+pub(crate) mod cached;
 mod row;
 mod tile;
 
@@ -12,7 +13,7 @@ use skipc_plan::kernel::{Attention, Kernel, Rows, View};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::memory::Row;
+use crate::memory::{PLAIN, Row};
 
 /// Rows of a tile: enough for the matrix product to pay, few enough for a short batch to have work for all threads.
 pub(crate) const TILE_ROWS: u32 = 32;
@@ -126,10 +127,19 @@ struct HeadRows {
     first: Row,
     /// Bytes from row to row.
     stride: i64,
+    /// Address of the numbers of the rows, a `u32` each, if they are not all that follow the first.
+    list: Option<Value>,
 }
 
 impl HeadRows {
     fn row(self, e: &mut Emitter<'_>, idx: Value) -> Row {
+        let idx = match self.list {
+            Some(list) => {
+                let number = e.element(list, idx, 4);
+                e.ins().uload32(PLAIN, number, 0)
+            }
+            None => idx,
+        };
         let offset = e.ins().imul_imm_s(idx, self.stride);
         Row { address: e.ins().iadd(self.first.address, offset), ..self.first }
     }
@@ -142,7 +152,7 @@ fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Resul
     let param = e.param(view.slot)?;
     let stride = i64::from(param.cols) * i64::from(param.dtype.size());
     let row = e.row(view, first)?;
-    Ok(HeadRows { first: from_column(e, row, col), stride })
+    Ok(HeadRows { first: from_column(e, row, col), stride, list: None })
 }
 
 fn from_column(e: &mut Emitter<'_>, row: Row, col: Value) -> Row {

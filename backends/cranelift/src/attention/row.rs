@@ -20,33 +20,55 @@ const VECTORS_AT_ONCE: u32 = 8;
 /// Emits the work on one query row.
 pub(super) fn emit(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(), Fault> {
     let (first, end) = keys_in_sight(e, attention, row)?;
-    let group = attention.heads.checked_div(attention.kv_heads).unwrap_or(0);
-    let width = i64::from(attention.width);
-    let (zero, kv_heads, group_end) =
-        (e.int(0), e.int(i64::from(attention.kv_heads)), e.int(i64::from(group)));
+    let Attention { heads, kv_heads, width, k, v, .. } = *attention;
     let (q, out) = (e.row(attention.q, row)?, e.dense_row(attention.out, row)?);
-    e.for_each(zero, kv_heads, 1, |e, kv_head| {
-        let kv_col = e.ins().imul_imm_s(kv_head, width);
-        let keys = head_rows(e, attention.k, kv_col, first)?;
-        let values = head_rows(e, attention.v, kv_col, first)?;
-        e.for_each(zero, group_end, 1, |e, member| {
-            let head = e.ins().imul_imm_s(kv_head, i64::from(group));
-            let head = e.ins().iadd(head, member);
-            let col = e.ins().imul_imm_s(head, width);
-            let count = e.ins().isub(end, first);
-            let head = Head {
-                width: attention.width,
-                q: from_column(e, q, col),
-                keys,
-                values,
-                count,
-                out: from_column(e, out, col),
-            };
-            let largest = head.scores(e)?;
-            let total = head.softmax(e, largest)?;
-            head.mix(e, total)
+    let count = e.ins().isub(end, first);
+    let rows = QueryRow { heads, kv_heads, width, q, out, count };
+    rows.emit(e, |e, kv_col| Ok((head_rows(e, k, kv_col, first)?, head_rows(e, v, kv_col, first)?)))
+}
+
+/// All heads of a query row, which sees so many keys.
+pub(super) struct QueryRow {
+    pub(super) heads: u32,
+    pub(super) kv_heads: u32,
+    pub(super) width: u32,
+    pub(super) q: Row,
+    pub(super) out: Row,
+    pub(super) count: Value,
+}
+
+impl QueryRow {
+    /// Emits the work on it; `rows` gives the keys and values in sight from a column on.
+    pub(super) fn emit(
+        self,
+        e: &mut Emitter<'_>,
+        rows: impl FnOnce(&mut Emitter<'_>, Value) -> Result<(HeadRows, HeadRows), Fault>,
+    ) -> Result<(), Fault> {
+        let QueryRow { q, out, count, .. } = self;
+        let (group, width) = (self.heads.checked_div(self.kv_heads).unwrap_or(0), i64::from(self.width));
+        let (zero, kv_heads, group_end) =
+            (e.int(0), e.int(i64::from(self.kv_heads)), e.int(i64::from(group)));
+        e.for_each(zero, kv_heads, 1, |e, kv_head| {
+            let kv_col = e.ins().imul_imm_s(kv_head, width);
+            let (keys, values) = rows(e, kv_col)?;
+            e.for_each(zero, group_end, 1, |e, member| {
+                let head = e.ins().imul_imm_s(kv_head, i64::from(group));
+                let head = e.ins().iadd(head, member);
+                let col = e.ins().imul_imm_s(head, width);
+                let head = Head {
+                    width: self.width,
+                    q: from_column(e, q, col),
+                    keys,
+                    values,
+                    count,
+                    out: from_column(e, out, col),
+                };
+                let largest = head.scores(e)?;
+                let total = head.softmax(e, largest)?;
+                head.mix(e, total)
+            })
         })
-    })
+    }
 }
 
 /// One head of one query row, and the keys and values that it sees.

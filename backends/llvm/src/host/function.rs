@@ -13,7 +13,7 @@ use skipc_plan::kernel::{Body, Kernel};
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
 use super::level::Level;
-use super::{attention, compact, gemm, rowwise, update};
+use super::{attention, cached, compact, gemm, rowwise, update};
 
 /// Rows of a tile of matmuls: the highest register tile, so that all calls but the last have whole ones.
 const GEMM_TILE: u32 = 14;
@@ -35,6 +35,7 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
             (GEMM_TILE, bytes)
         }
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
+        Body::CachedAttention(attention) => (cached::TILE_ROWS, cached::scratch_bytes(kernel, attention)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Compact(_) | Body::Update(_) => (0, 0),
     };
@@ -46,6 +47,7 @@ fn across(kernel: &Kernel) -> Made<u32> {
     match &kernel.body {
         Body::Gemm(gemm) => gemm::blocks(gemm),
         Body::Attention(attention) => Ok(attention.heads),
+        Body::CachedAttention(attention) => Ok(attention.heads),
         Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => Ok(1),
     }
 }
@@ -82,6 +84,7 @@ fn body(f: &Frame<'_, '_>) -> Made<()> {
     match &f.kernel.body {
         Body::Gemm(gemm) => gemm::emit(f, gemm, share(f, GEMM_TILE)?),
         Body::Attention(attention) => attention::emit(f, attention, share(f, attention::TILE_ROWS)?),
+        Body::CachedAttention(attention) => cached::emit(f, attention, share(f, cached::TILE_ROWS)?),
         Body::Rowwise(rowwise) => {
             let (begin, end) = f.rows(ROWWISE_TILE)?;
             f.for_each(begin, end, 1, |row| rowwise::emit_row(f, rowwise, row))

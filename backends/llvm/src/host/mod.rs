@@ -26,6 +26,7 @@
 //! (register tiles), then the kernels: `gemm`, `attention`, `rowwise`, `compact`, and `machine` (objects).
 
 mod attention;
+mod cached;
 mod code;
 mod compact;
 mod fault;

@@ -10,6 +10,14 @@ use super::frame::Frame;
 /// Emits the whole kernel.
 pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, update: &Update, n_rows: Int<'c>) -> Made<()> {
     match *update {
+        Update::StoreRows { cols, rows, places, cache } => f.for_each(f.int(0), n_rows, 1, |row| {
+            let place = f.load_index(places, row)?;
+            if f.param(cache)?.dtype == DType::U8 {
+                let decision = f.load_flag(f.row_address(rows, row)?)?;
+                return f.store_flag(f.offset(f.pointer(cache, DType::U8)?, place)?, decision);
+            }
+            f.copy_row(f.row(rows, row)?, f.dense_row(cache, place)?, cols)
+        }),
         Update::AddRows { cols, x, sum } => {
             f.pointer(sum, DType::F32)?;
             f.for_each(f.int(0), n_rows, 1, |row| {

@@ -20,6 +20,7 @@ pub(super) fn generate(kernel: &Kernel, update: &Update) -> Result<Generated, Er
     match update {
         Update::AddRows { cols, x, sum } => add_rows(&code, kernel, (*x, *cols, sum.0), rows),
         Update::CountGroups { .. } => count_groups(&code, kernel, update, rows),
+        Update::StoreRows { .. } => {}
     }
     Ok(Generated {
         code,
@@ -36,6 +37,7 @@ pub(super) fn generate(kernel: &Kernel, update: &Update) -> Result<Generated, Er
 fn check(kernel: &Kernel, update: &Update) -> Result<(), Error> {
     place::require_extent(kernel, &kernel.extent)?;
     match *update {
+        Update::StoreRows { .. } => Err(Error::Unsupported { what: "rows stored in a cache".to_owned() }),
         Update::AddRows { cols, x, sum } => {
             place::require_real(place::require_view(kernel, x, cols)?)?;
             place::require(kernel, sum, DType::F32)

@@ -2,19 +2,21 @@
 
 use std::ops::Range;
 
+use skipc_artifact::program::PAGE_ROWS;
 use skipc_ir::interp::functions::{self, Heads};
 
 use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
-use crate::kernel::{Attention, Rows, View};
+use crate::kernel::{Attention, CachedAttention, Rows, View};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
     attention: &Attention,
     tiles: &[Range<u32>],
 ) -> Result<(), Fault> {
-    let shape = Shape::of(attention)?;
+    let Attention { heads, kv_heads, width, q, k, v, .. } = *attention;
+    let shape = Shape::of((heads, kv_heads, width), &[q, k, v])?;
     if tiles.is_empty() {
         return Ok(());
     }
@@ -38,6 +40,36 @@ pub(super) fn run<N: Element>(
     Ok(())
 }
 
+/// The keys that a query sees are loaded one by one, by the pages of its sequence.
+pub(super) fn run_cached<N: Element>(
+    frame: &mut Frame<'_, '_, '_, N>,
+    attention: &CachedAttention,
+    tiles: &[Range<u32>],
+) -> Result<(), Fault> {
+    let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } = *attention;
+    let shape = Shape::of((heads, kv_heads, width), &[q])?;
+    let mut scores = Vec::new();
+    for row in tiles.iter().cloned().flatten() {
+        let (sequence, last) = (frame.load_index(q_seq, row)?, frame.load_index(q_pos, row)?);
+        let (mut keys, mut values, mut n_keys) = (Vec::new(), Vec::new(), 0);
+        for position in 0..=last {
+            let page = frame.load_u32(pages, sequence.into(), position / PAGE_ROWS)?;
+            let key = u64::from(page) * u64::from(PAGE_ROWS) + u64::from(position % PAGE_ROWS);
+            if present.map_or(Ok(1), |present| frame.load_u8(present, key))? == 0 {
+                continue;
+            }
+            keys.extend(frame.load_reals(k, key, 0, shape.kv_cols)?);
+            values.extend(frame.load_reals(v, key, 0, shape.kv_cols)?);
+            n_keys += 1;
+        }
+        let query = frame.load(q, row, shape.q_cols)?;
+        let mut mixed = Vec::with_capacity(query.len());
+        functions::attend(shape.heads, &query, (&keys, &values), 0..n_keys, (&mut scores, &mut mixed));
+        frame.store_dense(out, row, &mixed)?;
+    }
+    Ok(())
+}
+
 struct Shape {
     heads: Heads,
     q_cols: u32,
@@ -45,15 +77,14 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(attention: &Attention) -> Result<Shape, Fault> {
-        let Attention { heads, kv_heads, width, .. } = *attention;
+    fn of((heads, kv_heads, width): (u32, u32, u32), views: &[View]) -> Result<Shape, Fault> {
         if kv_heads == 0 || width == 0 || !heads.is_multiple_of(kv_heads) {
             return Err(Fault::Malformed(format!(
                 "{heads} heads of width {width} over {kv_heads} key heads"
             )));
         }
         let too_wide = || Fault::Malformed(format!("{heads} heads of width {width}"));
-        for view in [attention.q, attention.k, attention.v] {
+        for view in views {
             if view.rows != Rows::Dense {
                 return Err(Fault::Malformed("queries, keys and values of attention are dense".to_owned()));
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use skipc_artifact::interface::{Interface, Role, RouterPorts};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Buffer, Function, Step, Storage};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, Step, Storage};
 use skipc_artifact::target::DType;
 
 use skipc_ir::interp::Weights;
@@ -44,8 +44,23 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// Index of each token's sequence, ascending.
     pub sequences: Vec<u32>,
+    /// Where the sequences lie in the caches, for functions that have some.
+    pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
+}
+
+/// What the host says of the caches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cached {
+    /// Number of each token's request.
+    pub requests: Vec<u32>,
+    /// Row of the caches at which each token lies.
+    pub places: Vec<u32>,
+    /// Pages of each sequence, all in a row.
+    pub pages: Vec<u32>,
+    /// Rows whose logits are wanted, ascending.
+    pub logit_rows: Vec<u32>,
 }
 
 /// The decisions of one router.
@@ -115,13 +130,14 @@ pub fn run_plan_on<N: Element>(
 /// What steps leave for later ones, by the name of the state; what is not there is zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct States<N> {
+    cached_rows: u32,
     contents: BTreeMap<String, Contents<N>>,
 }
 
 impl<N> Default for States<N> {
-    /// All zero.
+    /// All zero, with caches without rows.
     fn default() -> Self {
-        States { contents: BTreeMap::new() }
+        States::with_cache(0)
     }
 }
 
@@ -133,6 +149,11 @@ struct Contents<N> {
 }
 
 impl<N> States<N> {
+    /// All zero, with caches of so many rows.
+    pub fn with_cache(cached_rows: u32) -> Self {
+        States { cached_rows, contents: BTreeMap::new() }
+    }
+
     /// The bytes of a state of integers; `None` if no step has left it.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.contents.get(name).map(|contents| contents.bytes.as_slice())
@@ -199,7 +220,8 @@ fn run_steps<N: Element>(
     let n_tokens = check_batch(function, batch)?;
     let bound = n_tokens.max(1).checked_next_multiple_of(BOUND_UNIT);
     let bound = bound.ok_or_else(|| Fault::Batch(format!("{n_tokens} tokens are too many")))?;
-    let mut machine = Machine::new(function, constants, bound, mode)?;
+    let bounds = Bounds { tokens: bound, cached: states.cached_rows };
+    let mut machine = Machine::new(function, constants, bounds, mode)?;
     machine.write_states(states)?;
     machine.write_inputs(batch, n_tokens)?;
     for (idx, step) in function.steps.iter().enumerate() {
@@ -213,7 +235,8 @@ fn run_steps<N: Element>(
             fault: Box::new(fault),
         })?;
     }
-    let outcome = machine.outcome(n_tokens)?;
+    let n_logits = batch.cached.as_ref().map_or(n_tokens, |cached| cached.logit_rows.len() as u32);
+    let outcome = machine.outcome(n_tokens, n_logits)?;
     machine.read_states(states)?;
     Ok(outcome)
 }
@@ -268,11 +291,11 @@ impl<'a, N: Element> Machine<'a, N> {
     fn new(
         function: &'a Function,
         constants: Vec<Constant<'a, N>>,
-        bound: u32,
+        bounds: Bounds,
         mode: Mode,
     ) -> Result<Machine<'a, N>, Fault> {
         let mut places = Vec::with_capacity(function.buffers.len());
-        let mut end = 0_usize;
+        let (mut end, bound) = (0_usize, bounds.tokens);
         let arena_bytes =
             function.row_bytes.saturating_mul(u64::from(bound)).saturating_add(function.fixed_bytes);
         // States lie behind the arena.
@@ -283,7 +306,7 @@ impl<'a, N: Element> Machine<'a, N> {
                 (Mode::Arena, None) => states_end.saturating_add(GAP).next_multiple_of(ALIGN),
                 (Mode::Separate, _) => (end + GAP).next_multiple_of(ALIGN),
             };
-            let n_bytes = usize::try_from(buffer.bytes(bound)).ok();
+            let n_bytes = usize::try_from(buffer.bytes(bounds)).ok();
             let range = n_bytes.and_then(|n_bytes| Some(begin..begin.checked_add(n_bytes)?));
             let range =
                 range.ok_or_else(|| Fault::Layout(format!("buffer `{}` is too large", buffer.name)))?;
@@ -352,7 +375,14 @@ impl<'a, N: Element> Machine<'a, N> {
     /// Writes what the function has ports for.
     fn write_inputs(&mut self, batch: &Batch, n_tokens: u32) -> Result<(), Fault> {
         let use_forced = [u32::from(batch.forced.is_some())];
+        let nothing = Cached::default();
+        let cached = batch.cached.as_ref().unwrap_or(&nothing);
         let inputs = [
+            (Role::Requests, &cached.requests[..]),
+            (Role::Places, &cached.places),
+            (Role::Pages, &cached.pages),
+            (Role::LogitRows, &cached.logit_rows),
+            (Role::LogitCount, &[cached.logit_rows.len() as u32]),
             (Role::TokenCount, &[n_tokens][..]),
             (Role::Tokens, &batch.tokens),
             (Role::Positions, &batch.positions),
@@ -401,10 +431,10 @@ impl<'a, N: Element> Machine<'a, N> {
         run(kernel, &mut self.memory, places, tiling)
     }
 
-    fn outcome(&self, n_tokens: u32) -> Result<Outcome<N>, Fault> {
+    fn outcome(&self, n_tokens: u32, n_logits: u32) -> Result<Outcome<N>, Fault> {
         let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new() };
         if let Some(idx) = self.interface().buffer(&Role::Logits) {
-            let begin = self.written(idx, DType::F32, n_tokens)?;
+            let begin = self.written(idx, DType::F32, n_logits)?;
             let n_logits = begin.len() / DType::F32.size() as usize;
             outcome.logits = self.memory.reals(begin.start, DType::F32, n_logits).collect();
         }
@@ -453,7 +483,7 @@ impl<'a, N: Element> Machine<'a, N> {
 
     fn write(&mut self, idx: u32, dtype: DType, bytes: &[u8]) -> Result<(), Fault> {
         let (buffer, begin, end, owner) = self.arena_place(idx, dtype)?;
-        if buffer.cols != 1 || bytes.len() > end - begin {
+        if bytes.len() > end - begin {
             return Err(Fault::Layout(format!("buffer `{}` cannot hold its input", buffer.name)));
         }
         self.memory.arena[begin..begin + bytes.len()].copy_from_slice(bytes);

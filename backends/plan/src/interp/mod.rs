@@ -122,6 +122,7 @@ fn run<N: Element>(
     match &kernel.body {
         Body::Gemm(gemm) => gemm::run(&mut frame, gemm, &tiles),
         Body::Attention(attention) => attention::run(&mut frame, attention, &tiles),
+        Body::CachedAttention(attention) => attention::run_cached(&mut frame, attention, &tiles),
         Body::Rowwise(rowwise) => rowwise::run(&mut frame, rowwise, &tiles),
         Body::Compact(compact) => compact::run(&mut frame, compact, n_rows),
         Body::Update(update) => update::run(&mut frame, update, n_rows),

@@ -123,7 +123,7 @@ fn function() -> Function {
         buffers.push(Buffer { name: name.to_owned(), dtype, rows, cols, storage, live: None });
         match rows {
             RowBound::Fixed(rows) => place.fixed_offset += u64::from(rows * cols * dtype.size()),
-            RowBound::Tokens => place.row_offset += u64::from(cols * dtype.size()),
+            RowBound::Tokens | RowBound::Cached => place.row_offset += u64::from(cols * dtype.size()),
         }
     }
     Function {
@@ -173,6 +173,7 @@ fn batch() -> Batch {
         tokens: (0..N_TOKENS).map(|token| token % 4).collect(),
         positions: (0..N_TOKENS).collect(),
         sequences: vec![0; N_TOKENS as usize],
+        cached: None,
         forced: None,
     }
 }

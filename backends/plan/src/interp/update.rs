@@ -1,5 +1,6 @@
 //! What a step adds to a state.
 
+use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 
 use super::element::Element;
@@ -14,6 +15,19 @@ pub(super) fn run<N: Element>(
     n_rows: u32,
 ) -> Result<(), Fault> {
     match *update {
+        Update::StoreRows { cols, rows, places, cache } => {
+            for row in 0..n_rows {
+                let place = frame.load_index(places, row)?;
+                if frame.param(cache)?.dtype == DType::U8 {
+                    let decision = frame.load_u8(rows.slot, frame.physical(rows.rows, row)?)?;
+                    frame.store_u8(cache, place.into(), decision)?;
+                } else {
+                    let numbers = frame.load(rows, row, cols)?;
+                    frame.store_dense(cache, place, &numbers)?;
+                }
+            }
+            Ok(())
+        }
         Update::AddRows { cols, x, sum } => {
             let before = frame.load_reals(sum, 0, 0, cols)?;
             let mut columns: Vec<Vec<N>> = before.into_iter().map(|before| vec![before]).collect();

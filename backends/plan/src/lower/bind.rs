@@ -57,6 +57,7 @@ impl Ctx<'_> {
                 None => return Err(self.internal("its rows are counted before there is a count", of)),
             },
             Dim::Fixed(rows) => return Ok(Extent::Fixed(rows)),
+            Dim::Cached => return Err(self.internal("no kernel works on all rows of a cache", of)),
         };
         let Slot(count) = bind.slot(name, self.arg(idx), Access::Read);
         Ok(Extent::Counted { count, at_most: self.options.max_tokens })

@@ -12,11 +12,11 @@ mod tests;
 use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
-use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape};
+use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape, Sizes};
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, RowBound, State, Step, Storage};
 use skipc_artifact::target::DType;
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, SetSym, Value};
+use skipc_ir::{Dim, Elem, Graph, Op, Port, SetSym, Type, Value};
 
 use crate::error::PlanError;
 use crate::fuse::{Group, Groups, Work};
@@ -26,7 +26,7 @@ use crate::order::Order;
 use crate::plan::{Options, Plan, StepSource};
 use crate::uses::Uses;
 use bind::Bind;
-use sets::SetBuffers;
+use sets::{Decided, SetBuffers};
 pub(crate) use tables::Constants;
 
 /// Plans the graph.
@@ -112,14 +112,43 @@ impl<'a> Ctx<'a> {
         };
         let roles =
             [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
-        for role in roles {
-            if let Some(Shape { dtype, rows, cols }) = role.shape(options.vocab_size) {
-                let idx = ctx.buffer(role.to_string(), dtype, rows, cols);
-                ctx.interface.bind(role, Binding::Buffer(idx));
-            }
-        }
+        roles.into_iter().for_each(|role| ctx.role(role));
+        ctx.inputs();
         ctx.states();
         ctx
+    }
+
+    /// Gives a port whose role says its shape its buffer.
+    fn role(&mut self, role: Role) {
+        let Options { vocab_size, max_positions, .. } = *self.options;
+        if let Some(Shape { dtype, rows, cols }) = role.shape(Sizes { vocab_size, max_positions }) {
+            let idx = self.buffer(role.to_string(), dtype, rows, cols);
+            self.interface.bind(role, Binding::Buffer(idx));
+        }
+    }
+
+    /// Gives the ports that not every graph has their buffers. What cannot have one is refused where it is used.
+    fn inputs(&mut self) {
+        for Port { role, ty } in self.graph.signature().inputs {
+            match (&role, ty.as_tensor(), &ty) {
+                (Role::LogitRows, _, Type::Set { sym, .. }) => {
+                    self.role(Role::LogitCount);
+                    self.role(Role::LogitRows);
+                    let ports = [&role, &Role::LogitCount].map(|role| self.interface.buffer(role));
+                    if let [Some(rows), Some(count)] = ports {
+                        self.sets.insert(*sym, SetBuffers { rows, count, decided: None });
+                    }
+                }
+                (Role::Input { .. }, Some((elem, [rows @ (Dim::Tokens | Dim::Fixed(_)), ..])), _) => {
+                    let rows =
+                        if let Dim::Fixed(rows) = rows { RowBound::Fixed(*rows) } else { RowBound::Tokens };
+                    let idx = self.buffer(role.to_string(), self.dtype(elem), rows, ty.cols());
+                    self.interface.bind(role, Binding::Buffer(idx));
+                }
+                _ if self.interface.buffer(&role).is_none() => self.role(role),
+                _ => {}
+            }
+        }
     }
 
     fn group(&mut self, group: &Group) -> Result<(), PlanError> {
@@ -181,7 +210,8 @@ impl<'a> Ctx<'a> {
             let ports = match (graph.op(value), graph.operands(value).as_slice()) {
                 (Op::FillMask { value }, _) => RouterPorts::Constant(*value),
                 (Op::Executed {}, [set]) => {
-                    let SetBuffers { mask, forced, count, .. } = self.set(*set)?;
+                    let (SetBuffers { count, .. }, Decided { mask, forced }) =
+                        (self.set(*set)?, self.decided(*set)?);
                     RouterPorts::Routed { decision: mask, forced, executed: count, wanted: None }
                 }
                 _ => return Err(self.unsupported("give this to the host", value)),

@@ -7,7 +7,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Attention, Body, NormKind, Rowwise, Slot, Spread};
+use crate::kernel::{Access, Attention, Body, CachedAttention, NormKind, Rowwise, Slot, Spread};
 use crate::plan::ConstantSource;
 use crate::role::Single;
 
@@ -21,6 +21,9 @@ impl Ctx<'_> {
             Single::RowScale { spread, eps } => Body::Rowwise(self.row_scale(&mut bind, value, spread, eps)?),
             Single::Attention { heads, kv_heads } => {
                 Body::Attention(self.attention(&mut bind, value, (heads, kv_heads))?)
+            }
+            Single::CachedAttention { heads, kv_heads } => {
+                Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads))?)
             }
         };
         self.step(group, bind, body);
@@ -108,6 +111,39 @@ impl Ctx<'_> {
         let cos = self.constant(bind, "cos", cos, shape);
         let sin = ConstantSource::RopeSin { theta, half, positions };
         (cos, self.constant(bind, "sin", sin, shape))
+    }
+
+    fn cached_attention(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        (heads, kv_heads): (u32, u32),
+    ) -> Result<CachedAttention, PlanError> {
+        let operands = self.graph.operands(value);
+        let [q, k, v, q_pos, q_seq, pages, ref present @ ..] = operands[..] else {
+            return Err(self.internal("an op has the operands of its table", value));
+        };
+        let cache = |bind: &mut Bind, name: &str, value: Value| -> Result<Slot, PlanError> {
+            let buffer = self.buffer_of(value)?;
+            Ok(bind.slot(name, self.arg(buffer), Access::Read))
+        };
+        let (k, v) = (cache(bind, "k", k)?, cache(bind, "v", v)?);
+        let pages = cache(bind, "pages", pages)?;
+        let present = present.first().map(|present| cache(bind, "present", *present)).transpose()?;
+        let result = self.result(value)?;
+        Ok(CachedAttention {
+            heads,
+            kv_heads,
+            width: self.graph.ty(value).cols() / heads.max(1),
+            q: self.operand(bind, "q", q)?,
+            q_pos: self.operand(bind, "q_pos", q_pos)?,
+            q_seq: self.operand(bind, "q_seq", q_seq)?,
+            k,
+            v,
+            pages,
+            present,
+            out: self.written(bind, "out", result),
+        })
     }
 
     fn attention(

@@ -20,6 +20,13 @@ pub(super) struct SetBuffers {
     pub(super) rows: u32,
     /// How many rows.
     pub(super) count: u32,
+    /// Of a set that a kernel decides.
+    pub(super) decided: Option<Decided>,
+}
+
+/// What a set that a kernel decides has beside its rows.
+#[derive(Clone, Copy)]
+pub(super) struct Decided {
     /// 1 for each row of the set.
     pub(super) mask: u32,
     /// Decisions to replay.
@@ -36,6 +43,15 @@ impl Ctx<'_> {
         known.ok_or_else(|| self.internal("the set is used before it is made", set))
     }
 
+    /// The mask of a set that a route has made.
+    pub(super) fn mask(&self, set: Value) -> Result<u32, PlanError> {
+        Ok(self.decided(set)?.mask)
+    }
+
+    pub(super) fn decided(&self, set: Value) -> Result<Decided, PlanError> {
+        self.set(set)?.decided.ok_or_else(|| self.unsupported("decide by a set that the caller gives", set))
+    }
+
     pub(super) fn route(&mut self, group: &Group, value: Value, route: Route) -> Result<(), PlanError> {
         let Type::Set { sym, of } = *self.graph.ty(value) else {
             return Err(self.internal("a route makes a set", value));
@@ -49,10 +65,13 @@ impl Ctx<'_> {
         let buffers = SetBuffers {
             rows: self.buffer(format!("{sym} rows"), DType::U32, RowBound::Tokens, 1),
             count: self.buffer(format!("{sym} count"), DType::U32, RowBound::Fixed(1), 1),
+            decided: None,
+        };
+        let decided = Decided {
             mask: self.buffer(format!("{sym} mask"), DType::U8, RowBound::Tokens, 1),
             forced: self.buffer(format!("{sym} forced"), DType::U8, RowBound::Tokens, 1),
         };
-        self.sets.insert(sym, buffers);
+        self.sets.insert(sym, SetBuffers { decided: Some(decided), ..buffers });
         let mut bind = self.bind(of, value)?;
         let select = self.select(&mut bind, value, route)?;
         let use_forced = if has_gate {
@@ -65,10 +84,10 @@ impl Ctx<'_> {
         let body = Compact {
             select,
             use_forced,
-            forced: bind.slot("forced", self.arg(buffers.forced), Access::Read),
+            forced: bind.slot("forced", self.arg(decided.forced), Access::Read),
             rows: self.written(&mut bind, "rows", buffers.rows),
             count: self.written(&mut bind, "count", buffers.count),
-            mask: self.written(&mut bind, "mask", buffers.mask),
+            mask: self.written(&mut bind, "mask", decided.mask),
         };
         self.step(group, bind, Body::Compact(body));
         Ok(())
@@ -124,7 +143,7 @@ impl Ctx<'_> {
         (wanted, scores, (positions, sequences)): (Value, Option<Value>, (Value, Value)),
         (size, slots): (u32, u32),
     ) -> Result<Ranked, PlanError> {
-        let mask = self.set(wanted)?.mask;
+        let mask = self.mask(wanted)?;
         let among = Candidates::Masked(bind.slot("wanted", self.arg(mask), Access::Read));
         let order = match scores {
             Some(scores) => RankOrder::Score(self.operand(bind, "scores", scores)?),

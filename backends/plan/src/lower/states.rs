@@ -1,28 +1,29 @@
 //! States: each is one buffer outside of the arena, for all values of it; what updates one is a kernel over that buffer.
 
 use skipc_artifact::interface::{Binding, Role};
-use skipc_artifact::program::{Buffer, RowBound, State, Storage};
-use skipc_ir::{Dim, Port, Value};
+use skipc_artifact::program::{ArenaPlace, Buffer, RowBound, State, Storage};
+use skipc_ir::{Dim, Op, Port, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Body, Keep, Slot, Update};
+use crate::kernel::{Access, Body, Keep, Rows, Slot, Update, View};
 use crate::role;
 
 impl Ctx<'_> {
     /// Gives the states of the graph their buffers.
     pub(super) fn states(&mut self) {
         for Port { role, ty } in self.graph.signature().states {
-            let (Role::State { name }, Some((elem, _)), Dim::Fixed(rows)) = (&role, ty.as_state(), ty.rows())
-            else {
-                continue;
+            let (Role::State { name }, Some((elem, _))) = (&role, ty.as_state()) else { continue };
+            let rows = match ty.rows() {
+                Dim::Fixed(rows) => RowBound::Fixed(rows),
+                Dim::Cached => RowBound::Cached,
+                Dim::Tokens | Dim::Count(_) => continue,
             };
             let (dtype, cols) = (self.dtype(elem), ty.cols());
             let storage = Storage::State(self.states.len() as u32);
-            self.states.push(State { name: name.clone(), dtype, rows, cols, offset: 0 });
-            let rows = RowBound::Fixed(rows);
+            self.states.push(State { name: name.clone(), dtype, rows, cols, place: ArenaPlace::default() });
             self.buffers.push(Buffer { name: role.to_string(), dtype, rows, cols, storage, live: None });
             self.interface.bind(role, Binding::Buffer((self.buffers.len() - 1) as u32));
         }
@@ -36,6 +37,23 @@ impl Ctx<'_> {
         update: role::Update,
     ) -> Result<(), PlanError> {
         let (state, bind, body) = match update {
+            role::Update::StoreRows => {
+                let [cache, rows, places] = self.operands(value)?;
+                let mut bind = self.bind(self.graph.ty(rows).rows(), value)?;
+                let cols = self.graph.ty(rows).cols();
+                let rows = match (self.graph.op(rows), self.graph.operands(rows).as_slice()) {
+                    (Op::Executed {}, [set]) => {
+                        let mask = self.mask(*set)?;
+                        let slot = bind.slot("rows", self.arg(mask), Access::Read);
+                        View { slot, rows: Rows::Dense, col: 0 }
+                    }
+                    _ => self.operand(&mut bind, "rows", rows)?,
+                };
+                let places = self.operand(&mut bind, "places", places)?;
+                let state = self.buffer_of(cache)?;
+                let cache = bind.slot("cache", self.arg(state), Access::Write);
+                (state, bind, Update::StoreRows { cols, rows, places, cache })
+            }
             role::Update::AddRows => {
                 let [sum, x] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(x).rows(), value)?;
@@ -48,7 +66,7 @@ impl Ctx<'_> {
             role::Update::CountGroups { group_size: size } => {
                 let [counts, set, positions, sequences] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(positions).rows(), value)?;
-                let (mask, n_counts) = (self.set(set)?.mask, self.n_counts(counts));
+                let (mask, n_counts) = (self.mask(set)?, self.n_counts(counts));
                 let wanted = bind.slot("wanted", self.arg(mask), Access::Read);
                 let positions = self.operand(&mut bind, "positions", positions)?;
                 let sequences = self.operand(&mut bind, "sequences", sequences)?;
@@ -72,7 +90,7 @@ impl Ctx<'_> {
     fn n_counts(&self, counts: Value) -> u32 {
         match self.graph.ty(counts).rows() {
             Dim::Fixed(rows) => rows,
-            Dim::Tokens | Dim::Count(_) => 0,
+            Dim::Tokens | Dim::Count(_) | Dim::Cached => 0,
         }
     }
 }

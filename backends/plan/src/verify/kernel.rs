@@ -6,9 +6,9 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param,
-    Part, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum, Update, View,
-    WeightLayout,
+    Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind,
+    PANEL_COLS, Param, Part, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum,
+    Update, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -33,6 +33,8 @@ pub(super) enum Touched {
     Over(Extent, Rows),
     /// The first so many, of a table or of a single value.
     First(u32),
+    /// Rows that other values name, of a buffer all of whose rows are held.
+    Anywhere,
 }
 
 /// One use of a parameter.
@@ -73,6 +75,7 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
     match &kernel.body {
         Body::Gemm(gemm) => check.gemm(gemm),
         Body::Attention(attention) => check.attention(attention),
+        Body::CachedAttention(attention) => check.cached_attention(attention),
         Body::Rowwise(rowwise) => check.rowwise(rowwise),
         Body::Compact(compact) => check.compact(compact),
         Body::Update(update) => check.update(update),
@@ -267,6 +270,34 @@ impl Check<'_> {
         self.write(attention.out, q_cols, Kind::Real);
     }
 
+    fn cached_attention(&mut self, attention: &CachedAttention) {
+        let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } =
+            *attention;
+        self.size("heads", heads, heads > 0);
+        self.size("kv_heads", kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads));
+        self.size("the width of a head", width, width > 0);
+        let (q_cols, kv_cols) = (heads.saturating_mul(width), kv_heads.saturating_mul(width));
+        self.read(q, q_cols, Kind::Real);
+        self.read(q_pos, 1, Kind::U32);
+        self.read(q_seq, 1, Kind::U32);
+        if (q.rows, q.col) != (Rows::Dense, 0)
+            && let Some(param) = self.param(q.slot).map(|param| param.name.clone())
+        {
+            self.faults.push(Fault::Dense { param });
+        }
+        for cache in [k, v] {
+            self.exact(cache, kv_cols, Kind::Real);
+            self.touch(cache, Touched::Anywhere, false);
+        }
+        self.kind(pages, Kind::U32);
+        self.touch(pages, Touched::Anywhere, false);
+        if let Some(present) = present {
+            self.exact(present, 1, Kind::U8);
+            self.touch(present, Touched::Anywhere, false);
+        }
+        self.write(out, q_cols, Kind::Real);
+    }
+
     fn rowwise(&mut self, rowwise: &Rowwise) {
         match *rowwise {
             Rowwise::Map { cols, ref program } => {
@@ -343,6 +374,22 @@ impl Check<'_> {
 
     fn update(&mut self, update: &Update) {
         let (state, cols, rows) = match *update {
+            Update::StoreRows { cols, rows, places, cache } => {
+                self.size("columns", cols, cols > 0);
+                let of = |slot: Slot| self.kernel.params.get(slot.0 as usize).map(|param| param.dtype);
+                let kind = match of(cache) {
+                    Some(DType::F32) => Kind::F32,
+                    Some(DType::U8) => Kind::U8,
+                    Some(DType::U32) => Kind::U32,
+                    Some(DType::Bf16) | None => Kind::Real,
+                };
+                self.size("the type of the rows of a cache", 0, of(rows.slot) == of(cache));
+                self.read(rows, cols, kind);
+                self.read(places, 1, Kind::U32);
+                self.exact(cache, cols, kind);
+                self.touch(cache, Touched::Anywhere, true);
+                return;
+            }
             Update::AddRows { cols, x, sum } => {
                 self.size("columns", cols, cols > 0);
                 self.read(x, cols, Kind::Real);

@@ -4,7 +4,7 @@ use skipc_artifact::program::{BOUND_UNIT, Buffer, Function, RowBound, State, Sto
 
 use super::Errors;
 use crate::error::{At, Fault};
-use crate::layout::{FIXED_ALIGN, ROW_ALIGN, lifetimes, live_together};
+use crate::layout::{FIXED_ALIGN, ROW_ALIGN, lifetimes, live_together, state_bytes};
 use crate::plan::Plan;
 
 /// Buffers of a plan, at most: 4096 layers, the most that a spec may have, need fewer than 50 000. It bounds the time
@@ -32,16 +32,29 @@ pub(super) fn constants(plan: &Plan, errors: &mut Errors) {
     }
 }
 
-/// States are aligned and disjoint.
+/// States are aligned and disjoint, those of fixed rows before the caches.
 pub(super) fn states(plan: &Plan, errors: &mut Errors) {
-    let mut last_end = 0u64;
-    for (idx, State { name, dtype, rows, cols, offset }) in plan.states.iter().enumerate() {
+    let (all_fixed, _) = state_bytes(&plan.states);
+    let (mut fixed_end, mut row_end) = (0u64, 0u64);
+    for (idx, State { name, dtype, rows, cols, place }) in plan.states.iter().enumerate() {
         let at = At::State { idx, name: name.clone() };
-        if !offset.is_multiple_of(FIXED_ALIGN) {
-            errors.push(at.clone(), Fault::Align { got: *offset, wanted: FIXED_ALIGN });
+        let (end, is_in_region, (begin, align), n_rows) = match rows {
+            RowBound::Fixed(rows) => {
+                (&mut fixed_end, place.row_offset == 0, (place.fixed_offset, FIXED_ALIGN), *rows)
+            }
+            RowBound::Cached => {
+                (&mut row_end, place.fixed_offset == all_fixed, (place.row_offset, ROW_ALIGN), 1)
+            }
+            RowBound::Tokens => {
+                errors.push(at, Fault::Bounds);
+                continue;
+            }
+        };
+        if !begin.is_multiple_of(align) {
+            errors.push(at.clone(), Fault::Align { got: begin, wanted: align });
         }
-        match bytes(*rows, *cols, dtype.size()).and_then(|bytes| offset.checked_add(bytes)) {
-            Some(end) if *offset >= last_end => last_end = end,
+        match bytes(n_rows, *cols, dtype.size()).and_then(|bytes| begin.checked_add(bytes)) {
+            Some(own_end) if is_in_region && begin >= *end => *end = own_end,
             _ => errors.push(at, Fault::Bounds),
         }
     }
@@ -121,6 +134,7 @@ fn ends(function: &Function, buffer: &Buffer) -> Option<Ends> {
         let rows = match buffer.rows {
             RowBound::Tokens => bound,
             RowBound::Fixed(rows) => rows,
+            RowBound::Cached => return None,
         };
         let begin = place.row_offset.checked_mul(bound.into())?.checked_add(place.fixed_offset)?;
         let end = begin.checked_add(bytes(rows, buffer.cols, buffer.dtype.size())?)?;

@@ -19,6 +19,8 @@ enum Held {
     Counted(u32),
     /// The first so many.
     First(u32),
+    /// All of a cache.
+    Cached,
 }
 
 /// Checks all steps.
@@ -28,16 +30,25 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
     let all_rows = |idx: u32| match plan.function.buffers.get(idx as usize)?.rows {
         RowBound::Fixed(rows) => Some(Held::First(rows)),
         RowBound::Tokens => interface.buffer(&Role::TokenCount).map(Held::Counted),
+        RowBound::Cached => Some(Held::Cached),
     };
+    // Those of a port: of logits that are not wanted of all tokens, and the list of those tokens, fewer.
+    let few = [Role::Logits, Role::LogitRows].map(|role| interface.buffer(&role));
+    let logit_count = interface.buffer(&Role::LogitCount).map(Held::Counted);
+    let port_rows = |idx: u32| logit_count.filter(|_| few.contains(&Some(idx))).or_else(|| all_rows(idx));
     let before = interface.buffers(Direction::In).chain(interface.buffers(Direction::Kept));
     let mut state = State {
         plan,
         touches: plan.kernels.iter().map(|(_, kernel)| check(kernel).touches).collect(),
-        held: before.filter_map(|(_, idx)| Some((idx, all_rows(idx)?))).collect(),
+        held: before.filter_map(|(_, idx)| Some((idx, port_rows(idx)?))).collect(),
         from_host: interface.buffers(Direction::In).map(|(_, idx)| idx).collect(),
         sets: BTreeMap::new(),
         faults: Vec::new(),
     };
+    let tokens = interface.buffer(&Role::TokenCount).map(Held::Counted);
+    if let (Some(list), Some(count), Some(tokens)) = (few[1], logit_count, tokens) {
+        state.sets.insert(list, (count, tokens));
+    }
     for (idx, step) in plan.function.steps.iter().enumerate() {
         let symbol = plan.kernels.get(step.kernel as usize).map_or("", |(symbol, _)| symbol).to_owned();
         state.step(step);
@@ -50,7 +61,7 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
         let is_written = match role {
             // Also over the rows of a set.
             Role::Result { .. } => held.is_some(),
-            _ => held.is_some() && held == all_rows(idx),
+            _ => held.is_some() && held == port_rows(idx),
         };
         if !is_written {
             let buffer = state.buffer_name(idx);
@@ -166,6 +177,12 @@ impl State<'_> {
             return self.faults.push(Fault::Rows { param, got: rows });
         }
         let (wanted, list) = match touch.rows {
+            Touched::Anywhere => {
+                if !self.held.contains_key(&idx) {
+                    self.faults.push(Fault::Unwritten { param, buffer: self.buffer_name(idx) });
+                }
+                return;
+            }
             Touched::First(rows) => (Some(Held::First(rows)), None),
             Touched::Over(extent, Rows::Dense) => (held_by(step, extent), None),
             Touched::Over(extent, Rows::Listed(list)) => match self.listed(step, extent, list) {
@@ -198,6 +215,7 @@ impl State<'_> {
     fn too_few_rows(&self, idx: u32, touched: Touched) -> Option<u32> {
         let RowBound::Fixed(rows) = self.plan.function.buffers.get(idx as usize)?.rows else { return None };
         let wanted = match touched {
+            Touched::Anywhere => 0,
             Touched::First(wanted) | Touched::Over(Extent::Fixed(wanted), Rows::Dense) => wanted,
             Touched::Over(..) => u32::MAX,
         };

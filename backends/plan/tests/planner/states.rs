@@ -22,7 +22,7 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
     let weights = GraphWeights(legal.graph());
     let zeros = legal.graph().signature().states.into_iter();
     let mut graph_states: BTreeMap<Role, Datum<N>> =
-        zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty)?))).collect();
+        zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty, 0)?))).collect();
     let mut states = States::<N>::default();
     for step in state_graphs::steps() {
         let tensors = std::mem::take(&mut graph_states);

@@ -382,7 +382,13 @@ fn states_are_what_their_buffers_are() {
     // A counter that no step touches, but that the function keeps.
     let keep = |plan: &mut Plan| {
         let (name, dtype) = ("seen".to_owned(), DType::U32);
-        plan.states.push(State { name: name.clone(), dtype, rows: 2, cols: 1, offset: 0 });
+        plan.states.push(State {
+            name: name.clone(),
+            dtype,
+            rows: RowBound::Fixed(2),
+            cols: 1,
+            place: ArenaPlace::default(),
+        });
         let storage = Storage::State(0);
         let rows = RowBound::Fixed(2);
         plan.function.buffers.push(Buffer { name: name.clone(), dtype, rows, cols: 1, storage, live: None });
@@ -410,7 +416,7 @@ fn states_are_what_their_buffers_are() {
     found!(other, Fault::Interface { .. });
     let unaligned = |plan: &mut Plan| {
         keep(plan);
-        plan.states[0].offset = 4;
+        plan.states[0].place.fixed_offset = 4;
     };
     found!(unaligned, Fault::Align { got: 4, wanted: 256 });
 }

@@ -119,7 +119,8 @@ pub(crate) fn bundle() -> Bundle {
         constants: vec![Constant { name: "table".into(), dtype: DType::F32, rows: 4, cols: 4, offset: 0 }],
         constant_bytes: 64,
         states: Vec::new(),
-        state_bytes: 0,
+        state_fixed_bytes: 0,
+        state_row_bytes: 0,
         entries: vec![
             entry("table_4", (4, &[2]), Extent::Counted { count: 3, at_most: 100 }, 1),
             entry("odd_set", (6, &[3, 4]), Extent::Counted { count: 5, at_most: 100 }, 0),
@@ -142,8 +143,14 @@ pub(crate) fn counting() -> Bundle {
     let mut bundle = bundle();
     let program = &mut bundle.program;
     let (dtype, rows, role) = (DType::U32, RowBound::Fixed(1), Role::State { name: SEEN.into() });
-    program.states = vec![State { name: SEEN.into(), dtype, rows: 1, cols: 1, offset: 0 }];
-    program.state_bytes = 4;
+    program.states = vec![State {
+        name: SEEN.into(),
+        dtype,
+        rows: RowBound::Fixed(1),
+        cols: 1,
+        place: ArenaPlace::default(),
+    }];
+    program.state_fixed_bytes = 256;
     program.entries.push(entry("count_up", (2, &[0]), Extent::Fixed(1), 0));
     let seen = Buffer { name: SEEN.into(), dtype, rows, cols: 1, storage: Storage::State(0), live: None };
     let args = vec![Arg::Buffer(1), Arg::Buffer(0)];

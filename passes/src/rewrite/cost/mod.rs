@@ -56,6 +56,8 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Rope { .. } => work(Work::Lookup, &elements.scale(2.0)),
         // Each key that is seen costs a product with the query and one with its value; half are seen.
         Op::Attention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
+        // As many keys as the cache has room for: what one row sees of them is not known here.
+        Op::CachedAttention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
         Op::Unary(function) => work(Work::Function(function.cost()), &elements),
         Op::AddBias {} => work(arithmetic, &elements),
         // One of the operands is read for it.
@@ -73,6 +75,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
         // A mask, a position and a sequence of each row.
         Op::CountGroups { .. } => kernel(work(Work::Move, &rows_of(1).scale(3.0))),
+        Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
     }
 }

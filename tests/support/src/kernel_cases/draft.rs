@@ -153,6 +153,28 @@ impl Draft {
         self.param(name, (DType::U32, 1), Access::Read, bytes)
     }
 
+    /// A matrix of integers without rows that hold nothing.
+    pub(super) fn words(&mut self, name: &str, cols: u32, values: &[u32]) -> Slot {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.param(name, (DType::U32, cols), Access::Read, bytes)
+    }
+
+    /// A cache of real numbers; rows that hold nothing are NaN.
+    pub(super) fn cache(
+        &mut self,
+        name: &str,
+        (dtype, cols): (DType, u32),
+        holds: &[bool],
+        values: Values,
+    ) -> Slot {
+        let mut row = |holds: &bool| match holds {
+            true => self.random(cols as usize, values),
+            false => vec![f64::NAN; cols as usize],
+        };
+        let numbers: Vec<f64> = holds.iter().flat_map(&mut row).collect();
+        self.matrix(name, (dtype, holds.len() as u32, cols), &numbers)
+    }
+
     /// A matrix of real numbers that is read and written.
     pub(super) fn updated_matrix(&mut self, name: &str, shape: (DType, u32, u32), values: &[f64]) -> Slot {
         let slot = self.matrix(name, shape, values);

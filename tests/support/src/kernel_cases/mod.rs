@@ -6,6 +6,7 @@
 //! results; so must all else that a kernel does not write.
 
 mod attention;
+mod cached;
 mod columns;
 mod compact;
 mod draft;
@@ -98,6 +99,7 @@ pub fn cases() -> Vec<Case> {
     gemm::add(&mut cases);
     epilogue::add(&mut cases);
     attention::add(&mut cases);
+    cached::add(&mut cases);
     norm::add(&mut cases);
     scores::add(&mut cases);
     parts::add(&mut cases);

@@ -1,7 +1,8 @@
 //! Softmax attention, by the definition: all keys, one after the other.
 
+use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::Attention;
+use skipc_plan::kernel::{Attention, CachedAttention, Rows, View};
 
 use super::{Approx, Eval, UNIT, gamma};
 
@@ -25,8 +26,10 @@ impl Eval<'_> {
                 self.load(attention.k_seq, *key, 0) == seq && self.load(attention.k_pos, *key, 0) <= pos
             };
             let seen: Vec<usize> = (0..n_keys).filter(sees).collect();
-            for head in 0..attention.heads as usize {
-                let out = self.attend(attention, (row, head), &seen);
+            let Attention { heads, kv_heads, q, k, v, .. } = *attention;
+            for head in 0..heads as usize {
+                let group = head / (heads / kv_heads) as usize;
+                let out = self.attend((q, k, v), width, (row, head, group), &seen);
                 for (col, number) in out.into_iter().enumerate() {
                     self.store_dense(attention.out, row, head * width + col, number);
                 }
@@ -34,19 +37,46 @@ impl Eval<'_> {
         }
     }
 
-    fn attend(&self, attention: &Attention, (row, head): (usize, usize), seen: &[usize]) -> Vec<Approx> {
-        let width = attention.width as usize;
+    pub(super) fn cached_attention(&mut self, attention: &CachedAttention, n_rows: usize) {
+        let CachedAttention { heads, kv_heads, q, k, v, pages, present, .. } = *attention;
+        let (width, page_rows) = (attention.width as usize, PAGE_ROWS as usize);
+        let dense = |slot| View { slot, rows: Rows::Dense, col: 0 };
+        for row in 0..n_rows {
+            let sequence = self.load(attention.q_seq, row, 0) as usize;
+            let last = self.load(attention.q_pos, row, 0) as usize;
+            let place = |position: usize| {
+                self.at(pages, sequence, position / page_rows) as usize * page_rows + position % page_rows
+            };
+            let is_there = |key: &usize| present.is_none_or(|present| self.at(present, *key, 0) != 0.0);
+            let seen: Vec<usize> = (0..=last).map(place).filter(is_there).collect();
+            for head in 0..heads as usize {
+                let group = head / (heads / kv_heads) as usize;
+                let out = self.attend((q, dense(k), dense(v)), width, (row, head, group), &seen);
+                for (col, number) in out.into_iter().enumerate() {
+                    self.store_dense(attention.out, row, head * width + col, number);
+                }
+            }
+        }
+    }
+
+    /// What a head of a query row makes of the keys that it sees: rows of `k` and `v` at the columns of its group.
+    fn attend(
+        &self,
+        (q, k, v): (View, View, View),
+        width: usize,
+        (row, head, group): (usize, usize, usize),
+        seen: &[usize],
+    ) -> Vec<Approx> {
         if seen.is_empty() {
             return vec![Approx::exact(0.0); width];
         }
-        let group = (attention.heads / attention.kv_heads) as usize;
-        let (q_col, kv_col) = (head * width, head / group * width);
+        let (q_col, kv_col) = (head * width, group * width);
         let scale = 1.0 / libm::sqrt(width as f64);
         let scores: Vec<Approx> = seen
             .iter()
             .map(|key| {
-                let q = (0..width).map(|col| self.load(attention.q, row, q_col + col));
-                let k = (0..width).map(|col| self.load(attention.k, *key, kv_col + col));
+                let q = (0..width).map(|col| self.load(q, row, q_col + col));
+                let k = (0..width).map(|col| self.load(k, *key, kv_col + col));
                 // The factor is rounded, and so is its product with log₂ e where `exp` is an `exp2`.
                 Approx::dot(q, k).mul(Approx { value: scale, error: 3.0 * UNIT * scale })
             })
@@ -64,13 +94,13 @@ impl Eval<'_> {
             })
             .collect();
         let total = Approx::sum(weights.iter().copied());
-        let bf16_values = self.kernel.param(attention.v.slot).dtype == DType::Bf16;
+        let bf16_values = self.kernel.param(v.slot).dtype == DType::Bf16;
         let weight_error = gamma(seen.len()) + if bf16_values { BF16_WEIGHT } else { 0.0 };
         (0..width)
             .map(|col| {
                 let (mut value, mut error) = (0.0, 0.0);
                 for (key, weight) in seen.iter().zip(&weights) {
-                    let v = self.load(attention.v, *key, kv_col + col);
+                    let v = self.load(v, *key, kv_col + col);
                     value += weight.value * v;
                     error += (weight.error + weight_error * (weight.value + weight.error)) * v.abs();
                 }

@@ -27,6 +27,7 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
     match &kernel.body {
         Body::Gemm(gemm) => eval.gemm(gemm, n_rows),
         Body::Attention(attention) => eval.attention(attention, n_rows),
+        Body::CachedAttention(attention) => eval.cached_attention(attention, n_rows),
         Body::Rowwise(rowwise) => eval.rowwise(rowwise, n_rows),
         Body::Compact(compact) => eval.compact(compact, n_rows),
         Body::Update(update) => eval.update(update, n_rows),

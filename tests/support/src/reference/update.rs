@@ -7,6 +7,14 @@ use super::{Approx, Eval};
 impl Eval<'_> {
     pub(super) fn update(&mut self, update: &Update, n_rows: usize) {
         match *update {
+            Update::StoreRows { cols, rows, places, cache } => {
+                for row in 0..n_rows {
+                    let place = self.load(places, row, 0) as usize;
+                    for col in 0..cols as usize {
+                        self.store_dense(cache, place, col, Approx::exact(self.load(rows, row, col)));
+                    }
+                }
+            }
             Update::AddRows { cols, x, sum } => {
                 // Without rows the sum stays as it is.
                 for col in 0..if n_rows == 0 { 0 } else { cols as usize } {
