@@ -40,6 +40,17 @@ pub struct TokenRows<V> {
     pub positions: V,
     /// Sequence of each row.
     pub sequences: V,
+    /// The set whose rows they are; `None` if they are all tokens.
+    pub set: Option<V>,
+}
+
+/// Heads of an attention layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Of queries.
+    pub queries: usize,
+    /// Of keys and values.
+    pub keys: usize,
 }
 
 /// What a layer runs on.
@@ -66,6 +77,15 @@ pub trait Build {
 
     /// The result of an op.
     fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;
+
+    /// Softmax attention of queries `rows` over keys and values `seen`, by the layer `name`.
+    fn attend(
+        &mut self,
+        name: &str,
+        heads: Heads,
+        qkv: [Self::Value; 3],
+        input: LayerInput<Self::Value>,
+    ) -> Result<Self::Value, Self::Error>;
 
     /// `x · Wᵀ` with `W` `[out, in]`, the parameter `name.weight`.
     fn project(

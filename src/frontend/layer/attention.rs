@@ -6,7 +6,7 @@ use skipc_ir::attr::F64;
 
 use super::{LayerKind, Surroundings};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::build::{Build, LayerInput, Role};
+use crate::frontend::build::{Build, Heads, LayerInput, Role};
 use crate::frontend::spec::ast::{Entry, Table};
 use crate::frontend::spec::limits;
 use crate::frontend::spec::model::Positions;
@@ -75,9 +75,7 @@ impl LayerKind for Attention {
             q = b.add(rope(heads), &[q, rows.positions])?;
             k = b.add(rope(kv_heads), &[k, seen.positions])?;
         }
-        let op = Op::Attention { heads: heads as u32, kv_heads: kv_heads as u32 };
-        let places = [rows.positions, rows.sequences, seen.positions, seen.sequences];
-        let mixed = b.add(op, &[q, k, v, places[0], places[1], places[2], places[3]])?;
+        let mixed = b.attend(name, Heads { queries: heads, keys: kv_heads }, [q, k, v], input)?;
         b.project(mixed, &format!("{name}.o_proj"), Role::ToStream, [d, heads * head_dim])
     }
 }

@@ -3,6 +3,7 @@
 //! Results: the logits `[n, vocab_size]`, and the decisions of the routers in model order. Router N opens token set `cN`. Under
 //! a capacity `cN` are the tokens that got a slot, and its result `wanted` says which ones the router wanted.
 
+mod cache;
 mod nodes;
 mod routers;
 
@@ -11,8 +12,9 @@ use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
 use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
 
-use crate::frontend::build::{self, Build, Role};
+use crate::frontend::build::{self, Build, Heads, LayerInput, Role};
 use crate::frontend::spec::model::Model;
+use cache::Cache;
 
 pub(crate) use routers::sets;
 
@@ -33,26 +35,31 @@ pub enum Function {
     /// Continues sequences: routers that look at later tokens decide by their causal replacement. Models without such
     /// routers generate with the function that scores.
     Generate,
+    /// Goes on with sequences whose earlier tokens are in caches; routers decide as for [`Function::Generate`].
+    Step,
 }
 
 impl Function {
     /// All of them.
-    pub const ALL: [Function; 2] = [Function::Score, Function::Generate];
+    pub const ALL: [Function; 3] = [Function::Score, Function::Generate, Function::Step];
 
     /// Its name in the artefact.
     pub fn name(self) -> &'static str {
         match self {
             Function::Score => program::SCORE,
             Function::Generate => program::GENERATE,
+            Function::Step => program::STEP,
         }
     }
 
     /// Those that a model needs.
     pub fn of(model: &Model) -> Vec<Function> {
-        match model.can_generate() && !model.is_causal() {
-            true => vec![Function::Score, Function::Generate],
-            false => vec![Function::Score],
-        }
+        let needs = |function: &Function| match function {
+            Function::Score => true,
+            Function::Generate => model.can_generate() && !model.is_causal(),
+            Function::Step => model.can_generate() && !model.skips().any(|skip| skip.capacity().is_some()),
+        };
+        Function::ALL.into_iter().filter(needs).collect()
     }
 }
 
@@ -102,14 +109,18 @@ pub fn lower(model: &Model, skipping: Skipping, function: Function) -> Result<Gr
         x = ctx.block(x, block, idx)?;
     }
     ctx.at("head");
+    let x = ctx.wanted_rows(x)?;
     let logits = build::head(&mut ctx, x)?;
-    let mut graph = ctx.graph;
+    let Ctx { mut graph, gates, cache, .. } = ctx;
     graph.set_result(port::Role::Logits, logits);
-    for (router, gate) in (0..).zip(ctx.gates) {
+    for (router, gate) in (0..).zip(gates) {
         graph.set_result(port::Role::Decision { router }, gate.executed);
         if let Some(wanted) = gate.wanted {
             graph.set_result(port::Role::Wanted { router }, wanted);
         }
+    }
+    for (role, state) in cache.into_iter().flat_map(|cache| cache.states) {
+        graph.set_result(role, state);
     }
     Ok(graph)
 }
@@ -140,6 +151,8 @@ struct Ctx<'a> {
     all: Tokens,
     tokens: Value,
     gates: Vec<GateValues>,
+    /// Where the tokens lie in the caches, if the graph goes on with sequences.
+    cache: Option<Cache>,
 }
 
 impl<'a> Ctx<'a> {
@@ -156,7 +169,13 @@ impl<'a> Ctx<'a> {
         let sequences = input(port::Role::Sequences)?;
         let all = Tokens { set: None, positions, sequences };
         let n_routers = model.skips().count() as u32;
-        Ok(Ctx { model, skipping, function, n_routers, graph, origin, all, tokens, gates: Vec::new() })
+        let gates = Vec::new();
+        let mut ctx =
+            Ctx { model, skipping, function, n_routers, graph, origin, all, tokens, gates, cache: None };
+        if function == Function::Step {
+            ctx.cache = Some(ctx.cache()?);
+        }
+        Ok(ctx)
     }
 
     fn at(&mut self, origin: &str) {
@@ -176,6 +195,23 @@ impl Build for Ctx<'_> {
         // The frontend bounds all sizes far below u32; a size that is not would be refused as a wrong shape.
         let shape = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
         self.add(Op::Weight { name: Name::from(name), shape: Shape(shape) }, &[])
+    }
+
+    fn attend(
+        &mut self,
+        name: &str,
+        heads: Heads,
+        qkv: [Value; 3],
+        input: LayerInput<Value>,
+    ) -> Result<Value, LowerError> {
+        match self.cache.is_some() {
+            true => self.attend_cached(name, heads, qkv, input),
+            false => {
+                let ([q, k, v], LayerInput { rows, seen }) = (qkv, input);
+                let op = Op::Attention { heads: heads.queries as u32, kv_heads: heads.keys as u32 };
+                self.add(op, &[q, k, v, rows.positions, rows.sequences, seen.positions, seen.sequences])
+            }
+        }
     }
 
     fn add(&mut self, op: impl Into<Op>, operands: &[Value]) -> Result<Value, LowerError> {

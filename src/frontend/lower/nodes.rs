@@ -127,5 +127,5 @@ impl Ctx<'_> {
 }
 
 fn rows(stream: Value, tokens: Tokens) -> TokenRows<Value> {
-    TokenRows { stream, positions: tokens.positions, sequences: tokens.sequences }
+    TokenRows { stream, positions: tokens.positions, sequences: tokens.sequences, set: tokens.set }
 }

@@ -181,13 +181,14 @@ impl Ctx<'_> {
             decision.set = self.limit(scope, capacity, &decision, own)?;
         }
         let executed = self.add(Op::Executed {}, &[decision.set])?;
+        self.note_decisions(decision.set, executed);
         self.gates.push(super::GateValues { executed, wanted });
         Ok(decision)
     }
 
     /// What the router wants: the tokens in `set` to execute.
     fn choose(&mut self, scope: &Scope<'_>, decider: &Decider, set: SetSym) -> Result<Decision, LowerError> {
-        let (density, places) = (scope.skip.density, [self.all.positions, self.all.sequences]);
+        let (density, places) = (scope.skip.density, [self.all.positions, self.drawn_for()]);
         let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
         let (scorer, op, compares) = match *decider {
             Decider::Random { seed } => return self.draw(scope, (set, seed), density, &places),
@@ -198,7 +199,7 @@ impl Ctx<'_> {
             Decider::Gumbel(scorer) => (scorer, route(0.0), Compares::Score),
             Decider::Sigmoid { scorer, threshold } => (scorer, route(threshold), Compares::Probability),
             Decider::TopK { scorer, generate: Generate::Threshold(threshold) }
-                if self.function == Function::Generate =>
+                if self.function != Function::Score =>
             {
                 (scorer, route(threshold), Compares::Probability)
             }
@@ -282,7 +283,9 @@ impl Ctx<'_> {
     fn refuse_to_look_ahead(&self, scope: &Scope<'_>, what: &'static str) -> Result<(), LowerError> {
         match self.function {
             Function::Score => Ok(()),
-            Function::Generate => Err(LowerError::LooksAhead { origin: scope.name.clone(), what }),
+            Function::Generate | Function::Step => {
+                Err(LowerError::LooksAhead { origin: scope.name.clone(), what })
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use skipc_ir::Op;
 use super::model::Model;
 use super::node::{Part, Unit};
 pub use crate::frontend::build::Role;
-use crate::frontend::build::{self, Build, LayerInput, TokenRows};
+use crate::frontend::build::{self, Build, Heads, LayerInput, TokenRows};
 
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +47,7 @@ impl Recorder<'_> {
                         }
                     }
                     Part::Layer(layer_idx, layer) => {
-                        let rows = TokenRows { stream: (), positions: (), sequences: () };
+                        let rows = TokenRows { stream: (), positions: (), sequences: (), set: None };
                         let name = Unit::Layer(layer_idx).name(idx);
                         layer.build(self, &name, LayerInput { rows, seen: rows })?;
                     }
@@ -74,6 +74,10 @@ impl Build for Recorder<'_> {
     }
 
     fn add(&mut self, _: impl Into<Op>, _: &[()]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn attend(&mut self, _: &str, _: Heads, _: [(); 3], _: LayerInput<()>) -> Result<(), Infallible> {
         Ok(())
     }
 }
