@@ -44,6 +44,11 @@ impl Port {
         }
     }
 
+    /// Whether its role leaves its type open.
+    pub(crate) fn has_own_type(&self) -> bool {
+        matches!(self.role, Role::Pages | Role::LogitRows | Role::Input { .. } | Role::State { .. })
+    }
+
     /// A state of this name.
     pub fn state(name: &str, ty: Type) -> Port {
         Port { role: Role::State { name: name.to_owned() }, ty }

@@ -3,7 +3,7 @@
 use skipc_ir::Graph;
 use skipc_ir::interp::{Batch, Number, Weights};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self, Element, Mode, Tiling};
+use skipc_plan::interp::{self, Element, Mode, States, Tiling};
 use skipc_runtime::Session;
 use skipc_runtime::distance::Bound;
 
@@ -26,7 +26,16 @@ pub(super) struct Runner<'a, N> {
 
 type Run<'a, N> = dyn FnMut(&Batch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a;
 
-impl<N> Runner<'_, N> {
+impl<'a, N> Runner<'a, N> {
+    pub(super) fn new(
+        form: String,
+        numbers: &'static str,
+        bound: Bound,
+        run: impl FnMut(&Batch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
+    ) -> Runner<'a, N> {
+        Runner { form, numbers, bound, run: Box::new(run) }
+    }
+
     /// Runs the batch, under the forced decisions if there are any.
     pub(super) fn run(
         &mut self,
@@ -60,8 +69,14 @@ pub(super) fn kernels_in<'a, N: Element>(
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
-        let outcome = interp::run_plan_in::<N>(plan, weights, &kernel_batch(batch, forced), places)
-            .map_err(|fault| LadderError::stage("kernels", &fault))?;
+        let outcome = interp::run_plan_in::<N>(
+            plan,
+            weights,
+            &mut States::default(),
+            &kernel_batch(batch, forced),
+            places,
+        )
+        .map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome.logits, outcome.gates))
     };
     Runner { form: "kernels".to_owned(), numbers, bound, run: Box::new(run) }
@@ -109,17 +124,23 @@ pub fn run_plan(
         .map(|place| constants.bytes[place.offset as usize..(place.offset + place.bytes()) as usize].to_vec())
         .collect();
     let places = (Mode::Arena, Tiling::of(TILE_ROWS));
-    let outcome =
-        interp::run_function(&plan.kernels, &plan.function, &slices, &kernel_batch(batch, forced), places)
-            .map_err(|fault| LadderError::stage("kernels", &fault))?;
+    let outcome = interp::run_function(
+        &plan.kernels,
+        &plan.function,
+        &slices,
+        &mut States::default(),
+        &kernel_batch(batch, forced),
+        places,
+    )
+    .map_err(|fault| LadderError::stage("kernels", &fault))?;
     Ok(outcome_of(outcome.logits.into_iter().map(f64::from).collect(), outcome.gates))
 }
 
-fn outcome_of<N>(logits: Vec<N>, gates: Vec<interp::GateOutcome>) -> Outcome<N> {
+pub(super) fn outcome_of<N>(logits: Vec<N>, gates: Vec<interp::GateOutcome>) -> Outcome<N> {
     Outcome { logits, gates: gates.into_iter().map(|gate| gate.mask).collect(), overflow: Vec::new() }
 }
 
-fn kernel_batch(batch: &Batch, forced: Option<&[Vec<bool>]>) -> interp::Batch {
+pub(super) fn kernel_batch(batch: &Batch, forced: Option<&[Vec<bool>]>) -> interp::Batch {
     let words = |ints: &[i64]| ints.iter().map(|int| *int as u32).collect();
     interp::Batch {
         tokens: words(&batch.tokens),

@@ -20,10 +20,11 @@ mod known_answer;
 mod oracle;
 mod reduce;
 pub mod reference;
+mod steps;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
-use skipc_artifact::program::Program;
+use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
@@ -47,6 +48,7 @@ pub use reduce::Reduced;
 use cases::Cases;
 use forms::Runner;
 use oracle::Oracle;
+use steps::Cut;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -161,7 +163,7 @@ pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> 
     let targets = model.targets();
     let programs = targets.iter().map(|target| bundle::read_program(model.artifact(), target));
     let programs: Vec<Program> = programs.collect::<Result<_, _>>().map_err(skipc_runtime::Error::from)?;
-    for function in Function::ALL {
+    for function in [Function::Score, Function::Generate] {
         let has = |program: &&Program| program.function(function.name()).is_some();
         if let Some(first) = programs.iter().find(has) {
             Phase::read(model, function, first)?.climb(&programs, inputs, &mut report)?;
@@ -177,6 +179,10 @@ struct Phase<'a> {
     oracle: Oracle,
     lowered: Graph,
     legal: Graph,
+    /// The graphs of the function that does the same in steps, if there is one: before and after the passes.
+    in_steps: Option<[Graph; 2]>,
+    /// Pages of the caches that a sequence can have.
+    n_pages: usize,
     /// Share of executed tokens that the spec wants of each router.
     densities: Vec<f64>,
 }
@@ -193,7 +199,18 @@ impl<'a> Phase<'a> {
             let message = "the spec has another number of routers than the program".to_owned();
             return Err(LadderError::stage("spec.toml", &message));
         }
+        // Steps decide as what generates does, which is another function only where scoring looks ahead.
+        let is_causal = function == Function::Generate || program.function(program::GENERATE).is_none();
+        let in_steps = match program.function(program::STEP) {
+            Some(_) if is_causal => {
+                let at = |stage| graph(model, &graph_section(Function::Step, stage));
+                Some([at("lowered")?, at("legal")?])
+            }
+            _ => None,
+        };
         Ok(Phase {
+            in_steps,
+            n_pages: spec.max_positions.div_ceil(PAGE_ROWS as usize),
             model,
             function,
             oracle: Oracle::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,
@@ -216,12 +233,17 @@ impl<'a> Phase<'a> {
             let plan = plan(self.model, self.function, program)?;
             let routers = plan.function.interface.routers();
             let constants = Constants { program, sources: &plan.constants, bytes };
+            let step_plan = match &self.in_steps {
+                Some(_) => Some(self::plan(self.model, Function::Step, program)?),
+                None => None,
+            };
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), &routers, &self.densities, forms::TILE_ROWS);
-                self.exact::<f64>("f64", compare::F64, (&plan, &constants), &cases, report)?;
-                self.exact::<Ring32>("ring32", Bound::Exact, (&plan, &constants), &cases, report)?;
-                self.exact::<Gf61>("gf61", Bound::Exact, (&plan, &constants), &cases, report)?;
+                let plans = (&plan, step_plan.as_ref());
+                self.exact::<f64>("f64", compare::F64, plans, &constants, &cases, report)?;
+                self.exact::<Ring32>("ring32", Bound::Exact, plans, &constants, &cases, report)?;
+                self.exact::<Gf61>("gf61", Bound::Exact, plans, &constants, &cases, report)?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
@@ -232,7 +254,15 @@ impl<'a> Phase<'a> {
                 runners.push(forms::kernels(&plan, &constants, bound));
             }
             match self.session(program, inputs.threads)? {
-                Ok(session) => runners.push(forms::code(session, bound)),
+                Ok(session) => {
+                    let module = session.module().clone();
+                    runners.push(forms::code(session, bound));
+                    if self.in_steps.is_some() {
+                        let cuts = [Cut::Together(1), Cut::Together(16), Cut::InTurn(17)];
+                        let form = |cut| steps::code(module.clone(), bound, (cut, self.n_pages));
+                        runners.extend(cuts.map(form));
+                    }
+                }
                 Err(reason) => report.skipped.push(reason),
             }
             self.compare(runners, &Converted::<f64>::new(&constants), &cases, report)?;
@@ -245,16 +275,25 @@ impl<'a> Phase<'a> {
         &self,
         numbers: &'static str,
         bound: Bound,
-        (plan, constants): (&Plan, &Constants<'_>),
+        (plan, step_plan): (&Plan, Option<&Plan>),
+        constants: &Constants<'_>,
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
         let weights = Converted::<N>::new(constants);
-        let runners = vec![
+        let mut runners = vec![
             forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bound),
             forms::graph::<N>("passes", numbers, &self.legal, &weights, bound),
             forms::kernels_in::<N>(numbers, plan, &weights, bound),
         ];
+        if let (Some([lowered, legal]), Some(plan)) = (&self.in_steps, step_plan) {
+            let (of, one, some) =
+                ((numbers, bound), (Cut::Together(1), self.n_pages), (Cut::InTurn(3), self.n_pages));
+            runners.push(steps::graph("gathered", of, one, lowered, &weights));
+            runners.push(steps::graph("passes", of, some, legal, &weights));
+            runners.push(steps::kernels_in::<N>(of, one, plan, &weights));
+            runners.push(steps::kernels_in::<N>(of, some, plan, &weights));
+        }
         self.compare(runners, &weights, cases, report)
     }
 

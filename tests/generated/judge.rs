@@ -82,7 +82,7 @@ pub(crate) fn judge(compiler: &dyn Compiler, subject: &Subject, until: Until) ->
         judge.tally.options.insert(option, 1);
     }
     judge.text();
-    for function in Function::of(&subject.model) {
+    for function in Function::of(&subject.model).into_iter().filter(|function| *function != Function::Step) {
         if let Err(error) = judge.all(function) {
             judge.found("compiles and runs", format!("{function}: {error}"));
         }

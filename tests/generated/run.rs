@@ -172,9 +172,15 @@ impl PlanForm {
         how: (kernels::Mode, kernels::Tiling),
     ) -> Result<Run<f64>, String> {
         let batch = kernel_batch(batch, masks);
-        let outcome =
-            kernels::run_function(&self.plan.kernels, &self.plan.function, &self.constants, &batch, how)
-                .map_err(|fault| fault.to_string())?;
+        let outcome = kernels::run_function(
+            &self.plan.kernels,
+            &self.plan.function,
+            &self.constants,
+            &mut kernels::States::default(),
+            &batch,
+            how,
+        )
+        .map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.iter().map(|gate| gate.mask.clone()).collect();
         for (gate, mask) in outcome.gates.iter().zip(&gates) {
             let executed = mask.iter().filter(|executes| **executes).count();
@@ -194,8 +200,8 @@ impl PlanForm {
         how: (kernels::Mode, kernels::Tiling),
     ) -> Result<Run<N>, String> {
         let batch = kernel_batch(batch, masks);
-        let outcome =
-            kernels::run_plan_in(&self.plan, weights, &batch, how).map_err(|fault| fault.to_string())?;
+        let outcome = kernels::run_plan_in(&self.plan, weights, &mut kernels::States::default(), &batch, how)
+            .map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.into_iter().map(|gate| gate.mask).collect();
         let n_gates = gates.len();
         let (wanted, scores) = (vec![None; n_gates], vec![[None, None]; n_gates]);

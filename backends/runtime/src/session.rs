@@ -71,6 +71,12 @@ impl Session {
         Ok(())
     }
 
+    /// The module that it runs.
+    #[must_use]
+    pub fn module(&self) -> &Module {
+        self.state.module()
+    }
+
     /// The program.
     #[must_use]
     pub fn program(&self) -> &Program {

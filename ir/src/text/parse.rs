@@ -8,7 +8,7 @@ use super::lex::{At, Lexer, Token, shorten};
 use crate::attr::Literal;
 use crate::graph::{Graph, Origin, Value};
 use crate::ops::{AttrError, Op};
-use crate::port::{self, Direction, Port, Role, RoleText};
+use crate::port::{self, Direction, Role, RoleText};
 use crate::ty::{Dim, Elem, SetSym, Type};
 
 /// Bytes that a text may have: 256 for each of the nodes it may have.
@@ -220,12 +220,10 @@ impl<'a> Parser<'a> {
             };
             self.lexer.error(line.op_at, problem)
         })?;
-        if let (
-            Op::Input { port: Port { role: Role::Input { .. } | Role::State { .. }, ty } },
-            Some((_, written)),
-        ) = (&mut op, &line.ty)
+        if let (Op::Input { port }, Some((_, written))) = (&mut op, &line.ty)
+            && port.has_own_type()
         {
-            *ty = written.clone();
+            port.ty = written.clone();
         }
         let mut operands: SmallVec<[Value; 8]> = SmallVec::new();
         for (at, name) in &line.operands {

@@ -14,7 +14,7 @@ pub trait Element: Number {
         self
     }
 
-    /// [`run_plan_on`](super::run_plan_on) in this domain. The domains here have it as a method of their own, so that
+    /// [`run_plan_in`](super::run_plan_in) in this domain. The domains here have it as a method of their own, so that
     /// the interpreter's code is made in this crate, which is optimised in every profile.
     #[doc(hidden)]
     fn run_plan(

@@ -83,8 +83,8 @@ pub struct Outcome<N = f32> {
     pub gates: Vec<GateOutcome>,
 }
 
-/// Runs all steps of a function over one batch, with states that are zero before it. `kernels` and `constants` are those that its steps name by index; a
-/// constant is its bytes. Before the first step every buffer is poisoned.
+/// Runs all steps of a function over one batch, on states that earlier steps left. `kernels` and `constants` are those
+/// that its steps name by index; a constant is its bytes. Before the first step every buffer of the step is poisoned.
 ///
 /// # Errors
 /// The first [`Fault`], with the step in which it happened.
@@ -92,32 +92,20 @@ pub fn run_function(
     kernels: &[(String, Kernel)],
     function: &Function,
     constants: &[Vec<u8>],
+    states: &mut States<f32>,
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
     let constants = constants.iter().map(|bytes| Constant::Bytes(bytes)).collect();
-    run_steps((kernels, function), constants, &mut States::default(), batch, places)
+    run_steps((kernels, function), constants, states, batch, places)
 }
 
 /// Runs all steps of a plan in the number domain `N`, with constants made from their recipe and the original tensors,
-/// and states that are zero before it.
+/// on states that earlier steps left.
 ///
 /// # Errors
 /// The first [`Fault`]; a weight that is missing or has another size is one too.
 pub fn run_plan_in<N: Element>(
-    plan: &Plan,
-    weights: &dyn Weights<N>,
-    batch: &Batch,
-    places: (Mode, Tiling),
-) -> Result<Outcome<N>, Fault> {
-    N::run_plan(plan, weights, &mut States::default(), batch, places)
-}
-
-/// [`run_plan_in`] on states that earlier steps left.
-///
-/// # Errors
-/// As [`run_plan_in`].
-pub fn run_plan_on<N: Element>(
     plan: &Plan,
     weights: &dyn Weights<N>,
     states: &mut States<N>,

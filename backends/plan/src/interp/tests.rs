@@ -4,7 +4,7 @@ use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts};
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Extent, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
-use super::{Batch, Fault, Mode, Tiling, run_function, run_kernel};
+use super::{Batch, Fault, Mode, States, Tiling, run_function, run_kernel};
 use crate::kernel::{Access, Body, Compact, Gemm, Kernel, Param, Part, Rows, Rowwise, Select, Slot, View};
 use crate::pointwise::{Binary, Inst, Pointwise, Real, Reg, Store};
 
@@ -187,7 +187,9 @@ const ALL_WAYS: [(Mode, Tiling); 3] = [
 #[test]
 fn routed_rows_change_and_others_stay() {
     for way in ALL_WAYS {
-        let outcome = run_function(&kernels(), &function(), &constants(), &batch(), way).expect("it runs");
+        let outcome =
+            run_function(&kernels(), &function(), &constants(), &mut States::default(), &batch(), way)
+                .expect("it runs");
         for (token, logits) in outcome.logits.chunks(2).enumerate() {
             let id = (token % 4) as f32;
             let (a, b) = (id, 10.0 * id);
@@ -206,7 +208,9 @@ fn decisions_are_replayed() {
     let decisions: Vec<bool> = (0..N_TOKENS).map(|token| token % 3 == 0).collect();
     batch.forced = Some(vec![decisions.clone(), Vec::new()]);
     for way in ALL_WAYS {
-        let outcome = run_function(&kernels(), &function(), &constants(), &batch, way).expect("it runs");
+        let outcome =
+            run_function(&kernels(), &function(), &constants(), &mut States::default(), &batch, way)
+                .expect("it runs");
         assert_eq!(outcome.gates[0].mask, decisions);
         assert_eq!(outcome.gates[0].count, 24);
         assert_eq!(outcome.logits[6..8], [3.0 + 300.0, 30.0 + 33.0]);
@@ -216,8 +220,15 @@ fn decisions_are_replayed() {
 #[test]
 fn no_token_is_a_batch() {
     for way in ALL_WAYS {
-        let outcome =
-            run_function(&kernels(), &function(), &constants(), &Batch::default(), way).expect("it runs");
+        let outcome = run_function(
+            &kernels(),
+            &function(),
+            &constants(),
+            &mut States::default(),
+            &Batch::default(),
+            way,
+        )
+        .expect("it runs");
         assert_eq!((outcome.logits.len(), outcome.gates[0].count), (0, 0));
     }
 }
@@ -225,7 +236,7 @@ fn no_token_is_a_batch() {
 /// The fault of a run in the arena.
 fn fault_of(kernels: &[(String, Kernel)], function: &Function) -> Fault {
     let way = (Mode::Arena, Tiling::of(16));
-    match run_function(kernels, function, &constants(), &batch(), way) {
+    match run_function(kernels, function, &constants(), &mut States::default(), &batch(), way) {
         Err(Fault::InStep { fault, .. }) => *fault,
         other => panic!("expected a fault in a step, got {other:?}"),
     }
@@ -239,7 +250,8 @@ fn a_buffer_in_the_place_of_a_live_one_is_a_fault() {
     let fault = fault_of(&kernels(), &function);
     assert!(matches!(&fault, Fault::Undefined { param, .. } if param == "rows"), "{fault}");
     let apart = (Mode::Separate, Tiling::of(16));
-    run_function(&kernels(), &function, &constants(), &batch(), apart).expect("apart they do no harm");
+    run_function(&kernels(), &function, &constants(), &mut States::default(), &batch(), apart)
+        .expect("apart they do no harm");
 }
 
 #[test]
@@ -258,7 +270,7 @@ fn a_result_that_nobody_wrote_is_a_fault() {
     let mut function = function();
     function.interface.bind(Role::Logits, Binding::Buffer(index("h")));
     let way = (Mode::Arena, Tiling::of(16));
-    let outcome = run_function(&kernels(), &function, &constants(), &batch(), way);
+    let outcome = run_function(&kernels(), &function, &constants(), &mut States::default(), &batch(), way);
     assert!(matches!(outcome, Err(Fault::Undefined { row: 34, .. })), "{outcome:?}");
 }
 

@@ -6,7 +6,7 @@ use skipc_ir::{Graph, text};
 
 use super::lower;
 use crate::error::PlanError;
-use crate::interp::{Batch, Mode, Tiling, run_function};
+use crate::interp::{Batch, Mode, States, Tiling, run_function};
 use crate::kernel::WeightLayout;
 use crate::plan::{ConstantSource, Options, Plan};
 use skipc_artifact::target::DType;
@@ -80,7 +80,14 @@ fn rows_of_rows_of_a_set() {
         cached: None,
         forced: None,
     };
-    let got = run_function(&plan.kernels, &plan.function, &constants, &batch, (Mode::Arena, Tiling::of(3)));
+    let got = run_function(
+        &plan.kernels,
+        &plan.function,
+        &constants,
+        &mut States::default(),
+        &batch,
+        (Mode::Arena, Tiling::of(3)),
+    );
     let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
     assert_eq!(wanted.len(), got.logits.len());
     for (wanted, got) in wanted.iter().zip(&got.logits) {

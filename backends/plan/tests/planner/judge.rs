@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
 use skipc_ir::{Graph, Legal, Op, Role, SetSym, rope_angle};
-use skipc_plan::interp::{Batch, Element, Mode, Outcome, Tiling, run_function, run_plan_in};
+use skipc_plan::interp::{Batch, Element, Mode, Outcome, States, Tiling, run_function, run_plan_in};
 use skipc_plan::{ConstantSource, Plan, PlanConstant, recipe};
 
 /// Lengths of the sequences of the batches: none, one token, a few sequences.
@@ -126,7 +126,14 @@ fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tili
     };
     for mode in [Mode::Separate, Mode::Arena] {
         for tiling in tilings {
-            let got = run_function(&plan.kernels, &plan.function, &constants, &planned, (mode, *tiling));
+            let got = run_function(
+                &plan.kernels,
+                &plan.function,
+                &constants,
+                &mut States::default(),
+                &planned,
+                (mode, *tiling),
+            );
             let got = got
                 .unwrap_or_else(|fault| panic!("{fault}\n{}\n{plan}", skipc_ir::text::print(legal.graph())));
             compare(&wanted, &got, plan);
@@ -148,8 +155,8 @@ fn compare_exactly<N: Element>(
     let weights = &GraphWeights(legal.graph());
     let env = Env { batch, tensors: BTreeMap::new(), weights, routing };
     let wanted = interp::run::<N>(legal.graph(), &env).expect("a value");
-    let got =
-        run_plan_in::<N>(plan, weights, planned, places).unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
+    let got = run_plan_in::<N>(plan, weights, &mut States::default(), planned, places)
+        .unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
     for (role, datum) in wanted {
         match (&role, datum) {
             (Role::Logits, Datum::Real { data, .. }) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
-use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_on};
+use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
 use skipc_plan::verify;
 use skipc_testkit::state_graphs::{self, CAPACITY, SUM, UPDATE_FIRST};
 
@@ -35,7 +35,7 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
             sequences: numbers(&step.sequences),
             ..Batch::default()
         };
-        let got = run_plan_on(&plan, &weights, &mut states, &step, (mode, tiling));
+        let got = run_plan_in(&plan, &weights, &mut states, &step, (mode, tiling));
         let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
         for (role, datum) in wanted {
             match (&role, &datum) {

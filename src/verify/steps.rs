@@ -1,0 +1,239 @@
+//! A batch in steps: sequences cut into pieces that go through the function that goes on with sequences, one after the other,
+//! each finding in the caches what those before it left. Whatever the cut, the rows are those of the whole.
+
+use std::collections::BTreeMap;
+
+use skipc_artifact::interface::Role;
+use skipc_artifact::program::{BOUND_UNIT, PAGE_ROWS, STEP};
+use skipc_ir::Graph;
+use skipc_ir::interp::{self as graphs, Batch, Datum, Env, Number, Weights};
+use skipc_plan::Plan;
+use skipc_plan::interp::{self as kernels, Cached, Element, Mode, States, Tiling};
+use skipc_runtime::State;
+use skipc_runtime::distance::Bound;
+
+use super::LadderError;
+use super::cases::{select, select_masks};
+use super::forms::{Runner, TILE_ROWS, kernel_batch, outcome_of};
+use crate::verify::reference::{Forced, Outcome};
+
+/// How sequences are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Each step takes so many tokens of every sequence that has some left.
+    Together(usize),
+    /// Each step takes so many tokens of one sequence, sequences one after the other.
+    InTurn(usize),
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cut::Together(size) => write!(f, "steps of {size}"),
+            Cut::InTurn(size) => write!(f, "steps of {size} in turn"),
+        }
+    }
+}
+
+/// A step of a batch that was cut.
+struct Piece {
+    /// Its rows of the whole, ascending.
+    rows: Vec<usize>,
+    /// Its tokens. Sequences are numbered from 0 on in each step.
+    batch: Batch,
+    cached: Cached,
+}
+
+/// The pieces of a batch, and how many rows the caches need. `n_pages` is how many a sequence can have.
+fn pieces(batch: &Batch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
+    let mut sequences: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+    for (row, sequence) in batch.sequences.iter().enumerate() {
+        sequences.entry(*sequence).or_default().push(row);
+    }
+    // Pages of all sequences take turns, the first of them last, so that none lies where another order would put it.
+    let longest = sequences.values().map(|rows| rows.len().div_ceil(PAGE_ROWS as usize)).max().unwrap_or(0);
+    let all_pages = longest * sequences.len();
+    let page = |rank: usize, page: usize| (all_pages - 1 - (page * sequences.len() + rank)) as u32;
+    let mut turns: Vec<Vec<usize>> = Vec::new();
+    let mut first = 0;
+    for rows in sequences.values() {
+        let (Cut::Together(size) | Cut::InTurn(size)) = cut;
+        for (turn, piece) in rows.chunks(size).enumerate() {
+            if turns.len() <= first + turn {
+                turns.push(Vec::new());
+            }
+            turns[first + turn].extend(piece);
+        }
+        if matches!(cut, Cut::InTurn(_)) {
+            first = turns.len();
+        }
+    }
+    let ranks: Vec<i64> = sequences.keys().copied().collect();
+    let piece = |mut rows: Vec<usize>| {
+        rows.sort_unstable();
+        let mut chosen = vec![false; batch.tokens.len()];
+        rows.iter().for_each(|row| chosen[*row] = true);
+        let mut step = select(batch, |row| chosen[row]);
+        let mut cached = Cached { logit_rows: (0..rows.len() as u32).collect(), ..Cached::default() };
+        let mut of_step: Vec<i64> = step.sequences.clone();
+        of_step.dedup();
+        for (sequence, position) in step.sequences.iter().zip(&step.positions) {
+            let rank = ranks.iter().position(|other| other == sequence).unwrap_or(0);
+            let (of_page, within) = (*position as usize / PAGE_ROWS as usize, *position as u32 % PAGE_ROWS);
+            cached.requests.push(*sequence as u32);
+            cached.places.push(page(rank, of_page) * PAGE_ROWS + within);
+        }
+        for sequence in &of_step {
+            let rank = ranks.iter().position(|other| other == sequence).unwrap_or(0);
+            let own = (0..n_pages).map(|idx| if idx < longest { page(rank, idx) } else { u32::MAX });
+            cached.pages.extend(own);
+        }
+        let renumber = |sequence: &mut i64| {
+            *sequence = of_step.iter().position(|other| other == sequence).unwrap_or(0) as i64;
+        };
+        step.sequences.iter_mut().for_each(renumber);
+        Piece { rows, batch: step, cached }
+    };
+    let pieces = turns.into_iter().map(piece).collect();
+    let n_rows = (all_pages as u32 * PAGE_ROWS).next_multiple_of(BOUND_UNIT);
+    (pieces, n_rows)
+}
+
+/// A form that runs each piece of a batch by `step`, and puts the rows together. `begin` makes the states before the first,
+/// with caches of so many rows.
+fn in_steps<'a, N: Clone + 'a, S>(
+    (form, numbers, bound): (String, &'static str, Bound),
+    (cut, n_pages): (Cut, usize),
+    mut begin: impl FnMut(u32) -> Result<S, LadderError> + 'a,
+    mut step: impl FnMut(&mut S, &Piece, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
+) -> Runner<'a, N> {
+    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+        let (pieces, n_rows) = pieces(batch, cut, n_pages);
+        let mut states = begin(n_rows)?;
+        let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.tokens.len()];
+        for piece in &pieces {
+            let own = forced.map(|masks| select_masks(masks, |row| piece.rows.binary_search(&row).is_ok()));
+            let outcome = step(&mut states, piece, own.as_deref())?;
+            let width = outcome.logits.len() / piece.rows.len().max(1);
+            for (idx, row) in piece.rows.iter().enumerate() {
+                let gates = outcome.gates.iter().map(|gate| gate[idx]).collect();
+                rows[*row] = Some((outcome.logits[idx * width..][..width].to_vec(), gates));
+            }
+        }
+        let mut whole = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
+        for (logits, gates) in rows.into_iter().flatten() {
+            whole.logits.extend(logits);
+            whole.gates.resize(gates.len(), Vec::new());
+            whole.gates.iter_mut().zip(gates).for_each(|(mask, gate)| mask.push(gate));
+        }
+        Ok(whole)
+    };
+    Runner::new(format!("{form}, {cut}"), numbers, bound, run)
+}
+
+/// The graph in the number domain `N`.
+pub(super) fn graph<'a, N: Number>(
+    form: &str,
+    (numbers, bound): (&'static str, Bound),
+    cut: (Cut, usize),
+    graph: &'a Graph,
+    weights: &'a dyn Weights<N>,
+) -> Runner<'a, N> {
+    let ports = graph.signature().states;
+    let begin = move |n_rows: u32| {
+        let zeros =
+            |port: &skipc_ir::Port| Some((port.role.clone(), Datum::zeros(&port.ty, n_rows as usize)?));
+        Ok(ports.iter().filter_map(zeros).collect::<BTreeMap<Role, Datum<N>>>())
+    };
+    let step = move |states: &mut BTreeMap<Role, Datum<N>>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
+        let ints = |words: &[u32]| Datum::Ints(words.iter().map(|word| i64::from(*word)).collect());
+        let mut tensors = std::mem::take(states);
+        let n = piece.rows.len();
+        // A table row for each token, of which those of the sequences count.
+        let mut pages = piece.cached.pages.clone();
+        pages.resize(n * cut.1, u32::MAX);
+        tensors.insert(Role::Requests, ints(&piece.cached.requests));
+        tensors.insert(Role::Places, ints(&piece.cached.places));
+        tensors.insert(Role::Pages, ints(&pages));
+        tensors.insert(Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n });
+        let routing = Forced { graph, masks: forced };
+        let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
+        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
+        let results = graphs::run(graph, &env).map_err(|error| LadderError::stage("steps", &error))?;
+        for (role, datum) in results {
+            match (role, datum) {
+                (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,
+                (Role::Decision { .. }, Datum::Mask(mask)) => outcome.gates.push(mask),
+                (role @ Role::State { .. }, datum) => {
+                    states.insert(role, datum);
+                }
+                _ => {}
+            }
+        }
+        Ok(outcome)
+    };
+    in_steps((form.to_owned(), numbers, bound), cut, begin, step)
+}
+
+/// The planned kernels in the number domain `N`.
+pub(super) fn kernels_in<'a, N: Element>(
+    (numbers, bound): (&'static str, Bound),
+    cut: (Cut, usize),
+    plan: &'a Plan,
+    weights: &'a dyn Weights<N>,
+) -> Runner<'a, N> {
+    let begin = |n_rows: u32| Ok(States::with_cache(n_rows));
+    let step = move |states: &mut States<N>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
+        let batch = piece.kernel_batch(forced);
+        let places = (Mode::Arena, Tiling::of(TILE_ROWS));
+        let outcome = kernels::run_plan_in::<N>(plan, weights, states, &batch, places);
+        let outcome = outcome.map_err(|fault| LadderError::stage("kernels", &fault))?;
+        Ok(outcome_of(outcome.logits, outcome.gates))
+    };
+    in_steps(("kernels".to_owned(), numbers, bound), cut, begin, step)
+}
+
+/// The machine's own code.
+pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, usize)) -> Runner<'a, f64> {
+    let (form, numbers) = (module.program().target.to_string(), module.program().dtype.name());
+    let n_routers = module.program().function(STEP).map_or(0, |step| step.interface.routers().len() as u32);
+    let roles: Vec<Role> = module
+        .program()
+        .function(STEP)
+        .into_iter()
+        .flat_map(|step| step.interface.ports.iter().map(|port| port.role.clone()))
+        .collect();
+    let begin = move |n_rows: u32| Ok(module.state_with_cache(n_rows)?);
+    let step = move |state: &mut State, piece: &Piece, forced: Option<&[Vec<bool>]>| {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let batch = piece.kernel_batch(None);
+        let cached = &piece.cached;
+        let mut inputs = vec![
+            (Role::Tokens, words(&batch.tokens)),
+            (Role::Positions, words(&batch.positions)),
+            (Role::Sequences, words(&batch.sequences)),
+            (Role::Requests, words(&cached.requests)),
+            (Role::Places, words(&cached.places)),
+            (Role::Pages, words(&cached.pages)),
+            (Role::LogitRows, words(&cached.logit_rows)),
+        ];
+        for (router, mask) in (0..).zip(forced.unwrap_or_default()) {
+            inputs.push((Role::Forced { router }, mask.iter().map(|bit| u8::from(*bit)).collect()));
+        }
+        inputs.retain(|(role, _)| roles.contains(role));
+        let mut wanted = vec![Role::Logits];
+        wanted.extend((0..n_routers).map(|router| Role::Decision { router }));
+        let mut results = state.call(STEP, piece.rows.len() as u32, &inputs, &wanted)?.into_iter();
+        let logits = results.next().unwrap_or_default();
+        let logits = logits.as_chunks().0.iter().map(|word| f64::from(f32::from_le_bytes(*word))).collect();
+        let gates = results.map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
+        Ok(Outcome { logits, gates, overflow: Vec::new() })
+    };
+    in_steps((form, numbers, bound), cut, begin, step)
+}
+
+impl Piece {
+    fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::Batch {
+        kernels::Batch { cached: Some(self.cached.clone()), ..kernel_batch(&self.batch, forced) }
+    }
+}
