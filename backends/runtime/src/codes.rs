@@ -81,6 +81,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("run::sequence-too-long", "A sequence has more tokens than the model has positions."),
     (
+        "run::slot",
+        "A program that generates used a slot of its decoder that is not free, holds no sequence or does not exist. This is a fault of that program.",
+    ),
+    (
         "run::stray-write",
         "A kernel wrote outside its buffers, which only checked runs find. This is a fault of the compiler.",
     ),

@@ -245,6 +245,14 @@ pub enum Error {
     /// Generation with a model that looks ahead.
     #[error("this model's decisions depend on later tokens, so it cannot generate text")]
     NotCausal,
+    /// A slot of a decoder that is not in the state that a call needs. A fault of the caller.
+    #[error("slot {slot}: {reason}")]
+    Slot {
+        /// Its number.
+        slot: u32,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// Nothing to continue from.
     #[error("generation needs at least one token to begin with")]
     EmptyPrompt,
@@ -327,6 +335,7 @@ impl Error {
             Error::KnownAnswer { .. } => "run::known-answer",
             Error::SelfTest { .. } => "run::self-test",
             Error::NotCausal => "run::not-causal",
+            Error::Slot { .. } => "run::slot",
             Error::EmptyPrompt => "run::empty-prompt",
             Error::RoutingConflict { .. } => "run::routing-conflict",
             Error::StrayWrite { .. } => "run::stray-write",
@@ -345,7 +354,7 @@ impl Error {
             Error::SelfTest { .. } => 3,
             Error::NoProgram { .. } | Error::WrongArch { .. } => 5,
             Error::Cuda(error) => error.exit_code(),
-            Error::StrayWrite { .. } => 70,
+            Error::Slot { .. } | Error::StrayWrite { .. } => 70,
             _ => 1,
         }
     }

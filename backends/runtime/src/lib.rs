@@ -25,6 +25,7 @@ pub mod command;
 #[expect(unsafe_code, reason = "maps generated code and calls it with pointers")]
 mod cpu;
 pub mod cuda;
+pub mod decode;
 pub mod device;
 pub mod distance;
 mod error;

@@ -1,0 +1,10 @@
+//! Generation, above a step: what the host does with the logits of a model and the slots that it decodes in.
+//!
+//! A [`Decoder`] runs the next tokens of its slots; everything else here works on any of them. [`Recompute`] is the
+//! plainest one: it runs whole prefixes on a [`Session`](crate::Session).
+
+mod decoder;
+mod recompute;
+
+pub use decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+pub use recompute::{Recompute, prepare};
