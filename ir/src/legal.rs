@@ -13,7 +13,7 @@
 //!   and sequences of the others from positions and sequences (of `route_random` from requests, too), places and pages
 //!   of a cache from the inputs of that name. That makes rows of keys ordered by (sequence, position),
 //!   which attention kernels rely on;
-//! - states go out under their names; masks are results only.
+//! - states go out under their names; masks are results, or stored in a cache as `executed` makes them.
 //!
 //! Not checked: precision and instructions of a target (its capability table), sizes of buffers (the plan).
 
@@ -221,9 +221,11 @@ impl Ctx<'_> {
             || op.has(Trait::OpensScope)
             || op.has(Trait::UpdatesState)
             || matches!(op, Op::Slice { .. } | Op::Gather {} | Op::Scatter {} | Op::FillMask { .. });
+        let stores = matches!(op, Op::StoreRows {});
         for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
             let name = op.info().operands[idx];
             match self.graph.ty(operand).as_tensor() {
+                Some((Elem::Mask, _)) if stores && matches!(self.graph.op(operand), Op::Executed {}) => {}
                 Some((elem, _)) if elem == Elem::Mask || (elem == Elem::F32 && !takes_f32) => {
                     let place = self.place(value);
                     self.errors.push(LegalError::OperandElem { op: op.name(), operand: name, elem, place });

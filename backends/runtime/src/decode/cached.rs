@@ -1,0 +1,231 @@
+//! A decoder with caches: a step computes its own tokens and finds what it needs of the earlier ones.
+
+use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::program::{Function, PAGE_ROWS, STEP};
+
+use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+use super::pages::Pages;
+use crate::error::Error;
+use crate::module::{Module, State};
+
+/// Sequences in slots, with what layers have to know of their tokens in pages of the state's caches. Slots that were
+/// forked share pages until one of them writes.
+#[derive(Debug)]
+pub struct Cached {
+    state: State,
+    pages: Pages,
+    slots: Vec<Option<Sequence>>,
+}
+
+#[derive(Clone, Debug)]
+struct Sequence {
+    number: u32,
+    length: u32,
+    pages: Vec<u32>,
+}
+
+impl Cached {
+    /// A decoder of this many slots, with room for `cache_tokens` tokens of all of them together, in whole pages. Memory
+    /// for them is taken now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoFunction`] if the program has none for steps; no memory.
+    pub fn new(module: &Module, slots: u32, cache_tokens: u32) -> Result<Self, Error> {
+        module.function(STEP)?;
+        let state = module.state_with_cache(cache_tokens)?;
+        let pages = Pages::new(state.cached_rows() / PAGE_ROWS);
+        Ok(Self { state, pages, slots: vec![None; slots as usize] })
+    }
+
+    /// Bytes that a token takes in the caches.
+    #[must_use]
+    pub fn bytes_of_token(module: &Module) -> u64 {
+        module.program().state_row_bytes
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    fn function(&self) -> &Function {
+        // `new` has found it.
+        &self.state.module().program().functions[STEP]
+    }
+
+    fn sequence(&self, slot: Slot) -> Result<&Sequence, Error> {
+        let found = self.slots.get(slot.0 as usize).and_then(Option::as_ref);
+        found.ok_or(Error::Slot { slot: slot.0, reason: "it holds no sequence" })
+    }
+
+    fn fill(&mut self, slot: Slot, sequence: Sequence) -> Result<(), Error> {
+        match self.slots.get_mut(slot.0 as usize) {
+            Some(place @ None) => {
+                *place = Some(sequence);
+                Ok(())
+            }
+            Some(Some(_)) => Err(Error::Slot { slot: slot.0, reason: "it is not free" }),
+            None => Err(Error::Slot { slot: slot.0, reason: "there are not so many" }),
+        }
+    }
+
+    /// How many pages a sequence needs for more tokens: new ones, and one for a last page that it may not write to.
+    fn wants(&self, sequence: &Sequence, n_new: usize) -> usize {
+        let all = (sequence.length as usize + n_new).div_ceil(PAGE_ROWS as usize);
+        let copies = self.shared_end(sequence).is_some();
+        all.saturating_sub(sequence.pages.len()) + usize::from(copies)
+    }
+
+    /// The page that the next token of a sequence goes to, if others have it, too.
+    fn shared_end(&self, sequence: &Sequence) -> Option<u32> {
+        let page = *sequence.pages.get((sequence.length / PAGE_ROWS) as usize)?;
+        self.pages.is_shared(page).then_some(page)
+    }
+
+    /// Gives a slot the pages for more tokens, its own where it is going to write.
+    fn reserve(&mut self, slot: Slot, n_new: usize) -> Result<(), Error> {
+        let full = Error::Slot { slot: slot.0, reason: "the cache has no page left for its tokens" };
+        let sequence = self.sequence(slot)?.clone();
+        let Sequence { length, mut pages, .. } = sequence.clone();
+        if let Some(shared) = self.shared_end(&sequence) {
+            let own = self.pages.take().ok_or(full)?;
+            self.state.copy_cached(shared * PAGE_ROWS, own * PAGE_ROWS, length % PAGE_ROWS)?;
+            pages[(length / PAGE_ROWS) as usize] = own;
+            self.pages.release(shared);
+        }
+        let wanted = (length as usize + n_new).div_ceil(PAGE_ROWS as usize);
+        let missing = wanted.saturating_sub(pages.len());
+        pages.extend((0..missing).filter_map(|_| self.pages.take()));
+        if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
+            sequence.pages = pages;
+        }
+        Ok(())
+    }
+
+    /// What the caller gives for chunks whose slots have their pages.
+    fn inputs(&self, chunks: &[Chunk<'_>]) -> Result<Vec<(Role, Vec<u8>)>, Error> {
+        let n_pages = self.function().max_positions.div_ceil(PAGE_ROWS) as usize;
+        let [mut tokens, mut positions, mut sequences, mut requests, mut places] =
+            [(); 5].map(|()| Vec::new());
+        let (mut pages, mut logit_rows) = (Vec::with_capacity(chunks.len() * n_pages), Vec::new());
+        for (idx, Chunk { slot, tokens: new, rows }) in (0u32..).zip(chunks) {
+            let sequence = self.sequence(*slot)?;
+            let first_row = tokens.len() as u32;
+            for (&token, position) in new.iter().zip(sequence.length..) {
+                let page = sequence.pages.get((position / PAGE_ROWS) as usize).copied().unwrap_or(u32::MAX);
+                tokens.push(token);
+                positions.push(position);
+                sequences.push(idx);
+                requests.push(sequence.number);
+                places.push(page.wrapping_mul(PAGE_ROWS).wrapping_add(position % PAGE_ROWS));
+            }
+            let end = tokens.len() as u32;
+            logit_rows.extend(match rows {
+                Rows::None => end..end,
+                Rows::Last => end - 1..end,
+                Rows::All => first_row..end,
+            });
+            // What is past the pages of a sequence is not read.
+            let all = sequence.pages.iter().copied().chain(std::iter::repeat(u32::MAX));
+            pages.extend(all.take(n_pages));
+        }
+        let given = [
+            (Role::Tokens, tokens),
+            (Role::Positions, positions),
+            (Role::Sequences, sequences),
+            (Role::Requests, requests),
+            (Role::Places, places),
+            (Role::Pages, pages),
+            (Role::LogitRows, logit_rows),
+        ];
+        let interface = &self.function().interface;
+        let ports = given.into_iter().filter(|(role, _)| interface.buffer(role).is_some());
+        Ok(ports.map(|(role, words)| (role, bytemuck::cast_slice(&words).to_vec())).collect())
+    }
+}
+
+impl Decoder for Cached {
+    fn limits(&self) -> Limits {
+        let Function { max_tokens, max_positions, vocab_size, .. } = *self.function();
+        let slots = self.slots.len() as u32;
+        Limits { slots, positions: max_positions, vocab_size, step_tokens: max_tokens }
+    }
+
+    fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error> {
+        self.fill(slot, Sequence { number: sequence, length: 0, pages: Vec::new() })
+    }
+
+    fn fits(&self, chunks: &[Chunk<'_>]) -> bool {
+        let wants = |chunk: &Chunk<'_>| {
+            self.sequence(chunk.slot).map_or(0, |sequence| self.wants(sequence, chunk.tokens.len()))
+        };
+        chunks.iter().map(wants).sum::<usize>() <= self.pages.n_free()
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
+        let limits = self.limits();
+        limits.check(chunks)?;
+        for chunk in chunks {
+            let found = u64::from(self.sequence(chunk.slot)?.length) + chunk.tokens.len() as u64;
+            if found > u64::from(limits.positions) {
+                let sequence = chunk.slot.0 as usize;
+                return Err(Error::SequenceTooLong { sequence, found, limit: limits.positions });
+            }
+        }
+        if !self.fits(chunks) {
+            let slot = chunks.first().map_or(0, |chunk| chunk.slot.0);
+            return Err(Error::Slot {
+                slot,
+                reason: "the cache has no page left for the tokens of the step",
+            });
+        }
+        for chunk in chunks {
+            self.reserve(chunk.slot, chunk.tokens.len())?;
+        }
+        let inputs = self.inputs(chunks)?;
+        let n_tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum::<usize>();
+        let routers: Vec<RouterPorts> = self.function().interface.routers();
+        let mut wanted: Vec<Role> =
+            (0..routers.len() as u32).map(|router| Role::Decision { router }).collect();
+        let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
+        wanted.extend(wants_logits.then_some(Role::Logits));
+        let mut results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
+        let logits = if wants_logits { results.pop().unwrap_or_default() } else { Vec::new() };
+        for Chunk { slot, tokens, .. } in chunks {
+            if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
+                sequence.length += tokens.len() as u32;
+            }
+        }
+        let logits = logits.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect();
+        Ok(StepOutputs { logits, gates: results })
+    }
+
+    fn fork(&mut self, from: Slot, to: Slot) -> Result<(), Error> {
+        let sequence = self.sequence(from)?.clone();
+        let pages = sequence.pages.clone();
+        self.fill(to, sequence)?;
+        pages.into_iter().for_each(|page| self.pages.share(page));
+        Ok(())
+    }
+
+    fn truncate(&mut self, slot: Slot, length: u32) -> Result<(), Error> {
+        if length > self.sequence(slot)?.length {
+            return Err(Error::Slot { slot: slot.0, reason: "it has fewer tokens" });
+        }
+        if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
+            sequence.length = length;
+            let kept = length.div_ceil(PAGE_ROWS) as usize;
+            let rest = sequence.pages.split_off(kept.min(sequence.pages.len()));
+            rest.into_iter().for_each(|page| self.pages.release(page));
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, slot: Slot) -> Result<(), Error> {
+        self.truncate(slot, 0)?;
+        self.slots[slot.0 as usize] = None;
+        Ok(())
+    }
+}

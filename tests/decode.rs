@@ -1,0 +1,167 @@
+//! Decoding from caches against running every prefix again, on the example and on golden models.
+
+use std::path::Path;
+
+use skipc::driver::pack;
+use skipc::driver::pipeline::{self, Request};
+use skipc::driver::trace::Trace;
+use skipc::frontend::spec;
+use skipc::frontend::weights::Weights;
+use skipc_artifact::target::{DType, Target};
+use skipc_runtime::decode::{Cached, Chunk, Decoder, Recompute, Rows, Slot, StepOutputs};
+use skipc_runtime::{Device, Model, Module, Options, Session};
+use skipc_testkit::golden::cases;
+
+/// Distance of a logit between two orders of summation.
+const TOLERANCE: f32 = 2e-4;
+
+const SLOTS: u32 = 5;
+
+fn artefact(spec: &Path, weights: &Path, dtype: DType) -> Model {
+    let model = spec::load(spec).expect("a spec");
+    let weights = Weights::open(weights, &model).expect("weights");
+    let request = Request { targets: vec![(Target::Cpu, dtype)], max_tokens: Some(256), ..Request::host() };
+    let compiled = pipeline::compile(&model, &weights, &request, &mut Trace::silent()).expect("it compiles");
+    let bytes = pack::to_bytes(&model, &weights, &request, compiled).expect("an artefact");
+    Model::from_bytes(&bytes).expect("it loads")
+}
+
+fn example() -> Model {
+    let [spec, weights] =
+        ["models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors"].map(|path| Path::new(path).to_owned());
+    artefact(&spec, &weights, DType::F32)
+}
+
+/// Both decoders of a model. The cache has room for `pages` pages.
+fn decoders(model: &Model, pages: u32) -> (Cached, Recompute) {
+    let module = Module::load(model, Device::Cpu, Options::default()).expect("code");
+    let cached = Cached::new(&module, SLOTS, pages * 16).expect("a cache");
+    let session = Session::of_module(&module).expect("a session");
+    (cached, Recompute::new(session, model, SLOTS).expect("it generates"))
+}
+
+fn compare(what: &str, cached: &StepOutputs, whole: &StepOutputs) {
+    assert_eq!(cached.gates, whole.gates, "{what}: decisions");
+    assert_eq!(cached.logits.len(), whole.logits.len(), "{what}: rows");
+    for (idx, (a, b)) in cached.logits.iter().zip(&whole.logits).enumerate() {
+        assert!((a - b).abs() <= TOLERANCE, "{what}: logit {idx} is {a}, the whole prefix gives {b}");
+    }
+}
+
+/// SplitMix64.
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// What every caller may do with slots, in no order: begin, go on by chunks around pages, share, take back, end.
+fn exercise(what: &str, model: &Model, rounds: usize, rng: &mut Rng) {
+    let (mut cached, mut whole) = decoders(model, 24);
+    let limits = cached.limits();
+    let positions = limits.positions.min(60);
+    let mut lengths: Vec<Option<u32>> = vec![None; SLOTS as usize];
+    for round in 0..rounds {
+        let slot = Slot(rng.below(SLOTS.into()) as u32);
+        match (lengths[slot.0 as usize], rng.below(8)) {
+            (None, _) => {
+                let number = rng.below(3) as u32;
+                cached.start(slot, number).unwrap();
+                whole.start(slot, number).unwrap();
+                lengths[slot.0 as usize] = Some(0);
+            }
+            (Some(_), 0) => {
+                cached.free(slot).unwrap();
+                whole.free(slot).unwrap();
+                lengths[slot.0 as usize] = None;
+            }
+            (Some(length), 1) => {
+                let kept = rng.below(u64::from(length) + 1) as u32;
+                cached.truncate(slot, kept).unwrap();
+                whole.truncate(slot, kept).unwrap();
+                lengths[slot.0 as usize] = Some(kept);
+            }
+            (Some(length), 2) => {
+                let Some(to) = lengths.iter().position(Option::is_none) else { continue };
+                cached.fork(slot, Slot(to as u32)).unwrap();
+                whole.fork(slot, Slot(to as u32)).unwrap();
+                lengths[to] = Some(length);
+            }
+            _ => {
+                let mut tokens: Vec<(Slot, Vec<u32>, Rows)> = Vec::new();
+                for (idx, length) in (0..).zip(&lengths) {
+                    let Some(length) = length.filter(|length| *length < positions) else { continue };
+                    let size = [1, 1, 1, 2, 15, 16, 17][rng.below(7) as usize].min(positions - length);
+                    let draw = |_| rng.below(limits.vocab_size.into()) as u32;
+                    let new: Vec<u32> = (0..size).map(draw).collect();
+                    let rows = [Rows::None, Rows::Last, Rows::All][rng.below(3) as usize];
+                    if rng.below(3) > 0 {
+                        tokens.push((Slot(idx), new, rows));
+                    }
+                }
+                let chunks: Vec<Chunk<'_>> = tokens
+                    .iter()
+                    .map(|(slot, tokens, rows)| Chunk { slot: *slot, tokens, rows: *rows })
+                    .collect();
+                if chunks.is_empty() || !cached.fits(&chunks) {
+                    continue;
+                }
+                let got = cached.step(&chunks).unwrap();
+                compare(&format!("{what}, round {round}"), &got, &whole.step(&chunks).unwrap());
+                for Chunk { slot, tokens, .. } in chunks {
+                    lengths[slot.0 as usize] =
+                        lengths[slot.0 as usize].map(|length| length + tokens.len() as u32);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn slots_of_the_example_give_what_whole_prefixes_give() {
+    exercise("the example", &example(), 120, &mut Rng(1));
+}
+
+/// Each kind of router, scaled gates, keys of active tokens alone, layers of every kind.
+#[test]
+fn slots_of_golden_models_give_what_whole_prefixes_give() {
+    let mut checked = 0;
+    for (seed, case) in (2..).zip(cases(Path::new("tests/golden"))) {
+        let model = spec::load(&case.spec).expect("a spec");
+        let has_capacity = model.skips().any(|skip| skip.capacity().is_some());
+        if !model.can_generate() || has_capacity || case.name.starts_with("kjv") {
+            continue;
+        }
+        exercise(&case.name, &artefact(&case.spec, &case.weights, DType::F32), 40, &mut Rng(seed));
+        checked += 1;
+    }
+    assert!(checked >= 25, "only {checked} golden models generate");
+}
+
+/// What does not fit is refused, and leaves the slots as they were.
+#[test]
+fn a_full_cache_refuses_and_forgets_nothing() {
+    let model = example();
+    let (mut cached, mut whole) = decoders(&model, 4);
+    let chunk = |slot, tokens| Chunk { slot: Slot(slot), tokens, rows: Rows::Last };
+    for slot in [0, 1] {
+        cached.start(Slot(slot), 0).unwrap();
+        whole.start(Slot(slot), 0).unwrap();
+    }
+    let long = [65; 48];
+    cached.step(&[chunk(0, &long)]).unwrap();
+    whole.step(&[chunk(0, &long)]).unwrap();
+    let too_much = [chunk(1, &long[..17])];
+    assert!(!cached.fits(&too_much));
+    assert_eq!(cached.step(&too_much).unwrap_err().code(), "run::slot");
+    assert!(cached.step(&[chunk(1, &[70_000])]).is_err());
+    let next = [chunk(1, &long[..16])];
+    compare("a chunk that fits", &cached.step(&next).unwrap(), &whole.step(&next).unwrap());
+    cached.free(Slot(0)).unwrap();
+    assert!(cached.fits(&too_much));
+}
