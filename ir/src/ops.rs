@@ -218,11 +218,6 @@ ops! {
     /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
     /// rounded once.
     FoldGain = "fold_gain" (weight, gain) {} [Constant];
-    /// `weight · biasᵀ`: row `j` of `weight` `[o, k]` times `bias` `[k]`, the vector `real[o]`, at compile time.
-    FoldBias = "fold_bias" (weight, bias) {} [Constant];
-    /// Each row of `weight` `[o, k]` minus its mean; a weight, at compile time. Its product with a row is that of the
-    /// centred row.
-    CentreRows = "centre_rows" (weight) {} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.
     Embed = "embed" (table, ids) {} [RowWise];
 
@@ -237,9 +232,8 @@ ops! {
     RmsNorm = "rms_norm" (x, gain) {eps: F64} [RowWise];
     /// `rsqrt(mean(x²) + eps)` over the columns of each row, `f32[r, 1]`: what `rms_norm` scales the row by.
     InvRms = "inv_rms" (x) {eps: F64} [RowWise];
-    /// `rsqrt(var + eps)` over the columns of each row, `f32[r, 1]`: what `layer_norm` scales the centred row by.
-    InvStd = "inv_std" (x) {eps: F64} [RowWise];
-    /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016).
+    /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016). What the first mean leaves by
+    /// rounding has its mean taken away as well, and the variance is that of what is left.
     LayerNorm = "layer_norm" (x, gain, bias) {eps: F64} [RowWise];
     /// Rotary embedding, half-split form: column pairs `(j, j + h/2)` of each head of width `h` turn by
     /// `position · theta^(−2j/h)` (Su et al. 2021).

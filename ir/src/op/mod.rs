@@ -89,15 +89,13 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::infer(op, args),
         Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
         Op::FoldGain {} => constant::infer_gain(args),
-        Op::FoldBias {} => constant::infer_bias(args),
-        Op::CentreRows {} => constant::infer_centred(args),
         Op::Embed {} => linear::infer_embed(args),
         Op::Matmul {} => linear::infer_matmul(args, Elem::Real),
         Op::RouterLogits {} => linear::infer_matmul(args, Elem::F32),
         Op::AddBias {} => linear::infer_bias(args),
         Op::RmsNorm { eps } => norm::infer(args, *eps, 1),
         Op::LayerNorm { eps } => norm::infer(args, *eps, 2),
-        Op::InvRms { eps } | Op::InvStd { eps } => norm::infer_scale(args, *eps),
+        Op::InvRms { eps } => norm::infer_scale(args, *eps),
         Op::Rope { heads, theta } => attention::infer_rope(args, *heads, *theta),
         Op::Attention { heads, kv_heads } => attention::infer(args, *heads, *kv_heads),
         Op::Unary(function) => pointwise::infer_unary(*function, args),
@@ -134,8 +132,6 @@ pub(crate) fn eval<N: Number>(
         Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::eval(op, operands, env),
         Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
         Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
-        Op::FoldBias {} => constant::fold_bias(operands[0], operands[1]),
-        Op::CentreRows {} => constant::centre(operands[0]),
         Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),
         Op::Matmul {} | Op::RouterLogits {} => linear::matmul(operands[0], operands[1]),
         Op::AddBias {} => linear::add_bias(operands[0], operands[1]),
@@ -148,7 +144,6 @@ pub(crate) fn eval<N: Number>(
             norm::each_row(operands[0], |row| functions::layer_norm(row, eps.0, gain, bias))
         }
         Op::InvRms { eps } => norm::scales(operands[0], |row| functions::inv_rms(row, eps.0)),
-        Op::InvStd { eps } => norm::scales(operands[0], |row| functions::inv_std(row, eps.0)),
         Op::Rope { heads, theta } => {
             attention::rope(operands[0], operands[1].ints()?, *heads as usize, theta.0)
         }

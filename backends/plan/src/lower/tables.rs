@@ -159,16 +159,6 @@ impl Ctx<'_> {
                 Constant::Weight => self.tensor(value)?,
                 Constant::Rows { start, len } => RecipeStep::Rows { start, len },
                 Constant::FoldGain => RecipeStep::FoldGain { gain: self.vector(value)? },
-                Constant::FoldBias => RecipeStep::FoldBias { bias: self.vector(value)? },
-                Constant::Centre => {
-                    // Of all rows of the tensor, as the sums share one constant of all of them.
-                    let rows = self.shape(self.tensor_of(value))?.0;
-                    let mut means = steps.clone();
-                    means.retain(|step| !matches!(step, RecipeStep::Rows { .. }));
-                    means.push(RecipeStep::RowMeans);
-                    self.constants.add(ConstantSource::Recipe { steps: means }, DType::F32, (1, rows));
-                    RecipeStep::Centre
-                }
             };
             steps.push(step);
         }
