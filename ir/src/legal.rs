@@ -219,7 +219,8 @@ impl Ctx<'_> {
         let takes_f32 = op.has(Trait::Pointwise)
             || op.has(Trait::OpensScope)
             || op.has(Trait::UpdatesState)
-            || matches!(op, Op::Slice { .. } | Op::Gather {} | Op::Scatter {} | Op::FillMask { .. });
+            || op.has(Trait::Copies)
+            || op.has(Trait::CountsRows);
         for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
             let name = op.info().operands[idx];
             match self.graph.ty(operand).as_tensor() {

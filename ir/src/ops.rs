@@ -28,6 +28,10 @@ pub enum Trait {
     UpdatesState,
     /// Known when the model is compiled: a weight, or what is made of weights alone.
     Constant,
+    /// Elements of the result are elements of operands as they were, of whatever kind.
+    Copies,
+    /// Takes of its operand how many rows it has, and nothing that they hold.
+    CountsRows,
 }
 
 /// One row of the table.
@@ -250,7 +254,7 @@ ops! {
     /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`, in f32; the result has the elements of `x`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
     /// Columns `start … start + len` of `x`.
-    Slice = "slice" (x) {start: u32, len: u32} [RowWise];
+    Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 
     /// The rows whose score `f32[n, 1]` is at least `at_least`: a token set.
     Route = "route" (scores) {set: SetSym, at_least: F64} [OpensScope];
@@ -275,14 +279,14 @@ ops! {
     /// by `route_topk`. Looks at the future.
     LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
     /// The rows of `x` that are in `set`, in order: `[n, d] → [c, d]`.
-    Gather = "gather" (x, set) {} [];
+    Gather = "gather" (x, set) {} [Copies];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their
     /// very bytes.
-    Scatter = "scatter" (base, rows, set) {} [ClosesScope];
+    Scatter = "scatter" (base, rows, set) {} [ClosesScope, Copies];
     /// Whether each row is in `set`: `mask[n]`.
     Executed = "executed" (set) {} [ClosesScope];
     /// The same decision for every row of `like`: `mask[n]`.
-    FillMask = "fill_mask" (like) {value: bool} [RowWise];
+    FillMask = "fill_mask" (like) {value: bool} [RowWise, CountsRows];
 }
 
 impl Op {

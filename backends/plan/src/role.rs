@@ -167,6 +167,23 @@ impl Role {
     }
 }
 
+impl Role {
+    /// Whether an element of the result needs no element of a matrix operand but that at its own place.
+    pub(crate) fn reads_by_element(self) -> bool {
+        match self {
+            Role::View(_) | Role::Elementwise(_) | Role::Scatter => true,
+            Role::Input
+            | Role::Constant(_)
+            | Role::Product(_)
+            | Role::Rope { .. }
+            | Role::Single(_)
+            | Role::Route(_)
+            | Role::Update(_)
+            | Role::Decision(_) => false,
+        }
+    }
+}
+
 impl Elementwise {
     /// Whether computing it again for every column, where its operands are one number a row, costs next to nothing.
     pub(crate) fn is_cheap(self) -> bool {

@@ -86,7 +86,9 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     }
     let args = Args { op, types: operands };
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::infer(op, args),
+        Op::Input { port } => leaf::infer_input(port, args),
+        Op::Weight { shape, .. } => leaf::infer_weight(shape, args),
+        Op::FillMask { .. } => Ok(leaf::infer_mask(args)),
         Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
         Op::FoldGain {} => constant::infer_gain(args),
         Op::Embed {} => linear::infer_embed(args),
@@ -129,7 +131,9 @@ pub(crate) fn eval<N: Number>(
     env: &Env<'_, N>,
 ) -> Result<Datum<N>, EvalError> {
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::eval(op, operands, env),
+        Op::Input { port } => leaf::input(port, env),
+        Op::Weight { name, shape } => leaf::weight(&name.0, shape, env),
+        Op::FillMask { value } => Ok(leaf::mask(*value, operands[0])),
         Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
         Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
         Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),

@@ -112,8 +112,11 @@ impl Ctx<'_> {
     pub(super) fn first_output(&self, value: Value) -> u32 {
         let (mut value, mut row) = (value, 0u32);
         loop {
-            if let Op::WeightRows { start, .. } = self.graph.op(value) {
-                row = row.saturating_add(*start);
+            // What is no constant has no outputs to count.
+            let Role::Constant(constant) = Role::of(self.graph.op(value)) else { return row };
+            match constant {
+                Constant::Rows { start, .. } => row = row.saturating_add(start),
+                Constant::Weight | Constant::FoldGain => {}
             }
             match self.graph.operands(value).first() {
                 Some(operand) => value = *operand,
