@@ -80,6 +80,57 @@ fn wrong_values_are_found_under_forced_decisions_and_exactly() {
     assert!(dir.path().join("kept/routing.npy").is_file(), "{text}");
 }
 
+const LAYER_NORM: &str = r#"
+[model]
+name = "case"
+vocab_size = 16
+d_model = 32
+max_positions = 256
+norm = "layernorm"
+positions = "rope"
+tie_embeddings = false
+
+[block.a]
+skip = { router = "gumbel", density = 0.4 }
+layers = [
+  { kind = "attention", heads = 4, kv_heads = 2, head_dim = 8 },
+  { kind = "ffn", d_ff = 48, activation = "swiglu" },
+]
+
+[[stack]]
+blocks = ["a", "a"]
+"#;
+
+/// Changes rows of the table of tokens in a weights file.
+fn edit_embedding(weights: &Path, d_model: usize, change: impl Fn(usize, f32) -> f32) {
+    let mut bytes = fs::read(weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let offsets = &tensors["embed.weight"]["data_offsets"];
+    let [begin, end] = [0, 1].map(|idx| header + offsets[idx].as_u64().unwrap() as usize);
+    for (idx, element) in bytes[begin..end].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *element = change(idx / d_model, f32::from_le_bytes(*element)).to_le_bytes();
+    }
+    fs::write(weights, bytes).unwrap();
+}
+
+/// Tokens whose rows have a mean of many times what they spread by: the norm has to find what is left beside it. Larger
+/// means are for the kernels alone, as the stream itself rounds by more than the bound beside them.
+#[test]
+fn a_layer_norm_of_rows_far_from_zero_is_within_the_bound() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("spec.toml"), LAYER_NORM).unwrap();
+    assert!(skipc(&dir, &["init", "spec.toml", "-o", "w.safetensors"]).status.success());
+    edit_embedding(&dir.path().join("w.safetensors"), 32, |token, value| match token % 4 {
+        0 => 7.1,
+        1 => 7.1 + value,
+        _ => value,
+    });
+    let ran = skipc(&dir, &["compile", "spec.toml", "--weights", "w.safetensors", "-o", "m.skp"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(report(&dir, "m.skp", &[], 0)["ok"], true);
+}
+
 /// The 32-bit float at this offset, plus one.
 fn plus_one(bytes: &[u8], offset: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -220,7 +220,8 @@ impl Ctx<'_> {
         let takes_f32 = op.has(Trait::Pointwise)
             || op.has(Trait::OpensScope)
             || op.has(Trait::UpdatesState)
-            || matches!(op, Op::Slice { .. } | Op::Gather {} | Op::Scatter {} | Op::FillMask { .. });
+            || op.has(Trait::Copies)
+            || op.has(Trait::CountsRows);
         let stores = matches!(op, Op::StoreRows {});
         for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
             let name = op.info().operands[idx];

@@ -28,6 +28,10 @@ pub enum Trait {
     UpdatesState,
     /// Known when the model is compiled: a weight, or what is made of weights alone.
     Constant,
+    /// Elements of the result are elements of operands as they were, of whatever kind.
+    Copies,
+    /// Takes of its operand how many rows it has, and nothing that they hold.
+    CountsRows,
 }
 
 /// One row of the table.
@@ -218,11 +222,6 @@ ops! {
     /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
     /// rounded once.
     FoldGain = "fold_gain" (weight, gain) {} [Constant];
-    /// `weight · biasᵀ`: row `j` of `weight` `[o, k]` times `bias` `[k]`, the vector `real[o]`, at compile time.
-    FoldBias = "fold_bias" (weight, bias) {} [Constant];
-    /// Each row of `weight` `[o, k]` minus its mean; a weight, at compile time. Its product with a row is that of the
-    /// centred row.
-    CentreRows = "centre_rows" (weight) {} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.
     Embed = "embed" (table, ids) {} [RowWise];
 
@@ -237,9 +236,8 @@ ops! {
     RmsNorm = "rms_norm" (x, gain) {eps: F64} [RowWise];
     /// `rsqrt(mean(x²) + eps)` over the columns of each row, `f32[r, 1]`: what `rms_norm` scales the row by.
     InvRms = "inv_rms" (x) {eps: F64} [RowWise];
-    /// `rsqrt(var + eps)` over the columns of each row, `f32[r, 1]`: what `layer_norm` scales the centred row by.
-    InvStd = "inv_std" (x) {eps: F64} [RowWise];
-    /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016).
+    /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016). What the first mean leaves by
+    /// rounding has its mean taken away as well, and the variance is that of what is left.
     LayerNorm = "layer_norm" (x, gain, bias) {eps: F64} [RowWise];
     /// Rotary embedding, half-split form: column pairs `(j, j + h/2)` of each head of width `h` turn by
     /// `position · theta^(−2j/h)` (Su et al. 2021).
@@ -261,7 +259,7 @@ ops! {
     /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`, in f32; the result has the elements of `x`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
     /// Columns `start … start + len` of `x`.
-    Slice = "slice" (x) {start: u32, len: u32} [RowWise];
+    Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 
     /// The rows whose score `f32[n, 1]` is at least `at_least`: a token set.
     Route = "route" (scores) {set: SetSym, at_least: F64} [OpensScope];
@@ -288,14 +286,14 @@ ops! {
     /// by `route_topk`. Looks at the future.
     LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
     /// The rows of `x` that are in `set`, in order: `[n, d] → [c, d]`.
-    Gather = "gather" (x, set) {} [];
+    Gather = "gather" (x, set) {} [Copies];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their
     /// very bytes.
-    Scatter = "scatter" (base, rows, set) {} [ClosesScope];
+    Scatter = "scatter" (base, rows, set) {} [ClosesScope, Copies];
     /// Whether each row is in `set`: `mask[n]`.
     Executed = "executed" (set) {} [ClosesScope];
     /// The same decision for every row of `like`: `mask[n]`.
-    FillMask = "fill_mask" (like) {value: bool} [RowWise];
+    FillMask = "fill_mask" (like) {value: bool} [RowWise, CountsRows];
 }
 
 impl Op {

@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 use crate::attr::{Name, Shape};
 use crate::graph::{Graph, Value};
 use crate::op::{self, TypeError};
-use crate::ops::Op;
+use crate::ops::{Op, Trait};
 use crate::port::{Role, RoleText};
 use crate::text::{Numbering, Place};
 use crate::ty::{Dim, SetSym, Type};
@@ -386,10 +386,16 @@ fn count_uses(graph: &Graph) -> Vec<u32> {
 fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Role>> {
     let mut sources = vec![None; graph.bound()];
     for value in order {
-        sources[value.index()] = match graph.op(*value) {
-            Op::Input { port } => Some(port.role.clone()),
-            Op::Gather {} => graph.operands(*value).first().and_then(|x| sources[x.index()].clone()),
-            _ => None,
+        let op = graph.op(*value);
+        sources[value.index()] = if let Op::Input { port } = op {
+            Some(port.role.clone())
+        } else if op.has(Trait::Copies) {
+            let operands = graph.operands(*value);
+            let mut copied = operands.iter().filter(|operand| graph.ty(**operand).as_tensor().is_some());
+            let source = copied.next().and_then(|operand| sources[operand.index()].clone());
+            source.filter(|source| copied.all(|operand| sources[operand.index()].as_ref() == Some(source)))
+        } else {
+            None
         };
     }
     sources

@@ -5,7 +5,7 @@ use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{
-    Attention, Body, CachedAttention, Gemm, Kernel, NormKind, Rows, Rowwise, Spread, Update, View,
+    Attention, Body, CachedAttention, Gemm, Kernel, NormKind, Rows, Rowwise, Update, View,
 };
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
@@ -133,12 +133,8 @@ impl Priced<'_> {
                 self.each(work, f64::from(cols));
                 self.listed(x, f64::from(cols));
             }
-            Rowwise::RowScale { spread, cols, x, .. } => {
-                let work = match spread {
-                    Spread::Rms => Work::InvRms,
-                    Spread::Std => Work::InvStd,
-                };
-                self.each(work, f64::from(cols));
+            Rowwise::RowScale { cols, x, .. } => {
+                self.each(Work::InvRms, f64::from(cols));
                 self.listed(x, f64::from(cols));
             }
             Rowwise::Embed { cols, .. } => self.each(Work::Embed, f64::from(cols)),

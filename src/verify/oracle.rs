@@ -125,23 +125,25 @@ impl Oracle {
     }
 }
 
-/// The scores by which a set is chosen, and where the choice turns.
+/// The scores by which a set is chosen, and where the choice turns. `None` for sets that no score decides: by chance, or
+/// given by the host.
 fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
     let operands = graph.operands(set);
-    match (graph.op(set), operands.as_slice()) {
-        (Op::Route { at_least, .. }, &[scores]) => {
+    match graph.op(set) {
+        Op::Route { at_least, .. } => {
             border.threshold = Some(at_least.0);
-            Some(scores)
+            operands.first().copied()
         }
-        (Op::RouteTopK { .. }, &[scores, _]) => {
+        Op::RouteTopK { .. } => {
             border.ranked = true;
-            Some(scores)
+            operands.first().copied()
         }
-        (Op::LimitFirst { .. } | Op::LimitFirstAfter { .. }, &[wanted, ..]) => {
+        Op::LimitFirst { .. } | Op::LimitFirstAfter { .. } => {
             border.limited = true;
-            score_of(graph, wanted, border)
+            score_of(graph, *operands.first()?, border)
         }
-        (Op::LimitBest { .. }, &[wanted, scores, ..]) => {
+        Op::LimitBest { .. } => {
+            let (wanted, scores) = (*operands.first()?, *operands.get(1)?);
             (border.limited, border.ranked) = (true, true);
             let chosen_by = score_of(graph, wanted, border)?;
             if chosen_by != scores {
@@ -150,6 +152,31 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
             }
             Some(scores)
         }
-        _ => None,
+        Op::RouteRandom { .. } | Op::Input { .. } => None,
+        // None of these makes a set.
+        Op::Weight { .. }
+        | Op::WeightRows { .. }
+        | Op::FoldGain {}
+        | Op::Embed {}
+        | Op::Matmul {}
+        | Op::RouterLogits {}
+        | Op::AddBias {}
+        | Op::RmsNorm { .. }
+        | Op::InvRms { .. }
+        | Op::LayerNorm { .. }
+        | Op::Rope { .. }
+        | Op::Attention { .. }
+        | Op::CachedAttention { .. }
+        | Op::Unary(_)
+        | Op::Binary(_)
+        | Op::ScaleRows {}
+        | Op::Slice { .. }
+        | Op::CountGroups { .. }
+        | Op::StoreRows {}
+        | Op::AddRows {}
+        | Op::Gather {}
+        | Op::Scatter {}
+        | Op::Executed {}
+        | Op::FillMask { .. } => None,
     }
 }

@@ -83,7 +83,7 @@ pub struct Constants<'a> {
 
 impl Constants<'_> {
     /// A tensor of the weights file: as a constant of its own, or as what one was made of. What was done to it is undone:
-    /// terms are added up, means are given back, gains divided out. A gain of 0 has left nothing of its column, for which
+    /// terms are added up, gains divided out. A gain of 0 has left nothing of its column, for which
     /// any weight is as good as 0.
     fn tensor(&self, name: &str) -> Option<Vec<f64>> {
         if let Some(constant) = self.constant(name) {
@@ -117,15 +117,6 @@ impl Constants<'_> {
                         row.iter_mut().zip(&gain).for_each(|(value, gain)| *value = quotient(*value, *gain));
                     }
                 }
-                RecipeStep::Centre => {
-                    let mut recipe = before.to_vec();
-                    recipe.push(RecipeStep::RowMeans);
-                    let means = self.made(&recipe)?;
-                    let cols = values.len().checked_div(means.len())?;
-                    for (row, mean) in values.chunks_exact_mut(cols.max(1)).zip(means) {
-                        row.iter_mut().for_each(|value| *value += mean);
-                    }
-                }
                 RecipeStep::Transpose => {
                     // The last step, so that these are the columns of the constant.
                     let cols = self.constant_of(recipe)?.cols as usize;
@@ -140,10 +131,7 @@ impl Constants<'_> {
                     let (_, places) = recipe::swizzled_places(*outputs, columns(recipe)?)?;
                     values = places.map(|at| values.get(at).copied()).collect::<Option<_>>()?;
                 }
-                RecipeStep::Rows { .. }
-                | RecipeStep::Term { .. }
-                | RecipeStep::RowMeans
-                | RecipeStep::FoldBias { .. } => return None,
+                RecipeStep::Rows { .. } | RecipeStep::Term { .. } => return None,
             }
             left = before;
         }

@@ -221,10 +221,8 @@ fn wrong_norm(graph: &mut Graph) {
         return;
     };
     let is_norm = |value: &&Value| {
-        matches!(
-            graph.op(**value),
-            Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. } | Op::InvStd { .. }
-        ) && graph.operands(**value).first().is_some_and(|x| graph.ty(*x) == graph.ty(embed))
+        matches!(graph.op(**value), Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. })
+            && graph.operands(**value).first().is_some_and(|x| graph.ty(*x) == graph.ty(embed))
     };
     let Some(norm) = order.iter().rev().find(is_norm).copied() else { return };
     let (op, origin) = (graph.op(norm).clone(), graph.origin(norm).clone());

@@ -1,7 +1,7 @@
 //! Norms over the columns of a row.
 
 use cranelift_codegen::ir::{InstBuilder, Value};
-use skipc_plan::kernel::{NormKind, Slot, Spread, View};
+use skipc_plan::kernel::{NormKind, Slot, View};
 use skipc_plan::pointwise::Real;
 
 use crate::emit::{Columns, Emitter, Lanes};
@@ -48,7 +48,6 @@ impl Norm {
 
 /// What a norm scales a row by, without its kernel.
 pub(crate) struct RowScale {
-    pub(crate) spread: Spread,
     pub(crate) eps: Real,
     pub(crate) cols: u32,
     pub(crate) x: View,
@@ -59,11 +58,7 @@ impl RowScale {
     pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
         let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
         let columns = e.columns(self.cols);
-        let centre = match self.spread {
-            Spread::Rms => None,
-            Spread::Std => Some(row_mean(e, columns, x, self.cols)?),
-        };
-        let squares = squares(e, columns, x, centre)?;
+        let squares = squares(e, columns, x, None)?;
         let scale = inv_root(e, squares, self.cols, self.eps);
         let first = e.int(0);
         e.store(out, first, scale, Lanes::One);
@@ -71,13 +66,26 @@ impl RowScale {
     }
 }
 
-fn row_mean(e: &mut Emitter<'_>, columns: Columns, x: Row, cols: u32) -> Result<Value, Fault> {
+/// The mean of a row in two parts: as it rounds, and the mean of what that leaves, which for a row far from zero may be
+/// more than the row spreads.
+#[derive(Clone, Copy)]
+struct Mean {
+    rounded: Value,
+    rest: Value,
+}
+
+fn row_mean(e: &mut Emitter<'_>, columns: Columns, x: Row, cols: u32) -> Result<Mean, Fault> {
     let sum = e.sum_columns(columns, 1, |e, col, lanes| Ok(vec![e.load(x, col, lanes)]))?;
-    Ok(mean(e, sum[0], cols))
+    let rounded = mean(e, sum[0], cols);
+    let left = e.sum_columns(columns, 1, |e, col, lanes| {
+        let (value, rounded) = (e.load(x, col, lanes), e.splat(rounded, lanes));
+        Ok(vec![e.ins().fsub(value, rounded)])
+    })?;
+    Ok(Mean { rounded, rest: mean(e, left[0], cols) })
 }
 
 /// The sum of the squares, of differences from the centre if there is one.
-fn squares(e: &mut Emitter<'_>, columns: Columns, x: Row, centred: Option<Value>) -> Result<Value, Fault> {
+fn squares(e: &mut Emitter<'_>, columns: Columns, x: Row, centred: Option<Mean>) -> Result<Value, Fault> {
     let squares = e.sum_columns(columns, 1, |e, col, lanes| {
         let value = e.load(x, col, lanes);
         let value = centre(e, value, centred, lanes);
@@ -101,12 +109,13 @@ fn inv_root(e: &mut Emitter<'_>, squares: Value, cols: u32, eps: Real) -> Value 
     e.ins().fdiv(one, root)
 }
 
-fn centre(e: &mut Emitter<'_>, value: Value, mean: Option<Value>, lanes: Lanes) -> Value {
+fn centre(e: &mut Emitter<'_>, value: Value, mean: Option<Mean>, lanes: Lanes) -> Value {
     match mean {
         None => value,
-        Some(mean) => {
-            let mean = e.splat(mean, lanes);
-            e.ins().fsub(value, mean)
+        Some(Mean { rounded, rest }) => {
+            let (rounded, rest) = (e.splat(rounded, lanes), e.splat(rest, lanes));
+            let value = e.ins().fsub(value, rounded);
+            e.ins().fsub(value, rest)
         }
     }
 }

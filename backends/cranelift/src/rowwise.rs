@@ -16,9 +16,7 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Re
         Rowwise::Norm { kind, eps, cols, x, gain, out } => {
             Norm { kind, eps, cols, x, gain, out }.emit(e, row)
         }
-        Rowwise::RowScale { spread, eps, cols, x, out } => {
-            RowScale { spread, eps, cols, x, out }.emit(e, row)
-        }
+        Rowwise::RowScale { eps, cols, x, out } => RowScale { eps, cols, x, out }.emit(e, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             Embed { cols, ids, n_ids, table, out }.emit(e, row)
         }

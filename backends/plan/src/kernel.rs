@@ -302,26 +302,6 @@ pub enum NormKind {
     },
 }
 
-/// How far the elements of a row lie apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spread {
-    /// From 0: `mean(x²)`.
-    Rms,
-    /// From their mean: `mean((x − mean(x))²)`.
-    Std,
-}
-
-impl Spread {
-    /// Such as `inv_rms`, the op that it belongs to.
-    pub fn name(self) -> &'static str {
-        match self {
-            Spread::Rms => "inv_rms",
-            Spread::Std => "inv_std",
-        }
-    }
-}
-
 /// Work in which a row of the result depends on one row of each operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -348,10 +328,8 @@ pub enum Rowwise {
         /// Result, `[extent, cols]`; dense.
         out: Slot,
     },
-    /// What a norm scales each row by: `out[i] = rsqrt(spread(x[i]) + eps)`, in f32.
+    /// What [`NormKind::Rms`] scales each row by: `out[i] = rsqrt(mean(x[i]²) + eps)`, in f32.
     RowScale {
-        /// Of which spread.
-        spread: Spread,
         /// Added under the root.
         eps: Real,
         /// Columns.
@@ -576,7 +554,7 @@ impl Kernel {
             Body::Rowwise(Rowwise::Norm { kind: NormKind::Layer { .. }, cols, .. }) => {
                 format!("layer_norm_{cols}")
             }
-            Body::Rowwise(Rowwise::RowScale { spread, cols, .. }) => format!("{}_{cols}", spread.name()),
+            Body::Rowwise(Rowwise::RowScale { cols, .. }) => format!("inv_rms_{cols}"),
             Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),
             Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),

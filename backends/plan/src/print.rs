@@ -244,8 +244,8 @@ impl Display for InKernel<'_, Rowwise> {
                 let bias = slot(bias);
                 writeln!(f, "  {} = layer_norm {}, {}, {bias} (eps {eps})", slot(out), view(x), slot(gain))
             }
-            Rowwise::RowScale { spread, eps, x, out, .. } => {
-                writeln!(f, "  {} = {} {} (eps {eps})", slot(out), spread.name(), view(x))
+            Rowwise::RowScale { eps, x, out, .. } => {
+                writeln!(f, "  {} = inv_rms {} (eps {eps})", slot(out), view(x))
             }
             Rowwise::Embed { ids, n_ids, table, out, .. } => {
                 writeln!(f, "  {} = rows of {} [{n_ids}] by {}", slot(out), slot(table), view(ids))

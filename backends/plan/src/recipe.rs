@@ -30,8 +30,6 @@ pub enum RecipeStep {
         /// Its name.
         gain: String,
     },
-    /// Each row minus its mean: what a layer norm leaves of it.
-    Centre,
     /// These rows.
     Rows {
         /// The first.
@@ -60,13 +58,6 @@ pub enum RecipeStep {
         /// How many rows there are.
         outputs: u32,
     },
-    /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
-    RowMeans,
-    /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
-    FoldBias {
-        /// Its name.
-        bias: String,
-    },
 }
 
 /// Makes the elements, row by row, of the tensors that `weight` knows. Nothing is rounded but by the numbers' own
@@ -89,7 +80,6 @@ pub fn elements<N: Element>(
                 let gain = weight(gain).filter(|gain| gain.len() == cols)?;
                 functions::fold_gain(&mut data, &gain);
             }
-            RecipeStep::Centre => data.chunks_exact_mut(cols).for_each(functions::centre),
             RecipeStep::Rows { start, len } => {
                 let first = (*start as usize).checked_mul(cols)?;
                 let end = first.checked_add((*len as usize).checked_mul(cols)?)?;
@@ -117,15 +107,6 @@ pub fn elements<N: Element>(
                 places.zip(&data).for_each(|(at, x)| made[at] = *x);
                 cols = size / cols.div_ceil(SWIZZLE_TERMS as usize);
                 data = made;
-            }
-            RecipeStep::RowMeans => {
-                data = data.chunks_exact(cols).map(functions::mean_of).collect();
-                cols = data.len();
-            }
-            RecipeStep::FoldBias { bias } => {
-                let bias = weight(bias).filter(|bias| bias.len() == cols)?;
-                data = data.chunks_exact(cols).map(|row| functions::dot(row, &bias)).collect();
-                cols = data.len();
             }
         }
         if data.is_empty() {
@@ -188,16 +169,12 @@ fn bf16_term<N: Element>(x: N, term: u32) -> N {
 /// The tensors that a recipe takes from the weights file.
 pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
     recipe.iter().filter_map(|step| match step {
-        RecipeStep::Weight { name, .. }
-        | RecipeStep::FoldGain { gain: name }
-        | RecipeStep::FoldBias { bias: name } => Some(name.as_str()),
-        RecipeStep::Centre
-        | RecipeStep::Rows { .. }
+        RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name } => Some(name.as_str()),
+        RecipeStep::Rows { .. }
         | RecipeStep::Term { .. }
         | RecipeStep::Transpose
         | RecipeStep::Panels { .. }
-        | RecipeStep::Swizzled { .. }
-        | RecipeStep::RowMeans => None,
+        | RecipeStep::Swizzled { .. } => None,
     })
 }
 
@@ -208,14 +185,11 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
         match step {
             RecipeStep::Weight { name, .. } => text.push_str(name),
             RecipeStep::FoldGain { gain } => text.push_str(&format!("·{gain}")),
-            RecipeStep::Centre => text.push_str(" centred"),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
             RecipeStep::Transpose => text.push_str(" transposed"),
             RecipeStep::Panels { .. } => text.push_str(" in panels"),
             RecipeStep::Swizzled { .. } => text.push_str(" swizzled"),
-            RecipeStep::RowMeans => text.push_str(" row means"),
-            RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
         }
     }
     text
@@ -245,15 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_scaled_and_rows_centred_and_chosen() {
+    fn columns_are_scaled_and_rows_chosen() {
         let made = |steps: &[RecipeStep]| elements(steps, weight).expect("all weights are there");
         assert_eq!(made(&[named("b"), gain()]), [30.0, -4.0, 50.0, -6.0]);
-        assert_eq!(made(&[named("b"), RecipeStep::Centre]), [-0.5, 0.5, -0.5, 0.5]);
-        assert_eq!(made(&[named("b"), RecipeStep::RowMeans]), [3.5, 5.5]);
         assert_eq!(made(&[named("b"), RecipeStep::Transpose, gain()]), [30.0, -5.0, 40.0, -6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
-        assert_eq!(made(&[named("b"), RecipeStep::FoldBias { bias: "g".to_owned() }]), [26.0, 44.0]);
-        assert_eq!(describe(&[named("b"), gain(), RecipeStep::Centre]), "b·g centred");
+        assert_eq!(describe(&[named("b"), gain()]), "b·g");
     }
 
     #[test]

@@ -4,8 +4,6 @@
 use skipc_ir::elementwise::Cost;
 use skipc_ir::{Binary, F64, Op, Unary};
 
-use crate::kernel::Spread;
-
 /// What an op is to the planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -47,10 +45,6 @@ pub(crate) enum Constant {
     Rows { start: u32, len: u32 },
     /// A weight times a gain.
     FoldGain,
-    /// A weight times a bias.
-    FoldBias,
-    /// A weight with centred rows.
-    Centre,
 }
 
 /// What of another value is meant.
@@ -94,7 +88,7 @@ pub(crate) enum Single {
     /// A norm by mean and variance.
     LayerNorm { eps: F64 },
     /// What a norm scales rows by.
-    RowScale { spread: Spread, eps: F64 },
+    RowScale { eps: F64 },
     /// Attention.
     Attention { heads: u32, kv_heads: u32 },
     /// Attention over a cache.
@@ -146,8 +140,6 @@ impl Role {
             Op::Weight { .. } => Role::Constant(Constant::Weight),
             Op::WeightRows { start, len } => Role::Constant(Constant::Rows { start, len }),
             Op::FoldGain {} => Role::Constant(Constant::FoldGain),
-            Op::FoldBias {} => Role::Constant(Constant::FoldBias),
-            Op::CentreRows {} => Role::Constant(Constant::Centre),
             Op::Slice { start, .. } => Role::View(View::Columns { start }),
             Op::Gather {} => Role::View(View::Rows),
             Op::Matmul {} => Role::Product(Product::Matmul),
@@ -161,8 +153,7 @@ impl Role {
             Op::Embed {} => Role::Single(Single::Embed),
             Op::RmsNorm { eps } => Role::Single(Single::RmsNorm { eps }),
             Op::LayerNorm { eps } => Role::Single(Single::LayerNorm { eps }),
-            Op::InvRms { eps } => Role::Single(Single::RowScale { spread: Spread::Rms, eps }),
-            Op::InvStd { eps } => Role::Single(Single::RowScale { spread: Spread::Std, eps }),
+            Op::InvRms { eps } => Role::Single(Single::RowScale { eps }),
             Op::Attention { heads, kv_heads } => Role::Single(Single::Attention { heads, kv_heads }),
             Op::CachedAttention { heads, kv_heads } => {
                 Role::Single(Single::CachedAttention { heads, kv_heads })
@@ -180,6 +171,23 @@ impl Role {
             Op::LimitBest { group_size, slots, .. } => Role::Route(Route::Best { group_size, slots }),
             Op::Executed {} => Role::Decision(Decision::Set),
             Op::FillMask { value } => Role::Decision(Decision::Always(value)),
+        }
+    }
+}
+
+impl Role {
+    /// Whether an element of the result needs no element of a matrix operand but that at its own place.
+    pub(crate) fn reads_by_element(self) -> bool {
+        match self {
+            Role::View(_) | Role::Elementwise(_) | Role::Scatter => true,
+            Role::Input
+            | Role::Constant(_)
+            | Role::Product(_)
+            | Role::Rope { .. }
+            | Role::Single(_)
+            | Role::Route(_)
+            | Role::Update(_)
+            | Role::Decision(_) => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Which values of the graph have to be computed, and who uses them.
 
 use skipc_ir::text::Numbering;
-use skipc_ir::{Graph, Op, Value};
+use skipc_ir::{Graph, Trait, Value};
 
 /// The values that results depend on. What is dead is not planned.
 pub(crate) struct Uses {
@@ -25,8 +25,8 @@ impl Uses {
         }
         for value in numbering.values().iter().rev() {
             numbers[value.index()] = numbering.number(*value);
-            // `fill_mask` takes only the number of rows from its operand, which nothing has to compute.
-            if needed[value.index()] && !matches!(graph.op(*value), Op::FillMask { .. }) {
+            // How many rows a value has is known without computing it.
+            if needed[value.index()] && !graph.op(*value).has(Trait::CountsRows) {
                 for operand in graph.operands(*value) {
                     needed[operand.index()] = true;
                 }
@@ -54,7 +54,7 @@ impl Uses {
     /// The needed values that use it.
     pub(crate) fn users(&self, graph: &Graph, value: Value) -> Vec<Value> {
         let mut users = graph.users(value);
-        users.retain(|user| self.needs(*user) && !matches!(graph.op(*user), Op::FillMask { .. }));
+        users.retain(|user| self.needs(*user) && !graph.op(*user).has(Trait::CountsRows));
         users
     }
 }

@@ -63,21 +63,17 @@ pub fn fold_gain<N: Number>(rows: &mut [N], gain: &[N]) {
     }
 }
 
-/// A row minus its mean, in place.
-pub fn centre<N: Number>(row: &mut [N]) {
-    let centre = mean_of(row);
-    row.iter_mut().for_each(|x| *x = x.sub(centre));
-}
-
-/// `rsqrt(variance + eps)`.
-pub fn inv_std<N: Number>(row: &[N], eps: f64) -> N {
-    let mut row = row.to_vec();
-    centre(&mut row);
-    inv_rms(&row, eps)
+/// A row minus its mean, in place. The mean of a row far from zero rounds by more than the row may spread, so what it
+/// leaves has its mean taken away, too.
+fn centre<N: Number>(row: &mut [N]) {
+    for _ in 0..2 {
+        let centre = mean_of(row);
+        row.iter_mut().for_each(|x| *x = x.sub(centre));
+    }
 }
 
 /// The mean of a row.
-pub fn mean_of<N: Number>(row: &[N]) -> N {
+fn mean_of<N: Number>(row: &[N]) -> N {
     mean::<N>(row.len(), row.iter().map(|x| x.widen()))
 }
 

@@ -158,9 +158,6 @@ pub enum EvalError {
     /// An operand is of another kind than the type rule promised: the graph was not verified.
     #[error("operand is not {0}: the graph is not verified")]
     Kind(&'static str),
-    /// An op reached the semantics of another family: a fault of the interpreter.
-    #[error("`{0}` is evaluated in the wrong family")]
-    NotHere(&'static str),
 }
 
 /// Evaluates the graph and returns its results by role, in the graph's order.

@@ -18,17 +18,6 @@ pub(super) fn infer_gain(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(weight(rows, cols))
 }
 
-pub(super) fn infer_bias(args: Args<'_>) -> Result<Type, TypeError> {
-    let (rows, cols) = args.weight(0)?;
-    args.vector(1, cols)?;
-    Ok(Type::tensor(Elem::Real, &[Dim::Fixed(rows)]))
-}
-
-pub(super) fn infer_centred(args: Args<'_>) -> Result<Type, TypeError> {
-    let (rows, cols) = args.weight(0)?;
-    Ok(weight(rows, cols))
-}
-
 fn weight(rows: u32, cols: u32) -> Type {
     Type::tensor(Elem::Real, &[Dim::Fixed(rows), Dim::Fixed(cols)])
 }
@@ -43,19 +32,5 @@ pub(super) fn fold_gain<N: Number>(weight: &Datum<N>, gain: &Datum<N>) -> Result
     let (cols, weight) = weight.real()?;
     let mut data = weight.to_vec();
     functions::fold_gain(&mut data, gain.real()?.1);
-    Ok(Datum::Real { cols, data })
-}
-
-pub(super) fn fold_bias<N: Number>(weight: &Datum<N>, bias: &Datum<N>) -> Result<Datum<N>, EvalError> {
-    let (cols, weight) = weight.real()?;
-    let (_, bias) = bias.real()?;
-    let data = weight.chunks_exact(cols).map(|row| functions::dot(row, bias)).collect();
-    Ok(Datum::Real { cols: 1, data })
-}
-
-pub(super) fn centre<N: Number>(weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
-    let (cols, weight) = weight.real()?;
-    let mut data = weight.to_vec();
-    data.chunks_exact_mut(cols).for_each(functions::centre);
     Ok(Datum::Real { cols, data })
 }

@@ -1,27 +1,28 @@
 //! Values that come from outside: inputs, weights, constant decisions.
 
 use super::{Args, TypeError};
+use crate::attr::Shape;
 use crate::interp::{Datum, Env, EvalError, Number};
-use crate::ops::Op;
 use crate::port::{Direction, Port, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
 
-pub(super) fn infer(op: &Op, args: Args<'_>) -> Result<Type, TypeError> {
-    match op {
-        Op::Input { port } => input(port, args),
-        Op::Weight { shape, .. } => match shape.0.as_slice() {
-            sizes @ ([_] | [_, _]) if sizes.iter().all(|size| *size > 0) => {
-                let dims: Vec<Dim> = sizes.iter().map(|size| Dim::Fixed(*size)).collect();
-                Ok(Type::tensor(Elem::Real, &dims))
-            }
-            _ => Err(args.bad_attr("shape", "should be [rows] or [rows, columns], none of them 0")),
-        },
-        _ => Ok(Type::tensor(Elem::Mask, &[args.ty(0).rows()])),
+/// The type of a tensor of the weights file.
+pub(super) fn infer_weight(shape: &Shape, args: Args<'_>) -> Result<Type, TypeError> {
+    match shape.0.as_slice() {
+        sizes @ ([_] | [_, _]) if sizes.iter().all(|size| *size > 0) => {
+            let dims: Vec<Dim> = sizes.iter().map(|size| Dim::Fixed(*size)).collect();
+            Ok(Type::tensor(Elem::Real, &dims))
+        }
+        _ => Err(args.bad_attr("shape", "should be [rows] or [rows, columns], none of them 0")),
     }
 }
 
+pub(super) fn infer_mask(args: Args<'_>) -> Type {
+    Type::tensor(Elem::Mask, &[args.ty(0).rows()])
+}
+
 /// The type of an input: its role's, or the one that its author gave it.
-fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
+pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
     let fits = match (&port.role, &port.ty) {
         (Role::Tokens | Role::Positions | Role::Sequences | Role::Requests | Role::Places, ty) => {
             *ty == Type::tensor(Elem::Int, &[Dim::Tokens])
@@ -81,7 +82,7 @@ fn input(port: &Port, args: Args<'_>) -> Result<Type, TypeError> {
 }
 
 /// What the caller gives for an input.
-fn given<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError> {
+pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError> {
     let n = env.batch.tokens.len();
     let rows = |wanted: Dim, got: usize| match wanted {
         Dim::Tokens => got == n,
@@ -114,23 +115,13 @@ fn given<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError
     given.filter(fits).ok_or_else(|| EvalError::Input { role: port.role.clone(), ty: port.ty.clone() })
 }
 
-pub(super) fn eval<N: Number>(
-    op: &Op,
-    operands: &[&Datum<N>],
-    env: &Env<'_, N>,
-) -> Result<Datum<N>, EvalError> {
-    match op {
-        Op::Input { port } => given(port, env),
-        Op::Weight { name, shape } => {
-            let rows = shape.0.first().map_or(1, |size| *size as usize);
-            let cols = shape.0.get(1).map_or(1, |size| *size as usize);
-            let data = env.weights.weight(&name.0).ok_or_else(|| EvalError::NoWeight(name.0.to_string()))?;
-            if data.len() != rows * cols {
-                return Err(EvalError::NoWeight(name.0.to_string()));
-            }
-            Ok(Datum::Real { cols, data })
-        }
-        Op::FillMask { value } => Ok(Datum::Mask(vec![*value; operands[0].n_rows()])),
-        _ => Err(EvalError::NotHere(op.name())),
-    }
+pub(super) fn weight<N: Number>(name: &str, shape: &Shape, env: &Env<'_, N>) -> Result<Datum<N>, EvalError> {
+    let rows = shape.0.first().map_or(1, |size| *size as usize);
+    let cols = shape.0.get(1).map_or(1, |size| *size as usize);
+    let data = env.weights.weight(name).filter(|data| data.len() == rows * cols);
+    Ok(Datum::Real { cols, data: data.ok_or_else(|| EvalError::NoWeight(name.to_owned()))? })
+}
+
+pub(super) fn mask<N: Number>(value: bool, like: &Datum<N>) -> Datum<N> {
+    Datum::Mask(vec![value; like.n_rows()])
 }

@@ -86,18 +86,18 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     }
     let args = Args { op, types: operands };
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::infer(op, args),
+        Op::Input { port } => leaf::infer_input(port, args),
+        Op::Weight { shape, .. } => leaf::infer_weight(shape, args),
+        Op::FillMask { .. } => Ok(leaf::infer_mask(args)),
         Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
         Op::FoldGain {} => constant::infer_gain(args),
-        Op::FoldBias {} => constant::infer_bias(args),
-        Op::CentreRows {} => constant::infer_centred(args),
         Op::Embed {} => linear::infer_embed(args),
         Op::Matmul {} => linear::infer_matmul(args, Elem::Real),
         Op::RouterLogits {} => linear::infer_matmul(args, Elem::F32),
         Op::AddBias {} => linear::infer_bias(args),
         Op::RmsNorm { eps } => norm::infer(args, *eps, 1),
         Op::LayerNorm { eps } => norm::infer(args, *eps, 2),
-        Op::InvRms { eps } | Op::InvStd { eps } => norm::infer_scale(args, *eps),
+        Op::InvRms { eps } => norm::infer_scale(args, *eps),
         Op::Rope { heads, theta } => attention::infer_rope(args, *heads, *theta),
         Op::Attention { heads, kv_heads } => attention::infer(args, *heads, *kv_heads),
         Op::CachedAttention { heads, kv_heads } => attention::infer_cached(args, *heads, *kv_heads),
@@ -133,11 +133,11 @@ pub(crate) fn eval<N: Number>(
     env: &Env<'_, N>,
 ) -> Result<Datum<N>, EvalError> {
     match op {
-        Op::Input { .. } | Op::Weight { .. } | Op::FillMask { .. } => leaf::eval(op, operands, env),
+        Op::Input { port } => leaf::input(port, env),
+        Op::Weight { name, shape } => leaf::weight(&name.0, shape, env),
+        Op::FillMask { value } => Ok(leaf::mask(*value, operands[0])),
         Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
         Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
-        Op::FoldBias {} => constant::fold_bias(operands[0], operands[1]),
-        Op::CentreRows {} => constant::centre(operands[0]),
         Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),
         Op::Matmul {} | Op::RouterLogits {} => linear::matmul(operands[0], operands[1]),
         Op::AddBias {} => linear::add_bias(operands[0], operands[1]),
@@ -150,7 +150,6 @@ pub(crate) fn eval<N: Number>(
             norm::each_row(operands[0], |row| functions::layer_norm(row, eps.0, gain, bias))
         }
         Op::InvRms { eps } => norm::scales(operands[0], |row| functions::inv_rms(row, eps.0)),
-        Op::InvStd { eps } => norm::scales(operands[0], |row| functions::inv_std(row, eps.0)),
         Op::Rope { heads, theta } => {
             attention::rope(operands[0], operands[1].ints()?, *heads as usize, theta.0)
         }

@@ -10,8 +10,9 @@
 //! Regions that differ in names alone are rewritten once. State lives in no e-graph: a route is a node like others,
 //! with its scores as operands and its symbol as attribute, so that two routes never become one here.
 //!
-//! Rules that round differently: `norm_into_weight`, `layer_norm_into_weight` and `row_scale_out` take a row's scale
-//! after a sum instead of before it. In exact domains all rules keep every bit.
+//! Rules that round differently: `norm_into_weight` and `row_scale_out` take a row's scale after a sum instead of before
+//! it. In exact domains all rules keep every bit; in floating point none is more than four times as far from the exact
+//! result as what it replaces, on rows of one value or far from zero as well (`tests/accuracy.rs`).
 
 pub mod check;
 mod congruence;

@@ -92,15 +92,12 @@ impl Widths {
             // Their attributes are no widths: heads and groups are counts.
             Op::Input { .. }
             | Op::FoldGain {}
-            | Op::FoldBias {}
-            | Op::CentreRows {}
             | Op::Embed {}
             | Op::Matmul {}
             | Op::RouterLogits {}
             | Op::AddBias {}
             | Op::RmsNorm { .. }
             | Op::InvRms { .. }
-            | Op::InvStd { .. }
             | Op::LayerNorm { .. }
             | Op::Rope { .. }
             | Op::Attention { .. }
@@ -202,6 +199,11 @@ pub(crate) struct Standalone(Graph);
 impl Standalone {
     pub(crate) fn new(form: Form<'_>) -> Option<Standalone> {
         graph(form, Widths { unit: 0 }).map(Standalone)
+    }
+
+    /// The graph, to be evaluated on other inputs.
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.0
     }
 
     /// The values of the roots on an input that depends on the seed.

@@ -1,6 +1,6 @@
 //! Work in which a row of the result depends on one row of each operand.
 
-use skipc_plan::kernel::{NormKind, Rowwise, Slot, Spread};
+use skipc_plan::kernel::{NormKind, Rowwise, Slot};
 use skipc_plan::pointwise::{Pointwise, Real};
 
 use super::code::{Int, Lanes, Made};
@@ -15,9 +15,9 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -
             let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
             norm(f, kind, (cols, eps), (x, f.only_row(gain)?), out)
         }
-        Rowwise::RowScale { spread, eps, cols, x, out } => {
+        Rowwise::RowScale { eps, cols, x, out } => {
             let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
-            let (_, scale) = statistics(f, spread, (cols, eps), x)?;
+            let scale = inv_root(f, None, (cols, eps), x)?;
             f.store(out, f.int(0), scale)
         }
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
@@ -44,11 +44,11 @@ fn norm<'c>(
     (x, gain): (Row<'c>, Row<'c>),
     out: Row<'c>,
 ) -> Made<()> {
-    let (spread, bias) = match kind {
-        NormKind::Rms => (Spread::Rms, None),
-        NormKind::Layer { bias } => (Spread::Std, Some(f.only_row(bias)?)),
+    let (mean, bias) = match kind {
+        NormKind::Rms => (None, None),
+        NormKind::Layer { bias } => (Some(row_mean(f, cols, x)?), Some(f.only_row(bias)?)),
     };
-    let (mean, scale) = statistics(f, spread, (cols, eps), x)?;
+    let scale = inv_root(f, mean, (cols, eps), x)?;
     f.for_columns(f.columns(cols), f.level.lanes, |col, lanes| {
         let value = centred(f, f.load(x, col, lanes)?, mean)?;
         let value = f.fmul(value, f.splat(scale, lanes)?)?;
@@ -60,34 +60,44 @@ fn norm<'c>(
     })
 }
 
-/// The centre of a row, if it has one, and `1 / √(spread + eps)`.
-fn statistics<'c>(
+/// The mean of a row in two parts: as it rounds, and the mean of what that leaves, which for a row far from zero may be
+/// more than the row spreads.
+#[derive(Clone, Copy)]
+struct Mean<'c> {
+    rounded: Lanes<'c>,
+    rest: Lanes<'c>,
+}
+
+fn row_mean<'c>(f: &Frame<'_, 'c>, cols: u32, x: Row<'c>) -> Made<Mean<'c>> {
+    let n = f.real(cols as f32, 1);
+    let sum = f.sum_columns(f.columns(cols), 1, |col, lanes| Ok(vec![f.load(x, col, lanes)?]))?;
+    let rounded = f.fdiv(sum[0], n)?;
+    let left = f.sum_columns(f.columns(cols), 1, |col, lanes| {
+        Ok(vec![f.fsub(f.load(x, col, lanes)?, f.splat(rounded, lanes)?)?])
+    })?;
+    Ok(Mean { rounded, rest: f.fdiv(left[0], n)? })
+}
+
+/// `1 / √(mean(x²) + eps)`, of differences from the mean if there is one.
+fn inv_root<'c>(
     f: &Frame<'_, 'c>,
-    spread: Spread,
+    mean: Option<Mean<'c>>,
     (cols, eps): (u32, Real),
     x: Row<'c>,
-) -> Made<(Option<Lanes<'c>>, Lanes<'c>)> {
-    let n = f.real(cols as f32, 1);
-    let mean = match spread {
-        Spread::Rms => None,
-        Spread::Std => {
-            let sum = f.sum_columns(f.columns(cols), 1, |col, lanes| Ok(vec![f.load(x, col, lanes)?]))?;
-            Some(f.fdiv(sum[0], n)?)
-        }
-    };
+) -> Made<Lanes<'c>> {
     let squares = f.sum_columns(f.columns(cols), 1, |col, lanes| {
         let value = centred(f, f.load(x, col, lanes)?, mean)?;
         Ok(vec![f.fmul(value, value)?])
     })?;
-    let root = f.sqrt(f.fadd(f.fdiv(squares[0], n)?, f.real(eps.0 as f32, 1))?)?;
-    Ok((mean, f.fdiv(f.real(1.0, 1), root)?))
+    let mean_square = f.fdiv(squares[0], f.real(cols as f32, 1))?;
+    let root = f.sqrt(f.fadd(mean_square, f.real(eps.0 as f32, 1))?)?;
+    f.fdiv(f.real(1.0, 1), root)
 }
 
-fn centred<'c>(f: &Frame<'_, 'c>, value: Lanes<'c>, mean: Option<Lanes<'c>>) -> Made<Lanes<'c>> {
-    match mean {
-        None => Ok(value),
-        Some(mean) => f.fsub(value, f.splat(mean, value.get_type().get_size())?),
-    }
+fn centred<'c>(f: &Frame<'_, 'c>, value: Lanes<'c>, mean: Option<Mean<'c>>) -> Made<Lanes<'c>> {
+    let Some(Mean { rounded, rest }) = mean else { return Ok(value) };
+    let lanes = value.get_type().get_size();
+    f.fsub(f.fsub(value, f.splat(rounded, lanes)?)?, f.splat(rest, lanes)?)
 }
 
 fn embed<'c>(

@@ -9,7 +9,7 @@ use skipc_plan::buckets::{Always, Bucketing, ByHeight};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
-    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Spread, Sum, View, WeightLayout,
+    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -345,7 +345,7 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
         ),
         rows_of(
             vec![x.clone(), param("scale", F32, 1, Access::Write)],
-            Rowwise::RowScale { spread: Spread::Std, eps: 1e-5.into(), cols, x: listed(2, 1), out: Slot(3) },
+            Rowwise::RowScale { eps: 1e-5.into(), cols, x: listed(2, 1), out: Slot(3) },
         ),
         rows_of(
             vec![read("ids", U32, 1), read("table", dtype, cols), out.clone()],

@@ -8,7 +8,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{NormKind, Rowwise, Spread};
+use crate::kernel::{NormKind, Rowwise};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -19,13 +19,9 @@ pub(super) fn run<N: Element>(
         match rowwise {
             Rowwise::Map { cols, program } => pointwise::run_row(frame, program, row, *cols, &[])?,
             Rowwise::Norm { .. } => norm(frame, rowwise, row)?,
-            Rowwise::RowScale { spread, eps, cols, x, out } => {
+            Rowwise::RowScale { eps, cols, x, out } => {
                 let x = frame.load(*x, row, *cols)?;
-                let scale = match spread {
-                    Spread::Rms => functions::inv_rms(&x, eps.0),
-                    Spread::Std => functions::inv_std(&x, eps.0),
-                };
-                frame.store_dense(*out, row, &[scale])?;
+                frame.store_dense(*out, row, &[functions::inv_rms(&x, eps.0)])?;
             }
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 let id = frame.load_index(*ids, row)?;

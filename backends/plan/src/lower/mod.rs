@@ -24,6 +24,7 @@ use crate::kernel::Kernel;
 use crate::layout;
 use crate::order::Order;
 use crate::plan::{Options, Plan, StepSource};
+use crate::role::{self, Decision};
 use crate::uses::Uses;
 use bind::Bind;
 use sets::{Decided, SetBuffers};
@@ -207,14 +208,17 @@ impl<'a> Ctx<'a> {
                 }
                 _ => return Err(self.unsupported("give this to the host", value)),
             };
-            let ports = match (graph.op(value), graph.operands(value).as_slice()) {
-                (Op::FillMask { value }, _) => RouterPorts::Constant(*value),
-                (Op::Executed {}, [set]) => {
+            let role::Role::Decision(decision) = role::Role::of(graph.op(value)) else {
+                return Err(self.unsupported("give this to the host", value));
+            };
+            let ports = match decision {
+                Decision::Always(decision) => RouterPorts::Constant(decision),
+                Decision::Set => {
+                    let [set] = self.operands(value)?;
                     let (SetBuffers { count, .. }, Decided { mask, forced }) =
-                        (self.set(*set)?, self.decided(*set)?);
+                        (self.set(set)?, self.decided(set)?);
                     RouterPorts::Routed { decision: mask, forced, executed: count, wanted: None }
                 }
-                _ => return Err(self.unsupported("give this to the host", value)),
             };
             self.interface.bind_router(router, ports);
         }
@@ -275,14 +279,14 @@ impl<'a> Ctx<'a> {
 
     /// The buffer in which a value lies.
     fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
-        let idx = match self.graph.op(value) {
-            Op::Input { port } => match (self.interface.buffer(&port.role), &port.role) {
-                (None, Role::Input { .. }) => {
-                    return Err(self.unsupported("take an input of this name", value));
-                }
-                (buffer, _) => buffer,
-            },
-            _ => self.place[value.index()],
+        let idx = if let Op::Input { port } = self.graph.op(value) {
+            let buffer = self.interface.buffer(&port.role);
+            if buffer.is_none() && matches!(port.role, Role::Input { .. }) {
+                return Err(self.unsupported("take an input of this name", value));
+            }
+            buffer
+        } else {
+            self.place[value.index()]
         };
         idx.ok_or_else(|| self.internal("the value is used before it is in memory", value))
     }

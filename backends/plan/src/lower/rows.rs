@@ -7,7 +7,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Attention, Body, CachedAttention, NormKind, Rowwise, Slot, Spread};
+use crate::kernel::{Access, Attention, Body, CachedAttention, NormKind, Rowwise, Slot};
 use crate::plan::ConstantSource;
 use crate::role::Single;
 
@@ -18,7 +18,7 @@ impl Ctx<'_> {
             Single::Embed => Body::Rowwise(self.embed(&mut bind, value)?),
             Single::RmsNorm { eps } => Body::Rowwise(self.rms_norm(&mut bind, value, eps)?),
             Single::LayerNorm { eps } => Body::Rowwise(self.layer_norm(&mut bind, value, eps)?),
-            Single::RowScale { spread, eps } => Body::Rowwise(self.row_scale(&mut bind, value, spread, eps)?),
+            Single::RowScale { eps } => Body::Rowwise(self.row_scale(&mut bind, value, eps)?),
             Single::Attention { heads, kv_heads } => {
                 Body::Attention(self.attention(&mut bind, value, (heads, kv_heads))?)
             }
@@ -56,19 +56,13 @@ impl Ctx<'_> {
         Ok(Rowwise::Norm { kind, eps, cols, x, gain, out })
     }
 
-    fn row_scale(
-        &mut self,
-        bind: &mut Bind,
-        value: Value,
-        spread: Spread,
-        eps: F64,
-    ) -> Result<Rowwise, PlanError> {
+    fn row_scale(&mut self, bind: &mut Bind, value: Value, eps: F64) -> Result<Rowwise, PlanError> {
         let [x] = self.operands(value)?;
         let cols = self.graph.ty(x).cols();
         let x = self.operand(bind, "x", x)?;
         let result = self.result(value)?;
         let out = self.written(bind, "out", result);
-        Ok(Rowwise::RowScale { spread, eps, cols, x, out })
+        Ok(Rowwise::RowScale { eps, cols, x, out })
     }
 
     fn embed(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {

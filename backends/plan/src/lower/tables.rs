@@ -112,8 +112,11 @@ impl Ctx<'_> {
     pub(super) fn first_output(&self, value: Value) -> u32 {
         let (mut value, mut row) = (value, 0u32);
         loop {
-            if let Op::WeightRows { start, .. } = self.graph.op(value) {
-                row = row.saturating_add(*start);
+            // What is no constant has no outputs to count.
+            let Role::Constant(constant) = Role::of(self.graph.op(value)) else { return row };
+            match constant {
+                Constant::Rows { start, .. } => row = row.saturating_add(start),
+                Constant::Weight | Constant::FoldGain => {}
             }
             match self.graph.operands(value).first() {
                 Some(operand) => value = *operand,
@@ -159,16 +162,6 @@ impl Ctx<'_> {
                 Constant::Weight => self.tensor(value)?,
                 Constant::Rows { start, len } => RecipeStep::Rows { start, len },
                 Constant::FoldGain => RecipeStep::FoldGain { gain: self.vector(value)? },
-                Constant::FoldBias => RecipeStep::FoldBias { bias: self.vector(value)? },
-                Constant::Centre => {
-                    // Of all rows of the tensor, as the sums share one constant of all of them.
-                    let rows = self.shape(self.tensor_of(value))?.0;
-                    let mut means = steps.clone();
-                    means.retain(|step| !matches!(step, RecipeStep::Rows { .. }));
-                    means.push(RecipeStep::RowMeans);
-                    self.constants.add(ConstantSource::Recipe { steps: means }, DType::F32, (1, rows));
-                    RecipeStep::Centre
-                }
             };
             steps.push(step);
         }

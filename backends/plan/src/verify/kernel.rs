@@ -314,7 +314,7 @@ impl Check<'_> {
                 }
                 self.write(out, cols, Kind::Real);
             }
-            Rowwise::RowScale { spread: _, eps, cols, x, out } => {
+            Rowwise::RowScale { eps, cols, x, out } => {
                 self.size("columns", cols, cols > 0);
                 self.eps(eps);
                 self.read(x, cols, Kind::Real);

@@ -44,13 +44,12 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
     match op {
         // Given, made when the model is compiled, or shown by the kernel that decides.
         Op::Input { .. } | Op::Weight { .. } | Op::Executed {} | Op::FillMask { .. } => Poly::default(),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldBias {} | Op::CentreRows {} => Poly::default(),
+        Op::WeightRows { .. } | Op::FoldGain {} => Poly::default(),
         Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
         Op::RouterLogits {} => work(Work::NarrowMatmul, &elements.scale(cols(0))),
         Op::RmsNorm { .. } => kernel(work(Work::RmsNorm, &elements)),
         Op::LayerNorm { .. } => kernel(work(Work::LayerNorm, &elements)),
         Op::InvRms { .. } => kernel(work(Work::InvRms, &rows(result).scale(cols(0)))),
-        Op::InvStd { .. } => kernel(work(Work::InvStd, &rows(result).scale(cols(0)))),
         Op::Embed {} => kernel(work(Work::Embed, &elements)),
         // Part of a product: an element of each table.
         Op::Rope { .. } => work(Work::Lookup, &elements.scale(2.0)),

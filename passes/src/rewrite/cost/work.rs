@@ -28,8 +28,6 @@ pub enum Work {
     LayerNorm,
     /// An element of a row of which a norm wants to know by what to scale it.
     InvRms,
-    /// The same for a norm by mean and variance.
-    InvStd,
     /// An element of a row that is looked up.
     Embed,
     /// An element of a rotary embedding that is a kernel of its own.
@@ -51,11 +49,10 @@ impl Target {
             Work::Function(elementwise::Cost::Arithmetic) => 0.1,
             Work::Lookup => 0.5,
             Work::Move => 1.0,
-            // Each statistic reads the row once, and so does its use.
+            // A mean reads the row twice, squares read it once; its use is a read, a gain and a result.
             Work::InvRms => 1.0,
-            Work::InvStd => 2.0,
             Work::RmsNorm => 3.0,
-            Work::LayerNorm => 4.0,
+            Work::LayerNorm => 5.0,
             Work::Embed => 2.0,
             // Itself, both tables by half, and the result.
             Work::Rope => 3.0,

@@ -34,7 +34,7 @@ fn row_operands(view: &View<'_>, operands: &[Id]) -> Vec<usize> {
 
 /// Ops that work row by row and make numbers (masks are made of sets alone).
 fn is_row_wise(op: &Op) -> bool {
-    op.has(Trait::RowWise) && !matches!(op, Op::FillMask { .. })
+    op.has(Trait::RowWise) && !op.has(Trait::CountsRows)
 }
 
 /// The sets over which a class is a gather, each with what is gathered.

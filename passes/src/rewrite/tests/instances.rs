@@ -61,10 +61,6 @@ const INSTANCES: &[(&str, &str)] = &[
         "norm_into_weight",
         "%n = rms_norm %x, %gain {eps=0.25}\n %o = matmul %n, %a\n %q = router_logits %n, %wr\n %out = scale_rows %o, %q",
     ),
-    (
-        "layer_norm_into_weight",
-        "%c = weight {name=\"c\", shape=[D]}\n %n = layer_norm %x, %gain, %c {eps=0.25}\n %o = matmul %n, %a\n %q = router_logits %n, %wr\n %out = scale_rows %o, %q",
-    ),
     ("row_scale_out", "%n = scale_rows %x, %r\n %out = matmul %n, %a"),
     (
         "slice_in",
@@ -83,15 +79,24 @@ const INSTANCES: &[(&str, &str)] = &[
 
 /// The instance of a rule of this name with sizes that depend on its number.
 pub(super) fn instance(rule: &str, number: usize) -> String {
+    with_body(body_of(rule), number)
+}
+
+/// What the instances of a rule compute.
+pub(super) fn body_of(rule: &str) -> &'static str {
     let body = INSTANCES.iter().find(|(name, _)| *name == rule);
-    with_body(body.unwrap_or_else(|| panic!("no instance of `{rule}`")).1, number)
+    body.unwrap_or_else(|| panic!("no instance of `{rule}`")).1
 }
 
 /// An instance with this body and sizes that depend on its number.
 pub(super) fn with_body(body: &str, number: usize) -> String {
-    let size = |place: u32| number / 4usize.pow(place) % 4 + 1;
+    with_sizes(body, [0, 1, 2].map(|place| number / 4usize.pow(place) % 4 + 1))
+}
+
+/// An instance with this body and the sizes `D`, `O` and `K`; `LAST` is a column of the first four, the last of as many.
+pub(super) fn with_sizes(body: &str, [d, o, k]: [usize; 3]) -> String {
     let text = format!("graph \"instance\" {{{HEAD}  {body}\n  return result \"out\" = %out\n}}");
-    let sizes = [("LAST", size(0) - 1), ("D", size(0)), ("O", size(1)), ("K", size(2))];
+    let sizes = [("LAST", (d - 1) % 4), ("D", d), ("O", o), ("K", k)];
     // Sizes stand alone between brackets, commas and equals signs.
     sizes.iter().fold(text, |text, (name, size)| {
         ["[", "=", " "].iter().fold(text, |text, before| {
@@ -122,7 +127,7 @@ impl Prices for Alike {
 }
 
 /// A graph of which each two outputs that follow one another are to be equal: a node, and another of its class.
-fn pairs(saturated: &Saturated) -> Standalone {
+pub(super) fn pairs(saturated: &Saturated) -> Standalone {
     let egraph = &saturated.egraph;
     let ids: Vec<egg::Id> = egraph.classes().map(|class| class.id).collect();
     let problem = Problem::new(egraph, &ids, &Alike);

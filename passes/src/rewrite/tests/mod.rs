@@ -1,5 +1,6 @@
 //! Tests of the rules, of the search, and of their limits.
 
+mod accuracy;
 mod instances;
 mod limits;
 mod proofs;

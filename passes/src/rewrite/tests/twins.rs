@@ -183,21 +183,6 @@ const TWINS: &[Twin] = &[
         },
         None,
     ),
-    (
-        "layer_norm_into_weight",
-        "the rows of the weight are not centred",
-        |view, product, operands, found| {
-            let (Op::Matmul {}, &[normed, weight]) = (product, operands) else { return };
-            for (norm, of) in view.nodes(normed) {
-                let (Op::LayerNorm { eps }, &[x, gain, bias]) = (norm, of) else { continue };
-                let scaled = op(Op::FoldGain {}, [weight.into(), gain.into()]);
-                let scale = op(Op::InvStd { eps: *eps }, [x.into()]);
-                let rows = op(Op::ScaleRows {}, [op(product.clone(), [x.into(), scaled]), scale]);
-                found.push(op(Op::AddBias {}, [rows, op(Op::FoldBias {}, [weight.into(), bias.into()])]));
-            }
-        },
-        None,
-    ),
 ];
 
 fn gathers<'a>(view: &'a View<'_>, class: Id) -> impl Iterator<Item = (Id, Id)> + 'a {

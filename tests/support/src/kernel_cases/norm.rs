@@ -1,7 +1,7 @@
 //! Norms, and what they scale rows by.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, NormKind, Rowwise, Spread, View};
+use skipc_plan::kernel::{Body, NormKind, Rowwise, View};
 use skipc_plan::pointwise::Real;
 
 use super::Case;
@@ -11,27 +11,29 @@ use crate::tolerance::Exactness;
 /// Widths of rows that fit vectors and that do not.
 const COLS: [u32; 11] = [1, 2, 3, 7, 16, 30, 64, 96, 97, 128, 515];
 
-const SPREADS: [Spread; 2] = [Spread::Rms, Spread::Std];
-
 pub(super) fn add(cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::Bf16] {
         for cols in COLS {
             for layer in [false, true] {
                 cases.push(norm((dtype, dtype), cols, (9, 12), layer));
             }
-            SPREADS.into_iter().for_each(|spread| cases.push(row_scale(dtype, spread, cols, (9, 12))));
+            cases.push(row_scale(dtype, cols, (9, 12)));
         }
         for rows in [0, 1, 63, 64, 65, 128] {
             cases.push(norm((dtype, dtype), 24, (rows, 130), false));
             cases.push(norm((dtype, dtype), 24, (rows, 130), true));
-            SPREADS.into_iter().for_each(|spread| cases.push(row_scale(dtype, spread, 24, (rows, 130))));
+            cases.push(row_scale(dtype, 24, (rows, 130)));
         }
         for set in Set::ALL {
             cases.push(gathered_norm(dtype, set));
-            SPREADS.into_iter().for_each(|spread| cases.push(gathered_row_scale(dtype, spread, set)));
+            cases.push(gathered_row_scale(dtype, set));
         }
         cases.push(extreme_rows(dtype, false));
         cases.push(extreme_rows(dtype, true));
+        for cols in [32, 97, 256] {
+            cases.push(rows_far_from_zero(dtype, cols, false));
+            cases.push(rows_far_from_zero(dtype, cols, true));
+        }
     }
     cases.push(norm((DType::Bf16, DType::F32), 64, (5, 8), false));
     cases.push(norm((DType::F32, DType::Bf16), 64, (5, 8), true));
@@ -70,17 +72,17 @@ fn gathered_norm(dtype: DType, set: Set) -> Case {
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
 }
 
-fn row_scale(dtype: DType, spread: Spread, cols: u32, (rows, bound): (u32, u32)) -> Case {
-    let mut draft = Draft::new(format!("{}_{dtype}_{cols}_rows_{rows}_of_{bound}", spread.name()));
+fn row_scale(dtype: DType, cols: u32, (rows, bound): (u32, u32)) -> Case {
+    let mut draft = Draft::new(format!("inv_rms_{dtype}_{cols}_rows_{rows}_of_{bound}"));
     let x = draft.reals("x", (dtype, bound, cols), rows, Values::Within(3.0));
     let out = draft.output("out", (DType::F32, bound, 1));
     let extent = draft.counted(rows, bound);
-    let scale = Rowwise::RowScale { spread, eps: Real::from(1e-6), cols, x: dense(x), out };
+    let scale = Rowwise::RowScale { eps: Real::from(1e-6), cols, x: dense(x), out };
     draft.finish(extent, Body::Rowwise(scale), Exactness::Chain)
 }
 
-fn gathered_row_scale(dtype: DType, spread: Spread, set: Set) -> Case {
-    let mut draft = Draft::new(format!("{}_{dtype}_gathered_{}", spread.name(), set.name()));
+fn gathered_row_scale(dtype: DType, set: Set) -> Case {
+    let mut draft = Draft::new(format!("inv_rms_{dtype}_gathered_{}", set.name()));
     let (n_tokens, bound, cols) = (70, 72, 40);
     let rows = set.rows(n_tokens, &mut draft);
     let x = draft.reals("x", (dtype, bound, 56), n_tokens, Values::Within(1.0));
@@ -88,7 +90,7 @@ fn gathered_row_scale(dtype: DType, spread: Spread, set: Set) -> Case {
     let out = draft.output("out", (DType::F32, bound, 1));
     let extent = draft.counted(rows.len() as u32, bound);
     let x = View { col: 16, ..listed(x, list) };
-    let scale = Rowwise::RowScale { spread, eps: Real::from(1e-5), cols, x, out };
+    let scale = Rowwise::RowScale { eps: Real::from(1e-5), cols, x, out };
     draft.finish(extent, Body::Rowwise(scale), Exactness::Chain)
 }
 
@@ -103,8 +105,27 @@ fn extreme_rows(dtype: DType, layer: bool) -> Case {
     values.extend(noise.iter().map(|x| x * 1e-4));
     values.extend(noise.iter().map(|x| x * 1e6));
     values.extend(noise.iter().map(|x| x + 20.0));
-    let (rows, cols) = (5, cols as u32);
-    let x = draft.matrix("x", (dtype, rows, cols), &values);
+    finish(draft, dtype, &values, cols, layer)
+}
+
+/// Rows whose mean is many times what they spread by: of one value, and with a spread of a thousandth and less.
+fn rows_far_from_zero(dtype: DType, cols: usize, layer: bool) -> Case {
+    let name = if layer { "layer_norm" } else { "rms_norm" };
+    let mut draft = Draft::new(format!("{name}_{dtype}_{cols}_far_from_zero"));
+    // Of a standard deviation of 1.
+    let noise = draft.random(cols, Values::Within(3f64.sqrt()));
+    let mut values: Vec<f64> =
+        [7.1, 1234.0, 1234.1, -0.3].iter().flat_map(|value| vec![*value; cols]).collect();
+    values.extend(noise.iter().map(|x| x + 1000.0));
+    values.extend(noise.iter().map(|x| 1e-3 * x - 1.0));
+    values.extend(noise.iter().map(|x| 0.1 * x + 3e4));
+    finish(draft, dtype, &values, cols, layer)
+}
+
+/// The norm of these rows of `cols` elements.
+fn finish(mut draft: Draft, dtype: DType, values: &[f64], cols: usize, layer: bool) -> Case {
+    let (rows, cols) = ((values.len() / cols) as u32, cols as u32);
+    let x = draft.matrix("x", (dtype, rows, cols), values);
     let gain = draft.reals("gain", (DType::F32, 1, cols), 1, Values::Within(2.0));
     let kind = kind(&mut draft, cols, layer);
     let out = draft.output("out", (dtype, rows, cols));

@@ -1,8 +1,8 @@
 //! Row-wise kernels.
 
-use skipc_plan::kernel::{NormKind, Rowwise, Slot, Spread};
+use skipc_plan::kernel::{NormKind, Rowwise, Slot};
 
-use super::{Approx, Eval};
+use super::{Approx, Eval, UNIT, gamma};
 
 impl Eval<'_> {
     pub(super) fn rowwise(&mut self, rowwise: &Rowwise, n_rows: usize) {
@@ -12,12 +12,9 @@ impl Eval<'_> {
                     (0..*cols as usize).for_each(|col| self.pointwise(program, (row, col), &[]));
                 }
                 Rowwise::Norm { .. } => self.norm(rowwise, row),
-                Rowwise::RowScale { spread, eps, cols, x, out } => {
+                Rowwise::RowScale { eps, cols, x, out } => {
                     let x = (0..*cols as usize).map(|col| Approx::exact(self.load(*x, row, col)));
-                    let mut x: Vec<Approx> = x.collect();
-                    if *spread == Spread::Std {
-                        centre(&mut x);
-                    }
+                    let x: Vec<Approx> = x.collect();
                     let scale = inv_root(&x, eps.0);
                     self.store_dense(*out, row, 0, scale);
                 }
@@ -69,9 +66,19 @@ impl Eval<'_> {
     }
 }
 
+/// Takes away the mean of a row of stored numbers, and the mean of what its rounding left. The error of the first mean
+/// cancels: what stays is that of the second, of numbers as small as the row's spread.
 fn centre(x: &mut [Approx]) {
-    let mean = Approx::sum(x.iter().copied()).div(Approx::exact(x.len() as f64));
-    x.iter_mut().for_each(|x| *x = x.sub(mean));
+    let n = x.len();
+    let mean_of = |of: &dyn Fn(f64) -> f64| x.iter().map(|x| of(x.value)).sum::<f64>() / n as f64;
+    let mean = mean_of(&|x| x);
+    let lost = gamma(n) * mean_of(&f64::abs);
+    let spread = mean_of(&|x| (x - mean).abs()) + lost;
+    for x in x.iter_mut() {
+        let value = x.value - mean;
+        let error = gamma(n + 2) * spread + 2.0 * UNIT * (value.abs() + lost);
+        *x = Approx { value, error };
+    }
 }
 
 /// `rsqrt(mean(x²) + eps)`.

@@ -50,14 +50,8 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
             };
             reduce::norm(kernel, norm)
         }
-        Rowwise::RowScale { spread, eps, cols, x, out } => {
-            let scale = reduce::RowScale {
-                spread: *spread,
-                eps: eps.into_inner() as f32,
-                cols: *cols,
-                x: *x,
-                out: *out,
-            };
+        Rowwise::RowScale { eps, cols, x, out } => {
+            let scale = reduce::RowScale { eps: eps.into_inner() as f32, cols: *cols, x: *x, out: *out };
             reduce::row_scale(kernel, scale)
         }
     }

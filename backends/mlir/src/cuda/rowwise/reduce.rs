@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, Spread, View};
+use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, View};
 
 use super::super::{Generated, place};
 use super::THREADS;
@@ -24,7 +24,6 @@ pub(super) struct Norm {
 
 /// What a norm scales a row by.
 pub(super) struct RowScale {
-    pub(super) spread: Spread,
     pub(super) eps: f32,
     pub(super) cols: u32,
     pub(super) x: View,
@@ -158,28 +157,27 @@ pub(super) fn norm(kernel: &Kernel, norm: Norm) -> Result<Generated, Error> {
     Ok(finish(code))
 }
 
-/// What the spread of a row is measured from.
+/// What the squares of a row are measured from.
 #[derive(Clone, Copy)]
 enum Centre<'c> {
     Zero,
-    Mean(Float<'c>),
+    /// The mean in two parts: as it rounds, and the mean of what that leaves, which for a row far from zero may be more
+    /// than the row spreads.
+    Mean(Float<'c>, Float<'c>),
 }
 
 impl<'c> Centre<'c> {
-    fn of(sweep: Sweep, code: &'c Code, spread: Spread, (row, dtype): (GPtr<'c>, DType)) -> Self {
-        match spread {
-            Spread::Rms => Centre::Zero,
-            Spread::Std => {
-                Centre::Mean(sweep.sum(code, row, dtype, |value, sum| sum + value) / sweep.cols as f32)
-            }
-        }
+    fn mean(sweep: Sweep, code: &'c Code, (row, dtype): (GPtr<'c>, DType)) -> Self {
+        let mean = sweep.sum(code, row, dtype, |value, sum| sum + value) / sweep.cols as f32;
+        let left = sweep.sum(code, row, dtype, |value, sum| sum + (value - mean));
+        Centre::Mean(mean, left / sweep.cols as f32)
     }
 
     /// How far a value lies from it.
     fn offset(self, value: Float<'c>) -> Float<'c> {
         match self {
             Centre::Zero => value,
-            Centre::Mean(mean) => value - mean,
+            Centre::Mean(mean, rest) => value - mean - rest,
         }
     }
 
@@ -199,11 +197,10 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
     let from = place::element(code, x, norm.x, row, 0u32);
     let out_view = View { slot: norm.out, rows: Rows::Dense, col: 0 };
     let to = place::element(code, out, out_view, row, 0u32);
-    let spread = match norm.kind {
-        NormKind::Rms => Spread::Rms,
-        NormKind::Layer { .. } => Spread::Std,
+    let centre = match norm.kind {
+        NormKind::Rms => Centre::Zero,
+        NormKind::Layer { .. } => Centre::mean(sweep, code, (from, x.dtype)),
     };
-    let centre = Centre::of(sweep, code, spread, (from, x.dtype));
     let scale = centre.scale(sweep, code, (from, x.dtype), norm.eps);
     let row_of =
         |slot: Slot, group: &Group<'c>| sweep.load(code.param(slot.0), kernel.param(slot).dtype, group);
@@ -237,8 +234,7 @@ pub(super) fn row_scale(kernel: &Kernel, scale: RowScale) -> Result<Generated, E
         let code = &code;
         let row = begin(code, kernel);
         let from = (place::element(code, x, scale.x, row, 0u32), x.dtype);
-        let centre = Centre::of(sweep, code, scale.spread, from);
-        let scale = centre.scale(sweep, code, from, scale.eps);
+        let scale = Centre::Zero.scale(sweep, code, from, scale.eps);
         let to = place::element(code, out.0, out.1, row, 0u32);
         let first_lane = (code.thread() % 32).eq(0);
         code.when(first_lane, || to.at::<F32>(0u32).store(scale));
