@@ -87,7 +87,7 @@ fn programs(kernel: &Kernel) -> Result<Vec<Loaded>, String> {
 }
 
 /// Kinds of cases with a test of their own, so that they run beside each other.
-const APART: [&str; 3] = ["gemm", "epilogue", "attention"];
+const APART: [&str; 4] = ["gemm", "epilogue", "attention", "cached"];
 
 fn check_named(chosen: impl Fn(&str) -> bool) {
     check(cases().into_iter().filter(|case| chosen(&case.name)).collect());
@@ -118,6 +118,11 @@ fn epilogues() {
 #[test]
 fn attention() {
     check_named(|name| name.starts_with(APART[2]));
+}
+
+#[test]
+fn caches() {
+    check_named(|name| name.starts_with(APART[3]));
 }
 
 #[test]

@@ -200,7 +200,6 @@ impl Loaded {
         run: &Run<'_>,
         checked: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        self.gpu.context.make_current()?;
         let Run { function, n_tokens, .. } = *run;
         let bound = bound_for(n_tokens, function.max_tokens);
         let bounds = Bounds { tokens: bound, cached: memories.cached };

@@ -5,43 +5,20 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::program::{Arg, Launch, RowTile};
+use skipc_artifact::bundle::Bundle;
+use skipc_artifact::program::Arg;
 use skipc_runtime::npy;
 
+mod stand_in;
 mod tiny;
 
 fn bundle() -> Bundle {
-    let mut bundle = tiny::bundle();
-    bundle.program.target = "cuda:sm_90a".parse().unwrap();
-    for entry in &mut bundle.program.entries {
-        let tiles = match entry.symbol == "table_4" {
-            true => vec![RowTile { from: 0, rows: 16, across: 2 }],
-            false => Vec::new(),
-        };
-        let shared_bytes = if entry.symbol == "table_4" { 60_000 } else { 0 };
-        entry.launch = Launch::Cuda {
-            tiles,
-            threads: 96,
-            shared_bytes,
-            registers: 1,
-            static_shared_bytes: 0,
-            persistent: false,
-        };
-    }
-    bundle.code = BundleCode::Cuda { ptx: "PTX text".into(), cubin: Some(b"CUBIN".to_vec()) };
-    bundle
+    stand_in::for_cuda(tiny::bundle())
 }
 
 /// A folder with the stand-in as `libcuda.so` and a batch of 2 × 35 tokens.
 fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stand_in/driver.rs");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let mut compile = Command::new(rustc);
-    compile.args(["--edition=2024", "--crate-type=cdylib", "-Cdebuginfo=0", "-o"]);
-    let compiled = compile.arg(folder.path().join("libcuda.so")).arg(source).output().unwrap();
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let folder = stand_in::folder();
     let tokens: Vec<i32> = (0..70).map(|idx| idx % 4).collect();
     npy::write(&folder.path().join("t.npy"), &[2, 35], &tokens).unwrap();
     folder

@@ -20,6 +20,7 @@ use std::fmt::{Display, Write};
 
 pub(crate) use flow::{Carry, Steps};
 pub(crate) use math::Arith;
+pub(crate) use memory::Access;
 use value::Ty;
 pub(crate) use value::{
     BF16, Bool, F32, Float, GPtr, I8, I32, I64, Int, Long, Operand, SPtr, V2, V4, Val, pack_bf16, unpack_bf16,

@@ -58,9 +58,30 @@ impl Code {
         lanes: u32,
         fold: impl Fn(Val<'c, T>, Val<'c, T>) -> Val<'c, T>,
     ) -> Val<'c, T> {
+        self.reduce_between(value, (1, lanes), fold)
+    }
+
+    /// Folds the values of the lanes of a warp that have the same place in their group of `lanes` lanes (a power of two);
+    /// each lane gets the result.
+    pub(crate) fn reduce_groups<'c, T: Lane>(
+        &'c self,
+        value: Val<'c, T>,
+        lanes: u32,
+        fold: impl Fn(Val<'c, T>, Val<'c, T>) -> Val<'c, T>,
+    ) -> Val<'c, T> {
+        self.reduce_between(value, (lanes, 32), fold)
+    }
+
+    /// Folds over the bits of a lane's index from `least` up to, but not including, `end`.
+    fn reduce_between<'c, T: Lane>(
+        &'c self,
+        value: Val<'c, T>,
+        (least, end): (u32, u32),
+        fold: impl Fn(Val<'c, T>, Val<'c, T>) -> Val<'c, T>,
+    ) -> Val<'c, T> {
         let mut value = value;
-        let mut distance = lanes / 2;
-        while distance > 0 {
+        let mut distance = end / 2;
+        while distance >= least {
             value = fold(value, self.shuffle_xor(value, distance));
             distance /= 2;
         }

@@ -195,7 +195,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
     match &kernel.body {
         Body::Gemm(gemm) => gemm::generate(device, kernel, gemm, bucketing),
         Body::Attention(attention) => attention::generate(kernel, attention),
-        Body::CachedAttention(_) => Err(Error::Unsupported { what: "attention over a cache".to_owned() }),
+        Body::CachedAttention(attention) => attention::cached::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),
         Body::Update(state_update) => update::generate(kernel, state_update),

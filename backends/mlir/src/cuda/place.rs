@@ -139,6 +139,18 @@ pub(super) fn group_width(numbers: impl IntoIterator<Item = u32>) -> u32 {
     width
 }
 
+/// Bytes that are moved at once: the most of 16, 8, 4, 2 and 1 that all these numbers of elements are whole multiples
+/// of, so that each piece is aligned.
+pub(super) fn piece_bytes(dtype: DType, numbers: impl IntoIterator<Item = u32>) -> u32 {
+    let mut piece = 16;
+    for elements in numbers {
+        while !(u64::from(elements) * u64::from(dtype.size())).is_multiple_of(piece) {
+            piece /= 2;
+        }
+    }
+    piece as u32
+}
+
 /// Checks that a parameter holds real numbers.
 pub(super) fn require_real(param: &Param) -> Result<(), Error> {
     match param.dtype {
@@ -149,9 +161,10 @@ pub(super) fn require_real(param: &Param) -> Result<(), Error> {
     }
 }
 
-/// Loads a group of 1, 2 or 4 elements. The type is one of real numbers.
+/// Loads a group of 1, 2 or 4 elements, or 8 of bf16. The type is one of real numbers.
 pub(super) fn load_group<'c>(at: GPtr<'c>, dtype: DType, width: u32) -> Vec<Float<'c>> {
     match (dtype, width) {
+        (DType::Bf16, 8) => at.load::<V4<I32>>().items().map(unpack_bf16).as_flattened().to_vec(),
         (DType::Bf16, 4) => at.load::<V2<I32>>().items().map(unpack_bf16).as_flattened().to_vec(),
         (DType::Bf16, 2) => unpack_bf16(at.load::<I32>()).to_vec(),
         (DType::Bf16, _) => vec![at.load::<BF16>().to_float()],

@@ -15,6 +15,7 @@ use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::CudaCodegen;
 
+mod cached;
 mod hopper;
 
 /// One form of each kernel, with the highest tiles.

@@ -1,11 +1,12 @@
-//! What a step adds to a state. One block; each thread owns the elements of the state that it changes, so that rows
-//! are taken in order and no thread waits for another.
+//! What a step adds to a state. Rows of a cache are stored as any row-wise work is done, in any order. All else is one
+//! block; each thread owns the elements of the state that it changes, so that rows are taken in order and no thread waits
+//! for another.
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Update, View};
 
 use super::compact::{THREADS, require_column};
-use super::{Generated, place};
+use super::{Generated, place, rowwise};
 use crate::code::{Code, F32, I8, I32, Int, Steps};
 use crate::error::Error;
 
@@ -14,33 +15,15 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Malformed`].
 pub(super) fn generate(kernel: &Kernel, update: &Update) -> Result<Generated, Error> {
-    check(kernel, update)?;
-    let code = Code::new(place::n_params(kernel)?);
-    let rows = place::extent(&code, &kernel.extent);
-    match update {
-        Update::AddRows { cols, x, sum } => add_rows(&code, kernel, (*x, *cols, sum.0), rows),
-        Update::CountGroups { .. } => count_groups(&code, kernel, update, rows),
-        Update::StoreRows { .. } => {}
-    }
-    Ok(Generated {
-        code,
-        tiles: Vec::new(),
-        threads: THREADS,
-        shared_bytes: 0,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
-    })
-}
-
-fn check(kernel: &Kernel, update: &Update) -> Result<(), Error> {
     place::require_extent(kernel, &kernel.extent)?;
     match *update {
-        Update::StoreRows { .. } => Err(Error::Unsupported { what: "rows stored in a cache".to_owned() }),
+        Update::StoreRows { cols, rows, places, cache } => {
+            rowwise::store_rows(kernel, rowwise::StoreRows { cols, rows, places, cache })
+        }
         Update::AddRows { cols, x, sum } => {
             place::require_real(place::require_view(kernel, x, cols)?)?;
-            place::require(kernel, sum, DType::F32)
+            place::require(kernel, sum, DType::F32)?;
+            one_block(kernel, |code, rows| add_rows(code, kernel, (x, cols, sum.0), rows))
         }
         Update::CountGroups { size: 0, .. } => {
             Err(Error::Malformed { what: "a group of no rows".to_owned() })
@@ -53,9 +36,26 @@ fn check(kernel: &Kernel, update: &Update) -> Result<(), Error> {
             place::require(kernel, wanted, DType::U8)?;
             place::require_u32(kernel, counts)?;
             require_column(kernel, wanted)?;
-            require_column(kernel, counts)
+            require_column(kernel, counts)?;
+            one_block(kernel, |code, rows| count_groups(code, kernel, update, rows))
         }
     }
+}
+
+/// A kernel of one block, written by `body`, which gets the number of rows.
+fn one_block(kernel: &Kernel, body: impl for<'c> FnOnce(&'c Code, Int<'c>)) -> Result<Generated, Error> {
+    let code = Code::new(place::n_params(kernel)?);
+    body(&code, place::extent(&code, &kernel.extent));
+    Ok(Generated {
+        code,
+        tiles: Vec::new(),
+        threads: THREADS,
+        shared_bytes: 0,
+        min_blocks: 1,
+        features: Vec::new(),
+        form: String::new(),
+        persistent: false,
+    })
 }
 
 /// A thread for each column.

@@ -136,12 +136,14 @@ impl Stream {
 
     /// Waits for all work in it.
     pub(super) fn synchronize(&self) -> Result<(), CudaError> {
+        self.context.make_current()?;
         // SAFETY: the stream lives as long as `self`.
         unsafe { result::stream::synchronize(self.stream) }.map_err(fault("cuStreamSynchronize"))
     }
 
     /// Records what `work` puts into this stream, without running it.
     pub(super) fn capture(&self, work: impl FnOnce() -> Result<(), CudaError>) -> Result<Graph, CudaError> {
+        self.context.make_current()?;
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream lives as long as `self`, and the capture ends below whatever `work` says.
         unsafe { result::stream::begin_capture(self.stream, mode) }.map_err(fault("cuStreamBeginCapture"))?;
@@ -181,6 +183,7 @@ unsafe impl Send for Graph {}
 
 impl Graph {
     pub(super) fn launch(&self, stream: &Stream) -> Result<(), CudaError> {
+        self.context.make_current()?;
         // SAFETY: both live; what the graph refers to does too, see the type.
         unsafe { result::graph::launch(self.instance, stream.stream) }.map_err(fault("cuGraphLaunch"))
     }
@@ -227,6 +230,7 @@ impl Memory {
 
     /// Sets every byte.
     pub(super) fn fill(&self, stream: &Stream, byte: u8) -> Result<(), CudaError> {
+        self.context.make_current()?;
         // SAFETY: the whole of memory that `self` owns.
         unsafe { result::memset_d8_async(self.address, byte, self.bytes as usize, stream.stream) }
             .map_err(fault("cuMemsetD8Async"))
@@ -255,7 +259,9 @@ impl Memory {
             .map_err(fault("cuMemcpyDtoHAsync"))
     }
 
+    /// The address of so many bytes from `at` on, for a call that follows at once.
     fn part(&self, at: u64, length: usize) -> Result<sys::CUdeviceptr, CudaError> {
+        self.context.make_current()?;
         let end = at.checked_add(length as u64);
         if end.is_none_or(|end| end > self.bytes) {
             return Err(CudaError::Internal { what: "a copy past the end of GPU memory" });

@@ -1,11 +1,13 @@
 //! A stand-in for the CUDA driver: the calls that the runtime makes, over host memory.
 //!
-//! It runs the kernels of the hand-written model itself, in the order in which they were captured, and counts what
-//! is handed out and not given back. The environment
-//! variable `STAND_IN` chooses a fault. Compiled by the test as a library of its own; part of no crate.
+//! It runs the kernels of the hand-written model itself, those of a graph in the order in which they were captured, and
+//! counts what is handed out and not given back. Each stream captures for itself, and a graph is what was captured into
+//! it. The environment variable `STAND_IN` chooses a fault. Compiled by the test as a library of its own; part of no crate.
 #![allow(non_snake_case, reason = "the driver's names")]
 
 use std::alloc::{Layout, alloc, dealloc};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::Mutex;
 
@@ -18,9 +20,10 @@ const UNSUPPORTED_PTX: Status = 222;
 const NOT_FOUND: Status = 500;
 const ILLEGAL_ADDRESS: Status = 700;
 const INVALID_VALUE: Status = 1;
+const INVALID_CONTEXT: Status = 201;
 
 /// Name and number of parameters of each kernel.
-const KERNELS: [(&CStr, usize); 3] = [(c"table_4", 4), (c"odd_set", 6), (c"stray", 1)];
+const KERNELS: [(&CStr, usize); 4] = [(c"table_4", 4), (c"odd_set", 6), (c"stray", 1), (c"count_up", 2)];
 
 #[derive(Clone)]
 struct Launch {
@@ -29,23 +32,49 @@ struct Launch {
 }
 
 struct State {
-    /// Launches since a capture began; `None` outside of one.
-    capture: Option<Vec<Launch>>,
-    captured: Vec<Launch>,
+    /// Launches since a stream began to capture, by the stream.
+    captures: BTreeMap<usize, Vec<Launch>>,
+    /// What graphs, and instances of graphs, launch.
+    graphs: BTreeMap<usize, Vec<Launch>>,
+    /// Whether any graph was launched.
+    has_launched: bool,
     /// Start and size of each piece of memory.
     memory: Vec<(u64, usize)>,
-    /// Contexts, streams, graphs and modules that are held.
+    /// Contexts, streams and modules that are held.
     held: i32,
+    /// The last handle that was given out; none is given twice.
+    last: usize,
     log: String,
 }
 
 static STATE: Mutex<State> = Mutex::new(State {
-    capture: None,
-    captured: Vec::new(),
+    captures: BTreeMap::new(),
+    graphs: BTreeMap::new(),
+    has_launched: false,
     memory: Vec::new(),
     held: 0,
+    last: 0,
     log: String::new(),
 });
+
+impl State {
+    fn handle(&mut self) -> usize {
+        self.last += 1;
+        self.last
+    }
+
+    /// A graph, or an instance of one, of its own.
+    fn add_graph(&mut self, launches: Vec<Launch>) -> usize {
+        let handle = self.handle();
+        self.graphs.insert(handle, launches);
+        handle
+    }
+}
+
+thread_local! {
+    /// Whether the thread has a current context, which most calls need.
+    static HAS_CONTEXT: Cell<bool> = const { Cell::new(false) };
+}
 
 fn with<T>(work: impl FnOnce(&mut State) -> T) -> T {
     work(&mut STATE.lock().unwrap())
@@ -62,14 +91,22 @@ fn give<T>(to: *mut T, value: T) -> Status {
     0
 }
 
-fn hold(to: *mut *mut c_void) -> Status {
-    with(|state| state.held += 1);
-    give(to, std::ptr::dangling_mut())
+fn hold(to: *mut usize) -> Status {
+    let handle = with(|state| {
+        state.held += 1;
+        state.handle()
+    });
+    give(to, handle)
 }
 
 fn release() -> Status {
     with(|state| state.held -= 1);
     0
+}
+
+/// Gives back a graph or an instance of one.
+fn release_graph(handle: usize) -> Status {
+    with(|state| if state.graphs.remove(&handle).is_some() { 0 } else { INVALID_VALUE })
 }
 
 /// Whether the bytes lie inside of one piece of memory.
@@ -87,6 +124,15 @@ macro_rules! driver {
     };
 }
 
+/// Calls that fail in a thread without a current context.
+macro_rules! driver_in_context {
+    ($($name:ident($($arg:ident: $ty:ty),*) $body:block)*) => {
+        driver! {
+            $($name($($arg: $ty),*) { if HAS_CONTEXT.get() { $body } else { INVALID_CONTEXT } })*
+        }
+    };
+}
+
 driver! {
     cuDriverGetVersion(version: *mut c_int) { give(version, if fault_is("old") { 11_080 } else { 13_000 }) }
     cuInit(_flags: c_uint) { if fault_is("no-device") { NO_DEVICE } else { 0 } }
@@ -96,34 +142,62 @@ driver! {
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {
         give(value, if attribute == 75 { 9 } else { 0 })
     }
-    cuDevicePrimaryCtxRetain(context: *mut *mut c_void, _device: c_int) { hold(context) }
+    cuDevicePrimaryCtxRetain(context: *mut usize, _device: c_int) { hold(context) }
     cuDevicePrimaryCtxRelease_v2(_device: c_int) {
         release();
         with(|state| {
-            println!("{}held {} pieces {}", state.log, state.held, state.memory.len());
+            let held = state.held + state.graphs.len() as i32;
+            let log = std::mem::take(&mut state.log);
+            println!("{log}held {held} pieces {}", state.memory.len());
         });
         0
     }
-    cuCtxSetCurrent(_context: *mut c_void) { 0 }
-    cuStreamCreate(stream: *mut *mut c_void, _flags: c_uint) { hold(stream) }
-    cuStreamDestroy_v2(_stream: *mut c_void) { release() }
-    cuStreamSynchronize(_stream: *mut c_void) {
-        let launched = with(|state| !state.captured.is_empty());
-        if fault_is("sticky") && launched { ILLEGAL_ADDRESS } else { 0 }
-    }
-    cuStreamBeginCapture_v2(_stream: *mut c_void, _mode: c_int) {
-        with(|state| state.capture = Some(Vec::new()));
+    cuCtxSetCurrent(_context: *mut c_void) {
+        HAS_CONTEXT.set(true);
         0
     }
-    cuStreamEndCapture(_stream: *mut c_void, graph: *mut *mut c_void) {
-        with(|state| state.captured = state.capture.take().unwrap_or_default());
-        hold(graph)
+    cuGetErrorName(status: c_int, name: *mut *const c_char) {
+        let text = match status {
+            ILLEGAL_ADDRESS => c"CUDA_ERROR_ILLEGAL_ADDRESS",
+            INVALID_CONTEXT => c"CUDA_ERROR_INVALID_CONTEXT",
+            INVALID_PTX => c"CUDA_ERROR_INVALID_PTX",
+            NO_DEVICE => c"CUDA_ERROR_NO_DEVICE",
+            _ => c"CUDA_ERROR_OTHER",
+        };
+        give(name, text.as_ptr())
     }
-    cuGraphInstantiateWithFlags(instance: *mut *mut c_void, _graph: *mut c_void, _flags: u64) { hold(instance) }
-    cuGraphDestroy(_graph: *mut c_void) { release() }
-    cuGraphExecDestroy(_instance: *mut c_void) { release() }
+}
+
+driver_in_context! {
+    cuStreamCreate(stream: *mut usize, _flags: c_uint) { hold(stream) }
+    cuStreamDestroy_v2(_stream: *mut c_void) { release() }
+    cuStreamSynchronize(_stream: *mut c_void) {
+        if fault_is("sticky") && with(|state| state.has_launched) { ILLEGAL_ADDRESS } else { 0 }
+    }
+    cuStreamBeginCapture_v2(stream: usize, _mode: c_int) {
+        with(|state| match state.captures.insert(stream, Vec::new()) {
+            None => 0,
+            Some(_) => INVALID_VALUE,
+        })
+    }
+    cuStreamEndCapture(stream: usize, graph: *mut usize) {
+        let captured = with(|state| {
+            let launches = state.captures.remove(&stream)?;
+            Some(state.add_graph(launches))
+        });
+        captured.map_or(INVALID_VALUE, |handle| give(graph, handle))
+    }
+    cuGraphInstantiateWithFlags(instance: *mut usize, graph: usize, _flags: u64) {
+        let made = with(|state| {
+            let launches = state.graphs.get(&graph)?.clone();
+            Some(state.add_graph(launches))
+        });
+        made.map_or(INVALID_VALUE, |handle| give(instance, handle))
+    }
+    cuGraphDestroy(graph: usize) { release_graph(graph) }
+    cuGraphExecDestroy(instance: usize) { release_graph(instance) }
     cuModuleLoadDataEx(
-        module: *mut *mut c_void,
+        module: *mut usize,
         image: *const [u8; 5],
         _options: c_uint,
         _names: *mut c_int,
@@ -207,7 +281,7 @@ driver! {
         grid_x: c_uint, grid_y: c_uint, grid_z: c_uint,
         block_x: c_uint, block_y: c_uint, block_z: c_uint,
         shared: c_uint,
-        _stream: *mut c_void,
+        stream: usize,
         params: *const *const u64,
         _extra: *mut c_void
     ) {
@@ -218,7 +292,7 @@ driver! {
         with(|state| {
             let grid = format!("{grid_x}x{grid_y}x{grid_z} of {block_x}x{block_y}x{block_z}");
             state.log += &format!("{} {grid} with {shared}\n", name.to_string_lossy());
-            match &mut state.capture {
+            match state.captures.get_mut(&stream) {
                 Some(launches) => launches.push(Launch { kernel, args }),
                 // All launches are part of a graph.
                 None => return INVALID_VALUE,
@@ -226,19 +300,14 @@ driver! {
             0
         })
     }
-    cuGraphLaunch(_instance: *mut c_void, _stream: *mut c_void) {
-        let launches = with(|state| state.captured.clone());
+    cuGraphLaunch(instance: usize, _stream: *mut c_void) {
+        let launches = with(|state| {
+            state.has_launched = true;
+            state.graphs.get(&instance).cloned()
+        });
+        let Some(launches) = launches else { return INVALID_VALUE };
         launches.iter().for_each(run);
         0
-    }
-    cuGetErrorName(status: c_int, name: *mut *const c_char) {
-        let text = match status {
-            ILLEGAL_ADDRESS => c"CUDA_ERROR_ILLEGAL_ADDRESS",
-            INVALID_PTX => c"CUDA_ERROR_INVALID_PTX",
-            NO_DEVICE => c"CUDA_ERROR_NO_DEVICE",
-            _ => c"CUDA_ERROR_OTHER",
-        };
-        give(name, text.as_ptr())
     }
 }
 
@@ -268,6 +337,11 @@ fn run(launch: &Launch) {
             }
             // SAFETY: as above.
             unsafe { *(args[4] as *mut u32) = count };
+        }
+        3 => {
+            let sum = word(0, 0) + word(1, 0);
+            // SAFETY: as above.
+            unsafe { *(args[0] as *mut u32) = sum };
         }
         _ => {
             // SAFETY: a place in the guard before the arena, which is part of the same piece of memory.

@@ -12,7 +12,7 @@ use crate::tolerance::Exactness;
 const SEQUENCES: [(u32, u32); 7] = [(17, 1), (1, 1), (32, 3), (15, 15), (16, 2), (5, 0), (130, 1)];
 
 /// Pages that a sequence can have, more than any has.
-const PAGES: u32 = 10;
+const PAGES: u32 = 20;
 
 pub(super) fn add(cases: &mut Vec<Case>) {
     for dtype in [DType::F32, DType::Bf16] {
@@ -25,6 +25,13 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             cases.push(attention(dtype, (2, 1), 8, (&[(length, 1)], None)));
         }
         cases.push(attention(dtype, (2, 1), 8, (&[(33, 0)], None)));
+        // Many keys; a chunk of a prompt; more heads than a thread has room for.
+        cases.push(attention(dtype, (2, 1), 64, (&[(300, 1)], Some(Set::Quarter))));
+        cases.push(attention(dtype, (2, 2), 128, (&[(290, 2)], None)));
+        cases.push(attention(dtype, (2, 1), 16, (&[(100, 40), (20, 20)], None)));
+        for (heads, width) in [((16, 1), 32), ((10, 1), 64), ((1, 1), 256), ((3, 1), 255)] {
+            cases.push(attention(dtype, heads, width, (&[(40, 2), (3, 1)], None)));
+        }
         for present in Set::ALL {
             cases.push(attention(dtype, (4, 2), 16, (&SEQUENCES, Some(present))));
         }
@@ -89,17 +96,17 @@ fn attention(
         format!("cached_attention_{dtype}_{heads}x{kv_heads}x{width}_tokens_{}{of}", lengths.join("_"));
     let mut draft = Draft::new(name);
     let pages = Pages::new(&mut draft, sequences);
-    // Rows of the cache that hold a token, and those of them where a key is.
+    // Rows of the cache that hold a number, and where a key is: those of a token that has none hold anything.
     let (mut holds, mut is_key) = (vec![false; pages.n_rows as usize], vec![0; pages.n_rows as usize]);
     let (mut positions, mut of_rows) = (Vec::new(), Vec::new());
     for (sequence, (length, new)) in sequences.iter().enumerate() {
         let members = present.map_or_else(|| (0..*length).collect(), |set| set.rows(*length, &mut draft));
         for position in 0..*length {
             let place = pages.place(sequence, position);
-            holds[place] = true;
             // None at all is a case, too: then not even the new ones are.
             let is_new = position >= length - new && present != Some(Set::None);
-            is_key[place] = u8::from(is_new || members.contains(&position));
+            holds[place] = is_new || members.contains(&position);
+            is_key[place] = u8::from(holds[place]);
         }
         positions.extend(length - new..*length);
         of_rows.extend(std::iter::repeat_n(sequence as u32, *new as usize));

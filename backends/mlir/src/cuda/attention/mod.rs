@@ -5,15 +5,17 @@
 //! of its rows' ranges in tiles of keys, keeps the largest score and the sum so far for each row, and
 //! rescales what it has when the largest score grows. Scores, exponentials and sums are f32.
 //!
-//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]).
+//! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]). Over a cache there are few
+//! queries and many keys, which lie in pages: see [`cached`].
 
+pub(super) mod cached;
 mod mma;
 mod ranges;
 mod simt;
 mod tiles;
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Attention, Kernel, View};
+use skipc_plan::kernel::{Access, Attention, Kernel, Param, Rows, Slot, View};
 
 use super::{Generated, place};
 use crate::error::Error;
@@ -39,40 +41,59 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
 fn check(kernel: &Kernel, attention: &Attention) -> Result<(), Error> {
     place::require_extent(kernel, &kernel.extent)?;
     place::require_extent(kernel, &attention.kv_extent)?;
-    let Attention { heads, kv_heads, width, .. } = *attention;
+    let [q_cols, kv_cols] = columns((attention.heads, attention.kv_heads), attention.width)?;
+    let q = require_queries(kernel, (attention.q, attention.out), q_cols)?;
+    place::require_dense(attention.q, "queries")?;
+    for (what, view) in [("keys", attention.k), ("values", attention.v)] {
+        place::require_dense(view, what)?;
+        require_keys(kernel, (what, view), (q.dtype, kv_cols))?;
+    }
+    for view in [attention.q_pos, attention.q_seq, attention.k_pos, attention.k_seq] {
+        require_indices(kernel, view)?;
+    }
+    Ok(())
+}
+
+/// Columns of the queries, and of the keys and values.
+fn columns((heads, kv_heads): (u32, u32), width: u32) -> Result<[u32; 2], Error> {
     if width == 0 || kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(Error::Malformed { what: format!("{heads} heads over {kv_heads} of {width} columns") });
     }
     if width > MAX_WIDTH {
         return Err(Error::Unsupported { what: format!("heads of {width} columns; at most {MAX_WIDTH}") });
     }
-    let cols = |heads: u32| {
-        heads
-            .checked_mul(width)
-            .ok_or_else(|| Error::Malformed { what: format!("{heads} heads of {width} columns") })
-    };
-    let q = place::require_view(kernel, attention.q, cols(heads)?)?;
-    place::require_real(q)?;
-    let out = place::param(kernel, attention.out)?;
-    if out.cols < cols(heads)? {
-        return Err(Error::Malformed { what: format!("`{}` has too few columns", out.name) });
+    match (heads.checked_mul(width), kv_heads.checked_mul(width)) {
+        (Some(q), Some(kv)) => Ok([q, kv]),
+        _ => Err(Error::Malformed { what: format!("{heads} heads of {width} columns") }),
     }
-    let operands = [("queries", attention.q), ("keys", attention.k), ("values", attention.v)];
-    for (what, view) in operands {
-        place::require_dense(view, what)?;
-        place::require(kernel, view.slot, q.dtype)?;
-        if place::param(kernel, view.slot)?.access != Access::Read {
-            return Err(Error::Malformed { what: format!("the {what} of attention are written") });
-        }
+}
+
+/// Checks queries and the result, which are of one type; yields the parameter of the queries.
+fn require_queries(kernel: &Kernel, (q, out): (View, Slot), cols: u32) -> Result<&Param, Error> {
+    let q_param = place::require_view(kernel, q, cols)?;
+    place::require_real(q_param)?;
+    place::require(kernel, out, q_param.dtype)?;
+    place::require_view(kernel, View { slot: out, rows: Rows::Dense, col: 0 }, cols)?;
+    require_read(kernel, ("queries", q))?;
+    Ok(q_param)
+}
+
+/// Checks keys or values.
+fn require_keys(
+    kernel: &Kernel,
+    (what, view): (&str, View),
+    (dtype, cols): (DType, u32),
+) -> Result<(), Error> {
+    place::require(kernel, view.slot, dtype)?;
+    place::require_view(kernel, view, cols)?;
+    require_read(kernel, (what, view))
+}
+
+fn require_read(kernel: &Kernel, (what, view): (&str, View)) -> Result<(), Error> {
+    if place::param(kernel, view.slot)?.access == Access::Read {
+        return Ok(());
     }
-    place::require(kernel, attention.out, q.dtype)?;
-    for view in [attention.k, attention.v] {
-        place::require_view(kernel, view, cols(kv_heads)?)?;
-    }
-    for view in [attention.q_pos, attention.q_seq, attention.k_pos, attention.k_seq] {
-        require_indices(kernel, view)?;
-    }
-    Ok(())
+    Err(Error::Malformed { what: format!("the {what} of attention are written") })
 }
 
 fn require_indices(kernel: &Kernel, view: View) -> Result<(), Error> {

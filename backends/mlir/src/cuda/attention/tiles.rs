@@ -44,7 +44,7 @@ impl Tile {
         (from, end): (Int<'c>, Int<'c>),
     ) {
         let element = head.param.dtype.size();
-        let piece = piece(head.param, head.view, head.width);
+        let piece = place::piece_bytes(head.param.dtype, [head.param.cols, head.view.col, head.width]);
         let pieces = self.filled / piece;
         let total = self.rows * pieces;
         let copy = |number: Int<'c>| {
@@ -71,15 +71,4 @@ impl Tile {
             }
         }
     }
-}
-
-/// Bytes that one copy moves: the most of 16 that divides all row starts.
-fn piece(param: &Param, view: View, width: u32) -> u32 {
-    let mut piece = 16;
-    for elements in [param.cols, view.col, width] {
-        while !(u64::from(elements) * u64::from(param.dtype.size())).is_multiple_of(piece) {
-            piece /= 2;
-        }
-    }
-    piece as u32
 }

@@ -8,7 +8,7 @@ use skipc_plan::pointwise::Pointwise;
 use super::super::pointwise::{Place, Program};
 use super::super::{Generated, place};
 use super::THREADS;
-use crate::code::{Bool, Code, Float, I32, Steps};
+use crate::code::{Bool, Code, Float, I32, Int, Steps};
 use crate::error::Error;
 
 /// Groups that a thread works on at once, so that their loads are under way together.
@@ -167,19 +167,19 @@ fn dense_columns(
     Ok((param, view))
 }
 
-/// A group of neighbouring columns.
-struct Group<'c> {
+/// A group of neighbouring columns, or bytes of a row.
+pub(super) struct Group<'c> {
     /// A row that exists: the group's own, or the last one if it has none.
-    row: crate::code::Int<'c>,
+    pub(super) row: Int<'c>,
     /// Number of the group in its row.
-    index: crate::code::Int<'c>,
+    pub(super) index: Int<'c>,
     /// Is the row the group's own? Only then may anything be stored.
-    inside: Bool<'c>,
+    pub(super) inside: Bool<'c>,
 }
 
 /// Writes a kernel in which threads go over the groups of a few rows, `per_row` in each; `body` gets
 /// the groups that a thread works on at once.
-fn over_groups(
+pub(super) fn over_groups(
     kernel: &Kernel,
     per_row: u32,
     body: impl for<'c> Fn(&'c Code, &[Group<'c>]),

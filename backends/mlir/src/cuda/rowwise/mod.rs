@@ -2,10 +2,13 @@
 //!
 //! Element-wise kinds ([`elementwise`]) give each thread a group of neighbouring columns. Kinds that
 //! reduce over a row ([`reduce`]) give each row a warp; a lane takes every 32nd group, so the order
-//! of a row's sum depends on its length alone.
+//! of a row's sum depends on its length alone. Rows that are stored in a cache ([`store`]) are moved piece by piece.
 
 mod elementwise;
 mod reduce;
+mod store;
+
+pub(super) use store::{StoreRows, store_rows};
 
 use skipc_plan::kernel::{Kernel, Rowwise};
 
