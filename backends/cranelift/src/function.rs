@@ -162,7 +162,7 @@ fn rows(e: &mut Emitter<'_>, tile_rows: u32) -> Result<(Value, Value), Fault> {
 }
 
 fn check_heads(heads: u32, kv_heads: u32) -> Result<(), Fault> {
-    if kv_heads == 0 || heads % kv_heads != 0 {
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(Fault::Malformed(format!("{kv_heads} key heads do not divide {heads} query heads")));
     }
     Ok(())
