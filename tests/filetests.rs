@@ -163,7 +163,8 @@ fn run_case(case: &FileCase) -> String {
     });
     let routing = Masks(masks.collect());
     let signature = graph.signature();
-    let zeros = |port: Port| Some((port.role, Datum::zeros(&port.ty, 0)?));
+    let n_cached = case.get("cached").map_or(0, |rows| rows.parse().expect("the rows of the caches"));
+    let zeros = |port: Port| Some((port.role, Datum::zeros(&port.ty, n_cached)?));
     let mut states: BTreeMap<Role, Datum<f64>> = signature.states.into_iter().filter_map(zeros).collect();
     let (steps, mut text, mut before) = (steps(case), String::new(), Vec::new());
     for (step, sequences) in steps.iter().enumerate() {
@@ -193,11 +194,14 @@ fn steps(case: &FileCase) -> Vec<Vec<Vec<i64>>> {
     tokens.split("||").map(sequences).collect()
 }
 
-/// The named inputs of a graph that the case gives.
+/// The inputs of a graph that the case gives, beside the tokens.
 fn inputs(case: &FileCase, step: usize, graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<f64>> {
     let mut tensors = BTreeMap::new();
     for port in graph.signature().inputs {
-        let Role::Input { name } = &port.role else { continue };
+        let name = match &port.role {
+            Role::Input { name } => name.clone(),
+            role => RoleText(role).to_string(),
+        };
         let Some(values) = case.get(&format!("input {name}")) else { continue };
         let Some(values) = values.split("||").nth(step) else { continue };
         let datum = match &port.ty {

@@ -272,12 +272,9 @@ ops! {
     /// A capacity, first come, first served: of the rows of the set `wanted` those before which fewer than `slots`
     /// others of their group are wanted. A group is `group_size` consecutive positions of one sequence.
     LimitFirst = "limit_first" (wanted, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
-    /// `limit_first` over the steps of a generation: of the group that a sequence's first row here falls into, `counts` says
-    /// how many rows earlier steps wanted, `int[s]` by sequence. A group that begins in this step has had none.
-    LimitFirstAfter = "limit_first_after" (wanted, positions, sequences, counts) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
-    /// The counts behind this step: of each sequence that has rows here, how many rows of the set its last group has wanted so
-    /// far. `counts` `int[s]` by sequence; a sequence is below `s`.
-    CountGroups = "count_groups" (counts, wanted, positions, sequences) {group_size: u32} [UpdatesState];
+    /// `limit_first` over the steps of a generation: `before`, `state<mask[m]>`, says which rows earlier steps wanted, each at
+    /// its place in the cache. Of the group that a sequence's first row here falls into, those before it take slots, too.
+    LimitFirstAfter = "limit_first_after" (wanted, positions, sequences, before, pages) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
     /// `cache` `[m, d]` with its row `places[i]` replaced by row `i` of `rows` `[r, d]`; no two rows have one place.
     StoreRows = "store_rows" (cache, rows, places) {} [UpdatesState];
     /// `sum` `f32[1, d]` and on it all rows of `x` `[r, d]`.

@@ -56,8 +56,6 @@ impl StepCost {
             Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {
                 priced.each(Work::Move, f64::from(*cols))
             }
-            // A mask, a position and a sequence.
-            Body::Update(Update::CountGroups { .. }) => priced.each(Work::Move, 3.0),
         }
         priced.cost
     }

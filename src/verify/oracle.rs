@@ -171,7 +171,6 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Binary(_)
         | Op::ScaleRows {}
         | Op::Slice { .. }
-        | Op::CountGroups { .. }
         | Op::StoreRows {}
         | Op::AddRows {}
         | Op::Gather {}

@@ -16,7 +16,7 @@ use skipc_ir::interp::{self, Datum, Env, Free};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::buckets::ByHeight;
 use skipc_runtime::{Device, Model, Module, Options, State};
-use skipc_testkit::state_graphs::{self, CAPACITY, SUM, UPDATE_FIRST};
+use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
 
 use super::compiled::{link, manifest};
 
@@ -78,29 +78,34 @@ impl Toy {
     fn state(&self, threads: usize, max_level: HostLevel) -> State {
         let model = Model::from_bytes(&self.artefact).expect("an artefact");
         let options = Options { threads, max_level, checked: threads == 1 };
-        Module::load(&model, Device::Cpu, options).and_then(|module| module.state()).expect("a state")
+        Module::load(&model, Device::Cpu, options)
+            .and_then(|module| module.state_with_cache(CACHED_ROWS))
+            .expect("a state")
     }
 
     /// Runs all steps and compares what each leaves, and what it decides.
     fn check(&self, mut state: State) {
         let zeros = self.legal.graph().signature().states.into_iter();
-        let mut kept: BTreeMap<Role, Datum<f64>> =
-            zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty, 0)?))).collect();
+        let mut kept: BTreeMap<Role, Datum<f64>> = zeros
+            .filter_map(|port| Some((port.role, Datum::zeros(&port.ty, CACHED_ROWS as usize)?)))
+            .collect();
         for step in state_graphs::steps() {
-            let env = Env {
-                batch: &step,
-                tensors: std::mem::take(&mut kept),
-                weights: &self.weights,
-                routing: &Free,
-            };
+            let mut tensors = std::mem::take(&mut kept);
+            tensors.extend(step.tensors());
+            let env = Env { batch: &step.batch, tensors, weights: &self.weights, routing: &Free };
             let wanted = interp::run::<f64>(self.legal.graph(), &env).expect("values");
-            let inputs = [
-                (Role::Tokens, words(&step.tokens)),
-                (Role::Positions, words(&step.positions)),
-                (Role::Sequences, words(&step.sequences)),
+            let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+            let mut inputs = vec![
+                (Role::Tokens, words(&step.batch.tokens)),
+                (Role::Positions, words(&step.batch.positions)),
+                (Role::Sequences, words(&step.batch.sequences)),
+                (Role::Places, bytes(&step.cached.places)),
+                (Role::Pages, bytes(&step.cached.pages)),
             ];
+            let ports = state.module().function(SCORE).expect("the function").interface.clone();
+            inputs.retain(|(role, _)| ports.buffer(role).is_some());
             let roles: Vec<Role> = wanted.iter().map(|(role, _)| role.clone()).collect();
-            let got = state.call(SCORE, step.tokens.len() as u32, &inputs, &roles).expect("a step");
+            let got = state.call(SCORE, step.batch.tokens.len() as u32, &inputs, &roles).expect("a step");
             for ((role, wanted), got) in wanted.into_iter().zip(got) {
                 assert!(same(&role, &wanted, &got), "{role} after {step:?}: {wanted:?} is not {got:?}");
                 if let Role::State { .. } = role {

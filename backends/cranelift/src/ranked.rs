@@ -10,9 +10,9 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Slot};
 
+use crate::attention::cached::Pages;
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
-use crate::update::count_before;
 
 /// What is known of the segment that a row is in; all are `i64`.
 #[derive(Clone, Copy)]
@@ -138,9 +138,7 @@ fn limits(
     let n_rows = e.ins().isub(end, first);
     let n_kept = match ranked.keep {
         Keep::Slots(slots) => e.int(i64::from(slots)),
-        Keep::Left { slots, counts, n_counts } => {
-            left(e, ranked, (first, sequence), (slots, counts, n_counts))?
-        }
+        Keep::Left { slots, before, pages } => left(e, ranked, (first, sequence), (slots, before, pages))?,
         Keep::Share(share) => top_k(e, share.0, n_rows),
     };
     let zero = e.int(0);
@@ -168,19 +166,26 @@ fn left(
     e: &mut Emitter<'_>,
     ranked: &Ranked,
     (first, sequence): (Value, Value),
-    (slots, counts, n_counts): (u32, Slot, u32),
+    (slots, before, pages): (u32, Slot, Slot),
 ) -> Result<Value, Fault> {
     let Segment::Group { positions, size: size @ 1.. } = ranked.segment else {
         return Err(Fault::Malformed("what is left of no group".to_owned()));
     };
-    let position = e.load_index(positions, first)?;
-    let (zero, limit) = (e.int(0), e.int(i64::from(n_counts)));
-    let has_count = e.ins().icmp(IntCC::UnsignedLessThan, sequence, limit);
-    let counted = e.ins().select(has_count, sequence, zero);
-    let before = count_before(e, counts, counted, (position, size))?;
-    let taken = e.ins().select(has_count, before, zero);
+    let (before, pages) = (e.pointer(before, DType::U8)?, Pages::of(e, pages, sequence)?);
+    let end = e.load_index(positions, first)?;
+    let (zero, size) = (e.int(0), e.int(i64::from(size)));
+    let within = e.ins().urem(end, size);
+    let begin = e.ins().isub(end, within);
+    let taken = e.fold(begin, end, 1, &[zero], |e, position, taken| {
+        let key = pages.key(e, position);
+        let flag = e.element(before, key, 1);
+        let flag = e.load_flag(flag, DType::U8);
+        let was_wanted = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+        let one = e.ins().uextend(I64, was_wanted);
+        Ok(vec![e.ins().iadd(taken[0], one)])
+    })?;
     let slots = e.int(i64::from(slots));
-    let taken = e.ins().umin(taken, slots);
+    let taken = e.ins().umin(taken[0], slots);
     Ok(e.ins().isub(slots, taken))
 }
 

@@ -458,15 +458,15 @@ pub enum RankOrder {
 pub enum Keep {
     /// This many.
     Slots(u32),
-    /// This many, less those that earlier steps took of a group that goes on in this one. What goes on is a group whose
-    /// first row here has a position that does not begin it.
+    /// This many, less those that earlier steps wanted of a group that goes on in this one: of the positions from where the
+    /// group begins to that of its first row here.
     Left {
         /// How many if none are taken.
         slots: u32,
-        /// `u32 [n_counts, 1]`: how many rows of a sequence's current group earlier steps wanted, by sequence.
-        counts: Slot,
-        /// Sequences that have a count; of others none are taken.
-        n_counts: u32,
+        /// `u8`, one column and a row for each of the cache: not 0 where earlier steps wanted the token.
+        before: Slot,
+        /// `u32`, a row for each sequence: the pages of the cache in which its tokens lie.
+        pages: Slot,
     },
     /// [`skipc_ir::top_k`] of this share and of the segment's rows, whether they take part or not.
     Share(Real),
@@ -495,21 +495,6 @@ pub enum Update {
         x: View,
         /// `f32`, one row.
         sum: Slot,
-    },
-    /// For each row in order: `counts[sequence] = (position begins a group ? 0 : counts[sequence]) + wanted`.
-    CountGroups {
-        /// `u8`, one column: not 0 where the row is wanted.
-        wanted: Slot,
-        /// `u32`, one column.
-        positions: View,
-        /// `u32`, one column.
-        sequences: View,
-        /// Positions of a group, at least 1.
-        size: u32,
-        /// `u32 [n_counts, 1]`.
-        counts: Slot,
-        /// Sequences that have a count; rows of others count nowhere.
-        n_counts: u32,
     },
 }
 
@@ -562,7 +547,6 @@ impl Kernel {
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
             Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
-            Body::Update(Update::CountGroups { size, .. }) => format!("count_groups_{size}"),
         }
     }
 

@@ -289,8 +289,9 @@ impl Display for InKernel<'_, Ranked> {
         let InKernel(kernel, Ranked { among, sequences, segment, order, keep }) = self;
         match keep {
             Keep::Slots(slots) => write!(f, "that are the first {slots}")?,
-            Keep::Left { slots, counts, .. } => {
-                write!(f, "that are the first {slots} - {} by sequence", InKernel(kernel, counts))?;
+            Keep::Left { slots, before, pages } => {
+                let (before, pages) = (InKernel(kernel, before), InKernel(kernel, pages));
+                write!(f, "that are the first {slots} with those of {before} in pages {pages}")?;
             }
             Keep::Share(share) => write!(f, "that are the first {share} of all")?,
         }
@@ -317,14 +318,6 @@ impl Display for InKernel<'_, Update> {
             }
             Update::AddRows { x, sum, .. } => {
                 writeln!(f, "  {} += rows of {}", InKernel(kernel, sum), InKernel(kernel, x))
-            }
-            Update::CountGroups { wanted, positions, sequences, size, counts, .. } => {
-                let (positions, sequences) = (InKernel(kernel, positions), InKernel(kernel, sequences));
-                let (wanted, counts) = (InKernel(kernel, wanted), InKernel(kernel, counts));
-                writeln!(
-                    f,
-                    "  {counts} by sequence {sequences} = {wanted} in each {size} positions {positions}"
-                )
             }
         }
     }

@@ -119,8 +119,6 @@ pub(crate) enum Update {
     StoreRows,
     /// Rows are added to their sum.
     AddRows,
-    /// Wanted rows of each sequence's group are counted.
-    CountGroups { group_size: u32 },
 }
 
 /// Where a decision comes from.
@@ -167,7 +165,6 @@ impl Role {
             }
             Op::StoreRows {} => Role::Update(Update::StoreRows),
             Op::AddRows {} => Role::Update(Update::AddRows),
-            Op::CountGroups { group_size } => Role::Update(Update::CountGroups { group_size }),
             Op::LimitBest { group_size, slots, .. } => Role::Route(Route::Best { group_size, slots }),
             Op::Executed {} => Role::Decision(Decision::Set),
             Op::FillMask { value } => Role::Decision(Decision::Always(value)),

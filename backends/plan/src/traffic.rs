@@ -396,12 +396,6 @@ impl Found<'_> {
                 self.whole(sum, cols);
                 self.push(dense(sum), cols, Touched::Whole, true);
             }
-            Update::CountGroups { wanted, positions, sequences, counts, .. } => {
-                self.read(dense(wanted), 1);
-                [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
-                self.whole(counts, 1);
-                self.push(dense(counts), 1, Touched::Whole, true);
-            }
         }
     }
 
@@ -416,8 +410,9 @@ impl Found<'_> {
         if let RankOrder::Score(scores) = ranked.order {
             self.read(scores, 1);
         }
-        if let Keep::Left { counts, .. } = ranked.keep {
-            self.whole(counts, 1);
+        if let Keep::Left { before, pages, .. } = ranked.keep {
+            // How many decisions of a group came before is not known here: one is counted for each row.
+            [before, pages].into_iter().for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
         }
     }
 }

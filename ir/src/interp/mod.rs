@@ -127,16 +127,6 @@ pub enum EvalError {
         /// How many sequence indices.
         sequences: usize,
     },
-    /// A state by sequence has no element for a row's sequence.
-    #[error("row {row}: sequence {sequence} is outside the {n_slots} slots of the state")]
-    NoSlot {
-        /// Row of the batch.
-        row: usize,
-        /// The sequence.
-        sequence: i64,
-        /// How many elements the state has.
-        n_slots: usize,
-    },
     /// A place is outside of the cache.
     #[error("row {row}: place {place} is outside the {n_rows} rows of the cache")]
     NoPlace {

@@ -1,7 +1,5 @@
 //! Rotary positions and attention.
 
-use skipc_artifact::program::PAGE_ROWS;
-
 use super::{Args, TypeError, state};
 use crate::attr::F64;
 use crate::interp::functions::{self, Heads};
@@ -35,10 +33,7 @@ pub(super) fn infer_cached(args: Args<'_>, heads: u32, kv_heads: u32) -> Result<
         _ => Err(args.wrong(idx, "a cache of numbers, state<real[m, columns]>")),
     };
     let cols = (cached(1)?, cached(2)?);
-    match args.ty(5).as_tensor() {
-        Some((Elem::Int, [Dim::Tokens, Dim::Fixed(_)])) => {}
-        _ => return Err(args.wrong(5, "the pages of each sequence, int[n, p]")),
-    }
+    state::infer_pages(args, 5)?;
     if args.len() > 6 && args.ty(6).as_state() != Some((Elem::Mask, &[Dim::Cached])) {
         return Err(args.wrong(6, "a cache of decisions, state<mask[m]>"));
     }
@@ -133,20 +128,16 @@ pub(super) fn cached_attention<N: Number>(
 ) -> Result<Datum<N>, EvalError> {
     let (q_cols, q) = operands[0].real()?;
     let ((kv_cols, k), (_, v)) = (operands[1].real()?, operands[2].real()?);
-    let (q_pos, q_seq, pages) = (operands[3].ints()?, operands[4].ints()?, operands[5].ints()?);
+    let (q_pos, q_seq) = (operands[3].ints()?, operands[4].ints()?);
     let present = operands.get(6).map(|present| present.mask()).transpose()?;
-    let (n_cached, pages_of_sequence) = (k.len() / kv_cols, pages.len().checked_div(n_tokens).unwrap_or(0));
+    let pages = state::Pages::new(operands[5], n_tokens, k.len() / kv_cols)?;
     let shape = Heads { heads, kv_heads, width: q_cols / heads };
     let (mut seen, mut scores) = (Vec::new(), Vec::new());
     let mut data = Vec::with_capacity(q.len());
     for (row, query) in q.chunks_exact(q_cols).enumerate() {
         seen.clear();
         for position in 0..=q_pos[row] {
-            let (page, within) = (position / i64::from(PAGE_ROWS), position % i64::from(PAGE_ROWS));
-            let page = usize::try_from(page).ok().filter(|page| *page < pages_of_sequence);
-            let page = page.and_then(|page| pages.get(q_seq[row] as usize * pages_of_sequence + page));
-            let place = page.map_or(-1, |page| page * i64::from(PAGE_ROWS) + within);
-            let key = state::row_of_cache((row, place), n_cached)?;
+            let key = pages.key(row, q_seq[row], position)?;
             if present.is_none_or(|present| present[key]) {
                 seen.push(key);
             }

@@ -110,11 +110,10 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::RouteTopK { set, share } => token_set::infer_top_k(args, *set, *share),
         Op::LimitFirst { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), None),
         Op::LimitFirstAfter { set, group_size, .. } => {
-            state::counts(args, 3)?;
+            state::infer_before(args)?;
             token_set::infer_limit(args, (*set, *group_size), None)
         }
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
-        Op::CountGroups { group_size } => state::infer_counts(args, *group_size),
         Op::StoreRows {} => state::infer_store(args),
         Op::AddRows {} => state::infer_sum(args),
         Op::Gather {} => token_set::infer_gather(args),
@@ -177,12 +176,9 @@ pub(crate) fn eval<N: Number>(
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
         }),
         Op::LimitFirstAfter { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
-            let taken = state::taken(operands[3], (operands[1], operands[2]), *group_size)?;
+            let taken = state::taken(&operands[1..], env.batch.tokens.len(), *group_size)?;
             token_set::limited_after(&taken, (*group_size, *slots), operands[0], &operands[1..3])
         }),
-        Op::CountGroups { group_size } => {
-            state::count_groups(operands[0], operands[1], &operands[2..], *group_size)
-        }
         Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2].ints()?),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),
         Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {

@@ -6,21 +6,12 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+use skipc_artifact::program::PAGE_ROWS;
+
 use super::token_set::Group;
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, Type};
-
-pub(super) fn infer_counts(args: Args<'_>, group_size: u32) -> Result<Type, TypeError> {
-    counts(args, 0)?;
-    let Type::Set { of, .. } = *args.ty(1) else { return Err(args.wrong(1, "a token set")) };
-    args.ints(2, of)?;
-    args.ints(3, of)?;
-    if group_size == 0 {
-        return Err(args.bad_attr("group_size", "should be at least 1"));
-    }
-    Ok(args.ty(0).clone())
-}
 
 pub(super) fn infer_sum(args: Args<'_>) -> Result<Type, TypeError> {
     let (_, _, cols) = args.token_matrix(1)?;
@@ -46,56 +37,72 @@ pub(super) fn infer_store(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(args.ty(0).clone())
 }
 
-/// Operand `idx` is a count for each sequence.
-pub(super) fn counts(args: Args<'_>, idx: usize) -> Result<(), TypeError> {
-    match args.ty(idx).as_state() {
-        Some((Elem::Int, [Dim::Fixed(_)])) => Ok(()),
-        _ => Err(args.wrong(idx, "a state of one count for each sequence, state<int[s]>")),
+/// Operands 3 and 4 are what earlier tokens wanted, and the pages in which they lie.
+pub(super) fn infer_before(args: Args<'_>) -> Result<(), TypeError> {
+    if args.ty(3).as_state() != Some((Elem::Mask, &[Dim::Cached])) {
+        return Err(args.wrong(3, "a cache of decisions, state<mask[m]>"));
+    }
+    infer_pages(args, 4)
+}
+
+/// Operand `idx` is a row of pages for each sequence.
+pub(super) fn infer_pages(args: Args<'_>, idx: usize) -> Result<(), TypeError> {
+    match args.ty(idx).as_tensor() {
+        Some((Elem::Int, [Dim::Tokens, Dim::Fixed(_)])) => Ok(()),
+        _ => Err(args.wrong(idx, "the pages of each sequence, int[n, p]")),
     }
 }
 
-/// How many rows earlier steps wanted of each group that this step goes on with.
+/// How many rows earlier steps wanted of each group that this step goes on with. Operands are positions, sequences, what was
+/// wanted before, and pages.
 pub(super) fn taken<N: Number>(
-    counts: &Datum<N>,
-    (positions, sequences): (&Datum<N>, &Datum<N>),
+    operands: &[&Datum<N>],
+    n_tokens: usize,
     group_size: u32,
 ) -> Result<BTreeMap<Group, i64>, EvalError> {
-    let (counts, size) = (counts.ints()?, i64::from(group_size));
+    let (before, size) = (operands[2].mask()?, i64::from(group_size));
+    let pages = Pages::new(operands[3], n_tokens, before.len())?;
     let mut taken = BTreeMap::new();
-    for (row, (position, sequence)) in positions.ints()?.iter().zip(sequences.ints()?).enumerate() {
+    for (row, (position, sequence)) in operands[0].ints()?.iter().zip(operands[1].ints()?).enumerate() {
         let group = (*sequence, position.div_euclid(size));
-        // Rows of a group follow each other: the first tells whether the group begins here.
+        // Rows of a group follow each other: what lies before the first is of earlier steps.
         if let Entry::Vacant(first) = taken.entry(group) {
-            let begins = position.rem_euclid(size) == 0;
-            first.insert(if begins { 0 } else { count(counts, row, *sequence)? });
+            let earlier = group.1 * size..*position;
+            let wanted = earlier.map(|position| Ok(i64::from(before[pages.key(row, *sequence, position)?])));
+            first.insert(wanted.sum::<Result<i64, EvalError>>()?);
         }
     }
     Ok(taken)
 }
 
-fn count(counts: &[i64], row: usize, sequence: i64) -> Result<i64, EvalError> {
-    let count = usize::try_from(sequence).ok().and_then(|idx| counts.get(idx));
-    count.copied().ok_or(EvalError::NoSlot { row, sequence, n_slots: counts.len() })
+/// Where the tokens of sequences lie in a cache.
+pub(super) struct Pages<'a> {
+    pages: &'a [i64],
+    /// Pages that a sequence can have.
+    of_sequence: usize,
+    n_cached: usize,
 }
 
-pub(super) fn count_groups<N: Number>(
-    counts: &Datum<N>,
-    wanted: &Datum<N>,
-    places: &[&Datum<N>],
-    group_size: u32,
-) -> Result<Datum<N>, EvalError> {
-    let mut counts = counts.ints()?.to_vec();
-    let (wanted, of) = wanted.set()?;
-    let (positions, sequences) = (places[0].ints()?, places[1].ints()?);
-    let mut is_wanted = vec![false; of];
-    wanted.iter().for_each(|row| is_wanted[*row] = true);
-    for (row, is_wanted) in is_wanted.into_iter().enumerate() {
-        let before = count(&counts, row, sequences[row])?;
-        let begins = positions[row].rem_euclid(i64::from(group_size)) == 0;
-        let before = if begins { 0 } else { before };
-        counts[sequences[row] as usize] = before + i64::from(is_wanted);
+impl<'a> Pages<'a> {
+    /// Pages of a cache of `n_cached` rows: a row for each of the `n_tokens` rows of the step, of which those of its
+    /// sequences count.
+    pub(super) fn new<N: Number>(
+        pages: &'a Datum<N>,
+        n_tokens: usize,
+        n_cached: usize,
+    ) -> Result<Pages<'a>, EvalError> {
+        let pages = pages.ints()?;
+        Ok(Pages { pages, of_sequence: pages.len().checked_div(n_tokens).unwrap_or(0), n_cached })
     }
-    Ok(Datum::Ints(counts))
+
+    /// The row of the cache that holds a token at which `row` of the step looks.
+    pub(super) fn key(&self, row: usize, sequence: i64, position: i64) -> Result<usize, EvalError> {
+        let (page, within) = (position / i64::from(PAGE_ROWS), position % i64::from(PAGE_ROWS));
+        let page = usize::try_from(page).ok().filter(|page| *page < self.of_sequence);
+        let page = page.and_then(|page| self.pages.get(sequence as usize * self.of_sequence + page));
+        let place = page.map_or(-1, |page| page * i64::from(PAGE_ROWS) + within);
+        row_of_cache((row, place), self.n_cached)
+    }
 }
 
 pub(super) fn add_rows<N: Number>(sum: &Datum<N>, x: &Datum<N>) -> Result<Datum<N>, EvalError> {
@@ -128,7 +135,7 @@ pub(super) fn store_rows<N: Number>(
 }
 
 /// The row of a cache of `n_rows` rows that `row` of a step names.
-pub(super) fn row_of_cache((row, place): (usize, i64), n_rows: usize) -> Result<usize, EvalError> {
+fn row_of_cache((row, place): (usize, i64), n_rows: usize) -> Result<usize, EvalError> {
     let within = usize::try_from(place).ok().filter(|place| *place < n_rows);
     within.ok_or(EvalError::NoPlace { row, place, n_rows })
 }

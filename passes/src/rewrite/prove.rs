@@ -110,7 +110,6 @@ impl Widths {
             | Op::RouteTopK { .. }
             | Op::LimitFirst { .. }
             | Op::LimitFirstAfter { .. }
-            | Op::CountGroups { .. }
             | Op::StoreRows {}
             | Op::AddRows {}
             | Op::LimitBest { .. }

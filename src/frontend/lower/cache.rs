@@ -76,6 +76,16 @@ impl Ctx<'_> {
         }
     }
 
+    /// What the router of this set wanted of earlier tokens, and the pages in which they lie; leaves what it wants of these.
+    /// Nothing of a graph that runs whole sequences.
+    pub(super) fn wanted_before(&mut self, wanted: Value) -> Result<Option<[Value; 2]>, LowerError> {
+        let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(None) };
+        let name = format!("wanted.{}", self.gates.len());
+        let decisions = self.add(Op::Executed {}, &[wanted])?;
+        let [before, _] = self.stored(&name, decisions, None)?;
+        Ok(Some([before, pages]))
+    }
+
     /// Attention over the keys and values of all tokens so far, those of this step included.
     pub(super) fn attend_cached(
         &mut self,
@@ -84,8 +94,8 @@ impl Ctx<'_> {
         [q, k, v]: [Value; 3],
         LayerInput { rows, seen }: LayerInput<Value>,
     ) -> Result<Value, LowerError> {
-        let k = self.stored(&format!("{name}.keys"), k, seen.set)?;
-        let v = self.stored(&format!("{name}.values"), v, seen.set)?;
+        let [_, k] = self.stored(&format!("{name}.keys"), k, seen.set)?;
+        let [_, v] = self.stored(&format!("{name}.values"), v, seen.set)?;
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
         let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(q) };
         let op = Op::CachedAttention { heads: heads.queries as u32, kv_heads: heads.keys as u32 };
@@ -94,8 +104,8 @@ impl Ctx<'_> {
         self.add(op, &operands)
     }
 
-    /// The cache of this name with these rows, which are those of a set or of all tokens.
-    fn stored(&mut self, name: &str, rows: Value, set: Option<Value>) -> Result<Value, LowerError> {
+    /// The cache of this name, as the step finds it and with these rows, which are those of a set or of all tokens.
+    fn stored(&mut self, name: &str, rows: Value, set: Option<Value>) -> Result<[Value; 2], LowerError> {
         let ty = self.graph.ty(rows);
         let (elem, cols) = ty.as_tensor().map_or((Elem::Real, 1), |(elem, _)| (elem, ty.cols()));
         let dims = [Dim::Cached, Dim::Fixed(cols)];
@@ -103,7 +113,7 @@ impl Ctx<'_> {
         let port = Port::state(name, ty);
         let role = port.role.clone();
         let before = self.input(port)?;
-        let Some(places) = self.cache.as_ref().map(|cache| cache.places) else { return Ok(before) };
+        let Some(places) = self.cache.as_ref().map(|cache| cache.places) else { return Ok([before; 2]) };
         let places = match set {
             Some(set) => self.add(Op::Gather {}, &[places, set])?,
             None => places,
@@ -112,7 +122,7 @@ impl Ctx<'_> {
         if let Some(cache) = &mut self.cache {
             cache.states.insert(role, after);
         }
-        Ok(after)
+        Ok([before, after])
     }
 
     /// Which tokens so far executed what the router of this set decides about.
@@ -123,7 +133,7 @@ impl Ctx<'_> {
             return Ok(*cached);
         }
         let (name, executed) = (format!("decision.{router}"), *executed);
-        let after = self.stored(&name, executed, None)?;
+        let [_, after] = self.stored(&name, executed, None)?;
         if let Some(decided) = self.cache.as_mut().and_then(|cache| cache.decisions.get_mut(&set)) {
             decided.cached = Some(after);
         }

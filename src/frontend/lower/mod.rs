@@ -57,7 +57,7 @@ impl Function {
         let needs = |function: &Function| match function {
             Function::Score => true,
             Function::Generate => model.can_generate() && !model.is_causal(),
-            Function::Step => model.can_generate() && !model.skips().any(|skip| skip.capacity().is_some()),
+            Function::Step => model.can_generate(),
         };
         Function::ALL.into_iter().filter(needs).collect()
     }

@@ -250,10 +250,16 @@ impl Ctx<'_> {
                 self.add(op, &[wants.set, score, positions, sequences])
             }
             // All scores are equal, so the earlier tokens win; or there is nothing to win.
-            None => {
-                let op = Op::LimitFirst { set: own, group_size, slots };
-                self.add(op, &[wants.set, positions, sequences])
-            }
+            None => match self.wanted_before(wants.set)? {
+                Some([before, pages]) => {
+                    let op = Op::LimitFirstAfter { set: own, group_size, slots };
+                    self.add(op, &[wants.set, positions, sequences, before, pages])
+                }
+                None => {
+                    let op = Op::LimitFirst { set: own, group_size, slots };
+                    self.add(op, &[wants.set, positions, sequences])
+                }
+            },
         }
     }
 

@@ -62,7 +62,6 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         Body::CachedAttention(CachedAttention { q, q_pos, q_seq, .. }) => vec![q, q_pos, q_seq],
         Body::Update(Update::StoreRows { rows, places, .. }) => vec![rows, places],
         Body::Update(Update::AddRows { x, .. }) => vec![x],
-        Body::Update(Update::CountGroups { positions, sequences, .. }) => vec![positions, sequences],
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],
             Select::Random { ids, sequences, .. } => std::iter::once(ids).chain(sequences).collect(),

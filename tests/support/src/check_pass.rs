@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use skipc_artifact::program::PAGE_ROWS;
 use skipc_ir::interp::{self, Batch, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
 use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score};
 
@@ -77,23 +78,41 @@ pub fn random_batch(seed: u64, lengths: &[usize]) -> Batch {
 fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<N>> {
     let mut inputs = BTreeMap::new();
     let signature = graph.signature();
+    let n_tokens = batch.tokens.len();
+    // Each sequence has pages of its own, one after the other; rows are stored from the cache's first on.
+    let n_pages =
+        signature.inputs.iter().find(|port| port.role == Role::Pages).map_or(0, |port| port.ty.cols());
+    let pages: Vec<i64> = (0..n_tokens as i64 * i64::from(n_pages)).collect();
+    let n_cached = n_tokens * n_pages as usize * PAGE_ROWS as usize;
     for port in signature.states {
         // Not zero, so that what looks at a state finds something.
         let cols = port.ty.cols() as usize;
-        let datum = match Datum::<N>::zeros(&port.ty, 0) {
+        let datum = match Datum::<N>::zeros(&port.ty, n_cached) {
             Some(Datum::Ints(zeros)) => Datum::Ints((1..).take(zeros.len()).collect()),
             Some(Datum::Real { data, .. }) => {
                 let ones = (1..).take(data.len()).map(|idx| N::from_f64(f64::from(idx)));
                 Datum::Real { cols, data: ones.collect() }
             }
+            Some(Datum::Mask(none)) => Datum::Mask((0..none.len()).map(|row| row % 3 == 0).collect()),
             _ => panic!("no values for {}", port.role),
         };
         inputs.insert(port.role, datum);
     }
     for port in signature.inputs {
-        let Role::Input { name } = &port.role else { continue };
+        let name = match &port.role {
+            Role::Input { name } => name,
+            Role::Places => {
+                inputs.insert(port.role, Datum::Ints((0..n_tokens as i64).collect()));
+                continue;
+            }
+            Role::Pages => {
+                inputs.insert(port.role, Datum::Ints(Vec::clone(&pages)));
+                continue;
+            }
+            _ => continue,
+        };
         let rows = match (&port.ty, port.ty.rows()) {
-            (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Dim::Tokens) => batch.tokens.len(),
+            (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Dim::Tokens) => n_tokens,
             (Type::Tensor { elem: Elem::Real | Elem::F32, .. }, Dim::Fixed(rows)) => rows as usize,
             _ => panic!("no random values for the input {name}: {}", port.ty),
         };

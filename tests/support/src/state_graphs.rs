@@ -1,7 +1,12 @@
 //! Two graphs with a state, and steps to run them over: a running sum of rows, and a capacity whose groups go on in the
 //! next step.
 
-use skipc_ir::interp::Batch;
+use std::collections::BTreeMap;
+
+use skipc_artifact::interface::Role;
+use skipc_artifact::program::PAGE_ROWS;
+use skipc_ir::interp::{Batch, Datum};
+use skipc_plan::interp::Cached;
 
 /// Inputs, an embedding of 4 columns, and logits of 5.
 const HEAD: &str = r#"
@@ -20,26 +25,31 @@ pub const SUM: &str = r#"
 
 /// One of each three positions, whichever step they came in.
 pub const CAPACITY: &str = r#"
-  %counts = input {port=state "counts"} : state<int[3]>
+  %before = input {port=state "wanted"} : state<mask[m]>
+  %places = input {port=places}
+  %pages = input {port=pages} : int[n, 8]
   %rw = weight {name="blocks.0.router.weight", shape=[1, 4]}
   %z = router_logits %x, %rw
   %wanted = route %z {set=c0, at_least=0.0}
-  %set = limit_first_after %wanted, %p, %s, %counts {set=c1, group_size=3, slots=1}
-  %after = count_groups %counts, %wanted, %p, %s {group_size=3}
-  %gate = executed %set
   %all = executed %wanted
-  return logits = %logits, decision 0 = %gate, wanted 0 = %all, state "counts" = %after"#;
+  %set = limit_first_after %wanted, %p, %s, %before, %pages {set=c1, group_size=3, slots=1}
+  %after = store_rows %before, %all, %places
+  %gate = executed %set
+  return logits = %logits, decision 0 = %gate, wanted 0 = %all, state "wanted" = %after"#;
 
 /// The update stands first in the text; what looks at the state still sees what the step found.
 pub const UPDATE_FIRST: &str = r#"
-  %counts = input {port=state "counts"} : state<int[3]>
+  %before = input {port=state "wanted"} : state<mask[m]>
+  %places = input {port=places}
+  %pages = input {port=pages} : int[n, 8]
   %rw = weight {name="blocks.0.router.weight", shape=[1, 4]}
   %z = router_logits %x, %rw
   %wanted = route %z {set=c0, at_least=0.0}
-  %after = count_groups %counts, %wanted, %p, %s {group_size=3}
-  %set = limit_first_after %wanted, %p, %s, %counts {set=c1, group_size=3, slots=1}
+  %all = executed %wanted
+  %after = store_rows %before, %all, %places
+  %set = limit_first_after %wanted, %p, %s, %before, %pages {set=c1, group_size=3, slots=1}
   %gate = executed %set
-  return logits = %logits, decision 0 = %gate, state "counts" = %after"#;
+  return logits = %logits, decision 0 = %gate, state "wanted" = %after"#;
 
 /// The text form of one of these graphs.
 pub fn text(body: &str) -> String {
@@ -49,15 +59,54 @@ pub fn text(body: &str) -> String {
 /// Lengths of the three sequences at most of each step: none, one, and those around a tile of 16 rows.
 const STEPS: [&[usize]; 7] = [&[17], &[], &[1, 0, 2], &[15, 15, 1], &[16, 0, 16], &[0, 1], &[33, 2, 17]];
 
-/// The tokens of each step, behind those of the steps before.
-pub fn steps() -> Vec<Batch> {
+/// Pages that a sequence can have, as the graphs say.
+const PAGES: usize = 8;
+
+/// Rows of the caches that the steps need.
+pub const CACHED_ROWS: u32 = 320;
+
+/// The tokens of a step, and where they lie in the caches.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The tokens. Sequences are those that have some, from 0 on.
+    pub batch: Batch,
+    /// Their places and pages.
+    pub cached: Cached,
+}
+
+impl Step {
+    /// What a graph is given beside the tokens.
+    pub fn tensors<N>(&self) -> BTreeMap<Role, Datum<N>> {
+        let ints = |words: &[u32]| Datum::Ints(words.iter().map(|word| i64::from(*word)).collect());
+        // A row of pages for each token, of which those of the sequences count.
+        let mut pages = self.cached.pages.clone();
+        pages.resize(self.batch.tokens.len() * PAGES, u32::MAX);
+        BTreeMap::from([(Role::Places, ints(&self.cached.places)), (Role::Pages, ints(&pages))])
+    }
+}
+
+/// The steps, each behind those before.
+pub fn steps() -> Vec<Step> {
     let mut before = [0; 3];
     let step = |lengths: &&[usize]| {
-        let sequences: Vec<Vec<i64>> =
-            lengths.iter().map(|len| (0..*len as i64).map(|idx| (idx * idx + 1) % 5).collect()).collect();
-        let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice)).behind(&before);
-        before.iter_mut().zip(*lengths).for_each(|(before, len)| *before += *len as i64);
-        batch
+        let mut step = Step { batch: Batch::default(), cached: Cached::default() };
+        for (slot, length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
+            let sequence = step.batch.sequences.last().map_or(0, |last| last + 1);
+            // Pages of the three take turns, so that no sequence lies in one piece.
+            let page = |page: usize| (page * 3 + 2 - slot) as u32;
+            for idx in 0..*length {
+                let position = before[slot] + idx;
+                step.batch.tokens.push((idx * idx + 1) as i64 % 5);
+                step.batch.positions.push(position as i64);
+                step.batch.sequences.push(sequence);
+                let (of_page, within) = (position / PAGE_ROWS as usize, position as u32 % PAGE_ROWS);
+                step.cached.places.push(page(of_page) * PAGE_ROWS + within);
+            }
+            before[slot] += length;
+            let n_pages = before[slot].div_ceil(PAGE_ROWS as usize);
+            step.cached.pages.extend((0..PAGES).map(|idx| if idx < n_pages { page(idx) } else { u32::MAX }));
+        }
+        step
     };
     STEPS.iter().map(step).collect()
 }

@@ -45,9 +45,8 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &CachedAttention, row: Va
 /// Writes the rows of the cache that a query sees, behind the scores; gives where they stand and how many they are.
 fn list_keys(e: &mut Emitter<'_>, attention: &CachedAttention, row: Value) -> Result<(Value, Value), Fault> {
     let CachedAttention { q_pos, q_seq, pages, present, .. } = *attention;
-    e.pointer(pages, DType::U32)?;
     let sequence = e.load_index(q_seq, row)?;
-    let pages = e.row_address(dense(pages), sequence)?;
+    let pages = Pages::of(e, pages, sequence)?;
     let present = present.map(|present| e.pointer(present, DType::U8)).transpose()?;
     let behind_scores = most_keys(e.kernel, attention) as i64 * 4;
     let scratch = e.scratch;
@@ -55,12 +54,7 @@ fn list_keys(e: &mut Emitter<'_>, attention: &CachedAttention, row: Value) -> Re
     let last = e.load_index(q_pos, row)?;
     let (zero, end) = (e.int(0), e.ins().iadd_imm_s(last, 1));
     let count = e.fold(zero, end, 1, &[zero], |e, position, count| {
-        let page = e.ins().ushr_imm_u(position, i64::from(PAGE_ROWS.ilog2()));
-        let page = e.element(pages, page, 4);
-        let page = e.ins().uload32(PLAIN, page, 0);
-        let first = e.ins().imul_imm_s(page, i64::from(PAGE_ROWS));
-        let within = e.ins().band_imm_s(position, i64::from(PAGE_ROWS) - 1);
-        let key = e.ins().iadd(first, within);
+        let key = pages.key(e, position);
         e.store_index(list, count[0], key);
         let one = match present {
             Some(present) => {
@@ -74,6 +68,27 @@ fn list_keys(e: &mut Emitter<'_>, attention: &CachedAttention, row: Value) -> Re
         Ok(vec![e.ins().iadd(count[0], one)])
     })?;
     Ok((list, count[0]))
+}
+
+/// The pages of one sequence: the address of the first one's number.
+#[derive(Clone, Copy)]
+pub(crate) struct Pages(Value);
+
+impl Pages {
+    pub(crate) fn of(e: &mut Emitter<'_>, table: Slot, sequence: Value) -> Result<Pages, Fault> {
+        e.pointer(table, DType::U32)?;
+        e.row_address(dense(table), sequence).map(Pages)
+    }
+
+    /// The row of the cache that holds the token at a position.
+    pub(crate) fn key(self, e: &mut Emitter<'_>, position: Value) -> Value {
+        let page = e.ins().ushr_imm_u(position, i64::from(PAGE_ROWS.ilog2()));
+        let page = e.element(self.0, page, 4);
+        let page = e.ins().uload32(PLAIN, page, 0);
+        let first = e.ins().imul_imm_s(page, i64::from(PAGE_ROWS));
+        let within = e.ins().band_imm_s(position, i64::from(PAGE_ROWS) - 1);
+        e.ins().iadd(first, within)
+    }
 }
 
 fn dense(slot: Slot) -> View {

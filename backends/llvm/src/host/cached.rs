@@ -66,15 +66,11 @@ impl<'c> Keys<'c> {
     fn list(f: &Frame<'_, 'c>, attention: &CachedAttention, row: Int<'c>) -> Made<Keys<'c>> {
         let CachedAttention { q_pos, q_seq, pages, present, .. } = *attention;
         let list = f.scratch_at(most_keys(f.kernel, attention) * 4)?;
-        f.pointer(pages, DType::U32)?;
-        let pages = f.row_address(dense(pages), f.load_index(q_seq, row)?)?;
+        let pages = Pages::of(f, pages, f.load_index(q_seq, row)?)?;
         let present = present.map(|present| f.pointer(present, DType::U8)).transpose()?;
         let end = f.plus(f.load_index(q_pos, row)?, 1)?;
-        let page_rows = i64::from(PAGE_ROWS);
         let count = f.fold(f.int(0), end, 1, &[f.int(0)], |position, count| {
-            let page = f.load_word(f.element(pages, f.shr(position, page_rows.ilog2().into())?, 4)?)?;
-            let within = f.and(position, f.int(page_rows - 1))?;
-            let key = f.add(f.times(page, PAGE_ROWS.into())?, within)?;
+            let key = pages.key(f, position)?;
             f.store_word(f.element(list, count[0], 4)?, key)?;
             let one = match present {
                 Some(present) => f.as_index(f.load_flag(f.offset(present, key)?)?)?,
@@ -83,6 +79,24 @@ impl<'c> Keys<'c> {
             Ok(vec![f.add(count[0], one)?])
         })?;
         Ok(Keys { list, count: count[0] })
+    }
+}
+
+/// The pages of one sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct Pages<'c>(Ptr<'c>);
+
+impl<'c> Pages<'c> {
+    pub(crate) fn of(f: &Frame<'_, 'c>, table: Slot, sequence: Int<'c>) -> Made<Pages<'c>> {
+        f.pointer(table, DType::U32)?;
+        f.row_address(dense(table), sequence).map(Pages)
+    }
+
+    /// The row of the cache that holds the token at a position.
+    pub(crate) fn key(self, f: &Frame<'_, 'c>, position: Int<'c>) -> Made<Int<'c>> {
+        let page = f.load_word(f.element(self.0, f.shr(position, PAGE_ROWS.ilog2().into())?, 4)?)?;
+        let within = f.and(position, f.int(i64::from(PAGE_ROWS) - 1))?;
+        f.add(f.times(page, PAGE_ROWS.into())?, within)
     }
 }
 

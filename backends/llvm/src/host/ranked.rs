@@ -8,10 +8,10 @@ use inkwell::IntPredicate;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Slot};
 
+use super::cached::Pages;
 use super::code::{Code, Int, Made};
 use super::fault::Fault;
 use super::frame::Frame;
-use super::update::count_before;
 
 /// What is known of the segment that a row is in.
 #[derive(Clone, Copy)]
@@ -112,9 +112,7 @@ fn limits<'c>(
 ) -> Made<Vec<Int<'c>>> {
     let n_kept = match ranked.keep {
         Keep::Slots(slots) => f.int(i64::from(slots)),
-        Keep::Left { slots, counts, n_counts } => {
-            left(f, ranked, (first, sequence), (slots, counts, n_counts))?
-        }
+        Keep::Left { slots, before, pages } => left(f, ranked, (first, sequence), (slots, before, pages))?,
         Keep::Share(share) => top_k(f, share.0, f.sub(end, first)?)?,
     };
     if ranked.order == RankOrder::Position {
@@ -137,17 +135,20 @@ fn left<'c>(
     f: &Frame<'_, 'c>,
     ranked: &Ranked,
     (first, sequence): (Int<'c>, Int<'c>),
-    (slots, counts, n_counts): (u32, Slot, u32),
+    (slots, before, pages): (u32, Slot, Slot),
 ) -> Made<Int<'c>> {
     let Segment::Group { positions, size: size @ 1.. } = ranked.segment else {
         return Err(Fault::Malformed("what is left of no group".to_owned()));
     };
-    let position = f.load_index(positions, first)?;
-    let has_count = f.below(sequence, f.int(i64::from(n_counts)))?;
-    let counted = f.select(has_count, sequence, f.int(0))?;
-    let before = count_before(f, counts, counted, (position, size))?;
+    let (before, pages) = (f.pointer(before, DType::U8)?, Pages::of(f, pages, sequence)?);
+    let end = f.load_index(positions, first)?;
+    let begin = f.sub(end, f.modulo(end, size)?)?;
+    let taken = f.fold(begin, end, 1, &[f.int(0)], |position, taken| {
+        let was_wanted = f.load_flag(f.offset(before, pages.key(f, position)?)?)?;
+        Ok(vec![f.add(taken[0], f.as_index(was_wanted)?)?])
+    })?;
     let slots = f.int(i64::from(slots));
-    f.sub(slots, f.min(f.select(has_count, before, f.int(0))?, slots)?)
+    f.sub(slots, f.min(taken[0], slots)?)
 }
 
 /// `skipc_ir::top_k`; a share is at most 1, so that the product fits.

@@ -7,6 +7,7 @@
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Candidates, Keep, Kernel, RankOrder, Ranked, Segment, Slot, View};
 
+use super::attention::cached::Pages;
 use super::compact::{THREADS, require_column};
 use super::place;
 use crate::code::{Bool, Code, GPtr, I8, I32, Int, Operand, Steps};
@@ -32,9 +33,10 @@ pub(super) fn check(kernel: &Kernel, ranked: &Ranked) -> Result<(), Error> {
         place::require(kernel, view.slot, dtype)?;
         place::require_view(kernel, view, 1)?;
     }
-    if let Keep::Left { counts, .. } = ranked.keep {
-        place::require_u32(kernel, counts)?;
-        require_column(kernel, counts)?;
+    if let Keep::Left { before, pages, .. } = ranked.keep {
+        place::require_u32(kernel, pages)?;
+        place::require(kernel, before, DType::U8)?;
+        require_column(kernel, before)?;
         if !matches!(ranked.segment, Segment::Group { .. }) {
             return Err(Error::Malformed { what: "what is left of no group".to_owned() });
         }
@@ -142,7 +144,7 @@ impl<'c> Ctx<'c, '_> {
         let kept = match self.ranked.keep {
             // No segment has more rows.
             Keep::Slots(slots) => code.int(slots.min(i32::MAX.cast_unsigned())),
-            Keep::Left { slots, counts, n_counts } => self.left(first, (slots, counts, n_counts)),
+            Keep::Left { slots, before, pages } => self.left(first, (slots, before, pages)),
             Keep::Share(share) => top_k(code, share.into_inner(), end - first),
         };
         if self.ranked.order == RankOrder::Position {
@@ -159,15 +161,21 @@ impl<'c> Ctx<'c, '_> {
     }
 
     /// The slots that earlier steps have left of the group whose first row this is.
-    fn left(&self, first: Int<'c>, (slots, counts, n_counts): (u32, Slot, u32)) -> Int<'c> {
+    fn left(&self, first: Int<'c>, (slots, before, pages): (u32, Slot, Slot)) -> Int<'c> {
         let code = self.code;
         let slots = slots.min(i32::MAX.cast_unsigned());
         let Segment::Group { positions, size } = self.ranked.segment else { return code.int(slots) };
-        let begins = (self.at(positions, first).load::<I32>() % size).eq(0);
-        let sequence = self.at(self.ranked.sequences, first).load::<I32>();
-        let has_count = sequence.below(n_counts);
-        let taken = code.param(counts.0).at::<I32>(has_count.select(sequence, 0u32)).load::<I32>();
-        let taken = (has_count & !begins).select(taken, 0u32);
+        let end = self.at(positions, first).load::<I32>();
+        let steps = Steps { from: end - end % size, to: end, step: 32 };
+        let pages = Pages::of(code, self.kernel, pages, self.at(self.ranked.sequences, first).load::<I32>());
+        let of_lane = code.repeat(steps, code.int(0), |base, count| {
+            let position = base + self.lane;
+            let inside = position.lt(end);
+            let key = pages.key(inside.select(position, base));
+            let was_wanted = code.param(before.0).at::<I8>(key).load::<I8>().to_int().ne(0);
+            count + (was_wanted & inside).to_int()
+        });
+        let taken = code.reduce(of_lane, 32, |a, b| a + b);
         taken.lt(slots).select(code.int(slots) - taken, 0u32)
     }
 

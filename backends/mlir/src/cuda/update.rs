@@ -5,9 +5,9 @@
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Update, View};
 
-use super::compact::{THREADS, require_column};
+use super::compact::THREADS;
 use super::{Generated, place, rowwise};
-use crate::code::{Code, F32, I8, I32, Int, Steps};
+use crate::code::{Code, F32, Int, Steps};
 use crate::error::Error;
 
 /// Generates an update.
@@ -24,20 +24,6 @@ pub(super) fn generate(kernel: &Kernel, update: &Update) -> Result<Generated, Er
             place::require_real(place::require_view(kernel, x, cols)?)?;
             place::require(kernel, sum, DType::F32)?;
             one_block(kernel, |code, rows| add_rows(code, kernel, (x, cols, sum.0), rows))
-        }
-        Update::CountGroups { size: 0, .. } => {
-            Err(Error::Malformed { what: "a group of no rows".to_owned() })
-        }
-        Update::CountGroups { wanted, positions, sequences, counts, .. } => {
-            for view in [positions, sequences] {
-                place::require_u32(kernel, view.slot)?;
-                place::require_view(kernel, view, 1)?;
-            }
-            place::require(kernel, wanted, DType::U8)?;
-            place::require_u32(kernel, counts)?;
-            require_column(kernel, wanted)?;
-            require_column(kernel, counts)?;
-            one_block(kernel, |code, rows| count_groups(code, kernel, update, rows))
         }
     }
 }
@@ -66,27 +52,6 @@ fn add_rows(code: &Code, kernel: &Kernel, (x, cols, sum): (View, u32, u32), rows
         let before = at.load::<F32>();
         let after = code.repeat(Steps { from: 0, to: rows, step: 1 }, before, |row, sum| {
             sum + place::load_group(place::element(code, param, x, row, col), param.dtype, 1)[0]
-        });
-        at.store(after);
-    });
-}
-
-/// A thread for each sequence that has a count: it looks at all rows and takes those of its own.
-fn count_groups(code: &Code, kernel: &Kernel, update: &Update, rows: Int<'_>) {
-    let Update::CountGroups { wanted, positions, sequences, size, counts, n_counts } = *update else {
-        return;
-    };
-    let number =
-        |view: View, row| place::element(code, kernel.param(view.slot), view, row, 0u32).load::<I32>();
-    code.each(Steps { from: code.thread(), to: n_counts, step: THREADS }, |sequence| {
-        let at = code.param(counts.0).at::<I32>(sequence);
-        let before = at.load::<I32>();
-        let after = code.repeat(Steps { from: 0, to: rows, step: 1 }, before, |row, count| {
-            let is_own = number(sequences, row).eq(sequence);
-            let begins = (number(positions, row) % size).eq(0);
-            let is_wanted = code.param(wanted.0).at::<I8>(row).load::<I8>().to_int().ne(0);
-            let after = begins.select(0u32, count) + is_wanted.to_int();
-            is_own.select(after, count)
         });
         at.store(after);
     });

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use skipc_artifact::program::PAGE_ROWS;
 use skipc_ir::interp::functions::{self, Heads};
 
 use super::element::Element;
@@ -53,8 +52,7 @@ pub(super) fn run_cached<N: Element>(
         let (sequence, last) = (frame.load_index(q_seq, row)?, frame.load_index(q_pos, row)?);
         let (mut keys, mut values, mut n_keys) = (Vec::new(), Vec::new(), 0);
         for position in 0..=last {
-            let page = frame.load_u32(pages, sequence.into(), position / PAGE_ROWS)?;
-            let key = u64::from(page) * u64::from(PAGE_ROWS) + u64::from(position % PAGE_ROWS);
+            let key = frame.cached(pages, sequence, position)?;
             if present.map_or(Ok(1), |present| frame.load_u8(present, key))? == 0 {
                 continue;
             }

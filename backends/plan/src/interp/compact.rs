@@ -5,7 +5,6 @@ use skipc_ir::interp::functions;
 use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
-use super::update::count_before;
 use crate::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select, View};
 
 pub(super) fn run<N: Element>(
@@ -74,12 +73,15 @@ fn select_ranked<N: Element>(
         candidates.sort_by(|(a, _), (b, _)| b.partial_cmp(a).unwrap_or(std::cmp::Ordering::Equal));
         let n_kept = match ranked.keep {
             Keep::Slots(slots) => slots as usize,
-            Keep::Left { slots, counts, n_counts } => {
+            Keep::Left { slots, before, pages } => {
                 let Segment::Group { positions, size } = ranked.segment else {
                     return Err(Fault::Malformed("what is left of no group".to_owned()));
                 };
-                let place = (frame.load_index(positions, first)?, size);
-                let taken = count_before(frame, (counts, n_counts), segment.0, place)?;
+                let (mut taken, end) = (0, frame.load_index(positions, first)?);
+                for position in segment.1 * size..end {
+                    let key = frame.cached(pages, segment.0, position)?;
+                    taken += u32::from(frame.load_u8(before, key)? != 0);
+                }
                 slots.saturating_sub(taken) as usize
             }
             Keep::Share(share) => skipc_ir::top_k(share.0, (end - first) as usize),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use skipc_artifact::program::Extent;
+use skipc_artifact::program::{Extent, PAGE_ROWS};
 use skipc_artifact::target::DType;
 
 use skipc_ir::interp::Number;
@@ -216,6 +216,12 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
     pub(super) fn load_index(&self, view: View, logical: u32) -> Result<u32, Fault> {
         let row = self.physical(view.rows, logical)?;
         self.load_u32(view.slot, row, view.col)
+    }
+
+    /// The row of a cache that holds a token, by the pages of its sequence.
+    pub(super) fn cached(&self, pages: Slot, sequence: u32, position: u32) -> Result<u64, Fault> {
+        let page = self.load_u32(pages, sequence.into(), position / PAGE_ROWS)?;
+        Ok(u64::from(page) * u64::from(PAGE_ROWS) + u64::from(position % PAGE_ROWS))
     }
 
     pub(super) fn load_u32(&self, slot: Slot, row: u64, col: u32) -> Result<u32, Fault> {

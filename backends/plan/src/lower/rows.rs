@@ -7,7 +7,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Attention, Body, CachedAttention, NormKind, Rowwise, Slot};
+use crate::kernel::{Attention, Body, CachedAttention, NormKind, Rowwise, Slot};
 use crate::plan::ConstantSource;
 use crate::role::Single;
 
@@ -117,13 +117,9 @@ impl Ctx<'_> {
         let [q, k, v, q_pos, q_seq, pages, ref present @ ..] = operands[..] else {
             return Err(self.internal("an op has the operands of its table", value));
         };
-        let cache = |bind: &mut Bind, name: &str, value: Value| -> Result<Slot, PlanError> {
-            let buffer = self.buffer_of(value)?;
-            Ok(bind.slot(name, self.arg(buffer), Access::Read))
-        };
-        let (k, v) = (cache(bind, "k", k)?, cache(bind, "v", v)?);
-        let pages = cache(bind, "pages", pages)?;
-        let present = present.first().map(|present| cache(bind, "present", *present)).transpose()?;
+        let (k, v) = (self.cache(bind, "k", k)?, self.cache(bind, "v", v)?);
+        let pages = self.cache(bind, "pages", pages)?;
+        let present = present.first().map(|present| self.cache(bind, "present", *present)).transpose()?;
         let result = self.result(value)?;
         Ok(CachedAttention {
             heads,

@@ -123,10 +123,12 @@ impl Ctx<'_> {
                 Select::Ranked(self.limit(bind, (wanted, None, places), (group_size, slots))?)
             }
             Route::FirstAfter { group_size, slots } => {
-                let [wanted, positions, sequences, counts] = self.operands(value)?;
+                let [wanted, positions, sequences, before, pages] = self.operands(value)?;
                 let places = (positions, sequences);
                 let ranked = self.limit(bind, (wanted, None, places), (group_size, slots))?;
-                Select::Ranked(Ranked { keep: self.left(bind, counts, slots)?, ..ranked })
+                let before = self.cache(bind, "before", before)?;
+                let pages = self.cache(bind, "pages", pages)?;
+                Select::Ranked(Ranked { keep: Keep::Left { slots, before, pages }, ..ranked })
             }
             Route::Best { group_size, slots } => {
                 let [wanted, scores, positions, sequences] = self.operands(value)?;

@@ -8,7 +8,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Body, Keep, Rows, Slot, Update, View};
+use crate::kernel::{Access, Body, Rows, Slot, Update, View};
 use crate::role;
 
 impl Ctx<'_> {
@@ -63,34 +63,15 @@ impl Ctx<'_> {
                 let sum = bind.slot("sum", self.arg(state), Access::ReadWrite);
                 (state, bind, Update::AddRows { cols, x, sum })
             }
-            role::Update::CountGroups { group_size: size } => {
-                let [counts, set, positions, sequences] = self.operands(value)?;
-                let mut bind = self.bind(self.graph.ty(positions).rows(), value)?;
-                let (mask, n_counts) = (self.mask(set)?, self.n_counts(counts));
-                let wanted = bind.slot("wanted", self.arg(mask), Access::Read);
-                let positions = self.operand(&mut bind, "positions", positions)?;
-                let sequences = self.operand(&mut bind, "sequences", sequences)?;
-                let state = self.buffer_of(counts)?;
-                let counts = bind.slot("counts", self.arg(state), Access::ReadWrite);
-                (state, bind, Update::CountGroups { wanted, positions, sequences, size, counts, n_counts })
-            }
         };
         self.place[value.index()] = Some(state);
         self.step(group, bind, Body::Update(body));
         Ok(())
     }
 
-    /// The places of a group that earlier steps have left.
-    pub(super) fn left(&mut self, bind: &mut Bind, counts: Value, slots: u32) -> Result<Keep, PlanError> {
-        let buffer = self.buffer_of(counts)?;
-        let slot: Slot = bind.slot("counts", self.arg(buffer), Access::Read);
-        Ok(Keep::Left { slots, counts: slot, n_counts: self.n_counts(counts) })
-    }
-
-    fn n_counts(&self, counts: Value) -> u32 {
-        match self.graph.ty(counts).rows() {
-            Dim::Fixed(rows) => rows,
-            Dim::Tokens | Dim::Count(_) | Dim::Cached => 0,
-        }
+    /// Binds all of a cache, or of the pages of sequences.
+    pub(super) fn cache(&mut self, bind: &mut Bind, name: &str, value: Value) -> Result<Slot, PlanError> {
+        let buffer = self.buffer_of(value)?;
+        Ok(bind.slot(name, self.arg(buffer), Access::Read))
     }
 }

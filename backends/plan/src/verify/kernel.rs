@@ -396,15 +396,6 @@ impl Check<'_> {
                 self.exact(sum, cols, Kind::F32);
                 (sum, cols, 1)
             }
-            Update::CountGroups { wanted, positions, sequences, size, counts, n_counts } => {
-                self.exact(wanted, 1, Kind::U8);
-                self.touch(wanted, Touched::Over(self.kernel.extent, Rows::Dense), false);
-                self.read(positions, 1, Kind::U32);
-                self.read(sequences, 1, Kind::U32);
-                self.size("the size of a group", size, size > 0);
-                self.exact(counts, 1, Kind::U32);
-                (counts, 1, n_counts)
-            }
         };
         self.size("the rows of a state", rows, rows > 0);
         // One tile reads and writes all of it.
@@ -433,10 +424,10 @@ impl Check<'_> {
             Keep::Share(share) if !(0.0..=1.0).contains(&share.0) => {
                 self.faults.push(Fault::Size { what: "share (as bits)", got: share.0.to_bits() });
             }
-            Keep::Left { counts, n_counts, .. } => {
-                self.exact(counts, 1, Kind::U32);
-                self.size("the number of counts", n_counts, n_counts > 0);
-                self.touch(counts, Touched::First(n_counts), false);
+            Keep::Left { before, pages, .. } => {
+                self.exact(before, 1, Kind::U8);
+                self.kind(pages, Kind::U32);
+                [before, pages].into_iter().for_each(|slot| self.touch(slot, Touched::Anywhere, false));
                 self.size("the size of a group", 0, matches!(segment, Segment::Group { .. }));
             }
             Keep::Share(_) | Keep::Slots(_) => {}

@@ -6,7 +6,7 @@ use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
 use skipc_plan::verify;
-use skipc_testkit::state_graphs::{self, CAPACITY, SUM, UPDATE_FIRST};
+use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
 
 use crate::judge::GraphWeights;
 use crate::options;
@@ -22,18 +22,20 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
     let weights = GraphWeights(legal.graph());
     let zeros = legal.graph().signature().states.into_iter();
     let mut graph_states: BTreeMap<Role, Datum<N>> =
-        zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty, 0)?))).collect();
-    let mut states = States::<N>::default();
+        zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty, CACHED_ROWS as usize)?))).collect();
+    let mut states = States::<N>::with_cache(CACHED_ROWS);
     for step in state_graphs::steps() {
-        let tensors = std::mem::take(&mut graph_states);
-        let env = Env { batch: &step, tensors, weights: &weights, routing: &Free };
+        let mut tensors = std::mem::take(&mut graph_states);
+        tensors.extend(step.tensors());
+        let env = Env { batch: &step.batch, tensors, weights: &weights, routing: &Free };
         let wanted = interp::run::<N>(legal.graph(), &env).expect("the graph has a value");
         let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
         let step = Batch {
-            tokens: numbers(&step.tokens),
-            positions: numbers(&step.positions),
-            sequences: numbers(&step.sequences),
-            ..Batch::default()
+            tokens: numbers(&step.batch.tokens),
+            positions: numbers(&step.batch.positions),
+            sequences: numbers(&step.batch.sequences),
+            cached: Some(step.cached),
+            forced: None,
         };
         let got = run_plan_in(&plan, &weights, &mut states, &step, (mode, tiling));
         let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
@@ -45,9 +47,8 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
                 (Role::State { name }, Datum::Real { data, .. }) => {
                     assert_eq!(states.reals(name), Some(data.as_slice()), "{step:?}");
                 }
-                (Role::State { name }, Datum::Ints(counts)) => {
-                    let bytes: Vec<u8> =
-                        counts.iter().flat_map(|count| (*count as u32).to_le_bytes()).collect();
+                (Role::State { name }, Datum::Mask(mask)) => {
+                    let bytes: Vec<u8> = mask.iter().map(|bit| u8::from(*bit)).collect();
                     assert_eq!(states.bytes(name), Some(bytes.as_slice()), "{step:?}");
                 }
                 _ => {}
@@ -78,5 +79,5 @@ fn what_looks_at_a_state_runs_before_what_updates_it() {
     let names: Vec<&str> =
         plan.function.steps.iter().map(|step| plan.kernels[step.kernel as usize].0.as_str()).collect();
     let place = |what: &str| names.iter().position(|name| name.contains(what)).expect(what);
-    assert!(place("going_on") < place("count_groups"), "{names:?}");
+    assert!(place("going_on") < place("store_rows"), "{names:?}");
 }

@@ -72,8 +72,6 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         | Op::LimitFirst { .. }
         | Op::LimitFirstAfter { .. }
         | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
-        // A mask, a position and a sequence of each row.
-        Op::CountGroups { .. } => kernel(work(Work::Move, &rows_of(1).scale(3.0))),
         Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
     }

@@ -51,14 +51,14 @@ pub(super) fn add(cases: &mut Vec<Case>) {
 }
 
 /// Sequences in the pages of a cache, which lie in no order and apart.
-struct Pages {
+pub(super) struct Pages {
     /// For each sequence.
     pages: Vec<Vec<u32>>,
     n_rows: u32,
 }
 
 impl Pages {
-    fn new(draft: &mut Draft, sequences: &[(u32, u32)]) -> Pages {
+    pub(super) fn new(draft: &mut Draft, sequences: &[(u32, u32)]) -> Pages {
         let n_pages: u32 = sequences.iter().map(|(length, _)| length.div_ceil(PAGE_ROWS)).sum();
         // One page more, which nobody has.
         let mut free: Vec<u32> = (0..=n_pages).collect();
@@ -69,12 +69,17 @@ impl Pages {
         Pages { pages, n_rows: (n_pages + 1) * PAGE_ROWS }
     }
 
-    fn place(&self, sequence: usize, position: u32) -> usize {
+    /// Rows of the cache.
+    pub(super) fn n_rows(&self) -> u32 {
+        self.n_rows
+    }
+
+    pub(super) fn place(&self, sequence: usize, position: u32) -> usize {
         (self.pages[sequence][(position / PAGE_ROWS) as usize] * PAGE_ROWS + position % PAGE_ROWS) as usize
     }
 
     /// A row for each sequence; what is past its pages means nothing.
-    fn table(&self, draft: &mut Draft) -> Slot {
+    pub(super) fn table(&self, draft: &mut Draft) -> Slot {
         let words = self.pages.iter().flat_map(|pages| {
             let nothing = std::iter::repeat(u32::MAX);
             pages.iter().copied().chain(nothing).take(PAGES as usize).collect::<Vec<_>>()

@@ -182,13 +182,6 @@ impl Draft {
         slot
     }
 
-    /// A column of integers that is read and written.
-    pub(super) fn updated_column(&mut self, name: &str, values: &[u32]) -> Slot {
-        let slot = self.column(name, values.len() as u32, values);
-        self.params[slot.0 as usize].access = Access::ReadWrite;
-        slot
-    }
-
     /// A column of decisions; rows past them, up to `bound`, are neither 0 nor 1.
     pub(super) fn decisions(&mut self, name: &str, bound: u32, values: &[u8]) -> Slot {
         let mut bytes = values.to_vec();

@@ -5,6 +5,7 @@ use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Select, V
 use skipc_plan::pointwise::Real;
 
 use super::Case;
+use super::cached::Pages;
 use super::compact::finish;
 use super::draft::{Draft, Values, dense, listed};
 
@@ -19,10 +20,13 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     add_shares(cases);
     add_capacities(cases);
     for rows in [0, 1, 15, 16, 17, 33] {
-        for before in [1, 15, 16] {
-            cases.push(going_on(before, &[rows, 3, rows, 2, 1], (16, 3), &[0, 1, 2, 3]));
+        for before in [0, 1, 15, 16, 47] {
+            cases.push(going_on(before, &[rows, 3, rows, 2, 1], (16, 3)));
+            cases.push(going_on(before, &[rows, 1], (64, 20)));
         }
     }
+    cases.push(going_on(100, &[40, 7], (1, 1)));
+    cases.push(going_on(70, &[40, 7], (u32::MAX, 50)));
     cases.push(one_column_of_listed_rows());
     cases.push(share_of_masked_rows());
     for rows in [0, 1, 33, 100] {
@@ -89,7 +93,7 @@ fn places(draft: &mut Draft, lengths: &[u32]) -> (View, View, (u32, u32)) {
 }
 
 /// The same for sequences whose earlier steps had `before` rows each.
-pub(super) fn places_from(draft: &mut Draft, before: u32, lengths: &[u32]) -> (View, View, (u32, u32)) {
+fn places_from(draft: &mut Draft, before: u32, lengths: &[u32]) -> (View, View, (u32, u32)) {
     let positions: Vec<u32> = lengths.iter().flat_map(|length| before..before + length).collect();
     let numbered = (0..).zip(lengths);
     let sequences: Vec<u32> =
@@ -148,21 +152,34 @@ fn capacity(name: &str, scored: Scored, lengths: &[u32], (size, slots): (u32, u3
     finish(draft, Select::Ranked(ranked), (rows, bound), None)
 }
 
-/// First come, first served behind `before` rows of earlier steps; the last sequences have no count.
-pub(super) fn going_on(before: u32, lengths: &[u32], (size, slots): (u32, u32), counts: &[u32]) -> Case {
+/// First come, first served behind `before` rows of earlier steps, of which about half were wanted.
+fn going_on(before: u32, lengths: &[u32], (size, slots): (u32, u32)) -> Case {
     let rows: u32 = lengths.iter().sum();
     let mut draft = Draft::new(format!("compact_going_on_from_{before}_{slots}_of_{size}_rows_{rows}"));
     let (positions, sequences, (rows, bound)) = places_from(&mut draft, before, lengths);
     let wanted: Vec<u8> = (0..rows).map(|_| (draft.next() % 2) as u8).collect();
     let wanted = draft.decisions("wanted", bound, &wanted);
-    let n_counts = counts.len() as u32;
-    let counts = draft.column("counts", n_counts, counts);
+    // The rows of this step are not stored yet: what lies there means nothing.
+    let sequences_of_cache: Vec<(u32, u32)> =
+        lengths.iter().map(|length| (before + length, *length)).collect();
+    let pages = Pages::new(&mut draft, &sequences_of_cache);
+    let mut earlier = vec![1; pages.n_rows() as usize];
+    for sequence in 0..lengths.len() {
+        for position in 0..before {
+            earlier[pages.place(sequence, position)] = (draft.next() % 2) as u8;
+        }
+    }
+    let n_cached = earlier.len() as u32;
     let ranked = Ranked {
         among: Candidates::Masked(wanted),
         sequences,
         segment: Segment::Group { positions, size },
         order: RankOrder::Position,
-        keep: Keep::Left { slots, counts, n_counts },
+        keep: Keep::Left {
+            slots,
+            before: draft.decisions("before", n_cached, &earlier),
+            pages: pages.table(&mut draft),
+        },
     };
     finish(draft, Select::Ranked(ranked), (rows, bound), None)
 }

@@ -1,11 +1,10 @@
-//! States: sums of rows, and counts of the groups that sequences are in, each step behind those before it.
+//! States: sums of rows, each step behind those before it.
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Body, Slot, Update};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
-use super::ranked::{going_on, places_from};
 use crate::tolerance::{Exactness, Want, decode};
 
 pub(super) fn add(cases: &mut Vec<Case>) {
@@ -21,10 +20,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     for set in Set::ALL {
         cases.push(add_rows(DType::F32, 33, 20, Some(set)));
     }
-    cases.push(count_groups(2, &[40, 7], 1, &[7]));
-    cases.push(count_groups(2, &[40, 7], u32::MAX, &[7]));
     cases.extend(sums_of_steps());
-    cases.extend(counts_of_steps());
 }
 
 /// Rows of the steps of one generation: none, one, and those around a tile or group.
@@ -57,35 +53,6 @@ fn sums_of_steps() -> Vec<Case> {
         let case = draft.finish(extent, Body::Update(update), Exactness::Bitwise);
         sums = left_in(&case, sum);
         cases.push(case);
-    }
-    cases
-}
-
-/// Behind `before` rows of earlier steps; the last sequence has no count.
-fn count_groups(before: u32, lengths: &[u32], size: u32, counts: &[u32]) -> Case {
-    let rows: u32 = lengths.iter().sum();
-    let mut draft = Draft::new(format!("update_count_groups_from_{before}_of_{size}_rows_{rows}"));
-    let (positions, sequences, (rows, bound)) = places_from(&mut draft, before, lengths);
-    let wanted: Vec<u8> = (0..rows).map(|_| (draft.next() % 2) as u8).collect();
-    let wanted = draft.decisions("wanted", bound, &wanted);
-    let n_counts = counts.len() as u32;
-    let counts = draft.updated_column("counts", counts);
-    let update = Update::CountGroups { wanted, positions, sequences, size, counts, n_counts };
-    let extent = draft.counted(rows, bound);
-    draft.finish(extent, Body::Update(update), Exactness::Bitwise)
-}
-
-/// A capacity whose counts survive the step: each looks at what the one before should leave, and counts on from there.
-fn counts_of_steps() -> Vec<Case> {
-    let (mut cases, mut counts, mut before) = (Vec::new(), vec![0; 3], 0);
-    for rows in STEPS {
-        let lengths = [rows, rows, rows, rows];
-        cases.push(going_on(before, &lengths, (16, 3), &counts));
-        let case = count_groups(before, &lengths, 16, &counts);
-        let slot = case.kernel.params.iter().position(|param| param.name == "counts").unwrap_or_default();
-        counts = left_in(&case, Slot(slot as u32)).into_iter().map(|count| count as u32).collect();
-        cases.push(case);
-        before += rows;
     }
     cases
 }

@@ -1,5 +1,6 @@
 //! Token sets. A row's rank is counted against every other row, without segments or sorting.
 
+use skipc_artifact::program::PAGE_ROWS;
 use skipc_plan::kernel::{Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
 
 use super::Eval;
@@ -41,13 +42,17 @@ impl Eval<'_> {
             Select::Ranked(ranked) => {
                 let rows: Vec<Row> = (0..n_rows).map(|row| self.row(&ranked, row)).collect();
                 let taken = |row: usize| match (ranked.keep, ranked.segment) {
-                    // The group's first row here says whether it began before.
-                    (Keep::Left { counts, n_counts, .. }, Segment::Group { positions, size }) => {
-                        let own = &rows[row].segment;
-                        let first = rows.iter().position(|other| other.segment == *own).unwrap_or(row);
-                        let goes_on = !(self.load(positions, first, 0) as u32).is_multiple_of(size);
-                        let is_counted = own.0 < u64::from(n_counts);
-                        if goes_on && is_counted { self.at(counts, own.0 as usize, 0) as usize } else { 0 }
+                    // Positions of the group that no row here has come from earlier steps.
+                    (Keep::Left { before, pages, .. }, Segment::Group { positions, size }) => {
+                        let (sequence, group) = rows[row].segment;
+                        let first = rows.iter().position(|other| other.segment == (sequence, group));
+                        let end = self.load(positions, first.unwrap_or(row), 0) as usize;
+                        let was_wanted = |position: &usize| {
+                            let page = self.at(pages, sequence as usize, position / PAGE_ROWS as usize);
+                            let key = page as usize * PAGE_ROWS as usize + position % PAGE_ROWS as usize;
+                            self.at(before, key, 0) != 0.0
+                        };
+                        (group as usize * size as usize..end).filter(was_wanted).count()
                     }
                     _ => 0,
                 };

@@ -25,25 +25,6 @@ impl Eval<'_> {
                     self.store_dense(sum, 0, col, Approx::dot(terms.into_iter(), ones.into_iter()));
                 }
             }
-            Update::CountGroups { wanted, positions, sequences, size, counts, n_counts } => {
-                for sequence in 0..n_counts as usize {
-                    let own = |row: &usize| self.load(sequences, *row, 0) as usize == sequence;
-                    let rows: Vec<usize> = (0..n_rows).filter(own).collect();
-                    // Without rows a count stays as it is.
-                    let Some(last) = rows.last() else { continue };
-                    let group = |row: usize| self.load(positions, row, 0) as u32 / size;
-                    let of_last: Vec<usize> =
-                        rows.iter().copied().filter(|row| group(*row) == group(*last)).collect();
-                    let n_wanted =
-                        of_last.iter().filter(|row| self.at(wanted, **row, 0) != 0.0).count() as f64;
-                    let goes_on = !(self.load(positions, of_last[0], 0) as u32).is_multiple_of(size);
-                    let before = if goes_on { self.at(counts, sequence, 0) } else { 0.0 };
-                    let after = n_wanted + before;
-                    if after != self.at(counts, sequence, 0) {
-                        self.store_dense(counts, sequence, 0, Approx::exact(after));
-                    }
-                }
-            }
         }
     }
 }

@@ -140,14 +140,30 @@ fn dense(slot: Slot) -> View {
     View { slot, rows: Rows::Dense, col: 0 }
 }
 
+/// Where the pages of a sequence are listed.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Pages<'c>(GPtr<'c>);
+
+impl<'c> Pages<'c> {
+    pub(in super::super) fn of(code: &'c Code, kernel: &Kernel, table: Slot, sequence: Int<'c>) -> Self {
+        Pages(place::row_start(code, kernel.param(table), dense(table), sequence))
+    }
+
+    /// The row of the cache that holds the token at a position.
+    pub(in super::super) fn key(self, position: Int<'c>) -> Int<'c> {
+        let page = self.0.at::<I32>(position / PAGE_ROWS).load::<I32>();
+        page * PAGE_ROWS + position % PAGE_ROWS
+    }
+}
+
 /// What the parts of the kernel share.
 struct Parts<'k, 'c> {
     code: &'c Code,
     kernel: &'k Kernel,
     attention: &'k CachedAttention,
     shape: Shape,
-    /// Where the sequence's pages are listed.
-    pages: GPtr<'c>,
+    /// Those of the sequence.
+    pages: Pages<'c>,
     /// Keys up to the query's position.
     n_keys: Int<'c>,
     /// First column of the key head.
@@ -182,7 +198,7 @@ fn write(code: &Code, kernel: &Kernel, attention: &CachedAttention, shape: Shape
         kernel,
         attention,
         shape,
-        pages: place::row_start(code, kernel.param(pages), dense(pages), index(q_seq)),
+        pages: Pages::of(code, kernel, pages, index(q_seq)),
         n_keys: index(q_pos) + 1,
         kv_col: first_head / (heads / kv_heads) * width,
         lane: lane % shape.lanes,
@@ -255,8 +271,7 @@ impl<'c> Parts<'_, 'c> {
     fn key(&self, position: Int<'c>) -> Key<'c> {
         let exists = position.lt(self.n_keys);
         let position = exists.select(position, self.n_keys - 1);
-        let page = self.pages.at::<I32>(position / PAGE_ROWS).load::<I32>();
-        let row = page * PAGE_ROWS + position % PAGE_ROWS;
+        let row = self.pages.key(position);
         let is_seen = match self.attention.present {
             None => exists,
             Some(present) => {
