@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
 use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape, Sizes};
-use skipc_artifact::program::{ArenaPlace, Arg, Buffer, RowBound, State, Step, Storage};
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, PAGE_ROWS, RowBound, State, Step, Storage};
 use skipc_artifact::target::DType;
 use skipc_ir::text::Numbering;
 use skipc_ir::{Dim, Elem, Graph, Op, Port, SetSym, Type, Value};
@@ -59,6 +59,13 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
     }
     if *max_positions == 0 {
         return refuse("max_positions", max_positions.to_string(), "at least 1");
+    }
+    let pages = graph.signature().inputs.into_iter().find(|port| port.role == Role::Pages);
+    if let Some(cols) = pages.map(|port| port.ty.cols())
+        && cols != max_positions.div_ceil(PAGE_ROWS)
+    {
+        let wanted = format!("{cols} pages of {PAGE_ROWS}, as the graph has them");
+        return refuse("max_positions", max_positions.to_string(), &wanted);
     }
     match graph.result(&Role::Logits).map(|logits| graph.ty(logits).cols()) {
         Some(cols) if cols == *vocab_size => Ok(()),

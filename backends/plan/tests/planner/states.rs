@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
-use skipc_plan::verify;
+use skipc_plan::{Options, verify};
 use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
 
 use crate::judge::GraphWeights;
@@ -17,7 +17,7 @@ fn legalized(body: &str) -> Legal {
 
 fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
     let legal = legalized(body);
-    let plan = skipc_plan::build(&legal, &options()).expect("a plan");
+    let plan = skipc_plan::build(&legal, &Options { max_positions: 128, ..options() }).expect("a plan");
     verify(&plan).unwrap_or_else(|errors| panic!("{}\n{plan}", errors[0]));
     let weights = GraphWeights(legal.graph());
     let zeros = legal.graph().signature().states.into_iter();
@@ -75,7 +75,8 @@ fn states_survive_steps_in_the_planned_kernels() {
 #[test]
 fn what_looks_at_a_state_runs_before_what_updates_it() {
     keeps::<Ring32>(UPDATE_FIRST, Mode::Arena, Tiling::of(16));
-    let plan = skipc_plan::build(&legalized(UPDATE_FIRST), &options()).expect("a plan");
+    let plan = skipc_plan::build(&legalized(UPDATE_FIRST), &Options { max_positions: 128, ..options() })
+        .expect("a plan");
     let names: Vec<&str> =
         plan.function.steps.iter().map(|step| plan.kernels[step.kernel as usize].0.as_str()).collect();
     let place = |what: &str| names.iter().position(|name| name.contains(what)).expect(what);
