@@ -60,8 +60,6 @@ pub enum RecipeStep {
         /// How many rows there are.
         outputs: u32,
     },
-    /// A vector: the mean of each row. It is what [`RecipeStep::Centre`] takes away, kept so that it can be given back.
-    RowMeans,
     /// A vector: each row times this vector of the weights file, what the bias of a norm adds to each product.
     FoldBias {
         /// Its name.
@@ -118,10 +116,6 @@ pub fn elements<N: Element>(
                 cols = size / cols.div_ceil(SWIZZLE_TERMS as usize);
                 data = made;
             }
-            RecipeStep::RowMeans => {
-                data = data.chunks_exact(cols).map(functions::mean_of).collect();
-                cols = data.len();
-            }
             RecipeStep::FoldBias { bias } => {
                 let bias = weight(bias).filter(|bias| bias.len() == cols)?;
                 data = data.chunks_exact(cols).map(|row| functions::dot(row, &bias)).collect();
@@ -149,20 +143,6 @@ fn panels<N: Element>(matrix: &[N], (rows, cols): (usize, usize), terms: usize) 
         }
     }
     Some(made)
-}
-
-/// For each element of the panels of a matrix the place that it comes from; `None` past its last row or column.
-/// `None` altogether if they are too many.
-pub fn panel_places(rows: usize, cols: usize, terms: usize) -> Option<impl Iterator<Item = Option<usize>>> {
-    let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
-    let (per_panel, panels) = (depth.checked_mul(width * terms)?, rows.div_ceil(width));
-    let size = panels.checked_mul(per_panel)?;
-    Some((0..size).map(move |at| {
-        let (panel, within) = (at / per_panel, at % per_panel);
-        let (group, of_group) = (within / (width * terms), within % (width * terms));
-        let (row, col) = (panel * width + of_group / terms, group * terms + of_group % terms);
-        (row < rows && col < cols).then_some(row * cols + col)
-    }))
 }
 
 /// How many elements a matrix has in [`WeightLayout::Swizzled`], and the place there of each of its own, row by row.
@@ -196,8 +176,7 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         | RecipeStep::Term { .. }
         | RecipeStep::Transpose
         | RecipeStep::Panels { .. }
-        | RecipeStep::Swizzled { .. }
-        | RecipeStep::RowMeans => None,
+        | RecipeStep::Swizzled { .. } => None,
     })
 }
 
@@ -214,7 +193,6 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::Transpose => text.push_str(" transposed"),
             RecipeStep::Panels { .. } => text.push_str(" in panels"),
             RecipeStep::Swizzled { .. } => text.push_str(" swizzled"),
-            RecipeStep::RowMeans => text.push_str(" row means"),
             RecipeStep::FoldBias { bias } => text.push_str(&format!(" × {bias}")),
         }
     }
@@ -249,7 +227,6 @@ mod tests {
         let made = |steps: &[RecipeStep]| elements(steps, weight).expect("all weights are there");
         assert_eq!(made(&[named("b"), gain()]), [30.0, -4.0, 50.0, -6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::Centre]), [-0.5, 0.5, -0.5, 0.5]);
-        assert_eq!(made(&[named("b"), RecipeStep::RowMeans]), [3.5, 5.5]);
         assert_eq!(made(&[named("b"), RecipeStep::Transpose, gain()]), [30.0, -5.0, 40.0, -6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::FoldBias { bias: "g".to_owned() }]), [26.0, 44.0]);

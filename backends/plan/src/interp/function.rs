@@ -76,11 +76,11 @@ pub struct Outcome<N = f32> {
 pub fn run_function(
     kernels: &[(String, Kernel)],
     function: &Function,
-    constants: &[Vec<u8>],
+    constants: &[impl AsRef<[u8]>],
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
-    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes)).collect();
+    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
     run_steps((kernels, function), constants, &mut States::default(), batch, places)
 }
 
