@@ -102,7 +102,7 @@ fn an_artefact_is_timed_as_it_is_with_its_own_weights() {
     for passes in [&[][..], &["--passes", "merge_routes,saturate,cse,dce"]] {
         let path = artefact(&dir, passes);
         let report = json(&[&path]);
-        assert_eq!((&report["tokens"], &report["weights"]), (&40.into(), &"those of the artefact".into()));
+        assert_eq!((&report["tokens"], &report["weights"]), (&40.into(), &"random ones of seed 1".into()));
         let inspected: Value = serde_json::from_str(&succeeds(&["inspect", &path, "--json"])).unwrap();
         let fused = &report["points"][0]["forms"][0];
         assert_eq!(fused["kernels"], inspected["programs"][0]["steps"], "{passes:?}");
