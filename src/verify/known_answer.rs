@@ -22,9 +22,8 @@ const WORK: u64 = 1 << 28;
 /// Scores nearer than this to a border may fall on the other side in f32.
 const BAND: f64 = 1e-3;
 
-/// The cases in which decisions are forced, each with how many of `n` tokens execute.
-const FORCED: [(&str, fn(usize) -> usize); 3] =
-    [("all", |n| n), ("half", |n| n.div_ceil(2)), ("none", |_| 0)];
+/// The cases in which decisions are forced.
+const FORCED: [&str; 3] = ["all", "half", "none"];
 
 /// Computes the answers of a function, of its graph before the passes, in f64, from the original tensors.
 ///
@@ -47,7 +46,8 @@ pub fn known_answers(
     let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
     let n = batch.tokens.len();
     let routers = function.interface.routers();
-    let of_cases = FORCED.map(|(_, count)| masks(&routers, n, |_| count(n)));
+    // How many tokens execute in each.
+    let of_cases = [n, n.div_ceil(2), 0].map(|count| masks(&routers, n, |_| count));
     let together = Batch::from_sequences(FORCED.iter().flat_map(|_| sequences.iter().map(Vec::as_slice)));
     let in_all_cases = |router: usize| of_cases.iter().flat_map(|masks| masks[router].clone()).collect();
     let forced: Vec<Vec<bool>> = (0..routers.len()).map(in_all_cases).collect();
@@ -65,7 +65,7 @@ pub fn known_answers(
         cases: Vec::new(),
     };
     let n_logits = forced.logits.len() / FORCED.len();
-    for ((idx, (name, _)), logits) in FORCED.iter().enumerate().zip(forced.logits.chunks(n_logits.max(1))) {
+    for ((idx, name), logits) in FORCED.iter().enumerate().zip(forced.logits.chunks(n_logits.max(1))) {
         answers.cases.push(case(name, forced.gates.iter().map(|gate| &gate[idx * n..][..n]), logits));
     }
     answers.cases.extend(free.map(|(gates, logits)| case(FREE, gates.iter().map(Vec::as_slice), &logits)));
