@@ -113,6 +113,10 @@ const CODES: &[(&str, &str)] = &[
     ),
     ("verify::stage", "A form of the model could not be run, so it could not be compared."),
     (
+        "weights::other",
+        "The artefact was compiled with other weights than those of `--weights`: names, types, shapes or elements differ. Give the weights of the compile, or none, so that random ones are taken.",
+    ),
+    (
         "weights::overflow",
         "Every tensor is finite, but with them the logits leave the range of f32, so that no output would be a number. Look for a gain or a matrix of enormous size: a diverged training run, or a conversion that went wrong.",
     ),

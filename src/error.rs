@@ -53,6 +53,19 @@ impl Error {
         Diagnostic::new(error.code(), format!("{}: {error}", path.display())).into()
     }
 
+    /// What went wrong while an artefact was written to `path`: an error of ours that came through the writer as one of the
+    /// system's, or the writer's own.
+    pub fn of_writer(path: &Path, error: skipc_artifact::Error) -> Error {
+        match error {
+            skipc_artifact::Error::Io { action, path: at, source } => {
+                source.downcast().unwrap_or_else(|source| {
+                    Error::in_artifact(path, &skipc_artifact::Error::Io { action, path: at, source })
+                })
+            }
+            error => Error::in_artifact(path, &error),
+        }
+    }
+
     /// The error with further findings.
     #[must_use]
     pub fn and(mut self, further: Diagnostics) -> Error {

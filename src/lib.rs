@@ -64,6 +64,6 @@ use frontend::weights::Weights;
 /// What the targets cannot do ([`ErrorKind::Unsupported`]), or a fault of skipc ([`ErrorKind::Internal`]). What is wrong
 /// with a spec or its weights is found when they are read.
 pub fn compile(model: &Model, weights: &Weights, request: &Request) -> Result<Vec<u8>, Error> {
-    let compiled = pipeline::compile(model, weights, request, &mut Trace::silent())?;
-    pack::to_bytes(model, weights, request, compiled)
+    let compiled = pipeline::compile(model, request, &mut Trace::silent())?;
+    pack::to_bytes((model, weights), request, compiled)
 }

@@ -102,7 +102,7 @@ fn an_artefact_is_timed_as_it_is_with_its_own_weights() {
     for passes in [&[][..], &["--passes", "merge_routes,saturate,cse,dce"]] {
         let path = artefact(&dir, passes);
         let report = json(&[&path]);
-        assert_eq!((&report["tokens"], &report["weights"]), (&40.into(), &"those of the artefact".into()));
+        assert_eq!((&report["tokens"], &report["weights"]), (&40.into(), &"random ones of seed 1".into()));
         let inspected: Value = serde_json::from_str(&succeeds(&["inspect", &path, "--json"])).unwrap();
         let fused = &report["points"][0]["forms"][0];
         assert_eq!(fused["kernels"], inspected["programs"][0]["steps"], "{passes:?}");
@@ -142,7 +142,10 @@ fn what_cannot_be_timed_is_refused_by_name() {
     let spec = format!("{GOLDEN}/spec.toml");
     fails(&["bench", &path, "--device", "cuda"], 5, &["bench::cuda", "tests/device"]);
     fails(&["bench", &path, "--density", "1.5"], 2, &["usage::bench", "1.5"]);
-    fails(&["bench", &path, "--weights", &spec], 2, &["usage::bench", "--weights"]);
+    fails(&["bench", &path, "--weights", &spec], 1, &["weights::header"]);
+    let other = dir.path().join("other.safetensors").display().to_string();
+    succeeds(&["init", &spec, "-o", &other]);
+    fails(&["bench", &path, "--weights", &other], 1, &["weights::other"]);
     fails(&["bench", &path, "--forms", "fast"], 2, &["fast", "masked"]);
     fails(&["bench", &path, "--rounds", "0"], 2, &["--rounds"]);
     fails(&["bench", &path, "--tokens", "41"], 1, &["run::too-many-tokens"]);

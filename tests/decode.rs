@@ -21,8 +21,8 @@ fn artefact(spec: &Path, weights: &Path, dtype: DType) -> Model {
     let model = spec::load(spec).expect("a spec");
     let weights = Weights::open(weights, &model).expect("weights");
     let request = Request { targets: vec![(Target::Cpu, dtype)], max_tokens: Some(256), ..Request::host() };
-    let compiled = pipeline::compile(&model, &weights, &request, &mut Trace::silent()).expect("it compiles");
-    let bytes = pack::to_bytes(&model, &weights, &request, compiled).expect("an artefact");
+    let compiled = pipeline::compile(&model, &request, &mut Trace::silent()).expect("it compiles");
+    let bytes = pack::to_bytes((&model, &weights), &request, compiled).expect("an artefact");
     Model::from_bytes(&bytes).expect("it loads")
 }
 

@@ -14,7 +14,7 @@ use skipc::frontend::spec::node::Block;
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::words::Word;
 use skipc::frontend::weights::Weights;
-use skipc::verify::reference::{self, Constants, Outcome};
+use skipc::verify::reference::{self, Outcome};
 use skipc::verify::{self, Inputs, LadderError};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
@@ -70,8 +70,8 @@ fn backends() -> impl Iterator<Item = (CpuBackend, &'static [HostLevel])> {
 
 fn artifact(Loaded { model, weights }: &Loaded, request: Request) -> skipc_runtime::Model {
     let request = Request { verify_each: true, ..request };
-    let compiled = pipeline::compile(model, weights, &request, &mut Trace::silent()).map_err(fail).unwrap();
-    let bytes = pack::to_bytes(model, weights, &request, compiled).map_err(fail).unwrap();
+    let compiled = pipeline::compile(model, &request, &mut Trace::silent()).map_err(fail).unwrap();
+    let bytes = pack::to_bytes((model, weights), &request, compiled).map_err(fail).unwrap();
     skipc_runtime::Model::from_bytes(&bytes).unwrap()
 }
 
@@ -258,9 +258,10 @@ fn greedy_continuations_agree_with_pytorch() {
 #[test]
 fn all_forms_agree_under_any_decisions() {
     for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
-        let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2 };
+        let loaded = load(case);
+        let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2, weights: &loaded.weights };
         for (cpu, _) in backends() {
-            let report = verify::climb(&artifact(&load(case), by(cpu)), &inputs).unwrap();
+            let report = verify::climb(&artifact(&loaded, by(cpu)), &inputs).unwrap();
             for row in &report.rows {
                 assert!(row.ok, "{}, by {}: {row:?}", case.name, cpu.name());
             }
@@ -273,11 +274,12 @@ fn all_forms_agree_under_any_decisions() {
 #[test]
 fn ragged_batches_agree() {
     let loaded = load(&case(Path::new("tests/golden/kjv-12l-d25")));
+    let weights = &loaded.weights;
     let models: Vec<_> = backends().map(|(cpu, _)| artifact(&loaded, by(cpu))).collect();
     let text: Vec<i64> = case(Path::new("tests/golden/kjv-12l-d25")).tokens.concat();
     for model in &models {
         // Nothing to compare is no agreement, but it runs.
-        let inputs = Inputs { batch: &Batch::default(), routing: None, threads: 2 };
+        let inputs = Inputs { batch: &Batch::default(), routing: None, threads: 2, weights };
         assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
         let empty = skipc_runtime::Batch { tokens: Vec::new(), lengths: vec![0], routing: None };
@@ -294,7 +296,8 @@ fn ragged_batches_agree() {
             })
             .collect();
         for model in &models {
-            let inputs = Inputs { batch: &Batch::from_sequences(rows.clone()), routing: None, threads: 2 };
+            let batch = Batch::from_sequences(rows.clone());
+            let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights };
             let report = verify::climb(model, &inputs).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");
         }
@@ -305,9 +308,8 @@ fn ragged_batches_agree() {
 fn planned_kernels_in_f32_agree_with_pytorch() {
     for case in golden() {
         let Loaded { model, weights } = load(&case);
-        let (plan, program, bytes) =
+        let (plan, constants) =
             pipeline::plan_only(&model, &weights, DType::F32, &request()).map_err(fail).unwrap();
-        let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
         let Outcome { logits, gates, .. } = verify::run_plan(&plan, &constants, &case.batch(), None).unwrap();
         case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
     }
@@ -347,9 +349,8 @@ fn planned_kernels_in_bf16_keep_their_bound() {
     for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
         let Loaded { model, weights } = load(case);
         let request = request();
-        let (plan, program, bytes) =
+        let (plan, constants) =
             pipeline::plan_only(&model, &weights, DType::Bf16, &request).map_err(fail).unwrap();
-        let constants = Constants { program: &program, sources: &plan.constants, bytes: &bytes };
         let Outcome { logits, .. } =
             verify::run_plan(&plan, &constants, &case.batch(), Some(&case.scored.gates)).unwrap();
         let (rmse, bound) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);

@@ -31,6 +31,11 @@ fn tampered_bytes(golden: &str, section: &str, change: impl Fn(&[u8]) -> Vec<u8>
     dir
 }
 
+fn golden_weights(golden: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
+    root.join("weights.safetensors").display().to_string()
+}
+
 fn report(dir: &TempDir, artifact: &str, more: &[&str], exit: i32) -> serde_json::Value {
     let ran = skipc(dir, &[&["verify", artifact, "--json"], more].concat());
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
@@ -45,21 +50,42 @@ fn a_wrong_pass_is_a_mismatch_in_every_domain_and_leaves_a_case() {
     // One router decides by another threshold.
     let dir =
         tampered("gumbel", "ir/score/legal.sir", |text| text.replacen("at_least=0.0", "at_least=9.0", 1));
-    assert_eq!(report(&dir, "right.skp", &[], 0)["ok"], true);
-    let ran = skipc(&dir, &["verify", "wrong.skp", "--keep", "kept"]);
+    // Random weights may decide alike under both.
+    let weights = golden_weights("gumbel");
+    assert_eq!(report(&dir, "right.skp", &["--weights", &weights], 0)["ok"], true);
+    let verify = |artifact: &str, more: &[&str]| {
+        skipc(&dir, &[&["verify", artifact, "--weights", &weights], more].concat())
+    };
+    let ran = verify("wrong.skp", &["--keep", "kept"]);
     let text = String::from_utf8_lossy(&ran.stderr).into_owned();
     assert_eq!(ran.status.code(), Some(3), "{text}");
     assert!(text.contains("verify::mismatch") && text.contains("WRONG"), "{text}");
+    assert!(text.contains("--weights"), "what shows it again has the same weights: {text}");
     for name in ["tokens.npy", "lengths.npy"] {
         assert!(dir.path().join("kept").join(name).is_file(), "{name} is missing");
     }
     // What was kept shows it again, on fewer tokens.
-    let (tokens, lengths) = ("kept/tokens.npy", "kept/lengths.npy");
-    let ran =
-        skipc(&dir, &["verify", "wrong.skp", "--tokens", tokens, "--lengths", lengths, "--keep", "again"]);
+    let kept = ["--tokens", "kept/tokens.npy", "--lengths", "kept/lengths.npy"];
+    let ran = verify("wrong.skp", &[&kept[..], &["--keep", "again"]].concat());
     assert_eq!(ran.status.code(), Some(3), "{}", String::from_utf8_lossy(&ran.stderr));
-    let ran = skipc(&dir, &["verify", "right.skp", "--tokens", tokens, "--lengths", lengths]);
+    let ran = verify("right.skp", &kept);
     assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// With the weights of the compile, a program runs on its own constants: wrong ones differ from the original tensors.
+#[test]
+fn wrong_constants_differ_from_the_original_tensors() {
+    let dir = tampered_bytes("gumbel", "cpu/constants", |bytes| plus_one(bytes, bytes.len() / 8 * 4));
+    let weights = golden_weights("gumbel");
+    let ran = skipc(&dir, &["verify", "wrong.skp", "--weights", &weights]);
+    let text = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(3), "{text}");
+    let wrong: Vec<&str> = text.lines().filter(|line| line.trim_end().ends_with("WRONG")).collect();
+    let of_constants =
+        |line: &&str| (line.contains("kernels") || line.contains("cpu")) && line.contains("f32");
+    assert!(!wrong.is_empty() && wrong.iter().all(of_constants), "{text}");
+    // With others, its constants are made anew.
+    assert_eq!(report(&dir, "wrong.skp", &[], 0)["ok"], true);
 }
 
 #[test]

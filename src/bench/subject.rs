@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use skipc_artifact::bundle;
 use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::program::Function;
 use skipc_artifact::target::Target;
@@ -42,8 +41,8 @@ impl Subject {
         threads: usize,
         trace: &mut Trace,
     ) -> Result<Subject, Error> {
-        let compiled = pipeline::compile(model, weights, request, trace)?;
-        let bytes = pack::to_bytes(model, weights, request, compiled)?;
+        let compiled = pipeline::compile(model, request, trace)?;
+        let bytes = pack::to_bytes((model, weights), request, compiled)?;
         let artefact = Artefact::from_bytes(&bytes)?;
         Subject::load(artefact, request.variant, threads)
     }
@@ -102,14 +101,6 @@ impl Subject {
     /// The ports of its routers.
     pub fn routers(&self) -> Vec<RouterPorts> {
         self.function().interface.routers()
-    }
-
-    /// The bytes of its constants.
-    ///
-    /// # Errors
-    /// If the artefact has none that fit its program.
-    pub fn constants(&self) -> Result<&[u8], Error> {
-        bundle::read_constants(self.artefact.artifact(), self.session.program()).map_err(Error::from)
     }
 
     /// The program that runs.

@@ -18,6 +18,7 @@ use crate::cost::bucketing::counts;
 use crate::cost::bucketing::tuning::{FormTimes, Table, Tuning, VERSION, key};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
+use crate::driver::constants;
 use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
@@ -73,7 +74,7 @@ pub fn tune(
     };
     let menus: Arc<Mutex<Menus>> = Arc::default();
     let mut kernels: Vec<(String, Kernel)> = Vec::new();
-    let mut bundles = Vec::new();
+    let (mut bundles, mut constants) = (Vec::new(), Vec::new());
     for form in 0..MOST_FORMS {
         let noted = Arc::clone(&menus);
         let request = Request {
@@ -82,8 +83,12 @@ pub fn tune(
             bucketings: Arc::new(move |_| Box::new(Only { form, menus: Arc::clone(&noted) })),
             ..Request::host()
         };
-        let compiled = pipeline::compile(model, weights, &request, &mut Trace::silent())?;
+        let compiled = pipeline::compile(model, &request, &mut Trace::silent())?;
         if let Some(linked) = compiled.linked(target, dtype) {
+            // Forms of kernels differ in how they run, not in what they read.
+            if form == 0 {
+                constants = constants::lay_out(&linked.constants, weights)?;
+            }
             kernels.clone_from(&linked.kernels);
         }
         bundles.extend(compiled.bundles);
@@ -94,7 +99,8 @@ pub fn tune(
     for (idx, (symbol, kernel)) in (0..).zip(&kernels) {
         let Some(tiles) = menus.get(&key(kernel)).filter(|_| can_vary(kernel)) else { continue };
         tick(symbol);
-        let sessions = bundles.iter().take(tiles.len()).map(|bundle| session(model, bundle, (device, idx)));
+        let sessions = bundles.iter().take(tiles.len());
+        let sessions = sessions.map(|bundle| session(model, (bundle, &constants), (device, idx)));
         let mut sessions = sessions.collect::<Result<Vec<Session>, Error>>()?;
         described = sessions.first().map_or_else(String::new, Session::describe);
         tables.push(table(kernel, tiles, &mut sessions, target, rounds)?);
@@ -114,7 +120,11 @@ fn can_vary(kernel: &Kernel) -> bool {
 }
 
 /// A session that runs the first step with a kernel, and no other.
-fn session(model: &Model, bundle: &Bundle, (device, kernel): (Device, u32)) -> Result<Session, Error> {
+fn session(
+    model: &Model,
+    (bundle, constants): (&Bundle, &[u8]),
+    (device, kernel): (Device, u32),
+) -> Result<Session, Error> {
     let mut bundle = bundle.clone();
     let mut runs = None;
     for (name, function) in &mut bundle.program.functions {
@@ -136,7 +146,7 @@ fn session(model: &Model, bundle: &Bundle, (device, kernel): (Device, u32)) -> R
         promises: Promises { device_resident: true, causal: model.is_causal() },
     });
     let broken = |error: &skipc_artifact::error::Error| Error::in_artifact(model.name.as_ref(), error);
-    bundle.write(&mut writer).map_err(|error| broken(&error))?;
+    bundle.write(&mut writer, constants).map_err(|error| broken(&error))?;
     let bytes = writer.to_bytes().map_err(|error| broken(&error))?;
     let artefact = Artefact::from_bytes(&bytes)?;
     let options = Options { threads: 1, ..Options::default() };

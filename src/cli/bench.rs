@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::path::Path;
 
 use skipc_runtime::Device;
-use skipc_runtime::Model;
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::{BenchArgs, progress, shares, to_json, trace};
+use super::weights::Original;
+use super::{BenchArgs, progress, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{Request, Variant};
@@ -17,7 +17,6 @@ use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
 use crate::frontend::weights::Weights;
-use crate::verify::reference::Constants;
 
 /// Tokens of a step where nobody asks for others.
 const TOKENS: u32 = 512;
@@ -62,9 +61,6 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
     if let Some(density) = args.density.iter().find(|density| !(0.0..=1.0).contains(*density)) {
         return usage(&format!("--density: {density}"), "a density is a share of the tokens, from 0 to 1");
     }
-    if args.weights.is_some() && trace::is_artifact(&args.model)? {
-        return usage("--weights: an artefact has its own", "leave it out, or give the spec");
-    }
     // Found after minutes otherwise.
     if let Some(folder) = args.svg.as_deref().and_then(Path::parent).filter(|folder| *folder != Path::new(""))
     {
@@ -102,7 +98,7 @@ fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
     Ok(Prepared { bench, weights: from })
 }
 
-/// The artefact's own code is the fused form; the others are compiled from the spec and the weights in it.
+/// The artefact's own code is the fused form; the others are compiled from the spec in it, with the same weights.
 fn of_artifact(
     args: &BenchArgs,
     forms: &[Variant],
@@ -110,18 +106,14 @@ fn of_artifact(
     trace: &mut Trace,
 ) -> Result<Prepared, Error> {
     let path = &args.model;
-    let artefact = Model::open(path)?;
-    let fused = Subject::of_artefact(artefact.clone(), path, threads)?;
+    let Original { model, artefact, weights, from } = Original::open(path, args.weights.as_deref())?;
+    let fused = Subject::of_artefact(artefact, path, threads)?;
     let limit = fused.function().max_tokens;
     let tokens = args.tokens.unwrap_or(TOKENS.min(limit));
     if tokens > limit {
         let found = u64::from(tokens);
         return Err(skipc_runtime::Error::TooManyTokens { found, limit }.into());
     }
-    let model = shares::model_of(artefact.artifact(), path)?;
-    let (program, sources) = (fused.program(), &fused.plan().constants);
-    let constants = Constants { program, sources, bytes: fused.constants()? };
-    let weights = bench::of_artifact(&model, &constants)?;
     let mut subjects = Vec::new();
     for form in forms.iter().filter(|form| **form != Variant::Fused) {
         let cpu_backend = args.cpu_backend.into();
@@ -131,7 +123,7 @@ fn of_artifact(
     if forms.contains(&Variant::Fused) {
         subjects.insert(0, fused);
     }
-    Ok(Prepared { bench: Bench::new(subjects, tokens), weights: "those of the artefact".to_owned() })
+    Ok(Prepared { bench: Bench::new(subjects, tokens), weights: from })
 }
 
 fn report(

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use skipc_artifact::replace;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::memory;
 
@@ -34,7 +36,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?
         .with_progress(progress::of_compile());
-    let compiled = pipeline::compile(&model, &weights, &request, &mut trace)
+    let compiled = pipeline::compile(&model, &request, &mut trace)
         .map_err(|failure| repro::attach(failure, &model, args))?;
     args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
     let mut out = String::new();
@@ -44,10 +46,9 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let Some(path) = &args.output else { return Ok(out) };
     let sizes = sizes(&compiled);
     let passes = PassTimes::of(&compiled);
-    trace.begin("known answers, packing");
-    let artefact = pack::pack(&model, &weights, &request, compiled)?;
-    let bytes = artefact.write(path).map_err(|error| Error::in_artifact(path, &error))?;
-    trace.end();
+    let external = external(args, path)?;
+    let files = (path.as_path(), external.as_deref());
+    let [bytes, external_bytes] = pack::write(files, (&model, &weights), (&request, compiled), &mut trace)?;
     if json {
         let times: Vec<_> = trace
             .times()
@@ -57,6 +58,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
         return to_json(&json!({
             "output": path,
             "bytes": bytes,
+            "external_weights": external.as_ref().map(|path| json!({"output": path, "bytes": external_bytes})),
             "targets": sizes,
             "stages": times,
             "passes": {
@@ -69,6 +71,9 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     }
     if args.emit.is_none() {
         let _ = writeln!(out, "{} ({} KiB)", path.display(), bytes / 1024);
+        if let Some(external) = &external {
+            let _ = writeln!(out, "{} ({} KiB)", external.display(), external_bytes / 1024);
+        }
         for size in &sizes {
             let _ = writeln!(out, "  {size}");
         }
@@ -90,6 +95,20 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
         }
     }
     Ok(out)
+}
+
+/// The second file, if one is asked for: by default of the artefact's name.
+fn external(args: &CompileArgs, output: &Path) -> Result<Option<PathBuf>, Error> {
+    let Some(asked) = &args.external_output else { return Ok(None) };
+    let path = asked.clone().unwrap_or_else(|| output.with_extension("skw"));
+    let identity = replace::identity(&path);
+    if path == output || (identity.is_some() && identity == replace::identity(output)) {
+        let message = format!("--external-weights: {} is the artefact itself", path.display());
+        let diagnostic =
+            Diagnostic::new("usage::compile", message).help("name another file, such as `m.skw`");
+        return Err(Error::new(ErrorKind::Request, diagnostic));
+    }
+    Ok(Some(path))
 }
 
 fn require(promise: Requirement, model: &Model, compiled: &Compiled) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
-use super::{InspectArgs, open_artifact, to_json};
+use super::{InspectArgs, open_index, shares, to_json};
 use crate::cost::bucketing::machine::Machine;
 use crate::cost::{self, Layer, PlanCost, Report};
 use crate::diagnostic::Diagnostic;
@@ -57,11 +57,7 @@ fn model(path: &Path) -> Result<Model, Error> {
     if path.extension().is_some_and(|extension| extension == "toml") {
         return Ok(spec::load(path)?);
     }
-    let artifact = open_artifact(path)?;
-    let text = artifact
-        .section("spec.toml", skipc_artifact::section::SectionKind::Spec)
-        .map_err(|error| Error::in_artifact(path, &error))?;
-    Ok(spec::model("spec.toml", &String::from_utf8_lossy(text))?)
+    shares::model_of(&open_index(path)?, path)
 }
 
 /// `0.1,0.5` or `0.05..1`.

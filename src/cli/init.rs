@@ -6,7 +6,7 @@ use super::{InitArgs, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
-use crate::frontend::spec::random;
+use crate::frontend::spec::random::WeightsFile;
 use crate::frontend::spec::tensors::tensors;
 use crate::frontend::weights::DType;
 
@@ -21,16 +21,15 @@ pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
         }
     };
     let model = spec::load(&args.spec)?;
-    let bytes = random::weights_file(&model, args.seed, dtype)
-        .map_err(|error| Error::new(ErrorKind::Input, error))?;
-    skipc_artifact::replace::file(&args.output, |file| file.write_all(&bytes))
+    let file = WeightsFile::new(&model, args.seed, dtype)?;
+    skipc_artifact::replace::file(&args.output, |out| file.write(out))
         .map_err(|error| Error::in_artifact(&args.output, &error))?;
     let tensors = tensors(&model);
     let parameters: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     if json {
         return to_json(&json!({
             "output": args.output,
-            "bytes": bytes.len(),
+            "bytes": file.length(),
             "tensors": tensors.len(),
             "parameters": parameters,
             "seed": args.seed,
@@ -40,7 +39,7 @@ pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
     Ok(format!(
         "{} ({} KiB)\n  {} tensors, {parameters} parameters in {}, seed {}\n",
         args.output.display(),
-        bytes.len() / 1024,
+        file.length() / 1024,
         tensors.len(),
         args.dtype,
         args.seed,

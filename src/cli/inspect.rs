@@ -6,13 +6,15 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
+use skipc_artifact::container::External;
 use skipc_artifact::program::{
     BOUND_UNIT, Bounds, Buffer, Entry, Function, Launch, Program, RowTile, SCORE, Storage,
 };
-use skipc_artifact::reader::Artifact;
+use skipc_artifact::reader::{Index, Sections};
+use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::Target;
 
-use super::{InspectArgs, cost, open_artifact, shares, to_json};
+use super::{InspectArgs, cost, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::driver::rewrites::{self, OfFunction};
 use crate::error::{Error, ErrorKind};
@@ -21,7 +23,7 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     if args.cost {
         return cost::run(args, json);
     }
-    let artifact = open_artifact(&args.artifact)?;
+    let artifact = open_index(&args.artifact)?;
     match args.section.as_deref() {
         Some("") => return Ok(section_table(&artifact)),
         Some(name) => return section(&artifact, &args.artifact, name),
@@ -35,13 +37,14 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     let shares = args.tokens.as_deref().map(|tokens| shares::of_run(&args.artifact, tokens)).transpose()?;
     if json {
         return to_json(&json!({
-            "manifest": artifact.manifest(),
-            "sections": artifact.sections(),
+            "manifest": artifact.header().manifest,
+            "external": artifact.header().external,
+            "sections": artifact.header().sections,
             "programs": functions(&programs).map(summary).collect::<Vec<Value>>(),
             "routing": shares,
         }));
     }
-    let manifest = artifact.manifest();
+    let manifest = &artifact.header().manifest;
     let mut out = String::new();
     let _ = writeln!(out, "{} (skipc {})", manifest.model, manifest.compiler);
     for (tool, version) in [("LLVM", &manifest.llvm), ("ptxas", &manifest.ptxas)] {
@@ -50,6 +53,9 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
         }
     }
     let _ = writeln!(out, "spec    {}\nweights {}", manifest.spec_hash, manifest.weights_hash);
+    if let Some(External { file, length }) = &artifact.header().external {
+        let _ = writeln!(out, "constants in {file} ({} KiB)", length / 1024);
+    }
     for of in functions(&programs) {
         let _ = write!(out, "\n{}", function_text(of));
         if args.buffers {
@@ -64,7 +70,7 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
 }
 
 /// The programs of all targets.
-fn read_programs(artifact: &Artifact<Vec<u8>>) -> Result<Vec<Program>, skipc_artifact::Error> {
+fn read_programs(artifact: &Index) -> Result<Vec<Program>, skipc_artifact::Error> {
     bundle::targets(artifact).iter().map(|target| bundle::read_program(artifact, target)).collect()
 }
 
@@ -82,22 +88,25 @@ fn functions(programs: &[Program]) -> impl Iterator<Item = OfProgram<'_>> {
 }
 
 /// One section as it is; binary ones only as their size.
-fn section(artifact: &Artifact<Vec<u8>>, path: &Path, name: &str) -> Result<String, Error> {
-    let Some(entry) = artifact.sections().iter().find(|section| section.name == name) else {
-        let names: Vec<&str> = artifact.sections().iter().map(|section| section.name.as_str()).collect();
+fn section(artifact: &Index, path: &Path, name: &str) -> Result<String, Error> {
+    let Some(entry) = artifact.header().sections.iter().find(|section| section.name == name) else {
+        let names: Vec<&str> =
+            artifact.header().sections.iter().map(|section| section.name.as_str()).collect();
         let message = format!("{} has no section `{name}`", path.display());
         let help = format!("it has {}", names.join(", "));
         return Err(Error::new(ErrorKind::Input, Diagnostic::new("artifact::missing", message).help(help)));
     };
-    let bytes = artifact.section(name, entry.kind).map_err(|error| Error::in_artifact(path, &error))?;
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(_) => Ok(format!("{} bytes of {:?}, not text\n", bytes.len(), entry.kind)),
+    let size = || format!("{} bytes of {:?}, not text\n", entry.length, entry.kind);
+    if entry.kind == SectionKind::Constants {
+        // They may be gigabytes, and lie in another file.
+        return Ok(size());
     }
+    let bytes = artifact.bytes(entry).map_err(|error| Error::in_artifact(path, &error))?;
+    Ok(String::from_utf8(bytes.into_owned()).unwrap_or_else(|_| size()))
 }
 
 /// What rules rewrote.
-fn rewritten(artifact: &Artifact<Vec<u8>>, path: &Path, json: bool) -> Result<String, Error> {
+fn rewritten(artifact: &Index, path: &Path, json: bool) -> Result<String, Error> {
     let text = section(artifact, path, rewrites::SECTION)?;
     let all: Vec<OfFunction> = serde_json::from_str(&text).map_err(|error| {
         let message = format!("{}: `{}`: {error}", path.display(), rewrites::SECTION);
@@ -251,9 +260,9 @@ fn by_count(tiles: &[RowTile], figure: impl Fn(&RowTile) -> u32) -> String {
     tiles.iter().take(if is_one { 1 } else { tiles.len() }).map(of).collect::<Vec<_>>().join(", ")
 }
 
-fn section_table(artifact: &Artifact<Vec<u8>>) -> String {
+fn section_table(artifact: &Index) -> String {
     let mut table = new_table(&["section", "bytes", "blake3"]);
-    for section in artifact.sections() {
+    for section in &artifact.header().sections {
         let hash = section.blake3.to_string();
         table.add_row([section.name.clone(), section.length.to_string(), hash[..16].to_owned()]);
     }

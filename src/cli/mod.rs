@@ -20,13 +20,14 @@ mod trace;
 mod tune;
 mod values;
 mod verify;
+mod weights;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
-use skipc_artifact::reader::Artifact;
+use skipc_artifact::reader::Index;
 use skipc_runtime::Device;
 
 use crate::diagnostic::Diagnostic;
@@ -143,6 +144,17 @@ pub struct CompileArgs {
     #[arg(short, long, value_name = "M.skp", required_unless_present = "emit")]
     pub output: Option<PathBuf>,
 
+    /// Write constants to a second file, which belongs beside the artefact [default name: the artefact's, with `.skw`].
+    #[arg(
+        id = "external_output",
+        long = "external-weights",
+        value_name = "M.skw",
+        num_args = 0..=1,
+        require_equals = true,
+        requires = "output"
+    )]
+    pub external_output: Option<Option<PathBuf>>,
+
     /// Targets: `cpu`, `cuda:sm_80`, `cuda:sm_90a`, …
     #[arg(long, value_delimiter = ',', default_value = "cpu")]
     pub target: Vec<String>,
@@ -205,7 +217,7 @@ pub enum Requirement {
 /// Arguments of `skipc inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Artefact; with `--cost`, a model spec (TOML) will do.
+    /// Artefact, of which only what is shown is read and checked; with `--cost`, a model spec (TOML) will do.
     pub artifact: PathBuf,
 
     /// Show what the cost model predicts for each block and in total: multiply-adds, bytes, kernels and time against
@@ -249,6 +261,11 @@ pub struct VerifyArgs {
     /// Artefact.
     pub artifact: PathBuf,
 
+    /// Weights that the artefact was compiled with (safetensors), so that its own constants are compared with them [default:
+    /// constants are made anew from random weights of a fixed seed].
+    #[arg(long, value_name = "W.safetensors")]
+    pub weights: Option<PathBuf>,
+
     /// Token ids to run instead of drawn ones: int .npy, `[tokens]` or `[batch, tokens]`.
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
@@ -276,7 +293,7 @@ pub struct BenchArgs {
     /// Artefact with a program for `cpu`, or model spec (TOML).
     pub model: PathBuf,
 
-    /// Weights (safetensors) of a spec [default: random ones of a fixed seed].
+    /// Weights (safetensors) of a spec, or those that an artefact was compiled with [default: random ones of a fixed seed].
     #[arg(long, value_name = "W.safetensors")]
     pub weights: Option<PathBuf>,
 
@@ -510,9 +527,12 @@ fn to_json(value: &impl Serialize) -> Result<String, Error> {
     Ok(text + "\n")
 }
 
-fn open_artifact(path: &Path) -> Result<Artifact<Vec<u8>>, Error> {
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
-    Artifact::parse(bytes).map_err(|error| Error::in_artifact(path, &error))
+/// An artefact whose texts are read when they are asked for.
+fn open_index(path: &Path) -> Result<Index, Error> {
+    Index::open(path).map_err(|error| match error {
+        skipc_artifact::Error::Io { source, .. } => Error::io(path, &source),
+        error => Error::in_artifact(path, &error),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What long commands show of themselves on a terminal; nothing where standard error is none.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -53,5 +54,5 @@ fn style(template: &str) -> ProgressStyle {
 /// A spinner for a compile.
 pub(super) fn of_compile() -> Progress {
     let line = Line::spinner();
-    Box::new(move |what| line.at(what.unwrap_or_default()))
+    Arc::new(move |what| line.at(what.unwrap_or_default()))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use skipc_runtime::command::{self, RunArgs};
 
-use super::{open_artifact, shares, to_json};
+use super::{open_index, shares, to_json};
 use crate::error::Error;
 
 pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<String, Error> {
@@ -13,7 +13,7 @@ pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<Str
     let mut kept = Vec::new();
     let out: &mut dyn Write = if args.json { &mut kept } else { out };
     let decisions = command::run(&args, out)?;
-    let model = shares::model_of(&open_artifact(&args.model)?, &args.model)?;
+    let model = shares::model_of(&open_index(&args.model)?, &args.model)?;
     let shares = shares::Shares::new(&model, &decisions);
     if args.json {
         let printed = String::from_utf8_lossy(&kept).into_owned();

@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use skipc_artifact::reader::Artifact;
+use skipc_artifact::reader::Sections;
 use skipc_artifact::section::SectionKind;
 
 use skipc_runtime::Decisions;
 use skipc_runtime::command::{self, RunArgs};
 
-use super::open_artifact;
+use super::open_index;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec;
@@ -106,15 +106,14 @@ fn scopes(model: &Model) -> Vec<(String, &Skip)> {
 pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Error> {
     let args = RunArgs::scoring(path.to_owned(), tokens.to_owned());
     let decisions = command::run(&args, &mut std::io::sink())?;
-    Ok(Shares::new(&model_of(&open_artifact(path)?, path)?, &decisions))
+    Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
 }
 
 /// The resolved model that an artefact was compiled from.
-pub(super) fn model_of<B: AsRef<[u8]>>(artifact: &Artifact<B>, path: &Path) -> Result<Model, Error> {
-    let bytes = artifact
-        .section("spec.toml", SectionKind::Spec)
-        .map_err(|error| super::Error::in_artifact(path, &error))?;
-    let text = std::str::from_utf8(bytes).map_err(|error| {
+pub(super) fn model_of(artifact: &impl Sections, path: &Path) -> Result<Model, Error> {
+    let bytes =
+        artifact.read("spec.toml", SectionKind::Spec).map_err(|error| Error::in_artifact(path, &error))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
         Error::new(
             ErrorKind::Input,
             Diagnostic::new("artifact::spec", format!("{}: {error}", path.display())),

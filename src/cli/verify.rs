@@ -13,19 +13,23 @@ use skipc_runtime::inputs::{Replay, Sequences};
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
+use super::weights::Original;
 use super::{VerifyArgs, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
-    let model = Model::open(&args.artifact)?;
-    let function = function(&model)?;
-    let (batch, routing) = inputs(args, &model, &function)?;
+    let Original { artefact, weights, from, .. } = Original::open(&args.artifact, args.weights.as_deref())?;
+    let function = function(&artefact)?;
+    let (batch, routing) = inputs(args, &artefact, &function)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
-    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads };
-    let report = climb(&model, &inputs)?;
-    let text = if json { to_json(&json!({"ok": report.ok(), "report": report}))? } else { table(&report) };
+    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights };
+    let report = climb(&artefact, &inputs)?;
+    let text = match json {
+        true => to_json(&json!({"ok": report.ok(), "weights": from, "report": report}))?,
+        false => format!("weights: {from}\n{}", table(&report)),
+    };
     if report.ok() {
         return Ok(text);
     }
@@ -82,6 +86,9 @@ fn keep(args: &VerifyArgs, reduced: &Reduced) -> String {
         format!("skipc verify {artifact} --tokens {folder}/tokens.npy --lengths {folder}/lengths.npy");
     if reduced.routing.is_some() {
         let _ = write!(command, " --routing {folder}/routing.npy");
+    }
+    if let Some(weights) = &args.weights {
+        let _ = write!(command, " --weights {}", weights.display());
     }
     format!("{differs}; to see it again: {command}")
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
-use skipc_artifact::program::{Launch, Program};
+use skipc_artifact::program::Launch;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
@@ -114,7 +114,7 @@ pub struct Compiled {
     pub phases: Vec<Phase>,
     /// The plans of all functions put together, for each kind of target and precision in use.
     pub linked: Vec<LinkedOf>,
-    /// Program, constants and code for each target, in the order of the request.
+    /// Program and code for each target, in the order of the request.
     pub bundles: Vec<Bundle>,
 }
 
@@ -159,7 +159,7 @@ impl Compiled {
     }
 }
 
-fn find_linked<'l>(linked: &'l [LinkedOf], target: &Target, dtype: DType) -> Option<&'l Linked> {
+pub(super) fn find_linked<'l>(linked: &'l [LinkedOf], target: &Target, dtype: DType) -> Option<&'l Linked> {
     linked.iter().find(|of| of.kind == target.kind() && of.dtype == dtype).map(|of| &of.linked)
 }
 
@@ -174,16 +174,12 @@ fn find_plan<'p>(plans: &'p [PlanOf], target: &Target, dtype: DType) -> Option<&
     plans.iter().find(|of| of.kind == target.kind() && of.dtype == dtype).map(|of| &of.plan)
 }
 
-/// Compiles a model for all targets of the request.
+/// Compiles a model for all targets of the request. It takes no weights: what depends on them is made while the artefact
+/// is written ([`crate::driver::pack`]).
 ///
 /// # Errors
 /// What is wrong with the request or the model, or a fault of the compiler, each with its exit code.
-pub fn compile(
-    model: &Model,
-    weights: &Weights,
-    request: &Request,
-    trace: &mut Trace,
-) -> Result<Compiled, Error> {
+pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Compiled, Error> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
     let mut compiled = Compiled { phases: Vec::new(), linked: Vec::new(), bundles: Vec::new() };
     for function in Function::of(model) {
@@ -206,7 +202,7 @@ pub fn compile(
             compiled.linked.push(LinkedOf { kind: target.kind(), dtype: *dtype, linked });
         }
         if let Some(linked) = find_linked(&compiled.linked, target, *dtype) {
-            compiled.bundles.push(generate(linked, target, weights, (request, trace))?);
+            compiled.bundles.push(generate(linked, target, (request, trace))?);
         }
     }
     trace.end();
@@ -338,7 +334,8 @@ pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<L
     Ok(backend.compile(&kernels).map_err(|error| codegen_failure(&error))?.launches)
 }
 
-/// Plans a model that scores for one precision, with a program that has constants but no code: what the kernel interpreter runs.
+/// Plans a model that scores for one precision, with the bytes of its constants but no code: what the kernel interpreter
+/// runs.
 ///
 /// # Errors
 /// As [`compile`].
@@ -347,26 +344,20 @@ pub fn plan_only(
     weights: &Weights,
     dtype: DType,
     request: &Request,
-) -> Result<(Plan, Program, Vec<u8>), Error> {
+) -> Result<(Plan, Vec<u8>), Error> {
     let mut trace = Trace::silent();
     let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
     let linked = skipc_plan::link([(Function::Score.name(), &plan)]);
     let linked = linked.map_err(|error| Error::internal("plan::broken", &error))?;
-    let constants = constant_bytes(&linked, weights)?;
-    Ok((plan, linked.program(&Target::Cpu, &[]), constants))
-}
-
-fn constant_bytes(linked: &Linked, weights: &Weights) -> Result<Vec<u8>, Error> {
-    constants::lay_out(&linked.constants, weights)
-        .map_err(|name| Error::internal("constants::size", &format!("constant `{name}`")))
+    let constants = constants::lay_out(&linked.constants, weights)?;
+    Ok((plan, constants))
 }
 
 fn generate(
     linked: &Linked,
     target: &Target,
-    weights: &Weights,
     (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Error> {
     trace.begin(&format!("generate {target}"));
@@ -377,7 +368,7 @@ fn generate(
         trace.stage(stage, &format!("{stage}-{target}"), stage, || text.clone()).map_err(dump_error)?;
     }
     let program = linked.program(target, &code.launches);
-    Ok(Bundle { program, constants: constant_bytes(linked, weights)?, code: link(code)? })
+    Ok(Bundle { program, code: link(code)? })
 }
 
 fn link(code: Code) -> Result<BundleCode, Error> {

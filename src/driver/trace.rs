@@ -2,10 +2,17 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Told what a compile is at: the name of a part of the work when it begins, nothing when it is done.
-pub type Progress = Box<dyn FnMut(Option<&str>)>;
+/// Told what a compile is at, from any thread: a part of the work when it begins and how far it is, nothing when it is
+/// done.
+pub type Progress = Arc<dyn Fn(Option<&str>) + Send + Sync>;
+
+/// Progress that nobody hears of.
+pub fn unheard() -> Progress {
+    Arc::new(|_| ())
+}
 
 /// Collects what the stages of a compile print. Nothing of it reaches an artefact.
 pub struct Trace {
@@ -40,7 +47,7 @@ impl Trace {
             seen: Vec::new(),
             n_dumped: 0,
             times: Vec::new(),
-            progress: Box::new(|_| ()),
+            progress: unheard(),
             started: Instant::now(),
         }
     }
@@ -50,6 +57,11 @@ impl Trace {
     pub fn with_progress(mut self, progress: Progress) -> Trace {
         self.progress = progress;
         self
+    }
+
+    /// What is told how far the compile is.
+    pub fn progress(&self) -> Progress {
+        Arc::clone(&self.progress)
     }
 
     /// Offers a stage's text. `stage` is what `--emit` takes; `name` tells passes and targets apart.

@@ -146,8 +146,8 @@ pub(super) struct Shortened {
 }
 
 impl Shortened {
-    pub(super) fn as_inputs(&self, inputs: &Inputs<'_>) -> Inputs<'_> {
-        Inputs { batch: &self.batch, routing: self.routing.as_deref(), threads: inputs.threads }
+    pub(super) fn as_inputs<'a>(&'a self, inputs: &Inputs<'a>) -> Inputs<'a> {
+        Inputs { batch: &self.batch, routing: self.routing.as_deref(), ..*inputs }
     }
 }
 

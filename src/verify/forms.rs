@@ -8,7 +8,7 @@ use skipc_runtime::Session;
 use skipc_runtime::distance::Bound;
 
 use super::LadderError;
-use crate::verify::reference::{self, Constants, Outcome};
+use crate::verify::reference::{self, Outcome};
 
 /// Rows of a tile of the kernel interpreter: small and odd, so that short batches have several tiles and a tail.
 pub(super) const TILE_ROWS: u32 = 7;
@@ -83,9 +83,9 @@ pub(super) fn kernels_in<'a, N: Element>(
 }
 
 /// The planned kernels in the program's own precision.
-pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a Constants<'_>, bound: Bound) -> Runner<'a, f64> {
+pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a [u8], bound: Bound) -> Runner<'a, f64> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
-    Runner { form: "kernels".to_owned(), numbers: constants.program.dtype.name(), bound, run: Box::new(run) }
+    Runner { form: "kernels".to_owned(), numbers: plan.dtype.name(), bound, run: Box::new(run) }
 }
 
 /// The machine's own code.
@@ -109,19 +109,20 @@ pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
     Runner { form, numbers, bound, run: Box::new(run) }
 }
 
-/// Runs the planned kernels on the kernel interpreter, in the precision of the plan.
+/// Runs the planned kernels on the kernel interpreter, in the precision of the plan. `constants` are the bytes of all
+/// constants, each at its offset.
 ///
 /// # Errors
 /// What the interpreter finds wrong with the plan.
 pub fn run_plan(
     plan: &Plan,
-    constants: &Constants<'_>,
+    constants: &[u8],
     batch: &Batch,
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<f64>, LadderError> {
     let places = plan.constants.iter().map(|constant| &constant.constant);
-    let slices: Vec<Vec<u8>> = places
-        .map(|place| constants.bytes[place.offset as usize..(place.offset + place.bytes()) as usize].to_vec())
+    let slices: Vec<&[u8]> = places
+        .map(|place| &constants[place.offset as usize..(place.offset + place.bytes()) as usize])
         .collect();
     let places = (Mode::Arena, Tiling::of(TILE_ROWS));
     let outcome = interp::run_function(

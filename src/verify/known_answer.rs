@@ -1,14 +1,17 @@
 //! Known-answer tests for the artefact: the oracle's results on a few tokens.
 
-use skipc_artifact::target::DType;
-use skipc_ir::interp::Batch;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use skipc_artifact::program::Function;
+use skipc_ir::interp::{self, Batch, Number};
 use skipc_ir::{Graph, random_score};
 use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 
 use super::cases::masks;
 use super::oracle::Oracle;
 use super::{LadderError, all_finite};
-use crate::verify::reference::{self, Constants, Converted};
+use crate::frontend::weights::Weights;
+use crate::verify::reference;
 
 /// Lengths of the two sequences: few, because a compile waits for the answers.
 const LENGTHS: [usize; 2] = [3, 2];
@@ -19,82 +22,121 @@ const WORK: u64 = 1 << 28;
 /// Scores nearer than this to a border may fall on the other side in f32.
 const BAND: f64 = 1e-3;
 
-/// Computes the answers of a function, of its graph before the passes, in f64, from the program's own constants.
+/// The cases in which decisions are forced.
+const FORCED: [&str; 3] = ["all", "half", "none"];
+
+/// Computes the answers of a function, of its graph before the passes, in f64, from the original tensors.
 ///
-/// Decisions are forced to none, all and about half of the tokens. Free ones come with f32 programs, unless a score
-/// stands so near to a border that rounding could decide.
+/// Decisions are forced to none, all and about half of the tokens. Free ones are there too, unless a score stands so near
+/// to a border that rounding could decide.
+///
+/// To read a tensor takes longer than to compute with it, so all forced cases are sequences of one batch, and no more than a
+/// tensor or two are held at a time. `tick` hears how many have been read.
 ///
 /// # Errors
 /// [`LadderError::NotFinite`] if the weights overflow; else a graph that cannot be evaluated, a fault of the compiler.
 pub fn known_answers(
     graph: &Graph,
-    function: &str,
-    constants: &Constants<'_>,
+    function: &Function,
+    weights: &Weights,
+    tick: &(dyn Fn(usize) + Sync),
 ) -> Result<KnownAnswers, LadderError> {
-    let program = constants.program;
-    let missing = || LadderError::stage("known answers", &format!("there is no function `{function}`"));
-    let function = program.function(function).ok_or_else(missing)?;
-    let routers = function.interface.routers();
-    let parameters: u64 =
-        program.constants.iter().map(|constant| u64::from(constant.rows) * u64::from(constant.cols)).sum();
-    let mut left = usize::try_from(WORK / parameters.max(1)).unwrap_or(usize::MAX).max(1);
-    left = left.min(function.max_tokens as usize);
-    let mut sequences: Vec<Vec<i64>> = Vec::new();
-    for (idx, wanted) in (0u64..).zip(LENGTHS) {
-        let length = wanted.min(function.max_positions as usize).min(left);
-        left -= length;
-        let draw = |place: u64| (random_score(11, 0, idx, place) % u64::from(function.vocab_size)) as i64;
-        sequences.push((0..length as u64).map(draw).collect());
-    }
+    let weights = Counted { weights, read: AtomicUsize::new(0), tick };
+    let sequences = drawn(function, weights.weights);
     let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
     let n = batch.tokens.len();
-    let weights = Converted::<f64>::new(constants);
-    let run = |forced: Option<&[Vec<bool>]>| {
-        reference::run::<f64>(graph, &weights, &batch, forced)
-            .map_err(|error| LadderError::stage("known answers", &error))
+    let routers = function.interface.routers();
+    // How many tokens execute in each.
+    let of_cases = [n, n.div_ceil(2), 0].map(|count| masks(&routers, n, |_| count));
+    let together = Batch::from_sequences(FORCED.iter().flat_map(|_| sequences.iter().map(Vec::as_slice)));
+    let in_all_cases = |router: usize| of_cases.iter().flat_map(|masks| masks[router].clone()).collect();
+    let forced: Vec<Vec<bool>> = (0..routers.len()).map(in_all_cases).collect();
+    let doubles = || {
+        let forced = evaluate::<f64>(graph, &weights, &together, &forced)?;
+        decide(graph, &weights, &batch).map(|free| (forced, free))
     };
+    // f64 holds what overflows in f32, on the way to logits too.
+    let single = || evaluate::<f32>(graph, &weights, &batch, &of_cases[0]);
+    let (doubles, single) = rayon::join(doubles, single);
+    let ((forced, free), _) = (doubles?, single?);
     let mut answers = KnownAnswers {
         tokens: batch.tokens.iter().map(|token| *token as u32).collect(),
         lengths: sequences.iter().map(|sequence| sequence.len() as u32).collect(),
         cases: Vec::new(),
     };
-    // f64 holds what overflows in f32, on the way to logits too.
-    let (singles, all) = (Converted::<f32>::new(constants), masks(&routers, n, |_| n));
-    let single = reference::run::<f32>(graph, &singles, &batch, Some(&all))
-        .map_err(|error| LadderError::stage("known answers", &error))?;
-    if !all_finite(&single.logits) {
-        return Err(LadderError::NotFinite { what: "the known answers".to_owned() });
+    let n_logits = forced.logits.len() / FORCED.len();
+    for ((idx, name), logits) in FORCED.iter().enumerate().zip(forced.logits.chunks(n_logits.max(1))) {
+        answers.cases.push(case(name, forced.gates.iter().map(|gate| &gate[idx * n..][..n]), logits));
     }
-    let mut push = |name: &str, outcome: reference::Outcome<f64>| {
-        if !all_finite(&outcome.logits) {
-            return Err(LadderError::NotFinite { what: format!("the known answers, decisions `{name}`,") });
-        }
-        let gates = outcome.gates.iter().map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect());
-        let logits = outcome.logits.iter().map(|logit| *logit as f32).collect();
-        answers.cases.push(Case { name: name.to_owned(), gates: gates.collect(), logits });
-        Ok(())
-    };
-    for (name, count) in [("all", n), ("half", n.div_ceil(2)), ("none", 0)] {
-        push(name, run(Some(&masks(&routers, n, |_| count)))?)?;
-    }
-    if program.dtype == DType::F32 {
-        let outcome = run(None)?;
-        if !has_near_tie(graph, &weights, &batch, &outcome.gates)? {
-            push(FREE, outcome)?;
-        }
-    }
+    answers.cases.extend(free.map(|(gates, logits)| case(FREE, gates.iter().map(Vec::as_slice), &logits)));
     Ok(answers)
 }
 
-fn has_near_tie(
+fn case<'g>(name: &str, gates: impl Iterator<Item = &'g [bool]>, logits: &[f64]) -> Case {
+    Case {
+        name: name.to_owned(),
+        gates: gates.map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect()).collect(),
+        logits: logits.iter().map(|logit| *logit as f32).collect(),
+    }
+}
+
+/// Sequences of drawn tokens, as many as the weights leave time for.
+fn drawn(function: &Function, weights: &Weights) -> Vec<Vec<i64>> {
+    let parameters: usize = weights.sizes().map(|(_, n)| n).sum();
+    let left = usize::try_from(WORK / (parameters as u64).max(1)).unwrap_or(usize::MAX).max(1);
+    let mut left = left.min(function.max_tokens as usize);
+    let sequences = (0u64..).zip(LENGTHS).map(|(idx, wanted)| {
+        let length = wanted.min(function.max_positions as usize).min(left);
+        left -= length;
+        let draw = |place: u64| (random_score(11, 0, idx, place) % u64::from(function.vocab_size)) as i64;
+        (0..length as u64).map(draw).collect()
+    });
+    sequences.collect()
+}
+
+fn evaluate<N: Number>(
     graph: &Graph,
-    weights: &Converted<f64>,
+    weights: &Counted<'_>,
     batch: &Batch,
-    gates: &[Vec<bool>],
-) -> Result<bool, LadderError> {
+    forced: &[Vec<bool>],
+) -> Result<reference::Outcome<N>, LadderError> {
+    let outcome = reference::run::<N>(graph, weights, batch, Some(forced))
+        .map_err(|error| LadderError::stage("known answers", &error))?;
+    check_finite(&outcome.logits)?;
+    Ok(outcome)
+}
+
+fn check_finite<N: Number>(logits: &[N]) -> Result<(), LadderError> {
+    match all_finite(logits) {
+        true => Ok(()),
+        false => Err(LadderError::NotFinite { what: "the known answers".to_owned() }),
+    }
+}
+
+/// Decisions `[routers][n]` and logits.
+type Decided = (Vec<Vec<bool>>, Vec<f64>);
+
+/// What the routers decide, and the logits; nothing if a score is so near to its border that rounding could decide.
+fn decide(graph: &Graph, weights: &Counted<'_>, batch: &Batch) -> Result<Option<Decided>, LadderError> {
     let oracle = Oracle::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
-    let verdict = oracle.run::<f64>(weights, batch, gates)?;
+    let verdict = oracle.run::<f64>(weights, batch, None)?;
+    check_finite(&verdict.logits)?;
     let rows = 0..batch.tokens.len();
-    Ok((0..gates.len())
-        .any(|router| rows.clone().any(|row| oracle.is_near_tie(&verdict, router, row, batch, BAND))))
+    let near = (0..verdict.own.len())
+        .any(|router| rows.clone().any(|row| oracle.is_near_tie(&verdict, router, row, batch, BAND)));
+    Ok((!near).then_some((verdict.own, verdict.logits)))
+}
+
+/// Weights that say how many tensors were read.
+struct Counted<'w> {
+    weights: &'w Weights,
+    read: AtomicUsize,
+    tick: &'w (dyn Fn(usize) + Sync),
+}
+
+impl<N: Number> interp::Weights<N> for Counted<'_> {
+    fn weight(&self, name: &str) -> Option<Vec<N>> {
+        (self.tick)(self.read.fetch_add(1, Ordering::Relaxed) + 1);
+        self.weights.weight(name)
+    }
 }

@@ -8,6 +8,9 @@
 //! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 of the logits' root mean square |
 //! | the same | bf16 | to 16 units of roundoff of the logits' size, root mean square |
 //!
+//! All forms get the same tensors: the oracle the original ones, kernels the constants that were made from them. Nothing is
+//! made back from constants.
+//!
 //! The oracle is lowered anew from the spec in the artefact, with every layer computed for every token. Decisions are
 //! forced to given densities and counts, and left free; free decisions of another form are replayed in the oracle, so
 //! that values are always compared under the same decisions. A free decision that the oracle would take otherwise is a
@@ -38,7 +41,8 @@ use crate::diagnostic::Diagnostic;
 use crate::error::Error;
 use crate::frontend::lower::{Function, Skipping, lower};
 use crate::frontend::spec;
-use crate::verify::reference::{Constants, Converted};
+use crate::frontend::weights::Weights;
+use crate::verify::reference::Converted;
 
 pub use cases::drawn_batch;
 pub use forms::run_plan;
@@ -51,7 +55,7 @@ use oracle::Oracle;
 use steps::Cut;
 
 /// What to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The tokens. Exact domains and f64 see the beginnings of its first sequences.
     pub batch: &'a Batch,
@@ -59,6 +63,8 @@ pub struct Inputs<'a> {
     pub routing: Option<&'a [Vec<bool>]>,
     /// Threads of the host.
     pub threads: usize,
+    /// The tensors that the artefact's constants were made from.
+    pub weights: &'a Weights,
 }
 
 /// One form of the model on one case.
@@ -232,7 +238,6 @@ impl<'a> Phase<'a> {
                 bundle::read_constants(self.model.artifact(), program).map_err(skipc_runtime::Error::from)?;
             let plan = plan(self.model, self.function, program)?;
             let routers = plan.function.interface.routers();
-            let constants = Constants { program, sources: &plan.constants, bytes };
             let step_plan = match &self.in_steps {
                 Some(_) => Some(self::plan(self.model, Function::Step, program)?),
                 None => None,
@@ -240,10 +245,10 @@ impl<'a> Phase<'a> {
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), &routers, &self.densities, forms::TILE_ROWS);
-                let plans = (&plan, step_plan.as_ref());
-                self.exact::<f64>("f64", compare::F64, plans, &constants, &cases, report)?;
-                self.exact::<Ring32>("ring32", Bound::Exact, plans, &constants, &cases, report)?;
-                self.exact::<Gf61>("gf61", Bound::Exact, plans, &constants, &cases, report)?;
+                let (plans, weights) = ((&plan, step_plan.as_ref()), inputs.weights);
+                self.exact::<f64>("f64", compare::F64, plans, weights, (&cases, report))?;
+                self.exact::<Ring32>("ring32", Bound::Exact, plans, weights, (&cases, report))?;
+                self.exact::<Gf61>("gf61", Bound::Exact, plans, weights, (&cases, report))?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
@@ -251,7 +256,7 @@ impl<'a> Phase<'a> {
             let bound = Bound::of(program.dtype);
             if !seen.contains(&program.dtype) {
                 seen.push(program.dtype);
-                runners.push(forms::kernels(&plan, &constants, bound));
+                runners.push(forms::kernels(&plan, bytes, bound));
             }
             match self.session(program, inputs.threads)? {
                 Ok(session) => {
@@ -265,7 +270,7 @@ impl<'a> Phase<'a> {
                 }
                 Err(reason) => report.skipped.push(reason),
             }
-            self.compare(runners, &Converted::<f64>::new(&constants), &cases, report)?;
+            self.compare(runners, &Converted::new(inputs.weights), &cases, report)?;
         }
         Ok(())
     }
@@ -276,11 +281,10 @@ impl<'a> Phase<'a> {
         numbers: &'static str,
         bound: Bound,
         (plan, step_plan): (&Plan, Option<&Plan>),
-        constants: &Constants<'_>,
-        cases: &Cases,
-        report: &mut Report,
+        weights: &Weights,
+        (cases, report): (&Cases, &mut Report),
     ) -> Result<(), LadderError> {
-        let weights = Converted::<N>::new(constants);
+        let weights = Converted::<N>::new(weights);
         let mut runners = vec![
             forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bound),
             forms::graph::<N>("passes", numbers, &self.legal, &weights, bound),
@@ -301,21 +305,21 @@ impl<'a> Phase<'a> {
     fn compare<N: Number>(
         &self,
         mut runners: Vec<Runner<'_, N>>,
-        weights: &Converted<N>,
+        weights: &Converted<'_, N>,
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
         for case in &cases.list {
             let forced = case.masks.as_deref();
             let wanted = match forced {
-                Some(masks) => Some(self.oracle.run::<N>(weights, &cases.batch, masks)?),
+                Some(masks) => Some(self.oracle.run::<N>(weights, &cases.batch, Some(masks))?),
                 None => None,
             };
             for runner in &mut runners {
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
-                    _ => &self.oracle.run::<N>(weights, &cases.batch, &got.gates)?,
+                    _ => &self.oracle.run::<N>(weights, &cases.batch, Some(&got.gates))?,
                 };
                 if !N::EXACT && !all_finite(&replayed.logits) {
                     let what = format!("the reference, decisions `{}`,", case.name);
@@ -324,8 +328,9 @@ impl<'a> Phase<'a> {
                 let found =
                     compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
-                    let oracle =
-                        |batch: &Batch, gates: &[Vec<bool>]| self.oracle.run::<N>(weights, batch, gates);
+                    let oracle = |batch: &Batch, gates: &[Vec<bool>]| {
+                        self.oracle.run::<N>(weights, batch, Some(gates))
+                    };
                     report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);
                 }
                 report.rows.push(Row {

@@ -70,14 +70,14 @@ impl Oracle {
         Ok(Oracle { graph, borders })
     }
 
-    /// Evaluates under these decisions.
+    /// Evaluates under these decisions, or under its own if there are none.
     pub(super) fn run<N: Number>(
         &self,
         weights: &dyn Weights<N>,
         batch: &Batch,
-        gates: &[Vec<bool>],
+        gates: Option<&[Vec<bool>]>,
     ) -> Result<Verdict<N>, LadderError> {
-        let routing = Forced { graph: &self.graph, masks: Some(gates) };
+        let routing = Forced { graph: &self.graph, masks: gates };
         let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
         let results = interp::run(&self.graph, &env)
             .map_err(|error: EvalError| LadderError::stage("the masked graph", &error))?;

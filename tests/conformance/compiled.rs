@@ -51,9 +51,9 @@ pub(crate) fn artefact(codegen: &dyn Codegen, cases: &[&Case]) -> Result<Vec<u8>
         entries: kernels.iter().zip(code.launches.clone()).map(entry).collect(),
         functions: [(SCORE.to_owned(), function(cases))].into(),
     };
-    let bundle = Bundle { program, constants: Vec::new(), code: link(code)? };
+    let bundle = Bundle { program, code: link(code)? };
     let mut writer = Writer::new(manifest(codegen.target()));
-    bundle.write(&mut writer).map_err(|error| error.to_string())?;
+    bundle.write(&mut writer, Vec::new()).map_err(|error| error.to_string())?;
     writer.to_bytes().map_err(|error| error.to_string())
 }
 

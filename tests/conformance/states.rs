@@ -70,8 +70,8 @@ impl Toy {
         let program = linked.program(&Target::Cpu, &code.launches);
         let constants = constants::lay_out(&linked.constants, &weights).expect("constants");
         let mut writer = Writer::new(manifest(&Target::Cpu));
-        let bundle = Bundle { program, constants, code: link(code).expect("linked code") };
-        bundle.write(&mut writer).expect("sections");
+        let bundle = Bundle { program, code: link(code).expect("linked code") };
+        bundle.write(&mut writer, constants).expect("sections");
         Toy { legal, weights, artefact: writer.to_bytes().expect("an artefact") }
     }
 

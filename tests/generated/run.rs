@@ -156,7 +156,7 @@ pub(crate) struct PlanForm {
 impl PlanForm {
     pub(crate) fn new(plan: Plan, subject: &Subject) -> Result<PlanForm, String> {
         let laid_out = skipc::driver::constants::lay_out(&plan.constants, &subject.weights())
-            .map_err(|name| format!("constant `{name}`"))?;
+            .map_err(|error| error.to_string())?;
         let places = plan.constants.iter().map(|constant| &constant.constant);
         let constants = places
             .map(|place| laid_out[place.offset as usize..(place.offset + place.bytes()) as usize].to_vec())
@@ -224,9 +224,9 @@ impl PlanForm {
             };
             images.push(object_image::link(object, *level).map_err(|error| error.to_string())?);
         }
-        let bundle = Bundle { program, constants: self.laid_out.clone(), code: BundleCode::Host(images) };
+        let bundle = Bundle { program, code: BundleCode::Host(images) };
         let mut writer = Writer::new(manifest());
-        bundle.write(&mut writer).map_err(|error| error.to_string())?;
+        bundle.write(&mut writer, self.laid_out.as_slice()).map_err(|error| error.to_string())?;
         let bytes = writer.to_bytes().map_err(|error| error.to_string())?;
         CodeForm::load(&bytes).map_err(|error| error.to_string())
     }

@@ -1,4 +1,4 @@
-//! A program with its code and constants, as the sections of one target.
+//! A program with its code, and its constants, as the sections of one target.
 //!
 //! | section | holds |
 //! | --- | --- |
@@ -13,18 +13,16 @@ use crate::check;
 use crate::error::Error;
 use crate::image::{HostImage, HostLevel, HostTable};
 use crate::program::Program;
-use crate::reader::Artifact;
+use crate::reader::{Artifact, Sections};
 use crate::section::SectionKind;
 use crate::target::Target;
-use crate::writer::Writer;
+use crate::writer::{Content, Writer};
 
-/// What a compiler makes for one target.
+/// What a compiler makes for one target, but for the bytes of its constants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {
     /// Functions, constants, states, entries.
     pub program: Program,
-    /// Bytes of all constants, each at its offset; `program.constant_bytes` long.
-    pub constants: Vec<u8>,
     /// The code of every entry.
     pub code: BundleCode,
 }
@@ -44,13 +42,15 @@ pub enum BundleCode {
 }
 
 impl Bundle {
-    /// Adds the bundle's sections to an artefact.
+    /// Adds the bundle's sections to an artefact. `constants` are the bytes of all constants, each at its offset,
+    /// `program.constant_bytes` of them.
     ///
     /// # Errors
     ///
     /// A program that does not fit its code or constants, or two bundles for one target: faults of the compiler.
-    pub fn write(self, writer: &mut Writer<'_>) -> Result<(), Error> {
-        check::program(&self.program, self.constants.len() as u64)?;
+    pub fn write<'a>(self, writer: &mut Writer<'a>, constants: impl Into<Content<'a>>) -> Result<(), Error> {
+        let constants = constants.into();
+        check::program(&self.program, writer.length_of(SectionKind::Constants, &constants)?)?;
         let prefix = prefix(&self.program.target);
         let json = |error| Error::Json { section: format!("{prefix}/program.json"), error };
         let text = serde_json::to_vec_pretty(&self.program).map_err(json)?;
@@ -73,7 +73,7 @@ impl Bundle {
                 }
             }
         }
-        writer.section(format!("{prefix}/constants"), SectionKind::Constants, self.constants)
+        writer.section(constants_section(&self.program.target), SectionKind::Constants, constants)
     }
 }
 
@@ -83,19 +83,26 @@ impl Bundle {
 ///
 /// [`Error::Missing`] if the artefact has none; [`Error::Json`] or [`Error::Program`] if it is not what a compiler of
 /// this version makes.
-pub fn read_program<B: AsRef<[u8]>>(artifact: &Artifact<B>, target: &Target) -> Result<Program, Error> {
+pub fn read_program(artifact: &impl Sections, target: &Target) -> Result<Program, Error> {
     let section = format!("{}/program.json", prefix(target));
-    let text = artifact.section(&section, SectionKind::Program)?;
-    let program: Program = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
+    let text = artifact.read(&section, SectionKind::Program)?;
+    let program: Program = serde_json::from_slice(&text).map_err(|error| Error::Json { section, error })?;
     if program.target != *target {
         let reason = format!("it is for {}, expected {target}", program.target);
         return Err(Error::Program { reason });
     }
-    check::program(&program, read_constants(artifact, &program)?.len() as u64)?;
+    let constants = artifact.entry(&constants_section(target), SectionKind::Constants)?;
+    check::program(&program, constants.length)?;
     Ok(program)
 }
 
-/// The bytes of the program's constants; the first lies at a multiple of 4096 in the file.
+/// The section with the bytes of all constants of a target's program.
+#[must_use]
+pub fn constants_section(target: &Target) -> String {
+    format!("{}/constants", prefix(target))
+}
+
+/// The bytes of the program's constants; the first lies at a multiple of 4096 in its file.
 ///
 /// # Errors
 ///
@@ -104,8 +111,7 @@ pub fn read_constants<'a, B: AsRef<[u8]>>(
     artifact: &'a Artifact<B>,
     program: &Program,
 ) -> Result<&'a [u8], Error> {
-    let prefix = prefix(&program.target);
-    artifact.section(&format!("{prefix}/constants"), SectionKind::Constants)
+    artifact.section(&constants_section(&program.target), SectionKind::Constants)
 }
 
 /// Host code of one level, with its table; `None` if the artefact has none of this level.
@@ -149,8 +155,8 @@ pub fn read_cuda_code<'a, B: AsRef<[u8]>>(
 
 /// The targets that the artefact has programs for, in file order.
 #[must_use]
-pub fn targets<B: AsRef<[u8]>>(artifact: &Artifact<B>) -> Vec<Target> {
-    let programs = artifact.sections().iter().filter(|section| section.kind == SectionKind::Program);
+pub fn targets(artifact: &impl Sections) -> Vec<Target> {
+    let programs = artifact.header().sections.iter().filter(|section| section.kind == SectionKind::Program);
     programs
         .filter_map(|section| section.name.strip_suffix("/program.json")?.replace('/', ":").parse().ok())
         .collect()

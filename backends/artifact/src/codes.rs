@@ -8,6 +8,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("artifact::entry", "The table of host functions points outside the code. Compile the model again."),
     (
+        "artifact::external",
+        "The constants of the artefact lie in a second file, and the one that is there is not it: it was written by another compile, damaged, or cut short. Copy both files together, or compile the model again.",
+    ),
+    (
         "artifact::hash",
         "The content of a section is not what its hash was taken of: the file was changed or damaged after it was written. Copy it again, or compile the model again.",
     ),
@@ -17,7 +21,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "artifact::io",
-        "A file could not be written, synced or renamed; the operating system's reason is in the message.",
+        "A file could not be read, written, synced or renamed; the operating system's reason is in the message.",
     ),
     (
         "artifact::json",

@@ -14,6 +14,9 @@
 //! There is one way to write a given list of sections: names in the order given, each new content at the next
 //! multiple of 4096, a content that was there before at its first place. The reader accepts nothing else, so no
 //! byte of a file is without meaning and every edit of one byte is refused.
+//!
+//! Constants may lie in a second file (`.skw`), which the header names. It has no header of its own: it begins with its first
+//! section, and sections lie in it by the same rules.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +49,30 @@ pub(crate) const PREAMBLE_LENGTH: usize = MAGIC.len() + 14 + 81;
 pub struct Header {
     /// Provenance and promises.
     pub manifest: Manifest,
+    /// The second file, if sections lie in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<External>,
     /// All sections, in file order.
     pub sections: Vec<SectionEntry>,
+}
+
+/// A second file, which has the sections that the table says lie there. Their hashes say what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// Its name without any folder; see [`External::name_is_allowed`].
+    pub file: String,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+impl External {
+    /// Whether `name` may name the second file: a file in the folder of the artefact and nowhere else.
+    #[must_use]
+    pub fn name_is_allowed(name: &str) -> bool {
+        let is_plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
+        !matches!(name, "" | "." | "..") && name.len() <= 255 && name.chars().all(is_plain)
+    }
 }
 
 /// The three fixed lines for a header with this text.
@@ -104,7 +129,9 @@ pub(crate) fn align(offset: u64) -> Option<u64> {
     offset.checked_next_multiple_of(ALIGNMENT)
 }
 
-/// Where each section must lie: walks the table in order and knows the one allowed place of the next section.
+/// Where each section of a file must lie: walks the table in order and knows the one allowed place of the next section. The
+/// default begins where the file does.
+#[derive(Default)]
 pub(crate) struct Layout {
     next: u64,
     placed: std::collections::BTreeMap<(ContentHash, u64), u64>,

@@ -168,7 +168,15 @@ pub enum Error {
         /// The section.
         section: String,
     },
-    /// A file could not be written.
+    /// The second file, which holds the constants, is not the one that was written with the artefact.
+    #[error("the constants of the artefact lie in `{file}`: {reason}")]
+    External {
+        /// Its name.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file could not be read or written.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
         /// What was tried.
@@ -206,6 +214,7 @@ impl Error {
             Error::UndefinedSymbol { .. } => "artifact::undefined-symbol",
             Error::Relocation { .. } => "artifact::relocation",
             Error::WritableData { .. } => "artifact::writable-data",
+            Error::External { .. } => "artifact::external",
             Error::Io { .. } => "artifact::io",
         }
     }

@@ -135,7 +135,10 @@ pub struct SectionEntry {
     pub name: String,
     /// What the bytes are.
     pub kind: SectionKind,
-    /// Where they begin, in bytes from the start of the file; a multiple of [`crate::container::ALIGNMENT`].
+    /// Whether they lie in the second file, see [`crate::container::External`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external: bool,
+    /// Where they begin, in bytes from the start of their file; a multiple of [`crate::container::ALIGNMENT`].
     pub offset: u64,
     /// How many bytes there are, without padding.
     pub length: u64,

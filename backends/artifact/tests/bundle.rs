@@ -38,6 +38,9 @@ fn at(fixed_offset: u64, row_offset: u64) -> Storage {
     Storage::Step(ArenaPlace { fixed_offset, row_offset })
 }
 
+/// Bytes of the constants.
+const CONSTANTS: &[u8] = &[1; 1024];
+
 fn bundle() -> Bundle {
     let (one, tokens) = (RowBound::Fixed(1), RowBound::Tokens);
     let buffers = vec![
@@ -98,19 +101,19 @@ fn bundle() -> Bundle {
     let entries = vec![HostEntry { name: "embed_10".into(), offset: 0 }];
     let table = HostTable { arch: HostArch::X86_64, level: HostLevel::Avx2, entries };
     let image = HostImage { code: vec![0xc3], table };
-    Bundle { program, constants: vec![1; 1024], code: BundleCode::Host(vec![image]) }
+    Bundle { program, code: BundleCode::Host(vec![image]) }
 }
 
 #[test]
 fn a_bundle_comes_back() {
     let made = bundle();
     let mut writer = Writer::new(manifest());
-    made.clone().write(&mut writer).unwrap();
+    made.clone().write(&mut writer, CONSTANTS).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
     assert_eq!(bundle::targets(&artifact), [Target::Cpu]);
     let program = bundle::read_program(&artifact, &Target::Cpu).unwrap();
     assert_eq!(program, made.program);
-    assert_eq!(bundle::read_constants(&artifact, &program).unwrap(), made.constants);
+    assert_eq!(bundle::read_constants(&artifact, &program).unwrap(), CONSTANTS);
     let (code, table) = bundle::read_host_code(&artifact, &program, HostLevel::Avx2).unwrap().unwrap();
     let BundleCode::Host(images) = &made.code else { unreachable!("made above") };
     assert_eq!((code, &table), (&images[0].code[..], &images[0].table));
@@ -133,7 +136,7 @@ fn a_cuda_bundle_comes_back() {
     };
     made.code = BundleCode::Cuda { ptx: ".version 9.0".into(), cubin: None };
     let mut writer = Writer::new(manifest());
-    made.clone().write(&mut writer).unwrap();
+    made.clone().write(&mut writer, CONSTANTS).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
     assert_eq!(bundle::targets(&artifact), [made.program.target.clone()]);
     let (ptx, cubin) = bundle::read_cuda_code(&artifact, &made.program).unwrap();
@@ -158,7 +161,7 @@ fn a_capacity_comes_back() {
     let mut made = bundle();
     limit(&mut made, 1);
     let mut writer = Writer::new(manifest());
-    made.clone().write(&mut writer).unwrap();
+    made.clone().write(&mut writer, CONSTANTS).unwrap();
     let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
     assert_eq!(bundle::read_program(&artifact, &Target::Cpu).unwrap(), made.program);
 }
@@ -167,13 +170,13 @@ fn a_capacity_comes_back() {
 fn refused(expect: &str, edit: impl FnOnce(&mut Bundle)) {
     let mut made = bundle();
     edit(&mut made);
-    let error = made.write(&mut Writer::new(manifest())).expect_err(expect).to_string();
+    let error = made.write(&mut Writer::new(manifest()), CONSTANTS).expect_err(expect).to_string();
     assert!(error.contains(expect), "{error:?} does not say {expect:?}");
 }
 
 #[test]
 fn a_program_that_does_not_fit_itself_is_refused() {
-    refused("constants", |it| it.constants.truncate(1000));
+    refused("constants", |it| it.program.constant_bytes = 1000);
     refused("constant `table`", |it| it.program.constants[0].offset = 255);
     refused("constant `table`", |it| it.program.constants[0].rows = u32::MAX);
     refused("constant `table`", |it| it.program.constants[0].offset = u64::MAX - 255);
@@ -245,7 +248,7 @@ fn keep(bundle: &mut Bundle) {
 fn states_lie_by_themselves() {
     let mut made = bundle();
     keep(&mut made);
-    made.clone().write(&mut Writer::new(manifest())).unwrap();
+    made.clone().write(&mut Writer::new(manifest()), CONSTANTS).unwrap();
     refused("state `seen` does not lie by itself", |it| {
         keep(it);
         it.program.state_fixed_bytes = 7;

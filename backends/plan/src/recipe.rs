@@ -132,20 +132,6 @@ fn panels<N: Element>(matrix: &[N], (rows, cols): (usize, usize), terms: usize) 
     Some(made)
 }
 
-/// For each element of the panels of a matrix the place that it comes from; `None` past its last row or column.
-/// `None` altogether if they are too many.
-pub fn panel_places(rows: usize, cols: usize, terms: usize) -> Option<impl Iterator<Item = Option<usize>>> {
-    let (width, depth) = (PANEL_COLS as usize, cols.div_ceil(terms.max(1)));
-    let (per_panel, panels) = (depth.checked_mul(width * terms)?, rows.div_ceil(width));
-    let size = panels.checked_mul(per_panel)?;
-    Some((0..size).map(move |at| {
-        let (panel, within) = (at / per_panel, at % per_panel);
-        let (group, of_group) = (within / (width * terms), within % (width * terms));
-        let (row, col) = (panel * width + of_group / terms, group * terms + of_group % terms);
-        (row < rows && col < cols).then_some(row * cols + col)
-    }))
-}
-
 /// How many elements a matrix has in [`WeightLayout::Swizzled`], and the place there of each of its own, row by row.
 /// `None` if they are too many.
 pub fn swizzled_places(outputs: u32, k: u32) -> Option<(usize, impl Iterator<Item = usize>)> {

@@ -40,6 +40,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("run::memory", "The host has no memory for the model. Compile with a smaller `--max-tokens`."),
     (
+        "run::no-external-weights",
+        "The artefact was compiled with `--external-weights`, so that its constants lie in a second file, which is not where it should be: beside the artefact, under the name that it was written with, or where `--external-weights` says.",
+    ),
+    (
         "run::no-function",
         "The program has no function of the name that was asked for; the message says which it has.",
     ),

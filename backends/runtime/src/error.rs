@@ -20,6 +20,18 @@ pub enum Error {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The second file, which has the constants of an artefact, could not be read.
+    #[error(
+        "the constants of the artefact lie in a second file, and {path} cannot be read: {source}; put it beside the artefact, \
+         or say where it is by `--external-weights`",
+        path = path.display()
+    )]
+    NoExternal {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// A file is larger than anything this program makes.
     #[error("{path} has {size} bytes, over the limit of {limit}", path = path.display())]
     TooLarge {
@@ -308,6 +320,7 @@ impl Error {
         match self {
             Error::Artifact(error) => error.code(),
             Error::Io { .. } => "run::io",
+            Error::NoExternal { .. } => "run::no-external-weights",
             Error::TooLarge { .. } => "run::too-large",
             Error::NpyFormat { .. } => "npy::format",
             Error::NpyDtype { .. } => "npy::dtype",

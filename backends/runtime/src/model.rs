@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 use skipc_artifact::bundle;
+use skipc_artifact::container::External;
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::target::Target;
 
@@ -17,31 +18,45 @@ const FILE_LIMIT: u64 = 1 << 36;
 
 /// A checked artefact; cheap to clone.
 ///
-/// The file is copied into memory of our own, not mapped: what was hashed is what runs, even if someone writes to
-/// the file meanwhile. The copy begins at a page border, so sections do too, and is then made read-only.
+/// Its file, or both where constants lie in a second one, is copied into memory of our own, not mapped: what was hashed is
+/// what runs, even if someone writes to the file meanwhile. The copy begins at a page border, so sections do too, and is
+/// then made read-only. Kernels on the CPU read constants there; there is no other copy.
 #[derive(Clone, Debug)]
 pub struct Model {
     artifact: Arc<Artifact<Mmap>>,
 }
 
 impl Model {
-    /// Reads and checks an artefact.
+    /// Reads and checks an artefact. If its constants lie in a second file, that is looked for beside it.
     ///
     /// # Errors
     ///
     /// A file that cannot be read, or that is not exactly what the compiler wrote.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Io { action: "read", path: path.into(), source };
-        // Asked before the file is opened: to open a pipe would wait for a writer.
-        let metadata = std::fs::metadata(path).map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(std::io::Error::other("it is not a regular file")));
+        let artifact = Artifact::parse_with(read(path)?, |External { file, .. }| {
+            let beside = path.with_file_name(file);
+            read(&beside).map_err(|error| without_constants(&beside, error))
+        });
+        Ok(Self { artifact: Arc::new(artifact?) })
+    }
+
+    /// Reads and checks an artefact whose constants lie in the file `external`, wherever that is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`]; [`Error::Usage`] if the artefact has its constants in itself.
+    pub fn open_with_external(path: &Path, external: &Path) -> Result<Self, Error> {
+        let mut is_needed = false;
+        let artifact = Artifact::parse_with(read(path)?, |_| {
+            is_needed = true;
+            read(external).map_err(|error| without_constants(external, error))
+        })?;
+        if !is_needed {
+            let reason =
+                format!("`--external-weights`: {} has its constants in itself; leave it out", path.display());
+            return Err(Error::Usage(reason));
         }
-        if metadata.len() > FILE_LIMIT {
-            return Err(Error::TooLarge { path: path.into(), size: metadata.len(), limit: FILE_LIMIT });
-        }
-        let mut file = File::open(path).map_err(failed)?;
-        Self::fill(metadata.len(), |bytes| file.read_exact(bytes).map_err(failed))
+        Ok(Self { artifact: Arc::new(artifact) })
     }
 
     /// Checks an artefact that is in memory already.
@@ -50,21 +65,10 @@ impl Model {
     ///
     /// Bytes that are not exactly what the compiler wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        Self::fill(bytes.len() as u64, |memory| {
+        let memory = fill(bytes.len() as u64, |memory| {
             memory.copy_from_slice(bytes);
             Ok(())
-        })
-    }
-
-    fn fill(length: u64, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Self, Error> {
-        if length == 0 {
-            // There is no map of no bytes; the reader's own words for an empty file.
-            Artifact::parse(&[][..])?;
-        }
-        let failed = |source| Error::Memory { what: "the artefact", bytes: length, source };
-        let mut memory = MmapMut::map_anon(length as usize).map_err(failed)?;
-        fill(&mut memory)?;
-        let memory = memory.make_read_only().map_err(failed)?;
+        })?;
         Ok(Self { artifact: Arc::new(Artifact::parse(memory)?) })
     }
 
@@ -77,6 +81,46 @@ impl Model {
     /// The targets that it has code for.
     #[must_use]
     pub fn targets(&self) -> Vec<Target> {
-        bundle::targets(&self.artifact)
+        bundle::targets(self.artifact.as_ref())
+    }
+}
+
+/// The bytes of a regular file.
+fn read(path: &Path) -> Result<Mmap, Error> {
+    let failed = |source| Error::Io { action: "read", path: path.into(), source };
+    // Asked before the file is opened: to open a pipe would wait for a writer.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(std::io::Error::other("it is not a regular file")));
+    }
+    if metadata.len() > FILE_LIMIT {
+        return Err(Error::TooLarge { path: path.into(), size: metadata.len(), limit: FILE_LIMIT });
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    fill(metadata.len(), |bytes| file.read_exact(bytes).map_err(failed))
+}
+
+fn fill(length: u64, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Mmap, Error> {
+    if length == 0 {
+        // There is no map of no bytes; the reader's own words for an empty file.
+        Artifact::parse(&[][..])?;
+    }
+    let failed = |source| Error::Memory { what: "the artefact", bytes: length, source };
+    let mut memory = MmapMut::map_anon(length as usize).map_err(failed)?;
+    // Large pages are filled faster. A system that has none does without.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    fill(&mut memory)?;
+    memory.make_read_only().map_err(failed)
+}
+
+/// Says which file was looked for, if it is not there or empty.
+fn without_constants(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Io { source, .. } => Error::NoExternal { path: path.into(), source },
+        Error::Artifact(_) => {
+            Error::NoExternal { path: path.into(), source: std::io::Error::other("it is empty") }
+        }
+        error => error,
     }
 }

@@ -23,6 +23,7 @@ pub use ring32::Ring32;
 
 use crate::graph::{Graph, Value};
 use crate::op;
+use crate::ops::Op;
 use crate::port::{Role, RoleText};
 use crate::ty::{SetSym, Type};
 
@@ -179,12 +180,23 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, Eval
         uses_left[value.index()] += 1;
     }
     let mut data: Vec<Option<Datum<N>>> = vec![None; graph.bound()];
+    // A weight is read where it is used and goes at once: all of them together may be more than there is memory.
+    let read = |value: Value| match graph.op(value) {
+        weight @ Op::Weight { .. } => op::eval(weight, &[], env).map(Some),
+        _ => Ok(None),
+    };
     for value in order {
+        if matches!(graph.op(value), Op::Weight { .. }) {
+            continue;
+        }
         let operands = graph.operands(value);
         let result = {
-            let refs: Vec<&Datum<N>> =
-                operands.iter().map(|operand| held(&data, *operand)).collect::<Result<_, _>>()?;
-            op::eval(graph.op(value), &refs, env)?
+            let weights = operands.iter().map(|operand| read(*operand)).collect::<Result<Vec<_>, _>>()?;
+            let refs = operands.iter().zip(&weights).map(|(operand, weight)| match weight {
+                Some(weight) => Ok(weight),
+                None => held(&data, *operand),
+            });
+            op::eval(graph.op(value), &refs.collect::<Result<Vec<_>, _>>()?, env)?
         };
         for operand in operands {
             uses_left[operand.index()] -= 1;
@@ -194,7 +206,13 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, Eval
         }
         data[value.index()] = Some(result);
     }
-    graph.results().map(|(role, value)| Ok((role.clone(), held(&data, value)?.clone()))).collect()
+    let result = |value| {
+        Ok(match read(value)? {
+            Some(weight) => weight,
+            None => held(&data, value)?.clone(),
+        })
+    };
+    graph.results().map(|(role, value)| Ok((role.clone(), result(value)?))).collect()
 }
 
 fn held<N>(data: &[Option<Datum<N>>], value: Value) -> Result<&Datum<N>, EvalError> {

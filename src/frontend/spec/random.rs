@@ -9,9 +9,12 @@
 //! small beside the embedding, in deep models too, so the constant stays what it is.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io::{self, Write};
 
 use half::{bf16, f16};
-use safetensors::tensor::{Dtype, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
 
 use super::model::Model;
 use super::skip::{Combine, Decider, Generate, Input, Skip};
@@ -35,14 +38,51 @@ const FOUR_UNIFORM: f64 = 37_837.227_237;
 /// Densities of 0 and 1 are met as nearly as this.
 const RAREST: f64 = 1e-3;
 
-/// A safetensors file with all tensors of the model.
-///
-/// # Errors
-/// `weights::header` if the tensors are too large for one file.
-pub fn weights_file(model: &Model, seed: u64, dtype: DType) -> Result<Vec<u8>, Diagnostic> {
-    safetensors::serialize(draws(model, seed, dtype), None).map_err(|error| {
-        Diagnostic::new("weights::header", format!("these weights do not fit into one file: {error}"))
-    })
+/// A safetensors file with all tensors of a model, which are drawn while it is written.
+pub struct WeightsFile {
+    header: Vec<u8>,
+    draws: BTreeMap<String, Draw>,
+    length: u64,
+}
+
+impl WeightsFile {
+    /// The file of a seed.
+    ///
+    /// # Errors
+    /// `weights::header` if the tensors are too large for one file.
+    pub fn new(model: &Model, seed: u64, dtype: DType) -> Result<WeightsFile, Diagnostic> {
+        let too_large = |error: &dyn Display| {
+            Diagnostic::new("weights::header", format!("these weights do not fit into one file: {error}"))
+        };
+        let draws: BTreeMap<String, Draw> = draws(model, seed, dtype).collect();
+        let (mut rows, mut end) = (Vec::new(), 0usize);
+        for (name, draw) in &draws {
+            let (begin, shape) = (end, draw.shape().to_vec());
+            end = begin.checked_add(draw.data_len()).ok_or_else(|| too_large(&"they have no length"))?;
+            rows.push((name.clone(), TensorInfo { dtype: draw.dtype(), shape, data_offsets: (begin, end) }));
+        }
+        let header = Metadata::new(None, rows).map_err(|error| too_large(&error))?;
+        let mut header = serde_json::to_vec(&header).map_err(|error| too_large(&error))?;
+        // What the format asks for, so that a mapped file has its tensors aligned.
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let length = (8 + header.len() + end) as u64;
+        Ok(WeightsFile { header, draws, length })
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Writes it; no more than one tensor is held.
+    ///
+    /// # Errors
+    /// What `out` says.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&(self.header.len() as u64).to_le_bytes())?;
+        out.write_all(&self.header)?;
+        self.draws.values().try_for_each(|draw| out.write_all(&draw.data()))
+    }
 }
 
 /// All tensors of the model by name.

@@ -91,12 +91,12 @@ pub struct Outcome<N = f32> {
 pub fn run_function(
     kernels: &[(String, Kernel)],
     function: &Function,
-    constants: &[Vec<u8>],
+    constants: &[impl AsRef<[u8]>],
     states: &mut States<f32>,
     batch: &Batch,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
-    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes)).collect();
+    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
     run_steps((kernels, function), constants, states, batch, places)
 }
 

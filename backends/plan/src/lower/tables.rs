@@ -142,9 +142,8 @@ impl Ctx<'_> {
         value
     }
 
-    /// How a constant is made. What was taken from its rows or columns becomes a constant of its own, too, though no kernel
-    /// reads it: with them whoever has the program has the tensors that it was made from, up to rounding.
-    fn recipe(&mut self, value: Value) -> Result<Vec<RecipeStep>, PlanError> {
+    /// How a constant is made.
+    fn recipe(&self, value: Value) -> Result<Vec<RecipeStep>, PlanError> {
         // From the result to the tensor: the reverse of the order in which it is made.
         let mut chain = vec![value];
         while let Some(operand) = chain.last().and_then(|last| self.graph.operands(*last).first().copied()) {
@@ -177,16 +176,14 @@ impl Ctx<'_> {
         Ok(RecipeStep::Weight { name: name.0.to_string(), cols })
     }
 
-    /// The name of the vector that is folded into a weight; it becomes a constant.
-    fn vector(&mut self, fold: Value) -> Result<String, PlanError> {
+    /// The name of the vector that is folded into a weight.
+    fn vector(&self, fold: Value) -> Result<String, PlanError> {
         let operands = self.graph.operands(fold);
         let vector = operands.get(1).map(|vector| self.graph.op(*vector).clone());
-        let Some(Op::Weight { name, shape }) = vector else {
+        let Some(Op::Weight { name, .. }) = vector else {
             return Err(self.unsupported("fold in anything but a vector of the weights file", fold));
         };
-        let (name, len) = (name.0.to_string(), shape.0.first().copied().unwrap_or_default());
-        self.constants.add(ConstantSource::Weight { name: name.clone() }, DType::F32, (1, len));
-        Ok(name)
+        Ok(name.0.to_string())
     }
 
     /// Binds a constant of this type, rows and columns.

@@ -25,6 +25,8 @@ const ROLES: &[(&str, Role)] = &[
     ("artifact", Role::Read),
     // Numbered files of a folder of their own.
     ("dump_to", Role::Folder(&[])),
+    ("external_output", Role::Write),
+    ("external_weights", Role::Read),
     ("graph", Role::Read),
     ("keep", Role::Folder(&["tokens.npy", "lengths.npy", "routing.npy"])),
     ("lengths", Role::Read),

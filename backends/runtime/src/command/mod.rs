@@ -84,6 +84,10 @@ pub struct RunArgs {
     #[arg(long, conflicts_with_all = ["max_new_tokens", "self_test"])]
     pub timing: bool,
 
+    /// The second file of a model that was compiled with --external-weights, if it does not lie beside the model
+    #[arg(long, value_name = "M.skw")]
+    pub external_weights: Option<PathBuf>,
+
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
@@ -107,7 +111,15 @@ impl RunArgs {
             checked: false,
             self_test: false,
             timing: false,
+            external_weights: None,
             json: false,
+        }
+    }
+
+    fn open(&self) -> Result<Model, Error> {
+        match &self.external_weights {
+            Some(external) => Model::open_with_external(&self.model, external),
+            None => Model::open(&self.model),
         }
     }
 
@@ -142,7 +154,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
         return Err(Error::Usage(reason.into()));
     }
     let started = Instant::now();
-    let model = Model::open(&args.model)?;
+    let model = args.open()?;
     let mut session = args.session(&model)?;
     let load = started.elapsed();
     match (&args.prompt, &args.tokens) {
@@ -166,7 +178,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
 
 /// Replays the known answers; a table goes to `out`.
 fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> {
-    let model = Model::open(&args.model)?;
+    let model = args.open()?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let options = Options { threads, checked: args.checked, ..Options::default() };
     let verdicts = known_answer::self_test(&model, args.device, options)?;
@@ -209,7 +221,7 @@ fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> 
 /// As [`run`].
 pub fn record(args: &RunArgs) -> Result<Trace, Error> {
     let path = args.tokens.as_deref().ok_or_else(|| Error::Usage("give `--tokens FILE.npy`".into()))?;
-    let model = Model::open(&args.model)?;
+    let model = args.open()?;
     let mut session = args.session(&model)?;
     let sequences = Sequences::read(path, args.lengths.as_deref())?;
     let scored = score(args, &model, &mut session, sequences)?;

@@ -112,7 +112,6 @@ fn score() -> Function {
 
 /// The model for the CPU.
 pub(crate) fn bundle() -> Bundle {
-    let table: Vec<u8> = (0..4).flat_map(logits_of).flat_map(f32::to_ne_bytes).collect();
     let program = Program {
         target: Target::Cpu,
         dtype: DType::F32,
@@ -132,7 +131,7 @@ pub(crate) fn bundle() -> Bundle {
     let entries = entries.map(|(name, offset)| HostEntry { name: name.into(), offset }).to_vec();
     let table_of = HostTable { arch: HostArch::X86_64, level: HostLevel::Baseline, entries };
     let image = HostImage { code: CODE.to_vec(), table: table_of };
-    Bundle { program, constants: table, code: BundleCode::Host(vec![image]) }
+    Bundle { program, code: BundleCode::Host(vec![image]) }
 }
 
 /// The name of the state.
@@ -184,6 +183,7 @@ pub(crate) fn artifact(bundle: Bundle) -> Vec<u8> {
         targets: vec![bundle.program.target.to_string()],
         promises: Promises { device_resident: true, causal: true },
     });
-    bundle.write(&mut writer).unwrap();
+    let table: Vec<u8> = (0..4).flat_map(logits_of).flat_map(f32::to_ne_bytes).collect();
+    bundle.write(&mut writer, table).unwrap();
     writer.to_bytes().unwrap()
 }
