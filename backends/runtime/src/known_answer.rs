@@ -6,11 +6,12 @@
 //! are forced.
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use skipc_artifact::program::{Program, SCORE};
+use skipc_artifact::program::{GENERATE, PAGE_ROWS, Program, SCORE, STEP};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::DType;
 
 use crate::batch::Batch;
+use crate::decode::{Cached, Chunk, Decoder, Rows, Slot};
 use crate::device::Device;
 use crate::distance::{Bound, Distance};
 use crate::error::Error;
@@ -156,6 +157,51 @@ impl KnownAnswers {
         }
         Ok(verdicts)
     }
+
+    /// Runs every case from caches: the first token of each sequence, then all others.
+    ///
+    /// # Errors
+    ///
+    /// What [`Cached`] says; wrong results are verdicts.
+    fn run_in_steps(&self, module: &Module) -> Result<Vec<Verdict>, Error> {
+        let n_slots = self.lengths.len() as u32;
+        let pages: u32 = self.lengths.iter().map(|length| length.next_multiple_of(PAGE_ROWS)).sum();
+        let mut verdicts = Vec::new();
+        for case in &self.cases {
+            let mut decoder = Cached::new(module, n_slots, pages)?;
+            (0..n_slots).try_for_each(|slot| decoder.start(Slot(slot), slot))?;
+            let n_routers = case.gates.len();
+            let width = case.logits.len() / self.tokens.len().max(1);
+            let (mut logits, mut gates) = (vec![f32::NAN; case.logits.len()], vec![Vec::new(); n_routers]);
+            gates.iter_mut().for_each(|gate| gate.resize(self.tokens.len(), u8::MAX));
+            for is_first in [true, false] {
+                let mut begin = 0;
+                for (slot, length) in (0..).zip(&self.lengths) {
+                    let end = begin + *length as usize;
+                    let first = end.min(begin + 1);
+                    let rows = if is_first { begin..first } else { first..end };
+                    begin = end;
+                    if rows.is_empty() {
+                        continue;
+                    }
+                    let forced: Vec<Vec<u8>> =
+                        case.gates.iter().map(|gate| gate[rows.clone()].to_vec()).collect();
+                    let forced = (case.name != FREE).then_some(forced.as_slice());
+                    let tokens = &self.tokens[rows.clone()];
+                    let chunk = Chunk { slot: Slot(slot), tokens, rows: Rows::All };
+                    let outputs = decoder.step_forced(&[chunk], forced)?;
+                    if outputs.logits.len() == rows.len() * width {
+                        logits[rows.start * width..rows.end * width].copy_from_slice(&outputs.logits);
+                    }
+                    for (all, gate) in gates.iter_mut().zip(outputs.gates) {
+                        all[rows.clone()].copy_from_slice(&gate);
+                    }
+                }
+            }
+            verdicts.push(verdict((STEP, module.program()), case, &logits, &gates));
+        }
+        Ok(verdicts)
+    }
 }
 
 /// Replays the known answers for a device, for every function that has some, that which scores first.
@@ -170,6 +216,9 @@ pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<
     functions.sort_by_key(|name| (*name != SCORE, *name));
     let mut verdicts = Vec::new();
     for function in functions {
+        if function == STEP {
+            continue;
+        }
         session.choose(function)?;
         let name = section_name(function, dtype);
         if !model.artifact().has(&name) {
@@ -177,6 +226,11 @@ pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<
         }
         let answers = KnownAnswers::decode(model.artifact().section(&name, SectionKind::KnownAnswer)?)?;
         verdicts.extend(answers.run(&mut session)?);
+        // Steps decide as what generates does, which is another function only where scoring looks ahead.
+        let is_causal = function == GENERATE || !module.program().functions.contains_key(GENERATE);
+        if is_causal && module.program().functions.contains_key(STEP) {
+            verdicts.extend(answers.run_in_steps(&module)?);
+        }
     }
     Ok(verdicts)
 }

@@ -104,6 +104,64 @@ impl Cached {
         Ok(())
     }
 
+    /// Runs the next tokens of some slots under these decisions, `[routers][new tokens]`, or else the routers' own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::step`].
+    pub(crate) fn step_forced(
+        &mut self,
+        chunks: &[Chunk<'_>],
+        forced: Option<&[Vec<u8>]>,
+    ) -> Result<StepOutputs, Error> {
+        self.check(chunks)?;
+        for chunk in chunks {
+            self.reserve(chunk.slot, chunk.tokens.len())?;
+        }
+        let mut inputs = self.inputs(chunks)?;
+        let routers: Vec<RouterPorts> = self.function().interface.routers();
+        for ((router, ports), decisions) in (0..).zip(&routers).zip(forced.unwrap_or_default()) {
+            if matches!(ports, RouterPorts::Routed { .. }) {
+                inputs.push((Role::Forced { router }, decisions.clone()));
+            }
+        }
+        let n_tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum::<usize>();
+        let mut wanted: Vec<Role> =
+            (0..routers.len() as u32).map(|router| Role::Decision { router }).collect();
+        let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
+        wanted.extend(wants_logits.then_some(Role::Logits));
+        let mut results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
+        let logits = if wants_logits { results.pop().unwrap_or_default() } else { Vec::new() };
+        for Chunk { slot, tokens, .. } in chunks {
+            if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
+                sequence.length += tokens.len() as u32;
+            }
+        }
+        let logits = logits.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect();
+        Ok(StepOutputs { logits, gates: results })
+    }
+
+    /// Refuses chunks that no step can be made of.
+    fn check(&self, chunks: &[Chunk<'_>]) -> Result<(), Error> {
+        let limits = self.limits();
+        limits.check(chunks)?;
+        for chunk in chunks {
+            let found = u64::from(self.sequence(chunk.slot)?.length) + chunk.tokens.len() as u64;
+            if found > u64::from(limits.positions) {
+                let sequence = chunk.slot.0 as usize;
+                return Err(Error::SequenceTooLong { sequence, found, limit: limits.positions });
+            }
+        }
+        if !self.fits(chunks) {
+            let slot = chunks.first().map_or(0, |chunk| chunk.slot.0);
+            return Err(Error::Slot {
+                slot,
+                reason: "the cache has no page left for the tokens of the step",
+            });
+        }
+        Ok(())
+    }
+
     /// What the caller gives for chunks whose slots have their pages.
     fn inputs(&self, chunks: &[Chunk<'_>]) -> Result<Vec<(Role, Vec<u8>)>, Error> {
         let n_pages = self.function().max_positions.div_ceil(PAGE_ROWS) as usize;
@@ -165,41 +223,7 @@ impl Decoder for Cached {
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
-        let limits = self.limits();
-        limits.check(chunks)?;
-        for chunk in chunks {
-            let found = u64::from(self.sequence(chunk.slot)?.length) + chunk.tokens.len() as u64;
-            if found > u64::from(limits.positions) {
-                let sequence = chunk.slot.0 as usize;
-                return Err(Error::SequenceTooLong { sequence, found, limit: limits.positions });
-            }
-        }
-        if !self.fits(chunks) {
-            let slot = chunks.first().map_or(0, |chunk| chunk.slot.0);
-            return Err(Error::Slot {
-                slot,
-                reason: "the cache has no page left for the tokens of the step",
-            });
-        }
-        for chunk in chunks {
-            self.reserve(chunk.slot, chunk.tokens.len())?;
-        }
-        let inputs = self.inputs(chunks)?;
-        let n_tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum::<usize>();
-        let routers: Vec<RouterPorts> = self.function().interface.routers();
-        let mut wanted: Vec<Role> =
-            (0..routers.len() as u32).map(|router| Role::Decision { router }).collect();
-        let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
-        wanted.extend(wants_logits.then_some(Role::Logits));
-        let mut results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
-        let logits = if wants_logits { results.pop().unwrap_or_default() } else { Vec::new() };
-        for Chunk { slot, tokens, .. } in chunks {
-            if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
-                sequence.length += tokens.len() as u32;
-            }
-        }
-        let logits = logits.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect();
-        Ok(StepOutputs { logits, gates: results })
+        self.step_forced(chunks, None)
     }
 
     fn fork(&mut self, from: Slot, to: Slot) -> Result<(), Error> {
