@@ -7,8 +7,8 @@
 use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op};
 
-use super::spec::model::{Model, NormKind, Positions};
 use super::spec::skip::{Scorer, Skip};
+use super::stream::{NormKind, Positions, Stream};
 
 /// What a tensor of the weights is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,8 +58,8 @@ pub trait Build {
     /// Why something cannot be built.
     type Error;
 
-    /// The model that is built.
-    fn model(&self) -> &Model;
+    /// The stream of the model that is built.
+    fn stream(&self) -> Stream;
 
     /// The tensor of this name; weights of projections are `[out, in]`.
     fn parameter(&mut self, name: &str, role: Role, shape: &[usize]) -> Result<Self::Value, Self::Error>;
@@ -81,7 +81,7 @@ pub trait Build {
 
     /// The model's norm over `x` with the parameters `name.weight` and, for layernorm, `name.bias`.
     fn norm(&mut self, x: Self::Value, name: &str) -> Result<Self::Value, Self::Error> {
-        let (d, norm) = (self.model().d_model, self.model().norm);
+        let (d, norm) = (self.stream().d_model, self.stream().norm);
         let eps = F64::from(norm.eps);
         let gain = self.parameter(&format!("{name}.weight"), Role::Gain, &[d])?;
         match norm.kind {
@@ -100,10 +100,11 @@ pub(super) fn embedding<B: Build>(
     tokens: B::Value,
     positions: B::Value,
 ) -> Result<B::Value, B::Error> {
-    let (d, vocab_size, max_positions) = (b.model().d_model, b.model().vocab_size, b.model().max_positions);
+    let (d, vocab_size, max_positions) =
+        (b.stream().d_model, b.stream().vocab_size, b.stream().max_positions);
     let table = b.parameter("embed.weight", Role::Embedding, &[vocab_size, d])?;
     let x = b.add(Op::Embed {}, &[table, tokens])?;
-    if b.model().positions != Positions::Learned {
+    if b.stream().positions != Positions::Learned {
         return Ok(x);
     }
     let table = b.parameter("positions.weight", Role::Positions, &[max_positions, d])?;
@@ -113,9 +114,9 @@ pub(super) fn embedding<B: Build>(
 
 /// Logits `[rows, vocab_size]` of the stream `x`.
 pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Error> {
-    let (d, vocab_size) = (b.model().d_model, b.model().vocab_size);
+    let (d, vocab_size) = (b.stream().d_model, b.stream().vocab_size);
     let x = b.norm(x, "norm")?;
-    let (name, role) = match b.model().tie_embeddings {
+    let (name, role) = match b.stream().tie_embeddings {
         true => ("embed", Role::Embedding),
         false => ("lm_head", Role::Projection),
     };
@@ -130,7 +131,7 @@ pub(super) fn router<B: Build>(
     name: &str,
     seen: B::Value,
 ) -> Result<B::Value, B::Error> {
-    let (d, rows) = (b.model().d_model, skip.n_logits());
+    let (d, rows) = (b.stream().d_model, skip.n_logits());
     let weight = b.parameter(&format!("{name}.weight"), Role::Router(*skip), &[rows, d])?;
     let logits = b.add(Op::RouterLogits {}, &[seen, weight])?;
     if !scorer.bias {

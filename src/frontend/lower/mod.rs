@@ -13,6 +13,7 @@ use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
 
 use crate::frontend::build::{self, Build, Role};
 use crate::frontend::spec::model::Model;
+use crate::frontend::stream::Stream;
 
 pub(crate) use routers::sets;
 
@@ -168,8 +169,8 @@ impl Build for Ctx<'_> {
     type Value = Value;
     type Error = LowerError;
 
-    fn model(&self) -> &Model {
-        self.model
+    fn stream(&self) -> Stream {
+        self.model.stream
     }
 
     fn parameter(&mut self, name: &str, _: Role, shape: &[usize]) -> Result<Value, LowerError> {

@@ -48,7 +48,7 @@ pub fn weights_file(model: &Model, seed: u64, dtype: DType) -> Result<Vec<u8>, D
 /// All tensors of the model by name.
 pub(crate) fn draws(model: &Model, seed: u64, dtype: DType) -> impl Iterator<Item = (String, Draw)> {
     let n_layers: usize = model.blocks.iter().map(|block| block.body.n_layers()).sum();
-    let d_model = model.d_model;
+    let d_model = model.stream.d_model;
     tensors(model).into_iter().map(move |tensor| {
         let name = tensor.name.clone();
         (name, Draw { tensor, dtype, seed, n_layers, d_model })

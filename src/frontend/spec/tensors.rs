@@ -9,6 +9,7 @@ use super::model::Model;
 use super::node::{Part, Unit};
 pub use crate::frontend::build::Role;
 use crate::frontend::build::{self, Build, LayerInput, TokenRows};
+use crate::frontend::stream::Stream;
 
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +63,8 @@ impl Build for Recorder<'_> {
     type Value = ();
     type Error = Infallible;
 
-    fn model(&self) -> &Model {
-        self.model
+    fn stream(&self) -> Stream {
+        self.model.stream
     }
 
     fn parameter(&mut self, name: &str, role: Role, shape: &[usize]) -> Result<(), Infallible> {
