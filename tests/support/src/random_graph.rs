@@ -1,6 +1,7 @@
 //! Random graphs, well-formed by construction: sets of sets, nodes that repeat others, dead nodes, and patterns that
-//! passes look for. All ops of the table but those that only rules make (folded and selected weights, the scales of
-//! norms) and selections by rank or capacity, which generated models have.
+//! passes look for, and states that are looked at and go on changed. All ops of the table but those that only rules make
+//! (folded and selected weights, the scales of norms) and selections by rank or by the capacity of one step, which
+//! generated models have.
 
 use skipc_ir::attr::{F64, Shape};
 use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Unary, Value};
@@ -10,16 +11,20 @@ use crate::random::Rng;
 /// Rows of the embedding table: token ids are below it.
 pub const VOCAB: u32 = 7;
 
+/// Sequences that states count for: as many as the steps of a check have at most.
+const SEQUENCES: u32 = 3;
+
 /// Widths of tensors.
 const WIDTHS: [u32; 4] = [1, 2, 4, 8];
 
-/// The random graph of this seed. It has 3 to 6 results of any kind of tensor, among them rows of sets.
+/// The random graph of this seed. It has 3 to 6 results of any kind of tensor, among them rows of sets, and all states that
+/// come in go out.
 ///
 /// # Panics
 /// If it builds a node that does not type: a fault of this module.
 pub fn random_graph(seed: u64) -> Graph {
     let mut ctx = Gen::new(seed);
-    for _ in 0..12 + ctx.rng.below(36) {
+    for _ in 0..14 + ctx.rng.below(41) {
         // Not every op has operands in every graph; then this step adds nothing.
         ctx.step();
     }
@@ -31,7 +36,14 @@ pub fn random_graph(seed: u64) -> Graph {
         let value = tensors[late + ctx.rng.below(tensors.len() - late)];
         ctx.graph.set_result(Role::Result { name: format!("out.{idx}") }, value);
     }
+    for (idx, state) in ctx.states.iter().enumerate() {
+        ctx.graph.set_result(state_role(idx), *state);
+    }
     ctx.graph
+}
+
+fn state_role(idx: usize) -> Role {
+    Role::State { name: format!("state.{idx}") }
 }
 
 /// A random layer with a residual, under a route and without one. Results: `input` `x`; `dense` `F(x)` over all tokens;
@@ -64,12 +76,15 @@ struct Gen {
     origin: Origin,
     n_weights: u32,
     n_sets: u32,
+    /// What each state has become so far.
+    states: Vec<Value>,
 }
 
 impl Gen {
     fn new(seed: u64) -> Gen {
         let graph = Graph::new(format!("random {seed}"));
-        let mut ctx = Gen { rng: Rng::new(seed), graph, origin: "start".into(), n_weights: 0, n_sets: 0 };
+        let (rng, origin, states) = (Rng::new(seed), "start".into(), Vec::new());
+        let mut ctx = Gen { rng, graph, origin, n_weights: 0, n_sets: 0, states };
         let tokens = ctx.node(Op::Input { port: Port::of_tokens(Role::Tokens) }, &[]);
         let table = ctx.weight(&[VOCAB, 4]);
         ctx.node(Op::Embed {}, &[table, tokens]);
@@ -142,7 +157,7 @@ impl Gen {
         if self.rng.one_in(8) {
             self.origin = format!("step.{}", self.graph.len()).as_str().into();
         }
-        match self.rng.below(14) {
+        match self.rng.below(16) {
             0 => self.product(),
             1 => self.norm(),
             2 => self.turn(),
@@ -155,6 +170,8 @@ impl Gen {
             10 => self.scatter(),
             11 => self.mask(),
             12 => self.repeat(),
+            13 => self.sum_up(),
+            14 => self.share_out(),
             _ => self.undo(),
         }
     }
@@ -290,10 +307,15 @@ impl Gen {
     /// A node that some other is too; routes get a set of their own, and some another threshold.
     fn repeat(&mut self) -> Option<Value> {
         let set_only = self.rng.one_in(3);
-        let value = self.find(|ty| !set_only || ty.as_tensor().is_none())?;
-        let (mut op, operands) = (self.graph.op(value).clone(), self.graph.operands(value));
-        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = &mut op {
-            *set = self.fresh_set();
+        // A state is used up once, so that nothing may be made of one again.
+        let value = self.find(|ty| !ty.is_state() && (!set_only || ty.as_tensor().is_none()))?;
+        let operands = self.graph.operands(value);
+        if operands.iter().any(|operand| self.graph.ty(*operand).is_state()) {
+            return None;
+        }
+        let mut op = self.graph.op(value).clone();
+        if op.opens().is_some() {
+            op = op.with_set(self.fresh_set());
         }
         if let Op::Route { at_least, .. } = &mut op
             && self.rng.one_in(3)
@@ -302,6 +324,41 @@ impl Gen {
             *at_least += 0.25;
         }
         Some(self.node(op, &operands))
+    }
+
+    /// The place in `states` of one of this type: one that is there, or another that comes in.
+    fn state(&mut self, elem: Elem, dims: &[u32]) -> usize {
+        let ty = Type::State { elem, dims: dims.iter().map(|size| Dim::Fixed(*size)).collect() };
+        let known = self.states.iter().position(|state| *self.graph.ty(*state) == ty);
+        if let (Some(idx), true) = (known, self.rng.one_in(2)) {
+            return idx;
+        }
+        let idx = self.states.len();
+        let state = self.node(Op::Input { port: Port { role: state_role(idx), ty } }, &[]);
+        self.states.push(state);
+        idx
+    }
+
+    /// Rows on a running sum.
+    fn sum_up(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let idx = self.state(Elem::F32, &[1, self.graph.ty(x).cols()]);
+        self.states[idx] = self.node(Op::AddRows {}, &[self.states[idx], x]);
+        Some(self.states[idx])
+    }
+
+    /// A capacity whose groups go on from step to step, and the counts for the next.
+    fn share_out(&mut self) -> Option<Value> {
+        let (wanted, _, of) = self.set()?;
+        let places = [self.ints(Role::Positions, of), self.ints(Role::Sequences, of)];
+        let idx = self.state(Elem::Int, &[SEQUENCES]);
+        let counts = self.states[idx];
+        let (set, group_size, slots) =
+            (self.fresh_set(), 1 + self.rng.below(4) as u32, self.rng.below(3) as u32);
+        let op = Op::LimitFirstAfter { set, group_size, slots };
+        let limited = self.node(op, &[wanted, places[0], places[1], counts]);
+        self.states[idx] = self.node(Op::CountGroups { group_size }, &[counts, wanted, places[0], places[1]]);
+        Some(limited)
     }
 
     /// Rows into a set and back, or back and in again.
