@@ -6,7 +6,7 @@ use skipc_ir::attr::F64;
 
 use super::{LayerKind, Surroundings};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::build::{Build, LayerInput, Role};
+use crate::frontend::build::{Build, LayerInput, TensorRole};
 use crate::frontend::language::ast::{Entry, Table};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
@@ -65,7 +65,7 @@ impl LayerKind for Attention {
         let queries = b.norm(rows.stream, &norm)?;
         let keys = if seen.stream == rows.stream { queries } else { b.norm(seen.stream, &norm)? };
         let mut project = |x, which: &str, heads| {
-            b.project(x, &format!("{name}.{which}_proj"), Role::Projection, [heads * head_dim, d])
+            b.project(x, &format!("{name}.{which}_proj"), TensorRole::Projection, [heads * head_dim, d])
         };
         let mut q = project(queries, "q", heads)?;
         let mut k = project(keys, "k", kv_heads)?;
@@ -78,7 +78,7 @@ impl LayerKind for Attention {
         let op = Op::Attention { heads: heads as u32, kv_heads: kv_heads as u32 };
         let places = [rows.positions, rows.sequences, seen.positions, seen.sequences];
         let mixed = b.add(op, &[q, k, v, places[0], places[1], places[2], places[3]])?;
-        b.project(mixed, &format!("{name}.o_proj"), Role::ToStream, [d, heads * head_dim])
+        b.project(mixed, &format!("{name}.o_proj"), TensorRole::ToStream, [d, heads * head_dim])
     }
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 use skipc_ir::{Binary, Unary};
 
 use super::{LayerKind, Surroundings};
-use crate::frontend::build::{Build, LayerInput, Role};
+use crate::frontend::build::{Build, LayerInput, TensorRole};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
 use crate::frontend::language::words::{Word, text, words};
@@ -60,16 +60,17 @@ impl LayerKind for Ffn {
     ) -> Result<B::Value, B::Error> {
         let d = b.stream().d_model;
         let normed = b.norm(input.rows.stream, &format!("{name}.norm"))?;
-        let up = b.project(normed, &format!("{name}.up_proj"), Role::Projection, [self.d_ff, d])?;
+        let up = b.project(normed, &format!("{name}.up_proj"), TensorRole::Projection, [self.d_ff, d])?;
         let (is_gated, function) = self.activation.function();
         let inner = if is_gated {
-            let gate = b.project(normed, &format!("{name}.gate_proj"), Role::Projection, [self.d_ff, d])?;
+            let gate =
+                b.project(normed, &format!("{name}.gate_proj"), TensorRole::Projection, [self.d_ff, d])?;
             let gate = b.add(function, &[gate])?;
             b.add(Binary::Mul, &[gate, up])?
         } else {
             b.add(function, &[up])?
         };
-        b.project(inner, &format!("{name}.down_proj"), Role::ToStream, [d, self.d_ff])
+        b.project(inner, &format!("{name}.down_proj"), TensorRole::ToStream, [d, self.d_ff])
     }
 }
 

@@ -11,7 +11,7 @@ use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
 use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
 
-use crate::frontend::build::{self, Build, Role};
+use crate::frontend::build::{self, Build, TensorRole};
 use crate::frontend::spec::model::Model;
 use crate::frontend::stream::Stream;
 
@@ -173,7 +173,7 @@ impl Build for Ctx<'_> {
         self.model.stream
     }
 
-    fn parameter(&mut self, name: &str, _: Role, shape: &[usize]) -> Result<Value, LowerError> {
+    fn parameter(&mut self, name: &str, _: TensorRole, shape: &[usize]) -> Result<Value, LowerError> {
         // The frontend bounds all sizes far below u32; a size that is not would be refused as a wrong shape.
         let shape = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
         self.add(Op::Weight { name: Name::from(name), shape: Shape(shape) }, &[])

@@ -17,7 +17,7 @@ use super::model::Model;
 use super::skip::{Combine, Decider, Generate, Input, Skip};
 use super::tensors::{TensorSpec, tensors};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::build::Role;
+use crate::frontend::build::TensorRole;
 use crate::frontend::weights::DType;
 
 /// Deviation of the embedding. Logits of a tied head are then a few units, as trained ones are.
@@ -106,21 +106,21 @@ impl Draw {
             (0..count).map(|_| (mean + deviation * stream.normal()) as f32).collect()
         };
         match &self.tensor.role {
-            Role::Embedding => {
+            TensorRole::Embedding => {
                 let mut values = draw(0.0, EMBEDDING);
                 for row in values.chunks_exact_mut(columns) {
                     row[0] = (CONSTANT * EMBEDDING) as f32;
                 }
                 values
             }
-            Role::Positions => draw(0.0, EMBEDDING / 4.0),
-            Role::Gain => draw(1.0, 0.1),
-            Role::Shift => draw(0.0, 0.05),
-            Role::RouterBias => draw(0.0, 0.05),
-            Role::Projection => draw(0.0, fan_in),
+            TensorRole::Positions => draw(0.0, EMBEDDING / 4.0),
+            TensorRole::Gain => draw(1.0, 0.1),
+            TensorRole::Shift => draw(0.0, 0.05),
+            TensorRole::RouterBias => draw(0.0, 0.05),
+            TensorRole::Projection => draw(0.0, fan_in),
             // All of them together stay below the embedding.
-            Role::ToStream => draw(0.0, fan_in * EMBEDDING / (self.n_layers as f64).sqrt()),
-            Role::Router(skip) => {
+            TensorRole::ToStream => draw(0.0, fan_in * EMBEDDING / (self.n_layers as f64).sqrt()),
+            TensorRole::Router(skip) => {
                 let (constant, deviation) = self.router(skip);
                 let rows = self.tensor.shape.first().copied().unwrap_or(1).max(1);
                 // The difference of two rows has the deviation that a single one would have.

@@ -9,7 +9,7 @@ use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Access, Body, Keep, Slot, Update};
-use crate::role;
+use crate::op_kind;
 
 impl Ctx<'_> {
     /// Gives the states of the graph their buffers.
@@ -33,10 +33,10 @@ impl Ctx<'_> {
         &mut self,
         group: &Group,
         value: Value,
-        update: role::Update,
+        update: op_kind::Update,
     ) -> Result<(), PlanError> {
         let (state, bind, body) = match update {
-            role::Update::AddRows => {
+            op_kind::Update::AddRows => {
                 let [sum, x] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(x).rows(), value)?;
                 let cols = self.graph.ty(x).cols();
@@ -45,7 +45,7 @@ impl Ctx<'_> {
                 let sum = bind.slot("sum", self.arg(state), Access::ReadWrite);
                 (state, bind, Update::AddRows { cols, x, sum })
             }
-            role::Update::CountGroups { group_size: size } => {
+            op_kind::Update::CountGroups { group_size: size } => {
                 let [counts, set, positions, sequences] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(positions).rows(), value)?;
                 let (mask, n_counts) = (self.set(set)?.mask, self.n_counts(counts));
