@@ -34,7 +34,7 @@ const TURNED_COLS: u32 = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Matmuls of one operand, each with all that is done to its sums.
-    Gemm(Vec<Product>),
+    Gemm(Vec<MatmulPart>),
     /// Pointwise ops.
     Map,
     /// A view that has to be dense: its rows and columns are copied.
@@ -58,7 +58,7 @@ pub(crate) enum Work {
 
 /// Columns of a matmul kernel, with all that is done to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Product {
+pub(crate) struct MatmulPart {
     /// Matmuls or router logits of one operand, operands before users.
     pub(crate) sums: Vec<Value>,
     /// The values that it computes, operands before users.
@@ -250,7 +250,7 @@ impl Ctx<'_> {
 
     fn logits(&mut self, value: Value) {
         let op = self.graph.op(value);
-        if matches!(OpKind::of(op), OpKind::Elementwise(_) | OpKind::Product(op_kind::Product::Matmul)) {
+        if matches!(OpKind::of(op), OpKind::Elementwise(_) | OpKind::Matmul(op_kind::Matmul::Plain)) {
             self.wanted[value.index()] = true;
         } else {
             self.want(value);
@@ -274,7 +274,7 @@ impl Ctx<'_> {
                     self.single(Work::Rope { heads, theta }, value);
                 }
             },
-            OpKind::Product(_) | OpKind::Elementwise(_) | OpKind::Scatter => self.expression(value),
+            OpKind::Matmul(_) | OpKind::Elementwise(_) | OpKind::Scatter => self.expression(value),
             OpKind::Single(single @ Single::Attention { .. }) => {
                 operands.iter().take(3).for_each(|operand| self.want_dense(*operand));
                 operands.iter().skip(3).for_each(|operand| self.want(*operand));
@@ -325,7 +325,7 @@ impl Ctx<'_> {
         group.sums.reverse();
         let values: Vec<Value> = group.members.into_iter().map(|(_, value)| value).collect();
         let work = match group.sums.is_empty() {
-            false => Work::Gemm(vec![Product { sums: group.sums, values: values.clone(), result: root }]),
+            false => Work::Gemm(vec![MatmulPart { sums: group.sums, values: values.clone(), result: root }]),
             true => Work::Map,
         };
         self.groups.list.push(Group { work, results: vec![root], values });
@@ -336,7 +336,7 @@ impl Ctx<'_> {
         let operands = self.graph.operands(value);
         let nth = |idx: usize| operands.get(idx).copied().into_iter();
         match OpKind::of(self.graph.op(value)) {
-            OpKind::Product(_) => {
+            OpKind::Matmul(_) => {
                 group.sums.push(value);
                 nth(0).for_each(|x| self.want(x));
                 Vec::new()
@@ -371,10 +371,10 @@ impl Ctx<'_> {
             return matches!(role, OpKind::Elementwise(function) if function.is_cheap());
         }
         match (role, group.sums.as_slice()) {
-            (OpKind::Product(_), []) | (OpKind::Elementwise(_), _) => true,
-            (OpKind::Product(_), [other]) => self.are_siblings(value, *other),
+            (OpKind::Matmul(_), []) | (OpKind::Elementwise(_), _) => true,
+            (OpKind::Matmul(_), [other]) => self.are_siblings(value, *other),
             (
-                OpKind::Product(_)
+                OpKind::Matmul(_)
                 | OpKind::Input
                 | OpKind::Constant(_)
                 | OpKind::View(_)
@@ -429,7 +429,7 @@ impl Ctx<'_> {
             };
             [positions, operand].into_iter().chain(scales).for_each(|value| self.want(value));
             values.reverse();
-            let product = Product { sums: vec![next], values: values.clone(), result: rope };
+            let product = MatmulPart { sums: vec![next], values: values.clone(), result: rope };
             return Some(Group { work: Work::Gemm(vec![product]), results: vec![rope], values });
         }
     }

@@ -14,7 +14,7 @@ pub(crate) enum OpKind {
     /// Rows or columns of another value, read where that lies.
     View(View),
     /// Sums over rows of a weight, which begin a kernel.
-    Product(Product),
+    Matmul(Matmul),
     /// A function of elements, which can be an instruction of the kernel that makes or uses them.
     Elementwise(Elementwise),
     /// Rotary positions: part of a matmul if that fits, else a kernel.
@@ -58,9 +58,9 @@ pub(crate) enum View {
 
 /// Which matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Product {
+pub(crate) enum Matmul {
     /// In the target's precision.
-    Matmul,
+    Plain,
     /// Accurate to f32.
     RouterLogits,
 }
@@ -138,8 +138,8 @@ impl OpKind {
             Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
             Op::Slice { start, .. } => OpKind::View(View::Columns { start }),
             Op::Gather {} => OpKind::View(View::Rows),
-            Op::Matmul {} => OpKind::Product(Product::Matmul),
-            Op::RouterLogits {} => OpKind::Product(Product::RouterLogits),
+            Op::Matmul {} => OpKind::Matmul(Matmul::Plain),
+            Op::RouterLogits {} => OpKind::Matmul(Matmul::RouterLogits),
             Op::Unary(function) => OpKind::Elementwise(Elementwise::Unary(function)),
             Op::Binary(function) => OpKind::Elementwise(Elementwise::Binary(function)),
             Op::AddBias {} => OpKind::Elementwise(Elementwise::Bias),
@@ -174,7 +174,7 @@ impl OpKind {
             OpKind::View(_) | OpKind::Elementwise(_) | OpKind::Scatter => true,
             OpKind::Input
             | OpKind::Constant(_)
-            | OpKind::Product(_)
+            | OpKind::Matmul(_)
             | OpKind::Rope { .. }
             | OpKind::Single(_)
             | OpKind::Route(_)

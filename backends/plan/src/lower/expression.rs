@@ -8,7 +8,7 @@ use skipc_ir::{F64, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::fuse::{Group, Product, Source, Work};
+use crate::fuse::{Group, MatmulPart, Source, Work};
 use crate::kernel::{
     Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
 };
@@ -100,7 +100,7 @@ impl Ctx<'_> {
     fn gemm(
         &mut self,
         bind: &mut Bind,
-        products: &[Product],
+        products: &[MatmulPart],
         results: &[(Value, u32)],
     ) -> Result<Gemm, PlanError> {
         let mut gemm: Option<Gemm> = None;
@@ -125,7 +125,7 @@ impl Ctx<'_> {
     fn part(
         &mut self,
         bind: &mut Bind,
-        product: &Product,
+        product: &MatmulPart,
         x: Value,
         results: &[(Value, u32)],
     ) -> Result<Part, PlanError> {
