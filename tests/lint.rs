@@ -11,14 +11,15 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use skipc::codes;
 use skipc::frontend::lint::{self, Denied};
-use skipc::frontend::spec;
+use skipc::frontend::{language, spec};
 use skipc_testkit::file_cases::{FileCase, check_file_cases, file_cases};
 
 const CASES: &str = "tests/cases/lint";
 
 fn findings(case: &FileCase) -> String {
     let name = case.path.display();
-    let ast = spec::ast::parse("model.toml", &case.input).unwrap_or_else(|found| panic!("{name}: {found}"));
+    let ast =
+        language::ast::parse("model.toml", &case.input).unwrap_or_else(|found| panic!("{name}: {found}"));
     let model = spec::resolve::resolve(&ast).unwrap_or_else(|found| panic!("{name}: {found}"));
     let deny: Vec<String> =
         case.get("deny").map(|names| names.split(", ").map(str::to_owned).collect()).unwrap_or_default();

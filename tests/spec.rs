@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
 use skipc::diagnostic::Diagnostics;
+use skipc::frontend::language::limits;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Capacity, Overflow};
 use skipc::frontend::spec::skip_table::{Router, SkipTable};
 use skipc::frontend::spec::tensors::tensors;
-use skipc::frontend::spec::{self, codes, limits};
+use skipc::frontend::spec::{self, codes};
 use skipc::frontend::weights::{DType, Weights};
 
 const EXAMPLE: &str = include_str!("../models/kjv-12l-d25.toml");

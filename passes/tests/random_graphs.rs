@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::interp::{Datum, Free};
 use skipc_ir::text::{parse, print};
-use skipc_ir::{Graph, SetSym, verify};
+use skipc_ir::{Graph, Role, SetSym, verify};
 use skipc_passes::{Options, default_pipeline, plain_pipeline, run, run_reported};
 use skipc_testkit::check_pass::{
     Masks, check_pass, check_rounding_pass, close, outputs, random_batch, same_bits,
@@ -33,6 +33,25 @@ fn random_graphs_are_well_formed_and_their_text_reads_back() {
         assert!(verify(&graph).is_ok(), "{text}");
         assert_eq!(print(&parse(&text).expect("printed")), text);
     }
+}
+
+/// States that nothing comes of would not be tested by what follows.
+#[test]
+fn random_graphs_carry_states() {
+    let mut counts = BTreeMap::from([
+        ("add_rows", 0),
+        ("store_rows", 0),
+        ("cached_attention", 0),
+        ("limit_first_after", 0),
+    ]);
+    for graph in (0..N_GRAPHS).map(random_graph) {
+        for value in graph.values() {
+            counts.entry(graph.op(value).name()).and_modify(|n| *n += 1);
+        }
+        let n_results = graph.results().filter(|(role, _)| matches!(role, Role::State { .. })).count();
+        assert_eq!(n_results, graph.signature().states.len(), "{graph}");
+    }
+    assert!(counts.values().all(|n| *n > N_GRAPHS / 4), "{counts:?}");
 }
 
 #[test]

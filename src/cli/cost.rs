@@ -28,7 +28,7 @@ const BAR: f64 = 40.0;
 pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     let model = model(&args.artifact)?;
     let densities = densities(args.density.as_deref())?;
-    let tokens = args.step_tokens.min(u32::try_from(model.max_positions).unwrap_or(u32::MAX));
+    let tokens = args.step_tokens.min(u32::try_from(model.stream.max_positions).unwrap_or(u32::MAX));
     let target: Target = args.target.parse().map_err(|error| {
         let message = format!("--target: {error}");
         Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help("see `skipc targets`"))

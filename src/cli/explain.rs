@@ -8,7 +8,7 @@ use super::{ExplainArgs, to_json};
 use crate::codes;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec::words::quoted;
+use crate::frontend::language::words::quoted;
 
 /// Columns of the text.
 const WIDTH: usize = 100;

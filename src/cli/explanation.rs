@@ -10,7 +10,7 @@ use skipc_passes::rewrite::explain::Rewritten;
 use crate::diagnostic::Diagnostic;
 use crate::driver::rewrites::{self, LEGEND, regions, value};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec::words::quoted;
+use crate::frontend::language::words::quoted;
 
 /// Values that are offered for one that does not exist.
 const OFFERED: usize = 3;

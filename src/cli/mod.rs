@@ -540,7 +540,7 @@ mod tests {
     use super::*;
 
     fn unknown_paths(command: &clap::Command) -> Vec<String> {
-        let own = command.get_arguments().filter_map(|arg| skipc_runtime::command::role(arg).err());
+        let own = command.get_arguments().filter_map(|arg| skipc_runtime::command::file_use(arg).err());
         own.chain(command.get_subcommands().flat_map(unknown_paths)).collect()
     }
 

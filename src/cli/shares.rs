@@ -13,11 +13,11 @@ use skipc_runtime::command::{self, RunArgs};
 use super::open_index;
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::language::words::Word;
 use crate::frontend::spec;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
 use crate::frontend::spec::skip_table::Router;
-use crate::frontend::spec::words::Word;
 
 /// One router's share.
 #[derive(Debug, Serialize)]

@@ -104,7 +104,7 @@ fn of_spec(path: &Path) -> Result<Subject, Error> {
     Ok(Subject {
         spec_hash: ContentHash::of(model.to_string().as_bytes()),
         deciders: deciders(&graph),
-        max_positions: u32::try_from(model.max_positions).unwrap_or(u32::MAX),
+        max_positions: u32::try_from(model.stream.max_positions).unwrap_or(u32::MAX),
         max_tokens: None,
         name: model.name,
     })

@@ -297,9 +297,9 @@ fn plan(
     let options = skipc_plan::Options {
         dtype,
         layout: backends::layout(target, request.cpu_backend, dtype),
-        max_tokens: request.max_tokens.unwrap_or(size(model.max_positions)),
-        max_positions: size(model.max_positions),
-        vocab_size: size(model.vocab_size),
+        max_tokens: request.max_tokens.unwrap_or(size(model.stream.max_positions)),
+        max_positions: size(model.stream.max_positions),
+        vocab_size: size(model.stream.vocab_size),
     };
     let build = match request.variant {
         Variant::Fused | Variant::Masked => skipc_plan::build,

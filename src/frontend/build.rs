@@ -7,12 +7,12 @@
 use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op};
 
-use super::spec::model::{Model, NormKind, Positions};
 use super::spec::skip::{Scorer, Skip};
+use super::stream::{NormKind, Positions, Stream};
 
 /// What a tensor of the weights is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Role {
+pub enum TensorRole {
     /// The stream that each token begins with.
     Embedding,
     /// What is added to it at each position.
@@ -69,11 +69,16 @@ pub trait Build {
     /// Why something cannot be built.
     type Error;
 
-    /// The model that is built.
-    fn model(&self) -> &Model;
+    /// The stream of the model that is built.
+    fn stream(&self) -> Stream;
 
     /// The tensor of this name; weights of projections are `[out, in]`.
-    fn parameter(&mut self, name: &str, role: Role, shape: &[usize]) -> Result<Self::Value, Self::Error>;
+    fn parameter(
+        &mut self,
+        name: &str,
+        role: TensorRole,
+        shape: &[usize],
+    ) -> Result<Self::Value, Self::Error>;
 
     /// The result of an op.
     fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;
@@ -92,7 +97,7 @@ pub trait Build {
         &mut self,
         x: Self::Value,
         name: &str,
-        role: Role,
+        role: TensorRole,
         shape: [usize; 2],
     ) -> Result<Self::Value, Self::Error> {
         let weight = self.parameter(&format!("{name}.weight"), role, &shape)?;
@@ -101,13 +106,13 @@ pub trait Build {
 
     /// The model's norm over `x` with the parameters `name.weight` and, for layernorm, `name.bias`.
     fn norm(&mut self, x: Self::Value, name: &str) -> Result<Self::Value, Self::Error> {
-        let (d, norm) = (self.model().d_model, self.model().norm);
+        let (d, norm) = (self.stream().d_model, self.stream().norm);
         let eps = F64::from(norm.eps);
-        let gain = self.parameter(&format!("{name}.weight"), Role::Gain, &[d])?;
+        let gain = self.parameter(&format!("{name}.weight"), TensorRole::Gain, &[d])?;
         match norm.kind {
             NormKind::RmsNorm => self.add(Op::RmsNorm { eps }, &[x, gain]),
             NormKind::LayerNorm => {
-                let bias = self.parameter(&format!("{name}.bias"), Role::Shift, &[d])?;
+                let bias = self.parameter(&format!("{name}.bias"), TensorRole::Shift, &[d])?;
                 self.add(Op::LayerNorm { eps }, &[x, gain, bias])
             }
         }
@@ -120,24 +125,25 @@ pub(super) fn embedding<B: Build>(
     tokens: B::Value,
     positions: B::Value,
 ) -> Result<B::Value, B::Error> {
-    let (d, vocab_size, max_positions) = (b.model().d_model, b.model().vocab_size, b.model().max_positions);
-    let table = b.parameter("embed.weight", Role::Embedding, &[vocab_size, d])?;
+    let (d, vocab_size, max_positions) =
+        (b.stream().d_model, b.stream().vocab_size, b.stream().max_positions);
+    let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
     let x = b.add(Op::Embed {}, &[table, tokens])?;
-    if b.model().positions != Positions::Learned {
+    if b.stream().positions != Positions::Learned {
         return Ok(x);
     }
-    let table = b.parameter("positions.weight", Role::Positions, &[max_positions, d])?;
+    let table = b.parameter("positions.weight", TensorRole::Positions, &[max_positions, d])?;
     let positions = b.add(Op::Embed {}, &[table, positions])?;
     b.add(Binary::Add, &[x, positions])
 }
 
 /// Logits `[rows, vocab_size]` of the stream `x`.
 pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Error> {
-    let (d, vocab_size) = (b.model().d_model, b.model().vocab_size);
+    let (d, vocab_size) = (b.stream().d_model, b.stream().vocab_size);
     let x = b.norm(x, "norm")?;
-    let (name, role) = match b.model().tie_embeddings {
-        true => ("embed", Role::Embedding),
-        false => ("lm_head", Role::Projection),
+    let (name, role) = match b.stream().tie_embeddings {
+        true => ("embed", TensorRole::Embedding),
+        false => ("lm_head", TensorRole::Projection),
     };
     b.project(x, name, role, [vocab_size, d])
 }
@@ -150,12 +156,12 @@ pub(super) fn router<B: Build>(
     name: &str,
     seen: B::Value,
 ) -> Result<B::Value, B::Error> {
-    let (d, rows) = (b.model().d_model, skip.n_logits());
-    let weight = b.parameter(&format!("{name}.weight"), Role::Router(*skip), &[rows, d])?;
+    let (d, rows) = (b.stream().d_model, skip.n_logits());
+    let weight = b.parameter(&format!("{name}.weight"), TensorRole::Router(*skip), &[rows, d])?;
     let logits = b.add(Op::RouterLogits {}, &[seen, weight])?;
     if !scorer.bias {
         return Ok(logits);
     }
-    let bias = b.parameter(&format!("{name}.bias"), Role::RouterBias, &[rows])?;
+    let bias = b.parameter(&format!("{name}.bias"), TensorRole::RouterBias, &[rows])?;
     b.add(Op::AddBias {}, &[logits, bias])
 }

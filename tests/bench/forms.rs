@@ -74,7 +74,7 @@ fn bench_model(criterion: &mut Criterion, model: &Model, tokens: u32) {
         let (batches, _) = forms.prepare(density).unwrap_or_else(|failure| fail(failure));
         for subject in forms.subjects() {
             let rows = (density * f64::from(tokens)).round();
-            let size = format!("{rows}of{tokens}x{}x{}", model.d_model, d_ff(model));
+            let size = format!("{rows}of{tokens}x{}x{}", model.stream.d_model, d_ff(model));
             let what = format!("density={density}/rows={size}/f32/threads={THREADS}");
             let mut next = batches.iter().cycle();
             group.bench_function(

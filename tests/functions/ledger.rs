@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use skipc_ir::Unary;
 
-use crate::judge::{FUNCTIONS, Worst};
+use crate::oracle::{FUNCTIONS, Worst};
 use crate::variant::Variant;
 
 /// A sweep.

@@ -8,8 +8,8 @@
 #[path = "../conformance/compiled.rs"]
 #[allow(dead_code, reason = "tests of kernels use the rest")]
 mod compiled;
-mod judge;
 mod ledger;
+mod oracle;
 mod variant;
 
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::ProgressBar;
 
-use judge::{FUNCTIONS, Worst};
 use ledger::Ledger;
+use oracle::{FUNCTIONS, Worst};
 use variant::{COUNT, Variant};
 
 /// Sweeps all functions of one number over all f32.
@@ -75,11 +75,11 @@ fn sweep(args: &Args) -> Result<Ledger, String> {
         while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             let inputs: Vec<f32> =
                 (0..COUNT).map(|idx| f32::from_bits(block * COUNT as u32 + idx as u32)).collect();
-            let expected = judge::expected(&inputs);
+            let expected = oracle::expected(&inputs);
             for (session, worst) in sessions.iter_mut().zip(&mut worst) {
                 let found = variant::apply(session, &inputs)?;
                 for (function, worst) in worst.iter_mut().enumerate() {
-                    worst.judge(&inputs, &expected[function], &found[function]);
+                    worst.compare(&inputs, &expected[function], &found[function]);
                 }
             }
             progress.inc(1);

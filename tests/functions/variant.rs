@@ -11,7 +11,7 @@ use skipc_runtime::{Device, Model, Options, Session};
 use skipc_testkit::kernel_cases::Case;
 
 use crate::compiled;
-use crate::judge::FUNCTIONS;
+use crate::oracle::FUNCTIONS;
 
 /// Rows and columns of a run.
 const SHAPE: [u32; 2] = [4096, 1024];

@@ -102,8 +102,8 @@ pub(crate) fn compile(
         dtype: DType::F32,
         layout: skipc::driver::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32),
         max_tokens: size(subject.n_tokens().max(1)),
-        max_positions: size(subject.model.max_positions),
-        vocab_size: size(subject.model.vocab_size),
+        max_positions: size(subject.model.stream.max_positions),
+        vocab_size: size(subject.model.stream.vocab_size),
     };
     let plans = (skipc_plan::build(&legal, &options), skipc_plan::build_unfused(&legal, &options));
     let (Ok(fused), Ok(unfused)) = plans else {

@@ -199,7 +199,7 @@ impl Judge<'_> {
         let Some(mut masks) = masks else { return Ok(()) };
         masks.truncate(with.model.skips().count());
         let Some(gate) = masks.last().cloned() else { return Ok(()) };
-        let vocab = model.vocab_size;
+        let vocab = model.stream.vocab_size;
         for engine in STEADY {
             let Some(after) = run(engine, &mut with_forms, &with, Some(&masks)) else { continue };
             let before = masks[..masks.len() - 1].to_vec();
@@ -267,7 +267,7 @@ impl Judge<'_> {
         (transformed, originals): (&Transformed, &mut Originals),
     ) -> Result<(), String> {
         let subject = self.subject.with_sequences(transformed.sequences.clone());
-        let vocab = self.subject.model.vocab_size;
+        let vocab = self.subject.model.stream.vocab_size;
         for case in cases.iter().filter(|case| ["free", "random"].contains(&case.name)) {
             if case.masks.is_none() && !transformed.keeps_decisions {
                 continue;

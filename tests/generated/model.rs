@@ -1,10 +1,11 @@
 //! Random models: every option of a spec, sizes at their edges.
 
 use skipc::frontend::layer::{Activation, Attention, Ffn, Layer, Linear};
-use skipc::frontend::spec::model::{Model, Norm, NormKind, Positions};
+use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Node, Route};
 use skipc::frontend::spec::skip::{BranchScale, Decide, Input, Kv, Overflow, Skip};
 use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
+use skipc::frontend::stream::{Norm, NormKind, Positions, Stream};
 use skipc_testkit::random::Rng;
 
 /// Sub-layers of a model, at most: about 40 ops that compute something.
@@ -60,12 +61,14 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
     }
     Model {
         name: "generated".to_owned(),
-        vocab_size: 3 + rng.below(9),
-        d_model,
-        max_positions: longest.max(1) + one_of(rng, &[0, 0, 1, 7]),
-        norm: Norm { kind, eps: one_of(rng, &[1e-5, 1e-5, 1e-3, 0.1]) },
-        positions,
-        tie_embeddings: rng.one_in(2),
+        stream: Stream {
+            vocab_size: 3 + rng.below(9),
+            d_model,
+            max_positions: longest.max(1) + one_of(rng, &[0, 0, 1, 7]),
+            norm: Norm { kind, eps: one_of(rng, &[1e-5, 1e-5, 1e-3, 0.1]) },
+            positions,
+            tie_embeddings: rng.one_in(2),
+        },
         blocks,
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use skipc::frontend::language::words::Word;
 use skipc::frontend::layer::{Attention, Ffn, Layer, Linear};
-use skipc::frontend::spec::model::{Model, NormKind, Positions};
+use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::tensors::tensors;
-use skipc::frontend::spec::words::Word;
+use skipc::frontend::stream::{NormKind, Positions};
 use skipc::frontend::weights::Weights;
 use skipc_ir::interp::{self, Batch, Number};
 use skipc_testkit::random::Rng;
@@ -63,7 +64,7 @@ impl Subject {
         let model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
         let sequences = lengths
             .into_iter()
-            .map(|length| (0..length).map(|_| rng.below(model.vocab_size) as i64).collect())
+            .map(|length| (0..length).map(|_| rng.below(model.stream.vocab_size) as i64).collect())
             .collect();
         let tensors = Tensors::random(&mut rng, &model);
         Subject { seed, model, tensors, sequences }
@@ -153,17 +154,17 @@ impl<N: Number> interp::Weights<N> for Tensors {
 /// Every value of every option that the model uses, as `option = value`.
 pub(crate) fn options(subject: &Subject) -> Vec<String> {
     let model = &subject.model;
-    let positions = match model.positions {
+    let positions = match model.stream.positions {
         Positions::Rope { .. } => "rope",
         Positions::Learned => "learned",
         Positions::None => "none",
     };
-    let norm = if model.norm.kind == NormKind::LayerNorm { "layernorm" } else { "rmsnorm" };
+    let norm = if model.stream.norm.kind == NormKind::LayerNorm { "layernorm" } else { "rmsnorm" };
     let mut found = vec![
         format!("positions = {positions}"),
         format!("norm = {norm}"),
-        format!("tie_embeddings = {}", model.tie_embeddings),
-        format!("d_model odd = {}", !model.d_model.is_multiple_of(2)),
+        format!("tie_embeddings = {}", model.stream.tie_embeddings),
+        format!("d_model odd = {}", !model.stream.d_model.is_multiple_of(2)),
         format!("blocks = {}", model.blocks.len()),
         format!("empty sequence = {}", subject.sequences.iter().any(Vec::is_empty)),
     ];

@@ -8,9 +8,9 @@ use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Slot, Sum, WeightLayout};
 
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
+use crate::matmul::{Matmul, Matrix, Right, dot_products};
 use crate::memory::Row;
 use crate::pointwise::{self, RowSpan};
-use crate::product::{Matrix, Product, Right, dot_products};
 
 /// Rows of one matmul at most. With weights in columns a matmul of 64 rows is as fast as a large one; the
 /// library packs weights in rows anew each time, which more rows hide.
@@ -199,7 +199,7 @@ impl Work<'_> {
                 let b = self.right(e, *weight, output)?;
                 let (k, stride) = (e.int(i64::from(self.k)), e.int(i64::from(self.cut.stride)));
                 let c = Matrix { address: *sums, stride };
-                Product { m: self.rows.1, n: columns.count, k, a: self.a, b, c }.call(e);
+                Matmul { m: self.rows.1, n: columns.count, k, a: self.a, b, c }.call(e);
             }
             let first = (self.part.n != self.cut.block).then_some(first_col);
             let zero = e.int(0);

@@ -14,8 +14,8 @@ use skipc_ir::text::Numbering;
 use skipc_ir::{Elem, F64, Graph, Op, Trait, Value, port};
 
 use crate::error::PlanError;
-use crate::role;
-use crate::role::{Elementwise, Role, Route, Single, Update, View};
+use crate::op_kind;
+use crate::op_kind::{Elementwise, OpKind, Route, Single, Update, View};
 use crate::uses::Uses;
 
 /// Pointwise ops that one kernel does, at most: what keeps the values of an epilogue in registers. Not measured; an
@@ -34,7 +34,7 @@ const TURNED_COLS: u32 = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Matmuls of one operand, each with all that is done to its sums.
-    Gemm(Vec<Product>),
+    Gemm(Vec<MatmulPart>),
     /// Pointwise ops.
     Map,
     /// A view that has to be dense: its rows and columns are copied.
@@ -58,7 +58,7 @@ pub(crate) enum Work {
 
 /// Columns of a matmul kernel, with all that is done to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Product {
+pub(crate) struct MatmulPart {
     /// Matmuls or router logits of one operand, operands before users.
     pub(crate) sums: Vec<Value>,
     /// The values that it computes, operands before users.
@@ -202,7 +202,7 @@ fn is_int((elem, _): (Elem, &[skipc_ir::Dim])) -> bool {
 /// Follows slices and at most one gather to what lies in memory.
 fn walk(graph: &Graph, mut source: Source, is_dense: impl Fn(Value) -> bool) -> Source {
     while !is_dense(source.base) {
-        let Role::View(view) = Role::of(graph.op(source.base)) else { break };
+        let OpKind::View(view) = OpKind::of(graph.op(source.base)) else { break };
         let operands = graph.operands(source.base);
         match view {
             View::Columns { start } => source.col += start,
@@ -232,7 +232,7 @@ impl Ctx<'_> {
     }
 
     fn want_source(&mut self, source: Source) {
-        if Role::of(self.graph.op(source.base)) == Role::View(View::Rows) {
+        if OpKind::of(self.graph.op(source.base)) == OpKind::View(View::Rows) {
             // Rows of a set of rows of a set: the inner rows are copied.
             self.groups.copied[source.base.index()] = true;
         }
@@ -242,7 +242,7 @@ impl Ctx<'_> {
 
     /// The value is read densely, from its first column on.
     fn want_dense(&mut self, value: Value) {
-        if matches!(Role::of(self.graph.op(value)), Role::View(_)) {
+        if matches!(OpKind::of(self.graph.op(value)), OpKind::View(_)) {
             self.groups.copied[value.index()] = true;
         }
         self.wanted[value.index()] = true;
@@ -250,7 +250,7 @@ impl Ctx<'_> {
 
     fn logits(&mut self, value: Value) {
         let op = self.graph.op(value);
-        if matches!(Role::of(op), Role::Elementwise(_) | Role::Product(role::Product::Matmul)) {
+        if matches!(OpKind::of(op), OpKind::Elementwise(_) | OpKind::Matmul(op_kind::Matmul::Plain)) {
             self.wanted[value.index()] = true;
         } else {
             self.want(value);
@@ -260,40 +260,40 @@ impl Ctx<'_> {
 
     fn group(&mut self, value: Value) {
         let operands = self.graph.operands(value);
-        match Role::of(self.graph.op(value)) {
-            Role::Input | Role::Constant(_) | Role::Decision(_) => {}
-            Role::View(_) => {
+        match OpKind::of(self.graph.op(value)) {
+            OpKind::Input | OpKind::Constant(_) | OpKind::Decision(_) => {}
+            OpKind::View(_) => {
                 let source = self.groups.copied_source(self.graph, value);
                 self.want_source(source);
                 self.single(Work::Copy, value);
             }
-            Role::Rope { heads, theta } => match self.turned_product(value) {
+            OpKind::Rope { heads, theta } => match self.turned_product(value) {
                 Some(group) => self.groups.list.push(group),
                 None => {
                     operands.iter().for_each(|operand| self.want(*operand));
                     self.single(Work::Rope { heads, theta }, value);
                 }
             },
-            Role::Product(_) | Role::Elementwise(_) | Role::Scatter => self.expression(value),
-            Role::Single(single @ Single::Attention { .. }) => {
+            OpKind::Matmul(_) | OpKind::Elementwise(_) | OpKind::Scatter => self.expression(value),
+            OpKind::Single(single @ Single::Attention { .. }) => {
                 operands.iter().take(3).for_each(|operand| self.want_dense(*operand));
                 operands.iter().skip(3).for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);
             }
-            Role::Single(single @ Single::CachedAttention { .. }) => {
+            OpKind::Single(single @ Single::CachedAttention { .. }) => {
                 operands.iter().take(1).for_each(|operand| self.want_dense(*operand));
                 operands.iter().skip(1).for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);
             }
-            Role::Single(single) => {
+            OpKind::Single(single) => {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);
             }
-            Role::Route(route) => {
+            OpKind::Route(route) => {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Route(route), value);
             }
-            Role::Update(update) => {
+            OpKind::Update(update) => {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Update(update), value);
             }
@@ -330,7 +330,7 @@ impl Ctx<'_> {
         group.sums.reverse();
         let values: Vec<Value> = group.members.into_iter().map(|(_, value)| value).collect();
         let work = match group.sums.is_empty() {
-            false => Work::Gemm(vec![Product { sums: group.sums, values: values.clone(), result: root }]),
+            false => Work::Gemm(vec![MatmulPart { sums: group.sums, values: values.clone(), result: root }]),
             true => Work::Map,
         };
         self.groups.list.push(Group { work, results: vec![root], values });
@@ -340,27 +340,27 @@ impl Ctx<'_> {
     fn expand(&mut self, value: Value, group: &mut Expression) -> Vec<Value> {
         let operands = self.graph.operands(value);
         let nth = |idx: usize| operands.get(idx).copied().into_iter();
-        match Role::of(self.graph.op(value)) {
-            Role::Product(_) => {
+        match OpKind::of(self.graph.op(value)) {
+            OpKind::Matmul(_) => {
                 group.sums.push(value);
                 nth(0).for_each(|x| self.want(x));
                 Vec::new()
             }
-            Role::Scatter => {
+            OpKind::Scatter => {
                 nth(0).for_each(|base| self.want_dense(base));
                 nth(2).for_each(|set| self.want(set));
                 nth(1).collect()
             }
-            Role::Elementwise(Elementwise::Bias) => nth(0).collect(),
-            Role::Elementwise(_) => operands.to_vec(),
+            OpKind::Elementwise(Elementwise::Bias) => nth(0).collect(),
+            OpKind::Elementwise(_) => operands.to_vec(),
             // Never in a group of several.
-            Role::Input | Role::Constant(_) | Role::View(_) | Role::Rope { .. } => Vec::new(),
-            Role::Single(_) | Role::Route(_) | Role::Update(_) | Role::Decision(_) => Vec::new(),
+            OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope { .. } => Vec::new(),
+            OpKind::Single(_) | OpKind::Route(_) | OpKind::Update(_) | OpKind::Decision(_) => Vec::new(),
         }
     }
 
     fn joins(&self, value: Value, group: &Expression) -> bool {
-        let role = Role::of(self.graph.op(value));
+        let role = OpKind::of(self.graph.op(value));
         let number = |user: &Value| (self.uses.number(*user), *user);
         if !self.fuse
             || group.members.len() >= MAX_FUSED
@@ -373,15 +373,27 @@ impl Ctx<'_> {
         }
         if self.graph.ty(value).cols() != group.width {
             // One number for a whole row, computed anew for every column: only where that costs next to nothing.
-            return matches!(role, Role::Elementwise(function) if function.is_cheap());
+            return matches!(role, OpKind::Elementwise(function) if function.is_cheap());
         }
         match (role, group.sums.as_slice()) {
-            (Role::Product(_), []) | (Role::Elementwise(_), _) => true,
-            (Role::Product(_), [other]) => self.are_siblings(value, *other),
-            (Role::Product(_) | Role::Input | Role::Constant(_) | Role::View(_) | Role::Rope { .. }, _)
-            | (Role::Scatter | Role::Single(_) | Role::Route(_) | Role::Update(_) | Role::Decision(_), _) => {
-                false
-            }
+            (OpKind::Matmul(_), []) | (OpKind::Elementwise(_), _) => true,
+            (OpKind::Matmul(_), [other]) => self.are_siblings(value, *other),
+            (
+                OpKind::Matmul(_)
+                | OpKind::Input
+                | OpKind::Constant(_)
+                | OpKind::View(_)
+                | OpKind::Rope { .. },
+                _,
+            )
+            | (
+                OpKind::Scatter
+                | OpKind::Single(_)
+                | OpKind::Route(_)
+                | OpKind::Update(_)
+                | OpKind::Decision(_),
+                _,
+            ) => false,
         }
     }
 
@@ -422,7 +434,7 @@ impl Ctx<'_> {
             };
             [positions, operand].into_iter().chain(scales).for_each(|value| self.want(value));
             values.reverse();
-            let product = Product { sums: vec![next], values: values.clone(), result: rope };
+            let product = MatmulPart { sums: vec![next], values: values.clone(), result: rope };
             return Some(Group { work: Work::Gemm(vec![product]), results: vec![rope], values });
         }
     }

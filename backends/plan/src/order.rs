@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use skipc_ir::{Graph, Op, Trait, Value};
 
 use crate::fuse::{Group, Groups, Work};
-use crate::role::Role;
+use crate::op_kind::OpKind;
 use crate::uses::Uses;
 
 /// The steps' order.
@@ -68,7 +68,7 @@ fn reads_only_what_it_writes(graph: &Graph, groups: &Groups, idx: usize, base: V
                 continue;
             }
             let is_same = source.set == set && source.col == 0 && graph.ty(operand).cols() == width;
-            if !is_same || !Role::of(op).reads_by_element() {
+            if !is_same || !OpKind::of(op).reads_by_element() {
                 return false;
             }
         }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use egg::Id;
 
-use super::cost::is_product;
+use super::cost::is_matmul;
 use super::language::{EGraph, Node};
 
 /// A way to have what is needed.
@@ -41,10 +41,10 @@ pub(crate) trait Prices {
     fn kernel(&self, operand: Id) -> u64;
 }
 
-/// The left operand of a product, whose kernel it shares with other products of it.
+/// The left operand of a matmul, whose kernel it shares with other matmuls of it.
 fn kernel_of(node: &Node) -> Option<Id> {
     let (op, operands) = node.view()?;
-    operands.first().copied().filter(|_| is_product(op))
+    operands.first().copied().filter(|_| is_matmul(op))
 }
 
 /// What these nodes cost together, each product of one operand in the kernel of the others.

@@ -6,11 +6,11 @@ use skipc_ir::attr::F64;
 
 use super::{LayerKind, Surroundings};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::build::{Build, Heads, LayerInput, Role};
-use crate::frontend::spec::ast::{Entry, Table};
-use crate::frontend::spec::limits;
-use crate::frontend::spec::model::Positions;
-use crate::frontend::spec::read::{Ctx, Fields};
+use crate::frontend::build::{Build, Heads, LayerInput, TensorRole};
+use crate::frontend::language::ast::{Entry, Table};
+use crate::frontend::language::limits;
+use crate::frontend::language::read::{Ctx, Fields};
+use crate::frontend::stream::Positions;
 
 /// Causal self-attention with grouped heads, no biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -60,23 +60,23 @@ impl LayerKind for Attention {
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error> {
         let Attention { heads, kv_heads, head_dim } = *self;
-        let (d, rows, seen) = (b.model().d_model, input.rows, input.seen);
+        let (d, rows, seen) = (b.stream().d_model, input.rows, input.seen);
         let norm = format!("{name}.norm");
         let queries = b.norm(rows.stream, &norm)?;
         let keys = if seen.stream == rows.stream { queries } else { b.norm(seen.stream, &norm)? };
         let mut project = |x, which: &str, heads| {
-            b.project(x, &format!("{name}.{which}_proj"), Role::Projection, [heads * head_dim, d])
+            b.project(x, &format!("{name}.{which}_proj"), TensorRole::Projection, [heads * head_dim, d])
         };
         let mut q = project(queries, "q", heads)?;
         let mut k = project(keys, "k", kv_heads)?;
         let v = project(keys, "v", kv_heads)?;
-        if let Positions::Rope { theta } = b.model().positions {
+        if let Positions::Rope { theta } = b.stream().positions {
             let rope = |heads: usize| Op::Rope { heads: heads as u32, theta: F64::from(theta) };
             q = b.add(rope(heads), &[q, rows.positions])?;
             k = b.add(rope(kv_heads), &[k, seen.positions])?;
         }
         let mixed = b.attend(name, Heads { queries: heads, keys: kv_heads }, [q, k, v], input)?;
-        b.project(mixed, &format!("{name}.o_proj"), Role::ToStream, [d, heads * head_dim])
+        b.project(mixed, &format!("{name}.o_proj"), TensorRole::ToStream, [d, heads * head_dim])
     }
 }
 

@@ -4,10 +4,10 @@ use serde::Serialize;
 use skipc_ir::{Binary, Unary};
 
 use super::{LayerKind, Surroundings};
-use crate::frontend::build::{Build, LayerInput, Role};
-use crate::frontend::spec::limits;
-use crate::frontend::spec::read::{Ctx, Fields};
-use crate::frontend::spec::words::{Word, text};
+use crate::frontend::build::{Build, LayerInput, TensorRole};
+use crate::frontend::language::limits;
+use crate::frontend::language::read::{Ctx, Fields};
+use crate::frontend::language::words::{Word, text, words};
 
 /// Up (and gate) projection, activation, down projection, no biases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +33,10 @@ pub enum Activation {
     GeGlu,
 }
 
+words! {
+    Activation { Gelu = "gelu", Relu = "relu", Relu2 = "relu2", SwiGlu = "swiglu", GeGlu = "geglu" }
+}
+
 impl LayerKind for Ffn {
     const WHAT: &'static str = "an ffn layer";
     const KEYS: &'static [&'static str] = &["kind", "d_ff", "activation", "skip"];
@@ -54,18 +58,19 @@ impl LayerKind for Ffn {
         name: &str,
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error> {
-        let d = b.model().d_model;
+        let d = b.stream().d_model;
         let normed = b.norm(input.rows.stream, &format!("{name}.norm"))?;
-        let up = b.project(normed, &format!("{name}.up_proj"), Role::Projection, [self.d_ff, d])?;
+        let up = b.project(normed, &format!("{name}.up_proj"), TensorRole::Projection, [self.d_ff, d])?;
         let (is_gated, function) = self.activation.function();
         let inner = if is_gated {
-            let gate = b.project(normed, &format!("{name}.gate_proj"), Role::Projection, [self.d_ff, d])?;
+            let gate =
+                b.project(normed, &format!("{name}.gate_proj"), TensorRole::Projection, [self.d_ff, d])?;
             let gate = b.add(function, &[gate])?;
             b.add(Binary::Mul, &[gate, up])?
         } else {
             b.add(function, &[up])?
         };
-        b.project(inner, &format!("{name}.down_proj"), Role::ToStream, [d, self.d_ff])
+        b.project(inner, &format!("{name}.down_proj"), TensorRole::ToStream, [d, self.d_ff])
     }
 }
 

@@ -4,8 +4,8 @@ use serde::Serialize;
 use skipc_ir::Op;
 
 use super::{LayerKind, Surroundings};
-use crate::frontend::build::{Build, LayerInput, Role};
-use crate::frontend::spec::read::{Ctx, Fields};
+use crate::frontend::build::{Build, LayerInput, TensorRole};
+use crate::frontend::language::read::{Ctx, Fields};
 
 /// One projection from the stream to the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -33,13 +33,13 @@ impl LayerKind for Linear {
         name: &str,
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error> {
-        let d = b.model().d_model;
+        let d = b.stream().d_model;
         let normed = b.norm(input.rows.stream, &format!("{name}.norm"))?;
-        let change = b.project(normed, &format!("{name}.proj"), Role::ToStream, [d, d])?;
+        let change = b.project(normed, &format!("{name}.proj"), TensorRole::ToStream, [d, d])?;
         if !self.bias {
             return Ok(change);
         }
-        let bias = b.parameter(&format!("{name}.proj.bias"), Role::ToStream, &[d])?;
+        let bias = b.parameter(&format!("{name}.proj.bias"), TensorRole::ToStream, &[d])?;
         b.add(Op::AddBias {}, &[change, bias])
     }
 }

@@ -11,9 +11,9 @@ pub use linear::Linear;
 use serde::Serialize;
 
 use super::build::{Build, LayerInput};
-use super::spec::ast::Table;
-use super::spec::read::{Ctx, Fields, list};
-use super::spec::words::{Word, text};
+use super::language::ast::Table;
+use super::language::read::{Ctx, Fields, list};
+use super::language::words::{Word, text};
 
 /// What sub-layers need to know of the model. `None` where the model itself is wrong.
 #[derive(Clone, Copy)]

@@ -25,7 +25,7 @@ pub(super) fn overflow(site: &Site<'_>) -> Option<Diagnostic> {
     let skip = site.skip;
     let capacity = skip.capacity()?;
     let slots = capacity.slots(skip.density);
-    let wanted = Wanted::of(skip, &capacity, site.model.max_positions)?;
+    let wanted = Wanted::of(skip, &capacity, site.model.stream.max_positions)?;
     let share = wanted.lost(slots);
     if share < WORTH_SAYING {
         return None;
@@ -44,7 +44,7 @@ pub(super) fn overflow(site: &Site<'_>) -> Option<Diagnostic> {
         )
     };
     let label = format!("⌈{group_size} · {} · {}⌉ slots", skip.density, capacity.factor);
-    let help = help(skip, &capacity, &wanted, site.model.max_positions);
+    let help = help(skip, &capacity, &wanted, site.model.stream.max_positions);
     let keys = ["capacity_factor", "group_size"];
     Some(site.finding(Lint::CapacityOverflow, message, &keys, &label).help(help))
 }

@@ -9,11 +9,11 @@ mod rules;
 use std::collections::BTreeSet;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
-use crate::frontend::spec::ast::{Ast, Table, ValueKind};
+use crate::frontend::language::ast::{Ast, Table, ValueKind};
+use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::node::Unit;
 use crate::frontend::spec::skip::Skip;
-use crate::frontend::spec::words::{nearest, quoted};
 
 /// Code and explanation of every lint, sorted by code.
 pub const CODES: &[(&str, &str)] = &[

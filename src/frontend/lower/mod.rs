@@ -12,8 +12,9 @@ use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
 use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
 
-use crate::frontend::build::{self, Build, Heads, LayerInput, Role};
+use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
+use crate::frontend::stream::Stream;
 use cache::Cache;
 
 pub(crate) use routers::sets;
@@ -187,11 +188,11 @@ impl Build for Ctx<'_> {
     type Value = Value;
     type Error = LowerError;
 
-    fn model(&self) -> &Model {
-        self.model
+    fn stream(&self) -> Stream {
+        self.model.stream
     }
 
-    fn parameter(&mut self, name: &str, _: Role, shape: &[usize]) -> Result<Value, LowerError> {
+    fn parameter(&mut self, name: &str, _: TensorRole, shape: &[usize]) -> Result<Value, LowerError> {
         // The frontend bounds all sizes far below u32; a size that is not would be refused as a wrong shape.
         let shape = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
         self.add(Op::Weight { name: Name::from(name), shape: Shape(shape) }, &[])

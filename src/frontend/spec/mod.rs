@@ -13,24 +13,21 @@
 //!
 //! Any bytes give a model or an error, in bounded time and memory (see [`limits`]).
 
-pub mod ast;
 pub mod codes;
-pub mod limits;
 pub mod model;
 pub mod node;
 mod print;
 pub mod random;
-pub(super) mod read;
 pub mod resolve;
 pub mod skip;
 pub mod skip_table;
 pub mod tensors;
-pub mod words;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::language::{ast, limits};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use model::Model;
 

@@ -3,26 +3,27 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::model::{Model, Positions};
+use super::model::Model;
 use super::node::{Block, Unit};
 use super::skip_table;
-use super::words::{Word, text};
+use crate::frontend::language::words::{Word, text};
+use crate::frontend::stream::Positions;
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[model]")?;
         writeln!(f, "name = {}", text(&self.name))?;
-        writeln!(f, "vocab_size = {}", self.vocab_size)?;
-        writeln!(f, "d_model = {}", self.d_model)?;
-        writeln!(f, "max_positions = {}", self.max_positions)?;
-        writeln!(f, "norm = {}", text(self.norm.kind.word()))?;
-        writeln!(f, "norm_eps = {:?}", self.norm.eps)?;
-        match self.positions {
+        writeln!(f, "vocab_size = {}", self.stream.vocab_size)?;
+        writeln!(f, "d_model = {}", self.stream.d_model)?;
+        writeln!(f, "max_positions = {}", self.stream.max_positions)?;
+        writeln!(f, "norm = {}", text(self.stream.norm.kind.word()))?;
+        writeln!(f, "norm_eps = {:?}", self.stream.norm.eps)?;
+        match self.stream.positions {
             Positions::Rope { theta } => writeln!(f, "positions = \"rope\"\nrope_theta = {theta:?}")?,
             Positions::Learned => writeln!(f, "positions = \"learned\"")?,
             Positions::None => writeln!(f, "positions = \"none\"")?,
         }
-        writeln!(f, "tie_embeddings = {}", self.tie_embeddings)?;
+        writeln!(f, "tie_embeddings = {}", self.stream.tie_embeddings)?;
         let mut printed = BTreeSet::new();
         for block in &self.blocks {
             if printed.insert(&block.name) {

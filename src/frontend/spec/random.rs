@@ -20,7 +20,7 @@ use super::model::Model;
 use super::skip::{Combine, Decider, Generate, Input, Skip};
 use super::tensors::{TensorSpec, tensors};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::build::Role;
+use crate::frontend::build::TensorRole;
 use crate::frontend::weights::DType;
 
 /// Deviation of the embedding. Logits of a tied head are then a few units, as trained ones are.
@@ -88,7 +88,7 @@ impl WeightsFile {
 /// All tensors of the model by name.
 pub(crate) fn draws(model: &Model, seed: u64, dtype: DType) -> impl Iterator<Item = (String, Draw)> {
     let n_layers: usize = model.blocks.iter().map(|block| block.body.n_layers()).sum();
-    let d_model = model.d_model;
+    let d_model = model.stream.d_model;
     tensors(model).into_iter().map(move |tensor| {
         let name = tensor.name.clone();
         (name, Draw { tensor, dtype, seed, n_layers, d_model })
@@ -146,21 +146,21 @@ impl Draw {
             (0..count).map(|_| (mean + deviation * stream.normal()) as f32).collect()
         };
         match &self.tensor.role {
-            Role::Embedding => {
+            TensorRole::Embedding => {
                 let mut values = draw(0.0, EMBEDDING);
                 for row in values.chunks_exact_mut(columns) {
                     row[0] = (CONSTANT * EMBEDDING) as f32;
                 }
                 values
             }
-            Role::Positions => draw(0.0, EMBEDDING / 4.0),
-            Role::Gain => draw(1.0, 0.1),
-            Role::Shift => draw(0.0, 0.05),
-            Role::RouterBias => draw(0.0, 0.05),
-            Role::Projection => draw(0.0, fan_in),
+            TensorRole::Positions => draw(0.0, EMBEDDING / 4.0),
+            TensorRole::Gain => draw(1.0, 0.1),
+            TensorRole::Shift => draw(0.0, 0.05),
+            TensorRole::RouterBias => draw(0.0, 0.05),
+            TensorRole::Projection => draw(0.0, fan_in),
             // All of them together stay below the embedding.
-            Role::ToStream => draw(0.0, fan_in * EMBEDDING / (self.n_layers as f64).sqrt()),
-            Role::Router(skip) => {
+            TensorRole::ToStream => draw(0.0, fan_in * EMBEDDING / (self.n_layers as f64).sqrt()),
+            TensorRole::Router(skip) => {
                 let (constant, deviation) = self.router(skip);
                 let rows = self.tensor.shape.first().copied().unwrap_or(1).max(1);
                 // The difference of two rows has the deviation that a single one would have.

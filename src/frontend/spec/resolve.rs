@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::ast::{Ast, Entry, Table, Value, ValueKind};
-use super::limits;
-use super::model::{Model, Norm, NormKind, Positions};
+use super::model::Model;
 use super::node::{Block, Node, Route, Unit};
-use super::read::{Ctx, Fields, for_example, list, name_fault, quoted_name};
 use super::skip::Skip;
 use super::skip_table;
-use super::words::{PositionKind, nearest, quoted};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
+use crate::frontend::language::limits;
+use crate::frontend::language::read::{Ctx, Fields, for_example, list, name_fault, quoted_name};
+use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::layer::{self, Surroundings};
+use crate::frontend::stream::{Norm, NormKind, PositionKind, Positions, Stream};
 
 const ROOT_KEYS: &[&str] = &["model", "block", "stack"];
 const MODEL_KEYS: &[&str] = &[
@@ -92,12 +93,14 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
     let whole = || {
         Some(Model {
             name: name?,
-            vocab_size: vocab_size?,
-            d_model: d_model?,
-            max_positions: max_positions?,
-            norm: Norm { kind: kind?, eps: eps? },
-            positions: theta.and_then(resolved)?,
-            tie_embeddings: tie_embeddings?,
+            stream: Stream {
+                vocab_size: vocab_size?,
+                d_model: d_model?,
+                max_positions: max_positions?,
+                norm: Norm { kind: kind?, eps: eps? },
+                positions: theta.and_then(resolved)?,
+                tie_embeddings: tie_embeddings?,
+            },
             blocks: Vec::new(),
         })
     };

@@ -1,6 +1,8 @@
 //! What a skip means: who decides, by what, and what becomes of the decision. Each kind of router has the settings that it
 //! takes and no others; how a spec writes them is in [`skip_table`](super::skip_table).
 
+use crate::frontend::language::words::words;
+
 /// When and how a block or sub-layer is skipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Skip {
@@ -141,6 +143,14 @@ pub struct Capacity {
     pub factor: f64,
     /// Who gets the slots.
     pub overflow: Overflow,
+}
+
+words! {
+    Input { Normed = "normed", Raw = "raw" }
+    Decide { Here = "here", Entry = "entry" }
+    Kv { All = "all", Active = "active" }
+    BranchScale { One = "binary", Probability = "scaled" }
+    Overflow { Position = "position", Score = "score" }
 }
 
 impl Skip {

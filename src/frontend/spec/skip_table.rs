@@ -2,15 +2,15 @@
 
 use serde::Serialize;
 
-use super::ast::{Table, Value};
-use super::limits;
 use super::node::Unit;
-use super::read::{Ctx, Fields};
 use super::skip::{
     BranchScale, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Overflow, Scorer, Skip,
 };
-use super::words::{Word, text};
 use crate::diagnostic::Diagnostic;
+use crate::frontend::language::ast::{Table, Value};
+use crate::frontend::language::limits;
+use crate::frontend::language::read::{Ctx, Fields};
+use crate::frontend::language::words::{Word, text, words};
 
 /// The table of a skip with all of its keys. What the router does not take holds its default and means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -71,6 +71,14 @@ pub enum GenerateKind {
     Refuse,
     /// [`Generate::Threshold`].
     Threshold,
+}
+
+words! {
+    Router {
+        Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
+        Highway = "highway", Always = "always", Never = "never",
+    }
+    GenerateKind { Refuse = "", Threshold = "threshold" }
 }
 
 /// The keys of a skip, in the order of the documentation.

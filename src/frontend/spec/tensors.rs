@@ -7,8 +7,9 @@ use skipc_ir::Op;
 
 use super::model::Model;
 use super::node::{Part, Unit};
-pub use crate::frontend::build::Role;
+pub use crate::frontend::build::TensorRole;
 use crate::frontend::build::{self, Build, Heads, LayerInput, TokenRows};
+use crate::frontend::stream::Stream;
 
 /// A tensor that a model needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct TensorSpec {
     /// Its name in the file.
     pub name: String,
     /// What it is for.
-    pub role: Role,
+    pub role: TensorRole,
     /// Its extents, outermost first; weights of projections are `[out, in]`.
     pub shape: Vec<usize>,
 }
@@ -62,11 +63,11 @@ impl Build for Recorder<'_> {
     type Value = ();
     type Error = Infallible;
 
-    fn model(&self) -> &Model {
-        self.model
+    fn stream(&self) -> Stream {
+        self.model.stream
     }
 
-    fn parameter(&mut self, name: &str, role: Role, shape: &[usize]) -> Result<(), Infallible> {
+    fn parameter(&mut self, name: &str, role: TensorRole, shape: &[usize]) -> Result<(), Infallible> {
         if self.names.insert(name.to_owned()) {
             self.tensors.push(TensorSpec { name: name.to_owned(), role, shape: shape.to_vec() });
         }

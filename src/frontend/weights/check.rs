@@ -6,9 +6,9 @@ use skipc_artifact::section::ContentHash;
 
 use super::{TensorInfo, TensorSource};
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::tensors::{TensorSpec, tensors};
-use crate::frontend::spec::words::{nearest, quoted};
 
 /// Names and shapes. Missing and mismatched tensors come in model order, then those that no layer reads, by name.
 pub(super) fn names_and_shapes(
@@ -71,7 +71,7 @@ fn surplus<'a>(
     let near = if only_counted { None } else { nearest(tensor, absent) };
     let help = match near {
         Some(near) => format!("the model wants `{near}`, which is missing; is it this one?"),
-        None if tensor == "lm_head.weight" && model.tie_embeddings => {
+        None if tensor == "lm_head.weight" && model.stream.tie_embeddings => {
             "the spec shares the embedding with the head; write `tie_embeddings = false` to use this tensor"
                 .to_owned()
         }

@@ -18,8 +18,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 
 use super::{DType, Tensor, TensorInfo, TensorSource, no_tensor};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::spec::limits;
-use crate::frontend::spec::words::quoted;
+use crate::frontend::language::limits;
+use crate::frontend::language::words::quoted;
 
 /// A safetensors file, or the bytes of one.
 pub struct Safetensors {

@@ -8,10 +8,10 @@ use serde::Deserialize;
 use super::safetensors::Safetensors;
 use super::{Tensor, TensorInfo, TensorSource, no_tensor};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::frontend::spec::words::quoted;
+use crate::frontend::language::words::quoted;
 
 /// Bytes of an index: as many as the header of one file may have.
-const INDEX_BYTES: u64 = crate::frontend::spec::limits::WEIGHTS_HEADER_BYTES;
+const INDEX_BYTES: u64 = crate::frontend::language::limits::WEIGHTS_HEADER_BYTES;
 
 /// The files of an index.
 pub struct Shards {

@@ -98,7 +98,7 @@ def decode(dtype, data):
 
 
 def encode(dtype, values):
-    """f64 values rounded to the nearest of a type, as bytes; the values are finite."""
+    """f64 values rounded to the nearest of a type, as bytes; the values are finite or NaN."""
     if dtype == "bf16":
         bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -117,6 +117,7 @@ def shares(output, dtype, before, after):
     same_bits = got.view(np.uint64) == np.ascontiguousarray(output.values).view(np.uint64)
     used = np.where(output.allowances == 0, np.where(same_bits, 0.0, np.inf), used)
     used = np.where(np.isfinite(got), used, np.inf)
+    used = np.where(np.isnan(output.values), np.where(np.isnan(got), 0.0, np.inf), used)
     return np.where(output.allowances < 0, np.where(changed, np.inf, 0.0), used)
 
 

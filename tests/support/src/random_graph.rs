@@ -1,6 +1,7 @@
 //! Random graphs, well-formed by construction: sets of sets, nodes that repeat others, dead nodes, and patterns that
-//! passes look for. All ops of the table but those that only rules make (folded and selected weights, the scales of
-//! norms) and selections by rank or capacity, which generated models have.
+//! passes look for, and states that are looked at and go on changed. All ops of the table but those that only rules make
+//! (folded and selected weights, the scales of norms) and selections by rank or by the capacity of one step, which
+//! generated models have.
 
 use skipc_ir::attr::{F64, Shape};
 use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Unary, Value};
@@ -10,16 +11,20 @@ use crate::random::Rng;
 /// Rows of the embedding table: token ids are below it.
 pub const VOCAB: u32 = 7;
 
+/// Pages of a cache that a sequence can have: more than the steps of a check need.
+const PAGES: u32 = 4;
+
 /// Widths of tensors.
 const WIDTHS: [u32; 4] = [1, 2, 4, 8];
 
-/// The random graph of this seed. It has 3 to 6 results of any kind of tensor, among them rows of sets.
+/// The random graph of this seed. It has 3 to 6 results of any kind of tensor, among them rows of sets, and all states that
+/// come in go out.
 ///
 /// # Panics
 /// If it builds a node that does not type: a fault of this module.
 pub fn random_graph(seed: u64) -> Graph {
     let mut ctx = Gen::new(seed);
-    for _ in 0..12 + ctx.rng.below(36) {
+    for _ in 0..14 + ctx.rng.below(41) {
         // Not every op has operands in every graph; then this step adds nothing.
         ctx.step();
     }
@@ -31,7 +36,14 @@ pub fn random_graph(seed: u64) -> Graph {
         let value = tensors[late + ctx.rng.below(tensors.len() - late)];
         ctx.graph.set_result(Role::Result { name: format!("out.{idx}") }, value);
     }
+    for (idx, state) in ctx.states.iter().enumerate() {
+        ctx.graph.set_result(state_role(idx), *state);
+    }
     ctx.graph
+}
+
+fn state_role(idx: usize) -> Role {
+    Role::State { name: format!("state.{idx}") }
 }
 
 /// A random layer with a residual, under a route and without one. Results: `input` `x`; `dense` `F(x)` over all tokens;
@@ -64,12 +76,15 @@ struct Gen {
     origin: Origin,
     n_weights: u32,
     n_sets: u32,
+    /// What each state has become so far.
+    states: Vec<Value>,
 }
 
 impl Gen {
     fn new(seed: u64) -> Gen {
         let graph = Graph::new(format!("random {seed}"));
-        let mut ctx = Gen { rng: Rng::new(seed), graph, origin: "start".into(), n_weights: 0, n_sets: 0 };
+        let (rng, origin, states) = (Rng::new(seed), "start".into(), Vec::new());
+        let mut ctx = Gen { rng, graph, origin, n_weights: 0, n_sets: 0, states };
         let tokens = ctx.node(Op::Input { port: Port::of_tokens(Role::Tokens) }, &[]);
         let table = ctx.weight(&[VOCAB, 4]);
         ctx.node(Op::Embed {}, &[table, tokens]);
@@ -142,7 +157,7 @@ impl Gen {
         if self.rng.one_in(8) {
             self.origin = format!("step.{}", self.graph.len()).as_str().into();
         }
-        match self.rng.below(14) {
+        match self.rng.below(17) {
             0 => self.product(),
             1 => self.norm(),
             2 => self.turn(),
@@ -155,6 +170,9 @@ impl Gen {
             10 => self.scatter(),
             11 => self.mask(),
             12 => self.repeat(),
+            13 => self.sum_up(),
+            14 => self.share_out(),
+            15 => self.look_back(),
             _ => self.undo(),
         }
     }
@@ -290,10 +308,15 @@ impl Gen {
     /// A node that some other is too; routes get a set of their own, and some another threshold.
     fn repeat(&mut self) -> Option<Value> {
         let set_only = self.rng.one_in(3);
-        let value = self.find(|ty| !set_only || ty.as_tensor().is_none())?;
-        let (mut op, operands) = (self.graph.op(value).clone(), self.graph.operands(value));
-        if let Op::Route { set, .. } | Op::RouteRandom { set, .. } = &mut op {
-            *set = self.fresh_set();
+        // A state is used up once, so that nothing may be made of one again.
+        let value = self.find(|ty| !ty.is_state() && (!set_only || ty.as_tensor().is_none()))?;
+        let operands = self.graph.operands(value);
+        if operands.iter().any(|operand| self.graph.ty(*operand).is_state()) {
+            return None;
+        }
+        let mut op = self.graph.op(value).clone();
+        if op.opens().is_some() {
+            op = op.with_set(self.fresh_set());
         }
         if let Op::Route { at_least, .. } = &mut op
             && self.rng.one_in(3)
@@ -302,6 +325,63 @@ impl Gen {
             *at_least += 0.25;
         }
         Some(self.node(op, &operands))
+    }
+
+    /// The place in `states` of one of this type: one that is there, or another that comes in.
+    fn state(&mut self, elem: Elem, dims: &[Dim]) -> usize {
+        let ty = Type::State { elem, dims: dims.into() };
+        let known = self.states.iter().position(|state| *self.graph.ty(*state) == ty);
+        if let (Some(idx), true) = (known, self.rng.one_in(2)) {
+            return idx;
+        }
+        let idx = self.states.len();
+        let state = self.node(Op::Input { port: Port { role: state_role(idx), ty } }, &[]);
+        self.states.push(state);
+        idx
+    }
+
+    /// Rows on a running sum.
+    fn sum_up(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let idx = self.state(Elem::F32, &[Dim::Fixed(1), Dim::Fixed(self.graph.ty(x).cols())]);
+        self.states[idx] = self.node(Op::AddRows {}, &[self.states[idx], x]);
+        Some(self.states[idx])
+    }
+
+    /// A capacity whose groups go on from step to step, and what was wanted for the next.
+    fn share_out(&mut self) -> Option<Value> {
+        let (wanted, _, of) = self.set()?;
+        let [positions, sequences, places] =
+            [Role::Positions, Role::Sequences, Role::Places].map(|role| self.ints(role, of));
+        let (pages, idx) = (self.pages(), self.state(Elem::Mask, &[Dim::Cached]));
+        let before = self.states[idx];
+        let (set, group_size, slots) =
+            (self.fresh_set(), 1 + self.rng.below(4) as u32, self.rng.below(3) as u32);
+        let op = Op::LimitFirstAfter { set, group_size, slots };
+        let limited = self.node(op, &[wanted, positions, sequences, before, pages]);
+        let decisions = self.node(Op::Executed {}, &[wanted]);
+        self.states[idx] = self.node(Op::StoreRows {}, &[before, decisions, places]);
+        Some(limited)
+    }
+
+    /// Attention over a cache of keys, which are values, too, and now hold these rows.
+    fn look_back(&mut self) -> Option<Value> {
+        let x = self.find(|ty| {
+            is_matrix(ty, |_| true) && ty.as_tensor().is_some_and(|(elem, _)| elem == Elem::Real)
+        })?;
+        let (rows, cols) = (self.graph.ty(x).rows(), self.graph.ty(x).cols());
+        let idx = self.state(Elem::Real, &[Dim::Cached, Dim::Fixed(cols)]);
+        let [positions, sequences, places] =
+            [Role::Positions, Role::Sequences, Role::Places].map(|role| self.ints(role, rows));
+        let (pages, stored) = (self.pages(), self.node(Op::StoreRows {}, &[self.states[idx], x, places]));
+        self.states[idx] = stored;
+        let op = Op::CachedAttention { heads: 1, kv_heads: 1 };
+        Some(self.node(op, &[x, stored, stored, positions, sequences, pages]))
+    }
+
+    fn pages(&mut self) -> Value {
+        let ty = Type::tensor(Elem::Int, &[Dim::Tokens, Dim::Fixed(PAGES)]);
+        self.node(Op::Input { port: Port { role: Role::Pages, ty } }, &[])
     }
 
     /// Rows into a set and back, or back and in again.

@@ -34,7 +34,7 @@ pub enum Want {
     Untouched,
     /// This, up to the error.
     Value {
-        /// The value, exact where the error is 0.
+        /// The value, exact where the error is 0; any NaN is as good as another.
         value: f64,
         /// Largest distance allowed.
         error: f64,
@@ -45,6 +45,9 @@ impl Want {
     /// What a store of `number` to an element of this type may leave there.
     pub fn stored(number: Approx, dtype: DType, exactness: Exactness) -> Want {
         let Approx { value, error } = number;
+        if value.is_nan() {
+            return Want::Value { value, error: 0.0 };
+        }
         let ulp = ulp(value.abs() + error, dtype);
         let (value, error) = match exactness {
             Exactness::Bitwise => (round(value, dtype), 0.0),
@@ -140,7 +143,8 @@ impl Expected {
     /// Compares an output with what it should be; `before` is what the output held before the run. Returns the
     /// largest share of its allowance that an element used: at most 1, and 0 if all are exact.
     ///
-    /// A NaN or an infinity is always wrong, unless it stood there before in an element that stays untouched.
+    /// A NaN is wrong unless one is wanted, and an infinity always, unless it stood there before in an element that stays
+    /// untouched.
     ///
     /// # Errors
     /// The worst element.
@@ -175,6 +179,9 @@ impl Expected {
     }
 
     fn used(&self, got: f64, value: f64, error: f64) -> f64 {
+        if value.is_nan() {
+            return if got.is_nan() { 0.0 } else { f64::INFINITY };
+        }
         if !got.is_finite() {
             return f64::INFINITY;
         }

@@ -8,8 +8,8 @@ use skipc_plan::kernel::Attention;
 use super::{HeadRows, from_column, head_rows, keys_in_sight};
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
+use crate::matmul::dot_products;
 use crate::memory::Row;
-use crate::product::dot_products;
 
 /// Keys whose scores are taken at once, so that a query element is loaded once for all of them.
 const KEYS_AT_ONCE: i64 = 4;

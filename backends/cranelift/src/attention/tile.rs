@@ -13,8 +13,8 @@ use skipc_plan::kernel::{Attention, Rows, View};
 use super::{HeadRows, TILE_ROWS, first_key, from_column, head_rows, keys_in_sight};
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
+use crate::matmul::{Matmul, Matrix, Right};
 use crate::memory::Row;
-use crate::product::{Matrix, Product, Right};
 
 /// Keys of a block: scores of a tile and transposed keys of the usual widths stay in the first two caches.
 const BLOCK_KEYS: u32 = 256;
@@ -219,7 +219,7 @@ impl Tile<'_> {
         let b = Right { address, outer: e.int(1), inner: e.int(i64::from(BLOCK_KEYS)) };
         let c = self.score_matrix(e);
         let k = e.int(i64::from(width));
-        Product { m: self.m, n: block.count, k, a, b, c }.call(e);
+        Matmul { m: self.m, n: block.count, k, a, b, c }.call(e);
         Ok(())
     }
 
@@ -269,7 +269,7 @@ impl Tile<'_> {
         let address = self.head_rows(e, v, key)?.first.address;
         let b = Right { address, outer: e.int(1), inner: stride(e, v)? };
         let c = Matrix { address: offset(e, self.scratch.mix), stride: width };
-        Product { m: self.m, n: width, k: block.count, a, b, c }.call(e);
+        Matmul { m: self.m, n: width, k: block.count, a, b, c }.call(e);
         self.for_rows(e, |tile, e, idx| {
             let shrink = f32_row(e, tile.scratch.shrink);
             let shrink = e.load(shrink, idx, Lanes::One);

@@ -14,7 +14,7 @@ use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::fault::Fault;
 use super::frame::{Frame, Row, Share};
 use super::level::PANEL;
-use super::product::{Factors, Operands, Product};
+use super::matmul::{Factors, Matmul, Operands};
 
 /// Rows of a tile: a panel.
 pub(crate) const TILE_ROWS: u32 = PANEL;
@@ -216,7 +216,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     fn scores(&self, kv_col: Int<'c>, block: KeyBlock<'c>) -> Made<()> {
         let f = self.f;
         let keys = self.block_rows(self.attention.k, self.scratch.keys, kv_col, block)?;
-        let product = Product {
+        let product = Matmul {
             factors: Factors::Single,
             a_row: keys.stride * 4,
             a_step: 4,
@@ -273,7 +273,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     fn mix(&self, kv_col: Int<'c>, block: KeyBlock<'c>) -> Made<()> {
         let f = self.f;
         let values = self.block_rows(self.attention.v, self.scratch.values, kv_col, block)?;
-        let product = Product {
+        let product = Matmul {
             factors: Factors::Single,
             a_row: 4,
             a_step: values.stride * 4,

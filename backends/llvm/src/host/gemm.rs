@@ -8,8 +8,8 @@ use super::code::{Columns, Int, Made, Ptr};
 use super::fault::Fault;
 use super::frame::{Frame, Row, Share};
 use super::level::{Level, PANEL};
+use super::matmul::{Factors, Matmul, Operands};
 use super::pointwise::{RowSpan, heads_width};
-use super::product::{Factors, Operands, Product};
 
 /// Rows of the left operand that are at hand at once: with the usual inner sizes they stay in the second-level cache.
 /// Whole register tiles of the widest vectors.
@@ -262,7 +262,7 @@ impl<'c> Work<'_, '_, 'c> {
     }
 
     /// The matmul of a register tile, and its steps.
-    fn product(&self) -> Made<(Product, u32)> {
+    fn product(&self) -> Made<(Matmul, u32)> {
         let weight = self.part.sums.first().map_or(Ok(DType::F32), |sum| self.f.real_type_of(sum.weight))?;
         let factors = match (self.part.layout, weight, self.a_type) {
             (WeightLayout::Panels, DType::Bf16, DType::Bf16) => Factors::Dots,
@@ -275,7 +275,7 @@ impl<'c> Work<'_, '_, 'c> {
             Factors::Dots => (4, self.k.div_ceil(2)),
         };
         let (b_step, c_row) = (u64::from(PANEL) * 4, u64::from(self.cut.block) * 4);
-        Ok((Product { factors, a_row: self.a_row, a_step, b_step, c_row, adds: false }, steps))
+        Ok((Matmul { factors, a_row: self.a_row, a_step, b_step, c_row, adds: false }, steps))
     }
 
     /// Matmuls of a row with a few weights, side by side.

@@ -350,6 +350,12 @@ impl<'c> Float<'c> {
         self.code.op(format_args!("llvm.intr.maxnum({self}, {right}) : (f32, f32) -> f32"))
     }
 
+    /// The larger one; NaN if one of them is: `max.NaN`, which each GPU from `sm_80` on has.
+    pub(crate) fn max_or_nan(self, right: impl Operand<'c, F32>) -> Float<'c> {
+        let right = right.val(self.code);
+        self.code.op(format_args!("llvm.intr.maximum({self}, {right}) : (f32, f32) -> f32"))
+    }
+
     /// Square root, rounded to nearest.
     pub(crate) fn sqrt(self) -> Float<'c> {
         self.code.op(format_args!("llvm.intr.sqrt({self}) : (f32) -> f32"))

@@ -8,13 +8,13 @@ use skipc_ir::{F64, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::fuse::{Group, Product, Source, Work};
+use crate::fuse::{Group, MatmulPart, Source, Work};
 use crate::kernel::{
     Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
 };
+use crate::op_kind::{Elementwise, OpKind};
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 use crate::recipe::BF16_TERMS;
-use crate::role::{Elementwise, Role};
 
 /// A pointwise program while it is made.
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Ctx<'_> {
     fn gemm(
         &mut self,
         bind: &mut Bind,
-        products: &[Product],
+        products: &[MatmulPart],
         results: &[(Value, u32)],
     ) -> Result<Gemm, PlanError> {
         let mut gemm: Option<Gemm> = None;
@@ -125,7 +125,7 @@ impl Ctx<'_> {
     fn part(
         &mut self,
         bind: &mut Bind,
-        product: &Product,
+        product: &MatmulPart,
         x: Value,
         results: &[(Value, u32)],
     ) -> Result<Part, PlanError> {
@@ -188,8 +188,8 @@ impl Ctx<'_> {
         program.width = self.graph.ty(result).cols();
         for value in values {
             if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
-                let reg = match Role::of(self.graph.op(*value)) {
-                    Role::Rope { heads, theta } => self.turn(bind, &mut program, *value, (heads, theta))?,
+                let reg = match OpKind::of(self.graph.op(*value)) {
+                    OpKind::Rope { heads, theta } => self.turn(bind, &mut program, *value, (heads, theta))?,
                     _ => self.instruction(bind, &mut program, *value)?,
                 };
                 program.regs.insert(*value, reg);
@@ -243,7 +243,7 @@ impl Ctx<'_> {
         program: &mut Program,
         value: Value,
     ) -> Result<Reg, PlanError> {
-        let Role::Elementwise(function) = Role::of(self.graph.op(value)) else {
+        let OpKind::Elementwise(function) = OpKind::of(self.graph.op(value)) else {
             return Err(self.internal("this is no function of elements", value));
         };
         let inst = match function {

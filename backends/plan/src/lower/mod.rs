@@ -22,9 +22,9 @@ use crate::error::PlanError;
 use crate::fuse::{Group, Groups, Work};
 use crate::kernel::Kernel;
 use crate::layout;
+use crate::op_kind::{Decision, OpKind};
 use crate::order::Order;
 use crate::plan::{Options, Plan, StepSource};
-use crate::role::{self, Decision};
 use crate::uses::Uses;
 use bind::Bind;
 use sets::{Decided, SetBuffers};
@@ -215,7 +215,7 @@ impl<'a> Ctx<'a> {
                 }
                 _ => return Err(self.unsupported("give this to the host", value)),
             };
-            let role::Role::Decision(decision) = role::Role::of(graph.op(value)) else {
+            let OpKind::Decision(decision) = OpKind::of(graph.op(value)) else {
                 return Err(self.unsupported("give this to the host", value));
             };
             let ports = match decision {

@@ -8,8 +8,8 @@ use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Attention, Body, CachedAttention, NormKind, Rowwise, Slot};
+use crate::op_kind::Single;
 use crate::plan::ConstantSource;
-use crate::role::Single;
 
 impl Ctx<'_> {
     pub(super) fn single(&mut self, group: &Group, value: Value, single: Single) -> Result<(), PlanError> {

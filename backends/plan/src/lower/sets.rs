@@ -10,8 +10,8 @@ use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Access, Body, Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
+use crate::op_kind::Route;
 use crate::plan::ConstantSource;
-use crate::role::Route;
 
 /// Where a token set lies.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Access, Body, Rows, Slot, Update, View};
-use crate::role;
+use crate::op_kind;
 
 impl Ctx<'_> {
     /// Gives the states of the graph their buffers.
@@ -34,10 +34,10 @@ impl Ctx<'_> {
         &mut self,
         group: &Group,
         value: Value,
-        update: role::Update,
+        update: op_kind::Update,
     ) -> Result<(), PlanError> {
         let (state, bind, body) = match update {
-            role::Update::StoreRows => {
+            op_kind::Update::StoreRows => {
                 let [cache, rows, places] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(rows).rows(), value)?;
                 let cols = self.graph.ty(rows).cols();
@@ -54,7 +54,7 @@ impl Ctx<'_> {
                 let cache = bind.slot("cache", self.arg(state), Access::Write);
                 (state, bind, Update::StoreRows { cols, rows, places, cache })
             }
-            role::Update::AddRows => {
+            op_kind::Update::AddRows => {
                 let [sum, x] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(x).rows(), value)?;
                 let cols = self.graph.ty(x).cols();

@@ -9,9 +9,9 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::kernel::{Access, Slot, Sum, WeightLayout, panel_terms};
+use crate::op_kind::{Constant, OpKind};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
-use crate::role::{Constant, Role};
 
 /// Bytes of which a constant's place is a multiple.
 const ALIGN: u64 = 256;
@@ -113,7 +113,7 @@ impl Ctx<'_> {
         let (mut value, mut row) = (value, 0u32);
         loop {
             // What is no constant has no outputs to count.
-            let Role::Constant(constant) = Role::of(self.graph.op(value)) else { return row };
+            let OpKind::Constant(constant) = OpKind::of(self.graph.op(value)) else { return row };
             match constant {
                 Constant::Rows { start, .. } => row = row.saturating_add(start),
                 Constant::Weight | Constant::FoldGain => {}
@@ -154,7 +154,7 @@ impl Ctx<'_> {
         }
         let mut steps = Vec::with_capacity(chain.len());
         for value in chain.into_iter().rev() {
-            let Role::Constant(constant) = Role::of(self.graph.op(value)) else {
+            let OpKind::Constant(constant) = OpKind::of(self.graph.op(value)) else {
                 return Err(self.unsupported("take anything but a weight here", value));
             };
             let step = match constant {

@@ -1,6 +1,6 @@
 //! The planner: what it fuses, which buffers it shares, and that the planned kernels compute the graph.
 
-mod judge;
+mod check;
 
 mod fusion;
 mod in_place;
@@ -38,9 +38,9 @@ fn options() -> Options {
 /// The fused plan, verified and checked by its numbers; the unfused one as well.
 fn plan(lines: &str) -> Plan {
     let legal = legal(lines);
-    judge::judge(&legal, &skipc_plan::build_unfused(&legal, &options()).expect("a plan"));
+    check::check(&legal, &skipc_plan::build_unfused(&legal, &options()).expect("a plan"));
     let plan = skipc_plan::build(&legal, &options()).expect("a plan");
-    judge::judge(&legal, &plan);
+    check::check(&legal, &plan);
     plan
 }
 

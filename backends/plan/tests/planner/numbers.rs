@@ -4,7 +4,7 @@ use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::target::DType;
 use skipc_plan::{Options, build};
 
-use crate::{HEAD, ROUTER, judge, legal, options, plan};
+use crate::{HEAD, ROUTER, check, legal, options, plan};
 
 /// A block in which only executed tokens are keys: attention over the rows of a set.
 #[test]
@@ -106,7 +106,7 @@ fn bf16_keeps_scores_and_logits_in_f32() {
   return logits = %logits, decision 0 = %gate"#
     ));
     let plan = build(&legal, &Options { dtype: DType::Bf16, ..options() }).expect("a plan");
-    judge::judge(&legal, &plan);
+    check::check(&legal, &plan);
     let dtype =
         |name: &str| plan.function.buffers.iter().find(|buffer| buffer.name.ends_with(name)).unwrap().dtype;
     assert_eq!(dtype("router_logits"), DType::F32);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use skipc_artifact::target::DType;
 use skipc_plan::{Options, build, build_unfused};
 
-use crate::{HEAD, judge, legal, options};
+use crate::{HEAD, check, legal, options};
 
 /// Graphs that are planned and run. Each takes about 2 ms.
 const N_GRAPHS: u64 = 300;
@@ -16,7 +16,7 @@ fn random_graphs() {
         let lines = Lines::new(seed).graph();
         let legal = legal(&lines);
         for plan in [build_unfused(&legal, &options()), build(&legal, &options())] {
-            judge::judge_once(&legal, &plan.unwrap_or_else(|error| panic!("{error}\n{lines}")), seed);
+            check::check_once(&legal, &plan.unwrap_or_else(|error| panic!("{error}\n{lines}")), seed);
         }
         // Numbers in bf16 depend on where values are rounded; that the plan is right does not.
         let bf16 = build(&legal, &Options { dtype: DType::Bf16, ..options() }).expect("a plan");

@@ -8,7 +8,7 @@ use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
 use skipc_plan::{Options, verify};
 use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
 
-use crate::judge::GraphWeights;
+use crate::check::GraphWeights;
 use crate::options;
 
 fn legalized(body: &str) -> Legal {

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// What a command does with the path of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum FileUse {
     /// Reads a file.
     Read,
     /// Writes a file.
@@ -21,39 +21,39 @@ pub enum Role {
 }
 
 /// What `skipc` and `skipc-run` do with each of their paths, by the option's name in its program.
-const ROLES: &[(&str, Role)] = &[
-    ("artifact", Role::Read),
+const USES: &[(&str, FileUse)] = &[
+    ("artifact", FileUse::Read),
     // Numbered files of a folder of their own.
-    ("dump_to", Role::Folder(&[])),
-    ("external_output", Role::Write),
-    ("external_weights", Role::Read),
-    ("graph", Role::Read),
-    ("keep", Role::Folder(&["tokens.npy", "lengths.npy", "routing.npy"])),
-    ("lengths", Role::Read),
-    ("logits", Role::Write),
-    ("model", Role::Read),
-    ("output", Role::Write),
-    ("routing", Role::Read),
-    ("routing_out", Role::Write),
-    ("spec", Role::Read),
-    ("svg", Role::Write),
-    ("tokens", Role::Read),
-    ("trace", Role::Read),
-    ("tuning", Role::Read),
-    ("weights", Role::Read),
+    ("dump_to", FileUse::Folder(&[])),
+    ("external_output", FileUse::Write),
+    ("external_weights", FileUse::Read),
+    ("graph", FileUse::Read),
+    ("keep", FileUse::Folder(&["tokens.npy", "lengths.npy", "routing.npy"])),
+    ("lengths", FileUse::Read),
+    ("logits", FileUse::Write),
+    ("model", FileUse::Read),
+    ("output", FileUse::Write),
+    ("routing", FileUse::Read),
+    ("routing_out", FileUse::Write),
+    ("spec", FileUse::Read),
+    ("svg", FileUse::Write),
+    ("tokens", FileUse::Read),
+    ("trace", FileUse::Read),
+    ("tuning", FileUse::Read),
+    ("weights", FileUse::Read),
 ];
 
 /// What the path of an option is for; nothing if the option takes no path.
 ///
 /// # Errors
 ///
-/// The name of an option with a path that the table of roles does not have.
-pub fn role(arg: &Arg) -> Result<Option<Role>, String> {
+/// The name of an option with a path that the table of uses does not have.
+pub fn file_use(arg: &Arg) -> Result<Option<FileUse>, String> {
     if arg.get_value_parser().type_id() != ValueParser::path_buf().type_id() {
         return Ok(None);
     }
-    let found = ROLES.iter().find(|(name, _)| *name == arg.get_id().as_str());
-    found.map(|(_, role)| Some(*role)).ok_or_else(|| arg.get_id().to_string())
+    let found = USES.iter().find(|(name, _)| *name == arg.get_id().as_str());
+    found.map(|(_, found)| Some(*found)).ok_or_else(|| arg.get_id().to_string())
 }
 
 /// The files of a command line, each with the option that names it.
@@ -82,13 +82,13 @@ impl Files {
             Some(long) => format!("--{long}"),
             None => arg.get_id().as_str().to_uppercase(),
         };
-        let Ok(Some(role)) = role(arg) else { return };
+        let Ok(Some(role)) = file_use(arg) else { return };
         let paths = matches.try_get_many::<PathBuf>(arg.get_id().as_str()).ok().flatten();
         for path in paths.into_iter().flatten() {
             match role {
-                Role::Read => self.read.push((name.clone(), path.clone())),
-                Role::Write => self.written.push((name.clone(), path.clone())),
-                Role::Folder(files) => {
+                FileUse::Read => self.read.push((name.clone(), path.clone())),
+                FileUse::Write => self.written.push((name.clone(), path.clone())),
+                FileUse::Folder(files) => {
                     self.written.extend(files.iter().map(|file| (name.clone(), path.join(file))));
                 }
             }

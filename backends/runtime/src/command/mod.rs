@@ -25,7 +25,7 @@ use crate::threads::Threads;
 use crate::timing::Timing;
 use crate::trace::{self, Trace};
 
-pub use files::{Files, Role, role};
+pub use files::{FileUse, Files, file_use};
 use printer::Printer;
 
 /// Options of a run.

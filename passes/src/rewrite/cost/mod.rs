@@ -28,8 +28,8 @@ pub fn product_kernel(target: &Target, operand: &Type) -> Poly {
     Poly::constant(target.launch) + rows(operand).scale(f64::from(operand.cols()) * target.price(Work::Move))
 }
 
-/// Whether an op is a product, which shares the kernel of other products of its first operand.
-pub(crate) fn is_product(op: &Op) -> bool {
+/// Whether an op is a matmul, which shares the kernel of other matmuls of its first operand.
+pub(crate) fn is_matmul(op: &Op) -> bool {
     matches!(op, Op::Matmul {} | Op::RouterLogits {})
 }
 
@@ -51,7 +51,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::LayerNorm { .. } => kernel(work(Work::LayerNorm, &elements)),
         Op::InvRms { .. } => kernel(work(Work::InvRms, &rows(result).scale(cols(0)))),
         Op::Embed {} => kernel(work(Work::Embed, &elements)),
-        // Part of a product: an element of each table.
+        // Part of a matmul: an element of each table.
         Op::Rope { .. } => work(Work::Lookup, &elements.scale(2.0)),
         // Each key that is seen costs a product with the query and one with its value; half are seen.
         Op::Attention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),

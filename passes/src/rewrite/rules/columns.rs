@@ -12,7 +12,7 @@ rules! {
     /// Columns of columns are columns.
     slice_of_slice: "slice (slice x) = slice x" if "nothing";
     /// A matmul's columns are rows of its weight: what one of them is used for can be done where it is made, as the difference of a router's two logits.
-    slice_into_weight: "slice (x · w) = x · (weight_rows w)" if "the product is a matmul or router logits";
+    slice_into_weight: "slice (x · w) = x · (weight_rows w)" if "`·` is a matmul or router logits";
     /// All columns of a value are the value.
     slice_of_all: "slice x = x" if "the slice takes all columns";
 }
@@ -44,10 +44,10 @@ fn slice_of_slice(view: &View<'_>, f: &Op, operands: &[Id], found: &mut Vec<Term
 
 fn slice_into_weight(view: &View<'_>, f: &Op, operands: &[Id], found: &mut Vec<Term>) {
     let (Op::Slice { start, len }, &[x]) = (f, operands) else { return };
-    for (product, operands) in view.nodes(x) {
-        let (Op::Matmul {} | Op::RouterLogits {}, &[left, weight]) = (product, operands) else { continue };
+    for (matmul, operands) in view.nodes(x) {
+        let (Op::Matmul {} | Op::RouterLogits {}, &[left, weight]) = (matmul, operands) else { continue };
         let rows = op(Op::WeightRows { start: *start, len: *len }, [weight.into()]);
-        found.push(op(product.clone(), [left.into(), rows]));
+        found.push(op(matmul.clone(), [left.into(), rows]));
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         }
         for unary in Unary::SAMPLES {
             cases.push(mapped(dtype, *unary));
+            cases.push(not_a_number(dtype, *unary));
         }
         cases.push(sliced(dtype));
         cases.push(in_place(dtype));
@@ -94,6 +95,19 @@ fn mapped(dtype: DType, unary: Unary) -> Case {
     let code = vec![Inst::Load(dense(x)), Inst::Unary(unary, Reg(0))];
     let program = Pointwise { code, stores: vec![Store { to: dense(out), value: Reg(1) }] };
     finish(draft, (rows, rows), (cols, program), exactness)
+}
+
+/// NaN among numbers, in vectors and in what is left of a row behind them: each function keeps it, and it alone.
+fn not_a_number(dtype: DType, unary: Unary) -> Case {
+    let mut draft = Draft::new(format!("map_{dtype}_{}_nan", unary.name()));
+    let (rows, cols) = (5, 19);
+    let number = |idx: u32| if idx.is_multiple_of(4) { f64::NAN } else { f64::from(idx) / 16.0 - 3.0 };
+    let values: Vec<f64> = (0..rows * cols).map(number).collect();
+    let x = draft.matrix("x", (dtype, rows, cols), &values);
+    let out = draft.output("out", (dtype, rows, cols));
+    let code = vec![Inst::Load(dense(x)), Inst::Unary(unary, Reg(0))];
+    let program = Pointwise { code, stores: vec![Store { to: dense(out), value: Reg(1) }] };
+    finish(draft, (rows, rows), (cols, program), Exactness::Chain)
 }
 
 /// Columns out of the middle of one matrix to the middle of another.

@@ -118,7 +118,7 @@ impl Approx {
 
     /// `max(self, 0)`.
     pub fn relu(self) -> Approx {
-        Approx { value: self.value.max(0.0), error: self.error }
+        Approx { value: if self.value < 0.0 { 0.0 } else { self.value }, error: self.error }
     }
 
     /// `1 / (1 + e^−self)`. Where the exponential leaves f32, zero is as good as the value; where the result is below the

@@ -151,9 +151,9 @@ impl<'p> Program<'p> {
 fn unary(function: Unary, x: Float<'_>, precision: Precision) -> Float<'_> {
     match function {
         Unary::Gelu => x.gelu(precision),
-        Unary::Relu => x.max(0.0),
+        Unary::Relu => x.max_or_nan(0.0),
         Unary::Relu2 => {
-            let positive = x.max(0.0);
+            let positive = unary(Unary::Relu, x, precision);
             positive * positive
         }
         Unary::Silu => x.silu(precision),

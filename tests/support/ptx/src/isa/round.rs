@@ -89,6 +89,30 @@ pub fn f32_to_bf16(value: f32, rounding: Rounding) -> u16 {
     if value.is_nan() { HALF_NAN } else { (rounded >> 16) as u16 }
 }
 
+/// `fma.rn.bf16`, as bits: one rounding. A product of two is exact in `f64`; the sum is rounded to odd there and again to
+/// `f32`, so that ties and what lies beside them are still told apart when bf16 rounds.
+#[inline]
+pub fn fma_bf16(a: u16, b: u16, c: u16) -> u16 {
+    let [a, b, c] = [a, b, c].map(|bits| bf16::from_bits(bits).to_f64());
+    let product = a * b;
+    let sum = product + c;
+    let added = sum - product;
+    let lost = (product - (sum - added)) + (c - added);
+    let odd = match sum.is_finite() && lost != 0.0 && sum.to_bits() & 1 == 0 {
+        true if (lost > 0.0) == (sum > 0.0) => f64::from_bits(sum.to_bits() + 1),
+        true => f64::from_bits(sum.to_bits() - 1),
+        false => sum,
+    };
+    let near = odd as f32;
+    let lies_beyond = f64::from(near).abs() < odd.abs();
+    let odd = match near.is_finite() && f64::from(near) != odd && near.to_bits() & 1 == 0 {
+        true if lies_beyond => f32::from_bits(near.to_bits() + 1),
+        true => f32::from_bits(near.to_bits() - 1),
+        false => near,
+    };
+    f32_to_bf16(odd, Rounding::NearestEven)
+}
+
 /// `cvt.rna.tf32.f32`: eleven bits of precision, ties away from zero, as the bits of a word whose lowest 13,
 /// which no instruction looks at, are zero.
 #[inline]

@@ -1,10 +1,10 @@
-//! Floating point arithmetic with exact rounding (PTX ISA section 9.7.3); f32 and f64.
+//! Floating point arithmetic with exact rounding (PTX ISA sections 9.7.3 and 9.7.4); f32, f64, and what kernels use of bf16.
 //!
 //! A NaN result is always the canonical one: of f32, as PTX says, and of f64, where PTX leaves it open.
 
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::arithmetic::{self, Modifiers, max64, min64};
-use crate::isa::round::canonical64;
+use crate::isa::round::{self, canonical64};
 use crate::op::Run;
 use crate::op::lanes::{self, binary, has, ternary, unary};
 use crate::syntax::Instruction;
@@ -25,6 +25,11 @@ pub(super) const FORMS: &[Form] = &[
     form("9.7.3.5", "mul.{rn,}.f64", |d, i| binary(d, i, |a: f64, b: f64| canonical64(a * b))),
     form("9.7.3.6", "fma.rn.{ftz,}.{sat,}.f32", |d, i| modified3(d, i, arithmetic::fma)),
     form("9.7.3.6", "fma.rn.f64", |d, i| ternary(d, i, |a: f64, b, c| canonical64(a.mul_add(b, c)))),
+    form("9.7.4.2", "sub.{rn,}.bf16", |d, i| {
+        const MINUS_ONE: u16 = 0xbf80;
+        binary(d, i, |a, b| round::fma_bf16(b, MINUS_ONE, a))
+    }),
+    form("9.7.4.4", "fma.rn.bf16", |d, i| ternary(d, i, round::fma_bf16)),
     form("9.7.3.8", "div.rn.{ftz,}.f32", |d, i| modified2(d, i, arithmetic::div)),
     form("9.7.3.8", "div.rn.f64", |d, i| binary(d, i, |a: f64, b: f64| canonical64(a / b))),
     form("9.7.3.9", "abs.{ftz,}.f32", |d, i| modified1(d, i, arithmetic::abs)),
@@ -74,7 +79,7 @@ modified!(modified3, ternary, a b c);
 
 #[cfg(test)]
 mod tests {
-    use crate::op::trial::{Value::*, b32, b64, refused};
+    use crate::op::trial::{Value::*, b16, b32, b64, refused};
 
     const NAN: u32 = 0x7fff_ffff;
     const NEGATIVE_ZERO: u32 = 0x8000_0000;
@@ -155,6 +160,27 @@ mod tests {
     fn an_integer_constant_is_no_float() {
         assert!(refused("add.rn.f32", &[f(1.0), Integer(1)]).contains("`add.rn.f32`"));
         assert!(refused("add.rn.f64", &[Float64(1.0), Integer(1)]).contains("`add.rn.f64`"));
+    }
+
+    #[test]
+    fn fma_of_bf16_rounds_once() {
+        let fma = |a: u16, b: u16, c: u16| b16("fma.rn.bf16", &[B16(a), B16(b), B16(c)]);
+        let bf16 = |value: f64| half::bf16::from_f64(value).to_bits();
+        // 1.5 · (1 + 2^-7) is the middle of two; what is added decides, though f64 cannot see it.
+        let product = (bf16(1.5), bf16(1.0 + 2_f64.powi(-7)));
+        let with = |added: f64| fma(product.0, product.1, bf16(added));
+        assert_eq!([with(0.0), with(2_f64.powi(-60)), with(-2_f64.powi(-60))], [0x3fc2, 0x3fc2, 0x3fc1]);
+        // 1 − x, which fits f32.
+        for bits in 0x3c00..0x4080 {
+            let exact = 1.0 - half::bf16::from_bits(bits).to_f32();
+            let wanted = u64::from(half::bf16::from_f32(exact).to_bits());
+            assert_eq!(fma(bits, bf16(-1.0), bf16(1.0)), wanted);
+            assert_eq!(b16("sub.rn.bf16", &[B16(bf16(1.0)), B16(bits)]), wanted);
+        }
+        // Below the smallest number, and beyond the largest.
+        assert_eq!([fma(1, 0x3f00, 0), fma(1, 0x3f00, 1), fma(1, 0x8001, 0)], [0, 2, 0x8000]);
+        assert_eq!(fma(0x7f7f, 0x4000, 0), 0x7f80);
+        assert_eq!(fma(0x7fc1, 0, 0), 0x7fff);
     }
 
     #[test]

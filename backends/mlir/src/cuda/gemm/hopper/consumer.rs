@@ -3,14 +3,14 @@
 use super::super::parts::PartTiles;
 use super::super::tile::Corner;
 use super::epilogue::Epilogue;
-use super::{CONSUMERS, Product, Stage, WARP_GROUP};
+use super::{CONSUMERS, Matmul, Stage, WARP_GROUP};
 use crate::code::{Code, Float, I8, Int, ROW_BYTES, Steps};
 
 /// Arrivals by which a stage is empty: one for each warp. A warp's wait says that its own matmuls are done, and nothing
 /// about those of the group's other warps.
 pub(super) const ARRIVALS: u32 = CONSUMERS * WARP_GROUP / 32;
 
-impl Product<'_> {
+impl Matmul<'_> {
     /// Makes this warp group's rows of each tile of the block.
     pub(super) fn consume<'c>(&self, code: &'c Code, rows: Int<'c>, group: Int<'c>) {
         self.each_tile(code, rows, code.int(0), |corner, used| {

@@ -128,7 +128,7 @@ pub(super) fn generate(
 ) -> Result<Generated, Error> {
     let parts = Parts::new(kernel, gemm, columns, tile.cols)?;
     let code = Code::new(place::n_params(kernel)?);
-    let product = Product { kernel, gemm, parts, tile };
+    let product = Matmul { kernel, gemm, parts, tile };
     product.write(&code);
     Ok(Generated {
         code,
@@ -143,14 +143,14 @@ pub(super) fn generate(
 }
 
 /// A matmul that is written.
-struct Product<'p> {
+struct Matmul<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,
     parts: Parts<'p>,
     tile: Tile,
 }
 
-impl<'p> Product<'p> {
+impl<'p> Matmul<'p> {
     fn write(&self, code: &Code) {
         let rows = place::extent(code, &self.kernel.extent);
         code.when(code.thread().eq(0), || {
@@ -202,7 +202,7 @@ impl<'p> Product<'p> {
 /// The stage of a slice, which is numbered from the block's first one on.
 #[derive(Clone, Copy)]
 struct Stage<'p, 'c> {
-    product: &'p Product<'p>,
+    product: &'p Matmul<'p>,
     number: Int<'c>,
 }
 

@@ -6,7 +6,7 @@ use super::super::super::place;
 use super::super::parts::PartTiles;
 use super::super::tile::Corner;
 use super::tile::{ROWS, ROWS_AT_ONCE, STAGES};
-use super::{BLOCK, INNER, PIECE, Product, Stage, WARP_GROUP};
+use super::{BLOCK, INNER, Matmul, PIECE, Stage, WARP_GROUP};
 use crate::code::{BF16, Bool, Code, GPtr, I8, Int, ROW_BYTES, SPtr, Steps};
 
 /// Arrivals by which a stage is full: one for each warp, and one of the thread that announces bulk copies, if any.
@@ -27,7 +27,7 @@ const _: () = assert!(AT_ONCE == ROWS_AT_ONCE && AT_ONCE == 2 * BLOCK);
 /// What is not there is not read, whatever its address.
 type Rows<'c> = Vec<(GPtr<'c>, Bool<'c>)>;
 
-impl Product<'_> {
+impl Matmul<'_> {
     /// Fills a stage for each slice of each tile of this block.
     pub(super) fn produce<'c>(&self, code: &'c Code, rows: Int<'c>) {
         let issued = self.each_tile(code, rows, code.int(0), |corner, issued| {

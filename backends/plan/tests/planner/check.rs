@@ -81,8 +81,8 @@ fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
 }
 
 /// The plan is well-formed and computes the graph, whatever the tiles, with reuse of memory and without.
-pub(crate) fn judge(legal: &Legal, plan: &Plan) {
-    check(plan);
+pub(crate) fn check(legal: &Legal, plan: &Plan) {
+    assert_well_formed(plan);
     for lengths in BATCHES {
         for every in [None, Some(0), Some(1), Some(2)] {
             run(legal, plan, lengths, every, &[Tiling::of(64), Tiling { rows: 3, reversed: true }]);
@@ -90,15 +90,15 @@ pub(crate) fn judge(legal: &Legal, plan: &Plan) {
     }
 }
 
-/// As [`judge`], over one batch that depends on the seed.
-pub(crate) fn judge_once(legal: &Legal, plan: &Plan, seed: u64) {
-    check(plan);
+/// As [`check`], over one batch that depends on the seed.
+pub(crate) fn check_once(legal: &Legal, plan: &Plan, seed: u64) {
+    assert_well_formed(plan);
     let every = [None, Some(0), Some(1), Some(2), Some(3)][(seed % 5) as usize];
     let lengths: &[usize] = [&[3, 1, 7][..], &[1], &[9]][(seed % 3) as usize];
     run(legal, plan, lengths, every, &[Tiling { rows: 3, reversed: true }]);
 }
 
-fn check(plan: &Plan) {
+fn assert_well_formed(plan: &Plan) {
     if let Err(errors) = skipc_plan::verify(plan) {
         panic!("{}\n{plan}", errors.iter().map(|error| format!("{error}\n")).collect::<String>());
     }

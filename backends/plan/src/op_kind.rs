@@ -1,12 +1,12 @@
 //! What each op of the graph is to the planner. Nothing else in this crate tells all ops apart: fusion and lowering
-//! match on a [`Role`], so that an op without one is a compile error here, and a role without a kernel one there.
+//! match on an [`OpKind`], so that an op without one is a compile error here, and a kind without a kernel one there.
 
 use skipc_ir::elementwise::Cost;
 use skipc_ir::{Binary, F64, Op, Unary};
 
 /// What an op is to the planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum OpKind {
     /// What the host hands to a step.
     Input,
     /// Made when the model is compiled.
@@ -14,7 +14,7 @@ pub(crate) enum Role {
     /// Rows or columns of another value, read where that lies.
     View(View),
     /// Sums over rows of a weight, which begin a kernel.
-    Product(Product),
+    Matmul(Matmul),
     /// A function of elements, which can be an instruction of the kernel that makes or uses them.
     Elementwise(Elementwise),
     /// Rotary positions: part of a matmul if that fits, else a kernel.
@@ -58,9 +58,9 @@ pub(crate) enum View {
 
 /// Which matmul.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Product {
+pub(crate) enum Matmul {
     /// In the target's precision.
-    Matmul,
+    Plain,
     /// Accurate to f32.
     RouterLogits,
 }
@@ -130,61 +130,61 @@ pub(crate) enum Decision {
     Always(bool),
 }
 
-impl Role {
+impl OpKind {
     /// What this op is.
-    pub(crate) fn of(op: &Op) -> Role {
+    pub(crate) fn of(op: &Op) -> OpKind {
         match *op {
-            Op::Input { .. } => Role::Input,
-            Op::Weight { .. } => Role::Constant(Constant::Weight),
-            Op::WeightRows { start, len } => Role::Constant(Constant::Rows { start, len }),
-            Op::FoldGain {} => Role::Constant(Constant::FoldGain),
-            Op::Slice { start, .. } => Role::View(View::Columns { start }),
-            Op::Gather {} => Role::View(View::Rows),
-            Op::Matmul {} => Role::Product(Product::Matmul),
-            Op::RouterLogits {} => Role::Product(Product::RouterLogits),
-            Op::Unary(function) => Role::Elementwise(Elementwise::Unary(function)),
-            Op::Binary(function) => Role::Elementwise(Elementwise::Binary(function)),
-            Op::AddBias {} => Role::Elementwise(Elementwise::Bias),
-            Op::ScaleRows {} => Role::Elementwise(Elementwise::RowScale),
-            Op::Rope { heads, theta } => Role::Rope { heads, theta },
-            Op::Scatter {} => Role::Scatter,
-            Op::Embed {} => Role::Single(Single::Embed),
-            Op::RmsNorm { eps } => Role::Single(Single::RmsNorm { eps }),
-            Op::LayerNorm { eps } => Role::Single(Single::LayerNorm { eps }),
-            Op::InvRms { eps } => Role::Single(Single::RowScale { eps }),
-            Op::Attention { heads, kv_heads } => Role::Single(Single::Attention { heads, kv_heads }),
+            Op::Input { .. } => OpKind::Input,
+            Op::Weight { .. } => OpKind::Constant(Constant::Weight),
+            Op::WeightRows { start, len } => OpKind::Constant(Constant::Rows { start, len }),
+            Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
+            Op::Slice { start, .. } => OpKind::View(View::Columns { start }),
+            Op::Gather {} => OpKind::View(View::Rows),
+            Op::Matmul {} => OpKind::Matmul(Matmul::Plain),
+            Op::RouterLogits {} => OpKind::Matmul(Matmul::RouterLogits),
+            Op::Unary(function) => OpKind::Elementwise(Elementwise::Unary(function)),
+            Op::Binary(function) => OpKind::Elementwise(Elementwise::Binary(function)),
+            Op::AddBias {} => OpKind::Elementwise(Elementwise::Bias),
+            Op::ScaleRows {} => OpKind::Elementwise(Elementwise::RowScale),
+            Op::Rope { heads, theta } => OpKind::Rope { heads, theta },
+            Op::Scatter {} => OpKind::Scatter,
+            Op::Embed {} => OpKind::Single(Single::Embed),
+            Op::RmsNorm { eps } => OpKind::Single(Single::RmsNorm { eps }),
+            Op::LayerNorm { eps } => OpKind::Single(Single::LayerNorm { eps }),
+            Op::InvRms { eps } => OpKind::Single(Single::RowScale { eps }),
+            Op::Attention { heads, kv_heads } => OpKind::Single(Single::Attention { heads, kv_heads }),
             Op::CachedAttention { heads, kv_heads } => {
-                Role::Single(Single::CachedAttention { heads, kv_heads })
+                OpKind::Single(Single::CachedAttention { heads, kv_heads })
             }
-            Op::Route { at_least, .. } => Role::Route(Route::AtLeast { threshold: at_least }),
-            Op::RouteRandom { seed, block, limit, .. } => Role::Route(Route::Random { seed, block, limit }),
-            Op::RouteTopK { share, .. } => Role::Route(Route::TopK { share }),
-            Op::LimitFirst { group_size, slots, .. } => Role::Route(Route::First { group_size, slots }),
+            Op::Route { at_least, .. } => OpKind::Route(Route::AtLeast { threshold: at_least }),
+            Op::RouteRandom { seed, block, limit, .. } => OpKind::Route(Route::Random { seed, block, limit }),
+            Op::RouteTopK { share, .. } => OpKind::Route(Route::TopK { share }),
+            Op::LimitFirst { group_size, slots, .. } => OpKind::Route(Route::First { group_size, slots }),
             Op::LimitFirstAfter { group_size, slots, .. } => {
-                Role::Route(Route::FirstAfter { group_size, slots })
+                OpKind::Route(Route::FirstAfter { group_size, slots })
             }
-            Op::StoreRows {} => Role::Update(Update::StoreRows),
-            Op::AddRows {} => Role::Update(Update::AddRows),
-            Op::LimitBest { group_size, slots, .. } => Role::Route(Route::Best { group_size, slots }),
-            Op::Executed {} => Role::Decision(Decision::Set),
-            Op::FillMask { value } => Role::Decision(Decision::Always(value)),
+            Op::StoreRows {} => OpKind::Update(Update::StoreRows),
+            Op::AddRows {} => OpKind::Update(Update::AddRows),
+            Op::LimitBest { group_size, slots, .. } => OpKind::Route(Route::Best { group_size, slots }),
+            Op::Executed {} => OpKind::Decision(Decision::Set),
+            Op::FillMask { value } => OpKind::Decision(Decision::Always(value)),
         }
     }
 }
 
-impl Role {
+impl OpKind {
     /// Whether an element of the result needs no element of a matrix operand but that at its own place.
     pub(crate) fn reads_by_element(self) -> bool {
         match self {
-            Role::View(_) | Role::Elementwise(_) | Role::Scatter => true,
-            Role::Input
-            | Role::Constant(_)
-            | Role::Product(_)
-            | Role::Rope { .. }
-            | Role::Single(_)
-            | Role::Route(_)
-            | Role::Update(_)
-            | Role::Decision(_) => false,
+            OpKind::View(_) | OpKind::Elementwise(_) | OpKind::Scatter => true,
+            OpKind::Input
+            | OpKind::Constant(_)
+            | OpKind::Matmul(_)
+            | OpKind::Rope { .. }
+            | OpKind::Single(_)
+            | OpKind::Route(_)
+            | OpKind::Update(_)
+            | OpKind::Decision(_) => false,
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Factors {
 
 /// `c[i, j] = Σ a[i, l] · b[l, j]`, a register tile at a time; distances are in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Product {
+pub(crate) struct Matmul {
     pub(crate) factors: Factors,
     /// Between rows of the left operand.
     pub(crate) a_row: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Operands<'c> {
     pub(crate) c: Ptr<'c>,
 }
 
-impl Product {
+impl Matmul {
     /// Emits a call.
     pub(crate) fn call<'c>(&self, code: &Code<'c>, operands: Operands<'c>) -> Made<()> {
         let function = match code.module.get_function(&self.name()) {
@@ -70,7 +70,7 @@ impl Product {
 
     /// Kernels have lower-case names, so that none is called like this.
     fn name(&self) -> String {
-        let Product { factors, a_row, a_step, b_step, c_row, adds } = self;
+        let Matmul { factors, a_row, a_step, b_step, c_row, adds } = self;
         let sign = if *adds { "Add" } else { "Set" };
         format!("{factors:?}{sign}_{a_row}_{a_step}_{b_step}_{c_row}")
     }

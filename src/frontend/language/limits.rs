@@ -21,7 +21,7 @@ pub const NAME_BYTES: usize = 128;
 pub const WEIGHTS_HEADER_BYTES: u64 = 16 << 20;
 
 /// The finding for a file over [`FILE_BYTES`].
-pub(super) fn file_too_large(name: &str) -> Diagnostic {
+pub(in crate::frontend) fn file_too_large(name: &str) -> Diagnostic {
     Diagnostic::new("spec::limit", format!("{name} is larger than {FILE_BYTES} bytes"))
         .help("is this the spec? Weights go to `--weights`")
 }

@@ -1,11 +1,4 @@
-//! The words that stand for the choices of a spec, one table for reading, printing and `--json`.
-
-use serde::{Serialize, Serializer};
-
-use super::model::NormKind;
-use super::skip::{BranchScale, Decide, Input, Kv, Overflow};
-use super::skip_table::{GenerateKind, Router};
-use crate::frontend::layer::Activation;
+//! The words that stand for the choices of a spec: each type of choices has one table, for reading, printing and `--json`.
 
 /// A choice that is written as a word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -19,22 +12,15 @@ pub trait Word: Copy + PartialEq + 'static {
     }
 }
 
-/// Kinds of positions, without their settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PositionKind {
-    Rope,
-    Learned,
-    None,
-}
-
+/// The words of types of choices, for reading, printing and `--json`.
 macro_rules! words {
     ($($ty:ident { $($choice:ident = $word:literal),* $(,)? })*) => {$(
-        impl Word for $ty {
+        impl $crate::frontend::language::words::Word for $ty {
             const WORDS: &'static [(&'static str, Self)] = &[$(($word, $ty::$choice)),*];
         }
-        impl Serialize for $ty {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.word())
+        impl serde::Serialize for $ty {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str($crate::frontend::language::words::Word::word(*self))
             }
         }
         impl $ty {
@@ -49,21 +35,7 @@ macro_rules! words {
     )*};
 }
 
-words! {
-    NormKind { RmsNorm = "rmsnorm", LayerNorm = "layernorm" }
-    PositionKind { Rope = "rope", Learned = "learned", None = "none" }
-    Activation { Gelu = "gelu", Relu = "relu", Relu2 = "relu2", SwiGlu = "swiglu", GeGlu = "geglu" }
-    Router {
-        Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
-        Highway = "highway", Always = "always", Never = "never",
-    }
-    Input { Normed = "normed", Raw = "raw" }
-    Decide { Here = "here", Entry = "entry" }
-    Kv { All = "all", Active = "active" }
-    BranchScale { One = "binary", Probability = "scaled" }
-    GenerateKind { Refuse = "", Threshold = "threshold" }
-    Overflow { Position = "position", Score = "score" }
-}
+pub(in crate::frontend) use words;
 
 /// The candidate nearest to what was written, if one is near enough to be meant.
 pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

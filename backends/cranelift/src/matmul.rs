@@ -26,7 +26,7 @@ pub(crate) struct Right {
 }
 
 /// `c[m, n] = a[m, k] · b[n, k]ᵀ`.
-pub(crate) struct Product {
+pub(crate) struct Matmul {
     pub(crate) m: Value,
     pub(crate) n: Value,
     pub(crate) k: Value,
@@ -35,11 +35,11 @@ pub(crate) struct Product {
     pub(crate) c: Matrix,
 }
 
-impl Product {
+impl Matmul {
     pub(crate) fn call(&self, e: &mut Emitter<'_>) {
         let (table, signature) = (e.helpers, e.gemm_signature);
         let helper = e.ins().load(I64, PLAIN, table, Helpers::GEMM_F32);
-        let Product { m, n, k, a, b, c } = *self;
+        let Matmul { m, n, k, a, b, c } = *self;
         let args = [m, n, k, a.address, a.stride, b.address, b.outer, b.inner, c.address, c.stride];
         e.ins().call_indirect(signature, helper, &args);
     }

@@ -40,7 +40,7 @@ pub(crate) struct Worst {
 
 impl Worst {
     /// Takes more results into account.
-    pub(crate) fn judge(&mut self, inputs: &[f32], expected: &[f64], found: &[f32]) {
+    pub(crate) fn compare(&mut self, inputs: &[f32], expected: &[f64], found: &[f32]) {
         for ((x, exact), found) in inputs.iter().zip(expected).zip(found) {
             if x.is_infinite() {
                 continue;

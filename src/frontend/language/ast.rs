@@ -1,6 +1,6 @@
 //! The spec as written: a tree of tables, lists and scalars in which every key and value knows its place.
 //!
-//! What the keys mean is decided in [`resolve`](super::resolve).
+//! What the keys mean is decided in [`resolve`](super::super::spec::resolve).
 
 use toml_edit::{Document, Item, TableLike};
 
