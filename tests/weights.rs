@@ -93,22 +93,6 @@ fn an_artefact_does_not_depend_on_where_tensors_lie() {
 }
 
 #[test]
-fn targets_of_one_kind_share_their_constants() {
-    if !cfg!(feature = "cuda") {
-        return;
-    }
-    let folder = Folder::new();
-    folder.compile("w.safetensors", &["-o", "m.skp", "--target", "cuda:sm_80,cuda:sm_86"]);
-    let shown: Value = serde_json::from_str(&folder.succeeds(&["inspect", "m.skp", "--json"])).unwrap();
-    let section = |name: &str| {
-        let sections = shown["sections"].as_array().unwrap();
-        sections.iter().find(|section| section["name"] == name).unwrap().clone()
-    };
-    let [one, other] = ["cuda/sm_80/constants", "cuda/sm_86/constants"].map(section);
-    assert_eq!((&one["offset"], &one["blake3"]), (&other["offset"], &other["blake3"]));
-}
-
-#[test]
 fn constants_lie_in_a_second_file_where_that_is_asked_for() {
     let folder = Folder::new();
     folder.compile("w.safetensors", &["-o", "whole.skp"]);
@@ -193,4 +177,63 @@ fn random_weights_are_the_same_bytes_every_time() {
     let length = bytes.len() / 1024;
     let said = folder.succeeds(&["init", "s.toml", "-o", "a.safetensors", "--dtype", "bf16"]);
     assert!(said.starts_with(&format!("a.safetensors ({length} KiB)")), "{said}");
+}
+
+#[cfg(feature = "cuda")]
+mod shared {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use skipc::diagnostic::Diagnostic;
+    use skipc::driver::pipeline::Request;
+    use skipc::frontend::spec;
+    use skipc::frontend::weights::safetensors::Safetensors;
+    use skipc::frontend::weights::{Tensor, TensorInfo, TensorSource, Weights};
+    use skipc_artifact::reader::Artifact;
+    use skipc_artifact::section::SectionKind;
+    use skipc_artifact::target::{DType, Target};
+
+    use super::GOLDEN;
+
+    /// A source that counts how often a tensor is read.
+    struct Counted {
+        source: Safetensors,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl TensorSource for Counted {
+        fn tensors(&self) -> &BTreeMap<String, TensorInfo> {
+            self.source.tensors()
+        }
+
+        fn read(&self, name: &str) -> Result<Tensor<'_>, Diagnostic> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.source.read(name)
+        }
+    }
+
+    #[test]
+    fn targets_of_one_kind_share_their_constants() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
+        let model = spec::load(&root.join("spec.toml")).unwrap();
+        let reads_for = |archs: &[&str]| {
+            let reads = Arc::new(AtomicUsize::new(0));
+            let source = Safetensors::open(&root.join("weights.safetensors")).unwrap();
+            let source = Counted { source, reads: Arc::clone(&reads) };
+            let weights = Weights::new("counted", source, &model).unwrap();
+            let targets = archs.iter().map(|arch| (Target::Cuda((*arch).to_owned()), DType::Bf16)).collect();
+            let artefact = skipc::compile(&model, &weights, &Request { targets, ..Request::host() }).unwrap();
+            let artefact = Artifact::parse(artefact).unwrap();
+            let constants = archs.iter().map(|arch| {
+                let section = format!("cuda/{arch}/constants");
+                artefact.section(&section, SectionKind::Constants).unwrap().as_ptr()
+            });
+            let places: BTreeSet<_> = constants.collect();
+            assert_eq!(places.len(), 1, "one place in the file");
+            reads.load(Ordering::Relaxed)
+        };
+        assert_eq!(reads_for(&["sm_80"]), reads_for(&["sm_80", "sm_86"]), "they are made once");
+    }
 }
