@@ -216,7 +216,7 @@ impl<'a> Phase<'a> {
         };
         Ok(Phase {
             in_steps,
-            n_pages: spec.max_positions.div_ceil(PAGE_ROWS as usize),
+            n_pages: spec.stream.max_positions.div_ceil(PAGE_ROWS as usize),
             model,
             function,
             oracle: Oracle::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,

@@ -36,7 +36,7 @@ struct Decided {
 impl Ctx<'_> {
     /// The inputs that a step has beside those of all functions.
     pub(super) fn cache(&mut self) -> Result<Cache, LowerError> {
-        let n_pages = u32::try_from(self.model.max_positions).unwrap_or(u32::MAX).div_ceil(PAGE_ROWS);
+        let n_pages = u32::try_from(self.model.stream.max_positions).unwrap_or(u32::MAX).div_ceil(PAGE_ROWS);
         let ty = Type::tensor(Elem::Int, &[Dim::Tokens, Dim::Fixed(n_pages)]);
         Ok(Cache {
             places: self.input(Port::of_tokens(port::Role::Places))?,
