@@ -71,6 +71,9 @@ pub fn random_batch(seed: u64, lengths: &[usize]) -> Batch {
     Batch::from_sequences(sequences.iter().map(Vec::as_slice))
 }
 
+/// Pages that a sequence can have, in graphs with a cache: more than the steps of a check need.
+pub const PAGES: u32 = 4;
+
 /// Numbers in `[-1, 1)` for the named inputs of a graph.
 ///
 /// # Panics
@@ -80,10 +83,8 @@ fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datu
     let signature = graph.signature();
     let n_tokens = batch.tokens.len();
     // Each sequence has pages of its own, one after the other; rows are stored from the cache's first on.
-    let n_pages =
-        signature.inputs.iter().find(|port| port.role == Role::Pages).map_or(0, |port| port.ty.cols());
-    let pages: Vec<i64> = (0..n_tokens as i64 * i64::from(n_pages)).collect();
-    let n_cached = n_tokens * n_pages as usize * PAGE_ROWS as usize;
+    let pages: Vec<i64> = (0..n_tokens as i64 * i64::from(PAGES)).collect();
+    let n_cached = n_tokens * (PAGES * PAGE_ROWS) as usize;
     for port in signature.states {
         // Not zero, so that what looks at a state finds something.
         let cols = port.ty.cols() as usize;

@@ -6,13 +6,11 @@
 use skipc_ir::attr::{F64, Shape};
 use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Unary, Value};
 
+use crate::check_pass::PAGES;
 use crate::random::Rng;
 
 /// Rows of the embedding table: token ids are below it.
 pub const VOCAB: u32 = 7;
-
-/// Pages of a cache that a sequence can have: more than the steps of a check need.
-const PAGES: u32 = 4;
 
 /// Widths of tensors.
 const WIDTHS: [u32; 4] = [1, 2, 4, 8];
