@@ -99,7 +99,8 @@ pub trait Decoder {
     /// [`Error::Slot`] if the slot is not free.
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error>;
 
-    /// Whether a step of these chunks finds memory for what it has to keep.
+    /// Whether there is memory for what these chunks have to keep, which may be more tokens than a step takes. A free
+    /// slot counts as empty.
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool;
 
     /// Runs the next tokens of some slots and commits them.
