@@ -1,5 +1,6 @@
 //! Every golden case of the PyTorch reference, by every way that this build has to run a model.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use skipc::Error;
@@ -19,7 +20,9 @@ use skipc::verify::{self, Inputs, LadderError};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::Batch;
-use skipc_runtime::{Device, Options, Outputs, Session, generate};
+use skipc_runtime::decode::{self, Decoder, Recompute};
+use skipc_runtime::generate::Row;
+use skipc_runtime::{Device, Module, Options, Outputs, Session, generate};
 use skipc_testkit::golden::{Case, case, cases};
 
 /// Largest distance of a logit from the reference, in f32 (the reference itself is up to 6e-5 from f64).
@@ -221,7 +224,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     if let Some(generated) = &case.generated {
         let options = Options { threads: 2, checked: true, max_level };
         let mut session = Session::new(model, Device::Cpu, options).unwrap();
-        generate::prepare(&mut session, model).unwrap();
+        decode::prepare(&mut session, model).unwrap();
         let outputs = session.run(&batch).unwrap();
         let (logits, gates) = plain(&outputs);
         generated.check(&format!("{}, {what}, generating", case.name), &logits, &gates, TOLERANCE);
@@ -244,12 +247,18 @@ fn greedy_continuations_agree_with_pytorch() {
         }
         for (cpu, _) in backends() {
             let model = artifact(&loaded, by(cpu));
-            let mut session = Session::new(&model, Device::Cpu, Options::default()).unwrap();
-            generate::prepare(&mut session, &model).unwrap();
+            let module = Module::load(&model, Device::Cpu, Options::default()).unwrap();
             let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
-            let new = generate::greedy(&mut session, &prompt, case.greedy.len() as u32, |_| ()).unwrap();
-            let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
-            assert_eq!(new, case.greedy, "{}, by {}", case.name, cpu.name());
+            let row = Row { sequence: 0, tokens: &prompt };
+            let whole = Recompute::new(Session::of_module(&module).unwrap(), &model, 1).unwrap();
+            let cached = decode::of_one_slot(&module, &model).unwrap();
+            for mut decoder in [Box::new(whole) as Box<dyn Decoder>, cached] {
+                let count = case.greedy.len() as u32;
+                let each = &mut |_| ControlFlow::Continue(());
+                let new = generate::greedy_row(decoder.as_mut(), row, count, each).unwrap();
+                let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
+                assert_eq!(new, case.greedy, "{}, by {}", case.name, cpu.name());
+            }
         }
     }
 }

@@ -32,6 +32,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("npy::shape", "A .npy file has another shape than its use wants."),
     ("npy::value", "A .npy file has a number that makes no sense there, such as a negative token."),
     ("run::batch-shape", "Lengths, tokens and decisions of a batch do not belong together."),
+    (
+        "run::cache-full",
+        "Keys and values of one sequence alone do not fit into the memory that was set aside for all of them. Set more aside, or generate fewer tokens.",
+    ),
     ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
     ("run::io", "A file cannot be read or written; the operating system's reason is in the message."),
     (

@@ -265,6 +265,14 @@ pub enum Error {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A sequence that the memory for what is kept of tokens cannot hold, even alone.
+    #[error("no memory is left for sequence {sequence} of {tokens} tokens, even alone")]
+    CacheFull {
+        /// Number of the sequence.
+        sequence: u32,
+        /// Its tokens.
+        tokens: usize,
+    },
     /// Nothing to continue from.
     #[error("generation needs at least one token to begin with")]
     EmptyPrompt,
@@ -349,6 +357,7 @@ impl Error {
             Error::SelfTest { .. } => "run::self-test",
             Error::NotCausal => "run::not-causal",
             Error::Slot { .. } => "run::slot",
+            Error::CacheFull { .. } => "run::cache-full",
             Error::EmptyPrompt => "run::empty-prompt",
             Error::RoutingConflict { .. } => "run::routing-conflict",
             Error::StrayWrite { .. } => "run::stray-write",

@@ -1,15 +1,9 @@
-//! Generation by running the whole prefix again for each token.
-//!
-//! There is no cache of keys and values yet, so the cost of a token grows with its position.
+//! Greedy continuation of rows, one after the other, on any decoder.
 
 use std::ops::ControlFlow;
 
-use skipc_artifact::program::{Function, GENERATE, SCORE};
-
-use crate::batch::Batch;
+use crate::decode::{Chunk, Decoder, Limits, Rows, Slot};
 use crate::error::Error;
-use crate::model::Model;
-use crate::session::Session;
 
 /// What a model adds to a prompt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +12,7 @@ pub struct Continuation {
     pub tokens: Vec<u32>,
     /// `[routers][n]`: the decisions about all tokens but the last new one; nothing if there is no new one.
     pub gates: Vec<Vec<u8>>,
-    /// How many tokens each router wanted to execute beyond its capacity when it decided so.
+    /// How many of these tokens each router wanted to execute beyond its capacity.
     pub overflow: Vec<u32>,
 }
 
@@ -32,65 +26,36 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The row without the others: those before it are empty.
-    fn batch(self, tokens: Vec<u32>) -> Batch {
-        let mut lengths = vec![0; self.sequence];
-        lengths.push(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
-        Batch { tokens, lengths, routing: None }
-    }
-
-    /// Checks the row against a function.
+    /// Checks the row against what a decoder takes.
     ///
     /// # Errors
     ///
-    /// Whatever of it the function cannot run; always the user's input at fault.
-    pub fn check(self, function: &Function) -> Result<(), Error> {
-        self.batch(self.tokens.to_vec()).check(function)
+    /// [`Error::SequenceTooLong`] or [`Error::TokenRange`]: always the user's input at fault.
+    pub fn check(self, limits: Limits) -> Result<(), Error> {
+        let Limits { positions: limit, vocab_size, .. } = limits;
+        if self.tokens.len() > limit as usize {
+            let (sequence, found) = (self.sequence, self.tokens.len() as u64);
+            return Err(Error::SequenceTooLong { sequence, found, limit });
+        }
+        match self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
+            Some((at, &found)) => Err(Error::TokenRange { found, at, vocab_size }),
+            None => Ok(()),
+        }
     }
 }
 
-/// Makes the session run what the model generates with: its function for that, or, if no decision looks at later
-/// tokens, the one that scores.
-///
-/// # Errors
-///
-/// [`Error::NotCausal`] if there is neither.
-pub fn prepare(session: &mut Session, model: &Model) -> Result<(), Error> {
-    if session.program().function(GENERATE).is_some() {
-        return session.choose(GENERATE);
-    }
-    match model.artifact().manifest().promises.causal {
-        true => session.choose(SCORE),
-        false => Err(Error::NotCausal),
-    }
-}
+/// The slot in which a row is continued.
+const SLOT: Slot = Slot(0);
 
-/// Continues one sequence; see [`greedy_row`]. `each` sees every new token as it comes.
+/// Continues a row on a decoder whose first slot is free, by the likeliest token (the lowest of several equal ones), `count`
+/// times, until the model has no more positions, or until `each`, which sees every new token as it comes, breaks off. The slot is
+/// free again afterwards.
 ///
 /// # Errors
 ///
-/// As [`greedy_row`].
-pub fn greedy(
-    session: &mut Session,
-    prompt: &[u32],
-    count: u32,
-    mut each: impl FnMut(u32),
-) -> Result<Continuation, Error> {
-    greedy_row(session, Row { sequence: 0, tokens: prompt }, count, &mut |token| {
-        each(token);
-        ControlFlow::Continue(())
-    })
-}
-
-/// Continues a row, in a session that was [prepared](prepare) for it, by the likeliest token (the lowest of several equal
-/// ones), `count` times, until the model has no more positions, or until `each`, which sees every new token as it comes,
-/// breaks off.
-///
-/// # Errors
-///
-/// An empty row, [`Error::NonFinite`] where no next token is likely, or what [`Session::run`] says.
+/// An empty row, [`Error::NonFinite`] where no next token is likely, or what [`Decoder::step`] says.
 pub fn greedy_row(
-    session: &mut Session,
+    decoder: &mut dyn Decoder,
     row: Row<'_>,
     count: u32,
     each: &mut dyn FnMut(u32) -> ControlFlow<()>,
@@ -98,28 +63,57 @@ pub fn greedy_row(
     if row.tokens.is_empty() {
         return Err(Error::EmptyPrompt);
     }
-    let function = session.function();
-    let limit = function.max_positions.min(function.max_tokens) as usize;
-    let vocab_size = function.vocab_size as usize;
-    let given = row.tokens.len();
-    let mut tokens = row.tokens.to_vec();
-    let (mut gates, mut overflow) = (Vec::new(), Vec::new());
-    for _ in 0..count {
-        if tokens.len() >= limit && tokens.len() > given {
+    row.check(decoder.limits())?;
+    decoder.start(SLOT, u32::try_from(row.sequence).unwrap_or(u32::MAX))?;
+    let continuation = continue_slot(decoder, row, count, each);
+    decoder.free(SLOT)?;
+    continuation
+}
+
+fn continue_slot(
+    decoder: &mut dyn Decoder,
+    row: Row<'_>,
+    count: u32,
+    each: &mut dyn FnMut(u32) -> ControlFlow<()>,
+) -> Result<Continuation, Error> {
+    let limits = decoder.limits();
+    let (mut next, mut new) = (row.tokens.to_vec(), Continuation::default());
+    while (new.tokens.len() as u64) < u64::from(count) {
+        let length = row.tokens.len() + new.tokens.len();
+        if length >= limits.positions as usize && !new.tokens.is_empty() {
             break;
         }
-        let batch = row.batch(tokens.clone());
-        let outputs = session.run(&batch)?;
-        outputs.check_finite(&batch.lengths)?;
-        let last = outputs.logits.rchunks(vocab_size.max(1)).next().unwrap_or_default();
-        let token = likeliest(last);
-        tokens.push(token);
-        (gates, overflow) = (outputs.gates, outputs.overflow);
+        let logits = run(decoder, &next, &mut new)?;
+        if let Some(value) = logits.iter().find(|logit| !logit.is_finite()) {
+            return Err(Error::NonFinite { sequence: row.sequence, position: length - 1, value: *value });
+        }
+        let token = likeliest(&logits);
+        new.tokens.push(token);
+        next = vec![token];
         if each(token).is_break() {
             break;
         }
     }
-    Ok(Continuation { tokens: tokens.split_off(given), gates, overflow })
+    Ok(new)
+}
+
+/// Runs tokens of the slot, in as many steps as it takes; gives the logits of the last one.
+fn run(decoder: &mut dyn Decoder, tokens: &[u32], new: &mut Continuation) -> Result<Vec<f32>, Error> {
+    let size = decoder.limits().step_tokens.max(1) as usize;
+    let mut logits = Vec::new();
+    let mut rest = tokens;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        let rows = if rest.is_empty() { Rows::Last } else { Rows::None };
+        let outputs = decoder.step(&[Chunk { slot: SLOT, tokens: piece, rows }])?;
+        new.gates.resize(outputs.gates.len(), Vec::new());
+        new.gates.iter_mut().zip(outputs.gates).for_each(|(all, gate)| all.extend(gate));
+        new.overflow.resize(outputs.overflow.len(), 0);
+        new.overflow.iter_mut().zip(outputs.overflow).for_each(|(all, over)| *all += over);
+        logits = outputs.logits;
+    }
+    Ok(logits)
 }
 
 /// The index of the largest number, the first of equal ones.

@@ -38,6 +38,7 @@ pub mod memory;
 pub mod model;
 pub mod module;
 pub mod npy;
+mod random;
 pub mod session;
 pub mod threads;
 pub mod timing;

@@ -1,11 +1,14 @@
 //! Programs run on the host as their steps say, and nothing else happens.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+use std::ops::ControlFlow;
+
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostArch;
 use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Storage};
-use skipc_runtime::{Batch, Device, Error, Model, Options, Outputs, Session, generate};
+use skipc_runtime::generate::{Continuation, Row};
+use skipc_runtime::{Batch, Device, Error, Model, Module, Options, Outputs, Session, decode, generate};
 
 mod tiny;
 
@@ -64,6 +67,21 @@ fn decisions_are_replayed() {
     assert_eq!(wrong(vec![vec![1, 0, 1], vec![1; 3], vec![0; 3]]), "run::routing-conflict");
 }
 
+/// Continues a sequence on a program without a function for steps.
+fn greedy(
+    bundle: Bundle,
+    tokens: &[u32],
+    count: u32,
+    each: &mut dyn FnMut(u32),
+) -> Result<Continuation, Error> {
+    let model = Model::from_bytes(&tiny::artifact(bundle))?;
+    let mut decoder = decode::of_one_slot(&Module::load(&model, Device::Cpu, Options::default())?, &model)?;
+    generate::greedy_row(decoder.as_mut(), Row { sequence: 0, tokens }, count, &mut |token| {
+        each(token);
+        ControlFlow::Continue(())
+    })
+}
+
 /// The router of `tiny`, as if it had taken its rows out of all tokens.
 fn limited() -> Bundle {
     let mut bundle = tiny::bundle();
@@ -80,7 +98,7 @@ fn tokens_over_capacity_are_counted_where_the_router_decides() {
     replay.routing = Some(vec![vec![1; 4], vec![1, 0, 0, 0], vec![0; 4]]);
     let outputs = session.run(&replay).unwrap();
     assert_eq!((&outputs.counts[..], &outputs.overflow[..]), (&[4, 1, 0][..], &[0; 3][..]));
-    let continued = generate::greedy(&mut session, &[0, 1, 2], 1, |_| ()).unwrap();
+    let continued = greedy(limited(), &[0, 1, 2], 1, &mut |_| ()).unwrap();
     assert_eq!(continued.overflow, [0, 2, 0]);
 }
 
@@ -146,15 +164,14 @@ fn code_for_another_machine_is_refused() {
 
 #[test]
 fn generation_takes_the_likeliest_token_until_the_positions_end() {
-    let mut session = session(tiny::bundle(), 1, false).unwrap();
     let mut seen = Vec::new();
-    let new = generate::greedy(&mut session, &[2, 1], 4, |token| seen.push(token)).unwrap().tokens;
+    let new = greedy(tiny::bundle(), &[2, 1], 4, &mut |token| seen.push(token)).unwrap().tokens;
     assert_eq!(new, [2, 3, 0, 1]);
     assert_eq!(seen, new);
-    assert_eq!(generate::greedy(&mut session, &[0], 1000, |_| ()).unwrap().tokens.len(), 49, "50 positions");
-    assert_eq!(generate::greedy(&mut session, &[], 1, |_| ()).unwrap_err().code(), "run::empty-prompt");
+    assert_eq!(greedy(tiny::bundle(), &[0], 1000, &mut |_| ()).unwrap().tokens.len(), 49, "50 positions");
+    assert_eq!(greedy(tiny::bundle(), &[], 1, &mut |_| ()).unwrap_err().code(), "run::empty-prompt");
     assert_eq!(
-        generate::greedy(&mut session, &[0; 51], 1, |_| ()).unwrap_err().code(),
+        greedy(tiny::bundle(), &[0; 51], 1, &mut |_| ()).unwrap_err().code(),
         "run::sequence-too-long"
     );
 }

@@ -13,6 +13,7 @@ use clap::Args;
 use skipc_artifact::section::ContentHash;
 
 use crate::batch::{Batch, Decisions, Grid, Outputs};
+use crate::decode;
 use crate::device::Device;
 use crate::error::Error;
 use crate::generate::{self, Row};
@@ -126,11 +127,7 @@ impl RunArgs {
     fn session(&self, model: &Model) -> Result<Session, Error> {
         let threads = self.threads.unwrap_or_else(Threads::available);
         let options = Options { threads, checked: self.checked, ..Options::default() };
-        let mut session = Session::new(model, self.device, options)?;
-        if self.max_new_tokens.is_some() {
-            generate::prepare(&mut session, model)?;
-        }
-        Ok(session)
+        Session::new(model, self.device, options)
     }
 }
 
@@ -161,14 +158,14 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
         (Some(text), _) => {
             let tokens = generate::bytes_of(text, session.function().vocab_size)?;
             match args.max_new_tokens {
-                Some(count) => continue_text(&mut session, text, &tokens, count, out),
+                Some(count) => continue_text((&session, &model), text, &tokens, count, out),
                 None => run_once((args, load), &model, &mut session, Sequences::of_row(tokens), out),
             }
         }
         (None, Some(path)) => {
             let sequences = Sequences::read(path, args.lengths.as_deref())?;
             match args.max_new_tokens {
-                Some(count) => continue_rows(&mut session, &sequences, count, out),
+                Some(count) => continue_rows((&session, &model), &sequences, count, out),
                 None => run_once((args, load), &model, &mut session, sequences, out),
             }
         }
@@ -338,17 +335,18 @@ fn summarise(
 
 /// Prints the prompt and what follows, byte by byte as it comes.
 fn continue_text(
-    session: &mut Session,
+    (session, model): (&Session, &Model),
     prompt: &str,
     tokens: &[u32],
     count: u32,
     out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
     let row = Row { sequence: 0, tokens };
-    row.check(session.function())?;
+    let mut decoder = decode::of_one_slot(session.module(), model)?;
+    row.check(decoder.limits())?;
     out.print(format_args!("{prompt}"))?;
     let mut written = Ok(());
-    let continuation = generate::greedy_row(session, row, count, &mut |token| {
+    let continuation = generate::greedy_row(decoder.as_mut(), row, count, &mut |token| {
         // The model has 256 tokens, so each is a byte; several may make one character.
         written = out.write(&[u8::try_from(token).unwrap_or(b'?')]);
         if written.is_err() || out.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -360,7 +358,7 @@ fn continue_text(
 
 /// Prints one line of new token ids for each row; an empty row has nothing that could be continued, and an empty line.
 fn continue_rows(
-    session: &mut Session,
+    (session, model): (&Session, &Model),
     sequences: &Sequences,
     count: u32,
     out: &mut Printer<'_>,
@@ -372,8 +370,9 @@ fn continue_rows(
         rest = after;
         rows.push(Row { sequence, tokens });
     }
+    let mut decoder = decode::of_one_slot(session.module(), model)?;
     // Before anything is printed.
-    rows.iter().try_for_each(|row| row.check(session.function()))?;
+    rows.iter().try_for_each(|row| row.check(decoder.limits()))?;
     let mut decisions = Decisions::default();
     for row in rows {
         if out.is_closed() {
@@ -383,7 +382,7 @@ fn continue_rows(
             out.print(format_args!("\n"))?;
             continue;
         }
-        let new = generate::greedy_row(session, row, count, &mut |_| ControlFlow::Continue(()))?;
+        let new = generate::greedy_row(decoder.as_mut(), row, count, &mut |_| ControlFlow::Continue(()))?;
         let words: Vec<_> = new.tokens.iter().map(ToString::to_string).collect();
         out.print(format_args!("{}\n", words.join(" ")))?;
         decisions.extend(Decisions::new(session.function(), new.gates, &new.overflow));

@@ -126,19 +126,38 @@ impl Cached {
             }
         }
         let n_tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum::<usize>();
-        let mut wanted: Vec<Role> =
-            (0..routers.len() as u32).map(|router| Role::Decision { router }).collect();
+        let mut wanted = Vec::new();
+        for (router, ports) in (0..).zip(&routers) {
+            wanted.push(Role::Decision { router });
+            if let RouterPorts::Routed { wanted: Some(_), .. } = ports {
+                wanted.push(Role::Wanted { router });
+            }
+        }
         let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
         wanted.extend(wants_logits.then_some(Role::Logits));
-        let mut results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
-        let logits = if wants_logits { results.pop().unwrap_or_default() } else { Vec::new() };
+        let results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
         for Chunk { slot, tokens, .. } in chunks {
             if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
                 sequence.length += tokens.len() as u32;
             }
         }
-        let logits = logits.as_chunks().0.iter().map(|word| f32::from_ne_bytes(*word)).collect();
-        Ok(StepOutputs { logits, gates: results })
+        let mut outputs = StepOutputs { overflow: vec![0; routers.len()], ..StepOutputs::default() };
+        for (role, bytes) in wanted.iter().zip(results) {
+            match *role {
+                Role::Decision { .. } => outputs.gates.push(bytes),
+                Role::Wanted { router } => {
+                    let wanted = bytes.as_slice().try_into().map_or(0, u32::from_ne_bytes);
+                    let executed =
+                        outputs.gates.last().map_or(0, |gate| gate.iter().filter(|bit| **bit != 0).count());
+                    outputs.overflow[router as usize] = wanted.saturating_sub(executed as u32);
+                }
+                _ => {
+                    let words = bytes.as_chunks().0.iter();
+                    outputs.logits = words.map(|word| f32::from_ne_bytes(*word)).collect();
+                }
+            }
+        }
+        Ok(outputs)
     }
 
     /// Refuses chunks that no step can be made of.

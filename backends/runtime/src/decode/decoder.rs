@@ -77,6 +77,8 @@ pub struct StepOutputs {
     pub logits: Vec<f32>,
     /// `[routers][new tokens]`, in model order and in that of chunks and their tokens: 1 where the token executed.
     pub gates: Vec<Vec<u8>>,
+    /// How many of the new tokens each router wanted to execute beyond its capacity.
+    pub overflow: Vec<u32>,
 }
 
 /// Runs the next tokens of sequences that stand in slots.
@@ -99,7 +101,8 @@ pub trait Decoder {
     /// [`Error::Slot`] if the slot is not free.
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error>;
 
-    /// Whether a step of these chunks finds memory for what it has to keep.
+    /// Whether there is memory for what these chunks have to keep, which may be more tokens than a step takes. A free
+    /// slot counts as empty.
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool;
 
     /// Runs the next tokens of some slots and commits them.

@@ -1,13 +1,68 @@
 //! Generation, above a step: what the host does with the logits of a model and the slots that it decodes in.
 //!
 //! A [`Decoder`] runs the next tokens of its slots; everything else here works on any of them. [`Cached`] computes those
-//! tokens alone. [`Recompute`] is the plainest one: it runs whole prefixes on a [`Session`](crate::Session).
+//! tokens alone. [`Recompute`] is the plainest one: it runs whole prefixes on a [`Session`](crate::Session). An [`Engine`]
+//! continues many [`Request`]s on one, token by token as [`Sampling`] says; [`beam::search`] looks for likely continuations as a whole.
+//!
+//! ```no_run
+//! use skipc_runtime::decode::{Cached, Engine, EngineOptions, Event, Request};
+//! use skipc_runtime::{Device, Model, Module, Options};
+//!
+//! # fn main() -> Result<(), skipc_runtime::Error> {
+//! let model = Model::open("model.skp".as_ref())?;
+//! let module = Module::load(&model, Device::Cpu, Options::default())?;
+//! // Eight slots, and room for so many tokens of all of them together.
+//! let mut engine = Engine::new(Cached::new(&module, 8, 4096)?, EngineOptions::default())?;
+//! let handle = engine.submit(Request::greedy(vec![72, 101, 108], 16))?;
+//! while !engine.is_idle() {
+//!     engine.step()?;
+//!     while let Some(event) = handle.try_next() {
+//!         if let Event::Token { token, .. } = event {
+//!             println!("{token}");
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
+pub mod beam;
 mod cached;
 mod decoder;
+mod engine;
 mod pages;
 mod recompute;
+mod request;
+pub mod sampling;
+pub mod text;
+mod tokenizer;
+#[cfg(test)]
+mod toy;
 
 pub use cached::Cached;
 pub use decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+pub use engine::{Engine, EngineOptions, Progress};
 pub use recompute::{Recompute, prepare};
+pub use request::{Event, Finish, Handle, Request};
+pub use sampling::Sampling;
+pub use tokenizer::{Bytes, Tokenizer};
+
+use skipc_artifact::program::STEP;
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::module::Module;
+use crate::session::Session;
+
+/// A decoder of one slot that has room for the longest sequence: with caches, or, if the artefact has no function for
+/// steps, one that runs whole prefixes.
+///
+/// # Errors
+///
+/// [`Error::NotCausal`] for a model that cannot generate; no memory.
+pub fn of_one_slot(module: &Module, model: &Model) -> Result<Box<dyn Decoder>, Error> {
+    match module.program().function(STEP) {
+        Some(step) => Ok(Box::new(Cached::new(module, 1, step.max_positions)?)),
+        None => Ok(Box::new(Recompute::new(Session::of_module(module)?, model, 1)?)),
+    }
+}

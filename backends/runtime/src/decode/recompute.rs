@@ -38,6 +38,8 @@ pub struct Recompute {
 struct Sequence {
     number: u32,
     tokens: Vec<u32>,
+    /// Beyond the capacity of each router, of these tokens.
+    overflow: Vec<u32>,
 }
 
 impl Recompute {
@@ -75,7 +77,7 @@ impl Recompute {
 
     /// Runs the prefix of a chunk with its tokens.
     fn run(&mut self, chunk: &Chunk<'_>) -> Result<Outputs, Error> {
-        let Sequence { number, tokens } = self.sequence(chunk.slot)?;
+        let Sequence { number, tokens, .. } = self.sequence(chunk.slot)?;
         let tokens = [tokens, chunk.tokens].concat();
         // The sequences before it in the batch are empty, so that it has its number there.
         let mut lengths = vec![0; *number as usize];
@@ -96,7 +98,7 @@ impl Decoder for Recompute {
     }
 
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error> {
-        self.fill(slot, Sequence { number: sequence, tokens: Vec::new() })
+        self.fill(slot, Sequence { number: sequence, tokens: Vec::new(), overflow: Vec::new() })
     }
 
     fn fits(&self, _: &[Chunk<'_>]) -> bool {
@@ -107,9 +109,9 @@ impl Decoder for Recompute {
         let limits = self.limits();
         limits.check(chunks)?;
         let vocab_size = limits.vocab_size as usize;
-        let mut outputs = StepOutputs::default();
+        let (mut outputs, mut overflows) = (StepOutputs::default(), Vec::new());
         for chunk in chunks {
-            let Outputs { logits, gates, .. } = self.run(chunk)?;
+            let Outputs { logits, gates, overflow, .. } = self.run(chunk)?;
             let wanted = match chunk.rows {
                 Rows::None => 0,
                 Rows::Last => 1,
@@ -120,9 +122,17 @@ impl Decoder for Recompute {
             for (all, gate) in outputs.gates.iter_mut().zip(gates) {
                 all.extend_from_slice(&gate[gate.len() - chunk.tokens.len()..]);
             }
+            outputs.overflow.resize(overflow.len(), 0);
+            let before = self.sequence(chunk.slot)?.overflow.iter().chain(std::iter::repeat(&0));
+            for ((all, over), before) in outputs.overflow.iter_mut().zip(&overflow).zip(before) {
+                *all += over.saturating_sub(*before);
+            }
+            overflows.push(overflow);
         }
-        for chunk in chunks {
-            self.sequence(chunk.slot)?.tokens.extend_from_slice(chunk.tokens);
+        for (chunk, overflow) in chunks.iter().zip(overflows) {
+            let sequence = self.sequence(chunk.slot)?;
+            sequence.tokens.extend_from_slice(chunk.tokens);
+            sequence.overflow = overflow;
         }
         Ok(outputs)
     }
@@ -138,6 +148,8 @@ impl Decoder for Recompute {
             return Err(Error::Slot { slot: slot.0, reason: "it has fewer tokens" });
         }
         sequence.tokens.truncate(length as usize);
+        // Known again with the next step.
+        sequence.overflow.clear();
         Ok(())
     }
 

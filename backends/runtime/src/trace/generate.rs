@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use skipc_artifact::interface::RouterPorts;
 
 use crate::error::Error;
+use crate::random::random;
 
 /// Most decisions that are generated: what a trace of that size takes is 512 MB in the file.
 const DECISIONS_LIMIT: u64 = 1 << 32;
@@ -149,18 +150,6 @@ fn draw(recipe: &Recipe, router: u64, density: f64, ranks: &[f64]) -> Vec<u8> {
         gate[token] = 1;
     }
     gate
-}
-
-/// Output `place` of SplitMix64 (Steele et al. 2014) in a stream of its own.
-fn random(seed: u64, stream: u64, place: u64) -> u64 {
-    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mix = |z: u64| {
-        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    };
-    let state = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(stream.wrapping_mul(GOLDEN)));
-    mix(state.wrapping_add(place.wrapping_add(1).wrapping_mul(GOLDEN)))
 }
 
 #[cfg(test)]

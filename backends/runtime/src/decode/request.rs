@@ -1,0 +1,114 @@
+//! What is asked of an engine, and what it answers.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use super::sampling::Sampling;
+use crate::error::Error;
+
+/// A sequence to continue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Its tokens, at least one.
+    pub prompt: Vec<u32>,
+    /// Most tokens to add.
+    pub max_new_tokens: u32,
+    /// How they are chosen.
+    pub sampling: Sampling,
+    /// Texts before which the continuation ends. They need a tokenizer.
+    pub stop: Vec<String>,
+    /// Number of the sequence, for routers that decide by it.
+    pub sequence: u32,
+    /// Number of the request, for its draws: two continuations of one prompt differ by it.
+    pub draw: u64,
+}
+
+impl Request {
+    /// The likeliest continuation, as sequence 0.
+    #[must_use]
+    pub fn greedy(prompt: Vec<u32>, max_new_tokens: u32) -> Self {
+        let sampling = Sampling::default();
+        Self { prompt, max_new_tokens, sampling, stop: Vec::new(), sequence: 0, draw: 0 }
+    }
+}
+
+/// Why a continuation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A token that ends the sequence.
+    End,
+    /// A text that was asked to stop at.
+    StopText,
+    /// As many tokens as were asked for.
+    MaxNewTokens,
+    /// The model has no more positions.
+    Positions,
+}
+
+impl Finish {
+    /// The word for it: `stop`, or `length` where more might follow.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Finish::End | Finish::StopText => "stop",
+            Finish::MaxNewTokens | Finish::Positions => "length",
+        }
+    }
+}
+
+/// What happens to a request, in this order: `Ran` and `Token` in turns, one of the others last.
+#[derive(Debug)]
+pub enum Event {
+    /// Tokens of the sequence ran, each only once, from the first on. The last new token never does.
+    Ran {
+        /// `[routers][tokens]`: 1 where the token executed.
+        gates: Vec<Vec<u8>>,
+    },
+    /// The sequence has a new token.
+    Token {
+        /// Its id.
+        token: u32,
+        /// The characters that it adds, if there is a tokenizer: none while one is not complete, or where a stop text may
+        /// begin.
+        text: String,
+    },
+    /// The continuation is complete.
+    Finished {
+        /// What was held back of its text.
+        text: String,
+        /// Why it ended.
+        reason: Finish,
+    },
+    /// The continuation cannot go on. Other requests do.
+    Failed(Error),
+}
+
+/// The events of one request. Who drops it takes the request back.
+#[derive(Debug)]
+pub struct Handle {
+    pub(super) events: Receiver<Event>,
+    /// The engine looks whether it is still there.
+    pub(super) _alive: Arc<()>,
+}
+
+impl Handle {
+    /// The next event, if there is one already; for the thread that steps the engine.
+    pub fn try_next(&self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// The next event, waiting for another thread to step the engine; nothing once there can be no more.
+    pub fn next(&self) -> Option<Event> {
+        self.events.recv().ok()
+    }
+
+    /// The next event, if it comes in time.
+    ///
+    /// # Errors
+    ///
+    /// Too late, or there can be no more.
+    pub fn next_within(&self, time: Duration) -> Result<Event, RecvTimeoutError> {
+        self.events.recv_timeout(time)
+    }
+}
