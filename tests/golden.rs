@@ -251,7 +251,7 @@ fn greedy_continuations_agree_with_pytorch() {
             let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
             let row = Row { sequence: 0, tokens: &prompt };
             let whole = Recompute::new(Session::of_module(&module).unwrap(), &model, 1).unwrap();
-            let cached = decode::of_one_slot(&module, &model).unwrap();
+            let cached = decode::of_slots(&module, &model, 1).unwrap();
             for mut decoder in [Box::new(whole) as Box<dyn Decoder>, cached] {
                 let count = case.greedy.len() as u32;
                 let each = &mut |_| ControlFlow::Continue(());

@@ -8,6 +8,7 @@ mod doctor;
 mod exit;
 mod explain;
 mod explanation;
+mod generate;
 mod init;
 mod inspect;
 mod list;
@@ -61,6 +62,8 @@ pub enum Command {
     Compile(CompileArgs),
     /// Run an artefact: score tokens, or continue a text.
     Run(skipc_runtime::command::RunArgs),
+    /// Continue texts or sequences of tokens: greedily, by draws, or by beam search.
+    Generate(skipc_runtime::command::GenerateArgs),
     /// Show what is in an artefact: IR by phase, kernels, buffers, skipping.
     Inspect(InspectArgs),
     /// Check that every form of the model in an artefact gives the same results.
@@ -505,6 +508,7 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Init(args) => init::run(args, cli.json),
         Command::Compile(args) => compile::run(args, cli.json),
         Command::Run(args) => run::run(args, cli.json, out),
+        Command::Generate(args) => generate::run(args, cli.json, out),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),

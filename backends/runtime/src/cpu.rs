@@ -159,11 +159,9 @@ impl Loaded {
             memories.times[*idx] = time;
         }
         let mut result = |idx: u32| {
-            let buffer = function.buffers.get(idx as usize)?;
             let (region, span) = place(&self.program, function, idx, bounds)?;
             let memory = memories.region(region).inner();
-            let n_bytes = run.result_bytes(buffer, bounds);
-            Some(memory.get(span)?.get(..n_bytes)?.to_vec())
+            Some(memory.get(span)?.get(..run.result_bytes(idx, bounds))?.to_vec())
         };
         Ok(run.wanted.iter().map(|idx| result(*idx).unwrap_or_default()).collect())
     }

@@ -223,8 +223,7 @@ impl Loaded {
         graph.launch(stream)?;
         let mut results = Vec::new();
         for &idx in run.wanted {
-            let buffer = function.buffers.get(idx as usize);
-            let mut bytes = vec![0; buffer.map_or(0, |buffer| run.result_bytes(buffer, bounds))];
+            let mut bytes = vec![0; run.result_bytes(idx, bounds)];
             if let Some((region, span)) = place(&self.program, function, idx, bounds)
                 && let Some(memory) = memories.region(region)
             {

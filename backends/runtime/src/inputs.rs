@@ -38,6 +38,16 @@ impl Sequences {
         Self { grid: Grid { lengths: vec![u32::try_from(width).unwrap_or(u32::MAX)], width }, tokens }
     }
 
+    /// The tokens of each sequence.
+    pub fn rows(&self) -> impl Iterator<Item = &[u32]> {
+        let mut rest = self.tokens.as_slice();
+        self.grid.lengths.iter().map(move |length| {
+            let (row, after) = rest.split_at((*length as usize).min(rest.len()));
+            rest = after;
+            row
+        })
+    }
+
     /// Reads token ids, `[tokens]` or `[batch, tokens]`, and how many of each row count, `[batch]`.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use skipc_artifact::bundle;
 use skipc_artifact::interface::{Binding, Direction, Role};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, Program, RowBound, Storage};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Program, RowBound, Storage};
 use skipc_artifact::target::Target;
 
 use crate::device::Device;
@@ -212,15 +212,16 @@ impl State {
         self.cached
     }
 
-    /// Copies rows `from …` of all caches to `to …`, `n_rows` of them. Rows past the caches are left out.
+    /// Copies rows `from …` of all caches to `to …`, `n_rows` of them.
     ///
     /// # Errors
     ///
-    /// What the driver of a GPU says.
+    /// Rows past the caches; what the driver of a GPU says.
     pub fn copy_cached(&mut self, from: u32, to: u32, n_rows: u32) -> Result<(), Error> {
         let module = self.module.clone();
         if from.max(to).checked_add(n_rows).is_none_or(|end| end > self.cached) {
-            return Ok(());
+            let (what, expected) = ("end of the rows of a cache", self.cached as usize);
+            return Err(Error::BatchShape { what, found: from.max(to) as usize + n_rows as usize, expected });
         }
         for state in module.program().states.iter().filter(|state| state.rows == RowBound::Cached) {
             let (begin, row_bytes) = (state.span(self.cached).start, state.bytes(1) as usize);
@@ -328,18 +329,11 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     /// Bytes of a result that mean something: of the tokens that there are, and of the logits that are wanted.
-    pub(crate) fn result_bytes(&self, buffer: &Buffer, bounds: Bounds) -> usize {
-        let is_logits = self
-            .function
-            .interface
-            .buffer(&Role::Logits)
-            .and_then(|idx| self.function.buffers.get(idx as usize));
-        let tokens = if is_logits.is_some_and(|logits| std::ptr::eq(logits, buffer)) {
-            self.n_logits
-        } else {
-            self.n_tokens
-        };
-        buffer.bytes(Bounds { tokens, ..bounds }) as usize
+    pub(crate) fn result_bytes(&self, idx: u32, bounds: Bounds) -> usize {
+        let is_logits = self.function.interface.buffer(&Role::Logits) == Some(idx);
+        let tokens = if is_logits { self.n_logits } else { self.n_tokens };
+        let buffer = self.function.buffers.get(idx as usize);
+        buffer.map_or(0, |buffer| buffer.bytes(Bounds { tokens, ..bounds })) as usize
     }
 }
 

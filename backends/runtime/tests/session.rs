@@ -75,7 +75,7 @@ fn greedy(
     each: &mut dyn FnMut(u32),
 ) -> Result<Continuation, Error> {
     let model = Model::from_bytes(&tiny::artifact(bundle))?;
-    let mut decoder = decode::of_one_slot(&Module::load(&model, Device::Cpu, Options::default())?, &model)?;
+    let mut decoder = decode::of_slots(&Module::load(&model, Device::Cpu, Options::default())?, &model, 1)?;
     generate::greedy_row(decoder.as_mut(), Row { sequence: 0, tokens }, count, &mut |token| {
         each(token);
         ControlFlow::Continue(())

@@ -1,8 +1,11 @@
-//! The command line of `skipc run` and `skipc-run`: one definition of their options and of what they do, behind the
+//! The command line of `skipc run`, `skipc generate` and `skipc-run`: one definition of their options and of what they do, behind the
 //! feature `command`, because both programs have it and a program that calls the runtime has not.
 
+mod console;
 mod files;
+mod generate;
 mod printer;
+mod skips;
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -16,7 +19,7 @@ use crate::batch::{Batch, Decisions, Grid, Outputs};
 use crate::decode;
 use crate::device::Device;
 use crate::error::Error;
-use crate::generate::{self, Row};
+use crate::generate::{Row, bytes_of, greedy_row};
 use crate::inputs::{Replay, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::Model;
@@ -26,7 +29,9 @@ use crate::threads::Threads;
 use crate::timing::Timing;
 use crate::trace::{self, Trace};
 
+pub use console::Console;
 pub use files::{FileUse, Files, file_use};
+pub use generate::{GenerateArgs, generate};
 use printer::Printer;
 
 /// Options of a run.
@@ -156,7 +161,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
     let load = started.elapsed();
     match (&args.prompt, &args.tokens) {
         (Some(text), _) => {
-            let tokens = generate::bytes_of(text, session.function().vocab_size)?;
+            let tokens = bytes_of(text, session.function().vocab_size)?;
             match args.max_new_tokens {
                 Some(count) => continue_text((&session, &model), text, &tokens, count, out),
                 None => run_once((args, load), &model, &mut session, Sequences::of_row(tokens), out),
@@ -342,11 +347,11 @@ fn continue_text(
     out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
     let row = Row { sequence: 0, tokens };
-    let mut decoder = decode::of_one_slot(session.module(), model)?;
+    let mut decoder = decode::of_slots(session.module(), model, 1)?;
     row.check(decoder.limits())?;
     out.print(format_args!("{prompt}"))?;
     let mut written = Ok(());
-    let continuation = generate::greedy_row(decoder.as_mut(), row, count, &mut |token| {
+    let continuation = greedy_row(decoder.as_mut(), row, count, &mut |token| {
         // The model has 256 tokens, so each is a byte; several may make one character.
         written = out.write(&[u8::try_from(token).unwrap_or(b'?')]);
         if written.is_err() || out.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -363,14 +368,9 @@ fn continue_rows(
     count: u32,
     out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
-    let mut rest = sequences.tokens.as_slice();
-    let mut rows = Vec::new();
-    for (sequence, &length) in sequences.grid.lengths.iter().enumerate() {
-        let (tokens, after) = rest.split_at((length as usize).min(rest.len()));
-        rest = after;
-        rows.push(Row { sequence, tokens });
-    }
-    let mut decoder = decode::of_one_slot(session.module(), model)?;
+    let rows = sequences.rows().enumerate().map(|(sequence, tokens)| Row { sequence, tokens });
+    let rows: Vec<Row<'_>> = rows.collect();
+    let mut decoder = decode::of_slots(session.module(), model, 1)?;
     // Before anything is printed.
     rows.iter().try_for_each(|row| row.check(decoder.limits()))?;
     let mut decisions = Decisions::default();
@@ -382,7 +382,7 @@ fn continue_rows(
             out.print(format_args!("\n"))?;
             continue;
         }
-        let new = generate::greedy_row(decoder.as_mut(), row, count, &mut |_| ControlFlow::Continue(()))?;
+        let new = greedy_row(decoder.as_mut(), row, count, &mut |_| ControlFlow::Continue(()))?;
         let words: Vec<_> = new.tokens.iter().map(ToString::to_string).collect();
         out.print(format_args!("{}\n", words.join(" ")))?;
         decisions.extend(Decisions::new(session.function(), new.gates, &new.overflow));

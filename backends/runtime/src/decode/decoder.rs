@@ -134,3 +134,33 @@ pub trait Decoder {
     /// [`Error::Slot`].
     fn free(&mut self, slot: Slot) -> Result<(), Error>;
 }
+
+impl<D: Decoder + ?Sized> Decoder for Box<D> {
+    fn limits(&self) -> Limits {
+        (**self).limits()
+    }
+
+    fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error> {
+        (**self).start(slot, sequence)
+    }
+
+    fn fits(&self, chunks: &[Chunk<'_>]) -> bool {
+        (**self).fits(chunks)
+    }
+
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
+        (**self).step(chunks)
+    }
+
+    fn fork(&mut self, from: Slot, to: Slot) -> Result<(), Error> {
+        (**self).fork(from, to)
+    }
+
+    fn truncate(&mut self, slot: Slot, length: u32) -> Result<(), Error> {
+        (**self).truncate(slot, length)
+    }
+
+    fn free(&mut self, slot: Slot) -> Result<(), Error> {
+        (**self).free(slot)
+    }
+}

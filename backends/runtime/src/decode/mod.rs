@@ -47,22 +47,25 @@ pub use request::{Event, Finish, Handle, Request};
 pub use sampling::Sampling;
 pub use tokenizer::{Bytes, Tokenizer};
 
-use skipc_artifact::program::STEP;
+use skipc_artifact::program::{PAGE_ROWS, STEP};
 
 use crate::error::Error;
 use crate::model::Model;
 use crate::module::Module;
 use crate::session::Session;
 
-/// A decoder of one slot that has room for the longest sequence: with caches, or, if the artefact has no function for
-/// steps, one that runs whole prefixes.
+/// A decoder of this many slots that has room for the longest sequence in each: with caches, or, if the artefact has no
+/// function for steps, one that runs whole prefixes.
 ///
 /// # Errors
 ///
 /// [`Error::NotCausal`] for a model that cannot generate; no memory.
-pub fn of_one_slot(module: &Module, model: &Model) -> Result<Box<dyn Decoder>, Error> {
+pub fn of_slots(module: &Module, model: &Model, slots: u32) -> Result<Box<dyn Decoder>, Error> {
     match module.program().function(STEP) {
-        Some(step) => Ok(Box::new(Cached::new(module, 1, step.max_positions)?)),
-        None => Ok(Box::new(Recompute::new(Session::of_module(module)?, model, 1)?)),
+        Some(step) => {
+            let of_slot = step.max_positions.next_multiple_of(PAGE_ROWS);
+            Ok(Box::new(Cached::new(module, slots, slots.saturating_mul(of_slot))?))
+        }
+        None => Ok(Box::new(Recompute::new(Session::of_module(module)?, model, slots)?)),
     }
 }
