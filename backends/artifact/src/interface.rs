@@ -45,7 +45,7 @@ pub enum Role {
     /// The row of the caches at which each token lies.
     Places,
     /// The pages of the caches in which the tokens of each sequence lie, in order: a row for each sequence of the step,
-    /// [`PAGE_ROWS`](crate::program::PAGE_ROWS) tokens a page. Rows past the last sequence mean nothing.
+    /// [`PAGE_ROWS`] tokens a page. Rows past the last sequence mean nothing.
     Pages,
     /// The rows whose logits are wanted, ascending.
     LogitRows,

@@ -1,0 +1,176 @@
+//! `skipc generate`: what it prints and writes, and that a row is continued as if it were alone.
+#![cfg(feature = "cranelift")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use skipc_runtime::npy;
+use tempfile::TempDir;
+
+fn skipc(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).env("NO_COLOR", "1").output().expect("skipc starts")
+}
+
+#[track_caller]
+fn succeeds(args: &[&str]) -> String {
+    let output = skipc(args);
+    assert!(output.status.success(), "skipc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The example, compiled once for all tests.
+fn example() -> &'static str {
+    static COMPILED: OnceLock<(TempDir, String)> = OnceLock::new();
+    let (_, path) = COMPILED.get_or_init(|| {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("kjv.skp").display().to_string();
+        let (spec, weights) = ("models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors");
+        succeeds(&["compile", spec, "--weights", weights, "-o", &path]);
+        (folder, path)
+    });
+    path
+}
+
+const PROMPT: &str = "And God said";
+
+fn generate(more: &[&str]) -> String {
+    succeeds(&[&["generate", example()], more].concat())
+}
+
+fn json(more: &[&str]) -> Value {
+    serde_json::from_str(&generate(&[more, &["--json"]].concat())).expect("JSON")
+}
+
+#[test]
+fn the_likeliest_continuation_is_that_of_run() {
+    let all = ["--prompt", PROMPT, "--max-new-tokens", "100"];
+    let generated = generate(&all);
+    assert!(generated.starts_with(PROMPT) && generated.len() == PROMPT.len() + 101, "{generated}");
+    let run = succeeds(&[&["run", example()], &all[..]].concat());
+    assert!(run.starts_with(&generated), "{run}");
+}
+
+#[test]
+fn draws_depend_on_the_seed_alone() {
+    let draw = |seed: &str| {
+        generate(&[
+            "--prompt",
+            PROMPT,
+            "--temperature",
+            "1",
+            "--top-p",
+            "0.9",
+            "--seed",
+            seed,
+            "--max-new-tokens",
+            "40",
+        ])
+    };
+    let first = draw("1");
+    assert_eq!(first, draw("1"));
+    assert_ne!(first, draw("2"));
+    // One token left to draw from is the likeliest.
+    let greedy = generate(&["--prompt", PROMPT, "--max-new-tokens", "40"]);
+    let one = ["--prompt", PROMPT, "--temperature", "1", "--top-k", "1", "--max-new-tokens", "40"];
+    assert_eq!(generate(&one), greedy);
+}
+
+/// Rows of different lengths and an empty one, more than there are slots.
+fn rows(folder: &Path) -> (PathBuf, PathBuf, Vec<Vec<u32>>) {
+    let texts = ["In the beginning", "And", "", "The LORD is my shepherd; I shall", "A"];
+    let rows: Vec<Vec<u32>> =
+        texts.iter().cycle().take(40).map(|text| text.bytes().map(u32::from).collect()).collect();
+    let width = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let padded = |row: &Vec<u32>| {
+        let tokens = row.iter().map(|token| *token as i32);
+        tokens.chain(std::iter::repeat_n(0, width - row.len())).collect::<Vec<i32>>()
+    };
+    let tokens: Vec<i32> = rows.iter().flat_map(padded).collect();
+    let lengths: Vec<i32> = rows.iter().map(|row| row.len() as i32).collect();
+    let (t, l) = (folder.join("t.npy"), folder.join("l.npy"));
+    npy::write(&t, &[rows.len() as u64, width as u64], &tokens).unwrap();
+    npy::write(&l, &[rows.len() as u64], &lengths).unwrap();
+    (t, l, rows)
+}
+
+#[test]
+fn a_row_of_a_batch_is_continued_as_if_it_were_alone() {
+    let folder = TempDir::new().unwrap();
+    let (tokens, lengths, rows) = rows(folder.path());
+    let out = folder.path().join("out.npy");
+    let [t, l, o] = [&tokens, &lengths, &out].map(|path| path.display().to_string());
+    let printed = generate(&["--tokens", &t, "--lengths", &l, "--max-new-tokens", "12", "--out", &o]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), rows.len());
+    let written = npy::read_ints(&out, &[2]).unwrap();
+    let width = written.shape[1] as usize;
+    for ((row, line), written) in rows.iter().zip(lines).zip(written.data.chunks(width)) {
+        let new: Vec<i64> = line.split_whitespace().map(|word| word.parse().unwrap()).collect();
+        let alone = if row.is_empty() {
+            Vec::new()
+        } else {
+            let text = String::from_utf8(row.iter().map(|byte| *byte as u8).collect()).unwrap();
+            let found = json(&["--prompt", &text, "--max-new-tokens", "12"]);
+            found["sequences"][0]["tokens"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|token| token.as_i64().unwrap())
+                .collect()
+        };
+        assert_eq!(new, alone, "{row:?}");
+        let whole: Vec<i64> = row.iter().map(|token| i64::from(*token)).chain(new).collect();
+        assert_eq!(written[..whole.len()], whole);
+        assert!(written[whole.len()..].iter().all(|token| *token == -1), "{written:?}");
+    }
+}
+
+#[test]
+fn a_search_finds_a_likelier_continuation_than_the_likeliest_tokens() {
+    let of = |beams: &str| {
+        let found = json(&["--prompt", PROMPT, "--beams", beams, "--max-new-tokens", "24"]);
+        found["sequences"][0]["score"].as_f64().unwrap()
+    };
+    assert!(of("8") >= of("1") && of("8") < 0.0, "{} {}", of("8"), of("1"));
+}
+
+#[test]
+fn a_stop_text_and_the_last_position_end_it() {
+    let greedy = generate(&["--prompt", PROMPT, "--max-new-tokens", "40"]);
+    let stop = &greedy[PROMPT.len() + 10..PROMPT.len() + 14];
+    let found = json(&["--prompt", PROMPT, "--max-new-tokens", "40", "--stop", stop]);
+    let sequence = &found["sequences"][0];
+    assert_eq!(sequence["finish_reason"], "stop");
+    let text = sequence["text"].as_str().unwrap();
+    assert!(greedy[PROMPT.len()..].starts_with(text) && !text.contains(stop), "{text}");
+    let long = "a".repeat(1020);
+    let found = json(&["--prompt", &long, "--max-new-tokens", "100"]);
+    assert_eq!(found["sequences"][0]["finish_reason"], "length");
+    assert_eq!(found["sequences"][0]["at_last_position"], true);
+}
+
+#[test]
+fn skips_are_shown_for_each_token() {
+    let plain = generate(&["--prompt", PROMPT, "--max-new-tokens", "20"]);
+    let output =
+        skipc(&["generate", example(), "--prompt", PROMPT, "--max-new-tokens", "20", "--show-skips"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), plain, "no colours in a pipe");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("of 9 routers executed"));
+}
+
+#[test]
+fn what_it_cannot_do_is_said() {
+    let refused = |args: &[&str]| {
+        let output = skipc(&[&["generate", example()], args].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(refused(&[]).0, Some(2));
+    assert_eq!(refused(&["--prompt", "a", "--temperature", "-1"]).0, Some(2));
+    assert_eq!(refused(&["--prompt", "a", "--beams", "2", "--seed", "1"]).0, Some(2));
+    let (code, message) = refused(&["--prompt", &"a".repeat(5000)]);
+    assert!(code == Some(1) && message.contains("positions"), "{code:?} {message}");
+    let (code, message) = refused(&["--prompt", ""]);
+    assert!(code == Some(1) && message.contains("run::empty-prompt"), "{code:?} {message}");
+}
