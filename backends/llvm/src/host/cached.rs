@@ -13,6 +13,10 @@ use super::frame::{Frame, Row, Share};
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: u32 = 1;
 
+/// The most rows for which threads share out heads: each call lists the keys of its rows, which calls for rows of their own do
+/// once instead of once a head.
+pub(crate) const FEW_ROWS: u32 = 3;
+
 /// Keys whose scores are taken at once: their sums do not wait for each other.
 const KEYS_AT_ONCE: u32 = 4;
 

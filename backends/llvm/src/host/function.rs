@@ -59,7 +59,11 @@ fn few_rows(kernel: &Kernel) -> Made<Option<FewRows>> {
         Body::Gemm(gemm) => !gemm::writes_left(gemm),
         _ => true,
     };
-    Ok((tiles > 1 && can).then_some(FewRows { at_most: FEW_ROWS, tiles }))
+    let at_most = match &kernel.body {
+        Body::CachedAttention(_) => cached::FEW_ROWS,
+        _ => FEW_ROWS,
+    };
+    Ok((tiles > 1 && can).then_some(FewRows { at_most, tiles }))
 }
 
 /// Adds the kernel to the module, as [`skipc_artifact::abi`] says.
