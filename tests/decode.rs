@@ -5,6 +5,7 @@ use std::path::Path;
 use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
 use skipc::driver::trace::Trace;
+use skipc::frontend::lower::KeyValues;
 use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
 use skipc_artifact::target::{DType, Target};
@@ -17,19 +18,20 @@ const TOLERANCE: f32 = 2e-4;
 
 const SLOTS: u32 = 5;
 
-fn artefact(spec: &Path, weights: &Path, dtype: DType) -> Model {
+fn artefact(spec: &Path, weights: &Path, key_values: KeyValues) -> Model {
     let model = spec::load(spec).expect("a spec");
     let weights = Weights::open(weights, &model).expect("weights");
-    let request = Request { targets: vec![(Target::Cpu, dtype)], max_tokens: Some(256), ..Request::host() };
+    let targets = vec![(Target::Cpu, DType::F32)];
+    let request = Request { targets, key_values: Some(key_values), max_tokens: Some(256), ..Request::host() };
     let compiled = pipeline::compile(&model, &request, &mut Trace::silent()).expect("it compiles");
     let bytes = pack::to_bytes((&model, &weights), &request, compiled).expect("an artefact");
     Model::from_bytes(&bytes).expect("it loads")
 }
 
-fn example() -> Model {
+fn example(key_values: KeyValues) -> Model {
     let [spec, weights] =
         ["models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors"].map(|path| Path::new(path).to_owned());
-    artefact(&spec, &weights, DType::F32)
+    artefact(&spec, &weights, key_values)
 }
 
 /// Both decoders of a model. The cache has room for `pages` pages.
@@ -124,7 +126,9 @@ fn exercise(what: &str, model: &Model, rounds: usize, rng: &mut Rng) {
 
 #[test]
 fn slots_of_the_example_give_what_whole_prefixes_give() {
-    exercise("the example", &example(), 120, &mut Rng(1));
+    for key_values in [KeyValues::Eager, KeyValues::Lazy] {
+        exercise(&format!("the example, {key_values:?}"), &example(key_values), 120, &mut Rng(1));
+    }
 }
 
 /// Each kind of router, scaled gates, keys of active tokens alone, layers of every kind.
@@ -136,7 +140,10 @@ fn slots_of_golden_models_give_what_whole_prefixes_give() {
         if !model.can_generate() || case.name.starts_with("kjv") {
             continue;
         }
-        exercise(&case.name, &artefact(&case.spec, &case.weights, DType::F32), 24, &mut Rng(seed));
+        for key_values in [KeyValues::Eager, KeyValues::Lazy] {
+            let what = format!("{}, {key_values:?}", case.name);
+            exercise(&what, &artefact(&case.spec, &case.weights, key_values), 24, &mut Rng(seed));
+        }
         checked += 1;
     }
     assert!(checked >= 25, "only {checked} golden models generate");
@@ -145,7 +152,7 @@ fn slots_of_golden_models_give_what_whole_prefixes_give() {
 /// What does not fit is refused, and leaves the slots as they were.
 #[test]
 fn a_full_cache_refuses_and_forgets_nothing() {
-    let model = example();
+    let model = example(KeyValues::Lazy);
     let (mut cached, mut whole) = decoders(&model, 4);
     let chunk = |slot, tokens| Chunk { slot: Slot(slot), tokens, rows: Rows::Last };
     for slot in [0, 1] {

@@ -3,7 +3,7 @@
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
 //! - the results are logits, numbers `[n, v]` (or of the rows `logit_rows` alone, if that is an input), and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
 //!   a router may stand what it wanted before its capacity, `mask[n]`;
-//! - every token set selects from `n`: no sets of sets;
+//! - every token set selects from `n`, or, as `pending` makes it, from a cache: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - heads are at most 256 wide;
 //! - `router_logits` has at most 8 columns;
@@ -192,7 +192,7 @@ impl Ctx<'_> {
         let (graph, ty) = (self.graph, self.graph.ty(value));
         self.at_most(value, "the number of columns", ty.cols().into(), MAX_COLS.into());
         if let Type::Set { sym, of } = *ty
-            && of != Dim::Tokens
+            && !matches!(of, Dim::Tokens | Dim::Cached)
         {
             let place = self.place(value);
             self.errors.push(LegalError::NestedSet { sym, of, place });
@@ -248,6 +248,7 @@ impl Ctx<'_> {
             "sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(&Role::Sequences)),
             "places" => ("places", got == Some(&Role::Places)),
             "pages" => ("pages", got == Some(&Role::Pages)),
+            "pending" => ("pending", got == Some(&Role::Pending)),
             _ => return,
         };
         if !fits {

@@ -15,6 +15,8 @@
 //! * `c3`, the executed tokens of token set 3. `route` makes the set and with it a fresh dimension, `0 ≤ c3 ≤ n`,
 //!   whose size is known only while the program runs. Nothing relates it to the wanted density.
 //! * a number, for weights.
+//! * `m`, the rows of a cache. `pending` makes a set of some of them, those whose turn has come, in no order and as many as
+//!   wait: `gather` takes them out of caches, and `store_rows` puts rows of the set back where they belong.
 //!
 //! `gather %x, %s` takes `[n, d]` to `[c, d]`; `scatter %base, %y, %s` writes the rows back over a copy of `base`.
 //! Values of two sets cannot meet: their types differ, and [`Graph::add`] refuses the op.

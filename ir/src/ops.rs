@@ -275,14 +275,19 @@ ops! {
     /// `limit_first` over the steps of a generation: `before`, `state<mask[m]>`, says which rows earlier steps wanted, each at
     /// its place in the cache. Of the group that a sequence's first row here falls into, those before it take slots, too.
     LimitFirstAfter = "limit_first_after" (wanted, positions, sequences, before, pages) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
-    /// `cache` `[m, d]` with its row `places[i]` replaced by row `i` of `rows` `[r, d]`; no two rows have one place.
+    /// The rows of a cache that wait to be computed and may not wait longer: of each sequence with a row in `executed`, and of
+    /// each with more than `most` rows that wait, those from `first` to its last position here. Row `s` of `pending`
+    /// `[n, r + 1]` is of sequence `s`: `first` by router, and then `most`. Sequences that share pages may have rows in common.
+    Pending = "pending" (executed, positions, sequences, pages, pending, cache) {set: SetSym, router: u32} [OpensScope];
+    /// `cache` `[m, d]` with its row `places[i]` replaced by row `i` of `rows` `[r, d]`. Places are rows of the cache or the
+    /// set of them that `rows` are of; rows of one place are equal.
     StoreRows = "store_rows" (cache, rows, places) {} [UpdatesState];
     /// `sum` `f32[1, d]` and on it all rows of `x` `[r, d]`.
     AddRows = "add_rows" (sum, x) {} [UpdatesState];
     /// A capacity by score: as `limit_first`, but the rows of each group with the highest scores `f32[n, 1]`, ranked as
     /// by `route_topk`. Looks at the future.
     LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
-    /// The rows of `x` that are in `set`, in order: `[n, d] → [c, d]`.
+    /// The rows of `x`, a tensor or a cache, that are in `set`, in order: `[n, d] → [c, d]`.
     Gather = "gather" (x, set) {} [Copies];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their
     /// very bytes.

@@ -46,7 +46,10 @@ impl Port {
 
     /// Whether its role leaves its type open.
     pub(crate) fn has_own_type(&self) -> bool {
-        matches!(self.role, Role::Pages | Role::LogitRows | Role::Input { .. } | Role::State { .. })
+        matches!(
+            self.role,
+            Role::Pages | Role::Pending | Role::LogitRows | Role::Input { .. } | Role::State { .. }
+        )
     }
 
     /// A state of this name.
@@ -112,6 +115,7 @@ impl fmt::Display for RoleText<'_> {
             Role::Requests => f.write_str("requests"),
             Role::Places => f.write_str("places"),
             Role::Pages => f.write_str("pages"),
+            Role::Pending => f.write_str("pending"),
             Role::LogitRows => f.write_str("logit_rows"),
             Role::LogitCount => f.write_str("logit_count"),
             Role::Logits => f.write_str("logits"),
@@ -138,6 +142,7 @@ pub(crate) fn role(word: &str) -> Option<Role> {
         "requests" => Some(Role::Requests),
         "places" => Some(Role::Places),
         "pages" => Some(Role::Pages),
+        "pending" => Some(Role::Pending),
         "logit_rows" => Some(Role::LogitRows),
         "logits" => Some(Role::Logits),
         _ => None,
@@ -166,7 +171,7 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
 
 /// As an attribute a port is its role: its type stands behind the line's colon.
 impl Attr for Port {
-    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | logit_rows | input \"name\" | state \"name\"";
+    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | pending | logit_rows | input \"name\" | state \"name\"";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", RoleText(&self.role))
@@ -184,7 +189,7 @@ impl Attr for Port {
             Role::Tokens | Role::Positions | Role::Sequences | Role::Requests | Role::Places => {
                 Some(Port::of_tokens(role))
             }
-            Role::Pages | Role::LogitRows | Role::Input { .. } | Role::State { .. } => {
+            Role::Pages | Role::Pending | Role::LogitRows | Role::Input { .. } | Role::State { .. } => {
                 Some(Port { role, ty: Type::tensor(Elem::Real, &[]) })
             }
             _ => None,

@@ -391,9 +391,13 @@ fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Role>> {
             Some(port.role.clone())
         } else if op.has(Trait::Copies) {
             let operands = graph.operands(*value);
-            let mut copied = operands.iter().filter(|operand| graph.ty(**operand).as_tensor().is_some());
+            let mut copied =
+                operands.iter().filter(|operand| !matches!(graph.ty(**operand), Type::Set { .. }));
             let source = copied.next().and_then(|operand| sources[operand.index()].clone());
             source.filter(|source| copied.all(|operand| sources[operand.index()].as_ref() == Some(source)))
+        } else if matches!(op, Op::StoreRows {}) {
+            // What earlier steps left in a cache is of the kind that this one stores.
+            graph.operands(*value).get(1).and_then(|rows| sources[rows.index()].clone())
         } else {
             None
         };

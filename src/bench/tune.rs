@@ -114,7 +114,7 @@ pub fn tune(
 fn can_vary(kernel: &Kernel) -> bool {
     match &kernel.body {
         Body::Attention(attention) => attention.kv_extent != kernel.extent,
-        Body::CachedAttention(_) => false,
+        Body::CachedAttention(_) | Body::Pending(_) => false,
         Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
@@ -239,7 +239,11 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             // One sequence with one position, so that all queries see all keys, wherever they stand.
             Body::Attention(_) => Box::new(|_| 0),
             Body::Gemm(_) => Box::new(|row| row),
-            Body::CachedAttention(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => {
+            Body::CachedAttention(_)
+            | Body::Rowwise(_)
+            | Body::Compact(_)
+            | Body::Pending(_)
+            | Body::Update(_) => {
                 let message = format!("no operands for `{}`", kernel.describe());
                 return Err(Error::new(ErrorKind::Internal, Diagnostic::new("tuning::operands", message)));
             }

@@ -19,7 +19,7 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::Function;
+use crate::frontend::lower::{Function, KeyValues};
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::frontend::{lint, spec};
@@ -180,6 +180,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
         variant: Variant::default(),
         targets,
         cpu_backend: args.cpu_backend.into(),
+        key_values: args.kv.map(KeyValues::from),
         max_tokens: args.max_tokens,
         passes: args.passes.clone(),
         verify_each: args.verify_each,

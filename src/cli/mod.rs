@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind};
 
 pub use exit::{exit_code, panicked, say, show};
 pub use skipc_runtime::command::Files;
-pub use values::{CpuBackendArg, VariantArg};
+pub use values::{CpuBackendArg, KeyValuesArg, VariantArg};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
 #[derive(Debug, Parser)]
@@ -169,6 +169,11 @@ pub struct CompileArgs {
     /// Precision of the layers, for each kind of target: `cpu=f32`, `cpu=bf16` (by LLVM), `cuda=bf16` or `cuda=f32`.
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
     pub dtype: Vec<String>,
+
+    /// When a step computes keys and values of tokens that skip a layer: `eager`, when the token comes; `lazy`, when a later
+    /// token of its sequence executes the layer [default: lazy for `cpu` if the model skips at least half, else eager].
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub kv: Option<KeyValuesArg>,
 
     /// Largest number of tokens of one step, all sequences together [default: the model's max_positions].
     #[arg(long, value_name = "N")]

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 use crate::driver::backends::CpuBackend;
 use crate::driver::pipeline::Variant;
+use crate::frontend::lower::KeyValues;
 
 /// Names of what generates code for the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +29,24 @@ impl From<CpuBackendArg> for CpuBackend {
         match arg {
             CpuBackendArg::Cranelift => CpuBackend::Cranelift,
             CpuBackendArg::Llvm => CpuBackend::Llvm,
+        }
+    }
+}
+
+/// Names of when keys and values are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeyValuesArg {
+    /// When the token comes.
+    Eager,
+    /// When a token of its sequence next executes the layer.
+    Lazy,
+}
+
+impl From<KeyValuesArg> for KeyValues {
+    fn from(arg: KeyValuesArg) -> KeyValues {
+        match arg {
+            KeyValuesArg::Eager => KeyValues::Eager,
+            KeyValuesArg::Lazy => KeyValues::Lazy,
         }
     }
 }

@@ -52,7 +52,7 @@ impl StepCost {
             Body::Attention(attention) => priced.attention(attention),
             Body::CachedAttention(attention) => priced.cached_attention(attention),
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
-            Body::Compact(_) => priced.each(Work::Route, 1.0),
+            Body::Compact(_) | Body::Pending(_) => priced.each(Work::Route, 1.0),
             Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {
                 priced.each(Work::Move, f64::from(*cols))
             }

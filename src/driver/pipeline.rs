@@ -19,7 +19,7 @@ use crate::driver::backends::CpuBackend;
 use crate::driver::trace::Trace;
 use crate::driver::{backends, constants};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::lower::{Function, Skipping, lower, sets};
+use crate::frontend::lower::{Function, KeyValues, Skipping, lower, lower_step, pending_set, sets};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
 use crate::frontend::weights::Weights;
@@ -76,6 +76,8 @@ pub struct Request {
     pub targets: Vec<(Target, DType)>,
     /// What generates code for the host.
     pub cpu_backend: CpuBackend,
+    /// When steps compute the keys and values of tokens that skip; by default what is faster ([`key_values`]).
+    pub key_values: Option<KeyValues>,
     /// Largest number of tokens of a step; by default the model's longest sequence.
     pub max_tokens: Option<u32>,
     /// Passes instead of the default list.
@@ -98,6 +100,7 @@ impl Request {
             variant: Variant::default(),
             targets,
             cpu_backend: CpuBackend::default(),
+            key_values: None,
             max_tokens: None,
             passes: None,
             verify_each: false,
@@ -183,7 +186,8 @@ pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Co
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
     let mut compiled = Compiled { phases: Vec::new(), linked: Vec::new(), bundles: Vec::new() };
     for function in Function::of(model) {
-        let lowered = lower_model(model, request.variant, function, trace)?;
+        let key_values = request.key_values.unwrap_or_else(|| key_values(model, &request.targets));
+        let lowered = lower_model(model, request.variant, (function, key_values), trace)?;
         let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
         let mut plans: Vec<PlanOf> = Vec::new();
         for (target, dtype) in &request.targets {
@@ -214,7 +218,7 @@ pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Co
 /// # Errors
 /// If the graph does not type: a fault of the compiler.
 pub fn check(model: &Model) -> Result<Graph, Error> {
-    lower_model(model, Variant::default(), Function::Score, &mut Trace::silent())
+    lower_model(model, Variant::default(), SCORE, &mut Trace::silent())
 }
 
 /// A model's graph after the passes, as it scores.
@@ -223,19 +227,44 @@ pub fn check(model: &Model) -> Result<Graph, Error> {
 /// As [`compile`].
 pub fn optimised(model: &Model, request: &Request) -> Result<Graph, Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, SCORE, &mut trace)?;
     Ok(run_passes(lowered, model, request, &mut trace)?.0.graph().clone())
 }
+
+/// What scores, which has no steps.
+const SCORE: (Function, KeyValues) = (Function::Score, KeyValues::Eager);
+
+/// When steps compute the keys and values of tokens that skip, if nobody says: lazily on the CPU for models that skip at
+/// least [`LAZY_FROM`] of their routed layers' tokens; on CUDA, where it has not been measured, eagerly.
+pub fn key_values(model: &Model, targets: &[(Target, DType)]) -> KeyValues {
+    let (mut n_routers, mut skipped) = (0.0, 0.0);
+    for skip in model.skips() {
+        n_routers += 1.0;
+        skipped += 1.0 - skip.density;
+    }
+    let is_host = targets.iter().all(|(target, _)| *target == Target::Cpu);
+    if is_host && skipped >= LAZY_FROM * n_routers && n_routers > 0.0 {
+        KeyValues::Lazy
+    } else {
+        KeyValues::Eager
+    }
+}
+
+/// Share of tokens skipped, from which on keys and values are computed lazily.
+const LAZY_FROM: f64 = 0.5;
 
 fn lower_model(
     model: &Model,
     variant: Variant,
-    function: Function,
+    (function, key_values): (Function, KeyValues),
     trace: &mut Trace,
 ) -> Result<Graph, Error> {
     trace.begin("lower");
-    let graph = lower(model, variant.skipping(), function)
-        .map_err(|error| Error::internal("lower::broken", &error))?;
+    let graph = match function {
+        Function::Step => lower_step(model, variant.skipping(), key_values),
+        Function::Score | Function::Generate => lower(model, variant.skipping(), function),
+    };
+    let graph = graph.map_err(|error| Error::internal("lower::broken", &error))?;
     trace.stage("graph", "lowered", "sir", || graph.to_string()).map_err(dump_error)?;
     Ok(graph)
 }
@@ -281,7 +310,10 @@ fn run_passes(
 fn densities(model: &Model) -> BTreeMap<SetSym, f64> {
     let n_routers = model.skips().count() as u32;
     let of = |(router, skip): (u32, &Skip)| sets(n_routers, router).map(|set| (set, skip.density));
-    (0..).zip(model.skips()).flat_map(of).collect()
+    let executed = (0..).zip(model.skips()).flat_map(of);
+    // Each token's keys and values are computed once, so in the mean as many in a step as it has tokens.
+    let pending = (0..n_routers).map(|router| (pending_set(n_routers, router), 1.0));
+    executed.chain(pending).collect()
 }
 
 fn plan(
@@ -319,7 +351,7 @@ fn plan(
 /// As [`compile`].
 pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Request) -> Result<Plan, Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, SCORE, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     plan(&legal, model, (target, dtype), request, &mut trace)
 }
@@ -346,7 +378,7 @@ pub fn plan_only(
     request: &Request,
 ) -> Result<(Plan, Vec<u8>), Error> {
     let mut trace = Trace::silent();
-    let lowered = lower_model(model, request.variant, Function::Score, &mut trace)?;
+    let lowered = lower_model(model, request.variant, SCORE, &mut trace)?;
     let (legal, _) = run_passes(lowered, model, request, &mut trace)?;
     let plan = plan(&legal, model, (&Target::Cpu, dtype), request, &mut trace)?;
     let linked = skipc_plan::link([(Function::Score.name(), &plan)]);

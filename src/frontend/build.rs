@@ -38,8 +38,8 @@ pub struct TokenRows<V> {
     pub stream: V,
     /// Position of each row in its sequence.
     pub positions: V,
-    /// Sequence of each row.
-    pub sequences: V,
+    /// Sequence of each row; `None` of rows in a cache, which are found by the pages of their sequence.
+    pub sequences: Option<V>,
     /// The set whose rows they are; `None` if they are all tokens.
     pub set: Option<V>,
 }

@@ -187,8 +187,8 @@ struct Phase<'a> {
     legal: Graph,
     /// The graphs of the function that does the same in steps, if there is one: before and after the passes.
     in_steps: Option<[Graph; 2]>,
-    /// Pages of the caches that a sequence can have.
-    n_pages: usize,
+    /// What steps are sized for.
+    sizes: steps::Sizes,
     /// Share of executed tokens that the spec wants of each router.
     densities: Vec<f64>,
 }
@@ -216,7 +216,10 @@ impl<'a> Phase<'a> {
         };
         Ok(Phase {
             in_steps,
-            n_pages: spec.stream.max_positions.div_ceil(PAGE_ROWS as usize),
+            sizes: steps::Sizes {
+                pages: spec.stream.max_positions.div_ceil(PAGE_ROWS as usize),
+                routers: densities.len(),
+            },
             model,
             function,
             oracle: Oracle::new(masked).map_err(|error| LadderError::stage("the masked graph", &error))?,
@@ -264,7 +267,7 @@ impl<'a> Phase<'a> {
                     runners.push(forms::code(session, bound));
                     if self.in_steps.is_some() {
                         let cuts = [Cut::Together(1), Cut::Together(16), Cut::InTurn(17)];
-                        let form = |cut| steps::code(module.clone(), bound, (cut, self.n_pages));
+                        let form = |cut| steps::code(module.clone(), bound, (cut, self.sizes));
                         runners.extend(cuts.map(form));
                     }
                 }
@@ -292,7 +295,7 @@ impl<'a> Phase<'a> {
         ];
         if let (Some([lowered, legal]), Some(plan)) = (&self.in_steps, step_plan) {
             let (of, one, some) =
-                ((numbers, bound), (Cut::Together(1), self.n_pages), (Cut::InTurn(3), self.n_pages));
+                ((numbers, bound), (Cut::Together(1), self.sizes), (Cut::InTurn(3), self.sizes));
             runners.push(steps::graph("gathered", of, one, lowered, &weights));
             runners.push(steps::graph("passes", of, some, legal, &weights));
             runners.push(steps::kernels_in::<N>(of, one, plan, &weights));

@@ -152,7 +152,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
             }
             Some(scores)
         }
-        Op::RouteRandom { .. } | Op::Input { .. } => None,
+        Op::RouteRandom { .. } | Op::Input { .. } | Op::Pending { .. } => None,
         // None of these makes a set.
         Op::Weight { .. }
         | Op::WeightRows { .. }

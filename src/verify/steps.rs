@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::interface::Role;
+use skipc_artifact::pending;
 use skipc_artifact::program::{BOUND_UNIT, PAGE_ROWS, STEP};
 use skipc_ir::Graph;
 use skipc_ir::interp::{self as graphs, Batch, Datum, Env, Number, Weights};
@@ -35,13 +36,28 @@ impl std::fmt::Display for Cut {
     }
 }
 
+/// What graphs and kernels of steps are sized for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Pages of the caches that a sequence can have.
+    pub(super) pages: usize,
+    /// Routers of the model.
+    pub(super) routers: usize,
+}
+
+/// Tokens of a sequence whose keys and values may wait, at most: few, so that both reasons to compute them come up.
+const MOST_PENDING: u32 = 5;
+
 /// A step of a batch that was cut.
+#[derive(Clone)]
 struct Piece {
     /// Its rows of the whole, ascending.
     rows: Vec<usize>,
     /// Its tokens. Sequences are numbered from 0 on in each step.
     batch: Batch,
     cached: Cached,
+    /// The sequence of the whole that each of the step's is.
+    of_whole: Vec<i64>,
 }
 
 /// The pieces of a batch, and how many rows the caches need. `n_pages` is how many a sequence can have.
@@ -92,7 +108,7 @@ fn pieces(batch: &Batch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
             *sequence = of_step.iter().position(|other| other == sequence).unwrap_or(0) as i64;
         };
         step.sequences.iter_mut().for_each(renumber);
-        Piece { rows, batch: step, cached }
+        Piece { rows, batch: step, cached, of_whole: of_step }
     };
     let pieces = turns.into_iter().map(piece).collect();
     let n_rows = (all_pages as u32 * PAGE_ROWS).next_multiple_of(BOUND_UNIT);
@@ -103,17 +119,20 @@ fn pieces(batch: &Batch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
 /// with caches of so many rows.
 fn in_steps<'a, N: Clone + 'a, S>(
     (form, numbers, bound): (String, &'static str, Bound),
-    (cut, n_pages): (Cut, usize),
+    (cut, sizes): (Cut, Sizes),
     mut begin: impl FnMut(u32) -> Result<S, LadderError> + 'a,
     mut step: impl FnMut(&mut S, &Piece, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
 ) -> Runner<'a, N> {
     let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
-        let (pieces, n_rows) = pieces(batch, cut, n_pages);
+        let (pieces, n_rows) = pieces(batch, cut, sizes.pages);
         let mut states = begin(n_rows)?;
+        let mut waiting = Waiting { first: BTreeMap::new(), n_routers: sizes.routers };
         let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.tokens.len()];
-        for piece in &pieces {
+        for mut piece in pieces {
+            piece.cached.pending = waiting.table(&piece);
             let own = forced.map(|masks| select_masks(masks, |row| piece.rows.binary_search(&row).is_ok()));
-            let outcome = step(&mut states, piece, own.as_deref())?;
+            let outcome = step(&mut states, &piece, own.as_deref())?;
+            waiting.advance(&piece, &outcome.gates);
             let width = outcome.logits.len() / piece.rows.len().max(1);
             for (idx, row) in piece.rows.iter().enumerate() {
                 let gates = outcome.gates.iter().map(|gate| gate[idx]).collect();
@@ -131,11 +150,41 @@ fn in_steps<'a, N: Clone + 'a, S>(
     Runner::new(format!("{form}, {cut}"), numbers, bound, run)
 }
 
+/// The first position of each sequence whose keys and values wait, by router.
+struct Waiting {
+    first: BTreeMap<i64, Vec<u32>>,
+    n_routers: usize,
+}
+
+impl Waiting {
+    fn table(&mut self, piece: &Piece) -> Vec<u32> {
+        let mut table = Vec::new();
+        for sequence in &piece.of_whole {
+            let first = self.first.entry(*sequence).or_insert_with(|| vec![0; self.n_routers]);
+            table.extend(first.iter().copied().chain([MOST_PENDING]));
+        }
+        table
+    }
+
+    fn advance(&mut self, piece: &Piece, gates: &[Vec<bool>]) {
+        for (idx, sequence) in (0..).zip(&piece.of_whole) {
+            let rows: Vec<usize> =
+                (0..piece.rows.len()).filter(|row| piece.batch.sequences[*row] == idx).collect();
+            let end = rows.last().map_or(0, |row| piece.batch.positions[*row] as u32 + 1);
+            if let Some(first) = self.first.get_mut(sequence) {
+                pending::advance(first, MOST_PENDING, end, |router| {
+                    rows.iter().any(|row| gates[router][*row])
+                });
+            }
+        }
+    }
+}
+
 /// The graph in the number domain `N`.
 pub(super) fn graph<'a, N: Number>(
     form: &str,
     (numbers, bound): (&'static str, Bound),
-    cut: (Cut, usize),
+    cut: (Cut, Sizes),
     graph: &'a Graph,
     weights: &'a dyn Weights<N>,
 ) -> Runner<'a, N> {
@@ -151,10 +200,13 @@ pub(super) fn graph<'a, N: Number>(
         let n = piece.rows.len();
         // A table row for each token, of which those of the sequences count.
         let mut pages = piece.cached.pages.clone();
-        pages.resize(n * cut.1, u32::MAX);
+        pages.resize(n * cut.1.pages, u32::MAX);
+        let mut waiting = piece.cached.pending.clone();
+        waiting.resize(n * (cut.1.routers + 1), 0);
         tensors.insert(Role::Requests, ints(&piece.cached.requests));
         tensors.insert(Role::Places, ints(&piece.cached.places));
         tensors.insert(Role::Pages, ints(&pages));
+        tensors.insert(Role::Pending, ints(&waiting));
         tensors.insert(Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n });
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
@@ -178,7 +230,7 @@ pub(super) fn graph<'a, N: Number>(
 /// The planned kernels in the number domain `N`.
 pub(super) fn kernels_in<'a, N: Element>(
     (numbers, bound): (&'static str, Bound),
-    cut: (Cut, usize),
+    cut: (Cut, Sizes),
     plan: &'a Plan,
     weights: &'a dyn Weights<N>,
 ) -> Runner<'a, N> {
@@ -194,7 +246,7 @@ pub(super) fn kernels_in<'a, N: Element>(
 }
 
 /// The machine's own code.
-pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, usize)) -> Runner<'a, f64> {
+pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, Sizes)) -> Runner<'a, f64> {
     let (form, numbers) = (module.program().target.to_string(), module.program().dtype.name());
     let n_routers = module.program().function(STEP).map_or(0, |step| step.interface.routers().len() as u32);
     let roles: Vec<Role> = module
@@ -215,6 +267,7 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, u
             (Role::Requests, words(&cached.requests)),
             (Role::Places, words(&cached.places)),
             (Role::Pages, words(&cached.pages)),
+            (Role::Pending, words(&cached.pending)),
             (Role::LogitRows, words(&cached.logit_rows)),
         ];
         for (router, mask) in (0..).zip(forced.unwrap_or_default()) {

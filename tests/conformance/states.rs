@@ -16,7 +16,7 @@ use skipc_ir::interp::{self, Datum, Env, Free};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::buckets::ByHeight;
 use skipc_runtime::{Device, Model, Module, Options, State};
-use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
+use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, PENDING, SUM, UPDATE_FIRST};
 
 use super::compiled::{link, manifest};
 
@@ -101,6 +101,7 @@ impl Toy {
                 (Role::Sequences, words(&step.batch.sequences)),
                 (Role::Places, bytes(&step.cached.places)),
                 (Role::Pages, bytes(&step.cached.pages)),
+                (Role::Pending, bytes(&step.cached.pending)),
             ];
             let ports = state.module().function(SCORE).expect("the function").interface.clone();
             inputs.retain(|(role, _)| ports.buffer(role).is_some());
@@ -144,7 +145,7 @@ fn same(role: &Role, wanted: &Datum<f64>, got: &[u8]) -> bool {
 #[test]
 fn states_outlive_steps_in_compiled_code() {
     for backend in CpuBackend::built() {
-        for body in [SUM, CAPACITY, UPDATE_FIRST] {
+        for body in [SUM, CAPACITY, UPDATE_FIRST, PENDING] {
             let toy = Toy::new(body, backend);
             for level in HostLevel::DESCENDING {
                 toy.check(toy.state(1, level));

@@ -10,6 +10,7 @@
 //! | [`Role::Tokens`], [`Role::Positions`], [`Role::Sequences`] | the caller | `u32 [n, 1]` |
 //! | [`Role::Requests`], [`Role::Places`] | the caller, of functions with a cache | `u32 [n, 1]` |
 //! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
+//! | [`Role::Pending`] | the caller, of functions whose keys wait | `u32 [n, routers + 1]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
 //! | [`Role::Input`] | the caller | any |
 //! | [`Role::Logits`] | the step | `f32 [n, vocabulary]` |
@@ -47,6 +48,9 @@ pub enum Role {
     /// The pages of the caches in which the tokens of each sequence lie, in order: a row for each sequence of the step,
     /// [`PAGE_ROWS`] tokens a page. Rows past the last sequence mean nothing.
     Pages,
+    /// What waits in each sequence, a row for each of the step as for [`Role::Pages`]: for each router the first position whose
+    /// keys and values its layers have not computed, and last how many positions may wait before they are.
+    Pending,
     /// The rows whose logits are wanted, ascending.
     LogitRows,
     /// A tensor of this name from the caller.
@@ -143,6 +147,7 @@ impl Role {
             | Role::Requests
             | Role::Places
             | Role::Pages
+            | Role::Pending
             | Role::LogitRows
             | Role::LogitCount
             | Role::Input { .. }
@@ -178,9 +183,11 @@ impl Role {
             | Role::LogitCount
             | Role::Wanted { .. }
             | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
-            Role::Input { .. } | Role::Result { .. } | Role::State { .. } | Role::Parameter { .. } => {
-                return None;
-            }
+            Role::Pending
+            | Role::Input { .. }
+            | Role::Result { .. }
+            | Role::State { .. }
+            | Role::Parameter { .. } => return None,
         };
         Some(Shape { dtype, rows, cols })
     }
@@ -196,6 +203,7 @@ impl fmt::Display for Role {
             Role::Requests => f.write_str("requests"),
             Role::Places => f.write_str("places"),
             Role::Pages => f.write_str("pages"),
+            Role::Pending => f.write_str("pending"),
             Role::LogitRows => f.write_str("logit rows"),
             Role::LogitCount => f.write_str("n_logit_rows"),
             Role::Input { name } => write!(f, "input {name}"),

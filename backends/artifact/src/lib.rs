@@ -21,5 +21,6 @@ pub mod writer;
 pub use error::Error;
 
 pub mod abi;
+pub mod pending;
 pub mod program;
 pub mod target;

@@ -11,7 +11,7 @@ use skipc_plan::kernel::{Body, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::{attention, compact, gemm, pointwise, rowwise, update};
+use crate::{attention, compact, gemm, pending, pointwise, rowwise, update};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
 /// several threads. Calls of several tiles make larger products, see [`crate::gemm`].
@@ -46,9 +46,12 @@ fn softmax_signature(call_conv: CallConv) -> Signature {
 pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<RowTile>, Fault> {
     let menu = match &kernel.body {
         Body::Attention(attention) => attention::menu(kernel, attention),
-        Body::Gemm(_) | Body::CachedAttention(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => {
-            Vec::new()
-        }
+        Body::Gemm(_)
+        | Body::CachedAttention(_)
+        | Body::Rowwise(_)
+        | Body::Compact(_)
+        | Body::Pending(_)
+        | Body::Update(_) => Vec::new(),
     };
     if menu.is_empty() {
         return Ok(Vec::new());
@@ -70,7 +73,7 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
             (ROWWISE_TILE, pointwise::functions(program).count() as u64 * pointwise::row_bytes(*cols))
         }
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
-        Body::Compact(_) | Body::Update(_) => (0, 0),
+        Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
 }
@@ -144,6 +147,10 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
         Body::Compact(compact) => {
             let n_rows = e.extent(kernel.extent)?;
             compact::emit(e, compact, n_rows)
+        }
+        Body::Pending(pending) => {
+            let n_rows = e.extent(kernel.extent)?;
+            pending::emit(e, pending, n_rows)
         }
         Body::Update(state_update) => {
             let n_rows = e.extent(kernel.extent)?;

@@ -38,6 +38,7 @@ mod math;
 mod matmul;
 mod memory;
 mod norm;
+mod pending;
 mod pointwise;
 mod ranked;
 mod rowwise;

@@ -14,10 +14,12 @@ pub(crate) fn emit(e: &mut Emitter<'_>, update: &Update, n_rows: Value) -> Resul
     match *update {
         Update::StoreRows { cols, rows, places, cache } => e.for_each(zero, n_rows, 1, |e, row| {
             let place = e.load_index(places, row)?;
-            if e.param(cache)?.dtype == DType::U8 {
-                let (from, to) = (e.row_address(rows, row)?, e.pointer(cache, DType::U8)?);
-                let (decision, to) = (e.load_flag(from, DType::U8), e.element(to, place, 1));
-                e.ins().store(PLAIN, decision, to, 0);
+            let dtype = e.param(cache)?.dtype;
+            if dtype == DType::U8 || (dtype == DType::U32 && cols == 1) {
+                e.pointer(rows.slot, dtype)?;
+                let (from, to) = (e.row_address(rows, row)?, e.pointer(cache, dtype)?);
+                let (number, to) = (e.load_flag(from, dtype), e.element(to, place, dtype.size()));
+                e.ins().store(PLAIN, number, to, 0);
                 return Ok(());
             }
             let (from, to) = (e.row(rows, row)?, e.dense_row(cache, place)?);

@@ -70,6 +70,8 @@ pub enum Body {
     Rowwise(Rowwise),
     /// Scores to a token set.
     Compact(Compact),
+    /// The rows of a cache that wait and may not wait longer.
+    Pending(Pending),
     /// A state's next value, in its place.
     Update(Update),
 }
@@ -476,7 +478,7 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Update {
-    /// Row `places[i]` of the cache becomes `rows[i]`. No two rows have one place.
+    /// Row `places[i]` of the cache becomes `rows[i]`. Rows of one place are equal.
     StoreRows {
         /// Columns.
         cols: u32,
@@ -516,6 +518,30 @@ pub struct Compact {
     pub mask: Slot,
 }
 
+/// Lists rows of a cache: for each sequence that has a row in `executed`, and for each with more rows that wait than may,
+/// those of its positions from the first that waits to its last in this step. Rows of a sequence follow each other, by
+/// position; places of its cache are found as by [`CachedAttention`]. One task: order matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// `u8`, one column: not 0 where the token executes.
+    pub executed: Slot,
+    /// Position of each token: `u32`, one column.
+    pub positions: View,
+    /// Sequence of each token: `u32`, one column.
+    pub sequences: View,
+    /// `u32`, a row for each sequence: the pages of the cache in which its tokens lie.
+    pub pages: Slot,
+    /// `u32`, a row for each sequence: the first position that waits, by router, and in the last column how many may wait.
+    pub pending: Slot,
+    /// The column of the router.
+    pub router: u32,
+    /// `u32`, one column: the list; what is past the count is left alone.
+    pub rows: Slot,
+    /// `u32 [1, 1]`: how many rows.
+    pub count: Slot,
+}
+
 impl Kernel {
     /// Which parameters it writes to, by index.
     pub fn writes(&self) -> Vec<u32> {
@@ -545,6 +571,7 @@ impl Kernel {
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
+            Body::Pending(_) => "pending".to_owned(),
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
             Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
         }

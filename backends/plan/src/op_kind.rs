@@ -110,6 +110,8 @@ pub(crate) enum Route {
     FirstAfter { group_size: u32, slots: u32 },
     /// The best of each group of a set.
     Best { group_size: u32, slots: u32 },
+    /// Rows of a cache that wait for this router.
+    Pending { router: u32 },
 }
 
 /// What becomes of a state.
@@ -163,6 +165,7 @@ impl OpKind {
             Op::LimitFirstAfter { group_size, slots, .. } => {
                 OpKind::Route(Route::FirstAfter { group_size, slots })
             }
+            Op::Pending { router, .. } => OpKind::Route(Route::Pending { router }),
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),
             Op::LimitBest { group_size, slots, .. } => OpKind::Route(Route::Best { group_size, slots }),

@@ -8,7 +8,7 @@ use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
     Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise, Reg};
@@ -168,6 +168,7 @@ impl Display for InKernel<'_, Body> {
             Body::CachedAttention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
             Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
+            Body::Pending(pending) => write!(f, "{}", InKernel(kernel, pending)),
             Body::Update(update) => write!(f, "{}", InKernel(kernel, update)),
         }
     }
@@ -305,6 +306,17 @@ impl Display for InKernel<'_, Ranked> {
             write!(f, " in each {size} positions {}", InKernel(kernel, positions))?;
         }
         write!(f, " of each sequence {}", InKernel(kernel, sequences))
+    }
+}
+
+impl Display for InKernel<'_, Pending> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, Pending { executed, positions, sequences, pages, pending, router, rows, count }) =
+            self;
+        let (view, slot) = (|view| InKernel(kernel, view), |slot| InKernel(kernel, slot));
+        write!(f, "  {}, {} = rows in pages {}", slot(rows), slot(count), slot(pages))?;
+        write!(f, " up to {} of each sequence {}", view(positions), view(sequences))?;
+        writeln!(f, " that wait by column {router} of {} for {}", slot(pending), slot(executed))
     }
 }
 

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, RankOrder,
-    Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, Pending,
+    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -238,6 +238,7 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         Body::CachedAttention(attention) => found.cached_attention(attention),
         Body::Rowwise(rowwise) => found.rowwise(rowwise),
         Body::Compact(compact) => found.compact(compact),
+        Body::Pending(pending) => found.pending(pending),
         Body::Update(update) => found.update(update),
     }
     found.uses.sort_unstable();
@@ -382,6 +383,17 @@ impl Found<'_> {
         self.push(dense(compact.rows), 1, Touched::Counted(compact.count), true);
         self.write(dense(compact.mask), 1);
         self.push(dense(compact.count), 1, Touched::Whole, true);
+    }
+
+    /// How many tokens share a row of the tables is not known here: one is counted for each.
+    fn pending(&mut self, pending: &Pending) {
+        let Pending { executed, positions, sequences, pages, pending, router, rows, count } = *pending;
+        self.read(dense(executed), 1);
+        [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+        self.push(dense(pages), 1, Touched::Placed, false);
+        self.push(View { col: router, ..dense(pending) }, 1, Touched::Placed, false);
+        self.push(dense(rows), 1, Touched::Counted(count), true);
+        self.push(dense(count), 1, Touched::Whole, true);
     }
 
     fn update(&mut self, update: &Update) {

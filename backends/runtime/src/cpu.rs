@@ -125,8 +125,8 @@ impl Loaded {
         run: &Run<'_>,
         checked: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let Run { function, n_tokens, .. } = *run;
-        let bound = n_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
+        let Run { function, n_rows, .. } = *run;
+        let bound = n_rows.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
         let bounds = Bounds { tokens: bound, cached: memories.cached };
         let bytes = function.fixed_bytes + function.row_bytes * u64::from(bound);
         if memories.arena.bytes.len() < bytes as usize + 2 * GUARD {

@@ -200,8 +200,8 @@ impl Loaded {
         run: &Run<'_>,
         checked: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let Run { function, n_tokens, .. } = *run;
-        let bound = bound_for(n_tokens, function.max_tokens);
+        let Run { function, n_rows, .. } = *run;
+        let bound = bound_for(n_rows, function.max_tokens);
         let bounds = Bounds { tokens: bound, cached: memories.cached };
         let key = (run.name.to_owned(), bound, run.steps.clone());
         self.prepare(memories, run, &key)?;
@@ -314,10 +314,10 @@ fn check_guards(memories: &Memories, region: Region, inner: u64) -> Result<(), E
     Ok(())
 }
 
-/// The smallest power of two that is not below `n_tokens`, but no more than the program's own limit needs.
-fn bound_for(n_tokens: u32, max_tokens: u32) -> u32 {
+/// The smallest power of two that is not below `n_rows`, but no more than the program's own limit needs.
+fn bound_for(n_rows: u32, max_tokens: u32) -> u32 {
     let limit = max_tokens.next_multiple_of(BOUND_UNIT).max(BOUND_UNIT);
-    n_tokens.next_power_of_two().clamp(BOUND_UNIT, limit)
+    n_rows.next_power_of_two().clamp(BOUND_UNIT, limit)
 }
 
 /// The cubin if this GPU runs it as it is, else the PTX.

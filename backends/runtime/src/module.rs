@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use skipc_artifact::bundle;
 use skipc_artifact::interface::{Binding, Direction, Role};
+use skipc_artifact::pending;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Program, RowBound, Storage};
 use skipc_artifact::target::Target;
 
@@ -187,6 +188,8 @@ impl State {
         let module = self.module.clone();
         let (name, function) = (function, module.function(function)?);
         let bounds = Bounds { tokens: n_tokens, cached: self.cached };
+        let n_pending = n_pending(function, inputs);
+        check_count(function, n_pending)?;
         let (inputs, n_logits) = bind_inputs(function, bounds, inputs)?;
         let mut buffers = Vec::new();
         for role in wanted {
@@ -197,7 +200,9 @@ impl State {
             }
         }
         let steps = steps_for(module.program(), function, &buffers);
-        let run = Run { name, function, steps, n_tokens, n_logits, inputs: &inputs, wanted: &buffers };
+        let n_rows = n_tokens.max(n_pending);
+        let run =
+            Run { name, function, steps, n_tokens, n_rows, n_logits, inputs: &inputs, wanted: &buffers };
         let mut results = self.run(&run)?.into_iter();
         let result = |role: &Role| match function.interface.binding(role) {
             Some(Binding::Always(executes)) => vec![u8::from(executes); n_tokens as usize],
@@ -293,7 +298,17 @@ impl State {
         }
         let inputs: Vec<Input> = inputs.into_iter().map(|(buffer, bytes)| Input { buffer, bytes }).collect();
         let steps = (0..function.steps.len()).collect();
-        self.run(&Run { name, function, steps, n_tokens, n_logits: n_tokens, inputs: &inputs, wanted })
+        let run = Run {
+            name,
+            function,
+            steps,
+            n_tokens,
+            n_rows: n_tokens,
+            n_logits: n_tokens,
+            inputs: &inputs,
+            wanted,
+        };
+        self.run(&run)
     }
 
     fn run(&mut self, run: &Run<'_>) -> Result<Vec<Vec<u8>>, Error> {
@@ -319,6 +334,8 @@ pub(crate) struct Run<'a> {
     pub(crate) steps: Vec<usize>,
     /// Tokens of the step.
     pub(crate) n_tokens: u32,
+    /// Rows that buffers of tokens need room for: of tokens, or of a cache that this step computes.
+    pub(crate) n_rows: u32,
     /// Rows of the logits.
     pub(crate) n_logits: u32,
     /// What is written before.
@@ -396,6 +413,18 @@ fn no_port(role: &Role, what: &'static str) -> Error {
     Error::Port { role: role.to_string(), reason: format!("the function has no such {what}") }
 }
 
+/// The most rows of a cache that a call may compute, if some wait.
+fn n_pending(function: &Function, inputs: &[(Role, Vec<u8>)]) -> u32 {
+    let words = |role: Role| {
+        let found = inputs.iter().find(|(given, _)| *given == role).map(|(_, bytes)| bytes.as_chunks().0);
+        found.unwrap_or_default().iter().map(|word| u32::from_le_bytes(*word)).collect::<Vec<u32>>()
+    };
+    let table = function.interface.buffer(&Role::Pending).and_then(|idx| function.buffers.get(idx as usize));
+    let Some(table) = table else { return 0 };
+    let [pending, positions, sequences] = [Role::Pending, Role::Positions, Role::Sequences].map(words);
+    pending::most_rows(&pending, table.cols.saturating_sub(1) as usize, &positions, &sequences)
+}
+
 /// The inputs of a call by buffer, with those that only the runtime knows; and how many rows the logits have.
 fn bind_inputs(
     function: &Function,
@@ -417,7 +446,7 @@ fn bind_inputs(
             (buffer.bytes(Bounds { tokens: 1, ..bounds }).max(1), buffer.bytes(bounds))
         });
         // These have a row for each sequence or wanted row, not for each token.
-        let may_be_less = matches!(role, Role::Pages | Role::LogitRows);
+        let may_be_less = matches!(role, Role::Pages | Role::Pending | Role::LogitRows);
         let n_bytes = bytes.len() as u64;
         if n_bytes > expected || !n_bytes.is_multiple_of(row) || (n_bytes < expected && !may_be_less) {
             let reason = format!("it has {n_bytes} bytes, expected {expected} for {n_tokens} tokens");

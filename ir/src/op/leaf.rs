@@ -30,6 +30,9 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
         (Role::Pages, ty) => {
             matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(1..)])))
         }
+        (Role::Pending, ty) => {
+            matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(2..)])))
+        }
         (Role::LogitRows, Type::Set { of, .. }) => *of == Dim::Tokens,
         (Role::Input { .. }, Type::Tensor { elem, dims }) => match dims.as_slice() {
             [rows] => *rows != Dim::Fixed(0),
@@ -44,7 +47,7 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
                 (Elem::Real | Elem::F32, [rows, cols]) => {
                     (sized(rows) || *rows == Dim::Cached) && sized(cols)
                 }
-                (Elem::Int, [rows]) => sized(rows),
+                (Elem::Int, [rows]) => sized(rows) || *rows == Dim::Cached,
                 (Elem::Mask, [rows]) => *rows == Dim::Cached,
                 _ => false,
             }

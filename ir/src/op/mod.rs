@@ -114,6 +114,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
             token_set::infer_limit(args, (*set, *group_size), None)
         }
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
+        Op::Pending { set, router } => state::infer_pending(args, (*set, *router)),
         Op::StoreRows {} => state::infer_store(args),
         Op::AddRows {} => state::infer_sum(args),
         Op::Gather {} => token_set::infer_gather(args),
@@ -179,7 +180,8 @@ pub(crate) fn eval<N: Number>(
             let taken = state::taken(&operands[1..], env.batch.tokens.len(), *group_size)?;
             token_set::limited_after(&taken, (*group_size, *slots), operands[0], &operands[1..3])
         }),
-        Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2].ints()?),
+        Op::Pending { router, .. } => state::pending(operands, env.batch.tokens.len(), *router as usize),
+        Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2]),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),
         Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], Some(operands[1]), &operands[2..])

@@ -11,7 +11,7 @@ use skipc_artifact::program::PAGE_ROWS;
 use super::token_set::Group;
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
-use crate::ty::{Dim, Elem, Type};
+use crate::ty::{Dim, Elem, SetSym, Type};
 
 pub(super) fn infer_sum(args: Args<'_>) -> Result<Type, TypeError> {
     let (_, _, cols) = args.token_matrix(1)?;
@@ -33,8 +33,30 @@ pub(super) fn infer_store(args: Args<'_>) -> Result<Type, TypeError> {
             args.wrong(1, format!("rows of tokens as the cache has them, {elem}[…, {}]", args.ty(0).cols()))
         );
     }
-    args.ints(2, *rows)?;
+    match *args.ty(2) {
+        Type::Set { sym, of: Dim::Cached } => args.same_rows(2, *rows, Dim::Count(sym))?,
+        _ => args.ints(2, *rows)?,
+    }
     Ok(args.ty(0).clone())
+}
+
+/// Operands are the set that executes, positions, sequences, pages, what waits in each sequence, and a cache.
+pub(super) fn infer_pending(args: Args<'_>, (set, router): (SetSym, u32)) -> Result<Type, TypeError> {
+    let Type::Set { of, .. } = *args.ty(0) else { return Err(args.wrong(0, "a token set")) };
+    args.ints(1, of)?;
+    args.ints(2, of)?;
+    infer_pages(args, 3)?;
+    match args.ty(4).as_tensor() {
+        Some((Elem::Int, &[Dim::Tokens, Dim::Fixed(cols)])) if router < cols.saturating_sub(1) => {}
+        Some((Elem::Int, [Dim::Tokens, Dim::Fixed(_)])) => {
+            return Err(args.bad_attr("router", "should be a column of `pending` before the last"));
+        }
+        _ => return Err(args.wrong(4, "what waits in each sequence, int[n, r + 1]")),
+    }
+    match args.ty(5).as_state() {
+        Some((_, [Dim::Cached, ..])) => Ok(Type::Set { sym: set, of: Dim::Cached }),
+        _ => Err(args.wrong(5, "a cache")),
+    }
 }
 
 /// Operands 3 and 4 are what earlier tokens wanted, and the pages in which they lie.
@@ -73,6 +95,35 @@ pub(super) fn taken<N: Number>(
         }
     }
     Ok(taken)
+}
+
+/// The rows of the cache that may not wait longer for the layers of this router.
+pub(super) fn pending<N: Number>(
+    operands: &[&Datum<N>],
+    n_tokens: usize,
+    router: usize,
+) -> Result<Datum<N>, EvalError> {
+    let of = operands[5].n_rows();
+    let (executed, pages) = (operands[0].set()?.0, Pages::new(operands[3], n_tokens, of)?);
+    let (positions, sequences) = (operands[1].ints()?, operands[2].ints()?);
+    let waiting = operands[4].ints()?;
+    let n_cols = waiting.len().checked_div(n_tokens).unwrap_or(0);
+    let (mut rows, mut first_row) = (Vec::new(), 0);
+    for of_sequence in sequences.chunk_by(|a, b| a == b) {
+        let end_row = first_row + of_sequence.len();
+        let (sequence, end) = (of_sequence[0], positions[end_row - 1] + 1);
+        let waits = waiting.get(sequence as usize * n_cols..).and_then(|row| row.get(..n_cols));
+        let waits = waits.ok_or(EvalError::Kind("a row of what waits for each sequence"))?;
+        let (first, most) = (waits[router], waits[n_cols - 1]);
+        let executes = executed.iter().any(|row| (first_row..end_row).contains(row));
+        if executes || end - first > most {
+            for position in first..end {
+                rows.push(pages.key(end_row - 1, sequence, position)?);
+            }
+        }
+        first_row = end_row;
+    }
+    Ok(Datum::Set { rows, of })
 }
 
 /// Where the tokens of sequences lie in a cache.
@@ -117,10 +168,14 @@ pub(super) fn add_rows<N: Number>(sum: &Datum<N>, x: &Datum<N>) -> Result<Datum<
 pub(super) fn store_rows<N: Number>(
     cache: &Datum<N>,
     rows: &Datum<N>,
-    places: &[i64],
+    places: &Datum<N>,
 ) -> Result<Datum<N>, EvalError> {
     let n_rows = cache.n_rows();
     let mut cache = cache.clone();
+    let places = match places {
+        Datum::Set { rows, .. } => &rows.iter().map(|row| *row as i64).collect::<Vec<_>>(),
+        places => places.ints()?,
+    };
     for (row, place) in places.iter().enumerate() {
         let at = row_of_cache((row, *place), n_rows)?;
         match (&mut cache, rows) {
@@ -128,6 +183,7 @@ pub(super) fn store_rows<N: Number>(
                 data[at * *cols..][..*cols].copy_from_slice(&rows[row * *cols..][..*cols]);
             }
             (Datum::Mask(cache), Datum::Mask(rows)) => cache[at] = rows[row],
+            (Datum::Ints(cache), Datum::Ints(rows)) => cache[at] = rows[row],
             _ => return Err(EvalError::Kind("rows as the cache has them")),
         }
     }

@@ -71,7 +71,8 @@ fn token_set(args: Args<'_>, idx: usize) -> Result<(SetSym, Dim), TypeError> {
 
 pub(super) fn infer_gather(args: Args<'_>) -> Result<Type, TypeError> {
     let (sym, of) = token_set(args, 1)?;
-    let Some((elem, dims)) = args.ty(0).as_tensor() else { return Err(args.wrong(0, "a tensor")) };
+    let values = args.ty(0).as_tensor().or_else(|| args.ty(0).as_state());
+    let Some((elem, dims)) = values else { return Err(args.wrong(0, "a tensor or a cache")) };
     args.same_rows(0, of, args.ty(0).rows())?;
     let mut dims = dims.to_vec();
     dims[0] = Dim::Count(sym);
@@ -91,8 +92,10 @@ pub(super) fn infer_scatter(args: Args<'_>) -> Result<Type, TypeError> {
 }
 
 pub(super) fn infer_executed(args: Args<'_>) -> Result<Type, TypeError> {
-    let (_, of) = token_set(args, 0)?;
-    Ok(Type::tensor(Elem::Mask, &[of]))
+    match token_set(args, 0)? {
+        (_, of) if of.is_token_rows() => Ok(Type::tensor(Elem::Mask, &[of])),
+        _ => Err(args.wrong(0, "a set of tokens")),
+    }
 }
 
 /// The set that a route makes of the rows that an operand has: what is forced, or else what it decides.

@@ -110,6 +110,7 @@ impl Widths {
             | Op::RouteTopK { .. }
             | Op::LimitFirst { .. }
             | Op::LimitFirstAfter { .. }
+            | Op::Pending { .. }
             | Op::StoreRows {}
             | Op::AddRows {}
             | Op::LimitBest { .. }

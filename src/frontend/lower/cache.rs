@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_ir::{Dim, Elem, Op, Port, SetSym, Type, Value, port};
 
-use super::{Ctx, LowerError};
-use crate::frontend::build::{Build, Heads, LayerInput};
+use super::{Ctx, KeyValues, LowerError, pending_set};
+use crate::frontend::build::{Build, Heads, LayerInput, TokenRows};
 
 /// Where the tokens of a step lie in the caches.
 pub(super) struct Cache {
@@ -18,6 +18,10 @@ pub(super) struct Cache {
     pages: Value,
     /// Number of each token's request.
     requests: Value,
+    /// When keys and values are computed.
+    key_values: KeyValues,
+    /// What waits in each sequence, and the positions of all tokens in the cache, if a layer has asked for rows that wait.
+    waiting: Option<[Value; 2]>,
     /// What was decided about each token, by the set that executes.
     decisions: BTreeMap<Value, Decided>,
     /// The last value of each state.
@@ -31,17 +35,21 @@ struct Decided {
     executed: Value,
     /// Of all tokens in the cache, if something has looked at them.
     cached: Option<Value>,
+    /// The rows of the cache whose keys and values may not wait longer, if a layer has asked for them.
+    pending: Option<Value>,
 }
 
 impl Ctx<'_> {
     /// The inputs that a step has beside those of all functions.
-    pub(super) fn cache(&mut self) -> Result<Cache, LowerError> {
+    pub(super) fn cache(&mut self, key_values: KeyValues) -> Result<Cache, LowerError> {
         let n_pages = u32::try_from(self.model.stream.max_positions).unwrap_or(u32::MAX).div_ceil(PAGE_ROWS);
         let ty = Type::tensor(Elem::Int, &[Dim::Tokens, Dim::Fixed(n_pages)]);
         Ok(Cache {
             places: self.input(Port::of_tokens(port::Role::Places))?,
             pages: self.input(Port { role: port::Role::Pages, ty })?,
             requests: self.input(Port::of_tokens(port::Role::Requests))?,
+            key_values,
+            waiting: None,
             decisions: BTreeMap::new(),
             states: BTreeMap::new(),
         })
@@ -72,7 +80,7 @@ impl Ctx<'_> {
     pub(super) fn note_decisions(&mut self, set: Value, executed: Value) {
         let router = self.gates.len();
         if let Some(cache) = &mut self.cache {
-            cache.decisions.insert(set, Decided { router, executed, cached: None });
+            cache.decisions.insert(set, Decided { router, executed, cached: None, pending: None });
         }
     }
 
@@ -84,6 +92,64 @@ impl Ctx<'_> {
         let decisions = self.add(Op::Executed {}, &[wanted])?;
         let [before, _] = self.stored(&name, decisions, None)?;
         Ok(Some([before, pages]))
+    }
+
+    /// The rows of the stream `x` of all tokens whose keys and values a layer has to compute now, if tokens that skip it may
+    /// leave theirs for later: those that have waited in the sequences that execute, and these sequences' own. `set` is of
+    /// the tokens that execute.
+    pub(super) fn pending(
+        &mut self,
+        name: &str,
+        x: Value,
+        set: Value,
+    ) -> Result<Option<TokenRows<Value>>, LowerError> {
+        if self.cache.as_ref().is_none_or(|cache| cache.key_values == KeyValues::Eager) {
+            return Ok(None);
+        }
+        let [_, stream] = self.stored(&format!("{name}.stream"), x, None)?;
+        let [waiting, all_positions] = self.waiting()?;
+        let Some(rows) = self.pending_rows(set, stream, waiting)? else { return Ok(None) };
+        Ok(Some(TokenRows {
+            stream: self.add(Op::Gather {}, &[stream, rows])?,
+            positions: self.add(Op::Gather {}, &[all_positions, rows])?,
+            sequences: None,
+            set: Some(rows),
+        }))
+    }
+
+    /// What waits in each sequence, and the positions of all tokens in the cache.
+    fn waiting(&mut self) -> Result<[Value; 2], LowerError> {
+        if let Some(waiting) = self.cache.as_ref().and_then(|cache| cache.waiting) {
+            return Ok(waiting);
+        }
+        let ty = Type::tensor(Elem::Int, &[Dim::Tokens, Dim::Fixed(self.n_routers + 1)]);
+        let table = self.input(Port { role: port::Role::Pending, ty })?;
+        let [_, positions] = self.stored("positions", self.all.positions, None)?;
+        if let Some(cache) = &mut self.cache {
+            cache.waiting = Some([table, positions]);
+        }
+        Ok([table, positions])
+    }
+
+    /// The rows that wait for the router of this set, which all its layers share.
+    fn pending_rows(
+        &mut self,
+        set: Value,
+        cache: Value,
+        waiting: Value,
+    ) -> Result<Option<Value>, LowerError> {
+        let decided = self.cache.as_ref().and_then(|cache| Some((cache.pages, cache.decisions.get(&set)?)));
+        let Some((pages, &Decided { router, pending, .. })) = decided else { return Ok(None) };
+        if pending.is_some() {
+            return Ok(pending);
+        }
+        let (router, own) = (router as u32, pending_set(self.n_routers, router as u32));
+        let operands = [set, self.all.positions, self.all.sequences, pages, waiting, cache];
+        let rows = self.add(Op::Pending { set: own, router }, &operands)?;
+        if let Some(decided) = self.cache.as_mut().and_then(|cache| cache.decisions.get_mut(&set)) {
+            decided.pending = Some(rows);
+        }
+        Ok(Some(rows))
     }
 
     /// Attention over the keys and values of all tokens so far, those of this step included.
@@ -99,7 +165,7 @@ impl Ctx<'_> {
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
         let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(q) };
         let op = Op::CachedAttention { heads: heads.queries as u32, kv_heads: heads.keys as u32 };
-        let mut operands = vec![q, k, v, rows.positions, rows.sequences, pages];
+        let mut operands = vec![q, k, v, rows.positions, rows.sequences.unwrap_or(self.all.sequences), pages];
         operands.extend(present);
         self.add(op, &operands)
     }
@@ -108,13 +174,15 @@ impl Ctx<'_> {
     fn stored(&mut self, name: &str, rows: Value, set: Option<Value>) -> Result<[Value; 2], LowerError> {
         let ty = self.graph.ty(rows);
         let (elem, cols) = ty.as_tensor().map_or((Elem::Real, 1), |(elem, _)| (elem, ty.cols()));
-        let dims = [Dim::Cached, Dim::Fixed(cols)];
-        let ty = Type::State { elem, dims: if elem == Elem::Mask { &dims[..1] } else { &dims }.into() };
+        let (dims, is_column) = ([Dim::Cached, Dim::Fixed(cols)], matches!(elem, Elem::Mask | Elem::Int));
+        let ty = Type::State { elem, dims: if is_column { &dims[..1] } else { &dims }.into() };
         let port = Port::state(name, ty);
         let role = port.role.clone();
         let before = self.input(port)?;
         let Some(places) = self.cache.as_ref().map(|cache| cache.places) else { return Ok([before; 2]) };
         let places = match set {
+            // The set says itself which rows of the cache it has.
+            Some(set) if matches!(self.graph.ty(set), Type::Set { of: Dim::Cached, .. }) => set,
             Some(set) => self.add(Op::Gather {}, &[places, set])?,
             None => places,
         };
@@ -128,7 +196,7 @@ impl Ctx<'_> {
     /// Which tokens so far executed what the router of this set decides about.
     fn present(&mut self, set: Value) -> Result<Option<Value>, LowerError> {
         let decided = self.cache.as_ref().and_then(|cache| cache.decisions.get(&set));
-        let Some(Decided { router, executed, cached }) = decided else { return Ok(None) };
+        let Some(Decided { router, executed, cached, .. }) = decided else { return Ok(None) };
         if cached.is_some() {
             return Ok(*cached);
         }

@@ -17,7 +17,7 @@ use crate::frontend::spec::model::Model;
 use crate::frontend::stream::Stream;
 use cache::Cache;
 
-pub(crate) use routers::sets;
+pub(crate) use routers::{pending_set, sets};
 
 /// How skipping is written down. The values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,17 @@ pub enum Skipping {
     Gathered,
     /// Layers run over all rows, and those of skipped tokens are thrown away.
     Masked,
+}
+
+/// When a step computes the keys and values of tokens that skip their layer. The values that others see are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyValues {
+    /// When the token comes.
+    #[default]
+    Eager,
+    /// When a token of the sequence next executes the layer, all that have waited in one batch, or when too many wait: the
+    /// layer's weights are read for tokens that execute alone. The stream that each layer saw waits beside its keys.
+    Lazy,
 }
 
 /// The functions that a model is lowered to.
@@ -97,12 +108,24 @@ pub enum LowerError {
     },
 }
 
-/// Lowers a resolved model.
+/// Lowers a resolved model; steps compute keys and values when a token comes.
 ///
 /// # Errors
 /// If the graph is to generate and a decision looks ahead.
 pub fn lower(model: &Model, skipping: Skipping, function: Function) -> Result<Graph, LowerError> {
-    let mut ctx = Ctx::new(model, skipping, function)?;
+    graph_of(Ctx::new(model, skipping, function, KeyValues::Eager)?)
+}
+
+/// The graph of [`Function::Step`], with keys and values computed when this says.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_step(model: &Model, skipping: Skipping, key_values: KeyValues) -> Result<Graph, LowerError> {
+    graph_of(Ctx::new(model, skipping, Function::Step, key_values)?)
+}
+
+fn graph_of(mut ctx: Ctx<'_>) -> Result<Graph, LowerError> {
+    let model = ctx.model;
     ctx.at("embed");
     let (tokens, positions) = (ctx.tokens, ctx.all.positions);
     let mut x = build::embedding(&mut ctx, tokens, positions)?;
@@ -157,7 +180,12 @@ struct Ctx<'a> {
 }
 
 impl<'a> Ctx<'a> {
-    fn new(model: &'a Model, skipping: Skipping, function: Function) -> Result<Ctx<'a>, LowerError> {
+    fn new(
+        model: &'a Model,
+        skipping: Skipping,
+        function: Function,
+        key_values: KeyValues,
+    ) -> Result<Ctx<'a>, LowerError> {
         let mut graph = Graph::new(&model.name);
         let origin: Origin = "inputs".into();
         let mut input = |role| {
@@ -174,7 +202,7 @@ impl<'a> Ctx<'a> {
         let mut ctx =
             Ctx { model, skipping, function, n_routers, graph, origin, all, tokens, gates, cache: None };
         if function == Function::Step {
-            ctx.cache = Some(ctx.cache()?);
+            ctx.cache = Some(ctx.cache(key_values)?);
         }
         Ok(ctx)
     }
@@ -210,7 +238,8 @@ impl Build for Ctx<'_> {
             false => {
                 let ([q, k, v], LayerInput { rows, seen }) = (qkv, input);
                 let op = Op::Attention { heads: heads.queries as u32, kv_heads: heads.keys as u32 };
-                self.add(op, &[q, k, v, rows.positions, rows.sequences, seen.positions, seen.sequences])
+                let [q_seq, k_seq] = [rows, seen].map(|rows| rows.sequences.unwrap_or(self.all.sequences));
+                self.add(op, &[q, k, v, rows.positions, q_seq, seen.positions, k_seq])
             }
         }
     }

@@ -58,6 +58,11 @@ pub(crate) fn sets(n_routers: u32, router: u32) -> [SetSym; 2] {
     [SetSym(router), SetSym(n_routers + router)]
 }
 
+/// The set of the rows that wait for the router of this index, behind that of the rows whose logits are wanted.
+pub(crate) fn pending_set(n_routers: u32, router: u32) -> SetSym {
+    SetSym(2 * n_routers + 1 + router)
+}
+
 impl Ctx<'_> {
     /// The stream `x` behind a route.
     pub(super) fn route(

@@ -48,7 +48,7 @@ impl Recorder<'_> {
                         }
                     }
                     Part::Layer(layer_idx, layer) => {
-                        let rows = TokenRows { stream: (), positions: (), sequences: (), set: None };
+                        let rows = TokenRows { stream: (), positions: (), sequences: None, set: None };
                         let name = Unit::Layer(layer_idx).name(idx);
                         layer.build(self, &name, LayerInput { rows, seen: rows })?;
                     }

@@ -50,6 +50,7 @@ fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
         | Body::Attention(_)
         | Body::CachedAttention(_)
         | Body::Compact(_)
+        | Body::Pending(_)
         | Body::Update(_) => None,
     }
 }

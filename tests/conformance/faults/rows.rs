@@ -2,7 +2,8 @@
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::{
-    Attention, Body, CachedAttention, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Update, View,
+    Attention, Body, CachedAttention, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Update,
+    View,
 };
 
 use super::{Fault, Victim, views};
@@ -60,6 +61,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]
         }
         Body::CachedAttention(CachedAttention { q, q_pos, q_seq, .. }) => vec![q, q_pos, q_seq],
+        Body::Pending(Pending { positions, sequences, .. }) => vec![positions, sequences],
         Body::Update(Update::StoreRows { rows, places, .. }) => vec![rows, places],
         Body::Update(Update::AddRows { x, .. }) => vec![x],
         Body::Compact(compact) => match &mut compact.select {

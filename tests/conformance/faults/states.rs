@@ -1,10 +1,10 @@
 //! Faults of what survives a step.
 
-use skipc_plan::kernel::{Body, CachedAttention, Compact, Keep, Ranked, Select, Slot, Update};
+use skipc_plan::kernel::{Body, CachedAttention, Compact, Keep, Pending, Ranked, Select, Slot, Update};
 
 use super::{Fault, Victim};
 
-pub(super) const FAULTS: [Fault; 7] = [
+pub(super) const FAULTS: [Fault; 11] = [
     Fault { name: "rows stored where they stand", plant: stored_in_order, least: 27 },
     Fault { name: "keys read where they stand", plant: pages_in_order, least: 34 },
     Fault { name: "pages of the last sequence", plant: pages_of_the_last, least: 12 },
@@ -12,6 +12,10 @@ pub(super) const FAULTS: [Fault; 7] = [
     Fault { name: "keys that are not there are seen", plant: absent_keys_seen, least: 7 },
     Fault { name: "what earlier steps wanted is ignored", plant: earlier_ignored, least: 10 },
     Fault { name: "state begun anew", plant: begun_anew, least: 18 },
+    Fault { name: "what waits is never computed", plant: never_computed, least: 10 },
+    Fault { name: "what waits is computed whoever executes", plant: always_computed, least: 5 },
+    Fault { name: "what waits is computed again", plant: computed_again, least: 5 },
+    Fault { name: "what waits of another router", plant: of_another_router, least: 10 },
 ];
 
 fn update(victim: &mut Victim) -> Option<&mut Update> {
@@ -74,4 +78,37 @@ fn begun_anew(victim: &mut Victim) -> bool {
     let Some(Update::AddRows { sum: Slot(state), .. }) = update(victim).copied() else { return false };
     victim.operands[state as usize].fill(0);
     true
+}
+
+fn pending(victim: &mut Victim) -> Option<&mut Pending> {
+    if let Body::Pending(pending) = &mut victim.kernel.body { Some(pending) } else { None }
+}
+
+/// Makes the column of how many rows may wait another.
+fn set_most(victim: &mut Victim, most: u32) -> bool {
+    let Some(table) = pending(victim).map(|pending| pending.pending) else { return false };
+    let cols = victim.kernel.param(table).cols;
+    set_words(victim, table, |idx, word| if idx % cols == cols - 1 { most } else { word });
+    true
+}
+
+fn never_computed(victim: &mut Victim) -> bool {
+    let Some(executed) = pending(victim).map(|pending| pending.executed) else { return false };
+    victim.operands[executed.0 as usize].fill(0);
+    set_most(victim, 1000)
+}
+
+fn always_computed(victim: &mut Victim) -> bool {
+    set_most(victim, 0)
+}
+
+fn computed_again(victim: &mut Victim) -> bool {
+    let Some(Pending { pending: table, router, .. }) = pending(victim).copied() else { return false };
+    let cols = victim.kernel.param(table).cols;
+    set_words(victim, table, |idx, word| if idx % cols == router { word.saturating_sub(1) } else { word });
+    true
+}
+
+fn of_another_router(victim: &mut Victim) -> bool {
+    pending(victim).map(|pending| pending.router = 0).is_some()
 }

@@ -38,9 +38,10 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Body::Gemm(gemm) => operands.product(gemm),
         Body::Rowwise(Rowwise::Map { cols, program }) => operands.program(program, *cols, &[]),
         // Both choose among numbers, or rows, that they leave as they are.
-        Body::Rowwise(Rowwise::Embed { .. }) | Body::Compact(_) | Body::Update(Update::StoreRows { .. }) => {
-            true
-        }
+        Body::Rowwise(Rowwise::Embed { .. })
+        | Body::Compact(_)
+        | Body::Pending(_)
+        | Body::Update(Update::StoreRows { .. }) => true,
         Body::Rowwise(Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Rope { .. })
         | Body::Attention(_)
         | Body::CachedAttention(_)

@@ -1,5 +1,5 @@
-//! Two graphs with a state, and steps to run them over: a running sum of rows, and a capacity whose groups go on in the
-//! next step.
+//! Graphs with a state, and steps to run them over: a running sum of rows, a capacity whose groups go on in the next step,
+//! and rows that wait in a cache for a token that executes.
 
 use std::collections::BTreeMap;
 
@@ -51,6 +51,27 @@ pub const UPDATE_FIRST: &str = r#"
   %gate = executed %set
   return logits = %logits, decision 0 = %gate, state "wanted" = %after"#;
 
+/// Keys of rows that have waited, turned by their positions.
+pub const PENDING: &str = r#"
+  %stream = input {port=state "stream"} : state<real[m, 4]>
+  %at = input {port=state "positions"} : state<int[m]>
+  %keys = input {port=state "keys"} : state<real[m, 4]>
+  %places = input {port=places}
+  %pages = input {port=pages} : int[n, 8]
+  %waits = input {port=pending} : int[n, 3]
+  %rw = weight {name="blocks.0.router.weight", shape=[1, 4]}
+  %z = router_logits %x, %rw
+  %set = route %z {set=c0, at_least=0.0}
+  %gate = executed %set
+  %stream1 = store_rows %stream, %x, %places
+  %at1 = store_rows %at, %p, %places
+  %rows = pending %set, %p, %s, %pages, %waits, %stream1 {set=c1, router=1}
+  %x1 = gather %stream1, %rows
+  %p1 = gather %at1, %rows
+  %k = rope %x1, %p1 {heads=1, theta=10.0}
+  %keys1 = store_rows %keys, %k, %rows
+  return logits = %logits, decision 0 = %gate, state "keys" = %keys1, state "positions" = %at1, state "stream" = %stream1"#;
+
 /// The text form of one of these graphs.
 pub fn text(body: &str) -> String {
     format!("graph \"toy\" {{{HEAD}{body}\n}}")
@@ -61,6 +82,9 @@ const STEPS: [&[usize]; 7] = [&[17], &[], &[1, 0, 2], &[15, 15, 1], &[16, 0, 16]
 
 /// Pages that a sequence can have, as the graphs say.
 const PAGES: usize = 8;
+
+/// Two routers, and how many rows may wait.
+const PENDING_COLS: usize = 3;
 
 /// Rows of the caches that the steps need.
 pub const CACHED_ROWS: u32 = 320;
@@ -81,7 +105,13 @@ impl Step {
         // A row of pages for each token, of which those of the sequences count.
         let mut pages = self.cached.pages.clone();
         pages.resize(self.batch.tokens.len() * PAGES, u32::MAX);
-        BTreeMap::from([(Role::Places, ints(&self.cached.places)), (Role::Pages, ints(&pages))])
+        let mut pending = self.cached.pending.clone();
+        pending.resize(self.batch.tokens.len() * PENDING_COLS, 0);
+        BTreeMap::from([
+            (Role::Places, ints(&self.cached.places)),
+            (Role::Pages, ints(&pages)),
+            (Role::Pending, ints(&pending)),
+        ])
     }
 }
 
@@ -102,6 +132,8 @@ pub fn steps() -> Vec<Step> {
                 let (of_page, within) = (position / PAGE_ROWS as usize, position as u32 % PAGE_ROWS);
                 step.cached.places.push(page(of_page) * PAGE_ROWS + within);
             }
+            // Two more than have come wait, or all; two may.
+            step.cached.pending.extend([0, (before[slot] as u32).saturating_sub(2 * slot as u32), 2]);
             before[slot] += length;
             let n_pages = before[slot].div_ceil(PAGE_ROWS as usize);
             step.cached.pages.extend((0..PAGES).map(|idx| if idx < n_pages { page(idx) } else { u32::MAX }));

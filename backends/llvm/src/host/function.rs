@@ -13,7 +13,7 @@ use skipc_plan::kernel::{Body, Kernel};
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
 use super::level::Level;
-use super::{attention, cached, compact, gemm, rowwise, update};
+use super::{attention, cached, compact, gemm, pending, rowwise, update};
 
 /// Rows of a tile of matmuls: the highest register tile, so that all calls but the last have whole ones.
 const GEMM_TILE: u32 = 14;
@@ -37,7 +37,7 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
         Body::CachedAttention(attention) => (cached::TILE_ROWS, cached::scratch_bytes(kernel, attention)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
-        Body::Compact(_) | Body::Update(_) => (0, 0),
+        Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: few_rows(kernel)?, scratch_bytes, tiles: Vec::new() })
 }
@@ -48,7 +48,7 @@ fn across(kernel: &Kernel) -> Made<u32> {
         Body::Gemm(gemm) => gemm::blocks(gemm),
         Body::Attention(attention) => Ok(attention.heads),
         Body::CachedAttention(attention) => Ok(attention.heads),
-        Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => Ok(1),
+        Body::Rowwise(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => Ok(1),
     }
 }
 
@@ -94,6 +94,7 @@ fn body(f: &Frame<'_, '_>) -> Made<()> {
             f.for_each(begin, end, 1, |row| rowwise::emit_row(f, rowwise, row))
         }
         Body::Compact(compact) => compact::emit(f, compact, f.extent(f.kernel.extent)?),
+        Body::Pending(pending) => pending::emit(f, pending, f.extent(f.kernel.extent)?),
         Body::Update(state_update) => update::emit(f, state_update, f.extent(f.kernel.extent)?),
     }
 }

@@ -37,6 +37,7 @@ mod level;
 mod machine;
 mod math;
 mod matmul;
+mod pending;
 mod pointwise;
 mod ranked;
 mod rowwise;

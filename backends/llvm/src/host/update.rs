@@ -11,9 +11,16 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, update: &Update, n_rows: Int<'c>) -> M
     match *update {
         Update::StoreRows { cols, rows, places, cache } => f.for_each(f.int(0), n_rows, 1, |row| {
             let place = f.load_index(places, row)?;
-            if f.param(cache)?.dtype == DType::U8 {
-                let decision = f.load_flag(f.row_address(rows, row)?)?;
-                return f.store_flag(f.offset(f.pointer(cache, DType::U8)?, place)?, decision);
+            match f.param(cache)?.dtype {
+                DType::U8 => {
+                    let decision = f.load_flag(f.row_address(rows, row)?)?;
+                    return f.store_flag(f.offset(f.pointer(cache, DType::U8)?, place)?, decision);
+                }
+                DType::U32 if cols == 1 => {
+                    let number = f.load_index(rows, row)?;
+                    return f.store_word(f.element(f.pointer(cache, DType::U32)?, place, 4)?, number);
+                }
+                DType::U32 | DType::F32 | DType::Bf16 => {}
             }
             f.copy_row(f.row(rows, row)?, f.dense_row(cache, place)?, cols)
         }),

@@ -3,6 +3,7 @@
 mod attention;
 mod compact;
 mod gemm;
+mod pending;
 mod place;
 mod pointwise;
 mod ranked;
@@ -198,6 +199,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
         Body::CachedAttention(attention) => attention::cached::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),
+        Body::Pending(pending) => pending::generate(kernel, pending),
         Body::Update(state_update) => update::generate(kernel, state_update),
     }
 }

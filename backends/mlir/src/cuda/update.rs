@@ -29,7 +29,10 @@ pub(super) fn generate(kernel: &Kernel, update: &Update) -> Result<Generated, Er
 }
 
 /// A kernel of one block, written by `body`, which gets the number of rows.
-fn one_block(kernel: &Kernel, body: impl for<'c> FnOnce(&'c Code, Int<'c>)) -> Result<Generated, Error> {
+pub(super) fn one_block(
+    kernel: &Kernel,
+    body: impl for<'c> FnOnce(&'c Code, Int<'c>),
+) -> Result<Generated, Error> {
     let code = Code::new(place::n_params(kernel)?);
     body(&code, place::extent(&code, &kernel.extent));
     Ok(Generated {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use skipc_artifact::interface::{Interface, Role, RouterPorts};
+use skipc_artifact::pending;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, Step, Storage};
 use skipc_artifact::target::DType;
 
@@ -59,6 +60,8 @@ pub struct Cached {
     pub places: Vec<u32>,
     /// Pages of each sequence, all in a row.
     pub pages: Vec<u32>,
+    /// What waits in each sequence, all in a row: [`Role::Pending`].
+    pub pending: Vec<u32>,
     /// Rows whose logits are wanted, ascending.
     pub logit_rows: Vec<u32>,
 }
@@ -206,7 +209,7 @@ fn run_steps<N: Element>(
     (mode, tiling): (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     let n_tokens = check_batch(function, batch)?;
-    let bound = n_tokens.max(1).checked_next_multiple_of(BOUND_UNIT);
+    let bound = n_tokens.max(1).max(n_pending(function, batch)).checked_next_multiple_of(BOUND_UNIT);
     let bound = bound.ok_or_else(|| Fault::Batch(format!("{n_tokens} tokens are too many")))?;
     let bounds = Bounds { tokens: bound, cached: states.cached_rows };
     let mut machine = Machine::new(function, constants, bounds, mode)?;
@@ -227,6 +230,14 @@ fn run_steps<N: Element>(
     let outcome = machine.outcome(n_tokens, n_logits)?;
     machine.read_states(states)?;
     Ok(outcome)
+}
+
+/// The most rows of a cache that the step may compute, if some wait.
+fn n_pending(function: &Function, batch: &Batch) -> u32 {
+    let table = function.interface.buffer(&Role::Pending).and_then(|idx| function.buffers.get(idx as usize));
+    let (Some(table), Some(cached)) = (table, &batch.cached) else { return 0 };
+    let n_routers = table.cols.saturating_sub(1) as usize;
+    pending::most_rows(&cached.pending, n_routers, &batch.positions, &batch.sequences)
 }
 
 /// Fills a buffer with what stands for "not written".
@@ -369,6 +380,7 @@ impl<'a, N: Element> Machine<'a, N> {
             (Role::Requests, &cached.requests[..]),
             (Role::Places, &cached.places),
             (Role::Pages, &cached.pages),
+            (Role::Pending, &cached.pending),
             (Role::LogitRows, &cached.logit_rows),
             (Role::LogitCount, &[cached.logit_rows.len() as u32]),
             (Role::TokenCount, &[n_tokens][..]),

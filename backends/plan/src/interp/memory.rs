@@ -159,15 +159,21 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
     /// The physical row of a logical one.
     pub(super) fn physical(&self, rows: Rows, logical: u32) -> Result<u64, Fault> {
         let Rows::Listed(list) = rows else { return Ok(u64::from(logical)) };
-        let row = self.load_u32(list, u64::from(logical), 0)?;
+        Ok(u64::from(self.load_u32(list, u64::from(logical), 0)?))
+    }
+
+    /// The physical row of a logical one that is written: no two are one.
+    fn physical_of_its_own(&self, rows: Rows, logical: u32) -> Result<u64, Fault> {
+        let row = self.physical(rows, logical)?;
+        let Rows::Listed(list) = rows else { return Ok(row) };
         if let Some(previous) = logical.checked_sub(1) {
             let before = self.load_u32(list, u64::from(previous), 0)?;
-            if before >= row {
+            if u64::from(before) >= row {
                 let param = self.param(list)?.name.clone();
-                return Err(Fault::RowOrder { param, at: u64::from(logical), row, before });
+                return Err(Fault::RowOrder { param, at: u64::from(logical), row: row as u32, before });
             }
         }
-        Ok(u64::from(row))
+        Ok(row)
     }
 
     /// `n` real elements of a logical row of a view.
@@ -196,7 +202,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
 
     /// Writes real elements to a logical row of a view, rounded to the parameter's type.
     pub(super) fn store(&mut self, view: View, logical: u32, values: &[N]) -> Result<(), Fault> {
-        let row = self.physical(view.rows, logical)?;
+        let row = self.physical_of_its_own(view.rows, logical)?;
         let param = self.param(view.slot)?;
         if !is_real(param.dtype) {
             return Err(wrong_type(param, "f32 or bf16"));

@@ -22,6 +22,7 @@ mod fault;
 mod function;
 mod gemm;
 mod memory;
+mod pending;
 mod pointwise;
 mod rowwise;
 #[cfg(test)]
@@ -125,6 +126,7 @@ fn run<N: Element>(
         Body::CachedAttention(attention) => attention::run_cached(&mut frame, attention, &tiles),
         Body::Rowwise(rowwise) => rowwise::run(&mut frame, rowwise, &tiles),
         Body::Compact(compact) => compact::run(&mut frame, compact, n_rows),
+        Body::Pending(pending) => pending::run(&mut frame, pending, n_rows),
         Body::Update(update) => update::run(&mut frame, update, n_rows),
     }
 }

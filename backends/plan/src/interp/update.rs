@@ -18,12 +18,19 @@ pub(super) fn run<N: Element>(
         Update::StoreRows { cols, rows, places, cache } => {
             for row in 0..n_rows {
                 let place = frame.load_index(places, row)?;
-                if frame.param(cache)?.dtype == DType::U8 {
-                    let decision = frame.load_u8(rows.slot, frame.physical(rows.rows, row)?)?;
-                    frame.store_u8(cache, place.into(), decision)?;
-                } else {
-                    let numbers = frame.load(rows, row, cols)?;
-                    frame.store_dense(cache, place, &numbers)?;
+                match frame.param(cache)?.dtype {
+                    DType::U8 => {
+                        let decision = frame.load_u8(rows.slot, frame.physical(rows.rows, row)?)?;
+                        frame.store_u8(cache, place.into(), decision)?;
+                    }
+                    DType::U32 if cols == 1 => {
+                        let number = frame.load_index(rows, row)?;
+                        frame.store_u32(cache, place.into(), number)?;
+                    }
+                    DType::U32 | DType::F32 | DType::Bf16 => {
+                        let numbers = frame.load(rows, row, cols)?;
+                        frame.store_dense(cache, place, &numbers)?;
+                    }
                 }
             }
             Ok(())

@@ -147,7 +147,11 @@ impl<'a> Ctx<'a> {
                         self.sets.insert(*sym, SetBuffers { rows, count, decided: None });
                     }
                 }
-                (Role::Input { .. }, Some((elem, [rows @ (Dim::Tokens | Dim::Fixed(_)), ..])), _) => {
+                (
+                    Role::Input { .. } | Role::Pending,
+                    Some((elem, [rows @ (Dim::Tokens | Dim::Fixed(_)), ..])),
+                    _,
+                ) => {
                     let rows =
                         if let Dim::Fixed(rows) = rows { RowBound::Fixed(*rows) } else { RowBound::Tokens };
                     let idx = self.buffer(role.to_string(), self.dtype(elem), rows, ty.cols());

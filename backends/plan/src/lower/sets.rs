@@ -9,7 +9,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Body, Candidates, Compact, Keep, RankOrder, Ranked, Segment, Select};
+use crate::kernel::{Access, Body, Candidates, Compact, Keep, Pending, RankOrder, Ranked, Segment, Select};
 use crate::op_kind::Route;
 use crate::plan::ConstantSource;
 
@@ -56,17 +56,21 @@ impl Ctx<'_> {
         let Type::Set { sym, of } = *self.graph.ty(value) else {
             return Err(self.internal("a route makes a set", value));
         };
+        let buffers = SetBuffers {
+            rows: self.buffer(format!("{sym} rows"), DType::U32, RowBound::Tokens, 1),
+            count: self.buffer(format!("{sym} count"), DType::U32, RowBound::Fixed(1), 1),
+            decided: None,
+        };
+        self.sets.insert(sym, buffers);
+        if let Route::Pending { router } = route {
+            return self.pending(group, value, router, buffers);
+        }
         let is_gate = |user: &Value| {
             // What a router wanted before its capacity is shown to the host, but not for the host to decide.
             matches!(self.graph.op(*user), Op::Executed {})
                 && self.graph.roles(*user).any(|role| matches!(role, Role::Decision { .. }))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
-        let buffers = SetBuffers {
-            rows: self.buffer(format!("{sym} rows"), DType::U32, RowBound::Tokens, 1),
-            count: self.buffer(format!("{sym} count"), DType::U32, RowBound::Fixed(1), 1),
-            decided: None,
-        };
         let decided = Decided {
             mask: self.buffer(format!("{sym} mask"), DType::U8, RowBound::Tokens, 1),
             forced: self.buffer(format!("{sym} forced"), DType::U8, RowBound::Tokens, 1),
@@ -90,6 +94,33 @@ impl Ctx<'_> {
             mask: self.written(&mut bind, "mask", decided.mask),
         };
         self.step(group, bind, Body::Compact(body));
+        Ok(())
+    }
+
+    fn pending(
+        &mut self,
+        group: &Group,
+        value: Value,
+        router: u32,
+        SetBuffers { rows, count, .. }: SetBuffers,
+    ) -> Result<(), PlanError> {
+        let [executed, positions, sequences, pages, pending, _] = self.operands(value)?;
+        let Type::Set { of, .. } = *self.graph.ty(executed) else {
+            return Err(self.internal("what executes is a set", value));
+        };
+        let mask = self.mask(executed)?;
+        let mut bind = self.bind(of, value)?;
+        let body = Pending {
+            executed: bind.slot("executed", self.arg(mask), Access::Read),
+            positions: self.operand(&mut bind, "positions", positions)?,
+            sequences: self.operand(&mut bind, "sequences", sequences)?,
+            pages: self.cache(&mut bind, "pages", pages)?,
+            pending: self.cache(&mut bind, "pending", pending)?,
+            router,
+            rows: self.written(&mut bind, "rows", rows),
+            count: self.written(&mut bind, "count", count),
+        };
+        self.step(group, bind, Body::Pending(body));
         Ok(())
     }
 
@@ -130,6 +161,7 @@ impl Ctx<'_> {
                 let pages = self.cache(bind, "pages", pages)?;
                 Select::Ranked(Ranked { keep: Keep::Left { slots, before, pages }, ..ranked })
             }
+            Route::Pending { .. } => return Err(self.internal("what waits is not selected", value)),
             Route::Best { group_size, slots } => {
                 let [wanted, scores, positions, sequences] = self.operands(value)?;
                 let places = (positions, sequences);

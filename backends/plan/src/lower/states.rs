@@ -2,7 +2,7 @@
 
 use skipc_artifact::interface::{Binding, Role};
 use skipc_artifact::program::{ArenaPlace, Buffer, RowBound, State, Storage};
-use skipc_ir::{Dim, Op, Port, Value};
+use skipc_ir::{Dim, Op, Port, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -49,7 +49,14 @@ impl Ctx<'_> {
                     }
                     _ => self.operand(&mut bind, "rows", rows)?,
                 };
-                let places = self.operand(&mut bind, "places", places)?;
+                let places = match self.graph.ty(places) {
+                    Type::Set { .. } => {
+                        let list = self.set(places)?.rows;
+                        let slot = bind.slot("places", self.arg(list), Access::Read);
+                        View { slot, rows: Rows::Dense, col: 0 }
+                    }
+                    Type::Tensor { .. } | Type::State { .. } => self.operand(&mut bind, "places", places)?,
+                };
                 let state = self.buffer_of(cache)?;
                 let cache = bind.slot("cache", self.arg(state), Access::Write);
                 (state, bind, Update::StoreRows { cols, rows, places, cache })

@@ -7,8 +7,8 @@ use super::program;
 use crate::error::Fault;
 use crate::kernel::{
     Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind,
-    PANEL_COLS, Param, Part, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum,
-    Update, View, WeightLayout,
+    PANEL_COLS, Param, Part, Pending, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot,
+    Sum, Update, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -35,6 +35,8 @@ pub(super) enum Touched {
     First(u32),
     /// Rows that other values name, of a buffer all of whose rows are held.
     Anywhere,
+    /// As many as the kernel finds and counts.
+    Listing,
 }
 
 /// One use of a parameter.
@@ -78,6 +80,7 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
         Body::CachedAttention(attention) => check.cached_attention(attention),
         Body::Rowwise(rowwise) => check.rowwise(rowwise),
         Body::Compact(compact) => check.compact(compact),
+        Body::Pending(pending) => check.pending(pending),
         Body::Update(update) => check.update(update),
     }
     check.access();
@@ -370,6 +373,24 @@ impl Check<'_> {
         self.write(compact.mask, 1, Kind::U8);
         self.exact(compact.count, 1, Kind::U32);
         self.touch(compact.count, Touched::First(1), true);
+    }
+
+    fn pending(&mut self, pending: &Pending) {
+        let Pending { executed, positions, sequences, pages, pending, router, rows, count } = *pending;
+        self.exact(executed, 1, Kind::U8);
+        self.touch(executed, Touched::Over(self.kernel.extent, Rows::Dense), false);
+        [positions, sequences].into_iter().for_each(|view| self.read(view, 1, Kind::U32));
+        for table in [pages, pending] {
+            self.kind(table, Kind::U32);
+            self.touch(table, Touched::Anywhere, false);
+        }
+        let n_cols = self.param(pending).map_or(0, |param| param.cols);
+        self.size("the column of a router", router, router < n_cols.saturating_sub(1));
+        // How many rows it lists is its own to say.
+        self.exact(rows, 1, Kind::U32);
+        self.touch(rows, Touched::Listing, true);
+        self.exact(count, 1, Kind::U32);
+        self.touch(count, Touched::First(1), true);
     }
 
     fn update(&mut self, update: &Update) {

@@ -183,6 +183,8 @@ impl State<'_> {
                 }
                 return;
             }
+            // What it then holds is known where the set is opened.
+            Touched::Listing => return,
             Touched::First(rows) => (Some(Held::First(rows)), None),
             Touched::Over(extent, Rows::Dense) => (held_by(step, extent), None),
             Touched::Over(extent, Rows::Listed(list)) => match self.listed(step, extent, list) {
@@ -216,6 +218,7 @@ impl State<'_> {
         let RowBound::Fixed(rows) = self.plan.function.buffers.get(idx as usize)?.rows else { return None };
         let wanted = match touched {
             Touched::Anywhere => 0,
+            Touched::Listing => u32::MAX,
             Touched::First(wanted) | Touched::Over(Extent::Fixed(wanted), Rows::Dense) => wanted,
             Touched::Over(..) => u32::MAX,
         };
@@ -243,16 +246,18 @@ impl State<'_> {
         is_zero.then_some(compact.forced)
     }
 
-    /// A compaction makes a row list.
+    /// A compaction makes a row list, of the rows of its extent; what waits is one of a cache.
     fn open_set(&mut self, kernel: &Kernel, step: &Step) {
-        let Body::Compact(compact) = &kernel.body else { return };
+        let (rows, count, of) = match &kernel.body {
+            Body::Compact(compact) => (compact.rows, compact.count, held_by(step, kernel.extent)),
+            Body::Pending(pending) => (pending.rows, pending.count, Some(Held::Cached)),
+            _ => return,
+        };
         let arg = |slot: Slot| match step.args.get(slot.0 as usize) {
             Some(Arg::Buffer(idx)) => Some(*idx),
             _ => None,
         };
-        if let (Some(rows), Some(count), Some(of)) =
-            (arg(compact.rows), arg(compact.count), held_by(step, kernel.extent))
-        {
+        if let (Some(rows), Some(count), Some(of)) = (arg(rows), arg(count), of) {
             self.held.insert(rows, Held::Counted(count));
             self.sets.insert(rows, (Held::Counted(count), of));
         }

@@ -6,7 +6,7 @@ use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
 use skipc_plan::{Options, verify};
-use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
+use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, PENDING, SUM, UPDATE_FIRST};
 
 use crate::check::GraphWeights;
 use crate::options;
@@ -47,6 +47,10 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
                 (Role::State { name }, Datum::Real { data, .. }) => {
                     assert_eq!(states.reals(name), Some(data.as_slice()), "{step:?}");
                 }
+                (Role::State { name }, Datum::Ints(ints)) => {
+                    let bytes: Vec<u8> = ints.iter().flat_map(|int| (*int as u32).to_le_bytes()).collect();
+                    assert_eq!(states.bytes(name), Some(bytes.as_slice()), "{step:?}");
+                }
                 (Role::State { name }, Datum::Mask(mask)) => {
                     let bytes: Vec<u8> = mask.iter().map(|bit| u8::from(*bit)).collect();
                     assert_eq!(states.bytes(name), Some(bytes.as_slice()), "{step:?}");
@@ -62,7 +66,7 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
 
 #[test]
 fn states_survive_steps_in_the_planned_kernels() {
-    for body in [SUM, CAPACITY] {
+    for body in [SUM, CAPACITY, PENDING] {
         for mode in [Mode::Separate, Mode::Arena] {
             for tiling in [Tiling::of(1), Tiling::of(16), Tiling { rows: 7, reversed: true }] {
                 keeps::<Ring32>(body, mode, tiling);

@@ -1,6 +1,7 @@
 //! A decoder with caches: a step computes its own tokens and finds what it needs of the earlier ones.
 
 use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::pending;
 use skipc_artifact::program::{Function, PAGE_ROWS, STEP};
 
 use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
@@ -15,13 +16,21 @@ pub struct Cached {
     state: State,
     pages: Pages,
     slots: Vec<Option<Sequence>>,
+    /// Tokens of a sequence whose keys and values may wait, if any may.
+    most_pending: u32,
 }
+
+/// Tokens of a sequence whose keys and values may wait, at most: beyond a few dozen a batch of them reads no less weights
+/// for each.
+const MOST_PENDING: u32 = 256;
 
 #[derive(Clone, Debug)]
 struct Sequence {
     number: u32,
     length: u32,
     pages: Vec<u32>,
+    /// The first position whose keys and values wait, for each router whose layers may leave them for later.
+    pending: Vec<u32>,
 }
 
 impl Cached {
@@ -32,10 +41,15 @@ impl Cached {
     ///
     /// [`Error::NoFunction`] if the program has none for steps; no memory.
     pub fn new(module: &Module, slots: u32, cache_tokens: u32) -> Result<Self, Error> {
-        module.function(STEP)?;
+        let function = module.function(STEP)?;
+        // However all sequences wait, a step has room for what they leave and for half as many tokens as without.
+        let most_pending = match n_waiting(function) {
+            0 => 0,
+            _ => (function.max_tokens / 2 / slots.max(1)).min(MOST_PENDING),
+        };
         let state = module.state_with_cache(cache_tokens)?;
         let pages = Pages::new(state.cached_rows() / PAGE_ROWS);
-        Ok(Self { state, pages, slots: vec![None; slots as usize] })
+        Ok(Self { state, pages, slots: vec![None; slots as usize], most_pending })
     }
 
     /// Bytes that a token takes in the caches.
@@ -136,11 +150,6 @@ impl Cached {
         let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
         wanted.extend(wants_logits.then_some(Role::Logits));
         let results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
-        for Chunk { slot, tokens, .. } in chunks {
-            if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
-                sequence.length += tokens.len() as u32;
-            }
-        }
         let mut outputs = StepOutputs { overflow: vec![0; routers.len()], ..StepOutputs::default() };
         for (role, bytes) in wanted.iter().zip(results) {
             match *role {
@@ -157,7 +166,24 @@ impl Cached {
                 }
             }
         }
+        self.advance(chunks, &outputs.gates);
         Ok(outputs)
+    }
+
+    /// Notes that a step has run, under these decisions.
+    fn advance(&mut self, chunks: &[Chunk<'_>], gates: &[Vec<u8>]) {
+        let (most, mut first_row) = (self.most_pending, 0);
+        for Chunk { slot, tokens, .. } in chunks {
+            let rows = first_row..first_row + tokens.len();
+            first_row = rows.end;
+            if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
+                sequence.length += tokens.len() as u32;
+                pending::advance(&mut sequence.pending, most, sequence.length, |router| {
+                    let own = gates.get(router).and_then(|gate| gate.get(rows.clone()));
+                    own.is_some_and(|own| own.contains(&1))
+                });
+            }
+        }
     }
 
     /// Refuses chunks that no step can be made of.
@@ -187,6 +213,7 @@ impl Cached {
         let [mut tokens, mut positions, mut sequences, mut requests, mut places] =
             [(); 5].map(|()| Vec::new());
         let (mut pages, mut logit_rows) = (Vec::with_capacity(chunks.len() * n_pages), Vec::new());
+        let mut pending = Vec::new();
         for (idx, Chunk { slot, tokens: new, rows }) in (0u32..).zip(chunks) {
             let sequence = self.sequence(*slot)?;
             let first_row = tokens.len() as u32;
@@ -207,6 +234,7 @@ impl Cached {
             // What is past the pages of a sequence is not read.
             let all = sequence.pages.iter().copied().chain(std::iter::repeat(u32::MAX));
             pages.extend(all.take(n_pages));
+            pending.extend(sequence.pending.iter().copied().chain([self.most_pending]));
         }
         let given = [
             (Role::Tokens, tokens),
@@ -215,6 +243,7 @@ impl Cached {
             (Role::Requests, requests),
             (Role::Places, places),
             (Role::Pages, pages),
+            (Role::Pending, pending),
             (Role::LogitRows, logit_rows),
         ];
         let interface = &self.function().interface;
@@ -223,15 +252,23 @@ impl Cached {
     }
 }
 
+/// For how many routers keys and values may wait: all, or none.
+fn n_waiting(function: &Function) -> u32 {
+    let table = function.interface.buffer(&Role::Pending).and_then(|idx| function.buffers.get(idx as usize));
+    table.map_or(0, |table| table.cols.saturating_sub(1))
+}
+
 impl Decoder for Cached {
     fn limits(&self) -> Limits {
         let Function { max_tokens, max_positions, vocab_size, .. } = *self.function();
         let slots = self.slots.len() as u32;
-        Limits { slots, positions: max_positions, vocab_size, step_tokens: max_tokens }
+        let step_tokens = max_tokens - slots * self.most_pending;
+        Limits { slots, positions: max_positions, vocab_size, step_tokens }
     }
 
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error> {
-        self.fill(slot, Sequence { number: sequence, length: 0, pages: Vec::new() })
+        let pending = vec![0; n_waiting(self.function()) as usize];
+        self.fill(slot, Sequence { number: sequence, length: 0, pages: Vec::new(), pending })
     }
 
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool {
@@ -259,6 +296,7 @@ impl Decoder for Cached {
         }
         if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
             sequence.length = length;
+            sequence.pending.iter_mut().for_each(|first| *first = length.min(*first));
             let kept = length.div_ceil(PAGE_ROWS) as usize;
             let rest = sequence.pages.split_off(kept.min(sequence.pages.len()));
             rest.into_iter().for_each(|page| self.pages.release(page));

@@ -72,6 +72,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         | Op::LimitFirst { .. }
         | Op::LimitFirstAfter { .. }
         | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
+        Op::Pending { .. } => kernel(work(Work::Route, &rows_of(1))),
         Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
     }

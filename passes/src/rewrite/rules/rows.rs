@@ -37,10 +37,11 @@ fn is_row_wise(op: &Op) -> bool {
     op.has(Trait::RowWise) && !op.has(Trait::CountsRows)
 }
 
-/// The sets over which a class is a gather, each with what is gathered.
+/// The sets over which a class is a gather of a tensor, each with what is gathered. Nothing is computed on all of a cache.
 fn gathers<'a>(view: &'a View<'_>, class: Id) -> impl Iterator<Item = (Id, Id)> + 'a {
-    view.nodes(class).filter_map(|(op, operands)| match (op, operands) {
-        (Op::Gather {}, &[x, set]) => Some((view.egraph.find(set), x)),
+    let is_tensor = |class: Id| matches!(view.ty(class), Some(Type::Tensor { .. }));
+    view.nodes(class).filter_map(move |(op, operands)| match (op, operands) {
+        (Op::Gather {}, &[x, set]) if is_tensor(x) => Some((view.egraph.find(set), x)),
         _ => None,
     })
 }

@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, CachedAttention, Slot, Update};
+use skipc_plan::kernel::{Body, CachedAttention, Pending, Slot, Update};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
@@ -47,7 +47,17 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
     for rows in [0, 1, 16, 33, 300] {
         cases.push(store_decisions(rows));
+        cases.push(store_positions(rows));
     }
+    for executing in Set::ALL {
+        for most in [0, 2, 40] {
+            cases.push(pending((&SEQUENCES, executing), most));
+        }
+    }
+    // A prompt behind what waits; more rows than there are tokens; nothing new at all.
+    cases.push(pending((&[(300, 270)], Set::One), 40));
+    cases.push(pending((&[(250, 1), (33, 1), (1, 1)], Set::Alternating), 16));
+    cases.push(pending((&[(33, 0)], Set::All), 0));
 }
 
 /// Sequences in the pages of a cache, which lie in no order and apart.
@@ -166,4 +176,50 @@ fn store_decisions(rows: u32) -> Case {
     let extent = draft.counted(rows, bound);
     let update = Update::StoreRows { cols: 1, rows: x, places, cache };
     draft.finish(extent, Body::Update(update), Exactness::Bitwise)
+}
+
+fn store_positions(rows: u32) -> Case {
+    let mut draft = Draft::new(format!("cached_store_positions_rows_{rows}"));
+    let (bound, n_cached) = (rows + 3, (2 * rows).next_multiple_of(PAGE_ROWS));
+    let positions: Vec<u32> = (0..rows).map(|_| draft.next() as u32 % 5000).collect();
+    let x = dense(draft.column("rows", bound, &positions));
+    let places = places(&mut draft, rows, n_cached);
+    let places = dense(draft.column("places", bound, &places));
+    let cache = draft.output("cache", (DType::U32, n_cached, 1));
+    let extent = draft.counted(rows, bound);
+    let update = Update::StoreRows { cols: 1, rows: x, places, cache };
+    draft.finish(extent, Body::Update(update), Exactness::Bitwise)
+}
+
+/// What waits in sequences of which some rows execute: nothing to all of a sequence, for the second of three routers.
+fn pending((sequences, executing): (&[(u32, u32)], Set), most: u32) -> Case {
+    let lengths: Vec<String> = sequences.iter().map(|(length, new)| format!("{length}_new_{new}")).collect();
+    let name =
+        format!("cached_pending_tokens_{}_executing_{}_most_{most}", lengths.join("_"), executing.name());
+    let mut draft = Draft::new(name);
+    let pages = Pages::new(&mut draft, sequences);
+    let (mut positions, mut of_rows, mut table, mut at_most) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for (sequence, (length, new)) in (0..).zip(sequences) {
+        let begin = length - new;
+        let first = [begin, 0, begin / 2, begin.saturating_sub(3)][sequence as usize % 4];
+        table.extend([begin, first, 0, most]);
+        positions.extend(begin..*length);
+        of_rows.extend(std::iter::repeat_n(sequence, *new as usize));
+        at_most += length - first;
+    }
+    let (n, bound) = (positions.len() as u32, positions.len() as u32 + 2);
+    let mut executes = vec![0; n as usize];
+    executing.rows(n, &mut draft).iter().for_each(|row| executes[*row as usize] = 1);
+    let pending = Pending {
+        executed: draft.decisions("executed", bound, &executes),
+        positions: dense(draft.column("positions", bound, &positions)),
+        sequences: dense(draft.column("sequences", bound, &of_rows)),
+        pages: pages.table(&mut draft),
+        pending: draft.words("pending", 4, &table),
+        router: 1,
+        rows: draft.output("rows", (DType::U32, at_most + 3, 1)),
+        count: draft.output("count", (DType::U32, 1, 1)),
+    };
+    let extent = draft.counted(n, bound);
+    draft.finish(extent, Body::Pending(pending), Exactness::Bitwise)
 }

@@ -4,6 +4,7 @@
 mod approx;
 mod attention;
 mod compact;
+mod pending;
 mod rowwise;
 mod update;
 
@@ -30,6 +31,7 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
         Body::CachedAttention(attention) => eval.cached_attention(attention, n_rows),
         Body::Rowwise(rowwise) => eval.rowwise(rowwise, n_rows),
         Body::Compact(compact) => eval.compact(compact, n_rows),
+        Body::Pending(pending) => eval.pending(pending, n_rows),
         Body::Update(update) => eval.update(update, n_rows),
     }
     eval.outputs.into_iter().flatten().collect()
