@@ -72,6 +72,38 @@ fn a_wrong_pass_is_a_mismatch_in_every_domain_and_leaves_a_case() {
     assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
+/// Steps whose keys and values wait are those of whole sequences; rows that wait for another router are not.
+#[test]
+fn keys_that_wait_are_checked_in_steps() {
+    let fault = |text: &str| {
+        assert!(text.contains("= pending "), "nothing waits: {text}");
+        text.replacen(", router=0}", ", router=1}", 1)
+    };
+    let golden = "gumbel";
+    for kv in ["lazy", "eager"] {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(golden);
+        let (spec, weights) = (root.join("spec.toml"), golden_weights(golden));
+        let spec = spec.display().to_string();
+        let dir = TempDir::new().unwrap();
+        let ran = skipc(&dir, &["compile", &spec, "--weights", &weights, "--kv", kv, "-o", "right.skp"]);
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(report(&dir, "right.skp", &["--weights", &weights], 0)["ok"], true, "{kv}");
+        if kv == "lazy" {
+            let right = fs::read(dir.path().join("right.skp")).unwrap();
+            let wrong = tamper::with_sections(&right, |name, bytes| {
+                let text = || fault(std::str::from_utf8(bytes).unwrap()).into_bytes();
+                (name == "ir/step/legal.sir").then(text)
+            });
+            fs::write(dir.path().join("wrong.skp"), wrong).unwrap();
+            let ran = skipc(&dir, &["verify", "wrong.skp", "--weights", &weights]);
+            let text = String::from_utf8_lossy(&ran.stderr).into_owned();
+            assert_eq!(ran.status.code(), Some(3), "{text}");
+            let wrong: Vec<&str> = text.lines().filter(|line| line.trim_end().ends_with("WRONG")).collect();
+            assert!(!wrong.is_empty() && wrong.iter().all(|line| line.contains("steps")), "{text}");
+        }
+    }
+}
+
 /// With the weights of the compile, a program runs on its own constants: wrong ones differ from the original tensors.
 #[test]
 fn wrong_constants_differ_from_the_original_tensors() {
