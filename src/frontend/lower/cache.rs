@@ -22,10 +22,22 @@ pub(super) struct Cache {
     key_values: KeyValues,
     /// What waits in each sequence, and the positions of all tokens in the cache, if a layer has asked for rows that wait.
     waiting: Option<[Value; 2]>,
+    /// Where the stream waits that layers of the last routers saw.
+    stream: Option<StreamCache>,
     /// What was decided about each token, by the set that executes.
     decisions: BTreeMap<Value, Decided>,
     /// The last value of each state.
     pub(super) states: BTreeMap<port::Role, Value>,
+}
+
+/// A cache of the stream, which the layers of two routers in a row can share: a token that executes what the first decides
+/// about leaves nothing to wait there, and one that skips it comes to the second as it was.
+struct StreamCache {
+    /// The routers, the same if it is one.
+    first: usize,
+    last: usize,
+    /// The stream behind what the last one decides about.
+    behind: Option<Value>,
 }
 
 /// The decisions of a router.
@@ -50,6 +62,7 @@ impl Ctx<'_> {
             requests: self.input(Port::of_tokens(port::Role::Requests))?,
             key_values,
             waiting: None,
+            stream: None,
             decisions: BTreeMap::new(),
             states: BTreeMap::new(),
         })
@@ -97,16 +110,14 @@ impl Ctx<'_> {
     /// The rows of the stream `x` of all tokens whose keys and values a layer has to compute now, if tokens that skip it may
     /// leave theirs for later: those that have waited in the sequences that execute, and these sequences' own. `set` is of
     /// the tokens that execute.
-    pub(super) fn pending(
-        &mut self,
-        name: &str,
-        x: Value,
-        set: Value,
-    ) -> Result<Option<TokenRows<Value>>, LowerError> {
-        if self.cache.as_ref().is_none_or(|cache| cache.key_values == KeyValues::Eager) {
+    pub(super) fn pending(&mut self, x: Value, set: Value) -> Result<Option<TokenRows<Value>>, LowerError> {
+        let lazy = self.cache.as_ref().filter(|cache| cache.key_values == KeyValues::Lazy);
+        let Some(router) = lazy.and_then(|cache| cache.decisions.get(&set)).map(|decided| decided.router)
+        else {
             return Ok(None);
-        }
-        let [_, stream] = self.stored(&format!("{name}.stream"), x, None)?;
+        };
+        let first = self.stream_cache(router, x);
+        let [_, stream] = self.stored(&format!("stream.{first}"), x, None)?;
         let [waiting, all_positions] = self.waiting()?;
         let Some(rows) = self.pending_rows(set, stream, waiting)? else { return Ok(None) };
         Ok(Some(TokenRows {
@@ -115,6 +126,26 @@ impl Ctx<'_> {
             sequences: None,
             set: Some(rows),
         }))
+    }
+
+    /// The router that the cache is named for in which `x` waits, the stream that a layer of this router sees.
+    fn stream_cache(&mut self, router: usize, x: Value) -> usize {
+        let Some(cache) = &mut self.cache else { return router };
+        match &mut cache.stream {
+            Some(stream) if stream.last == router => {}
+            Some(stream) if stream.first == stream.last && stream.behind == Some(x) => stream.last = router,
+            stream => *stream = Some(StreamCache { first: router, last: router, behind: None }),
+        }
+        cache.stream.as_ref().map_or(router, |stream| stream.first)
+    }
+
+    /// Notes the stream behind what the router of this set decides about.
+    pub(super) fn note_stream_behind(&mut self, set: Value, x: Value) {
+        let Some(cache) = &mut self.cache else { return };
+        let router = cache.decisions.get(&set).map(|decided| decided.router);
+        if let Some(stream) = cache.stream.as_mut().filter(|stream| Some(stream.last) == router) {
+            stream.behind = Some(x);
+        }
     }
 
     /// What waits in each sequence, and the positions of all tokens in the cache.
@@ -170,7 +201,7 @@ impl Ctx<'_> {
         self.add(op, &operands)
     }
 
-    /// The cache of this name, as the step finds it and with these rows, which are those of a set or of all tokens.
+    /// The cache of this name, as it is so far and with these rows, which are those of a set or of all tokens.
     fn stored(&mut self, name: &str, rows: Value, set: Option<Value>) -> Result<[Value; 2], LowerError> {
         let ty = self.graph.ty(rows);
         let (elem, cols) = ty.as_tensor().map_or((Elem::Real, 1), |(elem, _)| (elem, ty.cols()));
@@ -178,7 +209,8 @@ impl Ctx<'_> {
         let ty = Type::State { elem, dims: if is_column { &dims[..1] } else { &dims }.into() };
         let port = Port::state(name, ty);
         let role = port.role.clone();
-        let before = self.input(port)?;
+        let so_far = self.cache.as_ref().and_then(|cache| cache.states.get(&role)).copied();
+        let before = so_far.map_or_else(|| self.input(port), Ok)?;
         let Some(places) = self.cache.as_ref().map(|cache| cache.places) else { return Ok([before; 2]) };
         let places = match set {
             // The set says itself which rows of the cache it has.

@@ -88,7 +88,7 @@ impl Ctx<'_> {
                 within.layer += 1;
                 self.at(&name);
                 let rows = rows(x.rows, branch.rows);
-                let seen = if layer.mixes_tokens() { self.seen(&name, x, branch)? } else { rows };
+                let seen = if layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
                 let change = layer.build(self, &name, LayerInput { rows, seen })?;
                 self.add(Binary::Add, &[x.rows, change])
             }
@@ -100,9 +100,9 @@ impl Ctx<'_> {
     }
 
     /// The rows at which those of the branch look.
-    fn seen(&mut self, name: &str, x: Stream, branch: Branch) -> Result<TokenRows<Value>, LowerError> {
+    fn seen(&mut self, x: Stream, branch: Branch) -> Result<TokenRows<Value>, LowerError> {
         if let (Kv::All, Some(Tokens { set: Some(set), .. })) = (branch.kv, branch.executed)
-            && let Some(rows) = self.pending(name, x.all, set)?
+            && let Some(rows) = self.pending(x.all, set)?
         {
             return Ok(rows);
         }

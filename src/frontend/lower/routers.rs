@@ -147,7 +147,9 @@ impl Ctx<'_> {
         if either.scale == BranchScale::Probability {
             h = self.scaled(entry, h, rows, &decision.probability)?;
         }
-        self.keep_executed(x, h, branch)
+        let behind = self.keep_executed(x, h, branch)?;
+        self.note_stream_behind(set, behind);
+        Ok(behind)
     }
 
     /// `x + p · (y − x)` over the rows of the branch.
