@@ -155,6 +155,7 @@ pub(super) fn graph<'a, N: Number>(
         tensors.insert(Role::Requests, ints(&piece.cached.requests));
         tensors.insert(Role::Places, ints(&piece.cached.places));
         tensors.insert(Role::Pages, ints(&pages));
+        tensors.insert(Role::Margins, Datum::Real { cols: 1, data: vec![N::ZERO; n] });
         tensors.insert(Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n });
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };

@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | [`Role::Tokens`], [`Role::Positions`], [`Role::Sequences`] | the caller | `u32 [n, 1]` |
 //! | [`Role::Requests`], [`Role::Places`] | the caller, of functions with a cache | `u32 [n, 1]` |
+//! | [`Role::Margins`] | the caller, if not 0, of functions that have it | `f32 [n, 1]` |
 //! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
 //! | [`Role::Input`] | the caller | any |
@@ -47,6 +48,9 @@ pub enum Role {
     /// The pages of the caches in which the tokens of each sequence lie, in order: a row for each sequence of the step,
     /// [`PAGE_ROWS`] tokens a page. Rows past the last sequence mean nothing.
     Pages,
+    /// What each token's score has to be above a router's threshold for the token to execute: 0 for what the model means, more for a
+    /// draft of it with fewer layers.
+    Margins,
     /// The rows whose logits are wanted, ascending.
     LogitRows,
     /// A tensor of this name from the caller.
@@ -143,6 +147,7 @@ impl Role {
             | Role::Requests
             | Role::Places
             | Role::Pages
+            | Role::Margins
             | Role::LogitRows
             | Role::LogitCount
             | Role::Input { .. }
@@ -170,6 +175,7 @@ impl Role {
             | Role::Requests
             | Role::Places
             | Role::LogitRows => (DType::U32, RowBound::Tokens, 1),
+            Role::Margins => (DType::F32, RowBound::Tokens, 1),
             Role::Pages => (DType::U32, RowBound::Tokens, max_positions.div_ceil(PAGE_ROWS)),
             Role::Logits => (DType::F32, RowBound::Tokens, vocab_size),
             Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
@@ -196,6 +202,7 @@ impl fmt::Display for Role {
             Role::Requests => f.write_str("requests"),
             Role::Places => f.write_str("places"),
             Role::Pages => f.write_str("pages"),
+            Role::Margins => f.write_str("margins"),
             Role::LogitRows => f.write_str("logit rows"),
             Role::LogitCount => f.write_str("n_logit_rows"),
             Role::Input { name } => write!(f, "input {name}"),

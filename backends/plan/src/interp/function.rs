@@ -36,7 +36,7 @@ pub enum Mode {
 }
 
 /// What the host hands to a step. The three lists have one entry a token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Token ids, all sequences one after the other.
     pub tokens: Vec<u32>,
@@ -51,12 +51,14 @@ pub struct Batch {
 }
 
 /// What the host says of the caches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cached {
     /// Number of each token's request.
     pub requests: Vec<u32>,
     /// Row of the caches at which each token lies.
     pub places: Vec<u32>,
+    /// By how much scores have to be above thresholds, for each token; nothing for 0.
+    pub margins: Vec<f32>,
     /// Pages of each sequence, all in a row.
     pub pages: Vec<u32>,
     /// Rows whose logits are wanted, ascending.
@@ -382,6 +384,11 @@ impl<'a, N: Element> Machine<'a, N> {
                 self.write_u32(idx, words)?;
             }
         }
+        if let Some(idx) = self.interface().buffer(&Role::Margins) {
+            let mut margins = cached.margins.clone();
+            margins.resize(n_tokens as usize, 0.0);
+            self.write_reals(idx, &margins)?;
+        }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {
                 let bytes: Vec<u8> = decisions.iter().map(|executes| u8::from(*executes)).collect();
@@ -467,6 +474,14 @@ impl<'a, N: Element> Machine<'a, N> {
     fn write_u32(&mut self, idx: u32, values: &[u32]) -> Result<(), Fault> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.write(idx, DType::U32, &bytes)
+    }
+
+    fn write_reals(&mut self, idx: u32, values: &[f32]) -> Result<(), Fault> {
+        let begin = self.arena_place(idx, DType::F32)?.1;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.write(idx, DType::F32, &bytes)?;
+        self.memory.set_reals(begin, DType::F32, values.iter().map(|value| N::from_f64(f64::from(*value))));
+        Ok(())
     }
 
     fn write(&mut self, idx: u32, dtype: DType, bytes: &[u8]) -> Result<(), Fault> {
