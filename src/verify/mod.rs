@@ -30,7 +30,7 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
-use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
+use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
 use skipc_ir::{Graph, text};
 use skipc_plan::interp::Element;
 use skipc_plan::{Linked, Plan};
@@ -58,7 +58,7 @@ use steps::Cut;
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The tokens. Exact domains and f64 see the beginnings of its first sequences.
-    pub batch: &'a Batch,
+    pub batch: &'a FlatBatch,
     /// Decisions to force instead of the ladder's own, one mask `[n]` a router.
     pub routing: Option<&'a [Vec<bool>]>,
     /// Threads of the host.
@@ -328,7 +328,7 @@ impl<'a> Phase<'a> {
                 let found =
                     compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
-                    let oracle = |batch: &Batch, gates: &[Vec<bool>]| {
+                    let oracle = |batch: &FlatBatch, gates: &[Vec<bool>]| {
                         self.oracle.run::<N>(weights, batch, Some(gates))
                     };
                     report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);

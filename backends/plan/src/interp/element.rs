@@ -4,7 +4,7 @@ use half::bf16;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{Gf61, Number, Ring32, Weights};
 
-use super::{Batch, Fault, Mode, Outcome, States, Tiling};
+use super::{Fault, Mode, Outcome, States, StepInput, Tiling};
 use crate::plan::Plan;
 
 /// A number domain with what a store does to a number: in f32 it rounds to the parameter's type, elsewhere nothing does.
@@ -21,7 +21,7 @@ pub trait Element: Number {
         plan: &Plan,
         weights: &dyn Weights<Self>,
         states: &mut States<Self>,
-        batch: &Batch,
+        batch: &StepInput,
         places: (Mode, Tiling),
     ) -> Result<Outcome<Self>, Fault> {
         super::function::run_plan(plan, weights, states, batch, places)
@@ -35,7 +35,7 @@ macro_rules! run_plan {
             plan: &Plan,
             weights: &dyn Weights<Self>,
             states: &mut States<Self>,
-            batch: &Batch,
+            batch: &StepInput,
             places: (Mode, Tiling),
         ) -> Result<Outcome<Self>, Fault> {
             super::function::run_plan(plan, weights, states, batch, places)

@@ -11,7 +11,7 @@ use skipc_ir::interp::Weights;
 
 use super::element::Element;
 use super::fault::Fault;
-use super::memory::{ALIGN, Constant, Memory, Owner, Place};
+use super::memory::{ALIGN, Allocation, Constant, Memory, Owner};
 use super::{Tiling, run};
 use crate::kernel::Kernel;
 use crate::plan::{ConstantSource, Plan, PlanConstant};
@@ -37,7 +37,7 @@ pub enum Mode {
 
 /// What the host hands to a step. The three lists have one entry a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct StepInput {
     /// Token ids, all sequences one after the other.
     pub tokens: Vec<u32>,
     /// Position of each token in its sequence.
@@ -93,7 +93,7 @@ pub fn run_function(
     function: &Function,
     constants: &[impl AsRef<[u8]>],
     states: &mut States<f32>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
     let constants = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
@@ -109,7 +109,7 @@ pub fn run_plan_in<N: Element>(
     plan: &Plan,
     weights: &dyn Weights<N>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     N::run_plan(plan, weights, states, batch, places)
@@ -158,7 +158,7 @@ pub(super) fn run_plan<N: Element>(
     plan: &Plan,
     weights: &dyn Weights<N>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     let constants = plan.constants.iter().map(|constant| make_constant(constant, weights));
@@ -202,7 +202,7 @@ fn run_steps<N: Element>(
     (kernels, function): (&[(String, Kernel)], &Function),
     constants: Vec<Constant<'_, N>>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     (mode, tiling): (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     let n_tokens = check_batch(function, batch)?;
@@ -238,7 +238,7 @@ pub fn poison(dtype: DType, bytes: &mut [u8]) {
     }
 }
 
-fn check_batch(function: &Function, batch: &Batch) -> Result<u32, Fault> {
+fn check_batch(function: &Function, batch: &StepInput) -> Result<u32, Fault> {
     let n_tokens = batch.tokens.len();
     if batch.positions.len() != n_tokens || batch.sequences.len() != n_tokens {
         return Err(Fault::Batch("tokens, positions and sequences differ in length".to_owned()));
@@ -272,7 +272,7 @@ struct Kept<'a> {
 struct Machine<'a, N> {
     function: &'a Function,
     memory: Memory<'a, N>,
-    places: Vec<Place>,
+    places: Vec<Allocation>,
 }
 
 impl<'a, N: Element> Machine<'a, N> {
@@ -306,7 +306,7 @@ impl<'a, N: Element> Machine<'a, N> {
             if buffer.place().is_none() {
                 states_end = range.end;
             }
-            places.push(Place::Arena(range, owner));
+            places.push(Allocation::Arena(range, owner));
         }
         let memory = Memory::new(end, constants);
         Ok(Machine { function, memory, places })
@@ -318,7 +318,7 @@ impl<'a, N: Element> Machine<'a, N> {
         for port in &self.function.interface.ports {
             let Role::State { name } = &port.role else { continue };
             let idx = self.port(&port.role)?;
-            let (buffer, Place::Arena(range, owner)) = self.buffer(idx)? else { continue };
+            let (buffer, Allocation::Arena(range, owner)) = self.buffer(idx)? else { continue };
             states.push(Kept { name, dtype: buffer.dtype, range: range.clone(), owner: *owner });
         }
         Ok(states)
@@ -361,7 +361,7 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 
     /// Writes what the function has ports for.
-    fn write_inputs(&mut self, batch: &Batch, n_tokens: u32) -> Result<(), Fault> {
+    fn write_inputs(&mut self, batch: &StepInput, n_tokens: u32) -> Result<(), Fault> {
         let use_forced = [u32::from(batch.forced.is_some())];
         let nothing = Cached::default();
         let cached = batch.cached.as_ref().unwrap_or(&nothing);
@@ -408,7 +408,7 @@ impl<'a, N: Element> Machine<'a, N> {
                     place.clone()
                 }
                 Arg::Constant(constant) if (constant as usize) < self.memory.constants.len() => {
-                    Place::Constant(constant as usize)
+                    Allocation::Constant(constant as usize)
                 }
                 Arg::Constant(constant) => {
                     return Err(Fault::Layout(format!("there is no constant {constant}")));
@@ -446,7 +446,7 @@ impl<'a, N: Element> Machine<'a, N> {
         Ok(outcome)
     }
 
-    fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Place), Fault> {
+    fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Allocation), Fault> {
         let missing = || Fault::Layout(format!("there is no buffer {idx}"));
         let buffer = self.function.buffers.get(idx as usize).ok_or_else(missing)?;
         Ok((buffer, self.places.get(idx as usize).ok_or_else(missing)?))
@@ -455,10 +455,10 @@ impl<'a, N: Element> Machine<'a, N> {
     fn arena_place(&self, idx: u32, dtype: DType) -> Result<(&'a Buffer, usize, usize, Owner), Fault> {
         let (buffer, place) = self.buffer(idx)?;
         match place {
-            Place::Arena(range, owner) if buffer.dtype == dtype => {
+            Allocation::Arena(range, owner) if buffer.dtype == dtype => {
                 Ok((buffer, range.start, range.end, *owner))
             }
-            Place::Arena(..) | Place::Constant(_) => {
+            Allocation::Arena(..) | Allocation::Constant(_) => {
                 Err(Fault::Layout(format!("buffer `{}` should hold {dtype}", buffer.name)))
             }
         }

@@ -30,7 +30,7 @@ mod update;
 
 use std::ops::Range;
 
-use memory::{Frame, Memory, Place, decode};
+use memory::{Allocation, Frame, Memory, decode};
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 
@@ -39,7 +39,7 @@ use crate::kernel::{Body, Kernel};
 pub use element::Element;
 pub use fault::Fault;
 pub use function::{
-    Batch, Cached, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, poison, run_function,
+    Cached, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, StepInput, poison, run_function,
     run_plan_in,
 };
 
@@ -91,7 +91,7 @@ pub fn run_kernel(kernel: &Kernel, operands: &mut [Vec<u8>], tiling: Tiling) -> 
         memory.owners[range.clone()].fill(*owner);
         memory.set_reals(range.start, param.dtype, decode::<f32>(param.dtype, operand));
     }
-    let arena = |(range, owner): &(Range<usize>, memory::Owner)| Place::Arena(range.clone(), *owner);
+    let arena = |(range, owner): &(Range<usize>, memory::Owner)| Allocation::Arena(range.clone(), *owner);
     run(kernel, &mut memory, places.iter().map(arena).collect(), tiling)?;
     for (operand, ((range, _), param)) in operands.iter_mut().zip(places.iter().zip(&kernel.params)) {
         let n = operand.len() / param.dtype.size() as usize;
@@ -112,7 +112,7 @@ pub fn run_kernel(kernel: &Kernel, operands: &mut [Vec<u8>], tiling: Tiling) -> 
 fn run<N: Element>(
     kernel: &Kernel,
     memory: &mut Memory<'_, N>,
-    places: Vec<Place>,
+    places: Vec<Allocation>,
     tiling: Tiling,
 ) -> Result<(), Fault> {
     let mut frame = Frame::new(kernel, memory, places)?;

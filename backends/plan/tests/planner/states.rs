@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
-use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
+use skipc_plan::interp::{Element, Mode, States, StepInput, Tiling, run_plan_in};
 use skipc_plan::{Options, verify};
 use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, SUM, UPDATE_FIRST};
 
@@ -30,7 +30,7 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
         let env = Env { batch: &step.batch, tensors, weights: &weights, routing: &Free };
         let wanted = interp::run::<N>(legal.graph(), &env).expect("the graph has a value");
         let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
-        let step = Batch {
+        let step = StepInput {
             tokens: numbers(&step.batch.tokens),
             positions: numbers(&step.batch.positions),
             sequences: numbers(&step.batch.sequences),
