@@ -1,4 +1,4 @@
-//! Every error code of the product with what it means: those of this crate, and the tables of the others.
+//! Every error code of skipc with what it means: those of this crate, and the tables of the others.
 
 /// Codes of pipeline and commands, sorted by code. Spec, weights and lints have tables of their own.
 const CODES: &[(&str, &str)] = &[

@@ -19,7 +19,7 @@ use skipc::verify::reference::{self, Outcome};
 use skipc::verify::{self, Inputs, LadderError};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 use skipc_runtime::decode::{self, Decoder, Recompute};
 use skipc_runtime::generate::Row;
 use skipc_runtime::{Device, Module, Options, Outputs, Session, generate};
@@ -288,7 +288,7 @@ fn ragged_batches_agree() {
     let text: Vec<i64> = case(Path::new("tests/golden/kjv-12l-d25")).tokens.concat();
     for model in &models {
         // Nothing to compare is no agreement, but it runs.
-        let inputs = Inputs { batch: &Batch::default(), routing: None, threads: 2, weights };
+        let inputs = Inputs { batch: &FlatBatch::default(), routing: None, threads: 2, weights };
         assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
         let empty = skipc_runtime::Batch { tokens: Vec::new(), lengths: vec![0], routing: None };
@@ -305,7 +305,7 @@ fn ragged_batches_agree() {
             })
             .collect();
         for model in &models {
-            let batch = Batch::from_sequences(rows.clone());
+            let batch = FlatBatch::from_sequences(rows.clone());
             let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights };
             let report = verify::climb(model, &inputs).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");

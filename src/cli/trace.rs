@@ -9,7 +9,7 @@ use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
 use skipc_runtime::command::{self, RunArgs};
-use skipc_runtime::trace::{self, Decider, Provenance, Recipe, Source};
+use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
 use skipc_runtime::{Model, Trace};
 
 use super::{GenerateArgs, RecordArgs, TraceCommand, to_json};
@@ -222,9 +222,9 @@ impl Shown<'_> {
     }
 }
 
-fn in_words(source: &Source) -> String {
+fn in_words(source: &DecisionSource) -> String {
     match source {
-        Source::Recorded(run) => {
+        DecisionSource::Recorded(run) => {
             let how = if run.replayed.is_some() { "replayed" } else { "recorded" };
             format!(
                 "{how} on {} in {}, weights {:.12}…, tokens {:.12}…",
@@ -234,7 +234,7 @@ fn in_words(source: &Source) -> String {
                 run.tokens_hash.to_string()
             )
         }
-        Source::Generated(Recipe { densities, skew, seed }) => {
+        DecisionSource::Generated(Recipe { densities, skew, seed }) => {
             let wanted = match densities.split_first() {
                 Some((first, rest)) if rest.iter().all(|density| density == first) => first.to_string(),
                 _ => densities.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),

@@ -7,7 +7,7 @@ use serde_json::json;
 use skipc_artifact::bundle;
 use skipc_artifact::program::{Function, GENERATE, SCORE};
 use skipc_artifact::section::ContentHash;
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 use skipc_runtime::Model;
 use skipc_runtime::inputs::{Replay, Sequences};
 use skipc_runtime::threads::Threads;
@@ -56,13 +56,17 @@ fn function(model: &Model) -> Result<Function, Error> {
 type Masks = Vec<Vec<bool>>;
 
 /// The user's tokens and decisions, or drawn tokens.
-fn inputs(args: &VerifyArgs, model: &Model, function: &Function) -> Result<(Batch, Option<Masks>), Error> {
+fn inputs(
+    args: &VerifyArgs,
+    model: &Model,
+    function: &Function,
+) -> Result<(FlatBatch, Option<Masks>), Error> {
     let Some(path) = &args.tokens else { return Ok((drawn_batch(function), None)) };
     let Sequences { grid, tokens } = Sequences::read(path, args.lengths.as_deref())?;
     let mut rest = tokens.iter().map(|token| i64::from(*token));
     let rows: Vec<Vec<i64>> =
         grid.lengths.iter().map(|length| rest.by_ref().take(*length as usize).collect()).collect();
-    let batch = Batch::from_sequences(rows.iter().map(Vec::as_slice));
+    let batch = FlatBatch::from_sequences(rows.iter().map(Vec::as_slice));
     let Some(path) = &args.routing else { return Ok((batch, None)) };
     let routing =
         Replay::read(path, model.artifact().manifest(), (function.interface.routers().len(), &grid))?;

@@ -30,9 +30,9 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
-use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
+use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
 use skipc_ir::{Graph, text};
-use skipc_plan::interp::Element;
+use skipc_plan::interp::{Constants, Element};
 use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
@@ -58,7 +58,7 @@ use steps::Cut;
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The tokens. Exact domains and f64 see the beginnings of its first sequences.
-    pub batch: &'a Batch,
+    pub batch: &'a FlatBatch,
     /// Decisions to force instead of the ladder's own, one mask `[n]` a router.
     pub routing: Option<&'a [Vec<bool>]>,
     /// Threads of the host.
@@ -285,18 +285,24 @@ impl<'a> Phase<'a> {
         (cases, report): (&Cases, &mut Report),
     ) -> Result<(), LadderError> {
         let weights = Converted::<N>::new(weights);
+        let constants_of =
+            |plan| Constants::of(plan, &weights).map_err(|fault| LadderError::stage("kernels", &fault));
+        let constants = constants_of(plan)?;
+        let of_steps = step_plan.map(constants_of).transpose()?;
         let mut runners = vec![
             forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bound),
             forms::graph::<N>("passes", numbers, &self.legal, &weights, bound),
-            forms::kernels_in::<N>(numbers, plan, &weights, bound),
+            forms::kernels_in::<N>(numbers, plan, &constants, bound),
         ];
-        if let (Some([lowered, legal]), Some(plan)) = (&self.in_steps, step_plan) {
+        if let (Some([lowered, legal]), Some((plan, constants))) =
+            (&self.in_steps, step_plan.zip(of_steps.as_ref()))
+        {
             let (of, one, some) =
                 ((numbers, bound), (Cut::Together(1), self.n_pages), (Cut::InTurn(3), self.n_pages));
             runners.push(steps::graph("gathered", of, one, lowered, &weights));
             runners.push(steps::graph("passes", of, some, legal, &weights));
-            runners.push(steps::kernels_in::<N>(of, one, plan, &weights));
-            runners.push(steps::kernels_in::<N>(of, some, plan, &weights));
+            runners.push(steps::kernels_in::<N>(of, one, plan, constants));
+            runners.push(steps::kernels_in::<N>(of, some, plan, constants));
         }
         self.compare(runners, &weights, cases, report)
     }
@@ -328,7 +334,7 @@ impl<'a> Phase<'a> {
                 let found =
                     compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
-                    let oracle = |batch: &Batch, gates: &[Vec<bool>]| {
+                    let oracle = |batch: &FlatBatch, gates: &[Vec<bool>]| {
                         self.oracle.run::<N>(weights, batch, Some(gates))
                     };
                     report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::{BOUND_UNIT, PAGE_ROWS, STEP};
 use skipc_ir::Graph;
-use skipc_ir::interp::{self as graphs, Batch, Datum, Env, Number, Weights};
+use skipc_ir::interp::{self as graphs, Datum, Env, FlatBatch, Number, Weights};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self as kernels, Cached, Element, Mode, States, Tiling};
+use skipc_plan::interp::{self as kernels, Cached, Constants, Element, Mode, States, Tiling};
 use skipc_runtime::State;
 use skipc_runtime::distance::Bound;
 
@@ -40,12 +40,12 @@ struct Piece {
     /// Its rows of the whole, ascending.
     rows: Vec<usize>,
     /// Its tokens. Sequences are numbered from 0 on in each step.
-    batch: Batch,
+    batch: FlatBatch,
     cached: Cached,
 }
 
 /// The pieces of a batch, and how many rows the caches need. `n_pages` is how many a sequence can have.
-fn pieces(batch: &Batch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
+fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
     let mut sequences: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (row, sequence) in batch.sequences.iter().enumerate() {
         sequences.entry(*sequence).or_default().push(row);
@@ -107,7 +107,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
     mut begin: impl FnMut(u32) -> Result<S, LadderError> + 'a,
     mut step: impl FnMut(&mut S, &Piece, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
 ) -> Runner<'a, N> {
-    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         let (pieces, n_rows) = pieces(batch, cut, n_pages);
         let mut states = begin(n_rows)?;
         let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.tokens.len()];
@@ -181,13 +181,13 @@ pub(super) fn kernels_in<'a, N: Element>(
     (numbers, bound): (&'static str, Bound),
     cut: (Cut, usize),
     plan: &'a Plan,
-    weights: &'a dyn Weights<N>,
+    constants: &'a Constants<N>,
 ) -> Runner<'a, N> {
     let begin = |n_rows: u32| Ok(States::with_cache(n_rows));
     let step = move |states: &mut States<N>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
         let batch = piece.kernel_batch(forced);
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
-        let outcome = kernels::run_plan_in::<N>(plan, weights, states, &batch, places);
+        let outcome = kernels::run_plan_in::<N>(plan, constants, states, &batch, places);
         let outcome = outcome.map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome.logits, outcome.gates))
     };
@@ -234,7 +234,7 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, u
 }
 
 impl Piece {
-    fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::Batch {
-        kernels::Batch { cached: Some(self.cached.clone()), ..kernel_batch(&self.batch, forced) }
+    fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::StepInput {
+        kernels::StepInput { cached: Some(self.cached.clone()), ..kernel_batch(&self.batch, forced) }
     }
 }

@@ -6,8 +6,8 @@
 
 mod bounded;
 mod campaign;
+mod check;
 mod forms;
-mod judge;
 mod ledger;
 mod metamorphic;
 mod model;

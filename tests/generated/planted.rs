@@ -16,7 +16,7 @@ use skipc_plan::Plan;
 use skipc_plan::kernel::{Body, Compact, Kernel, RankOrder, Rows, Rowwise, Select, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise};
 
-use crate::campaign::judge_caught;
+use crate::campaign::check_caught;
 use crate::forms::{Compiler, Honest, Until};
 use crate::model::map_skips;
 use crate::subject::Subject;
@@ -392,7 +392,7 @@ fn plant(fault: &Fault) -> Row {
             continue;
         }
         fault.applied.store(false, Ordering::Relaxed);
-        let tally = judge_caught(fault, &subject, Until::Kernels);
+        let tally = check_caught(fault, &subject, Until::Kernels);
         if !fault.applied.load(Ordering::Relaxed) {
             assert!(tally.findings.is_empty(), "{}: seed {seed}: {:?}", fault.name, tally.findings);
             continue;
@@ -401,7 +401,7 @@ fn plant(fault: &Fault) -> Row {
             row.unseen += 1;
             continue;
         }
-        let twin = judge_caught(&Honest, &subject, Until::Code);
+        let twin = check_caught(&Honest, &subject, Until::Code);
         assert!(twin.findings.is_empty(), "seed {seed} without a fault: {:?}", twin.findings);
         row.seeds.push(seed);
         let checks =

@@ -10,7 +10,7 @@ use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Number, Routing};
 use skipc_ir::{Graph, Op, Role, SetSym, Value};
 use skipc_plan::Plan;
 use skipc_plan::buckets::ByHeight;
@@ -101,7 +101,7 @@ impl GraphForm {
     pub(crate) fn run<N: Number>(
         &self,
         weights: &dyn interp::Weights<N>,
-        batch: &Batch,
+        batch: &FlatBatch,
         masks: Option<&Masks>,
     ) -> Result<Run<N>, String> {
         let routing = Forced { sets: &self.sets, masks };
@@ -135,8 +135,8 @@ fn words(ints: &[i64]) -> Vec<u32> {
     ints.iter().map(|int| *int as u32).collect()
 }
 
-fn kernel_batch(batch: &Batch, masks: Option<&Masks>) -> kernels::Batch {
-    kernels::Batch {
+fn kernel_batch(batch: &FlatBatch, masks: Option<&Masks>) -> kernels::StepInput {
+    kernels::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
@@ -167,7 +167,7 @@ impl PlanForm {
     /// Runs the kernels on the host, in f32.
     pub(crate) fn run(
         &self,
-        batch: &Batch,
+        batch: &FlatBatch,
         masks: Option<&Masks>,
         how: (kernels::Mode, kernels::Tiling),
     ) -> Result<Run<f64>, String> {
@@ -195,12 +195,14 @@ impl PlanForm {
     pub(crate) fn run_in<N: kernels::Element>(
         &self,
         weights: &dyn interp::Weights<N>,
-        batch: &Batch,
+        batch: &FlatBatch,
         masks: Option<&Masks>,
         how: (kernels::Mode, kernels::Tiling),
     ) -> Result<Run<N>, String> {
         let batch = kernel_batch(batch, masks);
-        let outcome = kernels::run_plan_in(&self.plan, weights, &mut kernels::States::default(), &batch, how)
+        let constants = kernels::Constants::of(&self.plan, weights).map_err(|fault| fault.to_string())?;
+        let states = &mut kernels::States::default();
+        let outcome = kernels::run_plan_in(&self.plan, &constants, states, &batch, how)
             .map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.into_iter().map(|gate| gate.mask).collect();
         let n_gates = gates.len();

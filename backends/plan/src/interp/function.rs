@@ -11,7 +11,7 @@ use skipc_ir::interp::Weights;
 
 use super::element::Element;
 use super::fault::Fault;
-use super::memory::{ALIGN, Constant, Memory, Owner, Place};
+use super::memory::{ALIGN, Allocation, Constant, Memory, Owner};
 use super::{Tiling, run};
 use crate::kernel::Kernel;
 use crate::plan::{ConstantSource, Plan, PlanConstant};
@@ -37,7 +37,7 @@ pub enum Mode {
 
 /// What the host hands to a step. The three lists have one entry a token.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
+pub struct StepInput {
     /// Token ids, all sequences one after the other.
     pub tokens: Vec<u32>,
     /// Position of each token in its sequence.
@@ -95,26 +95,39 @@ pub fn run_function(
     function: &Function,
     constants: &[impl AsRef<[u8]>],
     states: &mut States<f32>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
-    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
-    run_steps((kernels, function), constants, states, batch, places)
+    let constants: Vec<_> = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
+    run_steps((kernels, function), &constants, states, batch, places)
 }
 
-/// Runs all steps of a plan in the number domain `N`, with constants made from their recipe and the original tensors,
-/// on states that earlier steps left.
+/// The constants of a plan as its graph means them, in the number domain `N`: no type rounds them.
+#[derive(Debug)]
+pub struct Constants<N>(Vec<Constant<'static, N>>);
+
+impl<N: Element> Constants<N> {
+    /// Made from their recipes and the original tensors.
+    ///
+    /// # Errors
+    /// A weight that is missing or has another size.
+    pub fn of(plan: &Plan, weights: &dyn Weights<N>) -> Result<Self, Fault> {
+        N::make_constants(plan, weights)
+    }
+}
+
+/// Runs all steps of a plan in the number domain `N`, on states that earlier steps left.
 ///
 /// # Errors
-/// The first [`Fault`]; a weight that is missing or has another size is one too.
+/// The first [`Fault`].
 pub fn run_plan_in<N: Element>(
     plan: &Plan,
-    weights: &dyn Weights<N>,
+    constants: &Constants<N>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
-    N::run_plan(plan, weights, states, batch, places)
+    N::run_plan(plan, constants, states, batch, places)
 }
 
 /// What steps leave for later ones, by the name of the state; what is not there is zero.
@@ -158,17 +171,23 @@ impl<N> States<N> {
 /// What every domain's [`Element::run_plan`] calls.
 pub(super) fn run_plan<N: Element>(
     plan: &Plan,
-    weights: &dyn Weights<N>,
+    constants: &Constants<N>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
-    let constants = plan.constants.iter().map(|constant| make_constant(constant, weights));
-    let constants = constants.collect::<Result<Vec<_>, Fault>>()?;
-    run_steps((&plan.kernels, &plan.function), constants, states, batch, places)
+    run_steps((&plan.kernels, &plan.function), &constants.0, states, batch, places)
 }
 
-/// The elements of a constant as its graph means them: no type rounds them.
+/// What every domain's [`Element::make_constants`] calls.
+pub(super) fn make_constants<N: Element>(
+    plan: &Plan,
+    weights: &dyn Weights<N>,
+) -> Result<Constants<N>, Fault> {
+    let made = plan.constants.iter().map(|constant| make_constant(constant, weights));
+    Ok(Constants(made.collect::<Result<_, Fault>>()?))
+}
+
 fn make_constant<N: Element>(
     constant: &PlanConstant,
     weights: &dyn Weights<N>,
@@ -202,9 +221,9 @@ fn make_constant<N: Element>(
 
 fn run_steps<N: Element>(
     (kernels, function): (&[(String, Kernel)], &Function),
-    constants: Vec<Constant<'_, N>>,
+    constants: &[Constant<'_, N>],
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     (mode, tiling): (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     let n_tokens = check_batch(function, batch)?;
@@ -240,7 +259,7 @@ pub fn poison(dtype: DType, bytes: &mut [u8]) {
     }
 }
 
-fn check_batch(function: &Function, batch: &Batch) -> Result<u32, Fault> {
+fn check_batch(function: &Function, batch: &StepInput) -> Result<u32, Fault> {
     let n_tokens = batch.tokens.len();
     if batch.positions.len() != n_tokens || batch.sequences.len() != n_tokens {
         return Err(Fault::Batch("tokens, positions and sequences differ in length".to_owned()));
@@ -274,13 +293,13 @@ struct Kept<'a> {
 struct Machine<'a, N> {
     function: &'a Function,
     memory: Memory<'a, N>,
-    places: Vec<Place>,
+    places: Vec<Allocation>,
 }
 
 impl<'a, N: Element> Machine<'a, N> {
     fn new(
         function: &'a Function,
-        constants: Vec<Constant<'a, N>>,
+        constants: &'a [Constant<'a, N>],
         bounds: Bounds,
         mode: Mode,
     ) -> Result<Machine<'a, N>, Fault> {
@@ -308,7 +327,7 @@ impl<'a, N: Element> Machine<'a, N> {
             if buffer.place().is_none() {
                 states_end = range.end;
             }
-            places.push(Place::Arena(range, owner));
+            places.push(Allocation::Arena(range, owner));
         }
         let memory = Memory::new(end, constants);
         Ok(Machine { function, memory, places })
@@ -320,7 +339,7 @@ impl<'a, N: Element> Machine<'a, N> {
         for port in &self.function.interface.ports {
             let Role::State { name } = &port.role else { continue };
             let idx = self.port(&port.role)?;
-            let (buffer, Place::Arena(range, owner)) = self.buffer(idx)? else { continue };
+            let (buffer, Allocation::Arena(range, owner)) = self.buffer(idx)? else { continue };
             states.push(Kept { name, dtype: buffer.dtype, range: range.clone(), owner: *owner });
         }
         Ok(states)
@@ -363,7 +382,7 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 
     /// Writes what the function has ports for.
-    fn write_inputs(&mut self, batch: &Batch, n_tokens: u32) -> Result<(), Fault> {
+    fn write_inputs(&mut self, batch: &StepInput, n_tokens: u32) -> Result<(), Fault> {
         let use_forced = [u32::from(batch.forced.is_some())];
         let nothing = Cached::default();
         let cached = batch.cached.as_ref().unwrap_or(&nothing);
@@ -415,7 +434,7 @@ impl<'a, N: Element> Machine<'a, N> {
                     place.clone()
                 }
                 Arg::Constant(constant) if (constant as usize) < self.memory.constants.len() => {
-                    Place::Constant(constant as usize)
+                    Allocation::Constant(constant as usize)
                 }
                 Arg::Constant(constant) => {
                     return Err(Fault::Layout(format!("there is no constant {constant}")));
@@ -453,7 +472,7 @@ impl<'a, N: Element> Machine<'a, N> {
         Ok(outcome)
     }
 
-    fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Place), Fault> {
+    fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Allocation), Fault> {
         let missing = || Fault::Layout(format!("there is no buffer {idx}"));
         let buffer = self.function.buffers.get(idx as usize).ok_or_else(missing)?;
         Ok((buffer, self.places.get(idx as usize).ok_or_else(missing)?))
@@ -462,10 +481,10 @@ impl<'a, N: Element> Machine<'a, N> {
     fn arena_place(&self, idx: u32, dtype: DType) -> Result<(&'a Buffer, usize, usize, Owner), Fault> {
         let (buffer, place) = self.buffer(idx)?;
         match place {
-            Place::Arena(range, owner) if buffer.dtype == dtype => {
+            Allocation::Arena(range, owner) if buffer.dtype == dtype => {
                 Ok((buffer, range.start, range.end, *owner))
             }
-            Place::Arena(..) | Place::Constant(_) => {
+            Allocation::Arena(..) | Allocation::Constant(_) => {
                 Err(Fault::Layout(format!("buffer `{}` should hold {dtype}", buffer.name)))
             }
         }

@@ -164,12 +164,12 @@ impl<'a> Ctx<'a> {
         match group.work {
             Work::Gemm(_) | Work::Map => self.expression(group),
             Work::Copy => {
-                let source = self.groups.copied_source(self.graph, value);
+                let source = self.groups.copied_backing(self.graph, value);
                 let to = self.result(value)?;
                 self.copy(group, source, to)
             }
             Work::Logits => {
-                let source = self.groups.source(self.graph, value);
+                let source = self.groups.backing(self.graph, value);
                 let to = self.port(&Role::Logits)?;
                 self.copy(group, source, to)
             }
@@ -302,7 +302,7 @@ impl<'a> Ctx<'a> {
         let (kernel, args) = bind.kernel(body);
         let (idx, _) = self.kernels.insert_full(kernel);
         let anchor = match &group.work {
-            Work::Gemm(products) => products.iter().flat_map(|product| &product.sums).next_back().copied(),
+            Work::Gemm(matmuls) => matmuls.iter().flat_map(|matmul| &matmul.sums).next_back().copied(),
             _ => None,
         };
         let origin = anchor.or(group.last()).map(|value| self.graph.origin(value).to_string());

@@ -39,7 +39,7 @@ fn tiles_fill_rounds_of_the_device() {
 }
 
 #[test]
-fn products_that_do_not_suit_wgmma_keep_the_plain_form() {
+fn matmuls_that_do_not_suit_wgmma_keep_the_plain_form() {
     let kernels = [
         ("sm_80", plain(Bf16, 128, 256), "mma.sync tile of 64x64"),
         ("sm_100a", plain(Bf16, 128, 256), "mma.sync tile of 64x64"),
@@ -70,7 +70,7 @@ fn shifted(mut kernel: Kernel, col: u32) -> Kernel {
 
 /// The kernel with its weights swizzled, but for those of narrow parts.
 fn swizzled(mut kernel: Kernel) -> Kernel {
-    let Body::Gemm(gemm) = &mut kernel.body else { panic!("a product") };
+    let Body::Gemm(gemm) = &mut kernel.body else { panic!("a matmul") };
     let mut outputs = BTreeMap::<Slot, u32>::new();
     for part in gemm.parts.iter_mut().filter(|part| !part.is_narrow()) {
         part.layout = WeightLayout::Swizzled;
