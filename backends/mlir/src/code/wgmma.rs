@@ -59,6 +59,13 @@ impl Code {
         self.with_sums("wgmma.wait_group.sync.aligned 0;", &[], sums)
     }
 
+    /// Ends one of several ways through a kernel, each with sums of its own. It is no instruction, but LLVM does not put it
+    /// together with another one, nor what stands before it: the last stores of two ways, done once, would take the sums of
+    /// both from the same registers.
+    pub(crate) fn stay_apart(&self) {
+        self.stmt("llvm.inline_asm has_side_effects \"\", \"\" : () -> ()");
+    }
+
     /// Inline assembly that changes the sums in their registers and reads other operands, which stand behind them.
     fn with_sums<'c>(&'c self, asm: &str, read: &[Long<'c>], sums: Vec<Float<'c>>) -> Vec<Float<'c>> {
         let n = sums.len();

@@ -18,6 +18,7 @@ impl Matmul<'_> {
                 let sums = self.sums(code, part, group, used);
                 let row = corner.row + group * 64;
                 Epilogue { part, corner: Corner { row, ..corner }, col, sums: &sums }.run(code);
+                code.stay_apart();
                 used + self.turns()
             })
         });
