@@ -59,6 +59,7 @@ impl Batch<'_> {
             inputs.extend([
                 (Role::Requests, vec![0; self.tokens.len()]),
                 (Role::Places, positions.map(place).collect()),
+                (Role::Margins, vec![0f32.to_bits(); self.tokens.len()]),
                 // Pages past the last token are none.
                 (
                     Role::Pages,
