@@ -56,6 +56,17 @@ impl PtxModel {
 
     /// Scores one sequence; `routing` replays decisions, `[routers][n_tokens]`.
     pub(crate) fn run(&self, tokens: &[u32], routing: Option<&[Vec<bool>]>, seed: u64) -> Outputs {
+        self.run_with(tokens, &[], routing, seed)
+    }
+
+    /// As [`PtxModel::run`], with the bytes of inputs of a name of their own.
+    pub(crate) fn run_with(
+        &self,
+        tokens: &[u32],
+        named: &[(Role, Vec<u8>)],
+        routing: Option<&[Vec<bool>]>,
+        seed: u64,
+    ) -> Outputs {
         let function = self.function();
         let interface = &function.interface;
         let n = tokens.len() as u32;
@@ -75,7 +86,7 @@ impl PtxModel {
             (Role::Sequences, words(&vec![0; tokens.len()])),
             (Role::UseForced, words(&[u32::from(routing.is_some())])),
         ];
-        for (role, bytes) in inputs {
+        for (role, bytes) in inputs.into_iter().chain(named.iter().cloned()) {
             put(interface.buffer(&role).expect("a port"), bytes);
         }
         for (router, decisions) in interface.routers().iter().zip(routing.into_iter().flatten()) {
