@@ -7,6 +7,12 @@
 mod compiled;
 #[path = "conformance/faults/mod.rs"]
 mod faults;
+#[path = "conformance/inputs.rs"]
+mod inputs;
+#[cfg(feature = "cuda")]
+#[path = "cuda/ptx_model.rs"]
+#[expect(dead_code, reason = "the tests of the example use the rest")]
+mod ptx_model;
 #[path = "conformance/states.rs"]
 mod states;
 

@@ -8,6 +8,7 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
+use skipc_runtime::command::counted;
 use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
 use skipc_runtime::{Model, Trace};
@@ -194,7 +195,8 @@ impl Shown<'_> {
         let mut out = String::new();
         let _ = writeln!(out, "{model} (spec {:.12}…), {}", spec_hash.to_string(), in_words(source));
         let (sequences, tokens) = (self.sequences, self.tokens);
-        let _ = writeln!(out, "{tokens} tokens in {sequences} sequences; written by skipc {skipc}\n");
+        let (tokens, sequences) = (counted(tokens, "token"), counted(sequences as u64, "sequence"));
+        let _ = writeln!(out, "{tokens} in {sequences}; written by skipc {skipc}\n");
         let mut density_before = 0.0;
         for (idx, router) in self.routers.iter().enumerate() {
             let Router { executed, density, also_before } = router;

@@ -13,6 +13,7 @@ use skipc_runtime::inputs::{Replay, Sequences};
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
+use super::progress::Line;
 use super::weights::Original;
 use super::{VerifyArgs, to_json};
 use crate::diagnostic::Diagnostic;
@@ -20,12 +21,16 @@ use crate::error::{Error, ErrorKind};
 use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
+    let line = Line::spinner();
+    line.at("weights");
     let Original { artefact, weights, from, .. } = Original::open(&args.artifact, args.weights.as_deref())?;
     let function = function(&artefact)?;
     let (batch, routing) = inputs(args, &artefact, &function)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
-    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights };
+    let progress: &dyn Fn(&str) = &|what| line.at(what);
+    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights, progress };
     let report = climb(&artefact, &inputs)?;
+    drop(line);
     let text = match json {
         true => to_json(&json!({"ok": report.ok(), "weights": from, "report": report}))?,
         false => format!("weights: {from}\n{}", table(&report)),

@@ -147,8 +147,8 @@ pub(super) fn kernel_batch(batch: &FlatBatch, forced: Option<&[Vec<bool>]>) -> i
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
-        cached: None,
         forced: forced.map(<[Vec<bool>]>::to_vec),
+        ..interp::StepInput::default()
     }
 }
 

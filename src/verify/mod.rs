@@ -23,7 +23,7 @@ mod known_answer;
 mod oracle;
 mod reduce;
 pub mod reference;
-mod steps;
+pub mod steps;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
@@ -65,6 +65,8 @@ pub struct Inputs<'a> {
     pub threads: usize,
     /// The tensors that the artefact's constants were made from.
     pub weights: &'a Weights,
+    /// Hears what is compared next.
+    pub progress: &'a dyn Fn(&str),
 }
 
 /// One form of the model on one case.
@@ -245,10 +247,10 @@ impl<'a> Phase<'a> {
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), &routers, &self.densities, forms::TILE_ROWS);
-                let (plans, weights) = ((&plan, step_plan.as_ref()), inputs.weights);
-                self.exact::<f64>("f64", compare::F64, plans, weights, (&cases, report))?;
-                self.exact::<Ring32>("ring32", Bound::Exact, plans, weights, (&cases, report))?;
-                self.exact::<Gf61>("gf61", Bound::Exact, plans, weights, (&cases, report))?;
+                let plans = (&plan, step_plan.as_ref());
+                self.exact::<f64>("f64", compare::F64, plans, inputs, (&cases, report))?;
+                self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
+                self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
@@ -270,7 +272,7 @@ impl<'a> Phase<'a> {
                 }
                 Err(reason) => report.skipped.push(reason),
             }
-            self.compare(runners, &Converted::new(inputs.weights), &cases, report)?;
+            self.compare(runners, &Converted::new(inputs.weights), inputs.progress, &cases, report)?;
         }
         Ok(())
     }
@@ -281,10 +283,10 @@ impl<'a> Phase<'a> {
         numbers: &'static str,
         bound: Bound,
         (plan, step_plan): (&Plan, Option<&Plan>),
-        weights: &Weights,
+        inputs: &Inputs<'_>,
         (cases, report): (&Cases, &mut Report),
     ) -> Result<(), LadderError> {
-        let weights = Converted::<N>::new(weights);
+        let weights = Converted::<N>::new(inputs.weights);
         let constants_of =
             |plan| Constants::of(plan, &weights).map_err(|fault| LadderError::stage("kernels", &fault));
         let constants = constants_of(plan)?;
@@ -304,7 +306,7 @@ impl<'a> Phase<'a> {
             runners.push(steps::kernels_in::<N>(of, one, plan, constants));
             runners.push(steps::kernels_in::<N>(of, some, plan, constants));
         }
-        self.compare(runners, &weights, cases, report)
+        self.compare(runners, &weights, inputs.progress, cases, report)
     }
 
     /// Compares each form with the oracle on each case.
@@ -312,6 +314,7 @@ impl<'a> Phase<'a> {
         &self,
         mut runners: Vec<Runner<'_, N>>,
         weights: &Converted<'_, N>,
+        progress: &dyn Fn(&str),
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
@@ -322,6 +325,12 @@ impl<'a> Phase<'a> {
                 None => None,
             };
             for runner in &mut runners {
+                let (function, Runner { form, numbers, .. }) = (self.function, &*runner);
+                progress(&format!(
+                    "{} compared; {function}: {form}, {numbers}, {}",
+                    report.rows.len(),
+                    case.name
+                ));
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
@@ -334,6 +343,7 @@ impl<'a> Phase<'a> {
                 let found =
                     compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
+                    progress("looking for the shortest input that differs");
                     let oracle = |batch: &FlatBatch, gates: &[Vec<bool>]| {
                         self.oracle.run::<N>(weights, batch, Some(gates))
                     };

@@ -19,7 +19,7 @@ use crate::verify::reference::{Forced, Outcome};
 
 /// How sequences are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub enum Cut {
     /// Each step takes so many tokens of every sequence that has some left.
     Together(usize),
     /// Each step takes so many tokens of one sequence, sequences one after the other.
@@ -36,16 +36,18 @@ impl std::fmt::Display for Cut {
 }
 
 /// A step of a batch that was cut.
-struct Piece {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
     /// Its rows of the whole, ascending.
-    rows: Vec<usize>,
+    pub rows: Vec<usize>,
     /// Its tokens. Sequences are numbered from 0 on in each step.
-    batch: FlatBatch,
-    cached: Cached,
+    pub batch: FlatBatch,
+    /// Where they lie in the caches.
+    pub cached: Cached,
 }
 
 /// The pieces of a batch, and how many rows the caches need. `n_pages` is how many a sequence can have.
-fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
+pub fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
     let mut sequences: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (row, sequence) in batch.sequences.iter().enumerate() {
         sequences.entry(*sequence).or_default().push(row);
@@ -146,17 +148,8 @@ pub(super) fn graph<'a, N: Number>(
         Ok(ports.iter().filter_map(zeros).collect::<BTreeMap<Role, Datum<N>>>())
     };
     let step = move |states: &mut BTreeMap<Role, Datum<N>>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
-        let ints = |words: &[u32]| Datum::Ints(words.iter().map(|word| i64::from(*word)).collect());
         let mut tensors = std::mem::take(states);
-        let n = piece.rows.len();
-        // A table row for each token, of which those of the sequences count.
-        let mut pages = piece.cached.pages.clone();
-        pages.resize(n * cut.1, u32::MAX);
-        tensors.insert(Role::Requests, ints(&piece.cached.requests));
-        tensors.insert(Role::Places, ints(&piece.cached.places));
-        tensors.insert(Role::Pages, ints(&pages));
-        tensors.insert(Role::Margins, Datum::Real { cols: 1, data: vec![N::ZERO; n] });
-        tensors.insert(Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n });
+        tensors.extend(piece.tensors(cut.1));
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
         let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
@@ -206,18 +199,7 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, u
         .collect();
     let begin = move |n_rows: u32| Ok(module.state_with_cache(n_rows)?);
     let step = move |state: &mut State, piece: &Piece, forced: Option<&[Vec<bool>]>| {
-        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        let batch = piece.kernel_batch(None);
-        let cached = &piece.cached;
-        let mut inputs = vec![
-            (Role::Tokens, words(&batch.tokens)),
-            (Role::Positions, words(&batch.positions)),
-            (Role::Sequences, words(&batch.sequences)),
-            (Role::Requests, words(&cached.requests)),
-            (Role::Places, words(&cached.places)),
-            (Role::Pages, words(&cached.pages)),
-            (Role::LogitRows, words(&cached.logit_rows)),
-        ];
+        let mut inputs = piece.bytes();
         for (router, mask) in (0..).zip(forced.unwrap_or_default()) {
             inputs.push((Role::Forced { router }, mask.iter().map(|bit| u8::from(*bit)).collect()));
         }
@@ -234,7 +216,40 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, u
 }
 
 impl Piece {
-    fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::StepInput {
+    /// What a graph is given beside the tokens and the states, for sequences of at most `n_pages` pages.
+    pub fn tensors<N: Number>(&self, n_pages: usize) -> BTreeMap<Role, Datum<N>> {
+        let ints = |words: &[u32]| Datum::Ints(words.iter().map(|word| i64::from(*word)).collect());
+        let n = self.rows.len();
+        // A table row for each token, of which those of the sequences count.
+        let mut pages = self.cached.pages.clone();
+        pages.resize(n * n_pages, u32::MAX);
+        BTreeMap::from([
+            (Role::Requests, ints(&self.cached.requests)),
+            (Role::Places, ints(&self.cached.places)),
+            (Role::Pages, ints(&pages)),
+            (Role::Margins, Datum::Real { cols: 1, data: vec![N::ZERO; n] }),
+            (Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n }),
+        ])
+    }
+
+    /// What compiled code may be given; not every function has all these ports.
+    pub fn bytes(&self) -> Vec<(Role, Vec<u8>)> {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let batch = self.kernel_batch(None);
+        vec![
+            (Role::Tokens, words(&batch.tokens)),
+            (Role::Positions, words(&batch.positions)),
+            (Role::Sequences, words(&batch.sequences)),
+            (Role::Requests, words(&self.cached.requests)),
+            (Role::Places, words(&self.cached.places)),
+            (Role::Pages, words(&self.cached.pages)),
+            (Role::Margins, words(&vec![0f32.to_bits(); self.rows.len()])),
+            (Role::LogitRows, words(&self.cached.logit_rows)),
+        ]
+    }
+
+    /// What planned kernels are given.
+    pub fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::StepInput {
         kernels::StepInput { cached: Some(self.cached.clone()), ..kernel_batch(&self.batch, forced) }
     }
 }

@@ -38,12 +38,14 @@ struct Memories {
 struct Batch<'a> {
     first: u32,
     tokens: &'a [u32],
+    /// The bytes of inputs of a name of their own.
+    named: &'a [(Role, Vec<u8>)],
     routing: Option<&'a [Vec<bool>]>,
 }
 
 impl Batch<'_> {
-    /// What the caller and the runtime give of whole numbers, where caches have so many rows.
-    fn inputs(&self, cached: u32) -> Vec<(Role, Vec<u32>)> {
+    /// What the caller and the runtime give, where caches have so many rows.
+    fn inputs(&self, cached: u32) -> Vec<(Role, Vec<u8>)> {
         let n = self.tokens.len() as u32;
         let positions = self.first..self.first + n;
         let n_pages = cached / PAGE_ROWS;
@@ -69,7 +71,9 @@ impl Batch<'_> {
                 (Role::LogitCount, vec![n]),
             ]);
         }
-        inputs
+        let bytes = |words: Vec<u32>| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let words = inputs.into_iter().map(|(role, words)| (role, bytes(words)));
+        words.chain(self.named.iter().cloned()).collect()
     }
 }
 
@@ -106,7 +110,18 @@ impl PtxModel {
 
     /// Scores one sequence; `routing` replays decisions, `[routers][n_tokens]`.
     pub(crate) fn run(&self, tokens: &[u32], routing: Option<&[Vec<bool>]>, seed: u64) -> Outputs {
-        let batch = Batch { first: 0, tokens, routing };
+        self.run_with(tokens, &[], routing, seed)
+    }
+
+    /// As [`PtxModel::run`], with the bytes of inputs of a name of their own.
+    pub(crate) fn run_with(
+        &self,
+        tokens: &[u32],
+        named: &[(Role, Vec<u8>)],
+        routing: Option<&[Vec<bool>]>,
+        seed: u64,
+    ) -> Outputs {
+        let batch = Batch { first: 0, tokens, named, routing };
         self.call(SCORE, &batch, &mut self.states(0), seed)
     }
 
@@ -127,7 +142,8 @@ impl PtxModel {
             let span = first..first + n;
             let routing: Option<Vec<Vec<bool>>> =
                 routing.map(|routing| routing.iter().map(|gates| gates[span.clone()].to_vec()).collect());
-            let batch = Batch { first: first as u32, tokens: &tokens[span], routing: routing.as_deref() };
+            let batch =
+                Batch { first: first as u32, tokens: &tokens[span], named: &[], routing: routing.as_deref() };
             let found = self.call(STEP, &batch, &mut states, seed);
             all.logits.extend(found.logits);
             all.gates.resize(found.gates.len(), Vec::new());
@@ -157,10 +173,9 @@ impl PtxModel {
         memories.arena =
             vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
         let buffer = |idx: u32| &function.buffers[idx as usize];
-        for (role, words) in batch.inputs(memories.bounds.cached) {
+        for (role, bytes) in batch.inputs(memories.bounds.cached) {
             // Functions have the ports that they need.
             if let Some(idx) = interface.buffer(&role) {
-                let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                 self.bytes(buffer(idx), memories)[..bytes.len()].copy_from_slice(&bytes);
             }
         }

@@ -30,7 +30,7 @@ pub(crate) struct Case {
     /// `None`: routers decide.
     pub(crate) masks: Option<Masks>,
     /// Whether all forms run under them: always where they are free or random, else for every third seed.
-    in_all_forms: bool,
+    pub(crate) in_all_forms: bool,
 }
 
 /// A number domain in which two forms are compared to the bit.
@@ -82,8 +82,12 @@ pub(crate) fn check_subject(compiler: &dyn Compiler, subject: &Subject, until: U
         checker.tally.options.insert(option, 1);
     }
     checker.text();
-    for function in Function::of(&subject.model).into_iter().filter(|function| *function != Function::Step) {
-        if let Err(error) = checker.all(function) {
+    for function in Function::of(&subject.model) {
+        let checked = match function {
+            Function::Score | Function::Generate => checker.all(function),
+            Function::Step => checker.steps(),
+        };
+        if let Err(error) = checked {
             checker.found("compiles and runs", format!("{function}: {error}"));
         }
     }
@@ -126,7 +130,7 @@ impl Checker<'_> {
         }
     }
 
-    fn cases(&self) -> Vec<Case> {
+    pub(crate) fn cases(&self) -> Vec<Case> {
         let routers = routers(&self.subject.model);
         let n = self.subject.n_tokens();
         let mut rng = Rng::new(self.subject.seed ^ 0x5eed);

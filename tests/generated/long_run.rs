@@ -14,6 +14,7 @@ mod model;
 mod rules;
 mod run;
 mod shrink;
+mod steps;
 mod subject;
 mod tally;
 

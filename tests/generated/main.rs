@@ -13,6 +13,7 @@ mod planted;
 mod rules;
 mod run;
 mod shrink;
+mod steps;
 mod subject;
 mod tally;
 

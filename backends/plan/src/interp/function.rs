@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipc_artifact::interface::{Interface, Role, RouterPorts};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, Step, Storage};
+use skipc_artifact::interface::{Direction, Interface, Role, RouterPorts};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
 use skipc_ir::interp::Weights;
@@ -48,6 +48,19 @@ pub struct StepInput {
     pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
+    /// Inputs of a name of their own.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// The elements of an input, row by row: as many rows as there are tokens, or as its type says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tensor {
+    /// Numbers, which its type may round.
+    Reals(Vec<f64>),
+    /// Integers.
+    Ints(Vec<u32>),
+    /// One bit a row.
+    Mask(Vec<bool>),
 }
 
 /// What the host says of the caches.
@@ -408,6 +421,12 @@ impl<'a, N: Element> Machine<'a, N> {
             margins.resize(n_tokens as usize, 0.0);
             self.write_reals(idx, &margins)?;
         }
+        for (role, idx) in self.interface().buffers(Direction::In) {
+            let Role::Input { name } = role else { continue };
+            let given = batch.tensors.get(name);
+            let given = given.ok_or_else(|| Fault::Batch(format!("there is no input `{name}`")))?;
+            self.write_tensor(idx, given, n_tokens)?;
+        }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {
                 let bytes: Vec<u8> = decisions.iter().map(|executes| u8::from(*executes)).collect();
@@ -501,6 +520,33 @@ impl<'a, N: Element> Machine<'a, N> {
         self.write(idx, DType::F32, &bytes)?;
         self.memory.set_reals(begin, DType::F32, values.iter().map(|value| N::from_f64(f64::from(*value))));
         Ok(())
+    }
+
+    /// Writes all rows of a named input.
+    fn write_tensor(&mut self, idx: u32, given: &Tensor, n_tokens: u32) -> Result<(), Fault> {
+        let (buffer, _) = self.buffer(idx)?;
+        let n_rows = match buffer.rows {
+            RowBound::Fixed(rows) => rows,
+            RowBound::Tokens | RowBound::Cached => n_tokens,
+        };
+        let (n_elements, name) = (n_rows as usize * buffer.cols as usize, &buffer.name);
+        let unfit = |len: usize| Fault::Batch(format!("`{name}` has {len} elements, not {n_elements}"));
+        match (given, buffer.dtype) {
+            (Tensor::Reals(values), dtype @ (DType::F32 | DType::Bf16)) if values.len() == n_elements => {
+                let (_, begin, ..) = self.arena_place(idx, dtype)?;
+                self.write(idx, dtype, &vec![0; n_elements * dtype.size() as usize])?;
+                self.memory.set_reals(begin, dtype, values.iter().map(|value| N::from_f64(*value)));
+                Ok(())
+            }
+            (Tensor::Ints(words), DType::U32) if words.len() == n_elements => self.write_u32(idx, words),
+            (Tensor::Mask(bits), DType::U8) if bits.len() == n_elements => {
+                self.write(idx, DType::U8, &bits.iter().map(|bit| u8::from(*bit)).collect::<Vec<u8>>())
+            }
+            (Tensor::Reals(values), DType::F32 | DType::Bf16) => Err(unfit(values.len())),
+            (Tensor::Ints(words), DType::U32) => Err(unfit(words.len())),
+            (Tensor::Mask(bits), DType::U8) => Err(unfit(bits.len())),
+            (_, dtype) => Err(Fault::Batch(format!("`{name}` holds {dtype}"))),
+        }
     }
 
     fn write(&mut self, idx: u32, dtype: DType, bytes: &[u8]) -> Result<(), Fault> {

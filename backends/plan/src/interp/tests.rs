@@ -173,8 +173,7 @@ fn batch() -> StepInput {
         tokens: (0..N_TOKENS).map(|token| token % 4).collect(),
         positions: (0..N_TOKENS).collect(),
         sequences: vec![0; N_TOKENS as usize],
-        cached: None,
-        forced: None,
+        ..StepInput::default()
     }
 }
 

@@ -77,8 +77,7 @@ fn rows_of_rows_of_a_set() {
         tokens: numbers(&batch.tokens),
         positions: numbers(&batch.positions),
         sequences: numbers(&batch.sequences),
-        cached: None,
-        forced: None,
+        ..StepInput::default()
     };
     let got = run_function(
         &plan.kernels,

@@ -123,8 +123,8 @@ fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tili
         tokens: numbers(&batch.tokens),
         positions: numbers(&batch.positions),
         sequences: numbers(&batch.sequences),
-        cached: None,
         forced: every.map(|every| vec![mask(n, every); plan.function.interface.routers().len()]),
+        ..StepInput::default()
     };
     for mode in [Mode::Separate, Mode::Arena] {
         for tiling in tilings {

@@ -36,7 +36,7 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
             positions: numbers(&step.batch.positions),
             sequences: numbers(&step.batch.sequences),
             cached: Some(step.cached),
-            forced: None,
+            ..StepInput::default()
         };
         let got = run_plan_in(&plan, &constants, &mut states, &step, (mode, tiling));
         let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));

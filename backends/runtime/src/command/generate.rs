@@ -52,7 +52,7 @@ pub struct GenerateArgs {
     pub tokens: Option<PathBuf>,
 
     /// How many tokens of each row count, `[batch]`
-    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    #[arg(long, value_name = "L.npy", requires = "tokens", conflicts_with = "prompt")]
     pub lengths: Option<PathBuf>,
 
     /// Most tokens to add
