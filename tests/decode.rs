@@ -153,7 +153,7 @@ fn cuts_of_every_size_give_what_whole_prefixes_give() {
             if taken.is_empty() && pieces.iter_mut().all(|pieces| pieces.len() == 0) {
                 break;
             }
-            let chunk = |(slot, tokens): &(Slot, _)| Chunk { slot: *slot, tokens: *tokens, rows: Rows::All };
+            let chunk = |&(slot, tokens)| Chunk { slot, tokens, rows: Rows::All };
             let chunks: Vec<Chunk<'_>> = taken.iter().map(chunk).collect();
             if !chunks.is_empty() {
                 let what = format!("pieces of {size}, turn {turn}");

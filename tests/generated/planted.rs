@@ -40,7 +40,7 @@ enum Does {
     /// To the plan.
     Plan(fn(&mut Plan)),
     /// To what steps are told of their tokens and of the caches.
-    Pieces(fn(&mut Vec<Piece>)),
+    Pieces(fn(&mut [Piece])),
 }
 
 struct Fault {
@@ -50,7 +50,7 @@ struct Fault {
 }
 
 impl Fault {
-    fn tamper<T: Clone + PartialEq>(&self, thing: T, does: fn(&mut T)) -> T {
+    fn tamper<T: Clone + PartialEq>(&self, thing: T, does: impl FnOnce(&mut T)) -> T {
         let mut changed = thing.clone();
         does(&mut changed);
         if changed != thing {
@@ -101,7 +101,7 @@ impl Compiler for Fault {
 
     fn pieces(&self, pieces: Vec<Piece>) -> Vec<Piece> {
         match self.does {
-            Does::Pieces(does) => self.tamper(pieces, does),
+            Does::Pieces(does) => self.tamper(pieces, |pieces| does(pieces)),
             _ => pieces,
         }
     }
@@ -308,7 +308,7 @@ fn forgotten_capacity(graph: &mut Graph) {
     });
 }
 
-fn restarted_positions(pieces: &mut Vec<Piece>) {
+fn restarted_positions(pieces: &mut [Piece]) {
     for FlatBatch { positions, sequences, .. } in pieces.iter_mut().map(|piece| &mut piece.batch) {
         let mut first: Option<(i64, i64)> = None;
         for (position, sequence) in positions.iter_mut().zip(sequences.iter()) {
@@ -323,7 +323,7 @@ fn restarted_positions(pieces: &mut Vec<Piece>) {
 }
 
 /// Tokens after the first step lie one place further on.
-fn shifted_places(pieces: &mut Vec<Piece>) {
+fn shifted_places(pieces: &mut [Piece]) {
     for Piece { batch, cached, .. } in pieces {
         for (place, position) in cached.places.iter_mut().zip(&batch.positions) {
             *place += u32::from(*position > 0);
@@ -332,7 +332,7 @@ fn shifted_places(pieces: &mut Vec<Piece>) {
 }
 
 /// The first page of each sequence is one that nobody wrote, once it has been written.
-fn stale_page(pieces: &mut Vec<Piece>) {
+fn stale_page(pieces: &mut [Piece]) {
     let n_used = pieces.iter().flat_map(|piece| &piece.cached.places).max().map_or(0, |last| last / 16 + 1);
     for Piece { batch, cached, .. } in pieces {
         let n_sequences = batch.sequences.iter().max().map_or(0, |last| last + 1) as usize;
@@ -346,7 +346,7 @@ fn stale_page(pieces: &mut Vec<Piece>) {
 }
 
 /// All sequences have the pages of the first.
-fn shared_page(pieces: &mut Vec<Piece>) {
+fn shared_page(pieces: &mut [Piece]) {
     let Some(first) = pieces.first().and_then(|piece| piece.cached.pages.first().copied()) else { return };
     for Piece { cached, .. } in pieces {
         cached.places.iter_mut().for_each(|place| *place = first * 16 + *place % 16);

@@ -20,6 +20,9 @@ use skipc_runtime::{Device, Model, Options, Session};
 
 use crate::subject::{Subject, Tensors};
 
+/// Values of ports, by role.
+pub(crate) type PortValues<N> = BTreeMap<Role, Datum<N>>;
+
 /// Decisions of every router, in model order.
 pub(crate) type Masks = Vec<Vec<bool>>;
 
@@ -113,13 +116,13 @@ impl GraphForm {
         &self,
         weights: &dyn interp::Weights<N>,
         batch: &FlatBatch,
-        tensors: BTreeMap<Role, Datum<N>>,
+        tensors: PortValues<N>,
         masks: Option<&Masks>,
-    ) -> Result<(Run<N>, BTreeMap<Role, Datum<N>>), String> {
+    ) -> Result<(Run<N>, PortValues<N>), String> {
         let routing = Forced { sets: &self.sets, masks };
         let env = Env { batch, tensors, weights, routing: &routing };
         let results = interp::run(&self.graph, &env).map_err(|error| error.to_string())?;
-        let (states, mut results): (BTreeMap<Role, Datum<N>>, BTreeMap<Role, Datum<N>>) =
+        let (states, mut results): (PortValues<N>, PortValues<N>) =
             results.into_iter().partition(|(role, _)| matches!(role, Role::State { .. }));
         let mut run = Run { logits: Vec::new(), gates: Vec::new(), wanted: Vec::new(), scores: Vec::new() };
         let real = |datum: Option<Datum<N>>| match datum {

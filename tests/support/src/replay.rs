@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn short_numbers_allow_what_the_long_ones_do_and_little_more() {
-        for value in [0.0, 1.0, -2.718_281, 1e-30, 7.2e8, f64::from(f32::MAX)] {
+        for value in [0.0, 1.0, -2.345_678_9, 1e-30, 7.2e8, f64::from(f32::MAX)] {
             for error in [1e-40, 1.2345e-7, 0.33, 1e9] {
                 let (kept, allowed) = as_numbers(&Want::Value { value, error }, false);
                 let moved = (value - kept).abs();
