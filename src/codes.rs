@@ -1,4 +1,4 @@
-//! Every error code of the product with what it means: those of this crate, and the tables of the others.
+//! Every error code of skipc with what it means: those of this crate, and the tables of the others.
 
 /// Codes of pipeline and commands, sorted by code. Spec, weights and lints have tables of their own.
 const CODES: &[(&str, &str)] = &[
@@ -93,6 +93,10 @@ const CODES: &[(&str, &str)] = &[
     ("tuning::table", "The times of a kernel in the file of `--tuning` are not whole."),
     ("tuning::target", "The file of `--tuning` was measured for another target than those compiled for."),
     ("tuning::version", "The file of `--tuning` was written by another version of skipc."),
+    (
+        "usage::arguments",
+        "The command line is none: an option or a command that does not exist, lacks its value, or cannot stand beside another.",
+    ),
     ("usage::bench", "An option of `skipc bench` has a value that it does not take."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),

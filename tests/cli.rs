@@ -141,7 +141,7 @@ fn a_run_writes_what_was_asked_for_and_replays_it() {
 }
 
 #[test]
-fn inspect_verify_and_the_lists_print_for_people_and_machines() {
+fn inspect_verify_and_the_lists_print_for_users_and_machines() {
     let fixture = Fixture::new();
     let tokens = format!("{GOLDEN}/tokens.npy");
     let text = succeeds(&["inspect", &fixture.artifact, "--tokens", &tokens]);
@@ -202,7 +202,7 @@ fn wrong_arguments_are_refused_by_name() {
     compile(&["--dtype", "cpu=f64"], 2, "usage::compile");
     compile(&["--dtype", "bf16"], 2, "usage::compile");
     compile(&["--max-tokens", "0"], 2, "usage::compile");
-    compile(&["--passes", "cse,nonsense"], 1, "passes::unknown");
+    compile(&["--passes", "cse,nonsense"], 2, "passes::unknown");
     compile(&["--dtype", "cpu=bf16", "--cpu-backend", "cranelift"], 5, "target::unsupported");
     fails(&["compile", "missing.toml", "--weights", &weights, "--emit", "model"], 1, "spec::read");
     fails(&["compile", &spec, "--weights", "missing", "--emit", "model"], 1, "weights::");
@@ -349,4 +349,79 @@ fn promises_can_be_required() {
     let base = ["compile", spec, "--weights", &weights, "-o", &artifact];
     succeeds(&[&base[..], &["--require", "device-resident"]].concat());
     fails(&[&base[..], &["--require", "causal"]].concat(), 1, "require::causal");
+}
+
+/// Sizes and passes that nobody can have are a wrong command line, whoever finds out.
+#[test]
+fn what_cannot_be_asked_for_is_a_usage_error() {
+    let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
+    let compile = ["compile", &spec, "--weights", &weights, "-o", "/dev/null"];
+    for n in ["4294967295", "1073741824"] {
+        let text = fails(&[&compile[..], &["--max-tokens", n]].concat(), 2, "plan::refused");
+        assert!(text.contains("max_tokens") && text.contains(n), "{text}");
+    }
+    fails(&[&compile[..], &["--max-tokens", "0"]].concat(), 2, "usage::compile");
+    fails(&[&compile[..], &["--passes", "x"]].concat(), 2, "passes::unknown");
+    fails(&["opt", "tests/golden/gumbel/spec.toml", "--passes", "x"], 1, "sir::");
+    let text = fails(&[&compile[..5], &["nodir/m.skp"]].concat(), 1, "artifact::io");
+    assert!(text.contains("there is no folder nodir"), "{text}");
+}
+
+/// With `--json`, what a command says is JSON: errors of the command line and texts of stages, too.
+#[test]
+fn json_is_asked_for_and_given() {
+    let fixture = Fixture::new();
+    let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
+    let json = |args: &[&std::ffi::OsStr], exit: i32| -> serde_json::Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_skipc")).arg("--json").args(args).output().unwrap();
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(exit), "{args:?}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error} in {text}"))
+    };
+    let words = |args: &[&str]| args.iter().map(|arg| std::ffi::OsString::from(*arg)).collect::<Vec<_>>();
+    let of = |args: &[&str], exit: i32| {
+        let args = words(args);
+        json(&args.iter().map(|arg| arg.as_os_str()).collect::<Vec<_>>(), exit)
+    };
+    let unknown = of(&["no-such-command"], 2);
+    assert_eq!(unknown["errors"][0]["code"], "usage::arguments", "{unknown}");
+    let both = of(&["run", &fixture.artifact, "--prompt", "a", "--lengths", "nothere.npy"], 2);
+    assert_eq!(both["errors"][0]["code"], "usage::arguments", "{both}");
+    let emitted = of(&["compile", &spec, "--weights", &weights, "--emit", "graph"], 0);
+    assert!(emitted["emitted"].as_str().is_some_and(|text| text.contains("graph \"")), "{emitted}");
+    let section = of(&["inspect", &fixture.artifact, "--section", "spec.toml"], 0);
+    assert!(section["text"].as_str().is_some_and(|text| text.contains("[model]")), "{section}");
+    let sections = of(&["inspect", &fixture.artifact, "--section", ""], 0);
+    assert!(sections.as_array().is_some_and(|all| all.len() > 5), "{sections}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStringExt;
+        let name = std::ffi::OsString::from_vec([fixture.path("m").as_bytes(), b"\xff.skp"].concat());
+        let mut args = words(&["compile", &spec, "--weights", &weights, "-o"]);
+        args.push(name.clone());
+        let written = json(&args.iter().map(|arg| arg.as_os_str()).collect::<Vec<_>>(), 0);
+        assert!(written["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{written}");
+        assert!(fs::metadata(&name).is_ok());
+    }
+}
+
+/// Files of the right name and the wrong kind are told apart.
+#[test]
+fn files_of_another_kind_are_called_what_they_are() {
+    let fixture = Fixture::new();
+    let index = fixture.path("w.safetensors");
+    fs::write(&index, "{\"weight_map\": {}}").unwrap();
+    let text = fails(&["check", &format!("{GOLDEN}/spec.toml"), "--weights", &index], 1, "weights::header");
+    assert!(text.contains("is JSON") && text.contains("index of shards"), "{text}");
+    let by_column = fixture.path("f.npy");
+    let mut header = "{'descr': '<i4', 'fortran_order': True, 'shape': (3, 7), }".to_owned();
+    header += &" ".repeat(128 - 10 - header.len() - 1);
+    header.push('\n');
+    let bytes = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &[0; 84]];
+    fs::write(&by_column, bytes.concat()).unwrap();
+    let text = fails(&["run", &fixture.artifact, "--tokens", &by_column], 1, "npy::shape");
+    assert!(text.contains("np.ascontiguousarray"), "{text}");
+    let one = fixture.array("one.npy", &[1, 1], &[5i32]);
+    let text = succeeds(&["run", &fixture.artifact, "--tokens", &one]);
+    assert!(text.starts_with("1 token in 1 sequence on cpu"), "{text}");
 }

@@ -17,7 +17,7 @@ use skipc_runtime::Model;
 use skipc_testkit::golden;
 use tempfile::TempDir;
 
-use ptx_model::PtxModel;
+use ptx_model::{Outputs, PtxModel};
 
 const TARGETS: &str = "cpu,cuda:sm_80,cuda:sm_90a";
 
@@ -89,40 +89,58 @@ fn example(dtype: &str) -> Model {
 /// Largest distance of an f32 logit from the reference.
 const TOLERANCE: f64 = 2e-4;
 
+/// A run of the reference, and its tokens.
+fn golden_case(name: &str) -> (golden::Case, Vec<u32>) {
+    let case = golden::case(&Path::new("tests/golden").join(name));
+    let tokens = case.tokens[0].iter().map(|token| *token as u32).collect();
+    (case, tokens)
+}
+
+fn logits(found: &Outputs) -> Vec<f64> {
+    found.logits.iter().map(|logit| f64::from(*logit)).collect()
+}
+
 #[test]
 fn the_whole_example_in_f32_agrees_with_pytorch_on_the_ptx_machine() {
     let model = PtxModel::new(&example("cuda=f32"), "sm_80");
     for (name, seeds) in [("kjv-12l-d25-t2", 0..8), ("kjv-12l-d25-t127", 1..2)] {
-        let case = golden::case(&Path::new("tests/golden").join(name));
-        let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
+        let (case, tokens) = golden_case(name);
         for seed in seeds {
             let found = model.run(&tokens, None, seed);
-            let logits: Vec<f64> = found.logits.iter().map(|logit| f64::from(*logit)).collect();
-            case.check("PTX machine, f32", &logits, &found.gates, TOLERANCE);
+            case.check("PTX machine, f32", &logits(&found), &found.gates, TOLERANCE);
         }
+    }
+    for (name, pieces) in [("kjv-12l-d25-t2", &[1, 1][..]), ("kjv-12l-d25-t127", &[15, 2, 1, 62, 47])] {
+        let (case, tokens) = golden_case(name);
+        let found = model.run_in_steps(&tokens, pieces, None, 1);
+        case.check("PTX machine, f32, in steps", &logits(&found), &found.gates, TOLERANCE);
     }
 }
 
 #[test]
 fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
     let model = PtxModel::new(&example("cuda=bf16"), "sm_90a");
+    let check = |what: &str, case: &golden::Case, found: &Outputs| {
+        assert_eq!(found.gates, case.scored.gates, "{what}: replayed decisions");
+        let (error, allowed) = (case.rmse(&logits(found)), 3.0 * case.figures.bf16_rmse);
+        assert!(error <= allowed, "{what}: {error} from f64; {allowed} is three times PyTorch's");
+    };
     let mut counters = String::new();
     for (name, seeds) in [("kjv-12l-d25-t2", 0..8), ("kjv-12l-d25-t129", 1..2)] {
-        let case = golden::case(&Path::new("tests/golden").join(name));
-        let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
+        let (case, tokens) = golden_case(name);
         for seed in seeds {
             let found = model.run(&tokens, Some(&case.scored.gates), seed);
-            assert_eq!(found.gates, case.scored.gates, "{name}: replayed decisions");
-            let logits: Vec<f64> = found.logits.iter().map(|logit| f64::from(*logit)).collect();
-            let (error, allowed) = (case.rmse(&logits), 3.0 * case.figures.bf16_rmse);
-            assert!(
-                error <= allowed,
-                "{name}, schedule {seed}: {error} from f64; {allowed} is three times PyTorch's"
-            );
+            check(&format!("{name}, schedule {seed}"), &case, &found);
             counters = table(&found.counters);
         }
     }
-    check_counters("129 tokens of the example in bf16 on sm_90a", &counters);
+    let (case, tokens) = golden_case("kjv-12l-d25-t129");
+    let found = model.run_in_steps(&tokens, &[64, 33, 31, 1], Some(&case.scored.gates), 1);
+    check("in steps", &case, &found);
+    check_counters(&[
+        ("129 tokens of the example in bf16 on sm_90a", counters),
+        ("One token behind 128 in caches", table(&found.counters)),
+    ]);
 }
 
 /// A line for each kernel.
@@ -161,12 +179,18 @@ fn table(counters: &BTreeMap<String, Counters>) -> String {
 
 /// Holds the counters of every kernel to those of the last time, so that a kernel that begins to move or compute more is
 /// seen without a GPU. `BLESS=1` writes them anew.
-fn check_counters(what: &str, counters: &str) {
+fn check_counters(runs: &[(&str, String)]) {
     let path = Path::new("tests/cuda/counters.txt");
-    let found = format!(
-        "{what}, the first step of each kernel: instructions of threads, bytes of global memory, sectors a \
-         request to it.\n\n{counters}"
-    );
+    let runs: Vec<String> = runs
+        .iter()
+        .map(|(what, counters)| {
+            format!(
+                "{what}, the first step of each kernel: instructions of threads, bytes of global memory, sectors a \
+                 request to it.\n\n{counters}"
+            )
+        })
+        .collect();
+    let found = runs.join("\n");
     if std::env::var_os("BLESS").is_some() {
         fs::write(path, found).unwrap();
         return;

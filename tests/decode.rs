@@ -10,7 +10,7 @@ use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::decode::{Cached, Chunk, Decoder, Recompute, Rows, Slot, StepOutputs};
-use skipc_runtime::{Device, Model, Module, Options, Session};
+use skipc_runtime::{Batch, Device, Model, Module, Options, Session};
 use skipc_testkit::golden::cases;
 
 /// Distance of a logit between two orders of summation.
@@ -21,8 +21,12 @@ const SLOTS: u32 = 5;
 fn artefact(spec: &Path, weights: &Path, key_values: KeyValues) -> Model {
     let model = spec::load(spec).expect("a spec");
     let weights = Weights::open(weights, &model).expect("weights");
-    let targets = vec![(Target::Cpu, DType::F32)];
-    let request = Request { targets, key_values: Some(key_values), max_tokens: Some(256), ..Request::host() };
+    let request = Request {
+        targets: vec![(Target::Cpu, DType::F32)],
+        key_values: Some(key_values),
+        max_tokens: Some(1024),
+        ..Request::host()
+    };
     let compiled = pipeline::compile(&model, &request, &mut Trace::silent()).expect("it compiles");
     let bytes = pack::to_bytes((&model, &weights), &request, compiled).expect("an artefact");
     Model::from_bytes(&bytes).expect("it loads")
@@ -32,6 +36,12 @@ fn example(key_values: KeyValues) -> Model {
     let [spec, weights] =
         ["models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors"].map(|path| Path::new(path).to_owned());
     artefact(&spec, &weights, key_values)
+}
+
+/// A decoder of a model with so many slots.
+fn cached(model: &Model, slots: u32, pages: u32) -> Cached {
+    let module = Module::load(model, Device::Cpu, Options::default()).expect("code");
+    Cached::new(&module, slots, pages * 16).expect("a cache")
 }
 
 /// Both decoders of a model. The cache has room for `pages` pages.
@@ -121,6 +131,124 @@ fn exercise(what: &str, model: &Model, rounds: usize, rng: &mut Rng) {
                 }
             }
         }
+    }
+}
+
+/// Two slots in turn, in pieces that end before, at and behind the borders of pages and of tiles, alone and together, so
+/// that the bound of the batch grows on the way. Then both are freed, and others take their pages.
+#[test]
+fn cuts_of_every_size_give_what_whole_prefixes_give() {
+    let model = example(KeyValues::Lazy);
+    let (mut cached, mut whole) = decoders(&model, 16);
+    let mut rng = Rng(7);
+    for (round, size) in [1, 7, 16, 17, 64, 15].into_iter().enumerate() {
+        let texts: [Vec<u32>; 2] = [97, 83].map(|len| (0..len).map(|_| rng.below(256) as u32).collect());
+        // Numbers of slots change, so that pages of one become those of the other.
+        let slots = [Slot(round as u32 % 2), Slot(1 - round as u32 % 2)];
+        for slot in slots {
+            cached.start(slot, 0).unwrap();
+            whole.start(slot, 0).unwrap();
+        }
+        let mut pieces = texts.each_ref().map(|text| text.chunks(size));
+        for turn in 0.. {
+            // Each third step takes a piece of both.
+            let taken: Vec<(Slot, &[u32])> = (0..2)
+                .filter(|idx| turn % 3 == 2 || turn % 2 == *idx)
+                .filter_map(|idx| Some((slots[idx], pieces[idx].next()?)))
+                .collect();
+            if taken.is_empty() && pieces.iter_mut().all(|pieces| pieces.len() == 0) {
+                break;
+            }
+            let chunk = |&(slot, tokens)| Chunk { slot, tokens, rows: Rows::All };
+            let chunks: Vec<Chunk<'_>> = taken.iter().map(chunk).collect();
+            if !chunks.is_empty() {
+                let what = format!("pieces of {size}, turn {turn}");
+                compare(&what, &cached.step(&chunks).unwrap(), &whole.step(&chunks).unwrap());
+            }
+        }
+        for slot in slots {
+            cached.free(slot).unwrap();
+            whole.free(slot).unwrap();
+        }
+    }
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a)));
+    best.expect("logits") as u32
+}
+
+/// To the model's last position: each token is the likeliest of its row when the whole is scored at once.
+#[test]
+fn a_thousand_greedy_tokens_are_those_of_the_whole_sequence() {
+    let model = example(KeyValues::Eager);
+    let mut decoder = cached(&model, 1, 64);
+    let mut tokens: Vec<u32> = b"And God said, Let there".iter().map(|byte| u32::from(*byte)).collect();
+    let n_positions = decoder.limits().positions as usize;
+    decoder.start(Slot(0), 0).unwrap();
+    let mut steps = StepOutputs::default();
+    let mut done = 0;
+    while done < n_positions {
+        let out = decoder.step(&[Chunk { slot: Slot(0), tokens: &tokens[done..], rows: Rows::All }]).unwrap();
+        done = tokens.len();
+        let row = out.logits.len() - decoder.limits().vocab_size as usize;
+        tokens.push(likeliest(&out.logits[row..]));
+        steps.logits.extend(out.logits);
+        steps.gates.resize(out.gates.len(), Vec::new());
+        steps.gates.iter_mut().zip(out.gates).for_each(|(all, new)| all.extend(new));
+    }
+    tokens.truncate(n_positions);
+    let mut session = Session::new(&model, Device::Cpu, Options::default()).expect("a session");
+    let scored = session.run(&Batch::of_sequence(tokens.clone())).expect("logits");
+    assert!(tokens.len() > 1000);
+    steps.overflow.clone_from(&scored.overflow);
+    let whole = StepOutputs { logits: scored.logits, gates: scored.gates, overflow: scored.overflow };
+    compare("a thousand tokens", &steps, &whole);
+    for (row, next) in whole.logits.chunks_exact(256).zip(&tokens[1..]).skip(22) {
+        let (best, taken) = (row[likeliest(row) as usize], row[*next as usize]);
+        assert!(best - taken <= 2.0 * TOLERANCE, "token {next} has {taken}, the likeliest {best}");
+    }
+}
+
+/// Prompts of unequal lengths, one of them a single token, then one token of each a step.
+#[test]
+fn slots_beside_others_give_what_they_give_alone() {
+    let model = example(KeyValues::Lazy);
+    let mut rng = Rng(11);
+    let texts: Vec<Vec<u32>> =
+        (0..32).map(|idx| (0..1 + idx * 5 % 37 + 9).map(|_| rng.below(256) as u32).collect()).collect();
+    // The last nine tokens come one by one.
+    let pieces = |text: &[u32]| -> Vec<Vec<u32>> {
+        let (prompt, rest) = text.split_at(text.len() - 9);
+        [prompt.to_vec()].into_iter().chain(rest.iter().map(|token| vec![*token])).collect()
+    };
+    let mut decoder = cached(&model, 32, 128);
+    let mut alone = Vec::new();
+    for text in &texts {
+        decoder.start(Slot(0), 0).unwrap();
+        let step = |tokens: Vec<u32>| {
+            decoder.step(&[Chunk { slot: Slot(0), tokens: &tokens, rows: Rows::Last }]).unwrap()
+        };
+        alone.push(pieces(text).into_iter().map(step).collect::<Vec<StepOutputs>>());
+        decoder.free(Slot(0)).unwrap();
+    }
+    for n_slots in [1, 8, 32] {
+        (0..n_slots).for_each(|slot| decoder.start(Slot(slot), 0).unwrap());
+        for turn in 0..10 {
+            let tokens: Vec<Vec<u32>> =
+                texts[..n_slots as usize].iter().map(|text| pieces(text).swap_remove(turn)).collect();
+            let chunk = |(slot, tokens)| Chunk { slot: Slot(slot), tokens, rows: Rows::Last };
+            let chunks: Vec<Chunk<'_>> = (0..).zip(tokens.iter().map(Vec::as_slice)).map(chunk).collect();
+            let together = decoder.step(&chunks).unwrap();
+            let mut wanted = StepOutputs { overflow: together.overflow.clone(), ..StepOutputs::default() };
+            wanted.gates.resize(together.gates.len(), Vec::new());
+            for alone in &alone[..n_slots as usize] {
+                wanted.logits.extend(&alone[turn].logits);
+                wanted.gates.iter_mut().zip(&alone[turn].gates).for_each(|(all, own)| all.extend(own));
+            }
+            compare(&format!("{n_slots} slots, turn {turn}"), &together, &wanted);
+        }
+        (0..n_slots).for_each(|slot| decoder.free(Slot(slot)).unwrap());
     }
 }
 

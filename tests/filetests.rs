@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use skipc_ir::interp::{self, Batch, Datum, Env, Weights};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Weights};
 use skipc_ir::ops;
 use skipc_ir::port::RoleText;
 use skipc_ir::text::{parse, print};
@@ -168,7 +168,7 @@ fn run_case(case: &FileCase) -> String {
     let mut states: BTreeMap<Role, Datum<f64>> = signature.states.into_iter().filter_map(zeros).collect();
     let (steps, mut text, mut before) = (steps(case), String::new(), Vec::new());
     for (step, sequences) in steps.iter().enumerate() {
-        let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice)).behind(&before);
+        let batch = FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice)).behind(&before);
         let mut tensors = inputs(case, step, &graph, &batch);
         tensors.append(&mut states);
         let env = Env { batch: &batch, tensors, weights: &weights, routing: &routing };
@@ -195,7 +195,7 @@ fn steps(case: &FileCase) -> Vec<Vec<Vec<i64>>> {
 }
 
 /// The inputs of a graph that the case gives, beside the tokens.
-fn inputs(case: &FileCase, step: usize, graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<f64>> {
+fn inputs(case: &FileCase, step: usize, graph: &Graph, batch: &FlatBatch) -> BTreeMap<Role, Datum<f64>> {
     let mut tensors = BTreeMap::new();
     for port in graph.signature().inputs {
         let name = match &port.role {

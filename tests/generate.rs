@@ -77,6 +77,30 @@ fn draws_depend_on_the_seed_alone() {
     assert_eq!(generate(&one), greedy);
 }
 
+/// Drafts with half of the layers change how long it takes, not what is said: at temperature 0, and drawn.
+#[test]
+fn drafts_do_not_change_the_text() {
+    let mut proposed = 0;
+    for prompt in ["And God said", "The LORD", "In those days", "Blessed", "And it came to pass"] {
+        for more in [&[][..], &["--temperature", "0.8", "--top-p", "0.9", "--seed", "4"]] {
+            let plain = [&["--prompt", prompt, "--max-new-tokens", "60"], more].concat();
+            let drafting = [&plain[..], &["--speculate", "4", "--draft-density", "0.5"]].concat();
+            let (plain, found) = (json(&plain), json(&drafting));
+            assert_eq!(found["sequences"], plain["sequences"], "{prompt} {more:?}");
+            assert!(plain.get("drafts").is_none());
+            let drafts = |key: &str| found["drafts"][key].as_u64().unwrap();
+            assert!(drafts("accepted") <= drafts("proposed"));
+            proposed += drafts("proposed");
+        }
+    }
+    assert!(proposed > 500, "{proposed}");
+    // A draft of all layers is what the model says.
+    let all = ["--prompt", PROMPT, "--max-new-tokens", "60", "--speculate", "3", "--draft-density", "1"];
+    let found = json(&all);
+    assert_eq!(found["drafts"]["accepted"], found["drafts"]["proposed"]);
+    assert_eq!(found["drafts"]["executed_by_draft"], found["drafts"]["executed"]);
+}
+
 /// Rows of different lengths and an empty one, more than there are slots.
 fn rows(folder: &Path) -> (PathBuf, PathBuf, Vec<Vec<u32>>) {
     let texts = ["In the beginning", "And", "", "The LORD is my shepherd; I shall", "A"];

@@ -1,5 +1,6 @@
 //! Every golden case of the PyTorch reference, by every way that this build has to run a model.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use skipc::verify::reference::{self, Outcome};
 use skipc::verify::{self, Inputs, LadderError};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 use skipc_runtime::decode::{self, Decoder, Recompute};
 use skipc_runtime::generate::Row;
 use skipc_runtime::{Device, Module, Options, Outputs, Session, generate};
@@ -268,13 +269,17 @@ fn greedy_continuations_agree_with_pytorch() {
 fn all_forms_agree_under_any_decisions() {
     for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
         let loaded = load(case);
-        let inputs = Inputs { batch: &case.batch(), routing: None, threads: 2, weights: &loaded.weights };
+        let (batch, weights, heard) = (case.batch(), &loaded.weights, Cell::new(0));
+        let progress: &dyn Fn(&str) = &|_| heard.set(heard.get() + 1);
+        let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress };
         for (cpu, _) in backends() {
+            heard.set(0);
             let report = verify::climb(&artifact(&loaded, by(cpu)), &inputs).unwrap();
             for row in &report.rows {
                 assert!(row.ok, "{}, by {}: {row:?}", case.name, cpu.name());
             }
             assert!(report.rows.len() >= 12, "{}: {} comparisons", case.name, report.rows.len());
+            assert_eq!(heard.get(), report.rows.len(), "{}: progress", case.name);
         }
     }
 }
@@ -288,7 +293,8 @@ fn ragged_batches_agree() {
     let text: Vec<i64> = case(Path::new("tests/golden/kjv-12l-d25")).tokens.concat();
     for model in &models {
         // Nothing to compare is no agreement, but it runs.
-        let inputs = Inputs { batch: &Batch::default(), routing: None, threads: 2, weights };
+        let batch = FlatBatch::default();
+        let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress: &|_| {} };
         assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
         let empty = skipc_runtime::Batch { tokens: Vec::new(), lengths: vec![0], routing: None };
@@ -305,8 +311,8 @@ fn ragged_batches_agree() {
             })
             .collect();
         for model in &models {
-            let batch = Batch::from_sequences(rows.clone());
-            let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights };
+            let batch = FlatBatch::from_sequences(rows.clone());
+            let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress: &|_| {} };
             let report = verify::climb(model, &inputs).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");
         }

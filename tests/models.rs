@@ -1,14 +1,19 @@
 //! Every spec under `models/`, through the commands as users call them: check, random weights, compile, verify, run.
 #![cfg(feature = "cranelift")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip_table::Router;
+use skipc::frontend::weights::Weights;
+use skipc_ir::Graph;
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Ring32};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
 const WARNINGS: [(&str, &str); 3] = [
@@ -118,6 +123,63 @@ fn every_model_goes_through_check_compile_and_verify() {
             assert!(thread.join().is_ok(), "{}", path.display());
         }
     });
+}
+
+/// Where a token is changed: at the beginning, around a page of a cache, at the end.
+const CHANGED: [usize; 6] = [0, 1, 15, 16, 17, 23];
+
+/// What a graph gives for 24 tokens of which one is changed, where nothing rounds: `[24, vocab]`, and decisions.
+fn scored(graph: &Graph, weights: &Weights, changed: Option<usize>) -> (Vec<Ring32>, Vec<Vec<bool>>) {
+    let mut tokens: Vec<i64> = (0..24).map(|idx| idx * idx * 11 % 256).collect();
+    if let Some(changed) = changed {
+        tokens[changed] += 1;
+    }
+    let batch = FlatBatch::from_sequences([tokens.as_slice()]);
+    let env = Env { batch: &batch, tensors: BTreeMap::new(), weights, routing: &Free };
+    let (mut logits, mut gates) = (Vec::new(), Vec::new());
+    for (_, datum) in interp::run::<Ring32>(graph, &env).expect("values") {
+        match datum {
+            Datum::Real { data, .. } => logits = data,
+            Datum::Mask(mask) => gates.push(mask),
+            other => panic!("{other:?}"),
+        }
+    }
+    (logits, gates)
+}
+
+/// Whether a change of a token changes a logit or a decision of the tokens before it, and whether any behind it.
+fn influence(model: &Model, function: Function) -> (bool, bool) {
+    let graph = lower(model, Skipping::Gathered, function).expect("a graph");
+    let weights = Weights::drawn(model, 5).expect("weights");
+    let (logits, gates) = scored(&graph, &weights, None);
+    let cols = logits.len() / 24;
+    let (mut earlier, mut later) = (false, false);
+    for changed in CHANGED {
+        let (new_logits, new_gates) = scored(&graph, &weights, Some(changed));
+        earlier |= logits[..changed * cols] != new_logits[..changed * cols];
+        earlier |= gates.iter().zip(&new_gates).any(|(old, new)| old[..changed] != new[..changed]);
+        later |= logits[changed * cols..] != new_logits[changed * cols..];
+    }
+    (earlier, later)
+}
+
+/// No logit of a causal model depends on a later token; of one that is not, some do, and none in what it generates with.
+#[test]
+fn later_tokens_change_nothing_in_models_that_claim_to_be_causal() {
+    let (mut n_causal, mut n_leaking) = (0, 0);
+    for path in specs() {
+        let (model, name) = (model(&path), path.display());
+        let function = if model.is_causal() { Function::Score } else { Function::Generate };
+        if model.can_generate() {
+            assert_eq!(influence(&model, function), (false, true), "{name}: (earlier, later) tokens change");
+            n_causal += 1;
+        }
+        if !model.is_causal() {
+            n_leaking += usize::from(influence(&model, Function::Score).0);
+        }
+    }
+    assert!(n_causal >= 8, "only {n_causal} models generate");
+    assert!(n_leaking >= 1, "the probe sees no leak in any model that has one");
 }
 
 fn model(path: &Path) -> Model {

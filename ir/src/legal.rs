@@ -20,7 +20,7 @@
 use crate::graph::{Graph, Value};
 use crate::ops::{Op, Trait};
 use crate::port::{Port, Role, RoleText};
-use crate::text::{Numbering, Place};
+use crate::text::{NodeLocation, Numbering};
 use crate::ty::{Dim, Elem, SetSym, Type};
 use crate::verify::{Facts, Findings, VerifyError, verify};
 
@@ -85,7 +85,7 @@ pub enum LegalError {
         /// What it should be.
         wanted: &'static str,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// A set selects from the rows of another set.
     #[error("the token set {sym} selects from {of}; backends make sets of all tokens n only\n  {place}")]
@@ -95,7 +95,7 @@ pub enum LegalError {
         /// What it selects from.
         of: Dim,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// Something is too wide or too large.
     #[error("{what} is {got}, the limit is {limit}\n  {place}")]
@@ -107,7 +107,7 @@ pub enum LegalError {
         /// How large it may be.
         limit: u64,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// An op takes an operand of a kind that it has no kernel for.
     #[error("`{op}` over {elem} has no kernel: operand `{operand}`\n  {place}")]
@@ -119,7 +119,7 @@ pub enum LegalError {
         /// What its elements are.
         elem: Elem,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// Integers come from an input that the op does not mean.
     #[error("`{op}`: operand `{operand}` should come from the input {wanted}\n  {place}")]
@@ -131,7 +131,7 @@ pub enum LegalError {
         /// The input or inputs it may come from.
         wanted: &'static str,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
 }
 
@@ -177,7 +177,7 @@ struct Ctx<'a> {
 }
 
 impl Ctx<'_> {
-    fn place(&self, value: Value) -> Place {
+    fn place(&self, value: Value) -> NodeLocation {
         self.numbering.place(self.graph, value)
     }
 

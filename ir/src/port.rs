@@ -29,6 +29,11 @@ impl Port {
         Port { role, ty: Type::tensor(Elem::Int, &[Dim::Tokens]) }
     }
 
+    /// Margins of all tokens, `f32[n, 1]`.
+    pub fn margins() -> Port {
+        Port { role: Role::Margins, ty: Type::tensor(Elem::F32, &[Dim::Tokens, Dim::Fixed(1)]) }
+    }
+
     /// The token set that it is, if it is one.
     pub(crate) fn set(&self) -> Option<SetSym> {
         match self.ty {
@@ -116,6 +121,7 @@ impl fmt::Display for RoleText<'_> {
             Role::Places => f.write_str("places"),
             Role::Pages => f.write_str("pages"),
             Role::Pending => f.write_str("pending"),
+            Role::Margins => f.write_str("margins"),
             Role::LogitRows => f.write_str("logit_rows"),
             Role::LogitCount => f.write_str("logit_count"),
             Role::Logits => f.write_str("logits"),
@@ -143,6 +149,7 @@ pub(crate) fn role(word: &str) -> Option<Role> {
         "places" => Some(Role::Places),
         "pages" => Some(Role::Pages),
         "pending" => Some(Role::Pending),
+        "margins" => Some(Role::Margins),
         "logit_rows" => Some(Role::LogitRows),
         "logits" => Some(Role::Logits),
         _ => None,
@@ -171,7 +178,7 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
 
 /// As an attribute a port is its role: its type stands behind the line's colon.
 impl Attr for Port {
-    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | pending | logit_rows | input \"name\" | state \"name\"";
+    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | pending | margins | logit_rows | input \"name\" | state \"name\"";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", RoleText(&self.role))
@@ -189,6 +196,7 @@ impl Attr for Port {
             Role::Tokens | Role::Positions | Role::Sequences | Role::Requests | Role::Places => {
                 Some(Port::of_tokens(role))
             }
+            Role::Margins => Some(Port::margins()),
             Role::Pages | Role::Pending | Role::LogitRows | Role::Input { .. } | Role::State { .. } => {
                 Some(Port { role, ty: Type::tensor(Elem::Real, &[]) })
             }

@@ -27,7 +27,7 @@ use crate::graph::{Graph, Value};
 use crate::op::{self, TypeError};
 use crate::ops::{Op, Trait};
 use crate::port::{Role, RoleText};
-use crate::text::{Numbering, Place};
+use crate::text::{NodeLocation, Numbering};
 use crate::ty::{Dim, SetSym, Type};
 
 /// What is known about a verified graph: the receipt of [`verify`], of use for that graph only.
@@ -82,13 +82,13 @@ pub enum VerifyError {
     #[error("the value depends on itself\n  {place}")]
     Cycle {
         /// One node for each value on a cycle or behind one.
-        place: Place,
+        place: NodeLocation,
     },
     /// The operands do not fit the op.
     #[error("{error}\n  {place}")]
     Operands {
         /// The node.
-        place: Place,
+        place: NodeLocation,
         /// What the type rule says.
         error: TypeError,
     },
@@ -96,7 +96,7 @@ pub enum VerifyError {
     #[error("the value has another type than its operands give it, {inferred}\n  {place}")]
     Type {
         /// The node.
-        place: Place,
+        place: NodeLocation,
         /// What the type rule gives.
         inferred: Type,
     },
@@ -106,9 +106,9 @@ pub enum VerifyError {
         /// The symbol.
         sym: SetSym,
         /// The second node.
-        place: Place,
+        place: NodeLocation,
         /// The first.
-        first: Place,
+        first: NodeLocation,
     },
     /// A type names a set that no node opens.
     #[error("no route of the graph makes the token set {sym}\n  {place}")]
@@ -116,7 +116,7 @@ pub enum VerifyError {
         /// The symbol.
         sym: SetSym,
         /// The node whose type it is in.
-        place: Place,
+        place: NodeLocation,
     },
     /// Weights of one name have different shapes.
     #[error("the weight {:?} has the shape {:?} here and {:?} before\n  {place}", name.0, shape.0, before.0)]
@@ -124,7 +124,7 @@ pub enum VerifyError {
         /// The weight.
         name: Name,
         /// The node.
-        place: Place,
+        place: NodeLocation,
         /// Its shape.
         shape: Shape,
         /// The shape of an earlier node.
@@ -136,7 +136,7 @@ pub enum VerifyError {
         /// The input.
         role: Role,
         /// The node.
-        place: Place,
+        place: NodeLocation,
         /// Its type.
         ty: Type,
         /// The type of an earlier node.
@@ -148,7 +148,7 @@ pub enum VerifyError {
     )]
     StateTwice {
         /// The value, or the second input.
-        place: Place,
+        place: NodeLocation,
         /// The first use, or the first input.
         first: String,
     },
@@ -156,7 +156,7 @@ pub enum VerifyError {
     #[error("the state is lost: nothing updates or returns this value of it\n  {place}")]
     StateLost {
         /// The value.
-        place: Place,
+        place: NodeLocation,
     },
     /// A state is returned as something else, or something else as a state.
     #[error("`{}` should be {}\n  {place}", RoleText(role), kind_of(role))]
@@ -164,7 +164,7 @@ pub enum VerifyError {
         /// The result.
         role: Role,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// A state is returned under another name than it came in by.
     #[error("`{}` returns {}\n  {place}", RoleText(role), state_or_none(of.as_ref()))]
@@ -172,7 +172,7 @@ pub enum VerifyError {
         /// The result.
         role: Role,
         /// The node.
-        place: Place,
+        place: NodeLocation,
         /// The state that it is.
         of: Option<Role>,
     },
@@ -180,9 +180,9 @@ pub enum VerifyError {
     #[error("the state is updated before it is looked at\n  {place}\n  {reader}")]
     StateOrder {
         /// What updates it.
-        place: Place,
+        place: NodeLocation,
         /// What looks at it, and needs the update.
-        reader: Place,
+        reader: NodeLocation,
     },
     /// The graph has no result.
     #[error("the graph returns nothing; end it with `return logits = %…`")]
@@ -193,7 +193,7 @@ pub enum VerifyError {
         /// The result.
         role: Role,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
 }
 
@@ -271,7 +271,7 @@ impl<E> Findings<E> {
 }
 
 impl Ctx<'_> {
-    fn place(&self, value: Value) -> Place {
+    fn place(&self, value: Value) -> NodeLocation {
         self.numbering.place(self.graph, value)
     }
 

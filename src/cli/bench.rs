@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use skipc_runtime::Device;
+use skipc_runtime::command::counted;
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
@@ -159,7 +160,7 @@ fn report(
 }
 
 fn text(report: &Report, svg: Option<&Path>) -> String {
-    let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let plural = |n: usize, what: &str| counted(n as u64, what);
     let Report { model, tokens, sequences, routers, threads, processor, code, rounds, .. } = report;
     let mut out = format!(
         "{model}: {} in {}, {} of {processor}, {code}\n",

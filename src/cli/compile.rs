@@ -39,11 +39,12 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let compiled = pipeline::compile(&model, &request, &mut trace)
         .map_err(|failure| repro::attach(failure, &model, args))?;
     args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
-    let mut out = String::new();
-    if args.emit.is_some() {
-        out = trace.emitted().map_err(no_stage)?;
-    }
-    let Some(path) = &args.output else { return Ok(out) };
+    let emitted = args.emit.as_ref().map(|_| trace.emitted().map_err(no_stage)).transpose()?;
+    let Some(path) = &args.output else {
+        let text = emitted.unwrap_or_default();
+        return if json { to_json(&json!({"emitted": text})) } else { Ok(text) };
+    };
+    let mut out = emitted.clone().unwrap_or_default();
     let sizes = sizes(&compiled);
     let passes = PassTimes::of(&compiled);
     let external = external(args, path)?;
@@ -56,9 +57,10 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
             .map(|(what, time)| json!({"stage": what, "seconds": time.as_secs_f64()}))
             .collect();
         return to_json(&json!({
-            "output": path,
+            "output": path.display().to_string(),
+            "emitted": emitted,
             "bytes": bytes,
-            "external_weights": external.as_ref().map(|path| json!({"output": path, "bytes": external_bytes})),
+            "external_weights": external.as_ref().map(|path| external_json(path, external_bytes)),
             "targets": sizes,
             "stages": times,
             "passes": {
@@ -236,6 +238,10 @@ fn sizes(compiled: &Compiled) -> Vec<String> {
         })
     };
     functions.flat_map(of).collect()
+}
+
+fn external_json(path: &Path, bytes: u64) -> serde_json::Value {
+    json!({"output": path.display().to_string(), "bytes": bytes})
 }
 
 fn no_stage(stages: &[String]) -> Error {

@@ -28,7 +28,7 @@ pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
     let parameters: usize = tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
     if json {
         return to_json(&json!({
-            "output": args.output,
+            "output": args.output.display().to_string(),
             "bytes": file.length(),
             "tensors": tensors.len(),
             "parameters": parameters,

@@ -25,8 +25,12 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     }
     let artifact = open_index(&args.artifact)?;
     match args.section.as_deref() {
+        Some("") if json => return to_json(&artifact.header().sections),
         Some("") => return Ok(section_table(&artifact)),
-        Some(name) => return section(&artifact, &args.artifact, name),
+        Some(name) => {
+            let text = section(&artifact, &args.artifact, name)?;
+            return if json { to_json(&json!({"section": name, "text": text})) } else { Ok(text) };
+        }
         None => {}
     }
     if args.rewrites {

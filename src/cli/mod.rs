@@ -31,7 +31,7 @@ use serde::Serialize;
 use skipc_artifact::reader::Index;
 use skipc_runtime::Device;
 
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::{Error, ErrorKind};
 
 pub use exit::{exit_code, panicked, say, show};
@@ -495,11 +495,24 @@ impl Cli {
     /// The command line of this process, and the files that it names. Ends the process if it is wrong, or asks for help.
     pub fn from_command_line() -> (Cli, Files) {
         let command = Cli::command();
-        let matches = command.clone().get_matches();
+        let matches = command.clone().try_get_matches().unwrap_or_else(|error| refuse(&error));
         let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         let files = Files::of(&command, &matches);
         (cli, files)
     }
+}
+
+/// Ends the process for a command line that is none, or that asks for help: with `--json` an error is JSON like any other.
+fn refuse(error: &clap::Error) -> ! {
+    if !error.use_stderr() || !std::env::args_os().any(|arg| arg == "--json") {
+        error.exit();
+    }
+    let message = error.to_string();
+    let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end();
+    let found: Diagnostics = Diagnostic::new("usage::arguments", message).into();
+    let text = serde_json::to_string_pretty(&found).unwrap_or_default();
+    let _ = writeln!(std::io::stdout(), "{text}");
+    std::process::exit(i32::from(exit_code(ErrorKind::Request)))
 }
 
 /// Runs a command and returns what it prints at its end; what it prints before goes to `out`.

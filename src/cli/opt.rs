@@ -69,7 +69,7 @@ fn read(args: &OptArgs) -> Result<String, Error> {
 fn pass_failure(error: &skipc_passes::Error) -> Error {
     use skipc_passes::Error as Fault;
     let (kind, help) = match error {
-        Fault::UnknownPass { .. } => (ErrorKind::Input, "see `skipc passes`"),
+        Fault::UnknownPass { .. } => (ErrorKind::Request, "see `skipc passes`"),
         Fault::Input { .. } => (ErrorKind::Input, "the passes start from a graph that is well-formed"),
         Fault::Refused { .. } => (ErrorKind::Unsupported, "leave out `legalize` to see the graph"),
         _ => (

@@ -8,8 +8,9 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
+use skipc_runtime::command::counted;
 use skipc_runtime::command::{self, RunArgs};
-use skipc_runtime::trace::{self, Decider, Provenance, Recipe, Source};
+use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
 use skipc_runtime::{Model, Trace};
 
 use super::{GenerateArgs, RecordArgs, TraceCommand, to_json};
@@ -194,7 +195,8 @@ impl Shown<'_> {
         let mut out = String::new();
         let _ = writeln!(out, "{model} (spec {:.12}…), {}", spec_hash.to_string(), in_words(source));
         let (sequences, tokens) = (self.sequences, self.tokens);
-        let _ = writeln!(out, "{tokens} tokens in {sequences} sequences; written by skipc {skipc}\n");
+        let (tokens, sequences) = (counted(tokens, "token"), counted(sequences as u64, "sequence"));
+        let _ = writeln!(out, "{tokens} in {sequences}; written by skipc {skipc}\n");
         let mut density_before = 0.0;
         for (idx, router) in self.routers.iter().enumerate() {
             let Router { executed, density, also_before } = router;
@@ -222,9 +224,9 @@ impl Shown<'_> {
     }
 }
 
-fn in_words(source: &Source) -> String {
+fn in_words(source: &DecisionSource) -> String {
     match source {
-        Source::Recorded(run) => {
+        DecisionSource::Recorded(run) => {
             let how = if run.replayed.is_some() { "replayed" } else { "recorded" };
             format!(
                 "{how} on {} in {}, weights {:.12}…, tokens {:.12}…",
@@ -234,7 +236,7 @@ fn in_words(source: &Source) -> String {
                 run.tokens_hash.to_string()
             )
         }
-        Source::Generated(Recipe { densities, skew, seed }) => {
+        DecisionSource::Generated(Recipe { densities, skew, seed }) => {
             let wanted = match densities.split_first() {
                 Some((first, rest)) if rest.iter().all(|density| density == first) => first.to_string(),
                 _ => densities.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),

@@ -7,12 +7,13 @@ use serde_json::json;
 use skipc_artifact::bundle;
 use skipc_artifact::program::{Function, GENERATE, SCORE};
 use skipc_artifact::section::ContentHash;
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 use skipc_runtime::Model;
 use skipc_runtime::inputs::{Replay, Sequences};
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
+use super::progress::Line;
 use super::weights::Original;
 use super::{VerifyArgs, to_json};
 use crate::diagnostic::Diagnostic;
@@ -20,12 +21,16 @@ use crate::error::{Error, ErrorKind};
 use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
+    let line = Line::spinner();
+    line.at("weights");
     let Original { artefact, weights, from, .. } = Original::open(&args.artifact, args.weights.as_deref())?;
     let function = function(&artefact)?;
     let (batch, routing) = inputs(args, &artefact, &function)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
-    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights };
+    let progress: &dyn Fn(&str) = &|what| line.at(what);
+    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights, progress };
     let report = climb(&artefact, &inputs)?;
+    drop(line);
     let text = match json {
         true => to_json(&json!({"ok": report.ok(), "weights": from, "report": report}))?,
         false => format!("weights: {from}\n{}", table(&report)),
@@ -56,13 +61,17 @@ fn function(model: &Model) -> Result<Function, Error> {
 type Masks = Vec<Vec<bool>>;
 
 /// The user's tokens and decisions, or drawn tokens.
-fn inputs(args: &VerifyArgs, model: &Model, function: &Function) -> Result<(Batch, Option<Masks>), Error> {
+fn inputs(
+    args: &VerifyArgs,
+    model: &Model,
+    function: &Function,
+) -> Result<(FlatBatch, Option<Masks>), Error> {
     let Some(path) = &args.tokens else { return Ok((drawn_batch(function), None)) };
     let Sequences { grid, tokens } = Sequences::read(path, args.lengths.as_deref())?;
     let mut rest = tokens.iter().map(|token| i64::from(*token));
     let rows: Vec<Vec<i64>> =
         grid.lengths.iter().map(|length| rest.by_ref().take(*length as usize).collect()).collect();
-    let batch = Batch::from_sequences(rows.iter().map(Vec::as_slice));
+    let batch = FlatBatch::from_sequences(rows.iter().map(Vec::as_slice));
     let Some(path) = &args.routing else { return Ok((batch, None)) };
     let routing =
         Replay::read(path, model.artifact().manifest(), (function.interface.routers().len(), &grid))?;

@@ -33,7 +33,7 @@ impl Original {
         let model = shares::model_of(artefact.artifact(), path)?;
         let Some(file) = weights else {
             let weights = Weights::drawn(&model, RANDOM_SEED)?;
-            let artefact = repack::with_weights(&artefact, &weights)?;
+            let artefact = repack::with_weights(artefact, &weights)?;
             let from = format!("random ones of seed {RANDOM_SEED}");
             return Ok(Original { model, artefact, weights, from });
         };

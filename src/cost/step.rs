@@ -107,7 +107,7 @@ impl Priced<'_> {
         let keys = self.count(rows_of(self.step, attention.kv_extent));
         let cols = f64::from(attention.heads * attention.width);
         let pairs = self.cost.rows.clone() * keys;
-        // A product with the key and one with its value; of all keys half are seen.
+        // A matmul with the key and one with its value; of all keys half are seen.
         self.cost.macs = pairs.scale(cols);
         self.work(pairs.scale(cols * self.target.price(Work::Attention)));
     }

@@ -172,20 +172,20 @@ impl Serialize for Diagnostic {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         /// A label with the place as editors count it.
         #[derive(Serialize)]
-        struct Place<'a> {
+        struct LabelPosition<'a> {
             line: usize,
             column: usize,
             start: usize,
             end: usize,
             text: &'a str,
         }
-        let places: Vec<Place<'_>> = self
+        let places: Vec<LabelPosition<'_>> = self
             .labels
             .iter()
             .filter_map(|label| {
                 let (line, column) = self.text.as_ref()?.line_column(label.span.start);
                 let Span { start, end } = label.span;
-                Some(Place { line, column, start, end, text: &label.text })
+                Some(LabelPosition { line, column, start, end, text: &label.text })
             })
             .collect();
         let mut object = serializer.serialize_struct("Diagnostic", 6)?;

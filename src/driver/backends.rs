@@ -47,7 +47,7 @@ impl Default for CpuBackend {
     }
 }
 
-/// How weights of products of a type lie for a target.
+/// How weights of matmuls of a type lie for a target.
 pub fn layout(target: &Target, cpu: CpuBackend, dtype: DType) -> WeightLayout {
     match (target, cpu) {
         (Target::Cpu, CpuBackend::Llvm) => WeightLayout::Panels,

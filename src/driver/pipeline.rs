@@ -292,7 +292,7 @@ fn run_passes(
     dumped.map_err(dump_error)?;
     let (graph, report) = ran.map_err(|error| match error {
         skipc_passes::Error::UnknownPass { .. } => Error::new(
-            ErrorKind::Input,
+            ErrorKind::Request,
             Diagnostic::new("passes::unknown", error.to_string()).help("see `skipc passes`"),
         ),
         _ => Error::internal("passes::broken", &error),
@@ -338,7 +338,12 @@ fn plan(
         Variant::Unfused => skipc_plan::build_unfused,
     };
     let plan = build(legal, &options).map_err(|error| {
-        Error::new(ErrorKind::Unsupported, Diagnostic::new("plan::refused", error.to_string()))
+        // Sizes that are asked for are the caller's, all else is the model's.
+        let kind = match error {
+            skipc_plan::PlanError::Option { .. } => ErrorKind::Request,
+            _ => ErrorKind::Unsupported,
+        };
+        Error::new(kind, Diagnostic::new("plan::refused", error.to_string()))
     })?;
     skipc_plan::verify(&plan).map_err(|errors| Error::internal("plan::broken", &errors[0]))?;
     trace.stage("plan", &format!("plan-{name}"), "txt", || plan.to_string()).map_err(dump_error)?;

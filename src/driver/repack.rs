@@ -1,5 +1,7 @@
 //! An artefact with the constants of other weights: its plans say how they are made, and its code stays as it is.
 
+use std::fs::File;
+
 use skipc_artifact::bundle;
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::writer::{Content, Writer};
@@ -12,12 +14,21 @@ use crate::error::Error;
 use crate::frontend::weights::Weights;
 use crate::verify::plan_section;
 
-/// The artefact as a compile of its model with these weights would make it, in memory. It has no known answers, since those
-/// of the old weights are none.
+/// The artefact as a compile of its model with these weights would make it. It has no known answers, since those of the old
+/// weights are none. It is written to a file without a name, which nobody has to remove, and the old one is given back
+/// before it is read: there is never more than one of both in memory.
 ///
 /// # Errors
-/// An artefact whose plans cannot be read, or weights that cannot.
-pub fn with_weights(artefact: &Artefact, weights: &Weights) -> Result<Artefact, Error> {
+/// An artefact whose plans cannot be read, or weights that cannot; a temporary folder without room.
+pub fn with_weights(artefact: Artefact, weights: &Weights) -> Result<Artefact, Error> {
+    let no_file = |error: std::io::Error| Error::io(&std::env::temp_dir(), &error);
+    let mut file = tempfile::tempfile().map_err(no_file)?;
+    write(&artefact, weights, &mut file)?;
+    drop(artefact);
+    Ok(Artefact::from_file(&mut file)?)
+}
+
+fn write(artefact: &Artefact, weights: &Weights, file: &mut File) -> Result<(), Error> {
     let old = artefact.artifact();
     let mut manifest = old.manifest().clone();
     manifest.weights_hash = weights.content_hash();
@@ -38,6 +49,7 @@ pub fn with_weights(artefact: &Artefact, weights: &Weights) -> Result<Artefact, 
         };
         writer.section(entry.name.clone(), entry.kind, content)?;
     }
-    let bytes = writer.to_bytes().map_err(|error| Error::of_writer("the artefact".as_ref(), error))?;
-    Ok(Artefact::from_bytes(&bytes)?)
+    let written = writer.write_to(file);
+    written.map_err(|error| Error::of_writer("the artefact with other weights".as_ref(), error))?;
+    Ok(())
 }

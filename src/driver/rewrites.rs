@@ -27,7 +27,7 @@ pub struct OfFunction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
     /// Where it lies in the model; names in the proofs are those of the first.
-    pub places: Vec<Place>,
+    pub places: Vec<Occurrence>,
     /// How often each rule applies in the proofs.
     pub rules: BTreeMap<String, u64>,
     /// Modelled nanoseconds of the source.
@@ -60,7 +60,7 @@ pub struct RunnerUp {
 
 /// Where a region lies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct Occurrence {
     /// In the model, such as `blocks.3`.
     pub origin: String,
     /// For each of the region's values its number in the graph after the passes, if it is still there.
@@ -102,7 +102,7 @@ pub fn regions(rewrites: &[Rewritten]) -> Vec<Region> {
 }
 
 fn region(rewritten: &Rewritten) -> Region {
-    let place = |location: &explain::Location| Place {
+    let place = |location: &explain::Location| Occurrence {
         origin: location.origin.clone(),
         results: location.results.clone(),
     };
@@ -140,7 +140,7 @@ pub fn value(rewritten: &Rewritten, chain: usize, place: usize) -> Option<Value>
 impl Region {
     /// The region with all that was changed in it.
     pub fn text(&self) -> String {
-        let origin = |place: &Place| match place.origin.as_str() {
+        let origin = |place: &Occurrence| match place.origin.as_str() {
             "" => "the graph".to_owned(),
             origin => origin.to_owned(),
         };

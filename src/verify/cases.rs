@@ -2,7 +2,7 @@
 
 use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::program::{Extent, Function, Launch, Program};
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 use skipc_ir::random_score;
 
 use super::Inputs;
@@ -16,7 +16,7 @@ const SHORT: [usize; 2] = [6, 4];
 
 /// Tokens with the decisions to try on them.
 pub(super) struct Cases {
-    pub(super) batch: Batch,
+    pub(super) batch: FlatBatch,
     pub(super) list: Vec<Case>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Case {
 }
 
 /// A batch that fits the function, with tokens drawn from its vocabulary.
-pub fn drawn_batch(function: &Function) -> Batch {
+pub fn drawn_batch(function: &Function) -> FlatBatch {
     let mut left = function.max_tokens;
     let mut sequences = Vec::new();
     for (idx, wanted) in (0u64..).zip(DRAWN) {
@@ -38,15 +38,15 @@ pub fn drawn_batch(function: &Function) -> Batch {
             |place: u32| (random_score(7, 0, idx, u64::from(place)) % u64::from(function.vocab_size)) as i64;
         sequences.push((0..length).map(token).collect::<Vec<i64>>());
     }
-    Batch::from_sequences(sequences.iter().map(Vec::as_slice))
+    FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice))
 }
 
 /// The rows of a batch for which `keep` holds.
-pub(super) fn select(batch: &Batch, keep: impl Fn(usize) -> bool) -> Batch {
+pub(super) fn select(batch: &FlatBatch, keep: impl Fn(usize) -> bool) -> FlatBatch {
     let pick = |ints: &[i64]| {
         ints.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, int)| *int).collect::<Vec<i64>>()
     };
-    Batch {
+    FlatBatch {
         tokens: pick(&batch.tokens),
         positions: pick(&batch.positions),
         sequences: pick(&batch.sequences),
@@ -141,7 +141,7 @@ pub(super) fn masks(routers: &[RouterPorts], n: usize, count: impl Fn(usize) -> 
 
 /// Inputs of their own.
 pub(super) struct Shortened {
-    batch: Batch,
+    batch: FlatBatch,
     routing: Option<Vec<Vec<bool>>>,
 }
 

@@ -1,6 +1,6 @@
 //! When two forms of a model agree.
 
-use skipc_ir::interp::{Batch, Number};
+use skipc_ir::interp::{FlatBatch, Number};
 use skipc_runtime::distance::{Bound, Distance};
 
 use super::oracle::{Oracle, Verdict};
@@ -25,7 +25,7 @@ pub(super) fn compare<N: Number>(
     wanted: &Verdict<N>,
     got: &Outcome<N>,
     forced: Option<&[Vec<bool>]>,
-    batch: &Batch,
+    batch: &FlatBatch,
     bound: Bound,
 ) -> Found {
     let (mut decisions, mut flips, mut near_ties) = (0, 0, 0);

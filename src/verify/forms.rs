@@ -1,9 +1,9 @@
 //! The forms of a model, each as something that runs a batch.
 
 use skipc_ir::Graph;
-use skipc_ir::interp::{Batch, Number, Weights};
+use skipc_ir::interp::{FlatBatch, Number, Weights};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self, Element, Mode, States, Tiling};
+use skipc_plan::interp::{self, Constants, Element, Mode, States, Tiling};
 use skipc_runtime::Session;
 use skipc_runtime::distance::Bound;
 
@@ -24,14 +24,14 @@ pub(super) struct Runner<'a, N> {
     run: Box<Run<'a, N>>,
 }
 
-type Run<'a, N> = dyn FnMut(&Batch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a;
+type Run<'a, N> = dyn FnMut(&FlatBatch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a;
 
 impl<'a, N> Runner<'a, N> {
     pub(super) fn new(
         form: String,
         numbers: &'static str,
         bound: Bound,
-        run: impl FnMut(&Batch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
+        run: impl FnMut(&FlatBatch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
     ) -> Runner<'a, N> {
         Runner { form, numbers, bound, run: Box::new(run) }
     }
@@ -39,7 +39,7 @@ impl<'a, N> Runner<'a, N> {
     /// Runs the batch, under the forced decisions if there are any.
     pub(super) fn run(
         &mut self,
-        batch: &Batch,
+        batch: &FlatBatch,
         forced: Option<&[Vec<bool>]>,
     ) -> Result<Outcome<N>, LadderError> {
         (self.run)(batch, forced)
@@ -54,7 +54,7 @@ pub(super) fn graph<'a, N: Number>(
     weights: &'a dyn Weights<N>,
     bound: Bound,
 ) -> Runner<'a, N> {
-    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         reference::run(graph, weights, batch, forced).map_err(|error| LadderError::stage(form, &error))
     };
     Runner { form: form.to_owned(), numbers, bound, run: Box::new(run) }
@@ -64,14 +64,14 @@ pub(super) fn graph<'a, N: Number>(
 pub(super) fn kernels_in<'a, N: Element>(
     numbers: &'static str,
     plan: &'a Plan,
-    weights: &'a dyn Weights<N>,
+    constants: &'a Constants<N>,
     bound: Bound,
 ) -> Runner<'a, N> {
-    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
         let outcome = interp::run_plan_in::<N>(
             plan,
-            weights,
+            constants,
             &mut States::default(),
             &kernel_batch(batch, forced),
             places,
@@ -84,14 +84,14 @@ pub(super) fn kernels_in<'a, N: Element>(
 
 /// The planned kernels in the program's own precision.
 pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a [u8], bound: Bound) -> Runner<'a, f64> {
-    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
     Runner { form: "kernels".to_owned(), numbers: plan.dtype.name(), bound, run: Box::new(run) }
 }
 
 /// The machine's own code.
 pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
     let (form, numbers) = (session.program().target.to_string(), session.program().dtype.name());
-    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         let bytes = |masks: &[Vec<bool>]| -> Vec<Vec<u8>> {
             masks.iter().map(|mask| mask.iter().map(|bit| u8::from(*bit)).collect()).collect()
         };
@@ -117,7 +117,7 @@ pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
 pub fn run_plan(
     plan: &Plan,
     constants: &[u8],
-    batch: &Batch,
+    batch: &FlatBatch,
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<f64>, LadderError> {
     let places = plan.constants.iter().map(|constant| &constant.constant);
@@ -141,19 +141,19 @@ pub(super) fn outcome_of<N>(logits: Vec<N>, gates: Vec<interp::GateOutcome>) -> 
     Outcome { logits, gates: gates.into_iter().map(|gate| gate.mask).collect(), overflow: Vec::new() }
 }
 
-pub(super) fn kernel_batch(batch: &Batch, forced: Option<&[Vec<bool>]>) -> interp::Batch {
+pub(super) fn kernel_batch(batch: &FlatBatch, forced: Option<&[Vec<bool>]>) -> interp::StepInput {
     let words = |ints: &[i64]| ints.iter().map(|int| *int as u32).collect();
-    interp::Batch {
+    interp::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
-        cached: None,
         forced: forced.map(<[Vec<bool>]>::to_vec),
+        ..interp::StepInput::default()
     }
 }
 
 /// Lengths of the batch's sequences, those between with no tokens included.
-pub(super) fn lengths(batch: &Batch) -> Vec<u32> {
+pub(super) fn lengths(batch: &FlatBatch) -> Vec<u32> {
     let mut lengths = Vec::new();
     for sequence in &batch.sequences {
         let sequence = usize::try_from(*sequence).unwrap_or(0);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use skipc_artifact::program::Function;
-use skipc_ir::interp::{self, Batch, Number};
+use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_ir::{Graph, random_score};
 use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 
@@ -16,7 +16,7 @@ use crate::verify::reference;
 /// Lengths of the two sequences: few, because a compile waits for the answers.
 const LENGTHS: [usize; 2] = [3, 2];
 
-/// Products of weights and tokens beyond which there are fewer tokens, but always one.
+/// Weights times tokens beyond which there are fewer tokens, but always one.
 const WORK: u64 = 1 << 28;
 
 /// Scores nearer than this to a border may fall on the other side in f32.
@@ -43,12 +43,12 @@ pub fn known_answers(
 ) -> Result<KnownAnswers, LadderError> {
     let weights = Counted { weights, read: AtomicUsize::new(0), tick };
     let sequences = drawn(function, weights.weights);
-    let batch = Batch::from_sequences(sequences.iter().map(Vec::as_slice));
+    let batch = FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice));
     let n = batch.tokens.len();
     let routers = function.interface.routers();
     // How many tokens execute in each.
     let of_cases = [n, n.div_ceil(2), 0].map(|count| masks(&routers, n, |_| count));
-    let together = Batch::from_sequences(FORCED.iter().flat_map(|_| sequences.iter().map(Vec::as_slice)));
+    let together = FlatBatch::from_sequences(FORCED.iter().flat_map(|_| sequences.iter().map(Vec::as_slice)));
     let in_all_cases = |router: usize| of_cases.iter().flat_map(|masks| masks[router].clone()).collect();
     let forced: Vec<Vec<bool>> = (0..routers.len()).map(in_all_cases).collect();
     let doubles = || {
@@ -97,7 +97,7 @@ fn drawn(function: &Function, weights: &Weights) -> Vec<Vec<i64>> {
 fn evaluate<N: Number>(
     graph: &Graph,
     weights: &Counted<'_>,
-    batch: &Batch,
+    batch: &FlatBatch,
     forced: &[Vec<bool>],
 ) -> Result<reference::Outcome<N>, LadderError> {
     let outcome = reference::run::<N>(graph, weights, batch, Some(forced))
@@ -117,7 +117,7 @@ fn check_finite<N: Number>(logits: &[N]) -> Result<(), LadderError> {
 type Decided = (Vec<Vec<bool>>, Vec<f64>);
 
 /// What the routers decide, and the logits; nothing if a score is so near to its border that rounding could decide.
-fn decide(graph: &Graph, weights: &Counted<'_>, batch: &Batch) -> Result<Option<Decided>, LadderError> {
+fn decide(graph: &Graph, weights: &Counted<'_>, batch: &FlatBatch) -> Result<Option<Decided>, LadderError> {
     let oracle = Oracle::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
     let verdict = oracle.run::<f64>(weights, batch, None)?;
     check_finite(&verdict.logits)?;

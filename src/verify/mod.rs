@@ -23,16 +23,16 @@ mod known_answer;
 mod oracle;
 mod reduce;
 pub mod reference;
-mod steps;
+pub mod steps;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
 use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
-use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
+use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
 use skipc_ir::{Graph, text};
-use skipc_plan::interp::Element;
+use skipc_plan::interp::{Constants, Element};
 use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
 use skipc_runtime::{Device, Model, Options, Session, cuda};
@@ -58,13 +58,15 @@ use steps::Cut;
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The tokens. Exact domains and f64 see the beginnings of its first sequences.
-    pub batch: &'a Batch,
+    pub batch: &'a FlatBatch,
     /// Decisions to force instead of the ladder's own, one mask `[n]` a router.
     pub routing: Option<&'a [Vec<bool>]>,
     /// Threads of the host.
     pub threads: usize,
     /// The tensors that the artefact's constants were made from.
     pub weights: &'a Weights,
+    /// Hears what is compared next.
+    pub progress: &'a dyn Fn(&str),
 }
 
 /// One form of the model on one case.
@@ -248,10 +250,10 @@ impl<'a> Phase<'a> {
             if seen.is_empty() {
                 let short = inputs.shortened();
                 let cases = Cases::new(&short.as_inputs(inputs), &routers, &self.densities, forms::TILE_ROWS);
-                let (plans, weights) = ((&plan, step_plan.as_ref()), inputs.weights);
-                self.exact::<f64>("f64", compare::F64, plans, weights, (&cases, report))?;
-                self.exact::<Ring32>("ring32", Bound::Exact, plans, weights, (&cases, report))?;
-                self.exact::<Gf61>("gf61", Bound::Exact, plans, weights, (&cases, report))?;
+                let plans = (&plan, step_plan.as_ref());
+                self.exact::<f64>("f64", compare::F64, plans, inputs, (&cases, report))?;
+                self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
+                self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
@@ -273,7 +275,7 @@ impl<'a> Phase<'a> {
                 }
                 Err(reason) => report.skipped.push(reason),
             }
-            self.compare(runners, &Converted::new(inputs.weights), &cases, report)?;
+            self.compare(runners, &Converted::new(inputs.weights), inputs.progress, &cases, report)?;
         }
         Ok(())
     }
@@ -284,24 +286,30 @@ impl<'a> Phase<'a> {
         numbers: &'static str,
         bound: Bound,
         (plan, step_plan): (&Plan, Option<&Plan>),
-        weights: &Weights,
+        inputs: &Inputs<'_>,
         (cases, report): (&Cases, &mut Report),
     ) -> Result<(), LadderError> {
-        let weights = Converted::<N>::new(weights);
+        let weights = Converted::<N>::new(inputs.weights);
+        let constants_of =
+            |plan| Constants::of(plan, &weights).map_err(|fault| LadderError::stage("kernels", &fault));
+        let constants = constants_of(plan)?;
+        let of_steps = step_plan.map(constants_of).transpose()?;
         let mut runners = vec![
             forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bound),
             forms::graph::<N>("passes", numbers, &self.legal, &weights, bound),
-            forms::kernels_in::<N>(numbers, plan, &weights, bound),
+            forms::kernels_in::<N>(numbers, plan, &constants, bound),
         ];
-        if let (Some([lowered, legal]), Some(plan)) = (&self.in_steps, step_plan) {
+        if let (Some([lowered, legal]), Some((plan, constants))) =
+            (&self.in_steps, step_plan.zip(of_steps.as_ref()))
+        {
             let (of, one, some) =
                 ((numbers, bound), (Cut::Together(1), self.sizes), (Cut::InTurn(3), self.sizes));
             runners.push(steps::graph("gathered", of, one, lowered, &weights));
             runners.push(steps::graph("passes", of, some, legal, &weights));
-            runners.push(steps::kernels_in::<N>(of, one, plan, &weights));
-            runners.push(steps::kernels_in::<N>(of, some, plan, &weights));
+            runners.push(steps::kernels_in::<N>(of, one, plan, constants));
+            runners.push(steps::kernels_in::<N>(of, some, plan, constants));
         }
-        self.compare(runners, &weights, cases, report)
+        self.compare(runners, &weights, inputs.progress, cases, report)
     }
 
     /// Compares each form with the oracle on each case.
@@ -309,6 +317,7 @@ impl<'a> Phase<'a> {
         &self,
         mut runners: Vec<Runner<'_, N>>,
         weights: &Converted<'_, N>,
+        progress: &dyn Fn(&str),
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
@@ -319,6 +328,12 @@ impl<'a> Phase<'a> {
                 None => None,
             };
             for runner in &mut runners {
+                let (function, Runner { form, numbers, .. }) = (self.function, &*runner);
+                progress(&format!(
+                    "{} compared; {function}: {form}, {numbers}, {}",
+                    report.rows.len(),
+                    case.name
+                ));
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
@@ -331,7 +346,8 @@ impl<'a> Phase<'a> {
                 let found =
                     compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
-                    let oracle = |batch: &Batch, gates: &[Vec<bool>]| {
+                    progress("looking for the shortest input that differs");
+                    let oracle = |batch: &FlatBatch, gates: &[Vec<bool>]| {
                         self.oracle.run::<N>(weights, batch, Some(gates))
                     };
                     report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Weights};
+use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Weights};
 use skipc_ir::{Graph, Op, Role, TypeError, Value};
 
 use super::LadderError;
@@ -74,7 +74,7 @@ impl Oracle {
     pub(super) fn run<N: Number>(
         &self,
         weights: &dyn Weights<N>,
-        batch: &Batch,
+        batch: &FlatBatch,
         gates: Option<&[Vec<bool>]>,
     ) -> Result<Verdict<N>, LadderError> {
         let routing = Forced { graph: &self.graph, masks: gates };
@@ -106,7 +106,7 @@ impl Oracle {
         verdict: &Verdict<N>,
         router: usize,
         row: usize,
-        batch: &Batch,
+        batch: &FlatBatch,
         band: f64,
     ) -> bool {
         let (Some(border), Some(scores)) = (self.borders.get(router), verdict.scores.get(router)) else {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
-use skipc_ir::interp::{Batch, Number};
+use skipc_ir::interp::{FlatBatch, Number};
 use skipc_runtime::npy;
 
 use super::LadderError;
@@ -30,28 +30,28 @@ pub struct Reduced {
     pub routing: Option<Vec<Vec<bool>>>,
 }
 
-type RunJudge<'a, N> = dyn Fn(&Batch, &[Vec<bool>]) -> Result<Verdict<N>, LadderError> + 'a;
+type RunOracle<'a, N> = dyn Fn(&FlatBatch, &[Vec<bool>]) -> Result<Verdict<N>, LadderError> + 'a;
 
 /// Leaves out sequences, then tails, then single tokens' execution, as long as the form still differs from the oracle.
 pub(super) fn reduce<N: Number>(
     oracle: &Oracle,
-    run_judge: &RunJudge<'_, N>,
+    run_oracle: &RunOracle<'_, N>,
     runner: &mut Runner<'_, N>,
-    batch: &Batch,
+    batch: &FlatBatch,
     forced: Option<&[Vec<bool>]>,
 ) -> Option<Reduced> {
     let mut tries = 0;
-    let mut differs = |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+    let mut differs = |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         tries += 1;
         if tries > MAX_TRIES {
             return false;
         }
         let Ok(got) = runner.run(batch, forced) else { return true };
-        let Ok(wanted) = run_judge(batch, &got.gates) else { return false };
+        let Ok(wanted) = run_oracle(batch, &got.gates) else { return false };
         !compare::compare(oracle, &wanted, &got, forced, batch, runner.bound).ok
     };
     let mut now = (batch.clone(), forced.map(<[Vec<bool>]>::to_vec));
-    let mut keep = |now: &mut (Batch, Option<Vec<Vec<bool>>>), kept: &dyn Fn(usize) -> bool| {
+    let mut keep = |now: &mut (FlatBatch, Option<Vec<Vec<bool>>>), kept: &dyn Fn(usize) -> bool| {
         let next = (select(&now.0, kept), now.1.as_ref().map(|masks| select_masks(masks, kept)));
         // Of nothing there is nothing to see.
         let smaller = (1..now.0.tokens.len()).contains(&next.0.tokens.len());
@@ -69,7 +69,7 @@ pub(super) fn reduce<N: Number>(
     for sequence in 0..=last {
         let mut cut = now.0.sequences.iter().filter(|other| **other == sequence).count() as i64 / 2;
         while cut > 0 {
-            let Batch { sequences, positions, .. } = now.0.clone();
+            let FlatBatch { sequences, positions, .. } = now.0.clone();
             let length = sequences.iter().filter(|other| **other == sequence).count() as i64;
             if !keep(&mut now, &|row| sequences[row] != sequence || positions[row] < length - cut) {
                 cut /= 2;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Batch, Datum, Env, EvalError, Number, Routing, Weights as _};
+use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Routing, Weights as _};
 use skipc_ir::{Graph, Role, SetSym};
 
 use crate::frontend::weights::Weights;
@@ -25,7 +25,7 @@ pub struct Outcome<N> {
 pub fn run<N: Number>(
     graph: &Graph,
     weights: &dyn interp::Weights<N>,
-    batch: &Batch,
+    batch: &FlatBatch,
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<N>, EvalError> {
     let routing = Forced { graph, masks: forced };

@@ -7,9 +7,9 @@ use skipc_artifact::interface::Role;
 use skipc_artifact::pending;
 use skipc_artifact::program::{BOUND_UNIT, PAGE_ROWS, STEP};
 use skipc_ir::Graph;
-use skipc_ir::interp::{self as graphs, Batch, Datum, Env, Number, Weights};
+use skipc_ir::interp::{self as graphs, Datum, Env, FlatBatch, Number, Weights};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self as kernels, Cached, Element, Mode, States, Tiling};
+use skipc_plan::interp::{self as kernels, Cached, Constants, Element, Mode, States, Tiling};
 use skipc_runtime::State;
 use skipc_runtime::distance::Bound;
 
@@ -20,7 +20,7 @@ use crate::verify::reference::{Forced, Outcome};
 
 /// How sequences are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub enum Cut {
     /// Each step takes so many tokens of every sequence that has some left.
     Together(usize),
     /// Each step takes so many tokens of one sequence, sequences one after the other.
@@ -49,19 +49,20 @@ pub(super) struct Sizes {
 const MOST_PENDING: u32 = 5;
 
 /// A step of a batch that was cut.
-#[derive(Clone)]
-struct Piece {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
     /// Its rows of the whole, ascending.
-    rows: Vec<usize>,
+    pub rows: Vec<usize>,
     /// Its tokens. Sequences are numbered from 0 on in each step.
-    batch: Batch,
-    cached: Cached,
+    pub batch: FlatBatch,
+    /// Where they lie in the caches.
+    pub cached: Cached,
     /// The sequence of the whole that each of the step's is.
     of_whole: Vec<i64>,
 }
 
 /// The pieces of a batch, and how many rows the caches need. `n_pages` is how many a sequence can have.
-fn pieces(batch: &Batch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
+pub fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
     let mut sequences: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (row, sequence) in batch.sequences.iter().enumerate() {
         sequences.entry(*sequence).or_default().push(row);
@@ -123,7 +124,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
     mut begin: impl FnMut(u32) -> Result<S, LadderError> + 'a,
     mut step: impl FnMut(&mut S, &Piece, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
 ) -> Runner<'a, N> {
-    let run = move |batch: &Batch, forced: Option<&[Vec<bool>]>| {
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         let (pieces, n_rows) = pieces(batch, cut, sizes.pages);
         let mut states = begin(n_rows)?;
         let mut waiting = Waiting { first: BTreeMap::new(), n_routers: sizes.routers };
@@ -195,19 +196,8 @@ pub(super) fn graph<'a, N: Number>(
         Ok(ports.iter().filter_map(zeros).collect::<BTreeMap<Role, Datum<N>>>())
     };
     let step = move |states: &mut BTreeMap<Role, Datum<N>>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
-        let ints = |words: &[u32]| Datum::Ints(words.iter().map(|word| i64::from(*word)).collect());
         let mut tensors = std::mem::take(states);
-        let n = piece.rows.len();
-        // A table row for each token, of which those of the sequences count.
-        let mut pages = piece.cached.pages.clone();
-        pages.resize(n * cut.1.pages, u32::MAX);
-        let mut waiting = piece.cached.pending.clone();
-        waiting.resize(n * (cut.1.routers + 1), 0);
-        tensors.insert(Role::Requests, ints(&piece.cached.requests));
-        tensors.insert(Role::Places, ints(&piece.cached.places));
-        tensors.insert(Role::Pages, ints(&pages));
-        tensors.insert(Role::Pending, ints(&waiting));
-        tensors.insert(Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n });
+        tensors.extend(piece.tensors(cut.1.pages));
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
         let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
@@ -232,13 +222,13 @@ pub(super) fn kernels_in<'a, N: Element>(
     (numbers, bound): (&'static str, Bound),
     cut: (Cut, Sizes),
     plan: &'a Plan,
-    weights: &'a dyn Weights<N>,
+    constants: &'a Constants<N>,
 ) -> Runner<'a, N> {
     let begin = |n_rows: u32| Ok(States::with_cache(n_rows));
     let step = move |states: &mut States<N>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
         let batch = piece.kernel_batch(forced);
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
-        let outcome = kernels::run_plan_in::<N>(plan, weights, states, &batch, places);
+        let outcome = kernels::run_plan_in::<N>(plan, constants, states, &batch, places);
         let outcome = outcome.map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome.logits, outcome.gates))
     };
@@ -257,19 +247,7 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, S
         .collect();
     let begin = move |n_rows: u32| Ok(module.state_with_cache(n_rows)?);
     let step = move |state: &mut State, piece: &Piece, forced: Option<&[Vec<bool>]>| {
-        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        let batch = piece.kernel_batch(None);
-        let cached = &piece.cached;
-        let mut inputs = vec![
-            (Role::Tokens, words(&batch.tokens)),
-            (Role::Positions, words(&batch.positions)),
-            (Role::Sequences, words(&batch.sequences)),
-            (Role::Requests, words(&cached.requests)),
-            (Role::Places, words(&cached.places)),
-            (Role::Pages, words(&cached.pages)),
-            (Role::Pending, words(&cached.pending)),
-            (Role::LogitRows, words(&cached.logit_rows)),
-        ];
+        let mut inputs = piece.bytes();
         for (router, mask) in (0..).zip(forced.unwrap_or_default()) {
             inputs.push((Role::Forced { router }, mask.iter().map(|bit| u8::from(*bit)).collect()));
         }
@@ -286,7 +264,44 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, S
 }
 
 impl Piece {
-    fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::Batch {
-        kernels::Batch { cached: Some(self.cached.clone()), ..kernel_batch(&self.batch, forced) }
+    /// What a graph is given beside the tokens and the states, for sequences of at most `n_pages` pages.
+    pub fn tensors<N: Number>(&self, n_pages: usize) -> BTreeMap<Role, Datum<N>> {
+        let ints = |words: &[u32]| Datum::Ints(words.iter().map(|word| i64::from(*word)).collect());
+        let n = self.rows.len();
+        // A table row for each token, of which those of the sequences count.
+        let mut pages = self.cached.pages.clone();
+        pages.resize(n * n_pages, u32::MAX);
+        let mut pending = self.cached.pending.clone();
+        pending.resize(n * (pending.len() / self.of_whole.len().max(1)), 0);
+        BTreeMap::from([
+            (Role::Requests, ints(&self.cached.requests)),
+            (Role::Places, ints(&self.cached.places)),
+            (Role::Pages, ints(&pages)),
+            (Role::Pending, ints(&pending)),
+            (Role::Margins, Datum::Real { cols: 1, data: vec![N::ZERO; n] }),
+            (Role::LogitRows, Datum::Set { rows: (0..n).collect(), of: n }),
+        ])
+    }
+
+    /// What compiled code may be given; not every function has all these ports.
+    pub fn bytes(&self) -> Vec<(Role, Vec<u8>)> {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let batch = self.kernel_batch(None);
+        vec![
+            (Role::Tokens, words(&batch.tokens)),
+            (Role::Positions, words(&batch.positions)),
+            (Role::Sequences, words(&batch.sequences)),
+            (Role::Requests, words(&self.cached.requests)),
+            (Role::Places, words(&self.cached.places)),
+            (Role::Pages, words(&self.cached.pages)),
+            (Role::Pending, words(&self.cached.pending)),
+            (Role::Margins, words(&vec![0f32.to_bits(); self.rows.len()])),
+            (Role::LogitRows, words(&self.cached.logit_rows)),
+        ]
+    }
+
+    /// What planned kernels are given.
+    pub fn kernel_batch(&self, forced: Option<&[Vec<bool>]>) -> kernels::StepInput {
+        kernels::StepInput { cached: Some(self.cached.clone()), ..kernel_batch(&self.batch, forced) }
     }
 }

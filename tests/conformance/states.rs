@@ -40,15 +40,16 @@ blocks = ["a"]
 "#;
 
 /// A toy function on one backend, with all that runs it.
-struct Toy {
-    legal: Legal,
-    weights: Weights,
+pub(super) struct Toy {
+    pub(super) legal: Legal,
+    pub(super) weights: Weights,
     artefact: Vec<u8>,
 }
 
 impl Toy {
-    fn new(body: &str, backend: CpuBackend) -> Toy {
-        let graph = text::parse(&state_graphs::text(body)).expect("a graph");
+    /// The function of a graph in its text form.
+    pub(super) fn new(text: &str, target: &Target, backend: CpuBackend) -> Toy {
+        let graph = text::parse(text).expect("a graph");
         let legal = legalize(graph).expect("a legal graph");
         let model = spec::model("toy.toml", SPEC).expect("a model");
         let weights = Weights::drawn(&model, 1).expect("weights");
@@ -56,27 +57,31 @@ impl Toy {
             &legal,
             &skipc_plan::Options {
                 dtype: DType::F32,
-                layout: backends::layout(&Target::Cpu, backend, DType::F32),
+                layout: backends::layout(target, backend, DType::F32),
                 max_tokens: 256,
                 max_positions: 128,
                 vocab_size: 5,
             },
         );
         let linked = skipc_plan::link([(SCORE, &plan.expect("a plan"))]).expect("a program");
-        let codegen = backends::for_target(&Target::Cpu, backend, Box::new(ByHeight)).expect("a backend");
+        let codegen = backends::for_target(target, backend, Box::new(ByHeight)).expect("a backend");
         let kernels: Vec<_> =
             linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = codegen.compile(&kernels).expect("code");
-        let program = linked.program(&Target::Cpu, &code.launches);
+        let program = linked.program(target, &code.launches);
         let constants = constants::lay_out(&linked.constants, &weights).expect("constants");
-        let mut writer = Writer::new(manifest(&Target::Cpu));
+        let mut writer = Writer::new(manifest(target));
         let bundle = Bundle { program, code: link(code).expect("linked code") };
         bundle.write(&mut writer, constants).expect("sections");
         Toy { legal, weights, artefact: writer.to_bytes().expect("an artefact") }
     }
 
-    fn state(&self, threads: usize, max_level: HostLevel) -> State {
-        let model = Model::from_bytes(&self.artefact).expect("an artefact");
+    pub(super) fn model(&self) -> Model {
+        Model::from_bytes(&self.artefact).expect("an artefact")
+    }
+
+    pub(super) fn state(&self, threads: usize, max_level: HostLevel) -> State {
+        let model = self.model();
         let options = Options { threads, max_level, checked: threads == 1 };
         Module::load(&model, Device::Cpu, options)
             .and_then(|module| module.state_with_cache(CACHED_ROWS))
@@ -117,12 +122,12 @@ impl Toy {
     }
 }
 
-fn words(values: &[i64]) -> Vec<u8> {
+pub(super) fn words(values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect()
 }
 
 /// Counts and decisions exactly, reals to f32's rounding of sums of some hundred rows.
-fn same(role: &Role, wanted: &Datum<f64>, got: &[u8]) -> bool {
+pub(super) fn same(role: &Role, wanted: &Datum<f64>, got: &[u8]) -> bool {
     match wanted {
         // The host gets how many there are.
         Datum::Mask(mask) if matches!(role, Role::Wanted { .. }) => {
@@ -146,7 +151,7 @@ fn same(role: &Role, wanted: &Datum<f64>, got: &[u8]) -> bool {
 fn states_outlive_steps_in_compiled_code() {
     for backend in CpuBackend::built() {
         for body in [SUM, CAPACITY, UPDATE_FIRST, PENDING] {
-            let toy = Toy::new(body, backend);
+            let toy = Toy::new(&state_graphs::text(body), &Target::Cpu, backend);
             for level in HostLevel::DESCENDING {
                 toy.check(toy.state(1, level));
                 toy.check(toy.state(2, level));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use skipc_artifact::bundle;
 use skipc_artifact::interface::{Role, RouterPorts};
-use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, SCORE, Step};
+use skipc_artifact::program::{
+    Arg, BOUND_UNIT, Bounds, Buffer, Function, Launch, PAGE_ROWS, Program, RowBound, SCORE, STEP, Step,
+    Storage,
+};
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
@@ -24,7 +27,58 @@ pub(crate) struct PtxModel {
     kernels: BTreeMap<String, Arc<machine::Program>>,
 }
 
+/// The memory of the device that a function's buffers lie in.
+struct Memories {
+    arena: Vec<u8>,
+    states: Vec<u8>,
+    bounds: Bounds,
+}
+
+/// Tokens of one sequence from position `first` on.
+struct Batch<'a> {
+    first: u32,
+    tokens: &'a [u32],
+    /// The bytes of inputs of a name of their own.
+    named: &'a [(Role, Vec<u8>)],
+    routing: Option<&'a [Vec<bool>]>,
+}
+
+impl Batch<'_> {
+    /// What the caller and the runtime give, where caches have so many rows.
+    fn inputs(&self, cached: u32) -> Vec<(Role, Vec<u8>)> {
+        let n = self.tokens.len() as u32;
+        let positions = self.first..self.first + n;
+        let n_pages = cached / PAGE_ROWS;
+        let place = |position: u32| (n_pages - 1 - position / PAGE_ROWS) * PAGE_ROWS + position % PAGE_ROWS;
+        let mut inputs = vec![
+            (Role::TokenCount, vec![n]),
+            (Role::Tokens, self.tokens.to_vec()),
+            (Role::Positions, positions.clone().collect()),
+            (Role::Sequences, vec![0; self.tokens.len()]),
+            (Role::UseForced, vec![self.routing.is_some().into()]),
+        ];
+        if n_pages > 0 {
+            inputs.extend([
+                (Role::Requests, vec![0; self.tokens.len()]),
+                (Role::Places, positions.map(place).collect()),
+                (Role::Margins, vec![0f32.to_bits(); self.tokens.len()]),
+                // Pages past the last token are none.
+                (
+                    Role::Pages,
+                    (0..(self.first + n).div_ceil(PAGE_ROWS)).map(|page| n_pages - 1 - page).collect(),
+                ),
+                (Role::LogitRows, (0..n).collect()),
+                (Role::LogitCount, vec![n]),
+            ]);
+        }
+        let bytes = |words: Vec<u32>| words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let words = inputs.into_iter().map(|(role, words)| (role, bytes(words)));
+        words.chain(self.named.iter().cloned()).collect()
+    }
+}
+
 /// What a run gave.
+#[derive(Default)]
 pub(crate) struct Outputs {
     /// `[n_tokens, vocab_size]`.
     pub(crate) logits: Vec<f32>,
@@ -50,72 +104,130 @@ impl PtxModel {
         Self { program, constants, kernels }
     }
 
-    fn function(&self) -> &Function {
-        &self.program.functions[SCORE]
+    fn function(&self, name: &str) -> &Function {
+        &self.program.functions[name]
     }
 
     /// Scores one sequence; `routing` replays decisions, `[routers][n_tokens]`.
     pub(crate) fn run(&self, tokens: &[u32], routing: Option<&[Vec<bool>]>, seed: u64) -> Outputs {
-        let function = self.function();
-        let interface = &function.interface;
-        let n = tokens.len() as u32;
-        let bound = n.next_power_of_two().max(BOUND_UNIT);
-        let mut arena = vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
-        let mut put = |buffer: u32, bytes: Vec<u8>| {
-            let at = function.buffers[buffer as usize]
-                .arena_span(Bounds { tokens: bound, cached: 0 })
-                .expect("no state");
-            arena[at][..bytes.len()].copy_from_slice(&bytes);
-        };
-        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        let inputs = [
-            (Role::TokenCount, words(&[n])),
-            (Role::Tokens, words(tokens)),
-            (Role::Positions, words(&(0..n).collect::<Vec<u32>>())),
-            (Role::Sequences, words(&vec![0; tokens.len()])),
-            (Role::UseForced, words(&[u32::from(routing.is_some())])),
-        ];
-        for (role, bytes) in inputs {
-            put(interface.buffer(&role).expect("a port"), bytes);
+        self.run_with(tokens, &[], routing, seed)
+    }
+
+    /// As [`PtxModel::run`], with the bytes of inputs of a name of their own.
+    pub(crate) fn run_with(
+        &self,
+        tokens: &[u32],
+        named: &[(Role, Vec<u8>)],
+        routing: Option<&[Vec<bool>]>,
+        seed: u64,
+    ) -> Outputs {
+        let batch = Batch { first: 0, tokens, named, routing };
+        self.call(SCORE, &batch, &mut self.states(0), seed)
+    }
+
+    /// Steps through one sequence in pieces of so many tokens, whose pages lie in the caches from the last to the first.
+    /// The results are those of all pieces, the counters those of the last.
+    pub(crate) fn run_in_steps(
+        &self,
+        tokens: &[u32],
+        pieces: &[usize],
+        routing: Option<&[Vec<bool>]>,
+        seed: u64,
+    ) -> Outputs {
+        assert_eq!(pieces.iter().sum::<usize>(), tokens.len(), "the pieces are the sequence");
+        let mut states = self.states((tokens.len() as u32).next_multiple_of(BOUND_UNIT));
+        let mut all = Outputs::default();
+        let mut first = 0;
+        for n in pieces {
+            let span = first..first + n;
+            let routing: Option<Vec<Vec<bool>>> =
+                routing.map(|routing| routing.iter().map(|gates| gates[span.clone()].to_vec()).collect());
+            let batch =
+                Batch { first: first as u32, tokens: &tokens[span], named: &[], routing: routing.as_deref() };
+            let found = self.call(STEP, &batch, &mut states, seed);
+            all.logits.extend(found.logits);
+            all.gates.resize(found.gates.len(), Vec::new());
+            all.gates.iter_mut().zip(found.gates).for_each(|(all, found)| all.extend(found));
+            all.counters = found.counters;
+            first += n;
         }
-        for (router, decisions) in interface.routers().iter().zip(routing.into_iter().flatten()) {
+        all
+    }
+
+    /// States as they are at first, but that rows of caches hold anything: no token was stored in them yet.
+    fn states(&self, cached: u32) -> Memories {
+        let mut states = vec![0; self.program.state_bytes(cached) as usize];
+        for state in self.program.states.iter().filter(|state| state.rows == RowBound::Cached) {
+            states[state.span(cached)].fill(POISON);
+        }
+        Memories { arena: Vec::new(), states, bounds: Bounds { tokens: 0, cached } }
+    }
+
+    /// Runs a function over one batch, in a new arena.
+    fn call(&self, name: &str, batch: &Batch<'_>, memories: &mut Memories, seed: u64) -> Outputs {
+        let function = self.function(name);
+        let interface = &function.interface;
+        let n = batch.tokens.len() as u32;
+        let bound = n.next_power_of_two().max(BOUND_UNIT);
+        memories.bounds.tokens = bound;
+        memories.arena =
+            vec![POISON; (function.fixed_bytes + function.row_bytes * u64::from(bound)) as usize];
+        let buffer = |idx: u32| &function.buffers[idx as usize];
+        for (role, bytes) in batch.inputs(memories.bounds.cached) {
+            // Functions have the ports that they need.
+            if let Some(idx) = interface.buffer(&role) {
+                self.bytes(buffer(idx), memories)[..bytes.len()].copy_from_slice(&bytes);
+            }
+        }
+        for (router, decisions) in interface.routers().iter().zip(batch.routing.into_iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {
-                put(*forced, decisions.iter().map(|executes| u8::from(*executes)).collect());
+                let bytes: Vec<u8> = decisions.iter().map(|executes| u8::from(*executes)).collect();
+                self.bytes(buffer(*forced), memories)[..bytes.len()].copy_from_slice(&bytes);
             }
         }
         let mut counters = BTreeMap::new();
         for step in &function.steps {
-            let Some(counted) = self.step(step, &mut arena, bound, seed) else { continue };
+            let Some(counted) = self.step(function, step, memories, seed) else { continue };
             counters.entry(self.program.entries[step.kernel as usize].symbol.clone()).or_insert(counted);
         }
-        let used = |buffer: u32| {
-            let buffer = &function.buffers[buffer as usize];
-            &arena[buffer.arena_span(Bounds { tokens: bound, cached: 0 }).expect("no state")]
-                [..buffer.bytes(Bounds { tokens: n, cached: 0 }) as usize]
+        let mut used = |idx: u32| {
+            let of = buffer(idx).bytes(Bounds { tokens: n, ..memories.bounds }) as usize;
+            self.bytes(buffer(idx), memories)[..of].to_vec()
         };
-        let number = |word: &[u8]| f32::from_le_bytes([word[0], word[1], word[2], word[3]]);
-        let logits =
-            used(interface.buffer(&Role::Logits).expect("a port")).chunks_exact(4).map(number).collect();
+        let number = |word: &[u8; 4]| f32::from_le_bytes(*word);
+        let logits = used(interface.buffer(&Role::Logits).expect("a port"));
+        let logits = logits.as_chunks().0.iter().map(number).collect();
         let gates = interface.routers().into_iter().map(|router| match router {
-            RouterPorts::Constant(executes) => vec![executes; tokens.len()],
+            RouterPorts::Constant(executes) => vec![executes; n as usize],
             RouterPorts::Routed { decision, .. } => used(decision).iter().map(|byte| *byte != 0).collect(),
         });
         Outputs { logits, gates: gates.collect(), counters }
     }
 
-    /// Runs a kernel over the arena. Each argument is a buffer of its own, so that a write beside it is found.
-    fn step(&self, step: &Step, arena: &mut [u8], bound: u32, seed: u64) -> Option<Counters> {
+    /// The bytes of a buffer.
+    fn bytes<'m>(&self, buffer: &Buffer, memories: &'m mut Memories) -> &'m mut [u8] {
+        let bounds = memories.bounds;
+        match buffer.storage {
+            Storage::Step(_) => &mut memories.arena[buffer.arena_span(bounds).expect("a place in the arena")],
+            Storage::State(idx) => {
+                &mut memories.states[self.program.states[idx as usize].span(bounds.cached)]
+            }
+        }
+    }
+
+    /// Runs a kernel over the memories. Each argument is a buffer of its own, so that a write beside it is found.
+    fn step(&self, function: &Function, step: &Step, memories: &mut Memories, seed: u64) -> Option<Counters> {
         let entry = &self.program.entries[step.kernel as usize];
         let Launch::Cuda { threads, shared_bytes, .. } = entry.launch else {
             panic!("{} is not for CUDA", entry.symbol)
         };
-        let [x, y] = entry.launch.grid(entry.extent.at_most(bound), PROCESSORS)?;
+        let [x, y] = entry.launch.grid(entry.extent.at_most(memories.bounds.tokens), PROCESSORS)?;
         let mut memory = Memory::default();
         let mut addresses: BTreeMap<Arg, u64> = BTreeMap::new();
         let mut args = Vec::new();
         for arg in &step.args {
             let address =
-                *addresses.entry(*arg).or_insert_with(|| memory.add(self.buffer(*arg, arena, bound)));
+                *addresses.entry(*arg).or_insert_with(|| memory.add(self.operand(function, *arg, memories)));
             args.push(machine::Arg::U64(address));
         }
         let launch = machine::Launch {
@@ -128,21 +240,17 @@ impl PtxModel {
         let order: BTreeMap<u64, Arg> = addresses.into_iter().map(|(arg, address)| (address, arg)).collect();
         for (arg, buffer) in order.values().zip(memory.into_buffers()) {
             if let Arg::Buffer(idx) = arg {
-                let at = self.function().buffers[*idx as usize]
-                    .arena_span(Bounds { tokens: bound, cached: 0 })
-                    .expect("no state");
-                arena[at].copy_from_slice(&buffer.bytes);
+                self.bytes(&function.buffers[*idx as usize], memories).copy_from_slice(&buffer.bytes);
             }
         }
         Some(counters)
     }
 
-    fn buffer(&self, arg: Arg, arena: &[u8], bound: u32) -> machine::Buffer {
+    fn operand(&self, function: &Function, arg: Arg, memories: &mut Memories) -> machine::Buffer {
         match arg {
             Arg::Buffer(idx) => {
-                let buffer = &self.function().buffers[idx as usize];
-                let bytes =
-                    arena[buffer.arena_span(Bounds { tokens: bound, cached: 0 }).expect("no state")].to_vec();
+                let buffer = &function.buffers[idx as usize];
+                let bytes = self.bytes(buffer, memories).to_vec();
                 machine::Buffer { name: buffer.name.clone(), bytes, writable: true }
             }
             Arg::Constant(idx) => {

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::check::check_subject;
 use crate::forms::{Compiler, Until};
-use crate::judge::judge;
 use crate::subject::Subject;
 use crate::tally::{Finding, Tally};
 
@@ -29,9 +29,9 @@ pub(crate) struct Campaign {
 const ENOUGH: usize = 20;
 
 /// Checks one subject; a panic is a finding.
-pub(crate) fn judge_caught(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
-    let judged = catch_unwind(AssertUnwindSafe(|| judge(compiler, subject, until)));
-    judged.unwrap_or_else(|panic| {
+pub(crate) fn check_caught(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
+    let checked = catch_unwind(AssertUnwindSafe(|| check_subject(compiler, subject, until)));
+    checked.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
         let finding = Finding { seed: subject.seed, check: "no panic".to_owned(), detail: text };
@@ -64,7 +64,7 @@ impl Campaign {
                         }
                         let seed = self.from + idx;
                         let subject = Subject::of(seed);
-                        let tally = judge_caught(compiler, &subject, self.until(&subject));
+                        let tally = check_caught(compiler, &subject, self.until(&subject));
                         let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                         total.add(tally);
                         if total.findings.len() >= ENOUGH {

@@ -3,8 +3,10 @@
 use skipc::driver::backends::CpuBackend;
 use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec::model::Model;
+use skipc::verify::steps::Piece;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::Graph;
+use skipc_ir::Legal;
 use skipc_plan::Plan;
 
 use crate::run::{CodeForm, GraphForm, PlanForm};
@@ -30,6 +32,11 @@ pub(crate) trait Compiler: Sync {
     /// A plan, after it was verified.
     fn planned(&self, plan: Plan) -> Plan {
         plan
+    }
+
+    /// What a batch is given in steps.
+    fn pieces(&self, pieces: Vec<Piece>) -> Vec<Piece> {
+        pieces
     }
 }
 
@@ -72,20 +79,9 @@ pub(crate) fn compile(
     function: Function,
     until: Until,
 ) -> Result<Forms, String> {
-    let graph = |skipping: Skipping| -> Result<Graph, String> {
-        let model = compiler.model(&subject.model, skipping);
-        let graph = lower(&model, skipping, function).map_err(|error| error.to_string())?;
-        let graph = compiler.lowered(graph, skipping);
-        skipc_ir::verify(&graph).map_err(|errors| format!("{skipping:?} graph: {}", errors[0]))?;
-        Ok(graph)
-    };
-    let (gathered, masked) = (graph(Skipping::Gathered)?, graph(Skipping::Masked)?);
-    let options = skipc_passes::Options::default();
-    let passed =
-        skipc_passes::run(gathered.clone(), &skipc_passes::default_pipeline(), &options, &mut |_, _| {})
-            .map_err(|error| error.to_string())?;
-    let passed = compiler.passed(passed);
-    let legal = skipc_ir::legalize(passed.clone()).map_err(|errors| format!("not legal: {}", errors[0]))?;
+    let gathered = lowered(compiler, subject, function, Skipping::Gathered)?;
+    let masked = lowered(compiler, subject, function, Skipping::Masked)?;
+    let (passed, legal) = passed(compiler, &gathered)?;
     let mut forms = Forms {
         gathered: GraphForm::new(gathered).with_scores(),
         masked: GraphForm::new(masked),
@@ -97,14 +93,7 @@ pub(crate) fn compile(
     if until == Until::Graphs {
         return Ok(forms);
     }
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let options = skipc_plan::Options {
-        dtype: DType::F32,
-        layout: skipc::driver::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32),
-        max_tokens: size(subject.n_tokens().max(1)),
-        max_positions: size(subject.model.stream.max_positions),
-        vocab_size: size(subject.model.stream.vocab_size),
-    };
+    let options = plan_options(subject);
     let plans = (skipc_plan::build(&legal, &options), skipc_plan::build_unfused(&legal, &options));
     let (Ok(fused), Ok(unfused)) = plans else {
         let error = plans.0.err().or(plans.1.err());
@@ -121,4 +110,41 @@ pub(crate) fn compile(
     }
     forms.plans = Some(plans);
     Ok(forms)
+}
+
+/// The model as it is lowered, verified.
+pub(crate) fn lowered(
+    compiler: &dyn Compiler,
+    subject: &Subject,
+    function: Function,
+    skipping: Skipping,
+) -> Result<Graph, String> {
+    let model = compiler.model(&subject.model, skipping);
+    let graph = lower(&model, skipping, function).map_err(|error| error.to_string())?;
+    let graph = compiler.lowered(graph, skipping);
+    skipc_ir::verify(&graph).map_err(|errors| format!("{skipping:?} graph: {}", errors[0]))?;
+    Ok(graph)
+}
+
+/// A lowered graph after the passes, and what the gate before the planner makes of it.
+pub(crate) fn passed(compiler: &dyn Compiler, gathered: &Graph) -> Result<(Graph, Legal), String> {
+    let options = skipc_passes::Options::default();
+    let passed =
+        skipc_passes::run(gathered.clone(), &skipc_passes::default_pipeline(), &options, &mut |_, _| {})
+            .map_err(|error| error.to_string())?;
+    let passed = compiler.passed(passed);
+    let legal = skipc_ir::legalize(passed.clone()).map_err(|errors| format!("not legal: {}", errors[0]))?;
+    Ok((passed, legal))
+}
+
+/// How a subject is planned.
+pub(crate) fn plan_options(subject: &Subject) -> skipc_plan::Options {
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    skipc_plan::Options {
+        dtype: DType::F32,
+        layout: skipc::driver::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32),
+        max_tokens: size(subject.n_tokens().max(1)),
+        max_positions: size(subject.model.stream.max_positions),
+        vocab_size: size(subject.model.stream.vocab_size),
+    }
 }

@@ -6,14 +6,15 @@
 
 mod bounded;
 mod campaign;
+mod check;
 mod forms;
-mod judge;
 mod ledger;
 mod metamorphic;
 mod model;
 mod rules;
 mod run;
 mod shrink;
+mod steps;
 mod subject;
 mod tally;
 

@@ -4,8 +4,8 @@
 
 mod bounded;
 mod campaign;
+mod check;
 mod forms;
-mod judge;
 mod ledger;
 mod metamorphic;
 mod model;
@@ -13,6 +13,7 @@ mod planted;
 mod rules;
 mod run;
 mod shrink;
+mod steps;
 mod subject;
 mod tally;
 
@@ -104,6 +105,6 @@ fn the_ledger_leaves_nothing_unexplained() {
         assert!(!twice, "seeds {} to {} count twice", run.from, run.to);
         seen.push((run.generator, run.from, run.to));
     }
-    let judged: u64 = ledger.runs.iter().map(|run| run.models).sum();
-    assert!(judged >= LEDGER_MODELS, "the ledger has {judged} models");
+    let checked: u64 = ledger.runs.iter().map(|run| run.models).sum();
+    assert!(checked >= LEDGER_MODELS, "the ledger has {checked} models");
 }

@@ -9,8 +9,8 @@ use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};
 use skipc_testkit::random::Rng;
 
+use crate::check::{Case, Checked, Checker};
 use crate::forms::{Forms, Until, compile};
-use crate::judge::{Case, Judge, Judged};
 use crate::model::{map_layers, map_skips};
 use crate::rules::{RouterOf, routers};
 use crate::run::{ExactWeights, Masks, Run};
@@ -108,7 +108,7 @@ fn before(model: &Model, (block, layer): (usize, Option<usize>)) -> Model {
     Model { blocks, ..model.clone() }
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     pub(crate) fn metamorphic(
         &mut self,
         function: Function,
@@ -298,13 +298,13 @@ impl Judge<'_> {
             let Some(masks) = masks else { continue };
             let Some(got) = run(Engine::Code, forms, &subject, Some(&masks)) else { continue };
             let new = subject.batch();
-            let mut judged = Judged { function, batch: &new, form: &forms.passed, runs: Vec::new() };
+            let mut checked = Checked { function, batch: &new, form: &forms.passed, runs: Vec::new() };
             let weights = ExactWeights(&self.subject.tensors);
             self.within(
                 &format!("{} (Code)", transformed.check),
                 &got?,
                 Some(&masks),
-                &mut judged,
+                &mut checked,
                 &weights,
             )?;
         }

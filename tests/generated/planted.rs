@@ -9,14 +9,16 @@ use skipc::frontend::lower::Skipping;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Kv, Skip};
 use skipc::frontend::spec::skip_table::SkipTable;
+use skipc::verify::steps::Piece;
 use skipc_artifact::program::{Arg, Extent};
 use skipc_ir::attr::F64;
-use skipc_ir::{Graph, Op, Unary, Value, text};
+use skipc_ir::interp::FlatBatch;
+use skipc_ir::{Graph, Op, Role, Unary, Value, text};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{Body, Compact, Kernel, RankOrder, Rows, Rowwise, Select, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise};
 
-use crate::campaign::judge_caught;
+use crate::campaign::check_caught;
 use crate::forms::{Compiler, Honest, Until};
 use crate::model::map_skips;
 use crate::subject::Subject;
@@ -37,6 +39,8 @@ enum Does {
     Passed(fn(&mut Graph)),
     /// To the plan.
     Plan(fn(&mut Plan)),
+    /// To what steps are told of their tokens and of the caches.
+    Pieces(fn(&mut [Piece])),
 }
 
 struct Fault {
@@ -46,7 +50,7 @@ struct Fault {
 }
 
 impl Fault {
-    fn tamper<T: Clone + PartialEq>(&self, thing: T, does: fn(&mut T)) -> T {
+    fn tamper<T: Clone + PartialEq>(&self, thing: T, does: impl FnOnce(&mut T)) -> T {
         let mut changed = thing.clone();
         does(&mut changed);
         if changed != thing {
@@ -94,6 +98,13 @@ impl Compiler for Fault {
             _ => plan,
         }
     }
+
+    fn pieces(&self, pieces: Vec<Piece>) -> Vec<Piece> {
+        match self.does {
+            Does::Pieces(does) => self.tamper(pieces, |pieces| does(pieces)),
+            _ => pieces,
+        }
+    }
 }
 
 fn faults() -> Vec<Fault> {
@@ -124,6 +135,13 @@ fn faults() -> Vec<Fault> {
         of("residual of an epilogue dropped", Does::Plan(lost_residual)),
         of("a step that is needed removed", Does::Plan(lost_step)),
         of("ranked by position instead of score", Does::Plan(wrong_order)),
+        of("steps: keys of the step itself unseen", Does::Lowered(stale_keys)),
+        of("steps: random decisions by the step's own numbers", Does::Lowered(renumbered_requests)),
+        of("steps: capacity begins anew", Does::Lowered(forgotten_capacity)),
+        of("steps: positions begin anew", Does::Pieces(restarted_positions)),
+        of("steps: one token too many is in the cache", Does::Pieces(shifted_places)),
+        of("steps: the table names a stale page", Does::Pieces(stale_page)),
+        of("steps: two sequences write into a page", Does::Pieces(shared_page)),
     ]
 }
 
@@ -246,6 +264,94 @@ fn unscaled_scores(graph: &mut Graph) {
         operands[0] = graph.add(Unary::Scale(by).into(), &[operands[0]], &origin).ok()?;
         if by.0 == 1.0 { None } else { graph.add(op, &operands, &origin).ok() }
     });
+}
+
+/// Attention over the caches as the step found them.
+fn stale_keys(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::CachedAttention { .. } = graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let mut operands = graph.operands(value);
+        for operand in &mut operands[1..3] {
+            if let Op::StoreRows {} = graph.op(*operand) {
+                *operand = graph.operands(*operand)[0];
+            }
+        }
+        graph.add(op, &operands, &origin).ok()
+    });
+}
+
+/// Draws for the sequence's number in the step, not for that of its request.
+fn renumbered_requests(graph: &mut Graph) {
+    let order = graph.order();
+    let input = |role: Role| {
+        let is_it = |value: &&Value| matches!(graph.op(**value), Op::Input { port } if port.role == role);
+        order.iter().find(is_it).copied()
+    };
+    let (Some(requests), Some(sequences)) = (input(Role::Requests), input(Role::Sequences)) else { return };
+    rewrite(graph, &|graph, value| {
+        let Op::RouteRandom { .. } = graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let mut operands = graph.operands(value);
+        let place = operands.iter().position(|operand| *operand == requests)?;
+        operands[place] = sequences;
+        graph.add(op, &operands, &origin).ok()
+    });
+}
+
+/// A group that goes on in a step has all its slots again.
+fn forgotten_capacity(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::LimitFirstAfter { set, group_size, slots } = *graph.op(value) else { return None };
+        let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
+        graph.add(Op::LimitFirst { set, group_size, slots }, &operands[..3], &origin).ok()
+    });
+}
+
+fn restarted_positions(pieces: &mut [Piece]) {
+    for FlatBatch { positions, sequences, .. } in pieces.iter_mut().map(|piece| &mut piece.batch) {
+        let mut first: Option<(i64, i64)> = None;
+        for (position, sequence) in positions.iter_mut().zip(sequences.iter()) {
+            let begin = match first {
+                Some((of, begin)) if of == *sequence => begin,
+                _ => *position,
+            };
+            first = Some((*sequence, begin));
+            *position -= begin;
+        }
+    }
+}
+
+/// Tokens after the first step lie one place further on.
+fn shifted_places(pieces: &mut [Piece]) {
+    for Piece { batch, cached, .. } in pieces {
+        for (place, position) in cached.places.iter_mut().zip(&batch.positions) {
+            *place += u32::from(*position > 0);
+        }
+    }
+}
+
+/// The first page of each sequence is one that nobody wrote, once it has been written.
+fn stale_page(pieces: &mut [Piece]) {
+    let n_used = pieces.iter().flat_map(|piece| &piece.cached.places).max().map_or(0, |last| last / 16 + 1);
+    for Piece { batch, cached, .. } in pieces {
+        let n_sequences = batch.sequences.iter().max().map_or(0, |last| last + 1) as usize;
+        let n_pages = cached.pages.len() / n_sequences.max(1);
+        for (idx, sequence) in batch.sequences.iter().enumerate() {
+            if batch.positions[idx] > 0 {
+                cached.pages[*sequence as usize * n_pages] = n_used;
+            }
+        }
+    }
+}
+
+/// All sequences have the pages of the first.
+fn shared_page(pieces: &mut [Piece]) {
+    let Some(first) = pieces.first().and_then(|piece| piece.cached.pages.first().copied()) else { return };
+    for Piece { cached, .. } in pieces {
+        cached.places.iter_mut().for_each(|place| *place = first * 16 + *place % 16);
+        cached.pages.iter_mut().filter(|page| **page != u32::MAX).for_each(|page| *page = first);
+    }
 }
 
 fn kernels(plan: &mut Plan) -> impl Iterator<Item = &mut Kernel> {
@@ -392,7 +498,7 @@ fn plant(fault: &Fault) -> Row {
             continue;
         }
         fault.applied.store(false, Ordering::Relaxed);
-        let tally = judge_caught(fault, &subject, Until::Kernels);
+        let tally = check_caught(fault, &subject, Until::Kernels);
         if !fault.applied.load(Ordering::Relaxed) {
             assert!(tally.findings.is_empty(), "{}: seed {seed}: {:?}", fault.name, tally.findings);
             continue;
@@ -401,7 +507,7 @@ fn plant(fault: &Fault) -> Row {
             row.unseen += 1;
             continue;
         }
-        let twin = judge_caught(&Honest, &subject, Until::Code);
+        let twin = check_caught(&Honest, &subject, Until::Code);
         assert!(twin.findings.is_empty(), "seed {seed} without a fault: {:?}", twin.findings);
         row.seeds.push(seed);
         let checks =

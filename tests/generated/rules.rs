@@ -6,7 +6,7 @@
 use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Skip};
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 use skipc_testkit::reference::UNIT;
 
 /// What a token should do.
@@ -74,7 +74,7 @@ impl RouterOf<'_> {
     pub(crate) fn should(
         &self,
         function: Function,
-        batch: &Batch,
+        batch: &FlatBatch,
         scores: &[Option<Vec<Score>>; 2],
     ) -> Decision {
         let n = batch.tokens.len();
@@ -102,7 +102,7 @@ impl RouterOf<'_> {
         Decision { wanted, executed }
     }
 
-    fn drawn(&self, batch: &Batch, row: usize) -> Should {
+    fn drawn(&self, batch: &FlatBatch, row: usize) -> Should {
         let (seed, sequence, id) = match self.skip.decider() {
             Some(Decider::Random { seed }) => (seed, batch.sequences[row], batch.positions[row]),
             Some(Decider::Hash { seed }) => (seed, 0, batch.tokens[row]),
@@ -112,7 +112,7 @@ impl RouterOf<'_> {
         if drawn < limit(self.skip.density) { Should::Execute } else { Should::Skip }
     }
 
-    fn by_score(&self, function: Function, batch: &Batch, scores: &[Score]) -> Vec<Should> {
+    fn by_score(&self, function: Function, batch: &FlatBatch, scores: &[Score]) -> Vec<Should> {
         let threshold = match self.skip.decider() {
             Some(Decider::Sigmoid { threshold, .. }) => threshold,
             Some(Decider::TopK { generate: Generate::Threshold(threshold), .. })
@@ -141,7 +141,7 @@ impl RouterOf<'_> {
             .collect()
     }
 
-    fn of_the_best(&self, batch: &Batch, scores: &[Score], row: usize) -> Should {
+    fn of_the_best(&self, batch: &FlatBatch, scores: &[Score], row: usize) -> Should {
         let sequence = batch.sequences[row];
         let n = batch.sequences.iter().filter(|other| **other == sequence).count();
         let k = ((self.skip.density * n as f64).ceil() as usize).max(1);

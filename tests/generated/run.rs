@@ -10,7 +10,7 @@ use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Number, Routing};
 use skipc_ir::{Graph, Op, Role, SetSym, Value};
 use skipc_plan::Plan;
 use skipc_plan::buckets::ByHeight;
@@ -19,6 +19,9 @@ use skipc_plan::interp as kernels;
 use skipc_runtime::{Device, Model, Options, Session};
 
 use crate::subject::{Subject, Tensors};
+
+/// Values of ports, by role.
+pub(crate) type PortValues<N> = BTreeMap<Role, Datum<N>>;
 
 /// Decisions of every router, in model order.
 pub(crate) type Masks = Vec<Vec<bool>>;
@@ -101,13 +104,26 @@ impl GraphForm {
     pub(crate) fn run<N: Number>(
         &self,
         weights: &dyn interp::Weights<N>,
-        batch: &Batch,
+        batch: &FlatBatch,
         masks: Option<&Masks>,
     ) -> Result<Run<N>, String> {
+        let (run, _) = self.run_on(weights, batch, BTreeMap::new(), masks)?;
+        Ok(run)
+    }
+
+    /// Evaluates it with what it is given beside the tokens, its states among it. What it leaves of them comes back.
+    pub(crate) fn run_on<N: Number>(
+        &self,
+        weights: &dyn interp::Weights<N>,
+        batch: &FlatBatch,
+        tensors: PortValues<N>,
+        masks: Option<&Masks>,
+    ) -> Result<(Run<N>, PortValues<N>), String> {
         let routing = Forced { sets: &self.sets, masks };
-        let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
+        let env = Env { batch, tensors, weights, routing: &routing };
         let results = interp::run(&self.graph, &env).map_err(|error| error.to_string())?;
-        let mut results: BTreeMap<Role, Datum<N>> = results.into_iter().collect();
+        let (states, mut results): (PortValues<N>, PortValues<N>) =
+            results.into_iter().partition(|(role, _)| matches!(role, Role::State { .. }));
         let mut run = Run { logits: Vec::new(), gates: Vec::new(), wanted: Vec::new(), scores: Vec::new() };
         let real = |datum: Option<Datum<N>>| match datum {
             Some(Datum::Real { data, .. }) => Some(data),
@@ -126,7 +142,7 @@ impl GraphForm {
         }
         match results.keys().next() {
             Some(role) => Err(format!("unexpected result `{role}`")),
-            None => Ok(run),
+            None => Ok((run, states)),
         }
     }
 }
@@ -135,13 +151,13 @@ fn words(ints: &[i64]) -> Vec<u32> {
     ints.iter().map(|int| *int as u32).collect()
 }
 
-fn kernel_batch(batch: &Batch, masks: Option<&Masks>) -> kernels::Batch {
-    kernels::Batch {
+fn kernel_batch(batch: &FlatBatch, masks: Option<&Masks>) -> kernels::StepInput {
+    kernels::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
-        cached: None,
         forced: masks.cloned(),
+        ..kernels::StepInput::default()
     }
 }
 
@@ -167,7 +183,7 @@ impl PlanForm {
     /// Runs the kernels on the host, in f32.
     pub(crate) fn run(
         &self,
-        batch: &Batch,
+        batch: &FlatBatch,
         masks: Option<&Masks>,
         how: (kernels::Mode, kernels::Tiling),
     ) -> Result<Run<f64>, String> {
@@ -195,12 +211,31 @@ impl PlanForm {
     pub(crate) fn run_in<N: kernels::Element>(
         &self,
         weights: &dyn interp::Weights<N>,
-        batch: &Batch,
+        batch: &FlatBatch,
         masks: Option<&Masks>,
         how: (kernels::Mode, kernels::Tiling),
     ) -> Result<Run<N>, String> {
-        let batch = kernel_batch(batch, masks);
-        let outcome = kernels::run_plan_in(&self.plan, weights, &mut kernels::States::default(), &batch, how)
+        let constants = self.constants_in(weights)?;
+        self.run_on(&constants, &mut kernels::States::default(), &kernel_batch(batch, masks), how)
+    }
+
+    /// The constants in another number domain.
+    pub(crate) fn constants_in<N: kernels::Element>(
+        &self,
+        weights: &dyn interp::Weights<N>,
+    ) -> Result<kernels::Constants<N>, String> {
+        kernels::Constants::of(&self.plan, weights).map_err(|fault| fault.to_string())
+    }
+
+    /// The same on states that earlier steps left.
+    pub(crate) fn run_on<N: kernels::Element>(
+        &self,
+        constants: &kernels::Constants<N>,
+        states: &mut kernels::States<N>,
+        input: &kernels::StepInput,
+        how: (kernels::Mode, kernels::Tiling),
+    ) -> Result<Run<N>, String> {
+        let outcome = kernels::run_plan_in(&self.plan, constants, states, input, how)
             .map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.into_iter().map(|gate| gate.mask).collect();
         let n_gates = gates.len();
@@ -210,10 +245,15 @@ impl PlanForm {
 
     /// Compiles the kernels for this machine.
     pub(crate) fn compile(&self) -> Result<CodeForm, String> {
+        CodeForm::load(&self.artefact(SCORE)?).map_err(|error| error.to_string())
+    }
+
+    /// An artefact for this machine with the plan as its one function, of this name.
+    pub(crate) fn artefact(&self, name: &str) -> Result<Vec<u8>, String> {
         let backend =
             skipc::driver::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
                 .map_err(|_| "no backend for the CPU".to_owned())?;
-        let linked = skipc_plan::link([(SCORE, &self.plan)]).map_err(|error| error.to_string())?;
+        let linked = skipc_plan::link([(name, &self.plan)]).map_err(|error| error.to_string())?;
         let named: Vec<_> = linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = backend.compile(&named).map_err(|error| error.to_string())?;
         let program = linked.program(&Target::Cpu, &code.launches);
@@ -227,8 +267,7 @@ impl PlanForm {
         let bundle = Bundle { program, code: BundleCode::Host(images) };
         let mut writer = Writer::new(manifest());
         bundle.write(&mut writer, self.laid_out.as_slice()).map_err(|error| error.to_string())?;
-        let bytes = writer.to_bytes().map_err(|error| error.to_string())?;
-        CodeForm::load(&bytes).map_err(|error| error.to_string())
+        writer.to_bytes().map_err(|error| error.to_string())
     }
 }
 

@@ -4,7 +4,7 @@ use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Block;
 use skipc::frontend::spec::skip_table::SkipTable;
 
-use crate::campaign::judge_caught;
+use crate::campaign::check_caught;
 use crate::forms::{Compiler, Until};
 use crate::model::{map_layers, map_skips};
 use crate::subject::Subject;
@@ -22,7 +22,7 @@ pub(crate) fn shrink(compiler: &dyn Compiler, subject: &Subject, check: &str, un
             if tries > TRIES {
                 return smallest;
             }
-            let tally = judge_caught(compiler, &candidate, until);
+            let tally = check_caught(compiler, &candidate, until);
             if tally.findings.iter().any(|finding| finding.check == check) {
                 smallest = candidate;
                 continue 'smaller;

@@ -10,7 +10,7 @@ use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::tensors::tensors;
 use skipc::frontend::stream::{NormKind, Positions};
 use skipc::frontend::weights::Weights;
-use skipc_ir::interp::{self, Batch, Number};
+use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
 use crate::model::{model, one_of};
@@ -81,8 +81,8 @@ impl Subject {
     }
 
     /// All sequences one after the other.
-    pub(crate) fn batch(&self) -> Batch {
-        Batch::from_sequences(self.sequences.iter().map(Vec::as_slice))
+    pub(crate) fn batch(&self) -> FlatBatch {
+        FlatBatch::from_sequences(self.sequences.iter().map(Vec::as_slice))
     }
 
     /// Whether it has enough tokens for several tiles of compiled code.

@@ -66,7 +66,7 @@ pub type SoftmaxF32 = unsafe extern "C" fn(scores: *mut f32, n: u64, scale: f32,
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Helpers {
-    /// Matrix product; offset 0.
+    /// Matmul; offset 0.
     pub gemm_f32: GemmF32,
     /// Functions of many numbers; offset 8.
     pub map_f32: MapF32,

@@ -11,13 +11,10 @@ use crate::error::Error;
 use crate::image::HostTable;
 use crate::interface::{Binding, Bound, Direction, Role, Shape};
 use crate::program::{
-    ArenaPlace, Arg, BOUND_UNIT, Buffer, Entry, Extent, Function, Launch, Program, RowBound, RowTile, State,
-    Step, Storage,
+    ArenaPlace, Arg, BOUND_UNIT, Buffer, Entry, Extent, Function, Launch, MEMORY_LIMIT, Program, RowBound,
+    RowTile, State, Step, Storage,
 };
 use crate::target::{DType, Target};
-
-/// Most bytes an arena may have: 1 TiB, several times the memory of the largest machines this is for.
-const MEMORY_LIMIT: u64 = 1 << 40;
 
 /// Largest scratch memory of one call, in bytes: a tile of a few hundred rows of the widest layer.
 const SCRATCH_LIMIT: u64 = 1 << 30;

@@ -9,6 +9,7 @@
 //! | --- | --- | --- |
 //! | [`Role::Tokens`], [`Role::Positions`], [`Role::Sequences`] | the caller | `u32 [n, 1]` |
 //! | [`Role::Requests`], [`Role::Places`] | the caller, of functions with a cache | `u32 [n, 1]` |
+//! | [`Role::Margins`] | the caller, if not 0, of functions that have it | `f32 [n, 1]` |
 //! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
 //! | [`Role::Pending`] | the caller, of functions whose keys wait | `u32 [n, routers + 1]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
@@ -51,6 +52,9 @@ pub enum Role {
     /// What waits in each sequence, a row for each of the step as for [`Role::Pages`]: for each router the first position whose
     /// keys and values its layers have not computed, and last how many positions may wait before they are.
     Pending,
+    /// What each token's score has to be above a router's threshold for the token to execute: 0 for what the model means, more for a
+    /// draft of it with fewer layers.
+    Margins,
     /// The rows whose logits are wanted, ascending.
     LogitRows,
     /// A tensor of this name from the caller.
@@ -148,6 +152,7 @@ impl Role {
             | Role::Places
             | Role::Pages
             | Role::Pending
+            | Role::Margins
             | Role::LogitRows
             | Role::LogitCount
             | Role::Input { .. }
@@ -175,6 +180,7 @@ impl Role {
             | Role::Requests
             | Role::Places
             | Role::LogitRows => (DType::U32, RowBound::Tokens, 1),
+            Role::Margins => (DType::F32, RowBound::Tokens, 1),
             Role::Pages => (DType::U32, RowBound::Tokens, max_positions.div_ceil(PAGE_ROWS)),
             Role::Logits => (DType::F32, RowBound::Tokens, vocab_size),
             Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
@@ -204,6 +210,7 @@ impl fmt::Display for Role {
             Role::Places => f.write_str("places"),
             Role::Pages => f.write_str("pages"),
             Role::Pending => f.write_str("pending"),
+            Role::Margins => f.write_str("margins"),
             Role::LogitRows => f.write_str("logit rows"),
             Role::LogitCount => f.write_str("n_logit_rows"),
             Role::Input { name } => write!(f, "input {name}"),

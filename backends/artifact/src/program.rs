@@ -43,6 +43,9 @@ pub const STEP: &str = "step";
 /// Tokens of a page of the caches.
 pub const PAGE_ROWS: u32 = 16;
 
+/// Most bytes an arena may have: 1 TiB, several times the memory of the largest machines this is for.
+pub const MEMORY_LIMIT: u64 = 1 << 40;
+
 /// The bound on tokens is a multiple of this, so that every buffer of token rows begins 256-byte aligned
 /// (row offsets are multiples of 4 bytes).
 pub const BOUND_UNIT: u32 = 64;

@@ -162,6 +162,10 @@ impl Index {
     /// between them, is not checked.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io { action: "read", path: path.into(), source };
+        // Asked before the file is opened: to open a pipe would wait for a writer.
+        if !std::fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("it is not a regular file")));
+        }
         let mut file = File::open(path).map_err(failed)?;
         let file_length = file.metadata().map_err(failed)?.len();
         let mut preamble = Vec::new();

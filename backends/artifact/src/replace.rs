@@ -57,6 +57,10 @@ fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Error 
 fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), Error> {
     let target = target(path).map_err(failed(path, "write"))?;
     let folder = folder(&target);
+    if !folder.is_dir() {
+        let missing = format!("there is no folder {}", folder.display());
+        return Err(failed(path, "write")(io::Error::new(io::ErrorKind::NotFound, missing)));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(".skipc-");
     #[cfg(unix)]

@@ -139,6 +139,17 @@ impl<'a> Writer<'a> {
         Ok(length)
     }
 
+    /// Writes into an open file that is empty, such as one without a name. Returns its length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::write`].
+    pub fn write_to(&self, file: &mut File) -> Result<u64, Error> {
+        let header_length = self.header_length(None)?;
+        let failed = |source| Error::Io { action: "write", path: "a temporary file".into(), source };
+        self.write_all(file, header_length).map_err(failed)
+    }
+
     /// Writes all constants to a second file, `external`, and then all else to `path`, which names the second one. Returns
     /// the lengths of both, in this order.
     ///

@@ -67,7 +67,7 @@ pub(crate) struct Emitter<'a> {
     pub(crate) args: Vec<Value>,
     /// Address of the table of helpers.
     pub(crate) helpers: Value,
-    /// Signature of the matrix product in it.
+    /// Signature of the matmul in it.
     pub(crate) gemm_signature: SigRef,
     /// Signature of the functions of many numbers.
     pub(crate) map_signature: SigRef,

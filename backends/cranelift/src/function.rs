@@ -14,7 +14,7 @@ use crate::error::Fault;
 use crate::{attention, compact, gemm, pending, pointwise, rowwise, update};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
-/// several threads. Calls of several tiles make larger products, see [`crate::gemm`].
+/// several threads. Calls of several tiles make larger matmuls, see [`crate::gemm`].
 const GEMM_TILE: u32 = 64;
 
 /// Rows of a tile of row-wise work.

@@ -1,4 +1,4 @@
-//! Matmuls: the helper's matrix product, or for a few columns dot products, into scratch memory, then the epilogue over
+//! Matmuls: the helper's matmul, or for a few columns dot products, into scratch memory, then the epilogue over
 //! the sums. The parts of a matmul take the same rows of the left operand in turn.
 
 use cranelift_codegen::ir::condcodes::IntCC;

@@ -2,7 +2,7 @@
 //!
 //! [`Cranelift`] turns all kernels of a plan into one relocatable ELF object with a function for each kernel, as
 //! [`skipc_artifact::abi`] says. The code is for any processor of its architecture ([`Cranelift::LEVEL`]), refers to
-//! nothing outside of itself and calls nothing but the helper table: the matrix product, and the functions with an
+//! nothing outside of itself and calls nothing but the helper table: the matmul, and the functions with an
 //! exponential in them, which the runtime has in the widest vectors of the machine.
 //!
 //! # How kernels become code
@@ -11,10 +11,10 @@
 //!   scratch memory; the helper multiplies them with each weight into scratch memory, as many rows and columns at
 //!   once as its caches like; the epilogue program runs over the sums and stores, row by row.
 //! - Attention: the keys in sight are found by binary search. Many query rows of one sequence take blocks of keys
-//!   through two matrix products with a running softmax between them; few rows, or bf16, go one by one.
+//!   through two matmuls with a running softmax between them; few rows, or bf16, go one by one.
 //! - Row-wise work and pointwise programs: loops over columns in vectors of four f32 and a scalar loop for what is
 //!   left. What is the same for all columns of a row is computed once.
-//! - Sums over columns have one order, which depends on the number of columns alone. Only the matrix product may
+//! - Sums over columns have one order, which depends on the number of columns alone. Only the matmul may
 //!   order its sums by its sizes, and sizes depend on the tiles of a call.
 //!
 //! # Precision

@@ -15,7 +15,7 @@ pub(crate) struct Matrix {
     pub(crate) stride: Value,
 }
 
-/// The right operand of a product, which may lie either way.
+/// The right operand of a matmul, which may lie either way.
 #[derive(Clone, Copy)]
 pub(crate) struct Right {
     pub(crate) address: Value,

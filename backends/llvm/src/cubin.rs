@@ -28,7 +28,7 @@ impl Cubin {
     ///
     /// # Errors
     /// [`Error::Serialized`] for the first kernel in which they cannot.
-    pub fn require_no_serialized_products(&self) -> Result<(), Error> {
-        self.kernels.iter().try_for_each(|kernel| kernel.require_no_serialized_products(self.target))
+    pub fn require_no_serialized_matmuls(&self) -> Result<(), Error> {
+        self.kernels.iter().try_for_each(|kernel| kernel.require_no_serialized_matmuls(self.target))
     }
 }

@@ -89,7 +89,7 @@ pub enum Error {
         line: String,
     },
     /// The assembler lets each `wgmma` of a kernel wait for the one before. A mistake of the kernel generator.
-    #[error("kernel `{kernel}` on {target} touches accumulators of products in flight")]
+    #[error("kernel `{kernel}` on {target} touches accumulators of matmuls in flight")]
     Serialized {
         /// Entry point of the kernel.
         kernel: String,

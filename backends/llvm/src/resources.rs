@@ -39,7 +39,7 @@ impl KernelResources {
     ///
     /// # Errors
     /// [`Error::Serialized`].
-    pub fn require_no_serialized_products(&self, target: CudaTarget) -> Result<(), Error> {
+    pub fn require_no_serialized_matmuls(&self, target: CudaTarget) -> Result<(), Error> {
         if self.serialized {
             return Err(Error::Serialized { kernel: self.kernel.clone(), target });
         }
@@ -112,8 +112,8 @@ ptxas info    : Used 20 registers, used 0 barriers, 16 bytes cumulative stack si
         let [first, second] = kernels.as_slice() else { return Err(Error::Report { line: String::new() }) };
         assert_eq!((first.registers, first.shared, first.stack), (168, 4096, 0));
         assert!(first.require_no_local_memory(CudaTarget::Sm80).is_ok());
-        assert!(first.require_no_serialized_products(CudaTarget::Sm90a).is_ok());
-        let error = second.require_no_serialized_products(CudaTarget::Sm90a);
+        assert!(first.require_no_serialized_matmuls(CudaTarget::Sm90a).is_ok());
+        let error = second.require_no_serialized_matmuls(CudaTarget::Sm90a);
         assert!(error.is_err_and(|error| error.to_string().contains("`k2` on sm_90a")));
         assert_eq!((second.registers, second.stack), (20, 16));
         assert_eq!((second.spill_stores, second.spill_loads), (8, 12));

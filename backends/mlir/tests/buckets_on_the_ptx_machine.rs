@@ -82,11 +82,11 @@ fn swizzled_weights() {
 }
 
 #[test]
-fn small_products() {
+fn small_matmuls() {
     check_named(&["whole_residual_2x200x40", "of_130_reals"], 2);
 }
 
 #[test]
-fn large_products() {
+fn large_matmuls() {
     check_named(&["f32_whole_residual_2x264x1032_rows_1_", "bf16_whole_residual_1x264x1032_rows_129_"], 3);
 }

@@ -106,7 +106,7 @@ fn check(chosen: Vec<Case>) {
 }
 
 #[test]
-fn products() {
+fn matmuls() {
     check_named(|name| name.starts_with(APART[0]));
 }
 
@@ -130,14 +130,14 @@ fn everything_else() {
     check_named(|name| !APART.iter().any(|prefix| name.starts_with(prefix)));
 }
 
-/// Products whose weights are swizzled: every kind of product and epilogue, at all extents.
+/// Matmuls whose weights are swizzled: every kind of matmul and epilogue, at all extents.
 #[test]
-fn products_of_swizzled_weights() {
+fn matmuls_of_swizzled_weights() {
     let chosen = |case: &Case| case.name.starts_with("swizzled_") && !case.name.contains("264x1032");
     check(cuda_cases().into_iter().filter(chosen).collect());
 }
 
-/// Products of the size that the large tile is used for: tiles, columns and inner size have tails, sums are exact.
+/// Matmuls of the size that the large tile is used for: tiles, columns and inner size have tails, sums are exact.
 #[test]
 fn large_tiles() {
     let chosen = [

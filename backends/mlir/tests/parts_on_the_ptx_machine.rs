@@ -1,4 +1,4 @@
-//! Parts of products in tiles that the kernel cases do not reach: the large tile, and several sums of which the tile's
+//! Parts of matmuls in tiles that the kernel cases do not reach: the large tile, and several sums of which the tile's
 //! columns are no multiple. Operands are small integers, so that every order of sums gives the same bits.
 
 #[path = "../../../tests/conformance/on_the_ptx_machine.rs"]

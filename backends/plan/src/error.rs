@@ -1,7 +1,7 @@
 //! Why there is no plan.
 
 use skipc_artifact::target::DType;
-use skipc_ir::text::Place;
+use skipc_ir::text::NodeLocation;
 
 /// Why a graph has no plan, or why a plan is not well-formed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub enum PlanError {
         /// What the graph asks for.
         what: &'static str,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// All buffers or all constants together have more bytes than fit 64 bits.
     #[error("the {what} need more than 2^64 bytes")]
@@ -36,7 +36,7 @@ pub enum PlanError {
         /// What happened.
         what: &'static str,
         /// The node.
-        place: Place,
+        place: NodeLocation,
     },
     /// The function has no port of this role, which a node needs: a fault of the planner.
     #[error("the function has no port `{role}`")]

@@ -22,11 +22,11 @@ use crate::uses::Uses;
 /// epilogue of real models has at most six.
 const MAX_FUSED: usize = 32;
 
-/// Products of one operand in a kernel, at most: queries, keys, values and scores are four. It bounds the parameters of
+/// Matmuls of one operand in a kernel, at most: queries, keys, values and scores are four. It bounds the parameters of
 /// a kernel.
-const MAX_PRODUCTS: usize = 6;
+const MAX_MATMULS: usize = 6;
 
-/// Columns of which a head has to be a divisor for a rotary embedding to be part of a product: what the tiles of every
+/// Columns of which a head has to be a divisor for a rotary embedding to be part of a matmul: what the tiles of every
 /// backend hold.
 const TURNED_COLS: u32 = 128;
 
@@ -80,7 +80,7 @@ pub(crate) struct Group {
 
 /// Where the elements of a value lie: rows and columns of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Source {
+pub(crate) struct Backing {
     /// What lies in memory.
     pub(crate) base: Value,
     /// The set whose rows of it are meant; `None` for all.
@@ -142,7 +142,7 @@ impl Groups {
             ctx.group(*value);
         }
         if fuse {
-            ctx.join_products();
+            ctx.join_matmuls();
         }
         let Groups { list, maker, .. } = &mut ctx.groups;
         for (idx, group) in list.iter().enumerate() {
@@ -157,13 +157,13 @@ impl Groups {
     }
 
     /// Where the elements of an operand lie.
-    pub(crate) fn source(&self, graph: &Graph, value: Value) -> Source {
-        walk(graph, Source { base: value, set: None, col: 0 }, |at| self.copied[at.index()])
+    pub(crate) fn backing(&self, graph: &Graph, value: Value) -> Backing {
+        walk(graph, Backing { base: value, set: None, col: 0 }, |at| self.copied[at.index()])
     }
 
     /// What is copied to make a view dense.
-    pub(crate) fn copied_source(&self, graph: &Graph, value: Value) -> Source {
-        walk(graph, Source { base: value, set: None, col: 0 }, |at| at != value && self.copied[at.index()])
+    pub(crate) fn copied_backing(&self, graph: &Graph, value: Value) -> Backing {
+        walk(graph, Backing { base: value, set: None, col: 0 }, |at| at != value && self.copied[at.index()])
     }
 }
 
@@ -200,19 +200,19 @@ fn is_int((elem, _): (Elem, &[skipc_ir::Dim])) -> bool {
 }
 
 /// Follows slices and at most one gather to what lies in memory.
-fn walk(graph: &Graph, mut source: Source, is_dense: impl Fn(Value) -> bool) -> Source {
-    while !is_dense(source.base) {
-        let OpKind::View(view) = OpKind::of(graph.op(source.base)) else { break };
-        let operands = graph.operands(source.base);
+fn walk(graph: &Graph, mut backing: Backing, is_dense: impl Fn(Value) -> bool) -> Backing {
+    while !is_dense(backing.base) {
+        let OpKind::View(view) = OpKind::of(graph.op(backing.base)) else { break };
+        let operands = graph.operands(backing.base);
         match view {
-            View::Columns { start } => source.col += start,
-            View::Rows if source.set.is_some() => break,
-            View::Rows => source.set = operands.get(1).copied(),
+            View::Columns { start } => backing.col += start,
+            View::Rows if backing.set.is_some() => break,
+            View::Rows => backing.set = operands.get(1).copied(),
         }
         let Some(x) = operands.first() else { break };
-        source.base = *x;
+        backing.base = *x;
     }
-    source
+    backing
 }
 
 struct Ctx<'a> {
@@ -227,17 +227,17 @@ struct Ctx<'a> {
 impl Ctx<'_> {
     /// The value is read through a view.
     fn want(&mut self, value: Value) {
-        let source = self.groups.source(self.graph, value);
-        self.want_source(source);
+        let backing = self.groups.backing(self.graph, value);
+        self.want_backing(backing);
     }
 
-    fn want_source(&mut self, source: Source) {
-        if OpKind::of(self.graph.op(source.base)) == OpKind::View(View::Rows) {
+    fn want_backing(&mut self, backing: Backing) {
+        if OpKind::of(self.graph.op(backing.base)) == OpKind::View(View::Rows) {
             // Rows of a set of rows of a set: the inner rows are copied.
-            self.groups.copied[source.base.index()] = true;
+            self.groups.copied[backing.base.index()] = true;
         }
-        self.wanted[source.base.index()] = true;
-        source.set.into_iter().for_each(|set| self.wanted[set.index()] = true);
+        self.wanted[backing.base.index()] = true;
+        backing.set.into_iter().for_each(|set| self.wanted[set.index()] = true);
     }
 
     /// The value is read densely, from its first column on.
@@ -263,11 +263,11 @@ impl Ctx<'_> {
         match OpKind::of(self.graph.op(value)) {
             OpKind::Input | OpKind::Constant(_) | OpKind::Decision(_) => {}
             OpKind::View(_) => {
-                let source = self.groups.copied_source(self.graph, value);
-                self.want_source(source);
+                let backing = self.groups.copied_backing(self.graph, value);
+                self.want_backing(backing);
                 self.single(Work::Copy, value);
             }
-            OpKind::Rope { heads, theta } => match self.turned_product(value) {
+            OpKind::Rope { heads, theta } => match self.turned_matmul(value) {
                 Some(group) => self.groups.list.push(group),
                 None => {
                     operands.iter().for_each(|operand| self.want(*operand));
@@ -397,7 +397,7 @@ impl Ctx<'_> {
         }
     }
 
-    /// Whether two products of one kind and width have the same left operand.
+    /// Whether two matmuls of one kind and width have the same left operand.
     fn are_siblings(&self, a: Value, b: Value) -> bool {
         self.graph.ty(a) == self.graph.ty(b)
             && self.graph.operands(a).first() == self.graph.operands(b).first()
@@ -405,7 +405,7 @@ impl Ctx<'_> {
 
     /// A rotary embedding of a matmul whose rows may have been scaled: the epilogue finds both columns of a pair among
     /// the sums of one tile.
-    fn turned_product(&mut self, rope: Value) -> Option<Group> {
+    fn turned_matmul(&mut self, rope: Value) -> Option<Group> {
         let graph = self.graph;
         let (Op::Rope { heads, .. }, &[x, positions]) = (graph.op(rope), graph.operands(rope).as_slice())
         else {
@@ -434,19 +434,19 @@ impl Ctx<'_> {
             };
             [positions, operand].into_iter().chain(scales).for_each(|value| self.want(value));
             values.reverse();
-            let product = MatmulPart { sums: vec![next], values: values.clone(), result: rope };
-            return Some(Group { work: Work::Gemm(vec![product]), results: vec![rope], values });
+            let matmul = MatmulPart { sums: vec![next], values: values.clone(), result: rope };
+            return Some(Group { work: Work::Gemm(vec![matmul]), results: vec![rope], values });
         }
     }
 
-    /// Lets products of one operand be one kernel: keys, values and the scores of a router. The rows are loaded once.
-    fn join_products(&mut self) {
+    /// Lets matmuls of one operand be one kernel: keys, values and the scores of a router. The rows are loaded once.
+    fn join_matmuls(&mut self) {
         let mut in_turn: Vec<usize> =
             (0..self.groups.list.len()).filter(|idx| self.can_join(&self.groups.list[*idx])).collect();
         in_turn.sort_by_key(|idx| self.place(&self.groups.list[*idx]));
         let mut needs = Needs::new(self.graph, &self.groups);
         // The group that others may still join, by left operand.
-        let mut open: BTreeMap<(Source, u32), usize> = BTreeMap::new();
+        let mut open: BTreeMap<(Backing, u32), usize> = BTreeMap::new();
         for idx in in_turn {
             let Some(operand) = self.left_operand(&self.groups.list[idx]) else { continue };
             let known = open.get(&operand).copied();
@@ -458,8 +458,8 @@ impl Ctx<'_> {
             needs.join(first, idx);
             let group = self.groups.list[idx].clone();
             let joined = &mut self.groups.list[first];
-            if let (Work::Gemm(products), Work::Gemm(more)) = (&mut joined.work, group.work) {
-                products.extend(more);
+            if let (Work::Gemm(matmuls), Work::Gemm(more)) = (&mut joined.work, group.work) {
+                matmuls.extend(more);
             }
             joined.results.extend(group.results);
             joined.values.extend(group.values);
@@ -484,16 +484,16 @@ impl Ctx<'_> {
         group.results.first().map_or(0, |result| self.uses.number(*result))
     }
 
-    /// Where the left operand of a group of products lies, and its columns.
-    fn left_operand(&self, group: &Group) -> Option<(Source, u32)> {
-        let Work::Gemm(products) = &group.work else { return None };
-        let sum = products.first()?.sums.first()?;
+    /// Where the left operand of a group of matmuls lies, and its columns.
+    fn left_operand(&self, group: &Group) -> Option<(Backing, u32)> {
+        let Work::Gemm(matmuls) = &group.work else { return None };
+        let sum = matmuls.first()?.sums.first()?;
         let x = self.graph.operands(*sum).first().copied()?;
-        Some((self.groups.source(self.graph, x), self.graph.ty(x).cols()))
+        Some((self.groups.backing(self.graph, x), self.graph.ty(x).cols()))
     }
 
     fn has_room(&self, group: usize) -> bool {
-        matches!(&self.groups.list[group].work, Work::Gemm(products) if products.len() < MAX_PRODUCTS)
+        matches!(&self.groups.list[group].work, Work::Gemm(matmuls) if matmuls.len() < MAX_MATMULS)
     }
 }
 
@@ -512,8 +512,8 @@ impl Needs {
             maker.extend(group.results.iter().map(|result| (*result, idx)));
         }
         let needs = |group: &Group| {
-            let sources = group.leaves(graph).into_iter().map(|leaf| groups.source(graph, leaf));
-            let read = sources.flat_map(|source| [Some(source.base), source.set]);
+            let sources = group.leaves(graph).into_iter().map(|leaf| groups.backing(graph, leaf));
+            let read = sources.flat_map(|backing| [Some(backing.base), backing.set]);
             read.flatten().filter_map(|value| maker.get(&value).copied()).collect()
         };
         Needs { part_of: (0..groups.list.len()).collect(), needs: groups.list.iter().map(needs).collect() }

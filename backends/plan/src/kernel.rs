@@ -111,7 +111,7 @@ pub struct Gemm {
     pub parts: Vec<Part>,
 }
 
-/// Columns of a product: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s` (for weights in rows; of
+/// Columns of a matmul: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s` (for weights in rows; of
 /// others [`WeightLayout::place`] says where output `row_s + j` has factor `k`), then the epilogue on every element `(i, j)`. Sums are f32 (f32 operands: no tf32; bf16 operands: exact products).
 ///
 /// The sums of a narrow part ([`Part::is_narrow`]) add up in one order whatever the extent: decisions of a router do not

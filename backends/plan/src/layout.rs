@@ -6,7 +6,9 @@
 //! largest sum of living buffers.
 
 use skipc_artifact::interface::Interface;
-use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Function, RowBound, State, Step, Storage};
+use skipc_artifact::program::{
+    ArenaPlace, Arg, BOUND_UNIT, Buffer, Function, MEMORY_LIMIT, RowBound, State, Step, Storage,
+};
 
 use crate::error::PlanError;
 use crate::plan::Options;
@@ -32,7 +34,7 @@ pub(crate) struct Parts<'a> {
 /// Places all buffers.
 ///
 /// # Errors
-/// If sizes overflow.
+/// If sizes overflow, or a step would take more memory than a function may.
 pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
     let Parts { options, mut buffers, steps, interface } = parts;
     let touched = lifetimes(buffers.len(), &steps);
@@ -54,6 +56,13 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
     }
     let (max_tokens, max_positions, vocab_size) =
         (options.max_tokens, options.max_positions, options.vocab_size);
+    let most = MEMORY_LIMIT.saturating_sub(fixed_bytes) / row_bytes.max(1) / u64::from(BOUND_UNIT)
+        * u64::from(BOUND_UNIT);
+    if u64::from(max_tokens) > most {
+        let wanted =
+            format!("at most {most}: a token takes {row_bytes} bytes of the 2^40 that a step may have");
+        return Err(PlanError::Option { option: "max_tokens", got: max_tokens.to_string(), wanted });
+    }
     Ok(Function { max_tokens, max_positions, vocab_size, fixed_bytes, row_bytes, buffers, steps, interface })
 }
 

@@ -50,7 +50,7 @@ impl Order {
 /// What a scatter writes over or copies.
 fn base_of(graph: &Graph, groups: &Groups, scatter: Value) -> Option<Value> {
     let base = *graph.operands(scatter).first()?;
-    Some(groups.source(graph, base).base)
+    Some(groups.backing(graph, base).base)
 }
 
 /// Whether the group of a scatter reads its base only element by element where it writes, so that one tile does both.
@@ -62,7 +62,7 @@ fn reads_only_what_it_writes(graph: &Graph, groups: &Groups, idx: usize, base: V
     for value in &group.values {
         let op = graph.op(*value);
         for (operand_idx, operand) in graph.operands(*value).into_iter().enumerate() {
-            let source = groups.source(graph, operand);
+            let source = groups.backing(graph, operand);
             let is_base_operand = matches!(op, Op::Scatter {}) && operand_idx == 0;
             if group.values.contains(&operand) || source.base != base || is_base_operand {
                 continue;
@@ -107,7 +107,7 @@ impl Edges {
         };
         for (idx, group) in groups.list.iter().enumerate() {
             for leaf in group.leaves(graph) {
-                let source = groups.source(graph, leaf);
+                let source = groups.backing(graph, leaf);
                 edges.read(groups, idx, source.base);
                 source.set.into_iter().for_each(|set| edges.read(groups, idx, set));
             }

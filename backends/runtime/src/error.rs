@@ -60,6 +60,12 @@ pub enum Error {
         /// Which types are read.
         expected: &'static str,
     },
+    /// An array that is stored column by column.
+    #[error("{} is stored column by column; save `np.ascontiguousarray(a)`", path.display())]
+    NpyOrder {
+        /// The file.
+        path: PathBuf,
+    },
     /// A `.npy` file of another shape.
     #[error("{path} has shape {found:?}, expected {expected}", path = path.display())]
     NpyShape {
@@ -332,7 +338,7 @@ impl Error {
             Error::TooLarge { .. } => "run::too-large",
             Error::NpyFormat { .. } => "npy::format",
             Error::NpyDtype { .. } => "npy::dtype",
-            Error::NpyShape { .. } => "npy::shape",
+            Error::NpyShape { .. } | Error::NpyOrder { .. } => "npy::shape",
             Error::NpyValue { .. } => "npy::value",
             Error::TraceFormat { .. } => "trace::format",
             Error::TraceVersion { .. } => "trace::version",

@@ -1,7 +1,7 @@
 //! An artefact in memory.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,6 +69,18 @@ impl Model {
             memory.copy_from_slice(bytes);
             Ok(())
         })?;
+        Ok(Self { artifact: Arc::new(Artifact::parse(memory)?) })
+    }
+
+    /// Reads and checks the artefact in an open file, which may have no name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`]; constants in a second file are not looked for.
+    pub fn from_file(file: &mut File) -> Result<Self, Error> {
+        let failed = |source| Error::Io { action: "read", path: "a temporary file".into(), source };
+        let length = file.seek(SeekFrom::End(0)).and_then(|length| file.rewind().map(|()| length));
+        let memory = fill(length.map_err(failed)?, |bytes| file.read_exact(bytes).map_err(failed))?;
         Ok(Self { artifact: Arc::new(Artifact::parse(memory)?) })
     }
 

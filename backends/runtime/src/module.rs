@@ -465,6 +465,10 @@ fn bind_inputs(
             Role::LogitCount => bound.push(Input { buffer, bytes: word(n_logits) }),
             Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
             Role::Forced { .. } if !forces => {}
+            // What the model means, unless a caller asks for something else.
+            Role::Margins if !inputs.iter().any(|(role, _)| *role == Role::Margins) => {
+                bound.push(Input { buffer, bytes: vec![0; 4 * n_tokens as usize] });
+            }
             _ if bound.iter().any(|input| input.buffer == buffer) => {}
             _ => return Err(Error::Port { role: role.to_string(), reason: "it is not given".into() }),
         }

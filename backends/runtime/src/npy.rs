@@ -54,7 +54,10 @@ pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<In
         expected: "int32, int64 or uint8, little-endian",
     })?;
     let shape = header.shape().to_vec();
-    if !ranks.contains(&shape.len()) || header.order() != Order::C {
+    if header.order() != Order::C {
+        return Err(Error::NpyOrder { path: path.into() });
+    }
+    if !ranks.contains(&shape.len()) {
         let wanted: Vec<_> = ranks.iter().map(ToString::to_string).collect();
         let expected = format!("{} dimensions, row by row", wanted.join(" or "));
         return Err(Error::NpyShape { path: path.into(), found: shape, expected });

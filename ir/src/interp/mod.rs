@@ -29,7 +29,7 @@ use crate::ty::{SetSym, Type};
 
 /// The tokens of a step, all sequences one after the other, ordered by (sequence, position).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct FlatBatch {
     /// Token ids, `[n]`.
     pub tokens: Vec<i64>,
     /// Position of each token in its sequence, `[n]`.
@@ -38,10 +38,10 @@ pub struct Batch {
     pub sequences: Vec<i64>,
 }
 
-impl Batch {
+impl FlatBatch {
     /// Lays sequences out one after the other.
-    pub fn from_sequences<'a>(sequences: impl IntoIterator<Item = &'a [i64]>) -> Batch {
-        let mut batch = Batch::default();
+    pub fn from_sequences<'a>(sequences: impl IntoIterator<Item = &'a [i64]>) -> FlatBatch {
+        let mut batch = FlatBatch::default();
         for (idx, tokens) in sequences.into_iter().enumerate() {
             batch.tokens.extend_from_slice(tokens);
             batch.positions.extend((0..).take(tokens.len()));
@@ -52,7 +52,7 @@ impl Batch {
 
     /// The same tokens as a later step: `before[i]` tokens of sequence `i` came in earlier ones.
     #[must_use]
-    pub fn behind(mut self, before: &[i64]) -> Batch {
+    pub fn behind(mut self, before: &[i64]) -> FlatBatch {
         for (position, sequence) in self.positions.iter_mut().zip(&self.sequences) {
             *position +=
                 usize::try_from(*sequence).ok().and_then(|idx| before.get(idx)).copied().unwrap_or(0);
@@ -85,7 +85,7 @@ impl Routing for Free {
 /// All that a graph needs from outside.
 pub struct Env<'a, N> {
     /// The step's tokens.
-    pub batch: &'a Batch,
+    pub batch: &'a FlatBatch,
     /// Named inputs and states, by role; what a step returns of a state is for the next one to find here.
     pub tensors: BTreeMap<Role, Datum<N>>,
     /// The weights.

@@ -27,6 +27,7 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
         (Role::Tokens | Role::Positions | Role::Sequences | Role::Requests | Role::Places, ty) => {
             *ty == Type::tensor(Elem::Int, &[Dim::Tokens])
         }
+        (Role::Margins, _) => *port == Port::margins(),
         (Role::Pages, ty) => {
             matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(1..)])))
         }
@@ -74,6 +75,7 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             (Direction::In, Role::LogitRows) => {
                 format!("`{role}` is a set of all tokens: behind the line stands `: tokens<c0 <= n>` or the like")
             }
+            (Direction::In, Role::Margins) => format!("`{role}` is f32[n, 1]"),
             (Direction::In, _) => format!("`{role}` is int[n]"),
             (Direction::Kept, _) => format!(
                 "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>`, `: state<real[m, 8]>`, \

@@ -21,4 +21,4 @@ mod print;
 
 pub use error::{ParseError, Problem, nearest};
 pub use parse::{MAX_NODES, MAX_RESULTS, MAX_TEXT, parse};
-pub use print::{Numbering, Place, print};
+pub use print::{NodeLocation, Numbering, print};

@@ -79,21 +79,21 @@ impl Numbering {
     }
 
     /// The node with its origin, for an error.
-    pub fn place(&self, graph: &Graph, value: Value) -> Place {
-        Place { node: self.node(graph, value), origin: graph.origin(value).clone() }
+    pub fn place(&self, graph: &Graph, value: Value) -> NodeLocation {
+        NodeLocation { node: self.node(graph, value), origin: graph.origin(value).clone() }
     }
 }
 
 /// Which node an error is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct NodeLocation {
     /// The node as printed.
     pub node: String,
     /// Where it comes from in the model; empty if nowhere.
     pub origin: Origin,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for NodeLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.node)?;
         if self.origin.is_empty() { Ok(()) } else { write!(f, "  ({})", self.origin) }

@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 use super::check;
 use super::language::Head;
 use super::proof::{Application, Derivation, Expr};
+use super::region::{Occurrence, Region};
 use super::runner_up::RunnerUp;
-use super::source::{Place, Source};
 
 /// A region that was rewritten, with all regions that differ from it in names alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub struct Location {
     pub origin: String,
     /// For each chain the number of its value in the graph that the passes returned, if it is still there.
     pub results: Vec<Option<usize>>,
-    pub(super) place: Place,
+    pub(super) place: Occurrence,
     /// The number of each value of the source in the graph before the rewrite.
     numbers: Vec<usize>,
     /// The lines of values from outside of the region, each with its index in the source.
@@ -167,7 +167,7 @@ impl Step {
 }
 
 impl Location {
-    pub(super) fn new(graph: &Graph, numbering: &Numbering, source: &Source, place: Place) -> Location {
+    pub(super) fn new(graph: &Graph, numbering: &Numbering, source: &Region, place: Occurrence) -> Location {
         let heads = source.nodes.iter().map(|(head, _)| head);
         let outside = heads.zip(&place.values).enumerate();
         let outside = outside.filter(|(_, (head, _))| matches!(head, Head::Outside { .. }));
@@ -205,7 +205,7 @@ impl Location {
 }
 
 /// Where values of a region come from: what their origins begin with, or the blocks that they are in.
-fn origin(graph: &Graph, values: &[Value], source: &Source) -> String {
+fn origin(graph: &Graph, values: &[Value], source: &Region) -> String {
     let is_own = |(value, (head, _)): &(&Value, &(Head, SmallVec<[usize; 4]>))| {
         matches!(head, Head::Op(op) if !op.has(Trait::Leaf) && !op.has(Trait::Constant))
             && !graph.origin(**value).is_empty()

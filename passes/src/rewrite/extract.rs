@@ -1,8 +1,8 @@
 //! Which nodes of an e-graph to compute: the cheapest choice of one node for each class that the roots need, where a
-//! class that several need is paid for once. Products of one operand share a kernel, which is paid for once, too.
+//! class that several need is paid for once. Matmuls of one operand share a kernel, which is paid for once, too.
 //!
 //! The start is the better of the source itself and a greedy choice. From there branch and bound looks for joint
-//! choices, which no greedy one makes: a product that is dearer by itself, but would share the kernel of others.
+//! choices, which no greedy one makes: a matmul that is dearer by itself, but would share the kernel of others.
 //! The search is bounded by steps, not by time, and says whether it came to an end, so that its result is the best
 //! there is. Costs are whole picoseconds and ties go to the first, so that nothing depends on rounding or on history.
 
@@ -35,9 +35,9 @@ enum Need {
 
 /// What nodes cost, in picoseconds.
 pub(crate) trait Prices {
-    /// Of a node; of a product without its kernel.
+    /// Of a node; of a matmul without its kernel.
     fn node(&self, node: &Node) -> u64;
-    /// Of the kernel of products of this operand.
+    /// Of the kernel of matmuls of this operand.
     fn kernel(&self, operand: Id) -> u64;
 }
 
@@ -47,7 +47,7 @@ fn kernel_of(node: &Node) -> Option<Id> {
     operands.first().copied().filter(|_| is_matmul(op))
 }
 
-/// What these nodes cost together, each product of one operand in the kernel of the others.
+/// What these nodes cost together, each matmul of one operand in the kernel of the others.
 pub(crate) fn cost_of(nodes: &[Node], prices: &dyn Prices) -> u64 {
     let kernels: BTreeSet<Id> = nodes.iter().filter_map(kernel_of).collect();
     let costs = nodes.iter().map(|node| prices.node(node));

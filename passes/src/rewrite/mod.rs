@@ -1,6 +1,6 @@
 //! Rewriting by equality saturation.
 //!
-//! Each region of the graph ([`source`], a block of the model) becomes an e-graph, in which the rules ([`rules`]) say
+//! Each region of the graph ([`region`], a block of the model) becomes an e-graph, in which the rules ([`rules`]) say
 //! what is equal until they have nothing new to say ([`saturate`](mod@saturate)). Then the cheapest form that the e-graph holds is
 //! taken out ([`extract`]): by the time of its kernels ([`cost`]) at the densities that the routers are trained for.
 //! What comes out is compared with the source where nothing rounds ([`prove`]) before it becomes an edit of the graph.
@@ -22,10 +22,10 @@ mod extract;
 mod language;
 mod proof;
 mod prove;
+mod region;
 pub mod rules;
 pub mod runner_up;
 mod saturate;
-mod source;
 #[cfg(test)]
 mod tests;
 
@@ -42,10 +42,10 @@ use cost::{CPU, Counts, Poly, Target};
 use explain::{Location, Rewritten, Step};
 use extract::{Choice, Prices, Problem};
 use language::{EGraph, Head, Node};
+use region::{Occurrence, Region};
 use rules::Rule;
 use runner_up::runner_up;
 use saturate::{Limits, Saturated};
-use source::{Place, Source};
 
 /// Tokens of the step for which forms are chosen: a prompt of ordinary length, with work for every kernel's tiles.
 pub const TOKENS: f64 = 512.0;
@@ -95,11 +95,11 @@ struct Outcome {
     roots: Vec<usize>,
     /// A node of the source that has the same value.
     same_as: Vec<Option<usize>>,
-    /// What people are told of it; without places yet.
+    /// What users are told of it; without places yet.
     rewritten: Rewritten,
 }
 
-/// Edits, and what people are told of them.
+/// Edits, and what users are told of them.
 #[derive(Debug, Default)]
 pub struct Rewrites {
     pub(crate) patches: Vec<Patch>,
@@ -119,14 +119,14 @@ pub(crate) fn edits(graph: &Graph, _: &Facts, options: &Options) -> Result<Rewri
         false => rules::all().collect(),
     };
     let densities = densities(graph, options);
-    let mut memo: IndexMap<Source, Option<Outcome>, FxBuildHasher> = IndexMap::default();
+    let mut memo: IndexMap<Region, Option<Outcome>, FxBuildHasher> = IndexMap::default();
     let mut rewrites = Rewrites::default();
     let mut region_of: BTreeMap<usize, usize> = BTreeMap::new();
     let numbering = Numbering::new(graph);
-    let mut places = source::Places::new(graph);
-    for region in source::regions(graph) {
+    let mut places = region::Occurrences::new(graph);
+    for region in region::regions(graph) {
         let density = |set| densities.get(&set).copied().unwrap_or(UNKNOWN_DENSITY);
-        let (source, place) = places.source(&region, density);
+        let (source, place) = places.region(&region, density);
         let idx = match memo.get_index_of(&source) {
             Some(idx) => idx,
             None => {
@@ -172,7 +172,7 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
 }
 
 /// Counts at the densities of a source.
-struct AtDensities<'a>(&'a Source);
+struct AtDensities<'a>(&'a Region);
 
 impl Counts for AtDensities<'_> {
     fn tokens(&self) -> f64 {
@@ -209,12 +209,12 @@ impl Prices for PriceList<'_> {
 
     fn kernel(&self, operand: egg::Id) -> u64 {
         let ty = self.egraph[operand].data.as_ref();
-        ty.map_or(u64::MAX, |ty| self.picoseconds(&cost::product_kernel(self.target, ty)))
+        ty.map_or(u64::MAX, |ty| self.picoseconds(&cost::matmul_kernel(self.target, ty)))
     }
 }
 
 /// The cheapest form that the rules find, if it is cheaper than the source.
-fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<Outcome>, RewriteError> {
+fn cheapest(source: &Region, rules: &[&Rule], target: &Target) -> Result<Option<Outcome>, RewriteError> {
     let saturated = saturate::saturate(source, rules, Limits::default())?;
     let Saturated { egraph, classes, .. } = &saturated;
     let counts = AtDensities(source);
@@ -247,7 +247,7 @@ fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<
     };
     let outcome = outcome(source, &saturated, &problem, (&found.choice, rewritten));
     Ok(outcome.map(|mut outcome| {
-        let form = prove::Form { nodes: &outcome.nodes, roots: &outcome.roots };
+        let form = prove::Dag { nodes: &outcome.nodes, roots: &outcome.roots };
         if let Some(derived) = proof::derive(source, rules, &saturated.log, form) {
             let steps = derived.applications.into_iter();
             let steps = steps.map(|(idx, application)| (idx, Step::new(application, rules)));
@@ -258,7 +258,7 @@ fn cheapest(source: &Source, rules: &[&Rule], target: &Target) -> Result<Option<
 }
 
 /// The nodes of the source as they stand in the e-graph.
-fn source_nodes(source: &Source, saturated: &Saturated) -> Vec<Node> {
+fn source_nodes(source: &Region, saturated: &Saturated) -> Vec<Node> {
     let in_graph = |(head, operands): &(Head, SmallVec<[usize; 4]>)| Node {
         head: head.clone(),
         operands: operands.iter().map(|idx| saturated.egraph.find(saturated.classes[*idx])).collect(),
@@ -284,7 +284,7 @@ fn own_choice(problem: &Problem, saturated: &Saturated, nodes: &[Node]) -> Choic
 }
 
 fn outcome(
-    source: &Source,
+    source: &Region,
     saturated: &Saturated,
     problem: &Problem,
     (choice, rewritten): (&Choice, Rewritten),
@@ -317,9 +317,14 @@ fn outcome(
 }
 
 /// Compares an outcome with its source. One that cannot be compared is not used.
-fn is_proved(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> Result<bool, RewriteError> {
-    let before = prove::Form { nodes: &source.nodes, roots: &source.roots };
-    let after = prove::Form { nodes: &outcome.nodes, roots: &outcome.roots };
+fn is_proved(
+    graph: &Graph,
+    source: &Region,
+    place: &Occurrence,
+    outcome: &Outcome,
+) -> Result<bool, RewriteError> {
+    let before = prove::Dag { nodes: &source.nodes, roots: &source.roots };
+    let after = prove::Dag { nodes: &outcome.nodes, roots: &outcome.roots };
     match prove::compare(before, after) {
         prove::Verdict::Equal => Ok(true),
         prove::Verdict::Unknown => Ok(false),
@@ -336,7 +341,7 @@ fn is_proved(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -
 
 /// The edit that puts an outcome in the place of its source, and what stands for each of its nodes: values that are
 /// there already are used.
-fn patch(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> (Patch, Vec<Operand>) {
+fn patch(graph: &Graph, source: &Region, place: &Occurrence, outcome: &Outcome) -> (Patch, Vec<Operand>) {
     let why = if outcome.rewritten.is_cheapest {
         "cheapest form"
     } else {
@@ -390,7 +395,7 @@ fn patch(graph: &Graph, source: &Source, place: &Place, outcome: &Outcome) -> (P
 }
 
 /// Where in the model each node comes from: as the value of the source that it is equal to, or as its user.
-fn origins(graph: &Graph, place: &Place, outcome: &Outcome) -> Vec<Origin> {
+fn origins(graph: &Graph, place: &Occurrence, outcome: &Outcome) -> Vec<Origin> {
     let own = |same: &Option<usize>| same.map(|idx| graph.origin(place.values[idx]).clone());
     let mut origins: Vec<Option<Origin>> = outcome.same_as.iter().map(own).collect();
     for idx in (0..origins.len()).rev() {

@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 
 use super::congruence::{Congruence, Term};
 use super::language::{EGraph, Head, Node};
-use super::prove::Form;
+use super::prove::Dag;
+use super::region::Region;
 use super::rules::{self, Rule};
 use super::saturate::{self, Firing, View};
-use super::source::Source;
 
 /// An expression over values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(crate) struct Derivations {
 #[derive(Clone, Debug)]
 enum Made {
     /// The source has it, as this node.
-    Source(usize),
+    Region(usize),
     /// These applications made it, the first before all others.
     By(Vec<usize>),
     /// It has the head of that term, and operands that are equal.
@@ -89,10 +89,10 @@ struct Proof {
 ///
 /// `None` if the form does not follow from the log, which would be a fault of the log.
 pub(crate) fn derive(
-    source: &Source,
+    source: &Region,
     rules: &[&Rule],
     log: &[Vec<Firing>],
-    form: Form<'_>,
+    form: Dag<'_>,
 ) -> Option<Derivations> {
     let mut proof = Proof {
         terms: Congruence::default(),
@@ -104,7 +104,7 @@ pub(crate) fn derive(
     let mut values: Vec<Term> = Vec::with_capacity(source.nodes.len());
     for (idx, (head, operands)) in source.nodes.iter().enumerate() {
         let operands: SmallVec<[Term; 4]> = operands.iter().map(|operand| values[*operand]).collect();
-        values.push(proof.add(head, &operands, Made::Source(idx)));
+        values.push(proof.add(head, &operands, Made::Region(idx)));
         proof.of_class.entry(classes[idx]).or_insert(values[idx]);
     }
     for round in log {
@@ -233,8 +233,8 @@ impl Proof {
     fn derivations(
         &mut self,
         values: &[Term],
-        source: &Source,
-        Form { nodes, roots }: Form<'_>,
+        source: &Region,
+        Dag { nodes, roots }: Dag<'_>,
     ) -> Option<Derivations> {
         let mut derivations = Derivations::default();
         let mut terms: Vec<Term> = Vec::with_capacity(nodes.len());
@@ -244,14 +244,14 @@ impl Proof {
             let term = self.add_like(head, &operands)?;
             terms.push(term);
             let Head::Op(op) = head else { continue };
-            if matches!(self.made[term], Made::Source(_)) {
+            if matches!(self.made[term], Made::Region(_)) {
                 continue;
             }
             let oldest = self.terms.oldest(term);
             let steps = self.steps_to(term, oldest);
             let operands = operands.iter().map(|operand| self.expr(*operand)).collect();
             let same_as = match &self.made[oldest] {
-                Made::Source(idx) => Some(*idx),
+                Made::Region(idx) => Some(*idx),
                 Made::By(_) | Made::Like(_) => None,
             };
             let expr = Expr::Op(op.clone(), operands);
@@ -260,7 +260,7 @@ impl Proof {
         // A result may have become another value that was there.
         for (node, root) in roots.iter().zip(&source.roots) {
             let (term, root_term) = (terms[*node], values[*root]);
-            if let (Made::Source(idx), true) = (&self.made[term], term != root_term) {
+            if let (Made::Region(idx), true) = (&self.made[term], term != root_term) {
                 let steps = self.steps_to(term, root_term).into_iter().collect();
                 let (expr, same_as) = (Expr::Value(*idx), Some(*root));
                 derivations.of.push(Derivation { node: *node, expr, same_as, steps });
@@ -289,7 +289,7 @@ impl Proof {
                 let operands = self.terms.term(term).1;
                 waiting.extend(operands.iter().map(|operand| (*operand, before)));
                 match &self.made[term] {
-                    Made::Source(_) => {}
+                    Made::Region(_) => {}
                     // One that is needed anyway is as good as the first.
                     Made::By(makers) if makers.iter().any(|step| *step < before && steps.contains(step)) => {}
                     Made::By(makers) => steps.extend(makers.first()),
@@ -330,7 +330,7 @@ impl Proof {
     /// A term over values of the source.
     fn expr(&self, term: Term) -> Expr {
         match (&self.made[term], self.terms.term(term)) {
-            (Made::Source(idx), _) => Expr::Value(*idx),
+            (Made::Region(idx), _) => Expr::Value(*idx),
             (_, (Head::Op(op), operands)) => {
                 Expr::Op(op.clone(), operands.iter().map(|operand| self.expr(*operand)).collect())
             }

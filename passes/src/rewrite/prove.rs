@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::attr::Shape;
-use skipc_ir::interp::{self, Batch, Datum, Env, Gf61, Number, Routing, Weights};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Routing, Weights};
 use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score};
 use smallvec::SmallVec;
 
@@ -26,13 +26,13 @@ pub(crate) enum Verdict {
 
 /// Nodes with their operands, and those whose values are compared.
 #[derive(Clone, Copy)]
-pub(crate) struct Form<'a> {
+pub(crate) struct Dag<'a> {
     pub(crate) nodes: &'a [(Head, SmallVec<[usize; 4]>)],
     pub(crate) roots: &'a [usize],
 }
 
 /// Compares two forms whose roots correspond.
-pub(crate) fn compare(a: Form<'_>, b: Form<'_>) -> Verdict {
+pub(crate) fn compare(a: Dag<'_>, b: Dag<'_>) -> Verdict {
     let whole = Widths { unit: 0 };
     let small = common_unit(a, whole).map(|unit| Widths { unit });
     let verdict = small.map_or(Verdict::Unknown, |widths| compare_at(a, b, widths));
@@ -43,7 +43,7 @@ pub(crate) fn compare(a: Form<'_>, b: Form<'_>) -> Verdict {
     }
 }
 
-fn compare_at(a: Form<'_>, b: Form<'_>, widths: Widths) -> Verdict {
+fn compare_at(a: Dag<'_>, b: Dag<'_>, widths: Widths) -> Verdict {
     let run = |form| graph(form, widths).and_then(|graph| outputs::<Gf61>(&graph, 0));
     match (run(a), run(b)) {
         (Some(a), Some(b)) if a == b => Verdict::Equal,
@@ -126,7 +126,7 @@ impl Widths {
 const SMALL: u32 = 8;
 
 /// What all widths of a form are multiples of, halves of heads included; `None` if there is nothing to gain.
-fn common_unit(form: Form<'_>, whole: Widths) -> Option<u32> {
+fn common_unit(form: Dag<'_>, whole: Widths) -> Option<u32> {
     let graph = graph(form, whole)?;
     let mut unit = 0;
     let divide = |unit: &mut u32, size: u32| {
@@ -167,7 +167,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 /// A graph of the form: what it takes from outside are inputs, its roots are results. `None` if it does not type.
-fn graph(form: Form<'_>, widths: Widths) -> Option<Graph> {
+fn graph(form: Dag<'_>, widths: Widths) -> Option<Graph> {
     let (mut graph, origin) = (Graph::new("region"), Origin::default());
     let mut values: Vec<Value> = Vec::with_capacity(form.nodes.len());
     for (head, operands) in form.nodes {
@@ -197,7 +197,7 @@ pub(crate) struct Standalone(Graph);
 
 #[cfg(test)]
 impl Standalone {
-    pub(crate) fn new(form: Form<'_>) -> Option<Standalone> {
+    pub(crate) fn new(form: Dag<'_>) -> Option<Standalone> {
         graph(form, Widths { unit: 0 }).map(Standalone)
     }
 
@@ -260,7 +260,7 @@ impl Routing for TwoOfThree {
 
 /// What the inputs of a region are made of.
 struct Outside<'a> {
-    batch: &'a Batch,
+    batch: &'a FlatBatch,
     routing: &'a TwoOfThree,
     noise: &'a Noise,
     /// What each set of the graph selects from; one that only types speak of selects from all tokens.
@@ -318,7 +318,7 @@ impl Outside<'_> {
 
 fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
-    let batch = Batch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
+    let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let sets = graph.values().filter_map(|value| match graph.ty(value) {
         Type::Set { sym, of } => Some((*sym, *of)),
         Type::Tensor { .. } | Type::State { .. } => None,

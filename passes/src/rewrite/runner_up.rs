@@ -6,8 +6,8 @@ use skipc_ir::{F64, SetSym};
 use super::cost::{Counts, Target};
 use super::extract::{self, Problem};
 use super::language::Node;
+use super::region::Region;
 use super::saturate::Saturated;
-use super::source::Source;
 use super::{MAX_STEPS, PriceList, TOKENS};
 
 /// Halvings of the interval that has the break-even in it: to 1 of 10,000.
@@ -42,7 +42,7 @@ impl Counts for Even {
 
 /// Looks for the runner-up of the form that has these nodes. A region without sets has none.
 pub(super) fn runner_up(
-    source: &Source,
+    source: &Region,
     saturated: &Saturated,
     (own, own_counts): (&[Node], &dyn Counts),
     target: &Target,

@@ -16,8 +16,8 @@ use smallvec::SmallVec;
 
 use super::RewriteError;
 use super::language::{EGraph, Head, Node, Typing, typed};
+use super::region::Region;
 use super::rules::{Rule, Term};
-use super::source::Source;
 
 /// When saturation stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl View<'_> {
 ///
 /// # Errors
 /// If a rule makes something that has no type, or another type than what it stands for.
-pub(crate) fn saturate(source: &Source, rules: &[&Rule], limits: Limits) -> Result<Saturated, RewriteError> {
+pub(crate) fn saturate(source: &Region, rules: &[&Rule], limits: Limits) -> Result<Saturated, RewriteError> {
     let (egraph, classes) = begin(source);
     let n_source = egraph.total_number_of_nodes();
     let mut ctx = Ctx { egraph, rules, log: Vec::new() };
@@ -152,7 +152,7 @@ pub(crate) fn saturate(source: &Source, rules: &[&Rule], limits: Limits) -> Resu
 }
 
 /// The e-graph of a source that no rule has seen yet, with the class of each of its nodes.
-pub(crate) fn begin(source: &Source) -> (EGraph, Vec<Id>) {
+pub(crate) fn begin(source: &Region) -> (EGraph, Vec<Id>) {
     let mut egraph = EGraph::new(Typing::default());
     let mut classes: Vec<Id> = Vec::with_capacity(source.nodes.len());
     for (head, operands) in &source.nodes {

@@ -67,14 +67,14 @@ impl Gpu {
             let outputs: u32 = gemm.parts.iter().map(|part| part.n * part.sums.len() as u32).sum();
             let across = tile.across.max(1);
             let tile = Tile { rows: tile.rows, cols: outputs.div_ceil(across), across };
-            self.product(kernel, gemm, &tile, rows)
+            self.matmul(kernel, gemm, &tile, rows)
         });
         waves.unwrap_or(0.0).max(self.launch + roof)
     }
 
-    /// A product: tiles go to the multiprocessors in waves, each of which takes as long as the arithmetic of a whole tile
+    /// A matmul: tiles go to the multiprocessors in waves, each of which takes as long as the arithmetic of a whole tile
     /// or the copies of its operands; and no matmul is done before its weights and rows are read.
-    fn product(&self, kernel: &Kernel, gemm: &Gemm, tile: &Tile, rows: u32) -> f64 {
+    fn matmul(&self, kernel: &Kernel, gemm: &Gemm, tile: &Tile, rows: u32) -> f64 {
         let dtype = kernel.param(gemm.a.slot).dtype;
         let flops = if dtype == DType::Bf16 { self.bf16_flops } else { self.f32_flops };
         let (k, element) = (f64::from(gemm.k), f64::from(dtype.size()));
@@ -109,7 +109,7 @@ impl Machine {
     /// What a form takes for a number of rows, in nanoseconds, but for what all forms of the kernel have in common.
     pub fn time(&self, kernel: &Kernel, tile: &Tile, rows: u32) -> f64 {
         match (self, &kernel.body) {
-            (Machine::Gpu(gpu), Body::Gemm(gemm)) => gpu.product(kernel, gemm, tile, rows),
+            (Machine::Gpu(gpu), Body::Gemm(gemm)) => gpu.matmul(kernel, gemm, tile, rows),
             (Machine::Host(host), Body::Attention(attention)) => host_attention(host, attention, tile, rows),
             // What is computed for rows of a tile that do not exist is all that is known of other forms.
             _ => f64::from(rows.div_ceil(tile.rows.max(1)).saturating_mul(tile.rows)),
@@ -117,7 +117,7 @@ impl Machine {
     }
 }
 
-/// Attention over one key of each head: row by row, or with what it takes to lay the key out for a product with a tile.
+/// Attention over one key of each head: row by row, or with what it takes to lay the key out for a matmul with a tile.
 fn host_attention(host: &cost::Target, attention: &Attention, tile: &Tile, rows: u32) -> f64 {
     let cols = f64::from(attention.heads * attention.width);
     let key_cols = f64::from(attention.kv_heads * attention.width);
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    fn product(k: u32, n: u32) -> Kernel {
+    fn matmul(k: u32, n: u32) -> Kernel {
         let param = |dtype| Param { name: "x".to_owned(), dtype, cols: k, access: Access::Read };
         let a = View { slot: Slot(0), rows: Rows::Dense, col: 0 };
         let parts = vec![Part::of(n, &[Slot(1)], Pointwise { code: Vec::new(), stores: Vec::new() })];
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_count_off_the_grid_costs_a_whole_wave() {
-        let (kernel, machine) = (product(8192, 2048), Machine::Gpu(Gpu::H100));
+        let (kernel, machine) = (matmul(8192, 2048), Machine::Gpu(Gpu::H100));
         let time = |rows| machine.time(&kernel, &tile(128, 256, 2048), rows);
         // 2,112 rows are 17 × 8 tiles: a second wave for four of them.
         let (on_grid, off_grid) = (time(2048) / 2048.0, time(2112) / 2112.0);
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn few_rows_wait_for_the_weights() {
-        let (kernel, machine) = (product(4096, 16384), Machine::Gpu(Gpu::H100));
+        let (kernel, machine) = (matmul(4096, 16384), Machine::Gpu(Gpu::H100));
         let time = |rows| machine.time(&kernel, &tile(64, 128, 16384), rows);
         let floor = Gpu::H100.launch + 4096.0 * 16384.0 * 2.0 / Gpu::H100.memory;
         assert!((time(1) / floor - 1.0).abs() < 0.01, "{} {floor}", time(1));

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::program::PAGE_ROWS;
-use skipc_ir::{Dim, Elem, Op, Port, SetSym, Type, Value, port};
+use skipc_ir::{Binary, Dim, Elem, Op, Port, SetSym, Type, Value, port};
 
 use super::{Ctx, KeyValues, LowerError, pending_set};
 use crate::frontend::build::{Build, Heads, LayerInput, TokenRows};
@@ -24,6 +24,8 @@ pub(super) struct Cache {
     waiting: Option<[Value; 2]>,
     /// Where the stream waits that layers of the last routers saw.
     stream: Option<StreamCache>,
+    /// By how much scores have to be above thresholds, once a router has asked.
+    margins: Option<Value>,
     /// What was decided about each token, by the set that executes.
     decisions: BTreeMap<Value, Decided>,
     /// The last value of each state.
@@ -63,6 +65,7 @@ impl Ctx<'_> {
             key_values,
             waiting: None,
             stream: None,
+            margins: None,
             decisions: BTreeMap::new(),
             states: BTreeMap::new(),
         })
@@ -75,6 +78,19 @@ impl Ctx<'_> {
     /// What random decisions are drawn for, beside positions.
     pub(super) fn drawn_for(&self) -> Value {
         self.cache.as_ref().map_or(self.all.sequences, |cache| cache.requests)
+    }
+
+    /// A score as a threshold sees it: less the margin of its token, which a caller moves to draft with fewer layers.
+    pub(super) fn less_margin(&mut self, score: Value) -> Result<Value, LowerError> {
+        let Some(known) = self.cache.as_ref().map(|cache| cache.margins) else { return Ok(score) };
+        let margins = match known {
+            Some(margins) => margins,
+            None => self.input(Port::margins())?,
+        };
+        if let Some(cache) = &mut self.cache {
+            cache.margins = Some(margins);
+        }
+        self.add(Binary::Sub, &[score, margins])
     }
 
     /// The rows whose logits are wanted.

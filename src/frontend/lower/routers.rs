@@ -218,8 +218,15 @@ impl Ctx<'_> {
         let score = self.score(scope, scorer)?;
         let probability = self.add(Unary::Sigmoid, &[score])?;
         let set = match compares {
-            Compares::Score => self.add(op, &[score])?,
-            Compares::Probability => self.add(op, &[probability])?,
+            Compares::Score => {
+                let score = self.less_margin(score)?;
+                self.add(op, &[score])?
+            }
+            Compares::Probability => {
+                let score = self.less_margin(score)?;
+                let probability = self.add(Unary::Sigmoid, &[score])?;
+                self.add(op, &[probability])?
+            }
             Compares::ScoresOfSequence => self.add(op, &[score, self.all.sequences])?,
         };
         Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score) })

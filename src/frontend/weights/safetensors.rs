@@ -114,6 +114,11 @@ fn read_header(name: &str, mut from: impl Read, len: u64) -> Result<(Rows, u64),
     }
     let mut length = [0; 8];
     from.read_exact(&mut length).map_err(|error| unreadable(name, &error))?;
+    if length[0] == b'{' {
+        let message = format!("{name} is JSON, not a safetensors file");
+        let help = "if it is an index of shards, give it a name that ends in `.json`";
+        return Err(Diagnostic::new("weights::header", message).help(help));
+    }
     let length = u64::from_le_bytes(length);
     if length > limits::WEIGHTS_HEADER_BYTES {
         let most = limits::WEIGHTS_HEADER_BYTES;

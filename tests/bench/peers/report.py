@@ -11,7 +11,7 @@ FFN_GOALS = {0.05: 1.3, 0.125: 1.3, 0.25: 1.3, 0.5: 1.15, 1: 1.05}
 BLOCK_GOAL = 1.5
 # Time at an eighth of the tokens, as a share of the time for all.
 PROPORTIONAL_GOAL = 0.16
-# Share of the peak that matrix products reach inside of fused kernels, by LLVM and by Cranelift.
+# Share of the peak that matmuls reach inside of fused kernels, by LLVM and by Cranelift.
 PEAK_GOALS = {"skipc": 0.9, "skipc-cranelift": 0.8}
 # How many times as long f32 takes as bf16, where the processor has dot products of it.
 BF16_GOAL = 1.6
@@ -109,8 +109,8 @@ def at(result, density):
     return next((point for point in result["points"] if point["density"] == density), None)
 
 
-def product_share(result, variant):
-    """Share of the peak that the two products of the layer reach when all tokens execute, epilogues included."""
+def matmul_share(result, variant):
+    """Share of the peak that the two matmuls of the layer reach when all tokens execute, epilogues included."""
     steps, peak = result["steps"].get(variant, {}).get("1"), result["peak_gflops"]["f32"]
     if not steps or not peak:
         return None
@@ -140,9 +140,9 @@ def goals(results, compile_times):
                 asked = f"time at 0.125, {threads}: ≤ {PROPORTIONAL_GOAL} of all"
                 add("C2", asked, f"{share:.3f}", share <= PROPORTIONAL_GOAL)
             for variant, asks in PEAK_GOALS.items():
-                if share := product_share(result, variant):
+                if share := matmul_share(result, variant):
                     peak = result["peak_gflops"]["f32"]
-                    asked = f"products in kernels of {variant}, {threads}: ≥ {asks:.0%} of the peak of {peak:.0f} GFLOP/s"
+                    asked = f"matmuls in kernels of {variant}, {threads}: ≥ {asks:.0%} of the peak of {peak:.0f} GFLOP/s"
                     add("C3", asked, f"{share:.0%}", share >= asks)
             for density in FFN_GOALS:
                 point = at(result, density)

@@ -41,7 +41,7 @@ fn rowwise(victim: &mut Victim) -> Option<&mut Rowwise> {
     if let Body::Rowwise(rowwise) = &mut victim.kernel.body { Some(rowwise) } else { None }
 }
 
-/// The program of a map, or of the first part of a product.
+/// The program of a map, or of the first part of a matmul.
 fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
     match &mut victim.kernel.body {
         Body::Gemm(gemm) => gemm.parts.first_mut().map(|part| &mut part.epilogue),

@@ -8,7 +8,7 @@ use super::{Fault, Victim};
 
 pub(super) const FAULTS: [Fault; 6] = [
     Fault { name: "stores to bf16 truncate", plant: truncated_stores, least: 141 },
-    Fault { name: "f32 products keep ten bits, as in tf32", plant: tf32, least: 59 },
+    Fault { name: "f32 matmuls keep ten bits, as in tf32", plant: tf32, least: 59 },
     Fault { name: "router weights are rounded to bf16", plant: bf16_router, least: 36 },
     Fault { name: "a residual is rounded to bf16", plant: bf16_residual, least: 10 },
     Fault { name: "the random router's seed loses its upper half", plant: short_seed, least: 10 },

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::program::PAGE_ROWS;
-use skipc_ir::interp::{self, Batch, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Gf61, Number, Ring32, Routing, Weights};
 use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score};
 
 use crate::random::Rng;
@@ -62,13 +62,13 @@ impl Routing for Quarters {
 }
 
 /// Sequences of these lengths with random tokens.
-pub fn random_batch(seed: u64, lengths: &[usize]) -> Batch {
+pub fn random_batch(seed: u64, lengths: &[usize]) -> FlatBatch {
     let mut rng = Rng::new(seed);
     let sequences: Vec<Vec<i64>> = lengths
         .iter()
         .map(|length| (0..*length).map(|_| rng.below(VOCAB as usize) as i64).collect())
         .collect();
-    Batch::from_sequences(sequences.iter().map(Vec::as_slice))
+    FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice))
 }
 
 /// Pages that a sequence can have, in graphs with a cache: more than the steps of a check need.
@@ -78,7 +78,7 @@ pub const PAGES: u32 = 4;
 ///
 /// # Panics
 /// If an input is no tensor of numbers with rows that the batch or its type gives.
-fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datum<N>> {
+fn random_inputs<N: Number>(graph: &Graph, batch: &FlatBatch) -> BTreeMap<Role, Datum<N>> {
     let mut inputs = BTreeMap::new();
     let signature = graph.signature();
     let n_tokens = batch.tokens.len();
@@ -129,7 +129,7 @@ fn random_inputs<N: Number>(graph: &Graph, batch: &Batch) -> BTreeMap<Role, Datu
 ///
 /// # Panics
 /// If it cannot be evaluated.
-pub fn outputs<N: Number>(graph: &Graph, batch: &Batch, routing: &dyn Routing) -> interp::Results<N> {
+pub fn outputs<N: Number>(graph: &Graph, batch: &FlatBatch, routing: &dyn Routing) -> interp::Results<N> {
     let weights = RandomWeights::of(graph);
     let env = Env { batch, tensors: random_inputs(graph, batch), weights: &weights, routing };
     interp::run(graph, &env).unwrap_or_else(|error| panic!("{error}\n{graph}"))
@@ -171,7 +171,7 @@ fn check_within(
 fn compare<N: Number>(
     before: &Graph,
     after: &Graph,
-    batch: &Batch,
+    batch: &FlatBatch,
     routing: &dyn Routing,
     same: fn(&Datum<N>, &Datum<N>) -> bool,
 ) {

@@ -35,7 +35,7 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Extent::Counted { count, .. } => operands.all(Slot(count))[0] as usize,
     };
     match &kernel.body {
-        Body::Gemm(gemm) => operands.product(gemm),
+        Body::Gemm(gemm) => operands.matmul(gemm),
         Body::Rowwise(Rowwise::Map { cols, program }) => operands.program(program, *cols, &[]),
         // Both choose among numbers, or rows, that they leave as they are.
         Body::Rowwise(Rowwise::Embed { .. })
@@ -60,7 +60,7 @@ impl Operands<'_> {
         decode(self.kernel.param(slot).dtype, &self.bytes[slot.0 as usize])
     }
 
-    fn product(&self, gemm: &Gemm) -> bool {
+    fn matmul(&self, gemm: &Gemm) -> bool {
         gemm.parts.iter().all(|part| {
             let sums: Option<Vec<Known>> =
                 part.sums.iter().map(|sum| self.sums(gemm.a, gemm.k, sum.weight)).collect();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use skipc_ir::interp::Batch;
+use skipc_ir::interp::FlatBatch;
 
 /// One case. All paths are absolute or from where the cases were asked for.
 #[derive(Debug)]
@@ -144,8 +144,8 @@ fn read<T: npyz::Deserialize>(path: &Path) -> (Vec<u64>, Vec<T>) {
 
 impl Case {
     /// Its tokens with positions and sequences.
-    pub fn batch(&self) -> Batch {
-        Batch::from_sequences(self.tokens.iter().map(Vec::as_slice))
+    pub fn batch(&self) -> FlatBatch {
+        FlatBatch::from_sequences(self.tokens.iter().map(Vec::as_slice))
     }
 
     /// Tokens of all rows together.

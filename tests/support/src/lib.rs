@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod exact;
 pub mod file_cases;
 pub mod golden;
+pub mod input_graph;
 pub mod kernel_cases;
 pub mod machine;
 pub mod random;

@@ -156,7 +156,7 @@ impl Gen {
             self.origin = format!("step.{}", self.graph.len()).as_str().into();
         }
         match self.rng.below(17) {
-            0 => self.product(),
+            0 => self.matmul(),
             1 => self.norm(),
             2 => self.turn(),
             3 => self.attend(),
@@ -175,7 +175,7 @@ impl Gen {
         }
     }
 
-    fn product(&mut self) -> Option<Value> {
+    fn matmul(&mut self) -> Option<Value> {
         let x = self.matrix()?;
         let cols = self.graph.ty(x).cols();
         if self.rng.one_in(4) {

@@ -7,6 +7,9 @@
 //! element must have the bits of the operand. NaN and infinities are wrong. Parameters without an expected output must
 //! keep all their bytes. Cases that say `exact` have one possible result, to the bit ([`crate::exact`]), whatever their
 //! allowances.
+//!
+//! Numbers have few significant bits, so that the files compress: what an allowance does not resolve of a value is left
+//! out. An allowance grows by what its value lost, and by less than 2 % in all; no result that the case allows is wrong.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -116,7 +119,8 @@ pub fn write(cases: &[Case], dir: &Path) -> io::Result<()> {
         let operands = case.operands.iter().map(|operand| data.push(operand)).collect::<io::Result<_>>()?;
         let mut expected = Vec::with_capacity(case.expected.len());
         for output in &case.expected {
-            let (values, allowances): (Vec<f64>, Vec<f64>) = output.wants.iter().map(as_numbers).unzip();
+            let numbers = output.wants.iter().map(|want| as_numbers(want, case.is_exact()));
+            let (values, allowances): (Vec<f64>, Vec<f64>) = numbers.unzip();
             expected.push(Output {
                 param: output.param,
                 exactness: output.exactness,
@@ -132,11 +136,39 @@ pub fn write(cases: &[Case], dir: &Path) -> io::Result<()> {
     std::fs::write(dir.join("index.json"), serde_json::to_vec(&index)?)
 }
 
-fn as_numbers(want: &Want) -> (f64, f64) {
+/// Significant bits of an allowance, and bits of a value below those that its allowance resolves.
+const EXTRA_BITS: u32 = 7;
+
+/// Bits of the mantissa of an f64.
+const MANTISSA: u32 = f64::MANTISSA_DIGITS - 1;
+
+fn as_numbers(want: &Want, is_exact: bool) -> (f64, f64) {
     match *want {
         Want::Untouched => (0.0, -1.0),
-        Want::Value { value, error } => (value, error),
+        Want::Value { value, error } if error == 0.0 || !value.is_finite() => (value, error),
+        // The one possible result is this value, rounded once.
+        Want::Value { value, error } if is_exact => (value, round_up(error)),
+        Want::Value { value, error } => {
+            let kept = shorten(value, error / f64::from(1_u32 << EXTRA_BITS));
+            (kept, round_up(error + (value - kept).abs()))
+        }
     }
+}
+
+/// The value without bits that count for less than `step`.
+fn shorten(value: f64, step: f64) -> f64 {
+    if value.abs() < step {
+        return 0.0;
+    }
+    let resolved = libm::ilogb(value) - libm::ilogb(step);
+    let dropped = MANTISSA.saturating_sub(resolved.unsigned_abs());
+    f64::from_bits(value.to_bits() >> dropped << dropped)
+}
+
+/// The next number with [`EXTRA_BITS`] bits of mantissa that is not below a positive one.
+fn round_up(number: f64) -> f64 {
+    let dropped = (1 << (MANTISSA - EXTRA_BITS)) - 1;
+    f64::from_bits((number.to_bits() + dropped) & !dropped)
 }
 
 struct Data {
@@ -156,5 +188,35 @@ impl Data {
     fn push_numbers(&mut self, numbers: &[f64]) -> io::Result<Part> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         self.push(&bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_numbers_allow_what_the_long_ones_do_and_little_more() {
+        for value in [0.0, 1.0, -2.345_678_9, 1e-30, 7.2e8, f64::from(f32::MAX)] {
+            for error in [1e-40, 1.2345e-7, 0.33, 1e9] {
+                let (kept, allowed) = as_numbers(&Want::Value { value, error }, false);
+                let moved = (value - kept).abs();
+                assert!(allowed >= error + moved, "{value} ± {error}: {kept} ± {allowed}");
+                assert!(allowed + moved <= error * 1.03, "{value} ± {error}: {kept} ± {allowed}");
+                assert!(allowed.to_bits().trailing_zeros() >= MANTISSA - EXTRA_BITS);
+            }
+        }
+        // What is 2⁻²⁰ of a number takes 20 bits of it, and a few.
+        let (kept, _) = as_numbers(&Want::Value { value: std::f64::consts::PI, error: 3e-6 }, false);
+        assert!(kept.to_bits().trailing_zeros() >= MANTISSA - 30, "{kept:e}");
+    }
+
+    #[test]
+    fn values_that_have_to_be_met_stay_as_they_are() {
+        let value = std::f64::consts::PI;
+        assert_eq!(as_numbers(&Want::Value { value, error: 0.0 }, false), (value, 0.0));
+        assert_eq!(as_numbers(&Want::Value { value, error: 1.5 }, true), (value, 1.5));
+        assert!(as_numbers(&Want::Value { value: f64::NAN, error: 1.0 }, false).0.is_nan());
+        assert_eq!(as_numbers(&Want::Untouched, false), (0.0, -1.0));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::PAGE_ROWS;
-use skipc_ir::interp::{Batch, Datum};
+use skipc_ir::interp::{Datum, FlatBatch};
 use skipc_plan::interp::Cached;
 
 /// Inputs, an embedding of 4 columns, and logits of 5.
@@ -93,7 +93,7 @@ pub const CACHED_ROWS: u32 = 320;
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The tokens. Sequences are those that have some, from 0 on.
-    pub batch: Batch,
+    pub batch: FlatBatch,
     /// Their places and pages.
     pub cached: Cached,
 }
@@ -119,7 +119,7 @@ impl Step {
 pub fn steps() -> Vec<Step> {
     let mut before = [0; 3];
     let step = |lengths: &&[usize]| {
-        let mut step = Step { batch: Batch::default(), cached: Cached::default() };
+        let mut step = Step { batch: FlatBatch::default(), cached: Cached::default() };
         for (slot, length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
             let sequence = step.batch.sequences.last().map_or(0, |last| last + 1);
             // Pages of the three take turns, so that no sequence lies in one piece.

@@ -15,10 +15,10 @@ use crate::emit::Emitter;
 use crate::error::Fault;
 use crate::memory::{PLAIN, Row};
 
-/// Rows of a tile: enough for the matrix product to pay, few enough for a short batch to have work for all threads.
+/// Rows of a tile: enough for the matmul to pay, few enough for a short batch to have work for all threads.
 pub(crate) const TILE_ROWS: u32 = 32;
 
-/// The forms: row by row, where a row's own loops do less work, and tiles, whose matrix products have to pay for
+/// The forms: row by row, where a row's own loops do less work, and tiles, whose matmuls have to pay for
 /// transposing the keys. None if there is no choice.
 pub(crate) fn menu(kernel: &Kernel, attention: &Attention) -> Vec<buckets::Tile> {
     let form = |rows| buckets::Tile { rows, cols: attention.width, across: attention.heads };
@@ -35,7 +35,7 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &Attention) -> u64 {
     if takes_tiles(kernel, attention) { for_row.max(tile::scratch_bytes(attention)) } else { for_row }
 }
 
-/// Whether the matrix product can read the operands.
+/// Whether the matmul can read the operands.
 fn takes_tiles(kernel: &Kernel, attention: &Attention) -> bool {
     [attention.q, attention.k, attention.v].iter().all(|view| {
         kernel.params.get(view.slot.0 as usize).is_some_and(|param| param.dtype == DType::F32)

@@ -1,5 +1,5 @@
-//! Many query rows of one sequence: for blocks of keys, scores by a matrix product with the transposed keys, a running
-//! softmax, and a second product with the values. The products are fastest with what makes neighbouring columns of
+//! Many query rows of one sequence: for blocks of keys, scores by a matmul with the transposed keys, a running
+//! softmax, and a second matmul with the values. Both are fastest with what makes neighbouring columns of
 //! their results side by side, which values are and keys are not.
 //!
 //! A row gives the weight 0 to keys of the block that it does not see, so values must be finite; the layers that make

@@ -88,7 +88,7 @@ fn some_queries_or_some_keys() {
 
 #[test]
 fn more_keys_than_a_block_has() {
-    // Tiles in which some sequences have rows enough for matrix products and others have not.
+    // Tiles in which some sequences have rows enough for matmuls and others have not.
     for shape in &SHAPES[..3] {
         check(shape, &[7, 8, 9, 600], 1, true);
         check(shape, &[3, 800, 1, 257], 2, false);

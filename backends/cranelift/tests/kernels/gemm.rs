@@ -77,7 +77,7 @@ fn sums_of_few_columns() {
 }
 
 #[test]
-fn more_columns_than_one_product_has() {
+fn more_columns_than_one_matmul_has() {
     for cols in [512, 513, 514, 1030] {
         pair(DType::F32, cols, 66, 70);
     }

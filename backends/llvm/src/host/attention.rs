@@ -1,5 +1,5 @@
 //! Attention. Query rows of one sequence, up to a panel of them, stand in the lanes of vectors, a column of the panel
-//! each: scores are products of keys with the panel, a running softmax goes down its columns, and a second product
+//! each: scores are matmuls of keys with the panel, a running softmax goes down its columns, and a second matmul
 //! mixes the values. Keys and values are read where they lie.
 //!
 //! Blocks of keys begin at the first key of the sequence, and a key that a row does not see changes none of its bits,
@@ -216,7 +216,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     fn scores(&self, kv_col: Int<'c>, block: KeyBlock<'c>) -> Made<()> {
         let f = self.f;
         let keys = self.block_rows(self.attention.k, self.scratch.keys, kv_col, block)?;
-        let product = Matmul {
+        let matmul = Matmul {
             factors: Factors::Single,
             a_row: keys.stride * 4,
             a_step: 4,
@@ -230,7 +230,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let a = f.offset(keys.first, f.times(key, keys.stride * 4)?)?;
             let c = panel_row(f, c, key)?.address;
             let steps = f.int(i64::from(self.attention.width));
-            product.call(f, Operands { rows, cols: self.rows.1, steps, a, b, c })
+            matmul.call(f, Operands { rows, cols: self.rows.1, steps, a, b, c })
         })
     }
 
@@ -273,7 +273,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     fn mix(&self, kv_col: Int<'c>, block: KeyBlock<'c>) -> Made<()> {
         let f = self.f;
         let values = self.block_rows(self.attention.v, self.scratch.values, kv_col, block)?;
-        let product = Matmul {
+        let matmul = Matmul {
             factors: Factors::Single,
             a_row: 4,
             a_step: values.stride * 4,
@@ -287,7 +287,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let rows = f.min(f.sub(width, col)?, f.int(i64::from(f.level.tile_rows)))?;
             let a = f.element(values.first, col, 4)?;
             let c = panel_row(f, c, col)?.address;
-            product.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, c })
+            matmul.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, c })
         })
     }
 

@@ -3,7 +3,7 @@
 use skipc_artifact::image::HostLevel;
 use skipc_plan::kernel::PANEL_COLS;
 
-/// What code for one level of instructions may use, and the register tile of its products.
+/// What code for one level of instructions may use, and the register tile of its matmuls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Level {
     /// The level.

@@ -1,4 +1,4 @@
-//! Products in register tiles, of which matmuls and attention are made.
+//! Matmuls in register tiles, of which matmuls and attention are made.
 //!
 //! A tile's sums stay in vector registers from the first factor to the last, so that the order of each sum depends on
 //! its length alone, whatever the tiles of a call. Each shape of operands has one function in a module.
@@ -13,7 +13,7 @@ use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::frame::Row;
 use super::level::TILE_VECTORS;
 
-/// How the factors of a product lie.
+/// How the factors of a matmul lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Factors {
     /// Both are f32.
@@ -41,7 +41,7 @@ pub(crate) struct Matmul {
     pub(crate) adds: bool,
 }
 
-/// Operands of a product.
+/// Operands of a matmul.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands<'c> {
     /// Rows of the result, at most those of a register tile.

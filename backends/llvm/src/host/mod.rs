@@ -22,7 +22,7 @@
 //!
 //! # Reading order
 //!
-//! `level`, `code` (arithmetic and loops), `frame` (the ABI, rows, loads, stores), `math`, `pointwise`, `product`
+//! `level`, `code` (arithmetic and loops), `frame` (the ABI, rows, loads, stores), `math`, `pointwise`, `matmul`
 //! (register tiles), then the kernels: `gemm`, `attention`, `rowwise`, `compact`, and `machine` (objects).
 
 mod attention;

@@ -1,8 +1,8 @@
-//! Products of a warp group: `wgmma` over operands in shared memory (PTX ISA 9.0, section 9.7.15).
+//! Matmuls of a warp group: `wgmma` over operands in shared memory (PTX ISA 9.0, section 9.7.15).
 //!
 //! The unit owns the accumulators from the first instruction until its group has been waited for, which neither MLIR nor
 //! LLVM knows: each piece of inline assembly here takes them and gives them back, so that nothing is computed with them
-//! in between, and the fence that has to stand behind their last write is in one piece with the first product.
+//! in between, and the fence that has to stand behind their last write is in one piece with the first of them.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use super::value::{Float, Long, SPtr};
 /// Bytes of a row of an operand: 64 bf16 elements, swizzled.
 pub(crate) const ROW_BYTES: u32 = 128;
 
-/// Elements along `k` of one product.
+/// Elements along `k` of one instruction.
 const STEP: u32 = 16;
 
 /// A matrix descriptor without its address (section 9.7.15.5.1): rows of 128 bytes with `k` along them, swizzled by 128
@@ -29,7 +29,7 @@ impl<'c> SPtr<'c> {
 }
 
 impl Code {
-    /// Begins to add `a · bᵀ` to the sums of a warp group and waits until at most this product is under way. `a` is 64×64,
+    /// Begins to add `a · bᵀ` to the sums of a warp group and waits until at most this matmul is under way. `a` is 64×64,
     /// `b` `n`×64 (`n` a multiple of 8, at most 256), both bf16. Of 64×`n` sums in f32 a thread has `n / 2`: of row
     /// `16 w + l / 4`, for warp `w` of the group and lane `l`, columns `8 j + 2 (l % 4)` and the next are sums `4 j` and
     /// `4 j + 1`, and those of 8 rows below `4 j + 2` and `4 j + 3`.
@@ -54,9 +54,16 @@ impl Code {
         self.with_sums(&asm, &[a, b], sums)
     }
 
-    /// The sums, when all products of the warp group are done.
+    /// The sums, when all matmuls of the warp group are done.
     pub(crate) fn wgmma_wait<'c>(&'c self, sums: Vec<Float<'c>>) -> Vec<Float<'c>> {
         self.with_sums("wgmma.wait_group.sync.aligned 0;", &[], sums)
+    }
+
+    /// Ends one of several ways through a kernel, each with sums of its own. It is no instruction, but LLVM does not put it
+    /// together with another one, nor what stands before it: the last stores of two ways, done once, would take the sums of
+    /// both from the same registers.
+    pub(crate) fn stay_apart(&self) {
+        self.stmt("llvm.inline_asm has_side_effects \"\", \"\" : () -> ()");
     }
 
     /// Inline assembly that changes the sums in their registers and reads other operands, which stand behind them.

@@ -159,7 +159,7 @@ impl CudaCodegen {
     fn assemble(&self, ptx: &Ptx) -> Result<Cubin, Error> {
         let cubin = self.ptxas.assemble(ptx)?;
         cubin.require_no_local_memory()?;
-        cubin.require_no_serialized_products()?;
+        cubin.require_no_serialized_matmuls()?;
         Ok(cubin)
     }
 }

@@ -180,17 +180,17 @@ fn scattered(dtype: DType, k: u32, n: u32) -> Kernel {
 }
 
 /// Sizes of the example model, of a large one, and without any alignment.
-const PRODUCTS: [(u32, u32); 3] = [(128, 384), (2048, 8192), (35, 7)];
+const MATMULS: [(u32, u32); 3] = [(128, 384), (2048, 8192), (35, 7)];
 
-fn products(dtype: DType) -> Vec<Kernel> {
+fn matmuls(dtype: DType) -> Vec<Kernel> {
     let kinds = |(k, n)| [pair(dtype, k, n), scattered(dtype, k, n)];
-    PRODUCTS.into_iter().flat_map(kinds).collect()
+    MATMULS.into_iter().flat_map(kinds).collect()
 }
 
 #[test]
-fn tensor_core_products() {
-    for (kernel, text) in products(Bf16).iter().zip(ptx(&products(Bf16))) {
-        let Body::Gemm(gemm) = &kernel.body else { panic!("a product") };
+fn tensor_core_matmuls() {
+    for (kernel, text) in matmuls(Bf16).iter().zip(ptx(&matmuls(Bf16))) {
+        let Body::Gemm(gemm) = &kernel.body else { panic!("a matmul") };
         let copies = if gemm.k == 35 { "ld.global.b16" } else { "cp.async.cg" };
         for instruction in ["mma.sync", "ldmatrix", "bar.sync", copies] {
             assert!(text.contains(instruction), "no {instruction} in {}", kernel.describe());
@@ -199,8 +199,8 @@ fn tensor_core_products() {
 }
 
 #[test]
-fn multiply_add_products() {
-    for text in ptx(&products(F32)) {
+fn multiply_add_matmuls() {
+    for text in ptx(&matmuls(F32)) {
         assert!(text.contains("fma.rn.f32") && text.contains("cp.async"));
         assert!(!text.contains("tf32") && !text.contains("mma.sync") && !text.contains("approx"));
     }
@@ -286,7 +286,7 @@ fn what_cannot_be_generated_is_named() {
     if let Body::Gemm(gemm) = &mut kernel.body {
         gemm.parts[0].sums.clear();
     }
-    assert!(error(&kernel).contains("a part of a product with 0 sums"), "{}", error(&kernel));
+    assert!(error(&kernel).contains("a part of a matmul with 0 sums"), "{}", error(&kernel));
     let wide = attention(F32, 1, 1, 512);
     assert!(error(&wide).contains("heads of 512 columns; at most 256"), "{}", error(&wide));
     let mut kernel = scattered(F32, 128, 256);

@@ -4,7 +4,7 @@ use half::bf16;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{Gf61, Number, Ring32, Weights};
 
-use super::{Batch, Fault, Mode, Outcome, States, Tiling};
+use super::{Constants, Fault, Mode, Outcome, States, StepInput, Tiling};
 use crate::plan::Plan;
 
 /// A number domain with what a store does to a number: in f32 it rounds to the parameter's type, elsewhere nothing does.
@@ -19,32 +19,42 @@ pub trait Element: Number {
     #[doc(hidden)]
     fn run_plan(
         plan: &Plan,
-        weights: &dyn Weights<Self>,
+        constants: &Constants<Self>,
         states: &mut States<Self>,
-        batch: &Batch,
+        batch: &StepInput,
         places: (Mode, Tiling),
     ) -> Result<Outcome<Self>, Fault> {
-        super::function::run_plan(plan, weights, states, batch, places)
+        super::function::run_plan(plan, constants, states, batch, places)
+    }
+
+    /// [`Constants::of`] in this domain, for the same reason.
+    #[doc(hidden)]
+    fn make_constants(plan: &Plan, weights: &dyn Weights<Self>) -> Result<Constants<Self>, Fault> {
+        super::function::make_constants(plan, weights)
     }
 }
 
-/// The method that is the same in every domain.
-macro_rules! run_plan {
+/// The methods that are the same in every domain.
+macro_rules! in_this_crate {
     () => {
         fn run_plan(
             plan: &Plan,
-            weights: &dyn Weights<Self>,
+            constants: &Constants<Self>,
             states: &mut States<Self>,
-            batch: &Batch,
+            batch: &StepInput,
             places: (Mode, Tiling),
         ) -> Result<Outcome<Self>, Fault> {
-            super::function::run_plan(plan, weights, states, batch, places)
+            super::function::run_plan(plan, constants, states, batch, places)
+        }
+
+        fn make_constants(plan: &Plan, weights: &dyn Weights<Self>) -> Result<Constants<Self>, Fault> {
+            super::function::make_constants(plan, weights)
         }
     };
 }
 
 impl Element for f32 {
-    run_plan!();
+    in_this_crate!();
 
     fn stored_as(self, dtype: DType) -> f32 {
         match dtype {
@@ -55,13 +65,13 @@ impl Element for f32 {
 }
 
 impl Element for f64 {
-    run_plan!();
+    in_this_crate!();
 }
 
 impl Element for Ring32 {
-    run_plan!();
+    in_this_crate!();
 }
 
 impl Element for Gf61 {
-    run_plan!();
+    in_this_crate!();
 }

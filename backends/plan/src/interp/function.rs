@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipc_artifact::interface::{Interface, Role, RouterPorts};
+use skipc_artifact::interface::{Direction, Interface, Role, RouterPorts};
 use skipc_artifact::pending;
-use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, Step, Storage};
+use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
 use skipc_ir::interp::Weights;
 
 use super::element::Element;
 use super::fault::Fault;
-use super::memory::{ALIGN, Constant, Memory, Owner, Place};
+use super::memory::{ALIGN, Allocation, Constant, Memory, Owner};
 use super::{Tiling, run};
 use crate::kernel::Kernel;
 use crate::plan::{ConstantSource, Plan, PlanConstant};
@@ -37,8 +37,8 @@ pub enum Mode {
 }
 
 /// What the host hands to a step. The three lists have one entry a token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepInput {
     /// Token ids, all sequences one after the other.
     pub tokens: Vec<u32>,
     /// Position of each token in its sequence.
@@ -49,15 +49,30 @@ pub struct Batch {
     pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
+    /// Inputs of a name of their own.
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+/// The elements of an input, row by row: as many rows as there are tokens, or as its type says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tensor {
+    /// Numbers, which its type may round.
+    Reals(Vec<f64>),
+    /// Integers.
+    Ints(Vec<u32>),
+    /// One bit a row.
+    Mask(Vec<bool>),
 }
 
 /// What the host says of the caches.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cached {
     /// Number of each token's request.
     pub requests: Vec<u32>,
     /// Row of the caches at which each token lies.
     pub places: Vec<u32>,
+    /// By how much scores have to be above thresholds, for each token; nothing for 0.
+    pub margins: Vec<f32>,
     /// Pages of each sequence, all in a row.
     pub pages: Vec<u32>,
     /// What waits in each sequence, all in a row: [`Role::Pending`].
@@ -96,26 +111,39 @@ pub fn run_function(
     function: &Function,
     constants: &[impl AsRef<[u8]>],
     states: &mut States<f32>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome, Fault> {
-    let constants = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
-    run_steps((kernels, function), constants, states, batch, places)
+    let constants: Vec<_> = constants.iter().map(|bytes| Constant::Bytes(bytes.as_ref())).collect();
+    run_steps((kernels, function), &constants, states, batch, places)
 }
 
-/// Runs all steps of a plan in the number domain `N`, with constants made from their recipe and the original tensors,
-/// on states that earlier steps left.
+/// The constants of a plan as its graph means them, in the number domain `N`: no type rounds them.
+#[derive(Debug)]
+pub struct Constants<N>(Vec<Constant<'static, N>>);
+
+impl<N: Element> Constants<N> {
+    /// Made from their recipes and the original tensors.
+    ///
+    /// # Errors
+    /// A weight that is missing or has another size.
+    pub fn of(plan: &Plan, weights: &dyn Weights<N>) -> Result<Self, Fault> {
+        N::make_constants(plan, weights)
+    }
+}
+
+/// Runs all steps of a plan in the number domain `N`, on states that earlier steps left.
 ///
 /// # Errors
-/// The first [`Fault`]; a weight that is missing or has another size is one too.
+/// The first [`Fault`].
 pub fn run_plan_in<N: Element>(
     plan: &Plan,
-    weights: &dyn Weights<N>,
+    constants: &Constants<N>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
-    N::run_plan(plan, weights, states, batch, places)
+    N::run_plan(plan, constants, states, batch, places)
 }
 
 /// What steps leave for later ones, by the name of the state; what is not there is zero.
@@ -159,17 +187,23 @@ impl<N> States<N> {
 /// What every domain's [`Element::run_plan`] calls.
 pub(super) fn run_plan<N: Element>(
     plan: &Plan,
-    weights: &dyn Weights<N>,
+    constants: &Constants<N>,
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     places: (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
-    let constants = plan.constants.iter().map(|constant| make_constant(constant, weights));
-    let constants = constants.collect::<Result<Vec<_>, Fault>>()?;
-    run_steps((&plan.kernels, &plan.function), constants, states, batch, places)
+    run_steps((&plan.kernels, &plan.function), &constants.0, states, batch, places)
 }
 
-/// The elements of a constant as its graph means them: no type rounds them.
+/// What every domain's [`Element::make_constants`] calls.
+pub(super) fn make_constants<N: Element>(
+    plan: &Plan,
+    weights: &dyn Weights<N>,
+) -> Result<Constants<N>, Fault> {
+    let made = plan.constants.iter().map(|constant| make_constant(constant, weights));
+    Ok(Constants(made.collect::<Result<_, Fault>>()?))
+}
+
 fn make_constant<N: Element>(
     constant: &PlanConstant,
     weights: &dyn Weights<N>,
@@ -203,9 +237,9 @@ fn make_constant<N: Element>(
 
 fn run_steps<N: Element>(
     (kernels, function): (&[(String, Kernel)], &Function),
-    constants: Vec<Constant<'_, N>>,
+    constants: &[Constant<'_, N>],
     states: &mut States<N>,
-    batch: &Batch,
+    batch: &StepInput,
     (mode, tiling): (Mode, Tiling),
 ) -> Result<Outcome<N>, Fault> {
     let n_tokens = check_batch(function, batch)?;
@@ -233,7 +267,7 @@ fn run_steps<N: Element>(
 }
 
 /// The most rows of a cache that the step may compute, if some wait.
-fn n_pending(function: &Function, batch: &Batch) -> u32 {
+fn n_pending(function: &Function, batch: &StepInput) -> u32 {
     let table = function.interface.buffer(&Role::Pending).and_then(|idx| function.buffers.get(idx as usize));
     let (Some(table), Some(cached)) = (table, &batch.cached) else { return 0 };
     let n_routers = table.cols.saturating_sub(1) as usize;
@@ -249,7 +283,7 @@ pub fn poison(dtype: DType, bytes: &mut [u8]) {
     }
 }
 
-fn check_batch(function: &Function, batch: &Batch) -> Result<u32, Fault> {
+fn check_batch(function: &Function, batch: &StepInput) -> Result<u32, Fault> {
     let n_tokens = batch.tokens.len();
     if batch.positions.len() != n_tokens || batch.sequences.len() != n_tokens {
         return Err(Fault::Batch("tokens, positions and sequences differ in length".to_owned()));
@@ -283,13 +317,13 @@ struct Kept<'a> {
 struct Machine<'a, N> {
     function: &'a Function,
     memory: Memory<'a, N>,
-    places: Vec<Place>,
+    places: Vec<Allocation>,
 }
 
 impl<'a, N: Element> Machine<'a, N> {
     fn new(
         function: &'a Function,
-        constants: Vec<Constant<'a, N>>,
+        constants: &'a [Constant<'a, N>],
         bounds: Bounds,
         mode: Mode,
     ) -> Result<Machine<'a, N>, Fault> {
@@ -317,7 +351,7 @@ impl<'a, N: Element> Machine<'a, N> {
             if buffer.place().is_none() {
                 states_end = range.end;
             }
-            places.push(Place::Arena(range, owner));
+            places.push(Allocation::Arena(range, owner));
         }
         let memory = Memory::new(end, constants);
         Ok(Machine { function, memory, places })
@@ -329,7 +363,7 @@ impl<'a, N: Element> Machine<'a, N> {
         for port in &self.function.interface.ports {
             let Role::State { name } = &port.role else { continue };
             let idx = self.port(&port.role)?;
-            let (buffer, Place::Arena(range, owner)) = self.buffer(idx)? else { continue };
+            let (buffer, Allocation::Arena(range, owner)) = self.buffer(idx)? else { continue };
             states.push(Kept { name, dtype: buffer.dtype, range: range.clone(), owner: *owner });
         }
         Ok(states)
@@ -372,7 +406,7 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 
     /// Writes what the function has ports for.
-    fn write_inputs(&mut self, batch: &Batch, n_tokens: u32) -> Result<(), Fault> {
+    fn write_inputs(&mut self, batch: &StepInput, n_tokens: u32) -> Result<(), Fault> {
         let use_forced = [u32::from(batch.forced.is_some())];
         let nothing = Cached::default();
         let cached = batch.cached.as_ref().unwrap_or(&nothing);
@@ -393,6 +427,17 @@ impl<'a, N: Element> Machine<'a, N> {
             if let Some(idx) = self.interface().buffer(&role) {
                 self.write_u32(idx, words)?;
             }
+        }
+        if let Some(idx) = self.interface().buffer(&Role::Margins) {
+            let mut margins = cached.margins.clone();
+            margins.resize(n_tokens as usize, 0.0);
+            self.write_reals(idx, &margins)?;
+        }
+        for (role, idx) in self.interface().buffers(Direction::In) {
+            let Role::Input { name } = role else { continue };
+            let given = batch.tensors.get(name);
+            let given = given.ok_or_else(|| Fault::Batch(format!("there is no input `{name}`")))?;
+            self.write_tensor(idx, given, n_tokens)?;
         }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {
@@ -420,7 +465,7 @@ impl<'a, N: Element> Machine<'a, N> {
                     place.clone()
                 }
                 Arg::Constant(constant) if (constant as usize) < self.memory.constants.len() => {
-                    Place::Constant(constant as usize)
+                    Allocation::Constant(constant as usize)
                 }
                 Arg::Constant(constant) => {
                     return Err(Fault::Layout(format!("there is no constant {constant}")));
@@ -458,7 +503,7 @@ impl<'a, N: Element> Machine<'a, N> {
         Ok(outcome)
     }
 
-    fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Place), Fault> {
+    fn buffer(&self, idx: u32) -> Result<(&'a Buffer, &Allocation), Fault> {
         let missing = || Fault::Layout(format!("there is no buffer {idx}"));
         let buffer = self.function.buffers.get(idx as usize).ok_or_else(missing)?;
         Ok((buffer, self.places.get(idx as usize).ok_or_else(missing)?))
@@ -467,10 +512,10 @@ impl<'a, N: Element> Machine<'a, N> {
     fn arena_place(&self, idx: u32, dtype: DType) -> Result<(&'a Buffer, usize, usize, Owner), Fault> {
         let (buffer, place) = self.buffer(idx)?;
         match place {
-            Place::Arena(range, owner) if buffer.dtype == dtype => {
+            Allocation::Arena(range, owner) if buffer.dtype == dtype => {
                 Ok((buffer, range.start, range.end, *owner))
             }
-            Place::Arena(..) | Place::Constant(_) => {
+            Allocation::Arena(..) | Allocation::Constant(_) => {
                 Err(Fault::Layout(format!("buffer `{}` should hold {dtype}", buffer.name)))
             }
         }
@@ -479,6 +524,41 @@ impl<'a, N: Element> Machine<'a, N> {
     fn write_u32(&mut self, idx: u32, values: &[u32]) -> Result<(), Fault> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.write(idx, DType::U32, &bytes)
+    }
+
+    fn write_reals(&mut self, idx: u32, values: &[f32]) -> Result<(), Fault> {
+        let begin = self.arena_place(idx, DType::F32)?.1;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.write(idx, DType::F32, &bytes)?;
+        self.memory.set_reals(begin, DType::F32, values.iter().map(|value| N::from_f64(f64::from(*value))));
+        Ok(())
+    }
+
+    /// Writes all rows of a named input.
+    fn write_tensor(&mut self, idx: u32, given: &Tensor, n_tokens: u32) -> Result<(), Fault> {
+        let (buffer, _) = self.buffer(idx)?;
+        let n_rows = match buffer.rows {
+            RowBound::Fixed(rows) => rows,
+            RowBound::Tokens | RowBound::Cached => n_tokens,
+        };
+        let (n_elements, name) = (n_rows as usize * buffer.cols as usize, &buffer.name);
+        let unfit = |len: usize| Fault::Batch(format!("`{name}` has {len} elements, not {n_elements}"));
+        match (given, buffer.dtype) {
+            (Tensor::Reals(values), dtype @ (DType::F32 | DType::Bf16)) if values.len() == n_elements => {
+                let (_, begin, ..) = self.arena_place(idx, dtype)?;
+                self.write(idx, dtype, &vec![0; n_elements * dtype.size() as usize])?;
+                self.memory.set_reals(begin, dtype, values.iter().map(|value| N::from_f64(*value)));
+                Ok(())
+            }
+            (Tensor::Ints(words), DType::U32) if words.len() == n_elements => self.write_u32(idx, words),
+            (Tensor::Mask(bits), DType::U8) if bits.len() == n_elements => {
+                self.write(idx, DType::U8, &bits.iter().map(|bit| u8::from(*bit)).collect::<Vec<u8>>())
+            }
+            (Tensor::Reals(values), DType::F32 | DType::Bf16) => Err(unfit(values.len())),
+            (Tensor::Ints(words), DType::U32) => Err(unfit(words.len())),
+            (Tensor::Mask(bits), DType::U8) => Err(unfit(bits.len())),
+            (_, dtype) => Err(Fault::Batch(format!("`{name}` holds {dtype}"))),
+        }
     }
 
     fn write(&mut self, idx: u32, dtype: DType, bytes: &[u8]) -> Result<(), Fault> {

@@ -32,7 +32,7 @@ pub(super) fn run<N: Element>(
         for (part, weights) in gemm.parts.iter().zip(&weights) {
             let n = part.n as usize;
             let sums: Vec<Vec<N>> =
-                weights.iter().map(|weight| product(&a, weight, gemm.k as usize)).collect();
+                weights.iter().map(|weight| matmul(&a, weight, gemm.k as usize)).collect();
             for (within, row) in tile.clone().enumerate() {
                 let sums: Vec<&[N]> = sums.iter().map(|sum| &sum[within * n..(within + 1) * n]).collect();
                 pointwise::run_row(frame, &part.epilogue, row, part.n, &sums)?;
@@ -89,7 +89,7 @@ fn load_weight<N: Element>(
     Ok(weight)
 }
 
-fn product<N: Number>(a: &[Vec<N>], weight: &[N], k: usize) -> Vec<N> {
+fn matmul<N: Number>(a: &[Vec<N>], weight: &[N], k: usize) -> Vec<N> {
     let mut sums = Vec::new();
     for row in a {
         sums.extend(weight.chunks_exact(k.max(1)).map(|weight| dot(row, weight)));

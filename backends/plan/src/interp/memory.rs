@@ -28,10 +28,11 @@ pub(super) struct Memory<'a, N> {
     /// Numbers: that of the element at byte `i` of the arena stands at `i / GRANULE`.
     reals: Vec<N>,
     pub(super) owners: Vec<Owner>,
-    pub(super) constants: Vec<Constant<'a, N>>,
+    pub(super) constants: &'a [Constant<'a, N>],
 }
 
 /// A constant.
+#[derive(Debug)]
 pub(super) enum Constant<'a, N> {
     /// Its bytes, of which the type is the parameter's.
     Bytes(&'a [u8]),
@@ -41,7 +42,7 @@ pub(super) enum Constant<'a, N> {
 
 /// Where an operand lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Allocation {
     /// These bytes of the arena, for this owner.
     Arena(Range<usize>, Owner),
     /// All of this constant.
@@ -50,16 +51,16 @@ pub(super) enum Place {
 
 impl<'a, N: Element> Memory<'a, N> {
     /// An arena of so many bytes that nobody wrote.
-    pub(super) fn new(n_bytes: usize, constants: Vec<Constant<'a, N>>) -> Memory<'a, N> {
+    pub(super) fn new(n_bytes: usize, constants: &'a [Constant<'a, N>]) -> Memory<'a, N> {
         // What nobody wrote is never read: its owner is checked first.
         let reals = vec![N::ZERO; n_bytes.div_ceil(GRANULE)];
         Memory { arena: vec![POISON_BYTE; n_bytes], reals, owners: vec![0; n_bytes], constants }
     }
 
-    pub(super) fn n_bytes(&self, place: &Place) -> usize {
+    pub(super) fn n_bytes(&self, place: &Allocation) -> usize {
         match place {
-            Place::Arena(range, _) => range.len(),
-            Place::Constant(idx) => match &self.constants[*idx] {
+            Allocation::Arena(range, _) => range.len(),
+            Allocation::Constant(idx) => match &self.constants[*idx] {
                 Constant::Bytes(bytes) => bytes.len(),
                 Constant::Reals(reals, size) => reals.len() * size,
             },
@@ -99,7 +100,7 @@ pub(super) struct Frame<'k, 'm, 'c, N> {
 }
 
 struct Operand {
-    place: Place,
+    place: Allocation,
     rows: u64,
 }
 
@@ -108,7 +109,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
     pub(super) fn new(
         kernel: &'k Kernel,
         memory: &'m mut Memory<'c, N>,
-        places: Vec<Place>,
+        places: Vec<Allocation>,
     ) -> Result<Frame<'k, 'm, 'c, N>, Fault> {
         if places.len() != kernel.params.len() {
             return Err(Fault::BadOperand(format!(
@@ -190,10 +191,10 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
         }
         let within = self.read(slot, row, col, n)?;
         Ok(match &self.operands[slot.0 as usize].place {
-            Place::Arena(range, _) => {
+            Allocation::Arena(range, _) => {
                 self.memory.reals(range.start + within.start, param.dtype, n as usize).collect()
             }
-            Place::Constant(idx) => match &self.memory.constants[*idx] {
+            Allocation::Constant(idx) => match &self.memory.constants[*idx] {
                 Constant::Bytes(bytes) => decode(param.dtype, &bytes[within]),
                 Constant::Reals(reals, size) => reals[within.start / size..within.end / size].to_vec(),
             },
@@ -267,10 +268,10 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
     fn read_bytes(&self, slot: Slot, row: u64, col: u32) -> Result<&[u8], Fault> {
         let within = self.read(slot, row, col, 1)?;
         match &self.operands[slot.0 as usize].place {
-            Place::Arena(range, _) => {
+            Allocation::Arena(range, _) => {
                 Ok(&self.memory.arena[range.start + within.start..range.start + within.end])
             }
-            Place::Constant(idx) => match &self.memory.constants[*idx] {
+            Allocation::Constant(idx) => match &self.memory.constants[*idx] {
                 Constant::Bytes(bytes) => Ok(&bytes[within]),
                 Constant::Reals(..) => Err(wrong_type(self.param(slot)?, "an integer constant")),
             },
@@ -291,7 +292,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
             return Err(Fault::Access { param: param.name.clone(), verb: "read" });
         }
         let within = self.within(slot, param, (row, col), u64::from(n))?;
-        if let Place::Arena(range, owner) = &self.operands[slot.0 as usize].place {
+        if let Allocation::Arena(range, owner) = &self.operands[slot.0 as usize].place {
             let owners = &self.memory.owners[range.start + within.start..range.start + within.end];
             if let Some(other) = owners.iter().find(|other| *other != owner) {
                 return Err(Fault::Undefined {
@@ -313,12 +314,12 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
         let param = self.param(slot)?;
         let within = self.within(slot, param, (row, col), n)?;
         match &self.operands[slot.0 as usize].place {
-            Place::Arena(range, owner) if param.access != Access::Read => {
+            Allocation::Arena(range, owner) if param.access != Access::Read => {
                 let within = range.start + within.start..range.start + within.end;
                 self.memory.owners[within.clone()].fill(*owner);
                 Ok(within.start)
             }
-            Place::Arena(..) | Place::Constant(_) => {
+            Allocation::Arena(..) | Allocation::Constant(_) => {
                 Err(Fault::Access { param: param.name.clone(), verb: "written" })
             }
         }

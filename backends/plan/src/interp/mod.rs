@@ -6,7 +6,7 @@
 //! nearest, ties to even. Sums (matmuls, attention scores and mixes, statistics of norms) are accumulated in f64 and
 //! rounded to f32 once, so that the interpreter has no order of summation of its own to defend and results do not
 //! depend on the size of a tile. In the other domains ([`Element`]) nothing rounds but the arithmetic itself, and
-//! constants are made from their recipe ([`run_plan_in`]): there a plan computes what its graph does.
+//! constants are made from their recipe ([`Constants`]): there a plan computes what its graph does.
 //!
 //! # What it checks
 //!
@@ -31,7 +31,7 @@ mod update;
 
 use std::ops::Range;
 
-use memory::{Frame, Memory, Place, decode};
+use memory::{Allocation, Frame, Memory, decode};
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 
@@ -40,8 +40,8 @@ use crate::kernel::{Body, Kernel};
 pub use element::Element;
 pub use fault::Fault;
 pub use function::{
-    Batch, Cached, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, poison, run_function,
-    run_plan_in,
+    Cached, Constants, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, StepInput, Tensor,
+    poison, run_function, run_plan_in,
 };
 
 /// How a kernel's rows are cut into tiles.
@@ -86,13 +86,13 @@ pub fn run_kernel(kernel: &Kernel, operands: &mut [Vec<u8>], tiling: Tiling) -> 
         end = begin + operand.len();
         places.push((begin..end, owner));
     }
-    let mut memory = Memory::<f32>::new(end, Vec::new());
+    let mut memory = Memory::<f32>::new(end, &[]);
     for ((range, owner), (operand, param)) in places.iter().zip(operands.iter().zip(&kernel.params)) {
         memory.arena[range.clone()].copy_from_slice(operand);
         memory.owners[range.clone()].fill(*owner);
         memory.set_reals(range.start, param.dtype, decode::<f32>(param.dtype, operand));
     }
-    let arena = |(range, owner): &(Range<usize>, memory::Owner)| Place::Arena(range.clone(), *owner);
+    let arena = |(range, owner): &(Range<usize>, memory::Owner)| Allocation::Arena(range.clone(), *owner);
     run(kernel, &mut memory, places.iter().map(arena).collect(), tiling)?;
     for (operand, ((range, _), param)) in operands.iter_mut().zip(places.iter().zip(&kernel.params)) {
         let n = operand.len() / param.dtype.size() as usize;
@@ -113,7 +113,7 @@ pub fn run_kernel(kernel: &Kernel, operands: &mut [Vec<u8>], tiling: Tiling) -> 
 fn run<N: Element>(
     kernel: &Kernel,
     memory: &mut Memory<'_, N>,
-    places: Vec<Place>,
+    places: Vec<Allocation>,
     tiling: Tiling,
 ) -> Result<(), Fault> {
     let mut frame = Frame::new(kernel, memory, places)?;

@@ -4,7 +4,7 @@ use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts};
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Extent, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
-use super::{Batch, Fault, Mode, States, Tiling, run_function, run_kernel};
+use super::{Fault, Mode, States, StepInput, Tiling, run_function, run_kernel};
 use crate::kernel::{Access, Body, Compact, Gemm, Kernel, Param, Part, Rows, Rowwise, Select, Slot, View};
 use crate::pointwise::{Binary, Inst, Pointwise, Real, Reg, Store};
 
@@ -168,13 +168,12 @@ fn constants() -> Vec<Vec<u8>> {
     vec![bytes(&table), bytes(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0]), bytes(&[100.0, 0.0, 0.0, 0.0, 0.0, 1.0])]
 }
 
-fn batch() -> Batch {
-    Batch {
+fn batch() -> StepInput {
+    StepInput {
         tokens: (0..N_TOKENS).map(|token| token % 4).collect(),
         positions: (0..N_TOKENS).collect(),
         sequences: vec![0; N_TOKENS as usize],
-        cached: None,
-        forced: None,
+        ..StepInput::default()
     }
 }
 
@@ -225,7 +224,7 @@ fn no_token_is_a_batch() {
             &function(),
             &constants(),
             &mut States::default(),
-            &Batch::default(),
+            &StepInput::default(),
             way,
         )
         .expect("it runs");

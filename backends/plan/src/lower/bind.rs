@@ -7,7 +7,7 @@ use skipc_ir::{Dim, Value};
 
 use super::Ctx;
 use crate::error::PlanError;
-use crate::fuse::Source;
+use crate::fuse::Backing;
 use crate::kernel::{Access, Body, Kernel, Param, Rows, Slot, View};
 
 /// Parameters and what a step gives for them. What is bound twice is one parameter, so that two parameters never
@@ -65,22 +65,22 @@ impl Ctx<'_> {
 
     /// A view of an operand.
     pub(super) fn operand(&mut self, bind: &mut Bind, name: &str, value: Value) -> Result<View, PlanError> {
-        let source = self.groups.source(self.graph, value);
-        self.view(bind, name, source)
+        let backing = self.groups.backing(self.graph, value);
+        self.view(bind, name, backing)
     }
 
     /// A view of what lies in memory.
-    pub(super) fn view(&mut self, bind: &mut Bind, name: &str, source: Source) -> Result<View, PlanError> {
-        let idx = self.buffer_of(source.base)?;
+    pub(super) fn view(&mut self, bind: &mut Bind, name: &str, backing: Backing) -> Result<View, PlanError> {
+        let idx = self.buffer_of(backing.base)?;
         let slot = bind.slot(name, self.arg(idx), Access::Read);
-        let rows = match source.set {
+        let rows = match backing.set {
             Some(set) => {
                 let set = self.set(set)?;
                 Rows::Listed(bind.slot("rows", self.arg(set.rows), Access::Read))
             }
             None => Rows::Dense,
         };
-        Ok(View { slot, rows, col: source.col })
+        Ok(View { slot, rows, col: backing.col })
     }
 
     /// A parameter for a buffer that the kernel writes.

@@ -8,7 +8,7 @@ use skipc_ir::{F64, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::fuse::{Group, MatmulPart, Source, Work};
+use crate::fuse::{Backing, Group, MatmulPart, Work};
 use crate::kernel::{
     Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
 };
@@ -21,7 +21,7 @@ use crate::recipe::BF16_TERMS;
 struct Program {
     code: Vec<Inst>,
     regs: BTreeMap<Value, Reg>,
-    /// The sum of each product that is one sum.
+    /// The sum of each matmul that is one sum.
     sums: BTreeMap<Value, u32>,
     /// Columns of its elements.
     width: u32,
@@ -40,7 +40,7 @@ impl Ctx<'_> {
         let Some(last) = group.last() else { return Ok(()) };
         if let (Some(scatter), [base, ..]) = (group.scatter(self.graph), self.graph.operands(last).as_slice())
         {
-            let base = self.groups.source(self.graph, *base);
+            let base = self.groups.backing(self.graph, *base);
             let to = if self.order.in_place.contains(&scatter) {
                 let to = self.buffer_of(base.base)?;
                 self.place[scatter.index()] = Some(to);
@@ -61,10 +61,10 @@ impl Ctx<'_> {
     }
 
     /// Copies rows and columns to a dense buffer, as many columns as that has.
-    pub(super) fn copy(&mut self, group: &Group, source: Source, to: u32) -> Result<(), PlanError> {
-        let rows = self.graph.ty(source.set.unwrap_or(source.base)).rows();
-        let mut bind = self.bind(rows, source.base)?;
-        let from = self.view(&mut bind, "x", source)?;
+    pub(super) fn copy(&mut self, group: &Group, backing: Backing, to: u32) -> Result<(), PlanError> {
+        let rows = self.graph.ty(backing.set.unwrap_or(backing.base)).rows();
+        let mut bind = self.bind(rows, backing.base)?;
+        let from = self.view(&mut bind, "x", backing)?;
         let slot = self.written(&mut bind, "out", to);
         let code = vec![Inst::Load(from)];
         let stores = vec![Store { to: View { slot, rows: Rows::Dense, col: 0 }, value: Reg(0) }];
@@ -85,7 +85,7 @@ impl Ctx<'_> {
         };
         let mut bind = self.bind(rows, *first)?;
         let body = match &group.work {
-            Work::Gemm(products) => Body::Gemm(self.gemm(&mut bind, products, results)?),
+            Work::Gemm(matmuls) => Body::Gemm(self.gemm(&mut bind, matmuls, results)?),
             _ => {
                 let program =
                     self.program(&mut bind, (&group.values, *first), Program::default(), results)?;
@@ -100,47 +100,47 @@ impl Ctx<'_> {
     fn gemm(
         &mut self,
         bind: &mut Bind,
-        products: &[MatmulPart],
+        matmuls: &[MatmulPart],
         results: &[(Value, u32)],
     ) -> Result<Gemm, PlanError> {
         let mut gemm: Option<Gemm> = None;
-        for product in products {
-            let Some(sum) = product.sums.first() else { continue };
+        for matmul in matmuls {
+            let Some(sum) = matmul.sums.first() else { continue };
             let Some(x) = self.graph.operands(*sum).first().copied() else {
                 return Err(self.internal("a matmul has a left operand", *sum));
             };
             let operand = self.operand(bind, "a", x)?;
             let k = self.graph.ty(x).cols();
-            let part = self.part(bind, product, x, results)?;
+            let part = self.part(bind, matmul, x, results)?;
             gemm.get_or_insert(Gemm { a: operand, k, parts: Vec::new() }).parts.push(part);
         }
         let first = results.first().map(|(value, _)| *value);
         match (gemm, first) {
             (Some(gemm), _) => Ok(gemm),
-            (None, Some(value)) => Err(self.internal("a product has sums", value)),
-            (None, None) => Err(PlanError::TooLarge { what: "products without results" }),
+            (None, Some(value)) => Err(self.internal("a matmul has sums", value)),
+            (None, None) => Err(PlanError::TooLarge { what: "matmuls without results" }),
         }
     }
 
     fn part(
         &mut self,
         bind: &mut Bind,
-        product: &MatmulPart,
+        matmul: &MatmulPart,
         x: Value,
         results: &[(Value, u32)],
     ) -> Result<Part, PlanError> {
-        let dtype = self.buffers[self.buffer_of(self.groups.source(self.graph, x).base)? as usize].dtype;
+        let dtype = self.buffers[self.buffer_of(self.groups.backing(self.graph, x).base)? as usize].dtype;
         let mut program = Program::default();
         let mut sums = Vec::new();
-        let n = product.sums.first().map_or(0, |sum| self.graph.ty(*sum).cols());
+        let n = matmul.sums.first().map_or(0, |sum| self.graph.ty(*sum).cols());
         // What decides is accurate to f32: one bf16 weight becomes several whose sum it is.
         let is_split = |ctx: &Self, sum: &Value| {
             dtype == DType::Bf16 && matches!(ctx.graph.op(*sum), Op::RouterLogits {})
         };
         let n_terms = |sum: &Value| if is_split(self, sum) { BF16_TERMS } else { 1 };
-        let n_sums: u32 = product.sums.iter().map(n_terms).sum();
+        let n_sums: u32 = matmul.sums.iter().map(n_terms).sum();
         let is_narrow = n.saturating_mul(n_sums) <= NARROW_COLS;
-        let layout = match is_narrow || product.sums.iter().any(|sum| is_split(self, sum)) {
+        let layout = match is_narrow || matmul.sums.iter().any(|sum| is_split(self, sum)) {
             true => WeightLayout::Rows,
             false => self.options.layout,
         };
@@ -150,10 +150,10 @@ impl Ctx<'_> {
             weight.is_some_and(|weight| !self.first_output(weight).is_multiple_of(PANEL_COLS))
         };
         let layout = match layout {
-            WeightLayout::Panels if product.sums.iter().any(begins_within) => WeightLayout::Columns,
+            WeightLayout::Panels if matmul.sums.iter().any(begins_within) => WeightLayout::Columns,
             layout => layout,
         };
-        for sum in &product.sums {
+        for sum in &matmul.sums {
             let operands = self.graph.operands(*sum);
             let Some(weight) = operands.get(1) else {
                 return Err(self.internal("a matmul has a weight", *sum));
@@ -172,8 +172,8 @@ impl Ctx<'_> {
             reg.map(|reg| program.regs.insert(*sum, reg));
         }
         let results: Vec<(Value, u32)> =
-            results.iter().copied().filter(|(value, _)| product.values.contains(value)).collect();
-        let epilogue = self.program(bind, (&product.values, product.result), program, &results)?;
+            results.iter().copied().filter(|(value, _)| matmul.values.contains(value)).collect();
+        let epilogue = self.program(bind, (&matmul.values, matmul.result), program, &results)?;
         Ok(Part { n, layout, sums, epilogue })
     }
 

@@ -34,6 +34,7 @@ pub(crate) use tables::Constants;
 pub(crate) fn lower(graph: &Graph, options: &Options, fuse: bool) -> Result<Plan, PlanError> {
     check_options(graph, options)?;
     let numbering = Numbering::new(graph);
+    check_inputs(graph, &numbering)?;
     let uses = Uses::new(graph, &numbering);
     let groups = Groups::new(graph, &uses, &numbering, fuse)?;
     let order = Order::new(graph, &uses, &groups);
@@ -73,6 +74,22 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
             refuse("vocab_size", vocab_size.to_string(), &format!("{cols}, the columns of the logits"))
         }
         None => refuse("vocab_size", vocab_size.to_string(), "of a graph with logits"),
+    }
+}
+
+/// The interface of a function says how many rows an input has by the tokens or by a number: it has no count for sets that
+/// the caller chooses.
+fn check_inputs(graph: &Graph, numbering: &Numbering) -> Result<(), PlanError> {
+    let is_of_set = |value: &Value| match graph.op(*value) {
+        Op::Input { port: Port { role: Role::Input { .. }, ty } } => {
+            !matches!(ty.as_tensor(), Some((_, [Dim::Tokens | Dim::Fixed(_), ..])))
+        }
+        _ => false,
+    };
+    let what = "take a set, or the rows of a set, as an input";
+    match graph.order().into_iter().find(is_of_set) {
+        Some(value) => Err(PlanError::Unsupported { what, place: numbering.place(graph, value) }),
+        None => Ok(()),
     }
 }
 
@@ -135,7 +152,7 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    /// Gives the ports that not every graph has their buffers. What cannot have one is refused where it is used.
+    /// Gives the ports that not every graph has their buffers.
     fn inputs(&mut self) {
         for Port { role, ty } in self.graph.signature().inputs {
             match (&role, ty.as_tensor(), &ty) {
@@ -168,12 +185,12 @@ impl<'a> Ctx<'a> {
         match group.work {
             Work::Gemm(_) | Work::Map => self.expression(group),
             Work::Copy => {
-                let source = self.groups.copied_source(self.graph, value);
+                let source = self.groups.copied_backing(self.graph, value);
                 let to = self.result(value)?;
                 self.copy(group, source, to)
             }
             Work::Logits => {
-                let source = self.groups.source(self.graph, value);
+                let source = self.groups.backing(self.graph, value);
                 let to = self.port(&Role::Logits)?;
                 self.copy(group, source, to)
             }
@@ -291,11 +308,7 @@ impl<'a> Ctx<'a> {
     /// The buffer in which a value lies.
     fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
         let idx = if let Op::Input { port } = self.graph.op(value) {
-            let buffer = self.interface.buffer(&port.role);
-            if buffer.is_none() && matches!(port.role, Role::Input { .. }) {
-                return Err(self.unsupported("take an input of this name", value));
-            }
-            buffer
+            self.interface.buffer(&port.role)
         } else {
             self.place[value.index()]
         };
@@ -306,7 +319,7 @@ impl<'a> Ctx<'a> {
         let (kernel, args) = bind.kernel(body);
         let (idx, _) = self.kernels.insert_full(kernel);
         let anchor = match &group.work {
-            Work::Gemm(products) => products.iter().flat_map(|product| &product.sums).next_back().copied(),
+            Work::Gemm(matmuls) => matmuls.iter().flat_map(|matmul| &matmul.sums).next_back().copied(),
             _ => None,
         };
         let origin = anchor.or(group.last()).map(|value| self.graph.origin(value).to_string());

@@ -6,7 +6,7 @@ use skipc_ir::{Graph, text};
 
 use super::lower;
 use crate::error::PlanError;
-use crate::interp::{Batch, Mode, States, Tiling, run_function};
+use crate::interp::{Mode, States, StepInput, Tiling, run_function};
 use crate::kernel::WeightLayout;
 use crate::plan::{ConstantSource, Options, Plan};
 use skipc_artifact::target::DType;
@@ -58,7 +58,7 @@ fn rows_of_rows_of_a_set() {
     );
     let plan = plan.expect("a plan");
     crate::verify(&plan).unwrap_or_else(|errors| panic!("{}\n{plan}", errors[0]));
-    let batch = interp::Batch::from_sequences([&[0, 1, 2, 3, 4, 3, 2, 1, 0, 4, 1, 3][..]]);
+    let batch = interp::FlatBatch::from_sequences([&[0, 1, 2, 3, 4, 3, 2, 1, 0, 4, 1, 3][..]]);
     let env = Env { batch: &batch, tensors: Default::default(), weights: &Table, routing: &Free };
     let wanted = interp::run::<f64>(&graph, &env).expect("a value");
     let Some((_, Datum::Real { data: wanted, .. })) = wanted.first() else { panic!("no logits") };
@@ -73,12 +73,11 @@ fn rows_of_rows_of_a_set() {
         })
         .collect();
     let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
-    let batch = Batch {
+    let batch = StepInput {
         tokens: numbers(&batch.tokens),
         positions: numbers(&batch.positions),
         sequences: numbers(&batch.sequences),
-        cached: None,
-        forced: None,
+        ..StepInput::default()
     };
     let got = run_function(
         &plan.kernels,

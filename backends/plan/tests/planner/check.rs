@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
 use skipc_ir::{Graph, Legal, Op, Role, SetSym, rope_angle};
-use skipc_plan::interp::{Batch, Element, Mode, Outcome, States, Tiling, run_function, run_plan_in};
+use skipc_plan::interp::{
+    Constants, Element, Mode, Outcome, States, StepInput, Tiling, run_function, run_plan_in,
+};
 use skipc_plan::{ConstantSource, Plan, PlanConstant, recipe};
 
 /// Lengths of the sequences of the batches: none, one token, a few sequences.
@@ -110,19 +112,19 @@ fn run(legal: &Legal, plan: &Plan, lengths: &[usize], every: Option<usize>, tili
         plan.constants.iter().map(|constant| bytes(constant, legal.graph())).collect();
     let sequences: Vec<Vec<i64>> =
         lengths.iter().map(|len| (0..*len as i64).map(|idx| idx * idx % 5).collect()).collect();
-    let batch = interp::Batch::from_sequences(sequences.iter().map(Vec::as_slice));
+    let batch = interp::FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice));
     let n = batch.tokens.len();
     let forced = Every { graph: legal.graph(), n, every: every.unwrap_or(0) };
     let routing: &dyn Routing = if every.is_some() { &forced } else { &Free };
     let env = Env { batch: &batch, tensors: BTreeMap::new(), weights: &GraphWeights(legal.graph()), routing };
     let wanted = interp::run::<f64>(legal.graph(), &env).expect("the graph has a value");
     let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
-    let planned = Batch {
+    let planned = StepInput {
         tokens: numbers(&batch.tokens),
         positions: numbers(&batch.positions),
         sequences: numbers(&batch.sequences),
-        cached: None,
         forced: every.map(|every| vec![mask(n, every); plan.function.interface.routers().len()]),
+        ..StepInput::default()
     };
     for mode in [Mode::Separate, Mode::Arena] {
         for tiling in tilings {
@@ -148,14 +150,15 @@ fn compare_exactly<N: Element>(
     legal: &Legal,
     plan: &Plan,
     routing: &dyn Routing,
-    batch: &interp::Batch,
-    planned: &Batch,
+    batch: &interp::FlatBatch,
+    planned: &StepInput,
     places: (Mode, Tiling),
 ) {
     let weights = &GraphWeights(legal.graph());
     let env = Env { batch, tensors: BTreeMap::new(), weights, routing };
     let wanted = interp::run::<N>(legal.graph(), &env).expect("a value");
-    let got = run_plan_in::<N>(plan, weights, &mut States::default(), planned, places)
+    let constants = Constants::<N>::of(plan, weights).expect("all weights are there");
+    let got = run_plan_in(plan, &constants, &mut States::default(), planned, places)
         .unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
     for (role, datum) in wanted {
         match (&role, datum) {

@@ -63,7 +63,7 @@ fn gated_pair_is_one_kernel() {
 }
 
 #[test]
-fn products_of_different_rows_are_not_a_pair() {
+fn matmuls_of_different_rows_are_not_a_pair() {
     let plan = plan(&format!(
         r#"{HEAD}
   %y = gelu %x
@@ -296,7 +296,7 @@ fn folded_norm_is_a_row_scale_in_the_epilogues() {
     assert_eq!(steps(&plan), wanted);
 }
 
-/// Rows of one weight are one constant, of which each product reads its own.
+/// Rows of one weight are one constant, of which each matmul reads its own.
 #[test]
 fn rows_of_a_weight_share_a_constant() {
     let plan = plan(&format!(

@@ -4,6 +4,7 @@ mod check;
 
 mod fusion;
 mod in_place;
+mod inputs;
 mod numbers;
 mod random;
 mod ranked;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
-use skipc_plan::interp::{Batch, Element, Mode, States, Tiling, run_plan_in};
+use skipc_plan::interp::{Constants, Element, Mode, States, StepInput, Tiling, run_plan_in};
 use skipc_plan::{Options, verify};
 use skipc_testkit::state_graphs::{self, CACHED_ROWS, CAPACITY, PENDING, SUM, UPDATE_FIRST};
 
@@ -24,20 +24,21 @@ fn keeps<N: Element>(body: &str, mode: Mode, tiling: Tiling) {
     let mut graph_states: BTreeMap<Role, Datum<N>> =
         zeros.filter_map(|port| Some((port.role, Datum::zeros(&port.ty, CACHED_ROWS as usize)?))).collect();
     let mut states = States::<N>::with_cache(CACHED_ROWS);
+    let constants = Constants::of(&plan, &weights).expect("all weights are there");
     for step in state_graphs::steps() {
         let mut tensors = std::mem::take(&mut graph_states);
         tensors.extend(step.tensors());
         let env = Env { batch: &step.batch, tensors, weights: &weights, routing: &Free };
         let wanted = interp::run::<N>(legal.graph(), &env).expect("the graph has a value");
         let numbers = |values: &[i64]| values.iter().map(|value| *value as u32).collect();
-        let step = Batch {
+        let step = StepInput {
             tokens: numbers(&step.batch.tokens),
             positions: numbers(&step.batch.positions),
             sequences: numbers(&step.batch.sequences),
             cached: Some(step.cached),
-            forced: None,
+            ..StepInput::default()
         };
-        let got = run_plan_in(&plan, &weights, &mut states, &step, (mode, tiling));
+        let got = run_plan_in(&plan, &constants, &mut states, &step, (mode, tiling));
         let got = got.unwrap_or_else(|fault| panic!("{fault}\n{plan}"));
         for (role, datum) in wanted {
             match (&role, &datum) {

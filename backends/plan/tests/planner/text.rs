@@ -1,4 +1,4 @@
-//! What people and tools see of a plan.
+//! What users and tools see of a plan.
 
 use crate::{HEAD, plan};
 

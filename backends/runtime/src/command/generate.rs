@@ -12,7 +12,8 @@ use super::skips::Skips;
 use crate::decode::beam::{self, Search};
 use crate::decode::text::TextStream;
 use crate::decode::{
-    self, Bytes, Decoder, Engine, EngineOptions, Event, Finish, Handle, Request, Sampling, Tokenizer,
+    self, Bytes, Decoder, Drafts, Engine, EngineOptions, Event, Finish, Handle, Request, Sampling,
+    Speculation, Tokenizer,
 };
 use crate::device::Device;
 use crate::error::Error;
@@ -51,7 +52,7 @@ pub struct GenerateArgs {
     pub tokens: Option<PathBuf>,
 
     /// How many tokens of each row count, `[batch]`
-    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    #[arg(long, value_name = "L.npy", requires = "tokens", conflicts_with = "prompt")]
     pub lengths: Option<PathBuf>,
 
     /// Most tokens to add
@@ -90,6 +91,14 @@ pub struct GenerateArgs {
     /// Hypotheses score their log probability over their length to the power of A
     #[arg(long, value_name = "A", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
     pub length_penalty: f64,
+
+    /// Draft K tokens with fewer layers and look at all of them in one step; the text is the same
+    #[arg(long, value_name = "K", conflicts_with = "beams")]
+    pub speculate: Option<u32>,
+
+    /// Share of the layers executed under routers that a draft is to execute
+    #[arg(long, value_name = "P", default_value_t = 0.5, requires = "speculate")]
+    pub draft_density: f64,
 
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -171,6 +180,10 @@ impl GenerateArgs {
         }
     }
 
+    fn speculation(&self) -> Option<Speculation> {
+        self.speculate.map(|tokens| Speculation { tokens, draft_density: self.draft_density })
+    }
+
     fn prompts(&self, vocab_size: u32) -> Result<Prompts, Error> {
         if let Some(path) = &self.tokens {
             let sequences = Sequences::read(path, self.lengths.as_deref())?;
@@ -232,6 +245,8 @@ struct Figures {
     decided: u64,
     /// How many of them each router executed.
     executed: Vec<u64>,
+    /// Nothing without drafts.
+    drafts: Option<Drafts>,
 }
 
 impl Figures {
@@ -257,6 +272,10 @@ fn rate((tokens, time): (u64, Duration)) -> f64 {
     if tokens == 0 { 0.0 } else { tokens as f64 / time.as_secs_f64().max(1e-9) }
 }
 
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}
+
 struct Run<'a, 'c> {
     args: &'a GenerateArgs,
     prompts: Prompts,
@@ -275,7 +294,8 @@ impl Run<'_, '_> {
         decoder: Box<dyn Decoder>,
         sampling: Sampling,
     ) -> Result<(Vec<Row>, Option<Error>), Error> {
-        let options = EngineOptions { tokenizer: self.prompts.tokenizer.clone(), ..EngineOptions::default() };
+        let (tokenizer, speculation) = (self.prompts.tokenizer.clone(), self.args.speculation());
+        let options = EngineOptions { tokenizer, speculation, ..EngineOptions::default() };
         let mut engine = Engine::new(decoder, options)?;
         let mut handles = Vec::new();
         for (index, prompt) in (0u32..).zip(&self.prompts.rows) {
@@ -304,6 +324,7 @@ impl Run<'_, '_> {
                 break;
             }
         }
+        self.figures.drafts = self.args.speculation().map(|_| engine.drafts());
         if let Some(skips) = &mut skips {
             skips.finish(self.console)?;
         }
@@ -464,19 +485,28 @@ impl Run<'_, '_> {
             sequence
         };
         let sequences: Vec<_> = std::iter::zip(&self.prompts.rows, rows).map(sequence).collect();
-        serde_json::json!({
+        let mut summary = serde_json::json!({
             "device": device,
             "sequences": sequences,
             "prompt_tokens_per_second": rate(self.figures.prompt),
             "tokens_per_second": rate(self.figures.new),
             "decided": self.figures.decided,
             "executed": self.figures.executed,
-        })
+        });
+        if let Some(Drafts { proposed, accepted, executed_by_draft, executed }) = self.figures.drafts {
+            summary["drafts"] = serde_json::json!({
+                "proposed": proposed,
+                "accepted": accepted,
+                "executed_by_draft": executed_by_draft,
+                "executed": executed,
+            });
+        }
+        summary
     }
 
     /// Figures of the run, human-readable.
     fn say(&mut self, rows: &[Row]) {
-        let Figures { prompt, new, decided, executed } = &self.figures;
+        let Figures { prompt, new, decided, executed, drafts } = &self.figures;
         let added: usize = rows.iter().map(|row| row.tokens.len()).sum();
         let mut text = format!(
             "prompt: {} tokens, {:.1} a second; continuation: {added} tokens, {:.1} a second; ",
@@ -492,6 +522,13 @@ impl Run<'_, '_> {
                 format!("{mean:.2} of {routers} routers executed a token\n")
             }
         };
+        if let Some(Drafts { proposed, accepted, executed_by_draft, executed }) = drafts {
+            text += &format!(
+                "drafts: {accepted} of {proposed} tokens accepted ({:.1} %), with {:.0} % of the executions\n",
+                percent(*accepted, *proposed),
+                percent(*executed_by_draft, *executed)
+            );
+        }
         for (index, _) in rows.iter().enumerate().filter(|(_, row)| row.finish == Some(Finish::Positions)) {
             text += &match rows.len() {
                 1 => "it ends at the model's last position\n".to_owned(),

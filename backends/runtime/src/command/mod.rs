@@ -46,7 +46,7 @@ pub struct RunArgs {
     pub tokens: Option<PathBuf>,
 
     /// How many tokens of each row count, `[batch]`; the rest is padding, and its logits are 0
-    #[arg(long, value_name = "FILE.npy", requires = "tokens")]
+    #[arg(long, value_name = "FILE.npy", requires = "tokens", conflicts_with = "prompt")]
     pub lengths: Option<PathBuf>,
 
     /// Text to begin with, for models of bytes
@@ -319,13 +319,21 @@ fn summarise(
         }
         return out.print(format_args!("{summary}\n"));
     }
-    let share = if asked == 0 { 1.0 } else { executed as f64 / asked as f64 };
+    let n_sequences = grid.lengths.len() as u64;
+    let decided = match counts.len() as u64 {
+        0 => "no routers: every block runs".to_owned(),
+        n if asked == 0 => format!("{} decided nothing", counted(n, "router")),
+        n => format!(
+            "{} executed {:.1} % of them",
+            counted(n, "router"),
+            100.0 * executed as f64 / asked as f64
+        ),
+    };
     out.print(format_args!(
-        "{n_tokens} tokens in {} sequences on {}; {} routers executed {:.1} % of them\n",
-        grid.lengths.len(),
+        "{} in {} on {}; {decided}\n",
+        counted(n_tokens, "token"),
+        counted(n_sequences, "sequence"),
         session.describe(),
-        counts.len(),
-        100.0 * share
     ))?;
     if let Some(timing) = timing {
         out.print(format_args!("{}", timing.text()))?;
@@ -336,6 +344,12 @@ fn summarise(
     let limited = overflow.iter().enumerate().filter_map(|(router, over)| Some((router, (*over)?)));
     let counts: Vec<String> = limited.map(|(router, over)| format!("{router}: {over}")).collect();
     out.print(format_args!("tokens over capacity, by router: {}\n", counts.join(", ")))
+}
+
+/// `1 token`, `2 tokens`.
+#[must_use]
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Prints the prompt and what follows, byte by byte as it comes.

@@ -4,7 +4,7 @@ use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::pending;
 use skipc_artifact::program::{Function, PAGE_ROWS, STEP};
 
-use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, Rows, Slot, StepOutputs};
 use super::pages::Pages;
 use crate::error::Error;
 use crate::module::{Module, State};
@@ -128,17 +128,22 @@ impl Cached {
         chunks: &[Chunk<'_>],
         forced: Option<&[Vec<u8>]>,
     ) -> Result<StepOutputs, Error> {
+        let routers = (0..).zip(self.function().interface.routers()).zip(forced.unwrap_or_default());
+        let routed = routers.filter(|((_, ports), _)| matches!(ports, RouterPorts::Routed { .. }));
+        let given = routed.map(|((router, _), decisions)| (Role::Forced { router }, decisions.clone()));
+        let given = given.collect();
+        self.step_with(chunks, given)
+    }
+
+    /// Runs the next tokens of some slots, with what else the function is given.
+    fn step_with(&mut self, chunks: &[Chunk<'_>], more: Vec<(Role, Vec<u8>)>) -> Result<StepOutputs, Error> {
         self.check(chunks)?;
         for chunk in chunks {
             self.reserve(chunk.slot, chunk.tokens.len())?;
         }
         let mut inputs = self.inputs(chunks)?;
+        inputs.extend(more);
         let routers: Vec<RouterPorts> = self.function().interface.routers();
-        for ((router, ports), decisions) in (0..).zip(&routers).zip(forced.unwrap_or_default()) {
-            if matches!(ports, RouterPorts::Routed { .. }) {
-                inputs.push((Role::Forced { router }, decisions.clone()));
-            }
-        }
         let n_tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum::<usize>();
         let mut wanted = Vec::new();
         for (router, ports) in (0..).zip(&routers) {
@@ -279,7 +284,20 @@ impl Decoder for Cached {
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
-        self.step_forced(chunks, None)
+        self.step_with(chunks, Vec::new())
+    }
+
+    fn can_draft(&self) -> bool {
+        self.function().interface.buffer(&Role::Margins).is_some()
+    }
+
+    fn draft(&mut self, chunks: &[Chunk<'_>], margin: f32) -> Result<StepOutputs, Error> {
+        if !self.can_draft() {
+            return Err(Error::Usage(NO_DRAFTS.into()));
+        }
+        let n_tokens = chunks.iter().map(|chunk| chunk.tokens.len()).sum();
+        let margins = vec![margin; n_tokens];
+        self.step_with(chunks, vec![(Role::Margins, bytemuck::cast_slice(&margins).to_vec())])
     }
 
     fn fork(&mut self, from: Slot, to: Slot) -> Result<(), Error> {

@@ -113,6 +113,23 @@ pub trait Decoder {
     /// [`Error::TokenRange`], or a fault of the device.
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error>;
 
+    /// Whether routers have thresholds that a draft can move.
+    fn can_draft(&self) -> bool {
+        false
+    }
+
+    /// As [`Decoder::step`], but routers with a threshold let a token execute only where its score is above it by
+    /// `margin`: the model with fewer layers. The tokens are committed as if they had been run by the model, so the
+    /// caller takes them back with [`Decoder::truncate`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::step`]; [`Error::Usage`] for a decoder that cannot draft.
+    fn draft(&mut self, chunks: &[Chunk<'_>], margin: f32) -> Result<StepOutputs, Error> {
+        let _ = (chunks, margin);
+        Err(Error::Usage(NO_DRAFTS.into()))
+    }
+
     /// Begins in the free slot `to` with what is committed in `from`, which both share until they differ.
     ///
     /// # Errors
@@ -135,6 +152,9 @@ pub trait Decoder {
     fn free(&mut self, slot: Slot) -> Result<(), Error>;
 }
 
+/// What to say where nothing can be drafted.
+pub(crate) const NO_DRAFTS: &str = "drafts need caches and a router with a threshold (gumbel, sigmoid or topk): the model has none that a draft could move";
+
 impl<D: Decoder + ?Sized> Decoder for Box<D> {
     fn limits(&self) -> Limits {
         (**self).limits()
@@ -150,6 +170,14 @@ impl<D: Decoder + ?Sized> Decoder for Box<D> {
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
         (**self).step(chunks)
+    }
+
+    fn can_draft(&self) -> bool {
+        (**self).can_draft()
+    }
+
+    fn draft(&mut self, chunks: &[Chunk<'_>], margin: f32) -> Result<StepOutputs, Error> {
+        (**self).draft(chunks, margin)
     }
 
     fn fork(&mut self, from: Slot, to: Slot) -> Result<(), Error> {

@@ -5,9 +5,10 @@ use std::ops::Range;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 
-use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, Rows, Slot, StepOutputs};
 use super::request::{Event, Finish, Handle, Request};
 use super::sampling::Draw;
+use super::speculate::{Drafts, Margin, Speculation};
 use super::text::{StopFilter, TextStream};
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
@@ -20,6 +21,8 @@ pub struct EngineOptions {
     pub step_tokens: Option<u32>,
     /// For texts of events, stop strings, tokens that end a sequence, and which tokens may be drawn: without one, all.
     pub tokenizer: Option<Arc<dyn Tokenizer>>,
+    /// Draft tokens, and how; not by default.
+    pub speculation: Option<Speculation>,
 }
 
 /// Continues requests by continuous batching: each step takes the next token of every sequence that is being continued,
@@ -69,16 +72,18 @@ pub struct EngineOptions {
 /// # Ok::<(), Error>(())
 /// ```
 pub struct Engine<D> {
-    decoder: D,
-    limits: Limits,
+    pub(super) decoder: D,
+    pub(super) limits: Limits,
     tokenizer: Option<Arc<dyn Tokenizer>>,
     /// Tokens from here on are never drawn.
-    drawable: usize,
+    pub(super) drawable: usize,
     free: Vec<Slot>,
     /// By age.
     waiting: VecDeque<Task>,
     /// By age.
-    running: Vec<Running>,
+    pub(super) running: Vec<Running>,
+    pub(super) speculation: Option<(Speculation, Margin)>,
+    pub(super) drafts: Drafts,
 }
 
 /// How many tokens a step ran, those included that ran before in a slot that was taken away.
@@ -91,10 +96,10 @@ pub struct Progress {
 }
 
 /// A request with what has become of it.
-struct Task {
+pub(super) struct Task {
     request: Request,
     /// Prompt and continuation.
-    tokens: Vec<u32>,
+    pub(super) tokens: Vec<u32>,
     /// Tokens whose decisions were sent.
     told: usize,
     text: Option<TextStream>,
@@ -103,11 +108,13 @@ struct Task {
     alive: Weak<()>,
 }
 
-struct Running {
-    task: Task,
-    slot: Slot,
+pub(super) struct Running {
+    pub(super) task: Task,
+    pub(super) slot: Slot,
     /// Tokens that the decoder has committed.
-    committed: usize,
+    pub(super) committed: usize,
+    /// Of one that drafts, for this step: the token that runs, and the draft of those that follow.
+    pub(super) draft: Vec<u32>,
 }
 
 impl<D: Decoder> Engine<D> {
@@ -115,7 +122,8 @@ impl<D: Decoder> Engine<D> {
     ///
     /// # Errors
     ///
-    /// [`Error::Usage`] for a decoder without slots, a step of no tokens, or a tokenizer without tokens.
+    /// [`Error::Usage`] for a decoder without slots, a step of no tokens, a tokenizer without tokens, or a decoder that
+    /// is to draft and cannot.
     pub fn new(decoder: D, options: EngineOptions) -> Result<Self, Error> {
         let mut limits = decoder.limits();
         limits.step_tokens = options.step_tokens.unwrap_or(u32::MAX).min(limits.step_tokens);
@@ -127,6 +135,13 @@ impl<D: Decoder> Engine<D> {
                 return Err(Error::Usage(format!("generation needs at least 1, not 0 {what}")));
             }
         }
+        if let Some(speculation) = &options.speculation {
+            speculation.check()?;
+            if !decoder.can_draft() {
+                return Err(Error::Usage(NO_DRAFTS.into()));
+            }
+        }
+        let margin = |speculation: Speculation| (speculation, Margin::new(speculation.draft_density));
         Ok(Self {
             decoder,
             limits,
@@ -135,12 +150,19 @@ impl<D: Decoder> Engine<D> {
             free: (0..limits.slots).rev().map(Slot).collect(),
             waiting: VecDeque::new(),
             running: Vec::new(),
+            speculation: options.speculation.map(margin),
+            drafts: Drafts::default(),
         })
     }
 
     /// What it runs on.
     pub fn decoder(&self) -> &D {
         &self.decoder
+    }
+
+    /// What became of drafts so far.
+    pub fn drafts(&self) -> Drafts {
+        self.drafts
     }
 
     /// Whether there is nothing to do.
@@ -214,6 +236,12 @@ impl<D: Decoder> Engine<D> {
         self.admit()?;
         let plan = loop {
             let plan = self.plan();
+            self.set_drafts_aside(&plan);
+            if self.decoder.fits(&chunks(&self.running, &plan)) {
+                break plan;
+            }
+            // Drafts give way first.
+            self.running.iter_mut().for_each(|running| running.draft.clear());
             if self.decoder.fits(&chunks(&self.running, &plan)) {
                 break plan;
             }
@@ -222,15 +250,10 @@ impl<D: Decoder> Engine<D> {
         if plan.is_empty() {
             return Ok(Progress::default());
         }
+        let drafted = self.draft(&plan)?;
         let outputs = self.decoder.step(&chunks(&self.running, &plan))?;
-        let mut progress = Progress::default();
-        for Part { index, range } in &plan {
-            let given = self.running[*index].task.request.prompt.len();
-            progress.prompt_tokens += (range.end.min(given) - range.start.min(given)) as u32;
-            progress.new_tokens += (range.end.max(given) - range.start.max(given)) as u32;
-        }
-        self.take(&plan, outputs)?;
-        Ok(progress)
+        self.note_executed(&plan, drafted, &outputs.gates);
+        self.take(&plan, &outputs)
     }
 
     /// Frees the slots of requests that nobody waits for.
@@ -259,7 +282,12 @@ impl<D: Decoder> Engine<D> {
             }
             self.decoder.start(slot, task.request.sequence)?;
             self.free.pop();
-            self.running.extend(self.waiting.pop_front().map(|task| Running { task, slot, committed: 0 }));
+            self.running.extend(self.waiting.pop_front().map(|task| Running {
+                task,
+                slot,
+                committed: 0,
+                draft: Vec::new(),
+            }));
         }
         Ok(())
     }
@@ -278,54 +306,94 @@ impl<D: Decoder> Engine<D> {
         Ok(())
     }
 
-    /// What of whom runs next: one token of each that is being continued, then of prompts what the step still takes.
+    /// What of whom runs next: one token of each that is being continued, then of prompts what the step still takes, then
+    /// drafts.
     fn plan(&self) -> Vec<Part> {
         let mut left = self.limits.step_tokens as usize;
         let mut plan = Vec::new();
         let (continued, begun): (Vec<_>, Vec<_>) =
             (0..self.running.len()).partition(|index| self.running[*index].rest().tokens.len() == 1);
+        let n_continued = continued.len();
         for index in continued.into_iter().chain(begun) {
             let Running { committed, task, .. } = &self.running[index];
             let count = left.min(task.tokens.len() - committed);
             if count > 0 {
-                plan.push(Part { index, range: *committed..committed + count });
+                plan.push(Part { index, range: *committed..committed + count, n_drafted: 0 });
                 left -= count;
             }
+        }
+        let most = self.speculation.as_ref().map_or(0, |(speculation, _)| speculation.tokens as usize);
+        for part in plan.iter_mut().take(n_continued) {
+            // The last token that may follow is not worth a draft: the step itself chooses it.
+            let follow = self.running[part.index].task.room(&self.limits).saturating_sub(1);
+            part.n_drafted = most.min(left).min(follow);
+            left -= part.n_drafted;
         }
         plan
     }
 
     /// Gives the results of a step to those that it ran for.
-    fn take(&mut self, plan: &[Part], outputs: StepOutputs) -> Result<(), Error> {
-        let mut rows = outputs.logits.chunks(self.limits.vocab_size.max(1) as usize);
-        let mut at = 0;
+    fn take(&mut self, plan: &[Part], outputs: &StepOutputs) -> Result<Progress, Error> {
+        let (limits, drawable, tokenizer) = (self.limits, self.drawable, self.tokenizer.clone());
+        let mut rows = outputs.logits.chunks(limits.vocab_size.max(1) as usize);
+        let (mut progress, mut at) = (Progress::default(), 0);
         let mut ended = Vec::new();
-        for Part { index, range } in plan {
-            let Running { task, slot, committed } = &mut self.running[*index];
+        for Part { index, range, .. } in plan {
+            let Running { task, slot, committed, draft } = &mut self.running[*index];
+            let gates_of = |count: usize, at: usize| {
+                outputs.gates.iter().map(|gate| gate[at..at + count].to_vec()).collect::<Vec<_>>()
+            };
+            let given = task.request.prompt.len();
+            task.tell_decisions(range, gates_of(range.len(), at));
             *committed = range.end;
-            let gates = outputs.gates.iter().map(|gate| gate[at..at + range.len()].to_vec());
-            task.tell_decisions(range, gates.collect());
             at += range.len();
+            let mut goes_on = true;
             if range.end == task.tokens.len() {
                 let logits = rows.next().unwrap_or_default();
-                if !task.advance(logits, self.drawable, &self.limits, self.tokenizer.as_deref()) {
-                    ended.push(*slot);
+                goes_on = task.advance(logits, drawable, &limits, tokenizer.as_deref());
+            }
+            // A draft goes on for as long as the model says the same.
+            let drafted = draft.get(1..).unwrap_or_default();
+            let (first, mut agrees) = (*committed, goes_on);
+            for (place, (token, logits)) in drafted.iter().zip(rows.by_ref().take(drafted.len())).enumerate()
+            {
+                agrees = agrees && goes_on && task.tokens.last() == Some(token);
+                if agrees {
+                    task.tell_decisions(&(*committed..*committed + 1), gates_of(1, at + place));
+                    *committed += 1;
+                    goes_on = task.advance(logits, drawable, &limits, tokenizer.as_deref());
                 }
             }
+            at += drafted.len();
+            self.drafts.proposed += drafted.len() as u64;
+            self.drafts.accepted += (*committed - first) as u64;
+            progress.prompt_tokens += (range.end.min(given) - range.start.min(given)) as u32;
+            progress.new_tokens += (*committed - range.start.clamp(given.min(*committed), *committed)) as u32;
+            if !goes_on {
+                ended.push(*slot);
+            } else if *committed < first + drafted.len() {
+                self.decoder.truncate(*slot, *committed as u32)?;
+            }
         }
-        self.release(|running| !ended.contains(&running.slot))
+        self.release(|running| !ended.contains(&running.slot))?;
+        Ok(progress)
     }
 }
 
 /// Tokens of one that runs, by its index.
-struct Part {
-    index: usize,
-    range: Range<usize>,
+pub(super) struct Part {
+    pub(super) index: usize,
+    pub(super) range: Range<usize>,
+    /// How many more tokens it may draft.
+    pub(super) n_drafted: usize,
 }
 
 fn chunks<'a>(running: &'a [Running], plan: &[Part]) -> Vec<Chunk<'a>> {
     let chunk = |part: &Part| {
-        let Running { task, slot, .. } = &running[part.index];
+        let Running { task, slot, draft, .. } = &running[part.index];
+        if !draft.is_empty() {
+            return Chunk { slot: *slot, tokens: draft, rows: Rows::All };
+        }
         let rows = if part.range.end == task.tokens.len() { Rows::Last } else { Rows::None };
         Chunk { slot: *slot, tokens: &task.tokens[part.range.clone()], rows }
     };
@@ -373,9 +441,7 @@ impl Task {
             self.tell(Event::Failed(Error::NonFinite { sequence, position: position - 1, value }));
             return false;
         }
-        let draw = Draw { request: self.request.draw, position: position as u64 };
-        let logits = logits.get(..drawable).unwrap_or(logits);
-        let token = self.request.sampling.choose(logits, &self.tokens, draw);
+        let token = self.choose(logits, drawable);
         self.tokens.push(token);
         let text = self.text.as_mut().map(|text| text.push(token)).unwrap_or_default();
         let (text, stopped) = self.stop.push(&text);
@@ -387,6 +453,19 @@ impl Task {
             (false, false) => self.full(limits),
         };
         reason.inspect(|reason| self.finish(*reason)).is_none()
+    }
+
+    /// The next token, by the logits of the last.
+    pub(super) fn choose(&self, logits: &[f32], drawable: usize) -> u32 {
+        let draw = Draw { request: self.request.draw, position: self.tokens.len() as u64 };
+        let logits = logits.get(..drawable).unwrap_or(logits);
+        self.request.sampling.choose(logits, &self.tokens, draw)
+    }
+
+    /// How many tokens can be added.
+    fn room(&self, limits: &Limits) -> usize {
+        let asked = self.request.max_new_tokens as usize + self.request.prompt.len();
+        asked.min(limits.positions as usize).saturating_sub(self.tokens.len())
     }
 
     /// Why no token can be added, if none can.
@@ -498,6 +577,55 @@ mod tests {
                 assert!(engine.decoder().steps.iter().all(|tokens| *tokens <= step_tokens as usize));
             }
         }
+    }
+
+    /// A draft changes what runs, never what comes out: likeliest tokens and drawn ones, decisions, and the end.
+    #[test]
+    fn drafts_change_nothing_but_the_steps() {
+        let requests: Vec<Request> =
+            requests().into_iter().map(|request| Request { max_new_tokens: 40, ..request }).collect();
+        let (_, plain) = run_all(Toy::new(4, 64), EngineOptions::default(), &requests);
+        for (tokens, draft_density, slots, step_tokens, memory) in [
+            (1, 0.5, 4, 64, usize::MAX),
+            (4, 0.0, 4, 64, usize::MAX),
+            (7, 1.0, 3, 10, 90),
+            (3, 0.3, 1, 2, 64),
+        ] {
+            let options = EngineOptions {
+                speculation: Some(Speculation { tokens, draft_density }),
+                ..EngineOptions::default()
+            };
+            let toy = Toy { memory, ..Toy::new(slots, step_tokens) };
+            let (engine, told) = run_all(toy, options, &requests);
+            for (told, plain) in told.iter().zip(&plain) {
+                assert_eq!((&told.tokens, &told.gates), (&plain.tokens, &plain.gates), "{tokens} a draft");
+                assert_eq!(told.finish, plain.finish);
+            }
+            let Drafts { proposed, accepted, .. } = engine.drafts();
+            assert!(proposed > 50 && accepted > 0, "{accepted} of {proposed}");
+            // A draft of all layers says what the model says.
+            assert_eq!(draft_density == 1.0, accepted == proposed, "{accepted} of {proposed}");
+            assert!(engine.decoder().slots.is_empty());
+            assert!(engine.decoder().steps.iter().all(|tokens| *tokens <= step_tokens as usize));
+        }
+    }
+
+    #[test]
+    fn drafts_save_steps_and_respect_stop_texts() {
+        let options = || EngineOptions {
+            speculation: Some(Speculation { tokens: 4, draft_density: 1.0 }),
+            ..with_letters()
+        };
+        let stopping: Vec<Request> = (0..40)
+            .map(|draw| Request { stop: vec!["ca".into(), "bb".into()], ..warm("ab", draw) })
+            .collect();
+        let (plain_engine, plain) = run_all(Toy::new(8, 64), with_letters(), &stopping);
+        let (engine, told) = run_all(Toy::new(8, 64), options(), &stopping);
+        for (told, plain) in told.iter().zip(&plain) {
+            assert_eq!((&told.text, &told.tokens, told.finish), (&plain.text, &plain.tokens, plain.finish));
+        }
+        let (steps, plain_steps) = (engine.decoder().steps.len(), plain_engine.decoder().steps.len());
+        assert!(steps * 2 < plain_steps, "{steps} against {plain_steps}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A [`Decoder`] runs the next tokens of its slots; everything else here works on any of them. [`Cached`] computes those
 //! tokens alone. [`Recompute`] is the plainest one: it runs whole prefixes on a [`Session`]. An [`Engine`]
-//! continues many [`Request`]s on one, token by token as [`Sampling`] says; [`beam::search`] looks for likely continuations as a whole.
+//! continues many [`Request`]s on one, token by token as [`Sampling`] says, with drafts of its own if [`Speculation`] asks for them; [`beam::search`] looks for likely continuations as a whole.
 //!
 //! ```no_run
 //! use skipc_runtime::decode::{Cached, Engine, EngineOptions, Event, Request};
@@ -34,6 +34,7 @@ mod pages;
 mod recompute;
 mod request;
 pub mod sampling;
+mod speculate;
 pub mod text;
 mod tokenizer;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use engine::{Engine, EngineOptions, Progress};
 pub use recompute::{Recompute, prepare};
 pub use request::{Event, Finish, Handle, Request};
 pub use sampling::Sampling;
+pub use speculate::{Drafts, Speculation};
 pub use tokenizer::{Bytes, Tokenizer};
 
 use skipc_artifact::program::{PAGE_ROWS, STEP};

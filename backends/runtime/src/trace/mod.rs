@@ -57,13 +57,13 @@ pub struct Provenance {
     /// Hash of the resolved spec, as in an artefact's manifest.
     pub spec_hash: ContentHash,
     /// How the decisions were made.
-    pub source: Source,
+    pub source: DecisionSource,
 }
 
 /// How decisions were made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum DecisionSource {
     /// By the routers in a run.
     Recorded(Recorded),
     /// By [`Trace::generated`].
@@ -96,7 +96,7 @@ impl Trace {
         replayed: Option<ContentHash>,
     ) -> Self {
         let tokens: Vec<u8> = batch.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let source = Source::Recorded(Recorded {
+        let source = DecisionSource::Recorded(Recorded {
             weights_hash: manifest.weights_hash,
             tokens_hash: ContentHash::of(&tokens),
             target: program.target.clone(),
@@ -119,7 +119,7 @@ impl Trace {
         recipe: Recipe,
     ) -> Result<Self, Error> {
         let gates = generate::gates(deciders, &lengths, &recipe)?;
-        let provenance = Provenance::of(model, spec_hash, Source::Generated(recipe));
+        let provenance = Provenance::of(model, spec_hash, DecisionSource::Generated(recipe));
         Ok(Self { provenance, lengths, gates })
     }
 
@@ -131,7 +131,7 @@ impl Trace {
 }
 
 impl Provenance {
-    fn of(model: &str, spec_hash: ContentHash, source: Source) -> Self {
+    fn of(model: &str, spec_hash: ContentHash, source: DecisionSource) -> Self {
         let skipc = env!("CARGO_PKG_VERSION").to_owned();
         Self { format: FORMAT, skipc, model: model.to_owned(), spec_hash, source }
     }

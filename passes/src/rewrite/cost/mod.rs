@@ -3,7 +3,7 @@
 //! Costs are of the kernels that the planner makes, an op at a time. Ops that join the kernel of an operand (pointwise
 //! ops, row scales, rotary embeddings, scatters) pay for what they add to it; gathers and narrow slices are views, which
 //! pay for reading in another order than memory's; the rest are kernels, which pay for being started, too. Matmuls of
-//! one operand share a kernel, whose cost stands apart ([`product_kernel`]) and is paid for once.
+//! one operand share a kernel, whose cost stands apart ([`matmul_kernel`]) and is paid for once.
 //!
 //! Not seen by a cost of single ops: that a value which is used twice does not join, and that a view has to be copied
 //! where attention reads it.
@@ -23,8 +23,8 @@ use skipc_ir::{Dim, Op, Type};
 /// slice. A wider one is charged as the copy that attention needs.
 const NARROW: u32 = 8;
 
-/// What a kernel of products costs beside its products: to be started, and to read the rows of their operand.
-pub fn product_kernel(target: &Target, operand: &Type) -> Poly {
+/// What a kernel of matmuls costs beside its matmuls: to be started, and to read the rows of their operand.
+pub fn matmul_kernel(target: &Target, operand: &Type) -> Poly {
     Poly::constant(target.launch) + rows(operand).scale(f64::from(operand.cols()) * target.price(Work::Move))
 }
 

@@ -13,7 +13,7 @@ pub struct Target {
     pub attention_mac: f64,
     /// The same for rows that are done one by one, instead of in tiles.
     pub attention_row_mac: f64,
-    /// To lay out a column of a key, seen or not, for a product with a tile of queries.
+    /// To lay out a column of a key, seen or not, for a matmul with a tile of queries.
     pub attention_key: f64,
     /// An element that is read or written.
     pub element: f64,
@@ -28,7 +28,7 @@ pub struct Target {
 /// The CPU, in f32, on one thread, by LLVM with AVX-512.
 ///
 /// Measured on a virtual AMD EPYC (2 processors, shared), 512 tokens, time of the thread, by
-/// `cargo run --release --features cuda --example bench -- constants`. `dot_mac` has what each row of a narrow product takes
+/// `cargo run --release --features cuda --example bench -- constants`. `dot_mac` has what each row of a narrow matmul takes
 /// in it. `weight` is from matmuls of 2 to 4 rows with weights of 4 MiB, by a library alone. `gathered` was measured with
 /// weights in rows; all rows of a step, which is what that bench forces, are not gathered any more. `attention_row_mac` and
 /// `attention_key` are of Cranelift's forms, from `skipc tune` with 1,024 keys of 8 heads of 64 columns, all seen: half of what

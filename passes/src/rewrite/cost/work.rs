@@ -10,7 +10,7 @@ use super::Target;
 pub enum Work {
     /// A multiply-add of a matmul.
     Matmul,
-    /// A multiply-add of a product with few columns, such as router logits.
+    /// A multiply-add of a matmul with few columns, such as router logits.
     NarrowMatmul,
     /// Attention, for a column of a query and a key of its sequence, seen or not.
     Attention,

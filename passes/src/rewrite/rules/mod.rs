@@ -5,7 +5,7 @@
 //! - [`norms`]: gain and bias of a norm go into the weights behind it, its row scale behind the matmul;
 //! - [`columns`]: slices move over ops that work element by element, and into weights.
 //!
-//! That products of one operand share a kernel is no rule: the planner lets all of them do so, and the cost of their
+//! That matmuls of one operand share a kernel is no rule: the planner lets all of them do so, and the cost of their
 //! kernel is paid for once ([`super::extract`]). What the rules do for it is to let them have one operand.
 //!
 //! No rule is a mere commutativity or associativity, and none makes a wider matmul than there is.

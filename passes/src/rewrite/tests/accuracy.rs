@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Batch, Datum, Env, Number, Routing, Weights};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Number, Routing, Weights};
 use skipc_ir::{Binary, Graph, Op, SetSym};
 
 use super::instances::{body_of, pairs, with_sizes};
@@ -69,7 +69,7 @@ impl Routing for EveryOther {
 
 /// The rows of each root.
 fn values<N: Number>(graph: &Graph, rows: [Row; 2]) -> Vec<Vec<Vec<f64>>> {
-    let batch = Batch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
+    let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
     let (tensors, weights) = (BTreeMap::new(), Hard { graph, rows });
     let env = Env { batch: &batch, tensors, weights: &weights, routing: &EveryOther };
     let outputs = interp::run::<N>(graph, &env).expect("it can be evaluated");
@@ -122,10 +122,10 @@ fn no_rule_loses_digits_on_hard_rows() {
 /// Exact, and of no use: two matmuls of rows far from zero, whose difference is small.
 #[test]
 fn a_rule_that_loses_digits_is_found() {
-    let find: Find = |view, product, operands, found| {
-        let (Op::Matmul {}, &[difference, weight]) = (product, operands) else { return };
+    let find: Find = |view, matmul, operands, found| {
+        let (Op::Matmul {}, &[difference, weight]) = (matmul, operands) else { return };
         for (_, of) in view.nodes(difference).filter(|(inner, _)| matches!(inner, Op::Binary(Binary::Sub))) {
-            let [a, b] = [of[0], of[1]].map(|x| op(product.clone(), [x.into(), weight.into()]));
+            let [a, b] = [of[0], of[1]].map(|x| op(matmul.clone(), [x.into(), weight.into()]));
             found.push(op(Op::Binary(Binary::Sub), [a, b]));
         }
     };

@@ -8,7 +8,7 @@ use skipc_ir::interp::{Gf61, Number, Ring32};
 use super::{graph, whole};
 use crate::rewrite::extract::{Prices, Problem};
 use crate::rewrite::language::Node;
-use crate::rewrite::prove::{Form, Standalone};
+use crate::rewrite::prove::{Dag, Standalone};
 use crate::rewrite::rules::{self, Rule};
 use crate::rewrite::saturate::{self, Limits, Saturated};
 
@@ -152,7 +152,7 @@ pub(super) fn pairs(saturated: &Saturated) -> Standalone {
             roots.extend([place[&known], push(node, &place)]);
         }
     }
-    Standalone::new(Form { nodes: &nodes, roots: &roots }).expect("it has types")
+    Standalone::new(Dag { nodes: &nodes, roots: &roots }).expect("it has types")
 }
 
 /// Applies a rule to an instance. `None` if it has nothing to say or makes what does not type, else whether it is

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{graph, whole};
 use crate::rewrite::rules::{self, Rule};
 use crate::rewrite::saturate::{self, Limits};
-use crate::rewrite::{edits, source};
+use crate::rewrite::{edits, region};
 use crate::{Options, default_pipeline, run};
 use skipc_ir::verify;
 
@@ -36,9 +36,9 @@ pub(super) fn layers(n: usize) -> String {
 #[test]
 fn layers_that_differ_in_names_alone_are_one_source() {
     let graph = graph(&layers(12));
-    let regions = source::regions(&graph);
+    let regions = region::regions(&graph);
     assert_eq!(regions.len(), 12 + 1, "the first layer has the embedding, too; the head is one of its own");
-    let sources: Vec<_> = regions.iter().map(|region| source::source(&graph, region, |_| 0.25).0).collect();
+    let sources: Vec<_> = regions.iter().map(|region| region::region(&graph, region, |_| 0.25).0).collect();
     assert!(sources[1..12].iter().all(|source| *source == sources[1]));
     assert_ne!(sources[12], sources[1]);
 }

@@ -3,7 +3,7 @@
 use super::instances::instance;
 use super::{graph, limits::layers};
 use crate::rewrite::check::check;
-use crate::rewrite::{CPU, Head, cheapest, rules, source};
+use crate::rewrite::{CPU, Head, cheapest, region, rules};
 use crate::{Options, default_pipeline, run_reported};
 
 /// Two layers over one set, with a norm and a router of two columns each.
@@ -62,8 +62,8 @@ fn every_value_that_the_source_does_not_have_has_a_proof() {
     let texts = rules.iter().map(|rule| instance(rule.name, 63)).chain([ADJACENT.to_owned(), layers(2)]);
     for text in texts {
         let graph = graph(&text);
-        for region in source::regions(&graph) {
-            let (source, _) = source::source(&graph, &region, |_| 0.25);
+        for region in region::regions(&graph) {
+            let (source, _) = region::region(&graph, &region, |_| 0.25);
             let Some(outcome) = cheapest(&source, &rules, &CPU).expect("no rule is at fault") else {
                 continue;
             };

@@ -4,9 +4,9 @@ use super::{graph, whole};
 use crate::rewrite::cost::Target;
 use crate::rewrite::extract::{Choice, Problem};
 use crate::rewrite::language::Node;
+use crate::rewrite::region::Region;
 use crate::rewrite::rules::{self, Rule};
 use crate::rewrite::saturate::{self, Limits, Saturated};
-use crate::rewrite::source::Source;
 use crate::rewrite::{AtDensities, PriceList};
 
 /// A processor on which starting a kernel is what costs: it pays there to do more in fewer kernels.
@@ -39,12 +39,12 @@ const SIBLINGS: &str = r#"graph "siblings" {
   return result "k" = %k, result "q" = %q
 }"#;
 
-fn saturated(source: &Source) -> Saturated {
+fn saturated(source: &Region) -> Saturated {
     let all: Vec<&Rule> = rules::all().collect();
     saturate::saturate(source, &all, Limits::default()).expect("types are kept")
 }
 
-fn problem(source: &Source, saturated: &Saturated, target: &Target) -> Problem {
+fn problem(source: &Region, saturated: &Saturated, target: &Target) -> Problem {
     let counts = AtDensities(source);
     let roots: Vec<egg::Id> = source.roots.iter().map(|root| saturated.classes[*root]).collect();
     Problem::new(&saturated.egraph, &roots, &PriceList { egraph: &saturated.egraph, target, counts: &counts })
@@ -57,7 +57,7 @@ fn n_kernels(problem: &Problem, choice: &Choice) -> usize {
 
 /// Queries of all rows cost more than those of some, but for the kernel that they share with the keys.
 #[test]
-fn greedy_alone_never_lets_products_share_a_kernel() {
+fn greedy_alone_never_lets_matmuls_share_a_kernel() {
     let source = whole(&graph(SIBLINGS));
     let saturated = saturated(&source);
     let problem = problem(&source, &saturated, &SLOW_START);

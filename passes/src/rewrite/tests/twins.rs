@@ -111,13 +111,13 @@ const TWINS: &[Twin] = &[
     (
         "norm_into_weight",
         "the scale of the normed row",
-        |view, product, operands, found| {
-            let (Op::Matmul {}, &[normed, weight]) = (product, operands) else { return };
+        |view, matmul, operands, found| {
+            let (Op::Matmul {}, &[normed, weight]) = (matmul, operands) else { return };
             for (norm, of) in view.nodes(normed) {
                 let (Op::RmsNorm { eps }, &[x, gain]) = (norm, of) else { continue };
                 let weight = op(Op::FoldGain {}, [weight.into(), gain.into()]);
                 let scale = op(Op::InvRms { eps: *eps }, [normed.into()]);
-                found.push(op(Op::ScaleRows {}, [op(product.clone(), [x.into(), weight]), scale]));
+                found.push(op(Op::ScaleRows {}, [op(matmul.clone(), [x.into(), weight]), scale]));
             }
         },
         None,
@@ -125,11 +125,11 @@ const TWINS: &[Twin] = &[
     (
         "row_scale_out",
         "the scale is lost",
-        |view, product, operands, found| {
-            let (Op::Matmul {}, &[scaled, weight]) = (product, operands) else { return };
+        |view, matmul, operands, found| {
+            let (Op::Matmul {}, &[scaled, weight]) = (matmul, operands) else { return };
             for (scale, of) in view.nodes(scaled) {
                 if matches!(scale, Op::ScaleRows {}) {
-                    found.push(op(product.clone(), [of[0].into(), weight.into()]));
+                    found.push(op(matmul.clone(), [of[0].into(), weight.into()]));
                 }
             }
         },
@@ -176,9 +176,9 @@ const TWINS: &[Twin] = &[
         "the first rows of the weight",
         |view, f, operands, found| {
             let (Op::Slice { len, .. }, &[x]) = (f, operands) else { return };
-            for (product, of) in view.nodes(x).filter(|(product, _)| matches!(product, Op::Matmul {})) {
+            for (matmul, of) in view.nodes(x).filter(|(matmul, _)| matches!(matmul, Op::Matmul {})) {
                 let rows = op(Op::WeightRows { start: 0, len: *len }, [of[1].into()]);
-                found.push(op(product.clone(), [of[0].into(), rows]));
+                found.push(op(matmul.clone(), [of[0].into(), rows]));
             }
         },
         None,

@@ -296,9 +296,9 @@ fn forms_are_listed_without_a_file() {
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// The gathered product of the other tests, from the command line: 128 listed rows, 128 columns, K of 128.
+/// The gathered matmul of the other tests, from the command line: 128 listed rows, 128 columns, K of 128.
 #[test]
-fn the_gathered_product_runs_from_the_command_line() {
+fn the_gathered_matmul_runs_from_the_command_line() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/gemm_gather_d0.ptx");
     let rows: Vec<String> = (0..128).map(|row| (127 - row).to_string()).collect();
     let rows = format!("rows=u32s:{}", rows.join(","));

@@ -116,9 +116,9 @@ fn schedules_change_counts_of_instructions_alone() {
     }
 }
 
-/// With a product in flight, the last stage is not handed back: nobody waits for it.
+/// With a matmul in flight, the last stage is not handed back: nobody waits for it.
 #[test]
-fn products_in_flight_change_neither_traffic_nor_products() {
+fn matmuls_in_flight_change_neither_traffic_nor_products() {
     let one_less = |counters: Counters| {
         let mbarrier_phases = counters.mbarrier_phases - counters.blocks;
         Counters { mbarrier_phases, ..without_instructions(counters) }

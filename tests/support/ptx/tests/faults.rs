@@ -3,18 +3,18 @@
 
 #[path = "faults/diverge.rs"]
 mod diverge;
-#[expect(dead_code, reason = "the tests of the products use the rest")]
+#[expect(dead_code, reason = "the tests of the matmuls use the rest")]
 mod gemm;
 #[path = "faults/hopper.rs"]
 mod hopper;
 #[path = "faults/hosts.rs"]
 mod hosts;
+#[path = "faults/matmuls.rs"]
+mod matmuls;
 #[path = "faults/plain.rs"]
 mod plain;
 #[path = "faults/plant.rs"]
 mod plant;
-#[path = "faults/products.rs"]
-mod products;
 #[path = "faults/tricky.rs"]
 mod tricky;
 
@@ -54,7 +54,7 @@ const KINDS: [FaultKind; 20] = [
 ];
 
 fn all_plants() -> Vec<Plant> {
-    [plain::plants(), hopper::plants(), products::plants()].concat()
+    [plain::plants(), hopper::plants(), matmuls::plants()].concat()
 }
 
 /// All that is wrong with these, so that one run shows everything.
@@ -87,9 +87,9 @@ fn faults_of_hopper_kernels_are_found() {
 }
 
 #[test]
-fn faults_of_generated_products_are_found() {
-    check_hosts(&products::HOSTS, 2);
-    check_plants(&products::plants());
+fn faults_of_generated_matmuls_are_found() {
+    check_hosts(&matmuls::HOSTS, 2);
+    check_plants(&matmuls::plants());
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
-/// [`cases`], and behind them those of products that only the CPU makes: weights in columns.
+/// [`cases`], and behind them those of matmuls that only the CPU makes: weights in columns.
 pub fn host_cases() -> Vec<Case> {
     let mut cases = cases();
     columns::add(&mut cases);
@@ -127,7 +127,7 @@ pub fn with_large() -> Vec<Case> {
     cases
 }
 
-/// [`with_large`], and behind them those of products that only CUDA makes: swizzled weights.
+/// [`with_large`], and behind them those of matmuls that only CUDA makes: swizzled weights.
 pub fn cuda_cases() -> Vec<Case> {
     let mut cases = with_large();
     swizzled::add(&mut cases);

@@ -1,4 +1,4 @@
-//! Products whose weights are swizzled, as CUDA has them in bf16: the cases of products with weights in rows, re-laid.
+//! Matmuls whose weights are swizzled, as CUDA has them in bf16: the cases of matmuls with weights in rows, re-laid.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! From the sums of a tile to the stores of the epilogue program.
 
-use super::super::pointwise::{Place, Sum};
+use super::super::pointwise::{GroupPosition, Sum};
 use super::Tile;
 use super::parts::PartTiles;
 use super::tile::Corner;
@@ -59,7 +59,7 @@ impl<'c> Epilogue<'_, '_, 'c> {
                 let in_tile = base + first + turn * rows_at_once;
                 let row = corner.row + in_tile;
                 let inside = row.lt(corner.rows) & col_inside;
-                let at = Place { row: row.min(last_row), col: safe_col, inside };
+                let at = GroupPosition { row: row.min(last_row), col: safe_col, inside };
                 let values = program.evaluate(code, &at, |sum| self.load(code, sum, in_tile, col));
                 results.push((at, values));
             }

@@ -12,7 +12,7 @@
 //! the epilogue, depend on the part.
 //!
 //! bf16 operands go to the tensor cores ([`mma`]), f32 operands to multiply-adds ([`simt`]). Where a device has `wgmma` and
-//! the shapes suit it, [`hopper`] writes the whole kernel instead; [`hopper::Form::choose`] says when.
+//! the shapes suit it, [`hopper`] writes the whole kernel instead; [`hopper::Algorithm::choose`] says when.
 //! Each sum adds its products in the order of `k`, whatever the number of rows.
 
 mod epilogue;
@@ -97,18 +97,22 @@ pub(super) fn generate(
 ) -> Result<Generated, Error> {
     check(kernel, gemm)?;
     let columns = columns(kernel, gemm)?;
-    if let hopper::Form::Wgmma { columns, tile } = hopper::Form::choose(device, kernel, gemm, &columns)? {
+    if let hopper::Algorithm::Wgmma { columns, tile } =
+        hopper::Algorithm::choose(device, kernel, gemm, &columns)?
+    {
         return hopper::generate(kernel, gemm, columns, tile);
     }
     let menu = Tile::menu(kernel, gemm, &columns);
-    let forms =
-        menu.iter().map(|tile| Form::new(kernel, gemm, *tile)).collect::<Result<Vec<Form<'_>>, Error>>()?;
-    let tiles: Vec<buckets::Tile> = forms.iter().map(Form::shape).collect();
+    let forms = menu
+        .iter()
+        .map(|tile| TiledMatmul::new(kernel, gemm, *tile))
+        .collect::<Result<Vec<TiledMatmul<'_>>, Error>>()?;
+    let tiles: Vec<buckets::Tile> = forms.iter().map(TiledMatmul::shape).collect();
     let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = kernel.extent;
     let Some(chosen) = buckets::buckets(bucketing, kernel, &tiles, at_most) else {
         return Err(Error::Malformed { what: "buckets of tiles that there are not".to_owned() });
     };
-    let forms: Vec<(u32, &Form<'_>)> =
+    let forms: Vec<(u32, &TiledMatmul<'_>)> =
         chosen.iter().map(|bucket| (bucket.from, &forms[bucket.tile])).collect();
 
     let code = Code::new(place::n_params(kernel)?);
@@ -132,7 +136,7 @@ fn columns<'p>(kernel: &'p Kernel, gemm: &'p Gemm) -> Result<Vec<Columns<'p>>, E
 }
 
 /// The matmul in tiles of one shape.
-struct Form<'p> {
+struct TiledMatmul<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,
     tile: Tile,
@@ -140,7 +144,7 @@ struct Form<'p> {
     core: Box<dyn Core>,
 }
 
-impl<'p> Form<'p> {
+impl<'p> TiledMatmul<'p> {
     fn new(kernel: &'p Kernel, gemm: &'p Gemm, tile: Tile) -> Result<Self, Error> {
         let parts = Parts::new(kernel, gemm, columns(kernel, gemm)?, tile.cols)?;
         let a = place::param(kernel, gemm.a.slot)?;
@@ -175,7 +179,7 @@ impl<'p> Form<'p> {
 }
 
 /// Runs the form for this number of rows.
-fn take<'c>(code: &'c Code, rows: Int<'c>, forms: &[(u32, &Form<'_>)]) {
+fn take<'c>(code: &'c Code, rows: Int<'c>, forms: &[(u32, &TiledMatmul<'_>)]) {
     match forms {
         [] => {}
         [(_, form)] => form.run(code, rows),
@@ -209,20 +213,20 @@ fn check(kernel: &Kernel, gemm: &Gemm) -> Result<(), Error> {
     let a = place::require_view(kernel, gemm.a, gemm.k)?;
     place::require_real(a)?;
     if a.access != Access::Read {
-        return Err(Error::Malformed { what: format!("the operand `{}` of a product is written", a.name) });
+        return Err(Error::Malformed { what: format!("the operand `{}` of a matmul is written", a.name) });
     }
     if gemm.k == 0 || gemm.parts.is_empty() {
-        return Err(Error::Malformed { what: "a product without columns".to_owned() });
+        return Err(Error::Malformed { what: "a matmul without columns".to_owned() });
     }
     gemm.parts.iter().try_for_each(|part| check_part(kernel, gemm.k, a, part))
 }
 
 fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Error> {
     if part.n == 0 {
-        return Err(Error::Malformed { what: "a part of a product without columns".to_owned() });
+        return Err(Error::Malformed { what: "a part of a matmul without columns".to_owned() });
     }
     if !(1..=MAX_SUMS).contains(&part.sums.len()) {
-        let what = format!("a part of a product with {} sums; 1 to {MAX_SUMS} can be", part.sums.len());
+        let what = format!("a part of a matmul with {} sums; 1 to {MAX_SUMS} can be", part.sums.len());
         return Err(Error::Malformed { what });
     }
     part.sums.iter().try_for_each(|sum| check_weight(kernel, k, a, part, *sum))

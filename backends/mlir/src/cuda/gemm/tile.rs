@@ -1,4 +1,4 @@
-//! What the pieces of a product's code agree on: where the tile lies, how slices lie in shared memory,
+//! What the pieces of a matmul's code agree on: where the tile lies, how slices lie in shared memory,
 //! and what makes sums from them.
 
 use skipc_llvm::Feature;

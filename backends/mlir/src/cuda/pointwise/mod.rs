@@ -29,7 +29,7 @@ pub(super) struct Sum {
 }
 
 /// The columns of one group.
-pub(super) struct Place<'c> {
+pub(super) struct GroupPosition<'c> {
     /// A row that exists.
     pub(super) row: Int<'c>,
     /// The first column, of a group that exists.
@@ -79,7 +79,7 @@ impl<'p> Program<'p> {
     pub(super) fn evaluate<'c>(
         &self,
         code: &'c Code,
-        at: &Place<'c>,
+        at: &GroupPosition<'c>,
         sums: impl Fn(Sum) -> Vec<Float<'c>>,
     ) -> Vec<Vec<Float<'c>>> {
         let mut values: Vec<Vec<Float<'c>>> = Vec::with_capacity(self.program.code.len());
@@ -112,14 +112,20 @@ impl<'p> Program<'p> {
     }
 
     /// Stores what [`Program::evaluate`] gave for that place.
-    pub(super) fn store<'c>(&self, code: &'c Code, at: &Place<'c>, values: &[Vec<Float<'c>>]) {
+    pub(super) fn store<'c>(&self, code: &'c Code, at: &GroupPosition<'c>, values: &[Vec<Float<'c>>]) {
         for (Store { to, .. }, values) in self.program.stores.iter().zip(values) {
             let param = self.kernel.param(to.slot);
             place::store_group(place::element(code, param, *to, at.row, at.col), param.dtype, values);
         }
     }
 
-    fn load_at<'c>(&self, code: &'c Code, table: Slot, index: View, at: &Place<'c>) -> Vec<Float<'c>> {
+    fn load_at<'c>(
+        &self,
+        code: &'c Code,
+        table: Slot,
+        index: View,
+        at: &GroupPosition<'c>,
+    ) -> Vec<Float<'c>> {
         let param = self.kernel.param(table);
         let row = place::element(code, self.kernel.param(index.slot), index, at.row, 0u32).load::<I32>();
         let view = View { slot: table, rows: Rows::Dense, col: 0 };
@@ -131,7 +137,7 @@ impl<'p> Program<'p> {
         &self,
         code: &'c Code,
         view: View,
-        at: &Place<'c>,
+        at: &GroupPosition<'c>,
         col: Int<'c>,
         width: u32,
     ) -> Vec<Float<'c>> {

@@ -5,7 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Rows, Slot, View};
 use skipc_plan::pointwise::Pointwise;
 
-use super::super::pointwise::{Place, Program};
+use super::super::pointwise::{GroupPosition, Program};
 use super::super::{Generated, place};
 use super::THREADS;
 use crate::code::{Bool, Code, Float, I32, Int, Steps};
@@ -48,7 +48,7 @@ pub(super) fn map(kernel: &Kernel, cols: u32, program: &Pointwise) -> Result<Gen
         let results: Vec<_> = groups
             .iter()
             .map(|group| {
-                let at = Place { row: group.row, col: group.index * width, inside: group.inside };
+                let at = GroupPosition { row: group.row, col: group.index * width, inside: group.inside };
                 let values = program.evaluate(code, &at, |_| Vec::new());
                 (at, values)
             })

@@ -1,9 +1,10 @@
 //! Rows stored in caches and attention over their pages.
 
+use skipc_artifact::program::Launch;
 use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
 use skipc_plan::kernel::{Access, Body, CachedAttention, Kernel, Slot, Update, View};
 
-use super::{counted, dense, error, param, ptx, read};
+use super::{TARGETS, compile, counted, dense, error, param, ptx, read};
 
 /// Heads of queries and of keys, and their width.
 fn attention(dtype: DType, (heads, kv_heads, width): (u32, u32, u32), some: bool) -> Kernel {
@@ -65,15 +66,28 @@ fn keys_and_values_are_loaded_in_whole_pieces() {
     }
 }
 
+/// What each of [`HEADS`] is started with on Hopper, in bf16: blocks side by side, which share out the query heads of a key
+/// as far as the registers of a lane ask for it, and what `ptxas` says.
+const RESOURCES: &str = "\
+32x8x128  8 across, 141 registers, 16640 bytes
+16x2x128  2 across, 241 registers, 33280 bytes
+32x1x64   4 across, 239 registers, 16896 bytes
+8x1x256   1 across, 229 registers, 66048 bytes
+2x2x255   2 across,  95 registers,  8320 bytes
+3x1x7     1 across, 128 registers,   896 bytes
+";
+
 #[test]
-fn heads_that_share_a_key_are_one_block_as_far_as_registers_go() {
-    use skipc_artifact::program::Launch;
-    let across = |heads| {
-        let code = super::compile(super::TARGETS[1], &[attention(Bf16, heads, false)]).expect("code");
-        let [Launch::Cuda { tiles, .. }] = code.launches.as_slice() else { panic!("one launch on CUDA") };
-        tiles[0].across
-    };
-    assert_eq!(HEADS.map(across), [8, 2, 4, 1, 2, 1]);
+fn resources_are_as_they_were() {
+    let kernels = HEADS.map(|heads| attention(Bf16, heads, true));
+    let launches = compile(TARGETS[1], &kernels).expect("code").launches;
+    let mut table = String::new();
+    for ((heads, kv_heads, width), launch) in HEADS.iter().zip(launches) {
+        let Launch::Cuda { tiles, registers, shared_bytes, .. } = launch else { panic!("a launch on CUDA") };
+        let (shape, across) = (format!("{heads}x{kv_heads}x{width}"), tiles[0].across);
+        table += &format!("{shape:9} {across} across, {registers:3} registers, {shared_bytes:5} bytes\n");
+    }
+    assert_eq!(table, RESOURCES, "\n{table}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn tiles_fill_rounds_of_the_device() {
 }
 
 #[test]
-fn products_that_do_not_suit_wgmma_keep_the_plain_form() {
+fn matmuls_that_do_not_suit_wgmma_keep_the_plain_form() {
     let kernels = [
         ("sm_80", plain(Bf16, 128, 256), "mma.sync tile of 64x64"),
         ("sm_100a", plain(Bf16, 128, 256), "mma.sync tile of 64x64"),
@@ -70,7 +70,7 @@ fn shifted(mut kernel: Kernel, col: u32) -> Kernel {
 
 /// The kernel with its weights swizzled, but for those of narrow parts.
 fn swizzled(mut kernel: Kernel) -> Kernel {
-    let Body::Gemm(gemm) = &mut kernel.body else { panic!("a product") };
+    let Body::Gemm(gemm) = &mut kernel.body else { panic!("a matmul") };
     let mut outputs = BTreeMap::<Slot, u32>::new();
     for part in gemm.parts.iter_mut().filter(|part| !part.is_narrow()) {
         part.layout = WeightLayout::Swizzled;
@@ -152,4 +152,31 @@ fn tensor_instructions(cubin: &[u8]) -> Vec<(String, usize)> {
             (name.to_owned(), section.matches("HGMMA").count())
         })
         .collect()
+}
+
+/// So many matmuls of one left operand, each with a weight and a result of its own.
+fn alike((k, n): (u32, u32), n_parts: u32) -> Kernel {
+    let mut params = vec![read("count", U32, 1), read("a", Bf16, k)];
+    let mut parts = Vec::new();
+    for part in 0..n_parts {
+        let slot = params.len() as u32;
+        params.push(read(&format!("w{part}"), Bf16, k));
+        params.push(param(&format!("out{part}"), Bf16, n, Access::Write));
+        parts.push(Part::of(n, &[Slot(slot)], store_sum(slot + 1)));
+    }
+    let kernel = Kernel { params, extent: counted(0), body: Body::Gemm(Gemm { a: dense(1), k, parts }) };
+    bounded(1024, swizzled(kernel))
+}
+
+/// Code of parts of one shape is the same but for their operands. Were its ends put together, sums of several matmuls would
+/// share registers, and `ptxas` would make each wait for the one before; that is an error of the compile.
+#[test]
+fn parts_of_one_shape_stay_apart() {
+    let shapes = [(32, 32), (32, 16), (64, 64), (128, 32), (512, 64)];
+    let kernels: Vec<Kernel> =
+        shapes.iter().flat_map(|shape| (1..=4).map(|n_parts| alike(*shape, n_parts))).collect();
+    for kernel in &kernels {
+        assert!(form("sm_90a", kernel).starts_with("persistent wgmma"), "{}", kernel.describe());
+    }
+    compile("cuda:sm_90a", &kernels).expect("code");
 }

@@ -12,7 +12,7 @@ pub(crate) type Agent = u16;
 
 /// What kind of instruction made an access; decides what orders it before another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum AccessKind {
     /// Loads, stores, matrix loads: the generic proxy.
     Generic,
     /// `cp.async`: the generic proxy, later.
@@ -25,7 +25,7 @@ pub(crate) enum Source {
     Atomic,
 }
 
-impl Source {
+impl AccessKind {
     /// Whether the access goes through the async proxy (PTX ISA section 8.6).
     pub(crate) fn is_async_proxy(self) -> bool {
         matches!(self, Self::Bulk | Self::Wgmma)
@@ -36,7 +36,7 @@ impl Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub(crate) agent: Agent,
-    pub(crate) source: Source,
+    pub(crate) kind: AccessKind,
     /// Time of the agent; 0 means that there was no access.
     pub(crate) time: u32,
     /// Which of the agent's lanes.
@@ -46,7 +46,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) const NEVER: Self = Self { agent: 0, source: Source::Generic, time: 0, lanes: 0, at: 0 };
+    pub(crate) const NEVER: Self = Self { agent: 0, kind: AccessKind::Generic, time: 0, lanes: 0, at: 0 };
 }
 
 /// For each agent and lane, the time up to which its accesses are known.

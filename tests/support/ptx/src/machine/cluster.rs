@@ -12,7 +12,7 @@ use super::memory::{GlobalShadow, Memory};
 use super::program::Program;
 use super::rng::Rng;
 use super::shared::Shared;
-use super::special::{self, Place};
+use super::special::{self, WarpPosition};
 use super::turn::Turn;
 use super::warp::{Wait, Warp};
 use super::{Outcome, Trouble};
@@ -175,7 +175,7 @@ impl Cluster {
         let mask = if n == WARP as u32 { Mask::MAX } else { (1 << n) - 1 };
         let mut registers = self.program.registers();
         let Shape { threads, cluster, .. } = self.shape;
-        let place = Place { launch: &self.launch, block, rank, threads, cluster, warp };
+        let place = WarpPosition { launch: &self.launch, block, rank, threads, cluster, warp };
         for (name, slot) in &self.program.specials {
             if let Slot::Word(slot) = slot {
                 registers.set32(*slot, mask, &special::value(name, &place));

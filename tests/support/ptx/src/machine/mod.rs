@@ -19,7 +19,7 @@ mod warp;
 mod wgmma;
 
 pub(crate) use block::{SharedOperand, WARP_GROUP};
-pub(crate) use clock::{Source, Stamp, View};
+pub(crate) use clock::{AccessKind, Stamp, View};
 pub(crate) use cluster::Pending;
 pub use counters::Counters;
 pub use fault::{Fault, FaultKind, Finding};
@@ -29,7 +29,7 @@ pub use memory::{Buffer, Memory};
 pub use program::{LoadError, Program};
 pub(crate) use shared::WINDOW as SHARED_WINDOW;
 pub use special::is_special;
-pub(crate) use turn::Place;
+pub(crate) use turn::Pointee;
 pub use turn::{LaneBytes, Space, Turn};
 pub use warp::Wait;
 pub(crate) use warp::{Copying, Warp};

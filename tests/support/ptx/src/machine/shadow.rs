@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use super::clock::{Agent, Source, Stamp, View};
+use super::clock::{AccessKind, Agent, Stamp, View};
 use crate::registers::Mask;
 
 /// One piece of memory.
@@ -38,19 +38,19 @@ impl Access<'_> {
     /// Whether an earlier access of the generic proxy comes before in the order of the very thread.
     #[inline]
     fn follows(&self, earlier: &Stamp) -> bool {
-        matches!(earlier.source, Source::Generic | Source::Atomic)
+        matches!(earlier.kind, AccessKind::Generic | AccessKind::Atomic)
             && (earlier.agent, earlier.lanes) == self.issuer
     }
 
     #[inline]
     fn both_atomic(&self, earlier: &Stamp) -> bool {
-        earlier.source == Source::Atomic && self.stamp.source == Source::Atomic
+        earlier.kind == AccessKind::Atomic && self.stamp.kind == AccessKind::Atomic
     }
 
     /// Whether a write is not ordered before this; if so, whether only a proxy fence is missing.
     #[inline]
     pub(crate) fn unordered(&self, write: &Stamp) -> Option<bool> {
-        if self.stamp.source.is_async_proxy() && !write.source.is_async_proxy() {
+        if self.stamp.kind.is_async_proxy() && !write.kind.is_async_proxy() {
             let known = || self.view.known.covers(write) || self.follows(write);
             return (!self.view.fenced.covers(write)).then(known);
         }

@@ -35,7 +35,7 @@ pub fn is_special(name: &str) -> bool {
 }
 
 /// Where a warp stands.
-pub(crate) struct Place<'l> {
+pub(crate) struct WarpPosition<'l> {
     pub(crate) launch: &'l Launch,
     pub(crate) block: [u32; 3],
     /// Rank of the block in its cluster.
@@ -48,8 +48,8 @@ pub(crate) struct Place<'l> {
 }
 
 /// The value of a special register in each lane.
-pub(crate) fn value(name: &str, place: &Place<'_>) -> Lanes32 {
-    let Place { launch, block, rank, threads, cluster, warp } = *place;
+pub(crate) fn value(name: &str, place: &WarpPosition<'_>) -> Lanes32 {
+    let WarpPosition { launch, block, rank, threads, cluster, warp } = *place;
     let [nx, ny, nz] = threads;
     let grid = launch.grid;
     let linear = |lane: usize| warp * WARP as u32 + lane as u32;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::block::WARP_GROUP;
-use super::clock::{Source, Stamp, View};
+use super::clock::{AccessKind, Stamp, View};
 use super::cluster::{Cluster, Visit};
 use super::fault::{FaultKind, Finding};
 use super::program::PARAMS;
@@ -33,7 +33,7 @@ pub type LaneBytes = [[u8; 16]; WARP];
 
 /// Where an address leads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place {
+pub(crate) enum Pointee {
     /// Buffer and offset.
     Global(usize, usize),
     /// Block of the cluster and offset.
@@ -83,10 +83,10 @@ impl<'m> Turn<'m> {
     }
 
     /// The access that a lane makes as itself.
-    fn stamp(&self, lane: usize, source: Source) -> Stamp {
+    fn stamp(&self, lane: usize, kind: AccessKind) -> Stamp {
         let agent = self.cluster.agents.warp(self.warp_in_cluster());
         let time = self.cluster.blocks[self.block].warps[self.warp].time;
-        Stamp { agent, source, time, lanes: 1 << lane, at: self.at }
+        Stamp { agent, kind, time, lanes: 1 << lane, at: self.at }
     }
 
     /// Where an address of a space leads, for an access of so many bytes.
@@ -96,7 +96,7 @@ impl<'m> Turn<'m> {
         lane: usize,
         address: u64,
         bytes: u32,
-    ) -> Result<Place, Finding> {
+    ) -> Result<Pointee, Finding> {
         let lane = lane as u32;
         let is_shared = address < 1 << 32;
         let is_param = (PARAMS..2 * PARAMS).contains(&address);
@@ -104,7 +104,7 @@ impl<'m> Turn<'m> {
             Space::Shared | Space::Generic if is_shared => {
                 let (block, within) = self.shared_block(lane, address)?;
                 let offset = self.cluster.blocks[block].shared.place(lane, within, bytes, bytes)?;
-                Ok(Place::Shared(block, offset))
+                Ok(Pointee::Shared(block, offset))
             }
             Space::Param | Space::Generic if is_param => {
                 let offset = (address - PARAMS) as usize;
@@ -116,13 +116,13 @@ impl<'m> Turn<'m> {
                     );
                     return Err(Finding { kind: FaultKind::OutOfBounds, lane, what });
                 }
-                Ok(Place::Param(offset))
+                Ok(Pointee::Param(offset))
             }
             Space::Global | Space::Generic if !is_shared && !is_param => self
                 .cluster
                 .memory
                 .place(lane, address, bytes, bytes)
-                .map(|(buffer, offset)| Place::Global(buffer, offset)),
+                .map(|(buffer, offset)| Pointee::Global(buffer, offset)),
             _ => {
                 let what =
                     format!("address {address:#x} is not in the state space that the instruction names");
@@ -156,23 +156,29 @@ impl<'m> Turn<'m> {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
                 let to = &mut data[lane][..bytes as usize];
-                self.read(place, lane, to, &self.access(lane, Source::Generic, &view))?;
+                self.read(place, lane, to, &self.access(lane, AccessKind::Generic, &view))?;
             }
         }
         self.count(kind, addresses, bytes, true);
         Ok(data)
     }
 
-    fn read(&mut self, place: Place, lane: usize, to: &mut [u8], access: &Access<'_>) -> Result<(), Finding> {
+    fn read(
+        &mut self,
+        place: Pointee,
+        lane: usize,
+        to: &mut [u8],
+        access: &Access<'_>,
+    ) -> Result<(), Finding> {
         let n = to.len();
         match place {
-            Place::Param(offset) => to.copy_from_slice(&self.cluster.params[offset..offset + n]),
-            Place::Global(buffer, offset) => {
+            Pointee::Param(offset) => to.copy_from_slice(&self.cluster.params[offset..offset + n]),
+            Pointee::Global(buffer, offset) => {
                 let noted = self.cluster.global.read((buffer, offset), n, access);
                 noted.map_err(|conflict| self.conflict(lane, "read", self.buffer(buffer), &conflict))?;
                 to.copy_from_slice(&self.cluster.memory.buffer(buffer).bytes[offset..offset + n]);
             }
-            Place::Shared(block, offset) => {
+            Pointee::Shared(block, offset) => {
                 self.note_visit(block, access);
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, n)?;
@@ -184,8 +190,8 @@ impl<'m> Turn<'m> {
         Ok(())
     }
 
-    fn access<'v>(&self, lane: usize, source: Source, view: &'v View) -> Access<'v> {
-        self.access_as(self.stamp(lane, source), 1 << lane, view)
+    fn access<'v>(&self, lane: usize, kind: AccessKind, view: &'v View) -> Access<'v> {
+        self.access_as(self.stamp(lane, kind), 1 << lane, view)
     }
 
     /// The access of a stamp that these lanes issue, knowing this.
@@ -223,7 +229,7 @@ impl<'m> Turn<'m> {
             for lane in lanes(group) {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
-                self.note_write(place, lane, bytes as usize, &self.access(lane, Source::Generic, &view))?;
+                self.note_write(place, lane, bytes as usize, &self.access(lane, AccessKind::Generic, &view))?;
                 let from = &data[lane][..bytes as usize];
                 self.bytes_mut(place, bytes as usize).copy_from_slice(from);
             }
@@ -249,7 +255,7 @@ impl<'m> Turn<'m> {
             for lane in lanes(group) {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
-                self.note_write(place, lane, bytes as usize, &self.access(lane, Source::Atomic, &view))?;
+                self.note_write(place, lane, bytes as usize, &self.access(lane, AccessKind::Atomic, &view))?;
                 let there = self.bytes_mut(place, bytes as usize);
                 let mut word = [0; 8];
                 word[..bytes as usize].copy_from_slice(there);
@@ -265,17 +271,17 @@ impl<'m> Turn<'m> {
     /// Notes a write, and checks that it is allowed.
     pub(crate) fn note_write(
         &mut self,
-        place: Place,
+        place: Pointee,
         lane: usize,
         bytes: usize,
         access: &Access<'_>,
     ) -> Result<(), Finding> {
         match place {
-            Place::Param(offset) => {
+            Pointee::Param(offset) => {
                 let what = format!("byte {offset} of the parameters is written");
                 Err(Finding { kind: FaultKind::ReadOnly, lane: lane as u32, what })
             }
-            Place::Global(buffer, offset) => {
+            Pointee::Global(buffer, offset) => {
                 if !self.cluster.memory.buffer(buffer).writable {
                     let what = format!(
                         "byte {offset} of `{}` is written, which is only to be read",
@@ -286,7 +292,7 @@ impl<'m> Turn<'m> {
                 let noted = self.cluster.global.write((buffer, offset), bytes, access);
                 noted.map_err(|conflict| self.conflict(lane, "written", self.buffer(buffer), &conflict))
             }
-            Place::Shared(block, offset) => {
+            Pointee::Shared(block, offset) => {
                 self.note_visit(block, access);
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, bytes)?;
@@ -300,7 +306,7 @@ impl<'m> Turn<'m> {
     /// Notes that a thread uses shared memory of another block. Bulk copies need no note: the other block waits for them.
     fn note_visit(&mut self, block: usize, access: &Access<'_>) {
         let stamp = access.stamp;
-        if block == self.block || !matches!(stamp.source, Source::Generic | Source::Atomic) {
+        if block == self.block || !matches!(stamp.kind, AccessKind::Generic | AccessKind::Atomic) {
             return;
         }
         match self.cluster.visits.last_mut() {
@@ -315,15 +321,15 @@ impl<'m> Turn<'m> {
         }
     }
 
-    pub(crate) fn bytes_mut(&mut self, place: Place, bytes: usize) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self, place: Pointee, bytes: usize) -> &mut [u8] {
         match place {
-            Place::Global(buffer, offset) => {
+            Pointee::Global(buffer, offset) => {
                 &mut self.cluster.memory.bytes_mut(buffer)[offset..offset + bytes]
             }
-            Place::Shared(block, offset) => {
+            Pointee::Shared(block, offset) => {
                 &mut self.cluster.blocks[block].shared.bytes[offset..offset + bytes]
             }
-            Place::Param(offset) => &mut self.cluster.params[offset..offset + bytes],
+            Pointee::Param(offset) => &mut self.cluster.params[offset..offset + bytes],
         }
     }
 
@@ -331,16 +337,16 @@ impl<'m> Turn<'m> {
         self.cluster.memory.buffer(index).name.clone()
     }
 
-    fn count(&mut self, kind: Option<Place>, addresses: &Lanes64, bytes: u32, loaded: bool) {
+    fn count(&mut self, kind: Option<Pointee>, addresses: &Lanes64, bytes: u32, loaded: bool) {
         let total = u64::from(self.mask.count_ones() * bytes);
         let counters = &mut self.cluster.counters;
         match kind {
-            Some(Place::Global(..)) => {
+            Some(Pointee::Global(..)) => {
                 let to = if loaded { &mut counters.global_loaded } else { &mut counters.global_stored };
                 *to += total;
                 counters.global_request(lanes(self.mask).map(|lane| addresses[lane]), bytes);
             }
-            Some(Place::Shared(..)) => {
+            Some(Pointee::Shared(..)) => {
                 let to = if loaded { &mut counters.shared_loaded } else { &mut counters.shared_stored };
                 *to += total;
                 counters.shared_request(&chosen(self.mask, addresses), bytes);
@@ -352,11 +358,11 @@ impl<'m> Turn<'m> {
     /// Says what is wrong with two accesses.
     pub(crate) fn conflict(&self, lane: usize, done: &str, space: String, conflict: &Conflict) -> Finding {
         let Conflict { offset, earlier, wrote, elsewhere, proxy } = conflict;
-        let kind = match earlier.source {
+        let kind = match earlier.kind {
             _ if *elsewhere => FaultKind::RaceBetweenBlocks,
             _ if *proxy => FaultKind::MissingProxyFence,
-            Source::AsyncCopy | Source::Bulk | Source::Wgmma => FaultKind::MissingWait,
-            Source::Generic | Source::Atomic => FaultKind::Race,
+            AccessKind::AsyncCopy | AccessKind::Bulk | AccessKind::Wgmma => FaultKind::MissingWait,
+            AccessKind::Generic | AccessKind::Atomic => FaultKind::Race,
         };
         let step = self.cluster.program.steps.get(earlier.at as usize);
         let (line, text) = step.map_or((0, ""), |step| (step.line, step.text.as_str()));
@@ -385,11 +391,11 @@ impl<'m> Turn<'m> {
         let thread = warp as u32 * WARP as u32 + stamp.lanes.trailing_zeros().min(31);
         let of =
             if block == self.block { String::new() } else { format!(" of block {block} of the cluster") };
-        match stamp.source {
-            Source::Generic | Source::Atomic => format!("thread {thread}{of}"),
-            Source::AsyncCopy => format!("a copy of thread {thread}{of}"),
-            Source::Bulk => format!("a bulk copy of thread {thread}{of}"),
-            Source::Wgmma => format!("a wgmma of warp {warp}{of}"),
+        match stamp.kind {
+            AccessKind::Generic | AccessKind::Atomic => format!("thread {thread}{of}"),
+            AccessKind::AsyncCopy => format!("a copy of thread {thread}{of}"),
+            AccessKind::Bulk => format!("a bulk copy of thread {thread}{of}"),
+            AccessKind::Wgmma => format!("a wgmma of warp {warp}{of}"),
         }
     }
 
@@ -492,7 +498,7 @@ impl Turn<'_> {
 
     fn wgmma_stamp(&self) -> Stamp {
         let time = self.cluster.blocks[self.block].warps[self.warp].wgmma.group();
-        Stamp { agent: self.wgmma_agent(), source: Source::Wgmma, time, lanes: 1, at: self.at }
+        Stamp { agent: self.wgmma_agent(), kind: AccessKind::Wgmma, time, lanes: 1, at: self.at }
     }
 
     /// Checks that these writes of an operand, which another warp has read for the whole group, are known to this one too.

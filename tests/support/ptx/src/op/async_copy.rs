@@ -5,7 +5,7 @@ use super::mbarrier;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
-    Copying, FaultKind, Finding, MAX_COUNT, Outcome, Pending, Source, Space, Stamp, Turn, View,
+    AccessKind, Copying, FaultKind, Finding, MAX_COUNT, Outcome, Pending, Space, Stamp, Turn, View,
 };
 use crate::registers::{Source32, lanes};
 use crate::syntax::Instruction;
@@ -75,7 +75,7 @@ fn copy_lane(turn: &mut Turn<'_>, lane: usize, copy: &Copy, view: &View) -> Resu
     }
     let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
     let time = turn.state().groups(Copying::Threads)[lane].issue();
-    let stamp = Stamp { agent, source: Source::AsyncCopy, time, lanes: 1 << lane, at: turn.at };
+    let stamp = Stamp { agent, kind: AccessKind::AsyncCopy, time, lanes: 1 << lane, at: turn.at };
     let access = turn.access_as(stamp, 1 << lane, view);
     let mut data = [0; 16];
     if present > 0 {

@@ -8,7 +8,7 @@ use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::tensor_map::{Inside, MAP_ALIGNMENT, Piece, TensorMap};
 use crate::machine::{
-    Copying, FaultKind, Finding, Outcome, Pending, Place, Source, Space, Stamp, Trouble, Turn, View,
+    AccessKind, Copying, FaultKind, Finding, Outcome, Pending, Pointee, Space, Stamp, Trouble, Turn, View,
 };
 use crate::registers::{Source32, lanes};
 use crate::syntax::{Address, Instruction, Operand};
@@ -209,7 +209,7 @@ fn load_pieces(
         return Err(Finding { kind: FaultKind::MissingMbarrierFence, lane: lane as u32, what });
     }
     let (agent, time, phase) = (mbarrier.agent, mbarrier.time(), mbarrier.phase);
-    let stamp = Stamp { agent, source: Source::Bulk, time, lanes: 1, at: turn.at };
+    let stamp = Stamp { agent, kind: AccessKind::Bulk, time, lanes: 1, at: turn.at };
     let view = turn.state().view(lane);
     let mut bytes = 0;
     for piece in pieces {
@@ -219,7 +219,7 @@ fn load_pieces(
             let address = u64::from(piece.shared) + 16 * idx as u64;
             let shared = &turn.cluster.blocks[block].shared;
             let offset = shared.place(lane as u32, address, part.len() as u32, 16)?;
-            let place = Place::Shared(block, offset);
+            let place = Pointee::Shared(block, offset);
             turn.note_write(place, lane, part.len(), &turn.access_as(stamp, 1 << lane, &view))?;
             turn.bytes_mut(place, part.len()).copy_from_slice(part);
         }
@@ -298,7 +298,7 @@ fn store_box(
     let warp = turn.warp_in_cluster();
     let time = turn.state().groups(Copying::Bulk)[lane].issue();
     let (reads, writes) = (turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp));
-    let stamp = |agent| Stamp { agent, source: Source::Bulk, time, lanes: 1 << lane, at: turn.at };
+    let stamp = |agent| Stamp { agent, kind: AccessKind::Bulk, time, lanes: 1 << lane, at: turn.at };
     let (read, write) = (stamp(reads), stamp(writes));
     let view = turn.state().view(lane);
     let mut copied = 0;
@@ -317,7 +317,7 @@ fn store_box(
         copied += u64::from(inside.len);
         for (global, at, n) in parts(inside.global, inside.len) {
             let (buffer, offset) = turn.cluster.memory.place(lane as u32, global, n, 1)?;
-            let place = Place::Global(buffer, offset);
+            let place = Pointee::Global(buffer, offset);
             turn.note_write(place, lane, n as usize, &turn.access_as(write, 1 << lane, &view))?;
             let from = (inside.skip + at) as usize;
             turn.bytes_mut(place, n as usize).copy_from_slice(&data[from..from + n as usize]);

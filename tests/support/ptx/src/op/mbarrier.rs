@@ -6,7 +6,7 @@ use super::Run;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::machine::{
-    FaultKind, Finding, MAX_COUNT, Mbarrier, Outcome, Place, Source, Space, Stamp, Trouble, Turn, Wait,
+    AccessKind, FaultKind, Finding, MAX_COUNT, Mbarrier, Outcome, Pointee, Space, Stamp, Trouble, Turn, Wait,
 };
 use crate::registers::{Lanes64, Mask, Slot, Source32, Source64, WARP, lanes};
 use crate::syntax::{Instruction, Operand};
@@ -47,7 +47,7 @@ pub(crate) const FORMS: &[Form] = &[
 /// Block and offset of the mbarrier that a lane names.
 pub(super) fn place(turn: &Turn<'_>, lane: usize, address: u64) -> Result<(usize, u32), Trouble> {
     match turn.place(Space::Shared, lane, address, 8)? {
-        Place::Shared(block, offset) => Ok((block, offset as u32)),
+        Pointee::Shared(block, offset) => Ok((block, offset as u32)),
         _ => Err(turn.finding(FaultKind::Barrier, "an mbarrier lies in shared memory").into()),
     }
 }
@@ -74,7 +74,7 @@ fn init(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
                 return Err(turn.finding(FaultKind::Barrier, what).into());
             }
             let time = turn.state().time;
-            let stamp = Stamp { agent, source: Source::Generic, time, lanes: 1 << lane, at: turn.at };
+            let stamp = Stamp { agent, kind: AccessKind::Generic, time, lanes: 1 << lane, at: turn.at };
             let n_before = turn.cluster.n_mbarriers;
             let Some(row) = turn.cluster.agents.mbarrier(n_before) else {
                 let what = format!(

@@ -19,7 +19,7 @@ pub(crate) enum Runner {
     /// As set up.
     Launch(fn() -> Setup),
     /// By a function of text and schedule, which says whether the result is right.
-    Product(fn(&str, u64) -> Result<bool, Box<Fault>>),
+    Matmul(fn(&str, u64) -> Result<bool, Box<Fault>>),
 }
 
 /// A correct kernel.
@@ -34,7 +34,7 @@ impl Host {
     /// Runs a text in place of the host's own; says whether the result is right.
     fn run(&self, text: &str, seed: u64, change: Option<fn(&mut Setup)>) -> Result<bool, Box<Fault>> {
         let setup = match self.runner {
-            Runner::Product(product) => return product(text, seed),
+            Runner::Matmul(matmul) => return matmul(text, seed),
             Runner::Launch(setup) => setup,
         };
         let mut setup = setup();

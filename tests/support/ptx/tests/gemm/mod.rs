@@ -1,4 +1,4 @@
-//! Inputs and expected results of the two products.
+//! Inputs and expected results of the two matmuls.
 
 use std::sync::Arc;
 

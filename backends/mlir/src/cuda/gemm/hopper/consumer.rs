@@ -18,6 +18,7 @@ impl Matmul<'_> {
                 let sums = self.sums(code, part, group, used);
                 let row = corner.row + group * 64;
                 Epilogue { part, corner: Corner { row, ..corner }, col, sums: &sums }.run(code);
+                code.stay_apart();
                 used + self.turns()
             })
         });
@@ -33,7 +34,7 @@ impl Matmul<'_> {
     ) -> Vec<Float<'c>> {
         let zeros = vec![code.float(0.0); part.width() as usize / 2];
         let sums = code.repeat(Steps { from: 0, to: self.turns(), step: 1 }, zeros, |slice, sums| {
-            let stage = Stage { product: self, number: used + slice };
+            let stage = Stage { matmul: self, number: used + slice };
             stage.full(code).wait_phase(stage.round());
             let left = stage.left(code).at::<I8>(group * (64 * ROW_BYTES));
             let operands = [left.descriptor(), stage.right(code).descriptor()];
@@ -48,7 +49,7 @@ impl Matmul<'_> {
     }
 
     fn give_back<'c>(&self, code: &'c Code, number: Int<'c>) {
-        let stage = Stage { product: self, number };
+        let stage = Stage { matmul: self, number };
         code.when((code.thread() % 32).eq(0), || stage.empty(code).arrive());
     }
 }

@@ -1,6 +1,6 @@
 //! From sums in registers to the stores of the epilogue program.
 
-use super::super::super::pointwise::{Place, Sum};
+use super::super::super::pointwise::{GroupPosition, Sum};
 use super::super::parts::PartTiles;
 use super::super::tile::Corner;
 use super::BLOCK;
@@ -47,7 +47,7 @@ impl<'c> Epilogue<'_, '_, 'c> {
                 let inside = self.inside(code, col);
                 // Loads of what is outside go to the last group that exists; stores are left out.
                 let safe = if self.part.is_whole() { col } else { col.min(last_col) };
-                let at = Place { row, col: safe, inside };
+                let at = GroupPosition { row, col: safe, inside };
                 let values = program.evaluate(code, &at, |sum| self.load(code, sum, *block, half, item));
                 results.push((at, values));
             }

@@ -59,8 +59,8 @@ const PIECE: u32 = 8;
 /// Columns between those that one thread has of a row of sums: the width of a core matrix.
 const BLOCK: u32 = 8;
 
-/// Which code a matmul gets.
-pub(super) enum Form<'p> {
+/// How a matmul is computed.
+pub(super) enum Algorithm<'p> {
     /// Tiles with one tile a block, for any device.
     Plain,
     /// Persistent blocks with `wgmma`.
@@ -72,8 +72,8 @@ pub(super) enum Form<'p> {
     },
 }
 
-impl<'p> Form<'p> {
-    /// The form for a device: `wgmma` if all of this holds, else the plain one.
+impl<'p> Algorithm<'p> {
+    /// The algorithm for a device: `wgmma` if all of this holds, else plain tiles.
     ///
     /// - The device has `wgmma`, and the operands are bf16.
     /// - Rows of both operands begin at multiples of 16 bytes: `k`, the left operand's first column and its columns in
@@ -116,7 +116,7 @@ fn fits_swizzle(part: &Part) -> bool {
     part.layout != WeightLayout::Swizzled || (part.n >= BLOCK && part.sums.iter().all(is_whole))
 }
 
-/// Generates a matmul of the form [`Form::Wgmma`].
+/// Generates a matmul by [`Algorithm::Wgmma`].
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
@@ -128,11 +128,11 @@ pub(super) fn generate(
 ) -> Result<Generated, Error> {
     let parts = Parts::new(kernel, gemm, columns, tile.cols)?;
     let code = Code::new(place::n_params(kernel)?);
-    let product = Matmul { kernel, gemm, parts, tile };
-    product.write(&code);
+    let matmul = Matmul { kernel, gemm, parts, tile };
+    matmul.write(&code);
     Ok(Generated {
         code,
-        tiles: vec![RowTile { from: 0, rows: ROWS, across: product.parts.n_tiles() }],
+        tiles: vec![RowTile { from: 0, rows: ROWS, across: matmul.parts.n_tiles() }],
         threads: THREADS,
         shared_bytes: tile.shared_bytes(),
         min_blocks: 1,
@@ -155,7 +155,7 @@ impl<'p> Matmul<'p> {
         let rows = place::extent(code, &self.kernel.extent);
         code.when(code.thread().eq(0), || {
             for stage in 0..STAGES {
-                let stage = Stage { product: self, number: code.int(stage) };
+                let stage = Stage { matmul: self, number: code.int(stage) };
                 stage.full(code).init_mbarrier(producer::ARRIVALS);
                 stage.empty(code).init_mbarrier(consumer::ARRIVALS);
             }
@@ -202,7 +202,7 @@ impl<'p> Matmul<'p> {
 /// The stage of a slice, which is numbered from the block's first one on.
 #[derive(Clone, Copy)]
 struct Stage<'p, 'c> {
-    product: &'p Matmul<'p>,
+    matmul: &'p Matmul<'p>,
     number: Int<'c>,
 }
 
@@ -218,7 +218,7 @@ impl<'c> Stage<'_, 'c> {
 
     /// The left operand's slice: [`ROWS`] rows.
     fn left(self, code: &'c Code) -> SPtr<'c> {
-        code.shared().at::<I8>(self.index() * self.product.tile.stage_bytes())
+        code.shared().at::<I8>(self.index() * self.matmul.tile.stage_bytes())
     }
 
     /// The weights' slice: a row for each column of the tile.
@@ -228,7 +228,7 @@ impl<'c> Stage<'_, 'c> {
 
     /// The mbarrier whose phases end when the slice is there.
     fn full(self, code: &'c Code) -> SPtr<'c> {
-        code.shared().at::<I8>(self.index() * 8 + STAGES * self.product.tile.stage_bytes())
+        code.shared().at::<I8>(self.index() * 8 + STAGES * self.matmul.tile.stage_bytes())
     }
 
     /// The mbarrier whose phases end when the slice is used.

@@ -35,7 +35,7 @@ impl Matmul<'_> {
             self.parts.of_tile(code, corner.col_tile, &|part, first| {
                 let starts = self.starts(code, part, first);
                 code.repeat(Steps { from: 0, to: self.turns(), step: 1 }, issued, |slice, issued| {
-                    let stage = Stage { product: self, number: issued };
+                    let stage = Stage { matmul: self, number: issued };
                     stage.empty(code).wait_phase(stage.round() ^ 1);
                     code.when(code.thread().eq(0), || self.announce(code, part, (first, slice), stage));
                     let inside = match self.gemm.k.is_multiple_of(INNER) {
@@ -67,7 +67,7 @@ impl Matmul<'_> {
         code.when(last.ge(behind), || {
             code.fence_async_proxy();
             code.sync_warp();
-            let stage = Stage { product: self, number: last - behind };
+            let stage = Stage { matmul: self, number: last - behind };
             code.when((code.thread() % 32).eq(0), || stage.full(code).arrive());
         });
     }

@@ -1,4 +1,4 @@
-//! Which tile a product on Hopper has, and how it lies in shared memory.
+//! Which tile a matmul on Hopper has, and how it lies in shared memory.
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::{Gemm, Kernel};
@@ -35,7 +35,7 @@ pub(in super::super) struct Tile {
 
 impl Tile {
     /// The width whose tiles are made in the least time by [`PROCESSORS`] blocks at the kernel's bound on rows: rounds
-    /// times columns of a tile. Wide tiles load less for each product, narrow ones leave fewer blocks idle in the last
+    /// times columns of a tile. Wide tiles load less for each matmul, narrow ones leave fewer blocks idle in the last
     /// round. `None` if a sum or a head does not fit into any.
     pub(super) fn choose(
         kernel: &Kernel,

@@ -10,12 +10,12 @@ use skipc_ptx::machine::LoadError;
 pub(crate) struct Failure {
     what: String,
     help: Option<String>,
-    place: Option<Place>,
+    place: Option<SourceLine>,
 }
 
 /// A line of the PTX text.
 #[derive(Debug)]
-struct Place {
+struct SourceLine {
     path: String,
     line: u32,
     text: String,
@@ -50,7 +50,7 @@ impl Failure {
     /// The failure with a line of the text, from 1.
     pub(crate) fn at(self, path: &Path, text: &str, line: u32) -> Self {
         let shown = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default().trim();
-        let place = Place { path: path.display().to_string(), line, text: shown.to_owned() };
+        let place = SourceLine { path: path.display().to_string(), line, text: shown.to_owned() };
         Self { place: Some(place), ..self }
     }
 
@@ -71,7 +71,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "error: {}", self.what)?;
-        if let Some(Place { path, line, text }) = &self.place {
+        if let Some(SourceLine { path, line, text }) = &self.place {
             writeln!(f, "  --> {path}:{line}\n  {text}")?;
         }
         match &self.help {

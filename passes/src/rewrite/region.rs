@@ -20,7 +20,7 @@ const MAX_NODES: usize = 400;
 
 /// A region without the names of its weights and sets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Source {
+pub(crate) struct Region {
     /// Ops and operands, operands before users.
     pub(crate) nodes: Vec<(Head, SmallVec<[usize; 4]>)>,
     /// What is used outside.
@@ -29,16 +29,16 @@ pub(crate) struct Source {
     pub(crate) densities: Vec<F64>,
 }
 
-/// What stands in a graph for the nodes and names of a [`Source`].
+/// What stands in a graph for the nodes and names of a [`Region`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Occurrence {
     /// The value of each node.
     pub(crate) values: Vec<Value>,
     names: IndexSet<Name, FxBuildHasher>,
     sets: IndexSet<SetSym, FxBuildHasher>,
 }
 
-impl Place {
+impl Occurrence {
     /// The op with the names of the graph.
     pub(crate) fn named(&self, op: &Op) -> Op {
         if let Op::Weight { name, shape } = op {
@@ -145,33 +145,41 @@ fn order(graph: &Graph) -> Vec<Value> {
 
 /// Writes a region down without names. `density` is the share of the tokens in a set.
 #[cfg(test)]
-pub(crate) fn source(graph: &Graph, region: &[Value], density: impl Fn(SetSym) -> f64) -> (Source, Place) {
-    Places::new(graph).source(region, density)
+pub(crate) fn region(
+    graph: &Graph,
+    region: &[Value],
+    density: impl Fn(SetSym) -> f64,
+) -> (Region, Occurrence) {
+    Occurrences::new(graph).region(region, density)
 }
 
 /// Writes regions of a graph down, one after the other: tables as long as the graph are made once.
-pub(crate) struct Places<'a> {
+pub(crate) struct Occurrences<'a> {
     graph: &'a Graph,
     inside: Vec<bool>,
     number: Vec<Option<usize>>,
 }
 
-impl<'a> Places<'a> {
-    pub(crate) fn new(graph: &'a Graph) -> Places<'a> {
+impl<'a> Occurrences<'a> {
+    pub(crate) fn new(graph: &'a Graph) -> Occurrences<'a> {
         let bound = graph.bound();
-        Places { graph, inside: vec![false; bound], number: vec![None; bound] }
+        Occurrences { graph, inside: vec![false; bound], number: vec![None; bound] }
     }
 
     /// Writes a region down without names. `density` is the share of the tokens in a set.
-    pub(crate) fn source(&mut self, region: &[Value], density: impl Fn(SetSym) -> f64) -> (Source, Place) {
+    pub(crate) fn region(
+        &mut self,
+        region: &[Value],
+        density: impl Fn(SetSym) -> f64,
+    ) -> (Region, Occurrence) {
         let graph = self.graph;
         region.iter().for_each(|value| self.inside[value.index()] = true);
         let mut ctx = Ctx {
             graph,
             inside: &self.inside,
             number: &mut self.number,
-            source: Source { nodes: Vec::new(), roots: Vec::new(), densities: Vec::new() },
-            place: Place { values: Vec::new(), names: IndexSet::default(), sets: IndexSet::default() },
+            source: Region { nodes: Vec::new(), roots: Vec::new(), densities: Vec::new() },
+            place: Occurrence { values: Vec::new(), names: IndexSet::default(), sets: IndexSet::default() },
             n_outside: 0,
         };
         for value in region {
@@ -195,8 +203,8 @@ struct Ctx<'a> {
     inside: &'a [bool],
     /// Number of a value in the source, by [`Value::index`].
     number: &'a mut [Option<usize>],
-    source: Source,
-    place: Place,
+    source: Region,
+    place: Occurrence,
     n_outside: u32,
 }
 

@@ -1,7 +1,7 @@
 //! All forms of a subject against each other.
 
 use skipc::frontend::lower::Function;
-use skipc_ir::interp::{Batch, Gf61, Number, Ring32};
+use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
 use skipc_plan::interp::{Element, Mode, Tiling};
 use skipc_testkit::random::Rng;
 
@@ -30,7 +30,7 @@ pub(crate) struct Case {
     /// `None`: routers decide.
     pub(crate) masks: Option<Masks>,
     /// Whether all forms run under them: always where they are free or random, else for every third seed.
-    judged: bool,
+    pub(crate) in_all_forms: bool,
 }
 
 /// A number domain in which two forms are compared to the bit.
@@ -68,7 +68,7 @@ impl Domain for Gf61 {
 }
 
 /// Checks subjects and counts.
-pub(crate) struct Judge<'a> {
+pub(crate) struct Checker<'a> {
     pub(crate) compiler: &'a dyn Compiler,
     pub(crate) subject: &'a Subject,
     pub(crate) until: Until,
@@ -76,18 +76,22 @@ pub(crate) struct Judge<'a> {
 }
 
 /// Checks a subject in every way there is.
-pub(crate) fn judge(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
-    let mut judge = Judge { compiler, subject, until, tally: Tally { models: 1, ..Tally::default() } };
+pub(crate) fn check_subject(compiler: &dyn Compiler, subject: &Subject, until: Until) -> Tally {
+    let mut checker = Checker { compiler, subject, until, tally: Tally { models: 1, ..Tally::default() } };
     for option in options(subject) {
-        judge.tally.options.insert(option, 1);
+        checker.tally.options.insert(option, 1);
     }
-    judge.text();
-    for function in Function::of(&subject.model).into_iter().filter(|function| *function != Function::Step) {
-        if let Err(error) = judge.all(function) {
-            judge.found("compiles and runs", format!("{function}: {error}"));
+    checker.text();
+    for function in Function::of(&subject.model) {
+        let checked = match function {
+            Function::Score | Function::Generate => checker.all(function),
+            Function::Step => checker.steps(),
+        };
+        if let Err(error) = checked {
+            checker.found("compiles and runs", format!("{function}: {error}"));
         }
     }
-    judge.tally
+    checker.tally
 }
 
 /// Masks of all routers: constants as they are, others by `decide(kind, row)`. Routers that decide alike whatever the
@@ -110,7 +114,7 @@ pub(crate) fn masks(
     masks
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     pub(crate) fn found(&mut self, check: &str, detail: String) {
         self.tally.findings.push(Finding { seed: self.subject.seed, check: check.to_owned(), detail });
     }
@@ -126,7 +130,7 @@ impl Judge<'_> {
         }
     }
 
-    fn cases(&self) -> Vec<Case> {
+    pub(crate) fn cases(&self) -> Vec<Case> {
         let routers = routers(&self.subject.model);
         let n = self.subject.n_tokens();
         let mut rng = Rng::new(self.subject.seed ^ 0x5eed);
@@ -134,7 +138,7 @@ impl Judge<'_> {
         let forced = |name, decide: &mut dyn FnMut(usize, usize) -> bool| Case {
             name,
             masks: Some(masks(&routers, n, decide)),
-            judged: name == "random" || name == third,
+            in_all_forms: name == "random" || name == third,
         };
         let edges: Vec<usize> =
             [1, 2, 3, 4, 6, 7, 8, n.saturating_sub(1)].into_iter().filter(|count| *count < n).collect();
@@ -142,7 +146,7 @@ impl Judge<'_> {
         let mut shuffle = rng.clone();
         let quarter = 1 + rng.below(3);
         vec![
-            Case { name: "free", masks: None, judged: true },
+            Case { name: "free", masks: None, in_all_forms: true },
             forced("none", &mut |_, _| false),
             forced("all", &mut |_, _| true),
             forced("random", &mut |_, _| rng.below(4) < quarter),
@@ -162,25 +166,25 @@ impl Judge<'_> {
         }
         let batch = self.subject.batch();
         let cases = self.cases();
-        let judged: Vec<&Case> = cases.iter().filter(|case| case.judged).collect();
-        self.graphs::<f64>(&forms, &batch, judged.iter().copied())?;
-        self.graphs::<Ring32>(&forms, &batch, judged.iter().copied())?;
+        let full: Vec<&Case> = cases.iter().filter(|case| case.in_all_forms).collect();
+        self.graphs::<f64>(&forms, &batch, full.iter().copied())?;
+        self.graphs::<Ring32>(&forms, &batch, full.iter().copied())?;
         // What holds in one exact domain and fails in the other is rare: free and random decisions are enough.
         let few: Vec<&Case> = cases.iter().filter(|case| ["free", "random"].contains(&case.name)).collect();
         self.graphs::<Gf61>(&forms, &batch, few.iter().copied())?;
         self.graphs::<f32>(&forms, &batch, few.into_iter().take(1))?;
-        self.kernels(&forms, &batch, &judged)?;
+        self.kernels(&forms, &batch, &full)?;
         let free = forms.gathered.run::<f64>(&self.subject.tensors, &batch, None)?;
         self.rules(function, &batch, &free);
         let weights = ExactWeights(&self.subject.tensors);
-        for case in judged {
-            let of = |form| Judged { function, batch: &batch, form, runs: Vec::new() };
+        for case in full {
+            let of = |form| Checked { function, batch: &batch, form, runs: Vec::new() };
             // What is made of the graph after the passes rounds as that does.
-            let (mut gathered, mut judged) = (of(&forms.gathered), of(&forms.passed));
+            let (mut gathered, mut checked) = (of(&forms.gathered), of(&forms.passed));
             let masks = case.masks.as_ref();
-            self.passed_f64(&forms.passed, masks, [&mut gathered, &mut judged], &weights)?;
-            for (name, form, judged) in
-                [("graph", &forms.gathered, &mut gathered), ("passed graph", &forms.passed, &mut judged)]
+            self.passed_f64(&forms.passed, masks, [&mut gathered, &mut checked], &weights)?;
+            for (name, form, checked) in
+                [("graph", &forms.gathered, &mut gathered), ("passed graph", &forms.passed, &mut checked)]
             {
                 let got = form.run::<f32>(&self.subject.tensors, &batch, masks)?;
                 let got = Run {
@@ -190,7 +194,7 @@ impl Judge<'_> {
                     scores: Vec::new(),
                 };
                 let check = format!("{name} f32 within bound ({})", case.name);
-                self.within(&check, &got, masks, judged, &weights)?;
+                self.within(&check, &got, masks, checked, &weights)?;
             }
             if let Some([fused, unfused]) = &forms.plans {
                 for (name, plan, how) in [("kernels", fused, FUSED), ("unfused kernels", unfused, UNFUSED)] {
@@ -199,13 +203,13 @@ impl Judge<'_> {
                         &format!("{name} f32 within bound ({})", case.name),
                         &got,
                         masks,
-                        &mut judged,
+                        &mut checked,
                         &weights,
                     )?;
                 }
             }
             if let (Some([fused, _]), "random") = (&forms.plans, case.name) {
-                self.kernels_f64(fused, masks, &mut judged, &weights)?;
+                self.kernels_f64(fused, masks, &mut checked, &weights)?;
             }
             if let Some(code) = &mut forms.code {
                 let got = code.run(self.subject, masks).map_err(|error| format!("code: {error}"))?;
@@ -213,7 +217,7 @@ impl Judge<'_> {
                     &format!("code within bound ({})", case.name),
                     &got,
                     masks,
-                    &mut judged,
+                    &mut checked,
                     &weights,
                 )?;
             }
@@ -223,7 +227,7 @@ impl Judge<'_> {
 
     /// Planned kernels = gathered, where nothing rounds: fused ones in the arena and in one domain, unfused ones apart
     /// from each other, tiles backwards, in the other.
-    fn kernels(&mut self, forms: &Forms, batch: &Batch, cases: &[&Case]) -> Result<(), String> {
+    fn kernels(&mut self, forms: &Forms, batch: &FlatBatch, cases: &[&Case]) -> Result<(), String> {
         let Some([fused, unfused]) = &forms.plans else { return Ok(()) };
         for case in cases {
             self.kernels_in::<Ring32>(forms, ("kernels", fused), batch, case, FUSED)?;
@@ -238,7 +242,7 @@ impl Judge<'_> {
         &mut self,
         forms: &Forms,
         (name, plan): (&str, &PlanForm),
-        batch: &Batch,
+        batch: &FlatBatch,
         case: &Case,
         how: (Mode, Tiling),
     ) -> Result<(), String> {
@@ -253,7 +257,7 @@ impl Judge<'_> {
     fn graphs<'c, N: Domain>(
         &mut self,
         forms: &Forms,
-        batch: &Batch,
+        batch: &FlatBatch,
         cases: impl IntoIterator<Item = &'c Case>,
     ) -> Result<(), String> {
         for case in cases {
@@ -300,7 +304,7 @@ impl Judge<'_> {
     }
 
     /// Decisions of exact scores are those of the rules.
-    fn rules(&mut self, function: Function, batch: &Batch, free: &Run<f64>) {
+    fn rules(&mut self, function: Function, batch: &FlatBatch, free: &Run<f64>) {
         let check = "decisions by the rules, f64";
         self.tally.compared(check);
         let routers = routers(&self.subject.model);
@@ -328,14 +332,14 @@ impl Judge<'_> {
         &mut self,
         plan: &PlanForm,
         masks: Option<&Masks>,
-        judged: &mut Judged<'_>,
+        checked: &mut Checked<'_>,
         weights: &ExactWeights<'_>,
     ) -> Result<(), String> {
         let check = "kernels f64 within bound";
         self.tally.compared(check);
-        let got = plan.run_in::<f64>(&self.subject.tensors, judged.batch, masks, FUSED)?;
-        let graph = judged.form.run::<f64>(&self.subject.tensors, judged.batch, Some(&got.gates))?;
-        let bounds = judged.under(&got.gates, weights)?;
+        let got = plan.run_in::<f64>(&self.subject.tensors, checked.batch, masks, FUSED)?;
+        let graph = checked.form.run::<f64>(&self.subject.tensors, checked.batch, Some(&got.gates))?;
+        let bounds = checked.under(&got.gates, weights)?;
         let mut pairs = got.logits.iter().zip(&graph.logits).zip(&bounds.logits);
         let far = pairs.find(|((got, wanted), bound)| {
             bound.error.is_finite() && (**got - **wanted).abs() > F64_SHARE * bound.error
@@ -352,12 +356,12 @@ impl Judge<'_> {
         &mut self,
         passed: &GraphForm,
         masks: Option<&Masks>,
-        judged: [&mut Judged<'_>; 2],
+        checked: [&mut Checked<'_>; 2],
         weights: &ExactWeights<'_>,
     ) -> Result<(), String> {
         let check = "passed f64 within bound";
         self.tally.compared(check);
-        let [gathered, after] = judged;
+        let [gathered, after] = checked;
         let (function, batch) = (gathered.function, gathered.batch);
         let got = passed.run::<f64>(&self.subject.tensors, batch, masks)?;
         let wanted = gathered.form.run::<f64>(&self.subject.tensors, batch, Some(&got.gates))?;
@@ -401,7 +405,7 @@ impl Judge<'_> {
         check: &str,
         got: &Run<f64>,
         forced: Option<&Masks>,
-        judged: &mut Judged<'_>,
+        checked: &mut Checked<'_>,
         weights: &ExactWeights<'_>,
     ) -> Result<(), String> {
         self.tally.compared(check);
@@ -410,9 +414,9 @@ impl Judge<'_> {
         {
             self.found(check, "forced decisions are not kept".to_owned());
         }
-        let function = judged.function;
-        let batch = judged.batch;
-        let wanted = judged.under(&got.gates, weights)?;
+        let function = checked.function;
+        let batch = checked.batch;
+        let wanted = checked.under(&got.gates, weights)?;
         if got.logits.len() != wanted.logits.len() {
             self.found(check, format!("{} logits, not {}", got.logits.len(), wanted.logits.len()));
             return Ok(());
@@ -466,14 +470,14 @@ fn breach(got: &[bool], should: &[Should]) -> Option<usize> {
 }
 
 /// The gathered graph with bounds, under every set of decisions asked for so far.
-pub(crate) struct Judged<'a> {
+pub(crate) struct Checked<'a> {
     pub(crate) function: Function,
-    pub(crate) batch: &'a Batch,
+    pub(crate) batch: &'a FlatBatch,
     pub(crate) form: &'a GraphForm,
     pub(crate) runs: Vec<Run<Bounded>>,
 }
 
-impl Judged<'_> {
+impl Checked<'_> {
     fn under(&mut self, gates: &Masks, weights: &ExactWeights<'_>) -> Result<&Run<Bounded>, String> {
         let known = self.runs.iter().position(|run| run.gates == *gates);
         let idx = match known {

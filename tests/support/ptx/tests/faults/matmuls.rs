@@ -1,4 +1,4 @@
-//! Faults of two generated products for Hopper: 128 rows and columns a block, a warp group that loads and two that
+//! Faults of two generated matmuls for Hopper: 128 rows and columns a block, a warp group that loads and two that
 //! multiply, four stages.
 
 use skipc_ptx::machine::Fault;
@@ -10,11 +10,10 @@ use super::plant::{Host, Plant, Runner};
 pub(crate) static HOSTS: [&Host; 2] = [&DENSE, &LISTED];
 
 /// All rows.
-static DENSE: Host = Host { name: gemm::TMA_0.0, text: gemm::TMA_0.1, runner: Runner::Product(dense) };
+static DENSE: Host = Host { name: gemm::TMA_0.0, text: gemm::TMA_0.1, runner: Runner::Matmul(dense) };
 
 /// Rows of a list.
-static LISTED: Host =
-    Host { name: gemm::GATHER_0.0, text: gemm::GATHER_0.1, runner: Runner::Product(listed) };
+static LISTED: Host = Host { name: gemm::GATHER_0.0, text: gemm::GATHER_0.1, runner: Runner::Matmul(listed) };
 
 /// More steps than there are stages, so that each is used again.
 const K: u32 = 320;
