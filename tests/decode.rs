@@ -24,7 +24,7 @@ fn artefact(spec: &Path, weights: &Path, key_values: KeyValues) -> Model {
     let request = Request {
         targets: vec![(Target::Cpu, DType::F32)],
         key_values: Some(key_values),
-        max_tokens: Some(1024),
+        max_tokens: Some(2048),
         ..Request::host()
     };
     let compiled = pipeline::compile(&model, &request, &mut Trace::silent()).expect("it compiles");
