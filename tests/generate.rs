@@ -101,11 +101,42 @@ fn drafts_do_not_change_the_text() {
     assert_eq!(found["drafts"]["executed_by_draft"], found["drafts"]["executed"]);
 }
 
+/// Fifty prompts, several at once: plain greedy and with drafts; the rate at which drafts are accepted is printed.
+#[test]
+fn drafts_of_fifty_prompts_are_what_greedy_says() {
+    let begins =
+        ["And God said", "The LORD", "In those days", "Blessed are", "And it came to pass", "Thou shalt"];
+    let goes_on =
+        [" unto", " and", " the", ", that", " of", " in the land", ": for", " with him", " of the house"];
+    let texts = begins.iter().flat_map(|begin| goes_on.map(|end| format!("{begin}{end}"))).take(50);
+    let rows: Vec<Vec<u32>> = texts.map(|text| text.bytes().map(u32::from).collect()).collect();
+    assert_eq!(rows.len(), 50);
+    let folder = TempDir::new().unwrap();
+    let (tokens, lengths) = files(folder.path(), &rows);
+    let [tokens, lengths] = [tokens, lengths].map(|path| path.display().to_string());
+    let plain = ["--tokens", &tokens, "--lengths", &lengths, "--max-new-tokens", "24"];
+    let drafting = [&plain[..], &["--speculate", "4", "--draft-density", "0.5"]].concat();
+    let found = json(&drafting);
+    assert_eq!(found["sequences"], json(&plain)["sequences"]);
+    let [accepted, proposed] = ["accepted", "proposed"].map(|key| found["drafts"][key].as_u64().unwrap());
+    println!(
+        "{accepted} of {proposed} drafted tokens accepted, {:.1} %",
+        accepted as f64 / proposed as f64 * 100.0
+    );
+    assert!(proposed >= 50 * 4 && accepted > proposed / 10, "{accepted} of {proposed}");
+}
+
 /// Rows of different lengths and an empty one, more than there are slots.
 fn rows(folder: &Path) -> (PathBuf, PathBuf, Vec<Vec<u32>>) {
     let texts = ["In the beginning", "And", "", "The LORD is my shepherd; I shall", "A"];
     let rows: Vec<Vec<u32>> =
         texts.iter().cycle().take(40).map(|text| text.bytes().map(u32::from).collect()).collect();
+    let (t, l) = files(folder, &rows);
+    (t, l, rows)
+}
+
+/// Rows of tokens as files, and their lengths.
+fn files(folder: &Path, rows: &[Vec<u32>]) -> (PathBuf, PathBuf) {
     let width = rows.iter().map(Vec::len).max().unwrap_or(0);
     let padded = |row: &Vec<u32>| {
         let tokens = row.iter().map(|token| *token as i32);
@@ -116,7 +147,7 @@ fn rows(folder: &Path) -> (PathBuf, PathBuf, Vec<Vec<u32>>) {
     let (t, l) = (folder.join("t.npy"), folder.join("l.npy"));
     npy::write(&t, &[rows.len() as u64, width as u64], &tokens).unwrap();
     npy::write(&l, &[rows.len() as u64], &lengths).unwrap();
-    (t, l, rows)
+    (t, l)
 }
 
 #[test]

@@ -149,8 +149,9 @@ impl Loaded {
         memories.times = vec![Duration::ZERO; function.steps.len()];
         let mut times = Vec::new();
         if checked {
+            let mut before = [&memories.arena, &memories.states].map(|memory| memory.bytes.to_vec());
             for step in steps {
-                times.extend(self.run_checked(memories, function, step, bounds)?);
+                times.extend(self.run_checked(memories, &mut before, (function, step), bounds)?);
             }
         } else {
             times = self.run_steps(memories, function, &steps, bounds);
@@ -166,21 +167,20 @@ impl Loaded {
         Ok(run.wanted.iter().map(|idx| result(*idx).unwrap_or_default()).collect())
     }
 
-    /// Runs a step and compares all memory outside of its buffers with what was there before.
+    /// Runs a step and compares all memory outside of its buffers with what was there before; then `before` is what is there now.
     fn run_checked(
         &self,
         memories: &mut Memories,
-        function: &Function,
-        step: &Step,
+        before: &mut [Vec<u8>; 2],
+        (function, step): (&Function, &Step),
         bounds: Bounds,
     ) -> Result<Vec<Duration>, Error> {
-        let before = [&memories.arena, &memories.states].map(|memory| memory.bytes.to_vec());
         memories.scratch.bytes.fill(POISON);
         let times = self.run_steps(memories, function, &[step], bounds);
         for (region, before) in [Region::Arena, Region::States].into_iter().zip(before) {
             let spans = self.buffer_spans(function, step, bounds, region);
             let after: &[u8] = &memories.region(region).bytes;
-            if let Some(at) = stray_write(&before, after, spans) {
+            if let Some(at) = stray_write(before, after, &spans) {
                 let kernel = self.program.entries.get(step.kernel as usize).map(|entry| entry.symbol.clone());
                 return Err(Error::StrayWrite {
                     kernel: kernel.unwrap_or_default(),
@@ -189,11 +189,16 @@ impl Loaded {
                     at: at as i64 - GUARD as i64,
                 });
             }
+            for span in spans {
+                if let (Some(before), Some(after)) = (before.get_mut(span.clone()), after.get(span)) {
+                    before.copy_from_slice(after);
+                }
+            }
         }
         Ok(times)
     }
 
-    /// Where the buffers of a step lie in a memory, from the start of the guarded memory.
+    /// Where the buffers of a step lie in a memory, from the start of the guarded memory, in order.
     fn buffer_spans(
         &self,
         function: &Function,
@@ -206,7 +211,10 @@ impl Loaded {
             Arg::Constant(_) => None,
         });
         let spans = spans.filter(|(of, _)| *of == region);
-        spans.map(|(_, span)| span.start + GUARD..span.end + GUARD).collect()
+        let mut spans: Vec<Range<usize>> =
+            spans.map(|(_, span)| span.start + GUARD..span.end + GUARD).collect();
+        spans.sort_by_key(|span| span.start);
+        spans
     }
 
     /// Runs steps one after the other, all threads at one step at a time. Returns what each took.
@@ -265,15 +273,16 @@ impl Loaded {
     }
 }
 
-/// The first byte outside of `spans` that differs.
-fn stray_write(before: &[u8], after: &[u8], mut spans: Vec<Range<usize>>) -> Option<usize> {
-    spans.sort_by_key(|span| span.start);
-    spans.push(before.len()..before.len());
+/// The first byte outside of `spans`, which are in order, that differs.
+fn stray_write(before: &[u8], after: &[u8], spans: &[Range<usize>]) -> Option<usize> {
     let mut from = 0;
-    for span in spans {
-        let differs = |at: &usize| before.get(*at) != after.get(*at);
-        if let Some(at) = (from..span.start).find(differs) {
-            return Some(at);
+    for span in spans.iter().cloned().chain([before.len()..before.len()]) {
+        let between = from..span.start;
+        if let (Some(before), Some(after)) = (before.get(between.clone()), after.get(between))
+            && before != after
+        {
+            let differs = before.iter().zip(after).position(|(before, after)| before != after);
+            return differs.map(|at| from + at);
         }
         from = from.max(span.end);
     }

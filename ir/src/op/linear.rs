@@ -52,6 +52,32 @@ pub(super) fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>
 /// cache.
 const SIDE_BY_SIDE: usize = 32;
 
+/// Rows up to which their weights are not laid out side by side first: that takes as long as a row or two.
+const FEW_ROWS: usize = 2;
+
+/// One row of a matmul. Outputs are summed one beside the other as far as they do not depend on each other.
+fn matmul_row<N: Number>(row: &[N], weight: &[N], sums: &mut [N]) {
+    const TOGETHER: usize = 4;
+    let k = row.len();
+    for (sums, weights) in sums.chunks_mut(TOGETHER).zip(weight.chunks(TOGETHER * k)) {
+        match sums.as_chunks_mut::<TOGETHER>().0 {
+            [sums] => {
+                let [a, b, c, d] = std::array::from_fn(|out| &weights[out * k..][..k]);
+                for ((((x, a), b), c), d) in row.iter().zip(a).zip(b).zip(c).zip(d) {
+                    for (sum, weight) in sums.iter_mut().zip([a, b, c, d]) {
+                        *sum = sum.add(x.mul(*weight));
+                    }
+                }
+            }
+            _ => {
+                for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(k)) {
+                    *sum = row.iter().zip(weights).fold(N::ZERO, |sum, (x, weight)| sum.add(x.mul(*weight)));
+                }
+            }
+        }
+    }
+}
+
 /// `x [r, k] · weight [o, k]ᵀ`. Sums over `k` in order, for several columns of a row at once, so that the loop vectorises.
 pub(super) fn matmul<N: Number>(x: &Datum<N>, weight: &Datum<N>) -> Result<Datum<N>, EvalError> {
     let (k, x) = x.real()?;
@@ -59,6 +85,12 @@ pub(super) fn matmul<N: Number>(x: &Datum<N>, weight: &Datum<N>) -> Result<Datum
     let n_out = weight.len() / k;
     let mut data = vec![N::ZERO; x.len() / k * n_out];
     if x.is_empty() {
+        return Ok(Datum::Real { cols: n_out, data });
+    }
+    if x.len() <= FEW_ROWS * k {
+        for (row, sums) in x.chunks_exact(k).zip(data.chunks_exact_mut(n_out)) {
+            matmul_row(row, weight, sums);
+        }
         return Ok(Datum::Real { cols: n_out, data });
     }
     let mut by_input = vec![N::ZERO; SIDE_BY_SIDE * k];
