@@ -257,7 +257,7 @@ impl<'a> Phase<'a> {
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
-            let mut runners = Vec::new();
+            let (mut runners, mut in_steps) = (Vec::new(), Vec::new());
             let bound = Bound::of(program.dtype);
             if !seen.contains(&program.dtype) {
                 seen.push(program.dtype);
@@ -270,12 +270,13 @@ impl<'a> Phase<'a> {
                     if self.in_steps.is_some() {
                         let cuts = [Cut::Together(1), Cut::Together(16), Cut::InTurn(17)];
                         let form = |cut| steps::code(module.clone(), bound, (cut, self.sizes));
-                        runners.extend(cuts.map(form));
+                        in_steps.extend(cuts.map(form));
                     }
                 }
                 Err(reason) => report.skipped.push(reason),
             }
-            self.compare(runners, &Converted::new(inputs.weights), inputs.progress, &cases, report)?;
+            let weights = Converted::new(inputs.weights);
+            self.compare((runners, in_steps), &weights, inputs.progress, &cases, report)?;
         }
         Ok(())
     }
@@ -294,40 +295,48 @@ impl<'a> Phase<'a> {
             |plan| Constants::of(plan, &weights).map_err(|fault| LadderError::stage("kernels", &fault));
         let constants = constants_of(plan)?;
         let of_steps = step_plan.map(constants_of).transpose()?;
-        let mut runners = vec![
+        let runners = vec![
             forms::graph::<N>("gathered", numbers, &self.lowered, &weights, bound),
             forms::graph::<N>("passes", numbers, &self.legal, &weights, bound),
             forms::kernels_in::<N>(numbers, plan, &constants, bound),
         ];
+        let mut in_steps = Vec::new();
         if let (Some([lowered, legal]), Some((plan, constants))) =
             (&self.in_steps, step_plan.zip(of_steps.as_ref()))
         {
             let (of, one, some) =
                 ((numbers, bound), (Cut::Together(1), self.sizes), (Cut::InTurn(3), self.sizes));
-            runners.push(steps::graph("gathered", of, one, lowered, &weights));
-            runners.push(steps::graph("passes", of, some, legal, &weights));
-            runners.push(steps::kernels_in::<N>(of, one, plan, constants));
-            runners.push(steps::kernels_in::<N>(of, some, plan, constants));
+            in_steps = vec![
+                steps::graph("gathered", of, one, lowered, &weights),
+                steps::kernels_in::<N>(of, some, plan, constants),
+                steps::graph("passes", of, some, legal, &weights),
+                steps::kernels_in::<N>(of, one, plan, constants),
+            ];
         }
-        self.compare(runners, &weights, inputs.progress, cases, report)
+        self.compare((runners, in_steps), &weights, inputs.progress, cases, report)
     }
 
-    /// Compares each form with the oracle on each case.
+    /// Compares each form with the oracle on each case. Forms in steps take forced decisions in turn, each case one of them;
+    /// free decisions all.
     fn compare<N: Number>(
         &self,
-        mut runners: Vec<Runner<'_, N>>,
+        (mut runners, mut in_steps): (Vec<Runner<'_, N>>, Vec<Runner<'_, N>>),
         weights: &Converted<'_, N>,
         progress: &dyn Fn(&str),
         cases: &Cases,
         report: &mut Report,
     ) -> Result<(), LadderError> {
-        for case in &cases.list {
+        for (turn, case) in cases.list.iter().enumerate() {
             let forced = case.masks.as_deref();
+            let n_forms = in_steps.len().max(1);
+            let takes = |form: usize| forced.is_none() || form == turn % n_forms;
+            let in_steps =
+                in_steps.iter_mut().enumerate().filter(|(form, _)| takes(*form)).map(|(_, form)| form);
             let wanted = match forced {
                 Some(masks) => Some(self.oracle.run::<N>(weights, &cases.batch, Some(masks))?),
                 None => None,
             };
-            for runner in &mut runners {
+            for runner in runners.iter_mut().chain(in_steps) {
                 let (function, Runner { form, numbers, .. }) = (self.function, &*runner);
                 progress(&format!(
                     "{} compared; {function}: {form}, {numbers}, {}",

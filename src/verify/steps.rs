@@ -127,7 +127,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
     let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         let (pieces, n_rows) = pieces(batch, cut, sizes.pages);
         let mut states = begin(n_rows)?;
-        let mut waiting = Waiting { first: BTreeMap::new(), n_routers: sizes.routers };
+        let mut waiting = Waiting::new(sizes.routers);
         let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.tokens.len()];
         for mut piece in pieces {
             piece.cached.pending = waiting.table(&piece);
@@ -152,13 +152,21 @@ fn in_steps<'a, N: Clone + 'a, S>(
 }
 
 /// The first position of each sequence whose keys and values wait, by router.
-struct Waiting {
+#[derive(Debug)]
+pub struct Waiting {
     first: BTreeMap<i64, Vec<u32>>,
     n_routers: usize,
 }
 
 impl Waiting {
-    fn table(&mut self, piece: &Piece) -> Vec<u32> {
+    /// Nothing has run yet.
+    #[must_use]
+    pub fn new(n_routers: usize) -> Self {
+        Self { first: BTreeMap::new(), n_routers }
+    }
+
+    /// What a step is told of this piece's sequences.
+    pub fn table(&mut self, piece: &Piece) -> Vec<u32> {
         let mut table = Vec::new();
         for sequence in &piece.of_whole {
             let first = self.first.entry(*sequence).or_insert_with(|| vec![0; self.n_routers]);
@@ -167,7 +175,8 @@ impl Waiting {
         table
     }
 
-    fn advance(&mut self, piece: &Piece, gates: &[Vec<bool>]) {
+    /// Notes that a step has run this piece under these decisions, `[routers][tokens]`.
+    pub fn advance(&mut self, piece: &Piece, gates: &[Vec<bool>]) {
         for (idx, sequence) in (0..).zip(&piece.of_whole) {
             let rows: Vec<usize> =
                 (0..piece.rows.len()).filter(|row| piece.batch.sequences[*row] == idx).collect();

@@ -1,7 +1,7 @@
 //! All forms of a subject, as the compiler makes them.
 
 use skipc::driver::backends::CpuBackend;
-use skipc::frontend::lower::{Function, Skipping, lower};
+use skipc::frontend::lower::{Function, KeyValues, Skipping, lower, lower_step};
 use skipc::frontend::spec::model::Model;
 use skipc::verify::steps::Piece;
 use skipc_artifact::target::{DType, Target};
@@ -9,7 +9,7 @@ use skipc_ir::Graph;
 use skipc_ir::Legal;
 use skipc_plan::Plan;
 
-use crate::run::{CodeForm, GraphForm, PlanForm};
+use crate::run::{CodeForm, GraphForm, Masks, PlanForm};
 use crate::subject::Subject;
 
 /// The compiler, or one with a fault planted in it: each stage may be tampered with.
@@ -32,6 +32,11 @@ pub(crate) trait Compiler: Sync {
     /// A plan, after it was verified.
     fn planned(&self, plan: Plan) -> Plan {
         plan
+    }
+
+    /// The decisions of a step, from which is known what waits behind it.
+    fn decided(&self, gates: Masks) -> Masks {
+        gates
     }
 
     /// What a batch is given in steps.
@@ -123,6 +128,20 @@ pub(crate) fn lowered(
     let graph = lower(&model, skipping, function).map_err(|error| error.to_string())?;
     let graph = compiler.lowered(graph, skipping);
     skipc_ir::verify(&graph).map_err(|errors| format!("{skipping:?} graph: {}", errors[0]))?;
+    Ok(graph)
+}
+
+/// The lowered function that goes on with sequences.
+pub(crate) fn lowered_step(
+    compiler: &dyn Compiler,
+    subject: &Subject,
+    key_values: KeyValues,
+) -> Result<Graph, String> {
+    let skipping = Skipping::Gathered;
+    let model = compiler.model(&subject.model, skipping);
+    let graph = lower_step(&model, skipping, key_values).map_err(|error| error.to_string())?;
+    let graph = compiler.lowered(graph, skipping);
+    skipc_ir::verify(&graph).map_err(|errors| format!("graph of steps, {key_values:?}: {}", errors[0]))?;
     Ok(graph)
 }
 

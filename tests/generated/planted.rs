@@ -21,6 +21,7 @@ use skipc_plan::pointwise::{Binary, Inst, Pointwise};
 use crate::campaign::check_caught;
 use crate::forms::{Compiler, Honest, Until};
 use crate::model::map_skips;
+use crate::run::Masks;
 use crate::subject::Subject;
 
 /// Subjects that a fault may be tried on before it counts as missed.
@@ -41,6 +42,8 @@ enum Does {
     Plan(fn(&mut Plan)),
     /// To what steps are told of their tokens and of the caches.
     Pieces(fn(&mut [Piece])),
+    /// To the decisions from which is known what waits behind a step.
+    Decided(fn(&mut [Vec<bool>])),
 }
 
 struct Fault {
@@ -99,6 +102,13 @@ impl Compiler for Fault {
         }
     }
 
+    fn decided(&self, gates: Masks) -> Masks {
+        match self.does {
+            Does::Decided(does) => self.tamper(gates, |gates| does(gates)),
+            _ => gates,
+        }
+    }
+
     fn pieces(&self, pieces: Vec<Piece>) -> Vec<Piece> {
         match self.does {
             Does::Pieces(does) => self.tamper(pieces, |pieces| does(pieces)),
@@ -142,6 +152,7 @@ fn faults() -> Vec<Fault> {
         of("steps: one token too many is in the cache", Does::Pieces(shifted_places)),
         of("steps: the table names a stale page", Does::Pieces(stale_page)),
         of("steps: two sequences write into a page", Does::Pieces(shared_page)),
+        of("steps: what waits is taken as computed", Does::Decided(forgotten_rows)),
     ]
 }
 
@@ -306,6 +317,10 @@ fn forgotten_capacity(graph: &mut Graph) {
         let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
         graph.add(Op::LimitFirst { set, group_size, slots }, &operands[..3], &origin).ok()
     });
+}
+
+fn forgotten_rows(gates: &mut [Vec<bool>]) {
+    gates.iter_mut().for_each(|mask| mask.fill(true));
 }
 
 fn restarted_positions(pieces: &mut [Piece]) {

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use skipc::frontend::lower::{Function, Skipping};
-use skipc::verify::steps::{Cut, Piece, pieces};
+use skipc::frontend::lower::{Function, KeyValues, Skipping};
+use skipc::frontend::spec::model::Model;
+use skipc::verify::steps::{Cut, Piece, Waiting, pieces};
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::{PAGE_ROWS, STEP};
 use skipc_ir::interp::{Datum, FlatBatch, Gf61, Number, Ring32};
 use skipc_plan::interp::{Element, Mode, States, Tiling};
-use skipc_runtime::{Device, Model, Module, Options};
+use skipc_runtime::{Device, Module, Options};
 
 use crate::check::{Case, Checked, Checker, Domain};
-use crate::forms::{Until, lowered, passed, plan_options};
+use crate::forms::{Compiler, Until, lowered, lowered_step, passed, plan_options};
 use crate::run::{ExactWeights, GraphForm, Masks, PlanForm, Run};
 
 /// One model in so many also runs in steps.
@@ -20,11 +21,14 @@ const EVERY: u64 = 4;
 /// How kernels are run.
 const HOW: (Mode, Tiling) = (Mode::Arena, Tiling { rows: 3, reversed: true });
 
-/// The cuts; each subject has one of them beside single tokens.
+/// The cuts; each subject has one of them beside single tokens. They are an odd number, so that each comes up with keys and
+/// values that wait and with ones that do not.
 const CUTS: [Cut; 5] = [Cut::Together(2), Cut::InTurn(1), Cut::InTurn(3), Cut::Together(7), Cut::InTurn(17)];
 
 /// A batch in pieces.
-struct Pieces {
+struct Pieces<'a> {
+    compiler: &'a dyn Compiler,
+    n_routers: usize,
     list: Vec<Piece>,
     /// Rows of the caches.
     n_rows: u32,
@@ -33,7 +37,21 @@ struct Pieces {
     n_tokens: usize,
 }
 
-impl Pieces {
+impl<'a> Pieces<'a> {
+    fn new(compiler: &'a dyn Compiler, model: &Model, batch: &FlatBatch, cut: Cut) -> Self {
+        let n_pages = model.stream.max_positions.div_ceil(PAGE_ROWS as usize);
+        let (list, n_rows) = pieces(batch, cut, n_pages);
+        let n_routers = model.skips().count();
+        Self {
+            compiler,
+            n_routers,
+            list: compiler.pieces(list),
+            n_rows,
+            n_pages,
+            n_tokens: batch.tokens.len(),
+        }
+    }
+
     /// Runs each piece and puts the rows together, under these decisions if there are some.
     fn run<N: Number>(
         &self,
@@ -41,10 +59,13 @@ impl Pieces {
         mut step: impl FnMut(&Piece, Option<&Masks>) -> Result<Run<N>, String>,
     ) -> Result<Run<N>, String> {
         let mut whole = Run { logits: Vec::new(), gates: Vec::new(), wanted: Vec::new(), scores: Vec::new() };
-        for piece in &self.list {
+        let mut waiting = Waiting::new(self.n_routers);
+        for mut piece in self.list.iter().cloned() {
+            piece.cached.pending = waiting.table(&piece);
             let of_piece = |mask: &Vec<bool>| piece.rows.iter().map(|row| mask[*row]).collect();
             let own: Option<Masks> = masks.map(|masks| masks.iter().map(of_piece).collect());
-            let got = step(piece, own.as_ref())?;
+            let got = step(&piece, own.as_ref())?;
+            waiting.advance(&piece, &self.compiler.decided(got.gates.clone()));
             let (n, cols) = (piece.rows.len(), got.logits.len() / piece.rows.len().max(1));
             if got.logits.len() != n * cols || got.gates.iter().any(|gate| gate.len() != n) {
                 return Err(format!("a step of {n} tokens gives {} logits", got.logits.len()));
@@ -61,12 +82,6 @@ impl Pieces {
 }
 
 impl Checker<'_> {
-    fn pieces(&self, batch: &FlatBatch, cut: Cut) -> Pieces {
-        let n_pages = self.subject.model.stream.max_positions.div_ceil(PAGE_ROWS as usize);
-        let (list, n_rows) = pieces(batch, cut, n_pages);
-        Pieces { list: self.compiler.pieces(list), n_rows, n_pages, n_tokens: batch.tokens.len() }
-    }
-
     /// The function that goes on with sequences gives what whole sequences give, whatever the cut.
     pub(crate) fn steps(&mut self) -> Result<(), String> {
         let batch = self.subject.batch();
@@ -79,12 +94,17 @@ impl Checker<'_> {
         };
         let whole = lowered(self.compiler, self.subject, decides, Skipping::Gathered)?;
         let whole = GraphForm::new(whole).with_scores();
-        let step = lowered(self.compiler, self.subject, Function::Step, Skipping::Gathered)?;
+        let key_values = match (self.subject.seed / EVERY).is_multiple_of(2) {
+            true => KeyValues::Lazy,
+            false => KeyValues::Eager,
+        };
+        let step = lowered_step(self.compiler, self.subject, key_values)?;
         let (after, legal) = passed(self.compiler, &step)?;
         let cases = self.cases();
         let case = |name| cases.iter().find(|case| case.name == name);
         let cut = CUTS[(self.subject.seed / EVERY) as usize % CUTS.len()];
-        let [single, several] = [Cut::Together(1), cut].map(|cut| self.pieces(&batch, cut));
+        let [single, several] =
+            [Cut::Together(1), cut].map(|cut| Pieces::new(self.compiler, &self.subject.model, &batch, cut));
         if let Some(free) = case("free") {
             self.graph_in_steps::<Ring32>("steps", (&GraphForm::new(step), &whole), &single, free)?;
         }
@@ -106,7 +126,8 @@ impl Checker<'_> {
             return Ok(());
         }
         let mut of_whole = Checked { function: decides, batch: &batch, form: &whole, runs: Vec::new() };
-        let model = Model::from_bytes(&plan.artefact(STEP)?).map_err(|error| error.to_string())?;
+        let model =
+            skipc_runtime::Model::from_bytes(&plan.artefact(STEP)?).map_err(|error| error.to_string())?;
         for case in cases.iter().filter(|case| case.in_all_forms) {
             let masks = case.masks.as_ref();
             let got = run_code(&model, &several, masks)?;
@@ -120,7 +141,7 @@ impl Checker<'_> {
         &mut self,
         name: &str,
         (form, whole): (&GraphForm, &GraphForm),
-        pieces: &Pieces,
+        pieces: &Pieces<'_>,
         case: &Case,
     ) -> Result<(), String> {
         let (weights, masks) = (&self.subject.tensors, case.masks.as_ref());
@@ -143,7 +164,7 @@ impl Checker<'_> {
     fn kernels_in_steps<N: Domain + Element>(
         &mut self,
         (plan, whole): (&PlanForm, &GraphForm),
-        pieces: &Pieces,
+        pieces: &Pieces<'_>,
         case: &Case,
     ) -> Result<(), String> {
         let (weights, masks) = (&self.subject.tensors, case.masks.as_ref());
@@ -161,7 +182,11 @@ impl Checker<'_> {
 }
 
 /// Runs compiled code with one thread and with two, which have to agree to the bit.
-fn run_code(model: &Model, pieces: &Pieces, masks: Option<&Masks>) -> Result<Run<f64>, String> {
+fn run_code(
+    model: &skipc_runtime::Model,
+    pieces: &Pieces<'_>,
+    masks: Option<&Masks>,
+) -> Result<Run<f64>, String> {
     let mut runs = Vec::new();
     for threads in [1, 2] {
         let options = Options { threads, checked: true, ..Options::default() };
