@@ -104,8 +104,7 @@ fn keep(args: &VerifyArgs, reduced: &Reduced) -> String {
 
 /// All comparisons, those that failed first.
 fn table(report: &Report) -> String {
-    let header =
-        ["form", "numbers", "decisions", "flipped", "near ties", "largest error", "relative rms", ""];
+    let header = ["form", "numbers", "decisions", "flipped", "near ties", "max error", "rel. rms", ""];
     let mut table = new_table(&header);
     let (right, wrong): (Vec<&Row>, Vec<&Row>) = report.rows.iter().partition(|row| row.ok);
     for row in wrong.into_iter().chain(right) {

@@ -30,8 +30,8 @@ pub enum Cut {
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Cut::Together(size) => write!(f, "steps of {size}"),
-            Cut::InTurn(size) => write!(f, "steps of {size} in turn"),
+            Cut::Together(size) => write!(f, "{size} a step"),
+            Cut::InTurn(size) => write!(f, "{size} in turn"),
         }
     }
 }

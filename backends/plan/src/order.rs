@@ -109,6 +109,12 @@ impl Edges {
             for leaf in group.leaves(graph) {
                 let source = groups.backing(graph, leaf);
                 edges.read(groups, idx, source.base);
+                // The mask of a set is made together with it.
+                if let (Op::Executed {}, [set]) =
+                    (graph.op(source.base), graph.operands(source.base).as_slice())
+                {
+                    edges.read(groups, idx, *set);
+                }
                 source.set.into_iter().for_each(|set| edges.read(groups, idx, set));
             }
             debug_assert!(group.work == Work::Logits || !group.results.is_empty());
