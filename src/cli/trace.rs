@@ -118,12 +118,14 @@ fn deciders(graph: &Graph) -> Vec<Decider> {
     graph
         .decisions()
         .enumerate()
-        .map(|(router, (_, gate))| match graph.op(gate) {
-            Op::FillMask { value } => Decider::Constant(*value),
-            _ => match sets.iter().position(|set| sets.get(router) == Some(set)) {
+        .map(|(router, (_, gate))| {
+            if let Op::FillMask { value } = graph.op(gate) {
+                return Decider::Constant(*value);
+            }
+            match sets.iter().position(|set| sets.get(router) == Some(set)) {
                 Some(first) if first < router => Decider::SameAs(first),
                 _ => Decider::Free,
-            },
+            }
         })
         .collect()
 }
