@@ -181,7 +181,7 @@ fn opt_runs_passes_on_the_text_form() {
     assert!(succeeds(&["opt", &lowered, "--print-each"]).matches("// after ").count() >= 5);
     let json: serde_json::Value = serde_json::from_str(&succeeds(&["opt", &lowered, "--json"])).unwrap();
     assert_eq!(json["graph"], legal.as_str());
-    fails(&["opt", &lowered, "--passes", "nonsense"], 1, "passes::unknown");
+    fails(&["opt", &lowered, "--passes", "nonsense"], 2, "passes::unknown");
     fails(&["opt", &fixture.path("none.sir")], 1, "io::file");
     fs::write(&out, "graph \"g\" {\n  %0 = inputt {port=tokens}\n  return result \"x\" = %0\n}\n").unwrap();
     let text = fails(&["opt", &out], 1, "sir::unknown_op");
