@@ -1,11 +1,13 @@
 //! The `skipc` command.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use std::io::{ErrorKind, Write};
+use std::borrow::Cow;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use skipc::Error;
 use skipc::cli::{self, Cli};
+use skipc_runtime::command::printable;
 
 fn main() -> ExitCode {
     let (cli, files) = Cli::from_command_line();
@@ -23,7 +25,10 @@ fn main() -> ExitCode {
         Err(cli::panicked(message.unwrap_or("a panic without a message")))
     });
     match ran {
-        Ok(text) => match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(text) => match out
+            .write_all(shown(&text, std::io::stdout().is_terminal()).as_bytes())
+            .and_then(|()| out.flush())
+        {
             // A reader that has seen enough, such as `head`, is no error.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 cli::say(&format!("skipc: standard output: {error}\n"));
@@ -38,6 +43,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a command gives, as a terminal or anybody else gets it: names in a file are no commands to a terminal.
+fn shown(text: &str, terminal: bool) -> Cow<'_, str> {
+    if terminal { printable(text) } else { Cow::Borrowed(text) }
+}
+
 /// Says what failed. Where nobody can read it, the exit code alone has to.
 fn report(error: &Error, json: bool, out: &mut dyn Write) {
     if !json {
@@ -48,5 +58,17 @@ fn report(error: &Error, json: bool, out: &mut dyn Write) {
             let _ = writeln!(out, "{text}").and_then(|()| out.flush());
         }
         Err(broken) => cli::say(&format!("skipc: {broken}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn names_in_a_file_are_no_commands_to_a_terminal() {
+        let text = "kernel \u{1b}]0;title\u{7}\n\t1 µs\n";
+        assert_eq!(shown(text, true), "kernel \u{fffd}]0;title\u{fffd}\n\t1 µs\n");
+        assert_eq!(shown(text, false), text);
     }
 }

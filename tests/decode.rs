@@ -8,7 +8,11 @@ use skipc::driver::trace::Trace;
 use skipc::frontend::lower::KeyValues;
 use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
+use skipc::verify::steps::{Cut, Waiting, pieces};
+use skipc_artifact::interface::Role;
+use skipc_artifact::program::{PAGE_ROWS, STEP};
 use skipc_artifact::target::{DType, Target};
+use skipc_ir::interp::FlatBatch;
 use skipc_runtime::decode::{Cached, Chunk, Decoder, Recompute, Rows, Slot, StepOutputs};
 use skipc_runtime::{Batch, Device, Model, Module, Options, Session};
 use skipc_testkit::golden::cases;
@@ -275,6 +279,78 @@ fn slots_of_golden_models_give_what_whole_prefixes_give() {
         checked += 1;
     }
     assert!(checked >= 25, "only {checked} golden models generate");
+}
+
+/// Runs two sequences of a model with `n_routers` routers in steps, under these decisions.
+fn forced_steps(model: &Model, sequences: [&[i64]; 2], gates: &[Vec<u8>], cut: Cut) -> StepOutputs {
+    let module = Module::load(model, Device::Cpu, Options { checked: true, ..Options::default() });
+    let module = module.expect("code");
+    let interface = &module.function(STEP).expect("steps").interface;
+    let positions = Cached::new(&module, 1, PAGE_ROWS).expect("a cache").limits().positions;
+    let batch = FlatBatch::from_sequences(sequences);
+    let (pieces, n_rows) = pieces(&batch, cut, positions.div_ceil(PAGE_ROWS) as usize);
+    let mut state = module.state_with_cache(n_rows).expect("a state");
+    let mut wanted = vec![Role::Logits];
+    wanted.extend((0..gates.len() as u32).map(|router| Role::Decision { router }));
+    let mut whole =
+        StepOutputs { gates: vec![vec![0; batch.tokens.len()]; gates.len()], ..StepOutputs::default() };
+    let mut waiting = Waiting::new(gates.len());
+    for mut piece in pieces {
+        piece.cached.pending = waiting.table(&piece);
+        let mut inputs = piece.bytes();
+        let own = |gate: &Vec<u8>| piece.rows.iter().map(|row| gate[*row]).collect();
+        inputs.extend((0..).zip(gates).map(|(router, gate)| (Role::Forced { router }, own(gate))));
+        inputs.retain(|(role, _)| interface.buffer(role).is_some());
+        let results = state.call(STEP, piece.rows.len() as u32, &inputs, &wanted).expect("a step");
+        let decided: Vec<Vec<bool>> =
+            results[1..].iter().map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
+        waiting.advance(&piece, &decided);
+        let cols = results[0].len() / 4 / piece.rows.len();
+        whole.logits.resize(batch.tokens.len() * cols, f32::NAN);
+        for (idx, row) in piece.rows.iter().enumerate() {
+            let logits =
+                results[0].as_chunks().0[idx * cols..][..cols].iter().map(|word| f32::from_le_bytes(*word));
+            whole.logits.splice(row * cols..(row + 1) * cols, logits);
+            whole.gates.iter_mut().zip(&results[1..]).for_each(|(all, new)| all[*row] = new[idx]);
+        }
+    }
+    whole
+}
+
+/// Keys of active tokens alone: nobody executes, so that each layer looks at no key at all; then one token at the end of
+/// a page, the first of one, or each behind a page is the first that does.
+#[test]
+fn layers_that_nobody_executed_yet_give_what_whole_sequences_give() {
+    let lengths = [33, 20];
+    let tokens: Vec<u32> = (0..53).map(|idx| idx * 7 % 11).collect();
+    let [a, b] =
+        [&tokens[..33], &tokens[33..]].map(|part| part.iter().map(|id| i64::from(*id)).collect::<Vec<i64>>());
+    let nobody: fn(u32) -> bool = |_| false;
+    let executed: [fn(u32) -> bool; 4] =
+        [nobody, |position| position == 15, |position| position == 16, |position| position > 16];
+    let mut n_cases = 0;
+    for name in ["gumbel-active-rope", "gumbel-raw-active", "sigmoid-raw-active", "wrap-both-active"] {
+        let folder = Path::new("tests/golden").join(name);
+        let model = artefact(&folder.join("spec.toml"), &folder.join("weights.safetensors"), KeyValues::Lazy);
+        let mut session = Session::new(&model, Device::Cpu, Options::default()).expect("a session");
+        let n_routers = session.run(&Batch::of_sequence(vec![1])).expect("logits").gates.len();
+        for (which, executes) in executed.iter().enumerate() {
+            let gate =
+                lengths.iter().flat_map(|length| 0..*length).map(|position| u8::from(executes(position)));
+            let gates = vec![gate.collect::<Vec<u8>>(); n_routers];
+            let batch =
+                Batch { tokens: tokens.clone(), lengths: lengths.to_vec(), routing: Some(gates.clone()) };
+            let scored = session.run(&batch).expect("logits");
+            assert!(scored.logits.iter().all(|logit| logit.is_finite()));
+            let whole = StepOutputs { logits: scored.logits, gates: scored.gates, overflow: Vec::new() };
+            for cut in [Cut::Together(1), Cut::InTurn(1), Cut::Together(16), Cut::InTurn(17)] {
+                let steps = forced_steps(&model, [&a, &b], &gates, cut);
+                compare(&format!("{name}, decisions {which}, {cut}"), &steps, &whole);
+                n_cases += 1;
+            }
+        }
+    }
+    assert_eq!(n_cases, 64);
 }
 
 /// What does not fit is refused, and leaves the slots as they were.

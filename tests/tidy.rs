@@ -5,6 +5,8 @@
 
 #[path = "tidy/checks.rs"]
 mod checks;
+#[path = "tidy/matches.rs"]
+mod matches;
 #[path = "tidy/rooms.rs"]
 mod rooms;
 #[path = "tidy/rust_text.rs"]
@@ -128,6 +130,11 @@ fn files_are_short_and_named_for_what_they_hold() {
         }
         [checks::too_long(path, text), checks::says_nothing(path)].into_iter().flatten().collect()
     });
+}
+
+#[test]
+fn decisions_about_ops_name_every_op() {
+    check_each(".rs", matches::open_matches);
 }
 
 #[test]

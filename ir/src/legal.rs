@@ -260,9 +260,11 @@ impl Ctx<'_> {
     /// The set of the rows whose logits are wanted, if that is not all.
     fn logit_rows(&self) -> Option<SetSym> {
         let mut inputs = self.facts.order().iter().map(|value| self.graph.op(*value));
-        inputs.find_map(|op| match op {
-            Op::Input { port: Port { role: Role::LogitRows, ty: Type::Set { sym, .. } } } => Some(*sym),
-            _ => None,
+        inputs.find_map(|op| {
+            let Op::Input { port: Port { role: Role::LogitRows, ty: Type::Set { sym, .. } } } = op else {
+                return None;
+            };
+            Some(*sym)
         })
     }
 

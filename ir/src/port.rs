@@ -86,16 +86,14 @@ impl Graph {
     pub fn signature(&self) -> Signature {
         let mut signature = Signature::default();
         for value in self.order() {
-            let (ports, port) = match self.op(value) {
-                Op::Input { port } => match port.role {
-                    Role::State { .. } => (&mut signature.states, port.clone()),
-                    _ => (&mut signature.inputs, port.clone()),
-                },
-                Op::Weight { name, .. } => {
-                    let role = Role::Parameter { name: name.0.to_string() };
-                    (&mut signature.parameters, Port { role, ty: self.ty(value).clone() })
-                }
-                _ => continue,
+            let (ports, port) = if let Op::Input { port } = self.op(value) {
+                let is_state = matches!(port.role, Role::State { .. });
+                (if is_state { &mut signature.states } else { &mut signature.inputs }, port.clone())
+            } else if let Op::Weight { name, .. } = self.op(value) {
+                let role = Role::Parameter { name: name.0.to_string() };
+                (&mut signature.parameters, Port { role, ty: self.ty(value).clone() })
+            } else {
+                continue;
             };
             if !ports.contains(&port) {
                 ports.push(port);

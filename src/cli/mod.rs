@@ -179,7 +179,8 @@ pub struct CompileArgs {
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u32>,
 
-    /// Print one stage on standard output: `model`, `graph`, `legal`, `plan`, `clif`, `mlir`, `llvm` or `ptx`.
+    /// Print one stage on standard output: `model`, `graph`, `legal` or `plan`, the code of a CPU (`llvm`, or `clif` with
+    /// `--cpu-backend cranelift`), or that of CUDA (`mlir`, `ptx`).
     #[arg(long, value_name = "STAGE")]
     pub emit: Option<String>,
 

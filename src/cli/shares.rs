@@ -26,8 +26,9 @@ struct Share {
     scope: String,
     /// Kind of router.
     router: String,
-    /// Wanted share.
-    density: f64,
+    /// Wanted share, of a router that decides by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    density: Option<f64>,
     /// Tokens that executed.
     executed: u64,
     /// Tokens that it decided about.
@@ -52,7 +53,7 @@ impl Shares {
         let share = |(scope, skip): (String, &Skip), gate: &[u8], over_capacity| Share {
             scope,
             router: Router::of(skip).word().to_owned(),
-            density: skip.density,
+            density: skip.has_density().then_some(skip.density),
             executed: gate.iter().filter(|executes| **executes != 0).count() as u64,
             tokens: gate.len() as u64,
             over_capacity,
@@ -75,10 +76,11 @@ impl Shares {
         for share in &self.routers {
             let rate = share.executed as f64 / share.tokens.max(1) as f64;
             let filled = (rate * BAR as f64).round() as usize;
+            let density = share.density.map(|density| format!(", density {density}")).unwrap_or_default();
             let over = share.over_capacity.map(|over| format!(", {over} over capacity")).unwrap_or_default();
             let _ = writeln!(
                 out,
-                "{:width$}  {:5.1} %  {}{}  {} of {} tokens{over} ({}, density {})",
+                "{:width$}  {:5.1} %  {}{}  {} of {} tokens{over} ({}{density})",
                 share.scope,
                 rate * 100.0,
                 "█".repeat(filled),
@@ -86,7 +88,6 @@ impl Shares {
                 share.executed,
                 share.tokens,
                 share.router,
-                share.density,
             );
         }
         let _ = writeln!(out, "{} of {} blocks run for every token", self.dense_blocks, self.blocks);
@@ -105,7 +106,7 @@ fn scopes(model: &Model) -> Vec<(String, &Skip)> {
 /// Shares of a run of these tokens on the host.
 pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Error> {
     let args = RunArgs::scoring(path.to_owned(), tokens.to_owned());
-    let decisions = command::run(&args, &mut std::io::sink())?;
+    let decisions = command::run(&args, &mut std::io::sink(), &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
 }
 

@@ -118,12 +118,14 @@ fn deciders(graph: &Graph) -> Vec<Decider> {
     graph
         .decisions()
         .enumerate()
-        .map(|(router, (_, gate))| match graph.op(gate) {
-            Op::FillMask { value } => Decider::Constant(*value),
-            _ => match sets.iter().position(|set| sets.get(router) == Some(set)) {
+        .map(|(router, (_, gate))| {
+            if let Op::FillMask { value } = graph.op(gate) {
+                return Decider::Constant(*value);
+            }
+            match sets.iter().position(|set| sets.get(router) == Some(set)) {
                 Some(first) if first < router => Decider::SameAs(first),
                 _ => Decider::Free,
-            },
+            }
         })
         .collect()
 }
@@ -195,8 +197,8 @@ impl Shown<'_> {
         let mut out = String::new();
         let _ = writeln!(out, "{model} (spec {:.12}…), {}", spec_hash.to_string(), in_words(source));
         let (sequences, tokens) = (self.sequences, self.tokens);
-        let (tokens, sequences) = (counted(tokens, "token"), counted(sequences as u64, "sequence"));
-        let _ = writeln!(out, "{tokens} in {sequences}; written by skipc {skipc}\n");
+        let batch = format!("{} in {}", counted(tokens, "token"), counted(sequences as u64, "sequence"));
+        let _ = writeln!(out, "{batch}; written by skipc {skipc}\n");
         let mut density_before = 0.0;
         for (idx, router) in self.routers.iter().enumerate() {
             let Router { executed, density, also_before } = router;

@@ -7,7 +7,9 @@ use miette::{
     SourceSpan, SpanContents,
 };
 
-use super::{Diagnostic, Diagnostics, Severity, SourceText};
+use skipc_runtime::command::printable;
+
+use super::{Diagnostic, Diagnostics, Label, Severity, SourceText};
 
 /// Bytes of one line that are shown whole. Of a longer one (generated or hostile files) only the surroundings.
 const MAX_LINE: usize = 300;
@@ -22,8 +24,9 @@ impl Diagnostics {
         let handler = GraphicalReportHandler::new_themed(theme).with_width(width).with_links(false);
         let mut out = String::new();
         for diagnostic in &self.kept {
+            let diagnostic = diagnostic.printable();
             // Writing to a String does not fail, and a label out of its source is shown as such.
-            if handler.render_report(&mut out, diagnostic).is_err() {
+            if handler.render_report(&mut out, &diagnostic).is_err() {
                 out.push_str(&format!("{}: {diagnostic}\n", diagnostic.code));
             }
         }
@@ -31,6 +34,25 @@ impl Diagnostics {
             out.push_str(&format!("and {} more\n", self.left_off));
         }
         out
+    }
+}
+
+impl Diagnostic {
+    /// The same without what names and texts of a user's file could make a terminal do; offsets into the source stay.
+    fn printable(&self) -> Diagnostic {
+        let text = |text: &str| printable(text).into_owned();
+        let source = |source: &SourceText| SourceText { name: text(&source.name).into(), ..source.clone() };
+        Diagnostic {
+            message: text(&self.message).into(),
+            help: self.help.as_deref().map(|help| text(help).into()),
+            text: self.text.as_ref().map(source),
+            labels: self
+                .labels
+                .iter()
+                .map(|Label { span, text: label }| Label { span: span.clone(), text: text(label) })
+                .collect(),
+            ..self.clone()
+        }
     }
 }
 
@@ -118,6 +140,17 @@ mod tests {
             let found = Diagnostics::from(Diagnostic::new("t::clip", "wrong").at(&source, span, "here"));
             assert!(found.render(80, false).contains("t::clip"));
         }
+    }
+
+    #[test]
+    fn nothing_of_a_file_is_a_command_to_the_terminal() {
+        let escape = "a\u{1b}[31m\u{9b}2J\u{202e}b";
+        let source = SourceText::new(escape, escape);
+        let diagnostic = Diagnostic::new("t::escape", escape).at(&source, 0..1, escape).help(escape);
+        let shown = Diagnostics::from(diagnostic).render(80, false);
+        let is_command = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        assert!(!shown.contains(is_command), "{shown:?}");
+        assert!(shown.matches("[31m").count() >= 5, "{shown}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ struct Memories {
 }
 
 /// Tokens of one sequence from position `first` on.
-struct Batch<'a> {
+struct ChunkInput<'a> {
     first: u32,
     tokens: &'a [u32],
     /// The bytes of inputs of a name of their own.
@@ -43,7 +43,7 @@ struct Batch<'a> {
     routing: Option<&'a [Vec<bool>]>,
 }
 
-impl Batch<'_> {
+impl ChunkInput<'_> {
     /// What the caller and the runtime give, where caches have so many rows.
     fn inputs(&self, cached: u32) -> Vec<(Role, Vec<u8>)> {
         let n = self.tokens.len() as u32;
@@ -121,7 +121,7 @@ impl PtxModel {
         routing: Option<&[Vec<bool>]>,
         seed: u64,
     ) -> Outputs {
-        let batch = Batch { first: 0, tokens, named, routing };
+        let batch = ChunkInput { first: 0, tokens, named, routing };
         self.call(SCORE, &batch, &mut self.states(0), seed)
     }
 
@@ -142,8 +142,12 @@ impl PtxModel {
             let span = first..first + n;
             let routing: Option<Vec<Vec<bool>>> =
                 routing.map(|routing| routing.iter().map(|gates| gates[span.clone()].to_vec()).collect());
-            let batch =
-                Batch { first: first as u32, tokens: &tokens[span], named: &[], routing: routing.as_deref() };
+            let batch = ChunkInput {
+                first: first as u32,
+                tokens: &tokens[span],
+                named: &[],
+                routing: routing.as_deref(),
+            };
             let found = self.call(STEP, &batch, &mut states, seed);
             all.logits.extend(found.logits);
             all.gates.resize(found.gates.len(), Vec::new());
@@ -164,7 +168,7 @@ impl PtxModel {
     }
 
     /// Runs a function over one batch, in a new arena.
-    fn call(&self, name: &str, batch: &Batch<'_>, memories: &mut Memories, seed: u64) -> Outputs {
+    fn call(&self, name: &str, batch: &ChunkInput<'_>, memories: &mut Memories, seed: u64) -> Outputs {
         let function = self.function(name);
         let interface = &function.interface;
         let n = batch.tokens.len() as u32;

@@ -36,8 +36,8 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
         ["write", target, dir] => write(target, Path::new(dir)),
-        ["run", "cpu", dir] => judge(Device::Cpu, dir),
-        ["run", "cuda", dir] => judge(Device::Cuda(0), dir),
+        ["run", "cpu", dir] => run_written(Device::Cpu, dir),
+        ["run", "cuda", dir] => run_written(Device::Cuda(0), dir),
         ["files", dir] => files(Path::new(dir)),
         ["modules", target, dir] => kernel_modules::write(target, Path::new(dir)),
         ["machine", target, dir] => kernel_results::write(target, Path::new(dir)),
@@ -152,12 +152,12 @@ impl Packed {
     }
 }
 
-/// One thread is all that judging results takes.
+/// One thread is all that checking results takes.
 fn one_thread() -> Options {
     Options { threads: 1, ..Options::default() }
 }
 
-fn judge(device: Device, dir: &str) -> Result<(), String> {
+fn run_written(device: Device, dir: &str) -> Result<(), String> {
     let mut report = conformance::run(&cases(), &mut Packed { device, dir: PathBuf::from(dir) });
     let refused = report.failed.extract_if(.., |(_, why)| why.starts_with(REFUSED)).count();
     print!("{report}");

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs what build.sh made on this machine and judges it; see README.md.
+# Runs what build.sh made on this machine and checks it; see README.md.
 #
 #   tests/device/run.sh [FOLDER] [--out RESULTS.json] [--sanitizer]     on a machine with an NVIDIA GPU
 #   tests/device/run.sh [FOLDER] --self-check                           anywhere: the harness itself, and host code

@@ -21,7 +21,8 @@ use clap::Parser;
 use indicatif::ProgressBar;
 
 use ledger::Ledger;
-use oracle::{FUNCTIONS, Worst};
+use oracle::Worst;
+use skipc_ir::Unary;
 use variant::{COUNT, Variant};
 
 /// Sweeps all functions of one number over all f32.
@@ -33,7 +34,10 @@ struct Args {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Where to write what was found.
+    /// Only this function; may stand several times.
+    #[arg(long, value_name = "NAME")]
+    function: Vec<String>,
+    /// Where to write what was found; what the file says of other functions stays.
     #[arg(long)]
     ledger: Option<PathBuf>,
 }
@@ -43,10 +47,10 @@ fn main() -> ExitCode {
     match sweep(&args) {
         Ok(ledger) => {
             println!("{}", ledger.text());
-            let written =
-                args.ledger.as_ref().map_or(Ok(()), |path| std::fs::write(path, ledger.text() + "\n"));
+            let is_clean = ledger.is_clean();
+            let written = args.ledger.as_ref().map_or(Ok(()), |path| ledger.write(path));
             match written {
-                Ok(()) if ledger.is_clean() => ExitCode::SUCCESS,
+                Ok(()) if is_clean => ExitCode::SUCCESS,
                 Ok(()) => ExitCode::FAILURE,
                 Err(error) => {
                     eprintln!("{error}");
@@ -62,22 +66,23 @@ fn main() -> ExitCode {
 }
 
 fn sweep(args: &Args) -> Result<Ledger, String> {
-    let (begin, variants) = (Instant::now(), Variant::all()?);
+    let functions = functions(&args.function)?;
+    let (begin, variants) = (Instant::now(), Variant::all(&functions)?);
     let blocks: Vec<u32> =
         (0..(1u64 << 32).div_ceil(COUNT as u64) as u32).step_by(args.every as usize).collect();
     let (next, progress) = (AtomicU32::new(0), ProgressBar::new(blocks.len() as u64));
-    let work = || -> Result<Vec<[Worst; FUNCTIONS.len()]>, String> {
+    let work = || -> Result<Vec<Vec<Worst>>, String> {
         let mut sessions = Vec::new();
         for variant in &variants {
             sessions.push(variant.session()?);
         }
-        let mut worst = vec![[Worst::default(); FUNCTIONS.len()]; variants.len()];
+        let mut worst = vec![vec![Worst::default(); functions.len()]; variants.len()];
         while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
             let inputs: Vec<f32> =
                 (0..COUNT).map(|idx| f32::from_bits(block * COUNT as u32 + idx as u32)).collect();
-            let expected = oracle::expected(&inputs);
-            for (session, worst) in sessions.iter_mut().zip(&mut worst) {
-                let found = variant::apply(session, &inputs)?;
+            let expected = oracle::expected(&functions, &inputs);
+            for ((variant, session), worst) in variants.iter().zip(&mut sessions).zip(&mut worst) {
+                let found = variant.apply(session, &inputs)?;
                 for (function, worst) in worst.iter_mut().enumerate() {
                     worst.compare(&inputs, &expected[function], &found[function]);
                 }
@@ -94,12 +99,21 @@ fn sweep(args: &Args) -> Result<Ledger, String> {
             .collect()
     });
     progress.finish_and_clear();
-    let mut total = vec![[Worst::default(); FUNCTIONS.len()]; variants.len()];
+    let mut total = vec![vec![Worst::default(); functions.len()]; variants.len()];
     for of_thread in found {
         for (total, of_thread) in total.iter_mut().flatten().zip(of_thread?.iter().flatten()) {
             total.add(of_thread);
         }
     }
     let numbers = blocks.len() as u64 * COUNT as u64;
-    Ok(Ledger::of(&variants, &total, numbers, begin.elapsed().as_secs()))
+    Ok(Ledger::of(&functions, &variants, &total, (numbers, begin.elapsed().as_secs())))
+}
+
+/// The functions of these names; without any, all.
+fn functions(names: &[String]) -> Result<Vec<Unary>, String> {
+    let named = |name: &String| {
+        let found = Unary::SAMPLES.iter().find(|function| function.name() == *name);
+        found.copied().ok_or_else(|| format!("there is no function {name}"))
+    };
+    if names.is_empty() { Ok(Unary::SAMPLES.to_vec()) } else { names.iter().map(named).collect() }
 }

@@ -5,7 +5,7 @@
 `measure` gives what make_case.py stores in case.json:
 f32_max_error    largest |difference| of a logit in float32 from float64
 bf16_rmse        root of the mean squared difference of the logits in bfloat16 from float64, with the decisions of the
-                 float32 run replayed; this is what a compiled bf16 model is judged by
+                 float32 run replayed; a compiled bf16 model is compared with this
 bf16_flips       decisions that a free bfloat16 run takes otherwise than float32 did, of `decisions` in all
 """
 import copy

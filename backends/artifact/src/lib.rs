@@ -21,6 +21,7 @@ pub mod writer;
 pub use error::Error;
 
 pub mod abi;
+pub mod exponential;
 pub mod pending;
 pub mod program;
 pub mod target;

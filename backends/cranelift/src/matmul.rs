@@ -1,4 +1,4 @@
-//! Products: calls of the helper's matrix product, and dot products.
+//! Matmuls: calls of the helper, and dot products.
 
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};

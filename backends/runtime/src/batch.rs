@@ -100,6 +100,11 @@ impl Batch {
     ///
     /// Whatever of it the program cannot run; always the user's input at fault.
     pub(crate) fn check(&self, function: &Function) -> Result<(), Error> {
+        // First, because no larger program would take it.
+        if let Some(sequence) = self.lengths.iter().position(|&length| length > function.max_positions) {
+            let (found, limit) = (u64::from(self.lengths[sequence]), function.max_positions);
+            return Err(Error::SequenceTooLong { sequence, found, limit });
+        }
         let found = self.tokens.len() as u64;
         if found > u64::from(function.max_tokens) {
             return Err(Error::TooManyTokens { found, limit: function.max_tokens });
@@ -108,10 +113,6 @@ impl Batch {
         if sum != found {
             let (found, expected) = (usize::try_from(sum).unwrap_or(usize::MAX), self.tokens.len());
             return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
-        }
-        if let Some(sequence) = self.lengths.iter().position(|&length| length > function.max_positions) {
-            let (found, limit) = (u64::from(self.lengths[sequence]), function.max_positions);
-            return Err(Error::SequenceTooLong { sequence, found, limit });
         }
         let vocab_size = function.vocab_size;
         if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {

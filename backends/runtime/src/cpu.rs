@@ -276,7 +276,7 @@ impl Loaded {
 /// The first byte outside of `spans`, which are in order, that differs.
 fn stray_write(before: &[u8], after: &[u8], spans: &[Range<usize>]) -> Option<usize> {
     let mut from = 0;
-    for span in spans.iter().cloned().chain([before.len()..before.len()]) {
+    for span in spans.iter().cloned().chain(std::iter::once(before.len()..before.len())) {
         let between = from..span.start;
         if let (Some(before), Some(after)) = (before.get(between.clone()), after.get(between))
             && before != after

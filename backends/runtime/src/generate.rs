@@ -14,6 +14,8 @@ pub struct Continuation {
     pub gates: Vec<Vec<u8>>,
     /// How many of these tokens each router wanted to execute beyond its capacity.
     pub overflow: Vec<u32>,
+    /// Whether it ends because the model has no more positions.
+    pub at_last_position: bool,
 }
 
 /// A row of a batch that is to be continued, with the number that it has there: some routers decide by it.
@@ -81,6 +83,7 @@ fn continue_slot(
     while (new.tokens.len() as u64) < u64::from(count) {
         let length = row.tokens.len() + new.tokens.len();
         if length >= limits.positions as usize && !new.tokens.is_empty() {
+            new.at_last_position = true;
             break;
         }
         let logits = run(decoder, &next, &mut new)?;

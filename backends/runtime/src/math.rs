@@ -5,23 +5,7 @@
 
 use pulp::Arch;
 use skipc_artifact::abi::Function;
-
-/// `1.5 · 2²³`: a number of this size has a last place of 1, so adding it rounds to an integer, whose two's
-/// complement then stands in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
-
-/// `ln 2` in two parts: nine bits, so that products with exponents are exact, and the rest.
-const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
-
-/// Minimax polynomial for `(eʳ − 1 − r) / r²` with weight `r² / eʳ` on `|r| ≤ 0.5025 · ln 2`; the error of `eʳ` stays
-/// below `2⁻²⁸` of its value. Highest power first.
-const EXP_TAIL: [f32; 5] = [0.001_381_388, 0.008_369_064, 0.041_668_423, 0.166_665_18, 0.499_999_94];
-
-/// Below, `|x| · e^x` is 0 in f32; further down, exponents would no longer fit.
-const EXP_LOW: f32 = -110.0;
-
-/// Down to here `e^x` is a normal number with some room.
-const EXP_NORMAL: f32 = -86.5;
+use skipc_artifact::exponential::{EXP_LOW, EXP_NORMAL, EXP_TAIL, GELU, LN_2, RECIPROCAL, ROUNDER};
 
 /// Sums of weights side by side: their order does not depend on the level of instructions.
 const SUMS: usize = 16;
@@ -112,8 +96,7 @@ fn exp_below_zero(x: f32) -> f32 {
 /// `x · σ(2u)` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x/2 · (1 + tanh u)` without its cancellation.
 #[inline(always)]
 fn gelu(x: f32) -> f32 {
-    const ROOT: f64 = 1.595_769_121_605_730_7;
-    let slope = x * x * ((ROOT * 0.044_715) as f32) + ROOT as f32;
+    let slope = x * x * GELU[1] + GELU[0];
     logistic(x, x * slope)
 }
 
@@ -151,8 +134,7 @@ fn logistic(y: f32, x: f32) -> f32 {
 #[inline(always)]
 fn lost_share(below: f32, t: f32) -> f32 {
     let lost = t - (below - 1.0);
-    // `1 / below` from 1 to 2, within 0.05.
-    lost * (1.457 - 0.5 * below)
+    lost * (RECIPROCAL[0] - RECIPROCAL[1] * below)
 }
 
 #[cfg(test)]

@@ -155,3 +155,24 @@ fn timing_tells_the_step_and_its_kernels() {
     assert!(sum > 0.0 && sum <= timing["step_ms"].as_f64().unwrap(), "{summary}");
     assert_eq!(folder.fails(&["m.skp", "--prompt", "a", "--max-new-tokens", "2", "--timing"]).0, 2);
 }
+
+#[test]
+fn with_json_errors_are_json_too() {
+    let folder = Folder::with_model();
+    let tokens = folder.path("t.npy");
+    npy::write(&tokens, &[1], &[70_000i32]).unwrap();
+    for (args, exit, code) in [
+        (&["m.skp", "--tokens", "t.npy", "--json"][..], 1, "run::token-range"),
+        (&["m.skp", "--json"], 2, "run::usage"),
+        (&["m.skp", "--json", "--no-such-option"], 2, "usage::arguments"),
+    ] {
+        let output = folder.run(args);
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(
+            (&found["errors"][0]["code"], output.status.code()),
+            (&code.into(), Some(exit)),
+            "{found}"
+        );
+        assert!(output.stderr.is_empty());
+    }
+}

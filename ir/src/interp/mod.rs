@@ -181,9 +181,9 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, Eval
     }
     let mut data: Vec<Option<Datum<N>>> = vec![None; graph.bound()];
     // A weight is read where it is used and goes at once: all of them together may be more than there is memory.
-    let read = |value: Value| match graph.op(value) {
-        weight @ Op::Weight { .. } => op::eval(weight, &[], env).map(Some),
-        _ => Ok(None),
+    let read = |value: Value| {
+        let weight = Some(graph.op(value)).filter(|op| matches!(op, Op::Weight { .. }));
+        weight.map(|weight| op::eval(weight, &[], env)).transpose()
     };
     for value in order {
         if matches!(graph.op(value), Op::Weight { .. }) {

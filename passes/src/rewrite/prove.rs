@@ -220,11 +220,9 @@ struct Noise {
 
 impl Noise {
     fn of_graph(graph: &Graph, seed: u64) -> Noise {
-        let sizes = graph.values().filter_map(|value| match graph.op(value) {
-            Op::Weight { name, shape } => {
-                Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
-            }
-            _ => None,
+        let sizes = graph.values().filter_map(|value| {
+            let Op::Weight { name, shape } = graph.op(value) else { return None };
+            Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
         });
         Noise { sizes: sizes.collect(), seed }
     }

@@ -33,6 +33,10 @@ pub const CODES: &[(&str, &str)] = &[
         "lint::train_generate_mismatch",
         "With `generate = \"threshold\"`, top-k selects a fixed share of each sequence in training and prefill, and every token with a score above the threshold in generation. The two select different tokens, and in other numbers; the model is used in a way in which it was not trained.",
     ),
+    (
+        "lint::unused_block",
+        "A block has a table `[block.NAME]`, but no stack has its name in `blocks`: it is no part of the model. Often the name in the stack is that of another block.",
+    ),
 ];
 
 /// A lint. Declared in the order of the codes, and findings at one skip come in this order.
@@ -46,6 +50,8 @@ pub enum Lint {
     FutureLeak,
     /// Training and generation select differently.
     TrainGenerateMismatch,
+    /// No stack has the block.
+    UnusedBlock,
 }
 
 /// Lints whose findings are errors.
@@ -60,13 +66,14 @@ struct Site<'a> {
     table: Option<&'a Table>,
 }
 
-/// What every lint finds in a model, in the order of its blocks; a block that is used many times is looked at once.
+/// What every lint finds in a model, in the order of its blocks; a block that is used many times is looked at once, and
+/// those that no stack has come last.
 /// `ast` is what the model was resolved from.
 pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
     let mut found = Diagnostics::default();
     let mut seen = BTreeSet::new();
     for block in &model.blocks {
-        if !seen.insert(&block.name) {
+        if !seen.insert(block.name.as_str()) {
             continue;
         }
         let table = table_at(&ast.root, "block").and_then(|blocks| table_at(blocks, &block.name));
@@ -79,6 +86,7 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
             check(&Site { skip, model, source: &ast.source, table }, &mut found);
         }
     }
+    rules::unused_blocks(ast, &seen, &mut found);
     found
 }
 
@@ -122,8 +130,13 @@ impl Site<'_> {
 
 impl Lint {
     /// Every lint.
-    pub const ALL: [Lint; 4] =
-        [Lint::BatchDependence, Lint::CapacityOverflow, Lint::FutureLeak, Lint::TrainGenerateMismatch];
+    pub const ALL: [Lint; 5] = [
+        Lint::BatchDependence,
+        Lint::CapacityOverflow,
+        Lint::FutureLeak,
+        Lint::TrainGenerateMismatch,
+        Lint::UnusedBlock,
+    ];
 
     /// Its code, such as `lint::future_leak`.
     pub fn code(self) -> &'static str {
@@ -132,6 +145,7 @@ impl Lint {
             Lint::CapacityOverflow => "lint::capacity_overflow",
             Lint::FutureLeak => "lint::future_leak",
             Lint::TrainGenerateMismatch => "lint::train_generate_mismatch",
+            Lint::UnusedBlock => "lint::unused_block",
         }
     }
 

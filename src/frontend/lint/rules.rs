@@ -1,7 +1,11 @@
 //! The lints that follow from the kind of selection alone.
 
-use super::{Lint, Site};
-use crate::diagnostic::Diagnostic;
+use std::collections::BTreeSet;
+
+use super::{Lint, Site, table_at};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::frontend::language::ast::Ast;
+use crate::frontend::language::words::quoted;
 use crate::frontend::spec::skip::{Decider, Generate};
 
 /// Random decisions are drawn for the index of the sequence in the batch; at density 0 and 1 nothing is drawn.
@@ -50,4 +54,16 @@ pub(super) fn train_generate_mismatch(site: &Site<'_>) -> Option<Diagnostic> {
     let label = "selects other tokens than training did";
     let help = "write `router = \"sigmoid\"` to decide alike in both, or set `threshold` where the selection cuts on average";
     Some(site.finding(Lint::TrainGenerateMismatch, message, &["generate"], label).help(help))
+}
+
+/// Blocks that are defined and in no stack.
+pub(super) fn unused_blocks(ast: &Ast, used: &BTreeSet<&str>, found: &mut Diagnostics) {
+    let Some(blocks) = table_at(&ast.root, "block") else { return };
+    for entry in blocks.entries.iter().filter(|entry| !used.contains(entry.key.as_str())) {
+        let message = format!("the block {} is in no stack", quoted(&entry.key));
+        let finding = Diagnostic::warning(Lint::UnusedBlock.code(), message)
+            .at(&ast.source, entry.key_span.clone(), "no part of the model")
+            .help("name it in the `blocks` of a `[[stack]]`, or remove it");
+        found.push(finding);
+    }
 }

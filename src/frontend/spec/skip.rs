@@ -162,6 +162,22 @@ impl Skip {
         }
     }
 
+    /// Whether the density means something: who executes all tokens or none wants no share of them.
+    pub fn has_density(&self) -> bool {
+        match self.decider() {
+            None | Some(Decider::Never) => false,
+            // Then slots are counted by it.
+            Some(Decider::Always) => self.capacity().is_some(),
+            Some(
+                Decider::Gumbel(_)
+                | Decider::Sigmoid { .. }
+                | Decider::TopK { .. }
+                | Decider::Random { .. }
+                | Decider::Hash { .. },
+            ) => true,
+        }
+    }
+
     /// What makes scores; `None` for routers without a weight.
     pub fn scorer(&self) -> Option<Scorer> {
         match self.combine {

@@ -132,19 +132,19 @@ def rest():
 class Point:
     """A density: inputs of every peer, and the times it took them."""
 
-    def __init__(self, workload, density, peers, judge):
+    def __init__(self, workload, density, peers, reference):
         self.density, self.rows = density, workload.rows(density)
         tokens = [workload.input(density, seed) for seed in range(SETS)]
         self.batches = {name: [peer.prepare(ids) for ids in tokens] for name, peer in peers.items()}
         self.times = {name: [] for name in peers}
-        self.differences = self.compared(peers, tokens, judge)
+        self.differences = self.compared(peers, tokens, reference)
         self.check_decisions(workload, peers)
 
-    def compared(self, peers, tokens, judge):
+    def compared(self, peers, tokens, reference):
         """The largest difference of each peer from the masked form, relative to its largest logit."""
         worst = dict.fromkeys(peers, 0.0)
         for idx, ids in enumerate(tokens):
-            wanted = judge.logits(judge.prepare(ids))
+            wanted = reference.logits(reference.prepare(ids))
             for name, peer in peers.items():
                 found = peer.logits(self.batches[name][idx])
                 difference = float(abs(found - wanted).max() / abs(wanted).max())
@@ -176,11 +176,11 @@ class Point:
 
 def measure(workload, threads, densities, asked, peers):
     """The densities with their times."""
-    judge = judge_of(workload, threads, peers)
+    reference = reference_of(workload, threads, peers)
     points = []
     for density in densities:
         say(f"{workload.name}, {threads} threads: compares outputs at density {density:g}")
-        points.append(Point(workload, density, peers, judge))
+        points.append(Point(workload, density, peers, reference))
     end = time.monotonic() + asked.seconds
     for number in range(asked.rounds):
         if time.monotonic() > end:
@@ -191,7 +191,7 @@ def measure(workload, threads, densities, asked, peers):
     return points
 
 
-def judge_of(workload, threads, peers):
+def reference_of(workload, threads, peers):
     """The masked form; without PyTorch the first of the peers."""
     if not importlib.util.find_spec("torch"):
         return next(iter(peers.values()))

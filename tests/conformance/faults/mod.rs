@@ -65,7 +65,7 @@ fn survives(case: &Case, plant: Plant) -> Option<bool> {
             numbers::truncate_to_bf16(after);
         }
     }
-    Some(case.judge(&after).is_ok())
+    Some(case.check(&after).is_ok())
 }
 
 impl Victim {

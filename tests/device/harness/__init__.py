@@ -1,1 +1,1 @@
-"""Runs compiled kernels and models on a machine with a GPU and judges them. See ../README.md."""
+"""Runs compiled kernels and models on a machine with a GPU and checks them. See ../README.md."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .kernel_cases import WIDTHS, Suite, decode, encode, judge
+from .kernel_cases import WIDTHS, Suite, decode, encode, check
 from .kernel_pool import Limits
 from .kernel_worker import run_case
 from .kernels import run_kernels
@@ -34,7 +34,7 @@ def planted_faults_are_found(folder, _scratch):
             if wrong is None:
                 yield f"{case.name} {fault}", "the fault was not found"
         if any((output.allowances >= 0).any() for output in case.outputs):
-            _, wrong = judge(case, case.operands)
+            _, wrong = check(case, case.operands)
             found["nothing"] += wrong is not None
             if wrong is None:
                 yield f"{case.name} nothing", "a kernel that does nothing passes"

@@ -84,8 +84,8 @@ class Pretend:
         run_kernels(self.place, "cuda:pretend", "cubin", results, time.monotonic() + 600, 2, device=planted)
         chosen = {case.name for case in self.cases}
         kinds = (results.document["cases"], results.document["machine"])
-        judged, compared = ({e["name"]: e for e in kind if e["name"] in chosen} for kind in kinds)
-        return judged, compared, results
+        checked, compared = ({e["name"]: e for e in kind if e["name"] in chosen} for kind in kinds)
+        return checked, compared, results
 
 
 def only_the_flipped_bit_fails(folder, scratch):
@@ -93,12 +93,12 @@ def only_the_flipped_bit_fails(folder, scratch):
     pretend = Pretend(folder, Path(scratch) / "bits")
     write_results(pretend.code, pretend.exact)
     flipped, lost = pretend.roomy[3].name, pretend.roomy[7].name
-    judged, compared, results = pretend.run({flipped: "bit", lost: "die"})
+    checked, compared, results = pretend.run({flipped: "bit", lost: "die"})
     for case in pretend.cases:
         wanted = ("failed" if case.name == lost else "passed", None)
         if case.exact:
             wanted = (wanted[0], {flipped: "failed", lost: "skipped"}.get(case.name, "passed"))
-        got = (judged[case.name]["status"], compared.get(case.name, {}).get("status"))
+        got = (checked[case.name]["status"], compared.get(case.name, {}).get("status"))
         yield case.name, None if got == wanted else f"{got}, wanted {wanted}"
     detail = compared[flipped].get("detail", "")
     yield "it says where", None if "; 1 of" in detail and "on the PTX machine" in detail else f"it said {detail!r}"
@@ -117,12 +117,12 @@ def builds_without_results_are_skipped(folder, scratch):
             (pretend.code / "machine.bin").write_bytes(b"")
         elif what == "no case":
             write_index(pretend.code, VERSION, [])
-        judged, compared, results = pretend.run({})
+        checked, compared, results = pretend.run({})
         statuses = {entry["status"] for entry in compared.values()}
         yield what, None if statuses == {status} else f"{statuses}, wanted {status}"
         n = len(results.document["machine"])
         yield f"{what}, counted", None if n == n_exact else f"{n} of {n_exact} cases"
-        others = {entry["status"] for entry in judged.values()}
+        others = {entry["status"] for entry in checked.values()}
         yield f"{what}, other checks", None if others == {"passed"} else f"{others}"
         if what == "none":
             counts = results.counts()

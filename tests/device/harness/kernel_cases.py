@@ -121,7 +121,7 @@ def shares(output, dtype, before, after):
     return np.where(output.allowances < 0, np.where(changed, np.inf, 0.0), used)
 
 
-def judge(case, after):
+def check(case, after):
     """The largest share of its allowance that an element used, and what is wrong in words, or None."""
     outputs = {output.param: output for output in case.outputs}
     worst, wrong = 0.0, None

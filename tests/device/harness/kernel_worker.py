@@ -15,7 +15,7 @@ import numpy as np
 
 from . import machine
 from .cuda_driver import CudaError
-from .kernel_cases import Suite, Verdict, judge
+from .kernel_cases import Suite, Verdict, check
 
 # Two runs with other bytes around the operands: NaN as f32 and bf16 and out of range as an index, then a large number.
 # A kernel whose results depend on bytes that are not its own, or on the order of its threads, gives other bits.
@@ -38,12 +38,12 @@ def code_of(folder, target):
 
 
 def run_case(device, module, case, kernel, wanted=None):
-    """Runs a case and judges it; the first run is compared with the PTX machine's, if its results are `wanted`."""
+    """Runs a case and checks it; the first run is compared with the PTX machine's, if its results are `wanted`."""
     launch = kernel["launch"]["cuda"]
     runs, bits = [], None
     for fill in FILLS:
         arena = device.run(case, module, kernel["symbol"], launch, fill)
-        used, wrong = judge(case, arena.operands())
+        used, wrong = check(case, arena.operands())
         if wanted and not runs:
             bits = wanted.compare(case, arena.operands())
         wrong = wrong or arena.stray()

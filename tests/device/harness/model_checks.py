@@ -37,7 +37,7 @@ def reference_bf16(runner, label, model, device, golden):
 
 
 def free_bf16(runner, label, model, device, golden):
-    """How many decisions bf16 takes otherwise: counted, not judged, but all logits are numbers."""
+    """How many decisions bf16 takes otherwise: counted, not checked, but all logits are numbers."""
     ran = runner.run(label, model, device, golden.tokens_file, golden.lengths)
     if ran.gates.shape != golden.gates.shape or not np.isin(ran.gates, (0, 1)).all():
         raise RunFailed("the decisions are not 0 and 1 for each router and token")
@@ -66,7 +66,7 @@ def greedy_refused(runner, label, model, device, golden):
 
 
 def greedy_bf16(runner, label, model, device, golden):
-    """How far bf16 writes what f32 does: counted, not judged."""
+    """How far bf16 writes what f32 does: counted, not checked."""
     got = runner.greedy(label, model, device, golden)
     if len(got) != len(golden.greedy):
         raise RunFailed(f"continues by {len(got)} tokens, expected {len(golden.greedy)}")

@@ -1,4 +1,4 @@
-"""The harness judged without a GPU: what is right must pass, and every planted fault must be found."""
+"""The harness checked without a GPU: what is right must pass, and every planted fault must be found."""
 import time
 import traceback
 

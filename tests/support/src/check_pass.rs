@@ -20,15 +20,13 @@ pub struct RandomWeights(BTreeMap<String, Vec<f64>>);
 impl RandomWeights {
     /// For this graph.
     pub fn of(graph: &Graph) -> RandomWeights {
-        let weights = graph.values().filter_map(|value| match graph.op(value) {
-            Op::Weight { name, shape } => {
-                let seed =
-                    name.0.bytes().fold(17u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-                let n_elements = shape.0.iter().map(|size| *size as usize).product();
-                let mut rng = Rng::new(seed);
-                Some((name.0.to_string(), (0..n_elements).map(|_| rng.signed_unit()).collect()))
-            }
-            _ => None,
+        let weights = graph.values().filter_map(|value| {
+            let Op::Weight { name, shape } = graph.op(value) else { return None };
+            let seed =
+                name.0.bytes().fold(17u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+            let n_elements = shape.0.iter().map(|size| *size as usize).product();
+            let mut rng = Rng::new(seed);
+            Some((name.0.to_string(), (0..n_elements).map(|_| rng.signed_unit()).collect()))
         });
         RandomWeights(weights.collect())
     }

@@ -51,7 +51,7 @@ pub fn run(cases: &[Case], backend: &mut dyn Backend) -> Report {
     let ran = backend.run(&taken);
     assert_eq!(ran.len(), taken.len(), "a backend lost cases");
     for (case, ran) in taken.into_iter().zip(ran) {
-        match ran.and_then(|after| case.judge(&after).map_err(|wrong| wrong.to_string())) {
+        match ran.and_then(|after| case.check(&after).map_err(|wrong| wrong.to_string())) {
             Ok(used) => {
                 report.n_passed += 1;
                 if used > report.closest.0 {

@@ -237,7 +237,7 @@ impl<'c> Work<'_, '_, 'c> {
                     None => self.panels(*sum, first_col)?,
                 });
             }
-            let (product, steps) = self.product()?;
+            let (matmul, steps) = self.tile_matmul()?;
             let sums = self.buffers()?;
             f.for_each(zero, self.rows.1, f.level.tile_rows, |idx| {
                 let left = f.sub(self.rows.1, idx)?;
@@ -249,7 +249,7 @@ impl<'c> Work<'_, '_, 'c> {
                         let b = f.offset(*b, f.times(col, u64::from(steps) * 4)?)?;
                         let c = f.element(*c, col, 4)?;
                         let steps = f.int(i64::from(steps));
-                        product.call(f, Operands { rows, cols, steps, a, b, c })?;
+                        matmul.call(f, Operands { rows, cols, steps, a, b, c })?;
                     }
                     Ok(())
                 })?;
@@ -262,7 +262,7 @@ impl<'c> Work<'_, '_, 'c> {
     }
 
     /// The matmul of a register tile, and its steps.
-    fn product(&self) -> Made<(Matmul, u32)> {
+    fn tile_matmul(&self) -> Made<(Matmul, u32)> {
         let weight = self.part.sums.first().map_or(Ok(DType::F32), |sum| self.f.real_type_of(sum.weight))?;
         let factors = match (self.part.layout, weight, self.a_type) {
             (WeightLayout::Panels, DType::Bf16, DType::Bf16) => Factors::Dots,

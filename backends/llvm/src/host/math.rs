@@ -1,26 +1,10 @@
 //! Functions of numbers. Lanes do not meet and nothing is fused, so that every width and level gives the same bits.
 
 use inkwell::FloatPredicate::{OGT, OLT};
+use skipc_artifact::exponential::{EXP_LOW, EXP_NORMAL, EXP_TAIL, GELU, LN_2, RECIPROCAL, ROUNDER};
 use skipc_plan::pointwise::{Binary, Unary};
 
 use super::code::{Code, Lanes, Made};
-
-/// `1.5 · 2²³`: a number of this size has a last place of 1, so adding it rounds to an integer, whose two's
-/// complement then stands in the low bits.
-const ROUNDER: f32 = 12_582_912.0;
-
-/// `ln 2` in two parts: nine bits, so that products with exponents are exact, and the rest.
-const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
-
-/// Minimax polynomial for `(eʳ − 1 − r) / r²` with weight `r² / eʳ` on `|r| ≤ 0.5025 · ln 2`; the error of `eʳ` stays
-/// below `2⁻²⁸` of its value. Highest power first.
-const EXP_TAIL: [f32; 5] = [0.001_381_388, 0.008_369_064, 0.041_668_423, 0.166_665_18, 0.499_999_94];
-
-/// Below, `|x| · e^x` is 0 in f32; further down, exponents would no longer fit.
-const EXP_LOW: f32 = -110.0;
-
-/// Down to here `e^x` is a normal number with some room.
-const EXP_NORMAL: f32 = -86.5;
 
 /// An argument of the exponential without its power of two.
 struct Reduced<'c> {
@@ -69,10 +53,9 @@ impl<'c> Code<'c> {
 
     /// `x · σ(2u)` with `u = √(2/π) · (x + 0.044715 x³)`, which is `x/2 · (1 + tanh u)` without its cancellation.
     fn gelu(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
-        const ROOT: f64 = 1.595_769_121_605_730_7;
         let lanes = x.get_type().get_size();
-        let cubic = self.real((ROOT * 0.044_715) as f32, lanes);
-        let slope = self.fadd(self.fmul(self.fmul(x, x)?, cubic)?, self.real(ROOT as f32, lanes))?;
+        let [constant, cubic] = GELU.map(|number| self.real(number, lanes));
+        let slope = self.fadd(self.fmul(self.fmul(x, x)?, cubic)?, constant)?;
         self.logistic(x, self.fmul(x, slope)?)
     }
 
@@ -112,8 +95,8 @@ impl<'c> Code<'c> {
     fn lost_share(&self, below: Lanes<'c>, t: Lanes<'c>) -> Made<Lanes<'c>> {
         let lanes = t.get_type().get_size();
         let lost = self.fsub(t, self.fsub(below, self.real(1.0, lanes))?)?;
-        // `1 / below` from 1 to 2, within 0.05.
-        let line = self.fsub(self.real(1.457, lanes), self.fmul(self.real(0.5, lanes), below)?)?;
+        let [one, slope] = RECIPROCAL.map(|number| self.real(number, lanes));
+        let line = self.fsub(one, self.fmul(slope, below)?)?;
         self.fmul(lost, line)
     }
 

@@ -92,7 +92,7 @@ impl Codegen for Host {
             launches.push(function::launch(kernel, &self.levels).map_err(|fault| fault.at(symbol))?);
         }
         let (mut images, mut listing) = (Vec::new(), String::new());
-        // Without bf16 products the highest level is the one below it again.
+        // Without dot products of bf16 the highest level is the one below it again.
         let has_bf16 = kernels.iter().any(|(_, kernel)| {
             matches!(&kernel.body, Body::Gemm(gemm) if kernel.param(gemm.a.slot).dtype == DType::Bf16)
         });

@@ -80,11 +80,11 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
 /// The interface of a function says how many rows an input has by the tokens or by a number: it has no count for sets that
 /// the caller chooses.
 fn check_inputs(graph: &Graph, numbering: &Numbering) -> Result<(), PlanError> {
-    let is_of_set = |value: &Value| match graph.op(*value) {
-        Op::Input { port: Port { role: Role::Input { .. }, ty } } => {
-            !matches!(ty.as_tensor(), Some((_, [Dim::Tokens | Dim::Fixed(_), ..])))
-        }
-        _ => false,
+    let is_of_set = |value: &Value| {
+        let Op::Input { port: Port { role: Role::Input { .. }, ty } } = graph.op(*value) else {
+            return false;
+        };
+        !matches!(ty.as_tensor(), Some((_, [Dim::Tokens | Dim::Fixed(_), ..])))
     };
     let what = "take a set, or the rows of a set, as an input";
     match graph.order().into_iter().find(is_of_set) {

@@ -28,9 +28,9 @@ pub(crate) struct GraphWeights<'a>(pub(crate) &'a Graph);
 
 impl<N: Number> Weights<N> for GraphWeights<'_> {
     fn weight(&self, name: &str) -> Option<Vec<N>> {
-        let shapes = self.0.order().into_iter().filter_map(|value| match self.0.op(value) {
-            Op::Weight { name: known, shape } if &*known.0 == name => Some(shape.0.iter().product::<u32>()),
-            _ => None,
+        let shapes = self.0.order().into_iter().filter_map(|value| {
+            let Op::Weight { name: known, shape } = self.0.op(value) else { return None };
+            (&*known.0 == name).then(|| shape.0.iter().product::<u32>())
         });
         shapes.max().map(|len| (0..len as usize).map(|idx| N::from_f64(Noise::at(name, idx))).collect())
     }

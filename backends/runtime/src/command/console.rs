@@ -1,5 +1,6 @@
 //! Where a command that generates prints.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use super::printer::Printer;
@@ -11,6 +12,20 @@ pub struct Console<'a> {
     err: &'a mut dyn Write,
     terminal: bool,
     colours: bool,
+}
+
+/// Text of a file or of a model for a terminal: control characters but line breaks and tabs would be commands to it, and
+/// characters that change the direction make a line read as something that it is not; each becomes U+FFFD.
+#[must_use]
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let is_command = |char: char| {
+        char.is_control() && !matches!(char, '\n' | '\t')
+            || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    match text.contains(is_command) {
+        true => Cow::Owned(text.replace(is_command, "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
 }
 
 impl<'a> Console<'a> {
@@ -30,16 +45,14 @@ impl<'a> Console<'a> {
         self.out.is_closed()
     }
 
-    /// Prints text of a model at once. A terminal gets no control characters but line breaks and tabs: they would be
-    /// commands to it.
+    /// Prints text of a model at once; to a terminal as [`printable`] has it.
     ///
     /// # Errors
     ///
     /// As [`Printer::print`].
     pub(super) fn text(&mut self, text: &str) -> Result<(), Error> {
-        let is_command = |char: char| char.is_control() && !matches!(char, '\n' | '\t');
-        match self.terminal && text.contains(is_command) {
-            true => self.print(&text.replace(is_command, "\u{fffd}")),
+        match self.terminal {
+            true => self.print(&printable(text)),
             false => self.print(text),
         }
     }

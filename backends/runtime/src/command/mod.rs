@@ -4,11 +4,11 @@
 mod console;
 mod files;
 mod generate;
+mod greedy;
 mod printer;
 mod skips;
 
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,9 @@ use clap::Args;
 use skipc_artifact::section::ContentHash;
 
 use crate::batch::{Batch, Decisions, Grid, Outputs};
-use crate::decode;
 use crate::device::Device;
 use crate::error::Error;
-use crate::generate::{Row, bytes_of, greedy_row};
+use crate::generate::bytes_of;
 use crate::inputs::{Replay, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::Model;
@@ -29,9 +28,10 @@ use crate::threads::Threads;
 use crate::timing::Timing;
 use crate::trace::{self, Trace};
 
-pub use console::Console;
+pub use console::{Console, printable};
 pub use files::{FileUse, Files, file_use};
 pub use generate::{GenerateArgs, generate};
+use greedy::Greedy;
 use printer::Printer;
 
 /// Options of a run.
@@ -136,13 +136,13 @@ impl RunArgs {
     }
 }
 
-/// Runs the command; what it prints goes to `out`. Gives the decisions of its last step. Once the reader of `out` has
-/// gone, nothing more is printed or generated, and that is no error.
+/// Runs the command; what it prints goes to `out`, and what is said beside it to `notes`. Gives the decisions of its last
+/// step. Once the reader of `out` has gone, nothing more is printed or generated, and that is no error.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::exit_code`] says how the process should end.
-pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
+pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result<Decisions, Error> {
     let out = &mut Printer::new(out);
     if args.self_test {
         return self_test(args, out);
@@ -159,22 +159,18 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
     let model = args.open()?;
     let mut session = args.session(&model)?;
     let load = started.elapsed();
-    match (&args.prompt, &args.tokens) {
-        (Some(text), _) => {
-            let tokens = bytes_of(text, session.function().vocab_size)?;
-            match args.max_new_tokens {
-                Some(count) => continue_text((&session, &model), text, &tokens, count, out),
-                None => run_once((args, load), &model, &mut session, Sequences::of_row(tokens), out),
-            }
-        }
-        (None, Some(path)) => {
-            let sequences = Sequences::read(path, args.lengths.as_deref())?;
-            match args.max_new_tokens {
-                Some(count) => continue_rows((&session, &model), &sequences, count, out),
-                None => run_once((args, load), &model, &mut session, sequences, out),
-            }
-        }
-        (None, None) => Ok(Decisions::default()),
+    let sequences = match (&args.prompt, &args.tokens) {
+        (Some(text), _) => Sequences::of_row(bytes_of(text, session.function().vocab_size)?),
+        (None, Some(path)) => Sequences::read(path, args.lengths.as_deref())?,
+        (None, None) => return Ok(Decisions::default()),
+    };
+    let Some(count) = args.max_new_tokens else {
+        return run_once((args, load), &model, &mut session, sequences, out);
+    };
+    let greedy = Greedy { model: &model, session: &session, count, json: args.json, out, notes };
+    match &args.prompt {
+        Some(text) => greedy.text(text, &sequences.tokens),
+        None => greedy.rows(&sequences),
     }
 }
 
@@ -352,54 +348,12 @@ pub fn counted(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// Prints the prompt and what follows, byte by byte as it comes.
-fn continue_text(
-    (session, model): (&Session, &Model),
-    prompt: &str,
-    tokens: &[u32],
-    count: u32,
-    out: &mut Printer<'_>,
-) -> Result<Decisions, Error> {
-    let row = Row { sequence: 0, tokens };
-    let mut decoder = decode::of_slots(session.module(), model, 1)?;
-    row.check(decoder.limits())?;
-    out.print(format_args!("{prompt}"))?;
-    let mut written = Ok(());
-    let continuation = greedy_row(decoder.as_mut(), row, count, &mut |token| {
-        // The model has 256 tokens, so each is a byte; several may make one character.
-        written = out.write(&[u8::try_from(token).unwrap_or(b'?')]);
-        if written.is_err() || out.is_closed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    written?;
-    out.print(format_args!("\n"))?;
-    Ok(Decisions::new(session.function(), continuation.gates, &continuation.overflow))
-}
-
-/// Prints one line of new token ids for each row; an empty row has nothing that could be continued, and an empty line.
-fn continue_rows(
-    (session, model): (&Session, &Model),
-    sequences: &Sequences,
-    count: u32,
-    out: &mut Printer<'_>,
-) -> Result<Decisions, Error> {
-    let rows = sequences.rows().enumerate().map(|(sequence, tokens)| Row { sequence, tokens });
-    let rows: Vec<Row<'_>> = rows.collect();
-    let mut decoder = decode::of_slots(session.module(), model, 1)?;
-    // Before anything is printed.
-    rows.iter().try_for_each(|row| row.check(decoder.limits()))?;
-    let mut decisions = Decisions::default();
-    for row in rows {
-        if out.is_closed() {
-            break;
-        }
-        if row.tokens.is_empty() {
-            out.print(format_args!("\n"))?;
-            continue;
-        }
-        let new = greedy_row(decoder.as_mut(), row, count, &mut |_| ControlFlow::Continue(()))?;
-        let words: Vec<_> = new.tokens.iter().map(ToString::to_string).collect();
-        out.print(format_args!("{}\n", words.join(" ")))?;
-        decisions.extend(Decisions::new(session.function(), new.gates, &new.overflow));
-    }
-    Ok(decisions)
+/// An error as JSON, in the form in which `skipc` reports what it found.
+#[must_use]
+pub fn error_json(code: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "errors": [{"code": code, "severity": "error", "message": message, "help": null, "file": null, "labels": []}],
+        "warnings": [],
+        "left_off": 0,
+    })
 }

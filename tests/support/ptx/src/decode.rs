@@ -50,7 +50,7 @@ impl Kind {
         Self::Flow,
     ];
 
-    /// Its name, for people.
+    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Integer => "integer",
@@ -138,7 +138,7 @@ impl<'k> Decoder<'k> {
         (self.n_words as usize, self.n_doubles as usize, self.n_predicates as usize)
     }
 
-    /// The name of a register, for people.
+    /// The name of a register, as reports show it.
     pub(crate) fn names(&self) -> BTreeMap<Slot, String> {
         let registers = self.slots.iter().zip(&self.kernel.registers);
         let specials = self.specials.iter().map(|(name, slot)| (*slot, name.clone()));

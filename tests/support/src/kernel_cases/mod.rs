@@ -75,7 +75,7 @@ impl Case {
     ///
     /// # Errors
     /// The first output that is wrong.
-    pub fn judge(&self, after: &[Vec<u8>]) -> Result<f64, Wrong> {
+    pub fn check(&self, after: &[Vec<u8>]) -> Result<f64, Wrong> {
         let mut worst = 0.0_f64;
         for (idx, param) in self.kernel.params.iter().enumerate() {
             let (before, after) = (&self.operands[idx], &after[idx]);
@@ -200,7 +200,7 @@ mod tests {
         for case in cases() {
             let writes = case.expected.iter().flat_map(|expected| &expected.wants);
             let writes = writes.filter(|want| **want != Want::Untouched).count();
-            assert_eq!(case.judge(&case.operands).is_err(), writes > 0, "{}", case.name);
+            assert_eq!(case.check(&case.operands).is_err(), writes > 0, "{}", case.name);
         }
     }
 
@@ -209,8 +209,8 @@ mod tests {
         let case = cases().into_iter().find(|case| case.name.starts_with("gemm")).expect("matmuls");
         let mut operands = case.operands.clone();
         run_kernel(&case.kernel, &mut operands, Tiling::of(16)).expect("it runs");
-        case.judge(&operands).expect("it is right");
+        case.check(&operands).expect("it is right");
         operands[0][0] ^= 1;
-        assert!(matches!(case.judge(&operands), Err(Wrong::Changed { .. })));
+        assert!(matches!(case.check(&operands), Err(Wrong::Changed { .. })));
     }
 }

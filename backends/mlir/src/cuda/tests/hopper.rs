@@ -131,8 +131,8 @@ fn resources_are_as_they_were() {
             panic!("{launch:?}")
         };
         assert_eq!(*threads, 384);
-        let products = counts.iter().find(|(symbol, _)| *symbol == format!("k{idx}")).map_or(0, |(_, n)| *n);
-        table += &format!("{name:9} {registers} registers, {shared_bytes:6} bytes, {products:2} HGMMA\n");
+        let tensor = counts.iter().find(|(symbol, _)| *symbol == format!("k{idx}")).map_or(0, |(_, n)| *n);
+        table += &format!("{name:9} {registers} registers, {shared_bytes:6} bytes, {tensor:2} HGMMA\n");
     }
     assert_eq!(table, RESOURCES);
 }

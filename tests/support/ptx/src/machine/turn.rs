@@ -519,7 +519,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// The name of a register, for people.
+    /// The name of a register, as reports show it.
     pub(crate) fn register_name(&self, slot: Slot) -> &str {
         self.cluster.program.names.get(&slot).map_or("a register", String::as_str)
     }

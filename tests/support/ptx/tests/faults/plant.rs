@@ -143,12 +143,12 @@ impl Plant {
                 (true, _) => Some(format!("{}, schedule {seed}: not found", self.name)),
                 (false, false) => Some(format!("{}, schedule {seed}: only a wrong result", self.name)),
             },
-            Err(fault) => self.judge(&text, &fault),
+            Err(fault) => self.mismatch(&text, &fault),
         };
         seeds.filter_map(wrong).collect()
     }
 
-    fn judge(&self, text: &str, fault: &Fault) -> Option<String> {
+    fn mismatch(&self, text: &str, fault: &Fault) -> Option<String> {
         for sign in self.signs.iter().filter(|sign| sign.kind == fault.kind && fault.what.contains(sign.says))
         {
             if sign.at == ANYWHERE {

@@ -99,7 +99,7 @@ impl Tma {
     }
 
     pub(crate) fn check(&self, kernel: (&str, &str), seed: u64) -> Result<Counters, String> {
-        judge(self.run(kernel, seed))
+        compare(self.run(kernel, seed))
     }
 }
 
@@ -143,13 +143,13 @@ impl Gather {
     }
 
     pub(crate) fn check(&self, kernel: (&str, &str), seed: u64) -> Result<Counters, String> {
-        judge(self.run(kernel, seed))
+        compare(self.run(kernel, seed))
     }
 }
 
 type Ran = (Vec<u16>, Result<(Vec<u16>, Counters), Box<Fault>>);
 
-fn judge((expected, found): Ran) -> Result<Counters, String> {
+fn compare((expected, found): Ran) -> Result<Counters, String> {
     let (found, counters) = found.map_err(|fault| fault.to_string())?;
     match expected.iter().zip(&found).position(|(expected, found)| expected != found) {
         None => Ok(counters),

@@ -1,4 +1,4 @@
-//! What a run found, for people and as JSON.
+//! What a run found, human-readable and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
