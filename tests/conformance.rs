@@ -115,7 +115,7 @@ impl<'a> Compiled<'a> {
 
     /// Runs an artefact with one thread and with two, which may not make a difference.
     fn load(&self, artefact: &[u8], cases: &[&Case]) -> Result<Vec<Vec<Vec<u8>>>, String> {
-        let options = |threads| Options { threads, max_level: self.max_level, ..Options::default() };
+        let options = |threads| Options { threads, max_level: Some(self.max_level), ..Options::default() };
         let alone = compiled::run(artefact, cases, self.device, options(1))?;
         let shared = compiled::run(artefact, cases, self.device, options(2))?;
         if alone == shared { Ok(alone) } else { Err("two threads give other bits than one".to_owned()) }

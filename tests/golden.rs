@@ -210,7 +210,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     let tokens: Vec<u32> = case.tokens.iter().flatten().map(|token| *token as u32).collect();
     let batch = skipc_runtime::Batch { tokens, lengths, routing: None };
     let run = |threads: usize, checked: bool| {
-        let options = Options { threads, checked, max_level };
+        let options = Options { threads, checked, max_level: Some(max_level) };
         Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap()
     };
     let outputs = run(2, true);
@@ -223,7 +223,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     }
     assert_eq!(run(1, false), outputs, "{}: one thread and two give different bits", case.name);
     if let Some(generated) = &case.generated {
-        let options = Options { threads: 2, checked: true, max_level };
+        let options = Options { threads: 2, checked: true, max_level: Some(max_level) };
         let mut session = Session::new(model, Device::Cpu, options).unwrap();
         decode::prepare(&mut session, model).unwrap();
         let outputs = session.run(&batch).unwrap();
@@ -345,7 +345,7 @@ fn host_code_in_bf16_keeps_its_bound() {
             let request = Request { targets: vec![(Target::Cpu, DType::Bf16)], ..request() };
             let model = artifact(&loaded, Request { cpu_backend: cpu, ..request });
             for max_level in levels.iter().copied() {
-                let options = Options { threads: 2, checked: true, max_level };
+                let options = Options { threads: 2, checked: true, max_level: Some(max_level) };
                 let outputs = Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap();
                 let (rmse, bound) = (case.rmse(&plain(&outputs).0), 3.0 * case.figures.bf16_rmse);
                 assert!(

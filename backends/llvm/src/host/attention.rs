@@ -368,16 +368,6 @@ struct HeadRows<'c> {
     stride: u64,
 }
 
-impl<'c> Code<'c> {
-    /// The low 32 bits of an index in every lane.
-    fn splat_word(&self, index: Int<'c>) -> Made<Lanes<'c>> {
-        let word = self.builder.build_int_truncate(index, self.ctx.i32_type(), "")?;
-        let first = self.ctx.i64_type().const_zero();
-        let single = self.builder.build_insert_element(self.word(0, self.level.lanes), word, first, "")?;
-        self.shuffle(single, &vec![0; self.level.lanes as usize])
-    }
-}
-
 /// A row of a matrix with [`PANEL`] columns.
 fn panel_row<'c>(code: &Code<'c>, base: Ptr<'c>, row: Int<'c>) -> Made<Row<'c>> {
     let address = code.offset(base, code.times(row, PANEL_BYTES)?)?;

@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use inkwell::IntPredicate;
+use inkwell::intrinsics::Intrinsic;
 use inkwell::types::BasicTypeEnum;
 use skipc_artifact::program::{Extent, FewRows};
 use skipc_artifact::target::DType;
@@ -212,6 +213,17 @@ impl<'c> Code<'c> {
     pub(crate) fn store_word(&self, address: Ptr<'c>, value: Int<'c>) -> Made<()> {
         let word = self.builder.build_int_truncate(value, self.ctx.i32_type(), "")?;
         self.store_as(word, address, 4)
+    }
+
+    /// Asks for the memory at an address, which need not exist, to be brought to the second-level cache.
+    pub(crate) fn prefetch(&self, address: Ptr<'c>) -> Made<()> {
+        let function = Intrinsic::find("llvm.prefetch")
+            .and_then(|found| found.get_declaration(&self.module, &[self.pointer_type().into()]));
+        let function = function.ok_or_else(|| Fault::Llvm("there is no `llvm.prefetch`".to_owned()))?;
+        // For a read, to the second level, of data.
+        let [read, level, data] = [0, 2, 1].map(|word| self.ctx.i32_type().const_int(word, false).into());
+        self.builder.build_call(function, &[address.into(), read, level, data], "")?;
+        Ok(())
     }
 
     /// Whether the byte at an address is not 0.

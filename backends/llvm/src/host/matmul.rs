@@ -112,19 +112,19 @@ impl Matmul {
         })
     }
 
-    /// Fewer rows than a tile has: tiles of so many rows as the count has bits.
+    /// Fewer rows than a tile has: one of half as many if there are so many, and one of exactly the rest, so that the right
+    /// operand comes from memory once for few rows.
     fn some_rows<'c>(&self, code: &Code<'c>, at: Operands<'c>) -> Made<()> {
-        let highest = 1 << (code.level.tile_rows - 1).ilog2();
-        for rows in std::iter::successors(Some(highest), |rows| (*rows > 1).then_some(rows / 2)) {
-            let bit = code.and(at.rows, code.int(i64::from(rows)))?;
-            code.when(code.is(IntPredicate::NE, bit, code.int(0))?, || {
-                let before = code.and(at.rows, code.int(-2 * i64::from(rows)))?;
-                let a = code.offset(at.a, code.times(before, self.a_row)?)?;
-                let c = code.offset(at.c, code.times(before, self.c_row)?)?;
-                self.tile(code, Operands { a, c, ..at }, rows)
-            })?;
-        }
-        Ok(())
+        let half = 1 << (code.level.tile_rows - 1).ilog2();
+        let has_half = code.and(at.rows, code.int(half))?;
+        code.when(code.is(IntPredicate::NE, has_half, code.int(0))?, || self.tile(code, at, half as u32))?;
+        let a = code.offset(at.a, code.times(has_half, self.a_row)?)?;
+        let c = code.offset(at.c, code.times(has_half, self.c_row)?)?;
+        let rest = code.and(at.rows, code.int(half - 1))?;
+        (1..half).try_for_each(|rows| {
+            let is_so_many = code.equal(rest, code.int(rows))?;
+            code.when(is_so_many, || self.tile(code, Operands { a, c, ..at }, rows as u32))
+        })
     }
 
     /// A tile of exactly so many rows.
