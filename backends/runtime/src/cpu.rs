@@ -16,11 +16,11 @@ use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
 use skipc_artifact::abi::{self, Helpers, HostKernel};
 use skipc_artifact::bundle;
-use skipc_artifact::image::{HostArch, HostLevel, HostTable};
+use skipc_artifact::image::{HostLevel, HostTable};
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 
 use self::level::Wanted;
-pub use self::level::share_of_dots;
+pub use self::level::{Choice, share_of_dots};
 use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;
 use crate::math;
@@ -107,11 +107,7 @@ impl Loaded {
     }
 
     pub(crate) fn describe(&self) -> String {
-        let Code { arch, level, .. } = &self.code;
-        match self.code.passed_over {
-            Some(slower) => format!("cpu ({arch:?}, {level:?}, which is faster here than {slower:?})"),
-            None => format!("cpu ({arch:?}, {level:?})"),
-        }
+        format!("cpu ({})", self.code.choice)
     }
 
     /// Memory for a state of its own.
@@ -326,10 +322,7 @@ impl Memory {
 /// Mapped code.
 #[derive(Debug)]
 struct Code {
-    arch: HostArch,
-    level: HostLevel,
-    /// A level that the processor has and that is slower.
-    passed_over: Option<HostLevel>,
+    choice: Choice,
     image: Mmap,
     /// Offset of each kernel, by its index in the program.
     offsets: Vec<usize>,
@@ -338,24 +331,23 @@ struct Code {
 impl Code {
     /// Maps the best level of code, see [`Wanted`].
     fn choose(model: &Model, program: &Program, wanted: Wanted) -> Result<Self, Error> {
-        let (host, mut found, mut passed_over) = (HostArch::of_this_process(), Vec::new(), None);
-        for level in HostLevel::DESCENDING {
-            let Some((code, table)) = bundle::read_host_code(model.artifact(), program, level)? else {
-                continue;
-            };
-            if Some(table.arch) == host && wanted.takes(table.level) {
-                return Ok(Self { passed_over, ..Self::map(code, &table, program)? });
-            }
-            if Some(table.arch) == host && wanted.passes_over(table.level) {
-                passed_over = Some(table.level);
-            }
-            found.push(format!("{:?} {:?}", table.arch, table.level));
+        let read = |level| bundle::read_host_code(model.artifact(), program, level).transpose();
+        let codes = HostLevel::DESCENDING.into_iter().filter_map(read).collect::<Result<Vec<_>, _>>()?;
+        let of_table = |table: &HostTable| (table.arch, table.level);
+        let choice = wanted.choose(codes.iter().map(|(_, table)| of_table(table)));
+        let is_chosen = |table: &HostTable| choice.is_some_and(|it| (it.arch, it.level) == of_table(table));
+        if let (Some(choice), Some((code, table))) =
+            (choice, codes.iter().find(|(_, table)| is_chosen(table)))
+        {
+            return Self::map(code, table, choice, program);
         }
+        let found: Vec<String> =
+            codes.iter().map(|(_, table)| format!("{:?} {:?}", table.arch, table.level)).collect();
         let found = if found.is_empty() { "no processor".into() } else { found.join(", ") };
         Err(Error::WrongArch { found, host: format!("{} ({})", std::env::consts::ARCH, wanted.describe()) })
     }
 
-    fn map(code: &[u8], table: &HostTable, program: &Program) -> Result<Self, Error> {
+    fn map(code: &[u8], table: &HostTable, choice: Choice, program: &Program) -> Result<Self, Error> {
         let failed = |source| Error::Memory { what: "code", bytes: code.len() as u64, source };
         let mut image = MmapMut::map_anon(code.len().max(1)).map_err(failed)?;
         if let Some(memory) = image.get_mut(..code.len()) {
@@ -366,7 +358,7 @@ impl Code {
         let offsets: Vec<usize> = offsets.collect();
         // From here on the pages cannot be written, also not by a stray kernel.
         let image = image.make_exec().map_err(failed)?;
-        Ok(Self { arch: table.arch, level: table.level, passed_over: None, image, offsets })
+        Ok(Self { choice, image, offsets })
     }
 
     fn kernel(&self, idx: u32) -> Option<HostKernel> {

@@ -3,27 +3,69 @@
 //! registers. Processors differ there: an AMD EPYC of the Zen 4 generation takes 0.54 of the time, an Intel Xeon of the
 //! Sapphire Rapids generation 1.2 times the time. So a small product of each form is timed, once in a process.
 
+use std::fmt;
 use std::sync::LazyLock;
 
-use skipc_artifact::image::HostLevel;
+use skipc_artifact::image::{HostArch, HostLevel};
 
 /// Dot products run if they take less than this share of the time of the other form; as long as that would be a toss-up
 /// between two roundings of the same model.
 const WORTH: f64 = 0.95;
+
+/// Which of an artefact's host code runs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What it is for.
+    pub arch: HostArch,
+    /// Its instructions.
+    pub level: HostLevel,
+    /// A level that the processor has, too, and that is slower.
+    pub passed_over: Option<HostLevel>,
+}
+
+impl Choice {
+    /// The choice among code of these kinds, highest level first; `None` if this machine runs none of them.
+    pub fn among(codes: impl IntoIterator<Item = (HostArch, HostLevel)>) -> Option<Choice> {
+        Wanted(None).choose(codes)
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Choice { arch, level, passed_over } = self;
+        write!(f, "{arch:?}, {level:?}")?;
+        passed_over.map_or(Ok(()), |slower| write!(f, ", which is faster here than {slower:?}"))
+    }
+}
 
 /// How a level is chosen, as [`crate::session::Options::max_level`] says.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted(pub(super) Option<HostLevel>);
 
 impl Wanted {
+    /// The choice among code of these kinds, highest level first.
+    pub(super) fn choose(self, codes: impl IntoIterator<Item = (HostArch, HostLevel)>) -> Option<Choice> {
+        let host = HostArch::of_this_process();
+        let mut passed_over = None;
+        for (arch, level) in codes.into_iter().filter(|(arch, _)| Some(*arch) == host) {
+            if self.takes(level) {
+                return Some(Choice { arch, level, passed_over });
+            }
+            if self.passes_over(level) {
+                passed_over = Some(level);
+            }
+        }
+        None
+    }
+
     /// Whether code of a level runs here.
-    pub(super) fn takes(self, level: HostLevel) -> bool {
+    fn takes(self, level: HostLevel) -> bool {
         let allowed = self.0.is_none_or(|max| level <= max);
         allowed && is_supported(level) && !self.passes_over(level)
     }
 
     /// Whether a level that the processor has is left out since the one below it is faster.
-    pub(super) fn passes_over(self, level: HostLevel) -> bool {
+    fn passes_over(self, level: HostLevel) -> bool {
         self.0.is_none()
             && level == HostLevel::Avx512Bf16
             && is_supported(level)
@@ -56,7 +98,7 @@ fn measured() -> Option<f64> {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) fn is_supported(level: HostLevel) -> bool {
+fn is_supported(level: HostLevel) -> bool {
     use std::arch::is_x86_feature_detected as has;
     let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2");
     let avx512 =
