@@ -230,7 +230,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let a = f.offset(keys.first, f.times(key, keys.stride * 4)?)?;
             let c = panel_row(f, c, key)?.address;
             let steps = f.int(i64::from(self.attention.width));
-            matmul.call(f, Operands { rows, cols: self.rows.1, steps, a, b, c })
+            matmul.call(f, Operands { rows, cols: self.rows.1, steps, a, b, scales: None, c })
         })
     }
 
@@ -287,7 +287,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let rows = f.min(f.sub(width, col)?, f.int(i64::from(f.level.tile_rows)))?;
             let a = f.element(values.first, col, 4)?;
             let c = panel_row(f, c, col)?.address;
-            matmul.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, c })
+            matmul.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, scales: None, c })
         })
     }
 

@@ -173,6 +173,12 @@ impl<'c> Code<'c> {
         VectorType::const_vector(&words.iter().map(word).collect::<Vec<_>>())
     }
 
+    /// Whole numbers of 32 bits as f32.
+    pub(crate) fn signed(&self, words: Lanes<'c>) -> Made<Lanes<'c>> {
+        let reals = self.ctx.f32_type().vec_type(words.get_type().get_size());
+        Ok(self.builder.build_signed_int_to_float(words, reals, "")?)
+    }
+
     /// The low 32 bits of an index in every lane.
     pub(crate) fn splat_word(&self, index: Int<'c>) -> Made<Lanes<'c>> {
         let word = self.builder.build_int_truncate(index, self.ctx.i32_type(), "")?;

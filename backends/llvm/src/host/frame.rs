@@ -153,12 +153,17 @@ impl<'a, 'c> Frame<'a, 'c> {
         Ok(Row { address: self.args[slot.0 as usize], dtype })
     }
 
+    /// The type of a parameter.
+    pub(crate) fn dtype_of(&self, slot: Slot) -> Made<DType> {
+        Ok(self.param(slot)?.dtype)
+    }
+
     /// The type of a parameter that holds reals.
     pub(crate) fn real_type_of(&self, slot: Slot) -> Made<DType> {
         let param = self.param(slot)?;
         match param.dtype {
             DType::F32 | DType::Bf16 => Ok(param.dtype),
-            DType::U32 | DType::U8 => {
+            DType::U32 | DType::U8 | DType::I8 => {
                 Err(Fault::Malformed(format!("`{}` is {}, expected reals", param.name, param.dtype)))
             }
         }
