@@ -145,7 +145,7 @@ fn inspect_verify_and_the_lists_print_for_users_and_machines() {
     let fixture = Fixture::new();
     let tokens = format!("{GOLDEN}/tokens.npy");
     let text = succeeds(&["inspect", &fixture.artifact, "--tokens", &tokens]);
-    for word in ["gemm_", "bytes a token", "cpu/constants", "run for every token"] {
+    for word in ["gemm_", "bytes a token", "cpu/constants", "run for every token", "here runs "] {
         assert!(text.contains(word), "inspect lacks `{word}`: {text}");
     }
     assert!(
@@ -204,6 +204,8 @@ fn wrong_arguments_are_refused_by_name() {
     compile(&["--max-tokens", "0"], 2, "usage::compile");
     compile(&["--passes", "cse,nonsense"], 2, "passes::unknown");
     compile(&["--dtype", "cpu=bf16", "--cpu-backend", "cranelift"], 5, "target::unsupported");
+    compile(&["--dtype", "cpu=q8", "--cpu-backend", "cranelift"], 5, "target::unsupported");
+    compile(&["--dtype", "cuda=q8"], 2, "usage::compile");
     fails(&["compile", "missing.toml", "--weights", &weights, "--emit", "model"], 1, "spec::read");
     fails(&["compile", &spec, "--weights", "missing", "--emit", "model"], 1, "weights::");
     fails(&["compile", &spec, "--weights", &spec, "--emit", "model"], 1, "weights::");
@@ -211,6 +213,22 @@ fn wrong_arguments_are_refused_by_name() {
     fails(&["run", &fixture.artifact], 2, "tokens");
     fails(&["nonsense"], 2, "nonsense");
     fails(&["run", "missing.skp", "--prompt", "x"], 1, "run::io");
+}
+
+#[cfg(feature = "llvm")]
+#[test]
+fn weights_in_8_bits_are_kept_and_verified() {
+    let fixture = Fixture::new();
+    let (artifact, plain) = (fixture.path("q8.skp"), fixture.path("bf16.skp"));
+    compile(GOLDEN, &["-o", &artifact, "--max-tokens", "128", "--dtype", "cpu=q8"]);
+    compile(GOLDEN, &["-o", &plain, "--max-tokens", "128", "--dtype", "cpu=bf16"]);
+    let constants = |artifact: &str| {
+        let text = succeeds(&["inspect", artifact, "--json"]);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        json["programs"][0]["constant_bytes"].as_u64().unwrap()
+    };
+    assert!(constants(&artifact) < constants(&plain));
+    succeeds(&["verify", &artifact]);
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -272,6 +272,6 @@ fn bytes(buffer: &Buffer, dtype: DType, tokens: u32, number: &dyn Fn(u32) -> u32
         DType::F32 => elements.flat_map(|at| real(at).to_le_bytes()).collect(),
         DType::Bf16 => elements.flat_map(|at| half::bf16::from_f32(real(at)).to_le_bytes()).collect(),
         DType::U32 => elements.flat_map(|(row, _)| number(row).to_le_bytes()).collect(),
-        DType::U8 => elements.map(|_| 0).collect(),
+        DType::U8 | DType::I8 => elements.map(|_| 0).collect(),
     }
 }

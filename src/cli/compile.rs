@@ -136,15 +136,19 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
     let usage = |message: String, help: &str| {
         Error::new(ErrorKind::Request, Diagnostic::new("usage::compile", message).help(help))
     };
-    let (mut cpu, mut cuda) = (DType::F32, DType::Bf16);
+    let (mut cpu, mut cuda, mut in_8_bits) = (DType::F32, DType::Bf16, false);
     for choice in &args.dtype {
         let dtype = match choice.split_once('=') {
             Some((kind @ ("cpu" | "cuda"), "f32")) => (kind, DType::F32),
             Some((kind @ ("cpu" | "cuda"), "bf16")) => (kind, DType::Bf16),
+            Some((kind @ "cpu", "q8")) => {
+                in_8_bits = true;
+                (kind, DType::Bf16)
+            }
             _ => {
                 return Err(usage(
                     format!("--dtype: `{choice}`"),
-                    "write `cpu=f32`, `cpu=bf16`, `cuda=bf16` or `cuda=f32`",
+                    "write `cpu=f32`, `cpu=bf16`, `cpu=q8`, `cuda=bf16` or `cuda=f32`",
                 ));
             }
         };
@@ -181,6 +185,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
     Ok(Request {
         variant: Variant::default(),
         targets,
+        in_8_bits,
         cpu_backend: args.cpu_backend.into(),
         key_values: args.kv.map(KeyValues::from),
         max_tokens: args.max_tokens,

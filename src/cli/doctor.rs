@@ -29,6 +29,12 @@ pub(super) fn run(json: bool) -> Result<String, Error> {
             note: "compiles and runs `cpu` artefacts".to_owned(),
         },
         Finding {
+            what: "bf16 dot products",
+            found: skipc_runtime::share_of_dots()
+                .map(|share| format!("{share:.2} of the time of products in f32")),
+            note: "`cpu` artefacts in bf16 use them where they are faster".to_owned(),
+        },
+        Finding {
             what: "LLVM",
             found: backends::llvm_version(),
             note: "generates code for `cpu` and CUDA; comes with `make build` (feature `cuda`)".to_owned(),

@@ -7,12 +7,14 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use skipc_artifact::bundle;
 use skipc_artifact::container::External;
+use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::{
     BOUND_UNIT, Bounds, Buffer, Entry, Function, Launch, Program, RowTile, SCORE, Storage,
 };
 use skipc_artifact::reader::{Index, Sections};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::Target;
+use skipc_runtime::Choice;
 
 use super::{InspectArgs, cost, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
@@ -38,12 +40,16 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     }
     let programs: Vec<Program> =
         read_programs(&artifact).map_err(|error| Error::in_artifact(&args.artifact, &error))?;
+    let code = programs.iter().map(|program| host_code(&artifact, program));
+    let code: Vec<Option<HostCode>> =
+        code.collect::<Result<_, _>>().map_err(|error| Error::in_artifact(&args.artifact, &error))?;
     let shares = args.tokens.as_deref().map(|tokens| shares::of_run(&args.artifact, tokens)).transpose()?;
     if json {
         return to_json(&json!({
             "manifest": artifact.header().manifest,
             "external": artifact.header().external,
             "sections": artifact.header().sections,
+            "host_code": code.iter().flatten().map(HostCode::summary).collect::<Vec<Value>>(),
             "programs": functions(&programs).map(summary).collect::<Vec<Value>>(),
             "routing": shares,
         }));
@@ -59,6 +65,9 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     let _ = writeln!(out, "spec    {}\nweights {}", manifest.spec_hash, manifest.weights_hash);
     if let Some(External { file, length }) = &artifact.header().external {
         let _ = writeln!(out, "constants in {file} ({} KiB)", length / 1024);
+    }
+    for code in code.iter().flatten() {
+        let _ = writeln!(out, "{code}");
     }
     for of in functions(&programs) {
         let _ = write!(out, "\n{}", function_text(of));
@@ -76,6 +85,45 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
 /// The programs of all targets.
 fn read_programs(artifact: &Index) -> Result<Vec<Program>, skipc_artifact::Error> {
     bundle::targets(artifact).iter().map(|target| bundle::read_program(artifact, target)).collect()
+}
+
+/// Levels of instructions that a program for the host has code for, and which of it runs here.
+struct HostCode {
+    levels: Vec<HostLevel>,
+    choice: Option<Choice>,
+}
+
+impl HostCode {
+    fn summary(&self) -> Value {
+        let HostCode { levels, choice } = self;
+        json!({
+            "levels": levels,
+            "runs": choice.map(|choice| choice.level),
+            "passed_over": choice.and_then(|choice| choice.passed_over),
+        })
+    }
+}
+
+impl std::fmt::Display for HostCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let levels: Vec<String> = self.levels.iter().map(|level| format!("{level:?}")).collect();
+        write!(f, "code for {}; ", levels.join(", "))?;
+        match self.choice {
+            Some(choice) => write!(f, "here runs {choice}"),
+            None => write!(f, "this machine runs none of it"),
+        }
+    }
+}
+
+/// The code of a program for the host; `None` for a GPU.
+fn host_code(artifact: &Index, program: &Program) -> Result<Option<HostCode>, skipc_artifact::Error> {
+    if program.target != Target::Cpu {
+        return Ok(None);
+    }
+    let tables = bundle::read_host_tables(artifact, program)?;
+    let levels = tables.iter().map(|table| table.level).collect();
+    let choice = Choice::among(tables.iter().map(|table| (table.arch, table.level)));
+    Ok(Some(HostCode { levels, choice }))
 }
 
 /// A function of a program, with its name.

@@ -166,7 +166,8 @@ pub struct CompileArgs {
     #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
     pub cpu_backend: CpuBackendArg,
 
-    /// Precision of the layers, for each kind of target: `cpu=f32`, `cpu=bf16` (by LLVM), `cuda=bf16` or `cuda=f32`.
+    /// Precision of the layers, for each kind of target: `cpu=f32`, `cpu=bf16` (by LLVM), `cpu=q8` (bf16 with weights of 8 bits
+    /// and scales for blocks of 32, by LLVM), `cuda=bf16` or `cuda=f32`.
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
     pub dtype: Vec<String>,
 

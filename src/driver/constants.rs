@@ -152,5 +152,6 @@ fn store(values: &[f32], dtype: DType, bytes: &mut Vec<u8>) {
         DType::Bf16 => bytes.extend(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes())),
         DType::U32 => bytes.extend(values.iter().flat_map(|value| (*value as u32).to_le_bytes())),
         DType::U8 => bytes.extend(values.iter().map(|value| *value as u8)),
+        DType::I8 => bytes.extend(values.iter().map(|value| (*value as i8).cast_unsigned())),
     }
 }

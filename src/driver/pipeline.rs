@@ -11,6 +11,7 @@ use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
 use skipc_plan::codegen::{Code, CodegenError, Image};
+use skipc_plan::kernel::WeightLayout;
 use skipc_plan::{Linked, Plan};
 
 use crate::cost::bucketing::{Bucketings, modelled};
@@ -74,6 +75,8 @@ pub struct Request {
     pub variant: Variant,
     /// Targets, each with the precision of its layers, in the order of the command line.
     pub targets: Vec<(Target, DType)>,
+    /// Whether weights of matmuls for the host are kept in 8 bits, see [`WeightLayout::Levels`].
+    pub in_8_bits: bool,
     /// What generates code for the host.
     pub cpu_backend: CpuBackend,
     /// When steps compute the keys and values of tokens that skip; by default what is faster ([`key_values`]).
@@ -99,6 +102,7 @@ impl Request {
         Request {
             variant: Variant::default(),
             targets,
+            in_8_bits: false,
             cpu_backend: CpuBackend::default(),
             key_values: None,
             max_tokens: None,
@@ -326,9 +330,13 @@ fn plan(
     let name = format!("{}-{dtype}", target.kind());
     trace.begin(&format!("plan {name}"));
     let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    let layout = match target {
+        Target::Cpu if request.in_8_bits => WeightLayout::Levels,
+        _ => backends::layout(target, request.cpu_backend, dtype),
+    };
     let options = skipc_plan::Options {
         dtype,
-        layout: backends::layout(target, request.cpu_backend, dtype),
+        layout,
         max_tokens: request.max_tokens.unwrap_or(size(model.stream.max_positions)),
         max_positions: size(model.stream.max_positions),
         vocab_size: size(model.stream.vocab_size),

@@ -82,7 +82,7 @@ impl Toy {
 
     pub(super) fn state(&self, threads: usize, max_level: HostLevel) -> State {
         let model = self.model();
-        let options = Options { threads, max_level, checked: threads == 1 };
+        let options = Options { threads, max_level: Some(max_level), checked: threads == 1 };
         Module::load(&model, Device::Cpu, options)
             .and_then(|module| module.state_with_cache(CACHED_ROWS))
             .expect("a state")

@@ -55,7 +55,7 @@ impl Variant {
 
     /// The code, ready to run on one thread.
     pub(crate) fn session(&self) -> Result<Session, String> {
-        let options = Options { threads: 1, max_level: self.max_level, ..Options::default() };
+        let options = Options { threads: 1, max_level: Some(self.max_level), ..Options::default() };
         Session::new(&self.model, Device::Cpu, options).map_err(|error| error.to_string())
     }
 

@@ -114,6 +114,22 @@ pub fn read_constants<'a, B: AsRef<[u8]>>(
     artifact.section(&constants_section(&program.target), SectionKind::Constants)
 }
 
+/// The tables of a program's host code, highest level first.
+///
+/// # Errors
+///
+/// [`Error::Json`] for a table that cannot be read.
+pub fn read_host_tables(artifact: &impl Sections, program: &Program) -> Result<Vec<HostTable>, Error> {
+    let section = |level| format!("{}/{}.json", prefix(&program.target), level_name(level));
+    let is_there = |name: &String| artifact.header().sections.iter().any(|entry| entry.name == *name);
+    let sections = HostLevel::DESCENDING.into_iter().map(section).filter(is_there);
+    let read = |section: String| {
+        let text = artifact.read(&section, SectionKind::HostTable)?;
+        serde_json::from_slice(&text).map_err(|error| Error::Json { section, error })
+    };
+    sections.map(read).collect()
+}
+
 /// Host code of one level, with its table; `None` if the artefact has none of this level.
 ///
 /// # Errors

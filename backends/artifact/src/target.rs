@@ -17,6 +17,8 @@ pub enum DType {
     U32,
     /// One byte, 0 or 1: a decision.
     U8,
+    /// Signed byte: a whole number from −127 to 127, which a scale makes a factor of a weight.
+    I8,
 }
 
 impl DType {
@@ -25,7 +27,7 @@ impl DType {
         match self {
             DType::F32 | DType::U32 => 4,
             DType::Bf16 => 2,
-            DType::U8 => 1,
+            DType::U8 | DType::I8 => 1,
         }
     }
 }
@@ -38,6 +40,7 @@ impl DType {
             DType::Bf16 => "bf16",
             DType::U32 => "u32",
             DType::U8 => "u8",
+            DType::I8 => "i8",
         }
     }
 }

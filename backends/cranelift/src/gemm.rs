@@ -103,6 +103,11 @@ pub(crate) fn emit(
         return Err(Fault::Unsupported("a narrow part whose weights lie in columns".to_owned()));
     }
     for part in &gemm.parts {
+        if part.layout == WeightLayout::Levels {
+            let what =
+                "weights in 8 bits on the Cranelift backend; use --cpu-backend llvm or --dtype cpu=f32";
+            return Err(Fault::Unsupported(what.to_owned()));
+        }
         part.sums.iter().try_for_each(|sum| check_weight(e, sum.weight))?;
         if pointwise::heads_width(&part.epilogue).is_some_and(|width| !BLOCK_COLS.is_multiple_of(width)) {
             return Err(Fault::Unsupported("heads that do not fit a block of columns".to_owned()));
@@ -194,7 +199,7 @@ impl Work<'_> {
         e.for_each(zero, n, i64::from(self.cut.block.max(1)), |e, first_col| {
             let columns = self.block_columns(e, first_col, n);
             let sums = self.sums(e);
-            for (Sum { weight, row }, sums) in self.part.sums.iter().zip(&sums) {
+            for (Sum { weight, row, .. }, sums) in self.part.sums.iter().zip(&sums) {
                 let output = e.ins().iadd_imm_s(first_col, i64::from(*row));
                 let b = self.right(e, *weight, output)?;
                 let (k, stride) = (e.int(i64::from(self.k)), e.int(i64::from(self.cut.stride)));
@@ -211,7 +216,7 @@ impl Work<'_> {
     /// another number of rows.
     fn narrow(&self, e: &mut Emitter<'_>) -> Result<(), Fault> {
         let mut weights = Vec::new();
-        for Sum { weight, row } in &self.part.sums {
+        for Sum { weight, row, .. } in &self.part.sums {
             for col in 0..self.part.n {
                 let row = e.int(i64::from(*row) + i64::from(col));
                 weights.push(e.dense_row(*weight, row)?);
@@ -243,7 +248,9 @@ impl Work<'_> {
                 let address = e.dense_row(weight, output)?.address;
                 Ok(Right { address, outer: e.int(i64::from(self.k)), inner: one })
             }
-            WeightLayout::Panels => Err(Fault::Unsupported("weights in panels".to_owned())),
+            WeightLayout::Panels | WeightLayout::Levels => {
+                Err(Fault::Unsupported("weights in panels".to_owned()))
+            }
             WeightLayout::Swizzled => Err(Fault::Unsupported("swizzled weights".to_owned())),
             WeightLayout::Columns => {
                 let base = e.only_row(weight)?.address;

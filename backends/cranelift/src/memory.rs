@@ -104,7 +104,7 @@ impl Emitter<'_> {
         let param = self.param(slot)?;
         match param.dtype {
             DType::F32 | DType::Bf16 => Ok(param.dtype),
-            DType::U32 | DType::U8 => {
+            DType::U32 | DType::U8 | DType::I8 => {
                 Err(Fault::Malformed(format!("`{}` is {}, expected reals", param.name, param.dtype)))
             }
         }

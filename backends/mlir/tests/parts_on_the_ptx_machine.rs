@@ -153,8 +153,8 @@ fn large(dtype: DType, rows: u32) {
     let queries = bench.output("q", (dtype, heads * width));
     let values = bench.output("v", (dtype, n_values));
     let score = bench.output("score", (DType::F32, 1));
-    let rows_of = |row| vec![Sum { weight, row }];
-    let scores = [1, 0].into_iter().flat_map(|row| terms.map(|weight| Sum { weight, row })).collect();
+    let rows_of = |row| vec![Sum::of(weight, row)];
+    let scores = [1, 0].into_iter().flat_map(|row| terms.map(|weight| Sum::of(weight, row))).collect();
     bench.check(vec![
         part(heads * width, rows_of(n_values), turned(0, width, tables, positions, queries)),
         part(n_values, rows_of(0), mixed(1, values)),
@@ -176,11 +176,11 @@ fn uneven(dtype: DType, (rows, k): (u32, u32)) {
     let mut parts = Vec::new();
     for (n_sums, n) in [(3, 31), (6, 7), (5, 44), (2, 1), (6, 20)] {
         let out = bench.output("out", (DType::F32, n));
-        let sums = (0..n_sums).map(|sum| Sum { weight, row: sum * 11 % 56 }).collect();
+        let sums = (0..n_sums).map(|sum| Sum::of(weight, sum * 11 % 56)).collect();
         parts.push(part(n, sums, mixed(n_sums, out)));
     }
     let out = bench.output("turned", (dtype, 48));
-    let sums = (0..3).map(|sum| Sum { weight, row: sum * 24 }).collect();
+    let sums = (0..3).map(|sum| Sum::of(weight, sum * 24)).collect();
     parts.insert(2, part(48, sums, turned(2, 16, tables, positions, out)));
     bench.check(parts);
 }
@@ -203,7 +203,7 @@ fn narrow_parts_alone() {
             let weight = bench.weight("weight", 9);
             let parts = [(3, 2), (1, 8), (6, 1), (1, 7)].map(|(n_sums, n)| {
                 let out = bench.output("out", (DType::F32, n));
-                let sums = (0..n_sums).map(|sum| Sum { weight, row: sum % 2 }).collect();
+                let sums = (0..n_sums).map(|sum| Sum::of(weight, sum % 2)).collect();
                 part(n, sums, mixed(n_sums, out))
             });
             bench.check(parts.to_vec());

@@ -138,7 +138,7 @@ pub enum WeightLayout {
     /// `[k, outputs]`: what makes one column of the sum is a column, so that a processor finds neighbouring columns'
     /// factors side by side.
     Columns,
-    /// `[⌈outputs / c⌉ · ⌈k / t⌉, c · t]` with `c` [`PANEL_COLS`] and `t` 1 for f32, 2 for bf16: a panel for each `c`
+    /// `[⌈outputs / c⌉ · ⌈k / t⌉, c · t]` with `c` [`PANEL_COLS`] and `t` 1 for f32, 2 for bf16, 4 for i8: a panel for each `c`
     /// outputs, a row of which has `t` factors of each of them, output by output. A sum begins with a panel. What is
     /// past the last output or factor is 0. A register tile of a processor finds all that it needs in one run.
     Panels,
@@ -148,10 +148,16 @@ pub enum WeightLayout {
     /// memory: of bf16 this is the 128-byte swizzle (PTX ISA 9.0, section 5.5.6), by which the same piece of eight outputs
     /// lies in eight different banks.
     Swizzled,
+    /// [`WeightLayout::Panels`] of whole numbers of 8 bits, with a scale for each [`BLOCK_TERMS`] factors of an output in
+    /// panels of their own, see [`Sum::scales`].
+    Levels,
 }
 
 /// Outputs of a panel of weights.
 pub const PANEL_COLS: u32 = 32;
+
+/// Neighbouring factors of an output that have one scale, see [`WeightLayout::Levels`].
+pub const BLOCK_TERMS: u32 = 32;
 
 /// Factors of an output in a row of [`WeightLayout::Swizzled`]: 128 bytes of bf16.
 pub const SWIZZLE_TERMS: u32 = 64;
@@ -173,7 +179,7 @@ impl WeightLayout {
         match self {
             WeightLayout::Rows => Some((outputs, k)),
             WeightLayout::Columns => Some((k, outputs)),
-            WeightLayout::Panels => {
+            WeightLayout::Panels | WeightLayout::Levels => {
                 let terms = panel_terms(dtype);
                 let rows = outputs.div_ceil(PANEL_COLS).checked_mul(k.div_ceil(terms))?;
                 Some((rows, PANEL_COLS * terms))
@@ -187,7 +193,7 @@ impl WeightLayout {
         match self {
             WeightLayout::Rows => (output, inner),
             WeightLayout::Columns => (inner, output),
-            WeightLayout::Panels => {
+            WeightLayout::Panels | WeightLayout::Levels => {
                 let (cols, terms) = (u64::from(PANEL_COLS), u64::from(panel_terms(dtype)));
                 let row = output / cols * u64::from(k).div_ceil(terms) + inner / terms;
                 (row, output % cols * terms + inner % terms)
@@ -210,16 +216,27 @@ pub fn panel_terms(dtype: DType) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sum {
-    /// A constant of the type of the left operand.
+    /// A constant of the type of the left operand, or of i8 in [`WeightLayout::Levels`].
     pub weight: Slot,
     /// The output that is the first column.
     pub row: u32,
+    /// What the factors of [`WeightLayout::Levels`] are multiplied with, and no others: a matrix with the outputs of the weight
+    /// and one factor for each [`BLOCK_TERMS`] of its own, of bf16 in [`WeightLayout::Panels`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scales: Option<Slot>,
+}
+
+impl Sum {
+    /// A sum over a weight without scales.
+    pub fn of(weight: Slot, row: u32) -> Sum {
+        Sum { weight, row, scales: None }
+    }
 }
 
 impl Part {
     /// A part whose sums are over the first `n` rows of these weights.
     pub fn of(n: u32, weights: &[Slot], epilogue: Pointwise) -> Part {
-        let sums = weights.iter().map(|weight| Sum { weight: *weight, row: 0 }).collect();
+        let sums = weights.iter().map(|weight| Sum::of(*weight, 0)).collect();
         Part { n, layout: WeightLayout::Rows, sums, epilogue }
     }
 

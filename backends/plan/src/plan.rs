@@ -13,8 +13,8 @@ use crate::recipe::RecipeStep;
 pub struct Options {
     /// Type of activations, of matmul weights and of embedding tables: [`DType::F32`] or [`DType::Bf16`].
     pub dtype: DType,
-    /// How the weights of matmuls lie, see [`WeightLayout::on`]. Those of narrow parts and terms of weights lie in rows
-    /// anyway.
+    /// How the weights of matmuls lie, see [`WeightLayout::on`]; in [`WeightLayout::Levels`] they are not of that type. Those of
+    /// narrow parts and terms of weights lie in rows anyway.
     pub layout: WeightLayout,
     /// Largest number of tokens of a step.
     pub max_tokens: u32,

@@ -178,17 +178,20 @@ impl Display for InKernel<'_, Gemm> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let InKernel(kernel, Gemm { a, k, parts }) = self;
         for Part { n, layout, sums, epilogue } in parts {
-            for (idx, Sum { weight, row }) in sums.iter().enumerate() {
+            for (idx, Sum { weight, row, scales }) in sums.iter().enumerate() {
                 let (a, weight) = (InKernel(kernel, a), InKernel(kernel, weight));
                 match layout {
                     WeightLayout::Rows => write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}]")?,
                     WeightLayout::Columns => write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}]")?,
-                    WeightLayout::Panels => {
+                    WeightLayout::Panels | WeightLayout::Levels => {
                         write!(f, "  acc{idx} = {a} [_, {k}] . {weight} [{k}, {n}] in panels")?;
                     }
                     WeightLayout::Swizzled => {
                         write!(f, "  acc{idx} = {a} [_, {k}] x {weight} [{n}, {k}] swizzled")?;
                     }
+                }
+                if let Some(scales) = scales {
+                    write!(f, " times {}", InKernel(kernel, scales))?;
                 }
                 writeln!(f, "{}", if *row == 0 { String::new() } else { format!(" from {row}") })?;
             }

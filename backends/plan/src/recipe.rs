@@ -5,7 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_ir::interp::functions;
 
 use crate::interp::Element;
-use crate::kernel::{PANEL_COLS, SWIZZLE_TERMS, WeightLayout};
+use crate::kernel::{BLOCK_TERMS, PANEL_COLS, SWIZZLE_TERMS, WeightLayout};
 
 /// Steps of a recipe, at most: several times what the rules of any pass make. It bounds what a graph that folds its
 /// weights over and over could ask for.
@@ -43,6 +43,12 @@ pub enum RecipeStep {
         /// Which, from 0.
         term: u32,
     },
+    /// The whole number that each element is of the scale of its block, see [`RecipeStep::Scales`]. Where nothing is rounded
+    /// it is the element.
+    Levels,
+    /// What each [`BLOCK_TERMS`] neighbours of a row are multiples of: a 127th of the largest of them, in bf16. Where nothing
+    /// is rounded it is 1.
+    Scales,
     /// Rows become columns.
     Transpose,
     /// Rows become panels, see [`WeightLayout::Panels`]: a panel for each [`PANEL_COLS`] rows, with so many neighbouring
@@ -61,7 +67,7 @@ pub enum RecipeStep {
 }
 
 /// Makes the elements, row by row, of the tensors that `weight` knows. Nothing is rounded but by the numbers' own
-/// arithmetic, and by [`RecipeStep::Term`].
+/// arithmetic, and by [`RecipeStep::Term`], [`RecipeStep::Levels`] and [`RecipeStep::Scales`].
 ///
 /// Returns `None` if a tensor is missing or does not fit.
 pub fn elements<N: Element>(
@@ -86,6 +92,18 @@ pub fn elements<N: Element>(
                 data = data.get(first..end)?.to_vec();
             }
             RecipeStep::Term { term } => data.iter_mut().for_each(|x| *x = bf16_term(*x, *term)),
+            RecipeStep::Levels => {
+                for block in data.chunks_exact_mut(cols).flat_map(|row| row.chunks_mut(BLOCK_TERMS as usize))
+                {
+                    let scale = N::scale_of(block);
+                    block.iter_mut().for_each(|x| *x = x.level_of(scale));
+                }
+            }
+            RecipeStep::Scales => {
+                let rows = data.chunks_exact(cols);
+                data = rows.flat_map(|row| row.chunks(BLOCK_TERMS as usize).map(N::scale_of)).collect();
+                cols = cols.div_ceil(BLOCK_TERMS as usize);
+            }
             RecipeStep::Transpose => {
                 let rows = data.len() / cols;
                 data = (0..cols).flat_map(|col| data[col..].iter().step_by(cols).copied()).collect();
@@ -158,6 +176,8 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name } => Some(name.as_str()),
         RecipeStep::Rows { .. }
         | RecipeStep::Term { .. }
+        | RecipeStep::Levels
+        | RecipeStep::Scales
         | RecipeStep::Transpose
         | RecipeStep::Panels { .. }
         | RecipeStep::Swizzled { .. } => None,
@@ -173,6 +193,8 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::FoldGain { gain } => text.push_str(&format!("·{gain}")),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
+            RecipeStep::Levels => text.push_str(" levels"),
+            RecipeStep::Scales => text.push_str(" scales"),
             RecipeStep::Transpose => text.push_str(" transposed"),
             RecipeStep::Panels { .. } => text.push_str(" in panels"),
             RecipeStep::Swizzled { .. } => text.push_str(" swizzled"),
@@ -270,6 +292,30 @@ mod tests {
             |term| elements(&[named("x"), RecipeStep::Term { term }], |_| Some(vec![Gf61::from_f64(0.3); 2]));
         assert_eq!(exact(0), Some(vec![Gf61::from_f64(0.3); 2]));
         assert_eq!(exact(1), Some(vec![Gf61::ZERO; 2]));
+    }
+
+    #[test]
+    fn levels_times_scales_are_near_the_elements() {
+        let numbers: Vec<f32> = (0..2 * 70).map(|at| ((at * 37 % 101) as f32 - 50.0) * 1.5e-3).collect();
+        let named = RecipeStep::Weight { name: "w".to_owned(), cols: 70 };
+        let made =
+            |step: RecipeStep| elements(&[named.clone(), step], |_| Some(numbers.clone())).expect("a weight");
+        let (levels, scales) = (made(RecipeStep::Levels), made(RecipeStep::Scales));
+        assert_eq!((levels.len(), scales.len()), (140, 6));
+        for (row, numbers) in numbers.chunks(70).enumerate() {
+            for (col, number) in numbers.iter().enumerate() {
+                let (level, scale) = (levels[row * 70 + col], scales[row * 3 + col / 32]);
+                assert!(level.fract() == 0.0 && level.abs() <= 127.0, "{level}");
+                // Half a step, and what the largest element loses where its scale was rounded down.
+                assert!((level * scale - number).abs() <= 0.8 * scale, "{number}: {level} × {scale}");
+            }
+        }
+        assert!(levels.iter().any(|level| level.abs() == 127.0), "{levels:?}");
+        let zeros = elements(&[named.clone(), RecipeStep::Levels], |_| Some(vec![0.0f32; 70]));
+        assert_eq!(zeros, Some(vec![0.0; 70]));
+        let steps = [[named.clone(), RecipeStep::Levels], [named, RecipeStep::Scales]];
+        let [levels, scales] = steps.map(|steps| elements(&steps, |_| Some(vec![Gf61::from_f64(0.3); 70])));
+        assert_eq!((levels, scales), (Some(vec![Gf61::from_f64(0.3); 70]), Some(vec![Gf61::ONE; 3])));
     }
 
     #[test]

@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
 
 use crate::kernel::{
-    Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part, Pending,
-    RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
+    Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -275,6 +275,16 @@ impl Found<'_> {
         self.push(dense(slot), cols, Touched::Whole, false);
     }
 
+    /// The rows of a matrix in panels that hold so many outputs from one on.
+    fn panels(&mut self, slot: Slot, (row, n): (u32, u32), k: u32) {
+        let param = self.kernel.param(slot);
+        // Whole panels are read, with what pads the last.
+        let of = |outputs| WeightLayout::Panels.shape((outputs, k), param.dtype).map_or(0, |shape| shape.0);
+        let first = of(row);
+        let rows = Touched::Rows { first, len: of(row.saturating_add(n)) - first };
+        self.push(dense(slot), param.cols, rows, false);
+    }
+
     /// The rows of a weight that a sum takes.
     fn weight(&mut self, part: &Part, sum: Sum, k: u32) {
         match part.layout {
@@ -285,13 +295,11 @@ impl Found<'_> {
             WeightLayout::Columns => {
                 self.push(View { col: sum.row, ..dense(sum.weight) }, part.n, Touched::Whole, false);
             }
-            WeightLayout::Panels => {
-                let param = self.kernel.param(sum.weight);
-                // Whole panels are read, with what pads the last.
-                let of = |outputs| part.layout.shape((outputs, k), param.dtype).map_or(0, |shape| shape.0);
-                let first = of(sum.row);
-                let rows = Touched::Rows { first, len: of(sum.row.saturating_add(part.n)) - first };
-                self.push(dense(sum.weight), param.cols, rows, false);
+            WeightLayout::Panels | WeightLayout::Levels => {
+                self.panels(sum.weight, (sum.row, part.n), k);
+                sum.scales.into_iter().for_each(|scales| {
+                    self.panels(scales, (sum.row, part.n), k.div_ceil(BLOCK_TERMS));
+                });
             }
             WeightLayout::Swizzled => {
                 // Of each row the run of the sum's outputs, with what pads the last row.

@@ -5,6 +5,7 @@
 //! the arena or the states, on the hash of the code, and on the code generator being right: a kernel can write anywhere. A checked
 //! run ([`crate::session::Options::checked`]) looks for such writes.
 
+mod level;
 mod task;
 
 use std::ops::Range;
@@ -15,9 +16,11 @@ use gemm_common::Parallelism;
 use memmap2::{Mmap, MmapMut};
 use skipc_artifact::abi::{self, Helpers, HostKernel};
 use skipc_artifact::bundle;
-use skipc_artifact::image::{HostArch, HostLevel, HostTable};
+use skipc_artifact::image::{HostLevel, HostTable};
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 
+use self::level::Wanted;
+pub use self::level::{Choice, share_of_dots};
 use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;
 use crate::math;
@@ -93,7 +96,7 @@ struct Bases {
 impl Loaded {
     /// Maps the best code that this processor runs.
     pub(crate) fn new(model: &Model, program: Arc<Program>, options: Options) -> Result<Self, Error> {
-        let code = Code::choose(model, &program, options.max_level)?;
+        let code = Code::choose(model, &program, Wanted(options.max_level))?;
         let threads = Threads::new(options.threads)?;
         let per_thread = program.entries.iter().map(|entry| match entry.launch {
             Launch::Host { scratch_bytes, .. } => aligned(scratch_bytes),
@@ -104,7 +107,7 @@ impl Loaded {
     }
 
     pub(crate) fn describe(&self) -> String {
-        format!("cpu ({:?}, {:?})", self.code.arch, self.code.level)
+        format!("cpu ({})", self.code.choice)
     }
 
     /// Memory for a state of its own.
@@ -319,31 +322,32 @@ impl Memory {
 /// Mapped code.
 #[derive(Debug)]
 struct Code {
-    arch: HostArch,
-    level: HostLevel,
+    choice: Choice,
     image: Mmap,
     /// Offset of each kernel, by its index in the program.
     offsets: Vec<usize>,
 }
 
 impl Code {
-    /// Maps the highest level of code that this processor has the instructions for.
-    fn choose(model: &Model, program: &Program, max_level: HostLevel) -> Result<Self, Error> {
-        let (host, mut found) = (HostArch::of_this_process(), Vec::new());
-        for level in HostLevel::DESCENDING {
-            let Some((code, table)) = bundle::read_host_code(model.artifact(), program, level)? else {
-                continue;
-            };
-            if Some(table.arch) == host && table.level <= max_level && is_supported(table.level) {
-                return Self::map(code, &table, program);
-            }
-            found.push(format!("{:?} {:?}", table.arch, table.level));
+    /// Maps the best level of code, see [`Wanted`].
+    fn choose(model: &Model, program: &Program, wanted: Wanted) -> Result<Self, Error> {
+        let read = |level| bundle::read_host_code(model.artifact(), program, level).transpose();
+        let codes = HostLevel::DESCENDING.into_iter().filter_map(read).collect::<Result<Vec<_>, _>>()?;
+        let of_table = |table: &HostTable| (table.arch, table.level);
+        let choice = wanted.choose(codes.iter().map(|(_, table)| of_table(table)));
+        let is_chosen = |table: &HostTable| choice.is_some_and(|it| (it.arch, it.level) == of_table(table));
+        if let (Some(choice), Some((code, table))) =
+            (choice, codes.iter().find(|(_, table)| is_chosen(table)))
+        {
+            return Self::map(code, table, choice, program);
         }
+        let found: Vec<String> =
+            codes.iter().map(|(_, table)| format!("{:?} {:?}", table.arch, table.level)).collect();
         let found = if found.is_empty() { "no processor".into() } else { found.join(", ") };
-        Err(Error::WrongArch { found, host: format!("{} up to {max_level:?}", std::env::consts::ARCH) })
+        Err(Error::WrongArch { found, host: format!("{} ({})", std::env::consts::ARCH, wanted.describe()) })
     }
 
-    fn map(code: &[u8], table: &HostTable, program: &Program) -> Result<Self, Error> {
+    fn map(code: &[u8], table: &HostTable, choice: Choice, program: &Program) -> Result<Self, Error> {
         let failed = |source| Error::Memory { what: "code", bytes: code.len() as u64, source };
         let mut image = MmapMut::map_anon(code.len().max(1)).map_err(failed)?;
         if let Some(memory) = image.get_mut(..code.len()) {
@@ -353,7 +357,8 @@ impl Code {
         let offsets = program.entries.iter().filter_map(|entry| Some(offset(&entry.symbol)?.offset as usize));
         let offsets: Vec<usize> = offsets.collect();
         // From here on the pages cannot be written, also not by a stray kernel.
-        Ok(Self { arch: table.arch, level: table.level, image: image.make_exec().map_err(failed)?, offsets })
+        let image = image.make_exec().map_err(failed)?;
+        Ok(Self { choice, image, offsets })
     }
 
     fn kernel(&self, idx: u32) -> Option<HostKernel> {
@@ -363,25 +368,6 @@ impl Code {
         // by naming it in the entry table; the table was found to fit the program.
         Some(unsafe { std::mem::transmute::<*const u8, HostKernel>(entry) })
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn is_supported(level: HostLevel) -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    let avx2 = has!("avx2") && has!("fma") && has!("f16c") && has!("bmi1") && has!("bmi2");
-    let avx512 =
-        has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
-    match level {
-        HostLevel::Baseline => true,
-        HostLevel::Avx2 => avx2,
-        HostLevel::Avx512 => avx2 && avx512,
-        HostLevel::Avx512Bf16 => avx2 && avx512 && has!("avx512bf16"),
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn is_supported(level: HostLevel) -> bool {
-    level == HostLevel::Baseline
 }
 
 /// See [`skipc_artifact::abi::MapF32`].

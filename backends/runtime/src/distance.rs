@@ -77,7 +77,7 @@ impl Bound {
     pub fn of(dtype: DType) -> Self {
         match dtype {
             DType::Bf16 => Bound::RootMeanSquare(16.0 / 256.0),
-            DType::F32 | DType::U32 | DType::U8 => Bound::Largest(2e-4),
+            DType::F32 | DType::U32 | DType::U8 | DType::I8 => Bound::Largest(2e-4),
         }
     }
 

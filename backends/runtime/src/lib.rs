@@ -45,6 +45,7 @@ pub mod timing;
 pub mod trace;
 
 pub use batch::{Batch, Decisions, Outputs};
+pub use cpu::{Choice, share_of_dots};
 pub use device::Device;
 pub use error::Error;
 pub use model::Model;

@@ -7,7 +7,7 @@
 //! what zero it makes of −0.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Body, Gemm, Kernel, Rows, Rowwise, Slot, Update, View};
+use skipc_plan::kernel::{Body, Gemm, Kernel, Rows, Rowwise, Slot, Sum, Update, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::decode;
@@ -63,16 +63,19 @@ impl Operands<'_> {
     fn matmul(&self, gemm: &Gemm) -> bool {
         gemm.parts.iter().all(|part| {
             let sums: Option<Vec<Known>> =
-                part.sums.iter().map(|sum| self.sums(gemm.a, gemm.k, sum.weight)).collect();
+                part.sums.iter().map(|sum| self.sums(gemm.a, gemm.k, *sum)).collect();
             sums.is_some_and(|sums| self.program(&part.epilogue, part.n, &sums))
         })
     }
 
     /// Sums over products of rows of `a` with rows of a weight.
-    fn sums(&self, a: View, k: u32, weight: Slot) -> Option<Known> {
-        let (a, weight) = (known(&self.view(a, k)), known(&self.all(weight)));
-        match (a, weight) {
-            (Known::Whole(a), Known::Whole(weight)) => whole(a * weight * f64::from(k)),
+    fn sums(&self, a: View, k: u32, sum: Sum) -> Option<Known> {
+        let (a, weight) = (known(&self.view(a, k)), known(&self.all(sum.weight)));
+        let scales = sum.scales.map_or(Known::Whole(1.0), |scales| known(&self.all(scales)));
+        match (a, weight, scales) {
+            (Known::Whole(a), Known::Whole(weight), Known::Whole(scales)) => {
+                whole(a * weight * scales * f64::from(k))
+            }
             _ => None,
         }
     }

@@ -68,7 +68,7 @@ pub fn ulp(magnitude: f64, dtype: DType) -> f64 {
     let (digits, least) = match dtype {
         DType::F32 => (23, -149),
         DType::Bf16 => (7, -133),
-        DType::U32 | DType::U8 => return 0.0,
+        DType::U32 | DType::U8 | DType::I8 => return 0.0,
     };
     let exponent = if magnitude == 0.0 { -1074 } else { libm::ilogb(magnitude) };
     libm::ldexp(1.0, (exponent - digits).max(least))
@@ -79,7 +79,7 @@ pub fn round(value: f64, dtype: DType) -> f64 {
     match dtype {
         DType::F32 => f64::from(value as f32),
         DType::Bf16 => half::bf16::from_f32(value as f32).to_f64(),
-        DType::U32 | DType::U8 => value,
+        DType::U32 | DType::U8 | DType::I8 => value,
     }
 }
 
@@ -93,6 +93,7 @@ pub fn decode(dtype: DType, bytes: &[u8]) -> Vec<f64> {
         }
         DType::U32 => bytes.as_chunks().0.iter().map(|word| f64::from(u32::from_le_bytes(*word))).collect(),
         DType::U8 => bytes.iter().map(|byte| f64::from(*byte)).collect(),
+        DType::I8 => bytes.iter().map(|byte| f64::from(byte.cast_signed())).collect(),
     }
 }
 

@@ -230,7 +230,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let a = f.offset(keys.first, f.times(key, keys.stride * 4)?)?;
             let c = panel_row(f, c, key)?.address;
             let steps = f.int(i64::from(self.attention.width));
-            matmul.call(f, Operands { rows, cols: self.rows.1, steps, a, b, c })
+            matmul.call(f, Operands { rows, cols: self.rows.1, steps, a, b, scales: None, c })
         })
     }
 
@@ -287,7 +287,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let rows = f.min(f.sub(width, col)?, f.int(i64::from(f.level.tile_rows)))?;
             let a = f.element(values.first, col, 4)?;
             let c = panel_row(f, c, col)?.address;
-            matmul.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, c })
+            matmul.call(f, Operands { rows, cols: self.rows.1, steps: block.count, a, b, scales: None, c })
         })
     }
 
@@ -366,16 +366,6 @@ struct HeadRows<'c> {
     first: Ptr<'c>,
     /// Elements from row to row.
     stride: u64,
-}
-
-impl<'c> Code<'c> {
-    /// The low 32 bits of an index in every lane.
-    fn splat_word(&self, index: Int<'c>) -> Made<Lanes<'c>> {
-        let word = self.builder.build_int_truncate(index, self.ctx.i32_type(), "")?;
-        let first = self.ctx.i64_type().const_zero();
-        let single = self.builder.build_insert_element(self.word(0, self.level.lanes), word, first, "")?;
-        self.shuffle(single, &vec![0; self.level.lanes as usize])
-    }
 }
 
 /// A row of a matrix with [`PANEL`] columns.

@@ -1,55 +1,116 @@
-//! Attention over a cache, one query row and head after the other: the rows of the keys in sight are listed once, then come
-//! scores of all of them, their softmax, and the mix of values. Sums have one order, whatever the other rows are.
+//! Attention over a cache, one query row after the other: the rows of the keys in sight are listed once, then heads take blocks
+//! of them, each with a running softmax. Blocks begin at the first key and are as long whoever asks, so that sums have one
+//! order, whatever the other rows are.
+//!
+//! A block of keys and values is read for all heads before the next one, so that memory is read in long runs; query heads of
+//! the same keys are worked on together, so that what is read is widened once for all of them.
 
-use inkwell::FloatPredicate;
+mod heads;
+
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{CachedAttention, Kernel, Rows, Slot, View};
 
-use super::code::{Code, Columns, Int, Lanes, Made, Ptr};
+use self::heads::Heads;
+use super::code::{Int, Made, Ptr};
 use super::fault::Fault;
 use super::frame::{Frame, Row, Share};
+use super::level::Level;
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: u32 = 1;
 
 /// The most rows for which threads share out heads: each call lists the keys of its rows, which calls for rows of their own do
-/// once instead of once a head.
+/// once instead of once a call.
 pub(crate) const FEW_ROWS: u32 = 3;
 
-/// Keys whose scores are taken at once: their sums do not wait for each other.
-const KEYS_AT_ONCE: u32 = 4;
+/// Vectors of scores in a block of keys: enough that what a block costs besides its keys does not count, few enough that keys
+/// and values of a block stay in the second-level cache.
+const BLOCK_VECTORS: u32 = 4;
 
-/// Vectors of a value row that are mixed at once.
-const VECTORS_AT_ONCE: u32 = 8;
+/// Keys of a block at the level of the widest vectors.
+const MOST_BLOCK_KEYS: u32 = 64;
 
-/// Keys that a query can see.
-fn most_keys(kernel: &Kernel, attention: &CachedAttention) -> u64 {
-    let pages = kernel.params.get(attention.pages.0 as usize).map_or(0, |param| param.cols);
-    u64::from(pages) * u64::from(PAGE_ROWS)
+/// Keys whose scores are taken at once, at most: their sums do not wait for each other, and an address of each is at hand.
+const MOST_KEYS_AT_ONCE: u32 = 8;
+
+/// Keys of a block: whole vectors of a level.
+fn block_keys(level: &Level) -> u32 {
+    (BLOCK_VECTORS * level.lanes).min(MOST_BLOCK_KEYS)
 }
 
-/// Bytes of scratch memory that a call needs: a score and a row number for each key.
+/// Places of the list of keys behind the last one.
+const LISTED_MORE: u32 = MOST_BLOCK_KEYS + MOST_KEYS_AT_ONCE;
+
+/// Query heads of one key head that are worked on together, at most.
+const MOST_TOGETHER: u32 = 4;
+
+/// Query heads that are worked on together: a power of two that divides those of a key head.
+fn together(attention: &CachedAttention) -> u32 {
+    let of_key = attention.heads / attention.kv_heads.max(1);
+    1 << of_key.trailing_zeros().min(MOST_TOGETHER.ilog2())
+}
+
+/// How many such groups there are, which calls may share out.
+pub(crate) fn groups(attention: &CachedAttention) -> u32 {
+    attention.heads / together(attention)
+}
+
+/// What stands in scratch memory, as offsets in bytes.
+struct Scratch {
+    /// The row of each key in sight, `u32`.
+    keys: u64,
+    /// Scores of a block for each head of a group, then weights.
+    scores: u64,
+    /// The mix of each head so far.
+    mix: u64,
+    /// The largest score of each head so far.
+    largest: u64,
+    /// The sum of the weights of each head so far.
+    totals: u64,
+    bytes: u64,
+}
+
+impl Scratch {
+    fn new(kernel: &Kernel, attention: &CachedAttention) -> Scratch {
+        let pages = kernel.params.get(attention.pages.0 as usize).map_or(0, |param| param.cols);
+        let mut bytes = 0;
+        let mut take = |elements: u64| {
+            let at = bytes;
+            bytes += (elements * 4).next_multiple_of(64);
+            at
+        };
+        let heads = u64::from(attention.heads);
+        let keys = take(u64::from(pages) * u64::from(PAGE_ROWS) + u64::from(LISTED_MORE));
+        let scores = take(u64::from(MOST_TOGETHER * MOST_BLOCK_KEYS));
+        let mix = take(heads * u64::from(attention.width));
+        let [largest, totals] = [heads; 2].map(take);
+        Scratch { keys, scores, mix, largest, totals, bytes }
+    }
+}
+
+/// Bytes of scratch memory that a call needs.
 pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &CachedAttention) -> u64 {
-    most_keys(kernel, attention) * 8
+    Scratch::new(kernel, attention).bytes
 }
 
-/// Emits the work on a range of query rows and of heads.
+/// Emits the work on a range of query rows and of groups of heads.
 pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &CachedAttention, share: Share<'c>) -> Made<()> {
     let Share { rows, across } = share;
-    let CachedAttention { heads, kv_heads, width, q, out, .. } = *attention;
+    let CachedAttention { heads, kv_heads, q, out, .. } = *attention;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(Fault::Malformed(format!("{kv_heads} key heads do not divide {heads} query heads")));
     }
+    let scratch = Scratch::new(f.kernel, attention);
     f.for_each(rows.0, rows.1, 1, |row| {
-        let keys = Keys::list(f, attention, row)?;
+        let keys = Keys::list(f, attention, &scratch, row)?;
         let (q, out) = (f.row(q, row)?, f.dense_row(out, row)?);
-        f.for_each(across.0, across.1, 1, |head| {
-            let col = f.times(head, u64::from(width))?;
-            let kv_col = f.times(f.div(head, heads / kv_heads)?, u64::from(width))?;
-            let [q, out] = [q, out].map(|row| from_column(f, row, col));
-            Head { f, attention, keys, kv_col, q: q?, out: out? }.run()
-        })
+        let group = |group| Heads::new(f, attention, &scratch, (group, keys), (q, out));
+        f.for_each(across.0, across.1, 1, |idx| group(idx)?.reset())?;
+        f.for_each(f.int(0), keys.count, block_keys(&f.level), |first| {
+            f.for_each(across.0, across.1, 1, |idx| group(idx)?.block(first))
+        })?;
+        f.for_each(across.0, across.1, 1, |idx| group(idx)?.finish())
     })
 }
 
@@ -57,7 +118,8 @@ fn from_column<'c>(f: &Frame<'_, 'c>, row: Row<'c>, col: Int<'c>) -> Made<Row<'c
     Ok(Row { address: f.element(row.address, col, row.dtype.size())?, ..row })
 }
 
-/// The keys in sight of a query, as rows of the cache.
+/// The keys in sight of a query, as rows of the cache. Behind the last one it stands some times more, so that the list can be
+/// read in steps of [`MOST_KEYS_AT_ONCE`], and a block ahead.
 #[derive(Clone, Copy)]
 struct Keys<'c> {
     /// A word for each.
@@ -67,9 +129,14 @@ struct Keys<'c> {
 
 impl<'c> Keys<'c> {
     /// Code that lists those of a query row.
-    fn list(f: &Frame<'_, 'c>, attention: &CachedAttention, row: Int<'c>) -> Made<Keys<'c>> {
+    fn list(
+        f: &Frame<'_, 'c>,
+        attention: &CachedAttention,
+        scratch: &Scratch,
+        row: Int<'c>,
+    ) -> Made<Keys<'c>> {
         let CachedAttention { q_pos, q_seq, pages, present, .. } = *attention;
-        let list = f.scratch_at(most_keys(f.kernel, attention) * 4)?;
+        let list = f.scratch_at(scratch.keys)?;
         let pages = Pages::of(f, pages, f.load_index(q_seq, row)?)?;
         let present = present.map(|present| f.pointer(present, DType::U8)).transpose()?;
         let end = f.plus(f.load_index(q_pos, row)?, 1)?;
@@ -82,7 +149,13 @@ impl<'c> Keys<'c> {
             };
             Ok(vec![f.add(count[0], one)?])
         })?;
-        Ok(Keys { list, count: count[0] })
+        let keys = Keys { list, count: count[0] };
+        f.when(f.below(f.int(0), keys.count)?, || {
+            let last = f.load_word(f.element(list, f.plus(keys.count, -1)?, 4)?)?;
+            let end = f.plus(keys.count, i64::from(LISTED_MORE))?;
+            f.for_each(keys.count, end, 1, |idx| f.store_word(f.element(list, idx, 4)?, last))
+        })?;
+        Ok(keys)
     }
 }
 
@@ -101,107 +174,6 @@ impl<'c> Pages<'c> {
         let page = f.load_word(f.element(self.0, f.shr(position, PAGE_ROWS.ilog2().into())?, 4)?)?;
         let within = f.and(position, f.int(i64::from(PAGE_ROWS) - 1))?;
         f.add(f.times(page, PAGE_ROWS.into())?, within)
-    }
-}
-
-/// One head of a query row.
-struct Head<'t, 'a, 'c> {
-    f: &'t Frame<'a, 'c>,
-    attention: &'t CachedAttention,
-    keys: Keys<'c>,
-    /// The first column of its keys and values.
-    kv_col: Int<'c>,
-    q: Row<'c>,
-    out: Row<'c>,
-}
-
-impl<'c> Head<'_, '_, 'c> {
-    fn run(&self) -> Made<()> {
-        let f = self.f;
-        let whole = f.and(self.keys.count, f.int(-i64::from(KEYS_AT_ONCE)))?;
-        let lowest = f.real(f32::NEG_INFINITY, 1);
-        let largest = f.fold(f.int(0), whole, KEYS_AT_ONCE, &[lowest], |key, largest| {
-            self.scores(key, KEYS_AT_ONCE, largest[0])
-        })?;
-        let largest =
-            f.fold(whole, self.keys.count, 1, &largest, |key, largest| self.scores(key, 1, largest[0]))?;
-        let total = self.weights(largest[0])?;
-        let is_blind = f.fis(FloatPredicate::OEQ, total, f.real(0.0, 1))?;
-        self.mix(f.fselect(is_blind, f.real(1.0, 1), total)?)
-    }
-
-    /// The columns of this head in the row of a key.
-    fn row_of(&self, slot: Slot, key: Int<'c>) -> Made<Row<'c>> {
-        let f = self.f;
-        let row = f.load_word(f.element(self.keys.list, key, 4)?)?;
-        from_column(f, f.dense_row(slot, row)?, self.kv_col)
-    }
-
-    /// Where scores stand, and later weights.
-    fn scores_row(&self) -> Made<Row<'c>> {
-        Ok(Row { address: self.f.scratch_at(0)?, dtype: DType::F32 })
-    }
-
-    /// Writes `q · k / √width` of so many keys; gives the largest so far.
-    fn scores(&self, first: Int<'c>, n_keys: u32, mut largest: Lanes<'c>) -> Made<Vec<Lanes<'c>>> {
-        let f = self.f;
-        let keys = (0..n_keys).map(|idx| f.plus(first, i64::from(idx))).collect::<Made<Vec<_>>>()?;
-        let rows = keys.iter().map(|key| self.row_of(self.attention.k, *key)).collect::<Made<Vec<_>>>()?;
-        let columns = f.columns(self.attention.width);
-        let products = f.sum_columns(columns, rows.len(), |col, lanes| {
-            let q = f.load(self.q, col, lanes)?;
-            rows.iter().map(|row| f.fmul(q, f.load(*row, col, lanes)?)).collect()
-        })?;
-        let scale = f.real((1.0 / f64::from(self.attention.width).sqrt()) as f32, 1);
-        for (key, product) in keys.into_iter().zip(products) {
-            let score = f.fmul(product, scale)?;
-            f.store(self.scores_row()?, key, score)?;
-            largest = f.at_least(score, largest)?;
-        }
-        Ok(vec![largest])
-    }
-
-    /// Turns scores into their exponentials over the largest; gives their sum.
-    fn weights(&self, largest: Lanes<'c>) -> Made<Lanes<'c>> {
-        let f = self.f;
-        let columns = Columns { count: self.keys.count, exact: None, unit: 1 };
-        let total = f.sum_columns(columns, 1, |key, lanes| {
-            let score = f.load(self.scores_row()?, key, lanes)?;
-            let weight = f.exp_below_zero(f.fsub(score, f.splat(largest, lanes)?)?)?;
-            f.store(self.scores_row()?, key, weight)?;
-            Ok(vec![weight])
-        })?;
-        Ok(total[0])
-    }
-
-    /// Writes the values' sum by weight over the weights' sum.
-    fn mix(&self, total: Lanes<'c>) -> Made<()> {
-        let mut col = 0;
-        for lanes in [self.f.level.lanes, 4, 1] {
-            let mut left = (self.attention.width - col) / lanes;
-            while left > 0 {
-                let n = left.min(VECTORS_AT_ONCE);
-                self.mix_columns(total, col, (n, lanes))?;
-                (col, left) = (col + n * lanes, left - n);
-            }
-        }
-        Ok(())
-    }
-
-    fn mix_columns(&self, total: Lanes<'c>, first: u32, (n, lanes): (u32, u32)) -> Made<()> {
-        let f: &Code<'c> = self.f;
-        let cols: Vec<Int<'c>> = (0..n).map(|idx| f.int(i64::from(first + idx * lanes))).collect();
-        let nothing = vec![f.real(0.0, lanes); n as usize];
-        let sums = f.fold(f.int(0), self.keys.count, 1, &nothing, |key, sums| {
-            let weight = f.splat(f.load(self.scores_row()?, key, 1)?, lanes)?;
-            let row = self.row_of(self.attention.v, key)?;
-            sums.iter()
-                .zip(&cols)
-                .map(|(sum, col)| f.mul_add(weight, f.load(row, *col, lanes)?, *sum))
-                .collect()
-        })?;
-        let total = f.splat(total, lanes)?;
-        sums.into_iter().zip(cols).try_for_each(|(sum, col)| f.store(self.out, col, f.fdiv(sum, total)?))
     }
 }
 

@@ -164,8 +164,27 @@ impl<'c> Code<'c> {
 
     /// The same 32 bits in every lane.
     pub(crate) fn word(&self, bits: u32, lanes: u32) -> Lanes<'c> {
-        let lane = self.ctx.i32_type().const_int(u64::from(bits), false);
-        VectorType::const_vector(&vec![lane; lanes as usize])
+        self.words(&vec![bits; lanes as usize])
+    }
+
+    /// These 32 bits, a lane each.
+    pub(crate) fn words(&self, words: &[u32]) -> Lanes<'c> {
+        let word = |word: &u32| self.ctx.i32_type().const_int(u64::from(*word), false);
+        VectorType::const_vector(&words.iter().map(word).collect::<Vec<_>>())
+    }
+
+    /// Whole numbers of 32 bits as f32.
+    pub(crate) fn signed(&self, words: Lanes<'c>) -> Made<Lanes<'c>> {
+        let reals = self.ctx.f32_type().vec_type(words.get_type().get_size());
+        Ok(self.builder.build_signed_int_to_float(words, reals, "")?)
+    }
+
+    /// The low 32 bits of an index in every lane.
+    pub(crate) fn splat_word(&self, index: Int<'c>) -> Made<Lanes<'c>> {
+        let word = self.builder.build_int_truncate(index, self.ctx.i32_type(), "")?;
+        let first = self.ctx.i64_type().const_zero();
+        let single = self.builder.build_insert_element(self.word(0, self.level.lanes), word, first, "")?;
+        self.shuffle(single, &vec![0; self.level.lanes as usize])
     }
 
     pub(crate) fn fadd(&self, a: Lanes<'c>, b: Lanes<'c>) -> Made<Lanes<'c>> {
@@ -262,9 +281,42 @@ impl<'c> Code<'c> {
 
     /// Lane `order[i]` of two vectors one after the other in lane `i`.
     pub(crate) fn shuffle_two(&self, x: Lanes<'c>, y: Lanes<'c>, order: &[u32]) -> Made<Lanes<'c>> {
-        let word = |lane: &u32| self.ctx.i32_type().const_int(u64::from(*lane), false);
-        let mask: Vec<IntValue<'c>> = order.iter().map(word).collect();
-        Ok(self.builder.build_shuffle_vector(x, y, VectorType::const_vector(&mask), "")?)
+        Ok(self.builder.build_shuffle_vector(x, y, self.words(order), "")?)
+    }
+
+    /// The sum of each vector, side by side; there are a power of two of them. Each is as [`Code::sum_lanes`] makes it.
+    pub(crate) fn sums_of(&self, mut vectors: Vec<Lanes<'c>>) -> Made<Lanes<'c>> {
+        let Some(mut lanes) = vectors.first().map(|first| first.get_type().get_size()) else {
+            return Err(Fault::Malformed("there is nothing to sum".to_owned()));
+        };
+        // Lanes of a vector that belong to one sum.
+        let mut group = lanes;
+        while group > 1 || vectors.len() > 1 {
+            // Neighbours become one vector; a single one becomes half of it.
+            let n = if vectors.len() > 1 { 2 * lanes } else { lanes };
+            if group == 1 {
+                let all: Vec<u32> = (0..n).collect();
+                vectors = pairs(&vectors).map(|(x, y)| self.shuffle_two(x, y, &all)).collect::<Made<_>>()?;
+                lanes = n;
+                continue;
+            }
+            let lower: Vec<u32> = (0..n).filter(|lane| lane % group < group / 2).collect();
+            let upper: Vec<u32> = lower.iter().map(|lane| lane + group / 2).collect();
+            let add = |(x, y)| self.fadd(self.shuffle_two(x, y, &lower)?, self.shuffle_two(x, y, &upper)?);
+            vectors = pairs(&vectors).map(add).collect::<Made<_>>()?;
+            (lanes, group) = (n / 2, group / 2);
+        }
+        Ok(vectors[0])
+    }
+
+    /// The largest of all lanes; a NaN may be lost.
+    pub(crate) fn largest_lane(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
+        let lanes = x.get_type().get_size();
+        if lanes == 1 {
+            return Ok(x);
+        }
+        let [lower, upper]: [Vec<u32>; 2] = [(0..lanes / 2).collect(), (lanes / 2..lanes).collect()];
+        self.largest_lane(self.at_least(self.shuffle(x, &lower)?, self.shuffle(x, &upper)?)?)
     }
 
     /// The sum of all lanes: halves are added until one is left.
@@ -472,8 +524,13 @@ impl<'c> Columns<'c> {
     }
 }
 
+/// Neighbours; a single one beside itself.
+fn pairs<'v, 'c>(vectors: &'v [Lanes<'c>]) -> impl Iterator<Item = (Lanes<'c>, Lanes<'c>)> + 'v {
+    vectors.chunks(2).filter_map(|pair| Some((*pair.first()?, *pair.last()?)))
+}
+
 /// Lanes of vectors to try in turn: a vector of four for what the widest leaves, then single columns.
-fn widths(widest: u32) -> impl Iterator<Item = u32> {
+pub(crate) fn widths(widest: u32) -> impl Iterator<Item = u32> {
     let narrow = [4, 1].into_iter().filter(move |lanes| *lanes < widest);
     std::iter::once(widest).chain(narrow)
 }

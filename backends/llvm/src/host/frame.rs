@@ -3,6 +3,7 @@
 use std::ops::Deref;
 
 use inkwell::IntPredicate;
+use inkwell::intrinsics::Intrinsic;
 use inkwell::types::BasicTypeEnum;
 use skipc_artifact::program::{Extent, FewRows};
 use skipc_artifact::target::DType;
@@ -152,12 +153,17 @@ impl<'a, 'c> Frame<'a, 'c> {
         Ok(Row { address: self.args[slot.0 as usize], dtype })
     }
 
+    /// The type of a parameter.
+    pub(crate) fn dtype_of(&self, slot: Slot) -> Made<DType> {
+        Ok(self.param(slot)?.dtype)
+    }
+
     /// The type of a parameter that holds reals.
     pub(crate) fn real_type_of(&self, slot: Slot) -> Made<DType> {
         let param = self.param(slot)?;
         match param.dtype {
             DType::F32 | DType::Bf16 => Ok(param.dtype),
-            DType::U32 | DType::U8 => {
+            DType::U32 | DType::U8 | DType::I8 => {
                 Err(Fault::Malformed(format!("`{}` is {}, expected reals", param.name, param.dtype)))
             }
         }
@@ -212,6 +218,17 @@ impl<'c> Code<'c> {
     pub(crate) fn store_word(&self, address: Ptr<'c>, value: Int<'c>) -> Made<()> {
         let word = self.builder.build_int_truncate(value, self.ctx.i32_type(), "")?;
         self.store_as(word, address, 4)
+    }
+
+    /// Asks for the memory at an address, which need not exist, to be brought to the second-level cache.
+    pub(crate) fn prefetch(&self, address: Ptr<'c>) -> Made<()> {
+        let function = Intrinsic::find("llvm.prefetch")
+            .and_then(|found| found.get_declaration(&self.module, &[self.pointer_type().into()]));
+        let function = function.ok_or_else(|| Fault::Llvm("there is no `llvm.prefetch`".to_owned()))?;
+        // For a read, to the second level, of data.
+        let [read, level, data] = [0, 2, 1].map(|word| self.ctx.i32_type().const_int(word, false).into());
+        self.builder.build_call(function, &[address.into(), read, level, data], "")?;
+        Ok(())
     }
 
     /// Whether the byte at an address is not 0.

@@ -42,12 +42,12 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
     Ok(Launch::Host { tile_rows, few_rows: few_rows(kernel)?, scratch_bytes, tiles: Vec::new() })
 }
 
-/// How many blocks of columns or heads there are.
+/// How many blocks of columns, heads or groups of heads there are.
 fn across(kernel: &Kernel) -> Made<u32> {
     match &kernel.body {
         Body::Gemm(gemm) => gemm::blocks(gemm),
         Body::Attention(attention) => Ok(attention.heads),
-        Body::CachedAttention(attention) => Ok(attention.heads),
+        Body::CachedAttention(attention) => Ok(cached::groups(attention)),
         Body::Rowwise(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => Ok(1),
     }
 }

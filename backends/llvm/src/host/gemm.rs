@@ -2,7 +2,7 @@
 //! at a time into a small buffer, on which the epilogue runs while it is in the first-level cache.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Sum, WeightLayout, panel_terms};
+use skipc_plan::kernel::{BLOCK_TERMS, Gemm, Kernel, Part, Rows, Slot, Sum, WeightLayout, panel_terms};
 
 use super::code::{Columns, Int, Made, Ptr};
 use super::fault::Fault;
@@ -34,6 +34,8 @@ struct Plan {
     a_row: u64,
     /// Whether these are copied to the start of the scratch memory.
     copies_a: bool,
+    /// Factors of a step: what a copied row has is filled up to a multiple of them.
+    terms: u32,
     /// How each part is cut.
     cuts: Vec<Cut>,
     /// Bytes of all.
@@ -57,8 +59,10 @@ impl Plan {
         let mut wide = gemm.parts.iter().filter(|part| !is_dots(part));
         let takes_pairs = level.has_dots && wide.all(|part| part.layout == WeightLayout::Panels);
         let a_type = if takes_pairs { a.dtype } else { DType::F32 };
-        // A pair of which one is not there has to be filled up.
-        let is_whole = gemm.k.is_multiple_of(4 / a_type.size());
+        let has_levels = gemm.parts.iter().any(|part| part.layout == WeightLayout::Levels);
+        let terms = if has_levels { Factors::Levels.of_step() } else { 4 / a.dtype.size() };
+        // A step of which a factor is not there has to be filled up.
+        let is_whole = gemm.k.is_multiple_of(terms);
         let in_place = u64::from(a.cols) * u64::from(a_type.size());
         let copies_a = a.dtype != a_type
             || gemm.a.rows != Rows::Dense
@@ -77,7 +81,7 @@ impl Plan {
             bytes = bytes.max(end);
             cuts.push(cut);
         }
-        Ok(Plan { a_type, a_row, copies_a, cuts, bytes })
+        Ok(Plan { a_type, a_row, copies_a, terms, cuts, bytes })
     }
 }
 
@@ -95,7 +99,7 @@ impl Cut {
         for _ in &part.sums {
             sums.push(take(u64::from(level.tile_rows) * u64::from(block))?);
         }
-        if !is_dots(part) && part.layout != WeightLayout::Panels {
+        if !is_dots(part) && !is_in_panels(part.layout) {
             for _ in &part.sums {
                 panels.push(take(u64::from(k) * u64::from(block))?);
             }
@@ -151,6 +155,11 @@ fn is_dots(part: &Part) -> bool {
     part.is_narrow() && part.layout == WeightLayout::Rows
 }
 
+/// Whether register tiles take a weight as it lies.
+fn is_in_panels(layout: WeightLayout) -> bool {
+    matches!(layout, WeightLayout::Panels | WeightLayout::Levels)
+}
+
 /// Bytes of scratch memory that a call needs.
 pub(crate) fn scratch_bytes(kernel: &Kernel, gemm: &Gemm, level: &Level) -> Made<u64> {
     Ok(Plan::new(kernel, gemm, level)?.bytes)
@@ -182,18 +191,16 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, share: Share<'c>) -> Made
     })
 }
 
-/// Copies rows of the left operand to the start of the scratch memory, in the type that matmuls take; behind an odd
-/// number of factors stands a zero.
+/// Copies rows of the left operand to the start of the scratch memory, in the type that matmuls take; the last step is filled
+/// up with zeros.
 fn copy_rows<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, plan: &Plan, rows: (Int<'c>, Int<'c>)) -> Made<Ptr<'c>> {
     f.for_each(f.int(0), rows.1, 1, |idx| {
         let from = f.row(gemm.a, f.add(rows.0, idx)?)?;
         let address = f.offset(f.scratch, f.times(idx, plan.a_row)?)?;
         let to = Row { address, dtype: plan.a_type };
         f.copy_row(from, to, gemm.k)?;
-        match gemm.k.is_multiple_of(2) {
-            true => Ok(()),
-            false => f.store(to, f.int(i64::from(gemm.k)), f.real(0.0, 1)),
-        }
+        let mut missing = gemm.k..gemm.k.next_multiple_of(plan.terms);
+        missing.try_for_each(|col| f.store(to, f.int(i64::from(col)), f.real(0.0, 1)))
     })?;
     Ok(f.scratch)
 }
@@ -234,22 +241,27 @@ impl<'c> Work<'_, '_, 'c> {
             for (idx, sum) in self.part.sums.iter().enumerate() {
                 weights.push(match self.cut.panels.get(idx) {
                     Some(panels) => self.pack(*sum, f.scratch_at(*panels)?, first_col, columns)?,
-                    None => self.panels(*sum, first_col)?,
+                    None => self.panels((sum.weight, sum.row), self.k, first_col)?,
                 });
             }
+            let of_scales = self.part.sums.iter().map(|sum| self.scales(*sum, first_col));
+            let of_scales = of_scales.collect::<Made<Vec<_>>>()?;
             let (matmul, steps) = self.tile_matmul()?;
+            let scale_bytes = u64::from(scale_steps(self.k)) * 4;
             let sums = self.buffers()?;
-            f.for_each(zero, self.rows.1, f.level.tile_rows, |idx| {
+            let tile_rows = matmul.factors.tile_rows(&f.level);
+            f.for_each(zero, self.rows.1, tile_rows, |idx| {
                 let left = f.sub(self.rows.1, idx)?;
-                let rows = f.min(left, f.int(i64::from(f.level.tile_rows)))?;
+                let rows = f.min(left, f.int(i64::from(tile_rows)))?;
                 let a = f.offset(self.a, f.times(idx, self.a_row)?)?;
                 f.for_each(zero, columns.count, PANEL, |col| {
                     let cols = f.min(f.sub(columns.count, col)?, f.int(i64::from(PANEL)))?;
-                    for (b, c) in weights.iter().zip(&sums) {
+                    for ((b, scales), c) in weights.iter().zip(&of_scales).zip(&sums) {
                         let b = f.offset(*b, f.times(col, u64::from(steps) * 4)?)?;
+                        let scales = scales.map(|scales| f.offset(scales, f.times(col, scale_bytes)?));
                         let c = f.element(*c, col, 4)?;
-                        let steps = f.int(i64::from(steps));
-                        matmul.call(f, Operands { rows, cols, steps, a, b, c })?;
+                        let (steps, scales) = (f.int(i64::from(steps)), scales.transpose()?);
+                        matmul.call(f, Operands { rows, cols, steps, a, b, scales, c })?;
                     }
                     Ok(())
                 })?;
@@ -263,17 +275,15 @@ impl<'c> Work<'_, '_, 'c> {
 
     /// The matmul of a register tile, and its steps.
     fn tile_matmul(&self) -> Made<(Matmul, u32)> {
-        let weight = self.part.sums.first().map_or(Ok(DType::F32), |sum| self.f.real_type_of(sum.weight))?;
+        let weight = self.part.sums.first().map_or(Ok(DType::F32), |sum| self.f.dtype_of(sum.weight))?;
         let factors = match (self.part.layout, weight, self.a_type) {
+            (WeightLayout::Levels, ..) => Factors::Levels,
             (WeightLayout::Panels, DType::Bf16, DType::Bf16) => Factors::Dots,
             (WeightLayout::Panels, DType::Bf16, _) => Factors::Pairs,
             _ => Factors::Single,
         };
-        let (a_step, steps) = match factors {
-            Factors::Single => (4, self.k),
-            Factors::Pairs => (8, self.k.div_ceil(2)),
-            Factors::Dots => (4, self.k.div_ceil(2)),
-        };
+        let steps = self.k.div_ceil(factors.of_step());
+        let a_step = u64::from(factors.of_step()) * if factors == Factors::Dots { 2 } else { 4 };
         let (b_step, c_row) = (u64::from(PANEL) * 4, u64::from(self.cut.block) * 4);
         Ok((Matmul { factors, a_row: self.a_row, a_step, b_step, c_row, adds: false }, steps))
     }
@@ -287,7 +297,7 @@ impl<'c> Work<'_, '_, 'c> {
     fn all_dots(&self) -> Made<()> {
         let f = self.f;
         let mut weights = Vec::new();
-        for Sum { weight, row } in &self.part.sums {
+        for Sum { weight, row, .. } in &self.part.sums {
             for col in 0..self.part.n {
                 weights.push(f.dense_row(*weight, f.int(i64::from(*row) + i64::from(col)))?);
             }
@@ -310,11 +320,18 @@ impl<'c> Work<'_, '_, 'c> {
         })
     }
 
-    /// The panels from a block of columns on, as they lie in memory.
-    fn panels(&self, sum: Sum, first_col: Int<'c>) -> Made<Ptr<'c>> {
-        let (f, first) = (self.f, self.f.plus(first_col, i64::from(sum.row))?);
-        let steps = self.k.div_ceil(panel_terms(f.real_type_of(sum.weight)?));
-        f.offset(f.args[sum.weight.0 as usize], f.times(first, u64::from(steps) * 4)?)
+    /// The panels of a matrix of `k` factors from a block of columns on, as they lie in memory. `row` is the output that is the
+    /// first column.
+    fn panels(&self, (slot, row): (Slot, u32), k: u32, first_col: Int<'c>) -> Made<Ptr<'c>> {
+        let (f, first) = (self.f, self.f.plus(first_col, i64::from(row))?);
+        let steps = k.div_ceil(panel_terms(f.dtype_of(slot)?));
+        f.offset(f.args[slot.0 as usize], f.times(first, u64::from(steps) * 4)?)
+    }
+
+    /// The same of the scales of a weight, if it has them.
+    fn scales(&self, sum: Sum, first_col: Int<'c>) -> Made<Option<Ptr<'c>>> {
+        let panels = |scales| self.panels((scales, sum.row), self.k.div_ceil(BLOCK_TERMS), first_col);
+        sum.scales.map(panels).transpose()
     }
 
     /// Writes the panels of a block of columns, the factors of [`PANEL`] columns one after the other for each term.
@@ -347,7 +364,9 @@ impl<'c> Work<'_, '_, 'c> {
                     f.store(f32_row(panel), place, f.load(from, term, 1)?)
                 })
             })?,
-            WeightLayout::Panels => return Err(Fault::Malformed("panels are not packed again".to_owned())),
+            WeightLayout::Panels | WeightLayout::Levels => {
+                return Err(Fault::Malformed("panels are not packed again".to_owned()));
+            }
             WeightLayout::Swizzled => return Err(Fault::Unsupported("swizzled weights".to_owned())),
         }
         Ok(to)
@@ -370,6 +389,11 @@ impl<'c> Work<'_, '_, 'c> {
         let sums: Vec<Ptr<'c>> = sums.iter().map(|sums| f.offset(*sums, distance)).collect::<Made<_>>()?;
         f.pointwise(&self.part.epilogue, &RowSpan { row, first, columns, sums: &sums })
     }
+}
+
+/// Words of each column in a panel of scales.
+fn scale_steps(k: u32) -> u32 {
+    k.div_ceil(BLOCK_TERMS).div_ceil(panel_terms(DType::Bf16))
 }
 
 /// A power of two that divides both.

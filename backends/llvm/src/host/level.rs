@@ -13,6 +13,9 @@ pub(crate) struct Level {
     /// Rows of a register tile. With [`TILE_VECTORS`] they fill the vector registers but for those that hold the
     /// operands.
     pub(crate) tile_rows: u32,
+    /// The same where sums of blocks are held, too, see [`Factors::Levels`](super::matmul::Factors::Levels): sums and what a
+    /// step takes of the right operand fill the registers, and the sums of all blocks wait in memory.
+    pub(crate) block_tile_rows: u32,
     /// Whether a product and a sum are one instruction.
     pub(crate) fuses: bool,
     /// Whether two products of bf16 and a sum are one instruction.
@@ -35,6 +38,7 @@ impl Level {
             host: HostLevel::Baseline,
             lanes: 4,
             tile_rows: 4,
+            block_tile_rows: 2,
             fuses: false,
             has_dots: false,
             features: "",
@@ -43,6 +47,7 @@ impl Level {
             host: HostLevel::Avx2,
             lanes: 8,
             tile_rows: 6,
+            block_tile_rows: 2,
             fuses: true,
             has_dots: false,
             features: "+avx2,+fma,+f16c,+bmi,+bmi2",
@@ -51,6 +56,7 @@ impl Level {
             host: HostLevel::Avx512,
             lanes: 16,
             tile_rows: 14,
+            block_tile_rows: 8,
             fuses: true,
             has_dots: false,
             features: "+avx2,+fma,+f16c,+bmi,+bmi2,+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl",
@@ -59,6 +65,7 @@ impl Level {
             host: HostLevel::Avx512Bf16,
             lanes: 16,
             tile_rows: 14,
+            block_tile_rows: 8,
             fuses: true,
             has_dots: true,
             features: "+avx2,+fma,+f16c,+bmi,+bmi2,+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,+avx512bf16",

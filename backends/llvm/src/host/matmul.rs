@@ -8,10 +8,11 @@ use inkwell::IntPredicate;
 use inkwell::module::Linkage;
 use inkwell::values::FunctionValue;
 use skipc_artifact::target::DType;
+use skipc_plan::kernel::BLOCK_TERMS;
 
 use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::frame::Row;
-use super::level::TILE_VECTORS;
+use super::level::{Level, TILE_VECTORS};
 
 /// How the factors of a matmul lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +24,30 @@ pub(crate) enum Factors {
     Pairs,
     /// The same, but the left ones are bf16, too, and the processor takes two products at once.
     Dots,
+    /// The left ones are f32; of the right ones four neighbours, whole numbers of 8 bits, share a word. The products of each
+    /// [`BLOCK_TERMS`] of them are summed, and the sum is multiplied with the scale of their block. Behind the last factor
+    /// of a sum stand zeros on both sides.
+    Levels,
 }
+
+impl Factors {
+    /// Factors of a sum that a step takes.
+    pub(crate) fn of_step(self) -> u32 {
+        match self {
+            Factors::Single => 1,
+            Factors::Pairs | Factors::Dots => 2,
+            Factors::Levels => 4,
+        }
+    }
+
+    /// Rows of a register tile.
+    pub(crate) fn tile_rows(self, level: &Level) -> u32 {
+        if self == Factors::Levels { level.block_tile_rows } else { level.tile_rows }
+    }
+}
+
+/// Steps of a block of [`Factors::Levels`].
+const BLOCK_STEPS: u32 = BLOCK_TERMS / 4;
 
 /// `c[i, j] = Σ a[i, l] · b[l, j]`, a register tile at a time; distances are in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +76,8 @@ pub(crate) struct Operands<'c> {
     pub(crate) steps: Int<'c>,
     pub(crate) a: Ptr<'c>,
     pub(crate) b: Ptr<'c>,
+    /// The scales of [`Factors::Levels`]: two of bf16 for each column in a word, those of neighbouring blocks. Others have none.
+    pub(crate) scales: Option<Ptr<'c>>,
     pub(crate) c: Ptr<'c>,
 }
 
@@ -62,8 +88,9 @@ impl Matmul {
             Some(function) => function,
             None => self.define(code)?,
         };
-        let Operands { rows, cols, steps, a, b, c } = operands;
-        let args = [rows.into(), cols.into(), steps.into(), a.into(), b.into(), c.into()];
+        let Operands { rows, cols, steps, a, b, scales, c } = operands;
+        let scales = scales.unwrap_or_else(|| code.ctx.ptr_type(AddressSpace::default()).const_null());
+        let args = [rows.into(), cols.into(), steps.into(), a.into(), b.into(), scales.into(), c.into()];
         code.builder.build_call(function, &args, "")?;
         Ok(())
     }
@@ -77,27 +104,27 @@ impl Matmul {
 
     fn define<'c>(&self, code: &Code<'c>) -> Made<FunctionValue<'c>> {
         let (index, pointer) = (code.ctx.i64_type(), code.ctx.ptr_type(AddressSpace::default()));
-        let params =
-            [index.into(), index.into(), index.into(), pointer.into(), pointer.into(), pointer.into()];
+        let params = [[index.into(); 3].as_slice(), &[pointer.into(); 4]].concat();
         let signature = code.ctx.void_type().fn_type(&params, false);
         let function = code.module.add_function(&self.name(), signature, Some(Linkage::Internal));
         let body = Code::open(code.ctx, &code.module, function, code.level);
         let int = |idx: u32| function.get_nth_param(idx).map(|param| param.into_int_value());
         let ptr = |idx: u32| function.get_nth_param(idx).map(|param| param.into_pointer_value());
-        if let (Some(rows), Some(cols), Some(steps), Some(a), Some(b), Some(c)) =
-            (int(0), int(1), int(2), ptr(3), ptr(4), ptr(5))
+        if let (Some(rows), Some(cols), Some(steps), Some(a), Some(b), scales, Some(c)) =
+            (int(0), int(1), int(2), ptr(3), ptr(4), ptr(5), ptr(6))
         {
-            self.body(&body, Operands { rows, cols, steps, a, b, c })?;
+            self.body(&body, Operands { rows, cols, steps, a, b, scales, c })?;
         }
         body.builder.build_return(None)?;
         Ok(function)
     }
 
     fn body<'c>(&self, code: &Code<'c>, operands: Operands<'c>) -> Made<()> {
-        let tile_rows = code.level.tile_rows;
+        let tile_rows = self.factors.tile_rows(&code.level);
         code.for_each(code.int(0), operands.cols, code.level.tile_cols(), |col| {
             let at = Operands {
                 b: code.element(operands.b, col, 4)?,
+                scales: operands.scales.map(|scales| code.element(scales, col, 4)).transpose()?,
                 c: code.element(operands.c, col, 4)?,
                 ..operands
             };
@@ -112,19 +139,19 @@ impl Matmul {
         })
     }
 
-    /// Fewer rows than a tile has: tiles of so many rows as the count has bits.
+    /// Fewer rows than a tile has: one of half as many if there are so many, and one of exactly the rest, so that the right
+    /// operand comes from memory once for few rows.
     fn some_rows<'c>(&self, code: &Code<'c>, at: Operands<'c>) -> Made<()> {
-        let highest = 1 << (code.level.tile_rows - 1).ilog2();
-        for rows in std::iter::successors(Some(highest), |rows| (*rows > 1).then_some(rows / 2)) {
-            let bit = code.and(at.rows, code.int(i64::from(rows)))?;
-            code.when(code.is(IntPredicate::NE, bit, code.int(0))?, || {
-                let before = code.and(at.rows, code.int(-2 * i64::from(rows)))?;
-                let a = code.offset(at.a, code.times(before, self.a_row)?)?;
-                let c = code.offset(at.c, code.times(before, self.c_row)?)?;
-                self.tile(code, Operands { a, c, ..at }, rows)
-            })?;
-        }
-        Ok(())
+        let half = 1 << (self.factors.tile_rows(&code.level) - 1).ilog2();
+        let has_half = code.and(at.rows, code.int(half))?;
+        code.when(code.is(IntPredicate::NE, has_half, code.int(0))?, || self.tile(code, at, half as u32))?;
+        let a = code.offset(at.a, code.times(has_half, self.a_row)?)?;
+        let c = code.offset(at.c, code.times(has_half, self.c_row)?)?;
+        let rest = code.and(at.rows, code.int(half - 1))?;
+        (1..half).try_for_each(|rows| {
+            let is_so_many = code.equal(rest, code.int(rows))?;
+            code.when(is_so_many, || self.tile(code, Operands { a, c, ..at }, rows as u32))
+        })
     }
 
     /// A tile of exactly so many rows.
@@ -143,7 +170,27 @@ impl Matmul {
                 false => code.real(0.0, lanes),
             });
         }
-        let sums = code.fold(code.int(0), at.steps, 1, &sums, |step, sums| {
+        let sums = match (self.factors, at.scales) {
+            (Factors::Levels, Some(scales)) => self.blocks(code, (at, scales), rows, &sums)?,
+            _ => self.steps(code, at, rows, (code.int(0), at.steps), &sums)?,
+        };
+        for ((row, vector), sum) in places.iter().zip(sums) {
+            code.store(sum_at(*row, *vector)?, code.int(0), sum)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the products of some steps to the sums of a tile.
+    fn steps<'c>(
+        &self,
+        code: &Code<'c>,
+        at: Operands<'c>,
+        rows: u32,
+        (first, end): (Int<'c>, Int<'c>),
+        sums: &[Lanes<'c>],
+    ) -> Made<Vec<Lanes<'c>>> {
+        let lanes = code.level.lanes;
+        code.fold(first, end, 1, sums, |step, sums| {
             let a = code.offset(at.a, code.times(step, self.a_step)?)?;
             let b = code.offset(at.b, code.times(step, self.b_step)?)?;
             let mut right = Vec::new();
@@ -159,16 +206,51 @@ impl Matmul {
                 }
             }
             Ok(next)
-        })?;
-        for ((row, vector), sum) in places.iter().zip(sums) {
-            code.store(sum_at(*row, *vector)?, code.int(0), sum)?;
-        }
-        Ok(())
+        })
+    }
+
+    /// Adds the sums of blocks, each times its scale.
+    fn blocks<'c>(
+        &self,
+        code: &Code<'c>,
+        (at, scales): (Operands<'c>, Ptr<'c>),
+        rows: u32,
+        sums: &[Lanes<'c>],
+    ) -> Made<Vec<Lanes<'c>>> {
+        let lanes = code.level.lanes;
+        code.fold(code.int(0), at.steps, BLOCK_STEPS, sums, |first, sums| {
+            let end = code.min(code.plus(first, i64::from(BLOCK_STEPS))?, at.steps)?;
+            let zeros = vec![code.real(0.0, lanes); sums.len()];
+            let of_block = self.steps(code, at, rows, (first, end), &zeros)?;
+            // Scales of two blocks share a word; that of the first one has to move to the upper half.
+            let row = code.offset(
+                scales,
+                code.times(code.shr(first, (2 * BLOCK_STEPS).ilog2().into())?, self.b_step)?,
+            )?;
+            let is_second = code.and(first, code.int(i64::from(BLOCK_STEPS)))?;
+            let shift = code.sub(code.int(16), code.times(is_second, u64::from(16 / BLOCK_STEPS))?)?;
+            let shift = code.splat_word(shift)?;
+            let scale = |vector: u32| {
+                let words = f32_at(code, row, u64::from(vector * lanes * 4))?;
+                let moved = code.builder.build_left_shift(
+                    code.bits(code.load(words, code.int(0), lanes)?)?,
+                    shift,
+                    "",
+                )?;
+                code.of_bits(code.builder.build_and(moved, code.word(0xffff_0000, lanes), "")?)
+            };
+            let scales = (0..TILE_VECTORS).map(scale).collect::<Made<Vec<_>>>()?;
+            let sums = sums.iter().zip(of_block).zip(scales.iter().cycle());
+            sums.map(|((sum, of_block), scale)| code.mul_add(of_block, *scale, *sum)).collect()
+        })
     }
 
     /// What a step takes of a row, in every lane.
     fn left<'c>(&self, code: &Code<'c>, a: Ptr<'c>, bytes: u64) -> Made<Vec<Lanes<'c>>> {
-        let elements = if self.factors == Factors::Pairs { 2 } else { 1 };
+        let elements = match self.factors {
+            Factors::Single | Factors::Dots => 1,
+            Factors::Pairs | Factors::Levels => u64::from(self.factors.of_step()),
+        };
         let one = |idx: u64| {
             let element = code.load(f32_at(code, a, bytes + idx * 4)?, code.int(0), 1)?;
             code.splat(element, code.level.lanes)
@@ -186,6 +268,18 @@ impl Matmul {
                 let second = code.builder.build_and(bits, code.word(0xffff_0000, lanes), "")?;
                 Ok(vec![code.of_bits(first)?, code.of_bits(second)?])
             }
+            Factors::Levels => {
+                let (bits, lanes) = (code.bits(words)?, code.level.lanes);
+                let level = |byte: u32| {
+                    // To the highest byte, and down again with its sign.
+                    let moved = match byte {
+                        3 => bits,
+                        _ => code.builder.build_left_shift(bits, code.word(24 - 8 * byte, lanes), "")?,
+                    };
+                    code.signed(code.builder.build_right_shift(moved, code.word(24, lanes), true, "")?)
+                };
+                (0..4).map(level).collect()
+            }
         }
     }
 
@@ -197,7 +291,7 @@ impl Matmul {
         sum: Lanes<'c>,
     ) -> Made<Lanes<'c>> {
         left.iter().zip(right).try_fold(sum, |sum, (left, right)| match self.factors {
-            Factors::Single | Factors::Pairs => code.mul_add(*left, *right, sum),
+            Factors::Single | Factors::Pairs | Factors::Levels => code.mul_add(*left, *right, sum),
             Factors::Dots => code.dot_pairs(*left, *right, sum),
         })
     }

@@ -11,6 +11,8 @@
 //!   of sums.
 //! - Attention: up to a panel of query rows of one sequence in the lanes of vectors, blocks of keys and values where
 //!   they lie, a running softmax down the columns.
+//! - Attention over caches: a query row after the other, heads that share keys together; the cache is read block by block of
+//!   keys, with what comes next on its way from memory.
 //! - Row-wise work and pointwise programs: loops over columns in the widest vectors.
 //! - Sums have one order, which depends on the number of their terms and on the level alone: neither tiles nor threads
 //!   change a bit.

@@ -20,7 +20,7 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, update: &Update, n_rows: Int<'c>) -> M
                     let number = f.load_index(rows, row)?;
                     return f.store_word(f.element(f.pointer(cache, DType::U32)?, place, 4)?, number);
                 }
-                DType::U32 | DType::F32 | DType::Bf16 => {}
+                DType::U32 | DType::F32 | DType::Bf16 | DType::I8 => {}
             }
             f.copy_row(f.row(rows, row)?, f.dense_row(cache, place)?, cols)
         }),

@@ -155,7 +155,7 @@ pub(super) fn piece_bytes(dtype: DType, numbers: impl IntoIterator<Item = u32>) 
 pub(super) fn require_real(param: &Param) -> Result<(), Error> {
     match param.dtype {
         DType::F32 | DType::Bf16 => Ok(()),
-        DType::U32 | DType::U8 => Err(Error::Malformed {
+        DType::U32 | DType::U8 | DType::I8 => Err(Error::Malformed {
             what: format!("`{}` holds {}, not real numbers", param.name, param.dtype),
         }),
     }

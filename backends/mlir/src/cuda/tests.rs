@@ -242,9 +242,9 @@ fn attention_inputs(dtype: DType, k: u32, [heads, width]: [u32; 2], terms: u32) 
     }
     let value = Reg(code.len() as u32 - 1);
     let score = Pointwise { code, stores: vec![Store { to: dense(9), value }] };
-    let of_weights = |row: u32, epilogue| part(n, vec![Sum { weight: Slot(6), row }], epilogue);
+    let of_weights = |row: u32, epilogue| part(n, vec![Sum::of(Slot(6), row)], epilogue);
     let rows = [1, 0].into_iter().flat_map(|row| (0..terms).map(move |term| (10 + term, row)));
-    let sums = rows.map(|(weight, row)| Sum { weight: Slot(weight), row }).collect();
+    let sums = rows.map(|(weight, row)| Sum::of(Slot(weight), row)).collect();
     let parts = vec![of_weights(0, turned), of_weights(n, store_sum(8)), part(1, sums, score)];
     Kernel {
         params: params.concat(),

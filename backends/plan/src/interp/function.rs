@@ -279,7 +279,7 @@ pub fn poison(dtype: DType, bytes: &mut [u8]) {
     match dtype {
         DType::F32 => bytes.as_chunks_mut().0.fill(POISON_F32.to_le_bytes()),
         DType::Bf16 => bytes.as_chunks_mut().0.fill(((POISON_F32 >> 16) as u16).to_le_bytes()),
-        DType::U32 | DType::U8 => bytes.fill(POISON_BYTE),
+        DType::U32 | DType::U8 | DType::I8 => bytes.fill(POISON_BYTE),
     }
 }
 
@@ -386,7 +386,7 @@ impl<'a, N: Element> Machine<'a, N> {
     fn read_states(&self, states: &mut States<N>) -> Result<(), Fault> {
         for Kept { name, dtype, range, .. } in self.states()? {
             let n_reals = match dtype {
-                DType::F32 | DType::Bf16 => range.len() / dtype.size() as usize,
+                DType::F32 | DType::Bf16 | DType::I8 => range.len() / dtype.size() as usize,
                 DType::U32 | DType::U8 => 0,
             };
             let reals = self.memory.reals(range.start, dtype, n_reals).collect();

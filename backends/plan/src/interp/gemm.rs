@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use skipc_artifact::target::DType;
 use skipc_ir::interp::Number;
 use skipc_ir::interp::functions::dot;
 
@@ -9,7 +10,7 @@ use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{Gemm, Part, SWIZZLE_TERMS, Sum, WeightLayout};
+use crate::kernel::{BLOCK_TERMS, Gemm, Part, SWIZZLE_TERMS, Slot, Sum, WeightLayout};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -47,33 +48,55 @@ fn load_weight<N: Element>(
     frame: &Frame<'_, '_, '_, N>,
     gemm: &Gemm,
     part: &Part,
-    Sum { weight: slot, row }: Sum,
+    sum: Sum,
 ) -> Result<Vec<N>, Fault> {
-    let (param, a) = (frame.param(slot)?, frame.param(gemm.a.slot)?);
-    let end = u64::from(row) + u64::from(part.n);
+    let dtype = if part.layout == WeightLayout::Levels { DType::I8 } else { frame.param(gemm.a.slot)?.dtype };
+    let outputs = (sum.row, part.n);
+    let mut weight = load_matrix(frame, (sum.weight, dtype), part.layout, (outputs, gemm.k))?;
+    if let Some(scales) = sum.scales {
+        let k = gemm.k.div_ceil(BLOCK_TERMS);
+        let scales = load_matrix(frame, (scales, DType::Bf16), WeightLayout::Panels, (outputs, k))?;
+        let rows = weight.chunks_exact_mut(gemm.k as usize).zip(scales.chunks_exact(k as usize));
+        for (levels, scale) in rows.flat_map(|(row, scales)| row.chunks_mut(BLOCK_TERMS as usize).zip(scales))
+        {
+            levels.iter_mut().for_each(|level| *level = level.mul(*scale));
+        }
+    }
+    Ok(weight)
+}
+
+/// The factors of some outputs of a matrix of this type, output by output.
+fn load_matrix<N: Element>(
+    frame: &Frame<'_, '_, '_, N>,
+    (slot, wanted): (Slot, DType),
+    layout: WeightLayout,
+    ((row, n), k): ((u32, u32), u32),
+) -> Result<Vec<N>, Fault> {
+    let param = frame.param(slot)?;
+    let end = u64::from(row) + u64::from(n);
     let (rows, cols) = (frame.n_rows(slot)?, u64::from(param.cols));
     let dtype = param.dtype;
     // Where outputs lie side by side, there may be more of them than the sum takes.
-    let (outputs, is_across) = match part.layout {
-        WeightLayout::Rows | WeightLayout::Panels => (end, false),
+    let (outputs, is_across) = match layout {
+        WeightLayout::Rows | WeightLayout::Panels | WeightLayout::Levels => (end, false),
         WeightLayout::Columns => (cols.max(end), true),
         WeightLayout::Swizzled => ((cols / u64::from(SWIZZLE_TERMS)).max(end), true),
     };
-    let shape = u32::try_from(outputs).ok().and_then(|outputs| part.layout.shape((outputs, gemm.k), dtype));
+    let shape = u32::try_from(outputs).ok().and_then(|outputs| layout.shape((outputs, k), dtype));
     let fits = shape.is_some_and(|(least, wanted)| {
         let (least, wanted) = (u64::from(least), u64::from(wanted));
         wanted == cols && if is_across { least == rows } else { least <= rows }
     });
-    if !fits || dtype != a.dtype {
+    if !fits || dtype != wanted {
         return Err(Fault::Malformed(format!(
-            "weight `{}` should be {} and make {end} columns of {} {:?}, but is {dtype} [{rows}, {cols}]",
-            param.name, a.dtype, gemm.k, part.layout,
+            "weight `{}` should be {wanted} and make {end} columns of {k} {layout:?}, but is {dtype} [{rows}, {cols}]",
+            param.name,
         )));
     }
-    let mut weight = Vec::with_capacity(part.n as usize * gemm.k as usize);
-    if part.layout == WeightLayout::Rows {
+    let mut weight = Vec::with_capacity(n as usize * k as usize);
+    if layout == WeightLayout::Rows {
         for row in u64::from(row)..end {
-            weight.extend(frame.load_reals(slot, row, 0, gemm.k)?);
+            weight.extend(frame.load_reals(slot, row, 0, k)?);
         }
         return Ok(weight);
     }
@@ -81,8 +104,8 @@ fn load_weight<N: Element>(
     let all: Vec<Vec<N>> =
         (0..rows).map(|row| frame.load_reals(slot, row, 0, cols)).collect::<Result<_, _>>()?;
     for output in u64::from(row)..end {
-        weight.extend((0..u64::from(gemm.k)).map(|inner| {
-            let (row, col) = part.layout.place((output, inner), gemm.k, dtype);
+        weight.extend((0..u64::from(k)).map(|inner| {
+            let (row, col) = layout.place((output, inner), k, dtype);
             all[row as usize][col as usize]
         }));
     }

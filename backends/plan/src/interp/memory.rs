@@ -15,9 +15,6 @@ use crate::kernel::{Access, Kernel, Param, Rows, Slot, View};
 /// Who wrote a byte: 0 nobody, else the index of a buffer plus one.
 pub(super) type Owner = u32;
 
-/// Bytes of the smallest real element: where one may begin.
-const GRANULE: usize = 2;
-
 /// What buffers and operands begin at a multiple of.
 pub(super) const ALIGN: usize = 4;
 
@@ -25,7 +22,7 @@ pub(super) const ALIGN: usize = 4;
 pub(super) struct Memory<'a, N> {
     /// Integers and masks, at their place.
     pub(super) arena: Vec<u8>,
-    /// Numbers: that of the element at byte `i` of the arena stands at `i / GRANULE`.
+    /// Numbers: that of the element at byte `i` of the arena stands at `i`.
     reals: Vec<N>,
     pub(super) owners: Vec<Owner>,
     pub(super) constants: &'a [Constant<'a, N>],
@@ -53,7 +50,7 @@ impl<'a, N: Element> Memory<'a, N> {
     /// An arena of so many bytes that nobody wrote.
     pub(super) fn new(n_bytes: usize, constants: &'a [Constant<'a, N>]) -> Memory<'a, N> {
         // What nobody wrote is never read: its owner is checked first.
-        let reals = vec![N::ZERO; n_bytes.div_ceil(GRANULE)];
+        let reals = vec![N::ZERO; n_bytes];
         Memory { arena: vec![POISON_BYTE; n_bytes], reals, owners: vec![0; n_bytes], constants }
     }
 
@@ -69,15 +66,15 @@ impl<'a, N: Element> Memory<'a, N> {
 
     /// The `n` reals of this type from byte `begin` of the arena on.
     pub(super) fn reals(&self, begin: usize, dtype: DType, n: usize) -> impl Iterator<Item = N> + '_ {
-        let step = dtype.size() as usize / GRANULE;
-        (0..n).map(move |idx| self.reals[begin / GRANULE + idx * step])
+        let step = dtype.size() as usize;
+        (0..n).map(move |idx| self.reals[begin + idx * step])
     }
 
     /// Writes reals, each as an element of this type.
     pub(super) fn set_reals(&mut self, begin: usize, dtype: DType, values: impl IntoIterator<Item = N>) {
-        let step = dtype.size() as usize / GRANULE;
+        let step = dtype.size() as usize;
         for (idx, value) in values.into_iter().enumerate() {
-            self.reals[begin / GRANULE + idx * step] = value.stored_as(dtype);
+            self.reals[begin + idx * step] = value.stored_as(dtype);
         }
     }
 }
@@ -88,6 +85,7 @@ pub(super) fn decode<N: Number>(dtype: DType, bytes: &[u8]) -> Vec<N> {
     match dtype {
         DType::F32 => words(bytes).map(|word| number(f32::from_le_bytes(word))).collect(),
         DType::Bf16 => words(bytes).map(|word| number(half::bf16::from_le_bytes(word).to_f32())).collect(),
+        DType::I8 => bytes.iter().map(|byte| number(f32::from(byte.cast_signed()))).collect(),
         DType::U32 | DType::U8 => Vec::new(),
     }
 }
@@ -340,7 +338,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
 }
 
 fn is_real(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::Bf16)
+    matches!(dtype, DType::F32 | DType::Bf16 | DType::I8)
 }
 
 fn wrong_type(param: &Param, wants: &'static str) -> Fault {

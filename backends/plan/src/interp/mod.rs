@@ -104,7 +104,7 @@ pub fn run_kernel(kernel: &Kernel, operands: &mut [Vec<u8>], tiling: Tiling) -> 
             DType::Bf16 => operand.as_chunks_mut().0.iter_mut().zip(reals).for_each(|(word, real)| {
                 *word = half::bf16::from_f32(real).to_le_bytes();
             }),
-            DType::U32 | DType::U8 => operand.copy_from_slice(&memory.arena[range.clone()]),
+            DType::U32 | DType::U8 | DType::I8 => operand.copy_from_slice(&memory.arena[range.clone()]),
         }
     }
     Ok(())

@@ -27,7 +27,7 @@ pub(super) fn run<N: Element>(
                         let number = frame.load_index(rows, row)?;
                         frame.store_u32(cache, place.into(), number)?;
                     }
-                    DType::U32 | DType::F32 | DType::Bf16 => {
+                    DType::U32 | DType::F32 | DType::Bf16 | DType::I8 => {
                         let numbers = frame.load(rows, row, cols)?;
                         frame.store_dense(cache, place, &numbers)?;
                     }

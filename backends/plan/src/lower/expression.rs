@@ -150,7 +150,9 @@ impl Ctx<'_> {
             weight.is_some_and(|weight| !self.first_output(weight).is_multiple_of(PANEL_COLS))
         };
         let layout = match layout {
-            WeightLayout::Panels if matmul.sums.iter().any(begins_within) => WeightLayout::Columns,
+            WeightLayout::Panels | WeightLayout::Levels if matmul.sums.iter().any(begins_within) => {
+                WeightLayout::Columns
+            }
             layout => layout,
         };
         for sum in &matmul.sums {

@@ -8,7 +8,7 @@ use skipc_ir::{Dim, Op, Value};
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
-use crate::kernel::{Access, Slot, Sum, WeightLayout, panel_terms};
+use crate::kernel::{Access, BLOCK_TERMS, Slot, Sum, WeightLayout, panel_terms};
 use crate::op_kind::{Constant, OpKind};
 use crate::plan::{ConstantSource, PlanConstant};
 use crate::recipe::{self, RecipeStep};
@@ -90,10 +90,22 @@ impl Ctx<'_> {
         });
         steps.extend(term.map(|term| RecipeStep::Term { term }));
         let outputs = self.shape(self.tensor_of(value))?.0;
+        if layout == WeightLayout::Levels {
+            let mut panels = |step, dtype, cols| {
+                let panels = RecipeStep::Panels { outputs, terms: panel_terms(dtype) };
+                let source = ConstantSource::Recipe { steps: [&steps[..], &[step, panels]].concat() };
+                let shape = layout.shape((outputs, cols), dtype);
+                let (rows, cols) = shape.ok_or(PlanError::TooLarge { what: "constants" })?;
+                Ok::<_, PlanError>(self.constant(bind, "w", source, (dtype, rows, cols)))
+            };
+            let weight = panels(RecipeStep::Levels, DType::I8, cols)?;
+            let scales = panels(RecipeStep::Scales, DType::Bf16, cols.div_ceil(BLOCK_TERMS))?;
+            return Ok(Sum { weight, row, scales: Some(scales) });
+        }
         let too_large = PlanError::TooLarge { what: "constants" };
         let shape = layout.shape((outputs, cols), dtype).ok_or(too_large)?;
         match layout {
-            WeightLayout::Rows => {}
+            WeightLayout::Rows | WeightLayout::Levels => {}
             WeightLayout::Columns => steps.push(RecipeStep::Transpose),
             WeightLayout::Panels => {
                 steps.push(RecipeStep::Panels { outputs, terms: panel_terms(dtype) });
@@ -105,7 +117,7 @@ impl Ctx<'_> {
             _ => ConstantSource::Recipe { steps },
         };
         let weight = self.constant(bind, "w", source, (dtype, shape.0, shape.1));
-        Ok(Sum { weight, row })
+        Ok(Sum::of(weight, row))
     }
 
     /// The output of a weight that is the first of those that a sum takes.

@@ -6,9 +6,9 @@ use skipc_artifact::target::DType;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS, NormKind,
-    PANEL_COLS, Param, Part, Pending, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot,
-    Sum, Update, View, WeightLayout,
+    Access, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS,
+    NormKind, PANEL_COLS, Param, Part, Pending, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment,
+    Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -22,8 +22,10 @@ pub(super) enum Kind {
     /// `f32` or `bf16`.
     Real,
     F32,
+    Bf16,
     U32,
     U8,
+    I8,
 }
 
 /// Rows of a parameter that a use may touch.
@@ -102,6 +104,8 @@ impl Check<'_> {
         let (fits, wanted) = match kind {
             Kind::Real => (matches!(dtype, DType::F32 | DType::Bf16), "f32 or bf16"),
             Kind::F32 => (dtype == DType::F32, "f32"),
+            Kind::Bf16 => (dtype == DType::Bf16, "bf16"),
+            Kind::I8 => (dtype == DType::I8, "i8"),
             Kind::U32 => (dtype == DType::U32, "u32"),
             Kind::U8 => (dtype == DType::U8, "u8"),
         };
@@ -212,7 +216,7 @@ impl Check<'_> {
         let Part { n, layout, sums, epilogue } = part;
         self.size("n", *n, *n > 0);
         self.size("the number of sums", sums.len() as u32, (1..=MAX_SUMS).contains(&sums.len()));
-        for Sum { weight, row } in sums {
+        for Sum { weight, row, scales } in sums {
             let end = row.saturating_add(*n);
             let kind = if dtype == Some(DType::F32) { Kind::F32 } else { Kind::Real };
             match layout {
@@ -221,6 +225,10 @@ impl Check<'_> {
                     let cols = self.param(*weight).map_or(0, |param| param.cols);
                     self.size("the columns of a weight", cols, end <= cols);
                     self.constant(*weight, k, cols, kind);
+                }
+                WeightLayout::Levels => {
+                    self.levels(k, *weight, *scales, (*row, end));
+                    continue;
                 }
                 WeightLayout::Panels => {
                     self.size("the first output of a sum in panels", *row, row.is_multiple_of(PANEL_COLS));
@@ -240,6 +248,7 @@ impl Check<'_> {
                     self.constant(*weight, least.map_or(0, |(rows, _)| rows), cols, kind);
                 }
             }
+            self.size("scales of a weight that has none", 1, scales.is_none());
             let Some(param) = self.param(*weight).cloned() else { continue };
             if Some(param.dtype) != dtype {
                 let (param, got) = (param.name, param.dtype);
@@ -247,6 +256,19 @@ impl Check<'_> {
             }
         }
         program::check(self, epilogue, *n, sums.len());
+    }
+
+    /// A weight in [`WeightLayout::Levels`].
+    fn levels(&mut self, k: u32, weight: Slot, scales: Option<Slot>, (row, end): (u32, u32)) {
+        self.size("the first output of a sum in panels", row, row.is_multiple_of(PANEL_COLS));
+        self.size("the scales of a weight in 8 bits", 0, scales.is_some());
+        let of_scales = scales.map(|scales| (scales, k.div_ceil(BLOCK_TERMS), DType::Bf16, Kind::Bf16));
+        for (slot, k, dtype, kind) in [(weight, k, DType::I8, Kind::I8)].into_iter().chain(of_scales) {
+            match WeightLayout::Panels.shape((end, k), dtype) {
+                Some((rows, cols)) => self.constant(slot, rows, cols, kind),
+                None => self.size("the rows of a weight in panels", end, false),
+            }
+        }
     }
 
     fn attention(&mut self, attention: &Attention) {
@@ -402,6 +424,7 @@ impl Check<'_> {
                     Some(DType::F32) => Kind::F32,
                     Some(DType::U8) => Kind::U8,
                     Some(DType::U32) => Kind::U32,
+                    Some(DType::I8) => Kind::I8,
                     Some(DType::Bf16) | None => Kind::Real,
                 };
                 self.size("the type of the rows of a cache", 0, of(rows.slot) == of(cache));

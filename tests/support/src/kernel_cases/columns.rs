@@ -29,7 +29,7 @@ fn plain((k, n): (u32, u32), rows: u32, values: Values) -> Case {
     let weight = draft.reals("weight", (DType::F32, k, n + 5), k, values);
     let out = draft.output("out", (DType::F32, bound, n));
     let extent = draft.counted(rows, bound);
-    let sums = vec![Sum { weight, row: 2 }];
+    let sums = vec![Sum::of(weight, 2)];
     let part = Part { n, layout: WeightLayout::Columns, sums, epilogue: store_sum(dense(out)) };
     let exactness = if values == Values::Integers { Exactness::Bitwise } else { Exactness::Matmul { k } };
     draft.finish(extent, Body::Gemm(Gemm { a: dense(a), k, parts: vec![part] }), exactness)
@@ -53,7 +53,7 @@ fn routed(set: Set) -> Case {
         Inst::Binary(Binary::Add, Reg(2), Reg(3)),
     ];
     let epilogue = Pointwise { code, stores: vec![Store { to: listed(x, list), value: Reg(4) }] };
-    let sums = weights.map(|weight| Sum { weight, row: 0 }).to_vec();
+    let sums = weights.map(|weight| Sum::of(weight, 0)).to_vec();
     let part = Part { n, layout: WeightLayout::Columns, sums, epilogue };
     let a = View { col: 4, ..listed(a, list) };
     draft.finish(extent, Body::Gemm(Gemm { a, k, parts: vec![part] }), Exactness::Bitwise)

@@ -224,6 +224,7 @@ fn encode(dtype: DType, values: &[f64]) -> Vec<u8> {
     match dtype {
         DType::F32 => values.iter().flat_map(|value| (*value as f32).to_le_bytes()).collect(),
         DType::Bf16 => values.iter().flat_map(|value| half::bf16::from_f64(*value).to_le_bytes()).collect(),
+        DType::I8 => values.iter().map(|value| (*value as i8).cast_unsigned()).collect(),
         DType::U32 | DType::U8 => panic!("{dtype} holds no real numbers"),
     }
 }

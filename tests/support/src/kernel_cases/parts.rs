@@ -59,7 +59,7 @@ fn rows_of_a_weight(dtype: DType) -> Case {
     let extent = draft.counted(rows, rows);
     let part = |row: u32, n: u32, col: u32| Part {
         n,
-        sums: vec![Sum { weight, row }],
+        sums: vec![Sum::of(weight, row)],
         layout: WeightLayout::Rows,
         epilogue: store_sum(View { col, ..dense(out) }),
     };

@@ -88,8 +88,7 @@ fn difference(dtype: DType, k: u32, (rows, bound): (u32, u32)) -> Case {
 
 /// A part of one column: the second row of the weights minus the first.
 pub(super) fn difference_part(weights: &[Slot], scale: Option<Slot>, out: Slot) -> Part {
-    let sums =
-        [1, 0].into_iter().flat_map(|row| weights.iter().map(move |weight| Sum { weight: *weight, row }));
+    let sums = [1, 0].into_iter().flat_map(|row| weights.iter().map(move |weight| Sum::of(*weight, row)));
     let n_terms = weights.len() as u32;
     let mut code = Vec::new();
     let second = add_up(&mut code, 0, n_terms);

@@ -10,7 +10,7 @@ mod update;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Body, Gemm, Kernel, Rows, Slot, Sum, View};
+use skipc_plan::kernel::{Access, BLOCK_TERMS, Body, Gemm, Kernel, Rows, Slot, Sum, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::{Exactness, Expected, Want, decode};
@@ -108,15 +108,22 @@ impl<'a> Eval<'a> {
             for part in &gemm.parts {
                 let factor = |sum: &Sum, col: usize, inner: usize| {
                     let output = sum.row as usize + col;
-                    let dtype = self.kernel.param(sum.weight).dtype;
-                    let place = (output as u64, inner as u64);
-                    let (row, col) = part.layout.place(place, gemm.k, dtype);
-                    self.at(sum.weight, row as usize, col as usize)
+                    let at = |slot: Slot, inner: usize, k: u32| {
+                        let dtype = self.kernel.param(slot).dtype;
+                        let (row, col) = part.layout.place((output as u64, inner as u64), k, dtype);
+                        self.at(slot, row as usize, col as usize)
+                    };
+                    let scale =
+                        |scales: Slot| at(scales, inner / BLOCK_TERMS as usize, gemm.k.div_ceil(BLOCK_TERMS));
+                    at(sum.weight, inner, gemm.k) * sum.scales.map_or(1.0, scale)
                 };
                 let sum = |sum: &Sum| {
                     let columns = 0..part.n as usize;
-                    let dot =
-                        |col| Approx::dot(a.iter().copied(), (0..k).map(|inner| factor(sum, col, inner)));
+                    // That the sum of a block is multiplied with its scale rounds once more, as a term more would.
+                    let more = usize::from(sum.scales.is_some());
+                    let left = || a.iter().copied().chain(std::iter::repeat_n(0.0, more));
+                    let right = |col| (0..k).map(move |inner| factor(sum, col, inner));
+                    let dot = |col| Approx::dot(left(), right(col).chain(std::iter::repeat_n(0.0, more)));
                     columns.map(dot).collect()
                 };
                 let sums: Vec<Vec<Approx>> = part.sums.iter().map(sum).collect();

@@ -233,6 +233,9 @@ fn check_part(kernel: &Kernel, k: u32, a: &Param, part: &Part) -> Result<(), Err
 }
 
 fn check_weight(kernel: &Kernel, k: u32, a: &Param, part: &Part, sum: Sum) -> Result<(), Error> {
+    if part.layout == WeightLayout::Levels {
+        return Err(Error::Unsupported { what: "weights in 8 bits".to_owned() });
+    }
     place::require(kernel, sum.weight, a.dtype)?;
     let weight = place::param(kernel, sum.weight)?;
     let is_there = match part.layout {
@@ -242,7 +245,7 @@ fn check_weight(kernel: &Kernel, k: u32, a: &Param, part: &Part, sum: Sum) -> Re
             let least = end.and_then(|end| part.layout.shape((end, k), a.dtype));
             weight.cols.is_multiple_of(SWIZZLE_TERMS) && least.is_some_and(|(_, cols)| cols <= weight.cols)
         }
-        WeightLayout::Swizzled | WeightLayout::Panels | WeightLayout::Columns => {
+        WeightLayout::Swizzled | WeightLayout::Panels | WeightLayout::Columns | WeightLayout::Levels => {
             let what = format!("{} weights in {:?}", a.dtype, part.layout).to_lowercase();
             return Err(Error::Unsupported { what });
         }

@@ -74,7 +74,7 @@ fn swizzled(mut kernel: Kernel) -> Kernel {
     let mut outputs = BTreeMap::<Slot, u32>::new();
     for part in gemm.parts.iter_mut().filter(|part| !part.is_narrow()) {
         part.layout = WeightLayout::Swizzled;
-        for Sum { weight, row } in &part.sums {
+        for Sum { weight, row, .. } in &part.sums {
             let end = outputs.entry(*weight).or_default();
             *end = (*end).max(row + part.n);
         }

@@ -89,7 +89,7 @@ impl Matmul<'_> {
         }
         full.arrive_expecting(part.width() * ROW_BYTES);
         let outputs = (code.int(part.n()) - first).min(part.cols);
-        for (sum, Sum { weight, row }) in (0_u32..).zip(part.sums()) {
+        for (sum, Sum { weight, row, .. }) in (0_u32..).zip(part.sums()) {
             let to = stage.right(code).at::<I8>(sum * part.cols * ROW_BYTES);
             let before = slice.to_long() * u64::from(self.kernel.param(*weight).cols);
             let all = code.param(weight.0).far::<BF16>(before);
