@@ -62,6 +62,15 @@ const CODES: &[(&str, &str)] = &[
         "`--require device-resident`: some step would wait for the host to bring a count. This is a fault of the compiler.",
     ),
     (
+        "serve::address",
+        "The server cannot listen where it was asked to: another program has the port, or the machine does not have the address. Port 0 takes a free one.",
+    ),
+    ("serve::api_keys", "The file of `--api-key-file` has no key. Write one a line."),
+    (
+        "serve::engine",
+        "The server stopped where it must not. This is a fault of the runtime: please report it.",
+    ),
+    (
         "target::cranelift",
         "The code generator for the host could not be set up. This is a fault of the compiler.",
     ),

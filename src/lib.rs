@@ -10,6 +10,8 @@ pub mod diagnostic;
 pub mod driver;
 pub mod error;
 pub mod frontend;
+#[cfg(feature = "cli")]
+pub mod serve;
 pub mod verify;
 
 pub use error::{Error, ErrorKind};

@@ -2,11 +2,11 @@
 # Brings a machine to the point where skipc builds and its tests run. Safe to call again: it asks first what
 # is there, prints nothing and needs no network when all of it is.
 #
-#   tests/setup.sh             LLVM 22 from Debian, `ptxas` and `nvdisasm` from PyPI
+#   tests/setup.sh             LLVM 22 from Debian, `ptxas` and `nvdisasm` from PyPI, and `openai` for tests/serve.rs
 #   tests/setup.sh --no-llvm   only looks for cargo: enough for everything but the `cuda` feature
 #
-# The two CUDA tools go to $SKIPC_CACHE/cuda/bin (by default .cache/cuda/bin in the repository); nothing is installed
-# into any Python. Debian packages need root or sudo.
+# The two CUDA tools go to $SKIPC_CACHE/cuda/bin (by default .cache/cuda/bin in the repository), the client of the OpenAI
+# API to an environment of its own beside them; nothing is installed into any other Python. Debian packages need root or sudo.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -142,6 +142,14 @@ for tool in ("ptxas", "nvdisasm"):
 PYTHON
 }
 
+# The client of the OpenAI API with which tests/serve.rs talks to a server.
+fetch_client() {
+    if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1 && has dpkg-query; then
+        need_packages python3 python3-venv
+    fi
+    "$repo/tests/serve/setup.sh" >/dev/null
+}
+
 case "${1-}" in
     --no-llvm | "") ;;
     *) fail "unknown argument $1; see the head of tests/setup.sh" ;;
@@ -151,6 +159,7 @@ if [[ ${1-} != --no-llvm ]]; then
     check_llvm
     check_linker
     fetch_cuda_tools
+    fetch_client
 else
     check_linker
 fi

@@ -16,6 +16,7 @@ mod opt;
 mod progress;
 mod repro;
 mod run;
+mod serve;
 mod shares;
 mod trace;
 mod tune;
@@ -35,6 +36,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::{Error, ErrorKind};
 
 pub use exit::{exit_code, panicked, say, show};
+pub use serve::ServeArgs;
 pub use skipc_runtime::command::Files;
 pub use values::{CpuBackendArg, KeyValuesArg, VariantArg};
 
@@ -64,6 +66,8 @@ pub enum Command {
     Run(skipc_runtime::command::RunArgs),
     /// Continue texts or sequences of tokens: greedily, by draws, or by beam search.
     Generate(skipc_runtime::command::GenerateArgs),
+    /// Serve an artefact over HTTP, as the OpenAI API has it.
+    Serve(serve::ServeArgs),
     /// Show what is in an artefact: IR by phase, kernels, buffers, skipping.
     Inspect(InspectArgs),
     /// Check that every form of the model in an artefact gives the same results.
@@ -529,6 +533,7 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Compile(args) => compile::run(args, cli.json),
         Command::Run(args) => run::run(args, cli.json, out),
         Command::Generate(args) => generate::run(args, cli.json, out),
+        Command::Serve(args) => serve::run(args, cli.json, out),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),

@@ -95,6 +95,11 @@ impl Shares {
     }
 }
 
+/// Names of what each router decides about, in model order.
+pub(super) fn names(model: &Model) -> Vec<String> {
+    scopes(model).into_iter().map(|(name, _)| name).collect()
+}
+
 /// What each router decides about, with its settings, in model order.
 fn scopes(model: &Model) -> Vec<(String, &Skip)> {
     let blocks = model.blocks.iter().enumerate();

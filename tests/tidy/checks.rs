@@ -40,8 +40,8 @@ const TEST_TOOLS: [&str; 2] = ["skipc-testkit", "skipc-ptx"];
 /// Crates whose presence means that LLVM has to be installed.
 const NEEDS_LLVM: [&str; 4] = ["llvm-sys", "mlir-sys", "inkwell", "melior"];
 
-/// Crates for options and output on a terminal, which programs that link the compiler have no use for.
-const COMMAND_LINE: [&str; 4] = ["clap", "comfy-table", "indicatif", "miette"];
+/// Crates for options, output on a terminal and the server, which programs that link the compiler have no use for.
+const COMMAND_LINE: [&str; 7] = ["axum", "clap", "comfy-table", "indicatif", "miette", "tokenizers", "tokio"];
 
 /// Crates that change together, so their versions stand together in the root manifest; `cranelift-*` too.
 const ONE_PLACE: [&str; 6] = ["melior", "melior-macro", "mlir-sys", "inkwell", "llvm-sys", "tblgen"];

@@ -36,6 +36,14 @@ pub const CODES: &[(&str, &str)] = &[
         "run::cache-full",
         "Keys and values of one sequence alone do not fit into the memory that was set aside for all of them. Set more aside, or generate fewer tokens.",
     ),
+    (
+        "run::cache-memory",
+        "Memory for keys and values of all slots is taken once, at the start, and the machine does not have so much left. Ask for fewer slots or, by `--cache-tokens`, for fewer tokens of all of them together.",
+    ),
+    (
+        "run::chat-template",
+        "The template that makes a prompt of a chat is malformed, uses something that is not known here, or refuses these messages; the message says what it said.",
+    ),
     ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
     ("run::io", "A file cannot be read or written; the operating system's reason is in the message."),
     (
@@ -43,6 +51,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The artefact has no known answers for the program, or they are damaged. Compile the model again.",
     ),
     ("run::memory", "The host has no memory for the model. Compile with a smaller `--max-tokens`."),
+    (
+        "run::no-chat-template",
+        "Chats are made prompts by a template that belongs to the model: `chat_template` in its tokenizer_config.json, or the file chat_template.jinja. Put it beside the artefact or the tokenizer, or name it by `--chat-template`. A model that was not trained on chats has none.",
+    ),
     (
         "run::no-external-weights",
         "The artefact was compiled with `--external-weights`, so that its constants lie in a second file, which is not where it should be: beside the artefact, under the name that it was written with, or where `--external-weights` says.",
@@ -69,7 +81,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "run::prompt-vocabulary",
-        "`--prompt` takes the bytes of a text as tokens, which only a model of 256 tokens knows. Give token ids by `--tokens`.",
+        "Without a tokenizer the bytes of a text are its tokens, which only a model of 256 tokens knows. Name its tokenizer.json by `--tokenizer`, or give token ids by `--tokens`.",
     ),
     (
         "run::routing-conflict",
@@ -98,6 +110,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("run::threads", "The operating system did not start the threads that were asked for."),
     ("run::token-range", "A token is not in the vocabulary of the model."),
+    (
+        "run::tokenizer",
+        "A tokenizer.json or a file beside it cannot be read, is of another model, or does not know a text.",
+    ),
     ("run::too-large", "A file is larger than anything that this program makes."),
     (
         "run::too-many-tokens",

@@ -217,12 +217,34 @@ pub enum Error {
         /// How many there must be.
         expected: usize,
     },
-    /// Text for a model whose tokens are not bytes.
-    #[error("`--prompt` needs a model of bytes (256 tokens); this one has {vocab_size}: use `--tokens`")]
+    /// Text for a model whose tokens are not bytes, and no tokenizer.
+    #[error(
+        "text needs a tokenizer, or a model of bytes (256 tokens); this one has {vocab_size}: use `--tokenizer`, or give \
+         token ids (`--tokens`)"
+    )]
     PromptVocabulary {
         /// Tokens of the model.
         vocab_size: u32,
     },
+    /// A tokenizer, or a file beside it, that cannot be used.
+    #[error("the tokenizer of {path} cannot be used: {reason}", path = path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Messages of a chat that cannot be made a prompt. The template, or messages that it does not take.
+    #[error("the chat template cannot be applied: {reason}")]
+    ChatTemplate {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A chat with a model that has no template for it.
+    #[error(
+        "the model has no chat template: put its `tokenizer_config.json` beside the artefact, or name one by `--chat-template`"
+    )]
+    NoChatTemplate,
     /// Logits that are no numbers. The weights are at fault, or tokens for which they overflow.
     #[error("the logits of token {position} of sequence {sequence} are not finite: one is {value}")]
     NonFinite {
@@ -278,6 +300,20 @@ pub enum Error {
         sequence: u32,
         /// Its tokens.
         tokens: usize,
+    },
+    /// More memory for what is kept of tokens than the machine has left. Found before any of it is taken.
+    #[error(
+        "caches for {tokens} tokens take {} MiB, and {} MiB are available; use fewer slots or `--cache-tokens`",
+        bytes >> 20,
+        available >> 20
+    )]
+    CacheMemory {
+        /// Tokens that there was to be room for.
+        tokens: u32,
+        /// What they take.
+        bytes: u64,
+        /// What there is.
+        available: u64,
     },
     /// Nothing to continue from.
     #[error("generation needs at least one token to begin with")]
@@ -356,6 +392,9 @@ impl Error {
             Error::TokenRange { .. } => "run::token-range",
             Error::BatchShape { .. } => "run::batch-shape",
             Error::PromptVocabulary { .. } => "run::prompt-vocabulary",
+            Error::Tokenizer { .. } => "run::tokenizer",
+            Error::ChatTemplate { .. } => "run::chat-template",
+            Error::NoChatTemplate => "run::no-chat-template",
             Error::NonFinite { .. } => "run::non-finite",
             Error::Usage(_) => "run::usage",
             Error::SameFile { .. } => "run::same-file",
@@ -364,6 +403,7 @@ impl Error {
             Error::NotCausal => "run::not-causal",
             Error::Slot { .. } => "run::slot",
             Error::CacheFull { .. } => "run::cache-full",
+            Error::CacheMemory { .. } => "run::cache-memory",
             Error::EmptyPrompt => "run::empty-prompt",
             Error::RoutingConflict { .. } => "run::routing-conflict",
             Error::StrayWrite { .. } => "run::stray-write",

@@ -36,7 +36,7 @@ use crate::device::Device;
 use crate::error::{self, Error};
 use crate::model::Model;
 use crate::session::Options;
-use crate::{cpu, cuda};
+use crate::{cpu, cuda, memory};
 
 /// A program with its code and constants on a device; cheap to clone. All its states share it.
 #[derive(Clone, Debug)]
@@ -132,6 +132,15 @@ impl Module {
         match &self.loaded.engine {
             Engine::Cpu(loaded) => loaded.describe(),
             Engine::Cuda(loaded) => loaded.describe(),
+        }
+    }
+
+    /// Bytes that the host has left for states, if it says; a GPU says when it is asked for more than it has.
+    #[must_use]
+    pub fn available_memory(&self) -> Option<u64> {
+        match &self.loaded.engine {
+            Engine::Cpu(_) => memory::available_bytes(),
+            Engine::Cuda(_) => None,
         }
     }
 

@@ -22,7 +22,9 @@ pub enum FileUse {
 
 /// What `skipc` and `skipc-run` do with each of their paths, by the option's name in its program.
 const USES: &[(&str, FileUse)] = &[
+    ("api_key_file", FileUse::Read),
     ("artifact", FileUse::Read),
+    ("chat_template", FileUse::Read),
     // Numbered files of a folder of their own.
     ("dump_to", FileUse::Folder(&[])),
     ("external_output", FileUse::Write),
@@ -39,6 +41,7 @@ const USES: &[(&str, FileUse)] = &[
     ("routing_out", FileUse::Write),
     ("spec", FileUse::Read),
     ("svg", FileUse::Write),
+    ("tokenizer", FileUse::Read),
     ("tokens", FileUse::Read),
     ("trace", FileUse::Read),
     ("tuning", FileUse::Read),

@@ -12,7 +12,7 @@ use super::skips::Skips;
 use crate::decode::beam::{self, Search};
 use crate::decode::text::TextStream;
 use crate::decode::{
-    self, Bytes, Decoder, Drafts, Engine, EngineOptions, Event, Finish, Handle, Request, Sampling,
+    self, Decoder, Drafts, Engine, EngineOptions, Event, Finish, Handle, LanguageFiles, Request, Sampling,
     Speculation, Tokenizer,
 };
 use crate::device::Device;
@@ -54,6 +54,19 @@ pub struct GenerateArgs {
     /// How many tokens of each row count, `[batch]`
     #[arg(long, value_name = "L.npy", requires = "tokens", conflicts_with = "prompt")]
     pub lengths: Option<PathBuf>,
+
+    /// The tokenizer.json of the model, or the folder that has it; beside the artefact by default. A model of 256 tokens
+    /// needs none: they are bytes
+    #[arg(long, value_name = "FILE|DIR")]
+    pub tokenizer: Option<PathBuf>,
+
+    /// Make the text a message of a user, by the model's chat template, and print the answer alone
+    #[arg(long, conflicts_with = "tokens")]
+    pub chat: bool,
+
+    /// Chat template (Jinja); by default that in tokenizer_config.json, beside the tokenizer or the artefact
+    #[arg(long, value_name = "FILE", requires = "chat")]
+    pub chat_template: Option<PathBuf>,
 
     /// Most tokens to add
     #[arg(long, value_name = "N", default_value_t = 128)]
@@ -185,10 +198,18 @@ impl GenerateArgs {
     }
 
     fn prompts(&self, vocab_size: u32) -> Result<Prompts, Error> {
+        let files = LanguageFiles {
+            model: self.model.clone(),
+            tokenizer: self.tokenizer.clone(),
+            chat_template: self.chat_template.clone(),
+        };
         if let Some(path) = &self.tokens {
             let sequences = Sequences::read(path, self.lengths.as_deref())?;
             let rows = sequences.rows().map(<[u32]>::to_vec).collect();
-            let tokenizer = Bytes::of(vocab_size).ok().map(|bytes| Arc::new(bytes) as Arc<dyn Tokenizer>);
+            let tokenizer = match files.tokenizer(vocab_size) {
+                Err(Error::PromptVocabulary { .. }) => None,
+                tokenizer => Some(tokenizer?),
+            };
             return Ok(Prompts { rows, text: None, tokenizer });
         }
         let text = match (&self.prompt, &self.prompt_file) {
@@ -196,12 +217,18 @@ impl GenerateArgs {
             (None, Some(path)) => read_text(path, PROMPT_LIMIT)?,
             (None, None) => return Err(Error::EmptyPrompt),
         };
-        let tokenizer = Bytes::of(vocab_size)?;
+        let tokenizer = files.tokenizer(vocab_size)?;
+        if self.chat {
+            let template = files.chat_template()?.ok_or(Error::NoChatTemplate)?;
+            let prompt = template.render(&[serde_json::json!({"role": "user", "content": text})])?;
+            let rows = vec![tokenizer.encode_rendered(&prompt)?];
+            return Ok(Prompts { rows, text: Some(String::new()), tokenizer: Some(tokenizer) });
+        }
         let rows = vec![tokenizer.encode(&text)?];
         if rows[0].is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        Ok(Prompts { rows, text: Some(text), tokenizer: Some(Arc::new(tokenizer)) })
+        Ok(Prompts { rows, text: Some(text), tokenizer: Some(tokenizer) })
     }
 }
 
@@ -220,7 +247,7 @@ pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
 /// What is continued.
 struct Prompts {
     rows: Vec<Vec<u32>>,
-    /// The only row as text, if it was given so.
+    /// What is shown before the continuation, if the only row was given as text: nothing of a chat.
     text: Option<String>,
     tokenizer: Option<Arc<dyn Tokenizer>>,
 }
@@ -306,6 +333,7 @@ impl Run<'_, '_> {
                 stop: self.args.stop.clone(),
                 sequence: index,
                 draw: index.into(),
+                logprobs: None,
             };
             handles.push(if prompt.is_empty() { None } else { Some(engine.submit(request)?) });
         }
@@ -370,7 +398,7 @@ impl Run<'_, '_> {
                     }
                     continue;
                 }
-                Event::Token { token, text } => {
+                Event::Token { token, text, .. } => {
                     row.tokens.push(token);
                     text
                 }

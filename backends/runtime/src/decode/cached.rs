@@ -4,8 +4,9 @@ use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::pending;
 use skipc_artifact::program::{Function, PAGE_ROWS, STEP};
 
-use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, Rows, Slot, StepOutputs};
+use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, PageUse, Rows, Slot, StepOutputs};
 use super::pages::Pages;
+use super::prefixes::{Before, Prefixes};
 use crate::error::Error;
 use crate::module::{Module, State};
 
@@ -15,6 +16,8 @@ use crate::module::{Module, State};
 pub struct Cached {
     state: State,
     pages: Pages,
+    /// If sequences that begin alike share pages.
+    prefixes: Option<Prefixes>,
     slots: Vec<Option<Sequence>>,
     /// Tokens of a sequence whose keys and values may wait, if any may.
     most_pending: u32,
@@ -27,10 +30,18 @@ const MOST_PENDING: u32 = 256;
 #[derive(Clone, Debug)]
 struct Sequence {
     number: u32,
-    length: u32,
+    tokens: Vec<u32>,
     pages: Vec<u32>,
     /// The first position whose keys and values wait, for each router whose layers may leave them for later.
     pending: Vec<u32>,
+    /// How many of the pages the store of prefixes knows.
+    known: usize,
+}
+
+impl Sequence {
+    fn length(&self) -> u32 {
+        self.tokens.len() as u32
+    }
 }
 
 impl Cached {
@@ -39,9 +50,13 @@ impl Cached {
     ///
     /// # Errors
     ///
-    /// [`Error::NoFunction`] if the program has none for steps; no memory.
+    /// [`Error::NoFunction`] if the program has none for steps; [`Error::CacheMemory`] if they do not fit; no memory.
     pub fn new(module: &Module, slots: u32, cache_tokens: u32) -> Result<Self, Error> {
         let function = module.function(STEP)?;
+        let bytes = Self::bytes_of_token(module) * u64::from(cache_tokens);
+        if let Some(available) = module.available_memory().filter(|available| bytes > *available) {
+            return Err(Error::CacheMemory { tokens: cache_tokens, bytes, available });
+        }
         // However all sequences wait, a step has room for what they leave and for half as many tokens as without.
         let most_pending = match n_waiting(function) {
             0 => 0,
@@ -49,7 +64,15 @@ impl Cached {
         };
         let state = module.state_with_cache(cache_tokens)?;
         let pages = Pages::new(state.cached_rows() / PAGE_ROWS);
-        Ok(Self { state, pages, slots: vec![None; slots as usize], most_pending })
+        Ok(Self { state, pages, prefixes: None, slots: vec![None; slots as usize], most_pending })
+    }
+
+    /// Keeps full pages when their sequences end, until others need them: sequences of the same number that
+    /// [`resume`](Decoder::resume) with the same tokens find them. What is kept of a token is a function of the tokens up
+    /// to it, so that nothing else has to be the same.
+    #[must_use]
+    pub fn sharing_prefixes(self) -> Self {
+        Self { prefixes: Some(Prefixes::default()), ..self }
     }
 
     /// Bytes that a token takes in the caches.
@@ -87,38 +110,87 @@ impl Cached {
 
     /// How many pages a sequence needs for more tokens: new ones, and one for a last page that it may not write to.
     fn wants(&self, sequence: &Sequence, n_new: usize) -> usize {
-        let all = (sequence.length as usize + n_new).div_ceil(PAGE_ROWS as usize);
+        let all = (sequence.tokens.len() + n_new).div_ceil(PAGE_ROWS as usize);
         let copies = self.shared_end(sequence).is_some();
         all.saturating_sub(sequence.pages.len()) + usize::from(copies)
     }
 
     /// The page that the next token of a sequence goes to, if others have it, too.
     fn shared_end(&self, sequence: &Sequence) -> Option<u32> {
-        let page = *sequence.pages.get((sequence.length / PAGE_ROWS) as usize)?;
+        let page = *sequence.pages.get((sequence.length() / PAGE_ROWS) as usize)?;
         self.pages.is_shared(page).then_some(page)
+    }
+
+    /// A page that nobody has, or else one that is only kept.
+    fn take_page(&mut self) -> Option<u32> {
+        if self.pages.n_free() == 0 {
+            let pages = &self.pages;
+            let oldest = self.prefixes.as_mut()?.forget_oldest(|page| pages.is_idle(page))?;
+            self.pages.give_up(oldest);
+        }
+        self.pages.take()
+    }
+
+    /// Makes the full pages of a slot known. Of two pages with the same tokens before and in them one is enough, so that
+    /// who has a known page has those before it, too. Then what waits in the known one waits for the slot, too; where that
+    /// is more than may wait, the slot keeps its own for now.
+    fn keep_pages(&mut self, slot: Slot) {
+        let Some(prefixes) = &mut self.prefixes else { return };
+        let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
+        let length = sequence.length();
+        let (full, _) = sequence.tokens.as_chunks();
+        for (idx, tokens) in full.iter().enumerate().skip(sequence.known) {
+            let before = match idx.checked_sub(1) {
+                None => Before::Nothing(sequence.number),
+                Some(before) => Before::Page(sequence.pages[before]),
+            };
+            let (own, end) = (sequence.pages[idx], (idx as u32 + 1) * PAGE_ROWS);
+            match prefixes.find(before, *tokens) {
+                Some(known) => {
+                    let both = std::iter::zip(&sequence.pending, prefixes.pending(known));
+                    let pending: Vec<u32> =
+                        both.map(|(own, known)| if *known < end { *own.min(known) } else { *own }).collect();
+                    if pending.iter().any(|first| length - first > self.most_pending) {
+                        return;
+                    }
+                    sequence.pending = pending;
+                    self.pages.share(known);
+                    self.pages.release(own);
+                    sequence.pages[idx] = known;
+                }
+                None => {
+                    let pending = sequence.pending.iter().map(|first| end.min(*first)).collect();
+                    prefixes.insert((before, *tokens), own, pending);
+                    self.pages.keep(own);
+                }
+            }
+            sequence.known = idx + 1;
+        }
     }
 
     /// Gives a slot the pages for more tokens, its own where it is going to write.
     fn reserve(&mut self, slot: Slot, n_new: usize) -> Result<(), Error> {
         let full = Error::Slot { slot: slot.0, reason: "the cache has no page left for its tokens" };
         let sequence = self.sequence(slot)?.clone();
-        let Sequence { length, mut pages, .. } = sequence.clone();
+        let length = sequence.length();
+        let mut pages = sequence.pages.clone();
         if let Some(shared) = self.shared_end(&sequence) {
-            let own = self.pages.take().ok_or(full)?;
+            let own = self.take_page().ok_or(full)?;
             self.state.copy_cached(shared * PAGE_ROWS, own * PAGE_ROWS, length % PAGE_ROWS)?;
             pages[(length / PAGE_ROWS) as usize] = own;
             self.pages.release(shared);
         }
         let wanted = (length as usize + n_new).div_ceil(PAGE_ROWS as usize);
         let missing = wanted.saturating_sub(pages.len());
-        pages.extend((0..missing).filter_map(|_| self.pages.take()));
+        pages.extend((0..missing).filter_map(|_| self.take_page()));
         if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
             sequence.pages = pages;
         }
         Ok(())
     }
 
-    /// Runs the next tokens of some slots under these decisions, `[routers][new tokens]`, or else the routers' own.
+    /// Runs the next tokens of some slots under these decisions, `[routers][new tokens]`, or else the routers' own. Makes no
+    /// page known: what forced decisions leave in one is no function of its tokens.
     ///
     /// # Errors
     ///
@@ -182,8 +254,9 @@ impl Cached {
             let rows = first_row..first_row + tokens.len();
             first_row = rows.end;
             if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
-                sequence.length += tokens.len() as u32;
-                pending::advance(&mut sequence.pending, most, sequence.length, |router| {
+                sequence.tokens.extend_from_slice(tokens);
+                let end = sequence.length();
+                pending::advance(&mut sequence.pending, most, end, |router| {
                     let own = gates.get(router).and_then(|gate| gate.get(rows.clone()));
                     own.is_some_and(|own| own.contains(&1))
                 });
@@ -196,7 +269,7 @@ impl Cached {
         let limits = self.limits();
         limits.check(chunks)?;
         for chunk in chunks {
-            let found = u64::from(self.sequence(chunk.slot)?.length) + chunk.tokens.len() as u64;
+            let found = u64::from(self.sequence(chunk.slot)?.length()) + chunk.tokens.len() as u64;
             if found > u64::from(limits.positions) {
                 let sequence = chunk.slot.0 as usize;
                 return Err(Error::SequenceTooLong { sequence, found, limit: limits.positions });
@@ -222,7 +295,7 @@ impl Cached {
         for (idx, Chunk { slot, tokens: new, rows }) in (0u32..).zip(chunks) {
             let sequence = self.sequence(*slot)?;
             let first_row = tokens.len() as u32;
-            for (&token, position) in new.iter().zip(sequence.length..) {
+            for (&token, position) in new.iter().zip(sequence.length()..) {
                 let page = sequence.pages.get((position / PAGE_ROWS) as usize).copied().unwrap_or(u32::MAX);
                 tokens.push(token);
                 positions.push(position);
@@ -273,18 +346,54 @@ impl Decoder for Cached {
 
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error> {
         let pending = vec![0; n_waiting(self.function()) as usize];
-        self.fill(slot, Sequence { number: sequence, length: 0, pages: Vec::new(), pending })
+        let (tokens, pages) = (Vec::new(), Vec::new());
+        self.fill(slot, Sequence { number: sequence, tokens, pages, pending, known: 0 })
+    }
+
+    fn resume(&mut self, slot: Slot, sequence: u32, tokens: &[u32]) -> Result<u32, Error> {
+        let mut pages = Vec::new();
+        let mut before = Before::Nothing(sequence);
+        // The last token runs, for its logits.
+        let (full, _) = tokens[..tokens.len().saturating_sub(1)].as_chunks();
+        for page_tokens in full {
+            let Some(page) = self.prefixes.as_mut().and_then(|known| known.find(before, *page_tokens)) else {
+                break;
+            };
+            pages.push(page);
+            before = Before::Page(page);
+        }
+        let (known, n_known) = (pages.len(), pages.len() as u32 * PAGE_ROWS);
+        let tokens = tokens[..n_known as usize].to_vec();
+        let waiting = match (pages.last(), &self.prefixes) {
+            (Some(last), Some(known)) => known.pending(*last).to_vec(),
+            _ => vec![0; n_waiting(self.function()) as usize],
+        };
+        self.fill(
+            slot,
+            Sequence { number: sequence, tokens, pages: pages.clone(), pending: waiting, known },
+        )?;
+        pages.into_iter().for_each(|page| self.pages.share(page));
+        Ok(n_known)
+    }
+
+    fn pages(&self) -> PageUse {
+        let [used, kept, free] =
+            [self.pages.n_used(), self.pages.n_idle(), self.pages.n_free()].map(|count| count as u32);
+        PageUse { used, kept, free }
     }
 
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool {
-        let wants = |chunk: &Chunk<'_>| {
-            self.sequence(chunk.slot).map_or(0, |sequence| self.wants(sequence, chunk.tokens.len()))
+        let wants = |chunk: &Chunk<'_>| match self.sequence(chunk.slot) {
+            Ok(sequence) => self.wants(sequence, chunk.tokens.len()),
+            Err(_) => chunk.tokens.len().div_ceil(PAGE_ROWS as usize),
         };
-        chunks.iter().map(wants).sum::<usize>() <= self.pages.n_free()
+        chunks.iter().map(wants).sum::<usize>() <= self.pages.n_free() + self.pages.n_idle()
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
-        self.step_with(chunks, Vec::new())
+        let outputs = self.step_with(chunks, Vec::new())?;
+        chunks.iter().for_each(|chunk| self.keep_pages(chunk.slot));
+        Ok(outputs)
     }
 
     fn can_draft(&self) -> bool {
@@ -309,11 +418,12 @@ impl Decoder for Cached {
     }
 
     fn truncate(&mut self, slot: Slot, length: u32) -> Result<(), Error> {
-        if length > self.sequence(slot)?.length {
+        if length > self.sequence(slot)?.length() {
             return Err(Error::Slot { slot: slot.0, reason: "it has fewer tokens" });
         }
         if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
-            sequence.length = length;
+            sequence.tokens.truncate(length as usize);
+            sequence.known = sequence.known.min((length / PAGE_ROWS) as usize);
             sequence.pending.iter_mut().for_each(|first| *first = length.min(*first));
             let kept = length.div_ceil(PAGE_ROWS) as usize;
             let rest = sequence.pages.split_off(kept.min(sequence.pages.len()));

@@ -81,6 +81,18 @@ pub struct StepOutputs {
     pub overflow: Vec<u32>,
 }
 
+/// How the pages of a decoder's caches are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageUse {
+    /// Pages of sequences in slots.
+    pub used: u32,
+    /// Pages that no slot uses and that are kept for sequences that begin alike; they are given up where pages are
+    /// needed.
+    pub kept: u32,
+    /// Pages with nothing in them.
+    pub free: u32,
+}
+
 /// Runs the next tokens of sequences that stand in slots.
 ///
 /// A slot is free, or holds a sequence with a committed length. For a causal model, steps over the tokens of a sequence
@@ -100,6 +112,22 @@ pub trait Decoder {
     ///
     /// [`Error::Slot`] if the slot is not free.
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error>;
+
+    /// Begins a sequence in a free slot, with as many of these first tokens committed as are known from other sequences,
+    /// never the last one. Returns how many: none, if the decoder keeps nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::start`].
+    fn resume(&mut self, slot: Slot, sequence: u32, _tokens: &[u32]) -> Result<u32, Error> {
+        self.start(slot, sequence)?;
+        Ok(0)
+    }
+
+    /// How its pages are used: none, if it has no caches.
+    fn pages(&self) -> PageUse {
+        PageUse::default()
+    }
 
     /// Whether there is memory for what these chunks have to keep, which may be more tokens than a step takes. A free
     /// slot counts as empty.
@@ -162,6 +190,14 @@ impl<D: Decoder + ?Sized> Decoder for Box<D> {
 
     fn start(&mut self, slot: Slot, sequence: u32) -> Result<(), Error> {
         (**self).start(slot, sequence)
+    }
+
+    fn resume(&mut self, slot: Slot, sequence: u32, tokens: &[u32]) -> Result<u32, Error> {
+        (**self).resume(slot, sequence, tokens)
+    }
+
+    fn pages(&self) -> PageUse {
+        (**self).pages()
     }
 
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool {

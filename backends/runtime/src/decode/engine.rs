@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, Rows, Slot, StepOutputs};
-use super::request::{Event, Finish, Handle, Request};
-use super::sampling::Draw;
+use super::request::{Event, Finish, Handle, Listener, Request};
+use super::sampling::{Draw, LogProbs};
 use super::speculate::{Drafts, Margin, Speculation};
 use super::text::{StopFilter, TextStream};
 use super::tokenizer::Tokenizer;
@@ -93,6 +92,8 @@ pub struct Progress {
     pub prompt_tokens: u32,
     /// Of continuations.
     pub new_tokens: u32,
+    /// Tokens that did not have to run, because they are known from other sequences.
+    pub known_tokens: u32,
 }
 
 /// A request with what has become of it.
@@ -104,8 +105,7 @@ pub(super) struct Task {
     told: usize,
     text: Option<TextStream>,
     stop: StopFilter,
-    events: Sender<Event>,
-    alive: Weak<()>,
+    listener: Box<dyn Listener>,
 }
 
 pub(super) struct Running {
@@ -187,24 +187,32 @@ impl<D: Decoder> Engine<D> {
     /// [`Error::EmptyPrompt`], [`Error::SequenceTooLong`], [`Error::TokenRange`], or [`Error::Usage`] for settings that
     /// mean nothing.
     pub fn submit(&mut self, request: Request) -> Result<Handle, Error> {
+        let (handle, listener) = Handle::new();
+        self.submit_to(request, Box::new(listener))?;
+        Ok(handle)
+    }
+
+    /// Takes a request whose events `listener` hears, as [`Engine::submit`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::submit`].
+    pub fn submit_to(&mut self, request: Request, listener: Box<dyn Listener>) -> Result<(), Error> {
         self.check(&request)?;
         let text = self.tokenizer.clone().map(|tokenizer| TextStream::new(tokenizer, &request.prompt));
-        let (sender, events) = channel();
-        let alive = Arc::new(());
         let mut task = Task {
             tokens: request.prompt.clone(),
             told: 0,
             text,
             stop: StopFilter::new(&request.stop),
-            events: sender,
-            alive: Arc::downgrade(&alive),
+            listener,
             request,
         };
         match task.full(&self.limits) {
             Some(reason) => task.finish(reason),
             None => self.waiting.push_back(task),
         }
-        Ok(Handle { events, _alive: alive })
+        Ok(())
     }
 
     fn check(&self, Request { prompt, sampling, stop, sequence, .. }: &Request) -> Result<(), Error> {
@@ -233,7 +241,7 @@ impl<D: Decoder> Engine<D> {
     /// What the decoder says; the engine is as it was before. What concerns one request alone is an event of it.
     pub fn step(&mut self) -> Result<Progress, Error> {
         self.drop_gone()?;
-        self.admit()?;
+        let known_tokens = self.admit()?;
         let plan = loop {
             let plan = self.plan();
             self.set_drafts_aside(&plan);
@@ -248,12 +256,12 @@ impl<D: Decoder> Engine<D> {
             self.put_back()?;
         };
         if plan.is_empty() {
-            return Ok(Progress::default());
+            return Ok(Progress { known_tokens, ..Progress::default() });
         }
         let drafted = self.draft(&plan)?;
         let outputs = self.decoder.step(&chunks(&self.running, &plan))?;
         self.note_executed(&plan, drafted, &outputs.gates);
-        self.take(&plan, &outputs)
+        Ok(Progress { known_tokens, ..self.take(&plan, &outputs)? })
     }
 
     /// Frees the slots of requests that nobody waits for.
@@ -271,8 +279,10 @@ impl<D: Decoder> Engine<D> {
         Ok(())
     }
 
-    /// Gives slots to those that wait, while the decoder has memory for all their tokens beside the others' next.
-    fn admit(&mut self) -> Result<(), Error> {
+    /// Gives slots to those that wait, while the decoder has memory for all their tokens beside the others' next. Returns
+    /// how many of their tokens are known.
+    fn admit(&mut self) -> Result<u32, Error> {
+        let mut all_known = 0;
         while let (Some(slot), Some(task)) = (self.free.last().copied(), self.waiting.front()) {
             let next = self.running.iter().map(Running::rest);
             let chunks: Vec<_> =
@@ -280,26 +290,28 @@ impl<D: Decoder> Engine<D> {
             if !self.running.is_empty() && !self.decoder.fits(&chunks) {
                 break;
             }
-            self.decoder.start(slot, task.request.sequence)?;
+            let known = self.decoder.resume(slot, task.request.sequence, &task.tokens)?;
+            all_known += known;
             self.free.pop();
+            let (committed, draft) = (known as usize, Vec::new());
             self.running.extend(self.waiting.pop_front().map(|task| Running {
                 task,
                 slot,
-                committed: 0,
-                draft: Vec::new(),
+                committed,
+                draft,
             }));
         }
-        Ok(())
+        Ok(all_known)
     }
 
     /// Takes the slot from the youngest request, which begins again when there is memory; one alone fails.
     fn put_back(&mut self) -> Result<(), Error> {
-        let Some(Running { task, slot, .. }) = self.running.pop() else { return Ok(()) };
+        let Some(Running { mut task, slot, .. }) = self.running.pop() else { return Ok(()) };
         self.decoder.free(slot)?;
         self.free.push(slot);
         if self.running.is_empty() {
             let (sequence, tokens) = (task.request.sequence, task.tokens.len());
-            task.tell(Event::Failed(Error::CacheFull { sequence, tokens }));
+            task.listener.tell(Event::Failed(Error::CacheFull { sequence, tokens }));
         } else {
             self.waiting.push_front(task);
         }
@@ -409,12 +421,7 @@ impl Running {
 
 impl Task {
     fn is_wanted(&self) -> bool {
-        self.alive.strong_count() > 0
-    }
-
-    /// Who has gone meanwhile is found before the next step.
-    fn tell(&self, event: Event) {
-        let _ = self.events.send(event);
+        !self.listener.is_gone()
     }
 
     /// Tells decisions about tokens, but for those that ran before.
@@ -423,7 +430,7 @@ impl Task {
         if known < range.len() {
             gates.iter_mut().for_each(|gate| drop(gate.drain(..known)));
             self.told = range.end;
-            self.tell(Event::Ran { gates });
+            self.listener.tell(Event::Ran { gates });
         }
     }
 
@@ -438,14 +445,16 @@ impl Task {
         let position = self.tokens.len();
         if let Some(&value) = logits.iter().find(|logit| !logit.is_finite()) {
             let sequence = self.request.sequence as usize;
-            self.tell(Event::Failed(Error::NonFinite { sequence, position: position - 1, value }));
+            self.listener.tell(Event::Failed(Error::NonFinite { sequence, position: position - 1, value }));
             return false;
         }
         let token = self.choose(logits, drawable);
         self.tokens.push(token);
         let text = self.text.as_mut().map(|text| text.push(token)).unwrap_or_default();
         let (text, stopped) = self.stop.push(&text);
-        self.tell(Event::Token { token, text });
+        let candidates = logits.get(..drawable).unwrap_or(logits);
+        let logprobs = self.request.logprobs.map(|n_top| LogProbs::of(candidates, token, n_top));
+        self.listener.tell(Event::Token { token, text, logprobs });
         let ends = tokenizer.is_some_and(|tokenizer| tokenizer.ends().contains(&token));
         let reason = match (ends, stopped) {
             (true, _) => Some(Finish::End),
@@ -484,7 +493,7 @@ impl Task {
             let (rest, stopped) = self.stop.push(&rest);
             text = if stopped { rest } else { rest + &self.stop.finish() };
         }
-        self.tell(Event::Finished { text, reason });
+        self.listener.tell(Event::Finished { text, reason });
     }
 }
 
@@ -511,7 +520,7 @@ mod tests {
             assert!(told.finish.is_none() && told.failed.is_none(), "{event:?} after the end");
             match event {
                 Event::Ran { gates } => told.gates.extend(&gates[0]),
-                Event::Token { token, text } => {
+                Event::Token { token, text, .. } => {
                     told.tokens.push(token);
                     told.text += &text;
                 }
@@ -649,7 +658,11 @@ mod tests {
         let _second = engine.submit(Request::greedy(vec![2; 30], 1)).unwrap();
         for steps in 2..8 {
             let progress = engine.step().unwrap();
-            assert_eq!(progress, Progress { prompt_tokens: 3, new_tokens: 1 }, "step {steps}");
+            assert_eq!(
+                progress,
+                Progress { prompt_tokens: 3, new_tokens: 1, known_tokens: 0 },
+                "step {steps}"
+            );
         }
         assert_eq!(told(&first).tokens.len(), 7);
     }

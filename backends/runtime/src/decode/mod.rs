@@ -28,9 +28,15 @@
 
 pub mod beam;
 mod cached;
+#[cfg(feature = "tokenizers")]
+mod checkpoint;
 mod decoder;
 mod engine;
+mod language;
+#[cfg(not(feature = "tokenizers"))]
+mod no_checkpoint;
 mod pages;
+mod prefixes;
 mod recompute;
 mod request;
 pub mod sampling;
@@ -41,11 +47,12 @@ mod tokenizer;
 mod toy;
 
 pub use cached::Cached;
-pub use decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+pub use decoder::{Chunk, Decoder, Limits, PageUse, Rows, Slot, StepOutputs};
 pub use engine::{Engine, EngineOptions, Progress};
+pub use language::{ChatTemplate, LanguageFiles};
 pub use recompute::{Recompute, prepare};
-pub use request::{Event, Finish, Handle, Request};
-pub use sampling::Sampling;
+pub use request::{Event, Finish, Handle, Listener, Request};
+pub use sampling::{LogProbs, Sampling};
 pub use speculate::{Drafts, Speculation};
 pub use tokenizer::{Bytes, Tokenizer};
 

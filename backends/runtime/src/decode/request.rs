@@ -1,10 +1,10 @@
 //! What is asked of an engine, and what it answers.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::sampling::Sampling;
+use super::sampling::{LogProbs, Sampling};
 use crate::error::Error;
 
 /// A sequence to continue.
@@ -22,6 +22,8 @@ pub struct Request {
     pub sequence: u32,
     /// Number of the request, for its draws: two continuations of one prompt differ by it.
     pub draw: u64,
+    /// Whether log probabilities are told: of each new token, and of so many of the likeliest.
+    pub logprobs: Option<u32>,
 }
 
 impl Request {
@@ -29,7 +31,7 @@ impl Request {
     #[must_use]
     pub fn greedy(prompt: Vec<u32>, max_new_tokens: u32) -> Self {
         let sampling = Sampling::default();
-        Self { prompt, max_new_tokens, sampling, stop: Vec::new(), sequence: 0, draw: 0 }
+        Self { prompt, max_new_tokens, sampling, stop: Vec::new(), sequence: 0, draw: 0, logprobs: None }
     }
 }
 
@@ -60,7 +62,8 @@ impl Finish {
 /// What happens to a request, in this order: `Ran` and `Token` in turns, one of the others last.
 #[derive(Debug)]
 pub enum Event {
-    /// Tokens of the sequence ran, each only once, from the first on. The last new token never does.
+    /// Tokens of the sequence ran, each only once, from the first on that was not known from other sequences. The last
+    /// new token never does.
     Ran {
         /// `[routers][tokens]`: 1 where the token executed.
         gates: Vec<Vec<u8>>,
@@ -72,6 +75,8 @@ pub enum Event {
         /// The characters that it adds, if there is a tokenizer: none while one is not complete, or where a stop text may
         /// begin.
         text: String,
+        /// If the request asks for them.
+        logprobs: Option<LogProbs>,
     },
     /// The continuation is complete.
     Finished {
@@ -84,15 +89,49 @@ pub enum Event {
     Failed(Error),
 }
 
+/// Hears the events of one request, on the thread that steps the engine.
+pub trait Listener {
+    /// The next event.
+    fn tell(&mut self, event: Event);
+
+    /// Whether nobody waits for the request any more: it is given up before the next step.
+    fn is_gone(&self) -> bool;
+}
+
 /// The events of one request. Who drops it takes the request back.
 #[derive(Debug)]
 pub struct Handle {
-    pub(super) events: Receiver<Event>,
+    events: Receiver<Event>,
     /// The engine looks whether it is still there.
-    pub(super) _alive: Arc<()>,
+    _alive: Arc<()>,
+}
+
+/// Passes events on to a [`Handle`].
+struct Sending {
+    events: Sender<Event>,
+    alive: Weak<()>,
+}
+
+impl Listener for Sending {
+    fn tell(&mut self, event: Event) {
+        // Who has gone meanwhile is found before the next step.
+        let _ = self.events.send(event);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.alive.strong_count() == 0
+    }
 }
 
 impl Handle {
+    /// A handle, and what it hears from.
+    pub(super) fn new() -> (Self, impl Listener + use<>) {
+        let (sender, events) = channel();
+        let alive = Arc::new(());
+        let listener = Sending { events: sender, alive: Arc::downgrade(&alive) };
+        (Self { events, _alive: alive }, listener)
+    }
+
     /// The next event, if there is one already; for the thread that steps the engine.
     pub fn try_next(&self) -> Option<Event> {
         self.events.try_recv().ok()

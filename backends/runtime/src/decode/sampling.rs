@@ -24,6 +24,31 @@ pub struct Sampling {
     pub seed: u64,
 }
 
+/// How likely the model takes tokens to be at one place, whatever [`Sampling`] makes of it: natural logarithms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogProbs {
+    /// Of the token that was chosen.
+    pub chosen: f64,
+    /// The likeliest tokens with theirs, likeliest first, of equal ones the lower.
+    pub top: Vec<(u32, f64)>,
+}
+
+impl LogProbs {
+    /// Of a token and the `n_top` likeliest, by logits of the tokens that may be chosen, from id 0 on.
+    #[must_use]
+    pub fn of(logits: &[f32], chosen: u32, n_top: u32) -> Self {
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let below = |logit: &f32| f64::from(*logit) - f64::from(highest);
+        let norm = libm::log(logits.iter().map(|logit| libm::exp(below(logit))).sum());
+        let mut top: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|logit| below(logit) - norm)).collect();
+        let chosen = top.get(chosen as usize).map_or(f64::NEG_INFINITY, |pair| pair.1);
+        keep_top_k(&mut top, (n_top as usize).max(1));
+        top.sort_unstable_by(likelier);
+        top.truncate(n_top as usize);
+        Self { chosen, top }
+    }
+}
+
 /// Which draw is made: of a request, for the token at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draw {
@@ -311,6 +336,19 @@ mod tests {
         assert_ne!(row(1, 2), row(2, 2));
         // Pinned, so that a seed gives the same text with any version.
         assert_eq!(row(0, 0)[..6], [21, 17, 17, 30, 38, 27]);
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_the_model() {
+        let found = LogProbs::of(&logits(), 3, 2);
+        assert!((found.chosen - libm::log(0.2)).abs() < 1e-6, "{found:?}");
+        let tokens: Vec<u32> = found.top.iter().map(|pair| pair.0).collect();
+        assert_eq!(tokens, [2, 0]);
+        assert!((found.top[1].1 - libm::log(0.3)).abs() < 1e-6, "{found:?}");
+        assert_eq!(LogProbs::of(&logits(), 0, 0).top, []);
+        assert_eq!(LogProbs::of(&logits(), 0, 9).top.len(), 4);
+        // Far from 0, where an exponential has no number.
+        assert_eq!(LogProbs::of(&[1e4, 1e4], 1, 0).chosen, -std::f64::consts::LN_2);
     }
 
     #[test]

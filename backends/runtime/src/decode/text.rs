@@ -67,7 +67,8 @@ impl TextStream {
         }
         let before = self.tokenizer.decode(&self.context).len();
         self.context.push(token);
-        let bytes = self.tokenizer.decode(&self.context).split_off(before);
+        let mut bytes = self.tokenizer.decode(&self.context);
+        let bytes = bytes.split_off(before.min(bytes.len()));
         if self.context.len() > CONTEXT {
             self.context.remove(0);
         }

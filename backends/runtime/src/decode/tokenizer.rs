@@ -14,6 +14,15 @@ pub trait Tokenizer: Send + Sync {
     /// A text that has none.
     fn encode(&self, text: &str) -> Result<Vec<u32>, Error>;
 
+    /// The tokens of a text that has its special tokens in it already, as templates for chats write them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    fn encode_rendered(&self, text: &str) -> Result<Vec<u32>, Error> {
+        self.encode(text)
+    }
+
     /// The text of tokens as UTF-8, which may begin and end within a character. What the first tokens give does not
     /// depend on how many follow.
     fn decode(&self, tokens: &[u32]) -> Vec<u8>;
