@@ -1,19 +1,33 @@
 //! `skipc-run`: runs compiled models, without the compiler.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use skipc_runtime::Error;
-use skipc_runtime::command::{self, Files, RunArgs};
+use skipc_runtime::command::{self, Console, Files, GenerateArgs, RunArgs};
 
 /// Runs compiled models
 #[derive(Parser)]
-#[command(name = "skipc-run", version)]
+#[command(
+    name = "skipc-run",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
     #[command(flatten)]
-    run: RunArgs,
+    run: Option<RunArgs>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue texts or sequences of tokens: greedily, by draws, or by beam search
+    Generate(GenerateArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,5 +50,15 @@ fn run(cli: &Cli, files: &Files) -> Result<(), Error> {
         true => Box::new(std::io::stderr().lock()),
         false => Box::new(std::io::stdout().lock()),
     };
-    command::run(&cli.run, out.as_mut()).map(drop)
+    match cli {
+        Cli { command: Some(Command::Generate(args)), .. } => {
+            let (model, module) = args.load()?;
+            let is_terminal = !files.write_to_stdout() && std::io::stdout().is_terminal();
+            let mut err = std::io::stderr();
+            let mut console = Console::new(out.as_mut(), &mut err, is_terminal);
+            command::generate(args, (&model, &module), None, &mut console)
+        }
+        Cli { run: Some(args), .. } => command::run(args, out.as_mut()).map(drop),
+        Cli { run: None, command: None } => Err(Error::Usage("which model? see `skipc-run --help`".into())),
+    }
 }

@@ -31,7 +31,7 @@ use crate::trace::{self, Trace};
 
 pub use console::Console;
 pub use files::{FileUse, Files, file_use};
-pub use generate::{GenerateArgs, generate};
+pub use generate::{GenerateArgs, Meter, generate};
 use printer::Printer;
 
 /// Options of a run.
