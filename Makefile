@@ -8,15 +8,16 @@ export PATH := $(CACHE)/cuda/bin:$(PATH)
 SKIPC := target/release/skipc
 MODEL := models/kjv-12l-d25
 DEMO := target/demo/kjv.skp
+DECODED := tests/bench/results/decode
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test peers build fmt lint setup clean-cache
+.PHONY: demo test peers peers-built peers-decode build fmt lint setup clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
 	mkdir -p $(dir $(DEMO))
 	$(SKIPC) compile $(MODEL).toml --weights $(MODEL).safetensors --target cpu,cuda:sm_90a -o $(DEMO)
-	$(SKIPC) run $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 96
+	$(SKIPC) generate $(DEMO) --prompt "$(PROMPT)" --max-new-tokens 96 --show-skips
 	$(SKIPC) inspect $(DEMO)
 
 # Everything once as users build it, with one set of features and so one set of objects. Then what has to hold without
@@ -27,11 +28,21 @@ test: setup
 	cargo check --locked -p skipc --lib --no-default-features --features cranelift
 	cargo test --locked -p skipc --test cli --test files
 
-# skipc beside PyTorch and ONNX Runtime on this machine; the virtual environment is made at the first call.
-peers: setup
+# skipc beside PyTorch and ONNX Runtime on this machine, and decoding beside llama.cpp, transformers and PyTorch; the
+# virtual environment is made at the first call.
+peers: peers-built
+	"$(CACHE)/peers/bin/python" tests/bench/peers/run.py $(PEERS)
+	$(MAKE) peers-decode
+
+# Decoding alone: over slots and densities, then beside the peers. Writes tests/bench/results/decode.* and peers/decode.*.
+peers-decode: peers-built
+	$(SKIPC) bench tests/bench/peers/decode.toml --decode --dtype cpu=bf16 --report $(DECODED).json --svg $(DECODED).svg > $(DECODED).txt
+	cat $(DECODED).txt
+	"$(CACHE)/peers/bin/python" tests/bench/peers/decode.py $(PEERS_DECODE)
+
+peers-built: setup
 	tests/bench/peers/setup.sh "$(CACHE)/peers"
 	cargo build --locked --release --features cuda --bin skipc --example bench-worker
-	"$(CACHE)/peers/bin/python" tests/bench/peers/run.py $(PEERS)
 
 build: setup
 	cargo build --locked --release --features cuda

@@ -21,6 +21,10 @@ const CODES: &[(&str, &str)] = &[
         "The artefact has no program for `cpu`, so there is nothing to time on the host.",
     ),
     (
+        "bench::no_steps",
+        "`skipc bench --decode` times steps of generation, and the model's decisions depend on later tokens.",
+    ),
+    (
         "bench::nothing_to_skip",
         "No router of the model decides anything, so all densities would be the same run.",
     ),
@@ -29,11 +33,16 @@ const CODES: &[(&str, &str)] = &[
         "The plan in the artefact, which says what a step moves, cannot be read. Compile the model again.",
     ),
     ("bench::plot", "The plot could not be drawn. This is a fault of the compiler."),
+    (
+        "bench::positions",
+        "The steps that were to be timed come after more tokens than the model has positions.",
+    ),
     ("codegen::internal", "A code generator broke a rule of its own. This is a fault of the compiler."),
     (
         "constants::size",
         "A constant has another size than its weights give. This is a fault of the compiler.",
     ),
+    ("eval::nothing", "No sequence has two tokens, so that there is none with one before it to score."),
     (
         "internal::panic",
         "The compiler stopped where it must not. This is a fault of the compiler: please report it with your input.",
@@ -110,6 +119,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),
     ("usage::emit", "`--emit` names a stage that this compile does not have."),
+    ("usage::eval", "An option of `skipc eval` has a value that it does not take."),
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
     ("usage::init", "An option of `skipc init` has a value that it does not take."),
     ("usage::inspect", "An option of `skipc inspect` has a value that it does not take."),

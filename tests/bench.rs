@@ -173,6 +173,101 @@ fn an_artefact_without_code_for_the_host_is_refused() {
     fails(&["bench", &other.display().to_string()], 5, &["bench::no_cpu_program", "--target cpu"]);
 }
 
+/// One block that keeps keys of executed tokens alone; its sizes are in the counts below.
+const DECODED: &str = r#"
+[model]
+name = "decoded"
+vocab_size = 32
+d_model = 16
+max_positions = 64
+norm = "rmsnorm"
+norm_eps = 1e-5
+positions = "none"
+tie_embeddings = false
+
+[block.sparse]
+skip = { router = "gumbel", density = 0.5, kv = "active" }
+layers = [
+  { kind = "attention", heads = 2, kv_heads = 1, head_dim = 8 },
+  { kind = "ffn", d_ff = 64, activation = "gelu" },
+]
+
+[[stack]]
+blocks = ["sparse"]
+repeat = 2
+"#;
+
+fn decoded(dir: &TempDir, more: &[&str]) -> Value {
+    let spec = dir.path().join("decoded.toml");
+    fs::write(&spec, DECODED).unwrap();
+    let spec = spec.display().to_string();
+    let args = ["bench", "--json", &spec, "--decode", "--cpu-backend", "cranelift", "--threads", "1"];
+    serde_json::from_str(&succeeds(&[&args, more].concat())).unwrap()
+}
+
+#[test]
+fn steps_of_decoding_touch_what_is_counted_by_hand() {
+    let dir = TempDir::new().unwrap();
+    let found = decoded(&dir, &["--density", "0,0.5,1", "--slots", "1,3", "--behind", "20", "--rounds", "3"]);
+    let steps = found["steps"].as_array().unwrap();
+    let number = |step: &Value, key: &str| step[key].as_f64().unwrap();
+    let of = |slots: u64, density: Option<f64>| {
+        let is = |step: &&Value| step["slots"] == slots && step["density"].as_f64() == density;
+        steps.iter().find(is).unwrap_or_else(|| panic!("{slots} {density:?}: {found}"))
+    };
+    let weights =
+        |slots: u64, density| (number(of(slots, density), "weight_bytes_a_token") * slots as f64).round();
+    // Query, key, value and result of attention, and both matrices of the feed-forward, in f32; gains of two norms, if
+    // they are not multiplied into these.
+    let matrices = 4.0 * (16.0 * 16.0 + 2.0 * 8.0 * 16.0 + 16.0 * 16.0 + 2.0 * 16.0 * 64.0);
+    let gains = 4.0 * 2.0 * 16.0;
+    let block = (weights(1, Some(1.0)) - weights(1, Some(0.0))) / 2.0;
+    assert!((matrices..=matrices + gains).contains(&block), "{block} of {matrices}");
+    for slots in [1, 3] {
+        let none = weights(slots, Some(0.0));
+        assert_eq!(weights(slots, Some(1.0)) - none, 2.0 * block, "both blocks");
+        let head = 4.0 * (32.0 * 16.0);
+        assert!((head..head + block / 2.0).contains(&none), "head, and little else: {none}");
+        assert_eq!(number(of(slots, Some(1.0)), "executed"), 1.0);
+        assert_eq!(number(of(slots, Some(0.5)), "executed"), 0.5);
+    }
+    // One token executes one of the blocks; three together may execute both.
+    assert_eq!(weights(1, Some(0.5)) - weights(1, Some(0.0)), block);
+    // Keys and values of all that executed before are read, those of the token are written, in each block: 8 columns
+    // in f32 each, and a mark of each token in sight. Tokens 21 and on are timed, the first of which warms up.
+    let seen: f64 = (22..25).map(f64::from).sum::<f64>() / 3.0;
+    let cache = |density| number(of(1, density), "cache_bytes_a_token");
+    let of_block = 2.0 * 32.0 * (seen + 1.0) + seen;
+    let more = cache(Some(1.0)) - cache(Some(0.0));
+    assert!((more - 2.0 * of_block).abs() < 2.0, "{more} of {}", 2.0 * of_block);
+    // The dense sibling touches what all blocks touch, but for the routers.
+    let (dense, all) = (weights(1, None), weights(1, Some(1.0)));
+    assert!(dense < all && all - dense < 2.0 * 4.0 * 3.0 * 16.0, "{dense} of {all}");
+    assert_eq!([&found["prefills"], &found["far"]].map(|list| list.as_array().unwrap().len()), [4, 4]);
+    let far = &found["far"][0];
+    assert!(far["bytes_ratio"].as_f64() > Some(1.0), "{far}");
+}
+
+#[test]
+fn decoding_that_cannot_be_timed_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("m.toml").display().to_string();
+    let refused = |spec: &str, more: &[&str], exit, words: &[&str]| {
+        fs::write(&path, spec).unwrap();
+        let args =
+            ["bench", &path, "--decode", "--cpu-backend", "cranelift", "--slots", "1", "--rounds", "1"];
+        fails(&[&args, more].concat(), exit, words);
+    };
+    refused(DECODED, &["--behind", "64"], 1, &["bench::positions", "--behind"]);
+    refused(DECODED, &["--dtype", "f16"], 2, &["usage::bench", "cpu=bf16"]);
+    let dense = DECODED.replace("skip = {", "# skip = {");
+    refused(&dense, &[], 1, &["bench::nothing_to_skip"]);
+    let later = DECODED.replace(r#""gumbel", density = 0.5, kv = "active""#, r#""topk", density = 0.5"#);
+    refused(&later, &[], 1, &["bench::no_steps", "skipc check"]);
+    let output = skipc(&["bench", &path, "--slots", "1"]);
+    assert_eq!(output.status.code(), Some(2), "slots are of --decode");
+}
+
 /// The spec in the artefact, which the other forms are compiled from, has another activation than its code.
 #[test]
 fn forms_that_differ_are_a_mismatch() {

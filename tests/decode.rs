@@ -234,7 +234,8 @@ fn a_thousand_greedy_tokens_are_those_of_the_whole_sequence() {
     let scored = session.run(&Batch::of_sequence(tokens.clone())).expect("logits");
     assert!(tokens.len() > 1000);
     steps.overflow.clone_from(&scored.overflow);
-    let whole = StepOutputs { logits: scored.logits, gates: scored.gates, overflow: scored.overflow };
+    let (logits, gates, overflow) = (scored.logits, scored.gates, scored.overflow);
+    let whole = StepOutputs { logits, gates, overflow, ..StepOutputs::default() };
     compare("a thousand tokens", &steps, &whole);
     for (row, next) in whole.logits.chunks_exact(256).zip(&tokens[1..]).skip(22) {
         let (best, taken) = (row[likeliest(row) as usize], row[*next as usize]);

@@ -216,6 +216,26 @@ fn skips_are_shown_for_each_token() {
 }
 
 #[test]
+fn bytes_are_those_of_what_executed() {
+    let found = json(&["--prompt", PROMPT, "--max-new-tokens", "20"]);
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number: {found}"));
+    let bytes = &found["bytes_a_token"];
+    let (weights, caches, all) =
+        (number(&bytes["weights"]), number(&bytes["caches"]), number(&bytes["if_all_executed"]));
+    // The head, whose rows are the embedding's, and three blocks of 16384 · 2 + 8192 · 2 + 49152 · 3 weights at least;
+    // of twelve at most, and what else is small.
+    let (head, block) = (4.0 * 32768.0, 4.0 * 196_608.0);
+    assert!(weights > head + 3.0 * block && weights < head + 12.0 * block, "{found}");
+    assert!(all > head + 12.0 * block && all < 1.2 * (head + 12.0 * block), "{found}");
+    // A token writes keys and values of blocks that run, and reads as many for each token before it.
+    let row = 12.0 * 2.0 * 4.0 * 64.0;
+    assert!(caches > row / 4.0 && caches < 31.0 * row * 1.1, "{found}");
+    let said = skipc(&["generate", example(), "--prompt", PROMPT, "--max-new-tokens", "20"]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains(&format!("touched {:.2} MB", (weights + caches) / 1e6)), "{said}");
+}
+
+#[test]
 fn what_it_cannot_do_is_said() {
     let refused = |args: &[&str]| {
         let output = skipc(&[&["generate", example()], args].concat());

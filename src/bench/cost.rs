@@ -35,7 +35,7 @@ pub struct BlockCost {
 
 impl Cost {
     pub(super) fn of(plan: &Plan, executed: &Executed) -> Cost {
-        let mut counts = Counts { tokens: executed.tokens, sets: BTreeMap::new() };
+        let mut counts = Counts { tokens: executed.tokens, ..Counts::default() };
         for (ports, rows) in plan.function.interface.routers().iter().zip(&executed.routers) {
             if let RouterPorts::Routed { executed, .. } = ports {
                 counts.sets.insert(*executed, *rows);

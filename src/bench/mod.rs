@@ -13,6 +13,7 @@
 
 mod agree;
 mod cost;
+pub mod decode;
 mod machine;
 mod plot;
 mod report;

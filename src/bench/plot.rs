@@ -1,8 +1,8 @@
-//! Time against density as an SVG, a line with a band a form.
+//! Numbers against density as an SVG, a line with a band a curve.
 
 use plotters::prelude::*;
 
-use super::report::{Report, Timed};
+use super::report::Report;
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::Variant;
 use crate::error::{Error, ErrorKind};
@@ -10,88 +10,113 @@ use crate::error::{Error, ErrorKind};
 /// Pixels.
 const SIZE: (u32, u32) = (860, 520);
 
-/// Draws a report. Equal numbers give equal text.
+/// Told apart also by those who do not see all colours: Okabe and Ito, "Color universal design", 2008.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(204, 121, 167),
+    RGBColor(0, 158, 115),
+    RGBColor(213, 94, 0),
+    RGBColor(86, 180, 233),
+];
+
+/// What is drawn.
+pub(super) struct Chart {
+    pub(super) title: String,
+    pub(super) subtitle: String,
+    pub(super) x: &'static str,
+    pub(super) y: &'static str,
+    pub(super) curves: Vec<Curve>,
+}
+
+/// One curve, by ascending x.
+pub(super) struct Curve {
+    pub(super) name: String,
+    pub(super) points: Vec<(f64, f64)>,
+    /// The lower and the upper edge at each point, or nothing.
+    pub(super) band: Vec<(f64, f64)>,
+}
+
+/// Draws the forms of a report. Equal numbers give equal text.
 ///
 /// # Errors
 /// If the plot cannot be drawn: a fault of skipc.
 pub fn svg(report: &Report) -> Result<String, Error> {
+    let curves = Variant::ALL.into_iter().map(|form| curve(report, form));
+    let Report { model, tokens, threads, .. } = report;
+    let plural = if *threads == 1 { "thread" } else { "threads" };
+    draw(&Chart {
+        title: format!("{model}: {tokens} tokens, {threads} {plural}"),
+        subtitle: report.processor.clone(),
+        x: "density: share of the tokens that each router executes",
+        y: "milliseconds a step: median, band from the 10th to the 90th percentile",
+        curves: curves.collect(),
+    })
+}
+
+/// A form at all densities.
+fn curve(report: &Report, form: Variant) -> Curve {
+    let mut curve = Curve { name: form.name().to_owned(), points: Vec::new(), band: Vec::new() };
+    for point in &report.points {
+        for timed in point.forms.iter().filter(|timed| timed.form == form) {
+            curve.points.push((point.density, timed.times.median_s * 1e3));
+            curve.band.push((timed.times.p10_s * 1e3, timed.times.p90_s * 1e3));
+        }
+    }
+    curve
+}
+
+/// Draws a chart.
+///
+/// # Errors
+/// As [`svg`].
+pub(super) fn draw(chart: &Chart) -> Result<String, Error> {
     let mut text = String::new();
-    draw(report, &mut text).map_err(|error| {
+    draw_to(chart, &mut text).map_err(|error| {
         Error::new(ErrorKind::Internal, Diagnostic::new("bench::plot", format!("the plot: {error}")))
     })?;
     Ok(text)
 }
 
-fn draw(report: &Report, text: &mut String) -> Result<(), String> {
+fn draw_to(chart: &Chart, text: &mut String) -> Result<(), String> {
     let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
     area.fill(&WHITE).map_err(in_words)?;
-    let timed = report.points.iter().flat_map(|point| &point.forms);
-    let slowest = timed.map(|timed| timed.times.p90_s).fold(0.0, f64::max) * 1e3;
-    let highest = report.points.last().map_or(1.0, |point| point.density).max(f64::MIN_POSITIVE);
-    let title = area.titled(&title(report), ("sans-serif", 18)).map_err(in_words)?;
-    let title = title.titled(&report.processor, ("sans-serif", 13)).map_err(in_words)?;
-    let mut chart = ChartBuilder::on(&title)
+    let points = chart.curves.iter().flat_map(|curve| &curve.points);
+    let widest = points.clone().map(|point| point.0).fold(0.0, f64::max);
+    let widest = if widest > 0.0 { widest } else { 1.0 };
+    let edges = chart.curves.iter().flat_map(|curve| &curve.band);
+    let highest = points.map(|point| point.1).chain(edges.map(|edge| edge.1)).fold(0.0, f64::max);
+    let title = area.titled(&chart.title, ("sans-serif", 18)).map_err(in_words)?;
+    let title = title.titled(&chart.subtitle, ("sans-serif", 13)).map_err(in_words)?;
+    let mut plot = ChartBuilder::on(&title)
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..highest, 0.0..slowest.max(f64::MIN_POSITIVE) * 1.05)
+        .build_cartesian_2d(0.0..widest, 0.0..highest.max(f64::MIN_POSITIVE) * 1.05)
         .map_err(in_words)?;
-    chart
-        .configure_mesh()
-        .x_desc("density: share of the tokens that each router executes")
-        .y_desc("milliseconds a step: median, band from the 10th to the 90th percentile")
-        .max_light_lines(0)
-        .draw()
-        .map_err(in_words)?;
-    for form in Variant::ALL {
-        let line = line(report, form);
-        if line.is_empty() {
+    plot.configure_mesh().x_desc(chart.x).y_desc(chart.y).max_light_lines(0).draw().map_err(in_words)?;
+    for (curve, colour) in chart.curves.iter().zip(COLOURS.iter().cycle()) {
+        if curve.points.is_empty() {
             continue;
         }
-        let (colour, ms) = (colour(form), 1e3);
-        let upper = line.iter().map(|(density, timed)| (*density, timed.times.p90_s * ms));
-        let lower = line.iter().rev().map(|(density, timed)| (*density, timed.times.p10_s * ms));
-        let band: Vec<(f64, f64)> = upper.chain(lower).collect();
-        chart.draw_series(std::iter::once(Polygon::new(band, colour.mix(0.18)))).map_err(in_words)?;
-        let medians: Vec<(f64, f64)> =
-            line.iter().map(|(density, timed)| (*density, timed.times.median_s * ms)).collect();
-        chart
-            .draw_series(LineSeries::new(medians.clone(), colour.stroke_width(2)))
+        if !curve.band.is_empty() {
+            let edges = curve.points.iter().zip(&curve.band);
+            let upper = edges.clone().map(|(point, edge)| (point.0, edge.1));
+            let lower = edges.rev().map(|(point, edge)| (point.0, edge.0));
+            let band: Vec<(f64, f64)> = upper.chain(lower).collect();
+            plot.draw_series(std::iter::once(Polygon::new(band, colour.mix(0.18)))).map_err(in_words)?;
+        }
+        plot.draw_series(LineSeries::new(curve.points.clone(), colour.stroke_width(2)))
             .map_err(in_words)?
-            .label(form.name())
+            .label(curve.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
-        let dots = medians.into_iter().map(|place| Circle::new(place, 3, colour.filled()));
-        chart.draw_series(dots).map_err(in_words)?;
+        let dots = curve.points.iter().map(|place| Circle::new(*place, 3, colour.filled()));
+        plot.draw_series(dots).map_err(in_words)?;
     }
-    let labels = &mut chart.configure_series_labels();
+    let labels = &mut plot.configure_series_labels();
     labels.position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).border_style(BLACK);
     labels.label_font(("sans-serif", 14)).draw().map_err(in_words)?;
     title.present().map_err(in_words)
-}
-
-fn title(report: &Report) -> String {
-    let Report { model, tokens, threads, .. } = report;
-    let plural = if *threads == 1 { "thread" } else { "threads" };
-    format!("{model}: {tokens} tokens, {threads} {plural}")
-}
-
-/// A form at all densities.
-fn line(report: &Report, form: Variant) -> Vec<(f64, &Timed)> {
-    let mut line = Vec::new();
-    for point in &report.points {
-        let timed = point.forms.iter().filter(|timed| timed.form == form);
-        line.extend(timed.map(|timed| (point.density, timed)));
-    }
-    line
-}
-
-/// Told apart also by those who do not see all colours: Okabe and Ito, "Color universal design", 2008.
-fn colour(form: Variant) -> RGBColor {
-    match form {
-        Variant::Fused => RGBColor(0, 114, 178),
-        Variant::Unfused => RGBColor(230, 159, 0),
-        Variant::Masked => RGBColor(204, 121, 167),
-    }
 }
 
 /// The library's errors borrow the text that is drawn into.

@@ -120,9 +120,14 @@ impl Times {
     }
 }
 
-fn sorted(mut numbers: Vec<f64>) -> Vec<f64> {
+pub(super) fn sorted(mut numbers: Vec<f64>) -> Vec<f64> {
     numbers.sort_by(f64::total_cmp);
     numbers
+}
+
+/// The middle of ascending numbers.
+pub(super) fn median(sorted: &[f64]) -> f64 {
+    quantile(sorted, 0.5)
 }
 
 /// On the straight line between the two nearest of ascending numbers.
@@ -141,7 +146,7 @@ impl Point {
         let timed = |(form, times, cost): (Variant, Vec<Duration>, Cost)| {
             let over_fused = fused.as_ref().map(|fused| {
                 let rounds = times.iter().zip(fused);
-                quantile(&sorted(rounds.map(|(time, fused)| ratio(*time, *fused)).collect()), 0.5)
+                median(&sorted(rounds.map(|(time, fused)| ratio(*time, *fused)).collect()))
             });
             Timed { form, times: Times::of(&times), over_fused, cost }
         };

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use serde::Serialize;
 use skipc_runtime::Device;
 use skipc_runtime::command::counted;
 use skipc_runtime::threads::Threads;
@@ -10,7 +11,7 @@ use skipc_runtime::threads::Threads;
 use super::inspect::new_table;
 use super::progress::Line;
 use super::weights::Original;
-use super::{BenchArgs, progress, to_json, trace};
+use super::{BenchArgs, bench_decode, progress, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{Request, Variant};
@@ -22,9 +23,18 @@ use crate::frontend::weights::Weights;
 /// Tokens of a step where nobody asks for others.
 const TOKENS: u32 = 512;
 
+/// Densities where nobody asks for others.
+const DENSITIES: [f64; 6] = [0.05, 0.125, 0.25, 0.5, 0.75, 1.0];
+
+/// The same for decoding.
+const DECODE_DENSITIES: [f64; 4] = [0.125, 0.25, 0.5, 1.0];
+
 pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Error> {
     let densities = check(args)?;
     let threads = args.threads.map_or_else(Threads::available, usize::from);
+    if args.decode {
+        return bench_decode::run(args, json, densities, threads);
+    }
     let prepared = prepare(args, threads)?;
     let Prepared { mut bench, weights } = prepared;
     if bench.workload().n_deciding() == 0 {
@@ -41,11 +51,22 @@ pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Error> {
     drop(line);
     let report = report(args, (&mut bench, weights, threads), points);
     if let Some(path) = &args.svg {
-        let text = bench::svg(&report)?;
-        skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
-            .map_err(|error| Error::in_artifact(path, &error))?;
+        write(path, &bench::svg(&report)?)?;
     }
-    if json { to_json(&report) } else { Ok(text(&report, args.svg.as_deref())) }
+    written(args, json, &report, || text(&report, args.svg.as_deref()))
+}
+
+/// What is printed of a report, after it was written where it was asked for.
+pub(super) fn written(
+    args: &BenchArgs,
+    json: bool,
+    report: &impl Serialize,
+    text: impl FnOnce() -> String,
+) -> Result<String, Error> {
+    if let Some(path) = &args.report {
+        write(path, &to_json(report)?)?;
+    }
+    if json { to_json(report) } else { Ok(text()) }
 }
 
 /// Refuses what cannot be timed before anything is compiled; returns the densities in ascending order.
@@ -63,14 +84,25 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
         return usage(&format!("--density: {density}"), "a density is a share of the tokens, from 0 to 1");
     }
     // Found after minutes otherwise.
-    if let Some(folder) = args.svg.as_deref().and_then(Path::parent).filter(|folder| *folder != Path::new(""))
-    {
-        std::fs::read_dir(folder).map_err(|error| Error::io(folder, &error))?;
+    for path in [&args.svg, &args.report].into_iter().flatten() {
+        if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
+            std::fs::read_dir(folder).map_err(|error| Error::io(folder, &error))?;
+        }
     }
-    let mut densities = args.density.clone();
+    let mut densities = match (args.density.is_empty(), args.decode) {
+        (false, _) => args.density.clone(),
+        (true, false) => DENSITIES.to_vec(),
+        (true, true) => DECODE_DENSITIES.to_vec(),
+    };
     densities.sort_by(f64::total_cmp);
     densities.dedup();
     Ok(densities)
+}
+
+/// Writes a plot or a report.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
+    skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
+        .map_err(|error| Error::in_artifact(path, &error))
 }
 
 /// All forms, and where their weights come from.

@@ -1,10 +1,12 @@
 //! The command line: arguments, and one file per command.
 
 mod bench;
+mod bench_decode;
 mod check;
 mod compile;
 mod cost;
 mod doctor;
+mod eval;
 mod exit;
 mod explain;
 mod explanation;
@@ -68,6 +70,8 @@ pub enum Command {
     Generate(skipc_runtime::command::GenerateArgs),
     /// Serve an artefact over HTTP, as the OpenAI API has it.
     Serve(serve::ServeArgs),
+    /// Score texts or sequences of tokens: loss, bits per byte, perplexity, and what was skipped.
+    Eval(EvalArgs),
     /// Show what is in an artefact: IR by phase, kernels, buffers, skipping.
     Inspect(InspectArgs),
     /// Check that every form of the model in an artefact gives the same results.
@@ -228,6 +232,44 @@ pub enum Requirement {
     Causal,
 }
 
+/// Arguments of `skipc eval`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("input").required(true).args(["text", "tokens"]))]
+pub struct EvalArgs {
+    /// The compiled model.
+    #[arg(value_name = "M.skp")]
+    pub model: PathBuf,
+
+    /// Text to score, as one sequence.
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+
+    /// Token ids to score, each row a sequence: int .npy, `[tokens]` or `[batch, tokens]`.
+    #[arg(long, value_name = "T.npy")]
+    pub tokens: Option<PathBuf>,
+
+    /// How many tokens of each row count: int .npy, `[batch]`.
+    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    pub lengths: Option<PathBuf>,
+
+    /// Tokens that run together: longer sequences are cut into such windows [default: as many as the artefact takes].
+    #[arg(long, value_name = "W")]
+    pub window: Option<u32>,
+
+    /// Tokens from the beginning of a window to that of the next; the first window scores all its tokens, later ones their
+    /// last S. Fewer: more tokens before each that is scored, and more work [default: half the window].
+    #[arg(long, value_name = "S")]
+    pub stride: Option<u32>,
+
+    /// Where to run: cpu, cuda (the first NVIDIA GPU) or cuda:N (that of this ordinal).
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
+
+    /// Threads of the host [default: all cores].
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
 /// Arguments of `skipc inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -311,8 +353,28 @@ pub struct BenchArgs {
     #[arg(long, value_name = "W.safetensors")]
     pub weights: Option<PathBuf>,
 
-    /// Shares of the tokens that every router is forced to execute.
-    #[arg(long, value_delimiter = ',', value_name = "P,…", default_value = "0.05,0.125,0.25,0.5,0.75,1")]
+    /// Time steps of decoding instead of whole sequences: the model at each density and its dense sibling, the same spec
+    /// without skips, beside the bytes that they touch and the bandwidth of this machine.
+    #[arg(long, conflicts_with_all = ["tokens", "forms"])]
+    pub decode: bool,
+
+    /// Numbers of slots that are decoded together.
+    #[arg(long, value_delimiter = ',', value_name = "B,…", default_value = "1,2,4,8,32", requires = "decode",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 12))]
+    pub slots: Vec<u32>,
+
+    /// Tokens of each slot before the first step that is timed.
+    #[arg(long, value_name = "N", default_value_t = 128, requires = "decode",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub behind: u32,
+
+    /// Precision of the layers of a spec that is decoded: `cpu=f32` or `cpu=bf16`; an artefact has its own.
+    #[arg(long, value_name = "KIND=TYPE", default_value = "cpu=f32", requires = "decode")]
+    pub dtype: String,
+
+    /// Shares of the tokens that every router is forced to execute; with `--decode`, of the routers that every token is
+    /// forced to execute [default: 0.05,0.125,0.25,0.5,0.75,1; with `--decode`: 0.125,0.25,0.5,1].
+    #[arg(long, value_delimiter = ',', value_name = "P,…")]
     pub density: Vec<f64>,
 
     /// Tokens of a step, in sequences of at most the model's longest [default: 512, or the most that the artefact takes].
@@ -345,9 +407,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
 
-    /// Also draw time against density.
+    /// Also draw time against density; with `--decode`, speed over the dense sibling.
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
+
+    /// Also write what `--json` prints to this file.
+    #[arg(long, value_name = "OUT.json")]
+    pub report: Option<PathBuf>,
 }
 
 /// Arguments of `skipc tune`.
@@ -534,6 +600,7 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Run(args) => run::run(args, cli.json, out),
         Command::Generate(args) => generate::run(args, cli.json, out),
         Command::Serve(args) => serve::run(args, cli.json, out),
+        Command::Eval(args) => eval::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),

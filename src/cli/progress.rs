@@ -29,14 +29,20 @@ impl Line {
 
     /// A bar of rounds. It has no tick of its own, which would be a thread that disturbs what is timed.
     pub(super) fn rounds(rounds: u64) -> Line {
-        Line::new(|| ProgressBar::new(rounds).with_style(style("{bar:24} round {pos} of {len} {elapsed}")))
+        Line::counting("round", rounds)
+    }
+
+    /// A bar of so many things.
+    pub(super) fn counting(what: &str, count: u64) -> Line {
+        let template = format!("{{bar:24}} {what} {{pos}} of {{len}} {{elapsed}}");
+        Line::new(|| ProgressBar::new(count).with_style(style(&template)))
     }
 
     fn new(bar: impl FnOnce() -> ProgressBar) -> Line {
         Line(if std::io::stderr().is_terminal() { bar() } else { ProgressBar::hidden() })
     }
 
-    /// A round is done.
+    /// One more is done.
     pub(super) fn turn(&self) {
         self.0.inc(1);
     }

@@ -50,20 +50,26 @@ pub(super) struct Shares {
 impl Shares {
     /// Shares of a run with these decisions.
     pub(super) fn new(model: &Model, decisions: &Decisions) -> Shares {
-        let share = |(scope, skip): (String, &Skip), gate: &[u8], over_capacity| Share {
+        let tokens = decisions.gates.first().map_or(0, Vec::len) as u64;
+        let executed = |gate: &Vec<u8>| gate.iter().filter(|executes| **executes != 0).count() as u64;
+        let mut shares = Shares::of_counts(model, tokens, decisions.gates.iter().map(executed));
+        for (share, over) in shares.routers.iter_mut().zip(&decisions.overflow) {
+            share.over_capacity = *over;
+        }
+        shares
+    }
+
+    /// Shares of so many tokens, of which each router executed these.
+    pub(super) fn of_counts(model: &Model, tokens: u64, executed: impl IntoIterator<Item = u64>) -> Shares {
+        let share = |((scope, skip), executed): ((String, &Skip), u64)| Share {
             scope,
             router: Router::of(skip).word().to_owned(),
             density: skip.has_density().then_some(skip.density),
-            executed: gate.iter().filter(|executes| **executes != 0).count() as u64,
-            tokens: gate.len() as u64,
-            over_capacity,
+            executed,
+            tokens,
+            over_capacity: None,
         };
-        let decided = decisions.gates.iter().zip(&decisions.overflow);
-        let routers = scopes(model)
-            .into_iter()
-            .zip(decided)
-            .map(|(scope, (gate, over))| share(scope, gate, *over))
-            .collect();
+        let routers = scopes(model).into_iter().zip(executed).map(share).collect();
         let dense_blocks = model.blocks.iter().filter(|block| block.skips().next().is_none()).count();
         Shares { routers, dense_blocks, blocks: model.blocks.len() }
     }

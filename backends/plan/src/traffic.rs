@@ -16,7 +16,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step};
+use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
     Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
@@ -26,13 +26,23 @@ use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
 
 /// Numbers of rows of one run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Tokens of the step.
     pub tokens: u32,
     /// Rows of the sets, by the index of the buffer that says how many there are. A set that is not here counts as all
     /// tokens.
     pub sets: BTreeMap<u32, u32>,
+    /// Rows of a cache that each query looks at, its own included; 1 by default.
+    pub cached: u32,
+    /// How many of them have keys and values where only tokens that executed leave any; 1 by default.
+    pub kept: u32,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self { tokens: 0, sets: BTreeMap::new(), cached: 1, kept: 1 }
+    }
 }
 
 /// Bytes that one step moves.
@@ -58,6 +68,40 @@ pub fn traffic(plan: &Plan, counts: &Counts) -> Vec<Traffic> {
         Some(StepTraffic { plan, counts, step, kernel }.sum(&uses(kernel)))
     };
     plan.function.steps.iter().map(|it| step(it).unwrap_or_default()).collect()
+}
+
+/// Bytes that a run reads and writes, by the memory that they lie in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByMemory {
+    /// Of constants: weights and tables.
+    pub constants: u64,
+    /// Of states: caches of earlier tokens.
+    pub states: u64,
+    /// Of what lives for one run only.
+    pub arena: u64,
+}
+
+/// What all steps together move, as [`traffic`] counts it.
+pub fn by_memory(plan: &Plan, counts: &Counts) -> ByMemory {
+    let mut sum = ByMemory::default();
+    for step in &plan.function.steps {
+        let Some((_, kernel)) = plan.kernels.get(step.kernel as usize) else { continue };
+        let of = StepTraffic { plan, counts, step, kernel };
+        for it in of.touched(&uses(kernel)) {
+            let memory = match step.args.get(it.slot.0 as usize) {
+                Some(Arg::Constant(_)) => &mut sum.constants,
+                Some(Arg::Buffer(idx)) if is_state(plan, *idx) => &mut sum.states,
+                _ => &mut sum.arena,
+            };
+            *memory += of.bytes(it);
+        }
+    }
+    sum
+}
+
+fn is_state(plan: &Plan, buffer: u32) -> bool {
+    let buffer = plan.function.buffers.get(buffer as usize);
+    buffer.is_some_and(|buffer| matches!(buffer.storage, Storage::State(_)))
 }
 
 /// How many rows something has: a number, or what a buffer says when the step begins.
@@ -118,6 +162,10 @@ enum Touched {
     Whole,
     /// As many as an extent has, at places that other values name: of caches.
     Placed,
+    /// All that the queries of the extent look at, of a cache.
+    Seen,
+    /// Of these, the ones that tokens which executed left.
+    Kept,
     /// Some of a constant.
     Rows { first: u32, len: u32 },
 }
@@ -149,16 +197,22 @@ struct StepTraffic<'a> {
 impl StepTraffic<'_> {
     fn sum(&self, uses: &[Use]) -> Traffic {
         let mut sum = Traffic::default();
-        // Without rows a kernel ends when it has read how many there are.
-        let is_empty = self.extent(self.kernel.extent) == 0;
-        let count =
-            |it: &&Use| matches!(self.kernel.extent, Extent::Counted { count, .. } if count == it.slot.0);
-        for it in uses.iter().filter(|it| !is_empty || count(it)) {
-            let dtype = self.kernel.param(it.slot).dtype;
-            let bytes = self.rows(it) * u64::from(it.cols) * u64::from(dtype.size());
-            *(if it.is_write { &mut sum.written } else { &mut sum.read }) += bytes;
+        for it in self.touched(uses) {
+            *(if it.is_write { &mut sum.written } else { &mut sum.read }) += self.bytes(it);
         }
         sum
+    }
+
+    /// The uses that a run has: without rows a kernel ends when it has read how many there are.
+    fn touched<'u>(&self, uses: &'u [Use]) -> impl Iterator<Item = &'u Use> {
+        let is_empty = self.extent(self.kernel.extent) == 0;
+        let extent = self.kernel.extent;
+        let count = move |it: &&Use| matches!(extent, Extent::Counted { count, .. } if count == it.slot.0);
+        uses.iter().filter(move |it| !is_empty || count(it))
+    }
+
+    fn bytes(&self, it: &Use) -> u64 {
+        self.rows(it) * u64::from(it.cols) * u64::from(self.kernel.param(it.slot).dtype.size())
     }
 
     fn rows_of(&self, it: &Use) -> RowsOf {
@@ -166,7 +220,9 @@ impl StepTraffic<'_> {
             Touched::Whole => RowsOf::Fixed(self.most(it)),
             Touched::Rows { len, .. } => RowsOf::Fixed(len),
             Touched::Counted(count) => counted_by(self.step, count).unwrap_or(RowsOf::Fixed(self.most(it))),
-            Touched::Over(Extents::Rows) | Touched::Placed => rows_of(self.step, self.kernel.extent),
+            Touched::Over(Extents::Rows) | Touched::Placed | Touched::Seen | Touched::Kept => {
+                rows_of(self.step, self.kernel.extent)
+            }
             Touched::Over(Extents::Keys) => match &self.kernel.body {
                 Body::Attention(attention) => rows_of(self.step, attention.kv_extent),
                 _ => RowsOf::Fixed(0),
@@ -196,6 +252,8 @@ impl StepTraffic<'_> {
             Touched::Rows { len, .. } => len,
             Touched::Counted(count) => self.counted(count),
             Touched::Over(Extents::Rows) | Touched::Placed => self.extent(self.kernel.extent),
+            Touched::Seen => self.extent(self.kernel.extent).saturating_mul(self.counts.cached),
+            Touched::Kept => self.extent(self.kernel.extent).saturating_mul(self.counts.kept),
             Touched::Over(Extents::Keys) => match &self.kernel.body {
                 Body::Attention(attention) => self.extent(attention.kv_extent),
                 _ => 0,
@@ -339,13 +397,14 @@ impl Found<'_> {
         self.write(dense(out), heads * width);
     }
 
-    /// How many keys a query sees depends on its position, which is not known here: one is counted for each.
+    /// How many keys a query looks at depends on its position: the counts say it.
     fn cached_attention(&mut self, attention: &CachedAttention) {
         let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, present, out, .. } = *attention;
         self.read(q, heads * width);
         [q_pos, q_seq].into_iter().for_each(|view| self.read(view, 1));
-        [k, v].into_iter().for_each(|slot| self.push(dense(slot), kv_heads * width, Touched::Placed, false));
-        present.into_iter().for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+        let rows = if present.is_some() { Touched::Kept } else { Touched::Seen };
+        [k, v].into_iter().for_each(|slot| self.push(dense(slot), kv_heads * width, rows, false));
+        present.into_iter().for_each(|slot| self.push(dense(slot), 1, Touched::Seen, false));
         self.write(dense(out), heads * width);
     }
 

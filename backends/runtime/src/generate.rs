@@ -120,7 +120,8 @@ fn run(decoder: &mut dyn Decoder, tokens: &[u32], new: &mut Continuation) -> Res
 }
 
 /// The index of the largest number, the first of equal ones.
-fn likeliest(logits: &[f32]) -> u32 {
+#[must_use]
+pub fn likeliest(logits: &[f32]) -> u32 {
     let mut best = (0, f32::NEG_INFINITY);
     for (idx, &logit) in (0u32..).zip(logits) {
         if logit > best.1 {

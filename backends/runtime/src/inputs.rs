@@ -108,6 +108,18 @@ impl Replay {
     }
 }
 
+/// The text of a file.
+///
+/// # Errors
+///
+/// A file that cannot be read, is longer than the limit, or is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
+    String::from_utf8(read_limited(path, limit)?).map_err(|error| {
+        let reason = format!("it is not UTF-8, at byte {}", error.utf8_error().valid_up_to());
+        Error::Io { action: "read", path: path.into(), source: std::io::Error::other(reason) }
+    })
+}
+
 /// Decisions of an array `[routers, batch, tokens]`.
 fn without_padding(
     path: &Path,

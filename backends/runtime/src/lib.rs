@@ -29,6 +29,7 @@ pub mod decode;
 pub mod device;
 pub mod distance;
 mod error;
+pub mod eval;
 mod file;
 pub mod generate;
 pub mod inputs;

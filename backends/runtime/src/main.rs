@@ -1,19 +1,33 @@
 //! `skipc-run`: runs compiled models, without the compiler.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use skipc_runtime::Error;
-use skipc_runtime::command::{self, Files, RunArgs};
+use skipc_runtime::command::{self, Console, Files, GenerateArgs, RunArgs};
 
 /// Runs compiled models
 #[derive(Parser)]
-#[command(name = "skipc-run", version)]
+#[command(
+    name = "skipc-run",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Cli {
     #[command(flatten)]
-    run: RunArgs,
+    run: Option<RunArgs>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Continue texts or sequences of tokens: greedily, by draws, or by beam search
+    Generate(GenerateArgs),
 }
 
 fn main() -> ExitCode {
@@ -30,7 +44,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Where nobody can read it, the exit code alone has to say it.
-            let _ = match cli.run.json {
+            let _ = match wants_json() {
                 true => {
                     writeln!(std::io::stdout(), "{:#}", command::error_json(error.code(), &error.to_string()))
                 }
@@ -44,9 +58,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// Whether the command line asks for JSON, even if it is none otherwise.
+fn wants_json() -> bool {
+    std::env::args_os().any(|arg| arg == "--json")
+}
+
 /// Ends the process for a command line that is none, or that asks for help: with `--json` an error is JSON like any other.
 fn refuse(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || !std::env::args_os().any(|arg| arg == "--json") {
+    if !error.use_stderr() || !wants_json() {
         error.exit();
     }
     let text = error.to_string();
@@ -61,5 +80,15 @@ fn run(cli: &Cli, files: &Files) -> Result<(), Error> {
         true => Box::new(std::io::stderr().lock()),
         false => Box::new(std::io::stdout().lock()),
     };
-    command::run(&cli.run, out.as_mut(), &mut std::io::stderr()).map(drop)
+    match cli {
+        Cli { command: Some(Command::Generate(args)), .. } => {
+            let (model, module) = args.load()?;
+            let is_terminal = !files.write_to_stdout() && std::io::stdout().is_terminal();
+            let mut err = std::io::stderr();
+            let mut console = Console::new(out.as_mut(), &mut err, is_terminal);
+            command::generate(args, (&model, &module), None, &mut console)
+        }
+        Cli { run: Some(args), .. } => command::run(args, out.as_mut(), &mut std::io::stderr()).map(drop),
+        Cli { run: None, command: None } => Err(Error::Usage("which model? see `skipc-run --help`".into())),
+    }
 }

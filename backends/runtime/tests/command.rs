@@ -94,6 +94,23 @@ fn rows_are_continued() {
     npy::write(&folder.path("t.npy"), &[2, 2], &[0u8, 1, 0, 2]).unwrap();
     let output = folder.run(&["m.skp", "--tokens", "t.npy", "--max-new-tokens", "3"]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 3 0\n3 0 1\n");
+    // Without the compiler it also draws and searches, in many rows at once.
+    let generate = ["generate", "m.skp", "--tokens", "t.npy", "--max-new-tokens", "3"];
+    let out = |more: &[&str]| {
+        let output = folder.run(&[&generate[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(out(&[]), "2 3 0\n3 0 1\n");
+    assert_eq!(out(&["--temperature", "1", "--top-k", "1"]), "2 3 0\n3 0 1\n");
+    assert_eq!(out(&["--out", "o.npy"]), "2 3 0\n3 0 1\n");
+    assert_eq!(ints(&folder.path("o.npy"), 2), (vec![2, 5], vec![0, 1, 2, 3, 0, 0, 2, 3, 0, 1]));
+    assert_eq!(
+        folder.fails(&["generate", "m.skp", "--prompt", "x"]),
+        (1, "run::prompt-vocabulary".to_owned())
+    );
+    assert_eq!(folder.fails(&["generate", "m.skp"]).0, 2);
+    assert_eq!(folder.fails(&[]).0, 2);
 }
 
 #[test]

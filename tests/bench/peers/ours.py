@@ -82,3 +82,22 @@ class Skipc:
 
     def steps(self, batch, rounds):
         return self.worker.ask("steps", session=self.session, batch=batch, rounds=rounds)["steps"]
+
+
+class Decoder:
+    """An artefact that is continued from caches, as the harness of decoding calls it."""
+
+    def __init__(self, worker, artefact, threads, folder):
+        self.worker, self.output = worker, folder / "logits.f32"
+        loaded = worker.ask("load", artefact=str(artefact), threads=threads)
+        self.session, self.device = loaded["session"], loaded["device"]
+
+    def decode(self, prompt, count):
+        """Tokens, and milliseconds of the prompt and of each step behind it; taken in the worker."""
+        found = self.worker.ask("decode", session=self.session, prompt=prompt, count=count)
+        self.executed = found["executed"]
+        return found["tokens"], found["prompt_ms"], found["ms"]
+
+    def logits(self, prompt):
+        self.worker.ask("decode", session=self.session, prompt=prompt, count=0, logits=str(self.output))
+        return np.fromfile(self.output, np.float32)

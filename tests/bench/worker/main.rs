@@ -16,6 +16,8 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use skipc_runtime::decode::{Cached, Chunk, Decoder as _, Rows, Slot};
+use skipc_runtime::generate::likeliest;
 use skipc_runtime::{Batch, Device, Model, Options, Session};
 
 /// What can be asked. Sessions and batches are named by the numbers that loading them gave.
@@ -30,6 +32,10 @@ enum Request {
     Run { session: usize, batch: usize, logits: Option<PathBuf> },
     /// Runs a step some times; each kernel's median.
     Steps { session: usize, batch: usize, rounds: usize },
+    /// Continues a prompt by the likeliest tokens from caches: the tokens, the time of the prompt and of each step behind
+    /// it, and how many routers executed each new token; writes the logits of the last token of the prompt as bytes of f32
+    /// if a file is named.
+    Decode { session: usize, prompt: Vec<u32>, count: u32, logits: Option<PathBuf> },
     /// The most multiply-adds that so many threads do at once.
     Peak { threads: usize },
 }
@@ -83,6 +89,10 @@ impl Worker {
                 });
                 Ok(json!({"steps": steps.collect::<Vec<_>>()}))
             }
+            Request::Decode { session, prompt, count, logits } => {
+                let session = self.sessions.get(session).ok_or("no such session: load an artefact first")?;
+                decode(session, &prompt, count, logits)
+            }
             Request::Peak { threads } => {
                 let peak = peak::measure(threads);
                 Ok(json!({"f32": peak.f32, "bf16": peak.bf16}))
@@ -95,6 +105,34 @@ impl Worker {
         let batch = self.batches.get(batch).ok_or("no such batch: hand it over first")?;
         Ok((session, batch))
     }
+}
+
+fn decode(
+    session: &Session,
+    prompt: &[u32],
+    count: u32,
+    logits: Option<PathBuf>,
+) -> Result<Value, Box<dyn Error>> {
+    let slot = Slot(0);
+    let room = prompt.len() as u32 + count;
+    let mut decoder = Cached::new(session.module(), 1, room)?;
+    decoder.start(slot, 0)?;
+    let (mut tokens, mut times, mut executed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut next = prompt.to_vec();
+    for _ in 0..=count {
+        let started = Instant::now();
+        let outputs = decoder.step(&[Chunk { slot, tokens: &next, rows: Rows::Last }])?;
+        let token = likeliest(&outputs.logits);
+        times.push(started.elapsed().as_secs_f64() * 1e3);
+        if let Some(path) = logits.as_ref().filter(|_| tokens.is_empty()) {
+            let bytes: Vec<u8> = outputs.logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+            fs::write(path, bytes)?;
+        }
+        executed.push(outputs.gates.iter().filter(|gate| gate.last() == Some(&1)).count());
+        tokens.push(token);
+        next = vec![token];
+    }
+    Ok(json!({"tokens": tokens, "prompt_ms": times[0], "ms": times[1..], "executed": executed[1..]}))
 }
 
 fn serve() -> Result<(), Box<dyn Error>> {

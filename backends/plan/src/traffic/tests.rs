@@ -67,7 +67,8 @@ fn plan(
 fn moved(plan: &Plan, executed: u32) -> Vec<(String, u64, u64)> {
     let routers = plan.function.interface.routers();
     let Some(RouterPorts::Routed { executed: count, .. }) = routers.first() else { panic!("no router") };
-    let counts = Counts { tokens: 10, sets: BTreeMap::from([(*count, executed)]) };
+    let sets = BTreeMap::from([(*count, executed)]);
+    let counts = Counts { tokens: 10, sets, ..Counts::default() };
     let steps = plan.function.steps.iter().zip(traffic(plan, &counts));
     steps
         .map(|(step, Traffic { read, written })| {

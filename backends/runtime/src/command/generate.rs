@@ -12,13 +12,12 @@ use super::skips::Skips;
 use crate::decode::beam::{self, Search};
 use crate::decode::text::TextStream;
 use crate::decode::{
-    self, Decoder, Drafts, Engine, EngineOptions, Event, Finish, Handle, LanguageFiles, Request, Sampling,
-    Speculation, Tokenizer,
+    self, Decoder, Drafts, Engine, EngineOptions, Event, Finish, Handle, LanguageFiles, Metered, Request,
+    Sampling, Speculation, Tokenizer, metered,
 };
 use crate::device::Device;
 use crate::error::Error;
-use crate::file::read_limited;
-use crate::inputs::Sequences;
+use crate::inputs::{Sequences, read_text};
 use crate::model::Model;
 use crate::module::Module;
 use crate::npy;
@@ -142,26 +141,41 @@ pub struct GenerateArgs {
     pub json: bool,
 }
 
-/// Continues what the arguments name. Text goes to the console as it comes; figures go to standard error. Once the reader
-/// has gone, nothing more is generated, and that is no error.
+/// Figures of a generation that take more than the runtime to know.
+pub trait Meter {
+    /// Takes note of what the decoder did.
+    fn note(&mut self, event: &metered::Event);
+
+    /// Name and value in the JSON that is printed.
+    fn json(&self) -> (&'static str, serde_json::Value);
+
+    /// The same, human-readable: a part of a sentence.
+    fn text(&self) -> String;
+}
+
+/// Continues what the arguments name, on what [`GenerateArgs::load`] gave. Text goes to the console as it comes; figures go
+/// to standard error. Once the reader has gone, nothing more is generated, and that is no error.
 ///
 /// # Errors
 ///
 /// See [`Error`]; [`Error::NonFinite`] where no next token is likely, after what came before it was printed.
-pub fn generate(args: &GenerateArgs, console: &mut Console<'_>) -> Result<(), Error> {
+pub fn generate(
+    args: &GenerateArgs,
+    (model, module): (&Model, &Module),
+    mut meter: Option<&mut dyn Meter>,
+    console: &mut Console<'_>,
+) -> Result<(), Error> {
     let sampling = args.sampling();
     sampling.check()?;
-    let model = Model::open(&args.model)?;
-    let options = Options {
-        threads: args.threads.unwrap_or_else(Threads::available),
-        checked: args.checked,
-        ..Options::default()
-    };
-    let module = Module::load(&model, args.device, options)?;
     let prompts = args.prompts(module.function(SCORE)?.vocab_size)?;
     let count = u32::try_from(prompts.rows.len()).unwrap_or(u32::MAX);
     let slots = args.beams.unwrap_or(count.clamp(1, SLOTS));
-    let decoder = decode::of_slots(&module, &model, slots)?;
+    let decoder = decode::of_slots(module, model, slots)?;
+    let decoder = Metered::new(decoder, |event: &metered::Event| {
+        if let Some(meter) = &mut meter {
+            meter.note(event);
+        }
+    });
     let device = module.describe();
     let mut run = Run { args, prompts, figures: Figures::default(), console };
     let (rows, failed) = match args.beams {
@@ -172,16 +186,35 @@ pub fn generate(args: &GenerateArgs, console: &mut Console<'_>) -> Result<(), Er
         run.write(path, &rows)?;
     }
     if args.json && failed.is_none() {
-        let summary = run.json(&device, &rows);
+        let mut summary = run.json(&device, &rows);
+        if let Some((name, value)) = meter.as_ref().map(|meter| meter.json()) {
+            summary[name] = value;
+        }
         run.console.print(&format!("{summary}\n"))?;
     }
     if !args.json {
-        run.say(&rows);
+        run.say(&rows, meter.as_ref().map(|meter| meter.text()));
     }
     failed.map_or(Ok(()), Err)
 }
 
 impl GenerateArgs {
+    /// Opens the model and loads its code.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::open`] and [`Module::load`].
+    pub fn load(&self) -> Result<(Model, Module), Error> {
+        let model = Model::open(&self.model)?;
+        let options = Options {
+            threads: self.threads.unwrap_or_else(Threads::available),
+            checked: self.checked,
+            ..Options::default()
+        };
+        let module = Module::load(&model, self.device, options)?;
+        Ok((model, module))
+    }
+
     fn sampling(&self) -> Sampling {
         Sampling {
             repetition_penalty: self.repetition_penalty,
@@ -230,18 +263,6 @@ impl GenerateArgs {
         }
         Ok(Prompts { rows, text: Some(text), tokenizer: Some(tokenizer) })
     }
-}
-
-/// The text of a file.
-///
-/// # Errors
-///
-/// A file that cannot be read, is longer than the limit, or is not UTF-8.
-pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
-    String::from_utf8(read_limited(path, limit)?).map_err(|error| {
-        let reason = format!("it is not UTF-8, at byte {}", error.utf8_error().valid_up_to());
-        Error::Io { action: "read", path: path.into(), source: std::io::Error::other(reason) }
-    })
 }
 
 /// What is continued.
@@ -318,7 +339,7 @@ impl Run<'_, '_> {
 
     fn continue_all(
         &mut self,
-        decoder: Box<dyn Decoder>,
+        decoder: impl Decoder,
         sampling: Sampling,
     ) -> Result<(Vec<Row>, Option<Error>), Error> {
         let (tokenizer, speculation) = (self.prompts.tokenizer.clone(), self.args.speculation());
@@ -418,11 +439,7 @@ impl Run<'_, '_> {
         Ok(None)
     }
 
-    fn search(
-        &mut self,
-        mut decoder: Box<dyn Decoder>,
-        beams: u32,
-    ) -> Result<(Vec<Row>, Option<Error>), Error> {
+    fn search(&mut self, mut decoder: impl Decoder, beams: u32) -> Result<(Vec<Row>, Option<Error>), Error> {
         let tokenizer = self.prompts.tokenizer.clone();
         let ends = tokenizer.as_ref().map(|tokenizer| tokenizer.ends().to_vec()).unwrap_or_default();
         let known = tokenizer.as_ref().map_or(u32::MAX, |tokenizer| tokenizer.vocab_size());
@@ -443,7 +460,7 @@ impl Run<'_, '_> {
                 drawable,
             };
             let started = Instant::now();
-            let found = beam::search(decoder.as_mut(), &search)?;
+            let found = beam::search(&mut decoder, &search)?;
             let given = (prompt.len() as u64).min(found.tokens) as u32;
             self.figures.add(started.elapsed(), given, found.tokens as u32 - given);
             self.figures.decided += found.tokens;
@@ -533,7 +550,7 @@ impl Run<'_, '_> {
     }
 
     /// Figures of the run, human-readable.
-    fn say(&mut self, rows: &[Row]) {
+    fn say(&mut self, rows: &[Row], more: Option<String>) {
         let Figures { prompt, new, decided, executed, drafts } = &self.figures;
         let added: usize = rows.iter().map(|row| row.tokens.len()).sum();
         let mut text = format!(
@@ -557,6 +574,7 @@ impl Run<'_, '_> {
                 percent(*executed_by_draft, *executed)
             );
         }
+        text += &more.map(|more| more + "\n").unwrap_or_default();
         for (index, _) in rows.iter().enumerate().filter(|(_, row)| row.finish == Some(Finish::Positions)) {
             text += &match rows.len() {
                 1 => "it ends at the model's last position\n".to_owned(),

@@ -30,7 +30,7 @@ use crate::trace::{self, Trace};
 
 pub use console::{Console, printable};
 pub use files::{FileUse, Files, file_use};
-pub use generate::{GenerateArgs, generate};
+pub use generate::{GenerateArgs, Meter, generate};
 use greedy::Greedy;
 use printer::Printer;
 

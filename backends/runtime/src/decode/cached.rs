@@ -195,7 +195,7 @@ impl Cached {
     /// # Errors
     ///
     /// As [`Decoder::step`].
-    pub(crate) fn step_forced(
+    pub fn step_forced(
         &mut self,
         chunks: &[Chunk<'_>],
         forced: Option<&[Vec<u8>]>,
@@ -243,25 +243,31 @@ impl Cached {
                 }
             }
         }
-        self.advance(chunks, &outputs.gates);
+        outputs.computed = self.advance(chunks, &outputs.gates);
         Ok(outputs)
     }
 
-    /// Notes that a step has run, under these decisions.
-    fn advance(&mut self, chunks: &[Chunk<'_>], gates: &[Vec<u8>]) {
+    /// Notes that a step has run, under these decisions; gives of how many tokens it computed keys and values, by router.
+    fn advance(&mut self, chunks: &[Chunk<'_>], gates: &[Vec<u8>]) -> Vec<u32> {
         let (most, mut first_row) = (self.most_pending, 0);
+        let mut computed = vec![0; n_waiting(self.function()) as usize];
         for Chunk { slot, tokens, .. } in chunks {
             let rows = first_row..first_row + tokens.len();
             first_row = rows.end;
             if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
                 sequence.tokens.extend_from_slice(tokens);
                 let end = sequence.length();
+                let waited = sequence.pending.clone();
                 pending::advance(&mut sequence.pending, most, end, |router| {
                     let own = gates.get(router).and_then(|gate| gate.get(rows.clone()));
                     own.is_some_and(|own| own.contains(&1))
                 });
+                for ((sum, first), now) in computed.iter_mut().zip(waited).zip(&sequence.pending) {
+                    *sum += now - first;
+                }
             }
         }
+        computed
     }
 
     /// Refuses chunks that no step can be made of.

@@ -79,6 +79,9 @@ pub struct StepOutputs {
     pub gates: Vec<Vec<u8>>,
     /// How many of the new tokens each router wanted to execute beyond its capacity.
     pub overflow: Vec<u32>,
+    /// For each router whose keys and values may wait, of how many tokens the step computed them, those that had waited
+    /// included; empty where none may wait.
+    pub computed: Vec<u32>,
 }
 
 /// How the pages of a decoder's caches are used.

@@ -33,6 +33,7 @@ mod checkpoint;
 mod decoder;
 mod engine;
 mod language;
+pub mod metered;
 #[cfg(not(feature = "tokenizers"))]
 mod no_checkpoint;
 mod pages;
@@ -50,6 +51,7 @@ pub use cached::Cached;
 pub use decoder::{Chunk, Decoder, Limits, PageUse, Rows, Slot, StepOutputs};
 pub use engine::{Engine, EngineOptions, Progress};
 pub use language::{ChatTemplate, LanguageFiles};
+pub use metered::{Metered, StepRecord};
 pub use recompute::{Recompute, prepare};
 pub use request::{Event, Finish, Handle, Listener, Request};
 pub use sampling::{LogProbs, Sampling};
