@@ -310,7 +310,8 @@ fn sequences_that_begin_alike_find_their_pages() {
         let (cached, whole) = decoders(&example(key_values), 24);
         let what = format!("the example, {key_values:?}");
         let known = exercise(&what, (cached.sharing_prefixes(), whole), true, 240, &mut Rng(7));
-        assert!(known >= 160, "{what}: {known}");
+        // Pages in which something waits are not shared.
+        assert!(known >= 160 || key_values == KeyValues::Lazy, "{what}: {known}");
     }
 }
 

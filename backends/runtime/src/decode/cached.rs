@@ -131,36 +131,28 @@ impl Cached {
         self.pages.take()
     }
 
-    /// Makes the full pages of a slot known. Of two pages with the same tokens before and in them one is enough, so that
-    /// who has a known page has those before it, too. Then what waits in the known one waits for the slot, too; where that
-    /// is more than may wait, the slot keeps its own for now.
+    /// Makes the full pages of a slot known in which nothing waits, so that nobody writes to a known page. Of two pages
+    /// with the same tokens before and in them one is enough, so that who has a known page has those before it, too.
     fn keep_pages(&mut self, slot: Slot) {
         let Some(prefixes) = &mut self.prefixes else { return };
         let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) else { return };
-        let length = sequence.length();
         let (full, _) = sequence.tokens.as_chunks();
-        for (idx, tokens) in full.iter().enumerate().skip(sequence.known) {
+        let n_complete =
+            sequence.pending.iter().min().map_or(full.len(), |first| (first / PAGE_ROWS) as usize);
+        for (idx, tokens) in full.iter().enumerate().take(n_complete).skip(sequence.known) {
             let before = match idx.checked_sub(1) {
                 None => Before::Nothing(sequence.number),
                 Some(before) => Before::Page(sequence.pages[before]),
             };
-            let (own, end) = (sequence.pages[idx], (idx as u32 + 1) * PAGE_ROWS);
+            let own = sequence.pages[idx];
             match prefixes.find(before, *tokens) {
                 Some(known) => {
-                    let both = std::iter::zip(&sequence.pending, prefixes.pending(known));
-                    let pending: Vec<u32> =
-                        both.map(|(own, known)| if *known < end { *own.min(known) } else { *own }).collect();
-                    if pending.iter().any(|first| length - first > self.most_pending) {
-                        return;
-                    }
-                    sequence.pending = pending;
                     self.pages.share(known);
                     self.pages.release(own);
                     sequence.pages[idx] = known;
                 }
                 None => {
-                    let pending = sequence.pending.iter().map(|first| end.min(*first)).collect();
-                    prefixes.insert((before, *tokens), own, pending);
+                    prefixes.insert((before, *tokens), own);
                     self.pages.keep(own);
                 }
             }
@@ -370,14 +362,9 @@ impl Decoder for Cached {
         }
         let (known, n_known) = (pages.len(), pages.len() as u32 * PAGE_ROWS);
         let tokens = tokens[..n_known as usize].to_vec();
-        let waiting = match (pages.last(), &self.prefixes) {
-            (Some(last), Some(known)) => known.pending(*last).to_vec(),
-            _ => vec![0; n_waiting(self.function()) as usize],
-        };
-        self.fill(
-            slot,
-            Sequence { number: sequence, tokens, pages: pages.clone(), pending: waiting, known },
-        )?;
+        // Nothing waits in a page that is known.
+        let pending = vec![n_known; n_waiting(self.function()) as usize];
+        self.fill(slot, Sequence { number: sequence, tokens, pages: pages.clone(), pending, known })?;
         pages.into_iter().for_each(|page| self.pages.share(page));
         Ok(n_known)
     }

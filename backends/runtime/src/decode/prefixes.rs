@@ -33,8 +33,6 @@ struct Known {
     last_use: u64,
     /// How many known pages stand right after it.
     n_after: u32,
-    /// The first position up to its end whose keys and values may wait, by router.
-    pending: Vec<u32>,
 }
 
 impl Prefixes {
@@ -50,18 +48,13 @@ impl Prefixes {
         Some(page)
     }
 
-    /// What waits in a known page and before it.
-    pub(super) fn pending(&self, page: u32) -> &[u32] {
-        self.known.get(&page).map_or(&[], |known| &known.pending)
-    }
-
-    /// Makes a page known that is not, with what waits in it and before it.
-    pub(super) fn insert(&mut self, (before, tokens): Place, page: u32, pending: Vec<u32>) {
+    /// Makes a page known that is not.
+    pub(super) fn insert(&mut self, (before, tokens): Place, page: u32) {
         self.clock += 1;
         let place = (before, tokens);
         self.pages.insert(place, page);
         self.by_use.insert(self.clock, page);
-        self.known.insert(page, Known { place, last_use: self.clock, n_after: 0, pending });
+        self.known.insert(page, Known { place, last_use: self.clock, n_after: 0 });
         if let Before::Page(before) = before
             && let Some(known) = self.known.get_mut(&before)
         {
@@ -94,9 +87,8 @@ mod tests {
         let mut prefixes = Prefixes::default();
         let root = Before::Nothing(0);
         let [a, b] = [[1; PAGE_ROWS as usize], [2; PAGE_ROWS as usize]];
-        prefixes.insert((root, a), 7, vec![3]);
-        prefixes.insert((Before::Page(7), b), 8, vec![20]);
-        assert_eq!((prefixes.pending(7), prefixes.pending(8)), (&[3][..], &[20][..]));
+        prefixes.insert((root, a), 7);
+        prefixes.insert((Before::Page(7), b), 8);
         assert_eq!((prefixes.find(root, a), prefixes.find(Before::Page(7), b)), (Some(7), Some(8)));
         assert_eq!((prefixes.find(root, b), prefixes.find(Before::Nothing(1), a)), (None, None));
         assert_eq!(prefixes.find(Before::Page(8), b), None);
@@ -107,9 +99,9 @@ mod tests {
         let mut prefixes = Prefixes::default();
         let root = Before::Nothing(0);
         let [a, b, c] = [1, 2, 3].map(|token| [token; PAGE_ROWS as usize]);
-        prefixes.insert((root, a), 0, Vec::new());
-        prefixes.insert((Before::Page(0), b), 1, Vec::new());
-        prefixes.insert((root, c), 2, Vec::new());
+        prefixes.insert((root, a), 0);
+        prefixes.insert((Before::Page(0), b), 1);
+        prefixes.insert((root, c), 2);
         prefixes.find(Before::Page(0), b);
         assert_eq!(prefixes.forget_oldest(|page| page != 2), Some(1), "0 has another after it");
         prefixes.find(root, a);
