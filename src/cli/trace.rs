@@ -196,9 +196,8 @@ impl Shown<'_> {
         let Provenance { model, spec_hash, skipc, source, .. } = self.provenance;
         let mut out = String::new();
         let _ = writeln!(out, "{model} (spec {:.12}…), {}", spec_hash.to_string(), in_words(source));
-        let (sequences, tokens) = (self.sequences, self.tokens);
-        let batch = format!("{} in {}", counted(tokens, "token"), counted(sequences as u64, "sequence"));
-        let _ = writeln!(out, "{batch}; written by skipc {skipc}\n");
+        let (tokens, sequences) = (counted(self.tokens, "token"), counted(self.sequences as u64, "sequence"));
+        let _ = writeln!(out, "{tokens} in {sequences}; written by skipc {skipc}\n");
         let mut density_before = 0.0;
         for (idx, router) in self.routers.iter().enumerate() {
             let Router { executed, density, also_before } = router;
