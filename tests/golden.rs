@@ -334,7 +334,7 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
 /// known to a step of a 127th of the largest of 32: three times as far, so that results are allowed to be twice as far off.
 #[test]
 fn host_code_in_bf16_and_8_bits_keeps_its_bound() {
-    for case in golden().iter().filter(|case| case.n_tokens() <= SHORT) {
+    for (idx, case) in golden().iter().filter(|case| case.n_tokens() <= SHORT).enumerate() {
         let loaded = load(case);
         let routing = case.scored.gates.iter().map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect());
         let batch = skipc_runtime::Batch {
@@ -343,7 +343,9 @@ fn host_code_in_bf16_and_8_bits_keeps_its_bound() {
             routing: Some(routing.collect()),
         };
         let of_llvm = || backends().filter(|(cpu, _)| *cpu == CpuBackend::Llvm);
-        let variants = [(false, 3.0), (true, 6.0)].into_iter();
+        // One of eight in 8 bits, too: what differs is matmuls, which every case has.
+        let in_8_bits = idx.is_multiple_of(8).then_some((true, 6.0));
+        let variants = [(false, 3.0)].into_iter().chain(in_8_bits);
         for ((in_8_bits, allowed), (cpu, levels)) in
             variants.flat_map(|of| of_llvm().map(move |cpu| (of, cpu)))
         {
