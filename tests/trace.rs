@@ -157,7 +157,7 @@ fn constant_routers_stay_and_equal_ones_agree() {
     fs::write(&spec, text).unwrap();
     let args = ["trace", "generate", &spec, "-o", &trace, "--lengths", "30"];
     let shared = succeeds(&[&args[..], &["--density", "0.4"]].concat());
-    assert!(shared.contains("12 of 30, 100.0 % of them also in gate.0"), "{shared}");
+    assert!(shared.contains("12 of 30 tokens, 100.0 % of them also in gate.0"), "{shared}");
     fails(&[&args[..], &["--per-layer", "0.4,0.5"]].concat(), 2, &["trace::recipe", "decide together"]);
 }
 

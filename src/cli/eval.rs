@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 use skipc_ir::SetSym;
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly};
-use skipc_runtime::decode::{Bytes, Tokenizer};
+use skipc_runtime::decode::LanguageFiles;
 use skipc_runtime::eval::{self, Scored, Windows};
 use skipc_runtime::inputs::{Sequences, read_text};
 use skipc_runtime::threads::Threads;
@@ -82,12 +82,14 @@ pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
     let mut session = Session::new(&artefact, args.device, options)?;
     let (width, stride, windows) = windows(args, &session)?;
     let vocab_size = session.function().vocab_size;
+    let files =
+        LanguageFiles { model: args.model.clone(), tokenizer: args.tokenizer.clone(), chat_template: None };
     let sequences = match &args.text {
-        Some(path) => Sequences::of_row(Bytes::of(vocab_size)?.encode(&read_text(path, TEXT_LIMIT)?)?),
+        Some(path) => Sequences::of_row(files.tokenizer(vocab_size)?.encode(&read_text(path, TEXT_LIMIT)?)?),
         None => Sequences::read(args.tokens.as_deref().unwrap_or(&args.model), args.lengths.as_deref())?,
     };
     let rows: Vec<&[u32]> = sequences.rows().collect();
-    let tokenizer = Bytes::of(vocab_size).ok();
+    let tokenizer = files.tokenizer(vocab_size).ok();
     let macs = macs(&artefact, &session)?;
     let at_once = if draws_by_row(&model) { 1 } else { usize::MAX };
     let count = rows.iter().enumerate().map(|(row, tokens)| windows.of_row(row, tokens.len()).count());

@@ -252,6 +252,11 @@ pub struct EvalArgs {
     #[arg(long, value_name = "L.npy", requires = "tokens")]
     pub lengths: Option<PathBuf>,
 
+    /// The tokenizer.json of the model, or the folder that has it; beside the artefact by default. A model of 256 tokens needs
+    /// none: they are bytes.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub tokenizer: Option<PathBuf>,
+
     /// Tokens that run together: longer sequences are cut into such windows [default: as many as the artefact takes].
     #[arg(long, value_name = "W")]
     pub window: Option<u32>,

@@ -1,6 +1,6 @@
 //! A decoder whose steps somebody else sees, too.
 
-use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
+use super::decoder::{Chunk, Decoder, Limits, PageUse, Rows, Slot, StepOutputs};
 use crate::error::Error;
 
 /// What a step ran.
@@ -83,6 +83,16 @@ impl<D: Decoder, F: FnMut(&Event)> Decoder for Metered<D, F> {
         self.decoder.start(slot, sequence)?;
         self.set(slot, 0);
         Ok(())
+    }
+
+    fn resume(&mut self, slot: Slot, sequence: u32, tokens: &[u32]) -> Result<u32, Error> {
+        let known = self.decoder.resume(slot, sequence, tokens)?;
+        self.set(slot, known);
+        Ok(known)
+    }
+
+    fn pages(&self) -> PageUse {
+        self.decoder.pages()
     }
 
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool {
