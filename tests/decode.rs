@@ -397,7 +397,7 @@ fn layers_that_nobody_executed_yet_give_what_whole_sequences_give() {
                 Batch { tokens: tokens.clone(), lengths: lengths.to_vec(), routing: Some(gates.clone()) };
             let scored = session.run(&batch).expect("logits");
             assert!(scored.logits.iter().all(|logit| logit.is_finite()));
-            let whole = StepOutputs { logits: scored.logits, gates: scored.gates, overflow: Vec::new() };
+            let whole = StepOutputs { logits: scored.logits, gates: scored.gates, ..StepOutputs::default() };
             for cut in [Cut::Together(1), Cut::InTurn(1), Cut::Together(16), Cut::InTurn(17)] {
                 let steps = forced_steps(&model, [&a, &b], &gates, cut);
                 compare(&format!("{name}, decisions {which}, {cut}"), &steps, &whole);
