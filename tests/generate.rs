@@ -52,6 +52,19 @@ fn the_likeliest_continuation_is_that_of_run() {
     assert!(run.starts_with(&generated), "{run}");
 }
 
+/// Without steps an artefact is smaller, and runs whole prefixes to the same text.
+#[test]
+fn an_artefact_without_steps_says_the_same() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("scores.skp").display().to_string();
+    let (spec, weights) = ("models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors");
+    succeeds(&["compile", spec, "--weights", weights, "--no-steps", "-o", &path]);
+    let more = ["--prompt", PROMPT, "--max-new-tokens", "40"];
+    assert_eq!(succeeds(&[&["generate", &path], &more[..]].concat()), generate(&more));
+    let length = |path: &str| std::fs::metadata(path).unwrap().len();
+    assert!(length(&path) < length(example()), "{} bytes", length(&path));
+}
+
 #[test]
 fn draws_depend_on_the_seed_alone() {
     let draw = |seed: &str| {

@@ -59,6 +59,11 @@ fn request() -> Request {
     Request { max_tokens: Some(1024), ..Request::host() }
 }
 
+/// The request without steps, for what scores.
+fn scoring() -> Request {
+    Request { steps: false, ..request() }
+}
+
 /// The request with this backend.
 fn by(cpu_backend: CpuBackend) -> Request {
     Request { cpu_backend, ..request() }
@@ -198,7 +203,7 @@ fn host_code_agrees_with_pytorch() {
     for case in golden() {
         let loaded = load(&case);
         for (cpu, levels) in backends() {
-            let model = artifact(&loaded, by(cpu));
+            let model = artifact(&loaded, Request { cpu_backend: cpu, ..scoring() });
             levels.iter().for_each(|level| check_host_code(&case, &model, (cpu, *level)));
         }
     }
@@ -350,7 +355,7 @@ fn host_code_in_bf16_and_8_bits_keeps_its_bound() {
             variants.flat_map(|of| of_llvm().map(move |cpu| (of, cpu)))
         {
             let targets = vec![(Target::Cpu, DType::Bf16)];
-            let model = artifact(&loaded, Request { targets, in_8_bits, cpu_backend: cpu, ..request() });
+            let model = artifact(&loaded, Request { targets, in_8_bits, cpu_backend: cpu, ..scoring() });
             for max_level in levels.iter().copied() {
                 let options = Options { threads: 2, checked: true, max_level: Some(max_level) };
                 let outputs = Session::new(&model, Device::Cpu, options).unwrap().run(&batch).unwrap();

@@ -179,6 +179,11 @@ pub struct CompileArgs {
     #[arg(long, value_delimiter = ',', default_value = "cpu=f32,cuda=bf16", value_name = "KIND=TYPE")]
     pub dtype: Vec<String>,
 
+    /// Without the function that goes on with sequences: half the code, for artefacts that only score. Such an artefact
+    /// generates by running whole prefixes.
+    #[arg(long, conflicts_with = "kv")]
+    pub no_steps: bool,
+
     /// When a step computes keys and values of tokens that skip a layer: `eager`, when the token comes; `lazy`, when a later
     /// token of its sequence executes the layer [default: lazy for `cpu` if the model skips at least half, else eager].
     #[arg(long, value_enum, value_name = "WHEN")]

@@ -79,6 +79,8 @@ pub struct Request {
     pub in_8_bits: bool,
     /// What generates code for the host.
     pub cpu_backend: CpuBackend,
+    /// Whether a model that generates gets the function that goes on with sequences; without it, it runs whole prefixes.
+    pub steps: bool,
     /// When steps compute the keys and values of tokens that skip; by default what is faster ([`key_values`]).
     pub key_values: Option<KeyValues>,
     /// Largest number of tokens of a step; by default the model's longest sequence.
@@ -104,6 +106,7 @@ impl Request {
             targets,
             in_8_bits: false,
             cpu_backend: CpuBackend::default(),
+            steps: true,
             key_values: None,
             max_tokens: None,
             passes: None,
@@ -189,7 +192,9 @@ fn find_plan<'p>(plans: &'p [PlanOf], target: &Target, dtype: DType) -> Option<&
 pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Compiled, Error> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
     let mut compiled = Compiled { phases: Vec::new(), linked: Vec::new(), bundles: Vec::new() };
-    for function in Function::of(model) {
+    let functions =
+        Function::of(model).into_iter().filter(|function| request.steps || *function != Function::Step);
+    for function in functions {
         let key_values = request.key_values.unwrap_or_else(|| key_values(model, &request.targets));
         let lowered = lower_model(model, request.variant, (function, key_values), trace)?;
         let (legal, report) = run_passes(lowered.clone(), model, request, trace)?;
