@@ -5,7 +5,7 @@ use skipc_artifact::image::HostLevel;
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::SCORE;
 use skipc_artifact::target::Target;
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Results};
+use skipc_ir::interp::{self, Env, FlatBatch, Free, Results};
 use skipc_runtime::State;
 use skipc_testkit::input_graph::{EVERY, SIZES, TEXT, bytes, data, tensors};
 
@@ -78,7 +78,7 @@ fn the_ptx_machine_computes_with_what_the_caller_gives() {
             for (role, wanted) in wanted(&toy, n, every) {
                 let logits = || got.logits.iter().flat_map(|logit| logit.to_le_bytes()).collect::<Vec<u8>>();
                 let gate = || got.gates[0].iter().map(|executes| u8::from(*executes)).collect::<Vec<u8>>();
-                let got = if let Datum::Mask(_) = wanted { gate() } else { logits() };
+                let got = if let interp::Datum::Mask(_) = wanted { gate() } else { logits() };
                 assert!(same(&role, &wanted, &got), "{role}, {arch}, {n} tokens, every {every}: {wanted:?}");
             }
         }
