@@ -33,7 +33,7 @@ const PREFILLS: usize = 3;
 /// Tokens of these prompts, if the model has as many positions.
 const PROMPT: u32 = 1024;
 
-/// Positions at which a step of one slot is compared, the second as far as the model goes.
+/// Positions at which a step of one slot is compared, the second as far as the model goes, and the first at most half as far.
 const POSITIONS: [u32; 2] = [64, 4096];
 
 /// What is timed.
@@ -189,7 +189,8 @@ fn prefill((stepper, density): (&Stepper, Option<f64>)) -> Result<Prefill, Error
 /// Steps of one slot at two positions, in turns.
 fn far((stepper, density): (&Stepper, Option<f64>), rounds: u32) -> Result<Far, Error> {
     let last = stepper.positions() - rounds - 1;
-    let positions = POSITIONS.map(|position| position.min(last));
+    let far = POSITIONS[1].min(last);
+    let positions = [POSITIONS[0].min(far / 2), far];
     let mut lanes = Vec::new();
     for position in positions {
         let mut lane = Lane::new(stepper, density.unwrap_or(1.0), 1, position + rounds + 1)?;
