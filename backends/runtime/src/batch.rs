@@ -100,7 +100,12 @@ impl Batch {
     ///
     /// Whatever of it the program cannot run; always the user's input at fault.
     pub(crate) fn check(&self, function: &Function) -> Result<(), Error> {
-        // First, because no larger program would take it.
+        let sum: u64 = self.lengths.iter().map(|&length| u64::from(length)).sum();
+        if sum != self.tokens.len() as u64 {
+            let (found, expected) = (usize::try_from(sum).unwrap_or(usize::MAX), self.tokens.len());
+            return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
+        }
+        // Before the number of tokens, because no larger program would take it.
         if let Some(sequence) = self.lengths.iter().position(|&length| length > function.max_positions) {
             let (found, limit) = (u64::from(self.lengths[sequence]), function.max_positions);
             return Err(Error::SequenceTooLong { sequence, found, limit });
@@ -108,11 +113,6 @@ impl Batch {
         let found = self.tokens.len() as u64;
         if found > u64::from(function.max_tokens) {
             return Err(Error::TooManyTokens { found, limit: function.max_tokens });
-        }
-        let sum: u64 = self.lengths.iter().map(|&length| u64::from(length)).sum();
-        if sum != found {
-            let (found, expected) = (usize::try_from(sum).unwrap_or(usize::MAX), self.tokens.len());
-            return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
         }
         let vocab_size = function.vocab_size;
         if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
