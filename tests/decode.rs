@@ -14,6 +14,7 @@ use skipc_artifact::program::{PAGE_ROWS, STEP};
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::FlatBatch;
 use skipc_runtime::decode::{Cached, Chunk, Decoder, Recompute, Rows, Slot, StepOutputs};
+use skipc_runtime::generate::likeliest;
 use skipc_runtime::{Batch, Device, Model, Module, Options, Session};
 use skipc_testkit::golden::cases;
 
@@ -203,11 +204,6 @@ fn cuts_of_every_size_give_what_whole_prefixes_give() {
             whole.free(slot).unwrap();
         }
     }
-}
-
-fn likeliest(logits: &[f32]) -> u32 {
-    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a)));
-    best.expect("logits") as u32
 }
 
 /// To the model's last position: each token is the likeliest of its row when the whole is scored at once.

@@ -9,6 +9,7 @@
 use std::ops::Range;
 
 use crate::batch::Batch;
+use crate::decode::sampling::log_probabilities;
 use crate::error::Error;
 use crate::session::Session;
 
@@ -148,9 +149,7 @@ fn score(
 
 /// The negative logarithm of the probability that logits give to a token, in nats.
 fn surprise(logits: &[f32], token: usize) -> f64 {
-    let largest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = logits.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
-    largest + sum.ln() - f64::from(logits[token])
+    -log_probabilities(logits)(logits[token])
 }
 
 #[cfg(test)]

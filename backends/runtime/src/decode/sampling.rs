@@ -37,16 +37,22 @@ impl LogProbs {
     /// Of a token and the `n_top` likeliest, by logits of the tokens that may be chosen, from id 0 on.
     #[must_use]
     pub fn of(logits: &[f32], chosen: u32, n_top: u32) -> Self {
-        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let below = |logit: &f32| f64::from(*logit) - f64::from(highest);
-        let norm = libm::log(logits.iter().map(|logit| libm::exp(below(logit))).sum());
-        let mut top: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|logit| below(logit) - norm)).collect();
+        let log_probability = log_probabilities(logits);
+        let mut top: Vec<(u32, f64)> =
+            (0..).zip(logits.iter().map(|logit| log_probability(*logit))).collect();
         let chosen = top.get(chosen as usize).map_or(f64::NEG_INFINITY, |pair| pair.1);
         keep_top_k(&mut top, (n_top as usize).max(1));
         top.sort_unstable_by(likelier);
         top.truncate(n_top as usize);
         Self { chosen, top }
     }
+}
+
+/// The logarithm of the probability, in nats, that one of these logits stands for.
+pub(crate) fn log_probabilities(logits: &[f32]) -> impl Fn(f32) -> f64 + use<> {
+    let highest = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let norm = libm::log(logits.iter().map(|logit| libm::exp(f64::from(*logit) - highest)).sum());
+    move |logit| f64::from(logit) - highest - norm
 }
 
 /// Which draw is made: of a request, for the token at a position.

@@ -166,26 +166,31 @@ fn store(dtype: DType, rows: u32, cols: u32, set: Option<Set>) -> Case {
 }
 
 fn store_decisions(rows: u32) -> Case {
-    let mut draft = Draft::new(format!("cached_store_decisions_rows_{rows}"));
-    let (bound, n_cached) = (rows + 3, (2 * rows).next_multiple_of(PAGE_ROWS));
-    let decisions: Vec<u8> = (0..rows).map(|_| (draft.next() % 2) as u8).collect();
-    let x = dense(draft.decisions("rows", bound, &decisions));
-    let places = places(&mut draft, rows, n_cached);
-    let places = dense(draft.column("places", bound, &places));
-    let cache = draft.output("cache", (DType::U8, n_cached, 1));
-    let extent = draft.counted(rows, bound);
-    let update = Update::StoreRows { cols: 1, rows: x, places, cache };
-    draft.finish(extent, Body::Update(update), Exactness::Bitwise)
+    store_column(("decisions", DType::U8), rows, |draft, bound| {
+        let decisions: Vec<u8> = (0..rows).map(|_| (draft.next() % 2) as u8).collect();
+        draft.decisions("rows", bound, &decisions)
+    })
 }
 
 fn store_positions(rows: u32) -> Case {
-    let mut draft = Draft::new(format!("cached_store_positions_rows_{rows}"));
+    store_column(("positions", DType::U32), rows, |draft, bound| {
+        let positions: Vec<u32> = (0..rows).map(|_| draft.next() as u32 % 5000).collect();
+        draft.column("rows", bound, &positions)
+    })
+}
+
+/// A column of so many rows, which `column` makes with room for more.
+fn store_column(
+    (name, dtype): (&str, DType),
+    rows: u32,
+    column: impl FnOnce(&mut Draft, u32) -> Slot,
+) -> Case {
+    let mut draft = Draft::new(format!("cached_store_{name}_rows_{rows}"));
     let (bound, n_cached) = (rows + 3, (2 * rows).next_multiple_of(PAGE_ROWS));
-    let positions: Vec<u32> = (0..rows).map(|_| draft.next() as u32 % 5000).collect();
-    let x = dense(draft.column("rows", bound, &positions));
+    let x = dense(column(&mut draft, bound));
     let places = places(&mut draft, rows, n_cached);
     let places = dense(draft.column("places", bound, &places));
-    let cache = draft.output("cache", (DType::U32, n_cached, 1));
+    let cache = draft.output("cache", (dtype, n_cached, 1));
     let extent = draft.counted(rows, bound);
     let update = Update::StoreRows { cols: 1, rows: x, places, cache };
     draft.finish(extent, Body::Update(update), Exactness::Bitwise)
