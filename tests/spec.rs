@@ -275,7 +275,7 @@ fn findings_and_models_serialise() {
     assert_eq!(json["blocks"][1]["skip"]["router"], "gumbel");
     assert_eq!(
         json["blocks"][1]["layers"][1],
-        serde_json::json!({ "kind": "ffn", "d_ff": 384, "activation": "swiglu", "skip": null })
+        serde_json::json!({ "kind": "ffn", "d_ff": 384, "activation": "swiglu", "bias": false, "skip": null })
     );
 }
 

@@ -46,16 +46,50 @@ pub enum Literal {
 pub trait Attr: Sized {
     /// What the op reference calls it.
     const KIND: &'static str;
+    /// The same where it may be left out.
+    const OPTIONAL_KIND: &'static str = Self::KIND;
 
     /// Writes the value so that [`Attr::read`] gives it back.
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 
     /// Reads the value; `None` if the literal is of another kind or out of range.
     fn read(literal: &Literal) -> Option<Self>;
+
+    /// What is meant where the attribute is not written; `None` if it has to be.
+    fn absent() -> Option<Self> {
+        None
+    }
+
+    /// Whether it is what is meant where it is not written.
+    fn is_absent(&self) -> bool {
+        false
+    }
+}
+
+/// An attribute that may be left out.
+impl<A: Attr> Attr for Option<A> {
+    const KIND: &'static str = A::OPTIONAL_KIND;
+
+    fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().map_or(Ok(()), |attr| attr.print(f))
+    }
+
+    fn read(literal: &Literal) -> Option<Option<A>> {
+        A::read(literal).map(Some)
+    }
+
+    fn absent() -> Option<Option<A>> {
+        Some(None)
+    }
+
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
 }
 
 impl Attr for F64 {
     const KIND: &'static str = "real";
+    const OPTIONAL_KIND: &'static str = "real?";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // `{:?}` is the shortest text that reads back as the same f64, and always shows a point or an exponent.
@@ -72,6 +106,7 @@ impl Attr for F64 {
 
 impl Attr for u32 {
     const KIND: &'static str = "int";
+    const OPTIONAL_KIND: &'static str = "int?";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")

@@ -167,6 +167,11 @@ unary! {
     Silu = "silu" [Exponential, 3.0 ulp] |x| x.div(one_plus_exp_minus(x)), derivative silu_derivative(x);
     /// `1 / (1 + exp(−x))`.
     Sigmoid = "sigmoid" [Exponential, 2.0 ulp] |x| sigmoid(x), derivative sigmoid(x).mul(N::ONE.sub(sigmoid(x)));
+    /// `x · ½(1 + erf(x / √2))` (Hendrycks and Gimpel 2016).
+    // As with the other form: the rounding of the square in the exponential grows towards the left tail.
+    GeluErf = "gelu_erf" [Exponential, 220.0 ulp] |x| gelu_erf(x), derivative gelu_erf_derivative(x);
+    /// Hyperbolic tangent.
+    Tanh = "tanh" [Exponential, 3.0 ulp] |x| x.tanh(), derivative tanh_derivative(x);
     /// `1 − x`.
     OneMinus = "one_minus" [Arithmetic, 0.5 ulp] |x| N::ONE.sub(x), derivative constant(x, -1.0);
     /// `x · by`.
@@ -292,6 +297,29 @@ fn gelu_derivative<N: Number>(x: N) -> N {
         .mul(N::ONE.add(N::from_f64(3.0 * GELU_CUBIC).mul(x).mul(x)));
     let within = half.mul(x).mul(N::ONE.sub(t.mul(t))).mul(slope);
     half.mul(N::ONE.add(t)).add(within)
+}
+
+/// `½(1 + erf(x / √2))`: the normal distribution.
+#[inline]
+fn normal_distribution<N: Number>(x: N) -> N {
+    N::from_f64(0.5).mul(N::from_f64(-std::f64::consts::FRAC_1_SQRT_2).mul(x).erfc())
+}
+
+#[inline]
+fn gelu_erf<N: Number>(x: N) -> N {
+    x.mul(normal_distribution(x))
+}
+
+/// The distribution, and `x` times its density.
+fn gelu_erf_derivative<N: Number>(x: N) -> N {
+    let density =
+        N::from_f64(-0.5).mul(x).mul(x).exp().mul(N::from_f64(1.0 / (2.0 * std::f64::consts::PI).sqrt()));
+    normal_distribution(x).add(x.mul(density))
+}
+
+fn tanh_derivative<N: Number>(x: N) -> N {
+    let t = x.tanh();
+    N::ONE.sub(t.mul(t))
 }
 
 fn constant<N: Number>(_: N, value: f64) -> N {

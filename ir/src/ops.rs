@@ -9,6 +9,7 @@ use std::fmt;
 use crate::attr::{Attr, F64, Literal, Name, Shape};
 use crate::elementwise::{Binary, Unary};
 use crate::port::Port;
+use crate::rope::RopeScaling;
 use crate::ty::SetSym;
 
 /// A property that passes ask for instead of listing ops.
@@ -222,6 +223,8 @@ ops! {
     /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
     /// rounded once.
     FoldGain = "fold_gain" (weight, gain) {} [Constant];
+    /// `gain + by`: a gain of a norm, made at compile time in f32.
+    OffsetGain = "offset_gain" (gain) {by: F64} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.
     Embed = "embed" (table, ids) {} [RowWise];
 
@@ -232,25 +235,27 @@ ops! {
     /// Adds `bias` `[o]` to every row of `x` `[r, o]`.
     AddBias = "add_bias" (x, bias) {} [RowWise, Pointwise];
 
-    /// `x · rsqrt(mean(x²) + eps) · gain`, over the columns (Zhang and Sennrich 2019).
-    RmsNorm = "rms_norm" (x, gain) {eps: F64} [RowWise];
+    /// `x · rsqrt(mean(x²) + eps) · gain`, over the columns (Zhang and Sennrich 2019), or over each of `groups` runs of them,
+    /// such as heads, with a gain of that width for all.
+    RmsNorm = "rms_norm" (x, gain) {eps: F64, groups: Option<u32>} [RowWise];
     /// `rsqrt(mean(x²) + eps)` over the columns of each row, `f32[r, 1]`: what `rms_norm` scales the row by.
     InvRms = "inv_rms" (x) {eps: F64} [RowWise];
     /// `(x − mean) · rsqrt(var + eps) · gain + bias`, over the columns (Ba et al. 2016). What the first mean leaves by
-    /// rounding has its mean taken away as well, and the variance is that of what is left.
-    LayerNorm = "layer_norm" (x, gain, bias) {eps: F64} [RowWise];
-    /// Rotary embedding, half-split form: column pairs `(j, j + h/2)` of each head of width `h` turn by
-    /// `position · theta^(−2j/h)` (Su et al. 2021).
-    Rope = "rope" (x, positions) {heads: u32, theta: F64} [RowWise];
+    /// rounding has its mean taken away as well, and the variance is that of what is left. Groups are those of `rms_norm`.
+    LayerNorm = "layer_norm" (x, gain, bias) {eps: F64, groups: Option<u32>} [RowWise];
+    /// Rotary embedding, half-split form: of the first `h` columns of each head (all, or as many as are `turned`) the pairs
+    /// `(j, j + h/2)` turn by `position · theta^(−2j/h)` (Su et al. 2021), which `scaling` changes; the others pass.
+    Rope = "rope" (x, positions) {heads: u32, theta: F64, turned: Option<u32>, scaling: Option<RopeScaling>} [RowWise];
     /// Softmax attention with grouped heads. Query row `i` sees key row `j` if both are of one sequence and
     /// `k_pos[j] ≤ q_pos[i]`; a query that sees no key gives zeros. `q` is `[r, heads · h]`, `k` and `v` are
-    /// `[m, kv_heads · h]`; scores are scaled by `1/√h`.
-    Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32} [];
+    /// `[m, kv_heads · h]`; scores are scaled by `scale`, else by `1/√h`, and with a `cap` become `cap · tanh(score / cap)`.
+    /// With a `window` a query sees keys of the positions after `q_pos[i] − window` alone.
+    Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
 
     /// Softmax attention over a cache. `k` and `v` are `state<real[m, kv_heads · h]>`, and the key at position `j` of
     /// sequence `s` is their row `16 · pages[s, j / 16] + j % 16`. Query row `i` sees the positions `0 … q_pos[i]` of its
-    /// sequence, or those of them that are in `present`, `state<mask[m]>`. Heads are as for `attention`.
-    CachedAttention = "cached_attention" (q, k, v, q_pos, q_seq, pages; present) {heads: u32, kv_heads: u32} [];
+    /// sequence, or those of them that are in `present`, `state<mask[m]>`. Attributes are as for `attention`.
+    CachedAttention = "cached_attention" (q, k, v, q_pos, q_seq, pages; present) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
 
     /// A function of each element.
     Unary of Unary;
@@ -346,11 +351,17 @@ impl fmt::Display for Attrs<'_> {
 
 pub(crate) trait PrintAttr {
     fn print_attr(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    fn is_absent(&self) -> bool;
 }
 
 impl<A: Attr> PrintAttr for A {
     fn print_attr(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.print(f)
+    }
+
+    fn is_absent(&self) -> bool {
+        Attr::is_absent(self)
     }
 }
 
@@ -370,12 +381,14 @@ fn find_set_mut<const N: usize>(attrs: [&mut dyn Any; N]) -> Option<&mut SetSym>
 }
 
 pub(crate) fn print_list(f: &mut fmt::Formatter<'_>, attrs: &[(&str, &dyn PrintAttr)]) -> fmt::Result {
-    for (idx, (name, attr)) in attrs.iter().enumerate() {
-        f.write_str(if idx == 0 { " {" } else { ", " })?;
+    let mut is_first = true;
+    for (name, attr) in attrs.iter().filter(|(_, attr)| !attr.is_absent()) {
+        f.write_str(if is_first { " {" } else { ", " })?;
         write!(f, "{name}=")?;
         attr.print_attr(f)?;
+        is_first = false;
     }
-    f.write_str(if attrs.is_empty() { "" } else { "}" })
+    f.write_str(if is_first { "" } else { "}" })
 }
 
 pub(crate) fn check_names(info: &'static OpInfo, attrs: &[(String, Literal)]) -> Result<(), AttrError> {
@@ -390,10 +403,9 @@ pub(crate) fn read_attr<A: Attr>(
     attr: &'static str,
     attrs: &[(String, Literal)],
 ) -> Result<A, AttrError> {
-    let (_, literal) = attrs.iter().find(|(name, _)| name == attr).ok_or(AttrError::Missing {
-        op: info.name,
-        attr,
-        kind: A::KIND,
-    })?;
-    A::read(literal).ok_or(AttrError::Kind { op: info.name, attr, kind: A::KIND })
+    let Some((_, literal)) = attrs.iter().find(|(name, _)| name == attr) else {
+        return A::absent().ok_or(AttrError::Missing { op: info.name, attr, kind: A::KIND });
+    };
+    let kind = A::KIND.trim_end_matches('?');
+    A::read(literal).ok_or(AttrError::Kind { op: info.name, attr, kind })
 }

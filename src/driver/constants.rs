@@ -11,7 +11,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use skipc_artifact::program::Constant;
 use skipc_artifact::target::DType;
 use skipc_artifact::writer::Content;
-use skipc_ir::rope_angle;
+use skipc_ir::Frequencies;
 use skipc_plan::{ConstantSource, PlanConstant, recipe};
 
 use crate::driver::trace::Progress;
@@ -131,16 +131,16 @@ fn elements(PlanConstant { source, constant }: &PlanConstant, weights: &Weights)
             let made = recipe::elements(steps, tensor);
             made.ok_or_else(|| unreadable.take().map_or_else(wrong_size, Error::from))?
         }
-        ConstantSource::RopeCos { theta, half, .. } => rope(constant, theta.0, *half, libm::cos),
-        ConstantSource::RopeSin { theta, half, .. } => rope(constant, theta.0, *half, libm::sin),
+        ConstantSource::RopeCos { frequencies, half, .. } => rope(constant, *frequencies, *half, libm::cos),
+        ConstantSource::RopeSin { frequencies, half, .. } => rope(constant, *frequencies, *half, libm::sin),
     };
     if values.len() == n { Ok(values) } else { Err(wrong_size()) }
 }
 
-fn rope(constant: &Constant, theta: f64, half: u32, function: fn(f64) -> f64) -> Vec<f32> {
+fn rope(constant: &Constant, frequencies: Frequencies, half: u32, function: fn(f64) -> f64) -> Vec<f32> {
     let half = half as usize;
     let angles = (0..i64::from(constant.rows))
-        .flat_map(|position| (0..half).map(move |pair| rope_angle(position, pair, half, theta)));
+        .flat_map(|position| (0..half).map(move |pair| frequencies.angle(position, pair, half)));
     angles.map(|angle| function(f64::from(angle)) as f32).collect()
 }
 

@@ -5,7 +5,7 @@
 //! ([`tensors`](super::spec::tensors::tensors)) is that function with every value left out.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Binary, Op};
+use skipc_ir::{Binary, Op, Scoring, Unary};
 
 use super::spec::skip::{Scorer, Skip};
 use super::stream::{NormKind, Positions, Stream};
@@ -17,9 +17,12 @@ pub enum TensorRole {
     Embedding,
     /// What is added to it at each position.
     Positions,
-    /// Scale of a norm.
-    Gain,
-    /// Shift of a norm.
+    /// Scale of a norm, less what the model adds to it.
+    Gain {
+        /// What it adds.
+        offset: f64,
+    },
+    /// Shift of a norm, or bias of a projection.
     Shift,
     /// Weight of the router of this skip.
     Router(Skip),
@@ -44,13 +47,15 @@ pub struct TokenRows<V> {
     pub set: Option<V>,
 }
 
-/// Heads of an attention layer.
+/// Heads of an attention layer, and what it makes of their products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// Of queries.
     pub queries: usize,
     /// Of keys and values.
     pub keys: usize,
+    /// Which scores, of which keys.
+    pub scoring: Scoring,
 }
 
 /// What a layer runs on.
@@ -60,6 +65,15 @@ pub struct LayerInput<V> {
     pub rows: TokenRows<V>,
     /// The rows that these can look at, for layers that [mix tokens](super::layer::Layer::mixes_tokens).
     pub seen: TokenRows<V>,
+}
+
+/// Columns of a norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormOver {
+    /// All of so many.
+    Columns(usize),
+    /// Each of so many heads of this width.
+    Heads(usize, usize),
 }
 
 /// Where a model is built: into a graph, or into the list of its parameters.
@@ -104,16 +118,52 @@ pub trait Build {
         self.add(Op::Matmul {}, &[x, weight])
     }
 
-    /// The model's norm over `x` with the parameters `name.weight` and, for layernorm, `name.bias`.
+    /// The stream behind the norm in front of a layer, if there is one.
+    fn pre_norm(&mut self, x: Self::Value, norm: Option<&str>) -> Result<Self::Value, Self::Error> {
+        norm.map_or(Ok(x), |name| self.norm(x, name))
+    }
+
+    /// As [`Build::project`], and on it the parameter `name.bias` if there is one.
+    fn project_with_bias(
+        &mut self,
+        x: Self::Value,
+        name: &str,
+        (role, has_bias): (TensorRole, bool),
+        shape: [usize; 2],
+    ) -> Result<Self::Value, Self::Error> {
+        let y = self.project(x, name, role.clone(), shape)?;
+        if !has_bias {
+            return Ok(y);
+        }
+        let role = if role == TensorRole::ToStream { role } else { TensorRole::Shift };
+        let bias = self.parameter(&format!("{name}.bias"), role, &[shape[0]])?;
+        self.add(Op::AddBias {}, &[y, bias])
+    }
+
+    /// The model's norm over the stream `x` with the parameters `name.weight` and, for layernorm, `name.bias`.
     fn norm(&mut self, x: Self::Value, name: &str) -> Result<Self::Value, Self::Error> {
-        let (d, norm) = (self.stream().d_model, self.stream().norm);
-        let eps = F64::from(norm.eps);
-        let gain = self.parameter(&format!("{name}.weight"), TensorRole::Gain, &[d])?;
+        let d = self.stream().d_model;
+        self.norm_over(x, name, NormOver::Columns(d))
+    }
+
+    /// The model's norm over `x`, or over each of its heads, with parameters as for [`Build::norm`].
+    fn norm_over(&mut self, x: Self::Value, name: &str, over: NormOver) -> Result<Self::Value, Self::Error> {
+        let norm = self.stream().norm;
+        let (eps, offset) = (F64::from(norm.eps), norm.offset);
+        let (width, groups) = match over {
+            NormOver::Columns(columns) => (columns, None),
+            NormOver::Heads(heads, width) => (width, Some(heads as u32)),
+        };
+        let gain = self.parameter(&format!("{name}.weight"), TensorRole::Gain { offset }, &[width])?;
+        let gain = match offset {
+            0.0 => gain,
+            by => self.add(Op::OffsetGain { by: F64::from(by) }, &[gain])?,
+        };
         match norm.kind {
-            NormKind::RmsNorm => self.add(Op::RmsNorm { eps }, &[x, gain]),
+            NormKind::RmsNorm => self.add(Op::RmsNorm { eps, groups }, &[x, gain]),
             NormKind::LayerNorm => {
-                let bias = self.parameter(&format!("{name}.bias"), TensorRole::Shift, &[d])?;
-                self.add(Op::LayerNorm { eps }, &[x, gain, bias])
+                let bias = self.parameter(&format!("{name}.bias"), TensorRole::Shift, &[width])?;
+                self.add(Op::LayerNorm { eps, groups }, &[x, gain, bias])
             }
         }
     }
@@ -128,7 +178,11 @@ pub(super) fn embedding<B: Build>(
     let (d, vocab_size, max_positions) =
         (b.stream().d_model, b.stream().vocab_size, b.stream().max_positions);
     let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
-    let x = b.add(Op::Embed {}, &[table, tokens])?;
+    let mut x = b.add(Op::Embed {}, &[table, tokens])?;
+    let scale = b.stream().embed_scale;
+    if scale != 1.0 {
+        x = b.add(Unary::Scale(F64::from(scale)), &[x])?;
+    }
     if b.stream().positions != Positions::Learned {
         return Ok(x);
     }
@@ -145,7 +199,17 @@ pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Erro
         true => ("embed", TensorRole::Embedding),
         false => ("lm_head", TensorRole::Projection),
     };
-    b.project(x, name, role, [vocab_size, d])
+    let mut logits = b.project(x, name, role, [vocab_size, d])?;
+    if b.stream().head_bias {
+        let bias = b.parameter("lm_head.bias", TensorRole::Shift, &[vocab_size])?;
+        logits = b.add(Op::AddBias {}, &[logits, bias])?;
+    }
+    if let Some(cap) = b.stream().logit_softcap {
+        logits = b.add(Unary::Scale(F64::from(1.0 / cap)), &[logits])?;
+        logits = b.add(Unary::Tanh, &[logits])?;
+        logits = b.add(Unary::Scale(F64::from(cap)), &[logits])?;
+    }
+    Ok(logits)
 }
 
 /// The logits `f32[rows, R]` of the router of a skip over what it reads.

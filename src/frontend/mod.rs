@@ -8,6 +8,7 @@ pub mod language;
 pub mod layer;
 pub mod lint;
 pub mod lower;
+mod rope;
 pub mod spec;
 pub mod stream;
 pub mod weights;

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use skipc_ir::RopeScaling;
+
 use super::language::words::words;
 
 /// What a spec's table `[model]` says, but for the name.
@@ -13,12 +15,19 @@ pub struct Stream {
     pub d_model: usize,
     /// Longest sequence, and rows of the position table if positions are learned.
     pub max_positions: usize,
-    /// The one kind of norm, used before every sub-layer and before the head.
+    /// The one kind of norm, used around every sub-layer and before the head.
     pub norm: Norm,
     /// How positions enter.
     pub positions: Positions,
     /// The head uses the embedding's weights; otherwise `lm_head.weight` exists.
     pub tie_embeddings: bool,
+    /// What the embedding is multiplied with, before positions are added.
+    pub embed_scale: f64,
+    /// The head has a bias, `lm_head.bias`, also if it is tied.
+    pub head_bias: bool,
+    /// The bound `c` of logits that become `c · tanh(logit / c)`, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_softcap: Option<f64>,
 }
 
 /// Norm over the last dimension.
@@ -28,6 +37,8 @@ pub struct Norm {
     pub kind: NormKind,
     /// Added to the mean square (or variance) before the square root; greater than 0.
     pub eps: f64,
+    /// What is added to every gain, in f32 (Gemma stores gains less 1).
+    pub offset: f64,
 }
 
 /// Kinds of norm.
@@ -43,15 +54,22 @@ pub enum NormKind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Positions {
-    /// Half-split rotation of queries and keys; every `head_dim` is even.
-    Rope {
-        /// Base of the frequencies.
-        theta: f64,
-    },
+    /// Half-split rotation of queries and keys, an even number of columns of each head.
+    Rope(Rope),
     /// A table `[max_positions, D]` added to the embedding.
     Learned,
     /// Not at all.
     None,
+}
+
+/// Frequencies of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// How a longer context changes them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<RopeScaling>,
 }
 
 /// Kinds of positions, without their settings.

@@ -157,6 +157,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         Op::Weight { .. }
         | Op::WeightRows { .. }
         | Op::FoldGain {}
+        | Op::OffsetGain { .. }
         | Op::Embed {}
         | Op::Matmul {}
         | Op::RouterLogits {}

@@ -50,7 +50,7 @@ blocks = ["sparse"]
 /// Inner size of the model's first feed-forward layer.
 fn d_ff(model: &Model) -> usize {
     let mut layers = model.blocks.iter().flat_map(Block::layers);
-    let inner = layers.find_map(|layer| match layer {
+    let inner = layers.find_map(|layer| match &layer.layer {
         Layer::Ffn(ffn) => Some(ffn.d_ff),
         _ => None,
     });

@@ -150,6 +150,10 @@ impl Number for Bounded {
         Bounded::of(Approx { value, error })
     }
 
+    fn erfc(self) -> Self {
+        Bounded::of(self.approx().erfc())
+    }
+
     fn rsqrt(self) -> Self {
         let least = self.value - self.error;
         if least > 0.0 {
@@ -225,6 +229,10 @@ impl<const KIND: u64> Number for Noisy<KIND> {
 
     fn tanh(self) -> Self {
         Self::rounded(libm::tanh(self.0), 4.0)
+    }
+
+    fn erfc(self) -> Self {
+        Self::rounded(libm::erfc(self.0), 16.0)
     }
 
     fn rsqrt(self) -> Self {

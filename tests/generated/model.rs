@@ -1,11 +1,12 @@
 //! Random models: every option of a spec, sizes at their edges.
 
-use skipc::frontend::layer::{Activation, Attention, Ffn, Layer, Linear};
+use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm, Rotation};
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::node::{Block, Node, Route};
+use skipc::frontend::spec::node::{Block, Layout, Node, Norms, Route, SubLayer};
 use skipc::frontend::spec::skip::{BranchScale, Decide, Input, Kv, Overflow, Skip};
 use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
-use skipc::frontend::stream::{Norm, NormKind, Positions, Stream};
+use skipc::frontend::stream::{Norm, NormKind, Positions, Rope, Stream};
+use skipc_ir::{F64, RopeScaling};
 use skipc_testkit::random::Rng;
 
 /// Sub-layers of a model, at most: about 40 ops that compute something.
@@ -34,7 +35,7 @@ pub(crate) fn one_of<T: Copy>(rng: &mut Rng, from: &[T]) -> T {
 /// A model that the frontend accepts. `longest` is the longest sequence that it will see.
 pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
     let positions = match rng.below(4) {
-        0 | 1 => Positions::Rope { theta: one_of(rng, &[1.5, 100.0, 10_000.0]) },
+        0 | 1 => Positions::Rope(rope(rng)),
         2 => Positions::Learned,
         _ => Positions::None,
     };
@@ -65,30 +66,76 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
             vocab_size: 3 + rng.below(9),
             d_model,
             max_positions: longest.max(1) + one_of(rng, &[0, 0, 1, 7]),
-            norm: Norm { kind, eps: one_of(rng, &[1e-5, 1e-5, 1e-3, 0.1]) },
+            norm: Norm {
+                kind,
+                eps: one_of(rng, &[1e-5, 1e-5, 1e-3, 0.1]),
+                offset: one_of(rng, &[0.0, 0.0, 0.0, 1.0]),
+            },
             positions,
             tie_embeddings: rng.one_in(2),
+            embed_scale: one_of(rng, &[1.0, 1.0, 1.0, 2.25]),
+            head_bias: rng.one_in(4),
+            logit_softcap: one_of(rng, &[None, None, None, Some(5.0)]),
         },
         blocks,
     }
 }
 
+/// Frequencies, which longer contexts sometimes change.
+fn rope(rng: &mut Rng) -> Rope {
+    let scaling = match rng.below(6) {
+        0 => Some(RopeScaling::Linear { factor: F64::from(one_of(rng, &[2.0, 4.0])) }),
+        1 => Some(RopeScaling::Llama3 {
+            factor: F64::from(8.0),
+            low_freq_factor: F64::from(1.0),
+            high_freq_factor: F64::from(4.0),
+            original_max_positions: one_of(rng, &[4, 16, 64]),
+        }),
+        _ => None,
+    };
+    Rope { theta: one_of(rng, &[1.5, 100.0, 10_000.0]), scaling }
+}
+
 fn block(rng: &mut Rng, idx: usize, n_layers: usize, positions: Positions) -> Block {
-    let mut layers: Vec<Node> = (0..n_layers).map(|_| Node::Residual(layer(rng, positions))).collect();
+    let layout =
+        one_of(rng, &[Layout::Sequence, Layout::Sequence, Layout::Parallel, Layout::ParallelOneNorm]);
+    let norms = one_of(rng, &[Norms::Pre, Norms::Pre, Norms::Both, Norms::Post]);
+    let mut layers: Vec<Node> =
+        (0..n_layers).map(|idx| Node::Residual(sub_layer(rng, idx, (layout, norms), positions))).collect();
+    let has_norm = |layer: &Node| layer.first_layer().is_some_and(|layer| layer.pre.is_some());
     let name = format!("b{idx}");
+    let inside = |layers| match layout {
+        Layout::Sequence => Node::Sequence(layers),
+        Layout::Parallel | Layout::ParallelOneNorm => Node::Parallel(layers),
+    };
     let body = match rng.below(8) {
-        0 => Node::Sequence(layers),
-        1..=4 => routed(skip(rng, true), Node::Sequence(layers)),
+        0 => inside(layers),
+        1..=4 => {
+            let skip = skip(rng, true, has_norm(&layers[0]));
+            routed(skip, inside(layers))
+        }
         _ => {
             for layer in &mut layers {
                 if !rng.one_in(4) {
-                    *layer = routed(skip(rng, false), layer.clone());
+                    *layer = routed(skip(rng, false, has_norm(layer)), layer.clone());
                 }
             }
-            Node::Sequence(layers)
+            inside(layers)
         }
     };
     Block { name, body }
+}
+
+/// A layer of a block, mostly with the block's norms.
+fn sub_layer(rng: &mut Rng, idx: usize, (layout, norms): (Layout, Norms), positions: Positions) -> SubLayer {
+    let one_norm = layout == Layout::ParallelOneNorm;
+    let own = if rng.one_in(4) { one_of(rng, &[Norms::Pre, Norms::Post, Norms::Both]) } else { norms };
+    let norms = if one_norm && idx == 0 && own == Norms::Post { Norms::Both } else { own };
+    let mut layer = SubLayer::new(layer(rng, positions), norms, idx);
+    if one_norm {
+        layer.pre = Some(0);
+    }
+    layer
 }
 
 fn routed(skip: Skip, executed: Node) -> Node {
@@ -107,6 +154,7 @@ pub(crate) fn map_skips(model: &Model, change: &mut dyn FnMut(&Skip) -> Option<S
 fn map_node(node: &Node, change: &mut dyn FnMut(&Skip) -> Option<Skip>) -> Node {
     match node {
         Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(|node| map_node(node, change)).collect()),
+        Node::Parallel(nodes) => Node::Parallel(nodes.iter().map(|node| map_node(node, change)).collect()),
         Node::Residual(layer) => Node::Residual(*layer),
         Node::Route(route) => {
             let skip = change(&route.skip);
@@ -124,6 +172,11 @@ pub(crate) fn map_layers(node: &Node, change: impl FnOnce(&mut Vec<Node>)) -> No
             change(&mut nodes);
             Node::Sequence(nodes)
         }
+        Node::Parallel(nodes) => {
+            let mut nodes = nodes.clone();
+            change(&mut nodes);
+            Node::Parallel(nodes)
+        }
         Node::Route(route) => routed(route.skip, map_layers(&route.executed, change)),
         Node::Residual(_) => panic!("the body of a block is a sequence, or a route around one"),
     }
@@ -136,24 +189,53 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
         let heads = one_of(rng, &[1, 2, 2, 3, 4]);
         let divisors: Vec<usize> = (1..=heads).filter(|count| usize::is_multiple_of(heads, *count)).collect();
         let kv_heads = one_of(rng, &divisors);
-        let head_dim = match positions {
-            Positions::Rope { .. } => one_of(rng, &[2, 2, 4, 6]),
-            _ => 1 + rng.below(6),
+        let (head_dim, rotation) = match positions {
+            Positions::Rope(of_model) => {
+                let head_dim = one_of(rng, &[2, 2, 4, 6]);
+                let rope = if rng.one_in(5) { rope(rng) } else { of_model };
+                let dim = if rng.one_in(4) { 2 * rng.below(head_dim / 2 + 1) } else { head_dim };
+                (head_dim, (dim > 0).then_some(Rotation { dim, rope }))
+            }
+            Positions::Learned | Positions::None => (1 + rng.below(6), None),
         };
-        Layer::Attention(Attention { heads, kv_heads, head_dim })
+        Layer::Attention(Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            bias: one_of(
+                rng,
+                &[AttentionBias::None, AttentionBias::None, AttentionBias::Qkv, AttentionBias::All],
+            ),
+            qk_norm: one_of(rng, &[QkNorm::None, QkNorm::None, QkNorm::Head, QkNorm::Full]),
+            rotation,
+            scale: one_of(rng, &[None, None, None, Some(0.3)]),
+            softcap: one_of(rng, &[None, None, None, Some(2.0)]),
+            window: one_of(rng, &[None, None, None, Some(1), Some(3), Some(7)]),
+        })
     } else {
-        let activations =
-            [Activation::Gelu, Activation::Relu, Activation::Relu2, Activation::SwiGlu, Activation::GeGlu];
-        Layer::Ffn(Ffn { d_ff: 1 + rng.below(24), activation: one_of(rng, &activations) })
+        let activations = [
+            Activation::Gelu,
+            Activation::GeluErf,
+            Activation::Silu,
+            Activation::Relu,
+            Activation::Relu2,
+            Activation::SwiGlu,
+            Activation::GeGlu,
+        ];
+        Layer::Ffn(Ffn {
+            d_ff: 1 + rng.below(24),
+            activation: one_of(rng, &activations),
+            bias: rng.one_in(4),
+        })
     }
 }
 
-fn skip(rng: &mut Rng, of_block: bool) -> Skip {
+fn skip(rng: &mut Rng, of_block: bool, has_norm: bool) -> Skip {
     let router = one_of(rng, &ROUTERS);
     let mut skip = SkipTable::of_router(router);
     skip.density = if rng.one_in(4) { rng.below(1000) as f64 / 1000.0 } else { one_of(rng, &DENSITIES) };
     if skip.skip().scorer().is_some() {
-        skip.input = if rng.one_in(2) { Input::Raw } else { Input::Normed };
+        skip.input = if !has_norm || rng.one_in(2) { Input::Raw } else { Input::Normed };
         skip.bias = rng.one_in(2);
         if !of_block {
             skip.decide = if rng.one_in(2) { Decide::Entry } else { Decide::Here };

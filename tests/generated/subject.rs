@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use skipc::frontend::language::words::Word;
-use skipc::frontend::layer::{Attention, Ffn, Layer, Linear};
+use skipc::frontend::layer::{Attention, Ffn, Layer, Linear, Rotation};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::spec::tensors::tensors;
 use skipc::frontend::stream::{NormKind, Positions};
 use skipc::frontend::weights::Weights;
+use skipc_ir::RopeScaling;
 use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
@@ -164,6 +165,10 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
         format!("positions = {positions}"),
         format!("norm = {norm}"),
         format!("tie_embeddings = {}", model.stream.tie_embeddings),
+        format!("norm_offset = {}", model.stream.norm.offset != 0.0),
+        format!("embed_scale = {}", model.stream.embed_scale != 1.0),
+        format!("head_bias = {}", model.stream.head_bias),
+        format!("logit_softcap = {}", model.stream.logit_softcap.is_some()),
         format!("d_model odd = {}", !model.stream.d_model.is_multiple_of(2)),
         format!("blocks = {}", model.blocks.len()),
         format!("empty sequence = {}", subject.sequences.iter().any(Vec::is_empty)),
@@ -179,10 +184,12 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
     );
     for block in &model.blocks {
         found.push(format!("layers = {}", block.body.n_layers()));
+        found.push(format!("layout = {}", block.layout().word()));
         found.push(format!("skip on a block = {}", block.skip_of(Unit::Block).is_some()));
         for (idx, layer) in block.layers().enumerate() {
             found.push(format!("skip on a layer = {}", block.skip_of(Unit::Layer(idx)).is_some()));
-            found.extend(layer_options(layer));
+            found.push(format!("norms = {}", layer.norms().word()));
+            found.extend(layer_options(&layer.layer));
         }
     }
     for of in model.skips() {
@@ -211,15 +218,47 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
 
 fn layer_options(layer: &Layer) -> Vec<String> {
     match *layer {
-        Layer::Attention(Attention { heads, kv_heads, head_dim }) => {
+        Layer::Attention(Attention {
+            heads,
+            kv_heads,
+            head_dim,
+            bias,
+            qk_norm,
+            rotation,
+            scale,
+            softcap,
+            window,
+        }) => {
             let shared = match kv_heads {
                 1 if heads > 1 => "one",
                 _ if kv_heads == heads => "each",
                 _ => "some",
             };
-            vec![format!("kv_heads = {shared}"), format!("head_dim odd = {}", !head_dim.is_multiple_of(2))]
+            let (turns, scaling) = match rotation {
+                None => ("nothing", None),
+                Some(Rotation { dim, rope }) if dim == head_dim => ("heads", rope.scaling),
+                Some(Rotation { rope, .. }) => ("a part", rope.scaling),
+            };
+            let scaling = match scaling {
+                None => "none",
+                Some(RopeScaling::Linear { .. }) => "linear",
+                Some(RopeScaling::Llama3 { .. }) => "llama3",
+            };
+            vec![
+                format!("kv_heads = {shared}"),
+                format!("head_dim odd = {}", !head_dim.is_multiple_of(2)),
+                format!("bias = {} (attention)", bias.word()),
+                format!("qk_norm = {}", qk_norm.word()),
+                format!("turns = {turns}"),
+                format!("rope_scaling = {scaling}"),
+                format!("scale = {}", scale.is_some()),
+                format!("softcap = {}", softcap.is_some()),
+                format!("window = {}", window.is_some()),
+            ]
         }
         Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
-        Layer::Ffn(Ffn { activation, .. }) => vec![format!("activation = {}", activation.word())],
+        Layer::Ffn(Ffn { activation, bias, .. }) => {
+            vec![format!("activation = {}", activation.word()), format!("bias = {bias} (ffn)")]
+        }
     }
 }

@@ -38,11 +38,16 @@ pub enum Function {
     Silu,
     /// `1 / (1 + e^−x)`.
     Sigmoid,
+    /// The form of GELU with the error function.
+    GeluErf,
+    /// Hyperbolic tangent.
+    Tanh,
 }
 
 impl Function {
     /// All of them, in the order of their codes.
-    pub const ALL: [Function; 3] = [Function::Gelu, Function::Silu, Function::Sigmoid];
+    pub const ALL: [Function; 5] =
+        [Function::Gelu, Function::Silu, Function::Sigmoid, Function::GeluErf, Function::Tanh];
 
     /// What kernels pass for it.
     pub fn code(self) -> u64 {
@@ -55,7 +60,8 @@ impl Function {
     }
 }
 
-/// Applies the function of this code to each of `n` numbers, in place. Sigmoid is within 2 ulp, SiLU within 3.
+/// Applies the function of this code to each of `n` numbers, in place. Sigmoid is within 2 ulp, SiLU and tanh
+/// within 3.
 pub type MapF32 = unsafe extern "C" fn(function: u64, numbers: *mut f32, n: u64);
 
 /// Turns each of `n` scores into `e^(score · scale − largest)`, within 1 ulp for exponents from −86.5 to 0 (further down

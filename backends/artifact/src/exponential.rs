@@ -24,5 +24,27 @@ pub const GELU: [f32; 2] = [ROOT as f32, (ROOT * 0.044_715) as f32];
 /// `√(8/π)`.
 const ROOT: f64 = 1.595_769_121_605_730_7;
 
+/// `tanh x = x + x³ · p(x²)` below [`TANH_SMALL`]; highest power first (Moshier, Cephes, single precision).
+pub const TANH: [f32; 5] =
+    [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+
+/// From here on `1 − 2t / (1 + t)` with `t = e^−2|x|` loses nothing.
+pub const TANH_SMALL: f32 = 0.625;
+
+/// `erfc z = t · e^(p(t) − z²)` with `t = 1 / (1 + z / 2)`, within `1.2e-7` of its value for every `z ≥ 0`; highest power
+/// first (Press et al., Numerical Recipes, 6.2).
+pub const ERFC: [f32; 10] = [
+    0.170_872_77,
+    -0.822_152_23,
+    1.488_515_9,
+    -1.135_204,
+    0.278_868_07,
+    -0.186_288_06,
+    0.096_784_18,
+    0.374_091_96,
+    1.000_023_7,
+    -1.265_512_2,
+];
+
 /// A line `a − b · s` within 0.05 of `1 / s` for `s` from 1 to 2; `a` and `b`.
 pub const RECIPROCAL: [f32; 2] = [1.457, 0.5];

@@ -17,6 +17,8 @@ pub(crate) fn function_of(unary: Unary) -> Option<Function> {
         Unary::Gelu => Some(Function::Gelu),
         Unary::Silu => Some(Function::Silu),
         Unary::Sigmoid => Some(Function::Sigmoid),
+        Unary::GeluErf => Some(Function::GeluErf),
+        Unary::Tanh => Some(Function::Tanh),
         Unary::Relu | Unary::Relu2 | Unary::OneMinus | Unary::Scale(_) => None,
     }
 }
@@ -40,7 +42,7 @@ impl Emitter<'_> {
                 let by = self.real(by.0 as f32, lanes);
                 self.ins().fmul(x, by)
             }
-            Unary::Gelu | Unary::Silu | Unary::Sigmoid => {
+            Unary::Gelu | Unary::Silu | Unary::Sigmoid | Unary::GeluErf | Unary::Tanh => {
                 return Err(Fault::Malformed("a helper's function was taken for an instruction".to_owned()));
             }
         })

@@ -21,6 +21,13 @@ pub(crate) struct Row {
     pub(crate) dtype: DType,
 }
 
+impl Row {
+    /// The row from a column on.
+    pub(crate) fn from_column(self, e: &mut Emitter<'_>, col: Value) -> Row {
+        Row { address: e.element(self.address, col, self.dtype.size()), ..self }
+    }
+}
+
 impl Emitter<'_> {
     pub(crate) fn param(&self, slot: Slot) -> Result<&Param, Fault> {
         let missing = || Fault::Malformed(format!("parameter {} does not exist", slot.0));

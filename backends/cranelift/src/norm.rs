@@ -12,7 +12,9 @@ use crate::memory::Row;
 pub(crate) struct Norm {
     pub(crate) kind: NormKind,
     pub(crate) eps: Real,
+    /// Columns of a group.
     pub(crate) cols: u32,
+    pub(crate) groups: u32,
     pub(crate) x: View,
     pub(crate) gain: Slot,
     pub(crate) out: Slot,
@@ -21,6 +23,15 @@ pub(crate) struct Norm {
 impl Norm {
     pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
         let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
+        let (zero, groups) = (e.int(0), e.int(i64::from(self.groups)));
+        e.for_each(zero, groups, 1, |e, group| {
+            let col = e.ins().imul_imm_s(group, i64::from(self.cols));
+            let [x, out] = [x, out].map(|row| row.from_column(e, col));
+            self.group(e, x, out)
+        })
+    }
+
+    fn group(&self, e: &mut Emitter<'_>, x: Row, out: Row) -> Result<(), Fault> {
         let gain = e.only_row(self.gain)?;
         let columns = e.columns(self.cols);
         let (mean, bias) = match self.kind {

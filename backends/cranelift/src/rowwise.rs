@@ -13,15 +13,16 @@ use crate::pointwise;
 pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Result<(), Fault> {
     match *rowwise {
         Rowwise::Map { cols, ref program } => pointwise::map(e, cols, program, row),
-        Rowwise::Norm { kind, eps, cols, x, gain, out } => {
-            Norm { kind, eps, cols, x, gain, out }.emit(e, row)
+        Rowwise::Norm { kind, eps, cols, groups, x, gain, out } => {
+            Norm { kind, eps, cols: cols / groups.max(1), groups, x, gain, out }.emit(e, row)
         }
         Rowwise::RowScale { eps, cols, x, out } => RowScale { eps, cols, x, out }.emit(e, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             Embed { cols, ids, n_ids, table, out }.emit(e, row)
         }
-        Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
-            Rope { heads, width, x, positions, cos, sin, out }.emit(e, row)
+        Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
+            let turned = turned.unwrap_or(width);
+            Rope { heads, width, turned, x, positions, cos, sin, out }.emit(e, row)
         }
     }
 }
@@ -60,6 +61,7 @@ impl Embed {
 struct Rope {
     heads: u32,
     width: u32,
+    turned: u32,
     x: View,
     positions: View,
     cos: Slot,
@@ -72,7 +74,7 @@ impl Rope {
         let position = e.load_index(self.positions, row)?;
         let (x, out) = (e.row(self.x, row)?, e.dense_row(self.out, row)?);
         let (cos, sin) = (e.dense_row(self.cos, position)?, e.dense_row(self.sin, position)?);
-        let columns = e.columns(self.width / 2);
+        let (columns, others) = (e.columns(self.turned / 2), e.columns(self.width - self.turned));
         let (zero, heads) = (e.int(0), e.int(i64::from(self.heads)));
         e.for_each(zero, heads, 1, |e, head| {
             let first = e.ins().imul_imm_s(head, i64::from(self.width));
@@ -86,6 +88,16 @@ impl Rope {
                 let (new_left, new_right) = (e.ins().fsub(a_cos, b_sin), e.ins().fadd(b_cos, a_sin));
                 e.store(out, left, new_left, lanes);
                 e.store(out, right, new_right, lanes);
+                Ok(())
+            })?;
+            if self.turned == self.width {
+                return Ok(());
+            }
+            let rest = e.ins().iadd_imm_s(first, i64::from(self.turned));
+            e.for_columns(others, |e, col, lanes| {
+                let col = e.ins().iadd(rest, col);
+                let value = e.load(x, col, lanes);
+                e.store(out, col, value, lanes);
                 Ok(())
             })
         })

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, F64, Graph, Op, Trait, Value, port};
+use skipc_ir::{Elem, Graph, Op, Trait, Value, port};
 
 use crate::error::PlanError;
 use crate::op_kind;
@@ -48,12 +48,7 @@ pub(crate) enum Work {
     /// The next value of a state.
     Update(Update),
     /// A rotary embedding that is a kernel of its own.
-    Rope {
-        /// Heads.
-        heads: u32,
-        /// Base of the angles.
-        theta: F64,
-    },
+    Rope(op_kind::Rope),
 }
 
 /// Columns of a matmul kernel, with all that is done to them.
@@ -267,11 +262,11 @@ impl Ctx<'_> {
                 self.want_backing(backing);
                 self.single(Work::Copy, value);
             }
-            OpKind::Rope { heads, theta } => match self.turned_matmul(value) {
+            OpKind::Rope(rope) => match self.turned_matmul(value) {
                 Some(group) => self.groups.list.push(group),
                 None => {
                     operands.iter().for_each(|operand| self.want(*operand));
-                    self.single(Work::Rope { heads, theta }, value);
+                    self.single(Work::Rope(rope), value);
                 }
             },
             OpKind::Matmul(_) | OpKind::Elementwise(_) | OpKind::Scatter => self.expression(value),
@@ -354,7 +349,7 @@ impl Ctx<'_> {
             OpKind::Elementwise(Elementwise::Bias) => nth(0).collect(),
             OpKind::Elementwise(_) => operands.to_vec(),
             // Never in a group of several.
-            OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope { .. } => Vec::new(),
+            OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope(_) => Vec::new(),
             OpKind::Single(_) | OpKind::Route(_) | OpKind::Update(_) | OpKind::Decision(_) => Vec::new(),
         }
     }
@@ -379,11 +374,7 @@ impl Ctx<'_> {
             (OpKind::Matmul(_), []) | (OpKind::Elementwise(_), _) => true,
             (OpKind::Matmul(_), [other]) => self.are_siblings(value, *other),
             (
-                OpKind::Matmul(_)
-                | OpKind::Input
-                | OpKind::Constant(_)
-                | OpKind::View(_)
-                | OpKind::Rope { .. },
+                OpKind::Matmul(_) | OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope(_),
                 _,
             )
             | (
@@ -403,11 +394,12 @@ impl Ctx<'_> {
             && self.graph.operands(a).first() == self.graph.operands(b).first()
     }
 
-    /// A rotary embedding of a matmul whose rows may have been scaled: the epilogue finds both columns of a pair among
+    /// A rotary embedding of all columns of a matmul whose rows may have been scaled: the epilogue finds both columns of a pair among
     /// the sums of one tile.
     fn turned_matmul(&mut self, rope: Value) -> Option<Group> {
         let graph = self.graph;
-        let (Op::Rope { heads, .. }, &[x, positions]) = (graph.op(rope), graph.operands(rope).as_slice())
+        let (Op::Rope { heads, turned: None, .. }, &[x, positions]) =
+            (graph.op(rope), graph.operands(rope).as_slice())
         else {
             return None;
         };

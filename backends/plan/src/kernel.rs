@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
+pub use skipc_ir::Scoring;
 
 use crate::pointwise::{Pointwise, Real};
 
@@ -246,8 +247,8 @@ impl Part {
     }
 }
 
-/// For each query row and head: softmax over the key rows of its sequence with `k_pos ≤ q_pos` of
-/// `q · k / √width`, times `v`; zeros if there is no such key. Key rows are ordered by (sequence, position), so the
+/// For each query row and head: softmax over the key rows of its sequence with `k_pos ≤ q_pos`, and within the window if
+/// there is one, of the scores that [`Scoring`] makes of `q · k`, times `v`; zeros if there is no such key. Key rows are ordered by (sequence, position), so the
 /// keys that a query sees are one range. Scores, softmax and sums are f32.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -258,6 +259,9 @@ pub struct Attention {
     pub kv_heads: u32,
     /// Columns of a head.
     pub width: u32,
+    /// Which scores.
+    #[serde(default, skip_serializing_if = "Scoring::is_plain")]
+    pub scoring: Scoring,
     /// Queries, `[extent, heads · width]`; dense.
     pub q: View,
     /// Position and sequence of each query row, `u32`.
@@ -290,6 +294,9 @@ pub struct CachedAttention {
     pub kv_heads: u32,
     /// Columns of a head.
     pub width: u32,
+    /// Which scores.
+    #[serde(default, skip_serializing_if = "Scoring::is_plain")]
+    pub scoring: Scoring,
     /// Queries, `[extent, heads · width]`; dense.
     pub q: View,
     /// Position of each query row, `u32`.
@@ -332,7 +339,7 @@ pub enum Rowwise {
         /// The program; it has no [`crate::pointwise::Inst::Acc`].
         program: Pointwise,
     },
-    /// A norm over the columns; statistics in f32.
+    /// A norm over the columns, or over each of several groups of them; statistics in f32.
     Norm {
         /// Which.
         kind: NormKind,
@@ -340,9 +347,12 @@ pub enum Rowwise {
         eps: Real,
         /// Columns.
         cols: u32,
+        /// Groups of them, such as heads, each with a norm of its own.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        groups: u32,
         /// Operand.
         x: View,
-        /// `f32`, one row.
+        /// `f32`, one row, which all groups share.
         gain: Slot,
         /// Result, `[extent, cols]`; dense.
         out: Slot,
@@ -371,23 +381,35 @@ pub enum Rowwise {
         /// Result, `[extent, cols]`; dense.
         out: Slot,
     },
-    /// Rotary embedding, half-split: within each head `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
+    /// Rotary embedding, half-split: within the columns of each head that turn `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
     Rope {
         /// Heads.
         heads: u32,
         /// Columns of a head; even.
         width: u32,
+        /// How many of them turn, if not all do: the first so many, an even number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turned: Option<u32>,
         /// Operand, `[extent, heads · width]`.
         x: View,
         /// `u32`, one column; below the rows of the tables.
         positions: View,
-        /// `f32 [max_positions, width / 2]`.
+        /// `f32 [max_positions, pairs that turn]`.
         cos: Slot,
-        /// `f32 [max_positions, width / 2]`.
+        /// `f32 [max_positions, pairs that turn]`.
         sin: Slot,
         /// Result, `[extent, heads · width]`; dense. May be the same buffer as a dense `x`.
         out: Slot,
     },
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 /// Which rows of the extent make the set.
@@ -578,9 +600,15 @@ impl Kernel {
                 format!("cached_attention_{heads}x{kv_heads}x{width}{some}")
             }
             Body::Rowwise(Rowwise::Map { cols, .. }) => format!("map_{cols}"),
-            Body::Rowwise(Rowwise::Norm { kind: NormKind::Rms, cols, .. }) => format!("rms_norm_{cols}"),
-            Body::Rowwise(Rowwise::Norm { kind: NormKind::Layer { .. }, cols, .. }) => {
-                format!("layer_norm_{cols}")
+            Body::Rowwise(Rowwise::Norm { kind, cols, groups, .. }) => {
+                let word = match kind {
+                    NormKind::Rms => "rms_norm",
+                    NormKind::Layer { .. } => "layer_norm",
+                };
+                match groups {
+                    1 => format!("{word}_{cols}"),
+                    _ => format!("{word}_{groups}x{}", cols / groups.max(&1)),
+                }
             }
             Body::Rowwise(Rowwise::RowScale { cols, .. }) => format!("inv_rms_{cols}"),
             Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),

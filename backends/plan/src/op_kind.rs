@@ -2,7 +2,7 @@
 //! match on an [`OpKind`], so that an op without one is a compile error here, and a kind without a kernel one there.
 
 use skipc_ir::elementwise::Cost;
-use skipc_ir::{Binary, F64, Op, Unary};
+use skipc_ir::{Binary, F64, Frequencies, Op, Scoring, Unary};
 
 /// What an op is to the planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +18,7 @@ pub(crate) enum OpKind {
     /// A function of elements, which can be an instruction of the kernel that makes or uses them.
     Elementwise(Elementwise),
     /// Rotary positions: part of a matmul if that fits, else a kernel.
-    Rope {
-        /// Heads.
-        heads: u32,
-        /// Base of the angles.
-        theta: F64,
-    },
+    Rope(Rope),
     /// Rows that are written over others, by the kernel that makes them.
     Scatter,
     /// A kernel of its own.
@@ -45,6 +40,19 @@ pub(crate) enum Constant {
     Rows { start: u32, len: u32 },
     /// A weight times a gain.
     FoldGain,
+    /// A gain and this.
+    OffsetGain { by: F64 },
+}
+
+/// Which rotary positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rope {
+    /// Heads.
+    pub(crate) heads: u32,
+    /// Columns of a head that turn, if not all do.
+    pub(crate) turned: Option<u32>,
+    /// By how much.
+    pub(crate) frequencies: Frequencies,
 }
 
 /// What of another value is meant.
@@ -84,15 +92,15 @@ pub(crate) enum Single {
     /// Rows of a table.
     Embed,
     /// A norm by the root of the mean of squares.
-    RmsNorm { eps: F64 },
+    RmsNorm { eps: F64, groups: u32 },
     /// A norm by mean and variance.
-    LayerNorm { eps: F64 },
+    LayerNorm { eps: F64, groups: u32 },
     /// What a norm scales rows by.
     RowScale { eps: F64 },
     /// Attention.
-    Attention { heads: u32, kv_heads: u32 },
+    Attention { heads: u32, kv_heads: u32, scoring: Scoring },
     /// Attention over a cache.
-    CachedAttention { heads: u32, kv_heads: u32 },
+    CachedAttention { heads: u32, kv_heads: u32, scoring: Scoring },
 }
 
 /// How a token set is chosen.
@@ -140,6 +148,7 @@ impl OpKind {
             Op::Weight { .. } => OpKind::Constant(Constant::Weight),
             Op::WeightRows { start, len } => OpKind::Constant(Constant::Rows { start, len }),
             Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
+            Op::OffsetGain { by } => OpKind::Constant(Constant::OffsetGain { by }),
             Op::Slice { start, .. } => OpKind::View(View::Columns { start }),
             Op::Gather {} => OpKind::View(View::Rows),
             Op::Matmul {} => OpKind::Matmul(Matmul::Plain),
@@ -148,15 +157,25 @@ impl OpKind {
             Op::Binary(function) => OpKind::Elementwise(Elementwise::Binary(function)),
             Op::AddBias {} => OpKind::Elementwise(Elementwise::Bias),
             Op::ScaleRows {} => OpKind::Elementwise(Elementwise::RowScale),
-            Op::Rope { heads, theta } => OpKind::Rope { heads, theta },
+            Op::Rope { heads, theta, turned, scaling } => {
+                OpKind::Rope(Rope { heads, turned, frequencies: Frequencies { theta, scaling } })
+            }
             Op::Scatter {} => OpKind::Scatter,
             Op::Embed {} => OpKind::Single(Single::Embed),
-            Op::RmsNorm { eps } => OpKind::Single(Single::RmsNorm { eps }),
-            Op::LayerNorm { eps } => OpKind::Single(Single::LayerNorm { eps }),
+            Op::RmsNorm { eps, groups } => {
+                OpKind::Single(Single::RmsNorm { eps, groups: groups.unwrap_or(1) })
+            }
+            Op::LayerNorm { eps, groups } => {
+                OpKind::Single(Single::LayerNorm { eps, groups: groups.unwrap_or(1) })
+            }
             Op::InvRms { eps } => OpKind::Single(Single::RowScale { eps }),
-            Op::Attention { heads, kv_heads } => OpKind::Single(Single::Attention { heads, kv_heads }),
-            Op::CachedAttention { heads, kv_heads } => {
-                OpKind::Single(Single::CachedAttention { heads, kv_heads })
+            Op::Attention { heads, kv_heads, scale, cap, window } => {
+                let scoring = Scoring { scale, cap, window };
+                OpKind::Single(Single::Attention { heads, kv_heads, scoring })
+            }
+            Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
+                let scoring = Scoring { scale, cap, window };
+                OpKind::Single(Single::CachedAttention { heads, kv_heads, scoring })
             }
             Op::Route { at_least, .. } => OpKind::Route(Route::AtLeast { threshold: at_least }),
             Op::RouteRandom { seed, block, limit, .. } => OpKind::Route(Route::Random { seed, block, limit }),
@@ -183,7 +202,7 @@ impl OpKind {
             OpKind::Input
             | OpKind::Constant(_)
             | OpKind::Matmul(_)
-            | OpKind::Rope { .. }
+            | OpKind::Rope(_)
             | OpKind::Single(_)
             | OpKind::Route(_)
             | OpKind::Update(_)

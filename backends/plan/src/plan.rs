@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::{Constant, Function, RowBound, State};
 use skipc_artifact::target::DType;
+use skipc_ir::Frequencies;
 
 use crate::kernel::{Kernel, WeightLayout};
-use crate::pointwise::Real;
 use crate::recipe::RecipeStep;
 
 /// What the compile chooses.
@@ -69,20 +69,20 @@ pub enum ConstantSource {
         /// What is done, operands first.
         steps: Vec<RecipeStep>,
     },
-    /// `cos` of [`skipc_ir::rope_angle`], `[positions, half]`.
+    /// `cos` of [`Frequencies::angle`], `[positions, half]`.
     RopeCos {
-        /// Base of the frequencies.
-        theta: Real,
-        /// Half the columns of a head.
+        /// By how much each pair turns.
+        frequencies: Frequencies,
+        /// How many pairs of a head turn.
         half: u32,
         /// Rows.
         positions: u32,
     },
-    /// `sin` of [`skipc_ir::rope_angle`], `[positions, half]`.
+    /// `sin` of [`Frequencies::angle`], `[positions, half]`.
     RopeSin {
-        /// Base of the frequencies.
-        theta: Real,
-        /// Half the columns of a head.
+        /// By how much each pair turns.
+        frequencies: Frequencies,
+        /// How many pairs of a head turn.
         half: u32,
         /// Rows.
         positions: u32,

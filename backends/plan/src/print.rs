@@ -10,6 +10,8 @@ use crate::kernel::{
     Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
     Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
+use skipc_ir::Scoring;
+
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise, Reg};
 
@@ -204,8 +206,8 @@ impl Display for InKernel<'_, Gemm> {
 impl Display for InKernel<'_, Attention> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let InKernel(kernel, attention) = self;
-        let Attention { heads, kv_heads, width, q, q_pos, q_seq, kv_extent, k, v, k_pos, k_seq, out } =
-            attention;
+        let Attention { heads, kv_heads, width, scoring, q, q_pos, q_seq, .. } = attention;
+        let Attention { kv_extent, k, v, k_pos, k_seq, out, .. } = attention;
         let view = |view| InKernel(kernel, view);
         writeln!(
             f,
@@ -214,15 +216,15 @@ impl Display for InKernel<'_, Attention> {
         )?;
         writeln!(f, "  queries {} at {}, {}", view(q), view(q_pos), view(q_seq))?;
         writeln!(f, "  keys {} values {} at {}, {}", view(k), view(v), view(k_pos), view(k_seq))?;
-        writeln!(f, "  {} = attention", InKernel(kernel, out))
+        writeln!(f, "  {} = attention{}", InKernel(kernel, out), ScoringText(scoring))
     }
 }
 
 impl Display for InKernel<'_, CachedAttention> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let InKernel(kernel, attention) = self;
-        let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } =
-            attention;
+        let CachedAttention { heads, kv_heads, width, scoring, q, q_pos, q_seq, .. } = attention;
+        let CachedAttention { k, v, pages, present, out, .. } = attention;
         let (view, slot) = (|view| InKernel(kernel, view), |slot| InKernel(kernel, slot));
         writeln!(f, "  {heads} heads on {kv_heads}, {width} wide, over a cache in pages {}", slot(pages))?;
         writeln!(f, "  queries {} at {}, {}", view(q), view(q_pos), view(q_seq))?;
@@ -230,7 +232,23 @@ impl Display for InKernel<'_, CachedAttention> {
         if let Some(present) = present {
             write!(f, " where {}", slot(present))?;
         }
-        writeln!(f, "\n  {} = attention", slot(out))
+        writeln!(f, "\n  {} = attention{}", slot(out), ScoringText(scoring))
+    }
+}
+
+/// What is said of scores, such as ` (scale 0.1, window 512)`; nothing if nothing is.
+struct ScoringText<'a>(&'a Scoring);
+
+impl Display for ScoringText<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Scoring { scale, cap, window } = self.0;
+        let said = [
+            scale.map(|scale| format!("scale {scale}")),
+            cap.map(|cap| format!("cap {cap}")),
+            window.map(|window| format!("window {window}")),
+        ];
+        let said: Vec<String> = said.into_iter().flatten().collect();
+        if said.is_empty() { Ok(()) } else { write!(f, " ({})", said.join(", ")) }
     }
 }
 
@@ -241,12 +259,18 @@ impl Display for InKernel<'_, Rowwise> {
         let slot = |slot| InKernel(kernel, slot);
         match self.1 {
             Rowwise::Map { program, .. } => write!(f, "{}", InKernel(kernel, program)),
-            Rowwise::Norm { kind: NormKind::Rms, eps, x, gain, out, .. } => {
-                writeln!(f, "  {} = rms_norm {}, {} (eps {eps})", slot(out), view(x), slot(gain))
-            }
-            Rowwise::Norm { kind: NormKind::Layer { bias }, eps, x, gain, out, .. } => {
-                let bias = slot(bias);
-                writeln!(f, "  {} = layer_norm {}, {}, {bias} (eps {eps})", slot(out), view(x), slot(gain))
+            Rowwise::Norm { kind, eps, groups, x, gain, out, .. } => {
+                match kind {
+                    NormKind::Rms => write!(f, "  {} = rms_norm {}, {}", slot(out), view(x), slot(gain))?,
+                    NormKind::Layer { bias } => {
+                        let (gain, bias) = (slot(gain), slot(bias));
+                        write!(f, "  {} = layer_norm {}, {gain}, {bias}", slot(out), view(x))?;
+                    }
+                }
+                match groups {
+                    1 => writeln!(f, " (eps {eps})"),
+                    _ => writeln!(f, " (eps {eps}, {groups} groups)"),
+                }
             }
             Rowwise::RowScale { eps, x, out, .. } => {
                 writeln!(f, "  {} = inv_rms {} (eps {eps})", slot(out), view(x))
@@ -254,10 +278,11 @@ impl Display for InKernel<'_, Rowwise> {
             Rowwise::Embed { ids, n_ids, table, out, .. } => {
                 writeln!(f, "  {} = rows of {} [{n_ids}] by {}", slot(out), slot(table), view(ids))
             }
-            Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+            Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
                 let (cos, sin) = (slot(cos), slot(sin));
                 write!(f, "  {} = rope {} at {}", slot(out), view(x), view(positions))?;
-                writeln!(f, " by {cos}, {sin} ({heads} heads, {width} wide)")
+                let turned = turned.map_or_else(String::new, |turned| format!(", of which {turned} turn"));
+                writeln!(f, " by {cos}, {sin} ({heads} heads, {width} wide{turned})")
             }
         }
     }

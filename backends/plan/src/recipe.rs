@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::target::DType;
+use skipc_ir::F64;
 use skipc_ir::interp::functions;
 
 use crate::interp::Element;
@@ -29,6 +30,14 @@ pub enum RecipeStep {
     FoldGain {
         /// Its name.
         gain: String,
+        /// What is added to each of its elements first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offset: Option<F64>,
+    },
+    /// Each element and this number.
+    Offset {
+        /// The number.
+        by: F64,
     },
     /// These rows.
     Rows {
@@ -82,10 +91,12 @@ pub fn elements<N: Element>(
     for step in steps {
         match step {
             RecipeStep::Weight { .. } => return None,
-            RecipeStep::FoldGain { gain } => {
-                let gain = weight(gain).filter(|gain| gain.len() == cols)?;
+            RecipeStep::FoldGain { gain, offset } => {
+                let mut gain = weight(gain).filter(|gain| gain.len() == cols)?;
+                offset.iter().for_each(|by| add(&mut gain, *by));
                 functions::fold_gain(&mut data, &gain);
             }
+            RecipeStep::Offset { by } => add(&mut data, *by),
             RecipeStep::Rows { start, len } => {
                 let first = (*start as usize).checked_mul(cols)?;
                 let end = first.checked_add((*len as usize).checked_mul(cols)?)?;
@@ -165,6 +176,11 @@ pub fn swizzled_places(outputs: u32, k: u32) -> Option<(usize, impl Iterator<Ite
     Some((size, elements.map(place)))
 }
 
+fn add<N: Element>(data: &mut [N], by: F64) {
+    let by = N::from_f64(by.0);
+    data.iter_mut().for_each(|x| *x = x.add(by));
+}
+
 fn bf16_term<N: Element>(x: N, term: u32) -> N {
     let rest = (0..term).fold(x, |rest, _| rest.sub(rest.stored_as(DType::Bf16)));
     rest.stored_as(DType::Bf16)
@@ -173,8 +189,9 @@ fn bf16_term<N: Element>(x: N, term: u32) -> N {
 /// The tensors that a recipe takes from the weights file.
 pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
     recipe.iter().filter_map(|step| match step {
-        RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name } => Some(name.as_str()),
+        RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name, .. } => Some(name.as_str()),
         RecipeStep::Rows { .. }
+        | RecipeStep::Offset { .. }
         | RecipeStep::Term { .. }
         | RecipeStep::Levels
         | RecipeStep::Scales
@@ -190,7 +207,9 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
     for step in recipe {
         match step {
             RecipeStep::Weight { name, .. } => text.push_str(name),
-            RecipeStep::FoldGain { gain } => text.push_str(&format!("·{gain}")),
+            RecipeStep::FoldGain { gain, offset: None } => text.push_str(&format!("·{gain}")),
+            RecipeStep::FoldGain { gain, offset: Some(by) } => text.push_str(&format!("·({gain} + {by})")),
+            RecipeStep::Offset { by } => text.push_str(&format!(" + {by}")),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
             RecipeStep::Levels => text.push_str(" levels"),
@@ -223,7 +242,7 @@ mod tests {
     }
 
     fn gain() -> RecipeStep {
-        RecipeStep::FoldGain { gain: "g".to_owned() }
+        RecipeStep::FoldGain { gain: "g".to_owned(), offset: None }
     }
 
     #[test]

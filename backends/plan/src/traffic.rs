@@ -411,11 +411,12 @@ impl Found<'_> {
     fn rowwise(&mut self, rowwise: &Rowwise) {
         match *rowwise {
             Rowwise::Map { cols, ref program } => self.program(program, cols),
-            Rowwise::Norm { kind, cols, x, gain, out, .. } => {
+            Rowwise::Norm { kind, cols, groups, x, gain, out, .. } => {
+                let width = cols / groups.max(1);
                 self.read(x, cols);
-                self.whole(gain, cols);
+                self.whole(gain, width);
                 if let NormKind::Layer { bias } = kind {
-                    self.whole(bias, cols);
+                    self.whole(bias, width);
                 }
                 self.write(dense(out), cols);
             }
@@ -428,10 +429,10 @@ impl Found<'_> {
                 self.read(dense(table), cols);
                 self.write(dense(out), cols);
             }
-            Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+            Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
                 self.read(x, heads * width);
                 self.read(positions, 1);
-                [cos, sin].into_iter().for_each(|table| self.read(dense(table), width / 2));
+                [cos, sin].into_iter().for_each(|table| self.read(dense(table), turned.unwrap_or(width) / 2));
                 self.write(dense(out), heads * width);
             }
         }

@@ -5,7 +5,9 @@
 
 use pulp::Arch;
 use skipc_artifact::abi::Function;
-use skipc_artifact::exponential::{EXP_LOW, EXP_NORMAL, EXP_TAIL, GELU, LN_2, RECIPROCAL, ROUNDER};
+use skipc_artifact::exponential::{
+    ERFC, EXP_LOW, EXP_NORMAL, EXP_TAIL, GELU, LN_2, RECIPROCAL, ROUNDER, TANH, TANH_SMALL,
+};
 
 /// Sums of weights side by side: their order does not depend on the level of instructions.
 const SUMS: usize = 16;
@@ -17,6 +19,8 @@ pub(crate) fn map(function: Function, numbers: &mut [f32]) {
         Function::Gelu => arch.dispatch(|| each(numbers, gelu)),
         Function::Silu => arch.dispatch(|| each(numbers, |x| logistic(x, x))),
         Function::Sigmoid => arch.dispatch(|| each(numbers, |x| logistic(1.0, x))),
+        Function::GeluErf => arch.dispatch(|| each(numbers, gelu_erf)),
+        Function::Tanh => arch.dispatch(|| each(numbers, tanh)),
     }
 }
 
@@ -98,6 +102,34 @@ fn exp_below_zero(x: f32) -> f32 {
 fn gelu(x: f32) -> f32 {
     let slope = x * x * GELU[1] + GELU[0];
     logistic(x, x * slope)
+}
+
+/// The polynomial of these coefficients, highest power first.
+#[inline(always)]
+fn polynomial(coefficients: &[f32], x: f32) -> f32 {
+    coefficients[1..].iter().fold(coefficients[0], |sum, coefficient| sum * x + coefficient)
+}
+
+/// `x · ½ erfc(−x / √2)`.
+#[inline(always)]
+fn gelu_erf(x: f32) -> f32 {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.5 * z);
+    // Its root, so that what is left of a large `x` is rounded once, by the last product.
+    let root = exp_below_zero(0.5 * (polynomial(&ERFC, t) - z * z));
+    let tail = 0.5 * t * root;
+    if x < 0.0 { x * tail * root } else { x * (1.0 - tail * root) }
+}
+
+/// A polynomial near zero, where the exponential would lose what `x` adds to 1.
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let square = x * x;
+    let small = x + x * (square * polynomial(&TANH, square));
+    let t = exp_below_zero(-2.0 * x.abs());
+    let large = 1.0 - (t + t) / (1.0 + t);
+    let large = if x < 0.0 { -large } else { large };
+    if x.abs() < TANH_SMALL { small } else { large }
 }
 
 /// `y / (1 + e^−x)`: with `t = e^−|x|`, which cannot overflow, `y / (1 + t)` or `y · t / (1 + t)`. The product
@@ -194,6 +226,34 @@ mod tests {
             largest_error(Function::Silu, |x| if x < -800.0 { x * 0.0 } else { x * sigmoid(x) });
         println!("silu: {error} ulp at {at:e}");
         assert!(error <= 3.0, "{error} ulp at {at:e}");
+    }
+
+    #[test]
+    fn tanh_is_within_3_ulp() {
+        let (error, at) = largest_error(Function::Tanh, f64::tanh);
+        println!("tanh: {error} ulp at {at:e}");
+        assert!(error <= 3.0, "{error} ulp at {at:e}");
+    }
+
+    /// The argument of the exponential is rounded where it may be −86, and below that nothing is left.
+    #[test]
+    fn gelu_erf_is_as_exact_as_its_argument_allows() {
+        let inputs = inputs();
+        for (x, found) in inputs.iter().zip(apply(Function::GeluErf, &inputs)) {
+            let x64 = f64::from(*x);
+            let exact = if x64 < -40.0 { x64 * 0.0 } else { x64 * 0.5 * libm::erfc(-x64 / 2f64.sqrt()) };
+            if exact.is_nan() || exact.is_infinite() {
+                assert!(found.is_nan() == exact.is_nan() && (exact.is_nan() || f64::from(found) == exact));
+                continue;
+            }
+            let amplified = if x64 < 0.0 { x64 * x64 } else { 0.0 };
+            let last_place = (exact.abs() * f64::from(f32::EPSILON)).max(f64::from(2.0f32).powi(-149));
+            let error = (f64::from(found) - exact).abs() / last_place;
+            assert!(
+                error <= 4.0 + amplified,
+                "gelu_erf({x:e}) is {found:e}, expected {exact:e}: {error} ulp"
+            );
+        }
     }
 
     #[test]

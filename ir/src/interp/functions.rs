@@ -4,6 +4,7 @@
 //! Sums run over [`Number::Wide`] and are rounded once.
 
 use super::number::Number;
+use crate::scoring::Scoring;
 
 /// Partial sums of [`dot`], so that the processor can work on several at once.
 const LANES: usize = 8;
@@ -101,6 +102,11 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// Heads of queries of so many columns.
+    pub fn of(heads: u32, kv_heads: u32, q_cols: usize) -> Heads {
+        Heads { heads: heads as usize, kv_heads: kv_heads as usize, width: q_cols / heads as usize }
+    }
+
     /// Columns of a row of queries.
     pub fn q_cols(&self) -> usize {
         self.heads * self.width
@@ -112,25 +118,29 @@ impl Heads {
     }
 }
 
-/// Softmax attention of one query row over the rows `seen` of `keys` and `values`: for each head the mix of values by
-/// `softmax(q · k / √width)`, appended to `out`; zeros if no key is seen. `scores` is scratch space.
+/// Softmax attention of one query row over the rows `seen` of `keys` and `values`: for each head the mix of values by the
+/// softmax of its scores, appended to `out`; zeros if no key is seen. `scores` is scratch space.
 ///
 /// In an exact domain the row maximum is 0, as it is in every form of a model there: rescaling is by `exp(0) = 1`.
 pub fn attend<N: Number>(
-    shape: Heads,
+    (shape, scoring): (Heads, Scoring),
     query: &[N],
     (keys, values): (&[N], &[N]),
     seen: impl Iterator<Item = usize> + Clone,
     (scores, out): (&mut Vec<N>, &mut Vec<N>),
 ) {
     let Heads { heads, kv_heads, width } = shape;
-    let scale = N::from_f64(1.0 / (width as f64).sqrt());
+    let scale = N::from_f64(scoring.scale(width as u32));
+    let cap = scoring.cap.map(|cap| [1.0 / cap.0, cap.0].map(N::from_f64));
     for head in 0..heads {
         let query = &query[head * width..][..width];
         let begin = head / (heads / kv_heads) * width;
         let at = |row: usize| row * shape.kv_cols() + begin;
         scores.clear();
-        scores.extend(seen.clone().map(|row| dot(query, &keys[at(row)..][..width]).mul(scale)));
+        scores.extend(seen.clone().map(|row| {
+            let score = dot(query, &keys[at(row)..][..width]).mul(scale);
+            cap.map_or(score, |[inverse, cap]| score.mul(inverse).tanh().mul(cap))
+        }));
         let Some(max) = scores.iter().copied().reduce(N::max) else {
             out.extend(std::iter::repeat_n(N::ZERO, width));
             continue;

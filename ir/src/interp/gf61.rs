@@ -131,6 +131,10 @@ impl Number for Gf61 {
         Gf61::tag(Function::Tanh, self)
     }
     #[inline]
+    fn erfc(self) -> Gf61 {
+        Gf61::tag(Function::Erfc, self)
+    }
+    #[inline]
     fn rsqrt(self) -> Gf61 {
         Gf61::tag(Function::Rsqrt, self)
     }

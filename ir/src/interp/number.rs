@@ -51,6 +51,8 @@ pub trait Number: Copy + PartialEq + Send + Sync + std::fmt::Debug + 'static {
     fn exp(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// Complementary error function, `1 − erf`.
+    fn erfc(self) -> Self;
     /// `1 / √self`.
     fn rsqrt(self) -> Self;
 
@@ -77,7 +79,7 @@ macro_rules! run_graph {
 pub(super) use run_graph;
 
 macro_rules! float {
-    ($N:ty, $exp:path, $tanh:path, $sqrt:path) => {
+    ($N:ty, $exp:path, $tanh:path, $erfc:path, $sqrt:path) => {
         impl Number for $N {
             run_graph!();
 
@@ -132,6 +134,10 @@ macro_rules! float {
                 $tanh(self)
             }
             #[inline]
+            fn erfc(self) -> Self {
+                $erfc(self)
+            }
+            #[inline]
             fn rsqrt(self) -> Self {
                 1.0 / $sqrt(self)
             }
@@ -139,5 +145,5 @@ macro_rules! float {
     };
 }
 
-float!(f32, libm::expf, libm::tanhf, libm::sqrtf);
-float!(f64, libm::exp, libm::tanh, libm::sqrt);
+float!(f32, libm::expf, libm::tanhf, libm::erfcf, libm::sqrtf);
+float!(f64, libm::exp, libm::tanh, libm::erfc, libm::sqrt);

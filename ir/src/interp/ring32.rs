@@ -76,6 +76,10 @@ impl Number for Ring32 {
         Ring32(tag(Function::Tanh, self.0.into()) as u32)
     }
     #[inline]
+    fn erfc(self) -> Ring32 {
+        Ring32(tag(Function::Erfc, self.0.into()) as u32)
+    }
+    #[inline]
     fn rsqrt(self) -> Ring32 {
         Ring32::unit(Function::Rsqrt, self)
     }

@@ -11,6 +11,7 @@ pub(super) enum Function {
     Tanh,
     Rsqrt,
     Recip,
+    Erfc,
 }
 
 /// The tag of a function at the representative of its argument.

@@ -4,6 +4,7 @@ use super::functions::{self, Heads};
 use super::{Gf61, Number, Ring32};
 use crate::elementwise::Unary;
 use crate::random_score;
+use crate::scoring::Scoring;
 
 /// Numbers of the domain: corners first, then random ones.
 fn numbers<N: Number>(make: fn(u64) -> N) -> Vec<N> {
@@ -135,7 +136,13 @@ fn mixed<N: Number>(seen: &[usize]) -> Vec<N> {
     let (mut scores, mut out) = (Vec::new(), Vec::new());
     let shape = Heads { heads: 1, kv_heads: 1, width: 2 };
     let query = [number(3), number(5)];
-    functions::attend(shape, &query, (&keys, &values), seen.iter().copied(), (&mut scores, &mut out));
+    functions::attend(
+        (shape, Scoring::default()),
+        &query,
+        (&keys, &values),
+        seen.iter().copied(),
+        (&mut scores, &mut out),
+    );
     out
 }
 

@@ -1,6 +1,7 @@
 //! Weights made of weights, when the model is compiled.
 
 use super::{Args, TypeError};
+use crate::attr::F64;
 use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ty::{Dim, Elem, Type};
 
@@ -18,6 +19,16 @@ pub(super) fn infer_gain(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(weight(rows, cols))
 }
 
+pub(super) fn infer_offset(args: Args<'_>, by: F64) -> Result<Type, TypeError> {
+    if !by.0.is_finite() {
+        return Err(args.bad_attr("by", "should be finite"));
+    }
+    match args.ty(0).as_tensor() {
+        Some((Elem::Real, &[Dim::Fixed(_)])) => Ok(args.ty(0).clone()),
+        _ => Err(args.wrong(0, "a vector of the weights")),
+    }
+}
+
 fn weight(rows: u32, cols: u32) -> Type {
     Type::tensor(Elem::Real, &[Dim::Fixed(rows), Dim::Fixed(cols)])
 }
@@ -33,4 +44,10 @@ pub(super) fn fold_gain<N: Number>(weight: &Datum<N>, gain: &Datum<N>) -> Result
     let mut data = weight.to_vec();
     functions::fold_gain(&mut data, gain.real()?.1);
     Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn offset_gain<N: Number>(gain: &Datum<N>, by: f64) -> Result<Datum<N>, EvalError> {
+    let (cols, gain) = gain.real()?;
+    let by = N::from_f64(by);
+    Ok(Datum::Real { cols, data: gain.iter().map(|gain| gain.add(by)).collect() })
 }

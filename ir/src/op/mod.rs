@@ -11,6 +11,8 @@ pub(crate) mod token_set;
 
 use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::ops::Op;
+use crate::rope::Frequencies;
+use crate::scoring::Scoring;
 use crate::ty::{Dim, Elem, Type};
 
 /// Why an op does not take its operands.
@@ -91,16 +93,26 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::FillMask { .. } => Ok(leaf::infer_mask(args)),
         Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
         Op::FoldGain {} => constant::infer_gain(args),
+        Op::OffsetGain { by } => constant::infer_offset(args, *by),
         Op::Embed {} => linear::infer_embed(args),
         Op::Matmul {} => linear::infer_matmul(args, Elem::Real),
         Op::RouterLogits {} => linear::infer_matmul(args, Elem::F32),
         Op::AddBias {} => linear::infer_bias(args),
-        Op::RmsNorm { eps } => norm::infer(args, *eps, 1),
-        Op::LayerNorm { eps } => norm::infer(args, *eps, 2),
+        Op::RmsNorm { eps, groups } => norm::infer(args, *eps, (1, *groups)),
+        Op::LayerNorm { eps, groups } => norm::infer(args, *eps, (2, *groups)),
         Op::InvRms { eps } => norm::infer_scale(args, *eps),
-        Op::Rope { heads, theta } => attention::infer_rope(args, *heads, *theta),
-        Op::Attention { heads, kv_heads } => attention::infer(args, *heads, *kv_heads),
-        Op::CachedAttention { heads, kv_heads } => attention::infer_cached(args, *heads, *kv_heads),
+        Op::Rope { heads, theta, turned, scaling } => {
+            let frequencies = Frequencies { theta: *theta, scaling: *scaling };
+            attention::infer_rope(args, (*heads, *turned), frequencies)
+        }
+        Op::Attention { heads, kv_heads, scale, cap, window } => {
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+            attention::infer(args, (*heads, *kv_heads), scoring)
+        }
+        Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+            attention::infer_cached(args, (*heads, *kv_heads), scoring)
+        }
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
         Op::ScaleRows {} => pointwise::infer_scale(args),
@@ -138,27 +150,31 @@ pub(crate) fn eval<N: Number>(
         Op::FillMask { value } => Ok(leaf::mask(*value, operands[0])),
         Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
         Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
+        Op::OffsetGain { by } => constant::offset_gain(operands[0], by.0),
         Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),
         Op::Matmul {} | Op::RouterLogits {} => linear::matmul(operands[0], operands[1]),
         Op::AddBias {} => linear::add_bias(operands[0], operands[1]),
-        Op::RmsNorm { eps } => {
+        Op::RmsNorm { eps, groups } => {
             let (_, gain) = operands[1].real()?;
-            norm::each_row(operands[0], |row| functions::rms_norm(row, eps.0, gain))
+            norm::each_group(operands[0], *groups, |row| functions::rms_norm(row, eps.0, gain))
         }
-        Op::LayerNorm { eps } => {
+        Op::LayerNorm { eps, groups } => {
             let ((_, gain), (_, bias)) = (operands[1].real()?, operands[2].real()?);
-            norm::each_row(operands[0], |row| functions::layer_norm(row, eps.0, gain, bias))
+            norm::each_group(operands[0], *groups, |row| functions::layer_norm(row, eps.0, gain, bias))
         }
         Op::InvRms { eps } => norm::scales(operands[0], |row| functions::inv_rms(row, eps.0)),
-        Op::Rope { heads, theta } => {
-            attention::rope(operands[0], operands[1].ints()?, *heads as usize, theta.0)
+        Op::Rope { heads, theta, turned, scaling } => {
+            let frequencies = Frequencies { theta: *theta, scaling: *scaling };
+            attention::rope(operands[0], operands[1].ints()?, (*heads, *turned), frequencies)
         }
-        Op::Attention { heads, kv_heads } => {
-            attention::attention(operands, *heads as usize, *kv_heads as usize)
+        Op::Attention { heads, kv_heads, scale, cap, window } => {
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+            attention::attention(operands, (*heads, *kv_heads), scoring)
         }
-        Op::CachedAttention { heads, kv_heads } => {
-            let n_tokens = env.batch.tokens.len();
-            attention::cached_attention(operands, n_tokens, *heads as usize, *kv_heads as usize)
+        Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
+            let (heads, n_tokens) = ((*heads, *kv_heads), env.batch.tokens.len());
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+            attention::cached_attention(operands, n_tokens, heads, scoring)
         }
         Op::Unary(function) => pointwise::unary(*function, operands[0]),
         Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),

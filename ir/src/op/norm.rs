@@ -5,11 +5,20 @@ use crate::attr::F64;
 use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, Type};
 
-/// A norm with so many vectors: a gain, a bias.
-pub(super) fn infer(args: Args<'_>, eps: F64, n_vectors: usize) -> Result<Type, TypeError> {
+/// A norm with so many vectors: a gain, a bias. They are for a group if there are groups.
+pub(super) fn infer(
+    args: Args<'_>,
+    eps: F64,
+    (n_vectors, groups): (usize, Option<u32>),
+) -> Result<Type, TypeError> {
     let (_, rows, cols) = args.token_matrix(0)?;
+    if let Some(groups) = groups
+        && !(groups > 0 && cols.is_multiple_of(groups))
+    {
+        return Err(args.bad_attr("groups", format!("should divide the {cols} columns")));
+    }
     for idx in 1..=n_vectors {
-        args.vector(idx, cols)?;
+        args.vector(idx, cols / groups.unwrap_or(1))?;
     }
     check_eps(args, eps)?;
     Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
@@ -29,11 +38,15 @@ fn check_eps(args: Args<'_>, eps: F64) -> Result<(), TypeError> {
     }
 }
 
-/// A function of each row.
-pub(super) fn each_row<N: Number>(x: &Datum<N>, function: impl Fn(&mut [N])) -> Result<Datum<N>, EvalError> {
+/// A function of each row, or of each group of its columns.
+pub(super) fn each_group<N: Number>(
+    x: &Datum<N>,
+    groups: Option<u32>,
+    function: impl Fn(&mut [N]),
+) -> Result<Datum<N>, EvalError> {
     let (cols, x) = x.real()?;
     let mut data = x.to_vec();
-    data.chunks_exact_mut(cols).for_each(function);
+    data.chunks_exact_mut(cols / groups.unwrap_or(1) as usize).for_each(function);
     Ok(Datum::Real { cols, data })
 }
 

@@ -89,9 +89,14 @@ impl Widths {
             }
             Op::Slice { start, len } => Op::Slice { start: self.of(*start), len: self.of(*len) },
             Op::WeightRows { start, len } => Op::WeightRows { start: self.of(*start), len: self.of(*len) },
+            Op::Rope { heads, theta, turned, scaling } => {
+                let turned = turned.map(|turned| self.of(turned));
+                Op::Rope { heads: *heads, theta: *theta, turned, scaling: *scaling }
+            }
             // Their attributes are no widths: heads and groups are counts.
             Op::Input { .. }
             | Op::FoldGain {}
+            | Op::OffsetGain { .. }
             | Op::Embed {}
             | Op::Matmul {}
             | Op::RouterLogits {}
@@ -99,7 +104,6 @@ impl Widths {
             | Op::RmsNorm { .. }
             | Op::InvRms { .. }
             | Op::LayerNorm { .. }
-            | Op::Rope { .. }
             | Op::Attention { .. }
             | Op::CachedAttention { .. }
             | Op::Unary(_)
@@ -148,8 +152,12 @@ fn common_unit(form: Dag<'_>, whole: Widths) -> Option<u32> {
             [*start, *len].into_iter().for_each(|size| divide(&mut unit, size));
         }
         // However small: a head that is divided further has no halves.
-        if let Op::Rope { heads, .. } = op {
+        if let Op::Rope { heads, turned, .. } = op {
             unit = gcd(unit, ty.cols() / heads / 2);
+            unit = gcd(unit, turned.unwrap_or(0) / 2);
+        }
+        if let Op::RmsNorm { groups: Some(groups), .. } | Op::LayerNorm { groups: Some(groups), .. } = op {
+            unit = gcd(unit, ty.cols() / groups);
         }
         if let Op::Attention { heads, .. } = op {
             unit = gcd(unit, ty.cols() / heads);

@@ -64,6 +64,7 @@ pub fn dense_sibling(model: &Model) -> Model {
     fn without_routes(node: &Node) -> Node {
         match node {
             Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(without_routes).collect()),
+            Node::Parallel(nodes) => Node::Parallel(nodes.iter().map(without_routes).collect()),
             Node::Residual(layer) => Node::Residual(*layer),
             Node::Route(Route { executed, .. }) => without_routes(executed),
         }

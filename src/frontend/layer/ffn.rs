@@ -8,14 +8,17 @@ use crate::frontend::build::{Build, LayerInput, TensorRole};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
 use crate::frontend::language::words::{Word, text, words};
+use crate::frontend::stream::Stream;
 
-/// Up (and gate) projection, activation, down projection, no biases.
+/// Up (and gate) projection, activation, down projection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Ffn {
     /// Inner width.
     pub d_ff: usize,
     /// Between the projections.
     pub activation: Activation,
+    /// All projections have a bias.
+    pub bias: bool,
 }
 
 /// Activation of a feed-forward layer.
@@ -23,6 +26,10 @@ pub struct Ffn {
 pub enum Activation {
     /// `gelu(up)`, tanh form.
     Gelu,
+    /// `gelu(up)`, with the error function.
+    GeluErf,
+    /// `silu(up)`.
+    Silu,
     /// `max(up, 0)`.
     Relu,
     /// `max(up, 0)²`.
@@ -34,43 +41,56 @@ pub enum Activation {
 }
 
 words! {
-    Activation { Gelu = "gelu", Relu = "relu", Relu2 = "relu2", SwiGlu = "swiglu", GeGlu = "geglu" }
+    Activation {
+        Gelu = "gelu", GeluErf = "gelu_erf", Silu = "silu", Relu = "relu", Relu2 = "relu2", SwiGlu = "swiglu", GeGlu = "geglu",
+    }
 }
 
 impl LayerKind for Ffn {
     const WHAT: &'static str = "an ffn layer";
-    const KEYS: &'static [&'static str] = &["kind", "d_ff", "activation", "skip"];
+    const KEYS: &'static [&'static str] = &["kind", "d_ff", "activation", "bias", "norms", "skip"];
 
     fn read(ctx: &mut Ctx<'_>, fields: Fields<'_>, _: Surroundings) -> Option<Ffn> {
         let d_ff = ctx.required(fields, "d_ff", "d_ff = 384");
         let d_ff = d_ff.and_then(|entry| ctx.count(entry, 1..=limits::WIDTH));
         let activation = ctx.optional(fields, "activation", Activation::Gelu, Ctx::word);
-        Some(Ffn { d_ff: d_ff?, activation: activation? })
+        let bias = ctx.optional(fields, "bias", false, Ctx::flag);
+        Some(Ffn { d_ff: d_ff?, activation: activation?, bias: bias? })
     }
 
-    fn settings(&self) -> Vec<(&'static str, String)> {
-        vec![("d_ff", self.d_ff.to_string()), ("activation", text(self.activation.word()))]
+    fn settings(&self, _: &Stream) -> Vec<(&'static str, String)> {
+        let mut settings =
+            vec![("d_ff", self.d_ff.to_string()), ("activation", text(self.activation.word()))];
+        if self.bias {
+            settings.push(("bias", self.bias.to_string()));
+        }
+        settings
     }
 
     fn build<B: Build>(
         &self,
         b: &mut B,
         name: &str,
+        pre: Option<&str>,
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error> {
         let d = b.stream().d_model;
-        let normed = b.norm(input.rows.stream, &format!("{name}.norm"))?;
-        let up = b.project(normed, &format!("{name}.up_proj"), TensorRole::Projection, [self.d_ff, d])?;
+        let x = b.pre_norm(input.rows.stream, pre)?;
+        let widen = |which: &str, b: &mut B| {
+            let role = (TensorRole::Projection, self.bias);
+            b.project_with_bias(x, &format!("{name}.{which}_proj"), role, [self.d_ff, d])
+        };
+        let up = widen("up", b)?;
         let (is_gated, function) = self.activation.function();
         let inner = if is_gated {
-            let gate =
-                b.project(normed, &format!("{name}.gate_proj"), TensorRole::Projection, [self.d_ff, d])?;
+            let gate = widen("gate", b)?;
             let gate = b.add(function, &[gate])?;
             b.add(Binary::Mul, &[gate, up])?
         } else {
             b.add(function, &[up])?
         };
-        b.project(inner, &format!("{name}.down_proj"), TensorRole::ToStream, [d, self.d_ff])
+        let role = (TensorRole::ToStream, self.bias);
+        b.project_with_bias(inner, &format!("{name}.down_proj"), role, [d, self.d_ff])
     }
 }
 
@@ -79,6 +99,8 @@ impl Activation {
     fn function(self) -> (bool, Unary) {
         match self {
             Activation::Gelu => (false, Unary::Gelu),
+            Activation::GeluErf => (false, Unary::GeluErf),
+            Activation::Silu => (false, Unary::Silu),
             Activation::Relu => (false, Unary::Relu),
             Activation::Relu2 => (false, Unary::Relu2),
             Activation::SwiGlu => (true, Unary::Silu),

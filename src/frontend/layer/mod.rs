@@ -4,7 +4,7 @@ mod attention;
 mod ffn;
 mod linear;
 
-pub use attention::Attention;
+pub use attention::{Attention, AttentionBias, QkNorm, Rotation};
 pub use ffn::{Activation, Ffn};
 pub use linear::Linear;
 
@@ -14,19 +14,24 @@ use super::build::{Build, LayerInput};
 use super::language::ast::Table;
 use super::language::read::{Ctx, Fields, list};
 use super::language::words::{Word, text};
+use super::stream::{Rope, Stream};
 
 /// What sub-layers need to know of the model. `None` where the model itself is wrong.
 #[derive(Clone, Copy)]
 pub(super) struct Surroundings {
     pub(super) d_model: Option<usize>,
-    pub(super) rope: Option<bool>,
+    /// Whether positions are rotary, and how.
+    pub(super) rope: Option<Option<Rope>>,
 }
+
+/// Keys that every kind of layer has.
+const SHARED_KEYS: [&str; 3] = ["kind", "norms", "skip"];
 
 /// What is to be said of a kind of layer.
 trait LayerKind: Sized {
     /// What messages call it, such as "an ffn layer".
     const WHAT: &'static str;
-    /// All keys of its table, in the order of the documentation: `kind` first, `skip` last.
+    /// All keys of its table, in the order of the documentation: `kind` first, `norms` and `skip` last.
     const KEYS: &'static [&'static str];
     /// Whether a token's result depends on other tokens.
     const MIXES_TOKENS: bool = false;
@@ -34,14 +39,16 @@ trait LayerKind: Sized {
     /// Reads its table, of which the keys are checked; `None` if something is wrong and reported.
     fn read(ctx: &mut Ctx<'_>, fields: Fields<'_>, around: Surroundings) -> Option<Self>;
 
-    /// Its settings as they are written, without `kind` and `skip`.
-    fn settings(&self) -> Vec<(&'static str, String)>;
+    /// Its settings as they are written in a model with this stream, without `kind`, `norms` and `skip`. Those that most
+    /// models leave alone are written only if they are not.
+    fn settings(&self, stream: &Stream) -> Vec<(&'static str, String)>;
 
-    /// What the layer adds to the stream, `[rows, D]`, with the pre-norm `name.norm`. Its tensors are under `name`.
+    /// What the layer makes of the stream, `[rows, D]`, behind the norm `pre` if there is one. Its tensors are under `name`.
     fn build<B: Build>(
         &self,
         b: &mut B,
         name: &str,
+        pre: Option<&str>,
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error>;
 }
@@ -98,24 +105,26 @@ macro_rules! layer_kinds {
             }
 
             /// Its table in a spec, without the braces and `skip`.
-            pub(super) fn print(&self) -> String {
+            pub(super) fn print(&self, stream: &Stream) -> String {
                 let settings = match self {
-                    $(Layer::$Kind(layer) => layer.settings()),+
+                    $(Layer::$Kind(layer) => layer.settings(stream)),+
                 };
                 let kind = ("kind", text(self.kind().word()));
                 let all = std::iter::once(kind).chain(settings).map(|(key, value)| format!("{key} = {value}"));
                 all.collect::<Vec<_>>().join(", ")
             }
 
-            /// What the layer adds to the stream, `[rows, D]`. Its tensors are under `name`.
+            /// What the layer makes of the stream, `[rows, D]`, behind the norm `pre` if there is one. Its tensors are
+            /// under `name`.
             pub(super) fn build<B: Build>(
                 &self,
                 b: &mut B,
                 name: &str,
+                pre: Option<&str>,
                 input: LayerInput<B::Value>,
             ) -> Result<B::Value, B::Error> {
                 match self {
-                    $(Layer::$Kind(layer) => layer.build(b, name, input)),+
+                    $(Layer::$Kind(layer) => layer.build(b, name, pre, input)),+
                 }
             }
         }
@@ -141,7 +150,7 @@ impl Kind {
     /// Where a key belongs that layers of this kind do not have.
     fn elsewhere(self, key: &str) -> Option<String> {
         let own = |kind: Kind| -> Vec<&str> {
-            kind.keys().iter().copied().filter(|key| *key != "kind" && *key != "skip").collect()
+            kind.keys().iter().copied().filter(|key| !SHARED_KEYS.contains(key)).collect()
         };
         let others = Kind::WORDS.iter().filter(|(_, kind)| *kind != self);
         let mut having =

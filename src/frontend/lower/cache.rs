@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::program::PAGE_ROWS;
-use skipc_ir::{Binary, Dim, Elem, Op, Port, SetSym, Type, Value, port};
+use skipc_ir::{Binary, Dim, Elem, Op, Port, Scoring, SetSym, Type, Value, port};
 
 use super::{Ctx, KeyValues, LowerError, pending_set};
 use crate::frontend::build::{Build, Heads, LayerInput, TokenRows};
@@ -211,7 +211,9 @@ impl Ctx<'_> {
         let [_, v] = self.stored(&format!("{name}.values"), v, seen.set)?;
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
         let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(q) };
-        let op = Op::CachedAttention { heads: heads.queries as u32, kv_heads: heads.keys as u32 };
+        let Heads { queries, keys, scoring: Scoring { scale, cap, window } } = heads;
+        let (heads, kv_heads) = (queries as u32, keys as u32);
+        let op = Op::CachedAttention { heads, kv_heads, scale, cap, window };
         let mut operands = vec![q, k, v, rows.positions, rows.sequences.unwrap_or(self.all.sequences), pages];
         operands.extend(present);
         self.add(op, &operands)

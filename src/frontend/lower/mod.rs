@@ -10,7 +10,7 @@ mod routers;
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
-use skipc_ir::{Graph, Op, Port, TypeError, Value, port};
+use skipc_ir::{Graph, Op, Port, Scoring, TypeError, Value, port};
 
 use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
@@ -95,6 +95,12 @@ pub enum LowerError {
     /// A decision inside of what another one decides about.
     #[error("{origin}: a decision inside of another one's rows has no graph")]
     Nested {
+        /// Where in the model.
+        origin: String,
+    },
+    /// A router reads a norm that its layer does not have.
+    #[error("{origin}: there is no norm in front of what this decides about")]
+    NoPreNorm {
         /// Where in the model.
         origin: String,
     },
@@ -237,7 +243,9 @@ impl Build for Ctx<'_> {
             true => self.attend_cached(name, heads, qkv, input),
             false => {
                 let ([q, k, v], LayerInput { rows, seen }) = (qkv, input);
-                let op = Op::Attention { heads: heads.queries as u32, kv_heads: heads.keys as u32 };
+                let Heads { queries, keys, scoring: Scoring { scale, cap, window } } = heads;
+                let (heads, kv_heads) = (queries as u32, keys as u32);
+                let op = Op::Attention { heads, kv_heads, scale, cap, window };
                 let [q_seq, k_seq] = [rows, seen].map(|rows| rows.sequences.unwrap_or(self.all.sequences));
                 self.add(op, &[q, k, v, rows.positions, q_seq, seen.positions, k_seq])
             }

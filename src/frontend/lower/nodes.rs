@@ -4,7 +4,7 @@ use skipc_ir::{Binary, Op, Value};
 
 use super::{Ctx, LowerError, Tokens};
 use crate::frontend::build::{Build, LayerInput, TokenRows};
-use crate::frontend::spec::node::{Block, Node, Unit};
+use crate::frontend::spec::node::{Block, Node, SubLayer, Unit};
 use crate::frontend::spec::skip::Kv;
 
 /// The rows on which a node runs.
@@ -83,13 +83,22 @@ impl Ctx<'_> {
                 }
                 Ok(x.rows)
             }
+            Node::Parallel(nodes) => {
+                let mut sum = x.rows;
+                for node in nodes {
+                    let change = match node {
+                        Node::Residual(layer) => self.change(x, layer, branch, within)?,
+                        _ => {
+                            let behind = self.node(x, node, branch, within)?;
+                            self.add(Binary::Sub, &[behind, x.rows])?
+                        }
+                    };
+                    sum = self.add(Binary::Add, &[sum, change])?;
+                }
+                Ok(sum)
+            }
             Node::Residual(layer) => {
-                let name = within.next().name(within.block);
-                within.layer += 1;
-                self.at(&name);
-                let rows = rows(x.rows, branch.rows);
-                let seen = if layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
-                let change = layer.build(self, &name, LayerInput { rows, seen })?;
+                let change = self.change(x, layer, branch, within)?;
                 self.add(Binary::Add, &[x.rows, change])
             }
             Node::Route(_) if branch.executed.is_some() => {
@@ -97,6 +106,22 @@ impl Ctx<'_> {
             }
             Node::Route(route) => self.route(x.rows, route, within.next(), within),
         }
+    }
+
+    /// What a layer adds to the rows of the branch.
+    fn change(
+        &mut self,
+        x: Stream,
+        layer: &SubLayer,
+        branch: Branch,
+        within: &mut InBlock,
+    ) -> Result<Value, LowerError> {
+        let (block, idx) = (within.block, within.layer);
+        self.at(&within.next().name(block));
+        within.layer += 1;
+        let rows = rows(x.rows, branch.rows);
+        let seen = if layer.layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
+        layer.build(self, (block, idx), LayerInput { rows, seen })
     }
 
     /// The rows at which those of the branch look.

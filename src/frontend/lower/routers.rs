@@ -18,7 +18,7 @@ struct Scope<'a> {
     /// Index of the block.
     block: usize,
     /// The norm in front of what it decides about.
-    pre_norm: String,
+    pre_norm: Option<String>,
     /// The stream that it looks at.
     seen: Value,
     /// What the spec says of it.
@@ -77,7 +77,7 @@ impl Ctx<'_> {
         let scope = Scope {
             name: unit.router(within.block),
             block: within.block,
-            pre_norm: format!("{}.norm", Unit::Layer(within.layer).name(within.block)),
+            pre_norm: route.executed.first_layer().and_then(|layer| layer.pre_norm(within.block)),
             seen: if from_entry { within.entry } else { x },
             skip,
         };
@@ -281,7 +281,10 @@ impl Ctx<'_> {
     fn score(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<Value, LowerError> {
         self.at(&scope.name);
         let input = match scorer.input {
-            Input::Normed => self.norm(scope.seen, &scope.pre_norm)?,
+            Input::Normed => match &scope.pre_norm {
+                Some(norm) => self.norm(scope.seen, norm)?,
+                None => return Err(LowerError::NoPreNorm { origin: scope.name.clone() }),
+            },
             Input::Raw => scope.seen,
         };
         let logits = build::router(self, scope.skip, scorer, &scope.name, input)?;

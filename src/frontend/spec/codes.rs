@@ -29,6 +29,10 @@ pub const CODES: &[(&str, &str)] = &[
         "spec::nested_skip",
         "A block and one of its sub-layers both decide which tokens run. Exactly one decision governs a row.",
     ),
+    (
+        "spec::no_pre_norm",
+        "A router reads normed rows, or a block shares one norm, and the first layer concerned has no norm in front of it (`norms = \"post\"`).",
+    ),
     ("spec::out_of_range", "A number is outside the values that have a meaning."),
     ("spec::read", "The spec cannot be read from disk."),
     ("spec::syntax", "The file is not TOML in UTF-8."),

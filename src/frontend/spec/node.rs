@@ -4,6 +4,8 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::skip::Skip;
 use super::skip_table::SkipTable;
+use crate::frontend::build::{Build, LayerInput};
+use crate::frontend::language::words::{Word, words};
 use crate::frontend::layer::Layer;
 
 /// A part of the model under a name.
@@ -20,10 +22,86 @@ pub struct Block {
 pub enum Node {
     /// One after the other.
     Sequence(Vec<Node>),
-    /// The stream and what a layer makes of it: `x + layer(norm(x))`.
-    Residual(Layer),
+    /// Each looks at the stream as it comes, and all that they change is added.
+    Parallel(Vec<Node>),
+    /// The stream and what a sub-layer makes of it.
+    Residual(SubLayer),
     /// A choice for each token whether a node runs for it.
     Route(Route),
+}
+
+/// A layer with its norms: `x + post(layer(pre(x)))`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SubLayer {
+    /// What it computes.
+    pub layer: Layer,
+    /// The layer of the block whose norm stands before it: its own, or one that several share; `None` if there is none.
+    pub pre: Option<usize>,
+    /// A norm stands behind it.
+    pub post: bool,
+}
+
+/// Where the norms of a layer stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Norms {
+    /// Before it.
+    Pre,
+    /// Behind it, before the residual is added.
+    Post,
+    /// Both.
+    Both,
+}
+
+/// How the layers of a block follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Each looks at what the one before it left.
+    Sequence,
+    /// All look at what came into the block.
+    Parallel,
+    /// The same, through the norm of the first.
+    ParallelOneNorm,
+}
+
+words! {
+    Norms { Pre = "pre", Post = "post", Both = "both" }
+    Layout { Sequence = "sequence", Parallel = "parallel", ParallelOneNorm = "parallel_one_norm" }
+}
+
+impl SubLayer {
+    /// A layer with these norms, the layer of this index in its block.
+    pub fn new(layer: Layer, norms: Norms, idx: usize) -> SubLayer {
+        SubLayer { layer, pre: (norms != Norms::Post).then_some(idx), post: norms != Norms::Pre }
+    }
+
+    /// Where its norms stand.
+    pub fn norms(&self) -> Norms {
+        match (self.pre, self.post) {
+            (Some(_), true) => Norms::Both,
+            (None, true) => Norms::Post,
+            (_, false) => Norms::Pre,
+        }
+    }
+
+    /// The name of the norm before it, in the block of this index.
+    pub(in crate::frontend) fn pre_norm(&self, block: usize) -> Option<String> {
+        self.pre.map(|idx| format!("{}.norm", Unit::Layer(idx).name(block)))
+    }
+
+    /// What it adds to the stream, `[rows, D]`, as the layer `idx` of a block.
+    pub(in crate::frontend) fn build<B: Build>(
+        &self,
+        b: &mut B,
+        (block, idx): (usize, usize),
+        input: LayerInput<B::Value>,
+    ) -> Result<B::Value, B::Error> {
+        let (name, pre) = (Unit::Layer(idx).name(block), self.pre_norm(block));
+        let change = self.layer.build(b, &name, pre.as_deref(), input)?;
+        match self.post {
+            true => b.norm(change, &format!("{name}.post_norm")),
+            false => Ok(change),
+        }
+    }
 }
 
 /// A choice for each token whether a node runs for it. A token for which it does not run keeps its very bytes.
@@ -50,7 +128,7 @@ pub enum Part<'b> {
     /// A decision over what comes behind it.
     Route(Unit, &'b Skip),
     /// A layer with its index in the block.
-    Layer(usize, &'b Layer),
+    Layer(usize, &'b SubLayer),
 }
 
 impl Unit {
@@ -83,6 +161,21 @@ impl Block {
         found.list
     }
 
+    /// How its layers follow each other.
+    pub fn layout(&self) -> Layout {
+        let body = match &self.body {
+            Node::Route(route) => &*route.executed,
+            body => body,
+        };
+        match body {
+            Node::Parallel(_) if self.layers().skip(1).any(|layer| layer.pre == Some(0)) => {
+                Layout::ParallelOneNorm
+            }
+            Node::Parallel(_) => Layout::Parallel,
+            Node::Sequence(_) | Node::Residual(_) | Node::Route(_) => Layout::Sequence,
+        }
+    }
+
     /// Its decision over this unit, if there is one.
     pub fn skip_of(&self, unit: Unit) -> Option<&Skip> {
         self.routes().find(|(of, _)| *of == unit).map(|(_, skip)| skip)
@@ -102,7 +195,7 @@ impl Block {
     }
 
     /// Its layers, in order.
-    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+    pub fn layers(&self) -> impl Iterator<Item = &SubLayer> {
         self.parts().into_iter().filter_map(|part| match part {
             Part::Layer(_, layer) => Some(layer),
             Part::Route(..) => None,
@@ -119,7 +212,9 @@ struct Parts<'b> {
 impl<'b> Parts<'b> {
     fn node(&mut self, node: &'b Node) {
         match node {
-            Node::Sequence(nodes) => nodes.iter().for_each(|node| self.node(node)),
+            Node::Sequence(nodes) | Node::Parallel(nodes) => {
+                nodes.iter().for_each(|node| self.node(node));
+            }
             Node::Residual(layer) => {
                 self.list.push(Part::Layer(self.n_layers, layer));
                 self.n_layers += 1;
@@ -135,10 +230,19 @@ impl<'b> Parts<'b> {
 }
 
 impl Node {
+    /// The first layer of it.
+    pub fn first_layer(&self) -> Option<&SubLayer> {
+        match self {
+            Node::Sequence(nodes) | Node::Parallel(nodes) => nodes.first().and_then(Node::first_layer),
+            Node::Residual(layer) => Some(layer),
+            Node::Route(route) => route.executed.first_layer(),
+        }
+    }
+
     /// How many layers it has.
     pub fn n_layers(&self) -> usize {
         match self {
-            Node::Sequence(nodes) => nodes.iter().map(Node::n_layers).sum(),
+            Node::Sequence(nodes) | Node::Parallel(nodes) => nodes.iter().map(Node::n_layers).sum(),
             Node::Residual(_) => 1,
             Node::Route(route) => route.executed.n_layers(),
         }
@@ -152,14 +256,24 @@ impl Serialize for Block {
         struct InList<'b> {
             #[serde(flatten)]
             layer: &'b Layer,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            norms: Option<&'static str>,
             skip: Option<SkipTable>,
         }
         let of_unit = |unit| self.skip_of(unit).map(SkipTable::of);
         let layers = self.layers().enumerate();
-        let layers: Vec<InList<'_>> =
-            layers.map(|(idx, layer)| InList { layer, skip: of_unit(Unit::Layer(idx)) }).collect();
-        let mut table = serializer.serialize_struct("Block", 3)?;
+        let layers: Vec<InList<'_>> = layers
+            .map(|(idx, of)| {
+                let norms = (of.norms() != Norms::Pre).then(|| of.norms().word());
+                InList { layer: &of.layer, norms, skip: of_unit(Unit::Layer(idx)) }
+            })
+            .collect();
+        let mut table = serializer.serialize_struct("Block", 4)?;
         table.serialize_field("name", &self.name)?;
+        match self.layout() {
+            Layout::Sequence => table.skip_field("layout")?,
+            layout => table.serialize_field("layout", layout.word())?,
+        }
         table.serialize_field("skip", &of_unit(Unit::Block))?;
         table.serialize_field("layers", &layers)?;
         table.end()

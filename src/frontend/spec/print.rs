@@ -1,13 +1,15 @@
-//! The resolved model as a spec again, every default written out. It reads back to an equal model.
+//! The resolved model as a spec again, every default written out but those of options that most models leave alone. It reads
+//! back to an equal model.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use super::model::Model;
-use super::node::{Block, Unit};
+use super::node::{Block, Layout, Norms, Unit};
 use super::skip_table;
 use crate::frontend::language::words::{Word, text};
-use crate::frontend::stream::Positions;
+use crate::frontend::rope;
+use crate::frontend::stream::{Positions, Rope, Stream};
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,33 +20,57 @@ impl fmt::Display for Model {
         writeln!(f, "max_positions = {}", self.stream.max_positions)?;
         writeln!(f, "norm = {}", text(self.stream.norm.kind.word()))?;
         writeln!(f, "norm_eps = {:?}", self.stream.norm.eps)?;
+        if self.stream.norm.offset != 0.0 {
+            writeln!(f, "norm_offset = {:?}", self.stream.norm.offset)?;
+        }
         match self.stream.positions {
-            Positions::Rope { theta } => writeln!(f, "positions = \"rope\"\nrope_theta = {theta:?}")?,
+            Positions::Rope(Rope { theta, scaling }) => {
+                writeln!(f, "positions = \"rope\"\nrope_theta = {theta:?}")?;
+                if let Some(scaling) = scaling {
+                    writeln!(f, "rope_scaling = {}", rope::print(scaling))?;
+                }
+            }
             Positions::Learned => writeln!(f, "positions = \"learned\"")?,
             Positions::None => writeln!(f, "positions = \"none\"")?,
         }
         writeln!(f, "tie_embeddings = {}", self.stream.tie_embeddings)?;
+        if self.stream.embed_scale != 1.0 {
+            writeln!(f, "embed_scale = {:?}", self.stream.embed_scale)?;
+        }
+        if self.stream.head_bias {
+            writeln!(f, "head_bias = true")?;
+        }
+        if let Some(cap) = self.stream.logit_softcap {
+            writeln!(f, "logit_softcap = {cap:?}")?;
+        }
         let mut printed = BTreeSet::new();
         for block in &self.blocks {
             if printed.insert(&block.name) {
-                print_block(f, block)?;
+                print_block(f, block, &self.stream)?;
             }
         }
         print_stack(f, &self.blocks)
     }
 }
 
-fn print_block(f: &mut fmt::Formatter<'_>, block: &Block) -> fmt::Result {
+fn print_block(f: &mut fmt::Formatter<'_>, block: &Block, stream: &Stream) -> fmt::Result {
     writeln!(f, "\n[block.{}]", toml_edit::Key::new(&block.name).display_repr())?;
+    if block.layout() != Layout::Sequence {
+        writeln!(f, "layout = {}", text(block.layout().word()))?;
+    }
     let skip = |unit| block.skip_of(unit).map(|skip| skip_table::print(skip, unit));
     if let Some(skip) = skip(Unit::Block) {
         writeln!(f, "skip = {skip}")?;
     }
     writeln!(f, "layers = [")?;
-    for (idx, layer) in block.layers().enumerate() {
+    for (idx, of) in block.layers().enumerate() {
+        write!(f, "  {{ {}", of.layer.print(stream))?;
+        if of.norms() != Norms::Pre {
+            write!(f, ", norms = {}", text(of.norms().word()))?;
+        }
         match skip(Unit::Layer(idx)) {
-            None => writeln!(f, "  {{ {} }},", layer.print())?,
-            Some(skip) => writeln!(f, "  {{ {}, skip = {skip} }},", layer.print())?,
+            None => writeln!(f, " }},")?,
+            Some(skip) => writeln!(f, ", skip = {skip} }},")?,
         }
     }
     writeln!(f, "]")

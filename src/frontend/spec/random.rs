@@ -154,7 +154,7 @@ impl Draw {
                 values
             }
             TensorRole::Positions => draw(0.0, EMBEDDING / 4.0),
-            TensorRole::Gain => draw(1.0, 0.1),
+            TensorRole::Gain { offset } => draw(1.0 - offset, 0.1),
             TensorRole::Shift => draw(0.0, 0.05),
             TensorRole::RouterBias => draw(0.0, 0.05),
             TensorRole::Projection => draw(0.0, fan_in),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::model::Model;
-use super::node::{Block, Node, Route, Unit};
-use super::skip::Skip;
+use super::node::{Block, Layout, Node, Norms, Route, SubLayer, Unit};
+use super::skip::{Input, Skip};
 use super::skip_table;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
@@ -12,7 +12,8 @@ use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields, for_example, list, name_fault, quoted_name};
 use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::layer::{self, Surroundings};
-use crate::frontend::stream::{Norm, NormKind, PositionKind, Positions, Stream};
+use crate::frontend::rope;
+use crate::frontend::stream::{Norm, NormKind, PositionKind, Positions, Rope, Stream};
 
 const ROOT_KEYS: &[&str] = &["model", "block", "stack"];
 const MODEL_KEYS: &[&str] = &[
@@ -22,11 +23,17 @@ const MODEL_KEYS: &[&str] = &[
     "max_positions",
     "norm",
     "norm_eps",
+    "norm_offset",
+    "norms",
     "positions",
     "rope_theta",
+    "rope_scaling",
     "tie_embeddings",
+    "embed_scale",
+    "head_bias",
+    "logit_softcap",
 ];
-const BLOCK_KEYS: &[&str] = &["skip", "layers"];
+const BLOCK_KEYS: &[&str] = &["layout", "skip", "layers"];
 const STACK_KEYS: &[&str] = &["blocks", "repeat"];
 
 const MODEL_EXAMPLE: &str = "[model]\nname = \"my-model\"";
@@ -47,6 +54,7 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
         d_model: model.as_ref().and_then(|model| model.d_model),
         rope: model.as_ref().and_then(|model| model.rope),
     };
+    let around = Around { layers: around, norms: model.as_ref().map_or(Norms::Pre, |model| model.norms) };
     let named = ctx.required(root, "block", BLOCK_EXAMPLE).and_then(|entry| blocks(&mut ctx, entry, around));
     let stack = ctx.required(root, "stack", STACK_EXAMPLE);
     let blocks = stack.and_then(|entry| stacks(&mut ctx, entry, named.as_ref()));
@@ -59,8 +67,17 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
 /// `[model]`, as far as it is right: what the blocks are checked against, and the whole without blocks.
 struct Head {
     d_model: Option<usize>,
-    rope: Option<bool>,
+    rope: Option<Option<Rope>>,
+    norms: Norms,
     model: Option<Model>,
+}
+
+/// What blocks need to know of the model.
+#[derive(Clone, Copy)]
+struct Around {
+    layers: Surroundings,
+    /// Where the norms of layers stand that do not say it.
+    norms: Norms,
 }
 
 fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
@@ -74,22 +91,10 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
     let vocab_size = count("vocab_size", "vocab_size = 256", limits::WIDTH);
     let d_model = count("d_model", "d_model = 128", limits::WIDTH);
     let max_positions = count("max_positions", "max_positions = 1024", limits::POSITIONS);
-    let kind = ctx.optional(fields, "norm", NormKind::RmsNorm, Ctx::word);
-    let eps = ctx.optional(fields, "norm_eps", 1e-5, |ctx, entry| {
-        // Smaller ones vanish in f32, and a row of zeros would become one of NaN.
-        ctx.number(entry, "from 1e-30 to 1.0", |number| (1e-30..=1.0).contains(&number))
-    });
-    let positions = ctx.optional(fields, "positions", PositionKind::Rope, Ctx::word);
-    let theta = ctx.optional(fields, "rope_theta", 10_000.0, |ctx, entry| {
-        ctx.number(entry, "from 1.0 to 1e12", |number| (1.0..=1e12).contains(&number))
-    });
-    let tie_embeddings = ctx.optional(fields, "tie_embeddings", true, Ctx::flag);
-    check_theta(ctx, table, positions);
-    let resolved = |theta: f64| match positions? {
-        PositionKind::Rope => Some(Positions::Rope { theta }),
-        PositionKind::Learned => Some(Positions::Learned),
-        PositionKind::None => Some(Positions::None),
-    };
+    let norm = norm(ctx, fields);
+    let norms = ctx.optional(fields, "norms", Norms::Pre, Ctx::word);
+    let positions = positions(ctx, fields);
+    let ends = ends(ctx, fields);
     let whole = || {
         Some(Model {
             name: name?,
@@ -97,29 +102,91 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
                 vocab_size: vocab_size?,
                 d_model: d_model?,
                 max_positions: max_positions?,
-                norm: Norm { kind: kind?, eps: eps? },
-                positions: theta.and_then(resolved)?,
-                tie_embeddings: tie_embeddings?,
+                norm: norm?,
+                positions: positions?,
+                tie_embeddings: ends?.tie_embeddings,
+                embed_scale: ends?.embed_scale,
+                head_bias: ends?.head_bias,
+                logit_softcap: ends?.logit_softcap,
             },
             blocks: Vec::new(),
         })
     };
-    Some(Head { d_model, rope: positions.map(|kind| kind == PositionKind::Rope), model: whole() })
+    let rope = positions.map(|positions| match positions {
+        Positions::Rope(rope) => Some(rope),
+        Positions::Learned | Positions::None => None,
+    });
+    Some(Head { d_model, rope, norms: norms?, model: whole() })
 }
 
-fn check_theta(ctx: &mut Ctx<'_>, table: &Table, positions: Option<PositionKind>) {
+fn norm(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Norm> {
+    let kind = ctx.optional(fields, "norm", NormKind::RmsNorm, Ctx::word);
+    let eps = ctx.optional(fields, "norm_eps", 1e-5, |ctx, entry| {
+        // Smaller ones vanish in f32, and a row of zeros would become one of NaN.
+        ctx.number(entry, "from 1e-30 to 1.0", |number| (1e-30..=1.0).contains(&number))
+    });
+    let offset = ctx.optional(fields, "norm_offset", 0.0, |ctx, entry| {
+        ctx.number(entry, "from -1e3 to 1e3", |number| number.abs() <= 1e3)
+    });
+    Some(Norm { kind: kind?, eps: eps?, offset: offset? })
+}
+
+fn positions(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Positions> {
+    let kind = ctx.optional(fields, "positions", PositionKind::Rope, Ctx::word);
+    let theta = ctx.optional(fields, "rope_theta", 10_000.0, rope::theta);
+    let scaling =
+        ctx.optional(fields, "rope_scaling", None, |ctx, entry| rope::scaling(ctx, entry).map(Some));
+    check_rope(ctx, fields.table, kind);
+    let (theta, scaling) = (theta?, scaling?);
+    Some(match kind? {
+        PositionKind::Rope => Positions::Rope(Rope { theta, scaling }),
+        PositionKind::Learned => Positions::Learned,
+        PositionKind::None => Positions::None,
+    })
+}
+
+/// What is said of embedding and head.
+#[derive(Clone, Copy)]
+struct Ends {
+    tie_embeddings: bool,
+    embed_scale: f64,
+    head_bias: bool,
+    logit_softcap: Option<f64>,
+}
+
+fn ends(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Ends> {
+    let tie_embeddings = ctx.optional(fields, "tie_embeddings", true, Ctx::flag);
+    let embed_scale = ctx.optional(fields, "embed_scale", 1.0, |ctx, entry| {
+        ctx.number(entry, "above 0.0, at most 1e6", |number| number > 0.0 && number <= 1e6)
+    });
+    let head_bias = ctx.optional(fields, "head_bias", false, Ctx::flag);
+    let cap = ctx.optional(fields, "logit_softcap", 0.0, |ctx, entry| {
+        ctx.number(entry, "from 0.0 to 1e6", |number| (0.0..=1e6).contains(&number))
+    });
+    Some(Ends {
+        tie_embeddings: tie_embeddings?,
+        embed_scale: embed_scale?,
+        head_bias: head_bias?,
+        logit_softcap: cap.map(|cap| (cap != 0.0).then_some(cap))?,
+    })
+}
+
+fn check_rope(ctx: &mut Ctx<'_>, table: &Table, positions: Option<PositionKind>) {
     if matches!(positions, None | Some(PositionKind::Rope)) {
         return;
     }
-    let (Some(theta), Some(named)) = (table.get("rope_theta"), table.get("positions")) else { return };
-    let diagnostic = Diagnostic::new("spec::unused_setting", "`rope_theta` is for rotary positions only")
-        .at(ctx.source, theta.key_span.clone(), "would have no effect")
-        .at(ctx.source, named.value.span.clone(), "with these positions")
-        .help("remove `rope_theta`, or write `positions = \"rope\"`");
-    ctx.report(diagnostic);
+    for key in ["rope_theta", "rope_scaling"] {
+        let (Some(entry), Some(named)) = (table.get(key), table.get("positions")) else { continue };
+        let message = format!("`{key}` is for rotary positions only");
+        let diagnostic = Diagnostic::new("spec::unused_setting", message)
+            .at(ctx.source, entry.key_span.clone(), "would have no effect")
+            .at(ctx.source, named.value.span.clone(), "with these positions")
+            .help(format!("remove `{key}`, or write `positions = \"rope\"`"));
+        ctx.report(diagnostic);
+    }
 }
 
-fn blocks(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Blocks> {
+fn blocks(ctx: &mut Ctx<'_>, entry: &Entry, around: Around) -> Option<Blocks> {
     let table = ctx.table("block", &entry.value, BLOCK_EXAMPLE)?;
     if table.entries.is_empty() {
         let at = (&entry.value, "no block");
@@ -129,7 +196,7 @@ fn blocks(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Bloc
     Some(table.entries.iter().map(|entry| (entry.key.clone(), block(ctx, entry, around))).collect())
 }
 
-fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Block> {
+fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Around) -> Option<Block> {
     if let Some((code, label)) = name_fault(&entry.key) {
         let diagnostic = Diagnostic::new(code, format!("{} cannot be a name", quoted_name(&entry.key)))
             .at(ctx.source, entry.key_span.clone(), label)
@@ -145,23 +212,73 @@ fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Surroundings) -> Option<Block
     });
     let skip_entry = table.get("skip");
     let skip = skip(ctx, skip_entry, Unit::Block);
+    let layout = ctx.optional(fields, "layout", Layout::Sequence, Ctx::word);
     let layers = ctx.required(fields, "layers", LAYERS_EXAMPLE)?;
     let values = ctx.list(layers, "layers", LAYERS_EXAMPLE)?;
     let layers: Vec<Option<Node>> =
-        values.iter().enumerate().map(|(idx, value)| sub_layer(ctx, value, idx, around)).collect();
+        values.iter().enumerate().map(|(idx, value)| sub_layer(ctx, value, (idx, layout), around)).collect();
     if let Some(outer) = skip_entry {
         check_nesting(ctx, outer, values);
     }
-    let layers = Node::Sequence(layers.into_iter().collect::<Option<_>>()?);
-    Some(Block { name: entry.key.clone(), body: routed(skip?, layers) })
+    let layers: Vec<Node> = layers.into_iter().collect::<Option<_>>()?;
+    if layout == Some(Layout::ParallelOneNorm) {
+        let first = layers.first().and_then(Node::first_layer);
+        check_norm(ctx, first, (&values[0], "has no norm in front"), "the layers share")?;
+    }
+    let skip = skip?;
+    if let (Some(skip), Some(entry)) = (&skip, skip_entry) {
+        check_router_norm(ctx, skip, layers.first(), entry)?;
+    }
+    let body = match layout? {
+        Layout::Sequence => Node::Sequence(layers),
+        Layout::Parallel | Layout::ParallelOneNorm => Node::Parallel(layers),
+    };
+    Some(Block { name: entry.key.clone(), body: routed(skip, body) })
 }
 
 /// Reads one element of `layers`.
-fn sub_layer(ctx: &mut Ctx<'_>, value: &Value, idx: usize, around: Surroundings) -> Option<Node> {
+fn sub_layer(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    (idx, layout): (usize, Option<Layout>),
+    around: Around,
+) -> Option<Node> {
     let table = ctx.table("layers", value, LAYERS_EXAMPLE)?;
-    let layer = layer::read(ctx, table, around);
-    let skip = skip(ctx, table.get("skip"), Unit::Layer(idx))?;
-    Some(routed(skip, Node::Residual(layer?)))
+    let layer = layer::read(ctx, table, around.layers);
+    let norms = match table.get("norms") {
+        None => Some(around.norms),
+        Some(entry) => ctx.word(entry),
+    };
+    let skip_entry = table.get("skip");
+    let skip = skip(ctx, skip_entry, Unit::Layer(idx))?;
+    let mut layer = SubLayer::new(layer?, norms?, idx);
+    if layout? == Layout::ParallelOneNorm && idx > 0 {
+        layer.pre = Some(0);
+    }
+    let node = Node::Residual(layer);
+    if let (Some(skip), Some(entry)) = (&skip, skip_entry) {
+        check_router_norm(ctx, skip, Some(&node), entry)?;
+    }
+    Some(routed(skip, node))
+}
+
+/// A router that reads normed rows needs the norm in front of the first layer that it decides about.
+fn check_router_norm(ctx: &mut Ctx<'_>, skip: &Skip, first: Option<&Node>, entry: &Entry) -> Option<()> {
+    if skip.scorer().is_none_or(|scorer| scorer.input != Input::Normed) {
+        return Some(());
+    }
+    let first = first.and_then(Node::first_layer);
+    check_norm(ctx, first, (&entry.value, "reads normed rows"), "the router reads")
+}
+
+fn check_norm(ctx: &mut Ctx<'_>, layer: Option<&SubLayer>, at: (&Value, &str), who: &str) -> Option<()> {
+    if layer.is_none_or(|layer| layer.pre.is_some()) {
+        return Some(());
+    }
+    let message = format!("{who} the norm in front of the first layer, which has none");
+    let help = "write `norms = \"pre\"` or `\"both\"` on that layer; a router can read the stream, too: `input = \"raw\"`";
+    ctx.wrong("spec::no_pre_norm", message, at, help.to_owned());
+    None
 }
 
 /// The skip of a unit, if it has one; `None` if that is wrong.

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use skipc_ir::Op;
 
 use super::model::Model;
-use super::node::{Part, Unit};
+use super::node::Part;
 pub use crate::frontend::build::TensorRole;
 use crate::frontend::build::{self, Build, Heads, LayerInput, TokenRows};
 use crate::frontend::stream::Stream;
@@ -49,8 +49,7 @@ impl Recorder<'_> {
                     }
                     Part::Layer(layer_idx, layer) => {
                         let rows = TokenRows { stream: (), positions: (), sequences: None, set: None };
-                        let name = Unit::Layer(layer_idx).name(idx);
-                        layer.build(self, &name, LayerInput { rows, seen: rows })?;
+                        layer.build(self, (idx, layer_idx), LayerInput { rows, seen: rows })?;
                     }
                 }
             }

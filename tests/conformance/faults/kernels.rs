@@ -153,6 +153,8 @@ fn activation_swapped(victim: &mut Victim) -> bool {
         Inst::Unary(Unary::Gelu, x) => Some(Inst::Unary(Unary::Silu, x)),
         Inst::Unary(Unary::Silu | Unary::Relu, x) => Some(Inst::Unary(Unary::Gelu, x)),
         Inst::Unary(Unary::Relu2, x) => Some(Inst::Unary(Unary::Relu, x)),
+        Inst::Unary(Unary::GeluErf, x) => Some(Inst::Unary(Unary::Relu, x)),
+        Inst::Unary(Unary::Tanh, x) => Some(Inst::Unary(Unary::Sigmoid, x)),
         Inst::Unary(Unary::Sigmoid, x) => Some(Inst::Unary(Unary::Silu, x)),
         _ => None,
     })

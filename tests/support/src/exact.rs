@@ -129,7 +129,16 @@ fn apply_unary(unary: Unary, x: Known) -> Option<Known> {
         (Unary::OneMinus, Known::Whole(x)) => whole(x + 1.0),
         (Unary::Scale(by), Known::Whole(x)) if by.0.fract() == 0.0 => whole(x * by.0.abs()),
         (Unary::OneMinus | Unary::Scale(_), _) => None,
-        (Unary::Gelu | Unary::Relu | Unary::Relu2 | Unary::Silu | Unary::Sigmoid, _) => None,
+        (
+            Unary::Gelu
+            | Unary::Relu
+            | Unary::Relu2
+            | Unary::Silu
+            | Unary::Sigmoid
+            | Unary::GeluErf
+            | Unary::Tanh,
+            _,
+        ) => None,
     }
 }
 

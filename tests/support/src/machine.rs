@@ -152,6 +152,8 @@ unsafe extern "C" fn map_f32(function: u64, numbers: *mut f32, n: u64) {
             Function::Gelu => x * sigmoid((8.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x)),
             Function::Silu => x * sigmoid(x),
             Function::Sigmoid => sigmoid(x),
+            Function::GeluErf => x * 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2),
+            Function::Tanh => x.tanh(),
         } as f32;
     }
 }

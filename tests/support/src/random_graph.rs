@@ -4,7 +4,7 @@
 //! generated models have.
 
 use skipc_ir::attr::{F64, Shape};
-use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Unary, Value};
+use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, RopeScaling, SetSym, Type, Unary, Value};
 
 use crate::check_pass::PAGES;
 use crate::random::Rng;
@@ -191,12 +191,17 @@ impl Gen {
     fn norm(&mut self) -> Option<Value> {
         let x = self.matrix()?;
         let (cols, eps) = (self.graph.ty(x).cols(), F64::from(1e-3));
-        let gain = self.weight(&[cols]);
-        if self.rng.one_in(2) {
-            return Some(self.node(Op::RmsNorm { eps }, &[x, gain]));
+        let groups = (cols.is_multiple_of(2) && self.rng.one_in(4)).then_some(2);
+        let width = cols / groups.unwrap_or(1);
+        let mut gain = self.weight(&[width]);
+        if self.rng.one_in(4) {
+            gain = self.node(Op::OffsetGain { by: F64::from(1.0) }, &[gain]);
         }
-        let bias = self.weight(&[cols]);
-        Some(self.node(Op::LayerNorm { eps }, &[x, gain, bias]))
+        if self.rng.one_in(2) {
+            return Some(self.node(Op::RmsNorm { eps, groups }, &[x, gain]));
+        }
+        let bias = self.weight(&[width]);
+        Some(self.node(Op::LayerNorm { eps, groups }, &[x, gain, bias]))
     }
 
     fn turn(&mut self) -> Option<Value> {
@@ -204,7 +209,17 @@ impl Gen {
         let (rows, cols) = (self.graph.ty(x).rows(), self.graph.ty(x).cols());
         let heads = self.rng.pick(if cols.is_multiple_of(4) { &[1, 2] } else { &[1] })?;
         let positions = self.ints(Role::Positions, rows);
-        Some(self.node(Op::Rope { heads, theta: F64::from(100.0) }, &[x, positions]))
+        let turned = ((cols / heads) > 2 && self.rng.one_in(3)).then_some(2);
+        let linear = RopeScaling::Linear { factor: F64::from(4.0) };
+        let scaling = self.rng.one_in(4).then_some(linear);
+        Some(self.node(Op::Rope { heads, theta: F64::from(100.0), turned, scaling }, &[x, positions]))
+    }
+
+    /// Attributes of attention: mostly none.
+    fn scoring(&mut self) -> (Option<F64>, Option<F64>, Option<u32>) {
+        let scale = self.rng.one_in(5).then(|| F64::from(0.7));
+        let cap = self.rng.one_in(5).then(|| F64::from(3.0));
+        (scale, cap, self.rng.one_in(4).then(|| 1 + self.rng.below(4) as u32))
     }
 
     fn attend(&mut self) -> Option<Value> {
@@ -225,22 +240,26 @@ impl Gen {
         let q_seq = self.ints(Role::Sequences, q_rows);
         let k_pos = self.ints(Role::Positions, k_rows);
         let k_seq = self.ints(Role::Sequences, k_rows);
-        self.node(Op::Attention { heads, kv_heads }, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
+        let (scale, cap, window) = self.scoring();
+        let op = Op::Attention { heads, kv_heads, scale, cap, window };
+        self.node(op, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
     }
 
     fn pointwise(&mut self) -> Option<Value> {
         let x = self.matrix()?;
-        let op = match self.rng.below(9) {
+        let op = match self.rng.below(11) {
             0 => Unary::Gelu,
             1 => Unary::Relu,
             2 => Unary::Relu2,
             3 => Unary::Silu,
             4 => Unary::Sigmoid,
             5 => Unary::OneMinus,
+            6 => Unary::GeluErf,
+            7 => Unary::Tanh,
             binary => {
                 let ty = self.graph.ty(x).clone();
                 let other = self.find(|other| *other == ty)?;
-                let op = Binary::ALL[binary - 6];
+                let op = Binary::ALL[binary - 8];
                 return Some(self.node(op, &[x, other]));
             }
         };
@@ -373,7 +392,8 @@ impl Gen {
             [Role::Positions, Role::Sequences, Role::Places].map(|role| self.ints(role, rows));
         let (pages, stored) = (self.pages(), self.node(Op::StoreRows {}, &[self.states[idx], x, places]));
         self.states[idx] = stored;
-        let op = Op::CachedAttention { heads: 1, kv_heads: 1 };
+        let (scale, cap, window) = self.scoring();
+        let op = Op::CachedAttention { heads: 1, kv_heads: 1, scale, cap, window };
         Some(self.node(op, &[x, stored, stored, positions, sequences, pages]))
     }
 
@@ -411,11 +431,14 @@ impl Gen {
         let mut x = x;
         for _ in 0..1 + self.rng.below(4) {
             let gain = self.weight(&[4]);
-            let u = self.node(Op::RmsNorm { eps: F64::from(1e-5) }, &[x, gain]);
+            let u = self.node(Op::RmsNorm { eps: F64::from(1e-5), groups: None }, &[x, gain]);
             let y = match self.rng.below(3) {
                 0 => {
                     let positions = self.ints(Role::Positions, self.graph.ty(u).rows());
-                    let q = self.node(Op::Rope { heads: 2, theta: F64::from(100.0) }, &[u, positions]);
+                    let q = self.node(
+                        Op::Rope { heads: 2, theta: F64::from(100.0), turned: None, scaling: None },
+                        &[u, positions],
+                    );
                     self.attention(q, keys, 2, 1)
                 }
                 1 => {

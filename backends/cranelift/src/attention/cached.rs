@@ -9,7 +9,7 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{CachedAttention, Kernel, Rows, Slot, View};
 
 use super::row::QueryRow;
-use super::{HeadRows, head_rows};
+use super::{HeadRows, first_in_window, head_rows};
 use crate::emit::Emitter;
 use crate::error::Fault;
 use crate::memory::PLAIN;
@@ -30,10 +30,10 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &CachedAttention) -> u64
 
 /// Emits the work on one query row.
 pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &CachedAttention, row: Value) -> Result<(), Fault> {
-    let CachedAttention { heads, kv_heads, width, k, v, .. } = *attention;
+    let CachedAttention { heads, kv_heads, width, scoring, k, v, .. } = *attention;
     let (list, count) = list_keys(e, attention, row)?;
     let (q, out) = (e.row(attention.q, row)?, e.dense_row(attention.out, row)?);
-    QueryRow { heads, kv_heads, width, q, out, count }.emit(e, |e, kv_col| {
+    QueryRow { heads, kv_heads, width, scoring, q, out, count }.emit(e, |e, kv_col| {
         let zero = e.int(0);
         let mut listed = |slot: Slot| -> Result<HeadRows, Fault> {
             Ok(HeadRows { list: Some(list), ..head_rows(e, dense(slot), kv_col, zero)? })
@@ -44,7 +44,7 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &CachedAttention, row: Va
 
 /// Writes the rows of the cache that a query sees, behind the scores; gives where they stand and how many they are.
 fn list_keys(e: &mut Emitter<'_>, attention: &CachedAttention, row: Value) -> Result<(Value, Value), Fault> {
-    let CachedAttention { q_pos, q_seq, pages, present, .. } = *attention;
+    let CachedAttention { scoring, q_pos, q_seq, pages, present, .. } = *attention;
     let sequence = e.load_index(q_seq, row)?;
     let pages = Pages::of(e, pages, sequence)?;
     let present = present.map(|present| e.pointer(present, DType::U8)).transpose()?;
@@ -53,7 +53,8 @@ fn list_keys(e: &mut Emitter<'_>, attention: &CachedAttention, row: Value) -> Re
     let list = e.ins().iadd_imm_s(scratch, behind_scores);
     let last = e.load_index(q_pos, row)?;
     let (zero, end) = (e.int(0), e.ins().iadd_imm_s(last, 1));
-    let count = e.fold(zero, end, 1, &[zero], |e, position, count| {
+    let first = scoring.window.map_or(zero, |window| first_in_window(e, last, window));
+    let count = e.fold(first, end, 1, &[zero], |e, position, count| {
         let key = pages.key(e, position);
         e.store_index(list, count[0], key);
         let one = match present {

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::program::{Extent, RowTile};
 use skipc_artifact::target::DType;
 use skipc_plan::buckets;
-use skipc_plan::kernel::{Attention, Kernel, Rows, View};
+use skipc_plan::kernel::{Attention, Kernel, Rows, Scoring, View};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
@@ -35,12 +35,14 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &Attention) -> u64 {
     if takes_tiles(kernel, attention) { for_row.max(tile::scratch_bytes(attention)) } else { for_row }
 }
 
-/// Whether the matmul can read the operands.
+/// Whether the matmul can read the operands, and scores are what it makes.
 fn takes_tiles(kernel: &Kernel, attention: &Attention) -> bool {
-    [attention.q, attention.k, attention.v].iter().all(|view| {
-        kernel.params.get(view.slot.0 as usize).is_some_and(|param| param.dtype == DType::F32)
-            && view.rows == Rows::Dense
-    })
+    let Scoring { scale: _, cap, window } = attention.scoring;
+    (cap, window) == (None, None)
+        && [attention.q, attention.k, attention.v].iter().all(|view| {
+            kernel.params.get(view.slot.0 as usize).is_some_and(|param| param.dtype == DType::F32)
+                && view.rows == Rows::Dense
+        })
 }
 
 /// Emits the work on a range of query rows, which begins with a tile. `forms` says which form is for how many rows of one
@@ -152,23 +154,33 @@ fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Resul
     let param = e.param(view.slot)?;
     let stride = i64::from(param.cols) * i64::from(param.dtype.size());
     let row = e.row(view, first)?;
-    Ok(HeadRows { first: from_column(e, row, col), stride, list: None })
+    Ok(HeadRows { first: row.from_column(e, col), stride, list: None })
 }
 
-fn from_column(e: &mut Emitter<'_>, row: Row, col: Value) -> Row {
-    Row { address: e.element(row.address, col, row.dtype.size()), ..row }
-}
-
-/// The range of keys of the query's sequence at or before its position.
+/// The range of keys of the query's sequence at or before its position, and in the window.
 fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(Value, Value), Fault> {
     let n_keys = e.extent(attention.kv_extent)?;
     let position = e.load_index(attention.q_pos, row)?;
     let sequence = e.load_index(attention.q_seq, row)?;
     let start = e.ins().ishl_imm_u(sequence, 32);
     let query = e.ins().bor(start, position);
-    let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, start)?;
+    let earliest = match attention.scoring.window {
+        Some(window) => {
+            let first = first_in_window(e, position, window);
+            e.ins().bor(start, first)
+        }
+        None => start,
+    };
+    let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, earliest)?;
     let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, query)?;
     Ok((first, end))
+}
+
+/// The first position that a query at this one sees.
+fn first_in_window(e: &mut Emitter<'_>, position: Value, window: u32) -> Value {
+    let (end, window) = (e.ins().iadd_imm_s(position, 1), e.int(i64::from(window)));
+    let window = e.ins().umin(end, window);
+    e.ins().isub(end, window)
 }
 
 /// The first key row whose (sequence, position) does not compare so with `place`; keys are in that order.

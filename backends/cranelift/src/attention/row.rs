@@ -2,10 +2,11 @@
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
+use skipc_artifact::abi::Function;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::Attention;
+use skipc_plan::kernel::{Attention, Scoring};
 
-use super::{HeadRows, from_column, head_rows, keys_in_sight};
+use super::{HeadRows, head_rows, keys_in_sight};
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
 use crate::matmul::dot_products;
@@ -20,10 +21,10 @@ const VECTORS_AT_ONCE: u32 = 8;
 /// Emits the work on one query row.
 pub(super) fn emit(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(), Fault> {
     let (first, end) = keys_in_sight(e, attention, row)?;
-    let Attention { heads, kv_heads, width, k, v, .. } = *attention;
+    let Attention { heads, kv_heads, width, scoring, k, v, .. } = *attention;
     let (q, out) = (e.row(attention.q, row)?, e.dense_row(attention.out, row)?);
     let count = e.ins().isub(end, first);
-    let rows = QueryRow { heads, kv_heads, width, q, out, count };
+    let rows = QueryRow { heads, kv_heads, width, scoring, q, out, count };
     rows.emit(e, |e, kv_col| Ok((head_rows(e, k, kv_col, first)?, head_rows(e, v, kv_col, first)?)))
 }
 
@@ -32,6 +33,7 @@ pub(super) struct QueryRow {
     pub(super) heads: u32,
     pub(super) kv_heads: u32,
     pub(super) width: u32,
+    pub(super) scoring: Scoring,
     pub(super) q: Row,
     pub(super) out: Row,
     pub(super) count: Value,
@@ -57,11 +59,12 @@ impl QueryRow {
                 let col = e.ins().imul_imm_s(head, width);
                 let head = Head {
                     width: self.width,
-                    q: from_column(e, q, col),
+                    scoring: self.scoring,
+                    q: q.from_column(e, col),
                     keys,
                     values,
                     count,
-                    out: from_column(e, out, col),
+                    out: out.from_column(e, col),
                 };
                 let largest = head.scores(e)?;
                 let total = head.softmax(e, largest)?;
@@ -74,6 +77,7 @@ impl QueryRow {
 /// One head of one query row, and the keys and values that it sees.
 struct Head {
     width: u32,
+    scoring: Scoring,
     q: Row,
     keys: HeadRows,
     values: HeadRows,
@@ -82,7 +86,7 @@ struct Head {
 }
 
 impl Head {
-    /// Writes `q · k / √width` for each key; gives the largest.
+    /// Writes the score of each key, over the cap if there is one; gives the largest.
     fn scores(&self, e: &mut Emitter<'_>) -> Result<Value, Fault> {
         let lowest = e.real(f32::NEG_INFINITY, Lanes::One);
         let (zero, split) = (e.int(0), e.ins().band_imm_s(self.count, -KEYS_AT_ONCE));
@@ -91,6 +95,15 @@ impl Head {
         })?;
         let largest =
             e.fold(split, self.count, 1, &largest, |e, key, largest| self.scores_of(e, key, 1, largest[0]))?;
+        if self.scoring.cap.is_none() {
+            return Ok(largest[0]);
+        }
+        let scores = scores_row(e);
+        e.map(Function::Tanh, scores.address, self.count);
+        let largest = e.fold(zero, self.count, 1, &[lowest], |e, key, largest| {
+            let score = e.load(scores, key, Lanes::One);
+            Ok(vec![e.at_least(score, largest[0], Lanes::One)])
+        })?;
         Ok(largest[0])
     }
 
@@ -110,7 +123,8 @@ impl Head {
         let rows: Vec<Row> = keys.iter().map(|(_, row)| *row).collect();
         let columns = e.columns(self.width);
         let products = dot_products(e, columns, self.q, &rows)?;
-        let scale = e.real((1.0 / f64::from(self.width).sqrt()) as f32, Lanes::One);
+        let (scale, cap) = (self.scoring.scale(self.width), self.scoring.cap.map_or(1.0, |cap| cap.0));
+        let scale = e.real((scale / cap) as f32, Lanes::One);
         let scores = scores_row(e);
         for ((key, _), product) in keys.iter().zip(products) {
             let score = e.ins().fmul(product, scale);
@@ -123,7 +137,9 @@ impl Head {
     /// Turns scores into their exponentials over the largest; gives their sum, or 1 if there is no key.
     fn softmax(&self, e: &mut Emitter<'_>, largest: Value) -> Result<Value, Fault> {
         let (scores, one) = (scores_row(e), e.real(1.0, Lanes::One));
-        let total = e.softmax(scores.address, self.count, one, largest);
+        let cap = e.real(self.scoring.cap.map_or(1.0, |cap| cap.0 as f32), Lanes::One);
+        let largest = e.ins().fmul(largest, cap);
+        let total = e.softmax(scores.address, self.count, cap, largest);
         let is_blind = e.ins().icmp_imm_u(IntCC::Equal, self.count, 0);
         Ok(e.ins().select(is_blind, one, total))
     }

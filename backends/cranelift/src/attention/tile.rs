@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Attention, Rows, View};
 
-use super::{HeadRows, TILE_ROWS, first_key, from_column, head_rows, keys_in_sight};
+use super::{HeadRows, TILE_ROWS, first_key, head_rows, keys_in_sight};
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
 use crate::matmul::{Matmul, Matrix, Right};
@@ -214,7 +214,7 @@ impl Tile<'_> {
         let Attention { q, width, .. } = *self.attention;
         let col = self.query_column(e, member);
         let queries = e.row(q, self.first_row)?;
-        let a = Matrix { address: from_column(e, queries, col).address, stride: stride(e, q)? };
+        let a = Matrix { address: queries.from_column(e, col).address, stride: stride(e, q)? };
         let address = offset(e, self.scratch.keys);
         let b = Right { address, outer: e.int(1), inner: e.int(i64::from(BLOCK_KEYS)) };
         let c = self.score_matrix(e);
@@ -228,7 +228,7 @@ impl Tile<'_> {
         let scores = offset(e, self.scratch.scores);
         let scores = block_row(e, scores, idx);
         let visible = self.visible(e, block, idx);
-        let scale = (1.0 / f64::from(self.attention.width).sqrt()) as f32;
+        let scale = self.attention.scoring.scale(self.attention.width) as f32;
         let (largest, totals) = self.statistics(e, member);
         let before = e.load(largest, idx, Lanes::One);
         let raw = largest_of(e, scores, visible)?;
@@ -299,7 +299,7 @@ impl Tile<'_> {
         let sums = self.sums(e, member, idx);
         let row = e.ins().iadd(self.first_row, idx);
         let (out, col) = (e.dense_row(self.attention.out, row)?, self.query_column(e, member));
-        let out = from_column(e, out, col);
+        let out = out.from_column(e, col);
         let columns = e.columns(self.attention.width);
         e.for_columns(columns, |e, col, lanes| {
             let (sum, total) = (e.load(sums, col, lanes), e.splat(total, lanes));
@@ -341,7 +341,7 @@ impl Tile<'_> {
         let first = e.ins().imul_imm_s(member, i64::from(TILE_ROWS));
         let [largest, totals] = [self.scratch.largest, self.scratch.totals].map(|at| {
             let row = f32_row(e, at);
-            from_column(e, row, first)
+            row.from_column(e, first)
         });
         (largest, totals)
     }

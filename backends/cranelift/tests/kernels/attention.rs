@@ -1,6 +1,6 @@
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Attention, Body};
+use skipc_plan::kernel::{Attention, Body, Scoring};
 
 use crate::case::{Bound, Case, dense, reals};
 
@@ -41,6 +41,7 @@ fn check(shape: &Shape, lengths: &[u32], stride: usize, all_keys: bool) -> Vec<f
         heads,
         kv_heads,
         width,
+        scoring: Scoring::default(),
         q: dense(q),
         q_pos: dense(q_pos),
         q_seq: dense(q_seq),

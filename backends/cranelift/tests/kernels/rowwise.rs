@@ -86,6 +86,7 @@ fn norms_of_any_width() {
                         kind,
                         eps: OrderedFloat(1e-5),
                         cols,
+                        groups: 1,
                         x: View { col: 2, ..listed(x, list) },
                         gain,
                         out,
@@ -129,7 +130,7 @@ fn rotations_in_place_and_elsewhere() {
             let sin = case.reals(DType::F32, 11, width / 2);
             let out = if in_place { x } else { case.output(DType::F32, 65, heads * width) };
             let (x, positions) = (dense(x), dense(positions));
-            let rope = Rowwise::Rope { heads, width, x, positions, cos, sin, out };
+            let rope = Rowwise::Rope { heads, width, turned: None, x, positions, cos, sin, out };
             case.check(Extent::Fixed(65), Body::Rowwise(rope), Bound::Exact);
         }
     }

@@ -37,8 +37,10 @@ struct Scratch {
     largest: u64,
     /// One row: the sums of weights so far.
     totals: u64,
-    /// One row, `u32`: how many keys each query sees.
+    /// One row, `u32`: the first key that each query does not see any more.
     seen: u64,
+    /// One row, `u32`: the first key that each query sees, if there is a window.
+    from: u64,
     /// Keys and values of a block as f32, if they are not stored so.
     keys: u64,
     values: u64,
@@ -57,13 +59,13 @@ impl Scratch {
         let queries = take(width * panel);
         let scores = take(u64::from(BLOCK_KEYS) * panel);
         let mix = take(width * panel);
-        let [largest, totals, seen] = [panel; 3].map(&mut take);
+        let [largest, totals, seen, from] = [panel; 4].map(&mut take);
         let copies = [attention.k, attention.v].map(|view| match is_f32(kernel, view) {
             true => 0,
             false => u64::from(BLOCK_KEYS) * width,
         });
         let [keys, values] = copies.map(&mut take);
-        Scratch { queries, scores, mix, largest, totals, seen, keys, values, bytes }
+        Scratch { queries, scores, mix, largest, totals, seen, from, keys, values, bytes }
     }
 }
 
@@ -133,8 +135,9 @@ struct Tile<'t, 'a, 'c> {
     rows: (Int<'c>, Int<'c>),
     /// The first key of the sequence.
     first_key: Int<'c>,
-    /// How many keys the row that sees most sees.
+    /// The first key that no row sees, and the first of the block in which the earliest key in sight lies.
     n_keys: Int<'c>,
+    first_block: Int<'c>,
 }
 
 /// Some of the keys, from `first` of those of the sequence on.
@@ -168,7 +171,28 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             f.store_word(f.element(seen, idx, 4)?, count)?;
             Ok(vec![f.max(most[0], count)?])
         })?[0];
-        Ok(Tile { f, attention, scratch, rows, first_key, n_keys })
+        let tile = Tile { f, attention, scratch, rows, first_key, n_keys, first_block: f.int(0) };
+        match attention.scoring.window {
+            Some(window) => tile.with_window((all_keys, start), window),
+            None => Ok(tile),
+        }
+    }
+
+    /// The tile, and code that finds the first key which each row sees.
+    fn with_window(self, (all_keys, start): (Int<'c>, Int<'c>), window: u32) -> Made<Tile<'t, 'a, 'c>> {
+        let (f, attention, rows) = (self.f, self.attention, self.rows);
+        let from = f.scratch_at(self.scratch.from)?;
+        let earliest = f.fold(f.int(0), rows.1, 1, &[self.n_keys], |idx, earliest| {
+            let end = f.plus(f.load_index(attention.q_pos, f.add(rows.0, idx)?)?, 1)?;
+            let place = f.or(start, f.less(end, window)?)?;
+            let first = first_key(f, attention, all_keys, IntPredicate::ULT, place)?;
+            let first = f.sub(first, self.first_key)?;
+            f.store_word(f.element(from, idx, 4)?, first)?;
+            Ok(vec![f.min(earliest[0], first)?])
+        })?[0];
+        // Blocks lie where they would without a window, so that rows do not depend on those beside them.
+        let first_block = f.times(f.div(earliest, BLOCK_KEYS)?, u64::from(BLOCK_KEYS))?;
+        Ok(Tile { first_block, ..self })
     }
 
     /// All work on one query head.
@@ -179,7 +203,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         let kv_col = f.times(f.div(head, heads / kv_heads)?, u64::from(width))?;
         self.pack_queries(col)?;
         self.reset()?;
-        f.for_each(f.int(0), self.n_keys, BLOCK_KEYS, |first| {
+        f.for_each(self.first_block, self.n_keys, BLOCK_KEYS, |first| {
             let count = f.min(f.sub(self.n_keys, first)?, f.int(i64::from(BLOCK_KEYS)))?;
             let block = KeyBlock { first, count };
             self.scores(kv_col, block)?;
@@ -239,7 +263,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         let f = self.f;
         let lanes = f.level.lanes;
         let scores = f.scratch_at(self.scratch.scores)?;
-        let scale = f.real((1.0 / f64::from(self.attention.width).sqrt()) as f32, lanes);
+        let scale = self.cap(block, at)?;
         let seen = self.seen_in(block, at)?;
         let lowest = f.real(f32::NEG_INFINITY, lanes);
         let raw = f.fold(f.int(0), block.count, 1, &[lowest], |key, largest| {
@@ -267,6 +291,21 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         let shrink = f.fselect(is_same, f.real(1.0, lanes), shrink)?;
         f.store(totals, at, f.fadd(f.fmul(f.load(totals, at, lanes)?, shrink)?, sum)?)?;
         self.for_mix(|row| f.store(row, at, f.fmul(f.load(row, at, lanes)?, shrink)?))
+    }
+
+    /// What scores are still to be multiplied with; under a cap they are made anew before.
+    fn cap(&self, block: KeyBlock<'c>, at: Int<'c>) -> Made<Lanes<'c>> {
+        let (f, lanes) = (self.f, self.f.level.lanes);
+        let Attention { scoring, width, .. } = *self.attention;
+        if scoring.cap.is_none() {
+            return Ok(f.real(scoring.scale(width) as f32, lanes));
+        }
+        let scores = f.scratch_at(self.scratch.scores)?;
+        f.for_each(f.int(0), block.count, 1, |key| {
+            let row = panel_row(f, scores, key)?;
+            f.store(row, at, f.score(scoring, width, f.load(row, at, lanes)?)?)
+        })?;
+        Ok(f.real(1.0, lanes))
     }
 
     /// Adds the block's values by weight.
@@ -326,18 +365,26 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         Ok(Row { address: self.f.scratch_at(byte)?, dtype: DType::F32 })
     }
 
-    /// How many keys of the block a vector of queries sees, as far as the block begins in sight.
-    fn seen_in(&self, block: KeyBlock<'c>, at: Int<'c>) -> Made<Lanes<'c>> {
+    /// Which keys of the block a vector of queries sees.
+    fn seen_in(&self, block: KeyBlock<'c>, at: Int<'c>) -> Made<Seen<'c>> {
         let f = self.f;
-        let seen = f.bits(f.load(self.row_at(self.scratch.seen)?, at, f.level.lanes)?)?;
         let first = f.splat_word(block.first)?;
-        Ok(f.builder.build_int_sub(seen, first, "")?)
+        let in_block = |row: u64| -> Made<Lanes<'c>> {
+            let key = f.bits(f.load(self.row_at(row)?, at, f.level.lanes)?)?;
+            Ok(f.builder.build_int_sub(key, first, "")?)
+        };
+        let from = self.attention.scoring.window.map(|_| in_block(self.scratch.from)).transpose()?;
+        Ok(Seen { from, end: in_block(self.scratch.seen)? })
     }
 
     /// Which queries see a key of the block.
-    fn sees(&self, seen: Lanes<'c>, key: Int<'c>) -> Made<Lanes<'c>> {
-        let key = self.f.splat_word(key)?;
-        Ok(self.f.builder.build_int_compare(IntPredicate::SLT, key, seen, "")?)
+    fn sees(&self, seen: Seen<'c>, key: Int<'c>) -> Made<Lanes<'c>> {
+        let f = self.f;
+        let key = f.splat_word(key)?;
+        let is_before = f.builder.build_int_compare(IntPredicate::SLT, key, seen.end, "")?;
+        let Some(from) = seen.from else { return Ok(is_before) };
+        let is_after = f.builder.build_int_compare(IntPredicate::SGE, key, from, "")?;
+        Ok(f.builder.build_and(is_before, is_after, "")?)
     }
 
     /// One head of the keys or values of a block, as f32.
@@ -359,6 +406,13 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         })?;
         Ok(HeadRows { first: to, stride: width })
     }
+}
+
+/// The keys of a block that queries see: from the first, if there is a window, to before the end.
+#[derive(Clone, Copy)]
+struct Seen<'c> {
+    from: Option<Lanes<'c>>,
+    end: Lanes<'c>,
 }
 
 /// Rows of one head of a key or value matrix, in f32.

@@ -14,7 +14,7 @@ use skipc_plan::kernel::{CachedAttention, Kernel, Rows, Slot, View};
 use self::heads::Heads;
 use super::code::{Int, Made, Ptr};
 use super::fault::Fault;
-use super::frame::{Frame, Row, Share};
+use super::frame::{Frame, Share};
 use super::level::Level;
 
 /// Rows of a tile.
@@ -114,10 +114,6 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &CachedAttention, share: Sh
     })
 }
 
-fn from_column<'c>(f: &Frame<'_, 'c>, row: Row<'c>, col: Int<'c>) -> Made<Row<'c>> {
-    Ok(Row { address: f.element(row.address, col, row.dtype.size())?, ..row })
-}
-
 /// The keys in sight of a query, as rows of the cache. Behind the last one it stands some times more, so that the list can be
 /// read in steps of [`MOST_KEYS_AT_ONCE`], and a block ahead.
 #[derive(Clone, Copy)]
@@ -135,12 +131,16 @@ impl<'c> Keys<'c> {
         scratch: &Scratch,
         row: Int<'c>,
     ) -> Made<Keys<'c>> {
-        let CachedAttention { q_pos, q_seq, pages, present, .. } = *attention;
+        let CachedAttention { scoring, q_pos, q_seq, pages, present, .. } = *attention;
         let list = f.scratch_at(scratch.keys)?;
         let pages = Pages::of(f, pages, f.load_index(q_seq, row)?)?;
         let present = present.map(|present| f.pointer(present, DType::U8)).transpose()?;
         let end = f.plus(f.load_index(q_pos, row)?, 1)?;
-        let count = f.fold(f.int(0), end, 1, &[f.int(0)], |position, count| {
+        let first = match scoring.window {
+            Some(window) => f.less(end, window)?,
+            None => f.int(0),
+        };
+        let count = f.fold(first, end, 1, &[f.int(0)], |position, count| {
             let key = pages.key(f, position)?;
             f.store_word(f.element(list, count[0], 4)?, key)?;
             let one = match present {

@@ -69,6 +69,11 @@ impl<'c> Code<'c> {
         Ok(self.builder.build_int_sub(a, b, "")?)
     }
 
+    /// `a − number`, or 0 if that is below it.
+    pub(crate) fn less(&self, a: Int<'c>, number: u32) -> Made<Int<'c>> {
+        self.sub(a, self.min(a, self.int(i64::from(number)))?)
+    }
+
     pub(crate) fn mul(&self, a: Int<'c>, b: Int<'c>) -> Made<Int<'c>> {
         Ok(self.builder.build_int_mul(a, b, "")?)
     }

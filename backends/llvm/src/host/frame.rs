@@ -143,6 +143,11 @@ impl<'a, 'c> Frame<'a, 'c> {
     }
 
     /// A row of reals of a dense parameter.
+    /// The row from a column on.
+    pub(crate) fn from_column(&self, row: Row<'c>, col: Int<'c>) -> Made<Row<'c>> {
+        Ok(Row { address: self.element(row.address, col, row.dtype.size())?, ..row })
+    }
+
     pub(crate) fn dense_row(&self, slot: Slot, row: Int<'c>) -> Made<Row<'c>> {
         self.row(View { slot, rows: Rows::Dense, col: 0 }, row)
     }

@@ -1,7 +1,10 @@
 //! Functions of numbers. Lanes do not meet and nothing is fused, so that every width and level gives the same bits.
 
 use inkwell::FloatPredicate::{OGT, OLT};
-use skipc_artifact::exponential::{EXP_LOW, EXP_NORMAL, EXP_TAIL, GELU, LN_2, RECIPROCAL, ROUNDER};
+use skipc_artifact::exponential::{
+    ERFC, EXP_LOW, EXP_NORMAL, EXP_TAIL, GELU, LN_2, RECIPROCAL, ROUNDER, TANH, TANH_SMALL,
+};
+use skipc_plan::kernel::Scoring;
 use skipc_plan::pointwise::{Binary, Unary};
 
 use super::code::{Code, Lanes, Made};
@@ -30,6 +33,8 @@ impl<'c> Code<'c> {
             Unary::Gelu => self.gelu(x),
             Unary::Silu => self.logistic(x, x),
             Unary::Sigmoid => self.logistic(self.real(1.0, lanes), x),
+            Unary::GeluErf => self.gelu_erf(x),
+            Unary::Tanh => self.tanh(x),
         }
     }
 
@@ -38,6 +43,16 @@ impl<'c> Code<'c> {
             Binary::Add => self.fadd(a, b),
             Binary::Sub => self.fsub(a, b),
             Binary::Mul => self.fmul(a, b),
+        }
+    }
+
+    /// Scores of products of queries and keys of this width.
+    pub(crate) fn score(&self, scoring: Scoring, width: u32, products: Lanes<'c>) -> Made<Lanes<'c>> {
+        let (lanes, scale) = (products.get_type().get_size(), scoring.scale(width));
+        let scaled = |by: f64| self.fmul(products, self.real(by as f32, lanes));
+        match scoring.cap {
+            None => scaled(scale),
+            Some(cap) => self.fmul(self.tanh(scaled(scale / cap.0)?)?, self.real(cap.0 as f32, lanes)),
         }
     }
 
@@ -57,6 +72,45 @@ impl<'c> Code<'c> {
         let [constant, cubic] = GELU.map(|number| self.real(number, lanes));
         let slope = self.fadd(self.fmul(self.fmul(x, x)?, cubic)?, constant)?;
         self.logistic(x, self.fmul(x, slope)?)
+    }
+
+    /// `x · ½ erfc(−x / √2)`.
+    fn gelu_erf(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
+        let lanes = x.get_type().get_size();
+        let [zero, half, one] = [0.0, 0.5, 1.0].map(|number| self.real(number, lanes));
+        let z = self.fmul(self.abs(x)?, self.real(std::f32::consts::FRAC_1_SQRT_2, lanes))?;
+        let t = self.fdiv(one, self.fadd(one, self.fmul(half, z)?)?)?;
+        let exponent = self.fsub(self.polynomial(&ERFC, t)?, self.fmul(z, z)?)?;
+        // Its root, so that what is left of a large `x` is rounded once, by the last product.
+        let root = self.exp_below_zero(self.fmul(half, exponent)?)?;
+        let tail = self.fmul(self.fmul(half, t)?, root)?;
+        let below = self.fmul(self.fmul(x, tail)?, root)?;
+        let above = self.fmul(x, self.fsub(one, self.fmul(tail, root)?)?)?;
+        self.fselect(self.fis(OGT, zero, x)?, below, above)
+    }
+
+    /// A polynomial near zero, where the exponential would lose what `x` adds to 1.
+    fn tanh(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
+        let lanes = x.get_type().get_size();
+        let [zero, one] = [0.0, 1.0].map(|number| self.real(number, lanes));
+        let (square, size) = (self.fmul(x, x)?, self.abs(x)?);
+        let small = self.fmul(x, self.fmul(square, self.polynomial(&TANH, square)?)?)?;
+        let small = self.fadd(x, small)?;
+        let t = self.exp_below_zero(self.fmul(self.real(-2.0, lanes), size)?)?;
+        let large = self.fsub(one, self.fdiv(self.fadd(t, t)?, self.fadd(one, t)?)?)?;
+        let negative = self.fsub(self.real(-0.0, lanes), large)?;
+        let large = self.fselect(self.fis(OGT, zero, x)?, negative, large)?;
+        self.fselect(self.fis(OLT, size, self.real(TANH_SMALL, lanes))?, small, large)
+    }
+
+    /// The polynomial of these coefficients, highest power first.
+    fn polynomial(&self, coefficients: &[f32], x: Lanes<'c>) -> Made<Lanes<'c>> {
+        let lanes = x.get_type().get_size();
+        let mut sum = self.real(coefficients[0], lanes);
+        for coefficient in &coefficients[1..] {
+            sum = self.fadd(self.fmul(sum, x)?, self.real(*coefficient, lanes))?;
+        }
+        Ok(sum)
     }
 
     /// `y / (1 + e^−x)`: with `t = e^−|x|`, which cannot overflow, `y / (1 + t)` or `y · t / (1 + t)`. The product
@@ -127,11 +181,6 @@ impl<'c> Code<'c> {
 
     /// `eʳ − 1 − r` near zero.
     fn exp_tail(&self, r: Lanes<'c>) -> Made<Lanes<'c>> {
-        let lanes = r.get_type().get_size();
-        let mut tail = self.real(EXP_TAIL[0], lanes);
-        for coefficient in &EXP_TAIL[1..] {
-            tail = self.fadd(self.fmul(tail, r)?, self.real(*coefficient, lanes))?;
-        }
-        self.fmul(tail, self.fmul(r, r)?)
+        self.fmul(self.polynomial(&EXP_TAIL, r)?, self.fmul(r, r)?)
     }
 }

@@ -11,9 +11,14 @@ use super::pointwise::RowSpan;
 pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -> Made<()> {
     match *rowwise {
         Rowwise::Map { cols, ref program } => map(f, cols, program, row),
-        Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+        Rowwise::Norm { kind, eps, cols, groups, x, gain, out } => {
             let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
-            norm(f, kind, (cols, eps), (x, f.only_row(gain)?), out)
+            let (gain, width) = (f.only_row(gain)?, cols / groups.max(1));
+            f.for_each(f.int(0), f.int(i64::from(groups)), 1, |group| {
+                let col = f.times(group, u64::from(width))?;
+                let [x, out] = [x, out].map(|row| f.from_column(row, col));
+                norm(f, kind, (width, eps), (x?, gain), out?)
+            })
         }
         Rowwise::RowScale { eps, cols, x, out } => {
             let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
@@ -24,10 +29,11 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -
             let (id, out) = (f.load_index(ids, row)?, f.dense_row(out, row)?);
             embed(f, (table, n_ids), id, out, cols)
         }
-        Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+        Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
             let position = f.load_index(positions, row)?;
             let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
-            rope(f, (heads, width), (position, cos, sin), x, out)
+            let turned = turned.unwrap_or(width);
+            rope(f, (heads, width, turned), (position, cos, sin), x, out)
         }
     }
 }
@@ -117,7 +123,7 @@ fn embed<'c>(
 
 fn rope<'c>(
     f: &Frame<'_, 'c>,
-    (heads, width): (u32, u32),
+    (heads, width, turned): (u32, u32, u32),
     (position, cos, sin): (Int<'c>, Slot, Slot),
     x: Row<'c>,
     out: Row<'c>,
@@ -125,13 +131,21 @@ fn rope<'c>(
     let (cos, sin) = (f.dense_row(cos, position)?, f.dense_row(sin, position)?);
     f.for_each(f.int(0), f.int(i64::from(heads)), 1, |head| {
         let first = f.times(head, u64::from(width))?;
-        let second = f.plus(first, i64::from(width / 2))?;
-        f.for_columns(f.columns(width / 2), f.level.lanes, |col, lanes| {
+        let second = f.plus(first, i64::from(turned / 2))?;
+        f.for_columns(f.columns(turned / 2), f.level.lanes, |col, lanes| {
             let (left, right) = (f.add(first, col)?, f.add(second, col)?);
             let (a, b) = (f.load(x, left, lanes)?, f.load(x, right, lanes)?);
             let (cos, sin) = (f.load(cos, col, lanes)?, f.load(sin, col, lanes)?);
             f.store(out, left, f.fsub(f.fmul(a, cos)?, f.fmul(b, sin)?)?)?;
             f.store(out, right, f.fadd(f.fmul(b, cos)?, f.fmul(a, sin)?)?)
+        })?;
+        if turned == width {
+            return Ok(());
+        }
+        let rest = f.plus(first, i64::from(turned))?;
+        f.for_columns(f.columns(width - turned), f.level.lanes, |col, lanes| {
+            let col = f.add(rest, col)?;
+            f.store(out, col, f.load(x, col, lanes)?)
         })
     })
 }

@@ -5,6 +5,9 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use skipc_artifact::exponential::{ERFC, TANH, TANH_SMALL};
+use skipc_plan::kernel::Scoring;
+
 use super::value::{Float, Operand};
 
 /// What the expansions need of a number.
@@ -21,8 +24,8 @@ pub(crate) trait Arith:
     fn at_most(self, limit: f32) -> Self;
     /// `−|self|`.
     fn minus_abs(self) -> Self;
-    /// `yes` if this number is below 0, else `no`.
-    fn choose_negative(self, yes: Self, no: Self) -> Self;
+    /// `yes` if this number is below `limit`, else `no`.
+    fn choose_below(self, limit: f32, yes: Self, no: Self) -> Self;
     /// `2^n` for a whole number `n` of −126 to 127.
     fn exp2_whole(self) -> Self;
 }
@@ -80,10 +83,10 @@ pub(crate) fn sigmoid<A: Arith>(x: A) -> A {
     // to its own rounding; 1 / (1 + e^−x) would double that error.
     let small = exp(x.minus_abs());
     let sum = one + small;
-    let quotient = x.choose_negative(small, one) / sum;
+    let quotient = x.choose_below(0.0, small, one) / sum;
     // What rounding took from the sum, divided by the sum: 1 / sum is sigmoid(|x|).
     let lost = small - (sum - one);
-    quotient - quotient * lost * x.choose_negative(one - quotient, quotient)
+    quotient - quotient * lost * x.choose_below(0.0, one - quotient, quotient)
 }
 
 /// The argument of the sigmoid that GELU multiplies with: in `x / 2 · (1 + tanh u)` the factor
@@ -91,6 +94,34 @@ pub(crate) fn sigmoid<A: Arith>(x: A) -> A {
 pub(crate) fn gelu_argument<A: Arith>(x: A) -> A {
     let cubic = (x * x).fma(x.constant(0.044_715), x.constant(1.0));
     x * cubic * x.constant(1.595_769)
+}
+
+/// The polynomial of these coefficients, highest power first.
+fn polynomial<A: Arith>(coefficients: &[f32], x: A) -> A {
+    let (first, rest) = coefficients.split_first().unwrap_or((&0.0, &[]));
+    rest.iter().fold(x.constant(*first), |sum, coefficient| sum.fma(x, x.constant(*coefficient)))
+}
+
+/// Hyperbolic tangent within 3 ulp: a polynomial near zero, where the exponential would lose what `x` adds to 1.
+pub(crate) fn tanh<A: Arith>(x: A) -> A {
+    let (zero, one, minus) = (x.constant(0.0), x.constant(1.0), x.minus_abs());
+    let square = x * x;
+    let small = (x * square).fma(polynomial(&TANH, square), x);
+    let t = exp(minus + minus);
+    let large = one - (t + t) / (one + t);
+    let large = x.choose_below(0.0, zero - large, large);
+    minus.choose_below(-TANH_SMALL, large, small)
+}
+
+/// `x · ½ erfc(−x / √2)`, which is `x · ½(1 + erf(x / √2))` without its cancellation.
+pub(crate) fn gelu_erf<A: Arith>(x: A) -> A {
+    let (one, half) = (x.constant(1.0), x.constant(0.5));
+    let z = x.minus_abs() * x.constant(-std::f32::consts::FRAC_1_SQRT_2);
+    let t = one / z.fma(half, one);
+    // Its root, so that what is left of a large `x` is rounded once, by the last product.
+    let root = exp(half * (polynomial(&ERFC, t) - z * z));
+    let tail = half * t * root;
+    x.choose_below(0.0, x * tail * root, x * (one - tail * root))
 }
 
 impl<'c> Arith for Float<'c> {
@@ -114,8 +145,8 @@ impl<'c> Arith for Float<'c> {
         self.lt(0.0).select(self, self.constant(0.0) - self)
     }
 
-    fn choose_negative(self, yes: Self, no: Self) -> Self {
-        self.lt(0.0).select(yes, no)
+    fn choose_below(self, limit: f32, yes: Self, no: Self) -> Self {
+        self.lt(limit).select(yes, no)
     }
 
     fn exp2_whole(self) -> Self {
@@ -160,6 +191,28 @@ impl<'c> Float<'c> {
     pub(crate) fn gelu(self, precision: Precision) -> Self {
         self * gelu_argument(self).sigmoid(precision)
     }
+
+    /// The form of GELU with the error function.
+    pub(crate) fn gelu_erf(self) -> Self {
+        gelu_erf(self)
+    }
+
+    /// Hyperbolic tangent; in [`Precision::Bf16`] within 2⁻²² of 1.
+    pub(crate) fn tanh(self, precision: Precision) -> Self {
+        match precision {
+            Precision::Full => tanh(self),
+            Precision::Bf16 => self.constant(1.0) - ((self * 2.0).exp(precision) + 1.0).recip_fast() * 2.0,
+        }
+    }
+
+    /// Scores of a product of a query and a key of this width.
+    pub(crate) fn score(self, scoring: Scoring, width: u32, precision: Precision) -> Self {
+        let scale = scoring.scale(width);
+        match scoring.cap {
+            None => self * scale as f32,
+            Some(cap) => (self * (scale / cap.0) as f32).tanh(precision) * cap.0 as f32,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -182,8 +235,8 @@ mod tests {
         fn minus_abs(self) -> Self {
             -self.abs()
         }
-        fn choose_negative(self, yes: Self, no: Self) -> Self {
-            if self < 0.0 { yes } else { no }
+        fn choose_below(self, limit: f32, yes: Self, no: Self) -> Self {
+            if self < limit { yes } else { no }
         }
         fn exp2_whole(self) -> Self {
             let exponent = self as i32 + 127;
@@ -229,6 +282,26 @@ mod tests {
         for range in [(-1.0, 1.0), (-30.0, 30.0), (-85.0, 100.0)] {
             let error = worst(sigmoid, exact, range);
             assert!(error < 2.0, "{error} ulp in {range:?}");
+        }
+    }
+
+    #[test]
+    fn tanh_is_within_three_ulp() {
+        for range in [(-1.0, 1.0), (-1e-3, 1e-3), (-12.0, 12.0), (-200.0, 200.0)] {
+            let error = worst(tanh, f64::tanh, range);
+            assert!(error < 3.0, "{error} ulp in {range:?}");
+        }
+        assert_eq!([tanh(f32::INFINITY), tanh(f32::NEG_INFINITY)], [1.0, -1.0]);
+        assert!(tanh(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn gelu_erf_is_as_exact_as_its_argument_allows() {
+        let exact = |x: f64| x * 0.5 * libm::erfc(-x / 2f64.sqrt());
+        // A rounding of the square in the exponential is as many times as large in the result.
+        for (range, ulps) in [((-1.0, 10.0), 8.0), ((-4.0, -1.0), 16.0), ((-12.0, -4.0), 100.0)] {
+            let error = worst(gelu_erf, exact, range);
+            assert!(error < ulps, "{error} ulp in {range:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use skipc_plan::buckets::{Always, Bucketing, ByHeight};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::{
     Access, Attention, Body, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Param, Part, RankOrder,
-    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Slot, Sum, View, WeightLayout,
+    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Scoring, Segment, Select, Slot, Sum, View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -325,8 +325,15 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
     };
     let (x, gain, out) =
         (read("x", dtype, cols), read("gain", F32, cols), param("out", dtype, cols, Access::Write));
-    let norm =
-        |kind| Rowwise::Norm { kind, eps: 1e-5.into(), cols, x: listed(2, 1), gain: Slot(3), out: Slot(4) };
+    let norm = |kind| Rowwise::Norm {
+        kind,
+        eps: 1e-5.into(),
+        cols,
+        groups: 1,
+        x: listed(2, 1),
+        gain: Slot(3),
+        out: Slot(4),
+    };
     let gate = Pointwise {
         code: vec![
             Inst::Load(dense(2)),
@@ -361,6 +368,7 @@ fn rowwise(dtype: DType, cols: u32) -> Vec<Kernel> {
             Rowwise::Rope {
                 heads: 2,
                 width: cols / 2,
+                turned: None,
                 x: dense(2),
                 positions: listed(3, 1),
                 cos: Slot(4),
@@ -462,6 +470,7 @@ fn attention(dtype: DType, heads: u32, kv_heads: u32, width: u32) -> Kernel {
             heads,
             kv_heads,
             width,
+            scoring: Scoring::default(),
             q: dense(7),
             q_pos: listed(3, 1),
             q_seq: listed(4, 1),

@@ -1,7 +1,8 @@
 //! Softmax attention over the keys that a query sees.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
+use skipc_ir::Scoring;
 use skipc_ir::interp::functions::{self, Heads};
 
 use super::element::Element;
@@ -27,10 +28,10 @@ pub(super) fn run<N: Element>(
             let at = (frame.load_index(attention.q_seq, row)?, frame.load_index(attention.q_pos, row)?);
             let mut out = Vec::with_capacity(query.len());
             functions::attend(
-                shape.heads,
+                (shape.heads, attention.scoring),
                 &query,
                 (&keys.k, &keys.v),
-                keys.seen(at),
+                keys.seen(at, attention.scoring),
                 (&mut scores, &mut out),
             );
             frame.store_dense(attention.out, row, &out)?;
@@ -45,13 +46,14 @@ pub(super) fn run_cached<N: Element>(
     attention: &CachedAttention,
     tiles: &[Range<u32>],
 ) -> Result<(), Fault> {
-    let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } = *attention;
+    let CachedAttention { heads, kv_heads, width, scoring, q, q_pos, q_seq, k, v, pages, present, out } =
+        *attention;
     let shape = Shape::of((heads, kv_heads, width), &[q])?;
     let mut scores = Vec::new();
     for row in tiles.iter().cloned().flatten() {
         let (sequence, last) = (frame.load_index(q_seq, row)?, frame.load_index(q_pos, row)?);
         let (mut keys, mut values, mut n_keys) = (Vec::new(), Vec::new(), 0);
-        for position in 0..=last {
+        for position in positions(scoring, last) {
             let key = frame.cached(pages, sequence, position)?;
             if present.map_or(Ok(1), |present| frame.load_u8(present, key))? == 0 {
                 continue;
@@ -62,10 +64,21 @@ pub(super) fn run_cached<N: Element>(
         }
         let query = frame.load(q, row, shape.q_cols)?;
         let mut mixed = Vec::with_capacity(query.len());
-        functions::attend(shape.heads, &query, (&keys, &values), 0..n_keys, (&mut scores, &mut mixed));
+        functions::attend(
+            (shape.heads, scoring),
+            &query,
+            (&keys, &values),
+            0..n_keys,
+            (&mut scores, &mut mixed),
+        );
         frame.store_dense(out, row, &mixed)?;
     }
     Ok(())
+}
+
+/// The positions that a query at this one sees.
+fn positions(scoring: Scoring, position: u32) -> RangeInclusive<u32> {
+    *scoring.positions(position.into()).start() as u32..=position
 }
 
 struct Shape {
@@ -124,8 +137,9 @@ impl<N: Element> Keys<N> {
         Ok(Keys { k: rows(attention.k)?, v: rows(attention.v)?, at })
     }
 
-    /// Keys of the same sequence that are not later.
-    fn seen(&self, (seq, pos): (u32, u32)) -> Range<usize> {
-        self.at.partition_point(|key| key.0 < seq)..self.at.partition_point(|key| *key <= (seq, pos))
+    /// Keys of the same sequence that are not later, and in the window.
+    fn seen(&self, (seq, pos): (u32, u32), scoring: Scoring) -> Range<usize> {
+        let first = *positions(scoring, pos).start();
+        self.at.partition_point(|key| *key < (seq, first))..self.at.partition_point(|key| *key <= (seq, pos))
     }
 }

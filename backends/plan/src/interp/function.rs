@@ -8,6 +8,7 @@ use skipc_artifact::pending;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
+use skipc_ir::Frequencies;
 use skipc_ir::interp::Weights;
 
 use super::element::Element;
@@ -209,10 +210,10 @@ fn make_constant<N: Element>(
     weights: &dyn Weights<N>,
 ) -> Result<Constant<'static, N>, Fault> {
     let PlanConstant { source, constant } = constant;
-    let table = |theta: f64, half: u32, positions: u32, function: fn(f64) -> f64| -> Vec<N> {
+    let table = |frequencies: Frequencies, half: u32, positions: u32, function: fn(f64) -> f64| -> Vec<N> {
         let angles = (0..positions).flat_map(|position| (0..half).map(move |pair| (position, pair)));
         let angle = |(position, pair): (u32, u32)| {
-            let angle = skipc_ir::rope_angle(i64::from(position), pair as usize, half as usize, theta);
+            let angle = frequencies.angle(i64::from(position), pair as usize, half as usize);
             N::from_f64(function(f64::from(angle)))
         };
         angles.map(angle).collect()
@@ -225,8 +226,12 @@ fn make_constant<N: Element>(
         }
         ConstantSource::Recipe { steps } => recipe::elements(steps, |name| weights.weight(name))
             .ok_or_else(|| Fault::Layout(format!("there are no weights for `{}`", constant.name)))?,
-        ConstantSource::RopeCos { theta, half, positions } => table(theta.0, *half, *positions, libm::cos),
-        ConstantSource::RopeSin { theta, half, positions } => table(theta.0, *half, *positions, libm::sin),
+        ConstantSource::RopeCos { frequencies, half, positions } => {
+            table(*frequencies, *half, *positions, libm::cos)
+        }
+        ConstantSource::RopeSin { frequencies, half, positions } => {
+            table(*frequencies, *half, *positions, libm::sin)
+        }
     };
     let size = constant.dtype.size() as usize;
     if (reals.len() * size) as u64 != constant.bytes() {

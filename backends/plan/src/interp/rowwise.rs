@@ -38,28 +38,36 @@ pub(super) fn run<N: Element>(
 }
 
 fn norm<N: Element>(frame: &mut Frame<'_, '_, '_, N>, rowwise: &Rowwise, row: u32) -> Result<(), Fault> {
-    let Rowwise::Norm { kind, eps, cols, x, gain, out } = *rowwise else { return Ok(()) };
+    let Rowwise::Norm { kind, eps, cols, groups, x, gain, out } = *rowwise else { return Ok(()) };
+    let width = cols.checked_div(groups).filter(|width| *width > 0 && width * groups == cols);
+    let width = width.ok_or_else(|| Fault::Malformed(format!("{cols} columns in {groups} groups")))?;
     let mut x = frame.load(x, row, cols)?;
-    let gain = frame.load_reals(gain, 0, 0, cols)?;
+    let gain = frame.load_reals(gain, 0, 0, width)?;
+    let groups = x.chunks_exact_mut(width as usize);
     match kind {
-        NormKind::Rms => functions::rms_norm(&mut x, eps.0, &gain),
+        NormKind::Rms => groups.for_each(|x| functions::rms_norm(x, eps.0, &gain)),
         NormKind::Layer { bias } => {
-            let bias = frame.load_reals(bias, 0, 0, cols)?;
-            functions::layer_norm(&mut x, eps.0, &gain, &bias);
+            let bias = frame.load_reals(bias, 0, 0, width)?;
+            groups.for_each(|x| functions::layer_norm(x, eps.0, &gain, &bias));
         }
     }
     frame.store_dense(out, row, &x)
 }
 
 fn rope<N: Element>(frame: &mut Frame<'_, '_, '_, N>, rowwise: &Rowwise, row: u32) -> Result<(), Fault> {
-    let Rowwise::Rope { heads, width, x, positions, cos, sin, out } = *rowwise else { return Ok(()) };
-    let cols = heads.checked_mul(width).filter(|cols| width.is_multiple_of(2) && *cols > 0);
+    let Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } = *rowwise else {
+        return Ok(());
+    };
+    let turned = turned.unwrap_or(width);
+    let turns = turned.is_multiple_of(2) && turned <= width;
+    let cols = heads.checked_mul(width).filter(|cols| turns && *cols > 0);
     let cols = cols.ok_or_else(|| Fault::Malformed(format!("{heads} heads of width {width} cannot turn")))?;
     let mut x = frame.load(x, row, cols)?;
     let position = u64::from(frame.load_index(positions, row)?);
-    let half = width / 2;
+    let half = turned / 2;
     let cos = frame.load_reals(cos, position, 0, half)?;
     let sin = frame.load_reals(sin, position, 0, half)?;
-    x.chunks_exact_mut(width as usize).for_each(|head| functions::turn(head, &cos, &sin));
+    x.chunks_exact_mut(width as usize)
+        .for_each(|head| functions::turn(&mut head[..turned as usize], &cos, &sin));
     frame.store_dense(out, row, &x)
 }

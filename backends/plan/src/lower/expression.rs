@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::target::DType;
-use skipc_ir::{F64, Op, Value};
+use skipc_ir::{Op, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -12,7 +12,7 @@ use crate::fuse::{Backing, Group, MatmulPart, Work};
 use crate::kernel::{
     Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
 };
-use crate::op_kind::{Elementwise, OpKind};
+use crate::op_kind::{self, Elementwise, OpKind};
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store};
 use crate::recipe::BF16_TERMS;
 
@@ -191,7 +191,7 @@ impl Ctx<'_> {
         for value in values {
             if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
                 let reg = match OpKind::of(self.graph.op(*value)) {
-                    OpKind::Rope { heads, theta } => self.turn(bind, &mut program, *value, (heads, theta))?,
+                    OpKind::Rope(rope) => self.turn(bind, &mut program, *value, rope)?,
                     _ => self.instruction(bind, &mut program, *value)?,
                 };
                 program.regs.insert(*value, reg);
@@ -210,7 +210,7 @@ impl Ctx<'_> {
         bind: &mut Bind,
         program: &mut Program,
         rope: Value,
-        (heads, theta): (u32, F64),
+        op_kind::Rope { heads, frequencies, .. }: op_kind::Rope,
     ) -> Result<Reg, PlanError> {
         let [x, positions] = self.operands(rope)?;
         let width = self.graph.ty(rope).cols() / heads.max(1);
@@ -231,7 +231,7 @@ impl Ctx<'_> {
         }
         let straight = self.load(bind, program, x)?;
         let index = self.operand(bind, "positions", positions)?;
-        let (cos, sin) = self.angles(bind, theta, width);
+        let (cos, sin) = self.angles(bind, frequencies, width);
         let cos = program.push(Inst::LoadAt { table: cos, index });
         let cos = program.push(Inst::Binary(Binary::Mul, straight, cos));
         let sin = program.push(Inst::LoadAt { table: sin, index });

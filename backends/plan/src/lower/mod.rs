@@ -195,7 +195,7 @@ impl<'a> Ctx<'a> {
                 self.copy(group, source, to)
             }
             Work::Single(single) => self.single(group, value, single),
-            Work::Rope { heads, theta } => self.rope(group, value, (heads, theta)),
+            Work::Rope(rope) => self.rope(group, value, rope),
             Work::Route(route) => self.route(group, value, route),
             Work::Update(update) => self.update(group, value, update),
         }

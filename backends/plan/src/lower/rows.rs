@@ -1,14 +1,14 @@
 //! Ops that are kernels of their own: norms, embedding, rotary positions, router logits, attention.
 
 use skipc_artifact::target::DType;
-use skipc_ir::{F64, Value};
+use skipc_ir::{F64, Frequencies, Scoring, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::{Attention, Body, CachedAttention, NormKind, Rowwise, Slot};
-use crate::op_kind::Single;
+use crate::op_kind::{self, Single};
 use crate::plan::ConstantSource;
 
 impl Ctx<'_> {
@@ -16,36 +16,50 @@ impl Ctx<'_> {
         let mut bind = self.bind(self.graph.ty(value).rows(), value)?;
         let body = match single {
             Single::Embed => Body::Rowwise(self.embed(&mut bind, value)?),
-            Single::RmsNorm { eps } => Body::Rowwise(self.rms_norm(&mut bind, value, eps)?),
-            Single::LayerNorm { eps } => Body::Rowwise(self.layer_norm(&mut bind, value, eps)?),
-            Single::RowScale { eps } => Body::Rowwise(self.row_scale(&mut bind, value, eps)?),
-            Single::Attention { heads, kv_heads } => {
-                Body::Attention(self.attention(&mut bind, value, (heads, kv_heads))?)
+            Single::RmsNorm { eps, groups } => {
+                Body::Rowwise(self.rms_norm(&mut bind, value, (eps, groups))?)
             }
-            Single::CachedAttention { heads, kv_heads } => {
-                Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads))?)
+            Single::LayerNorm { eps, groups } => {
+                Body::Rowwise(self.layer_norm(&mut bind, value, (eps, groups))?)
+            }
+            Single::RowScale { eps } => Body::Rowwise(self.row_scale(&mut bind, value, eps)?),
+            Single::Attention { heads, kv_heads, scoring } => {
+                Body::Attention(self.attention(&mut bind, value, (heads, kv_heads, scoring))?)
+            }
+            Single::CachedAttention { heads, kv_heads, scoring } => {
+                Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads, scoring))?)
             }
         };
         self.step(group, bind, body);
         Ok(())
     }
 
-    fn rms_norm(&mut self, bind: &mut Bind, value: Value, eps: F64) -> Result<Rowwise, PlanError> {
+    fn rms_norm(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        (eps, groups): (F64, u32),
+    ) -> Result<Rowwise, PlanError> {
         let [x, gain] = self.operands(value)?;
-        self.norm(bind, value, (NormKind::Rms, eps), (x, gain))
+        self.norm(bind, value, (NormKind::Rms, eps, groups), (x, gain))
     }
 
-    fn layer_norm(&mut self, bind: &mut Bind, value: Value, eps: F64) -> Result<Rowwise, PlanError> {
+    fn layer_norm(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        (eps, groups): (F64, u32),
+    ) -> Result<Rowwise, PlanError> {
         let [x, gain, bias] = self.operands(value)?;
         let bias = self.weight(bind, "bias", bias, DType::F32)?;
-        self.norm(bind, value, (NormKind::Layer { bias }, eps), (x, gain))
+        self.norm(bind, value, (NormKind::Layer { bias }, eps, groups), (x, gain))
     }
 
     fn norm(
         &mut self,
         bind: &mut Bind,
         value: Value,
-        (kind, eps): (NormKind, F64),
+        (kind, eps, groups): (NormKind, F64, u32),
         (x, gain): (Value, Value),
     ) -> Result<Rowwise, PlanError> {
         let cols = self.graph.ty(value).cols();
@@ -53,7 +67,7 @@ impl Ctx<'_> {
         let x = self.operand(bind, "x", x)?;
         let result = self.result(value)?;
         let out = self.written(bind, "out", result);
-        Ok(Rowwise::Norm { kind, eps, cols, x, gain, out })
+        Ok(Rowwise::Norm { kind, eps, cols, groups, x, gain, out })
     }
 
     fn row_scale(&mut self, bind: &mut Bind, value: Value, eps: F64) -> Result<Rowwise, PlanError> {
@@ -82,28 +96,28 @@ impl Ctx<'_> {
         &mut self,
         group: &Group,
         value: Value,
-        (heads, theta): (u32, F64),
+        op_kind::Rope { heads, turned, frequencies }: op_kind::Rope,
     ) -> Result<(), PlanError> {
         let mut bind = self.bind(self.graph.ty(value).rows(), value)?;
         let [x, positions] = self.operands(value)?;
         let width = self.graph.ty(value).cols() / heads.max(1);
         let x = self.operand(&mut bind, "x", x)?;
         let positions = self.operand(&mut bind, "positions", positions)?;
-        let (cos, sin) = self.angles(&mut bind, theta, width);
+        let (cos, sin) = self.angles(&mut bind, frequencies, turned.unwrap_or(width));
         let result = self.result(value)?;
         let out = self.written(&mut bind, "out", result);
-        let rope = Rowwise::Rope { heads, width, x, positions, cos, sin, out };
+        let rope = Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out };
         self.step(group, bind, Body::Rowwise(rope));
         Ok(())
     }
 
-    /// Tables of the cosine and sine of every position's angles, for heads of this width.
-    pub(super) fn angles(&mut self, bind: &mut Bind, theta: F64, width: u32) -> (Slot, Slot) {
+    /// Tables of the cosine and sine of every position's angles, where so many columns of a head turn.
+    pub(super) fn angles(&mut self, bind: &mut Bind, frequencies: Frequencies, width: u32) -> (Slot, Slot) {
         let (half, positions) = (width / 2, self.options.max_positions);
         let shape = (DType::F32, positions, half);
-        let cos = ConstantSource::RopeCos { theta, half, positions };
+        let cos = ConstantSource::RopeCos { frequencies, half, positions };
         let cos = self.constant(bind, "cos", cos, shape);
-        let sin = ConstantSource::RopeSin { theta, half, positions };
+        let sin = ConstantSource::RopeSin { frequencies, half, positions };
         (cos, self.constant(bind, "sin", sin, shape))
     }
 
@@ -111,7 +125,7 @@ impl Ctx<'_> {
         &mut self,
         bind: &mut Bind,
         value: Value,
-        (heads, kv_heads): (u32, u32),
+        (heads, kv_heads, scoring): (u32, u32, Scoring),
     ) -> Result<CachedAttention, PlanError> {
         let operands = self.graph.operands(value);
         let [q, k, v, q_pos, q_seq, pages, ref present @ ..] = operands[..] else {
@@ -125,6 +139,7 @@ impl Ctx<'_> {
             heads,
             kv_heads,
             width: self.graph.ty(value).cols() / heads.max(1),
+            scoring,
             q: self.operand(bind, "q", q)?,
             q_pos: self.operand(bind, "q_pos", q_pos)?,
             q_seq: self.operand(bind, "q_seq", q_seq)?,
@@ -140,7 +155,7 @@ impl Ctx<'_> {
         &mut self,
         bind: &mut Bind,
         value: Value,
-        (heads, kv_heads): (u32, u32),
+        (heads, kv_heads, scoring): (u32, u32, Scoring),
     ) -> Result<Attention, PlanError> {
         let [q, k, v, q_pos, q_seq, k_pos, k_seq] = self.operands(value)?;
         let kv_extent = self.extent(bind, self.graph.ty(k).rows(), value)?;
@@ -149,6 +164,7 @@ impl Ctx<'_> {
             heads,
             kv_heads,
             width: self.graph.ty(value).cols() / heads.max(1),
+            scoring,
             q: self.operand(bind, "q", q)?,
             q_pos: self.operand(bind, "q_pos", q_pos)?,
             q_seq: self.operand(bind, "q_seq", q_seq)?,

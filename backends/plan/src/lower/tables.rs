@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use skipc_artifact::program::{self, Arg};
 use skipc_artifact::target::DType;
-use skipc_ir::{Dim, Op, Value};
+use skipc_ir::{Dim, F64, Frequencies, Op, RopeScaling, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -47,9 +47,18 @@ fn name(source: &ConstantSource) -> String {
         ConstantSource::Zero => "zero".to_owned(),
         ConstantSource::Weight { name } => name.clone(),
         ConstantSource::Recipe { steps } => recipe::describe(steps),
-        ConstantSource::RopeCos { theta, half, .. } => format!("rope cos theta={theta} half={half}"),
-        ConstantSource::RopeSin { theta, half, .. } => format!("rope sin theta={theta} half={half}"),
+        ConstantSource::RopeCos { frequencies, half, .. } => rope_name("cos", *frequencies, *half),
+        ConstantSource::RopeSin { frequencies, half, .. } => rope_name("sin", *frequencies, *half),
     }
+}
+
+fn rope_name(function: &str, Frequencies { theta, scaling }: Frequencies, half: u32) -> String {
+    let scaled = match scaling {
+        None => "",
+        Some(RopeScaling::Linear { .. }) => " linear",
+        Some(RopeScaling::Llama3 { .. }) => " llama3",
+    };
+    format!("rope {function} theta={theta} half={half}{scaled}")
 }
 
 impl Ctx<'_> {
@@ -128,7 +137,7 @@ impl Ctx<'_> {
             let OpKind::Constant(constant) = OpKind::of(self.graph.op(value)) else { return row };
             match constant {
                 Constant::Rows { start, .. } => row = row.saturating_add(start),
-                Constant::Weight | Constant::FoldGain => {}
+                Constant::Weight | Constant::FoldGain | Constant::OffsetGain { .. } => {}
             }
             match self.graph.operands(value).first() {
                 Some(operand) => value = *operand,
@@ -172,7 +181,11 @@ impl Ctx<'_> {
             let step = match constant {
                 Constant::Weight => self.tensor(value)?,
                 Constant::Rows { start, len } => RecipeStep::Rows { start, len },
-                Constant::FoldGain => RecipeStep::FoldGain { gain: self.vector(value)? },
+                Constant::FoldGain => {
+                    let (gain, offset) = self.gain(value)?;
+                    RecipeStep::FoldGain { gain, offset }
+                }
+                Constant::OffsetGain { by } => RecipeStep::Offset { by },
             };
             steps.push(step);
         }
@@ -188,14 +201,18 @@ impl Ctx<'_> {
         Ok(RecipeStep::Weight { name: name.0.to_string(), cols })
     }
 
-    /// The name of the vector that is folded into a weight.
-    fn vector(&self, fold: Value) -> Result<String, PlanError> {
+    /// The name of the vector that is folded into a weight, and what is added to it.
+    fn gain(&self, fold: Value) -> Result<(String, Option<F64>), PlanError> {
         let operands = self.graph.operands(fold);
-        let vector = operands.get(1).map(|vector| self.graph.op(*vector).clone());
-        let Some(Op::Weight { name, .. }) = vector else {
-            return Err(self.unsupported("fold in anything but a vector of the weights file", fold));
-        };
-        Ok(name.0.to_string())
+        let (mut gain, mut offset) = (operands.get(1).copied(), None);
+        if let Some(Op::OffsetGain { by }) = gain.map(|gain| self.graph.op(gain)) {
+            offset = Some(*by);
+            gain = gain.and_then(|gain| self.graph.operands(gain).first().copied());
+        }
+        match gain.map(|gain| self.graph.op(gain)) {
+            Some(Op::Weight { name, .. }) => Ok((name.0.to_string(), offset)),
+            _ => Err(self.unsupported("fold in anything but a vector of the weights file", fold)),
+        }
     }
 
     /// Binds a constant of this type, rows and columns.

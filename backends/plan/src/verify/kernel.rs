@@ -2,6 +2,7 @@
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
+use skipc_ir::Scoring;
 
 use super::program;
 use crate::error::Fault;
@@ -272,7 +273,8 @@ impl Check<'_> {
     }
 
     fn attention(&mut self, attention: &Attention) {
-        let Attention { heads, kv_heads, width, .. } = *attention;
+        let Attention { heads, kv_heads, width, scoring, .. } = *attention;
+        self.scoring(scoring);
         self.size("heads", heads, heads > 0);
         self.size("kv_heads", kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads));
         self.size("the width of a head", width, width > 0);
@@ -295,9 +297,21 @@ impl Check<'_> {
         self.write(attention.out, q_cols, Kind::Real);
     }
 
+    fn scoring(&mut self, Scoring { scale, cap, window }: Scoring) {
+        let is_positive =
+            |number: Option<Real>| number.is_none_or(|number| number.0.is_finite() && number.0 > 0.0);
+        for (what, number) in [("scale (as bits)", scale), ("cap (as bits)", cap)] {
+            if !is_positive(number) {
+                self.faults.push(Fault::Size { what, got: number.unwrap_or_default().0.to_bits() });
+            }
+        }
+        self.size("the window", window.unwrap_or(1), window != Some(0));
+    }
+
     fn cached_attention(&mut self, attention: &CachedAttention) {
-        let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } =
-            *attention;
+        let CachedAttention { heads, kv_heads, width, scoring, q, q_pos, q_seq, .. } = *attention;
+        let CachedAttention { k, v, pages, present, out, .. } = *attention;
+        self.scoring(scoring);
         self.size("heads", heads, heads > 0);
         self.size("kv_heads", kv_heads, kv_heads > 0 && heads.is_multiple_of(kv_heads));
         self.size("the width of a head", width, width > 0);
@@ -329,13 +343,15 @@ impl Check<'_> {
                 self.size("columns", cols, cols > 0);
                 program::check(self, program, cols, 0);
             }
-            Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+            Rowwise::Norm { kind, eps, cols, groups, x, gain, out } => {
                 self.size("columns", cols, cols > 0);
+                self.size("groups of columns", groups, groups > 0 && cols.is_multiple_of(groups));
+                let width = cols / groups.max(1);
                 self.eps(eps);
                 self.read(x, cols, Kind::Real);
-                self.constant(gain, 1, cols, Kind::F32);
+                self.constant(gain, 1, width, Kind::F32);
                 if let NormKind::Layer { bias } = kind {
-                    self.constant(bias, 1, cols, Kind::F32);
+                    self.constant(bias, 1, width, Kind::F32);
                 }
                 self.write(out, cols, Kind::Real);
             }
@@ -350,14 +366,17 @@ impl Check<'_> {
                 self.constant(table, n_ids, cols, Kind::Real);
                 self.write(out, cols, Kind::Real);
             }
-            Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+            Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
                 self.size("heads", heads, heads > 0);
                 self.size("the width of a head", width, width > 0 && width.is_multiple_of(2));
+                let turned = turned.unwrap_or(width);
+                let turns = turned > 0 && turned.is_multiple_of(2) && turned <= width;
+                self.size("the columns of a head that turn", turned, turns);
                 let cols = heads.saturating_mul(width);
                 self.read(x, cols, Kind::Real);
                 self.read(positions, 1, Kind::U32);
-                self.constant(cos, 1, width / 2, Kind::F32);
-                self.constant(sin, 1, width / 2, Kind::F32);
+                self.constant(cos, 1, turned / 2, Kind::F32);
+                self.constant(sin, 1, turned / 2, Kind::F32);
                 self.write(out, cols, Kind::Real);
                 // Both columns of a pair are read before either is written.
                 self.tile_read(x);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_artifact::target::DType;
 use skipc_ir::interp::{self, Datum, Env, Free, Gf61, Number, Ring32, Routing, Weights};
-use skipc_ir::{Graph, Legal, Op, Role, SetSym, rope_angle};
+use skipc_ir::{Frequencies, Graph, Legal, Op, Role, SetSym};
 use skipc_plan::interp::{
     Constants, Element, Mode, Outcome, States, StepInput, Tiling, run_function, run_plan_in,
 };
@@ -62,8 +62,8 @@ fn mask(n: usize, every: usize) -> Vec<bool> {
 fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
     let PlanConstant { source, constant } = constant;
     let len = (constant.rows * constant.cols) as usize;
-    let table = |theta: f64, half: usize, function: fn(f64) -> f64| {
-        let angle = |idx: usize| rope_angle((idx / half) as i64, idx % half, half, theta);
+    let table = |frequencies: Frequencies, half: usize, function: fn(f64) -> f64| {
+        let angle = |idx: usize| frequencies.angle((idx / half) as i64, idx % half, half);
         (0..len).map(|idx| function(f64::from(angle(idx))) as f32).collect::<Vec<f32>>()
     };
     let values = match source {
@@ -72,8 +72,8 @@ fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
         ConstantSource::Recipe { steps } => {
             recipe::elements(steps, |name| GraphWeights(graph).weight(name)).expect("weights of the graph")
         }
-        ConstantSource::RopeCos { theta, half, .. } => table(theta.0, *half as usize, f64::cos),
-        ConstantSource::RopeSin { theta, half, .. } => table(theta.0, *half as usize, f64::sin),
+        ConstantSource::RopeCos { frequencies, half, .. } => table(*frequencies, *half as usize, f64::cos),
+        ConstantSource::RopeSin { frequencies, half, .. } => table(*frequencies, *half as usize, f64::sin),
     };
     let store = |value: &f32| match constant.dtype {
         DType::Bf16 => value.to_le_bytes()[2..].to_vec(),

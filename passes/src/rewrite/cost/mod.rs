@@ -44,7 +44,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
     match op {
         // Given, made when the model is compiled, or shown by the kernel that decides.
         Op::Input { .. } | Op::Weight { .. } | Op::Executed {} | Op::FillMask { .. } => Poly::default(),
-        Op::WeightRows { .. } | Op::FoldGain {} => Poly::default(),
+        Op::WeightRows { .. } | Op::FoldGain {} | Op::OffsetGain { .. } => Poly::default(),
         Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
         Op::RouterLogits {} => work(Work::NarrowMatmul, &elements.scale(cols(0))),
         Op::RmsNorm { .. } => kernel(work(Work::RmsNorm, &elements)),

@@ -20,7 +20,7 @@ rules! {
 fn norm_into_weight(view: &View<'_>, matmul: &Op, operands: &[Id], found: &mut Vec<Term>) {
     let (true, &[normed, weight]) = (is_matmul(matmul), operands) else { return };
     for (norm, norm_operands) in view.nodes(normed) {
-        let (Op::RmsNorm { eps }, &[x, gain]) = (norm, norm_operands) else { continue };
+        let (Op::RmsNorm { eps, groups: None }, &[x, gain]) = (norm, norm_operands) else { continue };
         let weight = op(Op::FoldGain {}, [weight.into(), gain.into()]);
         let sums = op(matmul.clone(), [x.into(), weight]);
         found.push(op(Op::ScaleRows {}, [sums, op(Op::InvRms { eps: *eps }, [x.into()])]));

@@ -114,7 +114,7 @@ const TWINS: &[Twin] = &[
         |view, matmul, operands, found| {
             let (Op::Matmul {}, &[normed, weight]) = (matmul, operands) else { return };
             for (norm, of) in view.nodes(normed) {
-                let (Op::RmsNorm { eps }, &[x, gain]) = (norm, of) else { continue };
+                let (Op::RmsNorm { eps, groups: None }, &[x, gain]) = (norm, of) else { continue };
                 let weight = op(Op::FoldGain {}, [weight.into(), gain.into()]);
                 let scale = op(Op::InvRms { eps: *eps }, [normed.into()]);
                 found.push(op(Op::ScaleRows {}, [op(matmul.clone(), [x.into(), weight]), scale]));

@@ -1,10 +1,12 @@
 //! Attention: heads, widths, several sequences, all and active keys, prefill and decode.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Attention, Body, Slot, View};
+use skipc_ir::F64;
+use skipc_plan::kernel::{Attention, Body, Scoring, Slot, View};
 
 use super::Case;
 use super::draft::{Draft, Set, Values, dense, listed};
+use crate::reference::expected;
 use crate::tolerance::Exactness;
 
 /// Lengths of the sequences of a batch: one token, tails of tiles, and tiles.
@@ -29,11 +31,48 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             }
             cases.push(routed(dtype, (2, 2), 24, set, false));
         }
+        for (scoring, name) in scorings() {
+            cases.push(scored(dense_queries(dtype, (4, 2), 16, &BATCH, 1.0), scoring, name));
+            cases.push(scored(dense_queries(dtype, (2, 1), 64, &[129, 3], 3.0), scoring, name));
+            cases.push(scored(decode(dtype, (4, 2), 64), scoring, name));
+            for set in Set::ALL {
+                cases.push(scored(routed(dtype, (2, 2), 24, set, true), scoring, name));
+            }
+        }
+        for window in [2, 15, 16, 17, 63, 64, 65, 128, 500] {
+            let scoring = Scoring { window: Some(window), ..Scoring::default() };
+            let case = dense_queries(dtype, (2, 1), 8, &[300, 70], 1.0);
+            cases.push(scored(case, scoring, &format!("window_{window}")));
+        }
         cases.push(blind(dtype));
         cases.push(decode(dtype, (4, 2), 64));
         cases.push(decode(dtype, (4, 1), 24));
         cases.push(slices(dtype));
     }
+}
+
+/// Each part of a scoring, and all of them.
+pub(super) fn scorings() -> [(Scoring, &'static str); 5] {
+    let (plain, scale, cap) = (Scoring::default(), Some(F64::from(0.11)), Some(F64::from(2.5)));
+    [
+        (Scoring { scale, ..plain }, "scale"),
+        (Scoring { cap, ..plain }, "cap"),
+        (Scoring { window: Some(1), ..plain }, "window_1"),
+        (Scoring { window: Some(7), ..plain }, "window_7"),
+        (Scoring { scale, cap, window: Some(20) }, "scale_cap_window_20"),
+    ]
+}
+
+/// A case with other scores.
+pub(super) fn scored(case: Case, of: Scoring, name: &str) -> Case {
+    let mut kernel = case.kernel;
+    match &mut kernel.body {
+        Body::Attention(attention) => attention.scoring = of,
+        Body::CachedAttention(attention) => attention.scoring = of,
+        _ => panic!("`{}` has no scores", case.name),
+    }
+    let expected = expected(&kernel, &case.operands, Exactness::Chain);
+    Case { name: format!("{}_{name}", case.name), kernel, expected, ..case }
 }
 
 /// Position and sequence of each token of a batch.
@@ -88,6 +127,7 @@ fn dense_queries(
         heads,
         kv_heads,
         width,
+        scoring: Scoring::default(),
         q: dense(q),
         q_pos: pos,
         q_seq: seq,
@@ -126,6 +166,7 @@ fn routed(dtype: DType, (heads, kv_heads): (u32, u32), width: u32, set: Set, act
         heads,
         kv_heads,
         width,
+        scoring: Scoring::default(),
         q: dense(q),
         q_pos: listed(pos, list),
         q_seq: listed(seq, list),
@@ -161,6 +202,7 @@ fn blind(dtype: DType) -> Case {
         heads: 2,
         kv_heads: 1,
         width: 16,
+        scoring: Scoring::default(),
         q: dense(q),
         q_pos: dense(pos),
         q_seq: dense(seq),
@@ -195,6 +237,7 @@ fn decode(dtype: DType, (heads, kv_heads): (u32, u32), width: u32) -> Case {
         heads,
         kv_heads,
         width,
+        scoring: Scoring::default(),
         q: dense(q),
         q_pos: dense(q_pos),
         q_seq: dense(q_seq),
@@ -225,6 +268,7 @@ fn slices(dtype: DType) -> Case {
         heads,
         kv_heads,
         width,
+        scoring: Scoring::default(),
         q: part(0),
         q_pos: pos,
         q_seq: seq,

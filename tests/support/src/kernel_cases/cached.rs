@@ -2,9 +2,10 @@
 
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Body, CachedAttention, Pending, Slot, Update};
+use skipc_plan::kernel::{Body, CachedAttention, Pending, Scoring, Slot, Update};
 
 use super::Case;
+use super::attention::{scored, scorings};
 use super::draft::{Draft, Set, Values, dense, listed};
 use crate::tolerance::Exactness;
 
@@ -34,6 +35,16 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         }
         for present in Set::ALL {
             cases.push(attention(dtype, (4, 2), 16, (&SEQUENCES, Some(present))));
+        }
+        for (scoring, name) in scorings() {
+            cases.push(scored(attention(dtype, (4, 2), 16, (&SEQUENCES, None)), scoring, name));
+            let some = attention(dtype, (2, 1), 64, (&[(300, 1), (40, 30)], Some(Set::Alternating)));
+            cases.push(scored(some, scoring, name));
+        }
+        for window in [15, 16, 17, 64, 65, 299, 500] {
+            let scoring = Scoring { window: Some(window), ..Scoring::default() };
+            let case = attention(dtype, (2, 1), 8, (&[(300, 1), (100, 40)], None));
+            cases.push(scored(case, scoring, &format!("window_{window}")));
         }
         for rows in [0, 1, 15, 16, 17, 33] {
             cases.push(store(dtype, rows, 20, None));
@@ -137,8 +148,9 @@ fn attention(
     let present = present.map(|_| draft.decisions("present", is_key.len() as u32, &is_key));
     let out = draft.output("out", (dtype, bound, heads * width));
     let extent = draft.counted(n, bound);
+    let (q, scoring) = (dense(q), Scoring::default());
     let attention =
-        CachedAttention { heads, kv_heads, width, q: dense(q), q_pos, q_seq, k, v, pages, present, out };
+        CachedAttention { heads, kv_heads, width, scoring, q, q_pos, q_seq, k, v, pages, present, out };
     draft.finish(extent, Body::CachedAttention(attention), Exactness::Chain)
 }
 

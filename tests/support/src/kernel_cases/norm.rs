@@ -28,6 +28,14 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             cases.push(gathered_norm(dtype, set));
             cases.push(gathered_row_scale(dtype, set));
         }
+        for (groups, cols) in [(4, 64), (2, 16), (3, 21), (5, 640), (1, 8)] {
+            for layer in [false, true] {
+                cases.push(norm_of_groups(dtype, (groups, cols), (9, 12), layer));
+            }
+        }
+        for rows in [0, 1, 63, 64, 65] {
+            cases.push(norm_of_groups(dtype, (2, 24), (rows, 130), false));
+        }
         cases.push(extreme_rows(dtype, false));
         cases.push(extreme_rows(dtype, true));
         for cols in [32, 97, 256] {
@@ -54,7 +62,20 @@ fn norm((dtype, out): (DType, DType), cols: u32, (rows, bound): (u32, u32), laye
     let kind = kind(&mut draft, cols, layer);
     let out = draft.output("out", (out, bound, cols));
     let extent = draft.counted(rows, bound);
-    let norm = Rowwise::Norm { kind, eps: Real::from(1e-6), cols, x: dense(x), gain, out };
+    let norm = Rowwise::Norm { kind, eps: Real::from(1e-6), cols, groups: 1, x: dense(x), gain, out };
+    draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
+}
+
+/// A norm for each group of `cols / groups` columns, with one gain.
+fn norm_of_groups(dtype: DType, (groups, cols): (u32, u32), (rows, bound): (u32, u32), layer: bool) -> Case {
+    let name = if layer { "layer_norm" } else { "rms_norm" };
+    let mut draft = Draft::new(format!("{name}_{dtype}_{groups}_groups_of_{cols}_rows_{rows}_of_{bound}"));
+    let x = draft.reals("x", (dtype, bound, cols), rows, Values::Within(3.0));
+    let gain = draft.reals("gain", (DType::F32, 1, cols / groups), 1, Values::Within(2.0));
+    let kind = kind(&mut draft, cols / groups, layer);
+    let out = draft.output("out", (dtype, bound, cols));
+    let extent = draft.counted(rows, bound);
+    let norm = Rowwise::Norm { kind, eps: Real::from(1e-6), cols, groups, x: dense(x), gain, out };
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
 }
 
@@ -68,7 +89,7 @@ fn gathered_norm(dtype: DType, set: Set) -> Case {
     let out = draft.output("out", (dtype, bound, cols));
     let extent = draft.counted(rows.len() as u32, bound);
     let x = View { col: 16, ..listed(x, list) };
-    let norm = Rowwise::Norm { kind: NormKind::Rms, eps: Real::from(1e-5), cols, x, gain, out };
+    let norm = Rowwise::Norm { kind: NormKind::Rms, eps: Real::from(1e-5), cols, groups: 1, x, gain, out };
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
 }
 
@@ -130,6 +151,6 @@ fn finish(mut draft: Draft, dtype: DType, values: &[f64], cols: usize, layer: bo
     let kind = kind(&mut draft, cols, layer);
     let out = draft.output("out", (dtype, rows, cols));
     let extent = draft.counted(rows, rows);
-    let norm = Rowwise::Norm { kind, eps: Real::from(1e-5), cols, x: dense(x), gain, out };
+    let norm = Rowwise::Norm { kind, eps: Real::from(1e-5), cols, groups: 1, x: dense(x), gain, out };
     draft.finish(extent, Body::Rowwise(norm), Exactness::Chain)
 }

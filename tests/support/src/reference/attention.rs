@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Attention, CachedAttention, Rows, View};
+use skipc_plan::kernel::{Attention, CachedAttention, Rows, Scoring, View};
 
 use super::{Approx, Eval, UNIT, gamma};
 
@@ -19,17 +19,19 @@ const BF16_WEIGHT: f64 = 1.0 / 512.0;
 impl Eval<'_> {
     pub(super) fn attention(&mut self, attention: &Attention, n_rows: usize) {
         let n_keys = self.extent(attention.kv_extent);
-        let width = attention.width as usize;
         for row in 0..n_rows {
             let (seq, pos) = (self.load(attention.q_seq, row, 0), self.load(attention.q_pos, row, 0));
+            let (scoring, width) = (attention.scoring, attention.width as usize);
+            let earliest = scoring.window.map_or(0.0, |window| pos + 1.0 - f64::from(window));
             let sees = |key: &usize| {
-                self.load(attention.k_seq, *key, 0) == seq && self.load(attention.k_pos, *key, 0) <= pos
+                let at = self.load(attention.k_pos, *key, 0);
+                self.load(attention.k_seq, *key, 0) == seq && (earliest..=pos).contains(&at)
             };
             let seen: Vec<usize> = (0..n_keys).filter(sees).collect();
             let Attention { heads, kv_heads, q, k, v, .. } = *attention;
             for head in 0..heads as usize {
                 let group = head / (heads / kv_heads) as usize;
-                let out = self.attend((q, k, v), width, (row, head, group), &seen);
+                let out = self.attend((q, k, v), (width, scoring), (row, head, group), &seen);
                 for (col, number) in out.into_iter().enumerate() {
                     self.store_dense(attention.out, row, head * width + col, number);
                 }
@@ -48,10 +50,12 @@ impl Eval<'_> {
                 self.at(pages, sequence, position / page_rows) as usize * page_rows + position % page_rows
             };
             let is_there = |key: &usize| present.is_none_or(|present| self.at(present, *key, 0) != 0.0);
-            let seen: Vec<usize> = (0..=last).map(place).filter(is_there).collect();
+            let scoring = attention.scoring;
+            let first = scoring.window.map_or(0, |window| (last + 1).saturating_sub(window as usize));
+            let seen: Vec<usize> = (first..=last).map(place).filter(is_there).collect();
             for head in 0..heads as usize {
                 let group = head / (heads / kv_heads) as usize;
-                let out = self.attend((q, dense(k), dense(v)), width, (row, head, group), &seen);
+                let out = self.attend((q, dense(k), dense(v)), (width, scoring), (row, head, group), &seen);
                 for (col, number) in out.into_iter().enumerate() {
                     self.store_dense(attention.out, row, head * width + col, number);
                 }
@@ -62,8 +66,8 @@ impl Eval<'_> {
     /// What a head of a query row makes of the keys that it sees: rows of `k` and `v` at the columns of its group.
     fn attend(
         &self,
-        (q, k, v): (View, View, View),
-        width: usize,
+        (q, k_view, v): (View, View, View),
+        (width, scoring): (usize, Scoring),
         (row, head, group): (usize, usize, usize),
         seen: &[usize],
     ) -> Vec<Approx> {
@@ -71,14 +75,18 @@ impl Eval<'_> {
             return vec![Approx::exact(0.0); width];
         }
         let (q_col, kv_col) = (head * width, group * width);
-        let scale = 1.0 / libm::sqrt(width as f64);
+        let scale = scoring.scale.map_or_else(|| 1.0 / libm::sqrt(width as f64), |scale| scale.0);
         let scores: Vec<Approx> = seen
             .iter()
             .map(|key| {
                 let q = (0..width).map(|col| self.load(q, row, q_col + col));
-                let k = (0..width).map(|col| self.load(k, *key, kv_col + col));
+                let k = (0..width).map(|col| self.load(k_view, *key, kv_col + col));
                 // The factor is rounded, and so is its product with log₂ e where `exp` is an `exp2`.
-                Approx::dot(q, k).mul(Approx { value: scale, error: 3.0 * UNIT * scale })
+                let score = Approx::dot(q, k).mul(Approx { value: scale, error: 3.0 * UNIT * scale });
+                match scoring.cap {
+                    Some(cap) => capped(score, cap.0, self.kernel.param(k_view.slot).dtype),
+                    None => score,
+                }
             })
             .collect();
         // Any maximum gives the same quotient, so that its own error does not matter; the differences are rounded.
@@ -108,4 +116,12 @@ impl Eval<'_> {
             })
             .collect()
     }
+}
+
+/// `cap · tanh(score / cap)`. Where operands are bf16, the tangent may be one less a quotient of approximations.
+fn capped(score: Approx, cap: f64, dtype: DType) -> Approx {
+    let exact = |value: f64| Approx { value, error: UNIT * value };
+    let tanh = score.mul(exact(1.0 / cap)).tanh();
+    let lost = if dtype == DType::Bf16 { 16.0 * UNIT } else { 0.0 };
+    Approx { value: tanh.value, error: tanh.error + lost }.mul(exact(cap))
 }

@@ -168,6 +168,8 @@ fn apply_unary(unary: Unary, x: Approx) -> Approx {
         Unary::Relu2 => x.relu().mul(x.relu()),
         Unary::Silu => x.silu(),
         Unary::Sigmoid => x.sigmoid(),
+        Unary::GeluErf => x.gelu_erf(),
+        Unary::Tanh => x.tanh(),
         Unary::OneMinus => Approx::exact(1.0).sub(x),
         Unary::Scale(by) => x.mul(Approx::exact(f64::from(by.0 as f32))),
     }

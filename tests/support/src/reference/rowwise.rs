@@ -32,9 +32,15 @@ impl Eval<'_> {
     }
 
     fn norm(&mut self, rowwise: &Rowwise, row: usize) {
-        let Rowwise::Norm { kind, eps, cols, x, gain, out } = *rowwise else { return };
+        let Rowwise::Norm { groups, cols, .. } = *rowwise else { return };
+        let width = (cols / groups) as usize;
+        (0..groups as usize).for_each(|group| self.norm_of_group(rowwise, row, (group * width, width)));
+    }
+
+    fn norm_of_group(&mut self, rowwise: &Rowwise, row: usize, (first, width): (usize, usize)) {
+        let Rowwise::Norm { kind, eps, x, gain, out, .. } = *rowwise else { return };
         let mut x: Vec<Approx> =
-            (0..cols as usize).map(|col| Approx::exact(self.load(x, row, col))).collect();
+            (0..width).map(|col| Approx::exact(self.load(x, row, first + col))).collect();
         if let NormKind::Layer { .. } = kind {
             centre(&mut x);
         }
@@ -44,23 +50,26 @@ impl Eval<'_> {
             if let NormKind::Layer { bias } = kind {
                 y = y.add(Approx::exact(self.at(bias, 0, col)));
             }
-            self.store_dense(out, row, col, y);
+            self.store_dense(out, row, first + col, y);
         }
     }
 
     fn rope(&mut self, rowwise: &Rowwise, row: usize) {
-        let Rowwise::Rope { heads, width, x, positions, cos, sin, out } = *rowwise else { return };
-        let half = width as usize / 2;
+        let Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } = *rowwise else { return };
+        let (width, half) = (width as usize, turned.unwrap_or(width) as usize / 2);
         let position = self.load(positions, row, 0) as usize;
         for head in 0..heads as usize {
             for pair in 0..half {
-                let (first, second) = (head * 2 * half + pair, head * 2 * half + half + pair);
+                let (first, second) = (head * width + pair, head * width + half + pair);
                 let turn = |table: Slot| Approx::exact(self.at(table, position, pair));
                 let (cos, sin) = (turn(cos), turn(sin));
                 let a = Approx::exact(self.load(x, row, first));
                 let b = Approx::exact(self.load(x, row, second));
                 self.store_dense(out, row, first, a.mul(cos).sub(b.mul(sin)));
                 self.store_dense(out, row, second, b.mul(cos).add(a.mul(sin)));
+            }
+            for col in head * width + 2 * half..(head + 1) * width {
+                self.store_dense(out, row, col, Approx::exact(self.load(x, row, col)));
             }
         }
     }

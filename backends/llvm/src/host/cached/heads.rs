@@ -6,7 +6,7 @@ use skipc_plan::kernel::{CachedAttention, Slot};
 
 use super::super::code::{Int, Lanes, Made, widths};
 use super::super::frame::{Frame, Row};
-use super::{Keys, MOST_BLOCK_KEYS, MOST_KEYS_AT_ONCE, Scratch, block_keys, from_column, together};
+use super::{Keys, MOST_BLOCK_KEYS, MOST_KEYS_AT_ONCE, Scratch, block_keys, together};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -59,7 +59,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
         let first = f.times(group, u64::from(n))?;
         let col = f.times(first, u64::from(width))?;
         let kv_col = f.times(f.div(first, heads / kv_heads)?, u64::from(width))?;
-        let [q, out] = [q, out].map(|row| from_column(f, row, col));
+        let [q, out] = [q, out].map(|row| f.from_column(row, col));
         Ok(Heads { f, attention, scratch, keys, n, first, kv_col, q: q?, out: out? })
     }
 
@@ -106,11 +106,11 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
         (self.f.level.lanes / self.n).clamp(1, MOST_KEYS_AT_ONCE)
     }
 
-    /// Writes `q · k / √width` for the keys of a block, and for some behind them that nobody looks at.
+    /// Writes the scores of the keys of a block, and for some behind them that nobody looks at.
     fn scores(&self, first: Int<'c>, count: Int<'c>) -> Made<()> {
         let (f, n_keys) = (self.f, self.keys_at_once());
         let queries = (0..self.n).map(|head| self.of_head(self.q, head)).collect::<Made<Vec<_>>>()?;
-        let scale = (1.0 / f64::from(self.attention.width).sqrt()) as f32;
+        let (scoring, width) = (self.attention.scoring, self.attention.width);
         f.for_each(f.int(0), count, n_keys, |key| {
             let keys = (0..n_keys)
                 .map(|idx| self.row_of(self.attention.k, f.add(first, f.plus(key, i64::from(idx))?)?));
@@ -118,7 +118,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
                 self.fetch_ahead(self.attention.k, f.add(first, f.plus(key, i64::from(idx))?)?)?;
             }
             let products = self.products(&queries, &keys.collect::<Made<Vec<_>>>()?)?;
-            let scores = f.fmul(products, f.real(scale, self.n * n_keys))?;
+            let scores = f.score(scoring, width, products)?;
             for head in 0..self.n {
                 let of_head: Vec<u32> = (head * n_keys..(head + 1) * n_keys).collect();
                 f.store(self.scores_row(head)?, key, f.shuffle(scores, &of_head)?)?;
@@ -273,7 +273,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
     fn row_of(&self, slot: Slot, key: Int<'c>) -> Made<Row<'c>> {
         let f = self.f;
         let row = f.load_word(f.element(self.keys.list, key, 4)?)?;
-        from_column(f, f.dense_row(slot, row)?, self.kv_col)
+        f.from_column(f.dense_row(slot, row)?, self.kv_col)
     }
 
     /// Asks for what the next block has in the place of this key: its rows lie too far apart for the processor to see a run.
@@ -287,7 +287,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
 
     /// A row of queries or results from the columns of a head on.
     fn of_head(&self, row: Row<'c>, head: u32) -> Made<Row<'c>> {
-        from_column(self.f, row, self.f.int(i64::from(head) * i64::from(self.attention.width)))
+        self.f.from_column(row, self.f.int(i64::from(head) * i64::from(self.attention.width)))
     }
 
     fn scores_row(&self, head: u32) -> Made<Row<'c>> {

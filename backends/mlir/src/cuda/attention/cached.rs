@@ -117,7 +117,8 @@ pub(in super::super) fn generate(kernel: &Kernel, attention: &CachedAttention) -
 
 fn check(kernel: &Kernel, attention: &CachedAttention) -> Result<(), Error> {
     place::require_extent(kernel, &kernel.extent)?;
-    let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out } = *attention;
+    let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, k, v, pages, present, out, .. } =
+        *attention;
     let [q_cols, kv_cols] = super::columns((heads, kv_heads), width)?;
     let dtype = super::require_queries(kernel, (q, out), q_cols)?.dtype;
     for (what, cache) in [("keys", k), ("values", v)] {
@@ -189,7 +190,7 @@ fn write(code: &Code, kernel: &Kernel, attention: &CachedAttention, shape: Shape
     let rows = place::extent(code, &kernel.extent);
     let row = code.block_x();
     code.return_if(row.ge(rows));
-    let CachedAttention { heads, kv_heads, width, q, q_pos, q_seq, pages, .. } = *attention;
+    let CachedAttention { heads, kv_heads, width, scoring, q, q_pos, q_seq, pages, .. } = *attention;
     let index = |view: View| place::element(code, kernel.param(view.slot), view, row, 0u32).load::<I32>();
     let first_head = code.block_y() * shape.heads;
     let lane = code.thread() % 32;
@@ -210,7 +211,11 @@ fn write(code: &Code, kernel: &Kernel, attention: &CachedAttention, shape: Shape
     };
     let queries = parts.queries(row, first_head);
     let warp = code.thread() / 32;
-    let steps = Steps { from: warp * shape.turn(), to: parts.n_keys, step: WARPS * shape.turn() };
+    let first = match scoring.window {
+        Some(window) => parts.n_keys - parts.n_keys.min(window),
+        None => code.int(0),
+    };
+    let steps = Steps { from: first + warp * shape.turn(), to: parts.n_keys, step: WARPS * shape.turn() };
     let state = code.repeat(steps, parts.start(), |base, state| {
         let keys: Vec<Key<'_>> =
             (0..AT_ONCE).map(|part| parts.key(base + parts.team + part * shape.teams())).collect();
@@ -292,7 +297,7 @@ impl<'c> Parts<'_, 'c> {
 
     /// Adds a key of each team, and those that it takes at the same time.
     fn add_keys(&self, queries: &[Vec<Float<'c>>], keys: &[Key<'c>], state: State<'c>) -> State<'c> {
-        let (code, scale) = (self.code, (1.0 / f64::from(self.shape.width).sqrt()) as f32);
+        let (code, scoring) = (self.code, self.attention.scoring);
         let of_cache = |cache: Slot| keys.iter().map(|key| self.cached(cache, *key)).collect::<Vec<_>>();
         let (keys_of, values) = (of_cache(self.attention.k), of_cache(self.attention.v));
         let values: Vec<Vec<Float<'c>>> = keys
@@ -308,7 +313,8 @@ impl<'c> Parts<'_, 'c> {
                 .map(|(key, numbers)| {
                     let zero = code.float(0.0);
                     let in_lane = query.iter().zip(numbers).fold(zero, |sum, (q, k)| q.fma(*k, sum));
-                    let score = code.reduce(in_lane, self.shape.lanes, |a, b| a + b) * scale;
+                    let product = code.reduce(in_lane, self.shape.lanes, |a, b| a + b);
+                    let score = product.score(scoring, self.shape.width, self.precision);
                     key.is_seen.select(score, f32::NEG_INFINITY)
                 })
                 .collect();

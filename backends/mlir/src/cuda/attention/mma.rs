@@ -13,6 +13,7 @@ use super::super::{Generated, place};
 use super::LOWEST;
 use super::ranges::{self, Ranges};
 use super::tiles::{Head, Tile};
+use crate::code::math::Precision;
 use crate::code::{BF16, Code, Float, I8, Int, SPtr, Steps, pack_bf16, unpack_bf16};
 use crate::error::Error;
 
@@ -86,8 +87,6 @@ fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
     let of = |view: View, index| Head { param: kernel.param(view.slot), view, width: attention.width, index };
     let (q, k, v) = (of(attention.q, head), of(attention.k, kv_head), of(attention.v, kv_head));
     let seen = [0, 8].map(|below| ranges.of(parts.warp_row + parts.lane / 4 + below));
-    // Scores are made in units of ln 2, so that the exponential is the device's own 2^x.
-    let scale = (std::f64::consts::LOG2_E / f64::from(attention.width).sqrt()) as f32;
 
     tile.copy(code, q, parts.q, (from, rows));
     code.when(ranges.first.lt(ranges.end), || tile.copy(code, k, parts.k, (ranges.first, ranges.end)));
@@ -107,7 +106,7 @@ fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
         for (block, scores) in (0u32..).zip(&mut scores) {
             for (item, score) in (0u32..).zip(scores) {
                 let sees = ranges.sees(key + (block * 8 + item % 2), seen[(item / 2) as usize]);
-                *score = sees.select(*score * scale, f32::NEG_INFINITY);
+                *score = sees.select(in_units_of_ln_2(attention, *score), f32::NEG_INFINITY);
             }
         }
         let (scores, state) = parts.exponentials(scores, state);
@@ -120,6 +119,15 @@ fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
         parts.add_values(&scores, state)
     });
     parts.store(kernel, attention, (from, rows), &sums, totals);
+}
+
+/// A score in units of ln 2, so that the exponential is the device's own 2^x.
+fn in_units_of_ln_2<'c>(attention: &Attention, product: Float<'c>) -> Float<'c> {
+    let Attention { scoring, width, .. } = *attention;
+    match scoring.cap {
+        None => product * (std::f64::consts::LOG2_E * scoring.scale(width)) as f32,
+        Some(_) => product.score(scoring, width, Precision::Bf16) * std::f32::consts::LOG2_E,
+    }
 }
 
 impl<'c> Parts<'c> {

@@ -42,10 +42,17 @@ impl<'c> Ranges<'c> {
             let safe_row = exists.select(row, from);
             let starts = thread.lt(rows);
             let own = place_of(code, kernel, (attention.q_seq, attention.q_pos), safe_row);
-            // The keys before the range are those below the first place of the sequence, or up to
+            // The keys before the range are those below the first place of the sequence, or of its window, or up to
             // the query's own place.
             let sequence = (own >> 32u64) << 32u64;
-            let bound = starts.select(sequence, own + 1u64);
+            let start = match attention.scoring.window.map(u64::from) {
+                Some(window) => {
+                    let positions = own - sequence + 1u64;
+                    positions.below(window).select(sequence, own + 1u64 - window)
+                }
+                None => sequence,
+            };
+            let bound = starts.select(start, own + 1u64);
             let found = count_below(code, (kernel, attention), bound);
             let nothing = starts.select(i32::MAX, 0);
             at.at::<I32>(thread).store(exists.select(found, nothing));

@@ -88,7 +88,6 @@ fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
     let of = |view: View, index| Head { param: kernel.param(view.slot), view, width: attention.width, index };
     let (q, k, v) = (of(attention.q, head), of(attention.k, kv_head), of(attention.v, kv_head));
     let seen: Vec<_> = (0..parts.per_thread()).map(|idx| ranges.of(parts.down + idx * SIDE)).collect();
-    let scale = (1.0 / f64::from(attention.width).sqrt()) as f32;
 
     tile.copy(code, q, parts.q, (from, rows));
     let steps = Steps { from: ranges.first, to: ranges.end, step: tile.rows };
@@ -100,7 +99,8 @@ fn write(code: &Code, kernel: &Kernel, attention: &Attention, tile: Tile) {
         for (row, seen) in scores.iter_mut().zip(&seen) {
             for (idx, score) in (0u32..).zip(row) {
                 let sees = ranges.sees(base + parts.across + idx * SIDE, *seen);
-                *score = sees.select(*score * scale, f32::NEG_INFINITY);
+                let seen = score.score(attention.scoring, attention.width, Precision::Full);
+                *score = sees.select(seen, f32::NEG_INFINITY);
             }
         }
         let state = parts.exponentials(scores, state);

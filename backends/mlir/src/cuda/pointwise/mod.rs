@@ -164,6 +164,8 @@ fn unary(function: Unary, x: Float<'_>, precision: Precision) -> Float<'_> {
         }
         Unary::Silu => x.silu(precision),
         Unary::Sigmoid => x.sigmoid(precision),
+        Unary::GeluErf => x.gelu_erf(),
+        Unary::Tanh => x.tanh(Precision::Full),
         Unary::OneMinus => x.constant(1.0) - x,
         Unary::Scale(by) => x * by.into_inner() as f32,
     }

@@ -29,8 +29,10 @@ pub(super) struct Embed {
 /// A rotary embedding.
 pub(super) struct Rope {
     pub(super) heads: u32,
-    /// Half of the columns of a head.
+    /// Half of the columns of a head that turn.
     pub(super) half: u32,
+    /// Columns of a head that pass, behind those that turn.
+    pub(super) passed: u32,
     pub(super) x: View,
     pub(super) positions: View,
     /// Cosines and sines.
@@ -94,11 +96,11 @@ pub(super) fn embed(kernel: &Kernel, embed: Embed) -> Result<Generated, Error> {
 }
 
 pub(super) fn rope(kernel: &Kernel, rope: Rope) -> Result<Generated, Error> {
-    let Rope { heads, half, x: x_view, positions, tables: [cos, sin], out } = rope;
+    let Rope { heads, half, passed, x: x_view, positions, tables: [cos, sin], out } = rope;
+    let head_cols = half.checked_mul(2).and_then(|turned| turned.checked_add(passed)).unwrap_or(0);
     let cols = heads
-        .checked_mul(half)
-        .and_then(|pairs| pairs.checked_mul(2))
-        .filter(|cols| *cols > 0)
+        .checked_mul(head_cols)
+        .filter(|cols| *cols > 0 && half > 0)
         .ok_or_else(|| Error::Malformed { what: format!("{heads} heads of {half} pairs") })?;
     let x = place::require_view(kernel, x_view, cols)?;
     place::require_real(x)?;
@@ -109,14 +111,14 @@ pub(super) fn rope(kernel: &Kernel, rope: Rope) -> Result<Generated, Error> {
         place::require(kernel, table, DType::F32)?;
         dense_columns(kernel, table, half)?;
     }
-    let width = place::group_width([half, x.cols, x_view.col, out.0.cols]);
+    let width = place::group_width([half, passed, x.cols, x_view.col, out.0.cols]);
     let per_head = half / width;
     over_groups(kernel, heads * per_head, |code, groups| {
         let results: Vec<_> = groups
             .iter()
             .map(|group| {
                 let within = group.index % per_head * width;
-                let col = group.index / per_head * (2 * half) + within;
+                let col = group.index / per_head * head_cols + within;
                 let pos = place::element(code, kernel.param(positions.slot), positions, group.row, 0u32);
                 let pos = pos.load::<I32>();
                 let load_table = |table: Slot| {
@@ -136,6 +138,18 @@ pub(super) fn rope(kernel: &Kernel, rope: Rope) -> Result<Generated, Error> {
                 let at = place::element(code, out.0, out.1, group.row, col);
                 place::store_group(at, out.0.dtype, &first);
                 place::store_group(place::along(at, out.0.dtype, half), out.0.dtype, &second);
+            });
+        }
+        // Columns that pass are shared out among the groups of their head.
+        for (group, part) in
+            groups.iter().flat_map(|group| (0..passed.div_ceil(half)).map(move |part| (group, part)))
+        {
+            let passing = group.index % per_head * width + part * half;
+            code.when(group.inside & passing.lt(passed), || {
+                let col = group.index / per_head * head_cols + (passing + 2 * half);
+                let from = place::element(code, x, x_view, group.row, col);
+                let to = place::element(code, out.0, out.1, group.row, col);
+                place::store_group(to, out.0.dtype, &place::load_group(from, x.dtype, width));
             });
         }
     })

@@ -31,10 +31,11 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
                 elementwise::Embed { cols: *cols, ids: *ids, n_ids: *n_ids, table: *table, out: *out };
             elementwise::embed(kernel, embed)
         }
-        Rowwise::Rope { heads, width, x, positions, cos, sin, out } => {
+        Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
             let rope = elementwise::Rope {
                 heads: *heads,
-                half: width / 2,
+                half: turned.unwrap_or(*width) / 2,
+                passed: width - turned.unwrap_or(*width),
                 x: *x,
                 positions: *positions,
                 tables: [*cos, *sin],
@@ -42,11 +43,12 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
             };
             elementwise::rope(kernel, rope)
         }
-        Rowwise::Norm { kind, eps, cols, x, gain, out } => {
+        Rowwise::Norm { kind, eps, cols, groups, x, gain, out } => {
             let norm = reduce::Norm {
                 kind: *kind,
                 eps: eps.into_inner() as f32,
-                cols: *cols,
+                cols: cols / (*groups).max(1),
+                groups: *groups,
                 x: *x,
                 gain: *gain,
                 out: *out,

@@ -1,4 +1,4 @@
-//! Norms and what they scale rows by: a warp for each row.
+//! Norms and what they scale rows by: a warp for each row, or for each group of its columns.
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
@@ -16,7 +16,9 @@ const AT_ONCE: u32 = 4;
 pub(super) struct Norm {
     pub(super) kind: NormKind,
     pub(super) eps: f32,
+    /// Columns of a group.
     pub(super) cols: u32,
+    pub(super) groups: u32,
     pub(super) x: View,
     pub(super) gain: Slot,
     pub(super) out: Slot,
@@ -118,10 +120,10 @@ fn begin<'c>(code: &'c Code, kernel: &Kernel) -> Int<'c> {
     row
 }
 
-fn finish(code: Code) -> Generated {
+fn finish(code: Code, across: u32) -> Generated {
     Generated {
         code,
-        tiles: vec![RowTile { from: 0, rows: THREADS / 32, across: 1 }],
+        tiles: vec![RowTile { from: 0, rows: THREADS / 32, across }],
         threads: THREADS,
         shared_bytes: 0,
         min_blocks: 1,
@@ -140,10 +142,14 @@ fn dense(kernel: &Kernel, slot: Slot, cols: u32) -> Result<(&Param, View), Error
 }
 
 pub(super) fn norm(kernel: &Kernel, norm: Norm) -> Result<Generated, Error> {
-    let x = place::require_view(kernel, norm.x, norm.cols)?;
+    let cols = norm.cols.checked_mul(norm.groups).filter(|cols| *cols > 0);
+    let malformed =
+        || Error::Malformed { what: format!("a norm of {} groups of {} columns", norm.groups, norm.cols) };
+    let cols = cols.ok_or_else(malformed)?;
+    let x = place::require_view(kernel, norm.x, cols)?;
     place::require_real(x)?;
     let gain = dense(kernel, norm.gain, norm.cols)?.0;
-    let out = dense(kernel, norm.out, norm.cols)?;
+    let out = dense(kernel, norm.out, cols)?;
     let mut numbers = vec![x.cols, norm.x.col, out.0.cols];
     let bias = match norm.kind {
         NormKind::Rms => None,
@@ -154,7 +160,7 @@ pub(super) fn norm(kernel: &Kernel, norm: Norm) -> Result<Generated, Error> {
 
     let code = Code::new(place::n_params(kernel)?);
     write_norm(&code, kernel, &norm, sweep);
-    Ok(finish(code))
+    Ok(finish(code, norm.groups))
 }
 
 /// What the squares of a row are measured from.
@@ -194,9 +200,10 @@ impl<'c> Centre<'c> {
 fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
     let (x, out) = (kernel.param(norm.x.slot), kernel.param(norm.out));
     let row = begin(code, kernel);
-    let from = place::element(code, x, norm.x, row, 0u32);
+    let first = if norm.groups == 1 { code.int(0) } else { code.block_y() * norm.cols };
+    let from = place::element(code, x, norm.x, row, first);
     let out_view = View { slot: norm.out, rows: Rows::Dense, col: 0 };
-    let to = place::element(code, out, out_view, row, 0u32);
+    let to = place::element(code, out, out_view, row, first);
     let centre = match norm.kind {
         NormKind::Rms => Centre::Zero,
         NormKind::Layer { .. } => Centre::mean(sweep, code, (from, x.dtype)),
@@ -239,5 +246,5 @@ pub(super) fn row_scale(kernel: &Kernel, scale: RowScale) -> Result<Generated, E
         let first_lane = (code.thread() % 32).eq(0);
         code.when(first_lane, || to.at::<F32>(0u32).store(scale));
     }
-    Ok(finish(code))
+    Ok(finish(code, 1))
 }

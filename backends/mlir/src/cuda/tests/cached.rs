@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::Launch;
 use skipc_artifact::target::DType::{self, Bf16, F32, U8, U32};
-use skipc_plan::kernel::{Access, Body, CachedAttention, Kernel, Slot, Update, View};
+use skipc_plan::kernel::{Access, Body, CachedAttention, Kernel, Scoring, Slot, Update, View};
 
 use super::{TARGETS, compile, counted, dense, error, param, ptx, read};
 
@@ -24,6 +24,7 @@ fn attention(dtype: DType, (heads, kv_heads, width): (u32, u32, u32), some: bool
         heads,
         kv_heads,
         width,
+        scoring: Scoring::default(),
         q: dense(3),
         q_pos: dense(1),
         q_seq: dense(2),
