@@ -131,7 +131,7 @@ pub trait Build {
         (role, has_bias): (TensorRole, bool),
         shape: [usize; 2],
     ) -> Result<Self::Value, Self::Error> {
-        let y = self.project(x, name, role.clone(), shape)?;
+        let y = self.project(x, name, role, shape)?;
         if !has_bias {
             return Ok(y);
         }

@@ -25,8 +25,7 @@ pub const GELU: [f32; 2] = [ROOT as f32, (ROOT * 0.044_715) as f32];
 const ROOT: f64 = 1.595_769_121_605_730_7;
 
 /// `tanh x = x + x³ · p(x²)` below [`TANH_SMALL`]; highest power first (Moshier, Cephes, single precision).
-pub const TANH: [f32; 5] =
-    [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1];
+pub const TANH: [f32; 5] = [-0.005_704_988_7, 0.020_639_088, -0.053_739_715, 0.133_314_42, -0.333_332_8];
 
 /// From here on `1 − 2t / (1 + t)` with `t = e^−2|x|` loses nothing.
 pub const TANH_SMALL: f32 = 0.625;

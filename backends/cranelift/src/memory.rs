@@ -23,7 +23,7 @@ pub(crate) struct Row {
 
 impl Row {
     /// The row from a column on.
-    pub(crate) fn from_column(self, e: &mut Emitter<'_>, col: Value) -> Row {
+    pub(crate) fn at_column(self, e: &mut Emitter<'_>, col: Value) -> Row {
         Row { address: e.element(self.address, col, self.dtype.size()), ..self }
     }
 }

@@ -26,7 +26,7 @@ impl Norm {
         let (zero, groups) = (e.int(0), e.int(i64::from(self.groups)));
         e.for_each(zero, groups, 1, |e, group| {
             let col = e.ins().imul_imm_s(group, i64::from(self.cols));
-            let [x, out] = [x, out].map(|row| row.from_column(e, col));
+            let [x, out] = [x, out].map(|row| row.at_column(e, col));
             self.group(e, x, out)
         })
     }

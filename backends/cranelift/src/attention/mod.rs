@@ -154,7 +154,7 @@ fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Resul
     let param = e.param(view.slot)?;
     let stride = i64::from(param.cols) * i64::from(param.dtype.size());
     let row = e.row(view, first)?;
-    Ok(HeadRows { first: row.from_column(e, col), stride, list: None })
+    Ok(HeadRows { first: row.at_column(e, col), stride, list: None })
 }
 
 /// The range of keys of the query's sequence at or before its position, and in the window.

@@ -60,11 +60,11 @@ impl QueryRow {
                 let head = Head {
                     width: self.width,
                     scoring: self.scoring,
-                    q: q.from_column(e, col),
+                    q: q.at_column(e, col),
                     keys,
                     values,
                     count,
-                    out: out.from_column(e, col),
+                    out: out.at_column(e, col),
                 };
                 let largest = head.scores(e)?;
                 let total = head.softmax(e, largest)?;

@@ -214,7 +214,7 @@ impl Tile<'_> {
         let Attention { q, width, .. } = *self.attention;
         let col = self.query_column(e, member);
         let queries = e.row(q, self.first_row)?;
-        let a = Matrix { address: queries.from_column(e, col).address, stride: stride(e, q)? };
+        let a = Matrix { address: queries.at_column(e, col).address, stride: stride(e, q)? };
         let address = offset(e, self.scratch.keys);
         let b = Right { address, outer: e.int(1), inner: e.int(i64::from(BLOCK_KEYS)) };
         let c = self.score_matrix(e);
@@ -299,7 +299,7 @@ impl Tile<'_> {
         let sums = self.sums(e, member, idx);
         let row = e.ins().iadd(self.first_row, idx);
         let (out, col) = (e.dense_row(self.attention.out, row)?, self.query_column(e, member));
-        let out = out.from_column(e, col);
+        let out = out.at_column(e, col);
         let columns = e.columns(self.attention.width);
         e.for_columns(columns, |e, col, lanes| {
             let (sum, total) = (e.load(sums, col, lanes), e.splat(total, lanes));
@@ -341,7 +341,7 @@ impl Tile<'_> {
         let first = e.ins().imul_imm_s(member, i64::from(TILE_ROWS));
         let [largest, totals] = [self.scratch.largest, self.scratch.totals].map(|at| {
             let row = f32_row(e, at);
-            row.from_column(e, first)
+            row.at_column(e, first)
         });
         (largest, totals)
     }

@@ -144,7 +144,7 @@ impl<'a, 'c> Frame<'a, 'c> {
 
     /// A row of reals of a dense parameter.
     /// The row from a column on.
-    pub(crate) fn from_column(&self, row: Row<'c>, col: Int<'c>) -> Made<Row<'c>> {
+    pub(crate) fn at_column(&self, row: Row<'c>, col: Int<'c>) -> Made<Row<'c>> {
         Ok(Row { address: self.element(row.address, col, row.dtype.size())?, ..row })
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -
             let (gain, width) = (f.only_row(gain)?, cols / groups.max(1));
             f.for_each(f.int(0), f.int(i64::from(groups)), 1, |group| {
                 let col = f.times(group, u64::from(width))?;
-                let [x, out] = [x, out].map(|row| f.from_column(row, col));
+                let [x, out] = [x, out].map(|row| f.at_column(row, col));
                 norm(f, kind, (width, eps), (x?, gain), out?)
             })
         }

@@ -59,7 +59,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
         let first = f.times(group, u64::from(n))?;
         let col = f.times(first, u64::from(width))?;
         let kv_col = f.times(f.div(first, heads / kv_heads)?, u64::from(width))?;
-        let [q, out] = [q, out].map(|row| f.from_column(row, col));
+        let [q, out] = [q, out].map(|row| f.at_column(row, col));
         Ok(Heads { f, attention, scratch, keys, n, first, kv_col, q: q?, out: out? })
     }
 
@@ -273,7 +273,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
     fn row_of(&self, slot: Slot, key: Int<'c>) -> Made<Row<'c>> {
         let f = self.f;
         let row = f.load_word(f.element(self.keys.list, key, 4)?)?;
-        f.from_column(f.dense_row(slot, row)?, self.kv_col)
+        f.at_column(f.dense_row(slot, row)?, self.kv_col)
     }
 
     /// Asks for what the next block has in the place of this key: its rows lie too far apart for the processor to see a run.
@@ -287,7 +287,7 @@ impl<'t, 'a, 'c> Heads<'t, 'a, 'c> {
 
     /// A row of queries or results from the columns of a head on.
     fn of_head(&self, row: Row<'c>, head: u32) -> Made<Row<'c>> {
-        self.f.from_column(row, self.f.int(i64::from(head) * i64::from(self.attention.width)))
+        self.f.at_column(row, self.f.int(i64::from(head) * i64::from(self.attention.width)))
     }
 
     fn scores_row(&self, head: u32) -> Made<Row<'c>> {
