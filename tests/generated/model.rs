@@ -192,7 +192,9 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
         let (head_dim, rotation) = match positions {
             Positions::Rope(of_model) => {
                 let head_dim = one_of(rng, &[2, 2, 4, 6]);
-                let rope = if rng.one_in(5) { rope(rng) } else { of_model };
+                let own = if rng.one_in(5) { rope(rng) } else { of_model };
+                // A layer that says nothing of scaling has the model's.
+                let rope = Rope { scaling: own.scaling.or(of_model.scaling), ..own };
                 let dim = if rng.one_in(4) { 2 * rng.below(head_dim / 2 + 1) } else { head_dim };
                 (head_dim, (dim > 0).then_some(Rotation { dim, rope }))
             }

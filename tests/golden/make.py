@@ -79,6 +79,9 @@ RANDOM = {
     "ragged-hash": RAGGED,
     "linear": {"dtype": "f32"},
     "linear-layernorm": {},
+    "norms-window-cap": {"dtype": "f32"},
+    "parallel": {},
+    "scaled-rope": {},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

@@ -33,7 +33,7 @@ def init(model, seed, dtype):
             if "router" in name:
                 p.data *= 2.0
         elif "norm" in name and name.endswith("weight"):
-            p.data = 1 + 0.2 * torch.randn(p.shape, generator=g)
+            p.data = 1 - model.spec.norm_offset + 0.2 * torch.randn(p.shape, generator=g)
         else:
             p.data = 0.2 * torch.randn(p.shape, generator=g)
         p.data = p.data.to(DTYPES[dtype]).float()

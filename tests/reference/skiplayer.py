@@ -44,12 +44,20 @@ class Skip:
 @dataclass
 class Layer:
     kind: str                       # attention | ffn | linear
+    norms: str = ""                 # pre | post | both; empty: the model's
+    bias: bool | str = False        # attention: none | qkv | all
     heads: int = 0
     kv_heads: int = 0
     head_dim: int = 0
+    qk_norm: str = "none"           # none | head | full: of queries and keys, before they turn
+    rope_theta: float = 0.0         # 0: the model's
+    rope_scaling: dict | None = None
+    rotary_dim: int = -1            # the first channels of a head that turn; -1: all
+    scale: float = 0.0              # of q.k; 0: 1/sqrt(head_dim)
+    softcap: float = 0.0            # c * tanh(score / c); 0: none
+    window: int = 0                 # positions in sight, the own included; 0: all
     d_ff: int = 0
-    activation: str = "gelu"        # gelu | relu | relu2 | swiglu | geglu
-    bias: bool = False              # linear
+    activation: str = "gelu"        # gelu | gelu_erf | silu | relu | relu2 | swiglu | geglu
     skip: Skip | None = None
 
 
@@ -57,6 +65,7 @@ class Layer:
 class Block:
     layers: list[Layer]
     skip: Skip | None = None
+    layout: str = "sequence"        # sequence | parallel | parallel_one_norm
 
 
 @dataclass
@@ -71,6 +80,12 @@ class Spec:
     positions: str = "rope"         # rope | learned | none
     rope_theta: float = 10000.0
     tie_embeddings: bool = True
+    norms: str = "pre"
+    norm_offset: float = 0.0        # added to every gain
+    rope_scaling: dict | None = None
+    embed_scale: float = 1.0
+    head_bias: bool = False
+    logit_softcap: float = 0.0
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -84,12 +99,18 @@ def load_spec(path: str | Path) -> Spec:
         d = dict(d)
         s = skip(d.pop("skip", None))
         out = Layer(**d, skip=s)
+        out.norms = out.norms or model.get("norms", "pre")
         if out.kind == "attention":
+            out.bias = out.bias or "none"
+            out.rope_theta = out.rope_theta or model.get("rope_theta", Spec.rope_theta)
+            out.rope_scaling = out.rope_scaling or model.get("rope_scaling")
             out.kv_heads = out.kv_heads or out.heads
             out.head_dim = out.head_dim or model["d_model"] // out.heads
+            out.rotary_dim = out.head_dim if out.rotary_dim < 0 else out.rotary_dim
         return out
 
-    named = {name: Block([layer(x) for x in b["layers"]], skip(b.get("skip"))) for name, b in raw["block"].items()}
+    named = {name: Block([layer(x) for x in b["layers"]], skip(b.get("skip")), b.get("layout", "sequence"))
+             for name, b in raw["block"].items()}
     spec = Spec(**{k: v for k, v in model.items() if k in Spec.__dataclass_fields__})
     for entry in raw["stack"]:
         spec.blocks += [named[n] for n in entry["blocks"]] * entry.get("repeat", 1)
@@ -104,81 +125,129 @@ def wide(x):
 
 
 class Norm(nn.Module):
-    def __init__(self, spec: Spec):
+    def __init__(self, spec: Spec, width: int = 0):
         super().__init__()
-        self.kind, self.eps = spec.norm, spec.norm_eps
-        self.weight = nn.Parameter(torch.ones(spec.d_model))
+        self.kind, self.eps, self.offset = spec.norm, spec.norm_eps, spec.norm_offset
+        self.weight = nn.Parameter(torch.ones(width or spec.d_model))
         if self.kind == "layernorm":
-            self.bias = nn.Parameter(torch.zeros(spec.d_model))
+            self.bias = nn.Parameter(torch.zeros(width or spec.d_model))
 
     def forward(self, x):
+        gain = self.weight + self.offset if self.offset else self.weight
         if self.kind == "layernorm":
-            return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+            return F.layer_norm(x, x.shape[-1:], gain, self.bias, self.eps)
         w = wide(x)
-        return (w * torch.rsqrt(w.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        return (w * torch.rsqrt(w.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * gain
 
 
-def rotate(x, pos, theta):
-    """RoPE, half-split (non-interleaved) convention. x [..., heads, head_dim], pos [...]. Angles are float32 in every
-    type: their rounding, 6e-5 at position 1000, belongs to the model."""
-    half = x.shape[-1] // 2
-    freq = theta ** (-torch.arange(half, dtype=torch.float32) / half)
+def frequencies(cfg: Layer):
+    """By how much each pair of channels turns from position to position, float32 [rotary_dim / 2]."""
+    half = cfg.rotary_dim // 2
+    freq = cfg.rope_theta ** (-torch.arange(half, dtype=torch.float32) / half)
+    if not cfg.rope_scaling:
+        return freq
+    said, slow = cfg.rope_scaling, freq / cfg.rope_scaling["factor"]
+    if said["kind"] == "linear":
+        return slow
+    # llama3: turns that a pair makes in the original context
+    turns = said["original_max_positions"] * freq / (2 * math.pi)
+    low, high = said["low_freq_factor"], said["high_freq_factor"]
+    share = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 - share) * slow + share * freq
+
+
+def rotate(x, pos, freq):
+    """RoPE, half-split (non-interleaved) convention, of the first channels of each head. x [..., heads, head_dim], pos [...].
+    Angles are float32 in every type: their rounding, 6e-5 at position 1000, belongs to the model."""
+    half = len(freq)
     ang = (pos.float()[..., None] * freq)[..., None, :]
     ang = ang.to(torch.promote_types(x.dtype, torch.float32))
     cos, sin = ang.cos().to(x.dtype), ang.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    a, b, rest = x[..., :half], x[..., half:2 * half], x[..., 2 * half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
 
 
-class Attention(nn.Module):
-    """Causal self-attention with its own pre-norm. A token may see the keys and values of every earlier token
-    (kv = "all") or of the executed ones only (kv = "active", through `visible`)."""
+class SubLayer(nn.Module):
+    """A layer between its norms: post_norm(core(norm(x))), without the residual. `shared` is a norm that it has from another."""
 
-    def __init__(self, spec: Spec, cfg: Layer):
+    def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
         super().__init__()
         self.spec, self.cfg = spec, cfg
-        d = spec.d_model
-        self.norm = Norm(spec)
-        self.q_proj = nn.Linear(d, cfg.heads * cfg.head_dim, bias=False)
-        self.k_proj = nn.Linear(d, cfg.kv_heads * cfg.head_dim, bias=False)
-        self.v_proj = nn.Linear(d, cfg.kv_heads * cfg.head_dim, bias=False)
-        self.o_proj = nn.Linear(cfg.heads * cfg.head_dim, d, bias=False)
+        if cfg.norms != "post" and not shared:
+            self.norm = Norm(spec)
+        if cfg.norms != "pre":
+            self.post_norm = Norm(spec)
 
-    def forward(self, x, pos, visible=None):
-        """x [B, T, D], pos [T], visible [B, T] bool or None -> [B, T, D] (without the residual)."""
-        cfg, h = self.cfg, self.norm(x)
-        q = self.q_proj(h).unflatten(-1, (cfg.heads, cfg.head_dim))
-        k = self.k_proj(h).unflatten(-1, (cfg.kv_heads, cfg.head_dim))
+    def normed(self, x):
+        return self.norm(x) if hasattr(self, "norm") else x
+
+    def forward(self, x, *seen, norm=None):
+        y = self.core((norm or self.normed)(x), *seen)
+        return self.post_norm(y) if hasattr(self, "post_norm") else y
+
+
+class Attention(SubLayer):
+    """Causal self-attention. A token may see the keys and values of every earlier token
+    (kv = "all") or of the executed ones only (kv = "active", through `visible`)."""
+
+    def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
+        super().__init__(spec, cfg, shared)
+        d, q, kv = spec.d_model, cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
+        self.q_proj = nn.Linear(d, q, bias=cfg.bias != "none")
+        self.k_proj = nn.Linear(d, kv, bias=cfg.bias != "none")
+        self.v_proj = nn.Linear(d, kv, bias=cfg.bias != "none")
+        self.o_proj = nn.Linear(q, d, bias=cfg.bias == "all")
+        if cfg.qk_norm != "none":
+            self.q_norm = Norm(spec, cfg.head_dim if cfg.qk_norm == "head" else q)
+            self.k_norm = Norm(spec, cfg.head_dim if cfg.qk_norm == "head" else kv)
+
+    def placed(self, x, norm, pos):
+        """Queries or keys [B, T, heads * head_dim] as they are compared: behind their norm, turned, [B, T, heads, head_dim]."""
+        cfg = self.cfg
+        x = norm(x) if cfg.qk_norm == "full" else x
+        x = x.unflatten(-1, (-1, cfg.head_dim))
+        x = norm(x) if cfg.qk_norm == "head" else x
+        turns = self.spec.positions == "rope" and cfg.rotary_dim
+        return rotate(x, pos, frequencies(cfg)) if turns else x
+
+    def core(self, h, pos, visible=None):
+        """h [B, T, D], pos [T], visible [B, T] bool or None -> [B, T, D]."""
+        cfg = self.cfg
+        q = self.placed(self.q_proj(h), getattr(self, "q_norm", None), pos)
+        k = self.placed(self.k_proj(h), getattr(self, "k_norm", None), pos)
         v = self.v_proj(h).unflatten(-1, (cfg.kv_heads, cfg.head_dim))
-        if self.spec.positions == "rope":
-            q, k = rotate(q, pos, self.spec.rope_theta), rotate(k, pos, self.spec.rope_theta)
         rep = cfg.heads // cfg.kv_heads
         k, v = k.repeat_interleave(rep, 2), v.repeat_interleave(rep, 2)
-        score = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(cfg.head_dim)
-        mask = (pos[None, :] <= pos[:, None])[None, None]
+        score = torch.einsum("bqhd,bkhd->bhqk", q, k)
+        score = score * cfg.scale if cfg.scale else score / math.sqrt(cfg.head_dim)
+        if cfg.softcap:
+            score = cfg.softcap * torch.tanh(score / cfg.softcap)
+        back = pos[:, None] - pos[None, :]
+        mask = (back >= 0)[None, None]
+        if cfg.window:
+            mask = mask & (back < cfg.window)
         if visible is not None:
             mask = mask & visible[:, None, None, :]
         score = score.masked_fill(~mask, float("-inf"))
         # a query that sees no key at all gets zeros
-        att = torch.nan_to_num(wide(score).softmax(-1)).to(x.dtype)
+        att = torch.nan_to_num(wide(score).softmax(-1)).to(h.dtype)
         return self.o_proj(torch.einsum("bhqk,bkhd->bqhd", att, v).flatten(2))
 
 
-class Ffn(nn.Module):
-    def __init__(self, spec: Spec, cfg: Layer):
-        super().__init__()
-        self.cfg = cfg
-        self.norm = Norm(spec)
-        self.up_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=False)
+class Ffn(SubLayer):
+    def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
+        super().__init__(spec, cfg, shared)
+        self.up_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=bool(cfg.bias))
         if cfg.activation in ("swiglu", "geglu"):
-            self.gate_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=False)
-        self.down_proj = nn.Linear(cfg.d_ff, spec.d_model, bias=False)
+            self.gate_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=bool(cfg.bias))
+        self.down_proj = nn.Linear(cfg.d_ff, spec.d_model, bias=bool(cfg.bias))
 
-    def forward(self, x):
-        h = self.norm(x)
+    def core(self, h):
         up = self.up_proj(h)
         act = {
             "gelu": lambda: F.gelu(up, approximate="tanh"),
+            "gelu_erf": lambda: F.gelu(up),
+            "silu": lambda: F.silu(up),
             "relu": lambda: F.relu(up),
             "relu2": lambda: F.relu(up) ** 2,
             "swiglu": lambda: F.silu(self.gate_proj(h)) * up,
@@ -187,14 +256,13 @@ class Ffn(nn.Module):
         return self.down_proj(act)
 
 
-class Linear(nn.Module):
-    def __init__(self, spec: Spec, cfg: Layer):
-        super().__init__()
-        self.norm = Norm(spec)
-        self.proj = nn.Linear(spec.d_model, spec.d_model, bias=cfg.bias)
+class Linear(SubLayer):
+    def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
+        super().__init__(spec, cfg, shared)
+        self.proj = nn.Linear(spec.d_model, spec.d_model, bias=bool(cfg.bias))
 
-    def forward(self, x):
-        return self.proj(self.norm(x))
+    def core(self, h):
+        return self.proj(h)
 
 
 KINDS = {"attention": Attention, "ffn": Ffn, "linear": Linear}
@@ -307,27 +375,31 @@ class SkipBlock(nn.Module):
         if cfg.skip and any(c.skip for c in cfg.layers):
             raise ValueError("skip on a block and on one of its sub-layers at once")
         self.cfg, self.index = cfg, index
-        self.layers = nn.ModuleList(KINDS[c.kind](spec, c) for c in cfg.layers)
+        one_norm = cfg.layout == "parallel_one_norm"
+        self.layers = nn.ModuleList(KINDS[c.kind](spec, c, one_norm and i > 0) for i, c in enumerate(cfg.layers))
         self.router = Router(spec, cfg.skip) if cfg.skip else None
         self.layer_routers = nn.ModuleList(
             Router(spec, c.skip) if c.skip else None for c in cfg.layers)
 
     def body(self, x, pos, gate, skip: Skip | None, layers, configs):
         """Runs `layers` over every token and lets `gate` choose: y = g * f(x) + (1 - g) * x."""
-        h = x
+        h, parallel = x, self.cfg.layout != "sequence"
+        norm = self.layers[0].normed if self.cfg.layout == "parallel_one_norm" else None
         for layer, cfg in zip(layers, configs):
+            seen = x if parallel else h
             if cfg.kind == "attention":
                 # a skipped token offers keys and values of the residual stream as it stands
-                h = h + layer(h, pos, gate > 0 if skip and skip.kv == "active" else None)
+                h = h + layer(seen, pos, gate > 0 if skip and skip.kv == "active" else None, norm=norm)
             else:
-                h = h + layer(h)
+                h = h + layer(seen, norm=norm)
             if skip and skip.router != "highway":
                 # later layers of the block see skipped tokens unchanged
                 h = torch.where((gate > 0)[..., None], h, x)
         return h
 
-    @staticmethod
-    def decision_input(x, first: nn.Module, skip: Skip):
+    def decision_input(self, x, first: nn.Module, skip: Skip):
+        if self.cfg.layout == "parallel_one_norm":
+            first = self.layers[0]
         return first.norm(x) if skip.input == "normed" else x
 
     def forward(self, x, pos, tokens, generating=False):
@@ -338,17 +410,19 @@ class SkipBlock(nn.Module):
             gate, p, score = self.router(seen, tokens, self.index, generating)
             y = self.body(x, pos, gate, skip, self.layers, self.cfg.layers)
             return mix(x, y, gate, p, skip), [(gate, p, skip, score)]
-        entry = x
+        entry, parallel = x, self.cfg.layout != "sequence"
         for layer, router, cfg in zip(self.layers, self.layer_routers, self.cfg.layers):
+            base = entry if parallel else x
             if router is None:
-                x = self.body(x, pos, None, None, [layer], [cfg])
+                y = self.body(base, pos, None, None, [layer], [cfg])
             else:
-                seen = entry if cfg.skip.decide == "entry" else x
+                seen = entry if cfg.skip.decide == "entry" else base
                 seen = self.decision_input(seen, layer, cfg.skip)
                 gate, p, score = router(seen, tokens, self.index, generating)
-                y = self.body(x, pos, gate, cfg.skip, [layer], [cfg])
+                y = self.body(base, pos, gate, cfg.skip, [layer], [cfg])
                 stats.append((gate, p, cfg.skip, score))
-                x = mix(x, y, gate, p, cfg.skip)
+                y = mix(base, y, gate, p, cfg.skip)
+            x = x + (y - base) if parallel else y
         return x, stats
 
 
@@ -374,12 +448,17 @@ class SkipLM(nn.Module):
         self.blocks = nn.ModuleList(SkipBlock(spec, b, i) for i, b in enumerate(spec.blocks))
         self.norm = Norm(spec)
         if not spec.tie_embeddings:
-            self.lm_head = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+            self.lm_head = nn.Linear(spec.d_model, spec.vocab_size, bias=spec.head_bias)
+        elif spec.head_bias:
+            self.lm_head = nn.Module()
+            self.lm_head.bias = nn.Parameter(torch.zeros(spec.vocab_size))
 
     def forward(self, tokens, generating=False):
         """tokens [B, T] int -> (logits [B, T, V], one (gate, p, skip, score) per router, in model order)."""
         pos = torch.arange(tokens.shape[1])
         x = self.embed(tokens)
+        if self.spec.embed_scale != 1.0:
+            x = x * self.spec.embed_scale
         if self.spec.positions == "learned":
             x = x + self.positions(pos)
         stats = []
@@ -388,7 +467,9 @@ class SkipLM(nn.Module):
             stats += s
         x = self.norm(x)
         w = self.embed.weight if self.spec.tie_embeddings else self.lm_head.weight
-        return F.linear(x, w), stats
+        logits = F.linear(x, w, self.lm_head.bias if self.spec.head_bias else None)
+        cap = self.spec.logit_softcap
+        return (cap * torch.tanh(logits / cap) if cap else logits), stats
 
 
 def aux_loss(stats):
