@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use serde_json::Value;
 use skipc::Error;
 use skipc::driver::backends::CpuBackend;
 use skipc::driver::pack;
@@ -18,6 +19,7 @@ use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::frontend::weights::Weights;
 use skipc::verify::reference::{self, Outcome};
 use skipc::verify::{self, Inputs, LadderError};
+
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::FlatBatch;
@@ -161,9 +163,21 @@ fn every_option_has_a_case() {
     for case in golden() {
         let Loaded { model, .. } = load(&case);
         for layer in model.blocks.iter().flat_map(Block::layers) {
+            seen.insert(format!("norms {}", layer.norms().word()));
             let layer = serde_json::to_value(layer.layer).expect("plain data");
-            seen.insert(format!("layer {} bias {}", layer["kind"], layer["bias"]));
+            let kind = layer["kind"].as_str().expect("a kind").to_owned();
+            for (key, value) in layer.as_object().expect("a table") {
+                match value {
+                    Value::String(word) => seen.insert(format!("{kind} {key} {word}")),
+                    Value::Bool(_) | Value::Null => seen.insert(format!("{kind} {key} {value}")),
+                    _ => seen.insert(format!("{kind} {key} said")),
+                };
+            }
+            let (rotation, width) = (&layer["rotation"], &layer["head_dim"]);
+            seen.insert(format!("{kind} turns all {}", rotation["dim"] == *width));
+            seen.insert(format!("{kind} rope_scaling {}", rotation["rope"]["scaling"]["kind"]));
         }
+        seen.extend(model.blocks.iter().map(|block| format!("layout {}", block.layout().word())));
         for skip in model.skips() {
             let capacity = skip.capacity();
             let skip = SkipTable::of(skip);
@@ -190,8 +204,16 @@ fn every_option_has_a_case() {
         both(&["normed", "raw", "decide here"], &learned),
         both(&["decide entry"], &learned),
         both(&["keys active"], &["never"]),
-        both(&["bias null"], &["layer \"attention\"", "layer \"ffn\""]),
-        both(&["bias false", "bias true"], &["layer \"linear\""]),
+        both(&["bias false", "bias true"], &["linear", "ffn"]),
+        both(&["bias none", "bias qkv", "bias all"], &["attention"]),
+        both(&["qk_norm none", "qk_norm head", "qk_norm full"], &["attention"]),
+        both(&["scale null", "scale said", "softcap said", "window said"], &["attention"]),
+        both(&["rotation null", "turns all true", "turns all false"], &["attention"]),
+        both(&["rope_scaling null", "rope_scaling \"linear\"", "rope_scaling \"llama3\""], &["attention"]),
+        both(&["pre", "post", "both"], &["norms"]),
+        both(&["sequence", "parallel", "parallel_one_norm"], &["layout"]),
+        both(&["activation gelu", "activation gelu_erf", "activation silu"], &["ffn"]),
+        both(&["activation swiglu", "activation geglu", "activation relu", "activation relu2"], &["ffn"]),
     ]
     .concat();
     let missing: Vec<String> = wanted.into_iter().filter(|option| !seen.contains(option)).collect();

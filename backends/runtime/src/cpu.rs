@@ -57,6 +57,8 @@ pub(crate) struct Memories {
     /// Rows of the caches among the states.
     cached: u32,
     scratch: Memory,
+    /// The tasks of the last run, for one that is like it.
+    prepared: Option<Prepared>,
     /// What each step of the last run took.
     times: Vec<Duration>,
 }
@@ -87,7 +89,27 @@ impl Memories {
     }
 }
 
+/// The tasks of a run, which are those of the next if nothing has changed that addresses depend on: a generation's steps are
+/// all alike.
+#[derive(Debug)]
+struct Prepared {
+    of: RunKey,
+    tasks: Vec<Task>,
+}
+
+/// What the tasks of a run depend on.
+#[derive(Debug, PartialEq, Eq)]
+struct RunKey {
+    /// Address of the function, in a program that lives as long as its code.
+    function: usize,
+    steps: Vec<usize>,
+    bounds: Bounds,
+    /// Where the memories begin, and how long they are.
+    memories: [(usize, usize); 2],
+}
+
 /// Where the memories begin while a step runs.
+#[derive(Clone, Copy)]
 struct Bases {
     arena: (*mut u8, usize),
     states: (*mut u8, usize),
@@ -117,6 +139,7 @@ impl Loaded {
             states: Memory::new("the states", self.program.state_bytes(cached) as usize + 2 * GUARD)?,
             cached,
             scratch: Memory::new("scratch", self.threads.count() * self.per_thread)?,
+            prepared: None,
             times: Vec::new(),
         })
     }
@@ -148,16 +171,15 @@ impl Loaded {
                 memory.copy_from_slice(&input.bytes);
             }
         }
-        let steps: Vec<&Step> = run.steps.iter().filter_map(|idx| function.steps.get(*idx)).collect();
         memories.times = vec![Duration::ZERO; function.steps.len()];
         let mut times = Vec::new();
         if checked {
             let mut before = [&memories.arena, &memories.states].map(|memory| memory.bytes.to_vec());
-            for step in steps {
-                times.extend(self.run_checked(memories, &mut before, (function, step), bounds)?);
+            for step in &run.steps {
+                times.extend(self.run_checked(memories, &mut before, (function, *step), bounds)?);
             }
         } else {
-            times = self.run_steps(memories, function, &steps, bounds);
+            times = self.run_steps(memories, function, &run.steps, bounds);
         }
         for (idx, time) in run.steps.iter().zip(times) {
             memories.times[*idx] = time;
@@ -175,11 +197,12 @@ impl Loaded {
         &self,
         memories: &mut Memories,
         before: &mut [Vec<u8>; 2],
-        (function, step): (&Function, &Step),
+        (function, step): (&Function, usize),
         bounds: Bounds,
     ) -> Result<Vec<Duration>, Error> {
         memories.scratch.bytes.fill(POISON);
         let times = self.run_steps(memories, function, &[step], bounds);
+        let Some(step) = function.steps.get(step) else { return Ok(times) };
         for (region, before) in [Region::Arena, Region::States].into_iter().zip(before) {
             let spans = self.buffer_spans(function, step, bounds, region);
             let after: &[u8] = &memories.region(region).bytes;
@@ -225,7 +248,7 @@ impl Loaded {
         &self,
         memories: &mut Memories,
         function: &Function,
-        steps: &[&Step],
+        steps: &[usize],
         bounds: Bounds,
     ) -> Vec<Duration> {
         let scratch = Pointers(vec![memories.scratch.bytes.as_mut_ptr()]);
@@ -233,22 +256,34 @@ impl Loaded {
             let memory = memories.region(region).inner();
             (memory.as_mut_ptr(), memory.len())
         });
-        let tasks = self.tasks(function, steps, bounds, &Bases { arena, states });
+        let of = RunKey {
+            function: std::ptr::from_ref(function).addr(),
+            steps: steps.to_vec(),
+            bounds,
+            memories: [arena, states].map(|(base, size)| (base.addr(), size)),
+        };
+        let tasks = match memories.prepared.take() {
+            Some(Prepared { of: last, tasks }) if last == of => tasks,
+            _ => self.tasks(function, steps, bounds, Bases { arena, states }),
+        };
         // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel ABI.
         // Pointers are to buffers in `memories` and constants in `self`, at offsets that were checked. Nothing else
         // touches the memories meanwhile: they are borrowed exclusively.
-        let tasks = unsafe { Tasks::new(tasks, self.threads.count()) };
+        let tasks = unsafe { Tasks::begin(tasks, self.threads.count()) };
         self.threads.together(|thread| {
             let Pointers(scratch) = &scratch;
             let base = scratch.first().map_or(std::ptr::null_mut(), |base| *base);
             // SAFETY: each thread has its own part of the scratch memory, which is that of this state.
             unsafe { tasks.run(base.wrapping_add(thread * self.per_thread)) };
         });
-        tasks.into_times().collect()
+        let tasks = tasks.into_inner();
+        let times = task::times(&tasks);
+        memories.prepared = Some(Prepared { of, tasks });
+        times
     }
 
     /// What is to be done for each step.
-    fn tasks(&self, function: &Function, steps: &[&Step], bounds: Bounds, bases: &Bases) -> Vec<Task> {
+    fn tasks(&self, function: &Function, steps: &[usize], bounds: Bounds, bases: Bases) -> Vec<Task> {
         let program = &self.program;
         let constants = bundle::read_constants(self.model.artifact(), program).unwrap_or_default();
         let address = |arg: &Arg| match *arg {
@@ -266,13 +301,13 @@ impl Loaded {
                 offset.and_then(|offset| constants.get(offset..)).map(|bytes| bytes.as_ptr().cast_mut())
             }
         };
-        let task = |step: &&Step| {
+        let task = |step: &Step| {
             let entry = program.entries.get(step.kernel as usize)?;
             let args = step.args.iter().map(|arg| address(arg).unwrap_or(std::ptr::null_mut()));
             let kernel = self.code.kernel(step.kernel)?;
             Some(Task::new((entry, kernel), Pointers(args.collect()), bounds.tokens))
         };
-        steps.iter().filter_map(task).collect()
+        steps.iter().filter_map(|idx| function.steps.get(*idx)).filter_map(task).collect()
     }
 }
 

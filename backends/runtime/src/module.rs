@@ -21,7 +21,6 @@
 //! # }
 //! ```
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -489,20 +488,28 @@ fn bind_inputs(
 /// kernel may leave rows of what it writes as they are, so all that write a buffer are needed.
 fn steps_for(program: &Program, function: &Function, wanted: &[u32]) -> Vec<usize> {
     let kept = function.interface.buffers(Direction::Kept).map(|(_, idx)| idx);
-    let mut needed: BTreeSet<u32> = wanted.iter().copied().chain(kept).collect();
+    let mut needed = vec![false; function.buffers.len()];
+    let need = |needed: &mut [bool], buffer: u32| {
+        if let Some(is_needed) = needed.get_mut(buffer as usize) {
+            *is_needed = true;
+        }
+    };
+    wanted.iter().copied().chain(kept).for_each(|buffer| need(&mut needed, buffer));
     let mut steps = Vec::new();
     for (idx, step) in function.steps.iter().enumerate().rev() {
         let writes = program.entries.get(step.kernel as usize).map_or(&[][..], |entry| &entry.writes);
         let is_needed = writes.iter().any(|param| match step.args.get(*param as usize) {
-            Some(Arg::Buffer(buffer)) => needed.contains(buffer),
+            Some(Arg::Buffer(buffer)) => needed.get(*buffer as usize) == Some(&true),
             _ => false,
         });
         if is_needed {
             steps.push(idx);
-            needed.extend(step.args.iter().filter_map(|arg| match arg {
-                Arg::Buffer(buffer) => Some(*buffer),
-                Arg::Constant(_) => None,
-            }));
+            for arg in &step.args {
+                match arg {
+                    Arg::Buffer(buffer) => need(&mut needed, *buffer),
+                    Arg::Constant(_) => {}
+                }
+            }
         }
     }
     steps.reverse();

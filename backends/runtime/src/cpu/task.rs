@@ -21,13 +21,18 @@ const CALLS_OF_ALL_ROWS: u32 = 2;
 const CALL_ROWS: u32 = 32;
 
 /// Addresses that several threads read.
+#[derive(Debug)]
 pub(super) struct Pointers(pub(super) Vec<*mut u8>);
 
 // SAFETY: the list of addresses is not changed while it is shared. What stands at the addresses is up to the
 // kernels; see the call.
 unsafe impl Sync for Pointers {}
 
+// SAFETY: addresses belong to no thread.
+unsafe impl Send for Pointers {}
+
 /// One step of a run.
+#[derive(Debug)]
 pub(super) struct Task {
     kernel: HostKernel,
     args: Pointers,
@@ -66,6 +71,15 @@ impl Task {
         }
     }
 
+    /// As it was before a run.
+    fn reset(&mut self) {
+        self.calls = AtomicU32::new(CLOSED);
+        for count in [&mut self.tiles, &mut self.next, &mut self.done] {
+            *count = AtomicU32::new(0);
+        }
+        self.ended = AtomicU64::new(0);
+    }
+
     /// How many rows there are.
     ///
     /// # Safety
@@ -95,13 +109,14 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Steps for so many threads.
+    /// Steps for so many threads, which may have been run before.
     ///
     /// # Safety
     ///
     /// The kernels are of their signature, their arguments what they expect, and nothing but [`Tasks::run`] touches what
     /// these point to while it runs.
-    pub(super) unsafe fn new(tasks: Vec<Task>, threads: usize) -> Self {
+    pub(super) unsafe fn begin(mut tasks: Vec<Task>, threads: usize) -> Self {
+        tasks.iter_mut().for_each(Task::reset);
         let tasks = Self { tasks, threads: threads as u32, started: Instant::now() };
         // SAFETY: passed on from the caller; nothing runs yet.
         unsafe { tasks.open(0) };
@@ -162,17 +177,19 @@ impl Tasks {
         }
     }
 }
+
 impl Tasks {
-    /// What each step took.
-    pub(super) fn into_times(self) -> impl Iterator<Item = Duration> {
-        let mut before = 0;
-        self.tasks.into_iter().map(move |task| {
-            let ended = task.ended.into_inner();
-            let time = ended.saturating_sub(before);
-            before = ended;
-            Duration::from_nanos(time)
-        })
+    /// The steps, to be run again.
+    pub(super) fn into_inner(self) -> Vec<Task> {
+        self.tasks
     }
+}
+
+/// What each step took in the run that has ended.
+pub(super) fn times(tasks: &[Task]) -> Vec<Duration> {
+    let ended = tasks.iter().map(|task| task.ended.load(Ordering::Relaxed));
+    let before = std::iter::once(0).chain(ended.clone());
+    ended.zip(before).map(|(ended, before)| Duration::from_nanos(ended.saturating_sub(before))).collect()
 }
 
 /// How many calls so many rows are split into. A matmul's order of sums may depend on its size, so the number of
