@@ -118,6 +118,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::bench", "An option of `skipc bench` has a value that it does not take."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),
+    ("usage::directory", "An option is for directories as Hugging Face has them, and what is given is none."),
     ("usage::emit", "`--emit` names a stage that this compile does not have."),
     ("usage::eval", "An option of `skipc eval` has a value that it does not take."),
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),

@@ -11,13 +11,12 @@ use skipc_runtime::threads::Threads;
 use super::inspect::new_table;
 use super::progress::Line;
 use super::weights::Original;
-use super::{BenchArgs, bench_decode, progress, to_json, trace};
+use super::{BenchArgs, bench_decode, progress, source, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec;
 use crate::frontend::weights::Weights;
 
 /// Tokens of a step where nobody asks for others.
@@ -118,14 +117,15 @@ fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
     if trace::is_artifact(&args.model)? {
         return of_artifact(args, &forms, threads, &mut trace);
     }
-    let model = spec::load(&args.model)?;
-    let (weights, from) = match &args.weights {
-        Some(path) => (Weights::open(path, &model)?, path.display().to_string()),
+    let source = source::open_with_weights(&args.model, &args.checkpoint)?;
+    let (weights, from) = match source::weights(&source, args.weights.as_deref(), &args.checkpoint)? {
+        Some(weights) => (weights, args.weights.as_ref().unwrap_or(&args.model).display().to_string()),
         None => (
-            Weights::drawn(&model, bench::RANDOM_SEED)?,
+            Weights::drawn(&source.model, bench::RANDOM_SEED)?,
             format!("random ones of seed {}", bench::RANDOM_SEED),
         ),
     };
+    let model = source.model;
     let tokens = args.tokens.unwrap_or(TOKENS);
     let bench = Bench::of_model((&model, &weights), &forms, tokens, threads, &mut trace)?;
     Ok(Prepared { bench, weights: from })
@@ -139,7 +139,8 @@ fn of_artifact(
     trace: &mut Trace,
 ) -> Result<Prepared, Error> {
     let path = &args.model;
-    let Original { model, artefact, weights, from } = Original::open(path, args.weights.as_deref())?;
+    let Original { model, artefact, weights, from } =
+        Original::open(path, args.weights.as_deref(), &args.checkpoint)?;
     let fused = Subject::of_artefact(artefact, path, threads)?;
     let limit = fused.function().max_tokens;
     let tokens = args.tokens.unwrap_or(TOKENS.min(limit));

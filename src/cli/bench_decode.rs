@@ -7,7 +7,7 @@ use skipc_runtime::Model as Artefact;
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::{BenchArgs, bench, progress, shares, trace};
+use super::{BenchArgs, bench, progress, shares, source, trace};
 use crate::bench::RANDOM_SEED;
 use crate::bench::decode::{self, DecodeReport, Far, Prefill, Settings, StepRow};
 use crate::diagnostic::Diagnostic;
@@ -15,7 +15,6 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec;
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 
@@ -49,10 +48,12 @@ fn artefact(args: &BenchArgs, trace: &mut Trace) -> Result<(Model, Artefact), Er
         let artefact = Artefact::open(&args.model)?;
         return Ok((shares::model_of(artefact.artifact(), &args.model)?, artefact));
     }
-    let model = spec::load(&args.model)?;
+    let source = source::open_with_weights(&args.model, &args.checkpoint)?;
     let settings = (args, of_word(&args.dtype)?);
-    let artefact = match &args.weights {
-        Some(path) => compile((&model, &Weights::open(path, &model)?), settings, trace)?,
+    let weights = source::weights(&source, args.weights.as_deref(), &args.checkpoint)?;
+    let model = source.model;
+    let artefact = match weights {
+        Some(weights) => compile((&model, &weights), settings, trace)?,
         None => drawn(&model, settings, trace)?,
     };
     Ok((model, artefact))

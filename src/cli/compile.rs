@@ -11,7 +11,7 @@ use skipc_artifact::replace;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::memory;
 
-use super::{CompileArgs, Requirement, progress, repro, show, to_json};
+use super::{CompileArgs, Requirement, progress, repro, show, source, to_json};
 use crate::cost::bucketing::tuning::Tuning;
 use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
@@ -19,20 +19,21 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::lint;
 use crate::frontend::lower::{Function, KeyValues};
 use crate::frontend::spec::model::Model;
-use crate::frontend::weights::Weights;
-use crate::frontend::{lint, spec};
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let found = Arc::default();
     let request = request(args, &found)?;
-    let (ast, model) = spec::load_with_places(&args.spec)?;
-    let warnings = lint::run(&ast, &model);
+    let source = source::open_with_weights(&args.spec, &args.checkpoint)?;
+    let warnings = source.notes().and(lint::run(&source.ast, &source.model));
     if !json {
         show(&warnings);
     }
-    let weights = Weights::open(&args.weights, &model)?;
+    let weights = source::weights(&source, args.weights.as_deref(), &args.checkpoint)?;
+    let weights = weights.ok_or_else(|| no_weights(args))?;
+    let model = source.model;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?
         .with_progress(progress::of_compile());
@@ -97,6 +98,12 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
         }
     }
     Ok(out)
+}
+
+fn no_weights(args: &CompileArgs) -> Error {
+    let message = format!("{} is a spec, and there are no weights", args.spec.display());
+    let help = "write `--weights W.safetensors`; `skipc init` makes random ones";
+    Error::new(ErrorKind::Request, Diagnostic::new("usage::compile", message).help(help))
 }
 
 /// The second file, if one is asked for: by default of the artefact's name.

@@ -13,7 +13,7 @@ use crate::cost::{self, Layer, PlanCost, Report};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{self, Request, Variant};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec;
+use crate::frontend::source::Source;
 use crate::frontend::spec::model::Model;
 
 /// Densities of the report if the user names none.
@@ -54,8 +54,8 @@ fn cost(model: &Model, target: &Target, form: Variant) -> Result<PlanCost, Error
 
 /// The model of a spec, or of an artefact.
 fn model(path: &Path) -> Result<Model, Error> {
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        return Ok(spec::load(path)?);
+    if path.is_dir() || path.extension().is_some_and(|extension| extension == "toml") {
+        return Ok(Source::open(path, None)?.model);
     }
     shares::model_of(&open_index(path)?, path)
 }

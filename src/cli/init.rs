@@ -1,11 +1,12 @@
-//! `skipc init`: random weights for a spec.
+//! `skipc init`: random weights for a spec; for a directory, weights of its routers.
 
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use super::{InitArgs, to_json};
+use super::{InitArgs, source, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec;
+use crate::frontend::source::Source;
 use crate::frontend::spec::random::WeightsFile;
 use crate::frontend::spec::tensors::tensors;
 use crate::frontend::weights::DType;
@@ -20,7 +21,11 @@ pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
             return Err(Error::new(ErrorKind::Request, error.help("write `f32`, `bf16` or `f16`")));
         }
     };
-    let model = spec::load(&args.spec)?;
+    let source = source::open(&args.spec, &args.overlay)?;
+    if source.directory.is_some() {
+        return routers(args, &source, dtype, json);
+    }
+    let model = source.model;
     let file = WeightsFile::new(&model, args.seed, dtype)?;
     skipc_artifact::replace::file(&args.output, |out| file.write(out))
         .map_err(|error| Error::in_artifact(&args.output, &error))?;
@@ -44,4 +49,40 @@ pub(super) fn run(args: &InitArgs, json: bool) -> Result<String, Error> {
         args.dtype,
         args.seed,
     ))
+}
+
+/// Weights of the routers of a directory, with which every token executes.
+fn routers(args: &InitArgs, source: &Source, dtype: DType, json: bool) -> Result<String, Error> {
+    let directory = source.directory.as_ref();
+    let made = directory.map_or(Ok(Vec::new()), |directory| directory.executing_routers(&source.model));
+    let made = made.map_err(|error| Error::new(ErrorKind::Request, error))?;
+    let encode = |value: &f32| match dtype {
+        DType::F32 => value.to_le_bytes().to_vec(),
+        DType::Bf16 => half::bf16::from_f32(*value).to_le_bytes().to_vec(),
+        DType::F16 => half::f16::from_f32(*value).to_le_bytes().to_vec(),
+    };
+    let stored = match dtype {
+        DType::F32 => Dtype::F32,
+        DType::Bf16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+    };
+    let bytes: Vec<Vec<u8>> =
+        made.iter().map(|tensor| tensor.values.iter().flat_map(encode).collect()).collect();
+    let internal = |error| Error::internal("weights::header", &error);
+    let mut views = Vec::new();
+    for (tensor, bytes) in made.iter().zip(&bytes) {
+        let view = TensorView::new(stored, tensor.shape.clone(), bytes).map_err(internal)?;
+        views.push((tensor.name.as_str(), view));
+    }
+    let file = safetensors::serialize(views, None).map_err(internal)?;
+    skipc_artifact::replace::file(&args.output, |out| out.write_all(&file))
+        .map_err(|error| Error::in_artifact(&args.output, &error))?;
+    let output = args.output.display();
+    if json {
+        let (bytes, tensors) = (file.len(), made.len());
+        return to_json(
+            &json!({"output": output.to_string(), "bytes": bytes, "tensors": tensors, "dtype": args.dtype}),
+        );
+    }
+    Ok(format!("{output}: {} tensors of routers in {}; every token executes\n", made.len(), args.dtype))
 }

@@ -20,6 +20,7 @@ mod repro;
 mod run;
 mod serve;
 mod shares;
+mod source;
 mod trace;
 mod tune;
 mod values;
@@ -40,6 +41,7 @@ use crate::error::{Error, ErrorKind};
 pub use exit::{exit_code, panicked, say, show};
 pub use serve::ServeArgs;
 pub use skipc_runtime::command::Files;
+pub use source::CheckpointArgs;
 pub use values::{CpuBackendArg, KeyValuesArg, VariantArg};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
@@ -103,12 +105,16 @@ pub enum Command {
 /// Arguments of `skipc check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Model spec (TOML).
+    /// Model spec (TOML), or a directory as Hugging Face has them, with config.json and weights.
     pub spec: PathBuf,
 
-    /// Weights (safetensors) to check against the spec.
+    /// Weights (safetensors) to check against the spec; a directory has its own.
     #[arg(long)]
     pub weights: Option<PathBuf>,
+
+    /// Of a directory.
+    #[command(flatten)]
+    pub checkpoint: CheckpointArgs,
 
     /// Make findings of these lints errors: a code such as `lint::future_leak`, `leaks`, or `all`.
     #[arg(long, value_delimiter = ',', value_name = "LINT")]
@@ -118,8 +124,13 @@ pub struct CheckArgs {
 /// Arguments of `skipc init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Model spec (TOML).
+    /// Model spec (TOML), or a directory as Hugging Face has them: then weights are made for its routers alone, with which
+    /// every token executes.
     pub spec: PathBuf,
+
+    /// Of a directory.
+    #[command(flatten)]
+    pub overlay: source::OverlayArgs,
 
     /// Where to write the weights.
     #[arg(short, long, value_name = "W.safetensors")]
@@ -144,12 +155,16 @@ pub struct ExplainArgs {
 /// Arguments of `skipc compile`.
 #[derive(Debug, Args)]
 pub struct CompileArgs {
-    /// Model spec (TOML).
+    /// Model spec (TOML), or a directory as Hugging Face has them, with config.json and weights.
     pub spec: PathBuf,
 
-    /// Weights (safetensors).
+    /// Weights (safetensors); a directory has its own.
     #[arg(long)]
-    pub weights: PathBuf,
+    pub weights: Option<PathBuf>,
+
+    /// Of a directory.
+    #[command(flatten)]
+    pub checkpoint: CheckpointArgs,
 
     /// Where to write the artefact.
     #[arg(short, long, value_name = "M.skp", required_unless_present = "emit")]
@@ -283,7 +298,8 @@ pub struct EvalArgs {
 /// Arguments of `skipc inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Artefact, of which only what is shown is read and checked; with `--cost`, a model spec (TOML) will do.
+    /// Artefact, of which only what is shown is read and checked; with `--cost`, a model spec (TOML) or a directory as
+    /// Hugging Face has them will do.
     pub artifact: PathBuf,
 
     /// Show what the cost model predicts for each block and in total: multiply-adds, bytes, kernels and time against
@@ -327,10 +343,14 @@ pub struct VerifyArgs {
     /// Artefact.
     pub artifact: PathBuf,
 
-    /// Weights that the artefact was compiled with (safetensors), so that its own constants are compared with them [default:
-    /// constants are made anew from random weights of a fixed seed].
-    #[arg(long, value_name = "W.safetensors")]
+    /// Weights that the artefact was compiled with (safetensors, or a directory), so that its own constants are compared with
+    /// them [default: constants are made anew from random weights of a fixed seed].
+    #[arg(long, value_name = "W.safetensors|DIR")]
     pub weights: Option<PathBuf>,
+
+    /// Of a directory.
+    #[command(flatten)]
+    pub checkpoint: CheckpointArgs,
 
     /// Token ids to run instead of drawn ones: int .npy, `[tokens]` or `[batch, tokens]`.
     #[arg(long, value_name = "T.npy")]
@@ -356,12 +376,17 @@ pub struct VerifyArgs {
 /// Arguments of `skipc bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Artefact with a program for `cpu`, or model spec (TOML).
+    /// Artefact with a program for `cpu`, model spec (TOML), or a directory as Hugging Face has them.
     pub model: PathBuf,
 
-    /// Weights (safetensors) of a spec, or those that an artefact was compiled with [default: random ones of a fixed seed].
-    #[arg(long, value_name = "W.safetensors")]
+    /// Weights (safetensors) of a spec, or those that an artefact was compiled with [default: those of a directory, else
+    /// random ones of a fixed seed].
+    #[arg(long, value_name = "W.safetensors|DIR")]
     pub weights: Option<PathBuf>,
+
+    /// Of a directory.
+    #[command(flatten)]
+    pub checkpoint: CheckpointArgs,
 
     /// Time steps of decoding instead of whole sequences: the model at each density and its dense sibling, the same spec
     /// without skips, beside the bytes that they touch and the bandwidth of this machine.
@@ -429,12 +454,16 @@ pub struct BenchArgs {
 /// Arguments of `skipc tune`.
 #[derive(Debug, Args)]
 pub struct TuneArgs {
-    /// Model spec (TOML).
+    /// Model spec (TOML), or a directory as Hugging Face has them.
     pub spec: PathBuf,
 
-    /// Weights (safetensors) [default: random ones of a fixed seed].
+    /// Weights (safetensors) [default: those of a directory, else random ones of a fixed seed].
     #[arg(long, value_name = "W.safetensors")]
     pub weights: Option<PathBuf>,
+
+    /// Of a directory.
+    #[command(flatten)]
+    pub checkpoint: CheckpointArgs,
 
     /// What to measure: `cpu`, or a CUDA target of the GPU in this machine.
     #[arg(long, default_value = "cpu")]
@@ -535,7 +564,7 @@ pub struct RecordArgs {
 #[command(group = ArgGroup::new("shape").required(true).args(["lengths", "tokens_per_row"]))]
 #[command(group = ArgGroup::new("share").required(true).args(["density", "per_layer"]))]
 pub struct GenerateArgs {
-    /// Artefact or model spec (TOML).
+    /// Artefact, model spec (TOML), or a directory as Hugging Face has them.
     pub model: PathBuf,
 
     /// Where to write the trace.

@@ -17,7 +17,7 @@ use super::{GenerateArgs, RecordArgs, TraceCommand, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pipeline::{self, Request};
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec;
+use crate::frontend::source::Source;
 
 pub(super) fn run(command: &TraceCommand, json: bool) -> Result<String, Error> {
     match command {
@@ -69,6 +69,9 @@ fn generate(args: &GenerateArgs) -> Result<Trace, Error> {
 /// Whether a file is an artefact, by how it begins.
 pub(super) fn is_artifact(path: &Path) -> Result<bool, Error> {
     use std::io::Read as _;
+    if path.is_dir() {
+        return Ok(false);
+    }
     let mut begin = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| Error::io(path, &error))?;
     file.take(14).read_to_end(&mut begin).map_err(|error| Error::io(path, &error))?;
@@ -100,7 +103,7 @@ fn of_artifact(path: &Path) -> Result<Subject, Error> {
 }
 
 fn of_spec(path: &Path) -> Result<Subject, Error> {
-    let model = spec::load(path)?;
+    let model = Source::open(path, None)?.model;
     let graph = pipeline::optimised(&model, &Request::host())?;
     Ok(Subject {
         spec_hash: ContentHash::of(model.to_string().as_bytes()),

@@ -6,13 +6,12 @@ use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::{TuneArgs, to_json};
+use super::{TuneArgs, source, to_json};
 use crate::bench;
 use crate::cost::bucketing::tuning::{Table, Tuning};
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::spec;
 use crate::frontend::weights::Weights;
 
 pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
@@ -21,11 +20,12 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     };
     let target: Target = args.target.parse().map_err(|error| usage(format!("--target: {error}")))?;
     let dtype = if target == Target::Cpu { DType::F32 } else { DType::Bf16 };
-    let model = spec::load(&args.spec)?;
-    let weights = match &args.weights {
-        Some(path) => Weights::open(path, &model)?,
-        None => Weights::drawn(&model, bench::RANDOM_SEED)?,
+    let source = source::open_with_weights(&args.spec, &args.checkpoint)?;
+    let weights = match source::weights(&source, args.weights.as_deref(), &args.checkpoint)? {
+        Some(weights) => weights,
+        None => Weights::drawn(&source.model, bench::RANDOM_SEED)?,
     };
+    let model = source.model;
     let line = Line::spinner();
     let backend = args.cpu_backend.into();
     let tuning = bench::tune((&model, &weights), (&target, dtype, backend), args.rounds, &mut |kernel| {

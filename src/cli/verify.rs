@@ -23,7 +23,8 @@ use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let line = Line::spinner();
     line.at("weights");
-    let Original { artefact, weights, from, .. } = Original::open(&args.artifact, args.weights.as_deref())?;
+    let Original { artefact, weights, from, .. } =
+        Original::open(&args.artifact, args.weights.as_deref(), &args.checkpoint)?;
     let function = function(&artefact)?;
     let (batch, routing) = inputs(args, &artefact, &function)?;
     let threads = args.threads.unwrap_or_else(Threads::available);

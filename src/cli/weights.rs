@@ -4,7 +4,7 @@ use std::path::Path;
 
 use skipc_runtime::Model as Artefact;
 
-use super::shares;
+use super::{CheckpointArgs, shares, source};
 use crate::bench::RANDOM_SEED;
 use crate::diagnostic::Diagnostic;
 use crate::driver::repack;
@@ -28,7 +28,11 @@ impl Original {
     ///
     /// # Errors
     /// `weights::other` for weights of another compile, and what is wrong with a file.
-    pub(super) fn open(path: &Path, weights: Option<&Path>) -> Result<Original, Error> {
+    pub(super) fn open(
+        path: &Path,
+        weights: Option<&Path>,
+        checkpoint: &CheckpointArgs,
+    ) -> Result<Original, Error> {
         let artefact = Artefact::open(path)?;
         let model = shares::model_of(artefact.artifact(), path)?;
         let Some(file) = weights else {
@@ -37,7 +41,7 @@ impl Original {
             let from = format!("random ones of seed {RANDOM_SEED}");
             return Ok(Original { model, artefact, weights, from });
         };
-        let weights = Weights::open(file, &model)?;
+        let weights = source::weights_of(&model, file, checkpoint)?;
         if weights.content_hash() != artefact.artifact().manifest().weights_hash {
             let message =
                 format!("{} was compiled with other weights than {}", path.display(), file.display());

@@ -1,19 +1,31 @@
-//! The spec as written: a tree of tables, lists and scalars in which every key and value knows its place.
+//! What was written: a tree of tables, lists and scalars in which every key and value knows its place. Specs are TOML and
+//! parsed here; configurations of checkpoints are JSON, which [`json`](super::json) parses to the same tree.
 //!
-//! What the keys mean is decided in [`resolve`](super::super::spec::resolve).
+//! What the keys of a spec mean is decided in [`resolve`](super::super::spec::resolve).
 
 use toml_edit::{Document, Item, TableLike};
 
 use super::limits;
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, Span};
 
-/// A parsed spec.
+/// A parsed file.
 #[derive(Clone, Debug)]
 pub struct Ast {
     /// For diagnostics.
     pub source: SourceText,
+    /// How it is written, for what diagnostics propose.
+    pub notation: Notation,
     /// The whole file.
     pub root: Table,
+}
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notation {
+    /// `key = value`.
+    Toml,
+    /// `"key": value`.
+    Json,
 }
 
 /// Keys and values in the order of the file; no key twice.
@@ -56,8 +68,10 @@ pub enum ValueKind {
     Float(f64),
     /// `true` or `false`.
     Bool(bool),
-    /// A date or time; no key takes one.
+    /// A date or time; no key takes one. TOML alone has it.
     Date,
+    /// `null`. JSON alone has it.
+    Null,
     /// `[…]`, or all `[[name]]` of one name.
     List(Vec<Value>),
     /// `{…}`, `[name]`, or one `[[name]]`.
@@ -80,6 +94,7 @@ impl ValueKind {
             ValueKind::Float(_) => "a float",
             ValueKind::Bool(_) => "a boolean",
             ValueKind::Date => "a date",
+            ValueKind::Null => "null",
             ValueKind::List(_) => "a list",
             ValueKind::Table(_) => "a table",
         }
@@ -94,7 +109,7 @@ pub fn parse(source_name: &str, text: &str) -> Result<Ast, Diagnostics> {
     let source = SourceText::new(source_name, text);
     let document = Document::parse(text).map_err(|error| syntax(&source, &error))?;
     let root = table(document.as_table(), 0..0);
-    Ok(Ast { source, root })
+    Ok(Ast { source, notation: Notation::Toml, root })
 }
 
 fn syntax(source: &SourceText, error: &toml_edit::TomlError) -> Diagnostic {

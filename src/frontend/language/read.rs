@@ -4,7 +4,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::ast::{Entry, Table, Value, ValueKind};
+use super::ast::{Ast, Entry, Notation, Table, Value, ValueKind};
 use super::limits;
 use super::words::{Word, nearest, quoted, translated};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
@@ -13,6 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
 pub(in crate::frontend) struct Ctx<'a> {
     pub(in crate::frontend) source: &'a SourceText,
     pub(in crate::frontend) found: Diagnostics,
+    notation: Notation,
 }
 
 /// One table with what it is, such as "an ffn layer".
@@ -24,7 +25,11 @@ pub(in crate::frontend) struct Fields<'a> {
     pub(in crate::frontend) keys: &'static [&'static str],
 }
 
-impl Ctx<'_> {
+impl<'a> Ctx<'a> {
+    pub(in crate::frontend) fn new(ast: &'a Ast) -> Ctx<'a> {
+        Ctx { source: &ast.source, found: Diagnostics::default(), notation: ast.notation }
+    }
+
     pub(in crate::frontend) fn report(&mut self, diagnostic: Diagnostic) {
         self.found.push(diagnostic);
     }
@@ -159,7 +164,7 @@ impl Ctx<'_> {
         self.wrong_type(
             entry,
             "an integer",
-            meant.map_or("write digits only".to_owned(), |number| meant_line(entry, number)),
+            meant.map_or("write digits only".to_owned(), |number| self.meant_line(entry, number)),
         );
         None
     }
@@ -182,7 +187,7 @@ impl Ctx<'_> {
                     _ => None,
                 };
                 let help = meant.map_or(format!("write a number {range}"), |number| {
-                    meant_line(entry, format!("{number:?}"))
+                    self.meant_line(entry, format!("{number:?}"))
                 });
                 self.wrong_type(entry, "a number", help);
                 return None;
@@ -202,7 +207,7 @@ impl Ctx<'_> {
             return Some(flag);
         }
         let help = match &entry.value.kind {
-            ValueKind::Text(text) if text == "true" || text == "false" => meant_line(entry, text),
+            ValueKind::Text(text) if text == "true" || text == "false" => self.meant_line(entry, text),
             _ => "write `true` or `false`".to_owned(),
         };
         self.wrong_type(entry, "a boolean", help);
@@ -291,6 +296,14 @@ impl Ctx<'_> {
         None
     }
 
+    /// What to write for an entry.
+    fn meant_line(&self, entry: &Entry, value: impl std::fmt::Display) -> String {
+        match self.notation {
+            Notation::Toml => format!("write `{} = {value}`", entry.key),
+            Notation::Json => format!("write `{:?}: {value}`", entry.key),
+        }
+    }
+
     fn wrong_type(&mut self, entry: &Entry, wanted: &str, help: String) {
         let message = format!("`{}` wants {wanted}, not {}", entry.key, entry.value.kind.describe());
         self.wrong("spec::wrong_type", message, (&entry.value, &format!("{wanted} is wanted here")), help);
@@ -317,10 +330,6 @@ pub(in crate::frontend) fn for_example(verb: &str, example: &str) -> String {
     } else {
         format!("{verb}, for example, `{example}`")
     }
-}
-
-fn meant_line(entry: &Entry, value: impl std::fmt::Display) -> String {
-    format!("write `{} = {value}`", entry.key)
 }
 
 /// A name that cannot be one.

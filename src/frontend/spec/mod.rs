@@ -54,7 +54,7 @@ pub fn read_text(path: &Path) -> Result<(String, String), Diagnostic> {
     let name = path.display().to_string();
     let failed = |error: std::io::Error| {
         Diagnostic::new("spec::read", format!("cannot read {name}: {error}"))
-            .help("give the path of a spec in TOML")
+            .help("give the path of a spec in TOML, or of a directory with a config.json")
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;

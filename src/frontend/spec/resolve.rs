@@ -46,7 +46,7 @@ type Blocks = BTreeMap<String, Option<Block>>;
 
 /// Resolves a spec. All findings of the whole file are reported together.
 pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
-    let mut ctx = Ctx { source: &ast.source, found: Diagnostics::default() };
+    let mut ctx = Ctx::new(ast);
     let root = Fields { table: &ast.root, what: "a spec", keys: ROOT_KEYS };
     ctx.check_keys(root, |key| MODEL_KEYS.contains(&key).then(|| "write it under `[model]`".to_owned()));
     let model = ctx.required(root, "model", MODEL_EXAMPLE).and_then(|entry| model(&mut ctx, entry));

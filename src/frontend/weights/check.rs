@@ -8,21 +8,22 @@ use super::{TensorInfo, TensorSource};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::tensors::{TensorSpec, tensors};
+use crate::frontend::spec::tensors::TensorSpec;
 
-/// Names and shapes. Missing and mismatched tensors come in model order, then those that no layer reads, by name.
-pub(super) fn names_and_shapes(
+/// Names and shapes. Missing and mismatched tensors come in the order in which they are wanted, then those that no layer of
+/// the model reads, by name.
+pub(in crate::frontend) fn names_and_shapes(
     name: &str,
     there: &BTreeMap<String, TensorInfo>,
+    wanted: &[TensorSpec],
     model: &Model,
 ) -> Result<(), Diagnostics> {
-    let wanted = tensors(model);
     let known: BTreeMap<&str, &TensorSpec> =
         wanted.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let extra: Vec<&str> =
         there.keys().map(String::as_str).filter(|name| !known.contains_key(name)).collect();
     let mut found = Diagnostics::default();
-    for tensor in &wanted {
+    for tensor in wanted {
         match there.get(&tensor.name) {
             None => found.push(missing(name, &tensor.name, &extra, found.is_full())),
             Some(info) => check_tensor(name, tensor, info, &mut found),
@@ -55,6 +56,10 @@ fn missing(file: &str, tensor: &str, extra: &[&str], only_counted: bool) -> Diag
     let near = if only_counted { None } else { nearest(tensor, extra.iter().copied()) };
     let help = match near {
         Some(near) => format!("the file has {}, which the model does not; is it this one?", quoted(near)),
+        None if tensor.contains("skip_router") => {
+            "routers may be in a file of their own: `--router-weights FILE`; `skipc init DIR` makes one"
+                .to_owned()
+        }
         None => "check that spec and weights are of one model; names are those of the reference's state dict"
             .to_owned(),
     };
@@ -74,6 +79,9 @@ fn surplus<'a>(
         None if tensor == "lm_head.weight" && model.stream.tie_embeddings => {
             "the spec shares the embedding with the head; write `tie_embeddings = false` to use this tensor"
                 .to_owned()
+        }
+        None if tensor.contains("skip_router") => {
+            "write in `skip_config`, or in the overlay of `--skip`, which layers have routers".to_owned()
         }
         None => "remove it from the file, or add to the spec what reads it".to_owned(),
     };

@@ -7,7 +7,7 @@
 //!
 //! No source keeps what it read, so that a compile holds a tensor or two at a time, however large the model.
 
-mod check;
+pub(in crate::frontend) mod check;
 pub mod drawn;
 pub mod memory;
 pub mod safetensors;
@@ -27,6 +27,7 @@ use self::safetensors::Safetensors;
 use self::shards::Shards;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::spec::model::Model;
+use crate::frontend::spec::tensors::tensors;
 
 pub use tensor::{DType, Tensor, TensorInfo};
 
@@ -97,7 +98,7 @@ impl Weights {
         source: impl TensorSource + 'static,
         model: &Model,
     ) -> Result<Weights, Diagnostics> {
-        check::names_and_shapes(name, source.tensors(), model)?;
+        check::names_and_shapes(name, source.tensors(), &tensors(model), model)?;
         let names: Vec<(&String, &TensorInfo)> = source.tensors().iter().collect();
         let read: Vec<Result<ContentHash, Diagnostic>> =
             names.par_iter().map(|(tensor, _)| check::read_whole(name, &source, tensor)).collect();

@@ -1,0 +1,235 @@
+//! What families call the tensors of a model: a row for each of their modules.
+
+/// The names of a family.
+pub(super) struct Names {
+    /// What may stand in front of all names.
+    pub(super) prefix: &'static str,
+    /// What stands in front of a block's number.
+    pub(super) block: &'static str,
+    /// Modules outside of blocks, and in a block.
+    pub(super) outside: &'static [Row],
+    pub(super) inside: &'static [&'static [Row]],
+    /// The modules of a block that have routers of their own, by sub-layer.
+    pub(super) routed: [&'static str; 2],
+    /// Ends of names in a block that are no weights.
+    pub(super) masks: &'static [&'static str],
+}
+
+/// A module of theirs with the modules of ours that lie in it one below the other, by rows.
+pub(super) struct Row {
+    pub(super) theirs: &'static str,
+    pub(super) ours: &'static [&'static str],
+    /// Its weight is `[in, out]`.
+    pub(super) transposed: bool,
+}
+
+/// Where a tensor of ours lies.
+#[derive(Debug, PartialEq)]
+pub(super) struct Place {
+    /// The name of their tensor, without [`Names::prefix`].
+    pub(super) theirs: String,
+    /// Our tensors in it, in the order of rows.
+    pub(super) parts: Vec<String>,
+    pub(super) transposed: bool,
+    /// It belongs to a router, whose rows may be swapped.
+    pub(super) is_router: bool,
+}
+
+const fn row(theirs: &'static str, ours: &'static [&'static str]) -> Row {
+    Row { theirs, ours, transposed: false }
+}
+
+const fn conv(theirs: &'static str, ours: &'static [&'static str]) -> Row {
+    Row { theirs, ours, transposed: true }
+}
+
+const OUTSIDE: &[Row] =
+    &[row("model.embed_tokens", &["embed"]), row("model.norm", &["norm"]), row("lm_head", &["lm_head"])];
+
+const ATTENTION: &[Row] = &[
+    row("self_attn.q_proj", &["layers.0.q_proj"]),
+    row("self_attn.k_proj", &["layers.0.k_proj"]),
+    row("self_attn.v_proj", &["layers.0.v_proj"]),
+    row("self_attn.o_proj", &["layers.0.o_proj"]),
+    row("self_attn.q_norm", &["layers.0.q_norm"]),
+    row("self_attn.k_norm", &["layers.0.k_norm"]),
+];
+
+const GATED: &[Row] = &[
+    row("mlp.gate_proj", &["layers.1.gate_proj"]),
+    row("mlp.up_proj", &["layers.1.up_proj"]),
+    row("mlp.down_proj", &["layers.1.down_proj"]),
+];
+
+/// The second is the FFN's pre-norm in spite of its name.
+const PRE_NORMS: &[Row] =
+    &[row("input_layernorm", &["layers.0.norm"]), row("post_attention_layernorm", &["layers.1.norm"])];
+
+pub(super) const LLAMA: Names = Names {
+    prefix: "",
+    block: "model.layers.",
+    outside: OUTSIDE,
+    inside: &[PRE_NORMS, ATTENTION, GATED],
+    routed: ["self_attn", "mlp"],
+    masks: &[".rotary_emb.inv_freq"],
+};
+
+pub(super) const GEMMA2: Names = Names {
+    inside: &[
+        &[
+            row("input_layernorm", &["layers.0.norm"]),
+            row("post_attention_layernorm", &["layers.0.post_norm"]),
+            row("pre_feedforward_layernorm", &["layers.1.norm"]),
+            row("post_feedforward_layernorm", &["layers.1.post_norm"]),
+        ],
+        ATTENTION,
+        GATED,
+    ],
+    ..LLAMA
+};
+
+pub(super) const OLMO2: Names = Names {
+    inside: &[
+        &[
+            row("post_attention_layernorm", &["layers.0.post_norm"]),
+            row("post_feedforward_layernorm", &["layers.1.post_norm"]),
+        ],
+        ATTENTION,
+        GATED,
+    ],
+    ..LLAMA
+};
+
+pub(super) const PHI: Names = Names {
+    outside: &[
+        row("model.embed_tokens", &["embed"]),
+        row("model.final_layernorm", &["norm"]),
+        row("lm_head", &["lm_head"]),
+    ],
+    inside: &[&[
+        row("input_layernorm", &["layers.0.norm"]),
+        row("self_attn.q_proj", &["layers.0.q_proj"]),
+        row("self_attn.k_proj", &["layers.0.k_proj"]),
+        row("self_attn.v_proj", &["layers.0.v_proj"]),
+        row("self_attn.dense", &["layers.0.o_proj"]),
+        row("self_attn.q_layernorm", &["layers.0.q_norm"]),
+        row("self_attn.k_layernorm", &["layers.0.k_norm"]),
+        row("mlp.fc1", &["layers.1.up_proj"]),
+        row("mlp.fc2", &["layers.1.down_proj"]),
+    ]],
+    ..LLAMA
+};
+
+pub(super) const PHI3: Names = Names {
+    inside: &[
+        PRE_NORMS,
+        &[
+            row("self_attn.qkv_proj", &["layers.0.q_proj", "layers.0.k_proj", "layers.0.v_proj"]),
+            row("self_attn.o_proj", &["layers.0.o_proj"]),
+            row("mlp.gate_up_proj", &["layers.1.gate_proj", "layers.1.up_proj"]),
+            row("mlp.down_proj", &["layers.1.down_proj"]),
+        ],
+    ],
+    ..LLAMA
+};
+
+pub(super) const GPT2: Names = Names {
+    prefix: "transformer.",
+    block: "h.",
+    outside: &[
+        row("wte", &["embed"]),
+        row("wpe", &["positions"]),
+        row("ln_f", &["norm"]),
+        row("lm_head", &["lm_head"]),
+    ],
+    inside: &[&[
+        row("ln_1", &["layers.0.norm"]),
+        conv("attn.c_attn", &["layers.0.q_proj", "layers.0.k_proj", "layers.0.v_proj"]),
+        conv("attn.c_proj", &["layers.0.o_proj"]),
+        row("ln_2", &["layers.1.norm"]),
+        conv("mlp.c_fc", &["layers.1.up_proj"]),
+        conv("mlp.c_proj", &["layers.1.down_proj"]),
+    ]],
+    routed: ["attn", "mlp"],
+    masks: &[".attn.bias", ".attn.masked_bias"],
+};
+
+impl Names {
+    /// Where a tensor of ours lies; nothing if the family has no name for it.
+    pub(super) fn place(&self, ours: &str) -> Option<Place> {
+        let (module, kind) = ours.rsplit_once('.')?;
+        let Some((block, inside)) = module.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'))
+        else {
+            return Some(place("", "", kind, find(self.outside, module)?));
+        };
+        let (front, blocks) = (format!("{}{block}.", self.block), format!("blocks.{block}."));
+        if let Some(router) = self.router(inside) {
+            let theirs = format!("{front}{router}.{kind}");
+            return Some(Place { theirs, parts: vec![ours.to_owned()], transposed: false, is_router: true });
+        }
+        let row = self.inside.iter().find_map(|rows| find(rows, inside))?;
+        Some(place(&front, &blocks, kind, row))
+    }
+
+    /// Their name of a router.
+    fn router(&self, inside: &str) -> Option<String> {
+        match inside {
+            "router" => Some("skip_router".to_owned()),
+            "layer_routers.0" => Some(format!("{}.skip_router", self.routed[0])),
+            "layer_routers.1" => Some(format!("{}.skip_router", self.routed[1])),
+            _ => None,
+        }
+    }
+
+    /// Whether a tensor of theirs is none of the model's weights: masks and frequencies that some files have.
+    pub(super) fn is_no_weight(&self, theirs: &str) -> bool {
+        theirs.starts_with(self.block) && self.masks.iter().any(|end| theirs.ends_with(end))
+    }
+}
+
+fn find(rows: &'static [Row], module: &str) -> Option<&'static Row> {
+    rows.iter().find(|row| row.ours.contains(&module))
+}
+
+fn place(front: &str, blocks: &str, kind: &str, row: &Row) -> Place {
+    Place {
+        theirs: format!("{front}{}.{kind}", row.theirs),
+        parts: row.ours.iter().map(|part| format!("{blocks}{part}.{kind}")).collect(),
+        transposed: row.transposed && kind == "weight",
+        is_router: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_theirs() {
+        let theirs = |names: &Names, ours: &str| names.place(ours).map(|place| place.theirs);
+        let of = |name: &str| Some(name.to_owned());
+        assert_eq!(theirs(&LLAMA, "embed.weight"), of("model.embed_tokens.weight"));
+        assert_eq!(
+            theirs(&LLAMA, "blocks.12.layers.1.norm.weight"),
+            of("model.layers.12.post_attention_layernorm.weight")
+        );
+        assert_eq!(
+            theirs(&GEMMA2, "blocks.0.layers.0.post_norm.weight"),
+            of("model.layers.0.post_attention_layernorm.weight")
+        );
+        assert_eq!(theirs(&GPT2, "blocks.3.layer_routers.0.bias"), of("h.3.attn.skip_router.bias"));
+        assert_eq!(theirs(&PHI, "blocks.3.router.weight"), of("model.layers.3.skip_router.weight"));
+        assert_eq!(theirs(&LLAMA, "blocks.0.layers.7.up_proj.weight"), None);
+        let c_attn = GPT2.place("blocks.1.layers.0.v_proj.weight").unwrap();
+        assert!(c_attn.transposed && c_attn.theirs == "h.1.attn.c_attn.weight");
+        assert_eq!(c_attn.parts[1], "blocks.1.layers.0.k_proj.weight");
+        assert!(!GPT2.place("blocks.1.layers.0.v_proj.bias").unwrap().transposed);
+    }
+
+    #[test]
+    fn masks_are_no_weights() {
+        assert!(LLAMA.is_no_weight("model.layers.0.self_attn.rotary_emb.inv_freq"));
+        assert!(GPT2.is_no_weight("h.0.attn.bias") && !GPT2.is_no_weight("h.0.attn.c_attn.bias"));
+        assert!(!LLAMA.is_no_weight("model.layers.0.attn.bias"));
+    }
+}

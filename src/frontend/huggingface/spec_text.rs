@@ -1,0 +1,352 @@
+//! A configuration as the text of a spec.
+
+use super::config::{Config, unsupported};
+use super::families::{Bias, MlpBias, Positions, QkNorm, WINDOW, Windows};
+use super::rope::{self, LayerType, Rope};
+use super::skip::Skips;
+use crate::frontend::language::ast::{Entry, ValueKind};
+use crate::frontend::language::limits;
+use crate::frontend::language::read::Ctx;
+use crate::frontend::language::words::Word;
+
+/// Sizes that the layers share.
+struct Sizes {
+    d_model: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    max_positions: usize,
+}
+
+/// An activation with a gate, as a spec calls it.
+#[derive(Clone, Copy, PartialEq)]
+struct Gated(&'static str);
+
+/// An activation without one.
+#[derive(Clone, Copy, PartialEq)]
+struct Plain(&'static str);
+
+impl Word for Gated {
+    const WORDS: &'static [(&'static str, Gated)] = &[
+        ("silu", Gated("swiglu")),
+        ("swish", Gated("swiglu")),
+        ("gelu_pytorch_tanh", Gated("geglu")),
+        ("gelu_new", Gated("geglu")),
+        ("gelu_fast", Gated("geglu")),
+    ];
+}
+
+impl Word for Plain {
+    const WORDS: &'static [(&'static str, Plain)] = &[
+        ("gelu", Plain("gelu_erf")),
+        ("gelu_new", Plain("gelu")),
+        ("gelu_pytorch_tanh", Plain("gelu")),
+        ("gelu_fast", Plain("gelu")),
+        ("relu", Plain("relu")),
+        ("relu2", Plain("relu2")),
+        ("silu", Plain("silu")),
+    ];
+}
+
+/// The number of layers.
+pub(super) fn n_layers(c: &mut Config<'_>) -> Option<usize> {
+    c.required(c.family.keys.layers, |ctx, entry| ctx.count(entry, 1..=limits::LAYERS / 2))
+}
+
+/// The text of the spec. Nothing if something is wrong, which is reported then.
+pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String> {
+    let sizes = sizes(c)?;
+    let ropes = rope::read(c, sizes.max_positions)?;
+    let types = layer_types(c, sizes.layers)?;
+    let has_windows = types.contains(&LayerType::Sliding);
+    let shared = ropes.as_ref().and_then(|[full, sliding]| (full == sliding || !has_windows).then_some(full));
+    let model =
+        model_table(c, &sizes, ropes.as_ref().map(|ropes| shared.unwrap_or(&ropes[0])), shared.is_some())?;
+    let same = attention(c, &sizes)?;
+    let ffn = ffn(c)?;
+    let turns = turns(c, sizes.layers)?;
+    let window = window(c)?;
+    let layers: Vec<String> = (0..sizes.layers)
+        .map(|layer| {
+            let mut attention = same.clone();
+            if let Some(ropes) = &ropes {
+                let rope = &ropes[usize::from(types[layer] == LayerType::Sliding)];
+                attention.extend(of_rope(rope, shared.is_none(), turns[layer], sizes.head_dim));
+            }
+            let window = window.filter(|_| types[layer] == LayerType::Sliding);
+            attention.extend(window.map(|window| format!("window = {window}")));
+            block(c.family.layout, [attention, ffn.clone()], skips, layer)
+        })
+        .collect();
+    Some(model + &stack(&layers))
+}
+
+fn width(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<usize> {
+    ctx.count(entry, 1..=limits::WIDTH)
+}
+
+fn sizes(c: &mut Config<'_>) -> Option<Sizes> {
+    let family = c.family;
+    let d_model = c.required(family.keys.d_model, width);
+    let layers = n_layers(c);
+    let heads = c.required(family.keys.heads, width);
+    let kv_heads = c.nullable("num_key_value_heads", family.kv_heads, width);
+    let head_dim = c.nullable("head_dim", family.head_dim, width);
+    let max_positions = c.value(family.keys.max_positions, family.max_positions, |ctx, entry| {
+        ctx.count(entry, 1..=limits::POSITIONS)
+    });
+    let (d_model, heads) = (d_model?, heads?);
+    let kv_heads = kv_heads?.unwrap_or(heads);
+    let divides = heads.is_multiple_of(kv_heads) && (head_dim?.is_some() || d_model.is_multiple_of(heads));
+    if !divides {
+        let entry = c.entry(family.keys.heads)?;
+        let message =
+            format!("{heads} heads do not share out {kv_heads} heads of keys in a width of {d_model}");
+        let help = "the heads are a multiple of `num_key_value_heads`, and the width is one of theirs unless `head_dim` is given";
+        c.ctx.wrong("spec::head_split", message, (&entry.value, "does not come out even"), help.to_owned());
+        return None;
+    }
+    let head_dim = head_dim?.unwrap_or(d_model / heads);
+    Some(Sizes { d_model, layers: layers?, heads, kv_heads, head_dim, max_positions: max_positions? })
+}
+
+/// `[model]`. A rotation that all layers share stands here.
+fn model_table(c: &mut Config<'_>, sizes: &Sizes, rope: Option<&Rope>, is_shared: bool) -> Option<String> {
+    let family = c.family;
+    let vocab_size = c.required("vocab_size", width)?;
+    let eps = c.value(family.keys.eps, family.eps, |ctx, entry| {
+        ctx.number(entry, "from 1e-30 to 1.0", |number| (1e-30..=1.0).contains(&number))
+    })?;
+    let tie = c.flag("tie_word_embeddings", family.tie)?;
+    let mut lines = vec![
+        format!("name = {:?}", family.model_type),
+        format!("vocab_size = {vocab_size}"),
+        format!("d_model = {}", sizes.d_model),
+        format!("max_positions = {}", sizes.max_positions),
+        format!("norm = {:?}", family.norm),
+        format!("norm_eps = {eps:?}"),
+        format!("positions = {:?}", if rope.is_some() { "rope" } else { "learned" }),
+    ];
+    lines.extend(rope.map(|rope| format!("rope_theta = {:?}", rope.theta)));
+    let scaling = rope.filter(|_| is_shared).and_then(|rope| rope.scaling.as_ref());
+    lines.extend(scaling.map(|scaling| format!("rope_scaling = {scaling}")));
+    lines.push(format!("tie_embeddings = {tie}"));
+    if family.norms != "pre" {
+        lines.push(format!("norms = {:?}", family.norms));
+    }
+    if family.is_gemma {
+        lines.push("norm_offset = 1.0".to_owned());
+        lines.push(format!("embed_scale = {:?}", (sizes.d_model as f64).sqrt()));
+    }
+    if let Some([_, logits]) = family.caps {
+        let cap = c.nullable("final_logit_softcapping", logits, positive)?;
+        lines.extend(cap.map(|cap| format!("logit_softcap = {cap:?}")));
+    }
+    if family.head_bias {
+        lines.push("head_bias = true".to_owned());
+    }
+    Some(format!("[model]\n{}\n", lines.join("\n")))
+}
+
+fn positive(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<f64> {
+    ctx.number(entry, "above 0.0", |number| number > 0.0)
+}
+
+/// What all attention layers have in common.
+fn attention(c: &mut Config<'_>, sizes: &Sizes) -> Option<Vec<String>> {
+    let family = c.family;
+    let mut settings = vec![
+        "kind = \"attention\"".to_owned(),
+        format!("heads = {}", sizes.heads),
+        format!("kv_heads = {}", sizes.kv_heads),
+        format!("head_dim = {}", sizes.head_dim),
+    ];
+    let bias = match family.bias {
+        Bias::None => None,
+        Bias::Qkv => Some("qkv"),
+        Bias::All => Some("all"),
+        Bias::Configured => c.flag("attention_bias", false)?.then_some("all"),
+    };
+    let qk_norm = match family.qk_norm {
+        QkNorm::None => None,
+        QkNorm::Head => Some("head"),
+        QkNorm::Full => Some("full"),
+        QkNorm::Configured => c.flag("qk_layernorm", false)?.then_some("head"),
+    };
+    settings.extend(bias.map(|word| format!("bias = {word:?}")));
+    settings.extend(qk_norm.map(|word| format!("qk_norm = {word:?}")));
+    if let Some([scores, _]) = family.caps {
+        let scalar = c.value("query_pre_attn_scalar", 256.0, positive)?;
+        settings.push(format!("scale = {:?}", scalar.powf(-0.5)));
+        let cap = c.nullable("attn_logit_softcapping", scores, positive)?;
+        settings.extend(cap.map(|cap| format!("softcap = {cap:?}")));
+    }
+    Some(settings)
+}
+
+fn of_rope(rope: &Rope, is_own: bool, turns: bool, head_dim: usize) -> Vec<String> {
+    if !turns {
+        return vec!["rotary_dim = 0".to_owned()];
+    }
+    let mut settings = Vec::new();
+    if is_own {
+        settings.push(format!("rope_theta = {:?}", rope.theta));
+        settings.extend(rope.scaling.as_ref().map(|scaling| format!("rope_scaling = {scaling}")));
+    }
+    let turned = (head_dim as f64 * rope.share).floor() as usize;
+    settings.extend((turned != head_dim).then(|| format!("rotary_dim = {turned}")));
+    settings
+}
+
+fn ffn(c: &mut Config<'_>) -> Option<Vec<String>> {
+    let family = c.family;
+    let d_ff = match family.keys.d_ff {
+        "n_inner" => {
+            let d_model = c.required(family.keys.d_model, width)?;
+            c.nullable("n_inner", None, width)?.unwrap_or(4 * d_model)
+        }
+        key => c.required(key, width)?,
+    };
+    let activation = activation(c)?;
+    let bias = match family.mlp_bias {
+        MlpBias::None => false,
+        MlpBias::All => true,
+        MlpBias::Configured => c.flag("mlp_bias", false)?,
+    };
+    let mut settings =
+        vec!["kind = \"ffn\"".to_owned(), format!("d_ff = {d_ff}"), format!("activation = {activation:?}")];
+    settings.extend(bias.then(|| "bias = true".to_owned()));
+    Some(settings)
+}
+
+/// The activation as a spec calls it. Gemmas name it by another key, and files of the first one say `gelu` there or here
+/// and mean its tanh form.
+fn activation(c: &mut Config<'_>) -> Option<&'static str> {
+    let is_null = |entry: &&Entry| matches!(entry.value.kind, ValueKind::Null);
+    let usual = c.entry(c.family.keys.activation);
+    let own = if c.family.is_gemma { c.entry("hidden_activation") } else { None };
+    let entry = own.filter(|entry| !is_null(entry)).or(usual.filter(|entry| !is_null(entry)));
+    let Some(entry) = entry else {
+        let of_family = c.family.activation;
+        let known = Gated::WORDS.iter().map(|(word, gated)| (*word, gated.0));
+        let known =
+            known.filter(|_| c.family.gated).chain(Plain::WORDS.iter().map(|(word, plain)| (*word, plain.0)));
+        return known.into_iter().find(|(word, _)| *word == of_family).map(|(_, ours)| ours);
+    };
+    if c.family.model_type == "gemma" && matches!(&entry.value.kind, ValueKind::Text(word) if word == "gelu")
+    {
+        return Some("geglu");
+    }
+    match c.family.gated {
+        true => c.ctx.word::<Gated>(entry).map(|word| word.0),
+        false => c.ctx.word::<Plain>(entry).map(|word| word.0),
+    }
+}
+
+/// Which layers see a window.
+fn layer_types(c: &mut Config<'_>, layers: usize) -> Option<Vec<LayerType>> {
+    let count = |ctx: &mut Ctx<'_>, entry: &Entry| ctx.count(entry, 0..=limits::LAYERS);
+    let is_sliding: Box<dyn Fn(usize) -> bool> = match c.family.windows {
+        Windows::None => return Some(vec![LayerType::Full; layers]),
+        Windows::All(_) => return Some(vec![LayerType::Sliding; layers]),
+        Windows::Switched => {
+            let from = c.value("max_window_layers", 28, count)?;
+            if !c.flag("use_sliding_window", false)? {
+                c.entry("layer_types");
+                return Some(vec![LayerType::Full; layers]);
+            }
+            Box::new(move |layer| layer >= from)
+        }
+        Windows::Alternating => Box::new(|layer| layer % 2 == 0),
+        Windows::Pattern => {
+            let key = match c.entry("_sliding_window_pattern") {
+                Some(_) => "_sliding_window_pattern",
+                None => "sliding_window_pattern",
+            };
+            let period = c.value(key, 6, |ctx, entry| ctx.count(entry, 1..=limits::LAYERS))?;
+            Box::new(move |layer| !(layer + 1).is_multiple_of(period))
+        }
+    };
+    let listed = c.nullable("layer_types", None, |ctx, entry| {
+        list_of(ctx, entry, layers, |ctx, entry| ctx.word(entry))
+    })?;
+    let by_rule = |layer| if is_sliding(layer) { LayerType::Sliding } else { LayerType::Full };
+    Some(listed.unwrap_or_else(|| (0..layers).map(by_rule).collect()))
+}
+
+/// A list with an element for each layer.
+fn list_of<T>(
+    ctx: &mut Ctx<'_>,
+    entry: &Entry,
+    layers: usize,
+    read: impl Fn(&mut Ctx<'_>, &Entry) -> Option<T>,
+) -> Option<Vec<T>> {
+    let values = ctx.list(entry, "elements", "[…]")?;
+    if values.len() != layers {
+        let message = format!("`{}` has {} elements for {layers} layers", entry.key, values.len());
+        let help = "write an element for each layer".to_owned();
+        ctx.wrong("spec::out_of_range", message, (&entry.value, "of another length"), help);
+        return None;
+    }
+    let element = |value| Entry { value: Clone::clone(value), ..entry.clone() };
+    values.iter().map(|value| read(ctx, &element(value))).collect()
+}
+
+/// Which layers have a rotation.
+fn turns(c: &mut Config<'_>, layers: usize) -> Option<Vec<bool>> {
+    let Positions::Rope { switched: true, .. } = c.family.positions else { return Some(vec![true; layers]) };
+    if let Some(entry) = c.entry("use_sliding_window")
+        && matches!(entry.value.kind, ValueKind::Bool(true))
+    {
+        unsupported(&mut c.ctx, entry, "windows, which smollm3 is not read with");
+    }
+    let interval = c.value("no_rope_layer_interval", 4, |ctx, entry| ctx.count(entry, 1..=limits::LAYERS))?;
+    let flag = |ctx: &mut Ctx<'_>, entry: &Entry| ctx.count(entry, 0..=1).map(|flag| flag == 1);
+    let listed = c.nullable("no_rope_layers", None, |ctx, entry| list_of(ctx, entry, layers, flag))?;
+    Some(listed.unwrap_or_else(|| (0..layers).map(|layer| !(layer + 1).is_multiple_of(interval)).collect()))
+}
+
+/// The window of layers that have one.
+fn window(c: &mut Config<'_>) -> Option<Option<usize>> {
+    let default = match c.family.windows {
+        Windows::None => return Some(None),
+        Windows::All(default) => default,
+        Windows::Switched | Windows::Alternating | Windows::Pattern => Some(WINDOW),
+    };
+    c.nullable("sliding_window", default, |ctx, entry| ctx.count(entry, 1..=limits::POSITIONS))
+}
+
+fn block(layout: &str, layers: [Vec<String>; 2], skips: Option<&Skips>, layer: usize) -> String {
+    let mut text = String::new();
+    if layout != "sequence" {
+        text.push_str(&format!("layout = {layout:?}\n"));
+    }
+    text.extend(skips.and_then(|skips| skips.of_block(layer)).map(|skip| format!("skip = {skip}\n")));
+    text.push_str("layers = [\n");
+    for (idx, mut settings) in layers.into_iter().enumerate() {
+        let skip = skips.and_then(|skips| skips.of_layer(layer, idx));
+        settings.extend(skip.map(|skip| format!("skip = {skip}")));
+        text.push_str(&format!("  {{ {} }},\n", settings.join(", ")));
+    }
+    text + "]\n"
+}
+
+/// Blocks, each once and named by the first layer that it is, and the stack of them.
+fn stack(layers: &[String]) -> String {
+    let first = |text: &String| layers.iter().position(|other| other == text).unwrap_or_default();
+    let is_uniform = layers.iter().all(|text| first(text) == 0);
+    if is_uniform {
+        let block = layers.first().map_or("", String::as_str);
+        return format!(
+            "\n[block.layer]\n{block}\n[[stack]]\nblocks = [\"layer\"]\nrepeat = {}\n",
+            layers.len()
+        );
+    }
+    let mut text = String::new();
+    for (layer, block) in layers.iter().enumerate().filter(|(layer, text)| first(text) == *layer) {
+        text.push_str(&format!("\n[block.layer{layer}]\n{block}"));
+    }
+    let names: Vec<String> = layers.iter().map(|text| format!("\"layer{}\"", first(text))).collect();
+    text + &format!("\n[[stack]]\nblocks = [{}]\n", names.join(", "))
+}

@@ -1,0 +1,59 @@
+//! What a model is read from: a spec, or a directory as Hugging Face has them.
+
+use std::path::Path;
+
+use super::huggingface::Directory;
+use super::language::ast::{self, Ast};
+use super::spec::model::Model;
+use super::spec::{self, resolve};
+use super::weights::Weights;
+use crate::diagnostic::Diagnostics;
+
+/// A model with what it was read from.
+pub struct Source {
+    /// The tree of the spec's text, which knows the place of every setting; of a directory, that of the text made of it.
+    pub ast: Ast,
+    /// The resolved model.
+    pub model: Model,
+    /// The directory, if it is one.
+    pub directory: Option<Directory>,
+}
+
+impl Source {
+    /// Reads a spec, or the configuration of a directory. `overlay` is for directories alone, see [`Directory::open`].
+    ///
+    /// # Errors
+    /// What is wrong with what is written there.
+    pub fn open(path: &Path, overlay: Option<&Path>) -> Result<Source, Diagnostics> {
+        if !path.is_dir() {
+            let (ast, model) = spec::load_with_places(path)?;
+            return Ok(Source { ast, model, directory: None });
+        }
+        let directory = Directory::open(path, overlay)?;
+        let ast = ast::parse(&format!("{} as a spec", path.display()), directory.spec())?;
+        let model = resolve::resolve(&ast)?;
+        Ok(Source { ast, model, directory: Some(directory) })
+    }
+
+    /// What its author should know, besides lints.
+    pub fn notes(&self) -> Diagnostics {
+        self.directory.as_ref().map(|directory| directory.notes().clone()).unwrap_or_default()
+    }
+
+    /// The weights in `file` or, without one, those of the directory; none for a spec without a file. `routers` has those
+    /// of the routers of a directory, if they are in a file of their own.
+    ///
+    /// # Errors
+    /// What is wrong with the files or their tensors, each with a code.
+    pub fn weights(
+        &self,
+        file: Option<&Path>,
+        routers: Option<&Path>,
+    ) -> Result<Option<Weights>, Diagnostics> {
+        match (&self.directory, file) {
+            (Some(directory), file) => directory.weights(&self.model, file, routers).map(Some),
+            (None, Some(file)) => Weights::open(file, &self.model).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+}
