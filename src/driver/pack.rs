@@ -3,14 +3,15 @@
 //! Besides the sections of each target ([`skipc_artifact::bundle`]) an artefact has `spec.toml` (the resolved model),
 //! for each function `ir/FUNCTION/lowered.sir` and `ir/FUNCTION/legal.sir` (the graph before and after the passes) and
 //! `known-answer/FUNCTION/TYPE.safetensors`, and for each kind of target and precision `plan/KIND-TYPE.json`, the plans of
-//! all functions put together. `rewrites.json` has what rules rewrote in each function.
+//! all functions put together. `rewrites.json` has what rules rewrote in each function. `language/FILE` are the files of a
+//! tokenizer, if the model came with one.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
 use skipc_artifact::manifest::{Manifest, Promises};
-use skipc_artifact::section::{ContentHash, SectionKind};
+use skipc_artifact::section::{ContentHash, LANGUAGE, SectionKind};
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::{Content, Writer};
 use skipc_runtime::known_answer;
@@ -89,7 +90,10 @@ fn writer<'w>(
     }
     // Targets of one kind share their constants, which are made once.
     let mut made: Vec<(&'static str, DType, String)> = Vec::new();
-    let Compiled { linked, bundles, .. } = compiled;
+    let Compiled { linked, bundles, language, .. } = compiled;
+    for (name, bytes) in language {
+        writer.section(format!("{LANGUAGE}{name}"), SectionKind::Language, bytes).map_err(failed)?;
+    }
     for bundle in bundles {
         let (target, dtype) = (bundle.program.target.clone(), bundle.program.dtype);
         let shared = made.iter().find(|(kind, of, _)| (*kind, *of) == (target.kind(), dtype));

@@ -126,6 +126,9 @@ pub struct Compiled {
     pub linked: Vec<LinkedOf>,
     /// Program and code for each target, in the order of the request.
     pub bundles: Vec<Bundle>,
+    /// Files that stand between the model and people, such as a tokenizer.json, which the artefact takes along: their names
+    /// and bytes. Nothing in a compile reads them.
+    pub language: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// A model's graphs and plans for one function.
@@ -191,7 +194,8 @@ fn find_plan<'p>(plans: &'p [PlanOf], target: &Target, dtype: DType) -> Option<&
 /// What is wrong with the request or the model, or a fault of the compiler, each with its exit code.
 pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Compiled, Error> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
-    let mut compiled = Compiled { phases: Vec::new(), linked: Vec::new(), bundles: Vec::new() };
+    let mut compiled =
+        Compiled { phases: Vec::new(), linked: Vec::new(), bundles: Vec::new(), language: Vec::new() };
     let functions =
         Function::of(model).into_iter().filter(|function| request.steps || *function != Function::Step);
     for function in functions {

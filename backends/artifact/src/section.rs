@@ -97,6 +97,9 @@ impl<'de> Deserialize<'de> for ContentHash {
     }
 }
 
+/// What stands in front of the names of sections that are files of a tokenizer.
+pub const LANGUAGE: &str = "language/";
+
 /// What the bytes of a section are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -105,6 +108,8 @@ pub enum SectionKind {
     Spec,
     /// The graph after one phase, in its text form.
     Ir,
+    /// A file that stands between the model and people, such as a tokenizer.json.
+    Language,
     /// The plan as text, human-readable.
     Plan,
     /// What the runtime executes for one target, as JSON.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::aliases;
 use super::families::{FAMILIES, Family, HARMLESS, NOT_YET, SWITCHES};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, ValueKind};
@@ -121,6 +122,7 @@ impl<'a> Config<'a> {
     pub(super) fn finish(mut self) -> (Diagnostics, Diagnostics) {
         for (key, taken, what) in SWITCHES {
             if let Some(entry) = self.entry(key)
+                && !matches!(entry.value.kind, ValueKind::Null)
                 && self.ctx.flag(entry).is_some_and(|flag| flag != *taken)
             {
                 self.unsupported(entry, what);
@@ -138,7 +140,10 @@ impl<'a> Config<'a> {
     fn unread(&self) -> Diagnostics {
         let is_unread = |entry: &&Entry| {
             let key = entry.key.as_str();
-            !self.read.contains(key) && !HARMLESS.contains(&key) && key != "skip_config"
+            !self.read.contains(key)
+                && !HARMLESS.contains(&key)
+                && !aliases::KEYS.contains(&key)
+                && key != "skip_config"
         };
         let unread: Vec<&Entry> = self.fields.table.entries.iter().filter(is_unread).collect();
         let Some(first) = unread.first() else { return Diagnostics::default() };

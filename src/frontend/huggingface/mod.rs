@@ -5,6 +5,7 @@
 //! directory is compiling that spec with these tensors. What the configuration asks for and a spec cannot say is refused
 //! with its place in `config.json`.
 
+mod aliases;
 mod config;
 mod families;
 mod names;
@@ -61,15 +62,16 @@ impl Directory {
         let (family, table, is_part) = config::family(&ast)?;
         let mut config = Config::new(&ast, table, family);
         let n_layers = spec_text::n_layers(&mut config);
-        let skips = match n_layers {
-            Some(n_layers) => skips(&ast, overlay, n_layers)?,
-            None => None,
+        let (skips, of_aliases) = match n_layers {
+            Some(n_layers) => skips(&ast, overlay, n_layers)?.unzip(),
+            None => (None, None),
         };
         let spec = spec_text::write(&mut config, skips.as_ref());
         let (found, notes) = config.finish();
         let Some(spec) = spec else { return Err(found) };
         let swaps_rows = skips.is_some_and(|skips| skips.swaps_rows);
         let naming = Naming { names: family.names, is_part, swaps_rows };
+        let notes = notes.and(of_aliases.unwrap_or_default());
         found.or(Directory { folder: folder.to_owned(), spec, notes, naming })
     }
 
@@ -154,19 +156,19 @@ impl Directory {
     }
 }
 
-/// The routers of an overlay, else those of the configuration.
+/// The routers of an overlay, else those of the configuration, with what is said of aliases.
 fn skips(
     config: &ast::Ast,
     overlay: Option<&Path>,
     n_layers: usize,
-) -> Result<Option<skip::Skips>, Diagnostics> {
+) -> Result<Option<(skip::Skips, Diagnostics)>, Diagnostics> {
     match overlay {
         Some(path) => {
             let (name, text) = spec::read_text(path)?;
             let ast = ast::parse(&name, &text)?;
             skip::read(&ast, &ast.root, n_layers).map(Some)
         }
-        None => skip::table_of(config)?.map(|table| skip::read(config, table, n_layers)).transpose(),
+        None => skip::table_of(config)?.map(|table| skip::read(config, &table, n_layers)).transpose(),
     }
 }
 

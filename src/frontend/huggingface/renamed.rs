@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::aliases::TENSORS;
 use super::names::{Names, Place};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::words::quoted;
@@ -26,18 +27,19 @@ impl Naming {
     }
 
     /// A name in a file as the tables have it; nothing for what belongs to another part of the model.
-    fn bare<'n>(&self, name: &'n str) -> Option<Cow<'n, str>> {
+    fn bare(&self, name: &str) -> Option<String> {
         const OTHERS: [&str; 4] = [
             "vision_tower.",
             "multi_modal_projector.",
             "model.vision_tower.",
             "model.multi_modal_projector.",
         ];
-        if !self.is_part {
-            return Some(name.strip_prefix(self.names.prefix).unwrap_or(name).into());
-        }
-        (!OTHERS.iter().any(|other| name.starts_with(other)))
-            .then(|| name.replacen("language_model.", "", 1).into())
+        let name = match self.is_part {
+            false => name.strip_prefix(self.names.prefix).unwrap_or(name).to_owned(),
+            true if OTHERS.iter().any(|other| name.starts_with(other)) => return None,
+            true => name.replacen("language_model.", "", 1),
+        };
+        Some(TENSORS.iter().fold(name, |name, (theirs, ours)| name.replacen(theirs, ours, 1)))
     }
 }
 
@@ -112,8 +114,8 @@ fn collect(
     for (idx, source) in sources.iter().enumerate() {
         for (theirs, info) in source.tensors() {
             let Some(bare) = naming.bare(theirs) else { continue };
-            infos.insert(bare.to_string(), info.clone());
-            if let Some((_, before)) = there.insert(bare.into_owned(), (idx, theirs.clone())) {
+            infos.insert(bare.clone(), info.clone());
+            if let Some((_, before)) = there.insert(bare, (idx, theirs.clone())) {
                 let message = format!("{name} has {} twice: also as {}", quoted(theirs), quoted(&before));
                 let help = "either could be meant; remove one of them, or leave out `--router-weights`";
                 found.push(Diagnostic::new("weights::twice", message).help(help));

@@ -1,8 +1,11 @@
 //! `skip_config`: which layers of a dense checkpoint have routers, and which ones.
 
+use std::borrow::Cow;
+
+use super::aliases;
 use super::config::unsupported;
 use crate::diagnostic::Diagnostics;
-use crate::frontend::language::ast::{Ast, Entry, Table, ValueKind};
+use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
 use crate::frontend::language::words::{Word, words};
@@ -111,24 +114,39 @@ impl Skips {
     }
 }
 
-/// Reads the table of an overlay, or of `skip_config`.
-pub(super) fn read(ast: &Ast, table: &Table, n_layers: usize) -> Result<Skips, Diagnostics> {
+/// Reads the table of an overlay, or of `skip_config`; also gives what is said of aliases in it.
+pub(super) fn read(ast: &Ast, table: &Table, n_layers: usize) -> Result<(Skips, Diagnostics), Diagnostics> {
     let mut ctx = Ctx::new(ast);
-    let skips = skips(&mut ctx, table, n_layers);
-    match skips {
-        Some(skips) => ctx.found.or(skips),
+    let resolved = aliases::resolve(&mut ctx, table, n_layers);
+    let read = resolved.and_then(|(table, notes)| Some((skips(&mut ctx, &table, n_layers)?, notes)));
+    match read {
+        Some(read) => ctx.found.or(read),
         None => Err(ctx.found),
     }
 }
 
-/// The table of `skip_config`, if a configuration has one; `null` is none.
-pub(super) fn table_of(ast: &Ast) -> Result<Option<&Table>, Diagnostics> {
+/// The table of `skip_config`, if a configuration has one; `null` is none. Code that knows nothing of it writes its own keys
+/// beside those of the family.
+pub(super) fn table_of(ast: &Ast) -> Result<Option<Cow<'_, Table>>, Diagnostics> {
     match ast.root.get("skip_config") {
-        None => Ok(None),
         Some(entry) if matches!(entry.value.kind, ValueKind::Null) => Ok(None),
         Some(entry) => {
             let mut ctx = Ctx::new(ast);
-            ctx.table("skip_config", &entry.value, EXAMPLE).map(Some).ok_or(ctx.found)
+            ctx.table("skip_config", &entry.value, EXAMPLE)
+                .map(|table| Some(Cow::Borrowed(table)))
+                .ok_or(ctx.found)
+        }
+        None => {
+            let is_alias = |entry: &&Entry| aliases::KEYS.contains(&entry.key.as_str());
+            let mut entries: Vec<Entry> = ast.root.entries.iter().filter(is_alias).cloned().collect();
+            let Some(first) = entries.first().cloned() else { return Ok(None) };
+            let version = Value { kind: ValueKind::Integer(1), ..first.value };
+            entries.push(Entry {
+                key: "version".to_owned(),
+                key_span: first.key_span.clone(),
+                value: version,
+            });
+            Ok(Some(Cow::Owned(Table { span: first.key_span, entries })))
         }
     }
 }

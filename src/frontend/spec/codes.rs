@@ -2,6 +2,10 @@
 
 /// Code and explanation, sorted by code.
 pub const CODES: &[(&str, &str)] = &[
+    (
+        "config::alias",
+        "A setting stands there under the name that other code gives it. The message says what it is read as.",
+    ),
     ("config::family", "The configuration is of a family of models that is not known, or not supported yet."),
     (
         "config::ignored",

@@ -13,10 +13,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
 from gguf import GGUFReader, dequantize
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 MODULES = {
@@ -51,6 +52,41 @@ def tensors(reader, heads):
             values = halves(values, heads[module])
         out[their_name(tensor.name)] = torch.from_numpy(np.array(values)).bfloat16()
     return out
+
+
+def save_gguf(folder, path, kind):
+    """The directory's model as a file that llama.cpp loads, with matrices as `BF16` or `F16`; it has no texts of tokens."""
+    config = json.loads((folder / "config.json").read_text())
+    heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
+    blocks = [f"blk.{block}.{module}.weight" for block in range(config["num_hidden_layers"]) for module in MODULES]
+    names = {their_name(name): name for name in [*OUTSIDE, *blocks]}
+    kind = gguf.GGMLQuantizationType[kind]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("none")
+    for theirs, weight in load_file(folder / "model.safetensors").items():
+        name, array = names[theirs], weight.float().numpy()
+        if array.ndim == 1:
+            writer.add_tensor(name, array)
+            continue
+        module = name.split(".")[-2]
+        if module in heads:
+            rows, columns = array.shape
+            array = array.reshape(heads[module], 2, rows // heads[module] // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def tokenizer(field):

@@ -8,6 +8,8 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
+use super::files::{Files, LIMIT};
+use super::python_json::tojson;
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
 use crate::file::read_limited;
@@ -21,11 +23,11 @@ const CONFIG: &str = "tokenizer_config.json";
 /// Which tokens end a sequence.
 const GENERATION: &str = "generation_config.json";
 
+/// The same, where there is no such file.
+const MODEL: &str = "config.json";
+
 /// The template for chats, where it has a file of its own.
 const TEMPLATE: &str = "chat_template.jinja";
-
-/// Most bytes of such a file. The largest tokenizers have 40 MiB.
-const LIMIT: u64 = 1 << 28;
 
 /// Special tokens that templates may name.
 const SPECIAL: [&str; 5] = ["bos_token", "eos_token", "pad_token", "unk_token", "sep_token"];
@@ -37,32 +39,34 @@ struct HuggingFace {
     ends: Vec<u32>,
 }
 
-/// The tokenizer of a file, with what the files beside it say about it.
+/// The tokenizer of the file `name`, with what the files beside it say about it.
 ///
 /// # Errors
 ///
 /// [`Error::Tokenizer`].
-pub(super) fn open(path: &Path) -> Result<Arc<dyn Tokenizer>, Error> {
-    let bytes = read_limited(path, LIMIT)?;
-    let wrong = |error: tokenizers::Error| Error::Tokenizer { path: path.into(), reason: error.to_string() };
+pub(super) fn open(files: &Files, name: &str) -> Result<Arc<dyn Tokenizer>, Error> {
+    let bytes = files.read(name)?;
+    let wrong =
+        |error: tokenizers::Error| Error::Tokenizer { path: files.place(name), reason: error.to_string() };
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(wrong)?;
     // Prompts are cut and padded nowhere, whatever the tokenizer was trained with.
     inner.with_padding(None).with_truncation(None).map_err(wrong)?;
     let ids = inner.get_vocab(true).into_values();
     let vocab_size = ids.max().map_or(0, |last| last.saturating_add(1));
-    let ends = ends(&inner, path.parent().unwrap_or(path))?;
+    let ends = ends(&inner, files)?;
     Ok(Arc::new(HuggingFace { inner, vocab_size, ends }))
 }
 
-/// The ids in generation_config.json, and that of the token which tokenizer_config.json names.
-fn ends(inner: &tokenizers::Tokenizer, folder: &Path) -> Result<Vec<u32>, Error> {
+/// The ids in generation_config.json, without one in config.json, and that of the token which tokenizer_config.json names.
+fn ends(inner: &tokenizers::Tokenizer, files: &Files) -> Result<Vec<u32>, Error> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    let mut ends: Vec<u32> = match object(&folder.join(GENERATION))?.get("eos_token_id") {
-        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
-        Some(one) => id(one).into_iter().collect(),
-        None => Vec::new(),
-    };
-    let config = object(&folder.join(CONFIG))?;
+    let mut ends: Vec<u32> =
+        match object(files, if files.has(GENERATION) { GENERATION } else { MODEL })?.get("eos_token_id") {
+            Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+            Some(one) => id(one).into_iter().collect(),
+            None => Vec::new(),
+        };
+    let config = object(files, CONFIG)?;
     ends.extend(config.get("eos_token").and_then(name).and_then(|name| inner.token_to_id(name)));
     ends.sort_unstable();
     ends.dedup();
@@ -75,12 +79,12 @@ fn name(token: &Value) -> Option<&str> {
 }
 
 /// The JSON object in a file; an empty one if there is no such file.
-fn object(path: &Path) -> Result<Map<String, Value>, Error> {
-    if !path.is_file() {
+fn object(files: &Files, name: &str) -> Result<Map<String, Value>, Error> {
+    if !files.has(name) {
         return Ok(Map::new());
     }
-    let read = serde_json::from_slice(&read_limited(path, LIMIT)?);
-    read.map_err(|error| Error::Tokenizer { path: path.into(), reason: error.to_string() })
+    let read = serde_json::from_slice(&files.read(name)?);
+    read.map_err(|error| Error::Tokenizer { path: files.place(name), reason: error.to_string() })
 }
 
 impl HuggingFace {
@@ -124,20 +128,20 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template that is named, or that of a folder: in chat_template.jinja, or in tokenizer_config.json.
+    /// The template that is named, or that of the files: in chat_template.jinja, or in tokenizer_config.json.
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`] for a file that cannot be read, [`Error::ChatTemplate`] for a template that is none.
-    pub(super) fn find(folder: &Path, named: Option<&Path>) -> Result<Option<Self>, Error> {
-        let config = object(&folder.join(CONFIG))?;
-        let own = folder.join(TEMPLATE);
-        let file = named.or_else(|| Some(own.as_path()).filter(|own| own.is_file()));
-        let source = match (file, config.get("chat_template")) {
-            (Some(path), _) => {
-                let text = String::from_utf8(read_limited(path, LIMIT)?);
-                Some(text.map_err(|error| wrong_template(&error))?)
-            }
+    pub(super) fn find(files: &Files, named: Option<&Path>) -> Result<Option<Self>, Error> {
+        let config = object(files, CONFIG)?;
+        let own = match named {
+            Some(path) => Some(read_limited(path, LIMIT)?),
+            None if files.has(TEMPLATE) => Some(files.read(TEMPLATE)?),
+            None => None,
+        };
+        let source = match (own, config.get("chat_template")) {
+            (Some(bytes), _) => Some(String::from_utf8(bytes).map_err(|error| wrong_template(&error))?),
             (None, Some(Value::String(source))) => Some(source.clone()),
             (None, Some(Value::Array(several))) => {
                 let default = several.iter().find(|one| one["name"] == "default").or(several.first());
@@ -156,6 +160,7 @@ impl ChatTemplate {
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         let refuse =
             |reason: String| Err::<String, _>(minijinja::Error::new(ErrorKind::InvalidOperation, reason));
+        environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", refuse);
         environment.add_template_owned("chat", source).map_err(|error| wrong_template(&error))?;
         let special = SPECIAL

@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[cfg(feature = "tokenizers")]
-use super::checkpoint as files;
+use super::checkpoint;
+use super::files::Files;
 #[cfg(not(feature = "tokenizers"))]
-use super::no_checkpoint as files;
+use super::no_checkpoint as checkpoint;
 use super::tokenizer::{Bytes, Tokenizer};
 use crate::error::Error;
 
-pub use files::ChatTemplate;
+pub use checkpoint::ChatTemplate;
 
 /// Where tokenizer and template of a model are looked for.
 #[derive(Clone, Debug)]
 pub struct LanguageFiles {
-    /// The artefact. What is not named lies beside it.
+    /// The artefact. What is not named is in it, or lies beside it.
     pub model: PathBuf,
     /// A tokenizer.json, or the folder that has one.
     pub tokenizer: Option<PathBuf>,
@@ -24,28 +25,30 @@ pub struct LanguageFiles {
 }
 
 impl LanguageFiles {
-    /// The tokenizer of a model of `vocab_size` tokens: what is named; for a model of 256 tokens, their bytes; or the
-    /// tokenizer.json beside the artefact.
+    /// The tokenizer of a model of `vocab_size` tokens: what is named; that in the artefact; for a model of 256 tokens, their
+    /// bytes; or the tokenizer.json beside the artefact.
     ///
     /// # Errors
     ///
     /// [`Error::Tokenizer`], or [`Error::PromptVocabulary`] if there is none.
     pub fn tokenizer(&self, vocab_size: u32) -> Result<Arc<dyn Tokenizer>, Error> {
-        let beside = self.folder().join(files::TOKENIZER);
-        let path = match &self.tokenizer {
-            Some(path) if path.is_dir() => beside,
-            Some(path) => path.clone(),
-            None => match Bytes::of(vocab_size) {
-                Ok(bytes) => return Ok(Arc::new(bytes)),
-                Err(error) if !beside.is_file() => return Err(error),
-                Err(_) => beside,
-            },
+        let files = self.files()?;
+        let name = match self.tokenizer.as_deref().filter(|path| !path.is_dir()).and_then(Path::file_name) {
+            Some(name) => &*name.to_string_lossy(),
+            None => checkpoint::TOKENIZER,
         };
-        let tokenizer = files::open(&path)?;
+        if self.tokenizer.is_none() && matches!(files, Files::Folder(_)) {
+            match Bytes::of(vocab_size) {
+                Ok(bytes) => return Ok(Arc::new(bytes)),
+                Err(error) if !files.has(name) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let tokenizer = checkpoint::open(&files, name)?;
         let known = tokenizer.vocab_size();
         if known > vocab_size {
             let reason = format!("it has {known} tokens, the model {vocab_size}: it is of another model");
-            return Err(Error::Tokenizer { path, reason });
+            return Err(Error::Tokenizer { path: files.place(name), reason });
         }
         Ok(tokenizer)
     }
@@ -56,15 +59,19 @@ impl LanguageFiles {
     ///
     /// [`Error::Tokenizer`] for a file that cannot be read; [`Error::ChatTemplate`] for a template that is none.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, Error> {
-        ChatTemplate::find(self.folder(), self.chat_template.as_deref())
+        ChatTemplate::find(&self.files()?, self.chat_template.as_deref())
     }
 
     /// Where files that are not named are.
-    fn folder(&self) -> &Path {
-        match &self.tokenizer {
+    fn files(&self) -> Result<Files, Error> {
+        let folder = match &self.tokenizer {
             Some(path) if path.is_dir() => path,
             Some(path) => path.parent().unwrap_or(path),
-            None => self.model.parent().unwrap_or(&self.model),
-        }
+            None => match Files::within(&self.model, checkpoint::TOKENIZER)? {
+                Some(files) => return Ok(files),
+                None => self.model.parent().unwrap_or(&self.model),
+            },
+        };
+        Ok(Files::Folder(folder.into()))
     }
 }

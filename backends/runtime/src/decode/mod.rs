@@ -32,12 +32,15 @@ mod cached;
 mod checkpoint;
 mod decoder;
 mod engine;
+mod files;
 mod language;
 pub mod metered;
 #[cfg(not(feature = "tokenizers"))]
 mod no_checkpoint;
 mod pages;
 mod prefixes;
+#[cfg(feature = "tokenizers")]
+mod python_json;
 mod recompute;
 mod request;
 pub mod sampling;

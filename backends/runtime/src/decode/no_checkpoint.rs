@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::files::Files;
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
 
@@ -14,16 +15,16 @@ fn missing(path: &Path) -> Error {
     Error::Tokenizer { path: path.into(), reason }
 }
 
-pub(super) fn open(path: &Path) -> Result<Arc<dyn Tokenizer>, Error> {
-    Err(missing(path))
+pub(super) fn open(files: &Files, name: &str) -> Result<Arc<dyn Tokenizer>, Error> {
+    Err(missing(&files.place(name)))
 }
 
 /// A template, of which there is none in this build.
 pub struct ChatTemplate(Infallible);
 
 impl ChatTemplate {
-    pub(super) fn find(folder: &Path, named: Option<&Path>) -> Result<Option<Self>, Error> {
-        Err(missing(named.unwrap_or(folder)))
+    pub(super) fn find(files: &Files, named: Option<&Path>) -> Result<Option<Self>, Error> {
+        Err(missing(named.unwrap_or(&files.place(TOKENIZER))))
     }
 
     /// See the build with the feature.

@@ -1,0 +1,67 @@
+//! Where the files of a tokenizer are: in a folder, or in the artefact itself.
+
+use std::path::{Path, PathBuf};
+
+use skipc_artifact::reader::{Index, Sections as _};
+use skipc_artifact::section::{LANGUAGE, SectionKind};
+
+use crate::error::Error;
+use crate::file::read_limited;
+
+/// Most bytes of such a file. The largest tokenizers have 40 MiB.
+pub(super) const LIMIT: u64 = 1 << 28;
+
+/// Files by name.
+pub(super) enum Files {
+    /// Those of a folder.
+    Folder(PathBuf),
+    /// Those that were compiled into the artefact at this path.
+    Artefact(PathBuf, Index),
+}
+
+impl Files {
+    /// What an artefact has in itself, if there is a file `name` in it.
+    ///
+    /// # Errors
+    ///
+    /// An artefact that cannot be read.
+    pub(super) fn within(artefact: &Path, name: &str) -> Result<Option<Self>, Error> {
+        if !artefact.is_file() {
+            return Ok(None);
+        }
+        let files = Self::Artefact(artefact.into(), Index::open(artefact)?);
+        Ok(files.has(name).then_some(files))
+    }
+
+    /// Whether there is a file of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(name).is_file(),
+            Self::Artefact(_, index) => index.entry(&section(name), SectionKind::Language).is_ok(),
+        }
+    }
+
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    ///
+    /// A file that is not there, or cannot be read.
+    pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::Folder(folder) => read_limited(&folder.join(name), LIMIT),
+            Self::Artefact(_, index) => Ok(index.read(&section(name), SectionKind::Language)?.into_owned()),
+        }
+    }
+
+    /// Where it is, for messages.
+    pub(super) fn place(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Folder(folder) => folder.join(name),
+            Self::Artefact(path, _) => path.join(section(name)),
+        }
+    }
+}
+
+fn section(name: &str) -> String {
+    format!("{LANGUAGE}{name}")
+}

@@ -1,0 +1,578 @@
+//! Directories as Hugging Face has them: the logits and tokens of transformers, the same artefact as from a spec, and an error
+//! of its own for each way in which a directory can be wrong. `tests/huggingface/make.py` says where they come from.
+#![cfg(feature = "cranelift")]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+#[cfg(feature = "cli")]
+use std::process::Command;
+
+use npyz::NpyFile;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+use skipc::diagnostic::Diagnostics;
+use skipc::driver::backends::CpuBackend;
+use skipc::driver::pipeline::Request;
+use skipc::frontend::source::Source;
+use skipc::frontend::spec;
+use skipc::frontend::weights::Weights;
+use skipc_runtime::decode;
+#[cfg(feature = "cli")]
+use skipc_runtime::decode::LanguageFiles;
+use skipc_runtime::generate::{self, Row};
+use skipc_runtime::{Batch, Device, Model, Module, Options, Outputs, Session};
+use tempfile::TempDir;
+
+/// Largest distance of a logit from that of transformers, in f32.
+const TOLERANCE: f32 = 2e-4;
+
+/// A directory with what has to come out.
+struct Case {
+    name: String,
+    folder: PathBuf,
+    /// Rows of tokens, all of one length.
+    tokens: Vec<Vec<u32>>,
+}
+
+impl Case {
+    fn of(name: &str) -> Case {
+        let folder = root().join(name);
+        let (shape, tokens) = array::<i32>(&folder, "tokens.npy");
+        let rows = tokens.chunks(shape[1] as usize);
+        let tokens = rows.map(|row| row.iter().map(|token| *token as u32).collect()).collect();
+        Case { name: name.to_owned(), folder, tokens }
+    }
+
+    /// The logits of all rows, and the decisions `[routers][tokens]`.
+    fn run(&self, artefact: &Model) -> (Vec<f32>, Vec<Vec<u8>>) {
+        let mut session = Session::new(artefact, Device::Cpu, Options::default()).unwrap();
+        let (mut logits, mut gates) = (Vec::new(), Vec::new());
+        for row in &self.tokens {
+            let outputs: Outputs = session.run(&Batch::of_sequence(row.clone())).unwrap();
+            logits.extend(outputs.logits);
+            gates.push(outputs.gates);
+        }
+        let routers = gates.first().map_or(0, Vec::len);
+        let of_router = |router: usize| gates.iter().flat_map(|row| row[router].clone()).collect();
+        (logits, (0..routers).map(of_router).collect())
+    }
+
+    fn check_logits(&self, artefact: &Model, file: &str) -> Vec<Vec<u8>> {
+        let (logits, gates) = self.run(artefact);
+        let (_, wanted) = array::<f32>(&self.folder, file);
+        assert_eq!(logits.len(), wanted.len(), "{}", self.name);
+        let far = logits.iter().zip(&wanted).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
+        assert!(far < TOLERANCE, "{}: a logit is {far} from {file}", self.name);
+        gates
+    }
+
+    fn check_tokens(&self, artefact: &Model) {
+        let (shape, wanted) = array::<i32>(&self.folder, "greedy.npy");
+        let width = *shape.last().unwrap() as usize;
+        let module = Module::load(artefact, Device::Cpu, Options::default()).unwrap();
+        let mut decoder = decode::of_slots(&module, artefact, 1).unwrap();
+        for (sequence, (tokens, wanted)) in self.tokens.iter().zip(wanted.chunks(width)).enumerate() {
+            let row = Row { sequence, tokens };
+            let each = &mut |_| ControlFlow::Continue(());
+            let new = generate::greedy_row(decoder.as_mut(), row, wanted.len() as u32, each).unwrap();
+            let wanted: Vec<u32> = wanted.iter().map(|token| *token as u32).collect();
+            assert_eq!(new.tokens, wanted, "{}", self.name);
+        }
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/huggingface")
+}
+
+fn names() -> Vec<String> {
+    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap());
+    let folders = entries.filter(|entry| entry.path().join("config.json").is_file());
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert!(names.len() >= 15, "only {} directories", names.len());
+    names
+}
+
+fn array<T: npyz::Deserialize>(folder: &Path, name: &str) -> (Vec<u64>, Vec<T>) {
+    let bytes = fs::read(folder.join(name)).unwrap();
+    let file = NpyFile::new(&bytes[..]).unwrap();
+    (file.shape().to_vec(), file.into_vec().unwrap())
+}
+
+fn request() -> Request {
+    Request { cpu_backend: CpuBackend::Cranelift, max_tokens: Some(64), ..Request::host() }
+}
+
+fn open(folder: &Path) -> (Source, Weights) {
+    let source = Source::open(folder, None).unwrap_or_else(|found| panic!("{}: {found}", folder.display()));
+    let weights = source.weights(None, None).unwrap_or_else(|found| panic!("{}: {found}", folder.display()));
+    (source, weights.unwrap())
+}
+
+fn compile(source: &Source, weights: &Weights) -> Model {
+    let artefact = skipc::compile(&source.model, weights, &request()).unwrap();
+    Model::from_bytes(&artefact).unwrap()
+}
+
+#[test]
+fn every_directory_gives_the_logits_and_tokens_of_transformers() {
+    for name in names() {
+        let case = Case::of(&name);
+        let (source, weights) = open(&case.folder);
+        let artefact = compile(&source, &weights);
+        let gates = case.check_logits(&artefact, "logits.npy");
+        case.check_tokens(&artefact);
+        if name == "qwen2-skip" {
+            let (_, wanted) = array::<u8>(&case.folder, "gates.npy");
+            assert_eq!(gates.concat(), wanted, "{name}: decisions");
+        }
+    }
+}
+
+/// The spec that is printed with the tensors renamed is the same compile, byte by byte.
+#[test]
+fn a_spec_with_renamed_tensors_gives_the_same_artefact() {
+    for name in ["llama3", "gemma3", "phi3", "gpt2", "qwen2-skip"] {
+        let (source, weights) = open(&root().join(name));
+        let printed = source.model.to_string();
+        let model = spec::model("printed.toml", &printed).unwrap();
+        assert_eq!(model, source.model, "{name}: {printed}");
+        let tensors: Vec<_> = weights
+            .sizes()
+            .map(|(tensor, _)| {
+                let read = weights.tensor(tensor).unwrap();
+                (tensor.to_owned(), read.shape.to_vec(), read.bytes.into_owned())
+            })
+            .collect();
+        let views = tensors.iter().map(|(tensor, shape, bytes)| {
+            (tensor.as_str(), TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap())
+        });
+        let renamed =
+            Weights::from_bytes("renamed", safetensors::serialize(views, None).unwrap(), &model).unwrap();
+        let artefact = |model, weights| skipc::compile(model, weights, &request()).unwrap();
+        assert!(artefact(&model, &renamed) == artefact(&source.model, &weights), "{name}");
+    }
+}
+
+/// Name, shape and bytes of a tensor.
+type Stored = (String, Vec<usize>, Vec<u8>);
+
+fn named<'t>(tensors: &'t mut [Stored], name: &str) -> &'t mut Stored {
+    tensors.iter_mut().find(|(other, ..)| other == name).unwrap()
+}
+
+/// A directory that can be changed.
+struct Copy(TempDir);
+
+impl Copy {
+    fn of(name: &str) -> Copy {
+        let copy = Copy(TempDir::new().unwrap());
+        for entry in fs::read_dir(root().join(name)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, copy.path(path.file_name().unwrap().to_str().unwrap())).unwrap();
+        }
+        copy
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn config(&self, change: impl FnOnce(&mut Value)) -> &Copy {
+        self.json("config.json", change)
+    }
+
+    fn json(&self, name: &str, change: impl FnOnce(&mut Value)) -> &Copy {
+        let mut value = serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(self.path(name), serde_json::to_vec_pretty(&value).unwrap()).unwrap();
+        self
+    }
+
+    /// Changes the tensors of its one file: name, shape, bytes.
+    fn tensors(&self, change: impl Fn(&mut Vec<Stored>)) -> &Copy {
+        let file = self.path("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        let read = SafeTensors::deserialize(&bytes).unwrap();
+        let mut tensors: Vec<_> = read
+            .iter()
+            .map(|(name, view)| (name.to_owned(), view.shape().to_vec(), view.data().to_vec()))
+            .collect();
+        change(&mut tensors);
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            (name.as_str(), TensorView::new(Dtype::BF16, shape.clone(), bytes).unwrap())
+        });
+        fs::write(file, safetensors::serialize(views, None).unwrap()).unwrap();
+        self
+    }
+
+    fn found(&self) -> Result<Diagnostics, Diagnostics> {
+        let source = Source::open(self.0.path(), None)?;
+        source.weights(None, None)?;
+        Ok(source.notes())
+    }
+
+    /// The code of the first finding, which has to name each of these words.
+    #[track_caller]
+    fn fails(&self, code: &str, words: &[&str]) {
+        let found = self.found().err().expect("it is read in silence");
+        let first = found.iter().next().unwrap();
+        assert_eq!(first.code(), code, "{found}");
+        words.iter().for_each(|word| assert!(first.to_string().contains(word), "no `{word}` in {first}"));
+    }
+}
+
+#[test]
+fn a_directory_that_is_wrong_is_refused_by_name() {
+    let name = "model.layers.1.mlp.up_proj.weight";
+    Copy::of("llama")
+        .tensors(|tensors| tensors.retain(|(other, ..)| other != name))
+        .fails("weights::missing", &[name]);
+    Copy::of("llama")
+        .tensors(|tensors| named(tensors, name).0 = "model.layers.1.mlp.up.weight".into())
+        .fails("weights::missing", &[name]);
+    Copy::of("llama")
+        .tensors(|tensors| named(tensors, name).1.reverse())
+        .fails("weights::shape", &[name, "[16, 24]", "[24, 16]"]);
+    Copy::of("llama")
+        .tensors(|tensors| tensors.push(("model.extra.weight".into(), vec![1], vec![0, 0])))
+        .fails("weights::extra", &["model.extra.weight"]);
+    Copy::of("llama")
+        .config(|config| config["num_key_value_heads"] = json!(4))
+        .fails("weights::shape", &["k_proj"]);
+    Copy::of("llama")
+        .config(|config| config["num_key_value_heads"] = json!(3))
+        .fails("spec::head_split", &["4 heads"]);
+    Copy::of("llama")
+        .config(|config| config["attention_bias"] = json!(false))
+        .fails("weights::extra", &["bias"]);
+    // A head that is not tied is never made of the embedding in silence.
+    Copy::of("llama3")
+        .config(|config| config["tie_word_embeddings"] = json!(false))
+        .fails("weights::missing", &["lm_head.weight"]);
+    Copy::of("phi3")
+        .config(|config| config["intermediate_size"] = json!(25))
+        .fails("weights::shape", &["gate_up_proj", "[50, 16]"]);
+    Copy::of("gpt2")
+        .tensors(|tensors| {
+            named(tensors, "transformer.h.0.attn.c_attn.weight").1.reverse();
+        })
+        .fails("weights::shape", &["h.0.attn.c_attn.weight", "[48, 16]"]);
+}
+
+#[test]
+fn values_that_are_not_known_are_refused_with_their_place() {
+    let wrong = |key: &str, value: Value, code: &str| {
+        let copy = Copy::of("llama");
+        copy.config(|config| config[key] = value).fails(code, &[key]);
+        let found = copy.found().err().unwrap();
+        let labels = found.iter().next().unwrap().labels();
+        let text = fs::read_to_string(copy.path("config.json")).unwrap();
+        let line = text[..labels[0].span.start].lines().last().unwrap();
+        assert!(line.contains(key), "{key}: the label is at `{line}`");
+    };
+    wrong("hidden_act", json!("mish"), "spec::bad_value");
+    wrong("hidden_size", json!("16"), "spec::wrong_type");
+    wrong("rope_theta", json!(null), "spec::wrong_type");
+    wrong("num_hidden_layers", json!(0), "spec::out_of_range");
+    wrong("quantization_config", json!({"bits": 4}), "config::unsupported");
+    wrong("is_encoder_decoder", json!(true), "config::unsupported");
+    let scaling = |kind: &str| {
+        let copy = Copy::of("llama");
+        copy.config(|config| config["rope_parameters"] = json!({"rope_type": kind, "factor": 2.0}));
+        copy
+    };
+    for kind in ["yarn", "dynamic", "longrope", "su", "proportional"] {
+        scaling(kind).fails("config::unsupported", &["rope_type"]);
+    }
+    scaling("mine").fails("spec::bad_value", &["mine"]);
+    Copy::of("llama")
+        .config(|config| config["model_type"] = json!("lama"))
+        .fails("config::family", &["lama"]);
+    for (family, what) in
+        [("mixtral", "experts"), ("qwen3_moe", "experts"), ("olmoe", "experts"), ("vit", "patches")]
+    {
+        Copy::of("llama")
+            .config(|config| config["model_type"] = json!(family))
+            .fails("config::family", &[what]);
+    }
+    let without = Copy::of("llama");
+    without
+        .config(|config| drop(config.as_object_mut().unwrap().remove("hidden_size")))
+        .fails("spec::missing_key", &["hidden_size"]);
+    Copy::of("qwen2-window")
+        .config(|config| config["layer_types"] = json!(["full_attention"]))
+        .fails("spec::out_of_range", &["layer_types"]);
+    let twice = Copy::of("llama");
+    let text = fs::read_to_string(twice.path("config.json")).unwrap();
+    fs::write(twice.path("config.json"), text.replacen('{', "{\"hidden_size\": 16,", 1)).unwrap();
+    twice.fails("spec::duplicate_key", &["hidden_size"]);
+}
+
+/// Keys that mean nothing are no error; those that the family does not have are listed, once.
+#[test]
+fn keys_that_mean_nothing_are_listed_once() {
+    let copy = Copy::of("llama");
+    assert!(copy.found().unwrap().is_empty());
+    copy.config(|config| {
+        config["initializer_range"] = json!(0.5);
+        config["my_key"] = json!([1]);
+        config["clip_qkv"] = json!(null);
+    });
+    let notes = copy.found().unwrap();
+    let [note] = &notes.iter().collect::<Vec<_>>()[..] else { panic!("{notes}") };
+    assert_eq!(note.code(), "config::ignored");
+    assert!(
+        note.to_string().contains("`my_key`") && !note.to_string().contains("initializer_range"),
+        "{note}"
+    );
+}
+
+#[test]
+fn files_that_contradict_each_other_are_refused() {
+    let index = "model.safetensors.index.json";
+    let map = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let copy = Copy::of("llama3");
+        copy.json(index, |index| change(index["weight_map"].as_object_mut().unwrap()));
+        copy
+    };
+    let norm = "model.norm.weight";
+    map(&|map| drop(map.insert(norm.into(), json!("../w.safetensors"))))
+        .fails("weights::index", &["../w.safetensors"]);
+    map(&|map| drop(map.insert("other.weight".into(), map[norm].clone())))
+        .fails("weights::index", &["other.weight"]);
+    map(&|map| drop(map.remove(norm))).fails("weights::index", &[norm]);
+    let both = Copy::of("llama3");
+    fs::copy(root().join("llama/model.safetensors"), both.path("model.safetensors")).unwrap();
+    both.fails("weights::twice", &[index]);
+    let pickled = Copy::of("llama");
+    fs::rename(pickled.path("model.safetensors"), pickled.path("pytorch_model.bin")).unwrap();
+    pickled.fails("weights::pickle", &["pytorch_model.bin"]);
+    fs::remove_file(pickled.path("pytorch_model.bin")).unwrap();
+    pickled.fails("weights::read", &["model.safetensors"]);
+    // Masks and frequencies that published files have are no weights; a tied head may stand in the file.
+    Copy::of("gpt2")
+        .tensors(|tensors| {
+            tensors.push(("transformer.h.0.attn.bias".into(), vec![1, 1, 2, 2], vec![0; 8]));
+            tensors.push(("lm_head.weight".into(), vec![61, 16], vec![0; 61 * 16 * 2]));
+        })
+        .found()
+        .unwrap();
+    // The published file has nothing in front of its names.
+    let bare = Copy::of("gpt2");
+    bare.tensors(|tensors| {
+        tensors.iter_mut().for_each(|(name, ..)| *name = name.trim_start_matches("transformer.").into())
+    });
+    let case = Case::of("gpt2");
+    let (source, weights) = open(bare.0.path());
+    case.check_logits(&compile(&source, &weights), "logits.npy");
+}
+
+/// Routers that execute every token make the dense model of a directory with skips.
+#[test]
+fn routers_begin_as_the_dense_model() {
+    let case = Case::of("qwen2-skip");
+    for router in [
+        json!({"type": "gumbel"}),
+        json!({"type": "gumbel", "bias": true, "execute_index": 0}),
+        json!({"type": "sigmoid", "bias": true, "threshold": 0.9}),
+        json!({"type": "topk"}),
+    ] {
+        let copy = Copy::of("qwen2-skip");
+        copy.tensors(|tensors| tensors.retain(|(name, ..)| !name.contains("skip_router")));
+        copy.config(|config| {
+            config["skip_config"] =
+                json!({"version": 1, "granularity": "both", "router": router, "density": 1.0});
+        });
+        let source = Source::open(copy.0.path(), None).unwrap();
+        let made = source.directory.as_ref().unwrap().executing_routers(&source.model).unwrap();
+        let bytes: Vec<Vec<u8>> = made
+            .iter()
+            .map(|tensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
+        let views = made.iter().zip(&bytes).map(|(tensor, bytes)| {
+            (tensor.name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).unwrap())
+        });
+        let file = copy.path("routers.safetensors");
+        fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+        let weights = source.weights(None, Some(&file)).unwrap().unwrap();
+        let gates = case.check_logits(&compile(&source, &weights), "dense_logits.npy");
+        assert!(gates.len() == 8 && gates.concat().iter().all(|gate| *gate == 1), "{router}");
+        // Without the file there are none; with the model's own as well there are two.
+        copy.fails("weights::missing", &["self_attn.skip_router.weight"]);
+        let found = source.weights(None, Some(&copy.path("model.safetensors"))).err().unwrap();
+        assert_eq!(found.iter().next().unwrap().code(), "weights::twice");
+    }
+}
+
+/// Rows are swapped where the first of them means execution.
+#[test]
+fn the_row_that_executes_may_be_the_first() {
+    let case = Case::of("qwen2-skip");
+    let copy = Copy::of("qwen2-skip");
+    copy.config(|config| config["skip_config"]["router"]["execute_index"] = json!(0));
+    copy.tensors(|tensors| {
+        for (_, shape, bytes) in tensors.iter_mut().filter(|(name, ..)| name.contains("skip_router")) {
+            assert_eq!(shape[0], 2);
+            let half = bytes.len() / 2;
+            bytes.rotate_left(half);
+        }
+    });
+    let (source, weights) = open(copy.0.path());
+    case.check_logits(&compile(&source, &weights), "logits.npy");
+}
+
+#[test]
+fn settings_of_skips_are_refused_by_name() {
+    let wrong = |change: &dyn Fn(&mut Value), code: &str, word: &str| {
+        let copy = Copy::of("qwen2-skip");
+        copy.config(|config| change(&mut config["skip_config"])).fails(code, &[word]);
+    };
+    wrong(&|skip| skip["densty"] = json!(0.5), "spec::unknown_key", "densty");
+    wrong(&|skip| skip["router"]["tpye"] = json!("gumbel"), "spec::unknown_key", "tpye");
+    wrong(&|skip| drop(skip.as_object_mut().unwrap().remove("version")), "spec::missing_key", "version");
+    wrong(&|skip| skip["version"] = json!(2), "spec::limit", "version");
+    wrong(&|skip| skip["layers"] = json!([4]), "spec::limit", "layers");
+    wrong(&|skip| skip["granularity"] = json!("head"), "spec::bad_value", "head");
+    wrong(&|skip| skip["adapter_size"] = json!(8), "config::unsupported", "adapter_size");
+    wrong(&|skip| skip["output_scale"] = json!("score_last"), "config::unsupported", "output_scale");
+    wrong(&|skip| skip["output_scale"] = json!("raw"), "config::unsupported", "output_scale");
+    wrong(&|skip| skip["force_first"] = json!(1), "config::unsupported", "force_first");
+    wrong(&|skip| skip["router"]["steps"] = json!([{"linear": 4}]), "config::unsupported", "steps");
+    wrong(&|skip| skip["router"]["outputs"] = json!(1), "spec::out_of_range", "outputs");
+    wrong(&|skip| skip["router"]["dtype"] = json!("bfloat16"), "config::unsupported", "dtype");
+    wrong(&|skip| *skip = json!(null), "weights::extra", "skip_router");
+}
+
+/// Settings and tensors under the names of other code, each said as it is read.
+#[test]
+fn other_names_are_said_as_they_are_read() {
+    let case = Case::of("qwen2-skip");
+    let copy = Copy::of("qwen2-skip");
+    copy.config(|config| {
+        drop(config.as_object_mut().unwrap().remove("skip_config"));
+        config["mod_capacity_factor"] = json!(1.0);
+        config["mod_routing_type"] = json!("learned");
+        config["mod_start_layer"] = json!(1);
+        config["mod_end_layer"] = json!(2);
+    });
+    copy.tensors(|tensors| {
+        tensors.retain(|(name, ..)| !name.contains("skip_router"));
+        tensors.push(("model.layers.1.mod_router.weight".into(), vec![1, 32], vec![0; 64]));
+    });
+    let (source, weights) = open(copy.0.path());
+    assert!(source.model.to_string().contains("router = \"topk\""), "{}", source.model);
+    let said = source.notes();
+    assert!(said.iter().all(|note| note.code() == "config::alias") && said.iter().count() == 3, "{said}");
+    let gates = case.check_logits(&compile(&source, &weights), "dense_logits.npy");
+    assert_eq!(gates.len(), 1);
+    copy.config(|config| config["mod_routing_type"] = json!("static")).fails("spec::bad_value", &["static"]);
+    copy.config(|config| {
+        config["skip_config"] = json!({"version": 1, "density": 0.5, "mod_capacity_factor": 0.5})
+    })
+    .fails("spec::duplicate_key", &["density"]);
+}
+
+/// Templates give what transformers makes of them.
+#[cfg(feature = "cli")]
+#[test]
+fn chats_are_rendered_as_transformers_renders_them() {
+    let cases: Vec<Value> = serde_json::from_slice(&fs::read(root().join("chat.json")).unwrap()).unwrap();
+    assert!(cases.len() >= 10);
+    for case in &cases {
+        let folder = TempDir::new().unwrap();
+        let config = json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": case["template"]});
+        fs::write(folder.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+        let files =
+            LanguageFiles { model: folder.path().join("m.skp"), tokenizer: None, chat_template: None };
+        let template = files.chat_template().unwrap().unwrap();
+        let text = template.render(case["messages"].as_array().unwrap()).unwrap();
+        assert_eq!(text, case["text"].as_str().unwrap(), "{}", case["name"]);
+    }
+}
+
+/// Runs the command line, which has to succeed.
+#[cfg(feature = "cli")]
+#[track_caller]
+fn skipc(folder: &Path, args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "skipc {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// An artefact has its tokenizer, template and end ids in itself; nothing of the directory is needed any more.
+#[cfg(feature = "cli")]
+#[test]
+fn an_artefact_of_a_directory_takes_and_gives_text() {
+    let folder = TempDir::new().unwrap();
+    let copy = Copy::of("llama3");
+    let template = "{% for m in messages %}{{ m.content | trim }}{% endfor %}";
+    fs::write(copy.path("tokenizer_config.json"), json!({"chat_template": template}).to_string()).unwrap();
+    let given = copy.0.path().to_str().unwrap();
+    skipc(folder.path(), &["check", given]);
+    let options = ["--max-tokens", "64", "--cpu-backend", "cranelift"];
+    skipc(folder.path(), &[&["compile", given, "-o", "m.skp"][..], &options].concat());
+    let prompt: Value = serde_json::from_slice(&fs::read(copy.path("prompt.json")).unwrap()).unwrap();
+    drop(copy);
+    let model = folder.path().join("m.skp");
+    let files = LanguageFiles { model: model.clone(), tokenizer: None, chat_template: None };
+    let tokenizer = files.tokenizer(290).unwrap();
+    let ids: Vec<u32> = serde_json::from_value(prompt["ids"].clone()).unwrap();
+    let text = prompt["text"].as_str().unwrap();
+    assert_eq!(tokenizer.encode(text).unwrap(), ids);
+    assert_eq!(tokenizer.decode(&ids), text.as_bytes());
+    // config.json has a list of them, and there is no generation_config.json.
+    assert_eq!(tokenizer.ends(), [1, 2]);
+    let said = files.chat_template().unwrap().unwrap().render(&[json!({"role": "user", "content": " hi "})]);
+    assert_eq!(said.unwrap(), "hi");
+    let of_text = skipc(folder.path(), &["generate", "m.skp", "--prompt", text, "--max-new-tokens", "6"]);
+    assert!(of_text.starts_with(text), "{of_text}");
+    let of_chat =
+        skipc(folder.path(), &["generate", "m.skp", "--prompt", text, "--chat", "--max-new-tokens", "6"]);
+    assert_eq!(
+        of_text.trim_end(),
+        format!("{text}{}", of_chat.trim_end()),
+        "the template is the text itself"
+    );
+}
+
+/// The way of a user who makes a dense checkpoint skip.
+#[cfg(feature = "cli")]
+#[test]
+fn a_dense_checkpoint_is_made_to_skip() {
+    let folder = TempDir::new().unwrap();
+    let dense = root().join("llama");
+    let dense = dense.to_str().unwrap();
+    let overlay =
+        "version = 1\ngranularity = \"mlp\"\nlayers = [1]\nrouter = { type = \"sigmoid\", bias = true }\n";
+    fs::write(folder.path().join("skip.toml"), overlay).unwrap();
+    let run = |args: &[&str]| skipc(folder.path(), args);
+    run(&["init", dense, "--skip", "skip.toml", "-o", "r.safetensors", "--dtype", "bf16"]);
+    let options = ["--cpu-backend", "cranelift", "--max-tokens", "64"];
+    let skips = ["--skip", "skip.toml", "--router-weights", "r.safetensors"];
+    run(&[&["compile", dense, "-o", "m.skp"][..], &skips, &options].concat());
+    run(&[&["verify", "m.skp", "--weights", dense][..], &skips].concat());
+    let case = Case::of("llama");
+    let gates = case.check_logits(&Model::open(&folder.path().join("m.skp")).unwrap(), "logits.npy");
+    assert!(gates.len() == 1 && gates[0].iter().all(|gate| *gate == 1));
+}
+
+/// Options of directories beside a spec, and a spec without weights, are wrong usage.
+#[cfg(feature = "cli")]
+#[test]
+fn options_of_directories_are_for_directories() {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/gumbel/spec.toml");
+    let spec = spec.to_str().unwrap();
+    for (args, word) in [
+        (&["check", spec, "--skip", "s.toml"][..], "usage::directory"),
+        (&["check", spec, "--router-weights", "r"], "usage::directory"),
+        (&["compile", spec, "-o", "m.skp"], "usage::compile"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_skipc")).args(args).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && text.contains(word), "{args:?}: {text}");
+    }
+}
