@@ -150,6 +150,7 @@ const CODES: &[(&str, &str)] = &[
 pub fn all() -> Vec<(&'static str, &'static str)> {
     let tables = [
         CODES,
+        crate::frontend::huggingface::codes::CODES,
         crate::frontend::lint::CODES,
         crate::frontend::spec::codes::CODES,
         skipc_artifact::codes::CODES,

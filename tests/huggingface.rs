@@ -218,7 +218,7 @@ impl Copy {
     /// The code of the first finding, which has to name each of these words.
     #[track_caller]
     fn fails(&self, code: &str, words: &[&str]) {
-        let found = self.found().err().expect("it is read in silence");
+        let found = self.found().expect_err("it is read in silence");
         let first = found.iter().next().unwrap();
         assert_eq!(first.code(), code, "{found}");
         words.iter().for_each(|word| assert!(first.to_string().contains(word), "no `{word}` in {first}"));

@@ -6,6 +6,7 @@
 //! with its place in `config.json`.
 
 mod aliases;
+pub mod codes;
 mod config;
 mod families;
 mod names;

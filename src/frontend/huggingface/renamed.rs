@@ -151,7 +151,7 @@ fn whole(ours: &[TensorSpec], placed: &[Place]) -> Vec<TensorSpec> {
         if place.transposed {
             shape.reverse();
         }
-        wanted.push(TensorSpec { name: place.theirs.clone(), role: tensor.role.clone(), shape });
+        wanted.push(TensorSpec { name: place.theirs.clone(), role: tensor.role, shape });
     }
     wanted
 }

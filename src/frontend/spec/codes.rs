@@ -3,19 +3,6 @@
 /// Code and explanation, sorted by code.
 pub const CODES: &[(&str, &str)] = &[
     (
-        "config::alias",
-        "A setting stands there under the name that other code gives it. The message says what it is read as.",
-    ),
-    ("config::family", "The configuration is of a family of models that is not known, or not supported yet."),
-    (
-        "config::ignored",
-        "The configuration has keys that its family does not have. They are ignored, as transformers ignores them.",
-    ),
-    (
-        "config::unsupported",
-        "The configuration asks for something that is known and that skipc cannot do yet, such as a kind of rotation.",
-    ),
-    (
         "spec::bad_value",
         "A setting has a fixed set of words, and the word written is none of them; or a name is empty or cannot be shown.",
     ),
@@ -65,17 +52,9 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("weights::missing", "A tensor that the model needs is not in the weights."),
     ("weights::non_finite", "A tensor holds an infinity or NaN."),
-    (
-        "weights::pickle",
-        "The weights are in PyTorch's pickles, which can run programs when they are read. Write them as safetensors.",
-    ),
     ("weights::read", "The weights cannot be read from disk."),
     ("weights::shape", "A tensor has another shape than the spec gives it."),
     ("weights::truncated", "The weights end before their header or their last tensor does."),
-    (
-        "weights::twice",
-        "Two files have the same tensor, or a directory has its weights twice: either could be meant.",
-    ),
 ];
 
 /// What a code means, if it is one of the frontend's.

@@ -16,7 +16,7 @@ pub(super) enum Files {
     /// Those of a folder.
     Folder(PathBuf),
     /// Those that were compiled into the artefact at this path.
-    Artefact(PathBuf, Index),
+    Artefact(PathBuf, Box<Index>),
 }
 
 impl Files {
@@ -29,7 +29,7 @@ impl Files {
         if !artefact.is_file() {
             return Ok(None);
         }
-        let files = Self::Artefact(artefact.into(), Index::open(artefact)?);
+        let files = Self::Artefact(artefact.into(), Box::new(Index::open(artefact)?));
         Ok(files.has(name).then_some(files))
     }
 
