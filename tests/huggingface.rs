@@ -371,6 +371,113 @@ fn files_that_contradict_each_other_are_refused() {
     case.check_logits(&compile(&source, &weights), "logits.npy");
 }
 
+/// Rotations as transformers 4 wrote them give the same model as those of version 5.
+#[test]
+fn both_ways_of_writing_rotations_are_read() {
+    let mut converted = 0;
+    for name in names() {
+        let copy = Copy::of(&name);
+        let model = Source::open(copy.0.path(), None).unwrap().model;
+        copy.config(|config| {
+            let config = config.as_object_mut().unwrap();
+            if name == "gemma3" {
+                let full = json!({"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6});
+                let sliding = json!({"rope_type": "default", "rope_theta": 1e4});
+                config.insert(
+                    "rope_parameters".into(),
+                    json!({"full_attention": full, "sliding_attention": sliding}),
+                );
+                for key in ["rope_theta", "rope_local_base_freq", "rope_scaling"] {
+                    config.remove(key).unwrap();
+                }
+                let period = config.remove("sliding_window_pattern").unwrap();
+                config.insert("_sliding_window_pattern".into(), period);
+                converted += 1;
+            } else if let Some(Value::Object(mut rope)) = config.remove("rope_parameters") {
+                for key in ["layer_types", "no_rope_layers"] {
+                    config.remove(key);
+                }
+                for key in ["rope_theta", "partial_rotary_factor"] {
+                    config.extend(rope.remove(key).map(|value| (key.to_owned(), value)));
+                }
+                if rope["rope_type"] != "default" {
+                    rope.insert("type".into(), rope["rope_type"].clone());
+                    rope.remove("rope_type");
+                    config.insert("rope_scaling".into(), rope.into());
+                }
+                converted += 1;
+            }
+        });
+        let other = Source::open(copy.0.path(), None).unwrap_or_else(|found| panic!("{name}: {found}")).model;
+        assert_eq!(other, model, "{name}");
+    }
+    assert!(converted >= 11, "{converted}");
+}
+
+/// The part that reads text, of a model that also sees.
+#[test]
+fn the_text_part_of_a_larger_model_is_read() {
+    let case = Case::of("gemma3");
+    for front in ["language_model.", "model.language_model."] {
+        let copy = Copy::of("gemma3");
+        copy.config(|config| {
+            *config = json!({"model_type": "gemma3", "vision_config": {}, "text_config": config})
+        });
+        copy.tensors(|tensors| {
+            for (name, ..) in tensors.iter_mut() {
+                *name = match front {
+                    "language_model." => format!("{front}{name}"),
+                    _ => name.replacen("model.", front, 1),
+                };
+            }
+            tensors.push(("vision_tower.patch.weight".into(), vec![1], vec![0, 0]));
+        });
+        let (source, weights) = open(copy.0.path());
+        case.check_logits(&compile(&source, &weights), "logits.npy");
+    }
+}
+
+/// Any value of any key is read or refused; none is a fault.
+#[test]
+fn strange_configurations_never_panic() {
+    let strange = [
+        json!(null),
+        json!(-1),
+        json!(0),
+        json!(1e300),
+        json!("x"),
+        json!([1, "a"]),
+        json!({"a": {}}),
+        json!(true),
+    ];
+    for name in ["gemma3", "qwen2-skip", "gpt2"] {
+        let copy = Copy::of(name);
+        let text = fs::read_to_string(copy.path("config.json")).unwrap();
+        let whole: Value = serde_json::from_str(&text).unwrap();
+        for key in whole.as_object().unwrap().keys() {
+            for value in &strange {
+                let mut changed = whole.clone();
+                changed[key] = value.clone();
+                fs::write(copy.path("config.json"), changed.to_string()).unwrap();
+                let _ = Source::open(copy.0.path(), None).map(|source| source.model.to_string());
+            }
+        }
+        for end in (0..text.len()).step_by(41) {
+            fs::write(copy.path("config.json"), &text[..end]).unwrap();
+            assert!(Source::open(copy.0.path(), None).is_err());
+        }
+    }
+    // Files of the first gemma say one thing and mean another.
+    let gemma = Copy::of("gemma");
+    let model = Source::open(gemma.0.path(), None).unwrap().model;
+    gemma.config(|config| {
+        drop(config.as_object_mut().unwrap().remove("hidden_activation"));
+        config["hidden_act"] = json!("gelu");
+    });
+    let source = Source::open(gemma.0.path(), None).unwrap();
+    assert!(source.model == model && source.notes().iter().next().unwrap().code() == "config::alias");
+}
+
 /// Routers that execute every token make the dense model of a directory with skips.
 #[test]
 fn routers_begin_as_the_dense_model() {

@@ -16,6 +16,8 @@ pub(super) struct Config<'a> {
     pub(super) family: &'static Family,
     /// Keys that were asked for.
     read: BTreeSet<&'static str>,
+    /// What is no error and its author should know.
+    notes: Diagnostics,
 }
 
 /// The family that a configuration names, with the table that has its keys, and whether that is the part of a larger
@@ -60,7 +62,13 @@ fn fields(table: &Table) -> Fields<'_> {
 
 impl<'a> Config<'a> {
     pub(super) fn new(ast: &'a Ast, table: &'a Table, family: &'static Family) -> Config<'a> {
-        Config { ctx: Ctx::new(ast), fields: fields(table), family, read: BTreeSet::new() }
+        Config {
+            ctx: Ctx::new(ast),
+            fields: fields(table),
+            family,
+            read: BTreeSet::new(),
+            notes: Diagnostics::default(),
+        }
     }
 
     /// What stands behind a key; `null` is something.
@@ -113,12 +121,19 @@ impl<'a> Config<'a> {
         Some(self.nullable(key, Some(default), read)?.unwrap_or(false))
     }
 
+    /// Says what a value is read as, if that is not what it says.
+    pub(super) fn note(&mut self, entry: &Entry, message: String) {
+        let note = Diagnostic::warning("config::alias", message);
+        self.notes.push(note.at(self.ctx.source, entry.value.span.clone(), "this value"));
+    }
+
     /// Reports what is read and cannot be done.
     pub(super) fn unsupported(&mut self, entry: &Entry, what: &str) {
         unsupported(&mut self.ctx, entry, what);
     }
 
-    /// Refuses what would change the model in a way that skipc does not know. After this, nothing else is read.
+    /// Refuses what would change the model in a way that skipc does not know. Gives what is wrong, and notes; nothing else is
+    /// read after this.
     pub(super) fn finish(mut self) -> (Diagnostics, Diagnostics) {
         for (key, taken, what) in SWITCHES {
             if let Some(entry) = self.entry(key)
@@ -132,8 +147,8 @@ impl<'a> Config<'a> {
         if let Some(Some(entry)) = quantised {
             self.unsupported(&entry, "quantised weights; take the checkpoint in f32, bf16 or f16");
         }
-        let notes = self.unread();
-        (self.ctx.found, notes)
+        let unread = self.unread();
+        (self.ctx.found, self.notes.and(unread))
     }
 
     /// One note that lists the keys which mean nothing to the family.

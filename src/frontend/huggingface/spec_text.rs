@@ -220,8 +220,8 @@ fn ffn(c: &mut Config<'_>) -> Option<Vec<String>> {
     Some(settings)
 }
 
-/// The activation as a spec calls it. Gemmas name it by another key, and files of the first one say `gelu` there or here
-/// and mean its tanh form.
+/// The activation as a spec calls it. Gemmas name it by another key; files of the first one without that key say `gelu` and
+/// mean its tanh form.
 fn activation(c: &mut Config<'_>) -> Option<&'static str> {
     let is_null = |entry: &&Entry| matches!(entry.value.kind, ValueKind::Null);
     let usual = c.entry(c.family.keys.activation);
@@ -234,8 +234,12 @@ fn activation(c: &mut Config<'_>) -> Option<&'static str> {
             known.filter(|_| c.family.gated).chain(Plain::WORDS.iter().map(|(word, plain)| (*word, plain.0)));
         return known.into_iter().find(|(word, _)| *word == of_family).map(|(_, ours)| ours);
     };
-    if c.family.model_type == "gemma" && matches!(&entry.value.kind, ValueKind::Text(word) if word == "gelu")
-    {
+    let is_gelu = matches!(&entry.value.kind, ValueKind::Text(word) if word == "gelu");
+    if is_gelu && c.family.model_type == "gemma" && entry.key == c.family.keys.activation {
+        c.note(
+            entry,
+            "`gelu` is read as `gelu_pytorch_tanh`, which files of this family mean by it".to_owned(),
+        );
         return Some("geglu");
     }
     match c.family.gated {

@@ -106,7 +106,7 @@ def chat(tokenizer, artefact, reference, wish, count):
     tokens, _ = continued(reference, prompt, count)
     ends = [place for place, token in enumerate(tokens) if token == tokenizer.eos_token_id]
     wanted = tokenizer.decode(tokens[: ends[0]] if ends else tokens)
-    found = answer["rows"][0]["text"] if "rows" in answer else answer["text"]
+    found = answer["sequences"][0]["text"]
     if found.strip() != wanted.strip():
         sys.exit(f"the chat of skipc is {found!r}, that of transformers {wanted!r}")
     return found
