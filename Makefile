@@ -12,7 +12,7 @@ DECODED := tests/bench/results/decode
 SMOLLM2 := $(CACHE)/smollm2/SmolLM2-135M-Instruct
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test peers peers-built peers-decode smollm2 build fmt lint setup clean-cache
+.PHONY: demo test python nightly peers peers-built peers-decode smollm2 build fmt lint setup clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
@@ -28,6 +28,13 @@ test: setup
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo check --locked -p skipc --lib --no-default-features --features cranelift
 	cargo test --locked -p skipc --test cli --test files
+
+# The Python package: its wheel, and its tests in a fresh environment. Not part of `test`: it is one more release build.
+python: build
+	python/test.sh $(PYTEST)
+
+# What takes too long for every change: the Python package, with PyTorch, after everything that `test` does.
+nightly: test peers-built python
 
 # skipc beside PyTorch and ONNX Runtime on this machine, and decoding beside llama.cpp, transformers and PyTorch; the
 # virtual environment is made at the first call.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows how a process ends: the command line gives each [`ErrorKind`] its exit code.
 
+use std::any::Any;
 use std::fmt;
 use std::path::Path;
 
@@ -41,6 +42,15 @@ impl Error {
     pub fn internal(code: &'static str, problem: &dyn fmt::Display) -> Error {
         let help = "this is a fault of skipc, not of your input: please report it with the spec";
         Error::new(ErrorKind::Internal, Diagnostic::new(code, problem.to_string()).help(help))
+    }
+
+    /// A fault of skipc that ended its work by a panic, of which this is the payload.
+    pub fn panicked(panic: &(dyn Any + Send)) -> Error {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+        let message = message.unwrap_or("a panic without a message");
+        let help = "this is a fault of skipc: please report it with your input";
+        Error::new(ErrorKind::Internal, Diagnostic::new("internal::panic", message).help(help))
     }
 
     /// A file that cannot be read or written.

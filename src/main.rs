@@ -19,11 +19,7 @@ fn main() -> ExitCode {
     // A panic is a fault of ours; the user gets an error with a code like any other.
     std::panic::set_hook(Box::new(|_| ()));
     let command = std::panic::AssertUnwindSafe(|| cli::run(&cli, &files, out));
-    let ran = std::panic::catch_unwind(command).unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(cli::panicked(message.unwrap_or("a panic without a message")))
-    });
+    let ran = std::panic::catch_unwind(command).unwrap_or_else(|panic| Err(Error::panicked(panic.as_ref())));
     match ran {
         Ok(text) => match out
             .write_all(shown(&text, std::io::stdout().is_terminal()).as_bytes())

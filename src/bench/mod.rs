@@ -38,10 +38,6 @@ pub use subject::Subject;
 pub use tune::tune;
 pub use workload::{SETS, Workload};
 
-/// Seed of random weights, where no file has them. Decisions are forced, so times depend on weights as little as arithmetic
-/// does.
-pub const RANDOM_SEED: u64 = 1;
-
 /// Forms of one model with what they run.
 pub struct Bench {
     subjects: Vec<Subject>,

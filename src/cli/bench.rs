@@ -4,20 +4,21 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use skipc_runtime::Device;
 use skipc_runtime::command::counted;
 use skipc_runtime::threads::Threads;
+use skipc_runtime::{Device, Model as Artefact};
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::weights::Original;
 use super::{BenchArgs, bench_decode, progress, source, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::Original;
 use crate::driver::pipeline::{Request, Variant};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::weights::Weights;
+use crate::frontend::weights::drawn::RANDOM_SEED;
 
 /// Tokens of a step where nobody asks for others.
 const TOKENS: u32 = 512;
@@ -121,8 +122,8 @@ fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
     let (weights, from) = match source::weights(&source, args.weights.as_deref(), &args.checkpoint)? {
         Some(weights) => (weights, args.weights.as_ref().unwrap_or(&args.model).display().to_string()),
         None => (
-            Weights::drawn(&source.model, bench::RANDOM_SEED)?,
-            format!("random ones of seed {}", bench::RANDOM_SEED),
+            Weights::drawn(&source.model, RANDOM_SEED)?,
+            format!("random ones of seed {}", RANDOM_SEED),
         ),
     };
     let model = source.model;
@@ -140,7 +141,9 @@ fn of_artifact(
 ) -> Result<Prepared, Error> {
     let path = &args.model;
     let Original { model, artefact, weights, from } =
-        Original::open(path, args.weights.as_deref(), &args.checkpoint)?;
+        Original::of(Artefact::open(path)?, path, args.weights.as_deref(), |model, file| {
+            source::weights_of(model, file, &args.checkpoint)
+        })?;
     let fused = Subject::of_artefact(artefact, path, threads)?;
     let limit = fused.function().max_tokens;
     let tokens = args.tokens.unwrap_or(TOKENS.min(limit));

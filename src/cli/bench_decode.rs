@@ -7,16 +7,17 @@ use skipc_runtime::Model as Artefact;
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::{BenchArgs, bench, progress, shares, source, trace};
-use crate::bench::RANDOM_SEED;
+use super::{BenchArgs, bench, progress, source, trace};
 use crate::bench::decode::{self, DecodeReport, Far, Prefill, Settings, StepRow};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::model_of;
 use crate::driver::pack;
 use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
+use crate::frontend::weights::drawn::RANDOM_SEED;
 
 pub(super) fn run(
     args: &BenchArgs,
@@ -46,7 +47,7 @@ pub(super) fn run(
 fn artefact(args: &BenchArgs, trace: &mut Trace) -> Result<(Model, Artefact), Error> {
     if trace::is_artifact(&args.model)? {
         let artefact = Artefact::open(&args.model)?;
-        return Ok((shares::model_of(artefact.artifact(), &args.model)?, artefact));
+        return Ok((model_of(artefact.artifact(), &args.model)?, artefact));
     }
     let source = source::open_with_weights(&args.model, &args.checkpoint)?;
     let settings = (args, of_word(&args.dtype)?);

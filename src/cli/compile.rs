@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use skipc_artifact::replace;
-use skipc_artifact::target::{DType, Target};
 use skipc_runtime::memory;
 
 use super::{CompileArgs, Requirement, progress, repro, show, source, to_json};
@@ -17,6 +16,7 @@ use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
 use crate::driver::pack;
 use crate::driver::pipeline::{self, Compiled, Request, Variant};
+use crate::driver::targets::Targets;
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::huggingface::Directory;
@@ -146,33 +146,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
     let usage = |message: String, help: &str| {
         Error::new(ErrorKind::Request, Diagnostic::new("usage::compile", message).help(help))
     };
-    let (mut cpu, mut cuda, mut in_8_bits) = (DType::F32, DType::Bf16, false);
-    for choice in &args.dtype {
-        let dtype = match choice.split_once('=') {
-            Some((kind @ ("cpu" | "cuda"), "f32")) => (kind, DType::F32),
-            Some((kind @ ("cpu" | "cuda"), "bf16")) => (kind, DType::Bf16),
-            Some((kind @ "cpu", "q8")) => {
-                in_8_bits = true;
-                (kind, DType::Bf16)
-            }
-            _ => {
-                return Err(usage(
-                    format!("--dtype: `{choice}`"),
-                    "write `cpu=f32`, `cpu=bf16`, `cpu=q8`, `cuda=bf16` or `cuda=f32`",
-                ));
-            }
-        };
-        *(if dtype.0 == "cpu" { &mut cpu } else { &mut cuda }) = dtype.1;
-    }
-    let mut targets: Vec<(Target, DType)> = Vec::new();
-    for text in &args.target {
-        let target: Target =
-            text.parse().map_err(|error| usage(format!("--target: {error}"), "see `skipc targets`"))?;
-        let dtype = if target == Target::Cpu { cpu } else { cuda };
-        if !targets.iter().any(|(known, _)| *known == target) {
-            targets.push((target, dtype));
-        }
-    }
+    let Targets { list: targets, in_8_bits } = Targets::parse(&args.target, &args.dtype)?;
     if args.max_tokens == Some(0) {
         return Err(usage("--max-tokens: 0".to_owned(), "a step has at least one token"));
     }

@@ -7,10 +7,11 @@ use serde_json::json;
 use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
-use super::{InspectArgs, open_index, shares, to_json};
+use super::{InspectArgs, open_index, to_json};
 use crate::cost::bucketing::machine::Machine;
 use crate::cost::{self, Layer, PlanCost, Report};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::model_of;
 use crate::driver::pipeline::{self, Request, Variant};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::source::Source;
@@ -57,7 +58,7 @@ fn model(path: &Path) -> Result<Model, Error> {
     if path.is_dir() || path.extension().is_some_and(|extension| extension == "toml") {
         return Ok(Source::open(path, None)?.model);
     }
-    shares::model_of(&open_index(path)?, path)
+    model_of(&open_index(path)?, path)
 }
 
 /// `0.1,0.5` or `0.05..1`.

@@ -12,10 +12,11 @@ use skipc_runtime::threads::Threads;
 use skipc_runtime::{Model as Artefact, Options, Session};
 
 use super::progress::Line;
-use super::shares::{self, Shares};
+use super::shares::Shares;
 use super::{EvalArgs, open_index, to_json};
 use crate::cost::{Even, PlanCost};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::model_of;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
@@ -76,7 +77,7 @@ struct Sums {
 
 pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
     let artefact = Artefact::open(&args.model)?;
-    let model = shares::model_of(&open_index(&args.model)?, &args.model)?;
+    let model = model_of(&open_index(&args.model)?, &args.model)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let options = Options { threads, ..Options::default() };
     let mut session = Session::new(&artefact, args.device, options)?;

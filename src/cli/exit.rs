@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::error::{Error, ErrorKind};
+use crate::diagnostic::Diagnostics;
+use crate::error::ErrorKind;
 
 /// What the process returns for an error. Errors in the command line itself (2) are clap's.
 pub fn exit_code(kind: ErrorKind) -> u8 {
@@ -14,15 +14,6 @@ pub fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Unsupported => 5,
         ErrorKind::Internal => 70,
     }
-}
-
-/// A fault of skipc that ended a command by a panic.
-pub fn panicked(message: &str) -> Error {
-    let diagnostic = Diagnostic::new("internal::panic", message.to_owned());
-    Error::new(
-        ErrorKind::Internal,
-        diagnostic.help("this is a fault of skipc: please report it with your input"),
-    )
 }
 
 /// Writes to standard error. A command whose messages nobody can read goes on.

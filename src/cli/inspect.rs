@@ -4,20 +4,16 @@ use std::fmt::Write;
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::{Value, json};
-use skipc_artifact::bundle;
+use serde_json::json;
 use skipc_artifact::container::External;
-use skipc_artifact::image::HostLevel;
-use skipc_artifact::program::{
-    BOUND_UNIT, Bounds, Buffer, Entry, Function, Launch, Program, RowTile, SCORE, Storage,
-};
+use skipc_artifact::program::{BOUND_UNIT, Bounds, Buffer, Entry, Function, Launch, RowTile, SCORE, Storage};
 use skipc_artifact::reader::{Index, Sections};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::Target;
-use skipc_runtime::Choice;
 
 use super::{InspectArgs, cost, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
+use crate::driver::contents::{Contents, OfProgram, kernels};
 use crate::driver::rewrites::{self, OfFunction};
 use crate::error::{Error, ErrorKind};
 
@@ -38,21 +34,12 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     if args.rewrites {
         return rewritten(&artifact, &args.artifact, json);
     }
-    let programs: Vec<Program> =
-        read_programs(&artifact).map_err(|error| Error::in_artifact(&args.artifact, &error))?;
-    let code = programs.iter().map(|program| host_code(&artifact, program));
-    let code: Vec<Option<HostCode>> =
-        code.collect::<Result<_, _>>().map_err(|error| Error::in_artifact(&args.artifact, &error))?;
+    let contents = Contents::of(&artifact).map_err(|error| Error::in_artifact(&args.artifact, &error))?;
     let shares = args.tokens.as_deref().map(|tokens| shares::of_run(&args.artifact, tokens)).transpose()?;
     if json {
-        return to_json(&json!({
-            "manifest": artifact.header().manifest,
-            "external": artifact.header().external,
-            "sections": artifact.header().sections,
-            "host_code": code.iter().flatten().map(HostCode::summary).collect::<Vec<Value>>(),
-            "programs": functions(&programs).map(summary).collect::<Vec<Value>>(),
-            "routing": shares,
-        }));
+        let mut all = contents.json(artifact.header());
+        all["routing"] = json!(shares);
+        return to_json(&all);
     }
     let manifest = &artifact.header().manifest;
     let mut out = String::new();
@@ -66,10 +53,10 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     if let Some(External { file, length }) = &artifact.header().external {
         let _ = writeln!(out, "constants in {file} ({} KiB)", length / 1024);
     }
-    for code in code.iter().flatten() {
+    for code in &contents.host_code {
         let _ = writeln!(out, "{code}");
     }
-    for of in functions(&programs) {
+    for of in contents.functions() {
         let _ = write!(out, "\n{}", function_text(of));
         if args.buffers {
             let _ = write!(out, "\n{}", buffer_table(of.2));
@@ -80,63 +67,6 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
         let _ = write!(out, "\n{}", shares.text());
     }
     Ok(out)
-}
-
-/// The programs of all targets.
-fn read_programs(artifact: &Index) -> Result<Vec<Program>, skipc_artifact::Error> {
-    bundle::targets(artifact).iter().map(|target| bundle::read_program(artifact, target)).collect()
-}
-
-/// Levels of instructions that a program for the host has code for, and which of it runs here.
-struct HostCode {
-    levels: Vec<HostLevel>,
-    choice: Option<Choice>,
-}
-
-impl HostCode {
-    fn summary(&self) -> Value {
-        let HostCode { levels, choice } = self;
-        json!({
-            "levels": levels,
-            "runs": choice.map(|choice| choice.level),
-            "passed_over": choice.and_then(|choice| choice.passed_over),
-        })
-    }
-}
-
-impl std::fmt::Display for HostCode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let levels: Vec<String> = self.levels.iter().map(|level| format!("{level:?}")).collect();
-        write!(f, "code for {}; ", levels.join(", "))?;
-        match self.choice {
-            Some(choice) => write!(f, "here runs {choice}"),
-            None => write!(f, "this machine runs none of it"),
-        }
-    }
-}
-
-/// The code of a program for the host; `None` for a GPU.
-fn host_code(artifact: &Index, program: &Program) -> Result<Option<HostCode>, skipc_artifact::Error> {
-    if program.target != Target::Cpu {
-        return Ok(None);
-    }
-    let tables = bundle::read_host_tables(artifact, program)?;
-    let levels = tables.iter().map(|table| table.level).collect();
-    let choice = Choice::among(tables.iter().map(|table| (table.arch, table.level)));
-    Ok(Some(HostCode { levels, choice }))
-}
-
-/// A function of a program, with its name.
-type OfProgram<'p> = (&'p Program, &'p str, &'p Function);
-
-/// The functions of all programs, that which scores first.
-fn functions(programs: &[Program]) -> impl Iterator<Item = OfProgram<'_>> {
-    programs.iter().flat_map(|program| {
-        let mut functions: Vec<OfProgram<'_>> =
-            program.functions.iter().map(|(name, function)| (program, name.as_str(), function)).collect();
-        functions.sort_by_key(|(_, name, _)| *name != SCORE);
-        functions
-    })
 }
 
 /// One section as it is; binary ones only as their size.
@@ -183,32 +113,6 @@ fn rewritten(artifact: &Index, path: &Path, json: bool) -> Result<String, Error>
         }
     }
     Ok(out)
-}
-
-fn summary((program, name, function): OfProgram<'_>) -> Value {
-    json!({
-        "target": program.target,
-        "purpose": name,
-        "dtype": program.dtype,
-        "max_tokens": function.max_tokens,
-        "bytes_per_token": function.row_bytes,
-        "fixed_bytes": function.fixed_bytes,
-        "constant_bytes": program.constant_bytes,
-        "kernels": kernels(program, function).map(|(entry, runs)| json!({
-            "symbol": entry.symbol,
-            "runs": runs,
-            "launch": entry.launch,
-        })).collect::<Vec<Value>>(),
-        "steps": function.steps.len(),
-        "buffers": function.buffers,
-    })
-}
-
-/// The kernels that a function runs, each with how often it does.
-fn kernels<'p>(program: &'p Program, function: &Function) -> impl Iterator<Item = (&'p Entry, usize)> {
-    let runs = |kernel: u32| function.steps.iter().filter(|step| step.kernel == kernel).count();
-    let entry = |kernel: u32| Some((program.entries.get(kernel as usize)?, runs(kernel)));
-    function.kernels().into_iter().filter_map(entry).collect::<Vec<_>>().into_iter()
 }
 
 fn function_text((program, name, function): OfProgram<'_>) -> String {

@@ -25,7 +25,6 @@ mod trace;
 mod tune;
 mod values;
 mod verify;
-mod weights;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,7 +37,7 @@ use skipc_runtime::Device;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::error::{Error, ErrorKind};
 
-pub use exit::{exit_code, panicked, say, show};
+pub use exit::{exit_code, say, show};
 pub use serve::ServeArgs;
 pub use skipc_runtime::command::Files;
 pub use source::CheckpointArgs;

@@ -6,6 +6,7 @@ use skipc_runtime::command::{self, RunArgs};
 
 use super::{open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::model_of;
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<String, Error> {
@@ -14,7 +15,7 @@ pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<Str
     let mut kept = Vec::new();
     let out: &mut dyn Write = if args.json { &mut kept } else { out };
     let decisions = command::run(&args, out, &mut std::io::stderr())?;
-    let model = shares::model_of(&open_index(&args.model)?, &args.model)?;
+    let model = model_of(&open_index(&args.model)?, &args.model)?;
     let shares = shares::Shares::new(&model, &decisions);
     if args.json {
         let summary: serde_json::Value = serde_json::from_slice(&kept).map_err(|error| {

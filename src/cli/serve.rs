@@ -10,6 +10,7 @@ use skipc_runtime::decode::LanguageFiles;
 use skipc_runtime::threads::Threads;
 
 use super::{open_index, shares};
+use crate::driver::original::model_of;
 use crate::error::Error;
 use crate::serve::{self, EngineSettings, Report, Settings};
 
@@ -72,7 +73,7 @@ pub struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs, json: bool, out: &mut dyn Write) -> Result<String, Error> {
-    let model = shares::model_of(&open_index(&args.model)?, &args.model)?;
+    let model = model_of(&open_index(&args.model)?, &args.model)?;
     let seconds = |count: u32| Duration::from_secs(count.into());
     let settings = Settings {
         engine: EngineSettings {

@@ -4,17 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use skipc_artifact::reader::Sections;
-use skipc_artifact::section::SectionKind;
-
 use skipc_runtime::Decisions;
 use skipc_runtime::command::{self, RunArgs};
 
 use super::open_index;
-use crate::diagnostic::Diagnostic;
-use crate::error::{Error, ErrorKind};
+use crate::driver::original::model_of;
+use crate::error::Error;
 use crate::frontend::language::words::Word;
-use crate::frontend::spec;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
 use crate::frontend::spec::skip_table::Router;
@@ -119,17 +115,4 @@ pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Error> {
     let args = RunArgs::scoring(path.to_owned(), tokens.to_owned());
     let decisions = command::run(&args, &mut std::io::sink(), &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
-}
-
-/// The resolved model that an artefact was compiled from.
-pub(super) fn model_of(artifact: &impl Sections, path: &Path) -> Result<Model, Error> {
-    let bytes =
-        artifact.read("spec.toml", SectionKind::Spec).map_err(|error| Error::in_artifact(path, &error))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        Error::new(
-            ErrorKind::Input,
-            Diagnostic::new("artifact::spec", format!("{}: {error}", path.display())),
-        )
-    })?;
-    Ok(spec::model(&path.display().to_string(), text)?)
 }

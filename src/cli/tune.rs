@@ -13,6 +13,7 @@ use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::weights::Weights;
+use crate::frontend::weights::drawn::RANDOM_SEED;
 
 pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     let usage = |message: String| {
@@ -23,7 +24,7 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     let source = source::open_with_weights(&args.spec, &args.checkpoint)?;
     let weights = match source::weights(&source, args.weights.as_deref(), &args.checkpoint)? {
         Some(weights) => weights,
-        None => Weights::drawn(&source.model, bench::RANDOM_SEED)?,
+        None => Weights::drawn(&source.model, RANDOM_SEED)?,
     };
     let model = source.model;
     let line = Line::spinner();

@@ -4,8 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde_json::json;
-use skipc_artifact::bundle;
-use skipc_artifact::program::{Function, GENERATE, SCORE};
+use skipc_artifact::program::{Function, GENERATE};
 use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::FlatBatch;
 use skipc_runtime::Model;
@@ -14,18 +13,20 @@ use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::weights::Original;
-use super::{VerifyArgs, to_json};
+use super::{VerifyArgs, source, to_json};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::Original;
 use crate::error::{Error, ErrorKind};
-use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch};
+use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch, scoring};
 
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let line = Line::spinner();
     line.at("weights");
+    let artefact = Model::open(&args.artifact)?;
+    let read = |model: &_, file: &_| source::weights_of(model, file, &args.checkpoint);
     let Original { artefact, weights, from, .. } =
-        Original::open(&args.artifact, args.weights.as_deref(), &args.checkpoint)?;
-    let function = function(&artefact)?;
+        Original::of(artefact, &args.artifact, args.weights.as_deref(), read)?;
+    let function = scoring(&artefact)?;
     let (batch, routing) = inputs(args, &artefact, &function)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let progress: &dyn Fn(&str) = &|what| line.at(what);
@@ -46,16 +47,6 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
         diagnostic = diagnostic.help(keep(args, reduced));
     }
     Err(Error::new(ErrorKind::Mismatch, diagnostic))
-}
-
-/// The function that scores of the artefact's first program: all have the same inputs.
-fn function(model: &Model) -> Result<Function, Error> {
-    let target = model.targets().into_iter().next().ok_or_else(|| {
-        Error::new(ErrorKind::Input, Diagnostic::new("verify::empty", "the artefact has no program"))
-    })?;
-    let mut program = bundle::read_program(model.artifact(), &target)?;
-    let none = || Diagnostic::new("verify::empty", "the artefact has no function that scores").into();
-    program.functions.remove(SCORE).ok_or_else(none)
 }
 
 /// One mask `[n]` a router.

@@ -180,6 +180,17 @@ pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> 
     Ok(report)
 }
 
+/// The function that scores of the artefact's first program: all have the same inputs.
+///
+/// # Errors
+/// `verify::empty` where there is none.
+pub fn scoring(model: &Model) -> Result<program::Function, Error> {
+    let empty = |message| Error::from(Diagnostic::new("verify::empty", message));
+    let target = model.targets().into_iter().next().ok_or_else(|| empty("the artefact has no program"))?;
+    let mut program = bundle::read_program(model.artifact(), &target)?;
+    program.functions.remove(program::SCORE).ok_or_else(|| empty("the artefact has no function that scores"))
+}
+
 /// The forms of one function of the model.
 struct Phase<'a> {
     model: &'a Model,

@@ -20,6 +20,7 @@ use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Block;
 use skipc::frontend::weights::Weights;
+use skipc::frontend::weights::drawn::RANDOM_SEED;
 
 const DENSITIES: [f64; 3] = [0.125, 0.25, 1.0];
 
@@ -59,7 +60,7 @@ fn d_ff(model: &Model) -> usize {
 
 fn bench_model(criterion: &mut Criterion, model: &Model, tokens: u32) {
     let fail = |failure: skipc::Error| -> ! { panic!("{}: {}", model.name, failure.diagnostics) };
-    let weights = Weights::drawn(model, bench::RANDOM_SEED)
+    let weights = Weights::drawn(model, RANDOM_SEED)
         .map_err(skipc::Error::from)
         .unwrap_or_else(|failure| fail(failure));
     let (of, trace) = ((model, &weights), &mut Trace::silent());

@@ -55,21 +55,36 @@ impl Sequences {
     /// A file that is no sound `.npy` file, or of another shape, or numbers that are no token ids or lengths.
     pub fn read(path: &Path, lengths: Option<&Path>) -> Result<Self, Error> {
         let array = npy::read_ints(path, &[1, 2])?;
+        let lengths = match lengths {
+            None => None,
+            Some(path) => Some((path, npy::read_ints(path, &[1])?)),
+        };
+        Self::of_arrays((path, &array), lengths.as_ref().map(|(path, array)| (*path, array)))
+    }
+
+    /// As [`Sequences::read`], of arrays in memory, each with the name that users know it by.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn of_arrays(
+        (path, array): (&Path, &IntArray),
+        lengths: Option<(&Path, &IntArray)>,
+    ) -> Result<Self, Error> {
         let (batch, width) = match array.shape[..] {
             [width] => (1, width),
             [batch, width] => (batch, width),
-            _ => return Err(shape_error(path, &array, "one or two dimensions".into())),
+            _ => return Err(shape_error(path, array, "one or two dimensions".into())),
         };
         // Rows without tokens take no bytes in a file, so their number is still unchecked.
         if width == 0 && batch > 1 << 20 {
-            return Err(shape_error(path, &array, "fewer empty rows".into()));
+            return Err(shape_error(path, array, "fewer empty rows".into()));
         }
         let lengths = match lengths {
             None => vec![width as u32; batch as usize],
-            Some(path) => {
-                let lengths = npy::read_ints(path, &[1])?;
+            Some((path, lengths)) => {
                 if lengths.shape != [batch] {
-                    return Err(shape_error(path, &lengths, format!("[{batch}], the rows of the tokens")));
+                    return Err(shape_error(path, lengths, format!("[{batch}], the rows of the tokens")));
                 }
                 to_u32(path, &lengths.data, width, format!("0 to {width}"))?
             }
@@ -120,8 +135,12 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String, Error> {
     })
 }
 
-/// Decisions of an array `[routers, batch, tokens]`.
-fn without_padding(
+/// Decisions of an array `[routers, batch, tokens]`, without its padding: `[routers][n]` of 0 and 1.
+///
+/// # Errors
+///
+/// An array of another shape, or with other numbers.
+pub fn without_padding(
     path: &Path,
     array: &IntArray,
     grid: &Grid,

@@ -105,7 +105,7 @@ pub(super) struct Task {
     told: usize,
     text: Option<TextStream>,
     stop: StopFilter,
-    listener: Box<dyn Listener>,
+    listener: Box<dyn Listener + Send>,
 }
 
 pub(super) struct Running {
@@ -197,7 +197,7 @@ impl<D: Decoder> Engine<D> {
     /// # Errors
     ///
     /// As [`Engine::submit`].
-    pub fn submit_to(&mut self, request: Request, listener: Box<dyn Listener>) -> Result<(), Error> {
+    pub fn submit_to(&mut self, request: Request, listener: Box<dyn Listener + Send>) -> Result<(), Error> {
         self.check(&request)?;
         let text = self.tokenizer.clone().map(|tokenizer| TextStream::new(tokenizer, &request.prompt));
         let mut task = Task {

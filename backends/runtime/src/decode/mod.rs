@@ -74,7 +74,7 @@ use crate::session::Session;
 /// # Errors
 ///
 /// [`Error::NotCausal`] for a model that cannot generate; no memory.
-pub fn of_slots(module: &Module, model: &Model, slots: u32) -> Result<Box<dyn Decoder>, Error> {
+pub fn of_slots(module: &Module, model: &Model, slots: u32) -> Result<Box<dyn Decoder + Send>, Error> {
     match module.program().function(STEP) {
         Some(step) => {
             let of_slot = step.max_positions.next_multiple_of(PAGE_ROWS);

@@ -1,0 +1,61 @@
+//! Between NumPy's arrays and ours.
+//!
+//! Whole numbers that go in are read where they lie, whatever their strides; as token ids they are kept in 32 bits, which is
+//! the one copy there is. Arrays that come out take over the memory of the results; logits are copied once if there is
+//! padding between sequences, which results do not have.
+
+use std::path::Path;
+
+use numpy::ndarray::{ArrayD, IxDyn};
+use numpy::{Element, IntoPyArray, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use skipc_runtime::Error;
+use skipc_runtime::npy::IntArray;
+
+use crate::error::raised;
+
+/// The whole numbers of an array with one of these numbers of dimensions; `name` is what errors call it.
+///
+/// # Errors
+/// Another type of elements or number of dimensions.
+pub(crate) fn ints(name: &str, array: &Bound<'_, PyAny>, ranks: &[usize]) -> PyResult<IntArray> {
+    let found = read::<i64>(array)
+        .or_else(|| read::<i32>(array))
+        .or_else(|| read::<u32>(array))
+        .or_else(|| read::<u8>(array))
+        .or_else(|| read::<u16>(array))
+        .or_else(|| read::<i16>(array))
+        .or_else(|| read::<i8>(array));
+    let path = || Path::new(name).to_path_buf();
+    let refused = |error: Error| raised(array.py(), &error.into());
+    let Some(found) = found else {
+        let found = array.cast::<PyUntypedArray>()?.dtype().to_string();
+        let expected =
+            "whole numbers of at most 64 bits with a sign, or 32 without, in the machine's byte order";
+        return Err(refused(Error::NpyDtype { path: path(), found, expected }));
+    };
+    if !ranks.contains(&found.shape.len()) {
+        let ranks: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+        let expected = format!("{} dimensions", ranks.join(" or "));
+        return Err(refused(Error::NpyShape { path: path(), found: found.shape, expected }));
+    }
+    Ok(found)
+}
+
+fn read<T: Element + Copy + Into<i64>>(array: &Bound<'_, PyAny>) -> Option<IntArray> {
+    let array = array.cast::<PyArrayDyn<T>>().ok()?.try_readonly().ok()?;
+    let view = array.as_array();
+    let shape = view.shape().iter().map(|size| *size as u64).collect();
+    Some(IntArray { shape, data: view.iter().map(|number| (*number).into()).collect() })
+}
+
+/// An array of this shape that owns `elements`; there are as many as the shape says.
+pub(crate) fn array<'py, T: Element>(
+    py: Python<'py>,
+    shape: &[usize],
+    elements: Vec<T>,
+) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
+    let array = ArrayD::from_shape_vec(IxDyn(shape), elements);
+    Ok(array.map_err(|error| PyTypeError::new_err(error.to_string()))?.into_pyarray(py))
+}

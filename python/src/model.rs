@@ -1,0 +1,276 @@
+//! A loaded model: scoring, and what is known of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use numpy::PyArrayDyn;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use skipc::diagnostic::Diagnostic;
+use skipc::driver::contents::Contents;
+use skipc::driver::original::Original;
+use skipc::frontend::huggingface::Directory;
+use skipc::frontend::weights::Weights;
+use skipc::verify;
+use skipc::{Error, ErrorKind};
+use skipc_artifact::program::{Function, SCORE};
+use skipc_runtime::decode::{LanguageFiles, Tokenizer};
+use skipc_runtime::inputs::{Sequences, without_padding};
+use skipc_runtime::npy::IntArray;
+use skipc_runtime::threads::Threads;
+use skipc_runtime::{Batch, Device, Module, Options, Outputs, Session};
+
+use crate::arrays::{array, ints};
+use crate::artifact::Artifact;
+use crate::error::{json, raised, without_lock};
+
+/// What users call an artefact that has no file.
+const IN_MEMORY: &str = "the artefact";
+
+/// A model that is loaded for a device. Any number of threads may use it at once.
+#[pyclass(frozen, module = "skipc._native")]
+pub(crate) struct Model {
+    /// Its file, or what users call it.
+    name: PathBuf,
+    pub(crate) artefact: skipc_runtime::Model,
+    pub(crate) module: Module,
+    threads: usize,
+    /// None for a model whose tokens are no bytes and beside which there is none.
+    pub(crate) tokenizer: Option<Arc<dyn Tokenizer>>,
+    /// Those that no call uses: as many as ran at once so far.
+    sessions: Mutex<Vec<Session>>,
+}
+
+/// Where to run: the device in words, and the threads of the host.
+#[derive(FromPyObject)]
+pub(crate) struct Place {
+    #[pyo3(item)]
+    device: String,
+    #[pyo3(item)]
+    threads: Option<usize>,
+    #[pyo3(item)]
+    tokenizer: Option<PathBuf>,
+}
+
+/// Loads the artefact in a file.
+#[pyfunction]
+pub(crate) fn load(py: Python<'_>, path: PathBuf, place: Place) -> PyResult<Model> {
+    without_lock(py, || {
+        let artefact = skipc_runtime::Model::open(&path)?;
+        Model::of(artefact, path, place)
+    })
+}
+
+/// Loads an artefact in memory.
+#[pyfunction]
+pub(crate) fn load_artifact(py: Python<'_>, artifact: ArtifactBytes<'_>, place: Place) -> PyResult<Model> {
+    let bytes = artifact.bytes();
+    without_lock(py, || {
+        let artefact = skipc_runtime::Model::from_bytes(bytes)?;
+        Model::of(artefact, IN_MEMORY.into(), place)
+    })
+}
+
+/// An artefact, or its bytes.
+#[derive(FromPyObject)]
+pub(crate) enum ArtifactBytes<'py> {
+    /// As it was compiled.
+    Compiled(Bound<'py, Artifact>),
+    /// As a file has it.
+    Bytes(Bound<'py, PyBytes>),
+}
+
+impl ArtifactBytes<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            ArtifactBytes::Compiled(artifact) => &artifact.get().bytes,
+            ArtifactBytes::Bytes(bytes) => pyo3::types::PyBytesMethods::as_bytes(bytes),
+        }
+    }
+}
+
+impl Model {
+    fn of(artefact: skipc_runtime::Model, name: PathBuf, place: Place) -> Result<Model, Error> {
+        let device: Device =
+            place.device.parse().map_err(|error: skipc_runtime::device::UnknownDevice| {
+                skipc_runtime::Error::Usage(format!("no device `{}`: {error}", place.device))
+            })?;
+        let threads = place.threads.unwrap_or_else(Threads::available);
+        let module = Module::load(&artefact, device, Options { threads, ..Options::default() })?;
+        let vocab_size = module.function(SCORE)?.vocab_size;
+        let files = LanguageFiles { model: name.clone(), tokenizer: place.tokenizer, chat_template: None };
+        let tokenizer = match files.tokenizer(vocab_size) {
+            Err(skipc_runtime::Error::PromptVocabulary { .. }) => None,
+            tokenizer => Some(tokenizer?),
+        };
+        let sessions = Mutex::default();
+        Ok(Model { name, artefact, module, threads, tokenizer, sessions })
+    }
+
+    fn function(&self) -> Result<&Function, skipc_runtime::Error> {
+        self.module.function(SCORE)
+    }
+
+    /// Runs a batch on a session that is free, or a new one.
+    fn run(&self, batch: &Batch) -> Result<Outputs, skipc_runtime::Error> {
+        let free = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut session = match free {
+            Some(session) => session,
+            None => Session::of_module(&self.module)?,
+        };
+        let outputs = session.run(batch)?;
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        outputs.check_finite(&batch.lengths)?;
+        Ok(outputs)
+    }
+
+    /// Sequences and decisions, checked against each other.
+    fn batch(
+        &self,
+        tokens: &IntArray,
+        lengths: Option<&IntArray>,
+        routing: Option<&IntArray>,
+    ) -> Result<(Sequences, Option<Vec<Vec<u8>>>), skipc_runtime::Error> {
+        let name = Path::new;
+        let lengths = lengths.map(|array| (name("lengths"), array));
+        let sequences = Sequences::of_arrays((name("tokens"), tokens), lengths)?;
+        let routers = self.function()?.interface.routers().len();
+        let routing = routing.map(|array| without_padding(name("routing"), array, &sequences.grid, routers));
+        Ok((sequences, routing.transpose()?))
+    }
+
+    fn tokenizer(&self) -> Result<&dyn Tokenizer, skipc_runtime::Error> {
+        let vocab_size = self.function()?.vocab_size;
+        self.tokenizer.as_deref().ok_or(skipc_runtime::Error::PromptVocabulary { vocab_size })
+    }
+}
+
+/// Logits `[batch, tokens, vocabulary]`, gates `[routers, batch, tokens]`, and counts and overflow of each router.
+type Scored<'py> = (
+    Bound<'py, PyArrayDyn<f32>>,
+    Bound<'py, PyArrayDyn<u8>>,
+    Bound<'py, PyArrayDyn<u32>>,
+    Bound<'py, PyArrayDyn<u32>>,
+);
+
+#[pymethods]
+impl Model {
+    /// Scores sequences: see `skipc.Model.score`.
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: &Bound<'py, PyAny>,
+        lengths: Option<&Bound<'py, PyAny>>,
+        routing: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Scored<'py>> {
+        let tokens = ints("tokens", tokens, &[1, 2])?;
+        let lengths = lengths.map(|array| ints("lengths", array, &[1])).transpose()?;
+        let routing = routing.map(|array| ints("routing", array, &[3])).transpose()?;
+        let (grid, logits, gates, counts, overflow) = without_lock(py, || {
+            let (sequences, routing) = self.batch(&tokens, lengths.as_ref(), routing.as_ref())?;
+            let Sequences { grid, tokens } = sequences;
+            let batch = Batch { tokens, lengths: grid.lengths.clone(), routing };
+            let Outputs { logits, gates, counts, overflow } = self.run(&batch)?;
+            let is_full = grid.lengths.iter().all(|length| *length as usize == grid.width);
+            let logits = match is_full {
+                true => logits,
+                false => grid.unpack(&logits, self.function()?.vocab_size as usize),
+            };
+            let gates: Vec<u8> = gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
+            Ok::<_, skipc_runtime::Error>((grid, logits, gates, counts, overflow))
+        })?;
+        let (batch, width, routers) = (grid.lengths.len(), grid.width, counts.len());
+        Ok((
+            array(py, &[batch, width, self.vocab_size(py)? as usize], logits)?,
+            array(py, &[routers, batch, width], gates)?,
+            array(py, &[routers], counts)?,
+            array(py, &[routers], overflow)?,
+        ))
+    }
+
+    /// Compares every form of the model; gives the report as JSON.
+    fn verify(&self, py: Python<'_>, weights: Option<PathBuf>) -> PyResult<String> {
+        let (report, from) = without_lock(py, || -> Result<_, Error> {
+            let original = Original::of(self.artefact.clone(), &self.name, weights.as_deref(), |model, file| {
+                Ok(match file.is_dir() {
+                    true => Directory::open(file, None)?.weights(model, None, None)?,
+                    false => Weights::open(file, model)?,
+                })
+            })?;
+            let batch = verify::drawn_batch(&verify::scoring(&original.artefact)?);
+            let (threads, progress) = (self.threads, &|_: &str| ());
+            let weights = &original.weights;
+            let inputs = verify::Inputs { batch: &batch, routing: None, threads, weights, progress };
+            Ok((verify::climb(&original.artefact, &inputs)?, original.from))
+        })?;
+        let text = json(py, &serde_json::json!({"ok": report.ok(), "weights": from, "report": report}))?;
+        if report.ok() {
+            return Ok(text);
+        }
+        let wrong = report.rows.iter().filter(|row| !row.ok).count();
+        let message = format!("{wrong} of {} comparisons are out of bounds", report.rows.len());
+        let diagnostic = Diagnostic::new("verify::mismatch", message).help("`skipc verify` shows them");
+        Err(raised(py, &Error::new(ErrorKind::Mismatch, diagnostic)))
+    }
+
+    /// What is in the artefact, as JSON.
+    fn inspect(&self, py: Python<'_>) -> PyResult<String> {
+        let artifact = self.artefact.artifact();
+        let contents = without_lock(py, || {
+            Contents::of(artifact).map_err(|error| Error::in_artifact(&self.name, &error))
+        })?;
+        json(py, &contents.json(skipc_artifact::reader::Sections::header(artifact)))
+    }
+
+    /// The tokens of a text, uint32 `[tokens]`.
+    fn encode<'py>(&self, py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyArrayDyn<u32>>> {
+        let tokens = without_lock(py, || self.tokenizer()?.encode(text))?;
+        array(py, &[tokens.len()], tokens)
+    }
+
+    /// The text of tokens, as UTF-8 that may begin and end within a character.
+    fn decode<'py>(&self, py: Python<'py>, tokens: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let tokens = ints("tokens", tokens, &[1])?;
+        let text = without_lock(py, || {
+            let tokens = Sequences::of_arrays((Path::new("tokens"), &tokens), None)?.tokens;
+            Ok::<_, skipc_runtime::Error>(self.tokenizer()?.decode(&tokens))
+        })?;
+        Ok(PyBytes::new(py, &text))
+    }
+
+    /// Name of the model.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.artefact.artifact().manifest().model
+    }
+
+    /// What the code runs on, human-readable.
+    #[getter]
+    fn device(&self) -> String {
+        self.module.describe()
+    }
+
+    /// Token ids are below this.
+    #[getter]
+    fn vocab_size(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.function().map_err(|error| raised(py, &error.into()))?.vocab_size)
+    }
+
+    /// How many routers decide.
+    #[getter]
+    fn routers(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.function().map_err(|error| raised(py, &error.into()))?.interface.routers().len())
+    }
+
+    /// Longest sequence.
+    #[getter]
+    fn max_positions(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.function().map_err(|error| raised(py, &error.into()))?.max_positions)
+    }
+
+    /// Most tokens of a batch.
+    #[getter]
+    fn max_tokens(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.function().map_err(|error| raised(py, &error.into()))?.max_tokens)
+    }
+}
