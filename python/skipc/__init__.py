@@ -1,11 +1,11 @@
 """Compiles models whose tokens decide, layer by layer, whether the layer runs, and runs them.
 
-    import skipc
+import skipc
 
-    artifact = skipc.compile("model.toml", weights="model.safetensors")
-    model = skipc.load(artifact)
-    scores = model.score([1, 2, 3])
-    print(scores.logits.shape, scores.gates)
+artifact = skipc.compile("model.toml", weights="model.safetensors")
+model = skipc.load(artifact)
+scores = model.score([1, 2, 3])
+print(scores.logits.shape, scores.gates)
 """
 
 from ._compile import Artifact, RandomWeights, compile

@@ -17,7 +17,7 @@ def as_array(values: ArrayLike) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values
     if hasattr(values, "__dlpack__"):
-        return np.from_dlpack(values)
+        return np.from_dlpack(values)  # type: ignore[arg-type]
     return np.asarray(values)
 
 
@@ -35,7 +35,7 @@ def as_decisions(values: ArrayLike) -> npt.NDArray[Any]:
     return array.view(np.uint8) if array.dtype == np.bool_ else array
 
 
-def as_weights(values: ArrayLike) -> npt.NDArray[Any]:
+def as_weights(values: Any) -> npt.NDArray[Any]:
     """An array of float32, which a narrower float is widened to, exactly."""
     if str(getattr(values, "dtype", "")) in ("torch.bfloat16", "torch.float16"):
         values = values.float()

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, TypedDict, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,21 @@ import numpy.typing as npt
 from . import _native
 from ._arrays import ArrayLike, as_decisions, as_ints
 from ._compile import Artifact, StrPath
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Settings(TypedDict, total=False):
+    """How a continuation is chosen and where it ends: see `Model.stream`."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+    stop: Union[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,9 @@ class Model:
             logits, gates = logits[0], gates[:, 0]
         return Scores(logits, gates, counts, overflow)
 
-    def generate(self, prompt: Union[str, ArrayLike], max_new_tokens: int = 128, **settings: Any) -> Generated:
+    def generate(
+        self, prompt: Union[str, ArrayLike], max_new_tokens: int = 128, **settings: Unpack[Settings]
+    ) -> Generated:
         """Continues a text or the tokens of one sequence; `settings` are those of `stream`."""
         pieces = list(self.stream(prompt, max_new_tokens, **settings))
         tokens = [piece.token for piece in pieces if piece.token is not None]
@@ -150,7 +167,7 @@ class Model:
         likeliest. The same `seed` gives the same tokens. The continuation ends before a text of `stop`.
         """
         tokens = self.encode(prompt) if isinstance(prompt, str) else as_ints(prompt)
-        settings = {
+        settings: _native.Settings = {
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
             "top_k": top_k,
@@ -176,7 +193,9 @@ class Model:
         With the safetensors file of the compile as `weights`, the model's own constants are compared with it; without,
         they are made anew from random weights. A difference raises `MismatchError`.
         """
-        report: dict[str, Any] = json.loads(self._native.verify(None if weights is None else os.fspath(weights)))
+        report: dict[str, Any] = json.loads(
+            self._native.verify(None if weights is None else os.fspath(weights))
+        )
         return report
 
     def inspect(self) -> dict[str, Any]:
@@ -201,7 +220,7 @@ def load(
     them. `tokenizer` is a tokenizer.json or the folder that has it, by default beside the artefact; a model of 256 tokens
     needs none: they are bytes.
     """
-    place = {
+    place: _native.Place = {
         "device": device,
         "threads": threads,
         "tokenizer": None if tokenizer is None else os.fspath(tokenizer),

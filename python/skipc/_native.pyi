@@ -5,16 +5,26 @@ import numpy.typing as npt
 
 __version__: str
 
-class _Options(TypedDict):
+class Options(TypedDict):
     targets: list[str]
     dtype: list[str]
     max_tokens: Optional[int]
     steps: bool
 
-class _Place(TypedDict):
+class Place(TypedDict):
     device: str
     threads: Optional[int]
     tokenizer: Optional[str]
+
+class Settings(TypedDict):
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    seed: int
+    stop: list[str]
 
 class Artifact:
     def save(self, path: str) -> None: ...
@@ -51,7 +61,7 @@ class Model:
     def decode(self, tokens: npt.NDArray[Any]) -> bytes: ...
 
 class Stream:
-    def __new__(cls, model: Model, prompt: npt.NDArray[Any], settings: dict[str, Any]) -> Stream: ...
+    def __new__(cls, model: Model, prompt: npt.NDArray[Any], settings: Settings) -> Stream: ...
     def __iter__(self) -> Stream: ...
     def __next__(
         self,
@@ -60,7 +70,7 @@ class Stream:
 def compile(
     spec: Union[str, tuple[str, str]],
     weights: Union[int, str, dict[str, npt.NDArray[Any]]],
-    options: _Options,
+    options: Options,
 ) -> tuple[Artifact, str]: ...
-def load(path: str, place: _Place) -> Model: ...
-def load_artifact(artifact: Union[Artifact, bytes], place: _Place) -> Model: ...
+def load(path: str, place: Place) -> Model: ...
+def load_artifact(artifact: Union[Artifact, bytes], place: Place) -> Model: ...

@@ -29,7 +29,9 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def tensors(command: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def tensors(
+    command: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, np.ndarray]:
     folder = tmp_path_factory.mktemp("weights")
     (folder / "small.toml").write_text(SMALL)
     command("init", folder / "small.toml", "-o", folder / "w.safetensors", "--seed", 1)
@@ -47,13 +49,18 @@ def test_artefacts_are_those_of_the_command_line(
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "small.toml"
     path.write_text(SMALL)
-    artifacts = [skipc.compile(spec, weights=skipc.RandomWeights(1)) for spec in (SMALL, path, str(path))]
+    artifacts = [
+        skipc.compile(spec, weights=skipc.RandomWeights(1)) for spec in (SMALL, path, str(path))
+    ]
     assert len({bytes(artifact) for artifact in artifacts}) == 1
     assert bytes(skipc.compile(SMALL, weights=skipc.RandomWeights(2))) != bytes(artifacts[0])
     artifacts[0].save(tmp_path / "m.skp")
     assert (tmp_path / "m.skp").read_bytes() == bytes(artifacts[0])
     assert len(artifacts[0]) == len(bytes(artifacts[0]))
-    loaded = [skipc.load(source).score([1, 2]) for source in (artifacts[0], bytes(artifacts[0]), tmp_path / "m.skp")]
+    loaded = [
+        skipc.load(source).score([1, 2])
+        for source in (artifacts[0], bytes(artifacts[0]), tmp_path / "m.skp")
+    ]
     assert len({scores.logits.tobytes() for scores in loaded}) == 1
 
 
@@ -96,7 +103,9 @@ def test_options_change_the_artefact() -> None:
 
     assert purposes(compiled()) == {"score", "step"}
     assert purposes(compiled(steps=False)) == {"score"}
-    assert {program["max_tokens"] for program in compiled(max_tokens=7, steps=False)["programs"]} == {7}
+    assert {
+        program["max_tokens"] for program in compiled(max_tokens=7, steps=False)["programs"]
+    } == {7}
     contents = compiled()
     assert contents["manifest"]["model"] == "small"
     assert contents["manifest"]["compiler"] == skipc.__version__
@@ -107,7 +116,7 @@ def test_what_the_author_should_know_is_a_warning() -> None:
     random = SMALL.replace('router = "sigmoid"', 'router = "topk"')
     with pytest.warns(skipc.ModelWarning) as caught:
         skipc.compile(random, weights=skipc.RandomWeights())
-    codes = {warning.message.finding.code for warning in caught}
+    codes = {str(warning.message).partition(": ")[0] for warning in caught}
     assert "lint::future_leak" in codes
     assert all(Path(warning.filename).name == "test_compile.py" for warning in caught)
 

@@ -21,7 +21,9 @@ def blocks(path: Path) -> list[str]:
 
 
 def run(program: list[str], folder: Path) -> str:
-    ran = subprocess.run([sys.executable, *program], cwd=folder, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, *program], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -37,7 +39,9 @@ def test_examples_in_documents(document: str, tmp_path: Path) -> None:
         assert run(["-c", block], tmp_path), "an example prints what it shows"
 
 
-@pytest.mark.parametrize("path", sorted((PYTHON / "examples").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((PYTHON / "examples").glob("*.py")), ids=lambda path: path.name
+)
 def test_examples(path: Path, tmp_path: Path) -> None:
     if "import torch" in path.read_text():
         pytest.importorskip("torch")
@@ -48,7 +52,9 @@ def test_examples(path: Path, tmp_path: Path) -> None:
 def test_metadata() -> None:
     about = importlib.metadata.metadata("skipc")
     manifest = (ROOT / "Cargo.toml").read_text()
-    (version,) = re.findall(r'^version = "(.*)"$', manifest.split("[workspace.package]")[1].split("\n[")[0], re.M)
+    (version,) = re.findall(
+        r'^version = "(.*)"$', manifest.split("[workspace.package]")[1].split("\n[")[0], re.M
+    )
     assert about["Version"] == version == skipc.__version__
     assert about["License-Expression"] == "Apache-2.0 OR MIT"
     assert "conditional computation" in about["Summary"]
@@ -57,5 +63,7 @@ def test_metadata() -> None:
 
 
 def test_pytorch_is_imported_only_where_it_is_asked_for() -> None:
-    program = "import sys, skipc; print([name for name in sys.modules if name.split('.')[0] == 'torch'])"
+    program = (
+        "import sys, skipc; print([name for name in sys.modules if name.split('.')[0] == 'torch'])"
+    )
     assert run(["-c", program], Path("/")).strip() == "[]"

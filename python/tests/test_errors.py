@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,10 @@ def test_a_spec_with_a_wrong_key_says_where(tmp_path: Path) -> None:
     assert error.help is not None and "`density`" in error.help
     (label,) = error.labels
     lines = path.read_text().split("\n")
-    assert (label.file, label.line) == (str(path), 1 + next(i for i, x in enumerate(lines) if "densty" in x))
+    assert (label.file, label.line) == (
+        str(path),
+        1 + next(i for i, x in enumerate(lines) if "densty" in x),
+    )
     assert lines[label.line - 1][label.column - 1 :].startswith("densty")
     assert path.read_bytes()[label.start : label.end] == b"densty"
     assert f"{path}:{label.line}:{label.column}" in str(error) and "help:" in str(error)
@@ -45,16 +49,19 @@ def test_exceptions_can_be_sent_to_other_processes() -> None:
 
 
 def test_kinds(small: skipc.Model, tmp_path: Path) -> None:
-    compiles = {
+    compiles: dict[str, dict[str, Any]] = {
         "usage::compile": {"targets": "tpu"},
         "weights::read": {"weights": tmp_path / "none.safetensors"},
         "spec::read": {"spec": tmp_path / "none.toml"},
     }
+    usual: dict[str, Any] = {"spec": SMALL, "weights": skipc.RandomWeights()}
     for code, changed in compiles.items():
         with pytest.raises(skipc.Error) as caught:
-            skipc.compile(**{"spec": SMALL, "weights": skipc.RandomWeights(), **changed})
+            skipc.compile(**{**usual, **changed})
         assert caught.value.code == code
-        assert type(caught.value) is (skipc.RequestError if code.startswith("usage") else skipc.InputError)
+        assert type(caught.value) is (
+            skipc.RequestError if code.startswith("usage") else skipc.InputError
+        )
     with pytest.raises(skipc.RequestError) as caught:
         skipc.compile(SMALL, weights=skipc.RandomWeights(), dtype="cpu=f8")
     assert "cpu=bf16" in (caught.value.help or "")
@@ -113,7 +120,9 @@ def test_artefacts_that_are_none(tmp_path: Path) -> None:
         ({"tokens": [1, 2], "routing": [1, 0]}, "npy::shape", "3 dimensions"),
     ],
 )
-def test_arrays_that_do_not_fit(small: skipc.Model, arguments: dict, code: str, said: str) -> None:
+def test_arrays_that_do_not_fit(
+    small: skipc.Model, arguments: dict[str, Any], code: str, said: str
+) -> None:
     with pytest.raises(skipc.InputError) as caught:
         small.score(**arguments)
     assert caught.value.code == code
@@ -121,7 +130,11 @@ def test_arrays_that_do_not_fit(small: skipc.Model, arguments: dict, code: str, 
 
 
 def test_prompts_that_do_not_fit(small: skipc.Model) -> None:
-    for prompt, code in (([], "run::empty-prompt"), ("text", "run::prompt-vocabulary"), ([[1]], "npy::shape")):
+    for prompt, code in (
+        ([], "run::empty-prompt"),
+        ("text", "run::prompt-vocabulary"),
+        ([[1]], "npy::shape"),
+    ):
         with pytest.raises(skipc.InputError) as caught:
             small.generate(prompt, 1)
         assert caught.value.code == code

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 import pytest
@@ -23,8 +23,10 @@ PROMPT = "And God said"
 def test_text_is_that_of_the_command_line(
     example: skipc.Model, example_file: Path, command: Callable[..., str]
 ) -> None:
-    settings = {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 3}
-    options = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    settings: dict[str, Any] = {"temperature": 0.8, "top_k": 20, "top_p": 0.9, "seed": 3}
+    options = [
+        word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
     base = ["--json", "generate", example_file, "--prompt", PROMPT, "--max-new-tokens", 24]
     for kind, words in ((settings, options), ({}, [])):
         shown = json.loads(command(*base, *words))
@@ -41,7 +43,9 @@ def test_pieces_are_the_whole_and_say_what_was_skipped(example: skipc.Model) -> 
     assert "".join(piece.text for piece in pieces) == whole.text
     assert [piece.finish for piece in pieces] == [None] * 8 + ["length"]
     widths = [piece.gates.shape for piece in pieces]
-    assert widths == [(example.routers, len(PROMPT))] + [(example.routers, 1)] * 7 + [(example.routers, 0)]
+    assert widths == [(example.routers, len(PROMPT))] + [(example.routers, 1)] * 7 + [
+        (example.routers, 0)
+    ]
     tokens = np.concatenate([example.encode(PROMPT), whole.tokens[:-1]])
     assert np.array_equal(example.score(tokens).gates, whole.gates)
     assert 0 < whole.gates.mean() < 1
@@ -72,7 +76,10 @@ def test_a_stream_goes_on_by_itself(small: skipc.Model) -> None:
 
 
 def test_streams_in_threads(small: skipc.Model) -> None:
-    wanted = {seed: small.generate([1], 20, temperature=1.0, seed=seed).tokens.tolist() for seed in range(6)}
+    wanted = {
+        seed: small.generate([1], 20, temperature=1.0, seed=seed).tokens.tolist()
+        for seed in range(6)
+    }
     assert len({tuple(tokens) for tokens in wanted.values()}) > 1
     found: dict[int, list[int]] = {}
 
@@ -122,7 +129,9 @@ def test_a_keyboard_interrupt_ends_a_continuation(example_file: Path) -> None:
         ({"stop": "x"}, "run::usage"),
     ],
 )
-def test_settings_that_mean_nothing(small: skipc.Model, settings: dict, code: str) -> None:
+def test_settings_that_mean_nothing(
+    small: skipc.Model, settings: dict[str, Any], code: str
+) -> None:
     with pytest.raises(skipc.RequestError) as caught:
         small.stream([1], 1, **settings)
     assert caught.value.code == code

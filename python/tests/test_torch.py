@@ -26,7 +26,11 @@ def test_the_operator_is_sound(small: skipc.Model) -> None:
     scorer = skipc.torch.Scorer(small)
     tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
     gates = torch.from_numpy(small.score(tokens).gates)
-    arguments = [(tokens, None, None), (tokens[0], None, None), (tokens, torch.tensor([3, 1]), None)]
+    arguments = [
+        (tokens, None, None),
+        (tokens[0], None, None),
+        (tokens, torch.tensor([3, 1]), None),
+    ]
     arguments.append((tokens, None, gates))
     for given in arguments:
         torch.library.opcheck(skipc.torch.score, (*given, scorer.model_name))
