@@ -13,9 +13,9 @@ ArrayLike = Union[npt.ArrayLike, Any]
 
 
 def as_array(values: ArrayLike) -> npt.NDArray[Any]:
-    """The array itself, or a view of the tensor's memory; a copy only of lists."""
+    """The array itself, or a view of the tensor's memory; a copy of lists, and of elements that are not aligned."""
     if isinstance(values, np.ndarray):
-        return values
+        return values if values.flags.aligned else values.copy()
     if hasattr(values, "__dlpack__"):
         return np.from_dlpack(values)  # type: ignore[arg-type]
     return np.asarray(values)

@@ -60,7 +60,7 @@ def command() -> Callable[..., str]:
     def run(*arguments: object) -> str:
         words = [program, *map(str, arguments)]
         ran = subprocess.run(words, capture_output=True, check=False)
-        assert ran.returncode == 0, ran.stderr.decode()
+        assert ran.returncode == 0, (ran.stdout + ran.stderr).decode()
         return ran.stdout.decode()
 
     return run
