@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the wheel of the Python package and tests it: `make python`.
 #
-#   python/test.sh [ARGUMENTS OF PYTEST]
+#   python/test.sh [ARGUMENTS OF PYTEST]     PROFILE is cargo's, `release` by default; SKIPC the command line to compare with
 #
 # The wheel goes to target/wheels. maturin and what tests need are fetched at the first call, into $SKIPC_CACHE/python; the
 # wheel is installed into an environment that is made anew each time. PyTorch is that of `make peers`, if it is there; without
@@ -28,7 +28,7 @@ features=()
 wheels=$root/target/wheels
 rm -rf "$wheels" "$tested"
 # Linked with the LLVM of this machine, so a wheel for it alone.
-"$tools/bin/maturin" build --quiet --manifest-path "$here/Cargo.toml" --release --locked "${features[@]}" \
+"$tools/bin/maturin" build --quiet --manifest-path "$here/Cargo.toml" --profile "${PROFILE:-release}" --locked "${features[@]}" \
     --compatibility linux --out "$wheels"
 
 python3 -m venv "$tested"

@@ -14,6 +14,7 @@ use skipc::frontend::weights::Weights;
 use skipc::verify;
 use skipc::{Error, ErrorKind};
 use skipc_artifact::program::{Function, SCORE};
+use skipc_runtime::batch::Grid;
 use skipc_runtime::decode::{LanguageFiles, Tokenizer};
 use skipc_runtime::inputs::{Sequences, without_padding};
 use skipc_runtime::npy::IntArray;
@@ -124,19 +125,20 @@ impl Model {
         Ok(outputs)
     }
 
-    /// Sequences and decisions, checked against each other.
+    /// What arrays ask for, and where its tokens stand in them.
     fn batch(
         &self,
         tokens: &IntArray,
         lengths: Option<&IntArray>,
         routing: Option<&IntArray>,
-    ) -> Result<(Sequences, Option<Vec<Vec<u8>>>), skipc_runtime::Error> {
+    ) -> Result<(Grid, Batch), skipc_runtime::Error> {
         let name = Path::new;
         let lengths = lengths.map(|array| (name("lengths"), array));
-        let sequences = Sequences::of_arrays((name("tokens"), tokens), lengths)?;
+        let Sequences { grid, tokens } = Sequences::of_arrays((name("tokens"), tokens), lengths)?;
         let routers = self.function()?.interface.routers().len();
-        let routing = routing.map(|array| without_padding(name("routing"), array, &sequences.grid, routers));
-        Ok((sequences, routing.transpose()?))
+        let routing = routing.map(|array| without_padding(name("routing"), array, &grid, routers));
+        let (lengths, routing) = (grid.lengths.clone(), routing.transpose()?);
+        Ok((grid, Batch { tokens, lengths, routing }))
     }
 
     fn tokenizer(&self) -> Result<&dyn Tokenizer, skipc_runtime::Error> {
@@ -167,9 +169,7 @@ impl Model {
         let lengths = lengths.map(|array| ints("lengths", array, &[1])).transpose()?;
         let routing = routing.map(|array| ints("routing", array, &[3])).transpose()?;
         let (grid, logits, gates, counts, overflow) = without_lock(py, || {
-            let (sequences, routing) = self.batch(&tokens, lengths.as_ref(), routing.as_ref())?;
-            let Sequences { grid, tokens } = sequences;
-            let batch = Batch { tokens, lengths: grid.lengths.clone(), routing };
+            let (grid, batch) = self.batch(&tokens, lengths.as_ref(), routing.as_ref())?;
             let Outputs { logits, gates, counts, overflow } = self.run(&batch)?;
             let is_full = grid.lengths.iter().all(|length| *length as usize == grid.width);
             let logits = match is_full {

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use skipc::bench::{self, Bench};
+use skipc::bench::Bench;
 use skipc::driver::pipeline::Variant;
 use skipc::driver::trace::Trace;
 use skipc::frontend::layer::Layer;

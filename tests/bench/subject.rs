@@ -9,6 +9,7 @@ use skipc::driver::pipeline::Request;
 use skipc::driver::trace::Trace;
 use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
+use skipc::frontend::weights::drawn::RANDOM_SEED;
 use skipc_runtime::Batch;
 
 /// What can go wrong, in words.
@@ -24,8 +25,7 @@ impl Subject {
     pub(crate) fn of_text(text: &str) -> Result<Subject, Failed> {
         let model = spec::model("bench", text).map_err(|error| format!("{error:?}\n{text}"))?;
         let failed = |failure: skipc::Error| format!("{}\n{text}", failure.diagnostics);
-        let weights =
-            Weights::drawn(&model, bench::RANDOM_SEED).map_err(skipc::Error::from).map_err(failed)?;
+        let weights = Weights::drawn(&model, RANDOM_SEED).map_err(skipc::Error::from).map_err(failed)?;
         let request = Request { passes: Some(skipc_passes::plain_pipeline()), ..Request::host() };
         let compiled =
             bench::Subject::compile((&model, &weights), &request, 1, &mut Trace::silent()).map_err(failed)?;
