@@ -66,24 +66,23 @@ def compile_to(folder, artefact, dtype):
     return {"seconds": time.monotonic() - started, "peak_mb": used.ru_maxrss / 1024, "artefact_mb": artefact.stat().st_size / 1e6}
 
 
-def continued(peer, prompt, count):
-    """Tokens of transformers, and by how much each was the likeliest."""
-    tokens, margins, given = [], [], prompt
-    for step in range(count):
-        logits = torch.from_numpy(peer.begin(given) if step == 0 else peer.step(given[0]))
-        best = logits.topk(2)
-        tokens.append(int(best.indices[0]))
-        margins.append(float(best.values[0] - best.values[1]))
-        given = [tokens[-1]]
-    return tokens, margins
+@torch.inference_mode()
+def judged(reference, prompt, tokens):
+    """What transformers takes for the likeliest token at each place of a continuation, and by how much.
+
+    One pass over prompt and continuation: as long as they agree, these are the tokens that it would have continued by.
+    """
+    logits = reference.model(torch.tensor([prompt + tokens[:-1]])).logits[0, len(prompt) - 1 :]
+    best = logits.topk(2)
+    return best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist()
 
 
 def compare(reference, peer, prompts, count):
     """How many continuations and tokens are equal; ends the run where a clear token differs."""
     equal, compared, close, least = 0, 0, [], float("inf")
     for number, prompt in enumerate(prompts):
-        wanted, margins = continued(reference, prompt, count)
         found, _, _ = peer.decode(prompt, count - 1)
+        wanted, margins = judged(reference, prompt, found)
         differs = next((place for place in range(count) if found[place] != wanted[place]), None)
         compared += count if differs is None else differs
         least = min(least, *margins[: count if differs is None else differs + 1])
@@ -100,16 +99,22 @@ def compare(reference, peer, prompts, count):
 
 
 def chat(tokenizer, artefact, reference, wish, count):
-    """What `skipc generate --chat` answers, which has to be the text of transformers."""
-    answer = json.loads(ours.skipc("generate", artefact, "--chat", "--prompt", wish, "--max-new-tokens", count, "--json"))
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": wish}], add_generation_prompt=True)["input_ids"]
-    tokens, _ = continued(reference, prompt, count)
-    ends = [place for place, token in enumerate(tokens) if token == tokenizer.eos_token_id]
-    wanted = tokenizer.decode(tokens[: ends[0]] if ends else tokens)
-    found = answer["sequences"][0]["text"]
-    if found.strip() != wanted.strip():
-        sys.exit(f"the chat of skipc is {found!r}, that of transformers {wanted!r}")
-    return found
+    """What `skipc generate --chat` answers, which has to be what transformers says of the same chat."""
+    given = ours.skipc("generate", artefact, "--chat", "--prompt", wish, "--max-new-tokens", count, "--json")
+    [answer] = json.loads(given)["sequences"]
+    prompt = ids(tokenizer, wish)
+    tokens = answer["tokens"]
+    wanted, _ = judged(reference, prompt, tokens)
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    if (answer["prompt_tokens"], tokens, answer["text"].strip()) != (len(prompt), wanted, text.strip()):
+        sys.exit(f"the chat of skipc is {answer}, transformers has {len(prompt)} tokens of prompt, {wanted} and {text!r}")
+    return answer["text"].strip()
+
+
+def ids(tokenizer, wish):
+    """The tokens of a chat, as transformers makes them."""
+    chat = [{"role": "user", "content": wish}]
+    return tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
 
 
 def peers(asked, folder, worker, artefacts):
@@ -167,7 +172,6 @@ def main():
     asked, about, worker = arguments(), machine(), ours.Worker()
     tokenizer = transformers.AutoTokenizer.from_pretrained(asked.folder)
     wishes = [wish.format(thing) for thing in THINGS for wish in WISHES][: asked.prompts]
-    ids = lambda wish: tokenizer.apply_chat_template([{"role": "user", "content": wish}], add_generation_prompt=True)["input_ids"]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         say("compiles")
@@ -175,7 +179,7 @@ def main():
         compiled = {dtype: compile_to(asked.folder, path, dtype) for dtype, path in artefacts.items()}
         made = peers(asked, folder, worker, artefacts)
         reference = made["transformers-f32"]
-        same = compare(reference, made["skipc-f32"], [ids(wish) for wish in wishes], asked.tokens)
+        same = compare(reference, made["skipc-f32"], [ids(tokenizer, wish) for wish in wishes], asked.tokens)
         answer = chat(tokenizer, artefacts["f32"], reference, wishes[0], 48)
         text = " ".join(wishes)
         prompt = tokenizer.encode(text * 3)[: asked.prompt]
