@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use skipc::{Error, ErrorKind};
+use skipc::diagnostic::Diagnostic;
 use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
 use skipc::driver::targets::Targets;
 use skipc::driver::trace::Trace;
-use skipc::diagnostic::Diagnostic;
 use skipc::frontend::huggingface::Directory;
 use skipc::frontend::language::ast;
 use skipc::frontend::lint;
 use skipc::frontend::source::Source;
 use skipc::frontend::spec;
+use skipc::{Error, ErrorKind};
 
 use crate::error::{json, without_lock};
 use crate::weights::Tensors;

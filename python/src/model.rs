@@ -191,12 +191,13 @@ impl Model {
     /// Compares every form of the model; gives the report as JSON.
     fn verify(&self, py: Python<'_>, weights: Option<PathBuf>) -> PyResult<String> {
         let (report, from) = without_lock(py, || -> Result<_, Error> {
-            let original = Original::of(self.artefact.clone(), &self.name, weights.as_deref(), |model, file| {
-                Ok(match file.is_dir() {
-                    true => Directory::open(file, None)?.weights(model, None, None)?,
-                    false => Weights::open(file, model)?,
-                })
-            })?;
+            let original =
+                Original::of(self.artefact.clone(), &self.name, weights.as_deref(), |model, file| {
+                    Ok(match file.is_dir() {
+                        true => Directory::open(file, None)?.weights(model, None, None)?,
+                        false => Weights::open(file, model)?,
+                    })
+                })?;
             let batch = verify::drawn_batch(&verify::scoring(&original.artefact)?);
             let (threads, progress) = (self.threads, &|_: &str| ());
             let weights = &original.weights;

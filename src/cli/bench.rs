@@ -121,10 +121,7 @@ fn prepare(args: &BenchArgs, threads: usize) -> Result<Prepared, Error> {
     let source = source::open_with_weights(&args.model, &args.checkpoint)?;
     let (weights, from) = match source::weights(&source, args.weights.as_deref(), &args.checkpoint)? {
         Some(weights) => (weights, args.weights.as_ref().unwrap_or(&args.model).display().to_string()),
-        None => (
-            Weights::drawn(&source.model, RANDOM_SEED)?,
-            format!("random ones of seed {}", RANDOM_SEED),
-        ),
+        None => (Weights::drawn(&source.model, RANDOM_SEED)?, format!("random ones of seed {}", RANDOM_SEED)),
     };
     let model = source.model;
     let tokens = args.tokens.unwrap_or(TOKENS);
