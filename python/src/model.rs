@@ -100,7 +100,7 @@ impl Model {
         let module = Module::load(&artefact, device, Options { threads, ..Options::default() })?;
         let vocab_size = module.function(SCORE)?.vocab_size;
         let files = LanguageFiles { model: name.clone(), tokenizer: place.tokenizer, chat_template: None };
-        let tokenizer = match files.tokenizer(vocab_size) {
+        let tokenizer = match files.tokenizer_of_loaded(&artefact, vocab_size) {
             Err(skipc_runtime::Error::PromptVocabulary { .. }) => None,
             tokenizer => Some(tokenizer?),
         };

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from conftest import EXAMPLE, SMALL
+from conftest import EXAMPLE, ROOT, SMALL
 
 import skipc
 
@@ -44,6 +44,44 @@ def test_artefacts_are_those_of_the_command_line(
     theirs = tmp_path / "kjv.skp"
     command("compile", f"{EXAMPLE}.toml", "--weights", f"{EXAMPLE}.safetensors", "-o", theirs)
     assert example_file.read_bytes() == theirs.read_bytes()
+
+
+def test_a_directory_is_a_model(command: Callable[..., str], tmp_path: Path) -> None:
+    directory = ROOT / "tests" / "huggingface" / "qwen2-skip"
+    artifact = skipc.compile(directory)
+    theirs = tmp_path / "qwen2.skp"
+    command("compile", directory, "-o", theirs)
+    assert bytes(artifact) == theirs.read_bytes()
+    tokens = np.load(directory / "tokens.npy")
+    scores = skipc.load(artifact).score(tokens)
+    assert np.abs(scores.logits - np.load(directory / "logits.npy")).max() < 2e-4
+    assert (scores.gates == np.load(directory / "gates.npy")).all()
+    assert skipc.load(theirs).verify(weights=directory)["ok"]
+
+
+def test_routers_of_a_directory(command: Callable[..., str], tmp_path: Path) -> None:
+    directory = ROOT / "tests" / "huggingface" / "llama"
+    overlay, routers = tmp_path / "skip.toml", tmp_path / "routers.safetensors"
+    overlay.write_text('version = 1\nrouter = { type = "sigmoid", bias = true }\n')
+    command("init", directory, "--skip", overlay, "-o", routers)
+    artifact = skipc.compile(directory, skip=overlay, router_weights=routers)
+    scores = skipc.load(artifact).score(np.load(directory / "tokens.npy"))
+    assert scores.gates.size and scores.gates.all()
+    assert np.abs(scores.logits - np.load(directory / "logits.npy")).max() < 2e-4
+    with pytest.raises(skipc.RequestError, match="directories"):
+        skipc.compile(SMALL, weights=skipc.RandomWeights(), skip=overlay)
+    with pytest.raises(skipc.InputError, match="weights"):
+        skipc.compile(SMALL)
+
+
+def test_the_tokenizer_of_a_directory_is_in_the_artefact(tmp_path: Path) -> None:
+    directory = ROOT / "tests" / "huggingface" / "llama3"
+    artifact = skipc.compile(directory, max_tokens=64, steps=False)
+    artifact.save(tmp_path / "llama3.skp")
+    prompt = json.loads((directory / "prompt.json").read_text())
+    for model in skipc.load(artifact), skipc.load(tmp_path / "llama3.skp"):
+        assert model.encode(prompt["text"]).tolist() == prompt["ids"]
+        assert model.decode(prompt["ids"]) == prompt["text"]
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:

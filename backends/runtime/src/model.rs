@@ -1,5 +1,6 @@
 //! An artefact in memory.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -7,8 +8,9 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut};
 use skipc_artifact::bundle;
-use skipc_artifact::container::External;
-use skipc_artifact::reader::Artifact;
+use skipc_artifact::container::{External, Header};
+use skipc_artifact::reader::{Artifact, Sections};
+use skipc_artifact::section::SectionEntry;
 use skipc_artifact::target::Target;
 
 use crate::error::Error;
@@ -94,6 +96,16 @@ impl Model {
     #[must_use]
     pub fn targets(&self) -> Vec<Target> {
         bundle::targets(self.artifact.as_ref())
+    }
+}
+
+impl Sections for Model {
+    fn header(&self) -> &Header {
+        Sections::header(self.artifact.as_ref())
+    }
+
+    fn bytes(&self, entry: &SectionEntry) -> Result<Cow<'_, [u8]>, skipc_artifact::Error> {
+        self.artifact.bytes(entry)
     }
 }
 

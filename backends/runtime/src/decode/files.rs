@@ -2,21 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
-use skipc_artifact::reader::{Index, Sections as _};
+use skipc_artifact::reader::{Index, Sections};
 use skipc_artifact::section::{LANGUAGE, SectionKind};
 
 use crate::error::Error;
+#[cfg(feature = "tokenizers")]
 use crate::file::read_limited;
+use crate::model::Model;
 
 /// Most bytes of such a file. The largest tokenizers have 40 MiB.
+#[cfg(feature = "tokenizers")]
 pub(super) const LIMIT: u64 = 1 << 28;
 
 /// Files by name.
 pub(super) enum Files {
     /// Those of a folder.
     Folder(PathBuf),
-    /// Those that were compiled into the artefact at this path.
-    Artefact(PathBuf, Box<Index>),
+    /// Those that were compiled into an artefact, with its path or what users call it.
+    Artefact(PathBuf, Box<dyn Sections>),
 }
 
 impl Files {
@@ -33,11 +36,17 @@ impl Files {
         Ok(files.has(name).then_some(files))
     }
 
+    /// What a model that is loaded has in itself, if there is a file `name` in it. Users call the model `model_name`.
+    pub(super) fn of_loaded(model: &Model, model_name: &Path, name: &str) -> Option<Self> {
+        let files = Self::Artefact(model_name.into(), Box::new(model.clone()));
+        files.has(name).then_some(files)
+    }
+
     /// Whether there is a file of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         match self {
             Self::Folder(folder) => folder.join(name).is_file(),
-            Self::Artefact(_, index) => index.entry(&section(name), SectionKind::Language).is_ok(),
+            Self::Artefact(_, sections) => sections.entry(&section(name), SectionKind::Language).is_ok(),
         }
     }
 
@@ -46,10 +55,13 @@ impl Files {
     /// # Errors
     ///
     /// A file that is not there, or cannot be read.
+    #[cfg(feature = "tokenizers")]
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
         match self {
             Self::Folder(folder) => read_limited(&folder.join(name), LIMIT),
-            Self::Artefact(_, index) => Ok(index.read(&section(name), SectionKind::Language)?.into_owned()),
+            Self::Artefact(_, sections) => {
+                Ok(sections.read(&section(name), SectionKind::Language)?.into_owned())
+            }
         }
     }
 

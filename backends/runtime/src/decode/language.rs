@@ -10,6 +10,7 @@ use super::files::Files;
 use super::no_checkpoint as checkpoint;
 use super::tokenizer::{Bytes, Tokenizer};
 use crate::error::Error;
+use crate::model::Model;
 
 pub use checkpoint::ChatTemplate;
 
@@ -44,13 +45,21 @@ impl LanguageFiles {
                 Err(_) => {}
             }
         }
-        let tokenizer = checkpoint::open(&files, name)?;
-        let known = tokenizer.vocab_size();
-        if known > vocab_size {
-            let reason = format!("it has {known} tokens, the model {vocab_size}: it is of another model");
-            return Err(Error::Tokenizer { path: files.place(name), reason });
+        open(&files, name, vocab_size)
+    }
+
+    /// The tokenizer of a model of `vocab_size` tokens that is loaded from memory: what is named, that in the artefact, or
+    /// bytes. `model` is what users call it.
+    ///
+    /// # Errors
+    ///
+    /// As [`LanguageFiles::tokenizer`].
+    pub fn tokenizer_of_loaded(&self, model: &Model, vocab_size: u32) -> Result<Arc<dyn Tokenizer>, Error> {
+        let files = Files::of_loaded(model, &self.model, checkpoint::TOKENIZER);
+        match files.filter(|_| self.tokenizer.is_none()) {
+            Some(files) => open(&files, checkpoint::TOKENIZER, vocab_size),
+            None => self.tokenizer(vocab_size),
         }
-        Ok(tokenizer)
     }
 
     /// The template for chats, if the model has one.
@@ -74,4 +83,15 @@ impl LanguageFiles {
         };
         Ok(Files::Folder(folder.into()))
     }
+}
+
+/// The tokenizer in a file called `name`, of a model of `vocab_size` tokens.
+fn open(files: &Files, name: &str, vocab_size: u32) -> Result<Arc<dyn Tokenizer>, Error> {
+    let tokenizer = checkpoint::open(files, name)?;
+    let known = tokenizer.vocab_size();
+    if known > vocab_size {
+        let reason = format!("it has {known} tokens, the model {vocab_size}: it is of another model");
+        return Err(Error::Tokenizer { path: files.place(name), reason });
+    }
+    Ok(tokenizer)
 }
