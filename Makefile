@@ -33,8 +33,9 @@ test: setup
 python: build
 	python/test.sh $(PYTEST)
 
-# What takes too long for every change: the Python package, with PyTorch, after everything that `test` does.
-nightly: test peers-built python
+# What takes too long for every change, after everything that `test` does: the Python package with PyTorch, and a real checkpoint
+# beside transformers.
+nightly: test peers-built python smollm2
 
 # skipc beside PyTorch and ONNX Runtime on this machine, and decoding beside llama.cpp, transformers and PyTorch; the
 # virtual environment is made at the first call.

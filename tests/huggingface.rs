@@ -2,6 +2,7 @@
 //! of its own for each way in which a directory can be wrong. `tests/huggingface/make.py` says where they come from.
 #![cfg(feature = "cranelift")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,12 @@ use serde_json::{Value, json};
 use skipc::diagnostic::Diagnostics;
 use skipc::driver::backends::CpuBackend;
 use skipc::driver::pipeline::Request;
+use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::source::Source;
 use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
+use skipc::verify::reference;
+use skipc_ir::interp::FlatBatch;
 use skipc_runtime::decode;
 #[cfg(feature = "cli")]
 use skipc_runtime::decode::LanguageFiles;
@@ -66,6 +70,24 @@ impl Case {
         let far = logits.iter().zip(&wanted).map(|(got, want)| (got - want).abs()).fold(0.0, f32::max);
         assert!(far < TOLERANCE, "{}: a logit is {far} from {file}", self.name);
         gates
+    }
+
+    /// The logits by the reference interpreter.
+    fn check_interpreter(&self, model: &spec::model::Model, weights: &Weights) {
+        let graph = lower(model, Skipping::Gathered, Function::Score).unwrap();
+        let rows = self.tokens.iter().map(|row| row.iter().map(|token| i64::from(*token)).collect());
+        let rows: Vec<Vec<i64>> = rows.collect();
+        let batch = FlatBatch::from_sequences(rows.iter().map(Vec::as_slice));
+        let outcome = reference::run::<f64>(&graph, weights, &batch, None).unwrap();
+        let (_, wanted) = array::<f32>(&self.folder, "logits.npy");
+        let far = outcome.logits.iter().zip(&wanted).map(|(got, want)| (got - f64::from(*want)).abs());
+        assert_eq!(outcome.logits.len(), wanted.len(), "{}", self.name);
+        assert!(
+            far.clone().all(|far| far < f64::from(TOLERANCE)),
+            "{}: {:?}",
+            self.name,
+            far.reduce(f64::max)
+        );
     }
 
     fn check_tokens(&self, artefact: &Model) {
@@ -125,10 +147,24 @@ fn every_directory_gives_the_logits_and_tokens_of_transformers() {
         let artefact = compile(&source, &weights);
         let gates = case.check_logits(&artefact, "logits.npy");
         case.check_tokens(&artefact);
+        case.check_interpreter(&source.model, &weights);
         if name == "qwen2-skip" {
             let (_, wanted) = array::<u8>(&case.folder, "gates.npy");
             assert_eq!(gates.concat(), wanted, "{name}: decisions");
         }
+    }
+}
+
+/// The same by LLVM, at the highest level that the processor has.
+#[cfg(feature = "llvm")]
+#[test]
+fn every_directory_gives_the_logits_of_transformers_by_llvm() {
+    for name in names() {
+        let case = Case::of(&name);
+        let (source, weights) = open(&case.folder);
+        let request = Request { cpu_backend: CpuBackend::Llvm, steps: false, ..request() };
+        let artefact = skipc::compile(&source.model, &weights, &request).unwrap();
+        case.check_logits(&Model::from_bytes(&artefact).unwrap(), "logits.npy");
     }
 }
 
@@ -189,6 +225,21 @@ impl Copy {
         let mut value = serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap();
         change(&mut value);
         fs::write(self.path(name), serde_json::to_vec_pretty(&value).unwrap()).unwrap();
+        self
+    }
+
+    /// Puts the tensors of all shards into one file.
+    fn merged(self) -> Copy {
+        let index = self.path("model.safetensors.index.json");
+        let Ok(bytes) = fs::read(&index) else { return self };
+        let names: Value = serde_json::from_slice(&bytes).unwrap();
+        let shards: BTreeSet<&str> =
+            names["weight_map"].as_object().unwrap().values().map(|shard| shard.as_str().unwrap()).collect();
+        let shards: Vec<Vec<u8>> = shards.iter().map(|shard| fs::read(self.path(shard)).unwrap()).collect();
+        let read: Vec<_> = shards.iter().map(|bytes| SafeTensors::deserialize(bytes).unwrap()).collect();
+        let tensors = read.iter().flat_map(SafeTensors::tensors);
+        fs::write(self.path("model.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+        fs::remove_file(index).unwrap();
         self
     }
 
@@ -261,6 +312,41 @@ fn a_directory_that_is_wrong_is_refused_by_name() {
             named(tensors, "transformer.h.0.attn.c_attn.weight").1.reverse();
         })
         .fails("weights::shape", &["h.0.attn.c_attn.weight", "[48, 16]"]);
+}
+
+/// The same in every directory: a tensor dropped, renamed, turned; one too many; a number of heads that does not fit.
+#[test]
+fn every_directory_that_is_changed_is_refused() {
+    for case in names() {
+        let copy = || Copy::of(&case).merged();
+        let bytes = fs::read(copy().path("model.safetensors")).unwrap();
+        let read = SafeTensors::deserialize(&bytes).unwrap();
+        let is_oblong = |shape: &[usize]| matches!(shape, [rows, columns] if rows != columns);
+        let mut oblong = read.iter().filter(|(name, view)| name.contains(".0.") && is_oblong(view.shape()));
+        let (name, _) = oblong.next().unwrap();
+        // GPT-2 has names with and without what stands before them.
+        let said = name.trim_start_matches("transformer.");
+        copy()
+            .tensors(|tensors| tensors.retain(|(other, ..)| other != name))
+            .fails("weights::missing", &[said]);
+        copy()
+            .tensors(|tensors| named(tensors, name).0.push_str(".renamed"))
+            .fails("weights::missing", &[said]);
+        copy().tensors(|tensors| named(tensors, name).1.reverse()).fails("weights::shape", &[said]);
+        copy()
+            .tensors(|tensors| tensors.push(("extra.weight".into(), vec![1], vec![0, 0])))
+            .fails("weights::extra", &["extra.weight"]);
+        let other_heads = copy();
+        other_heads.config(|config| {
+            let text = if config["text_config"].is_object() { &mut config["text_config"] } else { config };
+            let key = if case == "gpt2" { "n_head" } else { "num_attention_heads" };
+            assert!(text[key].is_u64(), "{case}: {key}");
+            text[key] = json!(5);
+        });
+        let found = other_heads.found().expect_err(&case);
+        let code = found.iter().next().unwrap().code();
+        assert!(["spec::head_split", "spec::heads", "weights::shape"].contains(&code), "{case}: {found}");
+    }
 }
 
 #[test]

@@ -168,8 +168,9 @@ unary! {
     /// `1 / (1 + exp(−x))`.
     Sigmoid = "sigmoid" [Exponential, 2.0 ulp] |x| sigmoid(x), derivative sigmoid(x).mul(N::ONE.sub(sigmoid(x)));
     /// `x · ½(1 + erf(x / √2))` (Hendrycks and Gimpel 2016).
-    // As with the other form: the rounding of the square in the exponential grows towards the left tail.
-    GeluErf = "gelu_erf" [Exponential, 220.0 ulp] |x| gelu_erf(x), derivative gelu_erf_derivative(x);
+    // As with the other form: the rounding of the square in the exponential grows towards the left tail, up to 310 ulp at
+    // −12.7, where the value is −4e−36.
+    GeluErf = "gelu_erf" [Exponential, 400.0 ulp] |x| gelu_erf(x), derivative gelu_erf_derivative(x);
     /// Hyperbolic tangent.
     Tanh = "tanh" [Exponential, 3.0 ulp] |x| x.tanh(), derivative tanh_derivative(x);
     /// `1 − x`.

@@ -1,7 +1,7 @@
 //! Between NumPy's arrays and ours.
 //!
-//! Whole numbers that go in are read where they lie, whatever their strides; as token ids they are kept in 32 bits, which is
-//! the one copy there is. Arrays that come out take over the memory of the results; logits are copied once if there is
+//! Whole numbers that go in are read where they lie, whatever their strides and type; checked, they become token ids of 32
+//! bits and decisions of 8, which are copies. Arrays that come out take over the memory of the results; logits are copied once if there is
 //! padding between sequences, which results do not have.
 
 use std::path::Path;
