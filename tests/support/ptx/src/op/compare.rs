@@ -1,7 +1,8 @@
-//! Comparison and selection (PTX ISA section 9.7.6), and logic on predicates.
+//! Comparison and selection (PTX ISA sections 9.7.6 and 9.7.7), and logic on predicates.
 
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::arithmetic::flush;
+use crate::isa::round;
 use crate::op::Run;
 use crate::op::lanes::{self, Lane, each, each_bit, has, plain_predicate, run};
 use crate::registers::Mask;
@@ -34,6 +35,11 @@ pub(super) const FORMS: &[Form] = &[
     float("9.7.6.2", "setp.{eq,ne,lt,le,gt,ge,equ,neu,ltu,leu,gtu,geu,num,nan}.{and,or,xor,}.f64", |d, i| {
         setp(d, i, |a: f64| a)
     }),
+    float(
+        "9.7.7.2",
+        "setp.{eq,ne,lt,le,gt,ge,equ,neu,ltu,leu,gtu,geu,num,nan}.{and,or,xor,}.bf16",
+        |d, i| setp(d, i, round::bf16_to_f32),
+    ),
     form("9.7.6.3", "selp.{b16,u16,s16}", selp::<u16>),
     form("9.7.6.3", "selp.{b32,u32,s32}", selp::<u32>),
     form("9.7.6.3", "selp.{b64,u64,s64}", selp::<u64>),
@@ -77,10 +83,10 @@ impl Join {
 /// first.
 ///
 /// A comparison that ends in `u` holds for NaN operands too; the others, `ne` included, do not.
-fn setp<T: Lane + PartialOrd>(
+fn setp<T: Lane, N: Copy + PartialOrd>(
     d: &mut Decoder<'_>,
     i: &Instruction,
-    prepare: impl Fn(T) -> T + Send + Sync + 'static,
+    prepare: impl Fn(T) -> N + Send + Sync + 'static,
 ) -> Result<Run, DecodeError> {
     // Arms rather than a table of functions, so that each comparison's loop is compiled for itself.
     match i.opcode.split('.').nth(1).unwrap_or_default() {
@@ -102,11 +108,11 @@ fn setp<T: Lane + PartialOrd>(
     }
 }
 
-fn setp_by<T: Lane>(
+fn setp_by<T: Lane, N>(
     d: &mut Decoder<'_>,
     i: &Instruction,
-    prepare: impl Fn(T) -> T + Send + Sync + 'static,
-    compare: impl Fn(T, T) -> bool + Send + Sync + 'static,
+    prepare: impl Fn(T) -> N + Send + Sync + 'static,
+    compare: impl Fn(N, N) -> bool + Send + Sync + 'static,
 ) -> Result<Run, DecodeError> {
     let join = Join::of(i);
     d.expect_operands(i, if join.is_some() { 4 } else { 3 })?;
