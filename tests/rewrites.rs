@@ -56,7 +56,7 @@ fn proofs_of_all_models_hold() {
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
-        let (_, model) = spec::load_with_places(&path).unwrap_or_else(|_| panic!("{}", path.display()));
+        let model = spec::load(&path).unwrap_or_else(|_| panic!("{}", path.display()));
         let graph = lower(&model, Skipping::Gathered, Function::Score).expect("it lowers");
         let passes = default_pipeline();
         let ran = run_reported(graph, &passes, &Options::default(), &mut |_, _| {});

@@ -9,11 +9,8 @@ use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
 use skipc::driver::targets::Targets;
 use skipc::driver::trace::Trace;
-use skipc::frontend::huggingface::Directory;
-use skipc::frontend::language::ast;
 use skipc::frontend::lint;
 use skipc::frontend::source::Source;
-use skipc::frontend::spec;
 use skipc::{Error, ErrorKind};
 
 use crate::error::{json, without_lock};
@@ -63,11 +60,7 @@ impl Spec {
                 Err(Error::new(ErrorKind::Request, Diagnostic::new("usage::directory", message).help(help)))
             }
             Spec::Path(path) => Ok(Source::open(path, None)?),
-            Spec::Text(name, text) => {
-                let ast = ast::parse(name, text)?;
-                let model = spec::resolve::resolve(&ast)?;
-                Ok(Source { ast, model, directory: None })
-            }
+            Spec::Text(name, text) => Ok(Source::of_text(name, text)?),
         }
     }
 }
@@ -105,7 +98,7 @@ pub(crate) fn compile(
         let found = source.notes().and(lint::run(&source.ast, &source.model));
         let weights = Tensors::open(weights, &source, options.router_weights.as_deref())?;
         let mut compiled = pipeline::compile(&source.model, &request, &mut Trace::silent())?;
-        compiled.language = source.directory.as_ref().map_or(Ok(Vec::new()), Directory::texts)?;
+        compiled.language = source.texts()?;
         Ok((pack::to_bytes((&source.model, &weights), &request, compiled)?, found))
     })?;
     Ok((Artifact { bytes }, json(py, &found)?))

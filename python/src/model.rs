@@ -9,8 +9,7 @@ use pyo3::types::PyBytes;
 use skipc::diagnostic::Diagnostic;
 use skipc::driver::contents::Contents;
 use skipc::driver::original::Original;
-use skipc::frontend::huggingface::Directory;
-use skipc::frontend::weights::Weights;
+use skipc::frontend::source::weights_of;
 use skipc::verify;
 use skipc::{Error, ErrorKind};
 use skipc_artifact::program::{Function, SCORE};
@@ -191,13 +190,8 @@ impl Model {
     /// Compares every form of the model; gives the report as JSON.
     fn verify(&self, py: Python<'_>, weights: Option<PathBuf>) -> PyResult<String> {
         let (report, from) = without_lock(py, || -> Result<_, Error> {
-            let original =
-                Original::of(self.artefact.clone(), &self.name, weights.as_deref(), |model, file| {
-                    Ok(match file.is_dir() {
-                        true => Directory::open(file, None)?.weights(model, None, None)?,
-                        false => Weights::open(file, model)?,
-                    })
-                })?;
+            let read = |model: &_, file: &Path| Ok(weights_of(model, file, None, None)?);
+            let original = Original::of(self.artefact.clone(), &self.name, weights.as_deref(), read)?;
             let batch = verify::drawn_batch(&verify::scoring(&original.artefact)?);
             let (threads, progress) = (self.threads, &|_: &str| ());
             let weights = &original.weights;

@@ -19,7 +19,6 @@ use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::targets::Targets;
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::huggingface::Directory;
 use crate::frontend::lint;
 use crate::frontend::lower::{Function, KeyValues};
 use crate::frontend::spec::model::Model;
@@ -34,7 +33,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     }
     let weights = source::weights(&source, args.weights.as_deref(), &args.checkpoint)?;
     let weights = weights.ok_or_else(|| no_weights(args))?;
-    let language = source.directory.as_ref().map_or(Ok(Vec::new()), Directory::texts)?;
+    let language = source.texts()?;
     let model = source.model;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?

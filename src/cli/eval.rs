@@ -85,12 +85,17 @@ pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
     let vocab_size = session.function().vocab_size;
     let files =
         LanguageFiles { model: args.model.clone(), tokenizer: args.tokenizer.clone(), chat_template: None };
-    let sequences = match &args.text {
-        Some(path) => Sequences::of_row(files.tokenizer(vocab_size)?.encode(&read_text(path, TEXT_LIMIT)?)?),
-        None => Sequences::read(args.tokens.as_deref().unwrap_or(&args.model), args.lengths.as_deref())?,
+    let (sequences, tokenizer) = match &args.text {
+        Some(path) => {
+            let tokenizer = files.tokenizer(vocab_size)?;
+            (Sequences::of_row(tokenizer.encode(&read_text(path, TEXT_LIMIT)?)?), Some(tokenizer))
+        }
+        None => {
+            let path = args.tokens.as_deref().unwrap_or(&args.model);
+            (Sequences::read(path, args.lengths.as_deref())?, files.tokenizer(vocab_size).ok())
+        }
     };
     let rows: Vec<&[u32]> = sequences.rows().collect();
-    let tokenizer = files.tokenizer(vocab_size).ok();
     let macs = macs(&artefact, &session)?;
     let at_once = if draws_by_row(&model) { 1 } else { usize::MAX };
     let count = rows.iter().enumerate().map(|(row, tokens)| windows.of_row(row, tokens.len()).count());

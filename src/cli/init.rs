@@ -1,6 +1,6 @@
 //! `skipc init`: random weights for a spec; for a directory, weights of its routers.
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::TensorView;
 use serde_json::json;
 
 use super::{InitArgs, source, to_json};
@@ -56,22 +56,11 @@ fn routers(args: &InitArgs, source: &Source, dtype: DType, json: bool) -> Result
     let directory = source.directory.as_ref();
     let made = directory.map_or(Ok(Vec::new()), |directory| directory.executing_routers(&source.model));
     let made = made.map_err(|error| Error::new(ErrorKind::Request, error))?;
-    let encode = |value: &f32| match dtype {
-        DType::F32 => value.to_le_bytes().to_vec(),
-        DType::Bf16 => half::bf16::from_f32(*value).to_le_bytes().to_vec(),
-        DType::F16 => half::f16::from_f32(*value).to_le_bytes().to_vec(),
-    };
-    let stored = match dtype {
-        DType::F32 => Dtype::F32,
-        DType::Bf16 => Dtype::BF16,
-        DType::F16 => Dtype::F16,
-    };
-    let bytes: Vec<Vec<u8>> =
-        made.iter().map(|tensor| tensor.values.iter().flat_map(encode).collect()).collect();
+    let bytes: Vec<Vec<u8>> = made.iter().map(|tensor| dtype.encode(&tensor.values)).collect();
     let internal = |error| Error::internal("weights::header", &error);
     let mut views = Vec::new();
     for (tensor, bytes) in made.iter().zip(&bytes) {
-        let view = TensorView::new(stored, tensor.shape.clone(), bytes).map_err(internal)?;
+        let view = TensorView::new(dtype.stored(), tensor.shape.clone(), bytes).map_err(internal)?;
         views.push((tensor.name.as_str(), view));
     }
     let file = safetensors::serialize(views, None).map_err(internal)?;

@@ -6,8 +6,7 @@ use clap::Args;
 
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
-use crate::frontend::huggingface::Directory;
-use crate::frontend::source::Source;
+use crate::frontend::source::{self, Source};
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 
@@ -70,15 +69,12 @@ pub(super) fn weights(
 /// # Errors
 /// What is wrong with them.
 pub(super) fn weights_of(model: &Model, path: &Path, checkpoint: &CheckpointArgs) -> Result<Weights, Error> {
-    if !path.is_dir() {
-        let given = [("--skip", &checkpoint.overlay.skip), ("--router-weights", &checkpoint.router_weights)];
-        return match given.into_iter().find(|(_, value)| value.is_some()) {
-            Some((option, _)) => Err(for_directories(option, path)),
-            None => Ok(Weights::open(path, model)?),
-        };
+    let CheckpointArgs { overlay: OverlayArgs { skip }, router_weights } = checkpoint;
+    let given = [("--skip", skip), ("--router-weights", router_weights)];
+    match given.into_iter().find(|(_, value)| value.is_some() && !path.is_dir()) {
+        Some((option, _)) => Err(for_directories(option, path)),
+        None => Ok(source::weights_of(model, path, skip.as_deref(), router_weights.as_deref())?),
     }
-    let directory = Directory::open(path, checkpoint.overlay.skip.as_deref())?;
-    Ok(directory.weights(model, None, checkpoint.router_weights.as_deref())?)
 }
 
 fn for_directories(option: &str, path: &Path) -> Error {

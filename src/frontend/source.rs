@@ -7,7 +7,7 @@ use super::language::ast::{self, Ast};
 use super::spec::model::Model;
 use super::spec::{self, resolve};
 use super::weights::Weights;
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 
 /// A model with what it was read from.
 pub struct Source {
@@ -26,13 +26,30 @@ impl Source {
     /// What is wrong with what is written there.
     pub fn open(path: &Path, overlay: Option<&Path>) -> Result<Source, Diagnostics> {
         if !path.is_dir() {
-            let (ast, model) = spec::load_with_places(path)?;
-            return Ok(Source { ast, model, directory: None });
+            let (name, text) = spec::read_text(path)?;
+            return Source::of_text(&name, &text);
         }
         let directory = Directory::open(path, overlay)?;
-        let ast = ast::parse(&format!("{} as a spec", path.display()), directory.spec())?;
+        let source = Source::of_text(&format!("{} as a spec", path.display()), directory.spec())?;
+        Ok(Source { directory: Some(directory), ..source })
+    }
+
+    /// Reads the text of a spec. `name` is what users call it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of_text(name: &str, text: &str) -> Result<Source, Diagnostics> {
+        let ast = ast::parse(name, text)?;
         let model = resolve::resolve(&ast)?;
-        Ok(Source { ast, model, directory: Some(directory) })
+        Ok(Source { ast, model, directory: None })
+    }
+
+    /// The files that make tokens of texts, with their names; none for a spec.
+    ///
+    /// # Errors
+    /// `weights::read` for one that cannot be read.
+    pub fn texts(&self) -> Result<Vec<(&'static str, Vec<u8>)>, Diagnostic> {
+        self.directory.as_ref().map_or(Ok(Vec::new()), Directory::texts)
     }
 
     /// What its author should know, besides lints.
@@ -55,5 +72,22 @@ impl Source {
             (None, Some(file)) => Weights::open(file, &self.model).map(Some),
             (None, None) => Ok(None),
         }
+    }
+}
+
+/// The weights of `model`, which was compiled before, in what they were compiled from: a file, or a directory with its
+/// `overlay` and `routers`.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn weights_of(
+    model: &Model,
+    path: &Path,
+    overlay: Option<&Path>,
+    routers: Option<&Path>,
+) -> Result<Weights, Diagnostics> {
+    match path.is_dir() {
+        true => Directory::open(path, overlay)?.weights(model, None, routers),
+        false => Weights::open(path, model),
     }
 }

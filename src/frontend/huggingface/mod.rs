@@ -21,9 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::{ast, json};
 use crate::frontend::spec::{self, model::Model};
-use crate::frontend::weights::safetensors::Safetensors;
-use crate::frontend::weights::shards::Shards;
-use crate::frontend::weights::{TensorSource, Weights};
+use crate::frontend::weights::{self, Weights};
 use config::Config;
 use renamed::{Naming, Renamed};
 
@@ -98,8 +96,8 @@ impl Directory {
         routers: Option<&Path>,
     ) -> Result<Weights, Diagnostics> {
         let path = file.map_or_else(|| self.weights_file(), |file| Ok(file.to_owned()))?;
-        let mut sources = vec![open(&path)?];
-        sources.extend(routers.map(open).transpose()?);
+        let mut sources = vec![weights::open(&path)?];
+        sources.extend(routers.map(weights::open).transpose()?);
         let name = path.display().to_string();
         let renamed = Renamed::new(&name, sources, model, &self.naming)?;
         Weights::new(&name, renamed, model)
@@ -171,11 +169,4 @@ fn skips(
         }
         None => skip::table_of(config)?.map(|table| skip::read(config, &table, n_layers)).transpose(),
     }
-}
-
-fn open(path: &Path) -> Result<Box<dyn TensorSource>, Diagnostics> {
-    if path.extension().is_some_and(|extension| extension == "json") {
-        return Ok(Box::new(Shards::open(path)?));
-    }
-    Ok(Box::new(Safetensors::open(path)?))
 }

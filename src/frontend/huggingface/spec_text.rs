@@ -8,6 +8,7 @@ use crate::frontend::language::ast::{Entry, ValueKind};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::Ctx;
 use crate::frontend::language::words::Word;
+use crate::frontend::rope::print as print_scaling;
 
 /// Sizes that the layers share.
 struct Sizes {
@@ -129,8 +130,8 @@ fn model_table(c: &mut Config<'_>, sizes: &Sizes, rope: Option<&Rope>, is_shared
         format!("positions = {:?}", if rope.is_some() { "rope" } else { "learned" }),
     ];
     lines.extend(rope.map(|rope| format!("rope_theta = {:?}", rope.theta)));
-    let scaling = rope.filter(|_| is_shared).and_then(|rope| rope.scaling.as_ref());
-    lines.extend(scaling.map(|scaling| format!("rope_scaling = {scaling}")));
+    let scaling = rope.filter(|_| is_shared).and_then(|rope| rope.scaling);
+    lines.extend(scaling.map(|scaling| format!("rope_scaling = {}", print_scaling(scaling))));
     lines.push(format!("tie_embeddings = {tie}"));
     if family.norms != "pre" {
         lines.push(format!("norms = {:?}", family.norms));
@@ -192,7 +193,7 @@ fn of_rope(rope: &Rope, is_own: bool, turns: bool, head_dim: usize) -> Vec<Strin
     let mut settings = Vec::new();
     if is_own {
         settings.push(format!("rope_theta = {:?}", rope.theta));
-        settings.extend(rope.scaling.as_ref().map(|scaling| format!("rope_scaling = {scaling}")));
+        settings.extend(rope.scaling.map(|scaling| format!("rope_scaling = {}", print_scaling(scaling))));
     }
     let turned = (head_dim as f64 * rope.share).floor() as usize;
     settings.extend((turned != head_dim).then(|| format!("rotary_dim = {turned}")));

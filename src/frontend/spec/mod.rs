@@ -38,15 +38,8 @@ pub fn model(name: &str, text: &str) -> Result<Model, Diagnostics> {
 
 /// Reads, parses and resolves a spec.
 pub fn load(path: &Path) -> Result<Model, Diagnostics> {
-    Ok(load_with_places(path)?.1)
-}
-
-/// As [`load`], with the tree of the text, which knows the place of every setting.
-pub fn load_with_places(path: &Path) -> Result<(ast::Ast, Model), Diagnostics> {
     let (name, text) = read_text(path)?;
-    let ast = ast::parse(&name, &text)?;
-    let model = resolve::resolve(&ast)?;
-    Ok((ast, model))
+    model(&name, &text)
 }
 
 /// Reads a spec's text, at most [`limits::FILE_BYTES`] of it. Gives the path as users wrote it with the text.

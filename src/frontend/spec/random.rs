@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use half::{bf16, f16};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
 
 use super::model::Model;
@@ -107,11 +106,7 @@ pub(crate) struct Draw {
 
 impl View for Draw {
     fn dtype(&self) -> Dtype {
-        match self.dtype {
-            DType::F32 => Dtype::F32,
-            DType::Bf16 => Dtype::BF16,
-            DType::F16 => Dtype::F16,
-        }
+        self.dtype.stored()
     }
 
     fn shape(&self) -> &[usize] {
@@ -119,15 +114,7 @@ impl View for Draw {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::with_capacity(self.data_len());
-        for value in self.values() {
-            match self.dtype {
-                DType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
-                DType::Bf16 => bytes.extend_from_slice(&bf16::from_f32(value).to_le_bytes()),
-                DType::F16 => bytes.extend_from_slice(&f16::from_f32(value).to_le_bytes()),
-            }
-        }
-        bytes.into()
+        self.dtype.encode(&self.values()).into()
     }
 
     fn data_len(&self) -> usize {

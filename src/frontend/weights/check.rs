@@ -40,7 +40,7 @@ pub(in crate::frontend) fn names_and_shapes(
 /// Reads a tensor whole: the hash of its elements, all of which have to be finite.
 pub(super) fn read_whole(
     name: &str,
-    source: &impl TensorSource,
+    source: &dyn TensorSource,
     tensor: &str,
 ) -> Result<ContentHash, Diagnostic> {
     let read = source.read(tensor)?;

@@ -43,6 +43,17 @@ pub trait TensorSource: Send + Sync {
     fn read(&self, name: &str) -> Result<Tensor<'_>, Diagnostic>;
 }
 
+/// The tensors in a file: safetensors, or the JSON index of several.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(in crate::frontend) fn open(path: &Path) -> Result<Box<dyn TensorSource>, Diagnostics> {
+    if path.extension().is_some_and(|extension| extension == "json") {
+        return Ok(Box::new(Shards::open(path)?));
+    }
+    Ok(Box::new(Safetensors::open(path)?))
+}
+
 /// All tensors of a model and no others, every element finite.
 pub struct Weights {
     source: Box<dyn TensorSource>,
@@ -55,11 +66,7 @@ impl Weights {
     /// # Errors
     /// What is wrong with the file or its tensors, each with a code.
     pub fn open(path: &Path, model: &Model) -> Result<Weights, Diagnostics> {
-        let name = path.display().to_string();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            return Weights::new(&name, Shards::open(path)?, model);
-        }
-        Weights::new(&name, Safetensors::open(path)?, model)
+        Weights::held(&path.display().to_string(), open(path)?, model)
     }
 
     /// The weights of `model` in the bytes of a safetensors file; `name` is what users call it.
@@ -98,10 +105,14 @@ impl Weights {
         source: impl TensorSource + 'static,
         model: &Model,
     ) -> Result<Weights, Diagnostics> {
+        Weights::held(name, Box::new(source), model)
+    }
+
+    fn held(name: &str, source: Box<dyn TensorSource>, model: &Model) -> Result<Weights, Diagnostics> {
         check::names_and_shapes(name, source.tensors(), &tensors(model), model)?;
         let names: Vec<(&String, &TensorInfo)> = source.tensors().iter().collect();
         let read: Vec<Result<ContentHash, Diagnostic>> =
-            names.par_iter().map(|(tensor, _)| check::read_whole(name, &source, tensor)).collect();
+            names.par_iter().map(|(tensor, _)| check::read_whole(name, source.as_ref(), tensor)).collect();
         let (mut found, mut text) = (Diagnostics::default(), String::new());
         for ((tensor, info), hash) in names.into_iter().zip(read) {
             match hash {
@@ -111,7 +122,7 @@ impl Weights {
         }
         let hash = ContentHash::of(text.as_bytes());
         found.or(())?;
-        Ok(Weights { source: Box::new(source), hash })
+        Ok(Weights { source, hash })
     }
 
     /// A hash of names, types, shapes and elements of all tensors, wherever they lie.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use half::{bf16, f16};
+use safetensors::Dtype;
 use skipc_ir::interp::Number;
 
 /// How elements are stored.
@@ -23,6 +24,28 @@ impl DType {
             DType::F32 => 4,
             DType::Bf16 | DType::F16 => 2,
         }
+    }
+
+    /// As the format safetensors calls it.
+    pub fn stored(self) -> Dtype {
+        match self {
+            DType::F32 => Dtype::F32,
+            DType::Bf16 => Dtype::BF16,
+            DType::F16 => Dtype::F16,
+        }
+    }
+
+    /// The bytes of elements, little endian, each rounded to the nearest that this type has.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(values.len() * self.size());
+        for value in values {
+            match self {
+                DType::F32 => bytes.extend_from_slice(&value.to_le_bytes()),
+                DType::Bf16 => bytes.extend_from_slice(&bf16::from_f32(*value).to_le_bytes()),
+                DType::F16 => bytes.extend_from_slice(&f16::from_f32(*value).to_le_bytes()),
+            }
+        }
+        bytes
     }
 }
 
