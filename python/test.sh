@@ -38,5 +38,6 @@ site=$("$tested/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pure
 for packages in "$tools" "$cache/peers"; do
     [[ -d $packages ]] && printf '%s\n' "$packages/lib/$(basename "$(dirname "$site")")/site-packages" >>"$site/behind.pth"
 done
-cd "$here"
-SKIPC=${SKIPC:-$root/target/release/skipc} "$tested/bin/python" -m pytest -p no:cacheprovider "$@"
+# Not from here, where Python would find the package's folder, which has no library, before what is installed.
+cd "$tested"
+SKIPC=${SKIPC:-$root/target/release/skipc} "$tested/bin/python" -m pytest -p no:cacheprovider -c "$here/pyproject.toml" "$here/tests" "$@"

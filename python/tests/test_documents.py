@@ -51,12 +51,11 @@ def test_examples(path: Path, tmp_path: Path) -> None:
 
 def test_metadata() -> None:
     about = importlib.metadata.metadata("skipc")
-    manifest = (ROOT / "Cargo.toml").read_text()
-    (version,) = re.findall(
-        r'^version = "(.*)"$', manifest.split("[workspace.package]")[1].split("\n[")[0], re.M
-    )
+    manifest = (ROOT / "Cargo.toml").read_text().split("[workspace.package]")[1].split("\n[")[0]
+    (version,) = re.findall(r'^version = "(.*)"$', manifest, re.M)
+    (licence,) = re.findall(r'^license = "(.*)"$', manifest, re.M)
     assert about["Version"] == version == skipc.__version__
-    assert about["License-Expression"] == "Apache-2.0 OR MIT"
+    assert about["License-Expression"] == licence
     assert "conditional computation" in about["Summary"]
     files = {str(file) for file in importlib.metadata.files("skipc") or []}
     assert {"skipc/py.typed", "skipc/_native.pyi", "skipc/_native.abi3.so"} <= files
