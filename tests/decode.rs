@@ -389,8 +389,12 @@ fn layers_that_nobody_executed_yet_give_what_whole_sequences_give() {
             let gate =
                 lengths.iter().flat_map(|length| 0..*length).map(|position| u8::from(executes(position)));
             let gates = vec![gate.collect::<Vec<u8>>(); n_routers];
-            let batch =
-                Batch { tokens: tokens.clone(), lengths: lengths.to_vec(), routing: Some(gates.clone()) };
+            let batch = Batch {
+                tokens: tokens.clone(),
+                lengths: lengths.to_vec(),
+                routing: Some(gates.clone()),
+                ..Batch::default()
+            };
             let scored = session.run(&batch).expect("logits");
             assert!(scored.logits.iter().all(|logit| logit.is_finite()));
             let whole = StepOutputs { logits: scored.logits, gates: scored.gates, ..StepOutputs::default() };

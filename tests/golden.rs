@@ -235,7 +235,7 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): 
     let what = format!("host code by {}, up to {max_level:?}", cpu.name());
     let lengths: Vec<u32> = case.tokens.iter().map(|row| row.len() as u32).collect();
     let tokens: Vec<u32> = case.tokens.iter().flatten().map(|token| *token as u32).collect();
-    let batch = skipc_runtime::Batch { tokens, lengths, routing: None };
+    let batch = skipc_runtime::Batch { tokens, lengths, ..Default::default() };
     let run = |threads: usize, checked: bool| {
         let options = Options { threads, checked, max_level: Some(max_level) };
         Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap()
@@ -324,7 +324,7 @@ fn ragged_batches_agree() {
         let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress: &|_| {} };
         assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
-        let empty = skipc_runtime::Batch { tokens: Vec::new(), lengths: vec![0], routing: None };
+        let empty = skipc_runtime::Batch { lengths: vec![0], ..Default::default() };
         assert!(session.run(&empty).unwrap().logits.is_empty());
     }
     for lengths in [&[1usize][..], &[0, 1, 0, 2], &[63, 64, 65], &[15, 16, 17, 1]] {
@@ -368,6 +368,7 @@ fn host_code_in_bf16_and_8_bits_keeps_its_bound() {
             tokens: case.tokens.iter().flatten().map(|token| *token as u32).collect(),
             lengths: case.tokens.iter().map(|row| row.len() as u32).collect(),
             routing: Some(routing.collect()),
+            ..Default::default()
         };
         let of_llvm = || backends().filter(|(cpu, _)| *cpu == CpuBackend::Llvm);
         // One of eight in 8 bits, too: what differs is matmuls, which every case has.

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-pub use skipc_artifact::interface::{Direction, Role};
+pub use skipc_artifact::interface::{Direction, ROWS, Role};
 
 use crate::attr::{Attr, Literal};
 use crate::graph::{Graph, Value};

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from ._arrays import ArrayLike, as_decisions, as_ints
+from ._arrays import ArrayLike, as_array, as_decisions, as_ints
 from ._compile import Artifact, StrPath
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Settings(TypedDict, total=False):
 class Scores:
     """What a model makes of sequences. The arrays own their memory; padding is 0."""
 
-    #: float32 `[batch, tokens, vocabulary]`, or `[tokens, vocabulary]` for tokens without a batch.
+    #: float32 `[batch, tokens, columns]`, or `[tokens, columns]` for tokens without a batch: scores over the vocabulary, or
+    #: the rows that a model without a head gives.
     logits: npt.NDArray[np.float32]
     #: uint8 `[routers, batch, tokens]` or `[routers, tokens]`: 1 where the token executed.
     gates: npt.NDArray[np.uint8]
@@ -92,8 +93,18 @@ class Model:
 
     @property
     def vocab_size(self) -> int:
-        """Token ids are below this."""
+        """Token ids are below this; 0 for a model that takes rows."""
         return self._native.vocab_size
+
+    @property
+    def columns(self) -> int:
+        """Columns of the logits: the vocabulary, or the width of the rows that a model without a head gives."""
+        return self._native.columns
+
+    @property
+    def row_columns(self) -> Optional[int]:
+        """Columns of the rows that the model takes in place of token ids; `None` if it takes ids."""
+        return self._native.row_columns
 
     @property
     def routers(self) -> int:
@@ -117,14 +128,16 @@ class Model:
         lengths: Optional[ArrayLike] = None,
         routing: Optional[ArrayLike] = None,
     ) -> Scores:
-        """Runs sequences: whole numbers `[tokens]` or `[batch, tokens]`.
+        """Runs sequences: whole numbers `[tokens]` or `[batch, tokens]`, or, for a model that takes rows, float32
+        `[tokens, columns]` or `[batch, tokens, columns]`.
 
         `lengths`, `[batch]`, says how many tokens of each row count; the rest is padding.
         `routing`, of the shape that `Scores.gates` has and of 0 and 1 or booleans, is replayed instead of asking the
         routers.
         """
-        array = as_ints(tokens)
-        is_batch = array.ndim != 1
+        takes_ids = self._native.row_columns is None
+        array = as_ints(tokens) if takes_ids else as_array(tokens)
+        is_batch = array.ndim != (1 if takes_ids else 2)
         if routing is not None:
             routing = as_decisions(routing)
             routing = routing if is_batch or routing.ndim != 2 else routing[:, np.newaxis]

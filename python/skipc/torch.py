@@ -5,8 +5,11 @@
     scorer = skipc.torch.Scorer(skipc.load("model.skp"))
     logits = scorer(torch.tensor([[1, 2, 3]]))
 
+    layer = skipc.torch.Layer(skipc.load("layer.skp"))
+    rows = layer(torch.randn(2, 16, layer.model.columns))
+
 The operator `skipc::score` has a fake implementation, so that tracing knows the shapes of its results. It has no gradient:
-a model takes token ids, which have none, and its weights are constants. Tokens are read where they lie, and results are
+what is compiled runs models, it does not train them. Tokens are read where they lie, and results are
 tensors over the memory that they were computed into; tensors of a GPU are copied to the host and back.
 """
 
@@ -49,15 +52,19 @@ def _(
     tokens: Tensor, lengths: Optional[Tensor], routing: Optional[Tensor], model: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     known = _MODELS[model]
+    shape = tokens.shape if known.row_columns is None else tokens.shape[:-1]
     return (
-        tokens.new_empty((*tokens.shape, known.vocab_size), dtype=torch.float32),
-        tokens.new_empty((known.routers, *tokens.shape), dtype=torch.uint8),
+        tokens.new_empty((*shape, known.columns), dtype=torch.float32),
+        tokens.new_empty((known.routers, *shape), dtype=torch.uint8),
         tokens.new_empty((known.routers,), dtype=torch.int64),
     )
 
 
 class Scorer(torch.nn.Module):
-    """A compiled model as a module: tokens `[tokens]` or `[batch, tokens]` in, logits out."""
+    """A compiled model as a module: tokens `[tokens]` or `[batch, tokens]` in, logits out.
+
+    Of a model that takes rows, tokens are float32 `[tokens, columns]` or `[batch, tokens, columns]`.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -75,3 +82,19 @@ class Scorer(torch.nn.Module):
         """Logits, gates (uint8 `[routers, …]`) and counts (int64 `[routers]`), as `Model.score` has them."""
         logits, gates, counts = score(tokens, lengths, routing, self.model_name)
         return logits, gates, counts
+
+
+class Layer(Scorer):
+    """A compiled part of a model, such as one skipped layer, as a module: rows of the stream in, rows out.
+
+    Its spec has `input = "rows"`. Rows of narrower floats are widened, and what comes out is of their type again.
+    """
+
+    def __init__(self, model: Model) -> None:
+        if model.row_columns is None:
+            raise TypeError(f'{model.name} takes token ids, not rows: write `input = "rows"` in its spec')
+        super().__init__(model)
+
+    def forward(self, rows: Tensor, lengths: Optional[Tensor] = None) -> Tensor:
+        """The rows behind the layer, of the shape and type of `rows`: `[tokens, columns]` or `[batch, tokens, columns]`."""
+        return self.score(rows.float(), lengths)[0].to(rows.dtype)

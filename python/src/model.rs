@@ -13,14 +13,14 @@ use skipc::frontend::source::weights_of;
 use skipc::verify;
 use skipc::{Error, ErrorKind};
 use skipc_artifact::program::{Function, SCORE};
-use skipc_runtime::batch::Grid;
+use skipc_runtime::batch::{Grid, row_columns};
 use skipc_runtime::decode::{LanguageFiles, Tokenizer};
 use skipc_runtime::inputs::{Sequences, without_padding};
-use skipc_runtime::npy::IntArray;
+use skipc_runtime::npy::{FloatArray, IntArray};
 use skipc_runtime::threads::Threads;
 use skipc_runtime::{Batch, Device, Module, Options, Outputs, Session};
 
-use crate::arrays::{array, ints};
+use crate::arrays::{array, floats, ints};
 use crate::artifact::Artifact;
 use crate::error::{json, raised, without_lock};
 
@@ -127,17 +127,20 @@ impl Model {
     /// What arrays ask for, and where its tokens stand in them.
     fn batch(
         &self,
-        tokens: &IntArray,
+        tokens: &Tokens,
         lengths: Option<&IntArray>,
         routing: Option<&IntArray>,
     ) -> Result<(Grid, Batch), skipc_runtime::Error> {
         let name = Path::new;
         let lengths = lengths.map(|array| (name("lengths"), array));
-        let Sequences { grid, tokens } = Sequences::of_arrays((name("tokens"), tokens), lengths)?;
+        let sequences = match tokens {
+            Tokens::Ids(ids) => Sequences::of_arrays((name("tokens"), ids), lengths)?,
+            Tokens::Rows(rows) => Sequences::of_row_arrays((name("rows"), rows), lengths)?,
+        };
+        let grid = sequences.grid.clone();
         let routers = self.function()?.interface.routers().len();
         let routing = routing.map(|array| without_padding(name("routing"), array, &grid, routers));
-        let (lengths, routing) = (grid.lengths.clone(), routing.transpose()?);
-        Ok((grid, Batch { tokens, lengths, routing }))
+        Ok((grid, sequences.into_batch(routing.transpose()?)))
     }
 
     fn tokenizer(&self) -> Result<&dyn Tokenizer, skipc_runtime::Error> {
@@ -146,7 +149,13 @@ impl Model {
     }
 }
 
-/// Logits `[batch, tokens, vocabulary]`, gates `[routers, batch, tokens]`, and counts and overflow of each router.
+/// What stands for tokens: their ids, or rows for a model that takes these.
+enum Tokens {
+    Ids(IntArray),
+    Rows(FloatArray),
+}
+
+/// Logits `[batch, tokens, columns]`, gates `[routers, batch, tokens]`, and counts and overflow of each router.
 type Scored<'py> = (
     Bound<'py, PyArrayDyn<f32>>,
     Bound<'py, PyArrayDyn<u8>>,
@@ -164,7 +173,10 @@ impl Model {
         lengths: Option<&Bound<'py, PyAny>>,
         routing: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Scored<'py>> {
-        let tokens = ints("tokens", tokens, &[1, 2])?;
+        let tokens = match self.row_columns(py)? {
+            None => Tokens::Ids(ints("tokens", tokens, &[1, 2])?),
+            Some(_) => Tokens::Rows(floats("rows", tokens, &[2, 3])?),
+        };
         let lengths = lengths.map(|array| ints("lengths", array, &[1])).transpose()?;
         let routing = routing.map(|array| ints("routing", array, &[3])).transpose()?;
         let (grid, logits, gates, counts, overflow) = without_lock(py, || {
@@ -173,14 +185,14 @@ impl Model {
             let is_full = grid.lengths.iter().all(|length| *length as usize == grid.width);
             let logits = match is_full {
                 true => logits,
-                false => grid.unpack(&logits, self.function()?.vocab_size as usize),
+                false => grid.unpack(&logits, self.function()?.logits as usize),
             };
             let gates: Vec<u8> = gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
             Ok::<_, skipc_runtime::Error>((grid, logits, gates, counts, overflow))
         })?;
         let (batch, width, routers) = (grid.lengths.len(), grid.width, counts.len());
         Ok((
-            array(py, &[batch, width, self.vocab_size(py)? as usize], logits)?,
+            array(py, &[batch, width, self.columns(py)? as usize], logits)?,
             array(py, &[routers, batch, width], gates)?,
             array(py, &[routers], counts)?,
             array(py, &[routers], overflow)?,
@@ -243,6 +255,18 @@ impl Model {
     #[getter]
     fn device(&self) -> String {
         self.module.describe()
+    }
+
+    /// Columns of the rows that it takes in place of token ids; none if it takes ids.
+    #[getter]
+    fn row_columns(&self, py: Python<'_>) -> PyResult<Option<u32>> {
+        Ok(row_columns(self.function().map_err(|error| raised(py, &error.into()))?))
+    }
+
+    /// Columns of the logits.
+    #[getter]
+    fn columns(&self, py: Python<'_>) -> PyResult<u32> {
+        Ok(self.function().map_err(|error| raised(py, &error.into()))?.logits)
     }
 
     /// Token ids are below this.

@@ -62,7 +62,7 @@ fn distance(one: &[f32], other: &[f32]) -> f64 {
 }
 
 fn mismatch(case: &Case<'_>, what: &str) -> Error {
-    let n_tokens = case.batch.tokens.len();
+    let n_tokens = case.batch.n_tokens() as usize;
     let message = format!(
         "{what} (density {}, {n_tokens} tokens, set {} of inputs); no times are reported",
         case.density, case.set
@@ -81,7 +81,12 @@ mod tests {
     }
 
     fn checked(forms: [&[f32]; 3]) -> Result<f64, Error> {
-        let batch = Batch { tokens: vec![0, 1], lengths: vec![2], routing: Some(vec![vec![1, 0]]) };
+        let batch = Batch {
+            tokens: vec![0, 1],
+            lengths: vec![2],
+            routing: Some(vec![vec![1, 0]]),
+            ..Batch::default()
+        };
         let [fused, unfused, masked] = forms.map(outputs);
         let forms = [(Variant::Fused, fused), (Variant::Unfused, unfused), (Variant::Masked, masked)];
         check(&Case { batch: &batch, density: 0.5, set: 0 }, &forms)
@@ -103,7 +108,12 @@ mod tests {
 
     #[test]
     fn decisions_are_those_that_were_forced() {
-        let batch = Batch { tokens: vec![0, 1], lengths: vec![2], routing: Some(vec![vec![0, 1]]) };
+        let batch = Batch {
+            tokens: vec![0, 1],
+            lengths: vec![2],
+            routing: Some(vec![vec![0, 1]]),
+            ..Batch::default()
+        };
         let forms = [(Variant::Fused, outputs(&[1.0]))];
         let failure = check(&Case { batch: &batch, density: 0.5, set: 2 }, &forms).unwrap_err();
         assert!(failure.diagnostics.to_string().contains("decisions"), "{:?}", failure.diagnostics);

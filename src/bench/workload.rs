@@ -3,11 +3,13 @@
 use skipc_artifact::manifest::Manifest;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::random_score;
+use skipc_runtime::batch::row_columns;
 use skipc_runtime::trace::{self, Decider, Recipe};
 use skipc_runtime::{Batch, Trace};
 
 use super::Subject;
 use crate::error::Error;
+use crate::frontend::spec::random;
 
 /// Sets of inputs that take turns, so that no cache or branch predictor learns one of them by heart.
 pub const SETS: usize = 3;
@@ -19,7 +21,10 @@ const SEED: u64 = 17;
 pub struct Workload {
     model: String,
     spec_hash: ContentHash,
+    /// What tokens are drawn for.
     vocab_size: u32,
+    /// Columns of the rows, if the model takes these.
+    cols: Option<u32>,
     lengths: Vec<u32>,
     deciders: Vec<Decider>,
 }
@@ -44,7 +49,8 @@ impl Workload {
             None => (String::new(), ContentHash::of(&[])),
         };
         let vocab_size = function.map_or(1, |function| function.vocab_size);
-        Workload { model, spec_hash, vocab_size, lengths, deciders: deciders(subjects) }
+        let cols = function.and_then(row_columns);
+        Workload { model, spec_hash, vocab_size, cols, lengths, deciders: deciders(subjects) }
     }
 
     /// The model's name.
@@ -75,9 +81,14 @@ impl Workload {
         let recipe = Recipe { densities: vec![density; self.n_deciding()], skew: 0.0, seed };
         let decided =
             Trace::generated((&self.model, self.spec_hash), &self.deciders, self.lengths.clone(), recipe)?;
+        let n = decided.n_tokens();
+        let (lengths, routing) = (self.lengths.clone(), Some(decided.gates));
+        if let Some(cols) = self.cols {
+            let rows = random::rows(seed, n as usize, cols as usize);
+            return Ok(Batch { routing, ..Batch::of_rows(rows, lengths) });
+        }
         let token = |place: u64| (random_score(seed, 0, 0, place) % u64::from(self.vocab_size)) as u32;
-        let tokens = (0..decided.n_tokens()).map(token).collect();
-        Ok(Batch { tokens, lengths: self.lengths.clone(), routing: Some(decided.gates) })
+        Ok(Batch { tokens: (0..n).map(token).collect(), lengths, routing, ..Batch::default() })
     }
 
     /// What the batches of a density execute, which is the same for all of them.

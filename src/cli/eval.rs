@@ -95,7 +95,7 @@ pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
             (Sequences::read(path, args.lengths.as_deref())?, files.tokenizer(vocab_size).ok())
         }
     };
-    let rows: Vec<&[u32]> = sequences.rows().collect();
+    let rows: Vec<&[u32]> = sequences.ids().collect();
     let macs = macs(&artefact, &session)?;
     let at_once = if draws_by_row(&model) { 1 } else { usize::MAX };
     let count = rows.iter().enumerate().map(|(row, tokens)| windows.of_row(row, tokens.len()).count());

@@ -352,15 +352,20 @@ pub struct VerifyArgs {
     pub checkpoint: CheckpointArgs,
 
     /// Token ids to run instead of drawn ones: int .npy, `[tokens]` or `[batch, tokens]`.
-    #[arg(long, value_name = "T.npy")]
+    #[arg(long, value_name = "T.npy", group = "sequences")]
     pub tokens: Option<PathBuf>,
 
-    /// Lengths of the rows of `--tokens`, where they are not full: int .npy, `[batch]`.
-    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    /// Rows of numbers to run, for a model that takes these in place of token ids: float32 .npy, `[tokens, columns]` or
+    /// `[batch, tokens, columns]`.
+    #[arg(long, value_name = "X.npy", group = "sequences")]
+    pub rows: Option<PathBuf>,
+
+    /// How many tokens of each sequence count, where not all do: int .npy, `[batch]`.
+    #[arg(long, value_name = "L.npy", requires = "sequences")]
     pub lengths: Option<PathBuf>,
 
     /// Decisions to force instead of the ladder's own: uint8 .npy, [routers, batch, tokens], or a routing trace.
-    #[arg(long, value_name = "R", requires = "tokens")]
+    #[arg(long, value_name = "R", requires = "sequences")]
     pub routing: Option<PathBuf>,
 
     /// Where to write a reduced mismatch [default: skipc-mismatch-HASH].
@@ -538,8 +543,13 @@ pub struct RecordArgs {
     pub artifact: PathBuf,
 
     /// Token ids: int .npy, `[tokens]` or `[batch, tokens]`.
-    #[arg(long, value_name = "T.npy")]
-    pub tokens: PathBuf,
+    #[arg(long, value_name = "T.npy", group = "sequences", required_unless_present = "rows")]
+    pub tokens: Option<PathBuf>,
+
+    /// Rows of numbers, for a model that takes these in place of token ids: float32 .npy, `[tokens, columns]` or `[batch,
+    /// tokens, columns]`.
+    #[arg(long, value_name = "X.npy", group = "sequences")]
+    pub rows: Option<PathBuf>,
 
     /// How many tokens of each row count: int .npy, `[batch]`.
     #[arg(long, value_name = "L.npy")]

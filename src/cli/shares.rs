@@ -112,7 +112,7 @@ fn scopes(model: &Model) -> Vec<(String, &Skip)> {
 
 /// Shares of a run of these tokens on the host.
 pub(super) fn of_run(path: &Path, tokens: &Path) -> Result<Shares, Error> {
-    let args = RunArgs::scoring(path.to_owned(), tokens.to_owned());
+    let args = RunArgs { tokens: Some(tokens.to_owned()), ..RunArgs::scoring(path.to_owned()) };
     let decisions = command::run(&args, &mut std::io::sink(), &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
 }

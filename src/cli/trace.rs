@@ -35,10 +35,12 @@ fn write(trace: &Trace, path: &Path, json: bool) -> Result<String, Error> {
 
 fn record(args: &RecordArgs) -> Result<Trace, Error> {
     let run = RunArgs {
+        tokens: args.tokens.clone(),
+        rows: args.rows.clone(),
         lengths: args.lengths.clone(),
         device: args.device,
         threads: args.threads,
-        ..RunArgs::scoring(args.artifact.clone(), args.tokens.clone())
+        ..RunArgs::scoring(args.artifact.clone())
     };
     command::record(&run).map_err(Error::from)
 }

@@ -58,12 +58,18 @@ fn inputs(
     model: &Model,
     function: &Function,
 ) -> Result<(FlatBatch, Option<Masks>), Error> {
-    let Some(path) = &args.tokens else { return Ok((drawn_batch(function), None)) };
-    let Sequences { grid, tokens } = Sequences::read(path, args.lengths.as_deref())?;
-    let mut rest = tokens.iter().map(|token| i64::from(*token));
-    let rows: Vec<Vec<i64>> =
-        grid.lengths.iter().map(|length| rest.by_ref().take(*length as usize).collect()).collect();
-    let batch = FlatBatch::from_sequences(rows.iter().map(Vec::as_slice));
+    let lengths = args.lengths.as_deref();
+    let sequences = match (&args.tokens, &args.rows) {
+        (Some(path), _) => Sequences::read(path, lengths)?,
+        (None, Some(path)) => Sequences::read_rows(path, lengths)?,
+        (None, None) => return Ok((drawn_batch(function), None)),
+    };
+    sequences.clone().into_batch(None).check(function)?;
+    let batch = FlatBatch {
+        tokens: sequences.tokens.iter().map(|token| i64::from(*token)).collect(),
+        ..FlatBatch::of_rows(sequences.rows, sequences.grid.lengths.iter().map(|length| *length as usize))
+    };
+    let grid = sequences.grid;
     let Some(path) = &args.routing else { return Ok((batch, None)) };
     let routing =
         Replay::read(path, model.artifact().manifest(), (function.interface.routers().len(), &grid))?;
@@ -77,14 +83,15 @@ fn keep(args: &VerifyArgs, reduced: &Reduced) -> String {
         let hash = ContentHash::of(format!("{reduced:?}").as_bytes()).to_string();
         PathBuf::from(format!("skipc-mismatch-{}", &hash[..8]))
     });
-    let (form, numbers, n) = (&reduced.form, reduced.numbers, reduced.tokens.len());
+    let (form, numbers, n) = (&reduced.form, reduced.numbers, reduced.n_tokens());
     let differs = format!("`{form} {numbers}` differs on {n} tokens already");
     if let Err(error) = reduced.write(&folder) {
         return format!("{differs}, but they could not be kept: {error}; `--keep` takes another folder");
     }
     let (artifact, folder) = (args.artifact.display(), folder.display());
+    let input = if reduced.rows.is_empty() { "tokens" } else { "rows" };
     let mut command =
-        format!("skipc verify {artifact} --tokens {folder}/tokens.npy --lengths {folder}/lengths.npy");
+        format!("skipc verify {artifact} --{input} {folder}/{input}.npy --lengths {folder}/lengths.npy");
     if reduced.routing.is_some() {
         let _ = write!(command, " --routing {folder}/routing.npy");
     }

@@ -8,7 +8,7 @@ use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op, Scoring, Unary};
 
 use super::spec::skip::{Scorer, Skip};
-use super::stream::{NormKind, Positions, Stream};
+use super::stream::{Head, NormKind, Positions, Stream, StreamInput};
 
 /// What a tensor of the weights is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -169,19 +169,20 @@ pub trait Build {
     }
 }
 
-/// The stream `[rows, D]` that tokens at these positions begin with.
+/// The stream `[rows, D]` that tokens at these positions begin with. `input` are their ids, or rows as the stream has them.
 pub(super) fn embedding<B: Build>(
     b: &mut B,
-    tokens: B::Value,
+    input: B::Value,
     positions: B::Value,
 ) -> Result<B::Value, B::Error> {
-    let (d, vocab_size, max_positions) =
-        (b.stream().d_model, b.stream().vocab_size, b.stream().max_positions);
-    let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
-    let mut x = b.add(Op::Embed {}, &[table, tokens])?;
-    let scale = b.stream().embed_scale;
-    if scale != 1.0 {
-        x = b.add(Unary::Scale(F64::from(scale)), &[x])?;
+    let Stream { d_model: d, vocab_size, max_positions, embed_scale, .. } = b.stream();
+    let mut x = input;
+    if b.stream().input == StreamInput::Tokens {
+        let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
+        x = b.add(Op::Embed {}, &[table, x])?;
+    }
+    if embed_scale != 1.0 {
+        x = b.add(Unary::Scale(F64::from(embed_scale)), &[x])?;
     }
     if b.stream().positions != Positions::Learned {
         return Ok(x);
@@ -191,10 +192,13 @@ pub(super) fn embedding<B: Build>(
     b.add(Binary::Add, &[x, positions])
 }
 
-/// Logits `[rows, vocab_size]` of the stream `x`.
+/// Logits `[rows, vocab_size]` of the stream `x`, or its rows if the model has no head.
 pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Error> {
     let (d, vocab_size) = (b.stream().d_model, b.stream().vocab_size);
-    let x = b.norm(x, "norm")?;
+    let x = b.pre_norm(x, b.stream().final_norm.then_some("norm"))?;
+    if b.stream().head == Head::Rows {
+        return Ok(x);
+    }
     let (name, role) = match b.stream().tie_embeddings {
         true => ("embed", TensorRole::Embedding),
         false => ("lm_head", TensorRole::Projection),

@@ -9,7 +9,10 @@ use super::language::words::words;
 /// What a spec's table `[model]` says, but for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Stream {
-    /// Rows of the embedding.
+    /// What the stream begins with.
+    #[serde(skip_serializing_if = "StreamInput::is_default")]
+    pub input: StreamInput,
+    /// Rows of the embedding; 0 of a model that takes rows.
     pub vocab_size: usize,
     /// Width D of the residual stream.
     pub d_model: usize,
@@ -19,6 +22,12 @@ pub struct Stream {
     pub norm: Norm,
     /// How positions enter.
     pub positions: Positions,
+    /// The norm `norm.…` stands behind the last block.
+    #[serde(skip_serializing_if = "is_true")]
+    pub final_norm: bool,
+    /// What is made of the stream.
+    #[serde(skip_serializing_if = "Head::is_default")]
+    pub head: Head,
     /// The head uses the embedding's weights; otherwise `lm_head.weight` exists.
     pub tie_embeddings: bool,
     /// What the embedding is multiplied with, before positions are added.
@@ -28,6 +37,53 @@ pub struct Stream {
     /// The bound `c` of logits that become `c · tanh(logit / c)`, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logit_softcap: Option<f64>,
+}
+
+impl Stream {
+    /// Columns of what the model gives: scores over the vocabulary, or the stream.
+    pub fn n_logits(&self) -> usize {
+        match self.head {
+            Head::Tokens => self.vocab_size,
+            Head::Rows => self.d_model,
+        }
+    }
+}
+
+/// What the stream of a model begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamInput {
+    /// The rows of an embedding, by token ids.
+    #[default]
+    Tokens,
+    /// Rows `[n, D]` of numbers that the caller gives: a part of a model, or one layer alone.
+    Rows,
+}
+
+/// What a model makes of its stream at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// Scores over the vocabulary.
+    #[default]
+    Tokens,
+    /// Nothing: the caller gets its rows `[n, D]`.
+    Rows,
+}
+
+impl StreamInput {
+    fn is_default(&self) -> bool {
+        *self == StreamInput::default()
+    }
+}
+
+impl Head {
+    fn is_default(&self) -> bool {
+        *self == Head::default()
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives references")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 /// Norm over the last dimension.
@@ -81,6 +137,8 @@ pub(super) enum PositionKind {
 }
 
 words! {
+    StreamInput { Tokens = "tokens", Rows = "rows" }
+    Head { Tokens = "tokens", Rows = "rows" }
     NormKind { RmsNorm = "rmsnorm", LayerNorm = "layernorm" }
     PositionKind { Rope = "rope", Learned = "learned", None = "none" }
 }

@@ -4,8 +4,10 @@ use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::program::{Extent, Function, Launch, Program};
 use skipc_ir::interp::FlatBatch;
 use skipc_ir::random_score;
+use skipc_runtime::batch::row_columns;
 
 use super::Inputs;
+use crate::frontend::spec::random;
 
 /// Lengths of the two sequences that are drawn: several tiles of every kernel, and a tail.
 const DRAWN: [u32; 2] = [69, 28];
@@ -27,30 +29,29 @@ pub(super) struct Case {
     pub(super) masks: Option<Vec<Vec<bool>>>,
 }
 
-/// A batch that fits the function, with tokens drawn from its vocabulary.
+/// A batch that fits the function, drawn.
 pub fn drawn_batch(function: &Function) -> FlatBatch {
     let mut left = function.max_tokens;
-    let mut sequences = Vec::new();
-    for (idx, wanted) in (0u64..).zip(DRAWN) {
+    let lengths = DRAWN.map(|wanted| {
         let length = wanted.min(function.max_positions).min(left);
         left -= length;
-        let token =
-            |place: u32| (random_score(7, 0, idx, u64::from(place)) % u64::from(function.vocab_size)) as i64;
-        sequences.push((0..length).map(token).collect::<Vec<i64>>());
-    }
-    FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice))
+        length as usize
+    });
+    drawn(function, 7, &lengths)
 }
 
-/// The rows of a batch for which `keep` holds.
-pub(super) fn select(batch: &FlatBatch, keep: impl Fn(usize) -> bool) -> FlatBatch {
-    let pick = |ints: &[i64]| {
-        ints.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, int)| *int).collect::<Vec<i64>>()
-    };
-    FlatBatch {
-        tokens: pick(&batch.tokens),
-        positions: pick(&batch.positions),
-        sequences: pick(&batch.sequences),
+/// Sequences of these lengths of what the function takes: ids from its vocabulary, or rows.
+pub(super) fn drawn(function: &Function, seed: u64, lengths: &[usize]) -> FlatBatch {
+    if let Some(cols) = row_columns(function) {
+        let rows = random::rows(seed, lengths.iter().sum(), cols as usize);
+        return FlatBatch::of_rows(rows, lengths.iter().copied());
     }
+    let vocab_size = u64::from(function.vocab_size);
+    let sequence = |(idx, length): (u64, &usize)| -> Vec<i64> {
+        (0..*length as u64).map(|place| (random_score(seed, 0, idx, place) % vocab_size) as i64).collect()
+    };
+    let sequences: Vec<Vec<i64>> = (0..).zip(lengths).map(sequence).collect();
+    FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice))
 }
 
 /// The rows of masks for which `keep` holds.
@@ -84,7 +85,7 @@ impl Cases {
         tile_rows: u32,
     ) -> Cases {
         let batch = inputs.batch.clone();
-        let n = batch.tokens.len();
+        let n = batch.len();
         let mut cases = Cases { batch, list: Vec::new() };
         if let Some(routing) = inputs.routing {
             cases.push("given", routing.to_vec());
@@ -154,7 +155,7 @@ impl Shortened {
 impl Inputs<'_> {
     /// The beginnings of the first sequences that are not empty.
     pub(super) fn shortened(&self) -> Shortened {
-        let mut kept = vec![false; self.batch.tokens.len()];
+        let mut kept = vec![false; self.batch.len()];
         let mut begin = 0;
         let sequences = self.batch.sequences.chunk_by(|a, b| a == b);
         for (rank, sequence) in sequences.enumerate() {
@@ -164,7 +165,7 @@ impl Inputs<'_> {
         }
         let keep = |row: usize| kept[row];
         Shortened {
-            batch: select(self.batch, keep),
+            batch: self.batch.select(keep),
             routing: self.routing.map(|masks| select_masks(masks, keep)),
         }
     }

@@ -1,9 +1,10 @@
 //! The forms of a model, each as something that runs a batch.
 
+use skipc_artifact::interface::ROWS;
 use skipc_ir::Graph;
 use skipc_ir::interp::{FlatBatch, Number, Weights};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self, Constants, Element, Mode, States, Tiling};
+use skipc_plan::interp::{self, Constants, Element, Mode, States, Tensor, Tiling};
 use skipc_runtime::Session;
 use skipc_runtime::distance::Bound;
 
@@ -97,6 +98,7 @@ pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
         };
         let outputs = session.run(&skipc_runtime::Batch {
             tokens: batch.tokens.iter().map(|token| *token as u32).collect(),
+            rows: batch.rows.clone(),
             lengths: lengths(batch),
             routing: forced.map(bytes),
         })?;
@@ -143,11 +145,13 @@ pub(super) fn outcome_of<N>(logits: Vec<N>, gates: Vec<interp::GateOutcome>) -> 
 
 pub(super) fn kernel_batch(batch: &FlatBatch, forced: Option<&[Vec<bool>]>) -> interp::StepInput {
     let words = |ints: &[i64]| ints.iter().map(|int| *int as u32).collect();
+    let rows = Tensor::Reals(batch.rows.iter().map(|number| f64::from(*number)).collect());
     interp::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
         forced: forced.map(<[Vec<bool>]>::to_vec),
+        tensors: [(ROWS.to_owned(), rows)].into(),
         ..interp::StepInput::default()
     }
 }

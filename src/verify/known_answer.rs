@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use skipc_artifact::program::Function;
+use skipc_ir::Graph;
 use skipc_ir::interp::{self, FlatBatch, Number};
-use skipc_ir::{Graph, random_score};
 use skipc_runtime::known_answer::{Case, FREE, KnownAnswers};
 
-use super::cases::masks;
+use super::cases::{self, masks};
 use super::oracle::Oracle;
 use super::{LadderError, all_finite};
 use crate::frontend::weights::Weights;
@@ -21,6 +21,9 @@ const WORK: u64 = 1 << 28;
 
 /// Scores nearer than this to a border may fall on the other side in f32.
 const BAND: f64 = 1e-3;
+
+/// Seed of what is drawn.
+const SEED: u64 = 11;
 
 /// The cases in which decisions are forced.
 const FORCED: [&str; 3] = ["all", "half", "none"];
@@ -42,13 +45,13 @@ pub fn known_answers(
     tick: &(dyn Fn(usize) + Sync),
 ) -> Result<KnownAnswers, LadderError> {
     let weights = Counted { weights, read: AtomicUsize::new(0), tick };
-    let sequences = drawn(function, weights.weights);
-    let batch = FlatBatch::from_sequences(sequences.iter().map(Vec::as_slice));
-    let n = batch.tokens.len();
+    let lengths = lengths(function, weights.weights);
+    let batch = cases::drawn(function, SEED, &lengths);
+    let n = batch.len();
     let routers = function.interface.routers();
     // How many tokens execute in each.
     let of_cases = [n, n.div_ceil(2), 0].map(|count| masks(&routers, n, |_| count));
-    let together = FlatBatch::from_sequences(FORCED.iter().flat_map(|_| sequences.iter().map(Vec::as_slice)));
+    let together = batch.repeated(FORCED.len());
     let in_all_cases = |router: usize| of_cases.iter().flat_map(|masks| masks[router].clone()).collect();
     let forced: Vec<Vec<bool>> = (0..routers.len()).map(in_all_cases).collect();
     let doubles = || {
@@ -61,7 +64,8 @@ pub fn known_answers(
     let ((forced, free), _) = (doubles?, single?);
     let mut answers = KnownAnswers {
         tokens: batch.tokens.iter().map(|token| *token as u32).collect(),
-        lengths: sequences.iter().map(|sequence| sequence.len() as u32).collect(),
+        rows: batch.rows.clone(),
+        lengths: lengths.iter().map(|length| *length as u32).collect(),
         cases: Vec::new(),
     };
     let n_logits = forced.logits.len() / FORCED.len();
@@ -80,18 +84,16 @@ fn case<'g>(name: &str, gates: impl Iterator<Item = &'g [bool]>, logits: &[f64])
     }
 }
 
-/// Sequences of drawn tokens, as many as the weights leave time for.
-fn drawn(function: &Function, weights: &Weights) -> Vec<Vec<i64>> {
+/// Lengths of the sequences: as many tokens as the weights leave time for.
+fn lengths(function: &Function, weights: &Weights) -> [usize; 2] {
     let parameters: usize = weights.sizes().map(|(_, n)| n).sum();
     let left = usize::try_from(WORK / (parameters as u64).max(1)).unwrap_or(usize::MAX).max(1);
     let mut left = left.min(function.max_tokens as usize);
-    let sequences = (0u64..).zip(LENGTHS).map(|(idx, wanted)| {
+    LENGTHS.map(|wanted| {
         let length = wanted.min(function.max_positions as usize).min(left);
         left -= length;
-        let draw = |place: u64| (random_score(11, 0, idx, place) % u64::from(function.vocab_size)) as i64;
-        (0..length as u64).map(draw).collect()
-    });
-    sequences.collect()
+        length
+    })
 }
 
 fn evaluate<N: Number>(
@@ -121,7 +123,7 @@ fn decide(graph: &Graph, weights: &Counted<'_>, batch: &FlatBatch) -> Result<Opt
     let oracle = Oracle::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
     let verdict = oracle.run::<f64>(weights, batch, None)?;
     check_finite(&verdict.logits)?;
-    let rows = 0..batch.tokens.len();
+    let rows = 0..batch.len();
     let near = (0..verdict.own.len())
         .any(|router| rows.clone().any(|row| oracle.is_near_tie(&verdict, router, row, batch, BAND)));
     Ok((!near).then_some((verdict.own, verdict.logits)))

@@ -153,7 +153,7 @@ impl From<LadderError> for Error {
                 .help("look for a gain or a matrix of enormous size in the weights")
                 .into(),
             LadderError::Nothing => Diagnostic::new("verify::nothing_compared", error.to_string())
-                .help("give `--tokens` with at least one token")
+                .help("give `--tokens` or `--rows` with at least one token")
                 .into(),
         }
     }
@@ -164,7 +164,7 @@ impl From<LadderError> for Error {
 /// # Errors
 /// If the artefact cannot be read; differences are rows of the report.
 pub fn climb(model: &Model, inputs: &Inputs<'_>) -> Result<Report, LadderError> {
-    if inputs.batch.tokens.is_empty() {
+    if inputs.batch.is_empty() {
         return Err(LadderError::Nothing);
     }
     let mut report = Report::default();

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 use skipc_ir::interp::{FlatBatch, Number};
+use skipc_runtime::batch::Grid;
 use skipc_runtime::npy;
 
 use super::LadderError;
-use super::cases::{select, select_masks};
+use super::cases::select_masks;
 use super::compare;
 use super::forms::{Runner, lengths};
 use super::oracle::{Oracle, Verdict};
@@ -24,8 +25,10 @@ pub struct Reduced {
     pub numbers: &'static str,
     /// Length of each sequence.
     pub lengths: Vec<u32>,
-    /// Token ids, all sequences one after the other.
+    /// Token ids, all sequences one after the other; none of a model that takes rows.
     pub tokens: Vec<i64>,
+    /// Its rows, `[n, columns]`.
+    pub rows: Vec<f32>,
     /// Forced decisions, one mask `[n]` a router; none if the routers were free.
     pub routing: Option<Vec<Vec<bool>>>,
 }
@@ -52,9 +55,9 @@ pub(super) fn reduce<N: Number>(
     };
     let mut now = (batch.clone(), forced.map(<[Vec<bool>]>::to_vec));
     let mut keep = |now: &mut (FlatBatch, Option<Vec<Vec<bool>>>), kept: &dyn Fn(usize) -> bool| {
-        let next = (select(&now.0, kept), now.1.as_ref().map(|masks| select_masks(masks, kept)));
+        let next = (now.0.select(kept), now.1.as_ref().map(|masks| select_masks(masks, kept)));
         // Of nothing there is nothing to see.
-        let smaller = (1..now.0.tokens.len()).contains(&next.0.tokens.len());
+        let smaller = (1..now.0.len()).contains(&next.0.len());
         let differs = smaller && differs(&next.0, next.1.as_deref());
         if differs {
             *now = next;
@@ -82,12 +85,18 @@ pub(super) fn reduce<N: Number>(
         numbers: runner.numbers,
         lengths: lengths(&batch),
         tokens: batch.tokens,
+        rows: batch.rows,
         routing,
     })
 }
 
 impl Reduced {
-    /// Writes `tokens.npy` `[sequences, longest]`, `lengths.npy` and, for forced decisions, `routing.npy` into a folder,
+    /// How many tokens there are.
+    pub fn n_tokens(&self) -> usize {
+        self.lengths.iter().map(|length| *length as usize).sum()
+    }
+
+    /// Writes `tokens.npy` `[sequences, longest]` or `rows.npy` `[sequences, longest, columns]`, `lengths.npy` and, for forced decisions, `routing.npy` into a folder,
     /// in the form that `skipc verify` and `skipc run` take.
     ///
     /// # Errors
@@ -99,26 +108,22 @@ impl Reduced {
             source,
         })?;
         let (rows, width) = (self.lengths.len() as u64, self.lengths.iter().copied().max().unwrap_or(0));
-        npy::write(&folder.join("tokens.npy"), &[rows, width.into()], &self.padded(&self.tokens, 0))?;
+        let cols = self.rows.len().checked_div(self.n_tokens()).unwrap_or(0);
+        let grid = Grid { lengths: self.lengths.clone(), width: width as usize };
+        match cols {
+            0 => {
+                npy::write(&folder.join("tokens.npy"), &[rows, width.into()], &grid.unpack(&self.tokens, 1))?
+            }
+            _ => {
+                let shape = [rows, width.into(), cols as u64];
+                npy::write(&folder.join("rows.npy"), &shape, &grid.unpack(&self.rows, cols))?;
+            }
+        }
         let lengths: Vec<i64> = self.lengths.iter().map(|length| i64::from(*length)).collect();
         npy::write(&folder.join("lengths.npy"), &[rows], &lengths)?;
         let Some(routing) = &self.routing else { return Ok(()) };
         let masks = routing.iter().map(|mask| mask.iter().map(|bit| u8::from(*bit)).collect::<Vec<u8>>());
-        let masks: Vec<u8> = masks.flat_map(|mask| self.padded(&mask, 0)).collect();
+        let masks: Vec<u8> = masks.flat_map(|mask| grid.unpack(&mask, 1)).collect();
         npy::write(&folder.join("routing.npy"), &[routing.len() as u64, rows, width.into()], &masks)
-    }
-
-    /// Rows filled up to the longest.
-    fn padded<T: Copy>(&self, flat: &[T], fill: T) -> Vec<T> {
-        let width = self.lengths.iter().copied().max().unwrap_or(0) as usize;
-        let mut padded = Vec::new();
-        let mut rest = flat;
-        for length in &self.lengths {
-            let (row, after) = rest.split_at((*length as usize).min(rest.len()));
-            padded.extend_from_slice(row);
-            padded.resize(padded.len() + width - row.len(), fill);
-            rest = after;
-        }
-        padded
     }
 }

@@ -14,7 +14,7 @@ use skipc_runtime::State;
 use skipc_runtime::distance::Bound;
 
 use super::LadderError;
-use super::cases::{select, select_masks};
+use super::cases::select_masks;
 use super::forms::{Runner, TILE_ROWS, kernel_batch, outcome_of};
 use crate::verify::reference::{Forced, Outcome};
 
@@ -88,9 +88,9 @@ pub fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) 
     let ranks: Vec<i64> = sequences.keys().copied().collect();
     let piece = |mut rows: Vec<usize>| {
         rows.sort_unstable();
-        let mut chosen = vec![false; batch.tokens.len()];
+        let mut chosen = vec![false; batch.len()];
         rows.iter().for_each(|row| chosen[*row] = true);
-        let mut step = select(batch, |row| chosen[row]);
+        let mut step = batch.select(|row| chosen[row]);
         let mut cached = Cached { logit_rows: (0..rows.len() as u32).collect(), ..Cached::default() };
         let mut of_step: Vec<i64> = step.sequences.clone();
         of_step.dedup();
@@ -128,7 +128,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
         let (pieces, n_rows) = pieces(batch, cut, sizes.pages);
         let mut states = begin(n_rows)?;
         let mut waiting = Waiting::new(sizes.routers);
-        let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.tokens.len()];
+        let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.len()];
         for mut piece in pieces {
             piece.cached.pending = waiting.table(&piece);
             let own = forced.map(|masks| select_masks(masks, |row| piece.rows.binary_search(&row).is_ok()));

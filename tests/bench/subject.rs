@@ -73,5 +73,5 @@ pub(crate) fn shortest(subjects: &mut [(&mut Subject, &Batch)], rounds: usize) -
 pub(crate) fn batch(n_sequences: u32, length: u32) -> Batch {
     let n = n_sequences * length;
     let tokens = (0..n).map(|idx| (idx * 37 + idx / 11) % 32).collect();
-    Batch { tokens, lengths: vec![length; n_sequences as usize], routing: None }
+    Batch { tokens, lengths: vec![length; n_sequences as usize], ..Batch::default() }
 }

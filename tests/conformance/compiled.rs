@@ -6,7 +6,7 @@ use skipc_artifact::interface::{Interface, Role};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::{
-    ArenaPlace, Arg, Bounds, Buffer, Entry, Function, Program, RowBound, SCORE, Step, Storage,
+    ArenaPlace, Arg, Bounds, Buffer, Entry, Function, Head, Program, RowBound, SCORE, Step, Storage,
 };
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
@@ -130,6 +130,8 @@ fn function(cases: &[&Case]) -> Function {
         max_tokens: MAX_ROWS,
         max_positions: MAX_ROWS,
         vocab_size: 1,
+        head: Head::Tokens,
+        logits: 1,
         fixed_bytes: end,
         row_bytes: 0,
         buffers,

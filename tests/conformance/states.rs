@@ -9,7 +9,7 @@ use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
 use skipc_artifact::bundle::Bundle;
 use skipc_artifact::image::HostLevel;
-use skipc_artifact::program::SCORE;
+use skipc_artifact::program::{Head, SCORE};
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
 use skipc_ir::interp::{self, Datum, Env, Free};
@@ -61,6 +61,8 @@ impl Toy {
                 max_tokens: 256,
                 max_positions: 128,
                 vocab_size: 5,
+                head: Head::Tokens,
+                logits: 5,
             },
         );
         let linked = skipc_plan::link([(SCORE, &plan.expect("a plan"))]).expect("a program");

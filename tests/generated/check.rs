@@ -494,7 +494,7 @@ impl Checked<'_> {
                     self.noisy::<3>(gates, weights.0)?,
                 ];
                 let logits: Vec<Vec<f64>> = noisy.iter().map(|run| run.logits.clone()).collect();
-                let cols = run.logits.len().checked_div(self.batch.tokens.len()).unwrap_or(0);
+                let cols = run.logits.len().checked_div(self.batch.len()).unwrap_or(0);
                 tighten(&mut run.logits, &logits, cols);
                 for (router, scores) in run.scores.iter_mut().enumerate() {
                     for (which, scores) in scores.iter_mut().enumerate() {

@@ -38,7 +38,7 @@ const OF_EACH_OPTION: u64 = 10;
 const LEDGER_MODELS: u64 = 250_000;
 
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
-const N_OPTIONS: usize = 132;
+const N_OPTIONS: usize = 138;
 
 #[test]
 fn generated_models() {

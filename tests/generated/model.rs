@@ -3,9 +3,9 @@
 use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm, Rotation};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Layout, Node, Norms, Route, SubLayer};
-use skipc::frontend::spec::skip::{BranchScale, Decide, Input, Kv, Overflow, Skip};
+use skipc::frontend::spec::skip::{BranchScale, Decide, Decider, Input, Kv, Overflow, Skip};
 use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
-use skipc::frontend::stream::{Norm, NormKind, Positions, Rope, Stream};
+use skipc::frontend::stream::{Head, Norm, NormKind, Positions, Rope, Stream, StreamInput};
 use skipc_ir::{F64, RopeScaling};
 use skipc_testkit::random::Rng;
 
@@ -60,10 +60,19 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
         n_layers += block.body.n_layers();
         blocks.push(block);
     }
+    let by_id =
+        |block: &Block| block.skips().any(|skip| matches!(skip.decider(), Some(Decider::Hash { .. })));
+    let input = match rng.one_in(6) && !blocks.iter().any(by_id) {
+        true => StreamInput::Rows,
+        false => StreamInput::Tokens,
+    };
+    let takes_ids = input == StreamInput::Tokens;
+    let scores = takes_ids && !rng.one_in(8);
     Model {
         name: "generated".to_owned(),
         stream: Stream {
-            vocab_size: 3 + rng.below(9),
+            input,
+            vocab_size: if takes_ids { 3 + rng.below(9) } else { 0 },
             d_model,
             max_positions: longest.max(1) + one_of(rng, &[0, 0, 1, 7]),
             norm: Norm {
@@ -72,10 +81,12 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
                 offset: one_of(rng, &[0.0, 0.0, 0.0, 1.0]),
             },
             positions,
-            tie_embeddings: rng.one_in(2),
-            embed_scale: one_of(rng, &[1.0, 1.0, 1.0, 2.25]),
-            head_bias: rng.one_in(4),
-            logit_softcap: one_of(rng, &[None, None, None, Some(5.0)]),
+            final_norm: !rng.one_in(6),
+            head: if scores { Head::Tokens } else { Head::Rows },
+            tie_embeddings: scores && rng.one_in(2),
+            embed_scale: if takes_ids { one_of(rng, &[1.0, 1.0, 1.0, 2.25]) } else { 1.0 },
+            head_bias: scores && rng.one_in(4),
+            logit_softcap: if scores { one_of(rng, &[None, None, None, Some(5.0)]) } else { None },
         },
         blocks,
     }

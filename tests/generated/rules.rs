@@ -77,7 +77,7 @@ impl RouterOf<'_> {
         batch: &FlatBatch,
         scores: &[Option<Vec<Score>>; 2],
     ) -> Decision {
-        let n = batch.tokens.len();
+        let n = batch.len();
         let wanted = match (self.constant(), &scores[0]) {
             (Some(value), _) => vec![if value { Should::Execute } else { Should::Skip }; n],
             (None, None) => (0..n).map(|row| self.drawn(batch, row)).collect(),

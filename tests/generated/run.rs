@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc::driver::backends::CpuBackend;
 use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::interface::ROWS;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::SCORE;
@@ -152,11 +153,13 @@ fn words(ints: &[i64]) -> Vec<u32> {
 }
 
 fn kernel_batch(batch: &FlatBatch, masks: Option<&Masks>) -> kernels::StepInput {
+    let rows = batch.rows.iter().map(|number| f64::from(*number));
     kernels::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
         forced: masks.cloned(),
+        tensors: [(ROWS.to_owned(), kernels::Tensor::Reals(rows.collect()))].into(),
         ..kernels::StepInput::default()
     }
 }
@@ -311,8 +314,10 @@ impl CodeForm {
     /// Runs the code with one thread and with two, which have to agree to the bit.
     pub(crate) fn run(&mut self, subject: &Subject, masks: Option<&Masks>) -> Result<Run<f64>, String> {
         let bits = |mask: &Vec<bool>| mask.iter().map(|bit| u8::from(*bit)).collect();
+        let FlatBatch { tokens, rows, .. } = subject.batch();
         let batch = skipc_runtime::Batch {
-            tokens: words(&subject.batch().tokens),
+            tokens: words(&tokens),
+            rows,
             lengths: subject.sequences.iter().map(|sequence| sequence.len() as u32).collect(),
             routing: masks.map(|masks| masks.iter().map(bits).collect()),
         };

@@ -42,14 +42,7 @@ impl<'a> Pieces<'a> {
         let n_pages = model.stream.max_positions.div_ceil(PAGE_ROWS as usize);
         let (list, n_rows) = pieces(batch, cut, n_pages);
         let n_routers = model.skips().count();
-        Self {
-            compiler,
-            n_routers,
-            list: compiler.pieces(list),
-            n_rows,
-            n_pages,
-            n_tokens: batch.tokens.len(),
-        }
+        Self { compiler, n_routers, list: compiler.pieces(list), n_rows, n_pages, n_tokens: batch.len() }
     }
 
     /// Runs each piece and puts the rows together, under these decisions if there are some.
@@ -85,7 +78,7 @@ impl Checker<'_> {
     /// The function that goes on with sequences gives what whole sequences give, whatever the cut.
     pub(crate) fn steps(&mut self) -> Result<(), String> {
         let batch = self.subject.batch();
-        if !self.subject.seed.is_multiple_of(EVERY) || batch.tokens.is_empty() {
+        if !self.subject.seed.is_multiple_of(EVERY) || batch.is_empty() {
             return Ok(());
         }
         let decides = match self.subject.model.is_causal() {

@@ -7,8 +7,8 @@ use skipc::frontend::layer::{Attention, Ffn, Layer, Linear, Rotation};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
-use skipc::frontend::spec::tensors::tensors;
-use skipc::frontend::stream::{NormKind, Positions};
+use skipc::frontend::spec::tensors::{TensorRole, TensorSpec, tensors};
+use skipc::frontend::stream::{NormKind, Positions, StreamInput};
 use skipc::frontend::weights::Weights;
 use skipc_ir::RopeScaling;
 use skipc_ir::interp::{self, FlatBatch, Number};
@@ -17,10 +17,14 @@ use skipc_testkit::random::Rng;
 use crate::model::{model, one_of};
 
 /// Changes whenever a seed would make another subject.
-pub(crate) const GENERATOR: u32 = 2;
+pub(crate) const GENERATOR: u32 = 3;
 
 /// One subject in so many is long enough that compiled code has several tiles.
 const LONG_EVERY: usize = 128;
+
+/// The table of rows for a model that takes these, and how many it has.
+const ROWS: &str = "rows";
+const N_ROWS: usize = 7;
 
 /// Lengths of sequences at the edges of tiles: of 3 and 7 rows (kernel interpreter), 32 (compiled attention).
 const SHORT: [usize; 10] = [0, 0, 1, 1, 2, 3, 4, 6, 7, 8];
@@ -35,7 +39,7 @@ pub(crate) struct Subject {
     pub(crate) model: Model,
     /// Elements of every tensor that the model or one of its twins reads.
     pub(crate) tensors: Tensors,
-    /// Token ids of each sequence.
+    /// Token ids of each sequence; for a model that takes rows, which row of [`ROWS`] each is.
     pub(crate) sequences: Vec<Vec<i64>>,
 }
 
@@ -65,7 +69,7 @@ impl Subject {
         let model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
         let sequences = lengths
             .into_iter()
-            .map(|length| (0..length).map(|_| rng.below(model.stream.vocab_size) as i64).collect())
+            .map(|length| (0..length).map(|_| rng.below(n_ids(&model)) as i64).collect())
             .collect();
         let tensors = Tensors::random(&mut rng, &model);
         Subject { seed, model, tensors, sequences }
@@ -81,9 +85,16 @@ impl Subject {
         Subject { sequences, ..self.clone() }
     }
 
-    /// All sequences one after the other.
+    /// All sequences one after the other, as the model takes them.
     pub(crate) fn batch(&self) -> FlatBatch {
-        FlatBatch::from_sequences(self.sequences.iter().map(Vec::as_slice))
+        let batch = FlatBatch::from_sequences(self.sequences.iter().map(Vec::as_slice));
+        let Some(table) = self.tensors.get(ROWS).filter(|_| self.model.stream.input == StreamInput::Rows)
+        else {
+            return batch;
+        };
+        let row = |id: &i64| &table[*id as usize * self.model.stream.d_model..][..self.model.stream.d_model];
+        let rows = batch.tokens.iter().flat_map(row).copied().collect();
+        FlatBatch { tokens: Vec::new(), rows, ..batch }
     }
 
     /// Whether it has enough tokens for several tiles of compiled code.
@@ -107,11 +118,25 @@ impl Subject {
     }
 }
 
+/// How many different tokens there are.
+fn n_ids(model: &Model) -> usize {
+    match model.stream.input {
+        StreamInput::Tokens => model.stream.vocab_size,
+        StreamInput::Rows => N_ROWS,
+    }
+}
+
 impl Tensors {
     fn random(rng: &mut Rng, model: &Model) -> Tensors {
         let style = if rng.one_in(3) { Style::Integer } else { Style::Real };
         let mut all = BTreeMap::new();
-        for tensor in tensors(model) {
+        let rows = TensorSpec {
+            name: ROWS.to_owned(),
+            role: TensorRole::Embedding,
+            shape: vec![N_ROWS, model.stream.d_model],
+        };
+        let rows = Some(rows).filter(|_| model.stream.input == StreamInput::Rows);
+        for tensor in tensors(model).into_iter().chain(rows) {
             let n_elements: usize = tensor.shape.iter().product();
             let fan_in = tensor.shape.last().copied().unwrap_or(1) as f64;
             let is_router = tensor.name.contains("router");
@@ -164,6 +189,9 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
     let mut found = vec![
         format!("positions = {positions}"),
         format!("norm = {norm}"),
+        format!("input = {}", model.stream.input.word()),
+        format!("final_norm = {}", model.stream.final_norm),
+        format!("head = {}", model.stream.head.word()),
         format!("tie_embeddings = {}", model.stream.tie_embeddings),
         format!("norm_offset = {}", model.stream.norm.offset != 0.0),
         format!("embed_scale = {}", model.stream.embed_scale != 1.0),

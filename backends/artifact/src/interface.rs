@@ -13,8 +13,8 @@
 //! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
 //! | [`Role::Pending`] | the caller, of functions whose keys wait | `u32 [n, routers + 1]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
-//! | [`Role::Input`] | the caller | any |
-//! | [`Role::Logits`] | the step | `f32 [n, vocabulary]` |
+//! | [`Role::Input`] | the caller | any; [`ROWS`] has a row for each token |
+//! | [`Role::Logits`] | the step | `f32 [n, columns of the logits]` |
 //! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
 //! | [`Role::Wanted`] | the step | `u32 [1, 1]` |
 //! | [`Role::Result`] | the step | any |
@@ -31,6 +31,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::program::{PAGE_ROWS, RowBound};
 use crate::target::DType;
+
+/// The input of models that take numbers in place of token ids, a row for each token.
+pub const ROWS: &str = "rows";
 
 /// What a value at the border of a function means. Routers are numbered in model order, from 0 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -62,7 +65,7 @@ pub enum Role {
         /// Its name.
         name: String,
     },
-    /// A row of scores over the vocabulary for each token.
+    /// A row for each token: scores over the vocabulary, or the stream itself of a model without a head.
     Logits,
     /// Whether each token executes what this router decides about.
     Decision {
@@ -134,8 +137,8 @@ pub struct Shape {
 /// What the shapes of ports depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Token ids are below this.
-    pub vocab_size: u32,
+    /// Columns of the logits.
+    pub logits: u32,
     /// Largest length of a sequence.
     pub max_positions: u32,
 }
@@ -172,7 +175,7 @@ impl Role {
     /// The shape that a compiled function gives this role; `None` if any will do.
     #[must_use]
     pub fn shape(&self, sizes: Sizes) -> Option<Shape> {
-        let Sizes { vocab_size, max_positions } = sizes;
+        let Sizes { logits, max_positions } = sizes;
         let (dtype, rows, cols) = match self {
             Role::Tokens
             | Role::Positions
@@ -182,7 +185,7 @@ impl Role {
             | Role::LogitRows => (DType::U32, RowBound::Tokens, 1),
             Role::Margins => (DType::F32, RowBound::Tokens, 1),
             Role::Pages => (DType::U32, RowBound::Tokens, max_positions.div_ceil(PAGE_ROWS)),
-            Role::Logits => (DType::F32, RowBound::Tokens, vocab_size),
+            Role::Logits => (DType::F32, RowBound::Tokens, logits),
             Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
             Role::TokenCount
             | Role::UseForced

@@ -373,6 +373,16 @@ pub struct Step {
     pub origin: String,
 }
 
+/// What the logits of a function are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// Scores over the ids that it takes.
+    Tokens,
+    /// Rows of its stream.
+    Rows,
+}
+
 /// One function: its interface, its buffers, and the kernel runs that compute it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -381,8 +391,12 @@ pub struct Function {
     pub max_tokens: u32,
     /// Largest length of a sequence.
     pub max_positions: u32,
-    /// Token ids are below this.
+    /// Token ids are below this; 0 for a function that takes none.
     pub vocab_size: u32,
+    /// What the logits are.
+    pub head: Head,
+    /// Columns of the logits.
+    pub logits: u32,
     /// Arena bytes that do not depend on the bound.
     pub fixed_bytes: u64,
     /// Arena bytes for each row of the bound.
@@ -398,7 +412,7 @@ pub struct Function {
 impl Function {
     /// What the shapes of its ports depend on.
     pub fn sizes(&self) -> Sizes {
-        Sizes { vocab_size: self.vocab_size, max_positions: self.max_positions }
+        Sizes { logits: self.logits, max_positions: self.max_positions }
     }
 
     /// The kernels that its steps run, by index.

@@ -6,8 +6,8 @@ use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable
 use skipc_artifact::interface::{Binding, Bound, Interface, Role, RouterPorts};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    ArenaPlace, Arg, Buffer, Constant, Entry, Extent, Function, Launch, Program, RowBound, RowTile, SCORE,
-    State, Step, Storage,
+    ArenaPlace, Arg, Buffer, Constant, Entry, Extent, Function, Head, Launch, Program, RowBound, RowTile,
+    SCORE, State, Step, Storage,
 };
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::ContentHash;
@@ -69,6 +69,8 @@ fn bundle() -> Bundle {
         max_tokens: 100,
         max_positions: 50,
         vocab_size: 10,
+        head: Head::Tokens,
+        logits: 10,
         fixed_bytes: 512,
         row_bytes: 52,
         buffers,
@@ -193,7 +195,7 @@ fn a_program_that_does_not_fit_itself_is_refused() {
     refused("writes to parameter 4", |it| it.program.entries[0].writes.push(4));
     refused("no entry `other`", |it| it.program.entries[0].symbol = "other".into());
     refused("not on cuda", |it| it.program.target = Target::Cuda("sm_80".into()));
-    refused("`logits`", |it| score(it).vocab_size = 11);
+    refused("`logits`", |it| score(it).logits = 11);
     refused("`wanted of router 0` is buffer 77", |it| limit(it, 77));
     refused("`wanted of router 0` is buffer 2", |it| limit(it, 2));
     refused("outside its image", |it| {

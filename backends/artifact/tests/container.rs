@@ -38,7 +38,7 @@ fn code_of(file: &[u8]) -> &'static str {
 /// A file with the given header text, hashed as it should be.
 fn forged(header: &str, rest: &[u8]) -> Vec<u8> {
     let hash = ContentHash::of(header.as_bytes());
-    let mut file = format!("skipc-artefact\nversion 00005\nheader {:08} {hash}\n{header}", header.len());
+    let mut file = format!("skipc-artefact\nversion 00006\nheader {:08} {hash}\n{header}", header.len());
     file.extend(std::iter::repeat_n('\0', 4096 - file.len()));
     [file.as_bytes(), rest].concat()
 }
@@ -66,7 +66,7 @@ fn what_was_written_is_read() {
     assert_eq!(offsets, [4096, 8192, 12288, 8192], "equal contents share one place");
     assert_eq!(artifact.section("nothing", SectionKind::Spec).unwrap_err().code(), "artifact::missing");
     assert_eq!(artifact.section("empty", SectionKind::Spec).unwrap_err().code(), "artifact::kind");
-    assert!(file.starts_with(b"skipc-artefact\nversion 00005\nheader 0000"));
+    assert!(file.starts_with(b"skipc-artefact\nversion 00006\nheader 0000"));
     // Another hash means another format: raise the version with it.
     let pinned = "1383f887f69991c2b6465d55144337ae66c02b6ad0f70d1a6a7dfaa1b75e6d7e";
     assert_eq!(ContentHash::of(&file).to_string(), pinned);

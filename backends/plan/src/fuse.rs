@@ -186,7 +186,8 @@ impl Group {
 
     /// The scatter at its end.
     pub(crate) fn scatter(&self, graph: &Graph) -> Option<Value> {
-        self.last().filter(|value| matches!(graph.op(*value), Op::Scatter {}))
+        let last = self.last().filter(|_| self.work != Work::Logits);
+        last.filter(|value| matches!(graph.op(*value), Op::Scatter {}))
     }
 }
 

@@ -54,8 +54,7 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
     for (idx, row_offset) in rows {
         buffers[idx].storage = Storage::Step(ArenaPlace { fixed_offset: fixed_bytes, row_offset });
     }
-    let (max_tokens, max_positions, vocab_size) =
-        (options.max_tokens, options.max_positions, options.vocab_size);
+    let Options { max_tokens, max_positions, vocab_size, head, logits, .. } = *options;
     let most = MEMORY_LIMIT.saturating_sub(fixed_bytes) / row_bytes.max(1) / u64::from(BOUND_UNIT)
         * u64::from(BOUND_UNIT);
     if u64::from(max_tokens) > most {
@@ -63,7 +62,18 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
             format!("at most {most}: a token takes {row_bytes} bytes of the 2^40 that a step may have");
         return Err(PlanError::Option { option: "max_tokens", got: max_tokens.to_string(), wanted });
     }
-    Ok(Function { max_tokens, max_positions, vocab_size, fixed_bytes, row_bytes, buffers, steps, interface })
+    Ok(Function {
+        max_tokens,
+        max_positions,
+        vocab_size,
+        head,
+        logits,
+        fixed_bytes,
+        row_bytes,
+        buffers,
+        steps,
+        interface,
+    })
 }
 
 /// Gives each state its place, one after the other in its region: those of fixed rows, and behind them the caches.

@@ -1,7 +1,7 @@
 //! The plan: what every backend compiles and the runtime runs.
 
 use serde::{Deserialize, Serialize};
-use skipc_artifact::program::{Constant, Function, RowBound, State};
+use skipc_artifact::program::{Constant, Function, Head, RowBound, State};
 use skipc_artifact::target::DType;
 use skipc_ir::Frequencies;
 
@@ -20,8 +20,12 @@ pub struct Options {
     pub max_tokens: u32,
     /// Largest length of a sequence; rows of the rotary tables.
     pub max_positions: u32,
-    /// Token ids are below this; columns of the logits.
+    /// Token ids are below this; 0 for a model that takes none.
     pub vocab_size: u32,
+    /// What the logits are.
+    pub head: Head,
+    /// Columns of the logits.
+    pub logits: u32,
 }
 
 /// Kernels, constants, states, buffers and steps of one function of a model, in one precision and for one kind of target

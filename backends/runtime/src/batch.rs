@@ -3,16 +3,18 @@
 //! Inside, all sequences of a batch stand one after the other, without padding. [`Grid`] is the shape in which users
 //! give and get arrays, `[batch, tokens]` with rows filled up to the longest.
 
-use skipc_artifact::interface::RouterPorts;
+use skipc_artifact::interface::{ROWS, Role, RouterPorts};
 use skipc_artifact::program::Function;
 
 use crate::error::Error;
 
 /// Sequences to run, one after the other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Token ids of all sequences, `[n_tokens]`.
+    /// Token ids of all sequences, `[n_tokens]`; none for a model that takes rows.
     pub tokens: Vec<u32>,
+    /// The rows of all sequences, `[n_tokens, columns]`, for a model that takes rows in place of token ids; else none.
+    pub rows: Vec<f32>,
     /// Length of each sequence; their sum is the number of tokens. Empty sequences are allowed.
     pub lengths: Vec<u32>,
     /// Decisions to replay instead of asking the routers, `[routers][n_tokens]` of 0 and 1.
@@ -22,7 +24,7 @@ pub struct Batch {
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
-    /// `[n_tokens, vocab_size]`, row by row.
+    /// `[n_tokens, columns of the logits]`, row by row.
     pub logits: Vec<f32>,
     /// `[routers][n_tokens]`, in model order: 1 where the token executed.
     pub gates: Vec<Vec<u8>>,
@@ -91,7 +93,19 @@ impl Batch {
     #[must_use]
     pub fn of_sequence(tokens: Vec<u32>) -> Self {
         let lengths = vec![u32::try_from(tokens.len()).unwrap_or(u32::MAX)];
-        Self { tokens, lengths, routing: None }
+        Self { tokens, lengths, ..Self::default() }
+    }
+
+    /// Sequences of these lengths of rows, `[n_tokens, columns]`, for a model that takes rows.
+    #[must_use]
+    pub fn of_rows(rows: Vec<f32>, lengths: Vec<u32>) -> Self {
+        Self { rows, lengths, ..Self::default() }
+    }
+
+    /// How many tokens there are, whether as ids or as rows.
+    #[must_use]
+    pub fn n_tokens(&self) -> u64 {
+        self.lengths.iter().map(|&length| u64::from(length)).sum()
     }
 
     /// Checks the batch against a program.
@@ -99,27 +113,49 @@ impl Batch {
     /// # Errors
     ///
     /// Whatever of it the program cannot run; always the user's input at fault.
-    pub(crate) fn check(&self, function: &Function) -> Result<(), Error> {
-        let sum: u64 = self.lengths.iter().map(|&length| u64::from(length)).sum();
-        if sum != self.tokens.len() as u64 {
-            let (found, expected) = (usize::try_from(sum).unwrap_or(usize::MAX), self.tokens.len());
-            return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
+    pub fn check(&self, function: &Function) -> Result<(), Error> {
+        let n_tokens = self.n_tokens();
+        match row_columns(function) {
+            Some(cols) => self.check_rows(cols)?,
+            None if !self.rows.is_empty() => return Err(Error::TakesTokens),
+            None if n_tokens != self.tokens.len() as u64 => {
+                let (found, expected) = (usize::try_from(n_tokens).unwrap_or(usize::MAX), self.tokens.len());
+                return Err(Error::BatchShape { what: "sum of sequence lengths", found, expected });
+            }
+            None => {}
         }
         // Before the number of tokens, because no larger program would take it.
         if let Some(sequence) = self.lengths.iter().position(|&length| length > function.max_positions) {
             let (found, limit) = (u64::from(self.lengths[sequence]), function.max_positions);
             return Err(Error::SequenceTooLong { sequence, found, limit });
         }
-        let found = self.tokens.len() as u64;
-        if found > u64::from(function.max_tokens) {
-            return Err(Error::TooManyTokens { found, limit: function.max_tokens });
+        if n_tokens > u64::from(function.max_tokens) {
+            return Err(Error::TooManyTokens { found: n_tokens, limit: function.max_tokens });
         }
         let vocab_size = function.vocab_size;
         if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
             return Err(Error::TokenRange { found, at, vocab_size });
         }
-        self.routing.as_deref().map_or(Ok(()), |routing| check_routing(routing, self.tokens.len(), function))
+        self.routing.as_deref().map_or(Ok(()), |routing| check_routing(routing, n_tokens as usize, function))
     }
+
+    /// Finite numbers, so many in a row for each token, and no ids.
+    fn check_rows(&self, cols: u32) -> Result<(), Error> {
+        if !self.tokens.is_empty() || self.rows.len() as u64 != self.n_tokens().saturating_mul(cols.into()) {
+            return Err(Error::TakesRows { cols });
+        }
+        match self.rows.iter().position(|number| !number.is_finite()) {
+            Some(at) => Err(Error::RowValue { value: self.rows[at], at, cols }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many columns the rows have that a function takes in place of token ids; `None` if it takes those.
+#[must_use]
+pub fn row_columns(function: &Function) -> Option<u32> {
+    let idx = function.interface.buffer(&Role::Input { name: ROWS.to_owned() })?;
+    function.buffers.get(idx as usize).map(|buffer| buffer.cols)
 }
 
 fn check_routing(routing: &[Vec<u8>], n_tokens: usize, function: &Function) -> Result<(), Error> {
@@ -154,7 +190,7 @@ fn check_routing(routing: &[Vec<u8>], n_tokens: usize, function: &Function) -> R
 }
 
 /// Where the tokens of a batch stand in an array `[batch, width]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grid {
     /// Length of each row; the rest of a row is padding.
     pub lengths: Vec<u32>,
@@ -167,6 +203,13 @@ impl Grid {
     pub fn pack<'a, T: Copy>(&'a self, array: &'a [T]) -> impl Iterator<Item = T> + 'a {
         let rows = array.chunks(self.width.max(1)).zip(&self.lengths);
         rows.flat_map(|(row, &length)| row.iter().take(length as usize).copied())
+    }
+
+    /// As [`Grid::pack`], of elements of `size` numbers each.
+    #[must_use]
+    pub fn pack_rows<T: Copy>(&self, array: &[T], size: usize) -> Vec<T> {
+        let rows = array.chunks((self.width * size).max(1)).zip(&self.lengths);
+        rows.flat_map(|(row, &length)| row.iter().take(length as usize * size).copied()).collect()
     }
 
     /// The inverse of [`Grid::pack`] for elements of `size` numbers each, with zeros as padding.
@@ -197,6 +240,10 @@ mod tests {
         assert_eq!(grid.unpack(&packed, 1), [1, 2, 0, 0, 0, 0, 3, 4, 5]);
         let pairs = grid.unpack(&[1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 2);
         assert_eq!(pairs, [1, 1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 4, 4, 5, 5]);
+        assert_eq!(
+            grid.pack_rows(&grid.unpack(&[1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 2), 2),
+            [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+        );
         let empty = Grid { lengths: vec![0, 0], width: 0 };
         assert_eq!(empty.unpack::<f32>(&[], 7), [0.0; 0]);
     }

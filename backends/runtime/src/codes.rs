@@ -45,6 +45,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The template that makes a prompt of a chat is malformed, uses something that is not known here, or refuses these messages; the message says what it said.",
     ),
     ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
+    (
+        "run::input",
+        "A model takes either token ids (`input = \"tokens\"` in its spec) or rows of numbers in their place (`\"rows\"`), as wide as the model.",
+    ),
     ("run::io", "A file cannot be read or written; the operating system's reason is in the message."),
     (
         "run::known-answer",
@@ -62,6 +66,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "run::no-function",
         "The program has no function of the name that was asked for; the message says which it has.",
+    ),
+    (
+        "run::no-head",
+        "A model without a head (`head = \"rows\"`) gives the rows of its stream. Texts are continued, and their loss is measured, by scores over a vocabulary.",
     ),
     (
         "run::no-program",
@@ -90,6 +98,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "run::routing-format",
         "A file that should hold decisions is neither a routing trace nor a .npy file, whatever it is called.",
+    ),
+    (
+        "run::row-value",
+        "The rows that a model takes in place of token ids hold a number that is infinite or not a number; the message says where.",
     ),
     (
         "run::same-file",

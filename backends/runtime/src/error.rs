@@ -207,6 +207,33 @@ pub enum Error {
         /// Ids are below this.
         vocab_size: u32,
     },
+    /// Scores are asked for of a model without a head.
+    #[error("this model gives rows of its stream, not scores over a vocabulary, so it cannot {what}")]
+    NoHead {
+        /// What it was to do.
+        what: &'static str,
+    },
+    /// Rows of numbers for a model that takes token ids.
+    #[error("this model takes token ids, not rows of numbers")]
+    TakesTokens,
+    /// Token ids, or rows of another width, for a model that takes rows of numbers.
+    #[error(
+        "this model takes rows of {cols} numbers in place of token ids: f32 `[tokens, {cols}]` or `[batch, tokens, {cols}]`"
+    )]
+    TakesRows {
+        /// Columns of the rows.
+        cols: u32,
+    },
+    /// A number of a row that is not finite.
+    #[error("the rows hold {value} in row {row}, column {col}", row = at / *cols as usize, col = at % *cols as usize)]
+    RowValue {
+        /// The number.
+        value: f32,
+        /// Its index in the flat batch.
+        at: usize,
+        /// Columns of the rows.
+        cols: u32,
+    },
     /// Lengths, tokens and decisions that do not belong together. A fault of the caller.
     #[error("{what}: {found}, expected {expected}")]
     BatchShape {
@@ -390,6 +417,9 @@ impl Error {
             Error::TooManyTokens { .. } => "run::too-many-tokens",
             Error::SequenceTooLong { .. } => "run::sequence-too-long",
             Error::TokenRange { .. } => "run::token-range",
+            Error::NoHead { .. } => "run::no-head",
+            Error::TakesTokens | Error::TakesRows { .. } => "run::input",
+            Error::RowValue { .. } => "run::row-value",
             Error::BatchShape { .. } => "run::batch-shape",
             Error::PromptVocabulary { .. } => "run::prompt-vocabulary",
             Error::Tokenizer { .. } => "run::tokenizer",

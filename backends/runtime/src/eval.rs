@@ -8,6 +8,8 @@
 
 use std::ops::Range;
 
+use skipc_artifact::program::Head;
+
 use crate::batch::Batch;
 use crate::decode::sampling::log_probabilities;
 use crate::error::Error;
@@ -93,6 +95,9 @@ pub fn evaluate(
     at_once: usize,
     each: &mut dyn FnMut(Scored),
 ) -> Result<(), Error> {
+    if session.function().head != Head::Tokens {
+        return Err(Error::NoHead { what: "be evaluated" });
+    }
     let limit = session.function().max_tokens as usize;
     let all: Vec<Window> =
         rows.iter().enumerate().flat_map(|(row, tokens)| windows.of_row(row, tokens.len())).collect();
@@ -120,7 +125,7 @@ fn score(
 ) -> Result<(), Error> {
     let tokens = windows.iter().flat_map(|window| &rows[window.row][window.runs.clone()]);
     let lengths: Vec<u32> = windows.iter().map(|window| window.runs.len() as u32).collect();
-    let batch = Batch { tokens: tokens.copied().collect(), lengths, routing: None };
+    let batch = Batch { tokens: tokens.copied().collect(), lengths, ..Batch::default() };
     let outputs = session.run(&batch)?;
     outputs.check_finite(&batch.lengths).map_err(|error| match error {
         Error::NonFinite { sequence, position, value } => {
@@ -129,7 +134,7 @@ fn score(
         }
         error => error,
     })?;
-    let vocab_size = session.function().vocab_size as usize;
+    let vocab_size = session.function().logits as usize;
     let mut first = 0;
     for window in windows {
         let end = first + window.runs.len();

@@ -1,4 +1,4 @@
-//! What a run is given: tokens, lengths and decisions from files.
+//! What a run is given: tokens or rows, lengths and decisions from files.
 
 use std::path::Path;
 
@@ -6,19 +6,21 @@ use skipc_artifact::manifest::Manifest;
 use skipc_artifact::section::ContentHash;
 
 use crate::arrays;
-use crate::batch::Grid;
+use crate::batch::{Batch, Grid};
 use crate::error::Error;
 use crate::file::read_limited;
-use crate::npy::{self, IntArray};
+use crate::npy::{self, FloatArray, IntArray};
 use crate::trace::{self, Trace};
 
 /// Sequences from a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequences {
     /// Where the tokens stood in the file's array.
     pub grid: Grid,
-    /// Token ids of all sequences, one after the other.
+    /// Token ids of all sequences, one after the other; none where there are rows.
     pub tokens: Vec<u32>,
+    /// Rows of numbers in their place.
+    pub rows: Vec<f32>,
 }
 
 /// Decisions from a file, to be replayed.
@@ -35,11 +37,12 @@ impl Sequences {
     #[must_use]
     pub fn of_row(tokens: Vec<u32>) -> Self {
         let width = tokens.len();
-        Self { grid: Grid { lengths: vec![u32::try_from(width).unwrap_or(u32::MAX)], width }, tokens }
+        let grid = Grid { lengths: vec![u32::try_from(width).unwrap_or(u32::MAX)], width };
+        Self { grid, tokens, rows: Vec::new() }
     }
 
-    /// The tokens of each sequence.
-    pub fn rows(&self) -> impl Iterator<Item = &[u32]> {
+    /// The token ids of each sequence.
+    pub fn ids(&self) -> impl Iterator<Item = &[u32]> {
         let mut rest = self.tokens.as_slice();
         self.grid.lengths.iter().map(move |length| {
             let (row, after) = rest.split_at((*length as usize).min(rest.len()));
@@ -54,12 +57,37 @@ impl Sequences {
     ///
     /// A file that is no sound `.npy` file, or of another shape, or numbers that are no token ids or lengths.
     pub fn read(path: &Path, lengths: Option<&Path>) -> Result<Self, Error> {
-        let array = npy::read_ints(path, &[1, 2])?;
-        let lengths = match lengths {
-            None => None,
-            Some(path) => Some((path, npy::read_ints(path, &[1])?)),
-        };
+        let (array, lengths) = (npy::read_ints(path, &[1, 2])?, read_lengths(lengths)?);
         Self::of_arrays((path, &array), lengths.as_ref().map(|(path, array)| (*path, array)))
+    }
+
+    /// Reads rows of numbers, `[tokens, columns]` or `[batch, tokens, columns]`, and how many of each sequence count,
+    /// `[batch]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sequences::read`].
+    pub fn read_rows(path: &Path, lengths: Option<&Path>) -> Result<Self, Error> {
+        let (array, lengths) = (npy::read_floats(path, &[2, 3])?, read_lengths(lengths)?);
+        Self::of_row_arrays((path, &array), lengths.as_ref().map(|(path, array)| (*path, array)))
+    }
+
+    /// As [`Sequences::read_rows`], of arrays in memory.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn of_row_arrays(
+        (path, array): (&Path, &FloatArray),
+        lengths: Option<(&Path, &IntArray)>,
+    ) -> Result<Self, Error> {
+        let (tokens, cols) = match array.shape[..] {
+            [.., cols] if array.shape.len() > 1 => (&array.shape[..array.shape.len() - 1], cols),
+            _ => return Err(shape_error(path, array, "two or three dimensions".into())),
+        };
+        let grid = grid((path, array), tokens, lengths)?;
+        let rows = grid.pack_rows(&array.data, cols as usize);
+        Ok(Self { grid, tokens: Vec::new(), rows })
     }
 
     /// As [`Sequences::read`], of arrays in memory, each with the name that users know it by.
@@ -71,29 +99,49 @@ impl Sequences {
         (path, array): (&Path, &IntArray),
         lengths: Option<(&Path, &IntArray)>,
     ) -> Result<Self, Error> {
-        let (batch, width) = match array.shape[..] {
-            [width] => (1, width),
-            [batch, width] => (batch, width),
-            _ => return Err(shape_error(path, array, "one or two dimensions".into())),
-        };
-        // Rows without tokens take no bytes in a file, so their number is still unchecked.
-        if width == 0 && batch > 1 << 20 {
-            return Err(shape_error(path, array, "fewer empty rows".into()));
-        }
-        let lengths = match lengths {
-            None => vec![width as u32; batch as usize],
-            Some((path, lengths)) => {
-                if lengths.shape != [batch] {
-                    return Err(shape_error(path, lengths, format!("[{batch}], the rows of the tokens")));
-                }
-                to_u32(path, &lengths.data, width, format!("0 to {width}"))?
-            }
-        };
-        let grid = Grid { lengths, width: width as usize };
+        let grid = grid((path, array), &array.shape, lengths)?;
         let tokens: Vec<i64> = grid.pack(&array.data).collect();
         let tokens = to_u32(path, &tokens, u64::from(u32::MAX), "a token id".into())?;
-        Ok(Self { grid, tokens })
+        Ok(Self { grid, tokens, rows: Vec::new() })
     }
+
+    /// A batch of them, with decisions to replay if there are any.
+    #[must_use]
+    pub fn into_batch(self, routing: Option<Vec<Vec<u8>>>) -> Batch {
+        Batch { tokens: self.tokens, rows: self.rows, lengths: self.grid.lengths, routing }
+    }
+}
+
+fn read_lengths(path: Option<&Path>) -> Result<Option<(&Path, IntArray)>, Error> {
+    path.map(|path| Ok((path, npy::read_ints(path, &[1])?))).transpose()
+}
+
+/// Where tokens stand in an array whose first dimensions are `[tokens]` or `[batch, tokens]`.
+fn grid<T>(
+    (path, array): (&Path, &npy::Array<T>),
+    tokens: &[u64],
+    lengths: Option<(&Path, &IntArray)>,
+) -> Result<Grid, Error> {
+    let (batch, width) = match *tokens {
+        [width] => (1, width),
+        [batch, width] => (batch, width),
+        _ => return Err(shape_error(path, array, "one sequence or a batch of them".into())),
+    };
+    // Rows without tokens take no bytes in a file, so their number is still unchecked.
+    let is_empty = array.shape.contains(&0);
+    if is_empty && batch.saturating_mul(width.max(1)) > 1 << 20 {
+        return Err(shape_error(path, array, "fewer empty rows".into()));
+    }
+    let lengths = match lengths {
+        None => vec![width as u32; batch as usize],
+        Some((path, lengths)) => {
+            if lengths.shape != [batch] {
+                return Err(shape_error(path, lengths, format!("[{batch}], the rows of the tokens")));
+            }
+            to_u32(path, &lengths.data, width, format!("0 to {width}"))?
+        }
+    };
+    Ok(Grid { lengths, width: width as usize })
 }
 
 impl Replay {
@@ -170,7 +218,7 @@ fn to_u32(path: &Path, numbers: &[i64], limit: u64, expected: String) -> Result<
     Ok(numbers.iter().filter_map(small).collect())
 }
 
-fn shape_error(path: &Path, array: &IntArray, expected: String) -> Error {
+fn shape_error<T>(path: &Path, array: &npy::Array<T>, expected: String) -> Error {
     Error::NpyShape { path: path.into(), found: array.shape.clone(), expected }
 }
 

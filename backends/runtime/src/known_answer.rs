@@ -1,11 +1,13 @@
 //! Known-answer tests: inputs in the artefact with what the model has to make of them, so that a machine can tell by
 //! itself whether it computes the model right.
 //!
-//! Section `known-answer/FUNCTION/TYPE.safetensors` for the programs with layers of that type. Tensors: `tokens` u32 `[n]`, `lengths` u32 `[sequences]`, and for each case `CASE.gates` u8
+//! Section `known-answer/FUNCTION/TYPE.safetensors` for the programs with layers of that type. Tensors: `tokens` u32 `[n]` or
+//! `rows` f32 `[n, columns]`, `lengths` u32 `[sequences]`, and for each case `CASE.gates` u8
 //! `[routers, n]` and `CASE.logits` f32 `[n, vocab]`. The case `free` leaves the routers free; in the others the gates
 //! are forced.
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use skipc_artifact::interface::ROWS;
 use skipc_artifact::program::{GENERATE, PAGE_ROWS, Program, SCORE, STEP};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::DType;
@@ -25,8 +27,10 @@ pub const FREE: &str = "free";
 /// Tokens with the answers to them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KnownAnswers {
-    /// Token ids, all sequences one after the other.
+    /// Token ids, all sequences one after the other; none for a model that takes rows.
     pub tokens: Vec<u32>,
+    /// The rows of such a model, `[n, columns]`.
+    pub rows: Vec<f32>,
     /// Length of each sequence.
     pub lengths: Vec<u32>,
     /// One for each way to decide.
@@ -68,23 +72,31 @@ pub fn section_name(function: &str, dtype: DType) -> String {
 }
 
 impl KnownAnswers {
+    /// How many tokens there are.
+    fn n_tokens(&self) -> usize {
+        self.lengths.iter().map(|&length| length as usize).sum()
+    }
+
     /// The bytes of the section.
     ///
     /// # Errors
     ///
     /// Answers that do not fit the tokens: a fault of who made them.
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        let n = self.tokens.len();
+        let n = self.n_tokens();
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
-        let mut tensors = vec![
-            ("tokens".to_owned(), Dtype::U32, vec![n], words(&self.tokens)),
-            ("lengths".to_owned(), Dtype::U32, vec![self.lengths.len()], words(&self.lengths)),
-        ];
+        let bytes =
+            |numbers: &[f32]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>();
+        let input = match self.rows.len().checked_div(n) {
+            None | Some(0) => ("tokens".to_owned(), Dtype::U32, vec![n], words(&self.tokens)),
+            Some(cols) => (ROWS.to_owned(), Dtype::F32, vec![n, cols], bytes(&self.rows)),
+        };
+        let lengths = ("lengths".to_owned(), Dtype::U32, vec![self.lengths.len()], words(&self.lengths));
+        let mut tensors = vec![input, lengths];
         for Case { name, gates, logits } in &self.cases {
-            let bytes = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
             tensors.push((format!("{name}.gates"), Dtype::U8, vec![gates.len(), n], gates.concat()));
             let shape = vec![n, logits.len() / n.max(1)];
-            tensors.push((format!("{name}.logits"), Dtype::F32, shape, bytes));
+            tensors.push((format!("{name}.logits"), Dtype::F32, shape, bytes(logits)));
         }
         let broken = |error: safetensors::SafeTensorError| Error::KnownAnswer { problem: error.to_string() };
         let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
@@ -113,32 +125,41 @@ impl KnownAnswers {
             let tensor = tensor(name, Dtype::U32)?;
             Ok(tensor.data().as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
         };
-        let (tokens, lengths) = (words("tokens")?, words("lengths")?);
+        let numbers = |name: &str| -> Result<Vec<f32>, Error> {
+            let numbers =
+                tensor(name, Dtype::F32)?.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
+            let numbers: Vec<f32> = numbers.collect();
+            match numbers.iter().all(|number| number.is_finite()) {
+                true => Ok(numbers),
+                false => Err(broken(format!("`{name}` has numbers that are not finite"))),
+            }
+        };
+        let (tokens, rows) = match tensors.names().contains(&ROWS) {
+            true => (Vec::new(), numbers(ROWS)?),
+            false => (words("tokens")?, Vec::new()),
+        };
+        let mut answers = KnownAnswers { tokens, rows, lengths: words("lengths")?, cases: Vec::new() };
+        let n = answers.n_tokens();
         let mut names: Vec<&str> =
             tensors.names().into_iter().filter_map(|name| name.strip_suffix(".logits")).collect();
         names.sort_unstable();
-        let mut cases = Vec::new();
         for name in names {
-            let logits = tensor(&format!("{name}.logits"), Dtype::F32)?;
+            let (of_logits, logits) =
+                (format!("{name}.logits"), tensor(&format!("{name}.logits"), Dtype::F32)?);
             let gates = tensor(&format!("{name}.gates"), Dtype::U8)?;
-            let numbers = logits.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word));
-            let numbers: Vec<f32> = numbers.collect();
-            if numbers.iter().any(|logit| !logit.is_finite()) {
-                return Err(broken(format!("`{name}` has logits that are not finite")));
+            if logits.shape().first() != Some(&n) || gates.shape().get(1) != Some(&n) {
+                return Err(broken(format!("`{name}` is not about {n} tokens")));
             }
-            if logits.shape().first() != Some(&tokens.len()) || gates.shape().get(1) != Some(&tokens.len()) {
-                return Err(broken(format!("`{name}` is not about {} tokens", tokens.len())));
-            }
-            cases.push(Case {
+            answers.cases.push(Case {
                 name: name.to_owned(),
-                gates: gates.data().chunks(tokens.len().max(1)).map(<[u8]>::to_vec).collect(),
-                logits: numbers,
+                gates: gates.data().chunks(n.max(1)).map(<[u8]>::to_vec).collect(),
+                logits: numbers(&of_logits)?,
             });
         }
-        if tokens.is_empty() || cases.is_empty() {
+        if n == 0 || answers.cases.is_empty() {
             return Err(broken("there is no case".to_owned()));
         }
-        Ok(KnownAnswers { tokens, lengths, cases })
+        Ok(answers)
     }
 
     /// Runs every case on a session.
@@ -150,8 +171,8 @@ impl KnownAnswers {
         let mut verdicts = Vec::new();
         for case in &self.cases {
             let routing = (case.name != FREE).then(|| case.gates.clone());
-            let (tokens, lengths) = (self.tokens.clone(), self.lengths.clone());
-            let outputs = session.run(&Batch { tokens, lengths, routing })?;
+            let (tokens, rows, lengths) = (self.tokens.clone(), self.rows.clone(), self.lengths.clone());
+            let outputs = session.run(&Batch { tokens, rows, lengths, routing })?;
             let of = (session.function_name(), session.program());
             verdicts.push(verdict(of, case, &outputs.logits, &outputs.gates));
         }

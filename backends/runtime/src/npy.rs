@@ -1,4 +1,4 @@
-//! Token ids, lengths, decisions and logits as `.npy` files.
+//! Token ids, rows, lengths, decisions and logits as `.npy` files.
 //!
 //! Files come from anywhere: the header is bounded before it is parsed, shapes are multiplied with checks, and the
 //! data must be there before memory is taken for it.
@@ -21,14 +21,20 @@ const HEADER_LIMIT: usize = 4096;
 /// Deepest nesting of a header that is parsed. A plain array's has two levels.
 const DEPTH_LIMIT: usize = 8;
 
-/// Whole numbers with their shape, in row-major order.
+/// Numbers with their shape, in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IntArray {
+pub struct Array<T> {
     /// Sizes of the dimensions.
     pub shape: Vec<u64>,
     /// The numbers, last dimension fastest.
-    pub data: Vec<i64>,
+    pub data: Vec<T>,
 }
+
+/// Whole numbers.
+pub type IntArray = Array<i64>;
+
+/// What stands in the place of whole numbers for models that take rows.
+pub type FloatArray = Array<f32>;
 
 /// Reads an array of int32, int64 or uint8 with `ranks` dimensions.
 ///
@@ -43,6 +49,28 @@ pub fn read_ints(path: &Path, ranks: &[usize]) -> Result<IntArray, Error> {
 
 /// [`read_ints`] from memory; `path` is for errors only.
 pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<IntArray, Error> {
+    parse(path, file, ranks, ("int32, int64 or uint8, little-endian", int_decoder))
+}
+
+/// As [`read_ints`], an array of float32.
+///
+/// # Errors
+///
+/// As there.
+pub fn read_floats(path: &Path, ranks: &[usize]) -> Result<FloatArray, Error> {
+    let file = read_limited(path, FILE_LIMIT)?;
+    parse(path, &file, ranks, ("float32, little-endian", float_decoder))
+}
+
+/// How an element of some type becomes a number; nothing for types that are not read.
+type Decoder<T> = fn(&npyz::DType) -> Option<fn(&[u8]) -> T>;
+
+fn parse<T>(
+    path: &Path,
+    file: &[u8],
+    ranks: &[usize],
+    (expected, decoder): (&'static str, Decoder<T>),
+) -> Result<Array<T>, Error> {
     let format = |reason: String| Error::NpyFormat { path: path.into(), reason };
     check_header(file).map_err(|reason| format(reason.into()))?;
     let mut rest = file;
@@ -51,7 +79,7 @@ pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<In
     let decode = decoder(&dtype).ok_or_else(|| Error::NpyDtype {
         path: path.into(),
         found: dtype.descr(),
-        expected: "int32, int64 or uint8, little-endian",
+        expected,
     })?;
     let shape = header.shape().to_vec();
     if header.order() != Order::C {
@@ -69,7 +97,7 @@ pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<In
         let reason = format!("shape {shape:?} of {width}-byte elements, but {} bytes of data", rest.len());
         return Err(format(reason));
     }
-    Ok(IntArray { shape, data: rest.chunks_exact(width).map(decode).collect() })
+    Ok(Array { shape, data: rest.chunks_exact(width).map(decode).collect() })
 }
 
 /// Whether a file begins as a `.npy` file does.
@@ -107,12 +135,21 @@ fn check_header(file: &[u8]) -> Result<(), &'static str> {
     product.map(|_| ()).ok_or("its sizes overflow")
 }
 
-fn decoder(dtype: &npyz::DType) -> Option<fn(&[u8]) -> i64> {
+/// Kind and size of plain elements that this machine reads as they are.
+fn plain(dtype: &npyz::DType) -> Option<(TypeChar, u64)> {
     let npyz::DType::Plain(plain) = dtype else { return None };
-    if plain.endianness() == npyz::Endianness::Big {
-        return None;
+    (plain.endianness() != npyz::Endianness::Big).then(|| (plain.type_char(), plain.size_field()))
+}
+
+fn float_decoder(dtype: &npyz::DType) -> Option<fn(&[u8]) -> f32> {
+    match plain(dtype)? {
+        (TypeChar::Float, 4) => Some(|bytes| bytes.try_into().map_or(0.0, f32::from_le_bytes)),
+        _ => None,
     }
-    match (plain.type_char(), plain.size_field()) {
+}
+
+fn int_decoder(dtype: &npyz::DType) -> Option<fn(&[u8]) -> i64> {
+    match plain(dtype)? {
         (TypeChar::Int, 4) => Some(|bytes| bytes.try_into().map(i32::from_le_bytes).map_or(0, i64::from)),
         (TypeChar::Int, 8) => Some(|bytes| bytes.try_into().map_or(0, i64::from_le_bytes)),
         (TypeChar::Uint, 1) => Some(|bytes| bytes.first().copied().map_or(0, i64::from)),
@@ -172,6 +209,16 @@ mod tests {
         assert_eq!(parse(&file_of(&[1], &[i64::MIN]), &[1]).unwrap().data, [i64::MIN]);
         assert_eq!(parse(&file_of(&[0, 7], &[0u8; 0]), &[2]).unwrap().data, [0i64; 0]);
         assert_eq!(parse(&file_of(&[3], &[0u8, 1, 255]), &[1]).unwrap().data, [0, 1, 255]);
+    }
+
+    #[test]
+    fn floats_are_float32_alone() {
+        let read = |file: &[u8]| super::parse(Path::new("x.npy"), file, &[2], ("float32", float_decoder));
+        let array = read(&file_of(&[1, 2], &[1.5f32, -0.25])).unwrap();
+        assert_eq!(array, FloatArray { shape: vec![1, 2], data: vec![1.5, -0.25] });
+        assert_eq!(read(&file_of(&[1, 1], &[1f64])).unwrap_err().code(), "npy::dtype");
+        assert_eq!(read(&file_of(&[1, 1], &[1i32])).unwrap_err().code(), "npy::dtype");
+        assert_eq!(read(&file_of(&[1], &[1f32])).unwrap_err().code(), "npy::shape");
     }
 
     #[test]

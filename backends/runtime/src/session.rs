@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use half::bf16;
 use skipc_artifact::image::HostLevel;
-use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::interface::{ROWS, Role, RouterPorts};
 use skipc_artifact::program::{Function, Program, SCORE};
+use skipc_artifact::target::DType;
 
 use crate::batch::{Batch, Outputs};
 use crate::device::Device;
@@ -148,7 +150,7 @@ impl Session {
     fn outputs(&mut self, batch: &Batch, first: &[Role]) -> Result<Outputs, Error> {
         let function = self.function();
         batch.check(function)?;
-        let n_tokens = batch.tokens.len() as u32;
+        let n_tokens = batch.n_tokens() as u32;
         let routers = function.interface.routers();
         let mut wanted = first.to_vec();
         for (router, ports) in (0..).zip(&routers) {
@@ -158,7 +160,7 @@ impl Session {
                 wanted.extend(limited.map(|_| Role::Wanted { router }));
             }
         }
-        let inputs = inputs(batch, &routers);
+        let inputs = inputs(batch, function);
         let results = self.state.call(&self.function, n_tokens, &inputs, &wanted)?;
         let mut outputs = outputs(n_tokens, &routers, wanted.iter().zip(results));
         if batch.routing.is_some() {
@@ -169,24 +171,37 @@ impl Session {
     }
 }
 
-fn inputs(batch: &Batch, routers: &[RouterPorts]) -> Vec<(Role, Vec<u8>)> {
+fn inputs(batch: &Batch, function: &Function) -> Vec<(Role, Vec<u8>)> {
     let words = |words: &[u32]| bytemuck::cast_slice(words).to_vec();
     let positions: Vec<u32> = batch.lengths.iter().flat_map(|&length| 0..length).collect();
     let sequences = batch.lengths.iter().zip(0u32..);
     let sequences: Vec<u32> =
         sequences.flat_map(|(&length, idx)| std::iter::repeat_n(idx, length as usize)).collect();
-    let mut inputs = vec![
-        (Role::Tokens, words(&batch.tokens)),
-        (Role::Positions, words(&positions)),
-        (Role::Sequences, words(&sequences)),
-    ];
-    for ((router, ports), decisions) in (0..).zip(routers).zip(batch.routing.iter().flatten()) {
+    let rows = Role::Input { name: ROWS.to_owned() };
+    let first = match function.interface.buffer(&rows).and_then(|idx| function.buffers.get(idx as usize)) {
+        None => (Role::Tokens, words(&batch.tokens)),
+        Some(buffer) => (rows, numbers(buffer.dtype, &batch.rows)),
+    };
+    let mut inputs = vec![first, (Role::Positions, words(&positions)), (Role::Sequences, words(&sequences))];
+    let routers = function.interface.routers();
+    for ((router, ports), decisions) in (0..).zip(&routers).zip(batch.routing.iter().flatten()) {
         if matches!(ports, RouterPorts::Routed { .. }) {
             let bytes = decisions.iter().map(|&decision| u8::from(decision != 0)).collect();
             inputs.push((Role::Forced { router }, bytes));
         }
     }
     inputs
+}
+
+/// Numbers as a buffer of this type holds them.
+fn numbers(dtype: DType, numbers: &[f32]) -> Vec<u8> {
+    match dtype {
+        DType::Bf16 => {
+            let halves: Vec<u16> = numbers.iter().map(|number| bf16::from_f32(*number).to_bits()).collect();
+            bytemuck::cast_slice(&halves).to_vec()
+        }
+        _ => bytemuck::cast_slice(numbers).to_vec(),
+    }
 }
 
 /// Results by role, those of a router after its decisions.

@@ -18,7 +18,7 @@ fn session(bundle: Bundle, threads: usize, checked: bool) -> Result<Session, Err
 }
 
 fn batch(tokens: &[u32], lengths: &[u32]) -> Batch {
-    Batch { tokens: tokens.to_vec(), lengths: lengths.to_vec(), routing: None }
+    Batch { tokens: tokens.to_vec(), lengths: lengths.to_vec(), ..Batch::default() }
 }
 
 fn expected(tokens: &[u32]) -> Outputs {

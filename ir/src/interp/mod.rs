@@ -28,10 +28,12 @@ use crate::port::{Role, RoleText};
 use crate::ty::{SetSym, Type};
 
 /// The tokens of a step, all sequences one after the other, ordered by (sequence, position).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FlatBatch {
-    /// Token ids, `[n]`.
+    /// Token ids, `[n]`; none for a graph that takes rows.
     pub tokens: Vec<i64>,
+    /// What stands in their place for a graph that takes [`ROWS`](crate::port::ROWS), `[n, columns]` row by row; else nothing.
+    pub rows: Vec<f32>,
     /// Position of each token in its sequence, `[n]`.
     pub positions: Vec<i64>,
     /// Index of each token's sequence, `[n]`.
@@ -48,6 +50,56 @@ impl FlatBatch {
             batch.sequences.extend(std::iter::repeat_n(idx as i64, tokens.len()));
         }
         batch
+    }
+
+    /// Rows of numbers in place of token ids, `[n, columns]`, in sequences of these lengths.
+    pub fn of_rows(rows: Vec<f32>, lengths: impl IntoIterator<Item = usize>) -> FlatBatch {
+        let mut batch = FlatBatch { rows, ..FlatBatch::default() };
+        for (idx, length) in lengths.into_iter().enumerate() {
+            batch.positions.extend((0..).take(length));
+            batch.sequences.extend(std::iter::repeat_n(idx as i64, length));
+        }
+        batch
+    }
+
+    /// How many tokens there are, whether as ids or as rows.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// The same sequences so many times, one after the other.
+    #[must_use]
+    pub fn repeated(&self, times: usize) -> FlatBatch {
+        let n_sequences = self.sequences.last().map_or(0, |last| last + 1);
+        let sequences = (0..times as i64)
+            .flat_map(|time| self.sequences.iter().map(move |sequence| sequence + time * n_sequences));
+        FlatBatch {
+            tokens: self.tokens.repeat(times),
+            rows: self.rows.repeat(times),
+            positions: self.positions.repeat(times),
+            sequences: sequences.collect(),
+        }
+    }
+
+    /// The tokens that `keep` takes, by their index.
+    #[must_use]
+    pub fn select(&self, keep: impl Fn(usize) -> bool) -> FlatBatch {
+        let pick = |ints: &[i64]| -> Vec<i64> {
+            ints.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, int)| *int).collect()
+        };
+        let cols = self.rows.len().checked_div(self.len()).unwrap_or(0);
+        let rows = self.rows.chunks(cols.max(1)).enumerate().filter(|(row, _)| keep(*row));
+        FlatBatch {
+            tokens: pick(&self.tokens),
+            rows: rows.flat_map(|(_, row)| row).copied().collect(),
+            positions: pick(&self.positions),
+            sequences: pick(&self.sequences),
+        }
     }
 
     /// The same tokens as a later step: `before[i]` tokens of sequence `i` came in earlier ones.
@@ -164,8 +216,8 @@ pub type Results<N> = Vec<(Role, Datum<N>)>;
 
 /// What every domain's [`Number::run_graph`] calls.
 fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, EvalError> {
-    let (tokens, positions, sequences) =
-        (env.batch.tokens.len(), env.batch.positions.len(), env.batch.sequences.len());
+    let (positions, sequences) = (env.batch.positions.len(), env.batch.sequences.len());
+    let tokens = if env.batch.rows.is_empty() { env.batch.tokens.len() } else { positions };
     if (positions, sequences) != (tokens, tokens) {
         return Err(EvalError::Batch { tokens, positions, sequences });
     }

@@ -3,7 +3,7 @@
 use super::{Args, TypeError};
 use crate::attr::Shape;
 use crate::interp::{Datum, Env, EvalError, Number};
-use crate::port::{Direction, Port, Role, RoleText};
+use crate::port::{Direction, Port, ROWS, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
 
 /// The type of a tensor of the weights file.
@@ -88,7 +88,7 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
 
 /// What the caller gives for an input.
 pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>, EvalError> {
-    let n = env.batch.tokens.len();
+    let n = env.batch.len();
     let rows = |wanted: Dim, got: usize| match wanted {
         Dim::Tokens => got == n,
         Dim::Fixed(size) => got == size as usize,
@@ -99,6 +99,10 @@ pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>
         Role::Tokens => Some(Datum::Ints(env.batch.tokens.clone())),
         Role::Positions => Some(Datum::Ints(env.batch.positions.clone())),
         Role::Sequences => Some(Datum::Ints(env.batch.sequences.clone())),
+        Role::Input { name } if name == ROWS => Some(Datum::Real {
+            cols: port.ty.cols() as usize,
+            data: env.batch.rows.iter().map(|number| N::from_f64(f64::from(*number))).collect(),
+        }),
         role => env.tensors.get(role).cloned(),
     };
     let fits = |datum: &Datum<N>| match (&port.ty, datum) {

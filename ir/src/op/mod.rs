@@ -172,7 +172,7 @@ pub(crate) fn eval<N: Number>(
             attention::attention(operands, (*heads, *kv_heads), scoring)
         }
         Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
-            let (heads, n_tokens) = ((*heads, *kv_heads), env.batch.tokens.len());
+            let (heads, n_tokens) = ((*heads, *kv_heads), env.batch.len());
             let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
             attention::cached_attention(operands, n_tokens, heads, scoring)
         }
@@ -193,10 +193,10 @@ pub(crate) fn eval<N: Number>(
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
         }),
         Op::LimitFirstAfter { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
-            let taken = state::taken(&operands[1..], env.batch.tokens.len(), *group_size)?;
+            let taken = state::taken(&operands[1..], env.batch.len(), *group_size)?;
             token_set::limited_after(&taken, (*group_size, *slots), operands[0], &operands[1..3])
         }),
-        Op::Pending { router, .. } => state::pending(operands, env.batch.tokens.len(), *router as usize),
+        Op::Pending { router, .. } => state::pending(operands, env.batch.len(), *router as usize),
         Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2]),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),
         Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {

@@ -278,7 +278,7 @@ impl Outside<'_> {
     fn rows(&self, dim: Dim, depth: usize) -> Option<Vec<usize>> {
         match dim {
             Dim::Fixed(size) => Some((0..size as usize).collect()),
-            Dim::Tokens => Some((0..self.batch.tokens.len()).collect()),
+            Dim::Tokens => Some((0..self.batch.len()).collect()),
             // Regions have no states.
             Dim::Cached => None,
             Dim::Count(set) => {

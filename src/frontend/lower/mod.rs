@@ -1,6 +1,6 @@
 //! Model to graph: `route / gather / scatter` around whole layers. Obviously right, and slow; passes move the borders.
 //!
-//! Results: the logits `[n, vocab_size]`, and the decisions of the routers in model order. Router N opens token set `cN`. Under
+//! Results: the logits `[n, vocab_size]` (or the stream `[n, D]` of a model without a head), and the decisions of the routers in model order. Router N opens token set `cN`. Under
 //! a capacity `cN` are the tokens that got a slot, and its result `wanted` says which ones the router wanted.
 
 mod cache;
@@ -10,11 +10,11 @@ mod routers;
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
-use skipc_ir::{Graph, Op, Port, Scoring, TypeError, Value, port};
+use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, Type, TypeError, Value, port};
 
 use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
-use crate::frontend::stream::Stream;
+use crate::frontend::stream::{Stream, StreamInput};
 use cache::Cache;
 
 pub(crate) use routers::{pending_set, sets};
@@ -179,6 +179,7 @@ struct Ctx<'a> {
     graph: Graph,
     origin: Origin,
     all: Tokens,
+    /// Their ids, or the rows in place of these.
     tokens: Value,
     gates: Vec<GateValues>,
     /// Where the tokens lie in the caches, if the graph goes on with sequences.
@@ -194,14 +195,20 @@ impl<'a> Ctx<'a> {
     ) -> Result<Ctx<'a>, LowerError> {
         let mut graph = Graph::new(&model.name);
         let origin: Origin = "inputs".into();
-        let mut input = |role| {
+        let mut input = |port| {
             graph
-                .add(Op::Input { port: Port::of_tokens(role) }, &[], &origin)
+                .add(Op::Input { port }, &[], &origin)
                 .map_err(|error| LowerError::Type { origin: origin.to_string(), error })
         };
-        let tokens = input(port::Role::Tokens)?;
-        let positions = input(port::Role::Positions)?;
-        let sequences = input(port::Role::Sequences)?;
+        let tokens = input(match model.stream.input {
+            StreamInput::Tokens => Port::of_tokens(port::Role::Tokens),
+            StreamInput::Rows => {
+                let cols = Dim::Fixed(u32::try_from(model.stream.d_model).unwrap_or(0));
+                Port::input(port::ROWS, Type::tensor(Elem::Real, &[Dim::Tokens, cols]))
+            }
+        })?;
+        let positions = input(Port::of_tokens(port::Role::Positions))?;
+        let sequences = input(Port::of_tokens(port::Role::Sequences))?;
         let all = Tokens { set: None, positions, sequences };
         let n_routers = model.skips().count() as u32;
         let gates = Vec::new();

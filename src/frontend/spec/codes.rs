@@ -33,6 +33,10 @@ pub const CODES: &[(&str, &str)] = &[
         "spec::no_pre_norm",
         "A router reads normed rows, or a block shares one norm, and the first layer concerned has no norm in front of it (`norms = \"post\"`).",
     ),
+    (
+        "spec::no_tokens",
+        "The model takes rows of numbers (`input = \"rows\"`), and something in it needs token ids: a head that scores a vocabulary, or a `hash` router.",
+    ),
     ("spec::out_of_range", "A number is outside the values that have a meaning."),
     ("spec::read", "The spec cannot be read from disk."),
     ("spec::syntax", "The file is not TOML in UTF-8."),

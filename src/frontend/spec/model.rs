@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use super::node::Block;
 use super::skip::{Generate, Skip};
-use crate::frontend::stream::Stream;
+use crate::frontend::stream::{Head, Stream};
 
-/// A decoder-only language model: embedding, blocks in order, final norm, head.
+/// A decoder-only language model: embedding, blocks in order, final norm, head; or a part of one, from rows to rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
     /// For readers; no meaning.
@@ -29,9 +29,10 @@ impl Model {
         !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
     }
 
-    /// Whether the model can generate: it is causal, or names the causal replacement of all that is not.
+    /// Whether the model can generate: it has a head, and is causal or names the causal replacement of all that is not.
     pub fn can_generate(&self) -> bool {
-        !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
+        self.stream.head == Head::Tokens
+            && !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
     }
 
     /// All skips, in the order of the routers.

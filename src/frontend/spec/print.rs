@@ -9,13 +9,16 @@ use super::node::{Block, Layout, Norms, Unit};
 use super::skip_table;
 use crate::frontend::language::words::{Word, text};
 use crate::frontend::rope;
-use crate::frontend::stream::{Positions, Rope, Stream};
+use crate::frontend::stream::{Head, Positions, Rope, Stream, StreamInput};
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "[model]")?;
         writeln!(f, "name = {}", text(&self.name))?;
-        writeln!(f, "vocab_size = {}", self.stream.vocab_size)?;
+        match self.stream.input {
+            StreamInput::Tokens => writeln!(f, "vocab_size = {}", self.stream.vocab_size)?,
+            StreamInput::Rows => writeln!(f, "input = {}", text(self.stream.input.word()))?,
+        }
         writeln!(f, "d_model = {}", self.stream.d_model)?;
         writeln!(f, "max_positions = {}", self.stream.max_positions)?;
         writeln!(f, "norm = {}", text(self.stream.norm.kind.word()))?;
@@ -33,7 +36,13 @@ impl fmt::Display for Model {
             Positions::Learned => writeln!(f, "positions = \"learned\"")?,
             Positions::None => writeln!(f, "positions = \"none\"")?,
         }
-        writeln!(f, "tie_embeddings = {}", self.stream.tie_embeddings)?;
+        if !self.stream.final_norm {
+            writeln!(f, "final_norm = false")?;
+        }
+        match self.stream.head {
+            Head::Tokens => writeln!(f, "tie_embeddings = {}", self.stream.tie_embeddings)?,
+            Head::Rows => writeln!(f, "head = {}", text(self.stream.head.word()))?,
+        }
         if self.stream.embed_scale != 1.0 {
             writeln!(f, "embed_scale = {:?}", self.stream.embed_scale)?;
         }

@@ -94,6 +94,16 @@ pub(crate) fn draws(model: &Model, seed: u64, dtype: DType) -> impl Iterator<Ite
     })
 }
 
+/// Rows `[n, columns]` for a model that takes these in place of token ids, as an embedding would give them.
+pub fn rows(seed: u64, n: usize, columns: usize) -> Vec<f32> {
+    let mut stream = Stream::new(seed, "rows");
+    let mut rows: Vec<f32> = (0..n * columns).map(|_| (EMBEDDING * stream.normal()) as f32).collect();
+    for row in rows.chunks_exact_mut(columns.max(1)) {
+        row[0] = (CONSTANT * EMBEDDING) as f32;
+    }
+    rows
+}
+
 /// A tensor that is drawn when it is written or read, so that no more than one is held.
 pub(crate) struct Draw {
     tensor: TensorSpec,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::model::Model;
 use super::node::{Block, Layout, Node, Norms, Route, SubLayer, Unit};
-use super::skip::{Input, Skip};
+use super::skip::{Decider, Input, Skip};
 use super::skip_table;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
@@ -13,11 +13,12 @@ use crate::frontend::language::read::{Ctx, Fields, for_example, list, name_fault
 use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::layer::{self, Surroundings};
 use crate::frontend::rope;
-use crate::frontend::stream::{Norm, NormKind, PositionKind, Positions, Rope, Stream};
+use crate::frontend::stream::{Head, Norm, NormKind, PositionKind, Positions, Rope, Stream, StreamInput};
 
 const ROOT_KEYS: &[&str] = &["model", "block", "stack"];
 const MODEL_KEYS: &[&str] = &[
     "name",
+    "input",
     "vocab_size",
     "d_model",
     "max_positions",
@@ -28,6 +29,8 @@ const MODEL_KEYS: &[&str] = &[
     "positions",
     "rope_theta",
     "rope_scaling",
+    "final_norm",
+    "head",
     "tie_embeddings",
     "embed_scale",
     "head_bias",
@@ -54,7 +57,11 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
         d_model: model.as_ref().and_then(|model| model.d_model),
         rope: model.as_ref().and_then(|model| model.rope),
     };
-    let around = Around { layers: around, norms: model.as_ref().map_or(Norms::Pre, |model| model.norms) };
+    let around = Around {
+        layers: around,
+        norms: model.as_ref().map_or(Norms::Pre, |model| model.norms),
+        input: model.as_ref().and_then(|model| model.input).unwrap_or_default(),
+    };
     let named = ctx.required(root, "block", BLOCK_EXAMPLE).and_then(|entry| blocks(&mut ctx, entry, around));
     let stack = ctx.required(root, "stack", STACK_EXAMPLE);
     let blocks = stack.and_then(|entry| stacks(&mut ctx, entry, named.as_ref()));
@@ -65,10 +72,11 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
 }
 
 /// `[model]`, as far as it is right: what the blocks are checked against, and the whole without blocks.
-struct Head {
+struct ModelTable {
     d_model: Option<usize>,
     rope: Option<Option<Rope>>,
     norms: Norms,
+    input: Option<StreamInput>,
     model: Option<Model>,
 }
 
@@ -78,32 +86,42 @@ struct Around {
     layers: Surroundings,
     /// Where the norms of layers stand that do not say it.
     norms: Norms,
+    /// What tokens are.
+    input: StreamInput,
 }
 
-fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
+fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
     let table = ctx.table("model", &entry.value, MODEL_EXAMPLE)?;
     let fields = Fields { table, what: "the model", keys: MODEL_KEYS };
     ctx.check_keys(fields, |_| None);
     let name = ctx.required(fields, "name", "name = \"my-model\"").and_then(|entry| ctx.name(entry));
+    let ends = ends(ctx, fields);
     let mut count = |key: &str, example: &str, most: usize| {
         ctx.required(fields, key, example).and_then(|entry| ctx.count(entry, 1..=most))
     };
-    let vocab_size = count("vocab_size", "vocab_size = 256", limits::WIDTH);
+    let vocab_size = match ends.map(|ends| ends.input) {
+        Some(StreamInput::Rows) => Some(0),
+        Some(StreamInput::Tokens) => count("vocab_size", "vocab_size = 256", limits::WIDTH),
+        None => None,
+    };
     let d_model = count("d_model", "d_model = 128", limits::WIDTH);
     let max_positions = count("max_positions", "max_positions = 1024", limits::POSITIONS);
     let norm = norm(ctx, fields);
     let norms = ctx.optional(fields, "norms", Norms::Pre, Ctx::word);
     let positions = positions(ctx, fields);
-    let ends = ends(ctx, fields);
+    let final_norm = ctx.optional(fields, "final_norm", true, Ctx::flag);
     let whole = || {
         Some(Model {
             name: name?,
             stream: Stream {
+                input: ends?.input,
                 vocab_size: vocab_size?,
                 d_model: d_model?,
                 max_positions: max_positions?,
                 norm: norm?,
                 positions: positions?,
+                final_norm: final_norm?,
+                head: ends?.head,
                 tie_embeddings: ends?.tie_embeddings,
                 embed_scale: ends?.embed_scale,
                 head_bias: ends?.head_bias,
@@ -116,7 +134,7 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Head> {
         Positions::Rope(rope) => Some(rope),
         Positions::Learned | Positions::None => None,
     });
-    Some(Head { d_model, rope, norms: norms?, model: whole() })
+    Some(ModelTable { d_model, rope, norms: norms?, input: ends.map(|ends| ends.input), model: whole() })
 }
 
 fn norm(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Norm> {
@@ -148,6 +166,8 @@ fn positions(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Positions> {
 /// What is said of embedding and head.
 #[derive(Clone, Copy)]
 struct Ends {
+    input: StreamInput,
+    head: Head,
     tie_embeddings: bool,
     embed_scale: f64,
     head_bias: bool,
@@ -155,7 +175,12 @@ struct Ends {
 }
 
 fn ends(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Ends> {
-    let tie_embeddings = ctx.optional(fields, "tie_embeddings", true, Ctx::flag);
+    let input = ctx.optional(fields, "input", StreamInput::Tokens, Ctx::word);
+    // Scores are over the ids that go in.
+    let usual = if input == Some(StreamInput::Rows) { Head::Rows } else { Head::Tokens };
+    let head = ctx.optional(fields, "head", usual, Ctx::word);
+    check_ends(ctx, fields.table, (input?, head?))?;
+    let tie_embeddings = ctx.optional(fields, "tie_embeddings", head == Some(Head::Tokens), Ctx::flag);
     let embed_scale = ctx.optional(fields, "embed_scale", 1.0, |ctx, entry| {
         ctx.number(entry, "above 0.0, at most 1e6", |number| number > 0.0 && number <= 1e6)
     });
@@ -164,11 +189,46 @@ fn ends(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Ends> {
         ctx.number(entry, "from 0.0 to 1e6", |number| (0.0..=1e6).contains(&number))
     });
     Some(Ends {
+        input: input?,
+        head: head?,
         tie_embeddings: tie_embeddings?,
         embed_scale: embed_scale?,
         head_bias: head_bias?,
         logit_softcap: cap.map(|cap| (cap != 0.0).then_some(cap))?,
     })
+}
+
+/// Refuses what the ends of a model that takes or gives rows do not have.
+fn check_ends(ctx: &mut Ctx<'_>, table: &Table, (input, head): (StreamInput, Head)) -> Option<()> {
+    let without_tokens: &[&str] = match input {
+        StreamInput::Tokens => &[],
+        StreamInput::Rows => &["vocab_size", "embed_scale"],
+    };
+    let without_scores: &[&str] = match head {
+        Head::Tokens => &[],
+        Head::Rows => &["tie_embeddings", "head_bias", "logit_softcap"],
+    };
+    let by = if input == StreamInput::Rows { "input" } else { "head" };
+    let keys = without_tokens.iter().map(|key| (key, "a model that takes rows has no token ids"));
+    let keys = keys.chain(without_scores.iter().map(|key| (key, "a model that gives rows has no scores")));
+    let mut is_right = true;
+    for (key, why) in keys {
+        let Some(entry) = table.get(key) else { continue };
+        let diagnostic =
+            Diagnostic::new("spec::unused_setting", format!("`{key}` has nothing to act on: {why}"))
+                .at(ctx.source, entry.key_span.clone(), "would have no effect")
+                .help(format!("remove `{key}`, or write `{by} = \"tokens\"`"));
+        ctx.report(diagnostic);
+        is_right = false;
+    }
+    if (input, head) == (StreamInput::Rows, Head::Tokens) {
+        let entry = table.get("head")?;
+        let message = "a model that takes rows has no vocabulary to score".to_owned();
+        let help = "write `head = \"rows\"`, or `input = \"tokens\"` with its `vocab_size`".to_owned();
+        ctx.wrong("spec::no_tokens", message, (&entry.value, "scores over which ids?"), help);
+        is_right = false;
+    }
+    is_right.then_some(())
 }
 
 fn check_rope(ctx: &mut Ctx<'_>, table: &Table, positions: Option<PositionKind>) {
@@ -228,6 +288,7 @@ fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Around) -> Option<Block> {
     let skip = skip?;
     if let (Some(skip), Some(entry)) = (&skip, skip_entry) {
         check_router_norm(ctx, skip, layers.first(), entry)?;
+        check_router_tokens(ctx, skip, around.input, entry)?;
     }
     let body = match layout? {
         Layout::Sequence => Node::Sequence(layers),
@@ -258,6 +319,7 @@ fn sub_layer(
     let node = Node::Residual(layer);
     if let (Some(skip), Some(entry)) = (&skip, skip_entry) {
         check_router_norm(ctx, skip, Some(&node), entry)?;
+        check_router_tokens(ctx, skip, around.input, entry)?;
     }
     Some(routed(skip, node))
 }
@@ -269,6 +331,17 @@ fn check_router_norm(ctx: &mut Ctx<'_>, skip: &Skip, first: Option<&Node>, entry
     }
     let first = first.and_then(Node::first_layer);
     check_norm(ctx, first, (&entry.value, "reads normed rows"), "the router reads")
+}
+
+/// A router that reads token ids needs a model that takes them.
+fn check_router_tokens(ctx: &mut Ctx<'_>, skip: &Skip, input: StreamInput, entry: &Entry) -> Option<()> {
+    if input == StreamInput::Tokens || !matches!(skip.decider(), Some(Decider::Hash { .. })) {
+        return Some(());
+    }
+    let message = "a `hash` router decides by token ids, which this model does not take".to_owned();
+    let help = "write `router = \"random\"`, which decides by positions, or `input = \"tokens\"`".to_owned();
+    ctx.wrong("spec::no_tokens", message, (&entry.value, "decides by token ids"), help);
+    None
 }
 
 fn check_norm(ctx: &mut Ctx<'_>, layer: Option<&SubLayer>, at: (&Value, &str), who: &str) -> Option<()> {

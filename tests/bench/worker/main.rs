@@ -57,7 +57,7 @@ impl Worker {
                 Ok(json!({"session": self.sessions.len() - 1, "device": device}))
             }
             Request::Batch { tokens, lengths } => {
-                self.batches.push(Batch { tokens, lengths, routing: None });
+                self.batches.push(Batch { tokens, lengths, ..Batch::default() });
                 Ok(json!({"batch": self.batches.len() - 1}))
             }
             Request::Run { session, batch, logits } => {

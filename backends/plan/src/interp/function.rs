@@ -289,8 +289,9 @@ pub fn poison(dtype: DType, bytes: &mut [u8]) {
 }
 
 fn check_batch(function: &Function, batch: &StepInput) -> Result<u32, Fault> {
-    let n_tokens = batch.tokens.len();
-    if batch.positions.len() != n_tokens || batch.sequences.len() != n_tokens {
+    let n_tokens = batch.positions.len();
+    let takes_tokens = function.interface.buffer(&Role::Tokens).is_some();
+    if batch.sequences.len() != n_tokens || (takes_tokens && batch.tokens.len() != n_tokens) {
         return Err(Fault::Batch("tokens, positions and sequences differ in length".to_owned()));
     }
     if n_tokens > function.max_tokens as usize {

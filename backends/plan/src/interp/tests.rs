@@ -1,7 +1,7 @@
 //! The interpreter on a small step with a route, and the faults that it has to find.
 
 use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts};
-use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Extent, Function, RowBound, Step, Storage};
+use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Extent, Function, Head, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
 
 use super::{Fault, Mode, States, StepInput, Tiling, run_function, run_kernel};
@@ -130,6 +130,8 @@ fn function() -> Function {
         max_tokens: 100,
         max_positions: 100,
         vocab_size: 2,
+        head: Head::Tokens,
+        logits: 2,
         fixed_bytes: place.fixed_offset,
         row_bytes: place.row_offset,
         buffers,

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
-use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape, Sizes};
+use skipc_artifact::interface::{Binding, Interface, ROWS, Role, RouterPorts, Shape, Sizes};
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, PAGE_ROWS, RowBound, State, Step, Storage};
 use skipc_artifact::target::DType;
 use skipc_ir::text::Numbering;
@@ -51,7 +51,7 @@ const MAX_TOKENS: u32 = 1 << 30;
 fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
     let refuse =
         |option, got: String, wanted: &str| Err(PlanError::Option { option, got, wanted: wanted.to_owned() });
-    let Options { dtype, layout: _, max_tokens, max_positions, vocab_size } = options;
+    let Options { dtype, layout: _, max_tokens, max_positions, vocab_size: _, head: _, logits } = options;
     if !matches!(dtype, DType::F32 | DType::Bf16) {
         return refuse("dtype", dtype.to_string(), "f32 or bf16");
     }
@@ -69,11 +69,9 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
         return refuse("max_positions", max_positions.to_string(), &wanted);
     }
     match graph.result(&Role::Logits).map(|logits| graph.ty(logits).cols()) {
-        Some(cols) if cols == *vocab_size => Ok(()),
-        Some(cols) => {
-            refuse("vocab_size", vocab_size.to_string(), &format!("{cols}, the columns of the logits"))
-        }
-        None => refuse("vocab_size", vocab_size.to_string(), "of a graph with logits"),
+        Some(cols) if cols == *logits => Ok(()),
+        Some(cols) => refuse("logits", logits.to_string(), &format!("{cols}, the columns of the logits")),
+        None => refuse("logits", logits.to_string(), "of a graph with logits"),
     }
 }
 
@@ -137,7 +135,10 @@ impl<'a> Ctx<'a> {
         };
         let roles =
             [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
-        roles.into_iter().for_each(|role| ctx.role(role));
+        let rows = Role::Input { name: ROWS.to_owned() };
+        let takes_rows = graph.signature().inputs.iter().any(|port| port.role == rows);
+        let roles = roles.into_iter().filter(|role| !takes_rows || *role != Role::Tokens);
+        roles.for_each(|role| ctx.role(role));
         ctx.inputs();
         ctx.states();
         ctx
@@ -145,8 +146,8 @@ impl<'a> Ctx<'a> {
 
     /// Gives a port whose role says its shape its buffer.
     fn role(&mut self, role: Role) {
-        let Options { vocab_size, max_positions, .. } = *self.options;
-        if let Some(Shape { dtype, rows, cols }) = role.shape(Sizes { vocab_size, max_positions }) {
+        let Options { logits, max_positions, .. } = *self.options;
+        if let Some(Shape { dtype, rows, cols }) = role.shape(Sizes { logits, max_positions }) {
             let idx = self.buffer(role.to_string(), dtype, rows, cols);
             self.interface.bind(role, Binding::Buffer(idx));
         }

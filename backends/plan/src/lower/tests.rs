@@ -1,6 +1,6 @@
 //! Sets of sets, which no legal graph has yet and the planner can do.
 
-use skipc_artifact::program::RowBound;
+use skipc_artifact::program::{Head, RowBound};
 use skipc_ir::interp::{self, Datum, Env, Free, Weights};
 use skipc_ir::{Graph, text};
 
@@ -33,6 +33,8 @@ fn plan(rest: &str) -> (Graph, Result<Plan, PlanError>) {
         max_tokens: 64,
         max_positions: 64,
         vocab_size: 5,
+        head: Head::Tokens,
+        logits: 5,
     };
     let plan = lower(&graph, &options, true);
     (graph, plan)

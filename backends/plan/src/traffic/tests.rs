@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::interface::RouterPorts;
+use skipc_artifact::program::Head;
 use skipc_artifact::target::DType;
 use skipc_ir::{legalize, text};
 
@@ -58,8 +59,15 @@ fn plan(
 ) -> Plan {
     let graph = text::parse(graph).unwrap_or_else(|errors| panic!("{}", errors[0]));
     let legal = legalize(graph).expect("a legal graph");
-    let options =
-        Options { dtype, layout: WeightLayout::Rows, max_tokens: 64, max_positions: 64, vocab_size: 5 };
+    let options = Options {
+        dtype,
+        layout: WeightLayout::Rows,
+        max_tokens: 64,
+        max_positions: 64,
+        vocab_size: 5,
+        head: Head::Tokens,
+        logits: 5,
+    };
     build(&legal, &options).expect("a plan")
 }
 

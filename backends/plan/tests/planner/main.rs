@@ -14,6 +14,7 @@ mod states;
 mod text;
 mod verify;
 
+use skipc_artifact::program::Head;
 use skipc_artifact::target::DType;
 use skipc_ir::{Graph, Legal, legalize};
 use skipc_plan::kernel::WeightLayout;
@@ -33,6 +34,8 @@ fn options() -> Options {
         max_tokens: 256,
         max_positions: 64,
         vocab_size: 5,
+        head: Head::Tokens,
+        logits: 5,
     }
 }
 

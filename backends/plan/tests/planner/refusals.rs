@@ -16,8 +16,8 @@ fn refused(options: Options) -> String {
 #[test]
 fn options_out_of_range() {
     assert_eq!(
-        refused(Options { vocab_size: 6, ..options() }),
-        "the option `vocab_size` is 6; it should be 5, the columns of the logits"
+        refused(Options { logits: 6, ..options() }),
+        "the option `logits` is 6; it should be 5, the columns of the logits"
     );
     assert_eq!(
         refused(Options { max_tokens: 0, ..options() }),

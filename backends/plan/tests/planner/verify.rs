@@ -367,7 +367,7 @@ fn lifetimes_are_those_of_the_steps() {
 
 #[test]
 fn the_interface_is_as_promised() {
-    found!(|plan| plan.function.vocab_size = 6, Fault::Interface { .. });
+    found!(|plan| plan.function.logits = 6, Fault::Interface { .. });
     let wrong = |plan: &mut Plan| {
         let tokens = port(plan, &Role::Tokens);
         plan.function.interface.bind(Role::TokenCount, Binding::Buffer(tokens));

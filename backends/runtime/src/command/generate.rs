@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
-use skipc_artifact::program::SCORE;
+use skipc_artifact::program::{Head, SCORE};
 
 use super::console::Console;
 use super::skips::Skips;
@@ -167,7 +167,11 @@ pub fn generate(
 ) -> Result<(), Error> {
     let sampling = args.sampling();
     sampling.check()?;
-    let prompts = args.prompts(module.function(SCORE)?.vocab_size)?;
+    let scored = module.function(SCORE)?;
+    if scored.head != Head::Tokens {
+        return Err(Error::NoHead { what: "continue texts" });
+    }
+    let prompts = args.prompts(scored.vocab_size)?;
     let count = u32::try_from(prompts.rows.len()).unwrap_or(u32::MAX);
     let slots = args.beams.unwrap_or(count.clamp(1, SLOTS));
     let decoder = decode::of_slots(module, model, slots)?;
@@ -238,7 +242,7 @@ impl GenerateArgs {
         };
         if let Some(path) = &self.tokens {
             let sequences = Sequences::read(path, self.lengths.as_deref())?;
-            let rows = sequences.rows().map(<[u32]>::to_vec).collect();
+            let rows = sequences.ids().map(<[u32]>::to_vec).collect();
             let tokenizer = match files.tokenizer(vocab_size) {
                 Err(Error::PromptVocabulary { .. }) => None,
                 tokenizer => Some(tokenizer?),

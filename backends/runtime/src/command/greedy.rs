@@ -63,7 +63,7 @@ impl Greedy<'_, '_> {
 
     /// Prints one line of new token ids for each row; an empty row has nothing that could be continued, and an empty line.
     pub(super) fn rows(mut self, sequences: &Sequences) -> Result<Decisions, Error> {
-        let rows = sequences.rows().enumerate().map(|(sequence, tokens)| Row { sequence, tokens });
+        let rows = sequences.ids().enumerate().map(|(sequence, tokens)| Row { sequence, tokens });
         let rows: Vec<Row<'_>> = rows.collect();
         let mut decoder = decode::of_slots(self.session.module(), self.model, 1)?;
         // Before anything is printed.

@@ -42,11 +42,16 @@ pub struct RunArgs {
     pub model: PathBuf,
 
     /// Token ids, `[tokens]` or `[batch, tokens]` of int32, int64 or uint8
-    #[arg(long, value_name = "FILE.npy")]
+    #[arg(long, value_name = "FILE.npy", group = "sequences")]
     pub tokens: Option<PathBuf>,
 
+    /// Rows of numbers for a model that takes these in place of token ids, float32 `[tokens, columns]` or `[batch, tokens,
+    /// columns]`
+    #[arg(long, value_name = "FILE.npy", group = "sequences", conflicts_with_all = ["prompt", "max_new_tokens"])]
+    pub rows: Option<PathBuf>,
+
     /// How many tokens of each row count, `[batch]`; the rest is padding, and its logits are 0
-    #[arg(long, value_name = "FILE.npy", requires = "tokens", conflicts_with = "prompt")]
+    #[arg(long, value_name = "FILE.npy", requires = "sequences", conflicts_with = "prompt")]
     pub lengths: Option<PathBuf>,
 
     /// Text to begin with, for models of bytes
@@ -57,7 +62,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<u32>,
 
-    /// Write the logits, f32 `[batch, tokens, vocabulary]`
+    /// Write the logits, f32 `[batch, tokens, vocabulary]`, or the rows that a model without a head gives
     #[arg(long, value_name = "OUT.npy")]
     pub logits: Option<PathBuf>,
 
@@ -83,7 +88,7 @@ pub struct RunArgs {
     pub checked: bool,
 
     /// Replay the known answers in the artefact instead of running tokens
-    #[arg(long, conflicts_with_all = ["tokens", "prompt", "max_new_tokens", "logits", "routing", "routing_out"])]
+    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "max_new_tokens", "logits", "routing", "routing_out"])]
     pub self_test: bool,
 
     /// Run the step some more times and print how long it and each of its kernels take, and the peak memory
@@ -100,12 +105,13 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Scores the tokens of a file, on the CPU and with every default.
+    /// Scores tokens that are to be named, on the CPU and with every default.
     #[must_use]
-    pub fn scoring(model: PathBuf, tokens: PathBuf) -> Self {
+    pub fn scoring(model: PathBuf) -> Self {
         Self {
             model,
-            tokens: Some(tokens),
+            tokens: None,
+            rows: None,
             lengths: None,
             prompt: None,
             max_new_tokens: None,
@@ -119,6 +125,16 @@ impl RunArgs {
             timing: false,
             external_weights: None,
             json: false,
+        }
+    }
+
+    /// The sequences that are named.
+    fn sequences(&self) -> Result<Sequences, Error> {
+        let lengths = self.lengths.as_deref();
+        match (&self.tokens, &self.rows) {
+            (Some(path), _) => Sequences::read(path, lengths),
+            (None, Some(path)) => Sequences::read_rows(path, lengths),
+            (None, None) => Err(Error::Usage("give `--tokens FILE.npy` or `--rows FILE.npy`".into())),
         }
     }
 
@@ -147,8 +163,9 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
     if args.self_test {
         return self_test(args, out);
     }
-    if args.tokens.is_none() && args.prompt.is_none() {
-        return Err(Error::Usage("give `--tokens FILE.npy`, `--prompt TEXT` or `--self-test`".into()));
+    if args.tokens.is_none() && args.rows.is_none() && args.prompt.is_none() {
+        let inputs = "`--tokens FILE.npy`, `--rows FILE.npy`, `--prompt TEXT` or `--self-test`";
+        return Err(Error::Usage(format!("give {inputs}")));
     }
     let per_token = args.logits.is_some() || args.routing_out.is_some() || args.routing.is_some();
     if args.max_new_tokens.is_some() && per_token {
@@ -159,10 +176,9 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
     let model = args.open()?;
     let mut session = args.session(&model)?;
     let load = started.elapsed();
-    let sequences = match (&args.prompt, &args.tokens) {
-        (Some(text), _) => Sequences::of_row(bytes_of(text, session.function().vocab_size)?),
-        (None, Some(path)) => Sequences::read(path, args.lengths.as_deref())?,
-        (None, None) => return Ok(Decisions::default()),
+    let sequences = match &args.prompt {
+        Some(text) => Sequences::of_row(bytes_of(text, session.function().vocab_size)?),
+        None => args.sequences()?,
     };
     let Some(count) = args.max_new_tokens else {
         return run_once((args, load), &model, &mut session, sequences, out);
@@ -218,10 +234,9 @@ fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> 
 ///
 /// As [`run`].
 pub fn record(args: &RunArgs) -> Result<Trace, Error> {
-    let path = args.tokens.as_deref().ok_or_else(|| Error::Usage("give `--tokens FILE.npy`".into()))?;
+    let sequences = args.sequences()?;
     let model = args.open()?;
     let mut session = args.session(&model)?;
-    let sequences = Sequences::read(path, args.lengths.as_deref())?;
     let scored = score(args, &model, &mut session, sequences)?;
     scored.outputs.check_finite(&scored.grid.lengths)?;
     let gates = scored.outputs.gates;
@@ -244,14 +259,14 @@ fn score(
     session: &mut Session,
     sequences: Sequences,
 ) -> Result<Scored, Error> {
-    let Sequences { grid, tokens } = sequences;
+    let grid = sequences.grid.clone();
     let routers = session.function().interface.routers().len();
     let replay = match &args.routing {
         Some(path) => Some(Replay::read(path, model.artifact().manifest(), (routers, &grid))?),
         None => None,
     };
     let (routing, replayed) = replay.map(|read| (read.gates, read.file_hash)).unzip();
-    let batch = Batch { tokens, lengths: grid.lengths.clone(), routing };
+    let batch = sequences.into_batch(routing);
     let outputs = session.run(&batch)?;
     Ok(Scored { grid, batch, replayed, outputs })
 }
@@ -268,9 +283,9 @@ fn run_once(
     let finite = outputs.check_finite(&grid.lengths);
     let (rows, width) = (grid.lengths.len() as u64, grid.width as u64);
     if let Some(path) = &args.logits {
-        let vocab_size = session.function().vocab_size;
-        let array = grid.unpack(&outputs.logits, vocab_size as usize);
-        npy::write(path, &[rows, width, u64::from(vocab_size)], &array)?;
+        let cols = session.function().logits;
+        let array = grid.unpack(&outputs.logits, cols as usize);
+        npy::write(path, &[rows, width, u64::from(cols)], &array)?;
     }
     if let Some(path) = &args.routing_out {
         if path.extension().is_some_and(|extension| extension == trace::EXTENSION) {

@@ -3,7 +3,7 @@
 //! The cost of a token grows with its position. It is what a cached decoder is compared with, and what generates with
 //! an artefact that has no function for steps.
 
-use skipc_artifact::program::{GENERATE, SCORE};
+use skipc_artifact::program::{GENERATE, Head, SCORE};
 
 use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
 use crate::batch::{Batch, Outputs};
@@ -16,8 +16,11 @@ use crate::session::Session;
 ///
 /// # Errors
 ///
-/// [`Error::NotCausal`] if there is neither.
+/// [`Error::NotCausal`] if there is neither, [`Error::NoHead`] for a model that scores nothing.
 pub fn prepare(session: &mut Session, model: &Model) -> Result<(), Error> {
+    if session.function().head != Head::Tokens {
+        return Err(Error::NoHead { what: "continue sequences" });
+    }
     if session.program().function(GENERATE).is_some() {
         return session.choose(GENERATE);
     }
@@ -82,7 +85,7 @@ impl Recompute {
         // The sequences before it in the batch are empty, so that it has its number there.
         let mut lengths = vec![0; *number as usize];
         lengths.push(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
-        self.session.run(&Batch { tokens, lengths, routing: None })
+        self.session.run(&Batch { tokens, lengths, ..Batch::default() })
     }
 }
 

@@ -76,7 +76,8 @@ pub enum DecisionSource {
 pub struct Recorded {
     /// Hash of the weights, as in an artefact's manifest.
     pub weights_hash: ContentHash,
-    /// Hash of the token ids, each as four bytes, the lowest first, all sequences one after the other.
+    /// Hash of the token ids, or of the numbers in their place, each as four bytes, the lowest first, all sequences one after the
+    /// other.
     pub tokens_hash: ContentHash,
     /// What the code was made for.
     pub target: Target,
@@ -95,7 +96,8 @@ impl Trace {
         gates: Vec<Vec<u8>>,
         replayed: Option<ContentHash>,
     ) -> Self {
-        let tokens: Vec<u8> = batch.tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+        let ids = batch.tokens.iter().flat_map(|token| token.to_le_bytes());
+        let tokens: Vec<u8> = ids.chain(batch.rows.iter().flat_map(|number| number.to_le_bytes())).collect();
         let source = DecisionSource::Recorded(Recorded {
             weights_hash: manifest.weights_hash,
             tokens_hash: ContentHash::of(&tokens),

@@ -7,8 +7,8 @@ use skipc_artifact::image::{HostArch, HostEntry, HostImage, HostLevel, HostTable
 use skipc_artifact::interface::{Interface, Role, RouterPorts};
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::program::{
-    ArenaPlace, Arg, Buffer, Constant, Entry, Extent, Function, Launch, Program, RowBound, SCORE, State,
-    Step, Storage,
+    ArenaPlace, Arg, Buffer, Constant, Entry, Extent, Function, Head, Launch, Program, RowBound, SCORE,
+    State, Step, Storage,
 };
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
@@ -89,6 +89,8 @@ fn score() -> Function {
         max_tokens: 100,
         max_positions: 50,
         vocab_size: 4,
+        head: Head::Tokens,
+        logits: 4,
         fixed_bytes: 768,
         row_bytes: 36,
         buffers: vec![
