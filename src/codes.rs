@@ -9,6 +9,10 @@ const CODES: &[(&str, &str)] = &[
     ),
     ("artifact::spec", "The spec in the artefact is not text. Compile the model again."),
     (
+        "assert::failed",
+        "What `skipc inspect --assert` asks for does not hold; the message says what there is instead. The exit code is 4.",
+    ),
+    (
         "bench::cuda",
         "`skipc bench` times host code only; programs for CUDA are timed by the harness in tests/device.",
     ),
@@ -42,6 +46,10 @@ const CODES: &[(&str, &str)] = &[
         "constants::size",
         "A constant has another size than its weights give. This is a fault of the compiler.",
     ),
+    (
+        "diff::worse",
+        "Between the two sides of `skipc diff` a figure of memory, predicted cost or size of code grew by more than `--fail-over` allows. The exit code is 4.",
+    ),
     ("eval::nothing", "No sequence has two tokens, so that there is none with one before it to score."),
     (
         "internal::panic",
@@ -62,6 +70,11 @@ const CODES: &[(&str, &str)] = &[
         "plan::refused",
         "The graph is well-formed, and has something in it that no kernel does, such as a size beyond the limits of kernels.",
     ),
+    (
+        "report::section",
+        "A section of the artefact cannot be read: another version of skipc wrote it. Compile the model again.",
+    ),
+    ("report::spec", "The resolved spec does not read back as TOML. This is a fault of the compiler."),
     (
         "require::causal",
         "`--require causal`: some decision of the model depends on later tokens. `skipc check` says which.",
@@ -101,6 +114,10 @@ const CODES: &[(&str, &str)] = &[
     ),
     ("trace::empty", "The artefact has no program that decisions could be generated for."),
     (
+        "trace::tokens",
+        "The tokens of `skipc trace show --tokens` are not those of the run that was recorded, by their hash, or not as many as the trace has decisions about.",
+    ),
+    (
         "tuning::operands",
         "`skipc tune` has no operands for a kernel with several forms. This is a fault of the compiler.",
     ),
@@ -115,15 +132,24 @@ const CODES: &[(&str, &str)] = &[
         "usage::arguments",
         "The command line is none: an option or a command that does not exist, lacks its value, or cannot stand beside another.",
     ),
+    (
+        "usage::assert",
+        "`skipc inspect --assert` was given something that is no comparison, or the name of a value that there is not.",
+    ),
     ("usage::bench", "An option of `skipc bench` has a value that it does not take."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),
     ("usage::deny", "`--deny` names a lint that does not exist."),
+    (
+        "usage::diff",
+        "An option of `skipc diff` has a value that it does not take, or its two sides are not of a kind.",
+    ),
     ("usage::directory", "An option is for directories as Hugging Face has them, and what is given is none."),
     ("usage::emit", "`--emit` names a stage that this compile does not have."),
     ("usage::eval", "An option of `skipc eval` has a value that it does not take."),
     ("usage::explain", "`skipc explain` was asked for a code that does not exist; without one it lists all."),
     ("usage::init", "An option of `skipc init` has a value that it does not take."),
     ("usage::inspect", "An option of `skipc inspect` has a value that it does not take."),
+    ("usage::profile", "An option of `skipc profile` has a value that it does not take."),
     ("usage::tune", "An option of `skipc tune` has a value that it does not take."),
     ("usage::value", "`skipc opt --explain` names a value that the graph after the passes does not have."),
     ("verify::empty", "The artefact has no program that could be verified."),

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Request,
     /// Two forms of a model give different results.
     Mismatch,
+    /// Something is worse, or larger, than the user allows.
+    Regression,
     /// The target cannot do this, or this build or machine has no such target.
     Unsupported,
     /// A fault of skipc.
@@ -119,6 +121,7 @@ impl From<skipc_runtime::Error> for Error {
         let kind = match error.exit_code() {
             2 => ErrorKind::Request,
             3 => ErrorKind::Mismatch,
+            4 => ErrorKind::Regression,
             5 => ErrorKind::Unsupported,
             70 => ErrorKind::Internal,
             _ => ErrorKind::Input,

@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod driver;
 pub mod error;
 pub mod frontend;
+pub mod report;
 #[cfg(feature = "cli")]
 pub mod serve;
 pub mod verify;

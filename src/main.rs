@@ -44,9 +44,10 @@ fn shown(text: &str, terminal: bool) -> Cow<'_, str> {
     if terminal { printable(text) } else { Cow::Borrowed(text) }
 }
 
-/// Says what failed. Where nobody can read it, the exit code alone has to.
+/// Says what failed. Where nobody can read it, the exit code alone has to. A result that is not good enough has been printed,
+/// and stays the only JSON.
 fn report(error: &Error, json: bool, out: &mut dyn Write) {
-    if !json {
+    if !json || error.kind == skipc::ErrorKind::Regression {
         return cli::show(&error.diagnostics);
     }
     match serde_json::to_string_pretty(&error.diagnostics) {

@@ -218,3 +218,41 @@ fn wrong_options_are_refused_by_name() {
         assert!(succeeds(&help).contains(word), "{help:?}");
     }
 }
+
+/// The page has the text, the map and the figures, and these are those of `--json`.
+#[test]
+fn a_trace_is_shown_as_a_page_beside_chance() {
+    let folder = Folder::with_example();
+    let (trace, page) = (folder.path("r.trace"), folder.path("page"));
+    succeeds(&["trace", "record", &folder.artifact, "--tokens", TOKENS, "-o", &trace]);
+    let args = ["trace", "show", &trace, "--html", &page, "--tokens", TOKENS, "--model", SPEC, "--json"];
+    let shown: Value = serde_json::from_str(&succeeds(&args)).unwrap();
+    let html = fs::read_to_string(Path::new(&page).join("index.html")).unwrap();
+    let own = &shown["figures"]["trace"];
+    let tokens = shown["tokens"].as_u64().unwrap();
+    let count =
+        |figures: &Value| figures.as_array().unwrap().iter().map(|it| it.as_u64().unwrap()).sum::<u64>();
+    assert_eq!(count(&own["depths"]), tokens);
+    assert_eq!(count(&shown["figures"]["random"]["depths"]), tokens);
+    assert_eq!(own["densities"].as_array().unwrap().len(), ROUTERS);
+    for (router, density) in own["densities"].as_array().unwrap().iter().enumerate() {
+        assert_eq!(*density, shown["routers"][router]["density"]);
+    }
+    // Each token stands in the text once, at its depth.
+    for (depth, count) in own["depths"].as_array().unwrap().iter().enumerate() {
+        let found = html.matches(&format!("title=\"{depth} of {ROUTERS}\"")).count() as u64;
+        assert_eq!(found, count.as_u64().unwrap(), "{depth}");
+    }
+    for words in
+        ["blocks.11", "Who decides alike", "What a capacity would lose", "by chance", "class=\"ran\""]
+    {
+        assert!(html.contains(words), "{words}");
+    }
+    let other = folder.array("other.npy", &[3], &[1i64, 2, 3]);
+    fails(&["trace", "show", &trace, "--html", &page, "--tokens", &other], 1, &["trace::tokens"]);
+    fails(
+        &["trace", "show", &trace, "--html", &page, "--model", "models/mod-topk.toml"],
+        1,
+        &["trace::model"],
+    );
+}

@@ -17,7 +17,8 @@ fn exception<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyAny>>
     let kind = match error.kind {
         ErrorKind::Input => "InputError",
         ErrorKind::Request => "RequestError",
-        ErrorKind::Mismatch => "MismatchError",
+        // Thresholds are options of the command line alone.
+        ErrorKind::Mismatch | ErrorKind::Regression => "MismatchError",
         ErrorKind::Unsupported => "UnsupportedError",
         ErrorKind::Internal => "InternalError",
     };

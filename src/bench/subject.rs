@@ -121,6 +121,16 @@ impl Subject {
         self.session.run(batch).map_err(Error::from)
     }
 
+    /// Keeps the calls of kernels from now on, or no longer.
+    pub fn record_calls(&mut self, wanted: bool) {
+        self.session.record_calls(wanted);
+    }
+
+    /// The calls of the last run.
+    pub fn calls(&self) -> &[skipc_runtime::Call] {
+        self.session.calls()
+    }
+
     /// How long one run takes by the clock on the wall.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde_json::json;
 use skipc_artifact::replace;
 use skipc_runtime::memory;
 
-use super::{CompileArgs, Requirement, progress, repro, show, source, to_json};
+use super::{CompileArgs, Requirement, inspect, open_index, progress, repro, show, source, to_json};
 use crate::cost::bucketing::tuning::Tuning;
 use crate::cost::bucketing::{Found, modelled, tuned};
 use crate::diagnostic::Diagnostic;
@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::frontend::lint;
 use crate::frontend::lower::{Function, KeyValues};
 use crate::frontend::spec::model::Model;
+use crate::report::Subject;
 
 pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let found = Arc::default();
@@ -53,6 +54,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let external = external(args, path)?;
     let files = (path.as_path(), external.as_deref());
     let [bytes, external_bytes] = pack::write(files, (&model, &weights), (&request, compiled), &mut trace)?;
+    let report = args.report.as_deref().map(|dir| report(path, dir)).transpose()?;
     if json {
         let times: Vec<_> = trace
             .times()
@@ -71,6 +73,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
                 "e_graph_seconds": passes.e_graphs.as_secs_f64(),
             },
             "peak_kib": memory::peak_kib(),
+            "report": args.report.as_ref().map(|dir| dir.join("index.html").display().to_string()),
             "warnings": warnings.iter().collect::<Vec<_>>(),
         }));
     }
@@ -90,6 +93,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
             );
         }
     }
+    out.extend(report);
     if args.timing {
         for (what, time) in trace.times() {
             let _ = writeln!(out, "  {:>8.1} ms  {what}", time.as_secs_f64() * 1e3);
@@ -100,6 +104,11 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
         }
     }
     Ok(out)
+}
+
+/// The report of the artefact that was written.
+fn report(artifact: &Path, dir: &Path) -> Result<String, Error> {
+    inspect::report(&Subject::of_artifact(&open_index(artifact)?, artifact)?, dir, false)
 }
 
 fn no_weights(args: &CompileArgs) -> Error {

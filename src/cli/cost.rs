@@ -8,14 +8,13 @@ use skipc_artifact::target::{DType, Target};
 
 use super::inspect::new_table;
 use super::{InspectArgs, open_index, to_json};
-use crate::cost::bucketing::machine::Machine;
-use crate::cost::{self, Layer, PlanCost, Report};
+use crate::cost::{Layer, Report};
 use crate::diagnostic::Diagnostic;
 use crate::driver::original::model_of;
-use crate::driver::pipeline::{self, Request, Variant};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::source::Source;
 use crate::frontend::spec::model::Model;
+use crate::report::cost;
 
 /// Densities of the report if the user names none.
 const DENSITIES: [f64; 6] = [0.05, 0.125, 0.25, 0.5, 0.75, 1.0];
@@ -29,27 +28,15 @@ const BAR: f64 = 40.0;
 pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
     let model = model(&args.artifact)?;
     let densities = densities(args.density.as_deref())?;
-    let tokens = args.step_tokens.min(u32::try_from(model.stream.max_positions).unwrap_or(u32::MAX));
     let target: Target = args.target.parse().map_err(|error| {
         let message = format!("--target: {error}");
         Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help("see `skipc targets`"))
     })?;
-    let cost = |form: Variant| cost(&model, &target, form);
-    let report = cost::report(&cost(Variant::Fused)?, &cost(Variant::Masked)?, f64::from(tokens), &densities);
+    let dtype = if target == Target::Cpu { DType::F32 } else { DType::Bf16 };
+    let report = cost::report(&model, (&target, dtype), args.step_tokens, &densities)?;
     match json {
         true => to_json(&json!({"model": model.name, "target": target.to_string(), "cost": report})),
         false => Ok(text(&model, &target, &report)),
-    }
-}
-
-/// What a form of the model costs. On a GPU that takes the tiles of its kernels, which only their code shows.
-fn cost(model: &Model, target: &Target, form: Variant) -> Result<PlanCost, Error> {
-    let dtype = if *target == Target::Cpu { DType::F32 } else { DType::Bf16 };
-    let request = Request { variant: form, targets: vec![(target.clone(), dtype)], ..Request::host() };
-    let plan = pipeline::planned(model, (target, dtype), &request)?;
-    match Machine::of(target) {
-        Machine::Host(host) => Ok(PlanCost::of(&plan, &host)),
-        Machine::Gpu(gpu) => Ok(PlanCost::on_gpu(&plan, &gpu, &pipeline::launches(&plan, target, &request)?)),
     }
 }
 

@@ -11,6 +11,7 @@ pub fn exit_code(kind: ErrorKind) -> u8 {
         ErrorKind::Input => 1,
         ErrorKind::Request => 2,
         ErrorKind::Mismatch => 3,
+        ErrorKind::Regression => 4,
         ErrorKind::Unsupported => 5,
         ErrorKind::Internal => 70,
     }

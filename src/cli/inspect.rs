@@ -11,13 +11,38 @@ use skipc_artifact::reader::{Index, Sections};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::Target;
 
-use super::{InspectArgs, cost, open_index, shares, to_json};
+use super::{InspectArgs, assertion, cost, diff, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::driver::contents::{Contents, OfProgram, kernels};
+use crate::driver::pipeline::Request;
 use crate::driver::rewrites::{self, OfFunction};
 use crate::error::{Error, ErrorKind};
+use crate::report::{Subject, dot, site};
 
-pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
+pub(super) fn run(args: &InspectArgs, json: bool, out: &mut dyn std::io::Write) -> Result<String, Error> {
+    let text = shown(args, json)?;
+    if args.assert.is_empty() {
+        return Ok(text);
+    }
+    let found = if json { text.clone() } else { shown(args, true)? };
+    let found = serde_json::from_str(&found).map_err(|error| Error::internal("json::write", &error))?;
+    if let Err(failed) = assertion::check(&args.assert, &found) {
+        if failed.kind == ErrorKind::Regression {
+            out.write_all(text.as_bytes())
+                .map_err(|error| Error::io(Path::new("standard output"), &error))?;
+        }
+        return Err(failed);
+    }
+    Ok(text)
+}
+
+fn shown(args: &InspectArgs, json: bool) -> Result<String, Error> {
+    if let Some(phase) = &args.dot {
+        return dot(&args.artifact, phase, json);
+    }
+    if let Some(dir) = &args.html {
+        return report(&diff::subject(&args.artifact, &|| Ok(Request::host()))?, dir, json);
+    }
     if args.cost {
         return cost::run(args, json);
     }
@@ -67,6 +92,57 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
         let _ = write!(out, "\n{}", shares.text());
     }
     Ok(out)
+}
+
+/// Writes the pages of a subject, and says where they begin.
+pub(super) fn report(subject: &Subject, dir: &Path, json: bool) -> Result<String, Error> {
+    if subject.model.is_none() {
+        let message = format!("--html: {} is a graph, and a report is of a model", subject.name);
+        let help = "give an artefact or a spec; `--dot` draws a graph";
+        return Err(Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help(help)));
+    }
+    let files = site::write(subject, dir)?;
+    let begin = dir.join("index.html").display().to_string();
+    match json {
+        true => to_json(&json!({"report": begin, "files": files.len()})),
+        false => Ok(format!("{begin} ({} files): open it in a browser\n", files.len())),
+    }
+}
+
+/// A phase of a function for Graphviz: `legal`, or `step/legal`.
+fn dot(path: &Path, phase: &str, json: bool) -> Result<String, Error> {
+    let subject = diff::subject(path, &|| Ok(Request::host()))?;
+    let (function, name) = phase.split_once('/').unwrap_or((SCORE, phase));
+    let title = format!("{}: {function} after {name}", subject.name);
+    let plan = subject.plans.iter().find_map(|of| {
+        let is_asked = name == "plan" || name == format!("plan-{}", of.name());
+        of.linked.plan(function).filter(|_| is_asked)
+    });
+    // A graph is a function of its own with one phase.
+    let graph = match subject.functions.as_slice() {
+        [one] if subject.model.is_none() => one.phases.first().map(|phase| &phase.graph),
+        _ => subject.graph(function, name),
+    };
+    let text = match (graph, plan) {
+        (Some(graph), _) => dot::graph(graph, &title),
+        (None, Some(plan)) => dot::plan(&plan, &title),
+        (None, None) => return Err(no_phase(&subject, phase)),
+    };
+    if json { to_json(&json!({"phase": phase, "dot": text})) } else { Ok(text) }
+}
+
+fn no_phase(subject: &Subject, phase: &str) -> Error {
+    let of = |function: &crate::report::subject::Function| {
+        let prefix = if function.name == SCORE { String::new() } else { format!("{}/", function.name) };
+        let mut names: Vec<String> =
+            function.phases.iter().map(|phase| format!("{prefix}{}", phase.name)).collect();
+        names.extend(subject.plans.iter().map(|of| format!("{prefix}plan-{}", of.name())));
+        names
+    };
+    let names: Vec<String> = subject.functions.iter().flat_map(of).collect();
+    let message = format!("--dot: {} has no phase `{phase}`", subject.name);
+    let help = format!("it has {}", names.join(", "));
+    Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help(help))
 }
 
 /// One section as it is; binary ones only as their size.

@@ -1,10 +1,12 @@
 //! The command line: arguments, and one file per command.
 
+mod assertion;
 mod bench;
 mod bench_decode;
 mod check;
 mod compile;
 mod cost;
+mod diff;
 mod doctor;
 mod eval;
 mod exit;
@@ -14,7 +16,9 @@ mod generate;
 mod init;
 mod inspect;
 mod list;
+mod manual;
 mod opt;
+mod profile;
 mod progress;
 mod repro;
 mod run;
@@ -75,11 +79,15 @@ pub enum Command {
     Eval(EvalArgs),
     /// Show what is in an artefact: IR by phase, kernels, buffers, skipping.
     Inspect(InspectArgs),
+    /// Say what is different between two specs, artefacts or graphs: options, model, graphs, kernels, memory, cost, code.
+    Diff(diff::DiffArgs),
     /// Check that every form of the model in an artefact gives the same results.
     Verify(VerifyArgs),
     /// Time a model on the host in three forms over densities: as compiled, with every op a kernel of its own, and with
     /// all rows computed.
     Bench(BenchArgs),
+    /// Show where the time of a step goes on the CPU: by kernel, block, density and thread, beside what the machine can.
+    Profile(profile::ProfileArgs),
     /// Time the forms of a model's kernels on this machine, for `skipc compile --tuning`.
     Tune(TuneArgs),
     /// Say what an error code means, or list them all.
@@ -99,6 +107,16 @@ pub enum Command {
     Rules,
     /// List the ops of the IR.
     Ops,
+    /// Print the script that lets a shell complete commands and options.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command.
+    Man {
+        /// Folder for the pages.
+        dir: PathBuf,
+    },
 }
 
 /// Arguments of `skipc check`.
@@ -216,6 +234,10 @@ pub struct CompileArgs {
     #[arg(long, value_name = "DIR")]
     pub dump_to: Option<PathBuf>,
 
+    /// Also write a report of the artefact to this folder, as `skipc inspect --html` does.
+    #[arg(id = "report_to", long = "report", value_name = "DIR", requires = "output")]
+    pub report: Option<PathBuf>,
+
     /// Passes to run instead of the default list, in order; see `skipc passes`.
     #[arg(long, value_delimiter = ',', value_name = "P,…")]
     pub passes: Option<Vec<String>>,
@@ -297,8 +319,8 @@ pub struct EvalArgs {
 /// Arguments of `skipc inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Artefact, of which only what is shown is read and checked; with `--cost`, a model spec (TOML) or a directory as
-    /// Hugging Face has them will do.
+    /// Artefact, of which only what is shown is read and checked; with `--cost`, `--dot` and `--html`, a model spec (TOML) or a
+    /// directory as Hugging Face has them will do, with `--dot` also a graph (.sir).
     pub artifact: PathBuf,
 
     /// Show what the cost model predicts for each block and in total: multiply-adds, bytes, kernels and time against
@@ -313,6 +335,21 @@ pub struct InspectArgs {
     /// What `--cost` is for: `cpu`, or a CUDA target, whose rates are published ones and not measured.
     #[arg(long, requires = "cost", default_value = "cpu")]
     pub target: String,
+
+    /// Print a phase as a graph for Graphviz: `lowered`, the name of a pass, `legal`, or `plan`; `step/legal` is that of
+    /// another function.
+    #[arg(long, value_name = "PHASE", conflicts_with_all = ["cost", "section", "rewrites", "buffers", "tokens"])]
+    pub dot: Option<String>,
+
+    /// Write a report to this folder: pages that open from disk, with the model, the graph by phase, kernels with their code, memory,
+    /// cost against density, rewrites with proofs, and where everything comes from.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cost", "section", "rewrites", "buffers", "tokens", "dot"])]
+    pub html: Option<PathBuf>,
+
+    /// End with exit code 4 unless this holds for what `--json` prints: `kernels <= 105`, `promises.device_resident`,
+    /// `programs[target=cpu].steps < 300`. A list counts as its length. Can be given several times.
+    #[arg(long, value_name = "EXPR")]
+    pub assert: Vec<String>,
 
     /// Tokens of the step of `--cost`.
     #[arg(long, requires = "cost", value_name = "N", default_value_t = 512)]
@@ -530,10 +567,31 @@ pub enum TraceCommand {
     /// Draw decisions with exact densities.
     Generate(GenerateArgs),
     /// Show where a trace comes from and what it executes.
-    Show {
-        /// Routing trace.
-        trace: PathBuf,
-    },
+    Show(ShowArgs),
+}
+
+/// Arguments of `skipc trace show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Routing trace.
+    pub trace: PathBuf,
+
+    /// Also write a page to this folder: the text by depth, a map of tokens and routers, who decides alike, how long skips last, and
+    /// what capacities would lose, beside random decisions of the same densities. With `--json` these figures are printed.
+    #[arg(long, value_name = "DIR")]
+    pub html: Option<PathBuf>,
+
+    /// The token ids that the trace was recorded from, for the text on the page: int .npy, `[tokens]` or `[batch, tokens]`.
+    #[arg(long, value_name = "T.npy", requires = "html")]
+    pub tokens: Option<PathBuf>,
+
+    /// How many tokens of each row count: int .npy, `[batch]`.
+    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    pub lengths: Option<PathBuf>,
+
+    /// The artefact, or model spec (TOML), for the names of the routers on the page.
+    #[arg(id = "of_model", long = "model", value_name = "M.skp|SPEC", requires = "html")]
+    pub model: Option<PathBuf>,
 }
 
 /// Arguments of `skipc trace record`.
@@ -649,9 +707,11 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Generate(args) => generate::run(args, cli.json, out),
         Command::Serve(args) => serve::run(args, cli.json, out),
         Command::Eval(args) => eval::run(args, cli.json),
-        Command::Inspect(args) => inspect::run(args, cli.json),
+        Command::Inspect(args) => inspect::run(args, cli.json, out),
+        Command::Diff(args) => diff::run(args, cli.json, out),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
+        Command::Profile(args) => profile::run(args, cli.json),
         Command::Tune(args) => tune::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
         Command::Opt(args) => opt::run(args, cli.json),
@@ -661,6 +721,8 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Passes => list::passes(cli.json),
         Command::Rules => list::rules(cli.json),
         Command::Ops => list::ops(cli.json),
+        Command::Completions { shell } => manual::completions(*shell, cli.json),
+        Command::Man { dir } => manual::man(dir, cli.json),
     }
 }
 

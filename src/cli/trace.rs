@@ -10,21 +10,92 @@ use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
 use skipc_runtime::command::counted;
 use skipc_runtime::command::{self, RunArgs};
+use skipc_runtime::inputs::Sequences;
 use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
 use skipc_runtime::{Model, Trace};
 
-use super::{GenerateArgs, RecordArgs, TraceCommand, to_json};
+use super::{GenerateArgs, RecordArgs, ShowArgs, TraceCommand, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
+use crate::driver::original::model_of;
 use crate::driver::pipeline::{self, Request};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::source::Source;
+use crate::report::html as pages;
+use crate::report::routing::{Comparison, html};
 
 pub(super) fn run(command: &TraceCommand, json: bool) -> Result<String, Error> {
     match command {
         TraceCommand::Record(args) => write(&record(args)?, &args.output, json),
         TraceCommand::Generate(args) => write(&generate(args)?, &args.output, json),
-        TraceCommand::Show { trace } => Shown::of(&Trace::read(trace)?).print(json),
+        TraceCommand::Show(args) => show(args, json),
     }
+}
+
+fn show(args: &ShowArgs, json: bool) -> Result<String, Error> {
+    let trace = Trace::read(&args.trace)?;
+    let shown = Shown::of(&trace);
+    let figures = (json || args.html.is_some()).then(|| Comparison::of(&trace)).transpose()?;
+    if let Some((dir, figures)) = args.html.as_ref().zip(figures.as_ref()) {
+        let texts = args.tokens.as_deref().map(|tokens| texts(args, &trace, tokens)).transpose()?;
+        let routers = args.model.as_deref().map(|model| routers(model, &trace)).transpose()?;
+        let about = html::About {
+            source: in_words(&trace.provenance.source),
+            routers: routers.unwrap_or_default(),
+            texts: texts.as_deref(),
+        };
+        pages::write(dir, &[("index.html".to_owned(), html::html(&trace, figures, &about))])?;
+    }
+    if !json {
+        return shown.print(false);
+    }
+    let mut all = serde_json::to_value(&shown).map_err(|error| Error::internal("json::write", &error))?;
+    all["figures"] = serde_json::json!(figures);
+    to_json(&all)
+}
+
+/// The text of each token: bytes of a text that stand for a character together are shown at the first of them, and tokens that are no
+/// bytes as their numbers.
+fn texts(args: &ShowArgs, trace: &Trace, tokens: &Path) -> Result<Vec<String>, Error> {
+    let Sequences { tokens: ids, .. } = Sequences::read(tokens, args.lengths.as_deref())?;
+    let mut is_own = ids.len() as u64 == trace.n_tokens();
+    if let DecisionSource::Recorded(run) = &trace.provenance.source {
+        let bytes: Vec<u8> = ids.iter().flat_map(|token| token.to_le_bytes()).collect();
+        is_own = run.tokens_hash == ContentHash::of(&bytes);
+    }
+    if !is_own {
+        let message = format!("{}: the trace is of other tokens", tokens.display());
+        let help = "give the tokens, and lengths, of the run that was recorded";
+        return Err(Diagnostic::new("trace::tokens", message).help(help).into());
+    }
+    let bytes: Option<Vec<u8>> = ids.iter().map(|id| u8::try_from(*id).ok()).collect();
+    let Some(bytes) = bytes else { return Ok(ids.iter().map(|id| format!("{id} ")).collect()) };
+    let mut texts = vec![String::new(); bytes.len()];
+    let mut at = 0;
+    for chunk in bytes.utf8_chunks() {
+        for (idx, c) in chunk.valid().char_indices() {
+            texts[at + idx].push(c);
+        }
+        at += chunk.valid().len();
+        for _ in chunk.invalid() {
+            texts[at].push(char::REPLACEMENT_CHARACTER);
+            at += 1;
+        }
+    }
+    Ok(texts)
+}
+
+/// What each router of a model decides about; the model has to be that of the trace.
+fn routers(path: &Path, trace: &Trace) -> Result<Vec<String>, Error> {
+    let model = match is_artifact(path)? {
+        true => model_of(&open_index(path)?, path)?,
+        false => Source::open(path, None)?.model,
+    };
+    if ContentHash::of(model.to_string().as_bytes()) != trace.provenance.spec_hash {
+        let message =
+            format!("{}: the trace is of another model, `{}`", path.display(), trace.provenance.model);
+        return Err(Diagnostic::new("trace::model", message).help("give the spec of the trace").into());
+    }
+    Ok(shares::names(&model))
 }
 
 /// Writes the trace, and shows it.

@@ -115,15 +115,24 @@ fn broken(error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
 }
 
-fn manifest((model, weights): (&Model, &Weights), request: &Request, compiled: &Compiled) -> Manifest {
+/// The options of a compile that decide its result, in a fixed order.
+pub(crate) fn flags(request: &Request) -> Vec<String> {
     let mut flags: Vec<String> =
         request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
     let has_cpu = request.targets.iter().any(|(target, _)| *target == Target::Cpu);
     flags.extend(has_cpu.then(|| format!("--cpu-backend {}", request.cpu_backend.name())));
+    flags.extend((has_cpu && request.in_8_bits).then(|| "--dtype cpu=q8".to_owned()));
+    flags.extend((!request.steps).then(|| "--no-steps".to_owned()));
+    flags.extend(request.key_values.map(|when| format!("--kv {}", when.name())));
     flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
     flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
     flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));
     flags.extend(request.tuning.map(|hash| format!("--tuning {hash}")));
+    flags
+}
+
+fn manifest((model, weights): (&Model, &Weights), request: &Request, compiled: &Compiled) -> Manifest {
+    let has_cpu = request.targets.iter().any(|(target, _)| *target == Target::Cpu);
     let has_cuda = request.targets.iter().any(|(target, _)| *target != Target::Cpu);
     Manifest {
         model: model.name.clone(),
@@ -131,7 +140,7 @@ fn manifest((model, weights): (&Model, &Weights), request: &Request, compiled: &
         llvm: backends::llvm_version()
             .filter(|_| has_cuda || (has_cpu && request.cpu_backend == CpuBackend::Llvm)),
         ptxas: backends::ptxas_version().filter(|_| has_cuda),
-        flags,
+        flags: flags(request),
         spec_hash: ContentHash::of(model.to_string().as_bytes()),
         weights_hash: weights.content_hash(),
         targets: request.targets.iter().map(|(target, _)| target.to_string()).collect(),

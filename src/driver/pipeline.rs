@@ -290,13 +290,7 @@ fn run_passes(
     trace: &mut Trace,
 ) -> Result<(Legal, skipc_passes::Report), Error> {
     trace.begin("passes");
-    let names = request.passes.clone().unwrap_or_else(|| request.variant.default_passes());
-    let options = skipc_passes::Options {
-        verify_each: request.verify_each,
-        fuel: request.fuel,
-        keep_rows: request.variant == Variant::Masked,
-        densities: densities(model),
-    };
+    let (names, options) = passes(model, request);
     let mut dumped = Ok(());
     let ran = skipc_passes::run_reported(graph, &names, &options, &mut |pass, graph| {
         if dumped.is_ok() {
@@ -318,6 +312,18 @@ fn run_passes(
     })?;
     trace.stage("legal", "legal", "sir", || legal.graph().to_string()).map_err(dump_error)?;
     Ok((legal, report))
+}
+
+/// The passes that run over a model's graphs, in order, and how.
+pub fn passes(model: &Model, request: &Request) -> (Vec<String>, skipc_passes::Options) {
+    let names = request.passes.clone().unwrap_or_else(|| request.variant.default_passes());
+    let options = skipc_passes::Options {
+        verify_each: request.verify_each,
+        fuel: request.fuel,
+        keep_rows: request.variant == Variant::Masked,
+        densities: densities(model),
+    };
+    (names, options)
 }
 
 /// The share of the tokens in each set that lowering makes.

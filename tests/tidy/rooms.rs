@@ -7,7 +7,7 @@ use super::rust_text::code_only;
 
 /// Which rooms each room of the root package may import, besides [`EVERYWHERE`]. A new arrow is a change of the design:
 /// give its reason in the commit. `lib.rs`, the front page, may import all of them.
-const ROOMS: [(&str, &[&str]); 10] = [
+const ROOMS: [(&str, &[&str]); 11] = [
     ("diagnostic", &[]),
     ("error", &[]),
     ("frontend", &[]),
@@ -16,9 +16,11 @@ const ROOMS: [(&str, &[&str]); 10] = [
     ("verify", &["frontend"]),
     ("driver", &["frontend", "cost", "verify"]),
     ("bench", &["frontend", "cost", "verify", "driver"]),
+    // Shows what the others made, and makes nothing.
+    ("report", &["frontend", "cost", "driver"]),
     // Serves artefacts, and so knows the runtime alone.
     ("serve", &[]),
-    ("cli", &["frontend", "codes", "cost", "verify", "driver", "bench", "serve"]),
+    ("cli", &["frontend", "codes", "cost", "verify", "driver", "bench", "report", "serve"]),
 ];
 
 /// What every room may import: how errors are said.

@@ -102,7 +102,8 @@ impl Cranelift {
         if !listing.is_empty() {
             listing.push('\n');
         }
-        write!(listing, "{}", ctx.func.display()).map_err(|error| Fault::Cranelift(error.to_string()))?;
+        write!(listing, "; {symbol}\n{}", ctx.func.display())
+            .map_err(|error| Fault::Cranelift(error.to_string()))?;
         let id = module.declare_function(symbol, Linkage::Export, &ctx.func.signature).map_err(refused)?;
         module.define_function(id, &mut ctx).map_err(refused)?;
         Ok(launch)

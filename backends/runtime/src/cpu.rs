@@ -21,6 +21,7 @@ use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program
 
 use self::level::Wanted;
 pub use self::level::{Choice, share_of_dots};
+pub use self::task::Call;
 use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;
 use crate::math;
@@ -61,11 +62,21 @@ pub(crate) struct Memories {
     prepared: Option<Prepared>,
     /// What each step of the last run took.
     times: Vec<Duration>,
+    /// Whether the calls of runs are wanted, and those of the last.
+    calls: Option<Vec<Call>>,
 }
 
 impl Memories {
     pub(crate) fn step_times(&self) -> &[Duration] {
         &self.times
+    }
+
+    pub(crate) fn record_calls(&mut self, wanted: bool) {
+        self.calls = wanted.then(Vec::new);
+    }
+
+    pub(crate) fn calls(&self) -> &[Call] {
+        self.calls.as_deref().unwrap_or_default()
     }
 
     /// Copies `n_bytes` of the states.
@@ -141,6 +152,7 @@ impl Loaded {
             scratch: Memory::new("scratch", self.threads.count() * self.per_thread)?,
             prepared: None,
             times: Vec::new(),
+            calls: None,
         })
     }
 
@@ -269,14 +281,21 @@ impl Loaded {
         // SAFETY: the code was hashed and mapped for execution, and its entry has this signature by the kernel ABI.
         // Pointers are to buffers in `memories` and constants in `self`, at offsets that were checked. Nothing else
         // touches the memories meanwhile: they are borrowed exclusively.
-        let tasks = unsafe { Tasks::begin(tasks, self.threads.count()) };
+        let tasks = unsafe { Tasks::begin(tasks, self.threads.count(), memories.calls.is_some()) };
         self.threads.together(|thread| {
             let Pointers(scratch) = &scratch;
             let base = scratch.first().map_or(std::ptr::null_mut(), |base| *base);
             // SAFETY: each thread has its own part of the scratch memory, which is that of this state.
-            unsafe { tasks.run(base.wrapping_add(thread * self.per_thread)) };
+            unsafe { tasks.run(thread, base.wrapping_add(thread * self.per_thread)) };
         });
-        let tasks = tasks.into_inner();
+        let (tasks, mut calls) = tasks.into_inner();
+        if let Some(of_run) = &mut memories.calls {
+            // Tasks are numbered by what runs, calls by the steps of the function.
+            for call in &mut calls {
+                call.step = steps.get(call.step as usize).map_or(call.step, |step| *step as u32);
+            }
+            *of_run = calls;
+        }
         let times = task::times(&tasks);
         memories.prepared = Some(Prepared { of, tasks });
         times

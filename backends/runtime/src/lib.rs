@@ -39,6 +39,7 @@ pub mod memory;
 pub mod model;
 pub mod module;
 pub mod npy;
+pub mod peak;
 mod random;
 pub mod session;
 pub mod threads;
@@ -46,7 +47,7 @@ pub mod timing;
 pub mod trace;
 
 pub use batch::{Batch, Decisions, Outputs};
-pub use cpu::{Choice, share_of_dots};
+pub use cpu::{Call, Choice, share_of_dots};
 pub use device::Device;
 pub use error::Error;
 pub use model::Model;

@@ -271,6 +271,23 @@ impl State {
         }
     }
 
+    /// Keeps the calls of kernels from now on, or no longer. What it takes is a look at the clock before and after each.
+    pub fn record_calls(&mut self, wanted: bool) {
+        match &mut self.memory {
+            Memory::Cpu(memories) => memories.record_calls(wanted),
+            Memory::Cuda(_) => {}
+        }
+    }
+
+    /// The calls of the last run, thread by thread; none on a GPU, or if nobody wanted them.
+    #[must_use]
+    pub fn calls(&self) -> &[cpu::Call] {
+        match &self.memory {
+            Memory::Cpu(memories) => memories.calls(),
+            Memory::Cuda(_) => &[],
+        }
+    }
+
     /// Fills buffers, runs all steps of a function, and returns what the buffers `wanted` then hold, both by index: for
     /// harnesses that run single kernels. A buffer with a row for each token has as many rows as `n_tokens`.
     ///

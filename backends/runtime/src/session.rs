@@ -114,6 +114,17 @@ impl Session {
         self.state.step_times()
     }
 
+    /// As [`State::record_calls`].
+    pub fn record_calls(&mut self, wanted: bool) {
+        self.state.record_calls(wanted);
+    }
+
+    /// As [`State::calls`].
+    #[must_use]
+    pub fn calls(&self) -> &[crate::Call] {
+        self.state.calls()
+    }
+
     /// Runs one batch.
     ///
     /// # Errors

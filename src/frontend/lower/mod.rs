@@ -39,6 +39,16 @@ pub enum KeyValues {
     Lazy,
 }
 
+impl KeyValues {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            KeyValues::Eager => "eager",
+            KeyValues::Lazy => "lazy",
+        }
+    }
+}
+
 /// The functions that a model is lowered to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Function {

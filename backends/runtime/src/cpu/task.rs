@@ -1,6 +1,7 @@
 //! Kernels with their arguments, how rows are split among calls, and which thread makes which.
 
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -100,12 +101,27 @@ impl Task {
     }
 }
 
+/// A call of a kernel by a thread, in nanoseconds from the start of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The step of the function.
+    pub step: u32,
+    /// The thread, from 0 on.
+    pub thread: u32,
+    /// When it began.
+    pub begin: u64,
+    /// When it ended.
+    pub end: u64,
+}
+
 /// The steps of a run, one after the other. Each begins when all calls of the one before have ended, whichever threads
 /// they ran on: nobody waits for a thread that has nothing to do.
 pub(super) struct Tasks {
     tasks: Vec<Task>,
     threads: u32,
     started: Instant,
+    /// The calls of each thread, if they are wanted. Each thread has a list of its own, so that no lock is ever waited for.
+    calls: Vec<Mutex<Vec<Call>>>,
 }
 
 impl Tasks {
@@ -115,9 +131,10 @@ impl Tasks {
     ///
     /// The kernels are of their signature, their arguments what they expect, and nothing but [`Tasks::run`] touches what
     /// these point to while it runs.
-    pub(super) unsafe fn begin(mut tasks: Vec<Task>, threads: usize) -> Self {
+    pub(super) unsafe fn begin(mut tasks: Vec<Task>, threads: usize, with_calls: bool) -> Self {
         tasks.iter_mut().for_each(Task::reset);
-        let tasks = Self { tasks, threads: threads as u32, started: Instant::now() };
+        let calls = (0..if with_calls { threads } else { 0 }).map(|_| Mutex::default()).collect();
+        let tasks = Self { tasks, threads: threads as u32, started: Instant::now(), calls };
         // SAFETY: passed on from the caller; nothing runs yet.
         unsafe { tasks.open(0) };
         tasks
@@ -155,7 +172,9 @@ impl Tasks {
     /// # Safety
     ///
     /// Threads that run the same tasks have different scratch memory, as much as any kernel needs.
-    pub(super) unsafe fn run(&self, scratch: *mut u8) {
+    pub(super) unsafe fn run(&self, thread: usize, scratch: *mut u8) {
+        let mut own = self.calls.get(thread).and_then(|calls| calls.lock().ok());
+        let now = || self.started.elapsed().as_nanos() as u64;
         for (idx, task) in self.tasks.iter().enumerate() {
             wait_until(|| task.calls.load(Ordering::Acquire) != CLOSED);
             let calls = task.calls.load(Ordering::Acquire);
@@ -165,9 +184,13 @@ impl Tasks {
                     break;
                 }
                 let Range { start, end } = part(task.tiles.load(Ordering::Relaxed), calls, call);
+                let begin = if own.is_some() { now() } else { 0 };
                 // SAFETY: whoever made the tasks vouches for kernel and arguments, the caller for the scratch memory. Each
                 // call has tiles of its own, all of them below the extent.
                 unsafe { (task.kernel)(task.args.0.as_ptr(), &raw const HELPERS, start, end, scratch) };
+                if let Some(own) = &mut own {
+                    own.push(Call { step: idx as u32, thread: thread as u32, begin, end: now() });
+                }
                 if task.done.fetch_add(1, Ordering::AcqRel) + 1 == calls {
                     task.ended.store(self.started.elapsed().as_nanos() as u64, Ordering::Relaxed);
                     // SAFETY: all calls of this step have ended, and with them this step.
@@ -179,9 +202,10 @@ impl Tasks {
 }
 
 impl Tasks {
-    /// The steps, to be run again.
-    pub(super) fn into_inner(self) -> Vec<Task> {
-        self.tasks
+    /// The steps, to be run again, and the calls, thread by thread.
+    pub(super) fn into_inner(self) -> (Vec<Task>, Vec<Call>) {
+        let calls = self.calls.into_iter().filter_map(|calls| calls.into_inner().ok());
+        (self.tasks, calls.flatten().collect())
     }
 }
 
