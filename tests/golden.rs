@@ -186,6 +186,11 @@ fn every_option_has_a_case() {
             seen.insert(format!("{router} keys {}", skip.kv.word()));
             seen.insert(format!("{router} gate {}", skip.gate.word()));
             seen.insert(format!("{router} decide {}", skip.decide.word()));
+            seen.insert(format!("{router} forced {}", skip.force_first > 0));
+            seen.insert(format!("{router} steps {}", !skip.decider.is_empty()));
+            seen.insert(format!("generate {}", skip.generate.word()));
+            seen.insert(format!("combine {}", skip.combine.word()));
+            seen.insert(format!("gate {}", skip.gate.word()));
             if capacity.is_some() {
                 seen.insert(format!("{router} capacity {} keys {}", skip.overflow.word(), skip.kv.word()));
             }
@@ -203,6 +208,10 @@ fn every_option_has_a_case() {
         both(&["capacity score keys all", "capacity score keys active"], &hard),
         both(&["normed", "raw", "decide here"], &learned),
         both(&["decide entry"], &learned),
+        both(&["forced true", "steps true"], &["gumbel", "topk"]),
+        both(&["threshold", "predictor"], &["generate"]),
+        both(&["either", "sum", "add"], &["combine"]),
+        both(&["binary", "scaled", "scaled_last", "raw"], &["gate"]),
         both(&["keys active"], &["never"]),
         both(&["bias false", "bias true"], &["linear", "ffn"]),
         both(&["bias none", "bias qkv", "bias all"], &["attention"]),

@@ -16,8 +16,9 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Ring32};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
-const WARNINGS: [(&str, &str); 3] = [
+const WARNINGS: [(&str, &str); 4] = [
     ("capacity-groups", "lint::future_leak"),
+    ("light-heavy", "lint::train_generate_mismatch"),
     ("mod-topk", "lint::train_generate_mismatch"),
     ("random-gate", "lint::batch_dependence"),
 ];
@@ -246,4 +247,8 @@ fn models_are_what_their_names_say() {
     assert_eq!(skips("random-gate").len(), 8);
     assert_eq!(skips("decoupled").len(), 12);
     assert_eq!(skips("capacity-groups").len(), 6);
+    assert_eq!(skips("d-llm").len(), 4);
+    assert_eq!(skips("skipgpt").len(), 10);
+    assert_eq!(skips("flexidepth"), vec![(Router::Sigmoid, 0.5); 4]);
+    assert_eq!(skips("light-heavy"), vec![(Router::TopK, 0.25); 4]);
 }

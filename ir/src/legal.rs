@@ -33,9 +33,6 @@ pub const MAX_WEIGHT_ELEMENTS: u64 = (1 << 31) - 1;
 /// Columns that a head may have: what an attention kernel keeps in registers.
 pub const MAX_HEAD_WIDTH: u32 = 256;
 
-/// Columns that router logits may have: what the row-wise dot kernel sums side by side.
-pub const MAX_ROUTER_COLS: u32 = 8;
-
 /// A graph that backends can compile, with its facts.
 #[derive(Clone, Debug)]
 pub struct Legal {
@@ -210,14 +207,15 @@ impl Ctx<'_> {
             let width = ty.cols().checked_div(*heads).unwrap_or(0);
             self.at_most(value, "the width of a head", width.into(), MAX_HEAD_WIDTH.into());
         }
-        if let Op::RouterLogits {} = op {
-            self.at_most(value, "the number of columns", ty.cols().into(), MAX_ROUTER_COLS.into());
-        }
     }
 
     fn operands(&mut self, value: Value) {
         let op = self.graph.op(value);
+        // Steps of a decider are over f32.
+        let decides =
+            matches!(op, Op::RouterLogits {} | Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. });
         let takes_f32 = op.has(Trait::Pointwise)
+            || decides
             || op.has(Trait::OpensScope)
             || op.has(Trait::UpdatesState)
             || op.has(Trait::Copies)

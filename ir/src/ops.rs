@@ -263,6 +263,10 @@ ops! {
     Binary of Binary;
     /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`, in f32; the result has the elements of `x`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
+    /// The numbers of `x` in f32: where a decider begins with what is no linear step.
+    Widen = "widen" (x) {} [RowWise, Pointwise];
+    /// `scores` `f32[r, 1]`, to which +∞ is added at the positions before `first`: those execute, and rank above all others.
+    ForceFirst = "force_first" (scores, positions) {first: u32} [RowWise, Pointwise];
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 
@@ -292,6 +296,8 @@ ops! {
     /// A capacity by score: as `limit_first`, but the rows of each group with the highest scores `f32[n, 1]`, ranked as
     /// by `route_topk`. Looks at the future.
     LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
+    /// The rows that are not in `executed`, a set of tokens: the two are disjoint, and together all rows.
+    Complement = "complement" (executed) {set: SetSym} [OpensScope];
     /// The rows of `x`, a tensor or a cache, that are in `set`, in order: `[n, d] → [c, d]`.
     Gather = "gather" (x, set) {} [Copies];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their

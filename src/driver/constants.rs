@@ -132,6 +132,10 @@ fn elements(PlanConstant { source, constant }: &PlanConstant, weights: &Weights)
             made.ok_or_else(|| unreadable.take().map_or_else(wrong_size, Error::from))?
         }
         ConstantSource::RopeCos { frequencies, half, .. } => rope(constant, *frequencies, *half, libm::cos),
+        ConstantSource::Forced { first, .. } => {
+            let forced = |position: usize| if position < *first as usize { f32::INFINITY } else { 0.0 };
+            (0..n).map(forced).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, .. } => rope(constant, *frequencies, *half, libm::sin),
     };
     if values.len() == n { Ok(values) } else { Err(wrong_size()) }

@@ -8,10 +8,12 @@ use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op, Scoring, Unary};
 
 use super::spec::skip::{Scorer, Skip};
+use super::spec::steps::{Step, Steps};
 use super::stream::{Head, NormKind, Positions, Stream, StreamInput};
 
 /// What a tensor of the weights is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a model has a few thousand of them at most, for a moment")]
 pub enum TensorRole {
     /// The stream that each token begins with.
     Embedding,
@@ -224,12 +226,68 @@ pub(super) fn router<B: Build>(
     name: &str,
     seen: B::Value,
 ) -> Result<B::Value, B::Error> {
-    let (d, rows) = (b.stream().d_model, skip.n_logits());
-    let weight = b.parameter(&format!("{name}.weight"), TensorRole::Router(*skip), &[rows, d])?;
+    let seen = steps(b, &scorer.steps, name, seen)?;
+    let (width, rows) = (scorer.steps.width(b.stream().d_model), skip.n_logits());
+    let weight = b.parameter(&format!("{name}.weight"), TensorRole::Router(*skip), &[rows, width])?;
     let logits = b.add(Op::RouterLogits {}, &[seen, weight])?;
     if !scorer.bias {
         return Ok(logits);
     }
     let bias = b.parameter(&format!("{name}.bias"), TensorRole::RouterBias, &[rows])?;
     b.add(Op::AddBias {}, &[logits, bias])
+}
+
+/// The score `f32[rows, 1]` by which the router `name` selects where it cannot see the future, over what it reads.
+pub(super) fn predictor<B: Build>(
+    b: &mut B,
+    of: &Steps,
+    name: &str,
+    seen: B::Value,
+) -> Result<B::Value, B::Error> {
+    let name = format!("{name}.predictor");
+    let seen = steps(b, of, &name, seen)?;
+    let width = of.width(b.stream().d_model);
+    let weight = b.parameter(&format!("{name}.weight"), TensorRole::Projection, &[1, width])?;
+    b.add(Op::RouterLogits {}, &[seen, weight])
+}
+
+/// What stands before the last weight of a decider, over what it reads; in f32 if there is any step.
+fn steps<B: Build>(b: &mut B, steps: &Steps, name: &str, seen: B::Value) -> Result<B::Value, B::Error> {
+    let (mut x, mut width) = (seen, b.stream().d_model);
+    for (idx, step) in steps.iter().enumerate() {
+        let name = format!("{name}.steps.{idx}");
+        if idx == 0 && !matches!(step, Step::Linear { .. }) {
+            x = b.add(Op::Widen {}, &[x])?;
+        }
+        match step {
+            Step::Linear { linear, bias } => {
+                let weight =
+                    b.parameter(&format!("{name}.weight"), TensorRole::Projection, &[linear, width])?;
+                x = b.add(Op::RouterLogits {}, &[x, weight])?;
+                if bias {
+                    let bias = b.parameter(&format!("{name}.bias"), TensorRole::Shift, &[linear])?;
+                    x = b.add(Op::AddBias {}, &[x, bias])?;
+                }
+                width = linear;
+            }
+            Step::Norm { norm } => {
+                let eps = F64::from(b.stream().norm.eps);
+                let role = TensorRole::Gain { offset: 0.0 };
+                let gain = b.parameter(&format!("{name}.weight"), role, &[width])?;
+                x = match norm {
+                    NormKind::RmsNorm => b.add(Op::RmsNorm { eps, groups: None }, &[x, gain])?,
+                    NormKind::LayerNorm => {
+                        let bias = b.parameter(&format!("{name}.bias"), TensorRole::Shift, &[width])?;
+                        b.add(Op::LayerNorm { eps, groups: None }, &[x, gain, bias])?
+                    }
+                };
+            }
+            Step::Activation { activation } => {
+                if let Some(function) = activation.unary() {
+                    x = b.add(function, &[x])?;
+                }
+            }
+        }
+    }
+    Ok(x)
 }

@@ -152,7 +152,8 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
             }
             Some(scores)
         }
-        Op::RouteRandom { .. } | Op::Input { .. } | Op::Pending { .. } => None,
+        // Who is left out follows from who is not, whose border is looked at.
+        Op::RouteRandom { .. } | Op::Input { .. } | Op::Pending { .. } | Op::Complement { .. } => None,
         // None of these makes a set.
         Op::Weight { .. }
         | Op::WeightRows { .. }
@@ -171,6 +172,8 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Unary(_)
         | Op::Binary(_)
         | Op::ScaleRows {}
+        | Op::Widen {}
+        | Op::ForceFirst { .. }
         | Op::Slice { .. }
         | Op::StoreRows {}
         | Op::AddRows {}

@@ -7,6 +7,7 @@
 mod bounded;
 mod campaign;
 mod check;
+mod choices;
 mod forms;
 mod ledger;
 mod metamorphic;

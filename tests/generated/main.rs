@@ -5,6 +5,7 @@
 mod bounded;
 mod campaign;
 mod check;
+mod choices;
 mod forms;
 mod ledger;
 mod metamorphic;
@@ -39,6 +40,39 @@ const LEDGER_MODELS: u64 = 250_000;
 
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
 const N_OPTIONS: usize = 138;
+
+/// Models with other branches and deciders of several steps that every run checks beside those.
+const N_CHOICES: u64 = 1_500;
+
+/// Values of options of choices that [`choices`] knows.
+const N_CHOICE_OPTIONS: usize = 26;
+
+#[test]
+fn generated_choices() {
+    let from = choices::FIRST_SEED;
+    let campaign = Campaign { from, count: N_CHOICES, threads: 2, code_every: CODE_EVERY, deadline: None };
+    let tally = campaign.run(&Honest, &|_| {});
+    if let Some(first) = tally.findings.first() {
+        let subject = Subject::of(first.seed);
+        let small = shrink::shrink(&Honest, &subject, &first.check, campaign.until(&subject));
+        println!("{}\nsequences {:?}", small.model, small.sequences);
+    }
+    let found: Vec<String> = tally
+        .findings
+        .iter()
+        .map(|finding| format!("seed {}: {}: {}", finding.seed, finding.check, finding.detail))
+        .collect();
+    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
+    let mut options: std::collections::BTreeMap<String, u64> = std::collections::BTreeMap::new();
+    for seed in from..from + N_CHOICES {
+        let mut drawn = choices::options(&Subject::of(seed).model);
+        drawn.sort();
+        drawn.dedup();
+        drawn.into_iter().for_each(|option| *options.entry(option).or_default() += 1);
+    }
+    assert!(options.values().all(|n| *n >= OF_EACH_OPTION), "{options:#?}");
+    assert_eq!(options.len(), N_CHOICE_OPTIONS, "{options:#?}");
+}
 
 #[test]
 fn generated_models() {

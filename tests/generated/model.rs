@@ -150,7 +150,7 @@ fn sub_layer(rng: &mut Rng, idx: usize, (layout, norms): (Layout, Norms), positi
 }
 
 fn routed(skip: Skip, executed: Node) -> Node {
-    Node::Route(Route { skip, executed: Box::new(executed) })
+    Node::Route(Route { skip, executed: Box::new(executed), otherwise: None })
 }
 
 /// The model with other skips; what `change` gives none for is no longer skipped.
@@ -170,7 +170,12 @@ fn map_node(node: &Node, change: &mut dyn FnMut(&Skip) -> Option<Skip>) -> Node 
         Node::Route(route) => {
             let skip = change(&route.skip);
             let executed = map_node(&route.executed, change);
-            skip.map_or(executed.clone(), |skip| routed(skip, executed))
+            let otherwise = route.otherwise.clone();
+            let executed = Box::new(executed);
+            match skip {
+                Some(skip) => Node::Route(Route { skip, executed, otherwise }),
+                None => *executed,
+            }
         }
     }
 }
@@ -188,7 +193,10 @@ pub(crate) fn map_layers(node: &Node, change: impl FnOnce(&mut Vec<Node>)) -> No
             change(&mut nodes);
             Node::Parallel(nodes)
         }
-        Node::Route(route) => routed(route.skip, map_layers(&route.executed, change)),
+        Node::Route(route) => {
+            let executed = Box::new(map_layers(&route.executed, change));
+            Node::Route(Route { executed, ..route.clone() })
+        }
         Node::Residual(_) => panic!("the body of a block is a sequence, or a route around one"),
     }
 }

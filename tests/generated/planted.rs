@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use skipc::frontend::lower::Skipping;
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::skip::{Kv, Skip};
+use skipc::frontend::spec::skip::{BranchScale, Kv, Skip};
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::verify::steps::Piece;
 use skipc_artifact::program::{Arg, Extent};
@@ -19,6 +19,7 @@ use skipc_plan::kernel::{Body, Compact, Kernel, RankOrder, Rows, Rowwise, Select
 use skipc_plan::pointwise::{Binary, Inst, Pointwise};
 
 use crate::campaign::check_caught;
+use crate::choices;
 use crate::forms::{Compiler, Honest, Until};
 use crate::model::map_skips;
 use crate::run::Masks;
@@ -48,6 +49,8 @@ enum Does {
 
 struct Fault {
     name: &'static str,
+    /// The first seed that it is tried on.
+    from: u64,
     does: Does,
     applied: AtomicBool,
 }
@@ -118,7 +121,8 @@ impl Compiler for Fault {
 }
 
 fn faults() -> Vec<Fault> {
-    let of = |name, does| Fault { name, does, applied: AtomicBool::new(false) };
+    let of = |name, does| Fault { name, from: 0, does, applied: AtomicBool::new(false) };
+    let choice = |name, does| Fault { from: choices::FIRST_SEED, ..of(name, does) };
     vec![
         of("no causal mask", Does::Lowered(|graph| attention(graph, [4, 4, 6, 6]))),
         of("other sequences in sight", Does::Lowered(|graph| attention(graph, [3, 3, 5, 5]))),
@@ -158,7 +162,57 @@ fn faults() -> Vec<Fault> {
         of("steps: the table names a stale page", Does::Pieces(stale_page)),
         of("steps: two sequences write into a page", Does::Pieces(shared_page)),
         of("steps: what waits is taken as computed", Does::Decided(forgotten_rows)),
+        choice("choices: the other branch takes all tokens", Does::Plan(incomplete_complement)),
+        choice("choices: one forced token too many", Does::Passed(one_more_forced)),
+        choice("choices: the other branch scaled by p", Does::Passed(not_one_minus)),
+        choice(
+            "choices: the whole branch scaled instead of its last layer",
+            Does::Model(|model| with_gate(model, BranchScale::ProbabilityLast, BranchScale::Probability)),
+        ),
+        choice(
+            "choices: scaled by the probability instead of the logit",
+            Does::Model(|model| with_gate(model, BranchScale::Score, BranchScale::Probability)),
+        ),
+        choice(
+            "choices: the factor of a gate forgotten",
+            Does::Model(|model| {
+                let plain = |skip: &Skip| Some(SkipTable { gate_factor: 1.0, ..SkipTable::of(skip) }.skip());
+                *model = map_skips(model, &mut { plain });
+            }),
+        ),
     ]
+}
+
+fn with_gate(model: &mut Model, from: BranchScale, to: BranchScale) {
+    let other = |skip: &Skip| {
+        let table = SkipTable::of(skip);
+        Some(SkipTable { gate: if table.gate == from { to } else { table.gate }, ..table }.skip())
+    };
+    *model = map_skips(model, &mut { other });
+}
+
+/// What another set leaves out is all rows.
+fn incomplete_complement(plan: &mut Plan) {
+    for kernel in kernels(plan) {
+        if let Body::Compact(compact) = &mut kernel.body
+            && let Select::NotIn(executed) = &mut compact.select
+        {
+            *executed = compact.forced;
+        }
+    }
+}
+
+fn one_more_forced(graph: &mut Graph) {
+    edit(graph, &|line| {
+        with_number(line, "{first=", &|number| (number.parse::<u32>().expect("a number") + 1).to_string())
+    });
+}
+
+fn not_one_minus(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Unary(Unary::OneMinus) = graph.op(value) else { return None };
+        graph.operands(value).first().copied()
+    });
 }
 
 fn other_seed(graph: &mut Graph) {
@@ -538,7 +592,7 @@ struct Row {
 fn plant(fault: &Fault) -> Row {
     let mut row =
         Row { fault: fault.name.to_owned(), seeds: Vec::new(), unseen: 0, caught_by: BTreeSet::new() };
-    for seed in 0..TRIES {
+    for seed in fault.from..fault.from + TRIES {
         let subject = Subject::of(seed);
         if subject.is_long() {
             continue;

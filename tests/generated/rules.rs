@@ -115,11 +115,10 @@ impl RouterOf<'_> {
     fn by_score(&self, function: Function, batch: &FlatBatch, scores: &[Score]) -> Vec<Should> {
         let threshold = match self.skip.decider() {
             Some(Decider::Sigmoid { threshold, .. }) => threshold,
-            Some(Decider::TopK { generate: Generate::Threshold(threshold), .. })
-                if function == Function::Generate =>
-            {
-                threshold
-            }
+            Some(Decider::TopK {
+                generate: Generate::Threshold(threshold) | Generate::Predictor { threshold, .. },
+                ..
+            }) if function == Function::Generate => threshold,
             Some(Decider::TopK { .. }) => {
                 return (0..scores.len()).map(|row| self.of_the_best(batch, scores, row)).collect();
             }
@@ -156,7 +155,11 @@ fn limit(density: f64) -> u64 {
 
 /// Whether row `a` ranks before row `b`.
 fn is_ahead(a: (usize, Score), b: (usize, Score)) -> Should {
-    let (over, error) = (a.1.value - b.1.value, a.1.error + b.1.error);
+    // Forced tokens have scores of +∞.
+    let (over, error) = match a.1.value == b.1.value && a.1.value.is_infinite() {
+        true => (0.0, 0.0),
+        false => (a.1.value - b.1.value, a.1.error + b.1.error),
+    };
     if over > error || (error == 0.0 && over == 0.0 && a.0 < b.0) {
         Should::Execute
     } else if over < -error || error == 0.0 {

@@ -14,6 +14,7 @@ use skipc_ir::RopeScaling;
 use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
+use crate::choices;
 use crate::model::{model, one_of};
 
 /// Changes whenever a seed would make another subject.
@@ -66,7 +67,10 @@ impl Subject {
             true => vec![one_of(&mut rng, &LONG), one_of(&mut rng, &LONG), rng.below(4)],
             false => (0..rng.below(5)).map(|_| one_of(&mut rng, &SHORT)).collect(),
         };
-        let model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
+        let mut model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
+        if seed >= choices::FIRST_SEED {
+            model = choices::with_choices(&mut rng, &model);
+        }
         let sequences = lengths
             .into_iter()
             .map(|length| (0..length).map(|_| rng.below(n_ids(&model)) as i64).collect())

@@ -28,17 +28,24 @@ class Skip:
     decide: str = "here"            # sub-layer only. here: from the stream as it reaches it | entry: from the block's entry
     bias: bool = False
     kv: str = "all"                 # all | active
-    gate: str = "binary"            # binary | scaled (the executed branch is multiplied by the router probability)
+    gate: str = "binary"            # binary | scaled (the change of the executed branch is multiplied by the router probability)
+                                    # | scaled_last (that of its last layer) | raw (by the one logit)
+    gate_factor: float = 1.0        # and by this
+    combine: str = "either"         # either | sum (the other branch for all, and the change of the executed one) | add (x + w * F(x))
+    decider: list = field(default_factory=list)     # steps before the router's weight
+    predictor: list = field(default_factory=list)   # steps of generate = "predictor"
+    force_first: int = 0            # the first tokens of a sequence rank above all others
+    otherwise: list = field(default_factory=list)   # layers of the tokens that do not execute
     threshold: float = 0.5          # sigmoid router; topk with generate = "threshold"
-    generate: str = ""              # topk: "threshold" replaces the selection when generating by sigma(z) >= threshold
+    generate: str = ""              # topk: "threshold" replaces the selection when generating by sigma(z) >= threshold; "predictor": of another z
     group_size: int = 0             # 0: no capacity (dropless); else consecutive tokens of one sequence
     capacity_factor: float = 1.25   # slots of every group, short ones too: ceil(group_size * density * factor)
     overflow: str = "position"      # position: first come, first served (causal) | score: highest score first
     seed: int = 0                   # random and hash routers
 
     def __post_init__(self):
-        if self.router == "highway" and self.gate == "scaled":
-            raise ValueError("gate = scaled has no meaning with the highway router")
+        if self.router == "highway" and self.gate != "binary":
+            raise ValueError("gate has no meaning with the highway router")
 
 
 @dataclass
@@ -93,7 +100,11 @@ def load_spec(path: str | Path) -> Spec:
     model = raw["model"]
 
     def skip(d):
-        return None if d is None else Skip(**d)
+        if d is None:
+            return None
+        out = Skip(**d)
+        out.otherwise = [layer(x) for x in out.otherwise]
+        return out
 
     def layer(d):
         d = dict(d)
@@ -135,7 +146,7 @@ class Norm(nn.Module):
     def forward(self, x):
         gain = self.weight + self.offset if self.offset else self.weight
         if self.kind == "layernorm":
-            return F.layer_norm(x, x.shape[-1:], gain, self.bias, self.eps)
+            return F.layer_norm(x, x.shape[-1:], gain.to(x.dtype), self.bias.to(x.dtype), self.eps)
         w = wide(x)
         return (w * torch.rsqrt(w.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * gain
 
@@ -270,6 +281,50 @@ KINDS = {"attention": Attention, "ffn": Ffn, "linear": Linear}
 
 # ---------------------------------------------------------------- router
 
+FUNCTIONS = {
+    "none": lambda x: x,
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_erf": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Steps(nn.Module):
+    """What stands in front of a decider's last weight, in float32 or better. Its norms have the model's eps and no offset."""
+
+    def __init__(self, spec: Spec, steps: list):
+        super().__init__()
+        self.steps, self.width = steps, spec.d_model
+        for i, step in enumerate(steps):
+            module = nn.Module()
+            if "linear" in step:
+                module = nn.Linear(self.width, step["linear"], bias=step.get("bias", False))
+                self.width = step["linear"]
+            elif "norm" in step:
+                module = Norm(spec, self.width)
+                module.kind, module.offset = step["norm"], 0.0
+                if module.kind == "layernorm" and not hasattr(module, "bias"):
+                    module.bias = nn.Parameter(torch.zeros(self.width))
+                elif module.kind == "rmsnorm" and hasattr(module, "bias"):
+                    del module.bias
+            self.add_module(str(i), module)
+
+    def forward(self, x):
+        x = wide(x) if self.steps else x
+        for i, step in enumerate(self.steps):
+            module = getattr(self, str(i))
+            if "linear" in step:
+                x = F.linear(x, wide(module.weight), wide(module.bias) if module.bias is not None else None)
+            elif "norm" in step:
+                x = module(x)
+            else:
+                x = FUNCTIONS[step["activation"]](x)
+        return x
+
+
 WEIGHTLESS = ("random", "hash", "always", "never")
 
 
@@ -284,9 +339,14 @@ class Router(nn.Module):
         self.forced = None                       # [B, T] in {0, 1}: decisions taken elsewhere, replayed here
         rows = 2 if cfg.router == "gumbel" else 1
         if cfg.router not in WEIGHTLESS:
-            self.weight = nn.Parameter(torch.zeros(rows, spec.d_model))
+            self.steps = Steps(spec, cfg.decider)
+            self.weight = nn.Parameter(torch.zeros(rows, self.steps.width))
             if cfg.bias:
                 self.bias = nn.Parameter(torch.zeros(rows))
+        if cfg.generate == "predictor":
+            self.predictor = nn.Module()
+            self.predictor.steps = Steps(spec, cfg.predictor)
+            self.predictor.weight = nn.Parameter(torch.zeros(1, self.predictor.steps.width))
 
     def forward(self, x, tokens, block_index: int, generating: bool = False):
         """x [B, T, D], tokens [B, T] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
@@ -301,7 +361,8 @@ class Router(nn.Module):
             else:
                 hard = p.clone()
             return apply_capacity(hard, p, cfg), p, None
-        logit = F.linear(wide(x), wide(self.weight), wide(self.bias) if cfg.bias else None)
+        forced = (torch.arange(t) < cfg.force_first).expand(b, t)
+        logit = F.linear(wide(self.steps(x)), wide(self.weight), wide(self.bias) if cfg.bias else None)
         if cfg.router == "gumbel":
             score = logit[..., 1] - logit[..., 0]
             p = soft = score.sigmoid()
@@ -316,15 +377,20 @@ class Router(nn.Module):
             p = soft = score.sigmoid()
             if cfg.router == "highway":
                 return soft, p, None                                     # has no decision to replay
-            if cfg.router == "topk" and not (generating and cfg.generate == "threshold"):
+            if cfg.router == "topk" and not (generating and cfg.generate):
                 if generating:
-                    raise ValueError("top-k looks at the future: generation needs generate = threshold")
+                    raise ValueError("top-k looks at the future: generation needs generate = threshold or predictor")
                 k = max(1, math.ceil(cfg.density * t))                   # expert choice over each sequence
-                order = score.sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier token on ties
+                order = score.masked_fill(forced, float("inf")).sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier token on ties
                 hard = torch.zeros_like(soft).scatter_(1, order, 1.0)
             else:
-                hard = (soft >= cfg.threshold).float()
-        hard = apply_capacity(hard, score, cfg)
+                chance = soft
+                if generating and cfg.generate == "predictor":
+                    chance = F.linear(wide(self.predictor.steps(x)), wide(self.predictor.weight))[..., 0].sigmoid()
+                hard = (chance >= cfg.threshold).float()
+        if cfg.router != "topk" or (generating and cfg.generate):
+            hard = hard.masked_fill(forced, 1.0)
+        hard = apply_capacity(hard, score.masked_fill(forced, float("inf")), cfg)
         if self.forced is not None:
             return self.forced.to(p.dtype), p, score
         return (hard + soft - soft.detach() if self.training else hard), p, score
@@ -380,22 +446,28 @@ class SkipBlock(nn.Module):
         self.router = Router(spec, cfg.skip) if cfg.skip else None
         self.layer_routers = nn.ModuleList(
             Router(spec, c.skip) if c.skip else None for c in cfg.layers)
+        others = lambda skip: nn.ModuleList(KINDS[c.kind](spec, c) for c in (skip.otherwise if skip else []))
+        self.otherwise = others(cfg.skip)
+        self.layer_otherwise = nn.ModuleList(others(c.skip) for c in cfg.layers)
 
-    def body(self, x, pos, gate, skip: Skip | None, layers, configs):
-        """Runs `layers` over every token and lets `gate` choose: y = g * f(x) + (1 - g) * x."""
-        h, parallel = x, self.cfg.layout != "sequence"
-        norm = self.layers[0].normed if self.cfg.layout == "parallel_one_norm" else None
+    def body(self, x, pos, gate, skip: Skip | None, layers, configs, parallel=None):
+        """Runs `layers` over every token; those outside of `gate` stay as they are. (what comes out, the state before the
+        last layer)"""
+        h = before = x
+        parallel = self.cfg.layout != "sequence" if parallel is None else parallel
+        norm = self.layers[0].normed if parallel and self.cfg.layout == "parallel_one_norm" else None
         for layer, cfg in zip(layers, configs):
             seen = x if parallel else h
+            before = seen
             if cfg.kind == "attention":
                 # a skipped token offers keys and values of the residual stream as it stands
                 h = h + layer(seen, pos, gate > 0 if skip and skip.kv == "active" else None, norm=norm)
             else:
                 h = h + layer(seen, norm=norm)
-            if skip and skip.router != "highway":
+            if gate is not None and skip.router != "highway":
                 # later layers of the block see skipped tokens unchanged
                 h = torch.where((gate > 0)[..., None], h, x)
-        return h
+        return h, before
 
     def decision_input(self, x, first: nn.Module, skip: Skip):
         if self.cfg.layout == "parallel_one_norm":
@@ -405,34 +477,61 @@ class SkipBlock(nn.Module):
     def forward(self, x, pos, tokens, generating=False):
         stats = []
         if self.router:
-            skip = self.cfg.skip
-            seen = self.decision_input(x, self.layers[0], skip)
-            gate, p, score = self.router(seen, tokens, self.index, generating)
-            y = self.body(x, pos, gate, skip, self.layers, self.cfg.layers)
-            return mix(x, y, gate, p, skip), [(gate, p, skip, score)]
+            seen = self.decision_input(x, self.layers[0], self.cfg.skip)
+            given = (self.router, self.cfg.skip, self.layers, self.cfg.layers, self.otherwise)
+            y, decided = self.choose(x, seen, given, pos, tokens, generating)
+            return y, [decided]
         entry, parallel = x, self.cfg.layout != "sequence"
-        for layer, router, cfg in zip(self.layers, self.layer_routers, self.cfg.layers):
+        for layer, router, cfg, other in zip(self.layers, self.layer_routers, self.cfg.layers, self.layer_otherwise):
             base = entry if parallel else x
             if router is None:
-                y = self.body(base, pos, None, None, [layer], [cfg])
+                y, _ = self.body(base, pos, None, None, [layer], [cfg])
             else:
                 seen = entry if cfg.skip.decide == "entry" else base
                 seen = self.decision_input(seen, layer, cfg.skip)
-                gate, p, score = router(seen, tokens, self.index, generating)
-                y = self.body(base, pos, gate, cfg.skip, [layer], [cfg])
-                stats.append((gate, p, cfg.skip, score))
-                y = mix(base, y, gate, p, cfg.skip)
+                given = (router, cfg.skip, [layer], [cfg], other)
+                y, decided = self.choose(base, seen, given, pos, tokens, generating)
+                stats.append(decided)
             x = x + (y - base) if parallel else y
         return x, stats
 
+    def choose(self, x, seen, given, pos, tokens, generating):
+        """One choice between layers and what stands in `otherwise`: (the stream, what was decided)."""
+        router, skip, layers, configs, other = given
+        gate, p, score = router(seen, tokens, self.index, generating)
+        y, before = self.body(x, pos, gate, skip, layers, configs)
+        y = weighted(x, y, before, score if skip.gate == "raw" else p, skip)
+        decided = (gate, p, skip, score)
+        if not skip.otherwise:
+            return mix(x, y, gate, skip), decided
+        if skip.combine == "sum":
+            light, _ = self.body(x, pos, None, None, other, skip.otherwise, parallel=False)
+            return torch.where((gate > 0)[..., None], light + (y - x), light), decided
+        rest = 1 - (gate > 0).to(x.dtype)
+        g, before = self.body(x, pos, rest, skip, other, skip.otherwise, parallel=False)
+        if skip.gate in ("scaled", "scaled_last"):
+            g = weighted(x, g, before, 1 - p, skip)
+        return torch.where((gate > 0)[..., None], y, g), decided
 
-def mix(x, y, gate, p, skip: Skip):
+
+def weighted(x, y, before, w, skip: Skip):
+    """What a token gets of a branch y, whose last layer began at `before`."""
+    if skip.router == "highway" or (skip.gate == "binary" and skip.combine != "add"):
+        return y
+    if skip.gate == "binary":
+        return x + y
+    w = w.to(x.dtype)[..., None] * skip.gate_factor
+    if skip.combine == "add":
+        return x + w * y
+    start = before if skip.gate == "scaled_last" else x
+    return start + w * (y - start)
+
+
+def mix(x, y, gate, skip: Skip):
     """Combine the executed branch y with the residual x under the gate. A skipped row keeps its very bytes."""
     g = gate.to(x.dtype)[..., None]
     if skip.router == "highway":
         return g * y + (1 - g) * x
-    if skip.gate == "scaled":
-        y = x + p.to(x.dtype)[..., None] * (y - x)
     if g.requires_grad:                                  # the straight-through path: value y or x, gradient of both
         return torch.where(g > 0, y, x) + (g - g.detach()) * (y - x)
     return torch.where(g > 0, y, x)

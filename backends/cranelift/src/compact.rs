@@ -87,6 +87,12 @@ fn decide(
             let limit = e.int(*limit as i64);
             e.ins().icmp(IntCC::UnsignedLessThan, score, limit)
         }
+        Select::NotIn(mask) => {
+            let mask = e.pointer(*mask, DType::U8)?;
+            let address = e.element(mask, row, 1);
+            let flag = e.load_flag(address, DType::U8);
+            e.ins().icmp_imm_u(IntCC::Equal, flag, 0)
+        }
         Select::Ranked(ranked) => {
             let (flag, state) = ranked::decide(e, ranked, (row, n_rows), ranked::State::of(state)?)?;
             return Ok((flag, state.values().to_vec()));

@@ -437,6 +437,8 @@ pub enum Select {
         /// density · 2³², at most 2³².
         limit: u64,
     },
+    /// Those that are not in another set: `u8`, one column, not 0 where the row is in it.
+    NotIn(Slot),
     /// Those that take part and that rank among the first of their segment.
     Ranked(Ranked),
 }
@@ -615,6 +617,7 @@ impl Kernel {
             Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
+            Body::Compact(Compact { select: Select::NotIn(_), .. }) => "compact_not_in".to_owned(),
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
             Body::Pending(_) => "pending".to_owned(),
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),

@@ -84,6 +84,10 @@ pub(crate) enum Elementwise {
     Bias,
     /// Every row is multiplied by a number of its own.
     RowScale,
+    /// The element in f32, as it is in the kernel.
+    Widen,
+    /// Scores, above all at the positions before this one.
+    ForceFirst { first: u32 },
 }
 
 /// Which kernel.
@@ -118,6 +122,8 @@ pub(crate) enum Route {
     FirstAfter { group_size: u32, slots: u32 },
     /// The best of each group of a set.
     Best { group_size: u32, slots: u32 },
+    /// The tokens that another set leaves out.
+    Complement,
     /// Rows of a cache that wait for this router.
     Pending { router: u32 },
 }
@@ -184,6 +190,9 @@ impl OpKind {
             Op::LimitFirstAfter { group_size, slots, .. } => {
                 OpKind::Route(Route::FirstAfter { group_size, slots })
             }
+            Op::Widen {} => OpKind::Elementwise(Elementwise::Widen),
+            Op::ForceFirst { first } => OpKind::Elementwise(Elementwise::ForceFirst { first }),
+            Op::Complement { .. } => OpKind::Route(Route::Complement),
             Op::Pending { router, .. } => OpKind::Route(Route::Pending { router }),
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),
@@ -217,7 +226,10 @@ impl Elementwise {
         match self {
             Elementwise::Unary(function) => function.cost() == Cost::Arithmetic,
             Elementwise::Binary(_) => true,
-            Elementwise::Bias | Elementwise::RowScale => false,
+            Elementwise::Bias
+            | Elementwise::RowScale
+            | Elementwise::Widen
+            | Elementwise::ForceFirst { .. } => false,
         }
     }
 }

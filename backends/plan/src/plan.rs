@@ -82,6 +82,14 @@ pub enum ConstantSource {
         /// Rows.
         positions: u32,
     },
+    /// What lifts the scores of the first tokens above all others: +∞ for so many positions and 0 for the rest,
+    /// `[positions, 1]`.
+    Forced {
+        /// How many positions are forced.
+        first: u32,
+        /// Rows.
+        positions: u32,
+    },
     /// `sin` of [`Frequencies::angle`], `[positions, half]`.
     RopeSin {
         /// By how much each pair turns.

@@ -306,6 +306,7 @@ impl Display for InKernel<'_, Compact> {
                 }
                 write!(f, "{}) < {limit}", InKernel(kernel, ids))?;
             }
+            Select::NotIn(mask) => write!(f, "that are not in {}", slot(mask))?,
             Select::Ranked(ranked) => write!(f, "{}", InKernel(kernel, ranked))?,
         }
         writeln!(f, ", or {} if {}", slot(forced), slot(use_forced))

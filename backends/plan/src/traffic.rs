@@ -444,6 +444,7 @@ impl Found<'_> {
             Select::Random { ids, sequences, .. } => {
                 std::iter::once(ids).chain(sequences).for_each(|view| self.read(view, 1));
             }
+            Select::NotIn(mask) => self.read(dense(mask), 1),
             Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.whole(compact.use_forced, 1);

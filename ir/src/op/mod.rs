@@ -116,6 +116,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
         Op::ScaleRows {} => pointwise::infer_scale(args),
+        Op::Widen {} => pointwise::infer_widen(args),
+        Op::ForceFirst { .. } => token_set::infer_force(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
         Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
         Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
@@ -126,6 +128,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
             token_set::infer_limit(args, (*set, *group_size), None)
         }
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
+        Op::Complement { set } => token_set::infer_complement(args, *set),
         Op::Pending { set, router } => state::infer_pending(args, (*set, *router)),
         Op::StoreRows {} => state::infer_store(args),
         Op::AddRows {} => state::infer_sum(args),
@@ -179,6 +182,8 @@ pub(crate) fn eval<N: Number>(
         Op::Unary(function) => pointwise::unary(*function, operands[0]),
         Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),
         Op::ScaleRows {} => pointwise::scale_rows(operands[0], operands[1]),
+        Op::Widen {} => Ok(operands[0].clone()),
+        Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
         Op::Route { set, at_least } => {
             token_set::route(*set, operands[0], env, || token_set::at_least(operands[0], at_least.0))
@@ -196,6 +201,7 @@ pub(crate) fn eval<N: Number>(
             let taken = state::taken(&operands[1..], env.batch.len(), *group_size)?;
             token_set::limited_after(&taken, (*group_size, *slots), operands[0], &operands[1..3])
         }),
+        Op::Complement { .. } => token_set::complement(operands[0]),
         Op::Pending { router, .. } => state::pending(operands, env.batch.len(), *router as usize),
         Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2]),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),

@@ -11,7 +11,7 @@ pub(super) fn infer(
     eps: F64,
     (n_vectors, groups): (usize, Option<u32>),
 ) -> Result<Type, TypeError> {
-    let (_, rows, cols) = args.token_matrix(0)?;
+    let (elem, rows, cols) = args.token_matrix(0)?;
     if let Some(groups) = groups
         && !(groups > 0 && cols.is_multiple_of(groups))
     {
@@ -21,7 +21,7 @@ pub(super) fn infer(
         args.vector(idx, cols / groups.unwrap_or(1))?;
     }
     check_eps(args, eps)?;
-    Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(cols)]))
+    Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
 }
 
 /// What a norm scales each row by.

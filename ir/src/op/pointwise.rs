@@ -3,7 +3,7 @@
 use super::{Args, TypeError};
 use crate::elementwise::{Binary, Unary};
 use crate::interp::{Datum, EvalError, Number};
-use crate::ty::{Dim, Type};
+use crate::ty::{Dim, Elem, Type};
 
 pub(super) fn infer_unary(function: Unary, args: Args<'_>) -> Result<Type, TypeError> {
     args.token_matrix(0)?;
@@ -31,6 +31,11 @@ pub(super) fn infer_slice(args: Args<'_>, start: u32, len: u32) -> Result<Type, 
         return Err(args.bad_attr("len", format!("should leave a range within {cols} columns")));
     }
     Ok(Type::tensor(elem, &[rows, Dim::Fixed(len)]))
+}
+
+pub(super) fn infer_widen(args: Args<'_>) -> Result<Type, TypeError> {
+    let (_, rows, cols) = args.token_matrix(0)?;
+    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(cols)]))
 }
 
 pub(super) fn infer_scale(args: Args<'_>) -> Result<Type, TypeError> {

@@ -53,6 +53,19 @@ pub(super) fn infer_limit(
     Ok(Type::Set { sym: set, of })
 }
 
+pub(super) fn infer_complement(args: Args<'_>, set: SetSym) -> Result<Type, TypeError> {
+    match token_set(args, 0)? {
+        (_, of) if of.is_token_rows() => Ok(Type::Set { sym: set, of }),
+        _ => Err(args.wrong(0, "a set of tokens")),
+    }
+}
+
+pub(super) fn infer_force(args: Args<'_>) -> Result<Type, TypeError> {
+    let rows = scored_rows(args, 0)?;
+    args.ints(1, rows)?;
+    Ok(args.ty(0).clone())
+}
+
 /// The rows of operand `idx`, which is one f32 score for each.
 fn scored_rows(args: Args<'_>, idx: usize) -> Result<Dim, TypeError> {
     match args.ty(idx).as_tensor() {
@@ -115,6 +128,25 @@ pub(super) fn route<N: Number>(
     };
     let rows = mask.iter().enumerate().filter(|(_, executes)| **executes).map(|(row, _)| row).collect();
     Ok(Datum::Set { rows, of })
+}
+
+/// The rows that are not in a set. Nobody forces them: they follow from the set.
+pub(super) fn complement<N: Number>(executed: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (taken, of) = executed.set()?;
+    let rows = (0..of).filter(|row| taken.binary_search(row).is_err()).collect();
+    Ok(Datum::Set { rows, of })
+}
+
+pub(super) fn force_first<N: Number>(
+    scores: &Datum<N>,
+    positions: &Datum<N>,
+    first: u32,
+) -> Result<Datum<N>, EvalError> {
+    let (cols, scores) = scores.real()?;
+    let lift = |position: i64| if position < i64::from(first) { f64::INFINITY } else { 0.0 };
+    let rows = scores.iter().zip(positions.ints()?);
+    let data = rows.map(|(score, position)| score.add(N::from_f64(lift(*position)))).collect();
+    Ok(Datum::Real { cols, data })
 }
 
 pub(super) fn at_least<N: Number>(scores: &Datum<N>, threshold: f64) -> Result<Vec<bool>, EvalError> {

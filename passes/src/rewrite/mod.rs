@@ -168,6 +168,15 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
     };
     let mut densities: BTreeMap<SetSym, f64> = graph.values().filter_map(of_route).collect();
     densities.extend(&options.densities);
+    for value in graph.values() {
+        let (Op::Complement { set }, Some(executed)) =
+            (graph.op(value), graph.operands(value).first().copied())
+        else {
+            continue;
+        };
+        let executed = graph.op(executed).opens().and_then(|set| densities.get(&set)).copied();
+        densities.insert(*set, executed.map_or(UNKNOWN_DENSITY, |density| 1.0 - density));
+    }
     densities
 }
 

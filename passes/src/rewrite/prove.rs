@@ -109,6 +109,9 @@ impl Widths {
             | Op::Unary(_)
             | Op::Binary(_)
             | Op::ScaleRows {}
+            | Op::Widen {}
+            | Op::ForceFirst { .. }
+            | Op::Complement { .. }
             | Op::Route { .. }
             | Op::RouteRandom { .. }
             | Op::RouteTopK { .. }

@@ -163,22 +163,29 @@ impl Names {
             return Some(place("", "", kind, find(self.outside, module)?));
         };
         let (front, blocks) = (format!("{}{block}.", self.block), format!("blocks.{block}."));
-        if let Some(router) = self.router(inside) {
-            let theirs = format!("{front}{router}.{kind}");
-            return Some(Place { theirs, parts: vec![ours.to_owned()], transposed: false, is_router: true });
+        if let Some((module, is_router)) = self.choice(inside) {
+            let theirs = format!("{front}{module}.{kind}");
+            return Some(Place { theirs, parts: vec![ours.to_owned()], transposed: false, is_router });
         }
         let row = self.inside.iter().find_map(|rows| find(rows, inside))?;
         Some(place(&front, &blocks, kind, row))
     }
 
-    /// Their name of a router.
-    fn router(&self, inside: &str) -> Option<String> {
-        match inside {
-            "router" => Some("skip_router".to_owned()),
-            "layer_routers.0" => Some(format!("{}.skip_router", self.routed[0])),
-            "layer_routers.1" => Some(format!("{}.skip_router", self.routed[1])),
-            _ => None,
+    /// Their name of a module of a choice, and whether it is the last weight of its router.
+    fn choice(&self, inside: &str) -> Option<(String, bool)> {
+        if let Some(layer) = inside.strip_prefix("otherwise.0.") {
+            return Some((format!("skip_adapter.{layer}"), false));
         }
+        let routers = [
+            ("router", "skip_router".to_owned()),
+            ("layer_routers.0", format!("{}.skip_router", self.routed[0])),
+            ("layer_routers.1", format!("{}.skip_router", self.routed[1])),
+        ];
+        routers.into_iter().find_map(|(ours, theirs)| {
+            let rest = inside.strip_prefix(ours)?;
+            let is_step = rest.starts_with(".steps.") || rest.starts_with(".predictor");
+            (rest.is_empty() || is_step).then(|| (theirs + rest, rest.is_empty()))
+        })
     }
 
     /// Whether a tensor of theirs is none of the model's weights: masks and frequencies that some files have.
@@ -219,6 +226,17 @@ mod tests {
         );
         assert_eq!(theirs(&GPT2, "blocks.3.layer_routers.0.bias"), of("h.3.attn.skip_router.bias"));
         assert_eq!(theirs(&PHI, "blocks.3.router.weight"), of("model.layers.3.skip_router.weight"));
+        assert_eq!(
+            theirs(&GPT2, "blocks.3.layer_routers.1.steps.2.bias"),
+            of("h.3.mlp.skip_router.steps.2.bias")
+        );
+        assert_eq!(
+            theirs(&LLAMA, "blocks.3.otherwise.0.up_proj.weight"),
+            of("model.layers.3.skip_adapter.up_proj.weight")
+        );
+        let is_router = |name: &str| LLAMA.place(name).is_some_and(|place| place.is_router);
+        assert!(is_router("blocks.1.router.weight") && !is_router("blocks.1.router.steps.0.weight"));
+        assert_eq!(theirs(&LLAMA, "blocks.0.router_of.weight"), None);
         assert_eq!(theirs(&LLAMA, "blocks.0.layers.7.up_proj.weight"), None);
         let c_attn = GPT2.place("blocks.1.layers.0.v_proj.weight").unwrap();
         assert!(c_attn.transposed && c_attn.theirs == "h.1.attn.c_attn.weight");

@@ -8,6 +8,8 @@ use crate::frontend::build::TensorRole;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::{BranchScale, Combine, Decider, Skip};
 use crate::frontend::spec::tensors::tensors;
+use crate::frontend::weights::TensorSource as _;
+use crate::frontend::weights::drawn::{Drawn, RANDOM_SEED};
 
 /// How far beyond its border a score is that decides alone: clear, and not so far that training could not bring it back.
 const CLEAR: f64 = 4.0;
@@ -27,7 +29,8 @@ pub struct RouterTensor {
 
 impl Directory {
     /// Tensors of all routers of `model`, which is that of the directory: weights of 0 and biases for which every token
-    /// executes its layers, so that the model is the dense one.
+    /// executes its layers, so that the model is the dense one. Steps before a router's weight are drawn, and other branches
+    /// begin with adding nothing.
     ///
     /// # Errors
     /// `usage::init` for routers that cannot be such, and where there are none.
@@ -41,18 +44,30 @@ impl Directory {
                 _ => None,
             })
             .collect();
+        let drawn = Drawn::new(model, RANDOM_SEED);
         let mut made = Vec::new();
         for tensor in &wanted {
-            let Some(skip) = routers.get(&module(&tensor.name)) else { continue };
-            let bias = bias(skip)?;
             let n_values = tensor.shape.iter().product();
-            let values = match tensor.role {
-                TensorRole::RouterBias => match (n_values, self.naming.swaps_rows) {
-                    (2, false) => vec![0.0, bias],
-                    (2, true) => vec![bias, 0.0],
-                    _ => vec![bias; n_values],
+            let values = match (routers.get(&module(&tensor.name)), tensor.role) {
+                (Some(skip), TensorRole::RouterBias) => {
+                    let bias = bias(skip)?;
+                    match (n_values, self.naming.swaps_rows) {
+                        (2, false) => vec![0.0, bias],
+                        (2, true) => vec![bias, 0.0],
+                        _ => vec![bias; n_values],
+                    }
+                }
+                (Some(skip), _) => {
+                    bias(skip)?;
+                    vec![0.0; n_values]
+                }
+                (None, role) if belongs_to_choice(&tensor.name) => match role {
+                    TensorRole::Gain { offset } => vec![(1.0 - offset) as f32; n_values],
+                    TensorRole::Projection => drawn.read(&tensor.name)?.to_f32(),
+                    // What another branch adds begins with nothing.
+                    _ => vec![0.0; n_values],
                 },
-                _ => vec![0.0; n_values],
+                (None, _) => continue,
             };
             let place = self.naming.names.place(&tensor.name);
             let name = place.map(|place| self.naming.written(&place.theirs)).unwrap_or_default();
@@ -65,6 +80,11 @@ impl Directory {
         }
         Ok(made)
     }
+}
+
+/// Whether a tensor is a decider's or of a branch that a dense checkpoint does not have.
+fn belongs_to_choice(name: &str) -> bool {
+    [".steps.", ".predictor.", ".otherwise."].iter().any(|part| name.contains(part))
 }
 
 /// The bias with which a router executes every token; 0 for one without a bias that does so by itself.
@@ -82,7 +102,7 @@ fn bias(skip: &Skip) -> Result<f32, Diagnostic> {
     let (border, is_certain) = match (skip.decider(), skip.combine) {
         (None, _) => (0.0, true),
         (Some(Decider::Sigmoid { threshold, .. }), Combine::Either(either)) => {
-            ((threshold / (1.0 - threshold)).ln(), either.scale == BranchScale::Probability)
+            ((threshold / (1.0 - threshold)).ln(), either.scale != BranchScale::One)
         }
         (Some(Decider::TopK { .. }), _) if skip.density < 1.0 => {
             return refused(
@@ -90,7 +110,7 @@ fn bias(skip: &Skip) -> Result<f32, Diagnostic> {
                 "write `density = 1.0` to begin with, or choose `type = \"sigmoid\"`",
             );
         }
-        (_, Combine::Either(either)) => (0.0, either.scale == BranchScale::Probability),
+        (_, Combine::Either(either)) => (0.0, either.scale != BranchScale::One),
         (Some(_), Combine::Highway(_)) => (0.0, true),
     };
     let has_bias = skip.scorer().is_some_and(|scorer| scorer.bias);

@@ -9,8 +9,9 @@ use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
 use crate::frontend::language::words::{Word, words};
-use crate::frontend::spec::skip::{Decide, Input, Kv, Overflow};
+use crate::frontend::spec::skip::{BranchScale, Decide, Input, Kv, Overflow};
 use crate::frontend::spec::skip_table::{GenerateKind, Router};
+use crate::frontend::spec::steps;
 
 const KEYS: &[&str] = &[
     "version",
@@ -58,16 +59,16 @@ words! {
     Granularity { Layer = "layer", Attention = "attention", Mlp = "mlp", Both = "both" }
 }
 
-/// `output_scale` as the `gate` of a spec; nothing for those that specs do not have yet.
+/// `output_scale` as the `gate` of a spec.
 #[derive(Clone, Copy, PartialEq)]
-struct Scale(Option<&'static str>);
+struct Scale(BranchScale);
 
 impl Word for Scale {
     const WORDS: &'static [(&'static str, Scale)] = &[
-        ("none", Scale(Some("binary"))),
-        ("score", Scale(Some("scaled"))),
-        ("score_last", Scale(None)),
-        ("raw", Scale(None)),
+        ("none", Scale(BranchScale::One)),
+        ("score", Scale(BranchScale::Probability)),
+        ("score_last", Scale(BranchScale::ProbabilityLast)),
+        ("raw", Scale(BranchScale::Score)),
     ];
 }
 
@@ -90,27 +91,36 @@ pub(super) struct Skips {
     granularity: Granularity,
     /// Layers that have a router, by number.
     layers: Vec<bool>,
-    /// The skip as a spec writes it.
-    text: String,
+    /// The settings of the skip as a spec writes them.
+    settings: Vec<String>,
+    /// Width of the FFN that tokens take which do not execute, if there is one.
+    adapter: Option<usize>,
     /// The row of a router's weight that means execution is the first: rows are swapped when they are read.
     pub(super) swaps_rows: bool,
 }
 
 impl Skips {
-    /// The skip of a whole block, as a spec writes it.
-    pub(super) fn of_block(&self, layer: usize) -> Option<&str> {
-        (self.granularity == Granularity::Layer && self.layers[layer]).then_some(&self.text)
+    /// The skip of a whole block with an FFN of this activation, as a spec writes it.
+    pub(super) fn of_block(&self, layer: usize, activation: &str) -> Option<String> {
+        let otherwise = self.adapter.map(|width| {
+            format!(
+                "otherwise = [{{ kind = \"ffn\", d_ff = {width}, activation = {activation:?}, norms = \"pre\" }}]"
+            )
+        });
+        let settings: Vec<String> = self.settings.iter().cloned().chain(otherwise).collect();
+        (self.granularity == Granularity::Layer && self.layers[layer])
+            .then(|| format!("{{ {} }}", settings.join(", ")))
     }
 
     /// The skip of a sub-layer: 0 is attention, 1 the FFN.
-    pub(super) fn of_layer(&self, layer: usize, idx: usize) -> Option<&str> {
+    pub(super) fn of_layer(&self, layer: usize, idx: usize) -> Option<String> {
         let is_routed = match self.granularity {
             Granularity::Layer => false,
             Granularity::Attention => idx == 0,
             Granularity::Mlp => idx == 1,
             Granularity::Both => true,
         };
-        (is_routed && self.layers[layer]).then_some(&self.text)
+        (is_routed && self.layers[layer]).then(|| format!("{{ {} }}", self.settings.join(", ")))
     }
 }
 
@@ -162,8 +172,21 @@ fn skips(ctx: &mut Ctx<'_>, table: &Table, n_layers: usize) -> Option<Skips> {
     let swaps_rows = router(ctx, table, &mut settings)?;
     of_skip(ctx, fields, &mut settings)?;
     version?;
-    let text = format!("{{ {} }}", settings.join(", "));
-    Some(Skips { granularity: granularity?, layers: layers?, text, swaps_rows })
+    let (granularity, layers) = (granularity?, layers?);
+    let adapter = match given(table, "adapter_size") {
+        None => None,
+        Some(entry) => Some(adapter(ctx, entry, granularity)?),
+    };
+    Some(Skips { granularity, layers, settings, adapter, swaps_rows })
+}
+
+/// Width of the FFN of tokens that do not execute; only whole layers have one.
+fn adapter(ctx: &mut Ctx<'_>, entry: &Entry, granularity: Granularity) -> Option<usize> {
+    if granularity != Granularity::Layer {
+        unsupported(ctx, entry, "another branch beside a part of a layer: `granularity` is not \"layer\"");
+        return None;
+    }
+    ctx.count(entry, 1..=limits::WIDTH)
 }
 
 /// What stands behind a key, `null` left out.
@@ -197,19 +220,11 @@ fn of_skip(ctx: &mut Ctx<'_>, fields: Fields<'_>, settings: &mut Vec<String>) ->
         let factor = ctx.number(entry, "above 0.0, at most 1e6", |number| number > 0.0 && number <= 1e6)?;
         settings.push(format!("capacity_factor = {factor:?}"));
     }
-    if let Some(entry) = given(table, "force_first")
-        && ctx.count(entry, 0..=limits::POSITIONS)? > 0
-    {
-        unsupported(ctx, entry, "tokens that always execute");
+    if let Some(entry) = given(table, "force_first") {
+        settings.push(format!("force_first = {}", ctx.count(entry, 0..=limits::POSITIONS)?));
     }
     if let Some(entry) = given(table, "output_scale") {
-        match ctx.word::<Scale>(entry)?.0 {
-            Some(gate) => settings.push(format!("gate = {gate:?}")),
-            None => unsupported(ctx, entry, "a scale that specs do not have yet"),
-        }
-    }
-    if let Some(entry) = given(table, "adapter_size") {
-        unsupported(ctx, entry, "another branch for tokens that skip, which specs do not have yet");
+        settings.push(format!("gate = {:?}", ctx.word::<Scale>(entry)?.0.word()));
     }
     if let Some(entry) = given(table, "router_aux_loss_coef") {
         ctx.number(entry, "of any sign", |_| true)?;
@@ -256,10 +271,8 @@ fn router(ctx: &mut Ctx<'_>, table: &Table, settings: &mut Vec<String>) -> Optio
     if let Some(entry) = given(table, "seed") {
         settings.push(format!("seed = {}", ctx.seed(entry)?));
     }
-    if let Some(entry) = given(table, "steps")
-        && !matches!(&entry.value.kind, ValueKind::List(list) if list.is_empty())
-    {
-        unsupported(ctx, entry, "steps before the router's weight, which specs do not have yet");
+    if let Some(entry) = given(table, "steps") {
+        settings.push(format!("decider = {}", steps::read(ctx, entry)?.print()));
     }
     if let Some(entry) = given(table, "temperature") {
         positive(ctx, entry)?;

@@ -66,6 +66,7 @@ pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String>
         model_table(c, &sizes, ropes.as_ref().map(|ropes| shared.unwrap_or(&ropes[0])), shared.is_some())?;
     let same = attention(c, &sizes)?;
     let ffn = ffn(c)?;
+    let activation = activation(c)?;
     let turns = turns(c, sizes.layers)?;
     let window = window(c)?;
     let layers: Vec<String> = (0..sizes.layers)
@@ -77,7 +78,7 @@ pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String>
             }
             let window = window.filter(|_| types[layer] == LayerType::Sliding);
             attention.extend(window.map(|window| format!("window = {window}")));
-            block(c.family.layout, [attention, ffn.clone()], skips, layer)
+            block((c.family.layout, activation), [attention, ffn.clone()], skips, layer)
         })
         .collect();
     Some(model + &stack(&layers))
@@ -322,12 +323,18 @@ fn window(c: &mut Config<'_>) -> Option<Option<usize>> {
     c.nullable("sliding_window", default, |ctx, entry| ctx.count(entry, 1..=limits::POSITIONS))
 }
 
-fn block(layout: &str, layers: [Vec<String>; 2], skips: Option<&Skips>, layer: usize) -> String {
+fn block(
+    (layout, activation): (&str, &str),
+    layers: [Vec<String>; 2],
+    skips: Option<&Skips>,
+    layer: usize,
+) -> String {
     let mut text = String::new();
     if layout != "sequence" {
         text.push_str(&format!("layout = {layout:?}\n"));
     }
-    text.extend(skips.and_then(|skips| skips.of_block(layer)).map(|skip| format!("skip = {skip}\n")));
+    let skip = skips.and_then(|skips| skips.of_block(layer, activation));
+    text.extend(skip.map(|skip| format!("skip = {skip}\n")));
     text.push_str("layers = [\n");
     for (idx, mut settings) in layers.into_iter().enumerate() {
         let skip = skips.and_then(|skips| skips.of_layer(layer, idx));

@@ -45,7 +45,7 @@ pub(super) fn future_leak_by_capacity(site: &Site<'_>) -> Option<Diagnostic> {
 
 /// Top-k in training and prefill, a threshold in generation.
 pub(super) fn train_generate_mismatch(site: &Site<'_>) -> Option<Diagnostic> {
-    let Some(Generate::Threshold(threshold)) = site.skip.top_k() else { return None };
+    let threshold = site.skip.top_k().and_then(Generate::threshold)?;
     let density = site.skip.density;
     let message = format!(
         "training and prefill take the {} % highest scores of a sequence, generation all from {threshold} on",

@@ -42,9 +42,12 @@ struct StreamCache {
     behind: Option<Value>,
 }
 
-/// The decisions of a router.
+/// What was decided about a set of tokens.
 struct Decided {
-    router: usize,
+    /// The name of the cache that says which tokens are in the set.
+    name: String,
+    /// The router whose executed tokens they are; none if they are those that it leaves out.
+    router: Option<usize>,
     /// Of the tokens of this step, `mask[n]`.
     executed: Value,
     /// Of all tokens in the cache, if something has looked at them.
@@ -108,9 +111,26 @@ impl Ctx<'_> {
     /// Notes the decisions of the router that comes next.
     pub(super) fn note_decisions(&mut self, set: Value, executed: Value) {
         let router = self.gates.len();
+        let name = format!("decision.{router}");
         if let Some(cache) = &mut self.cache {
-            cache.decisions.insert(set, Decided { router, executed, cached: None, pending: None });
+            let router = Some(router);
+            cache.decisions.insert(set, Decided { name, router, executed, cached: None, pending: None });
         }
+    }
+
+    /// Notes the tokens that the last router leaves out.
+    pub(super) fn note_left_out(&mut self, set: Value) -> Result<(), LowerError> {
+        if self.cache.is_none() {
+            return Ok(());
+        }
+        let executed = self.add(Op::Executed {}, &[set])?;
+        let name = format!("left_out.{}", self.gates.len().saturating_sub(1));
+        if let Some(cache) = &mut self.cache {
+            cache
+                .decisions
+                .insert(set, Decided { name, router: None, executed, cached: None, pending: None });
+        }
+        Ok(())
     }
 
     /// What the router of this set wanted of earlier tokens, and the pages in which they lie; leaves what it wants of these.
@@ -128,8 +148,8 @@ impl Ctx<'_> {
     /// the tokens that execute.
     pub(super) fn pending(&mut self, x: Value, set: Value) -> Result<Option<TokenRows<Value>>, LowerError> {
         let lazy = self.cache.as_ref().filter(|cache| cache.key_values == KeyValues::Lazy);
-        let Some(router) = lazy.and_then(|cache| cache.decisions.get(&set)).map(|decided| decided.router)
-        else {
+        let decided = lazy.and_then(|cache| cache.decisions.get(&set));
+        let Some(router) = decided.and_then(|decided| decided.router) else {
             return Ok(None);
         };
         let first = self.stream_cache(router, x);
@@ -158,7 +178,7 @@ impl Ctx<'_> {
     /// Notes the stream behind what the router of this set decides about.
     pub(super) fn note_stream_behind(&mut self, set: Value, x: Value) {
         let Some(cache) = &mut self.cache else { return };
-        let router = cache.decisions.get(&set).map(|decided| decided.router);
+        let router = cache.decisions.get(&set).and_then(|decided| decided.router);
         if let Some(stream) = cache.stream.as_mut().filter(|stream| Some(stream.last) == router) {
             stream.behind = Some(x);
         }
@@ -186,7 +206,7 @@ impl Ctx<'_> {
         waiting: Value,
     ) -> Result<Option<Value>, LowerError> {
         let decided = self.cache.as_ref().and_then(|cache| Some((cache.pages, cache.decisions.get(&set)?)));
-        let Some((pages, &Decided { router, pending, .. })) = decided else { return Ok(None) };
+        let Some((pages, &Decided { router: Some(router), pending, .. })) = decided else { return Ok(None) };
         if pending.is_some() {
             return Ok(pending);
         }
@@ -246,11 +266,11 @@ impl Ctx<'_> {
     /// Which tokens so far executed what the router of this set decides about.
     fn present(&mut self, set: Value) -> Result<Option<Value>, LowerError> {
         let decided = self.cache.as_ref().and_then(|cache| cache.decisions.get(&set));
-        let Some(Decided { router, executed, cached, .. }) = decided else { return Ok(None) };
+        let Some(Decided { name, executed, cached, .. }) = decided else { return Ok(None) };
         if cached.is_some() {
             return Ok(*cached);
         }
-        let (name, executed) = (format!("decision.{router}"), *executed);
+        let (name, executed) = (name.clone(), *executed);
         let [_, after] = self.stored(&name, executed, None)?;
         if let Some(decided) = self.cache.as_mut().and_then(|cache| cache.decisions.get_mut(&set)) {
             decided.cached = Some(after);

@@ -4,7 +4,7 @@ use skipc_ir::{Binary, Op, Value};
 
 use super::{Ctx, LowerError, Tokens};
 use crate::frontend::build::{Build, LayerInput, TokenRows};
-use crate::frontend::spec::node::{Block, Node, SubLayer, Unit};
+use crate::frontend::spec::node::{Block, Layers, Node, SubLayer, Unit};
 use crate::frontend::spec::skip::Kv;
 
 /// The rows on which a node runs.
@@ -31,6 +31,8 @@ pub(super) struct Stream {
 pub(super) struct InBlock {
     /// Index of the block.
     pub(super) block: usize,
+    /// Which of its lists of layers it is.
+    pub(super) layers: Layers,
     /// Index of the next layer.
     pub(super) layer: usize,
     /// The stream as it entered the block.
@@ -44,19 +46,45 @@ impl Branch {
 }
 
 impl InBlock {
-    fn next(&self) -> Unit {
-        Unit::Layer(self.layer)
+    /// The name of the next layer.
+    fn next(&self) -> String {
+        self.layers.name(self.block, self.layer)
     }
 }
 
 impl Ctx<'_> {
     /// The stream behind a block.
     pub(super) fn block(&mut self, x: Value, block: &Block, idx: usize) -> Result<Value, LowerError> {
-        let mut within = InBlock { block: idx, layer: 0, entry: x };
+        let mut within = InBlock { block: idx, layers: Layers::Block, layer: 0, entry: x };
         match &block.body {
             Node::Route(route) => self.route(x, route, Unit::Block, &mut within),
             body => self.node(Stream { all: x, rows: x }, body, Branch::all(self.all), &mut within),
         }
+    }
+
+    /// The rows of the branch in front of the last layer of a node, and behind it. What runs in parallel is one layer.
+    pub(super) fn ends(
+        &mut self,
+        x: Stream,
+        node: &Node,
+        branch: Branch,
+        within: &mut InBlock,
+    ) -> Result<[Value; 2], LowerError> {
+        let Node::Sequence(nodes) = node else { return Ok([x.rows, self.node(x, node, branch, within)?]) };
+        let (base, mut x, mut before) = (x.all, x, x.rows);
+        for (idx, node) in nodes.iter().enumerate() {
+            if idx > 0 {
+                // Later nodes see what the earlier ones made of the executed tokens.
+                self.at(&within.next());
+                x.all = self.keep_executed(base, x.rows, branch)?;
+                if branch.rows.set.is_none() {
+                    x.rows = x.all;
+                }
+            }
+            before = x.rows;
+            x.rows = self.node(x, node, branch, within)?;
+        }
+        Ok([before, x.rows])
     }
 
     /// The rows of the branch behind a node.
@@ -68,21 +96,7 @@ impl Ctx<'_> {
         within: &mut InBlock,
     ) -> Result<Value, LowerError> {
         match node {
-            Node::Sequence(nodes) => {
-                let (base, mut x) = (x.all, x);
-                for (idx, node) in nodes.iter().enumerate() {
-                    if idx > 0 {
-                        // Later nodes see what the earlier ones made of the executed tokens.
-                        self.at(&within.next().name(within.block));
-                        x.all = self.keep_executed(base, x.rows, branch)?;
-                        if branch.rows.set.is_none() {
-                            x.rows = x.all;
-                        }
-                    }
-                    x.rows = self.node(x, node, branch, within)?;
-                }
-                Ok(x.rows)
-            }
+            Node::Sequence(_) => Ok(self.ends(x, node, branch, within)?[1]),
             Node::Parallel(nodes) => {
                 let mut sum = x.rows;
                 for node in nodes {
@@ -101,10 +115,8 @@ impl Ctx<'_> {
                 let change = self.change(x, layer, branch, within)?;
                 self.add(Binary::Add, &[x.rows, change])
             }
-            Node::Route(_) if branch.executed.is_some() => {
-                Err(LowerError::Nested { origin: within.next().name(within.block) })
-            }
-            Node::Route(route) => self.route(x.rows, route, within.next(), within),
+            Node::Route(_) if branch.executed.is_some() => Err(LowerError::Nested { origin: within.next() }),
+            Node::Route(route) => self.route(x.rows, route, Unit::Layer(within.layer), within),
         }
     }
 
@@ -116,12 +128,12 @@ impl Ctx<'_> {
         branch: Branch,
         within: &mut InBlock,
     ) -> Result<Value, LowerError> {
-        let (block, idx) = (within.block, within.layer);
-        self.at(&within.next().name(block));
+        let place = (within.layers, within.block, within.layer);
+        self.at(&within.next());
         within.layer += 1;
         let rows = rows(x.rows, branch.rows);
         let seen = if layer.layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
-        layer.build(self, (block, idx), LayerInput { rows, seen })
+        layer.build(self, place, LayerInput { rows, seen })
     }
 
     /// The rows at which those of the branch look.

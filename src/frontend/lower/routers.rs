@@ -6,9 +6,9 @@ use skipc_ir::{Binary, Op, SetSym, Unary, Value};
 use super::nodes::{Branch, InBlock, Stream};
 use super::{Ctx, Function, LowerError, Skipping, Tokens};
 use crate::frontend::build::{self, Build};
-use crate::frontend::spec::node::{Route, Unit};
+use crate::frontend::spec::node::{Layers, Route, Unit};
 use crate::frontend::spec::skip::{
-    BranchScale, Capacity, Combine, Decide, Decider, Either, Generate, Input, Scorer, Skip,
+    BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Scorer, Skip,
 };
 
 /// A router and its place.
@@ -40,16 +40,43 @@ struct Decision {
     /// Those that execute.
     set: Value,
     probability: Probability,
-    /// `f32[n, 1]`, for routers with a weight.
+    /// `f32[n, 1]`, for routers with a weight: what the forced tokens do not change.
     score: Option<Value>,
+    /// What tokens are ranked by: the score, above which forced tokens stand.
+    rank: Option<Value>,
 }
 
-/// Probability of executing.
+/// Probability of executing, or what else a change is multiplied by.
+#[derive(Clone, Copy)]
 enum Probability {
     /// The same for every token.
     Constant(f64),
     /// `f32[n, 1]`.
     Scored(Value),
+}
+
+/// What the change of a branch is multiplied by.
+struct Weight {
+    by: Probability,
+    factor: f64,
+}
+
+impl Weight {
+    fn is_one(&self) -> bool {
+        self.factor == 1.0 && matches!(self.by, Probability::Constant(p) if p == 1.0)
+    }
+}
+
+/// What the change of an executed token is multiplied by.
+fn weight(either: &Either, decision: &Decision) -> Weight {
+    let by = match (either.scale, decision.score) {
+        (BranchScale::One, _) => Probability::Constant(1.0),
+        (BranchScale::Score, Some(score)) => Probability::Scored(score),
+        (BranchScale::Probability | BranchScale::ProbabilityLast | BranchScale::Score, _) => {
+            decision.probability
+        }
+    };
+    Weight { by, factor: either.factor }
 }
 
 /// The sets of the router of this index: of the tokens that execute and, under a capacity, of those that it asked for.
@@ -61,6 +88,11 @@ pub(crate) fn sets(n_routers: u32, router: u32) -> [SetSym; 2] {
 /// The set of the rows that wait for the router of this index, behind that of the rows whose logits are wanted.
 pub(crate) fn pending_set(n_routers: u32, router: u32) -> SetSym {
     SetSym(2 * n_routers + 1 + router)
+}
+
+/// The set of the tokens that the router of this index leaves out, behind those of the rows that wait for routers.
+fn left_out_set(n_routers: u32, router: u32) -> SetSym {
+    SetSym(3 * n_routers + 1 + router)
 }
 
 impl Ctx<'_> {
@@ -77,30 +109,40 @@ impl Ctx<'_> {
         let scope = Scope {
             name: unit.router(within.block),
             block: within.block,
-            pre_norm: route.executed.first_layer().and_then(|layer| layer.pre_norm(within.block)),
+            pre_norm: route
+                .executed
+                .first_layer()
+                .and_then(|layer| layer.pre_norm(within.layers, within.block)),
             seen: if from_entry { within.entry } else { x },
             skip,
         };
         match &skip.combine {
             Combine::Highway(scorer) => {
-                let score = self.score(&scope, *scorer)?;
+                let seen = self.read(&scope, *scorer)?;
+                let score = self.score(&scope, *scorer, seen)?;
                 self.constant_gate(&scope, true)?;
                 let y = self.dense(x, route, within)?;
                 self.at(&scope.name);
                 self.mixed(x, y, score)
             }
-            Combine::Either(Either { decider: Decider::Never, .. }) => {
+            Combine::Either(Either { decider: Decider::Never, .. }) if route.otherwise.is_none() => {
                 self.constant_gate(&scope, false)?;
                 within.layer += route.executed.n_layers();
                 Ok(x)
             }
-            Combine::Either(Either { decider: Decider::Always, capacity: None, .. }) => {
+            Combine::Either(Either {
+                decider: Decider::Always,
+                capacity: None,
+                factor: 1.0,
+                branches: Branches::Either,
+                ..
+            }) => {
                 self.constant_gate(&scope, true)?;
                 self.dense(x, route, within)
             }
             Combine::Either(either) => {
                 let decision = self.decide(&scope, either)?;
-                self.skipped(x, &decision, (&scope, either), route, within)
+                self.branches(x, &decision, (&scope, either), (route, unit), within)
             }
         }
     }
@@ -119,19 +161,64 @@ impl Ctx<'_> {
         self.add(Binary::Add, &[y, x])
     }
 
-    /// Runs the node for the rows of the set; the others keep their bytes.
+    /// Runs each branch for its rows; rows without a branch keep their bytes.
     ///
     /// Gathered: over the rows of the set. Masked: over all rows, of which those of the set are kept.
-    fn skipped(
+    fn branches(
         &mut self,
         x: Value,
         decision: &Decision,
         (scope, either): (&Scope<'_>, &Either),
-        route: &Route,
+        (route, unit): (&Route, Unit),
         within: &mut InBlock,
     ) -> Result<Value, LowerError> {
-        let set = decision.set;
         self.at(&scope.name);
+        let (entry, branch) = self.branch(x, decision.set, either.kv)?;
+        let [before, after] = self.ends(Stream { all: x, rows: entry }, &route.executed, branch, within)?;
+        self.at(&scope.name);
+        let weight = weight(either, decision);
+        let mut h = match (either.branches, either.scale) {
+            (Branches::Add, _) => self.weighted(entry, after, branch.rows, weight)?,
+            (_, BranchScale::ProbabilityLast) => self.scaled([before, after], branch.rows, weight)?,
+            (_, _) => self.scaled([entry, after], branch.rows, weight)?,
+        };
+        let Some(otherwise) = &route.otherwise else {
+            let behind = self.keep_executed(x, h, branch)?;
+            self.note_stream_behind(decision.set, behind);
+            return Ok(behind);
+        };
+        let mut inside =
+            InBlock { block: within.block, layers: Layers::Otherwise(unit), layer: 0, entry: within.entry };
+        if either.branches == Branches::Sum {
+            let light =
+                self.node(Stream { all: x, rows: x }, otherwise, Branch::all(self.all), &mut inside)?;
+            self.at(&scope.name);
+            let change = self.add(Binary::Sub, &[h, entry])?;
+            let rows = match branch.rows.set {
+                Some(set) => self.add(Op::Gather {}, &[light, set])?,
+                None => light,
+            };
+            h = self.add(Binary::Add, &[rows, change])?;
+            return self.keep_executed(light, h, branch);
+        }
+        let set = left_out_set(self.n_routers, self.gates.len().saturating_sub(1) as u32);
+        let left_out = self.add(Op::Complement { set }, &[decision.set])?;
+        self.note_left_out(left_out)?;
+        let (entry, other) = self.branch(x, left_out, either.kv)?;
+        let [before, after] = self.ends(Stream { all: x, rows: entry }, otherwise, other, &mut inside)?;
+        self.at(&scope.name);
+        let g = match (either.scale, self.rest(either, &decision.probability)?) {
+            (BranchScale::ProbabilityLast, rest) => self.scaled([before, after], other.rows, rest)?,
+            (BranchScale::Probability, rest) => self.scaled([entry, after], other.rows, rest)?,
+            (BranchScale::One | BranchScale::Score, _) => after,
+        };
+        // Each row is of one of the sets, so that nothing of `x` is left.
+        let executed = self.keep_executed(x, h, branch)?;
+        self.keep_executed(executed, g, other)
+    }
+
+    /// The rows of `x` on which the branch of a set runs, and the branch.
+    fn branch(&mut self, x: Value, set: Value, kv: Kv) -> Result<(Value, Branch), LowerError> {
         let executed = Tokens {
             set: Some(set),
             positions: self.add(Op::Gather {}, &[self.all.positions, set])?,
@@ -141,32 +228,43 @@ impl Ctx<'_> {
             Skipping::Gathered => (self.add(Op::Gather {}, &[x, set])?, executed),
             Skipping::Masked => (x, self.all),
         };
-        let branch = Branch { rows, executed: Some(executed), kv: either.kv };
-        let mut h = self.node(Stream { all: x, rows: entry }, &route.executed, branch, within)?;
-        self.at(&scope.name);
-        if either.scale == BranchScale::Probability {
-            h = self.scaled(entry, h, rows, &decision.probability)?;
-        }
-        let behind = self.keep_executed(x, h, branch)?;
-        self.note_stream_behind(set, behind);
-        Ok(behind)
+        Ok((entry, Branch { rows, executed: Some(executed), kv }))
     }
 
-    /// `x + p · (y − x)` over the rows of the branch.
-    fn scaled(
-        &mut self,
-        x: Value,
-        y: Value,
-        rows: Tokens,
-        probability: &Probability,
-    ) -> Result<Value, LowerError> {
-        if matches!(probability, Probability::Constant(p) if *p == 1.0) {
+    /// What the change of a token that does not execute is multiplied by.
+    fn rest(&mut self, either: &Either, probability: &Probability) -> Result<Weight, LowerError> {
+        let by = match *probability {
+            Probability::Constant(p) => Probability::Constant(1.0 - p),
+            Probability::Scored(p) => Probability::Scored(self.add(Unary::OneMinus, &[p])?),
+        };
+        Ok(Weight { by, factor: either.factor })
+    }
+
+    /// `x + w · (y − x)` over the rows of the branch.
+    fn scaled(&mut self, [x, y]: [Value; 2], rows: Tokens, weight: Weight) -> Result<Value, LowerError> {
+        if weight.is_one() {
             return Ok(y);
         }
         let change = self.add(Binary::Sub, &[y, x])?;
-        let change = match *probability {
-            Probability::Constant(p) => self.add(Unary::Scale(F64::from(p)), &[change])?,
+        self.weighted(x, change, rows, weight)
+    }
+
+    /// `x + w · change` over the rows of the branch.
+    fn weighted(
+        &mut self,
+        x: Value,
+        change: Value,
+        rows: Tokens,
+        weight: Weight,
+    ) -> Result<Value, LowerError> {
+        let change = match weight.by {
+            _ if weight.is_one() => change,
+            Probability::Constant(p) => self.add(Unary::Scale(F64::from(p * weight.factor)), &[change])?,
             Probability::Scored(p) => {
+                let p = match weight.factor {
+                    1.0 => p,
+                    factor => self.add(Unary::Scale(F64::from(factor)), &[p])?,
+                };
                 let p = match rows.set {
                     Some(set) => self.add(Op::Gather {}, &[p, set])?,
                     None => p,
@@ -181,7 +279,7 @@ impl Ctx<'_> {
     fn decide(&mut self, scope: &Scope<'_>, either: &Either) -> Result<Decision, LowerError> {
         let [own, asked] = sets(self.n_routers, self.gates.len() as u32);
         let set = if either.capacity.is_some() { asked } else { own };
-        let mut decision = self.choose(scope, &either.decider, set)?;
+        let mut decision = self.choose(scope, either, set)?;
         let mut wanted = None;
         if let Some(capacity) = either.capacity {
             wanted = Some(self.add(Op::Executed {}, &[decision.set])?);
@@ -194,10 +292,11 @@ impl Ctx<'_> {
     }
 
     /// What the router wants: the tokens in `set` to execute.
-    fn choose(&mut self, scope: &Scope<'_>, decider: &Decider, set: SetSym) -> Result<Decision, LowerError> {
+    fn choose(&mut self, scope: &Scope<'_>, either: &Either, set: SetSym) -> Result<Decision, LowerError> {
         let (density, places) = (scope.skip.density, [self.all.positions, self.drawn_for()]);
         let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
-        let (scorer, op, compares) = match *decider {
+        let mut predicted = None;
+        let (scorer, op, compares) = match either.decider {
             Decider::Random { seed } => return self.draw(scope, (set, seed), density, &places),
             Decider::Hash { seed } => return self.draw(scope, (set, seed), density, &[self.tokens]),
             // Routers that always or never execute are random ones that draw but one result.
@@ -210,26 +309,51 @@ impl Ctx<'_> {
             {
                 (scorer, route(threshold), Compares::Probability)
             }
+            Decider::TopK { scorer, generate: Generate::Predictor { threshold, steps } }
+                if self.function != Function::Score =>
+            {
+                predicted = Some(steps);
+                (scorer, route(threshold), Compares::Probability)
+            }
             Decider::TopK { scorer, .. } => {
                 self.refuse_to_look_ahead(scope, "top-k")?;
                 (scorer, Op::RouteTopK { set, share: F64::from(density) }, Compares::ScoresOfSequence)
             }
         };
-        let score = self.score(scope, scorer)?;
+        let seen = self.read(scope, scorer)?;
+        let score = self.score(scope, scorer, seen)?;
         let probability = self.add(Unary::Sigmoid, &[score])?;
+        let by = match predicted {
+            Some(steps) => build::predictor(self, &steps, &scope.name, seen)?,
+            None => score,
+        };
         let set = match compares {
             Compares::Score => {
-                let score = self.less_margin(score)?;
+                let score = self.less_margin(by)?;
+                let score = self.forced(either, score)?;
                 self.add(op, &[score])?
             }
             Compares::Probability => {
-                let score = self.less_margin(score)?;
+                let score = self.less_margin(by)?;
+                let score = self.forced(either, score)?;
                 let probability = self.add(Unary::Sigmoid, &[score])?;
                 self.add(op, &[probability])?
             }
-            Compares::ScoresOfSequence => self.add(op, &[score, self.all.sequences])?,
+            Compares::ScoresOfSequence => {
+                let score = self.forced(either, by)?;
+                self.add(op, &[score, self.all.sequences])?
+            }
         };
-        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score) })
+        let rank = Some(self.forced(either, score)?);
+        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score), rank })
+    }
+
+    /// The scores, of which those of the first tokens of a sequence stand above all others if these are forced.
+    fn forced(&mut self, either: &Either, score: Value) -> Result<Value, LowerError> {
+        match u32::try_from(either.force_first).unwrap_or(u32::MAX) {
+            0 => Ok(score),
+            first => self.add(Op::ForceFirst { first }, &[score, self.all.positions]),
+        }
     }
 
     /// A share `density` of the tokens, drawn for these integers of each.
@@ -244,7 +368,7 @@ impl Ctx<'_> {
         let limit = (density * 2f64.powi(32)) as u64;
         let op = Op::RouteRandom { set, seed, block: scope.block as u32, limit };
         let set = self.add(op, by)?;
-        Ok(Decision { set, probability: Probability::Constant(density), score: None })
+        Ok(Decision { set, probability: Probability::Constant(density), score: None, rank: None })
     }
 
     /// The set `own` of those tokens that the router wants and that get a slot.
@@ -257,7 +381,7 @@ impl Ctx<'_> {
     ) -> Result<Value, LowerError> {
         let (group_size, slots) = (capacity.group_size as u32, capacity.slots(scope.skip.density) as u32);
         let (positions, sequences) = (self.all.positions, self.all.sequences);
-        match wants.score.filter(|_| scope.skip.fills_by_score()) {
+        match wants.rank.filter(|_| scope.skip.fills_by_score()) {
             Some(score) => {
                 self.refuse_to_look_ahead(scope, "capacity by score")?;
                 let op = Op::LimitBest { set: own, group_size, slots };
@@ -278,22 +402,24 @@ impl Ctx<'_> {
     }
 
     /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit.
-    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<Value, LowerError> {
-        self.at(&scope.name);
-        let input = match scorer.input {
-            Input::Normed => match &scope.pre_norm {
-                Some(norm) => self.norm(scope.seen, norm)?,
-                None => return Err(LowerError::NoPreNorm { origin: scope.name.clone() }),
-            },
-            Input::Raw => scope.seen,
-        };
-        let logits = build::router(self, scope.skip, scorer, &scope.name, input)?;
+    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer, seen: Value) -> Result<Value, LowerError> {
+        let logits = build::router(self, scope.skip, scorer, &scope.name, seen)?;
         if scope.skip.n_logits() == 1 {
             return Ok(logits);
         }
         let skips = self.add(Op::Slice { start: 0, len: 1 }, &[logits])?;
         let executes = self.add(Op::Slice { start: 1, len: 1 }, &[logits])?;
         self.add(Binary::Sub, &[executes, skips])
+    }
+
+    /// What the router reads.
+    fn read(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<Value, LowerError> {
+        self.at(&scope.name);
+        match (scorer.input, &scope.pre_norm) {
+            (Input::Normed, Some(norm)) => self.norm(scope.seen, norm),
+            (Input::Normed, None) => Err(LowerError::NoPreNorm { origin: scope.name.clone() }),
+            (Input::Raw, _) => Ok(scope.seen),
+        }
     }
 
     fn constant_gate(&mut self, scope: &Scope<'_>, value: bool) -> Result<(), LowerError> {

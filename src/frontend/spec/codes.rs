@@ -6,6 +6,10 @@ pub const CODES: &[(&str, &str)] = &[
         "spec::bad_value",
         "A setting has a fixed set of words, and the word written is none of them; or a name is empty or cannot be shown.",
     ),
+    (
+        "spec::branches",
+        "What a skip says of its branches does not fit together: `combine = \"sum\"` wants an `otherwise`; `combine = \"add\"` takes none, and scales the branch as a whole.",
+    ),
     ("spec::duplicate_key", "A key stands twice in one table. TOML allows it once."),
     ("spec::empty", "A list that must have elements has none: a model needs blocks, a block needs layers."),
     (

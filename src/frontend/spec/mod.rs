@@ -21,6 +21,7 @@ pub mod random;
 pub mod resolve;
 pub mod skip;
 pub mod skip_table;
+pub mod steps;
 pub mod tensors;
 
 use std::fs::File;

@@ -35,7 +35,7 @@ pub enum Node {
 pub struct SubLayer {
     /// What it computes.
     pub layer: Layer,
-    /// The layer of the block whose norm stands before it: its own, or one that several share; `None` if there is none.
+    /// The layer of its list whose norm stands before it: its own, or one that several share; `None` if there is none.
     pub pre: Option<usize>,
     /// A norm stands behind it.
     pub post: bool,
@@ -69,7 +69,7 @@ words! {
 }
 
 impl SubLayer {
-    /// A layer with these norms, the layer of this index in its block.
+    /// A layer with these norms, the layer of this index in its list.
     pub fn new(layer: Layer, norms: Norms, idx: usize) -> SubLayer {
         SubLayer { layer, pre: (norms != Norms::Post).then_some(idx), post: norms != Norms::Pre }
     }
@@ -84,18 +84,18 @@ impl SubLayer {
     }
 
     /// The name of the norm before it, in the block of this index.
-    pub(in crate::frontend) fn pre_norm(&self, block: usize) -> Option<String> {
-        self.pre.map(|idx| format!("{}.norm", Unit::Layer(idx).name(block)))
+    pub(in crate::frontend) fn pre_norm(&self, layers: Layers, block: usize) -> Option<String> {
+        self.pre.map(|idx| format!("{}.norm", layers.name(block, idx)))
     }
 
-    /// What it adds to the stream, `[rows, D]`, as the layer `idx` of a block.
+    /// What it adds to the stream, `[rows, D]`, as the layer `idx` of these layers of a block.
     pub(in crate::frontend) fn build<B: Build>(
         &self,
         b: &mut B,
-        (block, idx): (usize, usize),
+        (layers, block, idx): (Layers, usize, usize),
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error> {
-        let (name, pre) = (Unit::Layer(idx).name(block), self.pre_norm(block));
+        let (name, pre) = (layers.name(block, idx), self.pre_norm(layers, block));
         let change = self.layer.build(b, &name, pre.as_deref(), input)?;
         match self.post {
             true => b.norm(change, &format!("{name}.post_norm")),
@@ -104,13 +104,36 @@ impl SubLayer {
     }
 }
 
-/// A choice for each token whether a node runs for it. A token for which it does not run keeps its very bytes.
+/// A choice for each token whether a node runs for it. A token for which neither this nor another node runs keeps its very
+/// bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
     /// Who decides, and what becomes of the decision.
     pub skip: Skip,
     /// What runs for the tokens that execute. It holds no route: exactly one decision governs a row.
     pub executed: Box<Node>,
+    /// What runs for the others, a sequence of layers.
+    pub otherwise: Option<Box<Node>>,
+}
+
+/// A list of layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layers {
+    /// Those of a block.
+    Block,
+    /// Those of the tokens that do not execute this unit of it.
+    Otherwise(Unit),
+}
+
+impl Layers {
+    /// The name of the layer of this index in a block: what the names of its tensors begin with.
+    pub fn name(self, block: usize, layer: usize) -> String {
+        match self {
+            Layers::Block => Unit::Layer(layer).name(block),
+            Layers::Otherwise(Unit::Block) => format!("blocks.{block}.otherwise.{layer}"),
+            Layers::Otherwise(Unit::Layer(of)) => format!("blocks.{block}.layer_otherwise.{of}.{layer}"),
+        }
+    }
 }
 
 /// What a route wraps.
@@ -127,8 +150,8 @@ pub enum Unit {
 pub enum Part<'b> {
     /// A decision over what comes behind it.
     Route(Unit, &'b Skip),
-    /// A layer with its index in the block.
-    Layer(usize, &'b SubLayer),
+    /// A layer with its index in its list.
+    Layer(Layers, usize, &'b SubLayer),
 }
 
 impl Unit {
@@ -151,9 +174,10 @@ impl Unit {
 }
 
 impl Block {
-    /// Its routes and layers, in the order in which they run: a route stands before what it wraps.
+    /// Its routes and layers, in the order in which they run: a route stands before what it wraps, and that before what runs
+    /// otherwise.
     pub fn parts(&self) -> Vec<Part<'_>> {
-        let mut found = Parts { list: Vec::new(), n_layers: 0 };
+        let mut found = Parts { list: Vec::new(), layers: Layers::Block, n_layers: 0 };
         match &self.body {
             Node::Route(route) => found.route(Unit::Block, route),
             body => found.node(body),
@@ -196,9 +220,14 @@ impl Block {
 
     /// Its layers, in order.
     pub fn layers(&self) -> impl Iterator<Item = &SubLayer> {
-        self.parts().into_iter().filter_map(|part| match part {
-            Part::Layer(_, layer) => Some(layer),
-            Part::Route(..) => None,
+        self.layers_in(Layers::Block)
+    }
+
+    /// The layers of one of its lists, in order.
+    pub fn layers_in(&self, layers: Layers) -> impl Iterator<Item = &SubLayer> {
+        self.parts().into_iter().filter_map(move |part| match part {
+            Part::Layer(of, _, layer) if of == layers => Some(layer),
+            Part::Layer(..) | Part::Route(..) => None,
         })
     }
 }
@@ -206,6 +235,7 @@ impl Block {
 /// Parts of a block as they are found.
 struct Parts<'b> {
     list: Vec<Part<'b>>,
+    layers: Layers,
     n_layers: usize,
 }
 
@@ -216,7 +246,7 @@ impl<'b> Parts<'b> {
                 nodes.iter().for_each(|node| self.node(node));
             }
             Node::Residual(layer) => {
-                self.list.push(Part::Layer(self.n_layers, layer));
+                self.list.push(Part::Layer(self.layers, self.n_layers, layer));
                 self.n_layers += 1;
             }
             Node::Route(route) => self.route(Unit::Layer(self.n_layers), route),
@@ -226,6 +256,12 @@ impl<'b> Parts<'b> {
     fn route(&mut self, unit: Unit, route: &'b Route) {
         self.list.push(Part::Route(unit, &route.skip));
         self.node(&route.executed);
+        if let Some(otherwise) = &route.otherwise {
+            let (layers, n_layers) = (self.layers, self.n_layers);
+            (self.layers, self.n_layers) = (Layers::Otherwise(unit), 0);
+            self.node(otherwise);
+            (self.layers, self.n_layers) = (layers, n_layers);
+        }
     }
 }
 
@@ -239,7 +275,7 @@ impl Node {
         }
     }
 
-    /// How many layers it has.
+    /// How many layers of its block it has; those that run otherwise are not among them.
     pub fn n_layers(&self) -> usize {
         match self {
             Node::Sequence(nodes) | Node::Parallel(nodes) => nodes.iter().map(Node::n_layers).sum(),
@@ -249,24 +285,48 @@ impl Node {
     }
 }
 
+/// A skip as its table in a spec.
+#[derive(serde::Serialize)]
+struct SkipShown<'b> {
+    #[serde(flatten)]
+    table: SkipTable,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    otherwise: Vec<LayerShown<'b>>,
+}
+
+/// A layer as its table in a spec.
+#[derive(serde::Serialize)]
+struct LayerShown<'b> {
+    #[serde(flatten)]
+    layer: &'b Layer,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    norms: Option<&'static str>,
+}
+
+impl LayerShown<'_> {
+    fn of(of: &SubLayer) -> LayerShown<'_> {
+        LayerShown { layer: &of.layer, norms: (of.norms() != Norms::Pre).then(|| of.norms().word()) }
+    }
+}
+
 /// A block as its table in a spec, which is what `--json` shows of it.
 impl Serialize for Block {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(serde::Serialize)]
         struct InList<'b> {
             #[serde(flatten)]
-            layer: &'b Layer,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            norms: Option<&'static str>,
-            skip: Option<SkipTable>,
+            layer: LayerShown<'b>,
+            skip: Option<SkipShown<'b>>,
         }
-        let of_unit = |unit| self.skip_of(unit).map(SkipTable::of);
+        let of_unit = |unit| {
+            self.skip_of(unit).map(|skip| SkipShown {
+                table: SkipTable::of(skip),
+                otherwise: self.layers_in(Layers::Otherwise(unit)).map(LayerShown::of).collect(),
+            })
+        };
         let layers = self.layers().enumerate();
         let layers: Vec<InList<'_>> = layers
-            .map(|(idx, of)| {
-                let norms = (of.norms() != Norms::Pre).then(|| of.norms().word());
-                InList { layer: &of.layer, norms, skip: of_unit(Unit::Layer(idx)) }
-            })
+            .map(|(idx, of)| InList { layer: LayerShown::of(of), skip: of_unit(Unit::Layer(idx)) })
             .collect();
         let mut table = serializer.serialize_struct("Block", 4)?;
         table.serialize_field("name", &self.name)?;

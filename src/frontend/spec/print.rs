@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::model::Model;
-use super::node::{Block, Layout, Norms, Unit};
+use super::node::{Block, Layers, Layout, Norms, SubLayer, Unit};
 use super::skip_table;
 use crate::frontend::language::words::{Word, text};
 use crate::frontend::rope;
@@ -67,22 +67,34 @@ fn print_block(f: &mut fmt::Formatter<'_>, block: &Block, stream: &Stream) -> fm
     if block.layout() != Layout::Sequence {
         writeln!(f, "layout = {}", text(block.layout().word()))?;
     }
-    let skip = |unit| block.skip_of(unit).map(|skip| skip_table::print(skip, unit));
+    let skip = |unit| {
+        let layers: Vec<String> = block
+            .layers_in(Layers::Otherwise(unit))
+            .map(|of| format!("{{ {} }}", layer(of, stream)))
+            .collect();
+        let otherwise = (!layers.is_empty()).then(|| layers.join(", "));
+        block.skip_of(unit).map(|skip| skip_table::print(skip, unit, otherwise))
+    };
     if let Some(skip) = skip(Unit::Block) {
         writeln!(f, "skip = {skip}")?;
     }
     writeln!(f, "layers = [")?;
     for (idx, of) in block.layers().enumerate() {
-        write!(f, "  {{ {}", of.layer.print(stream))?;
-        if of.norms() != Norms::Pre {
-            write!(f, ", norms = {}", text(of.norms().word()))?;
-        }
+        write!(f, "  {{ {}", layer(of, stream))?;
         match skip(Unit::Layer(idx)) {
             None => writeln!(f, " }},")?,
             Some(skip) => writeln!(f, ", skip = {skip} }},")?,
         }
     }
     writeln!(f, "]")
+}
+
+/// A layer's table, without the braces and `skip`.
+fn layer(of: &SubLayer, stream: &Stream) -> String {
+    match of.norms() {
+        Norms::Pre => of.layer.print(stream),
+        norms => format!("{}, norms = {}", of.layer.print(stream), text(norms.word())),
+    }
 }
 
 fn print_stack(f: &mut fmt::Formatter<'_>, blocks: &[Block]) -> fmt::Result {

@@ -3,7 +3,7 @@
 //! Every tensor has a stream of numbers of its own, from the seed and its name, and every number comes from integers by
 //! one division: the same spec and seed give the same bytes on every machine.
 //!
-//! Learned routers meet their density to within a few hundredths, as trained ones would.
+//! Learned routers without steps meet their density to within a few hundredths, as trained ones would.
 //! Weights alone cannot do that while everything around them has mean zero, so channel 0 of every embedding holds
 //! the same constant, which survives the norms and is to the router what a bias would be. What layers add to the stream is
 //! small beside the embedding, in deep models too, so the constant stays what it is.
@@ -163,8 +163,11 @@ impl Draw {
                 // The difference of two rows has the deviation that a single one would have.
                 let mut values = draw(0.0, deviation / (rows as f64).sqrt());
                 let signs = if rows == 2 { &[-0.5, 0.5][..] } else { &[1.0][..] };
-                for (row, sign) in values.chunks_exact_mut(columns).zip(signs) {
-                    row[0] = (sign * constant) as f32;
+                // Steps leave nothing of the constant.
+                if skip.scorer().is_none_or(|scorer| scorer.steps.is_empty()) {
+                    for (row, sign) in values.chunks_exact_mut(columns).zip(signs) {
+                        row[0] = (sign * constant) as f32;
+                    }
                 }
                 values
             }
@@ -183,7 +186,10 @@ impl Draw {
         let threshold = match skip.decider() {
             Some(
                 Decider::Sigmoid { threshold, .. }
-                | Decider::TopK { generate: Generate::Threshold(threshold), .. },
+                | Decider::TopK {
+                    generate: Generate::Threshold(threshold) | Generate::Predictor { threshold, .. },
+                    ..
+                },
             ) => (threshold / (1.0 - threshold)).ln(),
             _ => 0.0,
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::Model;
-use super::node::{Block, Layout, Node, Norms, Route, SubLayer, Unit};
+use super::node::{Block, Layout, Node, Norms, Part, Route, SubLayer, Unit};
 use super::skip::{Decider, Input, Skip};
 use super::skip_table;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -41,6 +41,7 @@ const STACK_KEYS: &[&str] = &["blocks", "repeat"];
 
 const MODEL_EXAMPLE: &str = "[model]\nname = \"my-model\"";
 const STACK_EXAMPLE: &str = "[[stack]]\nblocks = [\"dense\", \"sparse\"]";
+const OTHERWISE_EXAMPLE: &str = "otherwise = [{ kind = \"ffn\", d_ff = 64 }]";
 const LAYERS_EXAMPLE: &str = "layers = [{ kind = \"ffn\", d_ff = 384 }]";
 const BLOCK_EXAMPLE: &str = "[block.dense]\nlayers = [{ kind = \"ffn\", d_ff = 384 }]";
 
@@ -271,14 +272,19 @@ fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Around) -> Option<Block> {
         _ => None,
     });
     let skip_entry = table.get("skip");
-    let skip = skip(ctx, skip_entry, Unit::Block);
+    let skip = skip(ctx, skip_entry, Unit::Block, around);
     let layout = ctx.optional(fields, "layout", Layout::Sequence, Ctx::word);
     let layers = ctx.required(fields, "layers", LAYERS_EXAMPLE)?;
     let values = ctx.list(layers, "layers", LAYERS_EXAMPLE)?;
     let layers: Vec<Option<Node>> =
         values.iter().enumerate().map(|(idx, value)| sub_layer(ctx, value, (idx, layout), around)).collect();
     if let Some(outer) = skip_entry {
-        check_nesting(ctx, outer, values);
+        let what = (
+            "a block and one of its sub-layers both have a skip",
+            "this sub-layer is inside the block's skip",
+        );
+        let help = "keep one: the block's to decide once for all sub-layers, or the sub-layers' own";
+        check_nesting(ctx, (outer, "the block's skip"), values, what, help);
     }
     let layers: Vec<Node> = layers.into_iter().collect::<Option<_>>()?;
     if layout == Some(Layout::ParallelOneNorm) {
@@ -286,7 +292,7 @@ fn block(ctx: &mut Ctx<'_>, entry: &Entry, around: Around) -> Option<Block> {
         check_norm(ctx, first, (&values[0], "has no norm in front"), "the layers share")?;
     }
     let skip = skip?;
-    if let (Some(skip), Some(entry)) = (&skip, skip_entry) {
+    if let (Some((skip, _)), Some(entry)) = (&skip, skip_entry) {
         check_router_norm(ctx, skip, layers.first(), entry)?;
         check_router_tokens(ctx, skip, around.input, entry)?;
     }
@@ -311,13 +317,13 @@ fn sub_layer(
         Some(entry) => ctx.word(entry),
     };
     let skip_entry = table.get("skip");
-    let skip = skip(ctx, skip_entry, Unit::Layer(idx))?;
+    let skip = skip(ctx, skip_entry, Unit::Layer(idx), around)?;
     let mut layer = SubLayer::new(layer?, norms?, idx);
     if layout? == Layout::ParallelOneNorm && idx > 0 {
         layer.pre = Some(0);
     }
     let node = Node::Residual(layer);
-    if let (Some(skip), Some(entry)) = (&skip, skip_entry) {
+    if let (Some((skip, _)), Some(entry)) = (&skip, skip_entry) {
         check_router_norm(ctx, skip, Some(&node), entry)?;
         check_router_tokens(ctx, skip, around.input, entry)?;
     }
@@ -354,33 +360,74 @@ fn check_norm(ctx: &mut Ctx<'_>, layer: Option<&SubLayer>, at: (&Value, &str), w
     None
 }
 
-/// The skip of a unit, if it has one; `None` if that is wrong.
-fn skip(ctx: &mut Ctx<'_>, entry: Option<&Entry>, unit: Unit) -> Option<Option<Skip>> {
-    match entry {
-        None => Some(None),
-        Some(entry) => skip_table::resolve(ctx, &entry.value, unit).map(Some),
-    }
+/// The skip of a unit, if it has one, with the layers of the tokens that do not execute; `None` if that is wrong.
+fn skip(
+    ctx: &mut Ctx<'_>,
+    entry: Option<&Entry>,
+    unit: Unit,
+    around: Around,
+) -> Option<Option<(Skip, Vec<SubLayer>)>> {
+    let Some(entry) = entry else { return Some(None) };
+    let skip = skip_table::resolve(ctx, &entry.value, unit);
+    let otherwise = match &entry.value.kind {
+        ValueKind::Table(table) => table.get("otherwise"),
+        _ => None,
+    };
+    let otherwise = match otherwise {
+        Some(otherwise) => other_layers(ctx, otherwise, entry, around),
+        None => Some(Vec::new()),
+    };
+    Some(Some((skip?, otherwise?)))
 }
 
-fn routed(skip: Option<Skip>, node: Node) -> Node {
-    match skip {
-        None => node,
-        Some(skip) => Node::Route(Route { skip, executed: Box::new(node) }),
+/// Reads the layers of the tokens that do not execute.
+fn other_layers(ctx: &mut Ctx<'_>, entry: &Entry, outer: &Entry, around: Around) -> Option<Vec<SubLayer>> {
+    if matches!(&entry.value.kind, ValueKind::List(values) if values.is_empty()) {
+        return Some(Vec::new());
     }
+    let values = ctx.list(entry, "layers", OTHERWISE_EXAMPLE)?;
+    let what = ("a layer of `otherwise` has a skip of its own", "its rows are decided about already");
+    check_nesting(ctx, (outer, "by this skip"), values, what, "remove the inner skip");
+    let layers: Vec<Option<SubLayer>> = values
+        .iter()
+        .enumerate()
+        .map(|(idx, value)| {
+            let table = ctx.table("otherwise", value, OTHERWISE_EXAMPLE)?;
+            let layer = layer::read(ctx, table, around.layers);
+            let norms = match table.get("norms") {
+                None => Some(around.norms),
+                Some(entry) => ctx.word(entry),
+            };
+            Some(SubLayer::new(layer?, norms?, idx))
+        })
+        .collect();
+    layers.into_iter().collect()
 }
 
-/// One decision per row: not on the block and on a sub-layer at once.
-fn check_nesting(ctx: &mut Ctx<'_>, outer: &Entry, layers: &[Value]) {
+fn routed(skip: Option<(Skip, Vec<SubLayer>)>, node: Node) -> Node {
+    let Some((skip, otherwise)) = skip else { return node };
+    let otherwise = (!otherwise.is_empty())
+        .then(|| Box::new(Node::Sequence(otherwise.into_iter().map(Node::Residual).collect())));
+    Node::Route(Route { skip, executed: Box::new(node), otherwise })
+}
+
+/// One decision per row: no skip on layers whose rows another skip decides about.
+fn check_nesting(
+    ctx: &mut Ctx<'_>,
+    (outer, outer_label): (&Entry, &str),
+    layers: &[Value],
+    (message, label): (&str, &str),
+    help: &str,
+) {
     let inner = layers.iter().filter_map(|value| match &value.kind {
         ValueKind::Table(table) => table.get("skip"),
         _ => None,
     });
     for entry in inner {
-        let diagnostic =
-            Diagnostic::new("spec::nested_skip", "a block and one of its sub-layers both have a skip")
-                .at(ctx.source, entry.key_span.clone(), "this sub-layer is inside the block's skip")
-                .at(ctx.source, outer.key_span.clone(), "the block's skip")
-                .help("keep one: the block's to decide once for all sub-layers, or the sub-layers' own");
+        let diagnostic = Diagnostic::new("spec::nested_skip", message)
+            .at(ctx.source, entry.key_span.clone(), label)
+            .at(ctx.source, outer.key_span.clone(), outer_label)
+            .help(help);
         ctx.report(diagnostic);
     }
 }
@@ -447,7 +494,9 @@ fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Op
 /// Counts sub-layers before they are expanded.
 fn check_size(ctx: &mut Ctx<'_>, entry: &Entry, stacks: &[Stack<'_>]) -> bool {
     let layers = stacks.iter().try_fold(0usize, |total, stack| {
-        let one: usize = stack.blocks.iter().map(|block| block.body.n_layers()).sum();
+        let layers =
+            |block: &&Block| block.parts().iter().filter(|part| matches!(part, Part::Layer(..))).count();
+        let one: usize = stack.blocks.iter().map(layers).sum();
         total.checked_add(one.checked_mul(stack.repeat)?)
     });
     if layers.is_some_and(|layers| layers <= limits::LAYERS) {

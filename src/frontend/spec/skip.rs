@@ -1,6 +1,7 @@
 //! What a skip means: who decides, by what, and what becomes of the decision. Each kind of router has the settings that it
 //! takes and no others; how a spec writes them is in [`skip_table`](super::skip_table).
 
+use super::steps::Steps;
 use crate::frontend::language::words::words;
 
 /// When and how a block or sub-layer is skipped.
@@ -28,8 +29,14 @@ pub struct Either {
     pub decider: Decider,
     /// Which tokens offer keys and values. No meaning if nothing wrapped is attention.
     pub kv: Kv,
-    /// What the change of an executed token is multiplied by.
+    /// What the change of a branch is multiplied by.
     pub scale: BranchScale,
+    /// And by this; 1 for [`BranchScale::One`].
+    pub factor: f64,
+    /// How the branches become one stream.
+    pub branches: Branches,
+    /// The first so many tokens of a sequence execute: they rank above every score.
+    pub force_first: usize,
     /// A limit on how many tokens execute.
     pub capacity: Option<Capacity>,
 }
@@ -69,14 +76,16 @@ pub enum Decider {
     Never,
 }
 
-/// A linear map from a token to its score.
+/// A map from a token to its score: steps, then a linear one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scorer {
     /// What it reads.
     pub input: Input,
     /// From which stream a sub-layer's decision is taken. `Here` for a block.
     pub decide: Decide,
-    /// It has a bias.
+    /// What stands before the weight.
+    pub steps: Steps,
+    /// The last step has a bias.
     pub bias: bool,
 }
 
@@ -112,8 +121,23 @@ pub enum Kv {
 pub enum BranchScale {
     /// 1: it gets `F(x)`, without rounding.
     One,
-    /// The router's probability of executing.
+    /// The router's probability p of executing; the change of the other branch is multiplied by `1 − p`.
     Probability,
+    /// The same, of the change of the branch's last layer alone: `h + p · (F(x) − h)`, `h` the state before it.
+    ProbabilityLast,
+    /// The router's one logit.
+    Score,
+}
+
+/// How the branch of executed tokens and that of the others become one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Branches {
+    /// A token gets one of the two.
+    Either,
+    /// Every token gets the other branch, and an executed one the change of its own, both made of `x`.
+    Sum,
+    /// An executed token gets `x + s · F(x)`, with the residuals of F; the others are left alone.
+    Add,
 }
 
 /// What `topk` does when generating.
@@ -123,6 +147,23 @@ pub enum Generate {
     Refuse,
     /// `σ(z) ≥` this replaces the selection; in `(0, 1)`.
     Threshold(f64),
+    /// The same of a score of its own: these steps of the router's input and a weight `[1, width]`.
+    Predictor {
+        /// Probability from which a token executes.
+        threshold: f64,
+        /// What stands before the weight.
+        steps: Steps,
+    },
+}
+
+impl Generate {
+    /// Probability from which a token executes.
+    pub fn threshold(self) -> Option<f64> {
+        match self {
+            Generate::Refuse => None,
+            Generate::Threshold(threshold) | Generate::Predictor { threshold, .. } => Some(threshold),
+        }
+    }
 }
 
 /// Who gets the slots of a group.
@@ -149,7 +190,8 @@ words! {
     Input { Normed = "normed", Raw = "raw" }
     Decide { Here = "here", Entry = "entry" }
     Kv { All = "all", Active = "active" }
-    BranchScale { One = "binary", Probability = "scaled" }
+    BranchScale { One = "binary", Probability = "scaled", ProbabilityLast = "scaled_last", Score = "raw" }
+    Branches { Either = "either", Sum = "sum", Add = "add" }
     Overflow { Position = "position", Score = "score" }
 }
 
@@ -197,6 +239,19 @@ impl Skip {
             Combine::Either(either) => either.capacity,
             Combine::Highway(_) => None,
         }
+    }
+
+    /// What a token gets, if it gets one of two branches.
+    pub fn either(&self) -> Option<Either> {
+        match self.combine {
+            Combine::Either(either) => Some(either),
+            Combine::Highway(_) => None,
+        }
+    }
+
+    /// Whether a token has one score, which is a logit.
+    pub fn has_one_score(&self) -> bool {
+        matches!(self.decider(), Some(Decider::Sigmoid { .. } | Decider::TopK { .. }))
     }
 
     /// What a top-k router does when it cannot see the future; `None` for other routers.

@@ -4,10 +4,12 @@ use serde::Serialize;
 
 use super::node::Unit;
 use super::skip::{
-    BranchScale, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Overflow, Scorer, Skip,
+    BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Overflow, Scorer,
+    Skip,
 };
+use super::steps::{self, Steps};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::language::ast::{Table, Value};
+use crate::frontend::language::ast::{Entry, Table, Value};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
 use crate::frontend::language::words::{Word, text, words};
@@ -23,16 +25,31 @@ pub struct SkipTable {
     pub input: Input,
     /// [`Scorer::decide`].
     pub decide: Decide,
+    /// [`Scorer::steps`].
+    #[serde(skip_serializing_if = "Steps::is_empty")]
+    pub decider: Steps,
     /// [`Scorer::bias`].
     pub bias: bool,
     /// [`Either::kv`].
     pub kv: Kv,
     /// [`Either::scale`].
     pub gate: BranchScale,
+    /// [`Either::factor`].
+    #[serde(skip_serializing_if = "is_one")]
+    pub gate_factor: f64,
+    /// [`Either::branches`].
+    #[serde(skip_serializing_if = "is_either")]
+    pub combine: Branches,
+    /// [`Either::force_first`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub force_first: usize,
     /// Of `sigmoid`, and of `topk` with `generate = "threshold"`.
     pub threshold: f64,
     /// Of `topk`.
     pub generate: GenerateKind,
+    /// Steps of [`Generate::Predictor`].
+    #[serde(skip_serializing_if = "Steps::is_empty")]
+    pub predictor: Steps,
     /// [`Capacity::group_size`]; 0: no capacity.
     pub group_size: usize,
     /// [`Capacity::factor`].
@@ -71,6 +88,8 @@ pub enum GenerateKind {
     Refuse,
     /// [`Generate::Threshold`].
     Threshold,
+    /// [`Generate::Predictor`].
+    Predictor,
 }
 
 words! {
@@ -78,7 +97,7 @@ words! {
         Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
         Highway = "highway", Always = "always", Never = "never",
     }
-    GenerateKind { Refuse = "", Threshold = "threshold" }
+    GenerateKind { Refuse = "", Threshold = "threshold", Predictor = "predictor" }
 }
 
 /// The keys of a skip, in the order of the documentation.
@@ -87,11 +106,17 @@ const KEYS: &[&str] = &[
     "density",
     "input",
     "decide",
+    "decider",
     "bias",
     "kv",
     "gate",
+    "gate_factor",
+    "combine",
+    "otherwise",
+    "force_first",
     "threshold",
     "generate",
+    "predictor",
     "group_size",
     "capacity_factor",
     "overflow",
@@ -106,11 +131,16 @@ impl SkipTable {
             density: 0.5,
             input: Input::Normed,
             decide: Decide::Here,
+            decider: Steps::default(),
             bias: false,
             kv: Kv::All,
             gate: BranchScale::One,
+            gate_factor: 1.0,
+            combine: Branches::Either,
+            force_first: 0,
             threshold: 0.5,
             generate: GenerateKind::Refuse,
+            predictor: Steps::default(),
             group_size: 0,
             capacity_factor: 1.25,
             overflow: Overflow::Position,
@@ -120,10 +150,13 @@ impl SkipTable {
 
     /// What the table means.
     pub fn skip(&self) -> Skip {
-        let scorer = Scorer { input: self.input, decide: self.decide, bias: self.bias };
+        let scorer = Scorer { input: self.input, decide: self.decide, steps: self.decider, bias: self.bias };
         let generate = match self.generate {
             GenerateKind::Refuse => Generate::Refuse,
             GenerateKind::Threshold => Generate::Threshold(self.threshold),
+            GenerateKind::Predictor => {
+                Generate::Predictor { threshold: self.threshold, steps: self.predictor }
+            }
         };
         let decider = match self.router {
             Router::Highway => return Skip { density: self.density, combine: Combine::Highway(scorer) },
@@ -137,18 +170,22 @@ impl SkipTable {
         };
         let (group_size, factor, overflow) = (self.group_size, self.capacity_factor, self.overflow);
         let capacity = (group_size > 0).then_some(Capacity { group_size, factor, overflow });
-        let either = Either { decider, kv: self.kv, scale: self.gate, capacity };
+        let (scale, factor, branches) = (self.gate, self.gate_factor, self.combine);
+        let (kv, force_first) = (self.kv, self.force_first);
+        let either = Either { decider, kv, scale, factor, branches, force_first, capacity };
         Skip { density: self.density, combine: Combine::Either(either) }
     }
 
     /// The table of a skip.
     pub fn of(skip: &Skip) -> SkipTable {
         let mut table = SkipTable { density: skip.density, ..SkipTable::of_router(Router::of(skip)) };
-        if let Some(Scorer { input, decide, bias }) = skip.scorer() {
-            table = SkipTable { input, decide, bias, ..table };
+        if let Some(Scorer { input, decide, steps, bias }) = skip.scorer() {
+            table = SkipTable { input, decide, decider: steps, bias, ..table };
         }
         let Combine::Either(either) = skip.combine else { return table };
         (table.kv, table.gate) = (either.kv, either.scale);
+        (table.gate_factor, table.combine) = (either.factor, either.branches);
+        table.force_first = either.force_first;
         if let Some(Capacity { group_size, factor, overflow }) = either.capacity {
             table = SkipTable { group_size, capacity_factor: factor, overflow, ..table };
         }
@@ -156,6 +193,10 @@ impl SkipTable {
             Decider::Sigmoid { threshold, .. } => table.threshold = threshold,
             Decider::TopK { generate: Generate::Threshold(threshold), .. } => {
                 (table.generate, table.threshold) = (GenerateKind::Threshold, threshold);
+            }
+            Decider::TopK { generate: Generate::Predictor { threshold, steps }, .. } => {
+                (table.generate, table.threshold) = (GenerateKind::Predictor, threshold);
+                table.predictor = steps;
             }
             Decider::Random { seed } | Decider::Hash { seed } => table.seed = seed,
             Decider::TopK { generate: Generate::Refuse, .. }
@@ -189,13 +230,37 @@ impl Router {
 /// something of it.
 fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
     match (key, skip.decider()) {
-        ("input" | "decide" | "bias", Some(Decider::Hash { .. })) => {
+        ("input" | "decide" | "decider" | "bias", Some(Decider::Hash { .. })) => {
             Some(("it looks at the token's id alone", "remove the setting, or choose a router with a weight"))
         }
-        ("input" | "decide" | "bias", _) if skip.scorer().is_none() => Some((
+        ("input" | "decide" | "decider" | "bias", _) if skip.scorer().is_none() => Some((
             "it decides without looking at the tokens",
             "remove the setting, or choose a router with a weight",
         )),
+        ("combine" | "otherwise" | "gate_factor" | "force_first", None) => {
+            Some(("it runs every token and mixes by itself", "remove the setting, or choose another router"))
+        }
+        ("force_first", _) if skip.scorer().is_none() => Some((
+            "forced tokens rank above all scores, and it has none",
+            "remove the setting, or choose a router with a weight",
+        )),
+        ("gate_factor", _) if skip.either().is_some_and(|either| either.scale == BranchScale::One) => {
+            Some(("nothing is scaled", "set `gate` as well, or remove the setting"))
+        }
+        ("gate", _)
+            if skip.either().is_some_and(|either| either.scale == BranchScale::Score)
+                && !skip.has_one_score() =>
+        {
+            Some((
+                "`raw` scales by the one score of a token",
+                "choose `router = \"sigmoid\"` or `\"topk\"`, or `gate = \"scaled\"`",
+            ))
+        }
+        ("predictor", Some(Decider::TopK { generate: Generate::Predictor { .. }, .. })) => None,
+        ("predictor", Some(Decider::TopK { .. })) => {
+            Some(("nothing predicts its selection", "add `generate = \"predictor\"`, or remove the setting"))
+        }
+        ("predictor", _) => Some(("its decisions do not look at the future", "remove the setting")),
         ("kv", None) => Some(("it runs every token, so every token is a key", "remove the setting")),
         ("group_size" | "capacity_factor" | "overflow", None) => {
             Some(("it runs every token", "remove the setting"))
@@ -218,27 +283,46 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
-/// The skip as a table of TOML, with every setting that the router takes; `decide` means nothing for a block.
-pub(super) fn print(skip: &Skip, unit: Unit) -> String {
+/// The skip as a table of TOML, with every setting that the router takes and the layers of tokens that do not execute;
+/// `decide` means nothing for a block.
+pub(super) fn print(skip: &Skip, unit: Unit, otherwise: Option<String>) -> String {
     let table = SkipTable::of(skip);
-    let settings: [(&str, String); 13] = [
+    let usual = SkipTable::of_router(table.router);
+    let settings: [(&str, String); 18] = [
         ("router", text(table.router.word())),
         ("density", format!("{:?}", table.density)),
         ("input", text(table.input.word())),
         ("decide", text(table.decide.word())),
+        ("decider", table.decider.print()),
         ("bias", table.bias.to_string()),
         ("kv", text(table.kv.word())),
         ("gate", text(table.gate.word())),
+        ("gate_factor", format!("{:?}", table.gate_factor)),
+        ("combine", text(table.combine.word())),
+        ("force_first", table.force_first.to_string()),
         ("threshold", format!("{:?}", table.threshold)),
         ("generate", text(table.generate.word())),
+        ("predictor", table.predictor.print()),
         ("group_size", table.group_size.to_string()),
         ("capacity_factor", format!("{:?}", table.capacity_factor)),
         ("overflow", text(table.overflow.word())),
         ("seed", table.seed.to_string()),
     ];
-    let is_shown = |key: &str| refusal(skip, key).is_none() && !(unit == Unit::Block && key == "decide");
+    // What most skips leave alone is written only where they do not.
+    let is_usual = |key: &str| match key {
+        "decider" => table.decider.is_empty(),
+        "predictor" => table.predictor.is_empty(),
+        "gate_factor" => is_one(&table.gate_factor),
+        "combine" => table.combine == usual.combine,
+        "force_first" => table.force_first == usual.force_first,
+        _ => false,
+    };
+    let is_shown = |key: &str| {
+        refusal(skip, key).is_none() && !(unit == Unit::Block && key == "decide") && !is_usual(key)
+    };
     let shown = settings.iter().filter(|(key, _)| is_shown(key));
-    let shown: Vec<String> = shown.map(|(key, value)| format!("{key} = {value}")).collect();
+    let mut shown: Vec<String> = shown.map(|(key, value)| format!("{key} = {value}")).collect();
+    shown.extend(otherwise.map(|layers| format!("otherwise = [{layers}]")));
     format!("{{ {} }}", shown.join(", "))
 }
 
@@ -257,6 +341,7 @@ pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, unit: Unit) -> Option<Sk
     let skip = written.skip();
     check_taken(ctx, table, &skip);
     check_gate(ctx, table, &written);
+    check_branches(ctx, table, &written);
     if unit == Unit::Block
         && written.decide == Decide::Entry
         && let Some(entry) = table.get("decide")
@@ -278,9 +363,18 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
     });
     let input = ctx.optional(fields, "input", base.input, Ctx::word);
     let decide = ctx.optional(fields, "decide", base.decide, Ctx::word);
+    let decider = ctx.optional(fields, "decider", base.decider, steps::read);
     let bias = ctx.optional(fields, "bias", base.bias, Ctx::flag);
     let kv = ctx.optional(fields, "kv", base.kv, Ctx::word);
     let gate = ctx.optional(fields, "gate", base.gate, Ctx::word);
+    let gate_factor = ctx.optional(fields, "gate_factor", base.gate_factor, |ctx, entry| {
+        ctx.number(entry, "from -1e6 to 1e6", |number| number.abs() <= 1e6)
+    });
+    let combine = ctx.optional(fields, "combine", base.combine, Ctx::word);
+    let force_first = ctx.optional(fields, "force_first", base.force_first, |ctx, entry| {
+        ctx.count(entry, 0..=limits::POSITIONS)
+    });
+    let predictor = ctx.optional(fields, "predictor", base.predictor, steps::read);
     let threshold = ctx.optional(fields, "threshold", base.threshold, |ctx, entry| {
         ctx.number(entry, "between 0.0 and 1.0, both excluded", |number| number > 0.0 && number < 1.0)
     });
@@ -298,9 +392,14 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
         density: density?,
         input: input?,
         decide: decide?,
+        decider: decider?,
         bias: bias?,
         kv: kv?,
         gate: gate?,
+        gate_factor: gate_factor?,
+        combine: combine?,
+        force_first: force_first?,
+        predictor: predictor?,
         threshold: threshold?,
         generate: generate?,
         group_size: group_size?,
@@ -326,16 +425,63 @@ fn check_taken(ctx: &mut Ctx<'_>, table: &Table, skip: &Skip) {
 }
 
 fn check_gate(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
-    if written.router != Router::Highway || written.gate != BranchScale::Probability {
+    if written.router != Router::Highway || written.gate == BranchScale::One {
         return;
     }
     let (Some(gate), Some(router)) = (table.get("gate"), table.get("router")) else { return };
-    let diagnostic = Diagnostic::new(
-        "spec::gate_with_highway",
-        "`gate = \"scaled\"` has no meaning with the highway router",
-    )
-    .at(ctx.source, gate.value.span.clone(), "scales by the router's probability")
-    .at(ctx.source, router.value.span.clone(), "already mixes by it")
-    .help("remove `gate`, or choose `router = \"sigmoid\"`");
+    let message = format!("`gate = {:?}` has no meaning with the highway router", written.gate.word());
+    let diagnostic = Diagnostic::new("spec::gate_with_highway", message)
+        .at(ctx.source, gate.value.span.clone(), "scales by what the router says")
+        .at(ctx.source, router.value.span.clone(), "already mixes by it")
+        .help("remove `gate`, or choose `router = \"sigmoid\"`");
     ctx.report(diagnostic);
+}
+
+/// What is said of the branches has to fit together.
+fn check_branches(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
+    let Some(combine) = table.get("combine") else { return };
+    let mut wrong = |other: Option<&Entry>, message: &str, help: &str| {
+        let mut diagnostic = Diagnostic::new("spec::branches", message.to_owned())
+            .at(ctx.source, combine.value.span.clone(), "asks for it")
+            .help(help);
+        if let Some(other) = other {
+            diagnostic = diagnostic.at(ctx.source, other.key_span.clone(), "does not go with it");
+        }
+        ctx.report(diagnostic);
+    };
+    let otherwise = table.get("otherwise");
+    match written.combine {
+        Branches::Either => {}
+        Branches::Sum if otherwise.is_some() => {}
+        Branches::Sum => wrong(
+            None,
+            "`combine = \"sum\"` adds to the branch of all tokens, and there is no `otherwise`",
+            "add `otherwise = [{ kind = \"ffn\", d_ff = 64 }]`, or remove `combine`",
+        ),
+        Branches::Add => {
+            if otherwise.is_some() {
+                let help = "remove `otherwise`, or write `combine = \"sum\"`";
+                wrong(otherwise, "`combine = \"add\"` has one branch, and `otherwise` is another", help);
+            }
+            if written.gate == BranchScale::ProbabilityLast {
+                let message = "`combine = \"add\"` scales the whole branch, and `gate = \"scaled_last\"` its last layer";
+                wrong(table.get("gate"), message, "write `gate = \"scaled\"`, or remove `combine`");
+            }
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_one(factor: &f64) -> bool {
+    *factor == 1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_either(branches: &Branches) -> bool {
+    *branches == Branches::Either
 }

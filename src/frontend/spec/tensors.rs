@@ -7,6 +7,7 @@ use skipc_ir::Op;
 
 use super::model::Model;
 use super::node::Part;
+use super::skip::Generate;
 pub use crate::frontend::build::TensorRole;
 use crate::frontend::build::{self, Build, Heads, LayerInput, TokenRows};
 use crate::frontend::stream::Stream;
@@ -45,11 +46,14 @@ impl Recorder<'_> {
                     Part::Route(unit, skip) => {
                         if let Some(scorer) = skip.scorer() {
                             build::router(self, skip, scorer, &unit.router(idx), ())?;
+                            if let Some(Generate::Predictor { steps, .. }) = skip.top_k() {
+                                build::predictor(self, &steps, &unit.router(idx), ())?;
+                            }
                         }
                     }
-                    Part::Layer(layer_idx, layer) => {
+                    Part::Layer(layers, layer_idx, layer) => {
                         let rows = TokenRows { stream: (), positions: (), sequences: None, set: None };
-                        layer.build(self, (idx, layer_idx), LayerInput { rows, seen: rows })?;
+                        layer.build(self, (layers, idx, layer_idx), LayerInput { rows, seen: rows })?;
                     }
                 }
             }

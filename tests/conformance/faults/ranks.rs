@@ -25,7 +25,7 @@ fn compact(victim: &mut Victim) -> Option<&mut Compact> {
 fn ranked(victim: &mut Victim) -> Option<&mut Ranked> {
     match &mut compact(victim)?.select {
         Select::Ranked(ranked) => Some(ranked),
-        Select::AtLeast { .. } | Select::Random { .. } => None,
+        Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) => None,
     }
 }
 

@@ -62,6 +62,10 @@ fn decide<'c>(
             let score = random_score(f, place, sequence, id)?;
             vec![f.below(score, f.int(*limit as i64))?]
         }
+        Select::NotIn(mask) => {
+            let is_in = f.load_flag(f.offset(f.pointer(*mask, DType::U8)?, row)?)?;
+            vec![f.is(inkwell::IntPredicate::EQ, is_in, f.ctx.bool_type().const_zero())?]
+        }
         Select::Ranked(ranked) => {
             let (is_member, state) = ranked::decide(f, ranked, (row, n_rows), ranked::State::of(state)?)?;
             std::iter::once(is_member).chain(state.values()).collect()

@@ -64,6 +64,10 @@ fn check(kernel: &Kernel, compact: &Compact) -> Result<(), Error> {
                 place::require_view(kernel, *view, 1)?;
             }
         }
+        Select::NotIn(mask) => {
+            place::require(kernel, *mask, DType::U8)?;
+            require_column(kernel, *mask)?;
+        }
         Select::Ranked(ranked) => ranked::check(kernel, ranked)?,
     }
     Ok(())
@@ -146,6 +150,7 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact, row: Int<'c>
             let sequence = sequences.as_ref().map(number);
             random_score(code, *seed, *block, sequence, number(ids)).below(*limit)
         }
+        Select::NotIn(other) => code.param(other.0).at::<I8>(row).load::<I8>().to_int().eq(0),
         // The mask stands already.
         Select::Ranked(_) => mask.at::<I8>(row).load::<I8>().to_int().ne(0),
     }

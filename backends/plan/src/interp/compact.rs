@@ -45,6 +45,7 @@ fn select<N: Element>(
                 Ok(skipc_ir::random_score(seed, block, sequence.into(), id.into()) < limit)
             })
             .collect(),
+        Select::NotIn(mask) => (0..n_rows).map(|row| Ok(frame.load_u8(mask, u64::from(row))? == 0)).collect(),
         Select::Ranked(ranked) => select_ranked(frame, &ranked, n_rows),
     }
 }

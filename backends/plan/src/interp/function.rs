@@ -229,6 +229,10 @@ fn make_constant<N: Element>(
         ConstantSource::RopeCos { frequencies, half, positions } => {
             table(*frequencies, *half, *positions, libm::cos)
         }
+        ConstantSource::Forced { first, positions } => {
+            let lift = |position| N::from_f64(if position < *first { f64::INFINITY } else { 0.0 });
+            (0..*positions).map(lift).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, positions } => {
             table(*frequencies, *half, *positions, libm::sin)
         }

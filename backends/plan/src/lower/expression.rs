@@ -140,9 +140,13 @@ impl Ctx<'_> {
         let n_terms = |sum: &Value| if is_split(self, sum) { BF16_TERMS } else { 1 };
         let n_sums: u32 = matmul.sums.iter().map(n_terms).sum();
         let is_narrow = n.saturating_mul(n_sums) <= NARROW_COLS;
-        let layout = match is_narrow || matmul.sums.iter().any(|sum| is_split(self, sum)) {
-            true => WeightLayout::Rows,
-            false => self.options.layout,
+        let decides = |sum: &Value| matches!(self.graph.op(*sum), Op::RouterLogits {});
+        let layout = match self.options.layout {
+            _ if is_narrow || matmul.sums.iter().any(|sum| is_split(self, sum)) => WeightLayout::Rows,
+            // Steps of a decider are over f32 where layers are in bf16, and in 32 bits where weights are in 8.
+            WeightLayout::Swizzled if dtype == DType::F32 => WeightLayout::Rows,
+            WeightLayout::Levels if matmul.sums.iter().any(decides) => WeightLayout::Columns,
+            layout => layout,
         };
         // A sum that begins within a panel would have to take it apart.
         let begins_within = |sum: &Value| {
@@ -249,12 +253,24 @@ impl Ctx<'_> {
             return Err(self.internal("this is no function of elements", value));
         };
         let inst = match function {
+            Elementwise::Widen => {
+                let [x] = self.operands(value)?;
+                return self.load(bind, program, x);
+            }
             Elementwise::Unary(function) => {
                 let [x] = self.operands(value)?;
                 Inst::Unary(function, self.load(bind, program, x)?)
             }
             Elementwise::Binary(function) => self.binary(bind, program, function, value)?,
             Elementwise::RowScale => self.binary(bind, program, Binary::Mul, value)?,
+            Elementwise::ForceFirst { first } => {
+                let [scores, positions] = self.operands(value)?;
+                let scores = self.load(bind, program, scores)?;
+                let index = self.operand(bind, "positions", positions)?;
+                let table = self.forced(bind, first);
+                let forced = program.push(Inst::LoadAt { table, index });
+                Inst::Binary(Binary::Add, scores, forced)
+            }
             Elementwise::Bias => {
                 let [x, bias] = self.operands(value)?;
                 let x = self.load(bind, program, x)?;

@@ -121,6 +121,13 @@ impl Ctx<'_> {
         (cos, self.constant(bind, "sin", sin, shape))
     }
 
+    /// What is added to the scores of each position, of which the first so many are forced.
+    pub(super) fn forced(&mut self, bind: &mut Bind, first: u32) -> Slot {
+        let positions = self.options.max_positions;
+        let forced = ConstantSource::Forced { first, positions };
+        self.constant(bind, "forced", forced, (DType::F32, positions, 1))
+    }
+
     fn cached_attention(
         &mut self,
         bind: &mut Bind,

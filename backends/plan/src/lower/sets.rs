@@ -161,6 +161,11 @@ impl Ctx<'_> {
                 let pages = self.cache(bind, "pages", pages)?;
                 Select::Ranked(Ranked { keep: Keep::Left { slots, before, pages }, ..ranked })
             }
+            Route::Complement => {
+                let [executed] = self.operands(value)?;
+                let mask = self.mask(executed)?;
+                Select::NotIn(bind.slot("executed", self.arg(mask), Access::Read))
+            }
             Route::Pending { .. } => return Err(self.internal("what waits is not selected", value)),
             Route::Best { group_size, slots } => {
                 let [wanted, scores, positions, sequences] = self.operands(value)?;

@@ -48,6 +48,7 @@ fn name(source: &ConstantSource) -> String {
         ConstantSource::Weight { name } => name.clone(),
         ConstantSource::Recipe { steps } => recipe::describe(steps),
         ConstantSource::RopeCos { frequencies, half, .. } => rope_name("cos", *frequencies, *half),
+        ConstantSource::Forced { first, .. } => format!("first {first}"),
         ConstantSource::RopeSin { frequencies, half, .. } => rope_name("sin", *frequencies, *half),
     }
 }

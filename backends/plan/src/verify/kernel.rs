@@ -404,6 +404,10 @@ impl Check<'_> {
                     self.faults.push(Fault::Size { what: "limit", got: limit });
                 }
             }
+            Select::NotIn(mask) => {
+                self.exact(mask, 1, Kind::U8);
+                self.touch(mask, Touched::Over(self.kernel.extent, Rows::Dense), false);
+            }
             Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.exact(compact.use_forced, 1, Kind::U32);

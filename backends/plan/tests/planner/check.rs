@@ -73,6 +73,9 @@ fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
             recipe::elements(steps, |name| GraphWeights(graph).weight(name)).expect("weights of the graph")
         }
         ConstantSource::RopeCos { frequencies, half, .. } => table(*frequencies, *half as usize, f64::cos),
+        ConstantSource::Forced { first, .. } => {
+            (0..len).map(|position| if position < *first as usize { f32::INFINITY } else { 0.0 }).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, .. } => table(*frequencies, *half as usize, f64::sin),
     };
     let store = |value: &f32| match constant.dtype {

@@ -134,7 +134,7 @@ fn ranked(plan: &mut Plan) -> &mut Ranked {
         .find_map(|(_, kernel)| match &mut kernel.body {
             Body::Compact(compact) => match &mut compact.select {
                 Select::Ranked(ranked) => Some(ranked),
-                Select::AtLeast { .. } | Select::Random { .. } => None,
+                Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) => None,
             },
             _ => None,
         })

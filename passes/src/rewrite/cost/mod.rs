@@ -58,7 +58,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         // As many keys as the cache has room for: what one row sees of them is not known here.
         Op::CachedAttention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
         Op::Unary(function) => work(Work::Function(function.cost()), &elements),
-        Op::AddBias {} => work(arithmetic, &elements),
+        Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } => work(arithmetic, &elements),
         // One of the operands is read for it.
         Op::Binary(_) => work(Work::Move, &elements),
         Op::ScaleRows {} => work(arithmetic, &elements) + work(Work::Move, &rows(result)),
@@ -72,6 +72,8 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         | Op::LimitFirst { .. }
         | Op::LimitFirstAfter { .. }
         | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
+        // What it costs to look at every token once, of which the operand counts some.
+        Op::Complement { .. } => kernel(work(Work::Route, &(rows_of(0) + rows(result)))),
         Op::Pending { .. } => kernel(work(Work::Route, &rows_of(1))),
         Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),

@@ -34,6 +34,11 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
     for rows in EXTENTS {
         cases.push(random_by_id(rows, 1 << 30));
+        cases.push(not_in(rows, |row| row % 3 == 1));
+    }
+    for rows in [1, 33, 1025] {
+        cases.push(not_in(rows, |_| true));
+        cases.push(not_in(rows, |_| false));
     }
     for limit in [0, 1 << 32] {
         cases.push(random_by_id(100, limit));
@@ -132,6 +137,16 @@ fn random(rows: u32, limit: u64, forced: bool) -> Case {
     let (seed, sequences) = (0x9E37_79B9_7F4A_7C15, Some(sequences));
     let select = Select::Random { ids: positions, sequences, seed, block: 5, limit };
     finish(draft, select, (rows, bound), forced.then_some(decisions.as_slice()))
+}
+
+/// The rows that another set leaves out.
+fn not_in(rows: u32, executed: impl Fn(u32) -> bool) -> Case {
+    let name = (0..rows).filter(|row| executed(*row)).count();
+    let mut draft = Draft::new(format!("compact_not_in_{name}_rows_{rows}"));
+    let bound = rows + 3;
+    let executed: Vec<u8> = (0..rows).map(|row| u8::from(executed(row))).collect();
+    let mask = draft.decisions("executed", bound, &executed);
+    finish(draft, Select::NotIn(mask), (rows, bound), None)
 }
 
 /// Drawn for ids alone. Some come again, and some are as large as ids get.

@@ -31,6 +31,7 @@ impl Eval<'_> {
                 let threshold = f64::from(threshold.0 as f32);
                 (0..n_rows).map(|row| self.load(scores, row, 0) >= threshold).collect()
             }
+            Select::NotIn(mask) => (0..n_rows).map(|row| self.at(mask, row, 0) == 0.0).collect(),
             Select::Random { ids, sequences, seed, block, limit } => {
                 let below = |row| {
                     let sequence = sequences.map_or(0.0, |sequences| self.load(sequences, row, 0));

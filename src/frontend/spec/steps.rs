@@ -1,0 +1,187 @@
+//! The steps of a decider: what stands between what a router reads and its last weight. All are over f32.
+
+use serde::Serialize;
+use skipc_ir::Unary;
+
+use crate::frontend::language::ast::{Entry, Table, Value, ValueKind};
+use crate::frontend::language::limits;
+use crate::frontend::language::read::{Ctx, Fields};
+use crate::frontend::language::words::{Word, text, words};
+use crate::frontend::stream::NormKind;
+
+/// Steps of a decider, at most. Published ones have four.
+pub const MAX_STEPS: usize = 8;
+
+/// One step of a decider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", untagged)]
+pub enum Step {
+    /// `W · h`, and a bias if there is one.
+    Linear {
+        /// Rows of the weight `[linear, width so far]`.
+        linear: usize,
+        /// It has a bias.
+        bias: bool,
+    },
+    /// A norm over all columns, with the model's `norm_eps` and never its `norm_offset`.
+    Norm {
+        /// Which.
+        norm: NormKind,
+    },
+    /// A function of each element.
+    Activation {
+        /// Which.
+        activation: StepFunction,
+    },
+}
+
+/// Functions of a decider's steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepFunction {
+    /// The element itself.
+    None,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)²`.
+    Relu2,
+    /// The tanh form.
+    Gelu,
+    /// With the error function.
+    GeluErf,
+    /// `x · σ(x)`.
+    Silu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+words! {
+    StepFunction {
+        None = "none", Relu = "relu", Relu2 = "relu2", Gelu = "gelu", GeluErf = "gelu_erf", Silu = "silu", Tanh = "tanh",
+    }
+}
+
+impl StepFunction {
+    /// The function, if it is one.
+    pub fn unary(self) -> Option<Unary> {
+        match self {
+            StepFunction::None => None,
+            StepFunction::Relu => Some(Unary::Relu),
+            StepFunction::Relu2 => Some(Unary::Relu2),
+            StepFunction::Gelu => Some(Unary::Gelu),
+            StepFunction::GeluErf => Some(Unary::GeluErf),
+            StepFunction::Silu => Some(Unary::Silu),
+            StepFunction::Tanh => Some(Unary::Tanh),
+        }
+    }
+}
+
+/// Steps in order, at most [`MAX_STEPS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steps([Option<Step>; MAX_STEPS]);
+
+impl Steps {
+    /// These steps; `None` if they are too many.
+    pub fn of(steps: &[Step]) -> Option<Steps> {
+        let mut all = Steps::default();
+        let places = all.0.get_mut(..steps.len())?;
+        places.iter_mut().zip(steps).for_each(|(place, step)| *place = Some(*step));
+        Some(all)
+    }
+
+    /// The steps in order.
+    pub fn iter(&self) -> impl Iterator<Item = Step> + '_ {
+        self.0.iter().copied().flatten()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0[0].is_none()
+    }
+
+    /// Columns behind the steps of what has `width` columns before them.
+    pub fn width(&self, width: usize) -> usize {
+        self.iter().fold(width, |width, step| match step {
+            Step::Linear { linear, .. } => linear,
+            Step::Norm { .. } | Step::Activation { .. } => width,
+        })
+    }
+
+    /// As a spec writes them.
+    pub(in crate::frontend) fn print(&self) -> String {
+        let steps = self.iter().map(|step| match step {
+            Step::Linear { linear, bias: false } => format!("{{ linear = {linear} }}"),
+            Step::Linear { linear, bias: true } => format!("{{ linear = {linear}, bias = true }}"),
+            Step::Norm { norm } => format!("{{ norm = {} }}", text(norm.word())),
+            Step::Activation { activation } => format!("{{ activation = {} }}", text(activation.word())),
+        });
+        format!("[{}]", steps.collect::<Vec<_>>().join(", "))
+    }
+}
+
+impl Serialize for Steps {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+const EXAMPLE: &str = "[{ linear = 32 }, { norm = \"rmsnorm\" }, { activation = \"silu\" }]";
+
+const KEYS: &[&str] = &["linear", "bias", "norm", "activation"];
+
+/// Reads the value of `decider` or `predictor`.
+pub(in crate::frontend) fn read(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Steps> {
+    if matches!(&entry.value.kind, ValueKind::List(values) if values.is_empty()) {
+        return Some(Steps::default());
+    }
+    let example = format!("{} = {EXAMPLE}", entry.key);
+    let values = ctx.list(entry, "steps", &example)?;
+    let steps: Vec<Option<Step>> = values
+        .iter()
+        .map(|value| {
+            let table = ctx.table("a step", value, EXAMPLE)?;
+            step(ctx, table, value)
+        })
+        .collect();
+    let steps: Vec<Step> = steps.into_iter().collect::<Option<_>>()?;
+    let all = Steps::of(&steps);
+    if all.is_none() {
+        let message = format!("{} steps stand before a router's weight", steps.len());
+        let label = format!("at most {MAX_STEPS}");
+        ctx.wrong("spec::limit", message, (&entry.value, &label), "use fewer steps".to_owned());
+    }
+    all
+}
+
+fn step(ctx: &mut Ctx<'_>, table: &Table, value: &Value) -> Option<Step> {
+    let fields = Fields { table, what: "a step", keys: KEYS };
+    let n_before = ctx.found.iter().count();
+    ctx.check_keys(fields, |key| {
+        (key == "pool").then(|| "decisions from the mean of a sequence are not supported".to_owned())
+    });
+    let kinds: Vec<&Entry> =
+        ["linear", "norm", "activation"].iter().filter_map(|key| table.get(key)).collect();
+    let [kind] = kinds[..] else {
+        if ctx.found.iter().count() == n_before {
+            let message = match kinds.len() {
+                0 => "a step says nothing",
+                _ => "a step says more than one thing",
+            };
+            let at = (value, "this one");
+            let help = format!("write one of `linear`, `norm` and `activation` in each, as in `{EXAMPLE}`");
+            ctx.wrong("spec::bad_value", message.to_owned(), at, help);
+        }
+        return None;
+    };
+    let bias = ctx.optional(fields, "bias", false, Ctx::flag)?;
+    if let Some(entry) = table.get("bias").filter(|_| kind.key != "linear") {
+        let message = format!("a step with `{}` takes no `bias`", kind.key);
+        let at = (&entry.value, "would have no effect");
+        ctx.wrong("spec::unused_setting", message, at, "write it beside `linear`, or remove it".to_owned());
+        return None;
+    }
+    Some(match kind.key.as_str() {
+        "linear" => Step::Linear { linear: ctx.count(kind, 1..=limits::WIDTH)?, bias },
+        "norm" => Step::Norm { norm: ctx.word(kind)? },
+        _ => Step::Activation { activation: ctx.word(kind)? },
+    })
+}

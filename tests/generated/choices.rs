@@ -1,0 +1,167 @@
+//! What choices may say beside a router and its density: deciders of several steps, forced tokens, other branches, scales.
+
+use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm};
+use skipc::frontend::spec::model::Model;
+use skipc::frontend::spec::node::{Node, Norms, Route, SubLayer};
+use skipc::frontend::spec::skip::{BranchScale, Branches, Skip};
+use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
+use skipc::frontend::spec::steps::{Step, StepFunction, Steps};
+use skipc::frontend::stream::NormKind;
+use skipc_testkit::random::Rng;
+
+use crate::model::one_of;
+
+/// The first seed whose subjects have choices of these kinds. Those below have none, so that they stay what they were.
+pub(crate) const FIRST_SEED: u64 = 1 << 48;
+
+/// The model with more said of its choices.
+pub(crate) fn with_choices(rng: &mut Rng, model: &Model) -> Model {
+    let mut model = model.clone();
+    for block in &mut model.blocks {
+        block.body = node(rng, &block.body);
+    }
+    model
+}
+
+/// Whether something is said that twins of a model would have to follow: another branch, or what is not the change of one.
+pub(crate) fn has_branches(model: &Model) -> bool {
+    let table = |skip| SkipTable::of(skip);
+    let in_skips = model.skips().any(|skip| {
+        let skip = table(skip);
+        skip.combine != Branches::Either
+            || skip.force_first > 0
+            || ![BranchScale::One, BranchScale::Probability].contains(&skip.gate)
+            || skip.gate_factor != 1.0
+    });
+    in_skips || model.blocks.iter().any(|block| has_otherwise(&block.body))
+}
+
+fn has_otherwise(node: &Node) -> bool {
+    match node {
+        Node::Sequence(nodes) | Node::Parallel(nodes) => nodes.iter().any(has_otherwise),
+        Node::Residual(_) => false,
+        Node::Route(route) => route.otherwise.is_some() || has_otherwise(&route.executed),
+    }
+}
+
+fn node(rng: &mut Rng, of: &Node) -> Node {
+    match of {
+        Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(|of| node(rng, of)).collect()),
+        Node::Parallel(nodes) => Node::Parallel(nodes.iter().map(|of| node(rng, of)).collect()),
+        Node::Residual(layer) => Node::Residual(*layer),
+        Node::Route(route) if rng.one_in(4) => Node::Route(route.clone()),
+        Node::Route(route) => {
+            let has_other = SkipTable::of(&route.skip).router != Router::Highway && rng.one_in(2);
+            let otherwise = has_other.then(|| Box::new(Node::Sequence(layers(rng))));
+            let skip = skip(rng, &route.skip, has_other);
+            Node::Route(Route { skip, executed: route.executed.clone(), otherwise })
+        }
+    }
+}
+
+fn skip(rng: &mut Rng, of: &Skip, has_other: bool) -> Skip {
+    let mut skip = SkipTable::of(of);
+    if of.scorer().is_some() && rng.one_in(2) {
+        skip.decider = steps(rng);
+    }
+    if skip.router == Router::Highway {
+        return skip.skip();
+    }
+    if of.scorer().is_some() && rng.one_in(3) {
+        skip.force_first = one_of(rng, &[1, 2, 3, 1000]);
+    }
+    if skip.router == Router::TopK && rng.one_in(2) {
+        skip.generate = GenerateKind::Predictor;
+        skip.predictor = if rng.one_in(3) { Steps::default() } else { steps(rng) };
+        skip.threshold = one_of(rng, &[0.5, 0.4]);
+    }
+    let one_score = [Router::Sigmoid, Router::TopK].contains(&skip.router);
+    skip.combine = match has_other {
+        true if rng.one_in(3) => Branches::Sum,
+        false if rng.one_in(3) => Branches::Add,
+        _ => Branches::Either,
+    };
+    skip.gate = match rng.below(4) {
+        0 => BranchScale::One,
+        1 if one_score => BranchScale::Score,
+        2 if skip.combine != Branches::Add => BranchScale::ProbabilityLast,
+        _ => BranchScale::Probability,
+    };
+    if skip.gate != BranchScale::One {
+        skip.gate_factor = one_of(rng, &[1.0, 1.0, 0.5, -2.0]);
+    }
+    skip.skip()
+}
+
+fn steps(rng: &mut Rng) -> Steps {
+    let functions = [
+        StepFunction::None,
+        StepFunction::Relu,
+        StepFunction::Relu2,
+        StepFunction::Gelu,
+        StepFunction::GeluErf,
+        StepFunction::Silu,
+        StepFunction::Tanh,
+    ];
+    let steps: Vec<Step> = (0..1 + rng.below(3))
+        .map(|_| match rng.below(4) {
+            0 => Step::Norm { norm: one_of(rng, &[NormKind::RmsNorm, NormKind::LayerNorm]) },
+            1 => Step::Activation { activation: one_of(rng, &functions) },
+            _ => Step::Linear { linear: one_of(rng, &[1, 3, 8, 11]), bias: rng.one_in(2) },
+        })
+        .collect();
+    Steps::of(&steps).expect("few steps")
+}
+
+/// Layers of another branch.
+fn layers(rng: &mut Rng) -> Vec<Node> {
+    (0..1 + rng.below(2))
+        .map(|idx| {
+            let layer = match rng.below(3) {
+                0 => Layer::Linear(Linear { bias: rng.one_in(2) }),
+                1 => Layer::Attention(Attention {
+                    heads: 2,
+                    kv_heads: one_of(rng, &[1, 2]),
+                    head_dim: one_of(rng, &[2, 4]),
+                    bias: AttentionBias::None,
+                    qk_norm: QkNorm::None,
+                    rotation: None,
+                    scale: None,
+                    softcap: None,
+                    window: one_of(rng, &[None, None, Some(2)]),
+                }),
+                _ => Layer::Ffn(Ffn {
+                    d_ff: 1 + rng.below(9),
+                    activation: one_of(rng, &[Activation::Relu, Activation::SwiGlu, Activation::Gelu]),
+                    bias: rng.one_in(3),
+                }),
+            };
+            Node::Residual(SubLayer::new(layer, one_of(rng, &[Norms::Pre, Norms::Pre, Norms::Both]), idx))
+        })
+        .collect()
+}
+
+/// What is said of the choices of a model, as `option = value`.
+pub(crate) fn options(model: &Model) -> Vec<String> {
+    let mut found = Vec::new();
+    for block in &model.blocks {
+        found.extend(has_otherwise(&block.body).then(|| "otherwise = true".to_owned()));
+    }
+    for skip in model.skips().map(SkipTable::of) {
+        use skipc::frontend::language::words::Word as _;
+        found.push(format!("combine = {}", skip.combine.word()));
+        found.push(format!("force_first = {} ({})", skip.force_first > 0, skip.router.word()));
+        found.push(format!("gate = {}", skip.gate.word()));
+        found.push(format!("gate_factor = {}", skip.gate_factor != 1.0));
+        found.push(format!("generate = {:?}", skip.generate.word()));
+        found.push(format!("predictor = {}", !skip.predictor.is_empty()));
+        for step in skip.decider.iter() {
+            found.push(match step {
+                Step::Linear { bias, .. } => format!("step = linear, bias {bias}"),
+                Step::Norm { norm } => format!("step = {}", norm.word()),
+                Step::Activation { activation } => format!("step = {}", activation.word()),
+            });
+        }
+    }
+    found
+}
