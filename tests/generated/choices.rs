@@ -1,5 +1,6 @@
 //! What choices may say beside a router and its density: deciders of several steps, forced tokens, other branches, scales.
 
+use skipc::frontend::language::words::Word as _;
 use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Node, Norms, Route, SubLayer};
@@ -17,8 +18,11 @@ pub(crate) const FIRST_SEED: u64 = 1 << 48;
 /// The model with more said of its choices.
 pub(crate) fn with_choices(rng: &mut Rng, model: &Model) -> Model {
     let mut model = model.clone();
-    for block in &mut model.blocks {
-        block.body = node(rng, &block.body);
+    for idx in 0..model.blocks.len() {
+        // Blocks of one name are one block.
+        let (before, rest) = model.blocks.split_at_mut(idx);
+        let twin = before.iter().find(|before| before.name == rest[0].name);
+        rest[0].body = twin.map_or_else(|| node(rng, &rest[0].body), |twin| twin.body.clone());
     }
     model
 }
@@ -141,14 +145,16 @@ fn layers(rng: &mut Rng) -> Vec<Node> {
         .collect()
 }
 
-/// What is said of the choices of a model, as `option = value`.
+/// What the options of [`options`] begin with.
+pub(crate) const OPTION: &str = "choice: ";
+
+/// What is said of the choices of a model, as `choice: option = value`.
 pub(crate) fn options(model: &Model) -> Vec<String> {
     let mut found = Vec::new();
     for block in &model.blocks {
         found.extend(has_otherwise(&block.body).then(|| "otherwise = true".to_owned()));
     }
     for skip in model.skips().map(SkipTable::of) {
-        use skipc::frontend::language::words::Word as _;
         found.push(format!("combine = {}", skip.combine.word()));
         found.push(format!("force_first = {} ({})", skip.force_first > 0, skip.router.word()));
         found.push(format!("gate = {}", skip.gate.word()));
@@ -163,5 +169,5 @@ pub(crate) fn options(model: &Model) -> Vec<String> {
             });
         }
     }
-    found
+    found.into_iter().map(|option| format!("{OPTION}{option}")).collect()
 }

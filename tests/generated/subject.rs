@@ -243,6 +243,9 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
             None => found.push("capacity = none".to_owned()),
         }
     }
+    if subject.seed >= choices::FIRST_SEED {
+        found.extend(choices::options(model));
+    }
     found.sort();
     found.dedup();
     found
