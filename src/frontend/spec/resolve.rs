@@ -209,11 +209,11 @@ fn check_ends(ctx: &mut Ctx<'_>, table: &Table, (input, head): (StreamInput, Hea
         Head::Tokens => &[],
         Head::Rows => &["tie_embeddings", "head_bias", "logit_softcap"],
     };
-    let by = if input == StreamInput::Rows { "input" } else { "head" };
-    let keys = without_tokens.iter().map(|key| (key, "a model that takes rows has no token ids"));
-    let keys = keys.chain(without_scores.iter().map(|key| (key, "a model that gives rows has no scores")));
+    let keys = without_tokens.iter().map(|key| (key, "input", "a model that takes rows has no token ids"));
+    let scores = without_scores.iter().map(|key| (key, "head", "a model that gives rows has no scores"));
+    let keys = keys.chain(scores);
     let mut is_right = true;
-    for (key, why) in keys {
+    for (key, by, why) in keys {
         let Some(entry) = table.get(key) else { continue };
         let diagnostic =
             Diagnostic::new("spec::unused_setting", format!("`{key}` has nothing to act on: {why}"))
