@@ -21,6 +21,10 @@ const CODES: &[(&str, &str)] = &[
         "Two forms of the model that were to be timed give different results, so their times say nothing. This is a fault of the compiler: please report it with the model.",
     ),
     (
+        "bench::no_capacity",
+        "No router of the model takes a capacity, so that `skipc bench --group-size` has nothing to set.",
+    ),
+    (
         "bench::no_cpu_program",
         "The artefact has no program for `cpu`, so there is nothing to time on the host.",
     ),

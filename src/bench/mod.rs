@@ -12,6 +12,7 @@
 //! one report mean something.
 
 mod agree;
+pub mod capacity;
 mod cost;
 pub mod decode;
 mod machine;

@@ -10,7 +10,7 @@ use skipc_runtime::{Device, Model as Artefact};
 
 use super::inspect::new_table;
 use super::progress::Line;
-use super::{BenchArgs, bench_decode, progress, source, to_json, trace};
+use super::{BenchArgs, bench_capacity, bench_decode, progress, source, to_json, trace};
 use crate::bench::{self, Bench, BreakEven, Crossing, Point, Report, SETS, Subject, Timed};
 use crate::diagnostic::Diagnostic;
 use crate::driver::original::Original;
@@ -34,6 +34,9 @@ pub(super) fn run(args: &BenchArgs, json: bool) -> Result<String, Error> {
     let threads = args.threads.map_or_else(Threads::available, usize::from);
     if args.decode {
         return bench_decode::run(args, json, densities, threads);
+    }
+    if args.group_size.is_some() || !args.capacity_factor.is_empty() {
+        return bench_capacity::run(args, json, threads);
     }
     let prepared = prepare(args, threads)?;
     let Prepared { mut bench, weights } = prepared;

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod bench;
+mod bench_capacity;
 mod bench_decode;
 mod check;
 mod compile;
@@ -433,6 +434,16 @@ pub struct BenchArgs {
     /// without skips, beside the bytes that they touch and the bandwidth of this machine.
     #[arg(long, conflicts_with_all = ["tokens", "forms"])]
     pub decode: bool,
+
+    /// Time capacities instead: the model with groups of these many tokens, beside itself without capacities. Sizes such as
+    /// `16,48`, or a range of powers of two such as `16..1024`.
+    #[arg(long, value_name = "G", conflicts_with_all = ["decode", "density", "forms"])]
+    pub group_size: Option<String>,
+
+    /// Capacity factors of the groups [default: 1,1.25,2].
+    #[arg(long, value_delimiter = ',', value_name = "F,…", allow_negative_numbers = true,
+        conflicts_with_all = ["decode", "density", "forms"])]
+    pub capacity_factor: Vec<f64>,
 
     /// Numbers of slots that are decoded together.
     #[arg(long, value_delimiter = ',', value_name = "B,…", default_value = "1,2,4,8,32", requires = "decode",
