@@ -100,11 +100,11 @@ fn capacities_limit_what_executes() {
     assert_eq!(rows.len(), 5);
     let figure = |row: usize, key: &str| rows[row][key].as_f64().unwrap();
     assert!(rows[0]["capacity"].is_null() && figure(0, "lost") == 0.0);
-    for row in 1..5 {
-        let factor = rows[row]["capacity"][1].as_f64().unwrap();
+    for (row, found) in rows.iter().enumerate().skip(1) {
+        let factor = found["capacity"][1].as_f64().unwrap();
         let is_tight = factor < 1.0;
-        assert_eq!(figure(row, "lost") > 0.0, is_tight, "{}", rows[row]);
-        assert_eq!(figure(row, "executed") < figure(0, "executed"), is_tight, "{}", rows[row]);
+        assert_eq!(figure(row, "lost") > 0.0, is_tight, "{found}");
+        assert_eq!(figure(row, "executed") < figure(0, "executed"), is_tight, "{found}");
     }
     assert!(fs::read_to_string(&svg).unwrap().contains("factor 0.5"));
     for wrong in [["--group-size", "none"], ["--capacity-factor", "-1"]] {
