@@ -206,7 +206,7 @@ fn inputs(case: &FileCase, step: usize, graph: &Graph, batch: &FlatBatch) -> BTr
         let Some(values) = values.split("||").nth(step) else { continue };
         let datum = match &port.ty {
             Type::Set { .. } => Datum::Set { rows: numbers(case, values), of: batch.tokens.len() },
-            Type::State { .. } => continue,
+            Type::Partition { .. } | Type::State { .. } => continue,
             Type::Tensor { elem: Elem::Int, .. } => Datum::Ints(numbers(case, values)),
             Type::Tensor { elem: Elem::Mask, .. } => {
                 Datum::Mask(numbers::<u8>(case, values).into_iter().map(|bit| bit == 1).collect())
@@ -240,6 +240,7 @@ fn show(role: &Role, value: &Datum<f64>) -> String {
             format!("{name}: {bits:?}\n")
         }
         Datum::Set { rows, of } => format!("{name}: {rows:?} of {of}\n"),
+        Datum::Partition { rows, ends, of } => format!("{name}: {rows:?} of {of}, up to {ends:?}\n"),
     }
 }
 

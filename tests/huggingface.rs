@@ -378,12 +378,21 @@ fn values_that_are_not_known_are_refused_with_their_place() {
     Copy::of("llama")
         .config(|config| config["model_type"] = json!("lama"))
         .fails("config::family", &["lama"]);
-    for (family, what) in
-        [("mixtral", "experts"), ("qwen3_moe", "experts"), ("olmoe", "experts"), ("vit", "patches")]
-    {
-        Copy::of("llama")
-            .config(|config| config["model_type"] = json!(family))
-            .fails("config::family", &[what]);
+    Copy::of("llama")
+        .config(|config| config["model_type"] = json!("vit"))
+        .fails("config::family", &["patches"]);
+    for (case, key, value, code) in [
+        ("olmoe", "clip_qkv", json!(8.0), "config::unsupported"),
+        ("qwen3-moe", "use_sliding_window", json!(true), "config::unsupported"),
+        ("qwen2-moe", "qkv_bias", json!(false), "config::unsupported"),
+        ("qwen2-moe", "mlp_only_layers", json!([2]), "spec::limit"),
+        ("qwen2-moe", "mlp_only_layers", json!([]), "weights::missing"),
+        ("qwen3-moe", "decoder_sparse_step", json!(0), "spec::out_of_range"),
+        ("mixtral", "num_experts_per_tok", json!(5), "spec::limit"),
+        ("mixtral", "num_local_experts", json!(3), "weights::shape"),
+        ("mixtral", "num_local_experts", json!(5), "weights::shape"),
+    ] {
+        Copy::of(case).config(|config| config[key] = value).fails(code, &[]);
     }
     let without = Copy::of("llama");
     without

@@ -6,8 +6,8 @@
 //! - every token set selects from `n`, or, as `pending` makes it, from a cache: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - heads are at most 256 wide;
-//! - `router_logits` has at most 8 columns;
-//! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `slice`, `route`, `gather`,
+//! - `router_logits` has at most 1024 columns;
+//! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `choose`, `slice`, `route`, `gather`,
 //!   `scatter` and of updates of states only;
 //! - integers come from the input that the op means: ids of `embed` and `route_random` from tokens or positions; positions
 //!   and sequences of the others from positions and sequences (of `route_random` from requests, too), places and pages
@@ -188,6 +188,7 @@ impl Ctx<'_> {
     fn sizes(&mut self, value: Value) {
         let (graph, ty) = (self.graph, self.graph.ty(value));
         self.at_most(value, "the number of columns", ty.cols().into(), MAX_COLS.into());
+        // The rows of a partition are its own, so that those of a set may be cut into segments.
         if let Type::Set { sym, of } = *ty
             && !matches!(of, Dim::Tokens | Dim::Cached)
         {
@@ -213,7 +214,7 @@ impl Ctx<'_> {
         let op = self.graph.op(value);
         // Steps of a decider are over f32.
         let decides =
-            matches!(op, Op::RouterLogits {} | Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. });
+            matches!(op, Op::Choose { .. } | Op::RouterLogits {} | Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. });
         let takes_f32 = op.has(Trait::Pointwise)
             || decides
             || op.has(Trait::OpensScope)

@@ -65,6 +65,7 @@ pub use attr::{F64, Name};
 pub use elementwise::{Binary, Unary};
 pub use graph::{Graph, Origin, Value};
 pub use legal::{Legal, legalize};
+pub use op::leaf::stacked_name;
 pub use op::token_set::{random_score, top_k};
 pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};

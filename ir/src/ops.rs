@@ -218,6 +218,9 @@ ops! {
     Input = "input" () {port: Port} [Leaf];
     /// A tensor of the weights file, `real[rows]` or `real[rows, columns]`; matrices are [out, in].
     Weight = "weight" () {name: Name, shape: Shape} [Leaf, Constant];
+    /// `count` tensors of the weights file, one below the other: `real[count · rows, columns]`, a vector as one row. The number
+    /// of each stands for the `*` in the name.
+    WeightStack = "weight_stack" () {name: Name, count: u32, shape: Shape} [Leaf, Constant];
     /// Rows `start .. start + len` of `weight` `[o, k]`: the weight `real[len, k]`, at compile time.
     WeightRows = "weight_rows" (weight) {start: u32, len: u32} [Constant];
     /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
@@ -232,6 +235,9 @@ ops! {
     Matmul = "matmul" (x, weight) {} [RowWise];
     /// Router logits: as `matmul`, but accurate to f32 whatever the target's precision: `f32[r, o]`.
     RouterLogits = "router_logits" (x, weight) {} [RowWise];
+    /// `x · weightᵀ`, with weight and bias of the segment that a row of the partition is in: `[c, k] × [parts · o, k] → real[c, o]`.
+    /// What it is of segment `e` stands in the rows from `e · o` on; a bias is `[parts, o]`.
+    GroupedMatmul = "grouped_matmul" (x, weight, partition; bias) {} [];
     /// Adds `bias` `[o]` to every row of `x` `[r, o]`.
     AddBias = "add_bias" (x, bias) {} [RowWise, Pointwise];
 
@@ -270,6 +276,14 @@ ops! {
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 
+    /// Which of `n` experts each row takes, and how much each counts: of the scores that softmax (or sigmoid) makes of `logits`
+    /// `f32[r, n]` the `k` highest, with `bias` `[n]` added where they are ranked, the lower index of equals. The result
+    /// `f32[r, 2k]` has the scores of those, in ascending order of experts, and behind them which they are; scores are
+    /// divided by their sum if they are to be normalised, and multiplied with `scale`. A score that is not a number ranks last.
+    Choose = "choose" (logits; bias) {k: u32, sigmoid: bool, normalise: bool, scale: F64} [RowWise];
+    /// The rows in segments: segment `e` has those whose `index` `f32[r, 1]` is `first + e`, in order. Rows of another index than
+    /// those of the `parts` segments are in none.
+    Partition = "partition" (index) {set: SetSym, first: u32, parts: u32} [OpensScope];
     /// The rows whose score `f32[n, 1]` is at least `at_least`: a token set.
     Route = "route" (scores) {set: SetSym, at_least: F64} [OpensScope];
     /// The rows for which the upper half of SplitMix64 of (`seed`, `block`, sequence, id) is below `limit`, which is

@@ -38,14 +38,14 @@ impl Port {
     pub(crate) fn set(&self) -> Option<SetSym> {
         match self.ty {
             Type::Set { sym, .. } => Some(sym),
-            Type::Tensor { .. } | Type::State { .. } => None,
+            Type::Tensor { .. } | Type::Partition { .. } | Type::State { .. } => None,
         }
     }
 
     pub(crate) fn set_mut(&mut self) -> Option<&mut SetSym> {
         match &mut self.ty {
             Type::Set { sym, .. } => Some(sym),
-            Type::Tensor { .. } | Type::State { .. } => None,
+            Type::Tensor { .. } | Type::Partition { .. } | Type::State { .. } => None,
         }
     }
 

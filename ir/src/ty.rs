@@ -92,6 +92,15 @@ pub enum Type {
         /// The rows it selects from.
         of: Dim,
     },
+    /// Rows in segments, `parts<sym ≤ of, parts>`: each segment in order, no row twice.
+    Partition {
+        /// The dimension that counts the rows of all segments.
+        sym: SetSym,
+        /// The rows it selects from.
+        of: Dim,
+        /// How many segments there are.
+        parts: u32,
+    },
     /// A tensor that outlives the step: a value of it is used up by the one op that makes the next of it, or by the
     /// graph's result. Others may look at it, as long as it is there.
     State {
@@ -112,7 +121,7 @@ impl Type {
     pub fn as_tensor(&self) -> Option<(Elem, &[Dim])> {
         match self {
             Type::Tensor { elem, dims } => Some((*elem, dims)),
-            Type::Set { .. } | Type::State { .. } => None,
+            Type::Set { .. } | Type::Partition { .. } | Type::State { .. } => None,
         }
     }
 
@@ -120,7 +129,15 @@ impl Type {
     pub fn as_state(&self) -> Option<(Elem, &[Dim])> {
         match self {
             Type::State { elem, dims } => Some((*elem, dims)),
-            Type::Tensor { .. } | Type::Set { .. } => None,
+            Type::Tensor { .. } | Type::Set { .. } | Type::Partition { .. } => None,
+        }
+    }
+
+    /// The symbol of a set or partition, and the rows that it selects from.
+    pub fn as_rows(&self) -> Option<(SetSym, Dim)> {
+        match self {
+            Type::Set { sym, of } | Type::Partition { sym, of, .. } => Some((*sym, *of)),
+            Type::Tensor { .. } | Type::State { .. } => None,
         }
     }
 
@@ -129,24 +146,24 @@ impl Type {
         self.as_state().is_some()
     }
 
-    /// The rows of a tensor or state, or the rows that a set counts.
+    /// The rows of a tensor or state, or the rows that a set or partition counts.
     pub fn rows(&self) -> Dim {
         match self {
             Type::Tensor { dims, .. } | Type::State { dims, .. } => {
                 dims.first().copied().unwrap_or(Dim::Fixed(1))
             }
-            Type::Set { sym, .. } => Dim::Count(*sym),
+            Type::Set { sym, .. } | Type::Partition { sym, .. } => Dim::Count(*sym),
         }
     }
 
-    /// The columns of a tensor or state: 1 for a tensor of rank 1 and for a set.
+    /// The columns of a tensor or state: 1 for a tensor of rank 1, a set and a partition.
     pub fn cols(&self) -> u32 {
         match self {
             Type::Tensor { dims, .. } | Type::State { dims, .. } => match dims.get(1) {
                 Some(Dim::Fixed(size)) => *size,
                 _ => 1,
             },
-            Type::Set { .. } => 1,
+            Type::Set { .. } | Type::Partition { .. } => 1,
         }
     }
 
@@ -155,7 +172,7 @@ impl Type {
         let rename = |sym: &mut SetSym| *sym = *renames.get(sym).unwrap_or(sym);
         let (dims, own) = match self {
             Type::Tensor { dims, .. } | Type::State { dims, .. } => (dims.as_mut_slice(), None),
-            Type::Set { sym, of } => (std::slice::from_mut(of), Some(sym)),
+            Type::Set { sym, of } | Type::Partition { sym, of, .. } => (std::slice::from_mut(of), Some(sym)),
         };
         own.into_iter().for_each(rename);
         for dim in dims {
@@ -185,6 +202,7 @@ impl fmt::Display for Type {
             Type::Tensor { elem, dims } => write!(f, "{elem}[{}]", Sizes(dims)),
             Type::State { elem, dims } => write!(f, "state<{elem}[{}]>", Sizes(dims)),
             Type::Set { sym, of } => write!(f, "tokens<{sym} <= {of}>"),
+            Type::Partition { sym, of, parts } => write!(f, "parts<{sym} <= {of}, {parts}>"),
         }
     }
 }

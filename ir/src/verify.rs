@@ -286,7 +286,7 @@ impl Ctx<'_> {
     fn sets(&mut self) -> BTreeMap<SetSym, OpenSet> {
         let mut sets: BTreeMap<SetSym, OpenSet> = BTreeMap::new();
         for value in self.numbering.values() {
-            let (Some(sym), Type::Set { of, .. }) = (self.graph.op(*value).opens(), self.graph.ty(*value))
+            let (Some(sym), Some((_, of))) = (self.graph.op(*value).opens(), self.graph.ty(*value).as_rows())
             else {
                 continue;
             };
@@ -294,7 +294,7 @@ impl Ctx<'_> {
                 let (place, first) = (self.place(*value), self.place(first.value));
                 self.errors.push(VerifyError::SetTwice { sym, place, first });
             } else {
-                sets.insert(sym, OpenSet { value: *value, of: *of });
+                sets.insert(sym, OpenSet { value: *value, of });
             }
         }
         sets
@@ -325,7 +325,10 @@ impl Ctx<'_> {
     fn weights(&mut self) {
         let mut shapes: BTreeMap<&Name, &Shape> = BTreeMap::new();
         for value in self.numbering.values() {
-            let Op::Weight { name, shape } = self.graph.op(*value) else { continue };
+            let (Op::Weight { name, shape } | Op::WeightStack { name, shape, .. }) = self.graph.op(*value)
+            else {
+                continue;
+            };
             let before = *shapes.entry(name).or_insert(shape);
             if before != shape {
                 self.errors.push(VerifyError::WeightShape {
@@ -359,7 +362,7 @@ impl Ctx<'_> {
             self.errors.push(VerifyError::NoOutput);
         }
         for (role, value) in self.graph.results() {
-            if matches!(self.graph.ty(value), Type::Set { .. }) {
+            if self.graph.ty(value).as_rows().is_some() {
                 let place = self.place(value);
                 self.errors.push(VerifyError::OutputKind { role: role.clone(), place });
             }
@@ -370,7 +373,9 @@ impl Ctx<'_> {
 fn dims(ty: &Type) -> SmallVec<[Dim; 2]> {
     match ty {
         Type::Tensor { dims, .. } | Type::State { dims, .. } => dims.clone(),
-        Type::Set { sym, of } => SmallVec::from_slice(&[Dim::Count(*sym), *of]),
+        Type::Set { sym, of } | Type::Partition { sym, of, .. } => {
+            SmallVec::from_slice(&[Dim::Count(*sym), *of])
+        }
     }
 }
 
@@ -391,8 +396,7 @@ fn find_sources(graph: &Graph, order: &[Value]) -> Vec<Option<Role>> {
             Some(port.role.clone())
         } else if op.has(Trait::Copies) {
             let operands = graph.operands(*value);
-            let mut copied =
-                operands.iter().filter(|operand| !matches!(graph.ty(**operand), Type::Set { .. }));
+            let mut copied = operands.iter().filter(|operand| graph.ty(**operand).as_rows().is_none());
             let source = copied.next().and_then(|operand| sources[operand.index()].clone());
             source.filter(|source| copied.all(|operand| sources[operand.index()].as_ref() == Some(source)))
         } else if matches!(op, Op::StoreRows {}) {

@@ -114,7 +114,8 @@ pub fn tune(
 fn can_vary(kernel: &Kernel) -> bool {
     match &kernel.body {
         Body::Attention(attention) => attention.kv_extent != kernel.extent,
-        Body::CachedAttention(_) | Body::Pending(_) => false,
+        // How rows fall into segments is no number.
+        Body::Grouped(_) | Body::Partition(_) | Body::CachedAttention(_) | Body::Pending(_) => false,
         Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
@@ -240,6 +241,8 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             Body::Attention(_) => Box::new(|_| 0),
             Body::Gemm(_) => Box::new(|row| row),
             Body::CachedAttention(_)
+            | Body::Grouped(_)
+            | Body::Partition(_)
             | Body::Rowwise(_)
             | Body::Compact(_)
             | Body::Pending(_)

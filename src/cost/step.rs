@@ -5,7 +5,7 @@ use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{
-    Attention, Body, CachedAttention, Gemm, Kernel, NormKind, Rows, Rowwise, Update, View,
+    Attention, Body, CachedAttention, Gemm, Grouped, Kernel, NormKind, Rows, Rowwise, Update, View,
 };
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
@@ -48,11 +48,11 @@ impl StepCost {
             priced.cost.bytes = std::mem::take(&mut priced.cost.bytes) + bytes;
         }
         match &kernel.body {
-            Body::Gemm(gemm) => priced.gemm(gemm),
+            Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => priced.gemm(gemm),
             Body::Attention(attention) => priced.attention(attention),
             Body::CachedAttention(attention) => priced.cached_attention(attention),
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
-            Body::Compact(_) | Body::Pending(_) => priced.each(Work::Route, 1.0),
+            Body::Partition(_) | Body::Compact(_) | Body::Pending(_) => priced.each(Work::Route, 1.0),
             Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {
                 priced.each(Work::Move, f64::from(*cols))
             }
@@ -135,6 +135,7 @@ impl Priced<'_> {
                 self.each(Work::InvRms, f64::from(cols));
                 self.listed(x, f64::from(cols));
             }
+            Rowwise::Choose { n, .. } => self.each(Work::Choose, f64::from(n)),
             Rowwise::Embed { cols, .. } => self.each(Work::Embed, f64::from(cols)),
             Rowwise::Rope { heads, width, .. } => self.each(Work::Rope, f64::from(heads * width)),
         }

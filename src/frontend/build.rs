@@ -5,7 +5,7 @@
 //! ([`tensors`](super::spec::tensors::tensors)) is that function with every value left out.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Binary, Op, Scoring, Unary};
+use skipc_ir::{Binary, Op, Scoring, SetSym, Unary};
 
 use super::spec::skip::{Scorer, Skip};
 use super::spec::steps::{Step, Steps};
@@ -95,6 +95,18 @@ pub trait Build {
         role: TensorRole,
         shape: &[usize],
     ) -> Result<Self::Value, Self::Error>;
+
+    /// So many tensors of this shape, one below the other, the number of each in place of the `*` in the name.
+    fn stack(
+        &mut self,
+        name: &str,
+        role: TensorRole,
+        count: usize,
+        shape: &[usize],
+    ) -> Result<Self::Value, Self::Error>;
+
+    /// A symbol that no set of the model has yet.
+    fn fresh_set(&mut self) -> SetSym;
 
     /// The result of an op.
     fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;

@@ -31,7 +31,7 @@ use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
-use skipc_ir::{Graph, text};
+use skipc_ir::{Graph, Op, text};
 use skipc_plan::interp::{Constants, Element};
 use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
@@ -266,6 +266,12 @@ impl<'a> Phase<'a> {
                 self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
                 self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
             }
+            if program.dtype == DType::Bf16 && self.has_experts() {
+                // Rounding of the stream turns many a choice, and nothing replays those of a form in the oracle.
+                let target = &program.target;
+                report.skipped.push(format!("{target} in bf16: choices of experts cannot be replayed"));
+                continue;
+            }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
             let (mut runners, mut in_steps) = (Vec::new(), Vec::new());
@@ -290,6 +296,11 @@ impl<'a> Phase<'a> {
             self.compare((runners, in_steps), &weights, inputs.progress, &cases, report)?;
         }
         Ok(())
+    }
+
+    /// Whether tokens choose among experts.
+    fn has_experts(&self) -> bool {
+        self.lowered.values().any(|value| matches!(self.lowered.op(value), Op::Choose { .. }))
     }
 
     /// Graphs and kernels in one number domain.

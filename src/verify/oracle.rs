@@ -156,6 +156,10 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         Op::RouteRandom { .. } | Op::Input { .. } | Op::Pending { .. } | Op::Complement { .. } => None,
         // None of these makes a set.
         Op::Weight { .. }
+        | Op::WeightStack { .. }
+        | Op::GroupedMatmul {}
+        | Op::Choose { .. }
+        | Op::Partition { .. }
         | Op::WeightRows { .. }
         | Op::FoldGain {}
         | Op::OffsetGain { .. }

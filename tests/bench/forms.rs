@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use skipc::bench::Bench;
-use skipc::driver::pipeline::Variant;
+use skipc::bench::{Bench, Subject};
+use skipc::driver::pipeline::{Request, Variant};
 use skipc::driver::trace::Trace;
 use skipc::frontend::layer::Layer;
 use skipc::frontend::spec;
@@ -21,6 +21,7 @@ use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Block;
 use skipc::frontend::weights::Weights;
 use skipc::frontend::weights::drawn::RANDOM_SEED;
+use skipc_runtime::Batch;
 
 const DENSITIES: [f64; 3] = [0.125, 0.25, 1.0];
 
@@ -99,5 +100,38 @@ fn skip_ffn(criterion: &mut Criterion) {
     bench_model(criterion, &model, 2048);
 }
 
-criterion_group!(benches, kjv, skip_ffn);
+/// A layer of 8 experts of which each token takes one, beside one feed-forward layer of their width: as much arithmetic.
+fn experts(criterion: &mut Criterion) {
+    const TOKENS: u32 = 2048;
+    const BOTH: usize = 2;
+    let mut group = criterion.benchmark_group("experts");
+    group
+        .sample_size(SAMPLES)
+        .warm_up_time(Duration::from_secs(1))
+        .throughput(Throughput::Elements(TOKENS.into()));
+    let size = "d_ff = 2048, activation = \"gelu\"";
+    for (name, layer) in [
+        ("dense", format!("kind = \"ffn\", {size}")),
+        ("one_of_8", format!("kind = \"experts\", experts = 8, {size}")),
+    ] {
+        let fail = |failure: skipc::Error| -> ! { panic!("{name}: {}", failure.diagnostics) };
+        let text = format!(
+            "[model]\nname = \"experts\"\nvocab_size = 32\nd_model = 512\nmax_positions = {TOKENS}\npositions = \"none\"\n\
+             [block.b]\nlayers = [{{ {layer} }}]\n[[stack]]\nblocks = [\"b\"]\n"
+        );
+        let model = spec::model(name, &text).expect("a model");
+        let weights = Weights::drawn(&model, RANDOM_SEED).map_err(skipc::Error::from);
+        let weights = weights.unwrap_or_else(|failure| fail(failure));
+        let compiled = Subject::compile((&model, &weights), &Request::host(), BOTH, &mut Trace::silent());
+        let mut subject = compiled.unwrap_or_else(|failure| fail(failure));
+        let tokens = (0..TOKENS).map(|idx| (idx * 37 + idx / 11) % 32).collect();
+        let batch = Batch { tokens, lengths: vec![TOKENS], ..Batch::default() };
+        group.bench_function(format!("cpu/{name}/{TOKENS}x512x2048/f32/threads={BOTH}"), |bencher| {
+            bencher.iter(|| subject.run(&batch).unwrap_or_else(|failure| fail(failure)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, kjv, skip_ffn, experts);
 criterion_main!(benches);

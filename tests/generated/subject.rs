@@ -292,6 +292,27 @@ fn layer_options(layer: &Layer) -> Vec<String> {
             ]
         }
         Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
+        Layer::Experts(experts) => {
+            let taken = match experts.top_k {
+                1 => "one",
+                k if k == experts.choices() => "all",
+                _ => "some",
+            };
+            vec![
+                format!("top_k = {taken}"),
+                format!("activation = {} (experts)", experts.activation.word()),
+                format!("bias = {} (experts)", experts.bias),
+                format!("score = {}", experts.score.word()),
+                format!("normalise = {}", experts.normalise),
+                format!("routed_scale = {}", experts.routed_scale),
+                format!("router_bias = {}", experts.router_bias),
+                format!("select_bias = {}", experts.select_bias),
+                format!("zero = {}", experts.zero),
+                format!("copy = {}", experts.copy),
+                format!("shared = {}", experts.shared_d_ff > 0),
+                format!("shared_gate = {}", experts.shared_gate),
+            ]
+        }
         Layer::Ffn(Ffn { activation, bias, .. }) => {
             vec![format!("activation = {}", activation.word()), format!("bias = {bias} (ffn)")]
         }

@@ -88,6 +88,8 @@ RANDOM = {
     "norms-window-cap": {"dtype": "f32"},
     "parallel": {},
     "scaled-rope": {},
+    "experts": {"dtype": "f32", "tokens": 30},
+    "experts-sigmoid": {"tokens": 24},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

@@ -35,6 +35,12 @@ FAMILIES = {
     "phi3": ("Phi3", dict(sliding_window=9)),
     "olmo2": ("Olmo2", {}),
     "gpt2": ("GPT2", {}),
+    "mixtral": ("Mixtral", dict(num_local_experts=4)),
+    "qwen2-moe": ("Qwen2Moe", dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12, shared_expert_intermediate_size=20,
+                                   mlp_only_layers=[1])),
+    "qwen3-moe": ("Qwen3Moe", dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=True,
+                                   decoder_sparse_step=2)),
+    "olmoe": ("Olmoe", dict(num_experts=7, num_experts_per_tok=2)),
 }
 ROWS, LENGTH, NEW, MARGIN = 2, 16, 8, 2e-3
 CHATS = {
@@ -56,7 +62,7 @@ def build(kind, extra, seed):
         config = tf.GPT2Config(n_embd=16, n_layer=2, n_head=4, vocab_size=61, n_positions=64, bos_token_id=1, eos_token_id=2)
         model_type = tf.GPT2LMHeadModel
     else:
-        sizes = {key: value for key, value in (SMALL | extra).items() if kind not in ("Phi", "Phi3") or key != "head_dim"}
+        sizes = {key: value for key, value in (SMALL | extra).items() if kind not in ("Phi", "Phi3", "Olmoe") or key != "head_dim"}
         config = getattr(tf, kind + "Config")(**sizes)
         model_type = getattr(tf, kind + "ForCausalLM")
     torch.manual_seed(seed)

@@ -60,13 +60,19 @@ def margins(pieces, generating=False):
     return min(near, default=1.0)
 
 
+def expert_margin(model):
+    """Smallest distance of a chosen expert's score from the next one's, in the last run."""
+    return min((layer.near for layer in model.modules() if hasattr(layer, "near")), default=1.0)
+
+
 def continue_greedily(model, tokens, new):
     """(the `new` tokens that follow row 0, smallest margin of a score on the way, smallest lead of a chosen logit)."""
     row, near, gap = tokens[:1], 1.0, float("inf")
     for _ in range(new):
         ran = run(model, row, generating=True)
         best = ran.logits[0, -1].topk(2)
-        near, gap = min(near, margins(ran.pieces, True)), min(gap, float(best.values[0] - best.values[1]))
+        near = min(near, margins(ran.pieces, True), expert_margin(model))
+        gap = min(gap, float(best.values[0] - best.values[1]))
         row = torch.cat([row, best.indices[:1][None]], 1)
     return row[0, tokens.shape[1]:], near, gap if new else None
 
@@ -78,8 +84,9 @@ def evaluate(model, tokens, new, lengths=None):
         lengths = np.array(lengths, np.int32)
         tokens[torch.arange(tokens.shape[1]) >= torch.from_numpy(lengths)[:, None]] = 0
     ran = run(model, tokens, lengths)
+    experts_near = expert_margin(model)
     greedy, near, gap = continue_greedily(model, tokens if lengths is None else tokens[:, :lengths[0]], new)
-    near = min(near, margins(ran.pieces))
+    near = min(near, margins(ran.pieces), experts_near)
     arrays = {
         "tokens": tokens.numpy().astype(np.int32),
         "logits": ran.logits.numpy(),

@@ -50,7 +50,7 @@ class Skip:
 
 @dataclass
 class Layer:
-    kind: str                       # attention | ffn | linear
+    kind: str                       # attention | ffn | experts | linear
     norms: str = ""                 # pre | post | both; empty: the model's
     bias: bool | str = False        # attention: none | qkv | all
     heads: int = 0
@@ -65,6 +65,17 @@ class Layer:
     window: int = 0                 # positions in sight, the own included; 0: all
     d_ff: int = 0
     activation: str = "gelu"        # gelu | gelu_erf | silu | relu | relu2 | swiglu | geglu
+    experts: int = 0
+    top_k: int = 1
+    score: str = "softmax"          # softmax | sigmoid
+    normalise: bool = False         # the chosen scores are divided by their sum
+    routed_scale: float = 1.0
+    router_bias: bool = False
+    select_bias: bool = False       # a bias where scores are ranked, and nowhere else
+    zero: int = 0                   # choices that give nothing
+    copy: int = 0                   # choices that give the normed input
+    shared_d_ff: int = 0            # an expert for every token
+    shared_gate: bool = False
     skip: Skip | None = None
 
 
@@ -248,23 +259,79 @@ class Attention(SubLayer):
 class Ffn(SubLayer):
     def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
         super().__init__(spec, cfg, shared)
-        self.up_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=bool(cfg.bias))
-        if cfg.activation in ("swiglu", "geglu"):
-            self.gate_proj = nn.Linear(spec.d_model, cfg.d_ff, bias=bool(cfg.bias))
-        self.down_proj = nn.Linear(cfg.d_ff, spec.d_model, bias=bool(cfg.bias))
+        add_projections(self, spec.d_model, cfg.d_ff, cfg)
 
     def core(self, h):
-        up = self.up_proj(h)
-        act = {
-            "gelu": lambda: F.gelu(up, approximate="tanh"),
-            "gelu_erf": lambda: F.gelu(up),
-            "silu": lambda: F.silu(up),
-            "relu": lambda: F.relu(up),
-            "relu2": lambda: F.relu(up) ** 2,
-            "swiglu": lambda: F.silu(self.gate_proj(h)) * up,
-            "geglu": lambda: F.gelu(self.gate_proj(h), approximate="tanh") * up,
-        }[self.cfg.activation]()
-        return self.down_proj(act)
+        return feed_forward(self, h, self.cfg.activation)
+
+
+class Experts(SubLayer):
+    """Choices in order: experts, those that give nothing, those that give the normed input."""
+
+    def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
+        super().__init__(spec, cfg, shared)
+        n = cfg.experts + cfg.zero + cfg.copy
+        self.router = nn.Module()
+        self.router.weight = nn.Parameter(torch.zeros(n, spec.d_model))
+        if cfg.router_bias:
+            self.router.bias = nn.Parameter(torch.zeros(n))
+        if cfg.select_bias:
+            self.router.select_bias = nn.Parameter(torch.zeros(n))
+        self.experts = nn.ModuleList(nn.Module() for _ in range(cfg.experts))
+        for expert in self.experts:
+            add_projections(expert, spec.d_model, cfg.d_ff, cfg)
+        if cfg.shared_d_ff:
+            self.shared = nn.Module()
+            add_projections(self.shared, spec.d_model, cfg.shared_d_ff, cfg)
+        if cfg.shared_gate:
+            self.shared_gate = nn.Linear(spec.d_model, 1, bias=False)
+
+    def core(self, h):
+        cfg, n = self.cfg, self.router.weight.shape[0]
+        z = F.linear(wide(h), wide(self.router.weight), wide(self.router.bias) if cfg.router_bias else None)
+        score = z.softmax(-1) if cfg.score == "softmax" else z.sigmoid()
+        ranked = score + wide(self.router.select_bias) if cfg.select_bias else score
+        best = ranked.sort(dim=-1, descending=True, stable=True)
+        # How near a choice was, for whoever makes cases.
+        self.near = 1.0
+        if cfg.top_k < n:
+            self.near = float((best.values[..., cfg.top_k - 1] - best.values[..., cfg.top_k]).min())
+        taken = torch.zeros_like(score).scatter(-1, best.indices[..., :cfg.top_k], 1.0)
+        weight = score * taken
+        if cfg.normalise:
+            weight = weight / weight.sum(-1, keepdim=True)
+        weight = (weight * cfg.routed_scale).to(h.dtype)
+        out = torch.zeros_like(h)
+        for e, expert in enumerate(self.experts):
+            out = out + weight[..., e:e + 1] * feed_forward(expert, h, cfg.activation)
+        for e in range(cfg.experts + cfg.zero, n):
+            out = out + weight[..., e:e + 1] * h
+        if cfg.shared_d_ff:
+            common = feed_forward(self.shared, h, cfg.activation)
+            out = out + (self.shared_gate(h).sigmoid() * common if cfg.shared_gate else common)
+        return out
+
+
+def add_projections(module: nn.Module, d: int, d_ff: int, cfg: Layer):
+    """Up, gate (of a gated activation) and down projection."""
+    module.up_proj = nn.Linear(d, d_ff, bias=bool(cfg.bias))
+    if cfg.activation in ("swiglu", "geglu"):
+        module.gate_proj = nn.Linear(d, d_ff, bias=bool(cfg.bias))
+    module.down_proj = nn.Linear(d_ff, d, bias=bool(cfg.bias))
+
+
+def feed_forward(module: nn.Module, h, activation: str):
+    up = module.up_proj(h)
+    act = {
+        "gelu": lambda: F.gelu(up, approximate="tanh"),
+        "gelu_erf": lambda: F.gelu(up),
+        "silu": lambda: F.silu(up),
+        "relu": lambda: F.relu(up),
+        "relu2": lambda: F.relu(up) ** 2,
+        "swiglu": lambda: F.silu(module.gate_proj(h)) * up,
+        "geglu": lambda: F.gelu(module.gate_proj(h), approximate="tanh") * up,
+    }[activation]()
+    return module.down_proj(act)
 
 
 class Linear(SubLayer):
@@ -276,7 +343,7 @@ class Linear(SubLayer):
         return self.proj(h)
 
 
-KINDS = {"attention": Attention, "ffn": Ffn, "linear": Linear}
+KINDS = {"attention": Attention, "ffn": Ffn, "experts": Experts, "linear": Linear}
 
 
 # ---------------------------------------------------------------- router

@@ -7,11 +7,11 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use skipc_artifact::program::{Launch, RowTile};
 use skipc_plan::buckets::{self, Bucketing};
-use skipc_plan::kernel::{Body, Kernel, Rowwise};
+use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::{attention, compact, gemm, pending, pointwise, rowwise, update};
+use crate::{attention, choose, compact, gemm, pending, pointwise, rowwise, update};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
 /// several threads. Calls of several tiles make larger matmuls, see [`crate::gemm`].
@@ -47,6 +47,8 @@ pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<Ro
     let menu = match &kernel.body {
         Body::Attention(attention) => attention::menu(kernel, attention),
         Body::Gemm(_)
+        | Body::Grouped(_)
+        | Body::Partition(_)
         | Body::CachedAttention(_)
         | Body::Rowwise(_)
         | Body::Compact(_)
@@ -64,7 +66,9 @@ pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<Ro
 /// How the kernel is started.
 pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault> {
     let (tile_rows, scratch_bytes) = match &kernel.body {
-        Body::Gemm(gemm) => (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?),
+        Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => {
+            (GEMM_TILE, gemm::scratch_bytes(kernel, gemm, GEMM_TILE)?)
+        }
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
         Body::CachedAttention(attention) => {
             (attention::cached::TILE_ROWS, attention::cached::scratch_bytes(kernel, attention))
@@ -72,8 +76,9 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
         Body::Rowwise(Rowwise::Map { cols, program }) => {
             (ROWWISE_TILE, pointwise::functions(program).count() as u64 * pointwise::row_bytes(*cols))
         }
+        Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
-        Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
+        Body::Partition(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
 }
@@ -129,6 +134,14 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
         Body::Gemm(gemm) => {
             let rows = rows(e, GEMM_TILE)?;
             gemm::emit(e, gemm, GEMM_TILE, rows)
+        }
+        Body::Grouped(grouped) => {
+            let rows = rows(e, GEMM_TILE)?;
+            gemm::emit_grouped(e, grouped, GEMM_TILE, rows)
+        }
+        Body::Partition(partition) => {
+            let n_rows = e.extent(kernel.extent)?;
+            choose::partition(e, partition, n_rows)
         }
         Body::Attention(attention) => {
             check_heads(attention.heads, attention.kv_heads)?;

@@ -4,12 +4,12 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Gemm, Kernel, Part, Rows, Slot, Sum, WeightLayout};
+use skipc_plan::kernel::{Gemm, Grouped, Kernel, Part, Rows, Shift, Slot, Sum, WeightLayout};
 
 use crate::emit::{Columns, Emitter, Lanes};
 use crate::error::Fault;
 use crate::matmul::{Matmul, Matrix, Right, dot_products};
-use crate::memory::Row;
+use crate::memory::{PLAIN, Row};
 use crate::pointwise::{self, RowSpan};
 
 /// Rows of one matmul at most. With weights in columns a matmul of 64 rows is as fast as a large one; the
@@ -126,6 +126,33 @@ pub(crate) fn emit(
         }
         Ok(())
     })
+}
+
+/// Emits the work on a range of rows of segments, each with constants of its own.
+pub(crate) fn emit_grouped(
+    e: &mut Emitter<'_>,
+    grouped: &Grouped,
+    tile_rows: u32,
+    rows: (Value, Value),
+) -> Result<(), Fault> {
+    let ends = e.pointer(grouped.ends, DType::U32)?;
+    let args = e.args.clone();
+    let (zero, segments) = (e.int(0), e.int(i64::from(grouped.segments)));
+    e.fold(zero, segments, 1, &[zero], |e, segment, begin| {
+        let end = e.element(ends, segment, 4);
+        let end = e.ins().uload32(PLAIN, end, 0);
+        for Shift { slot, rows } in &grouped.shifts {
+            let param = e.param(*slot)?;
+            let bytes = i64::from(*rows) * i64::from(param.cols) * i64::from(param.dtype.size());
+            let offset = e.ins().imul_imm_s(segment, bytes);
+            e.args[slot.0 as usize] = e.ins().iadd(args[slot.0 as usize], offset);
+        }
+        let of_segment = (e.ins().umax(begin[0], rows.0), e.ins().umin(end, rows.1));
+        emit(e, &grouped.gemm, tile_rows, of_segment)?;
+        e.args.clone_from(&args);
+        Ok(vec![end])
+    })?;
+    Ok(())
 }
 
 fn check_weight(e: &Emitter<'_>, slot: Slot) -> Result<(), Fault> {

@@ -28,6 +28,7 @@
 //! the kernels: `gemm`, `attention`, `rowwise`, `norm`, `compact`.
 
 mod attention;
+mod choose;
 mod compact;
 mod emit;
 mod error;

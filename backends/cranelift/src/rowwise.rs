@@ -4,6 +4,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_plan::kernel::{Rowwise, Slot, View};
 
+use crate::choose;
 use crate::emit::Emitter;
 use crate::error::Fault;
 use crate::norm::{Norm, RowScale};
@@ -17,6 +18,9 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Re
             Norm { kind, eps, cols: cols / groups.max(1), groups, x, gain, out }.emit(e, row)
         }
         Rowwise::RowScale { eps, cols, x, out } => RowScale { eps, cols, x, out }.emit(e, row),
+        Rowwise::Choose { n, choice, logits, bias, out } => {
+            choose::Choose { n, choice, logits, bias, out }.emit(e, row)
+        }
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             Embed { cols, ids, n_ids, table, out }.emit(e, row)
         }

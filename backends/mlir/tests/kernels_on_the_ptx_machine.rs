@@ -87,7 +87,7 @@ fn programs(kernel: &Kernel) -> Result<Vec<Loaded>, String> {
 }
 
 /// Kinds of cases with a test of their own, so that they run beside each other.
-const APART: [&str; 4] = ["gemm", "epilogue", "attention", "cached"];
+const APART: [&str; 7] = ["gemm", "epilogue", "attention", "cached", "choose", "partition", "grouped"];
 
 fn check_named(chosen: impl Fn(&str) -> bool) {
     check(cases().into_iter().filter(|case| chosen(&case.name)).collect());
@@ -123,6 +123,11 @@ fn attention() {
 #[test]
 fn caches() {
     check_named(|name| name.starts_with(APART[3]));
+}
+
+#[test]
+fn experts() {
+    check_named(|name| APART[4..].iter().any(|prefix| name.starts_with(prefix)));
 }
 
 #[test]

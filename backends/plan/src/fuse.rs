@@ -162,6 +162,13 @@ impl Groups {
     }
 }
 
+impl MatmulPart {
+    /// Whether each segment of a partition has weights of its own.
+    pub(crate) fn is_grouped(&self, graph: &Graph) -> bool {
+        self.sums.iter().any(|sum| matches!(graph.op(*sum), Op::GroupedMatmul {}))
+    }
+}
+
 impl Group {
     /// The values from outside that it uses, but the weights.
     pub(crate) fn leaves(&self, graph: &Graph) -> Vec<Value> {
@@ -340,6 +347,9 @@ impl Ctx<'_> {
             OpKind::Matmul(_) => {
                 group.sums.push(value);
                 nth(0).for_each(|x| self.want(x));
+                if OpKind::of(self.graph.op(value)) == OpKind::Matmul(op_kind::Matmul::Grouped) {
+                    nth(2).for_each(|partition| self.want(partition));
+                }
                 Vec::new()
             }
             OpKind::Scatter => {
@@ -395,7 +405,9 @@ impl Ctx<'_> {
 
     /// Whether two matmuls of one kind and width have the same left operand.
     fn are_siblings(&self, a: Value, b: Value) -> bool {
+        let is_grouped = |value| matches!(self.graph.op(value), Op::GroupedMatmul {});
         self.graph.ty(a) == self.graph.ty(b)
+            && is_grouped(a) == is_grouped(b)
             && self.graph.operands(a).first() == self.graph.operands(b).first()
     }
 
@@ -469,9 +481,9 @@ impl Ctx<'_> {
         });
     }
 
-    /// Whether the group is a matmul whose result goes to a buffer of its own.
+    /// Whether the group is a matmul with one weight for all rows whose result goes to a buffer of its own.
     fn can_join(&self, group: &Group) -> bool {
-        matches!(group.work, Work::Gemm(_))
+        matches!(&group.work, Work::Gemm(matmuls) if !matmuls.iter().any(|matmul| matmul.is_grouped(self.graph)))
             && group.scatter(self.graph).is_none()
             && !group.results.iter().any(|result| self.uses.is_result(*result))
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
 pub use skipc_ir::Scoring;
+use skipc_ir::interp::functions;
 
 use crate::pointwise::{Pointwise, Real};
 
@@ -63,6 +64,8 @@ pub struct Kernel {
 pub enum Body {
     /// Matmul with prologue and epilogue.
     Gemm(Gemm),
+    /// The same, with weights of its own for each segment of the rows.
+    Grouped(Grouped),
     /// Softmax attention.
     Attention(Attention),
     /// Softmax attention over a cache.
@@ -71,6 +74,8 @@ pub enum Body {
     Rowwise(Rowwise),
     /// Scores to a token set.
     Compact(Compact),
+    /// Rows in segments.
+    Partition(Partition),
     /// The rows of a cache that wait and may not wait longer.
     Pending(Pending),
     /// A state's next value, in its place.
@@ -110,6 +115,39 @@ pub struct Gemm {
     pub k: u32,
     /// At least one.
     pub parts: Vec<Part>,
+}
+
+/// A matmul over the segments of a partition. Rows of segment `e` are those from `ends[e − 1]` (0 for the first) up to `ends[e]`,
+/// and what they take of a constant that has rows for each segment begins at its row `e · rows`. Row lists ascend within a
+/// segment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grouped {
+    /// What is done to the rows of a segment.
+    pub gemm: Gemm,
+    /// How many segments there are.
+    pub segments: u32,
+    /// `u32`, one column: for each segment how many rows it and those before it have.
+    pub ends: Slot,
+    /// Constants of which each segment has rows of its own.
+    pub shifts: Vec<Shift>,
+}
+
+/// A constant of which each segment has rows of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shift {
+    /// The constant.
+    pub slot: Slot,
+    /// How many.
+    pub rows: u32,
+}
+
+impl Grouped {
+    /// Rows of a constant that each segment has for itself, if it has.
+    pub fn rows_of(&self, slot: Slot) -> Option<u32> {
+        self.shifts.iter().find(|shift| shift.slot == slot).map(|shift| shift.rows)
+    }
 }
 
 /// Columns of a matmul: `acc_s[i, j] = Σ_k a[i, k] · weight_s[row_s + j, k]` for each sum `s` (for weights in rows; of
@@ -381,6 +419,21 @@ pub enum Rowwise {
         /// Result, `[extent, cols]`; dense.
         out: Slot,
     },
+    /// The `k` of `n` experts with the highest scores: their scores in ascending order of experts, and behind those which they
+    /// are. See [`skipc_ir::interp::functions::choose`].
+    Choose {
+        /// Of how many.
+        n: u32,
+        /// How.
+        choice: Choice,
+        /// `f32 [extent, n]`.
+        logits: View,
+        /// `f32`, one row of `n`: added to scores where they are ranked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bias: Option<Slot>,
+        /// Result, `f32 [extent, 2k]`; dense.
+        out: Slot,
+    },
     /// Rotary embedding, half-split: within the columns of each head that turn `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
     Rope {
         /// Heads.
@@ -401,6 +454,20 @@ pub enum Rowwise {
         /// Result, `[extent, heads · width]`; dense. May be the same buffer as a dense `x`.
         out: Slot,
     },
+}
+
+/// Which experts a row takes, and how much each counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// How many.
+    pub k: u32,
+    /// Scores are sigmoids of logits, not their softmax.
+    pub sigmoid: bool,
+    /// Those of the chosen are divided by their sum.
+    pub normalise: bool,
+    /// What they are multiplied with.
+    pub scale: Real,
 }
 
 fn one() -> u32 {
@@ -559,6 +626,25 @@ pub struct Compact {
     pub mask: Slot,
 }
 
+/// Lists rows by segment: those whose index is `first`, then those whose index is the next, and so on, each in order. Rows with
+/// an index of none of the `parts` segments are left out. One task: order matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Partition {
+    /// `f32`, one column: whole numbers.
+    pub index: View,
+    /// The index of the first segment.
+    pub first: u32,
+    /// How many segments there are.
+    pub parts: u32,
+    /// `u32`, one column: the row list; rows past the count are left alone.
+    pub rows: Slot,
+    /// `u32 [parts, 1]`: for each segment how many rows it and those before it have.
+    pub ends: Slot,
+    /// `u32 [1, 1]`: how many rows all have.
+    pub count: Slot,
+}
+
 /// Lists rows of a cache: for each sequence that has a row in `executed`, and for each with more rows that wait than may,
 /// those of its positions from the first that waits to its last in this step. Rows of a sequence follow each other, by
 /// position; places of its cache are found as by [`CachedAttention`]. One task: order matters.
@@ -583,6 +669,14 @@ pub struct Pending {
     pub count: Slot,
 }
 
+impl Choice {
+    /// The same for the interpreters.
+    pub fn rule(&self) -> functions::Choice {
+        let Choice { k, sigmoid, normalise, scale } = *self;
+        functions::Choice { k: k as usize, sigmoid, normalise, scale: scale.0 }
+    }
+}
+
 impl Kernel {
     /// Which parameters it writes to, by index.
     pub fn writes(&self) -> Vec<u32> {
@@ -594,6 +688,7 @@ impl Kernel {
     pub fn describe(&self) -> String {
         match &self.body {
             Body::Gemm(gemm) => gemm.describe(),
+            Body::Grouped(grouped) => format!("grouped_{}_{}", grouped.segments, grouped.gemm.describe()),
             Body::Attention(attention) => {
                 format!("attention_{}x{}x{}", attention.heads, attention.kv_heads, attention.width)
             }
@@ -614,6 +709,8 @@ impl Kernel {
             }
             Body::Rowwise(Rowwise::RowScale { cols, .. }) => format!("inv_rms_{cols}"),
             Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),
+            Body::Rowwise(Rowwise::Choose { n, choice, .. }) => format!("choose_{}_of_{n}", choice.k),
+            Body::Partition(partition) => format!("partition_{}", partition.parts),
             Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),

@@ -4,6 +4,8 @@
 use skipc_ir::elementwise::Cost;
 use skipc_ir::{Binary, F64, Frequencies, Op, Scoring, Unary};
 
+use crate::kernel::Choice;
+
 /// What an op is to the planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OpKind {
@@ -36,6 +38,8 @@ pub(crate) enum OpKind {
 pub(crate) enum Constant {
     /// As the weights file has it.
     Weight,
+    /// So many tensors, one below the other.
+    Stack { count: u32 },
     /// Some rows of a weight.
     Rows { start: u32, len: u32 },
     /// A weight times a gain.
@@ -71,6 +75,8 @@ pub(crate) enum Matmul {
     Plain,
     /// Accurate to f32.
     RouterLogits,
+    /// In the target's precision, with a weight for each segment of a partition.
+    Grouped,
 }
 
 /// Which function of elements.
@@ -99,6 +105,8 @@ pub(crate) enum Single {
     RmsNorm { eps: F64, groups: u32 },
     /// A norm by mean and variance.
     LayerNorm { eps: F64, groups: u32 },
+    /// Which experts a row takes.
+    Choose { choice: Choice },
     /// What a norm scales rows by.
     RowScale { eps: F64 },
     /// Attention.
@@ -110,6 +118,8 @@ pub(crate) enum Single {
 /// How a token set is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
+    /// Into so many segments, from an index on.
+    Partition { first: u32, parts: u32 },
     /// By a threshold of scores.
     AtLeast { threshold: F64 },
     /// By the place of a token.
@@ -152,6 +162,7 @@ impl OpKind {
         match *op {
             Op::Input { .. } => OpKind::Input,
             Op::Weight { .. } => OpKind::Constant(Constant::Weight),
+            Op::WeightStack { count, .. } => OpKind::Constant(Constant::Stack { count }),
             Op::WeightRows { start, len } => OpKind::Constant(Constant::Rows { start, len }),
             Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
             Op::OffsetGain { by } => OpKind::Constant(Constant::OffsetGain { by }),
@@ -159,6 +170,11 @@ impl OpKind {
             Op::Gather {} => OpKind::View(View::Rows),
             Op::Matmul {} => OpKind::Matmul(Matmul::Plain),
             Op::RouterLogits {} => OpKind::Matmul(Matmul::RouterLogits),
+            Op::GroupedMatmul {} => OpKind::Matmul(Matmul::Grouped),
+            Op::Choose { k, sigmoid, normalise, scale } => {
+                OpKind::Single(Single::Choose { choice: Choice { k, sigmoid, normalise, scale } })
+            }
+            Op::Partition { first, parts, .. } => OpKind::Route(Route::Partition { first, parts }),
             Op::Unary(function) => OpKind::Elementwise(Elementwise::Unary(function)),
             Op::Binary(function) => OpKind::Elementwise(Elementwise::Binary(function)),
             Op::AddBias {} => OpKind::Elementwise(Elementwise::Bias),

@@ -7,8 +7,9 @@ use skipc_artifact::interface::{Binding, Bound};
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Access, Attention, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
-    Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Access, Attention, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep, Kernel,
+    NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Shift, Slot, Sum,
+    Update, View, WeightLayout,
 };
 use skipc_ir::Scoring;
 
@@ -166,6 +167,8 @@ impl Display for InKernel<'_, Body> {
         let kernel = self.0;
         match self.1 {
             Body::Gemm(gemm) => write!(f, "{}", InKernel(kernel, gemm)),
+            Body::Grouped(grouped) => write!(f, "{}", InKernel(kernel, grouped)),
+            Body::Partition(partition) => write!(f, "{}", InKernel(kernel, partition)),
             Body::Attention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::CachedAttention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
@@ -200,6 +203,28 @@ impl Display for InKernel<'_, Gemm> {
             write!(f, "{}", InKernel(kernel, epilogue))?;
         }
         Ok(())
+    }
+}
+
+impl Display for InKernel<'_, Grouped> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, Grouped { gemm, segments, ends, shifts }) = self;
+        write!(f, "  for each of {segments} segments up to {}", InKernel(kernel, ends))?;
+        for (idx, Shift { slot, rows }) in shifts.iter().enumerate() {
+            let word = if idx == 0 { ", with" } else { " and" };
+            write!(f, "{word} {rows} rows of {}", InKernel(kernel, slot))?;
+        }
+        writeln!(f)?;
+        write!(f, "{}", InKernel(kernel, gemm))
+    }
+}
+
+impl Display for InKernel<'_, Partition> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, Partition { index, first, parts, rows, ends, count }) = self;
+        let slot = |slot| InKernel(kernel, slot);
+        write!(f, "  {}, {}, {} = rows ", slot(rows), slot(ends), slot(count))?;
+        writeln!(f, "in {parts} segments from {first} on by {}", InKernel(kernel, index))
     }
 }
 
@@ -274,6 +299,16 @@ impl Display for InKernel<'_, Rowwise> {
             }
             Rowwise::RowScale { eps, x, out, .. } => {
                 writeln!(f, "  {} = inv_rms {} (eps {eps})", slot(out), view(x))
+            }
+            Rowwise::Choose { n, choice, logits, bias, out } => {
+                let Choice { k, sigmoid, normalise, scale } = choice;
+                let score = if *sigmoid { "sigmoid" } else { "softmax" };
+                write!(f, "  {} = {k} of {n} by {score} {}", slot(out), view(logits))?;
+                if let Some(bias) = bias {
+                    write!(f, " and {}", slot(bias))?;
+                }
+                let of_sum = if *normalise { " of their sum" } else { "" };
+                writeln!(f, ", counted as {scale}{of_sum}")
             }
             Rowwise::Embed { ids, n_ids, table, out, .. } => {
                 writeln!(f, "  {} = rows of {} [{n_ids}] by {}", slot(out), slot(table), view(ids))

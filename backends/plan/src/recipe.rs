@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::target::DType;
-use skipc_ir::F64;
 use skipc_ir::interp::functions;
+use skipc_ir::{F64, stacked_name};
 
 use crate::interp::Element;
 use crate::kernel::{BLOCK_TERMS, PANEL_COLS, SWIZZLE_TERMS, WeightLayout};
@@ -25,6 +25,12 @@ pub enum RecipeStep {
         name: String,
         /// Its columns; a vector is one row.
         cols: u32,
+    },
+    /// The steps before this one for each of so many tensors, whose numbers stand for the `*` in the name of the first step; one
+    /// result below the other. The last step.
+    Stacked {
+        /// How many.
+        count: u32,
     },
     /// Each column times the element of this vector of the weights file: the gain of a norm.
     FoldGain {
@@ -83,6 +89,18 @@ pub fn elements<N: Element>(
     recipe: &[RecipeStep],
     weight: impl Fn(&str) -> Option<Vec<N>>,
 ) -> Option<Vec<N>> {
+    let Some((RecipeStep::Stacked { count }, steps)) = recipe.split_last() else {
+        return of_one(recipe, &weight);
+    };
+    let mut all = Vec::new();
+    for number in 0..*count {
+        all.extend(of_one(steps, &|name: &str| weight(&stacked_name(name, number)))?);
+    }
+    Some(all)
+}
+
+/// What a recipe makes that has no stack.
+fn of_one<N: Element>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
     let (RecipeStep::Weight { name, cols }, steps) = recipe.split_first()? else { return None };
     let (mut data, mut cols) = (weight(name)?, *cols as usize);
     if cols == 0 || !data.len().is_multiple_of(cols) {
@@ -90,7 +108,7 @@ pub fn elements<N: Element>(
     }
     for step in steps {
         match step {
-            RecipeStep::Weight { .. } => return None,
+            RecipeStep::Weight { .. } | RecipeStep::Stacked { .. } => return None,
             RecipeStep::FoldGain { gain, offset } => {
                 let mut gain = weight(gain).filter(|gain| gain.len() == cols)?;
                 offset.iter().for_each(|by| add(&mut gain, *by));
@@ -192,6 +210,7 @@ pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
         RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name, .. } => Some(name.as_str()),
         RecipeStep::Rows { .. }
         | RecipeStep::Offset { .. }
+        | RecipeStep::Stacked { .. }
         | RecipeStep::Term { .. }
         | RecipeStep::Levels
         | RecipeStep::Scales
@@ -209,6 +228,7 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
             RecipeStep::Weight { name, .. } => text.push_str(name),
             RecipeStep::FoldGain { gain, offset: None } => text.push_str(&format!("·{gain}")),
             RecipeStep::FoldGain { gain, offset: Some(by) } => text.push_str(&format!("·({gain} + {by})")),
+            RecipeStep::Stacked { count } => text.push_str(&format!(" for {count}")),
             RecipeStep::Offset { by } => text.push_str(&format!(" + {by}")),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),

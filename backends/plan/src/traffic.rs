@@ -285,12 +285,17 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         found.whole(Slot(count), 1);
     }
     match &kernel.body {
-        Body::Gemm(Gemm { a, k, parts }) => {
-            found.read(*a, *k);
-            for part in parts {
-                part.sums.iter().for_each(|sum| found.weight(part, *sum, *k));
-                found.program(&part.epilogue, part.n);
-            }
+        Body::Gemm(gemm) => found.gemm(gemm),
+        // How many segments have rows is not known here: the weights of one are counted.
+        Body::Grouped(grouped) => {
+            found.push(dense(grouped.ends), 1, Touched::Whole, false);
+            found.gemm(&grouped.gemm);
+        }
+        Body::Partition(partition) => {
+            found.read(partition.index, 1);
+            found.push(dense(partition.rows), 1, Touched::Counted(partition.count), true);
+            found.push(dense(partition.ends), 1, Touched::Whole, true);
+            found.push(dense(partition.count), 1, Touched::Whole, true);
         }
         Body::Attention(attention) => found.attention(attention),
         Body::CachedAttention(attention) => found.cached_attention(attention),
@@ -331,6 +336,14 @@ impl Found<'_> {
 
     fn whole(&mut self, slot: Slot, cols: u32) {
         self.push(dense(slot), cols, Touched::Whole, false);
+    }
+
+    fn gemm(&mut self, Gemm { a, k, parts }: &Gemm) {
+        self.read(*a, *k);
+        for part in parts {
+            part.sums.iter().for_each(|sum| self.weight(part, *sum, *k));
+            self.program(&part.epilogue, part.n);
+        }
     }
 
     /// The rows of a matrix in panels that hold so many outputs from one on.
@@ -423,6 +436,11 @@ impl Found<'_> {
             Rowwise::RowScale { cols, x, out, .. } => {
                 self.read(x, cols);
                 self.write(dense(out), 1);
+            }
+            Rowwise::Choose { n, choice, logits, bias, out } => {
+                self.read(logits, n);
+                bias.into_iter().for_each(|bias| self.whole(bias, n));
+                self.write(dense(out), 2 * choice.k);
             }
             Rowwise::Embed { cols, ids, table, out, .. } => {
                 self.read(ids, 1);

@@ -17,6 +17,15 @@ pub enum Datum<N> {
     Ints(Vec<i64>),
     /// Decisions.
     Mask(Vec<bool>),
+    /// Selected rows in segments, and how many rows they were selected from.
+    Partition {
+        /// Indices of the rows, segment by segment.
+        rows: Vec<usize>,
+        /// For each segment how many rows it and those before it have.
+        ends: Vec<usize>,
+        /// Rows selected from.
+        of: usize,
+    },
     /// The selected rows in ascending order, and how many rows they were selected from.
     Set {
         /// Indices of the selected rows.
@@ -46,13 +55,13 @@ impl<N: Number> Datum<N> {
 }
 
 impl<N: Copy> Datum<N> {
-    /// How many rows it has; for a set, how many it selects from.
+    /// How many rows it has; for a set or partition, how many it selects from.
     pub fn n_rows(&self) -> usize {
         match self {
             Datum::Real { cols, data } => data.len() / cols,
             Datum::Ints(ints) => ints.len(),
             Datum::Mask(mask) => mask.len(),
-            Datum::Set { of, .. } => *of,
+            Datum::Set { of, .. } | Datum::Partition { of, .. } => *of,
         }
     }
 
@@ -100,6 +109,35 @@ impl<N: Copy> Datum<N> {
         }
     }
 
+    /// A partition of these rows, which does not look at what they are: one segment after the other has as many.
+    pub fn partition_of(mask: &[bool], parts: usize) -> Datum<N> {
+        let rows: Vec<usize> = (0..mask.len()).filter(|row| mask[*row]).collect();
+        let ends = (1..=parts).map(|part| rows.len() * part / parts.max(1)).collect();
+        Datum::Partition { rows, ends, of: mask.len() }
+    }
+
+    /// The selected rows of a partition, and where its segments end.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn partition(&self) -> Result<(&[usize], &[usize]), EvalError> {
+        match self {
+            Datum::Partition { rows, ends, .. } => Ok((rows, ends)),
+            _ => Err(EvalError::Kind("a partition")),
+        }
+    }
+
+    /// The selected rows of a set or partition, in its order.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn listed(&self) -> Result<&[usize], EvalError> {
+        match self {
+            Datum::Set { rows, .. } | Datum::Partition { rows, .. } => Ok(rows),
+            _ => Err(EvalError::Kind("a token set or a partition")),
+        }
+    }
+
     /// These rows of a tensor, in this order.
     pub(crate) fn select_rows(&self, rows: &[usize]) -> Datum<N> {
         match self {
@@ -109,7 +147,7 @@ impl<N: Copy> Datum<N> {
             },
             Datum::Ints(ints) => Datum::Ints(rows.iter().map(|row| ints[*row]).collect()),
             Datum::Mask(mask) => Datum::Mask(rows.iter().map(|row| mask[*row]).collect()),
-            Datum::Set { .. } => self.clone(),
+            Datum::Set { .. } | Datum::Partition { .. } => self.clone(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Sums run over [`Number::Wide`] and are rounded once.
 
+use std::cmp::Ordering;
+
 use super::number::Number;
 use crate::scoring::Scoring;
 
@@ -55,6 +57,58 @@ pub fn layer_norm<N: Number>(row: &mut [N], eps: f64, gain: &[N], bias: &[N]) {
 pub fn inv_rms<N: Number>(row: &[N], eps: f64) -> N {
     let square = mean::<N>(row.len(), row.iter().map(|x| x.widen().mul(x.widen())));
     square.add(N::from_f64(eps)).rsqrt()
+}
+
+/// Which experts a row takes, and how much each counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// How many.
+    pub k: usize,
+    /// Scores are sigmoids of logits, not their softmax.
+    pub sigmoid: bool,
+    /// Those of the chosen are divided by their sum.
+    pub normalise: bool,
+    /// What they are multiplied with.
+    pub scale: f64,
+}
+
+/// The scores of the `k` chosen of a row of logits in ascending order of experts, and behind them which they are. Scores are
+/// ranked with `bias` added; the lower index of equals comes first, and what is not a number last.
+///
+/// In an exact domain the row maximum is 0, as in [`attend`].
+pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice) -> Vec<N> {
+    let mut scores = logits.to_vec();
+    if rule.sigmoid {
+        scores.iter_mut().for_each(|z| *z = N::ONE.div(N::ONE.add(N::ZERO.sub(*z).exp())));
+    } else {
+        let max = scores.iter().copied().reduce(N::max).filter(|_| !N::EXACT).unwrap_or(N::ZERO);
+        scores.iter_mut().for_each(|z| *z = z.sub(max).exp());
+        let total = N::narrow(sum(scores.iter().map(|weight| weight.widen())));
+        N::div_all(&mut scores, total);
+    }
+    let rank = |choice: usize| {
+        let ranked = bias.map_or(scores[choice], |bias| scores[choice].add(bias[choice])).to_f64();
+        if ranked.is_nan() { f64::NEG_INFINITY } else { ranked }
+    };
+    let mut chosen: Vec<usize> = (0..scores.len()).collect();
+    chosen.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal));
+    chosen.truncate(rule.k);
+    chosen.sort_unstable();
+    let mut weights: Vec<N> = chosen.iter().map(|choice| scores[*choice]).collect();
+    if rule.normalise {
+        let total = N::narrow(sum(weights.iter().map(|weight| weight.widen())));
+        N::div_all(&mut weights, total);
+    }
+    let scale = N::from_f64(rule.scale);
+    weights.iter_mut().for_each(|weight| *weight = weight.mul(scale));
+    weights.extend(chosen.into_iter().map(|choice| N::from_f64(choice as f64)));
+    weights
+}
+
+/// The segment that an index means, of so many of which one is the first; if it is one.
+pub fn segment<N: Number>(index: N, (first, parts): (u32, u32)) -> Option<usize> {
+    let index = index.to_f64() - f64::from(first);
+    (index >= 0.0 && index < f64::from(parts)).then_some(index as usize)
 }
 
 /// Each column of a weight times the gain of that column, in place.

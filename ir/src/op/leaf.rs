@@ -17,6 +17,19 @@ pub(super) fn infer_weight(shape: &Shape, args: Args<'_>) -> Result<Type, TypeEr
     }
 }
 
+/// The type of tensors one below the other.
+pub(super) fn infer_stack(count: u32, shape: &Shape, args: Args<'_>) -> Result<Type, TypeError> {
+    let (rows, cols) = match *shape.0.as_slice() {
+        [cols] => (1, cols),
+        [rows, cols] => (rows, cols),
+        _ => (0, 0),
+    };
+    match count.checked_mul(rows) {
+        Some(rows @ 1..) if cols > 0 => Ok(Type::tensor(Elem::Real, &[Dim::Fixed(rows), Dim::Fixed(cols)])),
+        _ => Err(args.bad_attr("shape", "should be [columns] or [rows, columns], `count` times; none is 0")),
+    }
+}
+
 pub(super) fn infer_mask(args: Args<'_>) -> Type {
     Type::tensor(Elem::Mask, &[args.ty(0).rows()])
 }
@@ -129,6 +142,27 @@ pub(super) fn weight<N: Number>(name: &str, shape: &Shape, env: &Env<'_, N>) -> 
     let cols = shape.0.get(1).map_or(1, |size| *size as usize);
     let data = env.weights.weight(name).filter(|data| data.len() == rows * cols);
     Ok(Datum::Real { cols, data: data.ok_or_else(|| EvalError::NoWeight(name.to_owned()))? })
+}
+
+pub(super) fn stack<N: Number>(
+    name: &str,
+    (count, shape): (u32, &Shape),
+    env: &Env<'_, N>,
+) -> Result<Datum<N>, EvalError> {
+    let cols = shape.0.last().map_or(1, |size| *size as usize);
+    let mut data = Vec::new();
+    for number in 0..count {
+        let Datum::Real { data: one, .. } = weight(&stacked_name(name, number), shape, env)? else {
+            return Err(EvalError::Kind("a weight"));
+        };
+        data.extend(one);
+    }
+    Ok(Datum::Real { cols, data })
+}
+
+/// The name of a tensor of a stack: its number stands for the `*`.
+pub fn stacked_name(name: &str, number: u32) -> String {
+    name.replacen('*', &number.to_string(), 1)
 }
 
 pub(super) fn mask<N: Number>(value: bool, like: &Datum<N>) -> Datum<N> {

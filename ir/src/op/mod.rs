@@ -1,8 +1,9 @@
 //! What ops mean: for each family one file with the type rule (`infer`) beside the reference semantics (`eval`).
 
 pub(crate) mod attention;
+mod choice;
 mod constant;
-mod leaf;
+pub(crate) mod leaf;
 mod linear;
 mod norm;
 mod pointwise;
@@ -90,6 +91,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
     match op {
         Op::Input { port } => leaf::infer_input(port, args),
         Op::Weight { shape, .. } => leaf::infer_weight(shape, args),
+        Op::WeightStack { count, shape, .. } => leaf::infer_stack(*count, shape, args),
         Op::FillMask { .. } => Ok(leaf::infer_mask(args)),
         Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
         Op::FoldGain {} => constant::infer_gain(args),
@@ -97,6 +99,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Embed {} => linear::infer_embed(args),
         Op::Matmul {} => linear::infer_matmul(args, Elem::Real),
         Op::RouterLogits {} => linear::infer_matmul(args, Elem::F32),
+        Op::GroupedMatmul {} => choice::infer_grouped(args),
         Op::AddBias {} => linear::infer_bias(args),
         Op::RmsNorm { eps, groups } => norm::infer(args, *eps, (1, *groups)),
         Op::LayerNorm { eps, groups } => norm::infer(args, *eps, (2, *groups)),
@@ -119,6 +122,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Widen {} => pointwise::infer_widen(args),
         Op::ForceFirst { .. } => token_set::infer_force(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
+        Op::Choose { k, scale, .. } => choice::infer_choose(args, *k, *scale),
+        Op::Partition { set, first, parts } => choice::infer_partition(args, *set, (*first, *parts)),
         Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
         Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
         Op::RouteTopK { set, share } => token_set::infer_top_k(args, *set, *share),
@@ -150,12 +155,14 @@ pub(crate) fn eval<N: Number>(
     match op {
         Op::Input { port } => leaf::input(port, env),
         Op::Weight { name, shape } => leaf::weight(&name.0, shape, env),
+        Op::WeightStack { name, count, shape } => leaf::stack(&name.0, (*count, shape), env),
         Op::FillMask { value } => Ok(leaf::mask(*value, operands[0])),
         Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
         Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
         Op::OffsetGain { by } => constant::offset_gain(operands[0], by.0),
         Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),
         Op::Matmul {} | Op::RouterLogits {} => linear::matmul(operands[0], operands[1]),
+        Op::GroupedMatmul {} => choice::grouped_matmul(operands),
         Op::AddBias {} => linear::add_bias(operands[0], operands[1]),
         Op::RmsNorm { eps, groups } => {
             let (_, gain) = operands[1].real()?;
@@ -185,6 +192,19 @@ pub(crate) fn eval<N: Number>(
         Op::Widen {} => Ok(operands[0].clone()),
         Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
+        Op::Choose { k, sigmoid, normalise, scale } => {
+            let rule = functions::Choice {
+                k: *k as usize,
+                sigmoid: *sigmoid,
+                normalise: *normalise,
+                scale: scale.0,
+            };
+            choice::choose(operands, rule)
+        }
+        Op::Partition { set, first, parts } => match env.routing.forced(*set, operands[0].n_rows()) {
+            Some(forced) => Ok(Datum::partition_of(&forced, *parts as usize)),
+            None => choice::partition(operands[0], (*first, *parts)),
+        },
         Op::Route { set, at_least } => {
             token_set::route(*set, operands[0], env, || token_set::at_least(operands[0], at_least.0))
         }
@@ -208,7 +228,7 @@ pub(crate) fn eval<N: Number>(
         Op::LimitBest { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], Some(operands[1]), &operands[2..])
         }),
-        Op::Gather {} => Ok(operands[0].select_rows(operands[1].set()?.0)),
+        Op::Gather {} => Ok(operands[0].select_rows(operands[1].listed()?)),
         Op::Scatter {} => token_set::scatter(operands[0], operands[1], operands[2]),
         Op::Executed {} => token_set::executed(operands[0]),
     }

@@ -67,23 +67,30 @@ pub(super) fn infer_force(args: Args<'_>) -> Result<Type, TypeError> {
 }
 
 /// The rows of operand `idx`, which is one f32 score for each.
-fn scored_rows(args: Args<'_>, idx: usize) -> Result<Dim, TypeError> {
+pub(super) fn scored_rows(args: Args<'_>, idx: usize) -> Result<Dim, TypeError> {
     match args.ty(idx).as_tensor() {
         Some((Elem::F32, &[rows, Dim::Fixed(1)])) if rows.is_token_rows() => Ok(rows),
         _ => Err(args.wrong(idx, "one f32 score a token: f32[rows, 1]")),
     }
 }
 
+/// Operand `idx`, a token set or a partition: its symbol and the rows that it selects from.
+fn listed(args: Args<'_>, idx: usize) -> Result<(SetSym, Dim), TypeError> {
+    args.ty(idx).as_rows().ok_or_else(|| args.wrong(idx, "a token set or a partition"))
+}
+
 /// Operand `idx`, a token set: its symbol and the rows that it selects from.
 fn token_set(args: Args<'_>, idx: usize) -> Result<(SetSym, Dim), TypeError> {
     match *args.ty(idx) {
         Type::Set { sym, of } => Ok((sym, of)),
-        Type::Tensor { .. } | Type::State { .. } => Err(args.wrong(idx, "a token set")),
+        Type::Tensor { .. } | Type::Partition { .. } | Type::State { .. } => {
+            Err(args.wrong(idx, "a token set"))
+        }
     }
 }
 
 pub(super) fn infer_gather(args: Args<'_>) -> Result<Type, TypeError> {
-    let (sym, of) = token_set(args, 1)?;
+    let (sym, of) = listed(args, 1)?;
     let values = args.ty(0).as_tensor().or_else(|| args.ty(0).as_state());
     let Some((elem, dims)) = values else { return Err(args.wrong(0, "a tensor or a cache")) };
     args.same_rows(0, of, args.ty(0).rows())?;
@@ -93,7 +100,7 @@ pub(super) fn infer_gather(args: Args<'_>) -> Result<Type, TypeError> {
 }
 
 pub(super) fn infer_scatter(args: Args<'_>) -> Result<Type, TypeError> {
-    let (sym, of) = token_set(args, 2)?;
+    let (sym, of) = listed(args, 2)?;
     let (elem, base_rows, cols) = args.token_matrix(0)?;
     let (row_elem, rows, row_cols) = args.token_matrix(1)?;
     args.same_rows(0, of, base_rows)?;
@@ -278,7 +285,7 @@ pub(super) fn scatter<N: Number>(
     let (cols, base) = base.real()?;
     let (_, new) = rows.real()?;
     let mut data = base.to_vec();
-    for (row, values) in set.set()?.0.iter().zip(new.chunks_exact(cols)) {
+    for (row, values) in set.listed()?.iter().zip(new.chunks_exact(cols)) {
         data[row * cols..][..cols].copy_from_slice(values);
     }
     Ok(Datum::Real { cols, data })

@@ -365,6 +365,22 @@ impl<'a> Parser<'a> {
             self.sign(">")?;
             return Ok(Type::Set { sym, of });
         }
+        if word == "parts" {
+            self.sign("<")?;
+            let (dim, at) = self.dim()?;
+            let Dim::Count(sym) = dim else {
+                return Err(self.expected(at, "a set symbol `c…`", &Token::Word(&dim.to_string())));
+            };
+            self.sign("<=")?;
+            let (of, _) = self.dim()?;
+            self.sign(",")?;
+            let (dim, at) = self.dim()?;
+            let Dim::Fixed(parts) = dim else {
+                return Err(self.expected(at, "a number of segments", &Token::Word(&dim.to_string())));
+            };
+            self.sign(">")?;
+            return Ok(Type::Partition { sym, of, parts });
+        }
         if word == "state" {
             self.sign("<")?;
             let (word, at) = self.word("the type of the state's elements")?;
@@ -381,7 +397,7 @@ impl<'a> Parser<'a> {
         let Some((elem, _)) = Elem::ALL.iter().find(|(_, known)| *known == word) else {
             return Err(self.expected(
                 at,
-                "a type (real, f32, int, mask, tokens or state)",
+                "a type (real, f32, int, mask, tokens, parts or state)",
                 &Token::Word(word),
             ));
         };

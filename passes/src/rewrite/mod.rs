@@ -161,6 +161,9 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
             *limit as f64 / 2f64.powi(32)
         } else if let Op::RouteTopK { share, .. } = op {
             share.0
+        } else if let Op::Partition { .. } = op {
+            // Nearly every row has an expert in every place.
+            1.0
         } else {
             UNKNOWN_DENSITY
         };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Routing, Weights};
-use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score};
+use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score, stacked_name};
 use smallvec::SmallVec;
 
 use super::language::Head;
@@ -70,7 +70,7 @@ impl Widths {
                 let dims: Vec<Dim> = dims.iter().map(|dim| self.dim(*dim)).collect();
                 Type::tensor(*elem, &dims)
             }
-            Type::Set { .. } | Type::State { .. } => ty.clone(),
+            Type::Set { .. } | Type::Partition { .. } | Type::State { .. } => ty.clone(),
         }
     }
 
@@ -87,19 +87,24 @@ impl Widths {
                 let shape = Shape(shape.0.iter().map(|size| self.of(*size)).collect());
                 Op::Weight { name: name.clone(), shape }
             }
+            Op::WeightStack { name, count, shape } => {
+                let shape = Shape(shape.0.iter().map(|size| self.of(*size)).collect());
+                Op::WeightStack { name: name.clone(), count: *count, shape }
+            }
             Op::Slice { start, len } => Op::Slice { start: self.of(*start), len: self.of(*len) },
             Op::WeightRows { start, len } => Op::WeightRows { start: self.of(*start), len: self.of(*len) },
             Op::Rope { heads, theta, turned, scaling } => {
                 let turned = turned.map(|turned| self.of(turned));
                 Op::Rope { heads: *heads, theta: *theta, turned, scaling: *scaling }
             }
-            // Their attributes are no widths: heads and groups are counts.
+            // Their attributes are no widths: heads, groups and experts are counts.
             Op::Input { .. }
             | Op::FoldGain {}
             | Op::OffsetGain { .. }
             | Op::Embed {}
             | Op::Matmul {}
             | Op::RouterLogits {}
+            | Op::GroupedMatmul {}
             | Op::AddBias {}
             | Op::RmsNorm { .. }
             | Op::InvRms { .. }
@@ -112,6 +117,8 @@ impl Widths {
             | Op::Widen {}
             | Op::ForceFirst { .. }
             | Op::Complement { .. }
+            | Op::Choose { .. }
+            | Op::Partition { .. }
             | Op::Route { .. }
             | Op::RouteRandom { .. }
             | Op::RouteTopK { .. }
@@ -195,7 +202,7 @@ fn graph(form: Dag<'_>, widths: Widths) -> Option<Graph> {
         let value = values[*root];
         let shown = match graph.ty(value) {
             Type::Set { .. } => graph.add(Op::Executed {}, &[value], &origin).ok()?,
-            Type::Tensor { .. } | Type::State { .. } => value,
+            Type::Tensor { .. } | Type::Partition { .. } | Type::State { .. } => value,
         };
         graph.set_result(Role::Result { name: format!("root.{idx}") }, shown);
     }
@@ -232,10 +239,14 @@ struct Noise {
 impl Noise {
     fn of_graph(graph: &Graph, seed: u64) -> Noise {
         let sizes = graph.values().filter_map(|value| {
-            let Op::Weight { name, shape } = graph.op(value) else { return None };
-            Some((name.0.to_string(), shape.0.iter().map(|size| *size as usize).product()))
+            let (Op::Weight { name, shape } | Op::WeightStack { name, shape, .. }) = graph.op(value) else {
+                return None;
+            };
+            let count = if let Op::WeightStack { count, .. } = graph.op(value) { *count } else { 1 };
+            let size = shape.0.iter().map(|size| *size as usize).product();
+            Some((0..count).map(move |number| (stacked_name(&name.0, number), size)))
         });
-        Noise { sizes: sizes.collect(), seed }
+        Noise { sizes: sizes.flatten().collect(), seed }
     }
 
     fn numbers<N: Number>(&self, name: &str, len: usize) -> Vec<N> {
@@ -302,6 +313,10 @@ impl Outside<'_> {
     fn datum<N: Number>(&self, name: &str, ty: &Type) -> Option<Datum<N>> {
         let rows = |dim| self.rows(dim, self.sets.len() + 1);
         match ty {
+            Type::Partition { sym, of, parts } => {
+                let mask = self.routing.forced(*sym, rows(*of)?.len())?;
+                Some(Datum::partition_of(&mask, *parts as usize))
+            }
             Type::Set { sym, of } => {
                 let of = rows(*of)?.len();
                 let mask = self.routing.forced(*sym, of)?;
@@ -328,10 +343,7 @@ impl Outside<'_> {
 fn outputs<N: Number>(graph: &Graph, seed: u64) -> Option<interp::Results<N>> {
     let (noise, routing) = (Noise::of_graph(graph, seed), TwoOfThree { seed });
     let batch = FlatBatch::from_sequences([&[0, 1, 1][..], &[1, 0][..]]);
-    let sets = graph.values().filter_map(|value| match graph.ty(value) {
-        Type::Set { sym, of } => Some((*sym, *of)),
-        Type::Tensor { .. } | Type::State { .. } => None,
-    });
+    let sets = graph.values().filter_map(|value| graph.ty(value).as_rows());
     let outside = Outside { batch: &batch, routing: &routing, noise: &noise, sets: sets.collect() };
     let mut tensors = BTreeMap::new();
     for port in graph.signature().inputs {

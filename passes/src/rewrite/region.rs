@@ -45,6 +45,11 @@ impl Occurrence {
             let name = number(&name.0).and_then(|number| self.names.get_index(number)).unwrap_or(name);
             return Op::Weight { name: name.clone(), shape: shape.clone() };
         }
+        if let Op::WeightStack { name, count, shape } = op {
+            let unnamed = number(name.0.trim_end_matches(".*"));
+            let name = unnamed.and_then(|number| self.names.get_index(number)).unwrap_or(name);
+            return Op::WeightStack { name: name.clone(), count: *count, shape: shape.clone() };
+        }
         if let Op::Input { port } = op {
             let mut port = port.clone();
             let names = self.sets.iter().enumerate().map(|(idx, set)| (SetSym(idx as u32), *set));
@@ -252,6 +257,11 @@ impl Ctx<'_> {
             let (number, _) = self.place.names.insert_full(name.clone());
             return Op::Weight { name: format!("w{number:04}").as_str().into(), shape: shape.clone() };
         }
+        if let Op::WeightStack { name, count, shape } = op {
+            let (number, _) = self.place.names.insert_full(name.clone());
+            let name = format!("w{number:04}.*").as_str().into();
+            return Op::WeightStack { name, count: *count, shape: shape.clone() };
+        }
         if let Op::Input { port } = op {
             return Op::Input { port: Port { role: port.role.clone(), ty: self.unnamed_ty(value) } };
         }
@@ -271,6 +281,9 @@ impl Ctx<'_> {
                 Type::Tensor { elem, dims: dims.into_iter().map(|size| dim(self, size)).collect() }
             }
             Type::Set { sym, of } => Type::Set { sym: self.set(sym), of: dim(self, of) },
+            Type::Partition { sym, of, parts } => {
+                Type::Partition { sym: self.set(sym), of: dim(self, of), parts }
+            }
             // No size of a state depends on a set.
             ty @ Type::State { .. } => ty,
         }

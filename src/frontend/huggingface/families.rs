@@ -27,6 +27,8 @@ pub(super) struct Family {
     pub(super) gated: bool,
     pub(super) bias: Bias,
     pub(super) mlp_bias: MlpBias,
+    /// Layers of experts, and what a missing key means of them.
+    pub(super) experts: Option<Experts>,
     pub(super) qk_norm: QkNorm,
     pub(super) windows: Windows,
     /// Gains are 1 + weight, embeddings are scaled by √d.
@@ -67,6 +69,22 @@ pub(super) enum MlpBias {
     All,
 }
 
+/// Experts in place of the FFN.
+pub(super) struct Experts {
+    /// Missing `num_experts`, which some call `num_local_experts`.
+    pub(super) count: usize,
+    /// Missing `num_experts_per_tok`.
+    pub(super) top_k: usize,
+    /// The key of their width, and what it means if it is missing; nothing: it has to be there.
+    pub(super) d_ff: (&'static str, Option<usize>),
+    /// The weights that a token takes sum to 1; nothing: if `norm_topk_prob` says so.
+    pub(super) normalise: Option<bool>,
+    /// There is an expert for every token, with a gate, as wide as `shared_expert_intermediate_size`, or this.
+    pub(super) shared: Option<usize>,
+    /// `decoder_sparse_step` and `mlp_only_layers` say which layers have a plain FFN instead.
+    pub(super) some_layers: bool,
+}
+
 /// Norms of queries and keys.
 pub(super) enum QkNorm {
     None,
@@ -87,6 +105,8 @@ pub(super) enum Windows {
     Alternating,
     /// All but every `sliding_window_pattern`-th.
     Pattern,
+    /// None, and a configuration that switches them on is refused.
+    Refused,
 }
 
 /// What families call their sizes.
@@ -144,6 +164,7 @@ const LLAMA: Family = Family {
     gated: true,
     bias: Bias::Configured,
     mlp_bias: MlpBias::Configured,
+    experts: None,
     qk_norm: QkNorm::None,
     windows: Windows::None,
     is_gemma: false,
@@ -260,6 +281,79 @@ pub(super) const FAMILIES: &[Family] = &[
         ..LLAMA
     },
     Family {
+        model_type: "mixtral",
+        names: &names::MIXTRAL,
+        kv_heads: Some(8),
+        eps: 1e-5,
+        positions: rope(1e6),
+        max_positions: 131_072,
+        bias: Bias::None,
+        mlp_bias: MlpBias::None,
+        experts: Some(Experts {
+            count: 8,
+            top_k: 2,
+            d_ff: ("intermediate_size", None),
+            normalise: Some(true),
+            shared: None,
+            some_layers: false,
+        }),
+        windows: Windows::All(None),
+        ..LLAMA
+    },
+    Family {
+        model_type: "qwen2_moe",
+        names: &names::EXPERTS,
+        kv_heads: Some(16),
+        max_positions: 32_768,
+        bias: Bias::Qkv,
+        mlp_bias: MlpBias::None,
+        experts: Some(Experts {
+            count: 60,
+            top_k: 4,
+            d_ff: ("moe_intermediate_size", Some(1408)),
+            normalise: None,
+            shared: Some(5632),
+            some_layers: true,
+        }),
+        windows: Windows::Refused,
+        ..LLAMA
+    },
+    Family {
+        model_type: "qwen3_moe",
+        names: &names::EXPERTS,
+        kv_heads: Some(4),
+        max_positions: 32_768,
+        mlp_bias: MlpBias::None,
+        experts: Some(Experts {
+            count: 128,
+            top_k: 8,
+            d_ff: ("moe_intermediate_size", Some(768)),
+            normalise: None,
+            shared: None,
+            some_layers: true,
+        }),
+        qk_norm: QkNorm::Head,
+        windows: Windows::Refused,
+        ..LLAMA
+    },
+    Family {
+        model_type: "olmoe",
+        names: &names::EXPERTS,
+        eps: 1e-5,
+        max_positions: 4096,
+        mlp_bias: MlpBias::None,
+        experts: Some(Experts {
+            count: 64,
+            top_k: 8,
+            d_ff: ("intermediate_size", None),
+            normalise: None,
+            shared: None,
+            some_layers: false,
+        }),
+        qk_norm: QkNorm::Full,
+        ..LLAMA
+    },
+    Family {
         model_type: "gpt2",
         keys: &GPT2_KEYS,
         names: &names::GPT2,
@@ -277,13 +371,7 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 /// Families that are known and not read yet, with what they would need.
-pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("mixtral", "experts"),
-    ("qwen2_moe", "experts"),
-    ("qwen3_moe", "experts"),
-    ("olmoe", "experts"),
-    ("vit", "patches of images"),
-];
+pub(super) const NOT_YET: &[(&str, &str)] = &[("vit", "patches of images")];
 
 /// Keys without a meaning at inference.
 pub(super) const HARMLESS: &[&str] = &[
@@ -307,6 +395,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "resid_pdrop",
     "rope_interleaved",
     "router_aux_loss_coef",
+    "router_jitter_noise",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",
@@ -323,6 +412,7 @@ pub(super) const HARMLESS: &[&str] = &[
 /// Flags with which a model would compute what skipc does not: the value that is read, and what the other one means.
 pub(super) const SWITCHES: &[(&str, bool, &str)] = &[
     ("add_cross_attention", false, "attention to another sequence"),
+    ("qkv_bias", true, "queries, keys and values without a bias"),
     ("is_encoder_decoder", false, "an encoder beside the decoder"),
     ("scale_attn_by_inverse_layer_idx", false, "scores that are scaled by the layer"),
     ("scale_attn_weights", true, "scores that are not scaled"),

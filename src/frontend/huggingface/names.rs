@@ -61,6 +61,17 @@ const GATED: &[Row] = &[
     row("mlp.down_proj", &["layers.1.down_proj"]),
 ];
 
+const OF_EXPERTS: &[Row] = &[
+    row("mlp.gate", &["layers.1.router"]),
+    row("mlp.experts.*.gate_proj", &["layers.1.experts.*.gate_proj"]),
+    row("mlp.experts.*.up_proj", &["layers.1.experts.*.up_proj"]),
+    row("mlp.experts.*.down_proj", &["layers.1.experts.*.down_proj"]),
+    row("mlp.shared_expert.gate_proj", &["layers.1.shared.gate_proj"]),
+    row("mlp.shared_expert.up_proj", &["layers.1.shared.up_proj"]),
+    row("mlp.shared_expert.down_proj", &["layers.1.shared.down_proj"]),
+    row("mlp.shared_expert_gate", &["layers.1.shared_gate"]),
+];
+
 /// The second is the FFN's pre-norm in spite of its name.
 const PRE_NORMS: &[Row] =
     &[row("input_layernorm", &["layers.0.norm"]), row("post_attention_layernorm", &["layers.1.norm"])];
@@ -96,6 +107,22 @@ pub(super) const OLMO2: Names = Names {
         ],
         ATTENTION,
         GATED,
+    ],
+    ..LLAMA
+};
+
+pub(super) const EXPERTS: Names = Names { inside: &[PRE_NORMS, ATTENTION, GATED, OF_EXPERTS], ..LLAMA };
+
+pub(super) const MIXTRAL: Names = Names {
+    inside: &[
+        PRE_NORMS,
+        ATTENTION,
+        &[
+            row("block_sparse_moe.gate", &["layers.1.router"]),
+            row("block_sparse_moe.experts.*.w1", &["layers.1.experts.*.gate_proj"]),
+            row("block_sparse_moe.experts.*.w2", &["layers.1.experts.*.down_proj"]),
+            row("block_sparse_moe.experts.*.w3", &["layers.1.experts.*.up_proj"]),
+        ],
     ],
     ..LLAMA
 };
@@ -167,8 +194,9 @@ impl Names {
             let theirs = format!("{front}{module}.{kind}");
             return Some(Place { theirs, parts: vec![ours.to_owned()], transposed: false, is_router });
         }
-        let row = self.inside.iter().find_map(|rows| find(rows, inside))?;
-        Some(place(&front, &blocks, kind, row))
+        let (module, number) = numbered(inside);
+        let row = self.inside.iter().find_map(|rows| find(rows, &module))?;
+        Some(place(&front, &blocks, kind, row).of_expert(number))
     }
 
     /// Their name of a module of a choice, and whether it is the last weight of its router.
@@ -191,6 +219,24 @@ impl Names {
     /// Whether a tensor of theirs is none of the model's weights: masks and frequencies that some files have.
     pub(super) fn is_no_weight(&self, theirs: &str) -> bool {
         theirs.starts_with(self.block) && self.masks.iter().any(|end| theirs.ends_with(end))
+    }
+}
+
+impl Place {
+    /// That of one expert, whose number stands for the `*` in names.
+    fn of_expert(self, number: Option<&str>) -> Place {
+        let Some(number) = number else { return self };
+        let numbered = |name: String| name.replacen('*', number, 1);
+        Place { theirs: numbered(self.theirs), parts: self.parts.into_iter().map(numbered).collect(), ..self }
+    }
+}
+
+/// The name of a module of ours with `*` for the number of an expert, and that number.
+fn numbered(module: &str) -> (String, Option<&str>) {
+    let Some((layer, rest)) = module.split_once(".experts.") else { return (module.to_owned(), None) };
+    match rest.split_once('.') {
+        Some((number, part)) => (format!("{layer}.experts.*.{part}"), Some(number)),
+        None => (module.to_owned(), None),
     }
 }
 
@@ -238,6 +284,14 @@ mod tests {
         assert!(is_router("blocks.1.router.weight") && !is_router("blocks.1.router.steps.0.weight"));
         assert_eq!(theirs(&LLAMA, "blocks.0.router_of.weight"), None);
         assert_eq!(theirs(&LLAMA, "blocks.0.layers.7.up_proj.weight"), None);
+        assert_eq!(
+            theirs(&MIXTRAL, "blocks.2.layers.1.experts.13.down_proj.weight"),
+            of("model.layers.2.block_sparse_moe.experts.13.w2.weight")
+        );
+        assert_eq!(
+            theirs(&EXPERTS, "blocks.0.layers.1.shared_gate.weight"),
+            of("model.layers.0.mlp.shared_expert_gate.weight")
+        );
         let c_attn = GPT2.place("blocks.1.layers.0.v_proj.weight").unwrap();
         assert!(c_attn.transposed && c_attn.theirs == "h.1.attn.c_attn.weight");
         assert_eq!(c_attn.parts[1], "blocks.1.layers.0.k_proj.weight");

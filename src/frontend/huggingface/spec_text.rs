@@ -1,7 +1,7 @@
 //! A configuration as the text of a spec.
 
 use super::config::{Config, unsupported};
-use super::families::{Bias, MlpBias, Positions, QkNorm, WINDOW, Windows};
+use super::families::{Bias, Experts, MlpBias, Positions, QkNorm, WINDOW, Windows};
 use super::rope::{self, LayerType, Rope};
 use super::skip::Skips;
 use crate::frontend::language::ast::{Entry, ValueKind};
@@ -65,7 +65,7 @@ pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String>
     let model =
         model_table(c, &sizes, ropes.as_ref().map(|ropes| shared.unwrap_or(&ropes[0])), shared.is_some())?;
     let same = attention(c, &sizes)?;
-    let ffn = ffn(c)?;
+    let ffns = ffns(c, sizes.layers)?;
     let activation = activation(c)?;
     let turns = turns(c, sizes.layers)?;
     let window = window(c)?;
@@ -78,7 +78,7 @@ pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String>
             }
             let window = window.filter(|_| types[layer] == LayerType::Sliding);
             attention.extend(window.map(|window| format!("window = {window}")));
-            block((c.family.layout, activation), [attention, ffn.clone()], skips, layer)
+            block((c.family.layout, activation), [attention, ffns[layer].clone()], skips, layer)
         })
         .collect();
     Some(model + &stack(&layers))
@@ -201,6 +201,72 @@ fn of_rope(rope: &Rope, is_own: bool, turns: bool, head_dim: usize) -> Vec<Strin
     settings
 }
 
+/// What stands behind the attention of each layer: an FFN, or experts.
+fn ffns(c: &mut Config<'_>, layers: usize) -> Option<Vec<Vec<String>>> {
+    let Some(of_family) = &c.family.experts else { return Some(vec![ffn(c)?; layers]) };
+    let experts = experts(c, of_family)?;
+    if !of_family.some_layers {
+        return Some(vec![experts; layers]);
+    }
+    let step = c.value("decoder_sparse_step", 1, |ctx, entry| ctx.count(entry, 1..=limits::LAYERS))?;
+    let plain = c.nullable("mlp_only_layers", None, |ctx, entry| {
+        if matches!(&entry.value.kind, ValueKind::List(numbers) if numbers.is_empty()) {
+            return Some(Vec::new());
+        }
+        let numbers = ctx.list(entry, "layers", "[0]")?;
+        let of_layer = |value| Entry { value: Clone::clone(value), ..entry.clone() };
+        numbers
+            .iter()
+            .map(|value| ctx.count(&of_layer(value), 0..=layers - 1))
+            .collect::<Option<Vec<usize>>>()
+    })?;
+    let is_plain = |layer: usize| {
+        !(layer + 1).is_multiple_of(step) || plain.as_ref().is_some_and(|plain| plain.contains(&layer))
+    };
+    if !(0..layers).any(is_plain) {
+        // No layer has this width.
+        c.entry(c.family.keys.d_ff);
+        return Some(vec![experts; layers]);
+    }
+    let ffn = ffn(c)?;
+    Some((0..layers).map(|layer| if is_plain(layer) { ffn.clone() } else { experts.clone() }).collect())
+}
+
+fn experts(c: &mut Config<'_>, of_family: &Experts) -> Option<Vec<String>> {
+    if let Some(entry) = c.entry("clip_qkv")
+        && !matches!(entry.value.kind, ValueKind::Null)
+    {
+        unsupported(&mut c.ctx, entry, "queries, keys and values that are clipped");
+    }
+    let key = if c.entry("num_local_experts").is_some() { "num_local_experts" } else { "num_experts" };
+    let count = c.value(key, of_family.count, width)?;
+    let top_k =
+        c.value("num_experts_per_tok", of_family.top_k.min(count), |ctx, entry| ctx.count(entry, 1..=count))?;
+    let d_ff = match of_family.d_ff {
+        (key, None) => c.required(key, width)?,
+        (key, Some(default)) => c.value(key, default, width)?,
+    };
+    let activation = activation(c)?;
+    let normalise = match of_family.normalise {
+        Some(normalise) => normalise,
+        None => c.flag("norm_topk_prob", false)?,
+    };
+    let mut settings = vec![
+        "kind = \"experts\"".to_owned(),
+        format!("experts = {count}"),
+        format!("top_k = {top_k}"),
+        format!("d_ff = {d_ff}"),
+        format!("activation = {activation:?}"),
+    ];
+    settings.extend(normalise.then(|| "normalise = true".to_owned()));
+    if let Some(default) = of_family.shared {
+        let shared = c.value("shared_expert_intermediate_size", default, width)?;
+        settings.push(format!("shared_d_ff = {shared}"));
+        settings.push("shared_gate = true".to_owned());
+    }
+    Some(settings)
+}
+
 fn ffn(c: &mut Config<'_>) -> Option<Vec<String>> {
     let family = c.family;
     let d_ff = match family.keys.d_ff {
@@ -255,6 +321,18 @@ fn layer_types(c: &mut Config<'_>, layers: usize) -> Option<Vec<LayerType>> {
     let count = |ctx: &mut Ctx<'_>, entry: &Entry| ctx.count(entry, 0..=limits::LAYERS);
     let is_sliding: Box<dyn Fn(usize) -> bool> = match c.family.windows {
         Windows::None => return Some(vec![LayerType::Full; layers]),
+        Windows::Refused => {
+            if let Some(entry) = c.entry("use_sliding_window")
+                && matches!(entry.value.kind, ValueKind::Bool(true))
+            {
+                unsupported(&mut c.ctx, entry, "windows, which this family is not read with");
+            }
+            for key in ["sliding_window", "max_window_layers", "layer_types"] {
+                // Without a window they say nothing.
+                c.entry(key);
+            }
+            return Some(vec![LayerType::Full; layers]);
+        }
         Windows::All(_) => return Some(vec![LayerType::Sliding; layers]),
         Windows::Switched => {
             let from = c.value("max_window_layers", 28, count)?;
@@ -316,7 +394,7 @@ fn turns(c: &mut Config<'_>, layers: usize) -> Option<Vec<bool>> {
 /// The window of layers that have one.
 fn window(c: &mut Config<'_>) -> Option<Option<usize>> {
     let default = match c.family.windows {
-        Windows::None => return Some(None),
+        Windows::None | Windows::Refused => return Some(None),
         Windows::All(default) => default,
         Windows::Switched | Windows::Alternating | Windows::Pattern => Some(WINDOW),
     };

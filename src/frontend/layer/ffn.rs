@@ -74,8 +74,20 @@ impl LayerKind for Ffn {
         pre: Option<&str>,
         input: LayerInput<B::Value>,
     ) -> Result<B::Value, B::Error> {
-        let d = b.stream().d_model;
         let x = b.pre_norm(input.rows.stream, pre)?;
+        self.of_normed(b, name, x)
+    }
+}
+
+impl Ffn {
+    /// What it makes of rows that are normed already.
+    pub(super) fn of_normed<B: Build>(
+        &self,
+        b: &mut B,
+        name: &str,
+        x: B::Value,
+    ) -> Result<B::Value, B::Error> {
+        let d = b.stream().d_model;
         let widen = |which: &str, b: &mut B| {
             let role = (TensorRole::Projection, self.bias);
             b.project_with_bias(x, &format!("{name}.{which}_proj"), role, [self.d_ff, d])
@@ -96,7 +108,7 @@ impl LayerKind for Ffn {
 
 impl Activation {
     /// Whether there is a gate projection, and the function of the gate or, without one, of the up projection.
-    fn function(self) -> (bool, Unary) {
+    pub(super) fn function(self) -> (bool, Unary) {
         match self {
             Activation::Gelu => (false, Unary::Gelu),
             Activation::GeluErf => (false, Unary::GeluErf),

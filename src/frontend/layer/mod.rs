@@ -1,10 +1,12 @@
 //! The kinds of layers: a file each, with its keys in a spec, the checks, the parameters and the graph.
 
 mod attention;
+mod experts;
 mod ffn;
 mod linear;
 
 pub use attention::{Attention, AttentionBias, QkNorm, Rotation};
+pub use experts::{Experts, Score};
 pub use ffn::{Activation, Ffn};
 pub use linear::Linear;
 
@@ -134,6 +136,7 @@ macro_rules! layer_kinds {
 layer_kinds! {
     Attention = "attention",
     Ffn = "ffn",
+    Experts = "experts",
     Linear = "linear",
 }
 

@@ -10,7 +10,7 @@ mod routers;
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::graph::Origin;
-use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, Type, TypeError, Value, port};
+use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, SetSym, Type, TypeError, Value, port};
 
 use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
@@ -186,6 +186,8 @@ struct Ctx<'a> {
     skipping: Skipping,
     function: Function,
     n_routers: u32,
+    /// Partitions so far.
+    n_partitions: u32,
     graph: Graph,
     origin: Origin,
     all: Tokens,
@@ -222,8 +224,19 @@ impl<'a> Ctx<'a> {
         let all = Tokens { set: None, positions, sequences };
         let n_routers = model.skips().count() as u32;
         let gates = Vec::new();
-        let mut ctx =
-            Ctx { model, skipping, function, n_routers, graph, origin, all, tokens, gates, cache: None };
+        let mut ctx = Ctx {
+            model,
+            skipping,
+            function,
+            n_routers,
+            n_partitions: 0,
+            graph,
+            origin,
+            all,
+            tokens,
+            gates,
+            cache: None,
+        };
         if function == Function::Step {
             ctx.cache = Some(ctx.cache(key_values)?);
         }
@@ -247,6 +260,23 @@ impl Build for Ctx<'_> {
         // The frontend bounds all sizes far below u32; a size that is not would be refused as a wrong shape.
         let shape = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
         self.add(Op::Weight { name: Name::from(name), shape: Shape(shape) }, &[])
+    }
+
+    fn stack(
+        &mut self,
+        name: &str,
+        _: TensorRole,
+        count: usize,
+        shape: &[usize],
+    ) -> Result<Value, LowerError> {
+        let shape = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
+        let count = u32::try_from(count).unwrap_or(0);
+        self.add(Op::WeightStack { name: Name::from(name), count, shape: Shape(shape) }, &[])
+    }
+
+    fn fresh_set(&mut self) -> SetSym {
+        self.n_partitions += 1;
+        routers::partition_set(self.n_routers, self.n_partitions - 1)
     }
 
     fn attend(

@@ -95,6 +95,11 @@ fn left_out_set(n_routers: u32, router: u32) -> SetSym {
     SetSym(3 * n_routers + 1 + router)
 }
 
+/// A partition of rows among experts: behind all sets of routers.
+pub(super) fn partition_set(n_routers: u32, number: u32) -> SetSym {
+    SetSym(4 * n_routers + 1 + number)
+}
+
 impl Ctx<'_> {
     /// The stream `x` behind a route.
     pub(super) fn route(

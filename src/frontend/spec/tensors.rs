@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
-use skipc_ir::Op;
+use skipc_ir::{Op, SetSym, stacked_name};
 
 use super::model::Model;
 use super::node::Part;
@@ -75,6 +75,20 @@ impl Build for Recorder<'_> {
             self.tensors.push(TensorSpec { name: name.to_owned(), role, shape: shape.to_vec() });
         }
         Ok(())
+    }
+
+    fn stack(
+        &mut self,
+        name: &str,
+        role: TensorRole,
+        count: usize,
+        shape: &[usize],
+    ) -> Result<(), Infallible> {
+        (0..count as u32).try_for_each(|number| self.parameter(&stacked_name(name, number), role, shape))
+    }
+
+    fn fresh_set(&mut self) -> SetSym {
+        SetSym(0)
     }
 
     fn add(&mut self, _: impl Into<Op>, _: &[()]) -> Result<(), Infallible> {

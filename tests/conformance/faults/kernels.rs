@@ -1,7 +1,7 @@
 //! Faults in what a kernel does.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Attention, Body, Gemm, NormKind, Rows, Rowwise, Select, Slot, View};
+use skipc_plan::kernel::{Attention, Body, Gemm, Grouped, NormKind, Rows, Rowwise, Select, Slot, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Real, Reg, Unary};
 
 use super::{Fault, Victim};
@@ -46,7 +46,9 @@ fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
     match &mut victim.kernel.body {
         Body::Gemm(gemm) => gemm.parts.first_mut().map(|part| &mut part.epilogue),
         Body::Rowwise(Rowwise::Map { program, .. }) => Some(program),
+        Body::Grouped(Grouped { gemm, .. }) => gemm.parts.first_mut().map(|part| &mut part.epilogue),
         Body::Rowwise(_)
+        | Body::Partition(_)
         | Body::Attention(_)
         | Body::CachedAttention(_)
         | Body::Compact(_)

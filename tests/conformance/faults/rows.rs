@@ -2,8 +2,8 @@
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::{
-    Attention, Body, CachedAttention, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Update,
-    View,
+    Attention, Body, CachedAttention, Grouped, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select,
+    Update, View,
 };
 
 use super::{Fault, Victim, views};
@@ -43,7 +43,7 @@ fn last_tile_dropped(victim: &mut Victim) -> bool {
 /// All views of a kernel.
 fn all_views(victim: &mut Victim) -> Vec<&mut View> {
     match &mut victim.kernel.body {
-        Body::Gemm(gemm) => {
+        Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => {
             let mut all: Vec<&mut View> =
                 gemm.parts.iter_mut().flat_map(|part| views(&mut part.epilogue)).collect();
             all.push(&mut gemm.a);
@@ -54,8 +54,10 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             Rowwise::Norm { x, .. }
             | Rowwise::RowScale { x, .. }
             | Rowwise::Rope { positions: x, .. }
+            | Rowwise::Choose { logits: x, .. }
             | Rowwise::Embed { ids: x, .. },
         ) => vec![x],
+        Body::Partition(partition) => vec![&mut partition.index],
         Body::Attention(attention) => {
             let Attention { q, k, v, q_pos, q_seq, k_pos, k_seq, .. } = attention;
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]

@@ -7,7 +7,7 @@
 //! what zero it makes of −0.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Body, Gemm, Kernel, Rows, Rowwise, Slot, Sum, Update, View};
+use skipc_plan::kernel::{Body, Gemm, Grouped, Kernel, Rows, Rowwise, Slot, Sum, Update, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::decode;
@@ -35,14 +35,17 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Extent::Counted { count, .. } => operands.all(Slot(count))[0] as usize,
     };
     match &kernel.body {
-        Body::Gemm(gemm) => operands.matmul(gemm),
+        Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => operands.matmul(gemm),
         Body::Rowwise(Rowwise::Map { cols, program }) => operands.program(program, *cols, &[]),
         // Both choose among numbers, or rows, that they leave as they are.
         Body::Rowwise(Rowwise::Embed { .. })
         | Body::Compact(_)
         | Body::Pending(_)
         | Body::Update(Update::StoreRows { .. }) => true,
-        Body::Rowwise(Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Rope { .. })
+        Body::Partition(_) => true,
+        Body::Rowwise(
+            Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Choose { .. } | Rowwise::Rope { .. },
+        )
         | Body::Attention(_)
         | Body::CachedAttention(_)
         | Body::Update(Update::AddRows { .. }) => false,

@@ -124,7 +124,7 @@ impl Gen {
         let value = self.find(|ty| matches!(ty, Type::Set { .. }))?;
         match *self.graph.ty(value) {
             Type::Set { sym, of } => Some((value, sym, of)),
-            Type::Tensor { .. } | Type::State { .. } => None,
+            Type::Partition { .. } | Type::Tensor { .. } | Type::State { .. } => None,
         }
     }
 

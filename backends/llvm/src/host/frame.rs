@@ -1,6 +1,7 @@
 //! A kernel's function: the ABI around its body, and its parameters as typed memory.
 
 use std::ops::Deref;
+use std::rc::Rc;
 
 use inkwell::IntPredicate;
 use inkwell::intrinsics::Intrinsic;
@@ -14,7 +15,7 @@ use super::fault::Fault;
 
 /// A kernel's function under construction.
 pub(crate) struct Frame<'a, 'c> {
-    code: Code<'c>,
+    code: Rc<Code<'c>>,
     pub(crate) kernel: &'a Kernel,
     /// The pointer for each parameter.
     pub(crate) args: Vec<Ptr<'c>>,
@@ -67,7 +68,13 @@ impl<'a, 'c> Frame<'a, 'c> {
             Ok(code.builder.build_int_z_extend(carried::<Int<'c>>(tile)?, code.ctx.i64_type(), "")?)
         };
         let tiles = (wide(begin)?, wide(end)?);
-        Ok(Frame { code, kernel, args, tiles, scratch })
+        Ok(Frame { code: Rc::new(code), kernel, args, tiles, scratch })
+    }
+
+    /// The same function with other pointers for its parameters.
+    pub(crate) fn with_args(&self, args: Vec<Ptr<'c>>) -> Frame<'a, 'c> {
+        let Frame { kernel, tiles, scratch, .. } = *self;
+        Frame { code: Rc::clone(&self.code), kernel, args, tiles, scratch }
     }
 
     /// The rows of the call's tiles that lie in the extent.

@@ -8,12 +8,12 @@ use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::values::FunctionValue;
 use skipc_artifact::program::{FewRows, Launch};
-use skipc_plan::kernel::{Body, Kernel};
+use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
 
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
 use super::level::Level;
-use super::{attention, cached, compact, gemm, pending, rowwise, update};
+use super::{attention, cached, choose, compact, gemm, pending, rowwise, update};
 
 /// Rows of a tile of matmuls: the highest register tile, so that all calls but the last have whole ones.
 const GEMM_TILE: u32 = 14;
@@ -27,7 +27,7 @@ const FEW_ROWS: u32 = 256;
 /// How the kernel is started, whichever of the levels runs.
 pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
     let (tile_rows, scratch_bytes) = match &kernel.body {
-        Body::Gemm(gemm) => {
+        Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => {
             let mut bytes = 0;
             for level in levels {
                 bytes = gemm::scratch_bytes(kernel, gemm, level)?.max(bytes);
@@ -36,8 +36,9 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
         }
         Body::Attention(attention) => (attention::TILE_ROWS, attention::scratch_bytes(kernel, attention)),
         Body::CachedAttention(attention) => (cached::TILE_ROWS, cached::scratch_bytes(kernel, attention)),
+        Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
-        Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
+        Body::Partition(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: few_rows(kernel)?, scratch_bytes, tiles: Vec::new() })
 }
@@ -45,10 +46,12 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
 /// How many blocks of columns, heads or groups of heads there are.
 fn across(kernel: &Kernel) -> Made<u32> {
     match &kernel.body {
-        Body::Gemm(gemm) => gemm::blocks(gemm),
+        Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => gemm::blocks(gemm),
         Body::Attention(attention) => Ok(attention.heads),
         Body::CachedAttention(attention) => Ok(cached::groups(attention)),
-        Body::Rowwise(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => Ok(1),
+        Body::Rowwise(_) | Body::Partition(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => {
+            Ok(1)
+        }
     }
 }
 
@@ -56,7 +59,7 @@ fn across(kernel: &Kernel) -> Made<u32> {
 fn few_rows(kernel: &Kernel) -> Made<Option<FewRows>> {
     let tiles = across(kernel)?;
     let can = match &kernel.body {
-        Body::Gemm(gemm) => !gemm::writes_left(gemm),
+        Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => !gemm::writes_left(gemm),
         _ => true,
     };
     let at_most = match &kernel.body {
@@ -87,6 +90,8 @@ pub(crate) fn define<'c>(
 fn body(f: &Frame<'_, '_>) -> Made<()> {
     match &f.kernel.body {
         Body::Gemm(gemm) => gemm::emit(f, gemm, share(f, GEMM_TILE)?),
+        Body::Grouped(grouped) => gemm::emit_grouped(f, grouped, share(f, GEMM_TILE)?),
+        Body::Partition(partition) => choose::partition(f, partition, f.extent(f.kernel.extent)?),
         Body::Attention(attention) => attention::emit(f, attention, share(f, attention::TILE_ROWS)?),
         Body::CachedAttention(attention) => cached::emit(f, attention, share(f, cached::TILE_ROWS)?),
         Body::Rowwise(rowwise) => {

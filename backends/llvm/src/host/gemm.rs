@@ -2,7 +2,9 @@
 //! at a time into a small buffer, on which the epilogue runs while it is in the first-level cache.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{BLOCK_TERMS, Gemm, Kernel, Part, Rows, Slot, Sum, WeightLayout, panel_terms};
+use skipc_plan::kernel::{
+    BLOCK_TERMS, Gemm, Grouped, Kernel, Part, Rows, Shift, Slot, Sum, WeightLayout, panel_terms,
+};
 
 use super::code::{Columns, Int, Made, Ptr};
 use super::fault::Fault;
@@ -189,6 +191,26 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, gemm: &Gemm, share: Share<'c>) -> Made
         }
         Ok(())
     })
+}
+
+/// Emits the work on a range of rows of segments, each with constants of its own, and of blocks of columns.
+pub(crate) fn emit_grouped<'c>(f: &Frame<'_, 'c>, grouped: &Grouped, share: Share<'c>) -> Made<()> {
+    let ends = f.pointer(grouped.ends, DType::U32)?;
+    let segments = f.int(i64::from(grouped.segments));
+    f.fold(f.int(0), segments, 1, &[f.int(0)], |segment, begin| {
+        let end = f.load_word(f.element(ends, segment, 4)?)?;
+        let mut args = f.args.clone();
+        for Shift { slot, rows } in &grouped.shifts {
+            let param = f.param(*slot)?;
+            let bytes = u64::from(*rows) * u64::from(param.cols) * u64::from(param.dtype.size());
+            let arg = &mut args[slot.0 as usize];
+            *arg = f.offset(*arg, f.times(segment, bytes)?)?;
+        }
+        let rows = (f.max(begin[0], share.rows.0)?, f.min(end, share.rows.1)?);
+        emit(&f.with_args(args), &grouped.gemm, Share { rows, ..share })?;
+        Ok(vec![end])
+    })?;
+    Ok(())
 }
 
 /// Copies rows of the left operand to the start of the scratch memory, in the type that matmuls take; the last step is filled

@@ -29,6 +29,7 @@
 
 mod attention;
 mod cached;
+mod choose;
 mod code;
 mod compact;
 mod fault;
@@ -53,7 +54,7 @@ use level::Level;
 use skipc_artifact::image::{HostArch, HostLevel};
 use skipc_artifact::target::{DType, Target};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
-use skipc_plan::kernel::{Body, Kernel};
+use skipc_plan::kernel::{Body, Grouped, Kernel};
 
 /// The backend: host code for x86-64, at several levels of instructions.
 pub struct Host {
@@ -96,7 +97,7 @@ impl Codegen for Host {
         let (mut images, mut listing) = (Vec::new(), String::new());
         // Without dot products of bf16 the highest level is the one below it again.
         let has_bf16 = kernels.iter().any(|(_, kernel)| {
-            matches!(&kernel.body, Body::Gemm(gemm) if kernel.param(gemm.a.slot).dtype == DType::Bf16)
+            matches!(&kernel.body, Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) if kernel.param(gemm.a.slot).dtype == DType::Bf16)
         });
         for level in self.levels.iter().filter(|level| has_bf16 || !level.has_dots) {
             let (object, text) = compile_level(level, kernels)?;

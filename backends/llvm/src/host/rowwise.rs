@@ -3,6 +3,7 @@
 use skipc_plan::kernel::{NormKind, Rowwise, Slot};
 use skipc_plan::pointwise::{Pointwise, Real};
 
+use super::choose;
 use super::code::{Int, Lanes, Made};
 use super::frame::{Frame, Row};
 use super::pointwise::RowSpan;
@@ -24,6 +25,9 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -
             let (x, out) = (f.row(x, row)?, f.dense_row(out, row)?);
             let scale = inv_root(f, None, (cols, eps), x)?;
             f.store(out, f.int(0), scale)
+        }
+        Rowwise::Choose { n, choice, logits, bias, out } => {
+            choose::Choose { n, choice, logits, bias, out }.emit(f, row)
         }
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             let (id, out) = (f.load_index(ids, row)?, f.dense_row(out, row)?);

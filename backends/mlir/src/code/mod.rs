@@ -16,6 +16,7 @@ mod value;
 mod wgmma;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 pub(crate) use flow::{Carry, Steps};
@@ -40,18 +41,34 @@ pub(crate) struct Code {
     values: Cell<u32>,
     blocks: Cell<u32>,
     params: u32,
+    /// Values that stand for parameters now, by parameter.
+    shifted: RefCell<BTreeMap<u32, u32>>,
 }
 
 impl Code {
     /// Begins a kernel of `params` global pointers.
     pub(crate) fn new(params: u32) -> Self {
-        Self { text: RefCell::default(), values: Cell::new(params), blocks: Cell::new(0), params }
+        Self {
+            text: RefCell::default(),
+            values: Cell::new(params),
+            blocks: Cell::new(0),
+            params,
+            shifted: RefCell::default(),
+        }
     }
 
     /// A parameter. The caller has checked the index against the kernel's parameters.
     pub(crate) fn param(&self, index: u32) -> GPtr<'_> {
         debug_assert!(index < self.params);
-        Val::new(self, index)
+        Val::new(self, self.shifted.borrow().get(&index).copied().unwrap_or(index))
+    }
+
+    /// Writes what `body` does with other pointers for these parameters.
+    pub(crate) fn with_params<'c>(&'c self, pointers: &[(u32, GPtr<'c>)], body: impl FnOnce()) {
+        let others = pointers.iter().map(|(index, pointer)| (*index, pointer.id)).collect();
+        let before = self.shifted.replace(others);
+        body();
+        self.shifted.replace(before);
     }
 
     /// The start of the block's dynamic shared memory, aligned for swizzled tiles.

@@ -1,6 +1,7 @@
 //! CUDA code for each kind of kernel.
 
 mod attention;
+mod choose;
 mod compact;
 mod gemm;
 mod pending;
@@ -194,7 +195,9 @@ impl Codegen for CudaCodegen {
 
 fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Generated, Error> {
     match &kernel.body {
-        Body::Gemm(gemm) => gemm::generate(device, kernel, gemm, bucketing),
+        Body::Gemm(gemm) => gemm::generate(device, kernel, (gemm, None), bucketing),
+        Body::Grouped(grouped) => gemm::generate_grouped(device, kernel, grouped, bucketing),
+        Body::Partition(partition) => choose::partition(kernel, partition),
         Body::Attention(attention) => attention::generate(kernel, attention),
         Body::CachedAttention(attention) => attention::cached::generate(kernel, attention),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),

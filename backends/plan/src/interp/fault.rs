@@ -56,17 +56,15 @@ pub enum Fault {
     /// An operand that is no whole number of rows, or the wrong number of operands.
     #[error("{0}")]
     BadOperand(String),
-    /// A row list that is not ascending.
-    #[error("row list `{param}` is not ascending: row {row} at {at} follows row {before}")]
-    RowOrder {
+    /// A row list that has a row twice.
+    #[error("row list `{param}` has row {row} twice, the second time at {at}")]
+    RowTwice {
         /// The parameter.
         param: String,
         /// Place in the list.
         at: u64,
         /// The row there.
         row: u32,
-        /// The row before it.
-        before: u32,
     },
     /// Keys that are not ordered by (sequence, position).
     #[error("keys are not ordered by sequence and position: row {row}")]

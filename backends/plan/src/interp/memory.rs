@@ -1,5 +1,6 @@
 //! Memory with owners: each byte of the arena knows which operand wrote it last.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use skipc_artifact::program::{Extent, PAGE_ROWS};
@@ -95,11 +96,18 @@ pub(super) struct Frame<'k, 'm, 'c, N> {
     pub(super) kernel: &'k Kernel,
     memory: &'m mut Memory<'c, N>,
     operands: Vec<Operand>,
+    /// What was stored by lists: parameter, first column, physical row.
+    stored: BTreeSet<(Slot, u32, u64)>,
 }
 
 struct Operand {
     place: Allocation,
+    /// The first row that is shown.
+    first: u64,
+    /// Rows that are shown.
     rows: u64,
+    /// Rows that there are.
+    all_rows: u64,
 }
 
 impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
@@ -126,9 +134,25 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
                     param.name
                 )));
             }
-            operands.push(Operand { place, rows: (n_bytes / row_bytes) as u64 });
+            let rows = (n_bytes / row_bytes) as u64;
+            operands.push(Operand { place, first: 0, rows, all_rows: rows });
         }
-        Ok(Frame { kernel, memory, operands })
+        Ok(Frame { kernel, memory, operands, stored: BTreeSet::new() })
+    }
+
+    /// Shows so many rows of an operand from one on, as if there were no others.
+    pub(super) fn show(&mut self, slot: Slot, first: u64, rows: u64) -> Result<(), Fault> {
+        let name = self.param(slot)?.name.clone();
+        let operand = self.operands.get_mut(slot.0 as usize).ok_or(Fault::NoParam(slot.0))?;
+        if first + rows > operand.all_rows {
+            let all = operand.all_rows;
+            return Err(Fault::Malformed(format!(
+                "rows {first} to {} of `{name}`, which has {all}",
+                first + rows
+            )));
+        }
+        (operand.first, operand.rows) = (first, rows);
+        Ok(())
     }
 
     pub(super) fn param(&self, slot: Slot) -> Result<&'k Param, Fault> {
@@ -162,15 +186,12 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
     }
 
     /// The physical row of a logical one that is written: no two are one.
-    fn physical_of_its_own(&self, rows: Rows, logical: u32) -> Result<u64, Fault> {
-        let row = self.physical(rows, logical)?;
-        let Rows::Listed(list) = rows else { return Ok(row) };
-        if let Some(previous) = logical.checked_sub(1) {
-            let before = self.load_u32(list, u64::from(previous), 0)?;
-            if u64::from(before) >= row {
-                let param = self.param(list)?.name.clone();
-                return Err(Fault::RowOrder { param, at: u64::from(logical), row: row as u32, before });
-            }
+    fn physical_of_its_own(&mut self, view: View, logical: u32) -> Result<u64, Fault> {
+        let row = self.physical(view.rows, logical)?;
+        let Rows::Listed(list) = view.rows else { return Ok(row) };
+        if !self.stored.insert((view.slot, view.col, row)) {
+            let param = self.param(list)?.name.clone();
+            return Err(Fault::RowTwice { param, at: u64::from(logical), row: row as u32 });
         }
         Ok(row)
     }
@@ -201,7 +222,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
 
     /// Writes real elements to a logical row of a view, rounded to the parameter's type.
     pub(super) fn store(&mut self, view: View, logical: u32, values: &[N]) -> Result<(), Fault> {
-        let row = self.physical_of_its_own(view.rows, logical)?;
+        let row = self.physical_of_its_own(view, logical)?;
         let param = self.param(view.slot)?;
         if !is_real(param.dtype) {
             return Err(wrong_type(param, "f32 or bf16"));
@@ -332,6 +353,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
             return Err(Fault::OutOfRange { param: param.name.clone(), row, col, rows, cols });
         }
         let size = param.dtype.size() as usize;
+        let row = self.operands[slot.0 as usize].first + row;
         let begin = (row * cols + col) as usize * size;
         Ok(begin..begin + n as usize * size)
     }

@@ -12,7 +12,7 @@
 //!
 //! Every access: the element exists, the parameter declares the access, its type fits, and (in a function) the value was
 //! written by the buffer that is read, not left over from another one in the same place or never written at all. Row
-//! lists ascend, keys are ordered, counts keep their bounds. It does not look for accesses that depend on the order
+//! lists that are written by have no row twice, keys are ordered, counts keep their bounds. It does not look for accesses that depend on the order
 //! of tiles; run with [`Tiling::reversed`] and compare.
 
 mod attention;
@@ -21,6 +21,7 @@ mod element;
 mod fault;
 mod function;
 mod gemm;
+mod grouped;
 mod memory;
 mod pending;
 mod pointwise;
@@ -122,6 +123,8 @@ fn run<N: Element>(
     let tiles = tiling.tiles(n_rows)?;
     match &kernel.body {
         Body::Gemm(gemm) => gemm::run(&mut frame, gemm, &tiles),
+        Body::Grouped(grouped) => grouped::run(&mut frame, grouped, &tiles),
+        Body::Partition(partition) => grouped::run_partition(&mut frame, partition, n_rows),
         Body::Attention(attention) => attention::run(&mut frame, attention, &tiles),
         Body::CachedAttention(attention) => attention::run_cached(&mut frame, attention, &tiles),
         Body::Rowwise(rowwise) => rowwise::run(&mut frame, rowwise, &tiles),

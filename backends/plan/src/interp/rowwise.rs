@@ -23,6 +23,12 @@ pub(super) fn run<N: Element>(
                 let x = frame.load(*x, row, *cols)?;
                 frame.store_dense(*out, row, &[functions::inv_rms(&x, eps.0)])?;
             }
+            Rowwise::Choose { n, choice, logits, bias, out } => {
+                let logits = frame.load(*logits, row, *n)?;
+                let bias = bias.map(|bias| frame.load_reals(bias, 0, 0, *n)).transpose()?;
+                let chosen = functions::choose(&logits, bias.as_deref(), choice.rule());
+                frame.store_dense(*out, row, &chosen)?;
+            }
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 let id = frame.load_index(*ids, row)?;
                 let found = match id < *n_ids {

@@ -316,7 +316,7 @@ fn wrong_operands_of_a_kernel_are_faults_that_change_nothing() {
     let mut written = vec![vec![0; 5 * 12], vec![0; 2 * 12], words(&[0, 2, 2]), vec![0; 5 * 8], words(&[3])];
     assert_eq!(
         run_kernel(&down(), &mut written, Tiling::of(2)),
-        Err(Fault::RowOrder { param: "rows".to_owned(), at: 2, row: 2, before: 2 })
+        Err(Fault::RowTwice { param: "rows".to_owned(), at: 2, row: 2 })
     );
     assert!(matches!(run(&[0, 2, 5], 3), Err(Fault::OutOfRange { row: 5, .. })));
     assert!(matches!(run(&[0, 2], 3), Err(Fault::OutOfRange { row: 2, .. })));

@@ -35,6 +35,11 @@ impl Bind {
         Slot((self.args.len() - 1) as u32)
     }
 
+    /// What a step gives for a parameter.
+    pub(super) fn arg(&self, slot: Slot) -> Arg {
+        self.args[slot.0 as usize]
+    }
+
     pub(super) fn kernel(self, body: Body) -> (Kernel, Vec<Arg>) {
         (Kernel { params: self.params, extent: self.extent, body }, self.args)
     }

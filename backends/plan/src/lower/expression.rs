@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Value};
+use skipc_ir::{Op, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::{Backing, Group, MatmulPart, Work};
 use crate::kernel::{
-    Access, Body, Gemm, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Slot, View, WeightLayout,
+    Access, Body, Gemm, Grouped, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Shift, Slot, View,
+    WeightLayout,
 };
 use crate::op_kind::{self, Elementwise, OpKind};
 use crate::pointwise::{Binary, Inst, Pointwise, Reg, Store};
@@ -85,7 +86,13 @@ impl Ctx<'_> {
         };
         let mut bind = self.bind(rows, *first)?;
         let body = match &group.work {
-            Work::Gemm(matmuls) => Body::Gemm(self.gemm(&mut bind, matmuls, results)?),
+            Work::Gemm(matmuls) => {
+                let gemm = self.gemm(&mut bind, matmuls, results)?;
+                match matmuls.first().filter(|matmul| matmul.is_grouped(self.graph)) {
+                    Some(matmul) => Body::Grouped(self.grouped(&mut bind, matmul, gemm)?),
+                    None => Body::Gemm(gemm),
+                }
+            }
             _ => {
                 let program =
                     self.program(&mut bind, (&group.values, *first), Program::default(), results)?;
@@ -109,6 +116,15 @@ impl Ctx<'_> {
             let Some(x) = self.graph.operands(*sum).first().copied() else {
                 return Err(self.internal("a matmul has a left operand", *sum));
             };
+            let of_partition = self
+                .groups
+                .backing(self.graph, x)
+                .set
+                .is_some_and(|set| matches!(self.graph.ty(set), Type::Partition { .. }));
+            if of_partition && !matmul.is_grouped(self.graph) {
+                // Kernels take the list of their rows to ascend.
+                return Err(self.unsupported("multiply rows of a partition with one weight", *sum));
+            }
             let operand = self.operand(bind, "a", x)?;
             let k = self.graph.ty(x).cols();
             let part = self.part(bind, matmul, x, results)?;
@@ -120,6 +136,42 @@ impl Ctx<'_> {
             (None, Some(value)) => Err(self.internal("a matmul has sums", value)),
             (None, None) => Err(PlanError::TooLarge { what: "matmuls without results" }),
         }
+    }
+
+    /// A matmul over the segments of a partition: its weights and biases have rows for each.
+    fn grouped(&mut self, bind: &mut Bind, matmul: &MatmulPart, gemm: Gemm) -> Result<Grouped, PlanError> {
+        let Some(sum) = matmul.sums.first().copied() else {
+            return Err(PlanError::TooLarge { what: "matmuls without sums" });
+        };
+        let partition = self.graph.operands(sum).get(2).copied();
+        let Some((value, &Type::Partition { parts, .. })) =
+            partition.map(|partition| (partition, self.graph.ty(partition)))
+        else {
+            return Err(self.internal("a grouped matmul has a partition", sum));
+        };
+        let ends = self.set(value)?.ends;
+        let ends = ends.ok_or_else(|| self.internal("a partition has ends", value))?;
+        let ends = bind.slot("ends", self.arg(ends), Access::Read);
+        let mut shifts = Vec::new();
+        let of_sums = gemm.parts.iter().flat_map(|part| &part.sums);
+        let weights = of_sums.flat_map(|sum| std::iter::once(sum.weight).chain(sum.scales));
+        let mut slots: Vec<Slot> = weights.collect();
+        for sum in &matmul.sums {
+            if let Some(bias) = self.graph.operands(*sum).get(3) {
+                // It is bound already.
+                slots.push(self.weight(bind, "bias", *bias, DType::F32)?);
+            }
+        }
+        for slot in slots {
+            let Some(rows) = self.constants.rows(bind.arg(slot)) else {
+                return Err(self.internal("weights of a grouped matmul are constants", sum));
+            };
+            let shift = Shift { slot, rows: rows / parts };
+            if !shifts.contains(&shift) {
+                shifts.push(shift);
+            }
+        }
+        Ok(Grouped { gemm, segments: parts, ends, shifts })
     }
 
     fn part(
@@ -175,6 +227,11 @@ impl Ctx<'_> {
                 });
             }
             program.sums.insert(*sum, sums.len() as u32 - 1);
+            if let (Op::GroupedMatmul {}, Some(bias)) = (self.graph.op(*sum), operands.get(3)) {
+                let bias = self.weight(bind, "bias", *bias, DType::F32)?;
+                let bias = program.push(Inst::LoadCol(bias));
+                reg = reg.map(|reg| program.push(Inst::Binary(Binary::Add, reg, bias)));
+            }
             reg.map(|reg| program.regs.insert(*sum, reg));
         }
         let results: Vec<(Value, u32)> =

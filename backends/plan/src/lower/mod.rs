@@ -162,7 +162,7 @@ impl<'a> Ctx<'a> {
                     self.role(Role::LogitRows);
                     let ports = [&role, &Role::LogitCount].map(|role| self.interface.buffer(role));
                     if let [Some(rows), Some(count)] = ports {
-                        self.sets.insert(*sym, SetBuffers { rows, count, decided: None });
+                        self.sets.insert(*sym, SetBuffers { rows, count, ends: None, decided: None });
                     }
                 }
                 (

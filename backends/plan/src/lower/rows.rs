@@ -7,7 +7,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Attention, Body, CachedAttention, NormKind, Rowwise, Slot};
+use crate::kernel::{Attention, Body, CachedAttention, Choice, NormKind, Rowwise, Slot};
 use crate::op_kind::{self, Single};
 use crate::plan::ConstantSource;
 
@@ -22,6 +22,7 @@ impl Ctx<'_> {
             Single::LayerNorm { eps, groups } => {
                 Body::Rowwise(self.layer_norm(&mut bind, value, (eps, groups))?)
             }
+            Single::Choose { choice } => Body::Rowwise(self.choose(&mut bind, value, choice)?),
             Single::RowScale { eps } => Body::Rowwise(self.row_scale(&mut bind, value, eps)?),
             Single::Attention { heads, kv_heads, scoring } => {
                 Body::Attention(self.attention(&mut bind, value, (heads, kv_heads, scoring))?)
@@ -77,6 +78,19 @@ impl Ctx<'_> {
         let result = self.result(value)?;
         let out = self.written(bind, "out", result);
         Ok(Rowwise::RowScale { eps, cols, x, out })
+    }
+
+    fn choose(&mut self, bind: &mut Bind, value: Value, choice: Choice) -> Result<Rowwise, PlanError> {
+        let operands = self.graph.operands(value);
+        let [logits, ref bias @ ..] = operands[..] else {
+            return Err(self.internal("an op has the operands of its table", value));
+        };
+        let n = self.graph.ty(logits).cols();
+        let bias = bias.first().map(|bias| self.weight(bind, "bias", *bias, DType::F32)).transpose()?;
+        let logits = self.operand(bind, "logits", logits)?;
+        let result = self.result(value)?;
+        let out = self.written(bind, "out", result);
+        Ok(Rowwise::Choose { n, choice, logits, bias, out })
     }
 
     fn embed(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {

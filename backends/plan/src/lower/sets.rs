@@ -3,13 +3,15 @@
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{Op, Type, Value};
+use skipc_ir::{Dim, Op, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Body, Candidates, Compact, Keep, Pending, RankOrder, Ranked, Segment, Select};
+use crate::kernel::{
+    Access, Body, Candidates, Compact, Keep, Partition, Pending, RankOrder, Ranked, Segment, Select,
+};
 use crate::op_kind::Route;
 use crate::plan::ConstantSource;
 
@@ -20,6 +22,8 @@ pub(super) struct SetBuffers {
     pub(super) rows: u32,
     /// How many rows.
     pub(super) count: u32,
+    /// Of a partition: where segments end.
+    pub(super) ends: Option<u32>,
     /// Of a set that a kernel decides.
     pub(super) decided: Option<Decided>,
 }
@@ -36,10 +40,7 @@ pub(super) struct Decided {
 impl Ctx<'_> {
     /// The buffers of a set that a route has made.
     pub(super) fn set(&self, set: Value) -> Result<SetBuffers, PlanError> {
-        let known = match self.graph.ty(set) {
-            Type::Set { sym, .. } => self.sets.get(sym).copied(),
-            Type::Tensor { .. } | Type::State { .. } => None,
-        };
+        let known = self.graph.ty(set).as_rows().and_then(|(sym, _)| self.sets.get(&sym).copied());
         known.ok_or_else(|| self.internal("the set is used before it is made", set))
     }
 
@@ -53,14 +54,20 @@ impl Ctx<'_> {
     }
 
     pub(super) fn route(&mut self, group: &Group, value: Value, route: Route) -> Result<(), PlanError> {
-        let Type::Set { sym, of } = *self.graph.ty(value) else {
+        let Some((sym, of)) = self.graph.ty(value).as_rows() else {
             return Err(self.internal("a route makes a set", value));
         };
         let buffers = SetBuffers {
             rows: self.buffer(format!("{sym} rows"), DType::U32, RowBound::Tokens, 1),
             count: self.buffer(format!("{sym} count"), DType::U32, RowBound::Fixed(1), 1),
+            ends: None,
             decided: None,
         };
+        if let Route::Partition { first, parts } = route {
+            let ends = self.buffer(format!("{sym} ends"), DType::U32, RowBound::Fixed(parts), 1);
+            self.sets.insert(sym, SetBuffers { ends: Some(ends), ..buffers });
+            return self.partition(group, value, (of, first, parts), (buffers, ends));
+        }
         self.sets.insert(sym, buffers);
         if let Route::Pending { router } = route {
             return self.pending(group, value, router, buffers);
@@ -94,6 +101,27 @@ impl Ctx<'_> {
             mask: self.written(&mut bind, "mask", decided.mask),
         };
         self.step(group, bind, Body::Compact(body));
+        Ok(())
+    }
+
+    fn partition(
+        &mut self,
+        group: &Group,
+        value: Value,
+        (of, first, parts): (Dim, u32, u32),
+        (SetBuffers { rows, count, .. }, ends): (SetBuffers, u32),
+    ) -> Result<(), PlanError> {
+        let [index] = self.operands(value)?;
+        let mut bind = self.bind(of, value)?;
+        let body = Partition {
+            index: self.operand(&mut bind, "index", index)?,
+            first,
+            parts,
+            rows: self.written(&mut bind, "rows", rows),
+            ends: self.written(&mut bind, "ends", ends),
+            count: self.written(&mut bind, "count", count),
+        };
+        self.step(group, bind, Body::Partition(body));
         Ok(())
     }
 
@@ -166,6 +194,7 @@ impl Ctx<'_> {
                 let mask = self.mask(executed)?;
                 Select::NotIn(bind.slot("executed", self.arg(mask), Access::Read))
             }
+            Route::Partition { .. } => return Err(self.internal("a partition is not selected", value)),
             Route::Pending { .. } => return Err(self.internal("what waits is not selected", value)),
             Route::Best { group_size, slots } => {
                 let [wanted, scores, positions, sequences] = self.operands(value)?;

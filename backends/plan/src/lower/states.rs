@@ -55,7 +55,9 @@ impl Ctx<'_> {
                         let slot = bind.slot("places", self.arg(list), Access::Read);
                         View { slot, rows: Rows::Dense, col: 0 }
                     }
-                    Type::Tensor { .. } | Type::State { .. } => self.operand(&mut bind, "places", places)?,
+                    Type::Tensor { .. } | Type::Partition { .. } | Type::State { .. } => {
+                        self.operand(&mut bind, "places", places)?
+                    }
                 };
                 let state = self.buffer_of(cache)?;
                 let cache = bind.slot("cache", self.arg(state), Access::Write);

@@ -26,6 +26,12 @@ impl Constants {
         idx as u32
     }
 
+    /// The rows of what an argument gives, if it is one of these.
+    pub(crate) fn rows(&self, arg: Arg) -> Option<u32> {
+        let Arg::Constant(idx) = arg else { return None };
+        self.0.get_index(idx as usize).map(|(_, (rows, _))| *rows)
+    }
+
     /// Places them one after the other.
     pub(crate) fn lay_out(self) -> Result<Vec<PlanConstant>, PlanError> {
         let mut offset = 0u64;
@@ -89,6 +95,7 @@ impl Ctx<'_> {
         term: Option<u32>,
     ) -> Result<Sum, PlanError> {
         let (_, cols) = self.shape(value)?;
+        let stack = self.stack_of(value);
         let mut steps = self.recipe(value)?;
         let mut row = 0u32;
         steps.retain(|step| match step {
@@ -99,12 +106,18 @@ impl Ctx<'_> {
             _ => true,
         });
         steps.extend(term.map(|term| RecipeStep::Term { term }));
-        let outputs = self.shape(self.tensor_of(value))?.0;
+        steps.retain(|step| !matches!(step, RecipeStep::Stacked { .. }));
+        let stacked = stack.map(|count| RecipeStep::Stacked { count });
+        let copies = stack.unwrap_or(1);
+        let outputs = self.shape(self.tensor_of(value))?.0 / copies;
         if layout == WeightLayout::Levels {
             let mut panels = |step, dtype, cols| {
                 let panels = RecipeStep::Panels { outputs, terms: panel_terms(dtype) };
-                let source = ConstantSource::Recipe { steps: [&steps[..], &[step, panels]].concat() };
+                let mut steps = [&steps[..], &[step, panels]].concat();
+                steps.extend(stacked.clone());
+                let source = ConstantSource::Recipe { steps };
                 let shape = layout.shape((outputs, cols), dtype);
+                let shape = shape.and_then(|(rows, cols)| Some((rows.checked_mul(copies)?, cols)));
                 let (rows, cols) = shape.ok_or(PlanError::TooLarge { what: "constants" })?;
                 Ok::<_, PlanError>(self.constant(bind, "w", source, (dtype, rows, cols)))
             };
@@ -113,7 +126,9 @@ impl Ctx<'_> {
             return Ok(Sum { weight, row, scales: Some(scales) });
         }
         let too_large = PlanError::TooLarge { what: "constants" };
-        let shape = layout.shape((outputs, cols), dtype).ok_or(too_large)?;
+        let shape = layout.shape((outputs, cols), dtype);
+        let shape =
+            shape.and_then(|(rows, cols)| Some((rows.checked_mul(copies)?, cols))).ok_or(too_large)?;
         match layout {
             WeightLayout::Rows | WeightLayout::Levels => {}
             WeightLayout::Columns => steps.push(RecipeStep::Transpose),
@@ -122,6 +137,7 @@ impl Ctx<'_> {
             }
             WeightLayout::Swizzled => steps.push(RecipeStep::Swizzled { outputs }),
         }
+        steps.extend(stacked);
         let source = match steps.as_slice() {
             [RecipeStep::Weight { name, .. }] => ConstantSource::Weight { name: name.clone() },
             _ => ConstantSource::Recipe { steps },
@@ -138,7 +154,10 @@ impl Ctx<'_> {
             let OpKind::Constant(constant) = OpKind::of(self.graph.op(value)) else { return row };
             match constant {
                 Constant::Rows { start, .. } => row = row.saturating_add(start),
-                Constant::Weight | Constant::FoldGain | Constant::OffsetGain { .. } => {}
+                Constant::Weight
+                | Constant::Stack { .. }
+                | Constant::FoldGain
+                | Constant::OffsetGain { .. } => {}
             }
             match self.graph.operands(value).first() {
                 Some(operand) => value = *operand,
@@ -164,6 +183,14 @@ impl Ctx<'_> {
         value
     }
 
+    /// How many tensors a constant begins with, if they are a stack.
+    pub(super) fn stack_of(&self, value: Value) -> Option<u32> {
+        if let Op::WeightStack { count, .. } = self.graph.op(self.tensor_of(value)) {
+            return Some(*count);
+        }
+        None
+    }
+
     /// How a constant is made.
     fn recipe(&self, value: Value) -> Result<Vec<RecipeStep>, PlanError> {
         // From the result to the tensor: the reverse of the order in which it is made.
@@ -174,13 +201,18 @@ impl Ctx<'_> {
                 return Err(PlanError::TooLarge { what: "recipes of constants" });
             }
         }
-        let mut steps = Vec::with_capacity(chain.len());
+        let stacked = self.stack_of(value).map(|count| RecipeStep::Stacked { count });
+        let mut steps = Vec::with_capacity(chain.len() + 1);
         for value in chain.into_iter().rev() {
             let OpKind::Constant(constant) = OpKind::of(self.graph.op(value)) else {
                 return Err(self.unsupported("take anything but a weight here", value));
             };
             let step = match constant {
-                Constant::Weight => self.tensor(value)?,
+                Constant::Weight | Constant::Stack { .. } => self.tensor(value)?,
+                // Rows of the whole are not rows of each.
+                Constant::Rows { .. } if stacked.is_some() => {
+                    return Err(self.unsupported("take some rows of a stack of weights", value));
+                }
                 Constant::Rows { start, len } => RecipeStep::Rows { start, len },
                 Constant::FoldGain => {
                     let (gain, offset) = self.gain(value)?;
@@ -190,12 +222,13 @@ impl Ctx<'_> {
             };
             steps.push(step);
         }
+        steps.extend(stacked);
         Ok(steps)
     }
 
     /// The step that takes a tensor of the weights file.
     fn tensor(&self, value: Value) -> Result<RecipeStep, PlanError> {
-        let Op::Weight { name, shape } = self.graph.op(value) else {
+        let (Op::Weight { name, shape } | Op::WeightStack { name, shape, .. }) = self.graph.op(value) else {
             return Err(self.internal("this is no tensor of the weights file", value));
         };
         let cols = shape.0.last().copied().unwrap_or_default();

@@ -7,9 +7,9 @@ use skipc_ir::Scoring;
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, MAX_SUMS,
-    NormKind, PANEL_COLS, Param, Part, Pending, RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment,
-    Select, Slot, Sum, Update, View, WeightLayout,
+    Access, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
+    Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending, RankOrder, Ranked, Rows,
+    Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -79,6 +79,8 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
     check.extent(kernel.extent);
     match &kernel.body {
         Body::Gemm(gemm) => check.gemm(gemm),
+        Body::Grouped(grouped) => check.grouped(grouped),
+        Body::Partition(partition) => check.partition(partition),
         Body::Attention(attention) => check.attention(attention),
         Body::CachedAttention(attention) => check.cached_attention(attention),
         Body::Rowwise(rowwise) => check.rowwise(rowwise),
@@ -210,6 +212,43 @@ impl Check<'_> {
         for (idx, part) in parts.iter().enumerate() {
             self.part = idx;
             self.columns(*k, part, dtype);
+        }
+    }
+
+    fn grouped(&mut self, grouped: &Grouped) {
+        let Grouped { gemm, segments, ends, shifts } = grouped;
+        self.size("the number of segments", *segments, *segments > 0);
+        self.exact(*ends, 1, Kind::U32);
+        self.touch(*ends, Touched::First(*segments), false);
+        self.gemm(gemm);
+        for Shift { slot, rows } in shifts {
+            let (all, is_there) = match rows.checked_mul(*segments) {
+                Some(all) => (all, *rows > 0),
+                None => (*rows, false),
+            };
+            self.size("the rows of a segment's constant", all, is_there);
+            let of_one = |touch: &&mut Touch| touch.slot == *slot && touch.is_constant;
+            for touch in self.touches.iter_mut().filter(of_one) {
+                match touch.rows {
+                    Touched::First(least) if least <= *rows => touch.rows = Touched::First(all),
+                    _ => self.faults.push(Fault::Size {
+                        what: "the rows of a segment's constant",
+                        got: u64::from(*rows),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn partition(&mut self, partition: &Partition) {
+        let Partition { index, first, parts, rows, ends, count } = *partition;
+        self.size("the number of segments", parts, parts > 0);
+        self.size("the index of the first segment", first, first.saturating_add(parts) <= 1 << 24);
+        self.read(index, 1, Kind::F32);
+        self.write(rows, 1, Kind::U32);
+        for (slot, rows) in [(ends, parts), (count, 1)] {
+            self.exact(slot, 1, Kind::U32);
+            self.touch(slot, Touched::First(rows), true);
         }
     }
 
@@ -360,6 +399,16 @@ impl Check<'_> {
                 self.eps(eps);
                 self.read(x, cols, Kind::Real);
                 self.write(out, 1, Kind::F32);
+            }
+            Rowwise::Choose { n, choice, logits, bias, out } => {
+                let Choice { k, scale, .. } = choice;
+                self.size("the number of choices", k, (1..=n).contains(&k));
+                if !scale.0.is_finite() {
+                    self.faults.push(Fault::Size { what: "scale (as bits)", got: scale.0.to_bits() });
+                }
+                self.read(logits, n, Kind::F32);
+                bias.into_iter().for_each(|bias| self.constant(bias, 1, n, Kind::F32));
+                self.write(out, k.saturating_mul(2), Kind::F32);
             }
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 self.read(ids, 1, Kind::U32);

@@ -250,6 +250,7 @@ impl State<'_> {
     fn open_set(&mut self, kernel: &Kernel, step: &Step) {
         let (rows, count, of) = match &kernel.body {
             Body::Compact(compact) => (compact.rows, compact.count, held_by(step, kernel.extent)),
+            Body::Partition(partition) => (partition.rows, partition.count, held_by(step, kernel.extent)),
             Body::Pending(pending) => (pending.rows, pending.count, Some(Held::Cached)),
             _ => return,
         };

@@ -43,9 +43,15 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
     let arithmetic = Work::Function(Cost::Arithmetic);
     match op {
         // Given, made when the model is compiled, or shown by the kernel that decides.
-        Op::Input { .. } | Op::Weight { .. } | Op::Executed {} | Op::FillMask { .. } => Poly::default(),
+        Op::Input { .. } | Op::Weight { .. } | Op::WeightStack { .. } => Poly::default(),
+        Op::Executed {} | Op::FillMask { .. } => Poly::default(),
         Op::WeightRows { .. } | Op::FoldGain {} | Op::OffsetGain { .. } => Poly::default(),
         Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
+        Op::GroupedMatmul {} => {
+            kernel(work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements))
+        }
+        Op::Choose { .. } => kernel(work(Work::Choose, &rows_of(0).scale(cols(0)))),
+        Op::Partition { .. } => kernel(work(Work::Route, &rows_of(0))),
         Op::RouterLogits {} => work(Work::NarrowMatmul, &elements.scale(cols(0))),
         Op::RmsNorm { .. } => kernel(work(Work::RmsNorm, &elements)),
         Op::LayerNorm { .. } => kernel(work(Work::LayerNorm, &elements)),

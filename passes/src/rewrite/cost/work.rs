@@ -32,6 +32,8 @@ pub enum Work {
     Embed,
     /// An element of a rotary embedding that is a kernel of its own.
     Rope,
+    /// A logit of an expert: to be read, to be made a score, to be ranked.
+    Choose,
     /// A row of which a route decides.
     Route,
 }
@@ -47,6 +49,7 @@ impl Target {
             Work::Function(elementwise::Cost::Exponential) => return self.exp,
             // What a few instructions take that wait for no memory.
             Work::Function(elementwise::Cost::Arithmetic) => 0.1,
+            Work::Choose => return self.exp + self.element,
             Work::Lookup => 0.5,
             Work::Move => 1.0,
             // A mean reads the row twice, squares read it once; its use is a read, a gain and a result.

@@ -10,7 +10,7 @@ rules! {
     /// Rows do not see one another, so rows may be chosen before or after: what is computed for all rows anyway need not be computed again for some.
     gather_out: "f(gather a, s) = gather f(a), s" if "`f` works row by row, and all its operands with token rows are gathered by the one set";
     /// Rows do not see one another: the work is done for the rows that are wanted only.
-    gather_in: "gather f(a), s = f(gather a, s)" if "`f` works row by row, and its result has the rows that `s` selects from";
+    gather_in: "gather f(a), s = f(gather a, s)" if "`f` works row by row, its result has the rows that `s` selects from, and `s` is a set";
     /// A query sees the keys, not the other queries.
     gather_out_of_queries: "attention(gather q, s, k, v) = gather attention(q, k, v), s" if "queries, their positions and their sequences are gathered by the one set";
     /// A query sees the keys, not the other queries.
@@ -94,6 +94,10 @@ const QUERY_OPERANDS: [usize; 3] = [0, 3, 4];
 
 fn gather_in(view: &View<'_>, f: &Op, operands: &[Id], found: &mut Vec<Term>) {
     let (Op::Gather {}, &[x, set]) = (f, operands) else { return };
+    // All rows are in some segment of a partition: there is nothing to save, and matmuls want their rows in order.
+    if !matches!(view.ty(set), Some(Type::Set { .. })) {
+        return;
+    }
     for (inner, inner_operands) in view.nodes(x).filter(|(inner, _)| is_row_wise(inner)) {
         let places = row_operands(view, inner_operands);
         let new = places.iter().map(|place| op(Op::Gather {}, [inner_operands[*place].into(), set.into()]));

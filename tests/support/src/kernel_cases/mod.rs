@@ -7,6 +7,7 @@
 
 mod attention;
 mod cached;
+mod choice;
 mod columns;
 mod compact;
 mod draft;
@@ -109,6 +110,7 @@ pub fn cases() -> Vec<Case> {
     ranked::add(&mut cases);
     update::add(&mut cases);
     residual::add(&mut cases);
+    choice::add(&mut cases);
     cases
 }
 

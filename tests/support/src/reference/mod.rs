@@ -3,10 +3,13 @@
 
 mod approx;
 mod attention;
+mod choice;
 mod compact;
 mod pending;
 mod rowwise;
 mod update;
+
+use std::ops::Range;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
@@ -27,6 +30,8 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
     let n_rows = eval.extent(kernel.extent);
     match &kernel.body {
         Body::Gemm(gemm) => eval.gemm(gemm, n_rows),
+        Body::Grouped(grouped) => eval.grouped(grouped, n_rows),
+        Body::Partition(partition) => eval.partition(partition, n_rows),
         Body::Attention(attention) => eval.attention(attention, n_rows),
         Body::CachedAttention(attention) => eval.cached_attention(attention, n_rows),
         Body::Rowwise(rowwise) => eval.rowwise(rowwise, n_rows),
@@ -102,8 +107,12 @@ impl<'a> Eval<'a> {
     }
 
     fn gemm(&mut self, gemm: &Gemm, n_rows: usize) {
+        self.gemm_over(gemm, 0..n_rows);
+    }
+
+    fn gemm_over(&mut self, gemm: &Gemm, rows: Range<usize>) {
         let k = gemm.k as usize;
-        for row in 0..n_rows {
+        for row in rows {
             let a: Vec<f64> = (0..k).map(|inner| self.load(gemm.a, row, inner)).collect();
             for part in &gemm.parts {
                 let factor = |sum: &Sum, col: usize, inner: usize| {

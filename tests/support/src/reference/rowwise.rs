@@ -18,6 +18,7 @@ impl Eval<'_> {
                     let scale = inv_root(&x, eps.0);
                     self.store_dense(*out, row, 0, scale);
                 }
+                Rowwise::Choose { .. } => self.choose(rowwise, row),
                 Rowwise::Embed { cols, ids, n_ids, table, out } => {
                     let id = self.load(*ids, row, 0);
                     for col in 0..*cols as usize {

@@ -27,10 +27,12 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
 use skipc_llvm::CudaTarget;
 use skipc_plan::buckets::{self, Bucketing};
-use skipc_plan::kernel::{Access, Gemm, Kernel, MAX_SUMS, Param, Part, SWIZZLE_TERMS, Sum, WeightLayout};
+use skipc_plan::kernel::{
+    Access, Gemm, Grouped, Kernel, MAX_SUMS, Param, Part, SWIZZLE_TERMS, Shift, Sum, WeightLayout,
+};
 
 use super::{Generated, place};
-use crate::code::{Code, Int, Operand};
+use crate::code::{Code, GPtr, I32, Int, Operand, Steps};
 use crate::error::Error;
 use parts::{Columns, Parts};
 use slices::Slices;
@@ -85,19 +87,38 @@ impl Tile {
     }
 }
 
-/// Generates a matmul.
+/// Generates a matmul over the segments of a partition. A block makes the rows of its tile segment by segment.
+///
+/// # Errors
+/// [`Error::Malformed`] and [`Error::Unsupported`].
+pub(super) fn generate_grouped(
+    device: CudaTarget,
+    kernel: &Kernel,
+    grouped: &Grouped,
+    bucketing: &dyn Bucketing,
+) -> Result<Generated, Error> {
+    place::require_u32(kernel, grouped.ends)?;
+    for Shift { slot, .. } in &grouped.shifts {
+        place::param(kernel, *slot)?;
+    }
+    generate(device, kernel, (&grouped.gemm, Some(grouped)), bucketing)
+}
+
+/// Generates a matmul, of segments if there are some.
 ///
 /// # Errors
 /// [`Error::Malformed`] and [`Error::Unsupported`].
 pub(super) fn generate(
     device: CudaTarget,
     kernel: &Kernel,
-    gemm: &Gemm,
+    (gemm, grouped): (&Gemm, Option<&Grouped>),
     bucketing: &dyn Bucketing,
 ) -> Result<Generated, Error> {
     check(kernel, gemm)?;
     let columns = columns(kernel, gemm)?;
-    if let hopper::Algorithm::Wgmma { columns, tile } =
+    if grouped.is_some() {
+        // A tile of `wgmma` has rows of one weight, and its rows are found before there are segments.
+    } else if let hopper::Algorithm::Wgmma { columns, tile } =
         hopper::Algorithm::choose(device, kernel, gemm, &columns)?
     {
         return hopper::generate(kernel, gemm, columns, tile);
@@ -105,7 +126,7 @@ pub(super) fn generate(
     let menu = Tile::menu(kernel, gemm, &columns);
     let forms = menu
         .iter()
-        .map(|tile| TiledMatmul::new(kernel, gemm, *tile))
+        .map(|tile| TiledMatmul::new(kernel, (gemm, grouped), *tile))
         .collect::<Result<Vec<TiledMatmul<'_>>, Error>>()?;
     let tiles: Vec<buckets::Tile> = forms.iter().map(TiledMatmul::shape).collect();
     let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = kernel.extent;
@@ -139,17 +160,22 @@ fn columns<'p>(kernel: &'p Kernel, gemm: &'p Gemm) -> Result<Vec<Columns<'p>>, E
 struct TiledMatmul<'p> {
     kernel: &'p Kernel,
     gemm: &'p Gemm,
+    grouped: Option<&'p Grouped>,
     tile: Tile,
     parts: Parts<'p>,
     core: Box<dyn Core>,
 }
 
 impl<'p> TiledMatmul<'p> {
-    fn new(kernel: &'p Kernel, gemm: &'p Gemm, tile: Tile) -> Result<Self, Error> {
+    fn new(
+        kernel: &'p Kernel,
+        (gemm, grouped): (&'p Gemm, Option<&'p Grouped>),
+        tile: Tile,
+    ) -> Result<Self, Error> {
         let parts = Parts::new(kernel, gemm, columns(kernel, gemm)?, tile.cols)?;
         let a = place::param(kernel, gemm.a.slot)?;
         let core = if a.dtype == DType::Bf16 { mma::core(tile) } else { simt::core(tile) };
-        Ok(Self { kernel, gemm, tile, parts, core })
+        Ok(Self { kernel, gemm, grouped, tile, parts, core })
     }
 
     fn shape(&self) -> buckets::Tile {
@@ -174,7 +200,37 @@ impl<'p> TiledMatmul<'p> {
         code.return_if(number.ge(n_tiles(rows, tile_rows, col_tiles)));
         let (row_tile, col_tile) = pick_tile(number, rows, tile_rows, col_tiles);
         let corner = tile::Corner { row: row_tile * self.tile.rows, col_tile, rows };
-        self.slices().run(code, corner, self.core.as_ref());
+        match self.grouped {
+            None => self.slices().run(code, corner, self.core.as_ref()),
+            Some(grouped) => self.segments(code, grouped, corner),
+        }
+    }
+
+    /// The rows of a tile, segment by segment, each with constants of its own.
+    fn segments<'c>(&self, code: &'c Code, grouped: &Grouped, corner: tile::Corner<'c>) {
+        let ends = code.param(grouped.ends.0);
+        let last = (corner.row + self.tile.rows).min(corner.rows);
+        code.repeat(Steps { from: 0, to: grouped.segments, step: 1 }, code.int(0), |segment, begin| {
+            let end = ends.at::<I32>(segment).load::<I32>();
+            let (row, rows) = (begin.max(corner.row), end.min(last));
+            code.when(row.lt(rows), || {
+                let shifted: Vec<(u32, GPtr<'c>)> = grouped
+                    .shifts
+                    .iter()
+                    .map(|Shift { slot, rows }| {
+                        let param = self.kernel.param(*slot);
+                        let elements = segment.to_long() * (u64::from(*rows) * u64::from(param.cols));
+                        (slot.0, place::far_along(code.param(slot.0), param.dtype, elements))
+                    })
+                    .collect();
+                code.with_params(&shifted, || {
+                    self.slices().run(code, tile::Corner { row, rows, ..corner }, self.core.as_ref());
+                });
+                // The next segment uses the same shared memory.
+                code.barrier();
+            });
+            end
+        });
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) use store::{StoreRows, store_rows};
 
 use skipc_plan::kernel::{Kernel, Rowwise};
 
-use super::Generated;
+use super::{Generated, choose};
 use crate::error::Error;
 
 /// Threads of a block.
@@ -54,6 +54,10 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
                 out: *out,
             };
             reduce::norm(kernel, norm)
+        }
+        Rowwise::Choose { n, choice, logits, bias, out } => {
+            let (n, choice, logits, bias, out) = (*n, *choice, *logits, *bias, *out);
+            choose::choose(kernel, &choose::Choose { n, choice, logits, bias, out })
         }
         Rowwise::RowScale { eps, cols, x, out } => {
             let scale = reduce::RowScale { eps: eps.into_inner() as f32, cols: *cols, x: *x, out: *out };

@@ -1,0 +1,185 @@
+//! Experts: which of them a row takes, and rows in segments by that.
+
+use inkwell::FloatPredicate::{OGE, OGT, OLT, ORD, UNO};
+use inkwell::values::{BasicValue, BasicValueEnum};
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{Choice, Partition, Slot, View};
+use skipc_plan::pointwise::Unary;
+
+use super::code::{Code, Int, Lanes, Made, Ptr, carried};
+use super::frame::{Frame, Row};
+
+/// The choice of a row without its kernel.
+pub(crate) struct Choose {
+    pub(crate) n: u32,
+    pub(crate) choice: Choice,
+    pub(crate) logits: View,
+    pub(crate) bias: Option<Slot>,
+    pub(crate) out: Slot,
+}
+
+/// Bytes of scratch memory: scores, and what they rank by.
+pub(crate) fn scratch_bytes(n: u32) -> u64 {
+    2 * u64::from(n).next_multiple_of(16) * 4
+}
+
+impl Choose {
+    /// The k highest are found one after the other and marked by a rank that is not a number; then those that are marked are
+    /// taken in order.
+    pub(crate) fn emit<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>) -> Made<()> {
+        let at = |byte| Ok(Row { address: f.scratch_at(byte)?, dtype: DType::F32 });
+        let (scores, ranks): (Made<_>, Made<_>) = (at(0), at(scratch_bytes(self.n) / 2));
+        let (scores, ranks) = (scores?, ranks?);
+        self.scores(f, row, scores)?;
+        self.rank(f, scores, ranks)?;
+        f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |_| {
+            let best = highest(f, ranks, f.int(i64::from(self.n)))?;
+            f.store(ranks, best, f.real(f32::NAN, 1))
+        })?;
+        self.take(f, row, (scores, ranks))
+    }
+
+    /// Scores into scratch memory.
+    fn scores<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>, scores: Row<'c>) -> Made<()> {
+        let (logits, columns) = (f.row(self.logits, row)?, f.columns(self.n));
+        if self.choice.sigmoid {
+            return f.for_columns(columns, f.level.lanes, |col, lanes| {
+                f.store(scores, col, f.unary(Unary::Sigmoid, f.load(logits, col, lanes)?)?)
+            });
+        }
+        let first = f.load(logits, f.int(0), 1)?;
+        let largest = f.fold(f.int(0), columns.count, 1, &[first], |col, largest| {
+            let z = f.load(logits, col, 1)?;
+            Ok(vec![f.fselect(f.fis(OGT, z, largest[0])?, z, largest[0])?])
+        })?;
+        f.for_columns(columns, f.level.lanes, |col, lanes| {
+            let below = f.fsub(f.load(logits, col, lanes)?, f.splat(largest[0], lanes)?)?;
+            f.store(scores, col, f.exp_below_zero(below)?)
+        })?;
+        let total = f.sum_columns(columns, 1, |col, lanes| Ok(vec![f.load(scores, col, lanes)?]))?;
+        f.for_columns(columns, f.level.lanes, |col, lanes| {
+            f.store(scores, col, f.fdiv(f.load(scores, col, lanes)?, f.splat(total[0], lanes)?)?)
+        })
+    }
+
+    /// What scores rank by; what is not a number ranks last.
+    fn rank<'c>(&self, f: &Frame<'_, 'c>, scores: Row<'c>, ranks: Row<'c>) -> Made<()> {
+        let bias = self.bias.map(|bias| f.only_row(bias)).transpose()?;
+        f.for_columns(f.columns(self.n), f.level.lanes, |col, lanes| {
+            let mut rank = f.load(scores, col, lanes)?;
+            if let Some(bias) = bias {
+                rank = f.fadd(rank, f.load(bias, col, lanes)?)?;
+            }
+            let last = f.real(f32::NEG_INFINITY, lanes);
+            f.store(ranks, col, f.fselect(f.fis(UNO, rank, rank)?, last, rank)?)
+        })
+    }
+
+    /// Writes the scores of those that are marked, as they count, and which they are.
+    fn take<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>, (scores, ranks): (Row<'c>, Row<'c>)) -> Made<()> {
+        let Choice { k, normalise, scale, .. } = self.choice;
+        let out = f.dense_row(self.out, row)?;
+        let begin = [f.int(0).as_basic_value_enum(), f.real(0.0, 1).as_basic_value_enum()];
+        let taken = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &begin, |col, values| {
+            let (place, sum): (Int<'c>, Lanes<'c>) = (carried(values[0])?, carried(values[1])?);
+            let rank = f.load(ranks, col, 1)?;
+            let is_taken = f.only_lane(f.fis(UNO, rank, rank)?)?;
+            let score = f.load(scores, col, 1)?;
+            f.when(is_taken, || {
+                f.store(out, place, score)?;
+                f.store(out, f.plus(place, i64::from(k))?, f.real_of(col)?)
+            })?;
+            let (more, larger) = (f.plus(place, 1)?, f.fadd(sum, score)?);
+            let values: [BasicValueEnum<'c>; 2] = [
+                f.select(is_taken, more, place)?.as_basic_value_enum(),
+                f.select(is_taken, larger, sum)?.as_basic_value_enum(),
+            ];
+            Ok(values.to_vec())
+        })?;
+        let sum: Lanes<'c> = carried(taken[1])?;
+        f.for_each(f.int(0), f.int(i64::from(k)), 1, |place| {
+            let mut score = f.load(out, place, 1)?;
+            if normalise {
+                score = f.fdiv(score, sum)?;
+            }
+            f.store(out, place, f.fmul(score, f.real(scale.0 as f32, 1))?)
+        })
+    }
+}
+
+/// The first of the highest ranks of which none is marked.
+fn highest<'c>(f: &Frame<'_, 'c>, ranks: Row<'c>, n: Int<'c>) -> Made<Int<'c>> {
+    let none = f.int(-1);
+    let begin = [none.as_basic_value_enum(), f.real(f32::NEG_INFINITY, 1).as_basic_value_enum()];
+    let best = f.fold(f.int(0), n, 1, &begin, |col, best| {
+        let (place, highest): (Int<'c>, Lanes<'c>) = (carried(best[0])?, carried(best[1])?);
+        let rank = f.load(ranks, col, 1)?;
+        let is_number = f.only_lane(f.fis(ORD, rank, rank)?)?;
+        let is_first = f.and(f.equal(place, none)?, is_number)?;
+        let is_better = f.or(is_first, f.only_lane(f.fis(OGT, rank, highest)?)?)?;
+        let values: [BasicValueEnum<'c>; 2] = [
+            f.select(is_better, col, place)?.as_basic_value_enum(),
+            f.select(is_better, rank, highest)?.as_basic_value_enum(),
+        ];
+        Ok(values.to_vec())
+    })?;
+    carried(best[0])
+}
+
+/// Emits the whole kernel: rows are counted by segment, then each is put behind those before it.
+pub(crate) fn partition<'c>(f: &Frame<'_, 'c>, partition: &Partition, n_rows: Int<'c>) -> Made<()> {
+    let pointer = |slot| f.pointer(slot, DType::U32);
+    let (rows, ends, count) = (pointer(partition.rows)?, pointer(partition.ends)?, pointer(partition.count)?);
+    let parts = f.int(i64::from(partition.parts));
+    f.for_each(f.int(0), parts, 1, |segment| f.store_word(f.element(ends, segment, 4)?, f.int(0)))?;
+    of_segments(f, partition, n_rows, |_, at| f.store_word(at, f.plus(f.load_word(at)?, 1)?))?;
+    // Where each segment begins, until its rows are listed.
+    let all = f.fold(f.int(0), parts, 1, &[f.int(0)], |segment, begin| {
+        let at = f.element(ends, segment, 4)?;
+        let rows = f.load_word(at)?;
+        f.store_word(at, begin[0])?;
+        Ok(vec![f.add(begin[0], rows)?])
+    })?;
+    f.store_word(count, all[0])?;
+    of_segments(f, partition, n_rows, |row, at| {
+        let place = f.load_word(at)?;
+        f.store_word(f.element(rows, place, 4)?, row)?;
+        f.store_word(at, f.plus(place, 1)?)
+    })
+}
+
+/// Runs `body` with each row that is in a segment, and the address of that segment's number.
+fn of_segments<'c>(
+    f: &Frame<'_, 'c>,
+    partition: &Partition,
+    n_rows: Int<'c>,
+    body: impl FnOnce(Int<'c>, Ptr<'c>) -> Made<()>,
+) -> Made<()> {
+    let ends = f.pointer(partition.ends, DType::U32)?;
+    f.for_each(f.int(0), n_rows, 1, |row| {
+        let index = f.load(f.row(partition.index, row)?, f.int(0), 1)?;
+        let end = partition.first + partition.parts;
+        let is_least = f.only_lane(f.fis(OGE, index, f.real(partition.first as f32, 1))?)?;
+        let is_below = f.only_lane(f.fis(OLT, index, f.real(end as f32, 1))?)?;
+        f.when(f.and(is_least, is_below)?, || {
+            let segment = f.plus(f.index_of(index)?, -i64::from(partition.first))?;
+            body(row, f.element(ends, segment, 4)?)
+        })
+    })
+}
+
+impl<'c> Code<'c> {
+    /// An index as f32.
+    fn real_of(&self, index: Int<'c>) -> Made<Lanes<'c>> {
+        let real = self.builder.build_unsigned_int_to_float(index, self.ctx.f32_type(), "")?;
+        let first = self.ctx.i64_type().const_zero();
+        Ok(self.builder.build_insert_element(self.real(0.0, 1), real, first, "")?)
+    }
+
+    /// The index that an f32 is: a whole number that is not negative.
+    fn index_of(&self, real: Lanes<'c>) -> Made<Int<'c>> {
+        let first = self.ctx.i64_type().const_zero();
+        let lane = self.builder.build_extract_element(real, first, "")?.into_float_value();
+        Ok(self.builder.build_float_to_unsigned_int(lane, self.ctx.i64_type(), "")?)
+    }
+}

@@ -1,0 +1,144 @@
+//! Experts: choices, partitions, and matmuls over segments.
+
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{
+    Body, Choice, Gemm, Grouped, Part, Partition, Rowwise, Shift, Sum, View, WeightLayout,
+};
+use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
+
+use super::Case;
+use super::draft::{Draft, Set, Values, dense, listed};
+use crate::tolerance::Exactness;
+
+pub(super) fn add(cases: &mut Vec<Case>) {
+    for (n, k) in [(1, 1), (5, 2), (8, 8), (33, 4)] {
+        for rows in [0, 1, 3, 4, 5, 40] {
+            cases.push(choose("reals", (n, k), rows, (false, true), Values::Within(3.0)));
+        }
+        for (sigmoid, normalise) in [(true, false), (true, true), (false, false)] {
+            cases.push(choose("reals", (n, k), 9, (sigmoid, normalise), Values::Within(3.0)));
+        }
+        // Logits of few values, so that many are equal.
+        cases.push(choose("ties", (n, k), 17, (false, false), Values::Integers));
+    }
+    cases.push(choose("reals", (131, 6), 5, (false, true), Values::Within(3.0)));
+    cases.push(choose("biased", (9, 3), 40, (true, true), Values::Within(2.0)));
+    for rows in [0, 1, 2, 31, 33, 100, 1030] {
+        cases.push(partition("some", (5, 0), rows, |draft| (draft.next() % 7) as f64));
+    }
+    cases.push(partition("one", (4, 0), 50, |_| 2.0));
+    cases.push(partition("none", (4, 0), 50, |_| 4.0));
+    cases.push(partition("outside", (2, 3), 60, |draft| (draft.next() % 8) as f64 - 1.0));
+    cases.push(partition("many", (40, 0), 90, |draft| (draft.next() % 45) as f64));
+    for dtype in [DType::F32, DType::Bf16] {
+        for (k, n) in [(16, 8), (21, 31), (64, 72)] {
+            for lengths in [&[0, 0, 0][..], &[1, 0, 0], &[0, 0, 1], &[17, 1, 40], &[0, 70, 0]] {
+                cases.push(plain(dtype, (k, n), lengths));
+            }
+        }
+        for set in Set::ALL {
+            cases.push(routed(dtype, set));
+        }
+        cases.push(plain(dtype, (24, 40), &[1; 60]));
+    }
+}
+
+fn choose(
+    kind: &str,
+    (n, k): (u32, u32),
+    rows: u32,
+    (sigmoid, normalise): (bool, bool),
+    values: Values,
+) -> Case {
+    let score = if sigmoid { "sigmoid" } else { "softmax" };
+    let share = if normalise { "_shares" } else { "" };
+    let mut draft = Draft::new(format!("choose_{k}_of_{n}_{score}{share}_rows_{rows}_{kind}"));
+    let bound = 72;
+    let logits = draft.reals("logits", (DType::F32, bound, n + 3), rows, values);
+    let bias = (kind == "biased").then(|| draft.reals("bias", (DType::F32, 1, n), 1, Values::Within(1.0)));
+    let out = draft.output("out", (DType::F32, bound, 2 * k));
+    let extent = draft.counted(rows, bound);
+    let choice = Choice { k, sigmoid, normalise, scale: 2.5.into() };
+    let logits = View { col: 3, ..dense(logits) };
+    let body = Rowwise::Choose { n, choice, logits, bias, out };
+    draft.finish(extent, Body::Rowwise(body), Exactness::Chain)
+}
+
+fn partition(kind: &str, (parts, first): (u32, u32), rows: u32, index: impl Fn(&mut Draft) -> f64) -> Case {
+    let mut draft = Draft::new(format!("partition_{parts}_from_{first}_rows_{rows}_{kind}"));
+    let bound = rows + 3;
+    let numbers: Vec<f64> = (0..rows).flat_map(|_| [0.5, index(&mut draft)]).collect();
+    let index = draft.matrix("index", (DType::F32, bound, 2), &numbers);
+    let [listing, ends, count] = [("rows", bound), ("ends", parts), ("count", 1)]
+        .map(|(name, rows)| draft.output(name, (DType::U32, rows, 1)));
+    let extent = draft.counted(rows, bound);
+    let index = View { col: 1, ..dense(index) };
+    let body = Partition { index, first, parts, rows: listing, ends, count };
+    draft.finish(extent, Body::Partition(body), Exactness::Bitwise)
+}
+
+/// The ends of segments of these lengths.
+fn ends(lengths: &[u32]) -> Vec<u32> {
+    let sums = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end)
+    });
+    sums.collect()
+}
+
+/// Dense rows, and a bias for each segment.
+fn plain(dtype: DType, (k, n): (u32, u32), lengths: &[u32]) -> Case {
+    let (segments, rows) = (lengths.len() as u32, lengths.iter().sum());
+    let name = lengths.iter().take(4).map(u32::to_string).collect::<Vec<_>>().join("_");
+    let mut draft = Draft::new(format!("grouped_{dtype}_{k}x{n}_{segments}_segments_{name}"));
+    let bound = rows + 5;
+    let a = draft.reals("a", (dtype, bound, k), rows, Values::Integers);
+    let weight = draft.reals("weight", (dtype, segments * n, k), segments * n, Values::Integers);
+    let bias = draft.reals("bias", (DType::F32, segments, n), segments, Values::Integers);
+    let ends = draft.words("ends", 1, &ends(lengths));
+    let out = draft.output("out", (DType::F32, bound, n));
+    let extent = draft.counted(rows, bound);
+    let code = vec![Inst::Acc(0), Inst::LoadCol(bias), Inst::Binary(Binary::Add, Reg(0), Reg(1))];
+    let epilogue = Pointwise { code, stores: vec![Store { to: dense(out), value: Reg(2) }] };
+    let part = Part::of(n, &[weight], epilogue);
+    let gemm = Gemm { a: dense(a), k, parts: vec![part] };
+    let shifts = vec![Shift { slot: weight, rows: n }, Shift { slot: bias, rows: 1 }];
+    let grouped = Grouped { gemm, segments, ends, shifts };
+    draft.finish(extent, Body::Grouped(grouped), Exactness::Bitwise)
+}
+
+/// Rows of a wider matrix by a list that ascends within each of three segments, two weights, a number for each row, and a
+/// residual that is scattered back in place.
+fn routed(dtype: DType, set: Set) -> Case {
+    let mut draft = Draft::new(format!("grouped_{dtype}_routed_{}", set.name()));
+    let (n_tokens, bound, k, n, segments) = (90, 96, 21, 31, 3);
+    let rows = set.rows(n_tokens, &mut draft);
+    let of_segment = |segment: u32| rows.iter().copied().filter(move |row| row % segments == segment);
+    let list: Vec<u32> = (0..segments).flat_map(of_segment).collect();
+    let lengths: Vec<u32> = (0..segments).map(|segment| of_segment(segment).count() as u32).collect();
+    let a = draft.reals("a", (dtype, bound, k + 6), n_tokens, Values::Integers);
+    let weights = ["up", "gate"]
+        .map(|name| draft.reals(name, (dtype, segments * n, k), segments * n, Values::Integers));
+    let list = draft.column("rows", bound, &list);
+    let share = draft.reals("share", (DType::F32, bound, 1), n_tokens, Values::Integers);
+    let ends = draft.words("ends", 1, &ends(&lengths));
+    let x = draft.updated("x", (DType::F32, bound, n), n_tokens, Values::Integers);
+    let extent = draft.counted(rows.len() as u32, bound);
+    let code = vec![
+        Inst::Acc(0),
+        Inst::Acc(1),
+        Inst::Unary(Unary::OneMinus, Reg(1)),
+        Inst::Binary(Binary::Sub, Reg(0), Reg(2)),
+        Inst::LoadRow(listed(share, list)),
+        Inst::Binary(Binary::Mul, Reg(3), Reg(4)),
+        Inst::Load(listed(x, list)),
+        Inst::Binary(Binary::Add, Reg(5), Reg(6)),
+    ];
+    let epilogue = Pointwise { code, stores: vec![Store { to: listed(x, list), value: Reg(7) }] };
+    let sums = weights.map(|weight| Sum::of(weight, 0)).to_vec();
+    let part = Part { n, layout: WeightLayout::Rows, sums, epilogue };
+    let gemm = Gemm { a: View { col: 4, ..listed(a, list) }, k, parts: vec![part] };
+    let shifts = weights.map(|slot| Shift { slot, rows: n }).to_vec();
+    let grouped = Grouped { gemm, segments, ends, shifts };
+    draft.finish(extent, Body::Grouped(grouped), Exactness::Bitwise)
+}

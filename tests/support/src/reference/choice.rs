@@ -1,0 +1,73 @@
+//! Experts. The rank of a choice is counted against every other; the segment of a row is looked for in the ends.
+
+use skipc_plan::kernel::{Choice, Grouped, Partition, Rowwise, Shift};
+
+use super::Eval;
+use super::approx::Approx;
+
+impl Eval<'_> {
+    pub(super) fn choose(&mut self, rowwise: &Rowwise, row: usize) {
+        let Rowwise::Choose { n, choice, logits, bias, out } = *rowwise else { return };
+        let Choice { k, sigmoid, normalise, scale } = choice;
+        let logits: Vec<f64> = (0..n as usize).map(|col| self.load(logits, row, col)).collect();
+        let scores: Vec<Approx> = match sigmoid {
+            true => logits.iter().map(|z| Approx::exact(*z).sigmoid()).collect(),
+            false => softmax(&logits),
+        };
+        let bias = |col: usize| bias.map_or(0.0, |bias| self.at(bias, 0, col));
+        let ranks: Vec<f64> = (0..n as usize).map(|col| scores[col].value + bias(col)).collect();
+        let is_before = |a: usize, b: usize| ranks[a] > ranks[b] || (ranks[a] == ranks[b] && a < b);
+        let taken =
+            |col: &usize| (0..n as usize).filter(|other| is_before(*other, *col)).count() < k as usize;
+        let taken: Vec<usize> = (0..n as usize).filter(taken).collect();
+        let sum = taken.iter().map(|col| scores[*col]).reduce(Approx::add);
+        for (place, col) in taken.into_iter().enumerate() {
+            let mut score = scores[col];
+            if let Some(sum) = sum.filter(|_| normalise) {
+                score = score.div(sum);
+            }
+            let counted = score.mul(Approx::exact(f64::from(scale.0 as f32)));
+            self.store_dense(out, row, place, counted);
+            self.store_dense(out, row, k as usize + place, Approx::exact(col as f64));
+        }
+    }
+
+    pub(super) fn partition(&mut self, partition: &Partition, n_rows: usize) {
+        let mut count = 0;
+        for segment in 0..partition.parts as usize {
+            for row in 0..n_rows {
+                if self.load(partition.index, row, 0) == (partition.first as usize + segment) as f64 {
+                    self.store_dense(partition.rows, count, 0, Approx::exact(row as f64));
+                    count += 1;
+                }
+            }
+            self.store_dense(partition.ends, segment, 0, Approx::exact(count as f64));
+        }
+        self.store_dense(partition.count, 0, 0, Approx::exact(count as f64));
+    }
+
+    /// The matmul of each segment, over operands in which its constants stand alone.
+    pub(super) fn grouped(&mut self, grouped: &Grouped, n_rows: usize) {
+        let all = self.operands.clone();
+        let mut begin = 0;
+        for segment in 0..grouped.segments as usize {
+            let end = (self.at(grouped.ends, segment, 0) as usize).min(n_rows);
+            for Shift { slot, rows } in &grouped.shifts {
+                let elements = *rows as usize * self.kernel.param(*slot).cols as usize;
+                self.operands[slot.0 as usize] =
+                    all[slot.0 as usize][segment * elements..][..elements].to_vec();
+            }
+            self.gemm_over(&grouped.gemm, begin..end);
+            begin = end;
+        }
+        self.operands = all;
+    }
+}
+
+fn softmax(logits: &[f64]) -> Vec<Approx> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<Approx> =
+        logits.iter().map(|z| Approx::exact(*z).sub(Approx::exact(largest)).exp()).collect();
+    let total = weights.iter().copied().reduce(Approx::add);
+    weights.into_iter().map(|weight| total.map_or(weight, |total| weight.div(total))).collect()
+}
