@@ -15,7 +15,7 @@ mod agree;
 mod cost;
 pub mod decode;
 mod machine;
-mod plot;
+pub(crate) mod plot;
 pub mod profile;
 mod report;
 pub mod roofline;

@@ -1,7 +1,7 @@
 //! Routers, capacities, and what surrounds a node that is skipped.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Binary, Op, SetSym, Unary, Value};
+use skipc_ir::{Binary, Op, SetSym, Training, Unary, Value};
 
 use super::nodes::{Branch, InBlock, Stream};
 use super::{Ctx, Function, LowerError, Skipping, Tokens};
@@ -10,6 +10,7 @@ use crate::frontend::spec::node::{Route, Unit};
 use crate::frontend::spec::skip::{
     BranchScale, Capacity, Combine, Decide, Decider, Either, Generate, Input, Scorer, Skip,
 };
+use crate::frontend::training::Ste;
 
 /// A router and its place.
 struct Scope<'a> {
@@ -42,6 +43,22 @@ struct Decision {
     probability: Probability,
     /// `f32[n, 1]`, for routers with a weight.
     score: Option<Value>,
+    /// `f32[n, 1]`: in training, the probability whose derivative stands for that of the decision.
+    soft: Option<Value>,
+}
+
+/// The stream on its way past a decision.
+struct Passage {
+    /// In front, over all tokens.
+    x: Value,
+    /// In front, over the rows of the branch.
+    entry: Value,
+    /// Behind, over the rows of the branch.
+    h: Value,
+    /// Behind, over all tokens.
+    behind: Value,
+    /// The probability that gets the gradient.
+    soft: Value,
 }
 
 /// Probability of executing.
@@ -83,7 +100,7 @@ impl Ctx<'_> {
         };
         match &skip.combine {
             Combine::Highway(scorer) => {
-                let score = self.score(&scope, *scorer)?;
+                let (score, _) = self.score(&scope, *scorer)?;
                 self.constant_gate(&scope, true)?;
                 let y = self.dense(x, route, within)?;
                 self.at(&scope.name);
@@ -141,7 +158,8 @@ impl Ctx<'_> {
             Skipping::Gathered => (self.add(Op::Gather {}, &[x, set])?, executed),
             Skipping::Masked => (x, self.all),
         };
-        let branch = Branch { rows, executed: Some(executed), kv: either.kv };
+        let branch = Branch { rows, executed: Some(executed), kv: either.kv, would_be: false };
+        let before = *within;
         let mut h = self.node(Stream { all: x, rows: entry }, &route.executed, branch, within)?;
         self.at(&scope.name);
         if either.scale == BranchScale::Probability {
@@ -149,7 +167,13 @@ impl Ctx<'_> {
         }
         let behind = self.keep_executed(x, h, branch)?;
         self.note_stream_behind(set, behind);
-        Ok(behind)
+        match (either.scale, decision.soft) {
+            (BranchScale::One, Some(soft)) => {
+                let passage = Passage { x, entry, h, behind, soft };
+                self.straight_through(passage, route, branch, before)
+            }
+            _ => Ok(behind),
+        }
     }
 
     /// `x + p · (y − x)` over the rows of the branch.
@@ -177,18 +201,46 @@ impl Ctx<'_> {
         self.add(Binary::Add, &[x, change])
     }
 
+    /// The stream behind a decision, in training: the forward value stays, and the router gets a gradient of what executing
+    /// changes, or would change.
+    fn straight_through(
+        &mut self,
+        passage: Passage,
+        route: &Route,
+        branch: Branch,
+        mut within: InBlock,
+    ) -> Result<Value, LowerError> {
+        let Passage { x, entry, h, behind, soft } = passage;
+        let (Some(ste), Some(executed)) = (self.ste(), branch.executed) else { return Ok(behind) };
+        let base = match ste {
+            Ste::Dense => {
+                let branch = Branch { rows: self.all, would_be: true, ..branch };
+                let would_be = self.node(Stream { all: x, rows: x }, &route.executed, branch, &mut within)?;
+                let change = self.add(Binary::Sub, &[would_be, x])?;
+                return self.add(Training::StraightThrough {}, &[behind, soft, change]);
+            }
+            Ste::Sparse => self.add(Unary::Scale(F64::from(-1.0)), &[x])?,
+            Ste::ActiveOnly => self.add(Training::ZerosLike {}, &[x])?,
+        };
+        let change = self.add(Binary::Sub, &[h, entry])?;
+        let branch = Branch { executed: Some(executed), ..branch };
+        let value = self.keep_executed(base, change, branch)?;
+        self.add(Training::StraightThrough {}, &[behind, soft, value])
+    }
+
     /// Takes the router's decision and, where there is one, the capacity's. Sets the outputs `gate` and `wanted`.
     fn decide(&mut self, scope: &Scope<'_>, either: &Either) -> Result<Decision, LowerError> {
         let [own, asked] = sets(self.n_routers, self.gates.len() as u32);
         let set = if either.capacity.is_some() { asked } else { own };
         let mut decision = self.choose(scope, &either.decider, set)?;
-        let mut wanted = None;
+        let (mut wanted, asked_set) = (None, decision.set);
         if let Some(capacity) = either.capacity {
             wanted = Some(self.add(Op::Executed {}, &[decision.set])?);
             decision.set = self.limit(scope, capacity, &decision, own)?;
         }
         let executed = self.add(Op::Executed {}, &[decision.set])?;
         self.note_decisions(decision.set, executed);
+        self.note_rate(scope.skip, (asked_set, decision.soft));
         self.gates.push(super::GateValues { executed, wanted });
         Ok(decision)
     }
@@ -198,6 +250,7 @@ impl Ctx<'_> {
         let (density, places) = (scope.skip.density, [self.all.positions, self.drawn_for()]);
         let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
         let (scorer, op, compares) = match *decider {
+            Decider::Random { .. } if self.training.is_some() => return self.draw_anew(scope, set),
             Decider::Random { seed } => return self.draw(scope, (set, seed), density, &places),
             Decider::Hash { seed } => return self.draw(scope, (set, seed), density, &[self.tokens]),
             // Routers that always or never execute are random ones that draw but one result.
@@ -215,11 +268,19 @@ impl Ctx<'_> {
                 (scorer, Op::RouteTopK { set, share: F64::from(density) }, Compares::ScoresOfSequence)
             }
         };
-        let score = self.score(scope, scorer)?;
+        let (score, logits) = self.score(scope, scorer)?;
         let probability = self.add(Unary::Sigmoid, &[score])?;
+        let mut soft = self.training.is_some().then_some(probability);
         let set = match compares {
             Compares::Score => {
                 let score = self.less_margin(score)?;
+                let score = match self.noisy(logits)? {
+                    Some(noisy) => {
+                        soft = Some(noisy.probability);
+                        noisy.score
+                    }
+                    None => score,
+                };
                 self.add(op, &[score])?
             }
             Compares::Probability => {
@@ -229,7 +290,7 @@ impl Ctx<'_> {
             }
             Compares::ScoresOfSequence => self.add(op, &[score, self.all.sequences])?,
         };
-        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score) })
+        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score), soft })
     }
 
     /// A share `density` of the tokens, drawn for these integers of each.
@@ -244,7 +305,16 @@ impl Ctx<'_> {
         let limit = (density * 2f64.powi(32)) as u64;
         let op = Op::RouteRandom { set, seed, block: scope.block as u32, limit };
         let set = self.add(op, by)?;
-        Ok(Decision { set, probability: Probability::Constant(density), score: None })
+        Ok(Decision { set, probability: Probability::Constant(density), score: None, soft: None })
+    }
+
+    /// In training, a share of the tokens that is another at every step.
+    fn draw_anew(&mut self, scope: &Scope<'_>, set: SetSym) -> Result<Decision, LowerError> {
+        self.at(&scope.name);
+        let (density, router) = (scope.skip.density, self.gates.len() as u32);
+        let drawn = self.step_draw(router, (density * 2f64.powi(32)) as u64)?;
+        let set = self.add(Op::Route { set, at_least: F64::from(1.0) }, &[drawn])?;
+        Ok(Decision { set, probability: Probability::Constant(density), score: None, soft: None })
     }
 
     /// The set `own` of those tokens that the router wants and that get a slot.
@@ -277,8 +347,8 @@ impl Ctx<'_> {
         }
     }
 
-    /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit.
-    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<Value, LowerError> {
+    /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit; and its logits.
+    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<(Value, Value), LowerError> {
         self.at(&scope.name);
         let input = match scorer.input {
             Input::Normed => match &scope.pre_norm {
@@ -289,8 +359,13 @@ impl Ctx<'_> {
         };
         let logits = build::router(self, scope.skip, scorer, &scope.name, input)?;
         if scope.skip.n_logits() == 1 {
-            return Ok(logits);
+            return Ok((logits, logits));
         }
+        Ok((self.margin(logits)?, logits))
+    }
+
+    /// `z₁ − z₀` of logits `f32[n, 2]`.
+    pub(super) fn margin(&mut self, logits: Value) -> Result<Value, LowerError> {
         let skips = self.add(Op::Slice { start: 0, len: 1 }, &[logits])?;
         let executes = self.add(Op::Slice { start: 1, len: 1 }, &[logits])?;
         self.add(Binary::Sub, &[executes, skips])
