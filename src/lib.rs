@@ -13,6 +13,7 @@ pub mod frontend;
 pub mod report;
 #[cfg(feature = "cli")]
 pub mod serve;
+pub mod train;
 pub mod verify;
 
 pub use error::{Error, ErrorKind};

@@ -60,6 +60,10 @@ pub const CODES: &[(&str, &str)] = &[
         "A route selects from the rows of another set. Backends make sets of all tokens only.",
     ),
     (
+        "legal::no_kernel",
+        "The graph has an op that no backend has a kernel of: ops of the backward pass and of the update of weights run on the reference interpreter alone.",
+    ),
+    (
         "legal::operand_kind",
         "An op takes f32 scores or a mask where kernels exist for the model's precision only. Scores are for routing and scaling, masks are results.",
     ),

@@ -5,6 +5,7 @@
 //!   a router may stand what it wanted before its capacity, `mask[n]`;
 //! - every token set selects from `n`, or, as `pending` makes it, from a cache: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
+//! - there is no op of training;
 //! - heads are at most 256 wide;
 //! - `router_logits` has at most 1024 columns;
 //! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `choose`, `slice`, `route`, `gather`,
@@ -118,6 +119,14 @@ pub enum LegalError {
         /// The node.
         place: NodeLocation,
     },
+    /// No backend has a kernel of the op.
+    #[error("no backend has a kernel of `{op}`; the reference interpreter runs it\n  {place}")]
+    NoKernel {
+        /// The op's name.
+        op: &'static str,
+        /// The node.
+        place: NodeLocation,
+    },
     /// Integers come from an input that the op does not mean.
     #[error("`{op}`: operand `{operand}` should come from the input {wanted}\n  {place}")]
     Source {
@@ -143,6 +152,7 @@ impl LegalError {
             LegalError::NestedSet { .. } => "legal::nested_set",
             LegalError::TooLarge { .. } => "legal::too_large",
             LegalError::OperandElem { .. } => "legal::operand_kind",
+            LegalError::NoKernel { .. } => "legal::no_kernel",
             LegalError::Source { .. } => "legal::source",
         }
     }
@@ -213,14 +223,25 @@ impl Ctx<'_> {
     fn operands(&mut self, value: Value) {
         let op = self.graph.op(value);
         // Steps of a decider are over f32.
-        let decides =
-            matches!(op, Op::Choose { .. } | Op::RouterLogits {} | Op::RmsNorm { .. } | Op::LayerNorm { .. } | Op::InvRms { .. });
+        let decides = matches!(
+            op,
+            Op::Choose { .. }
+                | Op::RouterLogits {}
+                | Op::RmsNorm { .. }
+                | Op::LayerNorm { .. }
+                | Op::InvRms { .. }
+        );
         let takes_f32 = op.has(Trait::Pointwise)
             || decides
             || op.has(Trait::OpensScope)
             || op.has(Trait::UpdatesState)
             || op.has(Trait::Copies)
             || op.has(Trait::CountsRows);
+        if let Op::Training(_) = op {
+            let (op, place) = (op.name(), self.place(value));
+            self.errors.push(LegalError::NoKernel { op, place });
+            return;
+        }
         let stores = matches!(op, Op::StoreRows {});
         for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
             let name = op.info().operands[idx];

@@ -40,15 +40,22 @@
 //! The reference interpreter ([`interp`]) evaluates a graph in one number domain throughout and is the oracle of
 //! every later form of it.
 //!
+//! # Gradients
+//!
+//! [`gradient`] adds the backward pass of a number to a graph, before passes run. A gradient has the type of what it is the
+//! gradient of. Decisions have none: [`Training::StraightThrough`] says what stands for it.
+//!
 //! # Reading order
 //!
-//! [`ops`] is the table of all ops, [`elementwise`] that of the functions among them; `op/` holds their meaning, a file
+//! [`ops`] is the table of all ops, [`elementwise`] that of the functions among them, [`training`] that of the ops of training; `op/` holds their meaning, a file
 //! per family; [`graph`], [`text`],
 //! [`verify`](mod@verify) and [`legal`] (the gates), [`interp`].
 
 pub mod attr;
 pub mod codes;
+pub mod draws;
 pub mod elementwise;
+pub mod gradient;
 pub mod graph;
 pub mod interp;
 pub mod legal;
@@ -58,6 +65,7 @@ pub mod port;
 pub mod rope;
 pub mod scoring;
 pub mod text;
+pub mod training;
 pub mod ty;
 pub mod verify;
 
@@ -72,5 +80,6 @@ pub use ops::{Op, Trait};
 pub use port::{Port, Role, Signature};
 pub use rope::{Frequencies, RopeScaling};
 pub use scoring::Scoring;
+pub use training::Training;
 pub use ty::{Dim, Elem, SetSym, Type};
 pub use verify::{Facts, verify};

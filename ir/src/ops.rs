@@ -1,6 +1,6 @@
 //! The table of all ops. One row defines an op: its enum variant, text form, operands, attributes, traits and
 //! documentation all come from here; what it means (`infer`, `eval`) stands in `op/`, a file per family. The rows of
-//! elementwise functions stand in [`crate::elementwise`].
+//! elementwise functions stand in [`crate::elementwise`], those of training in [`crate::training`].
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use crate::attr::{Attr, F64, Literal, Name, Shape};
 use crate::elementwise::{Binary, Unary};
 use crate::port::Port;
 use crate::rope::RopeScaling;
+use crate::training::Training;
 use crate::ty::SetSym;
 
 /// A property that passes ask for instead of listing ops.
@@ -321,6 +322,9 @@ ops! {
     Executed = "executed" (set) {} [ClosesScope];
     /// The same decision for every row of `like`: `mask[n]`.
     FillMask = "fill_mask" (like) {value: bool} [RowWise, CountsRows];
+
+    /// An op of training.
+    Training of Training;
 }
 
 impl Op {

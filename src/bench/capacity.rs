@@ -168,13 +168,13 @@ pub fn svg(title: String, rows: &[CapacityRow]) -> Result<String, Error> {
         });
         curves[at].points.push(((size as f64).log2(), row.ratio));
     }
-    draw(&Chart {
+    draw(&[Chart {
         title,
         subtitle: super::processor(),
         x: "tokens of a group, as a power of two",
         y: "time of a step, against the model without capacities",
         curves,
-    })
+    }])
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub mod capacity;
 mod cost;
 pub mod decode;
 mod machine;
-mod plot;
+pub(crate) mod plot;
 pub mod profile;
 mod report;
 pub mod roofline;

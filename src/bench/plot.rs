@@ -1,5 +1,6 @@
 //! Numbers against density as an SVG, a line with a band a curve.
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::report::Report;
@@ -9,6 +10,9 @@ use crate::error::{Error, ErrorKind};
 
 /// Pixels.
 const SIZE: (u32, u32) = (860, 520);
+
+/// Points of a curve up to which each has a dot.
+const DOTS: usize = 50;
 
 /// Told apart also by those who do not see all colours: Okabe and Ito, "Color universal design", 2008.
 const COLOURS: [RGBColor; 6] = [
@@ -21,20 +25,20 @@ const COLOURS: [RGBColor; 6] = [
 ];
 
 /// What is drawn.
-pub(super) struct Chart {
-    pub(super) title: String,
-    pub(super) subtitle: String,
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
-    pub(super) curves: Vec<Curve>,
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    pub(crate) subtitle: String,
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
+    pub(crate) curves: Vec<Curve>,
 }
 
 /// One curve, by ascending x.
-pub(super) struct Curve {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
     /// The lower and the upper edge at each point, or nothing.
-    pub(super) band: Vec<(f64, f64)>,
+    pub(crate) band: Vec<(f64, f64)>,
 }
 
 /// Draws the forms of a report. Equal numbers give equal text.
@@ -45,13 +49,13 @@ pub fn svg(report: &Report) -> Result<String, Error> {
     let curves = Variant::ALL.into_iter().map(|form| curve(report, form));
     let Report { model, tokens, threads, .. } = report;
     let plural = if *threads == 1 { "thread" } else { "threads" };
-    draw(&Chart {
+    draw(&[Chart {
         title: format!("{model}: {tokens} tokens, {threads} {plural}"),
         subtitle: report.processor.clone(),
         x: "density: share of the tokens that each router executes",
         y: "milliseconds a step: median, band from the 10th to the 90th percentile",
         curves: curves.collect(),
-    })
+    }])
 }
 
 /// A form at all densities.
@@ -66,21 +70,29 @@ fn curve(report: &Report, form: Variant) -> Curve {
     curve
 }
 
-/// Draws a chart.
+/// Draws charts, one below the other.
 ///
 /// # Errors
 /// As [`svg`].
-pub(super) fn draw(chart: &Chart) -> Result<String, Error> {
+pub(crate) fn draw(charts: &[Chart]) -> Result<String, Error> {
     let mut text = String::new();
-    draw_to(chart, &mut text).map_err(|error| {
+    draw_to(charts, &mut text).map_err(|error| {
         Error::new(ErrorKind::Internal, Diagnostic::new("bench::plot", format!("the plot: {error}")))
     })?;
     Ok(text)
 }
 
-fn draw_to(chart: &Chart, text: &mut String) -> Result<(), String> {
-    let area = SVGBackend::with_string(text, SIZE).into_drawing_area();
+fn draw_to(charts: &[Chart], text: &mut String) -> Result<(), String> {
+    let size = (SIZE.0, SIZE.1 * u32::try_from(charts.len()).unwrap_or(1));
+    let area = SVGBackend::with_string(text, size).into_drawing_area();
     area.fill(&WHITE).map_err(in_words)?;
+    for (chart, part) in charts.iter().zip(area.split_evenly((charts.len(), 1))) {
+        draw_part(chart, &part)?;
+    }
+    area.present().map_err(in_words)
+}
+
+fn draw_part(chart: &Chart, area: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), String> {
     let points = chart.curves.iter().flat_map(|curve| &curve.points);
     let widest = points.clone().map(|point| point.0).fold(0.0, f64::max);
     let widest = if widest > 0.0 { widest } else { 1.0 };
@@ -110,13 +122,16 @@ fn draw_to(chart: &Chart, text: &mut String) -> Result<(), String> {
             .map_err(in_words)?
             .label(curve.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
-        let dots = curve.points.iter().map(|place| Circle::new(*place, 3, colour.filled()));
+        let dots = curve
+            .points
+            .iter()
+            .filter(|_| curve.points.len() <= DOTS)
+            .map(|place| Circle::new(*place, 3, colour.filled()));
         plot.draw_series(dots).map_err(in_words)?;
     }
     let labels = &mut plot.configure_series_labels();
     labels.position(SeriesLabelPosition::LowerRight).background_style(WHITE.mix(0.8)).border_style(BLACK);
-    labels.label_font(("sans-serif", 14)).draw().map_err(in_words)?;
-    title.present().map_err(in_words)
+    labels.label_font(("sans-serif", 14)).draw().map_err(in_words)
 }
 
 /// The library's errors borrow the text that is drawn into.

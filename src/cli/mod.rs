@@ -27,6 +27,9 @@ mod serve;
 mod shares;
 mod source;
 mod trace;
+mod train;
+mod train_log;
+mod train_plot;
 mod tune;
 mod values;
 mod verify;
@@ -91,6 +94,8 @@ pub enum Command {
     Profile(profile::ProfileArgs),
     /// Time the forms of a model's kernels on this machine, for `skipc compile --tuning`.
     Tune(TuneArgs),
+    /// Train a model on the reference interpreter: from the first weights, from those of a file, or from a checkpoint.
+    Train(TrainArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
     /// Run passes on a graph in its text form.
@@ -534,6 +539,59 @@ pub struct TuneArgs {
     pub output: PathBuf,
 }
 
+/// Arguments of `skipc train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Model spec (TOML).
+    pub spec: PathBuf,
+
+    /// How to train (TOML): `[train]`, `[optimizer]`, `[schedule]`, `[data]`, `[init]` and `[distill]`. Paths in it are relative
+    /// to it.
+    #[arg(long, value_name = "TRAIN.toml")]
+    pub config: PathBuf,
+
+    /// Weights to begin with (safetensors) [default: drawn by the seed].
+    #[arg(long, value_name = "W.safetensors", conflicts_with = "resume")]
+    pub weights: Option<PathBuf>,
+
+    /// Where checkpoints, the log and, at the end, `weights.safetensors` go.
+    #[arg(short = 'o', long = "output", id = "folder", value_name = "DIR")]
+    pub folder: PathBuf,
+
+    /// Go on from the last checkpoint of the folder: the same bytes as if the run had not stopped.
+    #[arg(long)]
+    pub resume: bool,
+
+    /// A key of the configuration that may have changed since the checkpoint, such as `train.steps`.
+    #[arg(long, value_delimiter = ',', value_name = "KEY", requires = "resume")]
+    pub r#override: Vec<String>,
+
+    /// Steps from one checkpoint to the next [default: only at the end, and when the run is stopped].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub save_every: Option<u64>,
+
+    /// Steps from one evaluation on the share that is held out to the next [default: only at the end].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub eval_every: Option<u64>,
+
+    /// Write what the run was, as arrays: losses, order, decisions, first gradients, weights before and after.
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub record: Option<PathBuf>,
+
+    /// Replay the decisions of such a record, `wanted.npy` and `gates.npy`.
+    #[arg(id = "replay", long = "routing", value_name = "DIR", conflicts_with = "resume")]
+    pub replay: Option<PathBuf>,
+
+    /// Also draw the loss, and the rate of each router, over steps.
+    #[arg(long, value_name = "OUT.svg")]
+    pub svg: Option<PathBuf>,
+
+    /// Where to train: `interpreter`, the reference. Other targets have no kernels of the backward pass: for one, the first op
+    /// without a kernel is the error.
+    #[arg(long, default_value = "interpreter")]
+    pub target: String,
+}
+
 /// Arguments of `skipc opt`.
 #[derive(Debug, Args)]
 pub struct OptArgs {
@@ -724,6 +782,7 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Bench(args) => bench::run(args, cli.json),
         Command::Profile(args) => profile::run(args, cli.json),
         Command::Tune(args) => tune::run(args, cli.json),
+        Command::Train(args) => train::run(args, cli.json),
         Command::Explain(args) => explain::run(args, cli.json),
         Command::Opt(args) => opt::run(args, cli.json),
         Command::Trace(command) => trace::run(command, cli.json),

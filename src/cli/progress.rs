@@ -38,6 +38,12 @@ impl Line {
         Line::new(|| ProgressBar::new(count).with_style(style(&template)))
     }
 
+    /// A bar of so many steps, of which some are done, with what the last one found and the time that is left.
+    pub(super) fn training(steps: u64, done: u64) -> Line {
+        let template = "{bar:24} step {pos} of {len} {msg} {elapsed}, {eta} left";
+        Line::new(|| ProgressBar::new(steps).with_position(done).with_style(style(template)))
+    }
+
     fn new(bar: impl FnOnce() -> ProgressBar) -> Line {
         Line(if std::io::stderr().is_terminal() { bar() } else { ProgressBar::hidden() })
     }

@@ -184,6 +184,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Gather {}
         | Op::Scatter {}
         | Op::Executed {}
-        | Op::FillMask { .. } => None,
+        | Op::FillMask { .. }
+        | Op::Training(_) => None,
     }
 }

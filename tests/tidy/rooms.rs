@@ -7,20 +7,22 @@ use super::rust_text::code_only;
 
 /// Which rooms each room of the root package may import, besides [`EVERYWHERE`]. A new arrow is a change of the design:
 /// give its reason in the commit. `lib.rs`, the front page, may import all of them.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("diagnostic", &[]),
     ("error", &[]),
     ("frontend", &[]),
-    ("codes", &["frontend"]),
+    ("codes", &["frontend", "train"]),
     ("cost", &["frontend"]),
     ("verify", &["frontend"]),
+    // Runs on the reference interpreter, and so knows no backend.
+    ("train", &["frontend"]),
     ("driver", &["frontend", "cost", "verify"]),
     ("bench", &["frontend", "cost", "verify", "driver"]),
     // Shows what the others made, and makes nothing.
     ("report", &["frontend", "cost", "driver"]),
     // Serves artefacts, and so knows the runtime alone.
     ("serve", &[]),
-    ("cli", &["frontend", "codes", "cost", "verify", "driver", "bench", "report", "serve"]),
+    ("cli", &["frontend", "codes", "cost", "verify", "driver", "bench", "report", "serve", "train"]),
 ];
 
 /// What every room may import: how errors are said.

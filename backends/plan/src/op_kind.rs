@@ -113,6 +113,8 @@ pub(crate) enum Single {
     Attention { heads: u32, kv_heads: u32, scoring: Scoring },
     /// Attention over a cache.
     CachedAttention { heads: u32, kv_heads: u32, scoring: Scoring },
+    /// An op of training: a legal graph has none.
+    Training,
 }
 
 /// How a token set is chosen.
@@ -213,6 +215,7 @@ impl OpKind {
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),
             Op::LimitBest { group_size, slots, .. } => OpKind::Route(Route::Best { group_size, slots }),
+            Op::Training(_) => OpKind::Single(Single::Training),
             Op::Executed {} => OpKind::Decision(Decision::Set),
             Op::FillMask { value } => OpKind::Decision(Decision::Always(value)),
         }

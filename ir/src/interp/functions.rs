@@ -120,7 +120,7 @@ pub fn fold_gain<N: Number>(rows: &mut [N], gain: &[N]) {
 
 /// A row minus its mean, in place. The mean of a row far from zero rounds by more than the row may spread, so what it
 /// leaves has its mean taken away, too.
-fn centre<N: Number>(row: &mut [N]) {
+pub(crate) fn centre<N: Number>(row: &mut [N]) {
     for _ in 0..2 {
         let centre = mean_of(row);
         row.iter_mut().for_each(|x| *x = x.sub(centre));

@@ -95,8 +95,19 @@ fn infer_heads(
 pub(super) fn rope<N: Number>(
     x: &Datum<N>,
     positions: &[i64],
+    heads: (u32, Option<u32>),
+    frequencies: Frequencies,
+) -> Result<Datum<N>, EvalError> {
+    turned(x, positions, heads, frequencies, |sin| sin)
+}
+
+/// Turns the pairs of each head; `of_sin` makes of the sine of an angle what a pair turns by: its negative turns back.
+pub(super) fn turned<N: Number>(
+    x: &Datum<N>,
+    positions: &[i64],
     (heads, turned): (u32, Option<u32>),
     frequencies: Frequencies,
+    of_sin: impl Fn(f64) -> f64,
 ) -> Result<Datum<N>, EvalError> {
     let (cols, x) = x.real()?;
     let width = cols / heads as usize;
@@ -110,7 +121,7 @@ pub(super) fn rope<N: Number>(
         cos.clear();
         cos.extend(angles.clone().map(|angle| N::from_f64(libm::cos(angle))));
         sin.clear();
-        sin.extend(angles.map(|angle| N::from_f64(libm::sin(angle))));
+        sin.extend(angles.map(|angle| N::from_f64(of_sin(libm::sin(angle)))));
         row.chunks_exact_mut(width).for_each(|head| functions::turn(&mut head[..turned], &cos, &sin));
     }
     Ok(Datum::Real { cols, data })

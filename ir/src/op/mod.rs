@@ -9,6 +9,8 @@ mod norm;
 mod pointwise;
 mod state;
 pub(crate) mod token_set;
+mod training;
+pub(crate) mod vjp;
 
 use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::ops::Op;
@@ -140,6 +142,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Gather {} => token_set::infer_gather(args),
         Op::Scatter {} => token_set::infer_scatter(args),
         Op::Executed {} => token_set::infer_executed(args),
+        Op::Training(op) => training::infer(*op, args),
     }
 }
 
@@ -231,6 +234,7 @@ pub(crate) fn eval<N: Number>(
         Op::Gather {} => Ok(operands[0].select_rows(operands[1].listed()?)),
         Op::Scatter {} => token_set::scatter(operands[0], operands[1], operands[2]),
         Op::Executed {} => token_set::executed(operands[0]),
+        Op::Training(op) => training::eval(*op, operands),
     }
 }
 

@@ -131,7 +131,8 @@ impl Widths {
             | Op::Gather {}
             | Op::Scatter {}
             | Op::Executed {}
-            | Op::FillMask { .. } => op.clone(),
+            | Op::FillMask { .. }
+            | Op::Training(_) => op.clone(),
         }
     }
 }

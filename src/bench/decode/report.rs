@@ -172,11 +172,11 @@ pub fn svg(report: &DecodeReport) -> Result<String, Error> {
             None => curves.push(Curve { name, points: vec![at], band: Vec::new() }),
         }
     }
-    plot::draw(&Chart {
+    plot::draw(&[Chart {
         title: format!("{}: decoding in {}, {} threads", report.model, report.dtype, report.threads),
         subtitle: report.processor.clone(),
         x: "density: share of the layers behind routers that a token executes",
         y: "tokens a second, over those of the same model without skips",
         curves,
-    })
+    }])
 }

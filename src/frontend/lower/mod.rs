@@ -6,9 +6,11 @@
 mod cache;
 mod nodes;
 mod routers;
+mod training;
 
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
+use skipc_ir::gradient::GradientError;
 use skipc_ir::graph::Origin;
 use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, SetSym, Type, TypeError, Value, port};
 
@@ -18,6 +20,7 @@ use crate::frontend::stream::{Stream, StreamInput};
 use cache::Cache;
 
 pub(crate) use routers::{pending_set, sets};
+pub use training::{Counting, Train, Trained, count_graph, gradient_graph, norm_graph, update_graph};
 
 /// How skipping is written down. The values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +117,9 @@ pub enum LowerError {
         /// Where in the model.
         origin: String,
     },
+    /// Something in front of a loss cannot be trained.
+    #[error(transparent)]
+    Gradient(#[from] GradientError),
     /// A node does not fit its operands: a fault of the compiler.
     #[error("{origin}: {error}")]
     Type {
@@ -141,16 +147,7 @@ pub fn lower_step(model: &Model, skipping: Skipping, key_values: KeyValues) -> R
 }
 
 fn graph_of(mut ctx: Ctx<'_>) -> Result<Graph, LowerError> {
-    let model = ctx.model;
-    ctx.at("embed");
-    let (tokens, positions) = (ctx.tokens, ctx.all.positions);
-    let mut x = build::embedding(&mut ctx, tokens, positions)?;
-    for (idx, block) in model.blocks.iter().enumerate() {
-        x = ctx.block(x, block, idx)?;
-    }
-    ctx.at("head");
-    let x = ctx.wanted_rows(x)?;
-    let logits = build::head(&mut ctx, x)?;
+    let logits = ctx.logits()?;
     let Ctx { mut graph, gates, cache, .. } = ctx;
     graph.set_result(port::Role::Logits, logits);
     for (router, gate) in (0..).zip(gates) {
@@ -196,6 +193,8 @@ struct Ctx<'a> {
     gates: Vec<GateValues>,
     /// Where the tokens lie in the caches, if the graph goes on with sequences.
     cache: Option<Cache>,
+    /// What training asks for, in a graph of training.
+    training: Option<training::Setup<'a>>,
 }
 
 impl<'a> Ctx<'a> {
@@ -236,6 +235,7 @@ impl<'a> Ctx<'a> {
             tokens,
             gates,
             cache: None,
+            training: None,
         };
         if function == Function::Step {
             ctx.cache = Some(ctx.cache(key_values)?);
@@ -245,6 +245,20 @@ impl<'a> Ctx<'a> {
 
     fn at(&mut self, origin: &str) {
         self.origin = origin.into();
+    }
+
+    /// The whole model, from its tokens to the logits of the rows that are wanted.
+    fn logits(&mut self) -> Result<Value, LowerError> {
+        let model = self.model;
+        self.at("embed");
+        let (tokens, positions) = (self.tokens, self.all.positions);
+        let mut x = build::embedding(self, tokens, positions)?;
+        for (idx, block) in model.blocks.iter().enumerate() {
+            x = self.block(x, block, idx)?;
+        }
+        self.at("head");
+        let x = self.wanted_rows(x)?;
+        build::head(self, x)
     }
 }
 
@@ -258,7 +272,10 @@ impl Build for Ctx<'_> {
 
     fn parameter(&mut self, name: &str, _: TensorRole, shape: &[usize]) -> Result<Value, LowerError> {
         // The frontend bounds all sizes far below u32; a size that is not would be refused as a wrong shape.
-        let shape = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
+        let shape: Vec<u32> = shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect();
+        if let Some(parameter) = self.trained_parameter(name, &shape)? {
+            return Ok(parameter);
+        }
         self.add(Op::Weight { name: Name::from(name), shape: Shape(shape) }, &[])
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Branch {
     pub(super) executed: Option<Tokens>,
     /// Which tokens are keys.
     pub(super) kv: Kv,
+    /// What all tokens would become if they executed: later layers go on from that, and not from the stream as it stands.
+    pub(super) would_be: bool,
 }
 
 /// The stream at a node.
@@ -28,6 +30,7 @@ pub(super) struct Stream {
 }
 
 /// A block on the way through it.
+#[derive(Clone, Copy)]
 pub(super) struct InBlock {
     /// Index of the block.
     pub(super) block: usize,
@@ -41,7 +44,7 @@ pub(super) struct InBlock {
 
 impl Branch {
     pub(super) fn all(rows: Tokens) -> Branch {
-        Branch { rows, executed: None, kv: Kv::All }
+        Branch { rows, executed: None, kv: Kv::All, would_be: false }
     }
 }
 
@@ -77,7 +80,7 @@ impl Ctx<'_> {
                 // Later nodes see what the earlier ones made of the executed tokens.
                 self.at(&within.next());
                 x.all = self.keep_executed(base, x.rows, branch)?;
-                if branch.rows.set.is_none() {
+                if branch.rows.set.is_none() && !branch.would_be {
                     x.rows = x.all;
                 }
             }

@@ -1,7 +1,7 @@
 //! Routers, capacities, and what surrounds a node that is skipped.
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Binary, Op, SetSym, Unary, Value};
+use skipc_ir::{Binary, Op, SetSym, Training, Unary, Value};
 
 use super::nodes::{Branch, InBlock, Stream};
 use super::{Ctx, Function, LowerError, Skipping, Tokens};
@@ -10,6 +10,7 @@ use crate::frontend::spec::node::{Layers, Route, Unit};
 use crate::frontend::spec::skip::{
     BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Scorer, Skip,
 };
+use crate::frontend::training::Ste;
 
 /// A router and its place.
 struct Scope<'a> {
@@ -44,6 +45,22 @@ struct Decision {
     score: Option<Value>,
     /// What tokens are ranked by: the score, above which forced tokens stand.
     rank: Option<Value>,
+    /// `f32[n, 1]`: in training, the probability whose derivative stands for that of the decision.
+    soft: Option<Value>,
+}
+
+/// The stream on its way past a decision.
+struct Passage {
+    /// In front, over all tokens.
+    x: Value,
+    /// In front, over the rows of the branch.
+    entry: Value,
+    /// Behind, over the rows of the branch.
+    h: Value,
+    /// Behind, over all tokens.
+    behind: Value,
+    /// The probability that gets the gradient.
+    soft: Value,
 }
 
 /// Probability of executing, or what else a change is multiplied by.
@@ -124,7 +141,7 @@ impl Ctx<'_> {
         match &skip.combine {
             Combine::Highway(scorer) => {
                 let seen = self.read(&scope, *scorer)?;
-                let score = self.score(&scope, *scorer, seen)?;
+                let (score, _) = self.score(&scope, *scorer, seen)?;
                 self.constant_gate(&scope, true)?;
                 let y = self.dense(x, route, within)?;
                 self.at(&scope.name);
@@ -179,6 +196,7 @@ impl Ctx<'_> {
     ) -> Result<Value, LowerError> {
         self.at(&scope.name);
         let (entry, branch) = self.branch(x, decision.set, either.kv)?;
+        let begun = *within;
         let [before, after] = self.ends(Stream { all: x, rows: entry }, &route.executed, branch, within)?;
         self.at(&scope.name);
         let weight = weight(either, decision);
@@ -190,7 +208,13 @@ impl Ctx<'_> {
         let Some(otherwise) = &route.otherwise else {
             let behind = self.keep_executed(x, h, branch)?;
             self.note_stream_behind(decision.set, behind);
-            return Ok(behind);
+            return match (either.scale, decision.soft) {
+                (BranchScale::One, Some(soft)) => {
+                    let passage = Passage { x, entry, h, behind, soft };
+                    self.straight_through(passage, route, branch, begun)
+                }
+                _ => Ok(behind),
+            };
         };
         let mut inside =
             InBlock { block: within.block, layers: Layers::Otherwise(unit), layer: 0, entry: within.entry };
@@ -233,7 +257,7 @@ impl Ctx<'_> {
             Skipping::Gathered => (self.add(Op::Gather {}, &[x, set])?, executed),
             Skipping::Masked => (x, self.all),
         };
-        Ok((entry, Branch { rows, executed: Some(executed), kv }))
+        Ok((entry, Branch { rows, executed: Some(executed), kv, would_be: false }))
     }
 
     /// What the change of a token that does not execute is multiplied by.
@@ -280,18 +304,46 @@ impl Ctx<'_> {
         self.add(Binary::Add, &[x, change])
     }
 
+    /// The stream behind a decision, in training: the forward value stays, and the router gets a gradient of what executing
+    /// changes, or would change.
+    fn straight_through(
+        &mut self,
+        passage: Passage,
+        route: &Route,
+        branch: Branch,
+        mut within: InBlock,
+    ) -> Result<Value, LowerError> {
+        let Passage { x, entry, h, behind, soft } = passage;
+        let (Some(ste), Some(executed)) = (self.ste(), branch.executed) else { return Ok(behind) };
+        let base = match ste {
+            Ste::Dense => {
+                let branch = Branch { rows: self.all, would_be: true, ..branch };
+                let would_be = self.node(Stream { all: x, rows: x }, &route.executed, branch, &mut within)?;
+                let change = self.add(Binary::Sub, &[would_be, x])?;
+                return self.add(Training::StraightThrough {}, &[behind, soft, change]);
+            }
+            Ste::Sparse => self.add(Unary::Scale(F64::from(-1.0)), &[x])?,
+            Ste::ActiveOnly => self.add(Training::ZerosLike {}, &[x])?,
+        };
+        let change = self.add(Binary::Sub, &[h, entry])?;
+        let branch = Branch { executed: Some(executed), ..branch };
+        let value = self.keep_executed(base, change, branch)?;
+        self.add(Training::StraightThrough {}, &[behind, soft, value])
+    }
+
     /// Takes the router's decision and, where there is one, the capacity's. Sets the outputs `gate` and `wanted`.
     fn decide(&mut self, scope: &Scope<'_>, either: &Either) -> Result<Decision, LowerError> {
         let [own, asked] = sets(self.n_routers, self.gates.len() as u32);
         let set = if either.capacity.is_some() { asked } else { own };
         let mut decision = self.choose(scope, either, set)?;
-        let mut wanted = None;
+        let (mut wanted, asked_set) = (None, decision.set);
         if let Some(capacity) = either.capacity {
             wanted = Some(self.add(Op::Executed {}, &[decision.set])?);
             decision.set = self.limit(scope, capacity, &decision, own)?;
         }
         let executed = self.add(Op::Executed {}, &[decision.set])?;
         self.note_decisions(decision.set, executed);
+        self.note_rate(scope.skip, (asked_set, decision.soft));
         self.gates.push(super::GateValues { executed, wanted });
         Ok(decision)
     }
@@ -302,6 +354,7 @@ impl Ctx<'_> {
         let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
         let mut predicted = None;
         let (scorer, op, compares) = match either.decider {
+            Decider::Random { .. } if self.training.is_some() => return self.draw_anew(scope, set),
             Decider::Random { seed } => return self.draw(scope, (set, seed), density, &places),
             Decider::Hash { seed } => return self.draw(scope, (set, seed), density, &[self.tokens]),
             // Routers that always or never execute are random ones that draw but one result.
@@ -326,8 +379,9 @@ impl Ctx<'_> {
             }
         };
         let seen = self.read(scope, scorer)?;
-        let score = self.score(scope, scorer, seen)?;
+        let (score, logits) = self.score(scope, scorer, seen)?;
         let probability = self.add(Unary::Sigmoid, &[score])?;
+        let mut soft = self.training.is_some().then_some(probability);
         let by = match predicted {
             Some(steps) => build::predictor(self, &steps, &scope.name, seen)?,
             None => score,
@@ -335,6 +389,13 @@ impl Ctx<'_> {
         let set = match compares {
             Compares::Score => {
                 let score = self.less_margin(by)?;
+                let score = match self.noisy(logits)? {
+                    Some(noisy) => {
+                        soft = Some(noisy.probability);
+                        noisy.score
+                    }
+                    None => score,
+                };
                 let score = self.forced(either, score)?;
                 self.add(op, &[score])?
             }
@@ -350,7 +411,7 @@ impl Ctx<'_> {
             }
         };
         let rank = Some(self.forced(either, score)?);
-        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score), rank })
+        Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score), rank, soft })
     }
 
     /// The scores, of which those of the first tokens of a sequence stand above all others if these are forced.
@@ -373,7 +434,16 @@ impl Ctx<'_> {
         let limit = (density * 2f64.powi(32)) as u64;
         let op = Op::RouteRandom { set, seed, block: scope.block as u32, limit };
         let set = self.add(op, by)?;
-        Ok(Decision { set, probability: Probability::Constant(density), score: None, rank: None })
+        Ok(Decision { set, probability: Probability::Constant(density), score: None, rank: None, soft: None })
+    }
+
+    /// In training, a share of the tokens that is another at every step.
+    fn draw_anew(&mut self, scope: &Scope<'_>, set: SetSym) -> Result<Decision, LowerError> {
+        self.at(&scope.name);
+        let (density, router) = (scope.skip.density, self.gates.len() as u32);
+        let drawn = self.step_draw(router, (density * 2f64.powi(32)) as u64)?;
+        let set = self.add(Op::Route { set, at_least: F64::from(1.0) }, &[drawn])?;
+        Ok(Decision { set, probability: Probability::Constant(density), score: None, rank: None, soft: None })
     }
 
     /// The set `own` of those tokens that the router wants and that get a slot.
@@ -406,12 +476,22 @@ impl Ctx<'_> {
         }
     }
 
-    /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit.
-    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer, seen: Value) -> Result<Value, LowerError> {
+    /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit; and its logits.
+    fn score(
+        &mut self,
+        scope: &Scope<'_>,
+        scorer: Scorer,
+        seen: Value,
+    ) -> Result<(Value, Value), LowerError> {
         let logits = build::router(self, scope.skip, scorer, &scope.name, seen)?;
         if scope.skip.n_logits() == 1 {
-            return Ok(logits);
+            return Ok((logits, logits));
         }
+        Ok((self.margin(logits)?, logits))
+    }
+
+    /// `z₁ − z₀` of logits `f32[n, 2]`.
+    pub(super) fn margin(&mut self, logits: Value) -> Result<Value, LowerError> {
         let skips = self.add(Op::Slice { start: 0, len: 1 }, &[logits])?;
         let executes = self.add(Op::Slice { start: 1, len: 1 }, &[logits])?;
         self.add(Binary::Sub, &[executes, skips])

@@ -14,6 +14,7 @@
 //! Any bytes give a model or an error, in bounded time and memory (see [`limits`]).
 
 pub mod codes;
+pub mod first;
 pub mod model;
 pub mod node;
 mod print;

@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
+use skipc_ir::draws;
 
 use super::model::Model;
 use super::skip::{Combine, Decider, Generate, Input, Skip};
@@ -213,34 +214,30 @@ fn upper_quantile(probability: f64) -> f64 {
     low
 }
 
-/// SplitMix64, begun at a place that the seed and a name choose.
-struct Stream(u64);
+/// The numbers of a tensor, one after the other.
+struct Stream<'a> {
+    seed: u64,
+    name: &'a str,
+    next: u64,
+}
 
-impl Stream {
-    fn new(seed: u64, name: &str) -> Stream {
-        // FNV-1a.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        let mut stream = Stream(seed);
-        stream.0 = stream.next() ^ hash;
-        stream
+impl Stream<'_> {
+    fn new(seed: u64, name: &str) -> Stream<'_> {
+        Stream { seed, name, next: 0 }
     }
 
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Near enough to a normal variable of mean 0 and deviation 1: the sum of four uniform ones.
     fn normal(&mut self) -> f64 {
-        let bits = self.next();
-        let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
-        // The mean is 2·(2^16 − 1).
-        (sum as f64 - 131_070.0) / FOUR_UNIFORM
+        let word = draws::word(self.seed, self.name, self.next);
+        self.next += 1;
+        normal(word)
     }
+}
+
+/// Near enough to a normal variable of mean 0 and deviation 1: the sum of four uniform ones, which are the parts of a word.
+pub(super) fn normal(word: u64) -> f64 {
+    let sum: u64 = (0..4).map(|part| (word >> (16 * part)) & 0xffff).sum();
+    // The mean is 2·(2^16 − 1).
+    (sum as f64 - 131_070.0) / FOUR_UNIFORM
 }
 
 #[cfg(test)]

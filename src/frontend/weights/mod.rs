@@ -8,6 +8,7 @@
 //! No source keeps what it read, so that a compile holds a tensor or two at a time, however large the model.
 
 pub(in crate::frontend) mod check;
+mod completed;
 pub mod drawn;
 pub mod memory;
 pub mod safetensors;
@@ -21,6 +22,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::{self, Number};
 
+use self::completed::Completed;
 use self::drawn::Drawn;
 use self::memory::Memory;
 use self::safetensors::Safetensors;
@@ -106,6 +108,15 @@ impl Weights {
         model: &Model,
     ) -> Result<Weights, Diagnostics> {
         Weights::held(name, Box::new(source), model)
+    }
+
+    /// As [`Weights::open`]; tensors that the file lacks are taken from `others`.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn open_with(path: &Path, others: Memory, model: &Model) -> Result<Weights, Diagnostics> {
+        let source = Completed::new(open(path)?, others);
+        Weights::held(&path.display().to_string(), Box::new(source), model)
     }
 
     fn held(name: &str, source: Box<dyn TensorSource>, model: &Model) -> Result<Weights, Diagnostics> {

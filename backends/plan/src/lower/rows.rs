@@ -30,6 +30,7 @@ impl Ctx<'_> {
             Single::CachedAttention { heads, kv_heads, scoring } => {
                 Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads, scoring))?)
             }
+            Single::Training => return Err(self.internal("an op of training in a legal graph", value)),
         };
         self.step(group, bind, body);
         Ok(())

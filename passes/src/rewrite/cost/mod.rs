@@ -83,6 +83,8 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Pending { .. } => kernel(work(Work::Route, &rows_of(1))),
         Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
+        // No rule has one, so that only graphs that are cheaper elsewhere are compared: a kernel that moves its elements.
+        Op::Training(_) => kernel(work(Work::Move, &elements)),
     }
 }
 

@@ -1,0 +1,64 @@
+//! Every error code of training with what it means.
+
+/// Code and explanation, sorted by code.
+pub const CODES: &[(&str, &str)] = &[
+    (
+        "train::checkpoint",
+        "A checkpoint cannot be gone on with: there is none, one of its two files is missing or of another run, or the folder has one already and `--resume` was not said.",
+    ),
+    (
+        "train::dtype",
+        "The reference interpreter, which trains, computes in f32. Write `dtype = \"f32\"`, or leave it out.",
+    ),
+    (
+        "train::idle_ste",
+        "`ste` says what stands for the derivative of binary gates, and every gate of the model that learns is scaled by its probability, which has one.",
+    ),
+    (
+        "train::no_derivative",
+        "Something between the loss and a tensor that trains has no derivative. Freeze the tensors in front of it, or leave it out of the model.",
+    ),
+    (
+        "train::no_rate_loss",
+        "`aux_weight` is 0, so that routers execute as many tokens as helps the loss, whatever their densities say.",
+    ),
+    ("train::no_target", "No row of a batch has two tokens, so that there is none to predict."),
+    (
+        "train::no_window",
+        "The data, or the share of it that is held out, is shorter than a window of `seq` + 1 tokens.",
+    ),
+    (
+        "train::not_finite",
+        "The loss or a gradient left the range of f32. Weights and checkpoints are as they were before the step.",
+    ),
+    ("train::nothing", "No tensor of the model trains: `train` and `freeze` leave none."),
+    ("train::pattern", "A pattern of the configuration matches no tensor of the model."),
+    ("train::positions", "`seq` is more than the model has positions, `max_positions` of its spec."),
+    (
+        "train::resumed",
+        "The configuration, the spec, the data or the teacher of a run that goes on is another than before. `--override KEY` allows a key of the configuration.",
+    ),
+    ("train::routers", "The model has more routers than the noise of training has room for."),
+    (
+        "train::routing",
+        "Decisions that were to be replayed are not those of this run: `wanted.npy` and `gates.npy` are uint8 [steps, routers, batch, seq].",
+    ),
+    (
+        "train::rows",
+        "Rows of tokens have `seq` + 1 each, and neither a held-out share nor lengths of a stream.",
+    ),
+    (
+        "train::rows_model",
+        "The model takes rows of numbers in place of tokens, or gives rows: a part of a model has no loss of its own.",
+    ),
+    ("train::step", "The interpreter refused a step. This is a fault of skipc."),
+    (
+        "train::teacher",
+        "The teacher of `[distill]` has another vocabulary than the model, so that their distributions cannot be compared.",
+    ),
+    ("train::token", "The data has a token that the model does not have; file and index are in the message."),
+    (
+        "train::unsupported",
+        "No rule says yet how something in the model trains: what gradient its decision gets. The message names the key of the spec.",
+    ),
+];

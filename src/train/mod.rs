@@ -1,0 +1,27 @@
+//! Training: steps of a model that learns to skip (`skipc train`).
+//!
+//! ```text
+//! frontend::training::Config ─Data::read→ Part ─Engine::gradient→ Found ─Engine::update→ next weights
+//! ```
+//!
+//! A step is four functions over states ([`crate::frontend::lower`]): one counts what routers want where rates have to be known
+//! before a backward pass, one gives losses and gradients of a part of the batch, one the norm of the gradient, one the next
+//! weights. They run on the reference interpreter; backends have no kernels of the backward pass yet.
+//!
+//! Nothing that a step depends on is kept anywhere but in weights and moments: noise, draws and the order of the data are
+//! functions of the seed and the step. So a run that stops goes on as if it had not.
+
+pub mod checkpoint;
+pub mod codes;
+mod data;
+pub mod engine;
+mod evaluation;
+mod part;
+pub mod record;
+mod run;
+
+pub use data::Data;
+pub use engine::{Engine, Tensor, Tensors, refused};
+pub use evaluation::Evaluation;
+pub use part::Part;
+pub use run::{Begin, Run, StepRecord, Teacher, check};
