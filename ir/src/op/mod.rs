@@ -196,13 +196,8 @@ pub(crate) fn eval<N: Number>(
         Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
         Op::Choose { k, sigmoid, normalise, scale } => {
-            let rule = functions::Choice {
-                k: *k as usize,
-                sigmoid: *sigmoid,
-                normalise: *normalise,
-                scale: scale.0,
-            };
-            choice::choose(operands, rule)
+            let (k, sigmoid, normalise, scale) = (*k as usize, *sigmoid, *normalise, scale.0);
+            choice::choose(operands, functions::Choice { k, sigmoid, normalise, scale })
         }
         Op::Partition { set, first, parts } => match env.routing.forced(*set, operands[0].n_rows()) {
             Some(forced) => Ok(Datum::partition_of(&forced, *parts as usize)),

@@ -99,10 +99,10 @@ fn without_numbers(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find('c') {
         let (before, from) = rest.split_at(at);
-        let is_word = before.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
+        out.push_str(before);
+        let is_word = out.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
         let digits = from[1..].chars().take_while(char::is_ascii_digit).count();
         let ends = !from[1 + digits..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
-        out.push_str(before);
         out.push('c');
         rest = if !is_word && ends { &from[1 + digits..] } else { &from[1..] };
     }

@@ -61,7 +61,8 @@ fn the_listing_shows_each_kernel() {
     let [(stage, listing)] = code.stages.as_slice() else { panic!("one stage") };
     assert_eq!(stage, "clif");
     assert!(
-        listing.starts_with("function %first(") && listing.contains("\n\nfunction %second("),
+        listing.starts_with("; first\nfunction %first(")
+            && listing.contains("\n\n; second\nfunction %second("),
         "{listing}"
     );
 }
