@@ -6,7 +6,7 @@ use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
-use skipc_artifact::program::{self, Launch};
+use skipc_artifact::program::Launch;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
@@ -23,7 +23,6 @@ use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::{Function, KeyValues, Skipping, lower, lower_step, pending_set, sets};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
-use crate::frontend::stream::Head;
 use crate::frontend::weights::Weights;
 
 /// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
@@ -356,10 +355,7 @@ fn plan(
         max_tokens: request.max_tokens.unwrap_or(size(model.stream.max_positions)),
         max_positions: size(model.stream.max_positions),
         vocab_size: size(model.stream.vocab_size),
-        head: match model.stream.head {
-            Head::Tokens => program::Head::Tokens,
-            Head::Rows => program::Head::Rows,
-        },
+        head: model.stream.head.into(),
         logits: size(model.stream.n_logits()),
     };
     let build = match request.variant {

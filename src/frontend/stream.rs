@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use skipc_artifact::program;
 use skipc_ir::RopeScaling;
 
 use super::language::words::words;
@@ -67,6 +68,16 @@ pub enum Head {
     Tokens,
     /// Nothing: the caller gets its rows `[n, D]`.
     Rows,
+}
+
+/// As an artefact says it.
+impl From<Head> for program::Head {
+    fn from(head: Head) -> program::Head {
+        match head {
+            Head::Tokens => program::Head::Tokens,
+            Head::Rows => program::Head::Rows,
+        }
+    }
 }
 
 impl StreamInput {

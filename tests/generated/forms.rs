@@ -3,9 +3,7 @@
 use skipc::driver::backends::CpuBackend;
 use skipc::frontend::lower::{Function, KeyValues, Skipping, lower, lower_step};
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::stream::Head;
 use skipc::verify::steps::Piece;
-use skipc_artifact::program;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::Graph;
 use skipc_ir::Legal;
@@ -167,10 +165,7 @@ pub(crate) fn plan_options(subject: &Subject) -> skipc_plan::Options {
         max_tokens: size(subject.n_tokens().max(1)),
         max_positions: size(subject.model.stream.max_positions),
         vocab_size: size(subject.model.stream.vocab_size),
-        head: match subject.model.stream.head {
-            Head::Tokens => program::Head::Tokens,
-            Head::Rows => program::Head::Rows,
-        },
+        head: subject.model.stream.head.into(),
         logits: size(subject.model.stream.n_logits()),
     }
 }

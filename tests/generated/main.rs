@@ -25,6 +25,7 @@ use campaign::Campaign;
 use forms::Honest;
 use ledger::{Entry, Ledger};
 use subject::Subject;
+use tally::{Finding, Tally};
 
 /// Models that every run of the tests checks.
 const N_MODELS: u64 = 10_000;
@@ -47,21 +48,23 @@ const N_CHOICES: u64 = 1_500;
 /// Values of options of choices that [`choices`] knows.
 const N_CHOICE_OPTIONS: usize = 37;
 
-#[test]
-fn generated_choices() {
-    let from = choices::FIRST_SEED;
-    let campaign = Campaign { from, count: N_CHOICES, threads: 2, code_every: CODE_EVERY, deadline: None };
-    let tally = campaign.run(&Honest, &|_| {});
+/// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
+fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
     if let Some(first) = tally.findings.first() {
         let subject = Subject::of(first.seed);
         let small = shrink::shrink(&Honest, &subject, &first.check, campaign.until(&subject));
         println!("{}\nsequences {:?}", small.model, small.sequences);
     }
-    let found: Vec<String> = tally
-        .findings
-        .iter()
-        .map(|finding| format!("seed {}: {}: {}", finding.seed, finding.check, finding.detail))
-        .collect();
+    let line = |finding: &Finding| format!("seed {}: {}: {}", finding.seed, finding.check, finding.detail);
+    tally.findings.iter().map(line).collect()
+}
+
+#[test]
+fn generated_choices() {
+    let from = choices::FIRST_SEED;
+    let campaign = Campaign { from, count: N_CHOICES, threads: 2, code_every: CODE_EVERY, deadline: None };
+    let tally = campaign.run(&Honest, &|_| {});
+    let found = found(&campaign, &tally);
     assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
     let of_choices = tally.options.iter().filter(|(option, _)| option.starts_with(choices::OPTION));
     let n_models: Vec<u64> = of_choices.map(|(_, n_models)| *n_models).collect();
@@ -77,16 +80,7 @@ fn generated_models() {
     let entry = Entry::of(&campaign, &tally, "this".to_owned(), begin.elapsed().as_secs());
     println!("{}", serde_json::to_string_pretty(&entry).expect("an entry"));
     println!("{:#?}", tally.options);
-    if let Some(first) = tally.findings.first() {
-        let subject = Subject::of(first.seed);
-        let small = shrink::shrink(&Honest, &subject, &first.check, campaign.until(&subject));
-        println!("{}\nsequences {:?}", small.model, small.sequences);
-    }
-    let found: Vec<String> = tally
-        .findings
-        .iter()
-        .map(|finding| format!("seed {}: {}: {}", finding.seed, finding.check, finding.detail))
-        .collect();
+    let found = found(&campaign, &tally);
     assert!(found.is_empty(), "\n{}\n(keep the seed in tests/cases/generated/seeds.txt)", found.join("\n"));
     assert_eq!(tally.models, N_MODELS);
     assert!(tally.refused.is_empty(), "the planner takes every model that there is");

@@ -4,7 +4,7 @@
 //! give and get arrays, `[batch, tokens]` with rows filled up to the longest.
 
 use skipc_artifact::interface::{ROWS, Role, RouterPorts};
-use skipc_artifact::program::Function;
+use skipc_artifact::program::{Buffer, Function};
 
 use crate::error::Error;
 
@@ -154,8 +154,13 @@ impl Batch {
 /// How many columns the rows have that a function takes in place of token ids; `None` if it takes those.
 #[must_use]
 pub fn row_columns(function: &Function) -> Option<u32> {
+    row_buffer(function).map(|buffer| buffer.cols)
+}
+
+/// Where a function finds the rows that it takes in place of token ids.
+pub(crate) fn row_buffer(function: &Function) -> Option<&Buffer> {
     let idx = function.interface.buffer(&Role::Input { name: ROWS.to_owned() })?;
-    function.buffers.get(idx as usize).map(|buffer| buffer.cols)
+    function.buffers.get(idx as usize)
 }
 
 fn check_routing(routing: &[Vec<u8>], n_tokens: usize, function: &Function) -> Result<(), Error> {
@@ -201,15 +206,13 @@ pub struct Grid {
 impl Grid {
     /// The elements that are not padding, one row after the other. `rows` has `batch · width` of them.
     pub fn pack<'a, T: Copy>(&'a self, array: &'a [T]) -> impl Iterator<Item = T> + 'a {
-        let rows = array.chunks(self.width.max(1)).zip(&self.lengths);
-        rows.flat_map(|(row, &length)| row.iter().take(length as usize).copied())
+        self.pack_rows(array, 1)
     }
 
     /// As [`Grid::pack`], of elements of `size` numbers each.
-    #[must_use]
-    pub fn pack_rows<T: Copy>(&self, array: &[T], size: usize) -> Vec<T> {
+    pub fn pack_rows<'a, T: Copy>(&'a self, array: &'a [T], size: usize) -> impl Iterator<Item = T> + 'a {
         let rows = array.chunks((self.width * size).max(1)).zip(&self.lengths);
-        rows.flat_map(|(row, &length)| row.iter().take(length as usize * size).copied()).collect()
+        rows.flat_map(move |(row, &length)| row.iter().take(length as usize * size).copied())
     }
 
     /// The inverse of [`Grid::pack`] for elements of `size` numbers each, with zeros as padding.
@@ -240,10 +243,8 @@ mod tests {
         assert_eq!(grid.unpack(&packed, 1), [1, 2, 0, 0, 0, 0, 3, 4, 5]);
         let pairs = grid.unpack(&[1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 2);
         assert_eq!(pairs, [1, 1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 4, 4, 5, 5]);
-        assert_eq!(
-            grid.pack_rows(&grid.unpack(&[1, 1, 2, 2, 3, 3, 4, 4, 5, 5], 2), 2),
-            [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
-        );
+        let packed: Vec<i32> = grid.pack_rows(&pairs, 2).collect();
+        assert_eq!(packed, [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
         let empty = Grid { lengths: vec![0, 0], width: 0 };
         assert_eq!(empty.unpack::<f32>(&[], 7), [0.0; 0]);
     }

@@ -86,7 +86,7 @@ impl Sequences {
             _ => return Err(shape_error(path, array, "two or three dimensions".into())),
         };
         let grid = grid((path, array), tokens, lengths)?;
-        let rows = grid.pack_rows(&array.data, cols as usize);
+        let rows = grid.pack_rows(&array.data, cols as usize).collect();
         Ok(Self { grid, tokens: Vec::new(), rows })
     }
 

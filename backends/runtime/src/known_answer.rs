@@ -144,8 +144,8 @@ impl KnownAnswers {
             tensors.names().into_iter().filter_map(|name| name.strip_suffix(".logits")).collect();
         names.sort_unstable();
         for name in names {
-            let (of_logits, logits) =
-                (format!("{name}.logits"), tensor(&format!("{name}.logits"), Dtype::F32)?);
+            let of_logits = format!("{name}.logits");
+            let logits = tensor(&of_logits, Dtype::F32)?;
             let gates = tensor(&format!("{name}.gates"), Dtype::U8)?;
             if logits.shape().first() != Some(&n) || gates.shape().get(1) != Some(&n) {
                 return Err(broken(format!("`{name}` is not about {n} tokens")));

@@ -8,7 +8,7 @@ use skipc_artifact::interface::{ROWS, Role, RouterPorts};
 use skipc_artifact::program::{Function, Program, SCORE};
 use skipc_artifact::target::DType;
 
-use crate::batch::{Batch, Outputs};
+use crate::batch::{Batch, Outputs, row_buffer};
 use crate::device::Device;
 use crate::error::Error;
 use crate::model::Model;
@@ -171,7 +171,7 @@ impl Session {
                 wanted.extend(limited.map(|_| Role::Wanted { router }));
             }
         }
-        let inputs = inputs(batch, function);
+        let inputs = inputs(batch, function, &routers);
         let results = self.state.call(&self.function, n_tokens, &inputs, &wanted)?;
         let mut outputs = outputs(n_tokens, &routers, wanted.iter().zip(results));
         if batch.routing.is_some() {
@@ -182,20 +182,18 @@ impl Session {
     }
 }
 
-fn inputs(batch: &Batch, function: &Function) -> Vec<(Role, Vec<u8>)> {
+fn inputs(batch: &Batch, function: &Function, routers: &[RouterPorts]) -> Vec<(Role, Vec<u8>)> {
     let words = |words: &[u32]| bytemuck::cast_slice(words).to_vec();
     let positions: Vec<u32> = batch.lengths.iter().flat_map(|&length| 0..length).collect();
     let sequences = batch.lengths.iter().zip(0u32..);
     let sequences: Vec<u32> =
         sequences.flat_map(|(&length, idx)| std::iter::repeat_n(idx, length as usize)).collect();
-    let rows = Role::Input { name: ROWS.to_owned() };
-    let first = match function.interface.buffer(&rows).and_then(|idx| function.buffers.get(idx as usize)) {
+    let first = match row_buffer(function) {
         None => (Role::Tokens, words(&batch.tokens)),
-        Some(buffer) => (rows, numbers(buffer.dtype, &batch.rows)),
+        Some(buffer) => (Role::Input { name: ROWS.to_owned() }, numbers(buffer.dtype, &batch.rows)),
     };
     let mut inputs = vec![first, (Role::Positions, words(&positions)), (Role::Sequences, words(&sequences))];
-    let routers = function.interface.routers();
-    for ((router, ports), decisions) in (0..).zip(&routers).zip(batch.routing.iter().flatten()) {
+    for ((router, ports), decisions) in (0..).zip(routers).zip(batch.routing.iter().flatten()) {
         if matches!(ports, RouterPorts::Routed { .. }) {
             let bytes = decisions.iter().map(|&decision| u8::from(decision != 0)).collect();
             inputs.push((Role::Forced { router }, bytes));

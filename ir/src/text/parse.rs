@@ -351,28 +351,28 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// `<c0 <= n`: the symbol of a set, and what it selects from.
+    fn set(&mut self) -> Result<(SetSym, Dim), ParseError> {
+        self.sign("<")?;
+        let (dim, at) = self.dim()?;
+        let Dim::Count(sym) = dim else {
+            return Err(self.expected(at, "a set symbol `c…`", &Token::Word(&dim.to_string())));
+        };
+        self.sign("<=")?;
+        let (of, _) = self.dim()?;
+        Ok((sym, of))
+    }
+
     /// `real[n, 128]`, `tokens<c0 <= n>` or `state<int[4]>`.
     fn ty(&mut self) -> Result<Type, ParseError> {
         let (word, at) = self.word("a type")?;
         if word == "tokens" {
-            self.sign("<")?;
-            let (dim, at) = self.dim()?;
-            let Dim::Count(sym) = dim else {
-                return Err(self.expected(at, "a set symbol `c…`", &Token::Word(&dim.to_string())));
-            };
-            self.sign("<=")?;
-            let (of, _) = self.dim()?;
+            let (sym, of) = self.set()?;
             self.sign(">")?;
             return Ok(Type::Set { sym, of });
         }
         if word == "parts" {
-            self.sign("<")?;
-            let (dim, at) = self.dim()?;
-            let Dim::Count(sym) = dim else {
-                return Err(self.expected(at, "a set symbol `c…`", &Token::Word(&dim.to_string())));
-            };
-            self.sign("<=")?;
-            let (of, _) = self.dim()?;
+            let (sym, of) = self.set()?;
             self.sign(",")?;
             let (dim, at) = self.dim()?;
             let Dim::Fixed(parts) = dim else {
