@@ -8,8 +8,8 @@
 //! - there is no op of training;
 //! - heads are at most 256 wide;
 //! - `router_logits` has at most 1024 columns;
-//! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `choose`, `slice`, `route`, `gather`,
-//!   `scatter` and of updates of states only;
+//! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `choose`, `slice`, `sequence_mean`, `route`,
+//!   `gather`, `scatter` and of updates of states only;
 //! - integers come from the input that the op means: ids of `embed` and `route_random` from tokens or positions; positions
 //!   and sequences of the others from positions and sequences (of `route_random` from requests, too), places and pages
 //!   of a cache from the inputs of that name. That makes rows of keys ordered by (sequence, position),
@@ -230,6 +230,7 @@ impl Ctx<'_> {
                 | Op::RmsNorm { .. }
                 | Op::LayerNorm { .. }
                 | Op::InvRms { .. }
+                | Op::SequenceMean {}
         );
         let takes_f32 = op.has(Trait::Pointwise)
             || decides

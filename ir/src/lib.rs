@@ -79,7 +79,7 @@ pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};
 pub use port::{Port, Role, Signature};
 pub use rope::{Frequencies, RopeScaling};
-pub use scoring::Scoring;
+pub use scoring::{MOST_AHEAD, Scoring};
 pub use training::Training;
 pub use ty::{Dim, Elem, SetSym, Type};
 pub use verify::{Facts, verify};

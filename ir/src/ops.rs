@@ -256,13 +256,18 @@ ops! {
     /// Softmax attention with grouped heads. Query row `i` sees key row `j` if both are of one sequence and
     /// `k_pos[j] ≤ q_pos[i]`; a query that sees no key gives zeros. `q` is `[r, heads · h]`, `k` and `v` are
     /// `[m, kv_heads · h]`; scores are scaled by `scale`, else by `1/√h`, and with a `cap` become `cap · tanh(score / cap)`.
-    /// With a `window` a query sees keys of the positions after `q_pos[i] − window` alone.
-    Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
+    /// With a `window` a query sees keys of the positions after `q_pos[i] − window` alone; with `ahead` also those of so many
+    /// positions after its own.
+    Attention = "attention" (q, k, v, q_pos, q_seq, k_pos, k_seq) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
 
     /// Softmax attention over a cache. `k` and `v` are `state<real[m, kv_heads · h]>`, and the key at position `j` of
     /// sequence `s` is their row `16 · pages[s, j / 16] + j % 16`. Query row `i` sees the positions `0 … q_pos[i]` of its
     /// sequence, or those of them that are in `present`, `state<mask[m]>`. Attributes are as for `attention`.
     CachedAttention = "cached_attention" (q, k, v, q_pos, q_seq, pages; present) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
+
+    /// The mean of the rows of each sequence, which all of its rows become: `[r, d] → [r, d]`. Rows of a sequence follow each
+    /// other. Looks at the future.
+    SequenceMean = "sequence_mean" (x, sequences) {} [];
 
     /// A function of each element.
     Unary of Unary;

@@ -17,13 +17,19 @@ pub struct Scoring {
     /// How many positions a query sees, its own included; all up to it if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
+    /// How many positions after its own a query sees; none if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u32>,
 }
+
+/// How far a query can look ahead, at most: places of rows are compared as numbers of 32 bits.
+pub const MOST_AHEAD: u32 = 1 << 30;
 
 impl Scoring {
     /// The positions that a query at this one sees.
     pub fn positions(self, position: i64) -> std::ops::RangeInclusive<i64> {
         let first = self.window.map_or(0, |window| position - i64::from(window) + 1);
-        first.max(0)..=position
+        first.max(0)..=position + i64::from(self.ahead.unwrap_or(0))
     }
 
     /// What products are multiplied with, for heads of this width.

@@ -126,11 +126,11 @@ training! {
     /// Of `rope`: each pair turns back.
     RopeGradient = "rope_gradient" (dy, positions) {heads: u32, theta: F64, turned: Option<u32>, scaling: Option<RopeScaling>} [RowWise];
     /// Of `attention` by `q`; a query that sees no key has the gradient 0.
-    QueryGradient = "query_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
+    QueryGradient = "query_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
     /// Of `attention` by `k`, summed over queries in order.
-    KeyGradient = "key_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
+    KeyGradient = "key_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
     /// Of `attention` by `v`, summed over queries in order.
-    ValueGradient = "value_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
+    ValueGradient = "value_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
     /// `Σ a · b` over the columns of each row, `f32[r, 1]`.
     RowDot = "row_dot" (a, b) {} [RowWise];
     /// Of `slice`: `cols` columns, of which those from `start` on are those of `dy` and the others 0.

@@ -115,7 +115,11 @@ fn can_vary(kernel: &Kernel) -> bool {
     match &kernel.body {
         Body::Attention(attention) => attention.kv_extent != kernel.extent,
         // How rows fall into segments is no number.
-        Body::Grouped(_) | Body::Partition(_) | Body::CachedAttention(_) | Body::Pending(_) => false,
+        Body::Grouped(_)
+        | Body::Partition(_)
+        | Body::Along(_)
+        | Body::CachedAttention(_)
+        | Body::Pending(_) => false,
         Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
@@ -243,6 +247,7 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             Body::CachedAttention(_)
             | Body::Grouped(_)
             | Body::Partition(_)
+            | Body::Along(_)
             | Body::Rowwise(_)
             | Body::Compact(_)
             | Body::Pending(_)

@@ -5,7 +5,7 @@ use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{
-    Attention, Body, CachedAttention, Gemm, Grouped, Kernel, NormKind, Rows, Rowwise, Update, View,
+    Along, Attention, Body, CachedAttention, Gemm, Grouped, Kernel, NormKind, Rows, Rowwise, Update, View,
 };
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
@@ -51,6 +51,7 @@ impl StepCost {
             Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => priced.gemm(gemm),
             Body::Attention(attention) => priced.attention(attention),
             Body::CachedAttention(attention) => priced.cached_attention(attention),
+            Body::Along(Along::Mean { cols, .. }) => priced.each(Work::Move, 2.0 * f64::from(*cols)),
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
             Body::Partition(_) | Body::Compact(_) | Body::Pending(_) => priced.each(Work::Route, 1.0),
             Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {

@@ -173,6 +173,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Rope { .. }
         | Op::Attention { .. }
         | Op::CachedAttention { .. }
+        | Op::SequenceMean {}
         | Op::Unary(_)
         | Op::Binary(_)
         | Op::ScaleRows {}

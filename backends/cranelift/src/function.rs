@@ -11,7 +11,7 @@ use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::{attention, choose, compact, gemm, pending, pointwise, rowwise, update};
+use crate::{along, attention, choose, compact, gemm, pending, pointwise, rowwise, update};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
 /// several threads. Calls of several tiles make larger matmuls, see [`crate::gemm`].
@@ -50,6 +50,7 @@ pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<Ro
         | Body::Grouped(_)
         | Body::Partition(_)
         | Body::CachedAttention(_)
+        | Body::Along(_)
         | Body::Rowwise(_)
         | Body::Compact(_)
         | Body::Pending(_)
@@ -78,7 +79,7 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
         }
         Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
-        Body::Partition(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
+        Body::Partition(_) | Body::Along(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
 }
@@ -152,6 +153,10 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
             check_heads(attention.heads, attention.kv_heads)?;
             let (begin, end) = rows(e, attention::cached::TILE_ROWS)?;
             e.for_each(begin, end, 1, |e, row| attention::cached::emit_row(e, attention, row))
+        }
+        Body::Along(along) => {
+            let n_rows = e.extent(kernel.extent)?;
+            along::emit(e, along, n_rows)
         }
         Body::Rowwise(rowwise) => {
             let (begin, end) = rows(e, ROWWISE_TILE)?;

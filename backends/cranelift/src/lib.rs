@@ -25,8 +25,9 @@
 //! # Reading order
 //!
 //! `function` (the shell of each kernel), `emit` (loops), `memory` (rows, loads, stores), `math`, `pointwise`, then
-//! the kernels: `gemm`, `attention`, `rowwise`, `norm`, `compact`.
+//! the kernels: `gemm`, `attention`, `along`, `rowwise`, `norm`, `compact`.
 
+mod along;
 mod attention;
 mod choose;
 mod compact;

@@ -70,6 +70,8 @@ pub enum Body {
     Attention(Attention),
     /// Softmax attention over a cache.
     CachedAttention(CachedAttention),
+    /// Work along sequences.
+    Along(Along),
     /// Row-wise work.
     Rowwise(Rowwise),
     /// Scores to a token set.
@@ -363,6 +365,24 @@ pub enum NormKind {
     Layer {
         /// `f32`, one row.
         bias: Slot,
+    },
+}
+
+/// Work along sequences, in which a row of the result depends on several rows of its sequence. Rows are ordered by (sequence,
+/// position).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Along {
+    /// The mean of the rows of each sequence, for every row of it; sums are f32. One task.
+    Mean {
+        /// Columns.
+        cols: u32,
+        /// The rows, `[extent, cols]`.
+        x: View,
+        /// Sequence of each row: `u32`, one column.
+        sequences: View,
+        /// Result, `[extent, cols]`; dense.
+        out: Slot,
     },
 }
 
@@ -696,6 +716,7 @@ impl Kernel {
                 let some = if present.is_some() { "_of_some" } else { "" };
                 format!("cached_attention_{heads}x{kv_heads}x{width}{some}")
             }
+            Body::Along(Along::Mean { cols, .. }) => format!("sequence_mean_{cols}"),
             Body::Rowwise(Rowwise::Map { cols, .. }) => format!("map_{cols}"),
             Body::Rowwise(Rowwise::Norm { kind, cols, groups, .. }) => {
                 let word = match kind {

@@ -113,6 +113,8 @@ pub(crate) enum Single {
     Attention { heads: u32, kv_heads: u32, scoring: Scoring },
     /// Attention over a cache.
     CachedAttention { heads: u32, kv_heads: u32, scoring: Scoring },
+    /// The mean over each sequence.
+    SequenceMean,
     /// An op of training: a legal graph has none.
     Training,
 }
@@ -193,14 +195,15 @@ impl OpKind {
                 OpKind::Single(Single::LayerNorm { eps, groups: groups.unwrap_or(1) })
             }
             Op::InvRms { eps } => OpKind::Single(Single::RowScale { eps }),
-            Op::Attention { heads, kv_heads, scale, cap, window } => {
-                let scoring = Scoring { scale, cap, window };
+            Op::Attention { heads, kv_heads, scale, cap, window, ahead } => {
+                let scoring = Scoring { scale, cap, window, ahead };
                 OpKind::Single(Single::Attention { heads, kv_heads, scoring })
             }
             Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
-                let scoring = Scoring { scale, cap, window };
+                let scoring = Scoring { scale, cap, window, ahead: None };
                 OpKind::Single(Single::CachedAttention { heads, kv_heads, scoring })
             }
+            Op::SequenceMean {} => OpKind::Single(Single::SequenceMean),
             Op::Route { at_least, .. } => OpKind::Route(Route::AtLeast { threshold: at_least }),
             Op::RouteRandom { seed, block, limit, .. } => OpKind::Route(Route::Random { seed, block, limit }),
             Op::RouteTopK { share, .. } => OpKind::Route(Route::TopK { share }),

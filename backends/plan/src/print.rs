@@ -7,9 +7,9 @@ use skipc_artifact::interface::{Binding, Bound};
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Access, Attention, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep, Kernel,
-    NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Shift, Slot, Sum,
-    Update, View, WeightLayout,
+    Access, Along, Attention, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
+    Kernel, NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Shift,
+    Slot, Sum, Update, View, WeightLayout,
 };
 use skipc_ir::Scoring;
 
@@ -171,6 +171,7 @@ impl Display for InKernel<'_, Body> {
             Body::Partition(partition) => write!(f, "{}", InKernel(kernel, partition)),
             Body::Attention(attention) => write!(f, "{}", InKernel(kernel, attention)),
             Body::CachedAttention(attention) => write!(f, "{}", InKernel(kernel, attention)),
+            Body::Along(along) => write!(f, "{}", InKernel(kernel, along)),
             Body::Rowwise(rowwise) => write!(f, "{}", InKernel(kernel, rowwise)),
             Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
             Body::Pending(pending) => write!(f, "{}", InKernel(kernel, pending)),
@@ -266,11 +267,12 @@ struct ScoringText<'a>(&'a Scoring);
 
 impl Display for ScoringText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Scoring { scale, cap, window } = self.0;
+        let Scoring { scale, cap, window, ahead } = self.0;
         let said = [
             scale.map(|scale| format!("scale {scale}")),
             cap.map(|cap| format!("cap {cap}")),
             window.map(|window| format!("window {window}")),
+            ahead.map(|ahead| format!("{ahead} ahead")),
         ];
         let said: Vec<String> = said.into_iter().flatten().collect();
         if said.is_empty() { Ok(()) } else { write!(f, " ({})", said.join(", ")) }
@@ -394,6 +396,18 @@ impl Display for InKernel<'_, Update> {
             }
             Update::AddRows { x, sum, .. } => {
                 writeln!(f, "  {} += rows of {}", InKernel(kernel, sum), InKernel(kernel, x))
+            }
+        }
+    }
+}
+
+impl Display for InKernel<'_, Along> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, along) = self;
+        match along {
+            Along::Mean { x, sequences, out, .. } => {
+                let (x, sequences) = (InKernel(kernel, x), InKernel(kernel, sequences));
+                writeln!(f, "  {} = mean of {x} over each sequence {sequences}", InKernel(kernel, out))
             }
         }
     }

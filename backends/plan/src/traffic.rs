@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind, Part,
-    Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind,
+    Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
@@ -299,6 +299,7 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         }
         Body::Attention(attention) => found.attention(attention),
         Body::CachedAttention(attention) => found.cached_attention(attention),
+        Body::Along(along) => found.along(along),
         Body::Rowwise(rowwise) => found.rowwise(rowwise),
         Body::Compact(compact) => found.compact(compact),
         Body::Pending(pending) => found.pending(pending),
@@ -481,6 +482,16 @@ impl Found<'_> {
         self.push(View { col: router, ..dense(pending) }, 1, Touched::Placed, false);
         self.push(dense(rows), 1, Touched::Counted(count), true);
         self.push(dense(count), 1, Touched::Whole, true);
+    }
+
+    fn along(&mut self, along: &Along) {
+        match *along {
+            Along::Mean { cols, x, sequences, out } => {
+                self.read(x, cols);
+                self.read(sequences, 1);
+                self.write(dense(out), cols);
+            }
+        }
     }
 
     fn update(&mut self, update: &Update) {

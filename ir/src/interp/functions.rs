@@ -132,6 +132,12 @@ fn mean_of<N: Number>(row: &[N]) -> N {
     mean::<N>(row.len(), row.iter().map(|x| x.widen()))
 }
 
+/// The mean of each column of some rows.
+pub fn column_means<N: Number>(rows: &[N], cols: usize) -> Vec<N> {
+    let column = |col: usize| rows.iter().skip(col).step_by(cols);
+    (0..cols).map(|col| mean::<N>(rows.len() / cols, column(col).map(|x| x.widen()))).collect()
+}
+
 fn mean<N: Number>(n: usize, values: impl Iterator<Item = N::Wide>) -> N {
     N::narrow(sum(values).div(N::Wide::from_f64(n as f64)))
 }

@@ -5,7 +5,7 @@ use crate::attr::F64;
 use crate::interp::functions::{self, Heads};
 use crate::interp::{Datum, EvalError, Number};
 use crate::rope::Frequencies;
-use crate::scoring::Scoring;
+use crate::scoring::{MOST_AHEAD, Scoring};
 use crate::ty::{Dim, Elem, Type};
 
 pub(super) fn infer_rope(
@@ -70,6 +70,9 @@ fn infer_heads(
         if !is_positive(number) {
             return Err(args.bad_attr(attr, "should be finite and positive"));
         }
+    }
+    if scoring.ahead.is_some_and(|ahead| ahead > MOST_AHEAD) {
+        return Err(args.bad_attr("ahead", "should be at most 2^30"));
     }
     if scoring.window == Some(0) {
         return Err(args.bad_attr("window", "should be at least 1: the query's own position"));

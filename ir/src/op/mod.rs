@@ -7,6 +7,7 @@ pub(crate) mod leaf;
 mod linear;
 mod norm;
 mod pointwise;
+mod sequence;
 mod state;
 pub(crate) mod token_set;
 mod training;
@@ -110,14 +111,15 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
             let frequencies = Frequencies { theta: *theta, scaling: *scaling };
             attention::infer_rope(args, (*heads, *turned), frequencies)
         }
-        Op::Attention { heads, kv_heads, scale, cap, window } => {
-            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+        Op::Attention { heads, kv_heads, scale, cap, window, ahead } => {
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window, ahead: *ahead };
             attention::infer(args, (*heads, *kv_heads), scoring)
         }
         Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
-            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window, ahead: None };
             attention::infer_cached(args, (*heads, *kv_heads), scoring)
         }
+        Op::SequenceMean {} => sequence::infer_mean(args),
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
         Op::ScaleRows {} => pointwise::infer_scale(args),
@@ -180,15 +182,16 @@ pub(crate) fn eval<N: Number>(
             let frequencies = Frequencies { theta: *theta, scaling: *scaling };
             attention::rope(operands[0], operands[1].ints()?, (*heads, *turned), frequencies)
         }
-        Op::Attention { heads, kv_heads, scale, cap, window } => {
-            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+        Op::Attention { heads, kv_heads, scale, cap, window, ahead } => {
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window, ahead: *ahead };
             attention::attention(operands, (*heads, *kv_heads), scoring)
         }
         Op::CachedAttention { heads, kv_heads, scale, cap, window } => {
             let (heads, n_tokens) = ((*heads, *kv_heads), env.batch.len());
-            let scoring = Scoring { scale: *scale, cap: *cap, window: *window };
+            let scoring = Scoring { scale: *scale, cap: *cap, window: *window, ahead: None };
             attention::cached_attention(operands, n_tokens, heads, scoring)
         }
+        Op::SequenceMean {} => sequence::mean(operands[0], operands[1].ints()?),
         Op::Unary(function) => pointwise::unary(*function, operands[0]),
         Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),
         Op::ScaleRows {} => pointwise::scale_rows(operands[0], operands[1]),

@@ -100,6 +100,7 @@ pub(crate) fn vjp(
         | Op::WeightStack { .. }
         | Op::GroupedMatmul {}
         | Op::CachedAttention { .. }
+        | Op::SequenceMean {}
         | Op::InvRms { .. } => Err(Fault::NoDerivative),
         Op::OffsetGain { .. } => Ok(smallvec![Some(dy)]),
         Op::Embed {} => embed(rule),
@@ -110,12 +111,12 @@ pub(crate) fn vjp(
         Op::Rope { heads, theta, turned, scaling } => {
             turn_back(rule, Training::RopeGradient { heads, theta, turned, scaling })
         }
-        Op::Attention { heads, kv_heads, scale, cap, window } => attention(
+        Op::Attention { heads, kv_heads, scale, cap, window, ahead } => attention(
             rule,
             [
-                Training::QueryGradient { heads, kv_heads, scale, cap, window },
-                Training::KeyGradient { heads, kv_heads, scale, cap, window },
-                Training::ValueGradient { heads, kv_heads, scale, cap, window },
+                Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead },
+                Training::KeyGradient { heads, kv_heads, scale, cap, window, ahead },
+                Training::ValueGradient { heads, kv_heads, scale, cap, window, ahead },
             ],
         ),
         Op::Unary(function) => unary(rule, function),

@@ -111,6 +111,7 @@ impl Widths {
             | Op::LayerNorm { .. }
             | Op::Attention { .. }
             | Op::CachedAttention { .. }
+            | Op::SequenceMean {}
             | Op::Unary(_)
             | Op::Binary(_)
             | Op::ScaleRows {}

@@ -171,6 +171,7 @@ impl LayerKind for Attention {
             scale: self.scale.map(F64::from),
             cap: self.softcap.map(F64::from),
             window: self.window.map(|window| window as u32),
+            ahead: None,
         };
         let mixed = b.attend(name, Heads { queries: heads, keys: kv_heads, scoring }, [q, k, v], input)?;
         let role = (TensorRole::ToStream, self.bias == AttentionBias::All);

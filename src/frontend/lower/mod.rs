@@ -307,9 +307,9 @@ impl Build for Ctx<'_> {
             true => self.attend_cached(name, heads, qkv, input),
             false => {
                 let ([q, k, v], LayerInput { rows, seen }) = (qkv, input);
-                let Heads { queries, keys, scoring: Scoring { scale, cap, window } } = heads;
+                let Heads { queries, keys, scoring: Scoring { scale, cap, window, ahead } } = heads;
                 let (heads, kv_heads) = (queries as u32, keys as u32);
-                let op = Op::Attention { heads, kv_heads, scale, cap, window };
+                let op = Op::Attention { heads, kv_heads, scale, cap, window, ahead };
                 let [q_seq, k_seq] = [rows, seen].map(|rows| rows.sequences.unwrap_or(self.all.sequences));
                 self.add(op, &[q, k, v, rows.positions, q_seq, seen.positions, k_seq])
             }

@@ -47,7 +47,8 @@ fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
         Body::Gemm(gemm) => gemm.parts.first_mut().map(|part| &mut part.epilogue),
         Body::Rowwise(Rowwise::Map { program, .. }) => Some(program),
         Body::Grouped(Grouped { gemm, .. }) => gemm.parts.first_mut().map(|part| &mut part.epilogue),
-        Body::Rowwise(_)
+        Body::Along(_)
+        | Body::Rowwise(_)
         | Body::Partition(_)
         | Body::Attention(_)
         | Body::CachedAttention(_)

@@ -2,8 +2,8 @@
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::{
-    Attention, Body, CachedAttention, Grouped, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select,
-    Update, View,
+    Along, Attention, Body, CachedAttention, Grouped, Pending, RankOrder, Ranked, Rows, Rowwise, Segment,
+    Select, Update, View,
 };
 
 use super::{Fault, Victim, views};
@@ -58,6 +58,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             | Rowwise::Embed { ids: x, .. },
         ) => vec![x],
         Body::Partition(partition) => vec![&mut partition.index],
+        Body::Along(Along::Mean { x, sequences, .. }) => vec![x, sequences],
         Body::Attention(attention) => {
             let Attention { q, k, v, q_pos, q_seq, k_pos, k_seq, .. } = attention;
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]

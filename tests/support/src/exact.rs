@@ -7,7 +7,7 @@
 //! what zero it makes of −0.
 
 use skipc_artifact::program::Extent;
-use skipc_plan::kernel::{Body, Gemm, Grouped, Kernel, Rows, Rowwise, Slot, Sum, Update, View};
+use skipc_plan::kernel::{Along, Body, Gemm, Grouped, Kernel, Rows, Rowwise, Slot, Sum, Update, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
 use crate::tolerance::decode;
@@ -46,6 +46,7 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Body::Rowwise(
             Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Choose { .. } | Rowwise::Rope { .. },
         )
+        | Body::Along(Along::Mean { .. })
         | Body::Attention(_)
         | Body::CachedAttention(_)
         | Body::Update(Update::AddRows { .. }) => false,

@@ -155,7 +155,7 @@ impl Gen {
         if self.rng.one_in(8) {
             self.origin = format!("step.{}", self.graph.len()).as_str().into();
         }
-        match self.rng.below(17) {
+        match self.rng.below(18) {
             0 => self.matmul(),
             1 => self.norm(),
             2 => self.turn(),
@@ -171,6 +171,7 @@ impl Gen {
             13 => self.sum_up(),
             14 => self.share_out(),
             15 => self.look_back(),
+            16 => self.mean(),
             _ => self.undo(),
         }
     }
@@ -241,8 +242,16 @@ impl Gen {
         let k_pos = self.ints(Role::Positions, k_rows);
         let k_seq = self.ints(Role::Sequences, k_rows);
         let (scale, cap, window) = self.scoring();
-        let op = Op::Attention { heads, kv_heads, scale, cap, window };
+        let ahead = self.rng.one_in(4).then(|| 1 + self.rng.below(4) as u32);
+        let op = Op::Attention { heads, kv_heads, scale, cap, window, ahead };
         self.node(op, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
+    }
+
+    /// The mean of each sequence's rows, for each of them.
+    fn mean(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let sequences = self.ints(Role::Sequences, self.graph.ty(x).rows());
+        Some(self.node(Op::SequenceMean {}, &[x, sequences]))
     }
 
     fn pointwise(&mut self) -> Option<Value> {

@@ -37,7 +37,8 @@ pub(crate) fn scratch_bytes(kernel: &Kernel, attention: &Attention) -> u64 {
 
 /// Whether the matmul can read the operands, and scores are what it makes.
 fn takes_tiles(kernel: &Kernel, attention: &Attention) -> bool {
-    let Scoring { scale: _, cap, window } = attention.scoring;
+    // Tiles see all keys of their sequence up to a place.
+    let Scoring { scale: _, cap, window, ahead: _ } = attention.scoring;
     (cap, window) == (None, None)
         && [attention.q, attention.k, attention.v].iter().all(|view| {
             kernel.params.get(view.slot.0 as usize).is_some_and(|param| param.dtype == DType::F32)
@@ -64,7 +65,7 @@ pub(crate) fn emit(
             |e, next| Ok(e.ins().icmp(IntCC::UnsignedLessThan, next[0], end)),
             |e, next| {
                 let first = next[0];
-                let after = end_of_sequence(e, attention, first, end)?;
+                let after = end_of_sequence(e, attention.q_seq, first, end)?;
                 let count = e.ins().isub(after, first);
                 take(e, attention, (first, after, count), forms)?;
                 Ok(vec![after])
@@ -97,22 +98,21 @@ fn take(
 }
 
 /// The first row after `first` that is of another sequence, or `end`.
-fn end_of_sequence(
+pub(crate) fn end_of_sequence(
     e: &mut Emitter<'_>,
-    attention: &Attention,
+    sequences: View,
     first: Value,
     end: Value,
 ) -> Result<Value, Fault> {
-    let sequence = e.load_index(attention.q_seq, first)?;
+    let sequence = e.load_index(sequences, first)?;
     let last = e.ins().iadd_imm_s(end, -1);
-    let q_seq = attention.q_seq;
     let after = e.ins().iadd_imm_s(first, 1);
     let found = e.repeat_while(
         &[after],
         |e, next| {
             // The row at `end` need not exist.
             let row = e.ins().umin(next[0], last);
-            let other = e.load_index(q_seq, row)?;
+            let other = e.load_index(sequences, row)?;
             let is_same = e.ins().icmp(IntCC::Equal, other, sequence);
             let is_inside = e.ins().icmp(IntCC::UnsignedLessThan, next[0], end);
             Ok(e.ins().band(is_same, is_inside))
@@ -157,13 +157,14 @@ fn head_rows(e: &mut Emitter<'_>, view: View, col: Value, first: Value) -> Resul
     Ok(HeadRows { first: row.at_column(e, col), stride, list: None })
 }
 
-/// The range of keys of the query's sequence at or before its position, and in the window.
+/// The range of keys of the query's sequence at or before its position and what it sees ahead, and in the window.
 fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Result<(Value, Value), Fault> {
     let n_keys = e.extent(attention.kv_extent)?;
     let position = e.load_index(attention.q_pos, row)?;
     let sequence = e.load_index(attention.q_seq, row)?;
     let start = e.ins().ishl_imm_u(sequence, 32);
-    let query = e.ins().bor(start, position);
+    let last = e.ins().iadd_imm_s(position, i64::from(attention.scoring.ahead.unwrap_or(0)));
+    let last = e.ins().bor(start, last);
     let earliest = match attention.scoring.window {
         Some(window) => {
             let first = first_in_window(e, position, window);
@@ -172,7 +173,7 @@ fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Resu
         None => start,
     };
     let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, earliest)?;
-    let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, query)?;
+    let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, last)?;
     Ok((first, end))
 }
 

@@ -93,7 +93,7 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &Attention, share: Share<'c
                 &[first],
                 |next| f.below(next[0], end),
                 |next| {
-                    let after = end_of_sequence(f, attention, next[0], end)?;
+                    let after = end_of_sequence(f, attention.q_seq, next[0], end)?;
                     let scratch = Scratch::new(f.kernel, attention);
                     let count = f.sub(after, next[0])?;
                     Tile::new(f, attention, &scratch, (next[0], count))?.head(head)?;
@@ -106,19 +106,19 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, attention: &Attention, share: Share<'c
 }
 
 /// The first row after `first` that is of another sequence, or `end`.
-fn end_of_sequence<'c>(
+pub(crate) fn end_of_sequence<'c>(
     f: &Frame<'_, 'c>,
-    attention: &Attention,
+    sequences: View,
     first: Int<'c>,
     end: Int<'c>,
 ) -> Made<Int<'c>> {
-    let sequence = f.load_index(attention.q_seq, first)?;
+    let sequence = f.load_index(sequences, first)?;
     let last = f.plus(end, -1)?;
     let found = f.repeat_while(
         &[f.plus(first, 1)?],
         |next| {
             // The row at `end` need not exist.
-            let other = f.load_index(attention.q_seq, f.min(next[0], last)?)?;
+            let other = f.load_index(sequences, f.min(next[0], last)?)?;
             f.and(f.equal(other, sequence)?, f.below(next[0], end)?)
         },
         |next| Ok(vec![f.plus(next[0], 1)?]),
@@ -165,7 +165,8 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         })?;
         let n_keys = f.fold(f.int(0), rows.1, 1, &[f.int(0)], |idx, most| {
             let position = f.load_index(attention.q_pos, f.add(rows.0, idx)?)?;
-            let place = f.or(start, position)?;
+            let last = f.plus(position, i64::from(attention.scoring.ahead.unwrap_or(0)))?;
+            let place = f.or(start, last)?;
             let end = first_key_after(f, attention, all_keys, place)?;
             let count = f.sub(end, first_key)?;
             f.store_word(f.element(seen, idx, 4)?, count)?;

@@ -13,7 +13,7 @@ use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
 use super::level::Level;
-use super::{attention, cached, choose, compact, gemm, pending, rowwise, update};
+use super::{along, attention, cached, choose, compact, gemm, pending, rowwise, update};
 
 /// Rows of a tile of matmuls: the highest register tile, so that all calls but the last have whole ones.
 const GEMM_TILE: u32 = 14;
@@ -38,7 +38,7 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
         Body::CachedAttention(attention) => (cached::TILE_ROWS, cached::scratch_bytes(kernel, attention)),
         Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
-        Body::Partition(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
+        Body::Partition(_) | Body::Along(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: few_rows(kernel)?, scratch_bytes, tiles: Vec::new() })
 }
@@ -49,9 +49,12 @@ fn across(kernel: &Kernel) -> Made<u32> {
         Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => gemm::blocks(gemm),
         Body::Attention(attention) => Ok(attention.heads),
         Body::CachedAttention(attention) => Ok(cached::groups(attention)),
-        Body::Rowwise(_) | Body::Partition(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => {
-            Ok(1)
-        }
+        Body::Along(_)
+        | Body::Rowwise(_)
+        | Body::Partition(_)
+        | Body::Compact(_)
+        | Body::Pending(_)
+        | Body::Update(_) => Ok(1),
     }
 }
 
@@ -94,6 +97,7 @@ fn body(f: &Frame<'_, '_>) -> Made<()> {
         Body::Partition(partition) => choose::partition(f, partition, f.extent(f.kernel.extent)?),
         Body::Attention(attention) => attention::emit(f, attention, share(f, attention::TILE_ROWS)?),
         Body::CachedAttention(attention) => cached::emit(f, attention, share(f, cached::TILE_ROWS)?),
+        Body::Along(along) => along::emit(f, along, f.extent(f.kernel.extent)?),
         Body::Rowwise(rowwise) => {
             let (begin, end) = f.rows(ROWWISE_TILE)?;
             f.for_each(begin, end, 1, |row| rowwise::emit_row(f, rowwise, row))

@@ -27,6 +27,7 @@
 //! `level`, `code` (arithmetic and loops), `frame` (the ABI, rows, loads, stores), `math`, `pointwise`, `matmul`
 //! (register tiles), then the kernels: `gemm`, `attention`, `rowwise`, `compact`, and `machine` (objects).
 
+mod along;
 mod attention;
 mod cached;
 mod choose;

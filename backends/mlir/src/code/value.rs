@@ -325,6 +325,11 @@ impl<'c> Int<'c> {
         self.code.op(format_args!("llvm.sitofp {self} : i32 to f64"))
     }
 
+    /// The nearest f32 of a number that is not negative.
+    pub(crate) fn to_float(self) -> Float<'c> {
+        self.code.op(format_args!("llvm.sitofp {self} : i32 to f32"))
+    }
+
     /// The low byte.
     pub(crate) fn to_byte(self) -> Val<'c, I8> {
         self.code.op(format_args!("llvm.trunc {self} : i32 to i8"))

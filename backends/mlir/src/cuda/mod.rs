@@ -1,5 +1,6 @@
 //! CUDA code for each kind of kernel.
 
+mod along;
 mod attention;
 mod choose;
 mod compact;
@@ -200,6 +201,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
         Body::Partition(partition) => choose::partition(kernel, partition),
         Body::Attention(attention) => attention::generate(kernel, attention),
         Body::CachedAttention(attention) => attention::cached::generate(kernel, attention),
+        Body::Along(along) => along::generate(kernel, along),
         Body::Rowwise(rowwise) => rowwise::generate(kernel, rowwise),
         Body::Compact(compact) => compact::generate(kernel, compact),
         Body::Pending(pending) => pending::generate(kernel, pending),

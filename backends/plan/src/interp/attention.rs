@@ -78,7 +78,8 @@ pub(super) fn run_cached<N: Element>(
 
 /// The positions that a query at this one sees.
 fn positions(scoring: Scoring, position: u32) -> RangeInclusive<u32> {
-    *scoring.positions(position.into()).start() as u32..=position
+    let positions = scoring.positions(position.into());
+    *positions.start() as u32..=*positions.end() as u32
 }
 
 struct Shape {
@@ -137,9 +138,11 @@ impl<N: Element> Keys<N> {
         Ok(Keys { k: rows(attention.k)?, v: rows(attention.v)?, at })
     }
 
-    /// Keys of the same sequence that are not later, and in the window.
+    /// Keys of the same sequence that are not later than what the query sees ahead, and in the window.
     fn seen(&self, (seq, pos): (u32, u32), scoring: Scoring) -> Range<usize> {
-        let first = *positions(scoring, pos).start();
-        self.at.partition_point(|key| *key < (seq, first))..self.at.partition_point(|key| *key <= (seq, pos))
+        let positions = positions(scoring, pos);
+        let bound = |pos: &u32| (seq, *pos);
+        self.at.partition_point(|key| *key < bound(positions.start()))
+            ..self.at.partition_point(|key| *key <= bound(positions.end()))
     }
 }

@@ -15,6 +15,7 @@
 //! lists that are written by have no row twice, keys are ordered, counts keep their bounds. It does not look for accesses that depend on the order
 //! of tiles; run with [`Tiling::reversed`] and compare.
 
+mod along;
 mod attention;
 mod compact;
 mod element;
@@ -127,6 +128,7 @@ fn run<N: Element>(
         Body::Partition(partition) => grouped::run_partition(&mut frame, partition, n_rows),
         Body::Attention(attention) => attention::run(&mut frame, attention, &tiles),
         Body::CachedAttention(attention) => attention::run_cached(&mut frame, attention, &tiles),
+        Body::Along(along) => along::run(&mut frame, along, n_rows),
         Body::Rowwise(rowwise) => rowwise::run(&mut frame, rowwise, &tiles),
         Body::Compact(compact) => compact::run(&mut frame, compact, n_rows),
         Body::Pending(pending) => pending::run(&mut frame, pending, n_rows),

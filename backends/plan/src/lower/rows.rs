@@ -7,7 +7,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Attention, Body, CachedAttention, Choice, NormKind, Rowwise, Slot};
+use crate::kernel::{Along, Attention, Body, CachedAttention, Choice, NormKind, Rowwise, Slot};
 use crate::op_kind::{self, Single};
 use crate::plan::ConstantSource;
 
@@ -30,6 +30,7 @@ impl Ctx<'_> {
             Single::CachedAttention { heads, kv_heads, scoring } => {
                 Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads, scoring))?)
             }
+            Single::SequenceMean => Body::Along(self.sequence_mean(&mut bind, value)?),
             Single::Training => return Err(self.internal("an op of training in a legal graph", value)),
         };
         self.step(group, bind, body);
@@ -92,6 +93,16 @@ impl Ctx<'_> {
         let result = self.result(value)?;
         let out = self.written(bind, "out", result);
         Ok(Rowwise::Choose { n, choice, logits, bias, out })
+    }
+
+    fn sequence_mean(&mut self, bind: &mut Bind, value: Value) -> Result<Along, PlanError> {
+        let [x, sequences] = self.operands(value)?;
+        let cols = self.graph.ty(x).cols();
+        let x = self.operand(bind, "x", x)?;
+        let sequences = self.operand(bind, "sequences", sequences)?;
+        let result = self.result(value)?;
+        let out = self.written(bind, "out", result);
+        Ok(Along::Mean { cols, x, sequences, out })
     }
 
     fn embed(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {

@@ -2,13 +2,13 @@
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_ir::Scoring;
+use skipc_ir::{MOST_AHEAD, Scoring};
 
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
-    Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending, RankOrder, Ranked, Rows,
+    Access, Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped,
+    Keep, Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending, RankOrder, Ranked, Rows,
     Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::pointwise::Real;
@@ -83,6 +83,7 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
         Body::Partition(partition) => check.partition(partition),
         Body::Attention(attention) => check.attention(attention),
         Body::CachedAttention(attention) => check.cached_attention(attention),
+        Body::Along(along) => check.along(along),
         Body::Rowwise(rowwise) => check.rowwise(rowwise),
         Body::Compact(compact) => check.compact(compact),
         Body::Pending(pending) => check.pending(pending),
@@ -336,7 +337,7 @@ impl Check<'_> {
         self.write(attention.out, q_cols, Kind::Real);
     }
 
-    fn scoring(&mut self, Scoring { scale, cap, window }: Scoring) {
+    fn scoring(&mut self, Scoring { scale, cap, window, ahead }: Scoring) {
         let is_positive =
             |number: Option<Real>| number.is_none_or(|number| number.0.is_finite() && number.0 > 0.0);
         for (what, number) in [("scale (as bits)", scale), ("cap (as bits)", cap)] {
@@ -345,6 +346,8 @@ impl Check<'_> {
             }
         }
         self.size("the window", window.unwrap_or(1), window != Some(0));
+        let ahead = ahead.unwrap_or(0);
+        self.size("how far a query looks ahead", ahead, ahead <= MOST_AHEAD);
     }
 
     fn cached_attention(&mut self, attention: &CachedAttention) {
@@ -485,6 +488,17 @@ impl Check<'_> {
         self.touch(rows, Touched::Listing, true);
         self.exact(count, 1, Kind::U32);
         self.touch(count, Touched::First(1), true);
+    }
+
+    fn along(&mut self, along: &Along) {
+        match *along {
+            Along::Mean { cols, x, sequences, out } => {
+                self.size("columns", cols, cols > 0);
+                self.read(x, cols, Kind::Real);
+                self.read(sequences, 1, Kind::U32);
+                self.write(out, cols, Kind::Real);
+            }
+        }
     }
 
     fn update(&mut self, update: &Update) {

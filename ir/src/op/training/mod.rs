@@ -58,14 +58,14 @@ pub(super) fn infer(op: Training, args: Args<'_>) -> Result<Type, TypeError> {
         Training::RopeGradient { heads, theta, turned, scaling } => {
             super::attention::infer_rope(args, (heads, turned), Frequencies { theta, scaling })
         }
-        Training::QueryGradient { heads, kv_heads, scale, cap, window } => {
-            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window }, 0)
+        Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, 0)
         }
-        Training::KeyGradient { heads, kv_heads, scale, cap, window } => {
-            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window }, 1)
+        Training::KeyGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, 1)
         }
-        Training::ValueGradient { heads, kv_heads, scale, cap, window } => {
-            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window }, 2)
+        Training::ValueGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, 2)
         }
         Training::PlaceColumns { start, cols } => layers::infer_place(args, start, cols),
         Training::ZerosLike {} => args.token_matrix(0).map(|_| args.ty(0).clone()),
@@ -114,14 +114,14 @@ pub(super) fn eval<N: Number>(op: Training, operands: &[&Datum<N>]) -> Result<Da
             let frequencies = Frequencies { theta, scaling };
             layers::rope_gradient(operands[0], operands[1].ints()?, (heads, turned), frequencies)
         }
-        Training::QueryGradient { heads, kv_heads, scale, cap, window } => {
-            attention::query_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window })
+        Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::query_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
         }
-        Training::KeyGradient { heads, kv_heads, scale, cap, window } => {
-            attention::key_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window })
+        Training::KeyGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::key_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
         }
-        Training::ValueGradient { heads, kv_heads, scale, cap, window } => {
-            attention::value_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window })
+        Training::ValueGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::value_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
         }
         Training::PlaceColumns { start, cols } => layers::place(operands[0], start as usize, cols as usize),
         Training::ZerosLike {} | Training::Clear {} => layers::zeros_like(operands[0]),

@@ -63,6 +63,8 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Attention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
         // As many keys as the cache has room for: what one row sees of them is not known here.
         Op::CachedAttention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
+        // Each row is read, and its mean written.
+        Op::SequenceMean {} => kernel(work(Work::Move, &elements.scale(2.0))),
         Op::Unary(function) => work(Work::Function(function.cost()), &elements),
         Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } => work(arithmetic, &elements),
         // One of the operands is read for it.

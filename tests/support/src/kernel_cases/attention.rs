@@ -1,7 +1,7 @@
 //! Attention: heads, widths, several sequences, all and active keys, prefill and decode.
 
 use skipc_artifact::target::DType;
-use skipc_ir::F64;
+use skipc_ir::{F64, MOST_AHEAD};
 use skipc_plan::kernel::{Attention, Body, Scoring, Slot, View};
 
 use super::Case;
@@ -44,6 +44,17 @@ pub(super) fn add(cases: &mut Vec<Case>) {
             let case = dense_queries(dtype, (2, 1), 8, &[300, 70], 1.0);
             cases.push(scored(case, scoring, &format!("window_{window}")));
         }
+        for (window, ahead) in
+            [(None, MOST_AHEAD), (None, 1), (None, 63), (None, 64), (Some(65), 64), (Some(3), 2)]
+        {
+            let scoring = Scoring { window, ahead: Some(ahead), ..Scoring::default() };
+            let name = format!("{ahead}_ahead_window_{}", window.unwrap_or(0));
+            let case = dense_queries(dtype, (2, 1), 8, &[150, 1, 70], 1.0);
+            cases.push(scored(case, scoring, &name));
+            for set in Set::ALL {
+                cases.push(scored(routed(dtype, (2, 2), 24, set, true), scoring, &name));
+            }
+        }
         cases.push(blind(dtype));
         cases.push(decode(dtype, (4, 2), 64));
         cases.push(decode(dtype, (4, 1), 24));
@@ -59,7 +70,7 @@ pub(super) fn scorings() -> [(Scoring, &'static str); 5] {
         (Scoring { cap, ..plain }, "cap"),
         (Scoring { window: Some(1), ..plain }, "window_1"),
         (Scoring { window: Some(7), ..plain }, "window_7"),
-        (Scoring { scale, cap, window: Some(20) }, "scale_cap_window_20"),
+        (Scoring { scale, cap, window: Some(20), ahead: None }, "scale_cap_window_20"),
     ]
 }
 

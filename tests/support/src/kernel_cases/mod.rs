@@ -5,6 +5,7 @@
 //! sizes that fit vectors and sizes that do not. Rows past a count hold NaN in operands and must stay untouched in
 //! results; so must all else that a kernel does not write.
 
+mod along;
 mod attention;
 mod cached;
 mod choice;
@@ -109,6 +110,7 @@ pub fn cases() -> Vec<Case> {
     compact::add(&mut cases);
     ranked::add(&mut cases);
     update::add(&mut cases);
+    along::add(&mut cases);
     residual::add(&mut cases);
     choice::add(&mut cases);
     cases

@@ -23,9 +23,10 @@ impl Eval<'_> {
             let (seq, pos) = (self.load(attention.q_seq, row, 0), self.load(attention.q_pos, row, 0));
             let (scoring, width) = (attention.scoring, attention.width as usize);
             let earliest = scoring.window.map_or(0.0, |window| pos + 1.0 - f64::from(window));
+            let latest = pos + f64::from(scoring.ahead.unwrap_or(0));
             let sees = |key: &usize| {
                 let at = self.load(attention.k_pos, *key, 0);
-                self.load(attention.k_seq, *key, 0) == seq && (earliest..=pos).contains(&at)
+                self.load(attention.k_seq, *key, 0) == seq && (earliest..=latest).contains(&at)
             };
             let seen: Vec<usize> = (0..n_keys).filter(sees).collect();
             let Attention { heads, kv_heads, q, k, v, .. } = *attention;

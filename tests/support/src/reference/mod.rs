@@ -1,6 +1,7 @@
 //! What a kernel should compute, element by element in f64 with error bounds: the second opinion that the kernel
 //! interpreter and every backend are held against. It shares no code with the interpreter.
 
+mod along;
 mod approx;
 mod attention;
 mod choice;
@@ -34,6 +35,7 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
         Body::Partition(partition) => eval.partition(partition, n_rows),
         Body::Attention(attention) => eval.attention(attention, n_rows),
         Body::CachedAttention(attention) => eval.cached_attention(attention, n_rows),
+        Body::Along(along) => eval.along(along, n_rows),
         Body::Rowwise(rowwise) => eval.rowwise(rowwise, n_rows),
         Body::Compact(compact) => eval.compact(compact, n_rows),
         Body::Pending(pending) => eval.pending(pending, n_rows),

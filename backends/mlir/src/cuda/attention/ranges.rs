@@ -52,7 +52,8 @@ impl<'c> Ranges<'c> {
                 }
                 None => sequence,
             };
-            let bound = starts.select(start, own + 1u64);
+            let end = own + (1 + u64::from(attention.scoring.ahead.unwrap_or(0)));
+            let bound = starts.select(start, end);
             let found = count_below(code, (kernel, attention), bound);
             let nothing = starts.select(i32::MAX, 0);
             at.at::<I32>(thread).store(exists.select(found, nothing));

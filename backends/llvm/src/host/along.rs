@@ -1,0 +1,41 @@
+//! Work along sequences. A mean is one task: sequence by sequence, a vector of columns after the other.
+
+use skipc_plan::kernel::{Along, Slot, View};
+
+use super::attention::end_of_sequence;
+use super::code::{Int, Made};
+use super::frame::Frame;
+
+/// Emits the whole kernel.
+pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, along: &Along, n_rows: Int<'c>) -> Made<()> {
+    match *along {
+        Along::Mean { cols, x, sequences, out } => f
+            .repeat_while(
+                &[f.int(0)],
+                |next| f.below(next[0], n_rows),
+                |next| {
+                    let end = end_of_sequence(f, sequences, next[0], n_rows)?;
+                    mean(f, cols, (x, out), (next[0], end))?;
+                    Ok(vec![end])
+                },
+            )
+            .map(drop),
+    }
+}
+
+/// The mean of the rows `first .. end`, in each of them.
+fn mean<'c>(
+    f: &Frame<'_, 'c>,
+    cols: u32,
+    (x, out): (View, Slot),
+    (first, end): (Int<'c>, Int<'c>),
+) -> Made<()> {
+    let count = f.signed(f.splat_word(f.sub(end, first)?)?)?;
+    f.for_columns(f.columns(cols), f.level.lanes, |col, lanes| {
+        let sum = f.fold(first, end, 1, &[f.real(0.0, lanes)], |row, sum| {
+            Ok(vec![f.fadd(sum[0], f.load(f.row(x, row)?, col, lanes)?)?])
+        })?[0];
+        let mean = f.fdiv(sum, f.splat(count, lanes)?)?;
+        f.for_each(first, end, 1, |row| f.store(f.dense_row(out, row)?, col, mean))
+    })
+}
