@@ -85,6 +85,11 @@ fn calls_of_threads_are_recorded_and_add_up() {
     let output = skipc(&["profile", &artifact, "--density", "2"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage::profile"));
+
+    // An artefact for the host alone has nothing for a GPU, whether there is one or not.
+    let output = skipc(&["profile", &artifact, "--device", "cuda"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("has no program") && text.contains("cuda"), "{text}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Where the time of a step goes: each call of each kernel by thread, beside what the kernel computes and moves and what the
-//! machine can. The rates of a kernel count what the cost model counts ([`crate::cost::StepCost`]); bytes are those that
+//! Where the time of a step goes: each call of each kernel by thread, or each kernel on a GPU, beside what the kernel computes
+//! and moves and what the device can. The rates of a kernel count what the cost model counts ([`crate::cost::StepCost`]); bytes are those that
 //! kernels read and write, so that a rate above the memory's means caches.
 
 use std::collections::BTreeMap;
@@ -16,15 +16,18 @@ use crate::cost::{StepCost, part};
 use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 
-/// What the machine does at most with these threads.
+/// What the device does at most.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Machine {
-    /// Threads.
+    /// Threads of the host; one for a GPU, whose kernels follow each other.
     pub threads: usize,
-    /// Multiply-adds in f32 on registers, two operations each, in G a second.
+    /// Operations in G a second, a multiply-add is two: measured in f32 on registers, or of a GPU's tensor cores in bf16 by
+    /// its clock.
     pub gflops: f64,
-    /// Bytes read from memory, in G a second.
+    /// Bytes in G a second, measured: read from memory, or written to that of a GPU.
     pub gbytes: f64,
+    /// What these are, in words.
+    pub about: &'static str,
 }
 
 /// A run of the median time at one density.
@@ -88,10 +91,25 @@ impl Sum {
 }
 
 impl Machine {
-    /// Measures the machine.
-    pub fn measured(threads: usize) -> Machine {
-        let (gflops, gbytes) = (peak::multiply_adds(threads) / 1e9, read_bandwidth(threads) / 1e9);
-        Machine { threads, gflops, gbytes }
+    /// Measures what a subject runs on.
+    ///
+    /// # Errors
+    /// What the driver of a GPU says.
+    pub fn of(subject: &Subject, threads: usize) -> Result<Machine, Error> {
+        Ok(match subject.gpu_peak()? {
+            None => Machine {
+                threads,
+                gflops: peak::multiply_adds(threads) / 1e9,
+                gbytes: read_bandwidth(threads) / 1e9,
+                about: "in f32 and from memory, measured now",
+            },
+            Some(peak) => Machine {
+                threads: 1,
+                gflops: peak.operations / 1e9,
+                gbytes: peak.bytes / 1e9,
+                about: "by its tensor cores in bf16 at their highest clock, and to its memory, measured now",
+            },
+        })
     }
 }
 
@@ -228,7 +246,7 @@ fn executed(subject: &Subject, batches: &[Batch]) -> Result<Rows, Error> {
         RouterPorts::Constant(_) => None,
     };
     let executed = (0..).zip(subject.routers().into_iter().zip(routing)).filter_map(of_router);
-    Ok(Rows { tokens: batch.tokens.len() as f64, executed: executed.collect() })
+    Ok(Rows { tokens: batch.n_tokens() as f64, executed: executed.collect() })
 }
 
 #[cfg(test)]

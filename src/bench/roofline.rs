@@ -53,7 +53,7 @@ fn draw(title: &str, machine: &Machine, kernels: &[Sum], text: &mut String) -> R
     let line = [narrowest, ridge, widest].map(|x| (x, roof(x)));
     plot.draw_series(LineSeries::new(line, BLACK.stroke_width(2))).map_err(in_words)?;
     let place = (ridge, machine.gflops * 1.25);
-    let label = format!("{:.0} GFLOP/s, {:.1} GB/s measured", machine.gflops, machine.gbytes);
+    let label = format!("{:.0} GFLOP/s, {:.1} GB/s at most", machine.gflops, machine.gbytes);
     plot.draw_series([Text::new(label, place, ("sans-serif", 13))]).map_err(in_words)?;
     let longest = dots.iter().map(|dot| dot.2.wall_ns).max().unwrap_or(1).max(1);
     let colour = RGBColor(0, 114, 178);
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn kernels_stand_under_the_roof() {
-        let machine = Machine { threads: 2, gflops: 100.0, gbytes: 20.0 };
+        let machine = Machine { threads: 2, gflops: 100.0, gbytes: 20.0, about: "measured" };
         let kernel =
             |name: &str, flops| Sum { name: name.to_owned(), runs: 1, wall_ns: 1000, flops, bytes: 500.0 };
         let text = svg("k <1>", &machine, &[kernel("k00_gemm", 5e4), kernel("k01_copy", 0.0)]).unwrap();

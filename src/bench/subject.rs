@@ -1,4 +1,4 @@
-//! One form of a model, compiled and ready to run on the host.
+//! One form of a model, compiled and ready to run on the host, or an artefact's on a GPU.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,16 +44,21 @@ impl Subject {
         let compiled = pipeline::compile(model, request, trace)?;
         let bytes = pack::to_bytes((model, weights), request, compiled)?;
         let artefact = Artefact::from_bytes(&bytes)?;
-        Subject::load(artefact, request.variant, threads)
+        Subject::load(artefact, request.variant, Device::Cpu, threads)
     }
 
     /// The code of an artefact, which is the form that users get.
     ///
     /// # Errors
-    /// `bench::no_cpu_program` if it has no code for the host.
-    pub fn of_artefact(artefact: Artefact, path: &Path, threads: usize) -> Result<Subject, Error> {
+    /// `bench::no_cpu_program` if it has no code for the host and shall run there; what the runtime says of a GPU.
+    pub fn of_artefact(
+        artefact: Artefact,
+        path: &Path,
+        device: Device,
+        threads: usize,
+    ) -> Result<Subject, Error> {
         let targets = artefact.targets();
-        if !targets.contains(&Target::Cpu) {
+        if device == Device::Cpu && !targets.contains(&Target::Cpu) {
             let has: Vec<String> = targets.iter().map(ToString::to_string).collect();
             let message = format!("{} has no program for `cpu`, only for {}", path.display(), has.join(", "));
             let help = "compile it with `--target cpu` as well; programs for CUDA are timed on a GPU by the harness in \
@@ -61,12 +66,12 @@ impl Subject {
             let diagnostic = Diagnostic::new("bench::no_cpu_program", message).help(help);
             return Err(Error::new(ErrorKind::Unsupported, diagnostic));
         }
-        Subject::load(artefact, Variant::Fused, threads)
+        Subject::load(artefact, Variant::Fused, device, threads)
     }
 
-    fn load(artefact: Artefact, form: Variant, threads: usize) -> Result<Subject, Error> {
+    fn load(artefact: Artefact, form: Variant, device: Device, threads: usize) -> Result<Subject, Error> {
         let options = Options { threads, ..Options::default() };
-        let session = Session::new(&artefact, Device::Cpu, options)?;
+        let session = Session::new(&artefact, device, options)?;
         let plan = verify::plan(&artefact, lower::Function::Score, session.program()).map_err(|error| {
             Error::new(ErrorKind::Input, Diagnostic::new("bench::plan", error.to_string()))
         })?;
@@ -96,6 +101,14 @@ impl Subject {
     /// What the code runs on, human-readable.
     pub fn describe(&self) -> String {
         self.session.describe()
+    }
+
+    /// What the GPU that it runs on does at most; none if it runs on the host.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn gpu_peak(&self) -> Result<Option<skipc_runtime::cuda::Peak>, Error> {
+        self.session.module().gpu_peak().map_err(Error::from)
     }
 
     /// The ports of its routers.

@@ -144,7 +144,7 @@ fn of_artifact(
         Original::of(Artefact::open(path)?, path, args.weights.as_deref(), |model, file| {
             source::weights_of(model, file, &args.checkpoint)
         })?;
-    let fused = Subject::of_artefact(artefact, path, threads)?;
+    let fused = Subject::of_artefact(artefact, path, Device::Cpu, threads)?;
     let limit = fused.function().max_tokens;
     let tokens = args.tokens.unwrap_or(TOKENS.min(limit));
     if tokens > limit {

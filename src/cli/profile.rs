@@ -1,12 +1,12 @@
-//! `skipc profile`: where the time of a step goes on the CPU.
+//! `skipc profile`: where the time of a step goes, on the CPU by thread, on a GPU by events between its kernels.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use skipc_runtime::Model as Artefact;
 use skipc_runtime::threads::Threads;
+use skipc_runtime::{Device, Model as Artefact};
 
 use super::bench::write;
 use super::inspect::new_table;
@@ -25,8 +25,12 @@ const SHOWN: usize = 12;
 /// Arguments of `skipc profile`.
 #[derive(Debug, Args)]
 pub struct ProfileArgs {
-    /// Artefact with a program for `cpu`.
+    /// Artefact with a program for the device. Its machine code becomes part of this process: open only files that you trust as programs.
     pub model: PathBuf,
+
+    /// Where to run: `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
 
     /// Shares of the tokens that every router is forced to execute; what is drawn and traced is the first [default: 0.125,0.25,1].
     #[arg(long, value_delimiter = ',', value_name = "P,…")]
@@ -65,10 +69,10 @@ pub(super) fn run(args: &ProfileArgs, json: bool) -> Result<String, Error> {
     }
     let densities = if args.density.is_empty() { DENSITIES.to_vec() } else { args.density.clone() };
     let threads = args.threads.map_or_else(Threads::available, usize::from);
-    let subject = Subject::of_artefact(Artefact::open(&args.model)?, &args.model, threads)?;
+    let subject = Subject::of_artefact(Artefact::open(&args.model)?, &args.model, args.device, threads)?;
     let (model, code) = (subject.artefact().artifact().manifest().model.clone(), subject.describe());
     let tokens = args.tokens.min(subject.function().max_tokens);
-    let machine = Machine::measured(threads);
+    let machine = Machine::of(&subject, threads)?;
     let found = profiles(subject, tokens, &densities, args.rounds as usize)?;
     let Some(first) = found.first() else { return Ok(String::new()) };
     if let Some(path) = &args.perfetto {
@@ -78,7 +82,7 @@ pub(super) fn run(args: &ProfileArgs, json: bool) -> Result<String, Error> {
         write(path, &lines(first))?;
     }
     if let Some(path) = &args.svg {
-        let title = format!("{model}: {tokens} tokens at density {}, {threads} threads", first.density);
+        let title = format!("{model}: {tokens} tokens at density {}, {code}", first.density);
         write(path, &roofline::svg(&title, &machine, &first.kernels())?)?;
     }
     if json {
@@ -102,10 +106,14 @@ pub(super) fn run(args: &ProfileArgs, json: bool) -> Result<String, Error> {
         }));
     }
     let mut out = format!(
-        "{model} on {code}, {}: {tokens} tokens, {threads} threads; at most {:.0} GFLOP/s in f32 and {:.1} GB/s from memory, measured now\n",
-        processor(),
+        "{model} on {}: {tokens} tokens; at most {:.0} GFLOP/s and {:.1} GB/s, {}\n",
+        match args.device {
+            Device::Cpu => format!("{code}, {}, {threads} threads", processor()),
+            Device::Cuda(_) => code,
+        },
         machine.gflops,
-        machine.gbytes
+        machine.gbytes,
+        machine.about
     );
     for profile in &found {
         let _ = write!(out, "\n{}", text(profile, &machine));

@@ -5,7 +5,7 @@
 //!
 //! The steps that a run needs are captured once into a graph, for each function and power-of-two bound on tokens. A run
 //! writes its inputs, launches that graph and reads its results; between the first and the last of these the host waits
-//! for nothing. Each state has a stream of its own.
+//! for nothing. Each state has a stream of its own. Where times of steps are wanted, events are part of the graph.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use skipc_artifact::bundle;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 use skipc_artifact::target::Target;
 
+use crate::cpu::Call;
 use crate::error::Error;
 use crate::model::Model;
 use crate::module::{Region, Run, place};
@@ -21,9 +22,11 @@ use crate::module::{Region, Run, place};
 #[expect(unsafe_code, reason = "every call of the CUDA driver is one into foreign code")]
 mod driver;
 mod fault;
+mod peak;
 
-use driver::{Context, Graph, Memory, Module, Stream};
+use driver::{Context, Event, Graph, Memory, Module, Stream};
 pub use fault::CudaError;
+pub use peak::Peak;
 
 /// Bytes before and after the arena that nothing may write to.
 const GUARD: u64 = 4096;
@@ -100,7 +103,9 @@ pub(crate) struct Loaded {
 /// The memory of one state of a module, with what it has captured. It goes before the module that it belongs to.
 #[derive(Debug)]
 pub(crate) struct Memories {
-    graphs: BTreeMap<GraphKey, Graph>,
+    graphs: BTreeMap<GraphKey, Captured>,
+    /// Whether the times of steps are wanted, and those of the last run.
+    calls: Option<Vec<Call>>,
     arena: Option<Memory>,
     /// Guarded, as the arena is; none if the program has no states.
     states: Option<Memory>,
@@ -114,7 +119,41 @@ pub(crate) struct Memories {
 /// Function, bound on tokens, and which steps.
 type GraphKey = (String, u32, Vec<usize>);
 
+/// A graph, with an event before its first step and one behind each if times are wanted.
+#[derive(Debug)]
+struct Captured {
+    graph: Graph,
+    events: Vec<Event>,
+}
+
+impl Captured {
+    /// When each of these steps ran, after all work is done: a step begins when the one before it has ended.
+    fn calls(&self, steps: &[usize]) -> Result<Vec<Call>, CudaError> {
+        let Some((first, behind)) = self.events.split_first() else { return Ok(Vec::new()) };
+        let mut begin = 0;
+        let mut calls = Vec::with_capacity(steps.len());
+        for (step, event) in steps.iter().zip(behind) {
+            let end = first.nanoseconds_until(event)?.max(begin);
+            calls.push(Call { step: *step as u32, thread: 0, begin, end });
+            begin = end;
+        }
+        Ok(calls)
+    }
+}
+
 impl Memories {
+    /// Keeps the times of steps from now on, or no longer. Graphs are captured anew.
+    pub(crate) fn record_calls(&mut self, wanted: bool) {
+        if self.calls.is_some() != wanted {
+            self.graphs.clear();
+        }
+        self.calls = wanted.then(Vec::new);
+    }
+
+    pub(crate) fn calls(&self) -> &[Call] {
+        self.calls.as_deref().unwrap_or_default()
+    }
+
     /// Sets the states to zero.
     pub(crate) fn clear(&self) -> Result<(), CudaError> {
         let Some(states) = &self.states else { return Ok(()) };
@@ -161,6 +200,11 @@ impl Loaded {
         Ok(Self { constants, module, gpu, program })
     }
 
+    /// What the GPU does at most.
+    pub(crate) fn peak(&self) -> Result<Peak, CudaError> {
+        peak::of(&self.gpu.context)
+    }
+
     pub(crate) fn describe(&self) -> String {
         format!("{}, {}", self.program.target, self.gpu.name())
     }
@@ -172,7 +216,15 @@ impl Loaded {
             0 => None,
             bytes => Some(Memory::new(&self.gpu.context, "the states", bytes + 2 * GUARD)?),
         };
-        let memories = Memories { graphs: BTreeMap::new(), arena: None, states, cached, stream, dead: None };
+        let memories = Memories {
+            graphs: BTreeMap::new(),
+            calls: None,
+            arena: None,
+            states,
+            cached,
+            stream,
+            dead: None,
+        };
         memories.clear()?;
         Ok(memories)
     }
@@ -205,7 +257,7 @@ impl Loaded {
         let bounds = Bounds { tokens: bound, cached: memories.cached };
         let key = (run.name.to_owned(), bound, run.steps.clone());
         self.prepare(memories, run, &key)?;
-        let (Some(arena), Some(graph)) = (&memories.arena, memories.graphs.get(&key)) else {
+        let (Some(arena), Some(captured)) = (&memories.arena, memories.graphs.get(&key)) else {
             return Err(CudaError::Internal { what: "a graph was not kept" }.into());
         };
         let stream = &memories.stream;
@@ -220,7 +272,7 @@ impl Loaded {
                 memory.write(stream, GUARD + span.start as u64, &input.bytes)?;
             }
         }
-        graph.launch(stream)?;
+        captured.graph.launch(stream)?;
         let mut results = Vec::new();
         for &idx in run.wanted {
             let mut bytes = vec![0; run.result_bytes(idx, bounds)];
@@ -232,6 +284,10 @@ impl Loaded {
             results.push(bytes);
         }
         stream.synchronize()?;
+        let calls = captured.calls(&run.steps)?;
+        if let Some(kept) = &mut memories.calls {
+            *kept = calls;
+        }
         if checked {
             let arena_bytes = function.fixed_bytes + function.row_bytes * u64::from(bound);
             check_guards(memories, Region::Arena, arena_bytes)?;
@@ -254,10 +310,20 @@ impl Loaded {
         }
         if !memories.graphs.contains_key(key) {
             let steps = run.steps.iter().filter_map(|idx| function.steps.get(*idx));
-            let graph = memories.stream.capture(|| {
-                steps.clone().try_for_each(|step| self.launch(memories, function, step, bound))
+            let n_events = if memories.calls.is_some() { run.steps.len() + 1 } else { 0 };
+            let events = (0..n_events).map(|_| Event::new(&self.gpu.context));
+            let events = events.collect::<Result<Vec<_>, _>>()?;
+            let stream = &memories.stream;
+            let graph = stream.capture(|| {
+                let mut marks = events.iter();
+                let mut mark = || marks.next().map_or(Ok(()), |event| event.record(stream, true));
+                mark()?;
+                steps.clone().try_for_each(|step| {
+                    self.launch(memories, function, step, bound)?;
+                    mark()
+                })
             })?;
-            memories.graphs.insert(key.clone(), graph);
+            memories.graphs.insert(key.clone(), Captured { graph, events });
         }
         Ok(())
     }

@@ -134,6 +134,18 @@ impl Module {
         }
     }
 
+    /// What the GPU that the code runs on does at most; none if it runs on the host.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn gpu_peak(&self) -> Result<Option<cuda::Peak>, Error> {
+        match &self.loaded.engine {
+            Engine::Cpu(_) => Ok(None),
+            Engine::Cuda(loaded) => Ok(Some(loaded.peak()?)),
+        }
+    }
+
     /// Bytes that the host has left for states, if it says; a GPU says when it is asked for more than it has.
     #[must_use]
     pub fn available_memory(&self) -> Option<u64> {
@@ -271,20 +283,22 @@ impl State {
         }
     }
 
-    /// Keeps the calls of kernels from now on, or no longer. What it takes is a look at the clock before and after each.
+    /// Keeps the calls of kernels from now on, or no longer. What it takes is a look at the clock before and after each, and
+    /// on a GPU an event behind each.
     pub fn record_calls(&mut self, wanted: bool) {
         match &mut self.memory {
             Memory::Cpu(memories) => memories.record_calls(wanted),
-            Memory::Cuda(_) => {}
+            Memory::Cuda(memories) => memories.record_calls(wanted),
         }
     }
 
-    /// The calls of the last run, thread by thread; none on a GPU, or if nobody wanted them.
+    /// The calls of the last run, thread by thread; none if nobody wanted them. On a GPU they are those of one thread, each
+    /// of which begins where the one before it ended.
     #[must_use]
     pub fn calls(&self) -> &[cpu::Call] {
         match &self.memory {
             Memory::Cpu(memories) => memories.calls(),
-            Memory::Cuda(_) => &[],
+            Memory::Cuda(memories) => memories.calls(),
         }
     }
 

@@ -146,3 +146,31 @@ fn a_checked_call_finds_writes_beside_the_states() {
     });
     assert!(printed.is_none_or(|printed| printed.contains("held 0 pieces 0\n")));
 }
+
+#[test]
+fn events_between_kernels_say_when_each_ran() {
+    let printed = stand_in::with_driver("events_between_kernels_say_when_each_ran", || {
+        let module = load(tiny::counting(), false);
+        let mut state = module.state().unwrap();
+        score(&mut state, 3);
+        assert_eq!(state.calls(), [], "nobody wanted them");
+        state.record_calls(true);
+        for n_tokens in [3, 70] {
+            score(&mut state, n_tokens);
+            let times: Vec<_> = state.calls().iter().map(|call| (call.step, call.begin, call.end)).collect();
+            // A kernel of the stand-in takes a millisecond, and those that logits do not need are left out.
+            assert_eq!(times, [(0, 0, 1_000_000)], "{n_tokens} tokens");
+        }
+        count(&mut state, 2);
+        assert_eq!(state.calls().len(), 1);
+        state.record_calls(false);
+        score(&mut state, 3);
+        assert_eq!(state.calls(), []);
+
+        let peak = module.gpu_peak().unwrap().unwrap();
+        // One processor at 1 GHz, and a gigabyte in a millisecond.
+        assert_eq!(peak.operations, 2.0 * 2048.0 * 1e9);
+        assert_eq!(peak.bytes, f64::from(1 << 30) / 1e-3);
+    });
+    assert!(printed.is_none_or(|printed| printed.contains("held 0 pieces 0")), "all is given back");
+}

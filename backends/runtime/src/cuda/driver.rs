@@ -15,6 +15,9 @@ use super::fault::CudaError;
 /// The first version of CUDA whose driver has all functions that are called here.
 const DRIVER_VERSION: c_int = 12_000;
 
+/// The first version of CUDA whose driver tells the time between events by the name that is called here.
+const TIMES_VERSION: c_int = 12_080;
+
 /// Bytes for what the driver's PTX compiler has to say.
 const LOG_BYTES: usize = 16 << 10;
 
@@ -94,6 +97,14 @@ impl Context {
             unsafe { result::primary_ctx::retain(device) }.map_err(fault("cuDevicePrimaryCtxRetain"))?;
         let handle = Arc::new(Primary { device, context, driver_version });
         Ok(Self { handle, name, compute: (major.unsigned_abs(), minor.unsigned_abs()), processors })
+    }
+
+    /// The clock of its multiprocessors at most, in Hz.
+    pub(super) fn clock(&self) -> Result<f64, CudaError> {
+        let rate = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_CLOCK_RATE;
+        // SAFETY: the device came from the driver.
+        let kilohertz = unsafe { result::device::get_attribute(self.handle.device, rate) };
+        Ok(1e3 * f64::from(kilohertz.map_err(fault("cuDeviceGetAttribute"))?))
     }
 
     /// Makes it the context of the calling thread.
@@ -186,6 +197,59 @@ impl Graph {
         self.context.make_current()?;
         // SAFETY: both live; what the graph refers to does too, see the type.
         unsafe { result::graph::launch(self.instance, stream.stream) }.map_err(fault("cuGraphLaunch"))
+    }
+}
+
+/// A mark in a stream that says when work before it was done.
+#[derive(Debug)]
+pub(super) struct Event {
+    event: sys::CUevent,
+    context: Arc<Primary>,
+}
+
+// SAFETY: see `Primary`.
+unsafe impl Send for Event {}
+
+impl Event {
+    pub(super) fn new(context: &Context) -> Result<Self, CudaError> {
+        context.make_current()?;
+        // An older driver lacks the call below that reads times, which would end the process.
+        let found = context.handle.driver_version;
+        if found < TIMES_VERSION {
+            let needed = format!("times of kernels need {}", version(TIMES_VERSION));
+            return Err(CudaError::DriverTooOld { found: version(found), needed });
+        }
+        let event = result::event::create(sys::CUevent_flags_enum::CU_EVENT_DEFAULT);
+        Ok(Self { event: event.map_err(fault("cuEventCreate"))?, context: Arc::clone(&context.handle) })
+    }
+
+    /// Records it behind the work in a stream, now or, while the stream is captured, whenever the graph is launched.
+    pub(super) fn record(&self, stream: &Stream, captured: bool) -> Result<(), CudaError> {
+        self.context.make_current()?;
+        use sys::CUevent_record_flags_enum as Flag;
+        let flag = if captured { Flag::CU_EVENT_RECORD_EXTERNAL } else { Flag::CU_EVENT_RECORD_DEFAULT };
+        // SAFETY: both live as long as their owners.
+        unsafe { sys::cuEventRecordWithFlags(self.event, stream.stream, flag as u32) }
+            .result()
+            .map_err(fault("cuEventRecordWithFlags"))
+    }
+
+    /// Nanoseconds from this event to a later one of the same stream, both of which have been reached. The GPU's clock
+    /// counts half microseconds.
+    pub(super) fn nanoseconds_until(&self, later: &Event) -> Result<u64, CudaError> {
+        self.context.make_current()?;
+        // SAFETY: both events live.
+        let milliseconds = unsafe { result::event::elapsed(self.event, later.event) };
+        let milliseconds = milliseconds.map_err(fault("cuEventElapsedTime"))?;
+        Ok((f64::from(milliseconds) * 1e6) as u64)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        let _ = self.context.make_current();
+        // SAFETY: not used any more; a recording that is under way is finished by the driver.
+        let _ = unsafe { result::event::destroy(self.event) };
     }
 }
 

@@ -31,11 +31,21 @@ struct Launch {
     args: Vec<u64>,
 }
 
+/// What a stream does.
+#[derive(Clone)]
+enum Work {
+    Launch(Launch),
+    Record { event: usize },
+}
+
 struct State {
-    /// Launches since a stream began to capture, by the stream.
-    captures: BTreeMap<usize, Vec<Launch>>,
-    /// What graphs, and instances of graphs, launch.
-    graphs: BTreeMap<usize, Vec<Launch>>,
+    /// Work since a stream began to capture, by the stream.
+    captures: BTreeMap<usize, Vec<Work>>,
+    /// What graphs, and instances of graphs, do.
+    graphs: BTreeMap<usize, Vec<Work>>,
+    /// When events were reached, in milliseconds; each kernel takes one, and so does a fill of memory.
+    events: BTreeMap<usize, Option<u32>>,
+    now: u32,
     /// Whether any graph was launched.
     has_launched: bool,
     /// Start and size of each piece of memory.
@@ -50,6 +60,8 @@ struct State {
 static STATE: Mutex<State> = Mutex::new(State {
     captures: BTreeMap::new(),
     graphs: BTreeMap::new(),
+    events: BTreeMap::new(),
+    now: 0,
     has_launched: false,
     memory: Vec::new(),
     held: 0,
@@ -64,9 +76,9 @@ impl State {
     }
 
     /// A graph, or an instance of one, of its own.
-    fn add_graph(&mut self, launches: Vec<Launch>) -> usize {
+    fn add_graph(&mut self, work: Vec<Work>) -> usize {
         let handle = self.handle();
-        self.graphs.insert(handle, launches);
+        self.graphs.insert(handle, work);
         handle
     }
 }
@@ -140,13 +152,19 @@ driver! {
     cuDeviceGet(device: *mut c_int, _ordinal: c_int) { give(device, 0) }
     cuDeviceGetName(name: *mut [u8; 9], _size: c_int, _device: c_int) { give(name, *b"Stand-in\0") }
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, _device: c_int) {
-        give(value, if attribute == 75 { 9 } else { 0 })
+        // Architecture 9.0, a clock of 1 GHz.
+        let found = match attribute {
+            75 => 9,
+            13 => 1_000_000,
+            _ => 0,
+        };
+        give(value, found)
     }
     cuDevicePrimaryCtxRetain(context: *mut usize, _device: c_int) { hold(context) }
     cuDevicePrimaryCtxRelease_v2(_device: c_int) {
         release();
         with(|state| {
-            let held = state.held + state.graphs.len() as i32;
+            let held = state.held + (state.graphs.len() + state.events.len()) as i32;
             let log = std::mem::take(&mut state.log);
             println!("{log}held {held} pieces {}", state.memory.len());
         });
@@ -182,15 +200,15 @@ driver_in_context! {
     }
     cuStreamEndCapture(stream: usize, graph: *mut usize) {
         let captured = with(|state| {
-            let launches = state.captures.remove(&stream)?;
-            Some(state.add_graph(launches))
+            let work = state.captures.remove(&stream)?;
+            Some(state.add_graph(work))
         });
         captured.map_or(INVALID_VALUE, |handle| give(graph, handle))
     }
     cuGraphInstantiateWithFlags(instance: *mut usize, graph: usize, _flags: u64) {
         let made = with(|state| {
-            let launches = state.graphs.get(&graph)?.clone();
-            Some(state.add_graph(launches))
+            let work = state.graphs.get(&graph)?.clone();
+            Some(state.add_graph(work))
         });
         made.map_or(INVALID_VALUE, |handle| give(instance, handle))
     }
@@ -253,6 +271,7 @@ driver_in_context! {
             }
             // SAFETY: checked.
             unsafe { (address as *mut u8).write_bytes(byte, bytes) };
+            state.now += 1;
             0
         })
     }
@@ -293,7 +312,7 @@ driver_in_context! {
             let grid = format!("{grid_x}x{grid_y}x{grid_z} of {block_x}x{block_y}x{block_z}");
             state.log += &format!("{} {grid} with {shared}\n", name.to_string_lossy());
             match state.captures.get_mut(&stream) {
-                Some(launches) => launches.push(Launch { kernel, args }),
+                Some(work) => work.push(Work::Launch(Launch { kernel, args })),
                 // All launches are part of a graph.
                 None => return INVALID_VALUE,
             }
@@ -301,13 +320,53 @@ driver_in_context! {
         })
     }
     cuGraphLaunch(instance: usize, _stream: *mut c_void) {
-        let launches = with(|state| {
+        let work = with(|state| {
             state.has_launched = true;
             state.graphs.get(&instance).cloned()
         });
-        let Some(launches) = launches else { return INVALID_VALUE };
-        launches.iter().for_each(run);
+        let Some(work) = work else { return INVALID_VALUE };
+        for work in work {
+            match work {
+                Work::Launch(launch) => {
+                    run(&launch);
+                    with(|state| state.now += 1);
+                }
+                Work::Record { event } => {
+                    with(|state| state.events.insert(event, Some(state.now)));
+                }
+            }
+        }
         0
+    }
+    cuEventCreate(event: *mut usize, _flags: c_uint) {
+        let handle = with(|state| {
+            let handle = state.handle();
+            state.events.insert(handle, None);
+            handle
+        });
+        give(event, handle)
+    }
+    cuEventDestroy_v2(event: usize) {
+        with(|state| if state.events.remove(&event).is_some() { 0 } else { INVALID_VALUE })
+    }
+    cuEventRecordWithFlags(event: usize, stream: usize, flags: c_uint) {
+        with(|state| {
+            let now = state.now;
+            // An event outside of a capture is reached at once; in one, only an external one can be asked for its time.
+            match (state.captures.get_mut(&stream), flags) {
+                (Some(work), 1) => work.push(Work::Record { event }),
+                (None, 0) => _ = state.events.insert(event, Some(now)),
+                _ => return INVALID_VALUE,
+            }
+            0
+        })
+    }
+    cuEventElapsedTime_v2(milliseconds: *mut f32, begin: usize, end: usize) {
+        let times = with(|state| [begin, end].map(|event| state.events.get(&event).copied().flatten()));
+        match times {
+            [Some(begin), Some(end)] => give(milliseconds, end as f32 - begin as f32),
+            _ => INVALID_VALUE,
+        }
     }
 }
 
