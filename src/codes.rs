@@ -117,6 +117,7 @@ const CODES: &[(&str, &str)] = &[
         "The target cannot do what the model or the options ask for, such as a precision.",
     ),
     ("trace::empty", "The artefact has no program that decisions could be generated for."),
+    ("trace::tokenizer", "A trace has tokens that the tokenizer of `skipc trace show` does not know."),
     (
         "trace::tokens",
         "The tokens of `skipc trace show --tokens` are not those of the run that was recorded, by their hash, or not as many as the trace has decisions about.",
@@ -125,6 +126,7 @@ const CODES: &[(&str, &str)] = &[
         "tuning::operands",
         "`skipc tune` has no operands for a kernel with several forms. This is a fault of the compiler.",
     ),
+    ("tuning::other", "The file of `skipc inspect --tuning` is not what the artefact was compiled with."),
     (
         "tuning::parse",
         "The file of `--tuning` is not what `skipc tune` writes; line and column are in the message.",

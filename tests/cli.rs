@@ -325,6 +325,17 @@ fn measured_times_choose_among_forms() {
         assert_eq!(row.split_whitespace().nth(2), Some(tiles), "{shown}");
         let flags = succeeds(&["inspect", &artifact, "--json"]);
         assert!(flags.contains("--tuning "), "{flags}");
+
+        // A report has the code of kernels if it is told the times that decided it, and no other code.
+        let site = |name: &str, more: &[&str]| {
+            let folder = file(name);
+            succeeds(&[&["inspect", &artifact, "--html", &folder][..], more].concat());
+            fs::read_to_string(format!("{folder}/code/0-10.js")).unwrap_or_default()
+        };
+        assert!(site("times unknown", &[]).is_empty());
+        assert!(site("times known", &["--tuning", &edited]).contains("clif"));
+        let folder = file("other times");
+        fails(&["inspect", &artifact, "--html", &folder, "--tuning", &tuned], 1, "tuning::other");
     }
 
     fs::write(file("cut.json"), "{").unwrap();

@@ -182,6 +182,13 @@ fn large_models_and_specs_have_small_reports() {
     let report = data(dir.path());
     check_references(&report);
     assert_eq!(list(&report["blocks"]).len(), 48);
+    // What is shown of a spec is what was written, with its comments.
+    let text = fs::read_to_string("models/skip-48l-d12.toml").unwrap();
+    assert_eq!(report["spec"], text);
+    assert_eq!(report["written"], "models/skip-48l-d12.toml");
+    let place = list(&report["places"]).iter().find(|place| place["name"] == "blocks.47.layers.1").unwrap();
+    let line = text.lines().nth(index(&place["line"]) - 1).unwrap();
+    assert!(line.contains("kind = \"ffn\""), "{line}");
     assert!(size(dir.path()) < LIMIT, "{} bytes", size(dir.path()));
 }
 

@@ -248,6 +248,30 @@ fn a_trace_is_shown_as_a_page_beside_chance() {
     {
         assert!(html.contains(words), "{words}");
     }
+    // Tokens of another vocabulary than bytes are shown by its tokenizer.
+    let words = |count: usize| -> serde_json::Map<String, Value> {
+        (0..count).map(|id| (format!("w{id}"), Value::from(id))).collect()
+    };
+    for (name, count) in [("all", 256), ("few", 3)] {
+        let model = serde_json::json!({"type": "WordLevel", "vocab": words(count), "unk_token": "w0"});
+        let text = serde_json::json!({"version": "1.0", "added_tokens": [], "model": model}).to_string();
+        fs::create_dir(folder.path(name)).unwrap();
+        fs::write(Path::new(&folder.path(name)).join("tokenizer.json"), text).unwrap();
+    }
+    let show = |tokenizer: &str| -> Vec<String> {
+        let tokenizer = folder.path(tokenizer);
+        let named = ["--tokens", TOKENS, "--tokenizer", &tokenizer, "--model", SPEC];
+        let args = [&["trace", "show", &trace, "--html", &page][..], &named].concat();
+        args.into_iter().map(str::to_owned).collect()
+    };
+    fn of(args: &[String]) -> Vec<&str> {
+        args.iter().map(String::as_str).collect()
+    }
+    succeeds(&of(&show("all")));
+    let html = fs::read_to_string(Path::new(&page).join("index.html")).unwrap();
+    assert!(html.matches("\"> w101</span>").count() > 3, "the letter e is a word here");
+    fails(&of(&show("few")), 1, &["trace::tokenizer"]);
+
     let other = folder.array("other.npy", &[3], &[1i64, 2, 3]);
     fails(&["trace", "show", &trace, "--html", &page, "--tokens", &other], 1, &["trace::tokens"]);
     fails(

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use skipc_ir::text::parse;
+use skipc_artifact::regular;
+use skipc_ir::text::{MAX_TEXT, parse};
 
 use super::trace::is_artifact;
 use super::{CpuBackendArg, open_index, to_json};
@@ -83,7 +84,7 @@ pub(super) fn run(args: &DiffArgs, json: bool, out: &mut dyn std::io::Write) -> 
 /// An artefact, a graph, or a spec, which is compiled for it.
 pub(super) fn subject(path: &Path, request: &dyn Fn() -> Result<Request, Error>) -> Result<Subject, Error> {
     if path.extension().is_some_and(|extension| extension == "sir") {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = regular::read_text(path, MAX_TEXT as u64).map_err(|error| Error::io(path, &error))?;
         let graph = parse(&text).map_err(|errors| {
             let first = errors.first().map(ToString::to_string).unwrap_or_default();
             Diagnostic::new("sir::syntax", format!("{}: {first}", path.display()))
@@ -94,7 +95,7 @@ pub(super) fn subject(path: &Path, request: &dyn Fn() -> Result<Request, Error>)
     if is_artifact(path)? {
         return Subject::of_artifact(&open_index(path)?, path);
     }
-    Subject::of_model(Source::open(path, None)?.model, path, &request()?)
+    Subject::of_source(Source::open(path, None)?, path, request()?)
 }
 
 /// `5%` or `0.05`.

@@ -41,7 +41,11 @@ fn shown(args: &InspectArgs, json: bool) -> Result<String, Error> {
         return dot(&args.artifact, phase, json);
     }
     if let Some(dir) = &args.html {
-        return report(&diff::subject(&args.artifact, &|| Ok(Request::host()))?, dir, json);
+        let mut subject = diff::subject(&args.artifact, &|| Ok(Request::host()))?;
+        if let Some(tuning) = &args.tuning {
+            subject = subject.with_tuning(tuning)?;
+        }
+        return report(&subject, dir, json);
     }
     if args.cost {
         return cost::run(args, json);

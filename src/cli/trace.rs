@@ -2,14 +2,17 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
 use skipc_artifact::program::SCORE;
+use skipc_artifact::regular;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
 use skipc_runtime::command::counted;
 use skipc_runtime::command::{self, RunArgs};
+use skipc_runtime::decode::{Bytes, LanguageFiles, TextStream, Tokenizer};
 use skipc_runtime::inputs::Sequences;
 use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
 use skipc_runtime::{Model, Trace};
@@ -20,6 +23,7 @@ use crate::driver::original::model_of;
 use crate::driver::pipeline::{self, Request};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::source::Source;
+use crate::frontend::spec::model::Model as SpecModel;
 use crate::report::html as pages;
 use crate::report::routing::{Comparison, html};
 
@@ -36,11 +40,12 @@ fn show(args: &ShowArgs, json: bool) -> Result<String, Error> {
     let shown = Shown::of(&trace);
     let figures = (json || args.html.is_some()).then(|| Comparison::of(&trace)).transpose()?;
     if let Some((dir, figures)) = args.html.as_ref().zip(figures.as_ref()) {
-        let texts = args.tokens.as_deref().map(|tokens| texts(args, &trace, tokens)).transpose()?;
-        let routers = args.model.as_deref().map(|model| routers(model, &trace)).transpose()?;
+        let model = args.model.as_deref().map(|path| model(path, &trace)).transpose()?;
+        let tokens = args.tokens.as_deref();
+        let texts = tokens.map(|tokens| texts(args, (&trace, model.as_ref()), tokens)).transpose()?;
         let about = html::About {
             source: in_words(&trace.provenance.source),
-            routers: routers.unwrap_or_default(),
+            routers: model.as_ref().map(shares::names).unwrap_or_default(),
             texts: texts.as_deref(),
         };
         pages::write(dir, &[("index.html".to_owned(), html::html(&trace, figures, &about))])?;
@@ -53,10 +58,14 @@ fn show(args: &ShowArgs, json: bool) -> Result<String, Error> {
     to_json(&all)
 }
 
-/// The text of each token: bytes of a text that stand for a character together are shown at the first of them, and tokens that are no
-/// bytes as their numbers.
-fn texts(args: &ShowArgs, trace: &Trace, tokens: &Path) -> Result<Vec<String>, Error> {
-    let Sequences { tokens: ids, .. } = Sequences::read(tokens, args.lengths.as_deref())?;
+/// The text of each token: the characters that it completes, or its number where nothing says which text tokens are.
+fn texts(
+    args: &ShowArgs,
+    (trace, model): (&Trace, Option<&SpecModel>),
+    tokens: &Path,
+) -> Result<Vec<String>, Error> {
+    let sequences = Sequences::read(tokens, args.lengths.as_deref())?;
+    let ids = &sequences.tokens;
     let mut is_own = ids.len() as u64 == trace.n_tokens();
     if let DecisionSource::Recorded(run) = &trace.provenance.source {
         let bytes: Vec<u8> = ids.iter().flat_map(|token| token.to_le_bytes()).collect();
@@ -67,25 +76,54 @@ fn texts(args: &ShowArgs, trace: &Trace, tokens: &Path) -> Result<Vec<String>, E
         let help = "give the tokens, and lengths, of the run that was recorded";
         return Err(Diagnostic::new("trace::tokens", message).help(help).into());
     }
-    let bytes: Option<Vec<u8>> = ids.iter().map(|id| u8::try_from(*id).ok()).collect();
-    let Some(bytes) = bytes else { return Ok(ids.iter().map(|id| format!("{id} ")).collect()) };
-    let mut texts = vec![String::new(); bytes.len()];
-    let mut at = 0;
-    for chunk in bytes.utf8_chunks() {
-        for (idx, c) in chunk.valid().char_indices() {
-            texts[at + idx].push(c);
+    let Some(tokenizer) = tokenizer(args, ids, model)? else {
+        return Ok(ids.iter().map(|id| format!("{id} ")).collect());
+    };
+    let of_sequence = |ids: &[u32]| {
+        let mut stream = TextStream::new(Arc::clone(&tokenizer), &[]);
+        let mut texts: Vec<String> = ids.iter().map(|id| stream.push(*id)).collect();
+        // A character that was begun and not completed.
+        if let Some(last) = texts.last_mut() {
+            last.push_str(&stream.finish());
         }
-        at += chunk.valid().len();
-        for _ in chunk.invalid() {
-            texts[at].push(char::REPLACEMENT_CHARACTER);
-            at += 1;
-        }
-    }
-    Ok(texts)
+        texts
+    };
+    Ok(sequences.ids().flat_map(of_sequence).collect())
 }
 
-/// What each router of a model decides about; the model has to be that of the trace.
-fn routers(path: &Path, trace: &Trace) -> Result<Vec<String>, Error> {
+/// That which is named, or of the model that is; where none is, tokens below 256 are bytes.
+fn tokenizer(
+    args: &ShowArgs,
+    ids: &[u32],
+    model: Option<&SpecModel>,
+) -> Result<Option<Arc<dyn Tokenizer>>, Error> {
+    let n_used = ids.iter().max().map_or(0, |id| id + 1);
+    let bytes: Option<Arc<dyn Tokenizer>> = (n_used <= Bytes.vocab_size()).then(|| Arc::new(Bytes) as _);
+    let tokenizer = match (&args.tokenizer, &args.model) {
+        (Some(path), _) => Some(path.clone()),
+        // The model's own files lie in it if it is a directory, and are in it if it is an artefact.
+        (None, Some(path)) if path.is_dir() => Some(path.clone()),
+        (None, Some(path)) if is_artifact(path)? => None,
+        (None, _) => return Ok(bytes),
+    };
+    let path = args.model.clone().unwrap_or_default();
+    let files = LanguageFiles { model: path, tokenizer: tokenizer.clone(), chat_template: None };
+    let vocab_size = model.and_then(|model| u32::try_from(model.stream.vocab_size).ok()).unwrap_or(u32::MAX);
+    match files.tokenizer(vocab_size) {
+        Ok(found) if found.vocab_size() < n_used => {
+            let message = format!("a token is {}, and the tokenizer has {}", n_used - 1, found.vocab_size());
+            let help = "give the tokenizer of the model that the trace is of";
+            Err(Diagnostic::new("trace::tokenizer", message).help(help).into())
+        }
+        Ok(found) => Ok(Some(found)),
+        // A model without one.
+        Err(skipc_runtime::Error::PromptVocabulary { .. }) if tokenizer.is_none() => Ok(bytes),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A model, which has to be that of the trace.
+fn model(path: &Path, trace: &Trace) -> Result<SpecModel, Error> {
     let model = match is_artifact(path)? {
         true => model_of(&open_index(path)?, path)?,
         false => Source::open(path, None)?.model,
@@ -95,7 +133,7 @@ fn routers(path: &Path, trace: &Trace) -> Result<Vec<String>, Error> {
             format!("{}: the trace is of another model, `{}`", path.display(), trace.provenance.model);
         return Err(Diagnostic::new("trace::model", message).help("give the spec of the trace").into());
     }
-    Ok(shares::names(&model))
+    Ok(model)
 }
 
 /// Writes the trace, and shows it.
@@ -146,7 +184,7 @@ pub(super) fn is_artifact(path: &Path) -> Result<bool, Error> {
         return Ok(false);
     }
     let mut begin = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| Error::io(path, &error))?;
+    let (file, _) = regular::open(path).map_err(|error| Error::io(path, &error))?;
     file.take(14).read_to_end(&mut begin).map_err(|error| Error::io(path, &error))?;
     Ok(begin == b"skipc-artefact")
 }

@@ -90,6 +90,11 @@ impl SourceText {
         &self.name
     }
 
+    /// All of it, as it is shown.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Line and column of a byte offset, both from 1, columns in characters.
     pub fn line_column(&self, offset: usize) -> (usize, usize) {
         let at = self.text.floor_char_boundary(offset);

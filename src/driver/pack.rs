@@ -115,6 +115,14 @@ fn broken(error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
 }
 
+/// The option that names measured times.
+pub const TUNING_FLAG: &str = "--tuning ";
+
+/// As the manifest has it: times by their content.
+pub fn tuning_flag(hash: ContentHash) -> String {
+    format!("{TUNING_FLAG}{hash}")
+}
+
 /// The options of a compile that decide its result, in a fixed order.
 pub(crate) fn flags(request: &Request) -> Vec<String> {
     let mut flags: Vec<String> =
@@ -127,7 +135,7 @@ pub(crate) fn flags(request: &Request) -> Vec<String> {
     flags.extend(request.max_tokens.map(|n| format!("--max-tokens {n}")));
     flags.extend(request.passes.as_ref().map(|passes| format!("--passes {}", passes.join(","))));
     flags.extend(request.fuel.map(|fuel| format!("--fuel {fuel}")));
-    flags.extend(request.tuning.map(|hash| format!("--tuning {hash}")));
+    flags.extend(request.tuning.map(tuning_flag));
     flags
 }
 

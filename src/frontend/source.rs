@@ -44,6 +44,11 @@ impl Source {
         Ok(Source { ast, model, directory: None })
     }
 
+    /// The spec that somebody wrote; that of a directory is made of its configuration.
+    pub fn written(&self) -> Option<Ast> {
+        self.directory.is_none().then(|| self.ast.clone())
+    }
+
     /// The files that make tokens of texts, with their names; none for a spec.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What is looked at: an artefact, a spec that is compiled for it, or a graph in its text form.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use skipc_artifact::bundle::BundleCode;
 use skipc_artifact::manifest::Manifest;
@@ -13,14 +14,19 @@ use skipc_ir::text::parse;
 use skipc_plan::Linked;
 
 use super::phases::{self, Phase};
+use crate::cost::bucketing::tuned;
+use crate::cost::bucketing::tuning::Tuning;
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends::CpuBackend;
 use crate::driver::contents::Contents;
 use crate::driver::original::model_of;
+use crate::driver::pack::{TUNING_FLAG, tuning_flag};
 use crate::driver::pipeline::{self, Compiled, Request};
 use crate::driver::rewrites::{self, OfFunction};
 use crate::driver::trace::Trace;
 use crate::error::Error;
+use crate::frontend::language::ast::Ast;
+use crate::frontend::source::Source;
 use crate::frontend::spec::model::Model;
 
 /// A model in all its forms, as far as there are any.
@@ -29,6 +35,10 @@ pub struct Subject {
     pub name: String,
     /// The resolved model; a graph has none.
     pub model: Option<Model>,
+    /// The spec as it was written, if it is at hand: an artefact keeps the resolved one alone.
+    pub written: Option<Ast>,
+    /// What decides the code of kernels. Measured times are not in an artefact, see [`Subject::with_tuning`].
+    pub request: Request,
     /// Where it comes from, if it is an artefact.
     pub manifest: Option<Manifest>,
     /// The options that decided the compile.
@@ -139,6 +149,8 @@ impl Subject {
         Ok(Subject {
             name: path.display().to_string(),
             model: Some(model),
+            written: None,
+            request,
             options: manifest.flags.clone(),
             manifest: Some(manifest),
             functions,
@@ -154,12 +166,14 @@ impl Subject {
     ///
     /// # Errors
     /// As [`pipeline::compile`].
-    pub fn of_model(model: Model, path: &Path, request: &Request) -> Result<Subject, Error> {
-        let compiled = pipeline::compile(&model, request, &mut Trace::silent())?;
+    pub fn of_source(source: Source, path: &Path, request: Request) -> Result<Subject, Error> {
+        let written = source.written();
+        let model = source.model;
+        let compiled = pipeline::compile(&model, &request, &mut Trace::silent())?;
         let mut functions = Vec::new();
         for phase in &compiled.phases {
             let legal = phase.legal.graph().clone();
-            let phases = phases::between(phase.lowered.clone(), legal, &model, request)?;
+            let phases = phases::between(phase.lowered.clone(), legal, &model, &request)?;
             functions.push(Function { name: phase.function.name().to_owned(), phases });
         }
         let rewrites = compiled.phases.iter().map(|phase| OfFunction {
@@ -168,7 +182,7 @@ impl Subject {
         });
         Ok(Subject {
             name: path.display().to_string(),
-            options: crate::driver::pack::flags(request),
+            options: crate::driver::pack::flags(&request),
             manifest: None,
             functions,
             rewrites: rewrites.collect(),
@@ -181,6 +195,8 @@ impl Subject {
                 .map(|of| PlansOf { kind: of.kind.to_owned(), dtype: of.dtype, linked: of.linked })
                 .collect(),
             model: Some(model),
+            written,
+            request,
         })
     }
 
@@ -190,6 +206,8 @@ impl Subject {
         Subject {
             name: path.display().to_string(),
             model: None,
+            written: None,
+            request: Request::host(),
             manifest: None,
             options: Vec::new(),
             functions: vec![Function { name: "graph".to_owned(), phases }],
@@ -203,7 +221,7 @@ impl Subject {
 }
 
 /// The options of a compile that a manifest keeps, as far as graphs and code of kernels depend on them.
-pub(super) fn request_of(flags: &[String]) -> Request {
+fn request_of(flags: &[String]) -> Request {
     let value = |name: &str| flags.iter().find_map(|flag| flag.strip_prefix(name)?.strip_prefix(' '));
     let mut request = Request::host();
     request.passes = value("--passes").map(|passes| passes.split(',').map(str::to_owned).collect());
@@ -254,6 +272,29 @@ fn unreadable(path: &Path, section: &str, error: &dyn std::fmt::Display) -> Erro
 }
 
 impl Subject {
+    /// With the measured times that it was compiled with, so that the code of its kernels can be generated again.
+    ///
+    /// # Errors
+    /// `tuning::other` for times that are not those.
+    pub fn with_tuning(mut self, path: &Path) -> Result<Subject, Error> {
+        let tuning = Tuning::read(path)?;
+        let hash = tuning.content_hash();
+        if !self.options.contains(&tuning_flag(hash)) {
+            let message = format!("{}: {} was not compiled with these times", path.display(), self.name);
+            let help = "give the file that stood behind `--tuning` when it was compiled, as it was";
+            return Err(Diagnostic::new("tuning::other", message).help(help).into());
+        }
+        self.request.bucketings = tuned(tuning, &Arc::default());
+        self.request.tuning = Some(hash);
+        Ok(self)
+    }
+
+    /// Whether the code of its kernels is what this request generates: not if measured times decided it that are not at
+    /// hand.
+    pub fn knows_its_code(&self) -> bool {
+        self.request.tuning.is_some() || !self.options.iter().any(|option| option.starts_with(TUNING_FLAG))
+    }
+
     /// The graph of a function after a phase.
     pub fn graph(&self, function: &str, phase: &str) -> Option<&Graph> {
         let function = self.functions.iter().find(|of| of.name == function)?;

@@ -113,7 +113,7 @@ const nodeRow = (node, number, phase, of, hit) => h("tr", { class: hit ? "node h
 
 function specView(hits) {
   const lines = R.spec.replace(/\n$/, "").split("\n");
-  return h("pre", { class: "spec", "aria-label": "resolved spec" }, lines.map((text, idx) =>
+  return h("pre", { class: "spec", "aria-label": R.written ? "spec" : "resolved spec" }, lines.map((text, idx) =>
     h("a", { class: hits.includes(idx + 1) ? "l hit" : "l", "data-line": idx + 1, href: to.line(idx + 1), "aria-current": hits.includes(idx + 1) ? "true" : null }, text || " ")));
 }
 const specLine = (line) => line ? h("pre", { class: "spec" }, h("a", { class: "l hit", "data-line": line, href: to.line(line) }, R.spec.split("\n")[line - 1])) : h("p", { class: "soft" }, "No line of the spec asks for it by itself.");
@@ -143,7 +143,8 @@ function codeView(kernels) {
   Promise.all(keys.map(codeOf)).then((all) => {
     const parts = all.flat();
     holder.replaceChildren(...(parts.length ? parts.map(([stage, target, text]) => h("section", null, h("h3", null, `${stage} for ${target}`), h("pre", { tabindex: 0 }, text)))
-      : [h("p", { class: "soft" }, "This report has no code: the code generator that made it is not in the skipc that wrote the report.")]));
+      : [h("p", { class: "soft" }, R.code_is_known ? "This report has no code: the code generator that made it is not in the skipc that wrote the report."
+        : "Measured times decided this code, and they are not in the artefact: write the report with --tuning and the file that it was compiled with.")]));
   });
   return holder;
 }

@@ -36,8 +36,9 @@ function blockRows() {
   }));
 }
 
-VIEWS.model = () => [h("h1", null, "Model and spec"), h("p", { class: "lead" }, "The resolved spec, every default written out, and the blocks that it stacks. Bars are the share of the tokens that a router lets execute; hatched blocks have no router. Click a line to see what it became."),
-  h("div", { class: "two" }, specView([]), blockRows())];
+VIEWS.model = () => [h("h1", null, "Model and spec"), h("p", { class: "lead" }, R.written ? "The spec as it is written, and the blocks that it stacks." : "The resolved spec, every default written out, and the blocks that it stacks.", " Bars are the share of the tokens that a router lets execute; hatched blocks have no router. Click a line to see what it became."),
+  h("div", { class: "two" }, h("section", null, R.written && h("p", { class: "soft" }, code(R.written)), specView([])), blockRows()),
+  R.written && h("details", { id: "resolved" }, h("summary", null, "The resolved spec, every default written out"), h("pre", null, R.resolved))];
 
 VIEWS.spec = (line) => {
   const number = Number(line), text = R.spec.split("\n")[number - 1];
@@ -160,7 +161,7 @@ VIEWS.step = (name, text) => {
   const line = R.places[step.place].line, last = stepsNow().length - 1;
   return [h("div", { class: "crumbs" }, link("#/steps", `Steps of ${of.name}`), number > 0 && [" · ", link(to.step(number - 1), "← before")], number < last && [" · ", link(to.step(number + 1), "next →")]),
     h("h1", null, `Step ${number}`), h("p", { class: "lead" }, "Runs ", link(to.kernel(step.kernel, plan), code(plan.kernels[step.kernel].symbol)), " in ", placeLink(step.place), "."),
-    h("h2", null, "The line of the spec that made it"), line && h("p", null, lineLink(line), " of the resolved spec"), specLine(line),
+    h("h2", null, "The line of the spec that made it"), line && h("p", null, lineLink(line), R.written ? ` of ${R.written}` : " of the resolved spec"), specLine(line),
     h("h2", null, "What it computes"), table(nodeColumns, step.nodes.map((node) => nodeRow(legal.nodes[node], node, legal.name, of))),
     h("h2", null, "What it reads and writes"), argumentTable(step, number, plan),
     h("h2", null, "Code, side by side"), codeView(step.nodes.length ? R.programs.flatMap((_, program) => kernelsFor(step.nodes[0], program)) : [[state.program, step.kernel]])];

@@ -10,7 +10,7 @@ use skipc_artifact::target::Target;
 
 use crate::driver::backends;
 use crate::report::Subject;
-use crate::report::subject::{PlansOf, request_of};
+use crate::report::subject::PlansOf;
 
 /// Bytes of one kernel in one form that are kept: some thousand lines, so that a report stays a few megabytes.
 const KEPT: usize = 64 << 10;
@@ -41,10 +41,9 @@ pub(super) fn of(subject: &Subject) -> Vec<(String, Vec<Form>)> {
 /// Whole texts of a program's code, each with the name of its form.
 fn texts(subject: &Subject, program: &Program, plans: &PlansOf) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let request = request_of(&subject.options);
-    // Measured times decide among forms, and are not in the artefact: what is generated without them would be other code.
-    let is_tuned = subject.options.iter().any(|option| option.starts_with("--tuning"));
-    if !is_tuned
+    let request = &subject.request;
+    // What is generated without the measured times that decided among forms would be other code.
+    if subject.knows_its_code()
         && let Ok(backend) =
             backends::for_target(&program.target, request.cpu_backend, (request.bucketings)(&program.target))
     {

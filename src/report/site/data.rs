@@ -16,6 +16,7 @@ use skipc_plan::Linked;
 
 use super::lines::Lines;
 use crate::error::Error;
+use crate::frontend::language::ast;
 use crate::frontend::language::words::Word;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip_table::Router;
@@ -42,7 +43,11 @@ struct Names {
 pub(super) fn of(subject: &Subject) -> Result<Value, Error> {
     let missing = || Error::internal("report::spec", &"a report is of a model");
     let model = subject.model.as_ref().ok_or_else(missing)?;
-    let spec = model.to_string();
+    let resolved = model.to_string();
+    let ast = match &subject.written {
+        Some(ast) => ast.clone(),
+        None => ast::parse(&model.name, &resolved)?,
+    };
     let mut names = Names::default();
     let functions: Vec<Value> = subject
         .functions
@@ -50,13 +55,16 @@ pub(super) fn of(subject: &Subject) -> Result<Value, Error> {
         .map(|of| json!({"name": of.name, "phases": phases(&of.phases, &mut names)}))
         .collect();
     let plans: Vec<Value> = subject.plans.iter().map(|of| plan(of, &mut names)).collect();
-    let lines = Lines::of(model, &spec);
+    let lines = Lines::of(model, &ast);
     let place = |name: &String| json!({"name": name, "line": lines.line(name)});
     Ok(json!({
         "title": model.name,
         "skipc": env!("CARGO_PKG_VERSION"),
         "what": what(subject),
-        "spec": spec,
+        "spec": ast.source.text(),
+        "written": subject.written.as_ref().map(|ast| ast.source.name()),
+        "resolved": resolved,
+        "code_is_known": subject.knows_its_code(),
         "inspect": subject.inspect,
         "options": subject.options,
         "provenance": provenance(subject),

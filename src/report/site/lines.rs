@@ -1,60 +1,68 @@
-//! Which line of a resolved spec a place in the model comes from.
+//! Which line of a spec a place in the model comes from.
 
 use std::collections::BTreeMap;
 
+use crate::frontend::language::ast::{Ast, Entry, Table, ValueKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::node::Unit;
 
 /// The lines of a spec by the places that they ask for, counted from 1.
 pub(super) struct Lines {
     places: BTreeMap<String, usize>,
-    model: usize,
-}
-
-/// The lines of one block in the text.
-#[derive(Default)]
-struct BlockLines {
-    header: usize,
-    skip: Option<usize>,
-    layers: Vec<usize>,
 }
 
 impl Lines {
-    /// Reads the text of a model as it prints itself: a line for each header, key and layer.
-    pub(super) fn of(model: &Model, text: &str) -> Lines {
-        let mut blocks: BTreeMap<String, BlockLines> = BTreeMap::new();
-        let mut places = BTreeMap::new();
-        let (mut section, mut first) = (String::new(), 0);
-        for (number, line) in (1..).zip(text.lines()) {
-            if line.starts_with('[') {
-                section = line.to_owned();
-                first = if line == "[model]" { number } else { first };
-                blocks.entry(section.clone()).or_default().header = number;
-            } else if line.starts_with("skip = ") {
-                blocks.entry(section.clone()).or_default().skip = Some(number);
-            } else if line.starts_with("  {") {
-                blocks.entry(section.clone()).or_default().layers.push(number);
-            } else if section == "[model]" {
-                // What stands before and behind the blocks is named after the keys that ask for it.
-                let key = line.split(' ').next().unwrap_or_default();
-                for (place, asked) in [("embed", "vocab_size"), ("head", "tie_embeddings")] {
-                    if key == asked {
-                        places.insert(place.to_owned(), number);
-                    }
-                }
+    /// Reads the lines of a model in the spec that it was resolved from, or in its own text.
+    pub(super) fn of(model: &Model, ast: &Ast) -> Lines {
+        let mut lines = Lines { places: BTreeMap::new() };
+        let number = |offset: usize| ast.source.line_column(offset).0;
+        if let Some(entry) = ast.root.get("model") {
+            let header = number(entry.value.span.start);
+            lines.places.insert("inputs".to_owned(), header);
+            // What stands before and behind the blocks is named after the keys that ask for it.
+            let keys = as_table(entry).map(|table| &table.entries).into_iter().flatten();
+            let asked = [("embed", ["vocab_size", "input"]), ("head", ["tie_embeddings", "head"])];
+            for (place, words) in asked {
+                let key = keys.clone().find(|entry| words.contains(&entry.key.as_str()));
+                lines.places.insert(place.to_owned(), key.map_or(header, |key| number(key.key_span.start)));
             }
         }
+        let defined = ast.root.get("block").and_then(as_table);
         for (idx, block) in model.blocks.iter().enumerate() {
-            let header = format!("[block.{}]", toml_edit::Key::new(&block.name).display_repr());
-            let Some(lines) = blocks.get(&header) else { continue };
-            places.insert(Unit::Block.name(idx), lines.header);
-            places.insert(Unit::Block.router(idx), lines.skip.unwrap_or(lines.header));
-            for (layer, line) in lines.layers.iter().enumerate() {
-                places.insert(Unit::Layer(layer).name(idx), *line);
-                places.insert(Unit::Layer(layer).router(idx), *line);
+            if let Some(entry) = defined.and_then(|blocks| blocks.get(&block.name)) {
+                lines.add_block(idx, entry, &number);
             }
         }
-        Lines { places, model: first }
+        lines
+    }
+
+    fn add_block(&mut self, idx: usize, entry: &Entry, number: &dyn Fn(usize) -> usize) {
+        self.places.insert(Unit::Block.name(idx), number(entry.value.span.start));
+        let Some(block) = as_table(entry) else { return };
+        self.add_skip(Unit::Block.router(idx), &format!("blocks.{idx}.otherwise"), block, number);
+        let Some(ValueKind::List(layers)) = block.get("layers").map(|entry| &entry.value.kind) else {
+            return;
+        };
+        for (layer, value) in layers.iter().enumerate() {
+            let unit = Unit::Layer(layer);
+            self.places.insert(unit.name(idx), number(value.span.start));
+            if let ValueKind::Table(table) = &value.kind {
+                let otherwise = format!("blocks.{idx}.layer_otherwise.{layer}");
+                self.add_skip(unit.router(idx), &otherwise, table, number);
+            }
+        }
+    }
+
+    /// The line of a choice, and those of the layers that its other branch has.
+    fn add_skip(&mut self, router: String, otherwise: &str, unit: &Table, number: &dyn Fn(usize) -> usize) {
+        let Some(entry) = unit.get("skip") else { return };
+        self.places.insert(router, number(entry.key_span.start));
+        let layers = as_table(entry).and_then(|skip| skip.get("otherwise"));
+        if let Some(ValueKind::List(layers)) = layers.map(|entry| &entry.value.kind) {
+            for (layer, value) in layers.iter().enumerate() {
+                self.places.insert(format!("{otherwise}.{layer}"), number(value.span.start));
+            }
+        }
     }
 
     /// The line that a place, such as `blocks.3.layers.0`, comes from: its own, or that of what it is in.
@@ -64,32 +72,48 @@ impl Lines {
             if let Some(line) = self.places.get(place) {
                 return Some(*line);
             }
-            match place.rsplit_once('.') {
-                Some((outer, _)) => place = outer,
-                None => return (place == "inputs").then_some(self.model),
-            }
+            place = place.rsplit_once('.')?.0;
         }
+    }
+}
+
+fn as_table(entry: &Entry) -> Option<&Table> {
+    match &entry.value.kind {
+        ValueKind::Table(table) => Some(table),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::spec;
+    use crate::frontend::language::ast;
+    use crate::frontend::source::Source;
+
+    const TEXT: &str = "# A comment.\n[model]\nname = \"t\"\nvocab_size = 8\nd_model = 16\nmax_positions = 32\nnorm = \"rmsnorm\"\npositions = \"none\"\ntie_embeddings = true\n\n[[stack]]\nblocks = [\"a\", \"a\"]\n\n[block.a]\nlayers = [\n  { kind = \"ffn\", d_ff = 32, activation = \"relu\" },\n  { kind = \"ffn\", d_ff = 64, activation = \"relu\",\n    skip = { router = \"gumbel\", density = 0.5 } },\n]\n";
 
     #[test]
-    fn places_have_their_lines() {
-        let text = "[model]\nname = \"t\"\nvocab_size = 8\nd_model = 16\nmax_positions = 32\nnorm = \"rmsnorm\"\npositions = \"none\"\ntie_embeddings = true\n\n[block.a]\nlayers = [{ kind = \"ffn\", d_ff = 32, activation = \"relu\" }, { kind = \"ffn\", d_ff = 64, activation = \"relu\", skip = { router = \"gumbel\", density = 0.5 } }]\n\n[[stack]]\nblocks = [\"a\", \"a\"]\n";
-        let model = spec::model("t.toml", text).unwrap_or_else(|error| panic!("{error}"));
-        let text = model.to_string();
-        let lines = Lines::of(&model, &text);
-        let line = |place: &str| lines.line(place).map(|line| text.lines().nth(line - 1).unwrap_or_default());
-        assert!(line("blocks.1.layers.1").is_some_and(|line| line.contains("d_ff = 64")));
-        assert!(line("blocks.0.layers.0.norm").is_some_and(|line| line.contains("d_ff = 32")));
-        assert!(line("blocks.0.layer_routers.1").is_some_and(|line| line.contains("d_ff = 64")));
-        assert_eq!(line("blocks.0.other"), Some("[block.a]"));
-        assert_eq!(line("embed"), Some("vocab_size = 8"));
-        assert_eq!(line("inputs"), Some("[model]"));
-        assert_eq!(line("elsewhere"), None);
+    fn places_have_their_lines_in_both_texts() {
+        let source = Source::of_text("t.toml", TEXT).unwrap_or_else(|error| panic!("{error:?}"));
+        let resolved = source.model.to_string();
+        let resolved_ast = ast::parse("t", &resolved).unwrap_or_else(|error| panic!("{error:?}"));
+        for (text, ast, router) in
+            [(TEXT, &source.ast, "skip = "), (resolved.as_str(), &resolved_ast, "d_ff = 64")]
+        {
+            let lines = Lines::of(&source.model, ast);
+            let line =
+                |place: &str| lines.line(place).map(|line| text.lines().nth(line - 1).unwrap_or_default());
+            let holds = |place: &str, words: &str| {
+                assert!(line(place).is_some_and(|line| line.contains(words)), "{place}: {:?}", line(place));
+            };
+            holds("blocks.1.layers.1", "d_ff = 64");
+            holds("blocks.0.layers.0.norm", "d_ff = 32");
+            holds("blocks.0.layer_routers.1", router);
+            holds("blocks.0.other", "[block.a]");
+            holds("embed", "vocab_size = 8");
+            holds("head", "tie_embeddings = true");
+            holds("inputs", "[model]");
+            assert_eq!(line("elsewhere"), None);
+        }
     }
 }

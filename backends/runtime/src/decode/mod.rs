@@ -59,6 +59,7 @@ pub use recompute::{Recompute, prepare};
 pub use request::{Event, Finish, Handle, Listener, Request};
 pub use sampling::{LogProbs, Sampling};
 pub use speculate::{Drafts, Speculation};
+pub use text::TextStream;
 pub use tokenizer::{Bytes, Tokenizer};
 
 use skipc_artifact::program::{PAGE_ROWS, STEP};
