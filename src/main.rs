@@ -7,10 +7,17 @@ use std::process::ExitCode;
 
 use skipc::Error;
 use skipc::cli::{self, Cli};
+use skipc_runtime::allocator::{self, CommandAllocator};
 use skipc_runtime::command::printable;
+
+#[global_allocator]
+static ALLOCATOR: CommandAllocator = CommandAllocator;
 
 fn main() -> ExitCode {
     let (cli, files) = Cli::from_command_line();
+    if cli.json {
+        allocator::answer_in_json();
+    }
     let mut out: Box<dyn Write> = match files.write_to_stdout() {
         true => Box::new(std::io::stderr().lock()),
         false => Box::new(std::io::stdout().lock()),

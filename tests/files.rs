@@ -5,10 +5,14 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 const GOLDEN: &str = "tests/golden/gumbel";
+
+/// How long a command may take that has nothing to do, on a machine that does other things, too.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn skipc(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skipc"));
@@ -212,4 +216,122 @@ fn rows_are_continued_as_what_they_are() {
     assert!(wanted.iter().any(|token| *token != wanted[0]), "the draws should tell rows apart: {wanted:?}");
     // Shares are of all rows: each has its own tokens and all new ones but the last.
     assert!(said.contains(&format!(" of {} tokens", (n_rows - 1) * (width + 2))), "{said}");
+}
+
+/// Every argument that names a file, as a pipe that nobody writes to, as a device without an end, and as a folder: refused at
+/// once, before anything is read.
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let folder = Folder::new();
+    let fifo = folder.named("pipe");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    fs::create_dir(folder.path("folder")).unwrap();
+    let cases: &[&[&str]] = &[
+        &["check", "?"],
+        &["init", "?", "-o", "out"],
+        &["compile", "?", "--weights", "w", "-o", "out"],
+        &["compile", "spec.toml", "--weights", "?", "-o", "out"],
+        &["compile", "spec.toml", "--weights", "w", "--tuning", "?", "-o", "out"],
+        &["inspect", "?"],
+        &["inspect", "?", "--html", "out"],
+        &["inspect", "m.skp", "--html", "out", "--tuning", "?"],
+        &["inspect", "?", "--cost"],
+        &["inspect", "m.skp", "--tokens", "?"],
+        &["diff", "?", "m.skp"],
+        &["diff", "g.sir", "?"],
+        &["opt", "?"],
+        &["verify", "?", "--weights", "w"],
+        &["verify", "m.skp", "--weights", "?"],
+        &["verify", "m.skp", "--weights", "w", "--tokens", "?"],
+        &["run", "?", "--tokens", "t.npy"],
+        &["run", "m.skp", "--tokens", "?"],
+        &["run", "m.skp", "--tokens", "t.npy", "--lengths", "?"],
+        &["run", "m.skp", "--tokens", "t.npy", "--routing", "?"],
+        &["generate", "?", "--tokens", "t.npy"],
+        &["generate", "m.skp", "--tokens", "?"],
+        &["generate", "m.skp", "--prompt-file", "?"],
+        &["eval", "?", "--tokens", "t.npy"],
+        &["eval", "m.skp", "--tokens", "?"],
+        &["eval", "m.skp", "--text", "?"],
+        &["serve", "?", "--port", "0"],
+        &["serve", "m.skp", "--port", "0", "--api-keys", "?"],
+        &["bench", "?", "--rounds", "1"],
+        &["bench", "spec.toml", "--weights", "?", "--rounds", "1"],
+        &["tune", "?", "-o", "out"],
+        &["profile", "?"],
+        &["trace", "record", "?", "--tokens", "t.npy", "-o", "out"],
+        &["trace", "record", "m.skp", "--tokens", "?", "-o", "out"],
+        &["trace", "generate", "?", "--lengths", "3", "--density", "1", "-o", "out"],
+        &["trace", "show", "?"],
+        &["trace", "show", "x.trace", "--html", "out", "--tokens", "?"],
+        &["trace", "show", "x.trace", "--html", "out", "--model", "?"],
+    ];
+    for args in cases {
+        for what in [fifo.as_str(), "/dev/zero", "folder"] {
+            let given: Vec<&str> = args.iter().map(|arg| if *arg == "?" { what } else { arg }).collect();
+            let begun = Instant::now();
+            let mut child = skipc(&given)
+                .current_dir(folder.0.path())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let status = loop {
+                match child.try_wait().unwrap() {
+                    Some(status) => break status,
+                    None if begun.elapsed() > PATIENCE => {
+                        child.kill().unwrap();
+                        panic!("skipc {given:?} waits");
+                    }
+                    None => std::thread::sleep(Duration::from_millis(5)),
+                }
+            };
+            assert!(matches!(status.code(), Some(1 | 2)), "skipc {given:?}: {status}");
+        }
+    }
+}
+
+/// A command without memory says so, in JSON if it was asked for, and is not aborted.
+#[test]
+fn memory_that_there_is_not_is_an_error() {
+    let folder = Folder::new();
+    // An embedding of 16 GB.
+    let spec = "[model]\nname = \"large\"\nvocab_size = 1048576\nd_model = 4096\nmax_positions = 64\nnorm = \"rmsnorm\"\npositions = \"none\"\ntie_embeddings = true\n\n[[stack]]\nblocks = [\"a\"]\n\n[block.a]\nlayers = [{ kind = \"ffn\", d_ff = 64, activation = \"relu\" }]\n";
+    fs::write(folder.path("large.toml"), spec).unwrap();
+    let limited = |args: &str| {
+        let command = format!("ulimit -v 4000000; exec {} {args}", env!("CARGO_BIN_EXE_skipc"));
+        let output = Command::new("sh").args(["-c", &command]).current_dir(folder.0.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (_, said) = limited("init large.toml -o out");
+    assert!(said.starts_with("memory::exhausted"), "{said}");
+    let (json, _) = limited("init large.toml -o out --json");
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(found["errors"][0]["code"], "memory::exhausted");
+}
+
+/// Killed at any moment, a command leaves the old file or the new one, and nothing else after the next that ends.
+#[test]
+fn what_a_killed_command_leaves_is_gone_after_the_next() {
+    let folder = Folder::new();
+    let (spec, out) = (folder.named("spec.toml"), folder.named("made/w"));
+    fs::create_dir(folder.path("made")).unwrap();
+    let init = ["init", &spec, "-o", &out];
+    succeeds(&init);
+    let wanted = fs::read(&out).unwrap();
+    let mut killed = 0;
+    for moment in 0..40 {
+        let mut child = skipc(&init).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(500 * moment));
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        assert!(fs::read(&out).unwrap() == wanted, "after {moment}");
+    }
+    assert!(killed > 0, "each was faster");
+    succeeds(&init);
+    let names: Vec<_> =
+        fs::read_dir(folder.path("made")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["w"]);
 }

@@ -19,6 +19,7 @@ use crate::driver::pipeline::{self, Compiled, Request, Variant};
 use crate::driver::targets::Targets;
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::language::ast::Ast;
 use crate::frontend::lint;
 use crate::frontend::lower::{Function, KeyValues};
 use crate::frontend::spec::model::Model;
@@ -35,6 +36,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let weights = source::weights(&source, args.weights.as_deref(), &args.checkpoint)?;
     let weights = weights.ok_or_else(|| no_weights(args))?;
     let language = source.texts()?;
+    let written = source.written();
     let model = source.model;
     let mut trace = Trace::new(args.emit.clone(), args.dump_to.clone())
         .map_err(|error| Error::io(args.dump_to.as_deref().unwrap_or(&args.spec), &error))?
@@ -54,7 +56,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
     let external = external(args, path)?;
     let files = (path.as_path(), external.as_deref());
     let [bytes, external_bytes] = pack::write(files, (&model, &weights), (&request, compiled), &mut trace)?;
-    let report = args.report.as_deref().map(|dir| report(path, dir)).transpose()?;
+    let report = args.report.as_deref().map(|dir| report(path, dir, written, args)).transpose()?;
     if json {
         let times: Vec<_> = trace
             .times()
@@ -107,8 +109,13 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
 }
 
 /// The report of the artefact that was written.
-fn report(artifact: &Path, dir: &Path) -> Result<String, Error> {
-    inspect::report(&Subject::of_artifact(&open_index(artifact)?, artifact)?, dir, false)
+fn report(artifact: &Path, dir: &Path, written: Option<Ast>, args: &CompileArgs) -> Result<String, Error> {
+    let mut subject = Subject::of_artifact(&open_index(artifact)?, artifact)?;
+    subject.written = written;
+    if let Some(tuning) = &args.tuning {
+        subject = subject.with_tuning(tuning)?;
+    }
+    inspect::report(&subject, dir, false)
 }
 
 fn no_weights(args: &CompileArgs) -> Error {

@@ -283,7 +283,7 @@ pub enum Requirement {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("input").required(true).args(["text", "tokens"]))]
 pub struct EvalArgs {
-    /// The compiled model.
+    /// The compiled model. Its machine code becomes part of this process: open only files that you trust as programs.
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
 
@@ -352,6 +352,11 @@ pub struct InspectArgs {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["cost", "section", "rewrites", "buffers", "tokens", "dot"])]
     pub html: Option<PathBuf>,
 
+    /// The file that the artefact was compiled with by `--tuning`, for the code of its kernels in the report: which form each has
+    /// was decided by these times.
+    #[arg(long, requires = "html", value_name = "TUNED.json")]
+    pub tuning: Option<PathBuf>,
+
     /// End with exit code 4 unless this holds for what `--json` prints: `kernels <= 105`, `promises.device_resident`,
     /// `programs[target=cpu].steps < 300`. A list counts as its length. Can be given several times.
     #[arg(long, value_name = "EXPR")]
@@ -382,7 +387,7 @@ pub struct InspectArgs {
 /// Arguments of `skipc verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Artefact.
+    /// Artefact. Its machine code becomes part of this process: open only files that you trust as programs.
     pub artifact: PathBuf,
 
     /// Weights that the artefact was compiled with (safetensors, or a directory), so that its own constants are compared with
@@ -658,7 +663,12 @@ pub struct ShowArgs {
     #[arg(long, value_name = "L.npy", requires = "tokens")]
     pub lengths: Option<PathBuf>,
 
-    /// The artefact, or model spec (TOML), for the names of the routers on the page.
+    /// The tokenizer of the text on the page: a tokenizer.json, or the folder that has one [default: that of the model; bytes].
+    #[arg(long, value_name = "FILE|DIR", requires = "tokens")]
+    pub tokenizer: Option<PathBuf>,
+
+    /// The artefact, model spec (TOML) or directory as Hugging Face has them, for the names of the routers on the page and for
+    /// its tokenizer.
     #[arg(id = "of_model", long = "model", value_name = "M.skp|SPEC", requires = "html")]
     pub model: Option<PathBuf>,
 }
@@ -666,7 +676,7 @@ pub struct ShowArgs {
 /// Arguments of `skipc trace record`.
 #[derive(Debug, Args)]
 pub struct RecordArgs {
-    /// Artefact.
+    /// Artefact. Its machine code becomes part of this process: open only files that you trust as programs.
     pub artifact: PathBuf,
 
     /// Token ids: int .npy, `[tokens]` or `[batch, tokens]`.

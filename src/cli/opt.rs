@@ -1,9 +1,9 @@
 //! `skipc opt`: passes on the text form of a graph.
 
 use std::fmt::Write;
-use std::fs;
 
 use serde_json::{Value, json};
+use skipc_artifact::regular;
 use skipc_ir::text::{MAX_TEXT, parse};
 use skipc_passes::{Options, Report, default_pipeline, run_reported};
 
@@ -55,7 +55,8 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Error> {
 
 fn read(args: &OptArgs) -> Result<String, Error> {
     let path = &args.graph;
-    let bytes = fs::read(path).map_err(|error| Error::io(path, &error))?;
+    // One byte more than is parsed, so that a text that is too long is refused by the parser's own words.
+    let bytes = regular::read(path, MAX_TEXT as u64 + 1).map_err(|error| Error::io(path, &error))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let message = format!("{} is not text: byte {at} is not UTF-8", path.display());

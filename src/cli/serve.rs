@@ -17,7 +17,7 @@ use crate::serve::{self, EngineSettings, Report, Settings};
 /// Arguments of `skipc serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The compiled model.
+    /// The compiled model. Its machine code becomes part of this process: open only files that you trust as programs.
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
 

@@ -5,9 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use skipc_artifact::regular;
 
 use crate::error::Error;
 use crate::train::{Evaluation, StepRecord};
+
+/// Bytes of a log at most.
+const LOG_BYTES: u64 = 1 << 32;
 
 /// A log that goes on.
 pub(super) struct Log {
@@ -65,6 +69,6 @@ impl Log {
 
 /// The lines of a log; one that was cut short when a run was killed is none.
 fn lines(path: &Path) -> Result<Vec<Value>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+    let text = regular::read_text(path, LOG_BYTES).map_err(|error| Error::io(path, &error))?;
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

@@ -28,6 +28,7 @@ use axum::routing::{get, post};
 use futures_util::StreamExt;
 use serde::Serialize;
 use serde_json::json;
+use skipc_artifact::regular;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -45,6 +46,9 @@ pub use engine::EngineSettings;
 
 /// Most bytes of a request's body.
 const BODY_BYTES: usize = 4 << 20;
+
+/// Bytes of a file of keys at most.
+const KEYS_BYTES: u64 = 1 << 20;
 
 /// How many times more of a body that is too long is read, so that its sender gets to the answer.
 const DRAIN_FACTOR: usize = 16;
@@ -150,7 +154,7 @@ fn engine_error(error: Option<skipc_runtime::Error>) -> Error {
 
 /// The hashes of the keys in a file, so that they are compared in a time that says nothing.
 fn read_keys(path: &Path) -> Result<Vec<blake3::Hash>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+    let text = regular::read_text(path, KEYS_BYTES).map_err(|error| Error::io(path, &error))?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let keys: Vec<_> = lines.map(|line| blake3::hash(line.as_bytes())).collect();
     match keys.is_empty() {

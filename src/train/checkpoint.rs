@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
-use skipc_artifact::replace;
 use skipc_artifact::section::ContentHash;
+use skipc_artifact::{regular, replace};
 
 use super::{Tensor, Tensors};
 use crate::diagnostic::Diagnostic;
@@ -18,6 +18,9 @@ use crate::frontend::language::words::quoted;
 
 /// Checkpoints that are kept.
 const KEPT: usize = 2;
+
+/// Bytes of a file of a checkpoint at most, as of an artefact.
+const CHECKPOINT_BYTES: u64 = 1 << 36;
 
 /// What a run is, so that one that goes on can tell whether it is the same.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,7 +147,7 @@ fn read_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>), Erro
             Diagnostic::new("train::checkpoint", message).help("remove it, and go on from the one before"),
         )
     };
-    let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
+    let bytes = regular::read(path, CHECKPOINT_BYTES).map_err(|error| Error::io(path, &error))?;
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(&error))?;
     let text = header.metadata().as_ref().and_then(|map| map.get("skipc")).cloned().unwrap_or_default();
     let metadata = serde_json::from_str(&text).map_err(|error| wrong(&error))?;

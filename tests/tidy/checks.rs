@@ -49,9 +49,10 @@ const COMMAND_LINE: [&str; 7] = ["axum", "clap", "comfy-table", "indicatif", "mi
 const ONE_PLACE: [&str; 6] = ["melior", "melior-macro", "mlir-sys", "inkwell", "llvm-sys", "tblgen"];
 
 /// Where `unsafe` may stand: a file, or a folder with a slash at its end.
-const UNSAFE_PLACES: [&str; 9] = [
+const UNSAFE_PLACES: [&str; 10] = [
     "backends/llvm/src/ffi.rs",
     "backends/mlir/src/ffi.rs",
+    "backends/runtime/src/allocator.rs",
     "backends/runtime/src/cpu.rs",
     "backends/runtime/src/cpu/",
     "backends/runtime/src/cuda.rs",

@@ -14,6 +14,7 @@ pub mod manifest;
 #[cfg(feature = "link")]
 pub mod object_image;
 pub mod reader;
+pub mod regular;
 pub mod replace;
 pub mod section;
 pub mod writer;

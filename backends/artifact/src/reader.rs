@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::container::{self, External, Header, Layout, PREAMBLE_LENGTH, SECTION_LIMIT};
 use crate::error::Error;
 use crate::manifest::Manifest;
+use crate::regular;
 use crate::section::{ContentHash, SectionEntry, SectionKind};
 
 /// What has sections.
@@ -162,12 +163,7 @@ impl Index {
     /// between them, is not checked.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Io { action: "read", path: path.into(), source };
-        // Asked before the file is opened: to open a pipe would wait for a writer.
-        if !std::fs::metadata(path).map_err(failed)?.is_file() {
-            return Err(failed(io::Error::other("it is not a regular file")));
-        }
-        let mut file = File::open(path).map_err(failed)?;
-        let file_length = file.metadata().map_err(failed)?.len();
+        let (mut file, file_length) = regular::open(path).map_err(failed)?;
         let mut preamble = Vec::new();
         io::Read::by_ref(&mut file)
             .take(PREAMBLE_LENGTH as u64)

@@ -1,8 +1,10 @@
 //! Writes a file whole or not at all.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 use crate::error::Error;
 
@@ -17,7 +19,8 @@ const MOST_LINKS: usize = 40;
 ///
 /// # Errors
 ///
-/// What the file system or `write` says. The temporary file is then gone and `path` is as it was.
+/// What the file system or `write` says. The temporary file is then gone and `path` is as it was. If the process is killed
+/// meanwhile, the temporary file stays until the next one that writes into this folder.
 pub fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let buffered = |file: &mut File| {
         let mut buffered = BufWriter::with_capacity(1 << 20, file);
@@ -61,15 +64,8 @@ fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) ->
         let missing = format!("there is no folder {}", folder.display());
         return Err(failed(path, "write")(io::Error::new(io::ErrorKind::NotFound, missing)));
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".skipc-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What any new file gets; the process's umask still applies. The default of a temporary file is private.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut temporary = builder.tempfile_in(folder).map_err(failed(path, "write"))?;
+    remove_abandoned(folder);
+    let mut temporary = temporary_in(folder).map_err(failed(path, "write"))?;
     write(temporary.as_file_mut()).map_err(failed(path, "write"))?;
     if let Ok(before) = std::fs::metadata(&target) {
         keep(&before, temporary.as_file()).map_err(failed(path, "keep the owner and mode of"))?;
@@ -77,6 +73,50 @@ fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) ->
     temporary.as_file().sync_all().map_err(failed(path, "sync"))?;
     temporary.persist(&target).map_err(|refused| failed(path, "rename to")(refused.error))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(path, "sync the folder of"))
+}
+
+/// How the names of temporary files begin.
+const PREFIX: &str = ".skipc-";
+
+/// A temporary file that is locked as long as it is open, which says that somebody writes it.
+fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What any new file gets; the process's umask still applies. The default of a temporary file is private.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    loop {
+        let temporary = builder.tempfile_in(folder)?;
+        // Another process may have taken it for abandoned before it was locked, and holds the lock or has removed it.
+        match temporary.as_file().try_lock() {
+            Err(TryLockError::WouldBlock) => {}
+            // A file system without locks: nobody can lock it, and so nobody removes it.
+            Err(TryLockError::Error(_)) => return Ok(temporary),
+            Ok(()) if temporary.path().exists() => return Ok(temporary),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Removes temporary files whose process was killed: what nobody has locked is no longer written. Those that cannot be looked
+/// at stay.
+fn remove_abandoned(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            let path = entry.path();
+            // The lock is held until the file is gone.
+            if let Ok(file) = File::open(&path)
+                && file.try_lock().is_ok()
+            {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+    }
 }
 
 /// The folder of a file.
@@ -262,6 +302,28 @@ mod tests {
         assert_ne!(identity(&path("new")), identity(&path("other")));
         assert_eq!(identity("/dev/null".as_ref()), None);
         assert_eq!(identity(&path("none/x")), None);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_with_the_next_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in [".skipc-dead", ".skipc-alive", ".other"] {
+            std::fs::write(path(name), "part").unwrap();
+        }
+        let alive = std::fs::File::open(path(".skipc-alive")).unwrap();
+        alive.lock().unwrap();
+        super::file(&path("out"), |out| {
+            // While this one is written, somebody else writes.
+            super::file(&path("other"), |other| other.write_all(b"second"))
+                .map_err(|error| std::io::Error::other(error.to_string()))?;
+            out.write_all(b"first")
+        })
+        .unwrap();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".other", ".skipc-alive", "other", "out"]);
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub const CODES: &[(&str, &str)] = &[
         "cuda::sticky",
         "A kernel did something that ends the use of the GPU by this process, such as a read outside its memory. This is a fault of the compiler.",
     ),
+    (
+        "memory::exhausted",
+        "The system has no memory left for this process, or a limit such as `ulimit -v` forbids more. A smaller model, batch or number of threads needs less.",
+    ),
     ("npy::dtype", "The elements of a .npy file are of a type that is not read here."),
     ("npy::format", "A file is not a sound .npy file, or is cut short."),
     ("npy::shape", "A .npy file has another shape than its use wants."),

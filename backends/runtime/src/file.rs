@@ -1,8 +1,9 @@
 //! Files that anyone may have made, read into memory.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+
+use skipc_artifact::regular;
 
 use crate::error::Error;
 
@@ -13,12 +14,8 @@ use crate::error::Error;
 /// [`Error::Io`] or [`Error::TooLarge`].
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Io { action: "read", path: path.into(), source };
-    // Asked before the file is opened: to open a pipe would wait for a writer.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("it is not a regular file")));
-    }
+    let (file, _) = regular::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
     let size = file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
     if size > limit {
         return Err(Error::TooLarge { path: path.into(), size, limit });

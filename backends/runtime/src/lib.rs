@@ -17,6 +17,8 @@
 //! of threads. Once loaded, nothing is written but the session's own memory. [`command`] is the command line that
 //! `skipc run` and `skipc-run` share.
 
+#[expect(unsafe_code, reason = "an allocator hands out memory")]
+pub mod allocator;
 pub mod arrays;
 pub mod batch;
 pub mod codes;

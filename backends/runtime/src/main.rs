@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use skipc_runtime::Error;
+use skipc_runtime::allocator::{self, CommandAllocator};
 use skipc_runtime::command::{self, Console, Files, GenerateArgs, RunArgs};
 
 /// Runs compiled models
@@ -30,7 +31,13 @@ enum Command {
     Generate(GenerateArgs),
 }
 
+#[global_allocator]
+static ALLOCATOR: CommandAllocator = CommandAllocator;
+
 fn main() -> ExitCode {
+    if wants_json() {
+        allocator::answer_in_json();
+    }
     let command = Cli::command();
     let parsed = command
         .clone()

@@ -10,6 +10,7 @@ use memmap2::{Mmap, MmapMut};
 use skipc_artifact::bundle;
 use skipc_artifact::container::{External, Header};
 use skipc_artifact::reader::{Artifact, Sections};
+use skipc_artifact::regular;
 use skipc_artifact::section::SectionEntry;
 use skipc_artifact::target::Target;
 
@@ -112,16 +113,11 @@ impl Sections for Model {
 /// The bytes of a regular file.
 fn read(path: &Path) -> Result<Mmap, Error> {
     let failed = |source| Error::Io { action: "read", path: path.into(), source };
-    // Asked before the file is opened: to open a pipe would wait for a writer.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(std::io::Error::other("it is not a regular file")));
+    let (mut file, size) = regular::open(path).map_err(failed)?;
+    if size > FILE_LIMIT {
+        return Err(Error::TooLarge { path: path.into(), size, limit: FILE_LIMIT });
     }
-    if metadata.len() > FILE_LIMIT {
-        return Err(Error::TooLarge { path: path.into(), size: metadata.len(), limit: FILE_LIMIT });
-    }
-    let mut file = File::open(path).map_err(failed)?;
-    fill(metadata.len(), |bytes| file.read_exact(bytes).map_err(failed))
+    fill(size, |bytes| file.read_exact(bytes).map_err(failed))
 }
 
 fn fill(length: u64, fill: impl FnOnce(&mut [u8]) -> Result<(), Error>) -> Result<Mmap, Error> {

@@ -49,7 +49,7 @@ pub fn read_ints(path: &Path, ranks: &[usize]) -> Result<IntArray, Error> {
 
 /// [`read_ints`] from memory; `path` is for errors only.
 pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<IntArray, Error> {
-    parse(path, file, ranks, ("int32, int64 or uint8, little-endian", int_decoder))
+    parse(path, file, ranks, ("integers of at most 32 bits, int64 or bool, little-endian", int_decoder))
 }
 
 /// As [`read_ints`], an array of float32.
@@ -152,7 +152,11 @@ fn int_decoder(dtype: &npyz::DType) -> Option<fn(&[u8]) -> i64> {
     match plain(dtype)? {
         (TypeChar::Int, 4) => Some(|bytes| bytes.try_into().map(i32::from_le_bytes).map_or(0, i64::from)),
         (TypeChar::Int, 8) => Some(|bytes| bytes.try_into().map_or(0, i64::from_le_bytes)),
-        (TypeChar::Uint, 1) => Some(|bytes| bytes.first().copied().map_or(0, i64::from)),
+        (TypeChar::Int, 2) => Some(|bytes| bytes.try_into().map(i16::from_le_bytes).map_or(0, i64::from)),
+        (TypeChar::Int, 1) => Some(|bytes| bytes.try_into().map(i8::from_le_bytes).map_or(0, i64::from)),
+        (TypeChar::Uint, 4) => Some(|bytes| bytes.try_into().map(u32::from_le_bytes).map_or(0, i64::from)),
+        (TypeChar::Uint, 2) => Some(|bytes| bytes.try_into().map(u16::from_le_bytes).map_or(0, i64::from)),
+        (TypeChar::Uint | TypeChar::Bool, 1) => Some(|bytes| bytes.first().copied().map_or(0, i64::from)),
         _ => None,
     }
 }
@@ -203,12 +207,17 @@ mod tests {
     }
 
     #[test]
-    fn the_three_types_are_read() {
+    fn whole_numbers_of_every_type_are_read() {
         let array = parse(&file_of(&[2, 2], &[1i32, -2, 3, 4]), &[1, 2]).unwrap();
         assert_eq!(array, IntArray { shape: vec![2, 2], data: vec![1, -2, 3, 4] });
         assert_eq!(parse(&file_of(&[1], &[i64::MIN]), &[1]).unwrap().data, [i64::MIN]);
         assert_eq!(parse(&file_of(&[0, 7], &[0u8; 0]), &[2]).unwrap().data, [0i64; 0]);
         assert_eq!(parse(&file_of(&[3], &[0u8, 1, 255]), &[1]).unwrap().data, [0, 1, 255]);
+        assert_eq!(parse(&file_of(&[2], &[-1i8, 127]), &[1]).unwrap().data, [-1, 127]);
+        assert_eq!(parse(&file_of(&[2], &[i16::MIN, 7]), &[1]).unwrap().data, [-32768, 7]);
+        assert_eq!(parse(&file_of(&[2], &[u16::MAX, 7]), &[1]).unwrap().data, [65535, 7]);
+        assert_eq!(parse(&file_of(&[1], &[u32::MAX]), &[1]).unwrap().data, [i64::from(u32::MAX)]);
+        assert_eq!(parse(&file_of(&[2], &[true, false]), &[1]).unwrap().data, [1, 0]);
     }
 
     #[test]

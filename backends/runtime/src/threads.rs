@@ -6,6 +6,9 @@ use crate::error::Error;
 /// than a short kernel takes, and shorter than the system takes to wake a thread.
 const LOOKS: u32 = 1000;
 
+/// Threads at most, on a machine that has not more processors: more only wait for each other.
+const MOST: usize = 256;
+
 /// A fixed number of threads that do one thing together. The calling thread is one of them: so the system has the others
 /// to place, and finds them processors of their own.
 #[derive(Debug)]
@@ -19,9 +22,13 @@ impl Threads {
     ///
     /// # Errors
     ///
-    /// [`Error::Threads`] if the system gives no more.
+    /// [`Error::Threads`] for none, or more than [`Threads::most`]; and if the system gives no more.
     pub fn new(threads: usize) -> Result<Self, Error> {
-        if threads <= 1 {
+        let most = Self::most();
+        if !(1..=most).contains(&threads) {
+            return Err(Error::Threads { threads, reason: format!("it should be from 1 to {most}") });
+        }
+        if threads == 1 {
             return Ok(Self { pool: None });
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build();
@@ -33,6 +40,12 @@ impl Threads {
     #[must_use]
     pub fn available() -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// The most that a session takes: as many as the machine runs at once, or 256 if these are fewer.
+    #[must_use]
+    pub fn most() -> usize {
+        Self::available().max(MOST)
     }
 
     /// How many there are.
@@ -75,7 +88,7 @@ mod tests {
 
     #[test]
     fn every_thread_is_called_once() {
-        for threads in [0, 1, 2, 3] {
+        for threads in [1, 2, 3] {
             let threads = Threads::new(threads).unwrap();
             for _ in 0..100 {
                 let called: Vec<_> = (0..threads.count()).map(|_| AtomicUsize::new(0)).collect();
@@ -84,6 +97,17 @@ mod tests {
                 });
                 assert!(called.iter().all(|called| called.load(Ordering::Relaxed) == 1));
             }
+        }
+    }
+
+    #[test]
+    fn none_and_too_many_are_refused() {
+        for threads in [0, Threads::most() + 1, usize::MAX] {
+            assert_eq!(
+                Threads::new(threads).err().map(|error| error.code()),
+                Some("run::threads"),
+                "{threads}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
+use skipc_artifact::regular;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::Tile;
@@ -14,6 +15,9 @@ use crate::error::{Error, ErrorKind};
 
 /// Format of the file; raised with each change.
 pub const VERSION: u32 = 1;
+
+/// Bytes of a tuning file at most.
+const FILE_BYTES: u64 = 1 << 26;
 
 /// The content of a tuning file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,7 +102,7 @@ impl Tuning {
     /// # Errors
     /// `tuning::parse` and `tuning::table` with the place, `tuning::version`.
     pub fn read(path: &Path) -> Result<Tuning, Error> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
+        let text = regular::read_text(path, FILE_BYTES).map_err(|error| Error::io(path, &error))?;
         let refuse = |code: &'static str, message: String, help: &str| {
             let message = format!("{}: {message}", path.display());
             Error::new(ErrorKind::Input, Diagnostic::new(code, message).help(help))

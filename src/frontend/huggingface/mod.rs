@@ -24,6 +24,7 @@ use crate::frontend::spec::{self, model::Model};
 use crate::frontend::weights::{self, Weights};
 use config::Config;
 use renamed::{Naming, Renamed};
+use skipc_artifact::regular;
 
 pub use routers::RouterTensor;
 
@@ -32,6 +33,9 @@ const WEIGHTS: &str = "model.safetensors";
 
 /// The index of several.
 const INDEX: &str = "model.safetensors.index.json";
+
+/// Most bytes of one of these. The largest tokenizers have 40 MiB.
+const TEXT_BYTES: u64 = 1 << 28;
 
 /// Files that stand between a model and people; a directory has those that its tokenizer needs.
 const TEXTS: [&str; 5] = [
@@ -146,7 +150,7 @@ impl Directory {
         }
         let read = |name: &'static str| {
             let path = self.folder.join(name);
-            let bytes = std::fs::read(&path).map_err(|error| {
+            let bytes = regular::read(&path, TEXT_BYTES).map_err(|error| {
                 Diagnostic::new("weights::read", format!("cannot read {}: {error}", path.display()))
             })?;
             Ok((name, bytes))

@@ -25,13 +25,12 @@ pub mod skip_table;
 pub mod steps;
 pub mod tensors;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use super::language::{ast, limits};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use model::Model;
+use skipc_artifact::regular;
 
 /// Parses and resolves a spec. `name` is what users call the file.
 pub fn model(name: &str, text: &str) -> Result<Model, Diagnostics> {
@@ -51,12 +50,10 @@ pub fn read_text(path: &Path) -> Result<(String, String), Diagnostic> {
         Diagnostic::new("spec::read", format!("cannot read {name}: {error}"))
             .help("give the path of a spec in TOML, or of a directory with a config.json")
     };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(limits::FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > limits::FILE_BYTES {
-        return Err(limits::file_too_large(&name));
-    }
+    let bytes = regular::read(path, limits::FILE_BYTES as u64).map_err(|error| match error.kind() {
+        std::io::ErrorKind::FileTooLarge => limits::file_too_large(&name),
+        _ => failed(error),
+    })?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok((name, text)),
         Err(error) => {

@@ -15,6 +15,7 @@ use std::path::Path;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo as Row};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use skipc_artifact::regular;
 
 use super::{DType, Tensor, TensorInfo, TensorSource, no_tensor};
 use crate::diagnostic::Diagnostic;
@@ -42,13 +43,8 @@ impl Safetensors {
     pub fn open(path: &Path) -> Result<Safetensors, Diagnostic> {
         let name = path.display().to_string();
         let failed = |error: std::io::Error| unreadable(&name, &error);
-        // Asked before the file is opened: to open a pipe would wait for a writer.
-        let metadata = std::fs::metadata(path).map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(failed(std::io::Error::other("it is not a regular file")));
-        }
-        let file = File::open(path).map_err(failed)?;
-        let (rows, begin) = read_header(&name, &file, metadata.len())?;
+        let (file, length) = regular::open(path).map_err(failed)?;
+        let (rows, begin) = read_header(&name, &file, length)?;
         Ok(Safetensors::new(name, rows, begin, Data::File(file)))
     }
 

@@ -1,9 +1,11 @@
 //! Several safetensors files with an index, as large models are published: `model.safetensors.index.json`.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
+use skipc_artifact::regular;
 
 use super::safetensors::Safetensors;
 use super::{Tensor, TensorInfo, TensorSource, no_tensor};
@@ -97,14 +99,10 @@ fn read_index(path: &Path, name: &str) -> Result<Index, Diagnostic> {
         Diagnostic::new("weights::read", format!("cannot read {name}: {error}"))
             .help("give the path of a safetensors file, or of the index of several")
     };
-    let metadata = std::fs::metadata(path).map_err(|error| failed(&error))?;
-    if !metadata.is_file() {
-        return Err(failed(&"it is not a regular file"));
-    }
-    if metadata.len() > INDEX_BYTES {
-        return Err(wrong(name, &format!("it has {} bytes, at most {INDEX_BYTES} are read", metadata.len())));
-    }
-    let text = std::fs::read(path).map_err(|error| failed(&error))?;
+    let text = regular::read(path, INDEX_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => wrong(name, &error.to_string()),
+        _ => failed(&error),
+    })?;
     serde_json::from_slice(&text).map_err(|error| wrong(name, &error.to_string()))
 }
 

@@ -34,7 +34,7 @@ const SLOTS: u32 = 32;
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("begin").required(true).args(["prompt", "prompt_file", "tokens"]))]
 pub struct GenerateArgs {
-    /// The compiled model
+    /// The compiled model. Its machine code becomes part of this process: open only files that you trust as programs
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
 

@@ -37,7 +37,7 @@ use printer::Printer;
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// The compiled model
+    /// The compiled model. Its machine code becomes part of this process: open only files that you trust as programs
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
 
