@@ -28,6 +28,7 @@ pub mod runner_up;
 mod saturate;
 #[cfg(test)]
 mod tests;
+mod widths;
 
 use std::collections::BTreeMap;
 

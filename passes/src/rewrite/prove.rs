@@ -1,17 +1,17 @@
 //! Every rewritten region is compared with its source where nothing rounds, before it is used.
 //!
 //! Both are made graphs of their own, with inputs for what they take from outside, and evaluated over GF(2⁶¹ − 1) on
-//! five tokens with forced decisions. Widths are divided by what they all have in common, so that the check of a large
-//! layer costs what that of a small one does; what does not divide is checked as it is.
+//! five tokens with forced decisions. Widths are made smaller ([`super::widths`]), so that the check of a large layer costs
+//! what that of a small one does; what cannot be made smaller is checked as it is, up to a limit.
 
 use std::collections::BTreeMap;
 
-use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Routing, Weights};
 use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score, stacked_name};
 use smallvec::SmallVec;
 
 use super::language::Head;
+use super::widths::Widths;
 
 /// What a check says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +31,29 @@ pub(crate) struct Dag<'a> {
     pub(crate) roots: &'a [usize],
 }
 
+/// Numbers in weights of a form at most that is checked: a gigabyte of them in both forms, in the exact domain.
+const MOST_NUMBERS: u64 = 1 << 26;
+
 /// Compares two forms whose roots correspond.
 pub(crate) fn compare(a: Dag<'_>, b: Dag<'_>) -> Verdict {
-    let whole = Widths { unit: 0 };
-    let small = common_unit(a, whole).map(|unit| Widths { unit });
-    let verdict = small.map_or(Verdict::Unknown, |widths| compare_at(a, b, widths));
+    let whole = Widths::default();
+    let small = match (graph(a, &whole), graph(b, &whole)) {
+        (Some(a), Some(b)) => Widths::of_graphs([&a, &b]),
+        _ => return Verdict::Unknown,
+    };
+    let verdict = small.map_or(Verdict::Unknown, |widths| compare_at(a, b, &widths));
     match verdict {
         Verdict::Equal => Verdict::Equal,
-        // Remainders that add up to another whole unit would make a difference that is none.
-        _ => compare_at(a, b, whole),
+        // Widths that become others may tie what was not tied; only those of the model show a difference.
+        _ => compare_at(a, b, &whole),
     }
 }
 
-fn compare_at(a: Dag<'_>, b: Dag<'_>, widths: Widths) -> Verdict {
-    let run = |form| graph(form, widths).and_then(|graph| outputs::<Gf61>(&graph, 0));
+fn compare_at(a: Dag<'_>, b: Dag<'_>, widths: &Widths) -> Verdict {
+    let run = |form| {
+        let graph = graph(form, widths).filter(|graph| numbers_of(graph) <= MOST_NUMBERS)?;
+        outputs::<Gf61>(&graph, 0)
+    };
     match (run(a), run(b)) {
         (Some(a), Some(b)) if a == b => Verdict::Equal,
         (Some(_), Some(_)) => Verdict::Different,
@@ -52,142 +61,20 @@ fn compare_at(a: Dag<'_>, b: Dag<'_>, widths: Widths) -> Verdict {
     }
 }
 
-/// How sizes are made smaller: a size is so many units and a remainder, and becomes the sum of both.
-#[derive(Clone, Copy)]
-struct Widths {
-    /// 0 leaves sizes alone.
-    unit: u32,
-}
-
-impl Widths {
-    fn of(self, size: u32) -> u32 {
-        size.checked_div(self.unit).map_or(size, |units| units + size % self.unit)
-    }
-
-    fn ty(self, ty: &Type) -> Type {
-        match ty {
-            Type::Tensor { elem, dims } => {
-                let dims: Vec<Dim> = dims.iter().map(|dim| self.dim(*dim)).collect();
-                Type::tensor(*elem, &dims)
-            }
-            Type::Set { .. } | Type::Partition { .. } | Type::State { .. } => ty.clone(),
+/// How many numbers the weights of a graph have.
+fn numbers_of(graph: &Graph) -> u64 {
+    let of = |value: Value| match graph.op(value) {
+        Op::Weight { shape, .. } => shape.0.iter().map(|size| u64::from(*size)).product(),
+        Op::WeightStack { count, shape, .. } => {
+            u64::from(*count) * shape.0.iter().map(|size| u64::from(*size)).product::<u64>()
         }
-    }
-
-    fn dim(self, dim: Dim) -> Dim {
-        match dim {
-            Dim::Fixed(size) => Dim::Fixed(self.of(size)),
-            _ => dim,
-        }
-    }
-
-    fn op(self, op: &Op) -> Op {
-        match op {
-            Op::Weight { name, shape } => {
-                let shape = Shape(shape.0.iter().map(|size| self.of(*size)).collect());
-                Op::Weight { name: name.clone(), shape }
-            }
-            Op::WeightStack { name, count, shape } => {
-                let shape = Shape(shape.0.iter().map(|size| self.of(*size)).collect());
-                Op::WeightStack { name: name.clone(), count: *count, shape }
-            }
-            Op::Slice { start, len } => Op::Slice { start: self.of(*start), len: self.of(*len) },
-            Op::WeightRows { start, len } => Op::WeightRows { start: self.of(*start), len: self.of(*len) },
-            Op::Rope { heads, theta, turned, scaling } => {
-                let turned = turned.map(|turned| self.of(turned));
-                Op::Rope { heads: *heads, theta: *theta, turned, scaling: *scaling }
-            }
-            // Their attributes are no widths: heads, groups and experts are counts.
-            Op::Input { .. }
-            | Op::FoldGain {}
-            | Op::OffsetGain { .. }
-            | Op::Embed {}
-            | Op::Matmul {}
-            | Op::RouterLogits {}
-            | Op::GroupedMatmul {}
-            | Op::AddBias {}
-            | Op::RmsNorm { .. }
-            | Op::InvRms { .. }
-            | Op::LayerNorm { .. }
-            | Op::Attention { .. }
-            | Op::CachedAttention { .. }
-            | Op::SequenceMean {}
-            | Op::Unary(_)
-            | Op::Binary(_)
-            | Op::ScaleRows {}
-            | Op::Widen {}
-            | Op::ForceFirst { .. }
-            | Op::Complement { .. }
-            | Op::Choose { .. }
-            | Op::Partition { .. }
-            | Op::Route { .. }
-            | Op::RouteRandom { .. }
-            | Op::RouteTopK { .. }
-            | Op::LimitFirst { .. }
-            | Op::LimitFirstAfter { .. }
-            | Op::Pending { .. }
-            | Op::StoreRows {}
-            | Op::AddRows {}
-            | Op::LimitBest { .. }
-            | Op::Gather {}
-            | Op::Scatter {}
-            | Op::Executed {}
-            | Op::FillMask { .. }
-            | Op::Training(_) => op.clone(),
-        }
-    }
-}
-
-/// Sizes that count routers' columns and the like: never divided.
-const SMALL: u32 = 8;
-
-/// What all widths of a form are multiples of, halves of heads included; `None` if there is nothing to gain.
-fn common_unit(form: Dag<'_>, whole: Widths) -> Option<u32> {
-    let graph = graph(form, whole)?;
-    let mut unit = 0;
-    let divide = |unit: &mut u32, size: u32| {
-        if size > SMALL {
-            *unit = gcd(*unit, size);
-        }
+        _ => 0,
     };
-    for value in graph.values() {
-        let ty = graph.ty(value);
-        if let Some((_, dims)) = ty.as_tensor() {
-            dims.iter().for_each(|dim| {
-                if let Dim::Fixed(size) = dim {
-                    divide(&mut unit, *size)
-                }
-            });
-        }
-        let op = graph.op(value);
-        if let Op::Slice { start, len } | Op::WeightRows { start, len } = op {
-            [*start, *len].into_iter().for_each(|size| divide(&mut unit, size));
-        }
-        // However small: a head that is divided further has no halves.
-        if let Op::Rope { heads, turned, .. } = op {
-            unit = gcd(unit, ty.cols() / heads / 2);
-            unit = gcd(unit, turned.unwrap_or(0) / 2);
-        }
-        if let Op::RmsNorm { groups: Some(groups), .. } | Op::LayerNorm { groups: Some(groups), .. } = op {
-            unit = gcd(unit, ty.cols() / groups);
-        }
-        if let Op::Attention { heads, .. } = op {
-            unit = gcd(unit, ty.cols() / heads);
-        }
-    }
-    (unit > 1).then_some(unit)
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    let (mut a, mut b) = (a, b);
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
+    graph.values().map(of).fold(0, u64::saturating_add)
 }
 
 /// A graph of the form: what it takes from outside are inputs, its roots are results. `None` if it does not type.
-fn graph(form: Dag<'_>, widths: Widths) -> Option<Graph> {
+fn graph(form: Dag<'_>, widths: &Widths) -> Option<Graph> {
     let (mut graph, origin) = (Graph::new("region"), Origin::default());
     let mut values: Vec<Value> = Vec::with_capacity(form.nodes.len());
     for (head, operands) in form.nodes {
@@ -218,7 +105,7 @@ pub(crate) struct Standalone(Graph);
 #[cfg(test)]
 impl Standalone {
     pub(crate) fn new(form: Dag<'_>) -> Option<Standalone> {
-        graph(form, Widths { unit: 0 }).map(Standalone)
+        graph(form, &Widths::default()).map(Standalone)
     }
 
     /// The graph, to be evaluated on other inputs.
