@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Gf61, Number, Routing, Weights};
 use skipc_ir::{Dim, Elem, Graph, Op, Origin, Port, Role, SetSym, Type, Value, random_score, stacked_name};
 use smallvec::SmallVec;
@@ -63,12 +64,12 @@ fn compare_at(a: Dag<'_>, b: Dag<'_>, widths: &Widths) -> Verdict {
 
 /// How many numbers the weights of a graph have.
 fn numbers_of(graph: &Graph) -> u64 {
-    let of = |value: Value| match graph.op(value) {
-        Op::Weight { shape, .. } => shape.0.iter().map(|size| u64::from(*size)).product(),
-        Op::WeightStack { count, shape, .. } => {
-            u64::from(*count) * shape.0.iter().map(|size| u64::from(*size)).product::<u64>()
+    let product = |shape: &Shape| shape.0.iter().map(|size| u64::from(*size)).product::<u64>();
+    let of = |value: Value| {
+        if let Op::WeightStack { count, shape, .. } = graph.op(value) {
+            return u64::from(*count) * product(shape);
         }
-        _ => 0,
+        if let Op::Weight { shape, .. } = graph.op(value) { product(shape) } else { 0 }
     };
     graph.values().map(of).fold(0, u64::saturating_add)
 }
