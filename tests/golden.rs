@@ -162,6 +162,9 @@ fn every_option_has_a_case() {
     let mut seen = std::collections::BTreeSet::new();
     for case in golden() {
         let Loaded { model, .. } = load(&case);
+        seen.insert(format!("input {}", model.stream.input.word()));
+        seen.insert(format!("class token {}", model.stream.has_class_token()));
+        seen.extend(model.stream.pooled.map(|pooled| format!("pool {}", pooled.pool.word())));
         for layer in model.blocks.iter().flat_map(Block::layers) {
             seen.insert(format!("norms {}", layer.norms().word()));
             let layer = serde_json::to_value(layer.layer).expect("plain data");
@@ -219,6 +222,10 @@ fn every_option_has_a_case() {
         both(&["scale null", "scale said", "softcap said", "window said"], &["attention"]),
         both(&["rotation null", "turns all true", "turns all false"], &["attention"]),
         both(&["rope_scaling null", "rope_scaling \"linear\"", "rope_scaling \"llama3\""], &["attention"]),
+        both(&["mask causal", "mask full"], &["attention"]),
+        both(&["first", "mean", "last"], &["pool"]),
+        both(&["tokens", "patches"], &["input"]),
+        both(&["token true"], &["class"]),
         both(&["pre", "post", "both"], &["norms"]),
         both(&["sequence", "parallel", "parallel_one_norm"], &["layout"]),
         both(&["activation gelu", "activation gelu_erf", "activation silu"], &["ffn"]),
@@ -240,11 +247,19 @@ fn host_code_agrees_with_pytorch() {
     }
 }
 
+/// What a session takes of a case.
+fn batch_of(case: &Case) -> skipc_runtime::Batch {
+    let lengths = case.tokens.iter().map(|row| row.len() as u32).collect();
+    if !case.patches.is_empty() {
+        return skipc_runtime::Batch::of_rows(case.patches.clone(), lengths);
+    }
+    let tokens = case.tokens.iter().flatten().map(|token| *token as u32).collect();
+    skipc_runtime::Batch { tokens, lengths, ..Default::default() }
+}
+
 fn check_host_code(case: &Case, model: &skipc_runtime::Model, (cpu, max_level): (CpuBackend, HostLevel)) {
     let what = format!("host code by {}, up to {max_level:?}", cpu.name());
-    let lengths: Vec<u32> = case.tokens.iter().map(|row| row.len() as u32).collect();
-    let tokens: Vec<u32> = case.tokens.iter().flatten().map(|token| *token as u32).collect();
-    let batch = skipc_runtime::Batch { tokens, lengths, ..Default::default() };
+    let batch = batch_of(case);
     let run = |threads: usize, checked: bool| {
         let options = Options { threads, checked, max_level: Some(max_level) };
         Session::new(model, Device::Cpu, options).unwrap().run(&batch).unwrap()
@@ -373,12 +388,7 @@ fn host_code_in_bf16_and_8_bits_keeps_its_bound() {
     for (idx, case) in golden().iter().filter(|case| case.n_tokens() <= SHORT).enumerate() {
         let loaded = load(case);
         let routing = case.scored.gates.iter().map(|gate| gate.iter().map(|bit| u8::from(*bit)).collect());
-        let batch = skipc_runtime::Batch {
-            tokens: case.tokens.iter().flatten().map(|token| *token as u32).collect(),
-            lengths: case.tokens.iter().map(|row| row.len() as u32).collect(),
-            routing: Some(routing.collect()),
-            ..Default::default()
-        };
+        let batch = skipc_runtime::Batch { routing: Some(routing.collect()), ..batch_of(case) };
         let of_llvm = || backends().filter(|(cpu, _)| *cpu == CpuBackend::Llvm);
         // One of eight in 8 bits, too: what differs is matmuls, which every case has.
         let in_8_bits = idx.is_multiple_of(8).then_some((true, 6.0));

@@ -279,6 +279,8 @@ ops! {
     Widen = "widen" (x) {} [RowWise, Pointwise];
     /// `scores` `f32[r, 1]`, to which +∞ is added at the positions before `first`: those execute, and rank above all others.
     ForceFirst = "force_first" (scores, positions) {first: u32} [RowWise, Pointwise];
+    /// `x` `[r, d]` with `class` `[1, d]` in the rows at position 0: a class token in front of each sequence.
+    ClassToken = "class_token" (x, class, positions) {} [RowWise];
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 

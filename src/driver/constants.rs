@@ -136,6 +136,9 @@ fn elements(PlanConstant { source, constant }: &PlanConstant, weights: &Weights)
             let forced = |position: usize| if position < *first as usize { f32::INFINITY } else { 0.0 };
             (0..n).map(forced).collect()
         }
+        ConstantSource::Beginning { .. } => {
+            (0..n).map(|position| f32::from(u8::from(position == 0))).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, .. } => rope(constant, *frequencies, *half, libm::sin),
     };
     if values.len() == n { Ok(values) } else { Err(wrong_size()) }

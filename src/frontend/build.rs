@@ -9,7 +9,7 @@ use skipc_ir::{Binary, Op, Scoring, SetSym, Unary};
 
 use super::spec::skip::{Scorer, Skip};
 use super::spec::steps::{Step, Steps};
-use super::stream::{Head, NormKind, Positions, Stream, StreamInput};
+use super::stream::{Head, NormKind, Patches, Pool, Pooled, Positions, Stream, StreamInput};
 
 /// What a tensor of the weights is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -190,11 +190,14 @@ pub(super) fn embedding<B: Build>(
     positions: B::Value,
 ) -> Result<B::Value, B::Error> {
     let Stream { d_model: d, vocab_size, max_positions, embed_scale, .. } = b.stream();
-    let mut x = input;
-    if b.stream().input == StreamInput::Tokens {
-        let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
-        x = b.add(Op::Embed {}, &[table, x])?;
-    }
+    let mut x = match (b.stream().input, b.stream().patches) {
+        (StreamInput::Tokens, _) => {
+            let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
+            b.add(Op::Embed {}, &[table, input])?
+        }
+        (StreamInput::Patches, Some(patches)) => embedded_patches(b, patches, input, positions)?,
+        (StreamInput::Rows | StreamInput::Patches, _) => input,
+    };
     if embed_scale != 1.0 {
         x = b.add(Unary::Scale(F64::from(embed_scale)), &[x])?;
     }
@@ -206,12 +209,33 @@ pub(super) fn embedding<B: Build>(
     b.add(Binary::Add, &[x, positions])
 }
 
-/// Logits `[rows, vocab_size]` of the stream `x`, or its rows if the model has no head.
-pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Error> {
+/// The stream that patches begin with, and the class token in the row in front of them.
+fn embedded_patches<B: Build>(
+    b: &mut B,
+    Patches { dim, class_token }: Patches,
+    patches: B::Value,
+    positions: B::Value,
+) -> Result<B::Value, B::Error> {
+    let d = b.stream().d_model;
+    let x = b.project(patches, "patch_embed", TensorRole::Projection, [d, dim])?;
+    let bias = b.parameter("patch_embed.bias", TensorRole::Embedding, &[d])?;
+    let x = b.add(Op::AddBias {}, &[x, bias])?;
+    if !class_token {
+        return Ok(x);
+    }
+    let class = b.parameter("cls.weight", TensorRole::Embedding, &[1, d])?;
+    b.add(Op::ClassToken {}, &[x, class, positions])
+}
+
+/// Logits `[rows, vocab_size]` of the stream `x`, or its rows if the model has no head. Where it scores sequences, whose index
+/// each row has, the logits of a sequence are those of one of its rows.
+pub(super) fn head<B: Build>(b: &mut B, x: B::Value, sequences: B::Value) -> Result<B::Value, B::Error> {
     let (d, vocab_size) = (b.stream().d_model, b.stream().vocab_size);
     let x = b.pre_norm(x, b.stream().final_norm.then_some("norm"))?;
-    if b.stream().head == Head::Rows {
-        return Ok(x);
+    match (b.stream().head, b.stream().pooled) {
+        (Head::Tokens, _) => {}
+        (Head::Pooled, Some(pooled)) => return pooled_scores(b, pooled, x, sequences),
+        (Head::Rows | Head::Pooled, _) => return Ok(x),
     }
     let (name, role) = match b.stream().tie_embeddings {
         true => ("embed", TensorRole::Embedding),
@@ -228,6 +252,21 @@ pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Erro
         logits = b.add(Unary::Scale(F64::from(cap)), &[logits])?;
     }
     Ok(logits)
+}
+
+/// Scores `[rows, classes]` of what is made of the sequence of each row.
+fn pooled_scores<B: Build>(
+    b: &mut B,
+    Pooled { pool, classes }: Pooled,
+    x: B::Value,
+    sequences: B::Value,
+) -> Result<B::Value, B::Error> {
+    let x = match pool {
+        Pool::Mean => b.add(Op::SequenceMean {}, &[x, sequences])?,
+        Pool::First | Pool::Last => x,
+    };
+    let (d, role) = (b.stream().d_model, (TensorRole::Projection, b.stream().head_bias));
+    b.project_with_bias(x, "head", role, [classes, d])
 }
 
 /// The logits `f32[rows, R]` of the router of a skip over what it reads.

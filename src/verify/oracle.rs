@@ -179,6 +179,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::ScaleRows {}
         | Op::Widen {}
         | Op::ForceFirst { .. }
+        | Op::ClassToken {}
         | Op::Slice { .. }
         | Op::StoreRows {}
         | Op::AddRows {}

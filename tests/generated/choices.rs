@@ -1,7 +1,7 @@
 //! What choices may say beside a router and its density: deciders of several steps, forced tokens, other branches, scales.
 
 use skipc::frontend::language::words::Word as _;
-use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm};
+use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, Mask, QkNorm};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Node, Norms, Route, SubLayer};
 use skipc::frontend::spec::skip::{BranchScale, Branches, Skip};
@@ -132,6 +132,7 @@ fn layers(rng: &mut Rng) -> Vec<Node> {
                     rotation: None,
                     scale: None,
                     softcap: None,
+                    mask: Mask::Causal,
                     window: one_of(rng, &[None, None, Some(2)]),
                 }),
                 _ => Layer::Ffn(Ffn {

@@ -79,7 +79,8 @@ def continue_greedily(model, tokens, new):
 
 def evaluate(model, tokens, new, lengths=None):
     """All that a case stores of one run: arrays by file name, and the figures of case.json."""
-    tokens = torch.from_numpy(np.atleast_2d(tokens).astype(np.int64))
+    patches = model.spec.input == "patches"
+    tokens = torch.from_numpy(tokens if patches else np.atleast_2d(tokens).astype(np.int64))
     if lengths is not None:
         lengths = np.array(lengths, np.int32)
         tokens[torch.arange(tokens.shape[1]) >= torch.from_numpy(lengths)[:, None]] = 0
@@ -88,7 +89,7 @@ def evaluate(model, tokens, new, lengths=None):
     greedy, near, gap = continue_greedily(model, tokens if lengths is None else tokens[:, :lengths[0]], new)
     near = min(near, margins(ran.pieces), experts_near)
     arrays = {
-        "tokens": tokens.numpy().astype(np.int32),
+        **({"patches": tokens.numpy()} if patches else {"tokens": tokens.numpy().astype(np.int32)}),
         "logits": ran.logits.numpy(),
         "gates": ran.gates,
         "greedy": greedy.numpy().astype(np.int32),
@@ -105,7 +106,9 @@ def evaluate(model, tokens, new, lengths=None):
         generated = run(model, tokens, lengths, generating=True)
         near = min(near, margins(generated.pieces, True))
         arrays |= {"generate_logits": generated.logits.numpy(), "generate_gates": generated.gates}
-    count = tokens.numel() if lengths is None else int(lengths.sum())
+    rows = len(tokens)
+    count = rows * tokens.shape[1] if lengths is None else int(lengths.sum())
+    count += rows * int(model.spec.cls_token)
     figures = {
         "nearest_score": near,
         "nearest_greedy_logit": gap,
@@ -123,6 +126,8 @@ def write(out, arrays, figures, model):
     """Writes the arrays and case.json, with the errors of the run measured against float64."""
     for name, array in arrays.items():
         np.save(out / f"{name}.npy", array)
+    if model.spec.head == "pooled":
+        figures = {"pool": model.spec.pool} | figures
     figures = figures | bf16_error.measure(model, arrays)
     (out / "case.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(out.name, json.dumps(figures))
@@ -136,7 +141,11 @@ def random_case(spec_path, out, *, batch=2, tokens=100, seed=0, new=0, dtype="bf
         model = SkipLM(spec).eval()
         init(model, seed * 1000 + attempt, dtype)
         rng = np.random.default_rng(seed * 1000 + attempt)
-        arrays, figures = evaluate(model, rng.integers(0, spec.vocab_size, (batch, tokens)), new, lengths)
+        if spec.input == "patches":
+            data = rng.standard_normal((batch, tokens, spec.patch_dim)).astype(np.float32)
+        else:
+            data = rng.integers(0, spec.vocab_size, (batch, tokens))
+        arrays, figures = evaluate(model, data, new, lengths)
         if decided(figures, near, gap):
             break
     else:

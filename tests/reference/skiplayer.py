@@ -62,7 +62,8 @@ class Layer:
     rotary_dim: int = -1            # the first channels of a head that turn; -1: all
     scale: float = 0.0              # of q.k; 0: 1/sqrt(head_dim)
     softcap: float = 0.0            # c * tanh(score / c); 0: none
-    window: int = 0                 # positions in sight, the own included; 0: all
+    mask: str = ""                  # causal | full: later positions are in sight, too; empty: the model's
+    window: int = 0                 # positions in sight (on each side of the own), the own included; 0: all
     d_ff: int = 0
     activation: str = "gelu"        # gelu | gelu_erf | silu | relu | relu2 | swiglu | geglu
     experts: int = 0
@@ -89,9 +90,9 @@ class Block:
 @dataclass
 class Spec:
     name: str
-    vocab_size: int
     d_model: int
     max_positions: int
+    vocab_size: int = 0
     blocks: list[Block] = field(default_factory=list)
     norm: str = "rmsnorm"           # rmsnorm | layernorm
     norm_eps: float = 1e-5
@@ -104,6 +105,13 @@ class Spec:
     embed_scale: float = 1.0
     head_bias: bool = False
     logit_softcap: float = 0.0
+    mask: str = "causal"
+    input: str = "tokens"           # tokens | patches: float [B, T, patch_dim] in place of ids
+    patch_dim: int = 0
+    cls_token: bool = False         # a learned row in front of the patches, at position 0
+    head: str = "tokens"            # tokens | pooled: scores of each row of the batch, [B, classes]
+    pool: str = "mean"              # mean | first | last, behind the norm
+    classes: int = 0
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -124,6 +132,7 @@ def load_spec(path: str | Path) -> Spec:
         out.norms = out.norms or model.get("norms", "pre")
         if out.kind == "attention":
             out.bias = out.bias or "none"
+            out.mask = out.mask or model.get("mask", "causal")
             out.rope_theta = out.rope_theta or model.get("rope_theta", Spec.rope_theta)
             out.rope_scaling = out.rope_scaling or model.get("rope_scaling")
             out.kv_heads = out.kv_heads or out.heads
@@ -209,7 +218,7 @@ class SubLayer(nn.Module):
 
 
 class Attention(SubLayer):
-    """Causal self-attention. A token may see the keys and values of every earlier token
+    """Self-attention, causal or of the whole row. A token may see the keys and values of every earlier token
     (kv = "all") or of the executed ones only (kv = "active", through `visible`)."""
 
     def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
@@ -245,9 +254,9 @@ class Attention(SubLayer):
         if cfg.softcap:
             score = cfg.softcap * torch.tanh(score / cfg.softcap)
         back = pos[:, None] - pos[None, :]
-        mask = (back >= 0)[None, None]
+        mask = ((back >= 0) | (cfg.mask == "full"))[None, None]
         if cfg.window:
-            mask = mask & (back < cfg.window)
+            mask = mask & (back.abs() < cfg.window)
         if visible is not None:
             mask = mask & visible[:, None, None, :]
         score = score.masked_fill(~mask, float("-inf"))
@@ -608,21 +617,34 @@ class SkipLM(nn.Module):
     def __init__(self, spec: Spec):
         super().__init__()
         self.spec = spec
-        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        if spec.input == "tokens":
+            self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        else:
+            self.patch_embed = nn.Linear(spec.patch_dim, spec.d_model)
+        if spec.cls_token:
+            self.cls = nn.Embedding(1, spec.d_model)
         if spec.positions == "learned":
             self.positions = nn.Embedding(spec.max_positions, spec.d_model)
         self.blocks = nn.ModuleList(SkipBlock(spec, b, i) for i, b in enumerate(spec.blocks))
         self.norm = Norm(spec)
-        if not spec.tie_embeddings:
+        if spec.head == "pooled":
+            self.head = nn.Linear(spec.d_model, spec.classes, bias=spec.head_bias)
+        elif not spec.tie_embeddings:
             self.lm_head = nn.Linear(spec.d_model, spec.vocab_size, bias=spec.head_bias)
         elif spec.head_bias:
             self.lm_head = nn.Module()
             self.lm_head.bias = nn.Parameter(torch.zeros(spec.vocab_size))
 
     def forward(self, tokens, generating=False):
-        """tokens [B, T] int -> (logits [B, T, V], one (gate, p, skip, score) per router, in model order)."""
-        pos = torch.arange(tokens.shape[1])
-        x = self.embed(tokens)
+        """tokens [B, T] int, or patches -> (logits [B, T, V] or [B, classes], one (gate, p, skip, score) per router, in
+        model order)."""
+        if self.spec.input == "tokens":
+            x = self.embed(tokens)
+        else:
+            x = self.patch_embed(tokens.to(self.patch_embed.weight.dtype))
+        if self.spec.cls_token:
+            x = torch.cat([self.cls.weight.expand(len(x), 1, -1), x], 1)
+        pos = torch.arange(x.shape[1])
         if self.spec.embed_scale != 1.0:
             x = x * self.spec.embed_scale
         if self.spec.positions == "learned":
@@ -632,6 +654,9 @@ class SkipLM(nn.Module):
             x, s = block(x, pos, tokens, generating)
             stats += s
         x = self.norm(x)
+        if self.spec.head == "pooled":
+            rows = {"first": x[:, 0], "last": x[:, -1], "mean": x.mean(1)}
+            return self.head(rows[self.spec.pool]), stats
         w = self.embed.weight if self.spec.tie_embeddings else self.lm_head.weight
         logits = F.linear(x, w, self.lm_head.bias if self.spec.head_bias else None)
         cap = self.spec.logit_softcap

@@ -94,6 +94,8 @@ pub(crate) enum Elementwise {
     Widen,
     /// Scores, above all at the positions before this one.
     ForceFirst { first: u32 },
+    /// One row in place of those at position 0.
+    ClassToken,
 }
 
 /// Which kernel.
@@ -213,6 +215,7 @@ impl OpKind {
             }
             Op::Widen {} => OpKind::Elementwise(Elementwise::Widen),
             Op::ForceFirst { first } => OpKind::Elementwise(Elementwise::ForceFirst { first }),
+            Op::ClassToken {} => OpKind::Elementwise(Elementwise::ClassToken),
             Op::Complement { .. } => OpKind::Route(Route::Complement),
             Op::Pending { router, .. } => OpKind::Route(Route::Pending { router }),
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
@@ -251,7 +254,8 @@ impl Elementwise {
             Elementwise::Bias
             | Elementwise::RowScale
             | Elementwise::Widen
-            | Elementwise::ForceFirst { .. } => false,
+            | Elementwise::ForceFirst { .. }
+            | Elementwise::ClassToken => false,
         }
     }
 }

@@ -125,6 +125,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::ScaleRows {} => pointwise::infer_scale(args),
         Op::Widen {} => pointwise::infer_widen(args),
         Op::ForceFirst { .. } => token_set::infer_force(args),
+        Op::ClassToken {} => linear::infer_class(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
         Op::Choose { k, scale, .. } => choice::infer_choose(args, *k, *scale),
         Op::Partition { set, first, parts } => choice::infer_partition(args, *set, (*first, *parts)),
@@ -197,6 +198,7 @@ pub(crate) fn eval<N: Number>(
         Op::ScaleRows {} => pointwise::scale_rows(operands[0], operands[1]),
         Op::Widen {} => Ok(operands[0].clone()),
         Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
+        Op::ClassToken {} => linear::class_token(operands[0], operands[1], operands[2].ints()?),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
         Op::Choose { k, sigmoid, normalise, scale } => {
             let (k, sigmoid, normalise, scale) = (*k as usize, *sigmoid, *normalise, scale.0);

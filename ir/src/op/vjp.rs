@@ -101,6 +101,7 @@ pub(crate) fn vjp(
         | Op::GroupedMatmul {}
         | Op::CachedAttention { .. }
         | Op::SequenceMean {}
+        | Op::ClassToken {}
         | Op::InvRms { .. } => Err(Fault::NoDerivative),
         Op::OffsetGain { .. } => Ok(smallvec![Some(dy)]),
         Op::Embed {} => embed(rule),

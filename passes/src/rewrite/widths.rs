@@ -92,6 +92,7 @@ impl Widths {
             | Op::LayerNorm { .. }
             | Op::Attention { .. }
             | Op::CachedAttention { .. }
+            | Op::ClassToken {}
             | Op::SequenceMean {}
             | Op::Unary(_)
             | Op::Binary(_)

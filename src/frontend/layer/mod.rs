@@ -5,7 +5,7 @@ mod experts;
 mod ffn;
 mod linear;
 
-pub use attention::{Attention, AttentionBias, QkNorm, Rotation};
+pub use attention::{Attention, AttentionBias, Mask, QkNorm, Rotation};
 pub use experts::{Experts, Score};
 pub use ffn::{Activation, Ffn};
 pub use linear::Linear;
@@ -24,6 +24,8 @@ pub(super) struct Surroundings {
     pub(super) d_model: Option<usize>,
     /// Whether positions are rotary, and how.
     pub(super) rope: Option<Option<Rope>>,
+    /// Which positions the queries of layers see that do not say it.
+    pub(super) mask: Mask,
 }
 
 /// Keys that every kind of layer has.

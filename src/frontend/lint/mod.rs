@@ -27,7 +27,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "lint::future_leak",
-        "The selection compares a token with later ones of its sequence: top-k over the sequence, or slots of a group that go to the highest scores. Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
+        "The selection compares a token with later ones of its sequence: top-k over the sequence, or slots of a group that go to the highest scores; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
     ),
     (
         "lint::train_generate_mismatch",
@@ -72,6 +72,7 @@ struct Site<'a> {
 pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
     let mut found = Diagnostics::default();
     let mut seen = BTreeSet::new();
+    rules::future_leak_by_layers(ast, model, &mut found);
     for block in &model.blocks {
         if !seen.insert(block.name.as_str()) {
             continue;

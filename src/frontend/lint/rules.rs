@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use super::{Lint, Site, table_at};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::frontend::language::ast::Ast;
-use crate::frontend::language::words::quoted;
+use crate::frontend::language::ast::{Ast, Entry, ValueKind};
+use crate::frontend::language::words::{Word, quoted};
+use crate::frontend::layer::{Layer, Mask};
+use crate::frontend::spec::model::Model;
+use crate::frontend::spec::node::SubLayer;
 use crate::frontend::spec::skip::{Decider, Generate};
+use crate::frontend::stream::Head;
 
 /// Random decisions are drawn for the index of the sequence in the batch; at density 0 and 1 nothing is drawn.
 pub(super) fn batch_dependence(site: &Site<'_>) -> Option<Diagnostic> {
@@ -41,6 +45,47 @@ pub(super) fn future_leak_by_capacity(site: &Site<'_>) -> Option<Diagnostic> {
     let help = "write `overflow = \"position\"`: slots then go to the earlier tokens";
     let label = "a later token can take a slot away";
     Some(site.finding(Lint::FutureLeak, message.to_owned(), &["overflow"], label).help(help))
+}
+
+/// Layers that see all of a sequence, and a head that scores it as a whole.
+pub(super) fn future_leak_by_layers(ast: &Ast, model: &Model, found: &mut Diagnostics) {
+    let of_model = |key: &str| table_at(&ast.root, "model").and_then(|table| table.get(key));
+    let message = |what: &str| {
+        format!("{what} looks at later tokens: the model scores what it is given, but cannot generate")
+    };
+    let mut find = |what: &str, entry: Option<&Entry>, label: &str| {
+        let diagnostic = Diagnostic::warning(Lint::FutureLeak.code(), message(what));
+        found.push(match entry {
+            Some(entry) => diagnostic.at(&ast.source, entry.value.span.clone(), label),
+            None => diagnostic,
+        });
+    };
+    let sees_all = |layer: &&SubLayer| matches!(&layer.layer, Layer::Attention(of) if of.mask == Mask::Full);
+    if model.blocks.iter().any(|block| block.layers().any(|layer| sees_all(&layer))) {
+        let written = of_model("mask").or_else(|| mask_of_layer(ast));
+        find("attention with `mask = \"full\"`", written, "sees all of a sequence");
+    }
+    if model.stream.head == Head::Pooled {
+        find("a pooled head", of_model("head"), "scores the whole sequence");
+    }
+}
+
+/// The first mask that a layer says itself.
+fn mask_of_layer(ast: &Ast) -> Option<&Entry> {
+    let blocks = table_at(&ast.root, "block")?.entries.iter().filter_map(|entry| match &entry.value.kind {
+        ValueKind::Table(block) => block.get("layers"),
+        _ => None,
+    });
+    let lists = blocks.filter_map(|entry| match &entry.value.kind {
+        ValueKind::List(layers) => Some(layers),
+        _ => None,
+    });
+    let layers = lists.flatten().filter_map(|layer| match &layer.kind {
+        ValueKind::Table(layer) => layer.get("mask"),
+        _ => None,
+    });
+    let mut layers = layers;
+    layers.find(|entry| matches!(&entry.value.kind, ValueKind::Text(word) if word == Mask::Full.word()))
 }
 
 /// Top-k in training and prefill, a threshold in generation.

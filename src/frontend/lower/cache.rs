@@ -231,7 +231,7 @@ impl Ctx<'_> {
         let [_, v] = self.stored(&format!("{name}.values"), v, seen.set)?;
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
         let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(q) };
-        let Heads { queries, keys, scoring: Scoring { scale, cap, window, ahead: _ } } = heads;
+        let Heads { queries, keys, scoring: Scoring { scale, cap, window, .. } } = heads;
         let (heads, kv_heads) = (queries as u32, keys as u32);
         let op = Op::CachedAttention { heads, kv_heads, scale, cap, window };
         let mut operands = vec![q, k, v, rows.positions, rows.sequences.unwrap_or(self.all.sequences), pages];

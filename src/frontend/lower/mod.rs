@@ -16,7 +16,7 @@ use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, SetSym, Type, TypeError, Val
 
 use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
-use crate::frontend::stream::{Stream, StreamInput};
+use crate::frontend::stream::{Head, Stream, StreamInput};
 use cache::Cache;
 
 pub(crate) use routers::{pending_set, sets};
@@ -213,8 +213,9 @@ impl<'a> Ctx<'a> {
         };
         let tokens = input(match model.stream.input {
             StreamInput::Tokens => Port::of_tokens(port::Role::Tokens),
-            StreamInput::Rows => {
-                let cols = Dim::Fixed(u32::try_from(model.stream.d_model).unwrap_or(0));
+            StreamInput::Rows | StreamInput::Patches => {
+                let cols = model.stream.row_columns().and_then(|cols| u32::try_from(cols).ok());
+                let cols = Dim::Fixed(cols.unwrap_or(0));
                 Port::input(port::ROWS, Type::tensor(Elem::Real, &[Dim::Tokens, cols]))
             }
         })?;
@@ -247,6 +248,16 @@ impl<'a> Ctx<'a> {
         self.origin = origin.into();
     }
 
+    /// An error unless whole sequences are scored, of what looks at later tokens and has no replacement.
+    fn refuse_to_generate(&self, what: &'static str) -> Result<(), LowerError> {
+        match self.function {
+            Function::Score => Ok(()),
+            Function::Generate | Function::Step => {
+                Err(LowerError::LooksAhead { origin: self.origin.to_string(), what })
+            }
+        }
+    }
+
     /// The whole model, from its tokens to the logits of the rows that are wanted.
     fn logits(&mut self) -> Result<Value, LowerError> {
         let model = self.model;
@@ -257,8 +268,11 @@ impl<'a> Ctx<'a> {
             x = self.block(x, block, idx)?;
         }
         self.at("head");
+        if model.stream.head == Head::Pooled {
+            self.refuse_to_generate("a pooled head")?;
+        }
         let x = self.wanted_rows(x)?;
-        build::head(self, x)
+        build::head(self, x, self.all.sequences)
     }
 }
 
@@ -303,6 +317,9 @@ impl Build for Ctx<'_> {
         qkv: [Value; 3],
         input: LayerInput<Value>,
     ) -> Result<Value, LowerError> {
+        if heads.scoring.ahead.is_some() {
+            self.refuse_to_generate("attention with `mask = \"full\"`")?;
+        }
         match self.cache.is_some() {
             true => self.attend_cached(name, heads, qkv, input),
             false => {

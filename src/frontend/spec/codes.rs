@@ -39,7 +39,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "spec::no_tokens",
-        "The model takes rows of numbers (`input = \"rows\"`), and something in it needs token ids: a head that scores a vocabulary, or a `hash` router.",
+        "The model takes rows of numbers or patches (`input = \"rows\"`, `\"patches\"`), and something in it needs token ids: a head that scores a vocabulary, or a `hash` router.",
     ),
     ("spec::out_of_range", "A number is outside the values that have a meaning."),
     ("spec::read", "The spec cannot be read from disk."),

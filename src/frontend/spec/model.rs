@@ -7,11 +7,13 @@
 
 use serde::Serialize;
 
-use super::node::Block;
+use super::node::{Block, SubLayer};
 use super::skip::{Generate, Skip};
+use crate::frontend::layer::{Layer, Mask};
 use crate::frontend::stream::{Head, Stream};
 
-/// A decoder-only language model: embedding, blocks in order, final norm, head; or a part of one, from rows to rows.
+/// A transformer: embedding of tokens or patches, blocks in order, final norm, head of tokens or of sequences; or a part of
+/// one, from rows to rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
     /// For readers; no meaning.
@@ -26,13 +28,21 @@ pub struct Model {
 impl Model {
     /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
     pub fn is_causal(&self) -> bool {
-        !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
+        !self.looks_ahead() && !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
     }
 
     /// Whether the model can generate: it has a head, and is causal or names the causal replacement of all that is not.
     pub fn can_generate(&self) -> bool {
         self.stream.head == Head::Tokens
+            && !self.looks_ahead()
             && !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
+    }
+
+    /// Whether the layers themselves, or the head, look at later tokens.
+    fn looks_ahead(&self) -> bool {
+        let sees_all =
+            |layer: &SubLayer| matches!(&layer.layer, Layer::Attention(of) if of.mask == Mask::Full);
+        self.stream.head == Head::Pooled || self.blocks.iter().flat_map(Block::layers).any(sees_all)
     }
 
     /// All skips, in the order of the routers.

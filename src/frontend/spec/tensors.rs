@@ -58,7 +58,7 @@ impl Recorder<'_> {
                 }
             }
         }
-        build::head(self, ())
+        build::head(self, (), ())
     }
 }
 

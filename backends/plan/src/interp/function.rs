@@ -233,6 +233,9 @@ fn make_constant<N: Element>(
             let lift = |position| N::from_f64(if position < *first { f64::INFINITY } else { 0.0 });
             (0..*positions).map(lift).collect()
         }
+        ConstantSource::Beginning { positions } => {
+            (0..*positions).map(|position| N::from_f64(f64::from(u8::from(position == 0)))).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, positions } => {
             table(*frequencies, *half, *positions, libm::sin)
         }

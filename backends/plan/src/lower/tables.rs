@@ -55,6 +55,7 @@ fn name(source: &ConstantSource) -> String {
         ConstantSource::Recipe { steps } => recipe::describe(steps),
         ConstantSource::RopeCos { frequencies, half, .. } => rope_name("cos", *frequencies, *half),
         ConstantSource::Forced { first, .. } => format!("first {first}"),
+        ConstantSource::Beginning { .. } => "beginning".to_owned(),
         ConstantSource::RopeSin { frequencies, half, .. } => rope_name("sin", *frequencies, *half),
     }
 }

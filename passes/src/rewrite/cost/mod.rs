@@ -66,7 +66,9 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         // Each row is read, and its mean written.
         Op::SequenceMean {} => kernel(work(Work::Move, &elements.scale(2.0))),
         Op::Unary(function) => work(Work::Function(function.cost()), &elements),
-        Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } => work(arithmetic, &elements),
+        Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } | Op::ClassToken {} => {
+            work(arithmetic, &elements)
+        }
         // One of the operands is read for it.
         Op::Binary(_) => work(Work::Move, &elements),
         Op::ScaleRows {} => work(arithmetic, &elements) + work(Work::Move, &rows(result)),
