@@ -90,6 +90,12 @@ RANDOM = {
     "scaled-rope": {},
     "experts": {"dtype": "f32", "tokens": 30},
     "experts-sigmoid": {"tokens": 24},
+    "channels": {"tokens": 33, "dtype": "f32"},
+    "highway-carry": {"tokens": 29},
+    "topk-batch": {"batch": 3, "tokens": 21},
+    "force-first": {"tokens": 27, "dtype": "f32"},
+    "pooled": RAGGED | {"new": 0},
+    "mindskip": {"tokens": 23, "dtype": "f32"},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

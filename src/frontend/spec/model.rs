@@ -26,13 +26,22 @@ pub struct Model {
 impl Model {
     /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
     pub fn is_causal(&self) -> bool {
-        !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
+        !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score() || skip.is_pooled())
     }
 
     /// Whether the model can generate: it has a head, and is causal or names the causal replacement of all that is not.
     pub fn can_generate(&self) -> bool {
         self.stream.head == Head::Tokens
-            && !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
+            && !self.skips().any(|skip| {
+                let is_of_whole = skip.is_pooled() && !skip.keeps_prompts();
+                skip.fills_by_score() || is_of_whole || skip.top_k() == Some(Generate::Refuse)
+            })
+    }
+
+    /// Whether it generates by going on with sequences alone: of a sequence that is run again, nothing says where its prompt
+    /// ended.
+    pub fn keeps_prompts(&self) -> bool {
+        self.skips().any(Skip::keeps_prompts)
     }
 
     /// All skips, in the order of the routers.
