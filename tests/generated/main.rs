@@ -46,7 +46,7 @@ const N_OPTIONS: usize = 138;
 const N_CHOICES: u64 = 1_500;
 
 /// Values of options of choices that [`choices`] knows.
-const N_CHOICE_OPTIONS: usize = 37;
+const N_CHOICE_OPTIONS: usize = 54;
 
 /// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
 fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {

@@ -35,6 +35,10 @@ class Skip:
     decider: list = field(default_factory=list)     # steps before the router's weight
     predictor: list = field(default_factory=list)   # steps of generate = "predictor"
     force_first: int = 0            # the first tokens of a sequence rank above all others
+    channels: bool = False          # highway, sigmoid, topk: a logit for each channel; the mean of their sigmoids decides
+    carry: str = "coupled"          # highway: coupled | own (the share of the stream has a weight of its own)
+    carry_bias: float = 0.0         # highway: taken from z, or added to what the share of the stream is made of
+    scope: str = "sequence"         # topk: sequence | batch (all rows compete)
     otherwise: list = field(default_factory=list)   # layers of the tokens that do not execute
     threshold: float = 0.5          # sigmoid router; topk with generate = "threshold"
     generate: str = ""              # topk: "threshold" replaces the selection when generating by sigma(z) >= threshold; "predictor": of another z
@@ -373,7 +377,7 @@ class Steps(nn.Module):
 
     def __init__(self, spec: Spec, steps: list):
         super().__init__()
-        self.steps, self.width = steps, spec.d_model
+        self.steps, self.width, self.prompt = steps, spec.d_model, None     # prompt: how many tokens it has, while generating
         for i, step in enumerate(steps):
             module = nn.Module()
             if "linear" in step:
@@ -396,6 +400,9 @@ class Steps(nn.Module):
                 x = F.linear(x, wide(module.weight), wide(module.bias) if module.bias is not None else None)
             elif "norm" in step:
                 x = module(x)
+            elif "pool" in step:
+                seen = x[:, :self.prompt] if self.prompt else x    # one decision for all tokens of a sequence
+                x = seen.mean(1, keepdim=True).expand_as(x)
             else:
                 x = FUNCTIONS[step["activation"]](x)
         return x
@@ -413,12 +420,14 @@ class Router(nn.Module):
         self.cfg = cfg
         self.noise = 1.0                         # scale of the Gumbel noise in training; anneal to 0 to polarise
         self.forced = None                       # [B, T] in {0, 1}: decisions taken elsewhere, replayed here
-        rows = 2 if cfg.router == "gumbel" else 1
+        rows = spec.d_model if cfg.channels else 2 if cfg.router == "gumbel" else 1
         if cfg.router not in WEIGHTLESS:
             self.steps = Steps(spec, cfg.decider)
             self.weight = nn.Parameter(torch.zeros(rows, self.steps.width))
             if cfg.bias:
                 self.bias = nn.Parameter(torch.zeros(rows))
+        if cfg.carry == "own":
+            self.carry = nn.Linear(self.steps.width, rows, bias=cfg.bias)
         if cfg.generate == "predictor":
             self.predictor = nn.Module()
             self.predictor.steps = Steps(spec, cfg.predictor)
@@ -428,6 +437,7 @@ class Router(nn.Module):
         """x [B, T, D], tokens [B, T] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
         In training, gate carries the straight-through gradient of the (noisy) probability."""
         cfg, (b, t, _) = self.cfg, x.shape
+        forced = (torch.arange(t) < cfg.force_first).expand(b, t)
         if cfg.router in WEIGHTLESS:
             p = torch.full((b, t), {"always": 1.0, "never": 0.0}.get(cfg.router, cfg.density))
             if cfg.router == "random":
@@ -436,9 +446,9 @@ class Router(nn.Module):
                 hard = hash_gate(tokens, cfg, block_index)
             else:
                 hard = p.clone()
-            return apply_capacity(hard, p, cfg), p, None
-        forced = (torch.arange(t) < cfg.force_first).expand(b, t)
-        logit = F.linear(wide(self.steps(x)), wide(self.weight), wide(self.bias) if cfg.bias else None)
+            return apply_capacity(hard.masked_fill(forced, 1.0), p, cfg), p, None
+        before = wide(self.steps(x))
+        logit = F.linear(before, wide(self.weight), wide(self.bias) if cfg.bias else None)
         if cfg.router == "gumbel":
             score = logit[..., 1] - logit[..., 0]
             p = soft = score.sigmoid()
@@ -449,16 +459,28 @@ class Router(nn.Module):
                 soft = (noisy[..., 1] - noisy[..., 0]).sigmoid()
                 hard = (noisy[..., 1] >= noisy[..., 0]).float()
         else:
-            score = logit[..., 0]
-            p = soft = score.sigmoid()
-            if cfg.router == "highway":
-                return soft, p, None                                     # has no decision to replay
+            if cfg.router == "highway":                                  # has no decision to replay
+                if cfg.carry == "own":
+                    c = F.linear(before, wide(self.carry.weight), wide(self.carry.bias) if cfg.bias else None)
+                    self.shares = logit.sigmoid(), (c + cfg.carry_bias).sigmoid()
+                else:
+                    branch = (logit - cfg.carry_bias if cfg.carry_bias else logit).sigmoid()
+                    self.shares = branch, 1 - branch
+                return self.shares[0][..., 0], self.shares[0][..., 0], None
+            if cfg.channels:                                             # a probability for each channel, whose mean decides
+                p = logit.sigmoid()
+                score = soft = p.mean(-1)
+            else:
+                score = logit[..., 0]
+                p = soft = score.sigmoid()
             if cfg.router == "topk" and not (generating and cfg.generate):
                 if generating:
                     raise ValueError("top-k looks at the future: generation needs generate = threshold or predictor")
-                k = max(1, math.ceil(cfg.density * t))                   # expert choice over each sequence
-                order = score.masked_fill(forced, float("inf")).sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier token on ties
-                hard = torch.zeros_like(soft).scatter_(1, order, 1.0)
+                ranked = score.masked_fill(forced, float("inf"))
+                ranked = ranked.reshape(1, -1) if cfg.scope == "batch" else ranked
+                k = max(1, math.ceil(cfg.density * ranked.shape[1]))     # expert choice over each sequence, or over the batch
+                order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier row, then the earlier token on ties
+                hard = torch.zeros_like(ranked).scatter_(1, order, 1.0).reshape(b, t)
             else:
                 chance = soft
                 if generating and cfg.generate == "predictor":
@@ -579,7 +601,7 @@ class SkipBlock(nn.Module):
         y = weighted(x, y, before, score if skip.gate == "raw" else p, skip)
         decided = (gate, p, skip, score)
         if not skip.otherwise:
-            return mix(x, y, gate, skip), decided
+            return mix(x, y, gate, skip, getattr(router, "shares", None)), decided
         if skip.combine == "sum":
             light, _ = self.body(x, pos, None, None, other, skip.otherwise, parallel=False)
             return torch.where((gate > 0)[..., None], light + (y - x), light), decided
@@ -596,18 +618,25 @@ def weighted(x, y, before, w, skip: Skip):
         return y
     if skip.gate == "binary":
         return x + y
-    w = w.to(x.dtype)[..., None] * skip.gate_factor
+    w = column(w, x) * skip.gate_factor
     if skip.combine == "add":
         return x + w * y
     start = before if skip.gate == "scaled_last" else x
     return start + w * (y - start)
 
 
-def mix(x, y, gate, skip: Skip):
-    """Combine the executed branch y with the residual x under the gate. A skipped row keeps its very bytes."""
-    g = gate.to(x.dtype)[..., None]
+def column(w, x):
+    """A number for each row [B, T], or for each of its channels [B, T, D], to multiply a stream with."""
+    return (w[..., None] if w.dim() == 2 else w).to(x.dtype)
+
+
+def mix(x, y, gate, skip: Skip, shares=None):
+    """Combine the executed branch y with the residual x under the gate, or by the shares of a highway. A skipped row keeps its
+    very bytes."""
     if skip.router == "highway":
-        return g * y + (1 - g) * x
+        branch, rest = (share.to(x.dtype) for share in shares)
+        return branch * y + rest * x
+    g = column(gate, x)
     if g.requires_grad:                                  # the straight-through path: value y or x, gradient of both
         return torch.where(g > 0, y, x) + (g - g.detach()) * (y - x)
     return torch.where(g > 0, y, x)

@@ -40,10 +40,14 @@ pub(crate) enum Constant {
     Weight,
     /// So many tensors, one below the other.
     Stack { count: u32 },
+    /// The same number everywhere.
+    Fill { value: F64 },
     /// Some rows of a weight.
     Rows { start: u32, len: u32 },
     /// A weight times a gain.
     FoldGain,
+    /// A weight times the one before it.
+    FoldLinear,
     /// A gain and this.
     OffsetGain { by: F64 },
 }
@@ -88,7 +92,7 @@ pub(crate) enum Elementwise {
     Binary(Binary),
     /// A vector is added to every row.
     Bias,
-    /// Every row is multiplied by a number of its own.
+    /// Every row is multiplied by a number of its own, or every element is.
     RowScale,
     /// The element in f32, as it is in the kernel.
     Widen,
@@ -140,6 +144,8 @@ pub(crate) enum Route {
     Best { group_size: u32, slots: u32 },
     /// The tokens that another set leaves out.
     Complement,
+    /// Those of another set, and the first of each sequence.
+    WithFirst { first: u32 },
     /// Rows of a cache that wait for this router.
     Pending { router: u32 },
 }
@@ -169,7 +175,9 @@ impl OpKind {
             Op::Input { .. } => OpKind::Input,
             Op::Weight { .. } => OpKind::Constant(Constant::Weight),
             Op::WeightStack { count, .. } => OpKind::Constant(Constant::Stack { count }),
+            Op::Fill { value, .. } => OpKind::Constant(Constant::Fill { value }),
             Op::WeightRows { start, len } => OpKind::Constant(Constant::Rows { start, len }),
+            Op::FoldLinear {} => OpKind::Constant(Constant::FoldLinear),
             Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
             Op::OffsetGain { by } => OpKind::Constant(Constant::OffsetGain { by }),
             Op::Slice { start, .. } => OpKind::View(View::Columns { start }),
@@ -184,7 +192,7 @@ impl OpKind {
             Op::Unary(function) => OpKind::Elementwise(Elementwise::Unary(function)),
             Op::Binary(function) => OpKind::Elementwise(Elementwise::Binary(function)),
             Op::AddBias {} => OpKind::Elementwise(Elementwise::Bias),
-            Op::ScaleRows {} => OpKind::Elementwise(Elementwise::RowScale),
+            Op::ScaleRows {} | Op::ScaleElements {} => OpKind::Elementwise(Elementwise::RowScale),
             Op::Rope { heads, theta, turned, scaling } => {
                 OpKind::Rope(Rope { heads, turned, frequencies: Frequencies { theta, scaling } })
             }
@@ -217,6 +225,7 @@ impl OpKind {
             Op::ForceFirst { first } => OpKind::Elementwise(Elementwise::ForceFirst { first }),
             Op::ClassToken {} => OpKind::Elementwise(Elementwise::ClassToken),
             Op::Complement { .. } => OpKind::Route(Route::Complement),
+            Op::WithFirst { first, .. } => OpKind::Route(Route::WithFirst { first }),
             Op::Pending { router, .. } => OpKind::Route(Route::Pending { router }),
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),

@@ -19,7 +19,7 @@ use crate::frontend::spec::skip::Skip;
 pub const CODES: &[(&str, &str)] = &[
     (
         "lint::batch_dependence",
-        "Whether a token executes depends on which row of the batch its sequence is: the random router draws from (seed, block index, sequence index, position). The same text gets other results beside other texts. That is what a baseline wants; a model for use wants a router that looks at the tokens.",
+        "Whether a token executes depends on which row of the batch its sequence is: the random router draws from (seed, block index, sequence index, position), and top-k with `scope = \"batch\"` selects from all rows at once. The same text gets other results beside other texts. That is what a baseline wants; a model for use wants a router that looks at the tokens.",
     ),
     (
         "lint::capacity_overflow",
@@ -27,11 +27,11 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "lint::future_leak",
-        "The selection compares a token with later ones of its sequence: top-k over the sequence, or slots of a group that go to the highest scores; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
+        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, or one decision by the mean of all tokens; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
     ),
     (
         "lint::train_generate_mismatch",
-        "With `generate = \"threshold\"`, top-k selects a fixed share of each sequence in training and prefill, and every token with a score above the threshold in generation. The two select different tokens, and in other numbers; the model is used in a way in which it was not trained.",
+        "With `generate = \"threshold\"`, top-k selects a fixed share of each sequence in training and prefill, and every token with a score above the threshold in generation. The two select different tokens, and in other numbers. With `generate = \"prefill\"`, one decision by the mean of a whole sequence becomes one by the mean of its prompt. The model is used in a way in which it was not trained.",
     ),
     (
         "lint::unused_block",
@@ -112,6 +112,7 @@ fn check(site: &Site<'_>, found: &mut Diagnostics) {
         rules::batch_dependence(site),
         capacity::overflow(site),
         rules::future_leak(site),
+        rules::future_leak_by_pool(site),
         rules::future_leak_by_capacity(site),
         rules::train_generate_mismatch(site),
     ];

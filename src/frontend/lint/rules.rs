@@ -12,11 +12,17 @@ use crate::frontend::spec::node::SubLayer;
 use crate::frontend::spec::skip::{Decider, Generate};
 use crate::frontend::stream::Head;
 
-/// Random decisions are drawn for the index of the sequence in the batch; at density 0 and 1 nothing is drawn.
+/// Random decisions are drawn for the index of the sequence in the batch, and a selection over the batch compares with its
+/// neighbours.
 pub(super) fn batch_dependence(site: &Site<'_>) -> Option<Diagnostic> {
-    let density = site.skip.density;
-    if !matches!(site.skip.decider(), Some(Decider::Random { .. })) || density <= 0.0 || density >= 1.0 {
+    if !site.skip.depends_on_batch() {
         return None;
+    }
+    if let Some(Decider::TopK { .. }) = site.skip.decider() {
+        let message = "top-k compares each token with those of the other sequences in the batch".to_owned();
+        let label = "the same text beside others skips other tokens";
+        let help = "write `scope = \"sequence\"`, or remove the setting";
+        return Some(site.finding(Lint::BatchDependence, message, &["scope"], label).help(help));
     }
     let message = "decisions depend on the index of the sequence in the batch".to_owned();
     let label = "the same text in another row skips other tokens";
@@ -34,6 +40,17 @@ pub(super) fn future_leak(site: &Site<'_>) -> Option<Diagnostic> {
     let help =
         "add `generate = \"threshold\"`, or write `router = \"sigmoid\"`, which decides token by token";
     Some(site.finding(Lint::FutureLeak, message.to_owned(), &["router"], label).help(help))
+}
+
+/// One decision a sequence, by all of its tokens.
+pub(super) fn future_leak_by_pool(site: &Site<'_>) -> Option<Diagnostic> {
+    if !site.skip.is_pooled() || site.skip.keeps_prompts() {
+        return None;
+    }
+    let message = "a sequence gets one decision, by the mean of all of its tokens: the model scores text, but cannot generate it";
+    let help = "add `generate = \"prefill\"`: later tokens then keep the decision of their prompt";
+    let label = "later tokens have a say in it";
+    Some(site.finding(Lint::FutureLeak, message.to_owned(), &["decider"], label).help(help))
 }
 
 /// Slots that go to the highest scores of a group.
@@ -90,6 +107,14 @@ fn mask_of_layer(ast: &Ast) -> Option<&Entry> {
 
 /// Top-k in training and prefill, a threshold in generation.
 pub(super) fn train_generate_mismatch(site: &Site<'_>) -> Option<Diagnostic> {
+    if site.skip.keeps_prompts() {
+        let message = "training decides by the mean of a whole sequence, generation by that of its prompt";
+        let help = "keep it if prompts are long; otherwise remove the step with `pool`, which decides token by token";
+        let label = "decides by fewer tokens than training did";
+        return Some(
+            site.finding(Lint::TrainGenerateMismatch, message.to_owned(), &["generate"], label).help(help),
+        );
+    }
     let threshold = site.skip.top_k().and_then(Generate::threshold)?;
     let density = site.skip.density;
     let message = format!(

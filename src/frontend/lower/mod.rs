@@ -4,6 +4,7 @@
 //! a capacity `cN` are the tokens that got a slot, and its result `wanted` says which ones the router wanted.
 
 mod cache;
+mod kept;
 mod nodes;
 mod routers;
 mod training;
@@ -81,7 +82,7 @@ impl Function {
     pub fn of(model: &Model) -> Vec<Function> {
         let needs = |function: &Function| match function {
             Function::Score => true,
-            Function::Generate => model.can_generate() && !model.is_causal(),
+            Function::Generate => model.can_generate() && !model.is_causal() && !model.keeps_prompts(),
             Function::Step => model.can_generate(),
         };
         Function::ALL.into_iter().filter(needs).collect()
@@ -308,6 +309,10 @@ impl Build for Ctx<'_> {
     fn fresh_set(&mut self) -> SetSym {
         self.n_partitions += 1;
         routers::partition_set(self.n_routers, self.n_partitions - 1)
+    }
+
+    fn sequence_mean(&mut self, x: Value) -> Result<Value, LowerError> {
+        self.add(Op::SequenceMean {}, &[x, self.all.sequences])
     }
 
     fn attend(

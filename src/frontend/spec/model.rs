@@ -28,14 +28,24 @@ pub struct Model {
 impl Model {
     /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
     pub fn is_causal(&self) -> bool {
-        !self.looks_ahead() && !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
+        let sees_later = |skip: &Skip| skip.top_k().is_some() || skip.fills_by_score() || skip.is_pooled();
+        !self.looks_ahead() && !self.skips().any(sees_later)
     }
 
     /// Whether the model can generate: it has a head, and is causal or names the causal replacement of all that is not.
     pub fn can_generate(&self) -> bool {
         self.stream.head == Head::Tokens
             && !self.looks_ahead()
-            && !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
+            && !self.skips().any(|skip| {
+                let is_of_whole = skip.is_pooled() && !skip.keeps_prompts();
+                skip.fills_by_score() || is_of_whole || skip.top_k() == Some(Generate::Refuse)
+            })
+    }
+
+    /// Whether it generates by going on with sequences alone: of a sequence that is run again, nothing says where its prompt
+    /// ended.
+    pub fn keeps_prompts(&self) -> bool {
+        self.skips().any(Skip::keeps_prompts)
     }
 
     /// Whether the layers themselves, or the head, look at later tokens.
