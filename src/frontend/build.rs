@@ -305,12 +305,15 @@ fn logits<B: Build>(
 
 /// What the sigmoids of a highway are taken of, `f32[rows, R]`: the share of the branch and, if that has a weight of its own,
 /// the share of the stream.
+pub(super) type Shares<V> = (V, Option<V>);
+
+/// The shares of a highway, over what its router reads.
 pub(super) fn highway<B: Build>(
     b: &mut B,
     (skip, of): (&Skip, &Highway),
     name: &str,
     seen: B::Value,
-) -> Result<(B::Value, Option<B::Value>), B::Error> {
+) -> Result<Shares<B::Value>, B::Error> {
     let scorer = of.scorer;
     let seen = steps(b, &scorer.steps, name, seen)?;
     let roles = [TensorRole::Router(*skip), TensorRole::RouterBias];

@@ -10,7 +10,7 @@ use skipc_ir::{Op, SetSym, Unary, Value};
 
 use super::routers::{Decision, Probability};
 use super::{Ctx, LowerError};
-use crate::frontend::build::Build;
+use crate::frontend::build::{Build, Shares};
 use crate::frontend::spec::skip::BranchScale;
 
 impl Ctx<'_> {
@@ -56,8 +56,8 @@ impl Ctx<'_> {
     pub(super) fn kept_shares(
         &mut self,
         stream: Value,
-        (branch, carry): (Value, Option<Value>),
-    ) -> Result<(Value, Option<Value>), LowerError> {
+        (branch, carry): Shares<Value>,
+    ) -> Result<Shares<Value>, LowerError> {
         let seen = (stream, self.first_tokens()?);
         let carry = carry.map(|carry| self.kept(seen, "carry", carry)).transpose()?;
         Ok((self.kept(seen, "branch", branch)?, carry))

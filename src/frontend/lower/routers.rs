@@ -5,7 +5,7 @@ use skipc_ir::{Binary, Op, SetSym, Training, Unary, Value};
 
 use super::nodes::{Branch, InBlock, Stream};
 use super::{Ctx, Function, LowerError, Skipping, Tokens};
-use crate::frontend::build::{self, Build};
+use crate::frontend::build::{self, Build, Shares};
 use crate::frontend::spec::node::{Layers, Route, Unit};
 use crate::frontend::spec::skip::{
     BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Scope as Among,
@@ -194,12 +194,7 @@ impl Ctx<'_> {
     }
 
     /// `σ(z)·y + (1−σ(z))·x`, or with a share of x of its own.
-    fn mixed(
-        &mut self,
-        x: Value,
-        y: Value,
-        (branch, carry): (Value, Option<Value>),
-    ) -> Result<Value, LowerError> {
+    fn mixed(&mut self, x: Value, y: Value, (branch, carry): Shares<Value>) -> Result<Value, LowerError> {
         let gate = self.add(Unary::Sigmoid, &[branch])?;
         let rest = match carry {
             Some(carry) => self.add(Unary::Sigmoid, &[carry])?,
