@@ -143,6 +143,30 @@ fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
     ]);
 }
 
+/// Shared repetitions, nested sets, top-k among a set, a depth, keys and values of the first repetition: the first row of
+/// their cases.
+#[test]
+fn stacks_in_f32_agree_with_pytorch_on_the_ptx_machine() {
+    for (name, pieces) in [("recursion", None), ("recursion-first", Some([1, 15, 2, 19]))] {
+        let (mut case, tokens) = golden_case(name);
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("stacks.skp").display().to_string();
+        let files = [&case.spec, &case.weights].map(|path| path.display().to_string());
+        let args = ["compile", &files[0], "--weights", &files[1], "-o", &path];
+        let ran = skipc(&[&args[..], &["--target", "cuda:sm_80", "--dtype", "cuda=f32"]].concat());
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let model = PtxModel::new(&Model::open(path.as_ref()).unwrap(), "sm_80");
+        let cols = case.scored.logits.len() / case.n_tokens();
+        case.scored.logits.truncate(tokens.len() * cols);
+        case.scored.gates.iter_mut().for_each(|gate| gate.truncate(tokens.len()));
+        let found = model.run(&tokens, None, 3);
+        case.scored.check(&format!("{name}, PTX machine"), &logits(&found), &found.gates, TOLERANCE);
+        let Some(pieces) = pieces else { continue };
+        let found = model.run_in_steps(&tokens, &pieces, None, 1);
+        case.scored.check(&format!("{name}, in steps"), &logits(&found), &found.gates, TOLERANCE);
+    }
+}
+
 /// A line for each kernel.
 fn table(counters: &BTreeMap<String, Counters>) -> String {
     let mut table = format!(

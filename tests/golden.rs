@@ -181,6 +181,13 @@ fn every_option_has_a_case() {
             seen.insert(format!("{kind} rope_scaling {}", rotation["rope"]["scaling"]["kind"]));
         }
         seen.extend(model.blocks.iter().map(|block| format!("layout {}", block.layout().word())));
+        for stack in &model.stacks {
+            let is_list = stack.skips.iter().any(|skip| skip.density != stack.skips[0].density);
+            let kept = stack.skips.first().map(|skip| SkipTable::of(skip).kv.word());
+            seen.insert(format!("stack share {}, skip {}", stack.share, !stack.skips.is_empty()));
+            seen.insert(format!("stack densities differ {is_list}"));
+            seen.insert(format!("stack keys {}", kept.unwrap_or("of blocks")));
+        }
         for skip in model.skips() {
             let capacity = skip.capacity();
             let skip = SkipTable::of(skip);
@@ -189,6 +196,7 @@ fn every_option_has_a_case() {
             seen.insert(format!("{router} keys {}", skip.kv.word()));
             seen.insert(format!("{router} gate {}", skip.gate.word()));
             seen.insert(format!("{router} decide {}", skip.decide.word()));
+            seen.insert(format!("{router} nested {}", skip.nested));
             seen.insert(format!("{router} forced {}", skip.force_first > 0));
             seen.insert(format!("{router} steps {}", !skip.decider.is_empty()));
             seen.insert(format!("{router} channels {}", skip.channels));
@@ -221,6 +229,10 @@ fn every_option_has_a_case() {
         both(&["pool true"], &["sigmoid", "gumbel", "highway"]),
         both(&["carry own", "carry coupled"], &["highway"]),
         both(&["scope sequence", "scope batch"], &["topk"]),
+        both(&["nested true"], &["sigmoid", "topk", "random", "hash"]),
+        both(&["keys active", "keys first", "gate scaled", "normed", "steps true"], &["depth"]),
+        both(&["share true, skip true", "share true, skip false", "share false, skip true"], &["stack"]),
+        both(&["keys all", "keys active", "keys first", "densities differ true"], &["stack"]),
         both(&["threshold", "predictor"], &["generate"]),
         both(&["either", "sum", "add"], &["combine"]),
         both(&["binary", "scaled", "scaled_last", "raw"], &["gate"]),

@@ -17,7 +17,7 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Ring32};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
-const WARNINGS: [(&str, &str); 8] = [
+const WARNINGS: [(&str, &str); 9] = [
     ("capacity-groups", "lint::future_leak"),
     // All of a sequence in sight, its scores as a whole, and top-k.
     ("idle-vit", "lint::future_leak"),
@@ -25,6 +25,7 @@ const WARNINGS: [(&str, &str); 8] = [
     ("idle-vit", "lint::future_leak"),
     ("light-heavy", "lint::train_generate_mismatch"),
     ("mindskip", "lint::train_generate_mismatch"),
+    ("mixture-of-recursions", "lint::train_generate_mismatch"),
     ("mod-topk", "lint::train_generate_mismatch"),
     ("random-gate", "lint::batch_dependence"),
 ];
@@ -315,4 +316,9 @@ fn models_are_what_their_names_say() {
     assert_eq!(skips("flexidepth"), vec![(Router::Sigmoid, 0.5); 4]);
     assert_eq!(skips("light-heavy"), vec![(Router::TopK, 0.25); 4]);
     assert_eq!(skips("idle-vit"), vec![(Router::TopK, 0.5); 3]);
+    let thirds = [1.0, 2.0 / 3.0, 1.0 / 3.0];
+    assert_eq!(skips("mixture-of-recursions"), thirds.map(|density| (Router::TopK, density)));
+    assert_eq!(skips("recursion-depth"), thirds.map(|density| (Router::Depth, density)));
+    assert_eq!(skips("early-exit"), [0.75, 0.5, 0.25].map(|density| (Router::Sigmoid, density)));
+    assert_eq!(skips("static-exit").len(), 4);
 }

@@ -308,6 +308,8 @@ ops! {
     /// In each sequence of `t` rows the `max(1, ⌈share · t⌉)` rows with the highest scores `f32[n, 1]`, the earlier ones of
     /// equals: a token set. Without sequences all rows are one. A score that is not a number ranks as −∞. Looks at the future.
     RouteTopK = "route_topk" (scores; sequences) {set: SetSym, share: F64} [OpensScope];
+    /// As `route_topk`, of the rows in the set `among` alone; `t` counts the others, too.
+    RouteTopKAmong = "route_topk_among" (scores, among; sequences) {set: SetSym, share: F64} [OpensScope];
     /// A capacity, first come, first served: of the rows of the set `wanted` those before which fewer than `slots`
     /// others of their group are wanted. A group is `group_size` consecutive positions of one sequence.
     LimitFirst = "limit_first" (wanted, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
@@ -330,6 +332,8 @@ ops! {
     Complement = "complement" (executed) {set: SetSym} [OpensScope];
     /// The rows of `chosen`, a set of tokens, and those at the positions before `first`: a token set.
     WithFirst = "with_first" (chosen, positions) {set: SetSym, first: u32} [OpensScope];
+    /// The rows of the set `wanted` that are in the set `outer`, too: a subset of both.
+    Within = "within" (wanted, outer) {set: SetSym} [OpensScope];
     /// The rows of `x`, a tensor or a cache, that are in `set`, in order: `[n, d] → [c, d]`.
     Gather = "gather" (x, set) {} [Copies];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their

@@ -65,8 +65,12 @@ impl Shares {
             tokens,
             over_capacity: None,
         };
-        let routers = scopes(model).into_iter().zip(executed).map(share).collect();
-        let dense_blocks = model.blocks.iter().filter(|block| block.skips().next().is_none()).count();
+        let routers = model.routers().into_iter().zip(executed).map(share).collect();
+        let undecided = model.repetitions().into_iter().filter(|repetition| repetition.skip.is_none());
+        let dense_blocks = undecided
+            .flat_map(|repetition| repetition.blocks)
+            .filter(|(_, block)| block.skips().next().is_none())
+            .count();
         Shares { routers, dense_blocks, blocks: model.blocks.len() }
     }
 
@@ -99,15 +103,7 @@ impl Shares {
 
 /// Names of what each router decides about, in model order.
 pub(super) fn names(model: &Model) -> Vec<String> {
-    scopes(model).into_iter().map(|(name, _)| name).collect()
-}
-
-/// What each router decides about, with its settings, in model order.
-fn scopes(model: &Model) -> Vec<(String, &Skip)> {
-    let blocks = model.blocks.iter().enumerate();
-    let routes =
-        blocks.flat_map(|(idx, block)| block.routes().map(move |(unit, skip)| (unit.name(idx), skip)));
-    routes.collect()
+    model.routers().into_iter().map(|(name, _)| name).collect()
 }
 
 /// Shares of a run of these tokens on the host.

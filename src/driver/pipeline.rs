@@ -22,7 +22,6 @@ use crate::driver::{backends, constants};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::{Function, KeyValues, Skipping, lower, lower_step, pending_set, sets};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::skip::Skip;
 use crate::frontend::weights::Weights;
 
 /// Which form of a model is compiled. All compute the same, up to rounding; users get the first, and the others are
@@ -250,11 +249,8 @@ const SCORE: (Function, KeyValues) = (Function::Score, KeyValues::Eager);
 /// When steps compute the keys and values of tokens that skip, if nobody says: lazily on the CPU for models that skip at
 /// least [`LAZY_FROM`] of their routed layers' tokens; on CUDA, where it has not been measured, eagerly.
 pub fn key_values(model: &Model, targets: &[(Target, DType)]) -> KeyValues {
-    let (mut n_routers, mut skipped) = (0.0, 0.0);
-    for skip in model.skips() {
-        n_routers += 1.0;
-        skipped += 1.0 - skip.density;
-    }
+    let shares = model.shares();
+    let (n_routers, skipped) = (shares.len() as f64, shares.iter().map(|share| 1.0 - share).sum::<f64>());
     let is_host = targets.iter().all(|(target, _)| *target == Target::Cpu);
     if is_host && skipped >= LAZY_FROM * n_routers && n_routers > 0.0 {
         KeyValues::Lazy
@@ -327,9 +323,10 @@ pub fn passes(model: &Model, request: &Request) -> (Vec<String>, skipc_passes::O
 
 /// The share of the tokens in each set that lowering makes.
 fn densities(model: &Model) -> BTreeMap<SetSym, f64> {
-    let n_routers = model.skips().count() as u32;
-    let of = |(router, skip): (u32, &Skip)| sets(n_routers, router).map(|set| (set, skip.density));
-    let executed = (0..).zip(model.skips()).flat_map(of);
+    let shares = model.shares();
+    let n_routers = shares.len() as u32;
+    let of = |(router, share): (u32, f64)| sets(n_routers, router).map(|set| (set, share));
+    let executed = (0..).zip(shares).flat_map(of);
     // Each token's keys and values are computed once, so in the mean as many in a step as it has tokens.
     let pending = (0..n_routers).map(|router| (pending_set(n_routers, router), 1.0));
     executed.chain(pending).collect()

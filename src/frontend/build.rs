@@ -111,6 +111,9 @@ pub trait Build {
     /// The result of an op.
     fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;
 
+    /// Keys and values that the layer `name` made in an earlier repetition and that stand for those of this one.
+    fn kept(&self, name: &str) -> Option<[Self::Value; 2]>;
+
     /// Softmax attention of queries `rows` over keys and values `seen`, by the layer `name`.
     fn attend(
         &mut self,

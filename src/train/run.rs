@@ -135,6 +135,12 @@ pub fn check(model: &Model, config: &Config) -> Result<Diagnostics, Error> {
 
 /// The first thing in a model, in the words of its spec, for which no rule of training stands: what gradient its decision gets.
 fn without_rule(model: &Model) -> Option<&'static str> {
+    if model.stacks.iter().any(|stack| stack.share) {
+        return Some("`share`");
+    }
+    if !model.stacks.is_empty() {
+        return Some("`skip` on a stack");
+    }
     let has_experts = |layer: &SubLayer| matches!(layer.layer, Layer::Experts(_));
     for part in model.blocks.iter().flat_map(Block::parts) {
         match part {

@@ -26,6 +26,8 @@ struct Border {
     limited: bool,
     /// Tokens are compared with those of other sequences.
     of_batch: bool,
+    /// The scores are those of the repetitions of a stack, and which is highest decides whether a token gets to this one.
+    depth: Option<usize>,
 }
 
 /// What the oracle computes under given decisions.
@@ -114,6 +116,14 @@ impl Oracle {
         let (Some(border), Some(scores)) = (self.borders.get(router), verdict.scores.get(router)) else {
             return false;
         };
+        if let Some(depth) = border.depth {
+            let repetitions = scores.len() / batch.sequences.len().max(1);
+            let row = &scores[row * repetitions..][..repetitions];
+            let [before, from] = [&row[..depth], &row[depth..]]
+                .map(|some| some.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+            let size = row.iter().fold(0.0, |size: f64, score| size.max(score.abs()));
+            return (before - from).abs() <= band * size;
+        }
         let Some(score) = scores.get(row) else { return false };
         let squares: f64 = scores.iter().map(|score| score * score).sum();
         let size = (squares / scores.len() as f64).sqrt();
@@ -135,12 +145,22 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
     let operands = graph.operands(set);
     match graph.op(set) {
         Op::Route { at_least, .. } => {
+            let score = operands.first().copied()?;
+            // The highest of a row of scores, which is a whole number.
+            let chosen = graph.operands(score).first().copied();
+            if let (Op::Slice { .. }, Some(chosen)) = (graph.op(score), chosen)
+                && let Op::Choose { .. } = graph.op(chosen)
+            {
+                border.depth = Some(at_least.0 as usize);
+                return graph.operands(chosen).first().copied();
+            }
             border.threshold = Some(at_least.0);
-            operands.first().copied()
+            Some(score)
         }
-        Op::RouteTopK { .. } => {
+        Op::RouteTopK { .. } | Op::RouteTopKAmong { .. } => {
             border.ranked = true;
-            border.of_batch = operands.len() == 1;
+            border.of_batch =
+                operands.len() == 1 + usize::from(matches!(graph.op(set), Op::RouteTopKAmong { .. }));
             operands.first().copied()
         }
         Op::LimitFirst { .. } | Op::LimitFirstAfter { .. } => {
@@ -158,6 +178,8 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
             }
             Some(scores)
         }
+        // The outer set is given, as all decisions are.
+        Op::Within { .. } => score_of(graph, *operands.first()?, border),
         // Who is left out follows from who is not, whose border is looked at.
         Op::RouteRandom { .. } | Op::Input { .. } | Op::Pending { .. } | Op::Complement { .. } => None,
         // None of these makes a set.

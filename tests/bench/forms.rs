@@ -100,38 +100,67 @@ fn skip_ffn(criterion: &mut Criterion) {
     bench_model(criterion, &model, 2048);
 }
 
-/// A layer of 8 experts of which each token takes one, beside one feed-forward layer of their width: as much arithmetic.
-fn experts(criterion: &mut Criterion) {
-    const TOKENS: u32 = 2048;
+/// Times models beside each other: a group of these specs, whose names come first, on one sequence.
+fn bench_texts(
+    criterion: &mut Criterion,
+    (group, size): (&str, &str),
+    texts: [(&str, String); 2],
+    tokens: u32,
+) {
     const BOTH: usize = 2;
-    let mut group = criterion.benchmark_group("experts");
+    let mut group = criterion.benchmark_group(group);
     group
         .sample_size(SAMPLES)
         .warm_up_time(Duration::from_secs(1))
-        .throughput(Throughput::Elements(TOKENS.into()));
-    let size = "d_ff = 2048, activation = \"gelu\"";
-    for (name, layer) in [
-        ("dense", format!("kind = \"ffn\", {size}")),
-        ("one_of_8", format!("kind = \"experts\", experts = 8, {size}")),
-    ] {
+        .throughput(Throughput::Elements(tokens.into()));
+    for (name, text) in texts {
         let fail = |failure: skipc::Error| -> ! { panic!("{name}: {}", failure.diagnostics) };
-        let text = format!(
-            "[model]\nname = \"experts\"\nvocab_size = 32\nd_model = 512\nmax_positions = {TOKENS}\npositions = \"none\"\n\
-             [block.b]\nlayers = [{{ {layer} }}]\n[[stack]]\nblocks = [\"b\"]\n"
-        );
         let model = spec::model(name, &text).expect("a model");
         let weights = Weights::drawn(&model, RANDOM_SEED).map_err(skipc::Error::from);
         let weights = weights.unwrap_or_else(|failure| fail(failure));
         let compiled = Subject::compile((&model, &weights), &Request::host(), BOTH, &mut Trace::silent());
         let mut subject = compiled.unwrap_or_else(|failure| fail(failure));
-        let tokens = (0..TOKENS).map(|idx| (idx * 37 + idx / 11) % 32).collect();
-        let batch = Batch { tokens, lengths: vec![TOKENS], ..Batch::default() };
-        group.bench_function(format!("cpu/{name}/{TOKENS}x512x2048/f32/threads={BOTH}"), |bencher| {
+        let ids = (0..tokens).map(|idx| (idx * 37 + idx / 11) % 32).collect();
+        let batch = Batch { tokens: ids, lengths: vec![tokens], ..Batch::default() };
+        group.bench_function(format!("cpu/{name}/{tokens}x{size}/f32/threads={BOTH}"), |bencher| {
             bencher.iter(|| subject.run(&batch).unwrap_or_else(|failure| fail(failure)));
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, kjv, skip_ffn, experts);
+/// A spec of a stack over one block `b`.
+fn text_of(name: &str, tokens: u32, layers: &str, stack: &str) -> String {
+    format!(
+        "[model]\nname = \"{name}\"\nvocab_size = 32\nd_model = 512\nmax_positions = {tokens}\npositions = \"none\"\n\
+         [block.b]\nlayers = [{layers}]\n[[stack]]\nblocks = [\"b\"]\n{stack}\n"
+    )
+}
+
+/// A layer of 8 experts of which each token takes one, beside one feed-forward layer of their width: as much arithmetic.
+fn experts(criterion: &mut Criterion) {
+    const TOKENS: u32 = 2048;
+    let size = "d_ff = 2048, activation = \"gelu\"";
+    let of = |kind: &str| text_of("experts", TOKENS, &format!("{{ kind = {kind}, {size} }}"), "");
+    let texts = [("dense", of("\"ffn\"")), ("one_of_8", of("\"experts\", experts = 8"))];
+    bench_texts(criterion, ("experts", "512x2048"), texts, TOKENS);
+}
+
+/// A block that runs three times, for all tokens, two thirds and one third of them, beside the same for all: two thirds of
+/// the arithmetic.
+fn recursion(criterion: &mut Criterion) {
+    const TOKENS: u32 = 512;
+    let layers = "{ kind = \"attention\", heads = 8 }, { kind = \"ffn\", d_ff = 2048 }";
+    let full = "repeat = 3\nshare = true";
+    let thirds = format!(
+        "{full}\nskip = {{ router = \"topk\", density = [1.0, {:?}, {:?}], nested = true, input = \"raw\", kv = \"active\" }}",
+        2.0 / 3.0,
+        1.0 / 3.0
+    );
+    let of = |stack: &str| text_of("recursion", TOKENS, layers, stack);
+    let texts = [("full", of(full)), ("thirds", of(&thirds))];
+    bench_texts(criterion, ("recursion", "512x2048"), texts, TOKENS);
+}
+
+criterion_group!(benches, kjv, skip_ffn, experts, recursion);
 criterion_main!(benches);

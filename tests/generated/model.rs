@@ -93,6 +93,7 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
             logit_softcap: if scores { one_of(rng, &[None, None, None, Some(5.0)]) } else { None },
         },
         blocks,
+        stacks: Vec::new(),
     }
 }
 

@@ -99,6 +99,11 @@ RANDOM = {
     "force-first": {"tokens": 27, "dtype": "f32"},
     "pooled": RAGGED | {"new": 0},
     "mindskip": {"tokens": 23, "dtype": "f32"},
+    "recursion": {"tokens": 33},
+    "recursion-first": {"tokens": 37, "dtype": "f32"},
+    "recursion-shared": {"tokens": 35},
+    "recursion-random": RAGGED,
+    "early-exit": {"tokens": 41},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

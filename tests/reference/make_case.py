@@ -52,7 +52,11 @@ def margins(pieces, generating=False):
             score = score.reshape(1, -1) if s.scope == "batch" else score
             k = max(1, int(np.ceil(s.density * score.shape[1])))
             top = score.sort(dim=1, descending=True).values
-            near += [float((top[:, k - 1] - top[:, k]).min())] if k < score.shape[1] else []
+            # Where fewer may execute than could, nothing is compared.
+            gaps = (top[:, k - 1] - top[:, k])[top[:, k - 1].isfinite()] if k < score.shape[1] else score[:0]
+            near += [float(gaps.min())] if gaps.numel() else []
+        elif s.router == "depth":
+            near.append(float(score.min()))
         if s.group_size and s.overflow == "score" and score is not None:
             slots = int(np.ceil(s.group_size * s.density * s.capacity_factor))
             for row, want in zip(score, wanted):

@@ -26,12 +26,14 @@ def run(model, tokens, lengths=None, generating=False, forced=None):
     b, t = len(tokens), tokens.shape[1] + more
     shape = (b, spec.classes) if spec.head == "pooled" else (b, t, spec.vocab_size)
     routers = [m for m in model.modules() if isinstance(m, Router)]
+    n_decisions = len(model(tokens[:1, :1], generating)[1])
     out = Run(torch.zeros(shape, dtype=next(model.parameters()).dtype),
-              *(np.zeros((len(routers), b, t), np.uint8) for _ in range(2)))
+              *(np.zeros((n_decisions, b, t), np.uint8) for _ in range(2)))
     for rows, batch in pieces(tokens, lengths):
         n = batch.shape[1] + more
-        for i, router in enumerate(routers):
-            router.forced = None if forced is None else torch.from_numpy(forced[i, rows, :n]).expand(len(batch), n)
+        replayed = None if forced is None else [torch.from_numpy(gate[rows, :n]).expand(len(batch), n) for gate in forced]
+        for router in routers:
+            router.forced = replayed
         heard, hooks = listen(routers)
         logits, stats = model(batch, generating)
         for hook in hooks:
@@ -65,9 +67,9 @@ def listen(routers):
     heard = []
 
     def hook(router, args, _):
-        kept, router.cfg = router.cfg, copy.copy(router.cfg)
-        router.cfg.group_size = 0
+        (kept, forced), router.cfg = (router.cfg, router.forced), copy.copy(router.cfg)
+        router.cfg.group_size, router.forced = 0, None
         heard.append(router.forward(*args)[0])
-        router.cfg = kept
+        router.cfg, router.forced = kept, forced
 
     return heard, [router.register_forward_hook(hook) for router in routers]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,12 +22,13 @@ from safetensors.torch import load_file
 
 @dataclass
 class Skip:
-    router: str = "gumbel"          # gumbel | sigmoid | topk | random | hash | highway | always | never
-    density: float = 0.5            # target share of executed tokens
+    router: str = "gumbel"          # gumbel | sigmoid | topk | random | hash | highway | always | never | depth (stacks)
+    density: float | list = 0.5     # target share of executed tokens; of a stack also one for each repetition
     input: str = "normed"           # normed: through the pre-norm of the (first) wrapped sub-layer | raw
     decide: str = "here"            # sub-layer only. here: from the stream as it reaches it | entry: from the block's entry
     bias: bool = False
-    kv: str = "all"                 # all | active
+    kv: str = "all"                 # all | active | first (stacks with share: keys and values of repetition 0)
+    nested: bool = False            # stacks: only tokens that executed the last repetition may execute this one
     gate: str = "binary"            # binary | scaled (the change of the executed branch is multiplied by the router probability)
                                     # | scaled_last (that of its last layer) | raw (by the one logit)
     gate_factor: float = 1.0        # and by this
@@ -46,6 +47,8 @@ class Skip:
     capacity_factor: float = 1.25   # slots of every group, short ones too: ceil(group_size * density * factor)
     overflow: str = "position"      # position: first come, first served (causal) | score: highest score first
     seed: int = 0                   # random and hash routers
+    repetition: int = 0             # of a stack, which of `repeat` this is; set by `repetitions`
+    repeat: int = 1
 
     def __post_init__(self):
         if self.router == "highway" and self.gate != "binary":
@@ -92,12 +95,24 @@ class Block:
 
 
 @dataclass
+class Stack:
+    rounds: list[list[int]]         # the blocks of each repetition, by index; shared ones come again
+    skip: Skip | None = None
+
+    def repetitions(self):
+        """The skip of each repetition, with its own density."""
+        density = lambda r: self.skip.density[r] if isinstance(self.skip.density, list) else self.skip.density
+        return [replace(self.skip, density=density(r), repetition=r, repeat=len(self.rounds)) for r in range(len(self.rounds))]
+
+
+@dataclass
 class Spec:
     name: str
     d_model: int
     max_positions: int
     vocab_size: int = 0
-    blocks: list[Block] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)      # those of a shared stack once
+    stacks: list[Stack] = field(default_factory=list)
     norm: str = "rmsnorm"           # rmsnorm | layernorm
     norm_eps: float = 1e-5
     positions: str = "rope"         # rope | learned | none
@@ -148,7 +163,13 @@ def load_spec(path: str | Path) -> Spec:
              for name, b in raw["block"].items()}
     spec = Spec(**{k: v for k, v in model.items() if k in Spec.__dataclass_fields__})
     for entry in raw["stack"]:
-        spec.blocks += [named[n] for n in entry["blocks"]] * entry.get("repeat", 1)
+        rounds = []
+        for _ in range(entry.get("repeat", 1)):
+            if not rounds or not entry.get("share", False):
+                first = len(spec.blocks)
+                spec.blocks += [named[n] for n in entry["blocks"]]
+            rounds.append(list(range(first, len(spec.blocks))))
+        spec.stacks.append(Stack(rounds, skip(entry.get("skip"))))
     return spec
 
 
@@ -227,6 +248,7 @@ class Attention(SubLayer):
 
     def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
         super().__init__(spec, cfg, shared)
+        self.kept = None                        # a dict in a stack whose repetitions share keys and values of the first
         d, q, kv = spec.d_model, cfg.heads * cfg.head_dim, cfg.kv_heads * cfg.head_dim
         self.q_proj = nn.Linear(d, q, bias=cfg.bias != "none")
         self.k_proj = nn.Linear(d, kv, bias=cfg.bias != "none")
@@ -251,6 +273,8 @@ class Attention(SubLayer):
         q = self.placed(self.q_proj(h), getattr(self, "q_norm", None), pos)
         k = self.placed(self.k_proj(h), getattr(self, "k_norm", None), pos)
         v = self.v_proj(h).unflatten(-1, (cfg.kv_heads, cfg.head_dim))
+        if self.kept is not None:
+            k, v = self.kept.setdefault("first", (k, v))
         rep = cfg.heads // cfg.kv_heads
         k, v = k.repeat_interleave(rep, 2), v.repeat_interleave(rep, 2)
         score = torch.einsum("bqhd,bkhd->bhqk", q, k)
@@ -419,8 +443,8 @@ class Router(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.noise = 1.0                         # scale of the Gumbel noise in training; anneal to 0 to polarise
-        self.forced = None                       # [B, T] in {0, 1}: decisions taken elsewhere, replayed here
-        rows = spec.d_model if cfg.channels else 2 if cfg.router == "gumbel" else 1
+        self.forced = None                       # decisions [B, T] in {0, 1} taken elsewhere, of all routers in the order in which they run
+        rows = spec.d_model if cfg.channels else {"gumbel": 2, "depth": cfg.repeat}.get(cfg.router, 1)
         if cfg.router not in WEIGHTLESS:
             self.steps = Steps(spec, cfg.decider)
             self.weight = nn.Parameter(torch.zeros(rows, self.steps.width))
@@ -433,10 +457,12 @@ class Router(nn.Module):
             self.predictor.steps = Steps(spec, cfg.predictor)
             self.predictor.weight = nn.Parameter(torch.zeros(1, self.predictor.steps.width))
 
-    def forward(self, x, tokens, block_index: int, generating: bool = False):
-        """x [B, T, D], tokens [B, T] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
+    def forward(self, x, tokens, block_index: int, generating: bool = False, allowed=None):
+        """x [B, T, D], tokens [B, T], allowed [B, T] bool (which may execute) or None -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
         In training, gate carries the straight-through gradient of the (noisy) probability."""
         cfg, (b, t, _) = self.cfg, x.shape
+        replayed = self.forced.pop(0) if self.forced is not None else None
+        may = torch.ones(b, t) if allowed is None else allowed.float()
         forced = (torch.arange(t) < cfg.force_first).expand(b, t)
         if cfg.router in WEIGHTLESS:
             p = torch.full((b, t), {"always": 1.0, "never": 0.0}.get(cfg.router, cfg.density))
@@ -446,9 +472,14 @@ class Router(nn.Module):
                 hard = hash_gate(tokens, cfg, block_index)
             else:
                 hard = p.clone()
-            return apply_capacity(hard.masked_fill(forced, 1.0), p, cfg), p, None
+            return apply_capacity(hard.masked_fill(forced, 1.0) * may, p, cfg), p, None
         before = wide(self.steps(x))
         logit = F.linear(before, wide(self.weight), wide(self.bias) if cfg.bias else None)
+        if cfg.router == "depth":
+            last, two = logit.argmax(-1), logit.topk(min(2, cfg.repeat), -1).values       # the lowest index on ties
+            p = logit.softmax(-1).gather(-1, last[..., None])[..., 0]
+            hard = (last >= cfg.repetition).float() if replayed is None else replayed.float()
+            return hard, p, two[..., 0] - two[..., -1] if cfg.repeat > 1 else torch.ones_like(p)
         if cfg.router == "gumbel":
             score = logit[..., 1] - logit[..., 0]
             p = soft = score.sigmoid()
@@ -476,7 +507,7 @@ class Router(nn.Module):
             if cfg.router == "topk" and not (generating and cfg.generate):
                 if generating:
                     raise ValueError("top-k looks at the future: generation needs generate = threshold or predictor")
-                ranked = score.masked_fill(forced, float("inf"))
+                ranked = score.masked_fill(forced, float("inf")).masked_fill(may == 0, float("-inf"))
                 ranked = ranked.reshape(1, -1) if cfg.scope == "batch" else ranked
                 k = max(1, math.ceil(cfg.density * ranked.shape[1]))     # expert choice over each sequence, or over the batch
                 order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier row, then the earlier token on ties
@@ -488,9 +519,11 @@ class Router(nn.Module):
                 hard = (chance >= cfg.threshold).float()
         if cfg.router != "topk" or (generating and cfg.generate):
             hard = hard.masked_fill(forced, 1.0)
-        hard = apply_capacity(hard, score.masked_fill(forced, float("inf")), cfg)
-        if self.forced is not None:
-            return self.forced.to(p.dtype), p, score
+        hard = apply_capacity(hard * may, score.masked_fill(forced, float("inf")), cfg)
+        if allowed is not None:                                          # what is not looked at is near no border
+            p, score = p.masked_fill(~allowed, 0.0), score.masked_fill(~allowed, float("-inf"))
+        if replayed is not None:
+            return replayed.to(p.dtype), p, score
         return (hard + soft - soft.detach() if self.training else hard), p, score
 
 
@@ -534,11 +567,11 @@ def apply_capacity(hard, score, cfg: Skip):
 # ---------------------------------------------------------------- model
 
 class SkipBlock(nn.Module):
-    def __init__(self, spec: Spec, cfg: Block, index: int):
+    def __init__(self, spec: Spec, cfg: Block):
         super().__init__()
         if cfg.skip and any(c.skip for c in cfg.layers):
             raise ValueError("skip on a block and on one of its sub-layers at once")
-        self.cfg, self.index = cfg, index
+        self.cfg = cfg
         one_norm = cfg.layout == "parallel_one_norm"
         self.layers = nn.ModuleList(KINDS[c.kind](spec, c, one_norm and i > 0) for i, c in enumerate(cfg.layers))
         self.router = Router(spec, cfg.skip) if cfg.skip else None
@@ -572,8 +605,9 @@ class SkipBlock(nn.Module):
             first = self.layers[0]
         return first.norm(x) if skip.input == "normed" else x
 
-    def forward(self, x, pos, tokens, generating=False):
-        stats = []
+    def forward(self, x, pos, tokens, index: int, generating=False):
+        """`index` is that of the block in the order in which blocks run."""
+        stats, tokens = [], (tokens, index)
         if self.router:
             seen = self.decision_input(x, self.layers[0], self.cfg.skip)
             given = (self.router, self.cfg.skip, self.layers, self.cfg.layers, self.otherwise)
@@ -596,7 +630,7 @@ class SkipBlock(nn.Module):
     def choose(self, x, seen, given, pos, tokens, generating):
         """One choice between layers and what stands in `otherwise`: (the stream, what was decided)."""
         router, skip, layers, configs, other = given
-        gate, p, score = router(seen, tokens, self.index, generating)
+        gate, p, score = router(seen, *tokens, generating)
         y, before = self.body(x, pos, gate, skip, layers, configs)
         y = weighted(x, y, before, score if skip.gate == "raw" else p, skip)
         decided = (gate, p, skip, score)
@@ -642,6 +676,51 @@ def mix(x, y, gate, skip: Skip, shares=None):
     return torch.where(g > 0, y, x)
 
 
+class StackRun(nn.Module):
+    """Routers of a stack with `skip`, one for each repetition, or one for all of `depth`; its blocks are those of the model."""
+
+    def __init__(self, spec: Spec, stack: Stack):
+        super().__init__()
+        self.skips = stack.repetitions() if stack.skip else []
+        if stack.skip and stack.skip.router == "depth":
+            self.router = Router(spec, self.skips[0])
+        elif stack.skip:
+            self.routers = nn.ModuleList(Router(spec, skip) for skip in self.skips)
+
+    def repetition(self, x, entry, blocks, number, allowed, pos, tokens, index, generating):
+        """One repetition, `entry` the stream in front of the first: (the stream, what was decided)."""
+        skip = self.skips[number]
+        is_depth = skip.router == "depth"
+        router = self.router if is_depth else self.routers[number]
+        router.cfg = skip
+        seen = blocks[0].decision_input(entry if is_depth else x, blocks[0].layers[0], skip)
+        gate, p, score = router(seen, tokens, index, generating, allowed)
+        y = x
+        for block in blocks:
+            y, before = block.body(y, pos, gate, skip, block.layers, block.cfg.layers)
+        y = weighted(x, y, before, score if skip.gate == "raw" else p, skip)
+        return mix(x, y, gate, skip), (gate, p, skip, score)
+
+    def forward(self, x, pos, tokens, rounds, index, generating):
+        """rounds: the blocks of each repetition; index: of the first block in the order in which blocks run."""
+        stats, entry, allowed = [], x, None
+        attention = [layer for block in rounds[0] for layer in block.layers if isinstance(layer, Attention)]
+        for layer in attention:
+            layer.kept = {} if self.skips and self.skips[0].kv == "first" else None
+        for number, blocks in enumerate(rounds):
+            if self.skips:
+                x, decided = self.repetition(x, entry, blocks, number, allowed, pos, tokens, index, generating)
+                stats.append(decided)
+                allowed = decided[0] > 0 if self.skips[0].nested else None
+            for at, block in enumerate(blocks if not self.skips else []):
+                x, own = block(x, pos, tokens, index + at, generating)
+                stats += own
+            index += len(blocks)
+        for layer in attention:
+            layer.kept = None
+        return x, stats
+
+
 class SkipLM(nn.Module):
     def __init__(self, spec: Spec):
         super().__init__()
@@ -654,7 +733,8 @@ class SkipLM(nn.Module):
             self.cls = nn.Embedding(1, spec.d_model)
         if spec.positions == "learned":
             self.positions = nn.Embedding(spec.max_positions, spec.d_model)
-        self.blocks = nn.ModuleList(SkipBlock(spec, b, i) for i, b in enumerate(spec.blocks))
+        self.blocks = nn.ModuleList(SkipBlock(spec, b) for b in spec.blocks)
+        self.stacks = nn.ModuleList(StackRun(spec, stack) for stack in spec.stacks)
         self.norm = Norm(spec)
         if spec.head == "pooled":
             self.head = nn.Linear(spec.d_model, spec.classes, bias=spec.head_bias)
@@ -678,10 +758,11 @@ class SkipLM(nn.Module):
             x = x * self.spec.embed_scale
         if self.spec.positions == "learned":
             x = x + self.positions(pos)
-        stats = []
-        for block in self.blocks:
-            x, s = block(x, pos, tokens, generating)
-            stats += s
+        stats, index = [], 0
+        for stack, run in zip(self.spec.stacks, self.stacks):
+            rounds = [[self.blocks[i] for i in blocks] for blocks in stack.rounds]
+            x, s = run(x, pos, tokens, rounds, index, generating)
+            stats, index = stats + s, index + sum(map(len, rounds))
         x = self.norm(x)
         if self.spec.head == "pooled":
             rows = {"first": x[:, 0], "last": x[:, -1], "mean": x.mean(1)}

@@ -103,6 +103,15 @@ fn decide(
             let is_first = e.ins().icmp(IntCC::UnsignedLessThan, position, first);
             e.ins().bor(is_chosen, is_first)
         }
+        Select::InBoth(masks) => {
+            let [wanted, outer] = masks.map(|mask| {
+                let mask = e.pointer(mask, DType::U8)?;
+                let address = e.element(mask, row, 1);
+                Ok(e.load_flag(address, DType::U8))
+            });
+            let both = [wanted?, outer?].map(|flag| e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0));
+            e.ins().band(both[0], both[1])
+        }
         Select::Ranked(ranked) => {
             let (flag, state) = ranked::decide(e, ranked, (row, n_rows), ranked::State::of(state)?)?;
             return Ok((flag, state.values().to_vec()));

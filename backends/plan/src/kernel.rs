@@ -535,6 +535,8 @@ pub enum Select {
         /// How many positions of each sequence.
         first: u32,
     },
+    /// Those that are in both of two sets, each as for [`Select::NotIn`].
+    InBoth([Slot; 2]),
     /// Those that take part and that rank among the first of their segment.
     Ranked(Ranked),
 }
@@ -749,6 +751,7 @@ impl Kernel {
             Body::Compact(Compact { select: Select::WithFirst { .. }, .. }) => {
                 "compact_with_first".to_owned()
             }
+            Body::Compact(Compact { select: Select::InBoth(_), .. }) => "compact_in_both".to_owned(),
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
             Body::Pending(_) => "pending".to_owned(),
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),

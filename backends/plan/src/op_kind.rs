@@ -135,7 +135,12 @@ pub(crate) enum Route {
     /// By the place of a token.
     Random { seed: u64, block: u32, limit: u64 },
     /// The best share of each sequence.
-    TopK { share: F64 },
+    TopK {
+        /// Of all rows of a sequence.
+        share: F64,
+        /// Those of a set alone take part.
+        is_among: bool,
+    },
     /// The first of each group of a set.
     First { group_size: u32, slots: u32 },
     /// The first of each group of a set, behind those of earlier steps.
@@ -146,6 +151,8 @@ pub(crate) enum Route {
     Complement,
     /// Those of another set, and the first of each sequence.
     WithFirst { first: u32 },
+    /// The tokens of one set that another has, too.
+    Within,
     /// Rows of a cache that wait for this router.
     Pending { router: u32 },
 }
@@ -216,7 +223,8 @@ impl OpKind {
             Op::SequenceMean {} => OpKind::Single(Single::SequenceMean),
             Op::Route { at_least, .. } => OpKind::Route(Route::AtLeast { threshold: at_least }),
             Op::RouteRandom { seed, block, limit, .. } => OpKind::Route(Route::Random { seed, block, limit }),
-            Op::RouteTopK { share, .. } => OpKind::Route(Route::TopK { share }),
+            Op::RouteTopK { share, .. } => OpKind::Route(Route::TopK { share, is_among: false }),
+            Op::RouteTopKAmong { share, .. } => OpKind::Route(Route::TopK { share, is_among: true }),
             Op::LimitFirst { group_size, slots, .. } => OpKind::Route(Route::First { group_size, slots }),
             Op::LimitFirstAfter { group_size, slots, .. } => {
                 OpKind::Route(Route::FirstAfter { group_size, slots })
@@ -226,6 +234,7 @@ impl OpKind {
             Op::ClassToken {} => OpKind::Elementwise(Elementwise::ClassToken),
             Op::Complement { .. } => OpKind::Route(Route::Complement),
             Op::WithFirst { first, .. } => OpKind::Route(Route::WithFirst { first }),
+            Op::Within { .. } => OpKind::Route(Route::Within),
             Op::Pending { router, .. } => OpKind::Route(Route::Pending { router }),
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),

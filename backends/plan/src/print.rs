@@ -347,6 +347,7 @@ impl Display for InKernel<'_, Compact> {
             Select::WithFirst { chosen, positions, first } => {
                 write!(f, "in {} or at {} < {first}", slot(chosen), InKernel(kernel, positions))?
             }
+            Select::InBoth([wanted, outer]) => write!(f, "that are in {} and {}", slot(wanted), slot(outer))?,
             Select::Ranked(ranked) => write!(f, "{}", InKernel(kernel, ranked))?,
         }
         writeln!(f, ", or {} if {}", slot(forced), slot(use_forced))

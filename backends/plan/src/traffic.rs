@@ -468,6 +468,7 @@ impl Found<'_> {
                 self.read(dense(chosen), 1);
                 self.read(positions, 1);
             }
+            Select::InBoth(masks) => masks.into_iter().for_each(|mask| self.read(dense(mask), 1)),
             Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.whole(compact.use_forced, 1);

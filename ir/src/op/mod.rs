@@ -135,7 +135,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Partition { set, first, parts } => choice::infer_partition(args, *set, (*first, *parts)),
         Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
         Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
-        Op::RouteTopK { set, share } => token_set::infer_top_k(args, *set, *share),
+        Op::RouteTopK { set, share } => token_set::infer_top_k(args, (*set, *share), None),
+        Op::RouteTopKAmong { set, share } => token_set::infer_top_k(args, (*set, *share), Some(1)),
         Op::LimitFirst { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), None),
         Op::LimitFirstAfter { set, group_size, .. } => {
             state::infer_before(args)?;
@@ -144,6 +145,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
         Op::Complement { set } => token_set::infer_complement(args, *set),
         Op::WithFirst { set, .. } => token_set::infer_with_first(args, *set),
+        Op::Within { set } => token_set::infer_within(args, *set),
         Op::Pending { set, router } => state::infer_pending(args, (*set, *router)),
         Op::StoreRows {} => state::infer_store(args),
         Op::AddRows {} => state::infer_sum(args),
@@ -216,8 +218,12 @@ pub(crate) fn eval<N: Number>(
         Op::RouteRandom { set, seed, block, limit } => token_set::route(*set, operands[0], env, || {
             token_set::random((*seed, *block, *limit), operands[0], operands.get(1).copied())
         }),
+        Op::RouteTopKAmong { set, share } => token_set::route(*set, operands[0], env, || {
+            let (among, sequences) = (Some(operands[1]), operands.get(2).copied());
+            token_set::best_of_sequence(share.0, operands[0], sequences, among)
+        }),
         Op::RouteTopK { set, share } => token_set::route(*set, operands[0], env, || {
-            token_set::best_of_sequence(share.0, operands[0], operands.get(1).copied())
+            token_set::best_of_sequence(share.0, operands[0], operands.get(1).copied(), None)
         }),
         Op::LimitFirst { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
@@ -230,6 +236,7 @@ pub(crate) fn eval<N: Number>(
         Op::WithFirst { set, first } => token_set::route(*set, operands[0], env, || {
             token_set::with_first(operands[0], operands[1], *first)
         }),
+        Op::Within { set } => token_set::route(*set, operands[0], env, || token_set::within(operands)),
         Op::Pending { router, .. } => state::pending(operands, env.batch.len(), *router as usize),
         Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2]),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),

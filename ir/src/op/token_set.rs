@@ -24,12 +24,21 @@ pub(super) fn infer_random(args: Args<'_>, set: SetSym, limit: u64) -> Result<Ty
     Ok(Type::Set { sym: set, of: rows })
 }
 
-pub(super) fn infer_top_k(args: Args<'_>, set: SetSym, share: F64) -> Result<Type, TypeError> {
+/// Top-k, among the rows of the set that is operand `among` if there is one.
+pub(super) fn infer_top_k(
+    args: Args<'_>,
+    (set, share): (SetSym, F64),
+    among: Option<usize>,
+) -> Result<Type, TypeError> {
     if !(0.0..=1.0).contains(&share.0) {
         return Err(args.bad_attr("share", "should be from 0.0 to 1.0"));
     }
     let of = scored_rows(args, 0)?;
-    (1..args.len()).try_for_each(|idx| args.ints(idx, of))?;
+    if let Some(among) = among {
+        let (_, rows) = token_set(args, among)?;
+        args.same_rows(among, of, rows)?;
+    }
+    (among.unwrap_or(0) + 1..args.len()).try_for_each(|idx| args.ints(idx, of))?;
     Ok(Type::Set { sym: set, of })
 }
 
@@ -65,6 +74,16 @@ pub(super) fn infer_with_first(args: Args<'_>, set: SetSym) -> Result<Type, Type
     let (_, of) = token_set(args, 0)?;
     args.ints(1, of)?;
     Ok(ty)
+}
+
+/// A set of the rows that two sets of the same tokens have in common.
+pub(super) fn infer_within(args: Args<'_>, set: SetSym) -> Result<Type, TypeError> {
+    let ((_, of), (_, outer)) = (token_set(args, 0)?, token_set(args, 1)?);
+    if !of.is_token_rows() {
+        return Err(args.wrong(0, "a set of tokens"));
+    }
+    args.same_rows(1, of, outer)?;
+    Ok(Type::Set { sym: set, of })
 }
 
 pub(super) fn infer_force(args: Args<'_>) -> Result<Type, TypeError> {
@@ -151,6 +170,14 @@ pub(super) fn complement<N: Number>(executed: &Datum<N>) -> Result<Datum<N>, Eva
     Ok(Datum::Set { rows, of })
 }
 
+/// Which rows are in both sets.
+pub(super) fn within<N: Number>(operands: &[&Datum<N>]) -> Result<Vec<bool>, EvalError> {
+    let ((wanted, of), (outer, _)) = (operands[0].set()?, operands[1].set()?);
+    let mut mask = vec![false; of];
+    wanted.iter().for_each(|row| mask[*row] = outer.binary_search(row).is_ok());
+    Ok(mask)
+}
+
 pub(super) fn force_first<N: Number>(
     scores: &Datum<N>,
     positions: &Datum<N>,
@@ -198,13 +225,21 @@ pub(super) fn best_of_sequence<N: Number>(
     share: f64,
     scores: &Datum<N>,
     sequences: Option<&Datum<N>>,
+    among: Option<&Datum<N>>,
 ) -> Result<Vec<bool>, EvalError> {
     let of = scores.n_rows();
-    let candidates = match sequences {
+    let mut candidates: Vec<(i64, usize)> = match sequences {
         Some(sequences) => sequences.ints()?.iter().copied().zip(0..).collect(),
         None => (0..of).map(|row| (0, row)).collect(),
     };
-    Ok(keep_best(of, candidates, Some(&ranks(scores)?), |_, rows| top_k(share, rows)))
+    let mut lengths: BTreeMap<i64, usize> = BTreeMap::new();
+    candidates.iter().for_each(|(sequence, _)| *lengths.entry(*sequence).or_default() += 1);
+    if let Some(among) = among {
+        let (rows, _) = among.set()?;
+        candidates.retain(|(_, row)| rows.binary_search(row).is_ok());
+    }
+    let n_kept = |sequence: &i64| top_k(share, lengths.get(sequence).copied().unwrap_or(0));
+    Ok(keep_best(of, candidates, Some(&ranks(scores)?), n_kept))
 }
 
 /// The first rows of each group of a set; the best if there are scores.
@@ -216,7 +251,7 @@ pub(super) fn limited<N: Number>(
 ) -> Result<Vec<bool>, EvalError> {
     let candidates = wanted_of_groups(wanted, group_size, places)?;
     let ranks = scores.map(ranks).transpose()?;
-    Ok(keep_best(wanted.n_rows(), candidates, ranks.as_deref(), |_, _| slots as usize))
+    Ok(keep_best(wanted.n_rows(), candidates, ranks.as_deref(), |_| slots as usize))
 }
 
 /// The first rows of each group of a set, as many as earlier steps have left of it.
@@ -227,7 +262,7 @@ pub(super) fn limited_after<N: Number>(
     places: &[&Datum<N>],
 ) -> Result<Vec<bool>, EvalError> {
     let candidates = wanted_of_groups(wanted, group_size, places)?;
-    Ok(keep_best(wanted.n_rows(), candidates, None, |group, _| {
+    Ok(keep_best(wanted.n_rows(), candidates, None, |group| {
         let taken = taken.get(group).copied().unwrap_or(0);
         (slots as usize).saturating_sub(usize::try_from(taken).unwrap_or(0))
     }))
@@ -261,13 +296,13 @@ fn wanted_of_groups<N: Number>(
     Ok(rows.iter().map(|row| (group(*row), *row)).collect())
 }
 
-/// Of the candidates `(segment, row)` of each segment the best `n_kept(segment, candidates)`, by descending rank if there are
+/// Of the candidates `(segment, row)` of each segment the best `n_kept(segment)`, by descending rank if there are
 /// ranks, earlier rows before later ones: the mask over `of` rows.
 fn keep_best<S: Ord>(
     of: usize,
     candidates: Vec<(S, usize)>,
     ranks: Option<&[f64]>,
-    n_kept: impl Fn(&S, usize) -> usize,
+    n_kept: impl Fn(&S) -> usize,
 ) -> Vec<bool> {
     let mut segments: BTreeMap<S, Vec<usize>> = BTreeMap::new();
     for (segment, row) in candidates {
@@ -278,7 +313,7 @@ fn keep_best<S: Ord>(
         if let Some(ranks) = ranks {
             rows.sort_by(|a, b| ranks[*b].partial_cmp(&ranks[*a]).unwrap_or(Ordering::Equal));
         }
-        let n_kept = n_kept(&segment, rows.len());
+        let n_kept = n_kept(&segment);
         rows.into_iter().take(n_kept).for_each(|row| mask[row] = true);
     }
     mask

@@ -81,12 +81,14 @@ pub(crate) fn vjp(
         | Op::Route { .. }
         | Op::RouteRandom { .. }
         | Op::RouteTopK { .. }
+        | Op::RouteTopKAmong { .. }
         | Op::LimitFirst { .. }
         | Op::LimitFirstAfter { .. }
         | Op::LimitBest { .. }
         | Op::Pending { .. }
         | Op::Complement { .. }
         | Op::WithFirst { .. }
+        | Op::Within { .. }
         | Op::Executed {}
         | Op::FillMask { .. } => Ok(SmallVec::new()),
         // States are updated behind the backward pass, and constants are folded behind it, too.

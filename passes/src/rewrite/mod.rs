@@ -160,7 +160,7 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
         let set = op.opens()?;
         let density = if let Op::RouteRandom { limit, .. } = op {
             *limit as f64 / 2f64.powi(32)
-        } else if let Op::RouteTopK { share, .. } = op {
+        } else if let Op::RouteTopK { share, .. } | Op::RouteTopKAmong { share, .. } = op {
             share.0
         } else if let Op::Partition { .. } = op {
             // Nearly every row has an expert in every place.

@@ -107,11 +107,13 @@ impl Widths {
             | Op::ForceFirst { .. }
             | Op::Complement { .. }
             | Op::WithFirst { .. }
+            | Op::Within { .. }
             | Op::Choose { .. }
             | Op::Partition { .. }
             | Op::Route { .. }
             | Op::RouteRandom { .. }
             | Op::RouteTopK { .. }
+            | Op::RouteTopKAmong { .. }
             | Op::LimitFirst { .. }
             | Op::LimitFirstAfter { .. }
             | Op::Pending { .. }

@@ -20,6 +20,7 @@ use crate::diagnostic::Diagnostic;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::node::{Block, Node, Route};
+use crate::frontend::spec::stack::Stack;
 
 pub use bandwidth::read_bandwidth;
 pub use report::{DecodeReport, Far, Prefill, Step as StepRow, svg};
@@ -74,6 +75,7 @@ pub fn dense_sibling(model: &Model) -> Model {
         name: format!("{}-dense", model.name),
         stream: model.stream,
         blocks: model.blocks.iter().map(block).collect(),
+        stacks: model.stacks.iter().map(|stack| Stack { skips: Vec::new(), ..stack.clone() }).collect(),
     }
 }
 

@@ -174,17 +174,24 @@ impl LayerKind for Attention {
     ) -> Result<B::Value, B::Error> {
         let Attention { heads, kv_heads, head_dim, .. } = *self;
         let (d, rows, seen) = (b.stream().d_model, input.rows, input.seen);
+        let kept = b.kept(name);
         let queries = b.pre_norm(rows.stream, pre)?;
-        let keys = if seen.stream == rows.stream { queries } else { b.pre_norm(seen.stream, pre)? };
+        let has_keys = kept.is_some() || seen.stream == rows.stream;
+        let keys = if has_keys { queries } else { b.pre_norm(seen.stream, pre)? };
         let project = |b: &mut B, x, which: &str, heads| {
             let role = (TensorRole::Projection, self.bias != AttentionBias::None);
             b.project_with_bias(x, &format!("{name}.{which}_proj"), role, [heads * head_dim, d])
         };
         let q = project(b, queries, "q", heads)?;
-        let k = project(b, keys, "k", kv_heads)?;
-        let v = project(b, keys, "v", kv_heads)?;
+        let [k, v] = match kept {
+            Some(kept) => kept,
+            None => [project(b, keys, "k", kv_heads)?, project(b, keys, "v", kv_heads)?],
+        };
         let q = self.placed(b, q, (&format!("{name}.q_norm"), heads), rows.positions)?;
-        let k = self.placed(b, k, (&format!("{name}.k_norm"), kv_heads), seen.positions)?;
+        let k = match kept {
+            Some(_) => k,
+            None => self.placed(b, k, (&format!("{name}.k_norm"), kv_heads), seen.positions)?,
+        };
         let scoring = Scoring {
             scale: self.scale.map(F64::from),
             cap: self.softcap.map(F64::from),

@@ -110,7 +110,8 @@ impl Wanted {
         // No sequence fills a group that is longer than the longest sequence.
         let n = capacity.group_size.min(max_positions);
         match skip.decider()? {
-            Decider::Never => None,
+            // Depth has no capacity.
+            Decider::Never | Decider::Depth { .. } => None,
             Decider::Always => Some(Wanted::fixed(n)),
             // The whole sequence is one group, and its count is known.
             Decider::TopK { .. } if capacity.group_size >= max_positions => {

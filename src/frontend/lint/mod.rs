@@ -84,7 +84,17 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
                 Unit::Layer(idx) => table.and_then(|table| layer_at(table, idx)),
             };
             let table = unit_table.and_then(|table| table_at(table, "skip"));
-            check(&Site { skip, model, source: &ast.source, table }, &mut found);
+            let site = Site { skip, model, source: &ast.source, table };
+            findings(&site).for_each(|finding| found.push(finding));
+        }
+    }
+    for (idx, stack) in model.stacks.iter().enumerate() {
+        let table = stack_at(&ast.root, idx).and_then(|table| table_at(table, "skip"));
+        // Once for all repetitions that it is true of, of which the last has the fewest tokens.
+        let mut codes = BTreeSet::new();
+        for skip in stack.skips.iter().rev() {
+            let findings = findings(&Site { skip, model, source: &ast.source, table });
+            findings.filter(|finding| codes.insert(finding.code())).for_each(|finding| found.push(finding));
         }
     }
     rules::unused_blocks(ast, &seen, &mut found);
@@ -107,7 +117,16 @@ fn table_at<'t>(table: &'t Table, key: &str) -> Option<&'t Table> {
     }
 }
 
-fn check(site: &Site<'_>, found: &mut Diagnostics) {
+/// The table of the stack of this index.
+fn stack_at(root: &Table, idx: usize) -> Option<&Table> {
+    let ValueKind::List(stacks) = &root.get("stack")?.value.kind else { return None };
+    match &stacks.get(idx)?.kind {
+        ValueKind::Table(stack) => Some(stack),
+        _ => None,
+    }
+}
+
+fn findings(site: &Site<'_>) -> impl Iterator<Item = Diagnostic> + use<> {
     let findings = [
         rules::batch_dependence(site),
         capacity::overflow(site),
@@ -116,7 +135,7 @@ fn check(site: &Site<'_>, found: &mut Diagnostics) {
         rules::future_leak_by_capacity(site),
         rules::train_generate_mismatch(site),
     ];
-    findings.into_iter().flatten().for_each(|finding| found.push(finding));
+    findings.into_iter().flatten()
 }
 
 impl Site<'_> {

@@ -33,7 +33,8 @@ pub(super) struct Cache {
 }
 
 /// A cache of the stream, which the layers of two routers in a row can share: a token that executes what the first decides
-/// about leaves nothing to wait there, and one that skips it comes to the second as it was.
+/// about leaves nothing to wait there, and one that skips it comes to the second as it was. The second has one layer that
+/// looks at it: a later one would leave there what the first has made of a token that still waits for the first router.
 struct StreamCache {
     /// The routers, the same if it is one.
     first: usize,
@@ -48,6 +49,8 @@ struct Decided {
     name: String,
     /// The router whose executed tokens they are; none if they are those that it leaves out.
     router: Option<usize>,
+    /// One layer at most looks at other tokens: all that is asked for to wait is the stream in front of the decision.
+    mixes_once: bool,
     /// Of the tokens of this step, `mask[n]`.
     executed: Value,
     /// Of all tokens in the cache, if something has looked at them.
@@ -114,7 +117,18 @@ impl Ctx<'_> {
         let name = format!("decision.{router}");
         if let Some(cache) = &mut self.cache {
             let router = Some(router);
-            cache.decisions.insert(set, Decided { name, router, executed, cached: None, pending: None });
+            cache.decisions.insert(
+                set,
+                Decided { name, router, mixes_once: true, executed, cached: None, pending: None },
+            );
+        }
+    }
+
+    /// Notes how many of the layers that the router of this set decides about look at other tokens.
+    pub(super) fn note_mixing(&mut self, set: Value, layers: usize) {
+        let decided = self.cache.as_mut().and_then(|cache| cache.decisions.get_mut(&set));
+        if let Some(decided) = decided {
+            decided.mixes_once = layers < 2;
         }
     }
 
@@ -126,9 +140,10 @@ impl Ctx<'_> {
         let executed = self.add(Op::Executed {}, &[set])?;
         let name = format!("left_out.{}", self.gates.len().saturating_sub(1));
         if let Some(cache) = &mut self.cache {
-            cache
-                .decisions
-                .insert(set, Decided { name, router: None, executed, cached: None, pending: None });
+            cache.decisions.insert(
+                set,
+                Decided { name, router: None, mixes_once: true, executed, cached: None, pending: None },
+            );
         }
         Ok(())
     }
@@ -149,10 +164,10 @@ impl Ctx<'_> {
     pub(super) fn pending(&mut self, x: Value, set: Value) -> Result<Option<TokenRows<Value>>, LowerError> {
         let lazy = self.cache.as_ref().filter(|cache| cache.key_values == KeyValues::Lazy);
         let decided = lazy.and_then(|cache| cache.decisions.get(&set));
-        let Some(router) = decided.and_then(|decided| decided.router) else {
+        let Some((router, mixes_once)) = decided.and_then(|of| Some((of.router?, of.mixes_once))) else {
             return Ok(None);
         };
-        let first = self.stream_cache(router, x);
+        let first = self.stream_cache((router, mixes_once), x);
         let [_, stream] = self.stored(&format!("stream.{first}"), x, None)?;
         let [waiting, all_positions] = self.waiting()?;
         let Some(rows) = self.pending_rows(set, stream, waiting)? else { return Ok(None) };
@@ -165,11 +180,13 @@ impl Ctx<'_> {
     }
 
     /// The router that the cache is named for in which `x` waits, the stream that a layer of this router sees.
-    fn stream_cache(&mut self, router: usize, x: Value) -> usize {
+    fn stream_cache(&mut self, (router, mixes_once): (usize, bool), x: Value) -> usize {
         let Some(cache) = &mut self.cache else { return router };
         match &mut cache.stream {
             Some(stream) if stream.last == router => {}
-            Some(stream) if stream.first == stream.last && stream.behind == Some(x) => stream.last = router,
+            Some(stream) if mixes_once && stream.first == stream.last && stream.behind == Some(x) => {
+                stream.last = router;
+            }
             stream => *stream = Some(StreamCache { first: router, last: router, behind: None }),
         }
         cache.stream.as_ref().map_or(router, |stream| stream.first)
@@ -227,8 +244,7 @@ impl Ctx<'_> {
         [q, k, v]: [Value; 3],
         LayerInput { rows, seen }: LayerInput<Value>,
     ) -> Result<Value, LowerError> {
-        let [_, k] = self.stored(&format!("{name}.keys"), k, seen.set)?;
-        let [_, v] = self.stored(&format!("{name}.values"), v, seen.set)?;
+        let [k, v] = self.cached_keys(name, [k, v], seen.set)?;
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
         let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(q) };
         let Heads { queries, keys, scoring: Scoring { scale, cap, window, .. } } = heads;
@@ -237,6 +253,27 @@ impl Ctx<'_> {
         let mut operands = vec![q, k, v, rows.positions, rows.sequences.unwrap_or(self.all.sequences), pages];
         operands.extend(present);
         self.add(op, &operands)
+    }
+
+    /// The caches of keys and values of the layer `name` with these, which are of a set or of all tokens. Caches are named for
+    /// the place where the layer runs: a layer that runs again, with the same weights, has others. Those that an earlier
+    /// repetition keeps for all are these themselves.
+    fn cached_keys(
+        &mut self,
+        name: &str,
+        [k, v]: [Value; 2],
+        set: Option<Value>,
+    ) -> Result<[Value; 2], LowerError> {
+        if self.kept(name).is_some() {
+            return Ok([k, v]);
+        }
+        let place = self.origin.clone();
+        let [_, k] = self.stored(&format!("{place}.keys"), k, set)?;
+        let [_, v] = self.stored(&format!("{place}.values"), v, set)?;
+        if let Some(kept) = &mut self.kept {
+            kept.insert(name.to_owned(), [k, v]);
+        }
+        Ok([k, v])
     }
 
     /// The cache of this name, as it is so far and with these rows, which are those of a set or of all tokens.

@@ -9,6 +9,8 @@ mod nodes;
 mod routers;
 mod training;
 
+use std::collections::BTreeMap;
+
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::gradient::GradientError;
@@ -17,6 +19,8 @@ use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, SetSym, Type, TypeError, Val
 
 use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
+use crate::frontend::spec::skip::Kv;
+use crate::frontend::spec::stack::Repetition;
 use crate::frontend::stream::{Head, Stream, StreamInput};
 use cache::Cache;
 
@@ -194,6 +198,12 @@ struct Ctx<'a> {
     gates: Vec<GateValues>,
     /// Where the tokens lie in the caches, if the graph goes on with sequences.
     cache: Option<Cache>,
+    /// The tokens that the last repetition of a nested stack executed.
+    outer: Option<Value>,
+    /// The probability and the last repetition of each token, once the router of a stack has chosen them.
+    depth: Option<[Value; 2]>,
+    /// Keys and values of the first repetition by layer, in a stack that keeps them: of all rows, or the caches of them.
+    kept: Option<BTreeMap<String, [Value; 2]>>,
     /// What training asks for, in a graph of training.
     training: Option<training::Setup<'a>>,
 }
@@ -237,6 +247,9 @@ impl<'a> Ctx<'a> {
             tokens,
             gates,
             cache: None,
+            outer: None,
+            depth: None,
+            kept: None,
             training: None,
         };
         if function == Function::Step {
@@ -265,8 +278,8 @@ impl<'a> Ctx<'a> {
         self.at("embed");
         let (tokens, positions) = (self.tokens, self.all.positions);
         let mut x = build::embedding(self, tokens, positions)?;
-        for (idx, block) in model.blocks.iter().enumerate() {
-            x = self.block(x, block, idx)?;
+        for repetition in model.repetitions() {
+            x = self.repeated(x, &repetition)?;
         }
         self.at("head");
         if model.stream.head == Head::Pooled {
@@ -274,6 +287,23 @@ impl<'a> Ctx<'a> {
         }
         let x = self.wanted_rows(x)?;
         build::head(self, x, self.all.sequences)
+    }
+
+    /// The stream behind blocks that run once.
+    fn repeated(&mut self, x: Value, repetition: &Repetition<'_>) -> Result<Value, LowerError> {
+        let Some(skip) = repetition.skip else {
+            return repetition.blocks.iter().try_fold(x, |x, (place, block)| self.block(x, block, *place));
+        };
+        if repetition.number == 0 {
+            let keeps = skip.either().is_some_and(|either| either.kv == Kv::First);
+            (self.outer, self.depth, self.kept) = (None, None, keeps.then(BTreeMap::new));
+        }
+        let outer = self.outer;
+        let x = self.repetition(x, repetition, skip, outer)?;
+        if repetition.is_last {
+            self.kept = None;
+        }
+        Ok(x)
     }
 }
 
@@ -315,6 +345,10 @@ impl Build for Ctx<'_> {
         self.add(Op::SequenceMean {}, &[x, self.all.sequences])
     }
 
+    fn kept(&self, name: &str) -> Option<[Value; 2]> {
+        self.kept.as_ref()?.get(name).copied()
+    }
+
     fn attend(
         &mut self,
         name: &str,
@@ -329,6 +363,9 @@ impl Build for Ctx<'_> {
             true => self.attend_cached(name, heads, qkv, input),
             false => {
                 let ([q, k, v], LayerInput { rows, seen }) = (qkv, input);
+                if let Some(kept) = &mut self.kept {
+                    kept.entry(name.to_owned()).or_insert([k, v]);
+                }
                 let Heads { queries, keys, scoring: Scoring { scale, cap, window, ahead } } = heads;
                 let (heads, kv_heads) = (queries as u32, keys as u32);
                 let op = Op::Attention { heads, kv_heads, scale, cap, window, ahead };

@@ -6,6 +6,7 @@ use super::{Ctx, LowerError, Tokens};
 use crate::frontend::build::{Build, LayerInput, TokenRows};
 use crate::frontend::spec::node::{Block, Layers, Node, SubLayer, Unit};
 use crate::frontend::spec::skip::Kv;
+use crate::frontend::spec::stack::Place;
 
 /// The rows on which a node runs.
 #[derive(Clone, Copy)]
@@ -29,11 +30,14 @@ pub(super) struct Stream {
     pub(super) rows: Value,
 }
 
+/// A node with its place.
+pub(super) type Placed<'m> = (&'m Node, InBlock);
+
 /// A block on the way through it.
 #[derive(Clone, Copy)]
 pub(super) struct InBlock {
-    /// Index of the block.
-    pub(super) block: usize,
+    /// Where the block runs, and its weights.
+    pub(super) block: Place,
     /// Which of its lists of layers it is.
     pub(super) layers: Layers,
     /// Index of the next layer.
@@ -49,33 +53,50 @@ impl Branch {
 }
 
 impl InBlock {
-    /// The name of the next layer.
-    fn next(&self) -> String {
-        self.layers.name(self.block, self.layer)
+    /// The place of the next layer in the order in which blocks run.
+    pub(super) fn next(&self) -> String {
+        self.layers.name(self.block.run, self.layer)
+    }
+
+    /// The place behind a node.
+    pub(super) fn behind(self, node: &Node) -> InBlock {
+        InBlock { layer: self.layer + node.n_layers(), ..self }
+    }
+
+    /// The nodes of a sequence, each in its place; another node is a sequence of one.
+    pub(super) fn sequence(mut self, node: &Node) -> Vec<Placed<'_>> {
+        let nodes = match node {
+            Node::Sequence(nodes) => &nodes[..],
+            node => std::slice::from_ref(node),
+        };
+        let mut placed = |node| {
+            let within = self;
+            self = self.behind(node);
+            (node, within)
+        };
+        nodes.iter().map(&mut placed).collect()
     }
 }
 
 impl Ctx<'_> {
     /// The stream behind a block.
-    pub(super) fn block(&mut self, x: Value, block: &Block, idx: usize) -> Result<Value, LowerError> {
-        let mut within = InBlock { block: idx, layers: Layers::Block, layer: 0, entry: x };
+    pub(super) fn block(&mut self, x: Value, block: &Block, place: Place) -> Result<Value, LowerError> {
+        let within = InBlock { block: place, layers: Layers::Block, layer: 0, entry: x };
         match &block.body {
-            Node::Route(route) => self.route(x, route, Unit::Block, &mut within),
-            body => self.node(Stream { all: x, rows: x }, body, Branch::all(self.all), &mut within),
+            Node::Route(route) => self.route(x, route, Unit::Block, within),
+            body => self.node(Stream { all: x, rows: x }, body, Branch::all(self.all), within),
         }
     }
 
-    /// The rows of the branch in front of the last layer of a node, and behind it. What runs in parallel is one layer.
+    /// The rows of the branch in front of the last of these nodes, and behind it. What runs in parallel is one node.
     pub(super) fn ends(
         &mut self,
         x: Stream,
-        node: &Node,
+        nodes: &[Placed<'_>],
         branch: Branch,
-        within: &mut InBlock,
     ) -> Result<[Value; 2], LowerError> {
-        let Node::Sequence(nodes) = node else { return Ok([x.rows, self.node(x, node, branch, within)?]) };
         let (base, mut x, mut before) = (x.all, x, x.rows);
-        for (idx, node) in nodes.iter().enumerate() {
+        for (idx, (node, within)) in nodes.iter().enumerate() {
             if idx > 0 {
                 // Later nodes see what the earlier ones made of the executed tokens.
                 self.at(&within.next());
@@ -85,7 +106,7 @@ impl Ctx<'_> {
                 }
             }
             before = x.rows;
-            x.rows = self.node(x, node, branch, within)?;
+            x.rows = self.node(x, node, branch, *within)?;
         }
         Ok([before, x.rows])
     }
@@ -96,10 +117,10 @@ impl Ctx<'_> {
         x: Stream,
         node: &Node,
         branch: Branch,
-        within: &mut InBlock,
+        mut within: InBlock,
     ) -> Result<Value, LowerError> {
         match node {
-            Node::Sequence(_) => Ok(self.ends(x, node, branch, within)?[1]),
+            Node::Sequence(_) => Ok(self.ends(x, &within.sequence(node), branch)?[1]),
             Node::Parallel(nodes) => {
                 let mut sum = x.rows;
                 for node in nodes {
@@ -110,6 +131,7 @@ impl Ctx<'_> {
                             self.add(Binary::Sub, &[behind, x.rows])?
                         }
                     };
+                    within = within.behind(node);
                     sum = self.add(Binary::Add, &[sum, change])?;
                 }
                 Ok(sum)
@@ -129,11 +151,10 @@ impl Ctx<'_> {
         x: Stream,
         layer: &SubLayer,
         branch: Branch,
-        within: &mut InBlock,
+        within: InBlock,
     ) -> Result<Value, LowerError> {
-        let place = (within.layers, within.block, within.layer);
+        let place = (within.layers, within.block.weights, within.layer);
         self.at(&within.next());
-        within.layer += 1;
         let rows = rows(x.rows, branch.rows);
         let seen = if layer.layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
         layer.build(self, place, LayerInput { rows, seen })

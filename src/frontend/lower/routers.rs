@@ -3,7 +3,7 @@
 use skipc_ir::attr::F64;
 use skipc_ir::{Binary, Op, SetSym, Training, Unary, Value};
 
-use super::nodes::{Branch, InBlock, Stream};
+use super::nodes::{Branch, InBlock, Placed, Stream};
 use super::{Ctx, Function, LowerError, Skipping, Tokens};
 use crate::frontend::build::{self, Build, Shares};
 use crate::frontend::spec::node::{Layers, Route, Unit};
@@ -11,13 +11,16 @@ use crate::frontend::spec::skip::{
     BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Scope as Among,
     Scorer, Skip,
 };
+use crate::frontend::spec::stack::Repetition;
 use crate::frontend::training::Ste;
 
 /// A router and its place.
 struct Scope<'a> {
-    /// Its name, such as `blocks.3.router`.
+    /// What its tensors are named for, such as `blocks.3.router`.
     name: String,
-    /// Index of the block.
+    /// Its place in the order in which blocks run.
+    origin: String,
+    /// Index of the block in that order, of a stack the first one of the repetition.
     block: usize,
     /// The norm in front of what it decides about.
     pre_norm: Option<String>,
@@ -25,6 +28,16 @@ struct Scope<'a> {
     seen: Value,
     /// What the spec says of it.
     skip: &'a Skip,
+    /// The tokens that may execute, if not all may.
+    outer: Option<Value>,
+}
+
+/// What a decision is about.
+struct Wrapped<'m> {
+    /// What runs for the tokens that execute, one after the other.
+    executed: Vec<Placed<'m>>,
+    /// What runs for the others.
+    otherwise: Option<Placed<'m>>,
 }
 
 /// What a router with a weight compares.
@@ -117,7 +130,8 @@ pub(crate) fn pending_set(n_routers: u32, router: u32) -> SetSym {
     SetSym(2 * n_routers + 1 + router)
 }
 
-/// The set of the tokens that the router of this index leaves out, behind those of the rows that wait for routers.
+/// The set of the tokens that the router of this index leaves out, behind those of the rows that wait for routers. A nested
+/// router, which has no branch for them, has under this symbol what it would take of all tokens.
 fn left_out_set(n_routers: u32, router: u32) -> SetSym {
     SetSym(3 * n_routers + 1 + router)
 }
@@ -134,41 +148,78 @@ impl Ctx<'_> {
         x: Value,
         route: &Route,
         unit: Unit,
-        within: &mut InBlock,
+        within: InBlock,
     ) -> Result<Value, LowerError> {
         let skip = &route.skip;
         let from_entry = skip.scorer().is_some_and(|scorer| scorer.decide == Decide::Entry);
+        let first = route.executed.first_layer();
         let scope = Scope {
-            name: unit.router(within.block),
-            block: within.block,
-            pre_norm: route
-                .executed
-                .first_layer()
-                .and_then(|layer| layer.pre_norm(within.layers, within.block)),
+            name: unit.router(within.block.weights),
+            origin: unit.router(within.block.run),
+            block: within.block.run,
+            pre_norm: first.and_then(|layer| layer.pre_norm(within.layers, within.block.weights)),
             seen: if from_entry { within.entry } else { x },
             skip,
+            outer: None,
         };
-        match &skip.combine {
+        let otherwise = route.otherwise.as_deref();
+        let other = InBlock { layers: Layers::Otherwise(unit), layer: 0, ..within };
+        let wrapped = Wrapped {
+            executed: within.sequence(&route.executed),
+            otherwise: otherwise.map(|node| (node, other)),
+        };
+        self.choice(x, &scope, &wrapped)
+    }
+
+    /// The stream behind a repetition of a stack, by the decision over it. `outer` are the tokens that may execute, if not
+    /// all may.
+    pub(super) fn repetition(
+        &mut self,
+        x: Value,
+        repetition: &Repetition<'_>,
+        skip: &Skip,
+        outer: Option<Value>,
+    ) -> Result<Value, LowerError> {
+        let at = |place| InBlock { block: place, layers: Layers::Block, layer: 0, entry: x };
+        let blocks = || repetition.blocks.iter().map(|(place, block)| (at(*place), &block.body));
+        let first = blocks().next();
+        let scope = Scope {
+            name: repetition.router(),
+            origin: repetition.router(),
+            block: first.map_or(0, |(within, _)| within.block.run),
+            pre_norm: first.and_then(|(within, body)| {
+                body.first_layer().and_then(|layer| layer.pre_norm(Layers::Block, within.block.weights))
+            }),
+            seen: x,
+            skip,
+            outer,
+        };
+        let executed = blocks().flat_map(|(within, body)| within.sequence(body)).collect();
+        self.choice(x, &scope, &Wrapped { executed, otherwise: None })
+    }
+
+    /// The stream behind a choice.
+    fn choice(&mut self, x: Value, scope: &Scope<'_>, wrapped: &Wrapped<'_>) -> Result<Value, LowerError> {
+        match &scope.skip.combine {
             Combine::Highway(highway) => {
                 if highway.scorer.steps.is_pooled() && !highway.scorer.prefill {
-                    self.refuse_to_look_ahead(&scope, "a share by the mean of a sequence")?;
+                    self.refuse_to_look_ahead(scope, "a share by the mean of a sequence")?;
                 }
-                let seen = self.read(&scope, highway.scorer)?;
-                let shares = build::highway(self, (skip, highway), &scope.name, seen)?;
+                let seen = self.read(scope, highway.scorer)?;
+                let shares = build::highway(self, (scope.skip, highway), &scope.name, seen)?;
                 let shares = match highway.scorer.prefill && self.function == Function::Step {
                     true => self.kept_shares(scope.seen, shares)?,
                     false => shares,
                 };
-                self.constant_gate(&scope, true)?;
-                let y = self.dense(x, route, within)?;
-                self.at(&scope.name);
+                self.constant_gate(scope, true)?;
+                let y = self.dense(x, wrapped)?;
+                self.at(&scope.origin);
                 self.mixed(x, y, shares)
             }
             Combine::Either(Either { decider: Decider::Never, force_first: 0, .. })
-                if route.otherwise.is_none() =>
+                if wrapped.otherwise.is_none() =>
             {
-                self.constant_gate(&scope, false)?;
-                within.layer += route.executed.n_layers();
+                self.constant_gate(scope, false)?;
                 Ok(x)
             }
             Combine::Either(Either {
@@ -178,19 +229,21 @@ impl Ctx<'_> {
                 branches: Branches::Either,
                 ..
             }) => {
-                self.constant_gate(&scope, true)?;
-                self.dense(x, route, within)
+                self.constant_gate(scope, true)?;
+                self.dense(x, wrapped)
             }
             Combine::Either(either) => {
-                let decision = self.decide(&scope, either)?;
-                self.branches(x, &decision, (&scope, either), (route, unit), within)
+                let decision = self.decide(scope, either)?;
+                let n_mixing = wrapped.executed.iter().map(|(node, _)| node.n_mixing()).sum();
+                self.note_mixing(decision.set, n_mixing);
+                self.branches(x, &decision, (scope, either), wrapped)
             }
         }
     }
 
-    /// The node over all tokens.
-    fn dense(&mut self, x: Value, route: &Route, within: &mut InBlock) -> Result<Value, LowerError> {
-        self.node(Stream { all: x, rows: x }, &route.executed, Branch::all(self.all), within)
+    /// The executed branch over all tokens.
+    fn dense(&mut self, x: Value, wrapped: &Wrapped<'_>) -> Result<Value, LowerError> {
+        Ok(self.ends(Stream { all: x, rows: x }, &wrapped.executed, Branch::all(self.all))?[1])
     }
 
     /// `σ(z)·y + (1−σ(z))·x`, or with a share of x of its own.
@@ -219,37 +272,32 @@ impl Ctx<'_> {
         x: Value,
         decision: &Decision,
         (scope, either): (&Scope<'_>, &Either),
-        (route, unit): (&Route, Unit),
-        within: &mut InBlock,
+        wrapped: &Wrapped<'_>,
     ) -> Result<Value, LowerError> {
-        self.at(&scope.name);
+        self.at(&scope.origin);
         let (entry, branch) = self.branch(x, decision.set, either.kv)?;
-        let begun = *within;
-        let [before, after] = self.ends(Stream { all: x, rows: entry }, &route.executed, branch, within)?;
-        self.at(&scope.name);
+        let [before, after] = self.ends(Stream { all: x, rows: entry }, &wrapped.executed, branch)?;
+        self.at(&scope.origin);
         let weight = weight(either, decision);
         let mut h = match (either.branches, either.scale) {
             (Branches::Add, _) => self.weighted(entry, after, branch.rows, weight)?,
             (_, BranchScale::ProbabilityLast) => self.scaled([before, after], branch.rows, weight)?,
             (_, _) => self.scaled([entry, after], branch.rows, weight)?,
         };
-        let Some(otherwise) = &route.otherwise else {
+        let Some((otherwise, inside)) = wrapped.otherwise else {
             let behind = self.keep_executed(x, h, branch)?;
             self.note_stream_behind(decision.set, behind);
             return match (either.scale, decision.soft) {
                 (BranchScale::One, Some(soft)) => {
                     let passage = Passage { x, entry, h, behind, soft };
-                    self.straight_through(passage, route, branch, begun)
+                    self.straight_through(passage, wrapped, branch)
                 }
                 _ => Ok(behind),
             };
         };
-        let mut inside =
-            InBlock { block: within.block, layers: Layers::Otherwise(unit), layer: 0, entry: within.entry };
         if either.branches == Branches::Sum {
-            let light =
-                self.node(Stream { all: x, rows: x }, otherwise, Branch::all(self.all), &mut inside)?;
-            self.at(&scope.name);
+            let light = self.node(Stream { all: x, rows: x }, otherwise, Branch::all(self.all), inside)?;
+            self.at(&scope.origin);
             let change = self.add(Binary::Sub, &[h, entry])?;
             let rows = match branch.rows.set {
                 Some(set) => self.add(Op::Gather {}, &[light, set])?,
@@ -262,8 +310,9 @@ impl Ctx<'_> {
         let left_out = self.add(Op::Complement { set }, &[decision.set])?;
         self.note_left_out(left_out)?;
         let (entry, other) = self.branch(x, left_out, either.kv)?;
-        let [before, after] = self.ends(Stream { all: x, rows: entry }, otherwise, other, &mut inside)?;
-        self.at(&scope.name);
+        let [before, after] =
+            self.ends(Stream { all: x, rows: entry }, &inside.sequence(otherwise), other)?;
+        self.at(&scope.origin);
         let g = match (either.scale, self.rest(either, &decision.probability)?) {
             (BranchScale::ProbabilityLast, rest) => self.scaled([before, after], other.rows, rest)?,
             (BranchScale::Probability, rest) => self.scaled([entry, after], other.rows, rest)?,
@@ -337,16 +386,15 @@ impl Ctx<'_> {
     fn straight_through(
         &mut self,
         passage: Passage,
-        route: &Route,
+        wrapped: &Wrapped<'_>,
         branch: Branch,
-        mut within: InBlock,
     ) -> Result<Value, LowerError> {
         let Passage { x, entry, h, behind, soft } = passage;
         let (Some(ste), Some(executed)) = (self.ste(), branch.executed) else { return Ok(behind) };
         let base = match ste {
             Ste::Dense => {
                 let branch = Branch { rows: self.all, would_be: true, ..branch };
-                let would_be = self.node(Stream { all: x, rows: x }, &route.executed, branch, &mut within)?;
+                let [_, would_be] = self.ends(Stream { all: x, rows: x }, &wrapped.executed, branch)?;
                 let change = self.add(Binary::Sub, &[would_be, x])?;
                 return self.add(Training::StraightThrough {}, &[behind, soft, change]);
             }
@@ -361,9 +409,17 @@ impl Ctx<'_> {
 
     /// Takes the router's decision and, where there is one, the capacity's. Sets the outputs `gate` and `wanted`.
     fn decide(&mut self, scope: &Scope<'_>, either: &Either) -> Result<Decision, LowerError> {
-        let [own, asked] = sets(self.n_routers, self.gates.len() as u32);
+        let router = self.gates.len() as u32;
+        let [own, asked] = sets(self.n_routers, router);
         let set = if either.capacity.is_some() { asked } else { own };
-        let mut decision = self.choose(scope, either, set)?;
+        // The highest of those that may execute do; other routers look at each token alone.
+        let is_ranked = matches!(either.decider, Decider::TopK { .. }) && self.function == Function::Score;
+        let outer = scope.outer.filter(|_| !is_ranked);
+        let free = outer.map_or(set, |_| left_out_set(self.n_routers, router));
+        let mut decision = self.choose(scope, either, free)?;
+        if let Some(outer) = outer {
+            decision.set = self.add(Op::Within { set }, &[decision.set, outer])?;
+        }
         let (mut wanted, asked_set) = (None, decision.set);
         if let Some(capacity) = either.capacity {
             wanted = Some(self.add(Op::Executed {}, &[decision.set])?);
@@ -373,6 +429,7 @@ impl Ctx<'_> {
         self.note_decisions(decision.set, executed);
         self.note_rate(scope.skip, (asked_set, decision.soft));
         self.gates.push(super::GateValues { executed, wanted });
+        self.outer = either.nested.then_some(decision.set);
         Ok(decision)
     }
 
@@ -400,6 +457,9 @@ impl Ctx<'_> {
             Decider::Random { .. } | Decider::Hash { .. } | Decider::Always | Decider::Never => {
                 return self.choose_unseen(scope, either, set);
             }
+            Decider::Depth { scorer, repetition, .. } => {
+                return self.depth(scope, scorer, (set, repetition));
+            }
             Decider::Gumbel(scorer) => (scorer, route(0.0), Compares::Score),
             Decider::Sigmoid { scorer, threshold } => (scorer, route(threshold), Compares::Probability),
             Decider::TopK { scorer, generate: Generate::Threshold(threshold), .. }
@@ -415,7 +475,11 @@ impl Ctx<'_> {
             }
             Decider::TopK { scorer, scope: among, .. } => {
                 self.refuse_to_look_ahead(scope, "top-k")?;
-                let op = Op::RouteTopK { set, share: F64::from(density) };
+                let share = F64::from(density);
+                let op = match scope.outer {
+                    Some(_) => Op::RouteTopKAmong { set, share },
+                    None => Op::RouteTopK { set, share },
+                };
                 (scorer, op, Compares::ScoresOf(among))
             }
         };
@@ -454,10 +518,11 @@ impl Ctx<'_> {
             }
             Compares::ScoresOf(among) => {
                 let score = self.forced(either, by)?;
-                match among {
-                    Among::Sequence => self.add(op, &[score, self.all.sequences])?,
-                    Among::Batch => self.add(op, &[score])?,
+                let mut operands: Vec<Value> = std::iter::once(score).chain(scope.outer).collect();
+                if among == Among::Sequence {
+                    operands.push(self.all.sequences);
                 }
+                self.add(op, &operands)?
             }
         };
         let rank = Some(self.forced(either, score)?);
@@ -480,15 +545,40 @@ impl Ctx<'_> {
             Decider::Hash { seed } => self.draw(scope, (drawn, seed), density, &[self.tokens])?,
             // Routers that always or never execute are random ones that draw but one result.
             Decider::Never => self.draw(scope, (drawn, 0), 0.0, &places)?,
-            Decider::Always | Decider::Gumbel(_) | Decider::Sigmoid { .. } | Decider::TopK { .. } => {
-                self.draw(scope, (drawn, 0), 1.0, &places)?
-            }
+            Decider::Always
+            | Decider::Gumbel(_)
+            | Decider::Sigmoid { .. }
+            | Decider::TopK { .. }
+            | Decider::Depth { .. } => self.draw(scope, (drawn, 0), 1.0, &places)?,
         };
         if first > 0 {
             let op = Op::WithFirst { set, first };
             decision.set = self.add(op, &[decision.set, self.all.positions])?;
         }
         Ok(decision)
+    }
+
+    /// The tokens that get to this repetition of a stack, by a choice that the first one makes for all.
+    fn depth(
+        &mut self,
+        scope: &Scope<'_>,
+        scorer: Scorer,
+        (set, repetition): (SetSym, usize),
+    ) -> Result<Decision, LowerError> {
+        let [p, last] = match self.depth {
+            Some(chosen) => chosen,
+            None => {
+                let seen = self.read(scope, scorer)?;
+                let logits = build::router(self, scope.skip, scorer, &scope.name, seen)?;
+                let highest = Op::Choose { k: 1, sigmoid: false, normalise: false, scale: F64::from(1.0) };
+                let chosen = self.add(highest, &[logits])?;
+                let mut column = |start| self.add(Op::Slice { start, len: 1 }, &[chosen]);
+                [column(0)?, column(1)?]
+            }
+        };
+        self.depth = Some([p, last]);
+        let set = self.add(Op::Route { set, at_least: F64::from(repetition as f64) }, &[last])?;
+        Ok(Decision { set, probability: Probability::Scored(p), score: None, rank: None, soft: None })
     }
 
     /// The scores, of which those of the first tokens of a sequence stand above all others if these are forced.
@@ -507,7 +597,7 @@ impl Ctx<'_> {
         density: f64,
         by: &[Value],
     ) -> Result<Decision, LowerError> {
-        self.at(&scope.name);
+        self.at(&scope.origin);
         let limit = (density * 2f64.powi(32)) as u64;
         let op = Op::RouteRandom { set, seed, block: scope.block as u32, limit };
         let set = self.add(op, by)?;
@@ -516,7 +606,7 @@ impl Ctx<'_> {
 
     /// In training, a share of the tokens that is another at every step.
     fn draw_anew(&mut self, scope: &Scope<'_>, set: SetSym) -> Result<Decision, LowerError> {
-        self.at(&scope.name);
+        self.at(&scope.origin);
         let (density, router) = (scope.skip.density, self.gates.len() as u32);
         let drawn = self.step_draw(router, (density * 2f64.powi(32)) as u64)?;
         let set = self.add(Op::Route { set, at_least: F64::from(1.0) }, &[drawn])?;
@@ -575,7 +665,7 @@ impl Ctx<'_> {
 
     /// What the router reads.
     fn read(&mut self, scope: &Scope<'_>, scorer: Scorer) -> Result<Value, LowerError> {
-        self.at(&scope.name);
+        self.at(&scope.origin);
         match (scorer.input, &scope.pre_norm) {
             (Input::Normed, Some(norm)) => self.norm(scope.seen, norm),
             (Input::Normed, None) => Err(LowerError::NoPreNorm { origin: scope.name.clone() }),
@@ -584,7 +674,7 @@ impl Ctx<'_> {
     }
 
     fn constant_gate(&mut self, scope: &Scope<'_>, value: bool) -> Result<(), LowerError> {
-        self.at(&scope.name);
+        self.at(&scope.origin);
         let executed = self.add(Op::FillMask { value }, &[self.tokens])?;
         self.gates.push(super::GateValues { executed, wanted: None });
         Ok(())

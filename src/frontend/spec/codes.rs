@@ -14,7 +14,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("spec::empty", "A list that must have elements has none: a model needs blocks, a block needs layers."),
     (
         "spec::entry_on_block",
-        "`decide = \"entry\"` takes a sub-layer's decision from the stream as it enters the block. A block's own decision is always taken there.",
+        "`decide = \"entry\"` takes a sub-layer's decision from the stream as it enters the block. The decision of a block, or of a stack, is always taken there.",
     ),
     (
         "spec::gate_with_highway",
@@ -31,7 +31,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("spec::missing_key", "A table lacks a key that has no default."),
     (
         "spec::nested_skip",
-        "A block and one of its sub-layers both decide which tokens run. Exactly one decision governs a row.",
+        "A block and one of its sub-layers, or a stack and one of its blocks, both decide which tokens run. Exactly one decision governs a row.",
     ),
     (
         "spec::no_pre_norm",
@@ -40,6 +40,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "spec::no_tokens",
         "The model takes rows of numbers or patches (`input = \"rows\"`, `\"patches\"`), and something in it needs token ids: a head that scores a vocabulary, or a `hash` router.",
+    ),
+    (
+        "spec::only_on_stack",
+        "`nested`, `router = \"depth\"`, a list of densities and `kv = \"first\"` are about the repetitions of a stack: they belong to its `skip`, and `first` to one that shares weights.",
     ),
     ("spec::out_of_range", "A number is outside the values that have a meaning."),
     (

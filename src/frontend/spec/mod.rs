@@ -22,6 +22,7 @@ pub mod random;
 pub mod resolve;
 pub mod skip;
 pub mod skip_table;
+pub mod stack;
 pub mod steps;
 pub mod tensors;
 

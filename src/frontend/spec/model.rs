@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::node::{Block, SubLayer};
 use super::skip::{Generate, Skip};
+use super::stack::Stack;
 use crate::frontend::layer::{Layer, Mask};
 use crate::frontend::stream::{Head, Stream};
 
@@ -23,6 +24,10 @@ pub struct Model {
     pub stream: Stream,
     /// Stacks expanded, in the order in which they run.
     pub blocks: Vec<Block>,
+    /// How they repeat: all stacks, whose blocks are those of the model, if one of them shares weights or decides; else none,
+    /// because where a stack ends means nothing then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<Stack>,
 }
 
 impl Model {
@@ -57,6 +62,6 @@ impl Model {
 
     /// All skips, in the order of the routers.
     pub fn skips(&self) -> impl Iterator<Item = &Skip> {
-        self.blocks.iter().flat_map(Block::skips)
+        self.routers().into_iter().map(|(_, skip)| skip)
     }
 }

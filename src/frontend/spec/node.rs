@@ -275,6 +275,15 @@ impl Node {
         }
     }
 
+    /// How many of its layers look at other tokens.
+    pub fn n_mixing(&self) -> usize {
+        match self {
+            Node::Sequence(nodes) | Node::Parallel(nodes) => nodes.iter().map(Node::n_mixing).sum(),
+            Node::Residual(of) => usize::from(of.layer.mixes_tokens()),
+            Node::Route(route) => route.executed.n_mixing(),
+        }
+    }
+
     /// How many layers of its block it has; those that run otherwise are not among them.
     pub fn n_layers(&self) -> usize {
         match self {

@@ -6,7 +6,8 @@ use std::fmt;
 
 use super::model::Model;
 use super::node::{Block, Layers, Layout, Norms, SubLayer, Unit};
-use super::skip_table;
+use super::skip_table::{self, On};
+use super::stack::Stack;
 use crate::frontend::language::words::{Word, text};
 use crate::frontend::rope;
 use crate::frontend::stream::{Head, Patches, Pooled, Positions, Rope, Stream, StreamInput};
@@ -66,7 +67,10 @@ impl fmt::Display for Model {
                 print_block(f, block, &self.stream)?;
             }
         }
-        print_stack(f, &self.blocks)
+        match &self.stacks[..] {
+            [] => print_stack(f, &self.blocks),
+            stacks => print_stacks(f, stacks, &self.blocks),
+        }
     }
 }
 
@@ -81,7 +85,8 @@ fn print_block(f: &mut fmt::Formatter<'_>, block: &Block, stream: &Stream) -> fm
             .map(|of| format!("{{ {} }}", layer(of, stream)))
             .collect();
         let otherwise = (!layers.is_empty()).then(|| layers.join(", "));
-        block.skip_of(unit).map(|skip| skip_table::print(skip, unit, otherwise))
+        let on = if unit == Unit::Block { On::Block } else { On::Layer };
+        block.skip_of(unit).map(|skip| skip_table::print(skip, on, otherwise))
     };
     if let Some(skip) = skip(Unit::Block) {
         writeln!(f, "skip = {skip}")?;
@@ -103,6 +108,23 @@ fn layer(of: &SubLayer, stream: &Stream) -> String {
         Norms::Pre => of.layer.print(stream),
         norms => format!("{}, norms = {}", of.layer.print(stream), text(norms.word())),
     }
+}
+
+fn print_stacks(f: &mut fmt::Formatter<'_>, stacks: &[Stack], blocks: &[Block]) -> fmt::Result {
+    let mut run = 0;
+    for Stack { blocks: n_blocks, repeat, share, skips } in stacks {
+        let names = blocks.iter().skip(run).take(*n_blocks).map(|block| text(&block.name));
+        writeln!(f, "\n[[stack]]\nblocks = [{}]", names.collect::<Vec<_>>().join(", "))?;
+        writeln!(f, "repeat = {repeat}")?;
+        if *share {
+            writeln!(f, "share = true")?;
+        }
+        if let Some(skip) = skip_table::print_all(skips, On::Stack { repeat: *repeat, share: *share }) {
+            writeln!(f, "skip = {skip}")?;
+        }
+        run += n_blocks * repeat;
+    }
+    Ok(())
 }
 
 fn print_stack(f: &mut fmt::Formatter<'_>, blocks: &[Block]) -> fmt::Result {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::model::Model;
 use super::node::{Block, Layout, Node, Norms, Part, Route, SubLayer, Unit};
 use super::skip::{Decider, Input, Skip};
-use super::skip_table;
+use super::skip_table::{self, On};
+use super::stack::Stack;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
 use crate::frontend::language::limits;
@@ -44,7 +45,7 @@ const MODEL_KEYS: &[&str] = &[
     "logit_softcap",
 ];
 const BLOCK_KEYS: &[&str] = &["layout", "skip", "layers"];
-const STACK_KEYS: &[&str] = &["blocks", "repeat"];
+const STACK_KEYS: &[&str] = &["blocks", "repeat", "share", "skip"];
 
 const MODEL_EXAMPLE: &str = "[model]\nname = \"my-model\"";
 const STACK_EXAMPLE: &str = "[[stack]]\nblocks = [\"dense\", \"sparse\"]";
@@ -73,9 +74,9 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
     };
     let named = ctx.required(root, "block", BLOCK_EXAMPLE).and_then(|entry| blocks(&mut ctx, entry, around));
     let stack = ctx.required(root, "stack", STACK_EXAMPLE);
-    let blocks = stack.and_then(|entry| stacks(&mut ctx, entry, named.as_ref()));
-    match (model.and_then(|head| head.model), blocks) {
-        (Some(model), Some(blocks)) => ctx.found.or(Model { blocks, ..model }),
+    let stacks = stack.and_then(|entry| stacks(&mut ctx, entry, (named.as_ref(), around.input)));
+    match (model.and_then(|head| head.model), stacks) {
+        (Some(model), Some((blocks, stacks))) => ctx.found.or(Model { blocks, stacks, ..model }),
         _ => Err(ctx.found),
     }
 }
@@ -141,6 +142,7 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
                 logit_softcap: ends?.logit_softcap,
             },
             blocks: Vec::new(),
+            stacks: Vec::new(),
         })
     };
     let rope = positions.map(|positions| match positions {
@@ -426,7 +428,8 @@ fn skip(
     around: Around,
 ) -> Option<Option<(Skip, Vec<SubLayer>)>> {
     let Some(entry) = entry else { return Some(None) };
-    let skip = skip_table::resolve(ctx, &entry.value, unit);
+    let on = if unit == Unit::Block { On::Block } else { On::Layer };
+    let skip = skip_table::resolve(ctx, &entry.value, on);
     let otherwise = match &entry.value.kind {
         ValueKind::Table(table) => table.get("otherwise"),
         _ => None,
@@ -490,34 +493,78 @@ fn check_nesting(
     }
 }
 
-/// `named` is `None` if the blocks could not be read at all; then names are not looked up.
-fn stacks(ctx: &mut Ctx<'_>, entry: &Entry, named: Option<&Blocks>) -> Option<Vec<Block>> {
+/// Blocks in the order in which they run, and the stacks that they come from unless nothing depends on these. `named` is
+/// `None` if the blocks could not be read at all; then names are not looked up.
+fn stacks(
+    ctx: &mut Ctx<'_>,
+    entry: &Entry,
+    (named, input): (Option<&Blocks>, StreamInput),
+) -> Option<(Vec<Block>, Vec<Stack>)> {
     let list = ctx.list(entry, "tables", STACK_EXAMPLE)?;
-    let stacks: Vec<Option<Stack<'_>>> = list.iter().map(|value| stack(ctx, value, named)).collect();
-    let stacks: Vec<Stack<'_>> = stacks.into_iter().collect::<Option<_>>()?;
-    check_size(ctx, entry, &stacks).then(|| {
-        let expanded = stacks.iter().flat_map(|stack| std::iter::repeat_n(&stack.blocks, stack.repeat));
-        expanded.flatten().map(|block| (*block).clone()).collect()
-    })
+    let stacks: Vec<Option<(Vec<&Block>, Stack)>> =
+        list.iter().map(|value| stack(ctx, value, (named, input))).collect();
+    let stacks: Vec<(Vec<&Block>, Stack)> = stacks.into_iter().collect::<Option<_>>()?;
+    if !check_size(ctx, entry, &stacks) {
+        return None;
+    }
+    let run = stacks.iter().flat_map(|(blocks, stack)| std::iter::repeat_n(blocks, stack.repeat));
+    let blocks = run.flatten().map(|block| (*block).clone()).collect();
+    let means_something =
+        |(_, stack): &(_, Stack)| (stack.share && stack.repeat > 1) || !stack.skips.is_empty();
+    let stacks = match stacks.iter().any(means_something) {
+        true => stacks.into_iter().map(|(_, stack)| stack).collect(),
+        false => Vec::new(),
+    };
+    Some((blocks, stacks))
 }
 
-/// One `[[stack]]`: blocks in order, all of them `repeat` times.
-struct Stack<'b> {
-    blocks: Vec<&'b Block>,
-    repeat: usize,
-}
-
-fn stack<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Option<Stack<'b>> {
+/// One `[[stack]]`, and its blocks.
+fn stack<'b>(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    (named, input): (Option<&'b Blocks>, StreamInput),
+) -> Option<(Vec<&'b Block>, Stack)> {
     let table = ctx.table("stack", value, STACK_EXAMPLE)?;
     let fields = Fields { table, what: "a stack", keys: STACK_KEYS };
     ctx.check_keys(fields, |key| {
         BLOCK_KEYS.contains(&key).then(|| "write it under `[block.NAME]`".to_owned())
     });
     let repeat = ctx.optional(fields, "repeat", 1, |ctx, entry| ctx.count(entry, 1..=limits::LAYERS));
+    let share = ctx.optional(fields, "share", false, Ctx::flag);
+    let skip = table.get("skip");
+    let skips = match (skip, repeat, share) {
+        (None, ..) => Some(Vec::new()),
+        (Some(entry), Some(repeat), Some(share)) => {
+            skip_table::resolve_all(ctx, &entry.value, (repeat, share))
+        }
+        _ => None,
+    };
     let entry = ctx.required(fields, "blocks", "blocks = [\"dense\"]")?;
     let names = ctx.list(entry, "block names", "blocks = [\"dense\"]")?;
     let blocks: Vec<Option<&Block>> = names.iter().map(|name| lookup(ctx, name, named)).collect();
-    Some(Stack { blocks: blocks.into_iter().collect::<Option<_>>()?, repeat: repeat? })
+    let (skips, repeat, share) = (skips?, repeat?, share?);
+    if let (Some(outer), Some(skip)) = (skip, skips.first()) {
+        check_stack_nesting(ctx, outer, names, &blocks);
+        let first = blocks.first().copied().flatten();
+        check_router_norm(ctx, skip, first.map(|block| &block.body), outer)?;
+        check_router_tokens(ctx, skip, input, outer)?;
+    }
+    let blocks: Vec<&Block> = blocks.into_iter().collect::<Option<_>>()?;
+    let stack = Stack { blocks: blocks.len(), repeat, share, skips };
+    Some((blocks, stack))
+}
+
+/// One decision per row: no skip on blocks whose rows that of their stack decides about.
+fn check_stack_nesting(ctx: &mut Ctx<'_>, outer: &Entry, names: &[Value], blocks: &[Option<&Block>]) {
+    let has_skip = |block: &Option<&Block>| block.is_some_and(|block| block.skips().next().is_some());
+    for (name, _) in names.iter().zip(blocks).filter(|(_, block)| has_skip(block)) {
+        let message = "a stack and one of its blocks both have a skip";
+        let diagnostic = Diagnostic::new("spec::nested_skip", message)
+            .at(ctx.source, name.span.clone(), "this block has a skip, or one of its sub-layers")
+            .at(ctx.source, outer.key_span.clone(), "the stack's skip")
+            .help("keep one: the stack's to decide once for all blocks of a repetition, or the blocks' own");
+        ctx.report(diagnostic);
+    }
 }
 
 fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Option<&'b Block> {
@@ -550,11 +597,11 @@ fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Op
 }
 
 /// Counts sub-layers before they are expanded.
-fn check_size(ctx: &mut Ctx<'_>, entry: &Entry, stacks: &[Stack<'_>]) -> bool {
-    let layers = stacks.iter().try_fold(0usize, |total, stack| {
+fn check_size(ctx: &mut Ctx<'_>, entry: &Entry, stacks: &[(Vec<&Block>, Stack)]) -> bool {
+    let layers = stacks.iter().try_fold(0usize, |total, (blocks, stack)| {
         let layers =
             |block: &&Block| block.parts().iter().filter(|part| matches!(part, Part::Layer(..))).count();
-        let one: usize = stack.blocks.iter().map(layers).sum();
+        let one: usize = blocks.iter().map(layers).sum();
         total.checked_add(one.checked_mul(stack.repeat)?)
     });
     if layers.is_some_and(|layers| layers <= limits::LAYERS) {

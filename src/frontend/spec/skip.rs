@@ -58,6 +58,8 @@ pub struct Either {
     pub branches: Branches,
     /// The first so many tokens of a sequence execute: they rank above every score.
     pub force_first: usize,
+    /// Of a stack: only tokens that executed the last repetition may execute this one.
+    pub nested: bool,
     /// A limit on how many tokens execute.
     pub capacity: Option<Capacity>,
 }
@@ -92,6 +94,16 @@ pub enum Decider {
     Hash {
         /// The seed.
         seed: u64,
+    },
+    /// Weight `[R, D]` over the R repetitions of a stack, once, at its entry: those up to the one of the highest logit, the
+    /// lowest of equals. The probability is that which softmax gives it.
+    Depth {
+        /// What makes the logits.
+        scorer: Scorer,
+        /// How many repetitions there are.
+        repetitions: usize,
+        /// Which of them this is.
+        repetition: usize,
     },
     /// Every token.
     Always,
@@ -151,6 +163,8 @@ pub enum Kv {
     All,
     /// Executed ones only.
     Active,
+    /// Of a stack that shares weights: all, as its first repetition made them, in every repetition.
+    First,
 }
 
 /// What the change of an executed token is multiplied by: it gets `x + s · (F(x) − x)`.
@@ -226,7 +240,7 @@ pub struct Capacity {
 words! {
     Input { Normed = "normed", Raw = "raw" }
     Decide { Here = "here", Entry = "entry" }
-    Kv { All = "all", Active = "active" }
+    Kv { All = "all", Active = "active", First = "first" }
     BranchScale { One = "binary", Probability = "scaled", ProbabilityLast = "scaled_last", Score = "raw" }
     Branches { Either = "either", Sum = "sum", Add = "add" }
     Carry { Coupled = "coupled", Own = "own" }
@@ -246,7 +260,7 @@ impl Skip {
     /// Whether the density means something: who executes all tokens or none wants no share of them.
     pub fn has_density(&self) -> bool {
         match self.decider() {
-            None | Some(Decider::Never) => false,
+            None | Some(Decider::Never | Decider::Depth { .. }) => false,
             // Then slots are counted by it.
             Some(Decider::Always) => self.capacity().is_some(),
             Some(
@@ -271,6 +285,7 @@ impl Skip {
     pub fn n_logits(&self, d_model: usize) -> usize {
         match self.decider() {
             Some(Decider::Gumbel(_)) => 2,
+            Some(Decider::Depth { repetitions, .. }) => repetitions,
             _ if self.has_channels() => d_model,
             _ => 1,
         }
@@ -347,9 +362,10 @@ impl Decider {
     /// What makes scores; `None` for routers without a weight.
     pub fn scorer(&self) -> Option<Scorer> {
         match *self {
-            Decider::Gumbel(scorer) | Decider::Sigmoid { scorer, .. } | Decider::TopK { scorer, .. } => {
-                Some(scorer)
-            }
+            Decider::Gumbel(scorer)
+            | Decider::Sigmoid { scorer, .. }
+            | Decider::TopK { scorer, .. }
+            | Decider::Depth { scorer, .. } => Some(scorer),
             Decider::Random { .. } | Decider::Hash { .. } | Decider::Always | Decider::Never => None,
         }
     }

@@ -2,14 +2,13 @@
 
 use serde::Serialize;
 
-use super::node::Unit;
 use super::skip::{
     BranchScale, Branches, Capacity, Carry, Combine, Decide, Decider, Either, Generate, Highway, Input, Kv,
     Overflow, Scope, Scorer, Skip,
 };
 use super::steps::{self, Steps};
 use crate::diagnostic::Diagnostic;
-use crate::frontend::language::ast::{Entry, Table, Value};
+use crate::frontend::language::ast::{Entry, Table, Value, ValueKind};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
 use crate::frontend::language::words::{Word, text, words};
@@ -55,6 +54,9 @@ pub struct SkipTable {
     /// [`Either::force_first`].
     #[serde(skip_serializing_if = "is_zero")]
     pub force_first: usize,
+    /// [`Either::nested`].
+    #[serde(skip_serializing_if = "is_unset")]
+    pub nested: bool,
     /// Of `sigmoid`, and of `topk` with `generate = "threshold"`.
     pub threshold: f64,
     /// Of `topk`.
@@ -85,6 +87,8 @@ pub enum Router {
     Random,
     /// [`Decider::Hash`].
     Hash,
+    /// [`Decider::Depth`].
+    Depth,
     /// [`Combine::Highway`].
     Highway,
     /// [`Decider::Always`].
@@ -109,7 +113,7 @@ pub enum GenerateKind {
 words! {
     Router {
         Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
-        Highway = "highway", Always = "always", Never = "never",
+        Depth = "depth", Highway = "highway", Always = "always", Never = "never",
     }
     GenerateKind { Refuse = "", Threshold = "threshold", Predictor = "predictor", Prefill = "prefill" }
 }
@@ -132,6 +136,7 @@ const KEYS: &[&str] = &[
     "carry_bias",
     "scope",
     "force_first",
+    "nested",
     "threshold",
     "generate",
     "predictor",
@@ -160,6 +165,7 @@ impl SkipTable {
             carry_bias: 0.0,
             scope: Scope::Sequence,
             force_first: 0,
+            nested: false,
             threshold: 0.5,
             generate: GenerateKind::Refuse,
             predictor: Steps::default(),
@@ -192,14 +198,16 @@ impl SkipTable {
             Router::TopK => Decider::TopK { scorer, generate, scope: self.scope },
             Router::Random => Decider::Random { seed: self.seed },
             Router::Hash => Decider::Hash { seed: self.seed },
+            // How many repetitions there are says the stack.
+            Router::Depth => Decider::Depth { scorer, repetitions: 1, repetition: 0 },
             Router::Always => Decider::Always,
             Router::Never => Decider::Never,
         };
         let (group_size, factor, overflow) = (self.group_size, self.capacity_factor, self.overflow);
         let capacity = (group_size > 0).then_some(Capacity { group_size, factor, overflow });
         let (scale, factor, branches) = (self.gate, self.gate_factor, self.combine);
-        let (kv, force_first) = (self.kv, self.force_first);
-        let either = Either { decider, kv, scale, factor, branches, force_first, capacity };
+        let (kv, force_first, nested) = (self.kv, self.force_first, self.nested);
+        let either = Either { decider, kv, scale, factor, branches, force_first, nested, capacity };
         Skip { density: self.density, combine: Combine::Either(either) }
     }
 
@@ -218,7 +226,7 @@ impl SkipTable {
         };
         (table.kv, table.gate) = (either.kv, either.scale);
         (table.gate_factor, table.combine) = (either.factor, either.branches);
-        table.force_first = either.force_first;
+        (table.force_first, table.nested) = (either.force_first, either.nested);
         if let Some(Capacity { group_size, factor, overflow }) = either.capacity {
             table = SkipTable { group_size, capacity_factor: factor, overflow, ..table };
         }
@@ -238,7 +246,7 @@ impl SkipTable {
                 }
             }
             Decider::Random { seed } | Decider::Hash { seed } => table.seed = seed,
-            Decider::Gumbel(_) | Decider::Always | Decider::Never => {}
+            Decider::Gumbel(_) | Decider::Depth { .. } | Decider::Always | Decider::Never => {}
         }
         table
     }
@@ -254,6 +262,7 @@ impl Router {
             Some(Decider::TopK { .. }) => Router::TopK,
             Some(Decider::Random { .. }) => Router::Random,
             Some(Decider::Hash { .. }) => Router::Hash,
+            Some(Decider::Depth { .. }) => Router::Depth,
             Some(Decider::Always) => Router::Always,
             Some(Decider::Never) => Router::Never,
         }
@@ -273,9 +282,13 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
             "it decides without looking at the tokens",
             "remove the setting, or choose a router with a weight",
         )),
-        ("combine" | "otherwise" | "gate_factor" | "force_first", None) => {
+        ("combine" | "otherwise" | "gate_factor" | "force_first" | "nested", None) => {
             Some(("it runs every token and mixes by itself", "remove the setting, or choose another router"))
         }
+        ("density" | "force_first" | "nested" | "group_size", Some(Decider::Depth { .. })) => Some((
+            "it decides once for all repetitions, at the entry",
+            "remove the setting, or choose another router",
+        )),
         ("channels", Some(Decider::Gumbel(_))) => Some((
             "its two logits compete for a token",
             "remove the setting, or choose `router = \"sigmoid\"`",
@@ -333,14 +346,39 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
     }
 }
 
+/// What a skip stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum On {
+    /// A stack of so many repetitions, and whether they share weights.
+    Stack {
+        repeat: usize,
+        share: bool,
+    },
+    Block,
+    Layer,
+}
+
+/// The skip of a stack, one for each repetition, as a table of TOML.
+pub(super) fn print_all(skips: &[Skip], on: On) -> Option<String> {
+    let first = skips.first()?;
+    let densities: Vec<String> = skips.iter().map(|skip| format!("{:?}", skip.density)).collect();
+    let is_one = densities.windows(2).all(|two| two[0] == two[1]);
+    let density = if is_one { densities[0].clone() } else { format!("[{}]", densities.join(", ")) };
+    Some(print_as(first, on, density, None))
+}
+
 /// The skip as a table of TOML, with every setting that the router takes and the layers of tokens that do not execute;
-/// `decide` means nothing for a block.
-pub(super) fn print(skip: &Skip, unit: Unit, otherwise: Option<String>) -> String {
+/// `decide` means something for a layer alone.
+pub(super) fn print(skip: &Skip, on: On, otherwise: Option<String>) -> String {
+    print_as(skip, on, format!("{:?}", skip.density), otherwise)
+}
+
+fn print_as(skip: &Skip, on: On, density: String, otherwise: Option<String>) -> String {
     let table = SkipTable::of(skip);
     let usual = SkipTable::of_router(table.router);
-    let settings: [(&str, String); 22] = [
+    let settings: [(&str, String); 23] = [
         ("router", text(table.router.word())),
-        ("density", format!("{:?}", table.density)),
+        ("density", density),
         ("input", text(table.input.word())),
         ("decide", text(table.decide.word())),
         ("decider", table.decider.print()),
@@ -354,6 +392,7 @@ pub(super) fn print(skip: &Skip, unit: Unit, otherwise: Option<String>) -> Strin
         ("carry_bias", format!("{:?}", table.carry_bias)),
         ("scope", text(table.scope.word())),
         ("force_first", table.force_first.to_string()),
+        ("nested", table.nested.to_string()),
         ("threshold", format!("{:?}", table.threshold)),
         ("generate", text(table.generate.word())),
         ("predictor", table.predictor.print()),
@@ -373,19 +412,60 @@ pub(super) fn print(skip: &Skip, unit: Unit, otherwise: Option<String>) -> Strin
         "carry_bias" => is_none(&table.carry_bias),
         "scope" => table.scope == usual.scope,
         "force_first" => table.force_first == usual.force_first,
+        "nested" => !table.nested,
         _ => false,
     };
-    let is_shown = |key: &str| {
-        refusal(skip, key).is_none() && !(unit == Unit::Block && key == "decide") && !is_usual(key)
-    };
+    let is_shown =
+        |key: &str| refusal(skip, key).is_none() && !(on != On::Layer && key == "decide") && !is_usual(key);
     let shown = settings.iter().filter(|(key, _)| is_shown(key));
     let mut shown: Vec<String> = shown.map(|(key, value)| format!("{key} = {value}")).collect();
     shown.extend(otherwise.map(|layers| format!("otherwise = [{layers}]")));
     format!("{{ {} }}", shown.join(", "))
 }
 
+/// Reads the value of `skip = …` of a stack: what it means in each repetition.
+pub(super) fn resolve_all(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    (repeat, share): (usize, bool),
+) -> Option<Vec<Skip>> {
+    let skip = resolve(ctx, value, On::Stack { repeat, share });
+    let densities = densities(ctx, value, repeat);
+    let (skip, densities) = (skip?, densities?);
+    let of = |repetition: usize| match skip.combine {
+        Combine::Either(either @ Either { decider: Decider::Depth { scorer, .. }, .. }) => {
+            let decider = Decider::Depth { scorer, repetitions: repeat, repetition };
+            // What is expected of logits that know nothing.
+            let density = (repeat - repetition) as f64 / repeat as f64;
+            Skip { density, combine: Combine::Either(Either { decider, ..either }) }
+        }
+        combine => Skip { density: densities.get(repetition).copied().unwrap_or(skip.density), combine },
+    };
+    Some((0..repeat).map(of).collect())
+}
+
+/// The densities of a stack's repetitions, if they are a list; none if it is one number.
+fn densities(ctx: &mut Ctx<'_>, skip: &Value, repeat: usize) -> Option<Vec<f64>> {
+    let ValueKind::Table(table) = &skip.kind else { return None };
+    let Some(entry) = table.get("density") else { return Some(Vec::new()) };
+    let ValueKind::List(values) = &entry.value.kind else { return Some(Vec::new()) };
+    if values.len() != repeat {
+        let message = format!("{} densities for {repeat} repetitions", values.len());
+        let help = "write one number for each repetition, or one for all".to_owned();
+        ctx.wrong("spec::out_of_range", message, (&entry.value, "one for each repetition"), help);
+        return None;
+    }
+    let numbers: Vec<Option<f64>> =
+        values.iter().map(|value| density(ctx, &Entry { value: value.clone(), ..entry.clone() })).collect();
+    numbers.into_iter().collect()
+}
+
+fn density(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<f64> {
+    ctx.number(entry, "from 0.0 to 1.0", |number| (0.0..=1.0).contains(&number))
+}
+
 /// Reads the value of `skip = …`.
-pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, unit: Unit) -> Option<Skip> {
+pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, on: On) -> Option<Skip> {
     let table = ctx.table("skip", value, "skip = { router = \"gumbel\", density = 0.25 }")?;
     let fields = Fields { table, what: "a skip", keys: KEYS };
     ctx.check_keys(fields, |key| match key {
@@ -399,15 +479,16 @@ pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, unit: Unit) -> Option<Sk
     let skip = written.skip();
     check_taken(ctx, table, &skip);
     check_gate(ctx, table, &written);
-    check_branches(ctx, table, &written);
+    check_branches(ctx, table, &written, on);
     check_pool(ctx, table, &written);
-    if unit == Unit::Block
+    check_place(ctx, table, &written, on);
+    if on != On::Layer
         && written.decide == Decide::Entry
         && let Some(entry) = table.get("decide")
     {
         ctx.wrong(
             "spec::entry_on_block",
-            "a block's decision is always taken at its entry".to_owned(),
+            "a decision over a block or a stack is always taken at its entry".to_owned(),
             (&entry.value, "only for the skip of a sub-layer"),
             "remove `decide`".to_owned(),
         );
@@ -417,8 +498,10 @@ pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, unit: Unit) -> Option<Sk
 
 /// `None` if one of the settings is wrong; all are read.
 fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Option<SkipTable> {
-    let density = ctx.optional(fields, "density", base.density, |ctx, entry| {
-        ctx.number(entry, "from 0.0 to 1.0", |number| (0.0..=1.0).contains(&number))
+    let density = ctx.optional(fields, "density", base.density, |ctx, entry| match entry.value.kind {
+        // Read apart, for it is over repetitions.
+        ValueKind::List(_) => Some(base.density),
+        _ => density(ctx, entry),
     });
     let input = ctx.optional(fields, "input", base.input, Ctx::word);
     let decide = ctx.optional(fields, "decide", base.decide, Ctx::word);
@@ -439,6 +522,7 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
     let force_first = ctx.optional(fields, "force_first", base.force_first, |ctx, entry| {
         ctx.count(entry, 0..=limits::POSITIONS)
     });
+    let nested = ctx.optional(fields, "nested", base.nested, Ctx::flag);
     let predictor = ctx.optional(fields, "predictor", base.predictor, steps::read);
     let threshold = ctx.optional(fields, "threshold", base.threshold, |ctx, entry| {
         ctx.number(entry, "between 0.0 and 1.0, both excluded", |number| number > 0.0 && number < 1.0)
@@ -468,6 +552,7 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
         carry_bias: carry_bias?,
         scope: scope?,
         force_first: force_first?,
+        nested: nested?,
         predictor: predictor?,
         threshold: threshold?,
         generate: generate?,
@@ -507,7 +592,12 @@ fn check_gate(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
 }
 
 /// What is said of the branches has to fit together.
-fn check_branches(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
+fn check_branches(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable, on: On) {
+    if let (On::Stack { .. }, Some(otherwise)) = (on, table.get("otherwise")) {
+        let message = "tokens that do not execute a repetition of a stack are left alone".to_owned();
+        let at = (&otherwise.value, "for the skip of a block or a sub-layer");
+        ctx.wrong("spec::branches", message, at, "remove `otherwise`".to_owned());
+    }
     let Some(combine) = table.get("combine") else { return };
     let mut wrong = |other: Option<&Entry>, message: &str, help: &str| {
         let mut diagnostic = Diagnostic::new("spec::branches", message.to_owned())
@@ -575,6 +665,32 @@ fn check_pool(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
             .help("remove one of the two");
         ctx.report(diagnostic);
     }
+}
+
+/// What is about repetitions belongs to a stack, and the keys of the first one to a stack that shares weights.
+fn check_place(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable, on: On) {
+    let is_on_stack = matches!(on, On::Stack { .. });
+    let has_list = table.get("density").is_some_and(|entry| matches!(entry.value.kind, ValueKind::List(_)));
+    let mut wrong = |key: &str, what: &str, is_wrong: bool, [label, help]: [&str; 2]| {
+        let Some(entry) = table.get(key).filter(|_| is_wrong) else { return };
+        let message = format!("{what} is about the repetitions of a stack");
+        ctx.wrong("spec::only_on_stack", message, (&entry.value, label), help.to_owned());
+    };
+    let elsewhere = "for the skip of a stack";
+    wrong("density", "a list of densities", has_list && !is_on_stack, [elsewhere, "write one number"]);
+    wrong("nested", "`nested`", written.nested && !is_on_stack, [elsewhere, "remove `nested`"]);
+    let is_depth = written.router == Router::Depth;
+    let help = "write it in the `skip` of a `[[stack]]`, or choose another router";
+    wrong("router", "`router = \"depth\"`", is_depth && !is_on_stack, [elsewhere, help]);
+    let is_shared = matches!(on, On::Stack { share: true, .. });
+    let label = if is_on_stack { "repetitions with other weights have other keys" } else { elsewhere };
+    let help = "write `share = true` on the stack of the skip, or `kv = \"all\"`";
+    wrong("kv", "`kv = \"first\"`", written.kv == Kv::First && !is_shared, [label, help]);
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_unset(flag: &bool) -> bool {
+    !flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]

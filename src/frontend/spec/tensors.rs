@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use skipc_ir::{Op, SetSym, stacked_name};
 
 use super::model::Model;
-use super::node::Part;
-use super::skip::{Combine, Generate};
+use super::node::{Block, Part};
+use super::skip::{Combine, Generate, Skip};
 pub use crate::frontend::build::TensorRole;
 use crate::frontend::build::{self, Build, Heads, LayerInput, TokenRows};
 use crate::frontend::stream::Stream;
@@ -40,27 +40,41 @@ struct Recorder<'m> {
 impl Recorder<'_> {
     fn record(&mut self) -> Result<(), Infallible> {
         build::embedding(self, (), ())?;
-        for (idx, block) in self.model.blocks.iter().enumerate() {
-            for part in block.parts() {
-                match part {
-                    Part::Route(unit, skip) => {
-                        if let Combine::Highway(highway) = &skip.combine {
-                            build::highway(self, (skip, highway), &unit.router(idx), ())?;
-                        } else if let Some(scorer) = skip.scorer() {
-                            build::router(self, skip, scorer, &unit.router(idx), ())?;
-                            if let Some(Generate::Predictor { steps, .. }) = skip.top_k() {
-                                build::predictor(self, &steps, &unit.router(idx), ())?;
-                            }
-                        }
-                    }
-                    Part::Layer(layers, layer_idx, layer) => {
-                        let rows = TokenRows { stream: (), positions: (), sequences: None, set: None };
-                        layer.build(self, (layers, idx, layer_idx), LayerInput { rows, seen: rows })?;
-                    }
-                }
+        for repetition in self.model.repetitions() {
+            if let Some(skip) = repetition.skip {
+                self.router(skip, &repetition.router())?;
+            }
+            for (place, block) in repetition.blocks {
+                self.block(block, place.weights)?;
             }
         }
         build::head(self, (), ())
+    }
+
+    /// A block with weights of this index; what is shared is recorded once.
+    fn block(&mut self, block: &Block, idx: usize) -> Result<(), Infallible> {
+        for part in block.parts() {
+            match part {
+                Part::Route(unit, skip) => self.router(skip, &unit.router(idx))?,
+                Part::Layer(layers, layer_idx, layer) => {
+                    let rows = TokenRows { stream: (), positions: (), sequences: None, set: None };
+                    layer.build(self, (layers, idx, layer_idx), LayerInput { rows, seen: rows })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn router(&mut self, skip: &Skip, name: &str) -> Result<(), Infallible> {
+        if let Combine::Highway(highway) = &skip.combine {
+            return build::highway(self, (skip, highway), name, ()).map(|_| ());
+        }
+        let Some(scorer) = skip.scorer() else { return Ok(()) };
+        build::router(self, skip, scorer, name, ())?;
+        match skip.top_k() {
+            Some(Generate::Predictor { steps, .. }) => build::predictor(self, &steps, name, ()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -99,6 +113,10 @@ impl Build for Recorder<'_> {
 
     fn sequence_mean(&mut self, (): ()) -> Result<(), Infallible> {
         Ok(())
+    }
+
+    fn kept(&self, _: &str) -> Option<[(); 2]> {
+        None
     }
 
     fn attend(&mut self, _: &str, _: Heads, _: [(); 3], _: LayerInput<()>) -> Result<(), Infallible> {

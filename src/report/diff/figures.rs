@@ -139,7 +139,7 @@ struct AsSpecified {
 
 impl AsSpecified {
     fn of(model: &Model, tokens: f64) -> AsSpecified {
-        let densities = (0..).zip(model.skips()).map(|(router, skip)| (SetSym(router), skip.density));
+        let densities = (0..).zip(model.shares()).map(|(router, share)| (SetSym(router), share));
         AsSpecified { tokens, densities: densities.collect() }
     }
 }

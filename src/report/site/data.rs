@@ -110,18 +110,25 @@ fn promises(manifest: &Manifest) -> Vec<(&'static str, bool, &'static str)> {
 
 fn blocks(model: &Model) -> Vec<Value> {
     let mut router = 0usize..;
-    let blocks = model.blocks.iter().enumerate().map(|(idx, block)| {
-        let routers = block.routes().zip(router.by_ref()).map(|((unit, skip), router)| {
-            json!({
-                "name": unit.name(idx),
-                "router": router,
-                "kind": Router::of(skip).word(),
-                "density": skip.density,
-            })
-        });
-        json!({"block": block.name, "routers": routers.collect::<Vec<_>>()})
-    });
-    blocks.collect()
+    let mut blocks = Vec::new();
+    for repetition in model.repetitions() {
+        // The decision over a stack's repetition stands at its first block.
+        let mut of_stack = repetition.skip.map(|skip| (repetition.name(), skip));
+        for (place, block) in repetition.blocks {
+            let own = block.routes().map(|(unit, skip)| (unit.name(place.run), skip));
+            let routers = of_stack.take().into_iter().chain(own).zip(router.by_ref());
+            let routers = routers.map(|((name, skip), router)| {
+                json!({
+                    "name": name,
+                    "router": router,
+                    "kind": Router::of(skip).word(),
+                    "density": skip.density,
+                })
+            });
+            blocks.push(json!({"block": block.name, "routers": routers.collect::<Vec<_>>()}));
+        }
+    }
+    blocks
 }
 
 /// The rows of the table of ops, by name.

@@ -33,6 +33,11 @@ impl Lines {
                 lines.add_block(idx, entry, &number);
             }
         }
+        if let Some(ValueKind::List(stacks)) = ast.root.get("stack").map(|entry| &entry.value.kind) {
+            for (idx, value) in stacks.iter().enumerate() {
+                lines.places.insert(format!("stacks.{idx}"), number(value.span.start));
+            }
+        }
         lines
     }
 

@@ -88,7 +88,11 @@ fn short_seed(victim: &mut Victim) -> bool {
             *seed &= 0xFFFF_FFFF;
             true
         }
-        Select::AtLeast { .. } | Select::NotIn(_) | Select::WithFirst { .. } | Select::Ranked(_) => false,
+        Select::AtLeast { .. }
+        | Select::NotIn(_)
+        | Select::InBoth(_)
+        | Select::WithFirst { .. }
+        | Select::Ranked(_) => false,
     }
 }
 
@@ -104,6 +108,7 @@ fn threshold_up(victim: &mut Victim) -> bool {
         | Select::Random { .. }
         | Select::NotIn(_)
         | Select::WithFirst { .. }
+        | Select::InBoth(_)
         | Select::Ranked(_) => false,
     }
 }

@@ -25,7 +25,11 @@ fn compact(victim: &mut Victim) -> Option<&mut Compact> {
 fn ranked(victim: &mut Victim) -> Option<&mut Ranked> {
     match &mut compact(victim)?.select {
         Select::Ranked(ranked) => Some(ranked),
-        Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) | Select::WithFirst { .. } => None,
+        Select::AtLeast { .. }
+        | Select::Random { .. }
+        | Select::NotIn(_)
+        | Select::InBoth(_)
+        | Select::WithFirst { .. } => None,
     }
 }
 

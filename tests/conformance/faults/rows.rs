@@ -69,7 +69,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         Body::Update(Update::AddRows { x, .. }) => vec![x],
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],
-            Select::NotIn(_) => Vec::new(),
+            Select::NotIn(_) | Select::InBoth(_) => Vec::new(),
             Select::WithFirst { positions, .. } => vec![positions],
             Select::Random { ids, sequences, .. } => std::iter::once(ids).chain(sequences).collect(),
             Select::Ranked(Ranked { sequences, segment, order, .. }) => {

@@ -71,6 +71,10 @@ fn decide<'c>(
             let is_first = f.below(f.load_index(*positions, row)?, f.int(i64::from(*first)))?;
             vec![f.or(is_chosen, is_first)?]
         }
+        Select::InBoth([wanted, outer]) => {
+            let is_in = |mask| f.load_flag(f.offset(f.pointer(mask, DType::U8)?, row)?);
+            vec![f.and(is_in(*wanted)?, is_in(*outer)?)?]
+        }
         Select::Ranked(ranked) => {
             let (is_member, state) = ranked::decide(f, ranked, (row, n_rows), ranked::State::of(state)?)?;
             std::iter::once(is_member).chain(state.values()).collect()

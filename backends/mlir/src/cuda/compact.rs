@@ -64,19 +64,21 @@ fn check(kernel: &Kernel, compact: &Compact) -> Result<(), Error> {
                 place::require_view(kernel, *view, 1)?;
             }
         }
-        Select::NotIn(mask) => {
-            place::require(kernel, *mask, DType::U8)?;
-            require_column(kernel, *mask)?;
-        }
+        Select::NotIn(mask) => require_mask(kernel, *mask)?,
+        Select::InBoth(masks) => masks.iter().try_for_each(|mask| require_mask(kernel, *mask))?,
         Select::WithFirst { chosen, positions, .. } => {
-            place::require(kernel, *chosen, DType::U8)?;
-            require_column(kernel, *chosen)?;
+            require_mask(kernel, *chosen)?;
             place::require_u32(kernel, positions.slot)?;
             place::require_view(kernel, *positions, 1)?;
         }
         Select::Ranked(ranked) => ranked::check(kernel, ranked)?,
     }
     Ok(())
+}
+
+fn require_mask(kernel: &Kernel, mask: skipc_plan::kernel::Slot) -> Result<(), Error> {
+    place::require(kernel, mask, DType::U8)?;
+    require_column(kernel, mask)
 }
 
 pub(super) fn require_column(kernel: &Kernel, slot: skipc_plan::kernel::Slot) -> Result<(), Error> {
@@ -161,6 +163,12 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact, row: Int<'c>
             let param = kernel.param(positions.slot);
             let position = place::element(code, param, *positions, row, 0u32).load::<I32>();
             code.param(chosen.0).at::<I8>(row).load::<I8>().to_int().ne(0) | position.below(*first)
+        }
+        Select::InBoth(masks) => {
+            let is_in = |mask: &skipc_plan::kernel::Slot| {
+                code.param(mask.0).at::<I8>(row).load::<I8>().to_int().ne(0)
+            };
+            is_in(&masks[0]) & is_in(&masks[1])
         }
         // The mask stands already.
         Select::Ranked(_) => mask.at::<I8>(row).load::<I8>().to_int().ne(0),

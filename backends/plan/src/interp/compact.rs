@@ -52,6 +52,12 @@ fn select<N: Element>(
                 Ok(is_chosen || frame.load_index(positions, row)? < first)
             })
             .collect(),
+        Select::InBoth([wanted, outer]) => (0..n_rows)
+            .map(|row| {
+                let is_in = |mask| Ok(frame.load_u8(mask, u64::from(row))? != 0);
+                Ok(is_in(wanted)? && is_in(outer)?)
+            })
+            .collect(),
         Select::Ranked(ranked) => select_ranked(frame, &ranked, n_rows),
     }
 }

@@ -166,12 +166,20 @@ impl Ctx<'_> {
                 let sequences = operands.get(1).map(|sequences| self.operand(bind, "sequences", *sequences));
                 Select::Random { ids, sequences: sequences.transpose()?, seed, block, limit }
             }
-            Route::TopK { share } => {
+            Route::TopK { share, is_among } => {
                 let operands = self.graph.operands(value);
                 let scores = self.operand(bind, "scores", operands[0])?;
-                let sequences = operands.get(1).map(|sequences| self.operand(bind, "sequences", *sequences));
+                let among = match is_among {
+                    true => {
+                        let mask = self.mask(operands[1])?;
+                        Candidates::Masked(bind.slot("among", self.arg(mask), Access::Read))
+                    }
+                    false => Candidates::All,
+                };
+                let sequences = operands.get(1 + usize::from(is_among));
+                let sequences = sequences.map(|sequences| self.operand(bind, "sequences", *sequences));
                 Select::Ranked(Ranked {
-                    among: Candidates::All,
+                    among,
                     order: RankOrder::Score(scores),
                     sequences: sequences.transpose()?,
                     segment: Segment::Sequence,
@@ -201,6 +209,14 @@ impl Ctx<'_> {
                 let mask = self.mask(chosen)?;
                 let chosen = bind.slot("chosen", self.arg(mask), Access::Read);
                 Select::WithFirst { chosen, positions: self.operand(bind, "positions", positions)?, first }
+            }
+            Route::Within => {
+                let sets: [Value; 2] = self.operands(value)?;
+                let [wanted, outer] = [self.mask(sets[0])?, self.mask(sets[1])?];
+                Select::InBoth([
+                    bind.slot("wanted", self.arg(wanted), Access::Read),
+                    bind.slot("outer", self.arg(outer), Access::Read),
+                ])
             }
             Route::Partition { .. } => return Err(self.internal("a partition is not selected", value)),
             Route::Pending { .. } => return Err(self.internal("what waits is not selected", value)),

@@ -442,6 +442,12 @@ impl Check<'_> {
         }
     }
 
+    /// A mask of which the row at hand is read.
+    fn mask(&mut self, mask: Slot) {
+        self.exact(mask, 1, Kind::U8);
+        self.touch(mask, Touched::Over(self.kernel.extent, Rows::Dense), false);
+    }
+
     fn compact(&mut self, compact: &Compact) {
         match compact.select {
             Select::AtLeast { scores, threshold } => {
@@ -456,13 +462,10 @@ impl Check<'_> {
                     self.faults.push(Fault::Size { what: "limit", got: limit });
                 }
             }
-            Select::NotIn(mask) => {
-                self.exact(mask, 1, Kind::U8);
-                self.touch(mask, Touched::Over(self.kernel.extent, Rows::Dense), false);
-            }
+            Select::NotIn(mask) => self.mask(mask),
+            Select::InBoth(masks) => masks.into_iter().for_each(|mask| self.mask(mask)),
             Select::WithFirst { chosen, positions, .. } => {
-                self.exact(chosen, 1, Kind::U8);
-                self.touch(chosen, Touched::Over(self.kernel.extent, Rows::Dense), false);
+                self.mask(chosen);
                 self.read(positions, 1, Kind::U32);
             }
             Select::Ranked(ranked) => self.ranked(&ranked),

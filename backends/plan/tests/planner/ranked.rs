@@ -137,6 +137,7 @@ fn ranked(plan: &mut Plan) -> &mut Ranked {
                 Select::AtLeast { .. }
                 | Select::Random { .. }
                 | Select::NotIn(_)
+                | Select::InBoth(_)
                 | Select::WithFirst { .. } => None,
             },
             _ => None,

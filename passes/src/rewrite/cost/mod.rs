@@ -81,6 +81,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Route { .. }
         | Op::RouteRandom { .. }
         | Op::RouteTopK { .. }
+        | Op::RouteTopKAmong { .. }
         | Op::LimitFirst { .. }
         | Op::LimitFirstAfter { .. }
         | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
@@ -88,6 +89,8 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Complement { .. } | Op::WithFirst { .. } => {
             kernel(work(Work::Route, &(rows_of(0) + rows(result))))
         }
+        // Every token once, whichever sets it is in.
+        Op::Within { .. } => kernel(work(Work::Route, &Poly::variable(Dim::Tokens))),
         Op::Pending { .. } => kernel(work(Work::Route, &rows_of(1))),
         Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),

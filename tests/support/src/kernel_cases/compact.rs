@@ -36,7 +36,10 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         cases.push(random_by_id(rows, 1 << 30));
         cases.push(not_in(rows, |row| row % 3 == 1));
         cases.push(with_first(rows, 2));
+        cases.push(in_both(rows, |row| row % 3 != 1, |row| row % 2 == 0));
     }
+    cases.push(in_both(100, |_| true, |_| true));
+    cases.push(in_both(101, |row| row < 50, |row| row >= 50));
     for rows in [1, 33, 1025] {
         cases.push(not_in(rows, |_| true));
     }
@@ -161,6 +164,19 @@ fn with_first(rows: u32, first: u32) -> Case {
     let positions: Vec<u32> = (0..rows).map(|row| row % 5).collect();
     let positions = dense(draft.column("positions", bound, &positions));
     finish(draft, Select::WithFirst { chosen, positions, first }, (rows, bound), None)
+}
+
+/// The rows that two sets have in common.
+fn in_both(rows: u32, wanted: impl Fn(u32) -> bool, outer: impl Fn(u32) -> bool) -> Case {
+    let name = (0..rows).filter(|row| wanted(*row) && outer(*row)).count();
+    let mut draft = Draft::new(format!("compact_in_both_{name}_rows_{rows}"));
+    let bound = rows + 3;
+    let mut mask = |name: &str, is_in: &dyn Fn(u32) -> bool| {
+        let decisions: Vec<u8> = (0..rows).map(|row| u8::from(is_in(row))).collect();
+        draft.decisions(name, bound, &decisions)
+    };
+    let masks = [mask("wanted", &wanted), mask("outer", &outer)];
+    finish(draft, Select::InBoth(masks), (rows, bound), None)
 }
 
 /// Drawn for ids alone. Some come again, and some are as large as ids get.

@@ -35,6 +35,9 @@ impl Eval<'_> {
                 .map(|row| self.at(chosen, row, 0) != 0.0 || self.load(positions, row, 0) < f64::from(first))
                 .collect(),
             Select::NotIn(mask) => (0..n_rows).map(|row| self.at(mask, row, 0) == 0.0).collect(),
+            Select::InBoth(masks) => {
+                (0..n_rows).map(|row| masks.iter().all(|mask| self.at(*mask, row, 0) != 0.0)).collect()
+            }
             Select::Random { ids, sequences, seed, block, limit } => {
                 let below = |row| {
                     let sequence = sequences.map_or(0.0, |sequences| self.load(sequences, row, 0));
