@@ -8,6 +8,7 @@ mod nodes;
 mod routers;
 mod training;
 
+use indexmap::IndexMap;
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::gradient::GradientError;
@@ -20,7 +21,9 @@ use crate::frontend::stream::{Stream, StreamInput};
 use cache::Cache;
 
 pub(crate) use routers::{pending_set, sets};
-pub use training::{Counting, Train, Trained, count_graph, gradient_graph, norm_graph, update_graph};
+pub use training::{
+    Counting, Train, Trained, count_graph, gradient_graph, norm_graph, score_graph, update_graph,
+};
 
 /// How skipping is written down. The values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +196,10 @@ struct Ctx<'a> {
     gates: Vec<GateValues>,
     /// Where the tokens lie in the caches, if the graph goes on with sequences.
     cache: Option<Cache>,
+    /// Tensors that are states, since they train.
+    trained: &'a [Trained],
+    /// State and value of each of them so far, by name.
+    parameters: IndexMap<String, (Value, Value)>,
     /// What training asks for, in a graph of training.
     training: Option<training::Setup<'a>>,
 }
@@ -235,6 +242,8 @@ impl<'a> Ctx<'a> {
             tokens,
             gates,
             cache: None,
+            trained: &[],
+            parameters: IndexMap::new(),
             training: None,
         };
         if function == Function::Step {
