@@ -61,7 +61,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "legal::no_kernel",
-        "The graph has an op that no backend has a kernel of: ops of the backward pass and of the update of weights run on the reference interpreter alone.",
+        "There is no kernel of an op of training: that of the derivative of `gelu_erf` on any backend, and all of them on CUDA. The reference interpreter runs it.",
     ),
     (
         "legal::operand_kind",

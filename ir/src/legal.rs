@@ -2,10 +2,11 @@
 //!
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
 //! - the results are logits, numbers `[n, v]` (or of the rows `logit_rows` alone, if that is an input), and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
-//!   a router may stand what it wanted before its capacity, `mask[n]`;
+//!   a router may stand what it wanted before its capacity, `mask[n]`. A graph of training may lack logits
+//!   and has results of a name;
 //! - every token set selects from `n`, or, as `pending` makes it, from a cache: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
-//! - there is no op of training;
+//! - ops of training are over f32 and have a kernel;
 //! - heads are at most 256 wide;
 //! - `router_logits` has at most 1024 columns;
 //! - `f32` values are what decides, scales or is kept: they are operands of pointwise ops, `choose`, `slice`, `sequence_mean`, `route`,
@@ -18,10 +19,12 @@
 //!
 //! Not checked: precision and instructions of a target (its capability table), sizes of buffers (the plan).
 
+use crate::elementwise::Unary;
 use crate::graph::{Graph, Value};
 use crate::ops::{Op, Trait};
 use crate::port::{Port, Role, RoleText};
 use crate::text::{NodeLocation, Numbering};
+use crate::training::Training;
 use crate::ty::{Dim, Elem, SetSym, Type};
 use crate::verify::{Facts, Findings, VerifyError, verify};
 
@@ -238,9 +241,8 @@ impl Ctx<'_> {
             || op.has(Trait::UpdatesState)
             || op.has(Trait::Copies)
             || op.has(Trait::CountsRows);
-        if let Op::Training(_) = op {
-            let (op, place) = (op.name(), self.place(value));
-            self.errors.push(LegalError::NoKernel { op, place });
+        if let Op::Training(training) = op {
+            self.training(value, *training);
             return;
         }
         let stores = matches!(op, Op::StoreRows {});
@@ -256,6 +258,27 @@ impl Ctx<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// Ops of training take what their types allow.
+    fn training(&mut self, value: Value, training: Training) {
+        // What every backend can compute of it, the planner says; this function has no formula there.
+        if let Training::Derivative { of: Unary::GeluErf } = training {
+            let (op, place) = (self.graph.op(value).name(), self.place(value));
+            self.errors.push(LegalError::NoKernel { op, place });
+        }
+        for (idx, operand) in self.graph.operands(value).into_iter().enumerate() {
+            if let Some((Elem::Int, _)) = self.graph.ty(operand).as_tensor() {
+                let name = self.graph.op(value).info().operands[idx];
+                self.source(value, name, self.facts.source(operand));
+            }
+        }
+    }
+
+    /// Whether it is a graph of training.
+    fn trains(&self) -> bool {
+        let is_trained = |value: &Value| matches!(self.graph.op(*value), Op::Training(_));
+        self.facts.order().iter().any(is_trained)
     }
 
     /// Integers of this operand come from the input that its name in the op table means.
@@ -313,6 +336,7 @@ impl Ctx<'_> {
                 // The verifier has seen that they are states.
                 Role::State { .. } => continue,
                 Role::Wanted { router } if router + 1 == n_decisions => (is_mask, "mask[n]"),
+                Role::Result { .. } if self.trains() => continue,
                 _ => {
                     self.errors.push(LegalError::ResultRole { role: role.clone(), next: n_decisions });
                     continue;
@@ -323,7 +347,7 @@ impl Ctx<'_> {
                 self.errors.push(LegalError::ResultType { role: role.clone(), wanted, place });
             }
         }
-        if self.graph.result(&Role::Logits).is_none() {
+        if self.graph.result(&Role::Logits).is_none() && !self.trains() {
             self.errors.push(LegalError::NoLogits);
         }
     }

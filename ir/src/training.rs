@@ -82,11 +82,6 @@ training! {
     /// What a state `state<f32[r, c]>` holds of a parameter that is trained, as the weight `real[r, c]` (`rank` 2) or, with
     /// one row, `real[c]` (`rank` 1).
     Parameter = "parameter" (state) {rank: u32} [];
-    /// Gumbel noise of the two columns of a router at a step, `f32[n, 2]`: a function of seed, step, router, sequence and
-    /// position.
-    GumbelNoise = "gumbel_noise" (positions, sequences, step) {seed: u64, router: u32} [RowWise];
-    /// 1 for the tokens that a random router executes at a step, else 0, `f32[n, 1]`; `limit` is the density times 2³².
-    StepDraw = "step_draw" (positions, sequences, step) {seed: u64, router: u32, limit: u64} [RowWise];
     /// Every element of `x` times the number `factor`, `f32[1, 1]`.
     Times = "times" (x, factor) {} [];
     /// `by_a · a + by_b · b` for tensors whose rows are no tokens, of one type.
@@ -125,12 +120,13 @@ training! {
     LayerGainGradient = "layer_gain_gradient" (x, dy) {eps: F64, groups: Option<u32>} [];
     /// Of `rope`: each pair turns back.
     RopeGradient = "rope_gradient" (dy, positions) {heads: u32, theta: F64, turned: Option<u32>, scaling: Option<RopeScaling>} [RowWise];
+    /// Of `attention`: for each query and head, as three neighbouring columns, its largest score, the sum of `e` to the scores
+    /// less that, and those times `⟨dy, v⟩`: `f32[r, 3 · heads]`.
+    AttentionSums = "attention_sums" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
     /// Of `attention` by `q`; a query that sees no key has the gradient 0.
-    QueryGradient = "query_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
-    /// Of `attention` by `k`, summed over queries in order.
-    KeyGradient = "key_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
-    /// Of `attention` by `v`, summed over queries in order.
-    ValueGradient = "value_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
+    QueryGradient = "query_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy, sums) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
+    /// Of `attention` by `k` and, in the columns behind, by `v`, summed over queries in order.
+    KeyValueGradient = "key_value_gradient" (q, k, v, q_pos, q_seq, k_pos, k_seq, dy, sums) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>, ahead: Option<u32>} [];
     /// `Σ a · b` over the columns of each row, `f32[r, 1]`.
     RowDot = "row_dot" (a, b) {} [RowWise];
     /// Of `slice`: `cols` columns, of which those from `start` on are those of `dy` and the others 0.

@@ -119,7 +119,9 @@ fn can_vary(kernel: &Kernel) -> bool {
         | Body::Partition(_)
         | Body::Along(_)
         | Body::CachedAttention(_)
-        | Body::Pending(_) => false,
+        | Body::Pending(_)
+        | Body::Loops(_)
+        | Body::Products(_) => false,
         Body::Gemm(_) | Body::Rowwise(_) | Body::Compact(_) | Body::Update(_) => true,
     }
 }
@@ -251,7 +253,9 @@ fn inputs(session: &Session, kernel: &Kernel, rows: u32, tokens: u32) -> Result<
             | Body::Rowwise(_)
             | Body::Compact(_)
             | Body::Pending(_)
-            | Body::Update(_) => {
+            | Body::Update(_)
+            | Body::Loops(_)
+            | Body::Products(_) => {
                 let message = format!("no operands for `{}`", kernel.describe());
                 return Err(Error::new(ErrorKind::Internal, Diagnostic::new("tuning::operands", message)));
             }

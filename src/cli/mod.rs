@@ -94,7 +94,7 @@ pub enum Command {
     Profile(profile::ProfileArgs),
     /// Time the forms of a model's kernels on this machine, for `skipc compile --tuning`.
     Tune(TuneArgs),
-    /// Train a model on the reference interpreter: from the first weights, from those of a file, or from a checkpoint.
+    /// Train a model: from the first weights, from those of a file, or from a checkpoint.
     Train(TrainArgs),
     /// Say what an error code means, or list them all.
     Explain(ExplainArgs),
@@ -591,10 +591,17 @@ pub struct TrainArgs {
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
 
-    /// Where to train: `interpreter`, the reference. Other targets have no kernels of the backward pass: for one, the first op
-    /// without a kernel is the error.
-    #[arg(long, default_value = "interpreter")]
+    /// Where to train: `cpu`, by compiled code, or `interpreter`, the reference, which is much slower.
+    #[arg(long, default_value = "cpu")]
     pub target: String,
+
+    /// What compiles for the CPU: `cranelift` in milliseconds, `llvm` faster code.
+    #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
+    pub cpu_backend: CpuBackendArg,
+
+    /// Threads on the CPU [default: all]. No number depends on it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
 }
 
 /// Arguments of `skipc opt`.

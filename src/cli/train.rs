@@ -1,4 +1,4 @@
-//! `skipc train`: trains a model on the reference interpreter.
+//! `skipc train`: trains a model, by compiled code or on the reference interpreter.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::SetSym;
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly};
+use skipc_runtime::threads::Threads;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress::Line;
@@ -17,7 +18,9 @@ use super::train_log::Log;
 use super::{TrainArgs, to_json, train_plot};
 use crate::cost::{Even, PlanCost};
 use crate::diagnostic::Diagnostic;
+use crate::driver::backends::CpuBackend;
 use crate::driver::pipeline::{self, Request};
+use crate::driver::training::Host;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::source::Source;
 use crate::frontend::spec;
@@ -25,8 +28,9 @@ use crate::frontend::spec::model::Model;
 use crate::frontend::training::{self, Config};
 use crate::frontend::weights::Weights;
 use crate::train::checkpoint::{self, Checkpoint, Identity};
+use crate::train::machine::{FirstState, Graphs};
 use crate::train::record::{Record, Replay};
-use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher};
+use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher, compiled, interpreted};
 
 /// The word of `--target` for the reference interpreter.
 const INTERPRETER: &str = "interpreter";
@@ -42,13 +46,15 @@ pub(super) fn run(args: &TrainArgs, json: bool) -> Result<String, Error> {
     let config = configuration(&args.config)?;
     let model = &source.model;
     super::show(&crate::train::check(model, &config)?);
-    refuse_other_targets(args, model, &config)?;
+    let place = Place::of(args, &config)?;
     let data = Data::read(&config, model.stream.vocab_size)?;
     let teacher = teacher(&config)?;
-    let identity = identity(&args.spec, &config, &data, teacher.as_ref())?;
+    let mut identity = identity(&args.spec, &config, &data, teacher.as_ref())?;
+    // Each place rounds in its own way.
+    identity.settings.insert("target".to_owned(), place.name());
     let begin = Begin { model, config: &config, data: &data, teacher: teacher.as_ref().map(|(it, _)| it) };
     std::fs::create_dir_all(&args.folder).map_err(|error| Error::io(&args.folder, &error))?;
-    let mut run = start(args, &begin, &identity)?;
+    let mut run = start(args, &begin, &identity, place)?;
     let summary = Session {
         args,
         config: &config,
@@ -71,18 +77,42 @@ fn configuration(path: &Path) -> Result<Config, Error> {
     Ok(training::read(&name, &text, folder)?)
 }
 
-/// Says of a target which op of training it has no kernel of.
-fn refuse_other_targets(args: &TrainArgs, model: &Model, config: &Config) -> Result<(), Error> {
-    if args.target == INTERPRETER {
-        return Ok(());
+/// Where the functions of training run.
+#[derive(Clone, Copy)]
+enum Place {
+    Interpreter,
+    Host(Host),
+}
+
+impl Place {
+    fn of(args: &TrainArgs, config: &Config) -> Result<Place, Error> {
+        if args.target == INTERPRETER {
+            return Ok(Place::Interpreter);
+        }
+        let target: Target = args.target.parse().map_err(|error| {
+            let help = "write `cpu`, which is the default, or `interpreter`; see `skipc targets`";
+            usage(format!("--target: {error}"), help)
+        })?;
+        if target != Target::Cpu {
+            let message = format!("{target} cannot train: its backend has no kernels of the backward pass");
+            let help = "train by `--target cpu`; what comes out compiles for every target";
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                Diagnostic::new("legal::no_kernel", message).help(help),
+            ));
+        }
+        let threads = args.threads.map_or_else(Threads::available, usize::from);
+        let max_tokens = config.train.batch * config.train.seq;
+        Ok(Place::Host(Host { backend: args.cpu_backend.into(), threads, max_tokens }))
     }
-    let target: Target = args.target.parse().map_err(|error| {
-        usage(
-            format!("--target: {error}"),
-            "write `interpreter`, which is the default, or see `skipc targets`",
-        )
-    })?;
-    Err(crate::train::refused(model, config, &target.to_string()))
+
+    /// What decides how numbers are rounded.
+    fn name(self) -> String {
+        match self {
+            Place::Interpreter => INTERPRETER.to_owned(),
+            Place::Host(Host { backend, .. }) => format!("cpu by {}", CpuBackend::name(backend)),
+        }
+    }
 }
 
 fn teacher(config: &Config) -> Result<Option<(Teacher, Vec<u8>)>, Error> {
@@ -110,7 +140,16 @@ fn identity(
 }
 
 /// A run from its beginning, or from the last checkpoint of its folder.
-fn start<'a>(args: &TrainArgs, begin: &'a Begin<'a>, identity: &Identity) -> Result<Run<'a, f32>, Error> {
+fn start<'a>(
+    args: &TrainArgs,
+    begin: &'a Begin<'a>,
+    identity: &Identity,
+    place: Place,
+) -> Result<Run<'a, f32>, Error> {
+    let build = |model: &Model, graphs: Graphs, states: Vec<FirstState>, weights: &Weights| match place {
+        Place::Interpreter => interpreted(model, graphs, states, weights),
+        Place::Host(host) => compiled(model, &graphs, states, (weights, host)),
+    };
     let mut run = match args.resume {
         false => {
             if let Some(step) = checkpoint::last(&args.folder) {
@@ -118,12 +157,12 @@ fn start<'a>(args: &TrainArgs, begin: &'a Begin<'a>, identity: &Identity) -> Res
                 let help = "go on from it by `--resume`, or train into another folder";
                 return Err(Diagnostic::new("train::checkpoint", message).help(help).into());
             }
-            Run::new(begin, &begin.weights(args.weights.as_deref())?)?
+            Run::new(begin, &begin.weights(args.weights.as_deref())?, &build)?
         }
         true => {
             let checkpoint = Checkpoint::read(&args.folder)?;
             checkpoint.check(identity, &args.r#override)?;
-            let mut run = Run::new(begin, &checkpoint.weights)?;
+            let mut run = Run::new(begin, &checkpoint.weights, &build)?;
             run.engine.restore(&checkpoint.moments);
             run.step = checkpoint.step;
             run
@@ -224,7 +263,8 @@ impl Session<'_> {
             line.at(&brief(&done));
             line.turn();
             last = Some(done);
-            let is_due = |every: Option<u64>| every.is_some_and(|every| run.step.is_multiple_of(every));
+            let done = run.step;
+            let is_due = |every: Option<u64>| every.is_some_and(|every| done.is_multiple_of(every));
             if is_due(args.eval_every) && run.step < train.steps {
                 self.evaluate(run)?;
             }
@@ -262,7 +302,7 @@ impl Session<'_> {
         checkpoint::write(&self.args.folder, run.step, tensors, &self.identity)
     }
 
-    fn evaluate(&mut self, run: &Run<'_, f32>) -> Result<Option<Evaluation>, Error> {
+    fn evaluate(&mut self, run: &mut Run<'_, f32>) -> Result<Option<Evaluation>, Error> {
         let eval = run.evaluate()?;
         if let Some(eval) = &eval {
             self.log.eval(run.step, eval)?;

@@ -57,6 +57,8 @@ impl StepCost {
             Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {
                 priced.each(Work::Move, f64::from(*cols))
             }
+            // Only training has them, and nobody asks for its price.
+            Body::Loops(_) | Body::Products(_) => {}
         }
         priced.cost
     }

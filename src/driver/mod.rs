@@ -1,6 +1,6 @@
 //! From a model to an artefact: the stages in order ([`pipeline`]), what generates code for which target ([`backends`]),
 //! weights as the kernels want them ([`constants`]), the file ([`pack`]), the same file with other weights ([`repack`]), what
-//! rules rewrote ([`rewrites`]) and how the stages are shown ([`trace`]). Around it: what it is made for ([`targets`]), what is
+//! rules rewrote ([`rewrites`]), the functions of training ([`training`]) and how the stages are shown ([`trace`]). Around it: what it is made for ([`targets`]), what is
 //! in it ([`contents`]) and what it was made from ([`original`]).
 
 pub mod backends;
@@ -13,3 +13,4 @@ pub mod repack;
 pub mod rewrites;
 pub mod targets;
 pub mod trace;
+pub mod training;

@@ -111,7 +111,7 @@ fn writer<'w>(
     Ok(writer)
 }
 
-fn broken(error: &dyn std::fmt::Display) -> Error {
+pub(super) fn broken(error: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Internal, Diagnostic::new("artifact::pack", error.to_string()))
 }
 

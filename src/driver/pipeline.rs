@@ -10,7 +10,7 @@ use skipc_artifact::program::Launch;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::{Graph, Legal, SetSym};
-use skipc_plan::codegen::{Code, CodegenError, Image};
+use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
 use skipc_plan::kernel::WeightLayout;
 use skipc_plan::{Linked, Plan};
 
@@ -422,6 +422,16 @@ fn generate(
 ) -> Result<Bundle, Error> {
     trace.begin(&format!("generate {target}"));
     let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
+    bundle(linked, target, backend.as_ref(), trace)
+}
+
+/// The program of a target, with its code.
+pub(super) fn bundle(
+    linked: &Linked,
+    target: &Target,
+    backend: &dyn Codegen,
+    trace: &mut Trace,
+) -> Result<Bundle, Error> {
     let kernels: Vec<_> = linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
     for (stage, text) in &code.stages {

@@ -8,7 +8,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "train::dtype",
-        "The reference interpreter, which trains, computes in f32. Write `dtype = \"f32\"`, or leave it out.",
+        "Training computes in f32: there are no kernels for bf16. Write `dtype = \"f32\"`, or leave it out.",
     ),
     (
         "train::idle_ste",
@@ -51,7 +51,7 @@ pub const CODES: &[(&str, &str)] = &[
         "train::rows_model",
         "The model takes rows of numbers in place of tokens, or gives rows: a part of a model has no loss of its own.",
     ),
-    ("train::step", "The interpreter refused a step. This is a fault of skipc."),
+    ("train::step", "A step was refused by what runs it. This is a fault of skipc."),
     (
         "train::teacher",
         "The teacher of `[distill]` has another vocabulary than the model, so that their distributions cannot be compared.",

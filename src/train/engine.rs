@@ -1,21 +1,30 @@
-//! Steps of training on the reference interpreter.
+//! Steps of training: what the functions of a program are called with, and what their results mean.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Number, Results, Routing, Weights};
-use skipc_ir::{Graph, Role, SetSym, legalize};
+use skipc_ir::draws::{self, Place};
+use skipc_ir::interp::{Datum, FlatBatch, Number, Results};
+use skipc_ir::{Graph, Role};
 use skipc_passes::Options;
 
 use super::Part;
+use super::compiled::Compiled;
+use super::machine::{
+    FirstState, Frozen, Function, Graphs, Interpreter, Machine, OfPart, Replayed, failed, first_states,
+    numbers,
+};
 use crate::diagnostic::Diagnostic;
+use crate::driver::training::{Host, load};
 use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::{
-    self, Counting, Function, Skipping, Train, Trained, count_graph, gradient_graph, norm_graph, update_graph,
+    self, Counting, Skipping, Train, Trained, count_graph, gradient_graph, norm_graph, score_graph,
+    update_graph,
 };
 use crate::frontend::spec::model::Model;
+use crate::frontend::spec::skip::Decider;
 use crate::frontend::training::{Config, OptimizerKind};
-use crate::frontend::weights;
+use crate::frontend::weights::Weights;
 
 /// Passes of a graph of training: what forward and backward pass have in common is computed once.
 const PASSES: [&str; 2] = ["cse", "dce"];
@@ -26,38 +35,48 @@ pub struct Engine<N> {
     model: Model,
     trained: Vec<Trained>,
     /// Tensors that do not train.
-    frozen: Frozen<N>,
-    /// Parameters, gradients and moments.
-    states: BTreeMap<Role, Datum<N>>,
+    frozen: Tensors,
+    machine: Box<dyn Machine<N>>,
+    teacher: Option<Box<dyn Machine<N>>>,
+}
+
+/// Makes what runs a model's functions, with first states and the tensors that do not train.
+pub type Build<'b, N> =
+    &'b dyn Fn(&Model, Graphs, Vec<FirstState>, &Weights) -> Result<Box<dyn Machine<N>>, Error>;
+
+/// Training on the reference interpreter.
+///
+/// # Errors
+/// None that is not a fault of skipc.
+pub fn interpreted<N: Number>(
+    _: &Model,
     graphs: Graphs,
-    teacher: Option<(Graph, Frozen<N>)>,
-}
-
-/// The functions of a training program.
-struct Graphs {
-    /// Only where rates have to be known before a backward pass.
-    count: Option<Graph>,
-    gradient: Graph,
-    norm: Graph,
-    update: Graph,
-    /// Inference.
-    score: Graph,
-}
-
-/// Tensors by name.
-struct Frozen<N>(BTreeMap<String, Vec<N>>);
-
-impl<N: Number> Weights<N> for Frozen<N> {
-    fn weight(&self, name: &str) -> Option<Vec<N>> {
-        self.0.get(name).cloned()
+    states: Vec<FirstState>,
+    weights: &Weights,
+) -> Result<Box<dyn Machine<N>>, Error> {
+    let mut frozen = BTreeMap::new();
+    for (name, _) in weights.sizes() {
+        if !states.iter().any(|state| state.name == name) {
+            frozen.insert(name.to_owned(), numbers(&weights.tensor(name)?.to_f32()));
+        }
     }
+    Ok(Box::new(Interpreter::new(graphs, states, Frozen(frozen))))
 }
 
-impl<N: Number> Weights<N> for Engine<N> {
-    fn weight(&self, name: &str) -> Option<Vec<N>> {
-        let state = self.states.get(&state(name)).and_then(|state| Some(state.real().ok()?.1.to_vec()));
-        state.or_else(|| self.frozen.weight(name))
-    }
+/// Training by compiled code on the host.
+///
+/// # Errors
+/// An op without a kernel, by its name; no memory.
+pub fn compiled(
+    model: &Model,
+    graphs: &Graphs,
+    states: Vec<FirstState>,
+    (weights, host): (&Weights, Host),
+) -> Result<Box<dyn Machine<f32>>, Error> {
+    let functions: Vec<(&str, &Graph)> =
+        graphs.iter().map(|(function, graph)| (function.name(), graph)).collect();
+    let module = load(model, &functions, weights, host)?;
+    Ok(Box::new(Compiled::new(&module, states)?))
 }
 
 /// A tensor in f32.
@@ -98,41 +117,6 @@ pub struct Settings {
     pub temperature: f64,
 }
 
-/// Decisions that replace those of the routers.
-#[derive(Clone, Debug)]
-pub struct Replayed {
-    /// What each router wants of each input of a batch.
-    pub wanted: Vec<Vec<bool>>,
-    /// What it executes.
-    pub executed: Vec<Vec<bool>>,
-}
-
-/// The decisions of a part of a batch.
-struct OfPart<'a> {
-    replayed: &'a Replayed,
-    inputs: Range<usize>,
-}
-
-impl Routing for OfPart<'_> {
-    fn forced(&self, set: SetSym, _: usize) -> Option<Vec<bool>> {
-        let (set, n) = (set.0 as usize, self.replayed.executed.len());
-        let of_router = match set.checked_sub(n) {
-            None => self.replayed.executed.get(set),
-            Some(router) => self.replayed.wanted.get(router),
-        };
-        of_router.map(|mask| mask[self.inputs.clone()].to_vec())
-    }
-}
-
-fn state(name: &str) -> Role {
-    Role::State { name: name.to_owned() }
-}
-
-/// What the interpreter refuses: everything that depends on the user was checked before.
-fn failed(error: &interp::EvalError) -> Error {
-    Error::internal("train::step", error)
-}
-
 fn lowered(error: lower::LowerError) -> Error {
     match error {
         error @ lower::LowerError::Gradient(skipc_ir::gradient::GradientError::NoDerivative { .. }) => {
@@ -155,7 +139,6 @@ fn made_for(config: &Config) -> Train {
     let settings = &config.train;
     let in_parts = (1..settings.batch).contains(&settings.microbatch);
     Train {
-        seed: settings.seed,
         ste: settings.ste,
         aux_weight: settings.aux_weight,
         distill: config.distill.as_ref().map(|distill| (distill.weight, distill.temperature)),
@@ -164,51 +147,20 @@ fn made_for(config: &Config) -> Train {
     }
 }
 
-/// Why a target cannot train this model: the first op of its gradient that no backend has a kernel of.
-pub fn refused(model: &Model, config: &Config, target: &str) -> Error {
-    let all = crate::frontend::spec::tensors::tensors(model);
-    let trained: Vec<Trained> = all
-        .into_iter()
-        .filter(|own| config.trains(&own.name))
-        .map(|own| Trained::new(&own.name, &own.shape))
-        .collect();
-    let graph = match gradient_graph(model, Skipping::Gathered, &made_for(config), &trained) {
-        Ok(graph) => graph,
-        Err(error) => return lowered(error),
-    };
-    let errors = legalize(graph).err().unwrap_or_default();
-    let first = errors.into_iter().find(|error| error.code() == "legal::no_kernel");
-    let Some(first) = first else {
-        return Error::internal(
-            "train::step",
-            &format!("{target} has every kernel of training, and no runtime"),
-        );
-    };
-    let diagnostic = Diagnostic::new(first.code(), format!("{target}: {first}"));
-    let help = "train without `--target`; what comes out compiles for every target";
-    Error::new(ErrorKind::Unsupported, diagnostic.help(help))
-}
-
-impl Graphs {
-    fn of(model: &Model, config: &Config, trained: &[Trained]) -> Result<Graphs, Error> {
-        let train = made_for(config);
-        let counts_first = train.counting == Counting::Given;
-        let gradient = gradient_graph(model, Skipping::Gathered, &train, trained);
-        let count = counts_first.then(|| count_graph(model, &train, trained)).transpose();
-        let update = update_graph(trained, config.optimizer.kind, |name| config.decays(name));
-        let score = lower::lower(model, Skipping::Gathered, Function::Score);
-        Ok(Graphs {
-            count: count.map_err(lowered)?.map(passed).transpose()?,
-            gradient: passed(gradient.map_err(lowered)?)?,
-            norm: norm_graph(trained).map_err(lowered)?,
-            update: passed(update.map_err(lowered)?)?,
-            score: score.map_err(lowered)?,
-        })
+/// The functions of a run.
+fn graphs(model: &Model, config: &Config, trained: &[Trained]) -> Result<Graphs, Error> {
+    let train = made_for(config);
+    let mut graphs = Graphs::new();
+    if train.counting == Counting::Given {
+        graphs.insert(Function::Count, count_graph(model, &train, trained).map_err(lowered)?);
     }
-}
-
-fn numbers<N: Number>(values: &[f32]) -> Vec<N> {
-    values.iter().map(|value| N::from_f64(f64::from(*value))).collect()
+    let gradient = gradient_graph(model, Skipping::Gathered, &train, trained);
+    graphs.insert(Function::Gradient, gradient.map_err(lowered)?);
+    graphs.insert(Function::Norm, norm_graph(trained).map_err(lowered)?);
+    let update = update_graph(trained, config.optimizer.kind, |name| config.decays(name));
+    graphs.insert(Function::Update, update.map_err(lowered)?);
+    graphs.insert(Function::Score, score_graph(model, trained).map_err(lowered)?);
+    graphs.into_iter().map(|(function, graph)| Ok((function, passed(graph)?))).collect()
 }
 
 impl<N: Number> Engine<N> {
@@ -220,45 +172,35 @@ impl<N: Number> Engine<N> {
         model: &Model,
         config: &Config,
         weights: &Tensors,
-        teacher: Option<(&Model, &weights::Weights)>,
+        (teacher, build): (Option<(&Model, &Weights)>, Build<'_, N>),
     ) -> Result<Engine<N>, Error> {
-        let mut trained = Vec::new();
-        let (mut frozen, mut states) = (BTreeMap::new(), BTreeMap::new());
-        for (name, tensor) in weights {
-            let values: Vec<N> = numbers(&tensor.values);
-            if !config.trains(name) {
-                frozen.insert(name.clone(), values);
-                continue;
-            }
-            let own = Trained::new(name, &tensor.shape);
-            let cols = own.size().1 as usize;
-            for (name, (rows, cols)) in
-                own.moments(config.optimizer.kind).into_iter().chain([(own.gradient(), own.size())])
-            {
-                let zeros = vec![N::ZERO; rows as usize * cols as usize];
-                states.insert(state(&name), Datum::Real { cols: cols as usize, data: zeros });
-            }
-            states.insert(state(name), Datum::Real { cols, data: values });
-            trained.push(own);
-        }
-        let graphs = Graphs::of(model, config, &trained)?;
+        let trained: Vec<Trained> = weights
+            .iter()
+            .filter(|(name, _)| config.trains(name))
+            .map(|(name, tensor)| Trained::new(name, &tensor.shape))
+            .collect();
+        let mut frozen = weights.clone();
+        frozen.retain(|name, _| !config.trains(name));
+        let of_model =
+            weights.iter().map(|(name, own)| (name.clone(), own.shape.clone(), own.values.clone()));
+        let of_model = Weights::from_tensors(of_model, model)?;
+        let states = first_states(
+            &trained,
+            |own| own.moments(config.optimizer.kind),
+            |name| weights.get(name).map_or_else(Vec::new, |tensor| tensor.values.clone()),
+        );
+        let machine = build(model, graphs(model, config, &trained)?, states, &of_model)?;
         let teacher = teacher.map(|(model, weights)| {
-            let graph = lower::lower(model, Skipping::Gathered, Function::Score).map_err(lowered)?;
-            let mut tensors = BTreeMap::new();
-            for (name, _) in weights.sizes() {
-                tensors.insert(name.to_owned(), numbers(&weights.tensor(name)?.to_f32()));
-            }
-            Ok::<_, Error>((graph, Frozen(tensors)))
+            let graph = lower::lower(model, Skipping::Gathered, lower::Function::Score).map_err(lowered)?;
+            build(model, Graphs::from([(Function::Score, passed(graph)?)]), Vec::new(), weights)
         });
-        Ok(Engine {
-            config: config.clone(),
-            model: model.clone(),
-            trained,
-            frozen: Frozen(frozen),
-            states,
-            graphs,
-            teacher: teacher.transpose()?,
-        })
+        let (config, model) = (config.clone(), model.clone());
+        Ok(Engine { config, model, trained, frozen, machine, teacher: teacher.transpose()? })
+    }
+
+    /// What it runs on.
+    pub fn describe(&self) -> String {
+        self.machine.describe()
     }
 
     /// The tensors that train.
@@ -269,15 +211,18 @@ impl<N: Number> Engine<N> {
     /// Gives states the numbers of a checkpoint.
     pub fn restore(&mut self, tensors: &Tensors) {
         for (name, tensor) in tensors {
-            if let Some(Datum::Real { data, .. }) = self.states.get_mut(&state(name)) {
-                *data = numbers(&tensor.values);
-            }
+            self.machine.set_state(name, &tensor.values);
         }
     }
 
     fn tensor(&self, name: &str, shape: Vec<usize>) -> Tensor {
-        let values = self.weight(name).unwrap_or_default();
-        Tensor { shape, values: values.iter().map(|value| value.to_f64() as f32).collect() }
+        match (self.machine.state(name), self.frozen.get(name)) {
+            (None, Some(frozen)) => frozen.clone(),
+            (values, _) => {
+                let values = values.unwrap_or_default();
+                Tensor { shape, values: values.iter().map(|value| value.to_f64() as f32).collect() }
+            }
+        }
     }
 
     /// All weights, under their names.
@@ -303,36 +248,36 @@ impl<N: Number> Engine<N> {
             .collect()
     }
 
-    /// Runs a graph over states and these inputs; states become what it makes of them, and the other results come back.
-    fn run(
-        &mut self,
-        graph: impl Fn(&Graphs) -> Option<&Graph>,
-        inputs: impl IntoIterator<Item = (String, Datum<N>)>,
-        batch: &FlatBatch,
-        routing: &dyn Routing,
-    ) -> Result<Results<N>, Error> {
-        let Some(graph) = graph(&self.graphs) else { return Ok(Vec::new()) };
-        let mut tensors = std::mem::take(&mut self.states);
-        tensors.extend(inputs.into_iter().map(|(name, datum)| (Role::Input { name }, datum)));
-        let env = Env { batch, tensors, weights: &self.frozen, routing };
-        let results = interp::run(graph, &env);
-        self.states = env.tensors;
-        self.states.retain(|role, _| matches!(role, Role::State { .. }));
-        let (states, results): (Vec<_>, Vec<_>) = results
-            .map_err(|error| failed(&error))?
-            .into_iter()
-            .partition(|(role, _)| matches!(role, Role::State { .. }));
-        self.states.extend(states);
-        Ok(results)
-    }
-
-    /// Inputs that decisions depend on.
-    fn settings(settings: Settings) -> Vec<(String, Datum<N>)> {
-        vec![
-            ("step".to_owned(), Datum::Ints(vec![settings.step as i64])),
+    /// Inputs that decisions depend on: settings, and what is drawn for each router at the places of a part's inputs.
+    fn settings(&self, settings: Settings, part: &Part) -> Vec<(String, Datum<N>)> {
+        let mut given = vec![
             ("noise".to_owned(), number(settings.noise)),
             ("inverse temperature".to_owned(), number(1.0 / settings.temperature)),
-        ]
+        ];
+        let seed = self.config.train.seed;
+        for (router, skip) in (0..).zip(self.model.skips()) {
+            let place = |(position, row): (&i64, &i64), column| {
+                let (row, position) = (*row as u64, *position as u64);
+                Place { step: settings.step, router, row, position, column }
+            };
+            let places = || part.inputs.positions.iter().zip(&part.inputs.sequences);
+            match skip.decider() {
+                Some(Decider::Gumbel(_)) => {
+                    let noise =
+                        places().flat_map(|at| [0, 1].map(|column| draws::gumbel(seed, place(at, column))));
+                    let data = noise.map(N::from_f64).collect();
+                    given.push((format!("noise {router}"), Datum::Real { cols: 2, data }));
+                }
+                Some(Decider::Random { .. }) => {
+                    let limit = (skip.density * 2f64.powi(32)) as u64;
+                    let executes = |at| draws::draw(seed, place(at, 0)) >> 32 < limit;
+                    let data = places().map(|at| if executes(at) { N::ONE } else { N::ZERO }).collect();
+                    given.push((format!("drawn {router}"), Datum::Real { cols: 1, data }));
+                }
+                _ => {}
+            }
+        }
+        given
     }
 
     /// How many inputs of a batch each router wants.
@@ -345,23 +290,20 @@ impl<N: Number> Engine<N> {
         let mut counts = vec![0; self.model.skips().count()];
         for (inputs, part) in parts {
             let of_part = replayed.map(|replayed| OfPart { replayed, inputs: inputs.clone() });
-            let routing: &dyn Routing = of_part.as_ref().map_or(&Free, |of_part| of_part);
-            let results =
-                self.run(|graphs| graphs.count.as_ref(), Self::settings(settings), &part.inputs, routing)?;
-            for (role, mask) in &results {
-                if let (Role::Wanted { router }, Ok(mask)) = (role, mask.mask()) {
-                    counts[*router as usize] += mask.iter().filter(|wants| **wants).count();
-                }
+            let given = self.settings(settings, part);
+            let results = self.machine.run(Function::Count, given, &part.inputs, of_part.as_ref())?;
+            let [wanted, _] = masks(&results)?;
+            for (count, mask) in counts.iter_mut().zip(wanted) {
+                *count += mask.iter().filter(|wants| **wants).count();
             }
         }
         Ok(counts)
     }
 
     /// The logits of the teacher.
-    fn taught(&self, part: &Part) -> Result<Option<Datum<N>>, Error> {
-        let Some((graph, weights)) = &self.teacher else { return Ok(None) };
-        let env = Env { batch: &part.inputs, tensors: BTreeMap::new(), weights, routing: &Free };
-        let results = interp::run(graph, &env).map_err(|error| failed(&error))?;
+    fn taught(&mut self, part: &Part) -> Result<Option<Datum<N>>, Error> {
+        let Some(teacher) = &mut self.teacher else { return Ok(None) };
+        let results = teacher.run(Function::Score, Vec::new(), &part.inputs, None)?;
         Ok(results.into_iter().find(|(role, _)| *role == Role::Logits).map(|(_, logits)| logits))
     }
 
@@ -382,7 +324,7 @@ impl<N: Number> Engine<N> {
             return Err(Diagnostic::new("train::no_target", message).help(help).into());
         }
         let parts = batch.split(self.config.train.microbatch);
-        let counts = match self.graphs.count.is_some() {
+        let counts = match made_for(&self.config).counting == Counting::Given {
             true => self.counts(settings, &parts, replayed)?,
             false => Vec::new(),
         };
@@ -394,16 +336,15 @@ impl<N: Number> Engine<N> {
                 continue;
             }
             let of_part = replayed.map(|replayed| OfPart { replayed, inputs: inputs.clone() });
-            let routing: &dyn Routing = of_part.as_ref().map_or(&Free, |of_part| of_part);
-            let mut given = Self::settings(settings);
+            let mut given = self.settings(settings, part);
             given.push(("tokens".to_owned(), number(n_live as f64)));
             given.push(("targets".to_owned(), Datum::Ints(part.targets.clone())));
             given.extend(self.taught(part)?.map(|logits| ("teacher".to_owned(), logits)));
             given.extend(
-                counts.iter().enumerate().map(|(router, n)| (format!("wanted {router}"), number(*n as f64))),
+                counts.iter().enumerate().map(|(router, n)| (format!("count {router}"), number(*n as f64))),
             );
-            let results = self.run(|graphs| Some(&graphs.gradient), given, &part.inputs, routing)?;
-            found.add(results)?;
+            let results = self.machine.run(Function::Gradient, given, &part.inputs, of_part.as_ref())?;
+            found.add(&results)?;
         }
         found.norm = self.norm(settings.step, &found)?;
         Ok(found)
@@ -411,7 +352,7 @@ impl<N: Number> Engine<N> {
 
     /// The norm of the gradient. A loss or norm that is not finite ends the run.
     fn norm(&mut self, step: u64, found: &Found) -> Result<f64, Error> {
-        let results = self.run(|graphs| Some(&graphs.norm), [], &FlatBatch::default(), &Free)?;
+        let results = self.machine.run(Function::Norm, Vec::new(), &FlatBatch::default(), None)?;
         let mut sum = 0.0;
         let help =
             "a smaller learning rate, a longer warm-up or `clip` may help; the checkpoints are as they were";
@@ -455,7 +396,7 @@ impl<N: Number> Engine<N> {
         for (name, keep) in [("rates", keep), ("rates without decay", 1.0)] {
             given.push((name.to_owned(), row(&[&[keep], rest.as_slice()].concat())));
         }
-        self.run(|graphs| Some(&graphs.update), given, &FlatBatch::default(), &Free).map(|_| ())
+        self.machine.run(Function::Update, given, &FlatBatch::default(), None).map(|_| ())
     }
 
     /// Inference over rows: the negative log probability of all targets together, in nats, and how many inputs each router
@@ -463,36 +404,54 @@ impl<N: Number> Engine<N> {
     ///
     /// # Errors
     /// None that is not a fault of skipc.
-    pub fn score(&self, part: &Part) -> Result<(f64, Vec<usize>), Error> {
-        let env = Env { batch: &part.inputs, tensors: BTreeMap::new(), weights: self, routing: &Free };
-        let results = interp::run(&self.graphs.score, &env).map_err(|error| failed(&error))?;
-        let (mut nats, mut executed) = (0.0, Vec::new());
+    pub fn score(&mut self, part: &Part) -> Result<(f64, Vec<usize>), Error> {
+        let results = self.machine.run(Function::Score, Vec::new(), &part.inputs, None)?;
+        let mut nats = 0.0;
         for (role, datum) in &results {
             if let (Role::Logits, Ok((cols, logits))) = (role, datum.real()) {
                 let rows = logits.chunks_exact(cols).zip(&part.targets);
                 nats = rows.map(|(row, target)| negative_log_probability(row, *target as usize)).sum();
-            } else if let (Role::Decision { .. }, Ok(mask)) = (role, datum.mask()) {
-                executed.push(mask.iter().filter(|executes| **executes).count());
             }
         }
-        Ok((nats, executed))
+        let [_, executed] = masks(&results)?;
+        let count = |mask: &Vec<bool>| mask.iter().filter(|executes| **executes).count();
+        Ok((nats, executed.iter().map(count).collect()))
     }
+}
+
+/// What each router wanted, and what it executed. One without a capacity executes what it wants.
+fn masks<N: Number>(results: &Results<N>) -> Result<[Vec<Vec<bool>>; 2], Error> {
+    let mask = |datum: &Datum<N>| datum.mask().map(<[bool]>::to_vec).map_err(|error| failed(&error));
+    let mut executed = BTreeMap::new();
+    for (role, datum) in results {
+        if let Role::Decision { router } = role {
+            executed.insert(*router, mask(datum)?);
+        }
+    }
+    let mut wanted = executed.clone();
+    for (role, datum) in results {
+        let Role::Result { name } = role else { continue };
+        if let Some(router) = name.strip_prefix("wanted ").and_then(|router| router.parse().ok()) {
+            wanted.insert(router, mask(datum)?);
+        }
+    }
+    Ok([wanted, executed].map(|of_routers| of_routers.into_values().collect()))
 }
 
 impl Found {
     /// Adds what a part of the batch found.
-    fn add<N: Number>(&mut self, results: Results<N>) -> Result<(), Error> {
+    fn add<N: Number>(&mut self, results: &Results<N>) -> Result<(), Error> {
+        let [wanted, executed] = masks(results)?;
+        self.wanted.iter_mut().zip(wanted).for_each(|(all, of_part)| all.extend(of_part));
+        self.executed.iter_mut().zip(executed).for_each(|(all, of_part)| all.extend(of_part));
         for (role, datum) in results {
-            let mask = |datum: &Datum<N>| datum.mask().map(<[bool]>::to_vec).map_err(|error| failed(&error));
-            if let Role::Wanted { router } = role {
-                self.wanted[router as usize].extend(mask(&datum)?);
-            } else if let Role::Decision { router } = role {
-                self.executed[router as usize].extend(mask(&datum)?);
-            } else if let Role::Result { name } = role {
-                let value = datum.real().map_err(|error| failed(&error))?.1[0].to_f64();
-                let sum = if name == "kl" { &mut self.kl } else { &mut self.ce };
-                *sum += value;
-            }
+            let Role::Result { name } = role else { continue };
+            let sum = match name.as_str() {
+                "kl" => &mut self.kl,
+                "ce" => &mut self.ce,
+                _ => continue,
+            };
+            *sum += datum.real().map_err(|error| failed(&error))?.1[0].to_f64();
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ impl Evaluation {
     ///
     /// # Errors
     /// None that is not a fault of skipc.
-    pub fn of<N: Number>(engine: &Engine<N>, data: &Data) -> Result<Option<Evaluation>, Error> {
+    pub fn of<N: Number>(engine: &mut Engine<N>, data: &Data) -> Result<Option<Evaluation>, Error> {
         let (mut nats, mut tokens, mut bytes) = (0.0, 0, Some(0));
         let mut executed: Vec<usize> = Vec::new();
         for part in data.held_out(AT_ONCE) {

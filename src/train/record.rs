@@ -6,7 +6,7 @@ use serde_json::json;
 use skipc_ir::interp::Number;
 use skipc_runtime::npy;
 
-use super::engine::Replayed;
+use super::machine::Replayed;
 use super::{Engine, Evaluation, Part, StepRecord, Tensors, checkpoint};
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;

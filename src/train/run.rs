@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use skipc_ir::interp::Number;
 
-use super::engine::{Found, Replayed, Settings};
+use super::engine::{Build, Found, Settings};
+use super::machine::Replayed;
 use super::record::Record;
 use super::{Data, Engine, Evaluation, Part, Tensor, Tensors};
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -83,7 +84,7 @@ pub struct StepRecord {
 pub fn check(model: &Model, config: &Config) -> Result<Diagnostics, Error> {
     let mut found = Diagnostics::default();
     if config.train.dtype == Dtype::Bf16 {
-        let diagnostic = Diagnostic::new("train::dtype", "the reference interpreter trains in f32 alone")
+        let diagnostic = Diagnostic::new("train::dtype", "training in bf16 has no kernels yet")
             .help("write `dtype = \"f32\"`, or leave it out");
         return Err(Error::new(ErrorKind::Unsupported, diagnostic));
     }
@@ -248,7 +249,7 @@ impl<'a, N: Number> Run<'a, N> {
     ///
     /// # Errors
     /// What cannot be trained.
-    pub fn new(begin: &'a Begin<'a>, weights: &Tensors) -> Result<Run<'a, N>, Error> {
+    pub fn new(begin: &'a Begin<'a>, weights: &Tensors, build: Build<'_, N>) -> Result<Run<'a, N>, Error> {
         let Begin { model, config, teacher, .. } = begin;
         check(model, config)?;
         if let Some(teacher) = teacher
@@ -260,7 +261,7 @@ impl<'a, N: Number> Run<'a, N> {
             return Err(Diagnostic::new("train::teacher", message).help(help).into());
         }
         let teacher = teacher.map(|teacher| (&teacher.model, &teacher.weights));
-        let engine = Engine::new(model, config, weights, teacher)?;
+        let engine = Engine::new(model, config, weights, (teacher, build))?;
         Ok(Run { begin, engine, step: 0 })
     }
 
@@ -314,7 +315,7 @@ impl<'a, N: Number> Run<'a, N> {
     ///
     /// # Errors
     /// None that is not a fault of skipc.
-    pub fn evaluate(&self) -> Result<Option<Evaluation>, Error> {
-        Evaluation::of(&self.engine, self.begin.data)
+    pub fn evaluate(&mut self) -> Result<Option<Evaluation>, Error> {
+        Evaluation::of(&mut self.engine, self.begin.data)
     }
 }

@@ -324,7 +324,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The columns that whole vectors cover.
-    fn whole_vectors(&mut self, columns: Columns) -> Value {
+    pub(crate) fn whole_vectors(&mut self, columns: Columns) -> Value {
         if columns.whole { columns.count } else { self.ins().band_imm_s(columns.count, -4) }
     }
 }

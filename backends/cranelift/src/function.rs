@@ -11,7 +11,7 @@ use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
-use crate::{along, attention, choose, compact, gemm, pending, pointwise, rowwise, update};
+use crate::{along, attention, choose, compact, gemm, loops, pending, pointwise, products, rowwise, update};
 
 /// Rows of a tile of matmuls: enough for the library's micro-kernels, few enough that short batches have work for
 /// several threads. Calls of several tiles make larger matmuls, see [`crate::gemm`].
@@ -54,7 +54,9 @@ pub(crate) fn tiles(kernel: &Kernel, bucketing: &dyn Bucketing) -> Result<Vec<Ro
         | Body::Rowwise(_)
         | Body::Compact(_)
         | Body::Pending(_)
-        | Body::Update(_) => Vec::new(),
+        | Body::Update(_)
+        | Body::Loops(_)
+        | Body::Products(_) => Vec::new(),
     };
     if menu.is_empty() {
         return Ok(Vec::new());
@@ -79,6 +81,8 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
         }
         Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
+        Body::Loops(_) => (loops::tile_rows(kernel), 0),
+        Body::Products(of) => (products::TILE_ROWS, products::scratch_bytes(of)),
         Body::Partition(_) | Body::Along(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
@@ -173,6 +177,14 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
         Body::Update(state_update) => {
             let n_rows = e.extent(kernel.extent)?;
             update::emit(e, state_update, n_rows)
+        }
+        Body::Loops(of) => {
+            let (begin, end) = rows(e, loops::tile_rows(kernel))?;
+            e.for_each(begin, end, 1, |e, row| loops::emit_row(e, of, row))
+        }
+        Body::Products(of) => {
+            let rows = rows(e, products::TILE_ROWS)?;
+            products::emit(e, (kernel, of), rows)
         }
     }
 }

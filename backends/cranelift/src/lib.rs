@@ -25,7 +25,7 @@
 //! # Reading order
 //!
 //! `function` (the shell of each kernel), `emit` (loops), `memory` (rows, loads, stores), `math`, `pointwise`, then
-//! the kernels: `gemm`, `attention`, `along`, `rowwise`, `norm`, `compact`.
+//! the kernels: `gemm`, `attention`, `along`, `rowwise`, `norm`, `compact`, `loops`, `products`.
 
 mod along;
 mod attention;
@@ -36,12 +36,14 @@ mod error;
 mod function;
 mod gemm;
 mod isa;
+mod loops;
 mod math;
 mod matmul;
 mod memory;
 mod norm;
 mod pending;
 mod pointwise;
+mod products;
 mod ranked;
 mod rowwise;
 mod update;

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use skipc_ir::text::Numbering;
-use skipc_ir::{Elem, Graph, Op, Trait, Value, port};
+use skipc_ir::{Elem, Graph, Op, Training, Trait, Value, port};
 
 use crate::error::PlanError;
 use crate::op_kind;
@@ -120,7 +120,8 @@ impl Groups {
             if graph.result(&port::Role::Logits) == Some(*value) {
                 ctx.logits(*value);
             }
-            if graph.ty(*value).is_state() {
+            let is_shown = graph.roles(*value).any(|role| matches!(role, port::Role::Result { .. }));
+            if graph.ty(*value).is_state() || is_shown {
                 // What a step leaves is made whether another value is made of it or not.
                 ctx.wanted[value.index()] = true;
             }
@@ -264,7 +265,7 @@ impl Ctx<'_> {
     fn group(&mut self, value: Value) {
         let operands = self.graph.operands(value);
         match OpKind::of(self.graph.op(value)) {
-            OpKind::Input | OpKind::Constant(_) | OpKind::Decision(_) => {}
+            OpKind::Input | OpKind::Constant(_) | OpKind::Parameter | OpKind::Decision(_) => {}
             OpKind::View(_) => {
                 let backing = self.groups.copied_backing(self.graph, value);
                 self.want_backing(backing);
@@ -288,6 +289,10 @@ impl Ctx<'_> {
                 operands.iter().skip(1).for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);
             }
+            // Of these only the rows are counted.
+            OpKind::Single(single @ Single::Training(Training::ZerosLike {} | Training::SetSize {})) => {
+                self.single(Work::Single(single), value);
+            }
             OpKind::Single(single) => {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Single(single), value);
@@ -296,11 +301,30 @@ impl Ctx<'_> {
                 operands.iter().for_each(|operand| self.want(*operand));
                 self.single(Work::Route(route), value);
             }
-            OpKind::Update(update) => {
-                operands.iter().for_each(|operand| self.want(*operand));
-                self.single(Work::Update(update), value);
-            }
+            OpKind::Update(update) => match self.own_gradient(value) {
+                Some(gradient) => {
+                    let read = operands.first().copied().into_iter().chain(self.graph.operands(gradient));
+                    read.for_each(|operand| self.want(operand));
+                    let values = vec![gradient, value];
+                    self.groups.list.push(Group { work: Work::Update(update), results: vec![value], values });
+                }
+                None => {
+                    operands.iter().for_each(|operand| self.want(*operand));
+                    self.single(Work::Update(update), value);
+                }
+            },
         }
+    }
+
+    /// The gradient of a weight that is added to a state and nothing else: the kernel that sums it adds it there.
+    fn own_gradient(&self, value: Value) -> Option<Value> {
+        let Op::Training(Training::Accumulate {}) = self.graph.op(value) else { return None };
+        let gradient = self.graph.operands(value).get(1).copied()?;
+        let is_gradient = matches!(self.graph.op(gradient), Op::Training(Training::WeightGradient {}));
+        let is_own = self.uses.users(self.graph, gradient).len() == 1
+            && !self.uses.is_result(gradient)
+            && !self.wanted[gradient.index()];
+        (self.fuse && is_gradient && is_own).then_some(gradient)
     }
 
     fn single(&mut self, work: Work, value: Value) {
@@ -368,7 +392,8 @@ impl Ctx<'_> {
             }
             OpKind::Elementwise(_) => operands.to_vec(),
             // Never in a group of several.
-            OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope(_) => Vec::new(),
+            OpKind::Input | OpKind::Constant(_) | OpKind::Parameter => Vec::new(),
+            OpKind::View(_) | OpKind::Rope(_) => Vec::new(),
             OpKind::Single(_) | OpKind::Route(_) | OpKind::Update(_) | OpKind::Decision(_) => Vec::new(),
         }
     }
@@ -393,7 +418,12 @@ impl Ctx<'_> {
             (OpKind::Matmul(_), []) | (OpKind::Elementwise(_), _) => true,
             (OpKind::Matmul(_), [other]) => self.are_siblings(value, *other),
             (
-                OpKind::Matmul(_) | OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope(_),
+                OpKind::Matmul(_)
+                | OpKind::Input
+                | OpKind::Constant(_)
+                | OpKind::Parameter
+                | OpKind::View(_)
+                | OpKind::Rope(_),
                 _,
             )
             | (
@@ -409,9 +439,14 @@ impl Ctx<'_> {
 
     /// Whether two matmuls of one kind and width have the same left operand.
     fn are_siblings(&self, a: Value, b: Value) -> bool {
-        let is_grouped = |value| matches!(self.graph.op(value), Op::GroupedMatmul {});
+        // Router logits may be one part with others, but the weights of a part lie alike.
+        let differs = |value| match OpKind::of(self.graph.op(value)) {
+            OpKind::Matmul(op_kind::Matmul::Grouped) => 1,
+            OpKind::Matmul(op_kind::Matmul::Transposed) => 2,
+            _ => 0,
+        };
         self.graph.ty(a) == self.graph.ty(b)
-            && is_grouped(a) == is_grouped(b)
+            && differs(a) == differs(b)
             && self.graph.operands(a).first() == self.graph.operands(b).first()
     }
 

@@ -6,6 +6,7 @@ use skipc_artifact::target::{DType, Target};
 pub use skipc_ir::Scoring;
 use skipc_ir::interp::functions;
 
+use crate::loops::{Loops, Products};
 use crate::pointwise::{Pointwise, Real};
 
 /// Columns of all sums of a narrow [`Part`], at most: their sums stay in registers side by side.
@@ -82,6 +83,10 @@ pub enum Body {
     Pending(Pending),
     /// A state's next value, in its place.
     Update(Update),
+    /// Loops over rows and columns.
+    Loops(Loops),
+    /// The weight gradient of a matmul.
+    Products(Products),
 }
 
 /// How a logical row finds its physical row.
@@ -756,6 +761,8 @@ impl Kernel {
             Body::Pending(_) => "pending".to_owned(),
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
             Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
+            Body::Loops(loops) => loops.name.clone(),
+            Body::Products(products) => format!("products_{}", products.cols),
         }
     }
 

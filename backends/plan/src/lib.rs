@@ -4,7 +4,8 @@
 //!
 //! A [`kernel::Kernel`] is not a loop nest but a description that each backend knows how to generate well: a matmul
 //! with a prologue that may gather rows and an epilogue program ([`kernel::Gemm`]), attention
-//! ([`kernel::Attention`]), row-wise work ([`kernel::Rowwise`]), the making of a token set ([`kernel::Compact`]).
+//! ([`kernel::Attention`]), row-wise work ([`kernel::Rowwise`]), the making of a token set ([`kernel::Compact`]). What only
+//! training needs is said in loops ([`loops::Loops`]), but for its matmuls.
 //! Kernels know shapes, not places: they name their parameters by [`kernel::Slot`], and a step binds each to a buffer
 //! or a constant. Layers of equal shape share their kernels.
 //!
@@ -35,6 +36,8 @@ pub mod interp;
 pub mod kernel;
 mod layout;
 pub mod link;
+pub mod loops;
+mod loops_text;
 mod lower;
 mod op_kind;
 mod order;

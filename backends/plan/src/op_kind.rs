@@ -2,7 +2,7 @@
 //! match on an [`OpKind`], so that an op without one is a compile error here, and a kind without a kernel one there.
 
 use skipc_ir::elementwise::Cost;
-use skipc_ir::{Binary, F64, Frequencies, Op, Scoring, Unary};
+use skipc_ir::{Binary, F64, Frequencies, Op, Scoring, Training, Unary};
 
 use crate::kernel::Choice;
 
@@ -13,6 +13,8 @@ pub(crate) enum OpKind {
     Input,
     /// Made when the model is compiled.
     Constant(Constant),
+    /// A parameter that trains: a state, read where weights are.
+    Parameter,
     /// Rows or columns of another value, read where that lies.
     View(View),
     /// Sums over rows of a weight, which begin a kernel.
@@ -81,6 +83,8 @@ pub(crate) enum Matmul {
     RouterLogits,
     /// In the target's precision, with a weight for each segment of a partition.
     Grouped,
+    /// In the target's precision, with the rows of a weight in place of its columns: the gradient of the rows of a plain one.
+    Transposed,
 }
 
 /// Which function of elements.
@@ -121,8 +125,8 @@ pub(crate) enum Single {
     CachedAttention { heads: u32, kv_heads: u32, scoring: Scoring },
     /// The mean over each sequence.
     SequenceMean,
-    /// An op of training: a legal graph has none.
-    Training,
+    /// An op of training, in loops.
+    Training(Training),
 }
 
 /// How a token set is chosen.
@@ -164,6 +168,8 @@ pub(crate) enum Update {
     StoreRows,
     /// Rows are added to their sum.
     AddRows,
+    /// What training makes of it, in loops.
+    Training(Training),
 }
 
 /// Where a decision comes from.
@@ -239,7 +245,7 @@ impl OpKind {
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),
             Op::LimitBest { group_size, slots, .. } => OpKind::Route(Route::Best { group_size, slots }),
-            Op::Training(_) => OpKind::Single(Single::Training),
+            Op::Training(op) => OpKind::of_training(op),
             Op::Executed {} => OpKind::Decision(Decision::Set),
             Op::FillMask { value } => OpKind::Decision(Decision::Always(value)),
         }
@@ -247,12 +253,57 @@ impl OpKind {
 }
 
 impl OpKind {
+    fn of_training(op: Training) -> OpKind {
+        match op {
+            Training::Parameter { .. } => OpKind::Parameter,
+            Training::InputGradient {} => OpKind::Matmul(Matmul::Transposed),
+            // What stands for a decision in the backward pass changes nothing in the forward pass.
+            Training::StraightThrough {} => OpKind::View(View::Columns { start: 0 }),
+            Training::Accumulate {}
+            | Training::Clear {}
+            | Training::MovingAverage {}
+            | Training::AdamW { .. }
+            | Training::Adafactor { .. } => OpKind::Update(Update::Training(op)),
+            Training::Constant { .. }
+            | Training::Times {}
+            | Training::Combine { .. }
+            | Training::SetSize {}
+            | Training::RateLoss { .. }
+            | Training::RateLossGradient { .. }
+            | Training::CrossEntropy {}
+            | Training::CrossEntropyGradient {}
+            | Training::Divergence { .. }
+            | Training::DivergenceGradient { .. }
+            | Training::WeightGradient {}
+            | Training::ColumnSums { .. }
+            | Training::EmbedGradient { .. }
+            | Training::Derivative { .. }
+            | Training::RmsNormGradient { .. }
+            | Training::RmsGainGradient { .. }
+            | Training::LayerNormGradient { .. }
+            | Training::LayerGainGradient { .. }
+            | Training::RopeGradient { .. }
+            | Training::AttentionSums { .. }
+            | Training::QueryGradient { .. }
+            | Training::KeyValueGradient { .. }
+            | Training::RowDot {}
+            | Training::PlaceColumns { .. }
+            | Training::ZerosLike {}
+            | Training::SumSquares {}
+            | Training::ReadScaled {}
+            | Training::Squares { .. }
+            | Training::RowMeans {}
+            | Training::ColumnMeans {} => OpKind::Single(Single::Training(op)),
+        }
+    }
+
     /// Whether an element of the result needs no element of a matrix operand but that at its own place.
     pub(crate) fn reads_by_element(self) -> bool {
         match self {
             OpKind::View(_) | OpKind::Elementwise(_) | OpKind::Scatter => true,
             OpKind::Input
             | OpKind::Constant(_)
+            | OpKind::Parameter
             | OpKind::Matmul(_)
             | OpKind::Rope(_)
             | OpKind::Single(_)

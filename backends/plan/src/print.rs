@@ -131,7 +131,7 @@ impl Display for Kernel {
 }
 
 /// A part of a kernel, printed with the names of the kernel's parameters.
-struct InKernel<'a, T>(&'a Kernel, &'a T);
+pub(crate) struct InKernel<'a, T>(pub(crate) &'a Kernel, pub(crate) &'a T);
 
 impl Display for InKernel<'_, Slot> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -176,6 +176,8 @@ impl Display for InKernel<'_, Body> {
             Body::Compact(compact) => write!(f, "{}", InKernel(kernel, compact)),
             Body::Pending(pending) => write!(f, "{}", InKernel(kernel, pending)),
             Body::Update(update) => write!(f, "{}", InKernel(kernel, update)),
+            Body::Loops(loops) => write!(f, "{}", InKernel(kernel, loops)),
+            Body::Products(products) => write!(f, "{}", InKernel(kernel, products)),
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::kernel::{
     Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind,
     Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
 };
+use crate::loops::{Loops, Operand, Over, Products, Usage};
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise};
 
@@ -304,6 +305,8 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         Body::Compact(compact) => found.compact(compact),
         Body::Pending(pending) => found.pending(pending),
         Body::Update(update) => found.update(update),
+        Body::Loops(loops) => found.loops(loops),
+        Body::Products(products) => found.products(products),
     }
     found.uses.sort_unstable();
     found.uses.dedup();
@@ -409,6 +412,54 @@ impl Found<'_> {
         [k, v].into_iter().for_each(|view| self.keys(view, kv_heads * width));
         [k_pos, k_seq].into_iter().for_each(|view| self.keys(view, 1));
         self.write(dense(out), heads * width);
+    }
+
+    /// What loops use is taken to be used whole, once.
+    fn loops(&mut self, loops: &Loops) {
+        for Operand { slot, usage, over } in &loops.operands {
+            let rows = match *over {
+                Over::Rows(Extent::Counted { count, .. }, _) => Touched::Counted(Slot(count)),
+                Over::Rows(Extent::Fixed(len), _) | Over::First(len) => Touched::Rows { first: 0, len },
+            };
+            let cols = self.kernel.param(*slot).cols;
+            if let Over::Rows(Extent::Counted { count, .. }, list) = *over {
+                self.whole(Slot(count), 1);
+                if let Rows::Listed(list) = list {
+                    self.push(dense(list), 1, rows, false);
+                }
+            }
+            if matches!(usage, Usage::Read | Usage::Change) {
+                self.push(dense(*slot), cols, rows, false);
+            }
+            if *usage != Usage::Read {
+                self.push(dense(*slot), cols, rows, true);
+            }
+        }
+    }
+
+    fn products(&mut self, products: &Products) {
+        let Products { rows, x, cols, dy, out, adds } = *products;
+        let outputs = match self.kernel.extent {
+            Extent::Fixed(outputs) => outputs,
+            Extent::Counted { at_most, .. } => at_most,
+        };
+        let read = match rows {
+            Extent::Counted { count, .. } => {
+                self.whole(Slot(count), 1);
+                Touched::Counted(Slot(count))
+            }
+            Extent::Fixed(len) => Touched::Rows { first: 0, len },
+        };
+        for (view, cols) in [(x, cols), (dy, outputs)] {
+            if let Rows::Listed(list) = view.rows {
+                self.push(dense(list), 1, read, false);
+            }
+            self.push(View { rows: Rows::Dense, ..view }, cols, read, false);
+        }
+        if adds {
+            self.push(dense(out), cols, Touched::Over(Extents::Rows), false);
+        }
+        self.write(dense(out), cols);
     }
 
     /// How many keys a query looks at depends on its position: the counts say it.

@@ -87,6 +87,17 @@ impl Memories {
         }
     }
 
+    /// The bytes of the states.
+    pub(crate) fn states(&self) -> &[u8] {
+        let end = self.states.bytes.len().saturating_sub(GUARD);
+        self.states.bytes.get(GUARD..end).unwrap_or_default()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn states_mut(&mut self) -> &mut [u8] {
+        self.states.inner()
+    }
+
     /// Sets the states to zero.
     pub(crate) fn clear(&mut self) {
         self.states.inner().fill(0);

@@ -260,6 +260,36 @@ impl State {
         Ok(())
     }
 
+    /// The bytes of the state of this name, without a call; `None` if there is none, or it lies on a GPU.
+    #[must_use]
+    pub fn kept(&self, name: &str) -> Option<Vec<u8>> {
+        let span = self.span_of(name)?;
+        match &self.memory {
+            Memory::Cpu(memories) => memories.states().get(span).map(<[u8]>::to_vec),
+            Memory::Cuda(_) => None,
+        }
+    }
+
+    /// Gives the state of this name other bytes, as many as it has; whether it did.
+    pub fn keep(&mut self, name: &str, bytes: &[u8]) -> bool {
+        let Some(span) = self.span_of(name).filter(|span| span.len() == bytes.len()) else { return false };
+        match &mut self.memory {
+            Memory::Cpu(memories) => match memories.states_mut().get_mut(span) {
+                Some(state) => {
+                    state.copy_from_slice(bytes);
+                    true
+                }
+                None => false,
+            },
+            Memory::Cuda(_) => false,
+        }
+    }
+
+    fn span_of(&self, name: &str) -> Option<Range<usize>> {
+        let state = self.module.program().states.iter().find(|state| state.name == name)?;
+        Some(state.span(self.cached))
+    }
+
     /// Sets all states to zero.
     ///
     /// # Errors

@@ -121,9 +121,9 @@ pub(crate) fn vjp(
         Op::Attention { heads, kv_heads, scale, cap, window, ahead } => attention(
             rule,
             [
+                Training::AttentionSums { heads, kv_heads, scale, cap, window, ahead },
                 Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead },
-                Training::KeyGradient { heads, kv_heads, scale, cap, window, ahead },
-                Training::ValueGradient { heads, kv_heads, scale, cap, window, ahead },
+                Training::KeyValueGradient { heads, kv_heads, scale, cap, window, ahead },
             ],
         ),
         Op::Unary(function) => unary(rule, function),
@@ -177,12 +177,16 @@ fn turn_back(mut rule: Rule<'_>, op: Training) -> Result<OfOperands, Fault> {
     Ok(smallvec![rule.of(0, op, &[dy, positions])?, None])
 }
 
-fn attention(mut rule: Rule<'_>, ops: [Training; 3]) -> Result<OfOperands, Fault> {
-    let mut operands: SmallVec<[Value; 8]> = rule.operands.iter().copied().collect();
+fn attention(mut rule: Rule<'_>, [sums, of_q, of_kv]: [Training; 3]) -> Result<OfOperands, Fault> {
+    let (k, v) = (rule.x(1), rule.x(2));
+    let mut operands: SmallVec<[Value; 9]> = rule.operands.iter().copied().collect();
     operands.push(rule.dy);
-    let mut gradients = OfOperands::new();
-    for (idx, op) in ops.into_iter().enumerate() {
-        gradients.push(rule.of(idx, op, &operands)?);
+    operands.push(rule.add(sums, &operands)?);
+    let mut gradients: OfOperands = smallvec![rule.of(0, of_q, &operands)?];
+    if (rule.wanted)(k) || (rule.wanted)(v) {
+        let (both, len) = (rule.add(of_kv, &operands)?, rule.graph.ty(k).cols());
+        gradients.push(rule.of(1, Op::Slice { start: 0, len }, &[both])?);
+        gradients.push(rule.of(2, Op::Slice { start: len, len }, &[both])?);
     }
     gradients.resize(rule.operands.len(), None);
     Ok(gradients)
@@ -258,11 +262,7 @@ fn scatter(mut rule: Rule<'_>) -> Result<OfOperands, Fault> {
 fn training(mut rule: Rule<'_>, op: Training) -> Result<OfOperands, Fault> {
     let dy = rule.dy;
     match op {
-        Training::Constant { .. }
-        | Training::Parameter { .. }
-        | Training::GumbelNoise { .. }
-        | Training::StepDraw { .. }
-        | Training::SetSize {} => Ok(SmallVec::new()),
+        Training::Constant { .. } | Training::Parameter { .. } | Training::SetSize {} => Ok(SmallVec::new()),
         Training::Times {} => {
             let factor = rule.x(1);
             match (rule.wanted)(factor) {
@@ -303,9 +303,9 @@ fn training(mut rule: Rule<'_>, op: Training) -> Result<OfOperands, Fault> {
         | Training::LayerNormGradient { .. }
         | Training::LayerGainGradient { .. }
         | Training::RopeGradient { .. }
+        | Training::AttentionSums { .. }
         | Training::QueryGradient { .. }
-        | Training::KeyGradient { .. }
-        | Training::ValueGradient { .. }
+        | Training::KeyValueGradient { .. }
         | Training::RowDot {}
         | Training::PlaceColumns { .. }
         | Training::ZerosLike {}

@@ -11,6 +11,7 @@ mod training;
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use skipc_artifact::program;
 use skipc_ir::attr::{Name, Shape};
 use skipc_ir::gradient::GradientError;
@@ -25,7 +26,9 @@ use crate::frontend::stream::{Head, Stream, StreamInput};
 use cache::Cache;
 
 pub(crate) use routers::{pending_set, sets};
-pub use training::{Counting, Train, Trained, count_graph, gradient_graph, norm_graph, update_graph};
+pub use training::{
+    Counting, Train, Trained, count_graph, gradient_graph, norm_graph, score_graph, update_graph,
+};
 
 /// How skipping is written down. The values are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +207,10 @@ struct Ctx<'a> {
     depth: Option<[Value; 2]>,
     /// Keys and values of the first repetition by layer, in a stack that keeps them: of all rows, or the caches of them.
     kept: Option<BTreeMap<String, [Value; 2]>>,
+    /// Tensors that are states, since they train.
+    trained: &'a [Trained],
+    /// State and value of each of them so far, by name.
+    parameters: IndexMap<String, (Value, Value)>,
     /// What training asks for, in a graph of training.
     training: Option<training::Setup<'a>>,
 }
@@ -250,6 +257,8 @@ impl<'a> Ctx<'a> {
             outer: None,
             depth: None,
             kept: None,
+            trained: &[],
+            parameters: IndexMap::new(),
             training: None,
         };
         if function == Function::Step {

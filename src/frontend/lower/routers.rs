@@ -607,8 +607,8 @@ impl Ctx<'_> {
     /// In training, a share of the tokens that is another at every step.
     fn draw_anew(&mut self, scope: &Scope<'_>, set: SetSym) -> Result<Decision, LowerError> {
         self.at(&scope.origin);
-        let (density, router) = (scope.skip.density, self.gates.len() as u32);
-        let drawn = self.step_draw(router, (density * 2f64.powi(32)) as u64)?;
+        let (density, router) = (scope.skip.density, self.gates.len());
+        let drawn = self.drawn(&format!("drawn {router}"), 1)?;
         let set = self.add(Op::Route { set, at_least: F64::from(1.0) }, &[drawn])?;
         Ok(Decision { set, probability: Probability::Constant(density), score: None, rank: None, soft: None })
     }

@@ -6,11 +6,11 @@
 //! | [`count_graph`] | how many tokens each router wants, before any backward pass: for batches in several parts |
 //! | [`gradient_graph`] | losses and decisions of a part; its gradients are added to their states |
 //! | [`norm_graph`] | the sum of squares of each gradient |
+//! | [`score_graph`] | logits and decisions in inference |
 //! | [`update_graph`] | the next parameters and moments; gradients are 0 again |
 
 use std::collections::BTreeMap;
 
-use indexmap::IndexMap;
 use skipc_ir::gradient::gradients;
 use skipc_ir::{Binary, Dim, Elem, F64, Graph, Op, Port, Role, Training, Type, Unary, Value, port};
 
@@ -23,8 +23,6 @@ use crate::frontend::training::{OptimizerKind, Ste};
 /// What a graph of training is made for.
 #[derive(Clone, Debug)]
 pub struct Train {
-    /// Of noise and draws.
-    pub seed: u64,
     /// What stands for the derivative of a decision.
     pub ste: Ste,
     /// Weight of the rates' loss.
@@ -99,11 +97,6 @@ pub(crate) fn state_type((rows, cols): (u32, u32)) -> Type {
 /// What a graph of training holds while it is made.
 pub(super) struct Setup<'a> {
     train: &'a Train,
-    trained: &'a [Trained],
-    /// Step of the training, `int[1]`.
-    step: Value,
-    /// State and value of each parameter that trains, by name.
-    parameters: IndexMap<String, (Value, Value)>,
     /// What each router that is drawn to its density wants.
     rates: BTreeMap<u32, Rate>,
 }
@@ -135,19 +128,16 @@ impl Ctx<'_> {
         name: &str,
         shape: &[u32],
     ) -> Result<Option<Value>, LowerError> {
-        let Some(setup) = &self.training else { return Ok(None) };
-        if let Some((_, value)) = setup.parameters.get(name) {
+        if let Some((_, value)) = self.parameters.get(name) {
             return Ok(Some(*value));
         }
-        let Some(trained) = setup.trained.iter().find(|trained| trained.name == name) else {
+        let Some(trained) = self.trained.iter().find(|trained| trained.name == name) else {
             return Ok(None);
         };
         let port = Port::state(name, state_type(trained.size()));
         let state = self.add(Op::Input { port }, &[])?;
         let value = self.add(Training::Parameter { rank: shape.len() as u32 }, &[state])?;
-        if let Some(setup) = &mut self.training {
-            setup.parameters.insert(name.to_owned(), (state, value));
-        }
+        self.parameters.insert(name.to_owned(), (state, value));
         Ok(Some(value))
     }
 
@@ -159,10 +149,11 @@ impl Ctx<'_> {
 
     /// In training: the score with noise, and the probability that stands for its decision.
     pub(super) fn noisy(&mut self, logits: Value) -> Result<Option<Noisy>, LowerError> {
-        let Some(Setup { train, step, .. }) = &self.training else { return Ok(None) };
-        let (seed, step, router) = (train.seed, *step, self.gates.len() as u32);
-        let places = [self.all.positions, self.all.sequences, step];
-        let noise = self.add(Training::GumbelNoise { seed, router }, &places)?;
+        if self.training.is_none() {
+            return Ok(None);
+        }
+        let router = self.gates.len();
+        let noise = self.drawn(&format!("noise {router}"), 2)?;
         let size = self.number("noise")?;
         let noise = self.add(Training::Times {}, &[noise, size])?;
         let logits = self.add(Binary::Add, &[logits, noise])?;
@@ -173,15 +164,10 @@ impl Ctx<'_> {
         Ok(Some(Noisy { score, probability }))
     }
 
-    /// 1 for the tokens that a random router executes at this step, else 0.
-    pub(super) fn step_draw(&mut self, router: u32, limit: u64) -> Result<Value, LowerError> {
-        let (positions, sequences) = (self.all.positions, self.all.sequences);
-        match self.training.as_ref().map(|setup| (setup.train.seed, setup.step)) {
-            Some((seed, step)) => {
-                self.add(Training::StepDraw { seed, router, limit }, &[positions, sequences, step])
-            }
-            None => Err(LowerError::Nested { origin: self.origin.to_string() }),
-        }
+    /// What the caller draws for each token: numbers that depend on its place alone ([`skipc_ir::draws`]).
+    pub(super) fn drawn(&mut self, name: &str, cols: u32) -> Result<Value, LowerError> {
+        let ty = Type::tensor(Elem::F32, &[Dim::Tokens, Dim::Fixed(cols)]);
+        self.add(Op::Input { port: Port::input(name, ty) }, &[])
     }
 
     /// Keeps what the next router wants, for the loss of its rate.
@@ -193,11 +179,13 @@ impl Ctx<'_> {
         }
     }
 
-    /// The decisions of all routers, and what they wanted.
+    /// The decisions of all routers, and what they wanted where a capacity may refuse it.
     fn return_decisions(&mut self) {
         for (router, gate) in (0..).zip(&self.gates) {
             self.graph.set_result(port::Role::Decision { router }, gate.executed);
-            self.graph.set_result(port::Role::Wanted { router }, gate.wanted.unwrap_or(gate.executed));
+            if let Some(wanted) = gate.wanted {
+                self.graph.set_result(result(&format!("wanted {router}")), wanted);
+            }
         }
     }
 
@@ -226,7 +214,7 @@ impl Ctx<'_> {
         for (router, Rate { density, wanted, soft }) in rates {
             let count = match train.counting {
                 Counting::Here => self.add(Training::SetSize {}, &[wanted])?,
-                Counting::Given => self.number(&format!("wanted {router}"))?,
+                Counting::Given => self.number(&format!("count {router}"))?,
             };
             let op = Training::RateLoss { target: F64::from(density) };
             let term = self.add(op, &[count, soft, tokens])?;
@@ -245,10 +233,16 @@ impl Ctx<'_> {
         self.add(Training::Combine { by_a: F64::from(by_a), by_b: F64::from(by_b) }, &[a, b])
     }
 
+    /// Parameters stay as they are.
+    fn return_parameters(&mut self) {
+        for (name, (state, _)) in std::mem::take(&mut self.parameters) {
+            self.graph.set_result(Role::State { name }, state);
+        }
+    }
+
     /// Adds the gradient of the loss by each parameter to its state. One that the loss does not depend on has the gradient 0.
     fn accumulate(&mut self, loss: Value, trained: &[Trained]) -> Result<(), LowerError> {
-        let parameters = self.training.as_mut().map(|setup| std::mem::take(&mut setup.parameters));
-        let parameters = parameters.unwrap_or_default();
+        let parameters = std::mem::take(&mut self.parameters);
         let by: Vec<Value> = parameters.values().map(|(_, value)| *value).collect();
         let found = gradients(&mut self.graph, loss, &by)?;
         for ((name, (state, _)), gradient) in parameters.iter().zip(found) {
@@ -278,16 +272,15 @@ fn ctx<'a>(
     trained: &'a [Trained],
 ) -> Result<Ctx<'a>, LowerError> {
     let mut ctx = Ctx::new(model, skipping, Function::Score, KeyValues::Eager)?;
-    let step = Port::input("step", Type::tensor(Elem::Int, &[Dim::Fixed(1)]));
-    let step = ctx.add(Op::Input { port: step }, &[])?;
-    let (parameters, rates) = (IndexMap::new(), BTreeMap::new());
-    ctx.training = Some(Setup { train, trained, step, parameters, rates });
+    ctx.trained = trained;
+    ctx.training = Some(Setup { train, rates: BTreeMap::new() });
     Ok(ctx)
 }
 
-/// Losses, decisions and gradients of a part of a batch. Inputs besides tokens: `targets`, `tokens` (of the whole batch), `step`,
-/// `noise`, `inverse temperature`, `teacher` (its logits) and `wanted R`, as far as they mean something. Sequences are rows of
-/// the whole batch.
+/// Losses, decisions and gradients of a part of a batch. Inputs besides tokens: `targets`, `tokens` (of the whole batch), of each
+/// router R what is drawn for it, `noise R` or `drawn R`, `noise`, `inverse temperature`, `teacher` (its logits) and `count R`,
+/// as far as they mean something. Sequences are rows of the whole batch. What a router wanted before its capacity is the result
+/// `wanted R`.
 ///
 /// # Errors
 /// If something in front of the loss has no derivative.
@@ -314,10 +307,21 @@ pub fn count_graph(model: &Model, train: &Train, trained: &[Trained]) -> Result<
     let mut ctx = ctx(model, Skipping::Gathered, train, trained)?;
     ctx.logits()?;
     ctx.return_decisions();
-    let parameters = ctx.training.as_mut().map(|setup| std::mem::take(&mut setup.parameters));
-    for (name, (state, _)) in parameters.unwrap_or_default() {
-        ctx.graph.set_result(Role::State { name }, state);
-    }
+    ctx.return_parameters();
+    Ok(ctx.graph)
+}
+
+/// Inference with the parameters as they are: logits and decisions.
+///
+/// # Errors
+/// As [`super::lower`].
+pub fn score_graph(model: &Model, trained: &[Trained]) -> Result<Graph, LowerError> {
+    let mut ctx = Ctx::new(model, Skipping::Gathered, Function::Score, KeyValues::Eager)?;
+    ctx.trained = trained;
+    let logits = ctx.logits()?;
+    ctx.graph.set_result(Role::Logits, logits);
+    ctx.return_decisions();
+    ctx.return_parameters();
     Ok(ctx.graph)
 }
 

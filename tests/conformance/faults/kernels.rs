@@ -54,7 +54,9 @@ fn program(victim: &mut Victim) -> Option<&mut Pointwise> {
         | Body::CachedAttention(_)
         | Body::Compact(_)
         | Body::Pending(_)
-        | Body::Update(_) => None,
+        | Body::Update(_)
+        | Body::Loops(_)
+        | Body::Products(_) => None,
     }
 }
 

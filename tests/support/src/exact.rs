@@ -49,6 +49,8 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         | Body::Along(Along::Mean { .. })
         | Body::Attention(_)
         | Body::CachedAttention(_)
+        | Body::Loops(_)
+        | Body::Products(_)
         | Body::Update(Update::AddRows { .. }) => false,
     }
 }

@@ -13,7 +13,7 @@ use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
 use super::level::Level;
-use super::{along, attention, cached, choose, compact, gemm, pending, rowwise, update};
+use super::{along, attention, cached, choose, compact, gemm, loops, pending, products, rowwise, update};
 
 /// Rows of a tile of matmuls: the highest register tile, so that all calls but the last have whole ones.
 const GEMM_TILE: u32 = 14;
@@ -38,6 +38,11 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
         Body::CachedAttention(attention) => (cached::TILE_ROWS, cached::scratch_bytes(kernel, attention)),
         Body::Rowwise(Rowwise::Choose { n, .. }) => (ROWWISE_TILE, choose::scratch_bytes(*n)),
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
+        Body::Loops(_) => (loops::tile_rows(kernel), 0),
+        Body::Products(_) => {
+            let bytes = levels.iter().map(products::scratch_bytes).max();
+            (products::TILE_ROWS, bytes.unwrap_or(0))
+        }
         Body::Partition(_) | Body::Along(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: few_rows(kernel)?, scratch_bytes, tiles: Vec::new() })
@@ -54,7 +59,9 @@ fn across(kernel: &Kernel) -> Made<u32> {
         | Body::Partition(_)
         | Body::Compact(_)
         | Body::Pending(_)
-        | Body::Update(_) => Ok(1),
+        | Body::Update(_)
+        | Body::Loops(_)
+        | Body::Products(_) => Ok(1),
     }
 }
 
@@ -105,6 +112,11 @@ fn body(f: &Frame<'_, '_>) -> Made<()> {
         Body::Compact(compact) => compact::emit(f, compact, f.extent(f.kernel.extent)?),
         Body::Pending(pending) => pending::emit(f, pending, f.extent(f.kernel.extent)?),
         Body::Update(state_update) => update::emit(f, state_update, f.extent(f.kernel.extent)?),
+        Body::Loops(of) => {
+            let (begin, end) = f.rows(loops::tile_rows(f.kernel))?;
+            f.for_each(begin, end, 1, |row| loops::emit_row(f, of, row))
+        }
+        Body::Products(of) => products::emit(f, of, f.rows(products::TILE_ROWS)?),
     }
 }
 

@@ -90,7 +90,7 @@ impl<'c> Code<'c> {
     }
 
     /// A polynomial near zero, where the exponential would lose what `x` adds to 1.
-    fn tanh(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
+    pub(crate) fn tanh(&self, x: Lanes<'c>) -> Made<Lanes<'c>> {
         let lanes = x.get_type().get_size();
         let [zero, one] = [0.0, 1.0].map(|number| self.real(number, lanes));
         let (square, size) = (self.fmul(x, x)?, self.abs(x)?);
@@ -104,7 +104,7 @@ impl<'c> Code<'c> {
     }
 
     /// The polynomial of these coefficients, highest power first.
-    fn polynomial(&self, coefficients: &[f32], x: Lanes<'c>) -> Made<Lanes<'c>> {
+    pub(crate) fn polynomial(&self, coefficients: &[f32], x: Lanes<'c>) -> Made<Lanes<'c>> {
         let lanes = x.get_type().get_size();
         let mut sum = self.real(coefficients[0], lanes);
         for coefficient in &coefficients[1..] {

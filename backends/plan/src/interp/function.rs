@@ -179,6 +179,12 @@ impl<N> States<N> {
         self.contents.get(name).map(|contents| contents.bytes.as_slice())
     }
 
+    /// Gives a state of reals its elements.
+    pub fn set_reals(&mut self, name: &str, reals: Vec<N>) {
+        let bytes = vec![0; 4 * reals.len()];
+        self.contents.insert(name.to_owned(), Contents { bytes, reals });
+    }
+
     /// The elements of a state of reals; `None` if no step has left it.
     pub fn reals(&self, name: &str) -> Option<&[N]> {
         self.contents.get(name).map(|contents| contents.reals.as_slice())

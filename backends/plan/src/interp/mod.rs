@@ -23,6 +23,7 @@ mod fault;
 mod function;
 mod gemm;
 mod grouped;
+mod loops;
 mod memory;
 mod pending;
 mod pointwise;
@@ -133,6 +134,8 @@ fn run<N: Element>(
         Body::Compact(compact) => compact::run(&mut frame, compact, n_rows),
         Body::Pending(pending) => pending::run(&mut frame, pending, n_rows),
         Body::Update(update) => update::run(&mut frame, update, n_rows),
+        Body::Loops(of) => loops::run(&mut frame, of, &tiles),
+        Body::Products(of) => loops::products(&mut frame, of, &tiles),
     }
 }
 

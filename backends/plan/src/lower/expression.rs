@@ -10,7 +10,7 @@ use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::{Backing, Group, MatmulPart, Work};
 use crate::kernel::{
-    Access, Body, Gemm, Grouped, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Shift, Slot, View,
+    Access, Body, Gemm, Grouped, NARROW_COLS, PANEL_COLS, Part, Rows, Rowwise, Shift, Slot, Sum, View,
     WeightLayout,
 };
 use crate::op_kind::{self, Elementwise, OpKind};
@@ -193,7 +193,17 @@ impl Ctx<'_> {
         let n_sums: u32 = matmul.sums.iter().map(n_terms).sum();
         let is_narrow = n.saturating_mul(n_sums) <= NARROW_COLS;
         let decides = |sum: &Value| matches!(self.graph.op(*sum), Op::RouterLogits {});
+        let is = |sum: &Value, kind| OpKind::of(self.graph.op(*sum)) == OpKind::Matmul(kind);
+        let transposes = matmul.sums.iter().any(|sum| is(sum, op_kind::Matmul::Transposed));
+        let is_parameter = |sum: &Value| {
+            let weight = self.graph.operands(*sum).get(1).copied();
+            weight.is_some_and(|weight| OpKind::of(self.graph.op(weight)) == OpKind::Parameter)
+        };
         let layout = match self.options.layout {
+            // The weight as it lies, whose rows are then what factors are over.
+            _ if transposes => WeightLayout::Columns,
+            // What trains lies as in the weight file.
+            _ if matmul.sums.iter().any(is_parameter) => WeightLayout::Rows,
             _ if is_narrow || matmul.sums.iter().any(|sum| is_split(self, sum)) => WeightLayout::Rows,
             // Steps of a decider are over f32 where layers are in bf16, and in 32 bits where weights are in 8.
             WeightLayout::Swizzled if dtype == DType::F32 => WeightLayout::Rows,
@@ -219,7 +229,10 @@ impl Ctx<'_> {
             let is_split = is_split(self, sum);
             let mut reg = None;
             for term in 0..if is_split { BF16_TERMS } else { 1 } {
-                sums.push(self.sum_weight(bind, *weight, (dtype, layout), is_split.then_some(term))?);
+                sums.push(match transposes {
+                    true => Sum::of(self.weight(bind, "w", *weight, dtype)?, 0),
+                    false => self.sum_weight(bind, *weight, (dtype, layout), is_split.then_some(term))?,
+                });
                 let acc = program.push(Inst::Acc(sums.len() as u32 - 1));
                 reg = Some(match reg {
                     Some(reg) => program.push(Inst::Binary(Binary::Add, reg, acc)),

@@ -8,6 +8,7 @@ mod states;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use std::collections::BTreeMap;
 
@@ -69,9 +70,10 @@ fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
         return refuse("max_positions", max_positions.to_string(), &wanted);
     }
     match graph.result(&Role::Logits).map(|logits| graph.ty(logits).cols()) {
-        Some(cols) if cols == *logits => Ok(()),
-        Some(cols) => refuse("logits", logits.to_string(), &format!("{cols}, the columns of the logits")),
-        None => refuse("logits", logits.to_string(), "of a graph with logits"),
+        Some(cols) if cols != *logits => {
+            refuse("logits", logits.to_string(), &format!("{cols}, the columns of the logits"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -137,7 +139,20 @@ impl<'a> Ctx<'a> {
             [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
         let rows = Role::Input { name: ROWS.to_owned() };
         let takes_rows = graph.signature().inputs.iter().any(|port| port.role == rows);
-        let roles = roles.into_iter().filter(|role| !takes_rows || *role != Role::Tokens);
+        // A function over states alone takes no tokens.
+        let has_logits = graph.result(&Role::Logits).is_some();
+        let has = |role: &Role| match role {
+            Role::Tokens if takes_rows => false,
+            Role::Tokens | Role::Positions | Role::Sequences => {
+                has_logits || graph.signature().inputs.iter().any(|port| port.role == *role)
+            }
+            Role::Logits => has_logits,
+            Role::UseForced => {
+                has_logits || graph.results().any(|(role, _)| matches!(role, Role::Decision { .. }))
+            }
+            _ => true,
+        };
+        let roles = roles.into_iter().filter(has);
         roles.for_each(|role| ctx.role(role));
         ctx.inputs();
         ctx.states();
@@ -230,6 +245,10 @@ impl<'a> Ctx<'a> {
         for (role, value) in graph.results() {
             let router = match *role {
                 Role::Logits | Role::State { .. } => continue,
+                Role::Result { .. } => {
+                    self.shown(role, value)?;
+                    continue;
+                }
                 Role::Decision { router } => router,
                 Role::Wanted { router } => {
                     limited.push((router, value));
@@ -265,6 +284,24 @@ impl<'a> Ctx<'a> {
         Ok(())
     }
 
+    /// A result of a name: numbers where they are made, or the mask of a set.
+    fn shown(&mut self, role: &Role, value: Value) -> Result<(), PlanError> {
+        let idx = match (self.graph.op(value), self.graph.operands(value).as_slice()) {
+            (Op::Executed {}, [set]) => {
+                let Decided { mask, forced } = self.decided(*set)?;
+                // What a router wanted is replayed beside what it executed.
+                if let Role::Result { name } = role {
+                    let forced_role = Role::Input { name: format!("forced {name}") };
+                    self.interface.bind(forced_role, Binding::Buffer(forced));
+                }
+                mask
+            }
+            _ => self.buffer_of(value)?,
+        };
+        self.interface.bind(role.clone(), Binding::Buffer(idx));
+        Ok(())
+    }
+
     fn buffer(&mut self, name: String, dtype: DType, rows: RowBound, cols: u32) -> u32 {
         let storage = Storage::Step(ArenaPlace::default());
         self.buffers.push(Buffer { name, dtype, rows, cols, storage, live: None });
@@ -284,7 +321,12 @@ impl<'a> Ctx<'a> {
             let ty = self.graph.ty(value);
             let elem = ty.as_tensor().map_or(Elem::Int, |(elem, _)| elem);
             let name = format!("%{} {}", self.numbering.number(value), self.graph.op(value).name());
-            self.buffer(name, self.dtype(elem), RowBound::Tokens, ty.cols())
+            let (rows, cols) = match ty.as_tensor() {
+                Some((_, [Dim::Fixed(len)])) => (RowBound::Fixed(1), *len),
+                Some((_, [Dim::Fixed(rows), ..])) => (RowBound::Fixed(*rows), ty.cols()),
+                _ => (RowBound::Tokens, ty.cols()),
+            };
+            self.buffer(name, self.dtype(elem), rows, cols)
         };
         self.place[value.index()] = Some(idx);
         Ok(idx)
@@ -308,6 +350,10 @@ impl<'a> Ctx<'a> {
 
     /// The buffer in which a value lies.
     fn buffer_of(&self, value: Value) -> Result<u32, PlanError> {
+        let value = match (OpKind::of(self.graph.op(value)), self.graph.operands(value).first()) {
+            (OpKind::Parameter, Some(state)) => *state,
+            _ => value,
+        };
         let idx = if let Op::Input { port } = self.graph.op(value) {
             self.interface.buffer(&port.role)
         } else {

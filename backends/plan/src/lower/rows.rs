@@ -13,6 +13,9 @@ use crate::plan::ConstantSource;
 
 impl Ctx<'_> {
     pub(super) fn single(&mut self, group: &Group, value: Value, single: Single) -> Result<(), PlanError> {
+        if let Single::Training(op) = single {
+            return self.training(group, value, op);
+        }
         let mut bind = self.bind(self.graph.ty(value).rows(), value)?;
         let body = match single {
             Single::Embed => Body::Rowwise(self.embed(&mut bind, value)?),
@@ -31,7 +34,7 @@ impl Ctx<'_> {
                 Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads, scoring))?)
             }
             Single::SequenceMean => Body::Along(self.sequence_mean(&mut bind, value)?),
-            Single::Training => return Err(self.internal("an op of training in a legal graph", value)),
+            Single::Training(_) => return Err(self.internal("training is in loops", value)),
         };
         self.step(group, bind, body);
         Ok(())

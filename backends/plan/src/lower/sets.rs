@@ -75,7 +75,10 @@ impl Ctx<'_> {
         let is_gate = |user: &Value| {
             // What a router wanted before its capacity is shown to the host, but not for the host to decide.
             matches!(self.graph.op(*user), Op::Executed {})
-                && self.graph.roles(*user).any(|role| matches!(role, Role::Decision { .. }))
+                && self
+                    .graph
+                    .roles(*user)
+                    .any(|role| matches!(role, Role::Decision { .. } | Role::Result { .. }))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
         let decided = Decided {

@@ -78,6 +78,9 @@ impl Ctx<'_> {
         value: Value,
         dtype: DType,
     ) -> Result<Slot, PlanError> {
+        if OpKind::of(self.graph.op(value)) == OpKind::Parameter {
+            return Ok(bind.slot(name, self.arg(self.buffer_of(value)?), Access::Read));
+        }
         let shape = self.shape(value)?;
         let source = if let Op::Weight { name, .. } = self.graph.op(value) {
             ConstantSource::Weight { name: name.0.to_string() }
@@ -95,6 +98,9 @@ impl Ctx<'_> {
         (dtype, layout): (DType, WeightLayout),
         term: Option<u32>,
     ) -> Result<Sum, PlanError> {
+        if OpKind::of(self.graph.op(value)) == OpKind::Parameter {
+            return Ok(Sum::of(self.weight(bind, "w", value, dtype)?, 0));
+        }
         let (_, cols) = self.shape(value)?;
         let stack = self.stack_of(value);
         let mut steps = self.recipe(value)?;

@@ -61,6 +61,8 @@ pub(super) struct Check<'a> {
     pub(super) tile_reads: Vec<(View, usize)>,
     /// Columns that stores write: place, number of columns, part of the kernel that writes.
     pub(super) stores: Vec<(View, u32, usize)>,
+    /// Parameters that are read and written in one row of a kernel of loops.
+    pub(super) own: Vec<Slot>,
     /// The part of the kernel that is checked: tiles of two parts are made by different threads.
     part: usize,
 }
@@ -73,6 +75,7 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
         faults: Vec::new(),
         tile_reads: Vec::new(),
         stores: Vec::new(),
+        own: Vec::new(),
         part: 0,
     };
     check.size("the number of parameters", kernel.params.len() as u32, kernel.params.len() <= MAX_PARAMS);
@@ -88,6 +91,8 @@ pub(super) fn check(kernel: &Kernel) -> Check<'_> {
         Body::Compact(compact) => check.compact(compact),
         Body::Pending(pending) => check.pending(pending),
         Body::Update(update) => check.update(update),
+        Body::Loops(loops) => check.loops(loops),
+        Body::Products(products) => check.products(products),
     }
     check.access();
     check
@@ -118,12 +123,12 @@ impl Check<'_> {
         }
     }
 
-    fn touch(&mut self, slot: Slot, rows: Touched, is_write: bool) {
+    pub(super) fn touch(&mut self, slot: Slot, rows: Touched, is_write: bool) {
         self.touches.push(Touch { slot, rows, is_write, is_constant: false });
     }
 
     /// Parameter with exactly these columns.
-    fn exact(&mut self, slot: Slot, cols: u32, kind: Kind) {
+    pub(super) fn exact(&mut self, slot: Slot, cols: u32, kind: Kind) {
         self.kind(slot, kind);
         let Some(param) = self.param(slot).cloned() else { return };
         if param.cols != cols {
@@ -132,7 +137,7 @@ impl Check<'_> {
         }
     }
 
-    fn within(&mut self, view: View, cols: u32, kind: Kind) {
+    pub(super) fn within(&mut self, view: View, cols: u32, kind: Kind) {
         self.kind(view.slot, kind);
         let Some(param) = self.param(view.slot).cloned() else { return };
         let end = u64::from(view.col) + u64::from(cols);
@@ -146,13 +151,13 @@ impl Check<'_> {
         self.read_over(self.kernel.extent, view, cols, kind);
     }
 
-    fn read_over(&mut self, extent: Extent, view: View, cols: u32, kind: Kind) {
+    pub(super) fn read_over(&mut self, extent: Extent, view: View, cols: u32, kind: Kind) {
         self.within(view, cols, kind);
         self.touch(view.slot, Touched::Over(extent, view.rows), false);
         self.list(view.rows, extent);
     }
 
-    fn list(&mut self, rows: Rows, extent: Extent) {
+    pub(super) fn list(&mut self, rows: Rows, extent: Extent) {
         if let Rows::Listed(list) = rows {
             self.exact(list, 1, Kind::U32);
             self.touch(list, Touched::Over(extent, Rows::Dense), false);
@@ -197,7 +202,7 @@ impl Check<'_> {
         }
     }
 
-    fn extent(&mut self, extent: Extent) {
+    pub(super) fn extent(&mut self, extent: Extent) {
         if let Extent::Counted { count, .. } = extent {
             self.exact(Slot(count), 1, Kind::U32);
             self.touch(Slot(count), Touched::First(1), false);
@@ -587,6 +592,13 @@ impl Check<'_> {
                 (0, _) => ("written", Some(Access::Write)),
                 _ => ("read and written", Some(Access::ReadWrite)),
             };
+            if self.own.contains(&slot) {
+                // What a row of the kernel reads of it, no other row writes: the code says so, and nobody checks.
+                if param.access != Access::ReadWrite || n_writes == 0 {
+                    self.faults.push(Fault::Access { param: param.name.clone(), used });
+                }
+                continue;
+            }
             if wanted != Some(param.access) {
                 self.faults.push(Fault::Access { param: param.name.clone(), used });
             }

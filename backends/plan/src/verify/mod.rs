@@ -22,6 +22,7 @@
 //! a target can run the kernels (its code generator), whether ids and positions are in range (the host).
 
 mod kernel;
+mod loops;
 mod memory;
 mod program;
 mod steps;

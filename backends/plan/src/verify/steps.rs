@@ -170,7 +170,8 @@ impl State<'_> {
         let param = param.name.clone();
         let idx = match *arg {
             Arg::Constant(idx) => return self.constant(param, idx, touch),
-            Arg::Buffer(_) if touch.is_constant => return self.faults.push(Fault::NotConstant { param }),
+            // A parameter that trains is a state, and in other functions than its update as good as a constant.
+            Arg::Buffer(idx) if touch.is_constant => return self.parameter(param, idx, touch),
             Arg::Buffer(idx) => idx,
         };
         if let Some(rows) = self.too_few_rows(idx, touch.rows) {
@@ -210,6 +211,15 @@ impl State<'_> {
             (_, None) => {}
             (Touched::First(wanted), Some(rows)) if wanted <= rows => {}
             (_, Some(rows)) => self.faults.push(Fault::Rows { param, got: rows }),
+        }
+    }
+
+    fn parameter(&mut self, param: String, idx: u32, touch: &Touch) {
+        let buffer = self.plan.function.buffers.get(idx as usize);
+        match (buffer.filter(|buffer| buffer.place().is_none()).map(|buffer| buffer.rows), touch.rows) {
+            (Some(RowBound::Fixed(rows)), Touched::First(wanted)) if wanted <= rows => {}
+            (Some(RowBound::Fixed(rows)), _) => self.faults.push(Fault::Rows { param, got: rows }),
+            _ => self.faults.push(Fault::NotConstant { param }),
         }
     }
 

@@ -1,43 +1,62 @@
-//! The backward pass of attention: for each query and head `p = softmax(s)` again, and with `g_j = ⟨dy, v_j⟩` the gradient
-//! `p_j (g_j − Σ p g)` of its scores.
+//! The backward pass of attention: for each query and head the sums of its softmax, then with `p = softmax(s)` again and
+//! `g_j = ⟨dy, v_j⟩` the gradient `p_j (g_j − Σ p g)` of its scores.
 
 use super::super::{Args, TypeError};
 use crate::interp::functions::{Heads, dot};
 use crate::interp::{Datum, EvalError, Number};
 use crate::scoring::Scoring;
-use crate::ty::{Elem, Type};
+use crate::ty::{Dim, Elem, Type};
 
-/// The type of operand `of`, whose gradient it is.
-pub(super) fn infer(
-    args: Args<'_>,
-    heads: (u32, u32),
-    scoring: Scoring,
-    of: usize,
-) -> Result<Type, TypeError> {
+/// What an op of the backward pass gives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Three numbers for each query and head.
+    Sums,
+    /// The gradient of queries.
+    Query,
+    /// The gradients of keys and of values, side by side.
+    KeysAndValues,
+}
+
+pub(super) fn infer(args: Args<'_>, heads: (u32, u32), scoring: Scoring, of: Of) -> Result<Type, TypeError> {
     let result = super::super::attention::infer(args, heads, scoring)?;
     if *args.ty(7) != result {
         return Err(args.wrong(7, result.to_string()));
     }
-    match args.ty(of).as_tensor() {
-        Some((Elem::Real, _)) => Ok(args.ty(of).clone()),
-        _ => Err(args.wrong(of, "a matrix of real numbers")),
+    let sums = Type::tensor(Elem::F32, &[result.rows(), Dim::Fixed(heads.0.saturating_mul(3))]);
+    if of == Of::Sums {
+        return Ok(sums);
+    }
+    if *args.ty(8) != sums {
+        return Err(args.wrong(8, sums.to_string()));
+    }
+    match of {
+        Of::Sums | Of::Query => Ok(args.ty(0).clone()),
+        Of::KeysAndValues => {
+            let (elem, rows, cols) = args.token_matrix(1)?;
+            Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols.saturating_mul(2))]))
+        }
     }
 }
 
-/// One head of one query.
+/// One head of one query, with the keys that it sees.
 struct OfHead<'a, N> {
     /// Row of the query.
     row: usize,
+    /// Which head.
+    head: usize,
     /// First column of the head in queries and in results.
     q_at: usize,
     /// First column of the head in keys and values.
     kv_at: usize,
     /// Rows of the keys that it sees.
     seen: &'a [usize],
-    /// Weight of each of them.
-    weights: &'a [N],
-    /// Gradient of each product of query and key.
-    products: &'a [N],
+    /// Score of each of them.
+    scores: &'a [N],
+    /// What the gradient of each score is multiplied by for that of its product.
+    slopes: &'a [N],
+    /// `⟨dy, v⟩` of each of them.
+    gains: &'a [N],
 }
 
 /// Calls `each` for every query and head, in order.
@@ -55,7 +74,7 @@ fn each_head<N: Number>(
     let (width, kv_cols) = (shape.width, shape.kv_cols());
     let scale = N::from_f64(scoring.scale(width as u32));
     let cap = scoring.cap.map(|cap| [1.0 / cap.0, cap.0].map(N::from_f64));
-    let (mut seen, mut weights, mut slopes, mut products) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut seen, mut scores, mut slopes, mut gains) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in 0..q_pos.len() {
         let positions = scoring.positions(q_pos[row]);
         seen.clear();
@@ -65,41 +84,70 @@ fn each_head<N: Number>(
         for head in 0..shape.heads {
             let (q_at, kv_at) = (head * width, head / (shape.heads / shape.kv_heads) * width);
             let query = &q[row * q_cols + q_at..][..width];
-            weights.clear();
+            let dy = &dy[row * q_cols + q_at..][..width];
+            scores.clear();
             slopes.clear();
-            products.clear();
+            gains.clear();
             for key in &seen {
                 let score = dot(query, &k[key * kv_cols + kv_at..][..width]).mul(scale);
+                gains.push(dot(dy, &v[key * kv_cols + kv_at..][..width]));
                 let Some([inverse, cap]) = cap else {
-                    weights.push(score);
+                    scores.push(score);
                     slopes.push(scale);
                     continue;
                 };
                 let bent = score.mul(inverse).tanh();
-                weights.push(bent.mul(cap));
+                scores.push(bent.mul(cap));
                 slopes.push(N::ONE.sub(bent.mul(bent)).mul(scale));
             }
-            softmax(&mut weights);
-            let dy = &dy[row * q_cols + q_at..][..width];
-            products.extend(seen.iter().map(|key| dot(dy, &v[key * kv_cols + kv_at..][..width])));
-            let mean = dot(&products, &weights);
-            for ((product, weight), slope) in products.iter_mut().zip(&weights).zip(&slopes) {
-                *product = product.sub(mean).mul(*weight).mul(*slope);
-            }
-            let (seen, weights, products) = (&seen, &weights, &products);
-            each(OfHead { row, q_at, kv_at, seen, weights, products });
+            let (seen, scores, slopes, gains) = (&seen, &scores, &slopes, &gains);
+            each(OfHead { row, head, q_at, kv_at, seen, scores, slopes, gains });
         }
     }
     Ok(())
 }
 
-/// As attention itself computes it; nothing for a query without keys.
-fn softmax<N: Number>(scores: &mut [N]) {
-    let Some(max) = scores.iter().copied().reduce(N::max) else { return };
-    let max = if N::EXACT { N::ZERO } else { max };
-    scores.iter_mut().for_each(|score| *score = score.sub(max).exp());
-    let total = N::narrow(scores.iter().fold(N::Wide::ZERO, |sum, weight| sum.add(weight.widen())));
-    N::div_all(scores, total);
+pub(super) fn sums<N: Number>(
+    operands: &[&Datum<N>],
+    heads: (u32, u32),
+    scoring: Scoring,
+) -> Result<Datum<N>, EvalError> {
+    let cols = 3 * heads.0 as usize;
+    let mut data = vec![N::ZERO; operands[3].n_rows() * cols];
+    each_head(operands, heads, scoring, |head| {
+        let Some(largest) = head.scores.iter().copied().reduce(N::max) else { return };
+        let largest = if N::EXACT { N::ZERO } else { largest };
+        let weights: Vec<N> = head.scores.iter().map(|score| score.sub(largest).exp()).collect();
+        let total = N::narrow(weights.iter().fold(N::Wide::ZERO, |sum, weight| sum.add(weight.widen())));
+        let of_head = [largest, total, dot(&weights, head.gains)];
+        data[head.row * cols + 3 * head.head..][..3].copy_from_slice(&of_head);
+    })?;
+    Ok(Datum::Real { cols, data })
+}
+
+/// As [`each_head`], with the weight of each key and the gradient of its product with the query.
+fn each_weighed<N: Number>(
+    operands: &[&Datum<N>],
+    heads: (u32, u32),
+    scoring: Scoring,
+    mut each: impl FnMut(OfHead<'_, N>, &[N], &[N]),
+) -> Result<(), EvalError> {
+    let (cols, sums) = operands[8].real()?;
+    let (mut weights, mut products) = (Vec::new(), Vec::new());
+    each_head(operands, heads, scoring, |head| {
+        if head.seen.is_empty() {
+            return;
+        }
+        let of_head = &sums[head.row * cols + 3 * head.head..][..3];
+        weights.clear();
+        weights.extend(head.scores.iter().map(|score| score.sub(of_head[0]).exp()));
+        N::div_all(&mut weights, of_head[1]);
+        let mean = of_head[2].div(of_head[1]);
+        products.clear();
+        let all = head.gains.iter().zip(&weights).zip(head.slopes);
+        products.extend(all.map(|((gain, weight), slope)| gain.sub(mean).mul(*weight).mul(*slope)));
+        each(head, &weights, &products);
+    })
 }
 
 /// Adds `factor · row` to a row.
@@ -115,44 +163,30 @@ pub(super) fn query_gradient<N: Number>(
     let ((cols, q), (kv_cols, k)) = (operands[0].real()?, operands[1].real()?);
     let width = cols / heads.0 as usize;
     let mut data = vec![N::ZERO; q.len()];
-    each_head(operands, heads, scoring, |head| {
+    each_weighed(operands, heads, scoring, |head, _, products| {
         let sum = &mut data[head.row * cols + head.q_at..][..width];
-        for (key, product) in head.seen.iter().zip(head.products) {
+        for (key, product) in head.seen.iter().zip(products) {
             add_to(sum, *product, &k[key * kv_cols + head.kv_at..][..width]);
         }
     })?;
     Ok(Datum::Real { cols, data })
 }
 
-pub(super) fn key_gradient<N: Number>(
+pub(super) fn key_value_gradient<N: Number>(
     operands: &[&Datum<N>],
     heads: (u32, u32),
     scoring: Scoring,
 ) -> Result<Datum<N>, EvalError> {
-    let ((q_cols, q), (cols, k)) = (operands[0].real()?, operands[1].real()?);
-    let width = q_cols / heads.0 as usize;
-    let mut data = vec![N::ZERO; k.len()];
-    each_head(operands, heads, scoring, |head| {
-        let query = &q[head.row * q_cols + head.q_at..][..width];
-        for (key, product) in head.seen.iter().zip(head.products) {
-            add_to(&mut data[key * cols + head.kv_at..][..width], *product, query);
-        }
-    })?;
-    Ok(Datum::Real { cols, data })
-}
-
-pub(super) fn value_gradient<N: Number>(
-    operands: &[&Datum<N>],
-    heads: (u32, u32),
-    scoring: Scoring,
-) -> Result<Datum<N>, EvalError> {
-    let ((cols, v), (q_cols, dy)) = (operands[2].real()?, operands[7].real()?);
-    let width = q_cols / heads.0 as usize;
-    let mut data = vec![N::ZERO; v.len()];
-    each_head(operands, heads, scoring, |head| {
-        let dy = &dy[head.row * q_cols + head.q_at..][..width];
-        for (key, weight) in head.seen.iter().zip(head.weights) {
-            add_to(&mut data[key * cols + head.kv_at..][..width], *weight, dy);
+    let ((q_cols, q), (kv_cols, k)) = (operands[0].real()?, operands[1].real()?);
+    let (_, dy) = operands[7].real()?;
+    let (width, cols) = (q_cols / heads.0 as usize, 2 * kv_cols);
+    let mut data = vec![N::ZERO; 2 * k.len()];
+    each_weighed(operands, heads, scoring, |head, weights, products| {
+        let of_query = head.row * q_cols + head.q_at;
+        for (key, (weight, product)) in head.seen.iter().zip(weights.iter().zip(products)) {
+            let at = key * cols + head.kv_at;
+            add_to(&mut data[at..][..width], *product, &q[of_query..][..width]);
+            add_to(&mut data[at + kv_cols..][..width], *weight, &dy[of_query..][..width]);
         }
     })?;
     Ok(Datum::Real { cols, data })

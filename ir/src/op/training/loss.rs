@@ -3,7 +3,6 @@
 use super::super::{Args, TypeError};
 use super::{number, scalar, the_number};
 use crate::attr::F64;
-use crate::draws::{self, Place};
 use crate::interp::{Datum, EvalError, Number};
 use crate::ty::{Dim, Elem, Type};
 
@@ -28,14 +27,6 @@ pub(super) fn infer_constant(args: Args<'_>, value: F64) -> Result<Type, TypeErr
         true => Ok(scalar()),
         false => Err(args.bad_attr("value", "should be finite")),
     }
-}
-
-pub(super) fn infer_draw(args: Args<'_>, cols: u32) -> Result<Type, TypeError> {
-    let rows = args.ty(0).rows();
-    args.ints(0, rows)?;
-    args.ints(1, rows)?;
-    args.ints(2, Dim::Fixed(1))?;
-    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(cols)]))
 }
 
 pub(super) fn infer_times(args: Args<'_>) -> Result<Type, TypeError> {
@@ -119,36 +110,6 @@ fn infer_sum(args: Args<'_>, is_gradient: bool) -> Result<Type, TypeError> {
     }
     is_scalar(args, 3)?;
     Ok(args.ty(0).clone())
-}
-
-/// A value for each token and column, by the token's place.
-fn drawn<N: Number>(
-    router: u32,
-    cols: u64,
-    operands: &[&Datum<N>],
-    value: impl Fn(Place) -> f64,
-) -> Result<Datum<N>, EvalError> {
-    let (positions, sequences) = (operands[0].ints()?, operands[1].ints()?);
-    let step = operands[2].ints()?.first().copied().ok_or(EvalError::Kind("one step"))? as u64;
-    let places = positions.iter().zip(sequences).flat_map(|(position, row)| {
-        let (row, position) = (*row as u64, *position as u64);
-        (0..cols).map(move |column| Place { step, router, row, position, column })
-    });
-    Ok(Datum::Real { cols: cols as usize, data: places.map(|place| N::from_f64(value(place))).collect() })
-}
-
-pub(super) fn gumbel_noise<N: Number>(
-    (seed, router): (u64, u32),
-    operands: &[&Datum<N>],
-) -> Result<Datum<N>, EvalError> {
-    drawn(router, 2, operands, |place| draws::gumbel(seed, place))
-}
-
-pub(super) fn step_draw<N: Number>(
-    (seed, router, limit): (u64, u32, u64),
-    operands: &[&Datum<N>],
-) -> Result<Datum<N>, EvalError> {
-    drawn(router, 1, operands, |place| f64::from(u8::from(draws::draw(seed, place) >> 32 < limit)))
 }
 
 pub(super) fn times<N: Number>(x: &Datum<N>, factor: &Datum<N>) -> Result<Datum<N>, EvalError> {

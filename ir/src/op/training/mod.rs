@@ -5,6 +5,8 @@ mod layers;
 mod loss;
 mod update;
 
+use attention::Of;
+
 use super::{Args, TypeError};
 use crate::interp::{Datum, EvalError, Number};
 use crate::rope::Frequencies;
@@ -31,8 +33,6 @@ pub(super) fn infer(op: Training, args: Args<'_>) -> Result<Type, TypeError> {
     match op {
         Training::Constant { value } => loss::infer_constant(args, value),
         Training::Parameter { rank } => update::infer_parameter(args, rank),
-        Training::GumbelNoise { .. } => loss::infer_draw(args, 2),
-        Training::StepDraw { .. } => loss::infer_draw(args, 1),
         Training::Times {} => loss::infer_times(args),
         Training::Combine { .. } => loss::infer_combine(args),
         Training::StraightThrough {} => loss::infer_straight_through(args),
@@ -58,15 +58,18 @@ pub(super) fn infer(op: Training, args: Args<'_>) -> Result<Type, TypeError> {
         Training::RopeGradient { heads, theta, turned, scaling } => {
             super::attention::infer_rope(args, (heads, turned), Frequencies { theta, scaling })
         }
+        Training::AttentionSums { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, Of::Sums)
+        }
         Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead } => {
-            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, 0)
+            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, Of::Query)
         }
-        Training::KeyGradient { heads, kv_heads, scale, cap, window, ahead } => {
-            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, 1)
-        }
-        Training::ValueGradient { heads, kv_heads, scale, cap, window, ahead } => {
-            attention::infer(args, (heads, kv_heads), Scoring { scale, cap, window, ahead }, 2)
-        }
+        Training::KeyValueGradient { heads, kv_heads, scale, cap, window, ahead } => attention::infer(
+            args,
+            (heads, kv_heads),
+            Scoring { scale, cap, window, ahead },
+            Of::KeysAndValues,
+        ),
         Training::PlaceColumns { start, cols } => layers::infer_place(args, start, cols),
         Training::ZerosLike {} => args.token_matrix(0).map(|_| args.ty(0).clone()),
         Training::Accumulate {} => update::infer_accumulate(args),
@@ -86,8 +89,6 @@ pub(super) fn eval<N: Number>(op: Training, operands: &[&Datum<N>]) -> Result<Da
     match op {
         Training::Constant { value } => Ok(number(N::from_f64(value.0))),
         Training::Parameter { .. } => Ok(operands[0].clone()),
-        Training::GumbelNoise { seed, router } => loss::gumbel_noise((seed, router), operands),
-        Training::StepDraw { seed, router, limit } => loss::step_draw((seed, router, limit), operands),
         Training::Times {} | Training::ReadScaled {} => loss::times(operands[0], operands[1]),
         Training::Combine { by_a, by_b } => loss::combine(operands, by_a.0, by_b.0),
         Training::StraightThrough {} => Ok(operands[0].clone()),
@@ -114,14 +115,14 @@ pub(super) fn eval<N: Number>(op: Training, operands: &[&Datum<N>]) -> Result<Da
             let frequencies = Frequencies { theta, scaling };
             layers::rope_gradient(operands[0], operands[1].ints()?, (heads, turned), frequencies)
         }
+        Training::AttentionSums { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::sums(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
+        }
         Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead } => {
             attention::query_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
         }
-        Training::KeyGradient { heads, kv_heads, scale, cap, window, ahead } => {
-            attention::key_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
-        }
-        Training::ValueGradient { heads, kv_heads, scale, cap, window, ahead } => {
-            attention::value_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
+        Training::KeyValueGradient { heads, kv_heads, scale, cap, window, ahead } => {
+            attention::key_value_gradient(operands, (heads, kv_heads), Scoring { scale, cap, window, ahead })
         }
         Training::PlaceColumns { start, cols } => layers::place(operands[0], start as usize, cols as usize),
         Training::ZerosLike {} | Training::Clear {} => layers::zeros_like(operands[0]),

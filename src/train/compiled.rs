@@ -1,0 +1,131 @@
+//! Functions of training as compiled code, over states of the runtime.
+
+use skipc_artifact::interface::{Binding, Direction, Role};
+use skipc_ir::interp::{Datum, FlatBatch, Results};
+use skipc_runtime::{Module, State};
+
+use super::machine::{FirstState, Function, Machine, OfPart};
+use crate::error::Error;
+
+/// A compiled program with its states.
+pub(super) struct Compiled {
+    state: State,
+}
+
+impl Compiled {
+    /// A program with its first states.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn new(module: &Module, states: Vec<FirstState>) -> Result<Compiled, Error> {
+        let mut compiled = Compiled { state: module.state().map_err(|error| runtime(&error))? };
+        for FirstState { name, values, .. } in states {
+            if let Some(values) = values {
+                compiled.set_state(&name, &values);
+            }
+        }
+        Ok(compiled)
+    }
+}
+
+fn runtime(error: &skipc_runtime::Error) -> Error {
+    Error::internal("train::step", error)
+}
+
+fn words(values: &[i64]) -> Vec<u8> {
+    values.iter().flat_map(|value| (*value as u32).to_le_bytes()).collect()
+}
+
+fn bytes(datum: &Datum<f32>) -> Vec<u8> {
+    match datum {
+        Datum::Real { data, .. } => data.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Datum::Ints(values) => words(values),
+        Datum::Mask(mask) => flags(mask),
+        Datum::Set { .. } | Datum::Partition { .. } => Vec::new(),
+    }
+}
+
+fn flags(mask: &[bool]) -> Vec<u8> {
+    mask.iter().map(|flag| u8::from(*flag)).collect()
+}
+
+fn reals(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
+}
+
+/// The router whose wishes a port of this name is about, such as `wanted 3`.
+fn router_of(name: &str, prefix: &str) -> Option<usize> {
+    name.strip_prefix(prefix)?.parse().ok()
+}
+
+impl Machine<f32> for Compiled {
+    fn run(
+        &mut self,
+        function: Function,
+        inputs: Vec<(String, Datum<f32>)>,
+        batch: &FlatBatch,
+        replayed: Option<&OfPart<'_>>,
+    ) -> Result<Results<f32>, Error> {
+        let module = self.state.module().clone();
+        let Ok(called) = module.function(function.name()) else { return Ok(Vec::new()) };
+        let n_tokens = batch.positions.len();
+        let mut given = Vec::new();
+        for (role, _) in called.interface.buffers(Direction::In) {
+            let value = match role {
+                Role::Tokens => Some(words(&batch.tokens)),
+                Role::Positions => Some(words(&batch.positions)),
+                Role::Sequences => Some(words(&batch.sequences)),
+                Role::Forced { router } => {
+                    replayed.and_then(|of_part| of_part.executed(*router as usize)).map(flags)
+                }
+                Role::Input { name } => match router_of(name, "forced wanted ") {
+                    Some(router) => {
+                        let wanted = replayed.and_then(|of_part| of_part.wanted(router));
+                        Some(wanted.map_or_else(|| vec![0; n_tokens], flags))
+                    }
+                    None => inputs.iter().find(|(own, _)| own == name).map(|(_, datum)| bytes(datum)),
+                },
+                _ => None,
+            };
+            given.extend(value.map(|value| (role.clone(), value)));
+        }
+        let is_result =
+            |role: &Role| matches!(role, Role::Logits | Role::Decision { .. } | Role::Result { .. });
+        let wanted: Vec<Role> = called
+            .interface
+            .ports
+            .iter()
+            .map(|port| &port.role)
+            .filter(|role| is_result(role))
+            .cloned()
+            .collect();
+        let found = self.state.call(function.name(), n_tokens as u32, &given, &wanted);
+        let found = found.map_err(|error| runtime(&error))?;
+        let datum = |role: &Role, bytes: Vec<u8>| match (role, called.interface.binding(role)) {
+            (Role::Decision { .. }, _) => Datum::Mask(bytes.iter().map(|flag| *flag != 0).collect()),
+            (Role::Result { name }, _) if router_of(name, "wanted ").is_some() => {
+                Datum::Mask(bytes.iter().map(|flag| *flag != 0).collect())
+            }
+            (_, Some(Binding::Buffer(idx))) => {
+                let cols = called.buffers.get(idx as usize).map_or(1, |buffer| buffer.cols as usize);
+                Datum::Real { cols, data: reals(&bytes) }
+            }
+            (_, Some(Binding::Always(_)) | None) => Datum::Real { cols: 1, data: Vec::new() },
+        };
+        let results = wanted.iter().zip(found);
+        Ok(results.map(|(role, bytes)| (role.clone(), datum(role, bytes))).collect())
+    }
+
+    fn state(&self, name: &str) -> Option<Vec<f32>> {
+        self.state.kept(name).map(|bytes| reals(&bytes))
+    }
+
+    fn set_state(&mut self, name: &str, values: &[f32]) {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.state.keep(name, &bytes);
+    }
+
+    fn describe(&self) -> String {
+        self.state.module().describe()
+    }
+}
