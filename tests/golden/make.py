@@ -90,6 +90,8 @@ RANDOM = {
     "scaled-rope": {},
     "experts": {"dtype": "f32", "tokens": 30},
     "experts-sigmoid": {"tokens": 24},
+    "experts-capacity": {"dtype": "f32", "tokens": 30},
+    "experts-choice": {"tokens": 33, "new": 0},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

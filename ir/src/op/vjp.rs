@@ -96,6 +96,9 @@ pub(crate) fn vjp(
         | Op::ForceFirst { .. }
         | Op::Widen {}
         | Op::Choose { .. }
+        | Op::HashChoice { .. }
+        | Op::LimitChoices { .. }
+        | Op::ShareChoices { .. }
         | Op::Partition { .. }
         | Op::WeightStack { .. }
         | Op::GroupedMatmul {}

@@ -225,7 +225,7 @@ impl Ctx<'_> {
         name: &str,
         heads: Heads,
         [q, k, v]: [Value; 3],
-        LayerInput { rows, seen }: LayerInput<Value>,
+        LayerInput { rows, seen, .. }: LayerInput<Value>,
     ) -> Result<Value, LowerError> {
         let [_, k] = self.stored(&format!("{name}.keys"), k, seen.set)?;
         let [_, v] = self.stored(&format!("{name}.values"), v, seen.set)?;

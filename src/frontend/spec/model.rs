@@ -7,8 +7,9 @@
 
 use serde::Serialize;
 
-use super::node::Block;
+use super::node::{Block, Part};
 use super::skip::{Generate, Skip};
+use crate::frontend::layer::Layer;
 use crate::frontend::stream::{Head, Stream};
 
 /// A decoder-only language model: embedding, blocks in order, final norm, head; or a part of one, from rows to rows.
@@ -27,12 +28,28 @@ impl Model {
     /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
     pub fn is_causal(&self) -> bool {
         !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
+            && !self.layers().any(|layer| layer.looks_ahead().is_some())
     }
 
     /// Whether the model can generate: it has a head, and is causal or names the causal replacement of all that is not.
     pub fn can_generate(&self) -> bool {
         self.stream.head == Head::Tokens
             && !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
+            && !self.layers().any(|layer| layer.looks_ahead().is_some())
+    }
+
+    /// Whether experts have places for some of the tokens of a group: how many are taken depends on earlier tokens, of which
+    /// a step that goes on with sequences knows nothing.
+    pub fn has_limited_experts(&self) -> bool {
+        self.layers().any(|layer| matches!(layer, Layer::Experts(experts) if experts.is_limited()))
+    }
+
+    /// All layers, those of other branches among them.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.blocks.iter().flat_map(Block::parts).filter_map(|part| match part {
+            Part::Layer(_, _, layer) => Some(&layer.layer),
+            Part::Route(..) => None,
+        })
     }
 
     /// All skips, in the order of the routers.

@@ -57,6 +57,7 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
     let around = Surroundings {
         d_model: model.as_ref().and_then(|model| model.d_model),
         rope: model.as_ref().and_then(|model| model.rope),
+        input: model.as_ref().and_then(|model| model.input).unwrap_or_default(),
     };
     let around = Around {
         layers: around,
