@@ -26,6 +26,8 @@ use skipc_runtime::decode;
 #[cfg(feature = "cli")]
 use skipc_runtime::decode::LanguageFiles;
 use skipc_runtime::generate::{self, Row};
+use skipc_runtime::inputs::Sequences;
+use skipc_runtime::npy::FloatArray;
 use skipc_runtime::{Batch, Device, Model, Module, Options, Outputs, Session};
 use tempfile::TempDir;
 
@@ -38,20 +40,35 @@ struct Case {
     folder: PathBuf,
     /// Rows of tokens, all of one length.
     tokens: Vec<Vec<u32>>,
+    /// Patches instead, `[rows, patches, columns]`.
+    patches: Option<FloatArray>,
 }
 
 impl Case {
     fn of(name: &str) -> Case {
         let folder = root().join(name);
+        if folder.join("patches.npy").is_file() {
+            let (shape, data) = array(&folder, "patches.npy");
+            let patches = Some(FloatArray { shape, data });
+            return Case { name: name.to_owned(), folder, tokens: Vec::new(), patches };
+        }
         let (shape, tokens) = array::<i32>(&folder, "tokens.npy");
         let rows = tokens.chunks(shape[1] as usize);
         let tokens = rows.map(|row| row.iter().map(|token| *token as u32).collect()).collect();
-        Case { name: name.to_owned(), folder, tokens }
+        Case { name: name.to_owned(), folder, tokens, patches: None }
     }
 
     /// The logits of all rows, and the decisions `[routers][tokens]`.
     fn run(&self, artefact: &Model) -> (Vec<f32>, Vec<Vec<u8>>) {
         let mut session = Session::new(artefact, Device::Cpu, Options::default()).unwrap();
+        if let Some(patches) = &self.patches {
+            let patches = Sequences::of_row_arrays((Path::new("patches"), patches), None).unwrap();
+            let patches = patches.for_function(session.function());
+            let grid = patches.grid.clone();
+            let mut outputs = session.run(&patches.into_batch(None)).unwrap();
+            let (_, logits) = outputs.take_logits(session.function(), &grid);
+            return (logits, outputs.gates);
+        }
         let (mut logits, mut gates) = (Vec::new(), Vec::new());
         for row in &self.tokens {
             let outputs: Outputs = session.run(&Batch::of_sequence(row.clone())).unwrap();
@@ -75,6 +92,20 @@ impl Case {
     /// The logits by the reference interpreter.
     fn check_interpreter(&self, model: &spec::model::Model, weights: &Weights) {
         let graph = lower(model, Skipping::Gathered, Function::Score).unwrap();
+        if let Some(FloatArray { shape, data }) = &self.patches {
+            let (n_patches, cols) = (shape[1] as usize, shape[2] as usize);
+            let behind = data.chunks(n_patches * cols).map(|image| [&vec![0.0; cols], image].concat());
+            let rows: Vec<f32> = behind.flatten().collect();
+            let batch = FlatBatch::of_rows(rows, vec![n_patches + 1; shape[0] as usize]);
+            let outcome = reference::run::<f64>(&graph, weights, &batch, None).unwrap();
+            let (wanted_shape, wanted) = array::<f32>(&self.folder, "logits.npy");
+            let classes = wanted_shape[1] as usize;
+            // The class token is what is scored.
+            let first = outcome.logits.chunks((n_patches + 1) * classes).flat_map(|image| &image[..classes]);
+            let far = first.zip(&wanted).map(|(got, want)| (got - f64::from(*want)).abs());
+            assert!(far.fold(0.0, f64::max) < f64::from(TOLERANCE), "{}", self.name);
+            return;
+        }
         let rows = self.tokens.iter().map(|row| row.iter().map(|token| i64::from(*token)).collect());
         let rows: Vec<Vec<i64>> = rows.collect();
         let batch = FlatBatch::from_sequences(rows.iter().map(Vec::as_slice));
@@ -91,6 +122,9 @@ impl Case {
     }
 
     fn check_tokens(&self, artefact: &Model) {
+        if self.patches.is_some() {
+            return;
+        }
         let (shape, wanted) = array::<i32>(&self.folder, "greedy.npy");
         let width = *shape.last().unwrap() as usize;
         let module = Module::load(artefact, Device::Cpu, Options::default()).unwrap();
@@ -171,7 +205,7 @@ fn every_directory_gives_the_logits_of_transformers_by_llvm() {
 /// The spec that is printed with the tensors renamed is the same compile, byte by byte.
 #[test]
 fn a_spec_with_renamed_tensors_gives_the_same_artefact() {
-    for name in ["llama3", "gemma3", "phi3", "gpt2", "qwen2-skip"] {
+    for name in ["llama3", "gemma3", "phi3", "gpt2", "qwen2-skip", "vit"] {
         let (source, weights) = open(&root().join(name));
         let printed = source.model.to_string();
         let model = spec::model("printed.toml", &printed).unwrap();
@@ -314,6 +348,22 @@ fn a_directory_that_is_wrong_is_refused_by_name() {
         .fails("weights::shape", &["h.0.attn.c_attn.weight", "[48, 16]"]);
 }
 
+/// Tensors that have another shape than a matrix: as many numbers in another order are no other way to write them.
+#[test]
+fn patches_and_class_tokens_have_one_shape() {
+    for (name, shape) in [
+        ("vit.embeddings.patch_embeddings.projection.weight", vec![16, 4, 4, 3]),
+        ("vit.embeddings.patch_embeddings.projection.weight", vec![16, 48]),
+        ("vit.embeddings.position_embeddings", vec![1, 16, 10]),
+        ("vit.embeddings.position_embeddings", vec![10, 1, 16]),
+        ("vit.embeddings.cls_token", vec![16, 1, 1]),
+    ] {
+        Copy::of("vit")
+            .tensors(|tensors| named(tensors, name).1.clone_from(&shape))
+            .fails("weights::shape", &[name]);
+    }
+}
+
 /// The same in every directory: a tensor dropped, renamed, turned; one too many; a number of heads that does not fit.
 #[test]
 fn every_directory_that_is_changed_is_refused() {
@@ -378,9 +428,6 @@ fn values_that_are_not_known_are_refused_with_their_place() {
     Copy::of("llama")
         .config(|config| config["model_type"] = json!("lama"))
         .fails("config::family", &["lama"]);
-    Copy::of("llama")
-        .config(|config| config["model_type"] = json!("vit"))
-        .fails("config::family", &["patches"]);
     for (case, key, value, code) in [
         ("olmoe", "clip_qkv", json!(8.0), "config::unsupported"),
         ("qwen3-moe", "use_sliding_window", json!(true), "config::unsupported"),
@@ -391,6 +438,14 @@ fn values_that_are_not_known_are_refused_with_their_place() {
         ("mixtral", "num_experts_per_tok", json!(5), "spec::limit"),
         ("mixtral", "num_local_experts", json!(3), "weights::shape"),
         ("mixtral", "num_local_experts", json!(5), "weights::shape"),
+        ("vit", "image_size", json!(16), "weights::shape"),
+        ("vit", "image_size", json!(3), "spec::out_of_range"),
+        ("vit", "patch_size", json!(2), "weights::shape"),
+        ("vit", "num_channels", json!(1), "weights::shape"),
+        ("vit", "qkv_bias", json!(false), "config::unsupported"),
+        ("vit", "id2label", json!({"0": "cat"}), "weights::shape"),
+        ("vit", "id2label", json!(5), "spec::wrong_type"),
+        ("vit", "hidden_act", json!("mish"), "spec::bad_value"),
     ] {
         Copy::of(case).config(|config| config[key] = value).fails(code, &[]);
     }

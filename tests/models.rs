@@ -11,16 +11,22 @@ use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip_table::Router;
+use skipc::frontend::stream::StreamInput;
 use skipc::frontend::weights::Weights;
 use skipc_ir::Graph;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Ring32};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
-const WARNINGS: [(&str, &str); 6] = [
+const WARNINGS: [(&str, &str); 10] = [
     ("capacity-groups", "lint::future_leak"),
     ("expert-choice", "lint::future_leak"),
     ("gshard", "lint::future_leak"),
+    // All of a sequence in sight, its scores as a whole, and top-k.
+    ("idle-vit", "lint::future_leak"),
+    ("idle-vit", "lint::future_leak"),
+    ("idle-vit", "lint::future_leak"),
     ("light-heavy", "lint::train_generate_mismatch"),
+    ("mindskip", "lint::train_generate_mismatch"),
     ("mod-topk", "lint::train_generate_mismatch"),
     ("random-gate", "lint::batch_dependence"),
 ];
@@ -73,6 +79,15 @@ impl Workshop {
     fn init(&self, name: &str, more: &[&str]) -> String {
         let path = self.path(name);
         succeeds(&[&["init", &self.spec, "-o", &path], more].concat());
+        path
+    }
+
+    /// Patches without a pattern, `[2, n, columns]`.
+    fn patches(&self, name: &str, n: usize, cols: usize) -> String {
+        let path = self.path(name);
+        let numbers: Vec<f32> = (0..2 * n * cols).map(|idx| (idx * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let shape = [2, n as u64, cols as u64];
+        skipc_runtime::npy::write(Path::new(&path), &shape, &numbers).expect("a writable folder");
         path
     }
 
@@ -172,6 +187,9 @@ fn later_tokens_change_nothing_in_models_that_claim_to_be_causal() {
     let (mut n_causal, mut n_leaking) = (0, 0);
     for path in specs() {
         let (model, name) = (model(&path), path.display());
+        if model.stream.input != StreamInput::Tokens {
+            continue;
+        }
         let function = if model.is_causal() { Function::Score } else { Function::Generate };
         if model.can_generate() {
             assert_eq!(influence(&model, function), (false, true), "{name}: (earlier, later) tokens change");
@@ -187,6 +205,50 @@ fn later_tokens_change_nothing_in_models_that_claim_to_be_causal() {
 
 fn model(path: &Path) -> Model {
     spec::load(path).unwrap_or_else(|found| panic!("{found}"))
+}
+
+/// A vision transformer from the command line: a class token in front of each image that always executes, half of all tokens
+/// with it, and a row of scores for each image.
+#[test]
+fn images_are_scored_as_a_whole() {
+    let workshop = Workshop::new(Path::new("models/idle-vit.toml"));
+    let (weights, artifact) = (workshop.init("w.safetensors", &[]), workshop.path("m.skp"));
+    let compile = ["compile", &workshop.spec, "--weights", &weights, "-o", &artifact, "--target", "cpu"];
+    succeeds(&[&compile[..], &["--max-tokens", "160"]].concat());
+    let patches = workshop.patches("p.npy", 64, 48);
+    let (logits, gates, trace) = (workshop.path("l.npy"), workshop.path("g.npy"), workshop.path("d.trace"));
+    let run = ["run", &artifact, "--patches", &patches, "--logits", &logits, "--routing-out"];
+    succeeds(&[&run[..], &[&gates]].concat());
+    let scores = skipc_runtime::npy::read_floats(Path::new(&logits), &[2]).expect("what was written");
+    assert_eq!(scores.shape, [2, 10]);
+    assert!(scores.data[..10] != scores.data[10..], "two images have the same scores");
+    let decisions = skipc_runtime::npy::read_ints(Path::new(&gates), &[3]).expect("what was written");
+    assert_eq!(decisions.shape, [3, 2, 65]);
+    for of_image in decisions.data.chunks(65) {
+        assert_eq!((of_image[0], of_image.iter().sum::<i64>()), (1, 33), "{of_image:?}");
+    }
+    // Recorded decisions, replayed, give the same bytes.
+    succeeds(&["trace", "record", &artifact, "--patches", &patches, "-o", &trace]);
+    let again = workshop.path("again.npy");
+    succeeds(&["run", &artifact, "--patches", &patches, "--routing", &trace, "--logits", &again]);
+    assert!(fs::read(&logits).expect("there") == fs::read(&again).expect("there"));
+    succeeds(&["verify", &artifact, "--patches", &patches, "--routing", &trace]);
+    // A class token alone is a sequence, too.
+    let lengths = workshop.path("n.npy");
+    skipc_runtime::npy::write(Path::new(&lengths), &[2], &[64, 0]).expect("a writable folder");
+    succeeds(&["run", &artifact, "--patches", &patches, "--lengths", &lengths, "--logits", &again]);
+    let some = skipc_runtime::npy::read_floats(Path::new(&again), &[2]).expect("what was written");
+    assert_eq!(some.data[..10], scores.data[..10]);
+    succeeds(&["bench", &artifact, "--density", "0.5", "--tokens", "65", "--rounds", "2"]);
+    let fails = |args: &[&str], code: &str| {
+        let output = skipc(args);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && text.contains(code), "skipc {args:?}: {text}");
+    };
+    let (many, narrow) = (workshop.patches("many.npy", 65, 48), workshop.patches("narrow.npy", 64, 47));
+    fails(&["run", &artifact, "--patches", &many], "run::sequence-too-long");
+    fails(&["run", &artifact, "--patches", &narrow], "run::input");
+    fails(&["generate", &artifact, "--prompt", "a"], "run::no-head");
 }
 
 /// Random weights give learned routers about the density that the spec asks for: over all blocks together, and no block
@@ -253,4 +315,5 @@ fn models_are_what_their_names_say() {
     assert_eq!(skips("skipgpt").len(), 10);
     assert_eq!(skips("flexidepth"), vec![(Router::Sigmoid, 0.5); 4]);
     assert_eq!(skips("light-heavy"), vec![(Router::TopK, 0.25); 4]);
+    assert_eq!(skips("idle-vit"), vec![(Router::TopK, 0.5); 3]);
 }

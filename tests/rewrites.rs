@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec;
+use skipc_ir::Op;
 use skipc_passes::rewrite::check::check;
 use skipc_passes::{Options, default_pipeline, run_reported};
 
@@ -46,6 +48,20 @@ fn compiled(dir: &tempfile::TempDir, name: &str) -> String {
         succeeds(&["compile", &spec, "--weights", &weights, "-o", &path, "--passes", &passes, "--timing"]);
     assert!(timing.contains("of it e-graphs") && timing.contains("KiB peak memory"), "{timing}");
     path
+}
+
+/// A light branch of all tokens, a heavy one of some and their router read one stream: its root mean square is taken once for
+/// all three.
+#[test]
+fn branches_and_their_router_share_a_norm() {
+    let model = spec::load(Path::new("models/light-heavy.toml")).expect("a model");
+    let graph = lower(&model, Skipping::Gathered, Function::Score).expect("it lowers");
+    let ran = run_reported(graph, &default_pipeline(), &Options::default(), &mut |_, _| {});
+    let (legal, _) = ran.expect("the passes run");
+    let scales = legal.values().filter(|value| matches!(legal.op(*value), Op::InvRms { .. })).count();
+    // One for attention and one for the branches of each block; the norm of the head stays as it is or is one more.
+    let n_blocks = model.blocks.len();
+    assert!((2 * n_blocks..=2 * n_blocks + 1).contains(&scales), "{scales} of {n_blocks} blocks");
 }
 
 #[test]

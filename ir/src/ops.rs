@@ -223,11 +223,16 @@ ops! {
     /// `count` tensors of the weights file, one below the other: `real[count · rows, columns]`, a vector as one row. The number
     /// of each stands for the `*` in the name.
     WeightStack = "weight_stack" () {name: Name, count: u32, shape: Shape} [Leaf, Constant];
+    /// A tensor of which every element is `value`, `real[rows]` or `real[rows, columns]`, where a weight stands.
+    Fill = "fill" () {value: F64, shape: Shape} [Leaf, Constant];
     /// Rows `start .. start + len` of `weight` `[o, k]`: the weight `real[len, k]`, at compile time.
     WeightRows = "weight_rows" (weight) {start: u32, len: u32} [Constant];
     /// `weight · diag(gain)`: column `j` of `weight` `[o, k]` times `gain[j]`; a weight, made at compile time in f32 and
     /// rounded once.
     FoldGain = "fold_gain" (weight, gain) {} [Constant];
+    /// `weight · before`, `[o, k] × [k, i] → real[o, i]`: one weight for two matmuls in a row, made at compile time in f64 and
+    /// rounded once.
+    FoldLinear = "fold_linear" (weight, before) {} [Constant];
     /// `gain + by`: a gain of a norm, made at compile time in f32.
     OffsetGain = "offset_gain" (gain) {by: F64} [Constant];
     /// Rows of `table` `[v, d]` by id: `real[r, d]`.
@@ -276,10 +281,15 @@ ops! {
     Binary of Binary;
     /// Multiplies each row of `x` `[r, d]` by `scale` `[r, 1]`, in f32; the result has the elements of `x`.
     ScaleRows = "scale_rows" (x, scale) {} [RowWise, Pointwise];
+    /// Multiplies each element of `x` `[r, d]` by that of `scale` `f32[r, d]` at its place, in f32; the result has the elements
+    /// of `x`.
+    ScaleElements = "scale_elements" (x, scale) {} [RowWise, Pointwise];
     /// The numbers of `x` in f32: where a decider begins with what is no linear step.
     Widen = "widen" (x) {} [RowWise, Pointwise];
     /// `scores` `f32[r, 1]`, to which +∞ is added at the positions before `first`: those execute, and rank above all others.
     ForceFirst = "force_first" (scores, positions) {first: u32} [RowWise, Pointwise];
+    /// `x` `[r, d]` with `class` `[1, d]` in the rows at position 0: a class token in front of each sequence.
+    ClassToken = "class_token" (x, class, positions) {} [RowWise];
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 
@@ -309,8 +319,8 @@ ops! {
     /// density · 2³²: a token set. Ids are positions, or those of tokens; without sequences all are of sequence 0.
     RouteRandom = "route_random" (ids; sequences) {set: SetSym, seed: u64, block: u32, limit: u64} [OpensScope];
     /// In each sequence of `t` rows the `max(1, ⌈share · t⌉)` rows with the highest scores `f32[n, 1]`, the earlier ones of
-    /// equals: a token set. A score that is not a number ranks as −∞. Looks at the future.
-    RouteTopK = "route_topk" (scores, sequences) {set: SetSym, share: F64} [OpensScope];
+    /// equals: a token set. Without sequences all rows are one. A score that is not a number ranks as −∞. Looks at the future.
+    RouteTopK = "route_topk" (scores; sequences) {set: SetSym, share: F64} [OpensScope];
     /// A capacity, first come, first served: of the rows of the set `wanted` those before which fewer than `slots`
     /// others of their group are wanted. A group is `group_size` consecutive positions of one sequence.
     LimitFirst = "limit_first" (wanted, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
@@ -331,6 +341,8 @@ ops! {
     LimitBest = "limit_best" (wanted, scores, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];
     /// The rows that are not in `executed`, a set of tokens: the two are disjoint, and together all rows.
     Complement = "complement" (executed) {set: SetSym} [OpensScope];
+    /// The rows of `chosen`, a set of tokens, and those at the positions before `first`: a token set.
+    WithFirst = "with_first" (chosen, positions) {set: SetSym, first: u32} [OpensScope];
     /// The rows of `x`, a tensor or a cache, that are in `set`, in order: `[n, d] → [c, d]`.
     Gather = "gather" (x, set) {} [Copies];
     /// `base` with the rows of `set` replaced by those of `rows`: `[n, d], [c, d] → [n, d]`. Other rows keep their

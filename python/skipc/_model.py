@@ -98,12 +98,12 @@ class Model:
 
     @property
     def columns(self) -> int:
-        """Columns of the logits: the vocabulary, or the width of the rows that a model without a head gives."""
+        """Columns of the logits: the vocabulary, or classes, or the width of the rows that a model without a head gives."""
         return self._native.columns
 
     @property
     def row_columns(self) -> Optional[int]:
-        """Columns of the rows that the model takes in place of token ids; `None` if it takes ids."""
+        """Columns of the rows, or patches, that the model takes in place of token ids; `None` if it takes ids."""
         return self._native.row_columns
 
     @property
@@ -128,8 +128,10 @@ class Model:
         lengths: Optional[ArrayLike] = None,
         routing: Optional[ArrayLike] = None,
     ) -> Scores:
-        """Runs sequences: whole numbers `[tokens]` or `[batch, tokens]`, or, for a model that takes rows, float32
+        """Runs sequences: whole numbers `[tokens]` or `[batch, tokens]`, or, for a model that takes rows or patches, float32
         `[tokens, columns]` or `[batch, tokens, columns]`.
+
+        A class token is the first token of its sequence in `Scores.gates` and `routing`, and none of these rows.
 
         `lengths`, `[batch]`, says how many tokens of each row count; the rest is padding.
         `routing`, of the shape that `Scores.gates` has and of 0 and 1 or booleans, is replayed instead of asking the

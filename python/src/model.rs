@@ -137,6 +137,7 @@ impl Model {
             Tokens::Ids(ids) => Sequences::of_arrays((name("tokens"), ids), lengths)?,
             Tokens::Rows(rows) => Sequences::of_row_arrays((name("rows"), rows), lengths)?,
         };
+        let sequences = sequences.for_function(self.function()?);
         let grid = sequences.grid.clone();
         let routers = self.function()?.interface.routers().len();
         let routing = routing.map(|array| without_padding(name("routing"), array, &grid, routers));
@@ -155,7 +156,7 @@ enum Tokens {
     Rows(FloatArray),
 }
 
-/// Logits `[batch, tokens, columns]`, gates `[routers, batch, tokens]`, and counts and overflow of each router.
+/// Logits `[batch, tokens, columns]` or `[batch, columns]`, gates `[routers, batch, tokens]`, and counts and overflow of each router.
 type Scored<'py> = (
     Bound<'py, PyArrayDyn<f32>>,
     Bound<'py, PyArrayDyn<u8>>,
@@ -179,20 +180,17 @@ impl Model {
         };
         let lengths = lengths.map(|array| ints("lengths", array, &[1])).transpose()?;
         let routing = routing.map(|array| ints("routing", array, &[3])).transpose()?;
-        let (grid, logits, gates, counts, overflow) = without_lock(py, || {
+        let (grid, (shape, logits), gates, counts, overflow) = without_lock(py, || {
             let (grid, batch) = self.batch(&tokens, lengths.as_ref(), routing.as_ref())?;
-            let Outputs { logits, gates, counts, overflow } = self.run(&batch)?;
-            let is_full = grid.lengths.iter().all(|length| *length as usize == grid.width);
-            let logits = match is_full {
-                true => logits,
-                false => grid.unpack(&logits, self.function()?.logits as usize),
-            };
+            let mut outputs = self.run(&batch)?;
+            let logits = outputs.take_logits(self.function()?, &grid);
+            let Outputs { gates, counts, overflow, .. } = outputs;
             let gates: Vec<u8> = gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
             Ok::<_, skipc_runtime::Error>((grid, logits, gates, counts, overflow))
         })?;
         let (batch, width, routers) = (grid.lengths.len(), grid.width, counts.len());
         Ok((
-            array(py, &[batch, width, self.columns(py)? as usize], logits)?,
+            array(py, &shape.iter().map(|size| *size as usize).collect::<Vec<_>>(), logits)?,
             array(py, &[routers, batch, width], gates)?,
             array(py, &[routers], counts)?,
             array(py, &[routers], overflow)?,

@@ -20,7 +20,7 @@ use crate::driver::original::model_of;
 use crate::error::{Error, ErrorKind};
 use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::skip::Decider;
+use crate::frontend::spec::skip::Skip;
 use crate::verify;
 
 /// Longest text that is read, in bytes: it is held in memory, as are its tokens.
@@ -152,7 +152,7 @@ fn windows(args: &EvalArgs, session: &Session) -> Result<(u32, u32, Windows), Er
 
 /// Whether decisions depend on the number that a sequence has in its batch.
 fn draws_by_row(model: &Model) -> bool {
-    model.skips().any(|skip| matches!(skip.decider(), Some(Decider::Random { .. })))
+    model.skips().any(Skip::depends_on_batch)
 }
 
 /// The multiply-adds of the function that scores.

@@ -403,9 +403,9 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "T.npy", group = "sequences")]
     pub tokens: Option<PathBuf>,
 
-    /// Rows of numbers to run, for a model that takes these in place of token ids: float32 .npy, `[tokens, columns]` or
-    /// `[batch, tokens, columns]`.
-    #[arg(long, value_name = "X.npy", group = "sequences")]
+    /// Rows of numbers, or patches, to run, for a model that takes these in place of token ids: float32 .npy, `[tokens,
+    /// columns]` or `[batch, tokens, columns]`.
+    #[arg(long, visible_alias = "patches", value_name = "X.npy", group = "sequences")]
     pub rows: Option<PathBuf>,
 
     /// How many tokens of each sequence count, where not all do: int .npy, `[batch]`.
@@ -683,9 +683,9 @@ pub struct RecordArgs {
     #[arg(long, value_name = "T.npy", group = "sequences", required_unless_present = "rows")]
     pub tokens: Option<PathBuf>,
 
-    /// Rows of numbers, for a model that takes these in place of token ids: float32 .npy, `[tokens, columns]` or `[batch,
-    /// tokens, columns]`.
-    #[arg(long, value_name = "X.npy", group = "sequences")]
+    /// Rows of numbers, or patches, for a model that takes these in place of token ids: float32 .npy, `[tokens, columns]` or
+    /// `[batch, tokens, columns]`.
+    #[arg(long, visible_alias = "patches", value_name = "X.npy", group = "sequences")]
     pub rows: Option<PathBuf>,
 
     /// How many tokens of each row count: int .npy, `[batch]`.

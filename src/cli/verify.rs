@@ -44,7 +44,7 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let message = format!("{wrong} of {} comparisons are out of bounds\n{text}", report.rows.len());
     let mut diagnostic = Diagnostic::new("verify::mismatch", message);
     if let Some(reduced) = &report.reduced {
-        diagnostic = diagnostic.help(keep(args, reduced));
+        diagnostic = diagnostic.help(keep(args, reduced.clone(), function.class_token));
     }
     Err(Error::new(ErrorKind::Mismatch, diagnostic))
 }
@@ -64,6 +64,7 @@ fn inputs(
         (None, Some(path)) => Sequences::read_rows(path, lengths)?,
         (None, None) => return Ok((drawn_batch(function), None)),
     };
+    let sequences = sequences.for_function(function);
     sequences.clone().into_batch(None).check(function)?;
     let batch = FlatBatch {
         tokens: sequences.tokens.iter().map(|token| i64::from(*token)).collect(),
@@ -78,7 +79,8 @@ fn inputs(
 }
 
 /// Writes the reduced mismatch to disk; returns how to see it again, or why it cannot be kept: a mismatch stays one.
-fn keep(args: &VerifyArgs, reduced: &Reduced) -> String {
+fn keep(args: &VerifyArgs, reduced: Reduced, class_token: bool) -> String {
+    let reduced = if class_token { reduced.without_class_rows() } else { reduced };
     let folder = args.keep.clone().unwrap_or_else(|| {
         let hash = ContentHash::of(format!("{reduced:?}").as_bytes()).to_string();
         PathBuf::from(format!("skipc-mismatch-{}", &hash[..8]))

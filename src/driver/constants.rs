@@ -140,6 +140,9 @@ fn elements(PlanConstant { source, constant }: &PlanConstant, weights: &Weights)
             let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
             (0..*n_ids).flat_map(|id| [1.0, expert(id) as f32]).collect()
         }
+        ConstantSource::Beginning { .. } => {
+            (0..n).map(|position| f32::from(u8::from(position == 0))).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, .. } => rope(constant, *frequencies, *half, libm::sin),
     };
     if values.len() == n { Ok(values) } else { Err(wrong_size()) }

@@ -355,7 +355,8 @@ fn plan(
         max_tokens: request.max_tokens.unwrap_or(size(model.stream.max_positions)),
         max_positions: size(model.stream.max_positions),
         vocab_size: size(model.stream.vocab_size),
-        head: model.stream.head.into(),
+        head: model.stream.output(),
+        class_token: model.stream.has_class_token(),
         logits: size(model.stream.n_logits()),
     };
     let build = match request.variant {

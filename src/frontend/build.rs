@@ -4,12 +4,12 @@
 //! [`Build`]. Lowering is that function making a graph; the list of the model's parameters
 //! ([`tensors`](super::spec::tensors::tensors)) is that function with every value left out.
 
-use skipc_ir::attr::F64;
+use skipc_ir::attr::{F64, Shape};
 use skipc_ir::{Binary, Op, Scoring, SetSym, Unary};
 
-use super::spec::skip::{Scorer, Skip};
+use super::spec::skip::{Carry, Highway, Scorer, Skip};
 use super::spec::steps::{Step, Steps};
-use super::stream::{Head, NormKind, Positions, Stream, StreamInput};
+use super::stream::{Head, NormKind, Patches, Pool, Pooled, Positions, Stream, StreamInput};
 
 /// What a tensor of the weights is for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -142,6 +142,9 @@ pub trait Build {
         self.add(Op::Matmul {}, &[x, weight])
     }
 
+    /// The mean of the rows of `x` of each sequence, in each of these rows; `x` has a row for every token.
+    fn sequence_mean(&mut self, x: Self::Value) -> Result<Self::Value, Self::Error>;
+
     /// The stream behind the norm in front of a layer, if there is one.
     fn pre_norm(&mut self, x: Self::Value, norm: Option<&str>) -> Result<Self::Value, Self::Error> {
         norm.map_or(Ok(x), |name| self.norm(x, name))
@@ -200,11 +203,14 @@ pub(super) fn embedding<B: Build>(
     positions: B::Value,
 ) -> Result<B::Value, B::Error> {
     let Stream { d_model: d, vocab_size, max_positions, embed_scale, .. } = b.stream();
-    let mut x = input;
-    if b.stream().input == StreamInput::Tokens {
-        let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
-        x = b.add(Op::Embed {}, &[table, x])?;
-    }
+    let mut x = match (b.stream().input, b.stream().patches) {
+        (StreamInput::Tokens, _) => {
+            let table = b.parameter("embed.weight", TensorRole::Embedding, &[vocab_size, d])?;
+            b.add(Op::Embed {}, &[table, input])?
+        }
+        (StreamInput::Patches, Some(patches)) => embedded_patches(b, patches, input, positions)?,
+        (StreamInput::Rows | StreamInput::Patches, _) => input,
+    };
     if embed_scale != 1.0 {
         x = b.add(Unary::Scale(F64::from(embed_scale)), &[x])?;
     }
@@ -216,12 +222,33 @@ pub(super) fn embedding<B: Build>(
     b.add(Binary::Add, &[x, positions])
 }
 
-/// Logits `[rows, vocab_size]` of the stream `x`, or its rows if the model has no head.
-pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Error> {
+/// The stream that patches begin with, and the class token in the row in front of them.
+fn embedded_patches<B: Build>(
+    b: &mut B,
+    Patches { dim, class_token }: Patches,
+    patches: B::Value,
+    positions: B::Value,
+) -> Result<B::Value, B::Error> {
+    let d = b.stream().d_model;
+    let x = b.project(patches, "patch_embed", TensorRole::Projection, [d, dim])?;
+    let bias = b.parameter("patch_embed.bias", TensorRole::Embedding, &[d])?;
+    let x = b.add(Op::AddBias {}, &[x, bias])?;
+    if !class_token {
+        return Ok(x);
+    }
+    let class = b.parameter("cls.weight", TensorRole::Embedding, &[1, d])?;
+    b.add(Op::ClassToken {}, &[x, class, positions])
+}
+
+/// Logits `[rows, vocab_size]` of the stream `x`, or its rows if the model has no head. Where it scores sequences, whose index
+/// each row has, the logits of a sequence are those of one of its rows.
+pub(super) fn head<B: Build>(b: &mut B, x: B::Value, sequences: B::Value) -> Result<B::Value, B::Error> {
     let (d, vocab_size) = (b.stream().d_model, b.stream().vocab_size);
     let x = b.pre_norm(x, b.stream().final_norm.then_some("norm"))?;
-    if b.stream().head == Head::Rows {
-        return Ok(x);
+    match (b.stream().head, b.stream().pooled) {
+        (Head::Tokens, _) => {}
+        (Head::Pooled, Some(pooled)) => return pooled_scores(b, pooled, x, sequences),
+        (Head::Rows | Head::Pooled, _) => return Ok(x),
     }
     let (name, role) = match b.stream().tie_embeddings {
         true => ("embed", TensorRole::Embedding),
@@ -240,6 +267,21 @@ pub(super) fn head<B: Build>(b: &mut B, x: B::Value) -> Result<B::Value, B::Erro
     Ok(logits)
 }
 
+/// Scores `[rows, classes]` of what is made of the sequence of each row.
+fn pooled_scores<B: Build>(
+    b: &mut B,
+    Pooled { pool, classes }: Pooled,
+    x: B::Value,
+    sequences: B::Value,
+) -> Result<B::Value, B::Error> {
+    let x = match pool {
+        Pool::Mean => b.add(Op::SequenceMean {}, &[x, sequences])?,
+        Pool::First | Pool::Last => x,
+    };
+    let (d, role) = (b.stream().d_model, (TensorRole::Projection, b.stream().head_bias));
+    b.project_with_bias(x, "head", role, [classes, d])
+}
+
 /// The logits `f32[rows, R]` of the router of a skip over what it reads.
 pub(super) fn router<B: Build>(
     b: &mut B,
@@ -249,14 +291,71 @@ pub(super) fn router<B: Build>(
     seen: B::Value,
 ) -> Result<B::Value, B::Error> {
     let seen = steps(b, &scorer.steps, name, seen)?;
-    let (width, rows) = (scorer.steps.width(b.stream().d_model), skip.n_logits());
-    let weight = b.parameter(&format!("{name}.weight"), TensorRole::Router(*skip), &[rows, width])?;
+    logits(b, (skip, scorer), name, [TensorRole::Router(*skip), TensorRole::RouterBias], seen)
+}
+
+/// The last step of a decider, over what the steps before it made.
+fn logits<B: Build>(
+    b: &mut B,
+    (skip, scorer): (&Skip, Scorer),
+    name: &str,
+    [weight, bias]: [TensorRole; 2],
+    seen: B::Value,
+) -> Result<B::Value, B::Error> {
+    let d = b.stream().d_model;
+    let (width, rows) = (scorer.steps.width(d), skip.n_logits(d));
+    let weight = b.parameter(&format!("{name}.weight"), weight, &[rows, width])?;
     let logits = b.add(Op::RouterLogits {}, &[seen, weight])?;
     if !scorer.bias {
         return Ok(logits);
     }
-    let bias = b.parameter(&format!("{name}.bias"), TensorRole::RouterBias, &[rows])?;
+    let bias = b.parameter(&format!("{name}.bias"), bias, &[rows])?;
     b.add(Op::AddBias {}, &[logits, bias])
+}
+
+/// What the sigmoids of a highway are taken of, `f32[rows, R]`: the share of the branch and, if that has a weight of its own,
+/// the share of the stream.
+pub(super) fn highway<B: Build>(
+    b: &mut B,
+    (skip, of): (&Skip, &Highway),
+    name: &str,
+    seen: B::Value,
+) -> Result<(B::Value, Option<B::Value>), B::Error> {
+    let scorer = of.scorer;
+    let seen = steps(b, &scorer.steps, name, seen)?;
+    let roles = [TensorRole::Router(*skip), TensorRole::RouterBias];
+    let z = logits(b, (skip, scorer), name, roles, seen)?;
+    let rows = skip.n_logits(b.stream().d_model);
+    match of.carry {
+        Carry::Coupled => Ok((shifted(b, z, -of.carry_bias, rows)?, None)),
+        Carry::Own => {
+            let roles = [TensorRole::Projection, TensorRole::Shift];
+            let carry = logits(b, (skip, scorer), &format!("{name}.carry"), roles, seen)?;
+            Ok((z, Some(shifted(b, carry, of.carry_bias, rows)?)))
+        }
+    }
+}
+
+/// `x + by`.
+fn shifted<B: Build>(b: &mut B, x: B::Value, by: f64, cols: usize) -> Result<B::Value, B::Error> {
+    if by == 0.0 {
+        return Ok(x);
+    }
+    let by = fill(b, by, &[cols])?;
+    b.add(Op::AddBias {}, &[x, by])
+}
+
+/// A constant of one number.
+fn fill<B: Build>(b: &mut B, value: f64, shape: &[usize]) -> Result<B::Value, B::Error> {
+    let shape = Shape(shape.iter().map(|size| u32::try_from(*size).unwrap_or(0)).collect());
+    b.add(Op::Fill { value: F64::from(value), shape }, &[])
+}
+
+/// The mean of the columns of `x` `f32[rows, cols]`, `f32[rows, 1]`, summed in f32 or better.
+pub(super) fn mean<B: Build>(b: &mut B, x: B::Value, cols: usize) -> Result<B::Value, B::Error> {
+    let ones = fill(b, 1.0, &[1, cols])?;
+    let sum = b.add(Op::RouterLogits {}, &[x, ones])?;
+    b.add(Unary::Scale(F64::from((cols as f64).recip())), &[sum])
 }
 
 /// The score `f32[rows, 1]` by which the router `name` selects where it cannot see the future, over what it reads.
@@ -304,6 +403,7 @@ fn steps<B: Build>(b: &mut B, steps: &Steps, name: &str, seen: B::Value) -> Resu
                     }
                 };
             }
+            Step::Pool { .. } => x = b.sequence_mean(x)?,
             Step::Activation { activation } => {
                 if let Some(function) = activation.unary() {
                     x = b.add(function, &[x])?;

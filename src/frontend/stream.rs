@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use skipc_artifact::program;
+pub use skipc_artifact::program::Pool;
 use skipc_ir::RopeScaling;
 
-use super::language::words::words;
+use super::language::words::{Word, words};
 
 /// What a spec's table `[model]` says, but for the name.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -13,7 +14,10 @@ pub struct Stream {
     /// What the stream begins with.
     #[serde(skip_serializing_if = "StreamInput::is_default")]
     pub input: StreamInput,
-    /// Rows of the embedding; 0 of a model that takes rows.
+    /// Of a model that takes patches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patches: Option<Patches>,
+    /// Rows of the embedding; 0 of a model that takes no ids.
     pub vocab_size: usize,
     /// Width D of the residual stream.
     pub d_model: usize,
@@ -29,11 +33,14 @@ pub struct Stream {
     /// What is made of the stream.
     #[serde(skip_serializing_if = "Head::is_default")]
     pub head: Head,
+    /// What is scored, if it is the sequence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pooled: Option<Pooled>,
     /// The head uses the embedding's weights; otherwise `lm_head.weight` exists.
     pub tie_embeddings: bool,
     /// What the embedding is multiplied with, before positions are added.
     pub embed_scale: f64,
-    /// The head has a bias, `lm_head.bias`, also if it is tied.
+    /// The head has a bias, `lm_head.bias`, also if it is tied; `head.bias` where it scores the sequence.
     pub head_bias: bool,
     /// The bound `c` of logits that become `c · tanh(logit / c)`, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,11 +48,35 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Columns of what the model gives: scores over the vocabulary, or the stream.
+    /// Columns of what the model gives: scores over the vocabulary or of classes, or the stream.
     pub fn n_logits(&self) -> usize {
-        match self.head {
-            Head::Tokens => self.vocab_size,
-            Head::Rows => self.d_model,
+        match self.output() {
+            program::Head::Tokens => self.vocab_size,
+            program::Head::Rows => self.d_model,
+            program::Head::Pooled(_) => self.pooled.map_or(0, |pooled| pooled.classes),
+        }
+    }
+
+    /// Columns of the rows that it takes in place of token ids, if it does.
+    pub fn row_columns(&self) -> Option<usize> {
+        match self.input {
+            StreamInput::Tokens => None,
+            StreamInput::Rows => Some(self.d_model),
+            StreamInput::Patches => self.patches.map(|patches| patches.dim),
+        }
+    }
+
+    /// Whether a class token stands in front of each sequence.
+    pub fn has_class_token(&self) -> bool {
+        self.patches.is_some_and(|patches| patches.class_token)
+    }
+
+    /// What it gives, as an artefact says it.
+    pub fn output(&self) -> program::Head {
+        match (self.head, self.pooled) {
+            (Head::Tokens, _) => program::Head::Tokens,
+            (Head::Pooled, Some(pooled)) => program::Head::Pooled(pooled.pool),
+            (Head::Rows | Head::Pooled, _) => program::Head::Rows,
         }
     }
 }
@@ -58,6 +89,26 @@ pub enum StreamInput {
     Tokens,
     /// Rows `[n, D]` of numbers that the caller gives: a part of a model, or one layer alone.
     Rows,
+    /// Patches of images, `[n, patch_dim]`, of which a projection makes rows.
+    Patches,
+}
+
+/// What a model takes in place of token ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Patches {
+    /// Numbers of a patch.
+    pub dim: usize,
+    /// A learned row stands in front of each sequence, at position 0.
+    pub class_token: bool,
+}
+
+/// How a sequence is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Pooled {
+    /// What of it.
+    pub pool: Pool,
+    /// How many scores it gets.
+    pub classes: usize,
 }
 
 /// What a model makes of its stream at the end.
@@ -68,16 +119,8 @@ pub enum Head {
     Tokens,
     /// Nothing: the caller gets its rows `[n, D]`.
     Rows,
-}
-
-/// As an artefact says it.
-impl From<Head> for program::Head {
-    fn from(head: Head) -> program::Head {
-        match head {
-            Head::Tokens => program::Head::Tokens,
-            Head::Rows => program::Head::Rows,
-        }
-    }
+    /// Scores of each sequence, `[B, classes]`.
+    Pooled,
 }
 
 impl StreamInput {
@@ -148,8 +191,13 @@ pub(super) enum PositionKind {
 }
 
 words! {
-    StreamInput { Tokens = "tokens", Rows = "rows" }
-    Head { Tokens = "tokens", Rows = "rows" }
+    StreamInput { Tokens = "tokens", Rows = "rows", Patches = "patches" }
+    Head { Tokens = "tokens", Rows = "rows", Pooled = "pooled" }
     NormKind { RmsNorm = "rmsnorm", LayerNorm = "layernorm" }
     PositionKind { Rope = "rope", Learned = "learned", None = "none" }
+}
+
+impl Word for Pool {
+    const WORDS: &'static [(&'static str, Pool)] =
+        &[("mean", Pool::Mean), ("first", Pool::First), ("last", Pool::Last)];
 }

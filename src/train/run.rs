@@ -14,7 +14,7 @@ use crate::frontend::layer::Layer;
 use crate::frontend::spec::first;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::node::{self, Block, Layers, SubLayer};
-use crate::frontend::spec::skip::{BranchScale, Branches, Combine, Decider, Generate};
+use crate::frontend::spec::skip::{BranchScale, Branches, Carry, Combine, Decider, Generate, Scope};
 use crate::frontend::spec::tensors::tensors;
 use crate::frontend::stream::{Head, StreamInput};
 use crate::frontend::training::{Config, Dtype, Ste};
@@ -145,16 +145,29 @@ fn without_rule(model: &Model) -> Option<&'static str> {
     }
     model.skips().find_map(|skip| {
         let (scorer, either) = match &skip.combine {
-            Combine::Highway(scorer) => (Some(*scorer), None),
+            Combine::Highway(highway) => {
+                if highway.carry != Carry::Coupled {
+                    return Some("`carry = \"own\"`");
+                }
+                if highway.carry_bias != 0.0 {
+                    return Some("`carry_bias`");
+                }
+                (Some(highway.scorer), None)
+            }
             Combine::Either(either) => (either.decider.scorer(), Some(either)),
         };
         if scorer.is_some_and(|scorer| !scorer.steps.is_empty()) {
             return Some("`decider`");
         }
+        if skip.has_channels() {
+            return Some("`channels`");
+        }
         let either = either?;
         let is_predicted =
             matches!(either.decider, Decider::TopK { generate: Generate::Predictor { .. }, .. });
+        let of_batch = matches!(either.decider, Decider::TopK { scope: Scope::Batch, .. });
         let settings = [
+            (of_batch, "`scope = \"batch\"`"),
             (is_predicted, "`generate = \"predictor\"`"),
             (either.force_first > 0, "`force_first`"),
             (either.factor != 1.0, "`gate_factor`"),

@@ -219,7 +219,7 @@ impl<'a> Phase<'a> {
             return Err(LadderError::stage("spec.toml", &message));
         }
         // Steps decide as what generates does, which is another function only where scoring looks ahead.
-        let is_causal = function == Function::Generate || program.function(program::GENERATE).is_none();
+        let is_causal = function == Function::Generate || spec.is_causal();
         let in_steps = match program.function(program::STEP) {
             Some(_) if is_causal => {
                 let at = |stage| graph(model, &graph_section(Function::Step, stage));

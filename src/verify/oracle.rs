@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Weights};
-use skipc_ir::{Graph, Op, Role, TypeError, Value};
+use skipc_ir::{Graph, Op, Role, TypeError, Unary, Value};
 
 use super::LadderError;
 use crate::verify::reference::Forced;
@@ -24,6 +24,8 @@ struct Border {
     ranked: bool,
     /// What other tokens of the sequence want decides too.
     limited: bool,
+    /// Tokens are compared with those of other sequences.
+    of_batch: bool,
 }
 
 /// What the oracle computes under given decisions.
@@ -116,7 +118,9 @@ impl Oracle {
         let squares: f64 = scores.iter().map(|score| score * score).sum();
         let size = (squares / scores.len() as f64).sqrt();
         let near = |a: f64, b: f64| (a - b).abs() <= band * a.abs().max(b.abs()).max(size);
-        let rows = (0..scores.len()).filter(|other| batch.sequences.get(*other) == batch.sequences.get(row));
+        let is_compared =
+            |other: &usize| border.of_batch || batch.sequences.get(*other) == batch.sequences.get(row);
+        let rows = (0..scores.len()).filter(is_compared);
         let others: Vec<f64> = rows.filter(|other| *other != row).map(|other| scores[other]).collect();
         let at_threshold = border.threshold.is_some_and(|threshold| {
             near(*score, threshold) || (border.limited && others.iter().any(|other| near(*other, threshold)))
@@ -136,17 +140,19 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         }
         Op::RouteTopK { .. } => {
             border.ranked = true;
+            border.of_batch = operands.len() == 1;
             operands.first().copied()
         }
         Op::LimitFirst { .. } | Op::LimitFirstAfter { .. } => {
             border.limited = true;
             score_of(graph, *operands.first()?, border)
         }
+        Op::WithFirst { .. } => score_of(graph, *operands.first()?, border),
         Op::LimitBest { .. } => {
             let (wanted, scores) = (*operands.first()?, *operands.get(1)?);
             (border.limited, border.ranked) = (true, true);
             let chosen_by = score_of(graph, wanted, border)?;
-            if chosen_by != scores {
+            if let Op::Unary(Unary::Sigmoid) = graph.op(chosen_by) {
                 // Chosen by probability, ranked by logit: the border on the scale of logits.
                 border.threshold = border.threshold.map(|p| (p / (1.0 - p)).ln());
             }
@@ -157,6 +163,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         // None of these makes a set.
         Op::Weight { .. }
         | Op::WeightStack { .. }
+        | Op::Fill { .. }
         | Op::GroupedMatmul {}
         | Op::Choose { .. }
         | Op::HashChoice { .. }
@@ -165,6 +172,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Partition { .. }
         | Op::WeightRows { .. }
         | Op::FoldGain {}
+        | Op::FoldLinear {}
         | Op::OffsetGain { .. }
         | Op::Embed {}
         | Op::Matmul {}
@@ -180,8 +188,10 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Unary(_)
         | Op::Binary(_)
         | Op::ScaleRows {}
+        | Op::ScaleElements {}
         | Op::Widen {}
         | Op::ForceFirst { .. }
+        | Op::ClassToken {}
         | Op::Slice { .. }
         | Op::StoreRows {}
         | Op::AddRows {}

@@ -29,6 +29,8 @@ pub struct Reduced {
     pub tokens: Vec<i64>,
     /// Its rows, `[n, columns]`.
     pub rows: Vec<f32>,
+    /// Whether lengths and rows are without those of the class token.
+    pub class_rows: bool,
     /// Forced decisions, one mask `[n]` a router; none if the routers were free.
     pub routing: Option<Vec<Vec<bool>>>,
 }
@@ -86,6 +88,7 @@ pub(super) fn reduce<N: Number>(
         lengths: lengths(&batch),
         tokens: batch.tokens,
         rows: batch.rows,
+        class_rows: false,
         routing,
     })
 }
@@ -94,6 +97,25 @@ impl Reduced {
     /// How many tokens there are.
     pub fn n_tokens(&self) -> usize {
         self.lengths.iter().map(|length| *length as usize).sum()
+    }
+
+    /// As files hold it: without the row of the class token, which the reader puts in front of each sequence, and with decisions
+    /// that are about it.
+    #[must_use]
+    pub fn without_class_rows(mut self) -> Reduced {
+        let cols = self.rows.len().checked_div(self.n_tokens()).unwrap_or(0);
+        self.lengths.retain(|length| *length > 0);
+        let mut begin = 0;
+        let mut rows = Vec::new();
+        for length in &self.lengths {
+            let end = begin + *length as usize;
+            rows.extend_from_slice(&self.rows[(begin + 1) * cols..end * cols]);
+            begin = end;
+        }
+        self.rows = rows;
+        self.class_rows = true;
+        self.lengths.iter_mut().for_each(|length| *length -= 1);
+        self
     }
 
     /// Writes `tokens.npy` `[sequences, longest]` or `rows.npy` `[sequences, longest, columns]`, `lengths.npy` and, for forced decisions, `routing.npy` into a folder,
@@ -122,6 +144,9 @@ impl Reduced {
         let lengths: Vec<i64> = self.lengths.iter().map(|length| i64::from(*length)).collect();
         npy::write(&folder.join("lengths.npy"), &[rows], &lengths)?;
         let Some(routing) = &self.routing else { return Ok(()) };
+        let more = u32::from(self.class_rows);
+        let lengths = self.lengths.iter().map(|length| length + more).collect();
+        let (grid, width) = (Grid { lengths, width: (width + more) as usize }, width + more);
         let masks = routing.iter().map(|mask| mask.iter().map(|bit| u8::from(*bit)).collect::<Vec<u8>>());
         let masks: Vec<u8> = masks.flat_map(|mask| grid.unpack(&mask, 1)).collect();
         npy::write(&folder.join("routing.npy"), &[routing.len() as u64, rows, width.into()], &masks)

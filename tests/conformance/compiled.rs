@@ -131,6 +131,7 @@ fn function(cases: &[&Case]) -> Function {
         max_positions: MAX_ROWS,
         vocab_size: 1,
         head: Head::Tokens,
+        class_token: false,
         logits: 1,
         fixed_bytes: end,
         row_bytes: 0,

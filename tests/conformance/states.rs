@@ -62,6 +62,7 @@ impl Toy {
                 max_positions: 128,
                 vocab_size: 5,
                 head: Head::Tokens,
+                class_token: false,
                 logits: 5,
             },
         );

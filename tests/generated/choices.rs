@@ -1,12 +1,12 @@
 //! What choices may say beside a router and its density: deciders of several steps, forced tokens, other branches, scales.
 
 use skipc::frontend::language::words::Word as _;
-use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm};
+use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, Mask, QkNorm};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Node, Norms, Route, SubLayer};
-use skipc::frontend::spec::skip::{BranchScale, Branches, Skip};
+use skipc::frontend::spec::skip::{BranchScale, Branches, Carry, Scope, Skip};
 use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
-use skipc::frontend::spec::steps::{Step, StepFunction, Steps};
+use skipc::frontend::spec::steps::{Pool, Step, StepFunction, Steps};
 use skipc::frontend::stream::NormKind;
 use skipc_testkit::random::Rng;
 
@@ -34,6 +34,11 @@ pub(crate) fn has_branches(model: &Model) -> bool {
         let skip = table(skip);
         skip.combine != Branches::Either
             || skip.force_first > 0
+            || skip.channels
+            || skip.decider.is_pooled()
+            || skip.carry != Carry::Coupled
+            || skip.carry_bias != 0.0
+            || skip.scope != Scope::Sequence
             || ![BranchScale::One, BranchScale::Probability].contains(&skip.gate)
             || skip.gate_factor != 1.0
     });
@@ -68,18 +73,32 @@ fn skip(rng: &mut Rng, of: &Skip, has_other: bool) -> Skip {
     if of.scorer().is_some() && rng.one_in(2) {
         skip.decider = steps(rng);
     }
+    let may_have_channels = [Router::Highway, Router::Sigmoid, Router::TopK].contains(&skip.router);
+    skip.channels = may_have_channels && rng.one_in(3);
+    let is_of_tokens = skip.router == Router::TopK || skip.group_size > 0;
+    if of.scorer().is_some() && !is_of_tokens && rng.one_in(6) {
+        skip.decider = pooled(rng);
+        if rng.one_in(2) {
+            skip.generate = GenerateKind::Prefill;
+        }
+    }
     if skip.router == Router::Highway {
+        skip.carry = if rng.one_in(2) { Carry::Own } else { Carry::Coupled };
+        skip.carry_bias = one_of(rng, &[0.0, 0.0, 0.5, -1.0]);
         return skip.skip();
     }
-    if of.scorer().is_some() && rng.one_in(3) {
+    if skip.router != Router::Always && !skip.decider.is_pooled() && rng.one_in(3) {
         skip.force_first = one_of(rng, &[1, 2, 3, 1000]);
+    }
+    if skip.router == Router::TopK && rng.one_in(3) {
+        skip.scope = Scope::Batch;
     }
     if skip.router == Router::TopK && rng.one_in(2) {
         skip.generate = GenerateKind::Predictor;
         skip.predictor = if rng.one_in(3) { Steps::default() } else { steps(rng) };
         skip.threshold = one_of(rng, &[0.5, 0.4]);
     }
-    let one_score = [Router::Sigmoid, Router::TopK].contains(&skip.router);
+    let one_score = [Router::Sigmoid, Router::TopK].contains(&skip.router) && !skip.channels;
     skip.combine = match has_other {
         true if rng.one_in(3) => Branches::Sum,
         false if rng.one_in(3) => Branches::Add,
@@ -95,6 +114,14 @@ fn skip(rng: &mut Rng, of: &Skip, has_other: bool) -> Skip {
         skip.gate_factor = one_of(rng, &[1.0, 1.0, 0.5, -2.0]);
     }
     skip.skip()
+}
+
+/// The mean of a sequence, between steps of its tokens and steps of its own.
+fn pooled(rng: &mut Rng) -> Steps {
+    let of_tokens: Vec<Step> = if rng.one_in(2) { steps(rng).iter().collect() } else { Vec::new() };
+    let of_sequence: Vec<Step> = if rng.one_in(2) { steps(rng).iter().collect() } else { Vec::new() };
+    Steps::of(&[&of_tokens[..], &[Step::Pool { pool: Pool::Mean }], &of_sequence].concat())
+        .expect("few steps")
 }
 
 fn steps(rng: &mut Rng) -> Steps {
@@ -132,6 +159,7 @@ fn layers(rng: &mut Rng) -> Vec<Node> {
                     rotation: None,
                     scale: None,
                     softcap: None,
+                    mask: Mask::Causal,
                     window: one_of(rng, &[None, None, Some(2)]),
                 }),
                 _ => Layer::Ffn(Ffn {
@@ -157,6 +185,16 @@ pub(crate) fn options(model: &Model) -> Vec<String> {
     for skip in model.skips().map(SkipTable::of) {
         found.push(format!("combine = {}", skip.combine.word()));
         found.push(format!("force_first = {} ({})", skip.force_first > 0, skip.router.word()));
+        if [Router::Highway, Router::Sigmoid, Router::TopK].contains(&skip.router) {
+            found.push(format!("channels = {} ({})", skip.channels, skip.router.word()));
+        }
+        if skip.router == Router::Highway {
+            found.push(format!("carry = {}", skip.carry.word()));
+            found.push(format!("carry_bias = {}", skip.carry_bias != 0.0));
+        }
+        if skip.router == Router::TopK {
+            found.push(format!("scope = {}", skip.scope.word()));
+        }
         found.push(format!("gate = {}", skip.gate.word()));
         found.push(format!("gate_factor = {}", skip.gate_factor != 1.0));
         found.push(format!("generate = {:?}", skip.generate.word()));
@@ -165,6 +203,7 @@ pub(crate) fn options(model: &Model) -> Vec<String> {
             found.push(match step {
                 Step::Linear { bias, .. } => format!("step = linear, bias {bias}"),
                 Step::Norm { norm } => format!("step = {}", norm.word()),
+                Step::Pool { pool } => format!("step = pool {}", pool.word()),
                 Step::Activation { activation } => format!("step = {}", activation.word()),
             });
         }

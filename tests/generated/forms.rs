@@ -165,7 +165,8 @@ pub(crate) fn plan_options(subject: &Subject) -> skipc_plan::Options {
         max_tokens: size(subject.n_tokens().max(1)),
         max_positions: size(subject.model.stream.max_positions),
         vocab_size: size(subject.model.stream.vocab_size),
-        head: subject.model.stream.head.into(),
+        head: subject.model.stream.output(),
+        class_token: subject.model.stream.has_class_token(),
         logits: size(subject.model.stream.n_logits()),
     }
 }

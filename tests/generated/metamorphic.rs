@@ -3,7 +3,7 @@
 use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Layout, Unit};
-use skipc::frontend::spec::skip::{BranchScale, Decider, Skip};
+use skipc::frontend::spec::skip::{BranchScale, Skip};
 use skipc::frontend::spec::skip_table::{Router, SkipTable};
 use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};
@@ -242,11 +242,7 @@ impl Checker<'_> {
                 check: "permuted sequences permute results",
                 sequences: order.iter().map(|idx| sequences[*idx].clone()).collect(),
                 rows: order.iter().flat_map(|idx| rows(*idx, sequences[*idx].len())).collect(),
-                keeps_decisions: !self
-                    .subject
-                    .model
-                    .skips()
-                    .any(|skip| matches!(skip.decider(), Some(Decider::Random { .. }))),
+                keeps_decisions: !self.subject.model.skips().any(Skip::depends_on_batch),
             });
             let kept = rng.below(sequences.len());
             let alone = sequences.iter().enumerate();

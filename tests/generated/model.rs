@@ -1,6 +1,8 @@
 //! Random models: every option of a spec, sizes at their edges.
 
-use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, QkNorm, Rotation};
+use skipc::frontend::layer::{
+    Activation, Attention, AttentionBias, Ffn, Layer, Linear, Mask, QkNorm, Rotation,
+};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Layout, Node, Norms, Route, SubLayer};
 use skipc::frontend::spec::skip::{BranchScale, Decide, Decider, Input, Kv, Overflow, Skip};
@@ -72,6 +74,7 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
         name: "generated".to_owned(),
         stream: Stream {
             input,
+            patches: None,
             vocab_size: if takes_ids { 3 + rng.below(9) } else { 0 },
             d_model,
             max_positions: longest.max(1) + one_of(rng, &[0, 0, 1, 7]),
@@ -83,6 +86,7 @@ pub(crate) fn model(rng: &mut Rng, longest: usize) -> Model {
             positions,
             final_norm: !rng.one_in(6),
             head: if scores { Head::Tokens } else { Head::Rows },
+            pooled: None,
             tie_embeddings: scores && rng.one_in(2),
             embed_scale: if takes_ids { one_of(rng, &[1.0, 1.0, 1.0, 2.25]) } else { 1.0 },
             head_bias: scores && rng.one_in(4),
@@ -231,6 +235,7 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
             rotation,
             scale: one_of(rng, &[None, None, None, Some(0.3)]),
             softcap: one_of(rng, &[None, None, None, Some(2.0)]),
+            mask: Mask::Causal,
             window: one_of(rng, &[None, None, None, Some(1), Some(3), Some(7)]),
         })
     } else {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use skipc::frontend::lower::Skipping;
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::skip::{BranchScale, Kv, Skip};
+use skipc::frontend::spec::skip::{BranchScale, Carry, Kv, Skip};
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc::verify::steps::Piece;
 use skipc_artifact::program::{Arg, Extent};
@@ -122,9 +122,7 @@ impl Compiler for Fault {
 
 fn faults() -> Vec<Fault> {
     let of = |name, does| Fault { name, from: 0, does, applied: AtomicBool::new(false) };
-    let choice = |name, does| Fault { from: choices::FIRST_SEED, ..of(name, does) };
-    let of_experts = |name, does| Fault { from: experts::FIRST_SEED, ..of(name, does) };
-    vec![
+    let of_all = vec![
         of("no causal mask", Does::Lowered(|graph| attention(graph, [4, 4, 6, 6]))),
         of("other sequences in sight", Does::Lowered(|graph| attention(graph, [3, 3, 5, 5]))),
         of("threshold > instead of >=", Does::Lowered(strict_thresholds)),
@@ -163,6 +161,14 @@ fn faults() -> Vec<Fault> {
         of("steps: the table names a stale page", Does::Pieces(stale_page)),
         of("steps: two sequences write into a page", Does::Pieces(shared_page)),
         of("steps: what waits is taken as computed", Does::Decided(forgotten_rows)),
+    ];
+    of_all.into_iter().chain(faults_of_choices()).chain(faults_of_experts()).collect()
+}
+
+fn faults_of_choices() -> Vec<Fault> {
+    let choice =
+        |name, does| Fault { name, from: choices::FIRST_SEED, does, applied: AtomicBool::new(false) };
+    vec![
         choice("choices: the other branch takes all tokens", Does::Plan(incomplete_complement)),
         choice("choices: one forced token too many", Does::Passed(one_more_forced)),
         choice("choices: the other branch scaled by p", Does::Passed(not_one_minus)),
@@ -174,6 +180,34 @@ fn faults() -> Vec<Fault> {
             "choices: scaled by the probability instead of the logit",
             Does::Model(|model| with_gate(model, BranchScale::Score, BranchScale::Probability)),
         ),
+        choice("choices: forced tokens beside the best and not among them", Does::Passed(forced_beside)),
+        choice("choices: drawn tokens without the forced ones", Does::Passed(without_first)),
+        choice("choices: forced in the first sequences instead of positions", Does::Passed(forced_sequences)),
+        choice("choices: the best of each sequence instead of the batch", Does::Passed(best_of_sequences)),
+        choice("choices: the first channel decides", Does::Passed(first_channel_decides)),
+        choice("choices: all channels scaled by the first", Does::Passed(scaled_by_first)),
+        choice(
+            "choices: a highway carries on what its branch leaves",
+            Does::Model(|model| {
+                let coupled = |skip: &Skip| match SkipTable::of(skip) {
+                    table if table.carry == Carry::Own => {
+                        Some(SkipTable { carry: Carry::Coupled, ..table }.skip())
+                    }
+                    _ => Some(*skip),
+                };
+                *model = map_skips(model, &mut { coupled });
+            }),
+        ),
+        choice(
+            "choices: the bias of a highway with the other sign",
+            Does::Model(|model| {
+                let other = |skip: &Skip| {
+                    let table = SkipTable::of(skip);
+                    Some(SkipTable { carry_bias: -table.carry_bias, ..table }.skip())
+                };
+                *model = map_skips(model, &mut { other });
+            }),
+        ),
         choice(
             "choices: the factor of a gate forgotten",
             Does::Model(|model| {
@@ -181,6 +215,13 @@ fn faults() -> Vec<Fault> {
                 *model = map_skips(model, &mut { plain });
             }),
         ),
+    ]
+}
+
+fn faults_of_experts() -> Vec<Fault> {
+    let of_experts =
+        |name, does| Fault { name, from: experts::FIRST_SEED, does, applied: AtomicBool::new(false) };
+    vec![
         of_experts("experts: the weights of the next expert", Does::Passed(next_expert)),
         of_experts("experts: weighed by another sum", Does::Passed(other_shares)),
         of_experts("experts: chosen without their bias", Does::Passed(unbiased_choice)),
@@ -213,6 +254,77 @@ fn incomplete_complement(plan: &mut Plan) {
 fn one_more_forced(graph: &mut Graph) {
     edit(graph, &|line| {
         with_number(line, "{first=", &|number| (number.parse::<u32>().expect("a number") + 1).to_string())
+    });
+}
+
+/// The best of all scores, and the forced tokens on top of them.
+fn forced_beside(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let (Op::RouteTopK { set, share }, operands) = (graph.op(value).clone(), graph.operands(value))
+        else {
+            return None;
+        };
+        let Op::ForceFirst { first } = *graph.op(operands[0]) else { return None };
+        let (forced, origin) = (graph.operands(operands[0]), graph.origin(value).clone());
+        let mut own = operands.clone();
+        own[0] = forced[0];
+        let best = Op::RouteTopK { set: graph.fresh_set(), share };
+        let best = graph.add(best, &own, &origin).ok()?;
+        graph.add(Op::WithFirst { set, first }, &[best, forced[1]], &origin).ok()
+    });
+}
+
+fn without_first(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::WithFirst { set, .. } = *graph.op(value) else { return None };
+        let (chosen, origin) = (graph.operands(value)[0], graph.origin(value).clone());
+        let op = graph.op(chosen).with_set(set);
+        graph.add(op, &graph.operands(chosen), &origin).ok()
+    });
+}
+
+/// An input of the graph.
+fn input(graph: &Graph, role: &Role) -> Option<Value> {
+    graph.values().find(|value| matches!(graph.op(*value), Op::Input { port } if port.role == *role))
+}
+
+fn forced_sequences(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let (Op::ForceFirst { .. } | Op::WithFirst { .. }) = graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let operands = [graph.operands(value)[0], input(graph, &Role::Sequences)?];
+        graph.add(op, &operands, &origin).ok()
+    });
+}
+
+fn best_of_sequences(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let (Op::RouteTopK { .. }, &[scores]) = (graph.op(value), graph.operands(value).as_slice()) else {
+            return None;
+        };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        graph.add(op, &[scores, input(graph, &Role::Sequences)?], &origin).ok()
+    });
+}
+
+/// What is summed over a constant of ones is the first column, so many times.
+fn first_channel_decides(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let (Op::RouterLogits {}, operands) = (graph.op(value), graph.operands(value)) else { return None };
+        let Op::Fill { .. } = graph.op(operands[1]) else { return None };
+        let origin = graph.origin(value).clone();
+        let first = graph.add(Op::Slice { start: 0, len: 1 }, &[operands[0]], &origin).ok()?;
+        let times = f64::from(graph.ty(operands[0]).cols());
+        graph.add(Unary::Scale(F64::from(times)).into(), &[first], &origin).ok()
+    });
+}
+
+fn scaled_by_first(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::ScaleElements {} = graph.op(value) else { return None };
+        let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
+        let first = graph.add(Op::Slice { start: 0, len: 1 }, &[operands[1]], &origin).ok()?;
+        graph.add(Op::ScaleRows {}, &[operands[0], first], &origin).ok()
     });
 }
 

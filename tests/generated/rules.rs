@@ -5,7 +5,7 @@
 
 use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Skip};
+use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Scope, Skip};
 use skipc_ir::interp::FlatBatch;
 use skipc_testkit::reference::UNIT;
 
@@ -48,7 +48,7 @@ impl RouterOf<'_> {
     /// The decision, where it is the same for every token.
     pub(crate) fn constant(&self) -> Option<bool> {
         match self.skip.decider() {
-            Some(Decider::Never) => Some(false),
+            Some(Decider::Never) if self.forced() == 0 => Some(false),
             // A highway.
             None => Some(true),
             Some(Decider::Always) if self.skip.capacity().is_none() => Some(true),
@@ -57,17 +57,23 @@ impl RouterOf<'_> {
     }
 
     /// Decisions of routers with the same key are the same whatever the numbers; `None` if scores decide.
-    pub(crate) fn key(&self) -> Option<(bool, usize, u64, u64, usize, usize)> {
+    pub(crate) fn key(&self) -> Option<(bool, usize, u64, u64, usize, [usize; 2])> {
         let by_id = matches!(self.skip.decider(), Some(Decider::Hash { .. }));
         let (seed, limit) = match self.skip.decider() {
             _ if self.constant().is_some() => return None,
             Some(Decider::Random { seed } | Decider::Hash { seed }) => (seed, limit(self.skip.density)),
             Some(Decider::Always) => (0, limit(1.0)),
+            Some(Decider::Never) => (0, 0),
             _ => return None,
         };
         let slots = |capacity: Capacity| (capacity.group_size, capacity.slots(self.skip.density));
         let slots = self.skip.capacity().map_or((0, 0), slots);
-        Some((by_id, self.block, seed, limit, slots.0, slots.1))
+        Some((by_id, self.block, seed, limit, self.forced(), [slots.0, slots.1]))
+    }
+
+    /// How many tokens of each sequence are forced.
+    fn forced(&self) -> usize {
+        self.skip.either().map_or(0, |either| either.force_first)
     }
 
     /// What it should decide. `scores` are what it compares, and what it ranks by where a capacity goes by score.
@@ -103,9 +109,13 @@ impl RouterOf<'_> {
     }
 
     fn drawn(&self, batch: &FlatBatch, row: usize) -> Should {
+        if (batch.positions[row] as usize) < self.forced() {
+            return Should::Execute;
+        }
         let (seed, sequence, id) = match self.skip.decider() {
             Some(Decider::Random { seed }) => (seed, batch.sequences[row], batch.positions[row]),
             Some(Decider::Hash { seed }) => (seed, 0, batch.tokens[row]),
+            Some(Decider::Never) => return Should::Skip,
             _ => return Should::Execute,
         };
         let drawn = skipc_ir::random_score(seed, self.block as u32, sequence as u64, id as u64);
@@ -119,8 +129,10 @@ impl RouterOf<'_> {
                 generate: Generate::Threshold(threshold) | Generate::Predictor { threshold, .. },
                 ..
             }) if function == Function::Generate => threshold,
-            Some(Decider::TopK { .. }) => {
-                return (0..scores.len()).map(|row| self.of_the_best(batch, scores, row)).collect();
+            Some(Decider::TopK { scope, .. }) => {
+                return (0..scores.len())
+                    .map(|row| of_the_best(self.skip.density, scope, (batch, scores), row))
+                    .collect();
             }
             _ => 0.0,
         };
@@ -139,14 +151,14 @@ impl RouterOf<'_> {
             })
             .collect()
     }
+}
 
-    fn of_the_best(&self, batch: &FlatBatch, scores: &[Score], row: usize) -> Should {
-        let sequence = batch.sequences[row];
-        let n = batch.sequences.iter().filter(|other| **other == sequence).count();
-        let k = ((self.skip.density * n as f64).ceil() as usize).max(1);
-        let rivals = (0..scores.len()).filter(|other| *other != row && batch.sequences[*other] == sequence);
-        fewer_than(k, rivals.map(|other| is_ahead((other, scores[other]), (row, scores[row]))))
-    }
+fn of_the_best(density: f64, scope: Scope, (batch, scores): (&FlatBatch, &[Score]), row: usize) -> Should {
+    let competes = |other: &usize| scope == Scope::Batch || batch.sequences[*other] == batch.sequences[row];
+    let rivals: Vec<usize> = (0..scores.len()).filter(competes).collect();
+    let k = ((density * rivals.len() as f64).ceil() as usize).max(1);
+    let others = rivals.into_iter().filter(|other| *other != row);
+    fewer_than(k, others.map(|other| is_ahead((other, scores[other]), (row, scores[row]))))
 }
 
 fn limit(density: f64) -> u64 {

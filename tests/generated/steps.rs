@@ -96,8 +96,12 @@ impl Checker<'_> {
         let cases = self.cases();
         let case = |name| cases.iter().find(|case| case.name == name);
         let cut = CUTS[(self.subject.seed / EVERY) as usize % CUTS.len()];
-        let [single, several] =
-            [Cut::Together(1), cut].map(|cut| Pieces::new(self.compiler, &self.subject.model, &batch, cut));
+        // The first piece is the prompt, of which decisions are kept.
+        let cuts = match self.subject.model.keeps_prompts() {
+            true => [Cut::Together(usize::MAX); 2],
+            false => [Cut::Together(1), cut],
+        };
+        let [single, several] = cuts.map(|cut| Pieces::new(self.compiler, &self.subject.model, &batch, cut));
         if let Some(free) = case("free") {
             self.graph_in_steps::<Ring32>("steps", (&GraphForm::new(step), &whole), &single, free)?;
         }

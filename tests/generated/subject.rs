@@ -97,11 +97,10 @@ impl Subject {
     /// All sequences one after the other, as the model takes them.
     pub(crate) fn batch(&self) -> FlatBatch {
         let batch = FlatBatch::from_sequences(self.sequences.iter().map(Vec::as_slice));
-        let Some(table) = self.tensors.get(ROWS).filter(|_| self.model.stream.input == StreamInput::Rows)
-        else {
+        let Some((table, cols)) = self.tensors.get(ROWS).zip(self.model.stream.row_columns()) else {
             return batch;
         };
-        let row = |id: &i64| &table[*id as usize * self.model.stream.d_model..][..self.model.stream.d_model];
+        let row = |id: &i64| &table[*id as usize * cols..][..cols];
         let rows = batch.tokens.iter().flat_map(row).copied().collect();
         FlatBatch { tokens: Vec::new(), rows, ..batch }
     }
@@ -131,7 +130,7 @@ impl Subject {
 fn n_ids(model: &Model) -> usize {
     match model.stream.input {
         StreamInput::Tokens => model.stream.vocab_size,
-        StreamInput::Rows => N_ROWS,
+        StreamInput::Rows | StreamInput::Patches => N_ROWS,
     }
 }
 
@@ -139,12 +138,11 @@ impl Tensors {
     fn random(rng: &mut Rng, model: &Model) -> Tensors {
         let style = if rng.one_in(3) { Style::Integer } else { Style::Real };
         let mut all = BTreeMap::new();
-        let rows = TensorSpec {
+        let rows = model.stream.row_columns().map(|cols| TensorSpec {
             name: ROWS.to_owned(),
             role: TensorRole::Embedding,
-            shape: vec![N_ROWS, model.stream.d_model],
-        };
-        let rows = Some(rows).filter(|_| model.stream.input == StreamInput::Rows);
+            shape: vec![N_ROWS, cols],
+        });
         for tensor in tensors(model).into_iter().chain(rows) {
             let n_elements: usize = tensor.shape.iter().product();
             let fan_in = tensor.shape.last().copied().unwrap_or(1) as f64;
@@ -267,6 +265,7 @@ fn layer_options(layer: &Layer) -> Vec<String> {
             rotation,
             scale,
             softcap,
+            mask: _,
             window,
         }) => {
             let shared = match kv_heads {

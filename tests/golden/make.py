@@ -92,6 +92,15 @@ RANDOM = {
     "experts-sigmoid": {"tokens": 24},
     "experts-capacity": {"dtype": "f32", "tokens": 30},
     "experts-choice": {"tokens": 33, "new": 0},
+    "vision": {"tokens": 36, "dtype": "f32", "new": 0},
+    "vision-mean": {"batch": 4, "tokens": 30, "lengths": [17, 1, 30, 8], "new": 0},
+    "encoder": {"batch": 4, "tokens": 40, "lengths": [17, 1, 40, 15], "new": 0},
+    "channels": {"tokens": 33, "dtype": "f32"},
+    "highway-carry": {"tokens": 29},
+    "topk-batch": {"batch": 3, "tokens": 21},
+    "force-first": {"tokens": 27, "dtype": "f32"},
+    "pooled": RAGGED | {"new": 0},
+    "mindskip": {"tokens": 23, "dtype": "f32"},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

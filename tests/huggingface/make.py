@@ -42,6 +42,11 @@ FAMILIES = {
                                    decoder_sparse_step=2)),
     "olmoe": ("Olmoe", dict(num_experts=7, num_experts_per_tok=2)),
 }
+# Images in, a row of scores each: patches.npy [rows, patches, numbers of a patch] in place of tokens.npy, and no greedy.npy.
+VISION = {
+    "vit": dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, image_size=12, patch_size=4,
+                num_channels=3, num_labels=5),
+}
 ROWS, LENGTH, NEW, MARGIN = 2, 16, 8, 2e-3
 CHATS = {
     "smollm2": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
@@ -105,6 +110,31 @@ def make(name, kind, extra):
     print(name, f"seed {seed}, margin {least:.1e}")
 
 
+def patches(pixels, side):
+    """[B, C, H, W] to [B, T, C·side·side]: patches row by row over the image, numbers of one by channel, row and column."""
+    b, c, h, w = pixels.shape
+    cut = pixels.reshape(b, c, h // side, side, w // side, side)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(b, -1, c * side * side)
+
+
+def make_vision(name, sizes):
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.manual_seed(1)
+    model = tf.ViTForImageClassification(tf.ViTConfig(**sizes)).eval().float()
+    noise = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.data = (parameter.data + 0.2 * torch.randn(parameter.shape, generator=noise)).bfloat16()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model = tf.ViTForImageClassification.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    pixels = torch.randn(ROWS, sizes["num_channels"], sizes["image_size"], sizes["image_size"], generator=noise)
+    with torch.no_grad():
+        logits = model(pixels).logits
+    np.save(folder / "patches.npy", patches(pixels, sizes["patch_size"]).numpy())
+    np.save(folder / "logits.npy", logits.numpy())
+    print(name, "logits", tuple(logits.shape))
+
+
 def chats():
     """What transformers makes of each template and chat."""
     words = dict(bos_token="<s>", eos_token="</s>")
@@ -124,6 +154,9 @@ def main():
     for name, (kind, extra) in FAMILIES.items():
         if not named or name in named:
             make(name, kind, extra)
+    for name, sizes in VISION.items():
+        if not named or name in named:
+            make_vision(name, sizes)
     if not named or "chat" in named:
         chats()
 

@@ -23,7 +23,8 @@ from skiplayer import load_model, load_spec
 @torch.no_grad()
 def measure(model, arrays):
     """The figures above for a float32 model and the arrays of its case."""
-    tokens, lengths = arrays["tokens"].astype(np.int64), arrays.get("lengths")
+    tokens = arrays["tokens"].astype(np.int64) if "tokens" in arrays else arrays["patches"]
+    lengths = arrays.get("lengths")
     exact, low = copy.deepcopy(model).double(), copy.deepcopy(model).bfloat16()
     truth = run(exact, tokens, lengths)
     unclear = (truth.gates != arrays["gates"]).any()
@@ -31,11 +32,13 @@ def measure(model, arrays):
         unclear |= (run(exact, tokens, lengths, generating=True).gates != arrays["generate_gates"]).any()
     if unclear:
         raise SystemExit("float64 decides otherwise than float32: the case is not clear of rounding")
-    real = np.ones(tokens.shape, bool)
+    more = int(model.spec.cls_token)
+    real = np.ones((len(tokens), tokens.shape[1] + more), bool)
     if lengths is not None:
-        real = np.arange(tokens.shape[1]) < lengths[:, None]
+        real = np.arange(real.shape[1]) < lengths[:, None] + more
     free = run(low, tokens, lengths).gates
-    error = (run(low, tokens, lengths, forced=arrays["gates"]).logits.double() - truth.logits)[torch.from_numpy(real)]
+    error = (run(low, tokens, lengths, forced=arrays["gates"]).logits.double() - truth.logits)
+    error = error if model.spec.head == "pooled" else error[torch.from_numpy(real)]
     return {
         "f32_max_error": float(f"{np.abs(arrays['logits'] - truth.logits.numpy()).max():.3g}"),
         "bf16_rmse": float(f"{error.square().mean().sqrt():.4g}"),

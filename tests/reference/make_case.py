@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import bf16_error
 from rows import run
-from skiplayer import SkipLM, load_model, load_spec
+from skiplayer import SkipLM, Steps, load_model, load_spec
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 NEAR, GAP = 1e-4, 1e-3
@@ -43,14 +43,16 @@ def margins(pieces, generating=False):
     """Smallest distance of a score to what decides about it: its threshold, the k-th score, or the last slot of a group."""
     near = []
     for p, s, score, wanted in (router for piece in pieces for router in piece):
+        p = p.mean(-1) if p.dim() == 3 else p
         if s.router == "gumbel":
             near.append(float(score.abs().min()))
         elif s.router == "sigmoid" or (s.router == "topk" and generating):
             near.append(float((p - s.threshold).abs().min()))
         elif s.router == "topk":
-            k = max(1, int(np.ceil(s.density * p.shape[1])))
+            score = score.reshape(1, -1) if s.scope == "batch" else score
+            k = max(1, int(np.ceil(s.density * score.shape[1])))
             top = score.sort(dim=1, descending=True).values
-            near += [float((top[:, k - 1] - top[:, k]).min())] if k < p.shape[1] else []
+            near += [float((top[:, k - 1] - top[:, k]).min())] if k < score.shape[1] else []
         if s.group_size and s.overflow == "score" and score is not None:
             slots = int(np.ceil(s.group_size * s.density * s.capacity_factor))
             for row, want in zip(score, wanted):
@@ -68,18 +70,24 @@ def expert_margin(model):
 def continue_greedily(model, tokens, new):
     """(the `new` tokens that follow row 0, smallest margin of a score on the way, smallest lead of a chosen logit)."""
     row, near, gap = tokens[:1], 1.0, float("inf")
+    steps = [module for module in model.modules() if isinstance(module, Steps)]
+    for each in steps:
+        each.prompt = tokens.shape[1]
     for _ in range(new):
         ran = run(model, row, generating=True)
         best = ran.logits[0, -1].topk(2)
         near = min(near, margins(ran.pieces, True), expert_margin(model))
         gap = min(gap, float(best.values[0] - best.values[1]))
         row = torch.cat([row, best.indices[:1][None]], 1)
+    for each in steps:
+        each.prompt = None
     return row[0, tokens.shape[1]:], near, gap if new else None
 
 
 def evaluate(model, tokens, new, lengths=None):
     """All that a case stores of one run: arrays by file name, and the figures of case.json."""
-    tokens = torch.from_numpy(np.atleast_2d(tokens).astype(np.int64))
+    patches = model.spec.input == "patches"
+    tokens = torch.from_numpy(tokens if patches else np.atleast_2d(tokens).astype(np.int64))
     if lengths is not None:
         lengths = np.array(lengths, np.int32)
         tokens[torch.arange(tokens.shape[1]) >= torch.from_numpy(lengths)[:, None]] = 0
@@ -88,7 +96,7 @@ def evaluate(model, tokens, new, lengths=None):
     greedy, near, gap = continue_greedily(model, tokens if lengths is None else tokens[:, :lengths[0]], new)
     near = min(near, margins(ran.pieces), experts_near)
     arrays = {
-        "tokens": tokens.numpy().astype(np.int32),
+        **({"patches": tokens.numpy()} if patches else {"tokens": tokens.numpy().astype(np.int32)}),
         "logits": ran.logits.numpy(),
         "gates": ran.gates,
         "greedy": greedy.numpy().astype(np.int32),
@@ -101,11 +109,13 @@ def evaluate(model, tokens, new, lengths=None):
         if over.min() < 0:
             raise SystemExit("a capacity lets tokens execute that did not want to")
         arrays["overflow"] = over.sum((1, 2), dtype=np.int32)
-    if any(s.generate for s in skips):
+    if any(s.generate not in ("", "prefill") for s in skips):       # a prompt that is run as a whole decides as in training
         generated = run(model, tokens, lengths, generating=True)
         near = min(near, margins(generated.pieces, True))
         arrays |= {"generate_logits": generated.logits.numpy(), "generate_gates": generated.gates}
-    count = tokens.numel() if lengths is None else int(lengths.sum())
+    rows = len(tokens)
+    count = rows * tokens.shape[1] if lengths is None else int(lengths.sum())
+    count += rows * int(model.spec.cls_token)
     figures = {
         "nearest_score": near,
         "nearest_greedy_logit": gap,
@@ -123,6 +133,8 @@ def write(out, arrays, figures, model):
     """Writes the arrays and case.json, with the errors of the run measured against float64."""
     for name, array in arrays.items():
         np.save(out / f"{name}.npy", array)
+    if model.spec.head == "pooled":
+        figures = {"pool": model.spec.pool} | figures
     figures = figures | bf16_error.measure(model, arrays)
     (out / "case.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(out.name, json.dumps(figures))
@@ -136,7 +148,11 @@ def random_case(spec_path, out, *, batch=2, tokens=100, seed=0, new=0, dtype="bf
         model = SkipLM(spec).eval()
         init(model, seed * 1000 + attempt, dtype)
         rng = np.random.default_rng(seed * 1000 + attempt)
-        arrays, figures = evaluate(model, rng.integers(0, spec.vocab_size, (batch, tokens)), new, lengths)
+        if spec.input == "patches":
+            data = rng.standard_normal((batch, tokens, spec.patch_dim)).astype(np.float32)
+        else:
+            data = rng.integers(0, spec.vocab_size, (batch, tokens))
+        arrays, figures = evaluate(model, data, new, lengths)
         if decided(figures, near, gap):
             break
     else:

@@ -11,7 +11,7 @@ from skiplayer import Router
 @dataclass
 class Run:
     """What one run computes. Tensors are [..., B, T]; past the length of a row all is 0."""
-    logits: torch.Tensor                                # [B, T, V]
+    logits: torch.Tensor                                # [B, T, V], or [B, classes]
     gates: np.ndarray                                   # uint8 [R, B, T], 1 where the token executed
     wanted: np.ndarray                                  # uint8 [R, B, T], 1 where it would without a capacity
     pieces: list = field(default_factory=list)          # a list of (p, skip, score, wanted) of each router, one each piece
@@ -19,23 +19,29 @@ class Run:
 
 @torch.no_grad()
 def run(model, tokens, lengths=None, generating=False, forced=None):
-    """tokens int [B, T], lengths [B] or None, forced uint8 [R, B, T] or None: decisions to take."""
+    """tokens int [B, T] or patches float [B, T, P], lengths [B] or None, forced uint8 [R, B, T] or None: decisions to take.
+    A class token is a token of gates and decisions, and not of lengths."""
     tokens = torch.as_tensor(tokens)
-    b, t = tokens.shape
+    spec, more = model.spec, int(model.spec.cls_token)
+    b, t = len(tokens), tokens.shape[1] + more
+    shape = (b, spec.classes) if spec.head == "pooled" else (b, t, spec.vocab_size)
     routers = [m for m in model.modules() if isinstance(m, Router)]
-    out = Run(torch.zeros(b, t, model.spec.vocab_size, dtype=model.embed.weight.dtype),
+    out = Run(torch.zeros(shape, dtype=next(model.parameters()).dtype),
               *(np.zeros((len(routers), b, t), np.uint8) for _ in range(2)))
     for rows, batch in pieces(tokens, lengths):
-        n = batch.shape[1]
+        n = batch.shape[1] + more
         for i, router in enumerate(routers):
-            router.forced = None if forced is None else torch.from_numpy(forced[i, rows, :n]).expand(batch.shape)
+            router.forced = None if forced is None else torch.from_numpy(forced[i, rows, :n]).expand(len(batch), n)
         heard, hooks = listen(routers)
         logits, stats = model(batch, generating)
         for hook in hooks:
             hook.remove()
         # of a row that was repeated, the last
         kept = slice(None) if rows == slice(0, b) else slice(-1, None)
-        out.logits[rows, :n] = logits[kept]
+        if spec.head == "pooled":
+            out.logits[rows] = logits[kept]
+        else:
+            out.logits[rows, :n] = logits[kept]
         for i, (gate, _, _, _) in enumerate(stats):
             out.gates[i, rows, :n] = (gate > 0)[kept].numpy()
             out.wanted[i, rows, :n] = (heard[i] > 0)[kept].numpy()
@@ -51,7 +57,7 @@ def pieces(tokens, lengths):
     looks at the index, so row i is the last of i + 1 copies."""
     if lengths is None:
         return [(slice(0, len(tokens)), tokens)]
-    return [(slice(i, i + 1), tokens[i:i + 1, :n].repeat(i + 1, 1)) for i, n in enumerate(lengths) if n]
+    return [(slice(i, i + 1), tokens[i:i + 1, :n].repeat(i + 1, *[1] * (tokens.dim() - 1))) for i, n in enumerate(lengths) if n]
 
 
 def listen(routers):

@@ -35,6 +35,10 @@ class Skip:
     decider: list = field(default_factory=list)     # steps before the router's weight
     predictor: list = field(default_factory=list)   # steps of generate = "predictor"
     force_first: int = 0            # the first tokens of a sequence rank above all others
+    channels: bool = False          # highway, sigmoid, topk: a logit for each channel; the mean of their sigmoids decides
+    carry: str = "coupled"          # highway: coupled | own (the share of the stream has a weight of its own)
+    carry_bias: float = 0.0         # highway: taken from z, or added to what the share of the stream is made of
+    scope: str = "sequence"         # topk: sequence | batch (all rows compete)
     otherwise: list = field(default_factory=list)   # layers of the tokens that do not execute
     threshold: float = 0.5          # sigmoid router; topk with generate = "threshold"
     generate: str = ""              # topk: "threshold" replaces the selection when generating by sigma(z) >= threshold; "predictor": of another z
@@ -62,7 +66,8 @@ class Layer:
     rotary_dim: int = -1            # the first channels of a head that turn; -1: all
     scale: float = 0.0              # of q.k; 0: 1/sqrt(head_dim)
     softcap: float = 0.0            # c * tanh(score / c); 0: none
-    window: int = 0                 # positions in sight, the own included; 0: all
+    mask: str = ""                  # causal | full: later positions are in sight, too; empty: the model's
+    window: int = 0                 # positions in sight (on each side of the own), the own included; 0: all
     d_ff: int = 0
     activation: str = "gelu"        # gelu | gelu_erf | silu | relu | relu2 | swiglu | geglu
     experts: int = 0
@@ -94,9 +99,9 @@ class Block:
 @dataclass
 class Spec:
     name: str
-    vocab_size: int
     d_model: int
     max_positions: int
+    vocab_size: int = 0
     blocks: list[Block] = field(default_factory=list)
     norm: str = "rmsnorm"           # rmsnorm | layernorm
     norm_eps: float = 1e-5
@@ -109,6 +114,13 @@ class Spec:
     embed_scale: float = 1.0
     head_bias: bool = False
     logit_softcap: float = 0.0
+    mask: str = "causal"
+    input: str = "tokens"           # tokens | patches: float [B, T, patch_dim] in place of ids
+    patch_dim: int = 0
+    cls_token: bool = False         # a learned row in front of the patches, at position 0
+    head: str = "tokens"            # tokens | pooled: scores of each row of the batch, [B, classes]
+    pool: str = "mean"              # mean | first | last, behind the norm
+    classes: int = 0
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -129,6 +141,7 @@ def load_spec(path: str | Path) -> Spec:
         out.norms = out.norms or model.get("norms", "pre")
         if out.kind == "attention":
             out.bias = out.bias or "none"
+            out.mask = out.mask or model.get("mask", "causal")
             out.rope_theta = out.rope_theta or model.get("rope_theta", Spec.rope_theta)
             out.rope_scaling = out.rope_scaling or model.get("rope_scaling")
             out.kv_heads = out.kv_heads or out.heads
@@ -214,7 +227,7 @@ class SubLayer(nn.Module):
 
 
 class Attention(SubLayer):
-    """Causal self-attention. A token may see the keys and values of every earlier token
+    """Self-attention, causal or of the whole row. A token may see the keys and values of every earlier token
     (kv = "all") or of the executed ones only (kv = "active", through `visible`)."""
 
     def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
@@ -250,9 +263,9 @@ class Attention(SubLayer):
         if cfg.softcap:
             score = cfg.softcap * torch.tanh(score / cfg.softcap)
         back = pos[:, None] - pos[None, :]
-        mask = (back >= 0)[None, None]
+        mask = ((back >= 0) | (cfg.mask == "full"))[None, None]
         if cfg.window:
-            mask = mask & (back < cfg.window)
+            mask = mask & (back.abs() < cfg.window)
         if visible is not None:
             mask = mask & visible[:, None, None, :]
         score = score.masked_fill(~mask, float("-inf"))
@@ -411,7 +424,7 @@ class Steps(nn.Module):
 
     def __init__(self, spec: Spec, steps: list):
         super().__init__()
-        self.steps, self.width = steps, spec.d_model
+        self.steps, self.width, self.prompt = steps, spec.d_model, None     # prompt: how many tokens it has, while generating
         for i, step in enumerate(steps):
             module = nn.Module()
             if "linear" in step:
@@ -434,6 +447,9 @@ class Steps(nn.Module):
                 x = F.linear(x, wide(module.weight), wide(module.bias) if module.bias is not None else None)
             elif "norm" in step:
                 x = module(x)
+            elif "pool" in step:
+                seen = x[:, :self.prompt] if self.prompt else x    # one decision for all tokens of a sequence
+                x = seen.mean(1, keepdim=True).expand_as(x)
             else:
                 x = FUNCTIONS[step["activation"]](x)
         return x
@@ -451,12 +467,14 @@ class Router(nn.Module):
         self.cfg = cfg
         self.noise = 1.0                         # scale of the Gumbel noise in training; anneal to 0 to polarise
         self.forced = None                       # [B, T] in {0, 1}: decisions taken elsewhere, replayed here
-        rows = 2 if cfg.router == "gumbel" else 1
+        rows = spec.d_model if cfg.channels else 2 if cfg.router == "gumbel" else 1
         if cfg.router not in WEIGHTLESS:
             self.steps = Steps(spec, cfg.decider)
             self.weight = nn.Parameter(torch.zeros(rows, self.steps.width))
             if cfg.bias:
                 self.bias = nn.Parameter(torch.zeros(rows))
+        if cfg.carry == "own":
+            self.carry = nn.Linear(self.steps.width, rows, bias=cfg.bias)
         if cfg.generate == "predictor":
             self.predictor = nn.Module()
             self.predictor.steps = Steps(spec, cfg.predictor)
@@ -466,6 +484,7 @@ class Router(nn.Module):
         """x [B, T, D], tokens [B, T] -> (gate [B, T] in {0, 1}, p [B, T] the probability of executing, score [B, T] or None).
         In training, gate carries the straight-through gradient of the (noisy) probability."""
         cfg, (b, t, _) = self.cfg, x.shape
+        forced = (torch.arange(t) < cfg.force_first).expand(b, t)
         if cfg.router in WEIGHTLESS:
             p = torch.full((b, t), {"always": 1.0, "never": 0.0}.get(cfg.router, cfg.density))
             if cfg.router == "random":
@@ -474,9 +493,9 @@ class Router(nn.Module):
                 hard = hash_gate(tokens, cfg, block_index)
             else:
                 hard = p.clone()
-            return apply_capacity(hard, p, cfg), p, None
-        forced = (torch.arange(t) < cfg.force_first).expand(b, t)
-        logit = F.linear(wide(self.steps(x)), wide(self.weight), wide(self.bias) if cfg.bias else None)
+            return apply_capacity(hard.masked_fill(forced, 1.0), p, cfg), p, None
+        before = wide(self.steps(x))
+        logit = F.linear(before, wide(self.weight), wide(self.bias) if cfg.bias else None)
         if cfg.router == "gumbel":
             score = logit[..., 1] - logit[..., 0]
             p = soft = score.sigmoid()
@@ -487,16 +506,28 @@ class Router(nn.Module):
                 soft = (noisy[..., 1] - noisy[..., 0]).sigmoid()
                 hard = (noisy[..., 1] >= noisy[..., 0]).float()
         else:
-            score = logit[..., 0]
-            p = soft = score.sigmoid()
-            if cfg.router == "highway":
-                return soft, p, None                                     # has no decision to replay
+            if cfg.router == "highway":                                  # has no decision to replay
+                if cfg.carry == "own":
+                    c = F.linear(before, wide(self.carry.weight), wide(self.carry.bias) if cfg.bias else None)
+                    self.shares = logit.sigmoid(), (c + cfg.carry_bias).sigmoid()
+                else:
+                    branch = (logit - cfg.carry_bias if cfg.carry_bias else logit).sigmoid()
+                    self.shares = branch, 1 - branch
+                return self.shares[0][..., 0], self.shares[0][..., 0], None
+            if cfg.channels:                                             # a probability for each channel, whose mean decides
+                p = logit.sigmoid()
+                score = soft = p.mean(-1)
+            else:
+                score = logit[..., 0]
+                p = soft = score.sigmoid()
             if cfg.router == "topk" and not (generating and cfg.generate):
                 if generating:
                     raise ValueError("top-k looks at the future: generation needs generate = threshold or predictor")
-                k = max(1, math.ceil(cfg.density * t))                   # expert choice over each sequence
-                order = score.masked_fill(forced, float("inf")).sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier token on ties
-                hard = torch.zeros_like(soft).scatter_(1, order, 1.0)
+                ranked = score.masked_fill(forced, float("inf"))
+                ranked = ranked.reshape(1, -1) if cfg.scope == "batch" else ranked
+                k = max(1, math.ceil(cfg.density * ranked.shape[1]))     # expert choice over each sequence, or over the batch
+                order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier row, then the earlier token on ties
+                hard = torch.zeros_like(ranked).scatter_(1, order, 1.0).reshape(b, t)
             else:
                 chance = soft
                 if generating and cfg.generate == "predictor":
@@ -625,7 +656,7 @@ class SkipBlock(nn.Module):
         y = weighted(x, y, before, score if skip.gate == "raw" else p, skip)
         decided = (gate, p, skip, score)
         if not skip.otherwise:
-            return mix(x, y, gate, skip), decided
+            return mix(x, y, gate, skip, getattr(router, "shares", None)), decided
         if skip.combine == "sum":
             light, _ = self.body(x, pos, None, None, other, skip.otherwise, parallel=False)
             return torch.where((gate > 0)[..., None], light + (y - x), light), decided
@@ -642,18 +673,25 @@ def weighted(x, y, before, w, skip: Skip):
         return y
     if skip.gate == "binary":
         return x + y
-    w = w.to(x.dtype)[..., None] * skip.gate_factor
+    w = column(w, x) * skip.gate_factor
     if skip.combine == "add":
         return x + w * y
     start = before if skip.gate == "scaled_last" else x
     return start + w * (y - start)
 
 
-def mix(x, y, gate, skip: Skip):
-    """Combine the executed branch y with the residual x under the gate. A skipped row keeps its very bytes."""
-    g = gate.to(x.dtype)[..., None]
+def column(w, x):
+    """A number for each row [B, T], or for each of its channels [B, T, D], to multiply a stream with."""
+    return (w[..., None] if w.dim() == 2 else w).to(x.dtype)
+
+
+def mix(x, y, gate, skip: Skip, shares=None):
+    """Combine the executed branch y with the residual x under the gate, or by the shares of a highway. A skipped row keeps its
+    very bytes."""
     if skip.router == "highway":
-        return g * y + (1 - g) * x
+        branch, rest = (share.to(x.dtype) for share in shares)
+        return branch * y + rest * x
+    g = column(gate, x)
     if g.requires_grad:                                  # the straight-through path: value y or x, gradient of both
         return torch.where(g > 0, y, x) + (g - g.detach()) * (y - x)
     return torch.where(g > 0, y, x)
@@ -663,21 +701,34 @@ class SkipLM(nn.Module):
     def __init__(self, spec: Spec):
         super().__init__()
         self.spec = spec
-        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        if spec.input == "tokens":
+            self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        else:
+            self.patch_embed = nn.Linear(spec.patch_dim, spec.d_model)
+        if spec.cls_token:
+            self.cls = nn.Embedding(1, spec.d_model)
         if spec.positions == "learned":
             self.positions = nn.Embedding(spec.max_positions, spec.d_model)
         self.blocks = nn.ModuleList(SkipBlock(spec, b, i) for i, b in enumerate(spec.blocks))
         self.norm = Norm(spec)
-        if not spec.tie_embeddings:
+        if spec.head == "pooled":
+            self.head = nn.Linear(spec.d_model, spec.classes, bias=spec.head_bias)
+        elif not spec.tie_embeddings:
             self.lm_head = nn.Linear(spec.d_model, spec.vocab_size, bias=spec.head_bias)
         elif spec.head_bias:
             self.lm_head = nn.Module()
             self.lm_head.bias = nn.Parameter(torch.zeros(spec.vocab_size))
 
     def forward(self, tokens, generating=False):
-        """tokens [B, T] int -> (logits [B, T, V], one (gate, p, skip, score) per router, in model order)."""
-        pos = torch.arange(tokens.shape[1])
-        x = self.embed(tokens)
+        """tokens [B, T] int, or patches -> (logits [B, T, V] or [B, classes], one (gate, p, skip, score) per router, in
+        model order)."""
+        if self.spec.input == "tokens":
+            x = self.embed(tokens)
+        else:
+            x = self.patch_embed(tokens.to(self.patch_embed.weight.dtype))
+        if self.spec.cls_token:
+            x = torch.cat([self.cls.weight.expand(len(x), 1, -1), x], 1)
+        pos = torch.arange(x.shape[1])
         if self.spec.embed_scale != 1.0:
             x = x * self.spec.embed_scale
         if self.spec.positions == "learned":
@@ -687,6 +738,9 @@ class SkipLM(nn.Module):
             x, s = block(x, pos, tokens, generating)
             stats += s
         x = self.norm(x)
+        if self.spec.head == "pooled":
+            rows = {"first": x[:, 0], "last": x[:, -1], "mean": x.mean(1)}
+            return self.head(rows[self.spec.pool]), stats
         w = self.embed.weight if self.spec.tie_embeddings else self.lm_head.weight
         logits = F.linear(x, w, self.lm_head.bias if self.spec.head_bias else None)
         cap = self.spec.logit_softcap

@@ -36,6 +36,9 @@ pub const SCORE: &str = "score";
 
 /// The function that a model generates with, if it is not [`SCORE`].
 pub const GENERATE: &str = "generate";
+/// What names of states begin with that hold what later tokens keep of their prompt: the step that begins a sequence has to
+/// have all of it.
+pub const PROMPT_STATES: &str = "prompt.";
 
 /// The function that goes on with sequences whose earlier tokens are in the caches.
 pub const STEP: &str = "step";
@@ -381,6 +384,20 @@ pub enum Head {
     Tokens,
     /// Rows of its stream.
     Rows,
+    /// Scores of a sequence: each of its rows has some, and those of one count.
+    Pooled(Pool),
+}
+
+/// What of a sequence is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pool {
+    /// The mean of its rows, which each of them has.
+    Mean,
+    /// Its first row.
+    First,
+    /// Its last row.
+    Last,
 }
 
 /// One function: its interface, its buffers, and the kernel runs that compute it.
@@ -395,6 +412,9 @@ pub struct Function {
     pub vocab_size: u32,
     /// What the logits are.
     pub head: Head,
+    /// Each sequence begins with a row of no meaning, in whose place the class token stands.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub class_token: bool,
     /// Columns of the logits.
     pub logits: u32,
     /// Arena bytes that do not depend on the bound.

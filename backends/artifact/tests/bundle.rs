@@ -70,6 +70,7 @@ fn bundle() -> Bundle {
         max_positions: 50,
         vocab_size: 10,
         head: Head::Tokens,
+        class_token: false,
         logits: 10,
         fixed_bytes: 512,
         row_bytes: 52,

@@ -93,6 +93,16 @@ fn decide(
             let flag = e.load_flag(address, DType::U8);
             e.ins().icmp_imm_u(IntCC::Equal, flag, 0)
         }
+        Select::WithFirst { chosen, positions, first } => {
+            let chosen = e.pointer(*chosen, DType::U8)?;
+            let address = e.element(chosen, row, 1);
+            let flag = e.load_flag(address, DType::U8);
+            let is_chosen = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+            let position = e.load_index(*positions, row)?;
+            let first = e.int(i64::from(*first));
+            let is_first = e.ins().icmp(IntCC::UnsignedLessThan, position, first);
+            e.ins().bor(is_chosen, is_first)
+        }
         Select::Ranked(ranked) => {
             let (flag, state) = ranked::decide(e, ranked, (row, n_rows), ranked::State::of(state)?)?;
             return Ok((flag, state.values().to_vec()));

@@ -89,7 +89,10 @@ fn args<const N: usize>(values: [Value; N]) -> [BlockArg; N] {
 
 /// Sequence and group of a row.
 fn segment_of(e: &mut Emitter<'_>, ranked: &Ranked, row: Value) -> Result<(Value, Value), Fault> {
-    let sequence = e.load_index(ranked.sequences, row)?;
+    let sequence = match ranked.sequences {
+        Some(sequences) => e.load_index(sequences, row)?,
+        None => e.int(0),
+    };
     let group = match ranked.segment {
         Segment::Sequence => e.int(0),
         Segment::Group { size: 0, .. } => return Err(Fault::Malformed("a group of no rows".to_owned())),

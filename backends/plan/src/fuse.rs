@@ -362,6 +362,10 @@ impl Ctx<'_> {
                 nth(1).for_each(|positions| self.want(positions));
                 nth(0).collect()
             }
+            OpKind::Elementwise(Elementwise::ClassToken) => {
+                nth(2).for_each(|positions| self.want(positions));
+                nth(0).collect()
+            }
             OpKind::Elementwise(_) => operands.to_vec(),
             // Never in a group of several.
             OpKind::Input | OpKind::Constant(_) | OpKind::View(_) | OpKind::Rope(_) => Vec::new(),

@@ -582,6 +582,15 @@ pub enum Select {
     },
     /// Those that are not in another set: `u8`, one column, not 0 where the row is in it.
     NotIn(Slot),
+    /// Those that are in another set or at a position before `first`.
+    WithFirst {
+        /// `u8`, one column, not 0 where the row is in the other set.
+        chosen: Slot,
+        /// `u32`, one column.
+        positions: View,
+        /// How many positions of each sequence.
+        first: u32,
+    },
     /// Those that take part and that rank among the first of their segment.
     Ranked(Ranked),
 }
@@ -593,8 +602,9 @@ pub enum Select {
 pub struct Ranked {
     /// Which rows take part.
     pub among: Candidates,
-    /// Sequence of each row: `u32`, one column.
-    pub sequences: View,
+    /// Sequence of each row: `u32`, one column. Without it all rows are of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequences: Option<View>,
     /// What shares the places that are kept.
     pub segment: Segment,
     /// Which candidates come first.
@@ -793,6 +803,9 @@ impl Kernel {
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),
             Body::Compact(Compact { select: Select::Random { .. }, .. }) => "compact_random".to_owned(),
             Body::Compact(Compact { select: Select::NotIn(_), .. }) => "compact_not_in".to_owned(),
+            Body::Compact(Compact { select: Select::WithFirst { .. }, .. }) => {
+                "compact_with_first".to_owned()
+            }
             Body::Compact(Compact { select: Select::Ranked(ranked), .. }) => ranked.describe(),
             Body::Pending(_) => "pending".to_owned(),
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
@@ -832,9 +845,10 @@ impl Ranked {
             RankOrder::Position => "first",
             RankOrder::Score(_) => "best",
         };
-        let segment = match self.segment {
-            Segment::Sequence => "sequence",
-            Segment::Group { .. } => "group",
+        let segment = match (self.segment, self.sequences) {
+            (Segment::Sequence, None) => "batch",
+            (Segment::Sequence, Some(_)) => "sequence",
+            (Segment::Group { .. }, _) => "group",
         };
         let going_on = match self.keep {
             Keep::Left { .. } => "_going_on",

@@ -54,7 +54,7 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
     for (idx, row_offset) in rows {
         buffers[idx].storage = Storage::Step(ArenaPlace { fixed_offset: fixed_bytes, row_offset });
     }
-    let Options { max_tokens, max_positions, vocab_size, head, logits, .. } = *options;
+    let Options { max_tokens, max_positions, vocab_size, head, class_token, logits, .. } = *options;
     let most = MEMORY_LIMIT.saturating_sub(fixed_bytes) / row_bytes.max(1) / u64::from(BOUND_UNIT)
         * u64::from(BOUND_UNIT);
     if u64::from(max_tokens) > most {
@@ -67,6 +67,7 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
         max_positions,
         vocab_size,
         head,
+        class_token,
         logits,
         fixed_bytes,
         row_bytes,

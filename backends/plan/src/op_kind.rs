@@ -40,10 +40,14 @@ pub(crate) enum Constant {
     Weight,
     /// So many tensors, one below the other.
     Stack { count: u32 },
+    /// The same number everywhere.
+    Fill { value: F64 },
     /// Some rows of a weight.
     Rows { start: u32, len: u32 },
     /// A weight times a gain.
     FoldGain,
+    /// A weight times the one before it.
+    FoldLinear,
     /// A gain and this.
     OffsetGain { by: F64 },
 }
@@ -88,12 +92,14 @@ pub(crate) enum Elementwise {
     Binary(Binary),
     /// A vector is added to every row.
     Bias,
-    /// Every row is multiplied by a number of its own.
+    /// Every row is multiplied by a number of its own, or every element is.
     RowScale,
     /// The element in f32, as it is in the kernel.
     Widen,
     /// Scores, above all at the positions before this one.
     ForceFirst { first: u32 },
+    /// One row in place of those at position 0.
+    ClassToken,
 }
 
 /// Which kernel.
@@ -144,6 +150,8 @@ pub(crate) enum Route {
     Best { group_size: u32, slots: u32 },
     /// The tokens that another set leaves out.
     Complement,
+    /// Those of another set, and the first of each sequence.
+    WithFirst { first: u32 },
     /// Rows of a cache that wait for this router.
     Pending { router: u32 },
 }
@@ -173,7 +181,9 @@ impl OpKind {
             Op::Input { .. } => OpKind::Input,
             Op::Weight { .. } => OpKind::Constant(Constant::Weight),
             Op::WeightStack { count, .. } => OpKind::Constant(Constant::Stack { count }),
+            Op::Fill { value, .. } => OpKind::Constant(Constant::Fill { value }),
             Op::WeightRows { start, len } => OpKind::Constant(Constant::Rows { start, len }),
+            Op::FoldLinear {} => OpKind::Constant(Constant::FoldLinear),
             Op::FoldGain {} => OpKind::Constant(Constant::FoldGain),
             Op::OffsetGain { by } => OpKind::Constant(Constant::OffsetGain { by }),
             Op::Slice { start, .. } => OpKind::View(View::Columns { start }),
@@ -197,7 +207,7 @@ impl OpKind {
             Op::Unary(function) => OpKind::Elementwise(Elementwise::Unary(function)),
             Op::Binary(function) => OpKind::Elementwise(Elementwise::Binary(function)),
             Op::AddBias {} => OpKind::Elementwise(Elementwise::Bias),
-            Op::ScaleRows {} => OpKind::Elementwise(Elementwise::RowScale),
+            Op::ScaleRows {} | Op::ScaleElements {} => OpKind::Elementwise(Elementwise::RowScale),
             Op::Rope { heads, theta, turned, scaling } => {
                 OpKind::Rope(Rope { heads, turned, frequencies: Frequencies { theta, scaling } })
             }
@@ -228,7 +238,9 @@ impl OpKind {
             }
             Op::Widen {} => OpKind::Elementwise(Elementwise::Widen),
             Op::ForceFirst { first } => OpKind::Elementwise(Elementwise::ForceFirst { first }),
+            Op::ClassToken {} => OpKind::Elementwise(Elementwise::ClassToken),
             Op::Complement { .. } => OpKind::Route(Route::Complement),
+            Op::WithFirst { first, .. } => OpKind::Route(Route::WithFirst { first }),
             Op::Pending { router, .. } => OpKind::Route(Route::Pending { router }),
             Op::StoreRows {} => OpKind::Update(Update::StoreRows),
             Op::AddRows {} => OpKind::Update(Update::AddRows),
@@ -266,7 +278,8 @@ impl Elementwise {
             Elementwise::Bias
             | Elementwise::RowScale
             | Elementwise::Widen
-            | Elementwise::ForceFirst { .. } => false,
+            | Elementwise::ForceFirst { .. }
+            | Elementwise::ClassToken => false,
         }
     }
 }

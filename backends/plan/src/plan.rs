@@ -24,6 +24,8 @@ pub struct Options {
     pub vocab_size: u32,
     /// What the logits are.
     pub head: Head,
+    /// A class token stands in front of each sequence.
+    pub class_token: bool,
     /// Columns of the logits.
     pub logits: u32,
 }
@@ -100,6 +102,11 @@ pub enum ConstantSource {
         block: u32,
         /// Rows.
         n_ids: u32,
+    },
+    /// 1 at position 0, and 0 at all others, `[positions, 1]`.
+    Beginning {
+        /// Rows.
+        positions: u32,
     },
     /// `sin` of [`Frequencies::angle`], `[positions, half]`.
     RopeSin {

@@ -368,6 +368,9 @@ impl Display for InKernel<'_, Compact> {
                 write!(f, "{}) < {limit}", InKernel(kernel, ids))?;
             }
             Select::NotIn(mask) => write!(f, "that are not in {}", slot(mask))?,
+            Select::WithFirst { chosen, positions, first } => {
+                write!(f, "in {} or at {} < {first}", slot(chosen), InKernel(kernel, positions))?
+            }
             Select::Ranked(ranked) => write!(f, "{}", InKernel(kernel, ranked))?,
         }
         writeln!(f, ", or {} if {}", slot(forced), slot(use_forced))
@@ -395,7 +398,10 @@ impl Display for InKernel<'_, Ranked> {
         if let Segment::Group { positions, size } = segment {
             write!(f, " in each {size} positions {}", InKernel(kernel, positions))?;
         }
-        write!(f, " of each sequence {}", InKernel(kernel, sequences))
+        match sequences {
+            Some(sequences) => write!(f, " of each sequence {}", InKernel(kernel, sequences)),
+            None => write!(f, " of the batch"),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) const MAX_STEPS: usize = 64;
 /// bf16 terms of a weight whose products are as accurate as those of the weight in f32: three times eight bits.
 pub const BF16_TERMS: u32 = 3;
 
-/// One step. A recipe begins with a tensor, and each step changes what there is so far: a matrix `[rows, cols]`.
+/// One step. A recipe begins with a tensor or a fill, and each step changes what there is so far: a matrix `[rows, cols]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RecipeStep {
@@ -24,6 +24,15 @@ pub enum RecipeStep {
         /// Its name.
         name: String,
         /// Its columns; a vector is one row.
+        cols: u32,
+    },
+    /// The same number everywhere: the first step, and no other.
+    Fill {
+        /// The number.
+        value: F64,
+        /// How many rows.
+        rows: u32,
+        /// Their columns.
         cols: u32,
     },
     /// The steps before this one for each of so many tensors, whose numbers stand for the `*` in the name of the first step; one
@@ -39,6 +48,11 @@ pub enum RecipeStep {
         /// What is added to each of its elements first.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offset: Option<F64>,
+    },
+    /// Times the matrix that this recipe makes, as the weights of two matmuls in a row become one.
+    FoldLinear {
+        /// Makes the weight of the first of them.
+        before: Vec<RecipeStep>,
     },
     /// Each element and this number.
     Offset {
@@ -101,18 +115,34 @@ pub fn elements<N: Element>(
 
 /// What a recipe makes that has no stack.
 fn of_one<N: Element>(recipe: &[RecipeStep], weight: &dyn Fn(&str) -> Option<Vec<N>>) -> Option<Vec<N>> {
-    let (RecipeStep::Weight { name, cols }, steps) = recipe.split_first()? else { return None };
-    let (mut data, mut cols) = (weight(name)?, *cols as usize);
+    let (first, steps) = recipe.split_first()?;
+    let (mut data, mut cols) = match first {
+        RecipeStep::Weight { name, cols } => (weight(name)?, *cols as usize),
+        RecipeStep::Fill { value, rows, cols } => {
+            let size = (*rows as usize).checked_mul(*cols as usize)?;
+            (vec![N::from_f64(value.0); size], *cols as usize)
+        }
+        _ => return None,
+    };
     if cols == 0 || !data.len().is_multiple_of(cols) {
         return None;
     }
     for step in steps {
         match step {
-            RecipeStep::Weight { .. } | RecipeStep::Stacked { .. } => return None,
+            RecipeStep::Weight { .. } | RecipeStep::Fill { .. } | RecipeStep::Stacked { .. } => return None,
             RecipeStep::FoldGain { gain, offset } => {
                 let mut gain = weight(gain).filter(|gain| gain.len() == cols)?;
                 offset.iter().for_each(|by| add(&mut gain, *by));
                 functions::fold_gain(&mut data, &gain);
+            }
+            RecipeStep::FoldLinear { before } => {
+                let before = of_one(before, weight)?;
+                if !before.len().is_multiple_of(cols) {
+                    return None;
+                }
+                let width = before.len() / cols;
+                data = functions::fold_linear(&data, &before, (cols, width));
+                cols = width;
             }
             RecipeStep::Offset { by } => add(&mut data, *by),
             RecipeStep::Rows { start, len } => {
@@ -205,19 +235,27 @@ fn bf16_term<N: Element>(x: N, term: u32) -> N {
 }
 
 /// The tensors that a recipe takes from the weights file.
-pub fn tensors(recipe: &[RecipeStep]) -> impl Iterator<Item = &str> {
-    recipe.iter().filter_map(|step| match step {
-        RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name, .. } => Some(name.as_str()),
-        RecipeStep::Rows { .. }
-        | RecipeStep::Offset { .. }
-        | RecipeStep::Stacked { .. }
-        | RecipeStep::Term { .. }
-        | RecipeStep::Levels
-        | RecipeStep::Scales
-        | RecipeStep::Transpose
-        | RecipeStep::Panels { .. }
-        | RecipeStep::Swizzled { .. } => None,
-    })
+pub fn tensors(recipe: &[RecipeStep]) -> Vec<&str> {
+    let mut names = Vec::new();
+    for step in recipe {
+        match step {
+            RecipeStep::Weight { name, .. } | RecipeStep::FoldGain { gain: name, .. } => {
+                names.push(name.as_str())
+            }
+            RecipeStep::FoldLinear { before } => names.extend(tensors(before)),
+            RecipeStep::Fill { .. }
+            | RecipeStep::Rows { .. }
+            | RecipeStep::Offset { .. }
+            | RecipeStep::Stacked { .. }
+            | RecipeStep::Term { .. }
+            | RecipeStep::Levels
+            | RecipeStep::Scales
+            | RecipeStep::Transpose
+            | RecipeStep::Panels { .. }
+            | RecipeStep::Swizzled { .. } => {}
+        }
+    }
+    names
 }
 
 /// A human-readable name, such as `q.weight·norm.weight`.
@@ -226,9 +264,11 @@ pub(crate) fn describe(recipe: &[RecipeStep]) -> String {
     for step in recipe {
         match step {
             RecipeStep::Weight { name, .. } => text.push_str(name),
+            RecipeStep::Fill { value, rows, cols } => text.push_str(&format!("{rows}x{cols} of {value}")),
             RecipeStep::FoldGain { gain, offset: None } => text.push_str(&format!("·{gain}")),
             RecipeStep::FoldGain { gain, offset: Some(by) } => text.push_str(&format!("·({gain} + {by})")),
             RecipeStep::Stacked { count } => text.push_str(&format!(" for {count}")),
+            RecipeStep::FoldLinear { before } => text.push_str(&format!("·({})", describe(before))),
             RecipeStep::Offset { by } => text.push_str(&format!(" + {by}")),
             RecipeStep::Rows { start, len } => text.push_str(&format!("[{start}, {len} rows]")),
             RecipeStep::Term { term } => text.push_str(&format!(" term {term}")),
@@ -272,6 +312,11 @@ mod tests {
         assert_eq!(made(&[named("b"), RecipeStep::Transpose, gain()]), [30.0, -5.0, 40.0, -6.0]);
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
         assert_eq!(describe(&[named("b"), gain()]), "b·g");
+        let both = [named("b"), RecipeStep::FoldLinear { before: vec![named("b"), gain()] }];
+        assert_eq!(made(&both), [290.0, -40.0, 450.0, -56.0].map(|x: f64| x));
+        assert_eq!((describe(&both), tensors(&both)), ("b·(b·g)".to_owned(), vec!["b", "b", "g"]));
+        let ones = RecipeStep::Fill { value: F64::from(1.0), rows: 2, cols: 1 };
+        assert_eq!(made(&[named("b"), RecipeStep::FoldLinear { before: vec![ones] }]), [7.0, 11.0]);
     }
 
     #[test]

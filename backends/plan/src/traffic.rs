@@ -488,6 +488,10 @@ impl Found<'_> {
                 std::iter::once(ids).chain(sequences).for_each(|view| self.read(view, 1));
             }
             Select::NotIn(mask) => self.read(dense(mask), 1),
+            Select::WithFirst { chosen, positions, .. } => {
+                self.read(dense(chosen), 1);
+                self.read(positions, 1);
+            }
             Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.whole(compact.use_forced, 1);
@@ -537,7 +541,7 @@ impl Found<'_> {
         if let Candidates::Masked(mask) = ranked.among {
             self.read(dense(mask), 1);
         }
-        self.read(ranked.sequences, 1);
+        ranked.sequences.into_iter().for_each(|sequences| self.read(sequences, 1));
         if let Segment::Group { positions, .. } = ranked.segment {
             self.read(positions, 1);
         }

@@ -3,8 +3,10 @@
 //! Inside, all sequences of a batch stand one after the other, without padding. [`Grid`] is the shape in which users
 //! give and get arrays, `[batch, tokens]` with rows filled up to the longest.
 
+use std::ops::Range;
+
 use skipc_artifact::interface::{ROWS, Role, RouterPorts};
-use skipc_artifact::program::{Buffer, Function};
+use skipc_artifact::program::{Buffer, Function, Head, Pool};
 
 use crate::error::Error;
 
@@ -24,7 +26,7 @@ pub struct Batch {
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
-    /// `[n_tokens, columns of the logits]`, row by row.
+    /// `[n_tokens, columns of the logits]`, row by row; [`Outputs::take_logits`] says which rows count.
     pub logits: Vec<f32>,
     /// `[routers][n_tokens]`, in model order: 1 where the token executed.
     pub gates: Vec<Vec<u8>>,
@@ -35,6 +37,27 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    /// The logits in the shape in which users get them: `[batch, tokens, columns]` with zeros as padding, or, where sequences
+    /// are scored as a whole, `[batch, columns]`, zeros for one without tokens. Takes them out of the result.
+    #[must_use]
+    pub fn take_logits(&mut self, function: &Function, grid: &Grid) -> (Vec<u64>, Vec<f32>) {
+        let (batch, cols) = (grid.lengths.len() as u64, function.logits as usize);
+        let logits = std::mem::take(&mut self.logits);
+        let Head::Pooled(pool) = function.head else {
+            let is_full = grid.lengths.iter().all(|length| *length as usize == grid.width);
+            let logits = if is_full { logits } else { grid.unpack(&logits, cols) };
+            return (vec![batch, grid.width as u64, cols as u64], logits);
+        };
+        let mut pooled = Vec::with_capacity(grid.lengths.len() * cols);
+        for rows in grid.rows() {
+            match pooled_row(pool, &rows) {
+                Some(row) => pooled.extend_from_slice(&logits[row * cols..][..cols]),
+                None => pooled.resize(pooled.len() + cols, 0.0),
+            }
+        }
+        (vec![batch, cols as u64], pooled)
+    }
+
     /// Looks for logits that are no numbers, in sequences of these lengths.
     ///
     /// # Errors
@@ -51,6 +74,16 @@ impl Outputs {
             (sequence, position) = (sequence + 1, position - length as usize);
         }
         Err(Error::NonFinite { sequence, position, value: self.logits[at] })
+    }
+}
+
+/// The row whose scores are those of a sequence of these rows; none if it has none.
+#[must_use]
+pub fn pooled_row(pool: Pool, rows: &Range<usize>) -> Option<usize> {
+    match pool {
+        // Each row has those of the mean.
+        Pool::Mean | Pool::First => rows.clone().next(),
+        Pool::Last => rows.clone().next_back(),
     }
 }
 
@@ -213,6 +246,15 @@ impl Grid {
     pub fn pack_rows<'a, T: Copy>(&'a self, array: &'a [T], size: usize) -> impl Iterator<Item = T> + 'a {
         let rows = array.chunks((self.width * size).max(1)).zip(&self.lengths);
         rows.flat_map(move |(row, &length)| row.iter().take(length as usize * size).copied())
+    }
+
+    /// Where the tokens of each sequence lie among those of all.
+    pub fn rows(&self) -> impl Iterator<Item = Range<usize>> {
+        self.lengths.iter().scan(0, |end, &length| {
+            let begin = *end;
+            *end += length as usize;
+            Some(begin..*end)
+        })
     }
 
     /// The inverse of [`Grid::pack`] for elements of `size` numbers each, with zeros as padding.

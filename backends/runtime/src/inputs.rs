@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use skipc_artifact::manifest::Manifest;
+use skipc_artifact::program::Function;
 use skipc_artifact::section::ContentHash;
 
 use crate::arrays;
-use crate::batch::{Batch, Grid};
+use crate::batch::{Batch, Grid, row_columns};
 use crate::error::Error;
 use crate::file::read_limited;
 use crate::npy::{self, FloatArray, IntArray};
@@ -103,6 +104,26 @@ impl Sequences {
         let tokens: Vec<i64> = grid.pack(&array.data).collect();
         let tokens = to_u32(path, &tokens, u64::from(u32::MAX), "a token id".into())?;
         Ok(Self { grid, tokens, rows: Vec::new() })
+    }
+
+    /// With a row for the class token in front of each sequence, if the function has one: it counts as a token.
+    #[must_use]
+    pub fn for_function(mut self, function: &Function) -> Self {
+        let cols = row_columns(function).unwrap_or(0) as usize;
+        let n_rows: usize = self.grid.lengths.iter().map(|&length| length as usize).sum();
+        // Other rows than the function takes are refused as they are.
+        if !function.class_token || self.rows.len() != n_rows * cols {
+            return self;
+        }
+        let mut rows = Vec::with_capacity((n_rows + self.grid.lengths.len()) * cols);
+        for of_sequence in self.grid.rows() {
+            rows.resize(rows.len() + cols, 0.0);
+            rows.extend_from_slice(&self.rows[of_sequence.start * cols..of_sequence.end * cols]);
+        }
+        self.rows = rows;
+        self.grid.lengths.iter_mut().for_each(|length| *length += 1);
+        self.grid.width += 1;
+        self
     }
 
     /// A batch of them, with decisions to replay if there are any.

@@ -248,7 +248,7 @@ pub fn self_test(model: &Model, device: Device, options: Options) -> Result<Vec<
         let answers = KnownAnswers::decode(model.artifact().section(&name, SectionKind::KnownAnswer)?)?;
         verdicts.extend(answers.run(&mut session)?);
         // Steps decide as what generates does, which is another function only where scoring looks ahead.
-        let is_causal = function == GENERATE || !module.program().functions.contains_key(GENERATE);
+        let is_causal = function == GENERATE || model.artifact().manifest().promises.causal;
         if is_causal && module.program().functions.contains_key(STEP) {
             verdicts.extend(answers.run_in_steps(&module)?);
         }

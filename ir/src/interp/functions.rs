@@ -145,6 +145,17 @@ pub fn fold_gain<N: Number>(rows: &mut [N], gain: &[N]) {
     }
 }
 
+/// `weight · before` of `[o, inner]` and `[inner, cols]`, row by row; sums are wide and rounded once.
+pub fn fold_linear<N: Number>(weight: &[N], before: &[N], (inner, cols): (usize, usize)) -> Vec<N> {
+    let element = |row: &[N], col: usize| {
+        let factors = before.iter().skip(col).step_by(cols.max(1));
+        let products = row.iter().zip(factors).map(|(a, b)| a.widen().mul(b.widen()));
+        N::narrow(sum(products))
+    };
+    let rows = weight.chunks_exact(inner.max(1));
+    rows.flat_map(|row| (0..cols).map(move |col| element(row, col))).collect()
+}
+
 /// A row minus its mean, in place. The mean of a row far from zero rounds by more than the row may spread, so what it
 /// leaves has its mean taken away, too.
 pub(crate) fn centre<N: Number>(row: &mut [N]) {

@@ -19,6 +19,14 @@ pub(super) fn infer_gain(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(weight(rows, cols))
 }
 
+pub(super) fn infer_linear(args: Args<'_>) -> Result<Type, TypeError> {
+    let (rows, inner) = args.weight(0)?;
+    match args.weight(1)? {
+        (before, cols) if before == inner => Ok(weight(rows, cols)),
+        _ => Err(args.wrong(1, format!("a weight real[{inner}, in]"))),
+    }
+}
+
 pub(super) fn infer_offset(args: Args<'_>, by: F64) -> Result<Type, TypeError> {
     if !by.0.is_finite() {
         return Err(args.bad_attr("by", "should be finite"));
@@ -44,6 +52,11 @@ pub(super) fn fold_gain<N: Number>(weight: &Datum<N>, gain: &Datum<N>) -> Result
     let mut data = weight.to_vec();
     functions::fold_gain(&mut data, gain.real()?.1);
     Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn fold_linear<N: Number>(weight: &Datum<N>, before: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let ((inner, weight), (cols, before)) = (weight.real()?, before.real()?);
+    Ok(Datum::Real { cols, data: functions::fold_linear(weight, before, (inner, cols)) })
 }
 
 pub(super) fn offset_gain<N: Number>(gain: &Datum<N>, by: f64) -> Result<Datum<N>, EvalError> {

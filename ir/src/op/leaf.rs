@@ -1,7 +1,7 @@
 //! Values that come from outside: inputs, weights, constant decisions.
 
 use super::{Args, TypeError};
-use crate::attr::Shape;
+use crate::attr::{F64, Shape};
 use crate::interp::{Datum, Env, EvalError, Number};
 use crate::port::{Direction, Port, ROWS, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
@@ -15,6 +15,14 @@ pub(super) fn infer_weight(shape: &Shape, args: Args<'_>) -> Result<Type, TypeEr
         }
         _ => Err(args.bad_attr("shape", "should be [rows] or [rows, columns], none of them 0")),
     }
+}
+
+/// The type of a tensor of one number.
+pub(super) fn infer_fill(value: F64, shape: &Shape, args: Args<'_>) -> Result<Type, TypeError> {
+    if !value.0.is_finite() {
+        return Err(args.bad_attr("value", "should be finite"));
+    }
+    infer_weight(shape, args)
 }
 
 /// The type of tensors one below the other.
@@ -163,6 +171,12 @@ pub(super) fn stack<N: Number>(
 /// The name of a tensor of a stack: its number stands for the `*`.
 pub fn stacked_name(name: &str, number: u32) -> String {
     name.replacen('*', &number.to_string(), 1)
+}
+
+pub(super) fn fill<N: Number>(value: F64, shape: &Shape) -> Datum<N> {
+    let cols = shape.0.get(1).map_or(1, |size| *size as usize);
+    let size = shape.0.iter().map(|size| *size as usize).product();
+    Datum::Real { cols, data: vec![N::from_f64(value.0); size] }
 }
 
 pub(super) fn mask<N: Number>(value: bool, like: &Datum<N>) -> Datum<N> {

@@ -33,6 +33,27 @@ pub(super) fn add_bias<N: Number>(x: &Datum<N>, bias: &Datum<N>) -> Result<Datum
     Ok(Datum::Real { cols, data })
 }
 
+pub(super) fn infer_class(args: Args<'_>) -> Result<Type, TypeError> {
+    let (_, rows, cols) = args.token_matrix(0)?;
+    if args.weight(1)? != (1, cols) {
+        return Err(args.wrong(1, format!("one row, real[1, {cols}]")));
+    }
+    args.ints(2, rows)?;
+    Ok(args.ty(0).clone())
+}
+
+/// The rows of `x`, those at position 0 replaced.
+pub(super) fn class_token<N: Number>(
+    x: &Datum<N>,
+    class: &Datum<N>,
+    positions: &[i64],
+) -> Result<Datum<N>, EvalError> {
+    let ((cols, x), (_, class)) = (x.real()?, class.real()?);
+    let rows = x.chunks_exact(cols).zip(positions);
+    let data = rows.flat_map(|(row, position)| if *position == 0 { class } else { row }).copied().collect();
+    Ok(Datum::Real { cols, data })
+}
+
 pub(super) fn embed<N: Number>(table: &Datum<N>, ids: &[i64]) -> Result<Datum<N>, EvalError> {
     let (cols, table) = table.real()?;
     let mut data = Vec::with_capacity(ids.len() * cols);

@@ -13,6 +13,7 @@ pub(crate) mod token_set;
 mod training;
 pub(crate) mod vjp;
 
+use crate::elementwise::Binary;
 use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::ops::Op;
 use crate::rope::Frequencies;
@@ -95,9 +96,11 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Input { port } => leaf::infer_input(port, args),
         Op::Weight { shape, .. } => leaf::infer_weight(shape, args),
         Op::WeightStack { count, shape, .. } => leaf::infer_stack(*count, shape, args),
+        Op::Fill { value, shape } => leaf::infer_fill(*value, shape, args),
         Op::FillMask { .. } => Ok(leaf::infer_mask(args)),
         Op::WeightRows { start, len } => constant::infer_rows(args, *start, *len),
         Op::FoldGain {} => constant::infer_gain(args),
+        Op::FoldLinear {} => constant::infer_linear(args),
         Op::OffsetGain { by } => constant::infer_offset(args, *by),
         Op::Embed {} => linear::infer_embed(args),
         Op::Matmul {} => linear::infer_matmul(args, Elem::Real),
@@ -123,8 +126,10 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
         Op::ScaleRows {} => pointwise::infer_scale(args),
+        Op::ScaleElements {} => pointwise::infer_scale_elements(args),
         Op::Widen {} => pointwise::infer_widen(args),
         Op::ForceFirst { .. } => token_set::infer_force(args),
+        Op::ClassToken {} => linear::infer_class(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
         Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, (*k, *ranks), *scale),
         Op::HashChoice { experts, n_ids, .. } => choice::infer_hash(args, *experts, *n_ids),
@@ -141,6 +146,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         }
         Op::LimitBest { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), Some(1)),
         Op::Complement { set } => token_set::infer_complement(args, *set),
+        Op::WithFirst { set, .. } => token_set::infer_with_first(args, *set),
         Op::Pending { set, router } => state::infer_pending(args, (*set, *router)),
         Op::StoreRows {} => state::infer_store(args),
         Op::AddRows {} => state::infer_sum(args),
@@ -164,22 +170,18 @@ pub(crate) fn eval<N: Number>(
         Op::Input { port } => leaf::input(port, env),
         Op::Weight { name, shape } => leaf::weight(&name.0, shape, env),
         Op::WeightStack { name, count, shape } => leaf::stack(&name.0, (*count, shape), env),
+        Op::Fill { value, shape } => Ok(leaf::fill(*value, shape)),
         Op::FillMask { value } => Ok(leaf::mask(*value, operands[0])),
         Op::WeightRows { start, len } => constant::rows(operands[0], *start, *len),
         Op::FoldGain {} => constant::fold_gain(operands[0], operands[1]),
+        Op::FoldLinear {} => constant::fold_linear(operands[0], operands[1]),
         Op::OffsetGain { by } => constant::offset_gain(operands[0], by.0),
         Op::Embed {} => linear::embed(operands[0], operands[1].ints()?),
         Op::Matmul {} | Op::RouterLogits {} => linear::matmul(operands[0], operands[1]),
         Op::GroupedMatmul {} => choice::grouped_matmul(operands),
         Op::AddBias {} => linear::add_bias(operands[0], operands[1]),
-        Op::RmsNorm { eps, groups } => {
-            let (_, gain) = operands[1].real()?;
-            norm::each_group(operands[0], *groups, |row| functions::rms_norm(row, eps.0, gain))
-        }
-        Op::LayerNorm { eps, groups } => {
-            let ((_, gain), (_, bias)) = (operands[1].real()?, operands[2].real()?);
-            norm::each_group(operands[0], *groups, |row| functions::layer_norm(row, eps.0, gain, bias))
-        }
+        Op::RmsNorm { eps, groups } => norm::rms(operands, *groups, eps.0),
+        Op::LayerNorm { eps, groups } => norm::layer(operands, *groups, eps.0),
         Op::InvRms { eps } => norm::scales(operands[0], |row| functions::inv_rms(row, eps.0)),
         Op::Rope { heads, theta, turned, scaling } => {
             let frequencies = Frequencies { theta: *theta, scaling: *scaling };
@@ -198,8 +200,10 @@ pub(crate) fn eval<N: Number>(
         Op::Unary(function) => pointwise::unary(*function, operands[0]),
         Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),
         Op::ScaleRows {} => pointwise::scale_rows(operands[0], operands[1]),
+        Op::ScaleElements {} => pointwise::binary(Binary::Mul, operands[0], operands[1]),
         Op::Widen {} => Ok(operands[0].clone()),
         Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
+        Op::ClassToken {} => linear::class_token(operands[0], operands[1], operands[2].ints()?),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
         Op::Choose { k, sigmoid, normalise, scale, ranks } => {
             choice::choose(operands, (*k, *sigmoid, *normalise), (*scale, *ranks))
@@ -217,7 +221,7 @@ pub(crate) fn eval<N: Number>(
             token_set::random((*seed, *block, *limit), operands[0], operands.get(1).copied())
         }),
         Op::RouteTopK { set, share } => token_set::route(*set, operands[0], env, || {
-            token_set::best_of_sequence(share.0, operands[0], operands[1])
+            token_set::best_of_sequence(share.0, operands[0], operands.get(1).copied())
         }),
         Op::LimitFirst { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
@@ -227,6 +231,9 @@ pub(crate) fn eval<N: Number>(
             token_set::limited_after(&taken, (*group_size, *slots), operands[0], &operands[1..3])
         }),
         Op::Complement { .. } => token_set::complement(operands[0]),
+        Op::WithFirst { set, first } => token_set::route(*set, operands[0], env, || {
+            token_set::with_first(operands[0], operands[1], *first)
+        }),
         Op::Pending { router, .. } => state::pending(operands, env.batch.len(), *router as usize),
         Op::StoreRows {} => state::store_rows(operands[0], operands[1], operands[2]),
         Op::AddRows {} => state::add_rows(operands[0], operands[1]),

@@ -2,7 +2,7 @@
 
 use super::{Args, TypeError};
 use crate::attr::F64;
-use crate::interp::{Datum, EvalError, Number};
+use crate::interp::{Datum, EvalError, Number, functions};
 use crate::ty::{Dim, Elem, Type};
 
 /// A norm with so many vectors: a gain, a bias. They are for a group if there are groups.
@@ -38,8 +38,26 @@ fn check_eps(args: Args<'_>, eps: F64) -> Result<(), TypeError> {
     }
 }
 
+pub(super) fn rms<N: Number>(
+    operands: &[&Datum<N>],
+    groups: Option<u32>,
+    eps: f64,
+) -> Result<Datum<N>, EvalError> {
+    let (_, gain) = operands[1].real()?;
+    each_group(operands[0], groups, |row| functions::rms_norm(row, eps, gain))
+}
+
+pub(super) fn layer<N: Number>(
+    operands: &[&Datum<N>],
+    groups: Option<u32>,
+    eps: f64,
+) -> Result<Datum<N>, EvalError> {
+    let ((_, gain), (_, bias)) = (operands[1].real()?, operands[2].real()?);
+    each_group(operands[0], groups, |row| functions::layer_norm(row, eps, gain, bias))
+}
+
 /// A function of each row, or of each group of its columns.
-pub(super) fn each_group<N: Number>(
+fn each_group<N: Number>(
     x: &Datum<N>,
     groups: Option<u32>,
     function: impl Fn(&mut [N]),

@@ -48,6 +48,15 @@ pub(super) fn infer_scale(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(Type::tensor(elem, &[rows, Dim::Fixed(cols)]))
 }
 
+pub(super) fn infer_scale_elements(args: Args<'_>) -> Result<Type, TypeError> {
+    let (_, rows, cols) = args.token_matrix(0)?;
+    match args.token_matrix(1)? {
+        (Elem::F32, scale_rows, scale_cols) if scale_cols == cols => args.same_rows(1, rows, scale_rows)?,
+        _ => return Err(args.wrong(1, format!("f32[{rows}, {cols}]"))),
+    }
+    Ok(args.ty(0).clone())
+}
+
 pub(super) fn unary<N: Number>(function: Unary, x: &Datum<N>) -> Result<Datum<N>, EvalError> {
     let (cols, x) = x.real()?;
     Ok(Datum::Real { cols, data: x.iter().map(|x| function.eval(*x)).collect() })

@@ -29,7 +29,7 @@ pub(super) fn infer_top_k(args: Args<'_>, set: SetSym, share: F64) -> Result<Typ
         return Err(args.bad_attr("share", "should be from 0.0 to 1.0"));
     }
     let of = scored_rows(args, 0)?;
-    args.ints(1, of)?;
+    (1..args.len()).try_for_each(|idx| args.ints(idx, of))?;
     Ok(Type::Set { sym: set, of })
 }
 
@@ -58,6 +58,13 @@ pub(super) fn infer_complement(args: Args<'_>, set: SetSym) -> Result<Type, Type
         (_, of) if of.is_token_rows() => Ok(Type::Set { sym: set, of }),
         _ => Err(args.wrong(0, "a set of tokens")),
     }
+}
+
+pub(super) fn infer_with_first(args: Args<'_>, set: SetSym) -> Result<Type, TypeError> {
+    let ty = infer_complement(args, set)?;
+    let (_, of) = token_set(args, 0)?;
+    args.ints(1, of)?;
+    Ok(ty)
 }
 
 pub(super) fn infer_force(args: Args<'_>) -> Result<Type, TypeError> {
@@ -156,6 +163,18 @@ pub(super) fn force_first<N: Number>(
     Ok(Datum::Real { cols, data })
 }
 
+/// The rows of a set, and those of the first positions.
+pub(super) fn with_first<N: Number>(
+    chosen: &Datum<N>,
+    positions: &Datum<N>,
+    first: u32,
+) -> Result<Vec<bool>, EvalError> {
+    let mut mask: Vec<bool> = positions.ints()?.iter().map(|position| *position < i64::from(first)).collect();
+    let (rows, _) = chosen.set()?;
+    rows.iter().for_each(|row| mask[*row] = true);
+    Ok(mask)
+}
+
 pub(super) fn at_least<N: Number>(scores: &Datum<N>, threshold: f64) -> Result<Vec<bool>, EvalError> {
     let (_, scores) = scores.real()?;
     Ok(scores.iter().map(|score| functions::reaches(*score, threshold)).collect())
@@ -178,11 +197,14 @@ pub(super) fn random<N: Number>(
 pub(super) fn best_of_sequence<N: Number>(
     share: f64,
     scores: &Datum<N>,
-    sequences: &Datum<N>,
+    sequences: Option<&Datum<N>>,
 ) -> Result<Vec<bool>, EvalError> {
-    let sequences = sequences.ints()?;
-    let candidates = sequences.iter().copied().zip(0..).collect();
-    Ok(keep_best(sequences.len(), candidates, Some(&ranks(scores)?), |_, rows| top_k(share, rows)))
+    let of = scores.n_rows();
+    let candidates = match sequences {
+        Some(sequences) => sequences.ints()?.iter().copied().zip(0..).collect(),
+        None => (0..of).map(|row| (0, row)).collect(),
+    };
+    Ok(keep_best(of, candidates, Some(&ranks(scores)?), |_, rows| top_k(share, rows)))
 }
 
 /// The first rows of each group of a set; the best if there are scores.

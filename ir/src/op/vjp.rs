@@ -77,6 +77,7 @@ pub(crate) fn vjp(
         // What is given, chosen or counted has no gradient.
         Op::Input { .. }
         | Op::Weight { .. }
+        | Op::Fill { .. }
         | Op::Route { .. }
         | Op::RouteRandom { .. }
         | Op::RouteTopK { .. }
@@ -85,15 +86,18 @@ pub(crate) fn vjp(
         | Op::LimitBest { .. }
         | Op::Pending { .. }
         | Op::Complement { .. }
+        | Op::WithFirst { .. }
         | Op::Executed {}
         | Op::FillMask { .. } => Ok(SmallVec::new()),
         // States are updated behind the backward pass, and constants are folded behind it, too.
         Op::WeightRows { .. }
         | Op::FoldGain {}
+        | Op::FoldLinear {}
         | Op::StoreRows {}
         | Op::AddRows {}
         // Training refuses models that have these.
         | Op::ForceFirst { .. }
+        | Op::ScaleElements {}
         | Op::Widen {}
         | Op::Choose { .. }
         | Op::HashChoice { .. }
@@ -104,6 +108,7 @@ pub(crate) fn vjp(
         | Op::GroupedMatmul {}
         | Op::CachedAttention { .. }
         | Op::SequenceMean {}
+        | Op::ClassToken {}
         | Op::InvRms { .. } => Err(Fault::NoDerivative),
         Op::OffsetGain { .. } => Ok(smallvec![Some(dy)]),
         Op::Embed {} => embed(rule),

@@ -172,13 +172,16 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
     let mut densities: BTreeMap<SetSym, f64> = graph.values().filter_map(of_route).collect();
     densities.extend(&options.densities);
     for value in graph.values() {
-        let (Op::Complement { set }, Some(executed)) =
-            (graph.op(value), graph.operands(value).first().copied())
-        else {
-            continue;
-        };
-        let executed = graph.op(executed).opens().and_then(|set| densities.get(&set)).copied();
-        densities.insert(*set, executed.map_or(UNKNOWN_DENSITY, |density| 1.0 - density));
+        let Some(of) = graph.operands(value).first().and_then(|of| graph.op(*of).opens()) else { continue };
+        let of = densities.get(&of).copied().unwrap_or(UNKNOWN_DENSITY);
+        if let Op::Complement { set } = graph.op(value) {
+            densities.insert(*set, 1.0 - of);
+        } else if let Op::WithFirst { set, .. } = graph.op(value)
+            && !options.densities.contains_key(set)
+        {
+            // A few rows more.
+            densities.insert(*set, of);
+        }
     }
     densities
 }

@@ -72,6 +72,10 @@ impl Widths {
                 let shape = Shape(shape.0.iter().map(|size| self.of(*size)).collect());
                 Op::WeightStack { name: name.clone(), count: *count, shape }
             }
+            Op::Fill { value, shape } => {
+                let shape = Shape(shape.0.iter().map(|size| self.of(*size)).collect());
+                Op::Fill { value: *value, shape }
+            }
             Op::Slice { start, len } => Op::Slice { start: self.of(*start), len: self.of(*len) },
             Op::WeightRows { start, len } => Op::WeightRows { start: self.of(*start), len: self.of(*len) },
             Op::Rope { heads, theta, turned, scaling } => {
@@ -81,6 +85,7 @@ impl Widths {
             // Their attributes are no widths: heads, groups and experts are counts.
             Op::Input { .. }
             | Op::FoldGain {}
+            | Op::FoldLinear {}
             | Op::OffsetGain { .. }
             | Op::Embed {}
             | Op::Matmul {}
@@ -92,13 +97,16 @@ impl Widths {
             | Op::LayerNorm { .. }
             | Op::Attention { .. }
             | Op::CachedAttention { .. }
+            | Op::ClassToken {}
             | Op::SequenceMean {}
             | Op::Unary(_)
             | Op::Binary(_)
             | Op::ScaleRows {}
+            | Op::ScaleElements {}
             | Op::Widen {}
             | Op::ForceFirst { .. }
             | Op::Complement { .. }
+            | Op::WithFirst { .. }
             | Op::Choose { .. }
             | Op::HashChoice { .. }
             | Op::LimitChoices { .. }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::aliases;
-use super::families::{FAMILIES, Family, HARMLESS, NOT_YET, SWITCHES};
+use super::families::{FAMILIES, Family, HARMLESS, SWITCHES};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, ValueKind};
 use crate::frontend::language::read::{Ctx, Fields};
@@ -37,13 +37,7 @@ pub(super) fn family(ast: &Ast) -> Result<(&'static Family, &Table, bool), Diagn
     if let Some(family) = FAMILIES.iter().find(|family| family.model_type == named) {
         return Ok((family, &ast.root, false));
     }
-    let (message, help) = match NOT_YET.iter().find(|(family, _)| *family == named) {
-        Some((_, what)) => (
-            format!("models of the family `{named}` have {what}, which are not supported yet"),
-            String::new(),
-        ),
-        None => (format!("the family {} is not known", quoted(&named)), known_families(&named)),
-    };
+    let (message, help) = (format!("the family {} is not known", quoted(&named)), known_families(&named));
     ctx.wrong("config::family", message, (&entry.value, "this family"), help);
     Err(ctx.found)
 }

@@ -36,6 +36,20 @@ pub(super) struct Family {
     /// Reads `query_pre_attn_scalar`, and caps of scores and logits with these defaults.
     pub(super) caps: Option<[Option<f64>; 2]>,
     pub(super) head_bias: bool,
+    /// It takes the patches of images and scores each as a whole.
+    pub(super) images: Option<Images>,
+}
+
+/// What a missing key means of images.
+pub(super) struct Images {
+    /// Pixels along a side.
+    pub(super) image_size: usize,
+    /// Pixels along a side of a patch.
+    pub(super) patch_size: usize,
+    /// Numbers of a pixel.
+    pub(super) channels: usize,
+    /// Scores of an image.
+    pub(super) classes: usize,
 }
 
 /// How positions enter.
@@ -170,6 +184,7 @@ const LLAMA: Family = Family {
     is_gemma: false,
     caps: None,
     head_bias: false,
+    images: None,
 };
 
 const GEMMA: Family = Family {
@@ -368,28 +383,46 @@ pub(super) const FAMILIES: &[Family] = &[
         mlp_bias: MlpBias::All,
         ..LLAMA
     },
+    Family {
+        model_type: "vit",
+        keys: &Keys { eps: "layer_norm_eps", ..KEYS },
+        names: &names::VIT,
+        eps: 1e-12,
+        positions: Positions::Learned,
+        norm: "layernorm",
+        activation: "gelu",
+        gated: false,
+        bias: Bias::All,
+        mlp_bias: MlpBias::All,
+        head_bias: true,
+        images: Some(Images { image_size: 224, patch_size: 16, channels: 3, classes: 2 }),
+        ..LLAMA
+    },
 ];
-
-/// Families that are known and not read yet, with what they would need.
-pub(super) const NOT_YET: &[(&str, &str)] = &[("vit", "patches of images")];
 
 /// Keys without a meaning at inference.
 pub(super) const HARMLESS: &[&str] = &[
     "_name_or_path",
     "architectures",
     "attention_dropout",
+    "attention_probs_dropout_prob",
     "attn_pdrop",
     "bos_token_id",
     "cache_implementation",
     "dtype",
     "embd_pdrop",
+    "encoder_stride",
     "eos_token_id",
+    "hidden_dropout_prob",
     "initializer_range",
     "is_llama_config",
+    "label2id",
     "model_type",
     "n_ctx",
     "output_router_logits",
     "pad_token_id",
+    "pooler_act",
+    "pooler_output_size",
     "pretraining_tp",
     "reorder_and_upcast_attn",
     "resid_pdrop",

@@ -70,10 +70,12 @@ impl Directory {
             None => (None, None),
         };
         let spec = spec_text::write(&mut config, skips.as_ref());
+        let images = family.images.as_ref().filter(|_| spec.is_some());
+        let patch = images.and_then(|images| spec_text::patch(&mut config, images));
         let (found, notes) = config.finish();
         let Some(spec) = spec else { return Err(found) };
         let swaps_rows = skips.is_some_and(|skips| skips.swaps_rows);
-        let naming = Naming { names: family.names, is_part, swaps_rows };
+        let naming = Naming { names: family.names, is_part, swaps_rows, patch };
         let notes = notes.and(of_aliases.unwrap_or_default());
         found.or(Directory { folder: folder.to_owned(), spec, notes, naming })
     }

@@ -21,6 +21,8 @@ pub(super) struct Row {
     pub(super) ours: &'static [&'static str],
     /// Its weight is `[in, out]`.
     pub(super) transposed: bool,
+    /// It is no module, but the tensor itself.
+    pub(super) is_tensor: bool,
 }
 
 /// Where a tensor of ours lies.
@@ -36,11 +38,15 @@ pub(super) struct Place {
 }
 
 const fn row(theirs: &'static str, ours: &'static [&'static str]) -> Row {
-    Row { theirs, ours, transposed: false }
+    Row { theirs, ours, transposed: false, is_tensor: false }
 }
 
 const fn conv(theirs: &'static str, ours: &'static [&'static str]) -> Row {
-    Row { theirs, ours, transposed: true }
+    Row { theirs, ours, transposed: true, is_tensor: false }
+}
+
+const fn tensor(theirs: &'static str, ours: &'static [&'static str]) -> Row {
+    Row { theirs, ours, transposed: false, is_tensor: true }
 }
 
 const OUTSIDE: &[Row] =
@@ -181,6 +187,36 @@ pub(super) const GPT2: Names = Names {
     masks: &[".attn.bias", ".attn.masked_bias"],
 };
 
+/// The weight of the patches' projection, whose shape is that of a convolution, `[D, channels, patch, patch]`.
+pub(super) const PATCHES: &str = "vit.embeddings.patch_embeddings.projection.weight";
+
+/// Tensors of one matrix, with a dimension of 1 in front.
+pub(super) const SINGLE: [&str; 2] = ["vit.embeddings.cls_token", "vit.embeddings.position_embeddings"];
+
+pub(super) const VIT: Names = Names {
+    prefix: "",
+    block: "vit.encoder.layer.",
+    outside: &[
+        row("vit.embeddings.patch_embeddings.projection", &["patch_embed"]),
+        tensor("vit.embeddings.cls_token", &["cls"]),
+        tensor("vit.embeddings.position_embeddings", &["positions"]),
+        row("vit.layernorm", &["norm"]),
+        row("classifier", &["head"]),
+    ],
+    inside: &[&[
+        row("layernorm_before", &["layers.0.norm"]),
+        row("attention.attention.query", &["layers.0.q_proj"]),
+        row("attention.attention.key", &["layers.0.k_proj"]),
+        row("attention.attention.value", &["layers.0.v_proj"]),
+        row("attention.output.dense", &["layers.0.o_proj"]),
+        row("layernorm_after", &["layers.1.norm"]),
+        row("intermediate.dense", &["layers.1.up_proj"]),
+        row("output.dense", &["layers.1.down_proj"]),
+    ]],
+    routed: ["attention", "mlp"],
+    masks: &[],
+};
+
 impl Names {
     /// Where a tensor of ours lies; nothing if the family has no name for it.
     pub(super) fn place(&self, ours: &str) -> Option<Place> {
@@ -246,7 +282,7 @@ fn find(rows: &'static [Row], module: &str) -> Option<&'static Row> {
 
 fn place(front: &str, blocks: &str, kind: &str, row: &Row) -> Place {
     Place {
-        theirs: format!("{front}{}.{kind}", row.theirs),
+        theirs: if row.is_tensor { row.theirs.to_owned() } else { format!("{front}{}.{kind}", row.theirs) },
         parts: row.ours.iter().map(|part| format!("{blocks}{part}.{kind}")).collect(),
         transposed: row.transposed && kind == "weight",
         is_router: false,
@@ -279,6 +315,12 @@ mod tests {
         assert_eq!(
             theirs(&LLAMA, "blocks.3.otherwise.0.up_proj.weight"),
             of("model.layers.3.skip_adapter.up_proj.weight")
+        );
+        assert_eq!(theirs(&VIT, "cls.weight"), of("vit.embeddings.cls_token"));
+        assert_eq!(theirs(&VIT, "patch_embed.bias"), of("vit.embeddings.patch_embeddings.projection.bias"));
+        assert_eq!(
+            theirs(&VIT, "blocks.7.layers.1.down_proj.weight"),
+            of("vit.encoder.layer.7.output.dense.weight")
         );
         let is_router = |name: &str| LLAMA.place(name).is_some_and(|place| place.is_router);
         assert!(is_router("blocks.1.router.weight") && !is_router("blocks.1.router.steps.0.weight"));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::aliases::TENSORS;
-use super::names::{Names, Place};
+use super::names::{Names, PATCHES, Place, SINGLE};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::words::quoted;
 use crate::frontend::spec::model::Model;
@@ -18,12 +18,23 @@ pub(super) struct Naming {
     pub(super) is_part: bool,
     /// Rows of routers are swapped.
     pub(super) swaps_rows: bool,
+    /// Channels, rows and columns of a patch, of a model that takes these.
+    pub(super) patch: Option<[usize; 3]>,
 }
 
 impl Naming {
     /// A name of the tables as files have it.
     pub(super) fn written(&self, bare: &str) -> String {
         if self.is_part { format!("language_model.{bare}") } else { format!("{}{bare}", self.names.prefix) }
+    }
+
+    /// The shape of their tensor that is a matrix of ours: of a projection of patches, and of one with a 1 in front.
+    fn written_shape(&self, theirs: &str, matrix: Vec<usize>) -> Vec<usize> {
+        match (self.patch, matrix.as_slice()) {
+            (Some(patch), [d, _]) if theirs == PATCHES => [&[*d][..], &patch].concat(),
+            (Some(_), shape) if SINGLE.contains(&theirs) => [&[1][..], shape].concat(),
+            _ => matrix,
+        }
     }
 
     /// A name in a file as the tables have it; nothing for what belongs to another part of the model.
@@ -79,7 +90,7 @@ impl Renamed {
         let (there, infos) = collect(name, &sources, naming)?;
         let ours = tensors(model);
         let placed = places(name, &ours, naming.names)?;
-        let wanted = whole(&ours, &placed);
+        let wanted = whole(&ours, &placed, naming);
         let is_tied_head = |tensor: &str| tensor == "lm_head.weight" && model.stream.tie_embeddings;
         let infos = infos
             .into_iter()
@@ -142,7 +153,7 @@ fn places(name: &str, ours: &[TensorSpec], names: &Names) -> Result<Vec<Place>, 
 }
 
 /// Their tensors whole, each once, in the order of ours.
-fn whole(ours: &[TensorSpec], placed: &[Place]) -> Vec<TensorSpec> {
+fn whole(ours: &[TensorSpec], placed: &[Place], naming: &Naming) -> Vec<TensorSpec> {
     let mut seen = BTreeSet::new();
     let mut wanted = Vec::new();
     for (tensor, place) in ours.iter().zip(placed).filter(|(_, place)| seen.insert(&place.theirs)) {
@@ -151,6 +162,7 @@ fn whole(ours: &[TensorSpec], placed: &[Place]) -> Vec<TensorSpec> {
         if place.transposed {
             shape.reverse();
         }
+        let shape = naming.written_shape(&place.theirs, shape);
         wanted.push(TensorSpec { name: place.theirs.clone(), role: tensor.role, shape });
     }
     wanted

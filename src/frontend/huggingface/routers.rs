@@ -84,7 +84,7 @@ impl Directory {
 
 /// Whether a tensor is a decider's or of a branch that a dense checkpoint does not have.
 fn belongs_to_choice(name: &str) -> bool {
-    [".steps.", ".predictor.", ".otherwise."].iter().any(|part| name.contains(part))
+    [".steps.", ".predictor.", ".otherwise.", ".carry."].iter().any(|part| name.contains(part))
 }
 
 /// The bias with which a router executes every token; 0 for one without a bias that does so by itself.

@@ -1,7 +1,7 @@
 //! A configuration as the text of a spec.
 
 use super::config::{Config, unsupported};
-use super::families::{Bias, Experts, MlpBias, Positions, QkNorm, WINDOW, Windows};
+use super::families::{Bias, Experts, Images, MlpBias, Positions, QkNorm, WINDOW, Windows};
 use super::rope::{self, LayerType, Rope};
 use super::skip::Skips;
 use crate::frontend::language::ast::{Entry, ValueKind};
@@ -95,9 +95,13 @@ fn sizes(c: &mut Config<'_>) -> Option<Sizes> {
     let heads = c.required(family.keys.heads, width);
     let kv_heads = c.nullable("num_key_value_heads", family.kv_heads, width);
     let head_dim = c.nullable("head_dim", family.head_dim, width);
-    let max_positions = c.value(family.keys.max_positions, family.max_positions, |ctx, entry| {
-        ctx.count(entry, 1..=limits::POSITIONS)
-    });
+    let max_positions = match &family.images {
+        // The class token stands in front of the patches.
+        Some(images) => n_patches(c, images).map(|n_patches| n_patches + 1),
+        None => c.value(family.keys.max_positions, family.max_positions, |ctx, entry| {
+            ctx.count(entry, 1..=limits::POSITIONS)
+        }),
+    };
     let (d_model, heads) = (d_model?, heads?);
     let kv_heads = kv_heads?.unwrap_or(heads);
     let divides = heads.is_multiple_of(kv_heads) && (head_dim?.is_some() || d_model.is_multiple_of(heads));
@@ -116,14 +120,19 @@ fn sizes(c: &mut Config<'_>) -> Option<Sizes> {
 /// `[model]`. A rotation that all layers share stands here.
 fn model_table(c: &mut Config<'_>, sizes: &Sizes, rope: Option<&Rope>, is_shared: bool) -> Option<String> {
     let family = c.family;
-    let vocab_size = c.required("vocab_size", width)?;
+    let ends = match &family.images {
+        Some(images) => image_ends(c, images)?,
+        None => {
+            let vocab_size = c.required("vocab_size", width)?;
+            let tie = c.flag("tie_word_embeddings", family.tie)?;
+            vec![format!("vocab_size = {vocab_size}"), format!("tie_embeddings = {tie}")]
+        }
+    };
     let eps = c.value(family.keys.eps, family.eps, |ctx, entry| {
         ctx.number(entry, "from 1e-30 to 1.0", |number| (1e-30..=1.0).contains(&number))
     })?;
-    let tie = c.flag("tie_word_embeddings", family.tie)?;
     let mut lines = vec![
         format!("name = {:?}", family.model_type),
-        format!("vocab_size = {vocab_size}"),
         format!("d_model = {}", sizes.d_model),
         format!("max_positions = {}", sizes.max_positions),
         format!("norm = {:?}", family.norm),
@@ -133,7 +142,7 @@ fn model_table(c: &mut Config<'_>, sizes: &Sizes, rope: Option<&Rope>, is_shared
     lines.extend(rope.map(|rope| format!("rope_theta = {:?}", rope.theta)));
     let scaling = rope.filter(|_| is_shared).and_then(|rope| rope.scaling);
     lines.extend(scaling.map(|scaling| format!("rope_scaling = {}", print_scaling(scaling))));
-    lines.push(format!("tie_embeddings = {tie}"));
+    lines.extend(ends);
     if family.norms != "pre" {
         lines.push(format!("norms = {:?}", family.norms));
     }
@@ -149,6 +158,46 @@ fn model_table(c: &mut Config<'_>, sizes: &Sizes, rope: Option<&Rope>, is_shared
         lines.push("head_bias = true".to_owned());
     }
     Some(format!("[model]\n{}\n", lines.join("\n")))
+}
+
+/// Channels, rows and columns of a patch.
+pub(super) fn patch(c: &mut Config<'_>, images: &Images) -> Option<[usize; 3]> {
+    let channels = c.value("num_channels", images.channels, width)?;
+    let side = c.value("patch_size", images.patch_size, width)?;
+    Some([channels, side, side])
+}
+
+/// How many patches an image has; what is left of it is none.
+fn n_patches(c: &mut Config<'_>, images: &Images) -> Option<usize> {
+    let [_, side, _] = patch(c, images)?;
+    let image =
+        c.value("image_size", images.image_size, |ctx, entry| ctx.count(entry, side..=limits::WIDTH))?;
+    let n_patches = (image / side).pow(2);
+    if n_patches < limits::POSITIONS {
+        return Some(n_patches);
+    }
+    let entry = c.entry("image_size")?;
+    let message = format!("an image of {n_patches} patches is longer than the limit");
+    let help = "use smaller images, or larger patches".to_owned();
+    c.ctx.wrong("spec::limit", message, (&entry.value, &format!("at most {}", limits::POSITIONS - 1)), help);
+    None
+}
+
+/// Patches in, behind a class token that is scored.
+fn image_ends(c: &mut Config<'_>, images: &Images) -> Option<Vec<String>> {
+    let patch = patch(c, images)?;
+    let classes = c.value("id2label", images.classes, |ctx, entry| {
+        let labels = ctx.table("id2label", &entry.value, "\"id2label\": { \"0\": \"cat\" }")?;
+        Some(labels.entries.len())
+    })?;
+    Some(vec![
+        "input = \"patches\"".to_owned(),
+        format!("patch_dim = {}", patch.iter().product::<usize>()),
+        "cls_token = true".to_owned(),
+        "mask = \"full\"".to_owned(),
+        "head = \"pooled\"\npool = \"first\"".to_owned(),
+        format!("classes = {classes}"),
+    ])
 }
 
 fn positive(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<f64> {

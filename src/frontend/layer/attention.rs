@@ -1,7 +1,7 @@
 //! Self-attention.
 
 use serde::Serialize;
-use skipc_ir::{F64, Op, RopeScaling, Scoring};
+use skipc_ir::{F64, MOST_AHEAD, Op, RopeScaling, Scoring};
 
 use super::{LayerKind, Surroundings};
 use crate::diagnostic::Diagnostic;
@@ -13,7 +13,7 @@ use crate::frontend::language::words::{Word, text, words};
 use crate::frontend::rope;
 use crate::frontend::stream::{Positions, Rope, Stream};
 
-/// Causal self-attention with grouped heads: project, norm of queries and keys, rotate, scale, cap, mask, softmax.
+/// Self-attention with grouped heads: project, norm of queries and keys, rotate, scale, cap, mask, softmax.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Attention {
     /// Query heads; a multiple of `kv_heads`.
@@ -32,8 +32,20 @@ pub struct Attention {
     pub scale: Option<f64>,
     /// The bound `c` of scores that become `c · tanh(score / c)`, if there is one.
     pub softcap: Option<f64>,
-    /// How many positions a query sees, its own included; all up to it if it is not said.
+    /// Whether a query sees later positions.
+    pub mask: Mask,
+    /// How many positions a query sees on each side that it sees at all, its own included; all if it is not said.
     pub window: Option<usize>,
+}
+
+/// Which positions a query sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mask {
+    /// Those up to its own.
+    #[default]
+    Causal,
+    /// All of its sequence.
+    Full,
 }
 
 /// Which projections of attention have a bias.
@@ -70,6 +82,7 @@ pub struct Rotation {
 words! {
     AttentionBias { None = "none", Qkv = "qkv", All = "all" }
     QkNorm { None = "none", Head = "head", Full = "full" }
+    Mask { Causal = "causal", Full = "full" }
 }
 
 /// Keys that have a meaning for rotary positions only.
@@ -89,6 +102,7 @@ impl LayerKind for Attention {
         "rotary_dim",
         "scale",
         "softcap",
+        "mask",
         "window",
         "norms",
         "skip",
@@ -103,7 +117,7 @@ impl LayerKind for Attention {
         let head_dim = ctx.optional(fields, "head_dim", None, |ctx, entry| width(ctx, entry).map(Some));
         let bias = ctx.optional(fields, "bias", AttentionBias::None, Ctx::word);
         let qk_norm = ctx.optional(fields, "qk_norm", QkNorm::None, Ctx::word);
-        let scores = Scores::read(ctx, fields);
+        let scores = Scores::read(ctx, fields, around.mask);
         let (heads_entry, heads) = (heads_entry?, heads?);
         let split = Split { table: fields.table, heads_entry, heads };
         let kv_heads = split.kv_heads(ctx, kv_heads??);
@@ -113,7 +127,7 @@ impl LayerKind for Attention {
         };
         let (kv_heads, head_dim) = (kv_heads?, head_dim?);
         let rotation = split.rotation(ctx, fields, (head_dim, around.rope?));
-        let Scores { scale, softcap, window } = scores?;
+        let Scores { scale, softcap, mask, window } = scores?;
         let attention = Attention {
             heads,
             kv_heads,
@@ -123,6 +137,7 @@ impl LayerKind for Attention {
             rotation: rotation?,
             scale,
             softcap,
+            mask,
             window,
         };
         split.check(ctx, head_dim).then_some(attention)
@@ -143,6 +158,9 @@ impl LayerKind for Attention {
         settings.extend(self.rotation_settings(stream));
         settings.extend(self.scale.map(|scale| ("scale", format!("{scale:?}"))));
         settings.extend(self.softcap.map(|cap| ("softcap", format!("{cap:?}"))));
+        if self.mask != Mask::Causal {
+            settings.push(("mask", text(self.mask.word())));
+        }
         settings.extend(self.window.map(|window| ("window", window.to_string())));
         settings
     }
@@ -171,7 +189,7 @@ impl LayerKind for Attention {
             scale: self.scale.map(F64::from),
             cap: self.softcap.map(F64::from),
             window: self.window.map(|window| window as u32),
-            ahead: None,
+            ahead: self.ahead(),
         };
         let mixed = b.attend(name, Heads { queries: heads, keys: kv_heads, scoring }, [q, k, v], input)?;
         let role = (TensorRole::ToStream, self.bias == AttentionBias::All);
@@ -180,6 +198,15 @@ impl LayerKind for Attention {
 }
 
 impl Attention {
+    /// How many later positions a query sees, if it sees any.
+    fn ahead(&self) -> Option<u32> {
+        let all = |window: usize| u32::try_from(window - 1).unwrap_or(MOST_AHEAD);
+        match self.mask {
+            Mask::Causal => None,
+            Mask::Full => Some(self.window.map_or(MOST_AHEAD, all)).filter(|ahead| *ahead > 0),
+        }
+    }
+
     /// Queries or keys as they are compared: behind their norm, and turned.
     fn placed<B: Build>(
         &self,
@@ -223,21 +250,24 @@ impl Attention {
 struct Scores {
     scale: Option<f64>,
     softcap: Option<f64>,
+    mask: Mask,
     window: Option<usize>,
 }
 
 impl Scores {
-    fn read(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Scores> {
+    fn read(ctx: &mut Ctx<'_>, fields: Fields<'_>, of_model: Mask) -> Option<Scores> {
         let scale = ctx.optional(fields, "scale", None, |ctx, entry| {
             ctx.number(entry, "above 0.0, at most 1e6", |number| number > 0.0 && number <= 1e6).map(Some)
         });
         let softcap = ctx.optional(fields, "softcap", 0.0, |ctx, entry| {
             ctx.number(entry, "from 0.0 to 1e6", |number| (0.0..=1e6).contains(&number))
         });
+        let mask = ctx.optional(fields, "mask", of_model, Ctx::word);
         let window = ctx.optional(fields, "window", 0, |ctx, entry| ctx.count(entry, 0..=limits::POSITIONS));
         Some(Scores {
             scale: scale?,
             softcap: softcap.map(|cap| (cap != 0.0).then_some(cap))?,
+            mask: mask?,
             window: window.map(|window| (window != 0).then_some(window))?,
         })
     }

@@ -5,7 +5,7 @@ mod experts;
 mod ffn;
 mod linear;
 
-pub use attention::{Attention, AttentionBias, QkNorm, Rotation};
+pub use attention::{Attention, AttentionBias, Mask, QkNorm, Rotation};
 pub use experts::{Choosing, Experts, ExpertsFirst, Score};
 pub use ffn::{Activation, Ffn};
 pub use linear::Linear;
@@ -26,6 +26,8 @@ pub(super) struct Surroundings {
     pub(super) rope: Option<Option<Rope>>,
     /// What the model takes.
     pub(super) input: StreamInput,
+    /// Which positions the queries of layers see that do not say it.
+    pub(super) mask: Mask,
 }
 
 /// Keys that every kind of layer has.

@@ -20,7 +20,7 @@ use crate::frontend::spec::skip::Skip;
 pub const CODES: &[(&str, &str)] = &[
     (
         "lint::batch_dependence",
-        "Whether a token executes depends on which row of the batch its sequence is: the random router draws from (seed, block index, sequence index, position). The same text gets other results beside other texts. That is what a baseline wants; a model for use wants a router that looks at the tokens.",
+        "Whether a token executes depends on which row of the batch its sequence is: the random router draws from (seed, block index, sequence index, position), and top-k with `scope = \"batch\"` selects from all rows at once. The same text gets other results beside other texts. That is what a baseline wants; a model for use wants a router that looks at the tokens.",
     ),
     (
         "lint::capacity_overflow",
@@ -28,11 +28,11 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "lint::future_leak",
-        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, experts that choose tokens, or whose places go to first choices before second ones. Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
+        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, experts that choose tokens, or whose places go to first choices before second ones, or one decision by the mean of all tokens; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
     ),
     (
         "lint::train_generate_mismatch",
-        "With `generate = \"threshold\"`, top-k selects a fixed share of each sequence in training and prefill, and every token with a score above the threshold in generation. The two select different tokens, and in other numbers; the model is used in a way in which it was not trained.",
+        "With `generate = \"threshold\"`, top-k selects a fixed share of each sequence in training and prefill, and every token with a score above the threshold in generation. The two select different tokens, and in other numbers. With `generate = \"prefill\"`, one decision by the mean of a whole sequence becomes one by the mean of its prompt. The model is used in a way in which it was not trained.",
     ),
     (
         "lint::unused_block",
@@ -73,6 +73,7 @@ struct Site<'a> {
 pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
     let mut found = Diagnostics::default();
     let mut seen = BTreeSet::new();
+    rules::future_leak_by_layers(ast, model, &mut found);
     for block in &model.blocks {
         if !seen.insert(block.name.as_str()) {
             continue;
@@ -130,6 +131,7 @@ fn check(site: &Site<'_>, found: &mut Diagnostics) {
         rules::batch_dependence(site),
         capacity::overflow(site),
         rules::future_leak(site),
+        rules::future_leak_by_pool(site),
         rules::future_leak_by_capacity(site),
         rules::train_generate_mismatch(site),
     ];

@@ -231,7 +231,7 @@ impl Ctx<'_> {
         let [_, v] = self.stored(&format!("{name}.values"), v, seen.set)?;
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
         let Some(pages) = self.cache.as_ref().map(|cache| cache.pages) else { return Ok(q) };
-        let Heads { queries, keys, scoring: Scoring { scale, cap, window, ahead: _ } } = heads;
+        let Heads { queries, keys, scoring: Scoring { scale, cap, window, .. } } = heads;
         let (heads, kv_heads) = (queries as u32, keys as u32);
         let op = Op::CachedAttention { heads, kv_heads, scale, cap, window };
         let mut operands = vec![q, k, v, rows.positions, rows.sequences.unwrap_or(self.all.sequences), pages];
@@ -240,7 +240,12 @@ impl Ctx<'_> {
     }
 
     /// The cache of this name, as it is so far and with these rows, which are those of a set or of all tokens.
-    fn stored(&mut self, name: &str, rows: Value, set: Option<Value>) -> Result<[Value; 2], LowerError> {
+    pub(super) fn stored(
+        &mut self,
+        name: &str,
+        rows: Value,
+        set: Option<Value>,
+    ) -> Result<[Value; 2], LowerError> {
         let ty = self.graph.ty(rows);
         let (elem, cols) = ty.as_tensor().map_or((Elem::Real, 1), |(elem, _)| (elem, ty.cols()));
         let (dims, is_column) = ([Dim::Cached, Dim::Fixed(cols)], matches!(elem, Elem::Mask | Elem::Int));
@@ -261,6 +266,11 @@ impl Ctx<'_> {
             cache.states.insert(role, after);
         }
         Ok([before, after])
+    }
+
+    /// The pages of each sequence.
+    pub(super) fn pages(&self) -> Option<Value> {
+        self.cache.as_ref().map(|cache| cache.pages)
     }
 
     /// Which tokens so far executed what the router of this set decides about.

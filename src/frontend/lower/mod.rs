@@ -4,6 +4,7 @@
 //! a capacity `cN` are the tokens that got a slot, and its result `wanted` says which ones the router wanted.
 
 mod cache;
+mod kept;
 mod nodes;
 mod routers;
 mod training;
@@ -16,7 +17,7 @@ use skipc_ir::{Dim, Elem, Graph, Op, Port, Scoring, SetSym, Type, TypeError, Val
 
 use crate::frontend::build::{self, Build, Heads, LayerInput, TensorRole};
 use crate::frontend::spec::model::Model;
-use crate::frontend::stream::{Stream, StreamInput};
+use crate::frontend::stream::{Head, Stream, StreamInput};
 use cache::Cache;
 
 pub(crate) use routers::{pending_set, sets};
@@ -81,7 +82,7 @@ impl Function {
     pub fn of(model: &Model) -> Vec<Function> {
         let needs = |function: &Function| match function {
             Function::Score => true,
-            Function::Generate => model.can_generate() && !model.is_causal(),
+            Function::Generate => model.can_generate() && !model.is_causal() && !model.keeps_prompts(),
             Function::Step => model.can_generate() && !model.has_limited_experts(),
         };
         Function::ALL.into_iter().filter(needs).collect()
@@ -219,8 +220,9 @@ impl<'a> Ctx<'a> {
         };
         let tokens = input(match model.stream.input {
             StreamInput::Tokens => Port::of_tokens(port::Role::Tokens),
-            StreamInput::Rows => {
-                let cols = Dim::Fixed(u32::try_from(model.stream.d_model).unwrap_or(0));
+            StreamInput::Rows | StreamInput::Patches => {
+                let cols = model.stream.row_columns().and_then(|cols| u32::try_from(cols).ok());
+                let cols = Dim::Fixed(cols.unwrap_or(0));
                 Port::input(port::ROWS, Type::tensor(Elem::Real, &[Dim::Tokens, cols]))
             }
         })?;
@@ -253,6 +255,16 @@ impl<'a> Ctx<'a> {
         self.origin = origin.into();
     }
 
+    /// An error unless whole sequences are scored, of what looks at later tokens and has no replacement.
+    fn refuse_to_generate(&self, what: &'static str) -> Result<(), LowerError> {
+        match self.function {
+            Function::Score => Ok(()),
+            Function::Generate | Function::Step => {
+                Err(LowerError::LooksAhead { origin: self.origin.to_string(), what })
+            }
+        }
+    }
+
     /// The whole model, from its tokens to the logits of the rows that are wanted.
     fn logits(&mut self) -> Result<Value, LowerError> {
         let model = self.model;
@@ -263,8 +275,11 @@ impl<'a> Ctx<'a> {
             x = self.block(x, block, idx)?;
         }
         self.at("head");
+        if model.stream.head == Head::Pooled {
+            self.refuse_to_generate("a pooled head")?;
+        }
         let x = self.wanted_rows(x)?;
-        build::head(self, x)
+        build::head(self, x, self.all.sequences)
     }
 }
 
@@ -302,6 +317,10 @@ impl Build for Ctx<'_> {
         routers::partition_set(self.n_routers, self.n_partitions - 1)
     }
 
+    fn sequence_mean(&mut self, x: Value) -> Result<Value, LowerError> {
+        self.add(Op::SequenceMean {}, &[x, self.all.sequences])
+    }
+
     fn attend(
         &mut self,
         name: &str,
@@ -309,6 +328,9 @@ impl Build for Ctx<'_> {
         qkv: [Value; 3],
         input: LayerInput<Value>,
     ) -> Result<Value, LowerError> {
+        if heads.scoring.ahead.is_some() {
+            self.refuse_to_generate("attention with `mask = \"full\"`")?;
+        }
         match self.cache.is_some() {
             true => self.attend_cached(name, heads, qkv, input),
             false => {

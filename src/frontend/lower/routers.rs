@@ -8,7 +8,8 @@ use super::{Ctx, Function, LowerError, Skipping, Tokens};
 use crate::frontend::build::{self, Build};
 use crate::frontend::spec::node::{Layers, Route, Unit};
 use crate::frontend::spec::skip::{
-    BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Scorer, Skip,
+    BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Scope as Among,
+    Scorer, Skip,
 };
 use crate::frontend::training::Ste;
 
@@ -32,21 +33,30 @@ enum Compares {
     Score,
     /// Its probability with a threshold.
     Probability,
-    /// The scores of a sequence with each other.
-    ScoresOfSequence,
+    /// Scores with each other.
+    ScoresOf(Among),
+}
+
+/// What a router with a weight says of every token.
+struct Scored {
+    logits: Value,
+    /// `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, the one logit, or the mean of the probabilities of channels.
+    score: Value,
+    /// `f32[n, 1]`, or `f32[n, D]` with channels.
+    probability: Value,
 }
 
 /// What a router says of every token.
-struct Decision {
+pub(super) struct Decision {
     /// Those that execute.
-    set: Value,
-    probability: Probability,
+    pub(super) set: Value,
+    pub(super) probability: Probability,
     /// `f32[n, 1]`, for routers with a weight: what the forced tokens do not change.
-    score: Option<Value>,
+    pub(super) score: Option<Value>,
     /// What tokens are ranked by: the score, above which forced tokens stand.
-    rank: Option<Value>,
+    pub(super) rank: Option<Value>,
     /// `f32[n, 1]`: in training, the probability whose derivative stands for that of the decision.
-    soft: Option<Value>,
+    pub(super) soft: Option<Value>,
 }
 
 /// The stream on its way past a decision.
@@ -65,10 +75,10 @@ struct Passage {
 
 /// Probability of executing, or what else a change is multiplied by.
 #[derive(Clone, Copy)]
-enum Probability {
+pub(super) enum Probability {
     /// The same for every token.
     Constant(f64),
-    /// `f32[n, 1]`.
+    /// `f32[n, 1]`, or `f32[n, D]` of a router with channels.
     Scored(Value),
 }
 
@@ -139,15 +149,24 @@ impl Ctx<'_> {
             skip,
         };
         match &skip.combine {
-            Combine::Highway(scorer) => {
-                let seen = self.read(&scope, *scorer)?;
-                let (score, _) = self.score(&scope, *scorer, seen)?;
+            Combine::Highway(highway) => {
+                if highway.scorer.steps.is_pooled() && !highway.scorer.prefill {
+                    self.refuse_to_look_ahead(&scope, "a share by the mean of a sequence")?;
+                }
+                let seen = self.read(&scope, highway.scorer)?;
+                let shares = build::highway(self, (skip, highway), &scope.name, seen)?;
+                let shares = match highway.scorer.prefill && self.function == Function::Step {
+                    true => self.kept_shares(scope.seen, shares)?,
+                    false => shares,
+                };
                 self.constant_gate(&scope, true)?;
                 let y = self.dense(x, route, within)?;
                 self.at(&scope.name);
-                self.mixed(x, y, score)
+                self.mixed(x, y, shares)
             }
-            Combine::Either(Either { decider: Decider::Never, .. }) if route.otherwise.is_none() => {
+            Combine::Either(Either { decider: Decider::Never, force_first: 0, .. })
+                if route.otherwise.is_none() =>
+            {
                 self.constant_gate(&scope, false)?;
                 within.layer += route.executed.n_layers();
                 Ok(x)
@@ -174,13 +193,27 @@ impl Ctx<'_> {
         self.node(Stream { all: x, rows: x }, &route.executed, Branch::all(self.all), within)
     }
 
-    /// `σ(z)·y + (1−σ(z))·x`.
-    fn mixed(&mut self, x: Value, y: Value, score: Value) -> Result<Value, LowerError> {
-        let gate = self.add(Unary::Sigmoid, &[score])?;
-        let rest = self.add(Unary::OneMinus, &[gate])?;
-        let y = self.add(Op::ScaleRows {}, &[y, gate])?;
-        let x = self.add(Op::ScaleRows {}, &[x, rest])?;
+    /// `σ(z)·y + (1−σ(z))·x`, or with a share of x of its own.
+    fn mixed(
+        &mut self,
+        x: Value,
+        y: Value,
+        (branch, carry): (Value, Option<Value>),
+    ) -> Result<Value, LowerError> {
+        let gate = self.add(Unary::Sigmoid, &[branch])?;
+        let rest = match carry {
+            Some(carry) => self.add(Unary::Sigmoid, &[carry])?,
+            None => self.add(Unary::OneMinus, &[gate])?,
+        };
+        let y = self.times(y, gate)?;
+        let x = self.times(x, rest)?;
         self.add(Binary::Add, &[y, x])
+    }
+
+    /// Each row of `x` times its number in `by` `f32[rows, 1]`, or each element times its own in `f32[rows, D]`.
+    pub(super) fn times(&mut self, x: Value, by: Value) -> Result<Value, LowerError> {
+        let has_channels = self.graph.ty(by).cols() > 1;
+        self.add(if has_channels { Op::ScaleElements {} } else { Op::ScaleRows {} }, &[x, by])
     }
 
     /// Runs each branch for its rows; rows without a branch keep their bytes.
@@ -298,7 +331,7 @@ impl Ctx<'_> {
                     Some(set) => self.add(Op::Gather {}, &[p, set])?,
                     None => p,
                 };
-                self.add(Op::ScaleRows {}, &[change, p])?
+                self.times(change, p)?
             }
         };
         self.add(Binary::Add, &[x, change])
@@ -350,37 +383,52 @@ impl Ctx<'_> {
 
     /// What the router wants: the tokens in `set` to execute.
     fn choose(&mut self, scope: &Scope<'_>, either: &Either, set: SetSym) -> Result<Decision, LowerError> {
-        let (density, places) = (scope.skip.density, [self.all.positions, self.drawn_for()]);
+        if self.function != Function::Step || !scope.skip.keeps_prompts() {
+            return self.choose_now(scope, either, set);
+        }
+        let own = self.fresh_set();
+        let decision = self.choose_now(scope, either, own)?;
+        self.keep(scope.seen, either.scale, decision, set)
+    }
+
+    /// What the router wants by the tokens that there are.
+    fn choose_now(
+        &mut self,
+        scope: &Scope<'_>,
+        either: &Either,
+        set: SetSym,
+    ) -> Result<Decision, LowerError> {
+        let density = scope.skip.density;
         let route = |at_least: f64| Op::Route { set, at_least: F64::from(at_least) };
         let mut predicted = None;
         let (scorer, op, compares) = match either.decider {
-            Decider::Random { .. } if self.training.is_some() => return self.draw_anew(scope, set),
-            Decider::Random { seed } => return self.draw(scope, (set, seed), density, &places),
-            Decider::Hash { seed } => return self.draw(scope, (set, seed), density, &[self.tokens]),
-            // Routers that always or never execute are random ones that draw but one result.
-            Decider::Always => return self.draw(scope, (set, 0), 1.0, &places),
-            Decider::Never => return self.draw(scope, (set, 0), 0.0, &places),
+            Decider::Random { .. } | Decider::Hash { .. } | Decider::Always | Decider::Never => {
+                return self.choose_unseen(scope, either, set);
+            }
             Decider::Gumbel(scorer) => (scorer, route(0.0), Compares::Score),
             Decider::Sigmoid { scorer, threshold } => (scorer, route(threshold), Compares::Probability),
-            Decider::TopK { scorer, generate: Generate::Threshold(threshold) }
+            Decider::TopK { scorer, generate: Generate::Threshold(threshold), .. }
                 if self.function != Function::Score =>
             {
                 (scorer, route(threshold), Compares::Probability)
             }
-            Decider::TopK { scorer, generate: Generate::Predictor { threshold, steps } }
+            Decider::TopK { scorer, generate: Generate::Predictor { threshold, steps }, .. }
                 if self.function != Function::Score =>
             {
                 predicted = Some(steps);
                 (scorer, route(threshold), Compares::Probability)
             }
-            Decider::TopK { scorer, .. } => {
+            Decider::TopK { scorer, scope: among, .. } => {
                 self.refuse_to_look_ahead(&scope.name, "top-k")?;
-                (scorer, Op::RouteTopK { set, share: F64::from(density) }, Compares::ScoresOfSequence)
+                let op = Op::RouteTopK { set, share: F64::from(density) };
+                (scorer, op, Compares::ScoresOf(among))
             }
         };
+        if scorer.steps.is_pooled() && !scorer.prefill {
+            self.refuse_to_look_ahead(&scope.name, "a decision by the mean of a sequence")?;
+        }
         let seen = self.read(scope, scorer)?;
-        let (score, logits) = self.score(scope, scorer, seen)?;
-        let probability = self.add(Unary::Sigmoid, &[score])?;
+        let Scored { logits, score, probability } = self.score(scope, scorer, seen)?;
         let mut soft = self.training.is_some().then_some(probability);
         let by = match predicted {
             Some(steps) => build::predictor(self, &steps, &scope.name, seen)?,
@@ -402,16 +450,50 @@ impl Ctx<'_> {
             Compares::Probability => {
                 let score = self.less_margin(by)?;
                 let score = self.forced(either, score)?;
-                let probability = self.add(Unary::Sigmoid, &[score])?;
+                let probability = match scorer.channels && predicted.is_none() {
+                    // A mean of probabilities is one.
+                    true => score,
+                    false => self.add(Unary::Sigmoid, &[score])?,
+                };
                 self.add(op, &[probability])?
             }
-            Compares::ScoresOfSequence => {
+            Compares::ScoresOf(among) => {
                 let score = self.forced(either, by)?;
-                self.add(op, &[score, self.all.sequences])?
+                match among {
+                    Among::Sequence => self.add(op, &[score, self.all.sequences])?,
+                    Among::Batch => self.add(op, &[score])?,
+                }
             }
         };
         let rank = Some(self.forced(either, score)?);
         Ok(Decision { set, probability: Probability::Scored(probability), score: Some(score), rank, soft })
+    }
+
+    /// What a router wants that has no weight, and the forced tokens.
+    fn choose_unseen(
+        &mut self,
+        scope: &Scope<'_>,
+        either: &Either,
+        set: SetSym,
+    ) -> Result<Decision, LowerError> {
+        let (density, places) = (scope.skip.density, [self.all.positions, self.drawn_for()]);
+        let first = u32::try_from(either.force_first).unwrap_or(u32::MAX);
+        let drawn = if first == 0 { set } else { self.fresh_set() };
+        let mut decision = match either.decider {
+            Decider::Random { .. } if self.training.is_some() => self.draw_anew(scope, drawn)?,
+            Decider::Random { seed } => self.draw(scope, (drawn, seed), density, &places)?,
+            Decider::Hash { seed } => self.draw(scope, (drawn, seed), density, &[self.tokens])?,
+            // Routers that always or never execute are random ones that draw but one result.
+            Decider::Never => self.draw(scope, (drawn, 0), 0.0, &places)?,
+            Decider::Always | Decider::Gumbel(_) | Decider::Sigmoid { .. } | Decider::TopK { .. } => {
+                self.draw(scope, (drawn, 0), 1.0, &places)?
+            }
+        };
+        if first > 0 {
+            let op = Op::WithFirst { set, first };
+            decision.set = self.add(op, &[decision.set, self.all.positions])?;
+        }
+        Ok(decision)
     }
 
     /// The scores, of which those of the first tokens of a sequence stand above all others if these are forced.
@@ -476,18 +558,17 @@ impl Ctx<'_> {
         }
     }
 
-    /// The router's score `f32[n, 1]`: the margin `z₁ − z₀` by which executing wins, or the one logit; and its logits.
-    fn score(
-        &mut self,
-        scope: &Scope<'_>,
-        scorer: Scorer,
-        seen: Value,
-    ) -> Result<(Value, Value), LowerError> {
+    /// What a router with a weight says of every token.
+    fn score(&mut self, scope: &Scope<'_>, scorer: Scorer, seen: Value) -> Result<Scored, LowerError> {
         let logits = build::router(self, scope.skip, scorer, &scope.name, seen)?;
-        if scope.skip.n_logits() == 1 {
-            return Ok((logits, logits));
+        if scorer.channels {
+            let probability = self.add(Unary::Sigmoid, &[logits])?;
+            let d = self.model.stream.d_model;
+            return Ok(Scored { logits, score: build::mean(self, probability, d)?, probability });
         }
-        Ok((self.margin(logits)?, logits))
+        let is_two = matches!(scope.skip.decider(), Some(Decider::Gumbel(_)));
+        let score = if is_two { self.margin(logits)? } else { logits };
+        Ok(Scored { logits, score, probability: self.add(Unary::Sigmoid, &[score])? })
     }
 
     /// `z₁ − z₀` of logits `f32[n, 2]`.

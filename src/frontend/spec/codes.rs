@@ -39,9 +39,13 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "spec::no_tokens",
-        "The model takes rows of numbers (`input = \"rows\"`), and something in it needs token ids: a head that scores a vocabulary, or a `hash` router.",
+        "The model takes rows of numbers or patches (`input = \"rows\"`, `\"patches\"`), and something in it needs token ids: a head that scores a vocabulary, or a `hash` router.",
     ),
     ("spec::out_of_range", "A number is outside the values that have a meaning."),
+    (
+        "spec::pooled",
+        "`{ pool = \"mean\" }` in a decider gives a sequence one decision for all of its tokens: nothing can choose among them (top-k, a capacity, forced tokens), and nothing that decides without later tokens can take their mean.",
+    ),
     ("spec::read", "The spec cannot be read from disk."),
     ("spec::syntax", "The file is not TOML in UTF-8."),
     ("spec::unknown_block", "A stack names a block that is not defined."),

@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use super::node::{Block, Part};
 use super::skip::{Generate, Skip};
-use crate::frontend::layer::Layer;
+use crate::frontend::layer::{Layer, Mask};
 use crate::frontend::stream::{Head, Stream};
 
-/// A decoder-only language model: embedding, blocks in order, final norm, head; or a part of one, from rows to rows.
+/// A transformer: embedding of tokens or patches, blocks in order, final norm, head of tokens or of sequences; or a part of
+/// one, from rows to rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Model {
     /// For readers; no meaning.
@@ -27,15 +28,32 @@ pub struct Model {
 impl Model {
     /// Whether no decision or value of a token depends on later tokens, so that the model can generate.
     pub fn is_causal(&self) -> bool {
-        !self.skips().any(|skip| skip.top_k().is_some() || skip.fills_by_score())
-            && !self.layers().any(|layer| layer.looks_ahead().is_some())
+        let sees_later = |skip: &Skip| skip.top_k().is_some() || skip.fills_by_score() || skip.is_pooled();
+        !self.looks_ahead() && !self.skips().any(sees_later)
     }
 
     /// Whether the model can generate: it has a head, and is causal or names the causal replacement of all that is not.
     pub fn can_generate(&self) -> bool {
         self.stream.head == Head::Tokens
-            && !self.skips().any(|skip| skip.fills_by_score() || skip.top_k() == Some(Generate::Refuse))
-            && !self.layers().any(|layer| layer.looks_ahead().is_some())
+            && !self.looks_ahead()
+            && !self.skips().any(|skip| {
+                let is_of_whole = skip.is_pooled() && !skip.keeps_prompts();
+                skip.fills_by_score() || is_of_whole || skip.top_k() == Some(Generate::Refuse)
+            })
+    }
+
+    /// Whether it generates by going on with sequences alone: of a sequence that is run again, nothing says where its prompt
+    /// ended.
+    pub fn keeps_prompts(&self) -> bool {
+        self.skips().any(Skip::keeps_prompts)
+    }
+
+    /// Whether the layers themselves, or the head, look at later tokens.
+    fn looks_ahead(&self) -> bool {
+        let sees_later = |layer: &Layer| {
+            matches!(layer, Layer::Attention(of) if of.mask == Mask::Full) || layer.looks_ahead().is_some()
+        };
+        self.stream.head == Head::Pooled || self.layers().any(sees_later)
     }
 
     /// Whether experts have places for some of the tokens of a group: how many are taken depends on earlier tokens, of which

@@ -9,7 +9,7 @@ use super::node::{Block, Layers, Layout, Norms, SubLayer, Unit};
 use super::skip_table;
 use crate::frontend::language::words::{Word, text};
 use crate::frontend::rope;
-use crate::frontend::stream::{Head, Positions, Rope, Stream, StreamInput};
+use crate::frontend::stream::{Head, Patches, Pooled, Positions, Rope, Stream, StreamInput};
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,7 +17,12 @@ impl fmt::Display for Model {
         writeln!(f, "name = {}", text(&self.name))?;
         match self.stream.input {
             StreamInput::Tokens => writeln!(f, "vocab_size = {}", self.stream.vocab_size)?,
-            StreamInput::Rows => writeln!(f, "input = {}", text(self.stream.input.word()))?,
+            StreamInput::Rows | StreamInput::Patches => {
+                writeln!(f, "input = {}", text(self.stream.input.word()))?;
+            }
+        }
+        if let Some(Patches { dim, class_token }) = self.stream.patches {
+            writeln!(f, "patch_dim = {dim}\ncls_token = {class_token}")?;
         }
         writeln!(f, "d_model = {}", self.stream.d_model)?;
         writeln!(f, "max_positions = {}", self.stream.max_positions)?;
@@ -41,7 +46,10 @@ impl fmt::Display for Model {
         }
         match self.stream.head {
             Head::Tokens => writeln!(f, "tie_embeddings = {}", self.stream.tie_embeddings)?,
-            Head::Rows => writeln!(f, "head = {}", text(self.stream.head.word()))?,
+            Head::Rows | Head::Pooled => writeln!(f, "head = {}", text(self.stream.head.word()))?,
+        }
+        if let Some(Pooled { pool, classes }) = self.stream.pooled {
+            writeln!(f, "pool = {}\nclasses = {classes}", text(pool.word()))?;
         }
         if self.stream.embed_scale != 1.0 {
             writeln!(f, "embed_scale = {:?}", self.stream.embed_scale)?;

@@ -160,14 +160,22 @@ impl Draw {
             TensorRole::ToStream => draw(0.0, fan_in * EMBEDDING / (self.n_layers as f64).sqrt()),
             TensorRole::Router(skip) => {
                 let (constant, deviation) = self.router(skip);
-                let rows = self.tensor.shape.first().copied().unwrap_or(1).max(1);
+                let has_channels = skip.has_channels();
                 // The difference of two rows has the deviation that a single one would have.
-                let mut values = draw(0.0, deviation / (rows as f64).sqrt());
-                let signs = if rows == 2 { &[-0.5, 0.5][..] } else { &[1.0][..] };
+                let n_compared = if has_channels { 1 } else { skip.n_logits(self.d_model) };
+                let mut values = draw(0.0, deviation / (n_compared as f64).sqrt());
+                let signs = if n_compared == 2 { &[-0.5, 0.5][..] } else { &[1.0][..] };
                 // Steps leave nothing of the constant.
                 if skip.scorer().is_none_or(|scorer| scorer.steps.is_empty()) {
                     for (row, sign) in values.chunks_exact_mut(columns).zip(signs) {
                         row[0] = (sign * constant) as f32;
+                    }
+                }
+                if has_channels {
+                    // Channels mostly agree, so that their mean is not the same for all tokens.
+                    let (common, others) = values.split_at_mut(columns);
+                    for row in others.chunks_exact_mut(columns) {
+                        row.iter_mut().zip(&*common).for_each(|(own, common)| *own = common + *own / 4.0);
                     }
                 }
                 values

@@ -10,15 +10,19 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, Value, ValueKind};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields, for_example, list, name_fault, quoted_name};
-use crate::frontend::language::words::{nearest, quoted};
-use crate::frontend::layer::{self, Surroundings};
+use crate::frontend::language::words::{Word, nearest, quoted};
+use crate::frontend::layer::{self, Mask, Surroundings};
 use crate::frontend::rope;
-use crate::frontend::stream::{Head, Norm, NormKind, PositionKind, Positions, Rope, Stream, StreamInput};
+use crate::frontend::stream::{
+    Head, Norm, NormKind, Patches, Pool, Pooled, PositionKind, Positions, Rope, Stream, StreamInput,
+};
 
 const ROOT_KEYS: &[&str] = &["model", "block", "stack"];
 const MODEL_KEYS: &[&str] = &[
     "name",
     "input",
+    "patch_dim",
+    "cls_token",
     "vocab_size",
     "d_model",
     "max_positions",
@@ -29,8 +33,11 @@ const MODEL_KEYS: &[&str] = &[
     "positions",
     "rope_theta",
     "rope_scaling",
+    "mask",
     "final_norm",
     "head",
+    "pool",
+    "classes",
     "tie_embeddings",
     "embed_scale",
     "head_bias",
@@ -58,6 +65,7 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
         d_model: model.as_ref().and_then(|model| model.d_model),
         rope: model.as_ref().and_then(|model| model.rope),
         input: model.as_ref().and_then(|model| model.input).unwrap_or_default(),
+        mask: model.as_ref().map_or(Mask::Causal, |model| model.mask),
     };
     let around = Around {
         layers: around,
@@ -78,6 +86,7 @@ struct ModelTable {
     d_model: Option<usize>,
     rope: Option<Option<Rope>>,
     norms: Norms,
+    mask: Mask,
     input: Option<StreamInput>,
     model: Option<Model>,
 }
@@ -102,7 +111,7 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
         ctx.required(fields, key, example).and_then(|entry| ctx.count(entry, 1..=most))
     };
     let vocab_size = match ends.map(|ends| ends.input) {
-        Some(StreamInput::Rows) => Some(0),
+        Some(StreamInput::Rows | StreamInput::Patches) => Some(0),
         Some(StreamInput::Tokens) => count("vocab_size", "vocab_size = 256", limits::WIDTH),
         None => None,
     };
@@ -110,6 +119,7 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
     let max_positions = count("max_positions", "max_positions = 1024", limits::POSITIONS);
     let norm = norm(ctx, fields);
     let norms = ctx.optional(fields, "norms", Norms::Pre, Ctx::word);
+    let mask = ctx.optional(fields, "mask", Mask::Causal, Ctx::word);
     let positions = positions(ctx, fields);
     let final_norm = ctx.optional(fields, "final_norm", true, Ctx::flag);
     let whole = || {
@@ -117,6 +127,7 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
             name: name?,
             stream: Stream {
                 input: ends?.input,
+                patches: ends?.patches,
                 vocab_size: vocab_size?,
                 d_model: d_model?,
                 max_positions: max_positions?,
@@ -124,6 +135,7 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
                 positions: positions?,
                 final_norm: final_norm?,
                 head: ends?.head,
+                pooled: ends?.pooled,
                 tie_embeddings: ends?.tie_embeddings,
                 embed_scale: ends?.embed_scale,
                 head_bias: ends?.head_bias,
@@ -136,7 +148,8 @@ fn model(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<ModelTable> {
         Positions::Rope(rope) => Some(rope),
         Positions::Learned | Positions::None => None,
     });
-    Some(ModelTable { d_model, rope, norms: norms?, input: ends.map(|ends| ends.input), model: whole() })
+    let input = ends.map(|ends| ends.input);
+    Some(ModelTable { d_model, rope, norms: norms?, mask: mask?, input, model: whole() })
 }
 
 fn norm(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Norm> {
@@ -169,7 +182,9 @@ fn positions(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Positions> {
 #[derive(Clone, Copy)]
 struct Ends {
     input: StreamInput,
+    patches: Option<Patches>,
     head: Head,
+    pooled: Option<Pooled>,
     tie_embeddings: bool,
     embed_scale: f64,
     head_bias: bool,
@@ -179,9 +194,21 @@ struct Ends {
 fn ends(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Ends> {
     let input = ctx.optional(fields, "input", StreamInput::Tokens, Ctx::word);
     // Scores are over the ids that go in.
-    let usual = if input == Some(StreamInput::Rows) { Head::Rows } else { Head::Tokens };
+    let usual = match input {
+        None | Some(StreamInput::Tokens) => Head::Tokens,
+        Some(StreamInput::Rows) => Head::Rows,
+        Some(StreamInput::Patches) => Head::Pooled,
+    };
     let head = ctx.optional(fields, "head", usual, Ctx::word);
     check_ends(ctx, fields.table, (input?, head?))?;
+    let patches = match input? {
+        StreamInput::Patches => patches(ctx, fields).map(Some),
+        StreamInput::Tokens | StreamInput::Rows => Some(None),
+    };
+    let pooled = match head? {
+        Head::Pooled => pooled(ctx, fields).map(Some),
+        Head::Tokens | Head::Rows => Some(None),
+    };
     let tie_embeddings = ctx.optional(fields, "tie_embeddings", head == Some(Head::Tokens), Ctx::flag);
     let embed_scale = ctx.optional(fields, "embed_scale", 1.0, |ctx, entry| {
         ctx.number(entry, "above 0.0, at most 1e6", |number| number > 0.0 && number <= 1e6)
@@ -192,7 +219,9 @@ fn ends(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Ends> {
     });
     Some(Ends {
         input: input?,
+        patches: patches?,
         head: head?,
+        pooled: pooled?,
         tie_embeddings: tie_embeddings?,
         embed_scale: embed_scale?,
         head_bias: head_bias?,
@@ -200,33 +229,62 @@ fn ends(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Ends> {
     })
 }
 
+fn patches(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Patches> {
+    let dim = ctx.required(fields, "patch_dim", "patch_dim = 768");
+    let dim = dim.and_then(|entry| ctx.count(entry, 1..=limits::WIDTH));
+    let class_token = ctx.optional(fields, "cls_token", false, Ctx::flag);
+    Some(Patches { dim: dim?, class_token: class_token? })
+}
+
+fn pooled(ctx: &mut Ctx<'_>, fields: Fields<'_>) -> Option<Pooled> {
+    let pool = ctx.optional(fields, "pool", Pool::Mean, Ctx::word);
+    let classes = ctx.required(fields, "classes", "classes = 1000");
+    let classes = classes.and_then(|entry| ctx.count(entry, 1..=limits::WIDTH));
+    Some(Pooled { pool: pool?, classes: classes? })
+}
+
 /// Refuses what the ends of a model that takes or gives rows do not have.
 fn check_ends(ctx: &mut Ctx<'_>, table: &Table, (input, head): (StreamInput, Head)) -> Option<()> {
     let without_tokens: &[&str] = match input {
         StreamInput::Tokens => &[],
         StreamInput::Rows => &["vocab_size", "embed_scale"],
+        StreamInput::Patches => &["vocab_size"],
     };
     let without_scores: &[&str] = match head {
         Head::Tokens => &[],
         Head::Rows => &["tie_embeddings", "head_bias", "logit_softcap"],
+        Head::Pooled => &["tie_embeddings", "logit_softcap"],
     };
-    let keys = without_tokens.iter().map(|key| (key, "input", "a model that takes rows has no token ids"));
-    let scores = without_scores.iter().map(|key| (key, "head", "a model that gives rows has no scores"));
-    let keys = keys.chain(scores);
+    let without_patches: &[&str] =
+        if input == StreamInput::Patches { &[] } else { &["patch_dim", "cls_token"] };
+    let without_pool: &[&str] = if head == Head::Pooled { &[] } else { &["pool", "classes"] };
+    let no_ids = format!("a model that takes {} has no token ids", input.word());
+    let no_scores = match head {
+        Head::Pooled => "a model that scores sequences has no scores of tokens",
+        Head::Tokens | Head::Rows => "a model that gives rows has no scores",
+    };
+    let groups = [
+        (without_tokens, "input = \"tokens\"", no_ids.as_str()),
+        (without_scores, "head = \"tokens\"", no_scores),
+        (without_patches, "input = \"patches\"", "the model takes no patches"),
+        (without_pool, "head = \"pooled\"", "the model does not score sequences"),
+    ];
+    let keys = groups.iter().flat_map(|(keys, instead, why)| keys.iter().map(move |key| (key, instead, why)));
     let mut is_right = true;
-    for (key, by, why) in keys {
+    for (key, instead, why) in keys {
         let Some(entry) = table.get(key) else { continue };
         let diagnostic =
             Diagnostic::new("spec::unused_setting", format!("`{key}` has nothing to act on: {why}"))
                 .at(ctx.source, entry.key_span.clone(), "would have no effect")
-                .help(format!("remove `{key}`, or write `{by} = \"tokens\"`"));
+                .help(format!("remove `{key}`, or write `{instead}`"));
         ctx.report(diagnostic);
         is_right = false;
     }
-    if (input, head) == (StreamInput::Rows, Head::Tokens) {
+    if input != StreamInput::Tokens && head == Head::Tokens {
         let entry = table.get("head")?;
-        let message = "a model that takes rows has no vocabulary to score".to_owned();
-        let help = "write `head = \"rows\"`, or `input = \"tokens\"` with its `vocab_size`".to_owned();
+        let message = format!("a model that takes {} has no vocabulary to score", input.word());
+        let help = "write `head = \"rows\"` or `\"pooled\"`, or `input = \"tokens\"` with its `vocab_size`"
+            .to_owned();
         ctx.wrong("spec::no_tokens", message, (&entry.value, "scores over which ids?"), help);
         is_right = false;
     }

@@ -18,8 +18,29 @@ pub struct Skip {
 pub enum Combine {
     /// One of the two.
     Either(Either),
-    /// `y = σ(z)·F(x) + (1−σ(z))·x` with the router's weight `[1, D]`; always dense, so every token is a key.
-    Highway(Scorer),
+    /// `y = T·F(x) + C·x`; always dense, so every token is a key.
+    Highway(Highway),
+}
+
+/// How much of F(x) and of x a token gets, `T` and `C`: `σ(z − carry_bias)` and one minus that, or what a weight of its own
+/// says of C.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Highway {
+    /// What makes z: one for a token, or one for each of its channels.
+    pub scorer: Scorer,
+    /// What makes C.
+    pub carry: Carry,
+    /// Taken from z, or added to what C is made of.
+    pub carry_bias: f64,
+}
+
+/// What makes the share of the stream that a highway carries on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carry {
+    /// What is left of the share of the branch.
+    Coupled,
+    /// `σ(z_c + carry_bias)`, z_c by a weight of its own behind the same steps.
+    Own,
 }
 
 /// How a token gets one of the two.
@@ -59,6 +80,8 @@ pub enum Decider {
         scorer: Scorer,
         /// What it does when it cannot see the future.
         generate: Generate,
+        /// Which tokens compete.
+        scope: Scope,
     },
     /// SplitMix64 of (seed, block index, sequence index, position).
     Random {
@@ -87,6 +110,20 @@ pub struct Scorer {
     pub steps: Steps,
     /// The last step has a bias.
     pub bias: bool,
+    /// A token has a logit for each channel, `[D, width]` in place of `[1, width]`: the mean of their sigmoids decides, and
+    /// each scales its own.
+    pub channels: bool,
+    /// Of pooled steps: later tokens of a sequence keep the decision of its prompt.
+    pub prefill: bool,
+}
+
+/// Which tokens compete for the places of a top-k router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of a sequence.
+    Sequence,
+    /// Those of all sequences of a batch, in their order.
+    Batch,
 }
 
 /// What a router reads.
@@ -192,6 +229,8 @@ words! {
     Kv { All = "all", Active = "active" }
     BranchScale { One = "binary", Probability = "scaled", ProbabilityLast = "scaled_last", Score = "raw" }
     Branches { Either = "either", Sum = "sum", Add = "add" }
+    Carry { Coupled = "coupled", Own = "own" }
+    Scope { Sequence = "sequence", Batch = "batch" }
     Overflow { Position = "position", Score = "score" }
 }
 
@@ -223,14 +262,43 @@ impl Skip {
     /// What makes scores; `None` for routers without a weight.
     pub fn scorer(&self) -> Option<Scorer> {
         match self.combine {
-            Combine::Highway(scorer) => Some(scorer),
+            Combine::Highway(highway) => Some(highway.scorer),
             Combine::Either(either) => either.decider.scorer(),
         }
     }
 
-    /// Rows R of the weight `[R, D]` of a router that has one.
-    pub fn n_logits(&self) -> usize {
-        if matches!(self.decider(), Some(Decider::Gumbel(_))) { 2 } else { 1 }
+    /// Rows R of the weight `[R, D]` of a router that has one, over a stream of so many channels.
+    pub fn n_logits(&self, d_model: usize) -> usize {
+        match self.decider() {
+            Some(Decider::Gumbel(_)) => 2,
+            _ if self.has_channels() => d_model,
+            _ => 1,
+        }
+    }
+
+    /// Whether a token has a logit for each of its channels.
+    pub fn has_channels(&self) -> bool {
+        self.scorer().is_some_and(|scorer| scorer.channels)
+    }
+
+    /// Whether all tokens of a sequence get one decision, by the mean of all of them.
+    pub fn is_pooled(&self) -> bool {
+        self.scorer().is_some_and(|scorer| scorer.steps.is_pooled())
+    }
+
+    /// Whether later tokens keep the decision of their prompt.
+    pub fn keeps_prompts(&self) -> bool {
+        self.scorer().is_some_and(|scorer| scorer.prefill)
+    }
+
+    /// Whether decisions depend on the other sequences of a batch, or on the number of a sequence among them.
+    pub fn depends_on_batch(&self) -> bool {
+        match self.decider() {
+            // At density 0 and 1 nothing is drawn.
+            Some(Decider::Random { .. }) => self.density > 0.0 && self.density < 1.0,
+            Some(Decider::TopK { scope, .. }) => scope == Scope::Batch,
+            _ => false,
+        }
     }
 
     /// The limit on executed tokens, if there is one.
@@ -251,7 +319,8 @@ impl Skip {
 
     /// Whether a token has one score, which is a logit.
     pub fn has_one_score(&self) -> bool {
-        matches!(self.decider(), Some(Decider::Sigmoid { .. } | Decider::TopK { .. }))
+        let has_scores = matches!(self.decider(), Some(Decider::Sigmoid { .. } | Decider::TopK { .. }));
+        has_scores && !self.has_channels()
     }
 
     /// What a top-k router does when it cannot see the future; `None` for other routers.

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::node::Unit;
 use super::skip::{
-    BranchScale, Branches, Capacity, Combine, Decide, Decider, Either, Generate, Input, Kv, Overflow, Scorer,
-    Skip,
+    BranchScale, Branches, Capacity, Carry, Combine, Decide, Decider, Either, Generate, Highway, Input, Kv,
+    Overflow, Scope, Scorer, Skip,
 };
 use super::steps::{self, Steps};
 use crate::diagnostic::Diagnostic;
@@ -30,6 +30,9 @@ pub struct SkipTable {
     pub decider: Steps,
     /// [`Scorer::bias`].
     pub bias: bool,
+    /// [`Scorer::channels`].
+    #[serde(skip_serializing_if = "is_off")]
+    pub channels: bool,
     /// [`Either::kv`].
     pub kv: Kv,
     /// [`Either::scale`].
@@ -40,6 +43,15 @@ pub struct SkipTable {
     /// [`Either::branches`].
     #[serde(skip_serializing_if = "is_either")]
     pub combine: Branches,
+    /// [`Highway::carry`].
+    #[serde(skip_serializing_if = "is_coupled")]
+    pub carry: Carry,
+    /// [`Highway::carry_bias`].
+    #[serde(skip_serializing_if = "is_none")]
+    pub carry_bias: f64,
+    /// Of `topk`: which tokens compete.
+    #[serde(skip_serializing_if = "is_of_sequence")]
+    pub scope: Scope,
     /// [`Either::force_first`].
     #[serde(skip_serializing_if = "is_zero")]
     pub force_first: usize,
@@ -90,6 +102,8 @@ pub enum GenerateKind {
     Threshold,
     /// [`Generate::Predictor`].
     Predictor,
+    /// [`Scorer::prefill`].
+    Prefill,
 }
 
 words! {
@@ -97,7 +111,7 @@ words! {
         Gumbel = "gumbel", Sigmoid = "sigmoid", TopK = "topk", Random = "random", Hash = "hash",
         Highway = "highway", Always = "always", Never = "never",
     }
-    GenerateKind { Refuse = "", Threshold = "threshold", Predictor = "predictor" }
+    GenerateKind { Refuse = "", Threshold = "threshold", Predictor = "predictor", Prefill = "prefill" }
 }
 
 /// The keys of a skip, in the order of the documentation.
@@ -108,11 +122,15 @@ const KEYS: &[&str] = &[
     "decide",
     "decider",
     "bias",
+    "channels",
     "kv",
     "gate",
     "gate_factor",
     "combine",
     "otherwise",
+    "carry",
+    "carry_bias",
+    "scope",
     "force_first",
     "threshold",
     "generate",
@@ -133,10 +151,14 @@ impl SkipTable {
             decide: Decide::Here,
             decider: Steps::default(),
             bias: false,
+            channels: false,
             kv: Kv::All,
             gate: BranchScale::One,
             gate_factor: 1.0,
             combine: Branches::Either,
+            carry: Carry::Coupled,
+            carry_bias: 0.0,
+            scope: Scope::Sequence,
             force_first: 0,
             threshold: 0.5,
             generate: GenerateKind::Refuse,
@@ -150,19 +172,24 @@ impl SkipTable {
 
     /// What the table means.
     pub fn skip(&self) -> Skip {
-        let scorer = Scorer { input: self.input, decide: self.decide, steps: self.decider, bias: self.bias };
+        let SkipTable { input, decide, decider: steps, bias, channels, .. } = *self;
+        let prefill = self.generate == GenerateKind::Prefill && steps.is_pooled();
+        let scorer = Scorer { input, decide, steps, bias, channels, prefill };
         let generate = match self.generate {
-            GenerateKind::Refuse => Generate::Refuse,
+            GenerateKind::Refuse | GenerateKind::Prefill => Generate::Refuse,
             GenerateKind::Threshold => Generate::Threshold(self.threshold),
             GenerateKind::Predictor => {
                 Generate::Predictor { threshold: self.threshold, steps: self.predictor }
             }
         };
         let decider = match self.router {
-            Router::Highway => return Skip { density: self.density, combine: Combine::Highway(scorer) },
+            Router::Highway => {
+                let highway = Highway { scorer, carry: self.carry, carry_bias: self.carry_bias };
+                return Skip { density: self.density, combine: Combine::Highway(highway) };
+            }
             Router::Gumbel => Decider::Gumbel(scorer),
             Router::Sigmoid => Decider::Sigmoid { scorer, threshold: self.threshold },
-            Router::TopK => Decider::TopK { scorer, generate },
+            Router::TopK => Decider::TopK { scorer, generate, scope: self.scope },
             Router::Random => Decider::Random { seed: self.seed },
             Router::Hash => Decider::Hash { seed: self.seed },
             Router::Always => Decider::Always,
@@ -179,10 +206,16 @@ impl SkipTable {
     /// The table of a skip.
     pub fn of(skip: &Skip) -> SkipTable {
         let mut table = SkipTable { density: skip.density, ..SkipTable::of_router(Router::of(skip)) };
-        if let Some(Scorer { input, decide, steps, bias }) = skip.scorer() {
-            table = SkipTable { input, decide, decider: steps, bias, ..table };
+        if let Some(Scorer { input, decide, steps, bias, channels, prefill }) = skip.scorer() {
+            let generate = if prefill { GenerateKind::Prefill } else { GenerateKind::Refuse };
+            table = SkipTable { input, decide, decider: steps, bias, channels, generate, ..table };
         }
-        let Combine::Either(either) = skip.combine else { return table };
+        let either = match skip.combine {
+            Combine::Either(either) => either,
+            Combine::Highway(Highway { carry, carry_bias, .. }) => {
+                return SkipTable { carry, carry_bias, ..table };
+            }
+        };
         (table.kv, table.gate) = (either.kv, either.scale);
         (table.gate_factor, table.combine) = (either.factor, either.branches);
         table.force_first = either.force_first;
@@ -191,18 +224,21 @@ impl SkipTable {
         }
         match either.decider {
             Decider::Sigmoid { threshold, .. } => table.threshold = threshold,
-            Decider::TopK { generate: Generate::Threshold(threshold), .. } => {
-                (table.generate, table.threshold) = (GenerateKind::Threshold, threshold);
-            }
-            Decider::TopK { generate: Generate::Predictor { threshold, steps }, .. } => {
-                (table.generate, table.threshold) = (GenerateKind::Predictor, threshold);
-                table.predictor = steps;
+            Decider::TopK { generate, scope, .. } => {
+                table.scope = scope;
+                match generate {
+                    Generate::Refuse => {}
+                    Generate::Threshold(threshold) => {
+                        (table.generate, table.threshold) = (GenerateKind::Threshold, threshold);
+                    }
+                    Generate::Predictor { threshold, steps } => {
+                        (table.generate, table.threshold) = (GenerateKind::Predictor, threshold);
+                        table.predictor = steps;
+                    }
+                }
             }
             Decider::Random { seed } | Decider::Hash { seed } => table.seed = seed,
-            Decider::TopK { generate: Generate::Refuse, .. }
-            | Decider::Gumbel(_)
-            | Decider::Always
-            | Decider::Never => {}
+            Decider::Gumbel(_) | Decider::Always | Decider::Never => {}
         }
         table
     }
@@ -230,20 +266,29 @@ impl Router {
 /// something of it.
 fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
     match (key, skip.decider()) {
-        ("input" | "decide" | "decider" | "bias", Some(Decider::Hash { .. })) => {
+        ("input" | "decide" | "decider" | "bias" | "channels", Some(Decider::Hash { .. })) => {
             Some(("it looks at the token's id alone", "remove the setting, or choose a router with a weight"))
         }
-        ("input" | "decide" | "decider" | "bias", _) if skip.scorer().is_none() => Some((
+        ("input" | "decide" | "decider" | "bias" | "channels", _) if skip.scorer().is_none() => Some((
             "it decides without looking at the tokens",
             "remove the setting, or choose a router with a weight",
         )),
         ("combine" | "otherwise" | "gate_factor" | "force_first", None) => {
             Some(("it runs every token and mixes by itself", "remove the setting, or choose another router"))
         }
-        ("force_first", _) if skip.scorer().is_none() => Some((
-            "forced tokens rank above all scores, and it has none",
-            "remove the setting, or choose a router with a weight",
+        ("channels", Some(Decider::Gumbel(_))) => Some((
+            "its two logits compete for a token",
+            "remove the setting, or choose `router = \"sigmoid\"`",
         )),
+        ("carry" | "carry_bias", None) => None,
+        ("carry" | "carry_bias", Some(_)) => {
+            Some(("a token gets one branch", "remove the setting, or choose `router = \"highway\"`"))
+        }
+        ("scope", Some(Decider::TopK { .. })) => None,
+        ("scope", _) => {
+            Some(("it does not compare tokens", "remove the setting, or choose `router = \"topk\"`"))
+        }
+        ("force_first", Some(Decider::Always)) => Some(("every token executes", "remove the setting")),
         ("gate_factor", _) if skip.either().is_some_and(|either| either.scale == BranchScale::One) => {
             Some(("nothing is scaled", "set `gate` as well, or remove the setting"))
         }
@@ -252,8 +297,8 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
                 && !skip.has_one_score() =>
         {
             Some((
-                "`raw` scales by the one score of a token",
-                "choose `router = \"sigmoid\"` or `\"topk\"`, or `gate = \"scaled\"`",
+                "`raw` scales by the one logit of a token",
+                "choose `router = \"sigmoid\"` or `\"topk\"` without `channels`, or `gate = \"scaled\"`",
             ))
         }
         ("predictor", Some(Decider::TopK { generate: Generate::Predictor { .. }, .. })) => None,
@@ -276,6 +321,11 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
             Some(("it has no threshold", "remove the setting, or choose `router = \"sigmoid\"`"))
         }
         ("generate", Some(Decider::TopK { .. })) => None,
+        ("generate", _) if skip.keeps_prompts() => None,
+        ("generate", _) if skip.is_pooled() => Some((
+            "what it decides of a prompt is all that there is to keep",
+            "write `generate = \"prefill\"`",
+        )),
         ("generate", _) => Some(("its decisions do not look at the future", "remove the setting")),
         ("seed", Some(Decider::Random { .. } | Decider::Hash { .. })) => None,
         ("seed", _) => Some(("it is not random", "remove the setting, or choose `router = \"random\"`")),
@@ -288,17 +338,21 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
 pub(super) fn print(skip: &Skip, unit: Unit, otherwise: Option<String>) -> String {
     let table = SkipTable::of(skip);
     let usual = SkipTable::of_router(table.router);
-    let settings: [(&str, String); 18] = [
+    let settings: [(&str, String); 22] = [
         ("router", text(table.router.word())),
         ("density", format!("{:?}", table.density)),
         ("input", text(table.input.word())),
         ("decide", text(table.decide.word())),
         ("decider", table.decider.print()),
         ("bias", table.bias.to_string()),
+        ("channels", table.channels.to_string()),
         ("kv", text(table.kv.word())),
         ("gate", text(table.gate.word())),
         ("gate_factor", format!("{:?}", table.gate_factor)),
         ("combine", text(table.combine.word())),
+        ("carry", text(table.carry.word())),
+        ("carry_bias", format!("{:?}", table.carry_bias)),
+        ("scope", text(table.scope.word())),
         ("force_first", table.force_first.to_string()),
         ("threshold", format!("{:?}", table.threshold)),
         ("generate", text(table.generate.word())),
@@ -314,6 +368,10 @@ pub(super) fn print(skip: &Skip, unit: Unit, otherwise: Option<String>) -> Strin
         "predictor" => table.predictor.is_empty(),
         "gate_factor" => is_one(&table.gate_factor),
         "combine" => table.combine == usual.combine,
+        "channels" => table.channels == usual.channels,
+        "carry" => table.carry == usual.carry,
+        "carry_bias" => is_none(&table.carry_bias),
+        "scope" => table.scope == usual.scope,
         "force_first" => table.force_first == usual.force_first,
         _ => false,
     };
@@ -342,6 +400,7 @@ pub(super) fn resolve(ctx: &mut Ctx<'_>, value: &Value, unit: Unit) -> Option<Sk
     check_taken(ctx, table, &skip);
     check_gate(ctx, table, &written);
     check_branches(ctx, table, &written);
+    check_pool(ctx, table, &written);
     if unit == Unit::Block
         && written.decide == Decide::Entry
         && let Some(entry) = table.get("decide")
@@ -365,12 +424,18 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
     let decide = ctx.optional(fields, "decide", base.decide, Ctx::word);
     let decider = ctx.optional(fields, "decider", base.decider, steps::read);
     let bias = ctx.optional(fields, "bias", base.bias, Ctx::flag);
+    let channels = ctx.optional(fields, "channels", base.channels, Ctx::flag);
     let kv = ctx.optional(fields, "kv", base.kv, Ctx::word);
     let gate = ctx.optional(fields, "gate", base.gate, Ctx::word);
     let gate_factor = ctx.optional(fields, "gate_factor", base.gate_factor, |ctx, entry| {
         ctx.number(entry, "from -1e6 to 1e6", |number| number.abs() <= 1e6)
     });
     let combine = ctx.optional(fields, "combine", base.combine, Ctx::word);
+    let carry = ctx.optional(fields, "carry", base.carry, Ctx::word);
+    let carry_bias = ctx.optional(fields, "carry_bias", base.carry_bias, |ctx, entry| {
+        ctx.number(entry, "from -1e6 to 1e6", |number| number.abs() <= 1e6)
+    });
+    let scope = ctx.optional(fields, "scope", base.scope, Ctx::word);
     let force_first = ctx.optional(fields, "force_first", base.force_first, |ctx, entry| {
         ctx.count(entry, 0..=limits::POSITIONS)
     });
@@ -394,10 +459,14 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
         decide: decide?,
         decider: decider?,
         bias: bias?,
+        channels: channels?,
         kv: kv?,
         gate: gate?,
         gate_factor: gate_factor?,
         combine: combine?,
+        carry: carry?,
+        carry_bias: carry_bias?,
+        scope: scope?,
         force_first: force_first?,
         predictor: predictor?,
         threshold: threshold?,
@@ -471,9 +540,66 @@ fn check_branches(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
     }
 }
 
+/// One decision a sequence leaves nothing to choose among its tokens.
+fn check_pool(ctx: &mut Ctx<'_>, table: &Table, written: &SkipTable) {
+    if written.predictor.is_pooled()
+        && let Some(entry) = table.get("predictor")
+    {
+        let message = "a predictor decides where later tokens are not known, and their mean has them in it";
+        let help = "remove the step with `pool`";
+        ctx.wrong("spec::pooled", message.to_owned(), (&entry.value, "looks ahead"), help.to_owned());
+    }
+    if written.generate == GenerateKind::Prefill
+        && written.router == Router::TopK
+        && let Some(entry) = table.get("generate")
+    {
+        let message = "`prefill` keeps the one decision of a sequence, and top-k has one for each token";
+        let help =
+            "write `generate = \"threshold\"`, or choose `router = \"sigmoid\"` with `{ pool = \"mean\" }`";
+        ctx.wrong("spec::pooled", message.to_owned(), (&entry.value, "nothing to keep"), help.to_owned());
+    }
+    let Some(decider) = table.get("decider").filter(|_| written.decider.is_pooled()) else { return };
+    let others = [
+        ("group_size", written.group_size > 0),
+        ("force_first", written.force_first > 0),
+        ("router", written.router == Router::TopK),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, is_there)| *is_there) {
+        let Some(other) = table.get(key) else { continue };
+        let message = format!(
+            "`pool` in `decider` gives a sequence one decision, and `{key}` chooses among its tokens"
+        );
+        let diagnostic = Diagnostic::new("spec::pooled", message)
+            .at(ctx.source, decider.value.span.clone(), "one decision for all")
+            .at(ctx.source, other.value.span.clone(), "chooses")
+            .help("remove one of the two");
+        ctx.report(diagnostic);
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_one(factor: &f64) -> bool {
     *factor == 1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_none(bias: &f64) -> bool {
+    *bias == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_off(flag: &bool) -> bool {
+    !flag
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_coupled(carry: &Carry) -> bool {
+    *carry == Carry::Coupled
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_of_sequence(scope: &Scope) -> bool {
+    *scope == Scope::Sequence
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]

@@ -28,11 +28,23 @@ pub enum Step {
         /// Which.
         norm: NormKind,
     },
+    /// One row of a sequence for all of its tokens, so that they get one decision.
+    Pool {
+        /// Which.
+        pool: Pool,
+    },
     /// A function of each element.
     Activation {
         /// Which.
         activation: StepFunction,
     },
+}
+
+/// What a sequence's rows become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// Their mean.
+    Mean,
 }
 
 /// Functions of a decider's steps.
@@ -55,6 +67,7 @@ pub enum StepFunction {
 }
 
 words! {
+    Pool { Mean = "mean" }
     StepFunction {
         None = "none", Relu = "relu", Relu2 = "relu2", Gelu = "gelu", GeluErf = "gelu_erf", Silu = "silu", Tanh = "tanh",
     }
@@ -102,8 +115,13 @@ impl Steps {
     pub fn width(&self, width: usize) -> usize {
         self.iter().fold(width, |width, step| match step {
             Step::Linear { linear, .. } => linear,
-            Step::Norm { .. } | Step::Activation { .. } => width,
+            Step::Norm { .. } | Step::Pool { .. } | Step::Activation { .. } => width,
         })
+    }
+
+    /// Whether all tokens of a sequence get one decision.
+    pub fn is_pooled(&self) -> bool {
+        self.iter().any(|step| matches!(step, Step::Pool { .. }))
     }
 
     /// As a spec writes them.
@@ -112,6 +130,7 @@ impl Steps {
             Step::Linear { linear, bias: false } => format!("{{ linear = {linear} }}"),
             Step::Linear { linear, bias: true } => format!("{{ linear = {linear}, bias = true }}"),
             Step::Norm { norm } => format!("{{ norm = {} }}", text(norm.word())),
+            Step::Pool { pool } => format!("{{ pool = {} }}", text(pool.word())),
             Step::Activation { activation } => format!("{{ activation = {} }}", text(activation.word())),
         });
         format!("[{}]", steps.collect::<Vec<_>>().join(", "))
@@ -126,7 +145,7 @@ impl Serialize for Steps {
 
 const EXAMPLE: &str = "[{ linear = 32 }, { norm = \"rmsnorm\" }, { activation = \"silu\" }]";
 
-const KEYS: &[&str] = &["linear", "bias", "norm", "activation"];
+const KEYS: &[&str] = &["linear", "bias", "norm", "pool", "activation"];
 
 /// Reads the value of `decider` or `predictor`.
 pub(in crate::frontend) fn read(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Steps> {
@@ -155,11 +174,9 @@ pub(in crate::frontend) fn read(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<Step
 fn step(ctx: &mut Ctx<'_>, table: &Table, value: &Value) -> Option<Step> {
     let fields = Fields { table, what: "a step", keys: KEYS };
     let n_before = ctx.found.iter().count();
-    ctx.check_keys(fields, |key| {
-        (key == "pool").then(|| "decisions from the mean of a sequence are not supported".to_owned())
-    });
+    ctx.check_keys(fields, |_| None);
     let kinds: Vec<&Entry> =
-        ["linear", "norm", "activation"].iter().filter_map(|key| table.get(key)).collect();
+        ["linear", "norm", "pool", "activation"].iter().filter_map(|key| table.get(key)).collect();
     let [kind] = kinds[..] else {
         if ctx.found.iter().count() == n_before {
             let message = match kinds.len() {
@@ -167,7 +184,8 @@ fn step(ctx: &mut Ctx<'_>, table: &Table, value: &Value) -> Option<Step> {
                 _ => "a step says more than one thing",
             };
             let at = (value, "this one");
-            let help = format!("write one of `linear`, `norm` and `activation` in each, as in `{EXAMPLE}`");
+            let help =
+                format!("write one of `linear`, `norm`, `pool` and `activation` in each, as in `{EXAMPLE}`");
             ctx.wrong("spec::bad_value", message.to_owned(), at, help);
         }
         return None;
@@ -182,6 +200,7 @@ fn step(ctx: &mut Ctx<'_>, table: &Table, value: &Value) -> Option<Step> {
     Some(match kind.key.as_str() {
         "linear" => Step::Linear { linear: ctx.count(kind, 1..=limits::WIDTH)?, bias },
         "norm" => Step::Norm { norm: ctx.word(kind)? },
+        "pool" => Step::Pool { pool: ctx.word(kind)? },
         _ => Step::Activation { activation: ctx.word(kind)? },
     })
 }

@@ -7,7 +7,7 @@ use skipc_ir::{Op, SetSym, stacked_name};
 
 use super::model::Model;
 use super::node::Part;
-use super::skip::Generate;
+use super::skip::{Combine, Generate};
 pub use crate::frontend::build::TensorRole;
 use crate::frontend::build::{self, Build, Heads, LayerInput, TokenRows};
 use crate::frontend::stream::Stream;
@@ -44,7 +44,9 @@ impl Recorder<'_> {
             for part in block.parts() {
                 match part {
                     Part::Route(unit, skip) => {
-                        if let Some(scorer) = skip.scorer() {
+                        if let Combine::Highway(highway) = &skip.combine {
+                            build::highway(self, (skip, highway), &unit.router(idx), ())?;
+                        } else if let Some(scorer) = skip.scorer() {
                             build::router(self, skip, scorer, &unit.router(idx), ())?;
                             if let Some(Generate::Predictor { steps, .. }) = skip.top_k() {
                                 build::predictor(self, &steps, &unit.router(idx), ())?;
@@ -59,7 +61,7 @@ impl Recorder<'_> {
                 }
             }
         }
-        build::head(self, ())
+        build::head(self, (), ())
     }
 }
 
@@ -101,6 +103,10 @@ impl Build for Recorder<'_> {
     }
 
     fn add(&mut self, _: impl Into<Op>, _: &[()]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn sequence_mean(&mut self, (): ()) -> Result<(), Infallible> {
         Ok(())
     }
 

@@ -307,7 +307,7 @@ fn ties_skipped(victim: &mut Victim) -> bool {
             *threshold = Real::from(f64::from((threshold.0 as f32).next_up()));
             true
         }
-        Select::Random { .. } | Select::NotIn(_) | Select::Ranked(_) => false,
+        Select::Random { .. } | Select::NotIn(_) | Select::WithFirst { .. } | Select::Ranked(_) => false,
     }
 }
 

@@ -88,7 +88,7 @@ fn short_seed(victim: &mut Victim) -> bool {
             *seed &= 0xFFFF_FFFF;
             true
         }
-        Select::AtLeast { .. } | Select::NotIn(_) | Select::Ranked(_) => false,
+        Select::AtLeast { .. } | Select::NotIn(_) | Select::WithFirst { .. } | Select::Ranked(_) => false,
     }
 }
 
@@ -100,6 +100,10 @@ fn threshold_up(victim: &mut Victim) -> bool {
             threshold.0 = f64::from((threshold.0 as f32).next_up());
             true
         }
-        Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) | Select::Ranked(_) => false,
+        Select::AtLeast { .. }
+        | Select::Random { .. }
+        | Select::NotIn(_)
+        | Select::WithFirst { .. }
+        | Select::Ranked(_) => false,
     }
 }

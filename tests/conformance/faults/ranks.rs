@@ -25,7 +25,7 @@ fn compact(victim: &mut Victim) -> Option<&mut Compact> {
 fn ranked(victim: &mut Victim) -> Option<&mut Ranked> {
     match &mut compact(victim)?.select {
         Select::Ranked(ranked) => Some(ranked),
-        Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) => None,
+        Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) | Select::WithFirst { .. } => None,
     }
 }
 
@@ -85,7 +85,7 @@ fn share(victim: &mut Victim) -> Option<&mut Real> {
 /// In cases of one sequence, whose rows are known here.
 fn rounded_down(victim: &mut Victim) -> bool {
     let Some(share) = share(victim).map(|share| share.0) else { return false };
-    let Some(sequences) = ranked(victim).map(|ranked| ranked.sequences) else { return false };
+    let Some(sequences) = ranked(victim).and_then(|ranked| ranked.sequences) else { return false };
     let skipc_artifact::program::Extent::Counted { count, .. } = victim.kernel.extent else { return false };
     let n_rows = victim.word(count) as usize;
     let sequences = victim.operands[sequences.slot.0 as usize].as_chunks::<4>().0;
@@ -129,12 +129,7 @@ fn border_off(victim: &mut Victim) -> bool {
 }
 
 fn sequences_mixed(victim: &mut Victim) -> bool {
-    let Some(sequences) = ranked(victim).map(|ranked| ranked.sequences) else { return false };
-    let one = renumber(victim, sequences, |_| 0);
-    ranked(victim).is_some_and(|ranked| {
-        ranked.sequences = one;
-        true
-    })
+    ranked(victim).is_some_and(|ranked| ranked.sequences.take().is_some())
 }
 
 /// Every row takes part, and of those that are kept the wanted ones are: what that gives is planted as a replay.

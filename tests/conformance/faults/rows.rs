@@ -71,9 +71,10 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         Body::Compact(compact) => match &mut compact.select {
             Select::AtLeast { scores, .. } => vec![scores],
             Select::NotIn(_) => Vec::new(),
+            Select::WithFirst { positions, .. } => vec![positions],
             Select::Random { ids, sequences, .. } => std::iter::once(ids).chain(sequences).collect(),
             Select::Ranked(Ranked { sequences, segment, order, .. }) => {
-                let mut all = vec![sequences];
+                let mut all: Vec<&mut View> = sequences.iter_mut().collect();
                 if let Segment::Group { positions, .. } = segment {
                     all.push(positions);
                 }

@@ -1,5 +1,6 @@
 //! Golden cases: what the PyTorch reference computes for a model and tokens (`tests/golden`).
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,8 +18,10 @@ pub struct Case {
     pub spec: PathBuf,
     /// Its weights.
     pub weights: PathBuf,
-    /// Token ids, one row a sequence; lengths may differ.
+    /// Token ids, one row a sequence; lengths may differ. All 0 for a model that takes patches.
     pub tokens: Vec<Vec<i64>>,
+    /// Its patches, behind a row of zeros for each class token: `[n, patch_dim]`; none for a model that takes ids.
+    pub patches: Vec<f32>,
     /// What scoring gives.
     pub scored: Outputs,
     /// What the same tokens give when the model generates, if it then decides otherwise.
@@ -34,8 +37,10 @@ pub struct Case {
 /// Results for n tokens, all rows one after the other.
 #[derive(Debug)]
 pub struct Outputs {
-    /// `[n · vocab]`.
+    /// `[n · vocab]`, or `[sequences · classes]`.
     pub logits: Vec<f32>,
+    /// The rows that give the scores of each sequence, if sequences are scored.
+    pub pooled: Option<Vec<usize>>,
     /// `[routers][n]`.
     pub gates: Vec<Vec<bool>>,
 }
@@ -45,6 +50,9 @@ pub struct Outputs {
 pub struct Figures {
     spec: PathBuf,
     weights: PathBuf,
+    /// What of a sequence is scored: `first`, `mean` or `last`, if anything is.
+    #[serde(default)]
+    pool: Option<String>,
     /// Root mean square difference of PyTorch's bf16 logits from f64, with the f32 decisions replayed.
     pub bf16_rmse: f64,
     /// Smallest distance of a score to the border of its decision.
@@ -74,8 +82,14 @@ pub fn case(dir: &Path) -> Case {
         .unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let figures: Figures =
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-    let (shape, tokens) = read::<i32>(&dir.join("tokens.npy"));
-    let grid = Grid::new(dir, &shape);
+    let patches = optional::<f32>(dir, "patches");
+    let (gate_shape, gates) = read(&dir.join("gates.npy"));
+    let (shape, tokens) = match &patches {
+        Some(_) => (gate_shape[1..].to_vec(), vec![0; (gate_shape[1] * gate_shape[2]) as usize]),
+        None => read::<i32>(&dir.join("tokens.npy")),
+    };
+    let n_patches = patches.as_ref().map_or(shape[1], |(shape, _)| shape[1]);
+    let grid = Grid::new(dir, (&shape, n_patches), figures.pool.as_deref());
     let overflow = optional::<i32>(dir, "overflow").map(|(_, counts)| {
         counts.into_iter().map(|count| usize::try_from(count).unwrap_or(usize::MAX)).collect()
     });
@@ -84,8 +98,9 @@ pub fn case(dir: &Path) -> Case {
         name: dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         spec: dir.join(&figures.spec),
         weights: dir.join(&figures.weights),
+        patches: patches.map_or_else(Vec::new, |(shape, rows)| grid.behind_class_tokens(&shape, &rows)),
         tokens: grid.rows(&tokens).map(|row| row.iter().map(|token| i64::from(*token)).collect()).collect(),
-        scored: grid.outputs(read(&dir.join("logits.npy")), read(&dir.join("gates.npy"))),
+        scored: grid.outputs(read(&dir.join("logits.npy")), (gate_shape, gates)),
         generated: optional(dir, "generate_logits")
             .map(|logits| grid.outputs(logits, read(&dir.join("generate_gates.npy")))),
         overflow,
@@ -99,19 +114,22 @@ pub fn case(dir: &Path) -> Case {
 struct Grid {
     width: usize,
     lengths: Vec<usize>,
+    /// What of a sequence is scored, if anything is.
+    pool: Option<String>,
 }
 
 impl Grid {
-    fn new(dir: &Path, shape: &[u64]) -> Grid {
+    /// Of arrays of this shape, of which so many of a row are no class token.
+    fn new(dir: &Path, (shape, n_own): (&[u64], u64), pool: Option<&str>) -> Grid {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
-        let width = size(shape[1]);
+        let (width, more) = (size(shape[1]), size(shape[1] - n_own));
         let lengths = match optional::<i32>(dir, "lengths") {
             Some((_, lengths)) => {
-                lengths.into_iter().map(|length| size(length.unsigned_abs().into())).collect()
+                lengths.into_iter().map(|length| size(length.unsigned_abs().into()) + more).collect()
             }
             None => vec![width; size(shape[0])],
         };
-        Grid { width, lengths }
+        Grid { width, lengths, pool: pool.map(str::to_owned) }
     }
 
     /// The part of each row that counts, of elements that may be wider than one.
@@ -121,12 +139,32 @@ impl Grid {
         rows.zip(&self.lengths).map(move |(row, length)| &row[..length * element])
     }
 
+    /// The patches that count, those of each row behind zeros for its class token if it has one.
+    fn behind_class_tokens(&self, shape: &[u64], patches: &[f32]) -> Vec<f32> {
+        let (n_patches, cols) = (shape[1] as usize, shape[2] as usize);
+        let more = self.width - n_patches;
+        let mut all = Vec::new();
+        for (row, length) in patches.chunks_exact(n_patches * cols).zip(&self.lengths) {
+            all.resize(all.len() + more * cols, 0.0);
+            all.extend_from_slice(&row[..(length - more) * cols]);
+        }
+        all
+    }
+
     fn outputs(&self, (_, logits): (Vec<u64>, Vec<f32>), (shape, gates): (Vec<u64>, Vec<u8>)) -> Outputs {
         let routers = gates.chunks_exact((self.width * self.lengths.len()).max(1));
         let gates: Vec<Vec<bool>> =
             routers.map(|gate| self.rows(gate).flatten().map(|gate| *gate == 1).collect()).collect();
         assert_eq!(gates.len() as u64, shape[0], "routers of the gates");
-        Outputs { logits: self.rows(&logits).flatten().copied().collect(), gates }
+        let Some(pool) = &self.pool else {
+            return Outputs { logits: self.rows(&logits).flatten().copied().collect(), pooled: None, gates };
+        };
+        let ends = self.lengths.iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        let row = |(end, length): (usize, &usize)| if pool == "first" { end - length } else { end - 1 };
+        Outputs { logits, pooled: Some(ends.zip(&self.lengths).map(row).collect()), gates }
     }
 }
 
@@ -145,7 +183,10 @@ fn read<T: npyz::Deserialize>(path: &Path) -> (Vec<u64>, Vec<T>) {
 impl Case {
     /// Its tokens with positions and sequences.
     pub fn batch(&self) -> FlatBatch {
-        FlatBatch::from_sequences(self.tokens.iter().map(Vec::as_slice))
+        if self.patches.is_empty() {
+            return FlatBatch::from_sequences(self.tokens.iter().map(Vec::as_slice));
+        }
+        FlatBatch::of_rows(self.patches.clone(), self.tokens.iter().map(Vec::len))
     }
 
     /// Tokens of all rows together.
@@ -172,6 +213,7 @@ impl Case {
 
     /// Root mean square distance of logits from the reference.
     pub fn rmse(&self, logits: &[f64]) -> f64 {
+        let logits = self.scored.of_sequences(logits);
         let squares =
             logits.iter().zip(&self.scored.logits).map(|(got, wanted)| (got - f64::from(*wanted)).powi(2));
         (squares.sum::<f64>() / logits.len().max(1) as f64).sqrt()
@@ -179,6 +221,13 @@ impl Case {
 }
 
 impl Outputs {
+    /// The logits that count: all, or those of one row of each sequence.
+    fn of_sequences<'l>(&self, logits: &'l [f64]) -> Cow<'l, [f64]> {
+        let Some(rows) = &self.pooled else { return logits.into() };
+        let cols = self.logits.len() / rows.len().max(1);
+        rows.iter().flat_map(|row| &logits[row * cols..][..cols]).copied().collect()
+    }
+
     /// Asserts that logits are within `tolerance` of these and all decisions equal. `what` is for the message.
     ///
     /// # Panics
@@ -192,6 +241,7 @@ impl Outputs {
                 "{what}: router {router} decides otherwise at row {differ:?}"
             );
         }
+        let logits = self.of_sequences(logits);
         assert_eq!(logits.len(), self.logits.len(), "{what}: number of logits");
         let mut worst = (0, 0.0);
         for (idx, (got, wanted)) in logits.iter().zip(&self.logits).enumerate() {

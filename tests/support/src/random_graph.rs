@@ -247,9 +247,14 @@ impl Gen {
         self.node(op, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
     }
 
-    /// The mean of each sequence's rows, for each of them.
+    /// The mean of each sequence's rows, for each of them; sometimes behind a class token.
     fn mean(&mut self) -> Option<Value> {
-        let x = self.matrix()?;
+        let mut x = self.matrix()?;
+        if self.rng.one_in(2) {
+            let class = self.weight(&[1, self.graph.ty(x).cols()]);
+            let positions = self.ints(Role::Positions, self.graph.ty(x).rows());
+            x = self.node(Op::ClassToken {}, &[x, class, positions]);
+        }
         let sequences = self.ints(Role::Sequences, self.graph.ty(x).rows());
         Some(self.node(Op::SequenceMean {}, &[x, sequences]))
     }

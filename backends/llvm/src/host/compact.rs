@@ -66,6 +66,11 @@ fn decide<'c>(
             let is_in = f.load_flag(f.offset(f.pointer(*mask, DType::U8)?, row)?)?;
             vec![f.is(inkwell::IntPredicate::EQ, is_in, f.ctx.bool_type().const_zero())?]
         }
+        Select::WithFirst { chosen, positions, first } => {
+            let is_chosen = f.load_flag(f.offset(f.pointer(*chosen, DType::U8)?, row)?)?;
+            let is_first = f.below(f.load_index(*positions, row)?, f.int(i64::from(*first)))?;
+            vec![f.or(is_chosen, is_first)?]
+        }
         Select::Ranked(ranked) => {
             let (is_member, state) = ranked::decide(f, ranked, (row, n_rows), ranked::State::of(state)?)?;
             std::iter::once(is_member).chain(state.values()).collect()

@@ -70,7 +70,10 @@ pub(crate) fn decide<'c>(
 
 /// Sequence and group of a row.
 fn segment_of<'c>(f: &Frame<'_, 'c>, ranked: &Ranked, row: Int<'c>) -> Made<(Int<'c>, Int<'c>)> {
-    let sequence = f.load_index(ranked.sequences, row)?;
+    let sequence = match ranked.sequences {
+        Some(sequences) => f.load_index(sequences, row)?,
+        None => f.int(0),
+    };
     let group = match ranked.segment {
         Segment::Sequence => f.int(0),
         Segment::Group { size: 0, .. } => return Err(Fault::Malformed("a group of no rows".to_owned())),

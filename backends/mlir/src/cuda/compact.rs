@@ -68,6 +68,12 @@ fn check(kernel: &Kernel, compact: &Compact) -> Result<(), Error> {
             place::require(kernel, *mask, DType::U8)?;
             require_column(kernel, *mask)?;
         }
+        Select::WithFirst { chosen, positions, .. } => {
+            place::require(kernel, *chosen, DType::U8)?;
+            require_column(kernel, *chosen)?;
+            place::require_u32(kernel, positions.slot)?;
+            place::require_view(kernel, *positions, 1)?;
+        }
         Select::Ranked(ranked) => ranked::check(kernel, ranked)?,
     }
     Ok(())
@@ -151,6 +157,11 @@ fn selected<'c>(code: &'c Code, kernel: &Kernel, compact: &Compact, row: Int<'c>
             random_score(code, *seed, *block, sequence, number(ids)).below(*limit)
         }
         Select::NotIn(other) => code.param(other.0).at::<I8>(row).load::<I8>().to_int().eq(0),
+        Select::WithFirst { chosen, positions, first } => {
+            let param = kernel.param(positions.slot);
+            let position = place::element(code, param, *positions, row, 0u32).load::<I32>();
+            code.param(chosen.0).at::<I8>(row).load::<I8>().to_int().ne(0) | position.below(*first)
+        }
         // The mask stands already.
         Select::Ranked(_) => mask.at::<I8>(row).load::<I8>().to_int().ne(0),
     }

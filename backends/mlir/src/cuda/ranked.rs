@@ -18,7 +18,7 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Malformed`].
 pub(super) fn check(kernel: &Kernel, ranked: &Ranked) -> Result<(), Error> {
-    let mut columns = vec![(ranked.sequences, DType::U32)];
+    let mut columns: Vec<(View, DType)> = ranked.sequences.iter().map(|view| (*view, DType::U32)).collect();
     match ranked.segment {
         Segment::Sequence => {}
         Segment::Group { size: 0, .. } => {
@@ -37,7 +37,7 @@ pub(super) fn check(kernel: &Kernel, ranked: &Ranked) -> Result<(), Error> {
         place::require_u32(kernel, pages)?;
         place::require(kernel, before, DType::U8)?;
         require_column(kernel, before)?;
-        if !matches!(ranked.segment, Segment::Group { .. }) {
+        if !matches!(ranked.segment, Segment::Group { .. }) || ranked.sequences.is_none() {
             return Err(Error::Malformed { what: "what is left of no group".to_owned() });
         }
     }
@@ -93,7 +93,11 @@ impl<'c> Ctx<'c, '_> {
             Segment::Sequence => self.code.int(0),
             Segment::Group { positions, size } => self.at(positions, row).load::<I32>() / size,
         };
-        (self.at(self.ranked.sequences, row).load::<I32>(), group)
+        (self.sequence(row), group)
+    }
+
+    fn sequence(&self, row: Int<'c>) -> Int<'c> {
+        self.ranked.sequences.map_or(self.code.int(0), |view| self.at(view, row).load::<I32>())
     }
 
     fn is_other(&self, row: Int<'c>, (sequence, group): (Int<'c>, Int<'c>)) -> Bool<'c> {
@@ -167,7 +171,7 @@ impl<'c> Ctx<'c, '_> {
         let Segment::Group { positions, size } = self.ranked.segment else { return code.int(slots) };
         let end = self.at(positions, first).load::<I32>();
         let steps = Steps { from: end - end % size, to: end, step: 32 };
-        let pages = Pages::of(code, self.kernel, pages, self.at(self.ranked.sequences, first).load::<I32>());
+        let pages = Pages::of(code, self.kernel, pages, self.sequence(first));
         let of_lane = code.repeat(steps, code.int(0), |base, count| {
             let position = base + self.lane;
             let inside = position.lt(end);

@@ -432,7 +432,7 @@ fn rankings() {
         let group = Segment::Group { positions: dense(1), size: 48 };
         Select::Ranked(Ranked {
             among: if by_group { Candidates::Masked(Slot(4)) } else { Candidates::All },
-            sequences: dense(0),
+            sequences: Some(dense(0)),
             segment: if by_group { group } else { Segment::Sequence },
             order,
             keep,

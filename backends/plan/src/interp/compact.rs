@@ -46,6 +46,12 @@ fn select<N: Element>(
             })
             .collect(),
         Select::NotIn(mask) => (0..n_rows).map(|row| Ok(frame.load_u8(mask, u64::from(row))? == 0)).collect(),
+        Select::WithFirst { chosen, positions, first } => (0..n_rows)
+            .map(|row| {
+                let is_chosen = frame.load_u8(chosen, u64::from(row))? != 0;
+                Ok(is_chosen || frame.load_index(positions, row)? < first)
+            })
+            .collect(),
         Select::Ranked(ranked) => select_ranked(frame, &ranked, n_rows),
     }
 }
@@ -106,7 +112,8 @@ fn segment_of<N: Element>(
             group.ok_or_else(|| Fault::Malformed("a group of no rows".to_owned()))?
         }
     };
-    Ok((frame.load_index(ranked.sequences, row)?, group))
+    let sequence = ranked.sequences.map_or(Ok(0), |sequences| frame.load_index(sequences, row))?;
+    Ok((sequence, group))
 }
 
 fn is_candidate<N: Element>(

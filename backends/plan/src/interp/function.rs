@@ -237,6 +237,9 @@ fn make_constant<N: Element>(
             let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
             (0..*n_ids).flat_map(|id| [N::ONE, N::from_f64(expert(id) as f64)]).collect()
         }
+        ConstantSource::Beginning { positions } => {
+            (0..*positions).map(|position| N::from_f64(f64::from(u8::from(position == 0)))).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, positions } => {
             table(*frequencies, *half, *positions, libm::sin)
         }

@@ -131,6 +131,7 @@ fn function() -> Function {
         max_positions: 100,
         vocab_size: 2,
         head: Head::Tokens,
+        class_token: false,
         logits: 2,
         fixed_bytes: place.fixed_offset,
         row_bytes: place.row_offset,

@@ -300,6 +300,26 @@ impl Ctx<'_> {
         Ok(program.push(Inst::Binary(Binary::Add, cos, sin)))
     }
 
+    /// `x · (1 − f) + class · f` with `f` 1 at position 0 and 0 elsewhere, in such an order that nothing rounds.
+    fn class_token(
+        &mut self,
+        bind: &mut Bind,
+        program: &mut Program,
+        value: Value,
+    ) -> Result<Reg, PlanError> {
+        let [x, class, positions] = self.operands(value)?;
+        let x = self.load(bind, program, x)?;
+        let index = self.operand(bind, "positions", positions)?;
+        let table = self.beginning(bind);
+        let begins = program.push(Inst::LoadAt { table, index });
+        let class = self.weight(bind, "class", class, DType::F32)?;
+        let class = program.push(Inst::LoadCol(class));
+        let away = program.push(Inst::Binary(Binary::Mul, x, begins));
+        let rest = program.push(Inst::Binary(Binary::Sub, x, away));
+        let class = program.push(Inst::Binary(Binary::Mul, class, begins));
+        Ok(program.push(Inst::Binary(Binary::Add, rest, class)))
+    }
+
     fn instruction(
         &mut self,
         bind: &mut Bind,
@@ -328,6 +348,7 @@ impl Ctx<'_> {
                 let forced = program.push(Inst::LoadAt { table, index });
                 Inst::Binary(Binary::Add, scores, forced)
             }
+            Elementwise::ClassToken => return self.class_token(bind, program, value),
             Elementwise::Bias => {
                 let [x, bias] = self.operands(value)?;
                 let x = self.load(bind, program, x)?;

@@ -51,7 +51,7 @@ const MAX_TOKENS: u32 = 1 << 30;
 fn check_options(graph: &Graph, options: &Options) -> Result<(), PlanError> {
     let refuse =
         |option, got: String, wanted: &str| Err(PlanError::Option { option, got, wanted: wanted.to_owned() });
-    let Options { dtype, layout: _, max_tokens, max_positions, vocab_size: _, head: _, logits } = options;
+    let Options { dtype, max_tokens, max_positions, logits, .. } = options;
     if !matches!(dtype, DType::F32 | DType::Bf16) {
         return refuse("dtype", dtype.to_string(), "f32 or bf16");
     }

@@ -241,6 +241,12 @@ impl Ctx<'_> {
         self.constant(bind, "forced", forced, (DType::F32, positions, 1))
     }
 
+    /// 1 at position 0, and 0 elsewhere.
+    pub(super) fn beginning(&mut self, bind: &mut Bind) -> Slot {
+        let positions = self.options.max_positions;
+        self.constant(bind, "beginning", ConstantSource::Beginning { positions }, (DType::F32, positions, 1))
+    }
+
     fn cached_attention(
         &mut self,
         bind: &mut Bind,

@@ -167,11 +167,13 @@ impl Ctx<'_> {
                 Select::Random { ids, sequences: sequences.transpose()?, seed, block, limit }
             }
             Route::TopK { share } => {
-                let [scores, sequences] = self.operands(value)?;
+                let operands = self.graph.operands(value);
+                let scores = self.operand(bind, "scores", operands[0])?;
+                let sequences = operands.get(1).map(|sequences| self.operand(bind, "sequences", *sequences));
                 Select::Ranked(Ranked {
                     among: Candidates::All,
-                    order: RankOrder::Score(self.operand(bind, "scores", scores)?),
-                    sequences: self.operand(bind, "sequences", sequences)?,
+                    order: RankOrder::Score(scores),
+                    sequences: sequences.transpose()?,
                     segment: Segment::Sequence,
                     keep: Keep::Share(share),
                 })
@@ -193,6 +195,12 @@ impl Ctx<'_> {
                 let [executed] = self.operands(value)?;
                 let mask = self.mask(executed)?;
                 Select::NotIn(bind.slot("executed", self.arg(mask), Access::Read))
+            }
+            Route::WithFirst { first } => {
+                let [chosen, positions] = self.operands(value)?;
+                let mask = self.mask(chosen)?;
+                let chosen = bind.slot("chosen", self.arg(mask), Access::Read);
+                Select::WithFirst { chosen, positions: self.operand(bind, "positions", positions)?, first }
             }
             Route::Partition { .. } => return Err(self.internal("a partition is not selected", value)),
             Route::Pending { .. } => return Err(self.internal("what waits is not selected", value)),
@@ -218,7 +226,7 @@ impl Ctx<'_> {
             None => RankOrder::Position,
         };
         let positions = self.operand(bind, "positions", positions)?;
-        let sequences = self.operand(bind, "sequences", sequences)?;
+        let sequences = Some(self.operand(bind, "sequences", sequences)?);
         let segment = Segment::Group { positions, size };
         Ok(Ranked { among, sequences, segment, order, keep: Keep::Slots(slots) })
     }

@@ -58,6 +58,7 @@ fn name(source: &ConstantSource) -> String {
         ConstantSource::HashChoice { experts, seed, block, .. } => {
             format!("hash of {experts} seed={seed} block={block}")
         }
+        ConstantSource::Beginning { .. } => "beginning".to_owned(),
         ConstantSource::RopeSin { frequencies, half, .. } => rope_name("sin", *frequencies, *half),
     }
 }
@@ -158,8 +159,10 @@ impl Ctx<'_> {
             match constant {
                 Constant::Rows { start, .. } => row = row.saturating_add(start),
                 Constant::Weight
+                | Constant::Fill { .. }
                 | Constant::Stack { .. }
                 | Constant::FoldGain
+                | Constant::FoldLinear
                 | Constant::OffsetGain { .. } => {}
             }
             match self.graph.operands(value).first() {
@@ -212,6 +215,10 @@ impl Ctx<'_> {
             };
             let step = match constant {
                 Constant::Weight | Constant::Stack { .. } => self.tensor(value)?,
+                Constant::Fill { value: element } => {
+                    let (rows, cols) = self.shape(value)?;
+                    RecipeStep::Fill { value: element, rows, cols }
+                }
                 // Rows of the whole are not rows of each.
                 Constant::Rows { .. } if stacked.is_some() => {
                     return Err(self.unsupported("take some rows of a stack of weights", value));
@@ -220,6 +227,10 @@ impl Ctx<'_> {
                 Constant::FoldGain => {
                     let (gain, offset) = self.gain(value)?;
                     RecipeStep::FoldGain { gain, offset }
+                }
+                Constant::FoldLinear => {
+                    let [_, before] = self.operands(value)?;
+                    RecipeStep::FoldLinear { before: self.recipe(before)? }
                 }
                 Constant::OffsetGain { by } => RecipeStep::Offset { by },
             };

@@ -34,6 +34,7 @@ fn plan(rest: &str) -> (Graph, Result<Plan, PlanError>) {
         max_positions: 64,
         vocab_size: 5,
         head: Head::Tokens,
+        class_token: false,
         logits: 5,
     };
     let plan = lower(&graph, &options, true);

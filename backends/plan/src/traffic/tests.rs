@@ -66,6 +66,7 @@ fn plan(
         max_positions: 64,
         vocab_size: 5,
         head: Head::Tokens,
+        class_token: false,
         logits: 5,
     };
     build(&legal, &options).expect("a plan")

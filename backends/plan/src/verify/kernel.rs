@@ -480,6 +480,11 @@ impl Check<'_> {
                 self.exact(mask, 1, Kind::U8);
                 self.touch(mask, Touched::Over(self.kernel.extent, Rows::Dense), false);
             }
+            Select::WithFirst { chosen, positions, .. } => {
+                self.exact(chosen, 1, Kind::U8);
+                self.touch(chosen, Touched::Over(self.kernel.extent, Rows::Dense), false);
+                self.read(positions, 1, Kind::U32);
+            }
             Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.exact(compact.use_forced, 1, Kind::U32);
@@ -562,7 +567,9 @@ impl Check<'_> {
             self.exact(mask, 1, Kind::U8);
             self.touch(mask, Touched::Over(self.kernel.extent, Rows::Dense), false);
         }
-        self.read(sequences, 1, Kind::U32);
+        if let Some(sequences) = sequences {
+            self.read(sequences, 1, Kind::U32);
+        }
         if let Segment::Group { positions, size } = segment {
             self.read(positions, 1, Kind::U32);
             self.size("the size of a group", size, size > 0);
@@ -578,7 +585,8 @@ impl Check<'_> {
                 self.exact(before, 1, Kind::U8);
                 self.kind(pages, Kind::U32);
                 [before, pages].into_iter().for_each(|slot| self.touch(slot, Touched::Anywhere, false));
-                self.size("the size of a group", 0, matches!(segment, Segment::Group { .. }));
+                let has_cache = matches!(segment, Segment::Group { .. }) && sequences.is_some();
+                self.size("the size of a group", 0, has_cache);
             }
             Keep::Share(_) | Keep::Slots(_) => {}
         }

@@ -76,6 +76,9 @@ fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
         ConstantSource::Forced { first, .. } => {
             (0..len).map(|position| if position < *first as usize { f32::INFINITY } else { 0.0 }).collect()
         }
+        ConstantSource::Beginning { .. } => {
+            (0..len).map(|position| f32::from(u8::from(position == 0))).collect()
+        }
         ConstantSource::RopeSin { frequencies, half, .. } => table(*frequencies, *half as usize, f64::sin),
     };
     let store = |value: &f32| match constant.dtype {

@@ -35,6 +35,7 @@ fn options() -> Options {
         max_positions: 64,
         vocab_size: 5,
         head: Head::Tokens,
+        class_token: false,
         logits: 5,
     }
 }

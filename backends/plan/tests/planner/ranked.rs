@@ -4,7 +4,7 @@ use skipc_artifact::interface::{Binding, Role, RouterPorts};
 use skipc_artifact::program::Arg;
 use skipc_plan::Plan;
 use skipc_plan::error::Fault;
-use skipc_plan::kernel::{Body, Candidates, Keep, Ranked, Segment, Select};
+use skipc_plan::kernel::{Body, Candidates, Keep, Ranked, Segment, Select, Slot};
 use skipc_plan::pointwise::Real;
 use skipc_plan::{PlanError, verify};
 
@@ -134,7 +134,10 @@ fn ranked(plan: &mut Plan) -> &mut Ranked {
         .find_map(|(_, kernel)| match &mut kernel.body {
             Body::Compact(compact) => match &mut compact.select {
                 Select::Ranked(ranked) => Some(ranked),
-                Select::AtLeast { .. } | Select::Random { .. } | Select::NotIn(_) => None,
+                Select::AtLeast { .. }
+                | Select::Random { .. }
+                | Select::NotIn(_)
+                | Select::WithFirst { .. } => None,
             },
             _ => None,
         })
@@ -169,7 +172,9 @@ fn what_makes_no_sense_is_found() {
         });
     }
     // Sequences are no mask.
-    let other = |ranked: &mut Ranked| ranked.among = Candidates::Masked(ranked.sequences.slot);
+    let other = |ranked: &mut Ranked| {
+        ranked.among = Candidates::Masked(ranked.sequences.map_or(Slot(0), |view| view.slot))
+    };
     has(faults(other), |fault| matches!(fault, Fault::DType { wanted: "u8", .. }));
     has(faults(|ranked| ranked.among = Candidates::All), |fault| matches!(fault, Fault::Access { .. }));
 }

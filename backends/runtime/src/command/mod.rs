@@ -45,9 +45,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE.npy", group = "sequences")]
     pub tokens: Option<PathBuf>,
 
-    /// Rows of numbers for a model that takes these in place of token ids, float32 `[tokens, columns]` or `[batch, tokens,
-    /// columns]`
-    #[arg(long, value_name = "FILE.npy", group = "sequences", conflicts_with_all = ["prompt", "max_new_tokens"])]
+    /// Rows of numbers, or patches, for a model that takes these in place of token ids, float32 `[tokens, columns]` or
+    /// `[batch, tokens, columns]`
+    #[arg(long, visible_alias = "patches", value_name = "FILE.npy", group = "sequences", conflicts_with_all = ["prompt", "max_new_tokens"])]
     pub rows: Option<PathBuf>,
 
     /// How many tokens of each row count, `[batch]`; the rest is padding, and its logits are 0
@@ -62,7 +62,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub max_new_tokens: Option<u32>,
 
-    /// Write the logits, f32 `[batch, tokens, vocabulary]`, or the rows that a model without a head gives
+    /// Write the logits, f32 `[batch, tokens, vocabulary]`, or the rows that a model without a head gives, or the scores
+    /// `[batch, classes]` of one that scores sequences
     #[arg(long, value_name = "OUT.npy")]
     pub logits: Option<PathBuf>,
 
@@ -134,7 +135,9 @@ impl RunArgs {
         match (&self.tokens, &self.rows) {
             (Some(path), _) => Sequences::read(path, lengths),
             (None, Some(path)) => Sequences::read_rows(path, lengths),
-            (None, None) => Err(Error::Usage("give `--tokens FILE.npy` or `--rows FILE.npy`".into())),
+            (None, None) => Err(Error::Usage(
+                "give `--tokens FILE.npy`, `--rows FILE.npy` or `--patches FILE.npy`".into(),
+            )),
         }
     }
 
@@ -164,7 +167,8 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
         return self_test(args, out);
     }
     if args.tokens.is_none() && args.rows.is_none() && args.prompt.is_none() {
-        let inputs = "`--tokens FILE.npy`, `--rows FILE.npy`, `--prompt TEXT` or `--self-test`";
+        let inputs =
+            "`--tokens FILE.npy`, `--rows FILE.npy`, `--patches FILE.npy`, `--prompt TEXT` or `--self-test`";
         return Err(Error::Usage(format!("give {inputs}")));
     }
     let per_token = args.logits.is_some() || args.routing_out.is_some() || args.routing.is_some();
@@ -259,6 +263,7 @@ fn score(
     session: &mut Session,
     sequences: Sequences,
 ) -> Result<Scored, Error> {
+    let sequences = sequences.for_function(session.function());
     let grid = sequences.grid.clone();
     let routers = session.function().interface.routers().len();
     let replay = match &args.routing {
@@ -279,13 +284,12 @@ fn run_once(
     sequences: Sequences,
     out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
-    let Scored { grid, batch, replayed, outputs } = score(args, model, session, sequences)?;
+    let Scored { grid, batch, replayed, mut outputs } = score(args, model, session, sequences)?;
     let finite = outputs.check_finite(&grid.lengths);
     let (rows, width) = (grid.lengths.len() as u64, grid.width as u64);
     if let Some(path) = &args.logits {
-        let cols = session.function().logits;
-        let array = grid.unpack(&outputs.logits, cols as usize);
-        npy::write(path, &[rows, width, u64::from(cols)], &array)?;
+        let (shape, array) = outputs.take_logits(session.function(), &grid);
+        npy::write(path, &shape, &array)?;
     }
     if let Some(path) = &args.routing_out {
         if path.extension().is_some_and(|extension| extension == trace::EXTENSION) {

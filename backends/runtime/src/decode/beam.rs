@@ -145,6 +145,9 @@ impl Beam<'_> {
         let limit = self.decoder.limits().step_tokens.max(1) as usize;
         let mut logits = Vec::new();
         let prompt = self.search.prompt;
+        if self.decoder.takes_whole_prompts() && prompt.len() > limit {
+            return Err(Error::TooManyTokens { found: prompt.len() as u64, limit: limit as u32 });
+        }
         for (idx, tokens) in prompt.chunks(limit).enumerate() {
             let rows = if (idx + 1) * limit < prompt.len() { Rows::None } else { Rows::Last };
             logits = run(self.decoder, &mut self.found, &[Chunk { slot: Slot(0), tokens, rows }])?;

@@ -1,8 +1,8 @@
 //! A decoder with caches: a step computes its own tokens and finds what it needs of the earlier ones.
 
-use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::interface::{Direction, Role, RouterPorts};
 use skipc_artifact::pending;
-use skipc_artifact::program::{Function, PAGE_ROWS, STEP};
+use skipc_artifact::program::{Function, PAGE_ROWS, PROMPT_STATES, STEP};
 
 use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, PageUse, Rows, Slot, StepOutputs};
 use super::pages::Pages;
@@ -72,7 +72,9 @@ impl Cached {
     /// to it, so that nothing else has to be the same.
     #[must_use]
     pub fn sharing_prefixes(self) -> Self {
-        Self { prefixes: Some(Prefixes::default()), ..self }
+        // What later tokens keep of a whole prompt is no function of the tokens up to them.
+        let prefixes = (!self.takes_whole_prompts()).then(Prefixes::default);
+        Self { prefixes, ..self }
     }
 
     /// Bytes that a token takes in the caches.
@@ -387,6 +389,11 @@ impl Decoder for Cached {
         let outputs = self.step_with(chunks, Vec::new())?;
         chunks.iter().for_each(|chunk| self.keep_pages(chunk.slot));
         Ok(outputs)
+    }
+
+    fn takes_whole_prompts(&self) -> bool {
+        let mut kept = self.function().interface.buffers(Direction::Kept);
+        kept.any(|(role, _)| matches!(role, Role::State { name } if name.starts_with(PROMPT_STATES)))
     }
 
     fn can_draft(&self) -> bool {

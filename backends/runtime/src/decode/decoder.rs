@@ -149,6 +149,11 @@ pub trait Decoder {
         false
     }
 
+    /// Whether the first chunk of a sequence has to be its prompt: later tokens keep what is decided of that.
+    fn takes_whole_prompts(&self) -> bool {
+        false
+    }
+
     /// As [`Decoder::step`], but routers with a threshold let a token execute only where its score is above it by
     /// `margin`: the model with fewer layers. The tokens are committed as if they had been run by the model, so the
     /// caller takes them back with [`Decoder::truncate`].
@@ -213,6 +218,10 @@ impl<D: Decoder + ?Sized> Decoder for Box<D> {
 
     fn can_draft(&self) -> bool {
         (**self).can_draft()
+    }
+
+    fn takes_whole_prompts(&self) -> bool {
+        (**self).takes_whole_prompts()
     }
 
     fn draft(&mut self, chunks: &[Chunk<'_>], margin: f32) -> Result<StepOutputs, Error> {

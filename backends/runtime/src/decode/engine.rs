@@ -224,6 +224,9 @@ impl<D: Decoder> Engine<D> {
             let (found, limit) = (prompt.len() as u64, self.limits.positions);
             return Err(Error::SequenceTooLong { sequence: *sequence as usize, found, limit });
         }
+        if self.decoder.takes_whole_prompts() && prompt.len() > self.limits.step_tokens as usize {
+            return Err(Error::TooManyTokens { found: prompt.len() as u64, limit: self.limits.step_tokens });
+        }
         let vocab_size = self.limits.vocab_size;
         if let Some((at, &found)) = prompt.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
             return Err(Error::TokenRange { found, at, vocab_size });
@@ -328,7 +331,13 @@ impl<D: Decoder> Engine<D> {
         let n_continued = continued.len();
         for index in continued.into_iter().chain(begun) {
             let Running { committed, task, .. } = &self.running[index];
-            let count = left.min(task.tokens.len() - committed);
+            let prompt = task.request.prompt.len();
+            let count = match self.decoder.takes_whole_prompts() && *committed < prompt {
+                // All of it, or none yet; what was generated before it lost its pages comes after it.
+                true if prompt > left => 0,
+                true => prompt,
+                false => left.min(task.tokens.len() - committed),
+            };
             if count > 0 {
                 plan.push(Part { index, range: *committed..committed + count, n_drafted: 0 });
                 left -= count;

@@ -95,6 +95,10 @@ impl<D: Decoder, F: FnMut(&Event)> Decoder for Metered<D, F> {
         self.decoder.pages()
     }
 
+    fn takes_whole_prompts(&self) -> bool {
+        self.decoder.takes_whole_prompts()
+    }
+
     fn fits(&self, chunks: &[Chunk<'_>]) -> bool {
         self.decoder.fits(chunks)
     }

@@ -90,6 +90,7 @@ fn score() -> Function {
         max_positions: 50,
         vocab_size: 4,
         head: Head::Tokens,
+        class_token: false,
         logits: 4,
         fixed_bytes: 768,
         row_bytes: 36,

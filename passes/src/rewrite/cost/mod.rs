@@ -43,9 +43,11 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
     let arithmetic = Work::Function(Cost::Arithmetic);
     match op {
         // Given, made when the model is compiled, or shown by the kernel that decides.
-        Op::Input { .. } | Op::Weight { .. } | Op::WeightStack { .. } => Poly::default(),
+        Op::Input { .. } | Op::Weight { .. } | Op::WeightStack { .. } | Op::Fill { .. } => Poly::default(),
         Op::Executed {} | Op::FillMask { .. } => Poly::default(),
-        Op::WeightRows { .. } | Op::FoldGain {} | Op::OffsetGain { .. } => Poly::default(),
+        Op::WeightRows { .. } | Op::FoldGain {} | Op::FoldLinear {} | Op::OffsetGain { .. } => {
+            Poly::default()
+        }
         Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
         Op::GroupedMatmul {} => {
             kernel(work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements))
@@ -69,9 +71,11 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         // Each row is read, and its mean written.
         Op::SequenceMean {} => kernel(work(Work::Move, &elements.scale(2.0))),
         Op::Unary(function) => work(Work::Function(function.cost()), &elements),
-        Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } => work(arithmetic, &elements),
+        Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } | Op::ClassToken {} => {
+            work(arithmetic, &elements)
+        }
         // One of the operands is read for it.
-        Op::Binary(_) => work(Work::Move, &elements),
+        Op::Binary(_) | Op::ScaleElements {} => work(Work::Move, &elements),
         Op::ScaleRows {} => work(arithmetic, &elements) + work(Work::Move, &rows(result)),
         Op::Slice { len, .. } if *len <= NARROW => kernel(Poly::default()),
         Op::Slice { .. } => kernel(work(Work::Move, &elements.scale(2.0))),
@@ -84,7 +88,9 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         | Op::LimitFirstAfter { .. }
         | Op::LimitBest { .. } => kernel(work(Work::Route, &rows_of(0))),
         // What it costs to look at every token once, of which the operand counts some.
-        Op::Complement { .. } => kernel(work(Work::Route, &(rows_of(0) + rows(result)))),
+        Op::Complement { .. } | Op::WithFirst { .. } => {
+            kernel(work(Work::Route, &(rows_of(0) + rows(result))))
+        }
         Op::Pending { .. } => kernel(work(Work::Route, &rows_of(1))),
         Op::StoreRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),
         Op::AddRows {} => kernel(work(Work::Move, &rows_of(1).scale(cols(1)))),

@@ -3,6 +3,7 @@
 //!
 //! - [`rows`]: gathers and scatters move over ops that work row by row, and cancel;
 //! - [`norms`]: gain and bias of a norm go into the weights behind it, its row scale behind the matmul;
+//! - [`linear`]: the weights of two steps of a decider in a row become one;
 //! - [`columns`]: slices move over ops that work element by element, and into weights.
 //!
 //! That matmuls of one operand share a kernel is no rule: the planner lets all of them do so, and the cost of their
@@ -11,6 +12,7 @@
 //! No rule is a mere commutativity or associativity, and none makes a wider matmul than there is.
 
 mod columns;
+mod linear;
 mod norms;
 mod rows;
 
@@ -112,5 +114,5 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 
 /// The rules that leave every op its rows.
 pub(crate) fn keeping_rows() -> impl Iterator<Item = &'static Rule> {
-    [norms::RULES, columns::RULES].into_iter().flatten()
+    [norms::RULES, linear::RULES, columns::RULES].into_iter().flatten()
 }

@@ -63,6 +63,10 @@ const INSTANCES: &[(&str, &str)] = &[
     ),
     ("row_scale_out", "%n = scale_rows %x, %r\n %out = matmul %n, %a"),
     (
+        "linear_into_linear",
+        "%wide = weight {name=\"wide\", shape=[5, D]}\n %last = weight {name=\"last\", shape=[O, 5]}\n %m = router_logits %x, %wide\n %out = router_logits %m, %last",
+    ),
+    (
         "slice_in",
         "%m = sub %x, %y\n %n = scale_rows %m, %r\n %o = silu %n\n %out = slice %o {start=LAST, len=1}",
     ),

@@ -136,6 +136,19 @@ const TWINS: &[Twin] = &[
         None,
     ),
     (
+        "linear_into_linear",
+        "the first weight alone",
+        |view, last, operands, found| {
+            let (Op::RouterLogits {}, &[between, _]) = (last, operands) else { return };
+            for (_, of) in view.nodes(between).filter(|(first, _)| matches!(first, Op::RouterLogits {})) {
+                found.push(op(Op::RouterLogits {}, [of[0].into(), of[1].into()]));
+            }
+        },
+        Some(
+            "%wide = weight {name=\"wide\", shape=[O, D]}\n %last = weight {name=\"last\", shape=[O, O]}\n %m = router_logits %x, %wide\n %out = router_logits %m, %last",
+        ),
+    ),
+    (
         "slice_in",
         "operands swapped",
         |view, f, operands, found| {

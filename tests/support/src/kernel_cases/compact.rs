@@ -35,6 +35,7 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     for rows in EXTENTS {
         cases.push(random_by_id(rows, 1 << 30));
         cases.push(not_in(rows, |row| row % 3 == 1));
+        cases.push(with_first(rows, 2));
     }
     for rows in [1, 33, 1025] {
         cases.push(not_in(rows, |_| true));
@@ -149,6 +150,17 @@ fn not_in(rows: u32, executed: impl Fn(u32) -> bool) -> Case {
     let executed: Vec<u8> = (0..rows).map(|row| u8::from(executed(row))).collect();
     let mask = draft.decisions("executed", bound, &executed);
     finish(draft, Select::NotIn(mask), (rows, bound), None)
+}
+
+/// The rows of another set, and the first of sequences that are each as long as five rows.
+fn with_first(rows: u32, first: u32) -> Case {
+    let mut draft = Draft::new(format!("compact_with_first_{first}_rows_{rows}"));
+    let bound = rows + 3;
+    let chosen: Vec<u8> = (0..rows).map(|row| u8::from(row % 3 == 1)).collect();
+    let chosen = draft.decisions("chosen", bound, &chosen);
+    let positions: Vec<u32> = (0..rows).map(|row| row % 5).collect();
+    let positions = dense(draft.column("positions", bound, &positions));
+    finish(draft, Select::WithFirst { chosen, positions, first }, (rows, bound), None)
 }
 
 /// Drawn for ids alone. Some come again, and some are as large as ids get.

@@ -15,7 +15,10 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         cases.push(top_k("spread", &[rows], 0.25, |draft, n| draft.random(n, Values::Within(2.0))));
         cases.push(capacity("spread", Scored::Best, &[rows], (16, 3)));
         cases.push(capacity("spread", Scored::First, &[rows], (16, 3)));
+        cases.push(of_batch(&[rows, 0, 1, rows], 0.25));
     }
+    cases.push(of_batch(&[2, 3, 40], 0.0));
+    cases.push(of_batch(&[2, 3, 40], 1.0));
     add_scores(cases);
     add_shares(cases);
     add_capacities(cases);
@@ -119,9 +122,25 @@ fn top_k(
     let scores = draft.matrix("scores", (DType::F32, bound, 1), &scores);
     let ranked = Ranked {
         among: Candidates::All,
-        sequences,
+        sequences: Some(sequences),
         segment: Segment::Sequence,
         order: RankOrder::Score(dense(scores)),
+        keep: Keep::Share(Real::from(share)),
+    };
+    finish(draft, Select::Ranked(ranked), (rows, bound), None)
+}
+
+/// The sequences of a batch compete for one share; scores are few, so that many are equal.
+fn of_batch(lengths: &[u32], share: f64) -> Case {
+    let rows: u32 = lengths.iter().sum();
+    let mut draft = Draft::new(format!("compact_top_k_of_batch_{share}_rows_{rows}"));
+    let bound = rows + 3;
+    let scores: Vec<f64> = (0..rows).map(|_| (draft.next() % 9) as f64 - 4.0).collect();
+    let ranked = Ranked {
+        among: Candidates::All,
+        sequences: None,
+        segment: Segment::Sequence,
+        order: RankOrder::Score(dense(draft.matrix("scores", (DType::F32, bound, 1), &scores))),
         keep: Keep::Share(Real::from(share)),
     };
     finish(draft, Select::Ranked(ranked), (rows, bound), None)
@@ -144,7 +163,7 @@ fn capacity(name: &str, scored: Scored, lengths: &[u32], (size, slots): (u32, u3
     };
     let ranked = Ranked {
         among: Candidates::Masked(wanted),
-        sequences,
+        sequences: Some(sequences),
         segment: Segment::Group { positions, size },
         order,
         keep: Keep::Slots(slots),
@@ -172,7 +191,7 @@ fn going_on(before: u32, lengths: &[u32], (size, slots): (u32, u32)) -> Case {
     let n_cached = earlier.len() as u32;
     let ranked = Ranked {
         among: Candidates::Masked(wanted),
-        sequences,
+        sequences: Some(sequences),
         segment: Segment::Group { positions, size },
         order: RankOrder::Position,
         keep: Keep::Left {
@@ -193,7 +212,7 @@ fn one_column_of_listed_rows() -> Case {
     let scores = draft.reals("scores", (DType::F32, bound, 3), n, Values::Within(1.0));
     let ranked = Ranked {
         among: Candidates::All,
-        sequences: listed(sequences.slot, list),
+        sequences: Some(listed(sequences.slot, list)),
         segment: Segment::Sequence,
         order: RankOrder::Score(View { col: 1, ..listed(scores, list) }),
         keep: Keep::Share(Real::from(0.4)),
@@ -210,7 +229,7 @@ fn share_of_masked_rows() -> Case {
     let scores = draft.reals("scores", (DType::F32, bound, 1), rows, Values::Within(1.0));
     let ranked = Ranked {
         among: Candidates::Masked(wanted),
-        sequences,
+        sequences: Some(sequences),
         segment: Segment::Sequence,
         order: RankOrder::Score(dense(scores)),
         keep: Keep::Share(Real::from(0.3)),
@@ -226,7 +245,7 @@ fn forced(rows: u32) -> Case {
     let wanted = draft.decisions("wanted", bound, &vec![0; rows as usize]);
     let ranked = Ranked {
         among: Candidates::Masked(wanted),
-        sequences,
+        sequences: Some(sequences),
         segment: Segment::Group { positions, size: 8 },
         order: RankOrder::Position,
         keep: Keep::Slots(1),

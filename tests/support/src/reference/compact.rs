@@ -31,6 +31,9 @@ impl Eval<'_> {
                 let threshold = f64::from(threshold.0 as f32);
                 (0..n_rows).map(|row| self.load(scores, row, 0) >= threshold).collect()
             }
+            Select::WithFirst { chosen, positions, first } => (0..n_rows)
+                .map(|row| self.at(chosen, row, 0) != 0.0 || self.load(positions, row, 0) < f64::from(first))
+                .collect(),
             Select::NotIn(mask) => (0..n_rows).map(|row| self.at(mask, row, 0) == 0.0).collect(),
             Select::Random { ids, sequences, seed, block, limit } => {
                 let below = |row| {
@@ -76,7 +79,7 @@ impl Eval<'_> {
             Candidates::Masked(mask) => self.at(mask, row, 0) != 0.0,
         };
         Row {
-            segment: (self.load(ranked.sequences, row, 0) as u64, group),
+            segment: (ranked.sequences.map_or(0, |sequences| self.load(sequences, row, 0) as u64), group),
             rank: if rank.is_nan() { f64::NEG_INFINITY } else { rank },
             takes_part,
         }
