@@ -17,8 +17,10 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Ring32};
 
 /// What `skipc check` warns of in each model that is not free of warnings.
-const WARNINGS: [(&str, &str); 9] = [
+const WARNINGS: [(&str, &str); 11] = [
     ("capacity-groups", "lint::future_leak"),
+    ("expert-choice", "lint::future_leak"),
+    ("gshard", "lint::future_leak"),
     // All of a sequence in sight, its scores as a whole, and top-k.
     ("idle-vit", "lint::future_leak"),
     ("idle-vit", "lint::future_leak"),

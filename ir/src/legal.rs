@@ -229,6 +229,8 @@ impl Ctx<'_> {
         let decides = matches!(
             op,
             Op::Choose { .. }
+                | Op::LimitChoices { .. }
+                | Op::ShareChoices { .. }
                 | Op::RouterLogits {}
                 | Op::RmsNorm { .. }
                 | Op::LayerNorm { .. }
@@ -285,11 +287,11 @@ impl Ctx<'_> {
     fn source(&mut self, value: Value, operand: &'static str, got: Option<&Role>) {
         let (wanted, fits) = match operand {
             "ids" => ("tokens or positions", matches!(got, Some(Role::Tokens | Role::Positions))),
-            "positions" | "q_pos" | "k_pos" => ("positions", got == Some(&Role::Positions)),
+            "positions" | "all_positions" | "q_pos" | "k_pos" => ("positions", got == Some(&Role::Positions)),
             "sequences" if matches!(self.graph.op(value), Op::RouteRandom { .. }) => {
                 ("sequences or requests", matches!(got, Some(Role::Sequences | Role::Requests)))
             }
-            "sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(&Role::Sequences)),
+            "sequences" | "all_sequences" | "q_seq" | "k_seq" => ("sequences", got == Some(&Role::Sequences)),
             "places" => ("places", got == Some(&Role::Places)),
             "pages" => ("pages", got == Some(&Role::Pages)),
             "pending" => ("pending", got == Some(&Role::Pending)),

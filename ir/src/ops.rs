@@ -9,6 +9,7 @@ use std::fmt;
 use crate::attr::{Attr, F64, Literal, Name, Shape};
 use crate::elementwise::{Binary, Unary};
 use crate::port::Port;
+use crate::ranking::Ranking;
 use crate::rope::RopeScaling;
 use crate::training::Training;
 use crate::ty::SetSym;
@@ -296,7 +297,19 @@ ops! {
     /// `f32[r, n]` the `k` highest, with `bias` `[n]` added where they are ranked, the lower index of equals. The result
     /// `f32[r, 2k]` has the scores of those, in ascending order of experts, and behind them which they are; scores are
     /// divided by their sum if they are to be normalised, and multiplied with `scale`. A score that is not a number ranks last.
-    Choose = "choose" (logits; bias) {k: u32, sigmoid: bool, normalise: bool, scale: F64} [RowWise];
+    /// With `ranks` the result is `f32[r, 3k]`: last come what the choices rank by among those of other rows, higher first.
+    Choose = "choose" (logits; bias) {k: u32, sigmoid: bool, normalise: bool, scale: F64, ranks: Option<Ranking>} [RowWise];
+    /// The expert of each row by a hash of its token's id, as `choose` gives a choice of weight 1: `f32[r, 2]`. It is the number
+    /// that `route_random` draws for the id in sequence 0, modulo `experts`; ids are below `n_ids`.
+    HashChoice = "hash_choice" (ids) {experts: u32, seed: u64, block: u32, n_ids: u32} [RowWise];
+    /// A capacity of each expert below `experts`: of the choices `index` `f32[r, k]` of the rows of a group those before which fewer
+    /// than `slots` others are of the same expert. Those with the higher `ranks` `f32[r, k]` come first, then those of earlier
+    /// rows. What finds no place becomes −1, no choice. A group is `group_size` consecutive positions of one sequence.
+    LimitChoices = "limit_choices" (index, positions, sequences; ranks) {group_size: u32, slots: u32, experts: u32} [];
+    /// As `limit_choices` where every row has chosen every expert, or not at all: an expert keeps a share of `top_k / experts` of a
+    /// group's tokens, rounded up, of which `all_positions` and `all_sequences` tell how many there are. Without `group_size` a
+    /// sequence is a group.
+    ShareChoices = "share_choices" (index, ranks, positions, sequences, all_positions, all_sequences) {top_k: u32, group_size: Option<u32>} [];
     /// The rows in segments: segment `e` has those whose `index` `f32[r, 1]` is `first + e`, in order. Rows of another index than
     /// those of the `parts` segments are in none.
     Partition = "partition" (index) {set: SetSym, first: u32, parts: u32} [OpensScope];

@@ -5,7 +5,8 @@ use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{
-    Along, Attention, Body, CachedAttention, Gemm, Grouped, Kernel, NormKind, Rows, Rowwise, Update, View,
+    Along, Attention, Body, CachedAttention, Gemm, Grouped, Kernel, Limit, NormKind, Rows, Rowwise, Update,
+    View,
 };
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
@@ -139,6 +140,7 @@ impl Priced<'_> {
                 self.listed(x, f64::from(cols));
             }
             Rowwise::Choose { n, .. } => self.each(Work::Choose, f64::from(n)),
+            Rowwise::Limit(Limit { k, .. }) => self.each(Work::Route, f64::from(k)),
             Rowwise::Embed { cols, .. } => self.each(Work::Embed, f64::from(cols)),
             Rowwise::Rope { heads, width, .. } => self.each(Work::Rope, f64::from(heads * width)),
         }

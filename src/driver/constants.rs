@@ -136,6 +136,10 @@ fn elements(PlanConstant { source, constant }: &PlanConstant, weights: &Weights)
             let forced = |position: usize| if position < *first as usize { f32::INFINITY } else { 0.0 };
             (0..n).map(forced).collect()
         }
+        ConstantSource::HashChoice { experts, seed, block, n_ids } => {
+            let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
+            (0..*n_ids).flat_map(|id| [1.0, expert(id) as f32]).collect()
+        }
         ConstantSource::Beginning { .. } => {
             (0..n).map(|position| f32::from(u8::from(position == 0))).collect()
         }

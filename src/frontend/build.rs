@@ -67,6 +67,10 @@ pub struct LayerInput<V> {
     pub rows: TokenRows<V>,
     /// The rows that these can look at, for layers that [mix tokens](super::layer::Layer::mixes_tokens).
     pub seen: TokenRows<V>,
+    /// The set of the rows that count, where others are computed with them and thrown away.
+    pub executed: Option<V>,
+    /// Index of the block, in the order in which blocks run.
+    pub block: usize,
 }
 
 /// Columns of a norm.
@@ -107,6 +111,12 @@ pub trait Build {
 
     /// A symbol that no set of the model has yet.
     fn fresh_set(&mut self) -> SetSym;
+
+    /// Positions and sequences of all tokens.
+    fn all_places(&self) -> [Self::Value; 2];
+
+    /// The token ids of the rows of a set, or of all tokens.
+    fn ids(&mut self, set: Option<Self::Value>) -> Result<Self::Value, Self::Error>;
 
     /// The result of an op.
     fn add(&mut self, op: impl Into<Op>, operands: &[Self::Value]) -> Result<Self::Value, Self::Error>;

@@ -188,6 +188,9 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Fill { .. }
         | Op::GroupedMatmul {}
         | Op::Choose { .. }
+        | Op::HashChoice { .. }
+        | Op::LimitChoices { .. }
+        | Op::ShareChoices { .. }
         | Op::Partition { .. }
         | Op::WeightRows { .. }
         | Op::FoldGain {}

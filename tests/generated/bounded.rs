@@ -64,6 +64,16 @@ impl Bounded {
         self.error <= TIGHT * self.value.abs().max(1.0)
     }
 
+    /// The number with one added that is an f32 itself.
+    pub(crate) fn plus(self, other: f64) -> Bounded {
+        self.add(Bounded::exact(other))
+    }
+
+    /// Whether both are the same number in every evaluation.
+    pub(crate) fn is_exactly(&self, other: &Bounded) -> bool {
+        self.is_exact() && other.is_exact() && self.value == other.value
+    }
+
     fn is_exact(self) -> bool {
         self.error == 0.0
     }

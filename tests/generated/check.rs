@@ -187,12 +187,8 @@ impl Checker<'_> {
                 [("graph", &forms.gathered, &mut gathered), ("passed graph", &forms.passed, &mut checked)]
             {
                 let got = form.run::<f32>(&self.subject.tensors, &batch, masks)?;
-                let got = Run {
-                    logits: got.logits.into_iter().map(f64::from).collect(),
-                    gates: got.gates,
-                    wanted: got.wanted,
-                    scores: Vec::new(),
-                };
+                let logits = got.logits.into_iter().map(f64::from).collect();
+                let got = Run { wanted: got.wanted, ..Run::of(logits, got.gates) };
                 let check = format!("{name} f32 within bound ({})", case.name);
                 self.within(&check, &got, masks, checked, &weights)?;
             }
@@ -339,6 +335,9 @@ impl Checker<'_> {
         self.tally.compared(check);
         let got = plan.run_in::<f64>(&self.subject.tensors, checked.batch, masks, FUSED)?;
         let graph = checked.form.run::<f64>(&self.subject.tensors, checked.batch, Some(&got.gates))?;
+        if checked.choice_is_near(&got.gates, weights)? {
+            return Ok(());
+        }
         let bounds = checked.under(&got.gates, weights)?;
         let mut pairs = got.logits.iter().zip(&graph.logits).zip(&bounds.logits);
         let far = pairs.find(|((got, wanted), bound)| {
@@ -365,6 +364,9 @@ impl Checker<'_> {
         let (function, batch) = (gathered.function, gathered.batch);
         let got = passed.run::<f64>(&self.subject.tensors, batch, masks)?;
         let wanted = gathered.form.run::<f64>(&self.subject.tensors, batch, Some(&got.gates))?;
+        if gathered.choice_is_near(&got.gates, weights)? || after.choice_is_near(&got.gates, weights)? {
+            return Ok(());
+        }
         let before = gathered.under(&got.gates, weights)?;
         let after = after.under(&got.gates, weights)?;
         let allowed = |before: &Bounded, after: &Bounded| F64_SHARE * (before.error + after.error);
@@ -416,6 +418,12 @@ impl Checker<'_> {
         }
         let function = checked.function;
         let batch = checked.batch;
+        self.tally.choices += checked.under(&got.gates, weights)?.logits_of_experts.len() as u64;
+        if checked.choice_is_near(&got.gates, weights)? {
+            // Another choice of experts gives other numbers, and nobody can say which was taken.
+            self.tally.near_choices += checked.under(&got.gates, weights)?.logits_of_experts.len() as u64;
+            return Ok(());
+        }
         let wanted = checked.under(&got.gates, weights)?;
         if got.logits.len() != wanted.logits.len() {
             self.found(check, format!("{} logits, not {}", got.logits.len(), wanted.logits.len()));
@@ -506,11 +514,26 @@ impl Checked<'_> {
                         tighten(scores, &seen, 1);
                     }
                 }
+                for (idx, (chosen, logits)) in
+                    self.form.chosen.iter().zip(&mut run.logits_of_experts).enumerate()
+                {
+                    let seen: Vec<Vec<f64>> =
+                        noisy.iter().map(|run| run.logits_of_experts[idx].clone()).collect();
+                    tighten(logits, &seen, chosen.n);
+                }
                 self.runs.push(run);
                 self.runs.len() - 1
             }
         };
         Ok(&self.runs[idx])
+    }
+
+    /// Whether rounding may decide which experts a row takes.
+    fn choice_is_near(&mut self, gates: &Masks, weights: &ExactWeights<'_>) -> Result<bool, String> {
+        let form = self.form;
+        let run = self.under(gates, weights)?;
+        let mut choices = form.chosen.iter().zip(&run.logits_of_experts);
+        Ok(choices.any(|(chosen, logits)| chosen.is_near(logits, weights.0, SLACK)))
     }
 
     fn noisy<const KIND: u64>(&self, gates: &Masks, weights: &Tensors) -> Result<Run<f64>, String> {
@@ -521,6 +544,7 @@ impl Checked<'_> {
             gates: run.gates,
             wanted: run.wanted,
             scores: run.scores.into_iter().map(|scores| scores.map(|scores| scores.map(numbers))).collect(),
+            logits_of_experts: run.logits_of_experts.into_iter().map(numbers).collect(),
         })
     }
 }
@@ -529,6 +553,7 @@ impl Run<Bounded> {
     /// Whether its bounds say enough by themselves.
     fn is_tight(&self) -> bool {
         let scores = self.scores.iter().flatten().flatten().flatten();
-        self.logits.iter().chain(scores).all(Bounded::is_tight)
+        let of_experts = self.logits_of_experts.iter().flatten();
+        self.logits.iter().chain(scores).chain(of_experts).all(Bounded::is_tight)
     }
 }

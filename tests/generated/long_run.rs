@@ -8,6 +8,7 @@ mod bounded;
 mod campaign;
 mod check;
 mod choices;
+mod experts;
 mod forms;
 mod ledger;
 mod metamorphic;

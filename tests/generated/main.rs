@@ -6,6 +6,7 @@ mod bounded;
 mod campaign;
 mod check;
 mod choices;
+mod experts;
 mod forms;
 mod ledger;
 mod metamorphic;
@@ -48,6 +49,12 @@ const N_CHOICES: u64 = 1_500;
 /// Values of options of choices that [`choices`] knows.
 const N_CHOICE_OPTIONS: usize = 54;
 
+/// Models with layers of experts that every run checks beside those.
+const N_EXPERTS: u64 = 1_000;
+
+/// Values of options of experts that [`experts`] knows.
+const N_EXPERTS_OPTIONS: usize = 39;
+
 /// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
 fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
     if let Some(first) = tally.findings.first() {
@@ -70,6 +77,22 @@ fn generated_choices() {
     let n_models: Vec<u64> = of_choices.map(|(_, n_models)| *n_models).collect();
     assert_eq!(n_models.len(), N_CHOICE_OPTIONS, "{:#?}", tally.options);
     assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+}
+
+#[test]
+fn generated_experts() {
+    let from = experts::FIRST_SEED;
+    let campaign = Campaign { from, count: N_EXPERTS, threads: 2, code_every: CODE_EVERY, deadline: None };
+    let tally = campaign.run(&Honest, &|_| {});
+    let found = found(&campaign, &tally);
+    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
+    let of_experts = tally.options.iter().filter(|(option, _)| option.starts_with(experts::OPTION));
+    let n_models: Vec<u64> = of_experts.map(|(_, n_models)| *n_models).collect();
+    assert_eq!(n_models.len(), N_EXPERTS_OPTIONS, "{:#?}", tally.options);
+    assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+    let (near, all) = (tally.near_choices, tally.choices);
+    println!("{near} of {all} choices are near ties");
+    assert!(near * 5 < all, "{near} of {all} choices");
 }
 
 #[test]

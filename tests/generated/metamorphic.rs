@@ -74,8 +74,7 @@ fn run(
 /// Elements of the ring as f64, which holds each of them.
 fn exact(run: Run<Ring32>) -> Run<f64> {
     let logits = run.logits.into_iter().map(Number::to_f64).collect();
-    let scores = vec![[None, None]; run.gates.len()];
-    Run { logits, gates: run.gates, wanted: run.wanted, scores }
+    Run { wanted: run.wanted, ..Run::shown(logits, run.gates) }
 }
 
 /// A skip that is the same for every token keeps; others become this router's, without capacity and scale.
@@ -255,6 +254,10 @@ impl Checker<'_> {
                 rows: rows(kept, sequences[kept].len()).collect(),
                 keeps_decisions: true,
             });
+        }
+        // What experts choose, or who finds a place, depends on later tokens whatever routers are told.
+        if self.subject.model.layers().any(|layer| layer.looks_ahead().is_some()) {
+            return made;
         }
         let is_causal = function == Function::Generate || self.subject.model.is_causal();
         let lengths: Vec<usize> = sequences.iter().map(|tokens| rng.below(tokens.len() + 1)).collect();

@@ -19,11 +19,11 @@ use skipc_plan::kernel::{Body, Compact, Kernel, RankOrder, Rows, Rowwise, Select
 use skipc_plan::pointwise::{Binary, Inst, Pointwise};
 
 use crate::campaign::check_caught;
-use crate::choices;
 use crate::forms::{Compiler, Honest, Until};
 use crate::model::map_skips;
 use crate::run::Masks;
 use crate::subject::Subject;
+use crate::{choices, experts};
 
 /// Subjects that a fault may be tried on before it counts as missed.
 const TRIES: u64 = 1200;
@@ -162,7 +162,7 @@ fn faults() -> Vec<Fault> {
         of("steps: two sequences write into a page", Does::Pieces(shared_page)),
         of("steps: what waits is taken as computed", Does::Decided(forgotten_rows)),
     ];
-    of_all.into_iter().chain(faults_of_choices()).collect()
+    of_all.into_iter().chain(faults_of_choices()).chain(faults_of_experts()).collect()
 }
 
 fn faults_of_choices() -> Vec<Fault> {
@@ -215,6 +215,20 @@ fn faults_of_choices() -> Vec<Fault> {
                 *model = map_skips(model, &mut { plain });
             }),
         ),
+    ]
+}
+
+fn faults_of_experts() -> Vec<Fault> {
+    let of_experts =
+        |name, does| Fault { name, from: experts::FIRST_SEED, does, applied: AtomicBool::new(false) };
+    vec![
+        of_experts("experts: the weights of the next expert", Does::Passed(next_expert)),
+        of_experts("experts: weighed by another sum", Does::Passed(other_shares)),
+        of_experts("experts: chosen without their bias", Does::Passed(unbiased_choice)),
+        of_experts("experts: places of a wider group", Does::Passed(wider_places)),
+        of_experts("experts: ranked by position instead of score", Does::Plan(positions_first)),
+        of_experts("experts: second choices before first ones", Does::Passed(turned_ranks)),
+        of_experts("experts: dropped choices count", Does::Passed(unlimited)),
     ]
 }
 
@@ -452,6 +466,73 @@ fn wrong_norm(graph: &mut Graph) {
         let new = graph.add(op, &operands, &origin).expect("of the same type");
         graph.replace(norm, new).expect("of the same type");
         graph.remove_unused(norm);
+    }
+}
+
+/// Rows go to the segment of the expert before theirs, but for those of the first.
+fn next_expert(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Partition { set, first, parts } = *graph.op(value) else { return None };
+        let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
+        graph.add(Op::Partition { set, first: first + 1, parts }, &operands, &origin).ok()
+    });
+}
+
+/// Weights are divided by their sum where they are not to be, and the other way round.
+fn other_shares(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Choose { k, sigmoid, normalise, scale, ranks } = *graph.op(value) else { return None };
+        let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
+        let op = Op::Choose { k, sigmoid, normalise: !normalise, scale, ranks };
+        graph.add(op, &operands, &origin).ok()
+    });
+}
+
+fn unbiased_choice(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Choose { .. } = graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let operands = graph.operands(value);
+        (operands.len() == 2).then(|| graph.add(op, &operands[..1], &origin).ok())?
+    });
+}
+
+fn wider_places(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::LimitChoices { group_size, slots, experts } = *graph.op(value) else { return None };
+        let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
+        graph.add(Op::LimitChoices { group_size: group_size + 1, slots, experts }, &operands, &origin).ok()
+    });
+}
+
+/// What ranks choices among those of other rows is turned round: second choices come before first ones.
+fn turned_ranks(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::LimitChoices { .. } = graph.op(value) else { return None };
+        let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
+        let mut operands = graph.operands(value);
+        let ranks = operands.get_mut(3)?;
+        *ranks = graph.add(Unary::Scale(F64::from(-1.0)).into(), &[*ranks], &origin).ok()?;
+        graph.add(op, &operands, &origin).ok()
+    });
+}
+
+/// No choice is dropped: what found no place counts.
+fn unlimited(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::LimitChoices { .. } = graph.op(value) else { return None };
+        graph.operands(value).first().copied()
+    });
+}
+
+/// Choices of one expert all have one rank, its index: earlier rows come first.
+fn positions_first(plan: &mut Plan) {
+    for kernel in kernels(plan) {
+        if let Body::Rowwise(Rowwise::Limit(limit)) = &mut kernel.body
+            && let Some(ranks) = &mut limit.ranks
+        {
+            *ranks = limit.index;
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use skipc_plan::codegen::Image;
 use skipc_plan::interp as kernels;
 use skipc_runtime::{Device, Model, Options, Session};
 
+use crate::experts::Chosen;
 use crate::subject::{Subject, Tensors};
 
 /// Values of ports, by role.
@@ -38,6 +39,8 @@ pub(crate) struct Run<N> {
     pub(crate) wanted: Vec<Option<Vec<bool>>>,
     /// What each router compared, and ranked by, where a graph was asked for it.
     pub(crate) scores: Vec<[Option<Vec<N>>; 2]>,
+    /// The logits that experts were chosen by, `[rows, choices]` for each choice, where a graph was asked for them.
+    pub(crate) logits_of_experts: Vec<Vec<N>>,
 }
 
 /// A graph with the routers of its sets.
@@ -45,6 +48,8 @@ pub(crate) struct Run<N> {
 pub(crate) struct GraphForm {
     pub(crate) graph: Graph,
     sets: BTreeMap<SetSym, usize>,
+    /// How experts are chosen whose logits are results.
+    pub(crate) chosen: Vec<Chosen>,
 }
 
 struct Forced<'a> {
@@ -63,6 +68,11 @@ fn scores_role(router: u32, idx: usize) -> Role {
     Role::Result { name: format!("scores {idx} of router {router}") }
 }
 
+/// What experts are chosen by.
+fn experts_role(idx: usize) -> Role {
+    Role::Result { name: format!("logits of choice {idx}") }
+}
+
 impl GraphForm {
     pub(crate) fn new(graph: Graph) -> GraphForm {
         let mut sets = BTreeMap::new();
@@ -73,10 +83,10 @@ impl GraphForm {
                 sets.entry(sym).or_insert(router as usize);
             }
         }
-        GraphForm { graph, sets }
+        GraphForm { graph, sets, chosen: Vec::new() }
     }
 
-    /// The graph with what its routers compare and rank by as further results.
+    /// The graph with what its routers compare and rank by, and what experts are chosen by, as further results.
     pub(crate) fn with_scores(&self) -> GraphForm {
         let mut form = self.clone();
         for (router, gate) in self.graph.decisions() {
@@ -97,6 +107,10 @@ impl GraphForm {
             {
                 form.graph.set_result(scores_role(router, 0), scores);
             }
+        }
+        for (idx, (chosen, logits)) in Chosen::all(&self.graph).into_iter().enumerate() {
+            form.graph.set_result(experts_role(idx), logits);
+            form.chosen.push(chosen);
         }
         form
     }
@@ -125,7 +139,7 @@ impl GraphForm {
         let results = interp::run(&self.graph, &env).map_err(|error| error.to_string())?;
         let (states, mut results): (PortValues<N>, PortValues<N>) =
             results.into_iter().partition(|(role, _)| matches!(role, Role::State { .. }));
-        let mut run = Run { logits: Vec::new(), gates: Vec::new(), wanted: Vec::new(), scores: Vec::new() };
+        let mut run = Run::of(Vec::new(), Vec::new());
         let real = |datum: Option<Datum<N>>| match datum {
             Some(Datum::Real { data, .. }) => Some(data),
             _ => None,
@@ -140,6 +154,9 @@ impl GraphForm {
             run.gates.push(gate.ok_or_else(|| format!("router {router} has no decisions"))?);
             run.wanted.push(mask(results.remove(&Role::Wanted { router })));
             run.scores.push([0, 1].map(|idx| real(results.remove(&scores_role(router, idx)))));
+        }
+        for idx in 0..self.chosen.len() {
+            run.logits_of_experts.extend(real(results.remove(&experts_role(idx))));
         }
         match results.keys().next() {
             Some(role) => Err(format!("unexpected result `{role}`")),
@@ -241,9 +258,7 @@ impl PlanForm {
         let outcome = kernels::run_plan_in(&self.plan, constants, states, input, how)
             .map_err(|fault| fault.to_string())?;
         let gates: Masks = outcome.gates.into_iter().map(|gate| gate.mask).collect();
-        let n_gates = gates.len();
-        let (wanted, scores) = (vec![None; n_gates], vec![[None, None]; n_gates]);
-        Ok(Run { logits: outcome.logits, gates, wanted, scores })
+        Ok(Run::shown(outcome.logits, gates))
     }
 
     /// Compiles the kernels for this machine.
@@ -288,11 +303,23 @@ fn manifest() -> Manifest {
     }
 }
 
+impl<N> Run<N> {
+    /// With nothing said of any router.
+    pub(crate) fn of(logits: Vec<N>, gates: Masks) -> Run<N> {
+        Run { logits, gates, wanted: Vec::new(), scores: Vec::new(), logits_of_experts: Vec::new() }
+    }
+
+    /// Of a form that shows no more than results and decisions.
+    pub(crate) fn shown(logits: Vec<N>, gates: Masks) -> Run<N> {
+        let n_gates = gates.len();
+        let scores = (0..n_gates).map(|_| [None, None]).collect();
+        Run { wanted: vec![None; n_gates], scores, ..Run::of(logits, gates) }
+    }
+}
+
 impl Run<f64> {
     fn of_f32(logits: &[f32], gates: Masks) -> Run<f64> {
-        let n_gates = gates.len();
-        let logits = logits.iter().map(|logit| f64::from(*logit)).collect();
-        Run { logits, gates, wanted: vec![None; n_gates], scores: vec![[None, None]; n_gates] }
+        Run::shown(logits.iter().map(|logit| f64::from(*logit)).collect(), gates)
     }
 }
 

@@ -51,7 +51,7 @@ impl<'a> Pieces<'a> {
         masks: Option<&Masks>,
         mut step: impl FnMut(&Piece, Option<&Masks>) -> Result<Run<N>, String>,
     ) -> Result<Run<N>, String> {
-        let mut whole = Run { logits: Vec::new(), gates: Vec::new(), wanted: Vec::new(), scores: Vec::new() };
+        let mut whole = Run::of(Vec::new(), Vec::new());
         let mut waiting = Waiting::new(self.n_routers);
         for mut piece in self.list.iter().cloned() {
             piece.cached.pending = waiting.table(&piece);
@@ -205,8 +205,7 @@ fn run_code(
             let number = |word: &[u8; 4]| f64::from(f32::from_le_bytes(*word));
             let logits: Vec<f64> = logits.as_chunks().0.iter().map(number).collect();
             let gates: Masks = results.map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
-            let (wanted, scores) = (vec![None; gates.len()], vec![[None, None]; gates.len()]);
-            Ok(Run { logits, gates, wanted, scores })
+            Ok(Run::shown(logits, gates))
         })?);
     }
     let bits = |run: &Run<f64>| run.logits.iter().map(|logit| logit.to_bits()).collect::<Vec<u64>>();

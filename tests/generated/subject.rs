@@ -14,8 +14,8 @@ use skipc_ir::RopeScaling;
 use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
-use crate::choices;
 use crate::model::{model, one_of};
+use crate::{choices, experts};
 
 /// Changes whenever a seed would make another subject.
 pub(crate) const GENERATOR: u32 = 3;
@@ -68,7 +68,12 @@ impl Subject {
             false => (0..rng.below(5)).map(|_| one_of(&mut rng, &SHORT)).collect(),
         };
         let mut model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
-        if seed >= choices::FIRST_SEED {
+        if seed >= experts::FIRST_SEED {
+            if rng.one_in(2) {
+                model = choices::with_choices(&mut rng, &model);
+            }
+            model = experts::with_experts(&mut rng, &model);
+        } else if seed >= choices::FIRST_SEED {
             model = choices::with_choices(&mut rng, &model);
         }
         let sequences = lengths
@@ -291,27 +296,7 @@ fn layer_options(layer: &Layer) -> Vec<String> {
             ]
         }
         Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
-        Layer::Experts(experts) => {
-            let taken = match experts.top_k {
-                1 => "one",
-                k if k == experts.choices() => "all",
-                _ => "some",
-            };
-            vec![
-                format!("top_k = {taken}"),
-                format!("activation = {} (experts)", experts.activation.word()),
-                format!("bias = {} (experts)", experts.bias),
-                format!("score = {}", experts.score.word()),
-                format!("normalise = {}", experts.normalise),
-                format!("routed_scale = {}", experts.routed_scale),
-                format!("router_bias = {}", experts.router_bias),
-                format!("select_bias = {}", experts.select_bias),
-                format!("zero = {}", experts.zero),
-                format!("copy = {}", experts.copy),
-                format!("shared = {}", experts.shared_d_ff > 0),
-                format!("shared_gate = {}", experts.shared_gate),
-            ]
-        }
+        Layer::Experts(experts) => experts::options(&experts),
         Layer::Ffn(Ffn { activation, bias, .. }) => {
             vec![format!("activation = {}", activation.word()), format!("bias = {bias} (ffn)")]
         }

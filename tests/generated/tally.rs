@@ -17,6 +17,10 @@ pub(crate) struct Tally {
     pub(crate) decisions: u64,
     /// Those nearer to a border than the error of their score.
     pub(crate) near_ties: u64,
+    /// Choices of experts in f32 forms.
+    pub(crate) choices: u64,
+    /// Those of forms in which rounding may have decided one, which are not compared.
+    pub(crate) near_choices: u64,
     /// Logits held to their bound.
     pub(crate) bounded: u64,
     /// Logits without a finite bound.
@@ -51,6 +55,8 @@ impl Tally {
         }
         self.decisions += other.decisions;
         self.near_ties += other.near_ties;
+        self.choices += other.choices;
+        self.near_choices += other.near_choices;
         self.bounded += other.bounded;
         self.unbounded += other.unbounded;
         self.worst_share = self.worst_share.max(other.worst_share);

@@ -90,6 +90,8 @@ RANDOM = {
     "scaled-rope": {},
     "experts": {"dtype": "f32", "tokens": 30},
     "experts-sigmoid": {"tokens": 24},
+    "experts-capacity": {"dtype": "f32", "tokens": 30},
+    "experts-choice": {"tokens": 33, "new": 0},
     "vision": {"tokens": 36, "dtype": "f32", "new": 0},
     "vision-mean": {"batch": 4, "tokens": 30, "lengths": [17, 1, 30, 8], "new": 0},
     "encoder": {"batch": 4, "tokens": 40, "lengths": [17, 1, 40, 15], "new": 0},

@@ -84,6 +84,11 @@ class Layer:
     copy: int = 0                   # choices that give the normed input
     shared_d_ff: int = 0            # an expert for every token
     shared_gate: bool = False
+    choose: str = "token"           # token | expert (each takes its share of a group's tokens) | hash (of the token id)
+    group_size: int = 0             # consecutive tokens of one sequence; 0: no capacity (token), the whole sequence (expert)
+    capacity_factor: float = 1.25   # places of an expert in a group: ceil(group_size * top_k / choices * factor)
+    overflow: str = "position"      # which choices come first: position | choice (first choices before second ones) | score
+    seed: int = 0                   # hash
     skip: Skip | None = None
 
 
@@ -308,8 +313,11 @@ class Experts(SubLayer):
     def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
         super().__init__(spec, cfg, shared)
         n = cfg.experts + cfg.zero + cfg.copy
+        # What the block says before each run: rows that count (None: all), token ids, index of the block.
+        self.inside, self.tokens, self.block = None, None, 0
         self.router = nn.Module()
-        self.router.weight = nn.Parameter(torch.zeros(n, spec.d_model))
+        if cfg.choose != "hash":
+            self.router.weight = nn.Parameter(torch.zeros(n, spec.d_model))
         if cfg.router_bias:
             self.router.bias = nn.Parameter(torch.zeros(n))
         if cfg.select_bias:
@@ -323,21 +331,60 @@ class Experts(SubLayer):
         if cfg.shared_gate:
             self.shared_gate = nn.Linear(spec.d_model, 1, bias=False)
 
-    def core(self, h):
-        cfg, n = self.cfg, self.router.weight.shape[0]
+    def weights(self, h):
+        """What each choice counts for each token, 0 where the token did not get it: [B, T, choices]."""
+        cfg, n = self.cfg, self.cfg.experts + self.cfg.zero + self.cfg.copy
+        self.near = 1.0
+        inside = torch.ones(h.shape[:2], dtype=torch.bool) if self.inside is None else self.inside
+        if cfg.choose == "hash":
+            experts = torch.tensor([[mixed(cfg.seed, self.block, 0, int(t)) % n for t in row] for row in self.tokens])
+            return F.one_hot(experts.reshape(h.shape[:2]), n).to(wide(h).dtype)
         z = F.linear(wide(h), wide(self.router.weight), wide(self.router.bias) if cfg.router_bias else None)
         score = z.softmax(-1) if cfg.score == "softmax" else z.sigmoid()
         ranked = score + wide(self.router.select_bias) if cfg.select_bias else score
         best = ranked.sort(dim=-1, descending=True, stable=True)
+        if cfg.choose == "expert":
+            return score * self.places(inside.to(score.dtype)[..., None].expand_as(score), ranked, inside)
         # How near a choice was, for whoever makes cases.
-        self.near = 1.0
         if cfg.top_k < n:
             self.near = float((best.values[..., cfg.top_k - 1] - best.values[..., cfg.top_k]).min())
-        taken = torch.zeros_like(score).scatter(-1, best.indices[..., :cfg.top_k], 1.0)
+        chosen = best.indices[..., :cfg.top_k]
+        taken = torch.zeros_like(score).scatter(-1, chosen, 1.0)
         weight = score * taken
         if cfg.normalise:
             weight = weight / weight.sum(-1, keepdim=True)
-        weight = (weight * cfg.routed_scale).to(h.dtype)
+        if cfg.group_size:
+            turn = torch.zeros_like(score).scatter(-1, chosen, -torch.arange(cfg.top_k).to(score).expand_as(chosen))
+            order = {"position": torch.zeros_like(score), "choice": turn, "score": ranked}[cfg.overflow]
+            weight = weight * self.places(taken * inside[..., None], order, inside)
+        return weight * cfg.routed_scale
+
+    def places(self, taken, order, inside):
+        """1 where a choice that is taken finds a place: an expert keeps those that come first by `order` (higher first), then
+        the earlier ones; choices behind the experts keep all. Groups and their places do not depend on who is inside."""
+        cfg, (b, t, n) = self.cfg, taken.shape
+        keep = taken.clone()
+        size = cfg.group_size or t
+        for row in range(b):
+            for start in range(0, t, size):
+                end = min(start + size, t)
+                if cfg.choose == "expert":
+                    slots = max(1, math.ceil((end - start) * cfg.top_k / cfg.experts))
+                else:
+                    slots = math.ceil(cfg.group_size * cfg.top_k / n * cfg.capacity_factor)
+                for e in range(cfg.experts):
+                    wanted = [i for i in range(start, end) if taken[row, i, e] > 0]
+                    wanted.sort(key=lambda i: (-float(order[row, i, e]), i))
+                    for i in wanted[slots:]:
+                        keep[row, i, e] = 0
+                    if 0 < slots < len(wanted) and (cfg.choose == "expert" or cfg.overflow == "score"):
+                        gap = float(order[row, wanted[slots - 1], e] - order[row, wanted[slots], e])
+                        self.near = min(self.near, gap) if gap > 0 else self.near
+        return keep
+
+    def core(self, h):
+        cfg, n = self.cfg, self.cfg.experts + self.cfg.zero + self.cfg.copy
+        weight = self.weights(h).to(h.dtype)
         out = torch.zeros_like(h)
         for e, expert in enumerate(self.experts):
             out = out + weight[..., e:e + 1] * feed_forward(expert, h, cfg.activation)
@@ -538,13 +585,17 @@ def hash_gate(tokens, cfg: Skip, block_index: int):
 
 
 def drawn(cfg: Skip, block_index: int, row: int, number: int):
-    """1.0 if the upper half of SplitMix64 of (seed, block, row, number) is below density * 2^32, else 0.0."""
-    z = (cfg.seed * 0x9E3779B97F4A7C15 + (block_index << 48) + (row << 32) + number) & (2**64 - 1)
+    """1.0 if the bits of (seed, block, row, number) are below density * 2^32, else 0.0."""
+    return float(mixed(cfg.seed, block_index, row, number) < int(cfg.density * 2**32))
+
+
+def mixed(seed: int, block_index: int, row: int, number: int):
+    """The upper half of SplitMix64 of (seed, block, row, number)."""
+    z = (seed * 0x9E3779B97F4A7C15 + (block_index << 48) + (row << 32) + number) & (2**64 - 1)
     z = (z + 0x9E3779B97F4A7C15) & (2**64 - 1)
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    z ^= z >> 31
-    return float((z >> 32) < int(cfg.density * 2**32))
+    return (z ^ (z >> 31)) >> 32
 
 
 def apply_capacity(hard, score, cfg: Skip):
@@ -585,6 +636,10 @@ class SkipBlock(nn.Module):
         """Runs `layers` over every token; those outside of `gate` stay as they are. (what comes out, the state before the
         last layer)"""
         h = before = x
+        inside = None if gate is None or skip.router == "highway" else gate > 0
+        for layer in layers:
+            if isinstance(layer, Experts):
+                layer.inside, layer.tokens, layer.block = inside, self.tokens, self.index
         parallel = self.cfg.layout != "sequence" if parallel is None else parallel
         norm = self.layers[0].normed if parallel and self.cfg.layout == "parallel_one_norm" else None
         for layer, cfg in zip(layers, configs):
@@ -607,6 +662,7 @@ class SkipBlock(nn.Module):
 
     def forward(self, x, pos, tokens, index: int, generating=False):
         """`index` is that of the block in the order in which blocks run."""
+        self.tokens, self.index = tokens, index
         stats, tokens = [], (tokens, index)
         if self.router:
             seen = self.decision_input(x, self.layers[0], self.cfg.skip)

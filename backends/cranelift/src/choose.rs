@@ -5,7 +5,7 @@ use cranelift_codegen::ir::types::{F32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::abi::Function;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Partition, Slot, View};
+use skipc_plan::kernel::{Choice, Partition, Ranking, Slot, View};
 
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
@@ -20,9 +20,13 @@ pub(crate) struct Choose {
     pub(crate) out: Slot,
 }
 
-/// Bytes of scratch memory: scores, and what they rank by.
+/// Bytes of scratch memory: scores, what they rank by within the row, and what those taken rank by among other rows.
 pub(crate) fn scratch_bytes(n: u32) -> u64 {
-    2 * u64::from(n).next_multiple_of(16) * 4
+    3 * row_bytes(n)
+}
+
+fn row_bytes(n: u32) -> u64 {
+    u64::from(n).next_multiple_of(16) * 4
 }
 
 impl Choose {
@@ -30,19 +34,31 @@ impl Choose {
     /// taken in order.
     pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
         let scores = Row { address: e.scratch, dtype: DType::F32 };
-        let address = e.ins().iadd_imm_s(scores.address, scratch_bytes(self.n) as i64 / 2);
-        let ranks = Row { address, dtype: DType::F32 };
+        let [ranks, among_rows] = [1, 2].map(|idx| {
+            let address = e.ins().iadd_imm_s(scores.address, idx * row_bytes(self.n) as i64);
+            Row { address, dtype: DType::F32 }
+        });
         let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
         let total = self.scores(e, row, scores)?;
         self.rank(e, scores, total, ranks)?;
         let k = e.int(i64::from(self.choice.k));
-        e.for_each(zero, k, 1, |e, _| {
+        e.for_each(zero, k, 1, |e, turn| {
             let best = highest(e, ranks, n)?;
+            if let Some(by) = self.choice.ranks {
+                let rank = match by {
+                    Ranking::Score => e.load(ranks, best, Lanes::One),
+                    Ranking::Turn => {
+                        let turn = e.ins().fcvt_from_uint(F32, turn);
+                        e.ins().fneg(turn)
+                    }
+                };
+                e.store(among_rows, best, rank, Lanes::One);
+            }
             let taken = e.real(f32::NAN, Lanes::One);
             e.store(ranks, best, taken, Lanes::One);
             Ok(())
         })?;
-        self.take(e, row, scores, ranks)
+        self.take(e, row, scores, [ranks, among_rows])
     }
 
     /// Scores into scratch memory. Those of a softmax are not yet divided by their sum, which this gives.
@@ -87,8 +103,14 @@ impl Choose {
     }
 
     /// Writes the scores of those that are marked, as they count, and which they are.
-    fn take(&self, e: &mut Emitter<'_>, row: Value, scores: Row, ranks: Row) -> Result<(), Fault> {
-        let Choice { k, normalise, scale, .. } = self.choice;
+    fn take(
+        &self,
+        e: &mut Emitter<'_>,
+        row: Value,
+        scores: Row,
+        [ranks, among_rows]: [Row; 2],
+    ) -> Result<(), Fault> {
+        let Choice { k, normalise, scale, ranks: by, .. } = self.choice;
         let out = e.dense_row(self.out, row)?;
         let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
         let nothing = e.real(0.0, Lanes::One);
@@ -102,6 +124,11 @@ impl Choose {
                 let index = e.ins().fcvt_from_uint(F32, col);
                 let behind = e.ins().iadd_imm_s(place, i64::from(k));
                 e.store(out, behind, index, Lanes::One);
+                if by.is_some() {
+                    let last = e.ins().iadd_imm_s(behind, i64::from(k));
+                    let rank = e.load(among_rows, col, Lanes::One);
+                    e.store(out, last, rank, Lanes::One);
+                }
                 Ok(())
             })?;
             let (more, larger) = (e.ins().iadd_imm_s(place, 1), e.ins().fadd(sum, score));

@@ -36,6 +36,7 @@ mod error;
 mod function;
 mod gemm;
 mod isa;
+mod limit;
 mod loops;
 mod math;
 mod matmul;

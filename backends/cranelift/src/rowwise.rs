@@ -7,6 +7,7 @@ use skipc_plan::kernel::{Rowwise, Slot, View};
 use crate::choose;
 use crate::emit::Emitter;
 use crate::error::Fault;
+use crate::limit;
 use crate::norm::{Norm, RowScale};
 use crate::pointwise;
 
@@ -21,6 +22,7 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Re
         Rowwise::Choose { n, choice, logits, bias, out } => {
             choose::Choose { n, choice, logits, bias, out }.emit(e, row)
         }
+        Rowwise::Limit(ref limit) => limit::emit(e, limit, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             Embed { cols, ids, n_ids, table, out }.emit(e, row)
         }

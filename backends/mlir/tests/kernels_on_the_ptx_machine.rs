@@ -87,7 +87,8 @@ fn programs(kernel: &Kernel) -> Result<Vec<Loaded>, String> {
 }
 
 /// Kinds of cases with a test of their own, so that they run beside each other.
-const APART: [&str; 7] = ["gemm", "epilogue", "attention", "cached", "choose", "partition", "grouped"];
+const APART: [&str; 8] =
+    ["gemm", "epilogue", "attention", "cached", "choose", "limit", "partition", "grouped"];
 
 fn check_named(chosen: impl Fn(&str) -> bool) {
     check(cases().into_iter().filter(|case| chosen(&case.name)).collect());

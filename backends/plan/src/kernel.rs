@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
-pub use skipc_ir::Scoring;
 use skipc_ir::interp::functions;
+pub use skipc_ir::interp::functions::NO_CHOICE;
+pub use skipc_ir::{Ranking, Scoring};
 
 use crate::loops::{Loops, Products};
 use crate::pointwise::{Pointwise, Real};
@@ -456,9 +457,12 @@ pub enum Rowwise {
         /// `f32`, one row of `n`: added to scores where they are ranked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bias: Option<Slot>,
-        /// Result, `f32 [extent, 2k]`; dense.
+        /// Result, `f32 [extent, 2k]`, or `3k` with what choices rank by; dense.
         out: Slot,
     },
+    /// Which choices of a row find a place at their expert, and −1 for those that do not. The one kind that looks at other rows:
+    /// those of its group. See [`Limit`].
+    Limit(Limit),
     /// Rotary embedding, half-split: within the columns of each head that turn `(a, b) → (a·cos − b·sin, b·cos + a·sin)`.
     Rope {
         /// Heads.
@@ -493,6 +497,58 @@ pub struct Choice {
     pub normalise: bool,
     /// What they are multiplied with.
     pub scale: Real,
+    /// What choices rank by among those of other rows, if that is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<Ranking>,
+}
+
+/// Of the choices of the rows of a group each expert keeps so many: those with the higher rank, then those of earlier rows. Rows
+/// are ordered by (sequence, position), so that a group is a range of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// Choices of a row; no two of them are one, but for those that are −1, none.
+    pub k: u32,
+    /// `f32 [extent, k]`: whole numbers.
+    pub index: View,
+    /// `f32 [extent, k]`, higher first; without it earlier rows come first alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<View>,
+    /// Position of each row: `u32`, one column.
+    pub positions: View,
+    /// Sequence of each row: `u32`, one column.
+    pub sequences: View,
+    /// Positions of a group, counted from 0; without it a sequence is a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<u32>,
+    /// How many choices an expert keeps.
+    pub keep: KeepChoices,
+    /// Result, `f32 [extent, k]`; dense.
+    pub out: Slot,
+}
+
+/// How many choices of a group an expert keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepChoices {
+    /// This many, if it is one of the first `experts`; others keep all.
+    Slots {
+        /// How many.
+        slots: u32,
+        /// Which have a limit.
+        experts: u32,
+    },
+    /// [`functions::share_of`] the tokens of the group. The choice at place `p` of a row is `p`, or none.
+    Share {
+        /// Experts that a token gets on average.
+        top_k: u32,
+        /// How many tokens there are.
+        extent: Extent,
+        /// Position of each: `u32`, one column.
+        positions: View,
+        /// Sequence of each: `u32`, one column.
+        sequences: View,
+    },
 }
 
 fn one() -> u32 {
@@ -709,8 +765,8 @@ pub struct Pending {
 impl Choice {
     /// The same for the interpreters.
     pub fn rule(&self) -> functions::Choice {
-        let Choice { k, sigmoid, normalise, scale } = *self;
-        functions::Choice { k: k as usize, sigmoid, normalise, scale: scale.0 }
+        let Choice { k, sigmoid, normalise, scale, ranks } = *self;
+        functions::Choice { k: k as usize, sigmoid, normalise, scale: scale.0, ranks }
     }
 }
 
@@ -748,6 +804,7 @@ impl Kernel {
             Body::Rowwise(Rowwise::RowScale { cols, .. }) => format!("inv_rms_{cols}"),
             Body::Rowwise(Rowwise::Embed { cols, .. }) => format!("embed_{cols}"),
             Body::Rowwise(Rowwise::Choose { n, choice, .. }) => format!("choose_{}_of_{n}", choice.k),
+            Body::Rowwise(Rowwise::Limit(limit)) => format!("limit_{}", limit.k),
             Body::Partition(partition) => format!("partition_{}", partition.parts),
             Body::Rowwise(Rowwise::Rope { heads, width, .. }) => format!("rope_{heads}x{width}"),
             Body::Compact(Compact { select: Select::AtLeast { .. }, .. }) => "compact_at_least".to_owned(),

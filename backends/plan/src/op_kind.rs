@@ -117,6 +117,12 @@ pub(crate) enum Single {
     LayerNorm { eps: F64, groups: u32 },
     /// Which experts a row takes.
     Choose { choice: Choice },
+    /// The expert that a hash of a token's id gives.
+    HashChoice { experts: u32, seed: u64, block: u32, n_ids: u32 },
+    /// Which choices find one of so many places.
+    LimitChoices { group_size: u32, slots: u32, experts: u32 },
+    /// Which rows an expert keeps as its share of a group.
+    ShareChoices { top_k: u32, group_size: Option<u32> },
     /// What a norm scales rows by.
     RowScale { eps: F64 },
     /// Attention.
@@ -198,8 +204,17 @@ impl OpKind {
             Op::Matmul {} => OpKind::Matmul(Matmul::Plain),
             Op::RouterLogits {} => OpKind::Matmul(Matmul::RouterLogits),
             Op::GroupedMatmul {} => OpKind::Matmul(Matmul::Grouped),
-            Op::Choose { k, sigmoid, normalise, scale } => {
-                OpKind::Single(Single::Choose { choice: Choice { k, sigmoid, normalise, scale } })
+            Op::Choose { k, sigmoid, normalise, scale, ranks } => {
+                OpKind::Single(Single::Choose { choice: Choice { k, sigmoid, normalise, scale, ranks } })
+            }
+            Op::HashChoice { experts, seed, block, n_ids } => {
+                OpKind::Single(Single::HashChoice { experts, seed, block, n_ids })
+            }
+            Op::LimitChoices { group_size, slots, experts } => {
+                OpKind::Single(Single::LimitChoices { group_size, slots, experts })
+            }
+            Op::ShareChoices { top_k, group_size } => {
+                OpKind::Single(Single::ShareChoices { top_k, group_size })
             }
             Op::Partition { first, parts, .. } => OpKind::Route(Route::Partition { first, parts }),
             Op::Unary(function) => OpKind::Elementwise(Elementwise::Unary(function)),

@@ -92,6 +92,17 @@ pub enum ConstantSource {
         /// Rows.
         positions: u32,
     },
+    /// The expert of each token id, as [`skipc_ir::Op::HashChoice`] has it, behind a weight of 1: `[n_ids, 2]`.
+    HashChoice {
+        /// Of how many.
+        experts: u32,
+        /// Seed of the layer.
+        seed: u64,
+        /// Index of the block in the model.
+        block: u32,
+        /// Rows.
+        n_ids: u32,
+    },
     /// 1 at position 0, and 0 at all others, `[positions, 1]`.
     Beginning {
         /// Rows.

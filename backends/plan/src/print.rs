@@ -8,10 +8,10 @@ use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
     Access, Along, Attention, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
-    Kernel, NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Shift,
-    Slot, Sum, Update, View, WeightLayout,
+    KeepChoices, Kernel, Limit, NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows, Rowwise,
+    Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
 };
-use skipc_ir::Scoring;
+use skipc_ir::{Ranking, Scoring};
 
 use crate::plan::Plan;
 use crate::pointwise::{Inst, Pointwise, Reg};
@@ -305,15 +305,21 @@ impl Display for InKernel<'_, Rowwise> {
                 writeln!(f, "  {} = inv_rms {} (eps {eps})", slot(out), view(x))
             }
             Rowwise::Choose { n, choice, logits, bias, out } => {
-                let Choice { k, sigmoid, normalise, scale } = choice;
+                let Choice { k, sigmoid, normalise, scale, ranks } = choice;
                 let score = if *sigmoid { "sigmoid" } else { "softmax" };
                 write!(f, "  {} = {k} of {n} by {score} {}", slot(out), view(logits))?;
                 if let Some(bias) = bias {
                     write!(f, " and {}", slot(bias))?;
                 }
                 let of_sum = if *normalise { " of their sum" } else { "" };
-                writeln!(f, ", counted as {scale}{of_sum}")
+                let ranks = match ranks {
+                    None => "",
+                    Some(Ranking::Score) => ", ranked by score",
+                    Some(Ranking::Turn) => ", ranked by turn",
+                };
+                writeln!(f, ", counted as {scale}{of_sum}{ranks}")
             }
+            Rowwise::Limit(limit) => limit_choices(f, kernel, limit),
             Rowwise::Embed { ids, n_ids, table, out, .. } => {
                 writeln!(f, "  {} = rows of {} [{n_ids}] by {}", slot(out), slot(table), view(ids))
             }
@@ -325,6 +331,24 @@ impl Display for InKernel<'_, Rowwise> {
             }
         }
     }
+}
+
+fn limit_choices(f: &mut Formatter<'_>, kernel: &Kernel, limit: &Limit) -> fmt::Result {
+    let Limit { k, index, ranks, positions, sequences, group_size, keep, out } = limit;
+    let view = |view| InKernel(kernel, view);
+    write!(f, "  {} = {k} choices {} ", InKernel(kernel, out), view(index))?;
+    match keep {
+        KeepChoices::Slots { slots, experts } => write!(f, "in {slots} slots of each of {experts}")?,
+        KeepChoices::Share { top_k, extent, positions, sequences } => {
+            write!(f, "as a share of {top_k} of {k} of {} tokens", InKernel(kernel, extent))?;
+            write!(f, " at {}, {}", view(positions), view(sequences))?;
+        }
+    }
+    if let Some(ranks) = ranks {
+        write!(f, ", highest {} first", view(ranks))?;
+    }
+    let group = group_size.map_or("sequences".to_owned(), |size| format!("groups of {size}"));
+    writeln!(f, ", in {group} at {}, {}", view(positions), view(sequences))
 }
 
 impl Display for InKernel<'_, Compact> {

@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, Kernel, NormKind,
-    Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum, Update, View, WeightLayout,
+    Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, KeepChoices,
+    Kernel, Limit, NormKind, Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum,
+    Update, View, WeightLayout,
 };
 use crate::loops::{Loops, Operand, Over, Products, Usage};
 use crate::plan::Plan;
@@ -188,6 +189,15 @@ struct Use {
     cols: u32,
 }
 
+/// The extent of a kernel that is not that of its rows.
+fn other_extent(body: &Body) -> Option<Extent> {
+    match body {
+        Body::Attention(attention) => Some(attention.kv_extent),
+        Body::Rowwise(Rowwise::Limit(Limit { keep: KeepChoices::Share { extent, .. }, .. })) => Some(*extent),
+        _ => None,
+    }
+}
+
 struct StepTraffic<'a> {
     plan: &'a Plan,
     counts: &'a Counts,
@@ -224,10 +234,10 @@ impl StepTraffic<'_> {
             Touched::Over(Extents::Rows) | Touched::Placed | Touched::Seen | Touched::Kept => {
                 rows_of(self.step, self.kernel.extent)
             }
-            Touched::Over(Extents::Keys) => match &self.kernel.body {
-                Body::Attention(attention) => rows_of(self.step, attention.kv_extent),
-                _ => RowsOf::Fixed(0),
-            },
+            Touched::Over(Extents::Keys) => {
+                let extent = other_extent(&self.kernel.body);
+                extent.map_or(RowsOf::Fixed(0), |extent| rows_of(self.step, extent))
+            }
         }
     }
 
@@ -255,10 +265,9 @@ impl StepTraffic<'_> {
             Touched::Over(Extents::Rows) | Touched::Placed => self.extent(self.kernel.extent),
             Touched::Seen => self.extent(self.kernel.extent).saturating_mul(self.counts.cached),
             Touched::Kept => self.extent(self.kernel.extent).saturating_mul(self.counts.kept),
-            Touched::Over(Extents::Keys) => match &self.kernel.body {
-                Body::Attention(attention) => self.extent(attention.kv_extent),
-                _ => 0,
-            },
+            Touched::Over(Extents::Keys) => {
+                other_extent(&self.kernel.body).map_or(0, |extent| self.extent(extent))
+            }
         };
         u64::from(rows.min(most))
     }
@@ -494,6 +503,7 @@ impl Found<'_> {
                 bias.into_iter().for_each(|bias| self.whole(bias, n));
                 self.write(dense(out), 2 * choice.k);
             }
+            Rowwise::Limit(limit) => self.limit_choices(&limit),
             Rowwise::Embed { cols, ids, table, out, .. } => {
                 self.read(ids, 1);
                 self.read(dense(table), cols);
@@ -506,6 +516,20 @@ impl Found<'_> {
                 self.write(dense(out), heads * width);
             }
         }
+    }
+
+    /// Each row once: those that others look at are at hand by then.
+    fn limit_choices(&mut self, limit: &Limit) {
+        let Limit { k, index, ranks, positions, sequences, keep, out, .. } = *limit;
+        std::iter::once(index).chain(ranks).for_each(|view| self.read(view, k));
+        [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+        if let KeepChoices::Share { extent, positions, sequences, .. } = keep {
+            if let Extent::Counted { count, .. } = extent {
+                self.whole(Slot(count), 1);
+            }
+            [positions, sequences].into_iter().for_each(|view| self.keys(view, 1));
+        }
+        self.write(dense(out), k);
     }
 
     fn compact(&mut self, compact: &Compact) {

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use super::number::Number;
+use crate::ranking::Ranking;
 use crate::scoring::Scoring;
 
 /// Partial sums of [`dot`], so that the processor can work on several at once.
@@ -70,29 +71,27 @@ pub struct Choice {
     pub normalise: bool,
     /// What they are multiplied with.
     pub scale: f64,
+    /// What choices rank by among those of other rows, if that is given.
+    pub ranks: Option<Ranking>,
 }
 
 /// The scores of the `k` chosen of a row of logits in ascending order of experts, and behind them which they are. Scores are
-/// ranked with `bias` added; the lower index of equals comes first, and what is not a number last.
+/// ranked with `bias` added; the lower index of equals comes first, and what is not a number last. What they rank by among those
+/// of other rows comes last.
 ///
 /// In an exact domain the row maximum is 0, as in [`attend`].
 pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice) -> Vec<N> {
     let mut scores = logits.to_vec();
-    if rule.sigmoid {
-        scores.iter_mut().for_each(|z| *z = N::ONE.div(N::ONE.add(N::ZERO.sub(*z).exp())));
-    } else {
-        let max = scores.iter().copied().reduce(N::max).filter(|_| !N::EXACT).unwrap_or(N::ZERO);
-        scores.iter_mut().for_each(|z| *z = z.sub(max).exp());
-        let total = N::narrow(sum(scores.iter().map(|weight| weight.widen())));
-        N::div_all(&mut scores, total);
-    }
-    let rank = |choice: usize| {
-        let ranked = bias.map_or(scores[choice], |bias| scores[choice].add(bias[choice])).to_f64();
-        if ranked.is_nan() { f64::NEG_INFINITY } else { ranked }
+    self::scores(&mut scores, rule.sigmoid);
+    let ranked = |choice: usize| {
+        let ranked = bias.map_or(scores[choice], |bias| scores[choice].add(bias[choice]));
+        if ranked.to_f64().is_nan() { N::from_f64(f64::NEG_INFINITY) } else { ranked }
     };
+    let rank = |choice: usize| ranked(choice).to_f64();
     let mut chosen: Vec<usize> = (0..scores.len()).collect();
     chosen.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal));
     chosen.truncate(rule.k);
+    let turns = chosen.clone();
     chosen.sort_unstable();
     let mut weights: Vec<N> = chosen.iter().map(|choice| scores[*choice]).collect();
     if rule.normalise {
@@ -101,8 +100,36 @@ pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice) -> Vec<
     }
     let scale = N::from_f64(rule.scale);
     weights.iter_mut().for_each(|weight| *weight = weight.mul(scale));
-    weights.extend(chosen.into_iter().map(|choice| N::from_f64(choice as f64)));
+    weights.extend(chosen.iter().map(|choice| N::from_f64(*choice as f64)));
+    let turn = |choice: usize| turns.iter().position(|chosen| *chosen == choice).unwrap_or(0);
+    match rule.ranks {
+        None => {}
+        Some(Ranking::Score) => weights.extend(chosen.iter().map(|choice| ranked(*choice))),
+        Some(Ranking::Turn) => {
+            weights.extend(chosen.iter().map(|choice| N::from_f64(-(turn(*choice) as f64))));
+        }
+    }
     weights
+}
+
+/// A choice that found no place, or none at all.
+pub const NO_CHOICE: f64 = -1.0;
+
+/// How many rows an expert keeps of a group of so many tokens, if that is a share of `top_k` of `experts`: one at least.
+pub fn share_of(tokens: usize, top_k: usize, experts: usize) -> usize {
+    (tokens * top_k).div_ceil(experts.max(1)).max(1)
+}
+
+/// The sigmoid of each logit, or the softmax over all, in place.
+pub fn scores<N: Number>(logits: &mut [N], sigmoid: bool) {
+    if sigmoid {
+        logits.iter_mut().for_each(|z| *z = N::ONE.div(N::ONE.add(N::ZERO.sub(*z).exp())));
+        return;
+    }
+    let max = logits.iter().copied().reduce(N::max).filter(|_| !N::EXACT).unwrap_or(N::ZERO);
+    logits.iter_mut().for_each(|z| *z = z.sub(max).exp());
+    let total = N::narrow(sum(logits.iter().map(|weight| weight.widen())));
+    N::div_all(logits, total);
 }
 
 /// The segment that an index means, of so many of which one is the first; if it is one.

@@ -1,16 +1,24 @@
 //! Experts: which of them each row takes, the rows in segments, and matmuls with the weight of each segment.
 
-use super::token_set::scored_rows;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use super::token_set::{random_score, scored_rows};
 use super::{Args, TypeError};
 use crate::attr::F64;
-use crate::interp::functions::{self, Choice};
-use crate::interp::{Datum, EvalError, Number};
+use crate::interp::functions::{self, Choice, NO_CHOICE};
+use crate::interp::{Datum, Env, EvalError, Number};
+use crate::ranking::Ranking;
 use crate::ty::{Dim, Elem, SetSym, Type};
 
 /// Indices of experts stay below: f32 counts by ones up to here.
 const MAX_INDEX: u32 = 1 << 24;
 
-pub(super) fn infer_choose(args: Args<'_>, k: u32, scale: F64) -> Result<Type, TypeError> {
+pub(super) fn infer_choose(
+    args: Args<'_>,
+    (k, ranks): (u32, Option<Ranking>),
+    scale: F64,
+) -> Result<Type, TypeError> {
     let (elem, rows, n) = args.token_matrix(0)?;
     if elem != Elem::F32 {
         return Err(args.wrong(0, "f32 logits: f32[rows, experts]"));
@@ -24,7 +32,68 @@ pub(super) fn infer_choose(args: Args<'_>, k: u32, scale: F64) -> Result<Type, T
     if args.len() > 1 {
         args.vector(1, n)?;
     }
-    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(2 * k)]))
+    let blocks = 2 + u32::from(ranks.is_some());
+    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(blocks * k)]))
+}
+
+pub(super) fn infer_hash(args: Args<'_>, experts: u32, n_ids: u32) -> Result<Type, TypeError> {
+    if !(1..MAX_INDEX).contains(&experts) {
+        return Err(args.bad_attr("experts", format!("should be from 1 to {MAX_INDEX}")));
+    }
+    if n_ids == 0 {
+        return Err(args.bad_attr("n_ids", "should be at least 1"));
+    }
+    let rows = args.ty(0).rows();
+    args.ints(0, rows)?;
+    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(2)]))
+}
+
+/// Operand `idx`, numbers in f32, and its rows.
+fn numbers(args: Args<'_>, idx: usize) -> Result<(Dim, u32), TypeError> {
+    match args.token_matrix(idx)? {
+        (Elem::F32, rows, cols) => Ok((rows, cols)),
+        _ => Err(args.wrong(idx, "f32 numbers: f32[rows, choices]")),
+    }
+}
+
+/// Operand `idx`, as many numbers as the choices that are operand 0.
+fn of_choices(args: Args<'_>, idx: usize) -> Result<(), TypeError> {
+    let ((rows, k), (own_rows, own)) = (numbers(args, 0)?, numbers(args, idx)?);
+    args.same_rows(idx, rows, own_rows)?;
+    if own == k { Ok(()) } else { Err(args.wrong(idx, format!("f32[{rows}, {k}], one for each choice"))) }
+}
+
+pub(super) fn infer_limit(args: Args<'_>, group_size: u32, experts: u32) -> Result<Type, TypeError> {
+    if group_size == 0 {
+        return Err(args.bad_attr("group_size", "should be at least 1"));
+    }
+    if experts == 0 {
+        return Err(args.bad_attr("experts", "should be at least 1"));
+    }
+    let (rows, _) = numbers(args, 0)?;
+    args.ints(1, rows)?;
+    args.ints(2, rows)?;
+    if args.len() > 3 {
+        of_choices(args, 3)?;
+    }
+    Ok(args.ty(0).clone())
+}
+
+pub(super) fn infer_share(args: Args<'_>, top_k: u32, group_size: Option<u32>) -> Result<Type, TypeError> {
+    if group_size == Some(0) {
+        return Err(args.bad_attr("group_size", "should be at least 1"));
+    }
+    if top_k == 0 {
+        return Err(args.bad_attr("top_k", "should be at least 1"));
+    }
+    let (rows, _) = numbers(args, 0)?;
+    of_choices(args, 1)?;
+    args.ints(2, rows)?;
+    args.ints(3, rows)?;
+    let all = args.ty(4).rows();
+    args.ints(4, all)?;
+    args.ints(5, all)?;
+    Ok(args.ty(0).clone())
 }
 
 pub(super) fn infer_partition(
@@ -55,14 +124,102 @@ pub(super) fn infer_grouped(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(Type::tensor(Elem::Real, &[rows, Dim::Fixed(out)]))
 }
 
-pub(super) fn choose<N: Number>(operands: &[&Datum<N>], rule: Choice) -> Result<Datum<N>, EvalError> {
+pub(super) fn choose<N: Number>(
+    operands: &[&Datum<N>],
+    (k, sigmoid, normalise): (u32, bool, bool),
+    (scale, ranks): (F64, Option<Ranking>),
+) -> Result<Datum<N>, EvalError> {
+    let rule = Choice { k: k as usize, sigmoid, normalise, scale: scale.0, ranks };
     let (n, logits) = operands[0].real()?;
     let bias = operands.get(1).map(|bias| bias.real()).transpose()?.map(|(_, bias)| bias);
     let data = logits.chunks_exact(n).flat_map(|row| functions::choose(row, bias, rule)).collect();
-    Ok(Datum::Real { cols: 2 * rule.k, data })
+    let cols = rule.k * (2 + usize::from(ranks.is_some()));
+    Ok(Datum::Real { cols, data })
 }
 
-pub(super) fn partition<N: Number>(index: &Datum<N>, which: (u32, u32)) -> Result<Datum<N>, EvalError> {
+pub(super) fn hash<N: Number>(
+    ids: &Datum<N>,
+    experts: u32,
+    (seed, block): (u64, u32),
+) -> Result<Datum<N>, EvalError> {
+    let expert = |id: &i64| random_score(seed, block, 0, id.cast_unsigned()) % u64::from(experts);
+    let data = ids.ints()?.iter().flat_map(|id| [N::ONE, N::from_f64(expert(id) as f64)]).collect();
+    Ok(Datum::Real { cols: 2, data })
+}
+
+/// Where a row stands: its sequence, and its group of so many positions.
+fn groups<N: Number>(
+    positions: &Datum<N>,
+    sequences: &Datum<N>,
+    size: Option<u32>,
+) -> Result<Vec<(i64, i64)>, EvalError> {
+    let group = |position: i64| size.map_or(0, |size| position.div_euclid(i64::from(size)));
+    let rows = sequences.ints()?.iter().zip(positions.ints()?);
+    Ok(rows.map(|(sequence, position)| (*sequence, group(*position))).collect())
+}
+
+pub(super) fn limit<N: Number>(
+    operands: &[&Datum<N>],
+    group_size: u32,
+    (slots, experts): (u32, u32),
+) -> Result<Datum<N>, EvalError> {
+    let groups = groups(operands[1], operands[2], Some(group_size))?;
+    keep(operands[0], operands.get(3).copied(), &groups, experts as usize, |_| slots as usize)
+}
+
+pub(super) fn share<N: Number>(
+    operands: &[&Datum<N>],
+    top_k: u32,
+    group_size: Option<u32>,
+) -> Result<Datum<N>, EvalError> {
+    let (experts, _) = operands[0].real()?;
+    let mut sizes: BTreeMap<(i64, i64), usize> = BTreeMap::new();
+    for group in groups(operands[4], operands[5], group_size)? {
+        *sizes.entry(group).or_default() += 1;
+    }
+    let slots = |group: (i64, i64)| {
+        let tokens = sizes.get(&group).copied().unwrap_or(0);
+        functions::share_of(tokens, top_k as usize, experts)
+    };
+    let groups = groups(operands[2], operands[3], group_size)?;
+    keep(operands[0], Some(operands[1]), &groups, experts, slots)
+}
+
+/// The choices with those left out for which their expert has no place among those of its group.
+fn keep<N: Number>(
+    index: &Datum<N>,
+    ranks: Option<&Datum<N>>,
+    groups: &[(i64, i64)],
+    experts: usize,
+    slots: impl Fn((i64, i64)) -> usize,
+) -> Result<Datum<N>, EvalError> {
+    let (cols, index) = index.real()?;
+    let ranks = ranks.map(Datum::real).transpose()?.map(|(_, ranks)| ranks);
+    let rank = |place: usize| ranks.map_or(0.0, |ranks| ranks[place].to_f64());
+    let mut wanted: BTreeMap<((i64, i64), usize), Vec<usize>> = BTreeMap::new();
+    for (place, choice) in index.iter().enumerate() {
+        if let Some(expert) = functions::segment(*choice, (0, experts as u32)) {
+            wanted.entry((groups[place / cols], expert)).or_default().push(place);
+        }
+    }
+    let mut data = index.to_vec();
+    for ((group, _), mut places) in wanted {
+        places.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal));
+        let dropped = places.into_iter().skip(slots(group));
+        dropped.for_each(|place| data[place] = N::from_f64(NO_CHOICE));
+    }
+    Ok(Datum::Real { cols, data })
+}
+
+pub(super) fn partition<N: Number>(
+    index: &Datum<N>,
+    env: &Env<'_, N>,
+    set: SetSym,
+    which: (u32, u32),
+) -> Result<Datum<N>, EvalError> {
+    if let Some(forced) = env.routing.forced(set, index.n_rows()) {
+        return Ok(Datum::partition_of(&forced, which.1 as usize));
+    }
     let (_, index) = index.real()?;
     let mut segments = vec![Vec::new(); which.1 as usize];
     for (row, index) in index.iter().enumerate() {

@@ -131,7 +131,10 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::ForceFirst { .. } => token_set::infer_force(args),
         Op::ClassToken {} => linear::infer_class(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
-        Op::Choose { k, scale, .. } => choice::infer_choose(args, *k, *scale),
+        Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, (*k, *ranks), *scale),
+        Op::HashChoice { experts, n_ids, .. } => choice::infer_hash(args, *experts, *n_ids),
+        Op::LimitChoices { group_size, experts, .. } => choice::infer_limit(args, *group_size, *experts),
+        Op::ShareChoices { top_k, group_size } => choice::infer_share(args, *top_k, *group_size),
         Op::Partition { set, first, parts } => choice::infer_partition(args, *set, (*first, *parts)),
         Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
         Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
@@ -204,14 +207,15 @@ pub(crate) fn eval<N: Number>(
         Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
         Op::ClassToken {} => linear::class_token(operands[0], operands[1], operands[2].ints()?),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
-        Op::Choose { k, sigmoid, normalise, scale } => {
-            let (k, sigmoid, normalise, scale) = (*k as usize, *sigmoid, *normalise, scale.0);
-            choice::choose(operands, functions::Choice { k, sigmoid, normalise, scale })
+        Op::Choose { k, sigmoid, normalise, scale, ranks } => {
+            choice::choose(operands, (*k, *sigmoid, *normalise), (*scale, *ranks))
         }
-        Op::Partition { set, first, parts } => match env.routing.forced(*set, operands[0].n_rows()) {
-            Some(forced) => Ok(Datum::partition_of(&forced, *parts as usize)),
-            None => choice::partition(operands[0], (*first, *parts)),
-        },
+        Op::HashChoice { experts, seed, block, .. } => choice::hash(operands[0], *experts, (*seed, *block)),
+        Op::LimitChoices { group_size, slots, experts } => {
+            choice::limit(operands, *group_size, (*slots, *experts))
+        }
+        Op::ShareChoices { top_k, group_size } => choice::share(operands, *top_k, *group_size),
+        Op::Partition { set, first, parts } => choice::partition(operands[0], env, *set, (*first, *parts)),
         Op::Route { set, at_least } => {
             token_set::route(*set, operands[0], env, || token_set::at_least(operands[0], at_least.0))
         }

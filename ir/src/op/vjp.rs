@@ -102,6 +102,9 @@ pub(crate) fn vjp(
         | Op::ScaleElements {}
         | Op::Widen {}
         | Op::Choose { .. }
+        | Op::HashChoice { .. }
+        | Op::LimitChoices { .. }
+        | Op::ShareChoices { .. }
         | Op::Partition { .. }
         | Op::WeightStack { .. }
         | Op::GroupedMatmul {}

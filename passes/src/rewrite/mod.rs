@@ -162,9 +162,8 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
             *limit as f64 / 2f64.powi(32)
         } else if let Op::RouteTopK { share, .. } | Op::RouteTopKAmong { share, .. } = op {
             share.0
-        } else if let Op::Partition { .. } = op {
-            // Nearly every row has an expert in every place.
-            1.0
+        } else if let Op::Partition { parts, .. } = op {
+            share_of_choices(graph, value, *parts)
         } else {
             UNKNOWN_DENSITY
         };
@@ -185,6 +184,26 @@ fn densities(graph: &Graph, options: &Options) -> BTreeMap<SetSym, f64> {
         }
     }
     densities
+}
+
+/// The share of rows that a partition by choices of experts has, if all are chosen alike; choices that find no place are not
+/// known.
+fn share_of_choices(graph: &Graph, partition: Value, parts: u32) -> f64 {
+    let mut index = partition;
+    while let Some(operand) = graph.operands(index).first().copied() {
+        let (op, choices) = (graph.op(operand), f64::from(graph.ty(operand).cols()));
+        if let Op::ShareChoices { top_k, .. } = op {
+            return f64::from(*top_k) / choices;
+        }
+        if let Op::HashChoice { experts, .. } = op {
+            return f64::from(parts) / f64::from(*experts);
+        }
+        if let (Op::Choose { .. }, Some(logits)) = (op, graph.operands(operand).first()) {
+            return f64::from(parts) / f64::from(graph.ty(*logits).cols());
+        }
+        index = operand;
+    }
+    UNKNOWN_DENSITY
 }
 
 /// Counts at the densities of a source.

@@ -109,6 +109,9 @@ impl Widths {
             | Op::WithFirst { .. }
             | Op::Within { .. }
             | Op::Choose { .. }
+            | Op::HashChoice { .. }
+            | Op::LimitChoices { .. }
+            | Op::ShareChoices { .. }
             | Op::Partition { .. }
             | Op::Route { .. }
             | Op::RouteRandom { .. }
@@ -127,6 +130,14 @@ impl Widths {
             | Op::Training(_) => op.clone(),
         }
     }
+}
+
+/// Whether the columns of an op's result are choices of experts.
+fn is_choice(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Choose { .. } | Op::HashChoice { .. } | Op::LimitChoices { .. } | Op::ShareChoices { .. }
+    )
 }
 
 /// Which widths belong together.
@@ -182,9 +193,14 @@ impl Ties {
                 let group = self.tie(&[ty.cols(), cols(0), cols(1), cols(2)]);
                 self.divide(group, ty.cols() / heads);
             }
-            // A score for each choice.
-            if let Op::Choose { .. } = op {
-                self.keep(cols(0));
+            // A score for each choice, and columns for each that is taken.
+            if is_choice(op) {
+                [cols(0), ty.cols()].into_iter().for_each(|count| self.keep(count));
+            }
+            if let (Op::Slice { start, len }, Some(choices)) = (op, operands.first())
+                && is_choice(graph.op(*choices))
+            {
+                [*start, *len].into_iter().for_each(|count| self.keep(count));
             }
             if let Op::WeightStack { count, shape, .. } = op {
                 self.keep(*count);

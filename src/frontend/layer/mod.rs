@@ -6,7 +6,7 @@ mod ffn;
 mod linear;
 
 pub use attention::{Attention, AttentionBias, Mask, QkNorm, Rotation};
-pub use experts::{Experts, Score};
+pub use experts::{Choosing, Experts, ExpertsFirst, Score};
 pub use ffn::{Activation, Ffn};
 pub use linear::Linear;
 
@@ -16,7 +16,7 @@ use super::build::{Build, LayerInput};
 use super::language::ast::Table;
 use super::language::read::{Ctx, Fields, list};
 use super::language::words::{Word, text};
-use super::stream::{Rope, Stream};
+use super::stream::{Rope, Stream, StreamInput};
 
 /// What sub-layers need to know of the model. `None` where the model itself is wrong.
 #[derive(Clone, Copy)]
@@ -24,6 +24,8 @@ pub(super) struct Surroundings {
     pub(super) d_model: Option<usize>,
     /// Whether positions are rotary, and how.
     pub(super) rope: Option<Option<Rope>>,
+    /// What the model takes.
+    pub(super) input: StreamInput,
     /// Which positions the queries of layers see that do not say it.
     pub(super) mask: Mask,
 }
@@ -39,6 +41,11 @@ trait LayerKind: Sized {
     const KEYS: &'static [&'static str];
     /// Whether a token's result depends on other tokens.
     const MIXES_TOKENS: bool = false;
+
+    /// What of it looks at later tokens, so that the model cannot generate: the key that says so, and what it asks for.
+    fn looks_ahead(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
 
     /// Reads its table, of which the keys are checked; `None` if something is wrong and reported.
     fn read(ctx: &mut Ctx<'_>, fields: Fields<'_>, around: Surroundings) -> Option<Self>;
@@ -105,6 +112,13 @@ macro_rules! layer_kinds {
             pub fn mixes_tokens(&self) -> bool {
                 match self {
                     $(Layer::$Kind(_) => $Kind::MIXES_TOKENS),+
+                }
+            }
+
+            /// What of it looks at later tokens, so that the model cannot generate: the key that says so, and what it asks for.
+            pub fn looks_ahead(&self) -> Option<(&'static str, &'static str)> {
+                match self {
+                    $(Layer::$Kind(layer) => layer.looks_ahead()),+
                 }
             }
 

@@ -4,6 +4,7 @@
 //! chosen ones into errors. A lint looks at the resolved model; the tree of the text is only asked for places.
 
 mod capacity;
+mod experts;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
 use crate::frontend::language::ast::{Ast, Table, ValueKind};
 use crate::frontend::language::words::{nearest, quoted};
 use crate::frontend::spec::model::Model;
-use crate::frontend::spec::node::Unit;
+use crate::frontend::spec::node::{Layers, Part, Unit};
 use crate::frontend::spec::skip::Skip;
 
 /// Code and explanation of every lint, sorted by code.
@@ -23,11 +24,11 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "lint::capacity_overflow",
-        "At the target density a group of tokens has too few slots: of the tokens that want to execute, 1 % or more are expected to be skipped instead. A group of S tokens has C = ceil(S * density * capacity_factor) slots. For routers that decide token by token, X tokens of a full group want one, X binomial with S draws of probability density, and the share is E[max(0, X - C)] / E[X], computed from the distribution itself; for `always`, X is S. Top-k is counted as if its choices fell evenly over the sequence; choices that crowd together lose more.",
+        "At the target density a group of tokens has too few slots: of the tokens that want to execute, 1 % or more are expected to be skipped instead. A group of S tokens has C = ceil(S * density * capacity_factor) slots. For routers that decide token by token, X tokens of a full group want one, X binomial with S draws of probability density, and the share is E[max(0, X - C)] / E[X], computed from the distribution itself; for `always`, X is S. Top-k is counted as if its choices fell evenly over the sequence; choices that crowd together lose more. An expert with `capacity_factor` below 1 has fewer places than an even share of a group's choices, so that some are dropped however tokens choose.",
     ),
     (
         "lint::future_leak",
-        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, or one decision by the mean of all tokens; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
+        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, experts that choose tokens, or whose places go to first choices before second ones, or one decision by the mean of all tokens; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
     ),
     (
         "lint::train_generate_mismatch",
@@ -96,6 +97,19 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
             let findings = findings(&Site { skip, model, source: &ast.source, table });
             findings.filter(|finding| codes.insert(finding.code())).for_each(|finding| found.push(finding));
         }
+        for part in block.parts() {
+            let Part::Layer(layers, idx, layer) = part else { continue };
+            let table = match layers {
+                Layers::Block => table.and_then(|table| layer_at(table, idx)),
+                Layers::Otherwise(Unit::Block) => experts::otherwise(table, idx),
+                Layers::Otherwise(Unit::Layer(of)) => {
+                    experts::otherwise(table.and_then(|table| layer_at(table, of)), idx)
+                }
+            };
+            let findings = [experts::future_leak, experts::overflow];
+            let findings = findings.iter().filter_map(|find| find(&layer.layer, &ast.source, table));
+            findings.for_each(|finding| found.push(finding));
+        }
     }
     rules::unused_blocks(ast, &seen, &mut found);
     found
@@ -103,7 +117,12 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
 
 /// The table of a block's layer of this index.
 fn layer_at(block: &Table, idx: usize) -> Option<&Table> {
-    let ValueKind::List(layers) = &block.get("layers")?.value.kind else { return None };
+    layer_in(block, "layers", idx)
+}
+
+/// The table of this index in a list of layers.
+fn layer_in<'t>(table: &'t Table, key: &str, idx: usize) -> Option<&'t Table> {
+    let ValueKind::List(layers) = &table.get(key)?.value.kind else { return None };
     match &layers.get(idx)?.kind {
         ValueKind::Table(layer) => Some(layer),
         _ => None,
@@ -141,12 +160,24 @@ fn findings(site: &Site<'_>) -> impl Iterator<Item = Diagnostic> + use<> {
 impl Site<'_> {
     /// A finding at the value of the first of these keys that is written, or at the skip.
     fn finding(&self, lint: Lint, message: String, keys: &[&str], label: &str) -> Diagnostic {
-        let diagnostic = Diagnostic::warning(lint.code(), message);
-        let Some(table) = self.table else { return diagnostic };
-        let written = keys.iter().find_map(|key| table.get(key));
-        let span = written.map_or(&table.span, |entry| &entry.value.span);
-        diagnostic.at(self.source, span.clone(), label)
+        finding(self.source, self.table, lint, message, keys, label)
     }
+}
+
+/// A finding at the value of the first of these keys that is written, or at the whole table.
+fn finding(
+    source: &SourceText,
+    table: Option<&Table>,
+    lint: Lint,
+    message: String,
+    keys: &[&str],
+    label: &str,
+) -> Diagnostic {
+    let diagnostic = Diagnostic::warning(lint.code(), message);
+    let Some(table) = table else { return diagnostic };
+    let written = keys.iter().find_map(|key| table.get(key));
+    let span = written.map_or(&table.span, |entry| &entry.value.span);
+    diagnostic.at(source, span.clone(), label)
 }
 
 impl Lint {

@@ -242,7 +242,7 @@ impl Ctx<'_> {
         name: &str,
         heads: Heads,
         [q, k, v]: [Value; 3],
-        LayerInput { rows, seen }: LayerInput<Value>,
+        LayerInput { rows, seen, .. }: LayerInput<Value>,
     ) -> Result<Value, LowerError> {
         let [k, v] = self.cached_keys(name, [k, v], seen.set)?;
         let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();

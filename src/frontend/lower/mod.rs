@@ -90,7 +90,7 @@ impl Function {
         let needs = |function: &Function| match function {
             Function::Score => true,
             Function::Generate => model.can_generate() && !model.is_causal() && !model.keeps_prompts(),
-            Function::Step => model.can_generate(),
+            Function::Step => model.can_generate() && !model.has_limited_experts(),
         };
         Function::ALL.into_iter().filter(needs).collect()
     }
@@ -112,6 +112,12 @@ pub enum LowerError {
         origin: String,
         /// What looks ahead.
         what: &'static str,
+    },
+    /// Places of experts are taken by tokens of earlier steps, too, which a step does not know.
+    #[error("{origin}: experts with places for some tokens cannot go on with sequences")]
+    NoSteps {
+        /// Where in the model.
+        origin: String,
     },
     /// A decision inside of what another one decides about.
     #[error("{origin}: a decision inside of another one's rows has no graph")]
@@ -371,7 +377,7 @@ impl Build for Ctx<'_> {
         match self.cache.is_some() {
             true => self.attend_cached(name, heads, qkv, input),
             false => {
-                let ([q, k, v], LayerInput { rows, seen }) = (qkv, input);
+                let ([q, k, v], LayerInput { rows, seen, .. }) = (qkv, input);
                 if let Some(kept) = &mut self.kept {
                     kept.entry(name.to_owned()).or_insert([k, v]);
                 }
@@ -381,6 +387,17 @@ impl Build for Ctx<'_> {
                 let [q_seq, k_seq] = [rows, seen].map(|rows| rows.sequences.unwrap_or(self.all.sequences));
                 self.add(op, &[q, k, v, rows.positions, q_seq, seen.positions, k_seq])
             }
+        }
+    }
+
+    fn all_places(&self) -> [Value; 2] {
+        [self.all.positions, self.all.sequences]
+    }
+
+    fn ids(&mut self, set: Option<Value>) -> Result<Value, LowerError> {
+        match set {
+            Some(set) => self.add(Op::Gather {}, &[self.tokens, set]),
+            None => Ok(self.tokens),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use skipc_ir::{Binary, Op, Value};
 
-use super::{Ctx, LowerError, Tokens};
+use super::{Ctx, Function, LowerError, Tokens};
 use crate::frontend::build::{Build, LayerInput, TokenRows};
+use crate::frontend::layer::Layer;
 use crate::frontend::spec::node::{Block, Layers, Node, SubLayer, Unit};
 use crate::frontend::spec::skip::Kv;
 use crate::frontend::spec::stack::Place;
@@ -154,10 +155,29 @@ impl Ctx<'_> {
         within: InBlock,
     ) -> Result<Value, LowerError> {
         let place = (within.layers, within.block.weights, within.layer);
-        self.at(&within.next());
+        let name = within.next();
+        self.at(&name);
+        self.refuse_layer(&name, layer)?;
         let rows = rows(x.rows, branch.rows);
         let seen = if layer.layer.mixes_tokens() { self.seen(x, branch)? } else { rows };
-        layer.build(self, place, LayerInput { rows, seen })
+        let executed = match branch.rows.set {
+            Some(_) => None,
+            None => branch.executed.and_then(|executed| executed.set),
+        };
+        layer.build(self, place, LayerInput { rows, seen, executed, block: within.block.run })
+    }
+
+    /// What generation cannot have.
+    fn refuse_layer(&self, name: &str, SubLayer { layer, .. }: &SubLayer) -> Result<(), LowerError> {
+        if let Some((_, what)) = layer.looks_ahead() {
+            self.refuse_to_look_ahead(name, what)?;
+        }
+        match layer {
+            Layer::Experts(experts) if experts.is_limited() && self.function == Function::Step => {
+                Err(LowerError::NoSteps { origin: name.to_owned() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The rows at which those of the branch look.

@@ -474,7 +474,7 @@ impl Ctx<'_> {
                 (scorer, route(threshold), Compares::Probability)
             }
             Decider::TopK { scorer, scope: among, .. } => {
-                self.refuse_to_look_ahead(scope, "top-k")?;
+                self.refuse_to_look_ahead(&scope.name, "top-k")?;
                 let share = F64::from(density);
                 let op = match scope.outer {
                     Some(_) => Op::RouteTopKAmong { set, share },
@@ -484,7 +484,7 @@ impl Ctx<'_> {
             }
         };
         if scorer.steps.is_pooled() && !scorer.prefill {
-            self.refuse_to_look_ahead(scope, "a decision by the mean of a sequence")?;
+            self.refuse_to_look_ahead(&scope.name, "a decision by the mean of a sequence")?;
         }
         let seen = self.read(scope, scorer)?;
         let Scored { logits, score, probability } = self.score(scope, scorer, seen)?;
@@ -625,7 +625,7 @@ impl Ctx<'_> {
         let (positions, sequences) = (self.all.positions, self.all.sequences);
         match wants.rank.filter(|_| scope.skip.fills_by_score()) {
             Some(score) => {
-                self.refuse_to_look_ahead(scope, "capacity by score")?;
+                self.refuse_to_look_ahead(&scope.name, "capacity by score")?;
                 let op = Op::LimitBest { set: own, group_size, slots };
                 self.add(op, &[wants.set, score, positions, sequences])
             }
@@ -680,11 +680,11 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    fn refuse_to_look_ahead(&self, scope: &Scope<'_>, what: &'static str) -> Result<(), LowerError> {
+    pub(super) fn refuse_to_look_ahead(&self, origin: &str, what: &'static str) -> Result<(), LowerError> {
         match self.function {
             Function::Score => Ok(()),
             Function::Generate | Function::Step => {
-                Err(LowerError::LooksAhead { origin: scope.name.clone(), what })
+                Err(LowerError::LooksAhead { origin: origin.to_owned(), what })
             }
         }
     }

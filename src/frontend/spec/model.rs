@@ -7,7 +7,7 @@
 
 use serde::Serialize;
 
-use super::node::{Block, SubLayer};
+use super::node::{Block, Part};
 use super::skip::{Generate, Skip};
 use super::stack::Stack;
 use crate::frontend::layer::{Layer, Mask};
@@ -55,9 +55,24 @@ impl Model {
 
     /// Whether the layers themselves, or the head, look at later tokens.
     fn looks_ahead(&self) -> bool {
-        let sees_all =
-            |layer: &SubLayer| matches!(&layer.layer, Layer::Attention(of) if of.mask == Mask::Full);
-        self.stream.head == Head::Pooled || self.blocks.iter().flat_map(Block::layers).any(sees_all)
+        let sees_later = |layer: &Layer| {
+            matches!(layer, Layer::Attention(of) if of.mask == Mask::Full) || layer.looks_ahead().is_some()
+        };
+        self.stream.head == Head::Pooled || self.layers().any(sees_later)
+    }
+
+    /// Whether experts have places for some of the tokens of a group: how many are taken depends on earlier tokens, of which
+    /// a step that goes on with sequences knows nothing.
+    pub fn has_limited_experts(&self) -> bool {
+        self.layers().any(|layer| matches!(layer, Layer::Experts(experts) if experts.is_limited()))
+    }
+
+    /// All layers, those of other branches among them.
+    pub fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.blocks.iter().flat_map(Block::parts).filter_map(|part| match part {
+            Part::Layer(_, _, layer) => Some(&layer.layer),
+            Part::Route(..) => None,
+        })
     }
 
     /// All skips, in the order of the routers.

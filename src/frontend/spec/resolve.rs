@@ -65,6 +65,7 @@ pub fn resolve(ast: &Ast) -> Result<Model, Diagnostics> {
     let around = Surroundings {
         d_model: model.as_ref().and_then(|model| model.d_model),
         rope: model.as_ref().and_then(|model| model.rope),
+        input: model.as_ref().and_then(|model| model.input).unwrap_or_default(),
         mask: model.as_ref().map_or(Mask::Causal, |model| model.mask),
     };
     let around = Around {

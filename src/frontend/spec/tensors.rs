@@ -58,7 +58,8 @@ impl Recorder<'_> {
                 Part::Route(unit, skip) => self.router(skip, &unit.router(idx))?,
                 Part::Layer(layers, layer_idx, layer) => {
                     let rows = TokenRows { stream: (), positions: (), sequences: None, set: None };
-                    layer.build(self, (layers, idx, layer_idx), LayerInput { rows, seen: rows })?;
+                    let input = LayerInput { rows, seen: rows, executed: None, block: idx };
+                    layer.build(self, (layers, idx, layer_idx), input)?;
                 }
             }
         }
@@ -105,6 +106,14 @@ impl Build for Recorder<'_> {
 
     fn fresh_set(&mut self) -> SetSym {
         SetSym(0)
+    }
+
+    fn all_places(&self) -> [(); 2] {
+        [(), ()]
+    }
+
+    fn ids(&mut self, _: Option<()>) -> Result<(), Infallible> {
+        Ok(())
     }
 
     fn add(&mut self, _: impl Into<Op>, _: &[()]) -> Result<(), Infallible> {

@@ -2,8 +2,8 @@
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::{
-    Along, Attention, Body, CachedAttention, Grouped, Pending, RankOrder, Ranked, Rows, Rowwise, Segment,
-    Select, Update, View,
+    Along, Attention, Body, CachedAttention, Grouped, Limit, Pending, RankOrder, Ranked, Rows, Rowwise,
+    Segment, Select, Update, View,
 };
 
 use super::{Fault, Victim, views};
@@ -55,6 +55,7 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
             | Rowwise::RowScale { x, .. }
             | Rowwise::Rope { positions: x, .. }
             | Rowwise::Choose { logits: x, .. }
+            | Rowwise::Limit(Limit { index: x, .. })
             | Rowwise::Embed { ids: x, .. },
         ) => vec![x],
         Body::Partition(partition) => vec![&mut partition.index],

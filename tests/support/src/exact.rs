@@ -37,8 +37,8 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
     match &kernel.body {
         Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) => operands.matmul(gemm),
         Body::Rowwise(Rowwise::Map { cols, program }) => operands.program(program, *cols, &[]),
-        // Both choose among numbers, or rows, that they leave as they are.
-        Body::Rowwise(Rowwise::Embed { .. })
+        // They choose among numbers, or rows, that they leave as they are.
+        Body::Rowwise(Rowwise::Embed { .. } | Rowwise::Limit(_))
         | Body::Compact(_)
         | Body::Pending(_)
         | Body::Update(Update::StoreRows { .. }) => true,

@@ -3,7 +3,7 @@
 use inkwell::FloatPredicate::{OGE, OGT, OLT, ORD, UNO};
 use inkwell::values::{BasicValue, BasicValueEnum};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Partition, Slot, View};
+use skipc_plan::kernel::{Choice, Partition, Ranking, Slot, View};
 use skipc_plan::pointwise::Unary;
 
 use super::code::{Code, Int, Lanes, Made, Ptr, carried};
@@ -18,9 +18,13 @@ pub(crate) struct Choose {
     pub(crate) out: Slot,
 }
 
-/// Bytes of scratch memory: scores, and what they rank by.
+/// Bytes of scratch memory: scores, what they rank by within the row, and what those taken rank by among other rows.
 pub(crate) fn scratch_bytes(n: u32) -> u64 {
-    2 * u64::from(n).next_multiple_of(16) * 4
+    3 * row_bytes(n)
+}
+
+fn row_bytes(n: u32) -> u64 {
+    u64::from(n).next_multiple_of(16) * 4
 }
 
 impl Choose {
@@ -28,15 +32,24 @@ impl Choose {
     /// taken in order.
     pub(crate) fn emit<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>) -> Made<()> {
         let at = |byte| Ok(Row { address: f.scratch_at(byte)?, dtype: DType::F32 });
-        let (scores, ranks): (Made<_>, Made<_>) = (at(0), at(scratch_bytes(self.n) / 2));
-        let (scores, ranks) = (scores?, ranks?);
+        let bytes = row_bytes(self.n);
+        let [scores, ranks, among_rows]: [Made<_>; 3] = [at(0), at(bytes), at(2 * bytes)];
+        let (scores, ranks, among_rows) = (scores?, ranks?, among_rows?);
         self.scores(f, row, scores)?;
         self.rank(f, scores, ranks)?;
-        f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |_| {
+        f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |turn| {
             let best = highest(f, ranks, f.int(i64::from(self.n)))?;
+            let rank = match self.choice.ranks {
+                None => None,
+                Some(Ranking::Score) => Some(f.load(ranks, best, 1)?),
+                Some(Ranking::Turn) => Some(f.fsub(f.real(0.0, 1), f.real_of(turn)?)?),
+            };
+            if let Some(rank) = rank {
+                f.store(among_rows, best, rank)?;
+            }
             f.store(ranks, best, f.real(f32::NAN, 1))
         })?;
-        self.take(f, row, (scores, ranks))
+        self.take(f, row, [scores, ranks, among_rows])
     }
 
     /// Scores into scratch memory.
@@ -76,8 +89,13 @@ impl Choose {
     }
 
     /// Writes the scores of those that are marked, as they count, and which they are.
-    fn take<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>, (scores, ranks): (Row<'c>, Row<'c>)) -> Made<()> {
-        let Choice { k, normalise, scale, .. } = self.choice;
+    fn take<'c>(
+        &self,
+        f: &Frame<'_, 'c>,
+        row: Int<'c>,
+        [scores, ranks, among_rows]: [Row<'c>; 3],
+    ) -> Made<()> {
+        let Choice { k, normalise, scale, ranks: by, .. } = self.choice;
         let out = f.dense_row(self.out, row)?;
         let begin = [f.int(0).as_basic_value_enum(), f.real(0.0, 1).as_basic_value_enum()];
         let taken = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &begin, |col, values| {
@@ -87,7 +105,11 @@ impl Choose {
             let score = f.load(scores, col, 1)?;
             f.when(is_taken, || {
                 f.store(out, place, score)?;
-                f.store(out, f.plus(place, i64::from(k))?, f.real_of(col)?)
+                f.store(out, f.plus(place, i64::from(k))?, f.real_of(col)?)?;
+                match by {
+                    None => Ok(()),
+                    Some(_) => f.store(out, f.plus(place, 2 * i64::from(k))?, f.load(among_rows, col, 1)?),
+                }
             })?;
             let (more, larger) = (f.plus(place, 1)?, f.fadd(sum, score)?);
             let values: [BasicValueEnum<'c>; 2] = [

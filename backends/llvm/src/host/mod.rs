@@ -38,6 +38,7 @@ mod frame;
 mod function;
 mod gemm;
 mod level;
+mod limit;
 mod loops;
 mod machine;
 mod math;

@@ -6,6 +6,7 @@ use skipc_plan::pointwise::{Pointwise, Real};
 use super::choose;
 use super::code::{Int, Lanes, Made};
 use super::frame::{Frame, Row};
+use super::limit;
 use super::pointwise::RowSpan;
 
 /// Emits the work on one row.
@@ -29,6 +30,7 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -
         Rowwise::Choose { n, choice, logits, bias, out } => {
             choose::Choose { n, choice, logits, bias, out }.emit(f, row)
         }
+        Rowwise::Limit(ref of_choices) => limit::emit(f, of_choices, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {
             let (id, out) = (f.load_index(ids, row)?, f.dense_row(out, row)?);
             embed(f, (table, n_ids), id, out, cols)

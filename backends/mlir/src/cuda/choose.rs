@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Kernel, Partition, Rows, Slot, View};
+use skipc_plan::kernel::{Choice, Kernel, Partition, Ranking, Rows, Slot, View};
 
 use super::compact::{THREADS as BLOCK, require_column};
 use super::{Generated, place};
@@ -40,8 +40,9 @@ pub(super) fn choose(kernel: &Kernel, choose: &Choose) -> Result<Generated, Erro
     }
     place::require(kernel, logits.slot, DType::F32)?;
     place::require_view(kernel, logits, n)?;
+    let blocks = 2 + u32::from(choice.ranks.is_some());
     let dense = |slot| View { slot, rows: Rows::Dense, col: 0 };
-    for (slot, cols) in bias.map(|bias| (bias, n)).into_iter().chain([(out, 2 * choice.k)]) {
+    for (slot, cols) in bias.map(|bias| (bias, n)).into_iter().chain([(out, blocks * choice.k)]) {
         place::require(kernel, slot, DType::F32)?;
         place::require_view(kernel, dense(slot), cols)?;
     }
@@ -67,7 +68,7 @@ struct Own<'c> {
 }
 
 fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
-    let Choice { k, normalise, scale, .. } = choose.choice;
+    let Choice { k, normalise, scale, ranks: by, .. } = choose.choice;
     let rows = place::extent(code, &kernel.extent);
     let row = code.block_x() * (THREADS / 32) + code.thread() / 32;
     // A whole warp leaves, and there is no barrier that it would be missed at.
@@ -75,19 +76,27 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
     let lane = code.thread() % 32;
     let choices = scores(code, kernel, choose, (row, lane));
     let ranks = ranks(code, choose, &choices);
+    // What choices rank by among those of other rows.
+    let among_rows = ranks.clone();
     // The highest are found one after the other and marked by a rank that is not a number.
     let mark = code.int(f32::NAN.to_bits()).as_float();
-    let ranks = code.repeat(Steps { from: 0, to: k, step: 1 }, ranks, |_, ranks| {
-        let in_lane = ranks.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(mark);
-        let best = code.reduce(in_lane, 32, |a, b| a.max(b));
-        let none = code.int(i32::MAX as u32);
-        let first = ranks
-            .iter()
-            .zip(&choices)
-            .fold(none, |first, (rank, own)| first.min(rank.ge(best).select(own.col, none)));
-        let first = code.reduce(first, 32, |a, b| a.min(b));
-        ranks.iter().zip(&choices).map(|(rank, own)| own.col.eq(first).select(mark, *rank)).collect()
-    });
+    let start = (ranks, among_rows);
+    let (ranks, among_rows) =
+        code.repeat(Steps { from: 0, to: k, step: 1 }, start, |turn, (ranks, among)| {
+            let in_lane = ranks.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(mark);
+            let best = code.reduce(in_lane, 32, |a, b| a.max(b));
+            let none = code.int(i32::MAX as u32);
+            let first = ranks
+                .iter()
+                .zip(&choices)
+                .fold(none, |first, (rank, own)| first.min(rank.ge(best).select(own.col, none)));
+            let first = code.reduce(first, 32, |a, b| a.min(b));
+            let among = match by {
+                Some(Ranking::Turn) => replaced(&among, (&choices, first), code.float(0.0) - real(turn)),
+                Some(Ranking::Score) | None => among,
+            };
+            (replaced(&ranks, (&choices, first), mark), among)
+        });
     let taken: Vec<Bool<'_>> =
         ranks.iter().zip(&choices).map(|(rank, own)| !rank.ge(*rank) & own.inside).collect();
     let zero = code.float(0.0);
@@ -98,7 +107,7 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
     let out = View { slot: choose.out, rows: Rows::Dense, col: 0 };
     let out = place::element(code, kernel.param(choose.out), out, row, 0u32);
     let mut before = code.int(0);
-    for (is_taken, own) in taken.iter().zip(&choices) {
+    for ((is_taken, own), rank) in taken.iter().zip(&choices).zip(&among_rows) {
         let bits = code.ballot(*is_taken);
         let at = before + (bits & below).count_ones();
         let score = if normalise { own.score / sum } else { own.score };
@@ -106,9 +115,21 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
         code.when(*is_taken, || {
             out.at::<F32>(at).store(counted);
             out.at::<F32>(at + k).store(real(own.col));
+            if by.is_some() {
+                out.at::<F32>(at + 2 * k).store(*rank);
+            }
         });
         before = before + bits.count_ones();
     }
+}
+
+/// The numbers of a lane's choices with another one in place of that of the choice `first`.
+fn replaced<'c>(
+    numbers: &[Float<'c>],
+    (choices, first): (&[Own<'c>], Int<'c>),
+    by: Float<'c>,
+) -> Vec<Float<'c>> {
+    numbers.iter().zip(choices).map(|(number, own)| own.col.eq(first).select(by, *number)).collect()
 }
 
 /// The choices of a lane with their scores.

@@ -5,6 +5,7 @@ mod attention;
 mod choose;
 mod compact;
 mod gemm;
+mod limit;
 mod pending;
 mod place;
 mod pointwise;

@@ -239,6 +239,10 @@ fn make_constant<N: Element>(
             let lift = |position| N::from_f64(if position < *first { f64::INFINITY } else { 0.0 });
             (0..*positions).map(lift).collect()
         }
+        ConstantSource::HashChoice { experts, seed, block, n_ids } => {
+            let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
+            (0..*n_ids).flat_map(|id| [N::ONE, N::from_f64(expert(id) as f64)]).collect()
+        }
         ConstantSource::Beginning { positions } => {
             (0..*positions).map(|position| N::from_f64(f64::from(u8::from(position == 0)))).collect()
         }

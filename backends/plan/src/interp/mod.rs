@@ -23,6 +23,7 @@ mod fault;
 mod function;
 mod gemm;
 mod grouped;
+mod limit;
 mod loops;
 mod memory;
 mod pending;

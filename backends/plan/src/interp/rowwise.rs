@@ -6,6 +6,7 @@ use skipc_ir::interp::functions;
 
 use super::element::Element;
 use super::fault::Fault;
+use super::limit;
 use super::memory::Frame;
 use super::pointwise;
 use crate::kernel::{NormKind, Rowwise};
@@ -29,6 +30,7 @@ pub(super) fn run<N: Element>(
                 let chosen = functions::choose(&logits, bias.as_deref(), choice.rule());
                 frame.store_dense(*out, row, &chosen)?;
             }
+            Rowwise::Limit(limit) => limit::run_row(frame, limit, row)?,
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 let id = frame.load_index(*ids, row)?;
                 let found = match id < *n_ids {

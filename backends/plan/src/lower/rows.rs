@@ -7,7 +7,9 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Along, Attention, Body, CachedAttention, Choice, NormKind, Rowwise, Slot};
+use crate::kernel::{
+    Along, Attention, Body, CachedAttention, Choice, KeepChoices, Limit, NormKind, Rowwise, Slot,
+};
 use crate::op_kind::{self, Single};
 use crate::plan::ConstantSource;
 
@@ -26,6 +28,16 @@ impl Ctx<'_> {
                 Body::Rowwise(self.layer_norm(&mut bind, value, (eps, groups))?)
             }
             Single::Choose { choice } => Body::Rowwise(self.choose(&mut bind, value, choice)?),
+            Single::HashChoice { experts, seed, block, n_ids } => {
+                let source = ConstantSource::HashChoice { experts, seed, block, n_ids };
+                Body::Rowwise(self.hash_choice(&mut bind, value, (source, n_ids))?)
+            }
+            Single::LimitChoices { group_size, slots, experts } => {
+                Body::Rowwise(self.limit_choices(&mut bind, value, group_size, (slots, experts))?)
+            }
+            Single::ShareChoices { top_k, group_size } => {
+                Body::Rowwise(self.share_choices(&mut bind, value, top_k, group_size)?)
+            }
             Single::RowScale { eps } => Body::Rowwise(self.row_scale(&mut bind, value, eps)?),
             Single::Attention { heads, kv_heads, scoring } => {
                 Body::Attention(self.attention(&mut bind, value, (heads, kv_heads, scoring))?)
@@ -106,6 +118,81 @@ impl Ctx<'_> {
         let result = self.result(value)?;
         let out = self.written(bind, "out", result);
         Ok(Along::Mean { cols, x, sequences, out })
+    }
+
+    /// The rows of a table that is made when the model is compiled.
+    fn hash_choice(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        (source, n_ids): (ConstantSource, u32),
+    ) -> Result<Rowwise, PlanError> {
+        let [ids] = self.operands(value)?;
+        let ids = self.operand(bind, "ids", ids)?;
+        let table = self.constant(bind, "table", source, (DType::F32, n_ids, 2));
+        let result = self.result(value)?;
+        let out = self.written(bind, "out", result);
+        Ok(Rowwise::Embed { cols: 2, ids, n_ids, table, out })
+    }
+
+    fn limit_choices(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        group_size: u32,
+        (slots, experts): (u32, u32),
+    ) -> Result<Rowwise, PlanError> {
+        let operands = self.graph.operands(value);
+        let [index, positions, sequences, ref ranks @ ..] = operands[..] else {
+            return Err(self.internal("an op has the operands of its table", value));
+        };
+        let keep = KeepChoices::Slots { slots, experts };
+        self.kept_choices(
+            bind,
+            value,
+            (index, ranks.first().copied()),
+            [positions, sequences],
+            (Some(group_size), keep),
+        )
+    }
+
+    fn share_choices(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        top_k: u32,
+        group_size: Option<u32>,
+    ) -> Result<Rowwise, PlanError> {
+        let [index, ranks, positions, sequences, all_positions, all_sequences] = self.operands(value)?;
+        let extent = self.extent(bind, self.graph.ty(all_positions).rows(), value)?;
+        let keep = KeepChoices::Share {
+            top_k,
+            extent,
+            positions: self.operand(bind, "all_positions", all_positions)?,
+            sequences: self.operand(bind, "all_sequences", all_sequences)?,
+        };
+        self.kept_choices(bind, value, (index, Some(ranks)), [positions, sequences], (group_size, keep))
+    }
+
+    fn kept_choices(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        (index, ranks): (Value, Option<Value>),
+        [positions, sequences]: [Value; 2],
+        (group_size, keep): (Option<u32>, KeepChoices),
+    ) -> Result<Rowwise, PlanError> {
+        let result = self.result(value)?;
+        Ok(Rowwise::Limit(Limit {
+            k: self.graph.ty(value).cols(),
+            index: self.operand(bind, "index", index)?,
+            ranks: ranks.map(|ranks| self.operand(bind, "ranks", ranks)).transpose()?,
+            positions: self.operand(bind, "positions", positions)?,
+            sequences: self.operand(bind, "sequences", sequences)?,
+            group_size,
+            keep,
+            out: self.written(bind, "out", result),
+        }))
     }
 
     fn embed(&mut self, bind: &mut Bind, value: Value) -> Result<Rowwise, PlanError> {

@@ -55,6 +55,9 @@ fn name(source: &ConstantSource) -> String {
         ConstantSource::Recipe { steps } => recipe::describe(steps),
         ConstantSource::RopeCos { frequencies, half, .. } => rope_name("cos", *frequencies, *half),
         ConstantSource::Forced { first, .. } => format!("first {first}"),
+        ConstantSource::HashChoice { experts, seed, block, .. } => {
+            format!("hash of {experts} seed={seed} block={block}")
+        }
         ConstantSource::Beginning { .. } => "beginning".to_owned(),
         ConstantSource::RopeSin { frequencies, half, .. } => rope_name("sin", *frequencies, *half),
     }

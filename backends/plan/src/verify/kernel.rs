@@ -8,8 +8,9 @@ use super::program;
 use crate::error::Fault;
 use crate::kernel::{
     Access, Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped,
-    Keep, Kernel, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending, RankOrder, Ranked, Rows,
-    Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
+    Keep, KeepChoices, Kernel, Limit, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending,
+    RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View,
+    WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -416,8 +417,9 @@ impl Check<'_> {
                 }
                 self.read(logits, n, Kind::F32);
                 bias.into_iter().for_each(|bias| self.constant(bias, 1, n, Kind::F32));
-                self.write(out, k.saturating_mul(2), Kind::F32);
+                self.write(out, k.saturating_mul(2 + u32::from(choice.ranks.is_some())), Kind::F32);
             }
+            Rowwise::Limit(limit) => self.limit_choices(&limit),
             Rowwise::Embed { cols, ids, n_ids, table, out } => {
                 self.read(ids, 1, Kind::U32);
                 self.constant(table, n_ids, cols, Kind::Real);
@@ -439,6 +441,24 @@ impl Check<'_> {
                 self.tile_read(x);
             }
         }
+    }
+
+    fn limit_choices(&mut self, limit: &Limit) {
+        let Limit { k, index, ranks, positions, sequences, group_size, keep, out } = *limit;
+        self.size("the number of choices", k, k > 0);
+        self.size("positions of a group", group_size.unwrap_or(1), group_size != Some(0));
+        std::iter::once(index).chain(ranks).for_each(|view| self.read(view, k, Kind::F32));
+        [positions, sequences].into_iter().for_each(|view| self.read(view, 1, Kind::U32));
+        match keep {
+            KeepChoices::Slots { experts, .. } => self.size("the number of experts", experts, experts > 0),
+            KeepChoices::Share { top_k, extent, positions, sequences } => {
+                self.size("experts of a token", top_k, top_k > 0);
+                self.extent(extent);
+                let views = [positions, sequences];
+                views.into_iter().for_each(|view| self.read_over(extent, view, 1, Kind::U32));
+            }
+        }
+        self.write(out, k, Kind::F32);
     }
 
     fn eps(&mut self, eps: Real) {

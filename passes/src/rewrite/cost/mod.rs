@@ -53,6 +53,9 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
             kernel(work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements))
         }
         Op::Choose { .. } => kernel(work(Work::Choose, &rows_of(0).scale(cols(0)))),
+        Op::HashChoice { .. } => kernel(work(Work::Embed, &elements)),
+        // How many rows of its group a row looks at is not known here.
+        Op::LimitChoices { .. } | Op::ShareChoices { .. } => kernel(work(Work::Route, &elements)),
         Op::Partition { .. } => kernel(work(Work::Route, &rows_of(0))),
         Op::RouterLogits {} => work(Work::NarrowMatmul, &elements.scale(cols(0))),
         Op::RmsNorm { .. } => kernel(work(Work::RmsNorm, &elements)),

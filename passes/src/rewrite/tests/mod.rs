@@ -1,6 +1,7 @@
 //! Tests of the rules, of the search, and of their limits.
 
 mod accuracy;
+mod densities;
 mod instances;
 mod limits;
 mod proofs;

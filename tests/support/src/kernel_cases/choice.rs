@@ -2,7 +2,8 @@
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{
-    Body, Choice, Gemm, Grouped, Part, Partition, Rowwise, Shift, Sum, View, WeightLayout,
+    Body, Choice, Gemm, Grouped, KeepChoices, Limit, Part, Partition, Ranking, Rowwise, Shift, Sum, View,
+    WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -23,6 +24,19 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     }
     cases.push(choose("reals", (131, 6), 5, (false, true), Values::Within(3.0)));
     cases.push(choose("biased", (9, 3), 40, (true, true), Values::Within(2.0)));
+    for ranks in [Ranking::Score, Ranking::Turn] {
+        cases.push(ranked_choose((6, 3), 40, ranks));
+        cases.push(ranked_choose((40, 5), 9, ranks));
+    }
+    for rows in [0, 1, 2, 31, 33, 130] {
+        for size in [1, 4, 7, 64] {
+            cases.push(limit((5, 2), rows, Some(size), Order::Position, false));
+            cases.push(limit((5, 2), rows, Some(size), Order::Rank, false));
+            cases.push(limit((4, 4), rows, Some(size), Order::Rank, true));
+        }
+        cases.push(limit((3, 3), rows, None, Order::Rank, true));
+        cases.push(limit((9, 1), rows, Some(16), Order::Ties, false));
+    }
     for rows in [0, 1, 2, 31, 33, 100, 1030] {
         cases.push(partition("some", (5, 0), rows, |draft| (draft.next() % 7) as f64));
     }
@@ -58,10 +72,84 @@ fn choose(
     let bias = (kind == "biased").then(|| draft.reals("bias", (DType::F32, 1, n), 1, Values::Within(1.0)));
     let out = draft.output("out", (DType::F32, bound, 2 * k));
     let extent = draft.counted(rows, bound);
-    let choice = Choice { k, sigmoid, normalise, scale: 2.5.into() };
+    let choice = Choice { k, sigmoid, normalise, scale: 2.5.into(), ranks: None };
     let logits = View { col: 3, ..dense(logits) };
     let body = Rowwise::Choose { n, choice, logits, bias, out };
     draft.finish(extent, Body::Rowwise(body), Exactness::Chain)
+}
+
+/// Choices with what they rank by among other rows behind them.
+fn ranked_choose((n, k): (u32, u32), rows: u32, ranks: Ranking) -> Case {
+    let mut draft = Draft::new(format!("choose_{k}_of_{n}_by_{ranks:?}_rows_{rows}").to_lowercase());
+    let bound = 48;
+    let logits = draft.reals("logits", (DType::F32, bound, n), rows, Values::Within(3.0));
+    let bias = draft.reals("bias", (DType::F32, 1, n), 1, Values::Within(1.0));
+    let out = draft.output("out", (DType::F32, bound, 3 * k));
+    let extent = draft.counted(rows, bound);
+    let choice = Choice { k, sigmoid: false, normalise: false, scale: 1.0.into(), ranks: Some(ranks) };
+    let body = Rowwise::Choose { n, choice, logits: dense(logits), bias: Some(bias), out };
+    draft.finish(extent, Body::Rowwise(body), Exactness::Chain)
+}
+
+/// What comes first where an expert has too few places.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    Position,
+    Rank,
+    /// Ranks of few values.
+    Ties,
+}
+
+/// Choices of rows of sequences that are 20 tokens long; with a share of an expert's tokens, of which some take no part.
+fn limit((n, k): (u32, u32), rows: u32, size: Option<u32>, order: Order, share: bool) -> Case {
+    let kind = if share { "share" } else { "slots" };
+    let group = size.map_or("all".to_owned(), |size| size.to_string());
+    let mut draft =
+        Draft::new(format!("limit_{kind}_{k}_of_{n}_rows_{rows}_{group}_{order:?}").to_lowercase());
+    let (bound, length, skipped) = (rows + 3, 20, if share { 3 } else { 0 });
+    let mut index: Vec<f64> = Vec::new();
+    for row in 0..rows {
+        // An ascending list of different choices; some rows have fewer.
+        let first = draft.next() as u32 % (n - k + 1);
+        let has = |place: u32| !share || (row + place) % 4 != 0;
+        index.push(9.0);
+        index.extend((0..k).map(|place| if has(place) { f64::from(first + place) } else { -1.0 }));
+    }
+    let ranks: Vec<f64> = (0..rows * k)
+        .map(|_| match order {
+            Order::Ties => f64::from(draft.next() as u32 % 3),
+            Order::Position | Order::Rank => f64::from(draft.next() as u32 % 1009) / 256.0,
+        })
+        .collect();
+    let index = draft.matrix("index", (DType::F32, bound, k + 1), &index);
+    let ranks =
+        (!matches!(order, Order::Position)).then(|| draft.matrix("ranks", (DType::F32, bound, k), &ranks));
+    // Every so many tokens one takes no part.
+    let tokens: Vec<u32> = (0..rows + rows / 2 * u32::from(skipped > 0)).collect();
+    let own: Vec<u32> = (0..rows).map(|row| if share { row + row / 2 } else { row }).collect();
+    let of = |tokens: &[u32], part: fn(u32, u32) -> u32| -> Vec<u32> {
+        tokens.iter().map(|token| part(*token, length)).collect()
+    };
+    let [position, sequence] = [|token, length| token % length, |token, length| token / length];
+    let positions = draft.column("positions", bound, &of(&own, position));
+    let sequences = draft.column("sequences", bound, &of(&own, sequence));
+    let keep = match share {
+        false => KeepChoices::Slots { slots: 2, experts: n - 1 },
+        true => {
+            let all = tokens.len() as u32;
+            let positions = draft.column("all_positions", all + 2, &of(&tokens, position));
+            let sequences = draft.column("all_sequences", all + 2, &of(&tokens, sequence));
+            let extent = draft.counted(all, all + 2);
+            KeepChoices::Share { top_k: 1, extent, positions: dense(positions), sequences: dense(sequences) }
+        }
+    };
+    let out = draft.output("out", (DType::F32, bound, k));
+    let extent = draft.counted(rows, bound);
+    let index = View { col: 1, ..dense(index) };
+    let (positions, sequences) = (dense(positions), dense(sequences));
+    let ranks = ranks.map(dense);
+    let body = Limit { k, index, ranks, positions, sequences, group_size: size, keep, out };
+    draft.finish(extent, Body::Rowwise(Rowwise::Limit(body)), Exactness::Bitwise)
 }
 
 fn partition(kind: &str, (parts, first): (u32, u32), rows: u32, index: impl Fn(&mut Draft) -> f64) -> Case {

@@ -1,6 +1,8 @@
-//! Experts. The rank of a choice is counted against every other; the segment of a row is looked for in the ends.
+//! Experts. The rank of a choice is counted against every other, within a row and within a group; the segment of a row is looked
+//! for in the ends.
 
-use skipc_plan::kernel::{Choice, Grouped, Partition, Rowwise, Shift};
+use skipc_artifact::program::Extent;
+use skipc_plan::kernel::{Choice, Grouped, KeepChoices, Limit, Partition, Ranking, Rowwise, Shift, Slot};
 
 use super::Eval;
 use super::approx::Approx;
@@ -8,14 +10,15 @@ use super::approx::Approx;
 impl Eval<'_> {
     pub(super) fn choose(&mut self, rowwise: &Rowwise, row: usize) {
         let Rowwise::Choose { n, choice, logits, bias, out } = *rowwise else { return };
-        let Choice { k, sigmoid, normalise, scale } = choice;
+        let Choice { k, sigmoid, normalise, scale, ranks: by } = choice;
         let logits: Vec<f64> = (0..n as usize).map(|col| self.load(logits, row, col)).collect();
         let scores: Vec<Approx> = match sigmoid {
             true => logits.iter().map(|z| Approx::exact(*z).sigmoid()).collect(),
             false => softmax(&logits),
         };
-        let bias = |col: usize| bias.map_or(0.0, |bias| self.at(bias, 0, col));
-        let ranks: Vec<f64> = (0..n as usize).map(|col| scores[col].value + bias(col)).collect();
+        let bias: Vec<f64> =
+            (0..n as usize).map(|col| bias.map_or(0.0, |bias| self.at(bias, 0, col))).collect();
+        let ranks: Vec<f64> = (0..n as usize).map(|col| scores[col].value + bias[col]).collect();
         let is_before = |a: usize, b: usize| ranks[a] > ranks[b] || (ranks[a] == ranks[b] && a < b);
         let taken =
             |col: &usize| (0..n as usize).filter(|other| is_before(*other, *col)).count() < k as usize;
@@ -29,6 +32,57 @@ impl Eval<'_> {
             let counted = score.mul(Approx::exact(f64::from(scale.0 as f32)));
             self.store_dense(out, row, place, counted);
             self.store_dense(out, row, k as usize + place, Approx::exact(col as f64));
+            let rank = match by {
+                None => continue,
+                Some(Ranking::Score) => scores[col].add(Approx::exact(bias[col])),
+                Some(Ranking::Turn) => {
+                    let before = (0..n as usize).filter(|other| is_before(*other, col)).count();
+                    Approx::exact(-(before as f64))
+                }
+            };
+            self.store_dense(out, row, 2 * k as usize + place, rank);
+        }
+    }
+
+    pub(super) fn limit(&mut self, limit: &Limit, row: usize) {
+        let Limit { k, index, ranks, positions, sequences, group_size, keep, out } = *limit;
+        let group = |eval: &Self, (positions, sequences), row| {
+            let position = eval.load(positions, row, 0);
+            let group = group_size.map_or(0.0, |size| (position / f64::from(size)).floor());
+            (eval.load(sequences, row, 0), group)
+        };
+        let rows_of = |eval: &Self, extent: Extent| match extent {
+            Extent::Fixed(rows) => rows as usize,
+            Extent::Counted { count, .. } => eval.at(Slot(count), 0, 0) as usize,
+        };
+        let own = group(self, (positions, sequences), row);
+        let n_rows = rows_of(self, self.kernel.extent);
+        let rows: Vec<usize> =
+            (0..n_rows).filter(|other| group(self, (positions, sequences), *other) == own).collect();
+        let (slots, experts) = match keep {
+            KeepChoices::Slots { slots, experts } => (slots as usize, experts),
+            KeepChoices::Share { top_k, extent, positions, sequences } => {
+                let tokens = 0..rows_of(self, extent);
+                let tokens =
+                    tokens.filter(|token| group(self, (positions, sequences), *token) == own).count();
+                (((tokens * top_k as usize) as f64 / f64::from(k)).ceil().max(1.0) as usize, k)
+            }
+        };
+        for place in 0..k as usize {
+            let choice = self.load(index, row, place);
+            // Of all choices of this expert in the group, the row's own among them, in the order in which they find places.
+            let mut wanted: Vec<(f64, usize)> = Vec::new();
+            for other in &rows {
+                for col in (0..k as usize).filter(|col| self.load(index, *other, *col) == choice) {
+                    let rank = ranks.map_or(0.0, |ranks| self.load(ranks, *other, col));
+                    wanted.push((-rank, *other));
+                }
+            }
+            wanted.sort_by(|a, b| a.partial_cmp(b).expect("ranks are numbers"));
+            let finds_place = wanted.iter().take(slots).any(|(_, other)| *other == row);
+            let is_limited = choice >= 0.0 && choice < f64::from(experts);
+            let kept = if finds_place || !is_limited { choice } else { -1.0 };
+            self.store_dense(out, row, place, Approx::exact(kept));
         }
     }
 

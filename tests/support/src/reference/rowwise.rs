@@ -19,6 +19,7 @@ impl Eval<'_> {
                     self.store_dense(*out, row, 0, scale);
                 }
                 Rowwise::Choose { .. } => self.choose(rowwise, row),
+                Rowwise::Limit(limit) => self.limit(limit, row),
                 Rowwise::Embed { cols, ids, n_ids, table, out } => {
                     let id = self.load(*ids, row, 0);
                     for col in 0..*cols as usize {

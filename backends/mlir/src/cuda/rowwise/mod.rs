@@ -12,7 +12,7 @@ pub(super) use store::{StoreRows, store_rows};
 
 use skipc_plan::kernel::{Kernel, Rowwise};
 
-use super::{Generated, choose};
+use super::{Generated, choose, limit};
 use crate::error::Error;
 
 /// Threads of a block.
@@ -59,6 +59,7 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
             let (n, choice, logits, bias, out) = (*n, *choice, *logits, *bias, *out);
             choose::choose(kernel, &choose::Choose { n, choice, logits, bias, out })
         }
+        Rowwise::Limit(of_choices) => limit::generate(kernel, of_choices),
         Rowwise::RowScale { eps, cols, x, out } => {
             let scale = reduce::RowScale { eps: eps.into_inner() as f32, cols: *cols, x: *x, out: *out };
             reduce::row_scale(kernel, scale)
