@@ -361,7 +361,8 @@ fn plan_options(model: &Model) -> skipc_plan::Options {
         max_tokens: 1 << 10,
         max_positions: size(model.stream.max_positions),
         vocab_size: size(model.stream.vocab_size),
-        head: model.stream.head.into(),
+        head: model.stream.output(),
+        class_token: model.stream.has_class_token(),
         logits: size(model.stream.n_logits()),
     }
 }

@@ -82,7 +82,8 @@ fn plan(model: &Model, graph: &Graph, host: Host) -> Result<skipc_plan::Plan, Er
         max_tokens: size(host.max_tokens),
         max_positions: size(model.stream.max_positions),
         vocab_size: size(model.stream.vocab_size),
-        head: model.stream.head.into(),
+        head: model.stream.output(),
+        class_token: model.stream.has_class_token(),
         logits: size(model.stream.n_logits()),
     };
     let plan = skipc_plan::build(&legal, &options).map_err(|error| {

@@ -88,15 +88,6 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
             let site = Site { skip, model, source: &ast.source, table };
             findings(&site).for_each(|finding| found.push(finding));
         }
-    }
-    for (idx, stack) in model.stacks.iter().enumerate() {
-        let table = stack_at(&ast.root, idx).and_then(|table| table_at(table, "skip"));
-        // Once for all repetitions that it is true of, of which the last has the fewest tokens.
-        let mut codes = BTreeSet::new();
-        for skip in stack.skips.iter().rev() {
-            let findings = findings(&Site { skip, model, source: &ast.source, table });
-            findings.filter(|finding| codes.insert(finding.code())).for_each(|finding| found.push(finding));
-        }
         for part in block.parts() {
             let Part::Layer(layers, idx, layer) = part else { continue };
             let table = match layers {
@@ -109,6 +100,15 @@ pub fn run(ast: &Ast, model: &Model) -> Diagnostics {
             let findings = [experts::future_leak, experts::overflow];
             let findings = findings.iter().filter_map(|find| find(&layer.layer, &ast.source, table));
             findings.for_each(|finding| found.push(finding));
+        }
+    }
+    for (idx, stack) in model.stacks.iter().enumerate() {
+        let table = stack_at(&ast.root, idx).and_then(|table| table_at(table, "skip"));
+        // Once for all repetitions that it is true of, of which the last has the fewest tokens.
+        let mut codes = BTreeSet::new();
+        for skip in stack.skips.iter().rev() {
+            let findings = findings(&Site { skip, model, source: &ast.source, table });
+            findings.filter(|finding| codes.insert(finding.code())).for_each(|finding| found.push(finding));
         }
     }
     rules::unused_blocks(ast, &seen, &mut found);

@@ -203,7 +203,7 @@ impl Ctx<'_> {
         match &scope.skip.combine {
             Combine::Highway(highway) => {
                 if highway.scorer.steps.is_pooled() && !highway.scorer.prefill {
-                    self.refuse_to_look_ahead(scope, "a share by the mean of a sequence")?;
+                    self.refuse_to_look_ahead(&scope.name, "a share by the mean of a sequence")?;
                 }
                 let seen = self.read(scope, highway.scorer)?;
                 let shares = build::highway(self, (scope.skip, highway), &scope.name, seen)?;
@@ -570,7 +570,8 @@ impl Ctx<'_> {
             None => {
                 let seen = self.read(scope, scorer)?;
                 let logits = build::router(self, scope.skip, scorer, &scope.name, seen)?;
-                let highest = Op::Choose { k: 1, sigmoid: false, normalise: false, scale: F64::from(1.0) };
+                let highest =
+                    Op::Choose { k: 1, sigmoid: false, normalise: false, scale: F64::from(1.0), ranks: None };
                 let chosen = self.add(highest, &[logits])?;
                 let mut column = |start| self.add(Op::Slice { start, len: 1 }, &[chosen]);
                 [column(0)?, column(1)?]
