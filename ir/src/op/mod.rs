@@ -222,13 +222,8 @@ pub(crate) fn eval<N: Number>(
         Op::RouteRandom { set, seed, block, limit } => token_set::route(*set, operands[0], env, || {
             token_set::random((*seed, *block, *limit), operands[0], operands.get(1).copied())
         }),
-        Op::RouteTopKAmong { set, share } => token_set::route(*set, operands[0], env, || {
-            let (among, sequences) = (Some(operands[1]), operands.get(2).copied());
-            token_set::best_of_sequence(share.0, operands[0], sequences, among)
-        }),
-        Op::RouteTopK { set, share } => token_set::route(*set, operands[0], env, || {
-            token_set::best_of_sequence(share.0, operands[0], operands.get(1).copied(), None)
-        }),
+        Op::RouteTopK { set, share } => token_set::route_best((*set, share.0), operands, None, env),
+        Op::RouteTopKAmong { set, share } => token_set::route_best((*set, share.0), operands, Some(1), env),
         Op::LimitFirst { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
         }),

@@ -221,7 +221,19 @@ pub(super) fn random<N: Number>(
     Ok(rows.map(|(id, seq)| random_score(seed, block, *seq as u64, *id as u64) < limit).collect())
 }
 
-pub(super) fn best_of_sequence<N: Number>(
+/// Top-k, among the rows of the set that is operand `among` if there is one.
+pub(super) fn route_best<N: Number>(
+    (set, share): (SetSym, f64),
+    operands: &[&Datum<N>],
+    among: Option<usize>,
+    env: &Env<'_, N>,
+) -> Result<Datum<N>, EvalError> {
+    let sequences = operands.get(among.unwrap_or(0) + 1).copied();
+    let among = among.and_then(|idx| operands.get(idx)).copied();
+    route(set, operands[0], env, || best_of_sequence(share, operands[0], sequences, among))
+}
+
+fn best_of_sequence<N: Number>(
     share: f64,
     scores: &Datum<N>,
     sequences: Option<&Datum<N>>,
