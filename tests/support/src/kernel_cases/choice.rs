@@ -111,7 +111,7 @@ fn limit((n, k): (u32, u32), rows: u32, size: Option<u32>, order: Order, share: 
     for row in 0..rows {
         // An ascending list of different choices; some rows have fewer.
         let first = draft.next() as u32 % (n - k + 1);
-        let has = |place: u32| !share || (row + place) % 4 != 0;
+        let has = |place: u32| !share || !(row + place).is_multiple_of(4);
         index.push(9.0);
         index.extend((0..k).map(|place| if has(place) { f64::from(first + place) } else { -1.0 }));
     }
