@@ -491,15 +491,8 @@ fn stores_swapped(kernel: &mut Kernel, name: &str, from: Operator, to: Operator)
 /// Every third token executes.
 const EVERY_THIRD: Rule = |row, _| row % 3 == 1;
 
-const FAULTS: [(&str, Fault); 14] = [
+const FAULTS: [(&str, Fault); 13] = [
     ("the adjoint of a set takes the first rows in place of its own", |kernel| match &mut kernel.body {
-        Body::Products(products) if products.x.rows != Rows::Dense => {
-            products.x.rows = Rows::Dense;
-            true
-        }
-        _ => false,
-    }),
-    ("a weight gradient loses the rows of the gradient", |kernel| match &mut kernel.body {
         Body::Products(products) if products.dy.rows != Rows::Dense => {
             products.dy.rows = Rows::Dense;
             true
