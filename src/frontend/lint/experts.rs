@@ -38,6 +38,6 @@ pub(super) fn overflow(layer: &Layer, source: &SourceText, table: Option<&Table>
 }
 
 /// The table of a list's layer of this index.
-pub(super) fn otherwise<'t>(unit: Option<&'t Table>, idx: usize) -> Option<&'t Table> {
+pub(super) fn otherwise(unit: Option<&Table>, idx: usize) -> Option<&Table> {
     super::layer_in(unit.and_then(|table| table_at(table, "skip"))?, "otherwise", idx)
 }
