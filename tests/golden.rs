@@ -1,6 +1,7 @@
 //! Every golden case of the PyTorch reference, by every way that this build has to run a model.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -157,9 +158,9 @@ fn the_text_of_every_case_agrees_with_pytorch() {
     }
 }
 
-#[test]
-fn every_option_has_a_case() {
-    let mut seen = std::collections::BTreeSet::new();
+/// The options that golden cases have.
+fn options_of_cases() -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
     for case in golden() {
         let Loaded { model, .. } = load(&case);
         seen.insert(format!("input {}", model.stream.input.word()));
@@ -211,6 +212,12 @@ fn every_option_has_a_case() {
             }
         }
     }
+    seen
+}
+
+#[test]
+fn every_option_has_a_case() {
+    let seen = options_of_cases();
     let hard = ["gumbel", "sigmoid", "topk", "random", "hash", "always"];
     let learned = ["gumbel", "sigmoid", "topk", "highway"];
     let both = |what: &[&str], kinds: &[&str]| -> Vec<String> {
