@@ -53,7 +53,7 @@ const N_CHOICE_OPTIONS: usize = 54;
 const N_EXPERTS: u64 = 1_000;
 
 /// Values of options of experts that [`experts`] knows.
-const N_EXPERTS_OPTIONS: usize = 39;
+const N_EXPERTS_OPTIONS: usize = 41;
 
 /// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
 fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
