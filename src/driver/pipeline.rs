@@ -82,7 +82,7 @@ pub struct Request {
     pub steps: bool,
     /// When steps compute the keys and values of tokens that skip; by default what is faster ([`key_values`]).
     pub key_values: Option<KeyValues>,
-    /// Largest number of tokens of a step; by default the model's longest sequence.
+    /// Largest number of tokens of a step; by default as many as [`usual_step`](crate::frontend::stream::Stream::usual_step) says.
     pub max_tokens: Option<u32>,
     /// Passes instead of the default list.
     pub passes: Option<Vec<String>>,
@@ -349,7 +349,7 @@ fn plan(
     let options = skipc_plan::Options {
         dtype,
         layout,
-        max_tokens: request.max_tokens.unwrap_or(size(model.stream.max_positions)),
+        max_tokens: request.max_tokens.unwrap_or(size(model.stream.usual_step())),
         max_positions: size(model.stream.max_positions),
         vocab_size: size(model.stream.vocab_size),
         head: model.stream.output(),

@@ -66,6 +66,15 @@ impl Stream {
         }
     }
 
+    /// Tokens of a step at most, unless somebody asks for others: the longest sequence, or 16 of them for a model that scores
+    /// whole sequences, which come in batches.
+    pub fn usual_step(&self) -> usize {
+        match self.head {
+            Head::Tokens | Head::Rows => self.max_positions,
+            Head::Pooled => self.max_positions.saturating_mul(16),
+        }
+    }
+
     /// Whether a class token stands in front of each sequence.
     pub fn has_class_token(&self) -> bool {
         self.patches.is_some_and(|patches| patches.class_token)
