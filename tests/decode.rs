@@ -320,6 +320,10 @@ fn slots_of_golden_models_give_what_whole_prefixes_give() {
         if !Function::of(&model).contains(&Function::Step) || case.name.starts_with("kjv") {
             continue;
         }
+        // Nothing says of a whole prefix where its prompt ended; the golden continuations are what such a model gives.
+        if model.keeps_prompts() {
+            continue;
+        }
         for (idx, key_values) in (0..).zip([KeyValues::Eager, KeyValues::Lazy]) {
             let (cached, whole) = decoders(&artefact(&case.spec, &case.weights, key_values), 24);
             let begin_alike = (seed + idx).is_multiple_of(2);

@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(made(&[named("b"), RecipeStep::Rows { start: 1, len: 1 }]), [5.0, 6.0]);
         assert_eq!(describe(&[named("b"), gain()]), "b·g");
         let both = [named("b"), RecipeStep::FoldLinear { before: vec![named("b"), gain()] }];
-        assert_eq!(made(&both), [290.0, -40.0, 450.0, -56.0].map(|x: f64| x));
+        assert_eq!(made(&both), [290.0, -36.0, 450.0, -56.0]);
         assert_eq!((describe(&both), tensors(&both)), ("b·(b·g)".to_owned(), vec!["b", "b", "g"]));
         let ones = RecipeStep::Fill { value: F64::from(1.0), rows: 2, cols: 1 };
         assert_eq!(made(&[named("b"), RecipeStep::FoldLinear { before: vec![ones] }]), [7.0, 11.0]);
