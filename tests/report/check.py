@@ -63,7 +63,7 @@ def four_questions(page):
     page.click(nav, "Steps")
     page.click("#main a", "step 40")
     text = page.text()
-    assert "{ kind = \"ffn\"" in page.text(".spec .hit") and "line 15" in text, text
+    assert "{ kind = \"ffn\"" in page.text(".spec .hit") and "line 16 of models/kjv-12l-d25.toml" in text, text
     # The same by keyboard: find, type, Enter.
     page.value("(() => { const it = document.getElementById('find'); it.value = 'step 40'; it.dispatchEvent(new Event('input')); it.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter' })); })()")
     page.settle()
