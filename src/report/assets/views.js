@@ -28,11 +28,11 @@ VIEWS.overview = () => {
 
 function blockRows() {
   return h("div", { class: "blocks" }, R.blocks.map((block, idx) => {
-    const shares = block.routers.map((router) => router.density);
+    const deciding = block.routers.length || !block.under ? block.routers : [block.under], shares = deciding.map((router) => router.density);
     const share = shares.length ? Math.max(...shares) : 1, dense = !shares.length;
     return h("a", { class: "blockrow", href: to.block(idx) }, h("b", null, `block ${idx}`), code(block.block),
       h("span", { class: dense ? "bar dense" : "bar" }, h("i", { style: `width:${100 * share}%` })),
-      h("span", { class: "soft" }, dense ? "every token" : shares.map(percent).join(", "), dense ? "" : ` · ${[...new Set(block.routers.map((router) => router.kind))].join(", ")}`));
+      h("span", { class: "soft" }, dense ? "every token" : shares.map(percent).join(", "), dense ? "" : ` · ${[...new Set(deciding.map((router) => router.kind))].join(", ")}`));
   }));
 }
 

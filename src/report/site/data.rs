@@ -112,7 +112,9 @@ fn blocks(model: &Model) -> Vec<Value> {
     let mut router = 0usize..;
     let mut blocks = Vec::new();
     for repetition in model.repetitions() {
-        // The decision over a stack's repetition stands at its first block.
+        // The decision over a stack's repetition stands at its first block; the others are under it.
+        let over =
+            repetition.skip.map(|skip| json!({"kind": Router::of(skip).word(), "density": skip.density}));
         let mut of_stack = repetition.skip.map(|skip| (repetition.name(), skip));
         for (place, block) in repetition.blocks {
             let own = block.routes().map(|(unit, skip)| (unit.name(place.run), skip));
@@ -125,7 +127,7 @@ fn blocks(model: &Model) -> Vec<Value> {
                     "density": skip.density,
                 })
             });
-            blocks.push(json!({"block": block.name, "routers": routers.collect::<Vec<_>>()}));
+            blocks.push(json!({"block": block.name, "routers": routers.collect::<Vec<_>>(), "under": over}));
         }
     }
     blocks
