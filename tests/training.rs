@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use skipc::driver::backends::CpuBackend;
+use skipc::driver::pipeline;
 use skipc::driver::training::Host;
 use skipc::frontend::lower::{Counting, Skipping, Train, Trained, gradient_graph};
 use skipc::frontend::spec;
@@ -354,17 +355,7 @@ impl<'a> Call<'a> {
 }
 
 fn plan_options(model: &Model) -> skipc_plan::Options {
-    let size = |size: usize| u32::try_from(size).unwrap();
-    skipc_plan::Options {
-        dtype: DType::F32,
-        layout: WeightLayout::Columns,
-        max_tokens: 1 << 10,
-        max_positions: size(model.stream.max_positions),
-        vocab_size: size(model.stream.vocab_size),
-        head: model.stream.output(),
-        class_token: model.stream.has_class_token(),
-        logits: size(model.stream.n_logits()),
-    }
+    pipeline::plan_options(model, (DType::F32, WeightLayout::Columns), 1 << 10)
 }
 
 /// Whether a token executes, by its row among so many.

@@ -75,7 +75,7 @@ pub use elementwise::{Binary, Unary};
 pub use graph::{Graph, Origin, Value};
 pub use legal::{Legal, legalize};
 pub use op::leaf::stacked_name;
-pub use op::token_set::{random_score, top_k};
+pub use op::token_set::{hash_expert, random_score, top_k};
 pub use op::{TypeError, infer};
 pub use ops::{Op, Trait};
 pub use port::{Port, Role, Signature};

@@ -137,7 +137,7 @@ fn elements(PlanConstant { source, constant }: &PlanConstant, weights: &Weights)
             (0..n).map(forced).collect()
         }
         ConstantSource::HashChoice { experts, seed, block, n_ids } => {
-            let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
+            let expert = |id: u32| skipc_ir::hash_expert(*seed, *block, id.into(), *experts);
             (0..*n_ids).flat_map(|id| [1.0, expert(id) as f32]).collect()
         }
         ConstantSource::Beginning { .. } => {

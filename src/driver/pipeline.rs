@@ -332,6 +332,25 @@ fn densities(model: &Model) -> BTreeMap<SetSym, f64> {
     executed.chain(pending).collect()
 }
 
+/// How a model is planned, in this precision, with this layout of weights, for steps of at most so many tokens.
+pub fn plan_options(
+    model: &Model,
+    (dtype, layout): (DType, WeightLayout),
+    max_tokens: u32,
+) -> skipc_plan::Options {
+    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    skipc_plan::Options {
+        dtype,
+        layout,
+        max_tokens,
+        max_positions: size(model.stream.max_positions),
+        vocab_size: size(model.stream.vocab_size),
+        head: model.stream.output(),
+        class_token: model.stream.has_class_token(),
+        logits: size(model.stream.n_logits()),
+    }
+}
+
 fn plan(
     legal: &Legal,
     model: &Model,
@@ -341,21 +360,12 @@ fn plan(
 ) -> Result<Plan, Error> {
     let name = format!("{}-{dtype}", target.kind());
     trace.begin(&format!("plan {name}"));
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     let layout = match target {
         Target::Cpu if request.in_8_bits => WeightLayout::Levels,
         _ => backends::layout(target, request.cpu_backend, dtype),
     };
-    let options = skipc_plan::Options {
-        dtype,
-        layout,
-        max_tokens: request.max_tokens.unwrap_or(size(model.stream.usual_step())),
-        max_positions: size(model.stream.max_positions),
-        vocab_size: size(model.stream.vocab_size),
-        head: model.stream.output(),
-        class_token: model.stream.has_class_token(),
-        logits: size(model.stream.n_logits()),
-    };
+    let usual = || u32::try_from(model.stream.usual_step()).unwrap_or(u32::MAX);
+    let options = plan_options(model, (dtype, layout), request.max_tokens.unwrap_or_else(usual));
     let build = match request.variant {
         Variant::Fused | Variant::Masked => skipc_plan::build,
         Variant::Unfused => skipc_plan::build_unfused,

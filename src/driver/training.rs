@@ -75,17 +75,9 @@ fn plan(model: &Model, graph: &Graph, host: Host) -> Result<skipc_plan::Plan, Er
         }
         Error { kind: ErrorKind::Unsupported, diagnostics }
     })?;
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    let options = skipc_plan::Options {
-        dtype: DType::F32,
-        layout: backends::layout(&Target::Cpu, host.backend, DType::F32),
-        max_tokens: size(host.max_tokens),
-        max_positions: size(model.stream.max_positions),
-        vocab_size: size(model.stream.vocab_size),
-        head: model.stream.output(),
-        class_token: model.stream.has_class_token(),
-        logits: size(model.stream.n_logits()),
-    };
+    let layout = backends::layout(&Target::Cpu, host.backend, DType::F32);
+    let max_tokens = u32::try_from(host.max_tokens).unwrap_or(u32::MAX);
+    let options = pipeline::plan_options(model, (DType::F32, layout), max_tokens);
     let plan = skipc_plan::build(&legal, &options).map_err(|error| {
         let help = "train by `--target interpreter`; what comes out compiles for every target";
         let diagnostic = Diagnostic::new("plan::refused", error.to_string()).help(help);

@@ -1,7 +1,7 @@
 //! Layers of experts in random models, and where rounding decides which of them a row takes.
 
 use skipc::frontend::language::words::Word as _;
-use skipc::frontend::layer::{Activation, Choosing, Experts, ExpertsFirst, Layer, Score};
+use skipc::frontend::layer::{Choosing, Experts, ExpertsFirst, Layer, Score};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Node, Route, SubLayer};
 use skipc::frontend::stream::StreamInput;
@@ -10,21 +10,11 @@ use skipc_ir::{Graph, Op, Ranking, Value};
 use skipc_testkit::random::Rng;
 
 use crate::bounded::Bounded;
-use crate::model::one_of;
+use crate::model::{ACTIVATIONS, one_of};
 use crate::subject::Tensors;
 
 /// The first seed whose subjects have experts. Those below have none, so that they stay what they were.
 pub(crate) const FIRST_SEED: u64 = 1 << 49;
-
-const ACTIVATIONS: [Activation; 7] = [
-    Activation::Gelu,
-    Activation::GeluErf,
-    Activation::Silu,
-    Activation::Relu,
-    Activation::Relu2,
-    Activation::SwiGlu,
-    Activation::GeGlu,
-];
 
 /// The model with experts in place of most of its feed-forward layers.
 pub(crate) fn with_experts(rng: &mut Rng, model: &Model) -> Model {

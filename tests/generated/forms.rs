@@ -1,6 +1,7 @@
 //! All forms of a subject, as the compiler makes them.
 
 use skipc::driver::backends::CpuBackend;
+use skipc::driver::pipeline;
 use skipc::frontend::lower::{Function, KeyValues, Skipping, lower, lower_step};
 use skipc::frontend::spec::model::Model;
 use skipc::verify::steps::Piece;
@@ -158,15 +159,7 @@ pub(crate) fn passed(compiler: &dyn Compiler, gathered: &Graph) -> Result<(Graph
 
 /// How a subject is planned.
 pub(crate) fn plan_options(subject: &Subject) -> skipc_plan::Options {
-    let size = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
-    skipc_plan::Options {
-        dtype: DType::F32,
-        layout: skipc::driver::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32),
-        max_tokens: size(subject.n_tokens().max(1)),
-        max_positions: size(subject.model.stream.max_positions),
-        vocab_size: size(subject.model.stream.vocab_size),
-        head: subject.model.stream.output(),
-        class_token: subject.model.stream.has_class_token(),
-        logits: size(subject.model.stream.n_logits()),
-    }
+    let layout = skipc::driver::backends::layout(&Target::Cpu, CpuBackend::default(), DType::F32);
+    let max_tokens = u32::try_from(subject.n_tokens().max(1)).unwrap_or(u32::MAX);
+    pipeline::plan_options(&subject.model, (DType::F32, layout), max_tokens)
 }

@@ -11,6 +11,17 @@ use skipc::frontend::stream::{Head, Norm, NormKind, Positions, Rope, Stream, Str
 use skipc_ir::{F64, RopeScaling};
 use skipc_testkit::random::Rng;
 
+/// What a feed-forward layer, or an expert, may have.
+pub(crate) const ACTIVATIONS: [Activation; 7] = [
+    Activation::Gelu,
+    Activation::GeluErf,
+    Activation::Silu,
+    Activation::Relu,
+    Activation::Relu2,
+    Activation::SwiGlu,
+    Activation::GeGlu,
+];
+
 /// Sub-layers of a model, at most: about 40 ops that compute something.
 const MAX_LAYERS: usize = 4;
 
@@ -240,18 +251,9 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
             window: one_of(rng, &[None, None, None, Some(1), Some(3), Some(7)]),
         })
     } else {
-        let activations = [
-            Activation::Gelu,
-            Activation::GeluErf,
-            Activation::Silu,
-            Activation::Relu,
-            Activation::Relu2,
-            Activation::SwiGlu,
-            Activation::GeGlu,
-        ];
         Layer::Ffn(Ffn {
             d_ff: 1 + rng.below(24),
-            activation: one_of(rng, &activations),
+            activation: one_of(rng, &ACTIVATIONS),
             bias: rng.one_in(4),
         })
     }

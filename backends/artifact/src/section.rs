@@ -100,6 +100,9 @@ impl<'de> Deserialize<'de> for ContentHash {
 /// What stands in front of the names of sections that are files of a tokenizer.
 pub const LANGUAGE: &str = "language/";
 
+/// Most bytes of such a file. The largest tokenizers have 40 MiB.
+pub const LANGUAGE_BYTES: u64 = 1 << 28;
+
 /// What the bytes of a section are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,6 +1,6 @@
 //! Files that anyone may have made, read into memory.
 
-use std::io::Read as _;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use skipc_artifact::regular;
@@ -13,12 +13,8 @@ use crate::error::Error;
 ///
 /// [`Error::Io`] or [`Error::TooLarge`].
 pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::Io { action: "read", path: path.into(), source };
-    let (file, _) = regular::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
-    let size = file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)? as u64;
-    if size > limit {
-        return Err(Error::TooLarge { path: path.into(), size, limit });
-    }
-    Ok(bytes)
+    regular::read(path, limit).map_err(|source| match source.kind() {
+        ErrorKind::FileTooLarge => Error::TooLarge { path: path.into(), size: limit + 1, limit },
+        _ => Error::Io { action: "read", path: path.into(), source },
+    })
 }

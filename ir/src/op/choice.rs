@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::token_set::{random_score, scored_rows};
+use super::token_set::{hash_expert, scored_rows};
 use super::{Args, TypeError};
 use crate::attr::F64;
 use crate::interp::functions::{self, Choice, NO_CHOICE};
@@ -142,7 +142,7 @@ pub(super) fn hash<N: Number>(
     experts: u32,
     (seed, block): (u64, u32),
 ) -> Result<Datum<N>, EvalError> {
-    let expert = |id: &i64| random_score(seed, block, 0, id.cast_unsigned()) % u64::from(experts);
+    let expert = |id: &i64| hash_expert(seed, block, id.cast_unsigned(), experts);
     let data = ids.ints()?.iter().flat_map(|id| [N::ONE, N::from_f64(expert(id) as f64)]).collect();
     Ok(Datum::Real { cols: 2, data })
 }

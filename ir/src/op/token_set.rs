@@ -331,6 +331,11 @@ fn keep_best<S: Ord>(
     mask
 }
 
+/// The expert, of so many, of a token id: what [`random_score`] draws for it, so that no router is needed.
+pub fn hash_expert(seed: u64, block: u32, id: u64, experts: u32) -> u64 {
+    random_score(seed, block, 0, id) % u64::from(experts)
+}
+
 /// The upper 32 bits of SplitMix64 (Steele et al. 2014) over the place of a token, or over its id in sequence 0: what
 /// routers that draw compare with density · 2³².
 pub fn random_score(seed: u64, block: u32, sequence: u64, id: u64) -> u64 {

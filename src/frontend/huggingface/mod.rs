@@ -25,6 +25,7 @@ use crate::frontend::weights::{self, Weights};
 use config::Config;
 use renamed::{Naming, Renamed};
 use skipc_artifact::regular;
+use skipc_artifact::section::LANGUAGE_BYTES;
 
 pub use routers::RouterTensor;
 
@@ -33,9 +34,6 @@ const WEIGHTS: &str = "model.safetensors";
 
 /// The index of several.
 const INDEX: &str = "model.safetensors.index.json";
-
-/// Most bytes of one of these. The largest tokenizers have 40 MiB.
-const TEXT_BYTES: u64 = 1 << 28;
 
 /// Files that stand between a model and people; a directory has those that its tokenizer needs.
 const TEXTS: [&str; 5] = [
@@ -152,7 +150,7 @@ impl Directory {
         }
         let read = |name: &'static str| {
             let path = self.folder.join(name);
-            let bytes = regular::read(&path, TEXT_BYTES).map_err(|error| {
+            let bytes = regular::read(&path, LANGUAGE_BYTES).map_err(|error| {
                 Diagnostic::new("weights::read", format!("cannot read {}: {error}", path.display()))
             })?;
             Ok((name, bytes))

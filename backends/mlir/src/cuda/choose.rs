@@ -48,16 +48,7 @@ pub(super) fn choose(kernel: &Kernel, choose: &Choose) -> Result<Generated, Erro
     }
     let code = Code::new(place::n_params(kernel)?);
     write_choice(&code, kernel, choose);
-    Ok(Generated {
-        code,
-        tiles: vec![RowTile { from: 0, rows: THREADS / 32, across: 1 }],
-        threads: THREADS,
-        shared_bytes: 0,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
-    })
+    Ok(Generated::new(code, vec![RowTile { from: 0, rows: THREADS / 32, across: 1 }], THREADS))
 }
 
 /// A choice that a lane has.
@@ -202,15 +193,9 @@ pub(super) fn partition(kernel: &Kernel, partition: &Partition) -> Result<Genera
     let code = Code::new(place::n_params(kernel)?);
     write_partition(&code, kernel, partition);
     Ok(Generated {
-        code,
-        tiles: Vec::new(),
-        threads: BLOCK,
         // Two rows of counts, one for each warp.
         shared_bytes: 2 * (BLOCK / 32) * 4,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
+        ..Generated::new(code, Vec::new(), BLOCK)
     })
 }
 

@@ -31,15 +31,9 @@ pub(super) fn generate(kernel: &Kernel, compact: &Compact) -> Result<Generated, 
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, compact);
     Ok(Generated {
-        code,
-        tiles: Vec::new(),
-        threads: THREADS,
         // Two rows of counts, one for each warp.
         shared_bytes: 2 * (THREADS / 32) * 4,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
+        ..Generated::new(code, Vec::new(), THREADS)
     })
 }
 

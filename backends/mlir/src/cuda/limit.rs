@@ -37,16 +37,7 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
     }
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, limit, out);
-    Ok(Generated {
-        code,
-        tiles: vec![RowTile { from: 0, rows: THREADS, across: 1 }],
-        threads: THREADS,
-        shared_bytes: 0,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
-    })
+    Ok(Generated::new(code, vec![RowTile { from: 0, rows: THREADS, across: 1 }], THREADS))
 }
 
 fn write(code: &Code, kernel: &Kernel, limit: &Limit, out: View) {

@@ -43,6 +43,22 @@ struct Generated {
     persistent: bool,
 }
 
+impl Generated {
+    /// Code with one form, which needs neither dynamic shared memory nor a feature.
+    fn new(code: Code, tiles: Vec<RowTile>, threads: u32) -> Generated {
+        Generated {
+            code,
+            tiles,
+            threads,
+            shared_bytes: 0,
+            min_blocks: 1,
+            features: Vec::new(),
+            form: String::new(),
+            persistent: false,
+        }
+    }
+}
+
 /// PTX for kernels, and what it was made from.
 #[derive(Debug, Clone)]
 pub struct Lowered {

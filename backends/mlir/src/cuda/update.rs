@@ -35,16 +35,7 @@ pub(super) fn one_block(
 ) -> Result<Generated, Error> {
     let code = Code::new(place::n_params(kernel)?);
     body(&code, place::extent(&code, &kernel.extent));
-    Ok(Generated {
-        code,
-        tiles: Vec::new(),
-        threads: THREADS,
-        shared_bytes: 0,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
-    })
+    Ok(Generated::new(code, Vec::new(), THREADS))
 }
 
 /// A thread for each column.

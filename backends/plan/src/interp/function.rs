@@ -240,7 +240,7 @@ fn make_constant<N: Element>(
             (0..*positions).map(lift).collect()
         }
         ConstantSource::HashChoice { experts, seed, block, n_ids } => {
-            let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
+            let expert = |id: u32| skipc_ir::hash_expert(*seed, *block, id.into(), *experts);
             (0..*n_ids).flat_map(|id| [N::ONE, N::from_f64(expert(id) as f64)]).collect()
         }
         ConstantSource::Beginning { positions } => {

@@ -77,7 +77,7 @@ fn bytes(constant: &PlanConstant, graph: &Graph) -> Vec<u8> {
             (0..len).map(|position| if position < *first as usize { f32::INFINITY } else { 0.0 }).collect()
         }
         ConstantSource::HashChoice { experts, seed, block, n_ids } => {
-            let expert = |id: u32| skipc_ir::random_score(*seed, *block, 0, id.into()) % u64::from(*experts);
+            let expert = |id: u32| skipc_ir::hash_expert(*seed, *block, id.into(), *experts);
             (0..*n_ids).flat_map(|id| [1.0, expert(id) as f32]).collect()
         }
         ConstantSource::Beginning { .. } => {

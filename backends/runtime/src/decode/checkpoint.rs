@@ -7,8 +7,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
+use skipc_artifact::section::LANGUAGE_BYTES;
 
-use super::files::{Files, LIMIT};
+use super::files::Files;
 use super::python_json::tojson;
 use super::tokenizer::Tokenizer;
 use crate::error::Error;
@@ -136,7 +137,7 @@ impl ChatTemplate {
     pub(super) fn find(files: &Files, named: Option<&Path>) -> Result<Option<Self>, Error> {
         let config = object(files, CONFIG)?;
         let own = match named {
-            Some(path) => Some(read_limited(path, LIMIT)?),
+            Some(path) => Some(read_limited(path, LANGUAGE_BYTES)?),
             None if files.has(TEMPLATE) => Some(files.read(TEMPLATE)?),
             None => None,
         };

@@ -3,16 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use skipc_artifact::reader::{Index, Sections};
+#[cfg(feature = "tokenizers")]
+use skipc_artifact::section::LANGUAGE_BYTES;
 use skipc_artifact::section::{LANGUAGE, SectionKind};
 
 use crate::error::Error;
 #[cfg(feature = "tokenizers")]
 use crate::file::read_limited;
 use crate::model::Model;
-
-/// Most bytes of such a file. The largest tokenizers have 40 MiB.
-#[cfg(feature = "tokenizers")]
-pub(super) const LIMIT: u64 = 1 << 28;
 
 /// Files by name.
 pub(super) enum Files {
@@ -58,7 +56,7 @@ impl Files {
     #[cfg(feature = "tokenizers")]
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
         match self {
-            Self::Folder(folder) => read_limited(&folder.join(name), LIMIT),
+            Self::Folder(folder) => read_limited(&folder.join(name), LANGUAGE_BYTES),
             Self::Artefact(_, sections) => {
                 Ok(sections.read(&section(name), SectionKind::Language)?.into_owned())
             }

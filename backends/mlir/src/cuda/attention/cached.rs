@@ -104,14 +104,8 @@ pub(in super::super) fn generate(kernel: &Kernel, attention: &CachedAttention) -
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, attention, shape);
     Ok(Generated {
-        code,
-        tiles: vec![RowTile { from: 0, rows: 1, across: heads / shape.heads }],
-        threads: THREADS,
         shared_bytes: WARPS * shape.left_by_warp() * 4,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
+        ..Generated::new(code, vec![RowTile { from: 0, rows: 1, across: heads / shape.heads }], THREADS)
     })
 }
 

@@ -51,14 +51,9 @@ pub(super) fn generate(kernel: &Kernel, attention: &Attention) -> Result<Generat
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, attention, tile);
     Ok(Generated {
-        code,
-        tiles: vec![RowTile { from: 0, rows, across: attention.heads }],
-        threads: THREADS,
         shared_bytes: 2 * tile.bytes() + exponential_bytes(tile) + ranges::shared_bytes(rows),
-        min_blocks: 1,
         features: vec![Feature::CpAsync],
-        form: String::new(),
-        persistent: false,
+        ..Generated::new(code, vec![RowTile { from: 0, rows, across: attention.heads }], THREADS)
     })
 }
 

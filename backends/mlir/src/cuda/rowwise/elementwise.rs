@@ -219,14 +219,5 @@ pub(super) fn over_groups(
             .collect();
         body(&code, &groups);
     });
-    Ok(Generated {
-        code,
-        tiles: vec![RowTile { from: 0, rows: tile_rows, across: 1 }],
-        threads: THREADS,
-        shared_bytes: 0,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
-    })
+    Ok(Generated::new(code, vec![RowTile { from: 0, rows: tile_rows, across: 1 }], THREADS))
 }

@@ -121,16 +121,7 @@ fn begin<'c>(code: &'c Code, kernel: &Kernel) -> Int<'c> {
 }
 
 fn finish(code: Code, across: u32) -> Generated {
-    Generated {
-        code,
-        tiles: vec![RowTile { from: 0, rows: THREADS / 32, across }],
-        threads: THREADS,
-        shared_bytes: 0,
-        min_blocks: 1,
-        features: Vec::new(),
-        form: String::new(),
-        persistent: false,
-    }
+    Generated::new(code, vec![RowTile { from: 0, rows: THREADS / 32, across }], THREADS)
 }
 
 /// The parameter of a slot as a dense view of at least `cols` columns.

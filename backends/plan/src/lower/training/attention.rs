@@ -44,6 +44,37 @@ fn plus(first: &Index, col: &Index) -> Index {
 }
 
 impl Heads {
+    /// Heads of queries for each of keys.
+    fn share(&self) -> u32 {
+        (self.heads / self.kv_heads.max(1)).max(1)
+    }
+
+    /// What is done for each head of keys, which `body` gets with its first column.
+    fn each_of_keys(&self, draft: &mut Draft, body: impl FnOnce(&Index, &Index, &mut Draft) -> Stmt) -> Stmt {
+        draft.each_below(Index::Is(self.kv_heads), |kv, draft| {
+            let (named, kv_at) = scaled(draft, kv, self.width);
+            vec![named, body(kv, &kv_at, draft)]
+        })
+    }
+
+    /// What is done for each head of queries that looks at a head of keys; `body` gets its first columns in queries and in
+    /// sums.
+    fn each_of_queries(
+        &self,
+        draft: &mut Draft,
+        kv: &Index,
+        body: impl FnOnce(&Index, &Index, &mut Draft) -> Vec<Stmt>,
+    ) -> Stmt {
+        draft.each_below(Index::Is(self.share()), |of_kv, draft| {
+            let head = Index::Times(Box::new(kv.clone()), self.share()) + of_kv.clone();
+            let (q_named, q_at) = scaled(draft, &head, self.width);
+            let (first_named, first) = scaled(draft, &head, 3);
+            let mut code = vec![q_named, first_named];
+            code.extend(body(&q_at, &first, draft));
+            code
+        })
+    }
+
     /// Of a query and a key: statements, and the variables that hold score and what its product's gradient is multiplied by.
     fn score(
         &self,
@@ -229,23 +260,15 @@ impl Ctx<'_> {
         let out = self.makes(&mut draft, value, Usage::Write)?;
         let query = Index::Row;
         let (mut code, range) = of_heads.seen(&mut draft, &of, &query);
-        let share = (of_heads.heads / of_heads.kv_heads.max(1)).max(1);
-        code.push(draft.each_below(Index::Is(of_heads.kv_heads), |kv, draft| {
-            let (kv_named, kv_at) = scaled(draft, kv, of_heads.width);
-            let inner = draft.each_below(Index::Is(share), |of_kv, draft| {
-                let head = Index::Times(Box::new(kv.clone()), share) + of_kv.clone();
-                let (q_named, q_at) = scaled(draft, &head, of_heads.width);
-                let (first_named, first) = scaled(draft, &head, 3);
-                let head = OfHead { query: &query, q_at: &q_at, kv_at: &kv_at };
-                let mut code = vec![q_named, first_named];
-                let (sums, values) = of_heads.sums(draft, &of, &head, &range);
-                code.extend(sums);
+        code.push(of_heads.each_of_keys(&mut draft, |kv, kv_at, draft| {
+            of_heads.each_of_queries(draft, kv, |q_at, first, draft| {
+                let head = OfHead { query: &query, q_at, kv_at };
+                let (mut code, values) = of_heads.sums(draft, &of, &head, &range);
                 for (idx, value) in (0..).zip(values) {
                     code.push(store(out, &query, first.clone() + Index::Is(idx), value));
                 }
                 code
-            });
-            vec![kv_named, inner]
+            })
         }));
         let name = format!("attention_sums_{}x{}x{}", heads.0, heads.1, of_heads.width);
         self.finish_draft(group, name, draft, code);
@@ -268,26 +291,19 @@ impl Ctx<'_> {
         let query = Index::Row;
         let (mut code, range) = of_heads.seen(&mut draft, &of, &query);
         code.push(draft.each(out.cols, |col, _| vec![store(out, &query, col.clone(), number(0.0))]));
-        let share = (of_heads.heads / of_heads.kv_heads.max(1)).max(1);
-        code.push(draft.each_below(Index::Is(of_heads.kv_heads), |kv, draft| {
-            let (kv_named, kv_at) = scaled(draft, kv, of_heads.width);
-            let inner = draft.each_below(Index::Is(share), |of_kv, draft| {
-                let head = Index::Times(Box::new(kv.clone()), share) + of_kv.clone();
-                let (q_named, q_at) = scaled(draft, &head, of_heads.width);
-                let (first_named, first) = scaled(draft, &head, 3);
-                let keys = draft.each_from(range.clone(), |key, draft| {
-                    let head = OfHead { query: &query, q_at: &q_at, kv_at: &kv_at };
-                    let (mut code, _, change) = of_heads.weighed(draft, (&of, sums), (&head, &first), key);
+        code.push(of_heads.each_of_keys(&mut draft, |kv, kv_at, draft| {
+            of_heads.each_of_queries(draft, kv, |q_at, first, draft| {
+                vec![draft.each_from(range.clone(), |key, draft| {
+                    let head = OfHead { query: &query, q_at, kv_at };
+                    let (mut code, _, change) = of_heads.weighed(draft, (&of, sums), (&head, first), key);
                     code.push(draft.each(of_heads.width, |col, _| {
-                        let at = plus(&q_at, col);
-                        let more = change.clone() * of.k.at(key, plus(&kv_at, col));
+                        let at = plus(q_at, col);
+                        let more = change.clone() * of.k.at(key, plus(kv_at, col));
                         vec![store(out, &query, at.clone(), out.at(&query, at) + more)]
                     }));
                     code
-                });
-                vec![q_named, first_named, keys]
-            });
-            vec![kv_named, inner]
+                })]
+            })
         }));
         let name = format!("query_gradient_{}x{}x{}", heads.0, heads.1, of_heads.width);
         self.finish_draft(group, name, draft, code);
@@ -310,21 +326,14 @@ impl Ctx<'_> {
         let (key, kv_cols) = (Index::Row, of.k.cols);
         let (mut code, range) = of_heads.seeing(&mut draft, &of, &key);
         code.push(draft.each(out.cols, |col, _| vec![store(out, &key, col.clone(), number(0.0))]));
-        let share = (of_heads.heads / of_heads.kv_heads.max(1)).max(1);
-        code.push(draft.each_below(Index::Is(of_heads.kv_heads), |kv, draft| {
-            let (kv_named, kv_at) = scaled(draft, kv, of_heads.width);
-            let queries = draft.each_from(range.clone(), |query, draft| {
-                vec![draft.each_below(Index::Is(share), |of_kv, draft| {
-                    let head = Index::Times(Box::new(kv.clone()), share) + of_kv.clone();
-                    let (q_named, q_at) = scaled(draft, &head, of_heads.width);
-                    let (first_named, first) = scaled(draft, &head, 3);
-                    let mut code = vec![q_named, first_named];
-                    let head = OfHead { query, q_at: &q_at, kv_at: &kv_at };
-                    let (weighed, weight, change) =
-                        of_heads.weighed(draft, (&of, sums), (&head, &first), &key);
-                    code.extend(weighed);
+        code.push(of_heads.each_of_keys(&mut draft, |kv, kv_at, draft| {
+            draft.each_from(range.clone(), |query, draft| {
+                vec![of_heads.each_of_queries(draft, kv, |q_at, first, draft| {
+                    let head = OfHead { query, q_at, kv_at };
+                    let (mut code, weight, change) =
+                        of_heads.weighed(draft, (&of, sums), (&head, first), &key);
                     code.push(draft.each(of_heads.width, |col, _| {
-                        let (at, at_q) = (plus(&kv_at, col), plus(&q_at, col));
+                        let (at, at_q) = (plus(kv_at, col), plus(q_at, col));
                         let of_value = at.clone() + Index::Is(kv_cols);
                         let of_key = change.clone() * of.q.at(query, at_q.clone());
                         let more = weight.clone() * of.dy.at(query, at_q);
@@ -335,8 +344,7 @@ impl Ctx<'_> {
                     }));
                     code
                 })]
-            });
-            vec![kv_named, queries]
+            })
         }));
         let name = format!("key_value_gradient_{}x{}x{}", heads.0, heads.1, of_heads.width);
         self.finish_draft(group, name, draft, code);
