@@ -323,4 +323,5 @@ fn models_are_what_their_names_say() {
     assert_eq!(skips("recursion-depth"), thirds.map(|density| (Router::Depth, density)));
     assert_eq!(skips("early-exit"), [0.75, 0.5, 0.25].map(|density| (Router::Sigmoid, density)));
     assert_eq!(skips("static-exit").len(), 4);
+    assert_eq!(skips("convolution").len(), 6);
 }

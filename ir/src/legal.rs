@@ -230,6 +230,7 @@ impl Ctx<'_> {
             op,
             Op::Choose { .. }
                 | Op::LimitChoices { .. }
+                | Op::LimitChoicesAfter { .. }
                 | Op::ShareChoices { .. }
                 | Op::RouterLogits {}
                 | Op::RmsNorm { .. }

@@ -271,6 +271,13 @@ ops! {
     /// sequence, or those of them that are in `present`, `state<mask[m]>`. Attributes are as for `attention`.
     CachedAttention = "cached_attention" (q, k, v, q_pos, q_seq, pages; present) {heads: u32, kv_heads: u32, scale: Option<F64>, cap: Option<F64>, window: Option<u32>} [];
 
+    /// A causal convolution with a filter for each column, of `x` `[m, d]` with `weight` `[d, taps]`: row `i` of the result is
+    /// `Σ_j weight[·, j] ⊙ x[p]`, where `p` is the row at position `q_pos[i] − (taps − 1) + j` of its sequence. A position without
+    /// a row counts as 0, so that the result of a row that sees none is 0. Positions count, whichever rows there are.
+    Conv = "conv" (x, weight, q_pos, q_seq, k_pos, k_seq) {} [];
+    /// `conv` over a cache, `state<real[m, d]>`, in which tokens lie as for `cached_attention`. Those that are not in `present` count
+    /// as 0.
+    CachedConv = "cached_conv" (x, weight, q_pos, q_seq, pages; present) {} [];
     /// The mean of the rows of each sequence, which all of its rows become: `[r, d] → [r, d]`. Rows of a sequence follow each
     /// other. Looks at the future.
     SequenceMean = "sequence_mean" (x, sequences) {} [];
@@ -306,6 +313,9 @@ ops! {
     /// than `slots` others are of the same expert. Those with the higher `ranks` `f32[r, k]` come first, then those of earlier
     /// rows. What finds no place becomes −1, no choice. A group is `group_size` consecutive positions of one sequence.
     LimitChoices = "limit_choices" (index, positions, sequences; ranks) {group_size: u32, slots: u32, experts: u32} [];
+    /// `limit_choices`, first come, first served, over the steps of a generation: `before`, `state<f32[m, k]>`, has the choices of the
+    /// tokens so far, each at its place in the cache, those of these rows among them. Tokens that are not in `present` have none.
+    LimitChoicesAfter = "limit_choices_after" (index, positions, sequences, before, pages; present) {group_size: u32, slots: u32, experts: u32} [];
     /// As `limit_choices` where every row has chosen every expert, or not at all: an expert keeps a share of `top_k / experts` of a
     /// group's tokens, rounded up, of which `all_positions` and `all_sequences` tell how many there are. Without `group_size` a
     /// sequence is a group.

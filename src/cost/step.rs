@@ -5,8 +5,8 @@ use skipc_ir::{Dim, elementwise};
 use skipc_passes::rewrite::cost::{Poly, Target, Work};
 use skipc_plan::Plan;
 use skipc_plan::kernel::{
-    Along, Attention, Body, CachedAttention, Gemm, Grouped, Kernel, Limit, NormKind, Rows, Rowwise, Update,
-    View,
+    Along, Attention, Body, CachedAttention, Conv, Gemm, Grouped, Kernel, Limit, NormKind, Rows, Rowwise,
+    Update, View,
 };
 use skipc_plan::pointwise::{Inst, Pointwise};
 use skipc_plan::traffic::{RowsOf, moved, rows_of};
@@ -53,6 +53,12 @@ impl StepCost {
             Body::Attention(attention) => priced.attention(attention),
             Body::CachedAttention(attention) => priced.cached_attention(attention),
             Body::Along(Along::Mean { cols, .. }) => priced.each(Work::Move, 2.0 * f64::from(*cols)),
+            Body::Along(Along::Conv(Conv { cols, taps, .. })) => {
+                let macs = f64::from(*cols) * f64::from(*taps);
+                priced.cost.macs = priced.cost.rows.scale(macs);
+                priced.each(Work::Move, macs);
+                priced.each(Work::Function(elementwise::Cost::Arithmetic), macs);
+            }
             Body::Rowwise(rowwise) => priced.rowwise(rowwise),
             Body::Partition(_) | Body::Compact(_) | Body::Pending(_) => priced.each(Work::Route, 1.0),
             Body::Update(Update::StoreRows { cols, .. } | Update::AddRows { cols, .. }) => {

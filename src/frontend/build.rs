@@ -133,6 +133,22 @@ pub trait Build {
         input: LayerInput<Self::Value>,
     ) -> Result<Self::Value, Self::Error>;
 
+    /// The choices of the rows of a layer in a cache, where the graph goes on with sequences: the cache with those of these rows, the
+    /// pages of each sequence, and which tokens have choices, if not all have. `set` are the tokens of the rows, if not all.
+    fn choices_so_far(
+        &mut self,
+        index: Self::Value,
+        set: Option<Self::Value>,
+    ) -> Result<Option<Vec<Self::Value>>, Self::Error>;
+
+    /// The causal convolution, by filters `[D, taps]`, of `x`, which are rows of what `input` sees: for each of its rows the sum
+    /// over its last positions.
+    fn convolve(
+        &mut self,
+        operands: [Self::Value; 2],
+        input: LayerInput<Self::Value>,
+    ) -> Result<Self::Value, Self::Error>;
+
     /// `x · Wᵀ` with `W` `[out, in]`, the parameter `name.weight`.
     fn project(
         &mut self,

@@ -4,6 +4,7 @@
 //! tensors come from ([`weights`]), and how a model is trained ([`training`]). A [`source`] is either of the two that a model can be read from.
 
 pub mod build;
+pub mod function;
 pub mod huggingface;
 pub mod language;
 pub mod layer;

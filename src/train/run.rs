@@ -142,12 +142,20 @@ fn without_rule(model: &Model) -> Option<&'static str> {
     if !model.stacks.is_empty() {
         return Some("`skip` on a stack");
     }
-    let has_experts = |layer: &SubLayer| matches!(layer.layer, Layer::Experts(_));
+    let of_layer = |layer: &SubLayer| match layer.layer {
+        Layer::Experts(_) => Some("`kind = \"experts\"`"),
+        Layer::Conv(_) => Some("`kind = \"conv\"`"),
+        Layer::Attention(_) | Layer::Ffn(_) | Layer::Linear(_) => None,
+    };
     for part in model.blocks.iter().flat_map(Block::parts) {
         match part {
             node::Part::Layer(Layers::Otherwise(_), ..) => return Some("`otherwise`"),
-            node::Part::Layer(_, _, layer) if has_experts(layer) => return Some("`kind = \"experts\"`"),
-            node::Part::Layer(..) | node::Part::Route(..) => {}
+            node::Part::Layer(_, _, layer) => {
+                if let Some(what) = of_layer(layer) {
+                    return Some(what);
+                }
+            }
+            node::Part::Route(..) => {}
         }
     }
     model.skips().find_map(|skip| {

@@ -190,6 +190,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Choose { .. }
         | Op::HashChoice { .. }
         | Op::LimitChoices { .. }
+        | Op::LimitChoicesAfter { .. }
         | Op::ShareChoices { .. }
         | Op::Partition { .. }
         | Op::WeightRows { .. }
@@ -206,6 +207,8 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Rope { .. }
         | Op::Attention { .. }
         | Op::CachedAttention { .. }
+        | Op::Conv {}
+        | Op::CachedConv {}
         | Op::SequenceMean {}
         | Op::Unary(_)
         | Op::Binary(_)

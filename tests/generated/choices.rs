@@ -1,12 +1,13 @@
 //! What choices may say beside a router and its density: deciders of several steps, forced tokens, other branches, scales.
 
+use skipc::frontend::function::ElementFunction;
 use skipc::frontend::language::words::Word as _;
 use skipc::frontend::layer::{Activation, Attention, AttentionBias, Ffn, Layer, Linear, Mask, QkNorm};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Node, Norms, Route, SubLayer};
 use skipc::frontend::spec::skip::{BranchScale, Branches, Carry, Scope, Skip};
 use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
-use skipc::frontend::spec::steps::{Pool, Step, StepFunction, Steps};
+use skipc::frontend::spec::steps::{Pool, Step, Steps};
 use skipc::frontend::stream::NormKind;
 use skipc_testkit::random::Rng;
 
@@ -126,13 +127,13 @@ fn pooled(rng: &mut Rng) -> Steps {
 
 fn steps(rng: &mut Rng) -> Steps {
     let functions = [
-        StepFunction::None,
-        StepFunction::Relu,
-        StepFunction::Relu2,
-        StepFunction::Gelu,
-        StepFunction::GeluErf,
-        StepFunction::Silu,
-        StepFunction::Tanh,
+        ElementFunction::None,
+        ElementFunction::Relu,
+        ElementFunction::Relu2,
+        ElementFunction::Gelu,
+        ElementFunction::GeluErf,
+        ElementFunction::Silu,
+        ElementFunction::Tanh,
     ];
     let steps: Vec<Step> = (0..1 + rng.below(3))
         .map(|_| match rng.below(4) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc::frontend::language::words::Word;
-use skipc::frontend::layer::{Attention, Ffn, Layer, Linear, Rotation};
+use skipc::frontend::layer::{Attention, Conv, Ffn, Layer, Linear, Rotation};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
@@ -297,6 +297,7 @@ fn layer_options(layer: &Layer) -> Vec<String> {
         }
         Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
         Layer::Experts(experts) => experts::options(&experts),
+        Layer::Conv(Conv { kernel, .. }) => vec![format!("kernel = {kernel}")],
         Layer::Ffn(Ffn { activation, bias, .. }) => {
             vec![format!("activation = {}", activation.word()), format!("bias = {bias} (ffn)")]
         }

@@ -106,6 +106,8 @@ RANDOM = {
     "recursion-shared": {"tokens": 35},
     "recursion-random": RAGGED,
     "early-exit": {"tokens": 41},
+    "conv": {"tokens": 43},
+    "conv-active": {"tokens": 33, "dtype": "f32"},
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 

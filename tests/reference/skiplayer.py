@@ -57,7 +57,7 @@ class Skip:
 
 @dataclass
 class Layer:
-    kind: str                       # attention | ffn | experts | linear
+    kind: str                       # attention | ffn | experts | conv | linear
     norms: str = ""                 # pre | post | both; empty: the model's
     bias: bool | str = False        # attention: none | qkv | all
     heads: int = 0
@@ -72,7 +72,8 @@ class Layer:
     mask: str = ""                  # causal | full: later positions are in sight, too; empty: the model's
     window: int = 0                 # positions in sight (on each side of the own), the own included; 0: all
     d_ff: int = 0
-    activation: str = "gelu"        # gelu | gelu_erf | silu | relu | relu2 | swiglu | geglu
+    activation: str = ""            # ffn, experts: gelu (if nothing is said) | gelu_erf | silu | relu | relu2 | swiglu | geglu; conv: a step's, or none
+    kernel: int = 0                 # conv: positions in a token's window, the last its own
     experts: int = 0
     top_k: int = 1
     score: str = "softmax"          # softmax | sigmoid
@@ -154,6 +155,7 @@ def load_spec(path: str | Path) -> Spec:
         s = skip(d.pop("skip", None))
         out = Layer(**d, skip=s)
         out.norms = out.norms or model.get("norms", "pre")
+        out.activation = out.activation or ("none" if out.kind == "conv" else "gelu")
         if out.kind == "attention":
             out.bias = out.bias or "none"
             out.mask = out.mask or model.get("mask", "causal")
@@ -427,7 +429,36 @@ class Linear(SubLayer):
         return self.proj(h)
 
 
-KINDS = {"attention": Attention, "ffn": Ffn, "experts": Experts, "linear": Linear}
+class Taps(nn.Module):
+    """The filters of a convolution, one for each channel; the last of its taps is for the token itself."""
+
+    def __init__(self, d: int, kernel: int, bias: bool):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(d, kernel))
+        if bias:
+            self.bias = nn.Parameter(torch.zeros(d))
+
+
+class Conv(SubLayer):
+    """A causal convolution over positions: what lies before the sequence counts as 0, and so does a token outside of `visible`."""
+
+    def __init__(self, spec: Spec, cfg: Layer, shared: bool = False):
+        super().__init__(spec, cfg, shared)
+        self.conv = Taps(spec.d_model, cfg.kernel, bool(cfg.bias))
+
+    def core(self, h, pos, visible=None):
+        """h [B, T, D], visible [B, T] bool or None -> [B, T, D]."""
+        k, t = self.cfg.kernel, h.shape[1]
+        h = h if visible is None else torch.where(visible[..., None], h, torch.zeros_like(h))
+        h = F.pad(h, (0, 0, k - 1, 0))
+        y = torch.zeros_like(h[:, k - 1:])
+        for tap in range(k):
+            y = y + h[:, tap:tap + t] * self.conv.weight[:, tap]
+        y = y + self.conv.bias if self.cfg.bias else y
+        return FUNCTIONS[self.cfg.activation](y)
+
+
+KINDS = {"attention": Attention, "ffn": Ffn, "experts": Experts, "conv": Conv, "linear": Linear}
 
 
 # ---------------------------------------------------------------- router
@@ -645,8 +676,8 @@ class SkipBlock(nn.Module):
         for layer, cfg in zip(layers, configs):
             seen = x if parallel else h
             before = seen
-            if cfg.kind == "attention":
-                # a skipped token offers keys and values of the residual stream as it stands
+            if cfg.kind in ("attention", "conv"):
+                # a skipped token offers keys, values and inputs of convolutions of the residual stream as it stands
                 h = h + layer(seen, pos, gate > 0 if skip and skip.kv == "active" else None, norm=norm)
             else:
                 h = h + layer(seen, norm=norm)

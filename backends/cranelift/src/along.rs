@@ -1,4 +1,5 @@
-//! Work along sequences. A mean is one task: sequence by sequence, a vector of columns after the other.
+//! Work along sequences. A mean is one task: sequence by sequence, a vector of columns after the other. Convolutions are row by
+//! row.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::F32;
@@ -6,13 +7,16 @@ use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_plan::kernel::{Along, Slot, View};
 
 use crate::attention::end_of_sequence;
+use crate::conv;
 use crate::emit::Emitter;
 use crate::error::Fault;
 
-/// Emits the whole kernel.
-pub(crate) fn emit(e: &mut Emitter<'_>, along: &Along, n_rows: Value) -> Result<(), Fault> {
+/// Emits the work on these rows: of a mean all of them.
+pub(crate) fn emit(e: &mut Emitter<'_>, along: &Along, rows: (Value, Value)) -> Result<(), Fault> {
     match *along {
+        Along::Conv(ref conv) => e.for_each(rows.0, rows.1, 1, |e, row| conv::emit_row(e, conv, row)),
         Along::Mean { cols, x, sequences, out } => {
+            let n_rows = rows.1;
             let zero = e.int(0);
             e.repeat_while(
                 &[zero],

@@ -7,7 +7,7 @@ use cranelift_codegen::isa::{CallConv, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use skipc_artifact::program::{Launch, RowTile};
 use skipc_plan::buckets::{self, Bucketing};
-use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
+use skipc_plan::kernel::{Along, Body, Grouped, Kernel, Rowwise};
 
 use crate::emit::Emitter;
 use crate::error::Fault;
@@ -83,7 +83,12 @@ pub(crate) fn launch(kernel: &Kernel, tiles: &[RowTile]) -> Result<Launch, Fault
         Body::Rowwise(_) => (ROWWISE_TILE, 0),
         Body::Loops(_) => (loops::tile_rows(kernel), 0),
         Body::Products(of) => (products::TILE_ROWS, products::scratch_bytes(of)),
-        Body::Partition(_) | Body::Along(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
+        Body::Along(Along::Conv(_)) => (ROWWISE_TILE, 0),
+        Body::Along(Along::Mean { .. })
+        | Body::Partition(_)
+        | Body::Compact(_)
+        | Body::Pending(_)
+        | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: None, scratch_bytes, tiles: tiles.to_vec() })
 }
@@ -159,8 +164,11 @@ fn body(e: &mut Emitter<'_>, row_tiles: &[RowTile]) -> Result<(), Fault> {
             e.for_each(begin, end, 1, |e, row| attention::cached::emit_row(e, attention, row))
         }
         Body::Along(along) => {
-            let n_rows = e.extent(kernel.extent)?;
-            along::emit(e, along, n_rows)
+            let rows = match along {
+                Along::Conv(_) => rows(e, ROWWISE_TILE)?,
+                Along::Mean { .. } => (e.int(0), e.extent(kernel.extent)?),
+            };
+            along::emit(e, along, rows)
         }
         Body::Rowwise(rowwise) => {
             let (begin, end) = rows(e, ROWWISE_TILE)?;

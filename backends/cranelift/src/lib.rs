@@ -31,6 +31,7 @@ mod along;
 mod attention;
 mod choose;
 mod compact;
+mod conv;
 mod emit;
 mod error;
 mod function;

@@ -4,8 +4,10 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 
-use skipc_plan::kernel::{KeepChoices, Limit, NO_CHOICE, View};
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{KeepChoices, Limit, NO_CHOICE, Slot, View};
 
+use crate::attention::cached::Pages;
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
 use crate::memory::Row;
@@ -15,16 +17,14 @@ pub(crate) fn emit(e: &mut Emitter<'_>, limit: &Limit, row: Value) -> Result<(),
     if limit.group_size == Some(0) {
         return Err(Fault::Malformed("a group of no rows".to_owned()));
     }
+    if let KeepChoices::Left { before, pages, present, .. } = limit.keep {
+        let earlier = Earlier::of(e, limit, (before, pages, present), row)?;
+        return kept(e, limit, row, |e, (_, choice, _)| earlier.of_expert(e, limit, choice));
+    }
     let own = group(e, limit, (limit.positions, limit.sequences), row)?;
-    let slots = slots(e, limit, own)?;
     let range = range(e, limit, row)?;
-    let index = e.row(limit.index, row)?;
-    let ranks = limit.ranks.map(|ranks| e.row(ranks, row)).transpose()?;
-    let out = e.dense_row(limit.out, row)?;
-    let (zero, k) = (e.int(0), e.int(i64::from(limit.k)));
-    e.for_each(zero, k, 1, |e, place| {
-        let choice = e.load(index, place, Lanes::One);
-        let rank = ranks.map(|ranks| e.load(ranks, place, Lanes::One));
+    kept(e, limit, row, |e, (place, choice, rank)| {
+        let zero = e.int(0);
         let before = e.fold(range.0, range.1, 1, &[zero], |e, other, before| {
             let is_same = same_group(e, limit, other, own)?;
             let is_before = beats(e, limit, (other, row), (place, choice, rank))?;
@@ -32,8 +32,30 @@ pub(crate) fn emit(e: &mut Emitter<'_>, limit: &Limit, row: Value) -> Result<(),
             let counts = e.ins().uextend(I64, counts);
             Ok(vec![e.ins().iadd(before[0], counts)])
         })?;
-        let mut is_kept = e.ins().icmp(IntCC::UnsignedLessThan, before[0], slots);
-        if let KeepChoices::Slots { experts, .. } = limit.keep {
+        Ok(before[0])
+    })
+}
+
+/// Keeps the choices of a row before which fewer are than there are slots; `count` says how many, for the choice at a place,
+/// with what it ranks by.
+fn kept(
+    e: &mut Emitter<'_>,
+    limit: &Limit,
+    row: Value,
+    count: impl Fn(&mut Emitter<'_>, (Value, Value, Option<Value>)) -> Result<Value, Fault>,
+) -> Result<(), Fault> {
+    let own = group(e, limit, (limit.positions, limit.sequences), row)?;
+    let slots = slots(e, limit, own)?;
+    let index = e.row(limit.index, row)?;
+    let ranks = limit.ranks.map(|ranks| e.row(ranks, row)).transpose()?;
+    let out = e.dense_row(limit.out, row)?;
+    let (zero, k) = (e.int(0), e.int(i64::from(limit.k)));
+    e.for_each(zero, k, 1, |e, place| {
+        let choice = e.load(index, place, Lanes::One);
+        let rank = ranks.map(|ranks| e.load(ranks, place, Lanes::One));
+        let before = count(e, (place, choice, rank))?;
+        let mut is_kept = e.ins().icmp(IntCC::UnsignedLessThan, before, slots);
+        if let KeepChoices::Slots { experts, .. } | KeepChoices::Left { experts, .. } = limit.keep {
             let experts = e.real(experts as f32, Lanes::One);
             let is_unlimited = e.ins().fcmp(FloatCC::GreaterThanOrEqual, choice, experts);
             is_kept = e.ins().bor(is_kept, is_unlimited);
@@ -43,6 +65,60 @@ pub(crate) fn emit(e: &mut Emitter<'_>, limit: &Limit, row: Value) -> Result<(),
         e.store(out, place, kept, Lanes::One);
         Ok(())
     })
+}
+
+/// The tokens of a row's group before it, in a cache.
+struct Earlier {
+    cache: Slot,
+    pages: Pages,
+    present: Option<Value>,
+    /// Their positions.
+    from: Value,
+    to: Value,
+}
+
+impl Earlier {
+    fn of(
+        e: &mut Emitter<'_>,
+        limit: &Limit,
+        (cache, pages, present): (Slot, Slot, Option<Slot>),
+        row: Value,
+    ) -> Result<Earlier, Fault> {
+        let (sequence, to) = (e.load_index(limit.sequences, row)?, e.load_index(limit.positions, row)?);
+        let size = e.int(i64::from(limit.group_size.unwrap_or(1)));
+        let within = e.ins().urem(to, size);
+        let from = e.ins().isub(to, within);
+        let pages = Pages::of(e, pages, sequence)?;
+        let present = present.map(|present| e.pointer(present, DType::U8)).transpose()?;
+        Ok(Earlier { cache, pages, present, from, to })
+    }
+
+    /// How many of them have a choice.
+    fn of_expert(&self, e: &mut Emitter<'_>, limit: &Limit, choice: Value) -> Result<Value, Fault> {
+        let (zero, k) = (e.int(0), e.int(i64::from(limit.k)));
+        let found = e.fold(self.from, self.to, 1, &[zero], |e, position, count| {
+            let key = self.pages.key(e, position);
+            let choices = e.dense_row(self.cache, key)?;
+            let has = e.fold(zero, k, 1, &[zero], |e, place, has| {
+                let other = e.load(choices, place, Lanes::One);
+                let is_same = e.ins().fcmp(FloatCC::Equal, other, choice);
+                let is_same = e.ins().uextend(I64, is_same);
+                Ok(vec![e.ins().bor(has[0], is_same)])
+            })?;
+            let counts = match self.present {
+                None => has[0],
+                Some(present) => {
+                    let flag = e.element(present, key, 1);
+                    let flag = e.load_flag(flag, DType::U8);
+                    let is_there = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+                    let is_there = e.ins().uextend(I64, is_there);
+                    e.ins().band(has[0], is_there)
+                }
+            };
+            Ok(vec![e.ins().iadd(count[0], counts)])
+        })?;
+        Ok(found[0])
+    }
 }
 
 /// Sequence and group of a row.
@@ -74,7 +150,9 @@ fn same_group(e: &mut Emitter<'_>, limit: &Limit, row: Value, own: (Value, Value
 /// How many choices an expert keeps of a group.
 fn slots(e: &mut Emitter<'_>, limit: &Limit, own: (Value, Value)) -> Result<Value, Fault> {
     let (top_k, extent, places) = match limit.keep {
-        KeepChoices::Slots { slots, .. } => return Ok(e.int(i64::from(slots))),
+        KeepChoices::Slots { slots, .. } | KeepChoices::Left { slots, .. } => {
+            return Ok(e.int(i64::from(slots)));
+        }
         KeepChoices::Share { top_k, extent, positions, sequences } => (top_k, extent, (positions, sequences)),
     };
     let (zero, n_tokens) = (e.int(0), e.extent(extent)?);

@@ -1,5 +1,9 @@
 //! Structured kernels.
 
+mod along;
+
+pub use along::{Along, Conv, Inputs};
+
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
@@ -374,24 +378,6 @@ pub enum NormKind {
     },
 }
 
-/// Work along sequences, in which a row of the result depends on several rows of its sequence. Rows are ordered by (sequence,
-/// position).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Along {
-    /// The mean of the rows of each sequence, for every row of it; sums are f32. One task.
-    Mean {
-        /// Columns.
-        cols: u32,
-        /// The rows, `[extent, cols]`.
-        x: View,
-        /// Sequence of each row: `u32`, one column.
-        sequences: View,
-        /// Result, `[extent, cols]`; dense.
-        out: Slot,
-    },
-}
-
 /// Work in which a row of the result depends on one row of each operand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -537,6 +523,20 @@ pub enum KeepChoices {
         slots: u32,
         /// Which have a limit.
         experts: u32,
+    },
+    /// This many, less those of earlier tokens of the group, whose choices are found in a cache: those of earlier steps, and of this
+    /// one, which are stored there before. Choices have no ranks.
+    Left {
+        /// How many if none are taken.
+        slots: u32,
+        /// Which have a limit.
+        experts: u32,
+        /// `f32`, `k` columns and a row for each of the cache: the choices of each token.
+        before: Slot,
+        /// `u32`, a row for each sequence: the pages of the cache in which its tokens lie.
+        pages: Slot,
+        /// `u8`, one column and a row for each of the cache: not 0 where a token has choices; without it all have.
+        present: Option<Slot>,
     },
     /// [`functions::share_of`] the tokens of the group. The choice at place `p` of a row is `p`, or none.
     Share {
@@ -789,7 +789,7 @@ impl Kernel {
                 let some = if present.is_some() { "_of_some" } else { "" };
                 format!("cached_attention_{heads}x{kv_heads}x{width}{some}")
             }
-            Body::Along(Along::Mean { cols, .. }) => format!("sequence_mean_{cols}"),
+            Body::Along(along) => along.describe(),
             Body::Rowwise(Rowwise::Map { cols, .. }) => format!("map_{cols}"),
             Body::Rowwise(Rowwise::Norm { kind, cols, groups, .. }) => {
                 let word = match kind {

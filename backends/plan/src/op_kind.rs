@@ -121,6 +121,8 @@ pub(crate) enum Single {
     HashChoice { experts: u32, seed: u64, block: u32, n_ids: u32 },
     /// Which choices find one of so many places.
     LimitChoices { group_size: u32, slots: u32, experts: u32 },
+    /// The same, behind the choices of earlier steps.
+    LimitChoicesAfter { group_size: u32, slots: u32, experts: u32 },
     /// Which rows an expert keeps as its share of a group.
     ShareChoices { top_k: u32, group_size: Option<u32> },
     /// What a norm scales rows by.
@@ -129,6 +131,10 @@ pub(crate) enum Single {
     Attention { heads: u32, kv_heads: u32, scoring: Scoring },
     /// Attention over a cache.
     CachedAttention { heads: u32, kv_heads: u32, scoring: Scoring },
+    /// A causal convolution.
+    Conv,
+    /// The same over a cache.
+    CachedConv,
     /// The mean over each sequence.
     SequenceMean,
     /// An op of training, in loops.
@@ -213,6 +219,9 @@ impl OpKind {
             Op::LimitChoices { group_size, slots, experts } => {
                 OpKind::Single(Single::LimitChoices { group_size, slots, experts })
             }
+            Op::LimitChoicesAfter { group_size, slots, experts } => {
+                OpKind::Single(Single::LimitChoicesAfter { group_size, slots, experts })
+            }
             Op::ShareChoices { top_k, group_size } => {
                 OpKind::Single(Single::ShareChoices { top_k, group_size })
             }
@@ -241,6 +250,8 @@ impl OpKind {
                 let scoring = Scoring { scale, cap, window, ahead: None };
                 OpKind::Single(Single::CachedAttention { heads, kv_heads, scoring })
             }
+            Op::Conv {} => OpKind::Single(Single::Conv),
+            Op::CachedConv {} => OpKind::Single(Single::CachedConv),
             Op::SequenceMean {} => OpKind::Single(Single::SequenceMean),
             Op::Route { at_least, .. } => OpKind::Route(Route::AtLeast { threshold: at_least }),
             Op::RouteRandom { seed, block, limit, .. } => OpKind::Route(Route::Random { seed, block, limit }),

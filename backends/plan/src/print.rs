@@ -7,9 +7,9 @@ use skipc_artifact::interface::{Binding, Bound};
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Access, Along, Attention, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
-    KeepChoices, Kernel, Limit, NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows, Rowwise,
-    Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
+    Access, Along, Attention, Body, CachedAttention, Candidates, Choice, Compact, Conv, Gemm, Grouped,
+    Inputs, Keep, KeepChoices, Kernel, Limit, NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows,
+    Rowwise, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
 };
 use skipc_ir::{Ranking, Scoring};
 
@@ -339,6 +339,13 @@ fn limit_choices(f: &mut Formatter<'_>, kernel: &Kernel, limit: &Limit) -> fmt::
     write!(f, "  {} = {k} choices {} ", InKernel(kernel, out), view(index))?;
     match keep {
         KeepChoices::Slots { slots, experts } => write!(f, "in {slots} slots of each of {experts}")?,
+        KeepChoices::Left { slots, experts, before, pages, present } => {
+            let (before, pages) = (InKernel(kernel, before), InKernel(kernel, pages));
+            write!(f, "in {slots} slots of each of {experts} with those of {before} in pages {pages}")?;
+            if let Some(present) = present {
+                write!(f, " where {}", InKernel(kernel, present))?;
+            }
+        }
         KeepChoices::Share { top_k, extent, positions, sequences } => {
             write!(f, "as a share of {top_k} of {k} of {} tokens", InKernel(kernel, extent))?;
             write!(f, " at {}, {}", view(positions), view(sequences))?;
@@ -442,7 +449,29 @@ impl Display for InKernel<'_, Along> {
                 let (x, sequences) = (InKernel(kernel, x), InKernel(kernel, sequences));
                 writeln!(f, "  {} = mean of {x} over each sequence {sequences}", InKernel(kernel, out))
             }
+            Along::Conv(conv) => write!(f, "{}", InKernel(kernel, conv)),
         }
+    }
+}
+
+impl Display for InKernel<'_, Conv> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let InKernel(kernel, Conv { taps, filters, positions, sequences, inputs, out, .. }) = self;
+        let (view, slot) = (|view| InKernel(kernel, view), |slot| InKernel(kernel, slot));
+        write!(f, "  {} = {taps} taps of {} on ", slot(out), slot(filters))?;
+        match inputs {
+            Inputs::Rows { extent, x, positions, sequences } => {
+                write!(f, "{}, {} rows", view(x), InKernel(kernel, extent))?;
+                write!(f, " at {}, {}", view(positions), view(sequences))?;
+            }
+            Inputs::Cached { cache, pages, present } => {
+                write!(f, "{} in pages {}", slot(cache), slot(pages))?;
+                if let Some(present) = present {
+                    write!(f, " where {}", slot(present))?;
+                }
+            }
+        }
+        writeln!(f, ", for {}, {}", view(positions), view(sequences))
     }
 }
 

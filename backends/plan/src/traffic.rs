@@ -19,9 +19,9 @@ use std::collections::BTreeMap;
 use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
-    Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Gemm, Keep, KeepChoices,
-    Kernel, Limit, NormKind, Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select, Slot, Sum,
-    Update, View, WeightLayout,
+    Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Conv, Gemm, Inputs, Keep,
+    KeepChoices, Kernel, Limit, NormKind, Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select,
+    Slot, Sum, Update, View, WeightLayout,
 };
 use crate::loops::{Loops, Operand, Over, Products, Usage};
 use crate::plan::Plan;
@@ -193,6 +193,7 @@ struct Use {
 fn other_extent(body: &Body) -> Option<Extent> {
     match body {
         Body::Attention(attention) => Some(attention.kv_extent),
+        Body::Along(Along::Conv(Conv { inputs: Inputs::Rows { extent, .. }, .. })) => Some(*extent),
         Body::Rowwise(Rowwise::Limit(Limit { keep: KeepChoices::Share { extent, .. }, .. })) => Some(*extent),
         _ => None,
     }
@@ -523,6 +524,12 @@ impl Found<'_> {
         let Limit { k, index, ranks, positions, sequences, keep, out, .. } = *limit;
         std::iter::once(index).chain(ranks).for_each(|view| self.read(view, k));
         [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+        if let KeepChoices::Left { before, pages, present, .. } = keep {
+            // How many tokens of a group came before is not known here: one is counted for each row.
+            self.push(dense(before), k, Touched::Placed, false);
+            let columns = std::iter::once(pages).chain(present);
+            columns.for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+        }
         if let KeepChoices::Share { extent, positions, sequences, .. } = keep {
             if let Extent::Counted { count, .. } = extent {
                 self.whole(Slot(count), 1);
@@ -571,7 +578,31 @@ impl Found<'_> {
                 self.read(sequences, 1);
                 self.write(dense(out), cols);
             }
+            Along::Conv(ref conv) => self.conv(conv),
         }
+    }
+
+    /// Each input once: those that other rows look at are at hand by then.
+    fn conv(&mut self, conv: &Conv) {
+        let Conv { cols, filters, positions, sequences, inputs, out, .. } = *conv;
+        self.whole(filters, cols);
+        [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
+        match inputs {
+            Inputs::Rows { extent, x, positions, sequences } => {
+                if let Extent::Counted { count, .. } = extent {
+                    self.whole(Slot(count), 1);
+                }
+                self.keys(x, cols);
+                [positions, sequences].into_iter().for_each(|view| self.keys(view, 1));
+            }
+            // How many of the inputs are of earlier steps is not known here: as many are counted as the step has rows.
+            Inputs::Cached { cache, pages, present } => {
+                self.push(dense(cache), cols, Touched::Placed, false);
+                let columns = std::iter::once(pages).chain(present);
+                columns.for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+            }
+        }
+        self.write(dense(out), cols);
     }
 
     fn update(&mut self, update: &Update) {

@@ -176,6 +176,17 @@ pub fn column_means<N: Number>(rows: &[N], cols: usize) -> Vec<N> {
     (0..cols).map(|col| mean::<N>(rows.len() / cols, column(col).map(|x| x.widen()))).collect()
 }
 
+/// A row of a causal convolution: the sum over these inputs, each with its tap, of the input times the tap's factor of each column.
+pub fn convolved<N: Number>(
+    cols: usize,
+    factor: impl Fn(usize, usize) -> N,
+    inputs: &[(usize, &[N])],
+) -> Vec<N> {
+    let of_column =
+        |col: usize| sum(inputs.iter().map(|(tap, row)| factor(*tap, col).widen().mul(row[col].widen())));
+    (0..cols).map(|col| N::narrow(of_column(col))).collect()
+}
+
 fn mean<N: Number>(n: usize, values: impl Iterator<Item = N::Wide>) -> N {
     N::narrow(sum(values).div(N::Wide::from_f64(n as f64)))
 }

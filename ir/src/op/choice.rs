@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use super::token_set::{hash_expert, scored_rows};
-use super::{Args, TypeError};
+use super::{Args, TypeError, state};
 use crate::attr::F64;
 use crate::interp::functions::{self, Choice, NO_CHOICE};
 use crate::interp::{Datum, Env, EvalError, Number};
@@ -64,6 +64,28 @@ fn of_choices(args: Args<'_>, idx: usize) -> Result<(), TypeError> {
 }
 
 pub(super) fn infer_limit(args: Args<'_>, group_size: u32, experts: u32) -> Result<Type, TypeError> {
+    infer_places(args, group_size, experts)?;
+    if args.len() > 3 {
+        of_choices(args, 3)?;
+    }
+    Ok(args.ty(0).clone())
+}
+
+pub(super) fn infer_limit_after(args: Args<'_>, group_size: u32, experts: u32) -> Result<Type, TypeError> {
+    infer_places(args, group_size, experts)?;
+    let (_, k) = numbers(args, 0)?;
+    if args.ty(3).as_state() != Some((Elem::F32, &[Dim::Cached, Dim::Fixed(k)])) {
+        return Err(args.wrong(3, format!("a cache of choices, state<f32[m, {k}]>")));
+    }
+    state::infer_pages(args, 4)?;
+    if args.len() > 5 && args.ty(5).as_state() != Some((Elem::Mask, &[Dim::Cached])) {
+        return Err(args.wrong(5, "a cache of decisions, state<mask[m]>"));
+    }
+    Ok(args.ty(0).clone())
+}
+
+/// Choices, operand 0, with the place of each row.
+fn infer_places(args: Args<'_>, group_size: u32, experts: u32) -> Result<(), TypeError> {
     if group_size == 0 {
         return Err(args.bad_attr("group_size", "should be at least 1"));
     }
@@ -72,11 +94,7 @@ pub(super) fn infer_limit(args: Args<'_>, group_size: u32, experts: u32) -> Resu
     }
     let (rows, _) = numbers(args, 0)?;
     args.ints(1, rows)?;
-    args.ints(2, rows)?;
-    if args.len() > 3 {
-        of_choices(args, 3)?;
-    }
-    Ok(args.ty(0).clone())
+    args.ints(2, rows)
 }
 
 pub(super) fn infer_share(args: Args<'_>, top_k: u32, group_size: Option<u32>) -> Result<Type, TypeError> {
@@ -165,6 +183,40 @@ pub(super) fn limit<N: Number>(
 ) -> Result<Datum<N>, EvalError> {
     let groups = groups(operands[1], operands[2], Some(group_size))?;
     keep(operands[0], operands.get(3).copied(), &groups, experts as usize, |_| slots as usize)
+}
+
+/// As [`limit`], with the earlier choices of a group looked up where they lie in a cache.
+pub(super) fn limit_after<N: Number>(
+    operands: &[&Datum<N>],
+    n_tokens: usize,
+    group_size: u32,
+    (slots, experts): (u32, u32),
+) -> Result<Datum<N>, EvalError> {
+    let ((cols, index), (_, before)) = (operands[0].real()?, operands[3].real()?);
+    let (positions, sequences) = (operands[1].ints()?, operands[2].ints()?);
+    let present = operands.get(5).map(|present| present.mask()).transpose()?;
+    let pages = state::Pages::new(operands[4], n_tokens, operands[3].n_rows())?;
+    let mut data = index.to_vec();
+    for (row, choices) in data.chunks_exact_mut(cols).enumerate() {
+        let own = positions[row];
+        let mut taken: BTreeMap<usize, usize> = BTreeMap::new();
+        for position in own - own.rem_euclid(i64::from(group_size))..own {
+            let place = pages.key(row, sequences[row], position)?;
+            let earlier = before[place * cols..][..cols].iter();
+            let is_there = present.is_none_or(|present| present[place]);
+            for expert in earlier.filter_map(|choice| functions::segment(*choice, (0, experts))) {
+                *taken.entry(expert).or_default() += usize::from(is_there);
+            }
+        }
+        for choice in choices {
+            let expert = functions::segment(*choice, (0, experts));
+            let before = |expert: usize| taken.get(&expert).copied().unwrap_or(0);
+            if expert.is_some_and(|expert| before(expert) >= slots as usize) {
+                *choice = N::from_f64(NO_CHOICE);
+            }
+        }
+    }
+    Ok(Datum::Real { cols, data })
 }
 
 pub(super) fn share<N: Number>(

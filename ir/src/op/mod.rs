@@ -3,6 +3,7 @@
 pub(crate) mod attention;
 mod choice;
 mod constant;
+mod conv;
 pub(crate) mod leaf;
 mod linear;
 mod norm;
@@ -122,6 +123,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
             let scoring = Scoring { scale: *scale, cap: *cap, window: *window, ahead: None };
             attention::infer_cached(args, (*heads, *kv_heads), scoring)
         }
+        Op::Conv {} => conv::infer(args),
+        Op::CachedConv {} => conv::infer_cached(args),
         Op::SequenceMean {} => sequence::infer_mean(args),
         Op::Unary(function) => pointwise::infer_unary(*function, args),
         Op::Binary(_) => pointwise::infer_binary(args),
@@ -134,6 +137,9 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, (*k, *ranks), *scale),
         Op::HashChoice { experts, n_ids, .. } => choice::infer_hash(args, *experts, *n_ids),
         Op::LimitChoices { group_size, experts, .. } => choice::infer_limit(args, *group_size, *experts),
+        Op::LimitChoicesAfter { group_size, experts, .. } => {
+            choice::infer_limit_after(args, *group_size, *experts)
+        }
         Op::ShareChoices { top_k, group_size } => choice::infer_share(args, *top_k, *group_size),
         Op::Partition { set, first, parts } => choice::infer_partition(args, *set, (*first, *parts)),
         Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
@@ -163,6 +169,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
 ///
 /// # Errors
 /// If the environment has no value for a leaf, or an id or position is out of range.
+#[expect(clippy::too_many_lines, reason = "an arm for each op, and nothing else")]
 pub(crate) fn eval<N: Number>(
     op: &Op,
     operands: &[&Datum<N>],
@@ -198,6 +205,8 @@ pub(crate) fn eval<N: Number>(
             let scoring = Scoring { scale: *scale, cap: *cap, window: *window, ahead: None };
             attention::cached_attention(operands, n_tokens, heads, scoring)
         }
+        Op::Conv {} => conv::conv(operands),
+        Op::CachedConv {} => conv::cached(operands, env.batch.len()),
         Op::SequenceMean {} => sequence::mean(operands[0], operands[1].ints()?),
         Op::Unary(function) => pointwise::unary(*function, operands[0]),
         Op::Binary(function) => pointwise::binary(*function, operands[0], operands[1]),
@@ -213,6 +222,9 @@ pub(crate) fn eval<N: Number>(
         Op::HashChoice { experts, seed, block, .. } => choice::hash(operands[0], *experts, (*seed, *block)),
         Op::LimitChoices { group_size, slots, experts } => {
             choice::limit(operands, *group_size, (*slots, *experts))
+        }
+        Op::LimitChoicesAfter { group_size, slots, experts } => {
+            choice::limit_after(operands, env.batch.len(), *group_size, (*slots, *experts))
         }
         Op::ShareChoices { top_k, group_size } => choice::share(operands, *top_k, *group_size),
         Op::Partition { set, first, parts } => choice::partition(operands[0], env, *set, (*first, *parts)),

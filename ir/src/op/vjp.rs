@@ -104,11 +104,14 @@ pub(crate) fn vjp(
         | Op::Choose { .. }
         | Op::HashChoice { .. }
         | Op::LimitChoices { .. }
+        | Op::LimitChoicesAfter { .. }
         | Op::ShareChoices { .. }
         | Op::Partition { .. }
         | Op::WeightStack { .. }
         | Op::GroupedMatmul {}
         | Op::CachedAttention { .. }
+        | Op::Conv {}
+        | Op::CachedConv {}
         | Op::SequenceMean {}
         | Op::ClassToken {}
         | Op::InvRms { .. } => Err(Fault::NoDerivative),

@@ -98,6 +98,8 @@ impl Widths {
             | Op::Attention { .. }
             | Op::CachedAttention { .. }
             | Op::ClassToken {}
+            | Op::Conv {}
+            | Op::CachedConv {}
             | Op::SequenceMean {}
             | Op::Unary(_)
             | Op::Binary(_)
@@ -111,6 +113,7 @@ impl Widths {
             | Op::Choose { .. }
             | Op::HashChoice { .. }
             | Op::LimitChoices { .. }
+            | Op::LimitChoicesAfter { .. }
             | Op::ShareChoices { .. }
             | Op::Partition { .. }
             | Op::Route { .. }
@@ -136,7 +139,11 @@ impl Widths {
 fn is_choice(op: &Op) -> bool {
     matches!(
         op,
-        Op::Choose { .. } | Op::HashChoice { .. } | Op::LimitChoices { .. } | Op::ShareChoices { .. }
+        Op::Choose { .. }
+            | Op::HashChoice { .. }
+            | Op::LimitChoices { .. }
+            | Op::LimitChoicesAfter { .. }
+            | Op::ShareChoices { .. }
     )
 }
 
@@ -192,6 +199,10 @@ impl Ties {
             if let Op::Attention { heads, .. } = op {
                 let group = self.tie(&[ty.cols(), cols(0), cols(1), cols(2)]);
                 self.divide(group, ty.cols() / heads);
+            }
+            // Inputs that a row of a convolution takes.
+            if let Op::Conv {} | Op::CachedConv {} = op {
+                self.keep(cols(1));
             }
             // A score for each choice, and columns for each that is taken.
             if is_choice(op) {

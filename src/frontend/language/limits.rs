@@ -14,6 +14,9 @@ pub const WIDTH: usize = 1 << 20;
 /// Positions of a sequence. They must be exact in f32, in which rotations are computed.
 pub const POSITIONS: usize = 1 << 24;
 
+/// Inputs that a row of a convolution takes. Published ones take 3 to 5, long filters of other kinds a few hundred.
+pub const TAPS: usize = 4096;
+
 /// Bytes of the name of a model or block.
 pub const NAME_BYTES: usize = 128;
 

@@ -425,11 +425,20 @@ impl Experts {
                 b.add(share, &[index, ranks, positions, sequences, all_positions, all_sequences])?
             }
             _ => {
-                let slots = u32::try_from(self.slots()).unwrap_or(u32::MAX);
-                let limit = Op::LimitChoices { group_size, slots, experts: self.experts as u32 };
-                let operands: Vec<B::Value> =
-                    [index, positions, sequences].into_iter().chain(ranks).collect();
-                b.add(limit, &operands)?
+                let (slots, experts) = (u32::try_from(self.slots()).unwrap_or(u32::MAX), self.experts as u32);
+                let places = [index, positions, sequences];
+                // What looks ahead is refused before: of ranks those of a first choice alone are left, which are equal.
+                match b.choices_so_far(index, input.rows.set)? {
+                    Some(so_far) => {
+                        let limit = Op::LimitChoicesAfter { group_size, slots, experts };
+                        b.add(limit, &[&places[..], &so_far].concat())?
+                    }
+                    None => {
+                        let limit = Op::LimitChoices { group_size, slots, experts };
+                        let operands: Vec<B::Value> = places.into_iter().chain(ranks).collect();
+                        b.add(limit, &operands)?
+                    }
+                }
             }
         };
         Ok(Chosen { weights: chosen, index, first_index: 0 })

@@ -1,11 +1,13 @@
 //! The kinds of layers: a file each, with its keys in a spec, the checks, the parameters and the graph.
 
 mod attention;
+mod conv;
 mod experts;
 mod ffn;
 mod linear;
 
 pub use attention::{Attention, AttentionBias, Mask, QkNorm, Rotation};
+pub use conv::Conv;
 pub use experts::{Choosing, Experts, ExpertsFirst, Score};
 pub use ffn::{Activation, Ffn};
 pub use linear::Linear;
@@ -153,6 +155,7 @@ layer_kinds! {
     Attention = "attention",
     Ffn = "ffn",
     Experts = "experts",
+    Conv = "conv",
     Linear = "linear",
 }
 

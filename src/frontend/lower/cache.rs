@@ -255,6 +255,37 @@ impl Ctx<'_> {
         self.add(op, &operands)
     }
 
+    /// The choices of experts of all tokens so far, in a cache named for the place where the layer runs, with its pages and which
+    /// tokens have choices. Nothing of a graph that runs whole sequences.
+    pub(super) fn cached_choices(
+        &mut self,
+        index: Value,
+        set: Option<Value>,
+    ) -> Result<Option<Vec<Value>>, LowerError> {
+        let Some(pages) = self.pages() else { return Ok(None) };
+        let name = format!("{}.choices", self.origin);
+        let [_, choices] = self.stored(&name, index, set)?;
+        let present = set.map(|set| self.present(set)).transpose()?.flatten();
+        Ok(Some([choices, pages].into_iter().chain(present).collect()))
+    }
+
+    /// The convolution of the inputs of all tokens so far, those of this step, `x`, included. Caches are named for the place where
+    /// the layer runs, as those of keys are.
+    pub(super) fn convolve_cached(
+        &mut self,
+        [x, weight]: [Value; 2],
+        LayerInput { rows, seen, .. }: LayerInput<Value>,
+    ) -> Result<Value, LowerError> {
+        let name = format!("{}.inputs", self.origin);
+        let [_, x] = self.stored(&name, x, seen.set)?;
+        let present = seen.set.map(|set| self.present(set)).transpose()?.flatten();
+        let Some(pages) = self.pages() else { return Ok(x) };
+        let sequences = rows.sequences.unwrap_or(self.all.sequences);
+        let mut operands = vec![x, weight, rows.positions, sequences, pages];
+        operands.extend(present);
+        self.add(Op::CachedConv {}, &operands)
+    }
+
     /// The caches of keys and values of the layer `name` with these, which are of a set or of all tokens. Caches are named for
     /// the place where the layer runs: a layer that runs again, with the same weights, has others. Those that an earlier
     /// repetition keeps for all are these themselves.

@@ -90,7 +90,7 @@ impl Function {
         let needs = |function: &Function| match function {
             Function::Score => true,
             Function::Generate => model.can_generate() && !model.is_causal() && !model.keeps_prompts(),
-            Function::Step => model.can_generate() && !model.has_limited_experts(),
+            Function::Step => model.can_generate(),
         };
         Function::ALL.into_iter().filter(needs).collect()
     }
@@ -112,12 +112,6 @@ pub enum LowerError {
         origin: String,
         /// What looks ahead.
         what: &'static str,
-    },
-    /// Places of experts are taken by tokens of earlier steps, too, which a step does not know.
-    #[error("{origin}: experts with places for some tokens cannot go on with sequences")]
-    NoSteps {
-        /// Where in the model.
-        origin: String,
     },
     /// A decision inside of what another one decides about.
     #[error("{origin}: a decision inside of another one's rows has no graph")]
@@ -388,6 +382,19 @@ impl Build for Ctx<'_> {
                 self.add(op, &[q, k, v, rows.positions, q_seq, seen.positions, k_seq])
             }
         }
+    }
+
+    fn choices_so_far(&mut self, index: Value, set: Option<Value>) -> Result<Option<Vec<Value>>, LowerError> {
+        self.cached_choices(index, set)
+    }
+
+    fn convolve(&mut self, [x, weight]: [Value; 2], input: LayerInput<Value>) -> Result<Value, LowerError> {
+        if self.cache.is_some() {
+            return self.convolve_cached([x, weight], input);
+        }
+        let LayerInput { rows, seen, .. } = input;
+        let [q_seq, k_seq] = [rows, seen].map(|rows| rows.sequences.unwrap_or(self.all.sequences));
+        self.add(Op::Conv {}, &[x, weight, rows.positions, q_seq, seen.positions, k_seq])
     }
 
     fn all_places(&self) -> [Value; 2] {

@@ -2,9 +2,8 @@
 
 use skipc_ir::{Binary, Op, Value};
 
-use super::{Ctx, Function, LowerError, Tokens};
+use super::{Ctx, LowerError, Tokens};
 use crate::frontend::build::{Build, LayerInput, TokenRows};
-use crate::frontend::layer::Layer;
 use crate::frontend::spec::node::{Block, Layers, Node, SubLayer, Unit};
 use crate::frontend::spec::skip::Kv;
 use crate::frontend::spec::stack::Place;
@@ -168,16 +167,8 @@ impl Ctx<'_> {
     }
 
     /// What generation cannot have.
-    fn refuse_layer(&self, name: &str, SubLayer { layer, .. }: &SubLayer) -> Result<(), LowerError> {
-        if let Some((_, what)) = layer.looks_ahead() {
-            self.refuse_to_look_ahead(name, what)?;
-        }
-        match layer {
-            Layer::Experts(experts) if experts.is_limited() && self.function == Function::Step => {
-                Err(LowerError::NoSteps { origin: name.to_owned() })
-            }
-            _ => Ok(()),
-        }
+    fn refuse_layer(&self, name: &str, layer: &SubLayer) -> Result<(), LowerError> {
+        layer.layer.looks_ahead().map_or(Ok(()), |(_, what)| self.refuse_to_look_ahead(name, what))
     }
 
     /// The rows at which those of the branch look.

@@ -61,12 +61,6 @@ impl Model {
         self.stream.head == Head::Pooled || self.layers().any(sees_later)
     }
 
-    /// Whether experts have places for some of the tokens of a group: how many are taken depends on earlier tokens, of which
-    /// a step that goes on with sequences knows nothing.
-    pub fn has_limited_experts(&self) -> bool {
-        self.layers().any(|layer| matches!(layer, Layer::Experts(experts) if experts.is_limited()))
-    }
-
     /// All layers, those of other branches among them.
     pub fn layers(&self) -> impl Iterator<Item = &Layer> {
         self.blocks.iter().flat_map(Block::parts).filter_map(|part| match part {

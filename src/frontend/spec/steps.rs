@@ -1,8 +1,8 @@
 //! The steps of a decider: what stands between what a router reads and its last weight. All are over f32.
 
 use serde::Serialize;
-use skipc_ir::Unary;
 
+use crate::frontend::function::ElementFunction;
 use crate::frontend::language::ast::{Entry, Table, Value, ValueKind};
 use crate::frontend::language::limits;
 use crate::frontend::language::read::{Ctx, Fields};
@@ -36,7 +36,7 @@ pub enum Step {
     /// A function of each element.
     Activation {
         /// Which.
-        activation: StepFunction,
+        activation: ElementFunction,
     },
 }
 
@@ -47,45 +47,8 @@ pub enum Pool {
     Mean,
 }
 
-/// Functions of a decider's steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StepFunction {
-    /// The element itself.
-    None,
-    /// `max(x, 0)`.
-    Relu,
-    /// `max(x, 0)²`.
-    Relu2,
-    /// The tanh form.
-    Gelu,
-    /// With the error function.
-    GeluErf,
-    /// `x · σ(x)`.
-    Silu,
-    /// Hyperbolic tangent.
-    Tanh,
-}
-
 words! {
     Pool { Mean = "mean" }
-    StepFunction {
-        None = "none", Relu = "relu", Relu2 = "relu2", Gelu = "gelu", GeluErf = "gelu_erf", Silu = "silu", Tanh = "tanh",
-    }
-}
-
-impl StepFunction {
-    /// The function, if it is one.
-    pub fn unary(self) -> Option<Unary> {
-        match self {
-            StepFunction::None => None,
-            StepFunction::Relu => Some(Unary::Relu),
-            StepFunction::Relu2 => Some(Unary::Relu2),
-            StepFunction::Gelu => Some(Unary::Gelu),
-            StepFunction::GeluErf => Some(Unary::GeluErf),
-            StepFunction::Silu => Some(Unary::Silu),
-            StepFunction::Tanh => Some(Unary::Tanh),
-        }
-    }
 }
 
 /// Steps in order, at most [`MAX_STEPS`].

@@ -128,6 +128,14 @@ impl Build for Recorder<'_> {
         None
     }
 
+    fn choices_so_far(&mut self, (): (), _: Option<()>) -> Result<Option<Vec<()>>, Infallible> {
+        Ok(None)
+    }
+
+    fn convolve(&mut self, _: [(); 2], _: LayerInput<()>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn attend(&mut self, _: &str, _: Heads, _: [(); 3], _: LayerInput<()>) -> Result<(), Infallible> {
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! operands than the case says, and the suite has to notice. A fault that the interpreter itself refuses to run
 //! proves nothing about the suite and is not counted.
 
+mod convs;
 mod kernels;
 mod numbers;
 mod ranks;
@@ -35,7 +36,7 @@ struct Fault {
 fn planted_faults_are_noticed() {
     let cases = cases();
     let all = rows::FAULTS.iter().chain(&kernels::FAULTS).chain(&numbers::FAULTS).chain(&ranks::FAULTS);
-    let all = all.chain(&states::FAULTS);
+    let all = all.chain(&states::FAULTS).chain(&convs::FAULTS);
     let mut slipped = Vec::new();
     for fault in all {
         let verdicts: Vec<bool> = cases.iter().filter_map(|case| survives(case, fault.plant)).collect();

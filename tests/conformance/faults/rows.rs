@@ -2,8 +2,8 @@
 
 use skipc_artifact::program::Extent;
 use skipc_plan::kernel::{
-    Along, Attention, Body, CachedAttention, Grouped, Limit, Pending, RankOrder, Ranked, Rows, Rowwise,
-    Segment, Select, Update, View,
+    Along, Attention, Body, CachedAttention, Conv, Grouped, Inputs, Limit, Pending, RankOrder, Ranked, Rows,
+    Rowwise, Segment, Select, Update, View,
 };
 
 use super::{Fault, Victim, views};
@@ -60,6 +60,13 @@ fn all_views(victim: &mut Victim) -> Vec<&mut View> {
         ) => vec![x],
         Body::Partition(partition) => vec![&mut partition.index],
         Body::Along(Along::Mean { x, sequences, .. }) => vec![x, sequences],
+        Body::Along(Along::Conv(Conv { positions, sequences, inputs, .. })) => {
+            let mut all = vec![positions, sequences];
+            if let Inputs::Rows { x, positions, sequences, .. } = inputs {
+                all.extend([x, positions, sequences]);
+            }
+            all
+        }
         Body::Attention(attention) => {
             let Attention { q, k, v, q_pos, q_seq, k_pos, k_seq, .. } = attention;
             vec![q, k, v, q_pos, q_seq, k_pos, k_seq]

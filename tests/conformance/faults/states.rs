@@ -1,16 +1,19 @@
 //! Faults of what survives a step.
 
-use skipc_plan::kernel::{Body, CachedAttention, Compact, Keep, Pending, Ranked, Select, Slot, Update};
+use skipc_plan::kernel::{
+    Body, CachedAttention, Compact, Keep, KeepChoices, Pending, Ranked, Rowwise, Select, Slot, Update,
+};
 
 use super::{Fault, Victim};
 
-pub(super) const FAULTS: [Fault; 11] = [
+pub(super) const FAULTS: [Fault; 12] = [
     Fault { name: "rows stored where they stand", plant: stored_in_order, least: 27 },
     Fault { name: "keys read where they stand", plant: pages_in_order, least: 34 },
     Fault { name: "pages of the last sequence", plant: pages_of_the_last, least: 12 },
     Fault { name: "the last key is not seen", plant: last_key_unseen, least: 37 },
     Fault { name: "keys that are not there are seen", plant: absent_keys_seen, least: 7 },
     Fault { name: "what earlier steps wanted is ignored", plant: earlier_ignored, least: 10 },
+    Fault { name: "choices of earlier tokens are ignored", plant: earlier_choices_ignored, least: 1 },
     Fault { name: "state begun anew", plant: begun_anew, least: 18 },
     Fault { name: "what waits is never computed", plant: never_computed, least: 10 },
     Fault { name: "what waits is computed whoever executes", plant: always_computed, least: 5 },
@@ -71,6 +74,13 @@ fn earlier_ignored(victim: &mut Victim) -> bool {
     };
     let Keep::Left { slots, .. } = *keep else { return false };
     *keep = Keep::Slots(slots);
+    true
+}
+
+fn earlier_choices_ignored(victim: &mut Victim) -> bool {
+    let Body::Rowwise(Rowwise::Limit(limit)) = &mut victim.kernel.body else { return false };
+    let KeepChoices::Left { slots, experts, .. } = limit.keep else { return false };
+    limit.keep = KeepChoices::Slots { slots, experts };
     true
 }
 

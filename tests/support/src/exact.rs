@@ -46,7 +46,7 @@ pub fn is_exact(kernel: &Kernel, operands: &[Vec<u8>]) -> bool {
         Body::Rowwise(
             Rowwise::Norm { .. } | Rowwise::RowScale { .. } | Rowwise::Choose { .. } | Rowwise::Rope { .. },
         )
-        | Body::Along(Along::Mean { .. })
+        | Body::Along(Along::Mean { .. } | Along::Conv(_))
         | Body::Attention(_)
         | Body::CachedAttention(_)
         | Body::Loops(_)

@@ -247,8 +247,23 @@ impl Gen {
         self.node(op, &[q, k, v, q_pos, q_seq, k_pos, k_seq])
     }
 
-    /// The mean of each sequence's rows, for each of them; sometimes behind a class token.
+    /// A convolution over the rows of any matrix, for these or for those of another.
+    fn convolve(&mut self) -> Option<Value> {
+        let x = self.find(|ty| is_matrix(ty, |_| true) && !is_f32(ty))?;
+        let like = self.matrix()?;
+        let [rows, of] = [x, like].map(|x| self.graph.ty(x).rows());
+        let taps = self.rng.pick(&[1, 2, 3, 5])?;
+        let weight = self.weight(&[self.graph.ty(x).cols(), taps]);
+        let [q_pos, k_pos] = [of, rows].map(|rows| self.ints(Role::Positions, rows));
+        let [q_seq, k_seq] = [of, rows].map(|rows| self.ints(Role::Sequences, rows));
+        Some(self.node(Op::Conv {}, &[x, weight, q_pos, q_seq, k_pos, k_seq]))
+    }
+
+    /// The mean of each sequence's rows, for each of them; sometimes behind a class token. As often a convolution.
     fn mean(&mut self) -> Option<Value> {
+        if self.rng.one_in(2) {
+            return self.convolve();
+        }
         let mut x = self.matrix()?;
         if self.rng.one_in(2) {
             let class = self.weight(&[1, self.graph.ty(x).cols()]);
@@ -395,7 +410,7 @@ impl Gen {
         Some(limited)
     }
 
-    /// Attention over a cache of keys, which are values, too, and now hold these rows.
+    /// Attention over a cache of keys, which are values, too, and now hold these rows, or a convolution of them.
     fn look_back(&mut self) -> Option<Value> {
         let x = self.find(|ty| {
             is_matrix(ty, |_| true) && ty.as_tensor().is_some_and(|(elem, _)| elem == Elem::Real)
@@ -406,6 +421,11 @@ impl Gen {
             [Role::Positions, Role::Sequences, Role::Places].map(|role| self.ints(role, rows));
         let (pages, stored) = (self.pages(), self.node(Op::StoreRows {}, &[self.states[idx], x, places]));
         self.states[idx] = stored;
+        if self.rng.one_in(3) {
+            let taps = self.rng.pick(&[1, 2, 3, 5])?;
+            let weight = self.weight(&[cols, taps]);
+            return Some(self.node(Op::CachedConv {}, &[stored, weight, positions, sequences, pages]));
+        }
         let (scale, cap, window) = self.scoring();
         let op = Op::CachedAttention { heads: 1, kv_heads: 1, scale, cap, window };
         Some(self.node(op, &[x, stored, stored, positions, sequences, pages]))

@@ -172,22 +172,23 @@ fn keys_in_sight(e: &mut Emitter<'_>, attention: &Attention, row: Value) -> Resu
         }
         None => start,
     };
-    let first = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, earliest)?;
-    let end = first_key(e, attention, n_keys, IntCC::UnsignedLessThanOrEqual, last)?;
+    let places = (attention.k_pos, attention.k_seq);
+    let first = first_key(e, places, n_keys, IntCC::UnsignedLessThan, earliest)?;
+    let end = first_key(e, places, n_keys, IntCC::UnsignedLessThanOrEqual, last)?;
     Ok((first, end))
 }
 
 /// The first position that a query at this one sees.
-fn first_in_window(e: &mut Emitter<'_>, position: Value, window: u32) -> Value {
+pub(crate) fn first_in_window(e: &mut Emitter<'_>, position: Value, window: u32) -> Value {
     let (end, window) = (e.ins().iadd_imm_s(position, 1), e.int(i64::from(window)));
     let window = e.ins().umin(end, window);
     e.ins().isub(end, window)
 }
 
 /// The first key row whose (sequence, position) does not compare so with `place`; keys are in that order.
-fn first_key(
+pub(crate) fn first_key(
     e: &mut Emitter<'_>,
-    attention: &Attention,
+    (positions, sequences): (View, View),
     n_keys: Value,
     comparison: IntCC,
     place: Value,
@@ -200,9 +201,9 @@ fn first_key(
             let (first, count) = (range[0], range[1]);
             let half = e.ins().ushr_imm_u(count, 1);
             let middle = e.ins().iadd(first, half);
-            let sequence = e.load_index(attention.k_seq, middle)?;
+            let sequence = e.load_index(sequences, middle)?;
             let sequence = e.ins().ishl_imm_u(sequence, 32);
-            let position = e.load_index(attention.k_pos, middle)?;
+            let position = e.load_index(positions, middle)?;
             let key = e.ins().bor(sequence, position);
             let is_before = e.ins().icmp(comparison, key, place);
             let after = e.ins().iadd_imm_s(middle, 1);

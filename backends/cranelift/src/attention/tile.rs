@@ -78,7 +78,7 @@ pub(super) fn emit(
     let sequence = e.load_index(attention.q_seq, first_row)?;
     let start = e.ins().ishl_imm_u(sequence, 32);
     let n_keys = e.extent(attention.kv_extent)?;
-    let first_key = first_key(e, attention, n_keys, IntCC::UnsignedLessThan, start)?;
+    let first_key = first_key(e, (attention.k_pos, attention.k_seq), n_keys, IntCC::UnsignedLessThan, start)?;
     let (zero, kv_heads) = (e.int(0), e.int(i64::from(attention.kv_heads)));
     let seen = offset(e, scratch.seen);
     let span = e.fold(zero, m, 1, &[zero], |e, idx, span| {

@@ -1,20 +1,23 @@
-//! Work along sequences. A mean is one task: sequence by sequence, a vector of columns after the other.
+//! Work along sequences. A mean is one task: sequence by sequence, a vector of columns after the other. Convolutions are row by
+//! row.
 
 use skipc_plan::kernel::{Along, Slot, View};
 
 use super::attention::end_of_sequence;
 use super::code::{Int, Made};
+use super::conv;
 use super::frame::Frame;
 
-/// Emits the whole kernel.
-pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, along: &Along, n_rows: Int<'c>) -> Made<()> {
+/// Emits the work on these rows: of a mean all of them.
+pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, along: &Along, rows: (Int<'c>, Int<'c>)) -> Made<()> {
     match *along {
+        Along::Conv(ref of) => f.for_each(rows.0, rows.1, 1, |row| conv::emit_row(f, of, row)),
         Along::Mean { cols, x, sequences, out } => f
             .repeat_while(
                 &[f.int(0)],
-                |next| f.below(next[0], n_rows),
+                |next| f.below(next[0], rows.1),
                 |next| {
-                    let end = end_of_sequence(f, sequences, next[0], n_rows)?;
+                    let end = end_of_sequence(f, sequences, next[0], rows.1)?;
                     mean(f, cols, (x, out), (next[0], end))?;
                     Ok(vec![end])
                 },

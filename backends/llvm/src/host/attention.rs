@@ -157,7 +157,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
     ) -> Made<Tile<'t, 'a, 'c>> {
         let all_keys = f.extent(attention.kv_extent)?;
         let start = f.shl(f.load_index(attention.q_seq, rows.0)?, 32)?;
-        let first_key = first_key(f, attention, all_keys, IntPredicate::ULT, start)?;
+        let first_key = first_key(f, (attention.k_pos, attention.k_seq), all_keys, IntPredicate::ULT, start)?;
         let seen = f.scratch_at(scratch.seen)?;
         // Columns without a row see nothing.
         f.for_each(f.int(0), f.int(i64::from(PANEL)), 1, |idx| {
@@ -167,7 +167,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
             let position = f.load_index(attention.q_pos, f.add(rows.0, idx)?)?;
             let last = f.plus(position, i64::from(attention.scoring.ahead.unwrap_or(0)))?;
             let place = f.or(start, last)?;
-            let end = first_key_after(f, attention, all_keys, place)?;
+            let end = first_key_after(f, (attention.k_pos, attention.k_seq), all_keys, place)?;
             let count = f.sub(end, first_key)?;
             f.store_word(f.element(seen, idx, 4)?, count)?;
             Ok(vec![f.max(most[0], count)?])
@@ -186,7 +186,7 @@ impl<'t, 'a, 'c> Tile<'t, 'a, 'c> {
         let earliest = f.fold(f.int(0), rows.1, 1, &[self.n_keys], |idx, earliest| {
             let end = f.plus(f.load_index(attention.q_pos, f.add(rows.0, idx)?)?, 1)?;
             let place = f.or(start, f.less(end, window)?)?;
-            let first = first_key(f, attention, all_keys, IntPredicate::ULT, place)?;
+            let first = first_key(f, (attention.k_pos, attention.k_seq), all_keys, IntPredicate::ULT, place)?;
             let first = f.sub(first, self.first_key)?;
             f.store_word(f.element(from, idx, 4)?, first)?;
             Ok(vec![f.min(earliest[0], first)?])
@@ -430,19 +430,19 @@ fn panel_row<'c>(code: &Code<'c>, base: Ptr<'c>, row: Int<'c>) -> Made<Row<'c>> 
 }
 
 /// The first key that this place in the batch does not see.
-fn first_key_after<'c>(
+pub(crate) fn first_key_after<'c>(
     f: &Frame<'_, 'c>,
-    attention: &Attention,
+    places: (View, View),
     n_keys: Int<'c>,
     place: Int<'c>,
 ) -> Made<Int<'c>> {
-    first_key(f, attention, n_keys, IntPredicate::ULE, place)
+    first_key(f, places, n_keys, IntPredicate::ULE, place)
 }
 
 /// The first key row whose (sequence, position) does not compare so with `place`; keys are in that order.
-fn first_key<'c>(
+pub(crate) fn first_key<'c>(
     f: &Frame<'_, 'c>,
-    attention: &Attention,
+    (positions, sequences): (View, View),
     n_keys: Int<'c>,
     comparison: IntPredicate,
     place: Int<'c>,
@@ -454,8 +454,8 @@ fn first_key<'c>(
             let (first, count) = (range[0], range[1]);
             let half = f.shr(count, 1)?;
             let middle = f.add(first, half)?;
-            let sequence = f.shl(f.load_index(attention.k_seq, middle)?, 32)?;
-            let key = f.or(sequence, f.load_index(attention.k_pos, middle)?)?;
+            let sequence = f.shl(f.load_index(sequences, middle)?, 32)?;
+            let key = f.or(sequence, f.load_index(positions, middle)?)?;
             let is_before = f.is(comparison, key, place)?;
             let rest = f.plus(f.sub(count, half)?, -1)?;
             Ok(vec![f.select(is_before, f.plus(middle, 1)?, first)?, f.select(is_before, rest, half)?])

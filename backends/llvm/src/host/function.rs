@@ -8,7 +8,7 @@ use inkwell::context::Context;
 use inkwell::module::{Linkage, Module};
 use inkwell::values::FunctionValue;
 use skipc_artifact::program::{FewRows, Launch};
-use skipc_plan::kernel::{Body, Grouped, Kernel, Rowwise};
+use skipc_plan::kernel::{Along, Body, Grouped, Kernel, Rowwise};
 
 use super::code::{Code, Made};
 use super::frame::{Frame, Share};
@@ -43,7 +43,12 @@ pub(crate) fn launch(kernel: &Kernel, levels: &[Level]) -> Made<Launch> {
             let bytes = levels.iter().map(products::scratch_bytes).max();
             (products::TILE_ROWS, bytes.unwrap_or(0))
         }
-        Body::Partition(_) | Body::Along(_) | Body::Compact(_) | Body::Pending(_) | Body::Update(_) => (0, 0),
+        Body::Along(Along::Conv(_)) => (ROWWISE_TILE, 0),
+        Body::Along(Along::Mean { .. })
+        | Body::Partition(_)
+        | Body::Compact(_)
+        | Body::Pending(_)
+        | Body::Update(_) => (0, 0),
     };
     Ok(Launch::Host { tile_rows, few_rows: few_rows(kernel)?, scratch_bytes, tiles: Vec::new() })
 }
@@ -104,7 +109,10 @@ fn body(f: &Frame<'_, '_>) -> Made<()> {
         Body::Partition(partition) => choose::partition(f, partition, f.extent(f.kernel.extent)?),
         Body::Attention(attention) => attention::emit(f, attention, share(f, attention::TILE_ROWS)?),
         Body::CachedAttention(attention) => cached::emit(f, attention, share(f, cached::TILE_ROWS)?),
-        Body::Along(along) => along::emit(f, along, f.extent(f.kernel.extent)?),
+        Body::Along(along @ Along::Conv(_)) => along::emit(f, along, f.rows(ROWWISE_TILE)?),
+        Body::Along(along @ Along::Mean { .. }) => {
+            along::emit(f, along, (f.int(0), f.extent(f.kernel.extent)?))
+        }
         Body::Rowwise(rowwise) => {
             let (begin, end) = f.rows(ROWWISE_TILE)?;
             f.for_each(begin, end, 1, |row| rowwise::emit_row(f, rowwise, row))

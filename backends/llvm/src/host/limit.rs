@@ -3,9 +3,11 @@
 use inkwell::FloatPredicate::{OEQ, OGE, OGT};
 use inkwell::IntPredicate;
 
-use skipc_plan::kernel::{KeepChoices, Limit, NO_CHOICE, View};
+use skipc_artifact::target::DType;
+use skipc_plan::kernel::{KeepChoices, Limit, NO_CHOICE, Slot, View};
 
-use super::code::{Int, Lanes, Made};
+use super::cached::Pages;
+use super::code::{Int, Lanes, Made, Ptr};
 use super::fault::Fault;
 use super::frame::{Frame, Row};
 
@@ -17,26 +19,87 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, limit: &Limit, row: Int<'c>) -> Made<(
     if limit.group_size == Some(0) {
         return Err(Fault::Malformed("a group of no rows".to_owned()));
     }
+    if let KeepChoices::Left { before, pages, present, .. } = limit.keep {
+        let earlier = Earlier::of(f, limit, (before, pages, present), row)?;
+        return kept(f, limit, row, |_, choice, _| earlier.of_expert(f, limit, choice));
+    }
     let own = group(f, limit, (limit.positions, limit.sequences), row)?;
-    let (slots, range) = (slots(f, limit, own)?, range(f, limit, row)?);
-    let (index, out) = (f.row(limit.index, row)?, f.dense_row(limit.out, row)?);
-    let ranks = limit.ranks.map(|ranks| f.row(ranks, row)).transpose()?;
-    f.for_each(f.int(0), f.int(i64::from(limit.k)), 1, |place| {
-        let choice = f.load(index, place, 1)?;
-        let rank = ranks.map(|ranks| f.load(ranks, place, 1)).transpose()?;
+    let range = range(f, limit, row)?;
+    kept(f, limit, row, |place, choice, rank| {
         let before = f.fold(range.0, range.1, 1, &[f.int(0)], |other, before| {
             let of_other = group(f, limit, (limit.positions, limit.sequences), other)?;
             let is_before = beats(f, limit, (other, row), (place, choice, rank))?;
             let counts = f.and(is_same(f, of_other, own)?, is_before)?;
             Ok(vec![f.add(before[0], f.as_index(counts)?)?])
         })?;
-        let mut is_kept = f.is(IntPredicate::ULT, before[0], slots)?;
-        if let KeepChoices::Slots { experts, .. } = limit.keep {
+        Ok(before[0])
+    })
+}
+
+/// Keeps the choices of a row before which fewer are than there are slots; `count` says how many, for the choice at a place,
+/// with what it ranks by.
+fn kept<'c>(
+    f: &Frame<'_, 'c>,
+    limit: &Limit,
+    row: Int<'c>,
+    count: impl Fn(Int<'c>, Lanes<'c>, Option<Lanes<'c>>) -> Made<Int<'c>>,
+) -> Made<()> {
+    let own = group(f, limit, (limit.positions, limit.sequences), row)?;
+    let slots = slots(f, limit, own)?;
+    let (index, out) = (f.row(limit.index, row)?, f.dense_row(limit.out, row)?);
+    let ranks = limit.ranks.map(|ranks| f.row(ranks, row)).transpose()?;
+    f.for_each(f.int(0), f.int(i64::from(limit.k)), 1, |place| {
+        let choice = f.load(index, place, 1)?;
+        let rank = ranks.map(|ranks| f.load(ranks, place, 1)).transpose()?;
+        let mut is_kept = f.is(IntPredicate::ULT, count(place, choice, rank)?, slots)?;
+        if let KeepChoices::Slots { experts, .. } | KeepChoices::Left { experts, .. } = limit.keep {
             let is_unlimited = f.fis(OGE, choice, f.real(experts as f32, 1))?;
             is_kept = f.or(is_kept, f.only_lane(is_unlimited)?)?;
         }
         f.store(out, place, f.select(is_kept, choice, f.real(NO_CHOICE as f32, 1))?)
     })
+}
+
+/// The tokens of a row's group before it, in a cache.
+struct Earlier<'c> {
+    cache: Slot,
+    pages: Pages<'c>,
+    present: Option<Ptr<'c>>,
+    /// Their positions.
+    from: Int<'c>,
+    to: Int<'c>,
+}
+
+impl<'c> Earlier<'c> {
+    fn of(
+        f: &Frame<'_, 'c>,
+        limit: &Limit,
+        (cache, pages, present): (Slot, Slot, Option<Slot>),
+        row: Int<'c>,
+    ) -> Made<Earlier<'c>> {
+        let (sequence, to) = (f.load_index(limit.sequences, row)?, f.load_index(limit.positions, row)?);
+        let from = f.sub(to, f.modulo(to, limit.group_size.unwrap_or(1))?)?;
+        let present = present.map(|present| f.pointer(present, DType::U8)).transpose()?;
+        Ok(Earlier { cache, pages: Pages::of(f, pages, sequence)?, present, from, to })
+    }
+
+    /// How many of them have a choice.
+    fn of_expert(&self, f: &Frame<'_, 'c>, limit: &Limit, choice: Lanes<'c>) -> Made<Int<'c>> {
+        let found = f.fold(self.from, self.to, 1, &[f.int(0)], |position, count| {
+            let key = self.pages.key(f, position)?;
+            let choices = f.dense_row(self.cache, key)?;
+            let has = f.fold(f.int(0), f.int(i64::from(limit.k)), 1, &[f.bit(false)], |place, has| {
+                let is_same = f.only_lane(f.fis(OEQ, f.load(choices, place, 1)?, choice)?)?;
+                Ok(vec![f.or(has[0], is_same)?])
+            })?;
+            let counts = match self.present {
+                None => has[0],
+                Some(present) => f.and(has[0], f.load_flag(f.offset(present, key)?)?)?,
+            };
+            Ok(vec![f.add(count[0], f.as_index(counts)?)?])
+        })?;
+        Ok(found[0])
+    }
 }
 
 fn group<'c>(
@@ -59,7 +122,9 @@ fn is_same<'c>(f: &Frame<'_, 'c>, a: Group<'c>, b: Group<'c>) -> Made<Int<'c>> {
 /// How many choices an expert keeps of a group.
 fn slots<'c>(f: &Frame<'_, 'c>, limit: &Limit, own: Group<'c>) -> Made<Int<'c>> {
     let (top_k, extent, places) = match limit.keep {
-        KeepChoices::Slots { slots, .. } => return Ok(f.int(i64::from(slots))),
+        KeepChoices::Slots { slots, .. } | KeepChoices::Left { slots, .. } => {
+            return Ok(f.int(i64::from(slots)));
+        }
         KeepChoices::Share { top_k, extent, positions, sequences } => (top_k, extent, (positions, sequences)),
     };
     let tokens = f.fold(f.int(0), f.extent(extent)?, 1, &[f.int(0)], |token, count| {

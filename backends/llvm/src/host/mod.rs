@@ -33,6 +33,7 @@ mod cached;
 mod choose;
 mod code;
 mod compact;
+mod conv;
 mod fault;
 mod frame;
 mod function;

@@ -1,10 +1,10 @@
 //! Work along sequences. A mean is one block: each thread owns columns, and takes rows in order, so that no thread waits for
-//! another.
+//! another. Convolutions have a file of their own.
 
 use skipc_plan::kernel::{Along, Kernel, Rows, Slot, View};
 
 use super::compact::THREADS;
-use super::{Generated, place, update};
+use super::{Generated, conv, place, update};
 use crate::code::{Code, I32, Int, Steps};
 use crate::error::Error;
 
@@ -15,6 +15,7 @@ use crate::error::Error;
 pub(super) fn generate(kernel: &Kernel, along: &Along) -> Result<Generated, Error> {
     place::require_extent(kernel, &kernel.extent)?;
     match *along {
+        Along::Conv(ref of) => conv::generate(kernel, of),
         Along::Mean { cols, x, sequences, out } => {
             place::require_real(place::require_view(kernel, x, cols)?)?;
             place::require_u32(kernel, sequences.slot)?;

@@ -3,10 +3,11 @@
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 
-use skipc_plan::kernel::{KeepChoices, Kernel, Limit, NO_CHOICE, Rows, View};
+use skipc_plan::kernel::{KeepChoices, Kernel, Limit, NO_CHOICE, Rows, Slot, View};
 
+use super::attention::cached::Pages;
 use super::{Generated, place};
-use crate::code::{Bool, Code, F32, Float, GPtr, I32, Int, Steps};
+use crate::code::{Bool, Code, F32, Float, GPtr, I8, I32, Int, Steps};
 use crate::error::Error;
 
 /// Threads of a block.
@@ -21,7 +22,7 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
     if limit.group_size == Some(0) {
         return Err(Error::Malformed { what: "a group of no rows".to_owned() });
     }
-    let out = View { slot: limit.out, rows: Rows::Dense, col: 0 };
+    let out = dense(limit.out);
     for view in [limit.index, out].into_iter().chain(limit.ranks) {
         place::require(kernel, view.slot, DType::F32)?;
         place::require_view(kernel, view, limit.k)?;
@@ -31,6 +32,15 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
         place::require_extent(kernel, &extent)?;
         places.extend([positions, sequences]);
     }
+    if let KeepChoices::Left { before, pages, present, .. } = limit.keep {
+        places.push(dense(pages));
+        place::require(kernel, before, DType::F32)?;
+        place::require_view(kernel, dense(before), limit.k)?;
+        if let Some(present) = present {
+            place::require(kernel, present, DType::U8)?;
+            place::require_view(kernel, dense(present), 1)?;
+        }
+    }
     for view in places {
         place::require_u32(kernel, view.slot)?;
         place::require_view(kernel, view, 1)?;
@@ -38,6 +48,10 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, limit, out);
     Ok(Generated::new(code, vec![RowTile { from: 0, rows: THREADS, across: 1 }], THREADS))
+}
+
+fn dense(slot: Slot) -> View {
+    View { slot, rows: Rows::Dense, col: 0 }
 }
 
 fn write(code: &Code, kernel: &Kernel, limit: &Limit, out: View) {
@@ -50,13 +64,20 @@ fn write(code: &Code, kernel: &Kernel, limit: &Limit, out: View) {
     code.each(Steps { from: 0, to: limit.k, step: 1 }, |place| {
         let choice = ctx.at(limit.index, row, place).load::<F32>();
         let rank = limit.ranks.map(|ranks| ctx.at(ranks, row, place).load::<F32>());
-        let before = code.repeat(Steps { from: first, to: end, step: 1 }, code.int(0), |other, before| {
-            let is_same = ctx.is_in((limit.positions, limit.sequences), other, own);
-            let is_before = ctx.beats((other, row), (place, choice, rank));
-            before + (is_same & is_before).to_int()
-        });
+        let before = match limit.keep {
+            KeepChoices::Left { before, pages, present, .. } => {
+                ctx.earlier((before, pages, present), row, choice)
+            }
+            KeepChoices::Slots { .. } | KeepChoices::Share { .. } => {
+                code.repeat(Steps { from: first, to: end, step: 1 }, code.int(0), |other, before| {
+                    let is_same = ctx.is_in((limit.positions, limit.sequences), other, own);
+                    let is_before = ctx.beats((other, row), (place, choice, rank));
+                    before + (is_same & is_before).to_int()
+                })
+            }
+        };
         let mut is_kept = before.lt(slots);
-        if let KeepChoices::Slots { experts, .. } = limit.keep {
+        if let KeepChoices::Slots { experts, .. } | KeepChoices::Left { experts, .. } = limit.keep {
             is_kept = is_kept | choice.ge(experts as f32);
         }
         ctx.at(out, row, place).store(is_kept.select(choice, NO_CHOICE as f32));
@@ -86,6 +107,36 @@ impl<'c> Ctx<'c, '_> {
         (number(sequences), group)
     }
 
+    /// How many tokens of the row's group before it have a choice, by what lies in a cache.
+    fn earlier(
+        &self,
+        (cache, pages, present): (Slot, Slot, Option<Slot>),
+        row: Int<'c>,
+        choice: Float<'c>,
+    ) -> Int<'c> {
+        let (code, kernel) = (self.code, self.kernel);
+        let index = |view| self.at(view, row, code.int(0)).load::<I32>();
+        let (position, sequence) = (index(self.limit.positions), index(self.limit.sequences));
+        let from = position - position % self.limit.group_size.unwrap_or(1);
+        let pages = Pages::of(code, kernel, pages, sequence);
+        code.repeat(Steps { from, to: position, step: 1 }, code.int(0), |position, count| {
+            let key = pages.key(position);
+            let steps = Steps { from: 0, to: self.limit.k, step: 1 };
+            let has = code.repeat(steps, code.truth(false), |place, has| {
+                let other = self.at(dense(cache), key, place).load::<F32>();
+                has | (other.ge(choice) & choice.ge(other))
+            });
+            let counts = match present {
+                None => has,
+                Some(present) => {
+                    let flag = place::row_start(code, kernel.param(present), dense(present), key);
+                    has & flag.load::<I8>().to_int().ne(0)
+                }
+            };
+            count + counts.to_int()
+        })
+    }
+
     fn is_in(&self, places: (View, View), row: Int<'c>, own: Group<'c>) -> Bool<'c> {
         let (sequence, group) = self.group(places, row);
         sequence.eq(own.0) & group.eq(own.1)
@@ -96,7 +147,9 @@ impl<'c> Ctx<'c, '_> {
         let code = self.code;
         match self.limit.keep {
             // No group has more rows.
-            KeepChoices::Slots { slots, .. } => code.int(slots.min(i32::MAX.cast_unsigned())),
+            KeepChoices::Slots { slots, .. } | KeepChoices::Left { slots, .. } => {
+                code.int(slots.min(i32::MAX.cast_unsigned()))
+            }
             KeepChoices::Share { top_k, extent, positions, sequences } => {
                 let n_tokens = place::extent(code, &extent);
                 let steps = Steps { from: 0, to: n_tokens, step: 1 };

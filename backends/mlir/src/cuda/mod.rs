@@ -4,6 +4,7 @@ mod along;
 mod attention;
 mod choose;
 mod compact;
+mod conv;
 mod gemm;
 mod limit;
 mod pending;

@@ -16,10 +16,15 @@ pub(super) fn run_row<N: Element>(
     row: u32,
 ) -> Result<(), Fault> {
     let Limit { k, index, ranks, positions, sequences, keep, out, .. } = *limit;
+    if let KeepChoices::Left { .. } = keep {
+        return run_row_after(frame, limit, row);
+    }
     let n_rows = frame.extent(frame.kernel.extent)?;
     let own = group(frame, limit, (positions, sequences), row)?;
     let (slots, experts) = match keep {
-        KeepChoices::Slots { slots, experts } => (slots as usize, experts),
+        KeepChoices::Slots { slots, experts } | KeepChoices::Left { slots, experts, .. } => {
+            (slots as usize, experts)
+        }
         KeepChoices::Share { top_k, extent, positions, sequences } => {
             let mut tokens = 0;
             for token in 0..frame.extent(extent)? {
@@ -57,6 +62,33 @@ pub(super) fn run_row<N: Element>(
         }
     }
     frame.store_dense(out, row, &kept)
+}
+
+/// As [`run_row`], with the choices before those of the row found in a cache.
+fn run_row_after<N: Element>(frame: &mut Frame<'_, '_, '_, N>, limit: &Limit, row: u32) -> Result<(), Fault> {
+    let KeepChoices::Left { slots, experts, before, pages, present } = limit.keep else { return Ok(()) };
+    let (position, sequence) =
+        (frame.load_index(limit.positions, row)?, frame.load_index(limit.sequences, row)?);
+    let size = limit.group_size.filter(|size| *size > 0);
+    let size = size.ok_or_else(|| Fault::Malformed("a group of no rows".into()))?;
+    let mut kept = frame.load(limit.index, row, limit.k)?;
+    let mut taken = vec![0; limit.k as usize];
+    for earlier in position - position % size..position {
+        let place = frame.cached(pages, sequence, earlier)?;
+        if present.map_or(Ok(1), |present| frame.load_u8(present, place))? == 0 {
+            continue;
+        }
+        let choices = frame.load_reals(before, place, 0, limit.k)?;
+        for (taken, choice) in taken.iter_mut().zip(&kept) {
+            *taken += u32::from(choices.contains(choice));
+        }
+    }
+    for (choice, taken) in kept.iter_mut().zip(taken) {
+        if taken >= slots && functions::segment(*choice, (0, experts)).is_some() {
+            *choice = N::from_f64(NO_CHOICE);
+        }
+    }
+    frame.store_dense(limit.out, row, &kept)
 }
 
 /// Sequence and group of a row.

@@ -130,7 +130,7 @@ fn run<N: Element>(
         Body::Partition(partition) => grouped::run_partition(&mut frame, partition, n_rows),
         Body::Attention(attention) => attention::run(&mut frame, attention, &tiles),
         Body::CachedAttention(attention) => attention::run_cached(&mut frame, attention, &tiles),
-        Body::Along(along) => along::run(&mut frame, along, n_rows),
+        Body::Along(along) => along::run(&mut frame, along, n_rows, &tiles),
         Body::Rowwise(rowwise) => rowwise::run(&mut frame, rowwise, &tiles),
         Body::Compact(compact) => compact::run(&mut frame, compact, n_rows),
         Body::Pending(pending) => pending::run(&mut frame, pending, n_rows),

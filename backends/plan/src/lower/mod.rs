@@ -1,5 +1,6 @@
 //! Groups of ops to kernels, buffers and steps.
 
+mod along;
 mod bind;
 mod expression;
 mod rows;

@@ -7,9 +7,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{
-    Along, Attention, Body, CachedAttention, Choice, KeepChoices, Limit, NormKind, Rowwise, Slot,
-};
+use crate::kernel::{Attention, Body, CachedAttention, Choice, KeepChoices, Limit, NormKind, Rowwise, Slot};
 use crate::op_kind::{self, Single};
 use crate::plan::ConstantSource;
 
@@ -35,6 +33,9 @@ impl Ctx<'_> {
             Single::LimitChoices { group_size, slots, experts } => {
                 Body::Rowwise(self.limit_choices(&mut bind, value, group_size, (slots, experts))?)
             }
+            Single::LimitChoicesAfter { group_size, slots, experts } => {
+                Body::Rowwise(self.limit_choices_after(&mut bind, value, group_size, (slots, experts))?)
+            }
             Single::ShareChoices { top_k, group_size } => {
                 Body::Rowwise(self.share_choices(&mut bind, value, top_k, group_size)?)
             }
@@ -45,6 +46,8 @@ impl Ctx<'_> {
             Single::CachedAttention { heads, kv_heads, scoring } => {
                 Body::CachedAttention(self.cached_attention(&mut bind, value, (heads, kv_heads, scoring))?)
             }
+            Single::Conv => Body::Along(self.conv(&mut bind, value)?),
+            Single::CachedConv => Body::Along(self.cached_conv(&mut bind, value)?),
             Single::SequenceMean => Body::Along(self.sequence_mean(&mut bind, value)?),
             Single::Training(_) => return Err(self.internal("training is in loops", value)),
         };
@@ -110,16 +113,6 @@ impl Ctx<'_> {
         Ok(Rowwise::Choose { n, choice, logits, bias, out })
     }
 
-    fn sequence_mean(&mut self, bind: &mut Bind, value: Value) -> Result<Along, PlanError> {
-        let [x, sequences] = self.operands(value)?;
-        let cols = self.graph.ty(x).cols();
-        let x = self.operand(bind, "x", x)?;
-        let sequences = self.operand(bind, "sequences", sequences)?;
-        let result = self.result(value)?;
-        let out = self.written(bind, "out", result);
-        Ok(Along::Mean { cols, x, sequences, out })
-    }
-
     /// The rows of a table that is made when the model is compiled.
     fn hash_choice(
         &mut self,
@@ -154,6 +147,27 @@ impl Ctx<'_> {
             [positions, sequences],
             (Some(group_size), keep),
         )
+    }
+
+    fn limit_choices_after(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        group_size: u32,
+        (slots, experts): (u32, u32),
+    ) -> Result<Rowwise, PlanError> {
+        let operands = self.graph.operands(value);
+        let [index, positions, sequences, before, pages, ref present @ ..] = operands[..] else {
+            return Err(self.internal("an op has the operands of its table", value));
+        };
+        let keep = KeepChoices::Left {
+            slots,
+            experts,
+            before: self.cache(bind, "before", before)?,
+            pages: self.cache(bind, "pages", pages)?,
+            present: present.first().map(|present| self.cache(bind, "present", *present)).transpose()?,
+        };
+        self.kept_choices(bind, value, (index, None), [positions, sequences], (Some(group_size), keep))
     }
 
     fn share_choices(

@@ -7,10 +7,9 @@ use skipc_ir::{MOST_AHEAD, Scoring};
 use super::program;
 use crate::error::Fault;
 use crate::kernel::{
-    Access, Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped,
-    Keep, KeepChoices, Kernel, Limit, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending,
-    RankOrder, Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View,
-    WeightLayout,
+    Access, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
+    KeepChoices, Kernel, Limit, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending, RankOrder,
+    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -174,7 +173,7 @@ impl Check<'_> {
     }
 
     /// A dense result of exactly these columns.
-    fn write(&mut self, slot: Slot, cols: u32, kind: Kind) {
+    pub(super) fn write(&mut self, slot: Slot, cols: u32, kind: Kind) {
         self.exact(slot, cols, kind);
         self.store(View { slot, rows: Rows::Dense, col: 0 }, cols, kind);
     }
@@ -376,13 +375,23 @@ impl Check<'_> {
             self.exact(cache, kv_cols, Kind::Real);
             self.touch(cache, Touched::Anywhere, false);
         }
+        self.pages(pages);
+        self.present(present);
+        self.write(out, q_cols, Kind::Real);
+    }
+
+    /// The pages of each sequence.
+    pub(super) fn pages(&mut self, pages: Slot) {
         self.kind(pages, Kind::U32);
         self.touch(pages, Touched::Anywhere, false);
+    }
+
+    /// Which rows of a cache are there, if not all are.
+    pub(super) fn present(&mut self, present: Option<Slot>) {
         if let Some(present) = present {
             self.exact(present, 1, Kind::U8);
             self.touch(present, Touched::Anywhere, false);
         }
-        self.write(out, q_cols, Kind::Real);
     }
 
     fn rowwise(&mut self, rowwise: &Rowwise) {
@@ -451,6 +460,15 @@ impl Check<'_> {
         [positions, sequences].into_iter().for_each(|view| self.read(view, 1, Kind::U32));
         match keep {
             KeepChoices::Slots { experts, .. } => self.size("the number of experts", experts, experts > 0),
+            KeepChoices::Left { experts, before, pages, present, .. } => {
+                self.size("the number of experts", experts, experts > 0);
+                self.size("positions of a group", 0, group_size.is_some());
+                self.size("the ranks of choices that earlier tokens take", k, ranks.is_none());
+                self.exact(before, k, Kind::F32);
+                self.touch(before, Touched::Anywhere, false);
+                self.pages(pages);
+                self.present(present);
+            }
             KeepChoices::Share { top_k, extent, positions, sequences } => {
                 self.size("experts of a token", top_k, top_k > 0);
                 self.extent(extent);
@@ -521,17 +539,6 @@ impl Check<'_> {
         self.touch(rows, Touched::Listing, true);
         self.exact(count, 1, Kind::U32);
         self.touch(count, Touched::First(1), true);
-    }
-
-    fn along(&mut self, along: &Along) {
-        match *along {
-            Along::Mean { cols, x, sequences, out } => {
-                self.size("columns", cols, cols > 0);
-                self.read(x, cols, Kind::Real);
-                self.read(sequences, 1, Kind::U32);
-                self.write(out, cols, Kind::Real);
-            }
-        }
     }
 
     fn update(&mut self, update: &Update) {

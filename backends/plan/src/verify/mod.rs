@@ -21,6 +21,7 @@
 //! Not checked: whether the steps compute the model (the kernel interpreter against the graph interpreter), whether
 //! a target can run the kernels (its code generator), whether ids and positions are in range (the host).
 
+mod along;
 mod kernel;
 mod loops;
 mod memory;

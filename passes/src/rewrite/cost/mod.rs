@@ -55,7 +55,9 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Choose { .. } => kernel(work(Work::Choose, &rows_of(0).scale(cols(0)))),
         Op::HashChoice { .. } => kernel(work(Work::Embed, &elements)),
         // How many rows of its group a row looks at is not known here.
-        Op::LimitChoices { .. } | Op::ShareChoices { .. } => kernel(work(Work::Route, &elements)),
+        Op::LimitChoices { .. } | Op::LimitChoicesAfter { .. } | Op::ShareChoices { .. } => {
+            kernel(work(Work::Route, &elements))
+        }
         Op::Partition { .. } => kernel(work(Work::Route, &rows_of(0))),
         Op::RouterLogits {} => work(Work::NarrowMatmul, &elements.scale(cols(0))),
         Op::RmsNorm { .. } => kernel(work(Work::RmsNorm, &elements)),
@@ -68,6 +70,11 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::Attention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
         // As many keys as the cache has room for: what one row sees of them is not known here.
         Op::CachedAttention { .. } => kernel(work(Work::Attention, &(elements * rows_of(1)))),
+        // Each tap of a row reads an input, multiplies and adds.
+        Op::Conv {} | Op::CachedConv {} => {
+            let taps = elements.scale(cols(1));
+            kernel(work(Work::Move, &taps) + work(arithmetic, &taps))
+        }
         // Each row is read, and its mean written.
         Op::SequenceMean {} => kernel(work(Work::Move, &elements.scale(2.0))),
         Op::Unary(function) => work(Work::Function(function.cost()), &elements),

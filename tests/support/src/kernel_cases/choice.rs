@@ -8,6 +8,7 @@ use skipc_plan::kernel::{
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::Case;
+use super::cached::Pages;
 use super::draft::{Draft, Set, Values, dense, listed};
 use crate::tolerance::Exactness;
 
@@ -37,6 +38,15 @@ pub(super) fn add(cases: &mut Vec<Case>) {
         cases.push(limit((3, 3), rows, None, Order::Rank, true));
         cases.push(limit((9, 1), rows, Some(16), Order::Ties, false));
     }
+    let sequences = [(17, 1), (1, 1), (32, 3), (15, 15), (16, 2), (5, 0), (130, 1)];
+    for size in [1, 4, 16, 17, 1000] {
+        cases.push(limit_after(2, size, &sequences, None));
+    }
+    for present in Set::ALL {
+        cases.push(limit_after(1, 8, &sequences, Some(present)));
+        cases.push(limit_after(3, 40, &sequences, Some(present)));
+    }
+    cases.push(limit_after(2, 8, &[(33, 0)], None));
     for rows in [0, 1, 2, 31, 33, 100, 1030] {
         cases.push(partition("some", (5, 0), rows, |draft| (draft.next() % 7) as f64));
     }
@@ -149,6 +159,53 @@ fn limit((n, k): (u32, u32), rows: u32, size: Option<u32>, order: Order, share: 
     let (positions, sequences) = (dense(positions), dense(sequences));
     let ranks = ranks.map(dense);
     let body = Limit { k, index, ranks, positions, sequences, group_size: size, keep, out };
+    draft.finish(extent, Body::Rowwise(Rowwise::Limit(body)), Exactness::Bitwise)
+}
+
+/// New tokens of sequences, of which so many are new, behind the choices of the others in a cache; some tokens, at least the new
+/// ones, have choices.
+fn limit_after(k: u32, size: u32, sequences: &[(u32, u32)], present: Option<Set>) -> Case {
+    let of = present.map_or("all", Set::name);
+    let lengths: Vec<String> = sequences.iter().map(|(length, new)| format!("{length}_new_{new}")).collect();
+    let mut draft =
+        Draft::new(format!("limit_after_{k}_group_{size}_tokens_{}_present_{of}", lengths.join("_")));
+    let pages = Pages::new(&mut draft, sequences);
+    let n_cached = pages.n_rows() as usize;
+    let (mut choices, mut is_there) = (vec![f64::NAN; n_cached * k as usize], vec![0; n_cached]);
+    let (mut index, mut positions, mut of_rows) = (Vec::new(), Vec::new(), Vec::new());
+    for (sequence, (length, new)) in sequences.iter().enumerate() {
+        let members = present.map_or_else(|| (0..*length).collect(), |set| set.rows(*length, &mut draft));
+        for position in 0..*length {
+            let is_new = position >= length - new;
+            if !is_new && !members.contains(&position) {
+                continue;
+            }
+            let (place, first) = (pages.place(sequence, position), draft.next() as u32 % 3);
+            // Some choices are none.
+            let own: Vec<f64> = (first..first + k)
+                .map(|choice| if draft.next().is_multiple_of(5) { -1.0 } else { f64::from(choice) })
+                .collect();
+            choices[place * k as usize..][..k as usize].copy_from_slice(&own);
+            is_there[place] = 1;
+            if is_new {
+                index.extend(own);
+                positions.push(position);
+                of_rows.push(sequence as u32);
+            }
+        }
+    }
+    let (n, bound) = (positions.len() as u32, positions.len() as u32 + 2);
+    let index = dense(draft.matrix("index", (DType::F32, bound, k), &index));
+    let positions = dense(draft.column("positions", bound, &positions));
+    let sequences = dense(draft.column("sequences", bound, &of_rows));
+    let before = draft.matrix("before", (DType::F32, n_cached as u32, k), &choices);
+    let pages = pages.table(&mut draft);
+    let present = present.map(|_| draft.decisions("present", n_cached as u32, &is_there));
+    let keep = KeepChoices::Left { slots: 2, experts: k + 1, before, pages, present };
+    let out = draft.output("out", (DType::F32, bound, k));
+    let extent = draft.counted(n, bound);
+    let group_size = Some(size);
+    let body = Limit { k, index, ranks: None, positions, sequences, group_size, keep, out };
     draft.finish(extent, Body::Rowwise(Rowwise::Limit(body)), Exactness::Bitwise)
 }
 

@@ -11,6 +11,7 @@ mod cached;
 mod choice;
 mod columns;
 mod compact;
+mod conv;
 mod draft;
 mod embed_rope;
 mod epilogue;
@@ -111,6 +112,7 @@ pub fn cases() -> Vec<Case> {
     ranked::add(&mut cases);
     update::add(&mut cases);
     along::add(&mut cases);
+    conv::add(&mut cases);
     residual::add(&mut cases);
     choice::add(&mut cases);
     cases

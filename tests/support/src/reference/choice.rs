@@ -1,7 +1,7 @@
 //! Experts. The rank of a choice is counted against every other, within a row and within a group; the segment of a row is looked
 //! for in the ends.
 
-use skipc_artifact::program::Extent;
+use skipc_artifact::program::{Extent, PAGE_ROWS};
 use skipc_plan::kernel::{Choice, Grouped, KeepChoices, Limit, Partition, Ranking, Rowwise, Shift, Slot};
 
 use super::Eval;
@@ -44,7 +44,37 @@ impl Eval<'_> {
         }
     }
 
+    /// As [`Eval::limit`], with the choices of earlier tokens of the group in a cache.
+    fn limit_after(&mut self, limit: &Limit, row: usize) {
+        let Limit { k, index, positions, sequences, group_size: Some(size), keep, out, .. } = *limit else {
+            panic!("slots are of a group")
+        };
+        let KeepChoices::Left { slots, experts, before, pages, present } = keep else { return };
+        let (sequence, position) =
+            (self.load(sequences, row, 0) as usize, self.load(positions, row, 0) as usize);
+        let page_rows = PAGE_ROWS as usize;
+        let place = |position: usize| {
+            self.at(pages, sequence, position / page_rows) as usize * page_rows + position % page_rows
+        };
+        let first = position / size as usize * size as usize;
+        let is_there = |key: &usize| present.is_none_or(|present| self.at(present, *key, 0) != 0.0);
+        let earlier: Vec<usize> = (first..position).map(place).filter(is_there).collect();
+        let kept = (0..k as usize).map(|place| {
+            let choice = self.load(index, row, place);
+            let has = |key: &&usize| (0..k as usize).any(|col| self.at(before, **key, col) == choice);
+            let is_limited = choice >= 0.0 && choice < f64::from(experts);
+            let is_full = earlier.iter().filter(has).count() >= slots as usize;
+            if is_limited && is_full { -1.0 } else { choice }
+        });
+        for (place, kept) in kept.collect::<Vec<f64>>().into_iter().enumerate() {
+            self.store_dense(out, row, place, Approx::exact(kept));
+        }
+    }
+
     pub(super) fn limit(&mut self, limit: &Limit, row: usize) {
+        if let KeepChoices::Left { .. } = limit.keep {
+            return self.limit_after(limit, row);
+        }
         let Limit { k, index, ranks, positions, sequences, group_size, keep, out } = *limit;
         let group = |eval: &Self, (positions, sequences), row| {
             let position = eval.load(positions, row, 0);
@@ -60,7 +90,9 @@ impl Eval<'_> {
         let rows: Vec<usize> =
             (0..n_rows).filter(|other| group(self, (positions, sequences), *other) == own).collect();
         let (slots, experts) = match keep {
-            KeepChoices::Slots { slots, experts } => (slots as usize, experts),
+            KeepChoices::Slots { slots, experts } | KeepChoices::Left { slots, experts, .. } => {
+                (slots as usize, experts)
+            }
             KeepChoices::Share { top_k, extent, positions, sequences } => {
                 let tokens = 0..rows_of(self, extent);
                 let tokens =

@@ -10,7 +10,7 @@
 
 pub(super) mod cached;
 mod mma;
-mod ranges;
+pub(super) mod ranges;
 mod simt;
 mod tiles;
 

@@ -54,7 +54,8 @@ impl<'c> Ranges<'c> {
             };
             let end = own + (1 + u64::from(attention.scoring.ahead.unwrap_or(0)));
             let bound = starts.select(start, end);
-            let found = count_below(code, (kernel, attention), bound);
+            let keys = (attention.kv_extent, (attention.k_seq, attention.k_pos));
+            let found = count_below(code, kernel, keys, bound);
             let nothing = starts.select(i32::MAX, 0);
             at.at::<I32>(thread).store(exists.select(found, nothing));
         });
@@ -86,24 +87,34 @@ impl<'c> Ranges<'c> {
 }
 
 /// Sequence and position of a row as one number, in the order of rows.
-fn place_of<'c>(code: &'c Code, kernel: &Kernel, (seq, pos): (View, View), row: Int<'c>) -> Long<'c> {
+pub(in super::super) fn place_of<'c>(
+    code: &'c Code,
+    kernel: &Kernel,
+    (seq, pos): (View, View),
+    row: Int<'c>,
+) -> Long<'c> {
     let load =
         |view: View| place::element(code, kernel.param(view.slot), view, row, 0u32).load::<I32>().to_long();
     (load(seq) << 32u64) | load(pos)
 }
 
-/// How many key rows have a place below the bound.
-fn count_below<'c>(code: &'c Code, (kernel, attention): (&Kernel, &Attention), bound: Long<'c>) -> Int<'c> {
-    let keys = place::extent(code, &attention.kv_extent);
-    let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = attention.kv_extent;
-    // The interval halves each turn, from at most this many keys to none.
+/// How many rows, of which these are sequence and position, have a place below the bound.
+pub(in super::super) fn count_below<'c>(
+    code: &'c Code,
+    kernel: &Kernel,
+    (extent, places): (Extent, (View, View)),
+    bound: Long<'c>,
+) -> Int<'c> {
+    let rows = place::extent(code, &extent);
+    let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = extent;
+    // The interval halves each turn, from at most this many rows to none.
     let turns = u32::BITS - at_most.leading_zeros();
-    let start = (code.int(0), keys);
+    let start = (code.int(0), rows);
     let (low, _) = code.repeat(Steps { from: 0, to: turns, step: 1 }, start, |_, (low, high)| {
         let open = low.lt(high);
         let middle = (low + high) / 2;
-        let key = place_of(code, kernel, (attention.k_seq, attention.k_pos), open.select(middle, 0u32));
-        let before = key.below(bound) & open;
+        let place = place_of(code, kernel, places, open.select(middle, 0u32));
+        let before = place.below(bound) & open;
         let above = before.select(high, middle);
         (before.select(middle + 1, low), open.select(above, high))
     });

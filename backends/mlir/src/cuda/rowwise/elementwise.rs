@@ -170,7 +170,7 @@ fn rotate<'c>(
 }
 
 /// The parameter of a slot as a dense view of at least `cols` columns of real numbers.
-fn dense_columns(
+pub(in super::super) fn dense_columns(
     kernel: &Kernel,
     slot: Slot,
     cols: u32,
@@ -182,18 +182,18 @@ fn dense_columns(
 }
 
 /// A group of neighbouring columns, or bytes of a row.
-pub(super) struct Group<'c> {
+pub(in super::super) struct Group<'c> {
     /// A row that exists: the group's own, or the last one if it has none.
-    pub(super) row: Int<'c>,
+    pub(in super::super) row: Int<'c>,
     /// Number of the group in its row.
-    pub(super) index: Int<'c>,
+    pub(in super::super) index: Int<'c>,
     /// Is the row the group's own? Only then may anything be stored.
-    pub(super) inside: Bool<'c>,
+    pub(in super::super) inside: Bool<'c>,
 }
 
 /// Writes a kernel in which threads go over the groups of a few rows, `per_row` in each; `body` gets
 /// the groups that a thread works on at once.
-pub(super) fn over_groups(
+pub(in super::super) fn over_groups(
     kernel: &Kernel,
     per_row: u32,
     body: impl for<'c> Fn(&'c Code, &[Group<'c>]),

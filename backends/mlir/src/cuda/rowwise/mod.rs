@@ -4,7 +4,7 @@
 //! reduce over a row ([`reduce`]) give each row a warp; a lane takes every 32nd group, so the order
 //! of a row's sum depends on its length alone. Rows that are stored in a cache ([`store`]) are moved piece by piece.
 
-mod elementwise;
+pub(super) mod elementwise;
 mod reduce;
 mod store;
 
