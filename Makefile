@@ -56,9 +56,11 @@ smollm2: peers-built
 		&& "$(CACHE)/peers/bin/python" tests/bench/peers/smollm2.py "$(CACHE)"/smollm2/*.whl "$(SMOLLM2)"; }
 	"$(CACHE)/peers/bin/python" tests/bench/peers/smollm2_run.py "$(SMOLLM2)"
 
-# Reports of all models in Chromium (Debian's package `chromium`): every link, the console, and the answers to a stranger's questions.
+# Reports of all models in Chromium, which is installed if it is missing: every link, the console, and the answers to a stranger's
+# questions.
 # Not part of `test`, which checks the same data without a browser. Screenshots go to target/report/shots.
 report-check: build
+	@tests/setup.sh --browser
 	python3 tests/report/check.py $(SKIPC) target/report
 
 peers-built: setup

@@ -4,6 +4,7 @@
 #
 #   tests/setup.sh             LLVM 22 from Debian, `ptxas` and `nvdisasm` from PyPI, and `openai` for tests/serve.rs
 #   tests/setup.sh --no-llvm   only looks for cargo: enough for everything but the `cuda` feature
+#   tests/setup.sh --browser   Chromium from Debian, which `make report-check` reads reports with
 #
 # The two CUDA tools go to $SKIPC_CACHE/cuda/bin (by default .cache/cuda/bin in the repository), the client of the OpenAI
 # API to an environment of its own beside them; nothing is installed into any other Python. Debian packages need root or sudo.
@@ -152,6 +153,10 @@ fetch_client() {
 
 case "${1-}" in
     --no-llvm | "") ;;
+    --browser)
+        has "${CHROMIUM:-chromium}" || need_packages chromium
+        exit 0
+        ;;
     *) fail "unknown argument $1; see the head of tests/setup.sh" ;;
 esac
 check_rust

@@ -35,7 +35,7 @@ const SHAKY: f64 = 1.0 / (1 << 14) as f64;
 pub(crate) struct Bounded {
     /// The value.
     pub(crate) value: f64,
-    /// Largest distance of an f32 evaluation. Infinite or NaN where nothing is known.
+    /// Largest distance of an f32 evaluation. Infinite where nothing is known.
     pub(crate) error: f64,
     /// Sum of the magnitudes of all terms added up to `value`.
     magnitude: f64,
@@ -52,7 +52,9 @@ impl Bounded {
     }
 
     fn of(approx: Approx) -> Bounded {
-        Bounded { value: approx.value, error: approx.error + FLUSHED, magnitude: approx.value.abs() }
+        // Nothing times an unknown error is unknown, not a NaN, which the larger of two errors would lose.
+        let error = if approx.error.is_nan() { f64::INFINITY } else { approx.error + FLUSHED };
+        Bounded { value: approx.value, error, magnitude: approx.value.abs() }
     }
 
     fn approx(self) -> Approx {
@@ -169,7 +171,8 @@ impl Number for Bounded {
         if least > 0.0 {
             Bounded::of(self.approx().rsqrt())
         } else {
-            Bounded { error: f64::INFINITY, ..self }
+            let value = 1.0 / libm::sqrt(self.value);
+            Bounded { value, error: f64::INFINITY, magnitude: value }
         }
     }
 }
@@ -270,5 +273,28 @@ pub(crate) fn tighten(bounds: &mut [Bounded], noisy: &[Vec<f64>], cols: usize) {
             let typical = TYPICAL * farthest + 4.0 * UNIT * bound.value.abs() + FLUSHED;
             bound.error = if bound.error <= typical { bound.error } else { typical };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_stays_unknown() {
+        let near_zero = Bounded { value: 1e-9, error: 1e-8, magnitude: 1e-9 };
+        let unknown = near_zero.rsqrt();
+        assert!(unknown.error.is_infinite());
+        assert!((unknown.value * unknown.value * 1e-9 - 1.0).abs() < 1e-12, "{}", unknown.value);
+        let squared = |x: Bounded| x.max(Bounded::ZERO).mul(x.max(Bounded::ZERO));
+        for of_it in [
+            unknown.mul(Bounded::ZERO),
+            squared(unknown),
+            squared(unknown.mul(Bounded::ZERO)),
+            unknown.tanh(),
+        ] {
+            assert!(!(of_it.error < f64::INFINITY) || of_it.error > 0.1, "{of_it:?}");
+        }
+        assert!(squared(unknown.mul(Bounded::ZERO)).error.is_infinite());
     }
 }

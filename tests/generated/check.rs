@@ -7,7 +7,7 @@ use skipc_testkit::random::Rng;
 
 use crate::bounded::{Bounded, Noisy, tighten};
 use crate::forms::{Compiler, Forms, Until, compile};
-use crate::rules::{RouterOf, Score, Should, routers};
+use crate::rules::{RouterOf, Score, Should, constants, routers};
 use crate::run::{ExactWeights, GraphForm, Masks, PlanForm, Run};
 use crate::subject::{Subject, Tensors, options};
 use crate::tally::{Finding, Tally};
@@ -101,15 +101,20 @@ pub(crate) fn masks(
     n: usize,
     decide: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Masks {
+    let constants = constants(routers);
     let mut masks: Masks = Vec::new();
     for (idx, router) in routers.iter().enumerate() {
-        let twin =
-            routers[..idx].iter().position(|other| router.key().is_some() && router.key() == other.key());
-        masks.push(match (router.constant(), twin) {
+        let is_twin = |other: &RouterOf<'_>| router.key().is_some() && router.key() == other.key();
+        let twin = routers[..idx].iter().position(is_twin);
+        masks.push(match (constants[idx], twin) {
             (Some(value), _) => vec![value; n],
             (None, Some(twin)) => masks[twin].clone(),
             (None, None) => (0..n).map(|row| decide(idx, row)).collect(),
         });
+        if let Some(outer) = router.outer {
+            let (before, rest) = masks.split_at_mut(idx);
+            rest[0].iter_mut().zip(&before[outer]).for_each(|(executes, may)| *executes &= may);
+        }
     }
     masks
 }
@@ -308,7 +313,7 @@ impl Checker<'_> {
             let exact =
                 |scores: &Vec<f64>| scores.iter().map(|value| Score { value: *value, error: 0.0 }).collect();
             let scores = [0, 1].map(|which| free.scores[idx][which].as_ref().map(exact));
-            let should = router.should(function, batch, &scores);
+            let should = router.should(function, (batch, &free.gates), &scores);
             let wanted = free.wanted[idx].as_ref().unwrap_or(&free.gates[idx]);
             for (what, got, should) in
                 [("wants", wanted, &should.wanted), ("executes", &free.gates[idx], &should.executed)]
@@ -389,7 +394,7 @@ impl Checker<'_> {
                 let scores = values.iter().zip(errors).map(|(value, error)| Score { value: *value, error });
                 Some(scores.collect())
             });
-            let should = router.should(function, batch, &scores).executed;
+            let should = router.should(function, (batch, &got.gates), &scores).executed;
             if let Some(row) = breach(&got.gates[idx], &should) {
                 self.found(
                     check,
@@ -453,7 +458,7 @@ impl Checker<'_> {
                 scores.iter().map(|score| Score { value: score.value, error: SLACK * score.error }).collect()
             };
             let scores = [0, 1].map(|which| wanted.scores[idx][which].as_ref().map(bound));
-            let should = router.should(function, batch, &scores).executed;
+            let should = router.should(function, (batch, &got.gates), &scores).executed;
             self.tally.decisions += should.len() as u64;
             self.tally.near_ties += should.iter().filter(|should| **should == Should::Either).count() as u64;
             if let Some(row) = breach(&got.gates[idx], &should) {

@@ -69,7 +69,8 @@ fn node(rng: &mut Rng, of: &Node) -> Node {
     }
 }
 
-fn skip(rng: &mut Rng, of: &Skip, has_other: bool) -> Skip {
+/// The skip with more said of it.
+pub(crate) fn skip(rng: &mut Rng, of: &Skip, has_other: bool) -> Skip {
     let mut skip = SkipTable::of(of);
     if of.scorer().is_some() && rng.one_in(2) {
         skip.decider = steps(rng);

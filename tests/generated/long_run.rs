@@ -16,9 +16,11 @@ mod model;
 mod rules;
 mod run;
 mod shrink;
+mod stacks;
 mod steps;
 mod subject;
 mod tally;
+mod vision;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};

@@ -15,9 +15,11 @@ mod planted;
 mod rules;
 mod run;
 mod shrink;
+mod stacks;
 mod steps;
 mod subject;
 mod tally;
+mod vision;
 
 use std::path::Path;
 use std::time::Instant;
@@ -28,8 +30,8 @@ use ledger::{Entry, Ledger};
 use subject::Subject;
 use tally::{Finding, Tally};
 
-/// Models that every run of the tests checks.
-const N_MODELS: u64 = 10_000;
+/// Models of plain language models that every run of the tests checks: with those below, 10,000.
+const N_MODELS: u64 = 5_500;
 
 /// Compiled code runs for every so many of them: generating it costs five times what all the rest of a model does.
 const CODE_EVERY: u64 = 64;
@@ -54,6 +56,18 @@ const N_EXPERTS: u64 = 1_000;
 
 /// Values of options of experts that [`experts`] knows.
 const N_EXPERTS_OPTIONS: usize = 41;
+
+/// Models with stacks that every run checks beside those.
+const N_STACKS: u64 = 1_000;
+
+/// Values of options of stacks that [`stacks`] knows.
+const N_STACK_OPTIONS: usize = 41;
+
+/// Models with the ends of an encoder that every run checks beside those.
+const N_ENDS: u64 = 1_000;
+
+/// Values of options of ends that [`vision`] knows.
+const N_ENDS_OPTIONS: usize = 22;
 
 /// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
 fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
@@ -93,6 +107,32 @@ fn generated_experts() {
     let (near, all) = (tally.near_choices, tally.choices);
     println!("{near} of {all} choices are near ties");
     assert!(near * 5 < all, "{near} of {all} choices");
+}
+
+#[test]
+fn generated_stacks() {
+    let from = stacks::FIRST_SEED;
+    let campaign = Campaign { from, count: N_STACKS, threads: 2, code_every: CODE_EVERY, deadline: None };
+    let tally = campaign.run(&Honest, &|_| {});
+    let found = found(&campaign, &tally);
+    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
+    let of_stacks = tally.options.iter().filter(|(option, _)| option.starts_with(stacks::OPTION));
+    let n_models: Vec<u64> = of_stacks.map(|(_, n_models)| *n_models).collect();
+    assert_eq!(n_models.len(), N_STACK_OPTIONS, "{:#?}", tally.options);
+    assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+}
+
+#[test]
+fn generated_ends() {
+    let from = vision::FIRST_SEED;
+    let campaign = Campaign { from, count: N_ENDS, threads: 2, code_every: CODE_EVERY, deadline: None };
+    let tally = campaign.run(&Honest, &|_| {});
+    let found = found(&campaign, &tally);
+    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
+    let of_ends = tally.options.iter().filter(|(option, _)| option.starts_with(vision::OPTION));
+    let n_models: Vec<u64> = of_ends.map(|(_, n_models)| *n_models).collect();
+    assert_eq!(n_models.len(), N_ENDS_OPTIONS, "{:#?}", tally.options);
+    assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
 }
 
 #[test]

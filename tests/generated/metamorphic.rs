@@ -5,6 +5,7 @@ use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Layout, Unit};
 use skipc::frontend::spec::skip::{BranchScale, Skip};
 use skipc::frontend::spec::skip_table::{Router, SkipTable};
+use skipc::frontend::stream::Head;
 use skipc_ir::interp::{Number, Ring32};
 use skipc_plan::interp::{Mode, Tiling};
 use skipc_testkit::random::Rng;
@@ -13,7 +14,7 @@ use crate::check::{Case, Checked, Checker};
 use crate::choices::has_branches;
 use crate::forms::{Forms, Until, compile};
 use crate::model::{map_layers, map_skips};
-use crate::rules::{RouterOf, routers};
+use crate::rules::{RouterOf, constants, routers};
 use crate::run::{ExactWeights, Masks, Run};
 use crate::subject::Subject;
 
@@ -77,10 +78,11 @@ fn exact(run: Run<Ring32>) -> Run<f64> {
     Run { wanted: run.wanted, ..Run::shown(logits, run.gates) }
 }
 
-/// A skip that is the same for every token keeps; others become this router's, without capacity and scale.
-fn with_router(router: Router) -> impl Fn(&Skip) -> Option<Skip> {
+/// Skips that are the same for every token keep; others become this router's, without capacity and scale.
+fn with_router(model: &Model, router: Router) -> impl FnMut(&Skip) -> Option<Skip> {
+    let mut constants = constants(&routers(model)).into_iter();
     move |skip| {
-        Some(match (RouterOf { skip, block: 0 }).constant() {
+        Some(match constants.next().flatten() {
             Some(_) => *skip,
             None => SkipTable { kv: SkipTable::of(skip).kv, ..SkipTable::of_router(router) }.skip(),
         })
@@ -115,8 +117,8 @@ impl Checker<'_> {
         forms: &mut Forms,
         cases: &[Case],
     ) -> Result<(), String> {
-        // What twins are made by knows of one branch alone.
-        if has_branches(&self.subject.model) {
+        // What twins are made by knows of one branch alone, and of blocks that run once.
+        if has_branches(&self.subject.model) || !self.subject.model.stacks.is_empty() {
             return Ok(());
         }
         let all_constant = routers(&self.subject.model).iter().all(|router| router.constant().is_some());
@@ -155,7 +157,8 @@ impl Checker<'_> {
             ("all execute = dense", "all", Router::Always),
             ("none executes = identity", "none", Router::Never),
         ] {
-            let twin = subject.with_model(map_skips(&subject.model, &mut with_router(router)));
+            let twin =
+                subject.with_model(map_skips(&subject.model, &mut with_router(&subject.model, router)));
             let mut twin_forms = compile(self.compiler, &twin, function, until)?;
             let masks = cases.iter().find(|known| known.name == case).and_then(|case| case.masks.as_ref());
             for engine in STEADY {
@@ -177,12 +180,16 @@ impl Checker<'_> {
     /// there and the model up to just before agree on these tokens.
     fn skipped_rows(&mut self, function: Function, cases: &[Case]) -> Result<(), String> {
         let model = &self.subject.model;
+        if model.stream.head == Head::Pooled {
+            // Rows that were skipped are scored together with others.
+            return Ok(());
+        }
         let units = units(model);
         let hard: Vec<usize> = (0..units.len())
             .filter(|idx| {
                 let (block, layer) = units[*idx];
                 let skip = model.blocks[block].skip_of(layer.map_or(Unit::Block, Unit::Layer));
-                skip.is_some_and(|skip| RouterOf { skip, block: 0 }.constant().is_none())
+                skip.is_some_and(|skip| RouterOf { skip, block: 0, outer: None }.constant().is_none())
             })
             .collect();
         let mut rng = Rng::new(self.subject.seed ^ 0xcafe);
@@ -255,8 +262,9 @@ impl Checker<'_> {
                 keeps_decisions: true,
             });
         }
-        // What experts choose, or who finds a place, depends on later tokens whatever routers are told.
-        if self.subject.model.layers().any(|layer| layer.looks_ahead().is_some()) {
+        // What experts choose, or who finds a place, depends on later tokens whatever routers are told, as do scores of whole
+        // sequences and what full attention gives.
+        if self.subject.model.looks_ahead() {
             return made;
         }
         let is_causal = function == Function::Generate || self.subject.model.is_causal();

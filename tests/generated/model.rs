@@ -25,7 +25,7 @@ pub(crate) const ACTIVATIONS: [Activation; 7] = [
 /// Sub-layers of a model, at most: about 40 ops that compute something.
 const MAX_LAYERS: usize = 4;
 
-const DENSITIES: [f64; 8] = [0.0, 0.125, 0.25, 0.5, 0.5, 0.75, 0.9, 1.0];
+pub(crate) const DENSITIES: [f64; 8] = [0.0, 0.125, 0.25, 0.5, 0.5, 0.75, 0.9, 1.0];
 const ROUTERS: [Router; 11] = [
     Router::Gumbel,
     Router::Gumbel,
@@ -175,6 +175,9 @@ pub(crate) fn map_skips(model: &Model, change: &mut dyn FnMut(&Skip) -> Option<S
     for block in &mut model.blocks {
         block.body = map_node(&block.body, change);
     }
+    for stack in &mut model.stacks {
+        stack.skips = stack.skips.iter().filter_map(&mut *change).collect();
+    }
     model
 }
 
@@ -259,7 +262,8 @@ fn layer(rng: &mut Rng, positions: Positions) -> Layer {
     }
 }
 
-fn skip(rng: &mut Rng, of_block: bool, has_norm: bool) -> Skip {
+/// A skip of a block or of a layer, whose first layer has a norm or not.
+pub(crate) fn skip(rng: &mut Rng, of_block: bool, has_norm: bool) -> Skip {
     let router = one_of(rng, &ROUTERS);
     let mut skip = SkipTable::of_router(router);
     skip.density = if rng.one_in(4) { rng.below(1000) as f64 / 1000.0 } else { one_of(rng, &DENSITIES) };

@@ -36,12 +36,33 @@ pub(crate) struct Decision {
 pub(crate) struct RouterOf<'a> {
     pub(crate) skip: &'a Skip,
     pub(crate) block: usize,
+    /// The router among whose tokens alone it chooses, if there is one.
+    pub(crate) outer: Option<usize>,
 }
 
 /// All routers, in model order.
 pub(crate) fn routers(model: &Model) -> Vec<RouterOf<'_>> {
-    let blocks = model.blocks.iter().enumerate();
-    blocks.flat_map(|(block, of)| of.skips().map(move |skip| RouterOf { skip, block })).collect()
+    let mut found = Vec::new();
+    for repetition in model.repetitions() {
+        if let Some((skip, (place, _))) = repetition.skip.zip(repetition.blocks.first()) {
+            let is_nested = repetition.number > 0 && skip.either().is_some_and(|either| either.nested);
+            let outer = is_nested.then(|| found.len() - 1);
+            found.push(RouterOf { skip, block: place.run, outer });
+        }
+        for (place, block) in repetition.blocks {
+            found.extend(block.skips().map(|skip| RouterOf { skip, block: place.run, outer: None }));
+        }
+    }
+    found
+}
+
+/// The decision of each router, where it is the same for every token: also of one that decides as such a router does.
+pub(crate) fn constants(routers: &[RouterOf<'_>]) -> Vec<Option<bool>> {
+    let twins = |router: &RouterOf<'_>| {
+        let key = router.key()?;
+        routers.iter().filter(|other| other.key() == Some(key)).find_map(RouterOf::constant)
+    };
+    routers.iter().map(|router| router.constant().or_else(|| twins(router))).collect()
 }
 
 impl RouterOf<'_> {
@@ -60,7 +81,6 @@ impl RouterOf<'_> {
     pub(crate) fn key(&self) -> Option<(bool, usize, u64, u64, usize, [usize; 2])> {
         let by_id = matches!(self.skip.decider(), Some(Decider::Hash { .. }));
         let (seed, limit) = match self.skip.decider() {
-            _ if self.constant().is_some() => return None,
             Some(Decider::Random { seed } | Decider::Hash { seed }) => (seed, limit(self.skip.density)),
             Some(Decider::Always) => (0, limit(1.0)),
             Some(Decider::Never) => (0, 0),
@@ -76,19 +96,26 @@ impl RouterOf<'_> {
         self.skip.either().map_or(0, |either| either.force_first)
     }
 
-    /// What it should decide. `scores` are what it compares, and what it ranks by where a capacity goes by score.
+    /// What it should decide. `scores` are what it compares, and what it ranks by where a capacity goes by score; `gates`
+    /// what the routers before it decided.
     pub(crate) fn should(
         &self,
         function: Function,
-        batch: &FlatBatch,
+        (batch, gates): (&FlatBatch, &[Vec<bool>]),
         scores: &[Option<Vec<Score>>; 2],
     ) -> Decision {
         let n = batch.len();
-        let wanted = match (self.constant(), &scores[0]) {
+        let may = |row: usize| self.outer.is_none_or(|outer| gates[outer][row]);
+        let wanted: Vec<Should> = match (self.constant(), &scores[0]) {
             (Some(value), _) => vec![if value { Should::Execute } else { Should::Skip }; n],
             (None, None) => (0..n).map(|row| self.drawn(batch, row)).collect(),
-            (None, Some(scores)) => self.by_score(function, batch, scores),
+            (None, Some(scores)) => self.by_score(function, (batch, &may), scores),
         };
+        let wanted: Vec<Should> = wanted
+            .into_iter()
+            .enumerate()
+            .map(|(row, should)| if may(row) { should } else { Should::Skip })
+            .collect();
         let Some(capacity) = self.skip.capacity().filter(|_| self.constant().is_none()) else {
             return Decision { executed: wanted.clone(), wanted };
         };
@@ -122,7 +149,12 @@ impl RouterOf<'_> {
         if drawn < limit(self.skip.density) { Should::Execute } else { Should::Skip }
     }
 
-    fn by_score(&self, function: Function, batch: &FlatBatch, scores: &[Score]) -> Vec<Should> {
+    fn by_score(
+        &self,
+        function: Function,
+        (batch, may): (&FlatBatch, &dyn Fn(usize) -> bool),
+        scores: &[Score],
+    ) -> Vec<Should> {
         let threshold = match self.skip.decider() {
             Some(Decider::Sigmoid { threshold, .. }) => threshold,
             Some(Decider::TopK {
@@ -131,9 +163,11 @@ impl RouterOf<'_> {
             }) if function == Function::Generate => threshold,
             Some(Decider::TopK { scope, .. }) => {
                 return (0..scores.len())
-                    .map(|row| of_the_best(self.skip.density, scope, (batch, scores), row))
+                    .map(|row| of_the_best((self.skip.density, scope), (batch, may), scores, row))
                     .collect();
             }
+            // The last repetition of a token.
+            Some(Decider::Depth { repetition, .. }) => repetition as f64,
             _ => 0.0,
         };
         // Kernels compare with the threshold as f32.
@@ -153,11 +187,16 @@ impl RouterOf<'_> {
     }
 }
 
-fn of_the_best(density: f64, scope: Scope, (batch, scores): (&FlatBatch, &[Score]), row: usize) -> Should {
+fn of_the_best(
+    (density, scope): (f64, Scope),
+    (batch, may): (&FlatBatch, &dyn Fn(usize) -> bool),
+    scores: &[Score],
+    row: usize,
+) -> Should {
     let competes = |other: &usize| scope == Scope::Batch || batch.sequences[*other] == batch.sequences[row];
     let rivals: Vec<usize> = (0..scores.len()).filter(competes).collect();
     let k = ((density * rivals.len() as f64).ceil() as usize).max(1);
-    let others = rivals.into_iter().filter(|other| *other != row);
+    let others = rivals.into_iter().filter(|other| *other != row && may(*other));
     fewer_than(k, others.map(|other| is_ahead((other, scores[other]), (row, scores[row]))))
 }
 

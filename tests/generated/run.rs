@@ -102,7 +102,13 @@ impl GraphForm {
             {
                 set = wanted;
             }
-            if let Op::Route { .. } | Op::RouteTopK { .. } = self.graph.op(set)
+            // A nested one decides about all tokens, of which those count that may execute.
+            if let Op::Within { .. } = self.graph.op(set)
+                && let Some(free) = operand(set, 0)
+            {
+                set = free;
+            }
+            if let Op::Route { .. } | Op::RouteTopK { .. } | Op::RouteTopKAmong { .. } = self.graph.op(set)
                 && let Some(scores) = operand(set, 0)
             {
                 form.graph.set_result(scores_role(router, 0), scores);

@@ -35,8 +35,10 @@ pub(crate) fn shrink(compiler: &dyn Compiler, subject: &Subject, check: &str, un
 /// Subjects with something left out, what saves most first.
 fn candidates(subject: &Subject) -> Vec<Subject> {
     let mut found = Vec::new();
-    for idx in 0..subject.model.blocks.len() {
-        if subject.model.blocks.len() > 1 {
+    // Blocks of a stack are left out in all repetitions or in none.
+    let blocks = if subject.model.stacks.is_empty() { subject.model.blocks.len() } else { 0 };
+    for idx in 0..blocks {
+        if blocks > 1 {
             found.push(without_block(subject, idx));
         }
         let n_layers = subject.model.blocks[idx].body.n_layers();
@@ -61,8 +63,8 @@ fn candidates(subject: &Subject) -> Vec<Subject> {
             found.push(subject.with_sequences(sequences));
         }
     }
-    for model in simpler(&subject.model) {
-        found.push(subject.with_model(model));
+    if subject.model.stacks.is_empty() {
+        found.extend(simpler(&subject.model).into_iter().map(|model| subject.with_model(model)));
     }
     found
 }

@@ -15,7 +15,7 @@ use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
 use crate::model::{model, one_of};
-use crate::{choices, experts};
+use crate::{choices, experts, stacks, vision};
 
 /// Changes whenever a seed would make another subject.
 pub(crate) const GENERATOR: u32 = 3;
@@ -68,7 +68,26 @@ impl Subject {
             false => (0..rng.below(5)).map(|_| one_of(&mut rng, &SHORT)).collect(),
         };
         let mut model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
-        if seed >= experts::FIRST_SEED {
+        if seed >= vision::FIRST_SEED {
+            if rng.one_in(3) {
+                model = choices::with_choices(&mut rng, &model);
+            }
+            if rng.one_in(4) {
+                model = experts::with_experts(&mut rng, &model);
+            }
+            if rng.one_in(4) {
+                model = stacks::with_stacks(&mut rng, &model);
+            }
+            model = vision::with_ends(&mut rng, &model);
+        } else if seed >= stacks::FIRST_SEED {
+            if rng.one_in(3) {
+                model = choices::with_choices(&mut rng, &model);
+            }
+            if rng.one_in(4) {
+                model = experts::with_experts(&mut rng, &model);
+            }
+            model = stacks::with_stacks(&mut rng, &model);
+        } else if seed >= experts::FIRST_SEED {
             if rng.one_in(2) {
                 model = choices::with_choices(&mut rng, &model);
             }
@@ -248,6 +267,8 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
     }
     if subject.seed >= choices::FIRST_SEED {
         found.extend(choices::options(model));
+        found.extend(stacks::options(model));
+        found.extend(vision::options(model));
     }
     found.sort();
     found.dedup();

@@ -53,8 +53,8 @@ impl Model {
         self.skips().any(Skip::keeps_prompts)
     }
 
-    /// Whether the layers themselves, or the head, look at later tokens.
-    fn looks_ahead(&self) -> bool {
+    /// Whether the layers themselves, or the head, look at later tokens, whatever routers decide.
+    pub fn looks_ahead(&self) -> bool {
         let sees_later = |layer: &Layer| {
             matches!(layer, Layer::Attention(of) if of.mask == Mask::Full) || layer.looks_ahead().is_some()
         };

@@ -26,8 +26,13 @@ use skipc_runtime::{Batch, Device, Model, Options, Session};
 enum Request {
     /// Makes a session of an artefact.
     Load { artefact: PathBuf, threads: usize },
-    /// Keeps tokens for later runs.
-    Batch { tokens: Vec<u32>, lengths: Vec<u32> },
+    /// Keeps tokens, or the rows of a file of f32 in their place, for later runs.
+    Batch {
+        #[serde(default)]
+        tokens: Vec<u32>,
+        rows: Option<PathBuf>,
+        lengths: Vec<u32>,
+    },
     /// Runs a step once; writes the logits as bytes of f32 if a file is named.
     Run { session: usize, batch: usize, logits: Option<PathBuf> },
     /// Runs a step some times; each kernel's median.
@@ -56,8 +61,10 @@ impl Worker {
                 self.sessions.push(session);
                 Ok(json!({"session": self.sessions.len() - 1, "device": device}))
             }
-            Request::Batch { tokens, lengths } => {
-                self.batches.push(Batch { tokens, lengths, ..Batch::default() });
+            Request::Batch { tokens, rows, lengths } => {
+                let rows = rows.map(fs::read).transpose()?.unwrap_or_default();
+                let rows = rows.as_chunks().0.iter().map(|number| f32::from_le_bytes(*number)).collect();
+                self.batches.push(Batch { tokens, rows, lengths, ..Batch::default() });
                 Ok(json!({"batch": self.batches.len() - 1}))
             }
             Request::Run { session, batch, logits } => {
