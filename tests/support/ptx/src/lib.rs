@@ -46,9 +46,10 @@
 //! Addresses are numbers of 64 bits; a generic address tells its space.
 //!
 //! * *Shared memory* begins at 1024 in every block: variables with a size in the order of their declaration,
-//!   then dynamic memory, which all `.extern` arrays name. Bits 24 and up of an address name another block of
-//!   the cluster, as its rank plus 1; 0 is the own block. Before it is written, a byte is 0xFF and must not
-//!   be read.
+//!   then dynamic memory, which all `.extern` arrays name. Behind each variable lie 1024 bytes of nobody, so
+//!   that what runs over its end is not in the next (with more than 27 variables they lie side by side). Bits
+//!   24 and up of an address name another block of the cluster, as its rank plus 1; 0 is the own block.
+//!   Before it is written, a byte is 0xFF and must not be read.
 //! * *Parameters* begin at 2^40 and can only be read. Tensor maps lie among them as 128 bytes of the
 //!   machine's own format ([`isa::tensor_map`]).
 //! * *Global memory* is the caller's buffers. Each has 2^40 addresses to itself, from 16 · 2^40 on, so that
@@ -74,8 +75,10 @@
 //! # Schedules and seeds
 //!
 //! A run is one of the possible interleavings, chosen by [`Launch::seed`](machine::Launch::seed); the same
-//! seed is the same run everywhere. Clusters run one after the other: in order with seed 0, else in any.
-//! Within a cluster a fragment that can go on is chosen and has a turn of some instructions:
+//! seed is the same run everywhere. Clusters begin in order with seed 0, else in any, and one that has not
+//! ended after 2^16 instructions, or with other seeds after fewer, lets the next begin or go on; at most 132
+//! are under way. Within a cluster a fragment that can go on is chosen and has a turn of some
+//! instructions:
 //!
 //! | seed | turn | a pending copy completes |
 //! | --- | --- | --- |
@@ -107,11 +110,19 @@
 //! * mbarriers: an arrival releases all that its thread knows, and a wait that finds its phase over acquires
 //!   all that was released to it, with the copies that completed on it;
 //! * waits for groups: `cp.async.wait_group`, `cp.async.bulk.wait_group` (with `.read` only for the reads)
-//!   and `wgmma.wait_group` make what they wait for known to the threads that execute them, and to no others.
+//!   and `wgmma.wait_group` make what they wait for known to the threads that execute them, and to no others;
+//! * places in memory: a store or an atomic that releases, or that a fence (`fence`, `membar`) of its thread
+//!   lies before, leaves there what the thread knew and did until then, and atomics after it add to that. A
+//!   load or an atomic that reads the place and acquires, or a fence of its thread behind it, makes that
+//!   known. Scopes count: `.cta` reaches the block, `.cluster` the cluster, all others every thread.
 //!
-//! Atomics do not conflict with each other and order nothing else. A piece is as large as the smallest access
-//! of the kernel to that space, so that accesses side by side do not conflict. Between clusters nothing is
-//! ordered: two accesses of one place conflict if one writes, unless both are atomic.
+//! Strong accesses (atomics, and loads and stores with `.relaxed`, `.acquire`, `.release` or `.volatile`) do
+//! not conflict with each other. A piece is as large as the smallest access of the kernel to that space, so
+//! that accesses side by side do not conflict. Clusters know of each other's accesses through places in
+//! memory alone.
+//!
+//! `ld.global.nc` reads what no thread writes while the kernel runs: a write of such a place, before or
+//! after it, is a fault even if the two are ordered.
 //!
 //! ## Proxies
 //!
@@ -150,10 +161,10 @@
 //! * An accumulator that is written while an operation owns it, if no other `wgmma` uses it before the wait:
 //!   the write is lost, as it may be on hardware.
 //! * Weak memory beyond the order above. A run is sequentially consistent; a kernel without a fault has no
-//!   race, for which that is enough, but kernels that synchronise by loads and stores of their own, or by
-//!   atomics alone, are reported as racing.
-//! * Blocks that wait for each other without being a cluster: they run one after the other.
-//! * Scopes: `.cta`, `.cluster` and `.gpu` order the same.
+//!   race, for which that is enough. Places are known by where an access begins: a release is not seen by an
+//!   acquire of another width that begins elsewhere.
+//! * Strong accesses of threads that are not in each other's scope race, which is not found; what they order
+//!   is right.
 //! * Cache hints, prefetches, register counts (`setmaxnreg` is only checked for agreement), occupancy, and
 //!   what the assembler may do with the text.
 //! * A fault ends the run; those behind it are not seen.

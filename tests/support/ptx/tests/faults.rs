@@ -5,6 +5,8 @@
 mod diverge;
 #[expect(dead_code, reason = "the tests of the matmuls use the rest")]
 mod gemm;
+#[path = "faults/handover.rs"]
+mod handover;
 #[path = "faults/hopper.rs"]
 mod hopper;
 #[path = "faults/hosts.rs"]
@@ -30,7 +32,7 @@ const SCHEDULES: u64 = 8;
 const MANY_SCHEDULES: u64 = 32;
 
 /// Kinds that a fault may have.
-const KINDS: [FaultKind; 20] = [
+const KINDS: [FaultKind; 21] = [
     FaultKind::OutOfBounds,
     FaultKind::Misaligned,
     FaultKind::ReadOnly,
@@ -38,6 +40,7 @@ const KINDS: [FaultKind; 20] = [
     FaultKind::UninitialisedShared,
     FaultKind::Race,
     FaultKind::RaceBetweenBlocks,
+    FaultKind::NonCoherentLoad,
     FaultKind::MissingWait,
     FaultKind::MissingProxyFence,
     FaultKind::MissingMbarrierFence,
@@ -54,7 +57,7 @@ const KINDS: [FaultKind; 20] = [
 ];
 
 fn all_plants() -> Vec<Plant> {
-    [plain::plants(), hopper::plants(), matmuls::plants()].concat()
+    [plain::plants(), hopper::plants(), handover::plants(), matmuls::plants()].concat()
 }
 
 /// All that is wrong with these, so that one run shows everything.
@@ -84,6 +87,11 @@ fn faults_of_plain_kernels_are_found() {
 #[test]
 fn faults_of_hopper_kernels_are_found() {
     check_plants(&hopper::plants());
+}
+
+#[test]
+fn faults_between_blocks_that_wait_are_found() {
+    check_plants(&handover::plants());
 }
 
 #[test]

@@ -3,11 +3,14 @@
 //! A warp's lanes are 32 clocks of one agent, and so are the copies that its lanes have in flight. A barrier that counts
 //! transactions is an agent too: its time is the number of phases that completed, and a copy that completes on it carries
 //! the phase's number. An access is *known* where the clock of its agent has reached its time; knowledge travels with
-//! release and acquire, as base causality order does in the memory model (PTX ISA section 8.9).
+//! release and acquire, as base causality order does in the memory model (PTX ISA section 8.9). Of other clusters something
+//! is known only through places in memory that are released and acquired ([`super::order`]).
+
+use std::collections::BTreeMap;
 
 use crate::registers::{Mask, WARP, lanes};
 
-/// Something that touches memory: an index into the tables of [`Knowledge`].
+/// Something of a cluster that touches memory: an index into the tables of [`Knowledge`].
 pub(crate) type Agent = u16;
 
 /// What kind of instruction made an access; decides what orders it before another.
@@ -21,8 +24,10 @@ pub(crate) enum AccessKind {
     Bulk,
     /// `wgmma`: the async proxy.
     Wgmma,
-    /// Atomics and reductions, which do not conflict with each other.
+    /// Atomics and reductions, and strong loads and stores, which do not conflict with each other.
     Atomic,
+    /// `ld.global.nc`: reads what no thread writes while the kernel runs.
+    NonCoherent,
 }
 
 impl AccessKind {
@@ -37,6 +42,8 @@ impl AccessKind {
 pub(crate) struct Stamp {
     pub(crate) agent: Agent,
     pub(crate) kind: AccessKind,
+    /// The cluster that the agent is of; counted from 1.
+    pub(crate) cluster: u32,
     /// Time of the agent; 0 means that there was no access.
     pub(crate) time: u32,
     /// Which of the agent's lanes.
@@ -46,20 +53,71 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) const NEVER: Self = Self { agent: 0, kind: AccessKind::Generic, time: 0, lanes: 0, at: 0 };
+    pub(crate) const NEVER: Self =
+        Self { agent: 0, kind: AccessKind::Generic, cluster: 0, time: 0, lanes: 0, at: 0 };
 }
 
 /// For each agent and lane, the time up to which its accesses are known.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Knowledge {
+    /// The cluster that `here` is of; 0 while nothing is known.
+    cluster: u32,
+    here: Times,
+    /// What is known of other clusters.
+    elsewhere: BTreeMap<u32, Times>,
+}
+
+impl Knowledge {
+    fn of(cluster: u32) -> Self {
+        Self { cluster, ..Self::default() }
+    }
+
+    #[inline]
+    pub(crate) fn covers(&self, stamp: &Stamp) -> bool {
+        match stamp.cluster == self.cluster {
+            true => self.here.covers(stamp),
+            false => self.elsewhere.get(&stamp.cluster).is_some_and(|times| times.covers(stamp)),
+        }
+    }
+
+    pub(crate) fn join(&mut self, other: &Self) {
+        if other.cluster == 0 {
+            return;
+        }
+        if self.cluster == 0 {
+            self.cluster = other.cluster;
+        }
+        self.times(other.cluster).join(&other.here);
+        for (cluster, times) in &other.elsewhere {
+            self.times(*cluster).join(times);
+        }
+    }
+
+    fn times(&mut self, cluster: u32) -> &mut Times {
+        match cluster == self.cluster {
+            true => &mut self.here,
+            false => self.elsewhere.entry(cluster).or_default(),
+        }
+    }
+
+    /// Notes that the accesses of these lanes of an agent of the own cluster are known up to `time`.
+    pub(crate) fn raise(&mut self, agent: Agent, mask: Mask, time: u32) {
+        debug_assert!(self.cluster != 0, "of no cluster");
+        self.here.raise(agent, mask, time);
+    }
+}
+
+/// The clocks of the agents of a cluster.
+#[derive(Debug, Clone, Default)]
+struct Times {
     times: Vec<[u32; WARP]>,
     /// The least of each agent's lanes.
     least: Vec<u32>,
 }
 
-impl Knowledge {
+impl Times {
     #[inline]
-    pub(crate) fn covers(&self, stamp: &Stamp) -> bool {
+    fn covers(&self, stamp: &Stamp) -> bool {
         let agent = stamp.agent as usize;
         match self.least.get(agent) {
             Some(least) if *least >= stamp.time => true,
@@ -71,7 +129,7 @@ impl Knowledge {
         }
     }
 
-    pub(crate) fn join(&mut self, other: &Self) {
+    fn join(&mut self, other: &Self) {
         self.reserve(other.times.len());
         for (agent, theirs) in other.times.iter().enumerate() {
             let ours = &mut self.times[agent];
@@ -85,8 +143,7 @@ impl Knowledge {
         }
     }
 
-    /// Notes that the accesses of these lanes are known up to `time`.
-    pub(crate) fn raise(&mut self, agent: Agent, mask: Mask, time: u32) {
+    fn raise(&mut self, agent: Agent, mask: Mask, time: u32) {
         self.reserve(agent as usize + 1);
         let times = &mut self.times[agent as usize];
         for lane in lanes(mask) {
@@ -113,6 +170,11 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// What a thread of a cluster knows at first.
+    pub(crate) fn of(cluster: u32) -> Self {
+        Self { known: Knowledge::of(cluster), fenced: Knowledge::of(cluster) }
+    }
+
     pub(crate) fn join(&mut self, other: &Self) {
         self.known.join(&other.known);
         self.fenced.join(&other.fenced);

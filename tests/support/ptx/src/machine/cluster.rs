@@ -1,5 +1,6 @@
 //! A cluster of blocks, and the scheduler: which warp goes on, and for how long.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::barrier::ClusterBarrier;
@@ -9,6 +10,7 @@ use super::counters::Counters;
 use super::fault::{Fault, FaultKind, Finding};
 use super::launch::Launch;
 use super::memory::{GlobalShadow, Memory};
+use super::order::Release;
 use super::program::Program;
 use super::rng::Rng;
 use super::shared::Shared;
@@ -27,7 +29,7 @@ pub(crate) struct Shape {
     /// Threads of a block.
     pub(crate) threads: [u32; 3],
     pub(crate) n_threads: u32,
-    /// Bytes of shared memory of a block.
+    /// Bytes of shared memory of a block, with those between its variables.
     pub(crate) shared: u32,
 }
 
@@ -68,6 +70,18 @@ impl Pace {
     }
 }
 
+/// A cluster while others have their turn.
+pub(crate) struct Parked {
+    number: u32,
+    agents: Agents,
+    blocks: Vec<Block>,
+    n_mbarriers: usize,
+    barrier: ClusterBarrier,
+    pending: Vec<Pending>,
+    visits: Vec<Visit>,
+    steps: u64,
+}
+
 pub(crate) struct Cluster {
     pub(crate) program: Arc<Program>,
     pub(crate) launch: Launch,
@@ -77,6 +91,10 @@ pub(crate) struct Cluster {
     pub(crate) global: GlobalShadow,
     pub(crate) counters: Counters,
     pub(crate) rng: Rng,
+    /// What strong writes have released, by buffer and offset.
+    pub(crate) releases: BTreeMap<(usize, usize), Vec<Release>>,
+    /// Clusters that have begun.
+    n_begun: u32,
     /// Counts clusters, from 1.
     pub(crate) number: u32,
     pub(crate) agents: Agents,
@@ -107,6 +125,8 @@ impl Cluster {
             global,
             counters: Counters::default(),
             rng,
+            releases: BTreeMap::new(),
+            n_begun: 0,
             number: 0,
             agents: Agents::new(0),
             blocks: Vec::new(),
@@ -123,17 +143,41 @@ impl Cluster {
         self.shape.n_threads.div_ceil(WARP as u32) as usize
     }
 
-    /// Runs the cluster at a place in the grid of clusters.
-    pub(crate) fn run(&mut self, at: [u32; 3]) -> Result<(), Box<Fault>> {
-        self.start(at);
+    /// Leaves the cluster as it is, for [`Cluster::resume`].
+    pub(crate) fn park(&mut self) -> Parked {
+        Parked {
+            number: self.number,
+            agents: self.agents,
+            blocks: std::mem::take(&mut self.blocks),
+            n_mbarriers: self.n_mbarriers,
+            barrier: std::mem::take(&mut self.barrier),
+            pending: std::mem::take(&mut self.pending),
+            visits: std::mem::take(&mut self.visits),
+            steps: self.steps,
+        }
+    }
+
+    /// Makes a cluster the one that goes on.
+    pub(crate) fn resume(&mut self, parked: Parked) {
+        let Parked { number, agents, blocks, n_mbarriers, barrier, pending, visits, steps } = parked;
+        (self.number, self.agents, self.blocks, self.n_mbarriers) = (number, agents, blocks, n_mbarriers);
+        (self.barrier, self.pending, self.visits, self.steps) = (barrier, pending, visits, steps);
+    }
+
+    /// Goes on for about so many instructions of warps. Says whether the cluster has ended.
+    pub(crate) fn go_on(&mut self, instructions: u64) -> Result<bool, Box<Fault>> {
         let pace = Pace::of(self.launch.seed);
+        let until = self.steps.saturating_add(instructions);
         loop {
+            if self.steps >= until {
+                return Ok(false);
+            }
             if !self.pending.is_empty() && self.rng.once_in(pace.event_in) {
                 self.event()?;
             }
             let Some((block, warp, fragment)) = self.choose() else {
                 if self.blocks.iter().all(|block| block.warps.iter().all(|warp| warp.registers.alive == 0)) {
-                    return self.finish();
+                    return self.finish().map(|()| true);
                 }
                 if self.pending.is_empty() {
                     return Err(self.deadlock());
@@ -143,15 +187,18 @@ impl Cluster {
             };
             let longest =
                 if pace.longest == usize::MAX { usize::MAX } else { 1 + self.rng.below(pace.longest) };
-            self.turn(block, warp, fragment, longest)?;
+            let left = usize::try_from(until - self.steps).unwrap_or(usize::MAX);
+            self.turn(block, warp, fragment, longest.min(left))?;
         }
     }
 
-    fn start(&mut self, at: [u32; 3]) {
+    /// Begins the cluster at a place in the grid of clusters.
+    pub(crate) fn start(&mut self, at: [u32; 3]) {
         let [cx, cy, cz] = self.shape.cluster;
         let n_blocks = (cx * cy * cz) as usize;
         let n_warps = self.n_warps();
-        self.number += 1;
+        self.n_begun += 1;
+        self.number = self.n_begun;
         self.agents = Agents::new(n_blocks * n_warps);
         (self.n_mbarriers, self.steps) = (0, 0);
         self.barrier = ClusterBarrier::default();
@@ -162,7 +209,8 @@ impl Cluster {
             let within = [rank % cx, rank / cx % cy, rank / cx / cy];
             let block: [u32; 3] = std::array::from_fn(|dim| at[dim] * self.shape.cluster[dim] + within[dim]);
             let warps = (0..n_warps).map(|warp| self.warp(block, rank, warp as u32)).collect();
-            let shared = Shared::new(self.shape.shared as usize, self.program.granules.0);
+            let rooms = Arc::clone(&self.program.rooms);
+            let shared = Shared::new(self.shape.shared as usize, self.program.granules.0, rooms);
             blocks.push(Block::new(block, warps, shared));
         }
         self.counters.blocks += n_blocks as u64;
@@ -181,7 +229,7 @@ impl Cluster {
                 registers.set32(*slot, mask, &special::value(name, &place));
             }
         }
-        Warp::new(registers, mask)
+        Warp::new(registers, mask, self.number)
     }
 
     /// A fragment that can go on.
@@ -326,13 +374,14 @@ impl Cluster {
     }
 
     fn transaction(&mut self, block: usize, offset: u32, bytes: i64, phase: u32) -> Result<(), Finding> {
+        let shown = self.program.rooms.own(offset.into());
         let Some(mbarrier) = self.blocks[block].shared.mbarriers.get_mut(&offset) else {
-            let what = format!("a copy completes on the mbarrier at {offset}, which is no more");
+            let what = format!("a copy completes on the mbarrier at {shown}, which is no more");
             return Err(Finding::new(FaultKind::Barrier, 1, what));
         };
         if mbarrier.phase != phase {
             let what = format!(
-                "the copy was issued in phase {phase} of the mbarrier at {offset} and completes in phase {}: \
+                "the copy was issued in phase {phase} of the mbarrier at {shown} and completes in phase {}: \
                  its bytes were not announced by expect_tx",
                 mbarrier.phase
             );
@@ -354,6 +403,7 @@ impl Cluster {
         expect: u32,
     ) -> Result<(), Finding> {
         let Some(mbarrier) = self.blocks[block].shared.mbarriers.get_mut(&offset) else {
+            let offset = self.program.rooms.own(offset.into());
             let what = format!("there is no mbarrier at byte {offset} of shared memory");
             return Err(Finding::new(FaultKind::Barrier, 1, what));
         };
@@ -514,10 +564,11 @@ impl Cluster {
             Wait::Cluster => format!("for the cluster, of which {} threads arrived", self.barrier.arrived),
             Wait::WarpGroup { .. } => "for the other warps of its warp group".to_owned(),
             Wait::Mbarrier { block, offset, parity } => {
+                let shown = self.program.rooms.own(offset.into());
                 match self.blocks[block as usize].shared.mbarriers.get(&offset) {
-                    None => format!("for an mbarrier at {offset} that is no more"),
+                    None => format!("for an mbarrier at {shown} that is no more"),
                     Some(mbarrier) => format!(
-                        "for parity {parity} of the mbarrier at {offset}, which is in phase {} and waits for {} of {} arrivals and {} bytes",
+                        "for parity {parity} of the mbarrier at {shown}, which is in phase {} and waits for {} of {} arrivals and {} bytes",
                         mbarrier.phase, mbarrier.pending, mbarrier.count, mbarrier.transactions
                     ),
                 }

@@ -19,6 +19,8 @@ pub enum FaultKind {
     Race,
     /// As `Race`, between blocks that no barrier joins.
     RaceBetweenBlocks,
+    /// `ld.global.nc` of memory that the kernel writes.
+    NonCoherentLoad,
     /// An asynchronous copy or matrix operation is not known to be complete.
     MissingWait,
     /// Written through the generic proxy, used through the async proxy, without `fence.proxy.async` between.
@@ -58,6 +60,7 @@ impl FaultKind {
             Self::UninitialisedShared => "uninitialised shared memory",
             Self::Race => "race",
             Self::RaceBetweenBlocks => "race between blocks",
+            Self::NonCoherentLoad => "non-coherent load of what is written",
             Self::MissingWait => "missing wait",
             Self::MissingProxyFence => "missing proxy fence",
             Self::MissingMbarrierFence => "missing fence after mbarrier.init",

@@ -1,5 +1,6 @@
 //! Starting a kernel.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::cluster::{Cluster, Shape};
@@ -17,6 +18,12 @@ const MAX_SHARED: u32 = 227 * 1024;
 
 /// Most blocks of a cluster that every device takes.
 const MAX_CLUSTER: u32 = 8;
+
+/// Most clusters that go on side by side: as many as an H100 has multiprocessors.
+const SIDE_BY_SIDE: usize = 132;
+
+/// Most instructions of warps after which another cluster has its turn; a part of the patience if that is small.
+const SLICE: u64 = 1 << 16;
 
 /// An argument of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,15 +106,29 @@ pub fn run(program: &Arc<Program>, launch: &Launch, memory: &mut Memory) -> Resu
     let global = GlobalShadow::new(memory, program.granules.1);
     let mut cluster =
         Cluster::new(Arc::clone(program), launch.clone(), shape, params, std::mem::take(memory), global, rng);
-    let mut result = Ok(());
-    for at in clusters {
-        result = cluster.run(at);
-        if result.is_err() {
-            break;
-        }
-    }
+    let result = run_all(&mut cluster, clusters);
     *memory = std::mem::take(&mut cluster.memory);
     result.map(|()| cluster.counters)
+}
+
+/// Runs clusters side by side: each as long as it is its turn, so that one may wait for what another does.
+fn run_all(cluster: &mut Cluster, clusters: Vec<[u32; 3]>) -> Result<(), Box<Fault>> {
+    let seed = cluster.launch.seed;
+    let mut rng = Rng::new(seed);
+    let longest = SLICE.min(cluster.launch.patience / 16).max(1);
+    let mut slice = || if seed == 0 { longest } else { (longest >> rng.below(5)).max(1) };
+    let (mut waiting, mut parked) = (clusters.into_iter(), VecDeque::new());
+    loop {
+        let new = if parked.len() < SIDE_BY_SIDE { waiting.next() } else { None };
+        match (new, parked.is_empty()) {
+            (Some(at), _) => cluster.start(at),
+            (None, true) => return Ok(()),
+            (None, false) => parked.pop_front().into_iter().for_each(|next| cluster.resume(next)),
+        }
+        if !cluster.go_on(slice())? {
+            parked.push_back(cluster.park());
+        }
+    }
 }
 
 fn check(program: &Program, launch: &Launch) -> Result<Shape, String> {
@@ -140,6 +161,8 @@ fn check(program: &Program, launch: &Launch) -> Result<Shape, String> {
     if (0..3).any(|dim| launch.grid[dim] == 0 || !launch.grid[dim].is_multiple_of(cluster[dim])) {
         return Err(format!("a grid of {:?} blocks is not made of clusters of {cluster:?}", launch.grid));
     }
+    // What is between variables is no memory of the kernel's.
+    let shared = program.rooms.dynamic as u32 + launch.dynamic_shared;
     Ok(Shape { cluster, threads: launch.block, n_threads, shared })
 }
 

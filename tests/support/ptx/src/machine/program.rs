@@ -1,8 +1,9 @@
 //! A kernel that is ready to run: decoded instructions, the layout of its variables, where its branches meet again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use super::shared;
+use super::shared::{self, Rooms};
 use crate::decode::{DecodeError, Decoder, Form, Table};
 use crate::flow;
 use crate::op::Run;
@@ -84,6 +85,8 @@ pub struct Program {
     pub(crate) cluster: Option<[u32; 3]>,
     /// Bytes of shared memory with a fixed size; dynamic shared memory comes after them.
     pub(crate) static_shared: u32,
+    /// Where the machine puts it.
+    pub(crate) rooms: Arc<Rooms>,
     /// Least bytes that an instruction touches in shared and in global memory.
     pub(crate) granules: (u32, u32),
 }
@@ -106,7 +109,7 @@ impl Program {
             let there = module.kernels.iter().map(|kernel| kernel.name.clone()).collect();
             return Err(LoadError::NoKernel { name: name.to_owned(), there });
         };
-        let (symbols, params, static_shared) = layout(module, kernel)?;
+        let Layout { symbols, params, static_shared, rooms } = layout(module, kernel)?;
         let find = |name: &str| symbols.get(name).copied();
         let mut decoder = Decoder::new(kernel, &find);
         let table = Table::get();
@@ -138,6 +141,7 @@ impl Program {
             threads: kernel.threads,
             cluster: kernel.cluster,
             static_shared,
+            rooms: Arc::new(rooms),
         })
     }
 
@@ -158,8 +162,15 @@ fn guard_of(decoder: &Decoder<'_>, guard: Guard) -> Result<SourcePredicate, Deco
     decoder.source_predicate(&operand)
 }
 
-/// Addresses of all names, offset and size of each parameter, bytes of shared memory with a fixed size.
-type Layout = (BTreeMap<String, u64>, Vec<(u32, u32)>, u32);
+struct Layout {
+    /// Addresses of all names.
+    symbols: BTreeMap<String, u64>,
+    /// Offset and size of each parameter.
+    params: Vec<(u32, u32)>,
+    /// Bytes of shared memory with a fixed size.
+    static_shared: u32,
+    rooms: Rooms,
+}
 
 fn layout(module: &Module, kernel: &Kernel) -> Result<Layout, LoadError> {
     let mut symbols = BTreeMap::new();
@@ -178,20 +189,27 @@ fn layout(module: &Module, kernel: &Kernel) -> Result<Layout, LoadError> {
     if let Some(other) = variables().find(|variable| variable.space != VariableSpace::Shared) {
         return Err(LoadError::Variable { name: other.name.clone() });
     }
-    let mut size = 0_u64;
+    let n_sized = variables().filter(|variable| variable.bytes.is_some()).count();
+    let gap = if n_sized > shared::MOST_APART { 0 } else { shared::GAP };
+    let (mut size, mut gaps, mut rooms) = (0_u64, 0, Rooms::default());
     for variable in variables() {
         if let Some(bytes) = variable.bytes {
-            size = size.next_multiple_of(u64::from(variable.align.max(1)));
-            symbols.insert(variable.name.clone(), shared::BASE + size);
             // A launch refuses far less; no sum of these overflows.
-            size += bytes.min(u64::from(u32::MAX));
+            let bytes = bytes.min(u64::from(u32::MAX));
+            size = size.next_multiple_of(u64::from(variable.align.max(1)));
+            symbols.insert(variable.name.clone(), shared::BASE + size + gaps);
+            rooms.variables.push((size + gaps, bytes, variable.name.clone()));
+            size += bytes;
+            gaps += gap;
         }
     }
     for variable in variables().filter(|variable| variable.bytes.is_none()) {
         size = size.next_multiple_of(u64::from(variable.align.max(1)));
-        symbols.insert(variable.name.clone(), shared::BASE + size);
+        symbols.insert(variable.name.clone(), shared::BASE + size + gaps);
     }
-    Ok((symbols, params, u32::try_from(size).unwrap_or(u32::MAX)))
+    (rooms.dynamic, rooms.gap) = (size + gaps, gap);
+    let static_shared = u32::try_from(size).unwrap_or(u32::MAX);
+    Ok(Layout { symbols, params, static_shared, rooms })
 }
 
 /// The least bytes that an instruction touches in shared and in global memory, as far as its name tells; powers of two

@@ -6,21 +6,24 @@ use smallvec::SmallVec;
 use super::clock::{AccessKind, Agent, Stamp, View};
 use crate::registers::Mask;
 
+/// Most reads of a piece, none ordered before another, that are told apart: more than the warps of a cluster.
+const CROWD: usize = 1024;
+
 /// One piece of memory.
 #[derive(Debug, Clone)]
 struct Granule {
     write: Stamp,
     /// Reads since, none of which is ordered before another.
     reads: SmallVec<[Stamp; 1]>,
-    /// The cluster that these accesses are of.
-    cluster: u32,
-    /// Another cluster has read it as well.
-    read_elsewhere: bool,
+    /// There have been more of them; no write is ordered behind these.
+    crowded: bool,
+    /// The last instruction that read it as memory which nobody writes, counted from 1; 0 if none did.
+    non_coherent: u32,
 }
 
 impl Granule {
     fn fresh() -> Self {
-        Self { write: Stamp::NEVER, reads: SmallVec::new(), cluster: 0, read_elsewhere: false }
+        Self { write: Stamp::NEVER, reads: SmallVec::new(), crowded: false, non_coherent: 0 }
     }
 }
 
@@ -31,14 +34,14 @@ pub(crate) struct Access<'v> {
     pub(crate) issuer: (Agent, Mask),
     /// What those lanes know.
     pub(crate) view: &'v View,
-    pub(crate) cluster: u32,
 }
 
 impl Access<'_> {
     /// Whether an earlier access of the generic proxy comes before in the order of the very thread.
     #[inline]
     fn follows(&self, earlier: &Stamp) -> bool {
-        matches!(earlier.kind, AccessKind::Generic | AccessKind::Atomic)
+        matches!(earlier.kind, AccessKind::Generic | AccessKind::Atomic | AccessKind::NonCoherent)
+            && earlier.cluster == self.stamp.cluster
             && (earlier.agent, earlier.lanes) == self.issuer
     }
 
@@ -47,16 +50,28 @@ impl Access<'_> {
         earlier.kind == AccessKind::Atomic && self.stamp.kind == AccessKind::Atomic
     }
 
-    /// Whether a write is not ordered before this; if so, whether only a proxy fence is missing.
+    /// Whether a write is not ordered before this; if so, what is missing.
     #[inline]
-    pub(crate) fn unordered(&self, write: &Stamp) -> Option<bool> {
+    pub(crate) fn unordered(&self, write: &Stamp) -> Option<Missing> {
         if self.stamp.kind.is_async_proxy() && !write.kind.is_async_proxy() {
             let known = || self.view.known.covers(write) || self.follows(write);
-            return (!self.view.fenced.covers(write)).then(known);
+            let missing = || if known() { Missing::ProxyFence } else { Missing::Order };
+            return (!self.view.fenced.covers(write)).then(missing);
         }
         let ordered = self.view.known.covers(write) || self.follows(write) || self.both_atomic(write);
-        (!ordered).then_some(false)
+        (!ordered).then_some(Missing::Order)
     }
+}
+
+/// What two accesses lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// Anything that orders them.
+    Order,
+    /// They are ordered, only not for the async proxy.
+    ProxyFence,
+    /// One is a load of memory that nobody writes while the kernel runs, the other a write.
+    Coherence,
 }
 
 /// Why an access is wrong.
@@ -70,8 +85,7 @@ pub(crate) struct Conflict {
     pub(crate) wrote: bool,
     /// The earlier access is of another cluster.
     pub(crate) elsewhere: bool,
-    /// It is ordered before, only not for the async proxy.
-    pub(crate) proxy: bool,
+    pub(crate) missing: Missing,
 }
 
 /// What is wrong with a read.
@@ -134,25 +148,25 @@ impl Shadow {
 
     #[inline]
     fn read_piece(&mut self, piece: usize, access: &Access<'_>) -> Result<(), Conflict> {
-        let Access { stamp, cluster, .. } = access;
+        let stamp = &access.stamp;
         let granule = &mut self.granules[piece];
-        if granule.cluster != *cluster {
-            if granule.write.time != 0 {
-                return Err(self.conflict(piece, |granule| granule.write, true, true));
+        let is_non_coherent = stamp.kind == AccessKind::NonCoherent;
+        if granule.write.time != 0 {
+            let missing = access.unordered(&granule.write).or(is_non_coherent.then_some(Missing::Coherence));
+            if let Some(missing) = missing {
+                let earlier = granule.write;
+                return Err(self.conflict(piece, access, (earlier, true), missing));
             }
-            granule.read_elsewhere |= !granule.reads.is_empty();
-            granule.reads.clear();
-            granule.cluster = *cluster;
         }
-        if granule.write.time != 0
-            && let Some(proxy) = access.unordered(&granule.write)
-        {
-            return Err(Conflict { proxy, ..self.conflict(piece, |granule| granule.write, true, false) });
+        if is_non_coherent {
+            granule.non_coherent = stamp.at + 1;
         }
         match granule.reads.as_mut_slice() {
             [] => granule.reads.push(*stamp),
-            [only] if only.agent == stamp.agent && only.time == stamp.time => only.lanes |= stamp.lanes,
-            _ => keep_read(&mut granule.reads, access),
+            [only] if (only.cluster, only.agent, only.time) == (stamp.cluster, stamp.agent, stamp.time) => {
+                only.lanes |= stamp.lanes;
+            }
+            _ => keep_read(granule, access),
         }
         Ok(())
     }
@@ -162,40 +176,30 @@ impl Shadow {
     pub(crate) fn write(&mut self, offset: usize, bytes: usize, access: &Access<'_>) -> Result<(), Conflict> {
         for piece in self.pieces(offset, bytes) {
             let granule = &mut self.granules[piece];
-            if granule.cluster != access.cluster || granule.read_elsewhere {
-                self.write_after_others(piece, access)?;
-            }
-            let granule = &mut self.granules[piece];
             if granule.write.time != 0
-                && let Some(proxy) = access.unordered(&granule.write)
+                && let Some(missing) = access.unordered(&granule.write)
             {
-                return Err(Conflict { proxy, ..self.conflict(piece, |granule| granule.write, true, false) });
+                let earlier = granule.write;
+                return Err(self.conflict(piece, access, (earlier, true), missing));
             }
             // A read never needs a proxy fence behind it: the writer only has to know that it is over.
             let open = |read: &&Stamp| {
                 !access.follows(read) && !access.view.known.covers(read) && !access.both_atomic(read)
             };
-            if let Some(read) = granule.reads.iter().find(open).copied() {
-                return Err(self.conflict(piece, |_| read, false, false));
+            let mut read = granule.reads.iter().find(open).copied();
+            if granule.crowded && read.is_none() {
+                read = granule.reads.first().copied();
+            }
+            if let Some(read) = read {
+                return Err(self.conflict(piece, access, (read, false), Missing::Order));
+            }
+            if let Some(at) = granule.non_coherent.checked_sub(1) {
+                let read = Stamp { kind: AccessKind::NonCoherent, at, ..access.stamp };
+                return Err(self.conflict(piece, access, (read, false), Missing::Coherence));
             }
             granule.reads.clear();
             granule.write = access.stamp;
-            granule.cluster = access.cluster;
         }
-        Ok(())
-    }
-
-    #[cold]
-    fn write_after_others(&mut self, piece: usize, access: &Access<'_>) -> Result<(), Conflict> {
-        let granule = &mut self.granules[piece];
-        if granule.write.time != 0 && !access.both_atomic(&granule.write) {
-            return Err(self.conflict(piece, |granule| granule.write, true, true));
-        }
-        if granule.read_elsewhere || !granule.reads.is_empty() {
-            let read = |granule: &Granule| granule.reads.first().copied().unwrap_or(Stamp::NEVER);
-            return Err(self.conflict(piece, read, false, true));
-        }
-        granule.write = Stamp::NEVER;
         Ok(())
     }
 
@@ -203,21 +207,28 @@ impl Shadow {
     fn conflict(
         &self,
         piece: usize,
-        earlier: impl Fn(&Granule) -> Stamp,
-        wrote: bool,
-        elsewhere: bool,
+        access: &Access<'_>,
+        (earlier, wrote): (Stamp, bool),
+        missing: Missing,
     ) -> Conflict {
-        let earlier = earlier(&self.granules[piece]);
-        Conflict { offset: piece << self.shift, earlier, wrote, elsewhere, proxy: false }
+        let elsewhere = earlier.cluster != access.stamp.cluster;
+        Conflict { offset: piece << self.shift, earlier, wrote, elsewhere, missing }
     }
 }
 
 /// Adds a read to those that are not ordered before it.
-fn keep_read(reads: &mut SmallVec<[Stamp; 1]>, access: &Access<'_>) {
+fn keep_read(granule: &mut Granule, access: &Access<'_>) {
     let stamp = &access.stamp;
+    if granule.crowded {
+        return;
+    }
+    let reads = &mut granule.reads;
     reads.retain(|read| !(access.follows(read) || access.view.known.covers(read)));
-    match reads.iter_mut().find(|read| read.agent == stamp.agent && read.time == stamp.time) {
+    let of = |read: &Stamp| (read.cluster, read.agent, read.time);
+    let n_reads = reads.len();
+    match reads.iter_mut().find(|read| of(read) == of(stamp)) {
         Some(same) => same.lanes |= stamp.lanes,
-        None => reads.push(*stamp),
+        None if n_reads < CROWD => reads.push(*stamp),
+        None => granule.crowded = true,
     }
 }

@@ -8,8 +8,9 @@ use super::block::WARP_GROUP;
 use super::clock::{AccessKind, Stamp, View};
 use super::cluster::{Cluster, Visit};
 use super::fault::{FaultKind, Finding};
+use super::order::Order;
 use super::program::PARAMS;
-use super::shadow::{Access, Conflict, ReadProblem};
+use super::shadow::{Access, Conflict, Missing, ReadProblem};
 use super::shared;
 use super::warp::{Wait, Warp};
 use crate::isa::descriptor::Chunk;
@@ -39,6 +40,16 @@ pub(crate) enum Pointee {
     /// Block of the cluster and offset.
     Shared(usize, usize),
     Param(usize),
+}
+
+/// How an atomic changes memory.
+pub struct Change<'c> {
+    /// What it orders.
+    pub order: Order,
+    /// Whether the thread gets what was there: a reduction does not.
+    pub reads: bool,
+    /// What is there after it, by the lane and what was there.
+    pub change: &'c mut dyn FnMut(usize, u64) -> u64,
 }
 
 /// An instruction's view of the machine.
@@ -86,7 +97,7 @@ impl<'m> Turn<'m> {
     fn stamp(&self, lane: usize, kind: AccessKind) -> Stamp {
         let agent = self.cluster.agents.warp(self.warp_in_cluster());
         let time = self.cluster.blocks[self.block].warps[self.warp].time;
-        Stamp { agent, kind, time, lanes: 1 << lane, at: self.at }
+        Stamp { agent, kind, cluster: self.cluster.number, time, lanes: 1 << lane, at: self.at }
     }
 
     /// Where an address of a space leads, for an access of so many bytes.
@@ -148,7 +159,13 @@ impl<'m> Turn<'m> {
     ///
     /// # Errors
     /// What is wrong with one of the accesses.
-    pub fn load(&mut self, space: Space, addresses: &Lanes64, bytes: u32) -> Result<LaneBytes, Finding> {
+    pub fn load(
+        &mut self,
+        space: Space,
+        addresses: &Lanes64,
+        bytes: u32,
+        order: Order,
+    ) -> Result<LaneBytes, Finding> {
         let mut data = [[0; 16]; WARP];
         let mut kind = None;
         for (group, view) in self.views() {
@@ -156,7 +173,8 @@ impl<'m> Turn<'m> {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
                 let to = &mut data[lane][..bytes as usize];
-                self.read(place, lane, to, &self.access(lane, AccessKind::Generic, &view))?;
+                self.read(place, lane, to, &self.access(lane, order.kind(), &view))?;
+                self.observe(place, lane, order);
             }
         }
         self.count(kind, addresses, bytes, true);
@@ -174,8 +192,7 @@ impl<'m> Turn<'m> {
         match place {
             Pointee::Param(offset) => to.copy_from_slice(&self.cluster.params[offset..offset + n]),
             Pointee::Global(buffer, offset) => {
-                let noted = self.cluster.global.read((buffer, offset), n, access);
-                noted.map_err(|conflict| self.conflict(lane, "read", self.buffer(buffer), &conflict))?;
+                self.note_read((buffer, offset), lane, n, access)?;
                 to.copy_from_slice(&self.cluster.memory.buffer(buffer).bytes[offset..offset + n]);
             }
             Pointee::Shared(block, offset) => {
@@ -190,6 +207,21 @@ impl<'m> Turn<'m> {
         Ok(())
     }
 
+    /// Notes a read of global memory. What no thread may write needs no notes.
+    pub(crate) fn note_read(
+        &mut self,
+        (buffer, offset): (usize, usize),
+        lane: usize,
+        bytes: usize,
+        access: &Access<'_>,
+    ) -> Result<(), Finding> {
+        if !self.cluster.memory.buffer(buffer).writable {
+            return Ok(());
+        }
+        let noted = self.cluster.global.read((buffer, offset), bytes, access);
+        noted.map_err(|conflict| self.conflict(lane, "read", self.buffer(buffer), &conflict))
+    }
+
     fn access<'v>(&self, lane: usize, kind: AccessKind, view: &'v View) -> Access<'v> {
         self.access_as(self.stamp(lane, kind), 1 << lane, view)
     }
@@ -197,15 +229,14 @@ impl<'m> Turn<'m> {
     /// The access of a stamp that these lanes issue, knowing this.
     pub(crate) fn access_as<'v>(&self, stamp: Stamp, lanes: Mask, view: &'v View) -> Access<'v> {
         let issuer = (self.cluster.agents.warp(self.warp_in_cluster()), lanes);
-        Access { stamp, issuer, view, cluster: self.cluster.number }
+        Access { stamp, issuer, view }
     }
 
     pub(crate) fn read_problem(&self, lane: usize, problem: &ReadProblem) -> Finding {
         match problem {
-            ReadProblem::Conflict(conflict) => {
-                self.conflict(lane, "read", "shared memory".to_owned(), conflict)
-            }
+            ReadProblem::Conflict(conflict) => self.conflict_in_shared(lane, "read", conflict),
             ReadProblem::Uninitialised { offset } => {
+                let offset = self.own(*offset as u64);
                 let what =
                     format!("byte {offset} of shared memory is read, and nothing has been written there");
                 Finding { kind: FaultKind::UninitialisedShared, lane: lane as u32, what }
@@ -222,14 +253,15 @@ impl<'m> Turn<'m> {
         space: Space,
         addresses: &Lanes64,
         bytes: u32,
-        data: &LaneBytes,
+        (data, order): (&LaneBytes, Order),
     ) -> Result<(), Finding> {
         let mut kind = None;
         for (group, view) in self.views() {
             for lane in lanes(group) {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
-                self.note_write(place, lane, bytes as usize, &self.access(lane, AccessKind::Generic, &view))?;
+                self.note_write(place, lane, bytes as usize, &self.access(lane, order.kind(), &view))?;
+                self.publish(place, lane, order, false);
                 let from = &data[lane][..bytes as usize];
                 self.bytes_mut(place, bytes as usize).copy_from_slice(from);
             }
@@ -247,15 +279,20 @@ impl<'m> Turn<'m> {
         space: Space,
         addresses: &Lanes64,
         bytes: u32,
-        change: &mut dyn FnMut(usize, u64) -> u64,
+        how: Change<'_>,
     ) -> Result<Lanes64, Finding> {
+        let Change { order, reads, change } = how;
         let mut before = [0; WARP];
         let mut kind = None;
         for (group, view) in self.views() {
             for lane in lanes(group) {
                 let place = self.place(space, lane, addresses[lane], bytes)?;
                 kind = Some(place);
-                self.note_write(place, lane, bytes as usize, &self.access(lane, AccessKind::Atomic, &view))?;
+                self.note_write(place, lane, bytes as usize, &self.access(lane, order.kind(), &view))?;
+                if reads {
+                    self.observe(place, lane, order);
+                }
+                self.publish(place, lane, order, true);
                 let there = self.bytes_mut(place, bytes as usize);
                 let mut word = [0; 8];
                 word[..bytes as usize].copy_from_slice(there);
@@ -297,8 +334,7 @@ impl<'m> Turn<'m> {
                 let shared = &mut self.cluster.blocks[block].shared;
                 shared.spare_mbarriers(lane as u32, offset, bytes)?;
                 let noted = shared.shadow.write(offset, bytes, access);
-                noted
-                    .map_err(|conflict| self.conflict(lane, "written", "shared memory".to_owned(), &conflict))
+                noted.map_err(|conflict| self.conflict_in_shared(lane, "written", &conflict))
             }
         }
     }
@@ -355,21 +391,35 @@ impl<'m> Turn<'m> {
         }
     }
 
+    fn conflict_in_shared(&self, lane: usize, done: &str, conflict: &Conflict) -> Finding {
+        let offset = self.own(conflict.offset as u64) as usize;
+        self.conflict(lane, done, "shared memory".to_owned(), &Conflict { offset, ..*conflict })
+    }
+
+    /// An offset in shared memory as the kernel knows it.
+    pub(crate) fn own(&self, offset: u64) -> u64 {
+        self.cluster.program.rooms.own(offset)
+    }
+
     /// Says what is wrong with two accesses.
     pub(crate) fn conflict(&self, lane: usize, done: &str, space: String, conflict: &Conflict) -> Finding {
-        let Conflict { offset, earlier, wrote, elsewhere, proxy } = conflict;
+        let Conflict { offset, earlier, wrote, elsewhere, missing } = conflict;
         let kind = match earlier.kind {
+            _ if *missing == Missing::Coherence => FaultKind::NonCoherentLoad,
             _ if *elsewhere => FaultKind::RaceBetweenBlocks,
-            _ if *proxy => FaultKind::MissingProxyFence,
+            _ if *missing == Missing::ProxyFence => FaultKind::MissingProxyFence,
             AccessKind::AsyncCopy | AccessKind::Bulk | AccessKind::Wgmma => FaultKind::MissingWait,
-            AccessKind::Generic | AccessKind::Atomic => FaultKind::Race,
+            AccessKind::Generic | AccessKind::Atomic | AccessKind::NonCoherent => FaultKind::Race,
         };
         let step = self.cluster.program.steps.get(earlier.at as usize);
         let (line, text) = step.map_or((0, ""), |step| (step.line, step.text.as_str()));
         let verb = if *wrote { "wrote" } else { "read" };
         let who = self.who(earlier, *elsewhere);
         let why = match kind {
-            FaultKind::RaceBetweenBlocks => "no barrier joins the blocks",
+            FaultKind::RaceBetweenBlocks => "no barrier joins the blocks, nor a release that was acquired",
+            FaultKind::NonCoherentLoad => {
+                "ld.global.nc is for memory that no thread writes while the kernel runs"
+            }
             FaultKind::MissingProxyFence => "no fence.proxy.async lies between",
             FaultKind::MissingWait => "nothing has waited for its completion",
             _ => "nothing orders the two",
@@ -392,7 +442,9 @@ impl<'m> Turn<'m> {
         let of =
             if block == self.block { String::new() } else { format!(" of block {block} of the cluster") };
         match stamp.kind {
-            AccessKind::Generic | AccessKind::Atomic => format!("thread {thread}{of}"),
+            AccessKind::Generic | AccessKind::Atomic | AccessKind::NonCoherent => {
+                format!("thread {thread}{of}")
+            }
             AccessKind::AsyncCopy => format!("a copy of thread {thread}{of}"),
             AccessKind::Bulk => format!("a bulk copy of thread {thread}{of}"),
             AccessKind::Wgmma => format!("a wgmma of warp {warp}{of}"),
@@ -429,6 +481,7 @@ impl Turn<'_> {
     pub(crate) fn use_mbarrier(&self, lane: usize, block: usize, offset: u32) -> Result<(), Finding> {
         let lane_idx = lane as u32;
         let Some(mbarrier) = self.cluster.blocks[block].shared.mbarriers.get(&offset) else {
+            let offset = self.own(offset.into());
             let what =
                 format!("there is no mbarrier at byte {offset} of shared memory: mbarrier.init comes first");
             return Err(Finding { kind: FaultKind::Barrier, lane: lane_idx, what });
@@ -437,6 +490,7 @@ impl Turn<'_> {
         let state = &self.cluster.blocks[self.block].warps[self.warp];
         let known = state.view(lane).known.covers(&mbarrier.init);
         if (mbarrier.init.agent, mbarrier.init.lanes) != own && !known {
+            let offset = self.own(offset.into());
             let what = format!("nothing orders the initialisation of the mbarrier at {offset} before this");
             return Err(Finding { kind: FaultKind::Race, lane: lane_idx, what });
         }
@@ -498,7 +552,14 @@ impl Turn<'_> {
 
     fn wgmma_stamp(&self) -> Stamp {
         let time = self.cluster.blocks[self.block].warps[self.warp].wgmma.group();
-        Stamp { agent: self.wgmma_agent(), kind: AccessKind::Wgmma, time, lanes: 1, at: self.at }
+        Stamp {
+            agent: self.wgmma_agent(),
+            kind: AccessKind::Wgmma,
+            cluster: self.cluster.number,
+            time,
+            lanes: 1,
+            at: self.at,
+        }
     }
 
     /// Checks that these writes of an operand, which another warp has read for the whole group, are known to this one too.
@@ -508,11 +569,11 @@ impl Turn<'_> {
         for (group, view) in warp.views(self.mask) {
             let access = self.access_as(stamp, group, view);
             for (offset, earlier) in writes {
-                if let Some(proxy) = access.unordered(earlier) {
-                    let conflict =
-                        Conflict { offset: *offset, earlier: *earlier, wrote: true, elsewhere: false, proxy };
+                if let Some(missing) = access.unordered(earlier) {
+                    let (offset, earlier) = (*offset, *earlier);
+                    let conflict = Conflict { offset, earlier, wrote: true, elsewhere: false, missing };
                     let lane = group.trailing_zeros() as usize;
-                    return Err(self.conflict(lane, "read", "shared memory".to_owned(), &conflict));
+                    return Err(self.conflict_in_shared(lane, "read", &conflict));
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::clock::{Agent, View};
+use super::order::{Fence, Seen};
 use super::wgmma::Wgmma;
 use crate::registers::{Mask, Registers, WARP, lanes};
 
@@ -128,24 +129,30 @@ pub(crate) struct Warp {
     /// Arrivals of each lane at the barrier of the cluster.
     pub(crate) cluster_arrivals: [u32; WARP],
     pub(crate) wgmma: Wgmma,
+    /// What lanes have read that was released and that a fence of theirs makes known.
+    pub(crate) seen: Vec<Seen>,
+    /// Fences of lanes.
+    pub(crate) fences: Vec<Fence>,
     /// Instructions of its warp group that it has executed.
     pub(crate) collective: usize,
 }
 
 impl Warp {
-    pub(crate) fn new(mut registers: Registers, mask: Mask) -> Self {
+    pub(crate) fn new(mut registers: Registers, mask: Mask, cluster: u32) -> Self {
         registers.alive = mask;
         let start = Fragment { at: 0, mask, joins: SmallVec::new(), wait: None };
         Self {
             registers,
             time: 1,
-            views: SmallVec::from_iter([(Mask::MAX, Rc::new(View::default()))]),
+            views: SmallVec::from_iter([(Mask::MAX, Rc::new(View::of(cluster)))]),
             fragments: SmallVec::from_iter([start]),
             joins: Vec::new(),
             copies: Box::default(),
             bulks: Box::default(),
             cluster_arrivals: [0; WARP],
             wgmma: Wgmma::default(),
+            seen: Vec::new(),
+            fences: Vec::new(),
             collective: 0,
         }
     }

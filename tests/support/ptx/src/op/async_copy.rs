@@ -75,15 +75,21 @@ fn copy_lane(turn: &mut Turn<'_>, lane: usize, copy: &Copy, view: &View) -> Resu
     }
     let agent = turn.cluster.agents.async_copies(turn.warp_in_cluster());
     let time = turn.state().groups(Copying::Threads)[lane].issue();
-    let stamp = Stamp { agent, kind: AccessKind::AsyncCopy, time, lanes: 1 << lane, at: turn.at };
+    let stamp = Stamp {
+        agent,
+        kind: AccessKind::AsyncCopy,
+        cluster: turn.cluster.number,
+        time,
+        lanes: 1 << lane,
+        at: turn.at,
+    };
     let access = turn.access_as(stamp, 1 << lane, view);
     let mut data = [0; 16];
     if present > 0 {
         // The whole of it has to be aligned, though only a part is read.
         let needed = bytes.min(present.next_power_of_two());
         let place = turn.cluster.memory.place(lane as u32, from, needed, bytes)?;
-        let noted = turn.cluster.global.read(place, present as usize, &access);
-        noted.map_err(|conflict| turn.conflict(lane, "read", turn.buffer(place.0), &conflict))?;
+        turn.note_read(place, lane, present as usize, &access)?;
         let from = &turn.cluster.memory.buffer(place.0).bytes[place.1..place.1 + present as usize];
         data[..present as usize].copy_from_slice(from);
     }
@@ -154,7 +160,7 @@ fn arrive(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, D
                 }
             }
             let time = turn.state().groups(Copying::Threads)[lane].mark();
-            let mut view = Box::new(View::default());
+            let mut view = Box::new(View::of(turn.cluster.number));
             view.known.raise(agent, 1 << lane, time);
             let at = turn.at;
             turn.cluster.pending.push(Pending::Arrive { block, offset, view, at });

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::machine::{FaultKind, Outcome, Trouble, Turn, View, Wait};
+use crate::machine::{FaultKind, Outcome, Scope, Trouble, Turn, View, Wait};
 use crate::registers::{Mask, Source32, WARP, lanes};
 use crate::syntax::Instruction;
 
@@ -41,6 +41,13 @@ pub(crate) const FORMS: &[Form] = &[
         kind: Kind::Sync,
         decode: fence_mbarrier_init,
     },
+    Form {
+        syntax: "fence.{sc,acq_rel,acquire,release,}.{cta,cluster,gpu,sys}",
+        section: "9.7.13.4",
+        kind: Kind::Sync,
+        decode: fence,
+    },
+    Form { syntax: "membar.{cta,gl,sys}", section: "9.7.13.4", kind: Kind::Sync, decode: fence },
 ];
 
 /// Barrier and number of threads.
@@ -230,6 +237,19 @@ fn fence_mbarrier_init(decoder: &mut Decoder<'_>, instruction: &Instruction) -> 
     decoder.expect_operands(instruction, 0)?;
     Ok(Run::Turn(Box::new(|turn| {
         fence_inits(turn);
+        Ok(Outcome::Next)
+    })))
+}
+
+/// A fence for memory; `membar` is `fence.sc`, and `fence` without more `fence.acq_rel`.
+fn fence(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 0)?;
+    let opcode = &instruction.opcode;
+    let has = |word: &str| opcode.split('.').any(|part| part == word);
+    let (acquires, releases) = (!has("release"), !has("acquire"));
+    let scope = Scope::of_opcode(opcode);
+    Ok(Run::Turn(Box::new(move |turn| {
+        turn.fence(scope, acquires, releases);
         Ok(Outcome::Next)
     })))
 }

@@ -32,6 +32,12 @@ pub(crate) const FORMS: &[Form] = &[
         kind: Kind::AsyncCopy,
         decode: store,
     },
+    Form {
+        syntax: "cp.async.bulk.global.shared::cta.bulk_group",
+        section: "9.7.9.25.4.1",
+        kind: Kind::AsyncCopy,
+        decode: store_run,
+    },
     Form { syntax: "cp.async.bulk.commit_group", section: "9.7.9.27.2.1", kind: Kind::Sync, decode: commit },
     Form {
         syntax: "cp.async.bulk.wait_group.{read,}",
@@ -62,19 +68,42 @@ fn load_run(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run,
         let (to, from, barrier) = (to.get(turn)?, from.get(turn)?, barrier.get(turn)?);
         let sizes = turn.registers().get32(size, mask)?;
         for lane in lanes(mask) {
-            let (global, len) = (from[lane], sizes[lane]);
-            if !len.is_multiple_of(RUN_UNIT) {
-                let what = format!("{len} bytes; a multiple of {RUN_UNIT} is wanted");
-                return Err(turn.finding(FaultKind::Operand, what).into());
-            }
-            // It begins aligned, and then all of its parts do.
-            turn.cluster.memory.place(lane as u32, global, len.min(RUN_UNIT), RUN_UNIT)?;
             let into = target(turn, lane, to[lane], barrier[lane])?;
-            let inside = Some(Inside { global, skip: 0, len });
-            load_pieces(turn, lane, [Piece { shared: into.to, len, inside }], &[0], &into)?;
+            let piece = run_of(turn, lane, from[lane], (into.to, sizes[lane]))?;
+            load_pieces(turn, lane, [piece], &[0], &into)?;
         }
         Ok(Outcome::Next)
     })))
+}
+
+/// `[to], [from], size`.
+fn store_run(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, DecodeError> {
+    decoder.expect_operands(instruction, 3)?;
+    let to = At::decode(decoder, &instruction.operands[0])?;
+    let from = At::decode(decoder, &instruction.operands[1])?;
+    let size = decoder.source32(&instruction.operands[2])?;
+    Ok(Run::Turn(Box::new(move |turn| {
+        let mask = turn.mask;
+        let (to, from) = (to.get(turn)?, from.get(turn)?);
+        let sizes = turn.registers().get32(size, mask)?;
+        for lane in lanes(mask) {
+            let (block, shared) = turn.shared_block(lane as u32, from[lane])?;
+            let piece = run_of(turn, lane, to[lane], (shared as u32, sizes[lane]))?;
+            store_pieces(turn, lane, [piece], block)?;
+        }
+        Ok(Outcome::Next)
+    })))
+}
+
+/// A run of bytes, of which both ends are at multiples of [`RUN_UNIT`].
+fn run_of(turn: &Turn<'_>, lane: usize, global: u64, (shared, len): (u32, u32)) -> Result<Piece, Finding> {
+    if !len.is_multiple_of(RUN_UNIT) {
+        let what = format!("{len} bytes; a multiple of {RUN_UNIT} is wanted");
+        return Err(turn.finding(FaultKind::Operand, what));
+    }
+    // It begins aligned, and then all of its parts do.
+    turn.cluster.memory.place(lane as u32, global, len.min(RUN_UNIT), RUN_UNIT)?;
+    Ok(Piece { shared, len, inside: Some(Inside { global, skip: 0, len }) })
 }
 
 /// `[map, {coordinates}]`.
@@ -203,13 +232,15 @@ fn load_pieces(
     turn.use_mbarrier(lane, block, barrier)?;
     let mbarrier = &turn.cluster.blocks[block].shared.mbarriers[&barrier];
     if !mbarrier.fenced {
+        let barrier = turn.own(barrier.into());
         let what = format!(
             "the mbarrier at byte {barrier} was initialised without a fence.mbarrier_init or fence.proxy.async behind it"
         );
         return Err(Finding { kind: FaultKind::MissingMbarrierFence, lane: lane as u32, what });
     }
     let (agent, time, phase) = (mbarrier.agent, mbarrier.time(), mbarrier.phase);
-    let stamp = Stamp { agent, kind: AccessKind::Bulk, time, lanes: 1, at: turn.at };
+    let cluster = turn.cluster.number;
+    let stamp = Stamp { agent, kind: AccessKind::Bulk, cluster, time, lanes: 1, at: turn.at };
     let view = turn.state().view(lane);
     let mut bytes = 0;
     for piece in pieces {
@@ -246,9 +277,7 @@ fn read_piece(
     let Some(inside) = piece.inside else { return Ok(()) };
     for (global, at, n) in parts(inside.global, inside.len) {
         let (buffer, offset) = turn.cluster.memory.place(lane as u32, global, n, 1)?;
-        let noted =
-            turn.cluster.global.read((buffer, offset), n as usize, &turn.access_as(stamp, 1 << lane, view));
-        noted.map_err(|conflict| turn.conflict(lane, "read", turn.buffer(buffer), &conflict))?;
+        turn.note_read((buffer, offset), lane, n as usize, &turn.access_as(stamp, 1 << lane, view))?;
         let from = &turn.cluster.memory.buffer(buffer).bytes[offset..offset + n as usize];
         let to = (inside.skip + at) as usize;
         data[to..to + n as usize].copy_from_slice(from);
@@ -295,14 +324,26 @@ fn store_box(
 ) -> Result<(), Finding> {
     let wrong = |what: String| Finding { kind: FaultKind::TensorMap, lane: lane as u32, what };
     map.check_store(coordinates).map_err(|error| wrong(error.to_string()))?;
+    let pieces = map.boxes(coordinates, from).map_err(|error| wrong(error.to_string()))?;
+    store_pieces(turn, lane, pieces, block)
+}
+
+/// Copies pieces of a block's shared memory, for a group; what lies outside of global memory is left out.
+fn store_pieces(
+    turn: &mut Turn<'_>,
+    lane: usize,
+    pieces: impl IntoIterator<Item = Piece>,
+    block: usize,
+) -> Result<(), Finding> {
+    let cluster = turn.cluster.number;
     let warp = turn.warp_in_cluster();
     let time = turn.state().groups(Copying::Bulk)[lane].issue();
     let (reads, writes) = (turn.cluster.agents.bulk_groups(warp), turn.cluster.agents.bulk_writes(warp));
-    let stamp = |agent| Stamp { agent, kind: AccessKind::Bulk, time, lanes: 1 << lane, at: turn.at };
+    let stamp = |agent| Stamp { agent, kind: AccessKind::Bulk, cluster, time, lanes: 1 << lane, at: turn.at };
     let (read, write) = (stamp(reads), stamp(writes));
     let view = turn.state().view(lane);
     let mut copied = 0;
-    for piece in map.boxes(coordinates, from).map_err(|error| wrong(error.to_string()))? {
+    for piece in pieces {
         let mut data = vec![0; piece.len as usize];
         for (idx, part) in data.chunks_mut(16).enumerate() {
             let address = u64::from(piece.shared) + 16 * idx as u64;

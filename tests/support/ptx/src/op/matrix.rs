@@ -7,7 +7,7 @@ use super::barrier::all_lanes;
 use super::memory::At;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
 use crate::isa::fragment;
-use crate::machine::{Outcome, Space, Turn};
+use crate::machine::{Order, Outcome, Space, Turn};
 use crate::registers::{Lanes32, Lanes64, Mask, Source32, WARP};
 use crate::syntax::{Instruction, Operand};
 
@@ -80,7 +80,7 @@ fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
     Ok(Run::Turn(Box::new(move |turn| {
         let whole = turn.mask;
         let addresses = row_addresses(turn, at, n)?;
-        let rows = turn.load(Space::Shared, &addresses, 16);
+        let rows = turn.load(Space::Shared, &addresses, 16, Order::Weak);
         turn.mask = whole;
         let rows = rows?;
         for (matrix, slot) in to.iter().enumerate() {
@@ -115,7 +115,7 @@ fn store(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, De
             }
         }
         let addresses = row_addresses(turn, at, n)?;
-        let stored = turn.store(Space::Shared, &addresses, 16, &rows);
+        let stored = turn.store(Space::Shared, &addresses, 16, (&rows, Order::Weak));
         turn.mask = whole;
         stored?;
         Ok(Outcome::Next)

@@ -69,12 +69,20 @@ fn init(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
                 return Err(turn.finding(FaultKind::Barrier, what).into());
             }
             if turn.cluster.blocks[block].shared.mbarriers.contains_key(&offset) {
+                let offset = turn.own(offset.into());
                 let what =
                     format!("there is an mbarrier at byte {offset} already: mbarrier.inval comes first");
                 return Err(turn.finding(FaultKind::Barrier, what).into());
             }
             let time = turn.state().time;
-            let stamp = Stamp { agent, kind: AccessKind::Generic, time, lanes: 1 << lane, at: turn.at };
+            let stamp = Stamp {
+                agent,
+                kind: AccessKind::Generic,
+                cluster: turn.cluster.number,
+                time,
+                lanes: 1 << lane,
+                at: turn.at,
+            };
             let n_before = turn.cluster.n_mbarriers;
             let Some(row) = turn.cluster.agents.mbarrier(n_before) else {
                 let what = format!(

@@ -3,7 +3,7 @@
 
 use super::Run;
 use crate::decode::{DecodeError, Decoder, Form, Kind};
-use crate::machine::{FaultKind, Outcome, SHARED_WINDOW, Space, Trouble, Turn};
+use crate::machine::{Change, FaultKind, Order, Outcome, SHARED_WINDOW, Scope, Space, Trouble, Turn};
 use crate::registers::{Lanes32, Lanes64, Mask, Slot, Source32, Source64, Unset, WARP, lanes};
 use crate::syntax::{Address, Base, Instruction, Operand};
 
@@ -15,19 +15,31 @@ pub(crate) const FORMS: &[Form] = &[
         decode: load,
     },
     Form {
+        syntax: "ld.{volatile,relaxed.cta,relaxed.cluster,relaxed.gpu,relaxed.sys,acquire.cta,acquire.cluster,acquire.gpu,acquire.sys}.{global,shared,shared::cta,shared::cluster,}.{v2,v4,}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
+        section: "9.7.9.8",
+        kind: Kind::Memory,
+        decode: load,
+    },
+    Form {
         syntax: "st.{global,shared,shared::cta,shared::cluster,}.{v2,v4,}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
         section: "9.7.9.11",
         kind: Kind::Memory,
         decode: store,
     },
     Form {
-        syntax: "red.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}",
+        syntax: "st.{volatile,relaxed.cta,relaxed.cluster,relaxed.gpu,relaxed.sys,release.cta,release.cluster,release.gpu,release.sys}.{global,shared,shared::cta,shared::cluster,}.{v2,v4,}.{b8,u8,s8,b16,u16,s16,b32,u32,s32,f32,b64,u64,s64,f64}",
+        section: "9.7.9.11",
+        kind: Kind::Memory,
+        decode: store,
+    },
+    Form {
+        syntax: "red.{relaxed.cta,relaxed.cluster,relaxed.gpu,relaxed.sys,release.cta,release.cluster,release.gpu,release.sys,}.{global,shared,}.add.{u32,s32,f32,u64}",
         section: "9.7.13.6",
         kind: Kind::Atomic,
         decode: reduce,
     },
     Form {
-        syntax: "atom.{relaxed.gpu,}.{global,shared,}.add.{u32,s32,f32,u64}",
+        syntax: "atom.{relaxed.cta,relaxed.cluster,relaxed.gpu,relaxed.sys,acquire.cta,acquire.cluster,acquire.gpu,acquire.sys,release.cta,release.cluster,release.gpu,release.sys,acq_rel.cta,acq_rel.cluster,acq_rel.gpu,acq_rel.sys,}.{global,shared,}.add.{u32,s32,f32,u64}",
         section: "9.7.13.5",
         kind: Kind::Atomic,
         decode: atomic,
@@ -154,9 +166,10 @@ fn load(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, Dec
     let to = items(decoder, &instruction.operands[0], true)?;
     let at = At::decode(decoder, &instruction.operands[1])?;
     let total = vector_bytes(decoder, &shape, to.len(), &instruction.opcode)?;
+    let order = Order::of_opcode(&instruction.opcode, Order::Weak);
     Ok(Run::Turn(Box::new(move |turn| {
         let addresses = at.get(turn)?;
-        let data = turn.load(shape.space, &addresses, total)?;
+        let data = turn.load(shape.space, &addresses, total, order)?;
         let mask = turn.mask;
         for (idx, item) in to.iter().enumerate() {
             let from = idx * shape.bytes;
@@ -189,6 +202,7 @@ fn store(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, De
     let at = At::decode(decoder, &instruction.operands[0])?;
     let from = items(decoder, &instruction.operands[1], false)?;
     let total = vector_bytes(decoder, &shape, from.len(), &instruction.opcode)?;
+    let order = Order::of_opcode(&instruction.opcode, Order::Weak);
     Ok(Run::Turn(Box::new(move |turn| {
         let addresses = at.get(turn)?;
         let mut data = [[0; 16]; WARP];
@@ -200,7 +214,7 @@ fn store(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, De
                     .copy_from_slice(&values[lane].to_le_bytes()[..shape.bytes]);
             }
         }
-        turn.store(shape.space, &addresses, total, &data)?;
+        turn.store(shape.space, &addresses, total, (&data, order))?;
         Ok(Outcome::Next)
     })))
 }
@@ -258,17 +272,21 @@ fn change(
     let value = items(decoder, value, false)?;
     let [value] = value[..] else { return Err(decoder.error("one value is wanted")) };
     let is_float = opcode.ends_with(".f32");
+    let relaxed = Order::Strong { scope: Scope::Device, acquires: false, releases: false };
+    let order = Order::of_opcode(opcode, relaxed);
     Ok(Run::Turn(Box::new(move |turn| {
         let addresses = at.get(turn)?;
         let values = values(turn, &value)?;
-        let before = turn.change(shape.space, &addresses, shape.bytes as u32, &mut |lane, there| {
+        let mut sum = |lane: usize, there: u64| {
             if is_float {
                 let sum = f32::from_bits(there as u32) + f32::from_bits(values[lane] as u32);
                 u64::from(sum.to_bits())
             } else {
                 there.wrapping_add(values[lane])
             }
-        })?;
+        };
+        let how = Change { order, reads: to.is_some(), change: &mut sum };
+        let before = turn.change(shape.space, &addresses, shape.bytes as u32, how)?;
         let mask: Mask = turn.mask;
         match to {
             Some(Item::Word(Source32::Register(slot))) => {

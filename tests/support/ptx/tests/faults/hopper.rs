@@ -175,11 +175,12 @@ fn mbarriers() -> Vec<Plant> {
         )
         .found(Race, "ok, [full], phase", "nothing orders the initialisation of the mbarrier at 4096")
         .found(Barrier, "ok, [full], phase", "there is no mbarrier at byte 4096"),
-        Plant::new("data over an mbarrier", &TMA, &[("[full], {x0", "[full+2048], {x0")]).found(
-            Barrier,
-            "[full+2048], {x0",
-            "of shared memory hold the mbarrier at 41",
-        ),
+        Plant::new(
+            "data behind an array, where an mbarrier is",
+            &TMA,
+            &[("[full], {x0", "[full+2048], {x0")],
+        )
+        .found(OutOfBounds, "[full+2048], {x0", "of `out`, which has 2048"),
         Plant::new("an mbarrier for no arrivals", &TMA, &[("[empties], 1", "[empties], 0")]).found(
             Barrier,
             "[empties], 0",
@@ -231,8 +232,7 @@ fn boxes() -> Vec<Plant> {
                 "\tadd.u32 at, at, stage;\n\tadd.u32 at, at, 3584;\n\tcp.async.bulk",
             )],
         )
-        .found(OutOfBounds, TMA_LOAD, "of shared memory, which has 4128")
-        .found(Barrier, TMA_LOAD, "hold the mbarrier at 4096"),
+        .found(OutOfBounds, TMA_LOAD, "of `out`, which has 2048"),
     ]
 }
 
@@ -388,7 +388,8 @@ fn descriptors() -> Vec<Plant> {
         Plant::new("a descriptor of whole addresses", &WGMMA, &[("\tshr.u32 x, x, 4;\n\tcvt.u64.u32 db, x;", "\tcvt.u64.u32 db, x;")])
             .found(Descriptor, MMA, "the descriptor leads to bytes"),
         Plant::new("a descriptor of each warp", &WGMMA, &[("\tmov.u32 i, 0;\n", "\tmov.u32 i, 0;\n\tshr.u32 x, t, 5;\n\tshl.b32 x, x, 1;\n\tcvt.u64.u32 wide, x;\n\tadd.u64 da, da, wide;\n")])
-            .found(Divergence, MMA, "with different operands"),
+            .found(Divergence, MMA, "with different operands")
+            .found(Descriptor, ANYWHERE, "of `tile_a`, which has 8192"),
         Plant::new("a descriptor of each lane", &WGMMA, &[("\tmov.u32 i, 0;\n", "\tmov.u32 i, 0;\n\tand.b32 x, t, 1;\n\tshl.b32 x, x, 1;\n\tcvt.u64.u32 wide, x;\n\tadd.u64 da, da, wide;\n")])
             .found(Descriptor, MMA, "lanes of a warp have different descriptors"),
     ]

@@ -5,10 +5,25 @@ use skipc_ptx::isa::swizzle::Swizzle;
 use skipc_ptx::isa::tensor_map::{DataType, Fill, TensorMap, Tiled};
 use skipc_ptx::machine::{Arg, Buffer, Launch, Memory};
 
+use super::handover;
 use super::plant::{Host, Runner, Setup};
 
-pub(crate) const ALL: [&Host; 11] =
-    [&COPY, &REDUCE, &SWAP, &MMA, &ROWS, &HALVES, &RUNS, &TMA, &WGMMA, &WGMMA_ONCE, &CLUSTER];
+pub(crate) const ALL: [&Host; 14] = [
+    &COPY,
+    &REDUCE,
+    &SWAP,
+    &MMA,
+    &ROWS,
+    &HALVES,
+    &RUNS,
+    &TMA,
+    &WGMMA,
+    &WGMMA_ONCE,
+    &CLUSTER,
+    &HANDOVER,
+    &HANDOVER_FENCED,
+    &SIDE_BY_SIDE,
+];
 
 /// Instructions after which a small kernel has no end.
 const PATIENCE: u64 = 200_000;
@@ -60,6 +75,16 @@ host!(
 host!(
     /// Multicast in clusters of two.
     CLUSTER, "cluster", cluster);
+
+host!(
+    /// Blocks that wait for the one before, by a release and an acquire.
+    HANDOVER, "handover", handover::chain);
+host!(
+    /// The same, by atomics and fences.
+    HANDOVER_FENCED, "handover_fenced", handover::chain);
+host!(
+    /// Two arrays in shared memory, and a run copied out of one.
+    SIDE_BY_SIDE, "side_by_side", handover::side_by_side);
 
 pub(crate) fn words(values: impl IntoIterator<Item = u32>) -> Vec<u8> {
     values.into_iter().flat_map(u32::to_le_bytes).collect()
