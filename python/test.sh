@@ -19,7 +19,7 @@ fail() { printf 'python: %s\n' "$*" >&2; exit 1; }
 if ! cmp -s "$here/requirements.txt" "$ready"; then
     rm -rf "$tools"
     python3 -m venv "$tools" || fail "python3 has no venv: apt-get install python3-venv"
-    "$tools/bin/pip" --quiet --disable-pip-version-check install --no-deps --requirement "$here/requirements.txt" </dev/null >&2
+    "$tools/bin/pip" --quiet --disable-pip-version-check install --no-deps --require-hashes --requirement "$here/requirements.txt" </dev/null >&2
     cp "$here/requirements.txt" "$ready"
 fi
 

@@ -11,6 +11,8 @@ mod matches;
 mod rooms;
 #[path = "tidy/rust_text.rs"]
 mod rust_text;
+#[path = "tidy/supply.rs"]
+mod supply;
 
 use std::path::Path;
 use std::process::Command;
@@ -153,6 +155,34 @@ fn versions_of_code_generators_stand_in_one_place() {
 }
 
 #[test]
+fn crates_of_others_are_those_of_the_policy() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("a file of the repository");
+    let policy = supply::Policy::parse(&read(".cargo/deny.toml"));
+    let mut command = metadata();
+    command.features(CargoOpt::AllFeatures);
+    command.other_options(["--locked", "--filter-platform", "host-tuple"].map(String::from));
+    let mut found =
+        policy.wrong_licences(&command.exec().expect("cargo metadata should resolve the lock file"));
+    found.extend(policy.wrong_locks(&read("Cargo.lock")));
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn what_set_up_fetches_is_known_by_its_hash() {
+    check_each("", |path, text| match supply::is_list(path) {
+        true => supply::loose_requirements(path, text),
+        false => Vec::new(),
+    });
+    let is_here = |name: &str| files().iter().any(|file| file.path == name);
+    assert!(is_here("tests/cuda-tools.txt") && is_here("tests/serve/requirements.txt"));
+}
+
+#[test]
+fn no_text_is_included_by_where_the_compiler_runs() {
+    check_each(".rs", checks::included_by_place);
+}
+
+#[test]
 fn the_repository_speaks_of_the_project_alone() {
     check_each("", checks::foreign_paths);
 }
@@ -162,7 +192,7 @@ fn paths_in_the_documents_exist() {
     let files = files();
     let known: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
     let mut found = Vec::new();
-    for document in ["README.md", "src/ARCHITECTURE.md"] {
+    for document in ["README.md", "src/ARCHITECTURE.md", ".github/SECURITY.md"] {
         let file = files.iter().find(|file| file.path == document);
         let file = file.unwrap_or_else(|| panic!("{document} is missing"));
         let text = file.text.as_deref().expect("documents are text");

@@ -18,7 +18,7 @@ if ! cmp -s "$here/requirements.txt" "$ready"; then
         printf 'setup: python3 has no venv: apt-get install python3-venv\n' >&2
         exit 1
     fi
-    "$folder/bin/pip" --quiet --disable-pip-version-check install --no-cache-dir --no-deps \
+    "$folder/bin/pip" --quiet --disable-pip-version-check install --no-cache-dir --no-deps --require-hashes \
         --requirement "$here/requirements.txt" </dev/null >&2
     cp "$here/requirements.txt" "$ready"
 fi

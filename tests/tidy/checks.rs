@@ -291,6 +291,17 @@ fn collect_versions(table: &dyn toml_edit::TableLike, at: &str, found: &mut Vec<
     }
 }
 
+/// Texts that are included by a path which depends on where the compiler is called: such a crate builds in this workspace only.
+pub(crate) fn included_by_place(path: &str, text: &str) -> Vec<String> {
+    let code = code_only(text);
+    let lines = code.lines().enumerate().filter(|(_, line)| {
+        line.contains("include_") && ["file!", "env!"].iter().any(|word| line.contains(word))
+    });
+    let found =
+        lines.map(|(at, _)| format!("{path}:{}: name an included text by its path from here", at + 1));
+    found.collect()
+}
+
 /// Paths of the machine on which a file was written.
 pub(crate) fn foreign_paths(path: &str, text: &str) -> Vec<String> {
     // In two parts, or this file would find itself.

@@ -116,6 +116,13 @@ fn versions_of_code_generators() {
 }
 
 #[test]
+fn includes_by_place() {
+    let found = |text: &str| included_by_place("a.rs", text).len();
+    assert_eq!(found("const A: &str = include_str!(concat!(env!(\"X\"), file!()));"), 1);
+    assert_eq!(found("const A: &str = include_str!(\"a.txt\"); // file!"), 0);
+}
+
+#[test]
 fn paths_of_a_machine() {
     assert_eq!(foreign_paths("a.md", concat!("see /wor", "k/x\nand /workspace/y")).len(), 1);
 }

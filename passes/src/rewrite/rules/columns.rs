@@ -7,6 +7,7 @@ use super::{Rule, Term, op, rules};
 use crate::rewrite::saturate::View;
 
 rules! {
+    "columns.rs":
     /// Columns do not see one another: an op over elements is done for the columns that are wanted only.
     slice_in: "slice f(a, b) = f(slice a, slice b)" if "`f` works element by element; an operand of one number a row stays whole unless the result has one column, too";
     /// Columns of columns are columns.

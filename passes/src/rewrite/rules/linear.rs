@@ -7,6 +7,7 @@ use super::{Rule, Term, op, rules};
 use crate::rewrite::saturate::View;
 
 rules! {
+    "linear.rs":
     /// Steps of a decider with nothing between them are one linear map: their weights are multiplied when the model is compiled.
     linear_into_linear: "(x · a) · b = x · (fold_linear b, a)" if "both are router logits, which are f32 in between, and `b` has no more rows than `a`";
 }

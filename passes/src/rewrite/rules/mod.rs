@@ -79,9 +79,9 @@ const fn line_of(text: &str, row: &str) -> u32 {
     0
 }
 
-/// A table of rules.
+/// A table of rules, with the name of its file in this folder.
 macro_rules! rules {
-    ($(
+    ($file:literal: $(
         $(#[doc = $why:literal])+
         $name:ident: $says:literal if $condition:literal;
     )+) => {
@@ -93,9 +93,9 @@ macro_rules! rules {
                 why: concat!($($why),+),
                 condition: $condition,
                 place: (
-                    file!(),
+                    concat!("passes/src/rewrite/rules/", $file),
                     super::line_of(
-                        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../", file!())),
+                        include_str!($file),
                         concat!("\n    ", stringify!($name), ":"),
                     ),
                 ),

@@ -11,6 +11,7 @@ use crate::rewrite::cost::is_matmul;
 use crate::rewrite::saturate::View;
 
 rules! {
+    "norms.rs":
     /// A matmul is linear: the gain of a norm scales columns of the weight, once and for all, and its row scale the rows of the result. No normed tensor exists.
     norm_into_weight: "(rms_norm x, g) · w = scale_rows x · (fold_gain w, g), (inv_rms x)" if "`·` is a matmul or router logits, whose row scale is f32";
     /// A matmul is linear: a scale of rows may come after it, in its epilogue.

@@ -7,6 +7,7 @@ use super::{Rule, Term, op, rules};
 use crate::rewrite::saturate::View;
 
 rules! {
+    "rows.rs":
     /// Rows do not see one another, so rows may be chosen before or after: what is computed for all rows anyway need not be computed again for some.
     gather_out: "f(gather a, s) = gather f(a), s" if "`f` works row by row, and all its operands with token rows are gathered by the one set";
     /// Rows do not see one another: the work is done for the rows that are wanted only.
