@@ -62,7 +62,12 @@ impl Error {
 
     /// What is wrong with the artefact in this file.
     pub fn in_artifact(path: &Path, error: &skipc_artifact::Error) -> Error {
-        Diagnostic::new(error.code(), format!("{}: {error}", path.display())).into()
+        let message = match error {
+            // Which names the file by itself.
+            skipc_artifact::Error::Io { .. } => error.to_string(),
+            error => format!("{}: {error}", path.display()),
+        };
+        Diagnostic::new(error.code(), message).into()
     }
 
     /// What went wrong while an artefact was written to `path`: an error of ours that came through the writer as one of the

@@ -358,7 +358,7 @@ fn all_forms_agree_under_any_decisions() {
         let loaded = load(case);
         let (batch, weights, heard) = (case.batch(), &loaded.weights, Cell::new(0));
         let progress: &dyn Fn(&str) = &|_| heard.set(heard.get() + 1);
-        let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress };
+        let inputs = Inputs { batch: &batch, routing: None, threads: Some(2), weights, progress };
         let report = verify::climb(&artifact(&loaded, by(cpu)), &inputs).unwrap();
         for row in &report.rows {
             assert!(row.ok, "{}, by {}: {row:?}", case.name, cpu.name());
@@ -378,7 +378,7 @@ fn ragged_batches_agree() {
     for model in &models {
         // Nothing to compare is no agreement, but it runs.
         let batch = FlatBatch::default();
-        let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress: &|_| {} };
+        let inputs = Inputs { batch: &batch, routing: None, threads: Some(2), weights, progress: &|_| {} };
         assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
         let empty = skipc_runtime::Batch { lengths: vec![0], ..Default::default() };
@@ -396,7 +396,8 @@ fn ragged_batches_agree() {
             .collect();
         for model in &models {
             let batch = FlatBatch::from_sequences(rows.clone());
-            let inputs = Inputs { batch: &batch, routing: None, threads: 2, weights, progress: &|_| {} };
+            let inputs =
+                Inputs { batch: &batch, routing: None, threads: Some(2), weights, progress: &|_| {} };
             let report = verify::climb(model, &inputs).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");
         }

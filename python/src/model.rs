@@ -203,7 +203,7 @@ impl Model {
             let read = |model: &_, file: &Path| Ok(weights_of(model, file, None, None)?);
             let original = Original::of(self.artefact.clone(), &self.name, weights.as_deref(), read)?;
             let batch = verify::drawn_batch(&verify::scoring(&original.artefact)?);
-            let (threads, progress) = (self.threads, &|_: &str| ());
+            let (threads, progress) = (Some(self.threads), &|_: &str| ());
             let weights = &original.weights;
             let inputs = verify::Inputs { batch: &batch, routing: None, threads, weights, progress };
             Ok((verify::climb(&original.artefact, &inputs)?, original.from))

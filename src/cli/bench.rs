@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use skipc_runtime::command::counted;
 use skipc_runtime::threads::Threads;
+use skipc_runtime::words::counted;
 use skipc_runtime::{Device, Model as Artefact};
 
 use super::inspect::new_table;

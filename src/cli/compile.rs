@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use skipc_artifact::replace;
 use skipc_runtime::memory;
+use skipc_runtime::words::counted;
 
 use super::{CompileArgs, Requirement, inspect, open_index, progress, repro, show, source, to_json};
 use crate::cost::bucketing::tuning::Tuning;
@@ -45,7 +46,7 @@ pub(super) fn run(args: &CompileArgs, json: bool) -> Result<String, Error> {
         .map_err(|failure| repro::attach(failure, &model, args))?;
     compiled.language = language;
     args.require.iter().try_for_each(|promise| require(*promise, &model, &compiled))?;
-    let emitted = args.emit.as_ref().map(|_| trace.emitted().map_err(no_stage)).transpose()?;
+    let emitted = args.emit.as_ref().map(|stage| emitted(stage, &trace)).transpose()?;
     let Some(path) = &args.output else {
         let text = emitted.unwrap_or_default();
         return if json { to_json(&json!({"emitted": text})) } else { Ok(text) };
@@ -232,10 +233,10 @@ fn sizes(compiled: &Compiled) -> Vec<String> {
             let program = &bundle.program;
             let compiled = program.function(function.name())?;
             Some(format!(
-                "{}: {} kernels, {} steps, {} KiB constants, {} bytes a token ({})",
+                "{}: {}, {}, {} KiB constants, {} bytes a token ({})",
                 program.target,
-                compiled.kernels().len(),
-                compiled.steps.len(),
+                counted(compiled.kernels().len() as u64, "kernel"),
+                counted(compiled.steps.len() as u64, "step"),
                 program.constant_bytes / 1024,
                 compiled.row_bytes,
                 program.dtype,
@@ -249,10 +250,21 @@ fn external_json(path: &Path, bytes: u64) -> serde_json::Value {
     json!({"output": path.display().to_string(), "bytes": bytes})
 }
 
-fn no_stage(stages: &[String]) -> Error {
-    let help = format!("this compile has the stages {}", stages.join(", "));
+/// The text of a stage.
+fn emitted(stage: &str, trace: &Trace) -> Result<String, Error> {
+    trace.emitted().map_err(|stages| no_stage(stage, stages))
+}
+
+fn no_stage(wanted: &str, stages: &[String]) -> Error {
+    let of_other = match wanted {
+        "clif" => "; `clif` is of `--cpu-backend cranelift`",
+        "llvm" => "; `llvm` is of `--cpu-backend llvm`",
+        "mlir" | "ptx" => "; code for a GPU is of a `--target` such as `cuda:sm_90a`",
+        _ => "",
+    };
+    let help = format!("this compile has the stages {}{of_other}", stages.join(", "));
     Error::new(
         ErrorKind::Request,
-        Diagnostic::new("usage::emit", "--emit: there is no such stage").help(help),
+        Diagnostic::new("usage::emit", format!("--emit: there is no stage `{wanted}`")).help(help),
     )
 }

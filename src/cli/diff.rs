@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use skipc_artifact::regular;
 use skipc_ir::text::{MAX_TEXT, parse};
+use skipc_runtime::words::counted;
 
 use super::trace::is_artifact;
 use super::{CpuBackendArg, open_index, to_json};
@@ -72,7 +73,7 @@ pub(super) fn run(args: &DiffArgs, json: bool, out: &mut dyn std::io::Write) -> 
     let lines: Vec<String> = worse.into_iter().map(text::figure).collect();
     let message = format!(
         "{} grew by more than --fail-over {}:\n{}",
-        skipc_runtime::command::counted(lines.len() as u64, "figure"),
+        counted(lines.len() as u64, "figure"),
         args.fail_over.as_deref().unwrap_or_default(),
         lines.join("\n")
     );

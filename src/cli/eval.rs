@@ -7,7 +7,7 @@ use skipc_ir::SetSym;
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly};
 use skipc_runtime::decode::LanguageFiles;
 use skipc_runtime::eval::{self, Scored, Windows};
-use skipc_runtime::inputs::{Sequences, read_text};
+use skipc_runtime::inputs::{Room, Sequences, read_text};
 use skipc_runtime::threads::Threads;
 use skipc_runtime::{Model as Artefact, Options, Session};
 
@@ -92,7 +92,8 @@ pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
         }
         None => {
             let path = args.tokens.as_deref().unwrap_or(&args.model);
-            (Sequences::read(path, args.lengths.as_deref())?, files.tokenizer(vocab_size).ok())
+            let sequences = Sequences::read(path, args.lengths.as_deref(), Room::Corpus)?;
+            (sequences, files.tokenizer(vocab_size).ok())
         }
     };
     let rows: Vec<&[u32]> = sequences.ids().collect();

@@ -97,11 +97,14 @@ impl Meter for Bytes {
         ("bytes_a_token", json!({"weights": weights, "caches": caches, "if_all_executed": all}))
     }
 
-    fn text(&self) -> String {
+    fn text(&self) -> Option<String> {
+        if self.tokens == 0 {
+            return None;
+        }
         let [weights, caches, all] = self.a_token().map(|bytes| bytes / 1e6);
         let touched = weights + caches;
-        format!(
+        Some(format!(
             "a new token touched {touched:.2} MB, {caches:.2} of it in caches, instead of {all:.2} MB if all executed"
-        )
+        ))
     }
 }

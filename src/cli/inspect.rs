@@ -10,6 +10,7 @@ use skipc_artifact::program::{BOUND_UNIT, Bounds, Buffer, Entry, Function, Launc
 use skipc_artifact::reader::{Index, Sections};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::Target;
+use skipc_runtime::words::counted;
 
 use super::{InspectArgs, assertion, cost, diff, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
@@ -197,13 +198,13 @@ fn rewritten(artifact: &Index, path: &Path, json: bool) -> Result<String, Error>
 
 fn function_text((program, name, function): OfProgram<'_>) -> String {
     let mut out = format!(
-        "{} {}{}: {} kernels in {} steps, up to {} tokens a step, no host wait inside a step\n",
+        "{} {}{}: {} in {}, up to {} a step, no host wait inside a step\n",
         program.target,
         program.dtype,
         if name == SCORE { String::new() } else { format!(", to {name}") },
-        function.kernels().len(),
-        function.steps.len(),
-        function.max_tokens,
+        counted(function.kernels().len() as u64, "kernel"),
+        counted(function.steps.len() as u64, "step"),
+        counted(function.max_tokens.into(), "token"),
     );
     let bytes = |bound: u32| function.buffers.iter().map(|buffer| bytes_under(buffer, bound)).sum::<u64>();
     let unshared = (bytes(BOUND_UNIT) - bytes(0)) / u64::from(BOUND_UNIT);

@@ -297,7 +297,7 @@ pub struct EvalArgs {
     pub tokens: Option<PathBuf>,
 
     /// How many tokens of each row count: int .npy, `[batch]`.
-    #[arg(long, value_name = "L.npy", requires = "tokens")]
+    #[arg(long, value_name = "L.npy", requires = "tokens", conflicts_with = "text")]
     pub lengths: Option<PathBuf>,
 
     /// The tokenizer.json of the model, or the folder that has it; beside the artefact by default. A model of 256 tokens needs
@@ -332,7 +332,7 @@ pub struct InspectArgs {
 
     /// Show what the cost model predicts for each block and in total: multiply-adds, bytes, kernels and time against
     /// density, and from which density on the masked form would be no slower.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["section", "rewrites", "buffers", "tokens"])]
     pub cost: bool,
 
     /// Densities of `--cost`: shares such as `0.125,0.5`, or a range such as `0.05..1`.
@@ -368,7 +368,7 @@ pub struct InspectArgs {
     pub step_tokens: u32,
 
     /// Print one section as it is, such as `ir/score/legal.sir`; without a name, list them.
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, conflicts_with_all = ["rewrites", "buffers", "tokens"], value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
     pub section: Option<String>,
 
     /// Also list every buffer: where it lies, how large it is, and which steps use it.
@@ -376,11 +376,11 @@ pub struct InspectArgs {
     pub buffers: bool,
 
     /// Print what rules rewrote, with the proof of every value that they made.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["buffers", "tokens"])]
     pub rewrites: bool,
 
     /// Also run these tokens on the host and show the executed share of every layer: int .npy, `[tokens]` or
-    /// `[batch, tokens]`.
+    /// `[batch, tokens]`. This alone executes machine code of the artefact: open only files that you trust as programs.
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
 }
@@ -388,8 +388,12 @@ pub struct InspectArgs {
 /// Arguments of `skipc verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// Artefact. Its machine code becomes part of this process: open only files that you trust as programs.
+    /// Artefact. Its machine code becomes part of this process: open only files that you trust as programs, or use `--no-run`.
     pub artifact: PathBuf,
+
+    /// Call no machine code of the artefact: compare its graphs and kernels in the interpreters alone.
+    #[arg(long, conflicts_with = "threads")]
+    pub no_run: bool,
 
     /// Weights that the artefact was compiled with (safetensors, or a directory), so that its own constants are compared with
     /// them [default: constants are made anew from random weights of a fixed seed].
@@ -429,7 +433,8 @@ pub struct VerifyArgs {
 /// Arguments of `skipc bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Artefact with a program for `cpu`, model spec (TOML), or a directory as Hugging Face has them.
+    /// Artefact with a program for `cpu`, whose machine code becomes part of this process (open only what you trust as a
+    /// program), model spec (TOML), or a directory as Hugging Face has them.
     pub model: PathBuf,
 
     /// Weights (safetensors) of a spec, or those that an artefact was compiled with [default: those of a directory, else

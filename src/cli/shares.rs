@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use skipc_runtime::Decisions;
 use skipc_runtime::command::{self, RunArgs};
+use skipc_runtime::words::counted;
 
 use super::open_index;
 use crate::driver::original::model_of;
@@ -86,13 +87,13 @@ impl Shares {
             let over = share.over_capacity.map(|over| format!(", {over} over capacity")).unwrap_or_default();
             let _ = writeln!(
                 out,
-                "{:width$}  {:5.1} %  {}{}  {} of {} tokens{over} ({}{density})",
+                "{:width$}  {:5.1} %  {}{}  {} of {}{over} ({}{density})",
                 share.scope,
                 rate * 100.0,
                 "█".repeat(filled),
                 "·".repeat(BAR - filled.min(BAR)),
                 share.executed,
-                share.tokens,
+                counted(share.tokens, "token"),
                 share.router,
             );
         }

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use serde::Serialize;
 use skipc_artifact::bundle;
 use skipc_artifact::program::SCORE;
+use skipc_artifact::reader::Sections;
 use skipc_artifact::regular;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
-use skipc_runtime::command::counted;
+use skipc_runtime::Trace;
 use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::decode::{Bytes, LanguageFiles, TextStream, Tokenizer};
-use skipc_runtime::inputs::Sequences;
+use skipc_runtime::inputs::{Room, Sequences};
 use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
-use skipc_runtime::{Model, Trace};
+use skipc_runtime::words::counted;
 
 use super::{GenerateArgs, RecordArgs, ShowArgs, TraceCommand, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
@@ -64,7 +65,7 @@ fn texts(
     (trace, model): (&Trace, Option<&SpecModel>),
     tokens: &Path,
 ) -> Result<Vec<String>, Error> {
-    let sequences = Sequences::read(tokens, args.lengths.as_deref())?;
+    let sequences = Sequences::read(tokens, args.lengths.as_deref(), Room::Corpus)?;
     let ids = &sequences.tokens;
     let mut is_own = ids.len() as u64 == trace.n_tokens();
     if let DecisionSource::Recorded(run) = &trace.provenance.source {
@@ -190,20 +191,21 @@ pub(super) fn is_artifact(path: &Path) -> Result<bool, Error> {
 }
 
 fn of_artifact(path: &Path) -> Result<Subject, Error> {
-    let model = Model::open(path)?;
-    let target = model.targets().into_iter().next();
+    let artifact = open_index(path)?;
+    let target = bundle::targets(&artifact).into_iter().next();
     let target = target.ok_or_else(|| {
         let message = format!("{}: the artefact has no program", path.display());
         Error::new(ErrorKind::Input, Diagnostic::new("trace::empty", message))
     })?;
-    let program = bundle::read_program(model.artifact(), &target)?;
+    let program =
+        bundle::read_program(&artifact, &target).map_err(|error| Error::in_artifact(path, &error))?;
     let function = program.function(SCORE).ok_or_else(|| {
         Diagnostic::new(
             "trace::empty",
             format!("{}: the artefact has no function that scores", path.display()),
         )
     })?;
-    let manifest = model.artifact().manifest();
+    let manifest = &artifact.header().manifest;
     Ok(Subject {
         name: manifest.model.clone(),
         spec_hash: manifest.spec_hash,

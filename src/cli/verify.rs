@@ -8,7 +8,7 @@ use skipc_artifact::program::{Function, GENERATE};
 use skipc_artifact::section::ContentHash;
 use skipc_ir::interp::FlatBatch;
 use skipc_runtime::Model;
-use skipc_runtime::inputs::{Replay, Sequences};
+use skipc_runtime::inputs::{Replay, Room, Sequences};
 use skipc_runtime::threads::Threads;
 
 use super::inspect::new_table;
@@ -28,7 +28,7 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
         Original::of(artefact, &args.artifact, args.weights.as_deref(), read)?;
     let function = scoring(&artefact)?;
     let (batch, routing) = inputs(args, &artefact, &function)?;
-    let threads = args.threads.unwrap_or_else(Threads::available);
+    let threads = (!args.no_run).then(|| args.threads.unwrap_or_else(Threads::available));
     let progress: &dyn Fn(&str) = &|what| line.at(what);
     let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights, progress };
     let report = climb(&artefact, &inputs)?;
@@ -60,8 +60,8 @@ fn inputs(
 ) -> Result<(FlatBatch, Option<Masks>), Error> {
     let lengths = args.lengths.as_deref();
     let sequences = match (&args.tokens, &args.rows) {
-        (Some(path), _) => Sequences::read(path, lengths)?,
-        (None, Some(path)) => Sequences::read_rows(path, lengths)?,
+        (Some(path), _) => Sequences::read(path, lengths, Room::Step(function))?,
+        (None, Some(path)) => Sequences::read_rows(path, lengths, Room::Step(function))?,
         (None, None) => return Ok((drawn_batch(function), None)),
     };
     let sequences = sequences.for_function(function);

@@ -182,8 +182,8 @@ pub fn targets() -> Vec<TargetInfo> {
     let mut targets = vec![TargetInfo {
         name: "cpu".to_owned(),
         devices: "x86-64, aarch64".to_owned(),
-        // Layers in bf16 need LLVM, which knows the instructions for them.
-        dtypes: if cfg!(feature = "llvm") { vec!["f32", "bf16"] } else { vec!["f32"] },
+        // All but f32 needs LLVM, which knows the instructions for it.
+        dtypes: if cfg!(feature = "llvm") { vec!["f32", "bf16", "q8"] } else { vec!["f32"] },
         tier: "run by every test",
         built: !CpuBackend::built().is_empty(),
     }];

@@ -15,6 +15,7 @@ use skipc_artifact::section::{ContentHash, LANGUAGE, SectionKind};
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::{Content, Writer};
 use skipc_runtime::known_answer;
+use skipc_runtime::words::counted;
 
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends;
@@ -197,7 +198,9 @@ fn known_answers(
     for Phase { function, lowered, plans, .. } in phases {
         let Some(PlanOf { plan, .. }) = plans.first() else { continue };
         let name = function.name();
-        let tick = |read: usize| progress(Some(&format!("known answers of {name}: {read} tensors read")));
+        let tick = |read: usize| {
+            progress(Some(&format!("known answers of {name}: {} read", counted(read as u64, "tensor"))));
+        };
         let answers = verify::known_answers(lowered, &plan.function, weights, &tick);
         let answers = answers.map_err(|error| match error {
             LadderError::NotFinite { .. } => error.into(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use skipc_artifact::bundle::{Bundle, BundleCode};
+use skipc_artifact::check::SCRATCH_LIMIT;
 use skipc_artifact::image::HostImage;
 use skipc_artifact::object_image;
 use skipc_artifact::program::Launch;
@@ -444,11 +445,26 @@ pub(super) fn bundle(
 ) -> Result<Bundle, Error> {
     let kernels: Vec<_> = linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     let code = backend.compile(&kernels).map_err(|error| codegen_failure(&error))?;
+    kernels.iter().zip(&code.launches).try_for_each(|((symbol, _), launch)| check_scratch(symbol, launch))?;
     for (stage, text) in &code.stages {
         trace.stage(stage, &format!("{stage}-{target}"), stage, || text.clone()).map_err(dump_error)?;
     }
     let program = linked.program(target, &code.launches);
     Ok(Bundle { program, code: link(code)? })
+}
+
+/// What a call of a kernel needs for itself grows with the tokens of a step.
+fn check_scratch(symbol: &str, launch: &Launch) -> Result<(), Error> {
+    match launch {
+        Launch::Host { scratch_bytes, .. } if *scratch_bytes > SCRATCH_LIMIT => {
+            let message = format!(
+                "a call of `{symbol}` takes {scratch_bytes} bytes for itself, and {SCRATCH_LIMIT} are possible"
+            );
+            let help = "a smaller `--max-tokens` takes less";
+            Err(Error::new(ErrorKind::Request, Diagnostic::new("plan::refused", message).help(help)))
+        }
+        Launch::Host { .. } | Launch::Cuda { .. } => Ok(()),
+    }
 }
 
 fn link(code: Code) -> Result<BundleCode, Error> {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use skipc_ir::draws;
 use skipc_runtime::decode::{LanguageFiles, Tokenizer};
-use skipc_runtime::inputs::{Sequences, read_text};
-use skipc_runtime::npy;
+use skipc_runtime::inputs::{Room, Sequences, read_text};
 
 use super::Part;
 use crate::diagnostic::Diagnostic;
@@ -67,21 +66,15 @@ impl Data {
                 (unit, Tokens::Stream(ids), text)
             }
             From::Tokens { tokens, lengths } => {
-                let array = npy::read_ints(tokens, &[1, 2])?;
-                let lengths = match lengths {
-                    Some(path) if array.shape.len() == 1 => {
-                        let message = format!("{} is one stream, which has no lengths", tokens.display());
-                        let help = format!("leave {} out, or give rows [rows, seq + 1]", path.display());
-                        return Err(Diagnostic::new("train::rows", message).help(help).into());
-                    }
-                    Some(path) => Some((path.as_path(), npy::read_ints(path, &[1])?)),
-                    None => None,
-                };
-                let lengths = lengths.as_ref().map(|(path, array)| (*path, array));
-                let sequences = Sequences::of_arrays((tokens, &array), lengths)?;
-                let from = match array.shape.len() {
-                    1 => Tokens::Stream(sequences.tokens),
-                    _ => Tokens::Rows(sequences),
+                let sequences = Sequences::read(tokens, lengths.as_deref(), Room::Corpus)?;
+                if let Some(path) = lengths.as_ref().filter(|_| !sequences.is_batch) {
+                    let message = format!("{} is one stream, which has no lengths", tokens.display());
+                    let help = format!("leave {} out, or give rows [rows, seq + 1]", path.display());
+                    return Err(Diagnostic::new("train::rows", message).help(help).into());
+                }
+                let from = match sequences.is_batch {
+                    false => Tokens::Stream(sequences.tokens),
+                    true => Tokens::Rows(sequences),
                 };
                 (Unit::Unknown, from, tokens)
             }

@@ -61,8 +61,8 @@ pub struct Inputs<'a> {
     pub batch: &'a FlatBatch,
     /// Decisions to force instead of the ladder's own, one mask `[n]` a router.
     pub routing: Option<&'a [Vec<bool>]>,
-    /// Threads of the host.
-    pub threads: usize,
+    /// Threads of the host for the artefact's code; none if that is not to run.
+    pub threads: Option<usize>,
     /// The tensors that the artefact's constants were made from.
     pub weights: &'a Weights,
     /// Hears what is compared next.
@@ -280,7 +280,11 @@ impl<'a> Phase<'a> {
                 seen.push(program.dtype);
                 runners.push(forms::kernels(&plan, bytes, bound));
             }
-            match self.session(program, inputs.threads)? {
+            let session = match inputs.threads {
+                Some(threads) => self.session(program, threads)?,
+                None => Err(format!("{}: its code, as it was asked", program.target)),
+            };
+            match session {
                 Ok(session) => {
                     let module = session.module().clone();
                     runners.push(forms::code(session, bound));

@@ -58,7 +58,7 @@ impl Bundle {
         match self.code {
             BundleCode::Host(images) => {
                 for image in images {
-                    check::has_entries(&self.program, &image.table)?;
+                    image.table.offsets(&self.program)?;
                     image.table.check(image.code.len())?;
                     let level = level_name(image.table.level);
                     let text = serde_json::to_vec_pretty(&image.table).map_err(json)?;
@@ -149,7 +149,7 @@ pub fn read_host_code<'a, B: AsRef<[u8]>>(
     let table: HostTable = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
     let code = artifact.section(&format!("{prefix}/{}.code", level_name(level)), SectionKind::HostCode)?;
     table.check(code.len())?;
-    check::has_entries(program, &table)?;
+    table.offsets(program)?;
     Ok(Some((code, table)))
 }
 

@@ -7,17 +7,21 @@
 //! types and shapes of their roles, states with states behind them, routers numbered without gaps.
 //! Not checked: what kernels do with their pointers. Code is as trustworthy as whoever made the artefact.
 
+use std::collections::BTreeSet;
+
 use crate::error::Error;
-use crate::image::HostTable;
 use crate::interface::{Binding, Bound, Direction, Role, Shape};
 use crate::program::{
     ArenaPlace, Arg, BOUND_UNIT, Buffer, Entry, Extent, Function, Launch, MEMORY_LIMIT, Program, RowBound,
-    RowTile, State, Step, Storage,
+    RowTile, STATE_ROW_LIMIT, State, Step, Storage,
 };
 use crate::target::{DType, Target};
 
 /// Largest scratch memory of one call, in bytes: a tile of a few hundred rows of the widest layer.
-const SCRATCH_LIMIT: u64 = 1 << 30;
+pub const SCRATCH_LIMIT: u64 = 1 << 30;
+
+/// Most rows of a kernel, and most tokens of a step.
+const ROW_LIMIT: u32 = 1 << 30;
 
 /// Checks `program` against the size of its constants.
 ///
@@ -61,30 +65,24 @@ pub fn interface(function: &Function, states: &[State]) -> Result<(), String> {
     checked.all_ports()
 }
 
-/// Checks that host code has every entry of `program`.
-///
-/// # Errors
-///
-/// [`Error::Program`] with the first entry that is missing.
-pub fn has_entries(program: &Program, table: &HostTable) -> Result<(), Error> {
-    let known = |symbol: &str| table.entries.iter().any(|entry| entry.name == symbol);
-    match program.entries.iter().find(|entry| !known(&entry.symbol)) {
-        Some(entry) => refuse(format!("its code has no entry `{}`", entry.symbol)),
-        None => Ok(()),
-    }
-}
-
 fn matrix_bytes(rows: u32, cols: u32, dtype: DType) -> Option<u64> {
     (u64::from(rows) * u64::from(cols)).checked_mul(u64::from(dtype.size()))
 }
 
-fn refuse<T>(reason: String) -> Result<T, Error> {
+/// Most characters of a reason: it may name what somebody made very long.
+const REASON_LIMIT: usize = 600;
+
+fn refuse<T>(mut reason: String) -> Result<T, Error> {
+    if let Some((end, _)) = reason.char_indices().nth(REASON_LIMIT) {
+        reason.truncate(end);
+        reason.push('…');
+    }
     Err(Error::Program { reason })
 }
 
 fn check_states(program: &Program) -> Result<(), Error> {
     let (fixed, by_row) = (program.state_fixed_bytes, program.state_row_bytes);
-    if fixed > MEMORY_LIMIT || by_row > MEMORY_LIMIT {
+    if fixed > MEMORY_LIMIT || by_row > STATE_ROW_LIMIT {
         return refuse(format!(
             "states of {fixed} bytes and {by_row} for each row of the caches are too large"
         ));
@@ -131,6 +129,9 @@ fn check_entry(program: &Program, entry: &Entry) -> Result<(), Error> {
         return refuse(format!("`{symbol}` writes to parameter {param}, which it does not have"));
     }
     match entry.extent {
+        Extent::Fixed(rows) | Extent::Counted { at_most: rows, .. } if rows > ROW_LIMIT => {
+            refuse(format!("`{symbol}` works on {rows} rows"))
+        }
         Extent::Counted { count, .. } if count >= entry.n_params => {
             refuse(format!("`{symbol}` counts by parameter {count}, which it does not have"))
         }
@@ -167,7 +168,7 @@ impl Checked<'_> {
         let rows = u64::from(function.max_tokens).next_multiple_of(u64::from(BOUND_UNIT));
         let largest = function.row_bytes.checked_mul(rows);
         let largest = largest.and_then(|bytes| bytes.checked_add(function.fixed_bytes));
-        if function.max_tokens > 1 << 30 || largest.is_none_or(|bytes| bytes > MEMORY_LIMIT) {
+        if function.max_tokens > ROW_LIMIT || largest.is_none_or(|bytes| bytes > MEMORY_LIMIT) {
             return self.refuse(format!("an arena for {} tokens is too large", function.max_tokens));
         }
         function.buffers.iter().try_for_each(|buffer| match buffer.storage {
@@ -300,9 +301,9 @@ impl Interfaced<'_> {
         if interface.buffer(&Role::TokenCount).is_none() {
             return Err(format!("it has no port `{}`", Role::TokenCount));
         }
-        let is_port = |idx: u32| interface.buffers(Direction::Kept).any(|(_, of)| of == idx);
+        let kept: BTreeSet<u32> = interface.buffers(Direction::Kept).map(|(_, idx)| idx).collect();
         let mut states = (0..).zip(&self.function.buffers).filter(|(_, buffer)| buffer.place().is_none());
-        if let Some((_, buffer)) = states.find(|(idx, _)| !is_port(*idx)) {
+        if let Some((_, buffer)) = states.find(|(idx, _)| !kept.contains(idx)) {
             return Err(format!("buffer `{}` is a state without a port of its own", buffer.name));
         }
         let router_of = |role: &Role| match *role {

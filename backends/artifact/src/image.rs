@@ -1,8 +1,11 @@
 //! Host code as the runtime maps it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::program::{Entry, Program};
 
 /// The instruction set of host code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,5 +98,20 @@ impl HostTable {
             }
             None => Ok(()),
         }
+    }
+
+    /// Where the first instruction of each kernel of `program` is, in the order of its entries.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] with the first kernel that is missing.
+    pub fn offsets(&self, program: &Program) -> Result<Vec<u64>, Error> {
+        let known: BTreeMap<&str, u64> =
+            self.entries.iter().map(|entry| (entry.name.as_str(), entry.offset)).collect();
+        let offset = |Entry { symbol, .. }: &Entry| {
+            let missing = || Error::Program { reason: format!("its code has no entry `{symbol}`") };
+            known.get(symbol.as_str()).copied().ok_or_else(missing)
+        };
+        program.entries.iter().map(offset).collect()
     }
 }

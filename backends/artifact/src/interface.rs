@@ -25,6 +25,7 @@
 //! | [`Role::LogitCount`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::Executed`] | the step | `u32 [1, 1]` |
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -314,20 +315,36 @@ impl Interface {
     /// The routers in model order. One that lacks a port which routers have is left out; the checker refuses it.
     #[must_use]
     pub fn routers(&self) -> Vec<RouterPorts> {
-        let decisions = self.ports.iter().filter_map(|port| match port.role {
-            Role::Decision { router } => Some((router, port.to)),
+        let mut decisions = Vec::new();
+        let [mut forced, mut executed, mut wanted] = [const { BTreeMap::new() }; 3];
+        for port in &self.ports {
+            match (&port.role, port.to) {
+                (Role::Decision { router }, to) => decisions.push((*router, to)),
+                (Role::Forced { router }, to) => {
+                    forced.entry(*router).or_insert(to);
+                }
+                (Role::Executed { router }, to) => {
+                    executed.entry(*router).or_insert(to);
+                }
+                (Role::Wanted { router }, to) => {
+                    wanted.entry(*router).or_insert(to);
+                }
+                _ => {}
+            }
+        }
+        let buffer = |of: &BTreeMap<u32, Binding>, router: u32| match of.get(&router) {
+            Some(Binding::Buffer(idx)) => Some(*idx),
             _ => None,
-        });
+        };
         let ports = |(router, to): (u32, Binding)| match to {
             Binding::Always(executes) => Some(RouterPorts::Constant(executes)),
             Binding::Buffer(decision) => Some(RouterPorts::Routed {
                 decision,
-                forced: self.buffer(&Role::Forced { router })?,
-                executed: self.buffer(&Role::Executed { router })?,
-                wanted: self.buffer(&Role::Wanted { router }),
+                forced: buffer(&forced, router)?,
+                executed: buffer(&executed, router)?,
+                wanted: buffer(&wanted, router),
             }),
         };
-        let mut decisions: Vec<_> = decisions.collect();
         decisions.sort_by_key(|(router, _)| *router);
         decisions.into_iter().filter_map(ports).collect()
     }

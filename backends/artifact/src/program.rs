@@ -49,6 +49,9 @@ pub const PAGE_ROWS: u32 = 16;
 /// Most bytes an arena may have: 1 TiB, several times the memory of the largest machines this is for.
 pub const MEMORY_LIMIT: u64 = 1 << 40;
 
+/// Most bytes of all caches for one row of them: with as many rows as 32 bits count, the bytes still fit 63.
+pub const STATE_ROW_LIMIT: u64 = 1 << 30;
+
 /// The bound on tokens is a multiple of this, so that every buffer of token rows begins 256-byte aligned
 /// (row offsets are multiples of 4 bytes).
 pub const BOUND_UNIT: u32 = 64;

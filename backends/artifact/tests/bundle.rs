@@ -151,6 +151,33 @@ fn score(bundle: &mut Bundle) -> &mut Function {
     bundle.program.functions.get_mut(SCORE).expect("it scores")
 }
 
+/// A file of some megabytes has room for so many.
+#[test]
+fn many_kernels_and_routers_take_no_longer_each() {
+    const MANY: u32 = 60_000;
+    let mut made = bundle();
+    let entry = made.program.entries[0].clone();
+    let names: Vec<String> = (0..MANY).map(|at| format!("kernel_{at}")).collect();
+    made.program.entries.extend(names.iter().map(|name| Entry { symbol: name.clone(), ..entry.clone() }));
+    let BundleCode::Host(images) = &mut made.code else { panic!("host code") };
+    let known = names.iter().rev().map(|name| HostEntry { name: name.clone(), offset: 0 });
+    images[0].table.entries.extend(known);
+    let function = score(&mut made);
+    let routers =
+        (1..MANY).map(|router| Bound { role: Role::Decision { router }, to: Binding::Always(true) });
+    function.interface.ports.extend(routers);
+    let begun = std::time::Instant::now();
+    let mut writer = Writer::new(manifest());
+    made.clone().write(&mut writer, CONSTANTS).unwrap();
+    let artifact = Artifact::parse(writer.to_bytes().unwrap()).unwrap();
+    let program = bundle::read_program(&artifact, &Target::Cpu).unwrap();
+    assert_eq!(score(&mut made).interface.routers().len(), MANY as usize);
+    let (_, table) = bundle::read_host_code(&artifact, &program, HostLevel::Avx2).unwrap().unwrap();
+    assert_eq!(table.offsets(&program).unwrap().len(), MANY as usize + 1);
+    // Tenths of a second, and a minute if each looks at all others.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
 /// Lets a router with a capacity decide, whose wanted rows this buffer counts.
 fn limit(bundle: &mut Bundle, wanted: u32) {
     let function = score(bundle);
@@ -194,6 +221,8 @@ fn a_program_that_does_not_fit_itself_is_refused() {
     refused("other than a u32", |it| score(it).steps[0].args[3] = Arg::Buffer(5));
     refused("parameter 4", |it| it.program.entries[0].extent = Extent::Counted { count: 4, at_most: 1 });
     refused("writes to parameter 4", |it| it.program.entries[0].writes.push(4));
+    refused("works on", |it| it.program.entries[0].extent = Extent::Fixed(u32::MAX));
+    refused("for each row of the caches", |it| it.program.state_row_bytes = 1 << 31);
     refused("no entry `other`", |it| it.program.entries[0].symbol = "other".into());
     refused("not on cuda", |it| it.program.target = Target::Cuda("sm_80".into()));
     refused("`logits`", |it| score(it).logits = 11);

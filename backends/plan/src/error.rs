@@ -24,8 +24,8 @@ pub enum PlanError {
         /// The node.
         place: NodeLocation,
     },
-    /// All buffers or all constants together have more bytes than fit 64 bits.
-    #[error("the {what} need more than 2^64 bytes")]
+    /// All buffers, states or constants together have more bytes than fit 64 bits, or than a program may keep.
+    #[error("the {what} need more bytes than are possible")]
     TooLarge {
         /// What is too large.
         what: &'static str,

@@ -7,7 +7,8 @@
 
 use skipc_artifact::interface::Interface;
 use skipc_artifact::program::{
-    ArenaPlace, Arg, BOUND_UNIT, Buffer, Function, MEMORY_LIMIT, RowBound, State, Step, Storage,
+    ArenaPlace, Arg, BOUND_UNIT, Buffer, Function, MEMORY_LIMIT, RowBound, STATE_ROW_LIMIT, State, Step,
+    Storage,
 };
 
 use crate::error::PlanError;
@@ -80,7 +81,7 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
 /// Gives each state its place, one after the other in its region: those of fixed rows, and behind them the caches.
 ///
 /// # Errors
-/// If sizes overflow.
+/// If sizes overflow, or are more than a program may keep.
 pub(crate) fn place_states(states: &mut [State]) -> Result<(), PlanError> {
     let too_large = || PlanError::TooLarge { what: "states" };
     let (mut fixed_end, mut row_end) = (0u64, 0u64);
@@ -98,6 +99,9 @@ pub(crate) fn place_states(states: &mut [State]) -> Result<(), PlanError> {
             RowBound::Cached => ArenaPlace { fixed_offset: 0, row_offset: begin },
             RowBound::Fixed(_) | RowBound::Tokens => ArenaPlace { fixed_offset: begin, row_offset: 0 },
         };
+    }
+    if fixed_end > MEMORY_LIMIT || row_end > STATE_ROW_LIMIT {
+        return Err(too_large());
     }
     let caches = states.iter_mut().filter(|state| state.rows == RowBound::Cached);
     caches.for_each(|state| state.place.fixed_offset = fixed_end);

@@ -237,6 +237,12 @@ pub struct Grid {
 }
 
 impl Grid {
+    /// How many tokens all sequences have.
+    #[must_use]
+    pub fn n_tokens(&self) -> usize {
+        self.lengths.iter().map(|&length| length as usize).sum()
+    }
+
     /// The elements that are not padding, one row after the other. `rows` has `batch · width` of them.
     pub fn pack<'a, T: Copy>(&'a self, array: &'a [T]) -> impl Iterator<Item = T> + 'a {
         self.pack_rows(array, 1)

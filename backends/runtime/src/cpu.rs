@@ -418,9 +418,7 @@ impl Code {
         if let Some(memory) = image.get_mut(..code.len()) {
             memory.copy_from_slice(code);
         }
-        let offset = |symbol: &str| table.entries.iter().find(|entry| entry.name == symbol);
-        let offsets = program.entries.iter().filter_map(|entry| Some(offset(&entry.symbol)?.offset as usize));
-        let offsets: Vec<usize> = offsets.collect();
+        let offsets = table.offsets(program)?.into_iter().map(|offset| offset as usize).collect();
         // From here on the pages cannot be written, also not by a stray kernel.
         let image = image.make_exec().map_err(failed)?;
         Ok(Self { choice, image, offsets })

@@ -9,13 +9,32 @@ use skipc_artifact::section::ContentHash;
 use crate::arrays;
 use crate::batch::{Batch, Grid, row_columns};
 use crate::error::Error;
-use crate::file::read_limited;
+use crate::file::{begins_with, read_limited};
 use crate::npy::{self, FloatArray, IntArray};
 use crate::trace::{self, Trace};
+
+/// Most tokens of a corpus: 4 GiB of ids, as large as a file may be.
+const CORPUS_LIMIT: u64 = 1 << 30;
+
+/// Most sequences of an array: 64 MiB of lengths.
+const SEQUENCE_LIMIT: u64 = 1 << 24;
+
+/// What sequences are for. Whatever has no room there is refused by the header of its file, before memory is taken for it.
+#[derive(Clone, Copy, Debug)]
+pub enum Room<'f> {
+    /// One step of a function.
+    Step(&'f Function),
+    /// Steps of a function, each of one sequence.
+    Steps(&'f Function),
+    /// No function's steps, but windows of them, or other things.
+    Corpus,
+}
 
 /// Sequences from a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sequences {
+    /// Whether the array has a dimension of sequences, even if it is 1.
+    pub is_batch: bool,
     /// Where the tokens stood in the file's array.
     pub grid: Grid,
     /// Token ids of all sequences, one after the other; none where there are rows.
@@ -39,7 +58,7 @@ impl Sequences {
     pub fn of_row(tokens: Vec<u32>) -> Self {
         let width = tokens.len();
         let grid = Grid { lengths: vec![u32::try_from(width).unwrap_or(u32::MAX)], width };
-        Self { grid, tokens, rows: Vec::new() }
+        Self { is_batch: false, grid, tokens, rows: Vec::new() }
     }
 
     /// The token ids of each sequence.
@@ -56,10 +75,26 @@ impl Sequences {
     ///
     /// # Errors
     ///
-    /// A file that is no sound `.npy` file, or of another shape, or numbers that are no token ids or lengths.
-    pub fn read(path: &Path, lengths: Option<&Path>) -> Result<Self, Error> {
-        let (array, lengths) = (npy::read_ints(path, &[1, 2])?, read_lengths(lengths)?);
-        Self::of_arrays((path, &array), lengths.as_ref().map(|(path, array)| (*path, array)))
+    /// A file that is no sound `.npy` file, or of another shape, or numbers that are no token ids or lengths; more of them than
+    /// there is room for.
+    pub fn read(path: &Path, lengths: Option<&Path>, room: Room<'_>) -> Result<Self, Error> {
+        let mut numbers = npy::open_ints(path, &[1, 2])?;
+        let shape = numbers.shape().to_vec();
+        let grid = read_grid((path, &shape), &shape, lengths, |tokens, longest| {
+            room.check_ids(path, &shape, (tokens, longest))
+        })?;
+        let mut tokens = Vec::with_capacity(grid.n_tokens());
+        let mut at = 0;
+        for &length in &grid.lengths {
+            numbers.take(length as usize, |number| {
+                tokens.push(id(path, number, at)?);
+                at += 1;
+                Ok(())
+            })?;
+            numbers.skip(grid.width - length as usize)?;
+            at += grid.width - length as usize;
+        }
+        Ok(Self { is_batch: shape.len() > 1, grid, tokens, rows: Vec::new() })
     }
 
     /// Reads rows of numbers, `[tokens, columns]` or `[batch, tokens, columns]`, and how many of each sequence count,
@@ -68,9 +103,23 @@ impl Sequences {
     /// # Errors
     ///
     /// As [`Sequences::read`].
-    pub fn read_rows(path: &Path, lengths: Option<&Path>) -> Result<Self, Error> {
-        let (array, lengths) = (npy::read_floats(path, &[2, 3])?, read_lengths(lengths)?);
-        Self::of_row_arrays((path, &array), lengths.as_ref().map(|(path, array)| (*path, array)))
+    pub fn read_rows(path: &Path, lengths: Option<&Path>, room: Room<'_>) -> Result<Self, Error> {
+        let mut numbers = npy::open_floats(path, &[2, 3])?;
+        let shape = numbers.shape().to_vec();
+        let (dims, cols) = shape.split_at(shape.len() - 1);
+        let cols = cols[0] as usize;
+        let grid = read_grid((path, &shape), dims, lengths, |tokens, longest| {
+            room.check_rows(cols as u64, (tokens, longest))
+        })?;
+        let mut rows = Vec::with_capacity(grid.n_tokens() * cols);
+        for &length in &grid.lengths {
+            numbers.take(length as usize * cols, |number| {
+                rows.push(number);
+                Ok(())
+            })?;
+            numbers.skip((grid.width - length as usize) * cols)?;
+        }
+        Ok(Self { is_batch: dims.len() > 1, grid, tokens: Vec::new(), rows })
     }
 
     /// As [`Sequences::read_rows`], of arrays in memory.
@@ -82,13 +131,12 @@ impl Sequences {
         (path, array): (&Path, &FloatArray),
         lengths: Option<(&Path, &IntArray)>,
     ) -> Result<Self, Error> {
-        let (tokens, cols) = match array.shape[..] {
-            [.., cols] if array.shape.len() > 1 => (&array.shape[..array.shape.len() - 1], cols),
-            _ => return Err(shape_error(path, array, "two or three dimensions".into())),
+        let [dims @ .., cols] = &array.shape[..] else {
+            return Err(shape_error(path, &array.shape, "two or three dimensions".into()));
         };
-        let grid = grid((path, array), tokens, lengths)?;
-        let rows = grid.pack_rows(&array.data, cols as usize).collect();
-        Ok(Self { grid, tokens: Vec::new(), rows })
+        let grid = grid((path, &array.shape), dims, lengths)?;
+        let rows = grid.pack_rows(&array.data, *cols as usize).collect();
+        Ok(Self { is_batch: dims.len() > 1, grid, tokens: Vec::new(), rows })
     }
 
     /// As [`Sequences::read`], of arrays in memory, each with the name that users know it by.
@@ -100,10 +148,10 @@ impl Sequences {
         (path, array): (&Path, &IntArray),
         lengths: Option<(&Path, &IntArray)>,
     ) -> Result<Self, Error> {
-        let grid = grid((path, array), &array.shape, lengths)?;
-        let tokens: Vec<i64> = grid.pack(&array.data).collect();
-        let tokens = to_u32(path, &tokens, u64::from(u32::MAX), "a token id".into())?;
-        Ok(Self { grid, tokens, rows: Vec::new() })
+        let grid = grid((path, &array.shape), &array.shape, lengths)?;
+        let tokens = (0..).zip(grid.pack(&array.data)).map(|(at, number)| id(path, number, at));
+        let tokens = tokens.collect::<Result<_, _>>()?;
+        Ok(Self { is_batch: array.shape.len() > 1, grid, tokens, rows: Vec::new() })
     }
 
     /// With a row for the class token in front of each sequence, if the function has one: it counts as a token.
@@ -133,36 +181,140 @@ impl Sequences {
     }
 }
 
-fn read_lengths(path: Option<&Path>) -> Result<Option<(&Path, IntArray)>, Error> {
-    path.map(|path| Ok((path, npy::read_ints(path, &[1])?))).transpose()
+impl Room<'_> {
+    /// Checks so many token ids, and the longest sequence of them, against what there is room for.
+    fn check_ids(self, path: &Path, shape: &[u64], counts: (u64, Longest)) -> Result<(), Error> {
+        match self.function() {
+            Some(function) if row_columns(function).is_none() => self.check(function, counts),
+            // Which the batch says in its own words.
+            Some(function) => Err(Error::TakesRows { cols: row_columns(function).unwrap_or(0) }),
+            None if counts.0 > CORPUS_LIMIT => {
+                Err(shape_error(path, shape, format!("at most {CORPUS_LIMIT} tokens")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Room::check_ids`], of rows of numbers. A corpus has none.
+    fn check_rows(self, found: u64, (tokens, longest): (u64, Longest)) -> Result<(), Error> {
+        let Some(function) = self.function() else { return Err(Error::TakesTokens) };
+        let Some(cols) = row_columns(function) else { return Err(Error::TakesTokens) };
+        if found != u64::from(cols) {
+            return Err(Error::TakesRows { cols });
+        }
+        // A class token is one more of each sequence.
+        let class = u64::from(function.class_token);
+        let longest = Longest { length: longest.length + class, ..longest };
+        self.check(function, (tokens.saturating_add(class.saturating_mul(longest.of)), longest))
+    }
+
+    fn function(&self) -> Option<&Function> {
+        match self {
+            Room::Step(function) | Room::Steps(function) => Some(function),
+            Room::Corpus => None,
+        }
+    }
+
+    /// In the order of [`Batch::check`].
+    fn check(self, function: &Function, (found, longest): (u64, Longest)) -> Result<(), Error> {
+        if longest.length > u64::from(function.max_positions) {
+            let limit = function.max_positions;
+            return Err(Error::SequenceTooLong { sequence: longest.sequence, found: longest.length, limit });
+        }
+        let limit = match self {
+            Room::Step(_) => u64::from(function.max_tokens),
+            Room::Steps(_) | Room::Corpus => CORPUS_LIMIT,
+        };
+        if found > limit {
+            // Lower than what a corpus may have, which has less than 32 bits.
+            return Err(Error::TooManyTokens { found, limit: limit as u32 });
+        }
+        Ok(())
+    }
+}
+
+/// The longest sequence of some.
+#[derive(Clone, Copy, Debug)]
+struct Longest {
+    /// How many there are.
+    of: u64,
+    /// Its index.
+    sequence: usize,
+    /// Its tokens.
+    length: u64,
+}
+
+/// Where tokens stand in a file whose first dimensions are `[tokens]` or `[batch, tokens]`; `check` is told how many there are
+/// before there is memory for them.
+fn read_grid(
+    (path, shape): (&Path, &[u64]),
+    dims: &[u64],
+    lengths: Option<&Path>,
+    check: impl Fn(u64, Longest) -> Result<(), Error>,
+) -> Result<Grid, Error> {
+    let (batch, width) = extent((path, shape), dims)?;
+    let Some(path) = lengths else {
+        check(batch.saturating_mul(width), Longest { of: batch, sequence: 0, length: width })?;
+        return Ok(whole(batch, width));
+    };
+    let mut numbers = npy::open_ints(path, &[1])?;
+    check_lengths(path, numbers.shape(), batch)?;
+    let mut lengths = Vec::with_capacity(batch as usize);
+    numbers.take(batch as usize, |number| {
+        lengths.push(in_row(path, number, lengths.len(), width)?);
+        Ok(())
+    })?;
+    let (sequence, length) =
+        match lengths.iter().enumerate().max_by_key(|(at, length)| (**length, std::cmp::Reverse(*at))) {
+            Some((sequence, length)) => (sequence, u64::from(*length)),
+            None => (0, 0),
+        };
+    let tokens = lengths.iter().map(|length| u64::from(*length)).sum();
+    check(tokens, Longest { of: batch, sequence, length })?;
+    Ok(Grid { lengths, width: width as usize })
 }
 
 /// Where tokens stand in an array whose first dimensions are `[tokens]` or `[batch, tokens]`.
-fn grid<T>(
-    (path, array): (&Path, &npy::Array<T>),
-    tokens: &[u64],
+fn grid(
+    (path, shape): (&Path, &[u64]),
+    dims: &[u64],
     lengths: Option<(&Path, &IntArray)>,
 ) -> Result<Grid, Error> {
-    let (batch, width) = match *tokens {
+    let (batch, width) = extent((path, shape), dims)?;
+    let Some((path, lengths)) = lengths else { return Ok(whole(batch, width)) };
+    check_lengths(path, &lengths.shape, batch)?;
+    let lengths = lengths.data.iter().enumerate().map(|(at, number)| in_row(path, *number, at, width));
+    Ok(Grid { lengths: lengths.collect::<Result<_, _>>()?, width: width as usize })
+}
+
+/// How many sequences there are, and how long they may be.
+fn extent((path, shape): (&Path, &[u64]), dims: &[u64]) -> Result<(u64, u64), Error> {
+    let (batch, width) = match *dims {
         [width] => (1, width),
         [batch, width] => (batch, width),
-        _ => return Err(shape_error(path, array, "one sequence or a batch of them".into())),
+        _ => return Err(shape_error(path, shape, "one sequence or a batch of them".into())),
     };
     // Rows without tokens take no bytes in a file, so their number is still unchecked.
-    let is_empty = array.shape.contains(&0);
-    if is_empty && batch.saturating_mul(width.max(1)) > 1 << 20 {
-        return Err(shape_error(path, array, "fewer empty rows".into()));
+    if shape.contains(&0) && batch.saturating_mul(width.max(1)) > 1 << 20 {
+        return Err(shape_error(path, shape, "fewer empty rows".into()));
     }
-    let lengths = match lengths {
-        None => vec![width as u32; batch as usize],
-        Some((path, lengths)) => {
-            if lengths.shape != [batch] {
-                return Err(shape_error(path, lengths, format!("[{batch}], the rows of the tokens")));
-            }
-            to_u32(path, &lengths.data, width, format!("0 to {width}"))?
-        }
-    };
-    Ok(Grid { lengths, width: width as usize })
+    if batch > SEQUENCE_LIMIT {
+        return Err(shape_error(path, shape, format!("at most {SEQUENCE_LIMIT} sequences")));
+    }
+    Ok((batch, width))
+}
+
+/// Sequences of which every token counts.
+fn whole(batch: u64, width: u64) -> Grid {
+    let length = u32::try_from(width).unwrap_or(u32::MAX);
+    Grid { lengths: vec![length; batch as usize], width: width as usize }
+}
+
+fn check_lengths(path: &Path, shape: &[u64], batch: u64) -> Result<(), Error> {
+    match *shape == [batch] {
+        true => Ok(()),
+        false => Err(shape_error(path, shape, format!("[{batch}], the rows of the tokens"))),
+    }
 }
 
 impl Replay {
@@ -173,22 +325,19 @@ impl Replay {
     ///
     /// A file that is neither, is unsound, or does not belong to the model or the batch.
     pub fn read(path: &Path, manifest: &Manifest, (routers, grid): (usize, &Grid)) -> Result<Self, Error> {
-        let file = read_limited(path, npy::FILE_LIMIT)?;
-        let file_hash = ContentHash::of(&file);
-        if npy::may_be(&file) {
-            let array = npy::parse_ints(path, &file, &[3])?;
-            return Ok(Self { gates: without_padding(path, &array, grid, routers)?, file_hash });
+        if begins_with(path, npy::MAGIC)? {
+            check_decisions(path, npy::open_ints(path, &[3])?.shape(), (routers, grid))?;
+            let file = read_limited(path, npy::FILE_LIMIT)?;
+            let gates = without_padding(path, &npy::parse_ints(path, &file, &[3])?, grid, routers)?;
+            return Ok(Self { gates, file_hash: ContentHash::of(&file) });
         }
+        let file = read_limited(path, trace::FILE_LIMIT)?;
         if !arrays::may_be(&file) {
             return Err(Error::RoutingFormat { path: path.into() });
         }
-        let (size, limit) = (file.len() as u64, trace::FILE_LIMIT);
-        if size > limit {
-            return Err(Error::TooLarge { path: path.into(), size, limit });
-        }
         let trace = Trace::parse(path, &file)?;
         let gates = trace.into_decisions(path, manifest, (routers, &grid.lengths))?;
-        Ok(Self { gates, file_hash })
+        Ok(Self { gates, file_hash: ContentHash::of(&file) })
     }
 }
 
@@ -215,32 +364,40 @@ pub fn without_padding(
     grid: &Grid,
     routers: usize,
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let (batch, width) = (grid.lengths.len(), grid.width);
-    if array.shape != [routers as u64, batch as u64, width as u64] {
-        return Err(shape_error(path, array, format!("[{routers}, {batch}, {width}]")));
-    }
+    check_decisions(path, &array.shape, (routers, grid))?;
     if let Some(at) = array.data.iter().position(|decision| !(0..=1).contains(decision)) {
         return Err(value_error(path, array.data[at], at, "0 or 1".into()));
     }
     let decisions: Vec<u8> = array.data.iter().map(|&decision| u8::from(decision != 0)).collect();
     let mut routers = vec![Vec::new(); routers];
-    let size = (batch * width).max(1);
+    let size = (grid.lengths.len() * grid.width).max(1);
     for (router, decisions) in routers.iter_mut().zip(decisions.chunks(size)) {
         *router = grid.pack(decisions).collect();
     }
     Ok(routers)
 }
 
-fn to_u32(path: &Path, numbers: &[i64], limit: u64, expected: String) -> Result<Vec<u32>, Error> {
-    let small = |&number: &i64| u32::try_from(number).ok().filter(|&number| u64::from(number) <= limit);
-    if let Some(at) = numbers.iter().position(|number| small(number).is_none()) {
-        return Err(value_error(path, numbers[at], at, expected));
+fn check_decisions(path: &Path, shape: &[u64], (routers, grid): (usize, &Grid)) -> Result<(), Error> {
+    let (batch, width) = (grid.lengths.len(), grid.width);
+    match *shape == [routers as u64, batch as u64, width as u64] {
+        true => Ok(()),
+        false => Err(shape_error(path, shape, format!("[{routers}, {batch}, {width}]"))),
     }
-    Ok(numbers.iter().filter_map(small).collect())
 }
 
-fn shape_error<T>(path: &Path, array: &npy::Array<T>, expected: String) -> Error {
-    Error::NpyShape { path: path.into(), found: array.shape.clone(), expected }
+/// The token id that a number of an array is.
+fn id(path: &Path, number: i64, at: usize) -> Result<u32, Error> {
+    u32::try_from(number).map_err(|_| value_error(path, number, at, "a token id".into()))
+}
+
+/// The length that a number of an array is, of a sequence in a row of `width` tokens.
+fn in_row(path: &Path, number: i64, at: usize, width: u64) -> Result<u32, Error> {
+    let length = u32::try_from(number).ok().filter(|length| u64::from(*length) <= width);
+    length.ok_or_else(|| value_error(path, number, at, format!("0 to {width}")))
+}
+
+fn shape_error(path: &Path, shape: &[u64], expected: String) -> Error {
+    Error::NpyShape { path: path.into(), found: shape.to_vec(), expected }
 }
 
 fn value_error(path: &Path, found: i64, at: usize, expected: String) -> Error {

@@ -47,6 +47,7 @@ pub mod session;
 pub mod threads;
 pub mod timing;
 pub mod trace;
+pub mod words;
 
 pub use batch::{Batch, Decisions, Outputs};
 pub use cpu::{Call, Choice, share_of_dots};

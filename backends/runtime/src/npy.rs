@@ -3,14 +3,13 @@
 //! Files come from anywhere: the header is bounded before it is parsed, shapes are multiplied with checks, and the
 //! data must be there before memory is taken for it.
 
-use std::io::Write;
-use std::path::Path;
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use npyz::{NpyHeader, Order, TypeChar, WriterBuilder};
-use skipc_artifact::replace;
+use skipc_artifact::{regular, replace};
 
 use crate::error::Error;
-use crate::file::read_limited;
 
 /// Largest file that is read, in bytes. A batch of a million tokens has 8 MB.
 pub(crate) const FILE_LIMIT: u64 = 1 << 32;
@@ -18,8 +17,14 @@ pub(crate) const FILE_LIMIT: u64 = 1 << 32;
 /// Longest header that is parsed, in bytes. NumPy writes 118 for arrays such as ours.
 const HEADER_LIMIT: usize = 4096;
 
+/// Bytes before the header: magic, version and its length.
+const PREAMBLE_LIMIT: usize = 12;
+
 /// Deepest nesting of a header that is parsed. A plain array's has two levels.
 const DEPTH_LIMIT: usize = 8;
+
+/// Elements that are decoded at a time.
+const CHUNK: usize = 1 << 13;
 
 /// Numbers with their shape, in row-major order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,20 +41,112 @@ pub type IntArray = Array<i64>;
 /// What stands in the place of whole numbers for models that take rows.
 pub type FloatArray = Array<f32>;
 
-/// Reads an array of int32, int64 or uint8 with `ranks` dimensions.
+/// An array of which only the header has been read: its shape is known before memory is taken for its numbers.
+pub(crate) struct Numbers<R, T> {
+    path: PathBuf,
+    shape: Vec<u64>,
+    from: R,
+    /// Bytes of a number.
+    width: usize,
+    decode: fn(&[u8]) -> T,
+}
+
+impl<R: Read + Seek, T> Numbers<R, T> {
+    /// Sizes of the dimensions.
+    pub(crate) fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+
+    /// Reads the next `count` numbers, in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], and whatever `each` says.
+    pub(crate) fn take(
+        &mut self,
+        count: usize,
+        mut each: impl FnMut(T) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut bytes = vec![0; self.width * count.min(CHUNK)];
+        let mut rest = count;
+        while rest > 0 {
+            let part = &mut bytes[..self.width * rest.min(CHUNK)];
+            let read = self.from.read_exact(part);
+            read.map_err(|source| Error::Io { action: "read", path: self.path.clone(), source })?;
+            part.chunks_exact(self.width).map(self.decode).try_for_each(&mut each)?;
+            rest -= rest.min(CHUNK);
+        }
+        Ok(())
+    }
+
+    /// Passes over `count` numbers, which lie in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub(crate) fn skip(&mut self, count: usize) -> Result<(), Error> {
+        // The whole file is shorter than 2^63 bytes.
+        let sought = self.from.seek(SeekFrom::Current((self.width * count) as i64));
+        sought.map_err(|source| Error::Io { action: "read", path: self.path.clone(), source })?;
+        Ok(())
+    }
+
+    fn into_array(mut self) -> Result<Array<T>, Error> {
+        let count = self.shape.iter().product::<u64>() as usize;
+        let mut data = Vec::with_capacity(count);
+        self.take(count, |number| {
+            data.push(number);
+            Ok(())
+        })?;
+        Ok(Array { shape: self.shape, data })
+    }
+}
+
+/// The files that [`open_ints`] and [`open_floats`] give.
+pub(crate) type IntFile = Numbers<std::fs::File, i64>;
+pub(crate) type FloatFile = Numbers<std::fs::File, f32>;
+
+/// Opens an array of whole numbers, of at most 32 bits or int64, or of bool, with `ranks` dimensions.
+///
+/// # Errors
+///
+/// As [`read_ints`].
+pub(crate) fn open_ints(path: &Path, ranks: &[usize]) -> Result<IntFile, Error> {
+    let (file, size) = open(path)?;
+    of_ints(path, (file, size), ranks)
+}
+
+/// As [`open_ints`], an array of float32.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) fn open_floats(path: &Path, ranks: &[usize]) -> Result<FloatFile, Error> {
+    of(path, open(path)?, ranks, ("float32, little-endian", float_decoder))
+}
+
+fn open(path: &Path) -> Result<(std::fs::File, u64), Error> {
+    let opened = regular::open(path);
+    let (file, size) = opened.map_err(|source| Error::Io { action: "read", path: path.into(), source })?;
+    match size > FILE_LIMIT {
+        true => Err(Error::TooLarge { path: path.into(), size, limit: FILE_LIMIT }),
+        false => Ok((file, size)),
+    }
+}
+
+/// Reads an array of whole numbers, of at most 32 bits or int64, or of bool, with `ranks` dimensions.
 ///
 /// # Errors
 ///
 /// A file that cannot be read ([`Error::Io`]), is malformed ([`Error::NpyFormat`]), or has elements or a rank other
 /// than these.
 pub fn read_ints(path: &Path, ranks: &[usize]) -> Result<IntArray, Error> {
-    let file = read_limited(path, FILE_LIMIT)?;
-    parse_ints(path, &file, ranks)
+    open_ints(path, ranks)?.into_array()
 }
 
 /// [`read_ints`] from memory; `path` is for errors only.
 pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<IntArray, Error> {
-    parse(path, file, ranks, ("integers of at most 32 bits, int64 or bool, little-endian", int_decoder))
+    of_ints(path, (Cursor::new(file), file.len() as u64), ranks)?.into_array()
 }
 
 /// As [`read_ints`], an array of float32.
@@ -58,23 +155,29 @@ pub(crate) fn parse_ints(path: &Path, file: &[u8], ranks: &[usize]) -> Result<In
 ///
 /// As there.
 pub fn read_floats(path: &Path, ranks: &[usize]) -> Result<FloatArray, Error> {
-    let file = read_limited(path, FILE_LIMIT)?;
-    parse(path, &file, ranks, ("float32, little-endian", float_decoder))
+    open_floats(path, ranks)?.into_array()
 }
 
 /// How an element of some type becomes a number; nothing for types that are not read.
 type Decoder<T> = fn(&npyz::DType) -> Option<fn(&[u8]) -> T>;
 
-fn parse<T>(
+fn of_ints<R: Read + Seek>(path: &Path, file: (R, u64), ranks: &[usize]) -> Result<Numbers<R, i64>, Error> {
+    of(path, file, ranks, ("integers of at most 32 bits, int64 or bool, little-endian", int_decoder))
+}
+
+/// Reads the header of a file of so many bytes.
+fn of<R: Read + Seek, T>(
     path: &Path,
-    file: &[u8],
+    (mut from, size): (R, u64),
     ranks: &[usize],
     (expected, decoder): (&'static str, Decoder<T>),
-) -> Result<Array<T>, Error> {
+) -> Result<Numbers<R, T>, Error> {
     let format = |reason: String| Error::NpyFormat { path: path.into(), reason };
-    check_header(file).map_err(|reason| format(reason.into()))?;
-    let mut rest = file;
-    let header = NpyHeader::from_reader(&mut rest).map_err(|error| format(error.to_string()))?;
+    let failed = |source| Error::Io { action: "read", path: path.into(), source };
+    let mut head = Vec::new();
+    from.by_ref().take((PREAMBLE_LIMIT + HEADER_LIMIT) as u64).read_to_end(&mut head).map_err(failed)?;
+    let end = check_header(&head).map_err(|reason| format(reason.into()))?;
+    let header = NpyHeader::from_reader(&head[..end]).map_err(|error| format(error.to_string()))?;
     let dtype = header.dtype();
     let decode = decoder(&dtype).ok_or_else(|| Error::NpyDtype {
         path: path.into(),
@@ -93,20 +196,20 @@ fn parse<T>(
     let width = dtype.num_bytes().unwrap_or(1);
     let count = shape.iter().try_fold(1u64, |count, &size| count.checked_mul(size));
     let bytes = count.and_then(|count| count.checked_mul(width as u64));
-    if bytes != Some(rest.len() as u64) {
-        let reason = format!("shape {shape:?} of {width}-byte elements, but {} bytes of data", rest.len());
+    let there = size.saturating_sub(end as u64);
+    if bytes != Some(there) {
+        let reason = format!("shape {shape:?} of {width}-byte elements, but {there} bytes of data");
         return Err(format(reason));
     }
-    Ok(Array { shape, data: rest.chunks_exact(width).map(decode).collect() })
+    from.seek(SeekFrom::Start(end as u64)).map_err(failed)?;
+    Ok(Numbers { path: path.into(), shape, from, width, decode })
 }
 
-/// Whether a file begins as a `.npy` file does.
-pub(crate) fn may_be(file: &[u8]) -> bool {
-    file.starts_with(b"\x93NUMPY")
-}
+/// How a `.npy` file begins.
+pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Bounds what the header parser, which allocates and recurses as the header says, is given.
-fn check_header(file: &[u8]) -> Result<(), &'static str> {
+/// Bounds what the header parser, which allocates and recurses as the header says, is given; gives where the numbers begin.
+fn check_header(file: &[u8]) -> Result<usize, &'static str> {
     let (b"\x93NUMPY", Some(&major)) = (file.get(..6).unwrap_or_default(), file.get(6)) else {
         return Err("it does not begin as a .npy file does");
     };
@@ -132,7 +235,7 @@ fn check_header(file: &[u8]) -> Result<(), &'static str> {
         let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u64>().ok());
         product = product.zip(number).and_then(|(product, number)| product.checked_mul(number.max(1)));
     }
-    product.map(|_| ()).ok_or("its sizes overflow")
+    product.map(|_| start + length).ok_or("its sizes overflow")
 }
 
 /// Kind and size of plain elements that this machine reads as they are.
@@ -222,7 +325,10 @@ mod tests {
 
     #[test]
     fn floats_are_float32_alone() {
-        let read = |file: &[u8]| super::parse(Path::new("x.npy"), file, &[2], ("float32", float_decoder));
+        let read = |file: &[u8]| {
+            let (from, size) = (Cursor::new(file), file.len() as u64);
+            of(Path::new("x.npy"), (from, size), &[2], ("float32", float_decoder))?.into_array()
+        };
         let array = read(&file_of(&[1, 2], &[1.5f32, -0.25])).unwrap();
         assert_eq!(array, FloatArray { shape: vec![1, 2], data: vec![1.5, -0.25] });
         assert_eq!(read(&file_of(&[1, 1], &[1f64])).unwrap_err().code(), "npy::dtype");

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use skipc_runtime::Trace;
+use skipc_runtime::words::counted;
 
 use super::{Capacity, Comparison, LONGEST, Statistics};
 use crate::report::html::{escaped, page, table};
@@ -26,10 +27,11 @@ pub fn html(trace: &Trace, found: &Comparison, about: &About<'_>) -> String {
     let executed: usize = trace.gates.iter().flatten().filter(|bit| **bit != 0).count();
     let mean = executed as f64 / n.max(1) as f64;
     let mut body = format!(
-        "<p class=\"lead\">{}. {n} tokens in {} sequences, {} routers; a token is executed by {mean:.2} of them.</p>\n",
+        "<p class=\"lead\">{}. {} in {}, {}; a token is executed by {mean:.2} of them.</p>\n",
         escaped(&about.source),
-        trace.lengths.len(),
-        trace.gates.len()
+        counted(n, "token"),
+        counted(trace.lengths.len() as u64, "sequence"),
+        counted(trace.gates.len() as u64, "router"),
     );
     if let Some(texts) = about.texts {
         body.push_str(&text(trace, texts));

@@ -8,6 +8,7 @@ pub mod golden;
 pub mod input_graph;
 pub mod kernel_cases;
 pub mod machine;
+pub mod mutate;
 pub mod random;
 pub mod random_graph;
 pub mod reference;

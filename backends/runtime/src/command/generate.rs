@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args};
-use skipc_artifact::program::{Head, SCORE};
+use skipc_artifact::program::{Function, Head, SCORE};
 
 use super::console::Console;
 use super::skips::Skips;
@@ -17,12 +17,13 @@ use crate::decode::{
 };
 use crate::device::Device;
 use crate::error::Error;
-use crate::inputs::{Sequences, read_text};
+use crate::inputs::{Room, Sequences, read_text};
 use crate::model::Model;
 use crate::module::Module;
 use crate::npy;
 use crate::session::Options;
 use crate::threads::Threads;
+use crate::words::counted;
 
 /// Longest prompt that is read from a file, in bytes: more than any model has positions.
 const PROMPT_LIMIT: u64 = 1 << 26;
@@ -51,7 +52,7 @@ pub struct GenerateArgs {
     pub tokens: Option<PathBuf>,
 
     /// How many tokens of each row count, `[batch]`
-    #[arg(long, value_name = "L.npy", requires = "tokens", conflicts_with = "prompt")]
+    #[arg(long, value_name = "L.npy", requires = "tokens", conflicts_with_all = ["prompt", "prompt_file"])]
     pub lengths: Option<PathBuf>,
 
     /// The tokenizer.json of the model, or the folder that has it; beside the artefact by default. A model of 256 tokens
@@ -149,8 +150,8 @@ pub trait Meter {
     /// Name and value in the JSON that is printed.
     fn json(&self) -> (&'static str, serde_json::Value);
 
-    /// The same, human-readable: a part of a sentence.
-    fn text(&self) -> String;
+    /// The same, human-readable: a part of a sentence; none if nothing was metered.
+    fn text(&self) -> Option<String>;
 }
 
 /// Continues what the arguments name, on what [`GenerateArgs::load`] gave. Text goes to the console as it comes; figures go
@@ -171,7 +172,7 @@ pub fn generate(
     if scored.head != Head::Tokens {
         return Err(Error::NoHead { what: "continue texts" });
     }
-    let prompts = args.prompts(scored.vocab_size)?;
+    let prompts = args.prompts(scored)?;
     let count = u32::try_from(prompts.rows.len()).unwrap_or(u32::MAX);
     let slots = args.beams.unwrap_or(count.clamp(1, SLOTS));
     let decoder = decode::of_slots(module, model, slots)?;
@@ -197,7 +198,7 @@ pub fn generate(
         run.console.print(&format!("{summary}\n"))?;
     }
     if !args.json {
-        run.say(&rows, meter.as_ref().map(|meter| meter.text()));
+        run.say(&rows, meter.as_ref().and_then(|meter| meter.text()));
     }
     failed.map_or(Ok(()), Err)
 }
@@ -234,14 +235,15 @@ impl GenerateArgs {
         self.speculate.map(|tokens| Speculation { tokens, draft_density: self.draft_density })
     }
 
-    fn prompts(&self, vocab_size: u32) -> Result<Prompts, Error> {
+    fn prompts(&self, scored: &Function) -> Result<Prompts, Error> {
+        let vocab_size = scored.vocab_size;
         let files = LanguageFiles {
             model: self.model.clone(),
             tokenizer: self.tokenizer.clone(),
             chat_template: self.chat_template.clone(),
         };
         if let Some(path) = &self.tokens {
-            let sequences = Sequences::read(path, self.lengths.as_deref())?;
+            let sequences = Sequences::read(path, self.lengths.as_deref(), Room::Steps(scored))?;
             let rows = sequences.ids().map(<[u32]>::to_vec).collect();
             let tokenizer = match files.tokenizer(vocab_size) {
                 Err(Error::PromptVocabulary { .. }) => None,
@@ -322,6 +324,11 @@ impl Figures {
 
 fn rate((tokens, time): (u64, Duration)) -> f64 {
     if tokens == 0 { 0.0 } else { tokens as f64 / time.as_secs_f64().max(1e-9) }
+}
+
+/// A rate in words; nothing where nothing was timed.
+fn a_second(timed: (u64, Duration)) -> String {
+    if timed.0 == 0 { String::new() } else { format!(", {:.1} a second", rate(timed)) }
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
@@ -558,10 +565,11 @@ impl Run<'_, '_> {
         let Figures { prompt, new, decided, executed, drafts } = &self.figures;
         let added: usize = rows.iter().map(|row| row.tokens.len()).sum();
         let mut text = format!(
-            "prompt: {} tokens, {:.1} a second; continuation: {added} tokens, {:.1} a second; ",
-            prompt.0,
-            rate(*prompt),
-            rate(*new)
+            "prompt: {}{}; continuation: {}{}; ",
+            counted(prompt.0, "token"),
+            a_second(*prompt),
+            counted(added as u64, "token"),
+            a_second(*new)
         );
         text += &match executed.len() {
             0 => "no routers: every layer runs\n".to_owned(),

@@ -19,7 +19,7 @@ use crate::batch::{Batch, Decisions, Grid, Outputs};
 use crate::device::Device;
 use crate::error::Error;
 use crate::generate::bytes_of;
-use crate::inputs::{Replay, Sequences};
+use crate::inputs::{Replay, Room, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::Model;
 use crate::npy;
@@ -27,6 +27,7 @@ use crate::session::{Options, Session};
 use crate::threads::Threads;
 use crate::timing::Timing;
 use crate::trace::{self, Trace};
+use crate::words::counted;
 
 pub use console::{Console, printable};
 pub use files::{FileUse, Files, file_use};
@@ -129,12 +130,12 @@ impl RunArgs {
         }
     }
 
-    /// The sequences that are named.
-    fn sequences(&self) -> Result<Sequences, Error> {
+    /// The sequences that are named, for which there is this room.
+    fn sequences(&self, room: Room<'_>) -> Result<Sequences, Error> {
         let lengths = self.lengths.as_deref();
         match (&self.tokens, &self.rows) {
-            (Some(path), _) => Sequences::read(path, lengths),
-            (None, Some(path)) => Sequences::read_rows(path, lengths),
+            (Some(path), _) => Sequences::read(path, lengths, room),
+            (None, Some(path)) => Sequences::read_rows(path, lengths, room),
             (None, None) => Err(Error::Usage(
                 "give `--tokens FILE.npy`, `--rows FILE.npy` or `--patches FILE.npy`".into(),
             )),
@@ -182,7 +183,8 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
     let load = started.elapsed();
     let sequences = match &args.prompt {
         Some(text) => Sequences::of_row(bytes_of(text, session.function().vocab_size)?),
-        None => args.sequences()?,
+        None if args.max_new_tokens.is_some() => args.sequences(Room::Steps(session.function()))?,
+        None => args.sequences(Room::Step(session.function()))?,
     };
     let Some(count) = args.max_new_tokens else {
         return run_once((args, load), &model, &mut session, sequences, out);
@@ -238,9 +240,9 @@ fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> 
 ///
 /// As [`run`].
 pub fn record(args: &RunArgs) -> Result<Trace, Error> {
-    let sequences = args.sequences()?;
     let model = args.open()?;
     let mut session = args.session(&model)?;
+    let sequences = args.sequences(Room::Step(session.function()))?;
     let scored = score(args, &model, &mut session, sequences)?;
     scored.outputs.check_finite(&scored.grid.lengths)?;
     let gates = scored.outputs.gates;
@@ -359,12 +361,6 @@ fn summarise(
     let limited = overflow.iter().enumerate().filter_map(|(router, over)| Some((router, (*over)?)));
     let counts: Vec<String> = limited.map(|(router, over)| format!("{router}: {over}")).collect();
     out.print(format_args!("tokens over capacity, by router: {}\n", counts.join(", ")))
-}
-
-/// `1 token`, `2 tokens`.
-#[must_use]
-pub fn counted(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// An error as JSON, in the form in which `skipc` reports what it found.
