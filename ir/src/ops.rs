@@ -11,6 +11,7 @@ use crate::elementwise::{Binary, Unary};
 use crate::port::Port;
 use crate::ranking::Ranking;
 use crate::rope::RopeScaling;
+use crate::rounding::Rounding;
 use crate::training::Training;
 use crate::ty::SetSym;
 
@@ -328,11 +329,12 @@ ops! {
     /// The rows for which the upper half of SplitMix64 of (`seed`, `block`, sequence, id) is below `limit`, which is
     /// density · 2³²: a token set. Ids are positions, or those of tokens; without sequences all are of sequence 0.
     RouteRandom = "route_random" (ids; sequences) {set: SetSym, seed: u64, block: u32, limit: u64} [OpensScope];
-    /// In each sequence of `t` rows the `max(1, ⌈share · t⌉)` rows with the highest scores `f32[n, 1]`, the earlier ones of
-    /// equals: a token set. Without sequences all rows are one. A score that is not a number ranks as −∞. Looks at the future.
-    RouteTopK = "route_topk" (scores; sequences) {set: SetSym, share: F64} [OpensScope];
+    /// In each sequence of `t` rows the `max(1, ⌈share · t⌉)` rows with the highest scores `f32[n, 1]`, or `⌊share · t⌋` of them,
+    /// the earlier ones of equals: a token set. Without sequences all rows are one. A score that is not a number ranks as −∞.
+    /// Looks at the future.
+    RouteTopK = "route_topk" (scores; sequences) {set: SetSym, share: F64, round: Rounding} [OpensScope];
     /// As `route_topk`, of the rows in the set `among` alone; `t` counts the others, too.
-    RouteTopKAmong = "route_topk_among" (scores, among; sequences) {set: SetSym, share: F64} [OpensScope];
+    RouteTopKAmong = "route_topk_among" (scores, among; sequences) {set: SetSym, share: F64, round: Rounding} [OpensScope];
     /// A capacity, first come, first served: of the rows of the set `wanted` those before which fewer than `slots`
     /// others of their group are wanted. A group is `group_size` consecutive positions of one sequence.
     LimitFirst = "limit_first" (wanted, positions, sequences) {set: SetSym, group_size: u32, slots: u32} [OpensScope];

@@ -9,6 +9,7 @@ use skipc::frontend::spec::skip::{BranchScale, Branches, Carry, Scope, Skip};
 use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
 use skipc::frontend::spec::steps::{Pool, Step, Steps};
 use skipc::frontend::stream::NormKind;
+use skipc_ir::Rounding;
 use skipc_testkit::random::Rng;
 
 use crate::model::one_of;
@@ -40,6 +41,7 @@ pub(crate) fn has_branches(model: &Model) -> bool {
             || skip.carry != Carry::Coupled
             || skip.carry_bias != 0.0
             || skip.scope != Scope::Sequence
+            || skip.round != Rounding::Up
             || ![BranchScale::One, BranchScale::Probability].contains(&skip.gate)
             || skip.gate_factor != 1.0
     });
@@ -96,6 +98,7 @@ pub(crate) fn skip(rng: &mut Rng, of: &Skip, has_other: bool) -> Skip {
         skip.scope = Scope::Batch;
     }
     if skip.router == Router::TopK && rng.one_in(2) {
+        skip.round = Rounding::Down;
         skip.generate = GenerateKind::Predictor;
         skip.predictor = if rng.one_in(3) { Steps::default() } else { steps(rng) };
         skip.threshold = one_of(rng, &[0.5, 0.4]);
@@ -196,6 +199,7 @@ pub(crate) fn options(model: &Model) -> Vec<String> {
         }
         if skip.router == Router::TopK {
             found.push(format!("scope = {}", skip.scope.word()));
+            found.push(format!("round = {}", skip.round.word()));
         }
         found.push(format!("gate = {}", skip.gate.word()));
         found.push(format!("gate_factor = {}", skip.gate_factor != 1.0));

@@ -278,10 +278,10 @@ fn without_nesting(graph: &mut Graph) {
                 let free = graph.op(operands[0]).with_set(set);
                 graph.add(free, &graph.operands(operands[0]), &origin).ok()
             }
-            Op::RouteTopKAmong { set, share } => {
+            Op::RouteTopKAmong { set, share, round } => {
                 let own: Vec<Value> =
                     operands.iter().enumerate().filter(|(idx, _)| *idx != 1).map(|(_, own)| *own).collect();
-                graph.add(Op::RouteTopK { set, share }, &own, &origin).ok()
+                graph.add(Op::RouteTopK { set, share, round }, &own, &origin).ok()
             }
             _ => None,
         }
@@ -342,7 +342,8 @@ fn one_more_forced(graph: &mut Graph) {
 /// The best of all scores, and the forced tokens on top of them.
 fn forced_beside(graph: &mut Graph) {
     rewrite(graph, &|graph, value| {
-        let (Op::RouteTopK { set, share }, operands) = (graph.op(value).clone(), graph.operands(value))
+        let (Op::RouteTopK { set, share, round }, operands) =
+            (graph.op(value).clone(), graph.operands(value))
         else {
             return None;
         };
@@ -350,7 +351,7 @@ fn forced_beside(graph: &mut Graph) {
         let (forced, origin) = (graph.operands(operands[0]), graph.origin(value).clone());
         let mut own = operands.clone();
         own[0] = forced[0];
-        let best = Op::RouteTopK { set: graph.fresh_set(), share };
+        let best = Op::RouteTopK { set: graph.fresh_set(), share, round };
         let best = graph.add(best, &own, &origin).ok()?;
         graph.add(Op::WithFirst { set, first }, &[best, forced[1]], &origin).ok()
     });

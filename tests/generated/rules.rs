@@ -6,6 +6,7 @@
 use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::skip::{Capacity, Decider, Generate, Overflow, Scope, Skip};
+use skipc_ir::Rounding;
 use skipc_ir::interp::FlatBatch;
 use skipc_testkit::reference::UNIT;
 
@@ -161,9 +162,9 @@ impl RouterOf<'_> {
                 generate: Generate::Threshold(threshold) | Generate::Predictor { threshold, .. },
                 ..
             }) if function == Function::Generate => threshold,
-            Some(Decider::TopK { scope, .. }) => {
+            Some(Decider::TopK { scope, round, .. }) => {
                 return (0..scores.len())
-                    .map(|row| of_the_best((self.skip.density, scope), (batch, may), scores, row))
+                    .map(|row| of_the_best((self.skip.density, round, scope), (batch, may), scores, row))
                     .collect();
             }
             // The last repetition of a token.
@@ -188,14 +189,19 @@ impl RouterOf<'_> {
 }
 
 fn of_the_best(
-    (density, scope): (f64, Scope),
+    (density, round, scope): (f64, Rounding, Scope),
     (batch, may): (&FlatBatch, &dyn Fn(usize) -> bool),
     scores: &[Score],
     row: usize,
 ) -> Should {
     let competes = |other: &usize| scope == Scope::Batch || batch.sequences[*other] == batch.sequences[row];
     let rivals: Vec<usize> = (0..scores.len()).filter(competes).collect();
-    let k = ((density * rivals.len() as f64).ceil() as usize).max(1);
+    let wanted = density * rivals.len() as f64;
+    let k = match round {
+        Rounding::Up => wanted.ceil(),
+        Rounding::Down => wanted.floor(),
+    };
+    let k = (k as usize).max(1);
     let others = rivals.into_iter().filter(|other| *other != row && may(*other));
     fewer_than(k, others.map(|other| is_ahead((other, scores[other]), (row, scores[row]))))
 }

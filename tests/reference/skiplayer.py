@@ -40,6 +40,7 @@ class Skip:
     carry: str = "coupled"          # highway: coupled | own (the share of the stream has a weight of its own)
     carry_bias: float = 0.0         # highway: taken from z, or added to what the share of the stream is made of
     scope: str = "sequence"         # topk: sequence | batch (all rows compete)
+    round: str = "up"               # topk: which way density * T is rounded (up | down); at least one token
     otherwise: list = field(default_factory=list)   # layers of the tokens that do not execute
     threshold: float = 0.5          # sigmoid router; topk with generate = "threshold"
     generate: str = ""              # topk: "threshold" replaces the selection when generating by sigma(z) >= threshold; "predictor": of another z
@@ -587,7 +588,8 @@ class Router(nn.Module):
                     raise ValueError("top-k looks at the future: generation needs generate = threshold or predictor")
                 ranked = score.masked_fill(forced, float("inf")).masked_fill(may == 0, float("-inf"))
                 ranked = ranked.reshape(1, -1) if cfg.scope == "batch" else ranked
-                k = max(1, math.ceil(cfg.density * ranked.shape[1]))     # expert choice over each sequence, or over the batch
+                wanted = cfg.density * ranked.shape[1]                   # expert choice over each sequence, or over the batch
+                k = max(1, math.floor(wanted) if cfg.round == "down" else math.ceil(wanted))
                 order = ranked.sort(dim=1, descending=True, stable=True).indices[:, :k]   # the earlier row, then the earlier token on ties
                 hard = torch.zeros_like(ranked).scatter_(1, order, 1.0).reshape(b, t)
             else:

@@ -8,7 +8,7 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::types::{F64, I32, I64};
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Slot};
+use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Rounding, Segment, Slot};
 
 use crate::attention::cached::Pages;
 use crate::emit::{Emitter, Lanes};
@@ -142,7 +142,8 @@ fn limits(
     let n_kept = match ranked.keep {
         Keep::Slots(slots) => e.int(i64::from(slots)),
         Keep::Left { slots, before, pages } => left(e, ranked, (first, sequence), (slots, before, pages))?,
-        Keep::Share(share) => top_k(e, share.0, n_rows),
+        Keep::Share(share) => top_k(e, (share.0, Rounding::Up), n_rows),
+        Keep::ShareDown(share) => top_k(e, (share.0, Rounding::Down), n_rows),
     };
     let zero = e.int(0);
     if ranked.order == RankOrder::Position {
@@ -193,15 +194,18 @@ fn left(
 }
 
 /// `skipc_ir::top_k`; a share is at most 1, so that the product fits.
-fn top_k(e: &mut Emitter<'_>, share: f64, n_rows: Value) -> Value {
+fn top_k(e: &mut Emitter<'_>, (share, round): (f64, Rounding), n_rows: Value) -> Value {
     let n_rows = e.ins().fcvt_from_sint(F64, n_rows);
     let share = e.ins().f64const(share);
     let product = e.ins().fmul(share, n_rows);
-    let whole = e.ins().fcvt_to_sint_sat(I64, product);
+    let (whole, one) = (e.ins().fcvt_to_sint_sat(I64, product), e.int(1));
+    if round == Rounding::Down {
+        return e.ins().umax(whole, one);
+    }
     let back = e.ins().fcvt_from_sint(F64, whole);
     let has_rest = e.ins().fcmp(FloatCC::LessThan, back, product);
     let rest = e.ins().uextend(I64, has_rest);
-    let (ceiling, one) = (e.ins().iadd(whole, rest), e.int(1));
+    let ceiling = e.ins().iadd(whole, rest);
     e.ins().umax(ceiling, one)
 }
 

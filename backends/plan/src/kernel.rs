@@ -9,7 +9,7 @@ use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::functions;
 pub use skipc_ir::interp::functions::NO_CHOICE;
-pub use skipc_ir::{Ranking, Scoring};
+pub use skipc_ir::{Ranking, Rounding, Scoring};
 
 use crate::loops::{Loops, Products};
 use crate::pointwise::{Pointwise, Real};
@@ -671,8 +671,10 @@ pub enum Keep {
         /// `u32`, a row for each sequence: the pages of the cache in which its tokens lie.
         pages: Slot,
     },
-    /// [`skipc_ir::top_k`] of this share and of the segment's rows, whether they take part or not.
+    /// [`skipc_ir::top_k`] of this share and of the segment's rows, whether they take part or not, rounded up.
     Share(Real),
+    /// The same, rounded down.
+    ShareDown(Real),
 }
 
 /// Changes a state in place. One task: order matters.
@@ -862,7 +864,7 @@ impl Ranked {
         };
         let going_on = match self.keep {
             Keep::Left { .. } => "_going_on",
-            Keep::Slots(_) | Keep::Share(_) => "",
+            Keep::Slots(_) | Keep::Share(_) | Keep::ShareDown(_) => "",
         };
         format!("compact_{order}_of_{segment}{going_on}")
     }

@@ -2,7 +2,7 @@
 //! match on an [`OpKind`], so that an op without one is a compile error here, and a kind without a kernel one there.
 
 use skipc_ir::elementwise::Cost;
-use skipc_ir::{Binary, F64, Frequencies, Op, Scoring, Training, Unary};
+use skipc_ir::{Binary, F64, Frequencies, Op, Rounding, Scoring, Training, Unary};
 
 use crate::kernel::Choice;
 
@@ -154,6 +154,7 @@ pub(crate) enum Route {
     TopK {
         /// Of all rows of a sequence.
         share: F64,
+        round: Rounding,
         /// Those of a set alone take part.
         is_among: bool,
     },
@@ -255,8 +256,12 @@ impl OpKind {
             Op::SequenceMean {} => OpKind::Single(Single::SequenceMean),
             Op::Route { at_least, .. } => OpKind::Route(Route::AtLeast { threshold: at_least }),
             Op::RouteRandom { seed, block, limit, .. } => OpKind::Route(Route::Random { seed, block, limit }),
-            Op::RouteTopK { share, .. } => OpKind::Route(Route::TopK { share, is_among: false }),
-            Op::RouteTopKAmong { share, .. } => OpKind::Route(Route::TopK { share, is_among: true }),
+            Op::RouteTopK { share, round, .. } => {
+                OpKind::Route(Route::TopK { share, round, is_among: false })
+            }
+            Op::RouteTopKAmong { share, round, .. } => {
+                OpKind::Route(Route::TopK { share, round, is_among: true })
+            }
             Op::LimitFirst { group_size, slots, .. } => OpKind::Route(Route::First { group_size, slots }),
             Op::LimitFirstAfter { group_size, slots, .. } => {
                 OpKind::Route(Route::FirstAfter { group_size, slots })

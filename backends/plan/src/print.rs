@@ -398,6 +398,7 @@ impl Display for InKernel<'_, Ranked> {
                 write!(f, "that are the first {slots} with those of {before} in pages {pages}")?;
             }
             Keep::Share(share) => write!(f, "that are the first {share} of all")?,
+            Keep::ShareDown(share) => write!(f, "that are the first {share} of all, rounded down,")?,
         }
         if let RankOrder::Score(scores) = order {
             write!(f, " by score {}", InKernel(kernel, scores))?;

@@ -144,8 +144,8 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Partition { set, first, parts } => choice::infer_partition(args, *set, (*first, *parts)),
         Op::Route { set, at_least } => token_set::infer_route(args, *set, *at_least),
         Op::RouteRandom { set, limit, .. } => token_set::infer_random(args, *set, *limit),
-        Op::RouteTopK { set, share } => token_set::infer_top_k(args, (*set, *share), None),
-        Op::RouteTopKAmong { set, share } => token_set::infer_top_k(args, (*set, *share), Some(1)),
+        Op::RouteTopK { set, share, .. } => token_set::infer_top_k(args, (*set, *share), None),
+        Op::RouteTopKAmong { set, share, .. } => token_set::infer_top_k(args, (*set, *share), Some(1)),
         Op::LimitFirst { set, group_size, .. } => token_set::infer_limit(args, (*set, *group_size), None),
         Op::LimitFirstAfter { set, group_size, .. } => {
             state::infer_before(args)?;
@@ -234,8 +234,8 @@ pub(crate) fn eval<N: Number>(
         Op::RouteRandom { set, seed, block, limit } => token_set::route(*set, operands[0], env, || {
             token_set::random((*seed, *block, *limit), operands[0], operands.get(1).copied())
         }),
-        Op::RouteTopK { set, share } => token_set::route_best((*set, share.0), operands, None, env),
-        Op::RouteTopKAmong { set, share } => token_set::route_best((*set, share.0), operands, Some(1), env),
+        Op::RouteTopK { set, share, round } => token_set::best((*set, *share, *round), operands, env),
+        Op::RouteTopKAmong { set, share, round } => token_set::best_in((*set, *share, *round), operands, env),
         Op::LimitFirst { set, group_size, slots } => token_set::route(*set, operands[0], env, || {
             token_set::limited((*group_size, *slots), operands[0], None, &operands[1..])
         }),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{Args, TypeError};
 use crate::attr::F64;
 use crate::interp::{Datum, Env, EvalError, Number, functions};
+use crate::rounding::Rounding;
 use crate::ty::{Dim, Elem, SetSym, Type};
 
 pub(super) fn infer_route(args: Args<'_>, set: SetSym, at_least: F64) -> Result<Type, TypeError> {
@@ -221,20 +222,28 @@ pub(super) fn random<N: Number>(
     Ok(rows.map(|(id, seq)| random_score(seed, block, *seq as u64, *id as u64) < limit).collect())
 }
 
-/// Top-k, among the rows of the set that is operand `among` if there is one.
-pub(super) fn route_best<N: Number>(
-    (set, share): (SetSym, f64),
+/// Top-k.
+pub(super) fn best<N: Number>(
+    (set, share, round): (SetSym, F64, Rounding),
     operands: &[&Datum<N>],
-    among: Option<usize>,
     env: &Env<'_, N>,
 ) -> Result<Datum<N>, EvalError> {
-    let sequences = operands.get(among.unwrap_or(0) + 1).copied();
-    let among = among.and_then(|idx| operands.get(idx)).copied();
-    route(set, operands[0], env, || best_of_sequence(share, operands[0], sequences, among))
+    let sequences = operands.get(1).copied();
+    route(set, operands[0], env, || best_of_sequence((share.0, round), operands[0], sequences, None))
+}
+
+/// Top-k among the rows of the set that is operand 1.
+pub(super) fn best_in<N: Number>(
+    (set, share, round): (SetSym, F64, Rounding),
+    operands: &[&Datum<N>],
+    env: &Env<'_, N>,
+) -> Result<Datum<N>, EvalError> {
+    let (among, sequences) = (Some(operands[1]), operands.get(2).copied());
+    route(set, operands[0], env, || best_of_sequence((share.0, round), operands[0], sequences, among))
 }
 
 fn best_of_sequence<N: Number>(
-    share: f64,
+    (share, round): (f64, Rounding),
     scores: &Datum<N>,
     sequences: Option<&Datum<N>>,
     among: Option<&Datum<N>>,
@@ -250,7 +259,7 @@ fn best_of_sequence<N: Number>(
         let (rows, _) = among.set()?;
         candidates.retain(|(_, row)| rows.binary_search(row).is_ok());
     }
-    let n_kept = |sequence: &i64| top_k(share, lengths.get(sequence).copied().unwrap_or(0));
+    let n_kept = |sequence: &i64| top_k(share, round, lengths.get(sequence).copied().unwrap_or(0));
     Ok(keep_best(of, candidates, Some(&ranks(scores)?), n_kept))
 }
 
@@ -280,10 +289,10 @@ pub(super) fn limited_after<N: Number>(
     }))
 }
 
-/// How many of `rows` rows a top-k router takes: `max(1, ⌈share · rows⌉)`, the product in f64.
-pub fn top_k(share: f64, rows: usize) -> usize {
+/// How many of `rows` rows a top-k router takes: `share · rows`, a product in f64, rounded, and at least one.
+pub fn top_k(share: f64, round: Rounding, rows: usize) -> usize {
     // `as` saturates, and a share is at most 1.
-    ((share * rows as f64).ceil() as usize).max(1)
+    (round.of(share * rows as f64) as usize).max(1)
 }
 
 /// Scores in the order in which they rank: one that is not a number counts as −∞.

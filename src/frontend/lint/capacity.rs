@@ -1,5 +1,7 @@
 //! `lint::capacity_overflow`: how many tokens lose their slot when a router keeps to its density.
 
+use skipc_ir::Rounding;
+
 use super::{Lint, Site};
 use crate::diagnostic::Diagnostic;
 use crate::frontend::spec::skip::{Capacity, Decider, Skip};
@@ -77,7 +79,11 @@ fn help(skip: &Skip, capacity: &Capacity, wanted: &Wanted, max_positions: usize)
 
 /// Tokens that top-k takes from the longest sequence.
 fn top_k(skip: &Skip, max_positions: usize) -> usize {
-    ((skip.density * max_positions as f64).ceil() as usize).clamp(1, max_positions)
+    let round = match skip.decider() {
+        Some(Decider::TopK { round, .. }) => round,
+        _ => Rounding::Up,
+    };
+    skipc_ir::top_k(skip.density, round, max_positions).min(max_positions)
 }
 
 /// A factor of few digits that gives this many slots.

@@ -473,12 +473,12 @@ impl Ctx<'_> {
                 predicted = Some(steps);
                 (scorer, route(threshold), Compares::Probability)
             }
-            Decider::TopK { scorer, scope: among, .. } => {
+            Decider::TopK { scorer, scope: among, round, .. } => {
                 self.refuse_to_look_ahead(&scope.name, "top-k")?;
                 let share = F64::from(density);
                 let op = match scope.outer {
-                    Some(_) => Op::RouteTopKAmong { set, share },
-                    None => Op::RouteTopK { set, share },
+                    Some(_) => Op::RouteTopKAmong { set, share, round },
+                    None => Op::RouteTopK { set, share, round },
                 };
                 (scorer, op, Compares::ScoresOf(among))
             }

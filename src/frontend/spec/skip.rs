@@ -1,8 +1,10 @@
 //! What a skip means: who decides, by what, and what becomes of the decision. Each kind of router has the settings that it
 //! takes and no others; how a spec writes them is in [`skip_table`](super::skip_table).
 
+use skipc_ir::Rounding;
+
 use super::steps::Steps;
-use crate::frontend::language::words::words;
+use crate::frontend::language::words::{Word, words};
 
 /// When and how a block or sub-layer is skipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -76,7 +78,7 @@ pub enum Decider {
         /// Probability from which a token executes, in `(0, 1)`.
         threshold: f64,
     },
-    /// Weight `[1, D]`, the `max(1, ⌈density · T⌉)` highest of each sequence.
+    /// Weight `[1, D]`, the `max(1, ⌈density · T⌉)` highest of each sequence, or `⌊density · T⌋` of them.
     TopK {
         /// What makes z.
         scorer: Scorer,
@@ -84,6 +86,8 @@ pub enum Decider {
         generate: Generate,
         /// Which tokens compete.
         scope: Scope,
+        /// Which way their number is rounded.
+        round: Rounding,
     },
     /// SplitMix64 of (seed, block index, sequence index, position).
     Random {
@@ -246,6 +250,10 @@ words! {
     Carry { Coupled = "coupled", Own = "own" }
     Scope { Sequence = "sequence", Batch = "batch" }
     Overflow { Position = "position", Score = "score" }
+}
+
+impl Word for Rounding {
+    const WORDS: &'static [(&'static str, Rounding)] = &[("up", Rounding::Up), ("down", Rounding::Down)];
 }
 
 impl Skip {

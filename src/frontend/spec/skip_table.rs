@@ -1,6 +1,7 @@
 //! Skips as a spec writes them: the keys of the table, which of them a router takes, reading and printing.
 
 use serde::Serialize;
+use skipc_ir::Rounding;
 
 use super::skip::{
     BranchScale, Branches, Capacity, Carry, Combine, Decide, Decider, Either, Generate, Highway, Input, Kv,
@@ -51,6 +52,9 @@ pub struct SkipTable {
     /// Of `topk`: which tokens compete.
     #[serde(skip_serializing_if = "is_of_sequence")]
     pub scope: Scope,
+    /// Of `topk`: which way the number of tokens that it takes is rounded.
+    #[serde(skip_serializing_if = "is_up")]
+    pub round: Rounding,
     /// [`Either::force_first`].
     #[serde(skip_serializing_if = "is_zero")]
     pub force_first: usize,
@@ -135,6 +139,7 @@ const KEYS: &[&str] = &[
     "carry",
     "carry_bias",
     "scope",
+    "round",
     "force_first",
     "nested",
     "threshold",
@@ -164,6 +169,7 @@ impl SkipTable {
             carry: Carry::Coupled,
             carry_bias: 0.0,
             scope: Scope::Sequence,
+            round: Rounding::Up,
             force_first: 0,
             nested: false,
             threshold: 0.5,
@@ -195,7 +201,7 @@ impl SkipTable {
             }
             Router::Gumbel => Decider::Gumbel(scorer),
             Router::Sigmoid => Decider::Sigmoid { scorer, threshold: self.threshold },
-            Router::TopK => Decider::TopK { scorer, generate, scope: self.scope },
+            Router::TopK => Decider::TopK { scorer, generate, scope: self.scope, round: self.round },
             Router::Random => Decider::Random { seed: self.seed },
             Router::Hash => Decider::Hash { seed: self.seed },
             // How many repetitions there are says the stack.
@@ -232,8 +238,8 @@ impl SkipTable {
         }
         match either.decider {
             Decider::Sigmoid { threshold, .. } => table.threshold = threshold,
-            Decider::TopK { generate, scope, .. } => {
-                table.scope = scope;
+            Decider::TopK { generate, scope, round, .. } => {
+                (table.scope, table.round) = (scope, round);
                 match generate {
                     Generate::Refuse => {}
                     Generate::Threshold(threshold) => {
@@ -297,8 +303,8 @@ fn refusal(skip: &Skip, key: &str) -> Option<(&'static str, &'static str)> {
         ("carry" | "carry_bias", Some(_)) => {
             Some(("a token gets one branch", "remove the setting, or choose `router = \"highway\"`"))
         }
-        ("scope", Some(Decider::TopK { .. })) => None,
-        ("scope", _) => {
+        ("scope" | "round", Some(Decider::TopK { .. })) => None,
+        ("scope" | "round", _) => {
             Some(("it does not compare tokens", "remove the setting, or choose `router = \"topk\"`"))
         }
         ("force_first", Some(Decider::Always)) => Some(("every token executes", "remove the setting")),
@@ -376,7 +382,7 @@ pub(super) fn print(skip: &Skip, on: On, otherwise: Option<String>) -> String {
 fn print_as(skip: &Skip, on: On, density: String, otherwise: Option<String>) -> String {
     let table = SkipTable::of(skip);
     let usual = SkipTable::of_router(table.router);
-    let settings: [(&str, String); 23] = [
+    let settings: [(&str, String); 24] = [
         ("router", text(table.router.word())),
         ("density", density),
         ("input", text(table.input.word())),
@@ -391,6 +397,7 @@ fn print_as(skip: &Skip, on: On, density: String, otherwise: Option<String>) -> 
         ("carry", text(table.carry.word())),
         ("carry_bias", format!("{:?}", table.carry_bias)),
         ("scope", text(table.scope.word())),
+        ("round", text(table.round.word())),
         ("force_first", table.force_first.to_string()),
         ("nested", table.nested.to_string()),
         ("threshold", format!("{:?}", table.threshold)),
@@ -411,6 +418,7 @@ fn print_as(skip: &Skip, on: On, density: String, otherwise: Option<String>) -> 
         "carry" => table.carry == usual.carry,
         "carry_bias" => is_none(&table.carry_bias),
         "scope" => table.scope == usual.scope,
+        "round" => table.round == usual.round,
         "force_first" => table.force_first == usual.force_first,
         "nested" => !table.nested,
         _ => false,
@@ -519,6 +527,7 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
         ctx.number(entry, "from -1e6 to 1e6", |number| number.abs() <= 1e6)
     });
     let scope = ctx.optional(fields, "scope", base.scope, Ctx::word);
+    let round = ctx.optional(fields, "round", base.round, Ctx::word);
     let force_first = ctx.optional(fields, "force_first", base.force_first, |ctx, entry| {
         ctx.count(entry, 0..=limits::POSITIONS)
     });
@@ -551,6 +560,7 @@ fn read_settings(ctx: &mut Ctx<'_>, fields: Fields<'_>, base: SkipTable) -> Opti
         carry: carry?,
         carry_bias: carry_bias?,
         scope: scope?,
+        round: round?,
         force_first: force_first?,
         nested: nested?,
         predictor: predictor?,
@@ -716,6 +726,11 @@ fn is_coupled(carry: &Carry) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_of_sequence(scope: &Scope) -> bool {
     *scope == Scope::Sequence
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_up(round: &Rounding) -> bool {
+    *round == Rounding::Up
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]

@@ -82,7 +82,7 @@ fn upwards(victim: &mut Victim) -> bool {
 fn share(victim: &mut Victim) -> Option<&mut Real> {
     match &mut ranked(victim)?.keep {
         Keep::Share(share) => Some(share),
-        Keep::Slots(_) | Keep::Left { .. } => None,
+        Keep::ShareDown(_) | Keep::Slots(_) | Keep::Left { .. } => None,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use inkwell::IntPredicate;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Segment, Slot};
+use skipc_plan::kernel::{Candidates, Keep, RankOrder, Ranked, Rounding, Segment, Slot};
 
 use super::cached::Pages;
 use super::code::{Code, Int, Made};
@@ -116,7 +116,8 @@ fn limits<'c>(
     let n_kept = match ranked.keep {
         Keep::Slots(slots) => f.int(i64::from(slots)),
         Keep::Left { slots, before, pages } => left(f, ranked, (first, sequence), (slots, before, pages))?,
-        Keep::Share(share) => top_k(f, share.0, f.sub(end, first)?)?,
+        Keep::Share(share) => top_k(f, (share.0, Rounding::Up), f.sub(end, first)?)?,
+        Keep::ShareDown(share) => top_k(f, (share.0, Rounding::Down), f.sub(end, first)?)?,
     };
     if ranked.order == RankOrder::Position {
         return Ok(vec![f.int(0), n_kept]);
@@ -155,11 +156,14 @@ fn left<'c>(
 }
 
 /// `skipc_ir::top_k`; a share is at most 1, so that the product fits.
-fn top_k<'c>(code: &Code<'c>, share: f64, n_rows: Int<'c>) -> Made<Int<'c>> {
+fn top_k<'c>(code: &Code<'c>, (share, round): (f64, Rounding), n_rows: Int<'c>) -> Made<Int<'c>> {
     let (b, f64_type) = (&code.builder, code.ctx.f64_type());
     let n_rows = b.build_signed_int_to_float(n_rows, f64_type, "")?;
     let product = b.build_float_mul(f64_type.const_float(share), n_rows, "")?;
     let whole = b.build_float_to_signed_int(product, code.ctx.i64_type(), "")?;
+    if round == Rounding::Down {
+        return code.max(whole, code.int(1));
+    }
     let back = b.build_signed_int_to_float(whole, f64_type, "")?;
     let has_rest = b.build_float_compare(inkwell::FloatPredicate::OLT, back, product, "")?;
     code.max(code.add(whole, code.as_index(has_rest)?)?, code.int(1))

@@ -5,7 +5,7 @@
 //! or on it while places are left. Ranked by position, all rows lie on it.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Candidates, Keep, Kernel, RankOrder, Ranked, Segment, Slot, View};
+use skipc_plan::kernel::{Candidates, Keep, Kernel, RankOrder, Ranked, Rounding, Segment, Slot, View};
 
 use super::attention::cached::Pages;
 use super::compact::{THREADS, require_column};
@@ -149,7 +149,8 @@ impl<'c> Ctx<'c, '_> {
             // No segment has more rows.
             Keep::Slots(slots) => code.int(slots.min(i32::MAX.cast_unsigned())),
             Keep::Left { slots, before, pages } => self.left(first, (slots, before, pages)),
-            Keep::Share(share) => top_k(code, share.into_inner(), end - first),
+            Keep::Share(share) => top_k(code, (share.into_inner(), Rounding::Up), end - first),
+            Keep::ShareDown(share) => top_k(code, (share.into_inner(), Rounding::Down), end - first),
         };
         if self.ranked.order == RankOrder::Position {
             return (code.int(0), kept);
@@ -220,8 +221,11 @@ impl<'c> Ctx<'c, '_> {
 }
 
 /// `skipc_ir::top_k`; a share is at most 1, so that the product fits.
-fn top_k<'c>(code: &'c Code, share: f64, rows: Int<'c>) -> Int<'c> {
+fn top_k<'c>(code: &'c Code, (share, round): (f64, Rounding), rows: Int<'c>) -> Int<'c> {
     let product = Operand::val(share, code) * rows.to_double();
     let whole = product.to_int();
-    (whole + whole.to_double().lt(product).to_int()).max(1)
+    match round {
+        Rounding::Up => (whole + whole.to_double().lt(product).to_int()).max(1),
+        Rounding::Down => whole.max(1),
+    }
 }

@@ -1,5 +1,6 @@
 //! Scores to token sets.
 
+use skipc_ir::Rounding;
 use skipc_ir::interp::functions;
 
 use super::element::Element;
@@ -97,7 +98,8 @@ fn select_ranked<N: Element>(
                 }
                 slots.saturating_sub(taken) as usize
             }
-            Keep::Share(share) => skipc_ir::top_k(share.0, (end - first) as usize),
+            Keep::Share(share) => skipc_ir::top_k(share.0, Rounding::Up, (end - first) as usize),
+            Keep::ShareDown(share) => skipc_ir::top_k(share.0, Rounding::Down, (end - first) as usize),
         };
         candidates.into_iter().take(n_kept).for_each(|(_, row)| chosen[row as usize] = true);
         first = end;

@@ -3,7 +3,7 @@
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{Dim, Op, Type, Value};
+use skipc_ir::{Dim, Op, Rounding, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -169,7 +169,7 @@ impl Ctx<'_> {
                 let sequences = operands.get(1).map(|sequences| self.operand(bind, "sequences", *sequences));
                 Select::Random { ids, sequences: sequences.transpose()?, seed, block, limit }
             }
-            Route::TopK { share, is_among } => {
+            Route::TopK { share, round, is_among } => {
                 let operands = self.graph.operands(value);
                 let scores = self.operand(bind, "scores", operands[0])?;
                 let among = match is_among {
@@ -186,7 +186,10 @@ impl Ctx<'_> {
                     order: RankOrder::Score(scores),
                     sequences: sequences.transpose()?,
                     segment: Segment::Sequence,
-                    keep: Keep::Share(share),
+                    keep: match round {
+                        Rounding::Up => Keep::Share(share),
+                        Rounding::Down => Keep::ShareDown(share),
+                    },
                 })
             }
             Route::First { group_size, slots } => {

@@ -593,7 +593,7 @@ impl Check<'_> {
             self.read(scores, 1, Kind::F32);
         }
         match keep {
-            Keep::Share(share) if !(0.0..=1.0).contains(&share.0) => {
+            Keep::Share(share) | Keep::ShareDown(share) if !(0.0..=1.0).contains(&share.0) => {
                 self.faults.push(Fault::Size { what: "share (as bits)", got: share.0.to_bits() });
             }
             Keep::Left { before, pages, .. } => {
@@ -603,7 +603,7 @@ impl Check<'_> {
                 let has_cache = matches!(segment, Segment::Group { .. }) && sequences.is_some();
                 self.size("the size of a group", 0, has_cache);
             }
-            Keep::Share(_) | Keep::Slots(_) => {}
+            Keep::Share(_) | Keep::ShareDown(_) | Keep::Slots(_) => {}
         }
     }
 

@@ -12,7 +12,9 @@ use super::draft::{Draft, Values, dense, listed};
 pub(super) fn add(cases: &mut Vec<Case>) {
     // Rows around the widths at which segments may be walked (lanes, blocks).
     for rows in [0, 1, 2, 31, 32, 33, 63, 64, 65, 257, 1025] {
-        cases.push(top_k("spread", &[rows], 0.25, |draft, n| draft.random(n, Values::Within(2.0))));
+        cases.push(top_k("spread", &[rows], Keep::Share(0.25.into()), |draft, n| {
+            draft.random(n, Values::Within(2.0))
+        }));
         cases.push(capacity("spread", Scored::Best, &[rows], (16, 3)));
         cases.push(capacity("spread", Scored::First, &[rows], (16, 3)));
         cases.push(of_batch(&[rows, 0, 1, rows], 0.25));
@@ -49,7 +51,7 @@ fn add_scores(cases: &mut Vec<Case>) {
     ];
     for (name, scores) in kinds {
         for lengths in [&[40][..], &[1, 7, 33, 2, 32, 64]] {
-            cases.push(top_k(name, lengths, 0.3, scores));
+            cases.push(top_k(name, lengths, Keep::Share(0.3.into()), scores));
         }
     }
 }
@@ -66,11 +68,20 @@ fn edges(draft: &mut Draft, n: usize) -> Vec<f64> {
 fn add_shares(cases: &mut Vec<Case>) {
     for (share, rows) in [(0.0, 9), (1.0, 33), (0.1, 10), (0.3, 10), (0.7, 10), (0.29, 100), (0.55, 100)] {
         let name = format!("share_{}", (share * 100.0_f64).round());
-        cases.push(top_k(&name, &[rows], share, |draft, n| draft.random(n, Values::Within(2.0))));
+        for (way, keep) in [("", Keep::Share as fn(Real) -> Keep), ("_down", Keep::ShareDown)] {
+            let draw = |draft: &mut Draft, n: usize| draft.random(n, Values::Within(2.0));
+            cases.push(top_k(&format!("{name}{way}"), &[rows], keep(share.into()), draw));
+        }
+    }
+    for rows in [0, 1, 2, 32, 33, 63, 64, 65] {
+        let draw = |draft: &mut Draft, n: usize| draft.random(n, Values::Within(2.0));
+        cases.push(top_k("third_down", &[rows, 4, rows], Keep::ShareDown((1.0 / 3.0).into()), draw));
     }
     // Just above a quarter: one row more than the fourth part.
     let above = 0.25_f64.next_up();
-    cases.push(top_k("share_above", &[64, 3, 32], above, |draft, n| draft.random(n, Values::Within(2.0))));
+    cases.push(top_k("share_above", &[64, 3, 32], Keep::Share(above.into()), |draft, n| {
+        draft.random(n, Values::Within(2.0))
+    }));
 }
 
 fn add_capacities(cases: &mut Vec<Case>) {
@@ -111,7 +122,7 @@ fn places_from(draft: &mut Draft, before: u32, lengths: &[u32]) -> (View, View, 
 fn top_k(
     name: &str,
     lengths: &[u32],
-    share: f64,
+    keep: Keep,
     scores: impl FnOnce(&mut Draft, usize) -> Vec<f64>,
 ) -> Case {
     let rows: u32 = lengths.iter().sum();
@@ -125,7 +136,7 @@ fn top_k(
         sequences: Some(sequences),
         segment: Segment::Sequence,
         order: RankOrder::Score(dense(scores)),
-        keep: Keep::Share(Real::from(share)),
+        keep,
     };
     finish(draft, Select::Ranked(ranked), (rows, bound), None)
 }

@@ -107,6 +107,7 @@ fn is_kept(rows: &[Row], row: usize, (keep, taken): (Keep, usize)) -> bool {
     let n_kept = match keep {
         Keep::Slots(slots) | Keep::Left { slots, .. } => (slots as usize).saturating_sub(taken),
         Keep::Share(share) => (share.0 * n_mates as f64).ceil().max(1.0) as usize,
+        Keep::ShareDown(share) => (share.0 * n_mates as f64).floor().max(1.0) as usize,
     };
     own.takes_part && n_before < n_kept
 }
