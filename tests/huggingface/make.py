@@ -41,6 +41,10 @@ FAMILIES = {
     "qwen3-moe": ("Qwen3Moe", dict(num_experts=6, num_experts_per_tok=3, moe_intermediate_size=12, norm_topk_prob=True,
                                    decoder_sparse_step=2)),
     "olmoe": ("Olmoe", dict(num_experts=7, num_experts_per_tok=2)),
+    # The experts of a layer in one tensor, as transformers 5 holds them and writes them when it is asked to.
+    "mixtral-fused": ("Mixtral", dict(num_local_experts=4)),
+    "qwen2-moe-fused": ("Qwen2Moe", dict(num_experts=5, num_experts_per_tok=2, moe_intermediate_size=12,
+                                         shared_expert_intermediate_size=20, mlp_only_layers=[1])),
 }
 # Images in, a row of scores each: patches.npy [rows, patches, numbers of a patch] in place of tokens.npy, and no greedy.npy.
 VISION = {
@@ -93,7 +97,7 @@ def make(name, kind, extra):
     folder = HERE / name
     for seed in range(1, 100):
         shutil.rmtree(folder, ignore_errors=True)
-        build(kind, extra, seed).save_pretrained(folder)
+        build(kind, extra, seed).save_pretrained(folder, save_original_format=not name.endswith("-fused"))
         (folder / "generation_config.json").unlink(missing_ok=True)
         model = tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         tokens = torch.from_numpy(np.random.default_rng(seed).integers(0, 61, (ROWS, LENGTH)))

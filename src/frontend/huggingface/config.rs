@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::aliases;
-use super::families::{FAMILIES, Family, HARMLESS, SWITCHES};
+use super::families::{EXTENDED, FAMILIES, Family, HARMLESS, SWITCHES};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::ast::{Ast, Entry, Table, ValueKind};
 use crate::frontend::language::read::{Ctx, Fields};
@@ -34,7 +34,9 @@ pub(super) fn family(ast: &Ast) -> Result<(&'static Family, &Table, bool), Diagn
         let family = FAMILIES.iter().find(|family| family.model_type == "gemma3_text");
         return part.zip(family).map(|(table, family)| (family, table, true)).ok_or(ctx.found);
     }
-    if let Some(family) = FAMILIES.iter().find(|family| family.model_type == named) {
+    let extended = EXTENDED.iter().find(|(word, _)| *word == named).map(|(_, family)| *family);
+    let of_name = extended.unwrap_or(&named);
+    if let Some(family) = FAMILIES.iter().find(|family| family.model_type == of_name) {
         return Ok((family, &ast.root, false));
     }
     let (message, help) = (format!("the family {} is not known", quoted(&named)), known_families(&named));
@@ -43,7 +45,8 @@ pub(super) fn family(ast: &Ast) -> Result<(&'static Family, &Table, bool), Diagn
 }
 
 fn known_families(named: &str) -> String {
-    let known = || FAMILIES.iter().map(|family| family.model_type);
+    let of_methods = || EXTENDED.iter().map(|(word, _)| *word);
+    let known = || FAMILIES.iter().map(|family| family.model_type).chain(of_methods());
     match nearest(named, known()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known are {}", known().collect::<Vec<_>>().join(", ")),
@@ -119,6 +122,12 @@ impl<'a> Config<'a> {
     pub(super) fn note(&mut self, entry: &Entry, message: String) {
         let note = Diagnostic::warning("config::alias", message);
         self.notes.push(note.at(self.ctx.source, entry.value.span.clone(), "this value"));
+    }
+
+    /// Says what the code of a checkpoint computes and the model does not.
+    pub(super) fn differs(&mut self, entry: &Entry, message: String) {
+        let note = Diagnostic::warning("config::differs", message);
+        self.notes.push(note.at(self.ctx.source, entry.key_span.clone(), "by this key"));
     }
 
     /// Reports what is read and cannot be done.

@@ -128,6 +128,7 @@ pub(super) struct Keys {
     pub(super) d_model: &'static str,
     pub(super) layers: &'static str,
     pub(super) heads: &'static str,
+    pub(super) kv_heads: &'static str,
     pub(super) d_ff: &'static str,
     pub(super) max_positions: &'static str,
     pub(super) eps: &'static str,
@@ -138,6 +139,7 @@ const KEYS: Keys = Keys {
     d_model: "hidden_size",
     layers: "num_hidden_layers",
     heads: "num_attention_heads",
+    kv_heads: "num_key_value_heads",
     d_ff: "intermediate_size",
     max_positions: "max_position_embeddings",
     eps: "rms_norm_eps",
@@ -148,6 +150,7 @@ const GPT2_KEYS: Keys = Keys {
     d_model: "n_embd",
     layers: "n_layer",
     heads: "n_head",
+    kv_heads: "num_key_value_heads",
     d_ff: "n_inner",
     max_positions: "n_positions",
     eps: "layer_norm_epsilon",
@@ -161,7 +164,7 @@ const fn rope(theta: f64) -> Positions {
     Positions::Rope { theta, local_theta: None, share: 1.0, switched: false }
 }
 
-const LLAMA: Family = Family {
+pub(super) const LLAMA: Family = Family {
     model_type: "llama",
     keys: &KEYS,
     names: &names::LLAMA,
@@ -400,6 +403,9 @@ pub(super) const FAMILIES: &[Family] = &[
     },
 ];
 
+/// Words for `model_type` of methods that extend a family, each with that family's.
+pub(super) const EXTENDED: &[(&str, &str)] = &[("ddllama", "llama"), ("ddqwen3", "qwen3")];
+
 /// Keys without a meaning at inference.
 pub(super) const HARMLESS: &[&str] = &[
     "_name_or_path",
@@ -407,6 +413,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "attention_dropout",
     "attention_probs_dropout_prob",
     "attn_pdrop",
+    "auto_map",
     "bos_token_id",
     "cache_implementation",
     "dtype",

@@ -4,39 +4,15 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::aliases::TENSORS;
-use super::names::{Names, PATCHES, Place, SINGLE};
+use super::names::{FUSED, FUSED_NAMES, RowKind};
+use super::naming::{Naming, Place};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::words::quoted;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::tensors::{TensorSpec, tensors};
 use crate::frontend::weights::{Tensor, TensorInfo, TensorSource, check, no_tensor};
 
-/// What a checkpoint calls its tensors.
-pub(super) struct Naming {
-    pub(super) names: &'static Names,
-    /// The model is the part of a larger one that reads text.
-    pub(super) is_part: bool,
-    /// Rows of routers are swapped.
-    pub(super) swaps_rows: bool,
-    /// Channels, rows and columns of a patch, of a model that takes these.
-    pub(super) patch: Option<[usize; 3]>,
-}
-
 impl Naming {
-    /// A name of the tables as files have it.
-    pub(super) fn written(&self, bare: &str) -> String {
-        if self.is_part { format!("language_model.{bare}") } else { format!("{}{bare}", self.names.prefix) }
-    }
-
-    /// The shape of their tensor that is a matrix of ours: of a projection of patches, and of one with a 1 in front.
-    fn written_shape(&self, theirs: &str, matrix: Vec<usize>) -> Vec<usize> {
-        match (self.patch, matrix.as_slice()) {
-            (Some(patch), [d, _]) if theirs == PATCHES => [&[*d][..], &patch].concat(),
-            (Some(_), shape) if SINGLE.contains(&theirs) => [&[1][..], shape].concat(),
-            _ => matrix,
-        }
-    }
-
     /// A name in a file as the tables have it; nothing for what belongs to another part of the model.
     fn bare(&self, name: &str) -> Option<String> {
         const OTHERS: [&str; 4] = [
@@ -69,8 +45,10 @@ struct View {
     theirs: String,
     /// The first of its rows among those of the whole, which is turned first if it has to be.
     begin: usize,
-    transposed: bool,
+    kind: RowKind,
     swapped: bool,
+    /// Rows of a head, where neighbours turn together.
+    head_dim: usize,
 }
 
 /// Tensors of one source after another, by the names of the tables, with their places.
@@ -87,15 +65,15 @@ impl Renamed {
         model: &Model,
         naming: &Naming,
     ) -> Result<Renamed, Diagnostics> {
-        let (there, infos) = collect(name, &sources, naming)?;
+        let (mut there, mut infos) = collect(name, &sources, naming)?;
+        refuse_lora(name, &infos)?;
+        take_copies(name, &sources, naming, &mut there, &mut infos)?;
         let ours = tensors(model);
-        let placed = places(name, &ours, naming.names)?;
+        let naming = &fused(naming, &infos, &ours);
+        let placed = places(name, &ours, naming)?;
         let wanted = whole(&ours, &placed, naming);
         let is_tied_head = |tensor: &str| tensor == "lm_head.weight" && model.stream.tie_embeddings;
-        let infos = infos
-            .into_iter()
-            .filter(|(tensor, _)| !naming.names.is_no_weight(tensor) && !is_tied_head(tensor))
-            .collect();
+        infos.retain(|tensor, _| !naming.is_no_weight(tensor) && !is_tied_head(tensor));
         check::names_and_shapes(name, &infos, &wanted, model)?;
         let mut renamed =
             Renamed { name: name.to_owned(), sources, infos: BTreeMap::new(), views: BTreeMap::new() };
@@ -105,7 +83,8 @@ impl Renamed {
             let before = place.parts.iter().take_while(|part| **part != tensor.name);
             let begin = before.map(|part| rows_of(&ours, part)).sum();
             let swapped = place.is_router && naming.swaps_rows;
-            let view = View { source, theirs, begin, transposed: place.transposed, swapped };
+            let (kind, head_dim) = (place.kind, naming.head_dim.unwrap_or(1));
+            let view = View { source, theirs, begin, kind, swapped, head_dim };
             renamed
                 .infos
                 .insert(tensor.name.clone(), TensorInfo { shape: tensor.shape.clone(), ..info.clone() });
@@ -136,11 +115,63 @@ fn collect(
     found.or((there, infos))
 }
 
-fn places(name: &str, ours: &[TensorSpec], names: &Names) -> Result<Vec<Place>, Diagnostics> {
+/// Changes of low rank are no weights, and a model without them is another.
+fn refuse_lora(name: &str, infos: &BTreeMap<String, TensorInfo>) -> Result<(), Diagnostic> {
+    let Some(lora) = infos.keys().find(|tensor| tensor.contains("lora_")) else { return Ok(()) };
+    let message = format!("{name} has {}, a change of a weight that is not in it", quoted(lora));
+    let help = "add `B @ A` to each weight that has such a change, `lora_q` to `wq` and so on, and leave out the changes";
+    Err(Diagnostic::new("weights::lora", message).help(help))
+}
+
+/// Of tensors that a checkpoint has once for each time in which blocks run, the first. The others have to be the same.
+fn take_copies(
+    name: &str,
+    sources: &[Box<dyn TensorSource>],
+    naming: &Naming,
+    there: &mut There,
+    infos: &mut BTreeMap<String, TensorInfo>,
+) -> Result<(), Diagnostics> {
+    let copies: Vec<(String, String)> =
+        infos.keys().filter_map(|copy| Some((copy.clone(), naming.first_of_copies(copy)?))).collect();
+    let mut found = Diagnostics::default();
+    for (copy, first) in copies {
+        let (Some(info), Some(at)) = (infos.remove(&copy), there.remove(&copy)) else { continue };
+        let Some(at_first) = there.get(&first) else {
+            infos.insert(first.clone(), info);
+            there.insert(first, at);
+            continue;
+        };
+        let read = |(source, theirs): &(usize, String)| sources[*source].read(theirs);
+        let (one, other) = (read(at_first)?, read(&at)?);
+        if one.dtype != other.dtype || one.shape != other.shape || one.bytes != other.bytes {
+            let message =
+                format!("{name} has {} and {}, which are not the same", quoted(&first), quoted(&copy));
+            let help = "recursions share their weights; is the file of a model in which they do not?";
+            found.push(Diagnostic::new("weights::shared", message).help(help));
+        }
+    }
+    found.or(())
+}
+
+/// The names of a checkpoint that has the experts of a layer in one tensor.
+fn fused(naming: &Naming, infos: &BTreeMap<String, TensorInfo>, ours: &[TensorSpec]) -> Naming {
+    let number = |tensor: &TensorSpec| {
+        let (_, rest) = tensor.name.split_once(".experts.")?;
+        rest.split_once('.')?.0.parse::<usize>().ok()
+    };
+    match ours.iter().filter_map(number).max() {
+        Some(last) if infos.keys().any(|name| name.ends_with(FUSED)) => {
+            Naming { names: &FUSED_NAMES, n_fused: Some(last + 1), ..*naming }
+        }
+        _ => *naming,
+    }
+}
+
+fn places(name: &str, ours: &[TensorSpec], naming: &Naming) -> Result<Vec<Place>, Diagnostics> {
     let mut found = Diagnostics::default();
     let mut places = Vec::new();
     for tensor in ours {
-        match names.place(&tensor.name) {
+        match naming.place(&tensor.name) {
             Some(place) => places.push(place),
             None => {
                 let message = format!("checkpoints such as {name} have no name for `{}`", tensor.name);
@@ -159,10 +190,10 @@ fn whole(ours: &[TensorSpec], placed: &[Place], naming: &Naming) -> Vec<TensorSp
     for (tensor, place) in ours.iter().zip(placed).filter(|(_, place)| seen.insert(&place.theirs)) {
         let mut shape = tensor.shape.clone();
         shape[0] = place.parts.iter().map(|part| rows_of(ours, part)).sum();
-        if place.transposed {
+        if place.kind == RowKind::Transposed {
             shape.reverse();
         }
-        let shape = naming.written_shape(&place.theirs, shape);
+        let shape = naming.written_shape(place, shape);
         wanted.push(TensorSpec { name: place.theirs.clone(), role: tensor.role, shape });
     }
     wanted
@@ -185,7 +216,7 @@ impl TensorSource for Renamed {
         let row_bytes = info.shape[1..].iter().product::<usize>() * size;
         let range = view.begin * row_bytes..(view.begin + info.shape[0]) * row_bytes;
         let bytes = match whole.bytes {
-            bytes if view.transposed => {
+            bytes if view.kind == RowKind::Transposed => {
                 Cow::Owned(columns(&bytes, whole.shape, view.begin..view.begin + info.shape[0], size))
             }
             bytes if range.len() == bytes.len() => bytes,
@@ -196,7 +227,11 @@ impl TensorSource for Renamed {
                 Cow::Owned(bytes)
             }
         };
-        let bytes = if view.swapped { Cow::Owned(swapped(&bytes, row_bytes)) } else { bytes };
+        let bytes = match view.kind {
+            RowKind::Interleaved => Cow::Owned(half_split(&bytes, row_bytes, view.head_dim)),
+            _ if view.swapped => Cow::Owned(swapped(&bytes, row_bytes)),
+            _ => bytes,
+        };
         Ok(Tensor { dtype: whole.dtype, shape: &info.shape, bytes })
     }
 }
@@ -214,6 +249,16 @@ fn columns(bytes: &[u8], shape: &[usize], range: std::ops::Range<usize>, size: u
     out
 }
 
+/// Rows of heads whose neighbours turn together as rows of heads whose halves do: first those with an even number.
+fn half_split(bytes: &[u8], row_bytes: usize, head_dim: usize) -> Vec<u8> {
+    let rows = bytes.chunks_exact(head_dim * row_bytes).flat_map(|head| {
+        let of =
+            |first: usize| (first..head_dim).step_by(2).map(move |row| &head[row * row_bytes..][..row_bytes]);
+        of(0).chain(of(1))
+    });
+    rows.flatten().copied().collect()
+}
+
 /// Rows in the opposite order.
 fn swapped(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
     bytes.chunks_exact(row_bytes).rev().flatten().copied().collect()
@@ -228,5 +273,7 @@ mod tests {
         let matrix: Vec<u8> = (0..12).collect();
         assert_eq!(columns(&matrix, &[2, 3], 1..3, 2), [2, 3, 8, 9, 4, 5, 10, 11]);
         assert_eq!(swapped(&matrix, 6), [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(half_split(&matrix, 1, 6), [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+        assert_eq!(half_split(&matrix, 3, 4), [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Directory;
+use super::naming::RouterNames;
 use crate::diagnostic::Diagnostic;
 use crate::frontend::build::TensorRole;
 use crate::frontend::spec::model::Model;
@@ -35,6 +36,11 @@ impl Directory {
     /// # Errors
     /// `usage::init` for routers that cannot be such, and where there are none.
     pub fn executing_routers(&self, model: &Model) -> Result<Vec<RouterTensor>, Diagnostic> {
+        if !matches!(self.naming.routers, RouterNames::OfConfig) {
+            let message = format!("{} has routers of its own", self.folder.display());
+            let help = "name a checkpoint without any, or compile this one as it is";
+            return Err(Diagnostic::new("usage::init", message).help(help));
+        }
         let wanted = tensors(model);
         let module = |name: &str| name.rsplit_once('.').map_or("", |(module, _)| module).to_owned();
         let routers: BTreeMap<String, Skip> = wanted
@@ -69,7 +75,7 @@ impl Directory {
                 },
                 (None, _) => continue,
             };
-            let place = self.naming.names.place(&tensor.name);
+            let place = self.naming.place(&tensor.name);
             let name = place.map(|place| self.naming.written(&place.theirs)).unwrap_or_default();
             made.push(RouterTensor { name, shape: tensor.shape.clone(), values });
         }

@@ -48,7 +48,7 @@ const EXAMPLE: &str = "\"skip_config\": { \"version\": 1, \"density\": 0.5 }";
 
 /// What decides about a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Granularity {
+pub(super) enum Granularity {
     Layer,
     Attention,
     Mlp,
@@ -85,31 +85,61 @@ impl Word for Seen {
     ];
 }
 
+/// The FFN of tokens that do not execute.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adapter {
+    pub(super) width: usize,
+    pub(super) bias: bool,
+}
+
 /// The routers of a model.
 #[derive(Debug)]
 pub(super) struct Skips {
     granularity: Granularity,
-    /// Layers that have a router, by number.
-    layers: Vec<bool>,
-    /// The settings of the skip as a spec writes them.
-    settings: Vec<String>,
-    /// Width of the FFN that tokens take which do not execute, if there is one.
-    adapter: Option<usize>,
+    /// The settings of each layer's skip as a spec writes them, by number; nothing for one without a router.
+    layers: Vec<Option<Vec<String>>>,
+    /// What tokens take which do not execute, if it is not nothing.
+    adapter: Option<Adapter>,
     /// The row of a router's weight that means execution is the first: rows are swapped when they are read.
     pub(super) swaps_rows: bool,
 }
 
 impl Skips {
+    /// The same settings in each of these layers.
+    pub(super) fn new(granularity: Granularity, layers: &[bool], settings: Vec<String>) -> Skips {
+        let layers = layers.iter().map(|is_routed| is_routed.then(|| settings.clone())).collect();
+        Skips { granularity, layers, adapter: None, swaps_rows: false }
+    }
+
+    /// With another branch for tokens that do not execute.
+    pub(super) fn with_adapter(self, adapter: Adapter) -> Skips {
+        Skips { adapter: Some(adapter), ..self }
+    }
+
+    /// With a share of the tokens for each layer.
+    pub(super) fn with_densities(mut self, densities: &[f64]) -> Skips {
+        for (settings, density) in self.layers.iter_mut().zip(densities) {
+            settings.iter_mut().for_each(|settings| settings.push(format!("density = {density:?}")));
+        }
+        self
+    }
+
+    /// With execution as the first row of a router.
+    pub(super) fn with_first_row(self) -> Skips {
+        Skips { swaps_rows: true, ..self }
+    }
+
     /// The skip of a whole block with an FFN of this activation, as a spec writes it.
     pub(super) fn of_block(&self, layer: usize, activation: &str) -> Option<String> {
-        let otherwise = self.adapter.map(|width| {
+        let otherwise = self.adapter.map(|Adapter { width, bias }| {
+            let bias = if bias { ", bias = true" } else { "" };
             format!(
-                "otherwise = [{{ kind = \"ffn\", d_ff = {width}, activation = {activation:?}, norms = \"pre\" }}]"
+                "otherwise = [{{ kind = \"ffn\", d_ff = {width}, activation = {activation:?}, norms = \"pre\"{bias} }}]"
             )
         });
-        let settings: Vec<String> = self.settings.iter().cloned().chain(otherwise).collect();
-        (self.granularity == Granularity::Layer && self.layers[layer])
-            .then(|| format!("{{ {} }}", settings.join(", ")))
+        let settings = self.layers[layer].as_ref().filter(|_| self.granularity == Granularity::Layer)?;
+        let settings: Vec<String> = settings.iter().cloned().chain(otherwise).collect();
+        Some(format!("{{ {} }}", settings.join(", ")))
     }
 
     /// The skip of a sub-layer: 0 is attention, 1 the FFN.
@@ -120,7 +150,8 @@ impl Skips {
             Granularity::Mlp => idx == 1,
             Granularity::Both => true,
         };
-        (is_routed && self.layers[layer]).then(|| format!("{{ {} }}", self.settings.join(", ")))
+        let settings = self.layers[layer].as_ref().filter(|_| is_routed)?;
+        Some(format!("{{ {} }}", settings.join(", ")))
     }
 }
 
@@ -175,9 +206,9 @@ fn skips(ctx: &mut Ctx<'_>, table: &Table, n_layers: usize) -> Option<Skips> {
     let (granularity, layers) = (granularity?, layers?);
     let adapter = match given(table, "adapter_size") {
         None => None,
-        Some(entry) => Some(adapter(ctx, entry, granularity)?),
+        Some(entry) => Some(Adapter { width: adapter(ctx, entry, granularity)?, bias: false }),
     };
-    Some(Skips { granularity, layers, settings, adapter, swaps_rows })
+    Some(Skips { adapter, swaps_rows, ..Skips::new(granularity, &layers, settings) })
 }
 
 /// Width of the FFN of tokens that do not execute; only whole layers have one.

@@ -2,6 +2,8 @@
 
 use super::config::{Config, unsupported};
 use super::families::{Bias, Experts, Images, MlpBias, Positions, QkNorm, WINDOW, Windows};
+use super::methods::{self, Repeats, Routed};
+use super::naming::Recursion;
 use super::rope::{self, LayerType, Rope};
 use super::skip::Skips;
 use crate::frontend::language::ast::{Entry, ValueKind};
@@ -56,7 +58,7 @@ pub(super) fn n_layers(c: &mut Config<'_>) -> Option<usize> {
 }
 
 /// The text of the spec. Nothing if something is wrong, which is reported then.
-pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String> {
+pub(super) fn write(c: &mut Config<'_>, routed: &Routed) -> Option<String> {
     let sizes = sizes(c)?;
     let ropes = rope::read(c, sizes.max_positions)?;
     let types = layer_types(c, sizes.layers)?;
@@ -78,10 +80,16 @@ pub(super) fn write(c: &mut Config<'_>, skips: Option<&Skips>) -> Option<String>
             }
             let window = window.filter(|_| types[layer] == LayerType::Sliding);
             attention.extend(window.map(|window| format!("window = {window}")));
-            block((c.family.layout, activation), [attention, ffns[layer].clone()], skips, layer)
+            let layers = [attention, ffns[layer].clone()];
+            block((c.family.layout, activation), layers, routed.skips.as_ref(), layer)
         })
         .collect();
-    Some(model + &stack(&layers))
+    Some(model + &stacks(&layers, routed.repeats.as_ref()))
+}
+
+/// Rows of a head in the projections of queries and keys.
+pub(super) fn head_dim(c: &mut Config<'_>) -> Option<usize> {
+    sizes(c).map(|sizes| sizes.head_dim)
 }
 
 fn width(ctx: &mut Ctx<'_>, entry: &Entry) -> Option<usize> {
@@ -93,7 +101,7 @@ fn sizes(c: &mut Config<'_>) -> Option<Sizes> {
     let d_model = c.required(family.keys.d_model, width);
     let layers = n_layers(c);
     let heads = c.required(family.keys.heads, width);
-    let kv_heads = c.nullable("num_key_value_heads", family.kv_heads, width);
+    let kv_heads = c.nullable(family.keys.kv_heads, family.kv_heads, width);
     let head_dim = c.nullable("head_dim", family.head_dim, width);
     let max_positions = match &family.images {
         // The class token stands in front of the patches.
@@ -109,8 +117,11 @@ fn sizes(c: &mut Config<'_>) -> Option<Sizes> {
         let entry = c.entry(family.keys.heads)?;
         let message =
             format!("{heads} heads do not share out {kv_heads} heads of keys in a width of {d_model}");
-        let help = "the heads are a multiple of `num_key_value_heads`, and the width is one of theirs unless `head_dim` is given";
-        c.ctx.wrong("spec::head_split", message, (&entry.value, "does not come out even"), help.to_owned());
+        let help = format!(
+            "the heads are a multiple of `{}`, and the width is one of theirs unless `head_dim` is given",
+            family.keys.kv_heads
+        );
+        c.ctx.wrong("spec::head_split", message, (&entry.value, "does not come out even"), help);
         return None;
     }
     let head_dim = head_dim?.unwrap_or(d_model / heads);
@@ -323,6 +334,7 @@ fn ffn(c: &mut Config<'_>) -> Option<Vec<String>> {
             let d_model = c.required(family.keys.d_model, width)?;
             c.nullable("n_inner", None, width)?.unwrap_or(4 * d_model)
         }
+        "multiple_of" => methods::d_ff(c)?,
         key => c.required(key, width)?,
     };
     let activation = activation(c)?;
@@ -471,21 +483,35 @@ fn block(
     text + "]\n"
 }
 
-/// Blocks, each once and named by the first layer that it is, and the stack of them.
-fn stack(layers: &[String]) -> String {
-    let first = |text: &String| layers.iter().position(|other| other == text).unwrap_or_default();
-    let is_uniform = layers.iter().all(|text| first(text) == 0);
-    if is_uniform {
-        let block = layers.first().map_or("", String::as_str);
-        return format!(
-            "\n[block.layer]\n{block}\n[[stack]]\nblocks = [\"layer\"]\nrepeat = {}\n",
-            layers.len()
-        );
-    }
+/// Blocks, each once and named by the first layer that it is, and the stacks of them: one, or around blocks that run several
+/// times.
+fn stacks(layers: &[String], repeats: Option<&Repeats>) -> String {
+    let last = layers.len() - 1;
+    let (run, parts) = match repeats {
+        None => ((0..=last).collect(), vec![(0..layers.len(), String::new())]),
+        Some(Repeats { recursion: Recursion { outer, blocks, repeat }, skip }) => {
+            let (first, behind) = (0..*outer, outer + blocks..2 * outer + blocks);
+            let run: Vec<usize> = (0..outer + blocks).chain(last + 1 - outer..=last).collect();
+            let decided = format!("repeat = {repeat}\nshare = true\nskip = {skip}\n");
+            (run, vec![(first, String::new()), (*outer..outer + blocks, decided), (behind, String::new())])
+        }
+    };
+    let first = |layer: usize| run.iter().copied().find(|other| layers[*other] == layers[layer]);
+    let is_uniform = run.iter().all(|layer| first(*layer) == first(run[0]));
+    let name = |layer: usize| match is_uniform {
+        true => "layer".to_owned(),
+        false => format!("layer{}", first(layer).unwrap_or_default()),
+    };
     let mut text = String::new();
-    for (layer, block) in layers.iter().enumerate().filter(|(layer, text)| first(text) == *layer) {
-        text.push_str(&format!("\n[block.layer{layer}]\n{block}"));
+    for layer in run.iter().filter(|layer| first(**layer) == Some(**layer)) {
+        text.push_str(&format!("\n[block.{}]\n{}", name(*layer), layers[*layer]));
     }
-    let names: Vec<String> = layers.iter().map(|text| format!("\"layer{}\"", first(text))).collect();
-    text + &format!("\n[[stack]]\nblocks = [{}]\n", names.join(", "))
+    for (part, settings) in parts.into_iter().filter(|(part, _)| !part.is_empty()) {
+        let names: Vec<String> = run[part].iter().map(|layer| format!("{:?}", name(*layer))).collect();
+        let same = is_uniform && settings.is_empty() && names.len() > 1;
+        let blocks = if same { names[0].clone() } else { names.join(", ") };
+        let repeat = if same { format!("repeat = {}\n", names.len()) } else { String::new() };
+        text.push_str(&format!("\n[[stack]]\nblocks = [{blocks}]\n{repeat}{settings}"));
+    }
+    text
 }
