@@ -49,7 +49,7 @@ const N_OPTIONS: usize = 138;
 const N_CHOICES: u64 = 1_500;
 
 /// Values of options of choices that [`choices`] knows.
-const N_CHOICE_OPTIONS: usize = 54;
+const N_CHOICE_OPTIONS: usize = 56;
 
 /// Models with layers of experts that every run checks beside those.
 const N_EXPERTS: u64 = 1_000;

@@ -73,10 +73,9 @@ fn of_rows(
     lengths: &[u32],
     (rows, inputs): (Option<Set>, Option<Set>),
 ) -> Case {
-    let [of_rows, of_inputs] = [rows, inputs].map(|set| set.map_or("all", Set::name));
+    let [of_rows, of_inputs] = [rows, inputs].map(|set| set.map_or("tokens", Set::name));
     let text = lengths.iter().map(u32::to_string).collect::<Vec<String>>().join("_");
-    let mut draft =
-        Draft::new(format!("conv_{dtype}_{taps}x{cols}_of_{of_rows}_over_{of_inputs}_tokens_{text}"));
+    let mut draft = Draft::new(format!("conv_{dtype}_{taps}x{cols}_of_{of_rows}_over_{of_inputs}_{text}"));
     let n = lengths.iter().sum::<u32>();
     let bound = n + 3;
     let queries = tokens(&mut draft, "q", lengths, rows);
