@@ -79,7 +79,8 @@ impl<'c> Window<'_, 'c> {
         match self.conv.inputs {
             Inputs::Rows { extent, x, positions, sequences } => {
                 let place = |position: Int<'c>| (sequence.to_long() << 32u64) | position.to_long();
-                let below = |bound| count_below(code, kernel, (extent, (sequences, positions)), bound);
+                let below =
+                    |bound| count_below(code, kernel, (extent, (sequences, positions)), (bound, false));
                 let (first, end) = (below(place(from)), below(place(end)));
                 self.sum(first, end, |input| {
                     let at = place::physical(code, x.rows, input);
