@@ -80,30 +80,27 @@ fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
     tally.findings.iter().map(line).collect()
 }
 
-#[test]
-fn generated_choices() {
-    let from = choices::FIRST_SEED;
-    let campaign = Campaign { from, count: N_CHOICES, threads: 2, code_every: CODE_EVERY, deadline: None };
+/// Checks so many models from this seed on, in which each of so many values of the options that begin so occurs often enough.
+fn finds_nothing((from, count): (u64, u64), (prefix, n_options): (&str, usize)) -> Tally {
+    let campaign = Campaign { from, count, threads: 2, code_every: CODE_EVERY, deadline: None };
     let tally = campaign.run(&Honest, &|_| {});
     let found = found(&campaign, &tally);
     assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
-    let of_choices = tally.options.iter().filter(|(option, _)| option.starts_with(choices::OPTION));
-    let n_models: Vec<u64> = of_choices.map(|(_, n_models)| *n_models).collect();
-    assert_eq!(n_models.len(), N_CHOICE_OPTIONS, "{:#?}", tally.options);
+    let options = tally.options.iter().filter(|(option, _)| option.starts_with(prefix));
+    let n_models: Vec<u64> = options.map(|(_, n_models)| *n_models).collect();
+    assert_eq!(n_models.len(), n_options, "{:#?}", tally.options);
     assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+    tally
+}
+
+#[test]
+fn generated_choices() {
+    finds_nothing((choices::FIRST_SEED, N_CHOICES), (choices::OPTION, N_CHOICE_OPTIONS));
 }
 
 #[test]
 fn generated_experts() {
-    let from = experts::FIRST_SEED;
-    let campaign = Campaign { from, count: N_EXPERTS, threads: 2, code_every: CODE_EVERY, deadline: None };
-    let tally = campaign.run(&Honest, &|_| {});
-    let found = found(&campaign, &tally);
-    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
-    let of_experts = tally.options.iter().filter(|(option, _)| option.starts_with(experts::OPTION));
-    let n_models: Vec<u64> = of_experts.map(|(_, n_models)| *n_models).collect();
-    assert_eq!(n_models.len(), N_EXPERTS_OPTIONS, "{:#?}", tally.options);
-    assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+    let tally = finds_nothing((experts::FIRST_SEED, N_EXPERTS), (experts::OPTION, N_EXPERTS_OPTIONS));
     let (near, all) = (tally.near_choices, tally.choices);
     println!("{near} of {all} choices are near ties");
     assert!(near * 5 < all, "{near} of {all} choices");
@@ -111,28 +108,12 @@ fn generated_experts() {
 
 #[test]
 fn generated_stacks() {
-    let from = stacks::FIRST_SEED;
-    let campaign = Campaign { from, count: N_STACKS, threads: 2, code_every: CODE_EVERY, deadline: None };
-    let tally = campaign.run(&Honest, &|_| {});
-    let found = found(&campaign, &tally);
-    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
-    let of_stacks = tally.options.iter().filter(|(option, _)| option.starts_with(stacks::OPTION));
-    let n_models: Vec<u64> = of_stacks.map(|(_, n_models)| *n_models).collect();
-    assert_eq!(n_models.len(), N_STACK_OPTIONS, "{:#?}", tally.options);
-    assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+    finds_nothing((stacks::FIRST_SEED, N_STACKS), (stacks::OPTION, N_STACK_OPTIONS));
 }
 
 #[test]
 fn generated_ends() {
-    let from = vision::FIRST_SEED;
-    let campaign = Campaign { from, count: N_ENDS, threads: 2, code_every: CODE_EVERY, deadline: None };
-    let tally = campaign.run(&Honest, &|_| {});
-    let found = found(&campaign, &tally);
-    assert!(found.is_empty(), "{} findings, such as {:#?}", found.len(), &found[..found.len().min(5)]);
-    let of_ends = tally.options.iter().filter(|(option, _)| option.starts_with(vision::OPTION));
-    let n_models: Vec<u64> = of_ends.map(|(_, n_models)| *n_models).collect();
-    assert_eq!(n_models.len(), N_ENDS_OPTIONS, "{:#?}", tally.options);
-    assert!(n_models.iter().all(|n_models| *n_models >= OF_EACH_OPTION), "{:#?}", tally.options);
+    finds_nothing((vision::FIRST_SEED, N_ENDS), (vision::OPTION, N_ENDS_OPTIONS));
 }
 
 #[test]

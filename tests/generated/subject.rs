@@ -68,25 +68,20 @@ impl Subject {
             false => (0..rng.below(5)).map(|_| one_of(&mut rng, &SHORT)).collect(),
         };
         let mut model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
-        if seed >= vision::FIRST_SEED {
+        if seed >= stacks::FIRST_SEED {
             if rng.one_in(3) {
                 model = choices::with_choices(&mut rng, &model);
             }
             if rng.one_in(4) {
                 model = experts::with_experts(&mut rng, &model);
             }
-            if rng.one_in(4) {
+            let has_ends = seed >= vision::FIRST_SEED;
+            if !has_ends || rng.one_in(4) {
                 model = stacks::with_stacks(&mut rng, &model);
             }
-            model = vision::with_ends(&mut rng, &model);
-        } else if seed >= stacks::FIRST_SEED {
-            if rng.one_in(3) {
-                model = choices::with_choices(&mut rng, &model);
+            if has_ends {
+                model = vision::with_ends(&mut rng, &model);
             }
-            if rng.one_in(4) {
-                model = experts::with_experts(&mut rng, &model);
-            }
-            model = stacks::with_stacks(&mut rng, &model);
         } else if seed >= experts::FIRST_SEED {
             if rng.one_in(2) {
                 model = choices::with_choices(&mut rng, &model);

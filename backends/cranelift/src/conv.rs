@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Conv, Inputs, Rows, Slot, View};
+use skipc_plan::kernel::{Conv, Inputs, View};
 
 use crate::attention::cached::Pages;
 use crate::attention::{first_in_window, first_key};
@@ -40,7 +40,7 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, conv: &Conv, row: Value) -> Result<(
             let end = e.ins().iadd_imm_s(position, 1);
             sum(e, conv, row, (from, end), |e, position, (col, lanes)| {
                 let input = pages.key(e, position);
-                let x = e.row(dense(cache), input)?;
+                let x = e.row(View::dense(cache), input)?;
                 let mut x = e.load(x, col, lanes);
                 if let Some(present) = present {
                     // What lies where no input is may be anything.
@@ -77,8 +77,4 @@ fn sum(
         e.store(out, col, sum, lanes);
         Ok(())
     })
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }

@@ -17,13 +17,13 @@ pub(crate) fn emit(e: &mut Emitter<'_>, limit: &Limit, row: Value) -> Result<(),
     if limit.group_size == Some(0) {
         return Err(Fault::Malformed("a group of no rows".to_owned()));
     }
+    let own = group(e, limit, (limit.positions, limit.sequences), row)?;
     if let KeepChoices::Left { before, pages, present, .. } = limit.keep {
         let earlier = Earlier::of(e, limit, (before, pages, present), row)?;
-        return kept(e, limit, row, |e, (_, choice, _)| earlier.of_expert(e, limit, choice));
+        return kept(e, limit, (row, own), |e, (_, choice, _)| earlier.of_expert(e, limit, choice));
     }
-    let own = group(e, limit, (limit.positions, limit.sequences), row)?;
     let range = range(e, limit, row)?;
-    kept(e, limit, row, |e, (place, choice, rank)| {
+    kept(e, limit, (row, own), |e, (place, choice, rank)| {
         let zero = e.int(0);
         let before = e.fold(range.0, range.1, 1, &[zero], |e, other, before| {
             let is_same = same_group(e, limit, other, own)?;
@@ -36,15 +36,14 @@ pub(crate) fn emit(e: &mut Emitter<'_>, limit: &Limit, row: Value) -> Result<(),
     })
 }
 
-/// Keeps the choices of a row before which fewer are than there are slots; `count` says how many, for the choice at a place,
+/// Keeps the choices of a row, in its own group, before which fewer are than there are slots; `count` says how many, for the choice at a place,
 /// with what it ranks by.
 fn kept(
     e: &mut Emitter<'_>,
     limit: &Limit,
-    row: Value,
+    (row, own): (Value, (Value, Value)),
     count: impl Fn(&mut Emitter<'_>, (Value, Value, Option<Value>)) -> Result<Value, Fault>,
 ) -> Result<(), Fault> {
-    let own = group(e, limit, (limit.positions, limit.sequences), row)?;
     let slots = slots(e, limit, own)?;
     let index = e.row(limit.index, row)?;
     let ranks = limit.ranks.map(|ranks| e.row(ranks, row)).transpose()?;

@@ -98,7 +98,7 @@ impl Emitter<'_> {
 
     /// A row of reals of a dense parameter.
     pub(crate) fn dense_row(&mut self, slot: Slot, row: Value) -> Result<Row, Fault> {
-        self.row(View { slot, rows: Rows::Dense, col: 0 }, row)
+        self.row(View::dense(slot), row)
     }
 
     /// The only row of a vector.

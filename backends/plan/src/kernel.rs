@@ -116,6 +116,13 @@ pub struct View {
     pub col: u32,
 }
 
+impl View {
+    /// All columns of a matrix, row by row as they lie.
+    pub fn dense(slot: Slot) -> View {
+        View { slot, rows: Rows::Dense, col: 0 }
+    }
+}
+
 /// Matmuls of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded
 /// for all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -299,14 +299,14 @@ fn uses(kernel: &Kernel) -> Vec<Use> {
         Body::Gemm(gemm) => found.gemm(gemm),
         // How many segments have rows is not known here: the weights of one are counted.
         Body::Grouped(grouped) => {
-            found.push(dense(grouped.ends), 1, Touched::Whole, false);
+            found.push(View::dense(grouped.ends), 1, Touched::Whole, false);
             found.gemm(&grouped.gemm);
         }
         Body::Partition(partition) => {
             found.read(partition.index, 1);
-            found.push(dense(partition.rows), 1, Touched::Counted(partition.count), true);
-            found.push(dense(partition.ends), 1, Touched::Whole, true);
-            found.push(dense(partition.count), 1, Touched::Whole, true);
+            found.push(View::dense(partition.rows), 1, Touched::Counted(partition.count), true);
+            found.push(View::dense(partition.ends), 1, Touched::Whole, true);
+            found.push(View::dense(partition.count), 1, Touched::Whole, true);
         }
         Body::Attention(attention) => found.attention(attention),
         Body::CachedAttention(attention) => found.cached_attention(attention),
@@ -349,7 +349,7 @@ impl Found<'_> {
     }
 
     fn whole(&mut self, slot: Slot, cols: u32) {
-        self.push(dense(slot), cols, Touched::Whole, false);
+        self.push(View::dense(slot), cols, Touched::Whole, false);
     }
 
     fn gemm(&mut self, Gemm { a, k, parts }: &Gemm) {
@@ -367,7 +367,7 @@ impl Found<'_> {
         let of = |outputs| WeightLayout::Panels.shape((outputs, k), param.dtype).map_or(0, |shape| shape.0);
         let first = of(row);
         let rows = Touched::Rows { first, len: of(row.saturating_add(n)) - first };
-        self.push(dense(slot), param.cols, rows, false);
+        self.push(View::dense(slot), param.cols, rows, false);
     }
 
     /// The rows of a weight that a sum takes.
@@ -375,10 +375,10 @@ impl Found<'_> {
         match part.layout {
             WeightLayout::Rows => {
                 let rows = Touched::Rows { first: sum.row, len: part.n };
-                self.push(dense(sum.weight), k, rows, false);
+                self.push(View::dense(sum.weight), k, rows, false);
             }
             WeightLayout::Columns => {
-                self.push(View { col: sum.row, ..dense(sum.weight) }, part.n, Touched::Whole, false);
+                self.push(View { col: sum.row, ..View::dense(sum.weight) }, part.n, Touched::Whole, false);
             }
             WeightLayout::Panels | WeightLayout::Levels => {
                 self.panels(sum.weight, (sum.row, part.n), k);
@@ -390,7 +390,7 @@ impl Found<'_> {
                 // Of each row the run of the sum's outputs, with what pads the last row.
                 let dtype = self.kernel.param(sum.weight).dtype;
                 let of = |outputs| part.layout.shape((outputs, k), dtype).map_or(0, |shape| shape.1);
-                let view = View { col: of(sum.row), ..dense(sum.weight) };
+                let view = View { col: of(sum.row), ..View::dense(sum.weight) };
                 self.push(view, of(part.n), Touched::Whole, false);
             }
         }
@@ -404,7 +404,7 @@ impl Found<'_> {
                 Inst::LoadCol(slot) => self.whole(slot, cols),
                 Inst::LoadAt { table, index } => {
                     self.read(index, 1);
-                    self.read(dense(table), self.kernel.param(table).cols);
+                    self.read(View::dense(table), self.kernel.param(table).cols);
                 }
                 Inst::Acc(_) | Inst::AccRotated { .. } | Inst::Unary(..) | Inst::Binary(..) => {}
             }
@@ -421,7 +421,7 @@ impl Found<'_> {
         [q_pos, q_seq].into_iter().for_each(|view| self.read(view, 1));
         [k, v].into_iter().for_each(|view| self.keys(view, kv_heads * width));
         [k_pos, k_seq].into_iter().for_each(|view| self.keys(view, 1));
-        self.write(dense(out), heads * width);
+        self.write(View::dense(out), heads * width);
     }
 
     /// What loops use is taken to be used whole, once.
@@ -435,14 +435,14 @@ impl Found<'_> {
             if let Over::Rows(Extent::Counted { count, .. }, list) = *over {
                 self.whole(Slot(count), 1);
                 if let Rows::Listed(list) = list {
-                    self.push(dense(list), 1, rows, false);
+                    self.push(View::dense(list), 1, rows, false);
                 }
             }
             if matches!(usage, Usage::Read | Usage::Change) {
-                self.push(dense(*slot), cols, rows, false);
+                self.push(View::dense(*slot), cols, rows, false);
             }
             if *usage != Usage::Read {
-                self.push(dense(*slot), cols, rows, true);
+                self.push(View::dense(*slot), cols, rows, true);
             }
         }
     }
@@ -462,14 +462,14 @@ impl Found<'_> {
         };
         for (view, cols) in [(x, cols), (dy, outputs)] {
             if let Rows::Listed(list) = view.rows {
-                self.push(dense(list), 1, read, false);
+                self.push(View::dense(list), 1, read, false);
             }
             self.push(View { rows: Rows::Dense, ..view }, cols, read, false);
         }
         if adds {
-            self.push(dense(out), cols, Touched::Over(Extents::Rows), false);
+            self.push(View::dense(out), cols, Touched::Over(Extents::Rows), false);
         }
-        self.write(dense(out), cols);
+        self.write(View::dense(out), cols);
     }
 
     /// How many keys a query looks at depends on its position: the counts say it.
@@ -478,9 +478,9 @@ impl Found<'_> {
         self.read(q, heads * width);
         [q_pos, q_seq].into_iter().for_each(|view| self.read(view, 1));
         let rows = if present.is_some() { Touched::Kept } else { Touched::Seen };
-        [k, v].into_iter().for_each(|slot| self.push(dense(slot), kv_heads * width, rows, false));
-        present.into_iter().for_each(|slot| self.push(dense(slot), 1, Touched::Seen, false));
-        self.write(dense(out), heads * width);
+        [k, v].into_iter().for_each(|slot| self.push(View::dense(slot), kv_heads * width, rows, false));
+        present.into_iter().for_each(|slot| self.push(View::dense(slot), 1, Touched::Seen, false));
+        self.write(View::dense(out), heads * width);
     }
 
     fn rowwise(&mut self, rowwise: &Rowwise) {
@@ -493,28 +493,30 @@ impl Found<'_> {
                 if let NormKind::Layer { bias } = kind {
                     self.whole(bias, width);
                 }
-                self.write(dense(out), cols);
+                self.write(View::dense(out), cols);
             }
             Rowwise::RowScale { cols, x, out, .. } => {
                 self.read(x, cols);
-                self.write(dense(out), 1);
+                self.write(View::dense(out), 1);
             }
             Rowwise::Choose { n, choice, logits, bias, out } => {
                 self.read(logits, n);
                 bias.into_iter().for_each(|bias| self.whole(bias, n));
-                self.write(dense(out), 2 * choice.k);
+                self.write(View::dense(out), 2 * choice.k);
             }
             Rowwise::Limit(limit) => self.limit_choices(&limit),
             Rowwise::Embed { cols, ids, table, out, .. } => {
                 self.read(ids, 1);
-                self.read(dense(table), cols);
-                self.write(dense(out), cols);
+                self.read(View::dense(table), cols);
+                self.write(View::dense(out), cols);
             }
             Rowwise::Rope { heads, width, turned, x, positions, cos, sin, out } => {
                 self.read(x, heads * width);
                 self.read(positions, 1);
-                [cos, sin].into_iter().for_each(|table| self.read(dense(table), turned.unwrap_or(width) / 2));
-                self.write(dense(out), heads * width);
+                [cos, sin]
+                    .into_iter()
+                    .for_each(|table| self.read(View::dense(table), turned.unwrap_or(width) / 2));
+                self.write(View::dense(out), heads * width);
             }
         }
     }
@@ -526,9 +528,9 @@ impl Found<'_> {
         [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
         if let KeepChoices::Left { before, pages, present, .. } = keep {
             // How many tokens of a group came before is not known here: one is counted for each row.
-            self.push(dense(before), k, Touched::Placed, false);
+            self.push(View::dense(before), k, Touched::Placed, false);
             let columns = std::iter::once(pages).chain(present);
-            columns.for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+            columns.for_each(|slot| self.push(View::dense(slot), 1, Touched::Placed, false));
         }
         if let KeepChoices::Share { extent, positions, sequences, .. } = keep {
             if let Extent::Counted { count, .. } = extent {
@@ -536,7 +538,7 @@ impl Found<'_> {
             }
             [positions, sequences].into_iter().for_each(|view| self.keys(view, 1));
         }
-        self.write(dense(out), k);
+        self.write(View::dense(out), k);
     }
 
     fn compact(&mut self, compact: &Compact) {
@@ -545,30 +547,30 @@ impl Found<'_> {
             Select::Random { ids, sequences, .. } => {
                 std::iter::once(ids).chain(sequences).for_each(|view| self.read(view, 1));
             }
-            Select::NotIn(mask) => self.read(dense(mask), 1),
+            Select::NotIn(mask) => self.read(View::dense(mask), 1),
             Select::WithFirst { chosen, positions, .. } => {
-                self.read(dense(chosen), 1);
+                self.read(View::dense(chosen), 1);
                 self.read(positions, 1);
             }
-            Select::InBoth(masks) => masks.into_iter().for_each(|mask| self.read(dense(mask), 1)),
+            Select::InBoth(masks) => masks.into_iter().for_each(|mask| self.read(View::dense(mask), 1)),
             Select::Ranked(ranked) => self.ranked(&ranked),
         }
         self.whole(compact.use_forced, 1);
-        self.read(dense(compact.forced), 1);
-        self.push(dense(compact.rows), 1, Touched::Counted(compact.count), true);
-        self.write(dense(compact.mask), 1);
-        self.push(dense(compact.count), 1, Touched::Whole, true);
+        self.read(View::dense(compact.forced), 1);
+        self.push(View::dense(compact.rows), 1, Touched::Counted(compact.count), true);
+        self.write(View::dense(compact.mask), 1);
+        self.push(View::dense(compact.count), 1, Touched::Whole, true);
     }
 
     /// How many tokens share a row of the tables is not known here: one is counted for each.
     fn pending(&mut self, pending: &Pending) {
         let Pending { executed, positions, sequences, pages, pending, router, rows, count } = *pending;
-        self.read(dense(executed), 1);
+        self.read(View::dense(executed), 1);
         [positions, sequences].into_iter().for_each(|view| self.read(view, 1));
-        self.push(dense(pages), 1, Touched::Placed, false);
-        self.push(View { col: router, ..dense(pending) }, 1, Touched::Placed, false);
-        self.push(dense(rows), 1, Touched::Counted(count), true);
-        self.push(dense(count), 1, Touched::Whole, true);
+        self.push(View::dense(pages), 1, Touched::Placed, false);
+        self.push(View { col: router, ..View::dense(pending) }, 1, Touched::Placed, false);
+        self.push(View::dense(rows), 1, Touched::Counted(count), true);
+        self.push(View::dense(count), 1, Touched::Whole, true);
     }
 
     fn along(&mut self, along: &Along) {
@@ -576,7 +578,7 @@ impl Found<'_> {
             Along::Mean { cols, x, sequences, out } => {
                 self.read(x, cols);
                 self.read(sequences, 1);
-                self.write(dense(out), cols);
+                self.write(View::dense(out), cols);
             }
             Along::Conv(ref conv) => self.conv(conv),
         }
@@ -597,12 +599,12 @@ impl Found<'_> {
             }
             // How many of the inputs are of earlier steps is not known here: as many are counted as the step has rows.
             Inputs::Cached { cache, pages, present } => {
-                self.push(dense(cache), cols, Touched::Placed, false);
+                self.push(View::dense(cache), cols, Touched::Placed, false);
                 let columns = std::iter::once(pages).chain(present);
-                columns.for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+                columns.for_each(|slot| self.push(View::dense(slot), 1, Touched::Placed, false));
             }
         }
-        self.write(dense(out), cols);
+        self.write(View::dense(out), cols);
     }
 
     fn update(&mut self, update: &Update) {
@@ -610,19 +612,19 @@ impl Found<'_> {
             Update::StoreRows { cols, rows, places, cache } => {
                 self.read(rows, cols);
                 self.read(places, 1);
-                self.push(dense(cache), cols, Touched::Placed, true);
+                self.push(View::dense(cache), cols, Touched::Placed, true);
             }
             Update::AddRows { cols, x, sum } => {
                 self.read(x, cols);
                 self.whole(sum, cols);
-                self.push(dense(sum), cols, Touched::Whole, true);
+                self.push(View::dense(sum), cols, Touched::Whole, true);
             }
         }
     }
 
     fn ranked(&mut self, ranked: &Ranked) {
         if let Candidates::Masked(mask) = ranked.among {
-            self.read(dense(mask), 1);
+            self.read(View::dense(mask), 1);
         }
         ranked.sequences.into_iter().for_each(|sequences| self.read(sequences, 1));
         if let Segment::Group { positions, .. } = ranked.segment {
@@ -633,13 +635,11 @@ impl Found<'_> {
         }
         if let Keep::Left { before, pages, .. } = ranked.keep {
             // How many decisions of a group came before is not known here: one is counted for each row.
-            [before, pages].into_iter().for_each(|slot| self.push(dense(slot), 1, Touched::Placed, false));
+            [before, pages]
+                .into_iter()
+                .for_each(|slot| self.push(View::dense(slot), 1, Touched::Placed, false));
         }
     }
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::types::I64;
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{CachedAttention, Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{CachedAttention, Kernel, Slot, View};
 
 use super::row::QueryRow;
 use super::{HeadRows, first_in_window, head_rows};
@@ -36,7 +36,7 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, attention: &CachedAttention, row: Va
     QueryRow { heads, kv_heads, width, scoring, q, out, count }.emit(e, |e, kv_col| {
         let zero = e.int(0);
         let mut listed = |slot: Slot| -> Result<HeadRows, Fault> {
-            Ok(HeadRows { list: Some(list), ..head_rows(e, dense(slot), kv_col, zero)? })
+            Ok(HeadRows { list: Some(list), ..head_rows(e, View::dense(slot), kv_col, zero)? })
         };
         Ok((listed(k)?, listed(v)?))
     })
@@ -78,7 +78,7 @@ pub(crate) struct Pages(Value);
 impl Pages {
     pub(crate) fn of(e: &mut Emitter<'_>, table: Slot, sequence: Value) -> Result<Pages, Fault> {
         e.pointer(table, DType::U32)?;
-        e.row_address(dense(table), sequence).map(Pages)
+        e.row_address(View::dense(table), sequence).map(Pages)
     }
 
     /// The row of the cache that holds the token at a position.
@@ -90,8 +90,4 @@ impl Pages {
         let within = e.ins().band_imm_s(position, i64::from(PAGE_ROWS) - 1);
         e.ins().iadd(first, within)
     }
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }

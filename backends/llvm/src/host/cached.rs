@@ -9,7 +9,7 @@ mod heads;
 
 use skipc_artifact::program::PAGE_ROWS;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{CachedAttention, Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{CachedAttention, Kernel, Slot, View};
 
 use self::heads::Heads;
 use super::code::{Int, Made, Ptr};
@@ -166,7 +166,7 @@ pub(crate) struct Pages<'c>(Ptr<'c>);
 impl<'c> Pages<'c> {
     pub(crate) fn of(f: &Frame<'_, 'c>, table: Slot, sequence: Int<'c>) -> Made<Pages<'c>> {
         f.pointer(table, DType::U32)?;
-        f.row_address(dense(table), sequence).map(Pages)
+        f.row_address(View::dense(table), sequence).map(Pages)
     }
 
     /// The row of the cache that holds the token at a position.
@@ -175,8 +175,4 @@ impl<'c> Pages<'c> {
         let within = f.and(position, f.int(i64::from(PAGE_ROWS) - 1))?;
         f.add(f.times(page, PAGE_ROWS.into())?, within)
     }
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }

@@ -2,7 +2,7 @@
 
 use inkwell::IntPredicate;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Conv, Inputs, Rows, Slot, View};
+use skipc_plan::kernel::{Conv, Inputs, View};
 
 use super::attention::{first_key, first_key_after};
 use super::cached::Pages;
@@ -37,7 +37,7 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, conv: &Conv, row: Int<'c>) -> Made
             let end = f.plus(position, 1)?;
             sum(f, conv, row, (from, end), |position, (col, lanes)| {
                 let input = pages.key(f, position)?;
-                let mut x = f.load(f.row(dense(cache), input)?, col, lanes)?;
+                let mut x = f.load(f.row(View::dense(cache), input)?, col, lanes)?;
                 if let Some(present) = present {
                     // What lies where no input is may be anything.
                     let is_there = f.load_flag(f.offset(present, input)?)?;
@@ -66,8 +66,4 @@ fn sum<'c>(
         })?[0];
         f.store(out, col, sum)
     })
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }

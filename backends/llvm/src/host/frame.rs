@@ -156,7 +156,7 @@ impl<'a, 'c> Frame<'a, 'c> {
     }
 
     pub(crate) fn dense_row(&self, slot: Slot, row: Int<'c>) -> Made<Row<'c>> {
-        self.row(View { slot, rows: Rows::Dense, col: 0 }, row)
+        self.row(View::dense(slot), row)
     }
 
     /// The only row of a vector.

@@ -19,13 +19,13 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, limit: &Limit, row: Int<'c>) -> Made<(
     if limit.group_size == Some(0) {
         return Err(Fault::Malformed("a group of no rows".to_owned()));
     }
+    let own = group(f, limit, (limit.positions, limit.sequences), row)?;
     if let KeepChoices::Left { before, pages, present, .. } = limit.keep {
         let earlier = Earlier::of(f, limit, (before, pages, present), row)?;
-        return kept(f, limit, row, |_, choice, _| earlier.of_expert(f, limit, choice));
+        return kept(f, limit, (row, own), |_, choice, _| earlier.of_expert(f, limit, choice));
     }
-    let own = group(f, limit, (limit.positions, limit.sequences), row)?;
     let range = range(f, limit, row)?;
-    kept(f, limit, row, |place, choice, rank| {
+    kept(f, limit, (row, own), |place, choice, rank| {
         let before = f.fold(range.0, range.1, 1, &[f.int(0)], |other, before| {
             let of_other = group(f, limit, (limit.positions, limit.sequences), other)?;
             let is_before = beats(f, limit, (other, row), (place, choice, rank))?;
@@ -36,15 +36,14 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, limit: &Limit, row: Int<'c>) -> Made<(
     })
 }
 
-/// Keeps the choices of a row before which fewer are than there are slots; `count` says how many, for the choice at a place,
+/// Keeps the choices of a row, in its own group, before which fewer are than there are slots; `count` says how many, for the choice at a place,
 /// with what it ranks by.
 fn kept<'c>(
     f: &Frame<'_, 'c>,
     limit: &Limit,
-    row: Int<'c>,
+    (row, own): (Int<'c>, Group<'c>),
     count: impl Fn(Int<'c>, Lanes<'c>, Option<Lanes<'c>>) -> Made<Int<'c>>,
 ) -> Made<()> {
-    let own = group(f, limit, (limit.positions, limit.sequences), row)?;
     let slots = slots(f, limit, own)?;
     let (index, out) = (f.row(limit.index, row)?, f.dense_row(limit.out, row)?);
     let ranks = limit.ranks.map(|ranks| f.row(ranks, row)).transpose()?;

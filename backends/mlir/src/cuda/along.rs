@@ -1,7 +1,7 @@
 //! Work along sequences. A mean is one block: each thread owns columns, and takes rows in order, so that no thread waits for
 //! another. Convolutions have a file of their own.
 
-use skipc_plan::kernel::{Along, Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{Along, Kernel, Slot, View};
 
 use super::compact::THREADS;
 use super::{Generated, conv, place, update};
@@ -20,14 +20,10 @@ pub(super) fn generate(kernel: &Kernel, along: &Along) -> Result<Generated, Erro
             place::require_real(place::require_view(kernel, x, cols)?)?;
             place::require_u32(kernel, sequences.slot)?;
             place::require_view(kernel, sequences, 1)?;
-            place::require_real(place::require_view(kernel, dense(out), cols)?)?;
+            place::require_real(place::require_view(kernel, View::dense(out), cols)?)?;
             update::one_block(kernel, |code, rows| mean(code, kernel, (cols, x, sequences, out), rows))
         }
     }
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }
 
 fn mean(code: &Code, kernel: &Kernel, (cols, x, sequences, out): (u32, View, View, Slot), rows: Int<'_>) {
@@ -45,7 +41,7 @@ fn mean(code: &Code, kernel: &Kernel, (cols, x, sequences, out): (u32, View, Vie
             code.when(ends, || {
                 let mean = sum / (row + 1 - first).to_float();
                 code.each(Steps { from: first, to: row + 1, step: 1 }, |row| {
-                    let at = place::element(code, out_param, dense(out), row, col);
+                    let at = place::element(code, out_param, View::dense(out), row, col);
                     place::store_group(at, out_param.dtype, &[mean]);
                 });
             });

@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Kernel, Partition, Ranking, Rows, Slot, View};
+use skipc_plan::kernel::{Choice, Kernel, Partition, Ranking, Slot, View};
 
 use super::compact::{THREADS as BLOCK, require_column};
 use super::{Generated, place};
@@ -41,7 +41,7 @@ pub(super) fn choose(kernel: &Kernel, choose: &Choose) -> Result<Generated, Erro
     place::require(kernel, logits.slot, DType::F32)?;
     place::require_view(kernel, logits, n)?;
     let blocks = 2 + u32::from(choice.ranks.is_some());
-    let dense = |slot| View { slot, rows: Rows::Dense, col: 0 };
+    let dense = |slot| View::dense(slot);
     for (slot, cols) in bias.map(|bias| (bias, n)).into_iter().chain([(out, blocks * choice.k)]) {
         place::require(kernel, slot, DType::F32)?;
         place::require_view(kernel, dense(slot), cols)?;
@@ -95,7 +95,7 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
         taken.iter().zip(&choices).fold(zero, |sum, (is_taken, own)| sum + is_taken.select(own.score, zero));
     let sum = code.reduce(of_lane, 32, |a, b| a + b);
     let below = (code.int(1) << lane) - 1;
-    let out = View { slot: choose.out, rows: Rows::Dense, col: 0 };
+    let out = View::dense(choose.out);
     let out = place::element(code, kernel.param(choose.out), out, row, 0u32);
     let mut before = code.int(0);
     for ((is_taken, own), rank) in taken.iter().zip(&choices).zip(&among_rows) {

@@ -1,7 +1,7 @@
 //! Causal convolutions: a thread for each group of neighbouring columns of a row sums over the inputs in the row's window.
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Conv, Inputs, Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{Conv, Inputs, Kernel, View};
 
 use super::attention::cached::Pages;
 use super::attention::ranges::count_below;
@@ -30,12 +30,12 @@ pub(super) fn generate(kernel: &Kernel, conv: &Conv) -> Result<Generated, Error>
             x
         }
         Inputs::Cached { cache, pages, present } => {
-            columns.push(dense(pages));
+            columns.push(View::dense(pages));
             if let Some(present) = present {
                 place::require(kernel, present, DType::U8)?;
-                place::require_view(kernel, dense(present), 1)?;
+                place::require_view(kernel, View::dense(present), 1)?;
             }
-            dense(cache)
+            View::dense(cache)
         }
     };
     for view in columns {
@@ -79,8 +79,7 @@ impl<'c> Window<'_, 'c> {
         match self.conv.inputs {
             Inputs::Rows { extent, x, positions, sequences } => {
                 let place = |position: Int<'c>| (sequence.to_long() << 32u64) | position.to_long();
-                let below =
-                    |bound| count_below(code, kernel, (extent, (sequences, positions)), (bound, false));
+                let below = |bound| count_below(code, kernel, (extent, (sequences, positions)), bound);
                 let (first, end) = (below(place(from)), below(place(end)));
                 self.sum(first, end, |input| {
                     let at = place::physical(code, x.rows, input);
@@ -91,13 +90,14 @@ impl<'c> Window<'_, 'c> {
                 let pages = Pages::of(code, kernel, pages, sequence);
                 self.sum(from, end, |at| {
                     let input = pages.key(at);
-                    let numbers = self.load(dense(cache), input);
+                    let numbers = self.load(View::dense(cache), input);
                     let numbers = match present {
                         None => numbers,
                         // What lies where no input is may be anything.
                         Some(present) => {
                             let param = kernel.param(present);
-                            let flag = place::row_start(code, param, dense(present), input).load::<I8>();
+                            let flag =
+                                place::row_start(code, param, View::dense(present), input).load::<I8>();
                             let is_there = flag.to_int().ne(0);
                             numbers.into_iter().map(|number| is_there.select(number, 0.0f32)).collect()
                         }
@@ -118,7 +118,7 @@ impl<'c> Window<'_, 'c> {
         let nothing = vec![self.code.float(0.0); self.width as usize];
         self.code.repeat(Steps { from: first, to: end, step: 1 }, nothing, |idx, sums: Vec<Float<'c>>| {
             let (behind, numbers) = input(idx);
-            let factors = self.load(dense(self.conv.filters), behind + (self.conv.taps - 1));
+            let factors = self.load(View::dense(self.conv.filters), behind + (self.conv.taps - 1));
             let terms = factors.into_iter().zip(numbers);
             sums.into_iter().zip(terms).map(|(sum, (factor, number))| factor.fma(number, sum)).collect()
         })
@@ -130,8 +130,4 @@ impl<'c> Window<'_, 'c> {
         let start = place::row_start(self.code, param, view, row);
         place::load_group(place::along(start, param.dtype, self.col), param.dtype, self.width)
     }
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }

@@ -3,7 +3,7 @@
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 
-use skipc_plan::kernel::{KeepChoices, Kernel, Limit, NO_CHOICE, Rows, Slot, View};
+use skipc_plan::kernel::{KeepChoices, Kernel, Limit, NO_CHOICE, Slot, View};
 
 use super::attention::cached::Pages;
 use super::{Generated, place};
@@ -22,7 +22,7 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
     if limit.group_size == Some(0) {
         return Err(Error::Malformed { what: "a group of no rows".to_owned() });
     }
-    let out = dense(limit.out);
+    let out = View::dense(limit.out);
     for view in [limit.index, out].into_iter().chain(limit.ranks) {
         place::require(kernel, view.slot, DType::F32)?;
         place::require_view(kernel, view, limit.k)?;
@@ -33,12 +33,12 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
         places.extend([positions, sequences]);
     }
     if let KeepChoices::Left { before, pages, present, .. } = limit.keep {
-        places.push(dense(pages));
+        places.push(View::dense(pages));
         place::require(kernel, before, DType::F32)?;
-        place::require_view(kernel, dense(before), limit.k)?;
+        place::require_view(kernel, View::dense(before), limit.k)?;
         if let Some(present) = present {
             place::require(kernel, present, DType::U8)?;
-            place::require_view(kernel, dense(present), 1)?;
+            place::require_view(kernel, View::dense(present), 1)?;
         }
     }
     for view in places {
@@ -48,10 +48,6 @@ pub(super) fn generate(kernel: &Kernel, limit: &Limit) -> Result<Generated, Erro
     let code = Code::new(place::n_params(kernel)?);
     write(&code, kernel, limit, out);
     Ok(Generated::new(code, vec![RowTile { from: 0, rows: THREADS, across: 1 }], THREADS))
-}
-
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
 }
 
 fn write(code: &Code, kernel: &Kernel, limit: &Limit, out: View) {
@@ -123,13 +119,13 @@ impl<'c> Ctx<'c, '_> {
             let key = pages.key(position);
             let steps = Steps { from: 0, to: self.limit.k, step: 1 };
             let has = code.repeat(steps, code.truth(false), |place, has| {
-                let other = self.at(dense(cache), key, place).load::<F32>();
+                let other = self.at(View::dense(cache), key, place).load::<F32>();
                 has | (other.ge(choice) & choice.ge(other))
             });
             let counts = match present {
                 None => has,
                 Some(present) => {
-                    let flag = place::row_start(code, kernel.param(present), dense(present), key);
+                    let flag = place::row_start(code, kernel.param(present), View::dense(present), key);
                     has & flag.load::<I8>().to_int().ne(0)
                 }
             };

@@ -77,7 +77,7 @@ fn read(name: &str, dtype: DType, cols: u32) -> Param {
 }
 
 fn dense(slot: u32) -> View {
-    View { slot: Slot(slot), rows: Rows::Dense, col: 0 }
+    View::dense(Slot(slot))
 }
 
 fn listed(slot: u32, list: u32) -> View {

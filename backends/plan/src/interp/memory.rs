@@ -235,7 +235,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
 
     /// A dense row of results.
     pub(super) fn store_dense(&mut self, slot: Slot, logical: u32, values: &[N]) -> Result<(), Fault> {
-        self.store(View { slot, rows: Rows::Dense, col: 0 }, logical, values)
+        self.store(View::dense(slot), logical, values)
     }
 
     /// One integer of a logical row of a view.

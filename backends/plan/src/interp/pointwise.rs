@@ -5,7 +5,6 @@ use skipc_ir::interp::Number;
 use super::element::Element;
 use super::fault::Fault;
 use super::memory::Frame;
-use crate::kernel::Rows;
 use crate::kernel::View;
 use crate::pointwise::{Inst, Pointwise, Reg};
 
@@ -27,7 +26,7 @@ pub(super) fn run_row<N: Element>(
                 let value = frame.load(view, logical, 1)?;
                 vec![value[0]; cols as usize]
             }
-            Inst::LoadCol(slot) => frame.load(View { slot, rows: Rows::Dense, col: 0 }, 0, cols)?,
+            Inst::LoadCol(slot) => frame.load(View::dense(slot), 0, cols)?,
             Inst::LoadAt { table, index } => {
                 let width = frame.param(table)?.cols;
                 if width == 0 || !cols.is_multiple_of(width) {

@@ -15,7 +15,7 @@ fn param(name: &str, dtype: DType, cols: u32, access: Access) -> Param {
 }
 
 fn dense(slot: u32) -> View {
-    View { slot: Slot(slot), rows: Rows::Dense, col: 0 }
+    View::dense(Slot(slot))
 }
 
 fn counted(count: u32) -> Extent {

@@ -68,7 +68,7 @@ impl Ctx<'_> {
         let from = self.view(&mut bind, "x", backing)?;
         let slot = self.written(&mut bind, "out", to);
         let code = vec![Inst::Load(from)];
-        let stores = vec![Store { to: View { slot, rows: Rows::Dense, col: 0 }, value: Reg(0) }];
+        let stores = vec![Store { to: View::dense(slot), value: Reg(0) }];
         let cols = self.buffers[to as usize].cols;
         let program = Pointwise { code, stores };
         self.step(group, bind, Body::Rowwise(Rowwise::Map { cols, program }));

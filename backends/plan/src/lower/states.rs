@@ -8,7 +8,7 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Access, Body, Rows, Slot, Update, View};
+use crate::kernel::{Access, Body, Slot, Update, View};
 use crate::op_kind;
 
 impl Ctx<'_> {
@@ -46,7 +46,7 @@ impl Ctx<'_> {
                     (Op::Executed {}, [set]) => {
                         let mask = self.mask(*set)?;
                         let slot = bind.slot("rows", self.arg(mask), Access::Read);
-                        View { slot, rows: Rows::Dense, col: 0 }
+                        View::dense(slot)
                     }
                     _ => self.operand(&mut bind, "rows", rows)?,
                 };
@@ -54,7 +54,7 @@ impl Ctx<'_> {
                     Type::Set { .. } => {
                         let list = self.set(places)?.rows;
                         let slot = bind.slot("places", self.arg(list), Access::Read);
-                        View { slot, rows: Rows::Dense, col: 0 }
+                        View::dense(slot)
                     }
                     Type::Tensor { .. } | Type::Partition { .. } | Type::State { .. } => {
                         self.operand(&mut bind, "places", places)?

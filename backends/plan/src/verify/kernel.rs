@@ -175,7 +175,7 @@ impl Check<'_> {
     /// A dense result of exactly these columns.
     pub(super) fn write(&mut self, slot: Slot, cols: u32, kind: Kind) {
         self.exact(slot, cols, kind);
-        self.store(View { slot, rows: Rows::Dense, col: 0 }, cols, kind);
+        self.store(View::dense(slot), cols, kind);
     }
 
     /// A constant of these rows and columns.
@@ -569,7 +569,7 @@ impl Check<'_> {
         };
         self.size("the rows of a state", rows, rows > 0);
         // One tile reads and writes all of it.
-        let view = View { slot: state, rows: Rows::Dense, col: 0 };
+        let view = View::dense(state);
         self.touch(state, Touched::First(rows), false);
         self.touch(state, Touched::First(rows), true);
         self.tile_read(view);

@@ -17,7 +17,7 @@
 
 use skipc_artifact::program::{PAGE_ROWS, RowTile};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{CachedAttention, Kernel, Param, Rows, Slot, View};
+use skipc_plan::kernel::{CachedAttention, Kernel, Param, Slot, View};
 
 use super::super::compact::require_column;
 use super::super::{Generated, place};
@@ -116,11 +116,11 @@ fn check(kernel: &Kernel, attention: &CachedAttention) -> Result<(), Error> {
     let [q_cols, kv_cols] = super::columns((heads, kv_heads), width)?;
     let dtype = super::require_queries(kernel, (q, out), q_cols)?.dtype;
     for (what, cache) in [("keys", k), ("values", v)] {
-        super::require_keys(kernel, (what, dense(cache)), (dtype, kv_cols))?;
+        super::require_keys(kernel, (what, View::dense(cache)), (dtype, kv_cols))?;
     }
     super::require_indices(kernel, q_pos)?;
     super::require_indices(kernel, q_seq)?;
-    super::require_indices(kernel, dense(pages))?;
+    super::require_indices(kernel, View::dense(pages))?;
     match present {
         None => Ok(()),
         Some(present) => {
@@ -130,18 +130,13 @@ fn check(kernel: &Kernel, attention: &CachedAttention) -> Result<(), Error> {
     }
 }
 
-/// The rows of a parameter themselves.
-fn dense(slot: Slot) -> View {
-    View { slot, rows: Rows::Dense, col: 0 }
-}
-
 /// Where the pages of a sequence are listed.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Pages<'c>(GPtr<'c>);
 
 impl<'c> Pages<'c> {
     pub(in super::super) fn of(code: &'c Code, kernel: &Kernel, table: Slot, sequence: Int<'c>) -> Self {
-        Pages(place::row_start(code, kernel.param(table), dense(table), sequence))
+        Pages(place::row_start(code, kernel.param(table), View::dense(table), sequence))
     }
 
     /// The row of the cache that holds the token at a position.
@@ -274,7 +269,7 @@ impl<'c> Parts<'_, 'c> {
         let is_seen = match self.attention.present {
             None => exists,
             Some(present) => {
-                let view = dense(present);
+                let view = View::dense(present);
                 let at = place::row_start(self.code, self.kernel.param(present), view, row);
                 at.load::<I8>().to_int().ne(0) & exists
             }
@@ -285,7 +280,7 @@ impl<'c> Parts<'_, 'c> {
     /// This lane's columns of a key or a value.
     fn cached(&self, cache: Slot, key: Key<'c>) -> Vec<Float<'c>> {
         let param = self.kernel.param(cache);
-        let row = place::row_start(self.code, param, dense(cache), key.row);
+        let row = place::row_start(self.code, param, View::dense(cache), key.row);
         self.load(place::along(row, param.dtype, self.kv_col), param.dtype)
     }
 
@@ -375,7 +370,7 @@ impl<'c> Parts<'_, 'c> {
         let Shape { width, heads, .. } = self.shape;
         let (code, out) = (self.code, self.attention.out);
         let param: &Param = self.kernel.param(out);
-        let to = place::along(place::row_start(code, param, dense(out), row), param.dtype, first_col);
+        let to = place::along(place::row_start(code, param, View::dense(out), row), param.dtype, first_col);
         code.each(Steps { from: code.thread(), to: heads * width, step: THREADS }, |number| {
             let warps: Vec<SPtr<'c>> =
                 (0..WARPS).map(|warp| left.at::<F32>(warp * self.shape.left_by_warp())).collect();

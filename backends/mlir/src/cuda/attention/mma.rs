@@ -7,7 +7,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_llvm::Feature;
-use skipc_plan::kernel::{Attention, Kernel, Rows, View};
+use skipc_plan::kernel::{Attention, Kernel, View};
 
 use super::super::{Generated, place};
 use super::LOWEST;
@@ -230,7 +230,7 @@ impl<'c> Parts<'c> {
     ) {
         let code = self.code;
         let out = kernel.param(attention.out);
-        let view = View { slot: attention.out, rows: Rows::Dense, col: 0 };
+        let view = View::dense(attention.out);
         let pairs = attention.width.is_multiple_of(2) && out.cols.is_multiple_of(2);
         let col_in_block = self.lane % 4 * 2;
         let first_col = code.block_y() * attention.width + col_in_block;

@@ -15,7 +15,7 @@ mod simt;
 mod tiles;
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Attention, Kernel, Param, Rows, Slot, View};
+use skipc_plan::kernel::{Access, Attention, Kernel, Param, Slot, View};
 
 use super::{Generated, place};
 use crate::error::Error;
@@ -73,7 +73,7 @@ fn require_queries(kernel: &Kernel, (q, out): (View, Slot), cols: u32) -> Result
     let q_param = place::require_view(kernel, q, cols)?;
     place::require_real(q_param)?;
     place::require(kernel, out, q_param.dtype)?;
-    place::require_view(kernel, View { slot: out, rows: Rows::Dense, col: 0 }, cols)?;
+    place::require_view(kernel, View::dense(out), cols)?;
     require_read(kernel, ("queries", q))?;
     Ok(q_param)
 }

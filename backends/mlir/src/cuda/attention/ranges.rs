@@ -55,7 +55,7 @@ impl<'c> Ranges<'c> {
             let end = own + (1 + u64::from(attention.scoring.ahead.unwrap_or(0)));
             let bound = starts.select(start, end);
             let keys = (attention.kv_extent, (attention.k_seq, attention.k_pos));
-            let found = count_below(code, kernel, keys, (bound, true));
+            let found = count_below(code, kernel, keys, bound);
             let nothing = starts.select(i32::MAX, 0);
             at.at::<I32>(thread).store(exists.select(found, nothing));
         });
@@ -98,19 +98,18 @@ pub(in super::super) fn place_of<'c>(
     (load(seq) << 32u64) | load(pos)
 }
 
-/// How many rows, of which these are sequence and position, have a place below the bound. Unless there `is_one`, nothing is
-/// read where there is none: the list of a set without rows says of none where it is.
+/// How many rows, of which these are sequence and position, have a place below the bound.
 pub(in super::super) fn count_below<'c>(
     code: &'c Code,
     kernel: &Kernel,
     (extent, places): (Extent, (View, View)),
-    (bound, is_one): (Long<'c>, bool),
+    bound: Long<'c>,
 ) -> Int<'c> {
     let rows = place::extent(code, &extent);
     let (Extent::Fixed(at_most) | Extent::Counted { at_most, .. }) = extent;
-    // The interval halves each turn, from at most this many rows to none.
-    let turns = u32::BITS - at_most.leading_zeros();
-    let turns = if is_one { code.int(turns) } else { rows.min(turns) };
+    // The interval halves each turn, from at most this many rows to none: in no more turns than there are rows, so that nothing
+    // is read of the list of a set without rows.
+    let turns = rows.min(u32::BITS - at_most.leading_zeros());
     let start = (code.int(0), rows);
     let (low, _) = code.repeat(Steps { from: 0, to: turns, step: 1 }, start, |_, (low, high)| {
         let open = low.lt(high);

@@ -6,7 +6,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_llvm::Feature;
-use skipc_plan::kernel::{Attention, Kernel, Rows, View};
+use skipc_plan::kernel::{Attention, Kernel, View};
 
 use super::super::{Generated, place};
 use super::LOWEST;
@@ -220,7 +220,7 @@ impl<'c> Parts<'c> {
     ) {
         let code = self.code;
         let out = kernel.param(attention.out);
-        let view = View { slot: attention.out, rows: Rows::Dense, col: 0 };
+        let view = View::dense(attention.out);
         for ((idx, sums), total) in (0u32..).zip(sums).zip(totals) {
             let total = code.reduce(*total, SIDE, |a, b| a + b);
             // A row without keys has zero sums and gives zeros.

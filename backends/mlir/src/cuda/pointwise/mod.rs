@@ -3,7 +3,7 @@
 mod check;
 
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Access, Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{Access, Kernel, Slot, View};
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
 use super::place;
@@ -128,7 +128,7 @@ impl<'p> Program<'p> {
     ) -> Vec<Float<'c>> {
         let param = self.kernel.param(table);
         let row = place::element(code, self.kernel.param(index.slot), index, at.row, 0u32).load::<I32>();
-        let view = View { slot: table, rows: Rows::Dense, col: 0 };
+        let view = View::dense(table);
         let start = place::row_start(code, param, view, row);
         place::load_group(place::along(start, param.dtype, at.col % param.cols), param.dtype, self.width)
     }

@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{Kernel, Slot, View};
 use skipc_plan::pointwise::Pointwise;
 
 use super::super::pointwise::{GroupPosition, Program};
@@ -123,7 +123,7 @@ pub(super) fn rope(kernel: &Kernel, rope: Rope) -> Result<Generated, Error> {
                 let pos = pos.load::<I32>();
                 let load_table = |table: Slot| {
                     let param = kernel.param(table);
-                    let view = View { slot: table, rows: Rows::Dense, col: 0 };
+                    let view = View::dense(table);
                     let start = place::row_start(code, param, view, pos);
                     place::load_group(place::along(start, param.dtype, within), param.dtype, width)
                 };
@@ -175,7 +175,7 @@ pub(in super::super) fn dense_columns(
     slot: Slot,
     cols: u32,
 ) -> Result<(&skipc_plan::kernel::Param, View), Error> {
-    let view = View { slot, rows: Rows::Dense, col: 0 };
+    let view = View::dense(slot);
     let param = place::require_view(kernel, view, cols)?;
     place::require_real(param)?;
     Ok((param, view))

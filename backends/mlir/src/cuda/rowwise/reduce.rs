@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Kernel, NormKind, Param, Rows, Slot, View};
+use skipc_plan::kernel::{Kernel, NormKind, Param, Slot, View};
 
 use super::super::{Generated, place};
 use super::THREADS;
@@ -126,7 +126,7 @@ fn finish(code: Code, across: u32) -> Generated {
 
 /// The parameter of a slot as a dense view of at least `cols` columns.
 fn dense(kernel: &Kernel, slot: Slot, cols: u32) -> Result<(&Param, View), Error> {
-    let view = View { slot, rows: Rows::Dense, col: 0 };
+    let view = View::dense(slot);
     let param = place::require_view(kernel, view, cols)?;
     place::require_real(param)?;
     Ok((param, view))
@@ -193,7 +193,7 @@ fn write_norm<'c>(code: &'c Code, kernel: &Kernel, norm: &Norm, sweep: Sweep) {
     let row = begin(code, kernel);
     let first = if norm.groups == 1 { code.int(0) } else { code.block_y() * norm.cols };
     let from = place::element(code, x, norm.x, row, first);
-    let out_view = View { slot: norm.out, rows: Rows::Dense, col: 0 };
+    let out_view = View::dense(norm.out);
     let to = place::element(code, out, out_view, row, first);
     let centre = match norm.kind {
         NormKind::Rms => Centre::Zero,

@@ -1,6 +1,6 @@
 //! Rows stored at their places in a cache.
 
-use skipc_plan::kernel::{Kernel, Rows, Slot, View};
+use skipc_plan::kernel::{Kernel, Slot, View};
 
 use super::super::{Generated, place};
 use super::elementwise::{Group, over_groups};
@@ -25,7 +25,7 @@ pub(in super::super) fn store_rows(kernel: &Kernel, store: StoreRows) -> Result<
     place::require_u32(kernel, places.slot)?;
     place::require_view(kernel, places, 1)?;
     place::require(kernel, cache, from.dtype)?;
-    let to_view = View { slot: cache, rows: Rows::Dense, col: 0 };
+    let to_view = View::dense(cache);
     let to = place::require_view(kernel, to_view, cols)?;
     if cols == 0 {
         return Err(Error::Malformed { what: "rows of a cache without columns".to_owned() });

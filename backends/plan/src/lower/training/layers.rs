@@ -6,7 +6,7 @@ use super::super::Ctx;
 use super::{Draft, Matrix, real, square, store};
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Rows, View};
+use crate::kernel::View;
 use crate::loops::{Expr, Function, Index, Over, Stmt, Usage, number};
 
 /// A column of a group: the group's first and its own.
@@ -244,7 +244,7 @@ impl Ctx<'_> {
         let [cos, sin] = [cos, sin].map(|slot| {
             let over = Over::First(self.options.max_positions);
             draft.uses(slot, Usage::Read, over);
-            Matrix { view: View { slot, rows: Rows::Dense, col: 0 }, over, cols: turned / 2 }
+            Matrix { view: View::dense(slot), over, cols: turned / 2 }
         });
         let out = self.makes(&mut draft, value, Usage::Write)?;
         let place = draft.local();

@@ -8,7 +8,7 @@ use super::super::Ctx;
 use super::{Draft, Matrix, real, square, store};
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Rows, View};
+use crate::kernel::View;
 use crate::loops::{Expr, Function, Index, Over, Reduction, Stmt, Usage, number};
 
 /// What a softmax of a row is: its statements, the largest element over the temperature, and the sum of the exponentials.
@@ -58,7 +58,7 @@ impl Ctx<'_> {
         let slot = draft.bind.slot("count", self.arg(count), crate::kernel::Access::Read);
         draft.uses(slot, Usage::Read, Over::First(1));
         let out = self.makes(&mut draft, value, Usage::Write)?;
-        let word = Index::Word(View { slot, rows: Rows::Dense, col: 0 }, Box::new(only()));
+        let word = Index::Word(View::dense(slot), Box::new(only()));
         let code = vec![store(out, &only(), only(), Expr::Count(word))];
         self.finish_draft(group, "set_size".to_owned(), draft, code);
         Ok(())

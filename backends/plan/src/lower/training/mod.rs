@@ -60,7 +60,7 @@ impl Matrix {
         match extent {
             Extent::Fixed(rows) => Index::Is(rows),
             Extent::Counted { count, .. } => {
-                let view = View { slot: Slot(count), rows: Rows::Dense, col: 0 };
+                let view = View::dense(Slot(count));
                 Index::Word(view, Box::new(Index::Is(0)))
             }
         }
@@ -179,7 +179,7 @@ impl Ctx<'_> {
         if let (true, Some((rows, cols))) = (is_constant, self.fixed_size(value)) {
             let slot = self.weight(&mut draft.bind, name, value, DType::F32)?;
             draft.uses(slot, Usage::Read, Over::First(rows));
-            let view = View { slot, rows: Rows::Dense, col: 0 };
+            let view = View::dense(slot);
             return Ok(Matrix { view, over: Over::First(rows), cols });
         }
         let view = self.operand(&mut draft.bind, name, value)?;
@@ -215,7 +215,7 @@ impl Ctx<'_> {
         };
         draft.uses(slot, usage, over);
         let cols = self.buffers[buffer as usize].cols;
-        Ok(Matrix { view: View { slot, rows: Rows::Dense, col: 0 }, over, cols })
+        Ok(Matrix { view: View::dense(slot), over, cols })
     }
 
     fn finish_draft(&mut self, group: &Group, name: String, draft: Draft, code: Vec<Stmt>) {
