@@ -204,6 +204,7 @@ fn options_of_cases() -> BTreeSet<String> {
             seen.insert(format!("{router} pool {}", skip.decider.is_pooled()));
             seen.insert(format!("{router} carry {}", skip.carry.word()));
             seen.insert(format!("{router} scope {}", skip.scope.word()));
+            seen.insert(format!("{router} round {}", skip.round.word()));
             seen.insert(format!("generate {}", skip.generate.word()));
             seen.insert(format!("combine {}", skip.combine.word()));
             seen.insert(format!("gate {}", skip.gate.word()));
@@ -235,7 +236,7 @@ fn every_option_has_a_case() {
         both(&["channels true"], &["sigmoid", "topk", "highway"]),
         both(&["pool true"], &["sigmoid", "gumbel", "highway"]),
         both(&["carry own", "carry coupled"], &["highway"]),
-        both(&["scope sequence", "scope batch"], &["topk"]),
+        both(&["scope sequence", "scope batch", "round up", "round down"], &["topk"]),
         both(&["nested true"], &["sigmoid", "topk", "random", "hash"]),
         both(&["keys active", "keys first", "gate scaled", "normed", "steps true"], &["depth"]),
         both(&["share true, skip true", "share true, skip false", "share false, skip true"], &["stack"]),

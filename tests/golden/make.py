@@ -108,6 +108,7 @@ RANDOM = {
     "early-exit": {"tokens": 41},
     "conv": {"tokens": 43},
     "conv-active": {"tokens": 33, "dtype": "f32"},
+    "topk-round-down": RAGGED,
 }
 TYPICAL = {"batch": 2, "tokens": 40, "new": 12}
 
