@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use skipc_artifact::reader::Artifact;
+use skipc_artifact::section::SectionKind;
 use skipc_testkit::tamper;
 use tempfile::TempDir;
 
@@ -105,6 +106,53 @@ fn keys_that_wait_are_checked_in_steps() {
                 "{text}"
             );
         }
+    }
+}
+
+/// The stream that waits for one router waits for the next one, too, but not where that has two layers that look at other tokens:
+/// the later one would leave there what the first router's layer has made of a token that still waits for it.
+#[test]
+fn a_stream_waits_for_two_routers_only_if_the_second_has_one_layer_that_mixes() {
+    let attention = r#"{ kind = "attention", heads = 2 }"#;
+    for (layers, caches) in [(1, ["stream.0"].as_slice()), (2, &["stream.0", "stream.1"])] {
+        let dir = TempDir::new().unwrap();
+        let second = vec![attention; layers].join(", ");
+        let spec = format!(
+            r#"
+[model]
+name = "waiting"
+vocab_size = 13
+d_model = 8
+max_positions = 64
+[block.a]
+skip = {{ router = "random", density = 0.4, seed = 1 }}
+layers = [{attention}]
+[block.b]
+skip = {{ router = "random", density = 0.4, seed = 2 }}
+layers = [{second}]
+[[stack]]
+blocks = ["a", "b"]
+"#
+        );
+        fs::write(dir.path().join("spec.toml"), spec).unwrap();
+        for args in [
+            &["init", "spec.toml", "-o", "w.safetensors"][..],
+            &["compile", "spec.toml", "--weights", "w.safetensors", "--kv", "lazy", "-o", "model.skp"],
+        ] {
+            let ran = skipc(&dir, args);
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        }
+        let artifact = Artifact::parse(fs::read(dir.path().join("model.skp")).unwrap()).unwrap();
+        let step = artifact.section("ir/step/legal.sir", SectionKind::Ir).unwrap();
+        let step = std::str::from_utf8(step).unwrap();
+        let named = |name: &&str| step.contains(&format!("\"{name}\""));
+        let found: Vec<&str> = ["stream.0", "stream.1"].into_iter().filter(named).collect();
+        assert_eq!(found, caches, "{layers} layers: {step}");
+        assert_eq!(
+            report(&dir, "model.skp", &["--weights", "w.safetensors"], 0)["ok"],
+            true,
+            "{layers} layers"
+        );
     }
 }
 
