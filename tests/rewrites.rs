@@ -1,6 +1,9 @@
 //! What rules rewrote: proofs of whole models, and how people see them.
 #![cfg(feature = "cranelift")]
 
+#[path = "rewrites/kernels.rs"]
+mod kernels;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
