@@ -12,21 +12,14 @@ use skipc::frontend::stream::NormKind;
 use skipc_ir::Rounding;
 use skipc_testkit::random::Rng;
 
-use crate::model::one_of;
+use crate::model::{map_bodies, one_of};
 
 /// The first seed whose subjects have choices of these kinds. Those below have none, so that they stay what they were.
 pub(crate) const FIRST_SEED: u64 = 1 << 48;
 
 /// The model with more said of its choices.
 pub(crate) fn with_choices(rng: &mut Rng, model: &Model) -> Model {
-    let mut model = model.clone();
-    for idx in 0..model.blocks.len() {
-        // Blocks of one name are one block.
-        let (before, rest) = model.blocks.split_at_mut(idx);
-        let twin = before.iter().find(|before| before.name == rest[0].name);
-        rest[0].body = twin.map_or_else(|| node(rng, &rest[0].body), |twin| twin.body.clone());
-    }
-    model
+    map_bodies(model, &mut |body| node(rng, body))
 }
 
 /// Whether something is said that twins of a model would have to follow: another branch, or what is not the change of one.

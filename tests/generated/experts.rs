@@ -3,14 +3,14 @@
 use skipc::frontend::language::words::Word as _;
 use skipc::frontend::layer::{Choosing, Experts, ExpertsFirst, Layer, Score};
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::node::{Node, Route, SubLayer};
+use skipc::frontend::spec::node::SubLayer;
 use skipc::frontend::stream::StreamInput;
 use skipc_ir::interp::functions;
 use skipc_ir::{Graph, Op, Ranking, Value};
 use skipc_testkit::random::Rng;
 
 use crate::bounded::Bounded;
-use crate::model::{ACTIVATIONS, one_of};
+use crate::model::{ACTIVATIONS, map_bodies, map_sub_layers, one_of};
 use crate::subject::Tensors;
 
 /// The first seed whose subjects have experts. Those below have none, so that they stay what they were.
@@ -18,35 +18,15 @@ pub(crate) const FIRST_SEED: u64 = 1 << 49;
 
 /// The model with experts in place of most of its feed-forward layers.
 pub(crate) fn with_experts(rng: &mut Rng, model: &Model) -> Model {
-    let mut model = model.clone();
     let takes_ids = model.stream.input == StreamInput::Tokens;
-    for idx in 0..model.blocks.len() {
-        // Blocks of one name are one block.
-        let (before, rest) = model.blocks.split_at_mut(idx);
-        let twin = before.iter().find(|before| before.name == rest[0].name);
-        rest[0].body = twin.map_or_else(|| node(rng, &rest[0].body, takes_ids), |twin| twin.body.clone());
-    }
-    model
-}
-
-fn node(rng: &mut Rng, of: &Node, takes_ids: bool) -> Node {
-    match of {
-        Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(|of| node(rng, of, takes_ids)).collect()),
-        Node::Parallel(nodes) => Node::Parallel(nodes.iter().map(|of| node(rng, of, takes_ids)).collect()),
-        Node::Residual(SubLayer { layer: Layer::Ffn(_), pre, post }) if !rng.one_in(4) => {
-            Node::Residual(SubLayer {
-                layer: Layer::Experts(experts(rng, takes_ids)),
-                pre: *pre,
-                post: *post,
-            })
-        }
-        Node::Residual(layer) => Node::Residual(*layer),
-        Node::Route(route) => Node::Route(Route {
-            skip: route.skip,
-            executed: Box::new(node(rng, &route.executed, takes_ids)),
-            otherwise: route.otherwise.as_ref().map(|other| Box::new(node(rng, other, takes_ids))),
-        }),
-    }
+    map_bodies(model, &mut |body| {
+        map_sub_layers(body, &mut |of| match of.layer {
+            Layer::Ffn(_) if !rng.one_in(4) => {
+                SubLayer { layer: Layer::Experts(experts(rng, takes_ids)), ..*of }
+            }
+            _ => *of,
+        })
+    })
 }
 
 /// Few experts, so that some have many tokens and some none.

@@ -8,6 +8,7 @@ mod bounded;
 mod campaign;
 mod check;
 mod choices;
+mod convs;
 mod experts;
 mod forms;
 mod ledger;

@@ -6,6 +6,7 @@ mod bounded;
 mod campaign;
 mod check;
 mod choices;
+mod convs;
 mod experts;
 mod forms;
 mod ledger;
@@ -31,7 +32,7 @@ use subject::Subject;
 use tally::{Finding, Tally};
 
 /// Models of plain language models that every run of the tests checks: with those below, 10,000.
-const N_MODELS: u64 = 5_500;
+const N_MODELS: u64 = 4_500;
 
 /// Compiled code runs for every so many of them: generating it costs five times what all the rest of a model does.
 const CODE_EVERY: u64 = 64;
@@ -68,6 +69,12 @@ const N_ENDS: u64 = 1_000;
 
 /// Values of options of ends that [`vision`] knows.
 const N_ENDS_OPTIONS: usize = 22;
+
+/// Models with convolutions that every run checks beside those.
+const N_CONVS: u64 = 1_000;
+
+/// Values of options of convolutions that [`convs`] knows.
+const N_CONVS_OPTIONS: usize = 35;
 
 /// What a campaign found, a line each. Prints the smallest subject on which the first of it is still found.
 fn found(campaign: &Campaign, tally: &Tally) -> Vec<String> {
@@ -114,6 +121,11 @@ fn generated_stacks() {
 #[test]
 fn generated_ends() {
     finds_nothing((vision::FIRST_SEED, N_ENDS), (vision::OPTION, N_ENDS_OPTIONS));
+}
+
+#[test]
+fn generated_convs() {
+    finds_nothing((convs::FIRST_SEED, N_CONVS), (convs::OPTION, N_CONVS_OPTIONS));
 }
 
 #[test]

@@ -199,6 +199,31 @@ fn map_node(node: &Node, change: &mut dyn FnMut(&Skip) -> Option<Skip>) -> Node 
     }
 }
 
+/// The model with other bodies of its blocks. Blocks of one name are one block, of which `change` sees the first.
+pub(crate) fn map_bodies(model: &Model, change: &mut dyn FnMut(&Node) -> Node) -> Model {
+    let mut model = model.clone();
+    for idx in 0..model.blocks.len() {
+        let (before, rest) = model.blocks.split_at_mut(idx);
+        let twin = before.iter().find(|before| before.name == rest[0].name);
+        rest[0].body = twin.map_or_else(|| change(&rest[0].body), |twin| twin.body.clone());
+    }
+    model
+}
+
+/// A node with other layers in the same places, those of other branches included.
+pub(crate) fn map_sub_layers(node: &Node, change: &mut dyn FnMut(&SubLayer) -> SubLayer) -> Node {
+    match node {
+        Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(|of| map_sub_layers(of, change)).collect()),
+        Node::Parallel(nodes) => Node::Parallel(nodes.iter().map(|of| map_sub_layers(of, change)).collect()),
+        Node::Residual(layer) => Node::Residual(change(layer)),
+        Node::Route(route) => Node::Route(Route {
+            skip: route.skip,
+            executed: Box::new(map_sub_layers(&route.executed, change)),
+            otherwise: route.otherwise.as_ref().map(|other| Box::new(map_sub_layers(other, change))),
+        }),
+    }
+}
+
 /// A node with another list of layers.
 pub(crate) fn map_layers(node: &Node, change: impl FnOnce(&mut Vec<Node>)) -> Node {
     match node {

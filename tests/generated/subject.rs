@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc::frontend::language::words::Word;
-use skipc::frontend::layer::{Attention, Conv, Ffn, Layer, Linear, Rotation};
+use skipc::frontend::layer::{Attention, Ffn, Layer, Linear, Rotation};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Unit;
 use skipc::frontend::spec::skip_table::SkipTable;
@@ -15,7 +15,7 @@ use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
 use crate::model::{model, one_of};
-use crate::{choices, experts, stacks, vision};
+use crate::{choices, convs, experts, stacks, vision};
 
 /// Changes whenever a seed would make another subject.
 pub(crate) const GENERATOR: u32 = 3;
@@ -68,7 +68,21 @@ impl Subject {
             false => (0..rng.below(5)).map(|_| one_of(&mut rng, &SHORT)).collect(),
         };
         let mut model = model(&mut rng, lengths.iter().copied().max().unwrap_or(0));
-        if seed >= stacks::FIRST_SEED {
+        if seed >= convs::FIRST_SEED {
+            if rng.one_in(3) {
+                model = choices::with_choices(&mut rng, &model);
+            }
+            if rng.one_in(3) {
+                model = experts::with_experts(&mut rng, &model);
+            }
+            model = convs::with_convs(&mut rng, &model);
+            if rng.one_in(4) {
+                model = stacks::with_stacks(&mut rng, &model);
+            }
+            if rng.one_in(4) {
+                model = vision::with_ends(&mut rng, &model);
+            }
+        } else if seed >= stacks::FIRST_SEED {
             if rng.one_in(3) {
                 model = choices::with_choices(&mut rng, &model);
             }
@@ -264,6 +278,7 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
         found.extend(choices::options(model));
         found.extend(stacks::options(model));
         found.extend(vision::options(model));
+        found.extend(convs::options(model));
     }
     found.sort();
     found.dedup();
@@ -313,7 +328,8 @@ fn layer_options(layer: &Layer) -> Vec<String> {
         }
         Layer::Linear(Linear { bias }) => vec![format!("bias = {bias} (linear)")],
         Layer::Experts(experts) => experts::options(&experts),
-        Layer::Conv(Conv { kernel, .. }) => vec![format!("kernel = {kernel}")],
+        // They are told with where they stand.
+        Layer::Conv(_) => Vec::new(),
         Layer::Ffn(Ffn { activation, bias, .. }) => {
             vec![format!("activation = {}", activation.word()), format!("bias = {bias} (ffn)")]
         }

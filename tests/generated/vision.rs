@@ -1,35 +1,26 @@
 //! Random models with the ends of an encoder: patches in place of token ids, attention to all tokens, scores of whole sequences.
 
-use std::collections::BTreeMap;
-
 use skipc::frontend::language::words::Word as _;
 use skipc::frontend::layer::{Choosing, Layer, Mask};
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::node::{Node, Route, SubLayer};
+use skipc::frontend::spec::node::{Node, SubLayer};
 use skipc::frontend::spec::skip::{Decider, Skip};
 use skipc::frontend::stream::{Head, Patches, Pool, Pooled, StreamInput};
 use skipc_testkit::random::Rng;
 
-use crate::model::one_of;
+use crate::model::{map_bodies, map_sub_layers, one_of};
 
 /// The first seed whose subjects have such ends. Those below have none, so that they stay what they were.
 pub(crate) const FIRST_SEED: u64 = 1 << 51;
 
 /// The model with other ends, and its attention to all tokens in some blocks.
 pub(crate) fn with_ends(rng: &mut Rng, model: &Model) -> Model {
-    let mut model = model.clone();
-    // Blocks of one name are one block.
-    let mut masked: BTreeMap<String, Node> = BTreeMap::new();
-    for block in &mut model.blocks {
-        let body = match masked.get(&block.name) {
-            Some(body) => body.clone(),
-            None if rng.one_in(3) => block.body.clone(),
-            None => with_full_mask(&block.body),
-        };
-        masked.insert(block.name.clone(), body.clone());
-        block.body = body;
-    }
-    let takes_ids = masked.values().any(node_takes_ids) || model.skips().any(skip_takes_ids);
+    let mut model = map_bodies(model, &mut |body| match rng.one_in(3) {
+        true => body.clone(),
+        false => map_sub_layers(body, &mut with_full_mask),
+    });
+    let of_layers = model.blocks.iter().any(|block| node_takes_ids(&block.body));
+    let takes_ids = of_layers || model.skips().any(skip_takes_ids);
     let stream = &mut model.stream;
     if !takes_ids && !rng.one_in(4) {
         stream.input = StreamInput::Patches;
@@ -68,23 +59,12 @@ fn node_takes_ids(node: &Node) -> bool {
     }
 }
 
-fn with_full_mask(node: &Node) -> Node {
-    match node {
-        Node::Sequence(nodes) => Node::Sequence(nodes.iter().map(with_full_mask).collect()),
-        Node::Parallel(nodes) => Node::Parallel(nodes.iter().map(with_full_mask).collect()),
-        Node::Residual(of) => {
-            let mut layer = of.layer;
-            if let Layer::Attention(attention) = &mut layer {
-                attention.mask = Mask::Full;
-            }
-            Node::Residual(SubLayer { layer, ..*of })
-        }
-        Node::Route(route) => Node::Route(Route {
-            skip: route.skip,
-            executed: Box::new(with_full_mask(&route.executed)),
-            otherwise: route.otherwise.as_deref().map(|other| Box::new(with_full_mask(other))),
-        }),
+fn with_full_mask(of: &SubLayer) -> SubLayer {
+    let mut layer = of.layer;
+    if let Layer::Attention(attention) = &mut layer {
+        attention.mask = Mask::Full;
     }
+    SubLayer { layer, ..*of }
 }
 
 /// What the options of [`options`] begin with.

@@ -1,7 +1,5 @@
 //! Wrong stacks: repetitions that choose, draw or look at keys as they should not.
 
-use std::sync::atomic::AtomicBool;
-
 use skipc::frontend::spec::skip::{Kv, Skip};
 use skipc::frontend::spec::skip_table::SkipTable;
 use skipc_ir::attr::F64;
@@ -13,8 +11,7 @@ use crate::stacks;
 
 /// Faults of stacks.
 pub(super) fn faults() -> Vec<Fault> {
-    let of_stacks =
-        |name, does| Fault { name, from: stacks::FIRST_SEED, does, applied: AtomicBool::new(false) };
+    let of_stacks = |name, does| Fault::new(name, stacks::FIRST_SEED, does);
     vec![
         of_stacks("stacks: a nested router chooses among all tokens", Does::Passed(without_nesting)),
         of_stacks("stacks: one repetition less than was chosen", Does::Passed(less_deep)),
