@@ -149,12 +149,12 @@ impl<'a, 'c> Frame<'a, 'c> {
         Ok(Row { address: self.row_address(view, logical)?, dtype })
     }
 
-    /// A row of reals of a dense parameter.
     /// The row from a column on.
     pub(crate) fn at_column(&self, row: Row<'c>, col: Int<'c>) -> Made<Row<'c>> {
         Ok(Row { address: self.element(row.address, col, row.dtype.size())?, ..row })
     }
 
+    /// A row of reals of a dense parameter.
     pub(crate) fn dense_row(&self, slot: Slot, row: Int<'c>) -> Made<Row<'c>> {
         self.row(View::dense(slot), row)
     }
