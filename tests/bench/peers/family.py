@@ -201,7 +201,8 @@ def experts(worker, folder, threads):
     wanted = one.logits(slice(None), 32)
     for form in ("masked", "loop", "grouped"):
         agree(form, wanted, experts_of(wide, tokens, form))
-        for compiled in (False, True):
+        # torch.compile knows the grouped matmul in bf16 alone.
+        for compiled in (False,) if form == "grouped" else (False, True):
             how = "compiled" if compiled else "eager"
             forms[f"PyTorch, {form}, {how}"] = Theirs(lambda form=form: experts_of(wide, tokens, form), compiled)
     return forms

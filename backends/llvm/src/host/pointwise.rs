@@ -47,7 +47,8 @@ impl<'c> Frame<'_, 'c> {
         for store in &program.stores {
             targets.push((self.row(store.to, span.row)?, store.value));
         }
-        self.for_columns(span.columns, self.width_of(program)?, |col, lanes| {
+        let widest = self.width_of(program, span.columns.unit)?;
+        self.for_columns(span.columns, widest, |col, lanes| {
             let at = self.add(span.first, col)?;
             let mut values: Vec<Lanes<'c>> = Vec::with_capacity(sources.len());
             for (inst, source) in program.code.iter().zip(&sources) {
@@ -65,9 +66,11 @@ impl<'c> Frame<'_, 'c> {
         })
     }
 
-    /// The widest vectors of which none belongs to two halves of a head or to two rounds of a table.
-    fn width_of(&self, program: &Pointwise) -> Made<u32> {
-        let mut unit = self.level.lanes;
+    /// The widest vectors of which none belongs to two halves of a head or to two rounds of a table. Those of two registers go
+    /// through long functions in little more time than one, as the steps of each wait for those before them.
+    fn width_of(&self, program: &Pointwise, columns: u32) -> Made<u32> {
+        let lanes = self.level.lanes;
+        let mut unit = if columns.is_multiple_of(2 * lanes) { 2 * lanes } else { lanes };
         for inst in &program.code {
             let period = match *inst {
                 Inst::AccRotated { width, .. } => width / 2,
