@@ -12,7 +12,7 @@ DECODED := tests/bench/results/decode
 SMOLLM2 := $(CACHE)/smollm2/SmolLM2-135M-Instruct
 PROMPT := In the beginning God created the heaven and the earth. And
 
-.PHONY: demo test python nightly peers peers-built peers-decode smollm2 report-check build fmt lint setup clean-cache
+.PHONY: demo test python nightly peers peers-built peers-decode smollm2 report-check campaign build fmt lint setup clean-cache
 
 # Compiles the example model for the CPU and for Hopper, continues a text with it on the CPU, and looks inside.
 demo: build
@@ -62,6 +62,11 @@ smollm2: peers-built
 report-check: build
 	@tests/setup.sh --browser
 	python3 tests/report/check.py $(SKIPC) target/report
+
+# Hours of generated models and of inputs that nobody wrote on purpose, from where the ledgers in tests/ledger/ left off;
+# CAMPAIGN="--minutes 600" says how long.
+campaign: setup
+	python3 tests/ledger/campaign.py $(CAMPAIGN)
 
 peers-built: setup
 	tests/bench/peers/setup.sh "$(CACHE)/peers"

@@ -15,7 +15,7 @@ pub fn json(rng: &mut Rng, text: &str) -> String {
     collect(&whole, String::new(), &mut places);
     // Tables are few and their numbers many: half of the changes are of what holds others.
     let (inner, leaves): (Vec<_>, Vec<_>) = places.into_iter().partition(|(_, is_leaf)| !is_leaf);
-    let from = if rng.one_in(2) && !inner.is_empty() { inner } else { leaves };
+    let from = if leaves.is_empty() || rng.one_in(2) && !inner.is_empty() { inner } else { leaves };
     let (place, _) = &from[rng.below(from.len())];
     let other = from[rng.below(from.len())].0.clone();
     let other = whole.pointer(&other).cloned().unwrap_or_default();

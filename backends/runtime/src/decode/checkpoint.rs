@@ -49,6 +49,9 @@ pub(super) fn open(files: &Files, name: &str) -> Result<Arc<dyn Tokenizer>, Erro
     let bytes = files.read(name)?;
     let wrong =
         |error: tokenizers::Error| Error::Tokenizer { path: files.place(name), reason: error.to_string() };
+    // The library takes it for granted that parts of a file are JSON, and panics where one is not.
+    let is_json = serde_json::from_slice::<Value>(&bytes).map(drop);
+    is_json.map_err(|error| wrong(error.into()))?;
     let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(wrong)?;
     // Prompts are cut and padded nowhere, whatever the tokenizer was trained with.
     inner.with_padding(None).with_truncation(None).map_err(wrong)?;
@@ -122,6 +125,10 @@ impl Tokenizer for HuggingFace {
     }
 }
 
+/// Most instructions that a template may take, and bytes of a prompt: a template is anyone's. A long chat takes some thousands.
+const MOST_STEPS: u64 = 10_000_000;
+const MOST_BYTES: usize = 1 << 26;
+
 /// Makes a prompt of the messages of a chat.
 pub struct ChatTemplate {
     environment: Environment<'static>,
@@ -155,6 +162,7 @@ impl ChatTemplate {
 
     fn new(source: String, config: &Map<String, Value>) -> Result<Self, Error> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(MOST_STEPS));
         let mut syntax = SyntaxConfig::builder();
         syntax.trim_blocks(true).lstrip_blocks(true);
         environment.set_syntax(syntax.build().map_err(|error| wrong_template(&error))?);
@@ -181,7 +189,27 @@ impl ChatTemplate {
         context.insert("messages".into(), messages.into());
         context.insert("add_generation_prompt".into(), true.into());
         let template = self.environment.get_template("chat").map_err(|error| wrong_template(&error))?;
-        template.render(minijinja::Value::from(Serde(&context))).map_err(|error| wrong_template(&error))
+        let mut prompt = Prompt(Vec::new());
+        let context = minijinja::Value::from(Serde(&context));
+        template.render_captured_to(context, &mut prompt).map_err(|error| wrong_template(&error))?;
+        String::from_utf8(prompt.0).map_err(|error| wrong_template(&error))
+    }
+}
+
+/// What a template writes.
+struct Prompt(Vec<u8>);
+
+impl std::io::Write for Prompt {
+    fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
+        if self.0.len().saturating_add(part.len()) > MOST_BYTES {
+            return Err(std::io::Error::other(format!("the prompt has more than {MOST_BYTES} bytes")));
+        }
+        self.0.extend_from_slice(part);
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -199,6 +227,22 @@ mod tests {
     use super::super::language::LanguageFiles;
     use super::super::text::TextStream;
     use super::*;
+
+    /// A template is anyone's: one that goes on, or writes on, is refused.
+    #[test]
+    fn templates_end() {
+        let long = "{% set text = ['x' * 9000] * 9000 %}{{ text | join }}{{ text | join }}";
+        let forever = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        for (source, reason) in [
+            ("{{ messages | tojson(indent=4294967295) }}", "an indent of 4294967295, over 64"),
+            (forever, "ran out of fuel"),
+            (long, ""),
+        ] {
+            let template = ChatTemplate::new(source.to_owned(), &Map::new()).unwrap();
+            let error = template.render(&[json!({"role": "user", "content": "hi"})]).unwrap_err();
+            assert!(error.to_string().contains(reason), "{source}: {error}");
+        }
+    }
 
     /// A tokenizer of bytes as GPT-2 writes them, with their ids backwards, and one of a word, "the".
     fn files() -> (TempDir, LanguageFiles) {

@@ -24,10 +24,17 @@ impl Formatter for OneLine {
     }
 }
 
+/// Most blanks that a level is indented by: a template is anyone's.
+const MOST_INDENT: usize = 64;
+
 /// The filter `tojson`, with the argument `indent`. The one of templates for web pages writes `<` as `\u003c`.
 pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = arguments.get("indent")?;
     arguments.assert_all_used()?;
+    if let Some(indent) = indent.filter(|indent| *indent > MOST_INDENT) {
+        let reason = format!("tojson: an indent of {indent}, over {MOST_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
     let mut out = Vec::new();
     let written = match indent {
         Some(indent) => {
