@@ -96,6 +96,7 @@ const CODES: &[(&str, &str)] = &[
         "serve::engine",
         "The server stopped where it must not. This is a fault of the runtime: please report it.",
     ),
+    ("sign::random", "The system gives no random numbers, and without them there is no new key."),
     (
         "target::cranelift",
         "The code generator for the host could not be set up. This is a fault of the compiler.",
@@ -156,6 +157,7 @@ const CODES: &[(&str, &str)] = &[
     ("usage::init", "An option of `skipc init` has a value that it does not take."),
     ("usage::inspect", "An option of `skipc inspect` has a value that it does not take."),
     ("usage::profile", "An option of `skipc profile` has a value that it does not take."),
+    ("usage::sign", "`skipc sign` takes an artefact and `--key`, or `--new-key` alone."),
     ("usage::train", "An option of `skipc train` has a value that it does not take."),
     ("usage::tune", "An option of `skipc tune` has a value that it does not take."),
     ("usage::value", "`skipc opt --explain` names a value that the graph after the passes does not have."),

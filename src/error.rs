@@ -63,8 +63,11 @@ impl Error {
     /// What is wrong with the artefact in this file.
     pub fn in_artifact(path: &Path, error: &skipc_artifact::Error) -> Error {
         let message = match error {
-            // Which names the file by itself.
-            skipc_artifact::Error::Io { .. } => error.to_string(),
+            // Which name the file by themselves.
+            skipc_artifact::Error::Io { .. }
+            | skipc_artifact::Error::Key { .. }
+            | skipc_artifact::Error::Unsigned { .. }
+            | skipc_artifact::Error::Signature { .. } => error.to_string(),
             error => format!("{}: {error}", path.display()),
         };
         Diagnostic::new(error.code(), message).into()

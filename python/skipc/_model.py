@@ -228,20 +228,23 @@ def load(
     device: str = "cpu",
     threads: Optional[int] = None,
     tokenizer: Optional[StrPath] = None,
+    trust: Optional[StrPath] = None,
 ) -> Model:
     """Loads an artefact from a file, from its bytes, or as it was compiled. It is a program: load what you trust.
 
     `device` is `"cpu"`, `"cuda"` or `"cuda:N"`. `threads` are those of the CPU, by default all; results do not depend on
     them. `tokenizer` is a tokenizer.json or the folder that has it, by default beside the artefact; a model of 256 tokens
-    needs none: they are bytes.
+    needs none: they are bytes. `trust` is a file of public keys, one of which has to have signed the file (`skipc sign`).
     """
     place: _native.Place = {
         "device": device,
         "threads": threads,
         "tokenizer": None if tokenizer is None else os.fspath(tokenizer),
     }
+    if trust is not None and isinstance(artifact, (Artifact, bytes)):
+        raise TypeError("trust: a signature lies beside a file; give the artefact as a path")
     if isinstance(artifact, Artifact):
         return Model(_native.load_artifact(artifact._native, place))
     if isinstance(artifact, bytes):
         return Model(_native.load_artifact(artifact, place))
-    return Model(_native.load(os.fspath(artifact), place))
+    return Model(_native.load(os.fspath(artifact), place, None if trust is None else os.fspath(trust)))

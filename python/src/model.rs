@@ -54,9 +54,10 @@ pub(crate) struct Place {
 
 /// Loads the artefact in a file.
 #[pyfunction]
-pub(crate) fn load(py: Python<'_>, path: PathBuf, place: Place) -> PyResult<Model> {
+pub(crate) fn load(py: Python<'_>, path: PathBuf, place: Place, trust: Option<PathBuf>) -> PyResult<Model> {
     without_lock(py, || {
-        let artefact = skipc_runtime::Model::open(&path)?;
+        let opening = skipc_runtime::Opening { trust: trust.as_deref(), ..Default::default() };
+        let artefact = skipc_runtime::Model::open_as(&path, &opening)?;
         Model::of(artefact, path, place)
     })
 }

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
+use skipc_runtime::Device;
 use skipc_runtime::threads::Threads;
 use skipc_runtime::words::counted;
-use skipc_runtime::{Device, Model as Artefact};
 
 use super::inspect::new_table;
 use super::progress::Line;
@@ -141,7 +141,7 @@ fn of_artifact(
 ) -> Result<Prepared, Error> {
     let path = &args.model;
     let Original { model, artefact, weights, from } =
-        Original::of(Artefact::open(path)?, path, args.weights.as_deref(), |model, file| {
+        Original::of(args.trust.open(path)?, path, args.weights.as_deref(), |model, file| {
             source::weights_of(model, file, &args.checkpoint)
         })?;
     let fused = Subject::of_artefact(artefact, path, Device::Cpu, threads)?;

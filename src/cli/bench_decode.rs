@@ -46,7 +46,7 @@ pub(super) fn run(
 /// The artefact that is given, or one of the spec.
 fn artefact(args: &BenchArgs, trace: &mut Trace) -> Result<(Model, Artefact), Error> {
     if trace::is_artifact(&args.model)? {
-        let artefact = Artefact::open(&args.model)?;
+        let artefact = args.trust.open(&args.model)?;
         return Ok((model_of(artefact.artifact(), &args.model)?, artefact));
     }
     let source = source::open_with_weights(&args.model, &args.checkpoint)?;

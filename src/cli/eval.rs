@@ -76,7 +76,7 @@ struct Sums {
 }
 
 pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
-    let artefact = Artefact::open(&args.model)?;
+    let artefact = args.trust.open(&args.model)?;
     let model = model_of(&open_index(&args.model)?, &args.model)?;
     let threads = args.threads.unwrap_or_else(Threads::available);
     let options = Options { threads, ..Options::default() };

@@ -25,6 +25,7 @@ mod repro;
 mod run;
 mod serve;
 mod shares;
+mod sign;
 mod source;
 mod trace;
 mod train;
@@ -47,7 +48,7 @@ use crate::error::{Error, ErrorKind};
 
 pub use exit::{exit_code, say, show};
 pub use serve::ServeArgs;
-pub use skipc_runtime::command::Files;
+pub use skipc_runtime::command::{Files, TrustArgs};
 pub use source::CheckpointArgs;
 pub use values::{CpuBackendArg, KeyValuesArg, VariantArg};
 
@@ -85,6 +86,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Say what is different between two specs, artefacts or graphs: options, model, graphs, kernels, memory, cost, code.
     Diff(diff::DiffArgs),
+    /// Sign an artefact, so that whoever gets it can run it with `--trust` and knows whose code that is; or make a key for it.
+    Sign(sign::SignArgs),
     /// Check that every form of the model in an artefact gives the same results.
     Verify(VerifyArgs),
     /// Time a model on the host in three forms over densities: as compiled, with every op a kernel of its own, and with
@@ -288,6 +291,10 @@ pub struct EvalArgs {
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
 
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
     /// Text to score, as one sequence.
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
@@ -383,6 +390,10 @@ pub struct InspectArgs {
     /// `[batch, tokens]`. This alone executes machine code of the artefact: open only files that you trust as programs.
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
+
+    /// Whose artefacts run, with `--tokens`.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 }
 
 /// Arguments of `skipc verify`.
@@ -390,6 +401,10 @@ pub struct InspectArgs {
 pub struct VerifyArgs {
     /// Artefact. Its machine code becomes part of this process: open only files that you trust as programs, or use `--no-run`.
     pub artifact: PathBuf,
+
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// Call no machine code of the artefact: compare its graphs and kernels in the interpreters alone.
     #[arg(long, conflicts_with = "threads")]
@@ -445,6 +460,10 @@ pub struct BenchArgs {
     /// Of a directory.
     #[command(flatten)]
     pub checkpoint: CheckpointArgs,
+
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// Time steps of decoding instead of whole sequences: the model at each density and its dense sibling, the same spec
     /// without skips, beside the bytes that they touch and the bandwidth of this machine.
@@ -692,6 +711,10 @@ pub struct RecordArgs {
     /// Artefact. Its machine code becomes part of this process: open only files that you trust as programs.
     pub artifact: PathBuf,
 
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
     /// Token ids: int .npy, `[tokens]` or `[batch, tokens]`.
     #[arg(long, value_name = "T.npy", group = "sequences", required_unless_present = "rows")]
     pub tokens: Option<PathBuf>,
@@ -801,6 +824,7 @@ pub fn run(cli: &Cli, files: &Files, out: &mut dyn Write) -> Result<String, Erro
         Command::Eval(args) => eval::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json, out),
         Command::Diff(args) => diff::run(args, cli.json, out),
+        Command::Sign(args) => sign::run(args, cli.json),
         Command::Verify(args) => verify::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
         Command::Profile(args) => profile::run(args, cli.json),

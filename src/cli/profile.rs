@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
+use skipc_runtime::Device;
 use skipc_runtime::threads::Threads;
-use skipc_runtime::{Device, Model as Artefact};
 
 use super::bench::write;
 use super::inspect::new_table;
-use super::to_json;
+use super::{TrustArgs, to_json};
 use crate::bench::profile::{Machine, Profile, Sum, profiles};
 use crate::bench::{Subject, processor, roofline};
 use crate::diagnostic::Diagnostic;
@@ -27,6 +27,10 @@ const SHOWN: usize = 12;
 pub struct ProfileArgs {
     /// Artefact with a program for the device. Its machine code becomes part of this process: open only files that you trust as programs.
     pub model: PathBuf,
+
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// Where to run: `cpu`, `cuda` or `cuda:N`.
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
@@ -69,7 +73,7 @@ pub(super) fn run(args: &ProfileArgs, json: bool) -> Result<String, Error> {
     }
     let densities = if args.density.is_empty() { DENSITIES.to_vec() } else { args.density.clone() };
     let threads = args.threads.map_or_else(Threads::available, usize::from);
-    let subject = Subject::of_artefact(Artefact::open(&args.model)?, &args.model, args.device, threads)?;
+    let subject = Subject::of_artefact(args.trust.open(&args.model)?, &args.model, args.device, threads)?;
     let (model, code) = (subject.artefact().artifact().manifest().model.clone(), subject.describe());
     let tokens = args.tokens.min(subject.function().max_tokens);
     let machine = Machine::of(&subject, threads)?;

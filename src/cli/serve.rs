@@ -9,7 +9,7 @@ use skipc_runtime::Device;
 use skipc_runtime::decode::LanguageFiles;
 use skipc_runtime::threads::Threads;
 
-use super::{open_index, shares};
+use super::{TrustArgs, open_index, shares};
 use crate::driver::original::model_of;
 use crate::error::Error;
 use crate::serve::{self, EngineSettings, Report, Settings};
@@ -20,6 +20,10 @@ pub struct ServeArgs {
     /// The compiled model. Its machine code becomes part of this process: open only files that you trust as programs.
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
+
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// Name or address to listen at.
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
@@ -87,6 +91,7 @@ pub(super) fn run(args: &ServeArgs, json: bool, out: &mut dyn Write) -> Result<S
                 threads: args.threads.unwrap_or_else(Threads::available),
                 ..skipc_runtime::Options::default()
             },
+            trust: args.trust.trust.clone(),
             slots: args.slots,
             cache_tokens: args.cache_tokens,
             layers: shares::names(&model),

@@ -22,7 +22,7 @@ use crate::verify::{Inputs, Reduced, Report, Row, climb, drawn_batch, scoring};
 pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let line = Line::spinner();
     line.at("weights");
-    let artefact = Model::open(&args.artifact)?;
+    let artefact = args.trust.open(&args.artifact)?;
     let read = |model: &_, file: &_| source::weights_of(model, file, &args.checkpoint);
     let Original { artefact, weights, from, .. } =
         Original::of(artefact, &args.artifact, args.weights.as_deref(), read)?;

@@ -1,5 +1,6 @@
 //! The thread that owns the model's session: it takes requests between the steps of the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use skipc_runtime::decode::{
     self, Cached, ChatTemplate, Decoder, EngineOptions, Event, LanguageFiles, Limits, Listener, Request,
     Tokenizer,
 };
-use skipc_runtime::{Device, Error, Model, Module};
+use skipc_runtime::{Device, Error, Model, Module, Opening};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -20,6 +21,8 @@ use super::metrics::Metrics;
 pub struct EngineSettings {
     /// The artefact with its tokenizer and chat template.
     pub files: LanguageFiles,
+    /// Public keys, one of which has to have signed it.
+    pub trust: Option<PathBuf>,
     /// Where it runs.
     pub device: Device,
     /// Of the device.
@@ -123,8 +126,9 @@ pub(super) fn start(settings: &EngineSettings) -> Result<Started, Option<Error>>
 type Running = decode::Engine<Box<dyn Decoder>>;
 
 fn load(settings: &EngineSettings) -> Result<(Running, Served), Error> {
-    let EngineSettings { files, device, options, slots, cache_tokens, layers } = settings;
-    let model = Model::open(&files.model)?;
+    let EngineSettings { files, trust, device, options, slots, cache_tokens, layers } = settings;
+    let opening = Opening { trust: trust.as_deref(), ..Opening::default() };
+    let model = Model::open_as(&files.model, &opening)?;
     let module = Module::load(&model, *device, *options)?;
     let decoder: Box<dyn Decoder> = match module.program().function(STEP) {
         Some(step) => {

@@ -31,6 +31,10 @@ pub const CODES: &[(&str, &str)] = &[
         "artifact::kind",
         "A section of the wanted name holds something else, such as code where a text belongs.",
     ),
+    (
+        "artifact::key",
+        "A file of keys has something else. `skipc sign --new-key` writes a secret key, and the public one beside it as `.pub`; those that `openssl genpkey -algorithm ed25519` writes will do. `--key` takes the secret one, `--trust` one or more public ones.",
+    ),
     ("artifact::layout", "The sections of the file overlap, or leave gaps that no compiler leaves."),
     ("artifact::limit", "The header says that the file is larger, or has more sections, than any artefact."),
     ("artifact::magic", "The file does not begin as an artefact does. Was the spec or the weights meant?"),
@@ -56,11 +60,19 @@ pub const CODES: &[(&str, &str)] = &[
         "artifact::section-name",
         "The name of a section is empty, too long, or has characters that names do not have.",
     ),
+    (
+        "artifact::signature",
+        "The signature beside the artefact is not one of this artefact by a key of `--trust`: the artefact was compiled again or changed after it was signed, the signature is another one's, or the key is not in the file. Get both files again from whoever made them.",
+    ),
     ("artifact::trailing", "The file goes on behind its last section; something was appended to it."),
     ("artifact::truncated", "The file is shorter than its header says. Copy or download it again."),
     (
         "artifact::undefined-symbol",
         "Generated host code calls a function that it does not have. This is a fault of the compiler.",
+    ),
+    (
+        "artifact::unsigned",
+        "With `--trust` only artefacts run that a known key signed, and beside this one there is no signature. Whoever made the artefact signs it with `skipc sign M.skp --key SECRET.pem`; the signature goes where the artefact goes.",
     ),
     (
         "artifact::version",

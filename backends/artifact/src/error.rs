@@ -176,6 +176,31 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that has to have a key has another one, or none.
+    #[error("key {path}: {reason}", path = path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Only what was signed is to be run, and this is not.
+    #[error("{path} is not signed: there is no {signature}; whoever made it signs it with `skipc sign`",
+        path = path.display(), signature = signature.display())]
+    Unsigned {
+        /// The artefact.
+        path: PathBuf,
+        /// Where its signature would lie.
+        signature: PathBuf,
+    },
+    /// The signature is not one of this artefact by a trusted key.
+    #[error("signature {path}: {reason}", path = path.display())]
+    Signature {
+        /// The file of the signature.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file could not be read or written.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     Io {
@@ -215,6 +240,9 @@ impl Error {
             Error::Relocation { .. } => "artifact::relocation",
             Error::WritableData { .. } => "artifact::writable-data",
             Error::External { .. } => "artifact::external",
+            Error::Key { .. } => "artifact::key",
+            Error::Unsigned { .. } => "artifact::unsigned",
+            Error::Signature { .. } => "artifact::signature",
             Error::Io { .. } => "artifact::io",
         }
     }

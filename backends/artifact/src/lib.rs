@@ -17,6 +17,7 @@ pub mod reader;
 pub mod regular;
 pub mod replace;
 pub mod section;
+pub mod signature;
 pub mod writer;
 
 pub use error::Error;

@@ -103,6 +103,13 @@ impl<B: AsRef<[u8]>> Artifact<B> {
         Ok(Self { file, external, header })
     }
 
+    /// The fixed lines at the beginning, whose hash covers all the rest; what [`crate::signature`] signs.
+    #[must_use]
+    pub fn preamble(&self) -> &[u8] {
+        let file = self.file.as_ref();
+        file.get(..PREAMBLE_LENGTH).unwrap_or(file)
+    }
+
     /// Where the artefact comes from.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {

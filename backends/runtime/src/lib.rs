@@ -53,7 +53,7 @@ pub use batch::{Batch, Decisions, Outputs};
 pub use cpu::{Call, Choice, share_of_dots};
 pub use device::Device;
 pub use error::Error;
-pub use model::Model;
+pub use model::{Model, Opening};
 pub use module::{Module, State};
 pub use session::{Options, Session};
 pub use trace::Trace;

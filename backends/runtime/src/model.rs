@@ -12,12 +12,22 @@ use skipc_artifact::container::{External, Header};
 use skipc_artifact::reader::{Artifact, Sections};
 use skipc_artifact::regular;
 use skipc_artifact::section::SectionEntry;
+use skipc_artifact::signature::Trust;
 use skipc_artifact::target::Target;
 
 use crate::error::Error;
 
 /// Largest artefact that is read, in bytes: some billion weights.
 const FILE_LIMIT: u64 = 1 << 36;
+
+/// What opening an artefact needs beside its path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opening<'a> {
+    /// The second file with the constants, where it does not lie beside the artefact under the name that it was written with.
+    pub external: Option<&'a Path>,
+    /// Public keys (PEM); an artefact that none of them signed is refused. [`skipc_artifact::signature`] says how.
+    pub trust: Option<&'a Path>,
+}
 
 /// A checked artefact; cheap to clone.
 ///
@@ -36,25 +46,29 @@ impl Model {
     ///
     /// A file that cannot be read, or that is not exactly what the compiler wrote.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let artifact = Artifact::parse_with(read(path)?, |External { file, .. }| {
-            let beside = path.with_file_name(file);
-            read(&beside).map_err(|error| without_constants(&beside, error))
-        });
-        Ok(Self { artifact: Arc::new(artifact?) })
+        Self::open_as(path, &Opening::default())
     }
 
-    /// Reads and checks an artefact whose constants lie in the file `external`, wherever that is.
+    /// Reads and checks an artefact, and who signed it, before any other part of it is looked at.
     ///
     /// # Errors
     ///
-    /// As [`Model::open`]; [`Error::Usage`] if the artefact has its constants in itself.
-    pub fn open_with_external(path: &Path, external: &Path) -> Result<Self, Error> {
+    /// As [`Model::open`]; what the signature or the file of keys is not; [`Error::Usage`] for a second file where the artefact
+    /// has its constants in itself.
+    pub fn open_as(path: &Path, opening: &Opening<'_>) -> Result<Self, Error> {
+        let trust = opening.trust.map(Trust::read).transpose()?;
+        let bytes = read(path)?;
+        if let Some(trust) = trust {
+            trust.check(path, &bytes)?;
+        }
         let mut is_needed = false;
-        let artifact = Artifact::parse_with(read(path)?, |_| {
+        let artifact = Artifact::parse_with(bytes, |External { file, .. }| {
             is_needed = true;
+            let beside = path.with_file_name(file);
+            let external = opening.external.unwrap_or(&beside);
             read(external).map_err(|error| without_constants(external, error))
         })?;
-        if !is_needed {
+        if opening.external.is_some() && !is_needed {
             let reason =
                 format!("`--external-weights`: {} has its constants in itself; leave it out", path.display());
             return Err(Error::Usage(reason));

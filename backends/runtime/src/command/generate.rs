@@ -9,6 +9,7 @@ use skipc_artifact::program::{Function, Head, SCORE};
 
 use super::console::Console;
 use super::skips::Skips;
+use super::trust::TrustArgs;
 use crate::decode::beam::{self, Search};
 use crate::decode::text::TextStream;
 use crate::decode::{
@@ -38,6 +39,10 @@ pub struct GenerateArgs {
     /// The compiled model. Its machine code becomes part of this process: open only files that you trust as programs
     #[arg(value_name = "M.skp")]
     pub model: PathBuf,
+
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
 
     /// Text to continue
     #[arg(long, value_name = "TEXT")]
@@ -210,7 +215,7 @@ impl GenerateArgs {
     ///
     /// As [`Model::open`] and [`Module::load`].
     pub fn load(&self) -> Result<(Model, Module), Error> {
-        let model = Model::open(&self.model)?;
+        let model = self.trust.open(&self.model)?;
         let options = Options {
             threads: self.threads.unwrap_or_else(Threads::available),
             checked: self.checked,

@@ -7,6 +7,7 @@ mod generate;
 mod greedy;
 mod printer;
 mod skips;
+mod trust;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::generate::bytes_of;
 use crate::inputs::{Replay, Room, Sequences};
 use crate::known_answer::{self, Verdict};
-use crate::model::Model;
+use crate::model::{Model, Opening};
 use crate::npy;
 use crate::session::{Options, Session};
 use crate::threads::Threads;
@@ -34,6 +35,7 @@ pub use files::{FileUse, Files, file_use};
 pub use generate::{GenerateArgs, Meter, generate};
 use greedy::Greedy;
 use printer::Printer;
+pub use trust::TrustArgs;
 
 /// Options of a run.
 #[derive(Args, Clone, Debug)]
@@ -97,6 +99,10 @@ pub struct RunArgs {
     #[arg(long, conflicts_with_all = ["max_new_tokens", "self_test"])]
     pub timing: bool,
 
+    /// Whose artefacts run.
+    #[command(flatten)]
+    pub trust: TrustArgs,
+
     /// The second file of a model that was compiled with --external-weights, if it does not lie beside the model
     #[arg(long, value_name = "M.skw")]
     pub external_weights: Option<PathBuf>,
@@ -125,6 +131,7 @@ impl RunArgs {
             checked: false,
             self_test: false,
             timing: false,
+            trust: TrustArgs::default(),
             external_weights: None,
             json: false,
         }
@@ -143,10 +150,8 @@ impl RunArgs {
     }
 
     fn open(&self) -> Result<Model, Error> {
-        match &self.external_weights {
-            Some(external) => Model::open_with_external(&self.model, external),
-            None => Model::open(&self.model),
-        }
+        let opening = Opening { external: self.external_weights.as_deref(), ..self.trust.opening() };
+        Model::open_as(&self.model, &opening)
     }
 
     fn session(&self, model: &Model) -> Result<Session, Error> {
