@@ -110,7 +110,7 @@ pub(super) fn names(model: &Model) -> Vec<String> {
 /// Shares of a run of these tokens on the host.
 pub(super) fn of_run(path: &Path, tokens: &Path, trust: &TrustArgs) -> Result<Shares, Error> {
     let scoring = RunArgs::scoring(path.to_owned());
-    let args = RunArgs { tokens: Some(tokens.to_owned()), trust: trust.clone(), ..scoring };
+    let args = RunArgs { tokens: Some(tokens.to_owned()), trust: trust.trust.clone(), ..scoring };
     let decisions = command::run(&args, &mut std::io::sink(), &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
 }

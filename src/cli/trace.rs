@@ -150,7 +150,7 @@ fn record(args: &RecordArgs) -> Result<Trace, Error> {
         lengths: args.lengths.clone(),
         device: args.device,
         threads: args.threads,
-        trust: args.trust.clone(),
+        trust: args.trust.trust.clone(),
         ..RunArgs::scoring(args.artifact.clone())
     };
     command::record(&run).map_err(Error::from)

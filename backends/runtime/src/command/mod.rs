@@ -99,9 +99,10 @@ pub struct RunArgs {
     #[arg(long, conflicts_with_all = ["max_new_tokens", "self_test"])]
     pub timing: bool,
 
-    /// Whose artefacts run.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    // Not flattened: `skipc-run` has all of these options or none, which clap tells of a flat list alone.
+    /// Run nothing but what one of these public keys signed (`skipc sign`): the signature lies beside the artefact, in M.skp.sig
+    #[arg(long, value_name = "KEYS.pem")]
+    pub trust: Option<PathBuf>,
 
     /// The second file of a model that was compiled with --external-weights, if it does not lie beside the model
     #[arg(long, value_name = "M.skw")]
@@ -131,7 +132,7 @@ impl RunArgs {
             checked: false,
             self_test: false,
             timing: false,
-            trust: TrustArgs::default(),
+            trust: None,
             external_weights: None,
             json: false,
         }
@@ -150,7 +151,7 @@ impl RunArgs {
     }
 
     fn open(&self) -> Result<Model, Error> {
-        let opening = Opening { external: self.external_weights.as_deref(), ..self.trust.opening() };
+        let opening = Opening { external: self.external_weights.as_deref(), trust: self.trust.as_deref() };
         Model::open_as(&self.model, &opening)
     }
 
