@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,8 +49,7 @@ type Current = Mutex<Option<(Instant, Vec<u8>)>>;
 
 /// Runs a target for the seconds of the environment.
 pub(crate) fn fuzz(name: &str, target: &Target) {
-    let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
-    let seed = std::env::var("FUZZ_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let (seconds, seed) = (setting("FUZZ_SECONDS", 2.0), setting("FUZZ_SEED", 0));
     let (current, is_over) = (Current::default(), AtomicBool::new(false));
     let counts = std::thread::scope(|scope| {
         scope.spawn(|| watch(name, &current, &is_over));
@@ -70,6 +70,12 @@ pub(crate) fn fuzz(name: &str, target: &Target) {
     if let Some(path) = std::env::var_os("FUZZ_LEDGER") {
         ledger::add(path.as_ref(), name, (seed, seconds), &counts);
     }
+}
+
+/// A number of the environment.
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    let text = std::env::var(name).ok();
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is no such number")))
 }
 
 /// What a run did.

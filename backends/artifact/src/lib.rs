@@ -8,6 +8,7 @@ pub mod check;
 pub mod codes;
 pub mod container;
 pub mod error;
+mod hex;
 pub mod image;
 pub mod interface;
 pub mod manifest;

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::hex;
+
 /// The 256-bit BLAKE3 hash of a byte string; written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash([u8; 32]);
@@ -19,15 +21,7 @@ impl ContentHash {
     /// Reads 64 lower-case hexadecimal digits; `None` for anything else, so that each hash has one spelling.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut hash = [0u8; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in hash.iter_mut().zip(text.chunks_exact(2)) {
-            let &[high, low] = pair else { return None };
-            *byte = hex_digit(high)? << 4 | hex_digit(low)?;
-        }
-        Some(Self(hash))
+        hex::decode(text).map(Self)
     }
 }
 
@@ -63,17 +57,9 @@ impl<W: Write> Write for Hashing<W> {
     }
 }
 
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.0)
     }
 }
 

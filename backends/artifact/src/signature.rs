@@ -12,7 +12,6 @@
 //! The fixed lines have the hash of the header, which has the hashes of all sections, those in a second file too: every byte
 //! that an artefact is made of is signed. Keys lie in PEM files (RFC 8410), as `openssl genpkey -algorithm ed25519` writes them.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -23,7 +22,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
 use crate::container::PREAMBLE_LENGTH;
 use crate::error::Error;
-use crate::regular;
+use crate::{hex, regular};
 
 const FIRST_LINE: &str = "skipc-signature 1\n";
 
@@ -82,7 +81,7 @@ impl SecretKey {
     /// The 64 hex digits of the public key.
     #[must_use]
     pub fn public(&self) -> String {
-        hex(self.key.verifying_key().as_bytes())
+        digits(self.key.verifying_key().as_bytes())
     }
 
     /// The text of a signature of an artefact, of which the fixed lines are looked at. Its reader has checked it.
@@ -92,7 +91,7 @@ impl SecretKey {
     /// [`Error::Truncated`] for a file without them.
     pub fn sign(&self, artifact: &[u8]) -> Result<String, Error> {
         let signature = self.key.sign(&signed(artifact)?);
-        Ok(format!("{FIRST_LINE}key {}\nsignature {}\n", self.public(), hex(&signature.to_bytes())))
+        Ok(format!("{FIRST_LINE}key {}\nsignature {}\n", self.public(), digits(&signature.to_bytes())))
     }
 }
 
@@ -153,7 +152,7 @@ impl Trust {
         let trusted = self.keys.iter().find(|trusted| *trusted.as_bytes() == key).ok_or_else(|| {
             wrong(format!(
                 "it was made with the key {}, which {} does not have",
-                hex(&key),
+                digits(&key),
                 self.path.display()
             ))
         })?;
@@ -178,26 +177,14 @@ fn parse(text: &str) -> Option<([u8; 32], [u8; 64])> {
     let rest = text.strip_prefix(FIRST_LINE)?.strip_prefix("key ")?;
     let (key, rest) = rest.split_once('\n')?;
     let signature = rest.strip_prefix("signature ")?.strip_suffix('\n')?;
-    Some((of_hex(key)?, of_hex(signature)?))
+    Some((hex::decode(key.as_bytes())?, hex::decode(signature.as_bytes())?))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn of_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |c: &u8| (c.is_ascii_digit() || (b'a'..=b'f').contains(c)).then(|| (*c as char).to_digit(16));
-    let digits: Option<Vec<u32>> = text.as_bytes().iter().map(|c| digit(c).flatten()).collect();
-    let digits = digits.filter(|digits| digits.len() == 2 * N)?;
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = pair.iter().fold(0, |byte, digit| byte << 4 | *digit as u8);
-    }
-    Some(bytes)
+fn digits(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = hex::write(&mut text, bytes);
+    text
 }
 
 fn read_text(path: &Path) -> Result<String, Error> {

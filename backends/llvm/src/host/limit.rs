@@ -36,8 +36,8 @@ pub(crate) fn emit<'c>(f: &Frame<'_, 'c>, limit: &Limit, row: Int<'c>) -> Made<(
     })
 }
 
-/// Keeps the choices of a row, in its own group, before which fewer are than there are slots; `count` says how many, for the choice at a place,
-/// with what it ranks by.
+/// Keeps the choices of a row, in its own group, before which fewer are than there are slots; `count` says how many, for
+/// the choice at a place, with what it ranks by.
 fn kept<'c>(
     f: &Frame<'_, 'c>,
     limit: &Limit,

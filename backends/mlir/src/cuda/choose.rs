@@ -41,10 +41,9 @@ pub(super) fn choose(kernel: &Kernel, choose: &Choose) -> Result<Generated, Erro
     place::require(kernel, logits.slot, DType::F32)?;
     place::require_view(kernel, logits, n)?;
     let blocks = 2 + u32::from(choice.ranks.is_some());
-    let dense = |slot| View::dense(slot);
     for (slot, cols) in bias.map(|bias| (bias, n)).into_iter().chain([(out, blocks * choice.k)]) {
         place::require(kernel, slot, DType::F32)?;
-        place::require_view(kernel, dense(slot), cols)?;
+        place::require_view(kernel, View::dense(slot), cols)?;
     }
     let code = Code::new(place::n_params(kernel)?);
     write_choice(&code, kernel, choose);

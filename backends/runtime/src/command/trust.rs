@@ -16,18 +16,12 @@ pub struct TrustArgs {
 }
 
 impl TrustArgs {
-    /// As options of opening a model.
-    #[must_use]
-    pub fn opening(&self) -> Opening<'_> {
-        Opening { trust: self.trust.as_deref(), ..Opening::default() }
-    }
-
-    /// Opens a model with these options alone.
+    /// Opens a model that one of the keys signed, if there are any.
     ///
     /// # Errors
     ///
     /// As [`Model::open_as`].
     pub fn open(&self, path: &Path) -> Result<Model, Error> {
-        Model::open_as(path, &self.opening())
+        Model::open_as(path, &Opening { trust: self.trust.as_deref(), ..Opening::default() })
     }
 }
