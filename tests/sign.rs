@@ -141,6 +141,22 @@ fn keys_are_kept() {
     }
 }
 
+/// Where nothing of an artefact runs, there is nothing to trust.
+#[test]
+fn an_option_without_use_is_refused() {
+    let folder = Folder::new();
+    for args in [
+        &["inspect", "m.skp", "--trust", "mine.pub"][..],
+        &["bench", "spec.toml", "--rounds", "1", "--trust", "mine.pub"],
+        &["bench", "spec.toml", "--decode", "--rounds", "1", "--trust", "mine.pub"],
+        &["bench", "spec.toml", "--group-size", "16", "--rounds", "1", "--trust", "mine.pub"],
+    ] {
+        let output = folder.skipc(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("--t"), "{args:?}: {said}");
+    }
+}
+
 #[test]
 fn keys_of_openssl_sign_and_are_trusted() {
     let folder = Folder::new();

@@ -86,6 +86,10 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
     if let Some(density) = args.density.iter().find(|density| !(0.0..=1.0).contains(*density)) {
         return usage(&format!("--density: {density}"), "a density is a share of the tokens, from 0 to 1");
     }
+    if args.trust.trust.is_some() && !trace::is_artifact(&args.model)? {
+        let message = format!("--trust: {} is no artefact, so nobody signed it", args.model.display());
+        return usage(&message, "leave it out: code that is compiled here is yours");
+    }
     // Found after minutes otherwise.
     for path in [&args.svg, &args.report].into_iter().flatten() {
         if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {

@@ -65,11 +65,8 @@ fn shown(args: &InspectArgs, json: bool) -> Result<String, Error> {
         return rewritten(&artifact, &args.artifact, json);
     }
     let contents = Contents::of(&artifact).map_err(|error| Error::in_artifact(&args.artifact, &error))?;
-    let shares = args
-        .tokens
-        .as_deref()
-        .map(|tokens| shares::of_run(&args.artifact, tokens, &args.trust))
-        .transpose()?;
+    let shares_of = |tokens| shares::of_run(&args.artifact, tokens, args.trust.as_deref());
+    let shares = args.tokens.as_deref().map(shares_of).transpose()?;
     if json {
         let mut all = contents.json(artifact.header());
         all["routing"] = json!(shares);

@@ -391,9 +391,9 @@ pub struct InspectArgs {
     #[arg(long, value_name = "T.npy")]
     pub tokens: Option<PathBuf>,
 
-    /// Whose artefacts run, with `--tokens`.
-    #[command(flatten)]
-    pub trust: TrustArgs,
+    /// Run nothing but what one of these public keys signed (`skipc sign`): the signature lies beside the artefact, in M.skp.sig.
+    #[arg(long, requires = "tokens", value_name = "KEYS.pem")]
+    pub trust: Option<PathBuf>,
 }
 
 /// Arguments of `skipc verify`.

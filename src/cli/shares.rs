@@ -8,7 +8,7 @@ use skipc_runtime::Decisions;
 use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::words::counted;
 
-use super::{TrustArgs, open_index};
+use super::open_index;
 use crate::driver::original::model_of;
 use crate::error::Error;
 use crate::frontend::language::words::Word;
@@ -108,9 +108,9 @@ pub(super) fn names(model: &Model) -> Vec<String> {
 }
 
 /// Shares of a run of these tokens on the host.
-pub(super) fn of_run(path: &Path, tokens: &Path, trust: &TrustArgs) -> Result<Shares, Error> {
+pub(super) fn of_run(path: &Path, tokens: &Path, trust: Option<&Path>) -> Result<Shares, Error> {
     let scoring = RunArgs::scoring(path.to_owned());
-    let args = RunArgs { tokens: Some(tokens.to_owned()), trust: trust.trust.clone(), ..scoring };
+    let args = RunArgs { tokens: Some(tokens.to_owned()), trust: trust.map(Path::to_owned), ..scoring };
     let decisions = command::run(&args, &mut std::io::sink(), &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
 }
