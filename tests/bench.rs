@@ -40,7 +40,18 @@ fn fails(args: &[&str], exit: i32, words: &[&str]) {
 fn artefact(dir: &TempDir, more: &[&str]) -> String {
     let path = dir.path().join("m.skp").display().to_string();
     let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
-    let compile = ["compile", &spec, "--weights", &weights, "-o", &path, "--max-tokens", "40"];
+    let compile = [
+        "compile",
+        "--cpu-levels",
+        "native",
+        &spec,
+        "--weights",
+        &weights,
+        "-o",
+        &path,
+        "--max-tokens",
+        "40",
+    ];
     succeeds(&[&compile, more].concat());
     path
 }

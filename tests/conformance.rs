@@ -19,7 +19,7 @@ mod states;
 use std::collections::BTreeMap;
 
 use compiled::{CHUNK, artefact};
-use skipc::driver::backends::CpuBackend;
+use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::ByHeight;
@@ -160,8 +160,9 @@ fn host_code_is_within_the_bounds_of_the_reference() {
         println!("cpu: {} skipped: no code generation for it", cases.len());
     }
     for cpu in built {
-        let codegen = skipc::driver::backends::for_target(&Target::Cpu, cpu, Box::new(ByHeight))
-            .map_err(|failure| failure.diagnostics);
+        let codegen =
+            skipc::driver::backends::for_target(&Target::Cpu, (cpu, CpuLevels::All), Box::new(ByHeight))
+                .map_err(|failure| failure.diagnostics);
         let codegen = codegen.unwrap_or_else(|why| panic!("{why}"));
         let (levels, ignored): (&[HostLevel], &'static [_]) = match cpu {
             CpuBackend::Cranelift => (&[HostLevel::Baseline], &CRANELIFT_IGNORES),
@@ -205,7 +206,7 @@ fn gpu_codegen(gpu: &Gpu) -> Result<Box<dyn Codegen>, String> {
     let targets = skipc::driver::backends::targets().into_iter().filter(|target| target.built);
     let targets: Vec<Target> = targets.filter_map(|target| target.name.parse().ok()).collect();
     let target = gpu.choose(&targets).map_err(|error| error.to_string())?;
-    skipc::driver::backends::for_target(target, CpuBackend::default(), Box::new(ByHeight))
+    skipc::driver::backends::for_target(target, (CpuBackend::default(), CpuLevels::All), Box::new(ByHeight))
         .map_err(|failure| failure.diagnostics.to_string())
 }
 

@@ -30,7 +30,7 @@ fn artefact(spec: &Path, weights: &Path, key_values: KeyValues) -> Model {
         targets: vec![(Target::Cpu, DType::F32)],
         key_values: Some(key_values),
         max_tokens: Some(2048),
-        ..Request::host()
+        ..Request::here()
     };
     let compiled = pipeline::compile(&model, &request, &mut Trace::silent()).expect("it compiles");
     let bytes = pack::to_bytes((&model, &weights), &request, compiled).expect("an artefact");

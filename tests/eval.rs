@@ -25,7 +25,9 @@ fn succeeds(args: &[&str]) -> String {
 fn compiled(spec: &str, weights: &str, more: &[&str]) -> (TempDir, String) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("m.skp").display().to_string();
-    succeeds(&[&["compile", spec, "--weights", weights, "-o", &path], more].concat());
+    succeeds(
+        &[&["compile", "--cpu-levels", "native", spec, "--weights", weights, "-o", &path], more].concat(),
+    );
     (folder, path)
 }
 

@@ -27,7 +27,7 @@ fn example() -> &'static str {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("kjv.skp").display().to_string();
         let (spec, weights) = ("models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors");
-        succeeds(&["compile", spec, "--weights", weights, "-o", &path]);
+        succeeds(&["compile", "--cpu-levels", "native", spec, "--weights", weights, "-o", &path]);
         (folder, path)
     });
     path
@@ -58,7 +58,7 @@ fn an_artefact_without_steps_says_the_same() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("scores.skp").display().to_string();
     let (spec, weights) = ("models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors");
-    succeeds(&["compile", spec, "--weights", weights, "--no-steps", "-o", &path]);
+    succeeds(&["compile", "--cpu-levels", "native", spec, "--weights", weights, "--no-steps", "-o", &path]);
     let more = ["--prompt", PROMPT, "--max-new-tokens", "40"];
     assert_eq!(succeeds(&[&["generate", &path], &more[..]].concat()), generate(&more));
     let length = |path: &str| std::fs::metadata(path).unwrap().len();

@@ -105,7 +105,18 @@ impl Workshop {
     fn compile(&self) -> String {
         let (weights, artifact) = (self.init("w.safetensors", &["--seed", "3"]), self.path("m.skp"));
         succeeds(&["check", &self.spec, "--weights", &weights]);
-        let args = ["compile", &self.spec, "--weights", &weights, "-o", &artifact, "--target", "cpu"];
+        let args = [
+            "compile",
+            "--cpu-levels",
+            "native",
+            &self.spec,
+            "--weights",
+            &weights,
+            "-o",
+            &artifact,
+            "--target",
+            "cpu",
+        ];
         succeeds(&args);
         artifact
     }
@@ -215,7 +226,18 @@ fn model(path: &Path) -> Model {
 fn images_are_scored_as_a_whole() {
     let workshop = Workshop::new(Path::new("models/idle-vit.toml"));
     let (weights, artifact) = (workshop.init("w.safetensors", &[]), workshop.path("m.skp"));
-    let compile = ["compile", &workshop.spec, "--weights", &weights, "-o", &artifact, "--target", "cpu"];
+    let compile = [
+        "compile",
+        "--cpu-levels",
+        "native",
+        &workshop.spec,
+        "--weights",
+        &weights,
+        "-o",
+        &artifact,
+        "--target",
+        "cpu",
+    ];
     succeeds(&[&compile[..], &["--max-tokens", "160"]].concat());
     let patches = workshop.patches("p.npy", 64, 48);
     let (logits, gates, trace) = (workshop.path("l.npy"), workshop.path("g.npy"), workshop.path("d.trace"));

@@ -103,7 +103,18 @@ fn the_report_says_what_inspect_says() {
     let (artifact, site_name) = (artifact.display().to_string(), site.display().to_string());
     let model = "models/kjv-12l-d25";
     let (spec, weights) = (format!("{model}.toml"), format!("{model}.safetensors"));
-    succeeds(&["compile", &spec, "--weights", &weights, "-o", &artifact, "--report", &site_name]);
+    succeeds(&[
+        "compile",
+        "--cpu-levels",
+        "native",
+        &spec,
+        "--weights",
+        &weights,
+        "-o",
+        &artifact,
+        "--report",
+        &site_name,
+    ]);
     let report = data(&site);
     check_references(&report);
     assert!(size(&site) < LIMIT);
@@ -198,7 +209,7 @@ fn phases_are_drawn_and_assertions_hold_or_end_with_four() {
     let artifact = dir.path().join("m.skp").display().to_string();
     let golden = "tests/golden/gumbel";
     let (spec, weights) = (format!("{golden}/spec.toml"), format!("{golden}/weights.safetensors"));
-    succeeds(&["compile", &spec, "--weights", &weights, "-o", &artifact]);
+    succeeds(&["compile", "--cpu-levels", "native", &spec, "--weights", &weights, "-o", &artifact]);
     for (phase, words) in [
         ("lowered", "rms_norm"),
         ("saturate", "fold_gain"),

@@ -47,8 +47,19 @@ fn compiled(dir: &tempfile::TempDir, name: &str) -> String {
     let path = dir.path().join(name).display().to_string();
     let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
     let passes = default_pipeline().join(",");
-    let timing =
-        succeeds(&["compile", &spec, "--weights", &weights, "-o", &path, "--passes", &passes, "--timing"]);
+    let timing = succeeds(&[
+        "compile",
+        "--cpu-levels",
+        "native",
+        &spec,
+        "--weights",
+        &weights,
+        "-o",
+        &path,
+        "--passes",
+        &passes,
+        "--timing",
+    ]);
     assert!(timing.contains("of it e-graphs") && timing.contains("KiB peak memory"), "{timing}");
     path
 }
@@ -144,7 +155,18 @@ fn an_artefact_without_saturation_says_so() {
     let path = dir.path().join("m.skp").display().to_string();
     let (spec, weights) = (format!("{GOLDEN}/spec.toml"), format!("{GOLDEN}/weights.safetensors"));
     let passes = skipc_passes::plain_pipeline().join(",");
-    succeeds(&["compile", &spec, "--weights", &weights, "-o", &path, "--passes", &passes]);
+    succeeds(&[
+        "compile",
+        "--cpu-levels",
+        "native",
+        &spec,
+        "--weights",
+        &weights,
+        "-o",
+        &path,
+        "--passes",
+        &passes,
+    ]);
     assert!(succeeds(&["inspect", &path, "--rewrites"]).contains("no rule made anything"));
 }
 

@@ -51,7 +51,7 @@ fn model(text: &str) -> Model {
 
 fn session(model: &Model, weights: &Weights, (cpu_backend, dtype): (CpuBackend, DType)) -> Session {
     let targets = vec![(Target::Cpu, dtype)];
-    let request = Request { targets, cpu_backend, ..Request::host() };
+    let request = Request { targets, cpu_backend, ..Request::here() };
     let artifact = skipc::compile(model, weights, &request).expect("it compiles");
     let artifact = skipc_runtime::Model::from_bytes(&artifact).expect("an artefact");
     Session::new(&artifact, Device::Cpu, Options { checked: true, ..Options::default() }).expect("a session")
@@ -166,7 +166,7 @@ fn a_part_goes_through_the_command_line() {
     succeeds(&["init", &spec, "-o", &weights]);
     let printed = succeeds(&["check", &spec, "--weights", &weights]);
     assert!(printed.contains("input = \"rows\"") && !printed.contains("vocab_size"), "{printed}");
-    succeeds(&["compile", &spec, "--weights", &weights, "-o", &artifact]);
+    succeeds(&["compile", "--cpu-levels", "native", &spec, "--weights", &weights, "-o", &artifact]);
     succeeds(&["verify", &artifact, "--weights", &weights]);
     succeeds(&["run", &artifact, "--self-test"]);
     let array = |name: &str, cols: usize, data: &dyn Fn(usize) -> f32| {
@@ -203,6 +203,6 @@ fn a_part_goes_through_the_command_line() {
     let example = path("example.skp");
     let golden = "tests/golden/gumbel";
     let (spec, weights) = (format!("{golden}/spec.toml"), format!("{golden}/weights.safetensors"));
-    succeeds(&["compile", &spec, "--weights", &weights, "-o", &example]);
+    succeeds(&["compile", "--cpu-levels", "native", &spec, "--weights", &weights, "-o", &example]);
     fails(&["run", &example, "--rows", &rows], 1, "run::input");
 }

@@ -58,7 +58,16 @@ impl Folder {
     }
 
     fn compile(&self, more: &[&str]) -> Output {
-        let base = ["compile", "spec.toml", "--weights", "weights.safetensors", "-o", "m.skp"];
+        let base = [
+            "compile",
+            "--cpu-levels",
+            "native",
+            "spec.toml",
+            "--weights",
+            "weights.safetensors",
+            "-o",
+            "m.skp",
+        ];
         self.skipc(&[&base[..], &["--cpu-backend", "cranelift"], more].concat())
     }
 

@@ -66,7 +66,7 @@ pub fn capacities(
     let mut subjects = Vec::new();
     for capacity in &all {
         let model = limited(model, *capacity)?;
-        let request = Request { max_tokens: Some(settings.tokens), ..Request::host() };
+        let request = Request { max_tokens: Some(settings.tokens), ..Request::here() };
         subjects.push(Subject::compile((&model, weights), &request, settings.threads, &mut Trace::silent())?);
         turn();
     }

@@ -60,7 +60,7 @@ impl Bench {
         trace: &mut Trace,
     ) -> Result<Bench, Error> {
         let compile = |form: &Variant| {
-            let request = Request { variant: *form, max_tokens: Some(tokens), ..Request::host() };
+            let request = Request { variant: *form, max_tokens: Some(tokens), ..Request::here() };
             Subject::compile((model, weights), &request, threads, trace)
         };
         let subjects = forms.iter().map(compile).collect::<Result<_, _>>()?;

@@ -81,7 +81,7 @@ pub fn tune(
             targets: vec![(target.clone(), dtype)],
             cpu_backend,
             bucketings: Arc::new(move |_| Box::new(Only { form, menus: Arc::clone(&noted) })),
-            ..Request::host()
+            ..Request::here()
         };
         let compiled = pipeline::compile(model, &request, &mut Trace::silent())?;
         if let Some(linked) = compiled.linked(target, dtype) {

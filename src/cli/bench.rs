@@ -158,7 +158,7 @@ fn of_artifact(
     let mut subjects = Vec::new();
     for form in forms.iter().filter(|form| **form != Variant::Fused) {
         let cpu_backend = args.cpu_backend.into();
-        let request = Request { variant: *form, cpu_backend, max_tokens: Some(limit), ..Request::host() };
+        let request = Request { variant: *form, cpu_backend, max_tokens: Some(limit), ..Request::here() };
         subjects.push(Subject::compile((&model, &weights), &request, threads, trace)?);
     }
     if forms.contains(&Variant::Fused) {

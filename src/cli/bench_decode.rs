@@ -94,7 +94,7 @@ fn compile(
     trace: &mut Trace,
 ) -> Result<Artefact, Error> {
     let targets = vec![(Target::Cpu, dtype)];
-    let request = Request { targets, cpu_backend: args.cpu_backend.into(), ..Request::host() };
+    let request = Request { targets, cpu_backend: args.cpu_backend.into(), ..Request::here() };
     let compiled = pipeline::compile(model, &request, trace)?;
     Ok(Artefact::from_bytes(&pack::to_bytes((model, weights), &request, compiled)?)?)
 }

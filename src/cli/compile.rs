@@ -187,6 +187,7 @@ fn request(args: &CompileArgs, found: &Arc<Found>) -> Result<Request, Error> {
         targets,
         in_8_bits,
         cpu_backend: args.cpu_backend.into(),
+        cpu_levels: args.cpu_levels.into(),
         steps: !args.no_steps,
         key_values: args.kv.map(KeyValues::from),
         max_tokens: args.max_tokens,

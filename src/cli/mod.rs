@@ -50,7 +50,7 @@ pub use exit::{exit_code, say, show};
 pub use serve::ServeArgs;
 pub use skipc_runtime::command::{Files, TrustArgs};
 pub use source::CheckpointArgs;
-pub use values::{CpuBackendArg, KeyValuesArg, VariantArg};
+pub use values::{CpuBackendArg, CpuLevelsArg, KeyValuesArg, VariantArg};
 
 /// Compiles models whose tokens decide, layer by layer, whether the layer runs.
 #[derive(Debug, Parser)]
@@ -214,6 +214,10 @@ pub struct CompileArgs {
     /// What generates code for `cpu` [default: llvm, or cranelift in a build without LLVM].
     #[arg(long, value_enum, value_name = "B", default_value_t = CpuBackendArg::default(), hide_default_value = true)]
     pub cpu_backend: CpuBackendArg,
+
+    /// Which processors LLVM's code for `cpu` is made for.
+    #[arg(long, value_enum, value_name = "L", default_value_t)]
+    pub cpu_levels: CpuLevelsArg,
 
     /// Precision of the layers, for each kind of target: `cpu=f32`, `cpu=bf16` (by LLVM), `cpu=q8` (bf16 with weights of 8 bits
     /// and scales for blocks of 32, by LLVM), `cuda=bf16` or `cuda=f32`.

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::driver::backends::CpuBackend;
+use crate::driver::backends::{CpuBackend, CpuLevels};
 use crate::driver::pipeline::Variant;
 use crate::frontend::lower::KeyValues;
 
@@ -29,6 +29,25 @@ impl From<CpuBackendArg> for CpuBackend {
         match arg {
             CpuBackendArg::Cranelift => CpuBackend::Cranelift,
             CpuBackendArg::Llvm => CpuBackend::Llvm,
+        }
+    }
+}
+
+/// Names of the processors that code for the host is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CpuLevelsArg {
+    /// All, each with the best code for it: without vector extensions, AVX2, AVX-512, and its products of bf16.
+    #[default]
+    All,
+    /// That of this machine, in a third of the time; elsewhere the artefact may not run.
+    Native,
+}
+
+impl From<CpuLevelsArg> for CpuLevels {
+    fn from(arg: CpuLevelsArg) -> CpuLevels {
+        match arg {
+            CpuLevelsArg::All => CpuLevels::All,
+            CpuLevelsArg::Native => CpuLevels::Native,
         }
     }
 }

@@ -3,6 +3,8 @@
 use serde::Serialize;
 #[cfg(any(feature = "cranelift", feature = "llvm"))]
 use skipc_artifact::image::HostArch;
+#[cfg(feature = "llvm")]
+use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_plan::buckets::Bucketing;
 use skipc_plan::codegen::Codegen;
@@ -47,6 +49,27 @@ impl Default for CpuBackend {
     }
 }
 
+/// Which processors code for the host is made for, where a backend has code for several levels of instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuLevels {
+    /// All processors of the architecture, each with the best code for it.
+    #[default]
+    All,
+    /// This machine's: the level that a runtime takes here, in a third of the time.
+    Native,
+}
+
+impl CpuLevels {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            CpuLevels::All => "all",
+            CpuLevels::Native => "native",
+        }
+    }
+}
+
 /// How weights of matmuls of a type lie for a target.
 pub fn layout(target: &Target, cpu: CpuBackend, dtype: DType) -> WeightLayout {
     match (target, cpu) {
@@ -55,18 +78,18 @@ pub fn layout(target: &Target, cpu: CpuBackend, dtype: DType) -> WeightLayout {
     }
 }
 
-/// The backend for a target, with what chooses among the forms of kernels; `cpu` says which for the host.
+/// The backend for a target, with what chooses among the forms of kernels; `cpu` says which for the host, and for which processors.
 ///
 /// # Errors
 /// If the target does not exist, or this build or machine has no backend for it.
 pub fn for_target(
     target: &Target,
-    cpu: CpuBackend,
+    cpu: (CpuBackend, CpuLevels),
     bucketing: Box<dyn Bucketing>,
 ) -> Result<Box<dyn Codegen>, Error> {
     match (target, cpu) {
-        (Target::Cpu, CpuBackend::Cranelift) => cranelift(bucketing),
-        (Target::Cpu, CpuBackend::Llvm) => llvm(),
+        (Target::Cpu, (CpuBackend::Cranelift, _)) => cranelift(bucketing),
+        (Target::Cpu, (CpuBackend::Llvm, levels)) => llvm(levels),
         (Target::Cuda(_), _) => cuda(target, bucketing),
     }
 }
@@ -99,9 +122,14 @@ fn cranelift(_: Box<dyn Bucketing>) -> Result<Box<dyn Codegen>, Error> {
 }
 
 #[cfg(feature = "llvm")]
-fn llvm() -> Result<Box<dyn Codegen>, Error> {
-    match skipc_llvm::Host::new(host_arch()?) {
-        Ok(backend) => Ok(Box::new(backend)),
+fn llvm(levels: CpuLevels) -> Result<Box<dyn Codegen>, Error> {
+    let arch = host_arch()?;
+    let here = || skipc_runtime::Choice::among(HostLevel::DESCENDING.map(|level| (arch, level)));
+    match skipc_llvm::Host::new(arch) {
+        Ok(backend) => Ok(Box::new(match levels {
+            CpuLevels::All => backend,
+            CpuLevels::Native => backend.only(here().map_or(HostLevel::Baseline, |choice| choice.level)),
+        })),
         Err(error) => {
             Err(Error::new(ErrorKind::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))
         }
@@ -109,7 +137,7 @@ fn llvm() -> Result<Box<dyn Codegen>, Error> {
 }
 
 #[cfg(not(feature = "llvm"))]
-fn llvm() -> Result<Box<dyn Codegen>, Error> {
+fn llvm(_: CpuLevels) -> Result<Box<dyn Codegen>, Error> {
     Err(not_built("by LLVM for `cpu`", "llvm"))
 }
 

@@ -19,7 +19,7 @@ use skipc_runtime::words::counted;
 
 use crate::diagnostic::Diagnostic;
 use crate::driver::backends;
-use crate::driver::backends::CpuBackend;
+use crate::driver::backends::{CpuBackend, CpuLevels};
 use crate::driver::constants;
 use crate::driver::pipeline::{Compiled, LinkedOf, Phase, PlanOf, Request, find_linked};
 use crate::driver::rewrites::{self, OfFunction};
@@ -130,6 +130,8 @@ pub(crate) fn flags(request: &Request) -> Vec<String> {
         request.targets.iter().map(|(target, dtype)| format!("--target {target} --dtype {dtype}")).collect();
     let has_cpu = request.targets.iter().any(|(target, _)| *target == Target::Cpu);
     flags.extend(has_cpu.then(|| format!("--cpu-backend {}", request.cpu_backend.name())));
+    let levels = request.cpu_levels;
+    flags.extend((has_cpu && levels != CpuLevels::All).then(|| format!("--cpu-levels {}", levels.name())));
     flags.extend((has_cpu && request.in_8_bits).then(|| "--dtype cpu=q8".to_owned()));
     flags.extend((!request.steps).then(|| "--no-steps".to_owned()));
     flags.extend(request.key_values.map(|when| format!("--kv {}", when.name())));

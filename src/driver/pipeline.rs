@@ -17,7 +17,7 @@ use skipc_plan::{Linked, Plan};
 
 use crate::cost::bucketing::{Bucketings, modelled};
 use crate::diagnostic::Diagnostic;
-use crate::driver::backends::CpuBackend;
+use crate::driver::backends::{CpuBackend, CpuLevels};
 use crate::driver::trace::Trace;
 use crate::driver::{backends, constants};
 use crate::error::{Error, ErrorKind};
@@ -79,6 +79,8 @@ pub struct Request {
     pub in_8_bits: bool,
     /// What generates code for the host.
     pub cpu_backend: CpuBackend,
+    /// For which processors.
+    pub cpu_levels: CpuLevels,
     /// Whether a model that generates gets the function that goes on with sequences; without it, it runs whole prefixes.
     pub steps: bool,
     /// When steps compute the keys and values of tokens that skip; by default what is faster ([`key_values`]).
@@ -106,6 +108,7 @@ impl Request {
             targets,
             in_8_bits: false,
             cpu_backend: CpuBackend::default(),
+            cpu_levels: CpuLevels::default(),
             steps: true,
             key_values: None,
             max_tokens: None,
@@ -115,6 +118,16 @@ impl Request {
             bucketings: modelled(),
             tuning: None,
         }
+    }
+
+    /// As [`Request::host`], for this machine's processor alone: what runs where it is compiled needs no more.
+    pub fn here() -> Request {
+        Request { cpu_levels: CpuLevels::Native, ..Request::host() }
+    }
+
+    /// What generates code for the host, and for which processors.
+    pub(crate) fn cpu(&self) -> (CpuBackend, CpuLevels) {
+        (self.cpu_backend, self.cpu_levels)
     }
 }
 
@@ -400,7 +413,7 @@ pub fn planned(model: &Model, (target, dtype): (&Target, DType), request: &Reque
 /// # Errors
 /// As [`compile`].
 pub fn launches(plan: &Plan, target: &Target, request: &Request) -> Result<Vec<Launch>, Error> {
-    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
+    let backend = backends::for_target(target, request.cpu(), (request.bucketings)(target))?;
     let kernels: Vec<_> = plan.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
     Ok(backend.compile(&kernels).map_err(|error| codegen_failure(&error))?.launches)
 }
@@ -432,7 +445,7 @@ fn generate(
     (request, trace): (&Request, &mut Trace),
 ) -> Result<Bundle, Error> {
     trace.begin(&format!("generate {target}"));
-    let backend = backends::for_target(target, request.cpu_backend, (request.bucketings)(target))?;
+    let backend = backends::for_target(target, request.cpu(), (request.bucketings)(target))?;
     bundle(linked, target, backend.as_ref(), trace)
 }
 

@@ -7,7 +7,7 @@ use skipc_artifact::writer::Writer;
 use skipc_ir::Graph;
 use skipc_runtime::{Device, Model as Artifact, Module, Options};
 
-use super::backends::{self, CpuBackend};
+use super::backends::{self, CpuBackend, CpuLevels};
 use super::pipeline;
 use super::trace::{Trace, unheard};
 use super::{constants, pack};
@@ -45,7 +45,8 @@ pub fn load(
     }
     let linked = skipc_plan::link(plans.iter().map(|(name, plan)| (*name, plan)));
     let linked = linked.map_err(|error| Error::internal("plan::broken", &error))?;
-    let backend = backends::for_target(&Target::Cpu, host.backend, modelled()(&Target::Cpu))?;
+    let backend =
+        backends::for_target(&Target::Cpu, (host.backend, CpuLevels::Native), modelled()(&Target::Cpu))?;
     let bundle = pipeline::bundle(&linked, &Target::Cpu, backend.as_ref(), &mut Trace::silent())?;
     let mut writer = Writer::new(Manifest {
         model: model.name.clone(),

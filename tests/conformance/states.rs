@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc::driver::backends::CpuBackend;
+use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc::driver::{backends, constants};
 use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
@@ -67,7 +67,8 @@ impl Toy {
             },
         );
         let linked = skipc_plan::link([(SCORE, &plan.expect("a plan"))]).expect("a program");
-        let codegen = backends::for_target(target, backend, Box::new(ByHeight)).expect("a backend");
+        let codegen =
+            backends::for_target(target, (backend, CpuLevels::All), Box::new(ByHeight)).expect("a backend");
         let kernels: Vec<_> =
             linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = codegen.compile(&kernels).expect("code");

@@ -22,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use compiled::{CHUNK, artefact, run};
-use skipc::driver::backends::CpuBackend;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::{Codegen, CodegenError};
@@ -80,7 +79,7 @@ fn refusal(dir: &Path, chunk: usize, case: usize) -> PathBuf {
 
 fn write(target: &str, dir: &Path) -> Result<(), String> {
     let target: Target = target.parse().map_err(|error| format!("{error}"))?;
-    let codegen = skipc::driver::backends::for_target(&target, CpuBackend::default(), Box::new(ByHeight))
+    let codegen = skipc::driver::backends::for_target(&target, Default::default(), Box::new(ByHeight))
         .map_err(|failure| failure.diagnostics.to_string())?;
     std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
     let save = |path: PathBuf, bytes: Vec<u8>| std::fs::write(path, bytes).map_err(|error| error.to_string());

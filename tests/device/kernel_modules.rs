@@ -7,7 +7,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
-use skipc::driver::backends::CpuBackend;
 use skipc_artifact::program::Launch;
 use skipc_artifact::target::Target;
 use skipc_plan::buckets::ByHeight;
@@ -91,7 +90,7 @@ fn compile_all(
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Compiled)>> = Mutex::new(Vec::new());
     let work = || -> Result<(), String> {
-        let codegen = skipc::driver::backends::for_target(target, CpuBackend::default(), Box::new(ByHeight))
+        let codegen = skipc::driver::backends::for_target(target, Default::default(), Box::new(ByHeight))
             .map_err(|failure| failure.diagnostics.to_string())?;
         while let Some(chunk) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let compiled = compile_chunk(codegen.as_ref(), kernels, chunk);

@@ -1,6 +1,6 @@
 //! A kernel that applies functions, as code of a backend at a level of instructions.
 
-use skipc::driver::backends::CpuBackend;
+use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::{DType, Target};
@@ -36,8 +36,12 @@ impl Variant {
     pub(crate) fn all(functions: &[Unary]) -> Result<Vec<Variant>, String> {
         let mut found: Vec<Variant> = Vec::new();
         for backend in CpuBackend::built() {
-            let codegen = skipc::driver::backends::for_target(&Target::Cpu, backend, Box::new(ByHeight))
-                .map_err(|failure| failure.diagnostics.to_string())?;
+            let codegen = skipc::driver::backends::for_target(
+                &Target::Cpu,
+                (backend, CpuLevels::All),
+                Box::new(ByHeight),
+            )
+            .map_err(|failure| failure.diagnostics.to_string())?;
             let artefact = compiled::artefact(codegen.as_ref(), &[&case(functions)])?;
             let model = Model::from_bytes(&artefact).map_err(|error| error.to_string())?;
             for max_level in HostLevel::DESCENDING.into_iter().rev() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc::driver::backends::CpuBackend;
+use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::interface::ROWS;
 use skipc_artifact::manifest::{Manifest, Promises};
@@ -274,9 +274,12 @@ impl PlanForm {
 
     /// An artefact for this machine with the plan as its one function, of this name.
     pub(crate) fn artefact(&self, name: &str) -> Result<Vec<u8>, String> {
-        let backend =
-            skipc::driver::backends::for_target(&Target::Cpu, CpuBackend::default(), Box::new(ByHeight))
-                .map_err(|_| "no backend for the CPU".to_owned())?;
+        let backend = skipc::driver::backends::for_target(
+            &Target::Cpu,
+            (CpuBackend::default(), CpuLevels::Native),
+            Box::new(ByHeight),
+        )
+        .map_err(|_| "no backend for the CPU".to_owned())?;
         let linked = skipc_plan::link([(name, &self.plan)]).map_err(|error| error.to_string())?;
         let named: Vec<_> = linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();
         let code = backend.compile(&named).map_err(|error| error.to_string())?;

@@ -160,7 +160,7 @@ pub(crate) fn array<T: npyz::Deserialize>(folder: &Path, name: &str) -> (Vec<u64
 }
 
 pub(crate) fn request() -> Request {
-    Request { cpu_backend: CpuBackend::Cranelift, max_tokens: Some(64), ..Request::host() }
+    Request { cpu_backend: CpuBackend::Cranelift, max_tokens: Some(64), ..Request::here() }
 }
 
 pub(crate) fn open(folder: &Path) -> (Source, Weights) {

@@ -25,7 +25,7 @@ pub(crate) fn example() -> &'static str {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("kjv.skp").display().to_string();
         let (spec, weights) = ("models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors");
-        let output = skipc(&["compile", spec, "--weights", weights, "-o", &path]);
+        let output = skipc(&["compile", "--cpu-levels", "native", spec, "--weights", weights, "-o", &path]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         (folder, path)
     });

@@ -45,7 +45,7 @@ fn texts(subject: &Subject, program: &Program, plans: &PlansOf) -> Vec<(String, 
     // What is generated without the measured times that decided among forms would be other code.
     if subject.knows_its_code()
         && let Ok(backend) =
-            backends::for_target(&program.target, request.cpu_backend, (request.bucketings)(&program.target))
+            backends::for_target(&program.target, request.cpu(), (request.bucketings)(&program.target))
     {
         let kernels: Vec<_> =
             plans.linked.kernels.iter().map(|(symbol, kernel)| (symbol.clone(), kernel)).collect();

@@ -72,6 +72,11 @@ impl Level {
         },
     ];
 
+    /// The highest level at most this one that has no dot products of bf16.
+    pub(crate) fn without_dots(self) -> Level {
+        Level::ALL.into_iter().rev().find(|level| !level.has_dots && level.host <= self.host).unwrap_or(self)
+    }
+
     /// Columns of a register tile.
     pub(crate) fn tile_cols(&self) -> u32 {
         self.lanes * TILE_VECTORS

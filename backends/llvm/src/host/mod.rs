@@ -56,6 +56,7 @@ use std::rc::Rc;
 use fault::Fault;
 use inkwell::context::Context;
 use level::Level;
+use rayon::prelude::*;
 use skipc_artifact::image::{HostArch, HostLevel};
 use skipc_artifact::target::{DType, Target};
 use skipc_plan::codegen::{Code, Codegen, CodegenError, Image};
@@ -99,13 +100,17 @@ impl Codegen for Host {
         for (symbol, kernel) in kernels {
             launches.push(function::launch(kernel, &self.levels).map_err(|fault| fault.at(symbol))?);
         }
-        let (mut images, mut listing) = (Vec::new(), String::new());
         // Without dot products of bf16 the highest level is the one below it again.
         let has_bf16 = kernels.iter().any(|(_, kernel)| {
             matches!(&kernel.body, Body::Gemm(gemm) | Body::Grouped(Grouped { gemm, .. }) if kernel.param(gemm.a.slot).dtype == DType::Bf16)
         });
-        for level in self.levels.iter().filter(|level| has_bf16 || !level.has_dots) {
-            let (object, text) = compile_level(level, kernels)?;
+        let mut levels: Vec<Level> =
+            self.levels.iter().map(|level| if has_bf16 { *level } else { level.without_dots() }).collect();
+        levels.dedup_by_key(|level| level.host);
+        let compiled = levels.par_iter().map(|level| compile_level(level, kernels));
+        let (mut images, mut listing) = (Vec::new(), String::new());
+        for (level, compiled) in levels.iter().zip(compiled.collect::<Vec<_>>()) {
+            let (object, text) = compiled?;
             images.push(Image::HostObject { level: level.host, object });
             listing = text;
         }
