@@ -149,21 +149,59 @@ fn the_whole_example_in_bf16_is_as_near_as_pytorch_on_the_ptx_machine() {
 fn stacks_in_f32_agree_with_pytorch_on_the_ptx_machine() {
     for (name, pieces) in [("recursion", None), ("recursion-first", Some([1, 15, 2, 19]))] {
         let (mut case, tokens) = golden_case(name);
-        let dir = TempDir::new().unwrap();
-        let path = dir.path().join("stacks.skp").display().to_string();
-        let files = [&case.spec, &case.weights].map(|path| path.display().to_string());
-        let args = ["compile", &files[0], "--weights", &files[1], "-o", &path];
-        let ran = skipc(&[&args[..], &["--target", "cuda:sm_80", "--dtype", "cuda=f32"]].concat());
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        let model = PtxModel::new(&Model::open(path.as_ref()).unwrap(), "sm_80");
-        let cols = case.scored.logits.len() / case.n_tokens();
-        case.scored.logits.truncate(tokens.len() * cols);
-        case.scored.gates.iter_mut().for_each(|gate| gate.truncate(tokens.len()));
+        let model = compiled(&case);
+        only_first_row(&mut case, tokens.len());
         let found = model.run(&tokens, None, 3);
         case.scored.check(&format!("{name}, PTX machine"), &logits(&found), &found.gates, TOLERANCE);
         let Some(pieces) = pieces else { continue };
         let found = model.run_in_steps(&tokens, &pieces, None, 1);
         case.scored.check(&format!("{name}, in steps"), &logits(&found), &found.gates, TOLERANCE);
+    }
+}
+
+/// Experts that tokens choose, with places and without, inside of a skip and outside: the first row of their cases.
+#[test]
+fn experts_in_f32_agree_with_pytorch_on_the_ptx_machine() {
+    for (name, pieces) in
+        [("experts", None), ("experts-capacity", Some([1, 15, 2, 12])), ("experts-choice", None)]
+    {
+        let (mut case, tokens) = golden_case(name);
+        let model = compiled(&case);
+        only_first_row(&mut case, tokens.len());
+        let check = |what: &str, found: &Outputs| {
+            let what = format!("{name}, {what}");
+            case.scored.check(&what, &logits(found), &found.gates, TOLERANCE);
+            let layers: Vec<(u32, &[u8])> =
+                found.choices.iter().map(|layer| (layer.of, &layer.taken[..])).collect();
+            case.scored.check_experts(&what, tokens.len(), &layers);
+        };
+        check("PTX machine", &model.run(&tokens, None, 3));
+        if let Some(pieces) = pieces {
+            check("in steps", &model.run_in_steps(&tokens, &pieces, None, 1));
+        }
+    }
+}
+
+/// The model of a case for the PTX machine.
+fn compiled(case: &golden::Case) -> PtxModel {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("case.skp").display().to_string();
+    let files = [&case.spec, &case.weights].map(|path| path.display().to_string());
+    let args = ["compile", &files[0], "--weights", &files[1], "-o", &path];
+    let ran = skipc(&[&args[..], &["--target", "cuda:sm_80", "--dtype", "cuda=f32"]].concat());
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    PtxModel::new(&Model::open(path.as_ref()).unwrap(), "sm_80")
+}
+
+/// Leaves of what a case expects its first row, of so many tokens.
+fn only_first_row(case: &mut golden::Case, n_tokens: usize) {
+    let n_all = case.n_tokens();
+    let cols = case.scored.logits.len() / n_all;
+    case.scored.logits.truncate(n_tokens * cols);
+    case.scored.gates.iter_mut().for_each(|gate| gate.truncate(n_tokens));
+    for layer in &mut case.scored.experts {
+        let width = layer.len() / n_all;
+        layer.truncate(n_tokens * width);
     }
 }
 

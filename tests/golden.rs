@@ -26,7 +26,7 @@ use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::FlatBatch;
 use skipc_runtime::decode::{self, Recompute};
 use skipc_runtime::generate::Row;
-use skipc_runtime::{Device, Module, Options, Outputs, Session, generate};
+use skipc_runtime::{Choices, Device, Module, Options, Outputs, Session, generate};
 use skipc_testkit::golden::{Case, case, cases};
 
 /// Largest distance of a logit from the reference, in f32 (the reference itself is up to 6e-5 from f64).
@@ -116,14 +116,17 @@ fn the_interpreter_agrees_with_pytorch() {
         let double = reference::run::<f64>(&graph, &weights, &batch, None).unwrap();
         case.check("interpreter, f64", &double.logits, &double.gates, TOLERANCE);
         case.check_overflow("interpreter, f64", &double.overflow);
+        check_experts(&case, "interpreter, f64", &double.choices);
         let masked = lower(&model, Skipping::Masked, Function::Score).unwrap();
         let masked = reference::run::<f64>(&masked, &weights, &batch, None).unwrap();
         case.check("interpreter, f64, masked", &masked.logits, &masked.gates, TOLERANCE);
         case.check_overflow("interpreter, f64, masked", &masked.overflow);
+        check_experts(&case, "interpreter, f64, masked", &masked.choices);
         if batch.tokens.len() <= SHORT {
             let single = reference::run::<f32>(&graph, &weights, &batch, None).unwrap();
             let logits: Vec<f64> = single.logits.iter().map(|logit| f64::from(*logit)).collect();
             case.check("interpreter, f32", &logits, &single.gates, TOLERANCE);
+            check_experts(&case, "interpreter, f32", &single.choices);
             let replayed = reference::run::<f64>(&graph, &weights, &batch, Some(&case.scored.gates)).unwrap();
             let replayed = (replayed.logits, replayed.gates);
             assert!(
@@ -311,15 +314,16 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, levels: &[Option<H
     let checked = Options { threads: 2, checked: true, ..Options::default() };
     let alone = sessions(model, levels, Options { threads: 1, ..Options::default() });
     for ((what, mut session), (_, mut alone)) in sessions(model, levels, checked).into_iter().zip(alone) {
-        let outputs = session.run(&batch).unwrap();
+        let outputs = session.run_with_choices(&batch).unwrap();
         let (logits, gates) = plain(&outputs);
         case.check(&what, &logits, &gates, TOLERANCE);
         let overflow: Vec<usize> = outputs.overflow.iter().map(|count| *count as usize).collect();
         case.check_overflow(&what, &overflow);
+        check_experts(case, &what, &outputs.choices);
         for (gate, count) in gates.iter().zip(&outputs.counts) {
             assert_eq!(gate.iter().filter(|executes| **executes).count(), *count as usize, "{}", case.name);
         }
-        let again = alone.run(&batch).unwrap();
+        let again = alone.run_with_choices(&batch).unwrap();
         assert_eq!(again, outputs, "{}: one thread and two give different bits", case.name);
         if let Some(generated) = &case.generated {
             decode::prepare(&mut session, model).unwrap();
@@ -328,6 +332,11 @@ fn check_host_code(case: &Case, model: &skipc_runtime::Model, levels: &[Option<H
             generated.check(&format!("{}, {what}, generating", case.name), &logits, &gates, TOLERANCE);
         }
     }
+}
+
+fn check_experts(case: &Case, form: &str, choices: &[Choices]) {
+    let layers: Vec<(u32, &[u8])> = choices.iter().map(|layer| (layer.of, &layer.taken[..])).collect();
+    case.check_experts(form, &layers);
 }
 
 /// Logits and decisions of a run as the oracle has them.
@@ -428,8 +437,10 @@ fn planned_kernels_in_f32_agree_with_pytorch() {
         let Loaded { model, weights } = load(&case);
         let (plan, constants) =
             pipeline::plan_only(&model, &weights, DType::F32, &request()).map_err(fail).unwrap();
-        let Outcome { logits, gates, .. } = verify::run_plan(&plan, &constants, &case.batch(), None).unwrap();
+        let Outcome { logits, gates, choices, .. } =
+            verify::run_plan(&plan, &constants, &case.batch(), None).unwrap();
         case.check("planned kernels, f32", &logits, &gates, TOLERANCE);
+        check_experts(&case, "planned kernels, f32", &choices);
     }
 }
 

@@ -12,6 +12,11 @@ const SPEC: &str = "models/kjv-12l-d25.toml";
 const WEIGHTS: &str = "models/kjv-12l-d25.safetensors";
 const TOKENS: &str = "tests/golden/kjv-12l-d25/tokens.npy";
 
+const EXPERTS: &str = "tests/golden/experts";
+
+/// Choices of its three layers of experts.
+const CHOICES: [usize; 3] = [7, 4, 5];
+
 /// Blocks 0, 4 and 8 of the example have no router.
 const ROUTERS: usize = 9;
 
@@ -46,6 +51,13 @@ impl Folder {
     fn with_example() -> Folder {
         let folder = Folder::empty();
         succeeds(&["compile", SPEC, "--weights", WEIGHTS, "-o", &folder.artifact]);
+        folder
+    }
+
+    fn with_experts() -> Folder {
+        let folder = Folder::empty();
+        let [spec, weights] = ["spec.toml", "weights.safetensors"].map(|name| format!("{EXPERTS}/{name}"));
+        succeeds(&["compile", &spec, "--weights", &weights, "-o", &folder.artifact]);
         folder
     }
 
@@ -279,4 +291,55 @@ fn a_trace_is_shown_as_a_page_beside_chance() {
         1,
         &["trace::model"],
     );
+}
+
+/// The numbers of an array of bytes, with its shape.
+fn read(path: &str) -> (Vec<u64>, Vec<u8>) {
+    let bytes = fs::read(path).unwrap();
+    let file = npyz::NpyFile::new(&bytes[..]).unwrap();
+    (file.shape().to_vec(), file.into_vec().unwrap())
+}
+
+/// How many tokens each choice of each layer has in PyTorch.
+fn loads_in_pytorch() -> Value {
+    let (shape, taken) = read(&format!("{EXPERTS}/experts.npy"));
+    let (widest, layer) = (shape[3] as usize, shape[1..].iter().product::<u64>() as usize);
+    let load = |layer: &[u8], choice: usize| -> u64 {
+        layer.chunks_exact(widest).map(|row| u64::from(row[choice])).sum()
+    };
+    let layers = taken.chunks_exact(layer).zip(CHOICES);
+    let loads = layers.map(|(layer, of)| (0..of).map(|choice| load(layer, choice)).collect::<Vec<_>>());
+    serde_json::json!(loads.collect::<Vec<_>>())
+}
+
+#[test]
+fn choices_of_experts_are_written_recorded_and_shown() {
+    let folder = Folder::with_experts();
+    let tokens = format!("{EXPERTS}/tokens.npy");
+    let [written, recorded, again, page] =
+        ["e.npy", "a.trace", "b.trace", "page"].map(|name| folder.path(name));
+    let text = succeeds(&["run", &folder.artifact, "--tokens", &tokens, "--experts-out", &written]);
+    assert!(text.contains("blocks.0.layers.1  ") && text.contains("times the mean"), "{text}");
+    assert_eq!(read(&written), read(&format!("{EXPERTS}/experts.npy")));
+    let json = succeeds(&["run", &folder.artifact, "--tokens", &tokens, "--json", "--routing-out", &again]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["run"]["experts"], loads_in_pytorch());
+    assert_eq!(json["routing"]["experts"][2]["loads"], loads_in_pytorch()[2]);
+
+    let text = succeeds(&["trace", "record", &folder.artifact, "--tokens", &tokens, "-o", &recorded]);
+    assert!(text.contains("choices.2") && text.contains("7 choices, at most"), "{text}");
+    assert!(fs::read(&recorded).unwrap() == fs::read(&again).unwrap(), "two ways to record one run differ");
+    let spec = format!("{EXPERTS}/spec.toml");
+    let args = ["trace", "show", &recorded, "--html", &page, "--model", &spec, "--json"];
+    let shown: Value = serde_json::from_str(&succeeds(&args)).unwrap();
+    for (layer, loads) in loads_in_pytorch().as_array().unwrap().iter().enumerate() {
+        assert_eq!(shown["experts"][layer]["loads"], *loads, "layer {layer}");
+    }
+    let html = fs::read_to_string(Path::new(&page).join("index.html")).unwrap();
+    for words in ["What experts have", "blocks.1.layers.1", "times the mean"] {
+        assert!(html.contains(words), "{words}");
+    }
+    let example = Folder::with_example();
+    let args = ["run", &example.artifact, "--tokens", TOKENS, "--experts-out", &written];
+    fails(&args, 1, &["run::no-experts", "no layers of experts"]);
 }

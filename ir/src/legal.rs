@@ -71,7 +71,10 @@ pub enum LegalError {
     #[error("the graph has no `logits`")]
     NoLogits,
     /// A result has a role that the runtime does not know, or that of a router out of order.
-    #[error("`{}` is neither `logits` nor the next decision, `decision {next}`", RoleText(role))]
+    #[error(
+        "`{}` is neither `logits` nor the next decision, `decision {next}`, nor the choices of the next layer",
+        RoleText(role)
+    )]
     ResultRole {
         /// The result.
         role: Role,
@@ -316,7 +319,7 @@ impl Ctx<'_> {
     }
 
     fn results(&mut self) {
-        let mut n_decisions = 0;
+        let (mut n_decisions, mut n_layers) = (0, 0);
         for (role, value) in self.graph.results() {
             let ty = self.graph.ty(value).as_tensor();
             let is_mask = ty == Some((Elem::Mask, &[Dim::Tokens]));
@@ -339,6 +342,10 @@ impl Ctx<'_> {
                 // The verifier has seen that they are states.
                 Role::State { .. } => continue,
                 Role::Wanted { router } if router + 1 == n_decisions => (is_mask, "mask[n]"),
+                Role::Choices { layer, .. } if *layer == n_layers => {
+                    n_layers += 1;
+                    (matches!(ty, Some((Elem::F32, [Dim::Tokens, Dim::Fixed(_)]))), "f32[n, k]")
+                }
                 Role::Result { .. } if self.trains() => continue,
                 _ => {
                     self.errors.push(LegalError::ResultRole { role: role.clone(), next: n_decisions });

@@ -133,6 +133,7 @@ macro_rules! ops {
             },)?)+
         ];
 
+        #[expect(clippy::enum_variant_names, reason = "ops are named for what they do, also with a row")]
         enum Row { $($(#[doc = $text] $Name,)?)+ }
 
         /// All ops, in the order of the table.
@@ -298,6 +299,8 @@ ops! {
     ForceFirst = "force_first" (scores, positions) {first: u32} [RowWise, Pointwise];
     /// `x` `[r, d]` with `class` `[1, d]` in the rows at position 0: a class token in front of each sequence.
     ClassToken = "class_token" (x, class, positions) {} [RowWise];
+    /// `row` `[k]` for every row of `like`: `f32[r, k]`.
+    RepeatRow = "repeat_row" (row, like) {} [RowWise, CountsRows];
     /// Columns `start … start + len` of `x`.
     Slice = "slice" (x) {start: u32, len: u32} [RowWise, Copies];
 

@@ -133,6 +133,7 @@ impl fmt::Display for RoleText<'_> {
             Role::Wanted { router } => write!(f, "wanted {router}"),
             Role::Forced { router } => write!(f, "forced {router}"),
             Role::Executed { router } => write!(f, "executed {router}"),
+            Role::Choices { layer, of } => write!(f, "choices {layer} of {of}"),
         }
     }
 }
@@ -170,6 +171,14 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
     match word {
         "decision" => Some(Role::Decision { router }),
         "wanted" => Some(Role::Wanted { router }),
+        _ => None,
+    }
+}
+
+/// The role of a word with the number of a layer and how many choices it has behind it.
+pub(crate) fn role_of_layer(word: &str, layer: u32, of: u32) -> Option<Role> {
+    match word {
+        "choices" => Some(Role::Choices { layer, of }),
         _ => None,
     }
 }

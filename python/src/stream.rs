@@ -66,7 +66,7 @@ impl Running {
                 self.engine.step()?;
                 Ok(None)
             }
-            Some(Event::Ran { gates }) => {
+            Some(Event::Ran { gates, .. }) => {
                 self.gates.resize(gates.len(), Vec::new());
                 self.gates.iter_mut().zip(gates).for_each(|(all, gates)| all.extend(gates));
                 Ok(None)

@@ -77,7 +77,7 @@ mod tests {
 
     fn outputs(logits: &[f32]) -> Outputs {
         let gates = vec![vec![1, 0]];
-        Outputs { logits: logits.to_vec(), gates, counts: vec![1], overflow: vec![0] }
+        Outputs { logits: logits.to_vec(), gates, counts: vec![1], overflow: vec![0], choices: Vec::new() }
     }
 
     fn checked(forms: [&[f32]; 3]) -> Result<f64, Error> {

@@ -23,5 +23,9 @@ pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<Str
         })?;
         return to_json(&serde_json::json!({"run": summary, "routing": shares}));
     }
-    Ok(if decisions.gates.is_empty() { String::new() } else { format!("\n{}", shares.text()) })
+    Ok(if decisions.gates.is_empty() && decisions.choices.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", shares.text())
+    })
 }

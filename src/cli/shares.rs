@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use skipc_runtime::Decisions;
+use skipc_runtime::choices::{self, Choices};
 use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::words::counted;
 
@@ -12,6 +13,7 @@ use super::open_index;
 use crate::driver::original::model_of;
 use crate::error::Error;
 use crate::frontend::language::words::Word;
+use crate::frontend::layer::Experts;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
 use crate::frontend::spec::skip_table::Router;
@@ -35,10 +37,24 @@ struct Share {
     over_capacity: Option<u32>,
 }
 
-/// Shares of all routers of a model, in model order.
+/// What the choices of a layer of experts have.
+#[derive(Debug, Serialize)]
+struct LayerLoads {
+    /// Where it runs, such as `blocks.3.layers.1`.
+    scope: String,
+    /// How many tokens took each choice: of experts, then of those that give nothing, then of those that give their input.
+    loads: Vec<u64>,
+    /// How many times the mean the highest of them is; none where nobody chose.
+    highest_over_mean: Option<f64>,
+}
+
+/// Shares of all routers of a model, in model order, and of the choices of its experts.
 #[derive(Debug, Serialize)]
 pub(super) struct Shares {
     routers: Vec<Share>,
+    /// By layer, in the order in which they run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    experts: Vec<LayerLoads>,
     /// Blocks without any router run for every token.
     dense_blocks: usize,
     blocks: usize,
@@ -53,6 +69,11 @@ impl Shares {
         for (share, over) in shares.routers.iter_mut().zip(&decisions.overflow) {
             share.over_capacity = *over;
         }
+        let loads = |((scope, _), layer): ((String, Experts), &Choices)| {
+            let loads = layer.loads();
+            LayerLoads { scope, highest_over_mean: choices::highest_over_mean(&loads), loads }
+        };
+        shares.experts = model.expert_layers().into_iter().zip(&decisions.choices).map(loads).collect();
         shares
     }
 
@@ -72,7 +93,7 @@ impl Shares {
             .flat_map(|repetition| repetition.blocks)
             .filter(|(_, block)| block.skips().next().is_none())
             .count();
-        Shares { routers, dense_blocks, blocks: model.blocks.len() }
+        Shares { routers, experts: Vec::new(), dense_blocks, blocks: model.blocks.len() }
     }
 
     /// A line with a bar for each router.
@@ -98,6 +119,10 @@ impl Shares {
             );
         }
         let _ = writeln!(out, "{} of {} blocks run for every token", self.dense_blocks, self.blocks);
+        let width = self.experts.iter().map(|layer| layer.scope.len()).max().unwrap_or(0);
+        for LayerLoads { scope, loads, .. } in &self.experts {
+            let _ = writeln!(out, "{scope:width$}  {}", choices::balance(loads));
+        }
         out
     }
 }
@@ -105,6 +130,11 @@ impl Shares {
 /// Names of what each router decides about, in model order.
 pub(super) fn names(model: &Model) -> Vec<String> {
     model.routers().into_iter().map(|(name, _)| name).collect()
+}
+
+/// Names of the layers of experts, in the order in which they run.
+pub(super) fn names_of_experts(model: &Model) -> Vec<String> {
+    model.expert_layers().into_iter().map(|(name, _)| name).collect()
 }
 
 /// Shares of a run of these tokens on the host.

@@ -12,6 +12,7 @@ use skipc_artifact::regular;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
 use skipc_runtime::Trace;
+use skipc_runtime::choices::{self, Choices};
 use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::decode::{Bytes, LanguageFiles, TextStream, Tokenizer};
 use skipc_runtime::inputs::{Room, Sequences};
@@ -47,6 +48,7 @@ fn show(args: &ShowArgs, json: bool) -> Result<String, Error> {
         let about = html::About {
             source: in_words(&trace.provenance.source),
             routers: model.as_ref().map(shares::names).unwrap_or_default(),
+            experts: model.as_ref().map(shares::names_of_experts).unwrap_or_default(),
             texts: texts.as_deref(),
         };
         pages::write(dir, &[("index.html".to_owned(), html::html(&trace, figures, &about))])?;
@@ -274,6 +276,17 @@ struct Shown<'a> {
     sequences: usize,
     tokens: u64,
     routers: Vec<Router>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    experts: Vec<Layer>,
+}
+
+/// The choices of one layer of experts.
+#[derive(Serialize)]
+struct Layer {
+    /// How many tokens took each.
+    loads: Vec<u64>,
+    /// How many times the mean the highest of them is; none where nobody chose.
+    highest_over_mean: Option<f64>,
 }
 
 /// One router's decisions.
@@ -302,7 +315,12 @@ impl Shown<'_> {
             }
         };
         let routers = trace.gates.iter().enumerate().map(router).collect();
-        Shown { provenance: &trace.provenance, sequences: trace.lengths.len(), tokens, routers }
+        let layer = |choices: &Choices| {
+            let loads = choices.loads();
+            Layer { highest_over_mean: choices::highest_over_mean(&loads), loads }
+        };
+        let experts = trace.choices.iter().map(layer).collect();
+        Shown { provenance: &trace.provenance, sequences: trace.lengths.len(), tokens, routers, experts }
     }
 
     fn print(&self, json: bool) -> Result<String, Error> {
@@ -337,6 +355,9 @@ impl Shown<'_> {
             }
             out.push('\n');
             density_before = *density;
+        }
+        for (layer, Layer { loads, .. }) in self.experts.iter().enumerate() {
+            let _ = writeln!(out, "{:9}  {}", format!("choices.{layer}"), choices::balance(loads));
         }
         Ok(out)
     }

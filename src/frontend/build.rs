@@ -141,6 +141,15 @@ pub trait Build {
         set: Option<Self::Value>,
     ) -> Result<Option<Vec<Self::Value>>, Self::Error>;
 
+    /// Makes known which of so many choices the rows of a layer got: their `index` from this column on, a column for each that a
+    /// token can have at once. Rows that do not count, and tokens without a row, have none.
+    fn report_choices(
+        &mut self,
+        of: usize,
+        index: (Self::Value, u32, u32),
+        input: LayerInput<Self::Value>,
+    ) -> Result<(), Self::Error>;
+
     /// The causal convolution, by filters `[D, taps]`, of `x`, which are rows of what `input` sees: for each of its rows the sum
     /// over its last positions.
     fn convolve(

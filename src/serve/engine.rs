@@ -194,7 +194,7 @@ struct Listening {
 impl Listener for Listening {
     fn tell(&mut self, event: Event) {
         match event {
-            Event::Ran { gates } => return self.metrics.ran(&gates),
+            Event::Ran { gates, .. } => return self.metrics.ran(&gates),
             Event::Token { .. } => {}
             // Given back before the client knows that it may ask again.
             Event::Finished { .. } | Event::Failed(_) => self.permit = None,

@@ -5,8 +5,8 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{FlatBatch, Number, Weights};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self, Constants, Element, Mode, States, Tensor, Tiling};
-use skipc_runtime::Session;
 use skipc_runtime::distance::Bound;
+use skipc_runtime::{Choices, Session};
 
 use super::LadderError;
 use crate::verify::reference::{self, Outcome};
@@ -78,7 +78,7 @@ pub(super) fn kernels_in<'a, N: Element>(
             places,
         )
         .map_err(|fault| LadderError::stage("kernels", &fault))?;
-        Ok(outcome_of(outcome.logits, outcome.gates))
+        Ok(outcome_of(outcome))
     };
     Runner { form: "kernels".to_owned(), numbers, bound, run: Box::new(run) }
 }
@@ -96,7 +96,7 @@ pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
         let bytes = |masks: &[Vec<bool>]| -> Vec<Vec<u8>> {
             masks.iter().map(|mask| mask.iter().map(|bit| u8::from(*bit)).collect()).collect()
         };
-        let outputs = session.run(&skipc_runtime::Batch {
+        let outputs = session.run_with_choices(&skipc_runtime::Batch {
             tokens: batch.tokens.iter().map(|token| *token as u32).collect(),
             rows: batch.rows.clone(),
             lengths: lengths(batch),
@@ -106,6 +106,7 @@ pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
             logits: outputs.logits.into_iter().map(f64::from).collect(),
             gates: outputs.gates.iter().map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect(),
             overflow: outputs.overflow.into_iter().map(|count| count as usize).collect(),
+            choices: outputs.choices,
         })
     };
     Runner { form, numbers, bound, run: Box::new(run) }
@@ -136,11 +137,16 @@ pub fn run_plan(
         places,
     )
     .map_err(|fault| LadderError::stage("kernels", &fault))?;
-    Ok(outcome_of(outcome.logits.into_iter().map(f64::from).collect(), outcome.gates))
+    let logits = outcome.logits.into_iter().map(f64::from).collect();
+    Ok(outcome_of(interp::Outcome { logits, gates: outcome.gates, choices: outcome.choices }))
 }
 
-pub(super) fn outcome_of<N>(logits: Vec<N>, gates: Vec<interp::GateOutcome>) -> Outcome<N> {
-    Outcome { logits, gates: gates.into_iter().map(|gate| gate.mask).collect(), overflow: Vec::new() }
+pub(super) fn outcome_of<N>(outcome: interp::Outcome<N>) -> Outcome<N> {
+    let interp::Outcome { logits, gates, choices } = outcome;
+    let gates = gates.into_iter().map(|gate| gate.mask).collect();
+    let choices =
+        choices.iter().map(|layer| Choices::of_numbers(layer.of, layer.places, &layer.lists)).collect();
+    Outcome { logits, gates, choices, ..Outcome::default() }
 }
 
 pub(super) fn kernel_batch(batch: &FlatBatch, forced: Option<&[Vec<bool>]>) -> interp::StepInput {

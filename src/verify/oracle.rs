@@ -217,6 +217,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Widen {}
         | Op::ForceFirst { .. }
         | Op::ClassToken {}
+        | Op::RepeatRow {}
         | Op::Slice { .. }
         | Op::StoreRows {}
         | Op::AddRows {}

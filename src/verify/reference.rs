@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Routing, Weights as _};
 use skipc_ir::{Graph, Role, SetSym};
+use skipc_runtime::Choices;
 
 use crate::frontend::weights::Weights;
 
@@ -16,6 +17,20 @@ pub struct Outcome<N> {
     pub gates: Vec<Vec<bool>>,
     /// For each router how many tokens it wanted to execute and had no slot for; 0 where decisions were forced.
     pub overflow: Vec<usize>,
+    /// Which choices tokens got in each layer of experts, in the order in which they run.
+    pub choices: Vec<Choices>,
+}
+
+impl<N> Default for Outcome<N> {
+    fn default() -> Self {
+        Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new(), choices: Vec::new() }
+    }
+}
+
+/// Choices as a graph gives them.
+pub(crate) fn choices_of<N: Number>(of: u32, cols: usize, lists: &[N]) -> Choices {
+    let lists: Vec<f64> = lists.iter().map(|choice| choice.to_f64()).collect();
+    Choices::of_numbers(of, u32::try_from(cols).unwrap_or(u32::MAX), &lists)
 }
 
 /// Evaluates a graph. `forced` replays decisions, one mask `[n]` a router.
@@ -29,7 +44,7 @@ pub fn run<N: Number>(
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<N>, EvalError> {
     let routing = Forced { graph, masks: forced };
-    let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
+    let mut outcome = Outcome::default();
     let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
     for (role, datum) in interp::run(graph, &env)? {
         match (role, datum) {
@@ -45,7 +60,10 @@ pub fn run<N: Number>(
                 }
             }
             (Role::Wanted { .. }, Datum::Mask(_)) => {}
-            _ => return Err(EvalError::Kind("logits or a decision")),
+            (Role::Choices { of, .. }, Datum::Real { cols, data }) => {
+                outcome.choices.push(choices_of(of, cols, &data));
+            }
+            _ => return Err(EvalError::Kind("logits, a decision or choices")),
         }
     }
     Ok(outcome)

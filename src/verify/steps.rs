@@ -10,13 +10,13 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{self as graphs, Datum, Env, FlatBatch, Number, Weights};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self as kernels, Cached, Constants, Element, Mode, States, Tiling};
-use skipc_runtime::State;
 use skipc_runtime::distance::Bound;
+use skipc_runtime::{Choices, State};
 
 use super::LadderError;
 use super::cases::select_masks;
 use super::forms::{Runner, TILE_ROWS, kernel_batch, outcome_of};
-use crate::verify::reference::{Forced, Outcome};
+use crate::verify::reference::{Forced, Outcome, choices_of};
 
 /// How sequences are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
         let (pieces, n_rows) = pieces(batch, cut, sizes.pages);
         let mut states = begin(n_rows)?;
         let mut waiting = Waiting::new(sizes.routers);
-        let mut rows: Vec<Option<(Vec<N>, Vec<bool>)>> = vec![None; batch.len()];
+        let mut rows: Vec<Option<OfRow<N>>> = vec![None; batch.len()];
         for mut piece in pieces {
             piece.cached.pending = waiting.table(&piece);
             let own = forced.map(|masks| select_masks(masks, |row| piece.rows.binary_search(&row).is_ok()));
@@ -137,11 +137,14 @@ fn in_steps<'a, N: Clone + 'a, S>(
             let width = outcome.logits.len() / piece.rows.len().max(1);
             for (idx, row) in piece.rows.iter().enumerate() {
                 let gates = outcome.gates.iter().map(|gate| gate[idx]).collect();
-                rows[*row] = Some((outcome.logits[idx * width..][..width].to_vec(), gates));
+                let choices = outcome.choices.iter().map(|layer| layer.rows(idx..idx + 1)).collect();
+                rows[*row] = Some((outcome.logits[idx * width..][..width].to_vec(), gates, choices));
             }
         }
-        let mut whole = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
-        for (logits, gates) in rows.into_iter().flatten() {
+        let mut whole = Outcome::default();
+        for (logits, gates, choices) in rows.into_iter().flatten() {
+            whole.choices.resize(choices.len(), Choices::default());
+            whole.choices.iter_mut().zip(&choices).for_each(|(all, layer)| all.extend(layer));
             whole.logits.extend(logits);
             whole.gates.resize(gates.len(), Vec::new());
             whole.gates.iter_mut().zip(gates).for_each(|(mask, gate)| mask.push(gate));
@@ -150,6 +153,9 @@ fn in_steps<'a, N: Clone + 'a, S>(
     };
     Runner::new(format!("{form}, {cut}"), numbers, bound, run)
 }
+
+/// Logits, decisions and choices of experts of a row.
+type OfRow<N> = (Vec<N>, Vec<bool>, Vec<Choices>);
 
 /// The first position of each sequence whose keys and values wait, by router.
 #[derive(Debug)]
@@ -209,12 +215,15 @@ pub(super) fn graph<'a, N: Number>(
         tensors.extend(piece.tensors(cut.1.pages));
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
-        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), overflow: Vec::new() };
+        let mut outcome = Outcome::default();
         let results = graphs::run(graph, &env).map_err(|error| LadderError::stage("steps", &error))?;
         for (role, datum) in results {
             match (role, datum) {
                 (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,
                 (Role::Decision { .. }, Datum::Mask(mask)) => outcome.gates.push(mask),
+                (Role::Choices { of, .. }, Datum::Real { cols, data }) => {
+                    outcome.choices.push(choices_of(of, cols, &data));
+                }
                 (role @ Role::State { .. }, datum) => {
                     states.insert(role, datum);
                 }
@@ -239,7 +248,7 @@ pub(super) fn kernels_in<'a, N: Element>(
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
         let outcome = kernels::run_plan_in::<N>(plan, constants, states, &batch, places);
         let outcome = outcome.map_err(|fault| LadderError::stage("kernels", &fault))?;
-        Ok(outcome_of(outcome.logits, outcome.gates))
+        Ok(outcome_of(outcome))
     };
     in_steps(("kernels".to_owned(), numbers, bound), cut, begin, step)
 }
@@ -248,6 +257,12 @@ pub(super) fn kernels_in<'a, N: Element>(
 pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, Sizes)) -> Runner<'a, f64> {
     let (form, numbers) = (module.program().target.to_string(), module.program().dtype.name());
     let n_routers = module.program().function(STEP).map_or(0, |step| step.interface.routers().len() as u32);
+    let step_function = module.program().function(STEP);
+    let layers = step_function.map_or_else(Vec::new, |step| step.interface.choices());
+    let places: Vec<u32> = layers
+        .iter()
+        .map(|(_, port)| step_function.map_or(1, |step| step.buffers[port.buffer as usize].cols))
+        .collect();
     let roles: Vec<Role> = module
         .program()
         .function(STEP)
@@ -263,11 +278,17 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, S
         inputs.retain(|(role, _)| roles.contains(role));
         let mut wanted = vec![Role::Logits];
         wanted.extend((0..n_routers).map(|router| Role::Decision { router }));
+        wanted.extend(layers.iter().map(|(role, _)| role.clone()));
         let mut results = state.call(STEP, piece.rows.len() as u32, &inputs, &wanted)?.into_iter();
         let logits = results.next().unwrap_or_default();
         let logits = logits.as_chunks().0.iter().map(|word| f64::from(f32::from_le_bytes(*word))).collect();
-        let gates = results.map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
-        Ok(Outcome { logits, gates, overflow: Vec::new() })
+        let gates = results.by_ref().take(n_routers as usize);
+        let gates = gates.map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
+        let of_layers = layers.iter().zip(&places).zip(results);
+        let choices = of_layers
+            .map(|(((_, port), places), lists)| Choices::of_lists(port.of, *places, &lists))
+            .collect();
+        Ok(Outcome { logits, gates, choices, ..Outcome::default() })
     };
     in_steps((form, numbers, bound), cut, begin, step)
 }

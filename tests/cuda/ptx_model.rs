@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::interface::{Role, RouterPorts};
+use skipc_artifact::interface::{ChoicePort, Role, RouterPorts};
 use skipc_artifact::program::{
     Arg, BOUND_UNIT, Bounds, Buffer, Function, Launch, PAGE_ROWS, Program, RowBound, SCORE, STEP, Step,
     Storage,
@@ -12,7 +12,7 @@ use skipc_artifact::program::{
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
-use skipc_runtime::Model;
+use skipc_runtime::{Choices, Model};
 
 /// Multiprocessors of the device: few, so that persistent blocks make several tiles each.
 const PROCESSORS: u32 = 3;
@@ -84,6 +84,8 @@ pub(crate) struct Outputs {
     pub(crate) logits: Vec<f32>,
     /// `[routers][n_tokens]`.
     pub(crate) gates: Vec<Vec<bool>>,
+    /// By layer of experts.
+    pub(crate) choices: Vec<Choices>,
     /// What each kernel did, by its symbol, in its first step.
     pub(crate) counters: BTreeMap<String, Counters>,
 }
@@ -152,6 +154,8 @@ impl PtxModel {
             all.logits.extend(found.logits);
             all.gates.resize(found.gates.len(), Vec::new());
             all.gates.iter_mut().zip(found.gates).for_each(|(all, found)| all.extend(found));
+            all.choices.resize(found.choices.len(), Choices::default());
+            all.choices.iter_mut().zip(&found.choices).for_each(|(all, found)| all.extend(found));
             all.counters = found.counters;
             first += n;
         }
@@ -205,7 +209,12 @@ impl PtxModel {
             RouterPorts::Constant(executes) => vec![executes; n as usize],
             RouterPorts::Routed { decision, .. } => used(decision).iter().map(|byte| *byte != 0).collect(),
         });
-        Outputs { logits, gates: gates.collect(), counters }
+        let gates = gates.collect();
+        let of_layer = |(_, port): (Role, ChoicePort)| {
+            Choices::of_lists(port.of, buffer(port.buffer).cols, &used(port.buffer))
+        };
+        let choices = interface.choices().into_iter().map(of_layer).collect();
+        Outputs { logits, gates, choices, counters }
     }
 
     /// The bytes of a buffer.

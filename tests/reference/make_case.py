@@ -105,6 +105,8 @@ def evaluate(model, tokens, new, lengths=None):
         "gates": ran.gates,
         "greedy": greedy.numpy().astype(np.int32),
     }
+    if ran.experts is not None:
+        arrays["experts"] = ran.experts
     if lengths is not None:
         arrays["lengths"] = lengths
     skips = [router[1] for router in ran.pieces[0]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from skiplayer import Router
+from skiplayer import Experts, Router
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Run:
     logits: torch.Tensor                                # [B, T, V], or [B, classes]
     gates: np.ndarray                                   # uint8 [R, B, T], 1 where the token executed
     wanted: np.ndarray                                  # uint8 [R, B, T], 1 where it would without a capacity
+    experts: np.ndarray | None = None                   # uint8 [layers, B, T, choices], which each token got; None without layers
     pieces: list = field(default_factory=list)          # a list of (p, skip, score, wanted) of each router, one each piece
 
 
@@ -35,6 +36,9 @@ def run(model, tokens, lengths=None, generating=False, forced=None):
         for router in routers:
             router.forced = replayed
         heard, hooks = listen(routers)
+        took = []
+        hooks += [layer.register_forward_hook(lambda layer, *_: took.append(layer.taken))
+                  for layer in model.modules() if isinstance(layer, Experts)]
         logits, stats = model(batch, generating)
         for hook in hooks:
             hook.remove()
@@ -47,6 +51,12 @@ def run(model, tokens, lengths=None, generating=False, forced=None):
         for i, (gate, _, _, _) in enumerate(stats):
             out.gates[i, rows, :n] = (gate > 0)[kept].numpy()
             out.wanted[i, rows, :n] = (heard[i] > 0)[kept].numpy()
+        if took:
+            widest = max(layer.shape[-1] for layer in took)
+            if out.experts is None:
+                out.experts = np.zeros((len(took), b, t, widest), np.uint8)
+            for i, layer in enumerate(took):
+                out.experts[i, rows, :n, :layer.shape[-1]] = layer[kept].numpy()
         out.pieces.append([(p[kept], skip, None if score is None else score[kept], (heard[i] > 0)[kept])
                            for i, (_, p, skip, score) in enumerate(stats)])
     for router in routers:

@@ -388,6 +388,8 @@ class Experts(SubLayer):
     def core(self, h):
         cfg, n = self.cfg, self.cfg.experts + self.cfg.zero + self.cfg.copy
         weight = self.weights(h).to(h.dtype)
+        # Which choices each token got, for whoever listens.
+        self.taken = (weight != 0) if self.inside is None else (weight != 0) & self.inside[..., None]
         out = torch.zeros_like(h)
         for e, expert in enumerate(self.experts):
             out = out + weight[..., e:e + 1] * feed_forward(expert, h, cfg.activation)

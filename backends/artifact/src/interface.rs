@@ -17,6 +17,7 @@
 //! | [`Role::Logits`] | the step | `f32 [n, columns of the logits]` |
 //! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
 //! | [`Role::Wanted`] | the step | `u32 [1, 1]` |
+//! | [`Role::Choices`] | the step | `f32 [n, choices of a token]`, −1 where there is none |
 //! | [`Role::Result`] | the step | any |
 //! | [`Role::State`] | the step; kept until the next one | any, with a fixed number of rows |
 //! | [`Role::Parameter`] | the compile | any |
@@ -77,6 +78,14 @@ pub enum Role {
     Wanted {
         /// The router.
         router: u32,
+    },
+    /// Which choices each token got in a layer of experts, in ascending order: whole numbers below `of`, and −1 in places that
+    /// are empty. Layers are numbered in the order in which they run, each repetition for itself.
+    Choices {
+        /// The layer.
+        layer: u32,
+        /// How many choices it has.
+        of: u32,
     },
     /// A tensor of this name for the caller.
     Result {
@@ -166,6 +175,7 @@ impl Role {
             Role::Logits
             | Role::Decision { .. }
             | Role::Wanted { .. }
+            | Role::Choices { .. }
             | Role::Result { .. }
             | Role::Executed { .. } => Direction::Out,
             Role::State { .. } => Direction::Kept,
@@ -195,6 +205,7 @@ impl Role {
             | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
             Role::Pending
             | Role::Input { .. }
+            | Role::Choices { .. }
             | Role::Result { .. }
             | Role::State { .. }
             | Role::Parameter { .. } => return None,
@@ -221,6 +232,7 @@ impl fmt::Display for Role {
             Role::Logits => f.write_str("logits"),
             Role::Decision { router } => write!(f, "decision of router {router}"),
             Role::Wanted { router } => write!(f, "wanted of router {router}"),
+            Role::Choices { layer, of } => write!(f, "choices of layer {layer} of {of}"),
             Role::Result { name } => write!(f, "result {name}"),
             Role::State { name } => write!(f, "state {name}"),
             Role::Parameter { name } => write!(f, "parameter {name}"),
@@ -268,6 +280,15 @@ pub enum RouterPorts {
         /// [`Role::Wanted`], if the router has a capacity.
         wanted: Option<u32>,
     },
+}
+
+/// The port of a layer of experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChoicePort {
+    /// How many choices the layer has.
+    pub of: u32,
+    /// Where those stand that tokens got: `f32`, a column for each that a token can have at once.
+    pub buffer: u32,
 }
 
 /// All ports of a compiled function, each role at most once.
@@ -347,6 +368,20 @@ impl Interface {
         };
         decisions.sort_by_key(|(router, _)| *router);
         decisions.into_iter().filter_map(ports).collect()
+    }
+
+    /// The layers of experts in the order in which they run: how many choices each has, and the buffer of those that tokens got.
+    #[must_use]
+    pub fn choices(&self) -> Vec<(Role, ChoicePort)> {
+        let port = |bound: &Bound| match (&bound.role, bound.to) {
+            (Role::Choices { of, .. }, Binding::Buffer(buffer)) => {
+                Some((bound.role.clone(), ChoicePort { of: *of, buffer }))
+            }
+            _ => None,
+        };
+        let mut ports: Vec<(Role, ChoicePort)> = self.ports.iter().filter_map(port).collect();
+        ports.sort_by(|(a, _), (b, _)| a.cmp(b));
+        ports
     }
 
     /// Binds a role to a buffer, in the place where it was bound before or at the end.

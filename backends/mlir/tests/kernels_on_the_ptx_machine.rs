@@ -19,7 +19,7 @@ use skipc_testkit::conformance::{Backend, run};
 use skipc_testkit::kernel_cases::{Case, cases, cuda_cases};
 
 /// Schedules that each case is run in.
-const SCHEDULES: u64 = 8;
+const SCHEDULES: u64 = 4;
 
 /// The targets whose code is run.
 const TARGETS: [CudaTarget; 2] = [CudaTarget::Sm80, CudaTarget::Sm90a];

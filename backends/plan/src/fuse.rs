@@ -120,7 +120,9 @@ impl Groups {
             if graph.result(&port::Role::Logits) == Some(*value) {
                 ctx.logits(*value);
             }
-            let is_shown = graph.roles(*value).any(|role| matches!(role, port::Role::Result { .. }));
+            let is_shown = graph
+                .roles(*value)
+                .any(|role| matches!(role, port::Role::Result { .. } | port::Role::Choices { .. }));
             if graph.ty(*value).is_state() || is_shown {
                 // What a step leaves is made whether another value is made of it or not.
                 ctx.wanted[value.index()] = true;
@@ -390,6 +392,8 @@ impl Ctx<'_> {
                 nth(2).for_each(|positions| self.want(positions));
                 nth(0).collect()
             }
+            // How many rows there are is all that is taken of the other.
+            OpKind::Elementwise(Elementwise::RepeatRow) => Vec::new(),
             OpKind::Elementwise(_) => operands.to_vec(),
             // Never in a group of several.
             OpKind::Input | OpKind::Constant(_) | OpKind::Parameter => Vec::new(),

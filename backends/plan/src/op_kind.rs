@@ -104,6 +104,8 @@ pub(crate) enum Elementwise {
     ForceFirst { first: u32 },
     /// One row in place of those at position 0.
     ClassToken,
+    /// One row in every row.
+    RepeatRow,
 }
 
 /// Which kernel.
@@ -270,6 +272,7 @@ impl OpKind {
             Op::Widen {} => OpKind::Elementwise(Elementwise::Widen),
             Op::ForceFirst { first } => OpKind::Elementwise(Elementwise::ForceFirst { first }),
             Op::ClassToken {} => OpKind::Elementwise(Elementwise::ClassToken),
+            Op::RepeatRow {} => OpKind::Elementwise(Elementwise::RepeatRow),
             Op::Complement { .. } => OpKind::Route(Route::Complement),
             Op::WithFirst { first, .. } => OpKind::Route(Route::WithFirst { first }),
             Op::Within { .. } => OpKind::Route(Route::Within),
@@ -356,7 +359,8 @@ impl Elementwise {
             | Elementwise::RowScale
             | Elementwise::Widen
             | Elementwise::ForceFirst { .. }
-            | Elementwise::ClassToken => false,
+            | Elementwise::ClassToken
+            | Elementwise::RepeatRow => false,
         }
     }
 }

@@ -125,6 +125,12 @@ impl<'a> Arrays<'a> {
         self.tensors.is_empty()
     }
 
+    /// Whether there is an array of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.tensor(name).is_ok()
+    }
+
     /// The numbers of an array `[any]`.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::ops::Range;
 use skipc_artifact::interface::{ROWS, Role, RouterPorts};
 use skipc_artifact::program::{Buffer, Function, Head, Pool};
 
+use crate::choices::Choices;
 use crate::error::Error;
 
 /// Sequences to run, one after the other.
@@ -34,6 +35,8 @@ pub struct Outputs {
     pub counts: Vec<u32>,
     /// How many tokens each router wanted to execute beyond its capacity; 0 if it has none or decisions were replayed.
     pub overflow: Vec<u32>,
+    /// Which choices tokens got in each layer of experts, in the order in which they run; empty if nobody asked.
+    pub choices: Vec<Choices>,
 }
 
 impl Outputs {
@@ -87,33 +90,38 @@ pub fn pooled_row(pool: Pool, rows: &Range<usize>) -> Option<usize> {
     }
 }
 
-/// What the routers decided: in the last step of a run, and of all rows if it continued several.
+/// What the routers, and those of experts, decided: in the last step of a run, and of all rows if it continued several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {
     /// `[routers][n]`, in model order: 1 where the token executed.
     pub gates: Vec<Vec<u8>>,
     /// How many tokens each router wanted to execute beyond its capacity; `None` if it has none.
     pub overflow: Vec<Option<u32>>,
+    /// Which choices tokens got in each layer of experts, in the order in which they run.
+    pub choices: Vec<Choices>,
 }
 
 impl Decisions {
     /// Overflows as [`Outputs`] has them, told apart by whether the router has a capacity at all.
     #[must_use]
-    pub fn new(function: &Function, gates: Vec<Vec<u8>>, overflow: &[u32]) -> Self {
+    pub fn new(function: &Function, gates: Vec<Vec<u8>>, overflow: &[u32], choices: Vec<Choices>) -> Self {
         let routers = function.interface.routers().into_iter();
         let limited = routers.map(|router| matches!(router, RouterPorts::Routed { wanted: Some(_), .. }));
         let overflow = limited.zip(overflow).map(|(limited, over)| limited.then_some(*over)).collect();
-        Self { gates, overflow }
+        Self { gates, overflow, choices }
     }
 
     /// Adds those of further rows of the same model.
     pub fn extend(&mut self, further: Decisions) {
-        if self.gates.is_empty() {
+        if self.gates.is_empty() && self.choices.is_empty() {
             *self = further;
             return;
         }
         for (gate, further) in self.gates.iter_mut().zip(further.gates) {
             gate.extend(further);
+        }
+        for (layer, further) in self.choices.iter_mut().zip(&further.choices) {
+            layer.extend(further);
         }
         for (over, further) in self.overflow.iter_mut().zip(further.overflow) {
             *over = over.zip(further).map(|(over, further)| over.saturating_add(further));

@@ -64,6 +64,10 @@ pub const CODES: &[(&str, &str)] = &[
         "Chats are made prompts by a template that belongs to the model: `chat_template` in its tokenizer_config.json, or the file chat_template.jinja. Put it beside the artefact or the tokenizer, or name it by `--chat-template`. A model that was not trained on chats has none.",
     ),
     (
+        "run::no-experts",
+        "`--experts-out` writes which choices tokens got in layers of experts (`kind = \"experts\"`), and the model has no such layer. Decisions of routers are written by `--routing-out`.",
+    ),
+    (
         "run::no-external-weights",
         "The artefact was compiled with `--external-weights`, so that its constants lie in a second file, which is not where it should be: beside the artefact, under the name that it was written with, or where `--external-weights` says.",
     ),

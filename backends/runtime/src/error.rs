@@ -213,6 +213,9 @@ pub enum Error {
         /// What it was to do.
         what: &'static str,
     },
+    /// Choices of a model that has none.
+    #[error("this model has no layers of experts, whose choices could be written")]
+    NoExperts,
     /// Rows of numbers for a model that takes token ids.
     #[error("this model takes token ids, not rows of numbers")]
     TakesTokens,
@@ -417,6 +420,7 @@ impl Error {
             Error::TooManyTokens { .. } => "run::too-many-tokens",
             Error::SequenceTooLong { .. } => "run::sequence-too-long",
             Error::TokenRange { .. } => "run::token-range",
+            Error::NoExperts => "run::no-experts",
             Error::NoHead { .. } => "run::no-head",
             Error::TakesTokens | Error::TakesRows { .. } => "run::input",
             Error::RowValue { .. } => "run::row-value",

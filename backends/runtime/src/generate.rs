@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use crate::choices::Choices;
 use crate::decode::{Chunk, Decoder, Limits, Rows, Slot};
 use crate::error::Error;
 
@@ -14,6 +15,8 @@ pub struct Continuation {
     pub gates: Vec<Vec<u8>>,
     /// How many of these tokens each router wanted to execute beyond its capacity.
     pub overflow: Vec<u32>,
+    /// Which choices these tokens got in each layer of experts.
+    pub choices: Vec<Choices>,
     /// Whether it ends because the model has no more positions.
     pub at_last_position: bool,
 }
@@ -112,6 +115,8 @@ fn run(decoder: &mut dyn Decoder, tokens: &[u32], new: &mut Continuation) -> Res
         let outputs = decoder.step(&[Chunk { slot: SLOT, tokens: piece, rows }])?;
         new.gates.resize(outputs.gates.len(), Vec::new());
         new.gates.iter_mut().zip(outputs.gates).for_each(|(all, gate)| all.extend(gate));
+        new.choices.resize(outputs.choices.len(), Choices::default());
+        new.choices.iter_mut().zip(&outputs.choices).for_each(|(all, layer)| all.extend(layer));
         new.overflow.resize(outputs.overflow.len(), 0);
         new.overflow.iter_mut().zip(outputs.overflow).for_each(|(all, over)| *all += over);
         logits = outputs.logits;

@@ -21,6 +21,7 @@
 pub mod allocator;
 pub mod arrays;
 pub mod batch;
+pub mod choices;
 pub mod codes;
 #[cfg(feature = "command")]
 pub mod command;
@@ -50,6 +51,7 @@ pub mod trace;
 pub mod words;
 
 pub use batch::{Batch, Decisions, Outputs};
+pub use choices::Choices;
 pub use cpu::{Call, Choice, share_of_dots};
 pub use device::Device;
 pub use error::Error;

@@ -9,6 +9,7 @@ use skipc_artifact::program::{Function, Program, SCORE};
 use skipc_artifact::target::DType;
 
 use crate::batch::{Batch, Outputs, row_buffer};
+use crate::choices;
 use crate::device::Device;
 use crate::error::Error;
 use crate::model::Model;
@@ -132,7 +133,16 @@ impl Session {
     /// A batch that the program does not take, no memory, or a fault of the device. Except for
     /// [`crate::cuda::CudaError::Sticky`] the session stays usable.
     pub fn run(&mut self, batch: &Batch) -> Result<Outputs, Error> {
-        self.outputs(batch, &[Role::Logits])
+        self.outputs(batch, &[Role::Logits], false)
+    }
+
+    /// As [`Session::run`], and which choices tokens got in layers of experts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::run`].
+    pub fn run_with_choices(&mut self, batch: &Batch) -> Result<Outputs, Error> {
+        self.outputs(batch, &[Role::Logits], true)
     }
 
     /// Runs one batch as far as decisions need it: the logits of the result are empty.
@@ -141,7 +151,7 @@ impl Session {
     ///
     /// As [`Session::run`].
     pub fn decide(&mut self, batch: &Batch) -> Result<Outputs, Error> {
-        self.outputs(batch, &[])
+        self.outputs(batch, &[], false)
     }
 
     /// As [`State::run_buffers`], on the function that runs.
@@ -158,7 +168,7 @@ impl Session {
         self.state.run_buffers(&self.function, n_tokens, inputs, wanted)
     }
 
-    fn outputs(&mut self, batch: &Batch, first: &[Role]) -> Result<Outputs, Error> {
+    fn outputs(&mut self, batch: &Batch, first: &[Role], with_choices: bool) -> Result<Outputs, Error> {
         let function = self.function();
         batch.check(function)?;
         let n_tokens = batch.n_tokens() as u32;
@@ -171,9 +181,15 @@ impl Session {
                 wanted.extend(limited.map(|_| Role::Wanted { router }));
             }
         }
+        let layers = if with_choices { choices::ports(function) } else { Vec::new() };
+        wanted.extend(layers.iter().map(|(role, _)| role.clone()));
         let inputs = inputs(batch, function, &routers);
-        let results = self.state.call(&self.function, n_tokens, &inputs, &wanted)?;
+        let mut results = self.state.call(&self.function, n_tokens, &inputs, &wanted)?;
+        let of_layers = results.split_off(wanted.len() - layers.len());
         let mut outputs = outputs(n_tokens, &routers, wanted.iter().zip(results));
+        let (function, of_layers) = (self.function(), layers.iter().zip(of_layers));
+        outputs.choices =
+            of_layers.map(|((_, port), lists)| choices::of_result(function, *port, &lists)).collect();
         if batch.routing.is_some() {
             // What the routers wanted has nothing to do with what was replayed.
             outputs.overflow.fill(0);
@@ -228,6 +244,7 @@ fn outputs<'r>(
         gates: Vec::new(),
         counts: routers.iter().map(count).collect(),
         overflow: vec![0; routers.len()],
+        choices: Vec::new(),
     };
     for (role, bytes) in results {
         match *role {

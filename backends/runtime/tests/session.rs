@@ -29,6 +29,7 @@ fn expected(tokens: &[u32]) -> Outputs {
         counts: vec![n as u32, odd.iter().map(|&odd| u32::from(odd)).sum(), 0],
         gates: vec![vec![1; n], odd, vec![0; n]],
         overflow: vec![0; 3],
+        choices: Vec::new(),
     }
 }
 

@@ -42,6 +42,22 @@ pub(super) fn infer_class(args: Args<'_>) -> Result<Type, TypeError> {
     Ok(args.ty(0).clone())
 }
 
+pub(super) fn infer_repeat(args: Args<'_>) -> Result<Type, TypeError> {
+    let Some((Elem::Real, &[Dim::Fixed(cols)])) = args.ty(0).as_tensor() else {
+        return Err(args.wrong(0, "one row, real[columns]"));
+    };
+    if args.ty(1).as_tensor().is_none() {
+        return Err(args.wrong(1, "a tensor"));
+    }
+    Ok(Type::tensor(Elem::F32, &[args.ty(1).rows(), Dim::Fixed(cols)]))
+}
+
+/// The same row as often as `like` has rows.
+pub(super) fn repeat_row<N: Number>(row: &Datum<N>, like: &Datum<N>) -> Result<Datum<N>, EvalError> {
+    let (_, row) = row.real()?;
+    Ok(Datum::Real { cols: row.len(), data: row.repeat(like.n_rows()) })
+}
+
 /// The rows of `x`, those at position 0 replaced.
 pub(super) fn class_token<N: Number>(
     x: &Datum<N>,

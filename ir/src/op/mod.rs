@@ -133,6 +133,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::Widen {} => pointwise::infer_widen(args),
         Op::ForceFirst { .. } => token_set::infer_force(args),
         Op::ClassToken {} => linear::infer_class(args),
+        Op::RepeatRow {} => linear::infer_repeat(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
         Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, (*k, *ranks), *scale),
         Op::HashChoice { experts, n_ids, .. } => choice::infer_hash(args, *experts, *n_ids),
@@ -215,6 +216,7 @@ pub(crate) fn eval<N: Number>(
         Op::Widen {} => Ok(operands[0].clone()),
         Op::ForceFirst { first } => token_set::force_first(operands[0], operands[1], *first),
         Op::ClassToken {} => linear::class_token(operands[0], operands[1], operands[2].ints()?),
+        Op::RepeatRow {} => linear::repeat_row(operands[0], operands[1]),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
         Op::Choose { k, sigmoid, normalise, scale, ranks } => {
             choice::choose(operands, (*k, *sigmoid, *normalise), (*scale, *ranks))

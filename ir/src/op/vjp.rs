@@ -114,6 +114,7 @@ pub(crate) fn vjp(
         | Op::CachedConv {}
         | Op::SequenceMean {}
         | Op::ClassToken {}
+        | Op::RepeatRow {}
         | Op::InvRms { .. } => Err(Fault::NoDerivative),
         Op::OffsetGain { .. } => Ok(smallvec![Some(dy)]),
         Op::Embed {} => embed(rule),

@@ -73,7 +73,7 @@ pub enum Problem {
     },
     /// What stands in `return` is no role of a result.
     #[error(
-        "`{0}` is no role of a result; write `logits`, `decision 0`, `wanted 0`, `state \"{0}\"` or any name, as `result \"{0}\"`"
+        "`{0}` is no role of a result; write `logits`, `decision 0`, `wanted 0`, `choices 0 of 8`, `state \"{0}\"` or any name, as `result \"{0}\"`"
     )]
     Role(String),
     /// The text is larger than what the parser takes.

@@ -98,6 +98,7 @@ impl Widths {
             | Op::Attention { .. }
             | Op::CachedAttention { .. }
             | Op::ClassToken {}
+            | Op::RepeatRow {}
             | Op::Conv {}
             | Op::CachedConv {}
             | Op::SequenceMean {}

@@ -253,6 +253,7 @@ impl LayerKind for Experts {
     ) -> Result<B::Value, B::Error> {
         let u = b.pre_norm(input.rows.stream, pre)?;
         let chosen = self.choose(b, name, u, input)?;
+        b.report_choices(self.choices(), (chosen.index, chosen.first_index, self.places() as u32), input)?;
         let mut sum = b.add(Unary::Scale(F64::from(0.0)), &[u])?;
         let [first_copy, n] = [self.experts + self.zero, self.choices()].map(|index| index as u32);
         for place in 0..self.places() as u32 {

@@ -1,9 +1,11 @@
 //! Model to graph: `route / gather / scatter` around whole layers. Obviously right, and slow; passes move the borders.
 //!
-//! Results: the logits `[n, vocab_size]` (or the stream `[n, D]` of a model without a head), and the decisions of the routers in model order. Router N opens token set `cN`. Under
+//! Results: the logits `[n, vocab_size]` (or the stream `[n, D]` of a model without a head), the decisions of the routers in model order, and the choices of tokens in
+//! each layer of experts, in the order in which layers run. Router N opens token set `cN`. Under
 //! a capacity `cN` are the tokens that got a slot, and its result `wanted` says which ones the router wanted.
 
 mod cache;
+mod choices;
 mod kept;
 mod nodes;
 mod routers;
@@ -156,13 +158,16 @@ pub fn lower_step(model: &Model, skipping: Skipping, key_values: KeyValues) -> R
 
 fn graph_of(mut ctx: Ctx<'_>) -> Result<Graph, LowerError> {
     let logits = ctx.logits()?;
-    let Ctx { mut graph, gates, cache, .. } = ctx;
+    let Ctx { mut graph, gates, choices, cache, .. } = ctx;
     graph.set_result(port::Role::Logits, logits);
     for (router, gate) in (0..).zip(gates) {
         graph.set_result(port::Role::Decision { router }, gate.executed);
         if let Some(wanted) = gate.wanted {
             graph.set_result(port::Role::Wanted { router }, wanted);
         }
+    }
+    for (layer, (of, choices)) in (0..).zip(choices) {
+        graph.set_result(port::Role::Choices { layer, of }, choices);
     }
     for (role, state) in cache.into_iter().flat_map(|cache| cache.states) {
         graph.set_result(role, state);
@@ -199,6 +204,8 @@ struct Ctx<'a> {
     /// Their ids, or the rows in place of these.
     tokens: Value,
     gates: Vec<GateValues>,
+    /// Of each layer of experts so far how many choices there are, and which each token got.
+    choices: Vec<(u32, Value)>,
     /// Where the tokens lie in the caches, if the graph goes on with sequences.
     cache: Option<Cache>,
     /// The tokens that the last repetition of a nested stack executed.
@@ -253,6 +260,7 @@ impl<'a> Ctx<'a> {
             all,
             tokens,
             gates,
+            choices: Vec::new(),
             cache: None,
             outer: None,
             depth: None,
@@ -386,6 +394,15 @@ impl Build for Ctx<'_> {
 
     fn choices_so_far(&mut self, index: Value, set: Option<Value>) -> Result<Option<Vec<Value>>, LowerError> {
         self.cached_choices(index, set)
+    }
+
+    fn report_choices(
+        &mut self,
+        of: usize,
+        index: (Value, u32, u32),
+        input: LayerInput<Value>,
+    ) -> Result<(), LowerError> {
+        self.note_choices(of, index, input)
     }
 
     fn convolve(&mut self, [x, weight]: [Value; 2], input: LayerInput<Value>) -> Result<Value, LowerError> {

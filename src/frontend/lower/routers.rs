@@ -220,6 +220,7 @@ impl Ctx<'_> {
                 if wrapped.otherwise.is_none() =>
             {
                 self.constant_gate(scope, false)?;
+                self.note_no_choices(&wrapped.executed)?;
                 Ok(x)
             }
             Combine::Either(Either {

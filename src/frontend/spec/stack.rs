@@ -6,9 +6,10 @@
 use serde::Serialize;
 
 use super::model::Model;
-use super::node::Block;
+use super::node::{Block, Part, SubLayer};
 use super::skip::{Decider, Skip};
 use super::skip_table::SkipTable;
+use crate::frontend::layer::{Experts, Layer};
 
 /// Blocks in order, all of them several times.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,6 +87,20 @@ impl Model {
             }
         }
         found
+    }
+
+    /// The layers of experts with their names, in the order in which they run: each repetition for itself.
+    pub fn expert_layers(&self) -> Vec<(String, Experts)> {
+        let of_block = |(place, block): (Place, &Block)| {
+            let layer = |part| match part {
+                Part::Layer(layers, idx, SubLayer { layer: Layer::Experts(experts), .. }) => {
+                    Some((layers.name(place.run, idx), *experts))
+                }
+                Part::Layer(..) | Part::Route(..) => None,
+            };
+            block.parts().into_iter().filter_map(layer).collect::<Vec<_>>()
+        };
+        self.repetitions().into_iter().flat_map(|repetition| repetition.blocks).flat_map(of_block).collect()
     }
 
     /// The share of the tokens that each router is expected to execute, in the order of the routers: its density, and of a

@@ -132,6 +132,10 @@ impl Build for Recorder<'_> {
         Ok(None)
     }
 
+    fn report_choices(&mut self, _: usize, _: ((), u32, u32), _: LayerInput<()>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn convolve(&mut self, _: [(); 2], _: LayerInput<()>) -> Result<(), Infallible> {
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use skipc_runtime::Trace;
+use skipc_runtime::choices;
 use skipc_runtime::words::counted;
 
 use super::{Capacity, Comparison, LONGEST, Statistics};
@@ -17,6 +18,8 @@ pub struct About<'a> {
     pub source: String,
     /// What each router decides about; as many as there are routers, or none.
     pub routers: Vec<String>,
+    /// The layers of experts; as many as there are, or none.
+    pub experts: Vec<String>,
     /// The texts of the tokens, if they are at hand.
     pub texts: Option<&'a [String]>,
 }
@@ -41,6 +44,9 @@ pub fn html(trace: &Trace, found: &Comparison, about: &About<'_>) -> String {
     body.push_str(&agreement(found, about));
     body.push_str(&skips(found));
     body.push_str(&capacities(found));
+    if !trace.choices.is_empty() {
+        body.push_str(&experts(trace, about));
+    }
     page(&format!("Routing of {}", trace.provenance.model), &body)
 }
 
@@ -183,6 +189,34 @@ fn agreement(found: &Comparison, about: &About<'_>) -> String {
         "<h2>Who decides alike</h2>\n<p class=\"soft\">The share of tokens about which two routers decide alike, and by how much that is more than by chance, in points.</p>\n{}",
         table(&header, rows)
     )
+}
+
+/// A table for each layer of experts: how many tokens each choice has.
+fn experts(trace: &Trace, about: &About<'_>) -> String {
+    let mut out = String::from(
+        "<h2>What experts have</h2>\n<p class=\"soft\">How many tokens took each choice: experts first, then choices that give nothing, then those that give their input. A token may take several.</p>\n",
+    );
+    for (idx, layer) in trace.choices.iter().enumerate() {
+        let loads = layer.loads();
+        let name = about.experts.get(idx).cloned().unwrap_or_else(|| format!("choices.{idx}"));
+        let balance = match choices::highest_over_mean(&loads) {
+            Some(most) => format!("The highest has {most:.2} times the mean."),
+            None => "Nobody chose.".to_owned(),
+        };
+        let _ = write!(out, "<h3><code>{}</code></h3>\n<p>{balance}</p>\n", escaped(&name));
+        let most = loads.iter().copied().max().unwrap_or(0).max(1);
+        let row = |(choice, load): (usize, &u64)| {
+            vec![
+                choice.to_string(),
+                bar(*load as f64 / most as f64),
+                load.to_string(),
+                format!("{:.1} %", 100.0 * *load as f64 / layer.n_tokens().max(1) as f64),
+            ]
+        };
+        let rows = loads.iter().enumerate().map(row);
+        out.push_str(&table(&["choice", "", "tokens", "of all"], rows));
+    }
+    out
 }
 
 fn skips(found: &Comparison) -> String {

@@ -43,6 +43,9 @@ pub struct Outputs {
     pub pooled: Option<Vec<usize>>,
     /// `[routers][n]`.
     pub gates: Vec<Vec<bool>>,
+    /// Which choices tokens got in each layer of experts, `[layers][n · choices]`; the widest decides how many choices there
+    /// are. Empty if there is no layer.
+    pub experts: Vec<Vec<u8>>,
 }
 
 /// The figures of `case.json`; `tests/golden/README.md` says what each is.
@@ -100,7 +103,10 @@ pub fn case(dir: &Path) -> Case {
         weights: dir.join(&figures.weights),
         patches: patches.map_or_else(Vec::new, |(shape, rows)| grid.behind_class_tokens(&shape, &rows)),
         tokens: grid.rows(&tokens).map(|row| row.iter().map(|token| i64::from(*token)).collect()).collect(),
-        scored: grid.outputs(read(&dir.join("logits.npy")), (gate_shape, gates)),
+        scored: Outputs {
+            experts: grid.experts(dir),
+            ..grid.outputs(read(&dir.join("logits.npy")), (gate_shape, gates))
+        },
         generated: optional(dir, "generate_logits")
             .map(|logits| grid.outputs(logits, read(&dir.join("generate_gates.npy")))),
         overflow,
@@ -157,14 +163,23 @@ impl Grid {
             routers.map(|gate| self.rows(gate).flatten().map(|gate| *gate == 1).collect()).collect();
         assert_eq!(gates.len() as u64, shape[0], "routers of the gates");
         let Some(pool) = &self.pool else {
-            return Outputs { logits: self.rows(&logits).flatten().copied().collect(), pooled: None, gates };
+            let logits = self.rows(&logits).flatten().copied().collect();
+            return Outputs { logits, pooled: None, gates, experts: Vec::new() };
         };
         let ends = self.lengths.iter().scan(0, |end, length| {
             *end += length;
             Some(*end)
         });
         let row = |(end, length): (usize, &usize)| if pool == "first" { end - length } else { end - 1 };
-        Outputs { logits, pooled: Some(ends.zip(&self.lengths).map(row).collect()), gates }
+        let pooled = Some(ends.zip(&self.lengths).map(row).collect());
+        Outputs { logits, pooled, gates, experts: Vec::new() }
+    }
+
+    /// The choices that tokens got.
+    fn experts(&self, dir: &Path) -> Vec<Vec<u8>> {
+        let Some((shape, taken)) = optional::<u8>(dir, "experts") else { return Vec::new() };
+        let size = shape[1..].iter().product::<u64>() as usize;
+        taken.chunks_exact(size).map(|layer| self.rows(layer).flatten().copied().collect()).collect()
     }
 }
 
@@ -202,6 +217,14 @@ impl Case {
         self.scored.check(&format!("{}, {form}", self.name), logits, gates, tolerance);
     }
 
+    /// Asserts that tokens got the same choices of experts, `[n, choices]` of each layer.
+    ///
+    /// # Panics
+    /// If not; the message names the case, the form of the model, the layer and the token.
+    pub fn check_experts(&self, form: &str, layers: &[(u32, &[u8])]) {
+        self.scored.check_experts(&format!("{}, {form}", self.name), self.n_tokens(), layers);
+    }
+
     /// Asserts that a router lost as many tokens to its capacity as in the reference.
     ///
     /// # Panics
@@ -226,6 +249,25 @@ impl Outputs {
         let Some(rows) = &self.pooled else { return logits.into() };
         let cols = self.logits.len() / rows.len().max(1);
         rows.iter().flat_map(|row| &logits[row * cols..][..cols]).copied().collect()
+    }
+
+    /// Asserts that so many tokens got the same choices of experts, `[n, choices]` of each layer. `what` is for the message.
+    ///
+    /// # Panics
+    /// If not; the message has the layer and the token.
+    pub fn check_experts(&self, what: &str, n_tokens: usize, layers: &[(u32, &[u8])]) {
+        assert_eq!(layers.len(), self.experts.len(), "{what}: layers of experts");
+        for (layer, ((of, got), wanted)) in layers.iter().zip(&self.experts).enumerate() {
+            let (of, width) = (*of as usize, wanted.len() / n_tokens.max(1));
+            assert_eq!(got.len(), of * n_tokens, "{what}: tokens of layer {layer}");
+            for (row, (got, wanted)) in got.chunks_exact(of).zip(wanted.chunks_exact(width)).enumerate() {
+                let (same, rest) = wanted.split_at(of);
+                assert!(
+                    got == same && rest.iter().all(|taken| *taken == 0),
+                    "{what}: row {row} has {got:?} in layer {layer}, expected {wanted:?}"
+                );
+            }
+        }
     }
 
     /// Asserts that logits are within `tolerance` of these and all decisions equal. `what` is for the message.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipc_artifact::interface::{Direction, Interface, Role, RouterPorts};
+use skipc_artifact::interface::{ChoicePort, Direction, Interface, Role, RouterPorts};
 use skipc_artifact::pending;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Buffer, Function, RowBound, Step, Storage};
 use skipc_artifact::target::DType;
@@ -100,6 +100,19 @@ pub struct Outcome<N = f32> {
     pub logits: Vec<N>,
     /// One for each router, in model order.
     pub gates: Vec<GateOutcome>,
+    /// One for each layer of experts, in the order in which they run.
+    pub choices: Vec<ChoiceOutcome>,
+}
+
+/// The choices of a layer of experts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChoiceOutcome {
+    /// How many there are.
+    pub of: u32,
+    /// Choices that a token can have at once.
+    pub places: u32,
+    /// `[tokens, places]`, as [`Role::Choices`] says.
+    pub lists: Vec<f64>,
 }
 
 /// Runs all steps of a function over one batch, on states that earlier steps left. `kernels` and `constants` are those
@@ -500,7 +513,7 @@ impl<'a, N: Element> Machine<'a, N> {
     }
 
     fn outcome(&self, n_tokens: u32, n_logits: u32) -> Result<Outcome<N>, Fault> {
-        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new() };
+        let mut outcome = Outcome { logits: Vec::new(), gates: Vec::new(), choices: Vec::new() };
         if let Some(idx) = self.interface().buffer(&Role::Logits) {
             let begin = self.written(idx, DType::F32, n_logits)?;
             let n_logits = begin.len() / DType::F32.size() as usize;
@@ -522,6 +535,12 @@ impl<'a, N: Element> Machine<'a, N> {
                     }
                 }
             });
+        }
+        for (_, ChoicePort { of, buffer }) in self.interface().choices() {
+            let (places, place) = (self.buffer(buffer)?.0.cols, self.written(buffer, DType::F32, n_tokens)?);
+            let n_numbers = place.len() / DType::F32.size() as usize;
+            let lists = self.memory.reals(place.start, DType::F32, n_numbers).map(N::to_f64).collect();
+            outcome.choices.push(ChoiceOutcome { of, places, lists });
         }
         Ok(outcome)
     }

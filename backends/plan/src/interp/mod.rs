@@ -44,8 +44,8 @@ use crate::kernel::{Body, Kernel};
 pub use element::Element;
 pub use fault::Fault;
 pub use function::{
-    Cached, Constants, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, StepInput, Tensor,
-    poison, run_function, run_plan_in,
+    Cached, ChoiceOutcome, Constants, GateOutcome, Mode, Outcome, POISON_BYTE, POISON_F32, States, StepInput,
+    Tensor, poison, run_function, run_plan_in,
 };
 
 /// How a kernel's rows are cut into tiles.

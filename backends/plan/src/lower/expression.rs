@@ -362,6 +362,10 @@ impl Ctx<'_> {
                 Inst::Binary(Binary::Add, scores, forced)
             }
             Elementwise::ClassToken => return self.class_token(bind, program, value),
+            Elementwise::RepeatRow => {
+                let [row, _] = self.operands(value)?;
+                Inst::LoadCol(self.weight(bind, "row", row, DType::F32)?)
+            }
             Elementwise::Bias => {
                 let [x, bias] = self.operands(value)?;
                 let x = self.load(bind, program, x)?;

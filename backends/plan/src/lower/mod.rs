@@ -239,14 +239,15 @@ impl<'a> Ctx<'a> {
         Ok(Plan { dtype, kernels, constants, states, function, sources })
     }
 
-    /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity.
+    /// What the host gets of each router: its decisions, and how many rows it wanted if it has a capacity; and of each layer of
+    /// experts which choices tokens got.
     fn gates(&mut self) -> Result<(), PlanError> {
         let graph = self.graph;
         let mut limited = Vec::new();
         for (role, value) in graph.results() {
             let router = match *role {
                 Role::Logits | Role::State { .. } => continue,
-                Role::Result { .. } => {
+                Role::Result { .. } | Role::Choices { .. } => {
                     self.shown(role, value)?;
                     continue;
                 }

@@ -10,6 +10,7 @@ use skipc_artifact::program::{Function, Head, SCORE};
 use super::console::Console;
 use super::skips::Skips;
 use super::trust::TrustArgs;
+use crate::choices::Choices;
 use crate::decode::beam::{self, Search};
 use crate::decode::text::TextStream;
 use crate::decode::{
@@ -180,7 +181,10 @@ pub fn generate(
     let prompts = args.prompts(scored)?;
     let count = u32::try_from(prompts.rows.len()).unwrap_or(u32::MAX);
     let slots = args.beams.unwrap_or(count.clamp(1, SLOTS));
-    let decoder = decode::of_slots(module, model, slots)?;
+    let mut decoder = decode::of_slots(module, model, slots)?;
+    if args.show_skips || args.json {
+        decoder.report_choices();
+    }
     let decoder = Metered::new(decoder, |event: &metered::Event| {
         if let Some(meter) = &mut meter {
             meter.note(event);
@@ -304,6 +308,8 @@ struct Figures {
     decided: u64,
     /// How many of them each router executed.
     executed: Vec<u64>,
+    /// How many of them took each choice, by layer of experts.
+    loads: Vec<Vec<u64>>,
     /// Nothing without drafts.
     drafts: Option<Drafts>,
 }
@@ -318,7 +324,12 @@ impl Figures {
         }
     }
 
-    fn ran(&mut self, gates: &[Vec<u8>]) {
+    fn ran(&mut self, gates: &[Vec<u8>], choices: &[Choices]) {
+        self.loads.resize(choices.len(), Vec::new());
+        for (loads, layer) in self.loads.iter_mut().zip(choices) {
+            loads.resize(layer.of as usize, 0);
+            loads.iter_mut().zip(layer.loads()).for_each(|(sum, load)| *sum += load);
+        }
         self.executed.resize(gates.len(), 0);
         self.decided += gates.first().map_or(0, |gate| gate.len() as u64);
         for (executed, gate) in self.executed.iter_mut().zip(gates) {
@@ -397,7 +408,7 @@ impl Run<'_, '_> {
             self.console.print("\n")?;
         }
         if let Some(skips) = &skips {
-            skips.legend(self.console);
+            skips.legend(self.console, &self.figures.loads);
         }
         if self.prompts.text.is_none() && !self.args.json && failed.is_none() {
             self.print_ids(&rows)?;
@@ -427,8 +438,8 @@ impl Run<'_, '_> {
     ) -> Result<Option<Error>, Error> {
         while let Some(event) = handle.try_next() {
             let text = match event {
-                Event::Ran { gates } => {
-                    self.figures.ran(&gates);
+                Event::Ran { gates, choices } => {
+                    self.figures.ran(&gates, &choices);
                     if let Some(skips) = skips.as_deref_mut() {
                         skips.ran(&gates);
                         skips.print(self.console)?;
@@ -554,6 +565,9 @@ impl Run<'_, '_> {
             "decided": self.figures.decided,
             "executed": self.figures.executed,
         });
+        if !self.figures.loads.is_empty() {
+            summary["experts"] = serde_json::json!(self.figures.loads);
+        }
         if let Some(Drafts { proposed, accepted, executed_by_draft, executed }) = self.figures.drafts {
             summary["drafts"] = serde_json::json!({
                 "proposed": proposed,
@@ -567,7 +581,7 @@ impl Run<'_, '_> {
 
     /// Figures of the run, human-readable.
     fn say(&mut self, rows: &[Row], more: Option<String>) {
-        let Figures { prompt, new, decided, executed, drafts } = &self.figures;
+        let Figures { prompt, new, decided, executed, drafts, .. } = &self.figures;
         let added: usize = rows.iter().map(|row| row.tokens.len()).sum();
         let mut text = format!(
             "prompt: {}{}; continuation: {}{}; ",

@@ -30,6 +30,7 @@ impl Greedy<'_, '_> {
     pub(super) fn text(mut self, prompt: &str, tokens: &[u32]) -> Result<Decisions, Error> {
         let row = Row { sequence: 0, tokens };
         let mut decoder = decode::of_slots(self.session.module(), self.model, 1)?;
+        decoder.report_choices();
         row.check(decoder.limits())?;
         let (out, streams) = (&mut *self.out, !self.json);
         if streams {
@@ -66,6 +67,7 @@ impl Greedy<'_, '_> {
         let rows = sequences.ids().enumerate().map(|(sequence, tokens)| Row { sequence, tokens });
         let rows: Vec<Row<'_>> = rows.collect();
         let mut decoder = decode::of_slots(self.session.module(), self.model, 1)?;
+        decoder.report_choices();
         // Before anything is printed.
         rows.iter().try_for_each(|row| row.check(decoder.limits()))?;
         let (mut decisions, mut summaries) = (Decisions::default(), Vec::new());
@@ -95,7 +97,7 @@ impl Greedy<'_, '_> {
     }
 
     fn decisions(&self, new: Continuation) -> Decisions {
-        Decisions::new(self.session.function(), new.gates, &new.overflow)
+        Decisions::new(self.session.function(), new.gates, &new.overflow, new.choices)
     }
 
     fn print_json(&mut self, sequences: &[serde_json::Value]) -> Result<(), Error> {

@@ -17,6 +17,7 @@ use clap::Args;
 use skipc_artifact::section::ContentHash;
 
 use crate::batch::{Batch, Decisions, Grid, Outputs};
+use crate::choices::{self, Choices};
 use crate::device::Device;
 use crate::error::Error;
 use crate::generate::bytes_of;
@@ -75,6 +76,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "OUT.npy|OUT.trace")]
     pub routing_out: Option<PathBuf>,
 
+    /// Write which choices tokens got in each layer of experts: uint8 `[layers, batch, tokens, choices]` in the order in which
+    /// layers run, those with fewer choices than the widest filled up with 0
+    #[arg(long, value_name = "OUT.npy")]
+    pub experts_out: Option<PathBuf>,
+
     /// Take the decisions from this file, a routing trace or an array as --routing-out writes it, instead of the routers
     #[arg(long, value_name = "FILE")]
     pub routing: Option<PathBuf>,
@@ -92,7 +98,7 @@ pub struct RunArgs {
     pub checked: bool,
 
     /// Replay the known answers in the artefact instead of running tokens
-    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "max_new_tokens", "logits", "routing", "routing_out"])]
+    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "max_new_tokens", "logits", "routing", "routing_out", "experts_out"])]
     pub self_test: bool,
 
     /// Run the step some more times and print how long it and each of its kernels take, and the peak memory
@@ -126,6 +132,7 @@ impl RunArgs {
             max_new_tokens: None,
             logits: None,
             routing_out: None,
+            experts_out: None,
             routing: None,
             device: Device::Cpu,
             threads: None,
@@ -178,9 +185,10 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
             "`--tokens FILE.npy`, `--rows FILE.npy`, `--patches FILE.npy`, `--prompt TEXT` or `--self-test`";
         return Err(Error::Usage(format!("give {inputs}")));
     }
-    let per_token = args.logits.is_some() || args.routing_out.is_some() || args.routing.is_some();
-    if args.max_new_tokens.is_some() && per_token {
-        let reason = "`--max-new-tokens` generates; leave out `--logits`, `--routing` and `--routing-out`";
+    let files = [&args.logits, &args.routing_out, &args.routing, &args.experts_out];
+    if args.max_new_tokens.is_some() && files.iter().any(|file| file.is_some()) {
+        let reason = "`--max-new-tokens` generates; leave out `--logits`, `--routing`, `--routing-out` and \
+                      `--experts-out`";
         return Err(Error::Usage(reason.into()));
     }
     let started = Instant::now();
@@ -251,9 +259,9 @@ pub fn record(args: &RunArgs) -> Result<Trace, Error> {
     let sequences = args.sequences(Room::Step(session.function()))?;
     let scored = score(args, &model, &mut session, sequences)?;
     scored.outputs.check_finite(&scored.grid.lengths)?;
-    let gates = scored.outputs.gates;
+    let decisions = (scored.outputs.gates, scored.outputs.choices);
     let from = (model.artifact().manifest(), session.program());
-    Ok(Trace::recorded(from, &scored.batch, gates, scored.replayed))
+    Ok(Trace::recorded(from, &scored.batch, decisions, scored.replayed))
 }
 
 /// One run with what went in.
@@ -280,7 +288,7 @@ fn score(
     };
     let (routing, replayed) = replay.map(|read| (read.gates, read.file_hash)).unzip();
     let batch = sequences.into_batch(routing);
-    let outputs = session.run(&batch)?;
+    let outputs = session.run_with_choices(&batch)?;
     Ok(Scored { grid, batch, replayed, outputs })
 }
 
@@ -292,6 +300,9 @@ fn run_once(
     sequences: Sequences,
     out: &mut Printer<'_>,
 ) -> Result<Decisions, Error> {
+    if args.experts_out.is_some() && session.function().interface.choices().is_empty() {
+        return Err(Error::NoExperts);
+    }
     let Scored { grid, batch, replayed, mut outputs } = score(args, model, session, sequences)?;
     let finite = outputs.check_finite(&grid.lengths);
     let (rows, width) = (grid.lengths.len() as u64, grid.width as u64);
@@ -302,15 +313,20 @@ fn run_once(
     if let Some(path) = &args.routing_out {
         if path.extension().is_some_and(|extension| extension == trace::EXTENSION) {
             let from = (model.artifact().manifest(), session.program());
-            Trace::recorded(from, &batch, outputs.gates.clone(), replayed).write(path)?;
+            let decisions = (outputs.gates.clone(), outputs.choices.clone());
+            Trace::recorded(from, &batch, decisions, replayed).write(path)?;
         } else {
             let array: Vec<u8> = outputs.gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
             npy::write(path, &[outputs.gates.len() as u64, rows, width], &array)?;
         }
     }
+    if let Some(path) = &args.experts_out {
+        let (shape, array) = choices::to_array(&outputs.choices, &grid);
+        npy::write(path, &shape, &array)?;
+    }
     let timing = if args.timing { Some(Timing::of(session, &batch, load)?) } else { None };
-    let decisions = Decisions::new(session.function(), outputs.gates, &outputs.overflow);
-    summarise(args, session, &grid, (&outputs.counts, &decisions.overflow, timing.as_ref()), out)?;
+    let decisions = Decisions::new(session.function(), outputs.gates, &outputs.overflow, outputs.choices);
+    summarise(args, session, &grid, (&outputs.counts, &decisions, timing.as_ref()), out)?;
     // Said last, so that who looks for the cause has the files.
     finite?;
     Ok(decisions)
@@ -320,7 +336,7 @@ fn summarise(
     args: &RunArgs,
     session: &Session,
     grid: &Grid,
-    (counts, overflow, timing): (&[u32], &[Option<u32>], Option<&Timing>),
+    (counts, Decisions { overflow, choices, .. }, timing): (&[u32], &Decisions, Option<&Timing>),
     out: &mut Printer<'_>,
 ) -> Result<(), Error> {
     let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
@@ -336,6 +352,10 @@ fn summarise(
         });
         if is_limited {
             summary["over_capacity"] = serde_json::json!(overflow);
+        }
+        if !choices.is_empty() {
+            let loads: Vec<Vec<u64>> = choices.iter().map(Choices::loads).collect();
+            summary["experts"] = serde_json::json!(loads);
         }
         if let Some(timing) = timing {
             summary["timing"] = timing.json();

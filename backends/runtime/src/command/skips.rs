@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 use super::console::Console;
+use crate::choices;
 use crate::error::Error;
 
 /// Colours of the 256 of a terminal, from few routers to all.
@@ -72,8 +73,8 @@ impl Skips {
         console.text(&rest)
     }
 
-    /// Says what the colours mean, and how many tokens have each.
-    pub(super) fn legend(&self, console: &mut Console<'_>) {
+    /// Says what the colours mean, and how many tokens have each; and how many of them took each choice, by layer of experts.
+    pub(super) fn legend(&self, console: &mut Console<'_>, loads: &[Vec<u64>]) {
         let routers = self.histogram.len().saturating_sub(1);
         let most = self.histogram.iter().copied().max().unwrap_or(0).max(1);
         let mut legend = String::new();
@@ -84,6 +85,9 @@ impl Skips {
                 false => bar,
             };
             let _ = writeln!(legend, "{level:3} of {routers} routers executed  {bar} {count}");
+        }
+        for (layer, loads) in loads.iter().enumerate() {
+            let _ = writeln!(legend, "experts {layer}  {}", choices::balance(loads));
         }
         console.say(&legend);
     }

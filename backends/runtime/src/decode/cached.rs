@@ -7,6 +7,7 @@ use skipc_artifact::program::{Function, PAGE_ROWS, PROMPT_STATES, STEP};
 use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, PageUse, Rows, Slot, StepOutputs};
 use super::pages::Pages;
 use super::prefixes::{Before, Prefixes};
+use crate::choices;
 use crate::error::Error;
 use crate::module::{Module, State};
 
@@ -21,6 +22,7 @@ pub struct Cached {
     slots: Vec<Option<Sequence>>,
     /// Tokens of a sequence whose keys and values may wait, if any may.
     most_pending: u32,
+    reports_choices: bool,
 }
 
 /// Tokens of a sequence whose keys and values may wait, at most: beyond a few dozen a batch of them reads no less weights
@@ -64,7 +66,14 @@ impl Cached {
         };
         let state = module.state_with_cache(cache_tokens)?;
         let pages = Pages::new(state.cached_rows() / PAGE_ROWS);
-        Ok(Self { state, pages, prefixes: None, slots: vec![None; slots as usize], most_pending })
+        Ok(Self {
+            state,
+            pages,
+            prefixes: None,
+            slots: vec![None; slots as usize],
+            most_pending,
+            reports_choices: false,
+        })
     }
 
     /// Keeps full pages when their sequences end, until others need them: sequences of the same number that
@@ -220,8 +229,19 @@ impl Cached {
         }
         let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
         wanted.extend(wants_logits.then_some(Role::Logits));
-        let results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
-        let mut outputs = StepOutputs { overflow: vec![0; routers.len()], ..StepOutputs::default() };
+        let layers = if self.reports_choices { choices::ports(self.function()) } else { Vec::new() };
+        let n_others = wanted.len();
+        wanted.extend(layers.iter().map(|(role, _)| role.clone()));
+        let mut results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
+        let of_layers = results.split_off(n_others);
+        let of_layers = layers.iter().zip(of_layers);
+        let of_layers =
+            of_layers.map(|((_, port), lists)| choices::of_result(self.function(), *port, &lists));
+        let mut outputs = StepOutputs {
+            overflow: vec![0; routers.len()],
+            choices: of_layers.collect(),
+            ..StepOutputs::default()
+        };
         for (role, bytes) in wanted.iter().zip(results) {
             match *role {
                 Role::Decision { .. } => outputs.gates.push(bytes),
@@ -394,6 +414,10 @@ impl Decoder for Cached {
     fn takes_whole_prompts(&self) -> bool {
         let mut kept = self.function().interface.buffers(Direction::Kept);
         kept.any(|(role, _)| matches!(role, Role::State { name } if name.starts_with(PROMPT_STATES)))
+    }
+
+    fn report_choices(&mut self) {
+        self.reports_choices = true;
     }
 
     fn can_draft(&self) -> bool {

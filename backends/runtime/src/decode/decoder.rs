@@ -1,5 +1,6 @@
 //! One step of generation.
 
+use crate::choices::Choices;
 use crate::error::Error;
 
 /// A place for one sequence that is being generated, by its number below [`Limits::slots`].
@@ -79,6 +80,9 @@ pub struct StepOutputs {
     pub gates: Vec<Vec<u8>>,
     /// How many of the new tokens each router wanted to execute beyond its capacity.
     pub overflow: Vec<u32>,
+    /// Which choices the new tokens got in each layer of experts, in the order in which they run; empty unless
+    /// [`Decoder::report_choices`] asked for them.
+    pub choices: Vec<Choices>,
     /// For each router whose keys and values may wait, of how many tokens the step computed them, those that had waited
     /// included; empty where none may wait.
     pub computed: Vec<u32>,
@@ -143,6 +147,9 @@ pub trait Decoder {
     /// [`Error::TooManyTokens`] over [`Limits::step_tokens`], [`Error::SequenceTooLong`] over [`Limits::positions`],
     /// [`Error::TokenRange`], or a fault of the device.
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error>;
+
+    /// Says in all later steps which choices tokens got in layers of experts. One that knows of none says nothing.
+    fn report_choices(&mut self) {}
 
     /// Whether routers have thresholds that a draft can move.
     fn can_draft(&self) -> bool {
@@ -214,6 +221,10 @@ impl<D: Decoder + ?Sized> Decoder for Box<D> {
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<StepOutputs, Error> {
         (**self).step(chunks)
+    }
+
+    fn report_choices(&mut self) {
+        (**self).report_choices();
     }
 
     fn can_draft(&self) -> bool {

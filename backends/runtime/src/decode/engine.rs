@@ -10,6 +10,7 @@ use super::sampling::{Draw, LogProbs};
 use super::speculate::{Drafts, Margin, Speculation};
 use super::text::{StopFilter, TextStream};
 use super::tokenizer::Tokenizer;
+use crate::choices::Choices;
 use crate::error::Error;
 
 /// How an engine works.
@@ -361,11 +362,13 @@ impl<D: Decoder> Engine<D> {
         let mut ended = Vec::new();
         for Part { index, range, .. } in plan {
             let Running { task, slot, committed, draft } = &mut self.running[*index];
-            let gates_of = |count: usize, at: usize| {
-                outputs.gates.iter().map(|gate| gate[at..at + count].to_vec()).collect::<Vec<_>>()
+            let decisions_of = |count: usize, at: usize| {
+                let gates = outputs.gates.iter().map(|gate| gate[at..at + count].to_vec()).collect();
+                let choices = outputs.choices.iter().map(|layer| layer.rows(at..at + count)).collect();
+                (gates, choices)
             };
             let given = task.request.prompt.len();
-            task.tell_decisions(range, gates_of(range.len(), at));
+            task.tell_decisions(range, decisions_of(range.len(), at));
             *committed = range.end;
             at += range.len();
             let mut goes_on = true;
@@ -380,7 +383,7 @@ impl<D: Decoder> Engine<D> {
             {
                 agrees = agrees && goes_on && task.tokens.last() == Some(token);
                 if agrees {
-                    task.tell_decisions(&(*committed..*committed + 1), gates_of(1, at + place));
+                    task.tell_decisions(&(*committed..*committed + 1), decisions_of(1, at + place));
                     *committed += 1;
                     goes_on = task.advance(logits, drawable, &limits, tokenizer.as_deref());
                 }
@@ -434,12 +437,17 @@ impl Task {
     }
 
     /// Tells decisions about tokens, but for those that ran before.
-    fn tell_decisions(&mut self, range: &Range<usize>, mut gates: Vec<Vec<u8>>) {
+    fn tell_decisions(
+        &mut self,
+        range: &Range<usize>,
+        (mut gates, mut choices): (Vec<Vec<u8>>, Vec<Choices>),
+    ) {
         let known = self.told.saturating_sub(range.start).min(range.len());
         if known < range.len() {
             gates.iter_mut().for_each(|gate| drop(gate.drain(..known)));
+            choices.iter_mut().for_each(|layer| *layer = layer.rows(known..layer.n_tokens()));
             self.told = range.end;
-            self.listener.tell(Event::Ran { gates });
+            self.listener.tell(Event::Ran { gates, choices });
         }
     }
 
@@ -528,7 +536,7 @@ mod tests {
         while let Some(event) = handle.try_next() {
             assert!(told.finish.is_none() && told.failed.is_none(), "{event:?} after the end");
             match event {
-                Event::Ran { gates } => told.gates.extend(&gates[0]),
+                Event::Ran { gates, .. } => told.gates.extend(&gates[0]),
                 Event::Token { token, text, .. } => {
                     told.tokens.push(token);
                     told.text += &text;

@@ -109,6 +109,10 @@ impl<D: Decoder, F: FnMut(&Event)> Decoder for Metered<D, F> {
         Ok(outputs)
     }
 
+    fn report_choices(&mut self) {
+        self.decoder.report_choices();
+    }
+
     fn can_draft(&self) -> bool {
         self.decoder.can_draft()
     }

@@ -7,6 +7,7 @@ use skipc_artifact::program::{GENERATE, Head, SCORE};
 
 use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
 use crate::batch::{Batch, Outputs};
+use crate::choices::Choices;
 use crate::error::Error;
 use crate::model::Model;
 use crate::session::Session;
@@ -35,6 +36,7 @@ pub fn prepare(session: &mut Session, model: &Model) -> Result<(), Error> {
 pub struct Recompute {
     session: Session,
     slots: Vec<Option<Sequence>>,
+    reports_choices: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ impl Recompute {
     /// [`Error::NotCausal`] for a model that cannot generate.
     pub fn new(mut session: Session, model: &Model, slots: u32) -> Result<Self, Error> {
         prepare(&mut session, model)?;
-        Ok(Self { session, slots: vec![None; slots as usize] })
+        Ok(Self { session, slots: vec![None; slots as usize], reports_choices: false })
     }
 
     /// What it runs on.
@@ -85,7 +87,8 @@ impl Recompute {
         // The sequences before it in the batch are empty, so that it has its number there.
         let mut lengths = vec![0; *number as usize];
         lengths.push(u32::try_from(tokens.len()).unwrap_or(u32::MAX));
-        self.session.run(&Batch { tokens, lengths, ..Batch::default() })
+        let batch = Batch { tokens, lengths, ..Batch::default() };
+        if self.reports_choices { self.session.run_with_choices(&batch) } else { self.session.run(&batch) }
     }
 }
 
@@ -114,7 +117,7 @@ impl Decoder for Recompute {
         let vocab_size = limits.vocab_size as usize;
         let (mut outputs, mut overflows) = (StepOutputs::default(), Vec::new());
         for chunk in chunks {
-            let Outputs { logits, gates, overflow, .. } = self.run(chunk)?;
+            let Outputs { logits, gates, overflow, choices, .. } = self.run(chunk)?;
             let wanted = match chunk.rows {
                 Rows::None => 0,
                 Rows::Last => 1,
@@ -124,6 +127,10 @@ impl Decoder for Recompute {
             outputs.gates.resize(gates.len(), Vec::new());
             for (all, gate) in outputs.gates.iter_mut().zip(gates) {
                 all.extend_from_slice(&gate[gate.len() - chunk.tokens.len()..]);
+            }
+            outputs.choices.resize(choices.len(), Choices::default());
+            for (all, layer) in outputs.choices.iter_mut().zip(&choices) {
+                all.extend(&layer.rows(layer.n_tokens() - chunk.tokens.len()..layer.n_tokens()));
             }
             outputs.overflow.resize(overflow.len(), 0);
             let before = self.sequence(chunk.slot)?.overflow.iter().chain(std::iter::repeat(&0));
@@ -138,6 +145,10 @@ impl Decoder for Recompute {
             sequence.overflow = overflow;
         }
         Ok(outputs)
+    }
+
+    fn report_choices(&mut self) {
+        self.reports_choices = true;
     }
 
     fn fork(&mut self, from: Slot, to: Slot) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::sampling::{LogProbs, Sampling};
+use crate::choices::Choices;
 use crate::error::Error;
 
 /// A sequence to continue.
@@ -67,6 +68,8 @@ pub enum Event {
     Ran {
         /// `[routers][tokens]`: 1 where the token executed.
         gates: Vec<Vec<u8>>,
+        /// Which choices they got in each layer of experts, if the decoder reports them.
+        choices: Vec<Choices>,
     },
     /// The sequence has a new token.
     Token {

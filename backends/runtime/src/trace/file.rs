@@ -8,11 +8,15 @@ use skipc_artifact::replace;
 
 use super::{FORMAT, Provenance, Trace};
 use crate::arrays::{self, Array, Arrays};
+use crate::choices::Choices;
 use crate::error::Error;
 use crate::file::read_limited;
 
 /// The entry of the metadata.
 const KEY: &str = "skipc.trace";
+
+/// What the names of the arrays of choices begin with.
+const CHOICES: &str = "choices";
 
 /// Largest file that is read, in bytes. In memory a decision takes eight times as much as in the file.
 pub(crate) const FILE_LIMIT: u64 = 1 << 29;
@@ -51,11 +55,13 @@ impl Trace {
         let lengths = arrays.u32s("lengths").map_err(format)?;
         let n: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
         let n = usize::try_from(n).map_err(|_| format(format!("it is of {n} tokens")))?;
-        // All arrays but the lengths are gates, or one of these names is missing.
-        let routers = 0..arrays.len() - 1;
+        let choices = if arrays.has(CHOICES) { choices(&arrays, n).map_err(format)? } else { Vec::new() };
+        let n_others = 1 + choices.len() + usize::from(!choices.is_empty());
+        // All other arrays are gates, or one of these names is missing.
+        let routers = 0..arrays.len().saturating_sub(n_others);
         let gates = routers.map(|router| arrays.decisions(&format!("gate.{router}"), n));
         let gates = gates.collect::<Result<_, _>>().map_err(format)?;
-        Ok(Self { provenance, lengths, gates })
+        Ok(Self { provenance, lengths, gates, choices })
     }
 
     /// The file's bytes.
@@ -67,6 +73,13 @@ impl Trace {
         let mut all = vec![("lengths".to_owned(), Array::of_u32(&self.lengths))];
         for (router, decisions) in self.gates.iter().enumerate() {
             all.push((format!("gate.{router}"), Array::of_bytes(arrays::pack_bits(decisions))));
+        }
+        if !self.choices.is_empty() {
+            let of: Vec<u32> = self.choices.iter().map(|layer| layer.of).collect();
+            all.push((CHOICES.to_owned(), Array::of_u32(&of)));
+        }
+        for (layer, choices) in self.choices.iter().enumerate() {
+            all.push((format!("{CHOICES}.{layer}"), Array::of_bytes(arrays::pack_bits(&choices.taken))));
         }
         let failed = |reason| Error::TraceFormat { path: "the trace".into(), reason };
         arrays::to_bytes(KEY, &self.provenance, &all).map_err(failed)
@@ -112,6 +125,19 @@ impl Trace {
         }
         Ok(self.gates)
     }
+}
+
+/// The choices of the layers of a file that has some.
+fn choices(arrays: &Arrays<'_>, n: usize) -> Result<Vec<Choices>, String> {
+    let layers = arrays.u32s(CHOICES)?;
+    if layers.is_empty() || layers.contains(&0) {
+        return Err(format!("`{CHOICES}` is of layers without choices"));
+    }
+    let layer = |(layer, of): (usize, &u32)| {
+        let rows = n.checked_mul(*of as usize).ok_or_else(|| format!("layer {layer} has {of} choices"))?;
+        Ok(Choices { of: *of, taken: arrays.decisions(&format!("{CHOICES}.{layer}"), rows)? })
+    };
+    layers.iter().enumerate().map(layer).collect()
 }
 
 /// Lengths of sequences as text: all of few, the first of many.

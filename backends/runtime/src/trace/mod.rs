@@ -7,6 +7,8 @@
 //! | array | holds |
 //! | --- | --- |
 //! | `lengths` | `u32 [sequences]`: length of each sequence; n is their sum |
+//! | `choices` | `u32 [layers]`: how many choices each layer of experts has, in the order in which they run; not there if there is none |
+//! | `choices.N` | `u8 [⌈n · choices / 8⌉]`: which choices tokens got in layer N, bits as for `gate.N`, those of a row one after the other |
 //! | `gate.N` | `u8 [⌈n / 8⌉]`: decisions of router N, in model order; bit `i % 8` of byte `i / 8` is row `i` of the batch, all sequences one after the other; 1 executes; bits behind the last row are 0 |
 //!
 //! `__metadata__` has one entry, `skipc.trace`, the [`Provenance`] in JSON. No time, machine or path is in it: same
@@ -22,6 +24,7 @@ use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::{DType, Target};
 
 use crate::batch::Batch;
+use crate::choices::Choices;
 use crate::error::Error;
 
 pub(crate) use file::FILE_LIMIT;
@@ -42,6 +45,8 @@ pub struct Trace {
     pub lengths: Vec<u32>,
     /// `[routers][n]` of 0 and 1, in model order.
     pub gates: Vec<Vec<u8>>,
+    /// Which choices tokens got in each layer of experts, in the order in which they run; none of made decisions.
+    pub choices: Vec<Choices>,
 }
 
 /// Where decisions come from.
@@ -88,12 +93,12 @@ pub struct Recorded {
 }
 
 impl Trace {
-    /// The decisions of a run. `replayed` is the hash of the file that they were taken from, if any.
+    /// The decisions of a run, and the choices of its experts. `replayed` is the hash of the file that they were taken from, if any.
     #[must_use]
     pub fn recorded(
         (manifest, program): (&Manifest, &Program),
         batch: &Batch,
-        gates: Vec<Vec<u8>>,
+        (gates, choices): (Vec<Vec<u8>>, Vec<Choices>),
         replayed: Option<ContentHash>,
     ) -> Self {
         let ids = batch.tokens.iter().flat_map(|token| token.to_le_bytes());
@@ -106,7 +111,7 @@ impl Trace {
             replayed,
         });
         let provenance = Provenance::of(&manifest.model, manifest.spec_hash, source);
-        Self { provenance, lengths: batch.lengths.clone(), gates }
+        Self { provenance, lengths: batch.lengths.clone(), gates, choices }
     }
 
     /// Decisions drawn as the recipe says, for routers that decide as `deciders` say; see [`Recipe`].
@@ -122,7 +127,7 @@ impl Trace {
     ) -> Result<Self, Error> {
         let gates = generate::gates(deciders, &lengths, &recipe)?;
         let provenance = Provenance::of(model, spec_hash, DecisionSource::Generated(recipe));
-        Ok(Self { provenance, lengths, gates })
+        Ok(Self { provenance, lengths, gates, choices: Vec::new() })
     }
 
     /// How many tokens there are.

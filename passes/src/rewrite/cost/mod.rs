@@ -81,6 +81,7 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::AddBias {} | Op::Widen {} | Op::ForceFirst { .. } | Op::ClassToken {} => {
             work(arithmetic, &elements)
         }
+        Op::RepeatRow {} => kernel(work(Work::Move, &elements)),
         // One of the operands is read for it.
         Op::Binary(_) | Op::ScaleElements {} => work(Work::Move, &elements),
         Op::ScaleRows {} => work(arithmetic, &elements) + work(Work::Move, &rows(result)),
