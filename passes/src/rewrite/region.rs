@@ -116,6 +116,16 @@ fn touches_state(graph: &Graph, value: Value) -> bool {
     graph.ty(value).is_state() || graph.operands(value).iter().any(|operand| graph.ty(*operand).is_state())
 }
 
+/// Whether a value is a result and nothing else: a decision, or choices of experts and what copies them.
+fn is_only_shown(graph: &Graph, value: Value) -> bool {
+    let (op, users) = (graph.op(value), graph.users(value));
+    if matches!(op, Op::Executed {}) {
+        return graph.is_result(value);
+    }
+    let are_shown = users.iter().all(|user| is_only_shown(graph, *user));
+    op.has(Trait::Copies) && if users.is_empty() { graph.is_result(value) } else { are_shown }
+}
+
 /// All values that results depend on, but for those that are everywhere or have to do with states: operands before users, each as late as it can
 /// be. The order does not depend on the numbers of values, which passes change.
 fn order(graph: &Graph) -> Vec<Value> {
@@ -129,13 +139,9 @@ fn order(graph: &Graph) -> Vec<Value> {
                 if !touches_state(graph, value) {
                     order.push(value);
                 }
-                // A decision that is only shown would keep its set alive to the end.
-                for user in graph.users(value) {
-                    let is_shown = matches!(graph.op(user), Op::Executed {}) && graph.is_result(user);
-                    if is_shown && !std::mem::replace(&mut seen[user.index()], true) {
-                        order.push(user);
-                    }
-                }
+                // What is only shown would keep alive to the end what it is made of.
+                let shown = graph.users(value).into_iter().filter(|user| is_only_shown(graph, *user));
+                waiting.extend(shown.map(|user| (user, false)));
                 continue;
             }
             if is_everywhere(graph.op(value)) || std::mem::replace(&mut seen[value.index()], true) {
