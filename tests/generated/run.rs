@@ -164,6 +164,8 @@ impl GraphForm {
         for idx in 0..self.chosen.len() {
             run.logits_of_experts.extend(real(results.remove(&experts_role(idx))));
         }
+        // Which choices tokens got follows from the logits of experts, and the logits from them.
+        results.retain(|role, _| !matches!(role, Role::Choices { .. }));
         match results.keys().next() {
             Some(role) => Err(format!("unexpected result `{role}`")),
             None => Ok((run, states)),
