@@ -24,10 +24,11 @@ demo: build
 # Everything once as users build it, with one set of features and so one set of objects. Then what has to hold without
 # LLVM: that all of it builds, that the compiler builds without its command line, and the command line with Cranelift.
 test: setup
-	cargo test --locked --workspace --features cuda
+	cargo test --locked --workspace --features cuda --lib --bins --tests --example function-sweep
+	cargo test --locked --workspace --features cuda --doc
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo check --locked -p skipc --lib --no-default-features --features cranelift
-	cargo test --locked -p skipc --test cli --test files
+	cargo test --locked -p skipc --test cli
 
 # The Python package: its wheel, and its tests in a fresh environment. Not part of `test`: it is one more release build.
 python: build

@@ -16,8 +16,6 @@ mod ptx_model;
 #[path = "conformance/states.rs"]
 mod states;
 
-use std::collections::BTreeMap;
-
 use compiled::{CHUNK, artefact};
 use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc_artifact::image::HostLevel;
@@ -68,8 +66,6 @@ struct Compiled<'a> {
     device: Device,
     max_level: HostLevel,
     ignored: &'static [(&'static str, &'static str)],
-    /// Artefacts of chunks by their first case: one has the code of all levels.
-    made: BTreeMap<String, Vec<u8>>,
 }
 
 impl Backend for Compiled<'_> {
@@ -83,7 +79,7 @@ impl Backend for Compiled<'_> {
     fn run(&mut self, cases: &[&Case]) -> Vec<Ran> {
         let mut all = Vec::with_capacity(cases.len());
         for chunk in cases.chunks(CHUNK) {
-            match self.artefact(chunk).and_then(|bytes| self.load(&bytes, chunk)) {
+            match artefact(self.codegen, chunk).and_then(|bytes| self.load(&bytes, chunk)) {
                 Ok(ran) => all.extend(ran.into_iter().map(Ok)),
                 // Some case of the chunk cannot be compiled or run: one by one tells which.
                 Err(_) => all.extend(chunk.iter().map(|case| {
@@ -102,17 +98,7 @@ impl Backend for Compiled<'_> {
 
 impl<'a> Compiled<'a> {
     fn new(codegen: &'a dyn Codegen, device: Device) -> Compiled<'a> {
-        Compiled { codegen, device, max_level: HostLevel::Baseline, ignored: &[], made: BTreeMap::new() }
-    }
-
-    fn artefact(&mut self, chunk: &[&Case]) -> Result<Vec<u8>, String> {
-        let key = chunk.first().map(|case| case.name.clone()).unwrap_or_default();
-        if let Some(bytes) = self.made.get(&key) {
-            return Ok(bytes.clone());
-        }
-        let bytes = artefact(self.codegen, chunk)?;
-        self.made.insert(key, bytes.clone());
-        Ok(bytes)
+        Compiled { codegen, device, max_level: HostLevel::Baseline, ignored: &[] }
     }
 
     /// Runs an artefact with one thread and with two, which may not make a difference.
@@ -160,20 +146,20 @@ fn host_code_is_within_the_bounds_of_the_reference() {
         println!("cpu: {} skipped: no code generation for it", cases.len());
     }
     for cpu in built {
-        let codegen =
-            skipc::driver::backends::for_target(&Target::Cpu, (cpu, CpuLevels::All), Box::new(ByHeight))
-                .map_err(|failure| failure.diagnostics);
-        let codegen = codegen.unwrap_or_else(|why| panic!("{why}"));
-        let (levels, ignored): (&[HostLevel], &'static [_]) = match cpu {
-            CpuBackend::Cranelift => (&[HostLevel::Baseline], &CRANELIFT_IGNORES),
-            // A level that this machine lacks runs the one below it again.
-            CpuBackend::Llvm => (&HostLevel::DESCENDING, &[]),
+        let codegen = |levels| {
+            skipc::driver::backends::for_target(&Target::Cpu, (cpu, levels), Box::new(ByHeight))
+                .unwrap_or_else(|failure| panic!("{}", failure.diagnostics))
         };
-        let mut backend = Compiled { ignored, ..Compiled::new(codegen.as_ref(), Device::Cpu) };
-        for max_level in levels.iter().copied() {
-            backend.max_level = max_level;
+        let (levels, ignored): (Vec<HostLevel>, &'static [_]) = match cpu {
+            CpuBackend::Cranelift => (vec![HostLevel::Baseline], &CRANELIFT_IGNORES),
+            CpuBackend::Llvm => (skipc_runtime::cpu_levels().collect(), &[]),
+        };
+        for max_level in levels {
+            let codegen = codegen(CpuLevels::Only(max_level));
+            let mut backend = Compiled { ignored, max_level, ..Compiled::new(codegen.as_ref(), Device::Cpu) };
             expect_clean(&cases, &mut backend);
         }
+        let codegen = codegen(CpuLevels::All);
         for (prefix, why) in ignored {
             let mut ignored = cases.iter().filter(|case| case.name.starts_with(prefix)).peekable();
             assert!(ignored.peek().is_some(), "no case begins with `{prefix}`");

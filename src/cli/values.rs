@@ -1,6 +1,7 @@
 //! Values of options that the compiler has types for, as clap reads and documents them.
 
 use clap::ValueEnum;
+use skipc_artifact::image::HostLevel;
 
 use crate::driver::backends::{CpuBackend, CpuLevels};
 use crate::driver::pipeline::Variant;
@@ -41,6 +42,15 @@ pub enum CpuLevelsArg {
     All,
     /// That of this machine, in a third of the time; elsewhere the artefact may not run.
     Native,
+    /// Any, without vector extensions.
+    Baseline,
+    /// Those with AVX2, FMA, F16C, BMI1 and BMI2 (x86-64-v3).
+    Avx2,
+    /// Those with AVX-512 F, BW, CD, DQ and VL besides (x86-64-v4).
+    Avx512,
+    /// Those with AVX-512 BF16 besides.
+    #[value(name = "avx512-bf16")]
+    Avx512Bf16,
 }
 
 impl From<CpuLevelsArg> for CpuLevels {
@@ -48,6 +58,10 @@ impl From<CpuLevelsArg> for CpuLevels {
         match arg {
             CpuLevelsArg::All => CpuLevels::All,
             CpuLevelsArg::Native => CpuLevels::Native,
+            CpuLevelsArg::Baseline => CpuLevels::Only(HostLevel::Baseline),
+            CpuLevelsArg::Avx2 => CpuLevels::Only(HostLevel::Avx2),
+            CpuLevelsArg::Avx512 => CpuLevels::Only(HostLevel::Avx512),
+            CpuLevelsArg::Avx512Bf16 => CpuLevels::Only(HostLevel::Avx512Bf16),
         }
     }
 }

@@ -3,7 +3,6 @@
 use serde::Serialize;
 #[cfg(any(feature = "cranelift", feature = "llvm"))]
 use skipc_artifact::image::HostArch;
-#[cfg(feature = "llvm")]
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_plan::buckets::Bucketing;
@@ -50,14 +49,15 @@ impl Default for CpuBackend {
 }
 
 /// Which processors code for the host is made for, where a backend has code for several levels of instructions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CpuLevels {
     /// All processors of the architecture, each with the best code for it.
     #[default]
     All,
     /// This machine's: the level that a runtime takes here, in a third of the time.
     Native,
+    /// Those with this level.
+    Only(HostLevel),
 }
 
 impl CpuLevels {
@@ -66,6 +66,7 @@ impl CpuLevels {
         match self {
             CpuLevels::All => "all",
             CpuLevels::Native => "native",
+            CpuLevels::Only(level) => level.name(),
         }
     }
 }
@@ -129,6 +130,7 @@ fn llvm(levels: CpuLevels) -> Result<Box<dyn Codegen>, Error> {
         Ok(backend) => Ok(Box::new(match levels {
             CpuLevels::All => backend,
             CpuLevels::Native => backend.only(here().map_or(HostLevel::Baseline, |choice| choice.level)),
+            CpuLevels::Only(level) => backend.only(level),
         })),
         Err(error) => {
             Err(Error::new(ErrorKind::Unsupported, Diagnostic::new("target::unsupported", error.to_string())))

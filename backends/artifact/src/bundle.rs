@@ -60,7 +60,7 @@ impl Bundle {
                 for image in images {
                     image.table.offsets(&self.program)?;
                     image.table.check(image.code.len())?;
-                    let level = level_name(image.table.level);
+                    let level = image.table.level.name();
                     let text = serde_json::to_vec_pretty(&image.table).map_err(json)?;
                     writer.section(format!("{prefix}/{level}.json"), SectionKind::HostTable, text)?;
                     writer.section(format!("{prefix}/{level}.code"), SectionKind::HostCode, image.code)?;
@@ -120,7 +120,7 @@ pub fn read_constants<'a, B: AsRef<[u8]>>(
 ///
 /// [`Error::Json`] for a table that cannot be read.
 pub fn read_host_tables(artifact: &impl Sections, program: &Program) -> Result<Vec<HostTable>, Error> {
-    let section = |level| format!("{}/{}.json", prefix(&program.target), level_name(level));
+    let section = |level: HostLevel| format!("{}/{}.json", prefix(&program.target), level.name());
     let is_there = |name: &String| artifact.header().sections.iter().any(|entry| entry.name == *name);
     let sections = HostLevel::DESCENDING.into_iter().map(section).filter(is_there);
     let read = |section: String| {
@@ -141,13 +141,13 @@ pub fn read_host_code<'a, B: AsRef<[u8]>>(
     level: HostLevel,
 ) -> Result<Option<(&'a [u8], HostTable)>, Error> {
     let prefix = prefix(&program.target);
-    let section = format!("{prefix}/{}.json", level_name(level));
+    let section = format!("{prefix}/{}.json", level.name());
     if !artifact.has(&section) {
         return Ok(None);
     }
     let text = artifact.section(&section, SectionKind::HostTable)?;
     let table: HostTable = serde_json::from_slice(text).map_err(|error| Error::Json { section, error })?;
-    let code = artifact.section(&format!("{prefix}/{}.code", level_name(level)), SectionKind::HostCode)?;
+    let code = artifact.section(&format!("{prefix}/{}.code", level.name()), SectionKind::HostCode)?;
     table.check(code.len())?;
     table.offsets(program)?;
     Ok(Some((code, table)))
@@ -180,13 +180,4 @@ pub fn targets(artifact: &impl Sections) -> Vec<Target> {
 
 fn prefix(target: &Target) -> String {
     target.to_string().replace(':', "/")
-}
-
-fn level_name(level: HostLevel) -> &'static str {
-    match level {
-        HostLevel::Baseline => "baseline",
-        HostLevel::Avx2 => "avx2",
-        HostLevel::Avx512 => "avx512",
-        HostLevel::Avx512Bf16 => "avx512-bf16",
-    }
 }

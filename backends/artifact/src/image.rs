@@ -50,6 +50,17 @@ impl HostLevel {
     /// All levels, highest first: the order in which a runtime tries them.
     pub const DESCENDING: [HostLevel; 4] =
         [HostLevel::Avx512Bf16, HostLevel::Avx512, HostLevel::Avx2, HostLevel::Baseline];
+
+    /// Its name, in the sections of an artefact and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            HostLevel::Baseline => "baseline",
+            HostLevel::Avx2 => "avx2",
+            HostLevel::Avx512 => "avx512",
+            HostLevel::Avx512Bf16 => "avx512-bf16",
+        }
+    }
 }
 
 /// A position-independent piece of host code: it runs at any address that is a multiple of 4096, needs no

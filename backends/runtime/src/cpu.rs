@@ -20,7 +20,7 @@ use skipc_artifact::image::{HostLevel, HostTable};
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Launch, Program, Step};
 
 use self::level::Wanted;
-pub use self::level::{Choice, share_of_dots};
+pub use self::level::{Choice, levels, share_of_dots};
 pub use self::task::Call;
 use self::task::{Pointers, Task, Tasks};
 use crate::error::Error;

@@ -52,7 +52,7 @@ pub mod words;
 
 pub use batch::{Batch, Decisions, Outputs};
 pub use choices::Choices;
-pub use cpu::{Call, Choice, share_of_dots};
+pub use cpu::{Call, Choice, levels as cpu_levels, share_of_dots};
 pub use device::Device;
 pub use error::Error;
 pub use model::{Model, Opening};

@@ -77,6 +77,11 @@ impl Wanted {
     }
 }
 
+/// The levels that this processor has the instructions for, highest first.
+pub fn levels() -> impl Iterator<Item = HostLevel> {
+    HostLevel::DESCENDING.into_iter().filter(|level| is_supported(*level))
+}
+
 /// The time of dot products of bf16 over that of as many products in f32, on this processor; `None` if it has none.
 pub fn share_of_dots() -> Option<f64> {
     static SHARE: LazyLock<Option<f64>> = LazyLock::new(measured);
@@ -112,7 +117,7 @@ fn is_supported(level: HostLevel) -> bool {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn is_supported(level: HostLevel) -> bool {
+fn is_supported(level: HostLevel) -> bool {
     level == HostLevel::Baseline
 }
 
