@@ -26,7 +26,7 @@ demo: build
 test: setup
 	cargo test --locked --workspace --features cuda --lib --bins --tests --example function-sweep
 	cargo test --locked --workspace --features cuda --doc
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked -p skipc --lib --bins -- -D warnings
 	cargo check --locked -p skipc --lib --no-default-features --features cranelift
 	cargo test --locked -p skipc --test cli
 
