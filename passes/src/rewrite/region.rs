@@ -116,20 +116,23 @@ fn touches_state(graph: &Graph, value: Value) -> bool {
     graph.ty(value).is_state() || graph.operands(value).iter().any(|operand| graph.ty(*operand).is_state())
 }
 
-/// Whether a value is a result and nothing else: a decision, or choices of experts and what copies them.
-fn is_only_shown(graph: &Graph, value: Value) -> bool {
-    let (op, users) = (graph.op(value), graph.users(value));
-    if matches!(op, Op::Executed {}) {
-        return graph.is_result(value);
+/// Which values are a result and nothing else: a decision, or choices of experts and what copies them.
+fn only_shown(graph: &Graph) -> Vec<bool> {
+    let mut shown = vec![false; graph.bound()];
+    for value in graph.order().into_iter().rev() {
+        let (op, users) = (graph.op(value), graph.users(value));
+        let ends = matches!(op, Op::Executed {}) || (op.has(Trait::Copies) && users.is_empty());
+        let is_copied = op.has(Trait::Copies) && !users.is_empty();
+        shown[value.index()] =
+            ends && graph.is_result(value) || is_copied && users.iter().all(|user| shown[user.index()]);
     }
-    let are_shown = users.iter().all(|user| is_only_shown(graph, *user));
-    op.has(Trait::Copies) && if users.is_empty() { graph.is_result(value) } else { are_shown }
+    shown
 }
 
 /// All values that results depend on, but for those that are everywhere or have to do with states: operands before users, each as late as it can
 /// be. The order does not depend on the numbers of values, which passes change.
 fn order(graph: &Graph) -> Vec<Value> {
-    let mut seen = vec![false; graph.bound()];
+    let (mut seen, only_shown) = (vec![false; graph.bound()], only_shown(graph));
     let mut order = Vec::new();
     let results: Vec<Value> = graph.results().map(|(_, value)| value).collect();
     for result in results {
@@ -140,7 +143,7 @@ fn order(graph: &Graph) -> Vec<Value> {
                     order.push(value);
                 }
                 // What is only shown would keep alive to the end what it is made of.
-                let shown = graph.users(value).into_iter().filter(|user| is_only_shown(graph, *user));
+                let shown = graph.users(value).into_iter().filter(|user| only_shown[user.index()]);
                 waiting.extend(shown.map(|user| (user, false)));
                 continue;
             }
