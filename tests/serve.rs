@@ -437,15 +437,17 @@ fn who_hangs_up_frees_the_slot() {
     for stream in [true, false] {
         for _ in 0..3 {
             let ask = json!({"prompt": "In", "max_tokens": 1000, "stream": stream, "n": 2, "temperature": 0});
-            match stream {
-                true => drop(server.begin(&ask)),
+            let connection = match stream {
+                true => server.begin(&ask).into_inner(),
                 false => {
                     let mut connection = server.connect();
                     connection.write_all(&post("/v1/completions", "", ask.to_string().as_bytes())).unwrap();
-                    server.wait_for("skipc_requests_running", 2.0);
-                    drop(connection);
+                    connection
                 }
-            }
+            };
+            // Events of a step come before it is counted.
+            server.wait_for("skipc_requests_running", 2.0);
+            drop(connection);
             server.wait_for("skipc_requests_running", 0.0);
             server.wait_for("skipc_pages{state=\"used\"}", 0.0);
         }
