@@ -22,21 +22,21 @@ demo: build
 	$(SKIPC) inspect $(DEMO)
 
 # Everything once as users build it, with one set of features and so one set of objects. Then what has to hold without
-# LLVM: that all of it builds, that the compiler builds without its command line, and the command line with Cranelift.
+# LLVM: that library and programs build, and the compiler without its command line.
 test: setup
 	cargo test --locked --workspace --features cuda --lib --bins --tests --example function-sweep
 	cargo test --locked --workspace --features cuda --doc
 	cargo clippy --locked -p skipc --lib --bins -- -D warnings
 	cargo check --locked -p skipc --lib --no-default-features --features cranelift
-	cargo test --locked -p skipc --test cli
 
 # The Python package: its wheel, and its tests in a fresh environment. Not part of `test`: it is one more release build.
 python: build
 	python/test.sh $(PYTEST)
 
-# What takes too long for every change, after everything that `test` does: the Python package with PyTorch, and a real checkpoint
-# beside transformers.
+# What takes too long for every change, after everything that `test` does: the command line without LLVM, for which all is built
+# anew, the Python package with PyTorch, and a real checkpoint beside transformers.
 nightly: test peers-built python smollm2
+	cargo test --locked -p skipc --test cli --test files
 
 # skipc beside PyTorch and ONNX Runtime on this machine, and decoding beside llama.cpp, transformers and PyTorch; the
 # virtual environment is made at the first call.
