@@ -10,8 +10,9 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{self as graphs, Datum, Env, FlatBatch, Number, Weights};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self as kernels, Cached, Constants, Element, Mode, States, Tiling};
+use skipc_runtime::State;
+use skipc_runtime::choices::{self, Choices};
 use skipc_runtime::distance::Bound;
-use skipc_runtime::{Choices, State};
 
 use super::LadderError;
 use super::cases::select_masks;
@@ -143,8 +144,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
         }
         let mut whole = Outcome::default();
         for (logits, gates, choices) in rows.into_iter().flatten() {
-            whole.choices.resize(choices.len(), Choices::default());
-            whole.choices.iter_mut().zip(&choices).for_each(|(all, layer)| all.extend(layer));
+            choices::extend_all(&mut whole.choices, &choices);
             whole.logits.extend(logits);
             whole.gates.resize(gates.len(), Vec::new());
             whole.gates.iter_mut().zip(gates).for_each(|(mask, gate)| mask.push(gate));
@@ -257,12 +257,7 @@ pub(super) fn kernels_in<'a, N: Element>(
 pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, Sizes)) -> Runner<'a, f64> {
     let (form, numbers) = (module.program().target.to_string(), module.program().dtype.name());
     let n_routers = module.program().function(STEP).map_or(0, |step| step.interface.routers().len() as u32);
-    let step_function = module.program().function(STEP);
-    let layers = step_function.map_or_else(Vec::new, |step| step.interface.choices());
-    let places: Vec<u32> = layers
-        .iter()
-        .map(|(_, port)| step_function.map_or(1, |step| step.buffers[port.buffer as usize].cols))
-        .collect();
+    let layers = module.program().function(STEP).map_or_else(Vec::new, |step| step.interface.choices());
     let roles: Vec<Role> = module
         .program()
         .function(STEP)
@@ -284,10 +279,8 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, S
         let logits = logits.as_chunks().0.iter().map(|word| f64::from(f32::from_le_bytes(*word))).collect();
         let gates = results.by_ref().take(n_routers as usize);
         let gates = gates.map(|gate| gate.iter().map(|bit| *bit != 0).collect()).collect();
-        let of_layers = layers.iter().zip(&places).zip(results);
-        let choices = of_layers
-            .map(|(((_, port), places), lists)| Choices::of_lists(port.of, *places, &lists))
-            .collect();
+        let function = state.module().program().function(STEP);
+        let choices = function.map_or_else(Vec::new, |step| choices::of_results(step, results));
         Ok(Outcome { logits, gates, choices, ..Outcome::default() })
     };
     in_steps((form, numbers, bound), cut, begin, step)

@@ -12,7 +12,8 @@ use skipc_artifact::program::{
 use skipc_artifact::target::Target;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
-use skipc_runtime::{Choices, Model};
+use skipc_runtime::Model;
+use skipc_runtime::choices::{self, Choices};
 
 /// Multiprocessors of the device: few, so that persistent blocks make several tiles each.
 const PROCESSORS: u32 = 3;
@@ -154,8 +155,7 @@ impl PtxModel {
             all.logits.extend(found.logits);
             all.gates.resize(found.gates.len(), Vec::new());
             all.gates.iter_mut().zip(found.gates).for_each(|(all, found)| all.extend(found));
-            all.choices.resize(found.choices.len(), Choices::default());
-            all.choices.iter_mut().zip(&found.choices).for_each(|(all, found)| all.extend(found));
+            choices::extend_all(&mut all.choices, &found.choices);
             all.counters = found.counters;
             first += n;
         }

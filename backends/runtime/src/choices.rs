@@ -104,15 +104,20 @@ pub fn highest_over_mean(loads: &[u64]) -> Option<f64> {
     (sum > 0).then(|| highest as f64 * loads.len() as f64 / sum as f64)
 }
 
-/// The layers of experts of a function in the order in which they run, with the role of each.
-pub(crate) fn ports(function: &Function) -> Vec<(Role, ChoicePort)> {
-    function.interface.choices()
+/// The choices that a step gave, of the lists for all its layers of experts in the order in which they run.
+#[must_use]
+pub fn of_results(function: &Function, lists: impl IntoIterator<Item = Vec<u8>>) -> Vec<Choices> {
+    let of_layer = |((_, port), lists): ((Role, ChoicePort), Vec<u8>)| {
+        let places = function.buffers.get(port.buffer as usize).map_or(1, |buffer| buffer.cols);
+        Choices::of_lists(port.of, places, &lists)
+    };
+    function.interface.choices().into_iter().zip(lists).map(of_layer).collect()
 }
 
-/// The choices that a step gave for the port of a layer.
-pub(crate) fn of_result(function: &Function, port: ChoicePort, lists: &[u8]) -> Choices {
-    let places = function.buffers.get(port.buffer as usize).map_or(1, |buffer| buffer.cols);
-    Choices::of_lists(port.of, places, lists)
+/// Adds those of further tokens in all layers.
+pub fn extend_all(all: &mut Vec<Choices>, further: &[Choices]) {
+    all.resize(further.len(), Choices::default());
+    all.iter_mut().zip(further).for_each(|(all, further)| all.extend(further));
 }
 
 /// The array of all layers, `[layers, batch, tokens, choices]` with its shape: layers with fewer choices than the widest, and

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::choices::Choices;
+use crate::choices::{self, Choices};
 use crate::decode::{Chunk, Decoder, Limits, Rows, Slot};
 use crate::error::Error;
 
@@ -115,8 +115,7 @@ fn run(decoder: &mut dyn Decoder, tokens: &[u32], new: &mut Continuation) -> Res
         let outputs = decoder.step(&[Chunk { slot: SLOT, tokens: piece, rows }])?;
         new.gates.resize(outputs.gates.len(), Vec::new());
         new.gates.iter_mut().zip(outputs.gates).for_each(|(all, gate)| all.extend(gate));
-        new.choices.resize(outputs.choices.len(), Choices::default());
-        new.choices.iter_mut().zip(&outputs.choices).for_each(|(all, layer)| all.extend(layer));
+        choices::extend_all(&mut new.choices, &outputs.choices);
         new.overflow.resize(outputs.overflow.len(), 0);
         new.overflow.iter_mut().zip(outputs.overflow).for_each(|(all, over)| *all += over);
         logits = outputs.logits;

@@ -181,15 +181,15 @@ impl Session {
                 wanted.extend(limited.map(|_| Role::Wanted { router }));
             }
         }
-        let layers = if with_choices { choices::ports(function) } else { Vec::new() };
-        wanted.extend(layers.iter().map(|(role, _)| role.clone()));
+        let n_others = wanted.len();
+        if with_choices {
+            wanted.extend(function.interface.choices().into_iter().map(|(role, _)| role));
+        }
         let inputs = inputs(batch, function, &routers);
         let mut results = self.state.call(&self.function, n_tokens, &inputs, &wanted)?;
-        let of_layers = results.split_off(wanted.len() - layers.len());
+        let of_layers = results.split_off(n_others);
         let mut outputs = outputs(n_tokens, &routers, wanted.iter().zip(results));
-        let (function, of_layers) = (self.function(), layers.iter().zip(of_layers));
-        outputs.choices =
-            of_layers.map(|((_, port), lists)| choices::of_result(function, *port, &lists)).collect();
+        outputs.choices = choices::of_results(self.function(), of_layers);
         if batch.routing.is_some() {
             // What the routers wanted has nothing to do with what was replayed.
             outputs.overflow.fill(0);

@@ -278,6 +278,19 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// How many choices `of` says that there are; `None` if it does not come next.
+    fn choices_behind(&mut self) -> Result<Option<u64>, ParseError> {
+        let before = self.lexer.here();
+        if !matches!(self.lexer.next()?, (Token::Word("of"), _)) {
+            self.lexer.go_to(before);
+            return Ok(None);
+        }
+        match self.lexer.next()? {
+            (Token::Int(of), _) => Ok(Some(of)),
+            (got, at) => Err(self.expected(at, "how many choices there are", &got)),
+        }
+    }
+
     /// The role of a word that a name, the number of a router, or that of a layer and its choices stands behind; `None` if nothing
     /// of the kind does.
     fn role_behind(&mut self, word: &str) -> Result<Option<Role>, ParseError> {
@@ -285,26 +298,12 @@ impl<'a> Parser<'a> {
         let (role, at, got) = match self.lexer.next()? {
             (Token::Text(name), at) => (port::role_named(word, &name), at, Token::Text(name)),
             (Token::Int(int), at) => {
-                let behind = self.lexer.here();
-                let of = match (self.lexer.next()?, self.lexer.here()) {
-                    ((Token::Word("of"), _), _) => match self.lexer.next()? {
-                        (Token::Int(of), _) => Some(of),
-                        (got, at) => return Err(self.expected(at, "how many choices there are", &got)),
-                    },
-                    _ => {
-                        self.lexer.go_to(behind);
-                        None
-                    }
-                };
                 let number = |int: u64| u32::try_from(int).ok();
-                let role = match of {
-                    Some(of) => number(int).zip(number(of)),
-                    None => None,
-                };
-                let role = match (of, role) {
-                    (None, _) => number(int).and_then(|router| port::role_of_router(word, router)),
-                    (Some(_), Some((layer, of))) => port::role_of_layer(word, layer, of),
-                    (Some(_), None) => None,
+                let role = match self.choices_behind()? {
+                    None => number(int).and_then(|router| port::role_of_router(word, router)),
+                    Some(of) => number(int)
+                        .zip(number(of))
+                        .and_then(|(layer, of)| port::role_of_layer(word, layer, of)),
                 };
                 (role, at, Token::Int(int))
             }

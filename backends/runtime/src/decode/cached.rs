@@ -229,17 +229,15 @@ impl Cached {
         }
         let wants_logits = chunks.iter().any(|chunk| chunk.rows != Rows::None);
         wanted.extend(wants_logits.then_some(Role::Logits));
-        let layers = if self.reports_choices { choices::ports(self.function()) } else { Vec::new() };
         let n_others = wanted.len();
-        wanted.extend(layers.iter().map(|(role, _)| role.clone()));
+        if self.reports_choices {
+            wanted.extend(self.function().interface.choices().into_iter().map(|(role, _)| role));
+        }
         let mut results = self.state.call(STEP, n_tokens as u32, &inputs, &wanted)?;
         let of_layers = results.split_off(n_others);
-        let of_layers = layers.iter().zip(of_layers);
-        let of_layers =
-            of_layers.map(|((_, port), lists)| choices::of_result(self.function(), *port, &lists));
         let mut outputs = StepOutputs {
             overflow: vec![0; routers.len()],
-            choices: of_layers.collect(),
+            choices: choices::of_results(self.function(), of_layers),
             ..StepOutputs::default()
         };
         for (role, bytes) in wanted.iter().zip(results) {

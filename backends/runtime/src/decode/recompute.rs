@@ -7,7 +7,7 @@ use skipc_artifact::program::{GENERATE, Head, SCORE};
 
 use super::decoder::{Chunk, Decoder, Limits, Rows, Slot, StepOutputs};
 use crate::batch::{Batch, Outputs};
-use crate::choices::Choices;
+use crate::choices::{self, Choices};
 use crate::error::Error;
 use crate::model::Model;
 use crate::session::Session;
@@ -128,10 +128,8 @@ impl Decoder for Recompute {
             for (all, gate) in outputs.gates.iter_mut().zip(gates) {
                 all.extend_from_slice(&gate[gate.len() - chunk.tokens.len()..]);
             }
-            outputs.choices.resize(choices.len(), Choices::default());
-            for (all, layer) in outputs.choices.iter_mut().zip(&choices) {
-                all.extend(&layer.rows(layer.n_tokens() - chunk.tokens.len()..layer.n_tokens()));
-            }
+            let last = |layer: &Choices| layer.rows(layer.n_tokens() - chunk.tokens.len()..layer.n_tokens());
+            choices::extend_all(&mut outputs.choices, &choices.iter().map(last).collect::<Vec<_>>());
             outputs.overflow.resize(overflow.len(), 0);
             let before = self.sequence(chunk.slot)?.overflow.iter().chain(std::iter::repeat(&0));
             for ((all, over), before) in outputs.overflow.iter_mut().zip(&overflow).zip(before) {
