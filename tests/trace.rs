@@ -343,3 +343,43 @@ fn choices_of_experts_are_written_recorded_and_shown() {
     let args = ["run", &example.artifact, "--tokens", TOKENS, "--experts-out", &written];
     fails(&args, 1, &["run::no-experts", "no layers of experts"]);
 }
+
+#[test]
+fn choices_of_experts_replay_to_the_same_bits() {
+    let folder = Folder::with_experts();
+    let tokens = format!("{EXPERTS}/tokens.npy");
+    let [trace, array, again] = ["a.trace", "e.npy", "again.npy"].map(|name| folder.path(name));
+    let of_tokens = ["--tokens", &tokens];
+    let free = folder.logits(&[&of_tokens[..], &["--routing-out", &trace, "--experts-out", &array]].concat());
+    for experts in [&trace, &array] {
+        let replayed =
+            folder.logits(&[&of_tokens[..], &["--experts", experts, "--experts-out", &again]].concat());
+        assert!(free == replayed, "a replay of {experts} differs");
+        assert_eq!(read(&again), read(&array));
+    }
+    // Other choices change what is computed; what is missing counts 0.
+    let (shape, mut taken) = read(&array);
+    let size = shape[1..].iter().product::<u64>() as usize;
+    taken[..7].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0]);
+    let other = folder.array("other.npy", &shape, &taken);
+    let replayed = folder.logits(&[&of_tokens[..], &["--experts", &other, "--experts-out", &again]].concat());
+    assert!(free != replayed, "the file changes what runs");
+    assert_eq!(read(&again).1[..7], taken[..7]);
+
+    let run =
+        |path: &str| ["run", &folder.artifact, "--tokens", &tokens, "--experts", path].map(str::to_owned);
+    let refused = |path: &str, words: &[&str]| {
+        let args = run(path);
+        fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), 1, words);
+    };
+    let too_many = [&[1, 1, 1, 0, 0, 0, 0][..], &taken[7..]].concat();
+    refused(
+        &folder.array("many.npy", &shape, &too_many),
+        &["run::experts-conflict", "layer 0", "token 0", "3 choices", "2"],
+    );
+    let mut outside = taken.clone();
+    outside[size + 5] = 1;
+    refused(&folder.array("outside.npy", &shape, &outside), &["0: layer 1 has 4 choices"]);
+    let few = [shape[0] - 1, shape[1], shape[2], shape[3]];
+    refused(&folder.array("few.npy", &few, &taken[size..]), &["[3, 2, 30, 7]"]);
+}

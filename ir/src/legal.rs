@@ -232,6 +232,7 @@ impl Ctx<'_> {
         let decides = matches!(
             op,
             Op::Choose { .. }
+                | Op::ChooseOrReplay { .. }
                 | Op::LimitChoices { .. }
                 | Op::LimitChoicesAfter { .. }
                 | Op::ShareChoices { .. }

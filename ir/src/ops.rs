@@ -310,6 +310,11 @@ ops! {
     /// divided by their sum if they are to be normalised, and multiplied with `scale`. A score that is not a number ranks last.
     /// With `ranks` the result is `f32[r, 3k]`: last come what the choices rank by among those of other rows, higher first.
     Choose = "choose" (logits; bias) {k: u32, sigmoid: bool, normalise: bool, scale: F64, ranks: Option<Ranking>} [RowWise];
+    /// As `choose`, but where choices are replayed they are those of `replayed` `f32[r, k]`, whole numbers below `n` in any order; other
+    /// numbers are none. Places without a choice have the index −1 and the score 0: those behind the choices or, where `k` is `n`,
+    /// those of the choices that are missing. Scores are divided by the sum of those that are replayed, which rank all alike among
+    /// other rows. A row of `replayed` that begins with −2 is not replayed; planned forms have a switch for all rows.
+    ChooseOrReplay = "choose_or_replay" (logits, replayed; bias) {k: u32, sigmoid: bool, normalise: bool, scale: F64, ranks: Option<Ranking>} [RowWise];
     /// The expert of each row by a hash of its token's id, as `choose` gives a choice of weight 1: `f32[r, 2]`. It is the number
     /// that `route_random` draws for the id in sequence 0, modulo `experts`; ids are below `n_ids`.
     HashChoice = "hash_choice" (ids) {experts: u32, seed: u64, block: u32, n_ids: u32} [RowWise];

@@ -2,7 +2,7 @@
 //!
 //! Roles are those of compiled functions ([`skipc_artifact::interface`]), so that the word for a value at the border is
 //! one from the spec's graph to the runtime. A graph has no port of what only the runtime knows ([`Role::TokenCount`],
-//! [`Role::UseForced`], [`Role::Forced`], [`Role::Executed`]), and [`Role::Wanted`] is the mask that its planned form
+//! [`Role::UseForced`], [`Role::Forced`], [`Role::UseForcedChoices`], [`Role::Executed`]), and [`Role::Wanted`] is the mask that its planned form
 //! counts.
 
 use std::fmt;
@@ -53,7 +53,12 @@ impl Port {
     pub(crate) fn has_own_type(&self) -> bool {
         matches!(
             self.role,
-            Role::Pages | Role::Pending | Role::LogitRows | Role::Input { .. } | Role::State { .. }
+            Role::Pages
+                | Role::Pending
+                | Role::LogitRows
+                | Role::ForcedChoices { .. }
+                | Role::Input { .. }
+                | Role::State { .. }
         )
     }
 
@@ -134,6 +139,8 @@ impl fmt::Display for RoleText<'_> {
             Role::Forced { router } => write!(f, "forced {router}"),
             Role::Executed { router } => write!(f, "executed {router}"),
             Role::Choices { layer, of } => write!(f, "choices {layer} of {of}"),
+            Role::ForcedChoices { layer, of } => write!(f, "forced_choices {layer} of {of}"),
+            Role::UseForcedChoices => f.write_str("use_forced_choices"),
         }
     }
 }
@@ -179,13 +186,14 @@ pub(crate) fn role_of_router(word: &str, router: u32) -> Option<Role> {
 pub(crate) fn role_of_layer(word: &str, layer: u32, of: u32) -> Option<Role> {
     match word {
         "choices" => Some(Role::Choices { layer, of }),
+        "forced_choices" => Some(Role::ForcedChoices { layer, of }),
         _ => None,
     }
 }
 
 /// As an attribute a port is its role: its type stands behind the line's colon.
 impl Attr for Port {
-    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | pending | margins | logit_rows | input \"name\" | state \"name\"";
+    const KIND: &'static str = "tokens | positions | sequences | requests | places | pages | pending | margins | logit_rows | forced_choices 0 of 8 | input \"name\" | state \"name\"";
 
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", RoleText(&self.role))
@@ -204,9 +212,12 @@ impl Attr for Port {
                 Some(Port::of_tokens(role))
             }
             Role::Margins => Some(Port::margins()),
-            Role::Pages | Role::Pending | Role::LogitRows | Role::Input { .. } | Role::State { .. } => {
-                Some(Port { role, ty: Type::tensor(Elem::Real, &[]) })
-            }
+            Role::Pages
+            | Role::Pending
+            | Role::LogitRows
+            | Role::ForcedChoices { .. }
+            | Role::Input { .. }
+            | Role::State { .. } => Some(Port { role, ty: Type::tensor(Elem::Real, &[]) }),
             _ => None,
         }
     }

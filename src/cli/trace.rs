@@ -366,7 +366,8 @@ impl Shown<'_> {
 fn in_words(source: &DecisionSource) -> String {
     match source {
         DecisionSource::Recorded(run) => {
-            let how = if run.replayed.is_some() { "replayed" } else { "recorded" };
+            let replays = run.replayed.is_some() || run.replayed_experts.is_some();
+            let how = if replays { "replayed" } else { "recorded" };
             format!(
                 "{how} on {} in {}, weights {:.12}…, tokens {:.12}…",
                 run.target,

@@ -141,6 +141,15 @@ pub trait Build {
         set: Option<Self::Value>,
     ) -> Result<Option<Vec<Self::Value>>, Self::Error>;
 
+    /// Choices to replay in the layer of experts whose choices are made known next, for the rows of a set or all tokens: a column
+    /// for each that a token can have at once, of so many in all.
+    fn replayed_choices(
+        &mut self,
+        of: usize,
+        places: usize,
+        set: Option<Self::Value>,
+    ) -> Result<Self::Value, Self::Error>;
+
     /// Makes known which of so many choices the rows of a layer got: their `index` from this column on, a column for each that a
     /// token can have at once. Rows that do not count, and tokens without a row, have none.
     fn report_choices(

@@ -19,7 +19,8 @@ pub(super) struct Found {
     pub(super) ok: bool,
 }
 
-/// Compares what a form gave with the oracle under the form's own decisions. `forced` are those it should have taken.
+/// Compares what a form gave with the oracle under the form's own decisions, and choices of experts. `forced` are those decisions that
+/// it should have taken; choices are always free.
 pub(super) fn compare<N: Number>(
     oracle: &Oracle,
     wanted: &Verdict<N>,
@@ -43,11 +44,24 @@ pub(super) fn compare<N: Number>(
             }
         }
     }
+    let n_layers = got.choices.len();
+    for (layer, (choices, own)) in got.choices.iter().zip(&wanted.own_choices).enumerate() {
+        for row in 0..choices.n_tokens() {
+            decisions += 1;
+            if choices.of != own.of || choices.rows(row..row + 1) != own.rows(row..row + 1) {
+                flips += 1;
+                let near = oracle.is_near_choice(wanted, (layer, row), batch, bound.size());
+                near_ties += usize::from(near);
+            }
+        }
+    }
     let mut distance = Distance::default();
     for (got, wanted) in got.logits.iter().zip(&wanted.logits) {
         distance.add(apart(*got, *wanted), wanted.to_f64());
     }
-    let shapes_ok = got.logits.len() == wanted.logits.len() && got.gates.len() == wanted.own.len();
+    let shapes_ok = got.logits.len() == wanted.logits.len()
+        && got.gates.len() == wanted.own.len()
+        && n_layers == wanted.own_choices.len();
     Found {
         decisions,
         flips,

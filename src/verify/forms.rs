@@ -101,6 +101,7 @@ pub(super) fn code<'a>(mut session: Session, bound: Bound) -> Runner<'a, f64> {
             rows: batch.rows.clone(),
             lengths: lengths(batch),
             routing: forced.map(bytes),
+            experts: None,
         })?;
         Ok(Outcome {
             logits: outputs.logits.into_iter().map(f64::from).collect(),

@@ -121,7 +121,7 @@ type Decided = (Vec<Vec<bool>>, Vec<f64>);
 /// What the routers decide, and the logits; nothing if a score is so near to its border that rounding could decide.
 fn decide(graph: &Graph, weights: &Counted<'_>, batch: &FlatBatch) -> Result<Option<Decided>, LadderError> {
     let oracle = Oracle::new(graph.clone()).map_err(|error| LadderError::stage("known answers", &error))?;
-    let verdict = oracle.run::<f64>(weights, batch, None)?;
+    let verdict = oracle.run::<f64>(weights, batch, (None, None))?;
     check_finite(&verdict.logits)?;
     let rows = 0..batch.len();
     let near = (0..verdict.own.len())

@@ -18,6 +18,7 @@
 
 mod cases;
 mod compare;
+mod experts;
 mod forms;
 mod known_answer;
 mod oracle;
@@ -31,7 +32,7 @@ use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::{FlatBatch, Gf61, Number, Ring32};
-use skipc_ir::{Graph, Op, text};
+use skipc_ir::{Graph, text};
 use skipc_plan::interp::{Constants, Element};
 use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
@@ -81,7 +82,7 @@ pub struct Row {
     pub numbers: &'static str,
     /// Which decisions, such as `none`, `target`, `tile+1` (forced) or `free`.
     pub case: String,
-    /// Decisions compared.
+    /// Decisions compared: of routers, and of tokens among experts.
     pub decisions: usize,
     /// Decisions that differ from the oracle's; only free ones can.
     pub flips: usize,
@@ -266,12 +267,6 @@ impl<'a> Phase<'a> {
                 self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
                 self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
             }
-            if program.dtype == DType::Bf16 && self.has_experts() {
-                // Rounding of the stream turns many a choice, and nothing replays those of a form in the oracle.
-                let target = &program.target;
-                report.skipped.push(format!("{target} in bf16: choices of experts cannot be replayed"));
-                continue;
-            }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
             let (mut runners, mut in_steps) = (Vec::new(), Vec::new());
@@ -300,11 +295,6 @@ impl<'a> Phase<'a> {
             self.compare((runners, in_steps), &weights, inputs.progress, &cases, report)?;
         }
         Ok(())
-    }
-
-    /// Whether tokens choose among experts.
-    fn has_experts(&self) -> bool {
-        self.lowered.values().any(|value| matches!(self.lowered.op(value), Op::Choose { .. }))
     }
 
     /// Graphs and kernels in one number domain.
@@ -359,8 +349,11 @@ impl<'a> Phase<'a> {
             let in_steps =
                 in_steps.iter_mut().enumerate().filter(|(form, _)| takes(*form)).map(|(_, form)| form);
             let wanted = match forced {
-                Some(masks) => Some(self.oracle.run::<N>(weights, &cases.batch, Some(masks))?),
-                None => None,
+                // Choices of experts are free, and each form's own.
+                Some(masks) if !self.oracle.has_experts() => {
+                    Some(self.oracle.run::<N>(weights, &cases.batch, (Some(masks), None))?)
+                }
+                _ => None,
             };
             for runner in runners.iter_mut().chain(in_steps) {
                 let (function, Runner { form, numbers, .. }) = (self.function, &*runner);
@@ -372,7 +365,11 @@ impl<'a> Phase<'a> {
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
-                    _ => &self.oracle.run::<N>(weights, &cases.batch, Some(&got.gates))?,
+                    _ => &self.oracle.run::<N>(
+                        weights,
+                        &cases.batch,
+                        (Some(&got.gates), Some(&got.choices)),
+                    )?,
                 };
                 if !N::EXACT && !all_finite(&replayed.logits) {
                     let what = format!("the reference, decisions `{}`,", case.name);
@@ -382,8 +379,8 @@ impl<'a> Phase<'a> {
                     compare::compare(&self.oracle, replayed, &got, forced, &cases.batch, runner.bound);
                 if !found.ok && report.reduced.is_none() {
                     progress("looking for the shortest input that differs");
-                    let oracle = |batch: &FlatBatch, gates: &[Vec<bool>]| {
-                        self.oracle.run::<N>(weights, batch, Some(gates))
+                    let oracle = |batch: &FlatBatch, got: &reference::Outcome<N>| {
+                        self.oracle.run::<N>(weights, batch, (Some(&got.gates), Some(&got.choices)))
                     };
                     report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);
                 }

@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Weights};
 use skipc_ir::{Graph, Op, Role, TypeError, Unary, Value};
 
+use skipc_runtime::Choices;
+
 use super::LadderError;
-use crate::verify::reference::Forced;
+use super::experts::{self, Layer};
+use crate::verify::reference::{Forced, choices_of, replayed};
 
 /// The masked graph with two more results for each router: its own decisions where nothing forces them, and what they
 /// were taken by.
 pub(super) struct Oracle {
     graph: Graph,
     borders: Vec<Border>,
+    layers: Vec<Layer>,
 }
 
 /// Where a router's decision turns.
@@ -38,6 +42,10 @@ pub(super) struct Verdict<N> {
     pub(super) own: Vec<Vec<bool>>,
     /// For each router the scores it decides by, `[n]`; none for routers without.
     scores: Vec<Vec<f64>>,
+    /// What tokens would have chosen in each layer of experts.
+    pub(super) own_choices: Vec<Choices>,
+    /// For each layer of experts the scores that choices rank by, `[n, choices]`; none where a hash chooses.
+    choice_scores: Vec<Vec<f64>>,
 }
 
 /// What a router decides itself.
@@ -71,22 +79,58 @@ impl Oracle {
             graph.set_result(own_role(router), own);
             borders.push(border);
         }
-        Ok(Oracle { graph, borders })
+        let layers = experts::add_own(&mut graph)?;
+        Ok(Oracle { graph, borders, layers })
     }
 
-    /// Evaluates under these decisions, or under its own if there are none.
+    /// Whether it has layers of experts.
+    pub(super) fn has_experts(&self) -> bool {
+        !self.layers.is_empty()
+    }
+
+    /// Whether the choices of a row turn within `band` of the scores that they rank by.
+    pub(super) fn is_near_choice<N>(
+        &self,
+        verdict: &Verdict<N>,
+        (layer, row): (usize, usize),
+        batch: &FlatBatch,
+        band: f64,
+    ) -> bool {
+        let (Some(found), Some(scores)) = (self.layers.get(layer), verdict.choice_scores.get(layer)) else {
+            return false;
+        };
+        found.is_near(scores, row, &batch.sequences, band)
+    }
+
+    /// Evaluates under these decisions, and these choices of experts, or under its own where there are none.
     pub(super) fn run<N: Number>(
         &self,
         weights: &dyn Weights<N>,
         batch: &FlatBatch,
-        gates: Option<&[Vec<bool>]>,
+        (gates, choices): (Option<&[Vec<bool>]>, Option<&[Choices]>),
     ) -> Result<Verdict<N>, LadderError> {
         let routing = Forced { graph: &self.graph, masks: gates };
-        let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
+        let tensors = choices.map_or_else(BTreeMap::new, |layers| replayed(&self.graph, layers));
+        let env = Env { batch, tensors, weights, routing: &routing };
         let results = interp::run(&self.graph, &env)
             .map_err(|error: EvalError| LadderError::stage("the masked graph", &error))?;
         let mut results: BTreeMap<Role, Datum<N>> = results.into_iter().collect();
-        let mut verdict = Verdict { logits: Vec::new(), own: Vec::new(), scores: Vec::new() };
+        let mut verdict = Verdict {
+            logits: Vec::new(),
+            own: Vec::new(),
+            scores: Vec::new(),
+            own_choices: Vec::new(),
+            choice_scores: Vec::new(),
+        };
+        for (layer, found) in (0..).zip(&self.layers) {
+            if let Some(Datum::Real { cols, data }) = results.remove(&experts::own_role(layer)) {
+                verdict.own_choices.push(choices_of(found.of, cols, &data));
+            }
+            verdict.choice_scores.push(match results.remove(&experts::score_role(layer)) {
+                Some(Datum::Real { data, .. }) => data.into_iter().map(N::to_f64).collect(),
+                _ => Vec::new(),
+            });
+        }
         if let Some(Datum::Real { data, .. }) = results.remove(&Role::Logits) {
             verdict.logits = data;
         }
@@ -188,6 +232,7 @@ fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
         | Op::Fill { .. }
         | Op::GroupedMatmul {}
         | Op::Choose { .. }
+        | Op::ChooseOrReplay { .. }
         | Op::HashChoice { .. }
         | Op::LimitChoices { .. }
         | Op::LimitChoicesAfter { .. }

@@ -12,6 +12,7 @@ use super::cases::select_masks;
 use super::compare;
 use super::forms::{Runner, lengths};
 use super::oracle::{Oracle, Verdict};
+use super::reference::Outcome;
 
 /// Candidates that are tried: each runs the oracle and the form once.
 const MAX_TRIES: usize = 200;
@@ -35,7 +36,7 @@ pub struct Reduced {
     pub routing: Option<Vec<Vec<bool>>>,
 }
 
-type RunOracle<'a, N> = dyn Fn(&FlatBatch, &[Vec<bool>]) -> Result<Verdict<N>, LadderError> + 'a;
+type RunOracle<'a, N> = dyn Fn(&FlatBatch, &Outcome<N>) -> Result<Verdict<N>, LadderError> + 'a;
 
 /// Leaves out sequences, then tails, then single tokens' execution, as long as the form still differs from the oracle.
 pub(super) fn reduce<N: Number>(
@@ -52,7 +53,7 @@ pub(super) fn reduce<N: Number>(
             return false;
         }
         let Ok(got) = runner.run(batch, forced) else { return true };
-        let Ok(wanted) = run_oracle(batch, &got.gates) else { return false };
+        let Ok(wanted) = run_oracle(batch, &got) else { return false };
         !compare::compare(oracle, &wanted, &got, forced, batch, runner.bound).ok
     };
     let mut now = (batch.clone(), forced.map(<[Vec<bool>]>::to_vec));

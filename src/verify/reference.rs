@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::interp::{self, Datum, Env, EvalError, FlatBatch, Number, Routing, Weights as _};
-use skipc_ir::{Graph, Role, SetSym};
+use skipc_ir::{Graph, Port, Role, SetSym};
 use skipc_runtime::Choices;
 
 use crate::frontend::weights::Weights;
@@ -27,6 +27,18 @@ impl<N> Default for Outcome<N> {
     }
 }
 
+/// What replays these choices of a model's layers of experts in a graph.
+pub(crate) fn replayed<N: Number>(graph: &Graph, layers: &[Choices]) -> BTreeMap<Role, Datum<N>> {
+    let datum = |port: Port| {
+        let Role::ForcedChoices { layer, .. } = port.role else { return None };
+        let cols = port.ty.cols();
+        let lists = layers.get(layer as usize)?.to_numbers(cols);
+        let data = lists.into_iter().map(N::from_f64).collect();
+        Some((port.role, Datum::Real { cols: cols as usize, data }))
+    };
+    graph.signature().inputs.into_iter().filter_map(datum).collect()
+}
+
 /// Choices as a graph gives them.
 pub(crate) fn choices_of<N: Number>(of: u32, cols: usize, lists: &[N]) -> Choices {
     let lists: Vec<f64> = lists.iter().map(|choice| choice.to_f64()).collect();
@@ -43,9 +55,23 @@ pub fn run<N: Number>(
     batch: &FlatBatch,
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<N>, EvalError> {
+    run_replaying(graph, weights, batch, (forced, None))
+}
+
+/// As [`run`], with choices of experts to replay as well.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_replaying<N: Number>(
+    graph: &Graph,
+    weights: &dyn interp::Weights<N>,
+    batch: &FlatBatch,
+    (forced, choices): (Option<&[Vec<bool>]>, Option<&[Choices]>),
+) -> Result<Outcome<N>, EvalError> {
     let routing = Forced { graph, masks: forced };
     let mut outcome = Outcome::default();
-    let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
+    let tensors = choices.map_or_else(BTreeMap::new, |layers| replayed(graph, layers));
+    let env = Env { batch, tensors, weights, routing: &routing };
     for (role, datum) in interp::run(graph, &env)? {
         match (role, datum) {
             (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,

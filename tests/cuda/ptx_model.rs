@@ -45,6 +45,10 @@ struct ChunkInput<'a> {
 }
 
 impl ChunkInput<'_> {
+    fn replays_choices(&self) -> bool {
+        self.named.iter().any(|(role, _)| matches!(role, Role::ForcedChoices { .. }))
+    }
+
     /// What the caller and the runtime give, where caches have so many rows.
     fn inputs(&self, cached: u32) -> Vec<(Role, Vec<u8>)> {
         let n = self.tokens.len() as u32;
@@ -57,6 +61,7 @@ impl ChunkInput<'_> {
             (Role::Positions, positions.clone().collect()),
             (Role::Sequences, vec![0; self.tokens.len()]),
             (Role::UseForced, vec![self.routing.is_some().into()]),
+            (Role::UseForcedChoices, vec![self.replays_choices().into()]),
         ];
         if n_pages > 0 {
             inputs.extend([
@@ -126,6 +131,17 @@ impl PtxModel {
     ) -> Outputs {
         let batch = ChunkInput { first: 0, tokens, named, routing };
         self.call(SCORE, &batch, &mut self.states(0), seed)
+    }
+
+    /// Inputs that replay choices of experts where sequences are scored.
+    pub(crate) fn choices_to_replay(&self, layers: &[Choices]) -> Vec<(Role, Vec<u8>)> {
+        let function = self.function(SCORE);
+        let input = |((role, port), layer): ((Role, ChoicePort), &Choices)| {
+            let Role::Choices { layer: idx, of } = role else { return None };
+            let cols = function.buffers[port.forced? as usize].cols;
+            Some((Role::ForcedChoices { layer: idx, of }, layer.to_lists(cols)))
+        };
+        function.interface.choices().into_iter().zip(layers).filter_map(input).collect()
     }
 
     /// Steps through one sequence in pieces of so many tokens, whose pages lie in the caches from the last to the first.

@@ -358,6 +358,7 @@ impl CodeForm {
             rows,
             lengths: subject.sequences.iter().map(|sequence| sequence.len() as u32).collect(),
             routing: masks.map(|masks| masks.iter().map(bits).collect()),
+            experts: None,
         };
         let mut outputs = Vec::new();
         for session in &mut self.sessions {

@@ -23,6 +23,8 @@
 //! | [`Role::Parameter`] | the compile | any |
 //! | [`Role::TokenCount`], [`Role::UseForced`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::Forced`] | the caller, if it replays decisions | `u8 [n, 1]` |
+//! | [`Role::UseForcedChoices`] | the runtime | `u32 [1, 1]` |
+//! | [`Role::ForcedChoices`] | the caller, if it replays choices | as [`Role::Choices`] |
 //! | [`Role::LogitCount`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::Executed`] | the step | `u32 [1, 1]` |
 
@@ -87,6 +89,16 @@ pub enum Role {
         /// How many choices it has.
         of: u32,
     },
+    /// Choices to replay in a layer of experts, as [`Role::Choices`] gives them; compiled functions read it where
+    /// [`Role::UseForcedChoices`] is 1.
+    ForcedChoices {
+        /// The layer.
+        layer: u32,
+        /// How many choices it has.
+        of: u32,
+    },
+    /// 1 if choices of experts are replayed, else 0. Only compiled functions have it.
+    UseForcedChoices,
     /// A tensor of this name for the caller.
     Result {
         /// Its name.
@@ -171,6 +183,8 @@ impl Role {
             | Role::Input { .. }
             | Role::TokenCount
             | Role::UseForced
+            | Role::UseForcedChoices
+            | Role::ForcedChoices { .. }
             | Role::Forced { .. } => Direction::In,
             Role::Logits
             | Role::Decision { .. }
@@ -200,12 +214,14 @@ impl Role {
             Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
             Role::TokenCount
             | Role::UseForced
+            | Role::UseForcedChoices
             | Role::LogitCount
             | Role::Wanted { .. }
             | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
             Role::Pending
             | Role::Input { .. }
             | Role::Choices { .. }
+            | Role::ForcedChoices { .. }
             | Role::Result { .. }
             | Role::State { .. }
             | Role::Parameter { .. } => return None,
@@ -233,6 +249,8 @@ impl fmt::Display for Role {
             Role::Decision { router } => write!(f, "decision of router {router}"),
             Role::Wanted { router } => write!(f, "wanted of router {router}"),
             Role::Choices { layer, of } => write!(f, "choices of layer {layer} of {of}"),
+            Role::ForcedChoices { layer, of } => write!(f, "forced choices of layer {layer} of {of}"),
+            Role::UseForcedChoices => f.write_str("use_forced_choices"),
             Role::Result { name } => write!(f, "result {name}"),
             Role::State { name } => write!(f, "state {name}"),
             Role::Parameter { name } => write!(f, "parameter {name}"),
@@ -289,6 +307,8 @@ pub struct ChoicePort {
     pub of: u32,
     /// Where those stand that tokens got: `f32`, a column for each that a token can have at once.
     pub buffer: u32,
+    /// Where those stand that are replayed; `None` if a hash of token ids chooses.
+    pub forced: Option<u32>,
 }
 
 /// All ports of a compiled function, each role at most once.
@@ -374,8 +394,9 @@ impl Interface {
     #[must_use]
     pub fn choices(&self) -> Vec<(Role, ChoicePort)> {
         let port = |bound: &Bound| match (&bound.role, bound.to) {
-            (Role::Choices { of, .. }, Binding::Buffer(buffer)) => {
-                Some((bound.role.clone(), ChoicePort { of: *of, buffer }))
+            (Role::Choices { layer, of }, Binding::Buffer(buffer)) => {
+                let forced = self.buffer(&Role::ForcedChoices { layer: *layer, of: *of });
+                Some((bound.role.clone(), ChoicePort { of: *of, buffer, forced }))
             }
             _ => None,
         };

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::types::{F32, I64};
 use cranelift_codegen::ir::{InstBuilder, Value};
 use skipc_artifact::abi::Function;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Partition, Ranking, Slot, View};
+use skipc_plan::kernel::{Choice, NO_CHOICE, Partition, Ranking, Replay, Slot, View};
 
 use crate::emit::{Emitter, Lanes};
 use crate::error::Fault;
@@ -17,6 +17,7 @@ pub(crate) struct Choose {
     pub(crate) choice: Choice,
     pub(crate) logits: View,
     pub(crate) bias: Option<Slot>,
+    pub(crate) replay: Option<Replay>,
     pub(crate) out: Slot,
 }
 
@@ -30,17 +31,63 @@ fn row_bytes(n: u32) -> u64 {
 }
 
 impl Choose {
-    /// The k highest are found one after the other and marked by a rank that is not a number; then those that are marked are
-    /// taken in order.
+    /// The k highest are found one after the other and marked by a rank that is not a number, or those that are replayed are; then
+    /// those that are marked are taken in order.
     pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
         let scores = Row { address: e.scratch, dtype: DType::F32 };
         let [ranks, among_rows] = [1, 2].map(|idx| {
             let address = e.ins().iadd_imm_s(scores.address, idx * row_bytes(self.n) as i64);
             Row { address, dtype: DType::F32 }
         });
-        let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
         let total = self.scores(e, row, scores)?;
         self.rank(e, scores, total, ranks)?;
+        match self.replay {
+            None => self.mark_highest(e, [ranks, among_rows])?,
+            Some(Replay { use_forced, choices }) => {
+                let flag = e.pointer(use_forced, DType::U32)?;
+                let flag = e.load_flag(flag, DType::U32);
+                let replays = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+                e.when(replays, |e| self.mark_replayed(e, (row, choices), [ranks, among_rows]))?;
+                let chooses = e.ins().icmp_imm_u(IntCC::Equal, flag, 0);
+                e.when(chooses, |e| self.mark_highest(e, [ranks, among_rows]))?;
+            }
+        }
+        self.take(e, row, scores, [ranks, among_rows])
+    }
+
+    /// Marks the choices of a row that are replayed: all rank alike among those of other rows.
+    fn mark_replayed(
+        &self,
+        e: &mut Emitter<'_>,
+        (row, choices): (Value, View),
+        [ranks, among_rows]: [Row; 2],
+    ) -> Result<(), Fault> {
+        let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
+        let alike = e.real(0.0, Lanes::One);
+        e.for_each(zero, n, 1, |e, col| {
+            e.store(ranks, col, alike, Lanes::One);
+            e.store(among_rows, col, alike, Lanes::One);
+            Ok(())
+        })?;
+        let (choices, k) = (e.row(choices, row)?, e.int(i64::from(self.choice.k)));
+        e.for_each(zero, k, 1, |e, place| {
+            let choice = e.load(choices, place, Lanes::One);
+            let end = e.real(self.n as f32, Lanes::One);
+            let is_some = e.ins().fcmp(FloatCC::GreaterThanOrEqual, choice, alike);
+            let is_below = e.ins().fcmp(FloatCC::LessThan, choice, end);
+            let is_one = e.ins().band(is_some, is_below);
+            e.when(is_one, |e| {
+                let choice = e.ins().fcvt_to_uint_sat(I64, choice);
+                let taken = e.real(f32::NAN, Lanes::One);
+                e.store(ranks, choice, taken, Lanes::One);
+                Ok(())
+            })
+        })
+    }
+
+    /// Marks the k highest.
+    fn mark_highest(&self, e: &mut Emitter<'_>, [ranks, among_rows]: [Row; 2]) -> Result<(), Fault> {
+        let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
         let k = e.int(i64::from(self.choice.k));
         e.for_each(zero, k, 1, |e, turn| {
             let best = highest(e, ranks, n)?;
@@ -57,8 +104,7 @@ impl Choose {
             let taken = e.real(f32::NAN, Lanes::One);
             e.store(ranks, best, taken, Lanes::One);
             Ok(())
-        })?;
-        self.take(e, row, scores, [ranks, among_rows])
+        })
     }
 
     /// Scores into scratch memory. Those of a softmax are not yet divided by their sum, which this gives.
@@ -114,8 +160,25 @@ impl Choose {
         let out = e.dense_row(self.out, row)?;
         let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
         let nothing = e.real(0.0, Lanes::One);
+        let places = e.int(i64::from(k));
+        if self.replay.is_some() {
+            // Places without a choice.
+            e.for_each(zero, places, 1, |e, place| {
+                let none = e.real(NO_CHOICE as f32, Lanes::One);
+                e.store(out, place, nothing, Lanes::One);
+                let behind = e.ins().iadd_imm_s(place, i64::from(k));
+                e.store(out, behind, none, Lanes::One);
+                if by.is_some() {
+                    let last = e.ins().iadd_imm_s(behind, i64::from(k));
+                    e.store(out, last, nothing, Lanes::One);
+                }
+                Ok(())
+            })?;
+        }
         let taken = e.fold(zero, n, 1, &[zero, nothing], |e, col, carried| {
-            let (place, sum) = (carried[0], carried[1]);
+            // Where all choices have places, each has its own.
+            let (before, sum) = (carried[0], carried[1]);
+            let place = if self.n == k { col } else { before };
             let rank = e.load(ranks, col, Lanes::One);
             let is_taken = e.ins().fcmp(FloatCC::Unordered, rank, rank);
             let score = e.load(scores, col, Lanes::One);
@@ -131,15 +194,21 @@ impl Choose {
                 }
                 Ok(())
             })?;
-            let (more, larger) = (e.ins().iadd_imm_s(place, 1), e.ins().fadd(sum, score));
-            Ok(vec![e.ins().select(is_taken, more, place), e.ins().select(is_taken, larger, sum)])
+            let (more, larger) = (e.ins().iadd_imm_s(before, 1), e.ins().fadd(sum, score));
+            Ok(vec![e.ins().select(is_taken, more, before), e.ins().select(is_taken, larger, sum)])
         })?;
-        let k = e.int(i64::from(k));
         let scale = e.real(scale.0 as f32, Lanes::One);
-        e.for_each(zero, k, 1, |e, place| {
+        // Without a choice there is nothing to divide.
+        let mut sum = taken[1];
+        if normalise && self.replay.is_some() {
+            let (zero, one) = (e.int(0), e.real(1.0, Lanes::One));
+            let is_empty = e.ins().icmp(IntCC::Equal, taken[0], zero);
+            sum = e.ins().select(is_empty, one, sum);
+        }
+        e.for_each(zero, places, 1, |e, place| {
             let mut score = e.load(out, place, Lanes::One);
             if normalise {
-                score = e.ins().fdiv(score, taken[1]);
+                score = e.ins().fdiv(score, sum);
             }
             let counted = e.ins().fmul(score, scale);
             e.store(out, place, counted, Lanes::One);

@@ -19,8 +19,8 @@ pub(crate) fn emit_row(e: &mut Emitter<'_>, rowwise: &Rowwise, row: Value) -> Re
             Norm { kind, eps, cols: cols / groups.max(1), groups, x, gain, out }.emit(e, row)
         }
         Rowwise::RowScale { eps, cols, x, out } => RowScale { eps, cols, x, out }.emit(e, row),
-        Rowwise::Choose { n, choice, logits, bias, out } => {
-            choose::Choose { n, choice, logits, bias, out }.emit(e, row)
+        Rowwise::Choose { n, choice, logits, bias, replay, out } => {
+            choose::Choose { n, choice, logits, bias, replay, out }.emit(e, row)
         }
         Rowwise::Limit(ref limit) => limit::emit(e, limit, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {

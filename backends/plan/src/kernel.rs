@@ -450,6 +450,9 @@ pub enum Rowwise {
         /// `f32`, one row of `n`: added to scores where they are ranked.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bias: Option<Slot>,
+        /// What replaces them, if choices can be replayed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replay: Option<Replay>,
         /// Result, `f32 [extent, 2k]`, or `3k` with what choices rank by; dense.
         out: Slot,
     },
@@ -493,6 +496,16 @@ pub struct Choice {
     /// What choices rank by among those of other rows, if that is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<Ranking>,
+}
+
+/// Choices that are replayed in place of those with the highest scores: see [`skipc_ir::Op::ChooseOrReplay`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// `u32 [1, 1]`: if not 0, choices are replayed.
+    pub use_forced: Slot,
+    /// `f32 [extent, k]`: whole numbers, of which those below 0 are no choices.
+    pub choices: View,
 }
 
 /// Of the choices of the rows of a group each expert keeps so many: those with the higher rank, then those of earlier rows. Rows

@@ -117,8 +117,8 @@ pub(crate) enum Single {
     RmsNorm { eps: F64, groups: u32 },
     /// A norm by mean and variance.
     LayerNorm { eps: F64, groups: u32 },
-    /// Which experts a row takes.
-    Choose { choice: Choice },
+    /// Which experts a row takes; the choices may be replayed.
+    Choose { choice: Choice, replays: bool },
     /// The expert that a hash of a token's id gives.
     HashChoice { experts: u32, seed: u64, block: u32, n_ids: u32 },
     /// Which choices find one of so many places.
@@ -215,7 +215,12 @@ impl OpKind {
             Op::RouterLogits {} => OpKind::Matmul(Matmul::RouterLogits),
             Op::GroupedMatmul {} => OpKind::Matmul(Matmul::Grouped),
             Op::Choose { k, sigmoid, normalise, scale, ranks } => {
-                OpKind::Single(Single::Choose { choice: Choice { k, sigmoid, normalise, scale, ranks } })
+                let choice = Choice { k, sigmoid, normalise, scale, ranks };
+                OpKind::Single(Single::Choose { choice, replays: false })
+            }
+            Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } => {
+                let choice = Choice { k, sigmoid, normalise, scale, ranks };
+                OpKind::Single(Single::Choose { choice, replays: true })
             }
             Op::HashChoice { experts, seed, block, n_ids } => {
                 OpKind::Single(Single::HashChoice { experts, seed, block, n_ids })

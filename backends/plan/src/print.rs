@@ -8,8 +8,8 @@ use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
     Access, Along, Attention, Body, CachedAttention, Candidates, Choice, Compact, Conv, Gemm, Grouped,
-    Inputs, Keep, KeepChoices, Kernel, Limit, NormKind, Part, Partition, Pending, RankOrder, Ranked, Rows,
-    Rowwise, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
+    Inputs, Keep, KeepChoices, Kernel, Limit, NormKind, Part, Partition, Pending, RankOrder, Ranked, Replay,
+    Rows, Rowwise, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
 };
 use skipc_ir::{Ranking, Scoring};
 
@@ -304,7 +304,7 @@ impl Display for InKernel<'_, Rowwise> {
             Rowwise::RowScale { eps, x, out, .. } => {
                 writeln!(f, "  {} = inv_rms {} (eps {eps})", slot(out), view(x))
             }
-            Rowwise::Choose { n, choice, logits, bias, out } => {
+            Rowwise::Choose { n, choice, logits, bias, replay, out } => {
                 let Choice { k, sigmoid, normalise, scale, ranks } = choice;
                 let score = if *sigmoid { "sigmoid" } else { "softmax" };
                 write!(f, "  {} = {k} of {n} by {score} {}", slot(out), view(logits))?;
@@ -317,7 +317,13 @@ impl Display for InKernel<'_, Rowwise> {
                     Some(Ranking::Score) => ", ranked by score",
                     Some(Ranking::Turn) => ", ranked by turn",
                 };
-                writeln!(f, ", counted as {scale}{of_sum}{ranks}")
+                write!(f, ", counted as {scale}{of_sum}{ranks}")?;
+                match replay {
+                    None => writeln!(f),
+                    Some(Replay { use_forced, choices }) => {
+                        writeln!(f, ", or if {} those of {}", slot(use_forced), view(choices))
+                    }
+                }
             }
             Rowwise::Limit(limit) => limit_choices(f, kernel, limit),
             Rowwise::Embed { ids, n_ids, table, out, .. } => {

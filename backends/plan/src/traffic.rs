@@ -20,8 +20,8 @@ use skipc_artifact::program::{Arg, Buffer, Extent, RowBound, Step, Storage};
 
 use crate::kernel::{
     Along, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Compact, Conv, Gemm, Inputs, Keep,
-    KeepChoices, Kernel, Limit, NormKind, Part, Pending, RankOrder, Ranked, Rows, Rowwise, Segment, Select,
-    Slot, Sum, Update, View, WeightLayout,
+    KeepChoices, Kernel, Limit, NormKind, Part, Pending, RankOrder, Ranked, Replay, Rows, Rowwise, Segment,
+    Select, Slot, Sum, Update, View, WeightLayout,
 };
 use crate::loops::{Loops, Operand, Over, Products, Usage};
 use crate::plan::Plan;
@@ -499,8 +499,12 @@ impl Found<'_> {
                 self.read(x, cols);
                 self.write(View::dense(out), 1);
             }
-            Rowwise::Choose { n, choice, logits, bias, out } => {
+            Rowwise::Choose { n, choice, logits, bias, replay, out } => {
                 self.read(logits, n);
+                if let Some(Replay { use_forced, choices }) = replay {
+                    self.whole(use_forced, 1);
+                    self.read(choices, choice.k);
+                }
                 bias.into_iter().for_each(|bias| self.whole(bias, n));
                 self.write(View::dense(out), 2 * choice.k);
             }

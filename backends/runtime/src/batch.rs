@@ -8,7 +8,7 @@ use std::ops::Range;
 use skipc_artifact::interface::{ROWS, Role, RouterPorts};
 use skipc_artifact::program::{Buffer, Function, Head, Pool};
 
-use crate::choices::Choices;
+use crate::choices::{self, Choices};
 use crate::error::Error;
 
 /// Sequences to run, one after the other.
@@ -22,6 +22,9 @@ pub struct Batch {
     pub lengths: Vec<u32>,
     /// Decisions to replay instead of asking the routers, `[routers][n_tokens]` of 0 and 1.
     pub routing: Option<Vec<Vec<u8>>>,
+    /// Choices to replay in each layer of experts, in the order in which they run: they count by the scores that the layer gives
+    /// them, and where those are normalised by their sum over the replayed choices of the token.
+    pub experts: Option<Vec<Choices>>,
 }
 
 /// The result of a run.
@@ -177,7 +180,10 @@ impl Batch {
         if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
             return Err(Error::TokenRange { found, at, vocab_size });
         }
-        self.routing.as_deref().map_or(Ok(()), |routing| check_routing(routing, n_tokens as usize, function))
+        if let Some(routing) = self.routing.as_deref() {
+            check_routing(routing, n_tokens as usize, function)?;
+        }
+        self.experts.as_deref().map_or(Ok(()), |layers| choices::check(layers, n_tokens as usize, function))
     }
 
     /// Finite numbers, so many in a row for each token, and no ids.

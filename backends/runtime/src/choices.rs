@@ -6,6 +6,7 @@ use skipc_artifact::interface::{ChoicePort, Role};
 use skipc_artifact::program::Function;
 
 use crate::batch::Grid;
+use crate::error::Error;
 use crate::words::counted;
 
 /// The choices of all tokens in one layer of experts.
@@ -38,6 +39,34 @@ impl Choices {
             }
         }
         Self { of, taken }
+    }
+
+    /// As lists, `f32 [n, places]` in bytes, as a step takes them to replay: a choice has its own place where all have one, else
+    /// choices ascend, with −1 behind.
+    #[must_use]
+    pub fn to_lists(&self, places: u32) -> Vec<u8> {
+        self.to_numbers(places).iter().flat_map(|choice| (*choice as f32).to_ne_bytes()).collect()
+    }
+
+    /// As [`Choices::to_lists`], as numbers.
+    #[must_use]
+    pub fn to_numbers(&self, places: u32) -> Vec<f64> {
+        let mut lists = Vec::new();
+        for row in self.taken.chunks_exact(self.of.max(1) as usize) {
+            let choices = (0..self.of).zip(row);
+            if places == self.of {
+                lists.extend(choices.map(|(choice, taken)| if *taken == 0 { -1.0 } else { choice.into() }));
+                continue;
+            }
+            let taken = choices.filter(|(_, taken)| **taken != 0).map(|(choice, _)| f64::from(choice));
+            lists.extend(taken.chain(std::iter::repeat(-1.0)).take(places as usize));
+        }
+        lists
+    }
+
+    /// The choices of each token.
+    pub(crate) fn by_token(&self) -> impl Iterator<Item = &[u8]> {
+        self.taken.chunks_exact(self.of.max(1) as usize)
     }
 
     /// How many tokens it is about.
@@ -108,8 +137,7 @@ pub fn highest_over_mean(loads: &[u64]) -> Option<f64> {
 #[must_use]
 pub fn of_results(function: &Function, lists: impl IntoIterator<Item = Vec<u8>>) -> Vec<Choices> {
     let of_layer = |((_, port), lists): ((Role, ChoicePort), Vec<u8>)| {
-        let places = function.buffers.get(port.buffer as usize).map_or(1, |buffer| buffer.cols);
-        Choices::of_lists(port.of, places, &lists)
+        Choices::of_lists(port.of, places(function, port), &lists)
     };
     function.interface.choices().into_iter().zip(lists).map(of_layer).collect()
 }
@@ -118,6 +146,72 @@ pub fn of_results(function: &Function, lists: impl IntoIterator<Item = Vec<u8>>)
 pub fn extend_all(all: &mut Vec<Choices>, further: &[Choices]) {
     all.resize(further.len(), Choices::default());
     all.iter_mut().zip(further).for_each(|(all, further)| all.extend(further));
+}
+
+/// Choices that a token can have at once in the layer of a port.
+pub(crate) fn places(function: &Function, port: ChoicePort) -> u32 {
+    function.buffers.get(port.buffer as usize).map_or(1, |buffer| buffer.cols)
+}
+
+/// Checks choices that are to be replayed for so many tokens.
+///
+/// # Errors
+///
+/// [`Error::BatchShape`] for another number of layers, choices or tokens; [`Error::ExpertsConflict`] for a token with more
+/// choices than it can have.
+pub(crate) fn check(layers: &[Choices], n_tokens: usize, function: &Function) -> Result<(), Error> {
+    let ports = function.interface.choices();
+    let shape = |what, found, expected| Err(Error::BatchShape { what, found, expected });
+    if layers.len() != ports.len() {
+        return shape("layers of the replayed choices", layers.len(), ports.len());
+    }
+    for (layer, (choices, (_, port))) in layers.iter().zip(ports).enumerate() {
+        if choices.of != port.of {
+            return shape(
+                "choices of a layer of the replayed choices",
+                choices.of as usize,
+                port.of as usize,
+            );
+        }
+        if choices.taken.len() != n_tokens * port.of as usize {
+            return shape("tokens of the replayed choices", choices.n_tokens(), n_tokens);
+        }
+        if let Some((at, found)) = too_many(choices, places(function, port)) {
+            let reason = format!("it has {found} choices, of which it can have {}", places(function, port));
+            return Err(Error::ExpertsConflict { layer, at, reason });
+        }
+    }
+    Ok(())
+}
+
+/// The first token with more choices than places, and how many it has.
+fn too_many(choices: &Choices, places: u32) -> Option<(usize, usize)> {
+    let count = |row: &[u8]| row.iter().filter(|taken| **taken != 0).count();
+    choices.by_token().map(count).enumerate().find(|(_, count)| *count > places as usize)
+}
+
+/// Checks what a run reported against the choices that it was to replay: in layers in which a hash of token ids chooses nothing is
+/// replayed, so that a file may not say otherwise about tokens that execute.
+///
+/// # Errors
+///
+/// [`Error::ExpertsConflict`].
+pub(crate) fn check_hashed(function: &Function, replayed: &[Choices], got: &[Choices]) -> Result<(), Error> {
+    let layers = function.interface.choices().into_iter().zip(replayed.iter().zip(got)).enumerate();
+    for (layer, ((_, port), (replayed, got))) in layers {
+        let differs = |(replayed, got): (&[u8], &[u8])| {
+            let has_some = |row: &[u8]| row.contains(&1);
+            has_some(replayed) && has_some(got) && replayed != got
+        };
+        let mut rows = replayed.by_token().zip(got.by_token());
+        if port.forced.is_none()
+            && let Some(at) = rows.position(differs)
+        {
+            let reason = "a hash of the token's id chooses there, and another expert".to_owned();
+            return Err(Error::ExpertsConflict { layer, at, reason });
+        }
+    }
+    Ok(())
 }
 
 /// The array of all layers, `[layers, batch, tokens, choices]` with its shape: layers with fewer choices than the widest, and
@@ -154,6 +248,15 @@ mod tests {
         assert_eq!(layer().n_tokens(), 3);
         assert_eq!(layer().loads(), [1, 1, 1]);
         assert_eq!(Choices::of_lists(3, 2, &[]).loads(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn masks_become_lists() {
+        assert_eq!(layer().to_numbers(2), [0.0, 2.0, 1.0, -1.0, -1.0, -1.0]);
+        assert_eq!(layer().to_numbers(3), [0.0, -1.0, 2.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0]);
+        assert_eq!(Choices::of_lists(3, 3, &layer().to_lists(3)), layer());
+        assert_eq!(too_many(&layer(), 1), Some((0, 2)));
+        assert_eq!(too_many(&layer(), 2), None);
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
     (
+        "run::experts-conflict",
+        "Replayed choices of experts give a token more than it can have (`top_k`, or all where experts choose), or name another expert where a hash of the token's id chooses. Fewer are fine: what is missing counts 0.",
+    ),
+    (
         "run::input",
         "A model takes either token ids (`input = \"tokens\"` in its spec) or rows of numbers in their place (`\"rows\"`), as wide as the model.",
     ),
@@ -65,7 +69,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "run::no-experts",
-        "`--experts-out` writes which choices tokens got in layers of experts (`kind = \"experts\"`), and the model has no such layer. Decisions of routers are written by `--routing-out`.",
+        "`--experts` replays and `--experts-out` writes which choices tokens got in layers of experts (`kind = \"experts\"`), and the model has no such layer. Decisions of routers are written by `--routing-out`.",
     ),
     (
         "run::no-external-weights",
@@ -142,6 +146,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("run::usage", "Options exclude or need each other."),
     ("run::wrong-arch", "The host code of the artefact is for another processor."),
     ("trace::format", "A routing trace is malformed or cut short; the message says what is wrong first."),
+    (
+        "trace::experts",
+        "The routing trace records choices of experts of other layers than the model has, or none: decisions that were generated have none. Record one with `skipc trace record`.",
+    ),
     (
         "trace::lengths",
         "A routing trace has decisions about sequences of other lengths than the batch. Both are in the message.",

@@ -125,6 +125,16 @@ pub enum Error {
         /// The model's.
         expected: usize,
     },
+    /// A routing trace with choices of other layers of experts, or with none.
+    #[error("{path} has choices of {found}, the model has {expected}", path = path.display())]
+    TraceExperts {
+        /// The file.
+        path: PathBuf,
+        /// The trace's layers, in words.
+        found: String,
+        /// The model's.
+        expected: String,
+    },
     /// A routing trace of sequences of other lengths.
     #[error("{path} is a routing trace of sequences of length {found}; the batch has {expected}", path = path.display())]
     TraceLengths {
@@ -214,7 +224,7 @@ pub enum Error {
         what: &'static str,
     },
     /// Choices of a model that has none.
-    #[error("this model has no layers of experts, whose choices could be written")]
+    #[error("this model has no layers of experts, whose choices could be written or replayed")]
     NoExperts,
     /// Rows of numbers for a model that takes token ids.
     #[error("this model takes token ids, not rows of numbers")]
@@ -358,6 +368,16 @@ pub enum Error {
         /// Index of the token in the flat batch.
         at: usize,
     },
+    /// Replayed choices of experts that a token cannot have.
+    #[error("replayed choices of layer {layer} of experts at token {at}: {reason}")]
+    ExpertsConflict {
+        /// Index of the layer, in the order in which they run.
+        layer: usize,
+        /// Index of the token in the flat batch.
+        at: usize,
+        /// Why not.
+        reason: String,
+    },
     /// A kernel wrote where it had no business to. Only checked runs find this. A fault of the compiler.
     #[error("kernel `{kernel}` of {origin} wrote outside its buffers, at byte {at} of {memory}")]
     StrayWrite {
@@ -410,6 +430,7 @@ impl Error {
             Error::TraceVersion { .. } => "trace::version",
             Error::TraceModel { .. } => "trace::model",
             Error::TraceRouters { .. } => "trace::routers",
+            Error::TraceExperts { .. } => "trace::experts",
             Error::TraceLengths { .. } => "trace::lengths",
             Error::RoutingFormat { .. } => "run::routing-format",
             Error::Recipe { .. } => "trace::recipe",
@@ -440,6 +461,7 @@ impl Error {
             Error::CacheMemory { .. } => "run::cache-memory",
             Error::EmptyPrompt => "run::empty-prompt",
             Error::RoutingConflict { .. } => "run::routing-conflict",
+            Error::ExpertsConflict { .. } => "run::experts-conflict",
             Error::StrayWrite { .. } => "run::stray-write",
             Error::Memory { .. } => "run::memory",
             Error::Threads { .. } => "run::threads",

@@ -8,6 +8,7 @@ use skipc_artifact::section::ContentHash;
 
 use crate::arrays;
 use crate::batch::{Batch, Grid, row_columns};
+use crate::choices::{self, Choices};
 use crate::error::Error;
 use crate::file::{begins_with, read_limited};
 use crate::npy::{self, FloatArray, IntArray};
@@ -48,6 +49,15 @@ pub struct Sequences {
 pub struct Replay {
     /// `[routers][n]` of 0 and 1.
     pub gates: Vec<Vec<u8>>,
+    /// Hash of the file.
+    pub file_hash: ContentHash,
+}
+
+/// Choices of experts from a file, to be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayedChoices {
+    /// By layer, in the order in which they run.
+    pub layers: Vec<Choices>,
     /// Hash of the file.
     pub file_hash: ContentHash,
 }
@@ -177,7 +187,7 @@ impl Sequences {
     /// A batch of them, with decisions to replay if there are any.
     #[must_use]
     pub fn into_batch(self, routing: Option<Vec<Vec<u8>>>) -> Batch {
-        Batch { tokens: self.tokens, rows: self.rows, lengths: self.grid.lengths, routing }
+        Batch { tokens: self.tokens, rows: self.rows, lengths: self.grid.lengths, routing, experts: None }
     }
 }
 
@@ -339,6 +349,77 @@ impl Replay {
         let gates = trace.into_decisions(path, manifest, (routers, &grid.lengths))?;
         Ok(Self { gates, file_hash: ContentHash::of(&file) })
     }
+}
+
+impl ReplayedChoices {
+    /// Reads choices for a batch in the shape of `grid`, on a function: a routing trace that has some, or a `.npy` file
+    /// `[layers, batch, tokens, choices]` as `--experts-out` writes it. What it is, its content says.
+    ///
+    /// # Errors
+    ///
+    /// A file that is neither, is unsound, or does not belong to the model or the batch; a model without experts.
+    pub fn read(
+        path: &Path,
+        manifest: &Manifest,
+        (function, grid): (&Function, &Grid),
+    ) -> Result<Self, Error> {
+        let of: Vec<u32> = function.interface.choices().iter().map(|(_, port)| port.of).collect();
+        let Some(widest) = of.iter().copied().max() else { return Err(Error::NoExperts) };
+        let (file, layers) = if begins_with(path, npy::MAGIC)? {
+            let expected =
+                [of.len(), grid.lengths.len(), grid.width, widest as usize].map(|size| size as u64);
+            let check = |shape: &[u64]| match *shape == expected {
+                true => Ok(()),
+                false => Err(shape_error(path, shape, format!("{expected:?}"))),
+            };
+            check(npy::open_ints(path, &[4])?.shape())?;
+            let file = read_limited(path, npy::FILE_LIMIT)?;
+            let array = npy::parse_ints(path, &file, &[4])?;
+            check(&array.shape)?;
+            let layers = choices_without_padding(path, &array, (&of, widest as usize), grid)?;
+            (file, layers)
+        } else {
+            let file = read_limited(path, trace::FILE_LIMIT)?;
+            if !arrays::may_be(&file) {
+                return Err(Error::RoutingFormat { path: path.into() });
+            }
+            let layers = Trace::parse(path, &file)?.into_choices(path, manifest, (&of, &grid.lengths))?;
+            (file, layers)
+        };
+        let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
+        choices::check(&layers, n_tokens as usize, function)?;
+        Ok(Self { layers, file_hash: ContentHash::of(&file) })
+    }
+}
+
+/// Choices of an array `[layers, batch, tokens, widest]`, without its padding; layers have so many.
+fn choices_without_padding(
+    path: &Path,
+    array: &IntArray,
+    (of, widest): (&[u32], usize),
+    grid: &Grid,
+) -> Result<Vec<Choices>, Error> {
+    let size = (grid.lengths.len() * grid.width * widest).max(1);
+    let mut layers = Vec::new();
+    for (layer, of) in of.iter().enumerate() {
+        let numbers = array.data.get(layer * size..(layer + 1) * size).unwrap_or_default();
+        let mut taken = Vec::with_capacity(numbers.len());
+        for (at, number) in numbers.iter().enumerate() {
+            let last = i64::from(at % widest < *of as usize);
+            if !(0..=last).contains(number) {
+                let expected = match last {
+                    0 => format!("0: layer {layer} has {of} choices"),
+                    _ => "0 or 1".into(),
+                };
+                return Err(value_error(path, *number, layer * size + at, expected));
+            }
+            taken.push(u8::from(*number != 0));
+        }
+        let rows: Vec<u8> =
+            taken.chunks_exact(widest).flat_map(|row| row.iter().take(*of as usize).copied()).collect();
+        layers.push(Choices { of: *of, taken: grid.pack_rows(&rows, *of as usize).collect() });
+    }
+    Ok(layers)
 }
 
 /// The text of a file.

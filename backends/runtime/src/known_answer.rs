@@ -172,7 +172,7 @@ impl KnownAnswers {
         for case in &self.cases {
             let routing = (case.name != FREE).then(|| case.gates.clone());
             let (tokens, rows, lengths) = (self.tokens.clone(), self.rows.clone(), self.lengths.clone());
-            let outputs = session.run(&Batch { tokens, rows, lengths, routing })?;
+            let outputs = session.run(&Batch { tokens, rows, lengths, routing, experts: None })?;
             let of = (session.function_name(), session.program());
             verdicts.push(verdict(of, case, &outputs.logits, &outputs.gates));
         }

@@ -190,7 +190,7 @@ impl State {
     }
 
     /// Runs a function over `n_tokens` tokens. `inputs` has the elements of every port that the caller gives, in
-    /// little-endian bytes; forced decisions may be left out, and a state may be given, which is what the step then finds
+    /// little-endian bytes; forced decisions, and forced choices, may be left out, and a state may be given, which is what the step then finds
     /// there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows. Steps that
     /// neither these nor a state need are left out.
     ///
@@ -507,7 +507,7 @@ fn bind_inputs(
     let mut bound = Vec::new();
     for (role, bytes) in inputs {
         let is_given = match role {
-            Role::TokenCount | Role::UseForced | Role::LogitCount => false,
+            Role::TokenCount | Role::UseForced | Role::UseForcedChoices | Role::LogitCount => false,
             _ => matches!(role.direction(), Direction::In | Direction::Kept),
         };
         let buffer = interface.buffer(role).filter(|_| is_given).ok_or_else(|| no_port(role, "input"))?;
@@ -527,13 +527,16 @@ fn bind_inputs(
         bound.push(Input { buffer, bytes: bytes.clone() });
     }
     let forces = inputs.iter().any(|(role, _)| matches!(role, Role::Forced { .. }));
+    let forces_choices = inputs.iter().any(|(role, _)| matches!(role, Role::ForcedChoices { .. }));
     for (role, buffer) in interface.buffers(Direction::In) {
         let word = |word: u32| word.to_le_bytes().to_vec();
         match role {
             Role::TokenCount => bound.push(Input { buffer, bytes: word(n_tokens) }),
             Role::LogitCount => bound.push(Input { buffer, bytes: word(n_logits) }),
             Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
+            Role::UseForcedChoices => bound.push(Input { buffer, bytes: word(forces_choices.into()) }),
             Role::Forced { .. } if !forces => {}
+            Role::ForcedChoices { .. } if !forces_choices => {}
             // What the model means, unless a caller asks for something else.
             Role::Margins if !inputs.iter().any(|(role, _)| *role == Role::Margins) => {
                 bound.push(Input { buffer, bytes: vec![0; 4 * n_tokens as usize] });

@@ -182,14 +182,22 @@ impl Session {
             }
         }
         let n_others = wanted.len();
-        if with_choices {
-            wanted.extend(function.interface.choices().into_iter().map(|(role, _)| role));
+        let ports = function.interface.choices();
+        let has_hashes = batch.experts.is_some() && ports.iter().any(|(_, port)| port.forced.is_none());
+        if with_choices || has_hashes {
+            wanted.extend(ports.into_iter().map(|(role, _)| role));
         }
         let inputs = inputs(batch, function, &routers);
         let mut results = self.state.call(&self.function, n_tokens, &inputs, &wanted)?;
         let of_layers = results.split_off(n_others);
         let mut outputs = outputs(n_tokens, &routers, wanted.iter().zip(results));
         outputs.choices = choices::of_results(self.function(), of_layers);
+        if let Some(replayed) = batch.experts.as_deref().filter(|_| has_hashes) {
+            choices::check_hashed(self.function(), replayed, &outputs.choices)?;
+        }
+        if !with_choices {
+            outputs.choices.clear();
+        }
         if batch.routing.is_some() {
             // What the routers wanted has nothing to do with what was replayed.
             outputs.overflow.fill(0);
@@ -213,6 +221,12 @@ fn inputs(batch: &Batch, function: &Function, routers: &[RouterPorts]) -> Vec<(R
         if matches!(ports, RouterPorts::Routed { .. }) {
             let bytes = decisions.iter().map(|&decision| u8::from(decision != 0)).collect();
             inputs.push((Role::Forced { router }, bytes));
+        }
+    }
+    for ((role, port), choices) in function.interface.choices().into_iter().zip(batch.experts.iter().flatten()) {
+        if let (Role::Choices { layer, of }, Some(_)) = (role, port.forced) {
+            let lists = choices.to_lists(choices::places(function, port));
+            inputs.push((Role::ForcedChoices { layer, of }, lists));
         }
     }
     inputs

@@ -77,10 +77,12 @@ pub struct Choice {
 
 /// The scores of the `k` chosen of a row of logits in ascending order of experts, and behind them which they are. Scores are
 /// ranked with `bias` added; the lower index of equals comes first, and what is not a number last. What they rank by among those
-/// of other rows comes last.
+/// of other rows comes last. Where choices are `replayed`, whole numbers in any order, they are taken in place of the highest: a
+/// place without one, behind those that have one or, where all choices have places, its own, is [`NO_CHOICE`] with a score of 0, and
+/// all rank alike among other rows.
 ///
 /// In an exact domain the row maximum is 0, as in [`attend`].
-pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice) -> Vec<N> {
+pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice, replayed: Option<&[N]>) -> Vec<N> {
     let mut scores = logits.to_vec();
     self::scores(&mut scores, rule.sigmoid);
     let ranked = |choice: usize| {
@@ -88,32 +90,47 @@ pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice) -> Vec<
         if ranked.to_f64().is_nan() { N::from_f64(f64::NEG_INFINITY) } else { ranked }
     };
     let rank = |choice: usize| ranked(choice).to_f64();
-    let mut chosen: Vec<usize> = (0..scores.len()).collect();
-    chosen.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal));
-    chosen.truncate(rule.k);
-    let turns = chosen.clone();
-    chosen.sort_unstable();
-    let mut weights: Vec<N> = chosen.iter().map(|choice| scores[*choice]).collect();
-    if rule.normalise {
-        let total = N::narrow(sum(weights.iter().map(|weight| weight.widen())));
+    let mut turns: Vec<usize> = (0..scores.len()).collect();
+    match replayed {
+        Some(replayed) => {
+            turns.retain(|choice| replayed.iter().any(|replayed| replayed.to_f64() == *choice as f64));
+        }
+        None => turns.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal)),
+    }
+    turns.truncate(rule.k);
+    let is_taken = |choice: &usize| turns.contains(choice);
+    let places: Vec<Option<usize>> = if rule.k == scores.len() {
+        (0..rule.k).map(|choice| Some(choice).filter(is_taken)).collect()
+    } else {
+        let taken = (0..scores.len()).filter(is_taken).map(Some);
+        taken.chain(std::iter::repeat(None)).take(rule.k).collect()
+    };
+    let mut weights: Vec<N> =
+        places.iter().map(|place| place.map_or(N::ZERO, |choice| scores[choice])).collect();
+    if rule.normalise && !turns.is_empty() {
+        let taken = places.iter().zip(&weights).filter(|(place, _)| place.is_some());
+        let total = N::narrow(sum(taken.map(|(_, weight)| weight.widen())));
         N::div_all(&mut weights, total);
     }
     let scale = N::from_f64(rule.scale);
     weights.iter_mut().for_each(|weight| *weight = weight.mul(scale));
-    weights.extend(chosen.iter().map(|choice| N::from_f64(*choice as f64)));
+    let index = |place: &Option<usize>| N::from_f64(place.map_or(NO_CHOICE, |choice| choice as f64));
+    weights.extend(places.iter().map(index));
     let turn = |choice: usize| turns.iter().position(|chosen| *chosen == choice).unwrap_or(0);
-    match rule.ranks {
-        None => {}
-        Some(Ranking::Score) => weights.extend(chosen.iter().map(|choice| ranked(*choice))),
-        Some(Ranking::Turn) => {
-            weights.extend(chosen.iter().map(|choice| N::from_f64(-(turn(*choice) as f64))));
-        }
-    }
+    let among_rows = |place: &Option<usize>| match (rule.ranks?, place.filter(|_| replayed.is_none())) {
+        (_, None) => Some(N::ZERO),
+        (Ranking::Score, Some(choice)) => Some(ranked(choice)),
+        (Ranking::Turn, Some(choice)) => Some(N::from_f64(-(turn(choice) as f64))),
+    };
+    weights.extend(places.iter().filter_map(among_rows));
     weights
 }
 
 /// A choice that found no place, or none at all.
 pub const NO_CHOICE: f64 = -1.0;
+
+/// What a row of choices to replay begins with that chooses freely.
+pub const NOT_REPLAYED: f64 = -2.0;
 
 /// How many rows an expert keeps of a group of so many tokens, if that is a share of `top_k` of `experts`: one at least.
 pub fn share_of(tokens: usize, top_k: usize, experts: usize) -> usize {

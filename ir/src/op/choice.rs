@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::token_set::{hash_expert, scored_rows};
 use super::{Args, TypeError, state};
 use crate::attr::F64;
-use crate::interp::functions::{self, Choice, NO_CHOICE};
+use crate::interp::functions::{self, Choice, NO_CHOICE, NOT_REPLAYED};
 use crate::interp::{Datum, Env, EvalError, Number};
 use crate::ranking::Ranking;
 use crate::ty::{Dim, Elem, SetSym, Type};
@@ -14,8 +14,18 @@ use crate::ty::{Dim, Elem, SetSym, Type};
 /// Indices of experts stay below: f32 counts by ones up to here.
 const MAX_INDEX: u32 = 1 << 24;
 
+/// Choices to replay stand behind the logits, in rows of their own.
+pub(super) fn infer_replayed(args: Args<'_>, k: u32) -> Result<(), TypeError> {
+    let (_, rows, _) = args.token_matrix(0)?;
+    let (own_rows, own) = numbers(args, 1)?;
+    args.same_rows(1, rows, own_rows)?;
+    if own == k { Ok(()) } else { Err(args.wrong(1, format!("f32[{rows}, {k}], a place for each choice"))) }
+}
+
+/// The bias is operand `bias`, if there is one.
 pub(super) fn infer_choose(
     args: Args<'_>,
+    bias: usize,
     (k, ranks): (u32, Option<Ranking>),
     scale: F64,
 ) -> Result<Type, TypeError> {
@@ -29,8 +39,8 @@ pub(super) fn infer_choose(
     if !scale.0.is_finite() {
         return Err(args.bad_attr("scale", "should be finite"));
     }
-    if args.len() > 1 {
-        args.vector(1, n)?;
+    if args.len() > bias {
+        args.vector(bias, n)?;
     }
     let blocks = 2 + u32::from(ranks.is_some());
     Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(blocks * k)]))
@@ -143,14 +153,21 @@ pub(super) fn infer_grouped(args: Args<'_>) -> Result<Type, TypeError> {
 }
 
 pub(super) fn choose<N: Number>(
-    operands: &[&Datum<N>],
+    (logits, bias): (&Datum<N>, Option<&Datum<N>>),
     (k, sigmoid, normalise): (u32, bool, bool),
     (scale, ranks): (F64, Option<Ranking>),
+    replayed: Option<&Datum<N>>,
 ) -> Result<Datum<N>, EvalError> {
     let rule = Choice { k: k as usize, sigmoid, normalise, scale: scale.0, ranks };
-    let (n, logits) = operands[0].real()?;
-    let bias = operands.get(1).map(|bias| bias.real()).transpose()?.map(|(_, bias)| bias);
-    let data = logits.chunks_exact(n).flat_map(|row| functions::choose(row, bias, rule)).collect();
+    let (n, logits) = logits.real()?;
+    let bias = bias.map(Datum::real).transpose()?.map(|(_, bias)| bias);
+    let replayed = replayed.map(Datum::real).transpose()?.map(|(_, replayed)| replayed);
+    let mut data = Vec::new();
+    for (row, logits) in logits.chunks_exact(n).enumerate() {
+        let own = replayed.and_then(|replayed| replayed.get(row * rule.k..)?.get(..rule.k));
+        let own = own.filter(|own| own.first().is_some_and(|first| first.to_f64() != NOT_REPLAYED));
+        data.extend(functions::choose(logits, bias, rule, own));
+    }
     let cols = rule.k * (2 + usize::from(ranks.is_some()));
     Ok(Datum::Real { cols, data })
 }

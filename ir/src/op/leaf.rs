@@ -2,6 +2,7 @@
 
 use super::{Args, TypeError};
 use crate::attr::{F64, Shape};
+use crate::interp::functions::NOT_REPLAYED;
 use crate::interp::{Datum, Env, EvalError, Number};
 use crate::port::{Direction, Port, ROWS, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
@@ -56,6 +57,9 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(2..)])))
         }
         (Role::LogitRows, Type::Set { of, .. }) => *of == Dim::Tokens,
+        (Role::ForcedChoices { .. }, ty) => {
+            matches!(ty.as_tensor(), Some((Elem::F32, [Dim::Tokens, Dim::Fixed(1..)])))
+        }
         (Role::Input { .. }, Type::Tensor { elem, dims }) => match dims.as_slice() {
             [rows] => *rows != Dim::Fixed(0),
             [rows, Dim::Fixed(cols)] => {
@@ -96,6 +100,9 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             (Direction::In, Role::LogitRows) => {
                 format!("`{role}` is a set of all tokens: behind the line stands `: tokens<c0 <= n>` or the like")
             }
+            (Direction::In, Role::ForcedChoices { .. }) => {
+                format!("`{role}` is f32[n, k] with a place for each choice of a token: behind the line stands its type")
+            }
             (Direction::In, Role::Margins) => format!("`{role}` is f32[n, 1]"),
             (Direction::In, _) => format!("`{role}` is int[n]"),
             (Direction::Kept, _) => format!(
@@ -124,6 +131,10 @@ pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>
             cols: port.ty.cols() as usize,
             data: env.batch.rows.iter().map(|number| N::from_f64(f64::from(*number))).collect(),
         }),
+        role @ Role::ForcedChoices { .. } => Some(env.tensors.get(role).cloned().unwrap_or_else(|| {
+            let cols = port.ty.cols() as usize;
+            Datum::Real { cols, data: vec![N::from_f64(NOT_REPLAYED); n * cols] }
+        })),
         role => env.tensors.get(role).cloned(),
     };
     let fits = |datum: &Datum<N>| match (&port.ty, datum) {

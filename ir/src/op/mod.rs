@@ -135,7 +135,11 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::ClassToken {} => linear::infer_class(args),
         Op::RepeatRow {} => linear::infer_repeat(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
-        Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, (*k, *ranks), *scale),
+        Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, 1, (*k, *ranks), *scale),
+        Op::ChooseOrReplay { k, scale, ranks, .. } => {
+            choice::infer_replayed(args, *k)?;
+            choice::infer_choose(args, 2, (*k, *ranks), *scale)
+        }
         Op::HashChoice { experts, n_ids, .. } => choice::infer_hash(args, *experts, *n_ids),
         Op::LimitChoices { group_size, experts, .. } => choice::infer_limit(args, *group_size, *experts),
         Op::LimitChoicesAfter { group_size, experts, .. } => {
@@ -218,8 +222,18 @@ pub(crate) fn eval<N: Number>(
         Op::ClassToken {} => linear::class_token(operands[0], operands[1], operands[2].ints()?),
         Op::RepeatRow {} => linear::repeat_row(operands[0], operands[1]),
         Op::Slice { start, len } => pointwise::slice(operands[0], *start as usize, *len as usize),
-        Op::Choose { k, sigmoid, normalise, scale, ranks } => {
-            choice::choose(operands, (*k, *sigmoid, *normalise), (*scale, *ranks))
+        Op::Choose { k, sigmoid, normalise, scale, ranks } => choice::choose(
+            (operands[0], operands.get(1).copied()),
+            (*k, *sigmoid, *normalise),
+            (*scale, *ranks),
+            None,
+        ),
+        Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } => {
+            let [logits, replayed, ref bias @ ..] = *operands else {
+                return Err(EvalError::Kind("logits and choices to replay"));
+            };
+            let logits = (logits, bias.first().copied());
+            choice::choose(logits, (*k, *sigmoid, *normalise), (*scale, *ranks), Some(replayed))
         }
         Op::HashChoice { experts, seed, block, .. } => choice::hash(operands[0], *experts, (*seed, *block)),
         Op::LimitChoices { group_size, slots, experts } => {

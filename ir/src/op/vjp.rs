@@ -102,6 +102,7 @@ pub(crate) fn vjp(
         | Op::ScaleElements {}
         | Op::Widen {}
         | Op::Choose { .. }
+        | Op::ChooseOrReplay { .. }
         | Op::HashChoice { .. }
         | Op::LimitChoices { .. }
         | Op::LimitChoicesAfter { .. }

@@ -198,7 +198,9 @@ fn share_of_choices(graph: &Graph, partition: Value, parts: u32) -> f64 {
         if let Op::HashChoice { experts, .. } = op {
             return f64::from(parts) / f64::from(*experts);
         }
-        if let (Op::Choose { .. }, Some(logits)) = (op, graph.operands(operand).first()) {
+        if let (Op::Choose { .. } | Op::ChooseOrReplay { .. }, Some(logits)) =
+            (op, graph.operands(operand).first())
+        {
             return f64::from(parts) / f64::from(graph.ty(*logits).cols());
         }
         index = operand;

@@ -112,6 +112,7 @@ impl Widths {
             | Op::WithFirst { .. }
             | Op::Within { .. }
             | Op::Choose { .. }
+            | Op::ChooseOrReplay { .. }
             | Op::HashChoice { .. }
             | Op::LimitChoices { .. }
             | Op::LimitChoicesAfter { .. }
@@ -141,6 +142,7 @@ fn is_choice(op: &Op) -> bool {
     matches!(
         op,
         Op::Choose { .. }
+            | Op::ChooseOrReplay { .. }
             | Op::HashChoice { .. }
             | Op::LimitChoices { .. }
             | Op::LimitChoicesAfter { .. }

@@ -406,7 +406,8 @@ impl Experts {
             (Choosing::Token, ExpertsFirst::Choice) => Some(Ranking::Turn),
             _ => Some(Ranking::Score),
         };
-        let chosen = self.by_score(b, name, u, ranks)?;
+        let replayed = b.replayed_choices(self.choices(), self.places(), input.rows.set)?;
+        let chosen = self.by_score(b, name, (u, replayed), ranks)?;
         let k = self.places() as u32;
         if !self.is_limited() {
             return Ok(Chosen { weights: chosen, index: chosen, first_index: k });
@@ -450,7 +451,7 @@ impl Experts {
         &self,
         b: &mut B,
         name: &str,
-        u: B::Value,
+        (u, replayed): (B::Value, B::Value),
         ranks: Option<Ranking>,
     ) -> Result<B::Value, B::Error> {
         let (n, d) = (self.choices(), b.stream().d_model);
@@ -460,11 +461,11 @@ impl Experts {
             let bias = b.parameter(&format!("{name}.router.bias"), TensorRole::Shift, &[n])?;
             logits = b.add(Op::AddBias {}, &[logits, bias])?;
         }
-        let mut operands = vec![logits];
+        let mut operands = vec![logits, replayed];
         if self.select_bias {
             operands.push(b.parameter(&format!("{name}.router.select_bias"), TensorRole::Shift, &[n])?);
         }
-        let choose = Op::Choose {
+        let choose = Op::ChooseOrReplay {
             k: self.places() as u32,
             sigmoid: self.score == Score::Sigmoid,
             normalise: self.normalise,

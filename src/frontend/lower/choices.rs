@@ -2,7 +2,7 @@
 
 use skipc_ir::attr::{F64, Shape};
 use skipc_ir::interp::functions::NO_CHOICE;
-use skipc_ir::{Op, Value};
+use skipc_ir::{Dim, Elem, Op, Port, Role, Type, Value};
 
 use super::nodes::Placed;
 use super::{Ctx, LowerError};
@@ -30,6 +30,20 @@ impl Ctx<'_> {
         };
         self.choices.push((u32::try_from(of).unwrap_or(u32::MAX), index));
         Ok(())
+    }
+
+    /// What replays the choices of the next layer.
+    pub(super) fn input_of_choices(
+        &mut self,
+        of: usize,
+        places: usize,
+        set: Option<Value>,
+    ) -> Result<Value, LowerError> {
+        let number = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+        let role = Role::ForcedChoices { layer: number(self.choices.len()), of: number(of) };
+        let ty = Type::tensor(Elem::F32, &[Dim::Tokens, Dim::Fixed(number(places))]);
+        let choices = self.add(Op::Input { port: Port { role, ty } }, &[])?;
+        set.map_or(Ok(choices), |set| self.add(Op::Gather {}, &[choices, set]))
     }
 
     /// Notes that nobody has a choice in the layers of experts among these.

@@ -396,6 +396,15 @@ impl Build for Ctx<'_> {
         self.cached_choices(index, set)
     }
 
+    fn replayed_choices(
+        &mut self,
+        of: usize,
+        places: usize,
+        set: Option<Value>,
+    ) -> Result<Value, LowerError> {
+        self.input_of_choices(of, places, set)
+    }
+
     fn report_choices(
         &mut self,
         of: usize,

@@ -132,6 +132,10 @@ impl Build for Recorder<'_> {
         Ok(None)
     }
 
+    fn replayed_choices(&mut self, _: usize, _: usize, _: Option<()>) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn report_choices(&mut self, _: usize, _: ((), u32, u32), _: LayerInput<()>) -> Result<(), Infallible> {
         Ok(())
     }

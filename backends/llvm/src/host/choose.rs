@@ -1,9 +1,10 @@
 //! Experts: which of them a row takes, and rows in segments by that.
 
 use inkwell::FloatPredicate::{OGE, OGT, OLT, ORD, UNO};
+use inkwell::IntPredicate::{EQ, NE};
 use inkwell::values::{BasicValue, BasicValueEnum};
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Partition, Ranking, Slot, View};
+use skipc_plan::kernel::{Choice, NO_CHOICE, Partition, Ranking, Replay, Slot, View};
 use skipc_plan::pointwise::Unary;
 
 use super::code::{Code, Int, Lanes, Made, Ptr, carried};
@@ -15,6 +16,7 @@ pub(crate) struct Choose {
     pub(crate) choice: Choice,
     pub(crate) logits: View,
     pub(crate) bias: Option<Slot>,
+    pub(crate) replay: Option<Replay>,
     pub(crate) out: Slot,
 }
 
@@ -28,8 +30,8 @@ fn row_bytes(n: u32) -> u64 {
 }
 
 impl Choose {
-    /// The k highest are found one after the other and marked by a rank that is not a number; then those that are marked are
-    /// taken in order.
+    /// The k highest are found one after the other and marked by a rank that is not a number, or those that are replayed are; then
+    /// those that are marked are taken in order.
     pub(crate) fn emit<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>) -> Made<()> {
         let at = |byte| Ok(Row { address: f.scratch_at(byte)?, dtype: DType::F32 });
         let bytes = row_bytes(self.n);
@@ -37,6 +39,40 @@ impl Choose {
         let (scores, ranks, among_rows) = (scores?, ranks?, among_rows?);
         self.scores(f, row, scores)?;
         self.rank(f, scores, ranks)?;
+        match self.replay {
+            None => self.mark_highest(f, [ranks, among_rows])?,
+            Some(Replay { use_forced, choices }) => {
+                let flag = f.load_word(f.pointer(use_forced, DType::U32)?)?;
+                let is = |predicate| f.is(predicate, flag, f.int(0));
+                f.when(is(NE)?, || self.mark_replayed(f, (row, choices), [ranks, among_rows]))?;
+                f.when(is(EQ)?, || self.mark_highest(f, [ranks, among_rows]))?;
+            }
+        }
+        self.take(f, row, [scores, ranks, among_rows])
+    }
+
+    /// Marks the choices of a row that are replayed: all rank alike among those of other rows.
+    fn mark_replayed<'c>(
+        &self,
+        f: &Frame<'_, 'c>,
+        (row, choices): (Int<'c>, View),
+        [ranks, among_rows]: [Row<'c>; 2],
+    ) -> Made<()> {
+        f.for_columns(f.columns(self.n), f.level.lanes, |col, lanes| {
+            f.store(ranks, col, f.real(0.0, lanes))?;
+            f.store(among_rows, col, f.real(0.0, lanes))
+        })?;
+        let choices = f.row(choices, row)?;
+        f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |place| {
+            let choice = f.load(choices, place, 1)?;
+            let is_some = f.only_lane(f.fis(OGE, choice, f.real(0.0, 1))?)?;
+            let is_below = f.only_lane(f.fis(OLT, choice, f.real(self.n as f32, 1))?)?;
+            f.when(f.and(is_some, is_below)?, || f.store(ranks, f.index_of(choice)?, f.real(f32::NAN, 1)))
+        })
+    }
+
+    /// Marks the k highest.
+    fn mark_highest<'c>(&self, f: &Frame<'_, 'c>, [ranks, among_rows]: [Row<'c>; 2]) -> Made<()> {
         f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |turn| {
             let best = highest(f, ranks, f.int(i64::from(self.n)))?;
             let rank = match self.choice.ranks {
@@ -48,8 +84,7 @@ impl Choose {
                 f.store(among_rows, best, rank)?;
             }
             f.store(ranks, best, f.real(f32::NAN, 1))
-        })?;
-        self.take(f, row, [scores, ranks, among_rows])
+        })
     }
 
     /// Scores into scratch memory.
@@ -97,9 +132,22 @@ impl Choose {
     ) -> Made<()> {
         let Choice { k, normalise, scale, ranks: by, .. } = self.choice;
         let out = f.dense_row(self.out, row)?;
+        if self.replay.is_some() {
+            // Places without a choice.
+            f.for_each(f.int(0), f.int(i64::from(k)), 1, |place| {
+                f.store(out, place, f.real(0.0, 1))?;
+                f.store(out, f.plus(place, i64::from(k))?, f.real(NO_CHOICE as f32, 1))?;
+                match by {
+                    None => Ok(()),
+                    Some(_) => f.store(out, f.plus(place, 2 * i64::from(k))?, f.real(0.0, 1)),
+                }
+            })?;
+        }
         let begin = [f.int(0).as_basic_value_enum(), f.real(0.0, 1).as_basic_value_enum()];
         let taken = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &begin, |col, values| {
-            let (place, sum): (Int<'c>, Lanes<'c>) = (carried(values[0])?, carried(values[1])?);
+            let (before, sum): (Int<'c>, Lanes<'c>) = (carried(values[0])?, carried(values[1])?);
+            // Where all choices have places, each has its own.
+            let place = if self.n == k { col } else { before };
             let rank = f.load(ranks, col, 1)?;
             let is_taken = f.only_lane(f.fis(UNO, rank, rank)?)?;
             let score = f.load(scores, col, 1)?;
@@ -111,14 +159,18 @@ impl Choose {
                     Some(_) => f.store(out, f.plus(place, 2 * i64::from(k))?, f.load(among_rows, col, 1)?),
                 }
             })?;
-            let (more, larger) = (f.plus(place, 1)?, f.fadd(sum, score)?);
+            let (more, larger) = (f.plus(before, 1)?, f.fadd(sum, score)?);
             let values: [BasicValueEnum<'c>; 2] = [
-                f.select(is_taken, more, place)?.as_basic_value_enum(),
+                f.select(is_taken, more, before)?.as_basic_value_enum(),
                 f.select(is_taken, larger, sum)?.as_basic_value_enum(),
             ];
             Ok(values.to_vec())
         })?;
-        let sum: Lanes<'c> = carried(taken[1])?;
+        let (count, mut sum): (Int<'c>, Lanes<'c>) = (carried(taken[0])?, carried(taken[1])?);
+        if normalise && self.replay.is_some() {
+            // Without a choice there is nothing to divide.
+            sum = f.select(f.is(EQ, count, f.int(0))?, f.real(1.0, 1), sum)?;
+        }
         f.for_each(f.int(0), f.int(i64::from(k)), 1, |place| {
             let mut score = f.load(out, place, 1)?;
             if normalise {

@@ -27,8 +27,8 @@ pub(crate) fn emit_row<'c>(f: &Frame<'_, 'c>, rowwise: &Rowwise, row: Int<'c>) -
             let scale = inv_root(f, None, (cols, eps), x)?;
             f.store(out, f.int(0), scale)
         }
-        Rowwise::Choose { n, choice, logits, bias, out } => {
-            choose::Choose { n, choice, logits, bias, out }.emit(f, row)
+        Rowwise::Choose { n, choice, logits, bias, replay, out } => {
+            choose::Choose { n, choice, logits, bias, replay, out }.emit(f, row)
         }
         Rowwise::Limit(ref of_choices) => limit::emit(f, of_choices, row),
         Rowwise::Embed { cols, ids, n_ids, table, out } => {

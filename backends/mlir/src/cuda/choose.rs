@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
-use skipc_plan::kernel::{Choice, Kernel, Partition, Ranking, Slot, View};
+use skipc_plan::kernel::{Choice, Kernel, NO_CHOICE, Partition, Ranking, Replay, Slot, View};
 
 use super::compact::{THREADS as BLOCK, require_column};
 use super::{Generated, place};
@@ -22,6 +22,7 @@ pub(super) struct Choose {
     pub(super) choice: Choice,
     pub(super) logits: View,
     pub(super) bias: Option<Slot>,
+    pub(super) replay: Option<Replay>,
     pub(super) out: Slot,
 }
 
@@ -31,7 +32,7 @@ pub(super) struct Choose {
 /// [`Error::Malformed`] and, for more choices than the lanes of a warp can have, [`Error::Unsupported`].
 pub(super) fn choose(kernel: &Kernel, choose: &Choose) -> Result<Generated, Error> {
     place::require_extent(kernel, &kernel.extent)?;
-    let Choose { n, choice, logits, bias, out } = *choose;
+    let Choose { n, choice, logits, bias, replay, out } = *choose;
     if n == 0 || choice.k == 0 || choice.k > n {
         return Err(Error::Malformed { what: format!("{} of {n} choices", choice.k) });
     }
@@ -44,6 +45,11 @@ pub(super) fn choose(kernel: &Kernel, choose: &Choose) -> Result<Generated, Erro
     for (slot, cols) in bias.map(|bias| (bias, n)).into_iter().chain([(out, blocks * choice.k)]) {
         place::require(kernel, slot, DType::F32)?;
         place::require_view(kernel, View::dense(slot), cols)?;
+    }
+    if let Some(Replay { use_forced, choices }) = replay {
+        place::require_u32(kernel, use_forced)?;
+        place::require(kernel, choices.slot, DType::F32)?;
+        place::require_view(kernel, choices, choice.k)?;
     }
     let code = Code::new(place::n_params(kernel)?);
     write_choice(&code, kernel, choose);
@@ -70,8 +76,9 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
     let among_rows = ranks.clone();
     // The highest are found one after the other and marked by a rank that is not a number.
     let mark = code.int(f32::NAN.to_bits()).as_float();
+    let replayed = choose.replay.map(|replay| replayed(code, kernel, replay, (row, k), &choices));
     let start = (ranks, among_rows);
-    let (ranks, among_rows) =
+    let (mut ranks, mut among_rows) =
         code.repeat(Steps { from: 0, to: k, step: 1 }, start, |turn, (ranks, among)| {
             let in_lane = ranks.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(mark);
             let best = code.reduce(in_lane, 32, |a, b| a.max(b));
@@ -87,19 +94,48 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
             };
             (replaced(&ranks, (&choices, first), mark), among)
         });
+    if let Some((is_replayed, marked)) = replayed {
+        let alike = code.float(0.0);
+        for (rank, marked) in ranks.iter_mut().zip(&marked) {
+            *rank = is_replayed.select(marked.select(mark, alike), *rank);
+        }
+        among_rows.iter_mut().for_each(|rank| *rank = is_replayed.select(alike, *rank));
+    }
     let taken: Vec<Bool<'_>> =
         ranks.iter().zip(&choices).map(|(rank, own)| !rank.ge(*rank) & own.inside).collect();
     let zero = code.float(0.0);
     let of_lane =
         taken.iter().zip(&choices).fold(zero, |sum, (is_taken, own)| sum + is_taken.select(own.score, zero));
-    let sum = code.reduce(of_lane, 32, |a, b| a + b);
+    let mut sum = code.reduce(of_lane, 32, |a, b| a + b);
     let below = (code.int(1) << lane) - 1;
     let out = View::dense(choose.out);
     let out = place::element(code, kernel.param(choose.out), out, row, 0u32);
+    if choose.replay.is_some() {
+        // Without a choice there is nothing to divide, and its place is empty.
+        let count =
+            taken.iter().fold(code.int(0), |count, is_taken| count + code.ballot(*is_taken).count_ones());
+        sum = count.eq(0).select(code.float(1.0), sum);
+        let with_ranks = u32::from(by.is_some());
+        code.repeat(Steps { from: 0, to: k.div_ceil(32), step: 1 }, (), |chunk, ()| {
+            let place = chunk * 32 + lane;
+            let is_empty = match choose.n == k {
+                // Where all choices have places, each has its own.
+                true => place.lt(k),
+                false => place.lt(k) & place.ge(count),
+            };
+            code.when(is_empty, || {
+                out.at::<F32>(place).store(code.float(0.0));
+                out.at::<F32>(place + k).store(code.float(NO_CHOICE as f32));
+                if with_ranks > 0 {
+                    out.at::<F32>(place + 2 * k).store(code.float(0.0));
+                }
+            });
+        });
+    }
     let mut before = code.int(0);
     for ((is_taken, own), rank) in taken.iter().zip(&choices).zip(&among_rows) {
         let bits = code.ballot(*is_taken);
-        let at = before + (bits & below).count_ones();
+        let at = if choose.n == k { own.col } else { before + (bits & below).count_ones() };
         let score = if normalise { own.score / sum } else { own.score };
         let counted = score * (scale.0 as f32);
         code.when(*is_taken, || {
@@ -111,6 +147,28 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
         });
         before = before + bits.count_ones();
     }
+}
+
+/// Whether choices are replayed, and which of those of a lane are.
+fn replayed<'c>(
+    code: &'c Code,
+    kernel: &Kernel,
+    Replay { use_forced, choices }: Replay,
+    (row, k): (Int<'c>, u32),
+    own: &[Own<'c>],
+) -> (Bool<'c>, Vec<Bool<'c>>) {
+    let is_replayed = code.param(use_forced.0).load::<I32>().ne(0);
+    let none: Vec<Bool<'c>> = own.iter().map(|own| own.col.lt(0u32)).collect();
+    let listed = place::element(code, kernel.param(choices.slot), choices, row, 0u32);
+    let columns: Vec<Float<'c>> = own.iter().map(|own| real(own.col)).collect();
+    let n_listed = is_replayed.select(code.int(k), 0u32);
+    let marked =
+        code.repeat(Steps { from: 0, to: n_listed, step: 1 }, none, |place, marked: Vec<Bool<'c>>| {
+            let choice = listed.at::<F32>(place).load::<F32>();
+            let marks = columns.iter().map(|col| col.ge(choice) & choice.ge(*col));
+            marked.iter().zip(marks).map(|(before, now)| *before | now).collect::<Vec<_>>()
+        });
+    (is_replayed, marked)
 }
 
 /// The numbers of a lane's choices with another one in place of that of the choice `first`.

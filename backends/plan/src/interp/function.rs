@@ -50,6 +50,9 @@ pub struct StepInput {
     pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
+    /// Choices of experts to replay: for each layer lists as [`Role::Choices`] gives them. Those of layers without a port are not
+    /// read.
+    pub choices: Option<Vec<Vec<f64>>>,
     /// Inputs of a name of their own.
     pub tensors: BTreeMap<String, Tensor>,
 }
@@ -444,6 +447,7 @@ impl<'a, N: Element> Machine<'a, N> {
     /// Writes what the function has ports for.
     fn write_inputs(&mut self, batch: &StepInput, n_tokens: u32) -> Result<(), Fault> {
         let use_forced = [u32::from(batch.forced.is_some())];
+        let use_choices = [u32::from(batch.choices.is_some())];
         let nothing = Cached::default();
         let cached = batch.cached.as_ref().unwrap_or(&nothing);
         let inputs = [
@@ -458,6 +462,7 @@ impl<'a, N: Element> Machine<'a, N> {
             (Role::Positions, &batch.positions),
             (Role::Sequences, &batch.sequences),
             (Role::UseForced, &use_forced),
+            (Role::UseForcedChoices, &use_choices),
         ];
         for (role, words) in inputs {
             if let Some(idx) = self.interface().buffer(&role) {
@@ -474,6 +479,11 @@ impl<'a, N: Element> Machine<'a, N> {
             let given = batch.tensors.get(name);
             let given = given.ok_or_else(|| Fault::Batch(format!("there is no input `{name}`")))?;
             self.write_tensor(idx, given, n_tokens)?;
+        }
+        for ((_, port), lists) in self.interface().choices().iter().zip(batch.choices.iter().flatten()) {
+            if let Some(idx) = port.forced {
+                self.write_tensor(idx, &Tensor::Reals(lists.clone()), n_tokens)?;
+            }
         }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {
@@ -536,7 +546,7 @@ impl<'a, N: Element> Machine<'a, N> {
                 }
             });
         }
-        for (_, ChoicePort { of, buffer }) in self.interface().choices() {
+        for (_, ChoicePort { of, buffer, .. }) in self.interface().choices() {
             let (places, place) = (self.buffer(buffer)?.0.cols, self.written(buffer, DType::F32, n_tokens)?);
             let n_numbers = place.len() / DType::F32.size() as usize;
             let lists = self.memory.reals(place.start, DType::F32, n_numbers).map(N::to_f64).collect();

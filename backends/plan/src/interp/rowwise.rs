@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::limit;
 use super::memory::Frame;
 use super::pointwise;
-use crate::kernel::{NormKind, Rowwise};
+use crate::kernel::{NormKind, Replay, Rowwise};
 
 pub(super) fn run<N: Element>(
     frame: &mut Frame<'_, '_, '_, N>,
@@ -24,10 +24,16 @@ pub(super) fn run<N: Element>(
                 let x = frame.load(*x, row, *cols)?;
                 frame.store_dense(*out, row, &[functions::inv_rms(&x, eps.0)])?;
             }
-            Rowwise::Choose { n, choice, logits, bias, out } => {
+            Rowwise::Choose { n, choice, logits, bias, replay, out } => {
                 let logits = frame.load(*logits, row, *n)?;
                 let bias = bias.map(|bias| frame.load_reals(bias, 0, 0, *n)).transpose()?;
-                let chosen = functions::choose(&logits, bias.as_deref(), choice.rule());
+                let replayed = match replay {
+                    Some(Replay { use_forced, choices }) if frame.load_u32(*use_forced, 0, 0)? != 0 => {
+                        Some(frame.load(*choices, row, choice.k)?)
+                    }
+                    _ => None,
+                };
+                let chosen = functions::choose(&logits, bias.as_deref(), choice.rule(), replayed.as_deref());
                 frame.store_dense(*out, row, &chosen)?;
             }
             Rowwise::Limit(limit) => limit::run_row(frame, limit, row)?,

@@ -171,6 +171,10 @@ impl<'a> Ctx<'a> {
 
     /// Gives the ports that not every graph has their buffers.
     fn inputs(&mut self) {
+        let is_replayed = |port: &Port| matches!(port.role, Role::ForcedChoices { .. });
+        if self.graph.signature().inputs.iter().any(is_replayed) {
+            self.role(Role::UseForcedChoices);
+        }
         for Port { role, ty } in self.graph.signature().inputs {
             match (&role, ty.as_tensor(), &ty) {
                 (Role::LogitRows, _, Type::Set { sym, .. }) => {
@@ -182,7 +186,7 @@ impl<'a> Ctx<'a> {
                     }
                 }
                 (
-                    Role::Input { .. } | Role::Pending,
+                    Role::Input { .. } | Role::Pending | Role::ForcedChoices { .. },
                     Some((elem, [rows @ (Dim::Tokens | Dim::Fixed(_)), ..])),
                     _,
                 ) => {

@@ -1,5 +1,6 @@
 //! Ops that are kernels of their own: norms, embedding, rotary positions, router logits, attention.
 
+use skipc_artifact::interface::Role;
 use skipc_artifact::target::DType;
 use skipc_ir::{F64, Frequencies, Scoring, Value};
 
@@ -7,7 +8,9 @@ use super::Ctx;
 use super::bind::Bind;
 use crate::error::PlanError;
 use crate::fuse::Group;
-use crate::kernel::{Attention, Body, CachedAttention, Choice, KeepChoices, Limit, NormKind, Rowwise, Slot};
+use crate::kernel::{
+    Access, Attention, Body, CachedAttention, Choice, KeepChoices, Limit, NormKind, Replay, Rowwise, Slot,
+};
 use crate::op_kind::{self, Single};
 use crate::plan::ConstantSource;
 
@@ -25,7 +28,9 @@ impl Ctx<'_> {
             Single::LayerNorm { eps, groups } => {
                 Body::Rowwise(self.layer_norm(&mut bind, value, (eps, groups))?)
             }
-            Single::Choose { choice } => Body::Rowwise(self.choose(&mut bind, value, choice)?),
+            Single::Choose { choice, replays } => {
+                Body::Rowwise(self.choose(&mut bind, value, choice, replays)?)
+            }
             Single::HashChoice { experts, seed, block, n_ids } => {
                 let source = ConstantSource::HashChoice { experts, seed, block, n_ids };
                 Body::Rowwise(self.hash_choice(&mut bind, value, (source, n_ids))?)
@@ -100,17 +105,33 @@ impl Ctx<'_> {
         Ok(Rowwise::RowScale { eps, cols, x, out })
     }
 
-    fn choose(&mut self, bind: &mut Bind, value: Value, choice: Choice) -> Result<Rowwise, PlanError> {
+    fn choose(
+        &mut self,
+        bind: &mut Bind,
+        value: Value,
+        choice: Choice,
+        replays: bool,
+    ) -> Result<Rowwise, PlanError> {
         let operands = self.graph.operands(value);
-        let [logits, ref bias @ ..] = operands[..] else {
+        let (Some(logits), Some(bias)) =
+            (operands.first().copied(), operands.get(1 + usize::from(replays)..))
+        else {
             return Err(self.internal("an op has the operands of its table", value));
+        };
+        let replay = match operands.get(1).filter(|_| replays) {
+            Some(choices) => {
+                let switch = self.port(&Role::UseForcedChoices)?;
+                let use_forced = bind.slot("use_forced", self.arg(switch), Access::Read);
+                Some(Replay { use_forced, choices: self.operand(bind, "choices", *choices)? })
+            }
+            None => None,
         };
         let n = self.graph.ty(logits).cols();
         let bias = bias.first().map(|bias| self.weight(bind, "bias", *bias, DType::F32)).transpose()?;
         let logits = self.operand(bind, "logits", logits)?;
         let result = self.result(value)?;
         let out = self.written(bind, "out", result);
-        Ok(Rowwise::Choose { n, choice, logits, bias, out })
+        Ok(Rowwise::Choose { n, choice, logits, bias, replay, out })
     }
 
     /// The rows of a table that is made when the model is compiled.

@@ -9,7 +9,8 @@ use crate::error::Fault;
 use crate::kernel::{
     Access, Attention, BLOCK_TERMS, Body, CachedAttention, Candidates, Choice, Compact, Gemm, Grouped, Keep,
     KeepChoices, Kernel, Limit, MAX_SUMS, NormKind, PANEL_COLS, Param, Part, Partition, Pending, RankOrder,
-    Ranked, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View, WeightLayout,
+    Ranked, Replay, Rows, Rowwise, SWIZZLE_TERMS, Segment, Select, Shift, Slot, Sum, Update, View,
+    WeightLayout,
 };
 use crate::pointwise::Real;
 
@@ -418,7 +419,7 @@ impl Check<'_> {
                 self.read(x, cols, Kind::Real);
                 self.write(out, 1, Kind::F32);
             }
-            Rowwise::Choose { n, choice, logits, bias, out } => {
+            Rowwise::Choose { n, choice, logits, bias, replay, out } => {
                 let Choice { k, scale, .. } = choice;
                 self.size("the number of choices", k, (1..=n).contains(&k));
                 if !scale.0.is_finite() {
@@ -426,6 +427,11 @@ impl Check<'_> {
                 }
                 self.read(logits, n, Kind::F32);
                 bias.into_iter().for_each(|bias| self.constant(bias, 1, n, Kind::F32));
+                if let Some(Replay { use_forced, choices }) = replay {
+                    self.exact(use_forced, 1, Kind::U32);
+                    self.touch(use_forced, Touched::First(1), false);
+                    self.read(choices, k, Kind::F32);
+                }
                 self.write(out, k.saturating_mul(2 + u32::from(choice.ranks.is_some())), Kind::F32);
             }
             Rowwise::Limit(limit) => self.limit_choices(&limit),

@@ -21,7 +21,7 @@ use crate::choices::{self, Choices};
 use crate::device::Device;
 use crate::error::Error;
 use crate::generate::bytes_of;
-use crate::inputs::{Replay, Room, Sequences};
+use crate::inputs::{Replay, ReplayedChoices, Room, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::{Model, Opening};
 use crate::npy;
@@ -85,6 +85,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub routing: Option<PathBuf>,
 
+    /// Take the choices of experts from this file, a routing trace that has some or an array as --experts-out writes it, instead of
+    /// the layers' routers; what a choice counts is still what its layer's scores say
+    #[arg(long, value_name = "FILE")]
+    pub experts: Option<PathBuf>,
+
     /// Where to run: cpu, cuda (the first NVIDIA GPU) or cuda:N (that of this ordinal)
     #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
     pub device: Device,
@@ -98,7 +103,7 @@ pub struct RunArgs {
     pub checked: bool,
 
     /// Replay the known answers in the artefact instead of running tokens
-    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "max_new_tokens", "logits", "routing", "routing_out", "experts_out"])]
+    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "max_new_tokens", "logits", "routing", "routing_out", "experts", "experts_out"])]
     pub self_test: bool,
 
     /// Run the step some more times and print how long it and each of its kernels take, and the peak memory
@@ -134,6 +139,7 @@ impl RunArgs {
             routing_out: None,
             experts_out: None,
             routing: None,
+            experts: None,
             device: Device::Cpu,
             threads: None,
             checked: false,
@@ -185,10 +191,10 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
             "`--tokens FILE.npy`, `--rows FILE.npy`, `--patches FILE.npy`, `--prompt TEXT` or `--self-test`";
         return Err(Error::Usage(format!("give {inputs}")));
     }
-    let files = [&args.logits, &args.routing_out, &args.routing, &args.experts_out];
+    let files = [&args.logits, &args.routing_out, &args.routing, &args.experts_out, &args.experts];
     if args.max_new_tokens.is_some() && files.iter().any(|file| file.is_some()) {
-        let reason = "`--max-new-tokens` generates; leave out `--logits`, `--routing`, `--routing-out` and \
-                      `--experts-out`";
+        let reason = "`--max-new-tokens` generates; leave out `--logits`, `--routing`, `--routing-out`, \
+                      `--experts` and `--experts-out`";
         return Err(Error::Usage(reason.into()));
     }
     let started = Instant::now();
@@ -268,8 +274,8 @@ pub fn record(args: &RunArgs) -> Result<Trace, Error> {
 struct Scored {
     grid: Grid,
     batch: Batch,
-    /// Hash of the file whose decisions were replayed.
-    replayed: Option<ContentHash>,
+    /// Hashes of the files whose decisions, and whose choices of experts, were replayed.
+    replayed: [Option<ContentHash>; 2],
     outputs: Outputs,
 }
 
@@ -287,7 +293,16 @@ fn score(
         None => None,
     };
     let (routing, replayed) = replay.map(|read| (read.gates, read.file_hash)).unzip();
-    let batch = sequences.into_batch(routing);
+    let experts = match &args.experts {
+        Some(path) => {
+            let function = session.function();
+            Some(ReplayedChoices::read(path, model.artifact().manifest(), (function, &grid))?)
+        }
+        None => None,
+    };
+    let (experts, replayed_experts) = experts.map(|read| (read.layers, read.file_hash)).unzip();
+    let replayed = [replayed, replayed_experts];
+    let batch = Batch { experts, ..sequences.into_batch(routing) };
     let outputs = session.run_with_choices(&batch)?;
     Ok(Scored { grid, batch, replayed, outputs })
 }

@@ -107,23 +107,54 @@ impl Trace {
         manifest: &Manifest,
         (routers, lengths): (usize, &[u32]),
     ) -> Result<Vec<Vec<u8>>, Error> {
-        let path = || path.to_path_buf();
+        self.check(path, manifest, lengths)?;
+        if self.gates.len() != routers {
+            let path = path.to_path_buf();
+            return Err(Error::TraceRouters { path, found: self.gates.len(), expected: routers });
+        }
+        Ok(self.gates)
+    }
+
+    /// The choices of experts for a batch of sequences of these lengths on a model whose layers have so many. `path` is for errors
+    /// only.
+    ///
+    /// # Errors
+    ///
+    /// A trace of another model, of sequences of other lengths, or without choices.
+    pub fn into_choices(
+        self,
+        path: &Path,
+        manifest: &Manifest,
+        (layers, lengths): (&[u32], &[u32]),
+    ) -> Result<Vec<Choices>, Error> {
+        self.check(path, manifest, lengths)?;
+        let of: Vec<u32> = self.choices.iter().map(|layer| layer.of).collect();
+        if of != layers {
+            let words = |of: &[u32]| match of {
+                [] => "no layers of experts".to_owned(),
+                of => format!("layers of experts with {} choices", in_words(of)),
+            };
+            let (found, expected) = (words(&of), words(layers));
+            return Err(Error::TraceExperts { path: path.to_path_buf(), found, expected });
+        }
+        Ok(self.choices)
+    }
+
+    /// Whether it is of this model and of sequences of these lengths.
+    fn check(&self, path: &Path, manifest: &Manifest, lengths: &[u32]) -> Result<(), Error> {
         if self.provenance.spec_hash != manifest.spec_hash {
             let name = |model: &str, hash: &dyn std::fmt::Display| {
                 format!("`{model}` (spec {:.12}…)", hash.to_string())
             };
             let found = name(&self.provenance.model, &self.provenance.spec_hash);
             let expected = name(&manifest.model, &manifest.spec_hash);
-            return Err(Error::TraceModel { path: path(), found, expected });
-        }
-        if self.gates.len() != routers {
-            return Err(Error::TraceRouters { path: path(), found: self.gates.len(), expected: routers });
+            return Err(Error::TraceModel { path: path.to_path_buf(), found, expected });
         }
         if self.lengths != lengths {
             let (found, expected) = (in_words(&self.lengths), in_words(lengths));
-            return Err(Error::TraceLengths { path: path(), found, expected });
+            return Err(Error::TraceLengths { path: path.to_path_buf(), found, expected });
         }
-        Ok(self.gates)
+        Ok(())
     }
 }
 

@@ -90,16 +90,20 @@ pub struct Recorded {
     pub dtype: DType,
     /// Hash of the file whose decisions the run replayed; none if its routers decided.
     pub replayed: Option<ContentHash>,
+    /// Hash of the file whose choices of experts the run replayed; none if tokens chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed_experts: Option<ContentHash>,
 }
 
 impl Trace {
-    /// The decisions of a run, and the choices of its experts. `replayed` is the hash of the file that they were taken from, if any.
+    /// The decisions of a run, and the choices of its experts. `replayed` are the hashes of the files that they were taken from, if
+    /// they were.
     #[must_use]
     pub fn recorded(
         (manifest, program): (&Manifest, &Program),
         batch: &Batch,
         (gates, choices): (Vec<Vec<u8>>, Vec<Choices>),
-        replayed: Option<ContentHash>,
+        [replayed, replayed_experts]: [Option<ContentHash>; 2],
     ) -> Self {
         let ids = batch.tokens.iter().flat_map(|token| token.to_le_bytes());
         let tokens: Vec<u8> = ids.chain(batch.rows.iter().flat_map(|number| number.to_le_bytes())).collect();
@@ -109,6 +113,7 @@ impl Trace {
             target: program.target.clone(),
             dtype: program.dtype,
             replayed,
+            replayed_experts,
         });
         let provenance = Provenance::of(&manifest.model, manifest.spec_hash, source);
         Self { provenance, lengths: batch.lengths.clone(), gates, choices }

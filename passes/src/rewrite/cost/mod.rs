@@ -52,7 +52,9 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
         Op::GroupedMatmul {} => {
             kernel(work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements))
         }
-        Op::Choose { .. } => kernel(work(Work::Choose, &rows_of(0).scale(cols(0)))),
+        Op::Choose { .. } | Op::ChooseOrReplay { .. } => {
+            kernel(work(Work::Choose, &rows_of(0).scale(cols(0))))
+        }
         Op::HashChoice { .. } => kernel(work(Work::Embed, &elements)),
         // How many rows of its group a row looks at is not known here.
         Op::LimitChoices { .. } | Op::LimitChoicesAfter { .. } | Op::ShareChoices { .. } => {

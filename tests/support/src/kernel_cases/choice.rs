@@ -2,8 +2,8 @@
 
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{
-    Body, Choice, Gemm, Grouped, KeepChoices, Limit, Part, Partition, Ranking, Rowwise, Shift, Sum, View,
-    WeightLayout,
+    Body, Choice, Gemm, Grouped, KeepChoices, Limit, Part, Partition, Ranking, Replay, Rowwise, Shift, Sum,
+    View, WeightLayout,
 };
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Reg, Store, Unary};
 
@@ -28,6 +28,14 @@ pub(super) fn add(cases: &mut Vec<Case>) {
     for ranks in [Ranking::Score, Ranking::Turn] {
         cases.push(ranked_choose((6, 3), 40, ranks));
         cases.push(ranked_choose((40, 5), 9, ranks));
+    }
+    for (n, k) in [(1, 1), (5, 2), (8, 8), (40, 5)] {
+        for rows in [0, 1, 5, 40] {
+            cases.push(replayed_choose((n, k), rows, (true, None), true));
+        }
+        cases.push(replayed_choose((n, k), 9, (false, Some(Ranking::Score)), true));
+        cases.push(replayed_choose((n, k), 9, (true, Some(Ranking::Turn)), true));
+        cases.push(replayed_choose((n, k), 9, (true, Some(Ranking::Turn)), false));
     }
     for rows in [0, 1, 2, 31, 33, 130] {
         for size in [1, 4, 7, 64] {
@@ -84,7 +92,7 @@ fn choose(
     let extent = draft.counted(rows, bound);
     let choice = Choice { k, sigmoid, normalise, scale: 2.5.into(), ranks: None };
     let logits = View { col: 3, ..dense(logits) };
-    let body = Rowwise::Choose { n, choice, logits, bias, out };
+    let body = Rowwise::Choose { n, choice, logits, bias, replay: None, out };
     draft.finish(extent, Body::Rowwise(body), Exactness::Chain)
 }
 
@@ -97,7 +105,41 @@ fn ranked_choose((n, k): (u32, u32), rows: u32, ranks: Ranking) -> Case {
     let out = draft.output("out", (DType::F32, bound, 3 * k));
     let extent = draft.counted(rows, bound);
     let choice = Choice { k, sigmoid: false, normalise: false, scale: 1.0.into(), ranks: Some(ranks) };
-    let body = Rowwise::Choose { n, choice, logits: dense(logits), bias: Some(bias), out };
+    let body = Rowwise::Choose { n, choice, logits: dense(logits), bias: Some(bias), replay: None, out };
+    draft.finish(extent, Body::Rowwise(body), Exactness::Chain)
+}
+
+/// Choices that may be replayed, of a row of the list: some rows have few or none, in any order.
+fn replayed_choose(
+    (n, k): (u32, u32),
+    rows: u32,
+    (normalise, ranks): (bool, Option<Ranking>),
+    replays: bool,
+) -> Case {
+    let kind = if replays { "replayed" } else { "free" };
+    let by = ranks.map_or_else(String::new, |ranks| format!("_by_{ranks:?}"));
+    let share = if normalise { "_shares" } else { "" };
+    let name = format!("choose_{kind}_{k}_of_{n}{share}{by}_rows_{rows}").to_lowercase();
+    let mut draft = Draft::new(name);
+    let bound = 48;
+    let logits = draft.reals("logits", (DType::F32, bound, n), rows, Values::Within(3.0));
+    let mut lists: Vec<f64> = Vec::new();
+    for row in 0..2 * rows {
+        let first = draft.next() as u32 % n;
+        // Every third row has no choice, and others have gaps.
+        let has = |place: u32| !row.is_multiple_of(3) && !(row + place).is_multiple_of(4);
+        let choice = |place: u32| if has(place) { f64::from((first + 3 * place) % n) } else { -1.0 };
+        lists.extend((0..k).map(choice));
+    }
+    let choices = draft.matrix("choices", (DType::F32, 2 * bound, k), &lists);
+    let list: Vec<u32> = (0..rows).map(|row| 2 * row).collect();
+    let list = draft.column("rows", bound, &list);
+    let use_forced = draft.column("use_forced", 1, &[u32::from(replays)]);
+    let out = draft.output("out", (DType::F32, bound, (2 + u32::from(ranks.is_some())) * k));
+    let extent = draft.counted(rows, bound);
+    let choice = Choice { k, sigmoid: false, normalise, scale: 1.5.into(), ranks };
+    let replay = Some(Replay { use_forced, choices: listed(choices, list) });
+    let body = Rowwise::Choose { n, choice, logits: dense(logits), bias: None, replay, out };
     draft.finish(extent, Body::Rowwise(body), Exactness::Chain)
 }
 

@@ -2,14 +2,16 @@
 //! for in the ends.
 
 use skipc_artifact::program::{Extent, PAGE_ROWS};
-use skipc_plan::kernel::{Choice, Grouped, KeepChoices, Limit, Partition, Ranking, Rowwise, Shift, Slot};
+use skipc_plan::kernel::{
+    Choice, Grouped, KeepChoices, Limit, Partition, Ranking, Replay, Rowwise, Shift, Slot,
+};
 
 use super::Eval;
 use super::approx::Approx;
 
 impl Eval<'_> {
     pub(super) fn choose(&mut self, rowwise: &Rowwise, row: usize) {
-        let Rowwise::Choose { n, choice, logits, bias, out } = *rowwise else { return };
+        let Rowwise::Choose { n, choice, logits, bias, replay, out } = *rowwise else { return };
         let Choice { k, sigmoid, normalise, scale, ranks: by } = choice;
         let logits: Vec<f64> = (0..n as usize).map(|col| self.load(logits, row, col)).collect();
         let scores: Vec<Approx> = match sigmoid {
@@ -22,9 +24,20 @@ impl Eval<'_> {
         let is_before = |a: usize, b: usize| ranks[a] > ranks[b] || (ranks[a] == ranks[b] && a < b);
         let taken =
             |col: &usize| (0..n as usize).filter(|other| is_before(*other, *col)).count() < k as usize;
-        let taken: Vec<usize> = (0..n as usize).filter(taken).collect();
+        let mut taken: Vec<usize> = (0..n as usize).filter(taken).collect();
+        let replayed = replay.filter(|replay| self.at(replay.use_forced, 0, 0) != 0.0);
+        if let Some(Replay { choices, .. }) = replayed {
+            let listed: Vec<f64> = (0..k as usize).map(|place| self.load(choices, row, place)).collect();
+            taken = (0..n as usize).filter(|col| listed.contains(&(*col as f64))).collect();
+        }
+        let blocks = 2 + usize::from(by.is_some());
+        for place in 0..blocks * k as usize {
+            let none = if place / k as usize == 1 { -1.0 } else { 0.0 };
+            self.store_dense(out, row, place, Approx::exact(none));
+        }
         let sum = taken.iter().map(|col| scores[*col]).reduce(Approx::add);
         for (place, col) in taken.into_iter().enumerate() {
+            let place = if k == n { col } else { place };
             let mut score = scores[col];
             if let Some(sum) = sum.filter(|_| normalise) {
                 score = score.div(sum);
@@ -33,6 +46,7 @@ impl Eval<'_> {
             self.store_dense(out, row, place, counted);
             self.store_dense(out, row, k as usize + place, Approx::exact(col as f64));
             let rank = match by {
+                _ if replayed.is_some() => continue,
                 None => continue,
                 Some(Ranking::Score) => scores[col].add(Approx::exact(bias[col])),
                 Some(Ranking::Turn) => {

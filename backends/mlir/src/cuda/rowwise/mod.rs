@@ -55,9 +55,9 @@ pub(super) fn generate(kernel: &Kernel, rowwise: &Rowwise) -> Result<Generated, 
             };
             reduce::norm(kernel, norm)
         }
-        Rowwise::Choose { n, choice, logits, bias, out } => {
-            let (n, choice, logits, bias, out) = (*n, *choice, *logits, *bias, *out);
-            choose::choose(kernel, &choose::Choose { n, choice, logits, bias, out })
+        Rowwise::Choose { n, choice, logits, bias, replay, out } => {
+            let (n, choice, logits, bias, replay, out) = (*n, *choice, *logits, *bias, *replay, *out);
+            choose::choose(kernel, &choose::Choose { n, choice, logits, bias, replay, out })
         }
         Rowwise::Limit(of_choices) => limit::generate(kernel, of_choices),
         Rowwise::RowScale { eps, cols, x, out } => {
