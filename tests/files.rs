@@ -247,6 +247,7 @@ fn what_is_no_file_is_not_waited_for() {
         &["run", "m.skp", "--tokens", "?"],
         &["run", "m.skp", "--tokens", "t.npy", "--lengths", "?"],
         &["run", "m.skp", "--tokens", "t.npy", "--routing", "?"],
+        &["run", "m.skp", "--tokens", "t.npy", "--experts", "?"],
         &["generate", "?", "--tokens", "t.npy"],
         &["generate", "m.skp", "--tokens", "?"],
         &["generate", "m.skp", "--prompt-file", "?"],

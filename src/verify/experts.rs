@@ -14,6 +14,8 @@ pub(super) struct Layer {
     k: usize,
     /// Choices of other tokens of the sequence decide, too.
     limited: bool,
+    /// Scores are divided by the sum of those of all choices of the token.
+    normalise: bool,
 }
 
 /// The choices that tokens would get.
@@ -39,7 +41,10 @@ pub(super) fn add_own(graph: &mut Graph) -> Result<Vec<Layer>, TypeError> {
     let mut layers = Vec::new();
     for (role, value) in reported {
         let Role::Choices { layer, of } = role else { continue };
-        let mut found = Own { layer: Layer { of, k: of as usize, limited: false }, copies: BTreeMap::new() };
+        let mut found = Own {
+            layer: Layer { of, k: of as usize, limited: false, normalise: false },
+            copies: BTreeMap::new(),
+        };
         let own = found.copy(graph, value)?;
         graph.set_result(own_role(layer), own);
         if let Some(scores) = found.scores(graph)? {
@@ -65,7 +70,7 @@ impl Own {
         let (op, operands) = (graph.op(value).clone(), graph.operands(value));
         let copied = match op {
             Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } => {
-                self.layer.k = k as usize;
+                (self.layer.k, self.layer.normalise) = (k as usize, normalise);
                 let kept = operands.iter().enumerate().filter(|(idx, _)| *idx != 1).map(|(_, value)| *value);
                 Some((Op::Choose { k, sigmoid, normalise, scale, ranks }, kept.collect::<Vec<_>>()))
             }
@@ -109,6 +114,12 @@ impl Own {
 }
 
 impl Layer {
+    /// Whether the choices that were reported say all that weights depend on. Where some found no place, scores were divided by
+    /// theirs, too.
+    pub(super) fn is_told_by_choices(&self) -> bool {
+        !(self.limited && self.normalise)
+    }
+
     /// Whether the choices of a row turn within `band` of these scores, `[n, choices]`, relative to the larger of two that are
     /// compared: of its own, and where there are places for some tokens alone of those of any row of its sequence.
     pub(super) fn is_near(&self, scores: &[f64], row: usize, sequences: &[i64], band: f64) -> bool {
@@ -141,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_choice_turns_where_the_last_and_the_next_are_near() {
-        let layer = Layer { of: 3, k: 1, limited: false };
+        let layer = Layer { of: 3, k: 1, limited: false, normalise: false };
         let scores = [0.5, 0.499, 0.001, 0.5, 0.3, 0.2];
         assert!(layer.is_near(&scores, 0, &[0, 0], 0.01));
         assert!(!layer.is_near(&scores, 1, &[0, 0], 0.01));

@@ -267,6 +267,12 @@ impl<'a> Phase<'a> {
                 self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
                 self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
             }
+            if program.dtype == DType::Bf16 && !self.oracle.replays_choices() {
+                // Rounding of the stream turns many a choice, and what found no place before weights were divided is not reported.
+                let why = "weights are divided by those of choices that found no place";
+                report.skipped.push(format!("{} in bf16: {why}", program.target));
+                continue;
+            }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
             let (mut runners, mut in_steps) = (Vec::new(), Vec::new());
@@ -365,11 +371,7 @@ impl<'a> Phase<'a> {
                 let got = runner.run(&cases.batch, forced)?;
                 let replayed = match &wanted {
                     Some(wanted) if forced == Some(&got.gates) => wanted,
-                    _ => &self.oracle.run::<N>(
-                        weights,
-                        &cases.batch,
-                        (Some(&got.gates), Some(&got.choices)),
-                    )?,
+                    _ => &self.oracle.under(weights, &cases.batch, &got)?,
                 };
                 if !N::EXACT && !all_finite(&replayed.logits) {
                     let what = format!("the reference, decisions `{}`,", case.name);
@@ -380,7 +382,7 @@ impl<'a> Phase<'a> {
                 if !found.ok && report.reduced.is_none() {
                     progress("looking for the shortest input that differs");
                     let oracle = |batch: &FlatBatch, got: &reference::Outcome<N>| {
-                        self.oracle.run::<N>(weights, batch, (Some(&got.gates), Some(&got.choices)))
+                        self.oracle.under(weights, batch, got)
                     };
                     report.reduced = reduce::reduce(&self.oracle, &oracle, runner, &cases.batch, forced);
                 }

@@ -9,7 +9,7 @@ use skipc_runtime::Choices;
 
 use super::LadderError;
 use super::experts::{self, Layer};
-use crate::verify::reference::{Forced, choices_of, replayed};
+use crate::verify::reference::{Forced, Outcome, choices_of, replayed};
 
 /// The masked graph with two more results for each router: its own decisions where nothing forces them, and what they
 /// were taken by.
@@ -86,6 +86,26 @@ impl Oracle {
     /// Whether it has layers of experts.
     pub(super) fn has_experts(&self) -> bool {
         !self.layers.is_empty()
+    }
+
+    /// Whether replayed choices give what a form computes that took them.
+    pub(super) fn replays_choices(&self) -> bool {
+        self.layers.iter().all(Layer::is_told_by_choices)
+    }
+
+    /// Evaluates under the decisions that a form took, and its choices of experts. Where these are those of the oracle, nothing replays
+    /// them, so that weights are divided by what a capacity dropped, too.
+    pub(super) fn under<N: Number>(
+        &self,
+        weights: &dyn Weights<N>,
+        batch: &FlatBatch,
+        got: &Outcome<N>,
+    ) -> Result<Verdict<N>, LadderError> {
+        let own = self.run(weights, batch, (Some(&got.gates), None))?;
+        if own.own_choices == got.choices {
+            return Ok(own);
+        }
+        self.run(weights, batch, (Some(&got.gates), Some(&got.choices)))
     }
 
     /// Whether the choices of a row turn within `band` of the scores that they rank by.

@@ -31,6 +31,7 @@ const USES: &[(&str, FileUse)] = &[
     ("dir", FileUse::Folder(&[])),
     // Numbered files of a folder of their own.
     ("dump_to", FileUse::Folder(&[])),
+    ("experts", FileUse::Read),
     ("experts_out", FileUse::Write),
     ("external_output", FileUse::Write),
     ("external_weights", FileUse::Read),
