@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use skipc_ir::attr::F64;
-use skipc_ir::{Graph, Op, Ranking, Role, TypeError, Value};
+use skipc_ir::{Graph, Op, Ranking, Role, Trait, TypeError, Value};
 
 /// A layer of experts of the oracle.
 #[derive(Clone, Copy, Debug)]
@@ -68,21 +68,17 @@ impl Own {
             return Ok(*copy);
         }
         let (op, operands) = (graph.op(value).clone(), graph.operands(value));
-        let copied = match op {
-            Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } => {
-                (self.layer.k, self.layer.normalise) = (k as usize, normalise);
-                let kept = operands.iter().enumerate().filter(|(idx, _)| *idx != 1).map(|(_, value)| *value);
-                Some((Op::Choose { k, sigmoid, normalise, scale, ranks }, kept.collect::<Vec<_>>()))
-            }
-            Op::LimitChoices { .. } | Op::ShareChoices { .. } => {
-                self.layer.limited = true;
-                Some((op, self.copy_all(graph, &operands)?))
-            }
-            Op::Slice { .. } | Op::Gather {} | Op::Scatter {} | Op::Unary(_) => {
-                Some((op, self.copy_all(graph, &operands)?))
-            }
+        let limits = matches!(op, Op::LimitChoices { .. } | Op::ShareChoices { .. });
+        self.layer.limited |= limits;
+        let copied = if let Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } = op {
+            (self.layer.k, self.layer.normalise) = (k as usize, normalise);
+            let kept = operands.iter().enumerate().filter(|(idx, _)| *idx != 1).map(|(_, value)| *value);
+            Some((Op::Choose { k, sigmoid, normalise, scale, ranks }, kept.collect()))
+        } else if limits || op.has(Trait::Copies) || matches!(op, Op::Unary(_)) {
+            Some((op, self.copy_all(graph, &operands)?))
+        } else {
             // What chooses by itself, and what no choice goes into.
-            _ => None,
+            None
         };
         let copy = match copied {
             Some((op, copied)) if copied != operands.to_vec() => {
