@@ -14,8 +14,6 @@ pub(super) struct Layer {
     k: usize,
     /// Choices of other tokens of the sequence decide, too.
     limited: bool,
-    /// Scores are divided by the sum of those of all choices of the token.
-    normalise: bool,
 }
 
 /// The choices that tokens would get.
@@ -42,7 +40,7 @@ pub(super) fn add_own(graph: &mut Graph) -> Result<Vec<Layer>, TypeError> {
     for (role, value) in reported {
         let Role::Choices { layer, of } = role else { continue };
         let mut found = Own {
-            layer: Layer { of, k: of as usize, limited: false, normalise: false },
+            layer: Layer { of, k: of as usize, limited: false },
             copies: BTreeMap::new(),
         };
         let own = found.copy(graph, value)?;
@@ -71,7 +69,7 @@ impl Own {
         let limits = matches!(op, Op::LimitChoices { .. } | Op::ShareChoices { .. });
         self.layer.limited |= limits;
         let copied = if let Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } = op {
-            (self.layer.k, self.layer.normalise) = (k as usize, normalise);
+            self.layer.k = k as usize;
             let kept = operands.iter().enumerate().filter(|(idx, _)| *idx != 1).map(|(_, value)| *value);
             Some((Op::Choose { k, sigmoid, normalise, scale, ranks }, kept.collect()))
         } else if limits || op.has(Trait::Copies) || matches!(op, Op::Unary(_)) {
@@ -110,12 +108,6 @@ impl Own {
 }
 
 impl Layer {
-    /// Whether the choices that were reported say all that weights depend on. Where some found no place, scores were divided by
-    /// theirs, too.
-    pub(super) fn is_told_by_choices(&self) -> bool {
-        !(self.limited && self.normalise)
-    }
-
     /// Whether the choices of a row turn within `band` of these scores, `[n, choices]`, relative to the larger of two that are
     /// compared: of its own, and where there are places for some tokens alone of those of any row of its sequence.
     pub(super) fn is_near(&self, scores: &[f64], row: usize, sequences: &[i64], band: f64) -> bool {
@@ -148,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_choice_turns_where_the_last_and_the_next_are_near() {
-        let layer = Layer { of: 3, k: 1, limited: false, normalise: false };
+        let layer = Layer { of: 3, k: 1, limited: false };
         let scores = [0.5, 0.499, 0.001, 0.5, 0.3, 0.2];
         assert!(layer.is_near(&scores, 0, &[0, 0], 0.01));
         assert!(!layer.is_near(&scores, 1, &[0, 0], 0.01));

@@ -267,12 +267,6 @@ impl<'a> Phase<'a> {
                 self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
                 self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
             }
-            if program.dtype == DType::Bf16 && !self.oracle.replays_choices() {
-                // Rounding of the stream turns many a choice, and what found no place before weights were divided is not reported.
-                let why = "weights are divided by those of choices that found no place";
-                report.skipped.push(format!("{} in bf16: {why}", program.target));
-                continue;
-            }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
             let (mut runners, mut in_steps) = (Vec::new(), Vec::new());

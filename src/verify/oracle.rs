@@ -88,23 +88,13 @@ impl Oracle {
         !self.layers.is_empty()
     }
 
-    /// Whether replayed choices give what a form computes that took them.
-    pub(super) fn replays_choices(&self) -> bool {
-        self.layers.iter().all(Layer::is_told_by_choices)
-    }
-
-    /// Evaluates under the decisions that a form took, and its choices of experts. Where these are those of the oracle, nothing replays
-    /// them, so that weights are divided by what a capacity dropped, too.
+    /// Evaluates under the decisions that a form took, and its choices of experts.
     pub(super) fn under<N: Number>(
         &self,
         weights: &dyn Weights<N>,
         batch: &FlatBatch,
         got: &Outcome<N>,
     ) -> Result<Verdict<N>, LadderError> {
-        let own = self.run(weights, batch, (Some(&got.gates), None))?;
-        if own.own_choices == got.choices {
-            return Ok(own);
-        }
         self.run(weights, batch, (Some(&got.gates), Some(&got.choices)))
     }
 

@@ -138,13 +138,17 @@ impl Chosen {
     /// The choices of a graph, each with the logits that it is made from.
     pub(crate) fn all(graph: &Graph) -> Vec<(Chosen, Value)> {
         let chosen = |value: Value| {
-            let Op::Choose { k, sigmoid, ranks, .. } = *graph.op(value) else { return None };
+            let (k, sigmoid, ranks, bias_at) = match *graph.op(value) {
+                Op::Choose { k, sigmoid, ranks, .. } => (k, sigmoid, ranks, 1),
+                Op::ChooseOrReplay { k, sigmoid, ranks, .. } => (k, sigmoid, ranks, 2),
+                _ => return None,
+            };
             let operands = graph.operands(value);
             let name = |bias: &Value| {
                 let Op::Weight { name, .. } = graph.op(*bias) else { return None };
                 Some(name.0.to_string())
             };
-            let bias = operands.get(1).and_then(name);
+            let bias = operands.get(bias_at).and_then(name);
             let n = graph.ty(operands[0]).cols() as usize;
             Some((Chosen { n, k: k as usize, sigmoid, bias, ranks }, operands[0]))
         };

@@ -31,8 +31,8 @@ fn row_bytes(n: u32) -> u64 {
 }
 
 impl Choose {
-    /// The k highest are found one after the other and marked by a rank that is not a number, or those that are replayed are; then
-    /// those that are marked are taken in order.
+    /// Those that are replayed are marked by a rank that is not a number, and the highest, one after the other, until `k` are: scores
+    /// are divided by the sum of these. Then those that are replayed, or all that are marked, are taken in order.
     pub(crate) fn emit(&self, e: &mut Emitter<'_>, row: Value) -> Result<(), Fault> {
         let scores = Row { address: e.scratch, dtype: DType::F32 };
         let [ranks, among_rows] = [1, 2].map(|idx| {
@@ -41,39 +41,47 @@ impl Choose {
         });
         let total = self.scores(e, row, scores)?;
         self.rank(e, scores, total, ranks)?;
-        match self.replay {
-            None => self.mark_highest(e, [ranks, among_rows])?,
-            Some(Replay { use_forced, choices }) => {
-                let flag = e.pointer(use_forced, DType::U32)?;
-                let flag = e.load_flag(flag, DType::U32);
-                let replays = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
-                e.when(replays, |e| self.mark_replayed(e, (row, choices), [ranks, among_rows]))?;
-                let chooses = e.ins().icmp_imm_u(IntCC::Equal, flag, 0);
-                e.when(chooses, |e| self.mark_highest(e, [ranks, among_rows]))?;
-            }
-        }
-        self.take(e, row, scores, [ranks, among_rows])
+        let Some(Replay { use_forced, choices }) = self.replay else {
+            let zero = e.int(0);
+            self.mark_highest(e, zero, [ranks, among_rows])?;
+            let sum = self.sum(e, scores, ranks)?;
+            return self.take(e, row, (scores, sum), [ranks, among_rows]);
+        };
+        let flag = e.pointer(use_forced, DType::U32)?;
+        let flag = e.load_flag(flag, DType::U32);
+        let replays = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+        let choices = e.row(choices, row)?;
+        e.when(replays, |e| self.mark_listed(e, choices, ranks))?;
+        let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
+        let n_listed = e.fold(zero, n, 1, &[zero], |e, col, count| {
+            let rank = e.load(ranks, col, Lanes::One);
+            let is_marked = e.ins().fcmp(FloatCC::Unordered, rank, rank);
+            let more = e.ins().iadd_imm_s(count[0], 1);
+            Ok(vec![e.ins().select(is_marked, more, count[0])])
+        })?;
+        self.mark_highest(e, n_listed[0], [ranks, among_rows])?;
+        let sum = self.sum(e, scores, ranks)?;
+        e.when(replays, |e| {
+            // All rank alike among those of other rows.
+            let alike = e.real(0.0, Lanes::One);
+            e.for_each(zero, n, 1, |e, col| {
+                e.store(ranks, col, alike, Lanes::One);
+                e.store(among_rows, col, alike, Lanes::One);
+                Ok(())
+            })?;
+            self.mark_listed(e, choices, ranks)
+        })?;
+        self.take(e, row, (scores, sum), [ranks, among_rows])
     }
 
-    /// Marks the choices of a row that are replayed: all rank alike among those of other rows.
-    fn mark_replayed(
-        &self,
-        e: &mut Emitter<'_>,
-        (row, choices): (Value, View),
-        [ranks, among_rows]: [Row; 2],
-    ) -> Result<(), Fault> {
-        let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
-        let alike = e.real(0.0, Lanes::One);
-        e.for_each(zero, n, 1, |e, col| {
-            e.store(ranks, col, alike, Lanes::One);
-            e.store(among_rows, col, alike, Lanes::One);
-            Ok(())
-        })?;
-        let (choices, k) = (e.row(choices, row)?, e.int(i64::from(self.choice.k)));
+    /// Marks the choices of a row that are replayed.
+    fn mark_listed(&self, e: &mut Emitter<'_>, choices: Row, ranks: Row) -> Result<(), Fault> {
+        let (zero, k) = (e.int(0), e.int(i64::from(self.choice.k)));
+        let first = e.real(0.0, Lanes::One);
         e.for_each(zero, k, 1, |e, place| {
             let choice = e.load(choices, place, Lanes::One);
             let end = e.real(self.n as f32, Lanes::One);
-            let is_some = e.ins().fcmp(FloatCC::GreaterThanOrEqual, choice, alike);
+            let is_some = e.ins().fcmp(FloatCC::GreaterThanOrEqual, choice, first);
             let is_below = e.ins().fcmp(FloatCC::LessThan, choice, end);
             let is_one = e.ins().band(is_some, is_below);
             e.when(is_one, |e| {
@@ -85,11 +93,15 @@ impl Choose {
         })
     }
 
-    /// Marks the k highest.
-    fn mark_highest(&self, e: &mut Emitter<'_>, [ranks, among_rows]: [Row; 2]) -> Result<(), Fault> {
-        let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
-        let k = e.int(i64::from(self.choice.k));
-        e.for_each(zero, k, 1, |e, turn| {
+    /// Marks the highest of which none is marked, until `k` are, of which there are `marked`.
+    fn mark_highest(
+        &self,
+        e: &mut Emitter<'_>,
+        marked: Value,
+        [ranks, among_rows]: [Row; 2],
+    ) -> Result<(), Fault> {
+        let (n, k) = (e.int(i64::from(self.n)), e.int(i64::from(self.choice.k)));
+        e.for_each(marked, k, 1, |e, turn| {
             let best = highest(e, ranks, n)?;
             if let Some(by) = self.choice.ranks {
                 let rank = match by {
@@ -105,6 +117,22 @@ impl Choose {
             e.store(ranks, best, taken, Lanes::One);
             Ok(())
         })
+    }
+
+    /// The sum of the scores of those that are marked; none where scores are not divided by it.
+    fn sum(&self, e: &mut Emitter<'_>, scores: Row, ranks: Row) -> Result<Option<Value>, Fault> {
+        if !self.choice.normalise {
+            return Ok(None);
+        }
+        let (zero, n, nothing) = (e.int(0), e.int(i64::from(self.n)), e.real(0.0, Lanes::One));
+        let sum = e.fold(zero, n, 1, &[nothing], |e, col, sum| {
+            let rank = e.load(ranks, col, Lanes::One);
+            let is_marked = e.ins().fcmp(FloatCC::Unordered, rank, rank);
+            let score = e.load(scores, col, Lanes::One);
+            let larger = e.ins().fadd(sum[0], score);
+            Ok(vec![e.ins().select(is_marked, larger, sum[0])])
+        })?;
+        Ok(Some(sum[0]))
     }
 
     /// Scores into scratch memory. Those of a softmax are not yet divided by their sum, which this gives.
@@ -153,16 +181,15 @@ impl Choose {
         &self,
         e: &mut Emitter<'_>,
         row: Value,
-        scores: Row,
+        (scores, sum): (Row, Option<Value>),
         [ranks, among_rows]: [Row; 2],
     ) -> Result<(), Fault> {
-        let Choice { k, normalise, scale, ranks: by, .. } = self.choice;
+        let Choice { k, scale, ranks: by, .. } = self.choice;
         let out = e.dense_row(self.out, row)?;
         let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
-        let nothing = e.real(0.0, Lanes::One);
-        let places = e.int(i64::from(k));
         if self.replay.is_some() {
             // Places without a choice.
+            let (places, nothing) = (e.int(i64::from(k)), e.real(0.0, Lanes::One));
             e.for_each(zero, places, 1, |e, place| {
                 let none = e.real(NO_CHOICE as f32, Lanes::One);
                 e.store(out, place, nothing, Lanes::One);
@@ -175,15 +202,19 @@ impl Choose {
                 Ok(())
             })?;
         }
-        let taken = e.fold(zero, n, 1, &[zero, nothing], |e, col, carried| {
+        let scale = e.real(scale.0 as f32, Lanes::One);
+        e.fold(zero, n, 1, &[zero], |e, col, before| {
             // Where all choices have places, each has its own.
-            let (before, sum) = (carried[0], carried[1]);
-            let place = if self.n == k { col } else { before };
+            let place = if self.n == k { col } else { before[0] };
             let rank = e.load(ranks, col, Lanes::One);
             let is_taken = e.ins().fcmp(FloatCC::Unordered, rank, rank);
-            let score = e.load(scores, col, Lanes::One);
             e.when(is_taken, |e| {
-                e.store(out, place, score, Lanes::One);
+                let mut score = e.load(scores, col, Lanes::One);
+                if let Some(sum) = sum {
+                    score = e.ins().fdiv(score, sum);
+                }
+                let counted = e.ins().fmul(score, scale);
+                e.store(out, place, counted, Lanes::One);
                 let index = e.ins().fcvt_from_uint(F32, col);
                 let behind = e.ins().iadd_imm_s(place, i64::from(k));
                 e.store(out, behind, index, Lanes::One);
@@ -194,26 +225,10 @@ impl Choose {
                 }
                 Ok(())
             })?;
-            let (more, larger) = (e.ins().iadd_imm_s(before, 1), e.ins().fadd(sum, score));
-            Ok(vec![e.ins().select(is_taken, more, before), e.ins().select(is_taken, larger, sum)])
+            let more = e.ins().iadd_imm_s(before[0], 1);
+            Ok(vec![e.ins().select(is_taken, more, before[0])])
         })?;
-        let scale = e.real(scale.0 as f32, Lanes::One);
-        // Without a choice there is nothing to divide.
-        let mut sum = taken[1];
-        if normalise && self.replay.is_some() {
-            let (zero, one) = (e.int(0), e.real(1.0, Lanes::One));
-            let is_empty = e.ins().icmp(IntCC::Equal, taken[0], zero);
-            sum = e.ins().select(is_empty, one, sum);
-        }
-        e.for_each(zero, places, 1, |e, place| {
-            let mut score = e.load(out, place, Lanes::One);
-            if normalise {
-                score = e.ins().fdiv(score, sum);
-            }
-            let counted = e.ins().fmul(score, scale);
-            e.store(out, place, counted, Lanes::One);
-            Ok(())
-        })
+        Ok(())
     }
 }
 

@@ -78,8 +78,9 @@ pub struct Choice {
 /// The scores of the `k` chosen of a row of logits in ascending order of experts, and behind them which they are. Scores are
 /// ranked with `bias` added; the lower index of equals comes first, and what is not a number last. What they rank by among those
 /// of other rows comes last. Where choices are `replayed`, whole numbers in any order, they are taken in place of the highest: a
-/// place without one, behind those that have one or, where all choices have places, its own, is [`NO_CHOICE`] with a score of 0, and
-/// all rank alike among other rows.
+/// place without one, behind those that have one or, where all choices have places, its own, is [`NO_CHOICE`] with a weight of 0, and
+/// all rank alike among other rows. Those that are missing are taken to be the highest of the others, which found no place: scores
+/// are divided by the sum of all `k`.
 ///
 /// In an exact domain the row maximum is 0, as in [`attend`].
 pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice, replayed: Option<&[N]>) -> Vec<N> {
@@ -89,37 +90,36 @@ pub fn choose<N: Number>(logits: &[N], bias: Option<&[N]>, rule: Choice, replaye
         let ranked = bias.map_or(scores[choice], |bias| scores[choice].add(bias[choice]));
         if ranked.to_f64().is_nan() { N::from_f64(f64::NEG_INFINITY) } else { ranked }
     };
-    let rank = |choice: usize| ranked(choice).to_f64();
+    let ranks: Vec<N> = (0..scores.len()).map(ranked).collect();
+    let rank = |choice: usize| ranks[choice].to_f64();
     let mut turns: Vec<usize> = (0..scores.len()).collect();
-    match replayed {
-        Some(replayed) => {
-            turns.retain(|choice| replayed.iter().any(|replayed| replayed.to_f64() == *choice as f64));
-        }
-        None => turns.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal)),
-    }
+    turns.sort_by(|a, b| rank(*b).partial_cmp(&rank(*a)).unwrap_or(Ordering::Equal));
+    let is_listed = |choice: usize| {
+        replayed.is_some_and(|listed| listed.iter().any(|listed| listed.to_f64() == choice as f64))
+    };
+    turns.sort_by_key(|choice| !is_listed(*choice));
     turns.truncate(rule.k);
-    let is_taken = |choice: &usize| turns.contains(choice);
+    let is_taken = |choice: &usize| turns.contains(choice) && (replayed.is_none() || is_listed(*choice));
     let places: Vec<Option<usize>> = if rule.k == scores.len() {
         (0..rule.k).map(|choice| Some(choice).filter(is_taken)).collect()
     } else {
         let taken = (0..scores.len()).filter(is_taken).map(Some);
         taken.chain(std::iter::repeat(None)).take(rule.k).collect()
     };
-    let mut weights: Vec<N> =
-        places.iter().map(|place| place.map_or(N::ZERO, |choice| scores[choice])).collect();
-    if rule.normalise && !turns.is_empty() {
-        let taken = places.iter().zip(&weights).filter(|(place, _)| place.is_some());
-        let total = N::narrow(sum(taken.map(|(_, weight)| weight.widen())));
-        N::div_all(&mut weights, total);
+    if rule.normalise {
+        let counted = (0..scores.len()).filter(|choice| turns.contains(choice));
+        let total = N::narrow(sum(counted.map(|choice| scores[choice].widen())));
+        N::div_all(&mut scores, total);
     }
     let scale = N::from_f64(rule.scale);
-    weights.iter_mut().for_each(|weight| *weight = weight.mul(scale));
+    let weight = |place: &Option<usize>| place.map_or(N::ZERO, |choice| scores[choice].mul(scale));
+    let mut weights: Vec<N> = places.iter().map(weight).collect();
     let index = |place: &Option<usize>| N::from_f64(place.map_or(NO_CHOICE, |choice| choice as f64));
     weights.extend(places.iter().map(index));
     let turn = |choice: usize| turns.iter().position(|chosen| *chosen == choice).unwrap_or(0);
     let among_rows = |place: &Option<usize>| match (rule.ranks?, place.filter(|_| replayed.is_none())) {
         (_, None) => Some(N::ZERO),
-        (Ranking::Score, Some(choice)) => Some(ranked(choice)),
+        (Ranking::Score, Some(choice)) => Some(ranks[choice]),
         (Ranking::Turn, Some(choice)) => Some(N::from_f64(-(turn(choice) as f64))),
     };
     weights.extend(places.iter().filter_map(among_rows));

@@ -34,19 +34,21 @@ fn next_expert(graph: &mut Graph) {
 /// Weights are divided by their sum where they are not to be, and the other way round.
 fn other_shares(graph: &mut Graph) {
     rewrite(graph, &|graph, value| {
-        let Op::Choose { k, sigmoid, normalise, scale, ranks } = *graph.op(value) else { return None };
+        let Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } = *graph.op(value) else {
+            return None;
+        };
         let (operands, origin) = (graph.operands(value), graph.origin(value).clone());
-        let op = Op::Choose { k, sigmoid, normalise: !normalise, scale, ranks };
+        let op = Op::ChooseOrReplay { k, sigmoid, normalise: !normalise, scale, ranks };
         graph.add(op, &operands, &origin).ok()
     });
 }
 
 fn unbiased_choice(graph: &mut Graph) {
     rewrite(graph, &|graph, value| {
-        let Op::Choose { .. } = graph.op(value) else { return None };
+        let Op::ChooseOrReplay { .. } = graph.op(value) else { return None };
         let (op, origin) = (graph.op(value).clone(), graph.origin(value).clone());
         let operands = graph.operands(value);
-        (operands.len() == 2).then(|| graph.add(op, &operands[..1], &origin).ok())?
+        (operands.len() == 3).then(|| graph.add(op, &operands[..2], &origin).ok())?
     });
 }
 

@@ -1,7 +1,7 @@
 //! Experts: which of them a row takes, and rows in segments by that.
 
 use inkwell::FloatPredicate::{OGE, OGT, OLT, ORD, UNO};
-use inkwell::IntPredicate::{EQ, NE};
+use inkwell::IntPredicate::NE;
 use inkwell::values::{BasicValue, BasicValueEnum};
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Choice, NO_CHOICE, Partition, Ranking, Replay, Slot, View};
@@ -30,8 +30,8 @@ fn row_bytes(n: u32) -> u64 {
 }
 
 impl Choose {
-    /// The k highest are found one after the other and marked by a rank that is not a number, or those that are replayed are; then
-    /// those that are marked are taken in order.
+    /// Those that are replayed are marked by a rank that is not a number, and the highest, one after the other, until `k` are: scores
+    /// are divided by the sum of these. Then those that are replayed, or all that are marked, are taken in order.
     pub(crate) fn emit<'c>(&self, f: &Frame<'_, 'c>, row: Int<'c>) -> Made<()> {
         let at = |byte| Ok(Row { address: f.scratch_at(byte)?, dtype: DType::F32 });
         let bytes = row_bytes(self.n);
@@ -39,30 +39,35 @@ impl Choose {
         let (scores, ranks, among_rows) = (scores?, ranks?, among_rows?);
         self.scores(f, row, scores)?;
         self.rank(f, scores, ranks)?;
-        match self.replay {
-            None => self.mark_highest(f, [ranks, among_rows])?,
-            Some(Replay { use_forced, choices }) => {
-                let flag = f.load_word(f.pointer(use_forced, DType::U32)?)?;
-                let is = |predicate| f.is(predicate, flag, f.int(0));
-                f.when(is(NE)?, || self.mark_replayed(f, (row, choices), [ranks, among_rows]))?;
-                f.when(is(EQ)?, || self.mark_highest(f, [ranks, among_rows]))?;
-            }
-        }
-        self.take(f, row, [scores, ranks, among_rows])
+        let Some(Replay { use_forced, choices }) = self.replay else {
+            self.mark_highest(f, f.int(0), [ranks, among_rows])?;
+            let sum = self.sum(f, scores, ranks)?;
+            return self.take(f, row, (scores, sum), [ranks, among_rows]);
+        };
+        let flag = f.load_word(f.pointer(use_forced, DType::U32)?)?;
+        let replays = f.is(NE, flag, f.int(0))?;
+        let choices = f.row(choices, row)?;
+        f.when(replays, || self.mark_listed(f, choices, ranks))?;
+        let n_listed = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &[f.int(0)], |col, count| {
+            let rank = f.load(ranks, col, 1)?;
+            let is_marked = f.only_lane(f.fis(UNO, rank, rank)?)?;
+            Ok(vec![f.select(is_marked, f.plus(count[0], 1)?, count[0])?])
+        })?;
+        self.mark_highest(f, n_listed[0], [ranks, among_rows])?;
+        let sum = self.sum(f, scores, ranks)?;
+        f.when(replays, || {
+            // All rank alike among those of other rows.
+            f.for_columns(f.columns(self.n), f.level.lanes, |col, lanes| {
+                f.store(ranks, col, f.real(0.0, lanes))?;
+                f.store(among_rows, col, f.real(0.0, lanes))
+            })?;
+            self.mark_listed(f, choices, ranks)
+        })?;
+        self.take(f, row, (scores, sum), [ranks, among_rows])
     }
 
-    /// Marks the choices of a row that are replayed: all rank alike among those of other rows.
-    fn mark_replayed<'c>(
-        &self,
-        f: &Frame<'_, 'c>,
-        (row, choices): (Int<'c>, View),
-        [ranks, among_rows]: [Row<'c>; 2],
-    ) -> Made<()> {
-        f.for_columns(f.columns(self.n), f.level.lanes, |col, lanes| {
-            f.store(ranks, col, f.real(0.0, lanes))?;
-            f.store(among_rows, col, f.real(0.0, lanes))
-        })?;
-        let choices = f.row(choices, row)?;
+    /// Marks the choices of a row that are replayed.
+    fn mark_listed<'c>(&self, f: &Frame<'_, 'c>, choices: Row<'c>, ranks: Row<'c>) -> Made<()> {
         f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |place| {
             let choice = f.load(choices, place, 1)?;
             let is_some = f.only_lane(f.fis(OGE, choice, f.real(0.0, 1))?)?;
@@ -71,9 +76,14 @@ impl Choose {
         })
     }
 
-    /// Marks the k highest.
-    fn mark_highest<'c>(&self, f: &Frame<'_, 'c>, [ranks, among_rows]: [Row<'c>; 2]) -> Made<()> {
-        f.for_each(f.int(0), f.int(i64::from(self.choice.k)), 1, |turn| {
+    /// Marks the highest of which none is marked, until `k` are, of which there are `marked`.
+    fn mark_highest<'c>(
+        &self,
+        f: &Frame<'_, 'c>,
+        marked: Int<'c>,
+        [ranks, among_rows]: [Row<'c>; 2],
+    ) -> Made<()> {
+        f.for_each(marked, f.int(i64::from(self.choice.k)), 1, |turn| {
             let best = highest(f, ranks, f.int(i64::from(self.n)))?;
             let rank = match self.choice.ranks {
                 None => None,
@@ -85,6 +95,20 @@ impl Choose {
             }
             f.store(ranks, best, f.real(f32::NAN, 1))
         })
+    }
+
+    /// The sum of the scores of those that are marked; none where scores are not divided by it.
+    fn sum<'c>(&self, f: &Frame<'_, 'c>, scores: Row<'c>, ranks: Row<'c>) -> Made<Option<Lanes<'c>>> {
+        if !self.choice.normalise {
+            return Ok(None);
+        }
+        let nothing = f.real(0.0, 1);
+        let sum = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &[nothing], |col, sum| {
+            let rank = f.load(ranks, col, 1)?;
+            let is_marked = f.only_lane(f.fis(UNO, rank, rank)?)?;
+            Ok(vec![f.select(is_marked, f.fadd(sum[0], f.load(scores, col, 1)?)?, sum[0])?])
+        })?;
+        Ok(Some(sum[0]))
     }
 
     /// Scores into scratch memory.
@@ -128,9 +152,10 @@ impl Choose {
         &self,
         f: &Frame<'_, 'c>,
         row: Int<'c>,
-        [scores, ranks, among_rows]: [Row<'c>; 3],
+        (scores, sum): (Row<'c>, Option<Lanes<'c>>),
+        [ranks, among_rows]: [Row<'c>; 2],
     ) -> Made<()> {
-        let Choice { k, normalise, scale, ranks: by, .. } = self.choice;
+        let Choice { k, scale, ranks: by, .. } = self.choice;
         let out = f.dense_row(self.out, row)?;
         if self.replay.is_some() {
             // Places without a choice.
@@ -143,41 +168,26 @@ impl Choose {
                 }
             })?;
         }
-        let begin = [f.int(0).as_basic_value_enum(), f.real(0.0, 1).as_basic_value_enum()];
-        let taken = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &begin, |col, values| {
-            let (before, sum): (Int<'c>, Lanes<'c>) = (carried(values[0])?, carried(values[1])?);
+        f.fold(f.int(0), f.int(i64::from(self.n)), 1, &[f.int(0)], |col, before| {
             // Where all choices have places, each has its own.
-            let place = if self.n == k { col } else { before };
+            let place = if self.n == k { col } else { before[0] };
             let rank = f.load(ranks, col, 1)?;
             let is_taken = f.only_lane(f.fis(UNO, rank, rank)?)?;
-            let score = f.load(scores, col, 1)?;
             f.when(is_taken, || {
-                f.store(out, place, score)?;
+                let mut score = f.load(scores, col, 1)?;
+                if let Some(sum) = sum {
+                    score = f.fdiv(score, sum)?;
+                }
+                f.store(out, place, f.fmul(score, f.real(scale.0 as f32, 1))?)?;
                 f.store(out, f.plus(place, i64::from(k))?, f.real_of(col)?)?;
                 match by {
                     None => Ok(()),
                     Some(_) => f.store(out, f.plus(place, 2 * i64::from(k))?, f.load(among_rows, col, 1)?),
                 }
             })?;
-            let (more, larger) = (f.plus(before, 1)?, f.fadd(sum, score)?);
-            let values: [BasicValueEnum<'c>; 2] = [
-                f.select(is_taken, more, before)?.as_basic_value_enum(),
-                f.select(is_taken, larger, sum)?.as_basic_value_enum(),
-            ];
-            Ok(values.to_vec())
-        })?;
-        let (count, mut sum): (Int<'c>, Lanes<'c>) = (carried(taken[0])?, carried(taken[1])?);
-        if normalise && self.replay.is_some() {
-            // Without a choice there is nothing to divide.
-            sum = f.select(f.is(EQ, count, f.int(0))?, f.real(1.0, 1), sum)?;
-        }
-        f.for_each(f.int(0), f.int(i64::from(k)), 1, |place| {
-            let mut score = f.load(out, place, 1)?;
-            if normalise {
-                score = f.fdiv(score, sum)?;
-            }
-            f.store(out, place, f.fmul(score, f.real(scale.0 as f32, 1))?)
+            Ok(vec![f.select(is_taken, f.plus(before[0], 1)?, before[0])?])
         })
+        .map(drop)
     }
 }
 

@@ -71,15 +71,23 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
     code.return_if(row.ge(rows));
     let lane = code.thread() % 32;
     let choices = scores(code, kernel, choose, (row, lane));
-    let ranks = ranks(code, choose, &choices);
+    let mut ranks = ranks(code, choose, &choices);
     // What choices rank by among those of other rows.
     let among_rows = ranks.clone();
-    // The highest are found one after the other and marked by a rank that is not a number.
+    // Those that are replayed are marked by a rank that is not a number, and the highest, one after the other, until k are: scores are
+    // divided by the sum of these.
     let mark = code.int(f32::NAN.to_bits()).as_float();
     let replayed = choose.replay.map(|replay| replayed(code, kernel, replay, (row, k), &choices));
+    let mut n_listed = code.int(0);
+    if let Some((_, listed)) = &replayed {
+        for ((rank, listed), own) in ranks.iter_mut().zip(listed).zip(&choices) {
+            *rank = listed.select(mark, *rank);
+            n_listed = n_listed + code.ballot(*listed & own.inside).count_ones();
+        }
+    }
     let start = (ranks, among_rows);
-    let (mut ranks, mut among_rows) =
-        code.repeat(Steps { from: 0, to: k, step: 1 }, start, |turn, (ranks, among)| {
+    let (ranks, mut among_rows) =
+        code.repeat(Steps { from: n_listed, to: k, step: 1 }, start, |turn, (ranks, among)| {
             let in_lane = ranks.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(mark);
             let best = code.reduce(in_lane, 32, |a, b| a.max(b));
             let none = code.int(i32::MAX as u32);
@@ -94,27 +102,24 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
             };
             (replaced(&ranks, (&choices, first), mark), among)
         });
-    if let Some((is_replayed, marked)) = replayed {
-        let alike = code.float(0.0);
-        for (rank, marked) in ranks.iter_mut().zip(&marked) {
-            *rank = is_replayed.select(marked.select(mark, alike), *rank);
-        }
-        among_rows.iter_mut().for_each(|rank| *rank = is_replayed.select(alike, *rank));
-    }
-    let taken: Vec<Bool<'_>> =
+    let mut taken: Vec<Bool<'_>> =
         ranks.iter().zip(&choices).map(|(rank, own)| !rank.ge(*rank) & own.inside).collect();
     let zero = code.float(0.0);
     let of_lane =
         taken.iter().zip(&choices).fold(zero, |sum, (is_taken, own)| sum + is_taken.select(own.score, zero));
-    let mut sum = code.reduce(of_lane, 32, |a, b| a + b);
+    let sum = code.reduce(of_lane, 32, |a, b| a + b);
+    if let Some((is_replayed, listed)) = replayed {
+        taken.iter_mut().zip(listed).for_each(|(taken, listed)| *taken = *taken & (listed | !is_replayed));
+        // All rank alike among those of other rows.
+        among_rows.iter_mut().for_each(|rank| *rank = is_replayed.select(zero, *rank));
+    }
     let below = (code.int(1) << lane) - 1;
     let out = View::dense(choose.out);
     let out = place::element(code, kernel.param(choose.out), out, row, 0u32);
     if choose.replay.is_some() {
-        // Without a choice there is nothing to divide, and its place is empty.
+        // Places without a choice.
         let count =
             taken.iter().fold(code.int(0), |count, is_taken| count + code.ballot(*is_taken).count_ones());
-        sum = count.eq(0).select(code.float(1.0), sum);
         let with_ranks = u32::from(by.is_some());
         code.repeat(Steps { from: 0, to: k.div_ceil(32), step: 1 }, (), |chunk, ()| {
             let place = chunk * 32 + lane;

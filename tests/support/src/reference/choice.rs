@@ -1,6 +1,8 @@
 //! Experts. The rank of a choice is counted against every other, within a row and within a group; the segment of a row is looked
 //! for in the ends.
 
+use std::cmp::Ordering::{Greater, Less};
+
 use skipc_artifact::program::{Extent, PAGE_ROWS};
 use skipc_plan::kernel::{
     Choice, Grouped, KeepChoices, Limit, Partition, Ranking, Replay, Rowwise, Shift, Slot,
@@ -25,17 +27,25 @@ impl Eval<'_> {
         let taken =
             |col: &usize| (0..n as usize).filter(|other| is_before(*other, *col)).count() < k as usize;
         let mut taken: Vec<usize> = (0..n as usize).filter(taken).collect();
+        let mut counted = taken.clone();
         let replayed = replay.filter(|replay| self.at(replay.use_forced, 0, 0) != 0.0);
         if let Some(Replay { choices, .. }) = replayed {
             let listed: Vec<f64> = (0..k as usize).map(|place| self.load(choices, row, place)).collect();
-            taken = (0..n as usize).filter(|col| listed.contains(&(*col as f64))).collect();
+            let is_listed = |col: &usize| listed.contains(&(*col as f64));
+            taken = (0..n as usize).filter(is_listed).collect();
+            // The highest of the others are taken to have found no place.
+            let mut others: Vec<usize> = (0..n as usize).filter(|col| !is_listed(col)).collect();
+            others.sort_by(|a, b| if is_before(*a, *b) { Less } else { Greater });
+            others.truncate(k as usize - taken.len());
+            counted = [taken.clone(), others].concat();
+            counted.sort_unstable();
         }
         let blocks = 2 + usize::from(by.is_some());
         for place in 0..blocks * k as usize {
             let none = if place / k as usize == 1 { -1.0 } else { 0.0 };
             self.store_dense(out, row, place, Approx::exact(none));
         }
-        let sum = taken.iter().map(|col| scores[*col]).reduce(Approx::add);
+        let sum = counted.iter().map(|col| scores[*col]).reduce(Approx::add);
         for (place, col) in taken.into_iter().enumerate() {
             let place = if k == n { col } else { place };
             let mut score = scores[col];
