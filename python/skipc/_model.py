@@ -44,6 +44,9 @@ class Scores:
     counts: npt.NDArray[np.uint32]
     #: uint32 `[routers]`: how many more tokens the router wanted to execute than its capacity lets it.
     overflow: npt.NDArray[np.uint32]
+    #: uint8 `[layers, batch, tokens, choices]` or `[layers, tokens, choices]` of the layers of experts in the order in which they
+    #: run: 1 for each choice that the token got. Layers with fewer choices than the widest are filled with 0.
+    experts: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,7 @@ class Model:
         *,
         lengths: Optional[ArrayLike] = None,
         routing: Optional[ArrayLike] = None,
+        experts: Optional[ArrayLike] = None,
     ) -> Scores:
         """Runs sequences: whole numbers `[tokens]` or `[batch, tokens]`, or, for a model that takes rows or patches, float32
         `[tokens, columns]` or `[batch, tokens, columns]`.
@@ -136,6 +140,7 @@ class Model:
         `lengths`, `[batch]`, says how many tokens of each row count; the rest is padding.
         `routing`, of the shape that `Scores.gates` has and of 0 and 1 or booleans, is replayed instead of asking the
         routers.
+        `experts`, of the shape that `Scores.experts` has, is replayed instead of asking the routers of layers of experts.
         """
         takes_ids = self._native.row_columns is None
         array = as_ints(tokens) if takes_ids else as_array(tokens)
@@ -143,11 +148,14 @@ class Model:
         if routing is not None:
             routing = as_decisions(routing)
             routing = routing if is_batch or routing.ndim != 2 else routing[:, np.newaxis]
+        if experts is not None:
+            experts = as_decisions(experts)
+            experts = experts if is_batch or experts.ndim != 3 else experts[:, np.newaxis]
         lengths = None if lengths is None else as_ints(lengths)
-        logits, gates, counts, overflow = self._native.score(array, lengths, routing)
+        logits, gates, counts, overflow, choices = self._native.score(array, lengths, routing, experts)
         if not is_batch:
-            logits, gates = logits[0], gates[:, 0]
-        return Scores(logits, gates, counts, overflow)
+            logits, gates, choices = logits[0], gates[:, 0], choices[:, 0]
+        return Scores(logits, gates, counts, overflow, choices)
 
     def generate(
         self, prompt: Union[str, ArrayLike], max_new_tokens: int = 128, **settings: Unpack[Settings]

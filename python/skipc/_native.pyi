@@ -53,11 +53,13 @@ class Model:
         tokens: npt.NDArray[Any],
         lengths: Optional[npt.NDArray[Any]],
         routing: Optional[npt.NDArray[Any]],
+        experts: Optional[npt.NDArray[Any]],
     ) -> tuple[
         npt.NDArray[np.float32],
         npt.NDArray[np.uint8],
         npt.NDArray[np.uint32],
         npt.NDArray[np.uint32],
+        npt.NDArray[np.uint8],
     ]: ...
     def verify(self, weights: Optional[str]) -> str: ...
     def inspect(self) -> str: ...

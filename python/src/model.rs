@@ -15,10 +15,10 @@ use skipc::{Error, ErrorKind};
 use skipc_artifact::program::{Function, SCORE};
 use skipc_runtime::batch::{Grid, row_columns};
 use skipc_runtime::decode::{LanguageFiles, Tokenizer};
-use skipc_runtime::inputs::{Sequences, without_padding};
+use skipc_runtime::inputs::{Sequences, choices_of_array, without_padding};
 use skipc_runtime::npy::{FloatArray, IntArray};
 use skipc_runtime::threads::Threads;
-use skipc_runtime::{Batch, Device, Module, Options, Outputs, Session};
+use skipc_runtime::{Batch, Device, Module, Options, Outputs, Session, choices};
 
 use crate::arrays::{array, floats, ints};
 use crate::artifact::Artifact;
@@ -119,7 +119,7 @@ impl Model {
             Some(session) => session,
             None => Session::of_module(&self.module)?,
         };
-        let outputs = session.run(batch)?;
+        let outputs = session.run_with_choices(batch)?;
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         outputs.check_finite(&batch.lengths)?;
         Ok(outputs)
@@ -131,6 +131,7 @@ impl Model {
         tokens: &Tokens,
         lengths: Option<&IntArray>,
         routing: Option<&IntArray>,
+        experts: Option<&IntArray>,
     ) -> Result<(Grid, Batch), skipc_runtime::Error> {
         let name = Path::new;
         let lengths = lengths.map(|array| (name("lengths"), array));
@@ -142,7 +143,9 @@ impl Model {
         let grid = sequences.grid.clone();
         let routers = self.function()?.interface.routers().len();
         let routing = routing.map(|array| without_padding(name("routing"), array, &grid, routers));
-        Ok((grid, sequences.into_batch(routing.transpose()?)))
+        let of = (self.function()?, &grid);
+        let experts = experts.map(|array| choices_of_array(name("experts"), array, of)).transpose()?;
+        Ok((grid, Batch { experts, ..sequences.into_batch(routing.transpose()?) }))
     }
 
     fn tokenizer(&self) -> Result<&dyn Tokenizer, skipc_runtime::Error> {
@@ -157,12 +160,14 @@ enum Tokens {
     Rows(FloatArray),
 }
 
-/// Logits `[batch, tokens, columns]` or `[batch, columns]`, gates `[routers, batch, tokens]`, and counts and overflow of each router.
+/// Logits `[batch, tokens, columns]` or `[batch, columns]`, gates `[routers, batch, tokens]`, counts and overflow of each router, and
+/// experts `[layers, batch, tokens, choices]`.
 type Scored<'py> = (
     Bound<'py, PyArrayDyn<f32>>,
     Bound<'py, PyArrayDyn<u8>>,
     Bound<'py, PyArrayDyn<u32>>,
     Bound<'py, PyArrayDyn<u32>>,
+    Bound<'py, PyArrayDyn<u8>>,
 );
 
 #[pymethods]
@@ -174,6 +179,7 @@ impl Model {
         tokens: &Bound<'py, PyAny>,
         lengths: Option<&Bound<'py, PyAny>>,
         routing: Option<&Bound<'py, PyAny>>,
+        experts: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Scored<'py>> {
         let tokens = match self.row_columns(py)? {
             None => Tokens::Ids(ints("tokens", tokens, &[1, 2])?),
@@ -181,13 +187,15 @@ impl Model {
         };
         let lengths = lengths.map(|array| ints("lengths", array, &[1])).transpose()?;
         let routing = routing.map(|array| ints("routing", array, &[3])).transpose()?;
-        let (grid, (shape, logits), gates, counts, overflow) = without_lock(py, || {
-            let (grid, batch) = self.batch(&tokens, lengths.as_ref(), routing.as_ref())?;
+        let experts = experts.map(|array| ints("experts", array, &[4])).transpose()?;
+        let (grid, (shape, logits), gates, counts, overflow, experts) = without_lock(py, || {
+            let (grid, batch) = self.batch(&tokens, lengths.as_ref(), routing.as_ref(), experts.as_ref())?;
             let mut outputs = self.run(&batch)?;
             let logits = outputs.take_logits(self.function()?, &grid);
-            let Outputs { gates, counts, overflow, .. } = outputs;
+            let Outputs { gates, counts, overflow, choices, .. } = outputs;
+            let experts = choices::to_array(&choices, &grid);
             let gates: Vec<u8> = gates.iter().flat_map(|gates| grid.unpack(gates, 1)).collect();
-            Ok::<_, skipc_runtime::Error>((grid, logits, gates, counts, overflow))
+            Ok::<_, skipc_runtime::Error>((grid, logits, gates, counts, overflow, experts))
         })?;
         let (batch, width, routers) = (grid.lengths.len(), grid.width, counts.len());
         Ok((
@@ -195,6 +203,7 @@ impl Model {
             array(py, &[routers, batch, width], gates)?,
             array(py, &[routers], counts)?,
             array(py, &[routers], overflow)?,
+            array(py, &experts.0.map(|size| size as usize), experts.1)?,
         ))
     }
 

@@ -25,6 +25,7 @@ def same(a: skipc.Scores, b: skipc.Scores) -> bool:
         (a.gates, b.gates),
         (a.counts, b.counts),
         (a.overflow, b.overflow),
+        (a.experts, b.experts),
     ]
     return all(
         x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs
@@ -59,6 +60,48 @@ def test_scores_are_those_of_the_command_line(
     assert replayed.logits.tobytes() == np.load(files["replayed"]).tobytes()
     assert replayed.gates.tobytes() == inverse.tobytes()
     assert not np.array_equal(replayed.logits, scores.logits)
+
+
+#: A block whose tokens choose two of four experts, each of which has places for a part of them.
+EXPERTS = """
+[model]
+name = "experts"
+vocab_size = 8
+d_model = 16
+max_positions = 32
+norm = "rmsnorm"
+positions = "rope"
+tie_embeddings = true
+
+[block.a]
+
+layers = [{ kind = "experts", experts = 4, top_k = 2, d_ff = 32, activation = "swiglu", normalise = true, capacity_factor = 0.75, group_size = 8 }]
+
+[[stack]]
+blocks = ["a", "a"]
+"""
+
+
+def test_choices_of_experts_are_replayed() -> None:
+    model = skipc.load(skipc.compile(EXPERTS, weights=skipc.RandomWeights(1)))
+    tokens = np.arange(24).reshape(2, 12) % 7
+    scores = model.score(tokens, lengths=[12, 5])
+    assert scores.experts.shape == (2, 2, 12, 4)
+    assert scores.experts[:, 1, 5:].sum() == 0 and 0 < scores.experts.sum() < 2 * 17 * 2
+    assert same(model.score(tokens, lengths=[12, 5], experts=scores.experts), scores)
+
+    alone = model.score(tokens[0])
+    assert alone.experts.shape == (2, 12, 4)
+    assert same(model.score(tokens[0], experts=alone.experts.astype(bool)), alone)
+
+    others = np.zeros_like(alone.experts)
+    others[:, ::2, 3] = 1
+    replayed = model.score(tokens[0], experts=others)
+    assert replayed.experts.tobytes() == others.tobytes()
+    assert not np.array_equal(replayed.logits, alone.logits)
+    with pytest.raises(skipc.Error) as error:
+        model.score(tokens[0], experts=np.ones_like(others))
+    assert error.value.code == "run::experts-conflict"
 
 
 def test_a_sequence_alone_has_no_batch(small: skipc.Model) -> None:

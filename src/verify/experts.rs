@@ -39,10 +39,7 @@ pub(super) fn add_own(graph: &mut Graph) -> Result<Vec<Layer>, TypeError> {
     let mut layers = Vec::new();
     for (role, value) in reported {
         let Role::Choices { layer, of } = role else { continue };
-        let mut found = Own {
-            layer: Layer { of, k: of as usize, limited: false },
-            copies: BTreeMap::new(),
-        };
+        let mut found = Own { layer: Layer { of, k: of as usize, limited: false }, copies: BTreeMap::new() };
         let own = found.copy(graph, value)?;
         graph.set_result(own_role(layer), own);
         if let Some(scores) = found.scores(graph)? {

@@ -23,7 +23,7 @@ pub struct Batch {
     /// Decisions to replay instead of asking the routers, `[routers][n_tokens]` of 0 and 1.
     pub routing: Option<Vec<Vec<u8>>>,
     /// Choices to replay in each layer of experts, in the order in which they run: they count by the scores that the layer gives
-    /// them, and where those are normalised by their sum over the replayed choices of the token.
+    /// them. Where a token has fewer than it can, the highest of the others are taken to have found no place.
     pub experts: Option<Vec<Choices>>,
 }
 

@@ -363,42 +363,54 @@ impl ReplayedChoices {
         manifest: &Manifest,
         (function, grid): (&Function, &Grid),
     ) -> Result<Self, Error> {
-        let of: Vec<u32> = function.interface.choices().iter().map(|(_, port)| port.of).collect();
-        let Some(widest) = of.iter().copied().max() else { return Err(Error::NoExperts) };
-        let (file, layers) = if begins_with(path, npy::MAGIC)? {
-            let expected =
-                [of.len(), grid.lengths.len(), grid.width, widest as usize].map(|size| size as u64);
-            let check = |shape: &[u64]| match *shape == expected {
-                true => Ok(()),
-                false => Err(shape_error(path, shape, format!("{expected:?}"))),
-            };
-            check(npy::open_ints(path, &[4])?.shape())?;
+        if begins_with(path, npy::MAGIC)? {
+            check_choices(path, npy::open_ints(path, &[4])?.shape(), (function, grid))?;
             let file = read_limited(path, npy::FILE_LIMIT)?;
-            let array = npy::parse_ints(path, &file, &[4])?;
-            check(&array.shape)?;
-            let layers = choices_without_padding(path, &array, (&of, widest as usize), grid)?;
-            (file, layers)
-        } else {
-            let file = read_limited(path, trace::FILE_LIMIT)?;
-            if !arrays::may_be(&file) {
-                return Err(Error::RoutingFormat { path: path.into() });
-            }
-            let layers = Trace::parse(path, &file)?.into_choices(path, manifest, (&of, &grid.lengths))?;
-            (file, layers)
-        };
+            let layers = choices_of_array(path, &npy::parse_ints(path, &file, &[4])?, (function, grid))?;
+            return Ok(Self { layers, file_hash: ContentHash::of(&file) });
+        }
+        let of = choices_of_layers(function)?;
+        let file = read_limited(path, trace::FILE_LIMIT)?;
+        if !arrays::may_be(&file) {
+            return Err(Error::RoutingFormat { path: path.into() });
+        }
+        let layers = Trace::parse(path, &file)?.into_choices(path, manifest, (&of, &grid.lengths))?;
         let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
         choices::check(&layers, n_tokens as usize, function)?;
         Ok(Self { layers, file_hash: ContentHash::of(&file) })
     }
 }
 
-/// Choices of an array `[layers, batch, tokens, widest]`, without its padding; layers have so many.
-fn choices_without_padding(
+/// How many choices each layer of experts of a function has.
+fn choices_of_layers(function: &Function) -> Result<Vec<u32>, Error> {
+    let of: Vec<u32> = function.interface.choices().iter().map(|(_, port)| port.of).collect();
+    if of.is_empty() { Err(Error::NoExperts) } else { Ok(of) }
+}
+
+/// Checks the shape of choices, `[layers, batch, tokens, choices of the widest layer]`.
+fn check_choices(path: &Path, shape: &[u64], (function, grid): (&Function, &Grid)) -> Result<(), Error> {
+    let of = choices_of_layers(function)?;
+    let widest = of.iter().copied().max().unwrap_or(0) as usize;
+    let expected = [of.len(), grid.lengths.len(), grid.width, widest].map(|size| size as u64);
+    match *shape == expected {
+        true => Ok(()),
+        false => Err(shape_error(path, shape, format!("{expected:?}"))),
+    }
+}
+
+/// Choices of an array `[layers, batch, tokens, choices of the widest layer]`, without its padding. `path` is for errors only.
+///
+/// # Errors
+///
+/// An array of another shape, numbers other than 0 and 1, and choices that a token cannot have; a model without experts.
+pub fn choices_of_array(
     path: &Path,
     array: &IntArray,
-    (of, widest): (&[u32], usize),
-    grid: &Grid,
+    (function, grid): (&Function, &Grid),
 ) -> Result<Vec<Choices>, Error> {
+    check_choices(path, &array.shape, (function, grid))?;
+    let of = choices_of_layers(function)?;
+    let widest = of.iter().copied().max().unwrap_or(0) as usize;
     let size = (grid.lengths.len() * grid.width * widest).max(1);
     let mut layers = Vec::new();
     for (layer, of) in of.iter().enumerate() {
@@ -419,6 +431,8 @@ fn choices_without_padding(
             taken.chunks_exact(widest).flat_map(|row| row.iter().take(*of as usize).copied()).collect();
         layers.push(Choices { of: *of, taken: grid.pack_rows(&rows, *of as usize).collect() });
     }
+    let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
+    choices::check(&layers, n_tokens as usize, function)?;
     Ok(layers)
 }
 

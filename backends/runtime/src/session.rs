@@ -223,7 +223,9 @@ fn inputs(batch: &Batch, function: &Function, routers: &[RouterPorts]) -> Vec<(R
             inputs.push((Role::Forced { router }, bytes));
         }
     }
-    for ((role, port), choices) in function.interface.choices().into_iter().zip(batch.experts.iter().flatten()) {
+    for ((role, port), choices) in
+        function.interface.choices().into_iter().zip(batch.experts.iter().flatten())
+    {
         if let (Role::Choices { layer, of }, Some(_)) = (role, port.forced) {
             let lists = choices.to_lists(choices::places(function, port));
             inputs.push((Role::ForcedChoices { layer, of }, lists));
