@@ -195,6 +195,48 @@ fn what_cannot_be_trained_has_a_code() {
     assert!(!folder.join("fails").join("log.jsonl").exists(), "nothing has begun");
 }
 
+#[test]
+fn what_training_does_not_know_is_named() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    project(folder, 2);
+    let spec = std::fs::read_to_string(folder.join("spec.toml")).unwrap();
+    let skip = "skip = { router = \"gumbel\", density = 0.25 }";
+    let ffn = "{ kind = \"ffn\", d_ff = 30, activation = \"swiglu\" }";
+    let blocks = "blocks = [\"dense\", \"skip\", \"skip\"]";
+    let topk = |rest: &str| format!("skip = {{ router = \"topk\", density = 0.5, {rest} }}");
+    for (from, to, named) in [
+        (ffn, "{ kind = \"experts\", experts = 4, d_ff = 30 }".to_owned(), "kind = \"experts\""),
+        (ffn, "{ kind = \"conv\", width = 3 }".to_owned(), "kind = \"conv\""),
+        (blocks, "blocks = [\"dense\", \"dense\"]\nrepeat = 2\nshare = true".to_owned(), "`share`"),
+        (blocks, format!("blocks = [\"dense\"]\n{skip}"), "`skip` on a stack"),
+        (skip, format!("otherwise = [{ffn}]\n{skip}"), "`otherwise`"),
+        (skip, "skip = { router = \"highway\", carry = \"own\" }".to_owned(), "carry = \"own\""),
+        (skip, "skip = { router = \"highway\", carry_bias = 1.0 }".to_owned(), "`carry_bias`"),
+        (
+            skip,
+            "skip = { router = \"sigmoid\", density = 0.5, decider = [{ linear = 8 }] }".to_owned(),
+            "`decider`",
+        ),
+        (skip, "skip = { router = \"sigmoid\", density = 0.5, channels = true }".to_owned(), "`channels`"),
+        (skip, topk("scope = \"batch\""), "scope = \"batch\""),
+        (skip, topk("generate = \"predictor\", predictor = [{ linear = 8 }]"), "generate = \"predictor\""),
+        (skip, topk("force_first = 1"), "`force_first`"),
+        (skip, topk("gate = \"scaled\", gate_factor = 2.0"), "`gate_factor`"),
+        (skip, topk("gate = \"raw\""), "gate = \"raw\""),
+        (skip, topk("gate = \"scaled_last\""), "gate = \"scaled_last\""),
+        (skip, topk("combine = \"add\""), "`combine`"),
+    ] {
+        let changed = spec.replace(from, &to);
+        assert_ne!(changed, spec, "{from}");
+        std::fs::write(folder.join("spec.toml"), changed).unwrap();
+        let (code, message, status) = fails(folder, &[]);
+        assert_eq!((code.as_str(), status), ("train::unsupported", 5), "{to}: {message}");
+        assert!(message.contains(named), "{to}: {message}");
+    }
+    assert!(!folder.join("fails").exists(), "nothing has begun");
+}
+
 /// A model with another vocabulary, and its weights.
 fn other_model(folder: &Path) {
     let text = std::fs::read_to_string(folder.join("spec.toml")).unwrap();
