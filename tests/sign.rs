@@ -125,11 +125,11 @@ fn keys_are_kept() {
     let mode = |name: &str| fs::metadata(folder.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("mine"), 0o600);
     let secret = fs::read(folder.path("mine")).unwrap();
-    folder.refuses(&["sign", "--new-key", "mine"], "io::file");
+    folder.refuses(&["sign", "--new-key", "mine"], "artifact::io");
     assert_eq!(fs::read(folder.path("mine")).unwrap(), secret);
     // Where the public key cannot be written, no secret one is left.
     fs::create_dir(folder.path("third.pub")).unwrap();
-    folder.refuses(&["sign", "--new-key", "third"], "io::file");
+    folder.refuses(&["sign", "--new-key", "third"], "artifact::io");
     assert!(!folder.path("third").exists());
     folder.refuses(&["sign", "m.skp", "--key", "mine.pub"], "artifact::key");
     folder.refuses(&["sign", "spec.toml", "--key", "mine"], "artifact::magic");

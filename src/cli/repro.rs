@@ -1,8 +1,10 @@
 //! What a fault of the compiler leaves behind: a folder with all that it takes to see it again.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
+use skipc_artifact::replace;
 use skipc_artifact::section::ContentHash;
 
 use super::CompileArgs;
@@ -36,8 +38,10 @@ pub(super) fn attach(error: Error, model: &Model, args: &CompileArgs) -> Error {
         lower(model, Skipping::Gathered, Function::Score).map(|graph| graph.to_string()).unwrap_or_default();
     let files =
         [("spec.toml", &spec), ("lowered.sir", &graph), ("options.txt", &options), ("errors.txt", &errors)];
-    let written = fs::create_dir_all(&dir)
-        .and_then(|()| files.iter().try_for_each(|(name, text)| fs::write(dir.join(name), text)));
+    let write = |(name, text): &(&str, &String)| {
+        replace::file(&dir.join(name), |file| file.write_all(text.as_bytes())).map_err(io::Error::other)
+    };
+    let written = fs::create_dir_all(&dir).and_then(|()| files.iter().try_for_each(write));
     let said = match written {
         Ok(()) => format!("{} has what it takes to see this again: please report it", dir.display()),
         Err(error) => format!("no reproducer could be written to {}: {error}", dir.display()),

@@ -1,7 +1,5 @@
 //! `skipc sign`: says who made an artefact.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
@@ -95,16 +93,6 @@ fn new_key(path: &Path, json: bool) -> Result<String, Error> {
 
 /// Writes a file that is not there yet: a key that was lost cannot be made again.
 fn create(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
-    let written = options.open(path).and_then(|mut file| {
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).inspect_err(|_| {
-            drop(std::fs::remove_file(path));
-        })
-    });
-    written.map_err(|error| Error::io(path, &error))
+    skipc_artifact::replace::new_file(path, mode, text.as_bytes())
+        .map_err(|error| Error::in_artifact(path, &error))
 }

@@ -49,7 +49,14 @@ fn write(artefact: &Artefact, weights: &Weights, file: &mut File) -> Result<(), 
         };
         writer.section(entry.name.clone(), entry.kind, content)?;
     }
-    let written = writer.write_to(file);
+    let written = writer.write_to(file).map_err(|error| match error {
+        // The file has no name; its folder is what a user can choose.
+        skipc_artifact::Error::Io { action, source, .. } => {
+            let path = format!("a temporary file in {}", std::env::temp_dir().display()).into();
+            skipc_artifact::Error::Io { action, path, source }
+        }
+        error => error,
+    });
     written.map_err(|error| Error::of_writer("the artefact with other weights".as_ref(), error))?;
     Ok(())
 }

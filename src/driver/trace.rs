@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use skipc_artifact::replace;
+
 /// Told what a compile is at, from any thread: a part of the work when it begins and how far it is, nothing when it is
 /// done.
 pub type Progress = Arc<dyn Fn(Option<&str>) + Send + Sync>;
@@ -86,7 +88,8 @@ impl Trace {
         if let Some(dir) = &self.dump_to {
             let name: String =
                 name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-            fs::write(dir.join(format!("{:02}-{name}.{extension}", self.n_dumped)), &text)?;
+            let path = dir.join(format!("{:02}-{name}.{extension}", self.n_dumped));
+            replace::file(&path, |file| file.write_all(text.as_bytes())).map_err(std::io::Error::other)?;
             self.n_dumped += 1;
         }
         if wanted {

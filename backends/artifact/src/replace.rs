@@ -64,32 +64,56 @@ fn regular_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) ->
         let missing = format!("there is no folder {}", folder.display());
         return Err(failed(path, "write")(io::Error::new(io::ErrorKind::NotFound, missing)));
     }
-    remove_abandoned(folder);
-    let mut temporary = temporary_in(folder).map_err(failed(path, "write"))?;
+    let mut temporary = temporary_in(folder, NEW_FILE).map_err(failed(path, "write"))?;
     write(temporary.as_file_mut()).map_err(failed(path, "write"))?;
     if let Ok(before) = std::fs::metadata(&target) {
         keep(&before, temporary.as_file()).map_err(failed(path, "keep the owner and mode of"))?;
     }
     temporary.as_file().sync_all().map_err(failed(path, "sync"))?;
     temporary.persist(&target).map_err(|refused| failed(path, "rename to")(refused.error))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(path, "sync the folder of"))
+    sync_folder(folder).map_err(failed(path, "sync the folder of"))
 }
+
+/// Writes a file that is not there yet, with these permissions (where the system has such), whole or not at all; see
+/// [`file()`].
+///
+/// # Errors
+///
+/// As [`file()`], and for a file or a link that is there.
+pub fn new_file(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let folder = folder(path);
+    let mut temporary = temporary_in(folder, mode).map_err(failed(path, "write"))?;
+    temporary.as_file_mut().write_all(bytes).map_err(failed(path, "write"))?;
+    temporary.as_file().sync_all().map_err(failed(path, "sync"))?;
+    temporary.persist_noclobber(path).map_err(|refused| failed(path, "make")(refused.error))?;
+    sync_folder(folder).map_err(failed(path, "sync the folder of"))
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The permissions of any new file, less the process's umask.
+const NEW_FILE: u32 = 0o666;
 
 /// How the names of temporary files begin.
 const PREFIX: &str = ".skipc-";
 
-/// A temporary file that is locked as long as it is open, which says that somebody writes it.
-fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
+/// A temporary file that is locked as long as it is open, which says that somebody writes it. Those that nobody writes any more
+/// are removed before.
+fn temporary_in(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
+    remove_abandoned(folder);
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX);
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What any new file gets; the process's umask still applies. The default of a temporary file is private.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
     loop {
-        let temporary = builder.tempfile_in(folder)?;
+        // Opened here, because errors of the crate's own opening have the temporary name in them, which tells a user nothing.
+        let temporary = builder.make_in(folder, |path| options.open(path))?;
         // Another process may have taken it for abandoned before it was locked, and holds the lock or has removed it.
         match temporary.as_file().try_lock() {
             Err(TryLockError::WouldBlock) => {}
@@ -324,6 +348,24 @@ mod tests {
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [".other", ".skipc-alive", "other", "out"]);
+    }
+
+    #[test]
+    fn a_new_file_replaces_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        super::new_file(&path("key"), 0o600, b"first").unwrap();
+        assert_eq!(std::fs::metadata(path("key")).unwrap().permissions().mode() & 0o777, 0o600);
+        std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+        for taken in ["key", "link"] {
+            let error = super::new_file(&path(taken), 0o600, b"second").unwrap_err().to_string();
+            assert!(error.contains("exists") && error.contains(taken), "{error}");
+        }
+        assert_eq!(std::fs::read(path("key")).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        let missing = super::new_file(&path("no/key"), 0o600, b"").unwrap_err().to_string();
+        assert!(missing.contains("no/key") && !missing.contains(super::PREFIX), "{missing}");
     }
 
     #[test]
