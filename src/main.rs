@@ -14,10 +14,11 @@ use skipc_runtime::command::printable;
 static ALLOCATOR: CommandAllocator = CommandAllocator;
 
 fn main() -> ExitCode {
-    let (cli, files) = Cli::from_command_line();
-    if cli.json {
+    // Before the command line is read, which takes memory.
+    if std::env::args_os().any(|arg| arg == "--json") {
         allocator::answer_in_json();
     }
+    let (cli, files) = Cli::from_command_line();
     let mut out: Box<dyn Write> = match files.write_to_stdout() {
         true => Box::new(std::io::stderr().lock()),
         false => Box::new(std::io::stdout().lock()),

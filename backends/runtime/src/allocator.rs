@@ -71,10 +71,35 @@ fn exhausted(size: usize) -> ! {
         ),
     };
     let length = text.position() as usize;
-    let text = message.get(..length).unwrap_or_default();
+    end(in_json, message.get(..length).unwrap_or_default())
+}
+
+/// Writes the message and ends the process without anything of the standard library's in between: its streams have locks, which
+/// another thread may hold that waits for this one, and buffers, which would ask for memory again; and so has an orderly end.
+#[cfg(unix)]
+fn end(in_json: bool, message: &[u8]) -> ! {
+    use std::mem::ManuallyDrop;
+    use std::os::fd::FromRawFd as _;
+    // SAFETY: this is the function of the C library, which takes any number and does not return.
+    unsafe extern "C" {
+        safe fn _exit(code: i32) -> !;
+    }
+    /// Whether a thread is at it.
+    static IS_ENDING: AtomicBool = AtomicBool::new(false);
+    while IS_ENDING.swap(true, Ordering::Relaxed) {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+    // SAFETY: standard output and error stay open as long as the process; the file is not dropped, and so closes neither.
+    let mut stream = ManuallyDrop::new(unsafe { std::fs::File::from_raw_fd(if in_json { 1 } else { 2 }) });
+    let _ = stream.write_all(message);
+    _exit(1)
+}
+
+#[cfg(not(unix))]
+fn end(in_json: bool, message: &[u8]) -> ! {
     let _ = match in_json {
-        true => std::io::stdout().write_all(text).and_then(|()| std::io::stdout().flush()),
-        false => std::io::stderr().write_all(text),
+        true => std::io::stdout().write_all(message).and_then(|()| std::io::stdout().flush()),
+        false => std::io::stderr().write_all(message),
     };
     std::process::exit(1)
 }
