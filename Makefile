@@ -64,7 +64,8 @@ report-check: build
 	@tests/setup.sh --browser
 	python3 tests/report/check.py $(SKIPC) target/report
 
-# Hours of generated models and of inputs that nobody wrote on purpose, from where the ledgers in tests/ledger/ left off;
+# Every fault of the system, then hours of generated models and of inputs that nobody wrote on purpose, from where the ledgers in
+# tests/ledger/ left off;
 # CAMPAIGN="--minutes 600" says how long.
 campaign: setup
 	python3 tests/ledger/campaign.py $(CAMPAIGN)

@@ -1,10 +1,13 @@
-"""Long checks, from where the ledgers left off: generated models of each kind, and inputs that nobody wrote on purpose.
+"""Long checks, from where the ledgers left off: faults of the system, generated models of each kind, and inputs that nobody wrote
+on purpose.
 
-    python3 tests/ledger/campaign.py [--minutes 60] [--only models|fuzz] [--threads 2]
+    python3 tests/ledger/campaign.py [--minutes 60] [--only models|fuzz|faults] [--threads 2]
 
-Half of the time goes to each. Models continue with the seed after the last one that this version of the generator checked, kind by
-kind, those of which fewest were checked first; inputs are drawn from a new seed. Whatever ends it, what was finished is in
-generated.json and fuzz.json beside this file. Exit code 1 for a difference, a panic, a hang or too much memory.
+Faults come first and take as long as they take, half an hour on two cores: every call that changes a file and every allocation
+fails in turn, and commands are killed at moments of a new seed. Half of the time goes to each of the others. Models continue with
+the seed after the last one that this version of the generator checked, kind by kind, those of which fewest were checked first; inputs
+are drawn from a new seed. Whatever ends it, what was finished is in faults.json, generated.json and fuzz.json beside this file.
+Exit code 1 for a difference, a panic, a hang, too much memory, or a file that is not whole.
 """
 
 import argparse
@@ -74,17 +77,29 @@ def fuzz(seconds, threads):
     return subprocess.run(run, cwd=ROOT, env=os.environ | more).returncode == 0
 
 
+def faults(threads):
+    path = LEDGERS / "faults.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    seed = 1 + max((entry["runs"] for entry in known.values()), default=0)
+    more = {"FAULTS": "all", "FAULTS_SEED": str(seed), "FAULTS_LEDGER": str(path)}
+    command = ["cargo", "test", "--locked", "--release", "--features", "cuda", "--test", "faults"]
+    run = [*command, "--", "--nocapture", "--test-threads", str(threads)]
+    return subprocess.run(run, cwd=ROOT, env=os.environ | more).returncode == 0
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--minutes", type=float, default=60)
-    a.add_argument("--only", choices=["models", "fuzz"])
+    a.add_argument("--only", choices=["models", "fuzz", "faults"])
     a.add_argument("--threads", type=int, default=os.cpu_count())
     o = a.parse_args()
     seconds = 60 * o.minutes * (1 if o.only else 0.5)
     fine = True
-    if o.only != "models":
+    if o.only in (None, "faults"):
+        fine = faults(o.threads)
+    if fine and o.only in (None, "fuzz"):
         fine = fuzz(seconds, o.threads)
-    if fine and o.only != "fuzz":
+    if fine and o.only in (None, "models"):
         fine = models(time.monotonic() + seconds, o.threads)
     sys.exit(0 if fine else 1)
 
