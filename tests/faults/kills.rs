@@ -33,8 +33,8 @@ impl Moments {
         Moments { rng, length, n: 0 }
     }
 
-    /// Every other moment is a while, at most two milliseconds, after a temporary file is there: writing is a small part of what
-    /// a command does.
+    /// Every other moment is a while, at most two milliseconds, after a file is there or has changed: writing is a small part of
+    /// what a command does.
     fn next(&mut self) -> Moment {
         let share = self.rng.below(1 << 16) as f64 / 65536.0;
         self.n += 1;
@@ -48,7 +48,7 @@ impl Moments {
 /// When a command is killed.
 #[derive(Clone, Copy, Debug)]
 struct Moment {
-    /// Whether the time begins where a temporary file is there, and not where the command does.
+    /// Whether the time begins where a file changes, and not where the command begins.
     is_writing: bool,
     after: Duration,
 }
@@ -59,11 +59,19 @@ fn killed(args: &[String], outputs: &Outputs, folder: &str, moment: Moment) -> b
     let command = command.env("TMPDIR", outputs.temporary()).stdin(Stdio::null());
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let folder = outputs.path().join(folder);
-    let is_writing = || {
+    let files = || -> Vec<_> {
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        entries.into_iter().any(|entry| is_temporary(&entry.file_name().to_string_lossy()))
+        let mut found: Vec<_> = entries
+            .filter_map(|entry| {
+                let now = entry.metadata().ok()?;
+                now.is_file().then(|| (entry.file_name(), now.len(), now.modified().ok()))
+            })
+            .collect();
+        found.sort();
+        found
     };
-    while moment.is_writing && !is_writing() && child.try_wait().unwrap().is_none() {
+    let before = files();
+    while moment.is_writing && files() == before && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_micros(20));
     }
     std::thread::sleep(moment.after);

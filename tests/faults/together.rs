@@ -10,7 +10,7 @@ use skipc_testkit::random::Rng;
 
 use super::inputs::{input, skipc};
 use super::ledger::everything;
-use super::outputs::{Outputs, Tree, is_temporary};
+use super::outputs::{Outputs, Tree};
 
 fn times() -> usize {
     if everything() { 200 } else { 20 }
@@ -20,7 +20,7 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Runs both of two commands that write one file, at once; it is that of one of them.
+/// Runs both of two commands that write one file, at once; it is that of one of them at any time.
 fn at_once(commands: [&str; 2]) {
     let outputs = Outputs::with(&Tree::new());
     let place = |line: &str| {
@@ -39,14 +39,25 @@ fn at_once(commands: [&str; 2]) {
         let mut order = [&commands[0], &commands[1]];
         order.rotate_left(time % 2);
         let children = order.map(|args| skipc(args).stdout(Stdio::null()).spawn().unwrap());
+        let of_whom = || {
+            let found = fs::read(outputs.path().join("out")).unwrap();
+            whole.iter().position(|whole| *whole == found).expect("the file of neither")
+        };
         for mut child in children {
-            assert!(child.wait().unwrap().success());
+            let status = loop {
+                // Who reads meanwhile finds one of both, too.
+                of_whom();
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            };
+            assert!(status.success());
         }
+        of[of_whom()] += 1;
         let mut files = outputs.tree();
-        let found = files.remove("out").unwrap();
-        let writer = whole.iter().position(|whole| *whole == found);
-        of[writer.expect("the file of neither")] += 1;
-        assert!(!files.keys().any(|name| is_temporary(name)), "{:?}", files.keys());
+        files.remove("out");
+        assert!(files.is_empty(), "{:?}", files.keys());
     }
     println!("{of:?} times the last was the one or the other");
 }
