@@ -5,6 +5,8 @@
 //
 // System calls are caught by a filter of the kernel (seccomp) that turns them into a signal, so that those count, too, which a
 // program makes without the C library. Allocations are functions of the C library, which this library has under the same names.
+//
+// A program that the process starts inherits the filter and not what answers it, and ends at its first call that is caught.
 
 #define _GNU_SOURCE
 #include <errno.h>
