@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     if std::env::args_os().any(|arg| arg == "--json") {
         allocator::answer_in_json();
     }
+    #[cfg(feature = "llvm")]
+    skipc_llvm::end_without_memory(allocator::no_memory);
     let (cli, files) = Cli::from_command_line();
     let mut out: Box<dyn Write> = match files.write_to_stdout() {
         true => Box::new(std::io::stderr().lock()),

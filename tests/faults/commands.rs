@@ -26,11 +26,16 @@ impl Writer {
 
     /// The arguments, for outputs in `out`.
     pub(crate) fn args(&self, out: &Path) -> Vec<String> {
-        let input = inputs::folder().display().to_string();
-        let place =
-            |arg: &str| arg.replace("IN/", &format!("{input}/")).replace("OUT", &out.display().to_string());
-        self.args.split_whitespace().map(place).collect()
+        placed(self.args, out)
     }
+}
+
+/// Arguments with their folders in place of `IN/` and `OUT/`.
+pub(crate) fn placed(args: &str, out: &Path) -> Vec<String> {
+    let input = inputs::folder().display().to_string();
+    let place =
+        |arg: &str| arg.replace("IN/", &format!("{input}/")).replace("OUT", &out.display().to_string());
+    args.split_whitespace().map(place).collect()
 }
 
 /// A writer by its name.

@@ -1,7 +1,9 @@
 //! The raw calls into LLVM: owning a context together with its module, call-site attributes, and addresses.
 
+use std::ffi::{c_char, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use inkwell::attributes::Attribute;
 use inkwell::builder::{Builder, BuilderError};
@@ -14,6 +16,33 @@ use inkwell::types::IntType;
 use inkwell::values::{AsValueRef, IntValue, PointerValue};
 
 use crate::module::Module;
+
+// Not in the interface for C. The names are those of the only version that is linked (the workspace's manifest pins it), and whose
+// header is `llvm/Support/ErrorHandling.h`.
+// SAFETY: both are functions of LLVM with these types; the second takes nothing and may be called at any time.
+unsafe extern "C" {
+    #[link_name = "_ZN4llvm31install_bad_alloc_error_handlerEPFvPvPKcbES0_"]
+    fn install_bad_alloc_error_handler(
+        handler: extern "C" fn(*mut c_void, *const c_char, bool),
+        data: *mut c_void,
+    );
+    #[link_name = "_ZN4llvm33install_out_of_memory_new_handlerEv"]
+    safe fn install_out_of_memory_new_handler();
+}
+
+static WITHOUT_MEMORY: OnceLock<fn() -> !> = OnceLock::new();
+
+/// Where LLVM, MLIR or anything else in C++ finds no memory, `end` ends the process, which else would abort. Only the first call counts.
+pub fn end_without_memory(end: fn() -> !) {
+    extern "C" fn without_memory(_: *mut c_void, _: *const c_char, _: bool) {
+        WITHOUT_MEMORY.get().map_or_else(|| std::process::abort(), |end| end())
+    }
+    if WITHOUT_MEMORY.set(end).is_ok() {
+        // SAFETY: no handler is installed, since the first call alone comes here; ours looks at none of its arguments and does not return.
+        unsafe { install_bad_alloc_error_handler(without_memory, std::ptr::null_mut()) };
+        install_out_of_memory_new_handler();
+    }
+}
 
 /// A pointer to an LLVM context.
 pub type RawContext = *mut LLVMContext;

@@ -26,7 +26,7 @@ mod target;
 
 pub use cubin::Cubin;
 pub use error::Error;
-pub use ffi::{RawContext, RawModule};
+pub use ffi::{RawContext, RawModule, end_without_memory};
 pub use host::Host;
 pub use module::{Module, Ptx};
 pub use ptxas::Ptxas;

@@ -5,6 +5,7 @@
 //! what happened, and ends as for any other error.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fmt;
 use std::io::{Cursor, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -48,14 +49,33 @@ unsafe impl GlobalAlloc for CommandAllocator {
 
 fn given(memory: *mut u8, size: usize) -> *mut u8 {
     if memory.is_null() {
-        exhausted(size);
+        exhausted(Memory { size: Some(size) });
     }
     memory
 }
 
-/// Says it without asking for memory, and ends the process.
+/// Says that the system has no memory, without asking for any, and ends the process: for libraries that would abort it.
 #[cold]
-fn exhausted(size: usize) -> ! {
+pub fn no_memory() -> ! {
+    exhausted(Memory { size: None })
+}
+
+/// What was asked for, as far as it is known.
+struct Memory {
+    size: Option<usize>,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(size) = self.size {
+            write!(f, "{size} bytes of ")?;
+        }
+        f.write_str("memory")
+    }
+}
+
+#[cold]
+fn exhausted(memory: Memory) -> ! {
     let mut message = [0; 512];
     let mut text = Cursor::new(&mut message[..]);
     let in_json = IN_JSON.load(Ordering::Relaxed);
@@ -63,11 +83,11 @@ fn exhausted(size: usize) -> ! {
     let _ = match in_json {
         true => writeln!(
             text,
-            "{{\"errors\":[{{\"code\":\"{CODE}\",\"severity\":\"error\",\"message\":\"the system has no {size} bytes of memory left\",\"help\":null,\"file\":null,\"labels\":[]}}],\"warnings\":[],\"left_off\":0}}"
+            "{{\"errors\":[{{\"code\":\"{CODE}\",\"severity\":\"error\",\"message\":\"the system has no {memory} left\",\"help\":null,\"file\":null,\"labels\":[]}}],\"warnings\":[],\"left_off\":0}}"
         ),
         false => writeln!(
             text,
-            "{CODE}\n\n  × the system has no {size} bytes of memory left\n  help: a smaller model or batch needs less; see also `ulimit -v`"
+            "{CODE}\n\n  × the system has no {memory} left\n  help: a smaller model or batch needs less; see also `ulimit -v`"
         ),
     };
     let length = text.position() as usize;
