@@ -69,8 +69,13 @@ fn a_run_leaves_weights_a_log_and_a_plot() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
     project(folder, 6);
-    let said = succeeds(folder, "out", &["--eval-every", "2", "--save-every", "1", "--svg", "run.svg"]);
+    let options = ["--eval-every", "2", "--save-every", "1", "--svg", "run.svg", "--timing"];
+    let said = succeeds(folder, "out", &options);
     assert!(said.contains("6 of 6 steps") && said.contains("bits per byte"), "{said}");
+    // Each step ran these functions once.
+    for function in ["train_gradient", "train_update"] {
+        assert!(said.lines().any(|line| line.contains("  1.0  ") && line.contains(function)), "{said}");
+    }
     let log = std::fs::read_to_string(folder.join("out/log.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.iter().filter(|line| line["loss"].is_number()).count(), 6);

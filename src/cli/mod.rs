@@ -620,6 +620,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "OUT.svg")]
     pub svg: Option<PathBuf>,
 
+    /// Also print how long each kernel of a step took.
+    #[arg(long)]
+    pub timing: bool,
+
     /// Where to train: `cpu`, by compiled code, or `interpreter`, the reference, which is much slower.
     #[arg(long, default_value = "cpu")]
     pub target: String,

@@ -30,6 +30,7 @@ use crate::frontend::weights::Weights;
 use crate::train::checkpoint::{self, Checkpoint, Identity};
 use crate::train::machine::{FirstState, Graphs};
 use crate::train::record::{Record, Replay};
+use crate::train::times::{self, KernelTime};
 use crate::train::{Begin, Data, Evaluation, Run, StepRecord, Teacher, compiled, interpreted};
 
 /// The word of `--target` for the reference interpreter.
@@ -239,6 +240,8 @@ struct Summary {
     weights: std::path::PathBuf,
     last: Option<StepRecord>,
     eval: Option<Evaluation>,
+    /// How long each kernel of a step took, if that is wanted and known.
+    times: Option<Vec<KernelTime>>,
 }
 
 impl Session<'_> {
@@ -247,7 +250,7 @@ impl Session<'_> {
         let mut record = args.record.is_some().then(|| Record::new(run.engine.weights()));
         let shape = [train.steps as usize, begin.model.skips().count(), train.batch, train.seq];
         let replay = args.replay.as_deref().map(|folder| Replay::read(folder, shape)).transpose()?;
-        let line = Line::training(train.steps, run.step);
+        let (line, first) = (Line::training(train.steps, run.step), run.step);
         let (mut last, mut saved, mut eval) = (None, None, None);
         while run.step < train.steps && !self.stop.load(Ordering::SeqCst) {
             let (step, began) = (run.step, Instant::now());
@@ -273,6 +276,8 @@ impl Session<'_> {
             }
         }
         drop(line);
+        let times = run.engine.times().filter(|_| args.timing);
+        let times = times.map(|times| times.of_step(run.step - first));
         let finished = run.step == train.steps;
         if finished {
             eval = self.evaluate(run)?;
@@ -294,7 +299,7 @@ impl Session<'_> {
             wrote.map_err(|error| Error::in_artifact(path, &error))?;
         }
         let (model, steps, step) = (begin.model.name.clone(), train.steps, run.step);
-        Ok(Summary { model, steps, step, weights, last, eval })
+        Ok(Summary { model, steps, step, weights, last, eval, times })
     }
 
     fn save(&self, run: &Run<'_, f32>) -> Result<std::path::PathBuf, Error> {
@@ -327,12 +332,14 @@ fn brief(done: &StepRecord) -> String {
 impl Summary {
     fn json(&self) -> Value {
         let weights = self.weights.display().to_string();
-        let Summary { model, steps, step, last, eval, .. } = self;
-        json!({"model": model, "steps": steps, "done": step, "weights": weights, "last": last, "eval": eval})
+        let Summary { model, steps, step, last, eval, times, .. } = self;
+        json!({
+            "model": model, "steps": steps, "done": step, "weights": weights, "last": last, "eval": eval, "kernels": times,
+        })
     }
 
     fn text(&self, args: &TrainArgs) -> String {
-        let Summary { model, steps, step, weights, last, eval } = self;
+        let Summary { model, steps, step, weights, last, eval, times } = self;
         let mut out = format!("{model}: {step} of {steps} steps; weights in {}\n", weights.display());
         if let Some(last) = last {
             let _ = writeln!(
@@ -354,6 +361,9 @@ impl Summary {
             if let Some(bits) = eval.bits_per_byte {
                 let _ = writeln!(out, "bits per byte  {bits:.4}");
             }
+        }
+        if let Some(times) = times {
+            out.push_str(&times::text(times));
         }
         if step < steps {
             let (spec, config, folder) = (args.spec.display(), args.config.display(), args.folder.display());

@@ -5,11 +5,13 @@ use skipc_ir::interp::{Datum, FlatBatch, Results};
 use skipc_runtime::{Module, State};
 
 use super::machine::{FirstState, Function, Machine, OfPart};
+use super::times::Times;
 use crate::error::Error;
 
 /// A compiled program with its states.
 pub(super) struct Compiled {
     state: State,
+    times: Times,
 }
 
 impl Compiled {
@@ -18,7 +20,8 @@ impl Compiled {
     /// # Errors
     /// No memory.
     pub(super) fn new(module: &Module, states: Vec<FirstState>) -> Result<Compiled, Error> {
-        let mut compiled = Compiled { state: module.state().map_err(|error| runtime(&error))? };
+        let state = module.state().map_err(|error| runtime(&error))?;
+        let mut compiled = Compiled { state, times: Times::default() };
         for FirstState { name, values, .. } in states {
             if let Some(values) = values {
                 compiled.set_state(&name, &values);
@@ -101,6 +104,13 @@ impl Machine<f32> for Compiled {
             .collect();
         let found = self.state.call(function.name(), n_tokens as u32, &given, &wanted);
         let found = found.map_err(|error| runtime(&error))?;
+        let entries = &module.program().entries;
+        for (step, time) in called.steps.iter().zip(self.state.step_times()) {
+            let entry = entries.get(step.kernel as usize);
+            if let Some(entry) = entry.filter(|_| !time.is_zero()) {
+                self.times.add(function, &entry.symbol, *time);
+            }
+        }
         let datum = |role: &Role, bytes: Vec<u8>| match (role, called.interface.binding(role)) {
             (Role::Decision { .. }, _) => Datum::Mask(bytes.iter().map(|flag| *flag != 0).collect()),
             (Role::Result { name }, _) if router_of(name, "wanted ").is_some() => {
@@ -127,5 +137,9 @@ impl Machine<f32> for Compiled {
 
     fn describe(&self) -> String {
         self.state.module().describe()
+    }
+
+    fn times(&self) -> Option<&Times> {
+        Some(&self.times)
     }
 }

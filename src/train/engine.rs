@@ -14,6 +14,7 @@ use super::machine::{
     FirstState, Frozen, Function, Graphs, Interpreter, Machine, OfPart, Replayed, failed, first_states,
     numbers,
 };
+use super::times::Times;
 use crate::diagnostic::Diagnostic;
 use crate::driver::training::{Host, load};
 use crate::error::{Error, ErrorKind};
@@ -201,6 +202,11 @@ impl<N: Number> Engine<N> {
     /// What it runs on.
     pub fn describe(&self) -> String {
         self.machine.describe()
+    }
+
+    /// How long the kernels of its functions took so far, without those of a teacher; none on the interpreter.
+    pub fn times(&self) -> Option<&Times> {
+        self.machine.times()
     }
 
     /// The tensors that train.

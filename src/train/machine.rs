@@ -6,6 +6,7 @@ use std::ops::Range;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Number, Results, Routing, Weights};
 use skipc_ir::{Graph, Role, SetSym};
 
+use super::times::Times;
 use crate::error::Error;
 use crate::frontend::lower::Trained;
 
@@ -114,6 +115,9 @@ pub trait Machine<N> {
 
     /// What it is, as logs have it.
     fn describe(&self) -> String;
+
+    /// How long its kernels took so far; none where there are no kernels.
+    fn times(&self) -> Option<&Times>;
 }
 
 /// The reference interpreter.
@@ -194,6 +198,10 @@ impl<N: Number> Machine<N> for Interpreter<N> {
 
     fn describe(&self) -> String {
         "reference interpreter".to_owned()
+    }
+
+    fn times(&self) -> Option<&Times> {
+        None
     }
 }
 

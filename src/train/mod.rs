@@ -21,6 +21,7 @@ pub mod machine;
 mod part;
 pub mod record;
 mod run;
+pub mod times;
 
 pub use data::Data;
 pub use engine::{Engine, Tensor, Tensors, compiled, interpreted};
