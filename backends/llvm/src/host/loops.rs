@@ -11,6 +11,8 @@ use super::code::{Code, Int, Lanes, Made, widths};
 use super::fault::Fault;
 use super::frame::{Frame, Row};
 
+mod turns;
+
 /// Rows of a tile: few where the rows are no tokens, each of which may be much work.
 pub(crate) fn tile_rows(kernel: &Kernel) -> u32 {
     match kernel.extent {
@@ -112,18 +114,10 @@ impl<'c> Machine<'_, '_, 'c> {
             }
             Expr::Call(function, x) => call(f, *function, self.number(x, columns)?),
             Expr::Both(operator, a, b) => {
-                let (a, b) = (self.number(a, columns)?, self.number(b, columns)?);
-                match operator {
-                    Operator::Add => f.fadd(a, b),
-                    Operator::Sub => f.fsub(a, b),
-                    Operator::Mul => f.fmul(a, b),
-                    Operator::Div => f.fdiv(a, b),
-                    Operator::Max => f.at_least(a, b),
-                }
+                both(f, *operator, self.number(a, columns)?, self.number(b, columns)?)
             }
             Expr::Slope(of, local) => {
-                let slope = loops::slope(*of, &Expr::Of(*local));
-                let slope = slope.ok_or_else(|| Fault::Malformed("a function without a slope".to_owned()))?;
+                let slope = loops::slope(*of, &Expr::Of(*local)).ok_or_else(without_slope)?;
                 self.number(&slope, columns)
             }
         }
@@ -168,7 +162,16 @@ impl<'c> Machine<'_, '_, 'c> {
             Stmt::For { idx, from, to, carried, body } => {
                 let (begin, end) = (self.index(from)?, self.index(to)?);
                 let first = carried.iter().map(|(_, first, _)| self.number(first, None));
-                let first = first.collect::<Made<Vec<_>>>()?;
+                let (mut begin, mut first) = (begin, first.collect::<Made<Vec<_>>>()?);
+                if turns::are_independent(*idx, carried, body) {
+                    let n = f.level.lanes;
+                    let count = f.sub(f.max(begin, end)?, begin)?;
+                    let rest = f.add(begin, f.sub(count, f.modulo(count, n)?)?)?;
+                    first = f.fold(begin, rest, n, &first, |number, values| {
+                        self.turns((*idx, number), carried, values, body)
+                    })?;
+                    begin = rest;
+                }
                 let last = f.fold(begin, end, 1, &first, |number, values| {
                     self.set(*idx, Held::Index(number));
                     for ((local, ..), value) in carried.iter().zip(values) {
@@ -243,6 +246,20 @@ impl<'c> Machine<'_, '_, 'c> {
             }
         }
         Ok(largest)
+    }
+}
+
+fn without_slope() -> Fault {
+    Fault::Malformed("a function without a slope".to_owned())
+}
+
+fn both<'c>(f: &Code<'c>, operator: Operator, a: Lanes<'c>, b: Lanes<'c>) -> Made<Lanes<'c>> {
+    match operator {
+        Operator::Add => f.fadd(a, b),
+        Operator::Sub => f.fsub(a, b),
+        Operator::Mul => f.fmul(a, b),
+        Operator::Div => f.fdiv(a, b),
+        Operator::Max => f.at_least(a, b),
     }
 }
 

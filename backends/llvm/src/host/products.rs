@@ -1,5 +1,5 @@
-//! Weight gradients in the register tiles of matmuls: blocks of rows of both operands are copied, the gradient so that the
-//! columns of a tile lie side by side, the other in panels. Sums of a block stay in registers.
+//! Weight gradients in the register tiles of matmuls: blocks of rows of both operands are copied into panels, of the gradient as wide
+//! as a tile is high, so that what a tile reads lies side by side. Sums of a block stay in registers.
 
 use skipc_artifact::target::DType;
 use skipc_plan::loops::{PRODUCT_ROWS, Products};
@@ -15,6 +15,9 @@ pub(crate) const TILE_ROWS: u32 = 28;
 
 /// Rows of the result whose gradients are at hand at once: whole register tiles of every level.
 const CHUNK: u32 = 84;
+
+/// Bytes of a column of the gradient in a panel.
+const TILE_COLUMN: u64 = PRODUCT_ROWS as u64 * 4;
 
 /// Bytes of the gradients of a chunk, of a panel, and of the sums of a register tile.
 fn sizes(level: &Level) -> [u64; 3] {
@@ -68,14 +71,11 @@ impl<'c> Block<'_, '_, 'c> {
         let (zero, n_cols) = (f.int(0), f.int(i64::from(products.cols)));
         let (panel, sums) = (f.scratch_at(of_chunk)?, f.scratch_at(of_chunk + of_panel)?);
         let any = |count| Columns { count, exact: None, unit: 1 };
-        self.copy(f.scratch, u64::from(CHUNK) * 4, |row| {
-            let dy = f.row(products.dy, row)?;
-            Ok((f.at_column(dy, self.outputs.0)?, any(self.outputs.1)))
-        })?;
+        self.copy_gradient()?;
         let matmul = Matmul {
             factors: Factors::Single,
             a_row: 4,
-            a_step: u64::from(CHUNK) * 4,
+            a_step: u64::from(f.level.tile_rows) * 4,
             b_step: u64::from(PANEL) * 4,
             c_row: u64::from(PANEL) * 4,
             adds: false,
@@ -84,13 +84,13 @@ impl<'c> Block<'_, '_, 'c> {
             let cols = f.min(f.sub(n_cols, col)?, f.int(i64::from(PANEL)))?;
             let columns =
                 Columns { unit: if products.cols.is_multiple_of(PANEL) { PANEL } else { 1 }, ..any(cols) };
-            self.copy(panel, u64::from(PANEL) * 4, |row| {
-                let x = f.row(products.x, row)?;
-                Ok((f.at_column(x, col)?, columns))
+            f.for_each(zero, self.rows.1, 1, |row| {
+                let from = f.at_column(f.row(products.x, f.add(self.rows.0, row)?)?, col)?;
+                self.copy(from, f.offset(panel, f.times(row, u64::from(PANEL) * 4)?)?, columns)
             })?;
             f.for_each(zero, self.outputs.1, f.level.tile_rows, |idx| {
                 let rows = f.min(f.sub(self.outputs.1, idx)?, f.int(i64::from(f.level.tile_rows)))?;
-                let (a, steps) = (f.element(f.scratch, idx, 4)?, self.rows.1);
+                let (a, steps) = (f.offset(f.scratch, f.times(idx, TILE_COLUMN)?)?, self.rows.1);
                 matmul.call(f, Operands { rows, cols, steps, a, b: panel, scales: None, c: sums })?;
                 f.for_each(zero, rows, 1, |within| {
                     let output = f.add(self.outputs.0, f.add(idx, within)?)?;
@@ -105,18 +105,28 @@ impl<'c> Block<'_, '_, 'c> {
         })
     }
 
-    /// Copies columns of each row of the block.
-    fn copy(
-        &self,
-        to: Ptr<'c>,
-        row_bytes: u64,
-        from: impl Fn(Int<'c>) -> Made<(Row<'c>, Columns<'c>)>,
-    ) -> Made<()> {
-        let f = self.f;
+    /// Copies the gradient into a panel for each tile of the result, whose last one may have fewer columns.
+    fn copy_gradient(&self) -> Made<()> {
+        let (f, tile_rows) = (self.f, self.f.level.tile_rows);
         f.for_each(f.int(0), self.rows.1, 1, |row| {
-            let (from, columns) = from(f.add(self.rows.0, row)?)?;
-            let to = Row { address: f.offset(to, f.times(row, row_bytes)?)?, dtype: DType::F32 };
-            f.for_columns(columns, f.level.lanes, |col, lanes| f.store(to, col, f.load(from, col, lanes)?))
+            let dy = f.row(self.products.dy, f.add(self.rows.0, row)?)?;
+            let dy = f.at_column(dy, self.outputs.0)?;
+            let to = f.offset(f.scratch, f.times(row, u64::from(tile_rows) * 4)?)?;
+            f.for_each(f.int(0), self.outputs.1, tile_rows, |idx| {
+                let (from, to) = (f.at_column(dy, idx)?, f.offset(to, f.times(idx, TILE_COLUMN)?)?);
+                let left = f.sub(self.outputs.1, idx)?;
+                let is_last = f.below(left, f.int(i64::from(tile_rows)))?;
+                let rest = Columns { count: left, exact: None, unit: 1 };
+                let none = || Vec::<Int<'c>>::new();
+                let whole = || self.copy(from, to, f.columns(tile_rows)).map(|()| none());
+                f.branch(is_last, || self.copy(from, to, rest).map(|()| none()), whole).map(drop)
+            })
         })
+    }
+
+    /// Copies neighbouring columns of a row.
+    fn copy(&self, from: Row<'c>, to: Ptr<'c>, columns: Columns<'c>) -> Made<()> {
+        let (f, to) = (self.f, Row { address: to, dtype: DType::F32 });
+        f.for_columns(columns, f.level.lanes, |col, lanes| f.store(to, col, f.load(from, col, lanes)?))
     }
 }

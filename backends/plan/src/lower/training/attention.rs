@@ -327,8 +327,8 @@ impl Ctx<'_> {
         let (mut code, range) = of_heads.seeing(&mut draft, &of, &key);
         code.push(draft.each(out.cols, |col, _| vec![store(out, &key, col.clone(), number(0.0))]));
         code.push(of_heads.each_of_keys(&mut draft, |kv, kv_at, draft| {
-            draft.each_from(range.clone(), |query, draft| {
-                vec![of_heads.each_of_queries(draft, kv, |q_at, first, draft| {
+            of_heads.each_of_queries(draft, kv, |q_at, first, draft| {
+                vec![draft.each_from(range.clone(), |query, draft| {
                     let head = OfHead { query, q_at, kv_at };
                     let (mut code, weight, change) =
                         of_heads.weighed(draft, (&of, sums), (&head, first), &key);
