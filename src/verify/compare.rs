@@ -50,7 +50,7 @@ pub(super) fn compare<N: Number>(
             decisions += 1;
             if choices.of != own.of || choices.rows(row..row + 1) != own.rows(row..row + 1) {
                 flips += 1;
-                let near = oracle.is_near_choice(wanted, (layer, row), batch, bound.size());
+                let near = oracle.is_near_choice(wanted, (layer, row, choices), batch, bound.size());
                 near_ties += usize::from(near);
             }
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc_ir::attr::F64;
 use skipc_ir::{Graph, Op, Ranking, Role, Trait, TypeError, Value};
+use skipc_runtime::Choices;
 
 /// A layer of experts of the oracle.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub(super) struct Layer {
     k: usize,
     /// Choices of other tokens of the sequence decide, too.
     limited: bool,
+    /// Of these the ones with the higher scores come first.
+    by_score: bool,
 }
 
 /// The choices that tokens would get.
@@ -39,7 +42,10 @@ pub(super) fn add_own(graph: &mut Graph) -> Result<Vec<Layer>, TypeError> {
     let mut layers = Vec::new();
     for (role, value) in reported {
         let Role::Choices { layer, of } = role else { continue };
-        let mut found = Own { layer: Layer { of, k: of as usize, limited: false }, copies: BTreeMap::new() };
+        let mut found = Own {
+            layer: Layer { of, k: of as usize, limited: false, by_score: false },
+            copies: BTreeMap::new(),
+        };
         let own = found.copy(graph, value)?;
         graph.set_result(own_role(layer), own);
         if let Some(scores) = found.scores(graph)? {
@@ -66,7 +72,7 @@ impl Own {
         let limits = matches!(op, Op::LimitChoices { .. } | Op::ShareChoices { .. });
         self.layer.limited |= limits;
         let copied = if let Op::ChooseOrReplay { k, sigmoid, normalise, scale, ranks } = op {
-            self.layer.k = k as usize;
+            (self.layer.k, self.layer.by_score) = (k as usize, ranks == Some(Ranking::Score));
             let kept = operands.iter().enumerate().filter(|(idx, _)| *idx != 1).map(|(_, value)| *value);
             Some((Op::Choose { k, sigmoid, normalise, scale, ranks }, kept.collect()))
         } else if limits || op.has(Trait::Copies) || matches!(op, Op::Unary(_)) {
@@ -105,9 +111,17 @@ impl Own {
 }
 
 impl Layer {
-    /// Whether the choices of a row turn within `band` of these scores, `[n, choices]`, relative to the larger of two that are
-    /// compared: of its own, and where there are places for some tokens alone of those of any row of its sequence.
-    pub(super) fn is_near(&self, scores: &[f64], row: usize, sequences: &[i64], band: f64) -> bool {
+    /// Whether rounding within `band` of these scores, `[n, choices]`, relative to the larger of two that are compared, gives a row
+    /// other choices than its `own`: its last and the next one are near each other; or where there are places for some tokens alone,
+    /// those of another row of its sequence, which takes or leaves a place; or, where places go by scores, its score of a choice that
+    /// differs is near that of a row on the other side of the border.
+    pub(super) fn is_near(
+        &self,
+        (scores, own): (&[f64], &Choices),
+        (row, got): (usize, &Choices),
+        sequences: &[i64],
+        band: f64,
+    ) -> bool {
         let of = self.of as usize;
         let row_of = |row: usize| scores.get(row * of..(row + 1) * of).unwrap_or_default();
         let near = |a: f64, b: f64| (a - b).abs() <= band * a.abs().max(b.abs());
@@ -121,13 +135,17 @@ impl Layer {
         }
         let rows: Vec<usize> =
             (0..sequences.len()).filter(|other| sequences.get(*other) == sequences.get(row)).collect();
-        let compared = |choice: usize| {
-            let mut scores: Vec<f64> =
-                rows.iter().filter_map(|row| row_of(*row).get(choice).copied()).collect();
-            scores.sort_by(f64::total_cmp);
-            scores.windows(2).any(|pair| near(pair[0], pair[1]))
+        let has =
+            |choices: &Choices, row: usize, choice: usize| choices.taken.get(row * of + choice) == Some(&1);
+        let score = |row: usize, choice: usize| row_of(row).get(choice).copied().unwrap_or(f64::NAN);
+        let overtaken = |choice: usize| {
+            let here = has(own, row, choice);
+            here != has(got, row, choice)
+                && rows.iter().any(|other| {
+                    has(own, *other, choice) != here && near(score(row, choice), score(*other, choice))
+                })
         };
-        rows.iter().any(|row| turns(*row)) || (0..of).any(compared)
+        rows.iter().any(|row| turns(*row)) || (self.by_score && (0..of).any(overtaken))
     }
 }
 
@@ -137,12 +155,42 @@ mod tests {
 
     #[test]
     fn a_choice_turns_where_the_last_and_the_next_are_near() {
-        let layer = Layer { of: 3, k: 1, limited: false };
+        let layer = Layer { of: 3, k: 1, limited: false, by_score: false };
         let scores = [0.5, 0.499, 0.001, 0.5, 0.3, 0.2];
-        assert!(layer.is_near(&scores, 0, &[0, 0], 0.01));
-        assert!(!layer.is_near(&scores, 1, &[0, 0], 0.01));
-        assert!(Layer { limited: true, ..layer }.is_near(&scores, 1, &[0, 0], 0.01));
-        assert!(!Layer { limited: true, ..layer }.is_near(&scores, 1, &[0, 1], 0.01));
-        assert!(!Layer { k: 3, ..layer }.is_near(&scores, 0, &[0, 0], 0.01), "all are taken");
+        let (own, got) = (taken([1, 0, 0, 1, 0, 0]), taken([0, 1, 0, 0, 1, 0]));
+        let is_near = |layer: Layer, row, sequences: [i64; 2]| {
+            layer.is_near((&scores, &own), (row, &got), &sequences, 0.01)
+        };
+        assert!(is_near(layer, 0, [0, 0]));
+        assert!(!is_near(layer, 1, [0, 0]));
+        assert!(is_near(Layer { limited: true, ..layer }, 1, [0, 0]));
+        assert!(!is_near(Layer { limited: true, ..layer }, 1, [0, 1]));
+        assert!(!is_near(Layer { k: 3, ..layer }, 0, [0, 0]), "all are taken");
+    }
+
+    /// Two rows of three choices.
+    fn taken(taken: [u8; 6]) -> Choices {
+        Choices { of: 3, taken: taken.to_vec() }
+    }
+
+    #[test]
+    fn a_place_by_score_turns_at_its_border_alone() {
+        let layer = Layer { of: 3, k: 3, limited: true, by_score: true };
+        // Of the first choice the first row has the place, of the second one the second row, by little.
+        let (scores, own) = ([0.9, 0.499, 0.1, 0.1, 0.5, 0.1], taken([1, 0, 0, 0, 1, 0]));
+        let is_near = |got: [u8; 6], row| {
+            let got = taken(got);
+            let by_score = layer.is_near((&scores, &own), (row, &got), &[0, 0], 0.01);
+            let by_position =
+                Layer { by_score: false, ..layer }.is_near((&scores, &own), (row, &got), &[0, 0], 0.01);
+            assert!(!by_position, "no score decides");
+            by_score
+        };
+        let swapped_second = [1, 1, 0, 0, 0, 0];
+        assert!(is_near(swapped_second, 0) && is_near(swapped_second, 1));
+        let swapped_first = [0, 0, 0, 1, 1, 0];
+        assert!(!is_near(swapped_first, 0) && !is_near(swapped_first, 1));
+        // Of the third nobody has a place: near each other, and on the same side.
+        assert!(!is_near([1, 0, 1, 0, 1, 0], 0));
     }
 }

@@ -98,18 +98,19 @@ impl Oracle {
         self.run(weights, batch, (Some(&got.gates), Some(&got.choices)))
     }
 
-    /// Whether the choices of a row turn within `band` of the scores that they rank by.
+    /// Whether rounding within `band` of the scores that choices rank by gives a row those that it got.
     pub(super) fn is_near_choice<N>(
         &self,
         verdict: &Verdict<N>,
-        (layer, row): (usize, usize),
+        (layer, row, got): (usize, usize, &Choices),
         batch: &FlatBatch,
         band: f64,
     ) -> bool {
-        let (Some(found), Some(scores)) = (self.layers.get(layer), verdict.choice_scores.get(layer)) else {
+        let (scores, own) = (verdict.choice_scores.get(layer), verdict.own_choices.get(layer));
+        let (Some(found), Some(scores), Some(own)) = (self.layers.get(layer), scores, own) else {
             return false;
         };
-        found.is_near(scores, row, &batch.sequences, band)
+        found.is_near((scores, own), (row, got), &batch.sequences, band)
     }
 
     /// Evaluates under these decisions, and these choices of experts, or under its own where there are none.
