@@ -51,6 +51,12 @@ impl Error {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
         let message = message.unwrap_or("a panic without a message");
+        // Libraries panic where the system refuses a thread.
+        let no_thread = ["failed to spawn thread", "The global thread pool has not been initialized"];
+        if no_thread.iter().any(|said| message.starts_with(said)) {
+            let help = "fewer threads (`--threads`, RAYON_NUM_THREADS) need less memory; see also `ulimit -u` and `ulimit -v`";
+            return Diagnostic::new("run::threads", message).help(help).into();
+        }
         let help = "this is a fault of skipc: please report it with your input";
         Error::new(ErrorKind::Internal, Diagnostic::new("internal::panic", message).help(help))
     }

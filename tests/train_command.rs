@@ -197,6 +197,7 @@ fn what_cannot_be_trained_has_a_code() {
     let (code, message, status) = fails(folder, &["--target", "cuda:sm_90a"]);
     assert_eq!((code.as_str(), status), ("legal::no_kernel", 5), "{message}");
     assert_eq!(fails(folder, &["--target", "gpu"]).0, "usage::train");
+    assert_eq!(fails(folder, &["--target", "interpreter", "--timing"]).0, "usage::train");
     assert!(!folder.join("fails").join("log.jsonl").exists(), "nothing has begun");
 }
 
@@ -212,7 +213,7 @@ fn what_training_does_not_know_is_named() {
     let topk = |rest: &str| format!("skip = {{ router = \"topk\", density = 0.5, {rest} }}");
     for (from, to, named) in [
         (ffn, "{ kind = \"experts\", experts = 4, d_ff = 30 }".to_owned(), "kind = \"experts\""),
-        (ffn, "{ kind = \"conv\", width = 3 }".to_owned(), "kind = \"conv\""),
+        (ffn, "{ kind = \"conv\", kernel = 3 }".to_owned(), "kind = \"conv\""),
         (blocks, "blocks = [\"dense\", \"dense\"]\nrepeat = 2\nshare = true".to_owned(), "`share`"),
         (blocks, format!("blocks = [\"dense\"]\n{skip}"), "`skip` on a stack"),
         (skip, format!("otherwise = [{ffn}]\n{skip}"), "`otherwise`"),

@@ -313,7 +313,8 @@ ops! {
     /// As `choose`, but where choices are replayed they are those of `replayed` `f32[r, k]`, whole numbers below `n` in any order; other
     /// numbers are none. Places without a choice have the index −1 and the score 0: those behind the choices or, where `k` is `n`,
     /// those of the choices that are missing. Scores are divided by the sum of those of `k` choices: where fewer are replayed, the
-    /// highest of the others found no place and count in it. Replayed choices rank all alike among other rows. A row of `replayed` that begins with −2 is not replayed; planned forms have a switch for all rows.
+    /// highest of the others found no place and count in it. Replayed choices rank all alike among other rows. A row of `replayed`
+    /// that begins with −2 is not replayed; planned forms have a switch for all rows.
     ChooseOrReplay = "choose_or_replay" (logits, replayed; bias) {k: u32, sigmoid: bool, normalise: bool, scale: F64, ranks: Option<Ranking>} [RowWise];
     /// The expert of each row by a hash of its token's id, as `choose` gives a choice of weight 1: `f32[r, 2]`. It is the number
     /// that `route_random` draws for the id in sequence 0, modulo `experts`; ids are below `n_ids`.

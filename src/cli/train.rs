@@ -88,6 +88,10 @@ enum Place {
 impl Place {
     fn of(args: &TrainArgs, config: &Config) -> Result<Place, Error> {
         if args.target == INTERPRETER {
+            if args.timing {
+                let message = "--timing is about kernels, and the interpreter has none".to_owned();
+                return Err(usage(message, "leave it out, or train by `--target cpu`"));
+            }
             return Ok(Place::Interpreter);
         }
         let target: Target = args.target.parse().map_err(|error| {

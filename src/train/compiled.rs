@@ -107,7 +107,9 @@ impl Machine<f32> for Compiled {
         let entries = &module.program().entries;
         for (step, time) in called.steps.iter().zip(self.state.step_times()) {
             let entry = entries.get(step.kernel as usize);
-            if let Some(entry) = entry.filter(|_| !time.is_zero()) {
+            // Evaluations are no part of a step.
+            let is_timed = function != Function::Score && !time.is_zero();
+            if let Some(entry) = entry.filter(|_| is_timed) {
                 self.times.add(function, &entry.symbol, *time);
             }
         }

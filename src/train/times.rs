@@ -52,6 +52,9 @@ impl Times {
 /// As text: a line for each kernel.
 #[must_use]
 pub fn text(times: &[KernelTime]) -> String {
+    if times.is_empty() {
+        return "no step ran, so no kernel has a time\n".to_owned();
+    }
     let all: f64 = times.iter().map(|own| own.ms).sum();
     let mut text = format!("{all:.2} ms of kernels a step\n      ms      %  runs  kernel\n");
     for KernelTime { function, kernel, runs, ms } in times {

@@ -138,10 +138,13 @@ impl Chosen {
     /// The choices of a graph, each with the logits that it is made from.
     pub(crate) fn all(graph: &Graph) -> Vec<(Chosen, Value)> {
         let chosen = |value: Value| {
-            let (k, sigmoid, ranks, bias_at) = match *graph.op(value) {
-                Op::Choose { k, sigmoid, ranks, .. } => (k, sigmoid, ranks, 1),
-                Op::ChooseOrReplay { k, sigmoid, ranks, .. } => (k, sigmoid, ranks, 2),
-                _ => return None,
+            let (k, sigmoid, ranks, bias_at) = if let Op::Choose { k, sigmoid, ranks, .. } = *graph.op(value)
+            {
+                (k, sigmoid, ranks, 1)
+            } else if let Op::ChooseOrReplay { k, sigmoid, ranks, .. } = *graph.op(value) {
+                (k, sigmoid, ranks, 2)
+            } else {
+                return None;
             };
             let operands = graph.operands(value);
             let name = |bias: &Value| {

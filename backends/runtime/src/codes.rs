@@ -51,7 +51,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("run::empty-prompt", "Generation continues a text; there has to be at least one token of it."),
     (
         "run::experts-conflict",
-        "Replayed choices of experts give a token more than it can have (`top_k`, or all where experts choose), or name another expert where a hash of the token's id chooses. Fewer are fine: what is missing counts 0.",
+        "Replayed choices of experts give a token more than it can have (`top_k`, or all where experts choose), or anything else than what a hash of the token's id chooses in a layer that has one. Fewer are fine where routers choose: what is missing counts 0.",
     ),
     (
         "run::input",

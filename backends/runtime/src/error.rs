@@ -126,7 +126,7 @@ pub enum Error {
         expected: usize,
     },
     /// A routing trace with choices of other layers of experts, or with none.
-    #[error("{path} has choices of {found}, the model has {expected}", path = path.display())]
+    #[error("{path} has {found}, the model has {expected}", path = path.display())]
     TraceExperts {
         /// The file.
         path: PathBuf,
