@@ -216,7 +216,11 @@ fn what_training_does_not_know_is_named() {
         (ffn, "{ kind = \"conv\", kernel = 3 }".to_owned(), "kind = \"conv\""),
         (blocks, "blocks = [\"dense\", \"dense\"]\nrepeat = 2\nshare = true".to_owned(), "`share`"),
         (blocks, format!("blocks = [\"dense\"]\n{skip}"), "`skip` on a stack"),
-        (skip, format!("otherwise = [{ffn}]\n{skip}"), "`otherwise`"),
+        (
+            skip,
+            format!("skip = {{ router = \"gumbel\", density = 0.25, otherwise = [{ffn}] }}"),
+            "`otherwise`",
+        ),
         (skip, "skip = { router = \"highway\", carry = \"own\" }".to_owned(), "carry = \"own\""),
         (skip, "skip = { router = \"highway\", carry_bias = 1.0 }".to_owned(), "`carry_bias`"),
         (
