@@ -15,11 +15,18 @@ use crate::ty::{Dim, Elem, SetSym, Type};
 const MAX_INDEX: u32 = 1 << 24;
 
 /// Choices to replay stand behind the logits, in rows of their own.
-pub(super) fn infer_replayed(args: Args<'_>, k: u32) -> Result<(), TypeError> {
+pub(super) fn infer_replayed(
+    args: Args<'_>,
+    (k, ranks): (u32, Option<Ranking>),
+    scale: F64,
+) -> Result<Type, TypeError> {
     let (_, rows, _) = args.token_matrix(0)?;
     let (own_rows, own) = numbers(args, 1)?;
     args.same_rows(1, rows, own_rows)?;
-    if own == k { Ok(()) } else { Err(args.wrong(1, format!("f32[{rows}, {k}], a place for each choice"))) }
+    if own != k {
+        return Err(args.wrong(1, format!("f32[{rows}, {k}], a place for each choice")));
+    }
+    infer_choose(args, 2, (k, ranks), scale)
 }
 
 /// The bias is operand `bias`, if there is one.

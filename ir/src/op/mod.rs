@@ -136,10 +136,7 @@ pub fn infer(op: &Op, operands: &[&Type]) -> Result<Type, TypeError> {
         Op::RepeatRow {} => linear::infer_repeat(args),
         Op::Slice { start, len } => pointwise::infer_slice(args, *start, *len),
         Op::Choose { k, scale, ranks, .. } => choice::infer_choose(args, 1, (*k, *ranks), *scale),
-        Op::ChooseOrReplay { k, scale, ranks, .. } => {
-            choice::infer_replayed(args, *k)?;
-            choice::infer_choose(args, 2, (*k, *ranks), *scale)
-        }
+        Op::ChooseOrReplay { k, scale, ranks, .. } => choice::infer_replayed(args, (*k, *ranks), *scale),
         Op::HashChoice { experts, n_ids, .. } => choice::infer_hash(args, *experts, *n_ids),
         Op::LimitChoices { group_size, experts, .. } => choice::infer_limit(args, *group_size, *experts),
         Op::LimitChoicesAfter { group_size, experts, .. } => {
