@@ -85,23 +85,8 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
             n_listed = n_listed + code.ballot(*listed & own.inside).count_ones();
         }
     }
-    let start = (ranks, among_rows);
     let (ranks, mut among_rows) =
-        code.repeat(Steps { from: n_listed, to: k, step: 1 }, start, |turn, (ranks, among)| {
-            let in_lane = ranks.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(mark);
-            let best = code.reduce(in_lane, 32, |a, b| a.max(b));
-            let none = code.int(i32::MAX as u32);
-            let first = ranks
-                .iter()
-                .zip(&choices)
-                .fold(none, |first, (rank, own)| first.min(rank.ge(best).select(own.col, none)));
-            let first = code.reduce(first, 32, |a, b| a.min(b));
-            let among = match by {
-                Some(Ranking::Turn) => replaced(&among, (&choices, first), code.float(0.0) - real(turn)),
-                Some(Ranking::Score) | None => among,
-            };
-            (replaced(&ranks, (&choices, first), mark), among)
-        });
+        mark_highest(code, (&choices, mark), (n_listed, choose.choice), (ranks, among_rows));
     let mut taken: Vec<Bool<'_>> =
         ranks.iter().zip(&choices).map(|(rank, own)| !rank.ge(*rank) & own.inside).collect();
     let zero = code.float(0.0);
@@ -152,6 +137,31 @@ fn write_choice(code: &Code, kernel: &Kernel, choose: &Choose) {
         });
         before = before + bits.count_ones();
     }
+}
+
+/// Marks the highest ranks, one after the other, until `k` choices are marked, of which `n_marked` are. The second numbers are what
+/// they rank by among those of other rows.
+fn mark_highest<'c>(
+    code: &'c Code,
+    (choices, mark): (&[Own<'c>], Float<'c>),
+    (n_marked, choice): (Int<'c>, Choice),
+    start: (Vec<Float<'c>>, Vec<Float<'c>>),
+) -> (Vec<Float<'c>>, Vec<Float<'c>>) {
+    code.repeat(Steps { from: n_marked, to: choice.k, step: 1 }, start, |turn, (ranks, among)| {
+        let in_lane = ranks.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(mark);
+        let best = code.reduce(in_lane, 32, |a, b| a.max(b));
+        let none = code.int(i32::MAX as u32);
+        let first = ranks
+            .iter()
+            .zip(choices)
+            .fold(none, |first, (rank, own)| first.min(rank.ge(best).select(own.col, none)));
+        let first = code.reduce(first, 32, |a, b| a.min(b));
+        let among = match choice.ranks {
+            Some(Ranking::Turn) => replaced(&among, (choices, first), code.float(0.0) - real(turn)),
+            Some(Ranking::Score) | None => among,
+        };
+        (replaced(&ranks, (choices, first), mark), among)
+    })
 }
 
 /// Whether choices are replayed, and which of those of a lane are.
