@@ -194,24 +194,26 @@ impl Oracle {
     }
 }
 
+/// The scores of a set of rows whose score is at least a number.
+fn score_of_route(graph: &Graph, (score, at_least): (Value, f64), border: &mut Border) -> Option<Value> {
+    // The highest of a row of scores, which is a whole number.
+    let chosen = graph.operands(score).first().copied();
+    if let (Op::Slice { .. }, Some(chosen)) = (graph.op(score), chosen)
+        && let Op::Choose { .. } = graph.op(chosen)
+    {
+        border.depth = Some(at_least as usize);
+        return graph.operands(chosen).first().copied();
+    }
+    border.threshold = Some(at_least);
+    Some(score)
+}
+
 /// The scores by which a set is chosen, and where the choice turns. `None` for sets that no score decides: by chance, or
 /// given by the host.
 fn score_of(graph: &Graph, set: Value, border: &mut Border) -> Option<Value> {
     let operands = graph.operands(set);
     match graph.op(set) {
-        Op::Route { at_least, .. } => {
-            let score = operands.first().copied()?;
-            // The highest of a row of scores, which is a whole number.
-            let chosen = graph.operands(score).first().copied();
-            if let (Op::Slice { .. }, Some(chosen)) = (graph.op(score), chosen)
-                && let Op::Choose { .. } = graph.op(chosen)
-            {
-                border.depth = Some(at_least.0 as usize);
-                return graph.operands(chosen).first().copied();
-            }
-            border.threshold = Some(at_least.0);
-            Some(score)
-        }
+        Op::Route { at_least, .. } => score_of_route(graph, (*operands.first()?, at_least.0), border),
         Op::RouteTopK { .. } | Op::RouteTopKAmong { .. } => {
             border.ranked = true;
             border.of_batch =
