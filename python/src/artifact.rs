@@ -27,7 +27,7 @@ impl Artifact {
     /// Writes the artefact to a file, which is there as a whole or not at all.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         without_lock(py, || {
-            skipc_artifact::replace::file(&path, |out| out.write_all(&self.bytes))
+            skipc_artifact::replace::bytes(&path, &self.bytes)
                 .map_err(|error| Error::in_artifact(&path, &error))
         })
     }

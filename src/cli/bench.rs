@@ -108,8 +108,7 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
 
 /// Writes a plot or a report.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
-    skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
-        .map_err(|error| Error::in_artifact(path, &error))
+    skipc_artifact::replace::bytes(path, text.as_bytes()).map_err(|error| Error::in_artifact(path, &error))
 }
 
 /// All forms, and where their weights come from.

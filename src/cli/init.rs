@@ -64,7 +64,7 @@ fn routers(args: &InitArgs, source: &Source, dtype: DType, json: bool) -> Result
         views.push((tensor.name.as_str(), view));
     }
     let file = safetensors::serialize(views, None).map_err(internal)?;
-    skipc_artifact::replace::file(&args.output, |out| out.write_all(&file))
+    skipc_artifact::replace::bytes(&args.output, &file)
         .map_err(|error| Error::in_artifact(&args.output, &error))?;
     let output = args.output.display();
     if json {

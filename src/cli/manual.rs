@@ -46,7 +46,7 @@ fn write_pages(
     let page = clap_mangen::Man::new(command.clone()).title(name.to_uppercase());
     let mut text = Vec::new();
     page.render(&mut text).map_err(|error| Error::io(&path, &error))?;
-    replace::file(&path, |file| file.write_all(&text)).map_err(|error| Error::in_artifact(&path, &error))?;
+    replace::bytes(&path, &text).map_err(|error| Error::in_artifact(&path, &error))?;
     written.push(path.display().to_string());
     command
         .get_subcommands()

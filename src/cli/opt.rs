@@ -37,7 +37,7 @@ pub(super) fn run(args: &OptArgs, json: bool) -> Result<String, Error> {
     .map_err(|error| pass_failure(&error))?;
     let text = if args.print_each { after_each } else { graph.to_string() };
     if let Some(path) = &args.output {
-        skipc_artifact::replace::file(path, |file| file.write_all(text.as_bytes()))
+        skipc_artifact::replace::bytes(path, text.as_bytes())
             .map_err(|error| Error::in_artifact(path, &error))?;
     }
     let explanation = args.explain.as_deref().map(|value| explain(&graph, &report, value)).transpose()?;

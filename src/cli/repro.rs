@@ -39,7 +39,7 @@ pub(super) fn attach(error: Error, model: &Model, args: &CompileArgs) -> Error {
     let files =
         [("spec.toml", &spec), ("lowered.sir", &graph), ("options.txt", &options), ("errors.txt", &errors)];
     let write = |(name, text): &(&str, &String)| {
-        replace::file(&dir.join(name), |file| file.write_all(text.as_bytes())).map_err(io::Error::other)
+        replace::bytes(&dir.join(name), text.as_bytes()).map_err(io::Error::other)
     };
     let written = fs::create_dir_all(&dir).and_then(|()| files.iter().try_for_each(write));
     let said = match written {

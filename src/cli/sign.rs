@@ -50,7 +50,7 @@ fn sign(artifact: &Path, key: &Path, output: Option<&Path>, json: bool) -> Resul
     let model = Model::open(artifact)?;
     let text = key.sign(model.artifact().preamble()).map_err(|error| Error::in_artifact(artifact, &error))?;
     let output = output.map_or_else(|| beside(artifact), Path::to_owned);
-    skipc_artifact::replace::file(&output, |out| out.write_all(text.as_bytes()))
+    skipc_artifact::replace::bytes(&output, text.as_bytes())
         .map_err(|error| Error::in_artifact(&output, &error))?;
     let (output, public) = (output.display(), key.public());
     match json {

@@ -299,7 +299,7 @@ impl Session<'_> {
         }
         if let Some(path) = &args.svg {
             let svg = train_plot::svg(begin.model, &self.log.read()?)?;
-            let wrote = skipc_artifact::replace::file(path, |out| out.write_all(svg.as_bytes()));
+            let wrote = skipc_artifact::replace::bytes(path, svg.as_bytes());
             wrote.map_err(|error| Error::in_artifact(path, &error))?;
         }
         let (model, steps, step) = (begin.model.name.clone(), train.steps, run.step);

@@ -31,7 +31,7 @@ impl Log {
                 .map(|line| format!("{line}\n"))
                 .collect(),
         };
-        let wrote = skipc_artifact::replace::file(&path, |out| out.write_all(kept.as_bytes()));
+        let wrote = skipc_artifact::replace::bytes(&path, kept.as_bytes());
         wrote.map_err(|error| Error::in_artifact(&path, &error))?;
         let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::io(&path, &error))?;
         Ok(Log { path, file })

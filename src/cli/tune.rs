@@ -34,7 +34,7 @@ pub(super) fn run(args: &TuneArgs, json: bool) -> Result<String, Error> {
     })?;
     drop(line);
     let text = to_json(&tuning)?;
-    skipc_artifact::replace::file(&args.output, |file| file.write_all(text.as_bytes()))
+    skipc_artifact::replace::bytes(&args.output, text.as_bytes())
         .map_err(|error| Error::in_artifact(&args.output, &error))?;
     if json { Ok(text) } else { Ok(table_text(args, &tuning)) }
 }

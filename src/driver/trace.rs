@@ -89,7 +89,7 @@ impl Trace {
             let name: String =
                 name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
             let path = dir.join(format!("{:02}-{name}.{extension}", self.n_dumped));
-            replace::file(&path, |file| file.write_all(text.as_bytes())).map_err(std::io::Error::other)?;
+            replace::bytes(&path, text.as_bytes()).map_err(std::io::Error::other)?;
             self.n_dumped += 1;
         }
         if wanted {

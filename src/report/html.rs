@@ -55,7 +55,7 @@ pub fn write(dir: &Path, files: &[(String, String)]) -> Result<Vec<PathBuf>, Err
         let path = dir.join(name);
         let parent = path.parent().unwrap_or(dir);
         std::fs::create_dir_all(parent).map_err(|error| Error::io(parent, &error))?;
-        skipc_artifact::replace::file(&path, |file| file.write_all(text.as_bytes()))
+        skipc_artifact::replace::bytes(&path, text.as_bytes())
             .map_err(|error| Error::in_artifact(&path, &error))?;
         written.push(path);
     }

@@ -136,7 +136,7 @@ pub fn write_tensors(
         std::iter::once(("skipc".to_owned(), text)).collect()
     });
     let file = safetensors::serialize(views, metadata).map_err(|error| internal(&error))?;
-    replace::file(path, |out| out.write_all(&file)).map_err(|error| Error::in_artifact(path, &error))
+    replace::bytes(path, &file).map_err(|error| Error::in_artifact(path, &error))
 }
 
 /// Tensors of a file, and what it says of itself.

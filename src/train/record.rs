@@ -82,7 +82,7 @@ impl Record {
         let text = serde_json::to_string_pretty(&json!({"steps": self.steps, "eval": eval}));
         let text = text.map_err(|error| Error::internal("json::write", &error))? + "\n";
         let path = folder.join("steps.json");
-        let wrote = skipc_artifact::replace::file(&path, |out| out.write_all(text.as_bytes()));
+        let wrote = skipc_artifact::replace::bytes(&path, text.as_bytes());
         wrote.map_err(|error| Error::in_artifact(&path, &error))?;
         npy::write(&folder.join("order.npy"), &[steps as u64, batch as u64], &self.order)?;
         let routers = self.gates.len() / (steps * batch * width).max(1);

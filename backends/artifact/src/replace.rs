@@ -32,6 +32,15 @@ pub fn file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
     }
 }
 
+/// As [`file()`], for bytes that are at hand.
+///
+/// # Errors
+///
+/// As [`file()`].
+pub fn bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    file(path, |file| file.write_all(bytes))
+}
+
 /// As [`file()`], for what is not written from its beginning to its end. Where `path` is a stream, it is put together in a
 /// temporary file.
 ///

@@ -92,7 +92,7 @@ impl Trace {
     /// As [`Trace::to_bytes`], or what the file system says.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let bytes = self.to_bytes()?;
-        Ok(replace::file(path, |out| out.write_all(&bytes))?)
+        Ok(replace::bytes(path, &bytes)?)
     }
 
     /// The decisions, `[routers][n]`, for a batch of sequences of these lengths on a model with as many routers.
