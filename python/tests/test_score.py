@@ -13,6 +13,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
+from conftest import SMALL
 
 import skipc
 
@@ -63,23 +64,10 @@ def test_scores_are_those_of_the_command_line(
 
 
 #: A block whose tokens choose two of four experts, each of which has places for a part of them.
-EXPERTS = """
-[model]
-name = "experts"
-vocab_size = 8
-d_model = 16
-max_positions = 32
-norm = "rmsnorm"
-positions = "rope"
-tie_embeddings = true
-
-[block.a]
-
-layers = [{ kind = "experts", experts = 4, top_k = 2, d_ff = 32, activation = "swiglu", normalise = true, capacity_factor = 0.75, group_size = 8 }]
-
-[[stack]]
-blocks = ["a", "a"]
-"""
+EXPERTS = SMALL.replace('skip = { router = "sigmoid", density = 0.5 }', "").replace(
+    'kind = "ffn"',
+    'kind = "experts", experts = 4, top_k = 2, normalise = true, capacity_factor = 0.75, group_size = 8',
+)
 
 
 def test_choices_of_experts_are_replayed() -> None:

@@ -55,23 +55,9 @@ pub fn run<N: Number>(
     batch: &FlatBatch,
     forced: Option<&[Vec<bool>]>,
 ) -> Result<Outcome<N>, EvalError> {
-    run_replaying(graph, weights, batch, (forced, None))
-}
-
-/// As [`run`], with choices of experts to replay as well.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_replaying<N: Number>(
-    graph: &Graph,
-    weights: &dyn interp::Weights<N>,
-    batch: &FlatBatch,
-    (forced, choices): (Option<&[Vec<bool>]>, Option<&[Choices]>),
-) -> Result<Outcome<N>, EvalError> {
     let routing = Forced { graph, masks: forced };
     let mut outcome = Outcome::default();
-    let tensors = choices.map_or_else(BTreeMap::new, |layers| replayed(graph, layers));
-    let env = Env { batch, tensors, weights, routing: &routing };
+    let env = Env { batch, tensors: BTreeMap::new(), weights, routing: &routing };
     for (role, datum) in interp::run(graph, &env)? {
         match (role, datum) {
             (Role::Logits, Datum::Real { data, .. }) => outcome.logits = data,

@@ -41,36 +41,36 @@ impl Choose {
         });
         let total = self.scores(e, row, scores)?;
         self.rank(e, scores, total, ranks)?;
-        let Some(Replay { use_forced, choices }) = self.replay else {
-            let zero = e.int(0);
-            self.mark_highest(e, zero, [ranks, among_rows])?;
-            let sum = self.sum(e, scores, ranks)?;
-            return self.take(e, row, (scores, sum), [ranks, among_rows]);
-        };
-        let flag = e.pointer(use_forced, DType::U32)?;
-        let flag = e.load_flag(flag, DType::U32);
-        let replays = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
-        let choices = e.row(choices, row)?;
-        e.when(replays, |e| self.mark_listed(e, choices, ranks))?;
         let (zero, n) = (e.int(0), e.int(i64::from(self.n)));
-        let n_listed = e.fold(zero, n, 1, &[zero], |e, col, count| {
-            let rank = e.load(ranks, col, Lanes::One);
-            let is_marked = e.ins().fcmp(FloatCC::Unordered, rank, rank);
-            let more = e.ins().iadd_imm_s(count[0], 1);
-            Ok(vec![e.ins().select(is_marked, more, count[0])])
-        })?;
-        self.mark_highest(e, n_listed[0], [ranks, among_rows])?;
-        let sum = self.sum(e, scores, ranks)?;
-        e.when(replays, |e| {
-            // All rank alike among those of other rows.
-            let alike = e.real(0.0, Lanes::One);
-            e.for_each(zero, n, 1, |e, col| {
-                e.store(ranks, col, alike, Lanes::One);
-                e.store(among_rows, col, alike, Lanes::One);
-                Ok(())
+        let (mut n_listed, mut replayed) = (zero, None);
+        if let Some(Replay { use_forced, choices }) = self.replay {
+            let flag = e.pointer(use_forced, DType::U32)?;
+            let flag = e.load_flag(flag, DType::U32);
+            let replays = e.ins().icmp_imm_u(IntCC::NotEqual, flag, 0);
+            let choices = e.row(choices, row)?;
+            e.when(replays, |e| self.mark_listed(e, choices, ranks))?;
+            let marked = e.fold(zero, n, 1, &[zero], |e, col, count| {
+                let rank = e.load(ranks, col, Lanes::One);
+                let is_marked = e.ins().fcmp(FloatCC::Unordered, rank, rank);
+                let more = e.ins().iadd_imm_s(count[0], 1);
+                Ok(vec![e.ins().select(is_marked, more, count[0])])
             })?;
-            self.mark_listed(e, choices, ranks)
-        })?;
+            (n_listed, replayed) = (marked[0], Some((replays, choices)));
+        }
+        self.mark_highest(e, n_listed, [ranks, among_rows])?;
+        let sum = self.sum(e, scores, ranks)?;
+        if let Some((replays, choices)) = replayed {
+            e.when(replays, |e| {
+                // All rank alike among those of other rows.
+                let alike = e.real(0.0, Lanes::One);
+                e.for_each(zero, n, 1, |e, col| {
+                    e.store(ranks, col, alike, Lanes::One);
+                    e.store(among_rows, col, alike, Lanes::One);
+                    Ok(())
+                })?;
+                self.mark_listed(e, choices, ranks)
+            })?;
+        }
         self.take(e, row, (scores, sum), [ranks, among_rows])
     }
 

@@ -8,7 +8,7 @@ use skipc_artifact::section::ContentHash;
 
 use crate::arrays;
 use crate::batch::{Batch, Grid, row_columns};
-use crate::choices::{self, Choices};
+use crate::choices::Choices;
 use crate::error::Error;
 use crate::file::{begins_with, read_limited};
 use crate::npy::{self, FloatArray, IntArray};
@@ -375,8 +375,6 @@ impl ReplayedChoices {
             return Err(Error::RoutingFormat { path: path.into() });
         }
         let layers = Trace::parse(path, &file)?.into_choices(path, manifest, (&of, &grid.lengths))?;
-        let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
-        choices::check(&layers, n_tokens as usize, function)?;
         Ok(Self { layers, file_hash: ContentHash::of(&file) })
     }
 }
@@ -387,13 +385,18 @@ fn choices_of_layers(function: &Function) -> Result<Vec<u32>, Error> {
     if of.is_empty() { Err(Error::NoExperts) } else { Ok(of) }
 }
 
-/// Checks the shape of choices, `[layers, batch, tokens, choices of the widest layer]`.
-fn check_choices(path: &Path, shape: &[u64], (function, grid): (&Function, &Grid)) -> Result<(), Error> {
+/// Checks the shape of choices, `[layers, batch, tokens, choices of the widest layer]`, and gives how many each layer has, and the
+/// widest one.
+fn check_choices(
+    path: &Path,
+    shape: &[u64],
+    (function, grid): (&Function, &Grid),
+) -> Result<(Vec<u32>, usize), Error> {
     let of = choices_of_layers(function)?;
     let widest = of.iter().copied().max().unwrap_or(0) as usize;
     let expected = [of.len(), grid.lengths.len(), grid.width, widest].map(|size| size as u64);
     match *shape == expected {
-        true => Ok(()),
+        true => Ok((of, widest)),
         false => Err(shape_error(path, shape, format!("{expected:?}"))),
     }
 }
@@ -402,15 +405,14 @@ fn check_choices(path: &Path, shape: &[u64], (function, grid): (&Function, &Grid
 ///
 /// # Errors
 ///
-/// An array of another shape, numbers other than 0 and 1, and choices that a token cannot have; a model without experts.
+/// An array of another shape, and numbers other than 0 and 1; a model without experts. Whether a token can have its choices is
+/// checked where they run.
 pub fn choices_of_array(
     path: &Path,
     array: &IntArray,
     (function, grid): (&Function, &Grid),
 ) -> Result<Vec<Choices>, Error> {
-    check_choices(path, &array.shape, (function, grid))?;
-    let of = choices_of_layers(function)?;
-    let widest = of.iter().copied().max().unwrap_or(0) as usize;
+    let (of, widest) = check_choices(path, &array.shape, (function, grid))?;
     let size = (grid.lengths.len() * grid.width * widest).max(1);
     let mut layers = Vec::new();
     for (layer, of) in of.iter().enumerate() {
@@ -431,8 +433,6 @@ pub fn choices_of_array(
             taken.chunks_exact(widest).flat_map(|row| row.iter().take(*of as usize).copied()).collect();
         layers.push(Choices { of: *of, taken: grid.pack_rows(&rows, *of as usize).collect() });
     }
-    let n_tokens: u64 = grid.lengths.iter().map(|&length| u64::from(length)).sum();
-    choices::check(&layers, n_tokens as usize, function)?;
     Ok(layers)
 }
 

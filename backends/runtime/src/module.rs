@@ -190,8 +190,8 @@ impl State {
     }
 
     /// Runs a function over `n_tokens` tokens. `inputs` has the elements of every port that the caller gives, in
-    /// little-endian bytes; forced decisions, and forced choices, may be left out, and a state may be given, which is what the step then finds
-    /// there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows. Steps that
+    /// little-endian bytes; forced decisions, and forced choices, may be left out, and a state may be given, which is what the
+    /// step then finds there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows. Steps that
     /// neither these nor a state need are left out.
     ///
     /// # Errors

@@ -39,30 +39,30 @@ impl Choose {
         let (scores, ranks, among_rows) = (scores?, ranks?, among_rows?);
         self.scores(f, row, scores)?;
         self.rank(f, scores, ranks)?;
-        let Some(Replay { use_forced, choices }) = self.replay else {
-            self.mark_highest(f, f.int(0), [ranks, among_rows])?;
-            let sum = self.sum(f, scores, ranks)?;
-            return self.take(f, row, (scores, sum), [ranks, among_rows]);
-        };
-        let flag = f.load_word(f.pointer(use_forced, DType::U32)?)?;
-        let replays = f.is(NE, flag, f.int(0))?;
-        let choices = f.row(choices, row)?;
-        f.when(replays, || self.mark_listed(f, choices, ranks))?;
-        let n_listed = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &[f.int(0)], |col, count| {
-            let rank = f.load(ranks, col, 1)?;
-            let is_marked = f.only_lane(f.fis(UNO, rank, rank)?)?;
-            Ok(vec![f.select(is_marked, f.plus(count[0], 1)?, count[0])?])
-        })?;
-        self.mark_highest(f, n_listed[0], [ranks, among_rows])?;
-        let sum = self.sum(f, scores, ranks)?;
-        f.when(replays, || {
-            // All rank alike among those of other rows.
-            f.for_columns(f.columns(self.n), f.level.lanes, |col, lanes| {
-                f.store(ranks, col, f.real(0.0, lanes))?;
-                f.store(among_rows, col, f.real(0.0, lanes))
+        let (mut n_listed, mut replayed) = (f.int(0), None);
+        if let Some(Replay { use_forced, choices }) = self.replay {
+            let flag = f.load_word(f.pointer(use_forced, DType::U32)?)?;
+            let (replays, choices) = (f.is(NE, flag, f.int(0))?, f.row(choices, row)?);
+            f.when(replays, || self.mark_listed(f, choices, ranks))?;
+            let marked = f.fold(f.int(0), f.int(i64::from(self.n)), 1, &[f.int(0)], |col, count| {
+                let rank = f.load(ranks, col, 1)?;
+                let is_marked = f.only_lane(f.fis(UNO, rank, rank)?)?;
+                Ok(vec![f.select(is_marked, f.plus(count[0], 1)?, count[0])?])
             })?;
-            self.mark_listed(f, choices, ranks)
-        })?;
+            (n_listed, replayed) = (marked[0], Some((replays, choices)));
+        }
+        self.mark_highest(f, n_listed, [ranks, among_rows])?;
+        let sum = self.sum(f, scores, ranks)?;
+        if let Some((replays, choices)) = replayed {
+            f.when(replays, || {
+                // All rank alike among those of other rows.
+                f.for_columns(f.columns(self.n), f.level.lanes, |col, lanes| {
+                    f.store(ranks, col, f.real(0.0, lanes))?;
+                    f.store(among_rows, col, f.real(0.0, lanes))
+                })?;
+                self.mark_listed(f, choices, ranks)
+            })?;
+        }
         self.take(f, row, (scores, sum), [ranks, among_rows])
     }
 

@@ -484,23 +484,53 @@ impl<'c> Code<'c> {
         n: usize,
         mut terms: impl FnMut(Int<'c>, u32) -> Made<Vec<Lanes<'c>>>,
     ) -> Made<Vec<Lanes<'c>>> {
-        let (mut begin, mut totals) = (self.int(0), vec![self.real(0.0, 1); n]);
-        for lanes in widths(self.level.lanes) {
-            let Some(end) = count.whole(self, lanes)? else { continue };
-            let nothing = vec![self.real(0.0, lanes); n];
-            let sums = self.fold(begin, end, lanes, &nothing, |col, sums| {
-                let terms = terms(col, lanes)?;
-                sums.iter().zip(terms).map(|(sum, term)| self.fadd(*sum, term)).collect()
-            })?;
+        let mut totals = vec![self.real(0.0, 1); n];
+        self.each_width_of_sums(count, n, &mut terms, |sums| {
             for (total, sum) in totals.iter_mut().zip(sums) {
                 *total = self.fadd(*total, self.sum_lanes(sum)?)?;
             }
+            Ok(())
+        })?;
+        Ok(totals)
+    }
+
+    /// As [`Code::sum_columns`], with the sums side by side in a vector; there are a power of two of them.
+    pub(crate) fn sum_columns_side_by_side(
+        &self,
+        count: Columns<'c>,
+        n: u32,
+        mut terms: impl FnMut(Int<'c>, u32) -> Made<Vec<Lanes<'c>>>,
+    ) -> Made<Lanes<'c>> {
+        let mut totals = self.real(0.0, n);
+        self.each_width_of_sums(count, n as usize, &mut terms, |sums| {
+            totals = self.fadd(totals, self.sums_of(sums)?)?;
+            Ok(())
+        })?;
+        Ok(totals)
+    }
+
+    /// Sums `terms` over the columns that vectors of each width take, and gives those to `add`, a vector for each sum.
+    fn each_width_of_sums(
+        &self,
+        count: Columns<'c>,
+        n: usize,
+        terms: &mut impl FnMut(Int<'c>, u32) -> Made<Vec<Lanes<'c>>>,
+        mut add: impl FnMut(Vec<Lanes<'c>>) -> Made<()>,
+    ) -> Made<()> {
+        let mut begin = self.int(0);
+        for lanes in widths(self.level.lanes) {
+            let Some(end) = count.whole(self, lanes)? else { continue };
+            let nothing = vec![self.real(0.0, lanes); n];
+            add(self.fold(begin, end, lanes, &nothing, |col, sums| {
+                let terms = terms(col, lanes)?;
+                sums.iter().zip(terms).map(|(sum, term)| self.fadd(*sum, term)).collect()
+            })?)?;
             begin = end;
             if count.unit.is_multiple_of(lanes) {
                 break;
             }
         }
-        Ok(totals)
+        Ok(())
     }
 
     pub(crate) fn columns(&self, count: u32) -> Columns<'c> {

@@ -50,9 +50,6 @@ pub struct StepInput {
     pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
-    /// Choices of experts to replay: for each layer lists as [`Role::Choices`] gives them. Those of layers without a port are not
-    /// read.
-    pub choices: Option<Vec<Vec<f64>>>,
     /// Inputs of a name of their own.
     pub tensors: BTreeMap<String, Tensor>,
 }
@@ -447,7 +444,6 @@ impl<'a, N: Element> Machine<'a, N> {
     /// Writes what the function has ports for.
     fn write_inputs(&mut self, batch: &StepInput, n_tokens: u32) -> Result<(), Fault> {
         let use_forced = [u32::from(batch.forced.is_some())];
-        let use_choices = [u32::from(batch.choices.is_some())];
         let nothing = Cached::default();
         let cached = batch.cached.as_ref().unwrap_or(&nothing);
         let inputs = [
@@ -462,7 +458,8 @@ impl<'a, N: Element> Machine<'a, N> {
             (Role::Positions, &batch.positions),
             (Role::Sequences, &batch.sequences),
             (Role::UseForced, &use_forced),
-            (Role::UseForcedChoices, &use_choices),
+            // Nobody replays choices of experts here.
+            (Role::UseForcedChoices, &[0]),
         ];
         for (role, words) in inputs {
             if let Some(idx) = self.interface().buffer(&role) {
@@ -479,11 +476,6 @@ impl<'a, N: Element> Machine<'a, N> {
             let given = batch.tensors.get(name);
             let given = given.ok_or_else(|| Fault::Batch(format!("there is no input `{name}`")))?;
             self.write_tensor(idx, given, n_tokens)?;
-        }
-        for ((_, port), lists) in self.interface().choices().iter().zip(batch.choices.iter().flatten()) {
-            if let Some(idx) = port.forced {
-                self.write_tensor(idx, &Tensor::Reals(lists.clone()), n_tokens)?;
-            }
         }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {

@@ -5,7 +5,7 @@
 use skipc_plan::kernel::{Slot, View};
 use skipc_plan::loops::{self, Expr, Index, Local, Place, Reduction, Stmt};
 
-use super::super::code::{Int, Lanes, Made, widths};
+use super::super::code::{Int, Lanes, Made};
 use super::super::frame::Row;
 use super::{Held, Machine, both, call, without_slope};
 
@@ -198,7 +198,6 @@ impl<'c> Machine<'_, '_, 'c> {
 
     /// The addresses of the rows of these places in each turn.
     fn rows_of(&mut self, places: &[&Place], turns: &Turns<'c>) -> Made<Vec<Rows<'c>>> {
-        let outer = self.rows.clone();
         let mut found = Vec::new();
         for turn in 0..turns.indices.len() {
             self.enter(turn, turns)?;
@@ -208,7 +207,6 @@ impl<'c> Machine<'_, '_, 'c> {
                 Ok(())
             })?;
         }
-        self.rows = outer;
         Ok(found)
     }
 
@@ -219,27 +217,16 @@ impl<'c> Machine<'_, '_, 'c> {
         term.places(&mut |place| places.push(place));
         let rows = self.rows_of(&places, turns)?;
         let outer = self.rows.clone();
-        let (mut begin, mut totals) = (0, f.real(0.0, n));
-        for lanes in widths(n) {
-            let end = cols - cols % lanes;
-            if end <= begin {
-                continue;
+        let totals = f.sum_columns_side_by_side(f.columns(cols), n, |col, lanes| {
+            let mut terms = Vec::with_capacity(rows.len());
+            for (turn, rows) in rows.iter().enumerate() {
+                self.enter(turn, turns)?;
+                self.set(local, Held::Index(col));
+                self.rows.clone_from(rows);
+                terms.push(self.number(term, Some((local, lanes)))?);
             }
-            let nothing = vec![f.real(0.0, lanes); n as usize];
-            let (from, to) = (f.int(i64::from(begin)), f.int(i64::from(end)));
-            let sums = f.fold(from, to, lanes, &nothing, |col, sums| {
-                let mut next = Vec::with_capacity(sums.len());
-                for (turn, sum) in sums.iter().enumerate() {
-                    self.enter(turn, turns)?;
-                    self.set(local, Held::Index(col));
-                    self.rows.clone_from(&rows[turn]);
-                    next.push(f.fadd(*sum, self.number(term, Some((local, lanes)))?)?);
-                }
-                Ok(next)
-            })?;
-            totals = f.fadd(totals, f.sums_of(sums)?)?;
-            begin = end;
-        }
+            Ok(terms)
+        })?;
         self.rows = outer;
         Ok(totals)
     }
