@@ -193,6 +193,7 @@ pub fn all() -> Vec<(&'static str, &'static str)> {
         skipc_ir::codes::CODES,
         skipc_passes::CODES,
         skipc_runtime::codes::CODES,
+        skipc_sass::codes::CODES,
     ];
     let mut all = tables.concat();
     all.sort_unstable();

@@ -19,6 +19,9 @@ use crate::report::cost;
 /// Densities of the report if the user names none.
 const DENSITIES: [f64; 6] = [0.05, 0.125, 0.25, 0.5, 0.75, 1.0];
 
+/// Tokens of the step if the user names no number.
+const STEP_TOKENS: u32 = 512;
+
 /// Densities of a range such as `0.05..1`.
 const IN_RANGE: u32 = 8;
 
@@ -33,7 +36,7 @@ pub(super) fn run(args: &InspectArgs, json: bool) -> Result<String, Error> {
         Error::new(ErrorKind::Request, Diagnostic::new("usage::inspect", message).help("see `skipc targets`"))
     })?;
     let dtype = if target == Target::Cpu { DType::F32 } else { DType::Bf16 };
-    let report = cost::report(&model, (&target, dtype), args.step_tokens, &densities)?;
+    let report = cost::report(&model, (&target, dtype), args.step_tokens.unwrap_or(STEP_TOKENS), &densities)?;
     match json {
         true => to_json(&json!({"model": model.name, "target": target.to_string(), "cost": report})),
         false => Ok(text(&model, &target, &report)),

@@ -12,7 +12,7 @@ use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::Target;
 use skipc_runtime::words::counted;
 
-use super::{InspectArgs, assertion, cost, diff, open_index, shares, to_json};
+use super::{InspectArgs, assertion, cost, diff, open_index, sass, shares, to_json};
 use crate::diagnostic::Diagnostic;
 use crate::driver::contents::{Contents, OfProgram, kernels};
 use crate::driver::pipeline::Request;
@@ -50,6 +50,9 @@ fn shown(args: &InspectArgs, json: bool) -> Result<String, Error> {
     }
     if args.cost {
         return cost::run(args, json);
+    }
+    if args.sass {
+        return sass::run(args, json);
     }
     let artifact = open_index(&args.artifact)?;
     match args.section.as_deref() {

@@ -23,6 +23,7 @@ mod profile;
 mod progress;
 mod repro;
 mod run;
+mod sass;
 mod serve;
 mod shares;
 mod sign;
@@ -343,8 +344,13 @@ pub struct InspectArgs {
 
     /// Show what the cost model predicts for each block and in total: multiply-adds, bytes, kernels and time against
     /// density, and from which density on the masked form would be no slower.
-    #[arg(long, conflicts_with_all = ["section", "rewrites", "buffers", "tokens"])]
+    #[arg(long, group = "estimate", conflicts_with_all = ["section", "rewrites", "buffers", "tokens"])]
     pub cost: bool,
+
+    /// Show what the machine code of GPUs costs at least, loop by loop, and what its warps wait for: estimates from the
+    /// disassembly, for comparing forms of a kernel without a GPU. Needs NVIDIA's nvdisasm, which the set-up script fetches.
+    #[arg(long, group = "estimate", conflicts_with_all = ["section", "rewrites", "buffers", "tokens", "dot", "html"])]
+    pub sass: bool,
 
     /// Densities of `--cost`: shares such as `0.125,0.5`, or a range such as `0.05..1`.
     #[arg(long, requires = "cost", value_name = "D")]
@@ -374,9 +380,10 @@ pub struct InspectArgs {
     #[arg(long, value_name = "EXPR")]
     pub assert: Vec<String>,
 
-    /// Tokens of the step of `--cost`.
-    #[arg(long, requires = "cost", value_name = "N", default_value_t = 512)]
-    pub step_tokens: u32,
+    /// Tokens of the step of `--cost` [default: 512], and rows around which `--sass` says how well tiles fill a GPU
+    /// [default: 2048].
+    #[arg(long, requires = "estimate", value_name = "N")]
+    pub step_tokens: Option<u32>,
 
     /// Print one section as it is, such as `ir/score/legal.sir`; without a name, list them.
     #[arg(long, conflicts_with_all = ["rewrites", "buffers", "tokens"], value_name = "NAME", num_args = 0..=1, default_missing_value = "")]

@@ -13,6 +13,7 @@ pub mod bucketing;
 
 mod break_even;
 mod report;
+pub mod sass;
 mod step;
 
 use std::collections::BTreeMap;

@@ -7,7 +7,7 @@ use cargo_metadata::{Dependency, DependencyKind, Metadata, PackageId};
 use super::rust_text::code_only;
 
 /// Which of our crates each may import. A new arrow is a change of the design: give its reason in the commit.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("skipc-ir", &["skipc-artifact"]),
     ("skipc-passes", &["skipc-ir"]),
     ("skipc-artifact", &[]),
@@ -17,8 +17,10 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("skipc-cranelift", &["skipc-plan", "skipc-artifact"]),
     ("skipc-runtime", &["skipc-artifact"]),
     ("skipc-testkit", &["skipc-artifact", "skipc-ir", "skipc-plan"]),
-    // Knows PTX and nothing of our compiler, so that it can check what the compiler emits.
-    ("skipc-ptx", &[]),
+    // Reads machine code of any kernel, ours or not.
+    ("skipc-sass", &[]),
+    // Knows PTX and machine code, and nothing of our compiler, so that it can check what the compiler emits.
+    ("skipc-ptx", &["skipc-sass"]),
     (
         "skipc",
         &[
@@ -30,6 +32,7 @@ const ARROWS: [(&str, &[&str]); 12] = [
             "skipc-llvm",
             "skipc-cranelift",
             "skipc-runtime",
+            "skipc-sass",
         ],
     ),
     // Shows what there is in Python, and computes nothing.

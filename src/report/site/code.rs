@@ -2,8 +2,6 @@
 //! where NVIDIA's disassembler is at hand.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Command;
 
 use skipc_artifact::program::Program;
 use skipc_artifact::target::Target;
@@ -57,25 +55,10 @@ fn texts(subject: &Subject, program: &Program, plans: &PlansOf) -> Vec<(String, 
         let piece = |name: &str| subject.code.iter().find(|code| code.name == format!("cuda/{arch}/{name}"));
         let ptx = piece("code.ptx").map(|code| String::from_utf8_lossy(&code.content).into_owned());
         found.extend(ptx.map(|text| ("ptx".to_owned(), text)));
-        let sass = piece("code.cubin").and_then(|code| disassembled(&code.content));
+        let sass = piece("code.cubin").and_then(|code| skipc_sass::disassemble(&code.content, &[]).ok());
         found.extend(sass.map(|text| ("sass".to_owned(), text)));
     }
     found
-}
-
-/// The machine code of a cubin as text; nothing without NVIDIA's disassembler.
-fn disassembled(cubin: &[u8]) -> Option<String> {
-    let file = tempfile::NamedTempFile::new().ok()?;
-    std::fs::write(file.path(), cubin).ok()?;
-    let output = Command::new(disassembler()).arg("--print-code").arg(file.path()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// That of the folder of tools that the set-up script fills, or the one on `PATH`.
-fn disassembler() -> PathBuf {
-    let cache = std::env::var_os("SKIPC_CACHE").map(PathBuf::from);
-    let in_cache = cache.map(|cache| cache.join("cuda/bin/nvdisasm")).filter(|path| path.is_file());
-    in_cache.unwrap_or_else(|| PathBuf::from("nvdisasm"))
 }
 
 /// The part of a text that each kernel is. A function begins at a line that names it and does not begin with a blank, and ends

@@ -6,6 +6,7 @@ mod failure;
 mod list;
 mod prepare;
 mod report;
+mod sass;
 mod schedules;
 
 use std::io::Write;
@@ -88,6 +89,11 @@ struct Cli {
     #[arg(long, conflicts_with = "kernel")]
     list: bool,
 
+    /// Show what the machine code of the kernels costs at least, loop by loop, and what its warps wait for, instead of running
+    /// one: assembled by ptxas, disassembled by nvdisasm
+    #[arg(long, conflicts_with = "list")]
+    sass: bool,
+
     /// List the instructions that the machine knows
     #[arg(long)]
     forms: bool,
@@ -156,6 +162,13 @@ fn run(cli: &Cli) -> Result<Report, Failure> {
         .map_err(|error| Failure::new(error.what.clone()).at(path, &text, error.line))?;
     if cli.list {
         return Ok(Report { text: list::kernels(&module, cli.json), is_sound: true });
+    }
+    if cli.sass {
+        if let Some(name) = cli.kernel.as_deref() {
+            choose(&module, Some(name))?;
+        }
+        let text = sass::figures(path, &module, cli.kernel.as_deref(), cli.json)?;
+        return Ok(Report { text, is_sound: true });
     }
     let kernel = choose(&module, cli.kernel.as_deref())?;
     let program =
