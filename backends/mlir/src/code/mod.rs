@@ -78,9 +78,22 @@ impl Code {
 
     /// The kernel as an MLIR function. `threads` is the size of a block, `min_blocks` how many of
     /// them a multiprocessor should hold, which bounds the registers.
-    pub(crate) fn finish(self, symbol: &str, threads: u32, min_blocks: u32) -> String {
-        let params: Vec<String> =
-            (0..self.params).map(|idx| format!("%{idx}: !llvm.ptr<1> {{llvm.align = 16 : i64}}")).collect();
+    ///
+    /// Of the parameters that `is_read_only` names, nothing that is written while the kernel runs lies behind them: their loads
+    /// may move past stores, and become `ld.global.nc`. Those that are written say nothing about others, because threads of a
+    /// block exchange what they wrote around barriers.
+    pub(crate) fn finish(
+        self,
+        symbol: &str,
+        threads: u32,
+        min_blocks: u32,
+        is_read_only: impl Fn(u32) -> bool,
+    ) -> String {
+        let param = |idx: u32| {
+            let reads = if is_read_only(idx) { ", llvm.noalias, llvm.readonly" } else { "" };
+            format!("%{idx}: !llvm.ptr<1> {{llvm.align = 16 : i64{reads}}}")
+        };
+        let params: Vec<String> = (0..self.params).map(param).collect();
         format!(
             "llvm.func @{symbol}({}) attributes {{nvvm.kernel, nvvm.reqntid = array<i32: {threads}, 1, 1>, \
              nvvm.minctasm = {min_blocks} : i32}} {{\n{}  llvm.return\n}}\n",

@@ -98,7 +98,9 @@ pub fn lower(
         if !generated.form.is_empty() {
             texts.push(format!("// {symbol}: {}\n", generated.form));
         }
-        texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks));
+        // No two parameters of a step overlap in memory, as the plan's verifier sees to.
+        let is_read_only = |idx: u32| kernel.param(Slot(idx)).access == Access::Read;
+        texts.push(generated.code.finish(symbol, generated.threads, generated.min_blocks, is_read_only));
     }
     let mlir = Code::module(&texts);
     let (llvm, ptx) = translate(device, &mlir).map_err(|error| (None, error))?;

@@ -59,12 +59,14 @@ impl<'c> Epilogue<'_, '_, 'c> {
                 let in_tile = base + first + turn * rows_at_once;
                 let row = corner.row + in_tile;
                 let inside = row.lt(corner.rows) & col_inside;
-                let at = GroupPosition { row: row.min(last_row), col: safe_col, inside };
+                let of_row = program.of_row(code, row.min(last_row));
+                let at = GroupPosition { of_row: &of_row, col: safe_col, inside };
                 let values = program.evaluate(code, &at, |sum| self.load(code, sum, in_tile, col));
-                results.push((at, values));
+                results.push((of_row, inside, values));
             }
-            for (at, values) in results {
-                code.when(at.inside, || program.store(code, &at, &values));
+            for (of_row, inside, values) in results {
+                let at = GroupPosition { of_row: &of_row, col: safe_col, inside };
+                code.when(inside, || program.store(&at, &values));
             }
         });
     }

@@ -5,7 +5,7 @@ use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Slot, View};
 use skipc_plan::pointwise::Pointwise;
 
-use super::super::pointwise::{GroupPosition, Program};
+use super::super::pointwise::{GroupPosition, OfRow, Program};
 use super::super::{Generated, place};
 use super::THREADS;
 use crate::code::{Bool, Code, Float, I32, Int, Steps};
@@ -50,15 +50,19 @@ pub(super) fn map(kernel: &Kernel, cols: u32, program: &Pointwise) -> Result<Gen
         let results: Vec<_> = groups
             .iter()
             .map(|group| {
-                let at = GroupPosition { row: group.row, col: group.index * width, inside: group.inside };
-                let values = program.evaluate(code, &at, |_| Vec::new());
-                (at, values)
+                let of_row = program.of_row(code, group.row);
+                let values = program.evaluate(code, &place_of(&of_row, group, width), |_| Vec::new());
+                (of_row, group, values)
             })
             .collect();
-        for (at, values) in results {
-            code.when(at.inside, || program.store(code, &at, &values));
+        for (of_row, group, values) in results {
+            code.when(group.inside, || program.store(&place_of(&of_row, group, width), &values));
         }
     })
+}
+
+fn place_of<'r, 'c>(of_row: &'r OfRow<'c>, group: &Group<'c>, width: u32) -> GroupPosition<'r, 'c> {
+    GroupPosition { of_row, col: group.index * width, inside: group.inside }
 }
 
 pub(super) fn embed(kernel: &Kernel, embed: Embed) -> Result<Generated, Error> {

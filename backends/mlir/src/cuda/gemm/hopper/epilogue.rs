@@ -1,6 +1,6 @@
 //! From sums in registers to the stores of the epilogue program.
 
-use super::super::super::pointwise::{GroupPosition, Sum};
+use super::super::super::pointwise::{GroupPosition, OfRow, Sum};
 use super::super::parts::PartTiles;
 use super::super::tile::Corner;
 use super::BLOCK;
@@ -28,14 +28,17 @@ impl<'c> Epilogue<'_, '_, 'c> {
         for half in 0..2 {
             let row = upper + half * 8;
             code.when(row.lt(self.corner.rows), || {
+                let of_row = self.part.program.of_row(code, row);
                 let blocks: Vec<u32> = (0..self.part.cols / BLOCK).collect();
-                blocks.chunks(AT_ONCE as usize).for_each(|blocks| self.run_blocks(code, row, half, blocks));
+                blocks
+                    .chunks(AT_ONCE as usize)
+                    .for_each(|blocks| self.run_blocks(code, &of_row, half, blocks));
             });
         }
     }
 
     /// Loads and computes for all these blocks, then stores.
-    fn run_blocks(&self, code: &'c Code, row: Int<'c>, half: u32, blocks: &[u32]) {
+    fn run_blocks(&self, code: &'c Code, of_row: &OfRow<'c>, half: u32, blocks: &[u32]) {
         let program = &self.part.program;
         let width = program.width;
         let first = self.col + code.thread() % 4 * 2;
@@ -47,13 +50,13 @@ impl<'c> Epilogue<'_, '_, 'c> {
                 let inside = self.inside(code, col);
                 // Loads of what is outside go to the last group that exists; stores are left out.
                 let safe = if self.part.is_whole() { col } else { col.min(last_col) };
-                let at = GroupPosition { row, col: safe, inside };
+                let at = GroupPosition { of_row, col: safe, inside };
                 let values = program.evaluate(code, &at, |sum| self.load(code, sum, *block, half, item));
                 results.push((at, values));
             }
         }
         for (at, values) in results {
-            code.when(at.inside, || program.store(code, &at, &values));
+            code.when(at.inside, || program.store(&at, &values));
         }
     }
 
