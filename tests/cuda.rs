@@ -59,6 +59,7 @@ fn the_example_compiles_for_ampere_and_hopper_and_twice_to_the_same_bytes() {
         );
         assert!(!ptx.contains(".loc") && cubin.unwrap().starts_with(b"\x7fELF"));
     }
+    check_machine_code(&path("a.skp"));
     let tokens = "tests/golden/kjv-12l-d25-t2/tokens.npy";
     let ran = skipc(&["run", &path("a.skp"), "--tokens", tokens, "--device", "cuda"]);
     let text = String::from_utf8_lossy(&ran.stderr).into_owned();
@@ -243,10 +244,47 @@ fn table(counters: &BTreeMap<String, Counters>) -> String {
     table
 }
 
+/// Holds what `inspect --sass` says of the example's machine code for Hopper to what it said the last time.
+fn check_machine_code(artefact: &str) {
+    let ran = skipc(&["inspect", artefact, "--sass", "--json"]);
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let targets = report["sass"].as_array().unwrap();
+    let hopper = targets.iter().find(|report| report["target"] == "cuda:sm_90a").unwrap();
+    let mut table = format!(
+        "The machine code of the example in bf16 on sm_90a, by `skipc inspect --sass`: cycles of the main loop, then of one \
+         warp behind it,\nand what that is of a tile; loads of global memory that a warp waits for, in all parts.\n\n{:32} {:>6} \
+         {:>6} {:>5} {:>4} {:>7} {:>8} {:>6} {:>6}\n",
+        "kernel", "bytes", "loop", "turns", "gap", "behind", "exposed", "waits", "chain"
+    );
+    for kernel in hopper["kernels"].as_array().unwrap() {
+        let parts = kernel["parts"].as_array().unwrap();
+        let sum = |key: &str| parts.iter().map(|part| part[key].as_u64().unwrap()).sum::<u64>();
+        let most = |key: &str| parts.iter().map(|part| part[key].as_u64().unwrap()).max().unwrap_or(0);
+        let figure = |key: &str| kernel[key].as_u64().map_or("-".to_owned(), |cycles| cycles.to_string());
+        let exposed =
+            kernel["exposed"].as_f64().map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share));
+        if let Some(pool) = kernel["pool"].as_object() {
+            assert!(pool["taken"].as_u64() <= pool["launched"].as_u64(), "{kernel:#}");
+        }
+        table += &format!(
+            "{:32} {:6} {:>6} {:>5} {:>4} {:>7} {exposed:>8} {:6} {:6}\n",
+            kernel["name"].as_str().unwrap(),
+            kernel["code_bytes"],
+            figure("turn_cycles"),
+            figure("turns"),
+            figure("matmul_gap"),
+            figure("behind_cycles"),
+            sum("global_waits"),
+            most("global_chain"),
+        );
+    }
+    hold("tests/cuda/sass.txt", &table);
+}
+
 /// Holds the counters of every kernel to those of the last time, so that a kernel that begins to move or compute more is
-/// seen without a GPU. `BLESS=1` writes them anew.
+/// seen without a GPU.
 fn check_counters(runs: &[(&str, String)]) {
-    let path = Path::new("tests/cuda/counters.txt");
     let runs: Vec<String> = runs
         .iter()
         .map(|(what, counters)| {
@@ -256,13 +294,18 @@ fn check_counters(runs: &[(&str, String)]) {
             )
         })
         .collect();
-    let found = runs.join("\n");
+    hold("tests/cuda/counters.txt", &runs.join("\n"));
+}
+
+/// Compares a table with that of the last time; `BLESS=1` writes it anew.
+fn hold(path: &str, found: &str) {
+    let path = Path::new(path);
     if std::env::var_os("BLESS").is_some() {
         fs::write(path, found).unwrap();
         return;
     }
-    let expected = fs::read_to_string(path).unwrap();
-    let diff = similar::TextDiff::from_lines(&expected, &found);
+    let expected = fs::read_to_string(path).unwrap_or_default();
+    let diff = similar::TextDiff::from_lines(expected.as_str(), found);
     assert!(expected == found, "{}: BLESS=1 accepts\n{}", path.display(), diff.unified_diff());
 }
 

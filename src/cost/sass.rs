@@ -15,9 +15,15 @@ pub struct OfKernel {
     /// Its code.
     #[serde(flatten)]
     pub code: analysis::Kernel,
-    /// Turns of the main loop for a tile of a matmul.
+    /// Cycles of a turn of the loop of matmuls, if it has one.
+    pub turn_cycles: Option<u32>,
+    /// The most instructions between two matmuls of a turn.
+    pub matmul_gap: Option<u32>,
+    /// Cycles that its warps take for what they do behind the loop, for each tile.
+    pub behind_cycles: Option<u32>,
+    /// Turns for a tile of a matmul.
     pub turns: Option<u32>,
-    /// Cycles of what its consumers do behind the main loop, of those of the loop: while they do it, the tensor cores rest.
+    /// Cycles behind the loop, of those of all its turns for a tile: while they pass, the tensor cores rest.
     pub exposed: Option<f64>,
     /// Bytes that a tile of a matmul takes from the second-level cache for each cycle of the tensor cores.
     pub operand_bytes: Option<f64>,
@@ -70,19 +76,22 @@ fn of_kernel(code: analysis::Kernel, kernel: Option<&Kernel>, launch: &Launch, r
         _ => None,
     });
     let main = code.main_loop().and_then(|(main, behind)| Some((main, behind, main.tile?)));
+    let turn_cycles = main.map(|(main, ..)| main.bound);
+    let matmul_gap = main.map(|(main, ..)| main.matmul_gap);
+    let behind_cycles = main.and_then(|(_, behind, _)| behind).map(|behind| behind.alone.max(behind.bound));
     let (mut turns, mut exposed, mut operand_bytes, mut filled) = (None, None, None, None);
-    if let (Some(inner), Some((main, behind, tile))) = (inner, main) {
+    if let (Some(inner), Some((main, _, tile))) = (inner, main) {
         let n = inner.div_ceil(tile.inner.max(1));
         let busy = f64::from(n) * f64::from(main.bound);
         turns = Some(n);
-        exposed = behind.map(|behind| f64::from(behind.alone.max(behind.bound)) / busy);
+        exposed = behind_cycles.map(|behind| f64::from(behind) / busy);
         if let Some(row_tile) = row_tile(launch, rows) {
             let bytes = (row_tile.rows + tile.columns) * tile.inner * ELEMENT;
             operand_bytes = Some(f64::from(bytes) / f64::from(main.tensor_cycles.max(1)));
         }
         filled = mean_filled(launch, rows, Gpu::H100.multiprocessors);
     }
-    OfKernel { code, turns, exposed, operand_bytes, filled }
+    OfKernel { code, turn_cycles, matmul_gap, behind_cycles, turns, exposed, operand_bytes, filled }
 }
 
 /// The tile that is taken for so many rows.

@@ -39,8 +39,8 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("skipc-python", &["skipc", "skipc-artifact", "skipc-runtime"]),
 ];
 
-/// Tools for tests, which every crate may have as a dev-dependency and none otherwise.
-const TEST_TOOLS: [&str; 2] = ["skipc-testkit", "skipc-ptx"];
+/// Tools for tests, which every crate may have as a dev-dependency, and otherwise by an arrow alone.
+const TEST_TOOLS: [&str; 3] = ["skipc-testkit", "skipc-ptx", "skipc-sass"];
 
 /// Crates whose presence means that LLVM has to be installed.
 const NEEDS_LLVM: [&str; 4] = ["llvm-sys", "mlir-sys", "inkwell", "melior"];

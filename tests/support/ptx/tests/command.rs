@@ -240,6 +240,36 @@ fn kernels_are_listed_and_chosen() {
 }
 
 #[test]
+fn machine_code_is_read_without_running_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels/gemm_gather_d0.ptx");
+    let ran = skipc_ptx(&path, &["--sass"]).expect(0);
+    assert!(ran.stdout.contains("loop L_x_") && ran.stdout.contains("tensor"), "{}", ran.stdout);
+    let json = skipc_ptx(&path, &["--sass", "--json"]).expect(0).json();
+    let parts = json["kernels"][0]["parts"].as_array().expect("parts").clone();
+    let main = parts.iter().find(|part| part["is_whole_loop"] == true && part["mix"]["group_matmuls"] != 0);
+    let main = main.unwrap_or_else(|| panic!("no loop of matmuls in {parts:#?}"));
+    assert_eq!(main["limit"], "tensor", "{main:#}");
+    assert!(
+        main["tile"]["inner"] == 64 && main["matmul_gap"].as_u64().is_some_and(|gap| gap < 16),
+        "{main:#}"
+    );
+
+    let (_folder, path) = file(NEIGHBOUR);
+    let kernel = skipc_ptx(&path, &["--sass", "--json"]).expect(0).json()["kernels"][0].clone();
+    assert_eq!(
+        (&kernel["pool"], &kernel["parts"][0]["warps"]),
+        (&serde_json::Value::Null, &2.into()),
+        "{kernel:#}"
+    );
+    assert_eq!(kernel["parts"][0]["mix"]["global_stores"], 1, "{kernel:#}");
+    let error = skipc_ptx(&path, &["--sass", "--kernel", "neighbours"]).expect(1).stderr;
+    assert!(error.contains("no kernel `neighbours`"), "{error}");
+    let (_folder, path) = file(SCALE);
+    let error = skipc_ptx(&path, &["--sass"]).expect(1).stderr;
+    assert!(error.contains("how many threads") && error.contains(".reqntid"), "{error}");
+}
+
+#[test]
 fn wrong_arguments_say_what_to_write() {
     let wrong = |args: &[&str], code: i32, parts: &[&str]| {
         let error = scale(args).expect(code).stderr;

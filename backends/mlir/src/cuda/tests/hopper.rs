@@ -1,7 +1,8 @@
 //! Matmuls for Hopper: which form and tile they get, and what they take of a multiprocessor.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+
+use skipc_sass::analysis::{self, LaunchShape};
 
 use super::*;
 
@@ -100,16 +101,11 @@ fn weights_that_begin_within_a_swizzle_keep_the_plain_form() {
     assert_eq!(form("sm_80", &swizzled(plain(Bf16, 128, 256))), "mma.sync tile of 64x64");
 }
 
-/// What `ptxas` and `nvdisasm` say: registers of a thread at the launch (consumers then take what producers give back),
-/// bytes of shared memory, and instructions of the tensor cores: four for each part, one for 16 elements of `k`. Spills,
-/// and matmuls that wait for each other, are errors of the compile.
+/// What `ptxas` and the disassembly say: registers of a thread at the launch (consumers then take what producers give back),
+/// bytes of shared memory, instructions of the tensor cores (four for each part, one for 16 elements of `k`), and of the code
+/// behind the first part's main loop the cycles of a warp alone, the loads of global memory that it waits for, and its stores.
+/// Spills, and matmuls that wait for each other, are errors of the compile.
 const RESOURCES: &str = "\
-rows      168 registers, 196672 bytes,  4 HGMMA
-plain     168 registers, 196672 bytes,  4 HGMMA
-pair      168 registers, 196672 bytes,  4 HGMMA
-scattered 168 registers, 196672 bytes,  4 HGMMA
-attention 168 registers, 196672 bytes, 12 HGMMA
-small     168 registers,  98368 bytes,  4 HGMMA
 ";
 
 #[test]
@@ -124,34 +120,31 @@ fn resources_are_as_they_were() {
     ];
     let code = compile("cuda:sm_90a", &kernels.each_ref().map(|(_, kernel)| kernel.clone())).expect("code");
     let [Image::Cubin(cubin), Image::Ptx(_)] = code.images.as_slice() else { panic!("two images") };
-    let counts = tensor_instructions(cubin);
+    let text = skipc_sass::disassemble(cubin, &["-hex"]).expect("tests/setup.sh fetches nvdisasm");
+    let functions = skipc_sass::listing::read(&text).expect("a listing");
     let mut table = String::new();
     for (idx, ((name, _), launch)) in kernels.iter().zip(&code.launches).enumerate() {
         let Launch::Cuda { registers, shared_bytes, threads, persistent: true, .. } = launch else {
             panic!("{launch:?}")
         };
         assert_eq!(*threads, 384);
-        let tensor = counts.iter().find(|(symbol, _)| *symbol == format!("k{idx}")).map_or(0, |(_, n)| *n);
-        table += &format!("{name:9} {registers} registers, {shared_bytes:6} bytes, {tensor:2} HGMMA\n");
+        let function =
+            functions.iter().find(|function| function.name == format!("k{idx}")).expect("its code");
+        let shape = LaunchShape { threads: *threads, registers: *registers };
+        let read = analysis::Kernel::of(function, shape);
+        assert!(
+            read.pool.expect("two roles").is_covered(),
+            "{name}: registers that nobody gives are waited for"
+        );
+        let tensor: u32 = read.parts.iter().map(|part| part.mix.group_matmuls).sum();
+        let behind = read.main_loop().and_then(|(_, behind)| behind).expect("stores behind the main loop");
+        table += &format!(
+            "{name:9} {registers} registers, {shared_bytes:6} bytes, {tensor:2} HGMMA, behind them {:5} cycles, {:2} waits, \
+             {:3} stores\n",
+            behind.alone, behind.global_waits, behind.mix.global_stores
+        );
     }
     assert_eq!(table, RESOURCES);
-}
-
-/// How many `HGMMA` each kernel of a cubin has.
-fn tensor_instructions(cubin: &[u8]) -> Vec<(String, usize)> {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("kernels.cubin");
-    std::fs::write(&path, cubin).expect("a file");
-    let nvdisasm = ptxas().program().with_file_name("nvdisasm");
-    let text = Command::new(nvdisasm).arg("-c").arg(path).output().expect("tests/setup.sh fetches nvdisasm");
-    let text = String::from_utf8(text.stdout).expect("text");
-    let sections = text.split(".section\t.text.").skip(1);
-    sections
-        .map(|section| {
-            let name = section.split(',').next().unwrap_or_default();
-            (name.to_owned(), section.matches("HGMMA").count())
-        })
-        .collect()
 }
 
 /// So many matmuls of one left operand, each with a weight and a result of its own.
