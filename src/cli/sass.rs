@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use skipc_artifact::bundle;
 use skipc_artifact::target::Target;
 
 use super::{InspectArgs, diff, to_json};
