@@ -19,7 +19,7 @@ use skipc_artifact::target::Target;
 use skipc_llvm::{Cubin, CudaTarget, Feature, Ptx, Ptxas};
 use skipc_plan::buckets::{Bucketing, ByHeight};
 use skipc_plan::codegen::{self, Codegen, CodegenError, Image};
-use skipc_plan::kernel::{Body, Kernel};
+use skipc_plan::kernel::{Access, Body, Kernel, Slot};
 
 use crate::code::Code;
 use crate::error::Error;
