@@ -48,7 +48,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "graph::state_type",
-        "A result of the role `state` is no state, or a state is a result of another role.",
+        "A result of the role `state` is not a state, or a state is a result of another role.",
     ),
     ("graph::type", "A value has another type than the one that follows from its op and operands."),
     (

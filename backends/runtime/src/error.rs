@@ -43,7 +43,7 @@ pub enum Error {
         limit: u64,
     },
     /// A `.npy` file that is malformed or cut short.
-    #[error("{path} is not a sound .npy file: {reason}", path = path.display())]
+    #[error("invalid .npy file {path}: {reason}", path = path.display())]
     NpyFormat {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum Error {
         expected: String,
     },
     /// A routing trace that is malformed or cut short.
-    #[error("{path} is not a sound routing trace: {reason}", path = path.display())]
+    #[error("invalid routing trace {path}: {reason}", path = path.display())]
     TraceFormat {
         /// The file.
         path: PathBuf,

@@ -340,7 +340,7 @@ impl Ctx<'_> {
         value: Value,
     ) -> Result<Reg, PlanError> {
         let OpKind::Elementwise(function) = OpKind::of(self.graph.op(value)) else {
-            return Err(self.internal("this is no function of elements", value));
+            return Err(self.internal("this is not an elementwise function", value));
         };
         let inst = match function {
             Elementwise::Widen => {

@@ -37,7 +37,7 @@ pub enum CudaError {
         log: String,
     },
     /// The memory of the GPU does not suffice. The session lives on; a smaller batch may fit.
-    #[error("the GPU has no {bytes} bytes left for {what}")]
+    #[error("out of GPU memory: cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {
         /// What it was for.
         what: &'static str,
