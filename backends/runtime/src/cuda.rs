@@ -434,7 +434,7 @@ mod tests {
                     error.code(),
                     "cuda::no_driver" | "cuda::no_device" | "cuda::driver_too_old"
                 ));
-                assert_eq!(error.exit_code(), 5);
+                assert_eq!(error.kind(), crate::error::Kind::Unsupported);
             }
         }
     }

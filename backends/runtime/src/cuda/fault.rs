@@ -1,5 +1,7 @@
 //! What a GPU or its driver can answer.
 
+use crate::error::Kind;
+
 /// Why something could not be done on a GPU.
 #[derive(Debug, thiserror::Error)]
 pub enum CudaError {
@@ -84,19 +86,19 @@ impl CudaError {
         }
     }
 
-    /// See [`crate::Error::exit_code`].
+    /// Whose fault it is, see [`crate::Error::kind`].
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn kind(&self) -> Kind {
         match self {
             CudaError::NoDriver
             | CudaError::NoDevice { .. }
             | CudaError::DriverTooOld { .. }
-            | CudaError::NoCode { .. } => 5,
-            CudaError::OutOfMemory { .. } => 1,
+            | CudaError::NoCode { .. } => Kind::Unsupported,
+            CudaError::OutOfMemory { .. } => Kind::Input,
             CudaError::Code { .. }
             | CudaError::Sticky { .. }
             | CudaError::Call { .. }
-            | CudaError::Internal { .. } => 70,
+            | CudaError::Internal { .. } => Kind::Internal,
         }
     }
 }
