@@ -14,7 +14,10 @@ pub const CODES: &[(&str, &str)] = &[
         "cuda::no_code",
         "No code in the artefact runs on this GPU. Compile with its target; `skipc doctor` names it.",
     ),
-    ("cuda::no_device", "There is an NVIDIA driver but no GPU that this process may use."),
+    (
+        "cuda::no_device",
+        "There is an NVIDIA driver but no GPU that this process may use, or the driver does not answer.",
+    ),
     (
         "cuda::no_driver",
         "There is no NVIDIA driver on this machine. `--device cpu` runs on the host, if the artefact has code for it.",

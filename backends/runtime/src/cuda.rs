@@ -45,7 +45,7 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`] or [`CudaError::DriverTooOld`].
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], [`CudaError::BrokenDriver`] or [`CudaError::DriverTooOld`].
     pub fn open(ordinal: u32) -> Result<Self, CudaError> {
         Ok(Self { context: Context::open(ordinal)? })
     }

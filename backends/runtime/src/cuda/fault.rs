@@ -16,6 +16,12 @@ pub enum CudaError {
         /// What the driver said.
         reason: String,
     },
+    /// There is a driver that does not answer, such as one of another version than the kernel's module.
+    #[error("the NVIDIA driver cannot be used ({reason}); see `nvidia-smi`, or use `--device cpu`")]
+    BrokenDriver {
+        /// What the driver said.
+        reason: String,
+    },
     /// The driver does not know what the code needs.
     #[error("the NVIDIA driver is too old: it supports CUDA {found}, {needed}")]
     DriverTooOld {
@@ -75,7 +81,7 @@ impl CudaError {
     pub fn code(&self) -> &'static str {
         match self {
             CudaError::NoDriver => "cuda::no_driver",
-            CudaError::NoDevice { .. } => "cuda::no_device",
+            CudaError::NoDevice { .. } | CudaError::BrokenDriver { .. } => "cuda::no_device",
             CudaError::DriverTooOld { .. } => "cuda::driver_too_old",
             CudaError::NoCode { .. } => "cuda::no_code",
             CudaError::Code { .. } => "cuda::code",
@@ -92,6 +98,7 @@ impl CudaError {
         match self {
             CudaError::NoDriver
             | CudaError::NoDevice { .. }
+            | CudaError::BrokenDriver { .. }
             | CudaError::DriverTooOld { .. }
             | CudaError::NoCode { .. } => Kind::Unsupported,
             CudaError::OutOfMemory { .. } => Kind::Input,
