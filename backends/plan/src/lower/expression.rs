@@ -264,9 +264,10 @@ impl Ctx<'_> {
         program.width = self.graph.ty(result).cols();
         for value in values {
             if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
-                let reg = match OpKind::of(self.graph.op(*value)) {
-                    OpKind::Rope(rope) => self.turn(bind, &mut program, *value, rope)?,
-                    _ => self.instruction(bind, &mut program, *value)?,
+                let reg = if let OpKind::Rope(rope) = OpKind::of(self.graph.op(*value)) {
+                    self.turn(bind, &mut program, *value, rope)?
+                } else {
+                    self.instruction(bind, &mut program, *value)?
                 };
                 program.regs.insert(*value, reg);
             }
