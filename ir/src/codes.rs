@@ -69,7 +69,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "legal::output",
-        "The results of a program are `logits`, numbers [n, v], and `decision 0`, `decision 1`, … in order, mask[n].",
+        "The results of a program are `logits`, numbers [n, v], and in order the decisions of routers, `decision 0`, `decision 1`, …, mask[n], each with what it wanted before its capacity behind it, `wanted 0`, …, mask[n], and the choices of layers of experts, `choices 0 of 8`, …, f32[n, k].",
     ),
     (
         "legal::source",
