@@ -14,6 +14,8 @@ pub mod bucketing;
 mod break_even;
 mod report;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
