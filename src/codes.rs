@@ -141,7 +141,7 @@ const CODES: &[(&str, &str)] = &[
     ),
     (
         "usage::assert",
-        "`skipc inspect --assert` was given something that is no comparison, or the name of a value that there is not.",
+        "`skipc inspect --assert` was given something that is not a comparison, or the name of an unknown value.",
     ),
     ("usage::bench", "An option of `skipc bench` has a value that it does not take."),
     ("usage::compile", "An option of `skipc compile` has a value that it does not take."),

@@ -132,13 +132,12 @@ impl From<skipc_artifact::Error> for Error {
 
 impl From<skipc_runtime::Error> for Error {
     fn from(error: skipc_runtime::Error) -> Error {
-        let kind = match error.exit_code() {
-            2 => ErrorKind::Request,
-            3 => ErrorKind::Mismatch,
-            4 => ErrorKind::Regression,
-            5 => ErrorKind::Unsupported,
-            70 => ErrorKind::Internal,
-            _ => ErrorKind::Input,
+        let kind = match error.kind() {
+            skipc_runtime::Kind::Input => ErrorKind::Input,
+            skipc_runtime::Kind::Request => ErrorKind::Request,
+            skipc_runtime::Kind::Mismatch => ErrorKind::Mismatch,
+            skipc_runtime::Kind::Unsupported => ErrorKind::Unsupported,
+            skipc_runtime::Kind::Internal => ErrorKind::Internal,
         };
         Error::new(kind, Diagnostic::new(error.code(), error.to_string()))
     }

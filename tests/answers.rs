@@ -253,7 +253,7 @@ fn reasons_name_what_is_missing() {
     }
     let clif = folder.run("compile spec.toml --weights w --cpu-backend cranelift --emit ptx");
     let said = String::from_utf8_lossy(&clif.stderr);
-    assert!(said.contains("no stage `ptx`") && said.contains("cuda:sm_90a"), "{said}");
+    assert!(said.contains("unknown stage `ptx`") && said.contains("cuda:sm_90a"), "{said}");
     fs::write(folder.path("index.json"), r#"{"metadata":{},"weight_map":{"a":"b.safetensors"}}"#).unwrap();
     let index = folder.run("compile spec.toml --weights index.json --emit model");
     let said = String::from_utf8_lossy(&index.stderr);

@@ -142,9 +142,7 @@ fn tiles_change_no_bit() {
 fn host_code_is_within_the_bounds_of_the_reference() {
     let cases = host_cases();
     let built = CpuBackend::built();
-    if built.is_empty() {
-        println!("cpu: {} skipped: no code generation for it", cases.len());
-    }
+    assert!(!built.is_empty(), "this build makes no code for the CPU, so there is nothing to test");
     for cpu in built {
         let codegen = |levels| {
             skipc::driver::backends::for_target(&Target::Cpu, (cpu, levels), Box::new(ByHeight))
@@ -177,7 +175,8 @@ fn gpu_code_is_within_the_bounds_of_the_reference() {
         Ok(gpu) if cfg!(feature = "cuda") => gpu,
         Ok(_) => return println!("cuda: {} skipped: no code generation for it", cases.len()),
         Err(why) => {
-            // A GPU that is there and cannot be used is a failure, and so is one that the caller says is there.
+            // A GPU that is there and cannot be used is a failure, and so is one that the caller says is there. So is a
+            // driver that does not answer: it is a [`CudaError::BrokenDriver`].
             let is_absent = matches!(why, CudaError::NoDriver | CudaError::NoDevice { .. });
             assert!(is_absent && std::env::var_os("SKIPC_REQUIRE_GPU").is_none(), "{why}");
             return println!("cuda: {} skipped: {why}", cases.len());

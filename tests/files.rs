@@ -57,25 +57,64 @@ impl Folder {
     }
 }
 
+const TRAIN: [&str; 4] = ["train", "spec.toml", "--config", "c.toml"];
+
+/// Arguments before an output's option; the option; the inputs that are among the arguments.
+const OUTPUTS: &[(&[&str], &str, &[&str])] = &[
+    (&["init", "spec.toml"], "-o", &["spec.toml"]),
+    (&["compile", "spec.toml", "--weights", "w"], "-o", &["spec.toml", "w"]),
+    (&["run", "m.skp", "--tokens", "t.npy"], "--logits", &["m.skp", "t.npy"]),
+    (&["run", "m.skp", "--tokens", "t.npy", "--routing", "r.npy"], "--routing-out", &["m.skp", "r.npy"]),
+    (&["generate", "m.skp", "--tokens", "t.npy"], "--out", &["m.skp", "t.npy"]),
+    (&["sign", "m.skp", "--key", "k.pem"], "-o", &["m.skp", "k.pem"]),
+    (&["bench", "spec.toml", "--weights", "w", "--rounds", "1"], "--svg", &["spec.toml", "w"]),
+    (&["profile", "m.skp"], "--perfetto", &["m.skp"]),
+    (&["profile", "m.skp"], "--lines", &["m.skp"]),
+    (&["profile", "m.skp"], "--svg", &["m.skp"]),
+    (&["tune", "spec.toml", "--weights", "w", "--rounds", "1"], "-o", &["spec.toml", "w"]),
+    (&[TRAIN[0], TRAIN[1], TRAIN[2], TRAIN[3], "-o", "d"], "--svg", &["spec.toml", "c.toml"]),
+    (&["opt", "g.sir"], "-o", &["g.sir"]),
+    (&["trace", "record", "m.skp", "--tokens", "t.npy"], "-o", &["m.skp", "t.npy"]),
+    (&["trace", "generate", "m.skp", "--lengths", "3", "--density", "1"], "-o", &["m.skp"]),
+];
+
+/// The same for an option that names a folder, `d`, of which one file is among the arguments. `eval` and `serve` write nothing.
+const FOLDERS: &[(&[&str], &str, &str)] = &[
+    (
+        &[TRAIN[0], TRAIN[1], TRAIN[2], TRAIN[3], "--weights", "d/weights.safetensors"],
+        "-o",
+        "weights.safetensors",
+    ),
+    (
+        &[TRAIN[0], TRAIN[1], TRAIN[2], TRAIN[3], "--weights", "d/after.safetensors", "-o", "run"],
+        "--record",
+        "after.safetensors",
+    ),
+    (&["inspect", "d/index.html"], "--html", "index.html"),
+    (&["diff", "m.skp", "d/index.html"], "--html", "index.html"),
+];
+
 /// Every output of every command as the file that each of its inputs is, directly and through a link.
 #[test]
 fn an_output_is_no_input_and_no_other_output() {
     let folder = Folder::new();
     let batch = ["--tokens", "t.npy"];
-    // Arguments before the output's option; the option; the inputs that are among the arguments.
-    let cases: &[(&[&str], &str, &[&str])] = &[
-        (&["init", "spec.toml"], "-o", &["spec.toml"]),
-        (&["compile", "spec.toml", "--weights", "w"], "-o", &["spec.toml", "w"]),
-        (&["run", "m.skp", "--tokens", "t.npy"], "--logits", &["m.skp", "t.npy"]),
-        (&["run", "m.skp", "--tokens", "t.npy", "--routing", "r.npy"], "--routing-out", &["m.skp", "r.npy"]),
-        (&["bench", "spec.toml", "--weights", "w", "--rounds", "1"], "--svg", &["spec.toml", "w"]),
-        (&["tune", "spec.toml", "--weights", "w", "--rounds", "1"], "-o", &["spec.toml", "w"]),
-        (&["opt", "g.sir"], "-o", &["g.sir"]),
-        (&["trace", "record", "m.skp", "--tokens", "t.npy"], "-o", &["m.skp", "t.npy"]),
-        (&["trace", "generate", "m.skp", "--lengths", "3", "--density", "1"], "-o", &["m.skp"]),
-    ];
+    // What is in these files is not looked at.
+    for name in ["c.toml", "k.pem"] {
+        fs::write(folder.path(name), name).unwrap();
+    }
     let in_folder = |args: &[&str]| skipc(args).current_dir(folder.0.path()).output().unwrap();
-    for (args, option, inputs) in cases {
+    fs::create_dir(folder.path("d")).unwrap();
+    for (args, option, file) in FOLDERS {
+        let path = folder.path("d").join(file);
+        fs::write(&path, file).unwrap();
+        let output = in_folder(&[*args, &[*option, "./d"][..]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?} {option}: {said}");
+        assert!(said.contains("run::same-file"), "{args:?} {option}: {said}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), *file, "{args:?} {option}");
+    }
+    for (args, option, inputs) in OUTPUTS {
         for input in *inputs {
             let link = format!("link-{input}");
             if !folder.path(&link).is_symlink() {

@@ -51,7 +51,7 @@ fn cases_come_out_as_written() {
         Some("run") => run_case(case),
         Some("passes") => passes_case(case),
         Some("kernels") => filetests::kernels::kernels_case(case),
-        other => panic!("{}: there is no kind {other:?}", case.path.display()),
+        other => panic!("{}: unknown kind {other:?}", case.path.display()),
     });
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use server::{PATIENCE, Reply, Server, example, post, skipc};
+use skipc_testkit::tamper;
 
 const PROMPT: &str = "And God said";
 
@@ -265,6 +266,23 @@ fn what_a_request_says_wrong_is_refused() {
     assert_eq!((reply.status, reply.code().as_str()), (400, "context_length_exceeded"));
     assert_eq!(server.get("/v1/completions").status, 405);
     assert_eq!(server.metric("skipc_requests_running"), 0.0);
+}
+
+#[test]
+fn logits_that_are_no_numbers_fail_the_request() {
+    // Constants of NaN, as no compile would pass them.
+    let file = std::fs::read(example()).unwrap();
+    let broken = tamper::with_sections(&file, |name, bytes| {
+        (name == "cpu/constants").then(|| vec![0xff; bytes.len()])
+    });
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("broken.skp");
+    std::fs::write(&path, broken).unwrap();
+    let server = Server::of(&path.display().to_string(), &[]);
+    for n in [1, 2] {
+        let reply = server.post("/v1/completions", json!({"prompt": "a", "n": n}).to_string());
+        assert_eq!((reply.status, reply.code().as_str()), (500, "run::non-finite"), "{reply:?}");
+    }
 }
 
 #[test]

@@ -143,6 +143,13 @@ fn logits_that_are_no_numbers_end_a_run_with_1() {
         assert!(text.contains("token"), "{text}");
     }
     assert!(folder.path("logits.npy").exists(), "what was asked for is written");
+    let generate = ["generate", "m.skp", "--tokens", "tokens.npy", "--max-new-tokens", "4"];
+    for more in
+        [&[][..], &["--out", "tokens-out.npy"], &["--beams", "2"], &["--temperature", "1", "--seed", "2"]]
+    {
+        ends(&folder.skipc(&[&generate[..], more].concat()), 1, "run::non-finite");
+    }
+    ends(&folder.skipc(&["eval", "m.skp", "--tokens", "tokens.npy"]), 1, "run::non-finite");
     let record = ["trace", "record", "m.skp", "--tokens", "tokens.npy", "-o", "r.trace"];
     ends(&folder.skipc(&record), 1, "run::non-finite");
 }

@@ -48,7 +48,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "graph::state_type",
-        "A result of the role `state` is no state, or a state is a result of another role.",
+        "A result of the role `state` is not a state, or a state is a result of another role.",
     ),
     ("graph::type", "A value has another type than the one that follows from its op and operands."),
     (
@@ -69,7 +69,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "legal::output",
-        "The results of a program are `logits`, numbers [n, v], and `decision 0`, `decision 1`, … in order, mask[n].",
+        "The results of a program are `logits`, numbers [n, v], and in order the decisions of routers, `decision 0`, `decision 1`, …, mask[n], each with what it wanted before its capacity behind it, `wanted 0`, …, mask[n], and the choices of layers of experts, `choices 0 of 8`, …, f32[n, k].",
     ),
     (
         "legal::source",

@@ -1,4 +1,4 @@
-//! Random numbers of training: functions of a seed and a place, so that no generator has a state. Recomputing, resuming,
+//! Random numbers of training: functions of a seed and a key, so that no generator has a state. Recomputing, resuming,
 //! another order of execution and another split into parts give the same numbers.
 //!
 //! The mixing function is that of SplitMix64 (Steele, Lea and Flood 2014); streams are told apart by the FNV-1a hash of
@@ -26,7 +26,7 @@ pub fn word(seed: u64, name: &str, k: u64) -> u64 {
 
 /// What draws of a router depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DrawKey {
     /// Step of the training, from 0.
     pub step: u64,
     /// Router, in model order.
@@ -39,10 +39,10 @@ pub struct Place {
     pub column: u64,
 }
 
-/// The word drawn at a place.
+/// The word drawn for a key.
 #[must_use]
-pub fn draw(seed: u64, place: Place) -> u64 {
-    let Place { step, router, row, position, column } = place;
+pub fn draw(seed: u64, key: DrawKey) -> u64 {
+    let DrawKey { step, router, row, position, column } = key;
     let at =
         (u64::from(router) << 48).wrapping_add(row << 32).wrapping_add(position << 1).wrapping_add(column);
     mix(word(seed, "noise", step).wrapping_add(at))
@@ -54,10 +54,10 @@ pub fn uniform(word: u64) -> f64 {
     (2 * (word >> 41) + 1) as f64 / f64::from(1u32 << 24)
 }
 
-/// The Gumbel noise drawn at a place: `−ln(−ln u)`.
+/// The Gumbel noise drawn for a key: `−ln(−ln u)`.
 #[must_use]
-pub fn gumbel(seed: u64, place: Place) -> f64 {
-    -libm::log(-libm::log(uniform(draw(seed, place))))
+pub fn gumbel(seed: u64, key: DrawKey) -> f64 {
+    -libm::log(-libm::log(uniform(draw(seed, key))))
 }
 
 #[cfg(test)]
@@ -66,12 +66,12 @@ mod tests {
 
     #[test]
     fn draws_are_those_of_the_definition() {
-        let place = |column| Place { step: 2, router: 1, row: 3, position: 5, column };
-        assert_eq!(draw(7, place(0)), 0x1F94_456D_AA00_5E44);
-        assert_eq!(draw(7, place(1)), 0xF068_B8A0_68EA_A1C3);
-        assert!((uniform(draw(7, place(0))) - 0.123_356_16).abs() < 1e-8);
-        assert!((gumbel(7, place(0)) + 0.738_445_3).abs() < 1e-7);
-        assert!((gumbel(7, place(1)) - 2.767_235_1).abs() < 1e-6);
+        let key = |column| DrawKey { step: 2, router: 1, row: 3, position: 5, column };
+        assert_eq!(draw(7, key(0)), 0x1F94_456D_AA00_5E44);
+        assert_eq!(draw(7, key(1)), 0xF068_B8A0_68EA_A1C3);
+        assert!((uniform(draw(7, key(0))) - 0.123_356_16).abs() < 1e-8);
+        assert!((gumbel(7, key(0)) + 0.738_445_3).abs() < 1e-7);
+        assert!((gumbel(7, key(1)) - 2.767_235_1).abs() < 1e-6);
         assert_eq!(word(7, "embed.weight", 0), 0x0B7A_F6F8_5AB1_7C7C);
         assert_eq!(word(7, "embed.weight", 1), 0x7410_BDE3_2358_8E92);
     }

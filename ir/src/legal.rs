@@ -2,8 +2,8 @@
 //!
 //! Legal is a graph that [`verify`](fn@verify) accepts and in which
 //! - the results are logits, numbers `[n, v]` (or of the rows `logit_rows` alone, if that is an input), and the decisions of the routers 0, 1, … in order, each `mask[n]`; after that of
-//!   a router may stand what it wanted before its capacity, `mask[n]`. A graph of training may lack logits
-//!   and has results of a name;
+//!   a router may stand what it wanted before its capacity, `mask[n]`; and the choices of the layers of experts 0, 1, … in
+//!   order, each `f32[n, k]`. A graph of training may lack logits and has results of a name;
 //! - every token set selects from `n`, or, as `pending` makes it, from a cache: no sets of sets;
 //! - every tensor has at most 2²⁰ columns and every weight fewer than 2³¹ elements, so that kernels can index with 32 bits;
 //! - ops of training are over f32 and have a kernel;

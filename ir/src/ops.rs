@@ -59,7 +59,7 @@ pub struct OpInfo {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttrError {
     /// No op has this name.
-    #[error("there is no op `{0}`")]
+    #[error("unknown op `{0}`")]
     UnknownOp(String),
     /// The op needs this attribute.
     #[error("`{op}` needs the attribute `{attr}` ({kind})")]

@@ -44,7 +44,8 @@ macro_rules! training {
         enum Line { $($Name),+ }
 
         impl Training {
-            pub(crate) fn rows() -> impl Iterator<Item = &'static OpInfo> {
+            /// The table.
+            pub fn rows() -> impl Iterator<Item = &'static OpInfo> {
                 ROWS.iter()
             }
 

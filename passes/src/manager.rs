@@ -61,7 +61,7 @@ pub struct PassReport {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// No pass has this name: the fault of who wrote the list.
-    #[error("there is no pass `{name}`{}; there are {}", did_you_mean(name), names())]
+    #[error("unknown pass `{name}`{}; there are {}", did_you_mean(name), names())]
     UnknownPass {
         /// The name.
         name: String,
@@ -97,7 +97,7 @@ pub enum Error {
         errors: Vec<VerifyError>,
     },
     /// A pass always finds something to do: its own fault.
-    #[error("pass `{pass}` does not come to an end: {MAX_ROUNDS} rounds of edits")]
+    #[error("pass `{pass}` did not converge in {MAX_ROUNDS} rounds of edits")]
     Restless {
         /// The pass.
         pass: &'static str,
@@ -145,7 +145,10 @@ pub const CODES: &[(&str, &str)] = &[
         "A pass made a graph that is not well-formed. This is a fault of the compiler; `--fuel` finds the edit.",
     ),
     ("passes::patch", "A pass wanted an edit that cannot be made. This is a fault of the compiler."),
-    ("passes::restless", "A pass always finds something to do. This is a fault of the compiler."),
+    (
+        "passes::restless",
+        "A pass did not converge: it always finds something to do. This is a fault of the compiler.",
+    ),
     (
         "passes::rewrite",
         "A rule of `saturate` equates what is not equal: types differ, or values where nothing rounds. This is a fault of the compiler; passes without `saturate` do not have it.",

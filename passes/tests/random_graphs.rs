@@ -1,16 +1,17 @@
 //! Passes on random graphs, checked by the interpreter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use skipc_ir::interp::{Datum, Free};
+use skipc_ir::ops::table;
 use skipc_ir::text::{parse, print};
-use skipc_ir::{Graph, Role, SetSym, verify};
+use skipc_ir::{Graph, Role, SetSym, Training, verify};
 use skipc_passes::{Options, default_pipeline, plain_pipeline, run, run_reported};
 use skipc_testkit::check_pass::{
     Masks, check_pass, check_rounding_pass, close, outputs, random_batch, same_bits,
 };
 use skipc_testkit::random::Rng;
-use skipc_testkit::random_graph::{random_graph, random_layer};
+use skipc_testkit::random_graph::{NOT_DRAWN, random_graph, random_layer};
 
 /// How many random graphs each pass sees.
 const N_GRAPHS: u64 = 120;
@@ -33,6 +34,17 @@ fn random_graphs_are_well_formed_and_their_text_reads_back() {
         assert!(verify(&graph).is_ok(), "{text}");
         assert_eq!(print(&parse(&text).expect("printed")), text);
     }
+}
+
+#[test]
+fn random_graphs_have_all_ops_but_those_that_are_said() {
+    let graphs: Vec<Graph> = (0..N_GRAPHS).map(random_graph).collect();
+    let drawn = graphs.iter().flat_map(|graph| graph.values().map(|value| graph.op(value).name()));
+    let drawn: BTreeSet<&str> = drawn.collect();
+    let training: BTreeSet<&str> = Training::rows().map(|info| info.name).collect();
+    let expected = table().into_iter().map(|info| info.name);
+    let expected = expected.filter(|name| !training.contains(name) && !NOT_DRAWN.contains(name));
+    assert_eq!(drawn, expected.collect());
 }
 
 /// States that nothing comes of would not be tested by what follows.

@@ -43,7 +43,7 @@ pub(crate) struct Model {
 
 /// Where to run: the device in words, and the threads of the host.
 #[derive(FromPyObject)]
-pub(crate) struct Place {
+pub(crate) struct DeviceArgs {
     #[pyo3(item)]
     device: String,
     #[pyo3(item)]
@@ -54,21 +54,30 @@ pub(crate) struct Place {
 
 /// Loads the artefact in a file.
 #[pyfunction]
-pub(crate) fn load(py: Python<'_>, path: PathBuf, place: Place, trust: Option<PathBuf>) -> PyResult<Model> {
+pub(crate) fn load(
+    py: Python<'_>,
+    path: PathBuf,
+    args: DeviceArgs,
+    trust: Option<PathBuf>,
+) -> PyResult<Model> {
     without_lock(py, || {
         let opening = skipc_runtime::Opening { trust: trust.as_deref(), ..Default::default() };
         let artefact = skipc_runtime::Model::open_as(&path, &opening)?;
-        Model::of(artefact, path, place)
+        Model::of(artefact, path, args)
     })
 }
 
 /// Loads an artefact in memory.
 #[pyfunction]
-pub(crate) fn load_artifact(py: Python<'_>, artifact: ArtifactBytes<'_>, place: Place) -> PyResult<Model> {
+pub(crate) fn load_artifact(
+    py: Python<'_>,
+    artifact: ArtifactBytes<'_>,
+    args: DeviceArgs,
+) -> PyResult<Model> {
     let bytes = artifact.bytes();
     without_lock(py, || {
         let artefact = skipc_runtime::Model::from_bytes(bytes)?;
-        Model::of(artefact, IN_MEMORY.into(), place)
+        Model::of(artefact, IN_MEMORY.into(), args)
     })
 }
 
@@ -91,15 +100,14 @@ impl ArtifactBytes<'_> {
 }
 
 impl Model {
-    fn of(artefact: skipc_runtime::Model, name: PathBuf, place: Place) -> Result<Model, Error> {
-        let device: Device =
-            place.device.parse().map_err(|error: skipc_runtime::device::UnknownDevice| {
-                skipc_runtime::Error::Usage(format!("no device `{}`: {error}", place.device))
-            })?;
-        let threads = place.threads.unwrap_or_else(Threads::available);
+    fn of(artefact: skipc_runtime::Model, name: PathBuf, args: DeviceArgs) -> Result<Model, Error> {
+        let device: Device = args.device.parse().map_err(|error: skipc_runtime::device::UnknownDevice| {
+            skipc_runtime::Error::Usage(format!("no device `{}`: {error}", args.device))
+        })?;
+        let threads = args.threads.unwrap_or_else(Threads::available);
         let module = Module::load(&artefact, device, Options { threads, ..Options::default() })?;
         let vocab_size = module.function(SCORE)?.vocab_size;
-        let files = LanguageFiles { model: name.clone(), tokenizer: place.tokenizer, chat_template: None };
+        let files = LanguageFiles { model: name.clone(), tokenizer: args.tokenizer, chat_template: None };
         let tokenizer = match files.tokenizer_of_loaded(&artefact, vocab_size) {
             Err(skipc_runtime::Error::PromptVocabulary { .. }) => None,
             tokenizer => Some(tokenizer?),

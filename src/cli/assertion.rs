@@ -84,7 +84,7 @@ impl Assertion<'_> {
             _ => {
                 let help = "write a path of `inspect --json` and what it has to be, such as `kernels <= 105`, \
                             `programs[target=cpu].steps < 300` or `promises.device_resident`";
-                let message = format!("--assert: `{text}` is no comparison");
+                let message = format!("--assert: `{text}` is not a comparison");
                 Err(Error::new(ErrorKind::Request, Diagnostic::new("usage::assert", message).help(help)))
             }
         }
@@ -150,7 +150,7 @@ impl Assertion<'_> {
             Some(name) => format!("did you mean `{name}`? `--json` shows all names"),
             None => "`--json` shows what there is".to_owned(),
         };
-        let message = format!("--assert: `{text}`: there is no such value");
+        let message = format!("--assert: `{text}`: unknown value");
         Error::new(ErrorKind::Request, Diagnostic::new("usage::assert", message).help(help))
     }
 }

@@ -87,7 +87,7 @@ fn check(args: &BenchArgs) -> Result<Vec<f64>, Error> {
         return usage(&format!("--density: {density}"), "a density is a share of the tokens, from 0 to 1");
     }
     if args.trust.trust.is_some() && !trace::is_artifact(&args.model)? {
-        let message = format!("--trust: {} is no artefact, so nobody signed it", args.model.display());
+        let message = format!("--trust: {} is not an artefact, so nobody signed it", args.model.display());
         return usage(&message, "leave it out: code that is compiled here is yours");
     }
     // Found after minutes otherwise.

@@ -266,6 +266,6 @@ fn no_stage(wanted: &str, stages: &[String]) -> Error {
     let help = format!("this compile has the stages {}{of_other}", stages.join(", "));
     Error::new(
         ErrorKind::Request,
-        Diagnostic::new("usage::emit", format!("--emit: there is no stage `{wanted}`")).help(help),
+        Diagnostic::new("usage::emit", format!("--emit: unknown stage `{wanted}`")).help(help),
     )
 }

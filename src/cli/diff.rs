@@ -107,7 +107,7 @@ fn share(text: &str) -> Result<f64, Error> {
     };
     let share = number.trim().parse::<f64>().ok().map(|number| number * unit);
     share.filter(|share| share.is_finite() && *share >= 0.0).ok_or_else(|| {
-        let message = format!("--fail-over: `{text}` is no share");
+        let message = format!("--fail-over: `{text}` is not a share");
         let help = "write a share such as `5%` or `0.05`";
         Error::new(ErrorKind::Request, Diagnostic::new("usage::diff", message).help(help))
     })

@@ -31,7 +31,7 @@ pub(super) fn run(json: bool) -> Result<String, Error> {
         Finding {
             what: "bf16 dot products",
             found: skipc_runtime::share_of_dots()
-                .map(|share| format!("{share:.2} of the time of products in f32")),
+                .map(|share| format!("{share:.2} of the time of f32 matmuls")),
             note: "`cpu` artefacts in bf16 use them where they are faster".to_owned(),
         },
         Finding {

@@ -59,7 +59,7 @@ fn unknown(code: &str) -> Error {
     } else {
         format!("did you mean {}?", near.join(" or "))
     };
-    let message = format!("there is no error code {}", quoted(code));
+    let message = format!("unknown error code {}", quoted(code));
     Error::new(ErrorKind::Request, Diagnostic::new("usage::explain", message).help(help))
 }
 

@@ -78,7 +78,7 @@ pub(super) fn weights_of(model: &Model, path: &Path, checkpoint: &CheckpointArgs
 }
 
 fn for_directories(option: &str, path: &Path) -> Error {
-    let message = format!("{option}: {} is no directory with a config.json", path.display());
+    let message = format!("{option}: {} is not a directory with a config.json", path.display());
     let help = "a spec says itself which layers skip, and its weights are in one file";
     Error::new(ErrorKind::Request, Diagnostic::new("usage::directory", message).help(help))
 }

@@ -47,15 +47,15 @@ pub(super) fn run(args: &TrainArgs, json: bool) -> Result<String, Error> {
     let config = configuration(&args.config)?;
     let model = &source.model;
     super::show(&crate::train::check(model, &config)?);
-    let place = Place::of(args, &config)?;
+    let runs_on = RunsOn::of(args, &config)?;
     let data = Data::read(&config, model.stream.vocab_size)?;
     let teacher = teacher(&config)?;
     let mut identity = identity(&args.spec, &config, &data, teacher.as_ref())?;
-    // Each place rounds in its own way.
-    identity.settings.insert("target".to_owned(), place.name());
+    // Each of them rounds in its own way.
+    identity.settings.insert("target".to_owned(), runs_on.name());
     let begin = Begin { model, config: &config, data: &data, teacher: teacher.as_ref().map(|(it, _)| it) };
     std::fs::create_dir_all(&args.folder).map_err(|error| Error::io(&args.folder, &error))?;
-    let mut run = start(args, &begin, &identity, place)?;
+    let mut run = start(args, &begin, &identity, runs_on)?;
     let summary = Session {
         args,
         config: &config,
@@ -80,19 +80,19 @@ fn configuration(path: &Path) -> Result<Config, Error> {
 
 /// Where the functions of training run.
 #[derive(Clone, Copy)]
-enum Place {
+enum RunsOn {
     Interpreter,
     Host(Host),
 }
 
-impl Place {
-    fn of(args: &TrainArgs, config: &Config) -> Result<Place, Error> {
+impl RunsOn {
+    fn of(args: &TrainArgs, config: &Config) -> Result<RunsOn, Error> {
         if args.target == INTERPRETER {
             if args.timing {
                 let message = "--timing is about kernels, and the interpreter has none".to_owned();
                 return Err(usage(message, "leave it out, or train by `--target cpu`"));
             }
-            return Ok(Place::Interpreter);
+            return Ok(RunsOn::Interpreter);
         }
         let target: Target = args.target.parse().map_err(|error| {
             let help = "write `cpu`, which is the default, or `interpreter`; see `skipc targets`";
@@ -108,14 +108,14 @@ impl Place {
         }
         let threads = args.threads.map_or_else(Threads::available, usize::from);
         let max_tokens = config.train.batch * config.train.seq;
-        Ok(Place::Host(Host { backend: args.cpu_backend.into(), threads, max_tokens }))
+        Ok(RunsOn::Host(Host { backend: args.cpu_backend.into(), threads, max_tokens }))
     }
 
     /// What decides how numbers are rounded.
     fn name(self) -> String {
         match self {
-            Place::Interpreter => INTERPRETER.to_owned(),
-            Place::Host(Host { backend, .. }) => format!("cpu by {}", CpuBackend::name(backend)),
+            RunsOn::Interpreter => INTERPRETER.to_owned(),
+            RunsOn::Host(Host { backend, .. }) => format!("cpu by {}", CpuBackend::name(backend)),
         }
     }
 }
@@ -149,11 +149,11 @@ fn start<'a>(
     args: &TrainArgs,
     begin: &'a Begin<'a>,
     identity: &Identity,
-    place: Place,
+    runs_on: RunsOn,
 ) -> Result<Run<'a, f32>, Error> {
-    let build = |model: &Model, graphs: Graphs, states: Vec<FirstState>, weights: &Weights| match place {
-        Place::Interpreter => interpreted(model, graphs, states, weights),
-        Place::Host(host) => compiled(model, &graphs, states, (weights, host)),
+    let build = |model: &Model, graphs: Graphs, states: Vec<FirstState>, weights: &Weights| match runs_on {
+        RunsOn::Interpreter => interpreted(model, graphs, states, weights),
+        RunsOn::Host(host) => compiled(model, &graphs, states, (weights, host)),
     };
     let mut run = match args.resume {
         false => {

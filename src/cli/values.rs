@@ -37,7 +37,7 @@ impl From<CpuBackendArg> for CpuBackend {
 /// Names of the processors that code for the host is made for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CpuLevelsArg {
-    /// All, each with the best code for it: without vector extensions, AVX2, AVX-512, and its products of bf16.
+    /// All, each with the best code for it: without vector extensions, AVX2, AVX-512, and its dot products of bf16.
     #[default]
     All,
     /// That of this machine, in a third of the time; elsewhere the artefact may not run.

@@ -15,6 +15,8 @@ mod break_even;
 mod report;
 pub mod sass;
 mod step;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

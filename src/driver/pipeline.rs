@@ -204,7 +204,7 @@ fn find_plan<'p>(plans: &'p [PlanOf], target: &Target, dtype: DType) -> Option<&
 /// is written ([`crate::driver::pack`]).
 ///
 /// # Errors
-/// What is wrong with the request or the model, or a fault of the compiler, each with its exit code.
+/// What is wrong with the request or the model, or a fault of the compiler, each of its kind.
 pub fn compile(model: &Model, request: &Request, trace: &mut Trace) -> Result<Compiled, Error> {
     trace.stage("model", "model", "toml", || model.to_string()).map_err(dump_error)?;
     let mut compiled =

@@ -188,7 +188,7 @@ fn filled_in(head: &[u8]) -> Option<Vec<u8>> {
         StatusCode::URI_TOO_LONG => {
             Refusal::new(number, "path_too_long", "the path of the request is too long")
         }
-        number => Refusal::new(number, "invalid_http", "this is no request of HTTP/1.1"),
+        number => Refusal::new(number, "invalid_http", "this is not a request of HTTP/1.1"),
     };
     Some(answer(status, &refusal))
 }

@@ -351,7 +351,7 @@ async fn model(State(server): State<Arc<Server>>, request: Request) -> Result<Re
     match asked == server.served.name {
         true => Ok(json_response(&server.model_json())),
         false => {
-            let message = format!("there is no model `{asked}`; this server has `{}`", server.served.name);
+            let message = format!("unknown model `{asked}`; this server has `{}`", server.served.name);
             Err(Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message))
         }
     }

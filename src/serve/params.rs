@@ -78,7 +78,7 @@ impl Params {
     pub(super) fn parse(kind: Kind, body: &[u8], served: &Served) -> Result<Params, Refusal> {
         let mut fields = Fields::parse(body)?;
         if let Some(model) = fields.take::<String>("model")?.filter(|model| *model != served.name) {
-            let message = format!("there is no model `{model}`; this server has `{}`", served.name);
+            let message = format!("unknown model `{model}`; this server has `{}`", served.name);
             let status = StatusCode::NOT_FOUND;
             return Err(Refusal { status, ..Refusal::at("model", "model_not_found", message) });
         }

@@ -11,7 +11,7 @@ pub(super) struct Refusal {
     pub(super) status: StatusCode,
     /// A stable word for programs.
     pub(super) code: &'static str,
-    /// For people: what is wrong, where, and what to write instead.
+    /// Human-readable: what is wrong, where, and what to write instead.
     pub(super) message: String,
     /// The key of the request that is at fault.
     pub(super) key: Option<String>,

@@ -142,7 +142,7 @@ pub fn write_tensors(
 /// Tensors of a file, and what it says of itself.
 fn read_tensors(path: &Path) -> Result<(Tensors, BTreeMap<String, String>), Error> {
     let wrong = |error: &dyn std::fmt::Display| {
-        let message = format!("{} is no checkpoint: {error}", path.display());
+        let message = format!("{} is not a checkpoint: {error}", path.display());
         Error::from(
             Diagnostic::new("train::checkpoint", message).help("remove it, and go on from the one before"),
         )

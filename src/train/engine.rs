@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use skipc_ir::draws::{self, Place};
+use skipc_ir::draws::{self, DrawKey};
 use skipc_ir::interp::{Datum, FlatBatch, Number, Results};
 use skipc_ir::{Graph, Role};
 use skipc_passes::Options;
@@ -262,21 +262,21 @@ impl<N: Number> Engine<N> {
         ];
         let seed = self.config.train.seed;
         for (router, skip) in (0..).zip(self.model.skips()) {
-            let place = |(position, row): (&i64, &i64), column| {
+            let key = |(position, row): (&i64, &i64), column| {
                 let (row, position) = (*row as u64, *position as u64);
-                Place { step: settings.step, router, row, position, column }
+                DrawKey { step: settings.step, router, row, position, column }
             };
             let places = || part.inputs.positions.iter().zip(&part.inputs.sequences);
             match skip.decider() {
                 Some(Decider::Gumbel(_)) => {
                     let noise =
-                        places().flat_map(|at| [0, 1].map(|column| draws::gumbel(seed, place(at, column))));
+                        places().flat_map(|at| [0, 1].map(|column| draws::gumbel(seed, key(at, column))));
                     let data = noise.map(N::from_f64).collect();
                     given.push((format!("noise {router}"), Datum::Real { cols: 2, data }));
                 }
                 Some(Decider::Random { .. }) => {
                     let limit = (skip.density * 2f64.powi(32)) as u64;
-                    let executes = |at| draws::draw(seed, place(at, 0)) >> 32 < limit;
+                    let executes = |at| draws::draw(seed, key(at, 0)) >> 32 < limit;
                     let data = places().map(|at| if executes(at) { N::ONE } else { N::ZERO }).collect();
                     given.push((format!("drawn {router}"), Datum::Real { cols: 1, data }));
                 }

@@ -33,7 +33,7 @@ pub(crate) fn everything() -> bool {
 /// A number of the environment.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is no number")))
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is not a number")))
 }
 
 /// Adds a run to the ledger that the environment names, if it does.

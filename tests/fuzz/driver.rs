@@ -75,7 +75,9 @@ pub(crate) fn fuzz(name: &str, target: &Target) {
 /// A number of the environment.
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is no such number")))
+    text.map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is not such a number"))
+    })
 }
 
 /// What a run did.

@@ -106,13 +106,18 @@ impl Server {
     /// With these options beside a free port; the server's folder has a template for chats that says the messages one
     /// after another.
     pub(crate) fn start(args: &[&str]) -> Server {
+        Server::of(example(), args)
+    }
+
+    /// The same for this artefact.
+    pub(crate) fn of(artefact: &str, args: &[&str]) -> Server {
         let folder = TempDir::new().unwrap();
         let template = folder.path().join("template");
         std::fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
         let has_template = args.contains(&"--chat-template");
         let named = ["--chat-template".as_ref(), template.as_os_str()];
         let mut child = Command::new(env!("CARGO_BIN_EXE_skipc"))
-            .args(["serve", example(), "--port", "0", "--json"])
+            .args(["serve", artefact, "--port", "0", "--json"])
             .args(named.iter().filter(|_| !has_template))
             .args(args)
             .stdout(Stdio::piped())

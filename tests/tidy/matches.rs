@@ -1,4 +1,4 @@
-//! Matches over ops of the IR. One with an arm for all the rest takes an op that was forgotten for one that is known;
+//! Matches over ops of the IR, those of training, and what ops are to the planner. One with an arm for all the rest takes an op that was forgotten for one that is known;
 //! without it the compiler asks. To pick out one op, `if let`, `let … else` and `matches!` say that this is all.
 
 use super::rust_text::code_only;
@@ -8,7 +8,7 @@ pub(crate) fn open_matches(path: &str, text: &str) -> Vec<String> {
     let code = code_only(text);
     let found = code.match_indices("match ").filter(|(at, _)| is_open(&code, *at));
     let line = |at: usize| code[..at].matches('\n').count() + 1;
-    found.map(|(at, _)| format!("{}:{}: a match over `Op` names every op: no `_`", path, line(at))).collect()
+    found.map(|(at, _)| format!("{}:{}: a match over ops names every op: no `_`", path, line(at))).collect()
 }
 
 /// Whether the match that begins at `at` has both kinds of arms.
@@ -22,9 +22,13 @@ fn is_open(code: &str, at: usize) -> bool {
     patterns.iter().any(|pattern| names_op(pattern)) && patterns.iter().any(is_rest)
 }
 
-/// Whether a pattern is an op of the IR, and not that of another enum of such a name.
+/// The enums that are ops.
+const OPS: [&str; 3] = ["Op::", "Training::", "OpKind::"];
+
+/// Whether a pattern is an op, and not that of another enum of such a name.
 fn names_op(pattern: &str) -> bool {
-    pattern.match_indices("Op::").any(|(at, _)| {
+    let mut ops = OPS.iter().flat_map(|name| pattern.match_indices(name));
+    ops.any(|(at, _)| {
         let before = pattern[..at].trim_end_matches("skipc_ir::").trim_end_matches("ir::");
         !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
     })
@@ -89,6 +93,8 @@ mod tests {
             "let x = match graph.op(value) {\n    Op::Weight { name, .. } if name == \"a\" => { f(Some(1)) }\n    _ => None,\n};",
             "match op { Op::Input { port } => match port { _ => 1 }, _ if late => 2, Op::Add {} => 3 }",
             "match op { _ => 2, skipc_ir::Op::Add {} | Op::Sub {} => f(|x| x) }",
+            "match op { Training::Clear {} => 1, _ => 2 }",
+            "match OpKind::of(op) { OpKind::Rope(rope) => f(rope), _ => 2 }",
         ] {
             assert_eq!(open_matches("a.rs", open).len(), 1, "{open}");
         }
@@ -97,6 +103,7 @@ mod tests {
             "match x { Some(y) => Op::Add {}, _ => Op::Sub {} }",
             "match op { Op::Input { port } => match port.role { Role::State { .. } => 1, _ => 2 }, Op::Add {} => 3 }",
             "match kind { AtomOp::Add => 1, _ => 2 }",
+            "match single { Single::Training(op) => OpKind::Scatter, _ => 2 }",
             "if let Op::Add {} = op { 1 } else { match x { 1 => 2, _ => 3 } }",
             "// match op { Op::Add {} => 1, _ => 2 }",
         ] {

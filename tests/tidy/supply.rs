@@ -115,7 +115,7 @@ impl Policy {
                 }),
             );
         }
-        found.extend(known.into_iter().map(|gone| format!(".cargo/deny.toml: {gone} is no more")));
+        found.extend(known.into_iter().map(|gone| format!(".cargo/deny.toml: {gone} no longer exists")));
         found
     }
 }
@@ -176,7 +176,7 @@ mod tests {
             package("a", "1.0.0", here) + &package("a", "1.10.0", here) + &package("own", "0.1.0", "");
         assert_eq!(policy().wrong_locks(&sound), [""; 0]);
         let cases = [
-            (package("a", "1.10.0", here), "a@1.0.0 is no more"),
+            (package("a", "1.10.0", here), "a@1.0.0 no longer exists"),
             (sound.clone() + &package("a", "1.9.0", here), "a 1.9.0 is there beside a newer one"),
             (
                 sound.clone() + &package("b", "1.0.0", "source = \"git+https://x\"\nchecksum = \"1\""),

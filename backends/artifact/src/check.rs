@@ -191,7 +191,7 @@ impl Checked<'_> {
                 RowBound::Tokens => bound,
                 RowBound::Fixed(rows) => rows,
                 RowBound::Cached => {
-                    return self.refuse(format!("buffer `{}` of cached rows is no state", buffer.name));
+                    return self.refuse(format!("buffer `{}` of cached rows is not a state", buffer.name));
                 }
             };
             let begin = place.row_offset.checked_mul(u64::from(bound));

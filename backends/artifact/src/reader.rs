@@ -273,7 +273,7 @@ fn check_sections(
 fn check_external(header: &Header, length: u64) -> Result<(), Error> {
     match &header.external {
         Some(External { file, .. }) if !External::name_is_allowed(file) => {
-            Err(external(header, "this is no name of a file beside it".to_owned()))
+            Err(external(header, "this is not the name of a file beside it".to_owned()))
         }
         Some(named) if named.length != length => {
             Err(external(header, format!("it has {length} bytes, it was written with {}", named.length)))

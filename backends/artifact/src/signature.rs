@@ -59,7 +59,7 @@ impl SecretKey {
         let key = SigningKey::from_pkcs8_pem(&text).map_err(|error| {
             let reason = match text.contains("BEGIN PUBLIC KEY") {
                 true => "it is a public key; to sign takes the secret one".into(),
-                false => format!("it is no secret Ed25519 key in PEM ({error})"),
+                false => format!("it is not a secret Ed25519 key in PEM ({error})"),
             };
             Error::Key { path: path.into(), reason }
         })?;
@@ -122,7 +122,7 @@ impl Trust {
             })?;
             let key = block.get(at..).map(VerifyingKey::from_public_key_pem);
             let key = key.and_then(Result::ok).ok_or_else(|| {
-                wrong(format!("its key {} is no public Ed25519 key in PEM", keys.len() + 1))
+                wrong(format!("its key {} is not a public Ed25519 key in PEM", keys.len() + 1))
             })?;
             keys.push(key);
         }

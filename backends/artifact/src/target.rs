@@ -73,7 +73,7 @@ impl Target {
 
 /// The text names no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no target: write `cpu` or `cuda:` and an architecture, such as `cuda:sm_90a`")]
+#[error("unknown target `{0}`: write `cpu` or `cuda:` and an architecture, such as `cuda:sm_90a`")]
 pub struct BadTarget(pub String);
 
 impl FromStr for Target {

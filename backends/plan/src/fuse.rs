@@ -444,10 +444,13 @@ impl Ctx<'_> {
     /// Whether two matmuls of one kind and width have the same left operand.
     fn are_siblings(&self, a: Value, b: Value) -> bool {
         // Router logits may be one part with others, but the weights of a part lie alike.
-        let differs = |value| match OpKind::of(self.graph.op(value)) {
-            OpKind::Matmul(op_kind::Matmul::Grouped) => 1,
-            OpKind::Matmul(op_kind::Matmul::Transposed) => 2,
-            _ => 0,
+        let differs = |value| {
+            let OpKind::Matmul(kind) = OpKind::of(self.graph.op(value)) else { return None };
+            Some(match kind {
+                op_kind::Matmul::Plain | op_kind::Matmul::RouterLogits => 0,
+                op_kind::Matmul::Grouped => 1,
+                op_kind::Matmul::Transposed => 2,
+            })
         };
         self.graph.ty(a) == self.graph.ty(b)
             && differs(a) == differs(b)

@@ -14,7 +14,10 @@ pub const CODES: &[(&str, &str)] = &[
         "cuda::no_code",
         "No code in the artefact runs on this GPU. Compile with its target; `skipc doctor` names it.",
     ),
-    ("cuda::no_device", "There is an NVIDIA driver but no GPU that this process may use."),
+    (
+        "cuda::no_device",
+        "There is an NVIDIA driver but no GPU that this process may use, or the driver does not answer.",
+    ),
     (
         "cuda::no_driver",
         "There is no NVIDIA driver on this machine. `--device cpu` runs on the host, if the artefact has code for it.",
@@ -32,7 +35,7 @@ pub const CODES: &[(&str, &str)] = &[
         "The system has no memory left for this process, or a limit such as `ulimit -v` forbids more. A smaller model, batch or number of threads needs less.",
     ),
     ("npy::dtype", "The elements of a .npy file are of a type that is not read here."),
-    ("npy::format", "A file is not a sound .npy file, or is cut short."),
+    ("npy::format", "An invalid .npy file, or one that is cut short."),
     ("npy::shape", "A .npy file has another shape than its use wants."),
     ("npy::value", "A .npy file has a number that makes no sense there, such as a negative token."),
     ("run::batch-shape", "Lengths, tokens and decisions of a batch do not belong together."),

@@ -45,7 +45,7 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`] or [`CudaError::DriverTooOld`].
+    /// [`CudaError::NoDriver`], [`CudaError::NoDevice`], [`CudaError::BrokenDriver`] or [`CudaError::DriverTooOld`].
     pub fn open(ordinal: u32) -> Result<Self, CudaError> {
         Ok(Self { context: Context::open(ordinal)? })
     }
@@ -434,7 +434,7 @@ mod tests {
                     error.code(),
                     "cuda::no_driver" | "cuda::no_device" | "cuda::driver_too_old"
                 ));
-                assert_eq!(error.exit_code(), 5);
+                assert_eq!(error.kind(), crate::error::Kind::Unsupported);
             }
         }
     }

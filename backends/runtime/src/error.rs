@@ -43,7 +43,7 @@ pub enum Error {
         limit: u64,
     },
     /// A `.npy` file that is malformed or cut short.
-    #[error("{path} is not a sound .npy file: {reason}", path = path.display())]
+    #[error("invalid .npy file {path}: {reason}", path = path.display())]
     NpyFormat {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum Error {
         expected: String,
     },
     /// A routing trace that is malformed or cut short.
-    #[error("{path} is not a sound routing trace: {reason}", path = path.display())]
+    #[error("invalid routing trace {path}: {reason}", path = path.display())]
     TraceFormat {
         /// The file.
         path: PathBuf,
@@ -413,6 +413,21 @@ pub enum Error {
     Cuda(#[from] crate::cuda::CudaError),
 }
 
+/// Whose fault an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file, a batch or the model does not do, or what the machine has does not suffice.
+    Input,
+    /// What was asked for contradicts itself.
+    Request,
+    /// A result is wrong.
+    Mismatch,
+    /// The artefact or the machine has nothing that runs this.
+    Unsupported,
+    /// This program's own.
+    Internal,
+}
+
 impl Error {
     /// The stable name of the error, for `skipc explain` and for scripts.
     #[must_use]
@@ -469,17 +484,56 @@ impl Error {
         }
     }
 
-    /// The exit code of a command that ends with this error: 1 for the user's input, 2 for options, 3 for wrong results, 5 for a target
-    /// that is not there, 70 for our own faults.
+    /// Whose fault it is.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn kind(&self) -> Kind {
         match self {
-            Error::Usage(_) | Error::SameFile { .. } | Error::Recipe { .. } => 2,
-            Error::SelfTest { .. } => 3,
-            Error::NoProgram { .. } | Error::WrongArch { .. } => 5,
-            Error::Cuda(error) => error.exit_code(),
-            Error::Slot { .. } | Error::StrayWrite { .. } => 70,
-            _ => 1,
+            Error::Usage(_) | Error::SameFile { .. } | Error::Recipe { .. } => Kind::Request,
+            Error::SelfTest { .. } => Kind::Mismatch,
+            Error::NoProgram { .. } | Error::WrongArch { .. } => Kind::Unsupported,
+            Error::Cuda(error) => error.kind(),
+            Error::Slot { .. } | Error::StrayWrite { .. } => Kind::Internal,
+            Error::Artifact(_)
+            | Error::Io { .. }
+            | Error::NoExternal { .. }
+            | Error::TooLarge { .. }
+            | Error::NpyFormat { .. }
+            | Error::NpyDtype { .. }
+            | Error::NpyOrder { .. }
+            | Error::NpyShape { .. }
+            | Error::NpyValue { .. }
+            | Error::TraceFormat { .. }
+            | Error::TraceVersion { .. }
+            | Error::TraceModel { .. }
+            | Error::TraceRouters { .. }
+            | Error::TraceExperts { .. }
+            | Error::TraceLengths { .. }
+            | Error::RoutingFormat { .. }
+            | Error::RoutingConflict { .. }
+            | Error::ExpertsConflict { .. }
+            | Error::NoFunction { .. }
+            | Error::Port { .. }
+            | Error::TooManyTokens { .. }
+            | Error::SequenceTooLong { .. }
+            | Error::TokenRange { .. }
+            | Error::NoHead { .. }
+            | Error::NoExperts
+            | Error::TakesTokens
+            | Error::TakesRows { .. }
+            | Error::RowValue { .. }
+            | Error::BatchShape { .. }
+            | Error::PromptVocabulary { .. }
+            | Error::Tokenizer { .. }
+            | Error::ChatTemplate { .. }
+            | Error::NoChatTemplate
+            | Error::NonFinite { .. }
+            | Error::KnownAnswer { .. }
+            | Error::NotCausal
+            | Error::CacheFull { .. }
+            | Error::CacheMemory { .. }
+            | Error::EmptyPrompt
+            | Error::Memory { .. }
+            | Error::Threads { .. } => Kind::Input,
         }
     }
 }

@@ -54,7 +54,7 @@ pub use batch::{Batch, Decisions, Outputs};
 pub use choices::Choices;
 pub use cpu::{Call, Choice, levels as cpu_levels, share_of_dots};
 pub use device::Device;
-pub use error::Error;
+pub use error::{Error, Kind};
 pub use model::{Model, Opening};
 pub use module::{Module, State};
 pub use session::{Options, Session};

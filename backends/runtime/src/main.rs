@@ -5,9 +5,9 @@ use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use skipc_runtime::Error;
 use skipc_runtime::allocator::{self, CommandAllocator};
 use skipc_runtime::command::{self, Console, Files, GenerateArgs, RunArgs};
+use skipc_runtime::{Error, Kind};
 
 /// Runs compiled models
 #[derive(Parser)]
@@ -60,8 +60,19 @@ fn main() -> ExitCode {
                     writeln!(std::io::stderr(), "error[{}]: {}", error.code(), command::printable(&message))
                 }
             };
-            ExitCode::from(error.exit_code())
+            ExitCode::from(exit_code(error.kind()))
         }
+    }
+}
+
+/// What the process returns for an error. Errors in the command line itself (2) are clap's.
+fn exit_code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Input => 1,
+        Kind::Request => 2,
+        Kind::Mismatch => 3,
+        Kind::Unsupported => 5,
+        Kind::Internal => 70,
     }
 }
 

@@ -8,7 +8,7 @@ use skipc_artifact::image::HostArch;
 use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Storage};
 use skipc_runtime::generate::{Continuation, Row};
-use skipc_runtime::{Batch, Device, Error, Model, Module, Options, Outputs, Session, decode, generate};
+use skipc_runtime::{Batch, Device, Error, Kind, Model, Module, Options, Outputs, Session, decode, generate};
 
 mod tiny;
 
@@ -157,10 +157,10 @@ fn code_for_another_machine_is_refused() {
     let BundleCode::Host(images) = &mut bundle.code else { unreachable!("made for the CPU") };
     images[0].table.arch = HostArch::Aarch64;
     let error = session(bundle, 1, false).unwrap_err();
-    assert_eq!((error.code(), error.exit_code()), ("run::wrong-arch", 5));
+    assert_eq!((error.code(), error.kind()), ("run::wrong-arch", Kind::Unsupported));
     let model = Model::from_bytes(&tiny::artifact(tiny::bundle())).unwrap();
     let error = Session::new(&model, Device::Cuda(0), Options::default()).unwrap_err();
-    assert_eq!((error.code(), error.exit_code()), ("run::no-program", 5));
+    assert_eq!((error.code(), error.kind()), ("run::no-program", Kind::Unsupported));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::cmp::Ordering;
 
 use super::number::Number;
+use crate::elementwise::Unary;
 use crate::ranking::Ranking;
 use crate::scoring::Scoring;
 
@@ -140,7 +141,7 @@ pub fn share_of(tokens: usize, top_k: usize, experts: usize) -> usize {
 /// The sigmoid of each logit, or the softmax over all, in place.
 pub fn scores<N: Number>(logits: &mut [N], sigmoid: bool) {
     if sigmoid {
-        logits.iter_mut().for_each(|z| *z = N::ONE.div(N::ONE.add(N::ZERO.sub(*z).exp())));
+        logits.iter_mut().for_each(|z| *z = Unary::Sigmoid.eval(*z));
         return;
     }
     let max = logits.iter().copied().reduce(N::max).filter(|_| !N::EXACT).unwrap_or(N::ZERO);

@@ -109,7 +109,7 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
                 "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>`, `: state<real[m, 8]>`, \
                  `: state<int[4]>` or the like"
             ),
-            _ => format!("`{role}` is no input"),
+            _ => format!("`{role}` is not an input"),
         },
     ))
 }

@@ -55,7 +55,7 @@ pub enum Problem {
     #[error("{0:?} does not belong here")]
     Sign(char),
     /// Digits that are no number.
-    #[error("`{0}` is no number: integers are 0 to 2^64 - 1, reals have a point or an exponent")]
+    #[error("`{0}` is not a number: integers are 0 to 2^64 - 1, reals have a point or an exponent")]
     Number(String),
     /// A backslash in a string with something unknown after it.
     #[error("unknown escape in a string; write \\\\ for a backslash")]
@@ -73,7 +73,7 @@ pub enum Problem {
     },
     /// What stands in `return` is no role of a result.
     #[error(
-        "`{0}` is no role of a result; write `logits`, `decision 0`, `wanted 0`, `choices 0 of 8`, `state \"{0}\"` or any name, as `result \"{0}\"`"
+        "`{0}` is not a role of a result; write `logits`, `decision 0`, `wanted 0`, `choices 0 of 8`, `state \"{0}\"` or any name, as `result \"{0}\"`"
     )]
     Role(String),
     /// The text is larger than what the parser takes.
@@ -85,7 +85,7 @@ pub enum Problem {
         limit: usize,
     },
     /// No op has this name.
-    #[error("there is no op `{name}`{}", did_you_mean(*nearest))]
+    #[error("unknown op `{name}`{}", did_you_mean(*nearest))]
     UnknownOp {
         /// The name.
         name: String,
@@ -96,7 +96,7 @@ pub enum Problem {
     #[error("{0}{hint}", hint = attr_hint(.0))]
     Attr(AttrError),
     /// An attribute stands twice.
-    #[error("the attribute `{0}` stands twice")]
+    #[error("duplicate attribute `{0}`")]
     AttrTwice(String),
     /// A value is used that no earlier line defines.
     #[error("`%{0}` is not defined above; operands stand before their users")]

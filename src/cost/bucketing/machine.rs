@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowTile;
 use skipc_artifact::target::{DType, Target};
-use skipc_passes::rewrite::cost::{self, CPU};
+use skipc_passes::rewrite::cost::{self, CPU, Work};
 use skipc_plan::buckets::Tile;
 use skipc_plan::kernel::{Attention, Body, Gemm, Kernel, Part};
 
@@ -122,10 +122,11 @@ fn host_attention(host: &cost::Target, attention: &Attention, tile: &Tile, rows:
     let cols = f64::from(attention.heads * attention.width);
     let key_cols = f64::from(attention.kv_heads * attention.width);
     match tile.rows {
-        1 => f64::from(rows) * cols * host.attention_row_mac,
+        1 => f64::from(rows) * cols * host.price(Work::AttentionRow),
         _ => {
             let tiles = f64::from(rows.div_ceil(tile.rows.max(1)));
-            tiles * key_cols * host.attention_key + f64::from(rows) * cols * host.price(cost::Work::Attention)
+            tiles * key_cols * host.price(Work::AttentionKey)
+                + f64::from(rows) * cols * host.price(Work::Attention)
         }
     }
 }

@@ -76,7 +76,7 @@ fn put(ctx: &mut Ctx<'_>, table: &mut Table, entry: Entry) -> Option<()> {
         Some(other) => {
             let diagnostic = Diagnostic::new(
                 "spec::duplicate_key",
-                format!("`{}` stands here under two names", entry.key),
+                format!("duplicate key `{}`, written under two names", entry.key),
             )
             .at(ctx.source, entry.key_span, "another name")
             .at(ctx.source, other.key_span.clone(), "its own")

@@ -52,7 +52,7 @@ pub(super) struct Recursion {
 
 /// Where a tensor of ours lies.
 #[derive(Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct TensorPlace {
     /// The name of their tensor, without [`Names::prefix`].
     pub(super) theirs: String,
     /// Our tensors in it, in the order of rows.
@@ -72,7 +72,7 @@ impl Naming {
 
     /// The shape of their tensor that is a matrix of ours: of a projection of patches, of one with a 1 in front, and of
     /// experts.
-    pub(super) fn written_shape(&self, place: &Place, matrix: Vec<usize>) -> Vec<usize> {
+    pub(super) fn written_shape(&self, place: &TensorPlace, matrix: Vec<usize>) -> Vec<usize> {
         match (self.patch, place.n_experts, matrix.as_slice()) {
             (_, Some(n), [rows, columns]) => vec![n, rows / n, *columns],
             (Some(patch), _, [d, _]) if place.theirs == PATCHES => [&[*d][..], &patch].concat(),
@@ -82,7 +82,7 @@ impl Naming {
     }
 
     /// Where a tensor of ours lies; nothing if the checkpoint has no name for it.
-    pub(super) fn place(&self, ours: &str) -> Option<Place> {
+    pub(super) fn place(&self, ours: &str) -> Option<TensorPlace> {
         let (module, kind) = ours.rsplit_once('.')?;
         if let Some(of_stack) = module.strip_prefix("stacks.") {
             return self.of_stack(of_stack, kind);
@@ -128,23 +128,23 @@ impl Naming {
     }
 
     /// A module of a choice in a block.
-    fn choice(&self, front: &str, blocks: &str, (inside, kind): (&str, &str)) -> Option<Place> {
+    fn choice(&self, front: &str, blocks: &str, (inside, kind): (&str, &str)) -> Option<TensorPlace> {
         let is_router = ["router", "layer_routers.0", "layer_routers.1"].contains(&inside);
         let found = match self.routers {
             RouterNames::OfConfig => {
                 let theirs = format!("{front}{}.{kind}", of_config(self.names, inside)?);
                 let parts = vec![format!("{blocks}{inside}.{kind}")];
-                Place { theirs, parts, kind: RowKind::Plain, is_router, n_experts: None }
+                TensorPlace { theirs, parts, kind: RowKind::Plain, is_router, n_experts: None }
             }
             RouterNames::Released(released) | RouterNames::Recursive(released, _) => {
                 place(front, blocks, kind, find(released.rows, inside)?)
             }
         };
-        Some(Place { is_router, ..found })
+        Some(TensorPlace { is_router, ..found })
     }
 
     /// A module of the decision over a repetition: `<stack>.routers.<repetition>…`.
-    fn of_stack(&self, module: &str, kind: &str) -> Option<Place> {
+    fn of_stack(&self, module: &str, kind: &str) -> Option<TensorPlace> {
         let RouterNames::Recursive(released, recursion) = self.routers else { return None };
         let (stack, rest) = module.split_once(".routers.")?;
         let (number, inside) = rest.split_once('.').map_or((rest, ""), |(number, inside)| (number, inside));
@@ -154,7 +154,7 @@ impl Naming {
         let theirs = format!("{}{}.{}.{kind}", self.names.block, recursion.outer + number, row.theirs);
         let parts = vec![format!("stacks.{stack}.routers.{rest}.{kind}")];
         let is_router = inside == "router";
-        Some(Place { theirs, parts, kind: RowKind::Plain, is_router, n_experts: None })
+        Some(TensorPlace { theirs, parts, kind: RowKind::Plain, is_router, n_experts: None })
     }
 
     /// The name in the first module of a recursion of a tensor that a later one has again.
@@ -172,20 +172,24 @@ impl Naming {
     }
 }
 
-impl Place {
+impl TensorPlace {
     /// That of one expert, whose number stands for the `*` in names.
-    fn of_expert(self, number: &str) -> Place {
+    fn of_expert(self, number: &str) -> TensorPlace {
         let numbered = |name: String| name.replacen('*', number, 1);
-        Place { theirs: numbered(self.theirs), parts: self.parts.into_iter().map(numbered).collect(), ..self }
+        TensorPlace {
+            theirs: numbered(self.theirs),
+            parts: self.parts.into_iter().map(numbered).collect(),
+            ..self
+        }
     }
 
     /// That of all experts, one below the other.
-    fn of_all_experts(self, n: usize) -> Place {
+    fn of_all_experts(self, n: usize) -> TensorPlace {
         let of = |number: usize| {
             let number = number.to_string();
             self.parts.iter().map(move |part| part.replacen('*', &number, 1)).collect::<Vec<String>>()
         };
-        Place { parts: (0..n).flat_map(of).collect(), n_experts: Some(n), ..self }
+        TensorPlace { parts: (0..n).flat_map(of).collect(), n_experts: Some(n), ..self }
     }
 }
 
@@ -219,9 +223,9 @@ fn find(rows: &'static [Row], module: &str) -> Option<&'static Row> {
     rows.iter().find(|row| row.ours.contains(&module))
 }
 
-fn place(front: &str, blocks: &str, kind: &str, row: &Row) -> Place {
+fn place(front: &str, blocks: &str, kind: &str, row: &Row) -> TensorPlace {
     let whole = row.kind == RowKind::Tensor;
-    Place {
+    TensorPlace {
         theirs: if whole {
             format!("{front}{}", row.theirs)
         } else {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::aliases::TENSORS;
 use super::names::{FUSED, FUSED_NAMES, RowKind};
-use super::naming::{Naming, Place};
+use super::naming::{Naming, TensorPlace};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::frontend::language::words::quoted;
 use crate::frontend::spec::model::Model;
@@ -167,7 +167,7 @@ fn fused(naming: &Naming, infos: &BTreeMap<String, TensorInfo>, ours: &[TensorSp
     }
 }
 
-fn places(name: &str, ours: &[TensorSpec], naming: &Naming) -> Result<Vec<Place>, Diagnostics> {
+fn places(name: &str, ours: &[TensorSpec], naming: &Naming) -> Result<Vec<TensorPlace>, Diagnostics> {
     let mut found = Diagnostics::default();
     let mut places = Vec::new();
     for tensor in ours {
@@ -184,7 +184,7 @@ fn places(name: &str, ours: &[TensorSpec], naming: &Naming) -> Result<Vec<Place>
 }
 
 /// Their tensors whole, each once, in the order of ours.
-fn whole(ours: &[TensorSpec], placed: &[Place], naming: &Naming) -> Vec<TensorSpec> {
+fn whole(ours: &[TensorSpec], placed: &[TensorPlace], naming: &Naming) -> Vec<TensorSpec> {
     let mut seen = BTreeSet::new();
     let mut wanted = Vec::new();
     for (tensor, place) in ours.iter().zip(placed).filter(|(_, place)| seen.insert(&place.theirs)) {

@@ -6,6 +6,7 @@
 use toml_edit::{Document, Item, TableLike};
 
 use super::limits;
+use super::words::quoted;
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, Span};
 
 /// A parsed file.
@@ -117,8 +118,8 @@ fn syntax(source: &SourceText, error: &toml_edit::TomlError) -> Diagnostic {
     if error.message().starts_with("duplicate key") {
         let header = source.line_of(span.start);
         let (message, span) = match source.slice(header.clone()).trim_start().starts_with('[') {
-            true => ("a table of this name is already there", header),
-            false => ("a key stands twice in one table", span),
+            true => ("duplicate table".to_owned(), header),
+            false => (format!("duplicate key {}", quoted(source.slice(span.clone()))), span),
         };
         return Diagnostic::new("spec::duplicate_key", message)
             .at(source, span, "again here")

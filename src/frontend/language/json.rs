@@ -51,7 +51,7 @@ fn table(object: &parsed::Object<'_>, source: &SourceText, found: &mut Diagnosti
     for property in &object.properties {
         let (key, key_span) = (property.name.as_str().to_owned(), span(property.name.range()));
         if entries.iter().any(|entry| entry.key == key) {
-            let message = format!("{} stands twice in one object", quoted(&key));
+            let message = format!("duplicate key {}", quoted(&key));
             found.push(
                 Diagnostic::new("spec::duplicate_key", message)
                     .at(source, key_span.clone(), "again here")

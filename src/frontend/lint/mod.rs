@@ -36,7 +36,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "lint::unused_block",
-        "A block has a table `[block.NAME]`, but no stack has its name in `blocks`: it is no part of the model. Often the name in the stack is that of another block.",
+        "A block has a table `[block.NAME]`, but no stack has its name in `blocks`: it is not a part of the model. Often the name in the stack is that of another block.",
     ),
 ];
 
@@ -245,7 +245,7 @@ fn unknown(name: &str) -> Diagnostic {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("write one of {}", known.join(", ")),
     };
-    Diagnostic::new("usage::deny", format!("--deny: there is no lint {}", quoted(name))).help(help)
+    Diagnostic::new("usage::deny", format!("--deny: unknown lint {}", quoted(name))).help(help)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{Ctx, LowerError, Tokens};
 use crate::frontend::build::{Build, LayerInput, TokenRows};
 use crate::frontend::spec::node::{Block, Layers, Node, SubLayer, Unit};
 use crate::frontend::spec::skip::Kv;
-use crate::frontend::spec::stack::Place;
+use crate::frontend::spec::stack::BlockRun;
 
 /// The rows on which a node runs.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ pub(super) type Placed<'m> = (&'m Node, InBlock);
 #[derive(Clone, Copy)]
 pub(super) struct InBlock {
     /// Where the block runs, and its weights.
-    pub(super) block: Place,
+    pub(super) block: BlockRun,
     /// Which of its lists of layers it is.
     pub(super) layers: Layers,
     /// Index of the next layer.
@@ -80,8 +80,8 @@ impl InBlock {
 
 impl Ctx<'_> {
     /// The stream behind a block.
-    pub(super) fn block(&mut self, x: Value, block: &Block, place: Place) -> Result<Value, LowerError> {
-        let within = InBlock { block: place, layers: Layers::Block, layer: 0, entry: x };
+    pub(super) fn block(&mut self, x: Value, block: &Block, run: BlockRun) -> Result<Value, LowerError> {
+        let within = InBlock { block: run, layers: Layers::Block, layer: 0, entry: x };
         match &block.body {
             Node::Route(route) => self.route(x, route, Unit::Block, within),
             body => self.node(Stream { all: x, rows: x }, body, Branch::all(self.all), within),

@@ -10,7 +10,10 @@ pub const CODES: &[(&str, &str)] = &[
         "spec::branches",
         "What a skip says of its branches does not fit together: `combine = \"sum\"` wants an `otherwise`; `combine = \"add\"` takes none, and scales the branch as a whole.",
     ),
-    ("spec::duplicate_key", "A key stands twice in one table. TOML allows it once."),
+    (
+        "spec::duplicate_key",
+        "A duplicate key: TOML allows each key of a table once, JSON each key of an object.",
+    ),
     ("spec::empty", "A list that must have elements has none: a model needs blocks, a block needs layers."),
     (
         "spec::entry_on_block",

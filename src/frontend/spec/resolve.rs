@@ -592,7 +592,7 @@ fn lookup<'b>(ctx: &mut Ctx<'_>, value: &Value, named: Option<&'b Blocks>) -> Op
         None if names.len() <= 12 => format!("the blocks are {}", list(&names)),
         None => format!("define it under `[block.{}]`", quoted(name).trim_matches('`')),
     };
-    let message = format!("there is no block {}", quoted(name));
+    let message = format!("unknown block {}", quoted(name));
     ctx.wrong("spec::unknown_block", message, (value, "no such block"), help);
     None
 }

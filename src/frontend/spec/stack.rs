@@ -27,7 +27,7 @@ pub struct Stack {
 
 /// Where a block runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct BlockRun {
     /// Its index in the order in which blocks run: what places in graphs, caches and random decisions are named for.
     pub run: usize,
     /// The index of its weights: what its tensors are named for.
@@ -46,7 +46,7 @@ pub struct Repetition<'m> {
     /// The decision over all of its blocks.
     pub skip: Option<&'m Skip>,
     /// The blocks, in order.
-    pub blocks: Vec<(Place, &'m Block)>,
+    pub blocks: Vec<(BlockRun, &'m Block)>,
 }
 
 impl Repetition<'_> {
@@ -78,7 +78,7 @@ impl Model {
                 }
                 let blocks = self.blocks.iter().skip(run).take(stack.blocks).enumerate();
                 let blocks =
-                    blocks.map(|(at, block)| (Place { run: run + at, weights: weights + at }, block));
+                    blocks.map(|(at, block)| (BlockRun { run: run + at, weights: weights + at }, block));
                 // `stacks` may be of this function.
                 let skip = self.stacks.get(idx).and_then(|stack| stack.skips.get(number));
                 let (is_last, blocks) = (number + 1 == stack.repeat, blocks.collect());
@@ -91,7 +91,7 @@ impl Model {
 
     /// The layers of experts with their names, in the order in which they run: each repetition for itself.
     pub fn expert_layers(&self) -> Vec<(String, Experts)> {
-        let of_block = |(place, block): (Place, &Block)| {
+        let of_block = |(place, block): (BlockRun, &Block)| {
             let layer = |part| match part {
                 Part::Layer(layers, idx, SubLayer { layer: Layer::Experts(experts), .. }) => {
                     Some((layers.name(place.run, idx), *experts))

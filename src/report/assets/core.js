@@ -33,7 +33,7 @@ function table(columns, rows, attributes) {
     h("tbody", null, rows.map((row) => row instanceof Node ? row : h("tr", null, row.map((content, idx) => cell("td", columns[idx])(content)))))));
 }
 
-// Numbers for people.
+// Human-readable numbers.
 const bytes = (n) => n < 10000 ? `${n} B` : n < 1e7 ? `${(n / 1024).toFixed(n < 1e5 ? 1 : 0)} KiB` : `${(n / 1048576).toFixed(1)} MiB`;
 const time = (ns) => ns < 1e4 ? `${(ns / 1e3).toFixed(2)} µs` : ns < 1e6 ? `${(ns / 1e3).toFixed(1)} µs` : `${(ns / 1e6).toFixed(3)} ms`;
 const percent = (share) => `${+(100 * share).toFixed(1)} %`;

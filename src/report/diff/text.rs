@@ -46,7 +46,7 @@ pub fn text(diff: &Diff) -> String {
     out
 }
 
-/// What a group of figures is, for people.
+/// What a group of figures is, human-readable.
 pub fn title(group: &str) -> &'static str {
     match group {
         "memory" => "memory",

@@ -67,7 +67,7 @@ def compile_to(folder, artefact, dtype):
 
 
 @torch.inference_mode()
-def judged(reference, prompt, tokens):
+def likeliest(reference, prompt, tokens):
     """What transformers takes for the likeliest token at each place of a continuation, and by how much.
 
     One pass over prompt and continuation: as long as they agree, these are the tokens that it would have continued by.
@@ -82,7 +82,7 @@ def compare(reference, peer, prompts, count):
     equal, compared, close, least = 0, 0, [], float("inf")
     for number, prompt in enumerate(prompts):
         found, _, _ = peer.decode(prompt, count - 1)
-        wanted, margins = judged(reference, prompt, found)
+        wanted, margins = likeliest(reference, prompt, found)
         differs = next((place for place in range(count) if found[place] != wanted[place]), None)
         compared += count if differs is None else differs
         least = min(least, *margins[: count if differs is None else differs + 1])
@@ -104,7 +104,7 @@ def chat(tokenizer, artefact, reference, wish, count):
     [answer] = json.loads(given)["sequences"]
     prompt = ids(tokenizer, wish)
     tokens = answer["tokens"]
-    wanted, _ = judged(reference, prompt, tokens)
+    wanted, _ = likeliest(reference, prompt, tokens)
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     if (answer["prompt_tokens"], tokens, answer["text"].strip()) != (len(prompt), wanted, text.strip()):
         sys.exit(f"the chat of skipc is {answer}, transformers has {len(prompt)} tokens of prompt, {wanted} and {text!r}")

@@ -42,7 +42,7 @@ def free_bf16(runner, label, model, device, golden):
     if ran.gates.shape != golden.gates.shape or not np.isin(ran.gates, (0, 1)).all():
         raise RunFailed("the decisions are not 0 and 1 for each router and token")
     if not np.isfinite(ran.logits).all():
-        raise RunFailed("there are logits that are no numbers")
+        raise RunFailed("there are logits that are not numbers")
     flips, in_pytorch = int((ran.gates != golden.gates).sum()), golden.figures["bf16_flips"]
     return {"note": f"{flips} of {golden.gates.size} decisions differ from f32, in PyTorch {in_pytorch}"}
 

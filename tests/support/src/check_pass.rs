@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use skipc_artifact::program::PAGE_ROWS;
+use skipc_ir::attr::Shape;
 use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Gf61, Number, Ring32, Routing, Weights};
-use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score};
+use skipc_ir::{Dim, Elem, Graph, Op, Role, SetSym, Type, random_score, stacked_name};
 
 use crate::random::Rng;
 use crate::random_graph::VOCAB;
@@ -20,15 +21,21 @@ pub struct RandomWeights(BTreeMap<String, Vec<f64>>);
 impl RandomWeights {
     /// For this graph.
     pub fn of(graph: &Graph) -> RandomWeights {
-        let weights = graph.values().filter_map(|value| {
-            let Op::Weight { name, shape } = graph.op(value) else { return None };
-            let seed =
-                name.0.bytes().fold(17u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        let mut weights = BTreeMap::new();
+        let mut draw = |name: &str, shape: &Shape| {
+            let seed = name.bytes().fold(17u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
             let n_elements = shape.0.iter().map(|size| *size as usize).product();
             let mut rng = Rng::new(seed);
-            Some((name.0.to_string(), (0..n_elements).map(|_| rng.signed_unit()).collect()))
-        });
-        RandomWeights(weights.collect())
+            weights.insert(name.to_owned(), (0..n_elements).map(|_| rng.signed_unit()).collect());
+        };
+        for value in graph.values() {
+            if let Op::Weight { name, shape } = graph.op(value) {
+                draw(&name.0, shape);
+            } else if let Op::WeightStack { name, count, shape } = graph.op(value) {
+                (0..*count).for_each(|number| draw(&stacked_name(&name.0, number), shape));
+            }
+        }
+        RandomWeights(weights)
     }
 }
 

@@ -1,16 +1,39 @@
 //! Random graphs, well-formed by construction: sets of sets, nodes that repeat others, dead nodes, and patterns that
-//! passes look for, and states that are looked at and go on changed. All ops of the table but those that only rules make
-//! (folded and selected weights, the scales of norms) and selections by rank or by the capacity of one step, which
-//! generated models have.
+//! passes look for, experts, and states that are looked at and go on changed. All ops of the table but those of training
+//! and [`NOT_DRAWN`].
 
 use skipc_ir::attr::{F64, Shape};
-use skipc_ir::{Binary, Dim, Elem, Graph, Op, Origin, Port, Role, RopeScaling, SetSym, Type, Unary, Value};
+use skipc_ir::{
+    Binary, Dim, Elem, Graph, Op, Origin, Port, Ranking, Role, RopeScaling, SetSym, Type, Unary, Value,
+};
 
 use crate::check_pass::PAGES;
 use crate::random::Rng;
 
 /// Rows of the embedding table: token ids are below it.
 pub const VOCAB: u32 = 7;
+
+/// Ops that random graphs lack: those that only rules make (folded and selected weights, the scales of norms, filled
+/// tensors), selections by rank or by the capacity of one step, which generated models have, and what takes inputs or states of
+/// one meaning: replayed choices, choices of earlier steps, rows that wait.
+pub const NOT_DRAWN: [&str; 13] = [
+    "fill",
+    "weight_rows",
+    "fold_gain",
+    "fold_linear",
+    "inv_rms",
+    "scale",
+    "choose_or_replay",
+    "limit_choices_after",
+    "route_topk",
+    "route_topk_among",
+    "pending",
+    "limit_first",
+    "limit_best",
+];
+
+/// Experts that rows choose among.
+const EXPERTS: u32 = 3;
 
 /// Widths of tensors.
 const WIDTHS: [u32; 4] = [1, 2, 4, 8];
@@ -133,7 +156,7 @@ impl Gen {
         let Dim::Count(sym) = rows else { return self.node(Op::Input { port: Port::of_tokens(role) }, &[]) };
         let set = self.graph.values().find(|value| self.graph.op(*value).opens() == Some(sym));
         let set = set.expect("a set is opened before it has rows");
-        let Type::Set { of, .. } = *self.graph.ty(set) else { panic!("a route makes a set") };
+        let (_, of) = self.graph.ty(set).as_rows().expect("what is opened is a set or a partition");
         let all = self.ints(role, of);
         self.node(Op::Gather {}, &[all, set])
     }
@@ -155,7 +178,7 @@ impl Gen {
         if self.rng.one_in(8) {
             self.origin = format!("step.{}", self.graph.len()).as_str().into();
         }
-        match self.rng.below(18) {
+        match self.rng.below(21) {
             0 => self.matmul(),
             1 => self.norm(),
             2 => self.turn(),
@@ -172,6 +195,9 @@ impl Gen {
             14 => self.share_out(),
             15 => self.look_back(),
             16 => self.mean(),
+            17 => self.set_of_sets(),
+            18 => self.elements(),
+            19 => self.experts(),
             _ => self.undo(),
         }
     }
@@ -324,6 +350,104 @@ impl Gen {
         let (set, block) = (self.fresh_set(), self.rng.below(3) as u32);
         let op = Op::RouteRandom { set, seed: self.rng.bits() % 5, block, limit: 1 << 31 };
         Some(self.node(op, &places))
+    }
+
+    /// A set that others make: its complement, the first rows with it, what two have in common.
+    fn set_of_sets(&mut self) -> Option<Value> {
+        let (wanted, _, of) = self.set()?;
+        match self.rng.below(3) {
+            0 => {
+                let set = self.fresh_set();
+                Some(self.node(Op::Complement { set }, &[wanted]))
+            }
+            1 => {
+                let positions = self.ints(Role::Positions, of);
+                let (set, first) = (self.fresh_set(), self.rng.below(3) as u32);
+                Some(self.node(Op::WithFirst { set, first }, &[wanted, positions]))
+            }
+            _ => {
+                let outer = self.find(|ty| matches!(ty, Type::Set { of: rows, .. } if *rows == of))?;
+                let set = self.fresh_set();
+                Some(self.node(Op::Within { set }, &[wanted, outer]))
+            }
+        }
+    }
+
+    /// What deciders compute in f32: numbers widened, multiplied with others, scores of the first rows forced, a row for all.
+    fn elements(&mut self) -> Option<Value> {
+        if let (Some(scores), true) =
+            (self.find(|ty| is_matrix(ty, |cols| cols == 1) && is_f32(ty)), self.rng.one_in(4))
+        {
+            let positions = self.ints(Role::Positions, self.graph.ty(scores).rows());
+            let first = self.rng.below(3) as u32;
+            return Some(self.node(Op::ForceFirst { first }, &[scores, positions]));
+        }
+        let x = self.matrix()?;
+        let (rows, cols) = (self.graph.ty(x).rows(), self.graph.ty(x).cols());
+        let scale = match self.rng.one_in(2) {
+            true => {
+                let row = self.weight(&[cols]);
+                self.node(Op::RepeatRow {}, &[row, x])
+            }
+            false => {
+                let like = self.find(|ty| is_matrix(ty, |n| n == cols) && ty.rows() == rows)?;
+                self.node(Op::Widen {}, &[like])
+            }
+        };
+        Some(self.node(Op::ScaleElements {}, &[x, scale]))
+    }
+
+    /// What experts give the rows that choose them, put over others.
+    fn experts(&mut self) -> Option<Value> {
+        let x = self.matrix()?;
+        let (rows, cols) = (self.graph.ty(x).rows(), self.graph.ty(x).cols());
+        let index = self.choice(x);
+        let (set, first) = (self.fresh_set(), self.rng.below(2) as u32);
+        let partition = self.node(Op::Partition { set, first, parts: EXPERTS - first }, &[index]);
+        let chosen = self.node(Op::Gather {}, &[x, partition]);
+        self.n_weights += 1;
+        let (name, n_out) = (format!("e{}.*", self.n_weights), self.rng.pick(&WIDTHS)?);
+        let (count, shape) = (EXPERTS - first, Shape(vec![n_out, cols]));
+        let weight = self.node(Op::WeightStack { name: name.as_str().into(), count, shape }, &[]);
+        let given = self.node(Op::GroupedMatmul {}, &[chosen, weight, partition]);
+        let base = Type::tensor(Elem::Real, &[rows, Dim::Fixed(n_out)]);
+        match self.find(|ty| *ty == base) {
+            Some(base) => Some(self.node(Op::Scatter {}, &[base, given, partition])),
+            None => Some(given),
+        }
+    }
+
+    /// The expert that each row of `x` takes, or none: by its id, by a router, or of those one with places left.
+    fn choice(&mut self, x: Value) -> Value {
+        let (rows, k) = (self.graph.ty(x).rows(), EXPERTS);
+        if self.rng.one_in(4) {
+            let ids = self.ints(Role::Tokens, rows);
+            let (seed, block) = (self.rng.bits() % 5, self.rng.below(3) as u32);
+            let op = Op::HashChoice { experts: EXPERTS, seed, block, n_ids: VOCAB };
+            let choice = self.node(op, &[ids]);
+            return self.node(Op::Slice { start: 1, len: 1 }, &[choice]);
+        }
+        let weight = self.weight(&[EXPERTS, self.graph.ty(x).cols()]);
+        let logits = self.node(Op::RouterLogits {}, &[x, weight]);
+        let (sigmoid, normalise) = (self.rng.one_in(2), self.rng.one_in(2));
+        let (scale, ranks) = (F64::from(1.0), self.rng.pick(&[Ranking::Score, Ranking::Turn]));
+        let choices = self.node(Op::Choose { k, sigmoid, normalise, scale, ranks }, &[logits]);
+        let [mut index, ranks] = [k, 2 * k].map(|start| self.node(Op::Slice { start, len: k }, &[choices]));
+        let [positions, sequences] = [Role::Positions, Role::Sequences].map(|role| self.ints(role, rows));
+        let group_size = 1 + self.rng.below(4) as u32;
+        match self.rng.below(3) {
+            0 => {}
+            1 => {
+                let op = Op::LimitChoices { group_size, slots: self.rng.below(3) as u32, experts: EXPERTS };
+                index = self.node(op, &[index, positions, sequences, ranks]);
+            }
+            _ => {
+                let op = Op::ShareChoices { top_k: 1, group_size: self.rng.one_in(2).then_some(group_size) };
+                index = self.node(op, &[index, ranks, positions, sequences, positions, sequences]);
+            }
+        }
+        let start = self.rng.below(k as usize) as u32;
+        self.node(Op::Slice { start, len: 1 }, &[index])
     }
 
     fn gather(&mut self) -> Option<Value> {

@@ -5,7 +5,7 @@ use skipc_artifact::target::DType;
 
 use skipc_plan::kernel::{KeepChoices, Kernel, Limit, NO_CHOICE, Slot, View};
 
-use super::attention::cached::Pages;
+use super::pages::Pages;
 use super::{Generated, place};
 use crate::code::{Bool, Code, F32, Float, GPtr, I8, I32, Int, Steps};
 use crate::error::Error;

@@ -7,6 +7,7 @@ mod compact;
 mod conv;
 mod gemm;
 mod limit;
+mod pages;
 mod pending;
 mod place;
 mod pointwise;

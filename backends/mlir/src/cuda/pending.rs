@@ -4,8 +4,8 @@
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Kernel, Pending, Rows, Slot, View};
 
-use super::attention::cached::Pages;
 use super::compact::{THREADS, require_column};
+use super::pages::Pages;
 use super::{Generated, place, update};
 use crate::code::{Code, I8, I32, Int, Steps};
 use crate::error::Error;

@@ -7,8 +7,8 @@
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{Candidates, Keep, Kernel, RankOrder, Ranked, Rounding, Segment, Slot, View};
 
-use super::attention::cached::Pages;
 use super::compact::{THREADS, require_column};
+use super::pages::Pages;
 use super::place;
 use crate::code::{Bool, Code, GPtr, I8, I32, Int, Operand, Steps};
 use crate::error::Error;

@@ -438,7 +438,7 @@ impl<'a, N: Element> Machine<'a, N> {
 
     /// The buffer of a port that the function has.
     fn port(&self, role: &Role) -> Result<u32, Fault> {
-        self.interface().buffer(role).ok_or_else(|| Fault::Layout(format!("there is no port `{role}`")))
+        self.interface().buffer(role).ok_or_else(|| Fault::Layout(format!("unknown port `{role}`")))
     }
 
     /// Writes what the function has ports for.
@@ -474,7 +474,7 @@ impl<'a, N: Element> Machine<'a, N> {
         for (role, idx) in self.interface().buffers(Direction::In) {
             let Role::Input { name } = role else { continue };
             let given = batch.tensors.get(name);
-            let given = given.ok_or_else(|| Fault::Batch(format!("there is no input `{name}`")))?;
+            let given = given.ok_or_else(|| Fault::Batch(format!("unknown input `{name}`")))?;
             self.write_tensor(idx, given, n_tokens)?;
         }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {

@@ -55,6 +55,16 @@ fn function<N: Element>(function: Function, x: N) -> N {
     }
 }
 
+fn operator<N: Element>(operator: Operator, a: N, b: N) -> N {
+    match operator {
+        Operator::Add => a.add(b),
+        Operator::Sub => a.sub(b),
+        Operator::Mul => a.mul(b),
+        Operator::Div => a.div(b),
+        Operator::Max => a.max(b),
+    }
+}
+
 impl<N: Element> Machine<'_, '_, '_, '_, N> {
     fn set(&mut self, local: Local, held: Held<N>) {
         let at = local.0 as usize;
@@ -103,16 +113,7 @@ impl<N: Element> Machine<'_, '_, '_, '_, N> {
             }
             Expr::Count(index) => N::from_f64(f64::from(self.index(index)?)),
             Expr::Call(of, x) => function(*of, self.number(x)?),
-            Expr::Both(operator, a, b) => {
-                let (a, b) = (self.number(a)?, self.number(b)?);
-                match operator {
-                    Operator::Add => a.add(b),
-                    Operator::Sub => a.sub(b),
-                    Operator::Mul => a.mul(b),
-                    Operator::Div => a.div(b),
-                    Operator::Max => a.max(b),
-                }
-            }
+            Expr::Both(of, a, b) => operator(*of, self.number(a)?, self.number(b)?),
             Expr::Slope(of, local) => match self.held(*local) {
                 Held::Number(number) => of.derivative(number),
                 Held::Nothing | Held::Index(_) => return Err(malformed(*local)),
@@ -220,4 +221,42 @@ pub(super) fn products<N: Element>(
         frame.store_dense(out, output, &sums)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use skipc_ir::Unary;
+
+    use super::*;
+    use crate::loops::slope;
+
+    /// What is computed from the variable, which holds `x`, and from numbers.
+    fn value(expr: &Expr, x: f64) -> f64 {
+        match expr {
+            Expr::Is(number) => number.0,
+            Expr::Of(_) => x,
+            Expr::Call(of, operand) => function(*of, value(operand, x)),
+            Expr::Both(of, a, b) => operator(*of, value(a, x), value(b, x)),
+            Expr::Load(_) | Expr::Count(_) | Expr::Slope(..) => panic!("{expr:?} in a derivative"),
+        }
+    }
+
+    #[test]
+    fn kernels_compute_the_derivatives_of_the_table() {
+        let mut without = Vec::new();
+        for of in Unary::SAMPLES.iter().copied() {
+            let Some(expr) = slope(of, &Expr::Of(Local(0))) else {
+                without.push(of);
+                continue;
+            };
+            for x in (-400..=400).map(|step| f64::from(step) / 32.0).chain([-1e4, -90.0, 90.0, 1e4]) {
+                let (found, wanted) = (value(&expr, x), of.derivative(x));
+                assert!(
+                    (found - wanted).abs() <= 1e-14 * wanted.abs().max(1.0),
+                    "{of:?}'({x}): {found}, not {wanted}"
+                );
+            }
+        }
+        assert_eq!(without, [Unary::GeluErf]);
+    }
 }

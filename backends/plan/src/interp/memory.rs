@@ -130,7 +130,7 @@ impl<'k, 'm, 'c, N: Element> Frame<'k, 'm, 'c, N> {
             let row_bytes = param.cols as usize * param.dtype.size() as usize;
             if row_bytes == 0 || !n_bytes.is_multiple_of(row_bytes) {
                 return Err(Fault::BadOperand(format!(
-                    "{n_bytes} bytes are no rows of `{}`, which have {row_bytes}",
+                    "{n_bytes} bytes are not whole rows of `{}`, which have {row_bytes}",
                     param.name
                 )));
             }

@@ -264,9 +264,10 @@ impl Ctx<'_> {
         program.width = self.graph.ty(result).cols();
         for value in values {
             if !program.regs.contains_key(value) && !matches!(self.graph.op(*value), Op::Scatter {}) {
-                let reg = match OpKind::of(self.graph.op(*value)) {
-                    OpKind::Rope(rope) => self.turn(bind, &mut program, *value, rope)?,
-                    _ => self.instruction(bind, &mut program, *value)?,
+                let reg = if let OpKind::Rope(rope) = OpKind::of(self.graph.op(*value)) {
+                    self.turn(bind, &mut program, *value, rope)?
+                } else {
+                    self.instruction(bind, &mut program, *value)?
                 };
                 program.regs.insert(*value, reg);
             }
@@ -340,7 +341,7 @@ impl Ctx<'_> {
         value: Value,
     ) -> Result<Reg, PlanError> {
         let OpKind::Elementwise(function) = OpKind::of(self.graph.op(value)) else {
-            return Err(self.internal("this is no function of elements", value));
+            return Err(self.internal("this is not an elementwise function", value));
         };
         let inst = match function {
             Elementwise::Widen => {

@@ -249,7 +249,7 @@ impl Ctx<'_> {
     /// The step that takes a tensor of the weights file.
     fn tensor(&self, value: Value) -> Result<RecipeStep, PlanError> {
         let (Op::Weight { name, shape } | Op::WeightStack { name, shape, .. }) = self.graph.op(value) else {
-            return Err(self.internal("this is no tensor of the weights file", value));
+            return Err(self.internal("this is not a tensor of the weights file", value));
         };
         let cols = shape.0.last().copied().unwrap_or_default();
         Ok(RecipeStep::Weight { name: name.0.to_string(), cols })

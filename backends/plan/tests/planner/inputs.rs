@@ -71,7 +71,7 @@ fn what_is_not_given_or_does_not_fit_is_refused() {
         run::<f32>(&legal, &plan, &step(3, tensors), Mode::Arena).expect_err("it does not fit").to_string()
     };
     let missing = refused(&|tensors| drop(tensors.remove("more")));
-    assert!(missing.contains("there is no input `more`"), "{missing}");
+    assert!(missing.contains("unknown input `more`"), "{missing}");
     let short = refused(&|tensors| drop(tensors.insert("x".into(), Tensor::Reals(vec![0.0; 8]))));
     assert!(short.contains("`input x` has 8 elements, not 12"), "{short}");
     let other = refused(&|tensors| drop(tensors.insert("flags".into(), Tensor::Ints(vec![0; 3]))));

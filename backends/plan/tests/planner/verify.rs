@@ -89,7 +89,7 @@ fn arg<'a>(plan: &'a mut Plan, name: &str, param: &str) -> &'a mut Arg {
 fn gemm<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Gemm {
     match &mut kernel(plan, name).body {
         Body::Gemm(gemm) => gemm,
-        _ => panic!("{name} is no matmul"),
+        _ => panic!("{name} is not a matmul"),
     }
 }
 
@@ -101,7 +101,7 @@ fn part(plan: &mut Plan) -> &mut Part {
 fn map<'a>(plan: &'a mut Plan, name: &str) -> &'a mut Pointwise {
     match &mut kernel(plan, name).body {
         Body::Rowwise(Rowwise::Map { program, .. }) => program,
-        _ => panic!("{name} is no map"),
+        _ => panic!("{name} is not a map"),
     }
 }
 

@@ -180,7 +180,7 @@ impl RunArgs {
 ///
 /// # Errors
 ///
-/// See [`Error`]; [`Error::exit_code`] says how the process should end.
+/// See [`Error`].
 pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result<Decisions, Error> {
     let out = &mut Printer::new(out);
     if args.self_test {

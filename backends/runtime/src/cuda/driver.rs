@@ -59,18 +59,12 @@ impl Context {
         let mut driver_version = 0;
         // SAFETY: writes one integer; the function may be called before initialisation.
         let asked = unsafe { sys::cuDriverGetVersion(&raw mut driver_version) };
-        if asked != Fault::CUDA_SUCCESS {
-            return Err(CudaError::NoDriver);
-        }
+        asked.result().map_err(no_device)?;
         // Functions that an old driver lacks would end the process when they are looked up.
         if driver_version < DRIVER_VERSION {
             let needed = format!("skipc needs {}", version(DRIVER_VERSION));
             return Err(CudaError::DriverTooOld { found: version(driver_version), needed });
         }
-        let no_device = |error: DriverError| match error.0 {
-            Fault::CUDA_ERROR_STUB_LIBRARY => CudaError::NoDriver,
-            _ => CudaError::NoDevice { reason: name_of(error) },
-        };
         result::init().map_err(no_device)?;
         let n_devices = result::device::get_count().map_err(no_device)?.unsigned_abs();
         if ordinal >= n_devices {
@@ -471,6 +465,17 @@ fn fault(call: &'static str) -> impl Fn(DriverError) -> CudaError {
         | Fault::CUDA_ERROR_CONTEXT_IS_DESTROYED
         | Fault::CUDA_ERROR_UNKNOWN => CudaError::Sticky { fault: name_of(error) },
         _ => CudaError::Call { call, fault: name_of(error) },
+    }
+}
+
+/// What it means that the driver shows no device: only where it says so is there none.
+fn no_device(error: DriverError) -> CudaError {
+    match error.0 {
+        Fault::CUDA_ERROR_STUB_LIBRARY => CudaError::NoDriver,
+        Fault::CUDA_ERROR_NO_DEVICE | Fault::CUDA_ERROR_INVALID_DEVICE => {
+            CudaError::NoDevice { reason: name_of(error) }
+        }
+        _ => CudaError::BrokenDriver { reason: name_of(error) },
     }
 }
 

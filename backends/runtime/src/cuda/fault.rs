@@ -1,5 +1,7 @@
 //! What a GPU or its driver can answer.
 
+use crate::error::Kind;
+
 /// Why something could not be done on a GPU.
 #[derive(Debug, thiserror::Error)]
 pub enum CudaError {
@@ -11,6 +13,12 @@ pub enum CudaError {
         "the NVIDIA driver shows no such GPU ({reason}); see CUDA_VISIBLE_DEVICES, or use `--device cpu`"
     )]
     NoDevice {
+        /// What the driver said.
+        reason: String,
+    },
+    /// There is a driver that does not answer, such as one of another version than the kernel's module.
+    #[error("the NVIDIA driver cannot be used ({reason}); see `nvidia-smi`, or use `--device cpu`")]
+    BrokenDriver {
         /// What the driver said.
         reason: String,
     },
@@ -37,7 +45,7 @@ pub enum CudaError {
         log: String,
     },
     /// The memory of the GPU does not suffice. The session lives on; a smaller batch may fit.
-    #[error("the GPU has no {bytes} bytes left for {what}")]
+    #[error("out of GPU memory: cannot allocate {bytes} bytes for {what}")]
     OutOfMemory {
         /// What it was for.
         what: &'static str,
@@ -73,7 +81,7 @@ impl CudaError {
     pub fn code(&self) -> &'static str {
         match self {
             CudaError::NoDriver => "cuda::no_driver",
-            CudaError::NoDevice { .. } => "cuda::no_device",
+            CudaError::NoDevice { .. } | CudaError::BrokenDriver { .. } => "cuda::no_device",
             CudaError::DriverTooOld { .. } => "cuda::driver_too_old",
             CudaError::NoCode { .. } => "cuda::no_code",
             CudaError::Code { .. } => "cuda::code",
@@ -84,19 +92,20 @@ impl CudaError {
         }
     }
 
-    /// See [`crate::Error::exit_code`].
+    /// Whose fault it is, see [`crate::Error::kind`].
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn kind(&self) -> Kind {
         match self {
             CudaError::NoDriver
             | CudaError::NoDevice { .. }
+            | CudaError::BrokenDriver { .. }
             | CudaError::DriverTooOld { .. }
-            | CudaError::NoCode { .. } => 5,
-            CudaError::OutOfMemory { .. } => 1,
+            | CudaError::NoCode { .. } => Kind::Unsupported,
+            CudaError::OutOfMemory { .. } => Kind::Input,
             CudaError::Code { .. }
             | CudaError::Sticky { .. }
             | CudaError::Call { .. }
-            | CudaError::Internal { .. } => 70,
+            | CudaError::Internal { .. } => Kind::Internal,
         }
     }
 }

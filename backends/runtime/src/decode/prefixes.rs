@@ -13,13 +13,13 @@ pub(super) enum Before {
     Page(u32),
 }
 
-/// A page's place: what stands before it, and its own tokens.
-type Place = (Before, [u32; PAGE_ROWS as usize]);
+/// What a page is known by: what stands before it, and its own tokens.
+type PageKey = (Before, [u32; PAGE_ROWS as usize]);
 
 /// A tree of pages. A page is known by all tokens up to its end, compared one by one.
 #[derive(Debug, Default)]
 pub(super) struct Prefixes {
-    pages: BTreeMap<Place, u32>,
+    pages: BTreeMap<PageKey, u32>,
     known: BTreeMap<u32, Known>,
     /// All pages by their last use.
     by_use: BTreeMap<u64, u32>,
@@ -29,7 +29,7 @@ pub(super) struct Prefixes {
 
 #[derive(Debug)]
 struct Known {
-    place: Place,
+    key: PageKey,
     last_use: u64,
     /// How many known pages stand right after it.
     n_after: u32,
@@ -49,12 +49,12 @@ impl Prefixes {
     }
 
     /// Makes a page known that is not.
-    pub(super) fn insert(&mut self, (before, tokens): Place, page: u32) {
+    pub(super) fn insert(&mut self, (before, tokens): PageKey, page: u32) {
         self.clock += 1;
-        let place = (before, tokens);
-        self.pages.insert(place, page);
+        let key = (before, tokens);
+        self.pages.insert(key, page);
         self.by_use.insert(self.clock, page);
-        self.known.insert(page, Known { place, last_use: self.clock, n_after: 0 });
+        self.known.insert(page, Known { key, last_use: self.clock, n_after: 0 });
         if let Before::Page(before) = before
             && let Some(known) = self.known.get_mut(&before)
         {
@@ -66,10 +66,10 @@ impl Prefixes {
     pub(super) fn forget_oldest(&mut self, is_idle: impl Fn(u32) -> bool) -> Option<u32> {
         let is_end = |page: &u32| self.known.get(page).is_some_and(|known| known.n_after == 0);
         let page = self.by_use.values().copied().find(|page| is_end(page) && is_idle(*page))?;
-        let Known { place, last_use, .. } = self.known.remove(&page)?;
+        let Known { key, last_use, .. } = self.known.remove(&page)?;
         self.by_use.remove(&last_use);
-        self.pages.remove(&place);
-        if let Before::Page(before) = place.0
+        self.pages.remove(&key);
+        if let Before::Page(before) = key.0
             && let Some(known) = self.known.get_mut(&before)
         {
             known.n_after -= 1;

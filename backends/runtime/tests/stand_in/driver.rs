@@ -17,6 +17,7 @@ const OUT_OF_MEMORY: Status = 2;
 const NO_DEVICE: Status = 100;
 const INVALID_PTX: Status = 218;
 const UNSUPPORTED_PTX: Status = 222;
+const DRIVER_MISMATCH: Status = 803;
 const NOT_FOUND: Status = 500;
 const ILLEGAL_ADDRESS: Status = 700;
 const INVALID_VALUE: Status = 1;
@@ -147,7 +148,9 @@ macro_rules! driver_in_context {
 
 driver! {
     cuDriverGetVersion(version: *mut c_int) { give(version, if fault_is("old") { 11_080 } else { 13_000 }) }
-    cuInit(_flags: c_uint) { if fault_is("no-device") { NO_DEVICE } else { 0 } }
+    cuInit(_flags: c_uint) {
+        if fault_is("no-device") { NO_DEVICE } else if fault_is("broken") { DRIVER_MISMATCH } else { 0 }
+    }
     cuDeviceGetCount(count: *mut c_int) { give(count, 1) }
     cuDeviceGet(device: *mut c_int, _ordinal: c_int) { give(device, 0) }
     cuDeviceGetName(name: *mut [u8; 9], _size: c_int, _device: c_int) { give(name, *b"Stand-in\0") }
@@ -180,6 +183,7 @@ driver! {
             INVALID_CONTEXT => c"CUDA_ERROR_INVALID_CONTEXT",
             INVALID_PTX => c"CUDA_ERROR_INVALID_PTX",
             NO_DEVICE => c"CUDA_ERROR_NO_DEVICE",
+            DRIVER_MISMATCH => c"CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
             _ => c"CUDA_ERROR_OTHER",
         };
         give(name, text.as_ptr())

@@ -6,7 +6,6 @@ use crate::elementwise::Unary;
 use crate::interp::functions::{self, dot};
 use crate::interp::{Datum, EvalError, Number};
 use crate::rope::Frequencies;
-use crate::training::Training;
 use crate::ty::{Dim, Elem, Type};
 
 pub(super) fn infer_weight_gradient(args: Args<'_>) -> Result<Type, TypeError> {
@@ -50,18 +49,21 @@ pub(super) fn infer_embed_gradient(args: Args<'_>, n_ids: u32) -> Result<Type, T
     Ok(Type::tensor(Elem::Real, &[Dim::Fixed(n_ids), Dim::Fixed(cols)]))
 }
 
-/// Two matrices of one shape: the type of the first, or one number a row.
-pub(super) fn infer_pair(args: Args<'_>, op: Training) -> Result<Type, TypeError> {
+/// Two matrices of one shape: the type of the first.
+pub(super) fn infer_pair(args: Args<'_>) -> Result<Type, TypeError> {
     let (_, rows, cols) = args.token_matrix(0)?;
     let (_, b_rows, b_cols) = args.token_matrix(1)?;
     args.same_rows(1, rows, b_rows)?;
     if cols != b_cols {
         return Err(args.wrong(1, format!("a matrix of {cols} columns")));
     }
-    Ok(match op {
-        Training::RowDot {} => Type::tensor(Elem::F32, &[rows, Dim::Fixed(1)]),
-        _ => args.ty(0).clone(),
-    })
+    Ok(args.ty(0).clone())
+}
+
+/// Two matrices of one shape: one number a row.
+pub(super) fn infer_row_dot(args: Args<'_>) -> Result<Type, TypeError> {
+    let rows = infer_pair(args)?.rows();
+    Ok(Type::tensor(Elem::F32, &[rows, Dim::Fixed(1)]))
 }
 
 pub(super) fn infer_norm_gradient(args: Args<'_>, eps: F64, groups: Option<u32>) -> Result<Type, TypeError> {

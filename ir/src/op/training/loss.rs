@@ -39,7 +39,7 @@ pub(super) fn infer_combine(args: Args<'_>) -> Result<Type, TypeError> {
     let is_fixed = |dims: &[Dim]| !dims.is_empty() && dims.iter().all(|dim| matches!(dim, Dim::Fixed(_)));
     match args.ty(0).as_tensor() {
         Some((Elem::Real | Elem::F32, dims)) if is_fixed(dims) => {}
-        _ => return Err(args.wrong(0, "a tensor of numbers whose rows are no tokens")),
+        _ => return Err(args.wrong(0, "a tensor of numbers whose rows are not tokens")),
     }
     match args.ty(0) == args.ty(1) {
         true => Ok(args.ty(0).clone()),

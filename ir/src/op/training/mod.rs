@@ -47,12 +47,13 @@ pub(super) fn infer(op: Training, args: Args<'_>) -> Result<Type, TypeError> {
         Training::InputGradient {} => layers::infer_input_gradient(args),
         Training::ColumnSums { groups } => layers::infer_sums(args, 0, groups),
         Training::EmbedGradient { rows } => layers::infer_embed_gradient(args, rows),
-        Training::Derivative { .. } | Training::RowDot {} => layers::infer_pair(args, op),
+        Training::Derivative { .. } => layers::infer_pair(args),
+        Training::RowDot {} => layers::infer_row_dot(args),
         Training::RmsNormGradient { eps, groups } | Training::LayerNormGradient { eps, groups } => {
             layers::infer_norm_gradient(args, eps, groups)
         }
         Training::RmsGainGradient { groups, .. } | Training::LayerGainGradient { groups, .. } => {
-            layers::infer_pair(args, op)?;
+            layers::infer_pair(args)?;
             layers::infer_sums(args, 1, groups)
         }
         Training::RopeGradient { heads, theta, turned, scaling } => {

@@ -49,8 +49,10 @@ pub fn time(target: &Target, op: &Op, operands: &[&Type], result: &Type) -> Poly
             Poly::default()
         }
         Op::Matmul {} => work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements),
+        // Alone in its kernel, so that it pays for reading its operand, too.
         Op::GroupedMatmul {} => {
-            kernel(work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &elements))
+            let moved = elements.clone() + rows_of(0).scale(cols(0));
+            kernel(work(Work::Matmul, &elements.scale(cols(0))) + work(Work::Move, &moved))
         }
         Op::Choose { .. } | Op::ChooseOrReplay { .. } => {
             kernel(work(Work::Choose, &rows_of(0).scale(cols(0))))

@@ -14,6 +14,10 @@ pub enum Work {
     NarrowMatmul,
     /// Attention, for a column of a query and a key of its sequence, seen or not.
     Attention,
+    /// The same for rows that are done one by one, instead of in tiles.
+    AttentionRow,
+    /// A column of a key, seen or not, is laid out for a matmul with a tile of queries.
+    AttentionKey,
     /// An element is read or written in order.
     Move,
     /// An element of a row that a list names is read or written, beyond what it takes in order.
@@ -45,6 +49,8 @@ impl Target {
             Work::Matmul => return self.gemm_mac,
             Work::NarrowMatmul => return self.dot_mac,
             Work::Attention => return self.attention_mac,
+            Work::AttentionRow => return self.attention_row_mac,
+            Work::AttentionKey => return self.attention_key,
             Work::Find => return self.gathered,
             Work::Function(elementwise::Cost::Exponential) => return self.exp,
             // What a few instructions take that wait for no memory.

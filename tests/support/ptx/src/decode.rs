@@ -197,7 +197,7 @@ impl<'k> Decoder<'k> {
     pub fn slot(&self, operand: &Operand) -> Result<Slot, DecodeError> {
         match operand {
             Operand::Register(id) => Ok(self.slots[id.0 as usize]),
-            other => Err(self.error(format!("{other:?} is no register"))),
+            other => Err(self.error(format!("{other:?} is not a register"))),
         }
     }
 
@@ -248,7 +248,7 @@ impl<'k> Decoder<'k> {
                 Slot::Word(slot) => Ok(Source32::Register(slot)),
                 _ => Err(self.error(format!("{name} has 64 bits"))),
             },
-            other => Err(self.error(format!("{other:?} is no operand of 32 bits"))),
+            other => Err(self.error(format!("{other:?} is not an operand of 32 bits"))),
         }
     }
 
@@ -265,7 +265,7 @@ impl<'k> Decoder<'k> {
                 Slot::Double(slot) => Ok(Source64::Register(slot)),
                 _ => Err(self.error(format!("{name} has 32 bits"))),
             },
-            other => Err(self.error(format!("{other:?} is no operand of 64 bits"))),
+            other => Err(self.error(format!("{other:?} is not an operand of 64 bits"))),
         }
     }
 
@@ -281,7 +281,7 @@ impl<'k> Decoder<'k> {
                 Ok(SourcePredicate::Register(slot, true))
             }
             Operand::Integer(value) => Ok(SourcePredicate::Constant(*value != 0)),
-            other => Err(self.error(format!("{other:?} is no predicate"))),
+            other => Err(self.error(format!("{other:?} is not a predicate"))),
         }
     }
 
@@ -292,7 +292,7 @@ impl<'k> Decoder<'k> {
     pub fn constant(&self, operand: &Operand) -> Result<u64, DecodeError> {
         match operand {
             Operand::Integer(value) => Ok(*value),
-            other => Err(self.error(format!("{other:?} is no integer constant"))),
+            other => Err(self.error(format!("{other:?} is not an integer constant"))),
         }
     }
 

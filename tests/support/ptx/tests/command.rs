@@ -235,7 +235,7 @@ fn kernels_are_listed_and_chosen() {
     let error = skipc_ptx(&path, &[]).expect(1).stderr;
     assert!(error.contains("2 kernels") && error.contains("--kernel: `scale`, `neighbour`"), "{error}");
     let error = skipc_ptx(&path, &["--kernel", "scala"]).expect(1).stderr;
-    assert!(error.contains("no kernel `scala`") && error.contains("`scale`, `neighbour`"), "{error}");
+    assert!(error.contains("unknown kernel `scala`") && error.contains("`scale`, `neighbour`"), "{error}");
     skipc_ptx(&path, &["--kernel", "neighbour", "--arg", "zeros:256"]).expect(3);
 }
 
@@ -279,8 +279,8 @@ fn wrong_arguments_say_what_to_write() {
     wrong(&["--arg", "u32:1"], 1, &["argument 2 has 4 bytes, parameter `y` has 8", "write u64:"]);
     wrong(&["--arg", "zeros"], 2, &["`zeros` has no kind"]);
     wrong(&["--arg", "random:8"], 2, &["write `random-f32:8`"]);
-    wrong(&["--arg", "zeros:512", "--print", "z"], 1, &["no buffer `z`", "the buffers are x, y"]);
-    wrong(&["--arg", "map:z,f32,16x8,8x8,0"], 1, &["no buffer `z`"]);
+    wrong(&["--arg", "zeros:512", "--print", "z"], 1, &["unknown buffer `z`", "the buffers are x, y"]);
+    wrong(&["--arg", "map:z,f32,16x8,8x8,0"], 1, &["unknown buffer `z`"]);
     wrong(&["--arg", "map:x,f32,99x8,8x8,0"], 1, &["over `x`, which has 512 bytes"]);
     wrong(&["--arg", "map:1,f32,16x8,8x3,0"], 1, &["boxDim[0] is 12 bytes"]);
     wrong(&["--arg", "map:1,f32,16x8,8x8,0"], 1, &["argument 2 has 128 bytes, parameter `y` has 8"]);

@@ -199,7 +199,7 @@ fn wrong_names_are_errors() {
     assert!(
         body_error(".reg .b32 %r<3>;\n.reg .b64 %r2;").starts_with("line 2: the name `%r2` is already taken")
     );
-    assert!(body_error(".reg .b32 x;\n@x ret;").starts_with("line 2: `x` is no predicate"));
+    assert!(body_error(".reg .b32 x;\n@x ret;").starts_with("line 2: `x` is not a predicate"));
     assert!(body_error(".reg .b32 x;\nX: mov.b32 x, X;").contains("may only stand behind `bra`"));
     assert!(body_error("{ .shared .b8 s[4]; }\n{ .shared .b8 s[4]; }").starts_with("line 2: a variable `s`"));
 }
@@ -255,7 +255,7 @@ fn broken_modules_are_errors() {
     assert!(broken(".global .b8 g[1] = {1, 2};").contains("do not fit into the 1 of `g`"));
     assert!(broken(".global .b8 g = 256;").contains("an element of 8 bits"));
     assert!(broken(".global .b64 g = generic(h);").contains("no addresses as initial values"));
-    assert!(broken(".global .align 3 .b8 g;").contains("3 is no alignment"));
+    assert!(broken(".global .align 3 .b8 g;").contains("3 is not an alignment"));
     assert!(broken(".global .b32 g[4611686018427387904];").contains("larger than any memory"));
     assert!(broken(".global .b32 g;\n.global .b32 g;").starts_with("line 5: a variable `g`"));
     assert!(broken(".pragma nounroll;").contains("between double quotes"));

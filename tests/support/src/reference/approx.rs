@@ -208,7 +208,7 @@ mod tests {
         for got in [forward, backward] {
             assert!((f64::from(got) - want.value).abs() <= want.error, "{got} against {want:?}");
         }
-        assert!(want.error < 1e-2, "the bound is no bound: {want:?}");
+        assert!(want.error < 1e-2, "the bound does not hold: {want:?}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn expected(kernel: &Kernel, operands: &[Vec<u8>], exactness: Exactness) -> 
         Body::Update(update) => eval.update(update, n_rows),
         Body::Products(products) => eval.products(products, n_rows),
         // What loops compute is said by the graph that they were planned from, which tests of training hold them against.
-        Body::Loops(loops) => panic!("`{}` is no kernel case", loops.name),
+        Body::Loops(loops) => panic!("`{}` is not a kernel case", loops.name),
     }
     eval.outputs.into_iter().flatten().collect()
 }

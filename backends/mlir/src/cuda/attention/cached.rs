@@ -15,11 +15,12 @@
 //! One query's keys stay in one block: to share them out among blocks takes memory for what each has found, which a
 //! kernel has no parameter for, and a second kernel that puts it together.
 
-use skipc_artifact::program::{PAGE_ROWS, RowTile};
+use skipc_artifact::program::RowTile;
 use skipc_artifact::target::DType;
 use skipc_plan::kernel::{CachedAttention, Kernel, Param, Slot, View};
 
 use super::super::compact::require_column;
+use super::super::pages::Pages;
 use super::super::{Generated, place};
 use super::LOWEST;
 use crate::code::{
@@ -127,22 +128,6 @@ fn check(kernel: &Kernel, attention: &CachedAttention) -> Result<(), Error> {
             place::require(kernel, present, DType::U8)?;
             require_column(kernel, present)
         }
-    }
-}
-
-/// Where the pages of a sequence are listed.
-#[derive(Clone, Copy)]
-pub(in super::super) struct Pages<'c>(GPtr<'c>);
-
-impl<'c> Pages<'c> {
-    pub(in super::super) fn of(code: &'c Code, kernel: &Kernel, table: Slot, sequence: Int<'c>) -> Self {
-        Pages(place::row_start(code, kernel.param(table), View::dense(table), sequence))
-    }
-
-    /// The row of the cache that holds the token at a position.
-    pub(in super::super) fn key(self, position: Int<'c>) -> Int<'c> {
-        let page = self.0.at::<I32>(position / PAGE_ROWS).load::<I32>();
-        page * PAGE_ROWS + position % PAGE_ROWS
     }
 }
 

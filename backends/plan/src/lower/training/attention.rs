@@ -241,7 +241,43 @@ impl Ctx<'_> {
                 let scoring = Scoring { scale, cap, window, ahead };
                 self.key_value_gradient(group, value, (heads, kv_heads), scoring)
             }
-            _ => Err(self.internal("it is no part of attention's backward pass", value)),
+            Training::Constant { .. }
+            | Training::Parameter { .. }
+            | Training::Times {}
+            | Training::Combine { .. }
+            | Training::StraightThrough {}
+            | Training::SetSize {}
+            | Training::RateLoss { .. }
+            | Training::CrossEntropy {}
+            | Training::Divergence { .. }
+            | Training::WeightGradient {}
+            | Training::InputGradient {}
+            | Training::ColumnSums { .. }
+            | Training::EmbedGradient { .. }
+            | Training::Derivative { .. }
+            | Training::RmsNormGradient { .. }
+            | Training::RmsGainGradient { .. }
+            | Training::LayerNormGradient { .. }
+            | Training::LayerGainGradient { .. }
+            | Training::RopeGradient { .. }
+            | Training::RowDot {}
+            | Training::PlaceColumns { .. }
+            | Training::ZerosLike {}
+            | Training::RateLossGradient { .. }
+            | Training::CrossEntropyGradient {}
+            | Training::DivergenceGradient { .. }
+            | Training::Accumulate {}
+            | Training::Clear {}
+            | Training::SumSquares {}
+            | Training::ReadScaled {}
+            | Training::Squares { .. }
+            | Training::RowMeans {}
+            | Training::ColumnMeans {}
+            | Training::MovingAverage {}
+            | Training::AdamW { .. }
+            | Training::Adafactor { .. } => {
+                Err(self.internal("it is not a part of attention's backward pass", value))
+            }
         }
     }
 

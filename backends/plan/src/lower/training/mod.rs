@@ -327,7 +327,7 @@ impl Ctx<'_> {
             | Training::Clear {}
             | Training::MovingAverage {}
             | Training::AdamW { .. }
-            | Training::Adafactor { .. } => Err(self.internal("it is no kernel of its own", value)),
+            | Training::Adafactor { .. } => Err(self.internal("it is not a kernel of its own", value)),
         }
     }
 

@@ -96,7 +96,39 @@ impl Ctx<'_> {
             Training::MovingAverage {} => self.moving_average(group, value),
             Training::AdamW { eps } => self.adamw(group, value, eps),
             Training::Adafactor { clip, least } => self.adafactor(group, value, (clip, least)),
-            _ => Err(self.internal("it is no update", value)),
+            Training::Constant { .. }
+            | Training::Parameter { .. }
+            | Training::Times {}
+            | Training::Combine { .. }
+            | Training::StraightThrough {}
+            | Training::SetSize {}
+            | Training::RateLoss { .. }
+            | Training::CrossEntropy {}
+            | Training::Divergence { .. }
+            | Training::WeightGradient {}
+            | Training::InputGradient {}
+            | Training::ColumnSums { .. }
+            | Training::EmbedGradient { .. }
+            | Training::Derivative { .. }
+            | Training::RmsNormGradient { .. }
+            | Training::RmsGainGradient { .. }
+            | Training::LayerNormGradient { .. }
+            | Training::LayerGainGradient { .. }
+            | Training::RopeGradient { .. }
+            | Training::AttentionSums { .. }
+            | Training::QueryGradient { .. }
+            | Training::KeyValueGradient { .. }
+            | Training::RowDot {}
+            | Training::PlaceColumns { .. }
+            | Training::ZerosLike {}
+            | Training::RateLossGradient { .. }
+            | Training::CrossEntropyGradient {}
+            | Training::DivergenceGradient { .. }
+            | Training::SumSquares {}
+            | Training::ReadScaled {}
+            | Training::Squares { .. }
+            | Training::RowMeans {}
+            | Training::ColumnMeans {} => Err(self.internal("it is not an update", value)),
         }?;
         self.place[value.index()] = Some(state);
         Ok(())

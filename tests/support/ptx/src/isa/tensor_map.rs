@@ -133,7 +133,7 @@ pub enum TensorMapError {
         rank: usize,
     },
     /// `globalAddress` must be a multiple of 16.
-    #[error("globalAddress {address:#x} is no multiple of 16")]
+    #[error("globalAddress {address:#x} is not a multiple of 16")]
     GlobalAddress {
         /// Given.
         address: u64,

@@ -376,7 +376,7 @@ impl Cluster {
     fn transaction(&mut self, block: usize, offset: u32, bytes: i64, phase: u32) -> Result<(), Finding> {
         let shown = self.program.rooms.own(offset.into());
         let Some(mbarrier) = self.blocks[block].shared.mbarriers.get_mut(&offset) else {
-            let what = format!("a copy completes on the mbarrier at {shown}, which is no more");
+            let what = format!("a copy completes on the mbarrier at {shown}, which no longer exists");
             return Err(Finding::new(FaultKind::Barrier, 1, what));
         };
         if mbarrier.phase != phase {
@@ -566,7 +566,7 @@ impl Cluster {
             Wait::Mbarrier { block, offset, parity } => {
                 let shown = self.program.rooms.own(offset.into());
                 match self.blocks[block as usize].shared.mbarriers.get(&offset) {
-                    None => format!("for an mbarrier at {shown} that is no more"),
+                    None => format!("for an mbarrier at {shown} that no longer exists"),
                     Some(mbarrier) => format!(
                         "for parity {parity} of the mbarrier at {shown}, which is in phase {} and waits for {} of {} arrivals and {} bytes",
                         mbarrier.phase, mbarrier.pending, mbarrier.count, mbarrier.transactions

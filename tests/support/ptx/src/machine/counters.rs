@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn banks_conflict_where_lanes_want_different_words_of_one() {
         assert_eq!(shared((0..32).map(|lane| lane * 4), 4), (1, 0));
-        assert_eq!(shared((0..32).map(|_| 64), 4), (1, 0), "one word for all is no conflict");
+        assert_eq!(shared((0..32).map(|_| 64), 4), (1, 0), "one word for all is not a conflict");
         assert_eq!(shared((0..32).map(|lane| lane * 8), 4), (1, 1));
         assert_eq!(shared((0..32).map(|lane| lane * 128), 4), (1, 31));
         assert_eq!(shared((0..32).map(|lane| lane * 16), 16), (4, 0));

@@ -23,7 +23,7 @@ pub enum LoadError {
     #[error(transparent)]
     Syntax(#[from] SyntaxError),
     /// The module has no such kernel.
-    #[error("there is no kernel `{name}`; there are {}", there.join(", "))]
+    #[error("unknown kernel `{name}`; there are {}", there.join(", "))]
     NoKernel {
         /// What was asked for.
         name: String,

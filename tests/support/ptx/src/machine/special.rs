@@ -80,6 +80,6 @@ pub(crate) fn value(name: &str, place: &WarpPosition<'_>) -> Lanes32 {
         "%lanemask_lt" => each(&|lane| (1 << lane) - 1),
         "%dynamic_smem_size" => same(launch.dynamic_shared),
         // The decoder asks `is_special` first.
-        other => unreachable!("{other} is no special register"),
+        other => unreachable!("{other} is not a special register"),
     }
 }

@@ -144,7 +144,7 @@ fn integer(d: &Decoder<'_>, i: &Instruction, at: usize) -> Result<Integer, Decod
     let (sign, bits) = name.split_at_checked(1).unwrap_or_default();
     match bits.parse() {
         Ok(bits) => Ok(Integer { bits, signed: sign == "s" }),
-        Err(_) => Err(d.error(format!("`{name}` is no type of integers"))),
+        Err(_) => Err(d.error(format!("`{name}` is not a type of integers"))),
     }
 }
 

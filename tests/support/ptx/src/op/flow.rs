@@ -20,7 +20,7 @@ fn branch(decoder: &mut Decoder<'_>, instruction: &Instruction) -> Result<Run, D
     decoder.expect_operands(instruction, 1)?;
     match &instruction.operands[0] {
         Operand::Label(target) => Ok(Run::Branch(*target)),
-        other => Err(decoder.error(format!("{other:?} is no label"))),
+        other => Err(decoder.error(format!("{other:?} is not a label"))),
     }
 }
 

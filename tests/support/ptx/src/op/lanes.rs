@@ -60,7 +60,7 @@ fn source32(
     match operand {
         Operand::Float32(_) if class == RegisterClass::B16 => Err(d.error("an f32 constant has 32 bits")),
         Operand::Integer(_) | Operand::Symbol(_) | Operand::Special(_) if constants == Constants::Float => {
-            Err(d.error(format!("{operand:?} is no floating point value")))
+            Err(d.error(format!("{operand:?} is not a floating point value")))
         }
         _ => d.source32(operand),
     }
@@ -69,7 +69,7 @@ fn source32(
 fn source64(d: &mut Decoder<'_>, operand: &Operand, constants: Constants) -> Result<Source64, DecodeError> {
     match operand {
         Operand::Integer(_) | Operand::Symbol(_) | Operand::Special(_) if constants == Constants::Float => {
-            Err(d.error(format!("{operand:?} is no floating point value")))
+            Err(d.error(format!("{operand:?} is not a floating point value")))
         }
         _ => d.source64(operand),
     }

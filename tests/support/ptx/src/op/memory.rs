@@ -66,7 +66,7 @@ impl At {
             Operand::Address(Address { base, offset, coordinates }) if coordinates.is_empty() => {
                 Self::of_base(decoder, base, *offset)
             }
-            other => Err(decoder.error(format!("{other:?} is no address"))),
+            other => Err(decoder.error(format!("{other:?} is not an address"))),
         }
     }
 
@@ -75,7 +75,7 @@ impl At {
             Base::Register(id) => match decoder.slot(&Operand::Register(*id))? {
                 Slot::Double(slot) => Ok(Self::Double(Source64::Register(slot), offset)),
                 Slot::Word(slot) => Ok(Self::Word(slot, offset)),
-                Slot::Predicate(_) => Err(decoder.error("a predicate is no address")),
+                Slot::Predicate(_) => Err(decoder.error("a predicate is not an address")),
             },
             Base::Symbol(name) => Ok(Self::Double(Source64::Constant(decoder.symbol(name)?), offset)),
             Base::Constant(value) => Ok(Self::Double(Source64::Constant(*value), offset)),
@@ -151,7 +151,7 @@ fn items(decoder: &mut Decoder<'_>, operand: &Operand, results: bool) -> Result<
             Slot::Predicate(_) => Err(decoder.error("a predicate has no place in memory")),
         },
         Operand::Sink if results => Ok(Item::Nothing),
-        _ if results => Err(decoder.error(format!("{operand:?} is no register"))),
+        _ if results => Err(decoder.error(format!("{operand:?} is not a register"))),
         Operand::Integer(_) | Operand::Float64(_) | Operand::Symbol(_) => {
             decoder.source64(operand).map(Item::Double)
         }

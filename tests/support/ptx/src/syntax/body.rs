@@ -122,7 +122,7 @@ impl Reader<'_> {
             Some(Meaning::Register(id, RegisterClass::Predicate)) => Ok(id),
             Some(_) => {
                 let what =
-                    format!("`{name}` is no predicate; only a register of type `.pred` may stand here");
+                    format!("`{name}` is not a predicate; only a register of type `.pred` may stand here");
                 Err(SyntaxError { line, what })
             }
             None => Err(self.undeclared(name, line)),

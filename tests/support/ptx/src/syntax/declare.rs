@@ -154,7 +154,7 @@ impl Reader<'_> {
         if align.is_power_of_two() {
             return Ok(Some(align));
         }
-        Err(SyntaxError { line, what: format!("{align} is no alignment; write a power of two") })
+        Err(SyntaxError { line, what: format!("{align} is not an alignment; write a power of two") })
     }
 
     /// Size of the elements of a variable.

@@ -59,7 +59,7 @@ fn unknown(rest: &str, line: u32) -> SyntaxError {
         "the text that begins with `\"` here does not end in this line; put a `\"` behind it".to_owned()
     } else {
         let sign = rest.chars().next().unwrap_or_default();
-        format!("{sign:?} is no sign of PTX; take it away")
+        format!("{sign:?} is not a sign of PTX; take it away")
     };
     SyntaxError { line, what }
 }
@@ -142,8 +142,8 @@ mod tests {
     fn what_is_no_token_is_named() {
         let message = |text| lex(text).expect_err("no tokens").to_string();
         assert_eq!(message("a\n/* b"), "line 2: the comment that begins with `/*` here has no `*/`");
-        assert_eq!(message("a ?"), "line 1: '?' is no sign of PTX; take it away");
-        assert_eq!(message("é"), "line 1: 'é' is no sign of PTX; take it away");
+        assert_eq!(message("a ?"), "line 1: '?' is not a sign of PTX; take it away");
+        assert_eq!(message("é"), "line 1: 'é' is not a sign of PTX; take it away");
         assert!(message(".pragma \"x\n\";").contains("does not end in this line"));
     }
 }

@@ -54,7 +54,7 @@ fn integer(text: &str) -> Result<u64, String> {
     };
     u64::from_str_radix(digits, radix).map_err(|error| match error.kind() {
         std::num::IntErrorKind::PosOverflow => format!("`{text}` does not fit in 64 bits"),
-        _ => format!("`{text}` is no {name} integer"),
+        _ => format!("`{text}` is not a {name} integer"),
     })
 }
 

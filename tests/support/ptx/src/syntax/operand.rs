@@ -57,7 +57,7 @@ impl Reader<'_> {
         };
         self.cursor.next();
         if matches!(self.cursor.text_at(0), "+" | "-") {
-            return Err(self.cursor.error("an operand is no sum; add in an instruction before this one"));
+            return Err(self.cursor.error("an operand is not a sum; add in an instruction before this one"));
         }
         Ok(operand)
     }

@@ -141,7 +141,7 @@ fn buffer(kind: &str, rest: &str) -> Result<BufferSpec, String> {
         "u32s" | "iota" if element.is_none() => return words(family, rest),
         _ => {
             let known = "u32, i32, u64, i64, f32, zeros, poison, random-TYPE, integers-TYPE, u32s, iota, file and map";
-            return Err(format!("there is no kind `{kind}`; there are {known}"));
+            return Err(format!("unknown kind `{kind}`; there are {known}"));
         }
     };
     if element.is_none() && matches!(content, Content::Random | Content::Integers) {
@@ -182,7 +182,7 @@ fn map(rest: &str) -> Result<MapSpec, String> {
     };
     let pair = |text: &str| match text.parse::<Shape>()?.0[..] {
         [rows, cols] => Ok([rows, cols]),
-        _ => Err(format!("`{text}` is no ROWSxCOLS")),
+        _ => Err(format!("`{text}` is not ROWSxCOLS")),
     };
     let [box_rows, box_cols] = pair(tile)?;
     let small =
@@ -288,6 +288,6 @@ mod tests {
         assert!(error("zeros:9999999999999").contains("too large"));
         assert!(error("map:0,bf16,8x8").contains("map:0,bf16,256x320,128x64,128"));
         assert!(error("map:0,bf16,8x8,8x8,7").contains("0, 32, 64 and 128"));
-        assert!(error("nothing:1").contains("there is no kind `nothing`"));
+        assert!(error("nothing:1").contains("unknown kind `nothing`"));
     }
 }

@@ -30,7 +30,7 @@ impl FromStr for Element {
             "f16" => Ok(Self::F16),
             "f32" => Ok(Self::F32),
             "u32" => Ok(Self::U32),
-            other => Err(format!("there is no type `{other}`; it is bf16, f16, f32 or u32")),
+            other => Err(format!("unknown type `{other}`; it is bf16, f16, f32 or u32")),
         }
     }
 }
@@ -89,7 +89,7 @@ impl FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let size = |size: &str| size.parse().map_err(|_| format!("`{text}` is no shape such as `128x64`"));
+        let size = |size: &str| size.parse().map_err(|_| format!("`{text}` is not a shape such as `128x64`"));
         text.split('x').map(size).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -157,7 +157,7 @@ fn read(path: &Path, wanted: Option<Element>) -> Result<Data, Failure> {
     let header = NpyHeader::from_reader(&mut rest).map_err(|error| Failure::file(path, &error))?;
     let dtype = header.dtype();
     let DType::Plain(plain) = &dtype else {
-        return Err(Failure::file(path, &"records are no buffer; save a plain array"));
+        return Err(Failure::file(path, &"records are not a buffer; save a plain array"));
     };
     if header.order() != Order::C || (plain.endianness() == Endianness::Big && plain.size_field() > 1) {
         let what =
@@ -195,7 +195,7 @@ fn read(path: &Path, wanted: Option<Element>) -> Result<Data, Failure> {
 fn as_they_are(path: &Path, bytes: Vec<u8>, element: Option<Element>) -> Result<Data, Failure> {
     let Some(element) = element else { return Ok(Data { bytes, kind: None }) };
     if !bytes.len().is_multiple_of(element.bytes()) {
-        let what = format!("{} bytes are no whole number of {}", bytes.len(), element.name());
+        let what = format!("{} bytes are not a whole number of {}", bytes.len(), element.name());
         return Err(Failure::file(path, &what));
     }
     let shape = Shape(vec![(bytes.len() / element.bytes()) as u64]);

@@ -193,7 +193,7 @@ fn choose<'m>(module: &'m Module, name: Option<&str>) -> Result<&'m Kernel, Fail
             Err(Failure::new(what).help(format!("say which with --kernel: {}", names())))
         }
         (Some(name), kernels) => kernels.iter().find(|kernel| kernel.name == name).ok_or_else(|| {
-            Failure::new(format!("there is no kernel `{name}`")).help(format!("the file has {}", names()))
+            Failure::new(format!("unknown kernel `{name}`")).help(format!("the file has {}", names()))
         }),
     }
 }

@@ -41,7 +41,7 @@ fn unknown_buffer(name: &str, buffers: &[Named]) -> Failure {
         [] => "no argument is a buffer".to_owned(),
         _ => format!("the buffers are {}; name one with `--arg NAME=SPEC`", names.join(", ")),
     };
-    Failure::new(format!("there is no buffer `{name}`")).help(help)
+    Failure::new(format!("unknown buffer `{name}`")).help(help)
 }
 
 pub(crate) fn prepare(cli: &Cli, kernel: &Kernel) -> Result<Prepared, Failure> {
@@ -58,7 +58,9 @@ pub(crate) fn prepare(cli: &Cli, kernel: &Kernel) -> Result<Prepared, Failure> {
             return Err(Failure::new("a --buffer needs a name").help("write `--buffer NAME=SPEC`"));
         };
         if !matches!(spec.value, Value::Buffer(_)) {
-            return Err(Failure::new(format!("`{name}` is no buffer")).help("numbers and maps are for --arg"));
+            return Err(
+                Failure::new(format!("`{name}` is not a buffer")).help("numbers and maps are for --arg")
+            );
         }
         making.argument(spec, name, None)?;
     }
