@@ -46,6 +46,10 @@ impl Factors {
     }
 }
 
+/// Steps by which the right operand is asked for before it is used, since it comes from the second-level cache: 2 KiB of a panel.
+/// On an EPYC with AVX2 matmuls of 512 and 2,048 factors take 2 to 3 % less time for it; 32 steps give the same.
+const AHEAD: u64 = 16;
+
 /// Steps of a block of [`Factors::Levels`].
 const BLOCK_STEPS: u32 = BLOCK_TERMS / 4;
 
@@ -197,6 +201,10 @@ impl Matmul {
             for vector in 0..TILE_VECTORS {
                 let words = f32_at(code, b, u64::from(vector * lanes * 4))?;
                 right.push(self.right(code, code.load(words, code.int(0), lanes)?)?);
+            }
+            // A whole tile is bound by its products; one of few rows by memory, which the processor reads ahead by itself.
+            if rows == self.factors.tile_rows(&code.level) {
+                code.prefetch(code.offset(b, code.int((AHEAD * self.b_step) as i64))?)?;
             }
             let mut next = Vec::with_capacity(sums.len());
             for (row, sums) in (0..u64::from(rows)).zip(sums.chunks(right.len())) {
