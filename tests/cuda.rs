@@ -270,7 +270,7 @@ fn check_machine_code(artefact: &str) {
         table += &format!(
             "{:32} {:6} {:>6} {:>5} {:>4} {:>7} {exposed:>8} {:6} {:6}\n",
             kernel["name"].as_str().unwrap(),
-            kernel["code_bytes"],
+            kernel["code_bytes"].as_u64().unwrap(),
             figure("turn_cycles"),
             figure("turns"),
             figure("matmul_gap"),

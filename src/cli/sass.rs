@@ -76,7 +76,8 @@ fn of_matmul(kernel: &OfKernel, rows: u32) -> String {
         let _ = write!(out, "; {bytes:.0} bytes a cycle from L2");
     }
     if let Some(filled) = kernel.filled {
-        let _ = write!(out, "; tiles fill {:.0} % of 132 multiprocessors at {rows} rows ± 10 %", 100.0 * filled);
+        let _ =
+            write!(out, "; tiles fill {:.0} % of 132 multiprocessors at {rows} rows ± 10 %", 100.0 * filled);
     }
     out + "\n"
 }

@@ -263,7 +263,7 @@ fn machine_code_is_read_without_running_it() {
     );
     assert_eq!(kernel["parts"][0]["mix"]["global_stores"], 1, "{kernel:#}");
     let error = skipc_ptx(&path, &["--sass", "--kernel", "neighbours"]).expect(1).stderr;
-    assert!(error.contains("no kernel `neighbours`"), "{error}");
+    assert!(error.contains("unknown kernel `neighbours`"), "{error}");
     let (_folder, path) = file(SCALE);
     let error = skipc_ptx(&path, &["--sass"]).expect(1).stderr;
     assert!(error.contains("how many threads") && error.contains(".reqntid"), "{error}");
