@@ -340,6 +340,44 @@ fn random_weights_meet_the_density() {
     }
 }
 
+/// Multiply-adds of a block of a spec for 256 tokens, of which such a share executes.
+fn macs(spec: &str, block: &str, density: f64) -> f64 {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("m.toml").display().to_string();
+    fs::write(&path, spec).expect("a writable folder");
+    let density = density.to_string();
+    let args = ["inspect", &path, "--cost", "--step-tokens", "256", "--density", &density];
+    let report = json(&args);
+    let layers = report["cost"]["layers"].as_array().expect("a list").clone();
+    let layer = layers.iter().find(|layer| layer["name"] == block).expect("the block");
+    layer["at"][0]["macs"].as_f64().expect("a number")
+}
+
+/// Another branch costs what the tokens take that do not execute, and experts what their share of the choices takes: those
+/// that give nothing or their input cost nothing, and experts that choose have the rows that they are let choose.
+#[test]
+fn the_cost_counts_other_branches_and_the_shares_of_experts() {
+    let text = |name: &str| fs::read_to_string(format!("models/{name}.toml")).expect("a spec");
+    let both = text("flexidepth");
+    let alone = both.replace("otherwise = [{ kind = \"ffn\", d_ff = 10, activation = \"swiglu\" }]\n", "");
+    assert_ne!(both, alone);
+    for density in [0.0, 0.25, 1.0] {
+        let more = macs(&both, "blocks.2", density) - macs(&alone, "blocks.2", density);
+        let wanted = (1.0 - density) * 256.0 * 3.0 * 64.0 * 10.0;
+        assert!((more - wanted).abs() < 1.0, "density {density}: {more}, not {wanted}");
+    }
+    let some = text("zero-experts");
+    let all = some.replace("experts = 8, zero = 2, copy = 2", "experts = 12");
+    let of_choices = 2.0 * 256.0 * 3.0 * 96.0 * 64.0;
+    let less = macs(&all, "blocks.0", 1.0) - macs(&some, "blocks.0", 1.0);
+    assert!((less - of_choices / 3.0).abs() < 1.0, "{less}, not a third of {of_choices}");
+    // Experts that choose take two rows for each token, as tokens that choose two experts do.
+    let choosing = text("expert-choice");
+    let chosen = choosing.replace("choose = \"expert\", ", "");
+    let [choosing, chosen] = [&choosing, &chosen].map(|spec| macs(spec, "blocks.0", 1.0));
+    assert!((choosing - chosen).abs() < 1.0, "{choosing}, not {chosen}");
+}
+
 #[test]
 fn weights_follow_seed_and_type_alone() {
     let workshop = Workshop::new(Path::new("models/highway.toml"));
