@@ -187,13 +187,59 @@ fn experts_in_f32_agree_with_pytorch_on_the_ptx_machine() {
     }
 }
 
+/// What the kernels of each feature run in, as whole models, with the pieces of a step if it is also run in steps.
+const FEATURES: [(&str, &str, &[usize]); 16] = [
+    ("another branch, steps of a decider, the last layer scaled", "otherwise-adapter", &[]),
+    ("both branches summed, scaled by the logit", "otherwise-sum", &[]),
+    ("what a branch gives added, scaled", "combine-add", &[]),
+    ("steps of a decider with norms and biases", "decider-steps", &[]),
+    ("a gate for each channel", "channels", &[]),
+    ("a highway that carries by weights of its own", "highway-carry", &[]),
+    ("one decision a sequence, by the mean of its tokens", "mindskip", &[]),
+    ("decisions by token ids", "hash", &[]),
+    ("first tokens that always execute", "force-first", &[]),
+    ("the best of a batch", "topk-batch", &[]),
+    ("convolutions over positions", "conv", &[1, 2, 16, 24]),
+    ("layers side by side", "parallel", &[]),
+    ("windows, caps, norms behind layers", "norms-window-cap", &[15, 2, 1, 22]),
+    ("norms of queries and keys, part of a head turned", "family-attention", &[]),
+    ("all of a sequence in sight, one row of scores for each", "encoder", &[]),
+    ("patches, a class token, its scores", "vision", &[]),
+];
+
+/// Cases take turns on two threads.
+#[test]
+fn every_feature_in_f32_agrees_with_pytorch_on_the_ptx_machine() {
+    std::thread::scope(|scope| {
+        for first in 0..2 {
+            scope.spawn(move || FEATURES.iter().skip(first).step_by(2).for_each(check_feature));
+        }
+    });
+}
+
+fn check_feature((feature, name, pieces): &(&str, &str, &[usize])) {
+    let mut case = golden::case(&Path::new("tests/golden").join(name));
+    let model = compiled(&case);
+    let found = model.run_batch(&case.batch(), 3);
+    case.check(&format!("{feature}, PTX machine"), &logits(&found), &found.gates, TOLERANCE);
+    if pieces.is_empty() {
+        return;
+    }
+    let tokens: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
+    only_first_row(&mut case, tokens.len());
+    let found = model.run_in_steps(&tokens, pieces, None, 1);
+    case.scored.check(&format!("{feature}, in steps"), &logits(&found), &found.gates, TOLERANCE);
+}
+
 /// The model of a case for the PTX machine.
 fn compiled(case: &golden::Case) -> PtxModel {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("case.skp").display().to_string();
     let files = [&case.spec, &case.weights].map(|path| path.display().to_string());
     let args = ["compile", &files[0], "--weights", &files[1], "-o", &path];
-    let ran = skipc(&[&args[..], &["--target", "cuda:sm_80", "--dtype", "cuda=f32"]].concat());
+    // All rows of a case together may be more tokens than a sequence.
+    let more = ["--target", "cuda:sm_80", "--dtype", "cuda=f32", "--max-tokens", "256"];
+    let ran = skipc(&[&args[..], &more].concat());
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     PtxModel::new(&Model::open(path.as_ref()).unwrap(), "sm_80")
 }

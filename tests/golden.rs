@@ -12,11 +12,12 @@ use skipc::driver::pack;
 use skipc::driver::pipeline::{self, Request};
 use skipc::driver::trace::Trace;
 use skipc::frontend::language::words::Word;
+use skipc::frontend::layer::{Experts, Layer};
 use skipc::frontend::lower::{Function, Skipping, lower};
 use skipc::frontend::spec;
 use skipc::frontend::spec::model::Model;
-use skipc::frontend::spec::node::Block;
-use skipc::frontend::spec::skip_table::SkipTable;
+use skipc::frontend::spec::node::{Block, Layers, Node, Part, Unit};
+use skipc::frontend::spec::skip_table::{Router, SkipTable};
 use skipc::frontend::weights::Weights;
 use skipc::verify::reference::{self, Outcome};
 use skipc::verify::{self, Inputs, LadderError};
@@ -233,6 +234,119 @@ fn options_of_cases() -> BTreeSet<String> {
         }
     }
     seen
+}
+
+/// What cases say of layers of experts, of convolutions, of other branches and of hashes, each with what it stands beside.
+fn options_of_kinds() -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    for case in golden() {
+        let Loaded { model, .. } = load(&case);
+        for skip in model.skips().map(SkipTable::of).filter(|skip| skip.router == Router::Hash) {
+            seen.insert(format!("hash seed {}", if skip.seed > 0 { "said" } else { "none" }));
+            seen.insert(format!("hash combine {}", skip.combine.word()));
+        }
+        for part in model.blocks.iter().flat_map(Block::parts) {
+            match part {
+                Part::Route(..) => {}
+                Part::Layer(Layers::Block, _, layer) => kind_options(&mut seen, "", &layer.layer),
+                Part::Layer(_, _, layer) => kind_options(&mut seen, "otherwise ", &layer.layer),
+            }
+        }
+        model.blocks.iter().for_each(|block| branch_options(&mut seen, Unit::Block, &block.body));
+    }
+    seen
+}
+
+/// What other branches of this node are combined by, where they stand.
+fn branch_options(seen: &mut BTreeSet<String>, unit: Unit, node: &Node) {
+    match node {
+        Node::Sequence(nodes) | Node::Parallel(nodes) => {
+            nodes.iter().enumerate().for_each(|(idx, node)| branch_options(seen, Unit::Layer(idx), node));
+        }
+        Node::Residual(_) => {}
+        Node::Route(route) => {
+            if route.otherwise.is_some() {
+                let skip = SkipTable::of(&route.skip);
+                let place = if unit == Unit::Block { "block" } else { "layer" };
+                seen.insert(format!("otherwise of a {place}"));
+                seen.insert(format!("otherwise {} gate {}", skip.combine.word(), skip.gate.word()));
+                seen.insert(format!("otherwise {} keys {}", skip.combine.word(), skip.kv.word()));
+            }
+            branch_options(seen, unit, &route.executed);
+        }
+    }
+}
+
+fn kind_options(seen: &mut BTreeSet<String>, place: &str, layer: &Layer) {
+    match layer {
+        Layer::Attention(_) => _ = seen.insert(format!("{place}attention")),
+        Layer::Ffn(_) => _ = seen.insert(format!("{place}ffn")),
+        Layer::Linear(_) => _ = seen.insert(format!("{place}linear")),
+        Layer::Conv(conv) => {
+            seen.insert(format!("{place}conv"));
+            seen.insert(format!("conv bias {}", conv.bias));
+            seen.insert(format!("conv activation {}", conv.activation.word()));
+            seen.insert(format!("conv one tap {}", conv.kernel == 1));
+        }
+        Layer::Experts(experts) => experts_options(seen, experts),
+    }
+}
+
+fn experts_options(seen: &mut BTreeSet<String>, experts: &Experts) {
+    let taken = match experts.top_k {
+        1 => "one",
+        k if k == experts.choices() => "all",
+        _ => "some",
+    };
+    let limited = if experts.group_size > 0 { "groups" } else { "no groups" };
+    let overflow = if experts.group_size > 0 { experts.overflow.word() } else { "none" };
+    let said = [
+        format!("choose {} in {limited}", experts.choose.word()),
+        format!("{} score {}", experts.choose.word(), experts.score.word()),
+        format!("{} select_bias {}", experts.choose.word(), experts.select_bias),
+        format!("{} router_bias {}", experts.choose.word(), experts.router_bias),
+        format!("top_k {taken}"),
+        format!("overflow {overflow}"),
+        format!("normalise {}", experts.normalise),
+        format!("routed_scale {}", experts.routed_scale != 1.0),
+        format!("zero {}", experts.zero > 0),
+        format!("copy {}", experts.copy > 0),
+        format!("shared {}, gate {}", experts.shared_d_ff > 0, experts.shared_gate),
+        format!("bias {}", experts.bias),
+        format!("activation {}", experts.activation.word()),
+    ];
+    seen.extend(said.into_iter().map(|said| format!("experts {said}")));
+}
+
+#[test]
+fn every_option_of_experts_convolutions_branches_and_hashes_has_a_case() {
+    let seen = options_of_kinds();
+    let each = |kind: &str, said: &[&str]| -> Vec<String> {
+        said.iter().map(|said| format!("{kind} {said}")).collect()
+    };
+    let wanted = [
+        each("hash", &["seed said", "seed none", "combine either"]),
+        each("otherwise", &["attention", "ffn", "linear", "conv", "of a block", "of a layer"]),
+        each(
+            "otherwise either",
+            &["gate binary", "gate scaled", "gate scaled_last", "keys all", "keys active"],
+        ),
+        each("otherwise sum", &["gate scaled", "gate raw", "keys all"]),
+        each("conv", &["bias true", "bias false", "one tap true", "one tap false"]),
+        each("conv activation", &["none", "relu", "relu2", "gelu", "gelu_erf", "silu", "tanh"]),
+        each("experts choose", &["token in groups", "token in no groups", "hash in no groups"]),
+        each("experts choose", &["expert in groups", "expert in no groups"]),
+        each("experts token", &["score softmax", "score sigmoid", "select_bias true", "router_bias true"]),
+        each("experts expert", &["score softmax", "score sigmoid", "select_bias true"]),
+        each("experts", &["top_k one", "top_k some", "top_k all", "zero true", "copy true"]),
+        each("experts overflow", &["none", "position", "choice", "score"]),
+        each("experts", &["normalise true", "normalise false", "routed_scale true", "bias true"]),
+        each("experts shared", &["true, gate true", "true, gate false", "false, gate false"]),
+        each("experts activation", &["gelu", "gelu_erf", "relu", "relu2", "swiglu", "geglu"]),
+    ]
+    .concat();
+    let missing: Vec<String> = wanted.into_iter().filter(|option| !seen.contains(option)).collect();
+    assert!(missing.is_empty(), "no golden case has {missing:?}");
 }
 
 #[test]

@@ -14,44 +14,21 @@ pub mod bucketing;
 mod break_even;
 mod report;
 pub mod sass;
+mod sets;
 mod step;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
-use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::program::{Launch, Step};
-use skipc_ir::{Dim, SetSym};
+use skipc_ir::SetSym;
 use skipc_passes::rewrite::cost::{CPU, Counts, Poly, Target};
 use skipc_plan::Plan;
 
 use crate::cost::bucketing::machine::{Gpu, Machine};
 pub use break_even::break_even;
 pub use report::{AtDensity, Layer, Report, part, report};
+use sets::Sets;
 pub use step::StepCost;
-
-/// Which rows the buffers of a function count.
-struct Sets {
-    dims: BTreeMap<u32, Dim>,
-}
-
-impl Sets {
-    /// The sets of the routers are those that the lowering makes, in model order; a capacity's wanted set is counted
-    /// with the set that it limits.
-    fn of(plan: &Plan) -> Sets {
-        let interface = &plan.function.interface;
-        let n_tokens = interface.buffer(&Role::TokenCount).map(|buffer| (buffer, Dim::Tokens));
-        let mut dims: BTreeMap<u32, Dim> = n_tokens.into_iter().collect();
-        for (router, ports) in (0..).zip(interface.routers()) {
-            if let RouterPorts::Routed { executed, wanted, .. } = ports {
-                let dim = Dim::Count(SetSym(router));
-                dims.extend([Some(executed), wanted].into_iter().flatten().map(|buffer| (buffer, dim)));
-            }
-        }
-        Sets { dims }
-    }
-}
 
 fn steps(plan: &Plan, target: &Target, launches: &[Launch]) -> Vec<(String, StepCost)> {
     let sets = Sets::of(plan);

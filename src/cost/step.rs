@@ -75,7 +75,7 @@ impl Priced<'_> {
     fn count(&self, rows: RowsOf) -> Poly {
         match rows {
             RowsOf::Fixed(rows) => Poly::constant(f64::from(rows)),
-            RowsOf::Count(buffer) => Poly::variable(self.sets.dim(buffer)),
+            RowsOf::Count(buffer) => self.sets.rows(buffer),
         }
     }
 
@@ -170,12 +170,5 @@ impl Priced<'_> {
             self.each(Work::Move, cols);
             self.listed(store.to, cols);
         }
-    }
-}
-
-/// The rows that a buffer counts: tokens, or the set of a router.
-impl Sets {
-    pub(super) fn dim(&self, buffer: u32) -> Dim {
-        self.dims.get(&buffer).copied().unwrap_or(Dim::Tokens)
     }
 }

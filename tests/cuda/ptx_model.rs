@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::interface::{ChoicePort, Role, RouterPorts};
+use skipc_artifact::interface::{ChoicePort, ROWS, Role, RouterPorts};
 use skipc_artifact::program::{
     Arg, BOUND_UNIT, Bounds, Buffer, Function, Launch, PAGE_ROWS, Program, RowBound, SCORE, STEP, Step,
     Storage,
 };
 use skipc_artifact::target::Target;
+use skipc_ir::interp::FlatBatch;
 use skipc_ptx::machine::{self, Counters, Memory};
 use skipc_ptx::syntax;
 use skipc_runtime::Model;
@@ -35,16 +36,24 @@ struct Memories {
     bounds: Bounds,
 }
 
-/// Tokens of one sequence from position `first` on.
+/// Tokens, each with its place: those of one sequence from some position on in a step, whole sequences elsewhere.
 struct ChunkInput<'a> {
-    first: u32,
+    positions: Vec<u32>,
+    sequences: Vec<u32>,
+    /// All 0 where rows stand for them.
     tokens: &'a [u32],
     /// The bytes of inputs of a name of their own.
     named: &'a [(Role, Vec<u8>)],
     routing: Option<&'a [Vec<bool>]>,
 }
 
-impl ChunkInput<'_> {
+impl<'a> ChunkInput<'a> {
+    /// Tokens of one sequence from position `first` on.
+    fn of_sequence(first: u32, tokens: &'a [u32]) -> Self {
+        let positions: Vec<u32> = (first..first + tokens.len() as u32).collect();
+        Self { sequences: vec![0; positions.len()], positions, tokens, named: &[], routing: None }
+    }
+
     fn replays_choices(&self) -> bool {
         self.named.iter().any(|(role, _)| matches!(role, Role::ForcedChoices { .. }))
     }
@@ -52,27 +61,24 @@ impl ChunkInput<'_> {
     /// What the caller and the runtime give, where caches have so many rows.
     fn inputs(&self, cached: u32) -> Vec<(Role, Vec<u8>)> {
         let n = self.tokens.len() as u32;
-        let positions = self.first..self.first + n;
+        let behind = self.positions.last().map_or(0, |last| last + 1);
         let n_pages = cached / PAGE_ROWS;
         let place = |position: u32| (n_pages - 1 - position / PAGE_ROWS) * PAGE_ROWS + position % PAGE_ROWS;
         let mut inputs = vec![
             (Role::TokenCount, vec![n]),
             (Role::Tokens, self.tokens.to_vec()),
-            (Role::Positions, positions.clone().collect()),
-            (Role::Sequences, vec![0; self.tokens.len()]),
+            (Role::Positions, self.positions.clone()),
+            (Role::Sequences, self.sequences.clone()),
             (Role::UseForced, vec![self.routing.is_some().into()]),
             (Role::UseForcedChoices, vec![self.replays_choices().into()]),
         ];
         if n_pages > 0 {
             inputs.extend([
                 (Role::Requests, vec![0; self.tokens.len()]),
-                (Role::Places, positions.map(place).collect()),
+                (Role::Places, self.positions.iter().map(|position| place(*position)).collect()),
                 (Role::Margins, vec![0f32.to_bits(); self.tokens.len()]),
                 // Pages past the last token are none.
-                (
-                    Role::Pages,
-                    (0..(self.first + n).div_ceil(PAGE_ROWS)).map(|page| n_pages - 1 - page).collect(),
-                ),
+                (Role::Pages, (0..behind.div_ceil(PAGE_ROWS)).map(|page| n_pages - 1 - page).collect()),
                 (Role::LogitRows, (0..n).collect()),
                 (Role::LogitCount, vec![n]),
             ]);
@@ -129,8 +135,23 @@ impl PtxModel {
         routing: Option<&[Vec<bool>]>,
         seed: u64,
     ) -> Outputs {
-        let batch = ChunkInput { first: 0, tokens, named, routing };
+        let batch = ChunkInput { named, routing, ..ChunkInput::of_sequence(0, tokens) };
         self.call(SCORE, &batch, &mut self.states(0), seed)
+    }
+
+    /// Scores whole sequences of token ids, or of rows that stand for them.
+    pub(crate) fn run_batch(&self, batch: &FlatBatch, seed: u64) -> Outputs {
+        let words = |numbers: &[i64]| numbers.iter().map(|number| *number as u32).collect::<Vec<u32>>();
+        let rows = batch.rows.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let rows = (Role::Input { name: ROWS.to_owned() }, rows);
+        let (tokens, positions) = (words(&batch.tokens), words(&batch.positions));
+        let (tokens, named) = match batch.rows.is_empty() {
+            true => (tokens, Vec::new()),
+            false => (vec![0; positions.len()], vec![rows]),
+        };
+        let sequences = words(&batch.sequences);
+        let input = ChunkInput { positions, sequences, tokens: &tokens, named: &named, routing: None };
+        self.call(SCORE, &input, &mut self.states(0), seed)
     }
 
     /// Inputs that replay choices of experts where sequences are scored.
@@ -162,10 +183,8 @@ impl PtxModel {
             let routing: Option<Vec<Vec<bool>>> =
                 routing.map(|routing| routing.iter().map(|gates| gates[span.clone()].to_vec()).collect());
             let batch = ChunkInput {
-                first: first as u32,
-                tokens: &tokens[span],
-                named: &[],
                 routing: routing.as_deref(),
+                ..ChunkInput::of_sequence(first as u32, &tokens[span])
             };
             let found = self.call(STEP, &batch, &mut states, seed);
             all.logits.extend(found.logits);

@@ -28,7 +28,7 @@ use std::time::Instant;
 use campaign::Campaign;
 use forms::Honest;
 use ledger::{Entry, Ledger};
-use subject::Subject;
+use subject::{GENERATOR, Subject};
 use tally::{Finding, Tally};
 
 /// Models of plain language models that every run of the tests checks: with those below, 10,000.
@@ -40,8 +40,9 @@ const CODE_EVERY: u64 = 64;
 /// Models in which each value of each option occurs, at least.
 const OF_EACH_OPTION: u64 = 10;
 
-/// Models that long runs have checked, at least.
-const LEDGER_MODELS: u64 = 250_000;
+/// Models of the present generator that long runs have checked, at least. Other generators drew other models: theirs stay in
+/// the ledger and promise nothing of these.
+const LEDGER_MODELS: u64 = 21_000;
 
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
 const N_OPTIONS: usize = 138;
@@ -184,6 +185,7 @@ fn the_ledger_leaves_nothing_unexplained() {
         assert!(!twice, "seeds {} to {} count twice", run.from, run.to);
         seen.push((run.generator, run.from, run.to));
     }
-    let checked: u64 = ledger.runs.iter().map(|run| run.models).sum();
-    assert!(checked >= LEDGER_MODELS, "the ledger has {checked} models");
+    let present = ledger.runs.iter().filter(|run| run.generator == GENERATOR);
+    let checked: u64 = present.map(|run| run.models).sum();
+    assert!(checked >= LEDGER_MODELS, "the ledger has {checked} models of generator {GENERATOR}");
 }

@@ -121,6 +121,32 @@ DEMO = f"{EXAMPLE}-demo"
 PROMPT = b"In the beginning God created the heaven and the earth. And"
 
 
+# Cases whose arrays another implementation of the same rules computed: what stands there stays, and the reference has to
+# agree with it. NAME -> tokens of the continuation.
+FAMILY = {
+    "family-attention": 12,
+    "family-conv": 12,
+    "family-dllm": 12,
+    "family-early-exit": 12,
+    "family-expert-choice": 0,
+    "family-flexidepth": 12,
+    "family-lightheavy": 0,
+    "family-mindskip": 14,
+    "family-moe": 12,
+    "family-recursion": 12,
+    "family-recursion-kv": 12,
+    "family-skipgpt": 12,
+    "family-ties": 0,
+    "family-vision": 0,
+}
+
+
+def family_cases(chosen):
+    for name, new in FAMILY.items():
+        if chosen(name):
+            make_case.agreeing_case(HERE / name, new=new)
+
+
 def random_cases(chosen):
     for seed, (name, said) in enumerate(RANDOM.items()):
         if chosen(name):
@@ -143,12 +169,13 @@ def example_cases(chosen):
 
 def main():
     names = sys.argv[1:]
-    unknown = set(names) - {EXAMPLE, DEMO, *RANDOM, *LENGTHS}
+    unknown = set(names) - {EXAMPLE, DEMO, *RANDOM, *LENGTHS, *FAMILY}
     if unknown:
         raise SystemExit(f"no such case: {', '.join(sorted(unknown))}")
     chosen = (lambda name: name in names) if names else (lambda name: True)
     random_cases(chosen)
     example_cases(chosen)
+    family_cases(chosen)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 //!
 //! A scatter shares the buffer of its base if every other reader of the base can run before it. That such a reader
 //! does is an edge of its own beside the edges of data, and one that would close a cycle is not made: then the base
-//! is copied. What looks at a state runs before what updates it in its place. Among the groups that could run next, the one that comes first in the graph does.
+//! is copied, but where the one user of the scatter replaces all other rows: a scatter over the complement of its set. What looks at a state runs before what updates it in its place. Among the groups that could run next, the one that comes first in the graph does.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -19,6 +19,8 @@ pub(crate) struct Order {
     pub(crate) groups: Vec<usize>,
     /// Scatters that write over their base.
     pub(crate) in_place: BTreeSet<Value>,
+    /// Scatters of whose base nothing is left: what uses them writes all rows that they do not.
+    pub(crate) covered: BTreeSet<Value>,
 }
 
 impl Order {
@@ -43,8 +45,32 @@ impl Order {
             others.into_iter().for_each(|reader| edges.add(reader, idx));
             in_place.insert(scatter);
         }
-        Order { groups: edges.sort(), in_place }
+        let scatters = groups.list.iter().filter_map(|group| group.scatter(graph));
+        let covered = scatters.filter(|scatter| is_covered(graph, uses, &in_place, *scatter)).collect();
+        Order { groups: edges.sort(), in_place, covered }
     }
+}
+
+/// Whether the one user of a scatter is one over the complement of its set, in its place.
+fn is_covered(graph: &Graph, uses: &Uses, in_place: &BTreeSet<Value>, scatter: Value) -> bool {
+    if in_place.contains(&scatter) || uses.is_result(scatter) {
+        return false;
+    }
+    let [user] = uses.users(graph, scatter)[..] else { return false };
+    let (own, of_user) = (graph.operands(scatter), graph.operands(user));
+    match (graph.op(user), own.as_slice(), of_user.as_slice()) {
+        (Op::Scatter {}, [_, _, set], [base, rows, other]) => {
+            *base == scatter && *rows != scatter && in_place.contains(&user) && are_all(graph, *set, *other)
+        }
+        _ => false,
+    }
+}
+
+/// Whether one of two sets is the complement of the other: they are disjoint, and together all rows.
+fn are_all(graph: &Graph, a: Value, b: Value) -> bool {
+    let is_rest =
+        |rest: Value, of| matches!(graph.op(rest), Op::Complement { .. }) && graph.operands(rest)[..] == [of];
+    is_rest(a, b) || is_rest(b, a)
 }
 
 /// What a scatter writes over or copies.

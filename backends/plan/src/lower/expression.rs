@@ -48,7 +48,9 @@ impl Ctx<'_> {
                 to
             } else {
                 let to = self.result(scatter)?;
-                self.copy(group, base, to)?;
+                if !self.order.covered.contains(&scatter) {
+                    self.copy(group, base, to)?;
+                }
                 to
             };
             return self.compute(group, &[(scatter, to)]);

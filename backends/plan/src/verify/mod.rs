@@ -10,7 +10,8 @@
 //! - kernels and arguments are there, as many as parameters, of their type and columns, with enough rows;
 //! - constants are only read; what the caller gives is not written;
 //! - every row that is read has been written, by the host or a step, over the same rows: a buffer written for the rows
-//!   of one set is not read for those of another, and a row list goes with the count and the source of its own set;
+//!   of one set is not read for those of another, and a row list goes with the count and the source of its own set; rows at the
+//!   places of a set and of its complement are all rows, those of one of them are none that could be read;
 //! - no two parameters overlap in memory.
 //!
 //! Checked of the whole:

@@ -9,7 +9,7 @@ use super::Errors;
 use super::kernel::{Touch, Touched, check};
 use super::memory::share_memory;
 use crate::error::{At, Fault};
-use crate::kernel::{Access, Body, Kernel, Param, Rows, Slot};
+use crate::kernel::{Access, Body, Kernel, Param, Rows, Select, Slot};
 use crate::plan::{ConstantSource, Plan};
 
 /// The rows that a buffer holds.
@@ -43,6 +43,9 @@ pub(super) fn steps(plan: &Plan, errors: &mut Errors) {
         held: before.filter_map(|(_, idx)| Some((idx, port_rows(idx)?))).collect(),
         from_host: interface.buffers(Direction::In).map(|(_, idx)| idx).collect(),
         sets: BTreeMap::new(),
+        lists: BTreeMap::new(),
+        rests: BTreeMap::new(),
+        parts: BTreeMap::new(),
         faults: Vec::new(),
     };
     let tokens = interface.buffer(&Role::TokenCount).map(Held::Counted);
@@ -78,6 +81,12 @@ struct State<'a> {
     held: BTreeMap<u32, Held>,
     /// For each row list: the count of its set, and the rows that it selects from.
     sets: BTreeMap<u32, (Held, Held)>,
+    /// The row list of a set, by its mask.
+    lists: BTreeMap<u32, u32>,
+    /// For the row list of a set that is all rows but those of another one: that one's.
+    rests: BTreeMap<u32, u32>,
+    /// Buffers that hold the rows of one set, at their places among all: its row list.
+    parts: BTreeMap<u32, u32>,
     faults: Vec<Fault>,
 }
 
@@ -198,11 +207,27 @@ impl State<'_> {
             self.held.insert(idx, wanted);
             return;
         }
-        match self.held.get(&idx) {
-            Some(held) if *held == wanted => {}
+        match self.held.get(&idx).copied() {
+            Some(held) if held == wanted => {}
             Some(_) => self.faults.push(Fault::OtherRows { param, buffer: self.buffer_name(idx) }),
+            None if touch.is_write && self.writes_part(step, idx, list, wanted) => {}
             None => self.faults.push(Fault::Unwritten { param, buffer: self.buffer_name(idx) }),
         }
+    }
+
+    /// Writes the rows of a set among all `of`. A buffer that holds those of its complement then holds all; one that holds nothing
+    /// waits for them.
+    fn writes_part(&mut self, step: &Step, idx: u32, list: Option<Slot>, of: Held) -> bool {
+        let Some(Some(Arg::Buffer(list))) = list.map(|Slot(list)| step.args.get(list as usize)) else {
+            return false;
+        };
+        let Some(before) = self.parts.insert(idx, *list) else { return true };
+        let is_rest = |rest: &u32, of: &u32| self.rests.get(rest) == Some(of);
+        let are_all = is_rest(list, &before) || is_rest(&before, list);
+        if are_all {
+            self.held.insert(idx, of);
+        }
+        are_all
     }
 
     fn constant(&mut self, param: String, idx: u32, touch: &Touch) {
@@ -271,6 +296,14 @@ impl State<'_> {
         if let (Some(rows), Some(count), Some(of)) = (arg(rows), arg(count), of) {
             self.held.insert(rows, Held::Counted(count));
             self.sets.insert(rows, (Held::Counted(count), of));
+            if let Body::Compact(compact) = &kernel.body {
+                if let Select::NotIn(executed) = compact.select
+                    && let Some(executed) = arg(executed).and_then(|mask| self.lists.get(&mask))
+                {
+                    self.rests.insert(rows, *executed);
+                }
+                self.lists.extend(arg(compact.mask).map(|mask| (mask, rows)));
+            }
         }
     }
 

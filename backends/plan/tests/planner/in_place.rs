@@ -1,7 +1,9 @@
 //! Which scatters write over their base.
 
 use skipc_artifact::program::Arg;
-use skipc_plan::Plan;
+use skipc_plan::error::Fault;
+use skipc_plan::kernel::{Body, Select};
+use skipc_plan::{Plan, PlanError, verify};
 
 use crate::{HEAD, ROUTER, plan, steps};
 
@@ -138,4 +140,46 @@ fn logits_that_are_a_scatter_are_copied_out() {
   return logits = %y, decision 0 = %gate"#
     ));
     assert_eq!(steps(&plan).last(), Some(&"map_5"));
+}
+
+/// Two branches over one base, the second over these rows; its rows read the base, too.
+fn two_branches(rest: &str) -> String {
+    layer(&format!(
+        r#"{rest}
+  %hr = gather %x, %rest
+  %gr = gelu %hr
+  %or = matmul %gr, %w
+  %sum = add %hr, %or
+  %mid = scatter %x, %out, %set
+  %y = scatter %mid, %sum, %rest
+  %logits = matmul %y, %table
+  return logits = %logits, decision 0 = %gate"#
+    ))
+}
+
+/// A branch and that of the other rows write all rows, so that nothing of the base is copied for the first, though the second reads
+/// it. Rows of any other set are not known to be the rest.
+#[test]
+fn rows_of_a_set_and_of_its_complement_need_no_copy_of_the_base() {
+    let n_maps = |plan: &Plan| steps(plan).iter().filter(|name| **name == "map_4").count();
+    let covered = plan(&two_branches("  %rest = complement %set {set=c1}"));
+    assert_eq!(n_maps(&covered), 2, "{covered}");
+    let others = plan(&two_branches("  %rest = route %margin {set=c1, at_least=0.75}"));
+    assert_eq!(n_maps(&others), 3, "{others}");
+}
+
+/// If what completes a buffer is not the complement, not all of its rows are written.
+#[test]
+fn a_complement_that_is_not_complete_is_found() {
+    let mut plan = plan(&two_branches("  %rest = complement %set {set=c1}"));
+    for (_, kernel) in &mut plan.kernels {
+        if let Body::Compact(compact) = &mut kernel.body
+            && let Select::NotIn(executed) = &mut compact.select
+        {
+            *executed = compact.forced;
+        }
+    }
+    let errors = verify(&plan).expect_err("the change is found");
+    let unwritten = |error: &PlanError| matches!(error, PlanError::Verify(error) if matches!(error.fault, Fault::Unwritten { .. }));
+    assert!(errors.iter().any(unwritten), "{errors:?}");
 }

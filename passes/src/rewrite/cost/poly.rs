@@ -82,7 +82,14 @@ impl fmt::Display for Poly {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
         for (dims, factor) in self.0.iter().filter(|(_, factor)| **factor != 0.0) {
-            f.write_str(if first { "" } else { " + " })?;
+            let sign = match (first, *factor < 0.0) {
+                (true, false) => "",
+                (true, true) => "-",
+                (false, false) => " + ",
+                (false, true) => " - ",
+            };
+            f.write_str(sign)?;
+            let factor = factor.abs();
             first = false;
             match factor.fract() == 0.0 {
                 true => write!(f, "{factor:.0}")?,
@@ -116,6 +123,7 @@ mod tests {
         let sum = n.clone() + c.scale(2.0) + Poly::constant(1.0);
         assert_eq!(sum.at(&Half), 21.0);
         assert_eq!((sum.clone() * c.clone()).at(&Half), 105.0);
+        assert_eq!((n.clone() + c.scale(-2.0)).to_string(), "1·n - 2·c1");
         assert_eq!(n.clone() * c.clone(), c * n);
         assert_eq!(sum.to_string(), "1 + 1·n + 2·c1");
         assert_eq!(Poly::default().to_string(), "0");
