@@ -1,7 +1,7 @@
 //! Time of a step of decoding beside the bytes that it reads and the bandwidth of this machine, in one run: one token of
 //! each of some slots behind so many tokens. `cargo run --release --features cuda --example decode-steps -- MODEL.skp
 //! [THREADS [BEHIND,… [SLOTS,…]]]`; `behind 0` also says which kernels the time of a step goes to. What it printed stands in
-//! `tests/bench/results/decode.txt`.
+//! `tests/bench/results/decode-steps.txt`.
 //!
 //! Beside the median step stands what a step takes that nothing disturbs: for each of its kernels the least time that it took
 //! in any step for as many bytes, summed. `outside` is the least that a step took besides its kernels. The bandwidth is

@@ -303,13 +303,15 @@ mod tests {
             Sampling { top_p: 0.8, seed: 8, ..WARM },
             Sampling { min_p: 0.2, ..WARM },
             Sampling { temperature: 1.4, top_k: 30, top_p: 0.9, min_p: 0.1, ..WARM },
+            Sampling { repetition_penalty: 1.7, ..WARM },
         ] {
-            let expected = sampling.distribution(&logits, &[]);
+            let occurred = if sampling.repetition_penalty == 1.0 { &[][..] } else { &[3, 5, 5, 39] };
+            let expected = sampling.distribution(&logits, occurred);
             let mut counts = vec![0u32; logits.len()];
             for number in 0..DRAWS {
                 // Over requests as well as over positions.
                 let draw = Draw { request: u64::from(number % 100), position: u64::from(number / 100) };
-                counts[sampling.choose(&logits, &[], draw) as usize] += 1;
+                counts[sampling.choose(&logits, occurred, draw) as usize] += 1;
             }
             let drawn: u32 = expected.iter().map(|(token, _)| counts[*token as usize]).sum();
             assert_eq!(drawn, DRAWS, "a token was drawn that {sampling:?} excludes");
