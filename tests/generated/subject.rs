@@ -200,6 +200,16 @@ impl Tensors {
         self.0.get(name).map(Vec::as_slice)
     }
 
+    /// Changes the elements of tensors by name.
+    pub(crate) fn change(&mut self, mut change: impl FnMut(&str, &mut [f32])) {
+        self.0.iter_mut().for_each(|(name, values)| change(name, values));
+    }
+
+    /// Cuts a tensor, or fills it up with zeros.
+    pub(crate) fn resize(&mut self, name: &str, n_elements: usize) {
+        self.0.entry(name.to_owned()).or_default().resize(n_elements, 0.0);
+    }
+
     /// The tensors with those of `from` under the names that `rename` gives them.
     pub(crate) fn renamed(&self, rename: impl Fn(&str) -> String) -> Tensors {
         Tensors(self.0.iter().map(|(name, values)| (rename(name), values.clone())).collect())
