@@ -223,6 +223,7 @@ impl Checker<'_> {
                 )?;
             }
         }
+        self.identities(function)?;
         self.metamorphic(function, &mut forms, &cases)
     }
 

@@ -198,6 +198,9 @@ pub(crate) fn options(model: &Model) -> Vec<String> {
         found.push(format!("gate_factor = {}", skip.gate_factor != 1.0));
         found.push(format!("generate = {:?}", skip.generate.word()));
         found.push(format!("predictor = {}", !skip.predictor.is_empty()));
+        if skip.generate == GenerateKind::Predictor {
+            found.push(format!("threshold = {}", skip.threshold));
+        }
         for step in skip.decider.iter() {
             found.push(match step {
                 Step::Linear { bias, .. } => format!("step = linear, bias {bias}"),

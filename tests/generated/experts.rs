@@ -99,6 +99,13 @@ pub(crate) fn options(experts: &Experts) -> Vec<String> {
         k if k == experts.choices() => "all",
         _ => "some",
     };
+    let is_limited = experts.choose == Choosing::Token && experts.group_size > 0;
+    let is_hashed = experts.choose == Choosing::Hash;
+    let numbers = [
+        (experts.group_size > 0).then(|| format!("group_size = {}", experts.group_size)),
+        is_limited.then(|| format!("capacity_factor = {}", experts.capacity_factor)),
+        is_hashed.then(|| format!("seed = {}", experts.seed)),
+    ];
     let found = [
         format!("top_k = {taken}"),
         format!("activation = {}", experts.activation.word()),
@@ -118,7 +125,7 @@ pub(crate) fn options(experts: &Experts) -> Vec<String> {
             _ => "overflow = none".to_owned(),
         },
     ];
-    found.into_iter().map(|option| format!("{OPTION}{option}")).collect()
+    found.into_iter().chain(numbers.into_iter().flatten()).map(|option| format!("{OPTION}{option}")).collect()
 }
 
 /// A choice of experts in a graph.

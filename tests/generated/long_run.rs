@@ -11,6 +11,7 @@ mod choices;
 mod convs;
 mod experts;
 mod forms;
+mod identities;
 mod ledger;
 mod metamorphic;
 mod model;

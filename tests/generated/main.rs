@@ -9,6 +9,7 @@ mod choices;
 mod convs;
 mod experts;
 mod forms;
+mod identities;
 mod ledger;
 mod metamorphic;
 mod model;
@@ -45,19 +46,19 @@ const OF_EACH_OPTION: u64 = 10;
 const LEDGER_MODELS: u64 = 21_000;
 
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
-const N_OPTIONS: usize = 138;
+const N_OPTIONS: usize = 168;
 
 /// Models with other branches and deciders of several steps that every run checks beside those.
 const N_CHOICES: u64 = 1_500;
 
 /// Values of options of choices that [`choices`] knows.
-const N_CHOICE_OPTIONS: usize = 56;
+const N_CHOICE_OPTIONS: usize = 58;
 
 /// Models with layers of experts that every run checks beside those.
 const N_EXPERTS: u64 = 1_000;
 
 /// Values of options of experts that [`experts`] knows.
-const N_EXPERTS_OPTIONS: usize = 41;
+const N_EXPERTS_OPTIONS: usize = 56;
 
 /// Models with stacks that every run checks beside those.
 const N_STACKS: u64 = 1_000;

@@ -3,7 +3,7 @@
 use skipc::frontend::lower::Function;
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::{Block, Layout, Unit};
-use skipc::frontend::spec::skip::{BranchScale, Skip};
+use skipc::frontend::spec::skip::{BranchScale, Branches, Combine, Decider, Either, Kv, Scope, Skip};
 use skipc::frontend::spec::skip_table::{Router, SkipTable};
 use skipc::frontend::stream::Head;
 use skipc_ir::interp::{Number, Ring32};
@@ -78,15 +78,65 @@ fn exact(run: Run<Ring32>) -> Run<f64> {
     Run { wanted: run.wanted, ..Run::shown(logits, run.gates) }
 }
 
-/// Skips that are the same for every token keep; others become this router's, without capacity and scale.
+/// Skips that are the same for every token keep; others become this router's, without capacity and scale, and with what they
+/// make of both branches.
 fn with_router(model: &Model, router: Router) -> impl FnMut(&Skip) -> Option<Skip> {
-    let mut constants = constants(&routers(model)).into_iter();
+    let mut constants = in_order_of_map(model, constants(&routers(model))).into_iter();
     move |skip| {
-        Some(match constants.next().flatten() {
-            Some(_) => *skip,
-            None => SkipTable { kv: SkipTable::of(skip).kv, ..SkipTable::of_router(router) }.skip(),
-        })
+        let table = SkipTable::of(skip);
+        let twin = SkipTable { kv: table.kv, combine: table.combine, ..SkipTable::of_router(router) };
+        Some(constants.next().flatten().map_or_else(|| twin.skip(), |_| *skip))
     }
+}
+
+/// The skip with the decider of another one, which says of a depth in which repetition it is.
+fn with_decider_of(of: &Skip, skip: Skip) -> Skip {
+    match (of.combine, skip.combine) {
+        (Combine::Either(Either { decider, .. }), Combine::Either(either)) => {
+            Skip { density: of.density, combine: Combine::Either(Either { decider, ..either }) }
+        }
+        _ => skip,
+    }
+}
+
+/// What is known of routers in model order, in the order of [`map_skips`]: those of blocks first, then those of stacks.
+fn in_order_of_map<T>(model: &Model, of_routers: Vec<T>) -> Vec<T> {
+    let (mut of_blocks, mut of_stacks) = (Vec::new(), Vec::new());
+    let mut rest = of_routers.into_iter();
+    for repetition in model.repetitions() {
+        of_stacks.extend(repetition.skip.and_then(|_| rest.next()));
+        for (_, block) in repetition.blocks {
+            of_blocks.extend(rest.by_ref().take(block.skips().count()));
+        }
+    }
+    of_blocks.extend(of_stacks);
+    of_blocks
+}
+
+/// The model whose stacks decide nothing: they are repeated as they are. `None` where a repetition is not only that, or no stack
+/// decides.
+fn repeated(model: &Model) -> Option<Model> {
+    let is_plain = |skip: &Skip| {
+        let table = SkipTable::of(skip);
+        table.router == Router::Always && table.combine == Branches::Either && table.kv != Kv::First
+    };
+    let mut of_stacks = model.stacks.iter().flat_map(|stack| &stack.skips).peekable();
+    of_stacks.peek()?;
+    of_stacks.all(is_plain).then(|| {
+        let mut plain = model.clone();
+        plain.stacks.iter_mut().for_each(|stack| stack.skips.clear());
+        plain
+    })
+}
+
+/// Whether it selects among all sequences of a batch together.
+fn selects_from_batch(skip: &Skip) -> bool {
+    matches!(skip.decider(), Some(Decider::TopK { scope: Scope::Batch, .. }))
+}
+
+/// Whether a decision for a whole sequence says how much a branch counts, not only whether it runs.
+fn weighs_by_sequence(skip: &Skip) -> bool {
+    skip.is_pooled() && (skip.either().is_none() || SkipTable::of(skip).gate != BranchScale::One)
 }
 
 /// The parts of a model that are skipped as a whole, as (block, layer or all of it).
@@ -117,16 +167,16 @@ impl Checker<'_> {
         forms: &mut Forms,
         cases: &[Case],
     ) -> Result<(), String> {
-        // What twins are made by knows of one branch alone, and of blocks that run once.
-        if has_branches(&self.subject.model) || !self.subject.model.stacks.is_empty() {
-            return Ok(());
-        }
-        let all_constant = routers(&self.subject.model).iter().all(|router| router.constant().is_some());
+        let model = &self.subject.model;
+        let all_constant = routers(model).iter().all(|router| router.constant().is_some());
+        // What skipped rows keep is known of one branch alone, and of blocks that run once.
+        let keeps_rows = !has_branches(model) && model.stacks.is_empty();
         if !all_constant {
             // Each compiles twins of the model, which costs more than to run them.
             match self.subject.seed.is_multiple_of(2) {
                 true => self.extremes(function, forms, cases)?,
-                false => self.skipped_rows(function, cases)?,
+                false if keeps_rows => self.skipped_rows(function, cases)?,
+                false => {}
             }
         }
         let mut rng = Rng::new(self.subject.seed ^ 0xbadc);
@@ -137,7 +187,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// All execute = the dense model; none = the model without what is skipped.
+    /// All execute = the dense model; none = the model without what is skipped, or with the other branch of it alone. Where both
+    /// branches run, or one is added to the stream, all execute = the same without a decision.
     fn extremes(&mut self, function: Function, forms: &mut Forms, cases: &[Case]) -> Result<(), String> {
         let subject = self.subject;
         let until = match self.until {
@@ -145,9 +196,11 @@ impl Checker<'_> {
             _ if subject.seed.is_multiple_of(PLAN_TWINS_EVERY) => Until::Kernels,
             _ => Until::Graphs,
         };
-        let is_scaled =
-            subject.model.skips().any(|skip| SkipTable::of(skip).gate == BranchScale::Probability);
-        let unscaled = |skip: &Skip| Some(SkipTable { gate: BranchScale::One, ..SkipTable::of(skip) }.skip());
+        let is_scaled = subject.model.skips().any(|skip| SkipTable::of(skip).gate != BranchScale::One);
+        let unscaled = |skip: &Skip| {
+            let plain = SkipTable { gate: BranchScale::One, gate_factor: 1.0, ..SkipTable::of(skip) };
+            Some(with_decider_of(skip, plain.skip()))
+        };
         let binary = subject.with_model(map_skips(&subject.model, &mut { unscaled }));
         let mut unscaled = match is_scaled {
             true => Some(compile(self.compiler, &binary, function, until)?),
@@ -157,14 +210,18 @@ impl Checker<'_> {
             ("all execute = dense", "all", Router::Always),
             ("none executes = identity", "none", Router::Never),
         ] {
-            let twin =
-                subject.with_model(map_skips(&subject.model, &mut with_router(&subject.model, router)));
+            // Of what does not execute, only another branch has a scale.
+            let counts = is_scaled && (router == Router::Always || has_branches(&subject.model));
+            let of = if counts { &binary.model } else { &subject.model };
+            let constant = map_skips(of, &mut with_router(of, router));
+            let dense = repeated(&constant).filter(|_| router == Router::Always);
+            let twin = subject.with_model(dense.unwrap_or(constant));
             let mut twin_forms = compile(self.compiler, &twin, function, until)?;
             let masks = cases.iter().find(|known| known.name == case).and_then(|case| case.masks.as_ref());
             for engine in STEADY {
                 let Some(wanted) = run(engine, &mut twin_forms, &twin, None) else { continue };
                 let forms = match &mut unscaled {
-                    Some(unscaled) if router == Router::Always => unscaled,
+                    Some(unscaled) if counts => unscaled,
                     _ => &mut *forms,
                 };
                 let Some(got) = run(engine, forms, subject, masks) else { continue };
@@ -259,15 +316,16 @@ impl Checker<'_> {
                     .map(|(idx, tokens)| if idx == kept { tokens.clone() } else { Vec::new() })
                     .collect(),
                 rows: rows(kept, sequences[kept].len()).collect(),
-                keeps_decisions: true,
+                keeps_decisions: !self.subject.model.skips().any(selects_from_batch),
             });
         }
         // What experts choose, or who finds a place, depends on later tokens whatever routers are told, as do scores of whole
         // sequences and what full attention gives.
-        if self.subject.model.looks_ahead() {
+        let model = &self.subject.model;
+        if model.looks_ahead() || model.skips().any(weighs_by_sequence) {
             return made;
         }
-        let is_causal = function == Function::Generate || self.subject.model.is_causal();
+        let is_causal = function == Function::Generate && !model.keeps_prompts() || model.is_causal();
         let lengths: Vec<usize> = sequences.iter().map(|tokens| rng.below(tokens.len() + 1)).collect();
         made.push(Transformed {
             check: "a row does not depend on later tokens",

@@ -2,6 +2,7 @@
 
 mod choices;
 mod convs;
+mod ends;
 mod experts;
 mod graphs;
 mod plans;
@@ -134,6 +135,7 @@ fn faults() -> Vec<Fault> {
         experts::faults(),
         repetitions::faults(),
         convs::faults(),
+        ends::faults(),
     ];
     of_all.into_iter().flatten().collect()
 }

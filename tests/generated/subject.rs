@@ -6,7 +6,8 @@ use skipc::frontend::language::words::Word;
 use skipc::frontend::layer::{Attention, Ffn, Layer, Linear, Rotation};
 use skipc::frontend::spec::model::Model;
 use skipc::frontend::spec::node::Unit;
-use skipc::frontend::spec::skip_table::SkipTable;
+use skipc::frontend::spec::skip::Skip;
+use skipc::frontend::spec::skip_table::{GenerateKind, Router, SkipTable};
 use skipc::frontend::spec::tensors::{TensorRole, TensorSpec, tensors};
 use skipc::frontend::stream::{NormKind, Positions, StreamInput};
 use skipc::frontend::weights::Weights;
@@ -14,7 +15,7 @@ use skipc_ir::RopeScaling;
 use skipc_ir::interp::{self, FlatBatch, Number};
 use skipc_testkit::random::Rng;
 
-use crate::model::{model, one_of};
+use crate::model::{DENSITIES, model, one_of};
 use crate::{choices, convs, experts, stacks, vision};
 
 /// Changes whenever a seed would make another subject.
@@ -200,6 +201,16 @@ impl Tensors {
         self.0.get(name).map(Vec::as_slice)
     }
 
+    /// Changes the elements of tensors by name.
+    pub(crate) fn change(&mut self, mut change: impl FnMut(&str, &mut [f32])) {
+        self.0.iter_mut().for_each(|(name, values)| change(name, values));
+    }
+
+    /// Cuts a tensor, or fills it up with zeros.
+    pub(crate) fn resize(&mut self, name: &str, n_elements: usize) {
+        self.0.entry(name.to_owned()).or_default().resize(n_elements, 0.0);
+    }
+
     /// The tensors with those of `from` under the names that `rename` gives them.
     pub(crate) fn renamed(&self, rename: impl Fn(&str) -> String) -> Tensors {
         Tensors(self.0.iter().map(|(name, values)| (rename(name), values.clone())).collect())
@@ -236,6 +247,9 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
         format!("blocks = {}", model.blocks.len()),
         format!("empty sequence = {}", subject.sequences.iter().any(Vec::is_empty)),
     ];
+    if let Positions::Rope(rope) = model.stream.positions {
+        found.push(format!("rope_theta = {}", rope.theta));
+    }
     found.extend(
         match subject.n_tokens() {
             0 => Some("tokens = none"),
@@ -255,25 +269,7 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
             found.extend(layer_options(&layer.layer));
         }
     }
-    for of in model.skips() {
-        let skip = SkipTable::of(of);
-        let router = skip.router.word();
-        found.push(format!("router = {router}"));
-        found.push(format!("kv = {}", skip.kv.word()));
-        found.push(format!("gate = {} ({router})", skip.gate.word()));
-        found.push(format!("decide = {}", skip.decide.word()));
-        if of.scorer().is_some() {
-            found.push(format!("input = {} ({router})", skip.input.word()));
-            found.push(format!("bias = {} ({router})", skip.bias));
-        }
-        if router == "topk" {
-            found.push(format!("generate = {:?}", skip.generate.word()));
-        }
-        match of.capacity() {
-            Some(capacity) => found.push(format!("capacity = {} ({router})", capacity.overflow.word())),
-            None => found.push("capacity = none".to_owned()),
-        }
-    }
+    found.extend(model.skips().flat_map(skip_options));
     if subject.seed >= choices::FIRST_SEED {
         found.extend(choices::options(model));
         found.extend(stacks::options(model));
@@ -282,6 +278,47 @@ pub(crate) fn options(subject: &Subject) -> Vec<String> {
     }
     found.sort();
     found.dedup();
+    found
+}
+
+/// What a skip says.
+fn skip_options(of: &Skip) -> Vec<String> {
+    let skip = SkipTable::of(of);
+    let router = skip.router.word();
+    let mut found = vec![
+        format!("router = {router}"),
+        format!("kv = {}", skip.kv.word()),
+        format!("gate = {} ({router})", skip.gate.word()),
+        format!("decide = {}", skip.decide.word()),
+    ];
+    if of.has_density() {
+        let is_listed = DENSITIES.contains(&skip.density);
+        found.push(match is_listed {
+            true => format!("density = {}", skip.density),
+            false => "density = other".to_owned(),
+        });
+    }
+    if of.scorer().is_some() {
+        found.push(format!("input = {} ({router})", skip.input.word()));
+        found.push(format!("bias = {} ({router})", skip.bias));
+    }
+    if skip.router == Router::Sigmoid || skip.generate == GenerateKind::Threshold {
+        found.push(format!("threshold = {}", skip.threshold));
+    }
+    if [Router::Random, Router::Hash].contains(&skip.router) {
+        found.push(format!("seed = {}", skip.seed));
+    }
+    if router == "topk" {
+        found.push(format!("generate = {:?}", skip.generate.word()));
+    }
+    match of.capacity() {
+        Some(capacity) => found.extend([
+            format!("capacity = {} ({router})", capacity.overflow.word()),
+            format!("group_size = {}", skip.group_size),
+            format!("capacity_factor = {}", skip.capacity_factor),
+        ]),
+        None => found.push("capacity = none".to_owned()),
+    }
     found
 }
 

@@ -17,6 +17,8 @@ pub(super) fn faults() -> Vec<Fault> {
     let choice = |name, does| Fault::new(name, choices::FIRST_SEED, does);
     vec![
         choice("choices: the other branch takes all tokens", Does::Plan(incomplete_complement)),
+        choice("choices: a complement without its first rows", Does::Passed(short_complement)),
+        choice("choices: a sorted tie the wrong way", Does::Passed(later_ties)),
         choice("choices: one forced token too many", Does::Passed(one_more_forced)),
         choice("choices: the other branch scaled by p", Does::Passed(not_one_minus)),
         choice(
@@ -84,6 +86,41 @@ fn incomplete_complement(plan: &mut Plan) {
             *executed = compact.forced;
         }
     }
+}
+
+/// The first row of each sequence is in neither of two sets, or in one where it was in the other.
+fn short_complement(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::Complement { set } = *graph.op(value) else { return None };
+        let (executed, origin) = (graph.operands(value)[0], graph.origin(value).clone());
+        let positions = input(graph, &Role::Positions)?;
+        let more = Op::WithFirst { set: graph.fresh_set(), first: 1 };
+        let more = graph.add(more, &[executed, positions], &origin).ok()?;
+        graph.add(Op::Complement { set }, &[more], &origin).ok()
+    });
+}
+
+/// The highest scores are those that are not the lowest, of which the earlier ones of equals come first. Shares of which floats
+/// know nothing else than that, so that ties alone differ.
+fn later_ties(graph: &mut Graph) {
+    rewrite(graph, &|graph, value| {
+        let Op::RouteTopK { set, share, round: Rounding::Up } = *graph.op(value) else { return None };
+        if !(0.0 < share.0 && share.0 < 1.0 && (share.0 * 8.0).fract() == 0.0) {
+            return None;
+        }
+        let (own, origin) = (graph.operands(value), graph.origin(value).clone());
+        let mut turned = own.clone();
+        turned[0] = graph.add(Unary::Scale(F64::from(-1.0)).into(), &[own[0]], &origin).ok()?;
+        let lowest =
+            Op::RouteTopK { set: graph.fresh_set(), share: F64::from(1.0 - share.0), round: Rounding::Down };
+        let lowest = graph.add(lowest, &turned, &origin).ok()?;
+        let rest = Op::Complement { set: graph.fresh_set() };
+        let rest = graph.add(rest, &[lowest], &origin).ok()?;
+        // The best of as many are all of them.
+        let mut among = own.clone();
+        among.insert(1, rest);
+        graph.add(Op::RouteTopKAmong { set, share, round: Rounding::Up }, &among, &origin).ok()
+    });
 }
 
 fn one_more_forced(graph: &mut Graph) {
