@@ -191,7 +191,7 @@ fn matmuls(dtype: DType) -> Vec<Kernel> {
 fn tensor_core_matmuls() {
     for (kernel, text) in matmuls(Bf16).iter().zip(ptx(&matmuls(Bf16))) {
         let Body::Gemm(gemm) = &kernel.body else { panic!("a matmul") };
-        let copies = if gemm.k == 35 { "ld.global.b16" } else { "cp.async.cg" };
+        let copies = if gemm.k == 35 { "ld.global.nc.b16" } else { "cp.async.cg" };
         for instruction in ["mma.sync", "ldmatrix", "bar.sync", copies] {
             assert!(text.contains(instruction), "no {instruction} in {}", kernel.describe());
         }
@@ -310,7 +310,9 @@ fn rowwise_kernels() {
     for (dtype, cols) in [(F32, 128), (Bf16, 2048), (Bf16, 100), (F32, 7)] {
         for text in ptx(&rowwise(dtype, cols)) {
             if dtype == Bf16 && cols.is_multiple_of(16) {
-                assert!(text.contains("ld.global.v2.b32"), "loads are not whole groups:\n{text}");
+                let is_whole =
+                    ["ld.global.nc.v2.b32", "ld.global.v2.b32"].iter().any(|load| text.contains(load));
+                assert!(is_whole, "loads are not whole groups:\n{text}");
             }
         }
     }

@@ -58,7 +58,7 @@ fn keys_and_values_are_loaded_in_whole_pieces() {
         let kernels = HEADS.map(|heads| attention(dtype, heads, true));
         for (heads, text) in HEADS.iter().zip(ptx(&kernels)) {
             // Four keys at once and as many values, in one piece of bf16 a lane and two of f32.
-            let pieces = text.matches("ld.global.v4").count() as u32;
+            let pieces = text.matches("ld.global.nc.v4").count() as u32;
             let wanted = if heads.2.is_multiple_of(8) { 4 * loads } else { 0 };
             assert!(pieces >= wanted, "{dtype} {heads:?}: {pieces} pieces");
             assert_eq!(text.matches("bar.sync").count() + text.matches("barrier.sync").count(), 1, "{text}");
