@@ -43,7 +43,7 @@ const OF_EACH_OPTION: u64 = 10;
 
 /// Models of the present generator that long runs have checked, at least. Other generators drew other models: theirs stay in
 /// the ledger and promise nothing of these.
-const LEDGER_MODELS: u64 = 21_000;
+const LEDGER_MODELS: u64 = 50_000;
 
 /// Values of options that the generator knows: a new one has to be generated too, and a lost one is noticed.
 const N_OPTIONS: usize = 168;
