@@ -184,7 +184,22 @@ pub(crate) enum Update {
     /// Rows are added to their sum.
     AddRows,
     /// What training makes of it, in loops.
-    Training(Training),
+    Training(TrainingUpdate),
+}
+
+/// What training makes of a state; the ops of these names in [`Training`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrainingUpdate {
+    /// An element is added to each of its elements.
+    Accumulate,
+    /// Zeros.
+    Clear,
+    /// Its mean with another tensor.
+    MovingAverage,
+    /// A step of AdamW.
+    AdamW { eps: F64 },
+    /// A step of Adafactor.
+    Adafactor { clip: F64, least: Option<F64> },
 }
 
 /// Where a decision comes from.
@@ -299,11 +314,13 @@ impl OpKind {
             Training::InputGradient {} => OpKind::Matmul(Matmul::Transposed),
             // What stands for a decision in the backward pass changes nothing in the forward pass.
             Training::StraightThrough {} => OpKind::View(View::Columns { start: 0 }),
-            Training::Accumulate {}
-            | Training::Clear {}
-            | Training::MovingAverage {}
-            | Training::AdamW { .. }
-            | Training::Adafactor { .. } => OpKind::Update(Update::Training(op)),
+            Training::Accumulate {} => OpKind::Update(Update::Training(TrainingUpdate::Accumulate)),
+            Training::Clear {} => OpKind::Update(Update::Training(TrainingUpdate::Clear)),
+            Training::MovingAverage {} => OpKind::Update(Update::Training(TrainingUpdate::MovingAverage)),
+            Training::AdamW { eps } => OpKind::Update(Update::Training(TrainingUpdate::AdamW { eps })),
+            Training::Adafactor { clip, least } => {
+                OpKind::Update(Update::Training(TrainingUpdate::Adafactor { clip, least }))
+            }
             Training::Constant { .. }
             | Training::Times {}
             | Training::Combine { .. }

@@ -37,7 +37,7 @@ impl Ctx<'_> {
         update: op_kind::Update,
     ) -> Result<(), PlanError> {
         let (state, bind, body) = match update {
-            op_kind::Update::Training(op) => return self.training_update(group, value, op),
+            op_kind::Update::Training(update) => return self.training_update(group, value, update),
             op_kind::Update::StoreRows => {
                 let [cache, rows, places] = self.operands(value)?;
                 let mut bind = self.bind(self.graph.ty(rows).rows(), value)?;

@@ -2,7 +2,7 @@
 //! and that of keys and values. Rows of queries and of keys are ordered by sequence and position, so that the keys that a
 //! query sees are one range, and so are the queries that see a key.
 
-use skipc_ir::{Scoring, Training, Value};
+use skipc_ir::{Scoring, Value};
 
 use super::super::Ctx;
 use super::{Draft, LEAST, Matrix, store};
@@ -222,67 +222,8 @@ impl Ctx<'_> {
         })
     }
 
-    pub(super) fn attention_backward(
-        &mut self,
-        group: &Group,
-        value: Value,
-        op: Training,
-    ) -> Result<(), PlanError> {
-        match op {
-            Training::AttentionSums { heads, kv_heads, scale, cap, window, ahead } => {
-                let scoring = Scoring { scale, cap, window, ahead };
-                self.attention_sums(group, value, (heads, kv_heads), scoring)
-            }
-            Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead } => {
-                let scoring = Scoring { scale, cap, window, ahead };
-                self.query_gradient(group, value, (heads, kv_heads), scoring)
-            }
-            Training::KeyValueGradient { heads, kv_heads, scale, cap, window, ahead } => {
-                let scoring = Scoring { scale, cap, window, ahead };
-                self.key_value_gradient(group, value, (heads, kv_heads), scoring)
-            }
-            Training::Constant { .. }
-            | Training::Parameter { .. }
-            | Training::Times {}
-            | Training::Combine { .. }
-            | Training::StraightThrough {}
-            | Training::SetSize {}
-            | Training::RateLoss { .. }
-            | Training::CrossEntropy {}
-            | Training::Divergence { .. }
-            | Training::WeightGradient {}
-            | Training::InputGradient {}
-            | Training::ColumnSums { .. }
-            | Training::EmbedGradient { .. }
-            | Training::Derivative { .. }
-            | Training::RmsNormGradient { .. }
-            | Training::RmsGainGradient { .. }
-            | Training::LayerNormGradient { .. }
-            | Training::LayerGainGradient { .. }
-            | Training::RopeGradient { .. }
-            | Training::RowDot {}
-            | Training::PlaceColumns { .. }
-            | Training::ZerosLike {}
-            | Training::RateLossGradient { .. }
-            | Training::CrossEntropyGradient {}
-            | Training::DivergenceGradient { .. }
-            | Training::Accumulate {}
-            | Training::Clear {}
-            | Training::SumSquares {}
-            | Training::ReadScaled {}
-            | Training::Squares { .. }
-            | Training::RowMeans {}
-            | Training::ColumnMeans {}
-            | Training::MovingAverage {}
-            | Training::AdamW { .. }
-            | Training::Adafactor { .. } => {
-                Err(self.internal("it is not a part of attention's backward pass", value))
-            }
-        }
-    }
-
     /// For each head of each query its largest score, the sum of its weights, and theirs times `⟨dy, v⟩`.
-    fn attention_sums(
+    pub(super) fn attention_sums(
         &mut self,
         group: &Group,
         value: Value,
@@ -311,7 +252,7 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    fn query_gradient(
+    pub(super) fn query_gradient(
         &mut self,
         group: &Group,
         value: Value,
@@ -346,7 +287,7 @@ impl Ctx<'_> {
         Ok(())
     }
 
-    fn key_value_gradient(
+    pub(super) fn key_value_gradient(
         &mut self,
         group: &Group,
         value: Value,

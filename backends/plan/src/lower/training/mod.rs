@@ -7,7 +7,7 @@ mod update;
 
 use skipc_artifact::program::Extent;
 use skipc_artifact::target::DType;
-use skipc_ir::{Dim, F64, Training, Type, Value};
+use skipc_ir::{Dim, F64, Scoring, Training, Type, Value};
 
 use super::Ctx;
 use super::bind::Bind;
@@ -312,9 +312,14 @@ impl Ctx<'_> {
             Training::RopeGradient { heads, theta, turned, scaling } => {
                 self.rope_gradient(group, value, (heads, turned), (theta, scaling))
             }
-            Training::AttentionSums { .. }
-            | Training::QueryGradient { .. }
-            | Training::KeyValueGradient { .. } => self.attention_backward(group, value, op),
+            Training::AttentionSums { heads, kv_heads, scale, cap, window, ahead } => {
+                self.attention_sums(group, value, (heads, kv_heads), Scoring { scale, cap, window, ahead })
+            }
+            Training::QueryGradient { heads, kv_heads, scale, cap, window, ahead } => {
+                self.query_gradient(group, value, (heads, kv_heads), Scoring { scale, cap, window, ahead })
+            }
+            Training::KeyValueGradient { heads, kv_heads, scale, cap, window, ahead } => self
+                .key_value_gradient(group, value, (heads, kv_heads), Scoring { scale, cap, window, ahead }),
             Training::RowDot {} => self.row_dot(group, value),
             Training::PlaceColumns { start, .. } => self.place_columns(group, value, start),
             Training::SumSquares {} => self.sum_squares(group, value),

@@ -2,7 +2,7 @@
 
 use skipc_artifact::program::RowBound;
 use skipc_artifact::target::DType;
-use skipc_ir::{F64, Training, Value};
+use skipc_ir::{F64, Value};
 
 use super::super::Ctx;
 use super::{Draft, Matrix, real, square, store};
@@ -10,6 +10,7 @@ use crate::error::PlanError;
 use crate::fuse::Group;
 use crate::kernel::Access;
 use crate::loops::{Expr, Function, Index, Over, Stmt, Usage, number};
+use crate::op_kind::TrainingUpdate;
 
 fn only() -> Index {
     Index::Is(0)
@@ -81,54 +82,21 @@ impl Ctx<'_> {
         &mut self,
         group: &Group,
         value: Value,
-        op: Training,
+        update: TrainingUpdate,
     ) -> Result<(), PlanError> {
         let operands = self.graph.operands(value);
         let state = self.buffer_of(operands[0])?;
-        match op {
-            Training::Accumulate {} if group.values.len() > 1 => {
+        match update {
+            TrainingUpdate::Accumulate if group.values.len() > 1 => {
                 self.weight_gradient(group, group.values[0], Some(state))
             }
-            Training::Accumulate {} => {
+            TrainingUpdate::Accumulate => {
                 self.update_elements(group, value, &operands, |x, state| state + x[0].clone())
             }
-            Training::Clear {} => self.update_elements(group, value, &operands, |_, _| number(0.0)),
-            Training::MovingAverage {} => self.moving_average(group, value),
-            Training::AdamW { eps } => self.adamw(group, value, eps),
-            Training::Adafactor { clip, least } => self.adafactor(group, value, (clip, least)),
-            Training::Constant { .. }
-            | Training::Parameter { .. }
-            | Training::Times {}
-            | Training::Combine { .. }
-            | Training::StraightThrough {}
-            | Training::SetSize {}
-            | Training::RateLoss { .. }
-            | Training::CrossEntropy {}
-            | Training::Divergence { .. }
-            | Training::WeightGradient {}
-            | Training::InputGradient {}
-            | Training::ColumnSums { .. }
-            | Training::EmbedGradient { .. }
-            | Training::Derivative { .. }
-            | Training::RmsNormGradient { .. }
-            | Training::RmsGainGradient { .. }
-            | Training::LayerNormGradient { .. }
-            | Training::LayerGainGradient { .. }
-            | Training::RopeGradient { .. }
-            | Training::AttentionSums { .. }
-            | Training::QueryGradient { .. }
-            | Training::KeyValueGradient { .. }
-            | Training::RowDot {}
-            | Training::PlaceColumns { .. }
-            | Training::ZerosLike {}
-            | Training::RateLossGradient { .. }
-            | Training::CrossEntropyGradient {}
-            | Training::DivergenceGradient { .. }
-            | Training::SumSquares {}
-            | Training::ReadScaled {}
-            | Training::Squares { .. }
-            | Training::RowMeans {}
-            | Training::ColumnMeans {} => Err(self.internal("it is not an update", value)),
+            TrainingUpdate::Clear => self.update_elements(group, value, &operands, |_, _| number(0.0)),
+            TrainingUpdate::MovingAverage => self.moving_average(group, value),
+            TrainingUpdate::AdamW { eps } => self.adamw(group, value, eps),
+            TrainingUpdate::Adafactor { clip, least } => self.adafactor(group, value, (clip, least)),
         }?;
         self.place[value.index()] = Some(state);
         Ok(())
