@@ -294,6 +294,11 @@ fn table(counters: &BTreeMap<String, Counters>) -> String {
 fn check_machine_code(artefact: &str) {
     let ran = skipc(&["inspect", artefact, "--sass", "--json"]);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    for rows in ["0", "4294967295"] {
+        let refused = skipc(&["inspect", artefact, "--sass", "--step-tokens", rows]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(2) && text.contains("give 1 to"), "{text}");
+    }
     let report: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
     let targets = report["sass"].as_array().unwrap();
     let hopper = targets.iter().find(|report| report["target"] == "cuda:sm_90a").unwrap();

@@ -38,6 +38,8 @@ pub struct Report {
     pub target: String,
     /// Rows around which [`OfKernel::filled`] is taken: from a tenth below to a tenth above.
     pub rows: u32,
+    /// Multiprocessors that [`OfKernel::filled`] is of.
+    pub processors: u32,
     /// In the order of the program.
     pub kernels: Vec<OfKernel>,
 }
@@ -45,7 +47,7 @@ pub struct Report {
 /// Bytes of an element of operands of the tensor cores.
 const ELEMENT: u32 = 2;
 
-/// Reads a cubin of a program.
+/// Reads a cubin of a program; `rows` are 1 and more.
 ///
 /// # Errors
 /// The disassembler's.
@@ -59,15 +61,14 @@ pub fn report(
     let mut kernels = Vec::new();
     for entry in &program.entries {
         let Launch::Cuda { threads, registers, .. } = entry.launch else { continue };
-        let Some(function) = functions.iter().find(|function| function.name == entry.symbol) else {
-            continue;
-        };
+        let function = listing::find(&functions, &entry.symbol)?;
         let code = analysis::Kernel::of(function, LaunchShape { threads, registers });
         let kernel =
             linked.and_then(|linked| linked.kernels.iter().find(|(symbol, _)| **symbol == entry.symbol));
         kernels.push(of_kernel(code, kernel.map(|(_, kernel)| kernel), &entry.launch, rows));
     }
-    Ok(Report { target: program.target.to_string(), rows, kernels })
+    let processors = Gpu::H100.multiprocessors;
+    Ok(Report { target: program.target.to_string(), rows, processors, kernels })
 }
 
 fn of_kernel(code: analysis::Kernel, kernel: Option<&Kernel>, launch: &Launch, rows: u32) -> OfKernel {

@@ -164,8 +164,8 @@ fn pool(function: &Function, launch: LaunchShape) -> Option<Pool> {
     Some(Pool {
         producer,
         consumer,
-        launched: launch.registers * launch.threads,
-        taken: producer * rates::WARP_GROUP + consumer * consumers,
+        launched: launch.registers.saturating_mul(launch.threads),
+        taken: (producer * rates::WARP_GROUP).saturating_add(consumer.saturating_mul(consumers)),
     })
 }
 

@@ -10,6 +10,10 @@ pub const CODES: &[(&str, &str)] = &[
         "sass::no-disassembler",
         "Machine code of GPUs is shown with NVIDIA's nvdisasm, and it was neither in the folder of tools (`SKIPC_CACHE`) nor on PATH. The set-up script fetches it.",
     ),
+    (
+        "sass::no-kernel",
+        "The machine code lacks a kernel that it should have: it was assembled from something else. Compile the model again.",
+    ),
     ("sass::refused", "NVIDIA's nvdisasm did not take the file; its reason is in the message."),
     (
         "sass::temporary",

@@ -19,6 +19,9 @@ pub enum Error {
     /// A temporary file could not be written.
     #[error("a temporary file for nvdisasm: {0}")]
     Temporary(std::io::Error),
+    /// A kernel is not in the machine code.
+    #[error("the machine code has no kernel `{0}`")]
+    NoKernel(String),
     /// A line of the listing is not as expected.
     #[error("line {line} of the disassembly: {what}")]
     Listing {
@@ -36,6 +39,7 @@ impl Error {
             Error::NoDisassembler { .. } => "sass::no-disassembler",
             Error::Refused(_) => "sass::refused",
             Error::Temporary(_) => "sass::temporary",
+            Error::NoKernel(_) => "sass::no-kernel",
             Error::Listing { .. } => "sass::listing",
         }
     }
@@ -48,6 +52,7 @@ impl Error {
             }
             Error::Refused(_) => "the file has to be a cubin, which is an ELF file for one GPU architecture",
             Error::Temporary(_) => "TMPDIR names a folder for temporary files",
+            Error::NoKernel(_) => "it is of another compile: compile the model again",
             Error::Listing { .. } => {
                 "nvdisasm prints another form than its version 13.2 does; `make setup` fetches that version"
             }

@@ -56,6 +56,15 @@ impl Instruction {
     }
 }
 
+/// The function of this name.
+///
+/// # Errors
+/// [`Error::NoKernel`] if there is none.
+pub fn find<'f>(functions: &'f [Function], name: &str) -> Result<&'f Function, Error> {
+    let found = functions.iter().find(|function| function.name == name);
+    found.ok_or_else(|| Error::NoKernel(name.to_owned()))
+}
+
 /// The functions of a listing, in its order.
 ///
 /// # Errors

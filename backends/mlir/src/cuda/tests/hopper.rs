@@ -134,8 +134,7 @@ fn resources_are_as_they_were() {
             panic!("{launch:?}")
         };
         assert_eq!(*threads, 384);
-        let function =
-            functions.iter().find(|function| function.name == format!("k{idx}")).expect("its code");
+        let function = skipc_sass::listing::find(&functions, &format!("k{idx}")).expect("its code");
         let shape = LaunchShape { threads: *threads, registers: *registers };
         let read = analysis::Kernel::of(function, shape);
         assert!(

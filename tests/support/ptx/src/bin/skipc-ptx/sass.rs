@@ -23,8 +23,9 @@ pub(crate) fn figures(
     let functions = listing::read(&text).map_err(failed)?;
     let mut found = Vec::new();
     for kernel in module.kernels.iter().filter(|kernel| name.is_none_or(|name| kernel.name == name)) {
-        let Some(function) = functions.iter().find(|function| function.name == kernel.name) else { continue };
-        let registers = registers.get(&kernel.name).copied().unwrap_or(0);
+        let function = listing::find(&functions, &kernel.name).map_err(failed)?;
+        let missing = || Failure::new(format!("ptxas does not say how many registers `{}` has", kernel.name));
+        let registers = *registers.get(&kernel.name).ok_or_else(missing)?;
         found.push(analysis::Kernel::of(function, LaunchShape { threads: threads(kernel)?, registers }));
     }
     Ok(match json {
