@@ -44,11 +44,16 @@ peers: peers-built
 	"$(CACHE)/peers/bin/python" tests/bench/peers/run.py $(PEERS)
 	$(MAKE) peers-decode
 
-# Decoding alone: over slots and densities, then beside the peers. Writes tests/bench/results/decode.* and peers/decode.*.
+# Decoding alone: over slots and densities, with keys and values that wait, then beside the peers, and what of it was a goal. Writes
+# tests/bench/results/decode*.* and peers/decode.*.
 peers-decode: peers-built
 	$(SKIPC) bench tests/bench/peers/decode.toml --decode --dtype cpu=bf16 --report $(DECODED).json --svg $(DECODED).svg > $(DECODED).txt
 	cat $(DECODED).txt
+	$(SKIPC) bench tests/bench/decode/lazy-32l.toml --decode --dtype cpu=bf16 --slots 1,32 --behind 16 --report $(DECODED)-lazy.json \
+		> $(DECODED)-lazy.txt
+	cat $(DECODED)-lazy.txt
 	"$(CACHE)/peers/bin/python" tests/bench/peers/decode.py $(PEERS_DECODE)
+	"$(CACHE)/peers/bin/python" tests/bench/peers/decode_goals.py
 
 # SmolLM2-135M as a directory, compiled, compared with transformers, and timed beside it and llama.cpp. Writes
 # tests/bench/results/peers/smollm2.*.

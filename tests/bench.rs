@@ -209,8 +209,12 @@ repeat = 2
 "#;
 
 fn decoded(dir: &TempDir, more: &[&str]) -> Value {
+    decoded_spec(dir, DECODED, more)
+}
+
+fn decoded_spec(dir: &TempDir, text: &str, more: &[&str]) -> Value {
     let spec = dir.path().join("decoded.toml");
-    fs::write(&spec, DECODED).unwrap();
+    fs::write(&spec, text).unwrap();
     let spec = spec.display().to_string();
     let args = ["bench", "--json", &spec, "--decode", "--cpu-backend", "cranelift", "--threads", "1"];
     serde_json::from_str(&succeeds(&[&args, more].concat())).unwrap()
@@ -257,6 +261,27 @@ fn steps_of_decoding_touch_what_is_counted_by_hand() {
     assert_eq!([&found["prefills"], &found["far"]].map(|list| list.as_array().unwrap().len()), [4, 4]);
     let far = &found["far"][0];
     assert!(far["bytes_ratio"].as_f64() > Some(1.0), "{far}");
+    assert_eq!(found["forms"].as_array().unwrap().len(), 0, "nothing waits, and nothing is in bf16: {found}");
+}
+
+/// Where keys and values of all tokens are kept, those of tokens that skip may wait, which saves their weights.
+#[test]
+fn forms_in_which_keys_and_values_wait_are_timed_beside_those_in_which_none_do() {
+    let dir = TempDir::new().unwrap();
+    let spec = DECODED.replace("kv = \"active\"", "kv = \"all\"");
+    let more = ["--density", "0,1", "--slots", "1", "--behind", "20", "--rounds", "3"];
+    let found = decoded_spec(&dir, &spec, &more);
+    let forms = found["forms"].as_array().unwrap();
+    assert_eq!(forms.len(), 2, "one for each density: {found}");
+    let bytes = |form: &Value, idx: usize| form["bytes"][idx].as_f64().unwrap();
+    for form in forms {
+        assert_eq!([&form["form"], &form["over"]], ["--kv lazy", "--kv eager"]);
+        assert!(form["speed"].as_f64() > Some(0.0), "{form}");
+    }
+    // Key and value weights of both blocks, in f32, are read for a token that skips unless it may wait.
+    let saved = bytes(&forms[0], 1) - bytes(&forms[0], 0);
+    let weights = 2.0 * 4.0 * (2.0 * 8.0 * 16.0);
+    assert!((weights / 2.0..=weights).contains(&saved), "{saved} of {weights}: {forms:?}");
 }
 
 #[test]

@@ -2,19 +2,22 @@
 
 use std::fmt::Write;
 
+use skipc_artifact::interface::Role;
+use skipc_artifact::program::STEP;
 use skipc_artifact::target::{DType, Target};
 use skipc_runtime::Model as Artefact;
 
 use super::inspect::new_table;
 use super::progress::Line;
 use super::{BenchArgs, bench, progress, source, trace};
-use crate::bench::decode::{self, DecodeReport, Far, Prefill, Settings, StepRow};
+use crate::bench::decode::{self, DecodeReport, Far, Form, Pair, Prefill, Settings, StepRow};
 use crate::diagnostic::Diagnostic;
 use crate::driver::original::model_of;
 use crate::driver::pack;
 use crate::driver::pipeline::{self, Request};
 use crate::driver::trace::Trace;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::lower::KeyValues;
 use crate::frontend::spec::model::Model;
 use crate::frontend::weights::Weights;
 use crate::frontend::weights::drawn::RANDOM_SEED;
@@ -28,12 +31,14 @@ pub(super) fn run(
     let mut trace = Trace::silent().with_progress(progress::of_compile());
     let (model, artefact) = artefact(args, &mut trace)?;
     let dtype = dtype(args, &artefact)?;
-    let dense = drawn(&decode::dense_sibling(&model), (args, dtype), &mut trace)?;
+    let sibling = decode::dense_sibling(&model);
+    let dense = drawn(&sibling, request(args, dtype), &mut trace)?;
+    let pairs = pairs((&model, &sibling), (args, dtype), &densities, &mut trace)?;
     drop(trace);
     let settings =
         Settings { densities, slots: args.slots.clone(), behind: args.behind, rounds: args.rounds, threads };
-    let line = Line::counting("part", settings.turns());
-    let mut report = decode::run((&artefact, &dense), &settings, &mut || line.turn())?;
+    let line = Line::counting("part", settings.turns(&pairs));
+    let mut report = decode::run((&artefact, &dense), &pairs, &settings, &mut || line.turn())?;
     drop(line);
     report.model = model.name;
     report.source = args.model.display().to_string();
@@ -50,19 +55,45 @@ fn artefact(args: &BenchArgs, trace: &mut Trace) -> Result<(Model, Artefact), Er
         return Ok((model_of(artefact.artifact(), &args.model)?, artefact));
     }
     let source = source::open_with_weights(&args.model, &args.checkpoint)?;
-    let settings = (args, of_word(&args.dtype)?);
+    let request = request(args, of_word(&args.dtype)?);
     let weights = source::weights(&source, args.weights.as_deref(), &args.checkpoint)?;
     let model = source.model;
     let artefact = match weights {
-        Some(weights) => compile((&model, &weights), settings, trace)?,
-        None => drawn(&model, settings, trace)?,
+        Some(weights) => compile((&model, &weights), &request, trace)?,
+        None => drawn(&model, request, trace)?,
     };
     Ok((model, artefact))
 }
 
 /// With random weights, which are given back when it is compiled.
-fn drawn(model: &Model, settings: (&BenchArgs, DType), trace: &mut Trace) -> Result<Artefact, Error> {
-    compile((model, &Weights::drawn(model, RANDOM_SEED)?), settings, trace)
+fn drawn(model: &Model, request: Request, trace: &mut Trace) -> Result<Artefact, Error> {
+    compile((model, &Weights::drawn(model, RANDOM_SEED)?), &request, trace)
+}
+
+/// Forms in which the model, or its dense sibling, can be compiled besides: keys and values that wait where some are kept of tokens
+/// that skip, and weights in 8 bits where the layers are in bf16.
+fn pairs(
+    (model, sibling): (&Model, &Model),
+    (args, dtype): (&BenchArgs, DType),
+    densities: &[f64],
+    trace: &mut Trace,
+) -> Result<Vec<Pair>, Error> {
+    let kept = |key_values| Request { key_values: Some(key_values), ..request(args, dtype) };
+    let mut pairs = Vec::new();
+    let lazy = drawn(model, kept(KeyValues::Lazy), trace)?;
+    let program = skipc_artifact::bundle::read_program(lazy.artifact(), &Target::Cpu)?;
+    if program.function(STEP).is_some_and(|step| step.interface.buffer(&Role::Pending).is_some()) {
+        let eager = drawn(model, kept(KeyValues::Eager), trace)?;
+        let densities = densities.iter().map(|density| Some(*density)).collect();
+        pairs.push(Pair { form: "--kv lazy", over: "--kv eager", artefacts: [lazy, eager], densities });
+    }
+    if dtype == DType::Bf16 {
+        let in_8_bits = Request { in_8_bits: true, ..request(args, dtype) };
+        let artefacts = [drawn(sibling, in_8_bits, trace)?, drawn(sibling, request(args, dtype), trace)?];
+        let (form, over) = ("--dtype cpu=q8", "--dtype cpu=bf16");
+        pairs.push(Pair { form, over, artefacts, densities: vec![None] });
+    }
+    Ok(pairs)
 }
 
 fn of_word(word: &str) -> Result<DType, Error> {
@@ -88,15 +119,19 @@ fn dtype(args: &BenchArgs, artefact: &Artefact) -> Result<DType, Error> {
     Ok(skipc_artifact::bundle::read_program(artefact.artifact(), &Target::Cpu)?.dtype)
 }
 
+/// Code for this machine.
+fn request(args: &BenchArgs, dtype: DType) -> Request {
+    let targets = vec![(Target::Cpu, dtype)];
+    Request { targets, cpu_backend: args.cpu_backend.into(), ..Request::here() }
+}
+
 fn compile(
     (model, weights): (&Model, &Weights),
-    (args, dtype): (&BenchArgs, DType),
+    request: &Request,
     trace: &mut Trace,
 ) -> Result<Artefact, Error> {
-    let targets = vec![(Target::Cpu, dtype)];
-    let request = Request { targets, cpu_backend: args.cpu_backend.into(), ..Request::here() };
-    let compiled = pipeline::compile(model, &request, trace)?;
-    Ok(Artefact::from_bytes(&pack::to_bytes((model, weights), &request, compiled)?)?)
+    let compiled = pipeline::compile(model, request, trace)?;
+    Ok(Artefact::from_bytes(&pack::to_bytes((model, weights), request, compiled)?)?)
 }
 
 fn text(report: &DecodeReport) -> String {
@@ -147,6 +182,19 @@ fn text(report: &DecodeReport) -> String {
             times_s[0] * 1e3,
             positions[1],
             times_s[1] * 1e3
+        );
+    }
+    if !report.forms.is_empty() {
+        let _ = writeln!(out, "\none slot behind {behind}, compiled in two ways");
+    }
+    for Form { form, over, density, times_s, bytes, speed } in &report.forms {
+        let _ = writeln!(
+            out,
+            "  {:>6}  {form}: {:.2} ms, {over}: {:.2} ms, {speed:.2} times as fast for {:.2} times the bytes",
+            name(*density),
+            times_s[0] * 1e3,
+            times_s[1] * 1e3,
+            bytes[0] / bytes[1].max(1.0)
         );
     }
     out

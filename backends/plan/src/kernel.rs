@@ -197,8 +197,9 @@ pub enum WeightLayout {
     /// factors side by side.
     Columns,
     /// `[⌈outputs / c⌉ · ⌈k / t⌉, c · t]` with `c` [`PANEL_COLS`] and `t` 1 for f32, 2 for bf16, 4 for i8: a panel for each `c`
-    /// outputs, a row of which has `t` factors of each of them, output by output. A sum begins with a panel. What is
-    /// past the last output or factor is 0. A register tile of a processor finds all that it needs in one run.
+    /// outputs, a row of which has `t` factors of each of them, output by output, or those of i8 factor by factor, since a
+    /// processor widens bytes that lie side by side in one instruction. A sum begins with a panel. What is past the last output or
+    /// factor is 0. A register tile of a processor finds all that it needs in one run.
     Panels,
     /// `[⌈k / t⌉, t · outputs]` with `t` [`SWIZZLE_TERMS`]: a row has `t` factors of each output, output by output. Pieces
     /// of eight of them stand at their place xor the output's place in its group of eight. What is past the last factor
@@ -254,7 +255,9 @@ impl WeightLayout {
             WeightLayout::Panels | WeightLayout::Levels => {
                 let (cols, terms) = (u64::from(PANEL_COLS), u64::from(panel_terms(dtype)));
                 let row = output / cols * u64::from(k).div_ceil(terms) + inner / terms;
-                (row, output % cols * terms + inner % terms)
+                let (output, factor) = (output % cols, inner % terms);
+                let by_factor = dtype == DType::I8;
+                (row, if by_factor { factor * cols + output } else { output * terms + factor })
             }
             WeightLayout::Swizzled => {
                 let terms = u64::from(SWIZZLE_TERMS);

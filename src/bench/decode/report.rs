@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::forms::Form;
 use super::stepper::Stepped;
 use crate::bench::plot::{self, Chart, Curve};
 use crate::bench::report::{Times, median, sorted};
@@ -36,6 +37,8 @@ pub struct DecodeReport {
     pub prefills: Vec<Prefill>,
     /// Steps near and far.
     pub far: Vec<Far>,
+    /// Steps of the model, or of the dense sibling, compiled in other ways.
+    pub forms: Vec<Form>,
 }
 
 /// Steps of one token of each of some slots.
@@ -71,6 +74,23 @@ fn bytes(stepped: &Stepped) -> f64 {
     (stepped.bytes.constants + stepped.bytes.states) as f64
 }
 
+/// The same of some steps, on average.
+pub(super) fn mean_bytes(steps: &[Stepped]) -> f64 {
+    mean(steps, bytes)
+}
+
+/// How long steps took.
+pub(super) fn times(steps: &[Stepped]) -> Times {
+    Times::of(&steps.iter().map(|step| step.time).collect::<Vec<_>>())
+}
+
+/// Time of another's step over that of one's own in the same round, the median.
+pub(super) fn speed(own: &[Stepped], other: &[Stepped]) -> f64 {
+    let rounds = own.iter().zip(other);
+    let ratios = rounds.map(|(own, other)| other.time.as_secs_f64() / own.time.as_secs_f64().max(1e-9));
+    median(&sorted(ratios.collect()))
+}
+
 fn mean(steps: &[Stepped], of: impl Fn(&Stepped) -> f64) -> f64 {
     steps.iter().map(of).sum::<f64>() / steps.len().max(1) as f64
 }
@@ -82,11 +102,9 @@ impl Step {
         (own, dense): (&[Stepped], &[Stepped]),
         read_bandwidth: f64,
     ) -> Step {
-        let times = Times::of(&own.iter().map(|step| step.time).collect::<Vec<_>>());
+        let times = times(own);
         let tokens = f64::from(slots);
         let share = |step: &Stepped| bytes(step) / read_bandwidth / step.time.as_secs_f64().max(1e-9);
-        let rounds = own.iter().zip(dense);
-        let speed = rounds.map(|(own, dense)| dense.time.as_secs_f64() / own.time.as_secs_f64().max(1e-9));
         let decided: u64 = own.iter().map(|step| step.decided).sum();
         let executed: u64 = own.iter().map(|step| step.executed).sum();
         Step {
@@ -99,8 +117,8 @@ impl Step {
             weight_bytes_a_token: mean(own, |step| step.bytes.constants as f64) / tokens,
             cache_bytes_a_token: mean(own, |step| step.bytes.states as f64) / tokens,
             bandwidth_share: median(&sorted(own.iter().map(share).collect())),
-            speed_over_dense: median(&sorted(speed.collect())),
-            bytes_under_dense: mean(dense, bytes) / mean(own, bytes).max(1.0),
+            speed_over_dense: speed(own, dense),
+            bytes_under_dense: mean_bytes(dense) / mean_bytes(own).max(1.0),
         }
     }
 }
@@ -142,16 +160,13 @@ pub struct Far {
 impl Far {
     pub(super) fn new(density: Option<f64>, positions: [u32; 2], steps: [&[Stepped]; 2]) -> Far {
         let [near, far] = steps;
-        let ratios = near.iter().zip(far);
-        let ratios = ratios.map(|(near, far)| far.time.as_secs_f64() / near.time.as_secs_f64().max(1e-9));
-        let of = |steps: &[Stepped]| Times::of(&steps.iter().map(|step| step.time).collect::<Vec<_>>());
-        let bytes = steps.map(|steps| mean(steps, bytes));
+        let bytes = steps.map(mean_bytes);
         Far {
             density,
             positions,
-            times_s: steps.map(|steps| of(steps).median_s),
+            times_s: steps.map(|steps| times(steps).median_s),
             bytes,
-            time_ratio: median(&sorted(ratios.collect())),
+            time_ratio: speed(near, far),
             bytes_ratio: bytes[1] / bytes[0].max(1.0),
         }
     }

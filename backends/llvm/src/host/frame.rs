@@ -196,6 +196,12 @@ impl<'a, 'c> Frame<'a, 'c> {
 /// Memory. It need not be aligned to more than an element, and no access can trap: all lie inside of buffers by the
 /// plan's layout.
 impl<'c> Code<'c> {
+    /// Loads neighbouring signed bytes, each widened to a word.
+    pub(crate) fn load_bytes(&self, address: Ptr<'c>, lanes: u32) -> Made<Lanes<'c>> {
+        let bytes: Lanes<'c> = carried(self.load_as(self.ctx.i8_type().vec_type(lanes), address, 1)?)?;
+        Ok(self.builder.build_int_s_extend(bytes, self.ctx.i32_type().vec_type(lanes), "")?)
+    }
+
     /// Loads a value of a type, aligned to so many bytes.
     fn load_as(
         &self,

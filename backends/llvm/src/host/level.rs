@@ -24,7 +24,7 @@ pub(crate) struct Level {
     pub(crate) features: &'static str,
 }
 
-/// Vectors side by side in a register tile.
+/// Vectors side by side in a whole register tile.
 pub(crate) const TILE_VECTORS: u32 = 2;
 
 /// Columns of a panel: a register tile of the widest vectors. Levels with narrower ones take it in parts.
@@ -75,10 +75,5 @@ impl Level {
     /// The highest level at most this one that has no dot products of bf16.
     pub(crate) fn without_dots(self) -> Level {
         Level::ALL.into_iter().rev().find(|level| !level.has_dots && level.host <= self.host).unwrap_or(self)
-    }
-
-    /// Columns of a register tile.
-    pub(crate) fn tile_cols(&self) -> u32 {
-        self.lanes * TILE_VECTORS
     }
 }

@@ -12,7 +12,7 @@ use skipc_plan::kernel::BLOCK_TERMS;
 
 use super::code::{Code, Int, Lanes, Made, Ptr};
 use super::frame::Row;
-use super::level::{Level, TILE_VECTORS};
+use super::level::{Level, PANEL, TILE_VECTORS};
 
 /// How the factors of a matmul lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Factors {
     Pairs,
     /// The same, but the left ones are bf16, too, and the processor takes two products at once.
     Dots,
-    /// The left ones are f32; of the right ones four neighbours, whole numbers of 8 bits, share a word. The products of each
+    /// The left ones are f32; the right ones are whole numbers of 8 bits, those of a column 32 bytes apart. The products of each
     /// [`BLOCK_TERMS`] of them are summed, and the sum is multiplied with the scale of their block. Behind the last factor
     /// of a sum stand zeros on both sides.
     Levels,
@@ -74,7 +74,7 @@ pub(crate) struct Matmul {
 pub(crate) struct Operands<'c> {
     /// Rows of the result, at most those of a register tile.
     pub(crate) rows: Int<'c>,
-    /// Columns of the result; it has room for whole register tiles, and so has `b`.
+    /// Columns of the result; it has room for whole panels, and so has `b`.
     pub(crate) cols: Int<'c>,
     /// Terms of a sum, or pairs of them.
     pub(crate) steps: Int<'c>,
@@ -125,22 +125,37 @@ impl Matmul {
 
     fn body<'c>(&self, code: &Code<'c>, operands: Operands<'c>) -> Made<()> {
         let tile_rows = self.factors.tile_rows(&code.level);
-        code.for_each(code.int(0), operands.cols, code.level.tile_cols(), |col| {
+        let is_whole = code.equal(operands.rows, code.int(i64::from(tile_rows)))?;
+        let none = || Vec::<Int<'c>>::new();
+        code.branch(
+            is_whole,
+            || self.row_of_tiles(code, operands, tile_rows).map(|()| none()),
+            || self.some_rows(code, operands).map(|()| none()),
+        )?;
+        Ok(())
+    }
+
+    /// All columns, of exactly so many rows.
+    fn row_of_tiles<'c>(&self, code: &Code<'c>, operands: Operands<'c>, rows: u32) -> Made<()> {
+        let vectors = self.tile_vectors(&code.level, rows);
+        let of_column = if self.factors == Factors::Levels { 1 } else { 4 };
+        code.for_each(code.int(0), operands.cols, vectors * code.level.lanes, |col| {
             let at = Operands {
-                b: code.element(operands.b, col, 4)?,
+                b: code.element(operands.b, col, of_column)?,
                 scales: operands.scales.map(|scales| code.element(scales, col, 4)).transpose()?,
                 c: code.element(operands.c, col, 4)?,
                 ..operands
             };
-            let is_whole = code.equal(operands.rows, code.int(i64::from(tile_rows)))?;
-            let none = || Vec::<Int<'c>>::new();
-            code.branch(
-                is_whole,
-                || self.tile(code, at, tile_rows).map(|()| none()),
-                || self.some_rows(code, at).map(|()| none()),
-            )?;
-            Ok(())
+            self.tile(code, at, (rows, vectors))
         })
+    }
+
+    /// Vectors side by side in a tile of so many rows: as many as the registers hold, up to a panel. One sum waits for itself
+    /// from product to product, so that few rows need more columns to keep the processor busy.
+    fn tile_vectors(&self, level: &Level, rows: u32) -> u32 {
+        let sums = self.factors.tile_rows(level) * TILE_VECTORS;
+        let most = 1 << (sums / rows).ilog2();
+        most.clamp(TILE_VECTORS, PANEL / level.lanes)
     }
 
     /// Fewer rows than a tile has: one of half as many if there are so many, and one of exactly the rest, so that the right
@@ -148,25 +163,26 @@ impl Matmul {
     fn some_rows<'c>(&self, code: &Code<'c>, at: Operands<'c>) -> Made<()> {
         let half = 1 << (self.factors.tile_rows(&code.level) - 1).ilog2();
         let has_half = code.and(at.rows, code.int(half))?;
-        code.when(code.is(IntPredicate::NE, has_half, code.int(0))?, || self.tile(code, at, half as u32))?;
+        let is_half = code.is(IntPredicate::NE, has_half, code.int(0))?;
+        code.when(is_half, || self.row_of_tiles(code, at, half as u32))?;
         let a = code.offset(at.a, code.times(has_half, self.a_row)?)?;
         let c = code.offset(at.c, code.times(has_half, self.c_row)?)?;
         let rest = code.and(at.rows, code.int(half - 1))?;
         (1..half).try_for_each(|rows| {
             let is_so_many = code.equal(rest, code.int(rows))?;
-            code.when(is_so_many, || self.tile(code, Operands { a, c, ..at }, rows as u32))
+            code.when(is_so_many, || self.row_of_tiles(code, Operands { a, c, ..at }, rows as u32))
         })
     }
 
-    /// A tile of exactly so many rows.
-    fn tile<'c>(&self, code: &Code<'c>, at: Operands<'c>, rows: u32) -> Made<()> {
+    /// A tile of exactly so many rows and vectors side by side.
+    fn tile<'c>(&self, code: &Code<'c>, at: Operands<'c>, (rows, vectors): (u32, u32)) -> Made<()> {
         let lanes = code.level.lanes;
         let sum_at = |row: u32, vector: u32| {
             let bytes = u64::from(row) * self.c_row + u64::from(vector * lanes * 4);
             f32_at(code, at.c, bytes)
         };
         let places: Vec<(u32, u32)> =
-            (0..rows).flat_map(|row| (0..TILE_VECTORS).map(move |vector| (row, vector))).collect();
+            (0..rows).flat_map(|row| (0..vectors).map(move |vector| (row, vector))).collect();
         let mut sums: Vec<Lanes<'c>> = Vec::with_capacity(places.len());
         for (row, vector) in &places {
             sums.push(match self.adds {
@@ -193,14 +209,13 @@ impl Matmul {
         (first, end): (Int<'c>, Int<'c>),
         sums: &[Lanes<'c>],
     ) -> Made<Vec<Lanes<'c>>> {
-        let lanes = code.level.lanes;
+        let (lanes, vectors) = (code.level.lanes, sums.len() as u32 / rows);
         code.fold(first, end, 1, sums, |step, sums| {
             let a = code.offset(at.a, code.times(step, self.a_step)?)?;
             let b = code.offset(at.b, code.times(step, self.b_step)?)?;
             let mut right = Vec::new();
-            for vector in 0..TILE_VECTORS {
-                let words = f32_at(code, b, u64::from(vector * lanes * 4))?;
-                right.push(self.right(code, code.load(words, code.int(0), lanes)?)?);
+            for vector in 0..vectors {
+                right.push(self.right(code, b, vector * lanes)?);
             }
             // A whole tile is bound by its products; one of few rows by memory, which the processor reads ahead by itself.
             if rows == self.factors.tile_rows(&code.level) {
@@ -225,7 +240,7 @@ impl Matmul {
         rows: u32,
         sums: &[Lanes<'c>],
     ) -> Made<Vec<Lanes<'c>>> {
-        let lanes = code.level.lanes;
+        let (lanes, vectors) = (code.level.lanes, sums.len() as u32 / rows);
         code.fold(code.int(0), at.steps, BLOCK_STEPS, sums, |first, sums| {
             let end = code.min(code.plus(first, i64::from(BLOCK_STEPS))?, at.steps)?;
             let zeros = vec![code.real(0.0, lanes); sums.len()];
@@ -247,7 +262,7 @@ impl Matmul {
                 )?;
                 code.of_bits(code.builder.build_and(moved, code.word(0xffff_0000, lanes), "")?)
             };
-            let scales = (0..TILE_VECTORS).map(scale).collect::<Made<Vec<_>>>()?;
+            let scales = (0..vectors).map(scale).collect::<Made<Vec<_>>>()?;
             let sums = sums.iter().zip(of_block).zip(scales.iter().cycle());
             sums.map(|((sum, of_block), scale)| code.mul_add(of_block, *scale, *sum)).collect()
         })
@@ -266,27 +281,24 @@ impl Matmul {
         (0..elements).map(one).collect()
     }
 
-    /// What a step takes of neighbouring columns, from the words that hold it.
-    fn right<'c>(&self, code: &Code<'c>, words: Lanes<'c>) -> Made<Vec<Lanes<'c>>> {
+    /// What a step takes of a vector of neighbouring columns, from `col` on.
+    fn right<'c>(&self, code: &Code<'c>, b: Ptr<'c>, col: u32) -> Made<Vec<Lanes<'c>>> {
+        let lanes = code.level.lanes;
+        let words = || code.load(f32_at(code, b, u64::from(col * 4))?, code.int(0), lanes);
         match self.factors {
-            Factors::Single | Factors::Dots => Ok(vec![words]),
+            Factors::Single | Factors::Dots => Ok(vec![words()?]),
             Factors::Pairs => {
-                let (bits, lanes) = (code.bits(words)?, code.level.lanes);
+                let bits = code.bits(words()?)?;
                 let first = code.builder.build_left_shift(bits, code.word(16, lanes), "")?;
                 let second = code.builder.build_and(bits, code.word(0xffff_0000, lanes), "")?;
                 Ok(vec![code.of_bits(first)?, code.of_bits(second)?])
             }
             Factors::Levels => {
-                let (bits, lanes) = (code.bits(words)?, code.level.lanes);
-                let level = |byte: u32| {
-                    // To the highest byte, and down again with its sign.
-                    let moved = match byte {
-                        3 => bits,
-                        _ => code.builder.build_left_shift(bits, code.word(24 - 8 * byte, lanes), "")?,
-                    };
-                    code.signed(code.builder.build_right_shift(moved, code.word(24, lanes), true, "")?)
+                let level = |factor: u32| {
+                    let at = code.offset(b, code.int(i64::from(factor * PANEL + col)))?;
+                    code.signed(code.load_bytes(at, lanes)?)
                 };
-                (0..4).map(level).collect()
+                (0..self.factors.of_step()).map(level).collect()
             }
         }
     }
