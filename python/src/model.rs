@@ -223,7 +223,8 @@ impl Model {
             let batch = verify::drawn_batch(&verify::scoring(&original.artefact)?);
             let (threads, progress) = (Some(self.threads), &|_: &str| ());
             let weights = &original.weights;
-            let inputs = verify::Inputs { batch: &batch, routing: None, threads, weights, progress };
+            let inputs =
+                verify::Inputs { batch: &batch, routing: None, threads, max_level: None, weights, progress };
             Ok((verify::climb(&original.artefact, &inputs)?, original.from))
         })?;
         let text = json(py, &serde_json::json!({"ok": report.ok(), "weights": from, "report": report}))?;
