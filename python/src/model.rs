@@ -304,7 +304,7 @@ impl Model {
         Ok(self.function().map_err(|error| raised(py, &error.into()))?.max_positions)
     }
 
-    /// Most tokens of a batch.
+    /// Most tokens of a step.
     #[getter]
     fn max_tokens(&self, py: Python<'_>) -> PyResult<u32> {
         Ok(self.function().map_err(|error| raised(py, &error.into()))?.max_tokens)
