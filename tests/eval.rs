@@ -171,6 +171,39 @@ fn random_decisions_do_not_depend_on_the_batch() {
     assert_eq!(executed(&found), 3.0 * executed(&one));
 }
 
+/// What is lost where weights are blocks of 32 numbers in 8 bits, on a text that the model knows and on one that it does not.
+#[cfg(feature = "llvm")]
+#[test]
+fn weights_in_8_bits_lose_less_than_a_half_per_cent_of_perplexity() {
+    let spec = ["models/kjv-12l-d25.toml", "models/kjv-12l-d25.safetensors"];
+    let more = ["--max-tokens", "1000", "--no-steps", "--dtype", "cpu=q8"];
+    let (_folder, in_8_bits) = compiled(spec[0], spec[1], &more);
+    for text in ["tests/golden/genesis.txt", "LICENSE-MIT"] {
+        let more = ["--text", text, "--window", "500"];
+        let [wanted, found] = [example(), &in_8_bits].map(|model| number(&eval(model, &more)["perplexity"]));
+        assert!(wanted != found && (found / wanted - 1.0).abs() < 0.005, "{text}: {found}, not {wanted}");
+    }
+}
+
+/// A loss that is no measure of what is generated is told with the code that says why.
+#[test]
+fn losses_of_models_that_look_ahead_have_the_code_of_the_lint() {
+    for (router, code) in [
+        ("hash", None),
+        ("topk", Some("lint::future_leak")),
+        ("topk\", generate = \"threshold", Some("lint::train_generate_mismatch")),
+    ] {
+        let (folder, model) = small(router);
+        let tokens = folder.path().join("t.npy");
+        npy::write(&tokens, &[16], &(0..16).map(|idx| idx * 5 % 8).collect::<Vec<i32>>()).unwrap();
+        let args = ["eval", &model, "--tokens", &tokens.display().to_string()];
+        let said = succeeds(&args);
+        assert_eq!(eval(&model, &args[2..])["lint"].as_str(), code, "{router}");
+        assert_eq!(said.contains("lint::"), code.is_some(), "{router}: {said}");
+        assert!(code.is_none_or(|code| said.contains(code)), "{router}: {said}");
+    }
+}
+
 #[test]
 fn what_it_cannot_score_is_said() {
     let folder = TempDir::new().unwrap();

@@ -193,7 +193,7 @@ fn messages_that_nobody_reads_stop_nothing() {
         &["inspect", &model],
         &["check", "models/mod-topk.toml"],
         &run,
-        &[&run[..], &["--max-new-tokens", "5"]].concat(),
+        &["generate", &model, "--tokens", &tokens, "--max-new-tokens", "5"],
         &["run", &model, "--self-test"],
     ];
     for args in list {
@@ -231,8 +231,8 @@ fn rows_are_continued_as_what_they_are() {
     let mut length = vec![width as i32; n_rows];
     length[3] = 0;
     skipc_runtime::npy::write(lengths.as_ref(), &[n_rows as u64], &length).unwrap();
-    let batch = ["run", &model, "--tokens", &tokens, "--lengths", &lengths];
-    succeeds(&[&batch[..], &["--logits", &folder.named("logits.npy")]].concat());
+    let batch = [&model, "--tokens", &tokens, "--lengths", &lengths];
+    succeeds(&[&["run"], &batch[..], &["--logits", &folder.named("logits.npy")]].concat());
     let logits = fs::read(folder.path("logits.npy")).unwrap();
     let vocab = 61;
     let logits = &logits[logits.len() - n_rows * width * vocab * 4..];
@@ -242,7 +242,7 @@ fn rows_are_continued_as_what_they_are() {
         let best = numbers.enumerate().max_by(|(_, one), (_, other)| one.total_cmp(other));
         best.unwrap().0.to_string()
     };
-    let continued = succeeds(&[&batch[..], &["--max-new-tokens", "3"]].concat());
+    let continued = succeeds(&[&["generate"], &batch[..], &["--max-new-tokens", "3"]].concat());
     let said = String::from_utf8(continued.stdout).unwrap();
     let lines: Vec<&str> = said.lines().collect();
     let wanted: Vec<String> = (0..n_rows).map(likeliest).collect();
@@ -253,8 +253,6 @@ fn rows_are_continued_as_what_they_are() {
         }
     }
     assert!(wanted.iter().any(|token| *token != wanted[0]), "the draws should tell rows apart: {wanted:?}");
-    // Shares are of all rows: each has its own tokens and all new ones but the last.
-    assert!(said.contains(&format!(" of {} tokens", (n_rows - 1) * (width + 2))), "{said}");
 }
 
 /// Every argument that names a file, as a pipe that nobody writes to, as a device without an end, and as a folder: refused at

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::Value;
@@ -25,9 +24,8 @@ use skipc::verify::{self, Inputs, LadderError};
 use skipc_artifact::image::HostLevel;
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::FlatBatch;
-use skipc_runtime::decode::{self, Recompute};
-use skipc_runtime::generate::Row;
-use skipc_runtime::{Choices, Device, Module, Options, Outputs, Session, generate};
+use skipc_runtime::decode::{self, Engine, EngineOptions, Recompute};
+use skipc_runtime::{Choices, Device, Module, Options, Outputs, Session};
 use skipc_testkit::golden::{Case, case, cases};
 
 /// Largest distance of a logit from the reference, in f32 (the reference itself is up to 6e-5 from f64).
@@ -477,7 +475,6 @@ fn greedy_continuations_agree_with_pytorch() {
         let model = artifact(&loaded, by(cpu));
         let module = Module::load(&model, Device::Cpu, Options::default()).unwrap();
         let prompt: Vec<u32> = case.tokens[0].iter().map(|token| *token as u32).collect();
-        let row = Row { sequence: 0, tokens: &prompt };
         let whole = Recompute::new(Session::of_module(&module).unwrap(), &model, 1);
         let mut decoders = vec![decode::of_slots(&module, &model, 1).unwrap()];
         match loaded.model.keeps_prompts() {
@@ -485,10 +482,10 @@ fn greedy_continuations_agree_with_pytorch() {
             true => assert!(whole.is_err(), "{}", case.name),
             false => decoders.push(Box::new(whole.unwrap())),
         }
-        for mut decoder in decoders {
-            let count = case.greedy.len() as u32;
-            let each = &mut |_| ControlFlow::Continue(());
-            let new = generate::greedy_row(decoder.as_mut(), row, count, each).unwrap();
+        for decoder in decoders {
+            let mut engine = Engine::on(decoder, EngineOptions::default()).unwrap();
+            let new =
+                engine.complete(decode::Request::greedy(prompt.clone(), case.greedy.len() as u32)).unwrap();
             let new: Vec<i64> = new.tokens.into_iter().map(i64::from).collect();
             assert_eq!(new, case.greedy, "{}, by {}", case.name, cpu.name());
         }
@@ -504,7 +501,8 @@ fn all_forms_agree_under_any_decisions() {
         let loaded = load(case);
         let (batch, weights, heard) = (case.batch(), &loaded.weights, Cell::new(0));
         let progress: &dyn Fn(&str) = &|_| heard.set(heard.get() + 1);
-        let inputs = Inputs { batch: &batch, routing: None, threads: Some(1), weights, progress };
+        let inputs =
+            Inputs { batch: &batch, routing: None, threads: Some(1), max_level: None, weights, progress };
         let report = verify::climb(&artifact(&loaded, by(cpu)), &inputs).unwrap();
         for row in &report.rows {
             assert!(row.ok, "{}, by {}: {row:?}", case.name, cpu.name());
@@ -524,7 +522,14 @@ fn ragged_batches_agree() {
     for model in &models {
         // Nothing to compare is no agreement, but it runs.
         let batch = FlatBatch::default();
-        let inputs = Inputs { batch: &batch, routing: None, threads: Some(2), weights, progress: &|_| {} };
+        let inputs = Inputs {
+            batch: &batch,
+            routing: None,
+            threads: Some(2),
+            max_level: None,
+            weights,
+            progress: &|_| {},
+        };
         assert!(matches!(verify::climb(model, &inputs), Err(LadderError::Nothing)));
         let mut session = Session::new(model, Device::Cpu, Options::default()).unwrap();
         let empty = skipc_runtime::Batch { lengths: vec![0], ..Default::default() };
@@ -542,8 +547,14 @@ fn ragged_batches_agree() {
             .collect();
         for model in &models {
             let batch = FlatBatch::from_sequences(rows.clone());
-            let inputs =
-                Inputs { batch: &batch, routing: None, threads: Some(2), weights, progress: &|_| {} };
+            let inputs = Inputs {
+                batch: &batch,
+                routing: None,
+                threads: Some(2),
+                max_level: None,
+                weights,
+                progress: &|_| {},
+            };
             let report = verify::climb(model, &inputs).unwrap();
             assert!(report.ok(), "{lengths:?}: {report:?}");
         }

@@ -150,6 +150,16 @@ fn generates(name: &str, path: &Path, artifact: &str) {
         let output = skipc(&args);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && text.contains(code), "{name}: {text}");
+        if *code == "run::not-causal" {
+            let served = skipc(&["serve", artifact, "--port", "0"]);
+            let said = String::from_utf8_lossy(&served.stderr).into_owned();
+            assert!(served.status.code() == Some(1) && said.contains(code), "{name}: {said}");
+            let evaluated = succeeds(&["eval", artifact, "--text", "LICENSE-MIT", "--window", "32"]);
+            let figures = String::from_utf8_lossy(&evaluated.stdout).into_owned();
+            for text in [text, said, figures] {
+                assert!(text.contains("lint::future_leak"), "{name}: {text}");
+            }
+        }
         return;
     }
     let found = json(&args);

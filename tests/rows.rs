@@ -195,7 +195,6 @@ fn a_part_goes_through_the_command_line() {
     let with_nan = array("nan.npy", D, &|idx| if idx == 40 { f32::NAN } else { 0.0 });
     fails(&["run", &artifact, "--rows", &with_nan], 1, "run::row-value");
     fails(&["run", &artifact, "--rows", &ids], 1, "npy::dtype");
-    fails(&["run", &artifact, "--rows", &rows, "--max-new-tokens", "2"], 2, "cannot be used with");
     fails(&["eval", &artifact, "--tokens", &ids], 1, "run::no-head");
     fails(&["generate", &artifact, "--prompt", "a"], 1, "run::no-head");
     fails(&["run", "target/none.skp", "--rows", &rows], 1, "run::io");

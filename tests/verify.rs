@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use skipc::verify::steps::CUTS;
 use skipc_artifact::reader::Artifact;
 use skipc_artifact::section::SectionKind;
 use skipc_testkit::tamper;
@@ -46,6 +47,25 @@ fn report(dir: &TempDir, artifact: &str, more: &[&str], exit: i32) -> serde_json
     let text = if exit == 0 { out } else { err };
     let begin = text.find('{').unwrap_or_else(|| panic!("no JSON: {text}"));
     serde_json::from_str(&text[begin..]).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The machine's code and exact numbers, two domains in turn, go through every cut.
+#[test]
+fn steps_are_shown_in_every_cut() {
+    let dir = tampered("gumbel", "ir/score/legal.sir", |text| text.to_owned() + "\n");
+    let report = report(&dir, "right.skp", &["--weights", &golden_weights("gumbel")], 0);
+    let rows: Vec<(&str, &str)> = report["report"]["rows"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .filter_map(|row| Some((row["form"].as_str()?, row["numbers"].as_str()?)))
+        .collect();
+    for (cut, exact) in CUTS.iter().zip(["ring32", "gf61"].into_iter().cycle()) {
+        for (form, numbers) in [("kernels", exact), ("cpu", "f32")] {
+            let wanted = format!("{form}, {cut}");
+            assert!(rows.contains(&(&wanted, numbers)), "{wanted} in {numbers}: {rows:?}");
+        }
+    }
 }
 
 #[test]

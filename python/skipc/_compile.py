@@ -60,7 +60,7 @@ def compile(
     a spec. `weights` are a safetensors file or the index of several, arrays by name, or random ones; a directory has its own.
     Arrays are float32 (narrower floats are widened), in any memory layout, and read one after the other.
     `targets` are such as `"cpu"` or `"cuda:sm_90a"`, `dtype` the precision of their layers, such as `"cpu=bf16"`.
-    `max_tokens` bounds the tokens of a batch; by default it is the length of the model's longest sequence, or 16 of them with a pooled head.
+    `max_tokens` bounds the tokens of a step, and batches of more are cut between sequences; by default it is the length of the model's longest sequence, or 16 of them with a pooled head.
     Without `steps`, the artefact has half the code and generates by running whole prefixes.
     `skip` is a file that says which layers of a directory skip, `router_weights` one with the weights of its routers.
 

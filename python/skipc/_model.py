@@ -121,7 +121,7 @@ class Model:
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of a batch, all sequences together."""
+        """Most tokens of a step, all sequences together; a batch of more is cut into several."""
         return self._native.max_tokens
 
     def score(

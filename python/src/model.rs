@@ -223,7 +223,8 @@ impl Model {
             let batch = verify::drawn_batch(&verify::scoring(&original.artefact)?);
             let (threads, progress) = (Some(self.threads), &|_: &str| ());
             let weights = &original.weights;
-            let inputs = verify::Inputs { batch: &batch, routing: None, threads, weights, progress };
+            let inputs =
+                verify::Inputs { batch: &batch, routing: None, threads, max_level: None, weights, progress };
             Ok((verify::climb(&original.artefact, &inputs)?, original.from))
         })?;
         let text = json(py, &serde_json::json!({"ok": report.ok(), "weights": from, "report": report}))?;
@@ -303,7 +304,7 @@ impl Model {
         Ok(self.function().map_err(|error| raised(py, &error.into()))?.max_positions)
     }
 
-    /// Most tokens of a batch.
+    /// Most tokens of a step.
     #[getter]
     fn max_tokens(&self, py: Python<'_>) -> PyResult<u32> {
         Ok(self.function().map_err(|error| raised(py, &error.into()))?.max_tokens)

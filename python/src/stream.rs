@@ -113,7 +113,7 @@ impl Stream {
             let request = Request { sampling, stop: settings.stop, ..greedy };
             let decoder = decode::of_slots(&model.module, &model.artefact, 1)?;
             let options = EngineOptions { tokenizer: model.tokenizer.clone(), ..EngineOptions::default() };
-            let mut engine = Engine::new(decoder, options)?;
+            let mut engine = Engine::on(decoder, options)?;
             let handle = engine.submit(request)?;
             let gates = vec![Vec::new(); model.module.function(SCORE)?.interface.routers().len()];
             Ok::<_, Error>(Running { engine, handle, gates, is_over: false })

@@ -18,6 +18,7 @@ use crate::cost::{Even, PlanCost};
 use crate::diagnostic::Diagnostic;
 use crate::driver::original::model_of;
 use crate::error::{Error, ErrorKind};
+use crate::frontend::lint::Lint;
 use crate::frontend::lower::Function;
 use crate::frontend::spec::model::Model;
 use crate::frontend::spec::skip::Skip;
@@ -47,6 +48,8 @@ struct Report {
     bits_per_byte: Option<f64>,
     /// No decision depends on later tokens. If one does, the loss is not that of what the model generates.
     causal: bool,
+    /// The code of the lint that says so.
+    lint: Option<&'static str>,
     /// Of all tokens that ran: those of two windows count twice.
     routing: Shares,
     work: Work,
@@ -128,6 +131,7 @@ pub(super) fn run(args: &EvalArgs, json: bool) -> Result<String, Error> {
         perplexity: loss.exp(),
         bits_per_byte: tokenizer.map(|_| sums.nats / std::f64::consts::LN_2 / sums.bytes as f64),
         causal: artefact.artifact().manifest().promises.causal,
+        lint: lint(&model),
         routing: Shares::of_counts(&model, sums.ran, sums.executed),
         work: Work {
             multiply_adds: sums.multiply_adds,
@@ -149,6 +153,15 @@ fn windows(args: &EvalArgs, session: &Session) -> Result<(u32, u32, Windows), Er
     }
     let stride = args.stride.unwrap_or(width.div_ceil(2));
     Ok((width, stride, Windows::new(width, stride)?))
+}
+
+/// The code of the lint that says why the loss is no measure of what the model generates.
+fn lint(model: &Model) -> Option<&'static str> {
+    match (model.is_causal(), model.can_generate()) {
+        (true, _) => None,
+        (false, true) => Some(Lint::TrainGenerateMismatch.code()),
+        (false, false) => Some(Lint::FutureLeak.code()),
+    }
 }
 
 /// Whether decisions depend on the number that a sequence has in its batch.
@@ -217,8 +230,11 @@ fn text(report: &Report) -> String {
         multiply_adds / 1e9,
         dense / 1e9
     );
-    if !report.causal {
-        out += "decisions look at later tokens, which are not there when the model generates: its loss there is another\n";
+    if let Some(code) = report.lint {
+        let _ = writeln!(
+            out,
+            "decisions look at later tokens, which are not there when the model generates: its loss there is another ({code})"
+        );
     }
     out
 }

@@ -235,7 +235,7 @@ pub struct CompileArgs {
     #[arg(long, value_enum, value_name = "WHEN")]
     pub kv: Option<KeyValuesArg>,
 
-    /// Largest number of tokens of one step, all sequences together [default: the model's max_positions, 16 times as many with a pooled
+    /// Largest number of tokens of one step, all sequences together; batches of more are cut into steps [default: the model's max_positions, 16 times as many with a pooled
     /// head].
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u32>,

@@ -11,10 +11,10 @@ use crate::error::{Error, ErrorKind};
 
 pub(super) fn run(args: &RunArgs, json: bool, out: &mut dyn Write) -> Result<String, Error> {
     let args = RunArgs { json: json || args.json, ..args.clone() };
-    // Text goes out as it is generated; a summary in JSON is printed once, below.
+    // A summary in JSON is printed once, below.
     let mut kept = Vec::new();
     let out: &mut dyn Write = if args.json { &mut kept } else { out };
-    let decisions = command::run(&args, out, &mut std::io::stderr())?;
+    let decisions = command::run(&args, out)?;
     let model = model_of(&open_index(&args.model)?, &args.model)?;
     let shares = shares::Shares::new(&model, &decisions);
     if args.json {

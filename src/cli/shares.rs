@@ -141,6 +141,6 @@ pub(super) fn names_of_experts(model: &Model) -> Vec<String> {
 pub(super) fn of_run(path: &Path, tokens: &Path, trust: Option<&Path>) -> Result<Shares, Error> {
     let scoring = RunArgs::scoring(path.to_owned());
     let args = RunArgs { tokens: Some(tokens.to_owned()), trust: trust.map(Path::to_owned), ..scoring };
-    let decisions = command::run(&args, &mut std::io::sink(), &mut std::io::sink())?;
+    let decisions = command::run(&args, &mut std::io::sink())?;
     Ok(Shares::new(&model_of(&open_index(path)?, path)?, &decisions))
 }

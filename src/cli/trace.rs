@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
-use skipc_artifact::program::SCORE;
+use skipc_artifact::program::{Function, SCORE};
 use skipc_artifact::reader::Sections;
 use skipc_artifact::regular;
 use skipc_artifact::section::ContentHash;
 use skipc_ir::{Graph, Op, Value};
-use skipc_runtime::Trace;
 use skipc_runtime::choices::{self, Choices};
 use skipc_runtime::command::{self, RunArgs};
 use skipc_runtime::decode::{Bytes, LanguageFiles, TextStream, Tokenizer};
 use skipc_runtime::inputs::{Room, Sequences};
 use skipc_runtime::trace::{self, Decider, DecisionSource, Provenance, Recipe};
 use skipc_runtime::words::counted;
+use skipc_runtime::{Batch, Trace};
 
 use super::{GenerateArgs, RecordArgs, ShowArgs, TraceCommand, open_index, shares, to_json};
 use crate::diagnostic::Diagnostic;
@@ -164,8 +164,8 @@ struct Subject {
     spec_hash: ContentHash,
     deciders: Vec<Decider>,
     max_positions: u32,
-    /// Most tokens of a run, if that is known yet.
-    max_tokens: Option<u32>,
+    /// What a run is of, if that is known yet.
+    function: Option<Function>,
 }
 
 fn generate(args: &GenerateArgs) -> Result<Trace, Error> {
@@ -200,9 +200,9 @@ fn of_artifact(path: &Path) -> Result<Subject, Error> {
         let message = format!("{}: the artefact has no program", path.display());
         Error::new(ErrorKind::Input, Diagnostic::new("trace::empty", message))
     })?;
-    let program =
+    let mut program =
         bundle::read_program(&artifact, &target).map_err(|error| Error::in_artifact(path, &error))?;
-    let function = program.function(SCORE).ok_or_else(|| {
+    let function = program.functions.remove(SCORE).ok_or_else(|| {
         Diagnostic::new(
             "trace::empty",
             format!("{}: the artefact has no function that scores", path.display()),
@@ -214,7 +214,7 @@ fn of_artifact(path: &Path) -> Result<Subject, Error> {
         spec_hash: manifest.spec_hash,
         deciders: trace::deciders(&function.interface.routers()),
         max_positions: function.max_positions,
-        max_tokens: Some(function.max_tokens),
+        function: Some(function),
     })
 }
 
@@ -225,7 +225,7 @@ fn of_spec(path: &Path) -> Result<Subject, Error> {
         spec_hash: ContentHash::of(model.to_string().as_bytes()),
         deciders: deciders(&graph),
         max_positions: u32::try_from(model.stream.max_positions).unwrap_or(u32::MAX),
-        max_tokens: None,
+        function: None,
         name: model.name,
     })
 }
@@ -260,13 +260,10 @@ fn lengths(args: &GenerateArgs, subject: &Subject) -> Result<Vec<u32>, Error> {
         let (found, limit) = (u64::from(length), subject.max_positions);
         return Err(skipc_runtime::Error::SequenceTooLong { sequence, found, limit }.into());
     }
-    let found: u64 = lengths.iter().map(|length| u64::from(*length)).sum();
-    match subject.max_tokens {
-        Some(limit) if found > u64::from(limit) => {
-            Err(skipc_runtime::Error::TooManyTokens { found, limit }.into())
-        }
-        _ => Ok(lengths),
+    if let Some(function) = &subject.function {
+        Batch { lengths: lengths.clone(), ..Batch::default() }.check_sizes(function)?;
     }
+    Ok(lengths)
 }
 
 /// A trace as it is printed.

@@ -30,7 +30,14 @@ pub(super) fn run(args: &VerifyArgs, json: bool) -> Result<String, Error> {
     let (batch, routing) = inputs(args, &artefact, &function)?;
     let threads = (!args.no_run).then(|| args.threads.unwrap_or_else(Threads::available));
     let progress: &dyn Fn(&str) = &|what| line.at(what);
-    let inputs = Inputs { batch: &batch, routing: routing.as_deref(), threads, weights: &weights, progress };
+    let inputs = Inputs {
+        batch: &batch,
+        routing: routing.as_deref(),
+        threads,
+        max_level: None,
+        weights: &weights,
+        progress,
+    };
     let report = climb(&artefact, &inputs)?;
     drop(line);
     let text = match json {
@@ -60,8 +67,8 @@ fn inputs(
 ) -> Result<(FlatBatch, Option<Masks>), Error> {
     let lengths = args.lengths.as_deref();
     let sequences = match (&args.tokens, &args.rows) {
-        (Some(path), _) => Sequences::read(path, lengths, Room::Step(function))?,
-        (None, Some(path)) => Sequences::read_rows(path, lengths, Room::Step(function))?,
+        (Some(path), _) => Sequences::read(path, lengths, Room::Whole(function))?,
+        (None, Some(path)) => Sequences::read_rows(path, lengths, Room::Whole(function))?,
         (None, None) => return Ok((drawn_batch(function), None)),
     };
     let sequences = sequences.for_function(function);

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use skipc_artifact::program::{PAGE_ROWS, STEP};
+use skipc_artifact::program::SCORE;
 use skipc_runtime::decode::{
-    self, Cached, ChatTemplate, Decoder, EngineOptions, Event, LanguageFiles, Limits, Listener, Request,
-    Tokenizer,
+    self, ChatTemplate, Decoder, EngineOptions, Event, LanguageFiles, Limits, Listener, Request, Tokenizer,
 };
 use skipc_runtime::{Device, Error, Model, Module, Opening};
 use tokio::sync::mpsc::UnboundedSender;
@@ -123,30 +122,27 @@ pub(super) fn start(settings: &EngineSettings) -> Result<Started, Option<Error>>
     Ok(Started { served, engine: Engine { commands }, thread, ended })
 }
 
-type Running = decode::Engine<Box<dyn Decoder>>;
+type Running = decode::Engine;
 
 fn load(settings: &EngineSettings) -> Result<(Running, Served), Error> {
     let EngineSettings { files, trust, device, options, slots, cache_tokens, layers } = settings;
     let opening = Opening { trust: trust.as_deref(), ..Opening::default() };
     let model = Model::open_as(&files.model, &opening)?;
     let module = Module::load(&model, *device, *options)?;
-    let decoder: Box<dyn Decoder> = match module.program().function(STEP) {
-        Some(step) => {
-            let of_slot = step.max_positions.next_multiple_of(PAGE_ROWS);
-            let tokens = cache_tokens.unwrap_or(slots.saturating_mul(of_slot));
-            Box::new(Cached::new(&module, *slots, tokens)?.sharing_prefixes())
-        }
-        None => decode::of_slots(&module, &model, *slots)?,
-    };
-    let limits = decoder.limits();
-    let tokenizer = match files.tokenizer(limits.vocab_size) {
+    let tokenizer = match files.tokenizer(module.function(SCORE)?.vocab_size) {
         // Prompts of token ids need none.
         Err(Error::PromptVocabulary { .. }) => None,
         tokenizer => Some(tokenizer?),
     };
     let template = files.chat_template()?;
-    let engine_options = EngineOptions { tokenizer: tokenizer.clone(), ..EngineOptions::default() };
-    let engine = decode::Engine::new(decoder, engine_options)?;
+    let engine_options = EngineOptions {
+        slots: *slots,
+        cache_tokens: *cache_tokens,
+        tokenizer: tokenizer.clone(),
+        ..EngineOptions::default()
+    };
+    let engine = decode::Engine::of_module(&model, &module, engine_options)?;
+    let limits = engine.decoder().limits();
     let metrics = Arc::new(Metrics::new(layers.clone()));
     metrics.set_pages(engine.decoder().pages());
     let name = model.artifact().manifest().model.clone();

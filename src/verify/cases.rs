@@ -16,6 +16,9 @@ const DRAWN: [u32; 2] = [69, 28];
 /// tiles of the kernel interpreter, and a tail.
 const SHORT: [usize; 2] = [6, 4];
 
+/// The same for the cuts of steps: more than the largest piece, and another sequence that ends behind the border of a page.
+const FOR_CUTS: [usize; 2] = [66, 19];
+
 /// Tokens with the decisions to try on them.
 pub(super) struct Cases {
     pub(super) batch: FlatBatch,
@@ -112,6 +115,15 @@ impl Cases {
         cases
     }
 
+    /// The inputs with free decisions alone, for what time does not suffice for all of. Given ones are forced.
+    pub(super) fn free(inputs: &Inputs<'_>) -> Cases {
+        let case = match inputs.routing {
+            Some(masks) => Case { name: "given".to_owned(), masks: Some(masks.to_vec()) },
+            None => Case { name: "free".to_owned(), masks: None },
+        };
+        Cases { batch: inputs.batch.clone(), list: vec![case] }
+    }
+
     /// Adds a case unless there is an equal one: in a short batch many densities are the same count.
     fn push(&mut self, name: &str, masks: Vec<Vec<bool>>) {
         if !self.list.iter().any(|case| case.masks.as_ref() == Some(&masks)) {
@@ -153,13 +165,22 @@ impl Shortened {
 }
 
 impl Inputs<'_> {
-    /// The beginnings of the first sequences that are not empty.
+    /// The beginnings of the first sequences that are not empty, where every form runs under every decision.
     pub(super) fn shortened(&self) -> Shortened {
+        self.beginnings(SHORT)
+    }
+
+    /// The same, where forms in steps run under free decisions alone.
+    pub(super) fn for_cuts(&self) -> Shortened {
+        self.beginnings(FOR_CUTS)
+    }
+
+    fn beginnings(&self, lengths: [usize; 2]) -> Shortened {
         let mut kept = vec![false; self.batch.len()];
         let mut begin = 0;
         let sequences = self.batch.sequences.chunk_by(|a, b| a == b);
         for (rank, sequence) in sequences.enumerate() {
-            let length = SHORT.get(rank).copied().unwrap_or(0).min(sequence.len());
+            let length = lengths.get(rank).copied().unwrap_or(0).min(sequence.len());
             kept[begin..begin + length].fill(true);
             begin += sequence.len();
         }

@@ -5,10 +5,13 @@ use skipc_ir::Graph;
 use skipc_ir::interp::{FlatBatch, Number, Weights};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self, Constants, Element, Mode, States, Tensor, Tiling};
+use skipc_runtime::Session;
+use skipc_runtime::choices::{self, Choices};
 use skipc_runtime::distance::Bound;
-use skipc_runtime::{Choices, Session};
+use skipc_runtime::steps::cuts;
 
 use super::LadderError;
+use super::cases::select_masks;
 use crate::verify::reference::{self, Outcome};
 
 /// Rows of a tile of the kernel interpreter: small and odd, so that short batches have several tiles and a tail.
@@ -47,6 +50,31 @@ impl<'a, N> Runner<'a, N> {
     }
 }
 
+/// Planned kernels, which run a batch in steps of at most so many tokens, cut between its sequences as the runtime does.
+fn of_kernels<'a, N>(
+    (numbers, bound): (&'static str, Bound),
+    most: u32,
+    mut step: impl FnMut(&FlatBatch, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
+) -> Runner<'a, N> {
+    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
+        if batch.len() <= most as usize {
+            return step(batch, forced);
+        }
+        let mut whole = Outcome::default();
+        for sequences in cuts(&lengths(batch), most) {
+            let keep = |row: usize| sequences.contains(&(batch.sequences[row] as usize));
+            let own = forced.map(|masks| select_masks(masks, keep));
+            let Outcome { logits, gates, choices, .. } = step(&batch.select(keep), own.as_deref())?;
+            whole.logits.extend(logits);
+            whole.gates.resize(gates.len(), Vec::new());
+            whole.gates.iter_mut().zip(gates).for_each(|(all, gate)| all.extend(gate));
+            choices::extend_all(&mut whole.choices, &choices);
+        }
+        Ok(whole)
+    };
+    Runner::new("kernels".to_owned(), numbers, bound, run)
+}
+
 /// A graph in the number domain `N`.
 pub(super) fn graph<'a, N: Number>(
     form: &'static str,
@@ -68,7 +96,7 @@ pub(super) fn kernels_in<'a, N: Element>(
     constants: &'a Constants<N>,
     bound: Bound,
 ) -> Runner<'a, N> {
-    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
+    let step = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
         let places = (Mode::Arena, Tiling::of(TILE_ROWS));
         let outcome = interp::run_plan_in::<N>(
             plan,
@@ -80,13 +108,14 @@ pub(super) fn kernels_in<'a, N: Element>(
         .map_err(|fault| LadderError::stage("kernels", &fault))?;
         Ok(outcome_of(outcome))
     };
-    Runner { form: "kernels".to_owned(), numbers, bound, run: Box::new(run) }
+    of_kernels((numbers, bound), plan.function.max_tokens, step)
 }
 
 /// The planned kernels in the program's own precision.
 pub(super) fn kernels<'a>(plan: &'a Plan, constants: &'a [u8], bound: Bound) -> Runner<'a, f64> {
-    let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
-    Runner { form: "kernels".to_owned(), numbers: plan.dtype.name(), bound, run: Box::new(run) }
+    let step =
+        move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| run_plan(plan, constants, batch, forced);
+    of_kernels((plan.dtype.name(), bound), plan.function.max_tokens, step)
 }
 
 /// The machine's own code.

@@ -7,6 +7,8 @@
 //! | the same | integers mod 2³², GF(2⁶¹ − 1) | exactly |
 //! | planned kernels, code of each target that this machine can run | f32 | to 2e-4 of the logits' root mean square |
 //! | the same | bf16 | to 16 units of roundoff of the logits' size, root mean square |
+//! | code in steps, in every cut of [`steps::CUTS`] | f32, bf16 | as whole sequences |
+//! | kernels in steps, in each of these cuts | integers mod 2³² and GF(2⁶¹ − 1) in turn | exactly |
 //!
 //! All forms get the same tensors: the oracle the original ones, kernels the constants that were made from them. Nothing is
 //! made back from constants.
@@ -28,6 +30,7 @@ pub mod steps;
 
 use serde::Serialize;
 use skipc_artifact::bundle;
+use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::{self, PAGE_ROWS, Program};
 use skipc_artifact::section::SectionKind;
 use skipc_artifact::target::{DType, Target};
@@ -36,7 +39,7 @@ use skipc_ir::{Graph, text};
 use skipc_plan::interp::{Constants, Element};
 use skipc_plan::{Linked, Plan};
 use skipc_runtime::distance::Bound;
-use skipc_runtime::{Device, Model, Options, Session, cuda};
+use skipc_runtime::{Choices, Device, Model, Options, Session, cuda};
 
 use crate::diagnostic::Diagnostic;
 use crate::error::Error;
@@ -52,7 +55,7 @@ pub use reduce::Reduced;
 
 use cases::Cases;
 use forms::Runner;
-use oracle::Oracle;
+use oracle::{Oracle, Verdict};
 use steps::Cut;
 
 /// What to run.
@@ -64,6 +67,8 @@ pub struct Inputs<'a> {
     pub routing: Option<&'a [Vec<bool>]>,
     /// Threads of the host for the artefact's code; none if that is not to run.
     pub threads: Option<usize>,
+    /// As [`Options::max_level`].
+    pub max_level: Option<HostLevel>,
     /// The tensors that the artefact's constants were made from.
     pub weights: &'a Weights,
     /// Hears what is compared next.
@@ -231,7 +236,10 @@ impl<'a> Phase<'a> {
         Ok(Phase {
             in_steps,
             sizes: steps::Sizes {
-                pages: spec.stream.max_positions.div_ceil(PAGE_ROWS as usize),
+                room: steps::Room {
+                    pages: spec.stream.max_positions.div_ceil(PAGE_ROWS as usize),
+                    tokens: compiled.map_or(0, |compiled| compiled.max_tokens as usize),
+                },
                 routers: densities.len(),
             },
             model,
@@ -266,6 +274,9 @@ impl<'a> Phase<'a> {
                 self.exact::<f64>("f64", compare::F64, plans, inputs, (&cases, report))?;
                 self.exact::<Ring32>("ring32", Bound::Exact, plans, inputs, (&cases, report))?;
                 self.exact::<Gf61>("gf61", Bound::Exact, plans, inputs, (&cases, report))?;
+                // Longer sequences take their time, so that exact domains take turns.
+                self.in_cuts::<Ring32>("ring32", 0, step_plan.as_ref(), inputs, report)?;
+                self.in_cuts::<Gf61>("gf61", 1, step_plan.as_ref(), inputs, report)?;
             }
             let tile_rows = cases::tile_rows(program).unwrap_or(forms::TILE_ROWS);
             let cases = Cases::new(inputs, &routers, &self.densities, tile_rows);
@@ -276,7 +287,7 @@ impl<'a> Phase<'a> {
                 runners.push(forms::kernels(&plan, bytes, bound));
             }
             let session = match inputs.threads {
-                Some(threads) => self.session(program, threads)?,
+                Some(threads) => self.session(program, threads, inputs.max_level)?,
                 None => Err(format!("{}: its code, as it was asked", program.target)),
             };
             match session {
@@ -284,9 +295,8 @@ impl<'a> Phase<'a> {
                     let module = session.module().clone();
                     runners.push(forms::code(session, bound));
                     if self.in_steps.is_some() {
-                        let cuts = [Cut::Together(1), Cut::Together(16), Cut::InTurn(17)];
                         let form = |cut| steps::code(module.clone(), bound, (cut, self.sizes));
-                        in_steps.extend(cuts.map(form));
+                        in_steps.extend(steps::CUTS.map(form));
                     }
                 }
                 Err(reason) => report.skipped.push(reason),
@@ -332,6 +342,27 @@ impl<'a> Phase<'a> {
         self.compare((runners, in_steps), &weights, inputs.progress, cases, report)
     }
 
+    /// Kernels of steps in one exact domain, in every other cut from this one on.
+    fn in_cuts<N: Element>(
+        &self,
+        numbers: &'static str,
+        first: usize,
+        step_plan: Option<&Plan>,
+        inputs: &Inputs<'_>,
+        report: &mut Report,
+    ) -> Result<(), LadderError> {
+        let Some(plan) = step_plan else { return Ok(()) };
+        let weights = Converted::<N>::new(inputs.weights);
+        let constants =
+            Constants::of(plan, &weights).map_err(|fault| LadderError::stage("kernels", &fault))?;
+        let cuts = steps::CUTS.into_iter().skip(first).step_by(2);
+        let of = (numbers, Bound::Exact);
+        let in_steps = cuts.map(|cut| steps::kernels_in::<N>(of, (cut, self.sizes), plan, &constants));
+        let few = inputs.for_cuts();
+        let cases = Cases::free(&few.as_inputs(inputs));
+        self.compare((Vec::new(), in_steps.collect()), &weights, inputs.progress, &cases, report)
+    }
+
     /// Compares each form with the oracle on each case. Forms in steps take forced decisions in turn, each case one of them;
     /// free decisions all.
     fn compare<N: Number>(
@@ -355,6 +386,8 @@ impl<'a> Phase<'a> {
                 }
                 _ => None,
             };
+            // Forms that decide alike are compared with one run of the oracle.
+            let mut last: Option<(Decided, Verdict<N>)> = None;
             for runner in runners.iter_mut().chain(in_steps) {
                 let (function, Runner { form, numbers, .. }) = (self.function, &*runner);
                 progress(&format!(
@@ -363,9 +396,13 @@ impl<'a> Phase<'a> {
                     case.name
                 ));
                 let got = runner.run(&cases.batch, forced)?;
-                let replayed = match &wanted {
-                    Some(wanted) if forced == Some(&got.gates) => wanted,
-                    _ => &self.oracle.under(weights, &cases.batch, &got)?,
+                let replayed = match (&wanted, &last) {
+                    (Some(wanted), _) if forced == Some(&got.gates) => wanted,
+                    (_, Some((decided, replayed))) if decided.is_of(&got) => replayed,
+                    _ => {
+                        let replayed = self.oracle.under(weights, &cases.batch, &got)?;
+                        &last.insert((Decided::of(&got), replayed)).1
+                    }
                 };
                 if !N::EXACT && !all_finite(&replayed.logits) {
                     let what = format!("the reference, decisions `{}`,", case.name);
@@ -398,7 +435,12 @@ impl<'a> Phase<'a> {
     }
 
     /// The program on this machine, or why there is none.
-    fn session(&self, program: &Program, threads: usize) -> Result<Result<Session, String>, LadderError> {
+    fn session(
+        &self,
+        program: &Program,
+        threads: usize,
+        max_level: Option<HostLevel>,
+    ) -> Result<Result<Session, String>, LadderError> {
         let device = match &program.target {
             Target::Cpu => Device::Cpu,
             Target::Cuda(_) => match cuda::Gpu::open(0) {
@@ -406,13 +448,29 @@ impl<'a> Phase<'a> {
                 Err(error) => return Ok(Err(format!("{}: {error}", program.target))),
             },
         };
-        let options = Options { threads, checked: true, ..Options::default() };
+        let options = Options { threads, checked: true, max_level };
         let mut session = Session::new(self.model, device, options)?;
         if session.program().target != program.target {
             return Ok(Err(format!("{}: this GPU takes {}", program.target, session.program().target)));
         }
         session.choose(self.function.name())?;
         Ok(Ok(session))
+    }
+}
+
+/// All that a form decided, by which the oracle is asked.
+struct Decided {
+    gates: Vec<Vec<bool>>,
+    choices: Vec<Choices>,
+}
+
+impl Decided {
+    fn of<N>(outcome: &reference::Outcome<N>) -> Decided {
+        Decided { gates: outcome.gates.clone(), choices: outcome.choices.clone() }
+    }
+
+    fn is_of<N>(&self, outcome: &reference::Outcome<N>) -> bool {
+        self.gates == outcome.gates && self.choices == outcome.choices
     }
 }
 

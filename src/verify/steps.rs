@@ -26,22 +26,46 @@ pub enum Cut {
     Together(usize),
     /// Each step takes so many tokens of one sequence, sequences one after the other.
     InTurn(usize),
+    /// Each step takes so many tokens of one sequence, then of another, until none has any left.
+    Interleaved(usize),
 }
+
+/// The cuts that every form sees: single tokens, pieces that end before, at and behind the borders of pages and tiles, and
+/// sequences beside, after and between each other.
+pub const CUTS: [Cut; 7] = [
+    Cut::Together(1),
+    Cut::Together(7),
+    Cut::Together(16),
+    Cut::InTurn(17),
+    Cut::Together(64),
+    Cut::Interleaved(1),
+    Cut::Interleaved(16),
+];
 
 impl std::fmt::Display for Cut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Cut::Together(size) => write!(f, "{size} a step"),
             Cut::InTurn(size) => write!(f, "{size} in turn"),
+            Cut::Interleaved(size) => write!(f, "{size} interleaved"),
         }
     }
+}
+
+/// What a step has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Pages of the caches that a sequence can have.
+    pub pages: usize,
+    /// Tokens, those whose keys and values it computes included.
+    pub tokens: usize,
 }
 
 /// What graphs and kernels of steps are sized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sizes {
-    /// Pages of the caches that a sequence can have.
-    pub(super) pages: usize,
+    /// What a step has room for.
+    pub(super) room: Room,
     /// Routers of the model.
     pub(super) routers: usize,
 }
@@ -62,8 +86,9 @@ pub struct Piece {
     of_whole: Vec<i64>,
 }
 
-/// The pieces of a batch, and how many rows the caches need. `n_pages` is how many a sequence can have.
-pub fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) {
+/// The pieces of a batch, and how many rows the caches need. `pages` is how many a sequence can have; a step takes at most `tokens`
+/// of several sequences, those included whose keys and values waited.
+pub fn pieces(batch: &FlatBatch, cut: Cut, Room { pages: n_pages, tokens: most }: Room) -> (Vec<Piece>, u32) {
     let mut sequences: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
     for (row, sequence) in batch.sequences.iter().enumerate() {
         sequences.entry(*sequence).or_default().push(row);
@@ -72,20 +97,7 @@ pub fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) 
     let longest = sequences.values().map(|rows| rows.len().div_ceil(PAGE_ROWS as usize)).max().unwrap_or(0);
     let all_pages = longest * sequences.len();
     let page = |rank: usize, page: usize| (all_pages - 1 - (page * sequences.len() + rank)) as u32;
-    let mut turns: Vec<Vec<usize>> = Vec::new();
-    let mut first = 0;
-    for rows in sequences.values() {
-        let (Cut::Together(size) | Cut::InTurn(size)) = cut;
-        for (turn, piece) in rows.chunks(size).enumerate() {
-            if turns.len() <= first + turn {
-                turns.push(Vec::new());
-            }
-            turns[first + turn].extend(piece);
-        }
-        if matches!(cut, Cut::InTurn(_)) {
-            first = turns.len();
-        }
-    }
+    let turns = turns(&sequences.values().map(Vec::as_slice).collect::<Vec<_>>(), cut, most);
     let ranks: Vec<i64> = sequences.keys().copied().collect();
     let piece = |mut rows: Vec<usize>| {
         rows.sort_unstable();
@@ -117,6 +129,36 @@ pub fn pieces(batch: &FlatBatch, cut: Cut, n_pages: usize) -> (Vec<Piece>, u32) 
     (pieces, n_rows)
 }
 
+/// The rows of each step of sequences of these rows.
+fn turns(sequences: &[&[usize]], cut: Cut, most: usize) -> Vec<Vec<usize>> {
+    let in_turn = |rows: &[usize], size| rows.chunks(size).map(<[usize]>::to_vec).collect::<Vec<_>>();
+    let (Cut::Together(size) | Cut::InTurn(size) | Cut::Interleaved(size)) = cut;
+    let n_turns = sequences.iter().map(|rows| rows.len().div_ceil(size)).max().unwrap_or(0);
+    let of_turn =
+        |turn| sequences.iter().filter_map(move |rows| Some((rows.chunks(size).nth(turn)?, rows.len())));
+    match cut {
+        Cut::InTurn(_) => sequences.iter().flat_map(|rows| in_turn(rows, size)).collect(),
+        Cut::Interleaved(_) => (0..n_turns).flat_map(of_turn).map(|(piece, _)| piece.to_vec()).collect(),
+        Cut::Together(_) => (0..n_turns).flat_map(|turn| together(of_turn(turn), most)).collect(),
+    }
+}
+
+/// Pieces of sequences of these lengths in steps that have room for so many tokens, with those that waited.
+fn together<'a>(pieces: impl Iterator<Item = (&'a [usize], usize)>, most: usize) -> Vec<Vec<usize>> {
+    let (mut steps, mut n_rows) = (vec![Vec::new()], 0);
+    for (piece, length) in pieces {
+        // What waits is of the same sequence.
+        let needs = (piece.len() + MOST_PENDING as usize).min(length);
+        if n_rows > 0 && n_rows + needs > most {
+            steps.push(Vec::new());
+            n_rows = 0;
+        }
+        steps.last_mut().into_iter().for_each(|step| step.extend_from_slice(piece));
+        n_rows += needs;
+    }
+    steps
+}
+
 /// A form that runs each piece of a batch by `step`, and puts the rows together. `begin` makes the states before the first,
 /// with caches of so many rows.
 fn in_steps<'a, N: Clone + 'a, S>(
@@ -126,7 +168,7 @@ fn in_steps<'a, N: Clone + 'a, S>(
     mut step: impl FnMut(&mut S, &Piece, Option<&[Vec<bool>]>) -> Result<Outcome<N>, LadderError> + 'a,
 ) -> Runner<'a, N> {
     let run = move |batch: &FlatBatch, forced: Option<&[Vec<bool>]>| {
-        let (pieces, n_rows) = pieces(batch, cut, sizes.pages);
+        let (pieces, n_rows) = pieces(batch, cut, sizes.room);
         let mut states = begin(n_rows)?;
         let mut waiting = Waiting::new(sizes.routers);
         let mut rows: Vec<Option<OfRow<N>>> = vec![None; batch.len()];
@@ -212,7 +254,7 @@ pub(super) fn graph<'a, N: Number>(
     };
     let step = move |states: &mut BTreeMap<Role, Datum<N>>, piece: &Piece, forced: Option<&[Vec<bool>]>| {
         let mut tensors = std::mem::take(states);
-        tensors.extend(piece.tensors(cut.1.pages));
+        tensors.extend(piece.tensors(cut.1.room.pages));
         let routing = Forced { graph, masks: forced };
         let env = Env { batch: &piece.batch, tensors, weights, routing: &routing };
         let mut outcome = Outcome::default();
@@ -264,7 +306,12 @@ pub(super) fn code<'a>(module: skipc_runtime::Module, bound: Bound, cut: (Cut, S
         .into_iter()
         .flat_map(|step| step.interface.ports.iter().map(|port| port.role.clone()))
         .collect();
-    let begin = move |n_rows: u32| Ok(module.state_with_cache(n_rows)?);
+    let begin = move |n_rows: u32| {
+        let mut state = module.state_with_cache(n_rows)?;
+        // Nothing is kept yet.
+        state.forget_cached(0..state.cached_rows())?;
+        Ok(state)
+    };
     let step = move |state: &mut State, piece: &Piece, forced: Option<&[Vec<bool>]>| {
         let mut inputs = piece.bytes();
         for (router, mask) in (0..).zip(forced.unwrap_or_default()) {

@@ -132,6 +132,7 @@ fn function(cases: &[&Case]) -> Function {
         vocab_size: 1,
         head: Head::Tokens,
         class_token: false,
+        ranks_batch: false,
         logits: 1,
         fixed_bytes: end,
         row_bytes: 0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skipc::frontend::lower::{Function, KeyValues, Skipping};
 use skipc::frontend::spec::model::Model;
-use skipc::verify::steps::{Cut, Piece, Waiting, pieces};
+use skipc::verify::steps::{Cut, Piece, Room, Waiting, pieces};
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::{PAGE_ROWS, STEP};
 use skipc_ir::interp::{Datum, FlatBatch, Gf61, Number, Ring32};
@@ -23,7 +23,17 @@ const HOW: (Mode, Tiling) = (Mode::Arena, Tiling { rows: 3, reversed: true });
 
 /// The cuts; each subject has one of them beside single tokens. They are an odd number, so that each comes up with keys and
 /// values that wait and with ones that do not.
-const CUTS: [Cut; 5] = [Cut::Together(2), Cut::InTurn(1), Cut::InTurn(3), Cut::Together(7), Cut::InTurn(17)];
+const CUTS: [Cut; 9] = [
+    Cut::Together(2),
+    Cut::InTurn(1),
+    Cut::InTurn(3),
+    Cut::Interleaved(2),
+    Cut::Together(7),
+    Cut::Together(16),
+    Cut::InTurn(17),
+    Cut::Interleaved(16),
+    Cut::Together(64),
+];
 
 /// A batch in pieces.
 struct Pieces<'a> {
@@ -40,7 +50,7 @@ struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     fn new(compiler: &'a dyn Compiler, model: &Model, batch: &FlatBatch, cut: Cut) -> Self {
         let n_pages = model.stream.max_positions.div_ceil(PAGE_ROWS as usize);
-        let (list, n_rows) = pieces(batch, cut, n_pages);
+        let (list, n_rows) = pieces(batch, cut, Room { pages: n_pages, tokens: usize::MAX });
         let n_routers = model.skips().count();
         Self { compiler, n_routers, list: compiler.pieces(list), n_rows, n_pages, n_tokens: batch.len() }
     }
@@ -189,6 +199,8 @@ fn run_code(
         let options = Options { threads, checked: true, ..Options::default() };
         let module = Module::load(model, Device::Cpu, options).map_err(|error| error.to_string())?;
         let mut state = module.state_with_cache(pieces.n_rows).map_err(|error| error.to_string())?;
+        let all = 0..state.cached_rows();
+        state.forget_cached(all).map_err(|error| error.to_string())?;
         let interface = module.function(STEP).map_err(|error| error.to_string())?.interface.clone();
         let n_routers = interface.routers().len() as u32;
         let mut roles = vec![Role::Logits];

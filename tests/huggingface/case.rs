@@ -1,7 +1,6 @@
 //! A directory with what has to come out of it.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use npyz::NpyFile;
@@ -13,8 +12,7 @@ use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
 use skipc::verify::reference;
 use skipc_ir::interp::FlatBatch;
-use skipc_runtime::decode;
-use skipc_runtime::generate::{self, Row};
+use skipc_runtime::decode::{self, Engine, EngineOptions};
 use skipc_runtime::inputs::Sequences;
 use skipc_runtime::npy::FloatArray;
 use skipc_runtime::{Batch, Device, Model, Module, Options, Outputs, Session};
@@ -124,11 +122,11 @@ impl Case {
         let (shape, wanted) = array::<i32>(&self.folder, "greedy.npy");
         let width = *shape.last().unwrap() as usize;
         let module = Module::load(artefact, Device::Cpu, Options::default()).unwrap();
-        let mut decoder = decode::of_slots(&module, artefact, 1).unwrap();
-        for (sequence, (tokens, wanted)) in self.tokens.iter().zip(wanted.chunks(width)).enumerate() {
-            let row = Row { sequence, tokens };
-            let each = &mut |_| ControlFlow::Continue(());
-            let new = generate::greedy_row(decoder.as_mut(), row, wanted.len() as u32, each).unwrap();
+        let decoder = decode::of_slots(&module, artefact, 1).unwrap();
+        let mut engine = Engine::on(decoder, EngineOptions::default()).unwrap();
+        for (sequence, (tokens, wanted)) in (0..).zip(self.tokens.iter().zip(wanted.chunks(width))) {
+            let greedy = decode::Request::greedy(tokens.clone(), wanted.len() as u32);
+            let new = engine.complete(decode::Request { sequence, ..greedy }).unwrap();
             let wanted: Vec<u32> = wanted.iter().map(|token| *token as u32).collect();
             assert_eq!(new.tokens, wanted, "{}", self.name);
         }

@@ -418,6 +418,9 @@ pub struct Function {
     /// Each sequence begins with a row of no meaning, in whose place the class token stands.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub class_token: bool,
+    /// Some router ranks the tokens of all sequences of a batch, so that a batch is not cut into steps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ranks_batch: bool,
     /// Columns of the logits.
     pub logits: u32,
     /// Arena bytes that do not depend on the bound.

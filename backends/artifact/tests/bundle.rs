@@ -71,6 +71,7 @@ fn bundle() -> Bundle {
         vocab_size: 10,
         head: Head::Tokens,
         class_token: false,
+        ranks_batch: false,
         logits: 10,
         fixed_bytes: 512,
         row_bytes: 52,

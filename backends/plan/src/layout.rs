@@ -30,6 +30,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) steps: Vec<Step>,
     /// The buffers that the caller gives or gets: they never share memory with others.
     pub(crate) interface: Interface,
+    /// As [`Function::ranks_batch`].
+    pub(crate) ranks_batch: bool,
 }
 
 /// Places all buffers.
@@ -37,7 +39,7 @@ pub(crate) struct Parts<'a> {
 /// # Errors
 /// If sizes overflow, or a step would take more memory than a function may.
 pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
-    let Parts { options, mut buffers, steps, interface } = parts;
+    let Parts { options, mut buffers, steps, interface, ranks_batch } = parts;
     let touched = lifetimes(buffers.len(), &steps);
     for (buffer, touched) in buffers.iter_mut().zip(touched) {
         buffer.live = touched;
@@ -69,6 +71,7 @@ pub(crate) fn lay_out(parts: Parts<'_>) -> Result<Function, PlanError> {
         vocab_size,
         head,
         class_token,
+        ranks_batch,
         logits,
         fixed_bytes,
         row_bytes,

@@ -28,7 +28,7 @@ pub struct Batch {
 }
 
 /// The result of a run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outputs {
     /// `[n_tokens, columns of the logits]`, row by row; [`Outputs::take_logits`] says which rows count.
     pub logits: Vec<f32>,
@@ -93,7 +93,7 @@ pub fn pooled_row(pool: Pool, rows: &Range<usize>) -> Option<usize> {
     }
 }
 
-/// What the routers, and those of experts, decided: in the last step of a run, and of all rows if it continued several.
+/// What the routers, and those of experts, decided in a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions {
     /// `[routers][n]`, in model order: 1 where the token executed.
@@ -112,23 +112,6 @@ impl Decisions {
         let limited = routers.map(|router| matches!(router, RouterPorts::Routed { wanted: Some(_), .. }));
         let overflow = limited.zip(overflow).map(|(limited, over)| limited.then_some(*over)).collect();
         Self { gates, overflow, choices }
-    }
-
-    /// Adds those of further rows of the same model.
-    pub fn extend(&mut self, further: Decisions) {
-        if self.gates.is_empty() && self.choices.is_empty() {
-            *self = further;
-            return;
-        }
-        for (gate, further) in self.gates.iter_mut().zip(further.gates) {
-            gate.extend(further);
-        }
-        for (layer, further) in self.choices.iter_mut().zip(&further.choices) {
-            layer.extend(further);
-        }
-        for (over, further) in self.overflow.iter_mut().zip(further.overflow) {
-            *over = over.zip(further).map(|(over, further)| over.saturating_add(further));
-        }
     }
 }
 
@@ -168,14 +151,7 @@ impl Batch {
             }
             None => {}
         }
-        // Before the number of tokens, because no larger program would take it.
-        if let Some(sequence) = self.lengths.iter().position(|&length| length > function.max_positions) {
-            let (found, limit) = (u64::from(self.lengths[sequence]), function.max_positions);
-            return Err(Error::SequenceTooLong { sequence, found, limit });
-        }
-        if n_tokens > u64::from(function.max_tokens) {
-            return Err(Error::TooManyTokens { found: n_tokens, limit: function.max_tokens });
-        }
+        self.check_sizes(function)?;
         let vocab_size = function.vocab_size;
         if let Some((at, &found)) = self.tokens.iter().enumerate().find(|&(_, &token)| token >= vocab_size) {
             return Err(Error::TokenRange { found, at, vocab_size });
@@ -184,6 +160,15 @@ impl Batch {
             check_routing(routing, n_tokens as usize, function)?;
         }
         self.experts.as_deref().map_or(Ok(()), |layers| choices::check(layers, n_tokens as usize, function))
+    }
+
+    /// Checks its lengths alone against a function.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SequenceTooLong`], [`Error::LongSequence`] or [`Error::WholeBatch`].
+    pub fn check_sizes(&self, function: &Function) -> Result<(), Error> {
+        check_sizes(function, self.n_tokens(), longest(&self.lengths))
     }
 
     /// Finite numbers, so many in a row for each token, and no ids.
@@ -196,6 +181,36 @@ impl Batch {
             None => Ok(()),
         }
     }
+}
+
+/// The first of the longest of some sequences, with its length; nothing of none.
+pub(crate) fn longest(lengths: &[u32]) -> (usize, u64) {
+    let first = lengths.iter().enumerate().max_by_key(|(at, length)| (**length, std::cmp::Reverse(*at)));
+    first.map_or((0, 0), |(sequence, length)| (sequence, u64::from(*length)))
+}
+
+/// Checks a batch of so many tokens, and the longest of its sequences by index and length, against what a function takes.
+///
+/// # Errors
+///
+/// [`Error::SequenceTooLong`], [`Error::LongSequence`] or [`Error::WholeBatch`].
+pub(crate) fn check_sizes(
+    function: &Function,
+    n_tokens: u64,
+    (sequence, length): (usize, u64),
+) -> Result<(), Error> {
+    let Function { max_tokens, max_positions, ranks_batch, .. } = *function;
+    // Before the tokens of a step, because no larger program would take it.
+    if length > u64::from(max_positions) {
+        return Err(Error::SequenceTooLong { sequence, found: length, limit: max_positions });
+    }
+    if length > u64::from(max_tokens) {
+        return Err(Error::LongSequence { sequence, found: length, limit: max_tokens });
+    }
+    if ranks_batch && n_tokens > u64::from(max_tokens) {
+        return Err(Error::WholeBatch { found: n_tokens, limit: max_tokens });
+    }
+    Ok(())
 }
 
 /// How many columns the rows have that a function takes in place of token ids; `None` if it takes those.

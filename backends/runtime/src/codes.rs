@@ -65,6 +65,10 @@ pub const CODES: &[(&str, &str)] = &[
         "run::known-answer",
         "The artefact has no known answers for the program, or they are damaged. Compile the model again.",
     ),
+    (
+        "run::long-sequence",
+        "A sequence has more tokens than a step of the program takes. Batches are cut into steps between sequences, and a sequence is scored in one. Compile with a larger `--max-tokens`; `skipc generate` and `skipc eval` take it as it is.",
+    ),
     ("run::memory", "The host has no memory for the model. Compile with a smaller `--max-tokens`."),
     (
         "run::no-chat-template",
@@ -144,9 +148,14 @@ pub const CODES: &[(&str, &str)] = &[
     ("run::too-large", "A file is larger than anything that this program makes."),
     (
         "run::too-many-tokens",
-        "A batch has more tokens than the program was compiled for. Compile with a larger `--max-tokens`.",
+        "More tokens at once than the program was compiled for, where they cannot run one step after the other. Compile with a larger \
+         `--max-tokens`.",
     ),
     ("run::usage", "Options exclude or need each other."),
+    (
+        "run::whole-batch",
+        "A batch has more tokens than a step of the program takes, and cannot be cut, because a router ranks the tokens of all its sequences (`scope = \"batch\"`). Give fewer sequences at once, or compile with a larger `--max-tokens`.",
+    ),
     ("run::wrong-arch", "The host code of the artefact is for another processor."),
     ("trace::format", "A routing trace is malformed or cut short; the message says what is wrong first."),
     (

@@ -87,6 +87,13 @@ impl Memories {
         }
     }
 
+    /// Fills a part of the states with what is NaN in every type.
+    pub(crate) fn poison_state(&mut self, span: Range<usize>) {
+        if let Some(state) = self.states.inner().get_mut(span) {
+            state.fill(POISON);
+        }
+    }
+
     /// The bytes of the states.
     pub(crate) fn states(&self) -> &[u8] {
         let end = self.states.bytes.len().saturating_sub(GUARD);

@@ -8,6 +8,7 @@
 //! for nothing. Each state has a stream of its own. Where times of steps are wanted, events are part of the graph.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
@@ -168,6 +169,13 @@ impl Memories {
         states.read(&self.stream, GUARD + from as u64, &mut bytes)?;
         self.stream.synchronize()?;
         states.write(&self.stream, GUARD + to as u64, &bytes)?;
+        self.stream.synchronize()
+    }
+
+    /// Fills a part of the states with what is NaN in every type.
+    pub(crate) fn poison_state(&self, span: &Range<usize>) -> Result<(), CudaError> {
+        let Some(states) = &self.states else { return Ok(()) };
+        states.write(&self.stream, GUARD + span.start as u64, &vec![POISON; span.len()])?;
         self.stream.synchronize()
     }
 

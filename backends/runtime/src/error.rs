@@ -197,6 +197,30 @@ pub enum Error {
         /// Most that the program takes.
         limit: u32,
     },
+    /// A sequence of more tokens than a step takes, which is scored in one.
+    #[error(
+        "sequence {sequence} has {found} tokens, a step takes {limit}, and a sequence is scored in one step; compile with \
+         a larger `--max-tokens`"
+    )]
+    LongSequence {
+        /// Index of the sequence in the batch.
+        sequence: usize,
+        /// Its tokens.
+        found: u64,
+        /// Most that the program takes.
+        limit: u32,
+    },
+    /// More tokens than a step takes in a batch that cannot be cut.
+    #[error(
+        "the batch has {found} tokens, a step takes {limit}, and a router of this model ranks the tokens of all sequences of \
+         a batch, which is not cut for that; give fewer sequences, or compile with a larger `--max-tokens`"
+    )]
+    WholeBatch {
+        /// Tokens of the batch.
+        found: u64,
+        /// Most that the program takes.
+        limit: u32,
+    },
     /// A sequence longer than the model has positions.
     #[error("sequence {sequence} has {found} tokens, the model has {limit} positions")]
     SequenceTooLong {
@@ -323,7 +347,10 @@ pub enum Error {
         of: usize,
     },
     /// Generation with a model that looks ahead.
-    #[error("this model's decisions depend on later tokens, so it cannot generate text")]
+    #[error(
+        "this model's decisions depend on later tokens, so it cannot generate text (lint::future_leak): `skipc check` shows \
+         which, and what to write instead"
+    )]
     NotCausal,
     /// A slot of a decoder that is not in the state that a call needs. A fault of the caller.
     #[error("slot {slot}: {reason}")]
@@ -454,6 +481,8 @@ impl Error {
             Error::Port { .. } => "run::port",
             Error::WrongArch { .. } => "run::wrong-arch",
             Error::TooManyTokens { .. } => "run::too-many-tokens",
+            Error::LongSequence { .. } => "run::long-sequence",
+            Error::WholeBatch { .. } => "run::whole-batch",
             Error::SequenceTooLong { .. } => "run::sequence-too-long",
             Error::TokenRange { .. } => "run::token-range",
             Error::NoExperts => "run::no-experts",
@@ -514,6 +543,8 @@ impl Error {
             | Error::NoFunction { .. }
             | Error::Port { .. }
             | Error::TooManyTokens { .. }
+            | Error::LongSequence { .. }
+            | Error::WholeBatch { .. }
             | Error::SequenceTooLong { .. }
             | Error::TokenRange { .. }
             | Error::NoHead { .. }

@@ -7,7 +7,7 @@ use skipc_artifact::program::Function;
 use skipc_artifact::section::ContentHash;
 
 use crate::arrays;
-use crate::batch::{Batch, Grid, row_columns};
+use crate::batch::{self, Batch, Grid, check_sizes, row_columns};
 use crate::choices::Choices;
 use crate::error::Error;
 use crate::file::{begins_with, read_limited};
@@ -23,10 +23,10 @@ const SEQUENCE_LIMIT: u64 = 1 << 24;
 /// What sequences are for. Whatever has no room there is refused by the header of its file, before memory is taken for it.
 #[derive(Clone, Copy, Debug)]
 pub enum Room<'f> {
-    /// One step of a function.
-    Step(&'f Function),
-    /// Steps of a function, each of one sequence.
-    Steps(&'f Function),
+    /// Steps of a function, each of whole sequences.
+    Whole(&'f Function),
+    /// Steps of a function, which may cut sequences.
+    Pieces(&'f Function),
     /// No function's steps, but windows of them, or other things.
     Corpus,
 }
@@ -220,26 +220,26 @@ impl Room<'_> {
 
     fn function(&self) -> Option<&Function> {
         match self {
-            Room::Step(function) | Room::Steps(function) => Some(function),
+            Room::Whole(function) | Room::Pieces(function) => Some(function),
             Room::Corpus => None,
         }
     }
 
     /// In the order of [`Batch::check`].
     fn check(self, function: &Function, (found, longest): (u64, Longest)) -> Result<(), Error> {
-        if longest.length > u64::from(function.max_positions) {
-            let limit = function.max_positions;
-            return Err(Error::SequenceTooLong { sequence: longest.sequence, found: longest.length, limit });
+        let Longest { sequence, length, .. } = longest;
+        match self {
+            Room::Whole(_) => check_sizes(function, found, (sequence, length))?,
+            Room::Pieces(_) if length > u64::from(function.max_positions) => {
+                let limit = function.max_positions;
+                return Err(Error::SequenceTooLong { sequence, found: length, limit });
+            }
+            Room::Pieces(_) | Room::Corpus => {}
         }
-        let limit = match self {
-            Room::Step(_) => u64::from(function.max_tokens),
-            Room::Steps(_) | Room::Corpus => CORPUS_LIMIT,
-        };
-        if found > limit {
-            // Lower than what a corpus may have, which has less than 32 bits.
-            return Err(Error::TooManyTokens { found, limit: limit as u32 });
+        match found > CORPUS_LIMIT {
+            true => Err(Error::TooManyTokens { found, limit: CORPUS_LIMIT as u32 }),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -274,11 +274,7 @@ fn read_grid(
         lengths.push(in_row(path, number, lengths.len(), width)?);
         Ok(())
     })?;
-    let (sequence, length) =
-        match lengths.iter().enumerate().max_by_key(|(at, length)| (**length, std::cmp::Reverse(*at))) {
-            Some((sequence, length)) => (sequence, u64::from(*length)),
-            None => (0, 0),
-        };
+    let (sequence, length) = batch::longest(&lengths);
     let tokens = lengths.iter().map(|length| u64::from(*length)).sum();
     check(tokens, Longest { of: batch, sequence, length })?;
     Ok(Grid { lengths, width: width as usize })

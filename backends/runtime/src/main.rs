@@ -106,7 +106,7 @@ fn run(cli: &Cli, files: &Files) -> Result<(), Error> {
             let mut console = Console::new(out.as_mut(), &mut err, is_terminal);
             command::generate(args, (&model, &module), None, &mut console)
         }
-        Cli { run: Some(args), .. } => command::run(args, out.as_mut(), &mut std::io::stderr()).map(drop),
+        Cli { run: Some(args), .. } => command::run(args, out.as_mut()).map(drop),
         Cli { run: None, command: None } => Err(Error::Usage("which model? see `skipc-run --help`".into())),
     }
 }

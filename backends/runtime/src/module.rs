@@ -125,6 +125,12 @@ impl Module {
         })
     }
 
+    /// Whether memory that holds nothing is filled with NaN.
+    #[must_use]
+    pub fn is_checked(&self) -> bool {
+        self.loaded.checked
+    }
+
     /// What the code runs on, human-readable: the level of host code, or the GPU's name.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -255,6 +261,33 @@ impl State {
             match &mut self.memory {
                 Memory::Cpu(memories) => memories.copy_state(at(from), at(to), n_bytes),
                 Memory::Cuda(memories) => memories.copy_state(at(from), at(to), n_bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// In a checked module, fills rows of all caches with what is NaN in every type, so that a step that reads what nobody has
+    /// written shows; leaves them as they are in any other. Which rows hold something, the caller knows.
+    ///
+    /// # Errors
+    ///
+    /// Rows past the caches; what the driver of a GPU says.
+    pub fn forget_cached(&mut self, rows: Range<u32>) -> Result<(), Error> {
+        if !self.module.loaded.checked || rows.is_empty() {
+            return Ok(());
+        }
+        if rows.end > self.cached {
+            let (what, expected) = ("end of the rows of a cache", self.cached as usize);
+            return Err(Error::BatchShape { what, found: rows.end as usize, expected });
+        }
+        let module = self.module.clone();
+        for state in module.program().states.iter().filter(|state| state.rows == RowBound::Cached) {
+            let (begin, row_bytes) = (state.span(self.cached).start, state.bytes(1) as usize);
+            let at = |row: u32| begin + row as usize * row_bytes;
+            let span = at(rows.start)..at(rows.end);
+            match &mut self.memory {
+                Memory::Cpu(memories) => memories.poison_state(span),
+                Memory::Cuda(memories) => memories.poison_state(&span)?,
             }
         }
         Ok(())

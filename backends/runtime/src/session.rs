@@ -21,7 +21,7 @@ use crate::threads::Threads;
 pub struct Options {
     /// Threads on the CPU. The results do not depend on it.
     pub threads: usize,
-    /// Fill all memory but the states with a pattern that is NaN in every type before each run, and look for writes
+    /// Fill all memory but what states hold with a pattern that is NaN in every type before each run, and look for writes
     /// outside of a kernel's buffers after each of its runs (on a GPU: outside of the arena and the states, after the
     /// last). Slow.
     pub checked: bool,
@@ -42,6 +42,8 @@ impl Default for Options {
 pub struct Session {
     state: State,
     function: String,
+    /// Of the last batch, summed over its steps.
+    step_times: Vec<Duration>,
 }
 
 impl Session {
@@ -61,7 +63,7 @@ impl Session {
     /// No memory, or a program that does not score.
     pub fn of_module(module: &Module) -> Result<Self, Error> {
         module.function(SCORE)?;
-        Ok(Self { state: module.state()?, function: SCORE.to_owned() })
+        Ok(Self { state: module.state()?, function: SCORE.to_owned(), step_times: Vec::new() })
     }
 
     /// Chooses the function that runs from now on.
@@ -109,10 +111,10 @@ impl Session {
         self.state.module().describe()
     }
 
-    /// As [`State::step_times`].
+    /// As [`State::step_times`], of the last batch; sums where it took several steps.
     #[must_use]
     pub fn step_times(&self) -> &[Duration] {
-        self.state.step_times()
+        &self.step_times
     }
 
     /// As [`State::record_calls`].
@@ -126,7 +128,8 @@ impl Session {
         self.state.calls()
     }
 
-    /// Runs one batch.
+    /// Runs one batch. One that has more tokens than a step takes runs in several, cut between its sequences: the results are the
+    /// same, as no sequence looks at another.
     ///
     /// # Errors
     ///
@@ -165,12 +168,30 @@ impl Session {
         inputs: Vec<(u32, Vec<u8>)>,
         wanted: &[u32],
     ) -> Result<Vec<Vec<u8>>, Error> {
-        self.state.run_buffers(&self.function, n_tokens, inputs, wanted)
+        let results = self.state.run_buffers(&self.function, n_tokens, inputs, wanted);
+        self.step_times.clear();
+        self.step_times.extend_from_slice(self.state.step_times());
+        results
     }
 
     fn outputs(&mut self, batch: &Batch, first: &[Role], with_choices: bool) -> Result<Outputs, Error> {
+        batch.check(self.function())?;
+        self.step_times.clear();
+        let mut whole = Outputs::default();
+        for step in batch.steps(self.function()) {
+            let outputs = self.step(&step, first, with_choices)?;
+            self.step_times.resize(self.state.step_times().len(), Duration::ZERO);
+            for (sum, time) in self.step_times.iter_mut().zip(self.state.step_times()) {
+                *sum += *time;
+            }
+            whole.extend(outputs);
+        }
+        Ok(whole)
+    }
+
+    /// One step of a batch that was checked.
+    fn step(&mut self, batch: &Batch, first: &[Role], with_choices: bool) -> Result<Outputs, Error> {
         let function = self.function();
-        batch.check(function)?;
         let n_tokens = batch.n_tokens() as u32;
         let routers = function.interface.routers();
         let mut wanted = first.to_vec();

@@ -7,6 +7,7 @@ use crate::batch::Batch;
 use crate::error::Error;
 use crate::memory;
 use crate::session::Session;
+use crate::steps::cuts;
 
 /// Steps that are timed, behind one that finds its memory for the first time.
 const ROUNDS: usize = 10;
@@ -16,7 +17,9 @@ const ROUNDS: usize = 10;
 pub struct Timing {
     /// Opening the artefact, checking it and making a session of it.
     pub load: Duration,
-    /// The median step.
+    /// How many steps the batch takes.
+    pub steps: usize,
+    /// The median of all these steps together.
     pub step: Duration,
     /// For each kernel its symbol, how often a step runs it, and the time of all these in the median step. Nothing on a
     /// GPU, where a step is one launch.
@@ -54,13 +57,18 @@ impl Timing {
                 program.entries.iter().enumerate().map(of_kernel).filter(|(_, runs, _)| *runs > 0).collect()
             }
         };
-        Ok(Self { load, step, kernels, peak_kib: memory::peak_kib() })
+        let steps = cuts(&batch.lengths, session.function().max_tokens).len();
+        Ok(Self { load, steps, step, kernels, peak_kib: memory::peak_kib() })
     }
 
     /// As text: a line, and one for each kernel, the longest first.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = format!("{:.2} ms to load, {:.2} ms a step", ms(self.load), ms(self.step));
+        let steps = match self.steps {
+            1 => "a step".to_owned(),
+            steps => format!("for {steps} steps"),
+        };
+        let mut text = format!("{:.2} ms to load, {:.2} ms {steps}", ms(self.load), ms(self.step));
         if let Some(peak) = self.peak_kib {
             let _ = write!(text, ", {peak} KiB peak memory");
         }
@@ -83,6 +91,7 @@ impl Timing {
         let kernel = |(symbol, runs, time): &(String, usize, Duration)| serde_json::json!({"kernel": symbol, "runs": runs, "ms": ms(*time)});
         serde_json::json!({
             "load_ms": ms(self.load),
+            "steps": self.steps,
             "step_ms": ms(self.step),
             "kernels": self.kernels.iter().map(kernel).collect::<Vec<_>>(),
             "peak_kib": self.peak_kib,

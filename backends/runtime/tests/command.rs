@@ -92,8 +92,11 @@ fn tokens_over_capacity_are_reported() {
 fn rows_are_continued() {
     let folder = Folder::with_model();
     npy::write(&folder.path("t.npy"), &[2, 2], &[0u8, 1, 0, 2]).unwrap();
+    // Who looks for it where it was is told where it is.
     let output = folder.run(&["m.skp", "--tokens", "t.npy", "--max-new-tokens", "3"]);
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "2 3 0\n3 0 1\n");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`generate` continues it") && output.stdout.is_empty(), "{said}");
     // Without the compiler it also draws and searches, in many rows at once.
     let generate = ["generate", "m.skp", "--tokens", "t.npy", "--max-new-tokens", "3"];
     let out = |more: &[&str]| {
@@ -127,7 +130,6 @@ fn faults_have_codes_and_exit_codes() {
     std::fs::write(folder.path("damaged.skp"), damaged).unwrap();
     let cases: &[(&[&str], i32, &str)] = &[
         (&["m.skp"], 2, "run::usage"),
-        (&["m.skp", "--tokens", "t.npy", "--max-new-tokens", "1", "--logits", "o.npy"], 2, "run::usage"),
         (&["none.skp", "--tokens", "t.npy"], 1, "run::io"),
         (&[".", "--tokens", "t.npy"], 1, "run::io"),
         (&["m.skp", "--tokens", "/dev/zero"], 1, "run::io"),
@@ -170,7 +172,6 @@ fn timing_tells_the_step_and_its_kernels() {
     assert_eq!(kernels.len() + 2, lines.len(), "a line for each kernel, below two of words");
     let sum: f64 = kernels.iter().map(|kernel| kernel["ms"].as_f64().unwrap()).sum();
     assert!(sum > 0.0 && sum <= timing["step_ms"].as_f64().unwrap(), "{summary}");
-    assert_eq!(folder.fails(&["m.skp", "--prompt", "a", "--max-new-tokens", "2", "--timing"]).0, 2);
 }
 
 #[test]

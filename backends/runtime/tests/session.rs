@@ -1,14 +1,14 @@
 //! Programs run on the host as their steps say, and nothing else happens.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use std::ops::ControlFlow;
-
 use skipc_artifact::bundle::{Bundle, BundleCode};
 use skipc_artifact::image::HostArch;
 use skipc_artifact::interface::RouterPorts;
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, Storage};
-use skipc_runtime::generate::{Continuation, Row};
-use skipc_runtime::{Batch, Device, Error, Kind, Model, Module, Options, Outputs, Session, decode, generate};
+use skipc_runtime::decode::{
+    Chunk, Completion, Decoder, Engine, EngineOptions, Finish, Recompute, Request, Rows, Slot,
+};
+use skipc_runtime::{Batch, Device, Error, Kind, Model, Options, Outputs, Session};
 
 mod tiny;
 
@@ -68,19 +68,35 @@ fn decisions_are_replayed() {
     assert_eq!(wrong(vec![vec![1, 0, 1], vec![1; 3], vec![0; 3]]), "run::routing-conflict");
 }
 
+/// As many sequences as there may be, of which a step takes few: in front of those of a step stand as many that are empty.
+#[test]
+fn batches_of_more_tokens_than_a_step_takes_are_cut() {
+    let mut bundle = tiny::bundle();
+    tiny::function(&mut bundle).max_tokens = 7;
+    let mut session = session(bundle.clone(), 1, true).unwrap();
+    let lengths = [3, 0, 4, 1, 7, 0, 2, 6, 6, 1];
+    let tokens: Vec<u32> = (0..30).map(|idx| (idx * idx + 1) % 4).collect();
+    let mut whole = batch(&tokens, &lengths);
+    assert_eq!(session.run(&whole).unwrap(), expected(&tokens));
+    assert!(session.step_times().iter().all(|time| !time.is_zero()), "times of all steps are kept");
+    // Decisions are replayed for the tokens that they are of.
+    let third: Vec<u8> = (0..30).map(|idx| u8::from(idx % 3 == 0)).collect();
+    whole.routing = Some(vec![vec![1; 30], third.clone(), vec![0; 30]]);
+    let replayed = session.run(&whole).unwrap();
+    assert_eq!((&replayed.gates[1], &replayed.counts[..]), (&third, &[30, 10, 0][..]));
+    let error = session.run(&batch(&[0; 9], &[1, 8])).unwrap_err();
+    assert!(matches!(error, Error::LongSequence { sequence: 1, found: 8, limit: 7 }), "{error}");
+    tiny::function(&mut bundle).ranks_batch = true;
+    let mut session = self::session(bundle, 1, true).unwrap();
+    assert_eq!(session.run(&batch(&[0; 7], &[3, 4])).unwrap().counts[0], 7);
+    assert_eq!(session.run(&batch(&[0; 8], &[4, 4])).unwrap_err().code(), "run::whole-batch");
+}
+
 /// Continues a sequence on a program without a function for steps.
-fn greedy(
-    bundle: Bundle,
-    tokens: &[u32],
-    count: u32,
-    each: &mut dyn FnMut(u32),
-) -> Result<Continuation, Error> {
-    let model = Model::from_bytes(&tiny::artifact(bundle))?;
-    let mut decoder = decode::of_slots(&Module::load(&model, Device::Cpu, Options::default())?, &model, 1)?;
-    generate::greedy_row(decoder.as_mut(), Row { sequence: 0, tokens }, count, &mut |token| {
-        each(token);
-        ControlFlow::Continue(())
-    })
+fn greedy(tokens: &[u32], count: u32) -> Result<Completion, Error> {
+    let model = Model::from_bytes(&tiny::artifact(tiny::bundle()))?;
+    let mut engine = Engine::new(&model, Device::Cpu, EngineOptions::default())?;
+    engine.complete(Request::greedy(tokens.to_vec(), count))
 }
 
 /// The router of `tiny`, as if it had taken its rows out of all tokens.
@@ -99,7 +115,10 @@ fn tokens_over_capacity_are_counted_where_the_router_decides() {
     replay.routing = Some(vec![vec![1; 4], vec![1, 0, 0, 0], vec![0; 4]]);
     let outputs = session.run(&replay).unwrap();
     assert_eq!((&outputs.counts[..], &outputs.overflow[..]), (&[4, 1, 0][..], &[0; 3][..]));
-    let continued = greedy(limited(), &[0, 1, 2], 1, &mut |_| ()).unwrap();
+    let model = Model::from_bytes(&tiny::artifact(limited())).unwrap();
+    let mut whole = Recompute::new(self::session(limited(), 1, true).unwrap(), &model, 1).unwrap();
+    whole.start(Slot(0), 0).unwrap();
+    let continued = whole.step(&[Chunk { slot: Slot(0), tokens: &[0, 1, 2], rows: Rows::Last }]).unwrap();
     assert_eq!(continued.overflow, [0, 2, 0]);
 }
 
@@ -120,7 +139,6 @@ fn routers_that_share_a_buffer_must_agree() {
 fn batches_that_do_not_fit_are_refused() {
     let mut session = session(tiny::bundle(), 1, false).unwrap();
     let mut code = |tokens: &[u32], lengths: &[u32]| session.run(&batch(tokens, lengths)).unwrap_err().code();
-    assert_eq!(code(&[0; 101], &[50, 50, 1]), "run::too-many-tokens");
     assert_eq!(code(&[0; 51], &[51]), "run::sequence-too-long");
     assert_eq!(code(&[0, 4], &[2]), "run::token-range");
     assert_eq!(code(&[0, 1], &[1]), "run::batch-shape");
@@ -165,14 +183,10 @@ fn code_for_another_machine_is_refused() {
 
 #[test]
 fn generation_takes_the_likeliest_token_until_the_positions_end() {
-    let mut seen = Vec::new();
-    let new = greedy(tiny::bundle(), &[2, 1], 4, &mut |token| seen.push(token)).unwrap().tokens;
-    assert_eq!(new, [2, 3, 0, 1]);
-    assert_eq!(seen, new);
-    assert_eq!(greedy(tiny::bundle(), &[0], 1000, &mut |_| ()).unwrap().tokens.len(), 49, "50 positions");
-    assert_eq!(greedy(tiny::bundle(), &[], 1, &mut |_| ()).unwrap_err().code(), "run::empty-prompt");
-    assert_eq!(
-        greedy(tiny::bundle(), &[0; 51], 1, &mut |_| ()).unwrap_err().code(),
-        "run::sequence-too-long"
-    );
+    let new = greedy(&[2, 1], 4).unwrap();
+    assert_eq!((&new.tokens[..], new.finish), (&[2, 3, 0, 1][..], Finish::MaxNewTokens));
+    let to_the_end = greedy(&[0], 1000).unwrap();
+    assert_eq!((to_the_end.tokens.len(), to_the_end.finish), (49, Finish::Positions), "50 positions");
+    assert_eq!(greedy(&[], 1).unwrap_err().code(), "run::empty-prompt");
+    assert_eq!(greedy(&[0; 51], 1).unwrap_err().code(), "run::sequence-too-long");
 }

@@ -28,7 +28,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "lint::future_leak",
-        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, experts that choose tokens, or whose places go to first choices before second ones, or one decision by the mean of all tokens; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc run` refuses to. Training loss of such a model is no measure of what it would generate.",
+        "The selection compares a token with later ones of its sequence: top-k over the sequence, slots of a group that go to the highest scores, experts that choose tokens, or whose places go to first choices before second ones, or one decision by the mean of all tokens; or layers look at later tokens (`mask = \"full\"`), or the head at the whole sequence (`head = \"pooled\"`). Text can be scored with such a model, but when it is generated the later tokens do not exist yet, so `skipc generate` and `skipc serve` refuse to. Training loss of such a model is no measure of what it would generate.",
     ),
     (
         "lint::train_generate_mismatch",

@@ -16,8 +16,7 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skipc_runtime::decode::{Cached, Chunk, Decoder as _, Rows, Slot};
-use skipc_runtime::generate::likeliest;
+use skipc_runtime::decode::{Cached, Chunk, Decoder as _, Rows, Slot, likeliest};
 use skipc_runtime::{Batch, Device, Model, Options, Session};
 
 /// What can be asked. Sessions and batches are named by the numbers that loading them gave.

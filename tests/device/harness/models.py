@@ -112,7 +112,8 @@ class Runner:
         """The continuation of row 0 by as many tokens as the reference has."""
         stem = self.scratch / re.sub(r"[^\w.-]", "_", label)
         tokens = self.file(f"{stem}.row.npy", golden.tokens[:1, golden.counted[0]])
-        text = self.call(model, "--device", device, "--tokens", tokens, "--max-new-tokens", len(golden.greedy))
+        count = len(golden.greedy)
+        text = self.call("generate", model, "--device", device, "--tokens", tokens, "--max-new-tokens", count)
         return np.array([int(word) for word in text.split()], dtype=np.int64)
 
     @staticmethod

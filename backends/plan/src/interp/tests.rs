@@ -132,6 +132,7 @@ fn function() -> Function {
         vocab_size: 2,
         head: Head::Tokens,
         class_token: false,
+        ranks_batch: false,
         logits: 2,
         fixed_bytes: place.fixed_offset,
         row_bytes: place.row_offset,

@@ -110,6 +110,8 @@ struct Ctx<'a> {
     sources: Vec<StepSource>,
     interface: Interface,
     states: Vec<State>,
+    /// Whether a set so far was ranked over all sequences.
+    ranks_batch: bool,
 }
 
 impl<'a> Ctx<'a> {
@@ -135,6 +137,7 @@ impl<'a> Ctx<'a> {
             sources: Vec::new(),
             interface: Interface::default(),
             states: Vec::new(),
+            ranks_batch: false,
         };
         let roles =
             [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
@@ -235,6 +238,7 @@ impl<'a> Ctx<'a> {
             buffers: self.buffers,
             steps: self.steps,
             interface: self.interface,
+            ranks_batch: self.ranks_batch,
         })?;
         let constants = self.constants.lay_out()?;
         let mut states = self.states;

@@ -180,6 +180,7 @@ impl Ctx<'_> {
                     false => Candidates::All,
                 };
                 let sequences = operands.get(1 + usize::from(is_among));
+                self.ranks_batch |= sequences.is_none();
                 let sequences = sequences.map(|sequences| self.operand(bind, "sequences", *sequences));
                 Select::Ranked(Ranked {
                     among,

@@ -252,7 +252,7 @@ impl GenerateArgs {
             chat_template: self.chat_template.clone(),
         };
         if let Some(path) = &self.tokens {
-            let sequences = Sequences::read(path, self.lengths.as_deref(), Room::Steps(scored))?;
+            let sequences = Sequences::read(path, self.lengths.as_deref(), Room::Pieces(scored))?;
             let rows = sequences.ids().map(<[u32]>::to_vec).collect();
             let tokenizer = match files.tokenizer(vocab_size) {
                 Err(Error::PromptVocabulary { .. }) => None,
@@ -371,7 +371,7 @@ impl Run<'_, '_> {
     ) -> Result<(Vec<Row>, Option<Error>), Error> {
         let (tokenizer, speculation) = (self.prompts.tokenizer.clone(), self.args.speculation());
         let options = EngineOptions { tokenizer, speculation, ..EngineOptions::default() };
-        let mut engine = Engine::new(decoder, options)?;
+        let mut engine = Engine::on(decoder, options)?;
         let mut handles = Vec::new();
         for (index, prompt) in (0u32..).zip(&self.prompts.rows) {
             let request = Request {
@@ -436,7 +436,7 @@ impl Run<'_, '_> {
         row: &mut Row,
         mut skips: Option<&mut Skips>,
     ) -> Result<Option<Error>, Error> {
-        while let Some(event) = handle.try_next() {
+        for event in handle.ready() {
             let text = match event {
                 Event::Ran { gates, choices } => {
                     self.figures.ran(&gates, &choices);

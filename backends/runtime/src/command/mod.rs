@@ -4,11 +4,11 @@
 mod console;
 mod files;
 mod generate;
-mod greedy;
 mod printer;
 mod skips;
 mod trust;
 
+use std::convert::Infallible;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ use skipc_artifact::section::ContentHash;
 
 use crate::batch::{Batch, Decisions, Grid, Outputs};
 use crate::choices::{self, Choices};
+use crate::decode::{Bytes, Tokenizer};
 use crate::device::Device;
 use crate::error::Error;
-use crate::generate::bytes_of;
 use crate::inputs::{Replay, ReplayedChoices, Room, Sequences};
 use crate::known_answer::{self, Verdict};
 use crate::model::{Model, Opening};
@@ -34,7 +34,6 @@ use crate::words::counted;
 pub use console::{Console, printable};
 pub use files::{FileUse, Files, file_use};
 pub use generate::{GenerateArgs, Meter, generate};
-use greedy::Greedy;
 use printer::Printer;
 pub use trust::TrustArgs;
 
@@ -51,20 +50,26 @@ pub struct RunArgs {
 
     /// Rows of numbers, or patches, for a model that takes these in place of token ids, float32 `[tokens, columns]` or
     /// `[batch, tokens, columns]`
-    #[arg(long, visible_alias = "patches", value_name = "FILE.npy", group = "sequences", conflicts_with_all = ["prompt", "max_new_tokens"])]
+    #[arg(
+        long,
+        visible_alias = "patches",
+        value_name = "FILE.npy",
+        group = "sequences",
+        conflicts_with = "prompt"
+    )]
     pub rows: Option<PathBuf>,
 
     /// How many tokens of each row count, `[batch]`; the rest is padding, and its logits are 0
     #[arg(long, value_name = "FILE.npy", requires = "sequences", conflicts_with = "prompt")]
     pub lengths: Option<PathBuf>,
 
-    /// Text to begin with, for models of bytes
+    /// Text to score, for models of bytes
     #[arg(long, value_name = "TEXT", conflicts_with = "tokens")]
     pub prompt: Option<String>,
 
-    /// Continue by this many tokens, always the likeliest
-    #[arg(long, value_name = "N")]
-    pub max_new_tokens: Option<u32>,
+    /// What only another command does, to name that.
+    #[arg(long, value_name = "N", hide = true, value_parser = names_generate)]
+    pub max_new_tokens: Option<Infallible>,
 
     /// Write the logits, f32 `[batch, tokens, vocabulary]`, or the rows that a model without a head gives, or the scores
     /// `[batch, classes]` of one that scores sequences
@@ -103,11 +108,11 @@ pub struct RunArgs {
     pub checked: bool,
 
     /// Replay the known answers in the artefact instead of running tokens
-    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "max_new_tokens", "logits", "routing", "routing_out", "experts", "experts_out"])]
+    #[arg(long, conflicts_with_all = ["tokens", "rows", "prompt", "logits", "routing", "routing_out", "experts", "experts_out"])]
     pub self_test: bool,
 
-    /// Run the step some more times and print how long it and each of its kernels take, and the peak memory
-    #[arg(long, conflicts_with_all = ["max_new_tokens", "self_test"])]
+    /// Run the batch some more times and print how long its steps and each of their kernels take, and the peak memory
+    #[arg(long, conflicts_with = "self_test")]
     pub timing: bool,
 
     // Not flattened: `skipc-run` has all of these options or none, which clap tells of a flat list alone.
@@ -175,13 +180,20 @@ impl RunArgs {
     }
 }
 
-/// Runs the command; what it prints goes to `out`, and what is said beside it to `notes`. Gives the decisions of its last
-/// step. Once the reader of `out` has gone, nothing more is printed or generated, and that is no error.
+/// Where an option is looked for that `run` has not.
+fn names_generate(_: &str) -> Result<Infallible, &'static str> {
+    Err(
+        "`run` scores what it is given; `generate` continues it, by the same options `--tokens`, `--lengths` and `--prompt`",
+    )
+}
+
+/// Runs the command; what it prints goes to `out`. Gives the decisions. Once the reader of `out` has gone, nothing more is
+/// printed, and that is no error.
 ///
 /// # Errors
 ///
 /// See [`Error`].
-pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result<Decisions, Error> {
+pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Decisions, Error> {
     let out = &mut Printer::new(out);
     if args.self_test {
         return self_test(args, out);
@@ -191,29 +203,15 @@ pub fn run(args: &RunArgs, out: &mut dyn Write, notes: &mut dyn Write) -> Result
             "`--tokens FILE.npy`, `--rows FILE.npy`, `--patches FILE.npy`, `--prompt TEXT` or `--self-test`";
         return Err(Error::Usage(format!("give {inputs}")));
     }
-    let files = [&args.logits, &args.routing_out, &args.routing, &args.experts_out, &args.experts];
-    if args.max_new_tokens.is_some() && files.iter().any(|file| file.is_some()) {
-        let reason = "`--max-new-tokens` generates; leave out `--logits`, `--routing`, `--routing-out`, \
-                      `--experts` and `--experts-out`";
-        return Err(Error::Usage(reason.into()));
-    }
     let started = Instant::now();
     let model = args.open()?;
     let mut session = args.session(&model)?;
     let load = started.elapsed();
     let sequences = match &args.prompt {
-        Some(text) => Sequences::of_row(bytes_of(text, session.function().vocab_size)?),
-        None if args.max_new_tokens.is_some() => args.sequences(Room::Steps(session.function()))?,
-        None => args.sequences(Room::Step(session.function()))?,
+        Some(text) => Sequences::of_row(Bytes::of(session.function().vocab_size)?.encode(text)?),
+        None => args.sequences(Room::Whole(session.function()))?,
     };
-    let Some(count) = args.max_new_tokens else {
-        return run_once((args, load), &model, &mut session, sequences, out);
-    };
-    let greedy = Greedy { model: &model, session: &session, count, json: args.json, out, notes };
-    match &args.prompt {
-        Some(text) => greedy.text(text, &sequences.tokens),
-        None => greedy.rows(&sequences),
-    }
+    score_once((args, load), &model, &mut session, sequences, out)
 }
 
 /// Replays the known answers; a table goes to `out`.
@@ -262,7 +260,7 @@ fn self_test(args: &RunArgs, out: &mut Printer<'_>) -> Result<Decisions, Error> 
 pub fn record(args: &RunArgs) -> Result<Trace, Error> {
     let model = args.open()?;
     let mut session = args.session(&model)?;
-    let sequences = args.sequences(Room::Step(session.function()))?;
+    let sequences = args.sequences(Room::Whole(session.function()))?;
     let scored = score(args, &model, &mut session, sequences)?;
     scored.outputs.check_finite(&scored.grid.lengths)?;
     let decisions = (scored.outputs.gates, scored.outputs.choices);
@@ -307,8 +305,8 @@ fn score(
     Ok(Scored { grid, batch, replayed, outputs })
 }
 
-/// One run: logits and decisions to files, a summary to `out`.
-fn run_once(
+/// Scores a batch: logits and decisions to files, a summary to `out`.
+fn score_once(
     (args, load): (&RunArgs, Duration),
     model: &Model,
     session: &mut Session,

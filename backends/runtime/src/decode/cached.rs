@@ -4,6 +4,7 @@ use skipc_artifact::interface::{Direction, Role, RouterPorts};
 use skipc_artifact::pending;
 use skipc_artifact::program::{Function, PAGE_ROWS, PROMPT_STATES, STEP};
 
+use super::bookkeeping::{Bookkeeping, Right};
 use super::decoder::{Chunk, Decoder, Limits, NO_DRAFTS, PageUse, Rows, Slot, StepOutputs};
 use super::pages::Pages;
 use super::prefixes::{Before, Prefixes};
@@ -14,8 +15,9 @@ use crate::module::{Module, State};
 /// Sequences in slots, with what layers have to know of their tokens in pages of the state's caches. Slots that were
 /// forked share pages until one of them writes.
 #[derive(Debug)]
-pub struct Cached {
+pub struct Cached<B = Right> {
     state: State,
+    books: B,
     pages: Pages,
     /// If sequences that begin alike share pages.
     prefixes: Option<Prefixes>,
@@ -54,8 +56,25 @@ impl Cached {
     ///
     /// [`Error::NoFunction`] if the program has none for steps; [`Error::CacheMemory`] if they do not fit; no memory.
     pub fn new(module: &Module, slots: u32, cache_tokens: u32) -> Result<Self, Error> {
+        Self::with_books(module, (slots, cache_tokens), Right)
+    }
+
+    /// Bytes that a token takes in the caches.
+    #[must_use]
+    pub fn bytes_of_token(module: &Module) -> u64 {
+        module.program().state_row_bytes
+    }
+}
+
+impl<B: Bookkeeping> Cached<B> {
+    /// As [`Cached::new`], with books that are kept otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn with_books(module: &Module, (slots, cache_tokens): (u32, u32), books: B) -> Result<Self, Error> {
         let function = module.function(STEP)?;
-        let bytes = Self::bytes_of_token(module) * u64::from(cache_tokens);
+        let bytes = module.program().state_row_bytes * u64::from(cache_tokens);
         if let Some(available) = module.available_memory().filter(|available| bytes > *available) {
             return Err(Error::CacheMemory { tokens: cache_tokens, bytes, available });
         }
@@ -68,6 +87,7 @@ impl Cached {
         let pages = Pages::new(state.cached_rows() / PAGE_ROWS);
         Ok(Self {
             state,
+            books,
             pages,
             prefixes: None,
             slots: vec![None; slots as usize],
@@ -84,12 +104,6 @@ impl Cached {
         // What later tokens keep of a whole prompt is no function of the tokens up to them.
         let prefixes = (!self.takes_whole_prompts()).then(Prefixes::default);
         Self { prefixes, ..self }
-    }
-
-    /// Bytes that a token takes in the caches.
-    #[must_use]
-    pub fn bytes_of_token(module: &Module) -> u64 {
-        module.program().state_row_bytes
     }
 
     /// What it runs on.
@@ -129,7 +143,7 @@ impl Cached {
     /// The page that the next token of a sequence goes to, if others have it, too.
     fn shared_end(&self, sequence: &Sequence) -> Option<u32> {
         let page = *sequence.pages.get((sequence.length() / PAGE_ROWS) as usize)?;
-        self.pages.is_shared(page).then_some(page)
+        self.books.copies(self.pages.is_shared(page)).then_some(page)
     }
 
     /// A page that nobody has, or else one that is only kept.
@@ -216,6 +230,7 @@ impl Cached {
         for chunk in chunks {
             self.reserve(chunk.slot, chunk.tokens.len())?;
         }
+        self.forget_unused()?;
         let mut inputs = self.inputs(chunks)?;
         inputs.extend(more);
         let routers: Vec<RouterPorts> = self.function().interface.routers();
@@ -259,6 +274,28 @@ impl Cached {
         Ok(outputs)
     }
 
+    /// In a checked module, fills all rows of the caches with NaN in which no committed token is, so that no step can look at what
+    /// others left there.
+    fn forget_unused(&mut self) -> Result<(), Error> {
+        if !self.state.module().is_checked() {
+            return Ok(());
+        }
+        let mut committed: Vec<u32> = (0..self.pages.count() as u32)
+            .map(|page| if self.pages.is_kept(page) { PAGE_ROWS } else { 0 })
+            .collect();
+        for sequence in self.slots.iter().flatten() {
+            for (first, page) in (0..).step_by(PAGE_ROWS as usize).zip(&sequence.pages) {
+                let rows = sequence.length().saturating_sub(first).min(PAGE_ROWS);
+                let committed = &mut committed[*page as usize];
+                *committed = rows.max(*committed);
+            }
+        }
+        for (first, rows) in (0..).step_by(PAGE_ROWS as usize).zip(committed) {
+            self.state.forget_cached(first + rows..first + PAGE_ROWS)?;
+        }
+        Ok(())
+    }
+
     /// Notes that a step has run, under these decisions; gives of how many tokens it computed keys and values, by router.
     fn advance(&mut self, chunks: &[Chunk<'_>], gates: &[Vec<u8>]) -> Vec<u32> {
         let (most, mut first_row) = (self.most_pending, 0);
@@ -274,8 +311,9 @@ impl Cached {
                     let own = gates.get(router).and_then(|gate| gate.get(rows.clone()));
                     own.is_some_and(|own| own.contains(&1))
                 });
-                for ((sum, first), now) in computed.iter_mut().zip(waited).zip(&sequence.pending) {
-                    *sum += now - first;
+                for ((sum, first), now) in computed.iter_mut().zip(waited).zip(&mut sequence.pending) {
+                    *sum += now.saturating_sub(first);
+                    *now = self.books.waits_from(first, *now);
                 }
             }
         }
@@ -313,13 +351,15 @@ impl Cached {
         for (idx, Chunk { slot, tokens: new, rows }) in (0u32..).zip(chunks) {
             let sequence = self.sequence(*slot)?;
             let first_row = tokens.len() as u32;
-            for (&token, position) in new.iter().zip(sequence.length()..) {
-                let page = sequence.pages.get((position / PAGE_ROWS) as usize).copied().unwrap_or(u32::MAX);
+            let [next_position, next_row] =
+                [self.books.next_position(sequence.length()), self.books.next_row(sequence.length())];
+            for ((&token, position), row) in new.iter().zip(next_position..).zip(next_row..) {
+                let page = sequence.pages.get((row / PAGE_ROWS) as usize).copied().unwrap_or(u32::MAX);
                 tokens.push(token);
                 positions.push(position);
                 sequences.push(idx);
                 requests.push(sequence.number);
-                places.push(page.wrapping_mul(PAGE_ROWS).wrapping_add(position % PAGE_ROWS));
+                places.push(page.wrapping_mul(PAGE_ROWS).wrapping_add(row % PAGE_ROWS));
             }
             let end = tokens.len() as u32;
             logit_rows.extend(match rows {
@@ -328,7 +368,8 @@ impl Cached {
                 Rows::All => first_row..end,
             });
             // What is past the pages of a sequence is not read.
-            let all = sequence.pages.iter().copied().chain(std::iter::repeat(u32::MAX));
+            let own = self.books.seen_pages(&sequence.pages);
+            let all = own.into_iter().chain(std::iter::repeat(u32::MAX));
             pages.extend(all.take(n_pages));
             pending.extend(sequence.pending.iter().copied().chain([self.most_pending]));
         }
@@ -354,7 +395,7 @@ fn n_waiting(function: &Function) -> u32 {
     table.map_or(0, |table| table.cols.saturating_sub(1))
 }
 
-impl Decoder for Cached {
+impl<B: Bookkeeping> Decoder for Cached<B> {
     fn limits(&self) -> Limits {
         let Function { max_tokens, max_positions, vocab_size, .. } = *self.function();
         let slots = self.slots.len() as u32;
@@ -446,7 +487,7 @@ impl Decoder for Cached {
         if let Some(sequence) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_mut) {
             sequence.tokens.truncate(length as usize);
             sequence.known = sequence.known.min((length / PAGE_ROWS) as usize);
-            sequence.pending.iter_mut().for_each(|first| *first = length.min(*first));
+            sequence.pending.iter_mut().for_each(|first| *first = self.books.waits_in(*first, length));
             let kept = length.div_ceil(PAGE_ROWS) as usize;
             let rest = sequence.pages.split_off(kept.min(sequence.pages.len()));
             rest.into_iter().for_each(|page| self.pages.release(page));

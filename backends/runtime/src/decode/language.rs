@@ -62,6 +62,19 @@ impl LanguageFiles {
         }
     }
 
+    /// The tokenizer that a model has in itself, or bytes if it has 256 tokens; none otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tokenizer`].
+    pub fn tokenizer_within(model: &Model, vocab_size: u32) -> Result<Option<Arc<dyn Tokenizer>>, Error> {
+        let name = Path::new(&model.artifact().manifest().model);
+        match Files::of_loaded(model, name, checkpoint::TOKENIZER) {
+            Some(files) => open(&files, checkpoint::TOKENIZER, vocab_size).map(Some),
+            None => Ok(Bytes::of(vocab_size).ok().map(|bytes| Arc::new(bytes) as _)),
+        }
+    }
+
     /// The template for chats, if the model has one.
     ///
     /// # Errors

@@ -3,30 +3,9 @@
 //! A [`Decoder`] runs the next tokens of its slots; everything else here works on any of them. [`Cached`] computes those
 //! tokens alone. [`Recompute`] is the plainest one: it runs whole prefixes on a [`Session`]. An [`Engine`]
 //! continues many [`Request`]s on one, token by token as [`Sampling`] says, with drafts of its own if [`Speculation`] asks for them; [`beam::search`] looks for likely continuations as a whole.
-//!
-//! ```no_run
-//! use skipc_runtime::decode::{Cached, Engine, EngineOptions, Event, Request};
-//! use skipc_runtime::{Device, Model, Module, Options};
-//!
-//! # fn main() -> Result<(), skipc_runtime::Error> {
-//! let model = Model::open("model.skp".as_ref())?;
-//! let module = Module::load(&model, Device::Cpu, Options::default())?;
-//! // Eight slots, and room for so many tokens of all of them together.
-//! let mut engine = Engine::new(Cached::new(&module, 8, 4096)?, EngineOptions::default())?;
-//! let handle = engine.submit(Request::greedy(vec![72, 101, 108], 16))?;
-//! while !engine.is_idle() {
-//!     engine.step()?;
-//!     while let Some(event) = handle.try_next() {
-//!         if let Event::Token { token, .. } = event {
-//!             println!("{token}");
-//!         }
-//!     }
-//! }
-//! # Ok(())
-//! # }
-//! ```
 
 pub mod beam;
+pub mod bookkeeping;
 mod cached;
 #[cfg(feature = "tokenizers")]
 mod checkpoint;
@@ -56,8 +35,8 @@ pub use engine::{Engine, EngineOptions, Progress};
 pub use language::{ChatTemplate, LanguageFiles};
 pub use metered::{Metered, StepRecord};
 pub use recompute::{Recompute, prepare};
-pub use request::{Event, Finish, Handle, Listener, Request};
-pub use sampling::{LogProbs, Sampling};
+pub use request::{Completion, Event, Finish, Handle, Listener, Request};
+pub use sampling::{LogProbs, Sampling, likeliest};
 pub use speculate::{Drafts, Speculation};
 pub use text::TextStream;
 pub use tokenizer::{Bytes, Tokenizer};
@@ -76,10 +55,29 @@ use crate::session::Session;
 ///
 /// [`Error::NotCausal`] for a model that cannot generate; no memory.
 pub fn of_slots(module: &Module, model: &Model, slots: u32) -> Result<Box<dyn Decoder + Send>, Error> {
+    decoder((module, model), (slots, None), |cached| cached)
+}
+
+/// As [`of_slots`], with room for so many tokens of all slots together if it is said, in which sequences that begin alike share
+/// pages.
+fn with_prefixes(
+    of: (&Module, &Model),
+    slots: u32,
+    cache_tokens: Option<u32>,
+) -> Result<Box<dyn Decoder + Send>, Error> {
+    decoder(of, (slots, cache_tokens), Cached::sharing_prefixes)
+}
+
+fn decoder(
+    (module, model): (&Module, &Model),
+    (slots, cache_tokens): (u32, Option<u32>),
+    shares: fn(Cached) -> Cached,
+) -> Result<Box<dyn Decoder + Send>, Error> {
     match module.program().function(STEP) {
         Some(step) => {
             let of_slot = step.max_positions.next_multiple_of(PAGE_ROWS);
-            Ok(Box::new(Cached::new(module, slots, slots.saturating_mul(of_slot))?))
+            let tokens = cache_tokens.unwrap_or(slots.saturating_mul(of_slot));
+            Ok(Box::new(shares(Cached::new(module, slots, tokens)?)))
         }
         None => Ok(Box::new(Recompute::new(Session::of_module(module)?, model, slots)?)),
     }

@@ -40,6 +40,16 @@ impl Pages {
         Some(page)
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.holders.len()
+    }
+
+    /// Whether the store of prefixes has the page.
+    pub(super) fn is_kept(&self, page: u32) -> bool {
+        self.is_kept[page as usize]
+    }
+
     /// One more sequence has the page.
     pub(super) fn share(&mut self, page: u32) {
         self.n_idle -= usize::from(self.is_idle(page));

@@ -1,8 +1,7 @@
 //! What is asked of an engine, and what it answers.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::sampling::{LogProbs, Sampling};
 use crate::choices::Choices;
@@ -101,7 +100,20 @@ pub trait Listener {
     fn is_gone(&self) -> bool;
 }
 
+/// What a request adds to its prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The new tokens.
+    pub tokens: Vec<u32>,
+    /// Their text, without a text to stop at; empty if there is no tokenizer.
+    pub text: String,
+    /// Why there are no more.
+    pub finish: Finish,
+}
+
 /// The events of one request. Who drops it takes the request back.
+///
+/// As an iterator it waits for the next event, on another thread than that which steps the engine, and ends after the last.
 #[derive(Debug)]
 pub struct Handle {
     events: Receiver<Event>,
@@ -140,17 +152,16 @@ impl Handle {
         self.events.try_recv().ok()
     }
 
-    /// The next event, waiting for another thread to step the engine; nothing once there can be no more.
-    pub fn next(&self) -> Option<Event> {
-        self.events.recv().ok()
+    /// The events that there are already; for the thread that steps the engine.
+    pub fn ready(&self) -> impl Iterator<Item = Event> {
+        self.events.try_iter()
     }
+}
 
-    /// The next event, if it comes in time.
-    ///
-    /// # Errors
-    ///
-    /// Too late, or there can be no more.
-    pub fn next_within(&self, time: Duration) -> Result<Event, RecvTimeoutError> {
-        self.events.recv_timeout(time)
+impl Iterator for Handle {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.events.recv().ok()
     }
 }

@@ -158,6 +158,18 @@ impl Sampling {
     }
 }
 
+/// The index of the largest number, the first of equal ones.
+#[must_use]
+pub fn likeliest(logits: &[f32]) -> u32 {
+    let mut best = (0, f32::NEG_INFINITY);
+    for (idx, &logit) in (0u32..).zip(logits) {
+        if logit > best.1 {
+            best = (idx, logit);
+        }
+    }
+    best.0
+}
+
 /// Higher numbers first, of equal ones the lower token.
 fn likelier(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
@@ -199,6 +211,13 @@ fn keep_top_p(candidates: &mut Vec<(u32, f64)>, p: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_equal_logits_wins() {
+        assert_eq!(likeliest(&[1.0, 3.0, 2.0, 3.0]), 1);
+        assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
+        assert_eq!(likeliest(&[]), 0);
+    }
 
     /// Probabilities 0.4, 0.3, 0.2, 0.1 in the order of ids 2, 0, 3, 1.
     const PROBABILITIES: [f64; 4] = [0.3, 0.1, 0.4, 0.2];

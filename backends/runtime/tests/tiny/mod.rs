@@ -91,6 +91,7 @@ fn score() -> Function {
         vocab_size: 4,
         head: Head::Tokens,
         class_token: false,
+        ranks_batch: false,
         logits: 4,
         fixed_bytes: 768,
         row_bytes: 36,

@@ -1,5 +1,12 @@
 //! Decoding from caches against running every prefix again, on the example and on golden models.
 
+mod checked;
+mod exact;
+mod front;
+mod levels;
+mod planted;
+
+use std::cmp::Ordering;
 use std::path::Path;
 
 use skipc::driver::pack;
@@ -8,13 +15,13 @@ use skipc::driver::trace::Trace;
 use skipc::frontend::lower::{Function, KeyValues};
 use skipc::frontend::spec;
 use skipc::frontend::weights::Weights;
-use skipc::verify::steps::{Cut, Waiting, pieces};
+use skipc::verify::steps::{Cut, Room, Waiting, pieces};
 use skipc_artifact::interface::Role;
 use skipc_artifact::program::{PAGE_ROWS, STEP};
 use skipc_artifact::target::{DType, Target};
 use skipc_ir::interp::FlatBatch;
-use skipc_runtime::decode::{Cached, Chunk, Decoder, Recompute, Rows, Slot, StepOutputs};
-use skipc_runtime::generate::likeliest;
+use skipc_runtime::decode::bookkeeping::Bookkeeping;
+use skipc_runtime::decode::{Cached, Chunk, Decoder, Recompute, Rows, Slot, StepOutputs, likeliest};
 use skipc_runtime::{Batch, Device, Model, Module, Options, Session};
 use skipc_testkit::golden::cases;
 
@@ -57,11 +64,27 @@ fn decoders(model: &Model, pages: u32) -> (Cached, Recompute) {
     (cached, Recompute::new(session, model, SLOTS).expect("it generates"))
 }
 
+#[track_caller]
 fn compare(what: &str, cached: &StepOutputs, whole: &StepOutputs) {
-    assert_eq!(cached.gates, whole.gates, "{what}: decisions");
-    assert_eq!(cached.logits.len(), whole.logits.len(), "{what}: rows");
-    for (idx, (a, b)) in cached.logits.iter().zip(&whole.logits).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE, "{what}: logit {idx} is {a}, the whole prefix gives {b}");
+    if let Err(difference) = difference(cached, whole) {
+        panic!("{what}: {difference}");
+    }
+}
+
+fn difference(cached: &StepOutputs, whole: &StepOutputs) -> Result<(), String> {
+    if cached.gates != whole.gates {
+        return Err("other decisions".to_owned());
+    }
+    if cached.logits.len() != whole.logits.len() {
+        return Err(format!("{} logits, not {}", cached.logits.len(), whole.logits.len()));
+    }
+    let mut logits = cached.logits.iter().zip(&whole.logits).enumerate();
+    let is_far = |(_, (a, b)): &(usize, (&f32, &f32))| {
+        (**a - **b).abs().partial_cmp(&TOLERANCE) != Some(Ordering::Less)
+    };
+    match logits.find(is_far) {
+        Some((idx, (a, b))) => Err(format!("logit {idx} is {a}, the whole prefix gives {b}")),
+        None => Ok(()),
     }
 }
 
@@ -85,17 +108,51 @@ fn token(way: u64, position: u32, vocab_size: u32) -> u32 {
 
 /// What every caller may do with slots, in no order: begin, go on by chunks around pages, share, take back, end. Texts are
 /// random, or, if they `begin_alike`, some of a few. Returns how many tokens were known when sequences began.
+#[track_caller]
 fn exercise(
     what: &str,
-    (mut cached, mut whole): (Cached, Recompute),
+    decoders: (Cached, Recompute),
     begin_alike: bool,
     rounds: usize,
     rng: &mut Rng,
 ) -> u32 {
+    try_exercise(decoders, begin_alike, rounds, rng)
+        .unwrap_or_else(|difference| panic!("{what}: {difference}"))
+}
+
+/// The next tokens of some slots of these lengths, around pages, up to so many positions.
+fn next_tokens(
+    lengths: &[Option<u32>],
+    positions: u32,
+    rng: &mut Rng,
+    draw: impl Fn(&mut Rng, u64, u32) -> u32,
+) -> Vec<(Slot, Vec<u32>, Rows)> {
+    let mut tokens = Vec::new();
+    for (idx, length) in (0..).zip(lengths) {
+        let Some(length) = length.filter(|length| *length < positions) else { continue };
+        let size = [1, 1, 1, 2, 15, 16, 17][rng.below(7) as usize].min(positions - length);
+        let way = rng.below(4);
+        let new = (length..length + size).map(|position| draw(rng, way, position)).collect();
+        let rows = [Rows::None, Rows::Last, Rows::All][rng.below(3) as usize];
+        if rng.below(3) > 0 {
+            tokens.push((Slot(idx), new, rows));
+        }
+    }
+    tokens
+}
+
+/// As [`exercise`]; says what differs first.
+fn try_exercise<B: Bookkeeping>(
+    (mut cached, mut whole): (Cached<B>, Recompute),
+    begin_alike: bool,
+    rounds: usize,
+    rng: &mut Rng,
+) -> Result<u32, String> {
     let limits = cached.limits();
     let positions = limits.positions.min(60);
     let mut lengths: Vec<Option<u32>> = vec![None; SLOTS as usize];
     let mut all_known = 0;
+    let (mut n_run, mut computed) = (0, Vec::new());
     let draw = |rng: &mut Rng, way: u64, position: u32| match begin_alike {
         true => token(way, position, limits.vocab_size),
         false => rng.below(limits.vocab_size.into()) as u32,
@@ -129,23 +186,14 @@ fn exercise(
             }
             (Some(length), 2) => {
                 let Some(to) = lengths.iter().position(Option::is_none) else { continue };
+                // Each may compute what waits of both.
+                n_run += length;
                 cached.fork(slot, Slot(to as u32)).unwrap();
                 whole.fork(slot, Slot(to as u32)).unwrap();
                 lengths[to] = Some(length);
             }
             _ => {
-                let mut tokens: Vec<(Slot, Vec<u32>, Rows)> = Vec::new();
-                for (idx, length) in (0..).zip(&lengths) {
-                    let Some(length) = length.filter(|length| *length < positions) else { continue };
-                    let size = [1, 1, 1, 2, 15, 16, 17][rng.below(7) as usize].min(positions - length);
-                    let way = rng.below(4);
-                    let new: Vec<u32> =
-                        (length..length + size).map(|position| draw(rng, way, position)).collect();
-                    let rows = [Rows::None, Rows::Last, Rows::All][rng.below(3) as usize];
-                    if rng.below(3) > 0 {
-                        tokens.push((Slot(idx), new, rows));
-                    }
-                }
+                let tokens = next_tokens(&lengths, positions, rng, draw);
                 let chunks: Vec<Chunk<'_>> = tokens
                     .iter()
                     .map(|(slot, tokens, rows)| Chunk { slot: *slot, tokens, rows: *rows })
@@ -154,7 +202,17 @@ fn exercise(
                     continue;
                 }
                 let got = cached.step(&chunks).unwrap();
-                compare(&format!("{what}, round {round}"), &got, &whole.step(&chunks).unwrap());
+                difference(&got, &whole.step(&chunks).unwrap())
+                    .map_err(|difference| format!("round {round}: {difference}"))?;
+                n_run += chunks.iter().map(|chunk| chunk.tokens.len() as u32).sum::<u32>();
+                computed.resize(got.computed.len(), 0);
+                computed.iter_mut().zip(&got.computed).for_each(|(sum, count)| *sum += count);
+                // What waits is computed once.
+                if computed.iter().any(|computed| *computed > n_run) {
+                    return Err(format!(
+                        "round {round}: {n_run} tokens ran, keys and values of {computed:?} were computed"
+                    ));
+                }
                 for Chunk { slot, tokens, .. } in chunks {
                     lengths[slot.0 as usize] =
                         lengths[slot.0 as usize].map(|length| length + tokens.len() as u32);
@@ -163,8 +221,10 @@ fn exercise(
         }
     }
     let (pages, in_use) = (cached.pages(), lengths.iter().flatten().map(|length| length.div_ceil(16)));
-    assert!(pages.used <= in_use.sum() && pages.used + pages.kept + pages.free == 24, "{what}: {pages:?}");
-    all_known
+    match pages.used <= in_use.sum() && pages.used + pages.kept + pages.free == 24 {
+        true => Ok(all_known),
+        false => Err(format!("{pages:?}")),
+    }
 }
 
 /// Two slots in turn, in pieces that end before, at and behind the borders of pages and of tiles, alone and together, so
@@ -343,7 +403,8 @@ fn forced_steps(model: &Model, sequences: [&[i64]; 2], gates: &[Vec<u8>], cut: C
     let interface = &module.function(STEP).expect("steps").interface;
     let positions = Cached::new(&module, 1, PAGE_ROWS).expect("a cache").limits().positions;
     let batch = FlatBatch::from_sequences(sequences);
-    let (pieces, n_rows) = pieces(&batch, cut, positions.div_ceil(PAGE_ROWS) as usize);
+    let room = Room { pages: positions.div_ceil(PAGE_ROWS) as usize, tokens: usize::MAX };
+    let (pieces, n_rows) = pieces(&batch, cut, room);
     let mut state = module.state_with_cache(n_rows).expect("a state");
     let mut wanted = vec![Role::Logits];
     wanted.extend((0..gates.len() as u32).map(|router| Role::Decision { router }));
