@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use skipc_ir::draws::{self, DrawKey};
 use skipc_ir::interp::{Datum, FlatBatch, Number, Results};
-use skipc_ir::{Graph, Role};
+use skipc_ir::{Domain, Graph, Role};
 use skipc_passes::Options;
 
 use super::Part;
@@ -49,7 +49,7 @@ pub type Build<'b, N> =
 ///
 /// # Errors
 /// None that is not a fault of skipc.
-pub fn interpreted<N: Number>(
+pub fn interpreted<N: Domain>(
     _: &Model,
     graphs: Graphs,
     states: Vec<FirstState>,

@@ -1,8 +1,8 @@
 //! The forms of a model, each as something that runs a batch.
 
 use skipc_artifact::interface::ROWS;
-use skipc_ir::Graph;
-use skipc_ir::interp::{FlatBatch, Number, Weights};
+use skipc_ir::interp::{FlatBatch, Weights};
+use skipc_ir::{Domain, Graph};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self, Constants, Element, Mode, States, Tensor, Tiling};
 use skipc_runtime::distance::Bound;
@@ -48,7 +48,7 @@ impl<'a, N> Runner<'a, N> {
 }
 
 /// A graph in the number domain `N`.
-pub(super) fn graph<'a, N: Number>(
+pub(super) fn graph<'a, N: Domain>(
     form: &'static str,
     numbers: &'static str,
     graph: &'a Graph,

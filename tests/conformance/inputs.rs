@@ -16,7 +16,7 @@ fn wanted(toy: &Toy, n: usize, every: usize) -> Results<f64> {
     let batch = FlatBatch::from_sequences([&vec![0; n][..]]);
     let given = data(&tensors(n, every));
     let env = Env { batch: &batch, tensors: given, weights: &toy.weights, routing: &Free };
-    interp::run::<f64>(toy.legal.graph(), &env).expect("values")
+    skipc_ir::run::<f64>(toy.legal.graph(), &env).expect("values")
 }
 
 fn runs() -> impl Iterator<Item = (usize, usize)> {

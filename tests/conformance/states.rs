@@ -12,7 +12,7 @@ use skipc_artifact::image::HostLevel;
 use skipc_artifact::program::{Head, SCORE};
 use skipc_artifact::target::{DType, Target};
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Datum, Env, Free};
+use skipc_ir::interp::{Datum, Env, Free};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::buckets::ByHeight;
 use skipc_runtime::{Device, Model, Module, Options, State};
@@ -102,7 +102,7 @@ impl Toy {
             let mut tensors = std::mem::take(&mut kept);
             tensors.extend(step.tensors());
             let env = Env { batch: &step.batch, tensors, weights: &self.weights, routing: &Free };
-            let wanted = interp::run::<f64>(self.legal.graph(), &env).expect("values");
+            let wanted = skipc_ir::run::<f64>(self.legal.graph(), &env).expect("values");
             let bytes = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
             let mut inputs = vec![
                 (Role::Tokens, words(&step.batch.tokens)),

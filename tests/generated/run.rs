@@ -11,8 +11,8 @@ use skipc_artifact::program::SCORE;
 use skipc_artifact::section::ContentHash;
 use skipc_artifact::target::Target;
 use skipc_artifact::writer::Writer;
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Number, Routing};
-use skipc_ir::{Graph, Op, Role, SetSym, Value};
+use skipc_ir::interp::{self, Datum, Env, FlatBatch, Routing};
+use skipc_ir::{Domain, Graph, Op, Role, SetSym, Value};
 use skipc_plan::Plan;
 use skipc_plan::buckets::ByHeight;
 use skipc_plan::codegen::Image;
@@ -122,7 +122,7 @@ impl GraphForm {
     }
 
     /// Evaluates it.
-    pub(crate) fn run<N: Number>(
+    pub(crate) fn run<N: Domain>(
         &self,
         weights: &dyn interp::Weights<N>,
         batch: &FlatBatch,
@@ -133,7 +133,7 @@ impl GraphForm {
     }
 
     /// Evaluates it with what it is given beside the tokens, its states among it. What it leaves of them comes back.
-    pub(crate) fn run_on<N: Number>(
+    pub(crate) fn run_on<N: Domain>(
         &self,
         weights: &dyn interp::Weights<N>,
         batch: &FlatBatch,
@@ -142,7 +142,7 @@ impl GraphForm {
     ) -> Result<(Run<N>, PortValues<N>), String> {
         let routing = Forced { sets: &self.sets, masks };
         let env = Env { batch, tensors, weights, routing: &routing };
-        let results = interp::run(&self.graph, &env).map_err(|error| error.to_string())?;
+        let results = skipc_ir::run(&self.graph, &env).map_err(|error| error.to_string())?;
         let (states, mut results): (PortValues<N>, PortValues<N>) =
             results.into_iter().partition(|(role, _)| matches!(role, Role::State { .. }));
         let mut run = Run::of(Vec::new(), Vec::new());

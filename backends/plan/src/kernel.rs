@@ -1,8 +1,10 @@
 //! Structured kernels.
 
 mod along;
+mod operand;
 
 pub use along::{Along, Conv, Inputs};
+pub use operand::{Rows, Slot, View};
 
 use serde::{Deserialize, Serialize};
 use skipc_artifact::program::Extent;
@@ -19,11 +21,6 @@ pub const NARROW_COLS: u32 = 8;
 
 /// Sums of a [`Part`], at most: two scores of a router, each over three terms of a bf16 weight.
 pub const MAX_SUMS: usize = 6;
-
-/// Index of a kernel parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Slot(pub u32);
 
 /// Whether a kernel reads or writes a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,35 +89,6 @@ pub enum Body {
     Loops(Loops),
     /// The weight gradient of a matmul.
     Products(Products),
-}
-
-/// How a logical row finds its physical row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rows {
-    /// It is the same.
-    Dense,
-    /// It stands in this row list (`u32`, one column) at the logical row's place.
-    Listed(Slot),
-}
-
-/// A matrix as a kernel sees it: physical rows through `rows`, columns from `col` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct View {
-    /// The parameter.
-    pub slot: Slot,
-    /// How rows are found.
-    pub rows: Rows,
-    /// First column.
-    pub col: u32,
-}
-
-impl View {
-    /// All columns of a matrix, row by row as they lie.
-    pub fn dense(slot: Slot) -> View {
-        View { slot, rows: Rows::Dense, col: 0 }
-    }
 }
 
 /// Matmuls of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded

@@ -19,7 +19,8 @@ use crate::distance::{Bound, Distance};
 use crate::error::Error;
 use crate::model::Model;
 use crate::module::Module;
-use crate::session::{Options, Session};
+use crate::options::Options;
+use crate::session::Session;
 
 /// The case in which the routers decide.
 pub const FREE: &str = "free";

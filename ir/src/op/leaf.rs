@@ -1,6 +1,6 @@
 //! Values that come from outside: inputs, weights, constant decisions.
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::attr::{F64, Shape};
 use crate::interp::functions::NOT_REPLAYED;
 use crate::interp::{Datum, Env, EvalError, Number};

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::{Args, TypeError};
+use super::args::{Args, TypeError};
 use crate::attr::F64;
 use crate::interp::{Datum, Env, EvalError, Number, functions};
 use crate::rounding::Rounding;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skipc_ir::interp::{self, Datum, Env, FlatBatch, Free, Gf61, Ring32};
+use skipc_ir::interp::{Datum, Env, FlatBatch, Free, Gf61, Ring32};
 use skipc_ir::{Legal, Role, legalize, text};
 use skipc_plan::interp::{
     Constants, Element, Fault, Mode, Outcome, States, StepInput, Tensor, Tiling, run_plan_in,
@@ -34,7 +34,7 @@ fn takes<N: Element>(legal: &Legal, plan: &Plan, mode: Mode) {
         let batch = FlatBatch::from_sequences([&vec![0; n][..]]);
         let weights = GraphWeights(legal.graph());
         let env = Env { batch: &batch, tensors: data::<N>(&tensors), weights: &weights, routing: &Free };
-        let wanted = interp::run::<N>(legal.graph(), &env).expect("values");
+        let wanted = skipc_ir::run::<N>(legal.graph(), &env).expect("values");
         let got = run::<N>(legal, plan, &step(n, tensors), mode)
             .unwrap_or_else(|fault| panic!("{n} tokens, every {every}: {fault}\n{plan}"));
         for (role, datum) in wanted {

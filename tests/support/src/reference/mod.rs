@@ -2,7 +2,6 @@
 //! interpreter and every backend are held against. It shares no code with the interpreter.
 
 mod along;
-mod approx;
 mod attention;
 mod choice;
 mod compact;
@@ -18,9 +17,8 @@ use skipc_plan::kernel::{Access, BLOCK_TERMS, Body, Gemm, Kernel, Rows, Slot, Su
 use skipc_plan::loops::Products;
 use skipc_plan::pointwise::{Binary, Inst, Pointwise, Unary};
 
+use crate::approx::{Approx, UNIT, gamma};
 use crate::tolerance::{Exactness, Expected, Want, decode};
-
-pub use approx::{Approx, UNIT, gamma};
 
 /// What each written parameter of a kernel should hold after a run over these operands. `exactness` is that of the
 /// kernel's real outputs; integers are always exact.
