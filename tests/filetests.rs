@@ -180,7 +180,7 @@ fn run_case(case: &FileCase) -> String {
             Err(error) => return format!("{text}error: {error}\n"),
         };
         results.iter().for_each(|(role, value)| text += &show(role, value));
-        states.extend(results.into_iter().filter(|(role, _)| matches!(role, Role::State { .. })));
+        states.extend(results.into_iter().filter(|(role, _)| role.state_name().is_some()));
         before.resize(before.len().max(sequences.len()), 0);
         before.iter_mut().zip(sequences).for_each(|(before, tokens)| *before += tokens.len() as i64);
     }

@@ -329,14 +329,12 @@ impl<'a> Call<'a> {
         tensors.insert("targets".to_owned(), Tensor::Ints(words(&self.batch.targets)));
         let decisions: Vec<bool> = (0..n).map(|row| rule(row, n)).collect();
         let n_routers = model.skips().count();
-        for router in 0..n_routers {
-            tensors.insert(format!("forced wanted {router}"), Tensor::Mask(decisions.clone()));
-        }
         let FlatBatch { tokens, positions, sequences, .. } = &self.batch.inputs;
         let input = StepInput {
             tokens: words(tokens),
             positions: words(positions),
             sequences: words(sequences),
+            forced_wanted: (0..).zip(vec![decisions.clone(); n_routers]).collect(),
             forced: Some(vec![decisions; n_routers]),
             tensors,
             ..StepInput::default()

@@ -341,8 +341,11 @@ impl Ctx<'_> {
                     (is_mask, "mask[n]")
                 }
                 // The verifier has seen that they are states.
-                Role::State { .. } => continue,
+                Role::State { .. } | Role::PromptState { .. } => continue,
                 Role::Wanted { router } if router + 1 == n_decisions => (is_mask, "mask[n]"),
+                Role::WantedMask { router } if self.trains() && router + 1 == n_decisions => {
+                    (is_mask, "mask[n]")
+                }
                 Role::Choices { layer, .. } if *layer == n_layers => {
                     n_layers += 1;
                     (matches!(ty, Some((Elem::F32, [Dim::Tokens, Dim::Fixed(_)]))), "f32[n, k]")

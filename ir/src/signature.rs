@@ -23,7 +23,7 @@ impl Graph {
         let mut signature = Signature::default();
         for value in self.order() {
             let (ports, port) = if let Op::Input { port } = self.op(value) {
-                let is_state = matches!(port.role, Role::State { .. });
+                let is_state = port.role.direction() == Direction::Kept;
                 (if is_state { &mut signature.states } else { &mut signature.inputs }, port.clone())
             } else if let Op::Weight { name, .. } = self.op(value) {
                 let role = Role::Parameter { name: name.0.to_string() };

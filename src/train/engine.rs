@@ -436,9 +436,8 @@ fn masks<N: Number>(results: &Results<N>) -> Result<[Vec<Vec<bool>>; 2], Error> 
     }
     let mut wanted = executed.clone();
     for (role, datum) in results {
-        let Role::Result { name } = role else { continue };
-        if let Some(router) = name.strip_prefix("wanted ").and_then(|router| router.parse().ok()) {
-            wanted.insert(router, mask(datum)?);
+        if let Role::WantedMask { router } = role {
+            wanted.insert(*router, mask(datum)?);
         }
     }
     Ok([wanted, executed].map(|of_routers| of_routers.into_values().collect()))

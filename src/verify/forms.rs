@@ -1,10 +1,9 @@
 //! The forms of a model, each as something that runs a batch.
 
-use skipc_artifact::interface::ROWS;
 use skipc_ir::interp::{FlatBatch, Weights};
 use skipc_ir::{Domain, Graph};
 use skipc_plan::Plan;
-use skipc_plan::interp::{self, Constants, Element, Mode, States, Tensor, Tiling};
+use skipc_plan::interp::{self, Constants, Element, Mode, States, Tiling};
 use skipc_runtime::distance::Bound;
 use skipc_runtime::{Choices, Session};
 
@@ -152,13 +151,12 @@ pub(super) fn outcome_of<N>(outcome: interp::Outcome<N>) -> Outcome<N> {
 
 pub(super) fn kernel_batch(batch: &FlatBatch, forced: Option<&[Vec<bool>]>) -> interp::StepInput {
     let words = |ints: &[i64]| ints.iter().map(|int| *int as u32).collect();
-    let rows = Tensor::Reals(batch.rows.iter().map(|number| f64::from(*number)).collect());
     interp::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
         forced: forced.map(<[Vec<bool>]>::to_vec),
-        tensors: [(ROWS.to_owned(), rows)].into(),
+        rows: batch.rows.iter().map(|number| f64::from(*number)).collect(),
         ..interp::StepInput::default()
     }
 }

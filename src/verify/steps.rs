@@ -224,7 +224,7 @@ pub(super) fn graph<'a, N: Domain>(
                 (Role::Choices { of, .. }, Datum::Real { cols, data }) => {
                     outcome.choices.push(choices_of(of, cols, &data));
                 }
-                (role @ Role::State { .. }, datum) => {
+                (role @ (Role::State { .. } | Role::PromptState { .. }), datum) => {
                     states.insert(role, datum);
                 }
                 _ => {}

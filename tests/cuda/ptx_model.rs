@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skipc_artifact::bundle;
-use skipc_artifact::interface::{ChoicePort, ROWS, Role, RouterPorts};
+use skipc_artifact::interface::{ChoicePort, Role, RouterPorts};
 use skipc_artifact::program::{
     Arg, BOUND_UNIT, Bounds, Buffer, Function, Launch, PAGE_ROWS, Program, RowBound, SCORE, STEP, Step,
     Storage,
@@ -143,7 +143,7 @@ impl PtxModel {
     pub(crate) fn run_batch(&self, batch: &FlatBatch, seed: u64) -> Outputs {
         let words = |numbers: &[i64]| numbers.iter().map(|number| *number as u32).collect::<Vec<u32>>();
         let rows = batch.rows.iter().flat_map(|number| number.to_le_bytes()).collect();
-        let rows = (Role::Input { name: ROWS.to_owned() }, rows);
+        let rows = (Role::Rows, rows);
         let (tokens, positions) = (words(&batch.tokens), words(&batch.positions));
         let (tokens, named) = match batch.rows.is_empty() {
             true => (tokens, Vec::new()),

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use skipc::driver::backends::{CpuBackend, CpuLevels};
 use skipc_artifact::bundle::{Bundle, BundleCode};
-use skipc_artifact::interface::ROWS;
 use skipc_artifact::manifest::{Manifest, Promises};
 use skipc_artifact::object_image;
 use skipc_artifact::program::SCORE;
@@ -144,7 +143,7 @@ impl GraphForm {
         let env = Env { batch, tensors, weights, routing: &routing };
         let results = skipc_ir::run(&self.graph, &env).map_err(|error| error.to_string())?;
         let (states, mut results): (PortValues<N>, PortValues<N>) =
-            results.into_iter().partition(|(role, _)| matches!(role, Role::State { .. }));
+            results.into_iter().partition(|(role, _)| role.state_name().is_some());
         let mut run = Run::of(Vec::new(), Vec::new());
         let real = |datum: Option<Datum<N>>| match datum {
             Some(Datum::Real { data, .. }) => Some(data),
@@ -178,13 +177,12 @@ fn words(ints: &[i64]) -> Vec<u32> {
 }
 
 fn kernel_batch(batch: &FlatBatch, masks: Option<&Masks>) -> kernels::StepInput {
-    let rows = batch.rows.iter().map(|number| f64::from(*number));
     kernels::StepInput {
         tokens: words(&batch.tokens),
         positions: words(&batch.positions),
         sequences: words(&batch.sequences),
         forced: masks.cloned(),
-        tensors: [(ROWS.to_owned(), kernels::Tensor::Reals(rows.collect()))].into(),
+        rows: batch.rows.iter().map(|number| f64::from(*number)).collect(),
         ..kernels::StepInput::default()
     }
 }

@@ -281,12 +281,19 @@ impl Interfaced<'_> {
             Storage::State(state) => self.states.get(state as usize).map(|state| &state.name),
             Storage::Step(_) => None,
         };
-        match (role, role.direction(), state) {
-            (Role::State { name }, _, Some(state)) if state == name => Ok(()),
-            (Role::State { .. }, ..) => Err(format!("`{role}` is buffer {idx}, which is not it")),
-            (_, Direction::Constant, _) => Err(format!("`{role}` is a constant, not a buffer")),
-            (_, _, Some(_)) => Err(format!("`{role}` is buffer {idx}, which is a state")),
-            (_, _, None) => Ok(()),
+        let is_of_caches = buffer.rows == RowBound::Cached;
+        match (role.state_name(), role.direction(), state) {
+            (Some(name), _, Some(state)) if state != name => {
+                Err(format!("`{role}` is buffer {idx}, which is not it"))
+            }
+            (Some(_), _, None) => Err(format!("`{role}` is buffer {idx}, which is not it")),
+            (Some(_), _, Some(_)) if matches!(role, Role::PromptState { .. }) && !is_of_caches => {
+                Err(format!("`{role}` is buffer {idx}, which has no row for each token of the caches"))
+            }
+            (Some(_), _, Some(_)) => Ok(()),
+            (None, Direction::Constant, _) => Err(format!("`{role}` is a constant, not a buffer")),
+            (None, _, Some(_)) => Err(format!("`{role}` is buffer {idx}, which is a state")),
+            (None, _, None) => Ok(()),
         }
     }
 
@@ -309,7 +316,9 @@ impl Interfaced<'_> {
         let router_of = |role: &Role| match *role {
             Role::Decision { router }
             | Role::Wanted { router }
+            | Role::WantedMask { router }
             | Role::Forced { router }
+            | Role::ForcedWanted { router }
             | Role::Executed { router } => Some(router),
             _ => None,
         };
@@ -317,7 +326,7 @@ impl Interfaced<'_> {
         if let Some(role) = roles.iter().find(|role| router_of(role).is_some_and(|it| it >= n_routers)) {
             return Err(format!("`{role}` belongs to a router whose ports are not all there"));
         }
-        let forces = roles.iter().any(|role| matches!(role, Role::Forced { .. }));
+        let forces = roles.iter().any(|role| matches!(role, Role::Forced { .. } | Role::ForcedWanted { .. }));
         if forces && interface.buffer(&Role::UseForced).is_none() {
             return Err(format!("it has no port `{}`", Role::UseForced));
         }

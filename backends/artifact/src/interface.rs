@@ -13,16 +13,19 @@
 //! | [`Role::Pages`] | the caller, of functions with a cache | `u32 [n, pages of a sequence]` |
 //! | [`Role::Pending`] | the caller, of functions whose keys wait | `u32 [n, routers + 1]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
-//! | [`Role::Input`] | the caller | any; [`ROWS`] has a row for each token |
+//! | [`Role::Rows`] | the caller, of functions that take them in place of [`Role::Tokens`] | numbers `[n, columns]` |
+//! | [`Role::Input`] | the caller | any |
 //! | [`Role::Logits`] | the step | `f32 [n, columns of the logits]` |
 //! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
 //! | [`Role::Wanted`] | the step | `u32 [1, 1]` |
+//! | [`Role::WantedMask`] | the step, of functions of training | `u8 [n, 1]`, 1 where the token would execute |
 //! | [`Role::Choices`] | the step | `f32 [n, choices of a token]`, −1 where there is none |
 //! | [`Role::Result`] | the step | any |
-//! | [`Role::State`] | the step; kept until the next one | any, with a fixed number of rows |
+//! | [`Role::State`] | the step; kept until the next one | any, with a fixed number of rows or those of a cache |
+//! | [`Role::PromptState`] | the step that begins a sequence; kept for all that go on with it | any, with the rows of a cache |
 //! | [`Role::Parameter`] | the compile | any |
 //! | [`Role::TokenCount`], [`Role::UseForced`] | the runtime | `u32 [1, 1]` |
-//! | [`Role::Forced`] | the caller, if it replays decisions | `u8 [n, 1]` |
+//! | [`Role::Forced`], [`Role::ForcedWanted`] | the caller, if it replays decisions | `u8 [n, 1]` |
 //! | [`Role::UseForcedChoices`] | the runtime | `u32 [1, 1]` |
 //! | [`Role::ForcedChoices`] | the caller, if it replays choices | as [`Role::Choices`] |
 //! | [`Role::LogitCount`] | the runtime | `u32 [1, 1]` |
@@ -36,15 +39,14 @@ use serde::{Deserialize, Serialize};
 use crate::program::{PAGE_ROWS, RowBound};
 use crate::target::DType;
 
-/// The input of models that take numbers in place of token ids, a row for each token.
-pub const ROWS: &str = "rows";
-
 /// What a value at the border of a function means. Routers are numbered in model order, from 0 on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Role {
     /// Token ids, all sequences one after the other.
     Tokens,
+    /// Numbers in place of token ids, a row for each token.
+    Rows,
     /// Position of each token in its sequence.
     Positions,
     /// Index of each token's sequence, ascending.
@@ -81,6 +83,12 @@ pub enum Role {
         /// The router.
         router: u32,
     },
+    /// Whether each token would execute but for the router's capacity; routers without one have none. Functions of training have
+    /// it, which need to know which tokens they are.
+    WantedMask {
+        /// The router.
+        router: u32,
+    },
     /// Which choices each token got in a layer of experts, in ascending order: whole numbers below `of`, and −1 in places that
     /// are empty. Layers are numbered in the order in which they run, each repetition for itself.
     Choices {
@@ -109,6 +117,11 @@ pub enum Role {
         /// Its name.
         name: String,
     },
+    /// What the step that begins a sequence leaves for all later tokens of it: that step has to have the whole prompt.
+    PromptState {
+        /// Its name.
+        name: String,
+    },
     /// A weight of the model.
     Parameter {
         /// Its name.
@@ -123,6 +136,11 @@ pub enum Role {
     /// Decisions to replay, read where [`Role::UseForced`] is 1. Only compiled functions have it.
     Forced {
         /// The router. Routers that were found equal share a buffer.
+        router: u32,
+    },
+    /// What a router wanted, to be replayed beside [`Role::Forced`]. Only compiled functions have it.
+    ForcedWanted {
+        /// The router.
         router: u32,
     },
     /// How many tokens execute. Only compiled functions have it.
@@ -171,6 +189,7 @@ impl Role {
     pub fn direction(&self) -> Direction {
         match self {
             Role::Tokens
+            | Role::Rows
             | Role::Positions
             | Role::Sequences
             | Role::Requests
@@ -185,14 +204,16 @@ impl Role {
             | Role::UseForced
             | Role::UseForcedChoices
             | Role::ForcedChoices { .. }
-            | Role::Forced { .. } => Direction::In,
+            | Role::Forced { .. }
+            | Role::ForcedWanted { .. } => Direction::In,
             Role::Logits
             | Role::Decision { .. }
             | Role::Wanted { .. }
+            | Role::WantedMask { .. }
             | Role::Choices { .. }
             | Role::Result { .. }
             | Role::Executed { .. } => Direction::Out,
-            Role::State { .. } => Direction::Kept,
+            Role::State { .. } | Role::PromptState { .. } => Direction::Kept,
             Role::Parameter { .. } => Direction::Constant,
         }
     }
@@ -211,7 +232,10 @@ impl Role {
             Role::Margins => (DType::F32, RowBound::Tokens, 1),
             Role::Pages => (DType::U32, RowBound::Tokens, max_positions.div_ceil(PAGE_ROWS)),
             Role::Logits => (DType::F32, RowBound::Tokens, logits),
-            Role::Decision { .. } | Role::Forced { .. } => (DType::U8, RowBound::Tokens, 1),
+            Role::Decision { .. }
+            | Role::Forced { .. }
+            | Role::WantedMask { .. }
+            | Role::ForcedWanted { .. } => (DType::U8, RowBound::Tokens, 1),
             Role::TokenCount
             | Role::UseForced
             | Role::UseForcedChoices
@@ -219,14 +243,25 @@ impl Role {
             | Role::Wanted { .. }
             | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
             Role::Pending
+            | Role::Rows
             | Role::Input { .. }
             | Role::Choices { .. }
             | Role::ForcedChoices { .. }
             | Role::Result { .. }
             | Role::State { .. }
+            | Role::PromptState { .. }
             | Role::Parameter { .. } => return None,
         };
         Some(Shape { dtype, rows, cols })
+    }
+
+    /// The name of the state that it is; `None` if it is none.
+    #[must_use]
+    pub fn state_name(&self) -> Option<&str> {
+        match self {
+            Role::State { name } | Role::PromptState { name } => Some(name),
+            _ => None,
+        }
     }
 }
 
@@ -235,6 +270,7 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Role::Tokens => f.write_str("tokens"),
+            Role::Rows => f.write_str("rows"),
             Role::Positions => f.write_str("positions"),
             Role::Sequences => f.write_str("sequences"),
             Role::Requests => f.write_str("requests"),
@@ -248,15 +284,18 @@ impl fmt::Display for Role {
             Role::Logits => f.write_str("logits"),
             Role::Decision { router } => write!(f, "decision of router {router}"),
             Role::Wanted { router } => write!(f, "wanted of router {router}"),
+            Role::WantedMask { router } => write!(f, "wanted mask of router {router}"),
             Role::Choices { layer, of } => write!(f, "choices of layer {layer} of {of}"),
             Role::ForcedChoices { layer, of } => write!(f, "forced choices of layer {layer} of {of}"),
             Role::UseForcedChoices => f.write_str("use_forced_choices"),
             Role::Result { name } => write!(f, "result {name}"),
             Role::State { name } => write!(f, "state {name}"),
+            Role::PromptState { name } => write!(f, "prompt state {name}"),
             Role::Parameter { name } => write!(f, "parameter {name}"),
             Role::TokenCount => f.write_str("n_tokens"),
             Role::UseForced => f.write_str("use_forced"),
             Role::Forced { router } => write!(f, "forced decision of router {router}"),
+            Role::ForcedWanted { router } => write!(f, "forced wanted mask of router {router}"),
             Role::Executed { router } => write!(f, "executed of router {router}"),
         }
     }

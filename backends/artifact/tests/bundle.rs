@@ -310,6 +310,11 @@ fn states_lie_by_themselves() {
         score(it).interface.bind(Role::State { name: "seen".into() }, Binding::Buffer(0));
         score(it).buffers.pop();
     });
+    refused("`prompt state seen` is buffer 6, which has no row for each token", |it| {
+        keep(it);
+        let port = score(it).interface.ports.iter_mut().find(|port| port.role.state_name().is_some());
+        port.expect("the state's port").role = Role::PromptState { name: "seen".into() };
+    });
     refused("`tokens` is buffer 6", |it| {
         keep(it);
         score(it).interface.bind(Role::Tokens, Binding::Buffer(6));

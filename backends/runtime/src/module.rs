@@ -453,7 +453,8 @@ fn bind_inputs(
         }
         bound.push(Input { buffer, bytes: bytes.clone() });
     }
-    let forces = inputs.iter().any(|(role, _)| matches!(role, Role::Forced { .. }));
+    let forces =
+        inputs.iter().any(|(role, _)| matches!(role, Role::Forced { .. } | Role::ForcedWanted { .. }));
     let forces_choices = inputs.iter().any(|(role, _)| matches!(role, Role::ForcedChoices { .. }));
     for (role, buffer) in interface.buffers(Direction::In) {
         let word = |word: u32| word.to_le_bytes().to_vec();
@@ -462,7 +463,7 @@ fn bind_inputs(
             Role::LogitCount => bound.push(Input { buffer, bytes: word(n_logits) }),
             Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
             Role::UseForcedChoices => bound.push(Input { buffer, bytes: word(forces_choices.into()) }),
-            Role::Forced { .. } if !forces => {}
+            Role::Forced { .. } | Role::ForcedWanted { .. } if !forces => {}
             Role::ForcedChoices { .. } if !forces_choices => {}
             // What the model means, unless a caller asks for something else.
             Role::Margins if !inputs.iter().any(|(role, _)| *role == Role::Margins) => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use half::bf16;
-use skipc_artifact::interface::{ROWS, Role, RouterPorts};
+use skipc_artifact::interface::{Role, RouterPorts};
 use skipc_artifact::program::{Function, Program, SCORE};
 use skipc_artifact::target::DType;
 
@@ -193,7 +193,7 @@ fn inputs(batch: &Batch, function: &Function, routers: &[RouterPorts]) -> Vec<(R
         sequences.flat_map(|(&length, idx)| std::iter::repeat_n(idx, length as usize)).collect();
     let first = match row_buffer(function) {
         None => (Role::Tokens, words(&batch.tokens)),
-        Some(buffer) => (Role::Input { name: ROWS.to_owned() }, numbers(buffer.dtype, &batch.rows)),
+        Some(buffer) => (Role::Rows, numbers(buffer.dtype, &batch.rows)),
     };
     let mut inputs = vec![first, (Role::Positions, words(&positions)), (Role::Sequences, words(&sequences))];
     for ((router, ports), decisions) in (0..).zip(routers).zip(batch.routing.iter().flatten()) {

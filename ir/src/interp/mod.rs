@@ -27,7 +27,7 @@ use crate::ty::{SetSym, Type};
 pub struct FlatBatch {
     /// Token ids, `[n]`; none for a graph that takes rows.
     pub tokens: Vec<i64>,
-    /// What stands in their place for a graph that takes [`ROWS`](crate::port::ROWS), `[n, columns]` row by row; else nothing.
+    /// What stands in their place for a graph that takes [`Role::Rows`], `[n, columns]` row by row; else nothing.
     pub rows: Vec<f32>,
     /// Position of each token in its sequence, `[n]`.
     pub positions: Vec<i64>,

@@ -4,7 +4,7 @@ use super::args::{Args, TypeError};
 use crate::attr::{F64, Shape};
 use crate::interp::functions::NOT_REPLAYED;
 use crate::interp::{Datum, Env, EvalError, Number};
-use crate::port::{Direction, Port, ROWS, Role, RoleText};
+use crate::port::{Direction, Port, Role, RoleText};
 use crate::ty::{Dim, Elem, Type};
 
 /// The type of a tensor of the weights file.
@@ -57,6 +57,9 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             matches!(ty.as_tensor(), Some((Elem::Int, [Dim::Tokens, Dim::Fixed(2..)])))
         }
         (Role::LogitRows, Type::Set { of, .. }) => *of == Dim::Tokens,
+        (Role::Rows, ty) => {
+            matches!(ty.as_tensor(), Some((Elem::Real | Elem::F32, [Dim::Tokens, Dim::Fixed(1..)])))
+        }
         (Role::ForcedChoices { .. }, ty) => {
             matches!(ty.as_tensor(), Some((Elem::F32, [Dim::Tokens, Dim::Fixed(1..)])))
         }
@@ -67,7 +70,8 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             }
             _ => false,
         },
-        (Role::State { .. }, Type::State { elem, dims }) => {
+        (Role::PromptState { .. }, Type::State { dims, .. }) if dims.first() != Some(&Dim::Cached) => false,
+        (Role::State { .. } | Role::PromptState { .. }, Type::State { elem, dims }) => {
             let sized = |dim: &Dim| matches!(dim, Dim::Fixed(1..));
             match (elem, dims.as_slice()) {
                 (Elem::Real | Elem::F32, [rows, cols]) => {
@@ -97,6 +101,9 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             (Direction::In, Role::Pages) => {
                 format!("`{role}` is int[n, p] with the pages that a sequence can have: behind the line stands its type")
             }
+            (Direction::In, Role::Rows) => {
+                format!("`{role}` is numbers with a row for each token: behind the line stands `: real[n, 8]` or the like")
+            }
             (Direction::In, Role::LogitRows) => {
                 format!("`{role}` is a set of all tokens: behind the line stands `: tokens<c0 <= n>` or the like")
             }
@@ -105,6 +112,10 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
             }
             (Direction::In, Role::Margins) => format!("`{role}` is f32[n, 1]"),
             (Direction::In, _) => format!("`{role}` is int[n]"),
+            (Direction::Kept, Role::PromptState { .. }) => format!(
+                "`{role}` has the rows of a cache: behind the line stands `: state<real[m, 8]>`, `: state<mask[m]>` or the \
+                 like"
+            ),
             (Direction::Kept, _) => format!(
                 "`{role}` should have a type: behind the line stands `: state<f32[1, 8]>`, `: state<real[m, 8]>`, \
                  `: state<int[4]>` or the like"
@@ -127,7 +138,7 @@ pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>
         Role::Tokens => Some(Datum::Ints(env.batch.tokens.clone())),
         Role::Positions => Some(Datum::Ints(env.batch.positions.clone())),
         Role::Sequences => Some(Datum::Ints(env.batch.sequences.clone())),
-        Role::Input { name } if name == ROWS => Some(Datum::Real {
+        Role::Rows => Some(Datum::Real {
             cols: port.ty.cols() as usize,
             data: env.batch.rows.iter().map(|number| N::from_f64(f64::from(*number))).collect(),
         }),

@@ -42,6 +42,8 @@ pub enum Mode {
 pub struct StepInput {
     /// Token ids, all sequences one after the other.
     pub tokens: Vec<u32>,
+    /// Numbers in place of token ids, row by row, of functions that take them.
+    pub rows: Vec<f64>,
     /// Position of each token in its sequence.
     pub positions: Vec<u32>,
     /// Index of each token's sequence, ascending.
@@ -50,6 +52,8 @@ pub struct StepInput {
     pub cached: Option<Cached>,
     /// Decisions to replay: for each router one decision a token. Entries of constant ones are not read.
     pub forced: Option<Vec<Vec<bool>>>,
+    /// What routers with a capacity wanted, to be replayed beside that; of those that are not here, nothing.
+    pub forced_wanted: BTreeMap<u32, Vec<bool>>,
     /// Inputs of a name of their own.
     pub tensors: BTreeMap<String, Tensor>,
 }
@@ -397,7 +401,7 @@ impl<'a, N: Element> Machine<'a, N> {
     fn states(&self) -> Result<Vec<Kept<'a>>, Fault> {
         let mut states = Vec::new();
         for port in &self.function.interface.ports {
-            let Role::State { name } = &port.role else { continue };
+            let Some(name) = port.role.state_name() else { continue };
             let idx = self.port(&port.role)?;
             let (buffer, Allocation::Arena(range, owner)) = self.buffer(idx)? else { continue };
             states.push(Kept { name, dtype: buffer.dtype, range: range.clone(), owner: *owner });
@@ -472,10 +476,20 @@ impl<'a, N: Element> Machine<'a, N> {
             self.write_reals(idx, &margins)?;
         }
         for (role, idx) in self.interface().buffers(Direction::In) {
-            let Role::Input { name } = role else { continue };
-            let given = batch.tensors.get(name);
-            let given = given.ok_or_else(|| Fault::Batch(format!("unknown input `{name}`")))?;
-            self.write_tensor(idx, given, n_tokens)?;
+            match role {
+                Role::Input { name } => {
+                    let given = batch.tensors.get(name);
+                    let given = given.ok_or_else(|| Fault::Batch(format!("unknown input `{name}`")))?;
+                    self.write_tensor(idx, given, n_tokens)?;
+                }
+                Role::Rows => self.write_tensor(idx, &Tensor::Reals(batch.rows.clone()), n_tokens)?,
+                Role::ForcedWanted { router } => {
+                    let nothing = || vec![false; n_tokens as usize];
+                    let wanted = batch.forced_wanted.get(router).cloned().unwrap_or_else(nothing);
+                    self.write_tensor(idx, &Tensor::Mask(wanted), n_tokens)?;
+                }
+                _ => {}
+            }
         }
         for (router, decisions) in self.interface().routers().iter().zip(batch.forced.iter().flatten()) {
             if let RouterPorts::Routed { forced, .. } = router {

@@ -14,7 +14,7 @@ mod training;
 use std::collections::BTreeMap;
 
 use indexmap::IndexSet;
-use skipc_artifact::interface::{Binding, Interface, ROWS, Role, RouterPorts, Shape, Sizes};
+use skipc_artifact::interface::{Binding, Interface, Role, RouterPorts, Shape, Sizes};
 use skipc_artifact::program::{ArenaPlace, Arg, Buffer, PAGE_ROWS, RowBound, State, Step, Storage};
 use skipc_artifact::target::DType;
 use skipc_ir::text::Numbering;
@@ -138,8 +138,7 @@ impl<'a> Ctx<'a> {
         };
         let roles =
             [Role::TokenCount, Role::Tokens, Role::Positions, Role::Sequences, Role::UseForced, Role::Logits];
-        let rows = Role::Input { name: ROWS.to_owned() };
-        let takes_rows = graph.signature().inputs.iter().any(|port| port.role == rows);
+        let takes_rows = graph.signature().inputs.iter().any(|port| port.role == Role::Rows);
         // A function over states alone takes no tokens.
         let has_logits = graph.result(&Role::Logits).is_some();
         let has = |role: &Role| match role {
@@ -186,7 +185,7 @@ impl<'a> Ctx<'a> {
                     }
                 }
                 (
-                    Role::Input { .. } | Role::Pending | Role::ForcedChoices { .. },
+                    Role::Input { .. } | Role::Rows | Role::Pending | Role::ForcedChoices { .. },
                     Some((elem, [rows @ (Dim::Tokens | Dim::Fixed(_)), ..])),
                     _,
                 ) => {
@@ -250,9 +249,13 @@ impl<'a> Ctx<'a> {
         let mut limited = Vec::new();
         for (role, value) in graph.results() {
             let router = match *role {
-                Role::Logits | Role::State { .. } => continue,
+                Role::Logits | Role::State { .. } | Role::PromptState { .. } => continue,
                 Role::Result { .. } | Role::Choices { .. } => {
                     self.shown(role, value)?;
+                    continue;
+                }
+                Role::WantedMask { router } => {
+                    self.wanted_mask(router, value)?;
                     continue;
                 }
                 Role::Decision { router } => router,
@@ -290,18 +293,22 @@ impl<'a> Ctx<'a> {
         Ok(())
     }
 
+    /// What a router wanted, which is replayed beside what it executed.
+    fn wanted_mask(&mut self, router: u32, value: Value) -> Result<(), PlanError> {
+        let operands = self.graph.operands(value);
+        let (Op::Executed {}, [set]) = (self.graph.op(value), operands.as_slice()) else {
+            return Err(self.unsupported("give this to the host", value));
+        };
+        let Decided { mask, forced } = self.decided(*set)?;
+        self.interface.bind(Role::WantedMask { router }, Binding::Buffer(mask));
+        self.interface.bind(Role::ForcedWanted { router }, Binding::Buffer(forced));
+        Ok(())
+    }
+
     /// A result of a name: numbers where they are made, or the mask of a set.
     fn shown(&mut self, role: &Role, value: Value) -> Result<(), PlanError> {
         let idx = match (self.graph.op(value), self.graph.operands(value).as_slice()) {
-            (Op::Executed {}, [set]) => {
-                let Decided { mask, forced } = self.decided(*set)?;
-                // What a router wanted is replayed beside what it executed.
-                if let Role::Result { name } = role {
-                    let forced_role = Role::Input { name: format!("forced {name}") };
-                    self.interface.bind(forced_role, Binding::Buffer(forced));
-                }
-                mask
-            }
+            (Op::Executed {}, [set]) => self.decided(*set)?.mask,
             _ => self.buffer_of(value)?,
         };
         self.interface.bind(role.clone(), Binding::Buffer(idx));

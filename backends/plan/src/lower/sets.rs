@@ -78,7 +78,7 @@ impl Ctx<'_> {
                 && self
                     .graph
                     .roles(*user)
-                    .any(|role| matches!(role, Role::Decision { .. } | Role::Result { .. }))
+                    .any(|role| matches!(role, Role::Decision { .. } | Role::WantedMask { .. }))
         };
         let has_gate = self.graph.users(value).iter().any(is_gate);
         let decided = Decided {
