@@ -482,8 +482,8 @@ const EVERY_THIRD: Rule = |row, _| row % 3 == 1;
 
 const FAULTS: [(&str, Fault); 13] = [
     ("the adjoint of a set takes the first rows in place of its own", |kernel| match &mut kernel.body {
-        Body::Products(products) if products.dy.rows != Rows::Dense => {
-            products.dy.rows = Rows::Dense;
+        Body::WeightGradient(gradient) if gradient.dy.rows != Rows::Dense => {
+            gradient.dy.rows = Rows::Dense;
             true
         }
         _ => false,

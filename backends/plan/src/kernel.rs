@@ -13,7 +13,7 @@ use skipc_ir::interp::functions;
 pub use skipc_ir::interp::functions::NO_CHOICE;
 pub use skipc_ir::{Ranking, Rounding, Scoring};
 
-use crate::loops::{Loops, Products};
+use crate::loops::{Loops, WeightGradient};
 use crate::pointwise::{Pointwise, Real};
 
 /// Columns of all sums of a narrow [`Part`], at most: their sums stay in registers side by side.
@@ -88,7 +88,7 @@ pub enum Body {
     /// Loops over rows and columns.
     Loops(Loops),
     /// The weight gradient of a matmul.
-    Products(Products),
+    WeightGradient(WeightGradient),
 }
 
 /// Matmuls of one left operand. Its parts have columns and results of their own; rows of the left operand are loaded
@@ -809,7 +809,7 @@ impl Kernel {
             Body::Update(Update::StoreRows { cols, .. }) => format!("store_rows_{cols}"),
             Body::Update(Update::AddRows { cols, .. }) => format!("add_rows_{cols}"),
             Body::Loops(loops) => loops.name.clone(),
-            Body::Products(products) => format!("products_{}", products.cols),
+            Body::WeightGradient(gradient) => format!("weight_gradient_{}", gradient.cols),
         }
     }
 

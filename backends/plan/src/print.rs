@@ -177,7 +177,7 @@ impl Display for InKernel<'_, Body> {
             Body::Pending(pending) => write!(f, "{}", InKernel(kernel, pending)),
             Body::Update(update) => write!(f, "{}", InKernel(kernel, update)),
             Body::Loops(loops) => write!(f, "{}", InKernel(kernel, loops)),
-            Body::Products(products) => write!(f, "{}", InKernel(kernel, products)),
+            Body::WeightGradient(gradient) => write!(f, "{}", InKernel(kernel, gradient)),
         }
     }
 }

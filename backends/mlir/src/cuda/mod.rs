@@ -195,7 +195,7 @@ fn generate(device: CudaTarget, kernel: &Kernel, bucketing: &dyn Bucketing) -> R
         Body::Compact(compact) => compact::generate(kernel, compact),
         Body::Pending(pending) => pending::generate(kernel, pending),
         Body::Update(state_update) => update::generate(kernel, state_update),
-        Body::Loops(_) | Body::Products(_) => {
+        Body::Loops(_) | Body::WeightGradient(_) => {
             let what = format!("training on a GPU: there is no code for `{}`", kernel.describe());
             Err(Error::Unsupported { what })
         }
