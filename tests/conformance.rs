@@ -13,6 +13,9 @@ mod inputs;
 #[path = "cuda/ptx_model.rs"]
 #[expect(dead_code, reason = "the tests of the example use the rest")]
 mod ptx_model;
+#[cfg(feature = "cuda")]
+#[path = "conformance/ptx_call.rs"]
+mod ptx_call;
 #[path = "conformance/states.rs"]
 mod states;
 

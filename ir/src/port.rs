@@ -2,6 +2,7 @@
 //!
 //! Roles are those of compiled functions ([`skipc_artifact::interface`]), so that the word for a value at the border is
 //! one from the spec's graph to the runtime. A graph has no port of what only the runtime knows ([`Role::TokenCount`],
+//! [`Role::SetCount`], [`Role::SetMask`],
 //! [`Role::UseForced`], [`Role::Forced`], [`Role::ForcedWanted`], [`Role::UseForcedChoices`], [`Role::Executed`]), and [`Role::Wanted`] is the mask that its planned form
 //! counts.
 
@@ -99,6 +100,8 @@ impl fmt::Display for RoleText<'_> {
             Role::TokenCount => f.write_str("token_count"),
             Role::UseForced => f.write_str("use_forced"),
             Role::Input { name } => write!(f, "input {name:?}"),
+            Role::SetCount { name } => write!(f, "set_count {name:?}"),
+            Role::SetMask { name } => write!(f, "set_mask {name:?}"),
             Role::Result { name } => write!(f, "result {name:?}"),
             Role::State { name } => write!(f, "state {name:?}"),
             Role::PromptState { name } => write!(f, "prompt_state {name:?}"),

@@ -1,11 +1,15 @@
 //! The reference interpreter: evaluates a verified graph op by op, in one number domain. Slow and obvious on purpose.
 
+use std::collections::BTreeMap;
+
 use petgraph::graph::NodeIndex;
 
 use crate::graph::{Graph, Value};
 use crate::interp::{Datum, Env, EvalError, Gf61, Number, Results, Ring32};
 use crate::op;
 use crate::ops::Op;
+use crate::port::Port;
+use crate::ty::{Dim, SetSym, Type};
 
 /// A number domain in which a graph is evaluated.
 pub trait Domain: Number {
@@ -45,6 +49,7 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, Eval
         return Err(EvalError::Batch { tokens, positions, sequences });
     }
     let order = graph.order();
+    let mut counts = Counts::default();
     let mut uses_left = vec![0usize; graph.bound()];
     for value in &order {
         for operand in graph.operands(*value) {
@@ -73,6 +78,9 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, Eval
             });
             op::eval(graph.op(value), &refs.collect::<Result<Vec<_>, _>>()?, env)?
         };
+        if let Op::Input { port } = graph.op(value) {
+            counts.check(port, &result)?;
+        }
         for operand in operands {
             uses_left[operand.index()] -= 1;
             if uses_left[operand.index()] == 0 {
@@ -88,6 +96,32 @@ fn run_in<N: Number>(graph: &Graph, env: &Env<'_, N>) -> Result<Results<N>, Eval
         })
     };
     graph.results().map(|(role, value)| Ok((role.clone(), result(value)?))).collect()
+}
+
+/// How many rows the sets have that the caller gives, or whose rows it does.
+#[derive(Default)]
+struct Counts(BTreeMap<SetSym, usize>);
+
+impl Counts {
+    /// A set and all inputs with its rows have as many.
+    fn check<N: Copy>(&mut self, port: &Port, datum: &Datum<N>) -> Result<(), EvalError> {
+        let (sym, got) = match (&port.ty, datum) {
+            (Type::Set { sym, .. }, Datum::Set { rows, .. }) => (*sym, rows.len()),
+            (ty @ Type::Tensor { .. }, Datum::Ints(ints)) => match ty.rows() {
+                Dim::Count(sym) => (sym, ints.len() / ty.cols() as usize),
+                _ => return Ok(()),
+            },
+            (ty @ Type::Tensor { .. }, datum) => match ty.rows() {
+                Dim::Count(sym) => (sym, datum.n_rows()),
+                _ => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        match *self.0.entry(sym).or_insert(got) == got {
+            true => Ok(()),
+            false => Err(EvalError::Input { role: port.role.clone(), ty: port.ty.clone() }),
+        }
+    }
 }
 
 fn held<N>(data: &[Option<Datum<N>>], value: Value) -> Result<&Datum<N>, EvalError> {

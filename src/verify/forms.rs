@@ -1,6 +1,8 @@
 //! The forms of a model, each as something that runs a batch.
 
 use skipc_ir::interp::{FlatBatch, Weights};
+use std::collections::BTreeMap;
+
 use skipc_ir::{Domain, Graph};
 use skipc_plan::Plan;
 use skipc_plan::interp::{self, Constants, Element, Mode, States, Tiling};
@@ -137,12 +139,13 @@ pub fn run_plan(
         places,
     )
     .map_err(|fault| LadderError::stage("kernels", &fault))?;
-    let logits = outcome.logits.into_iter().map(f64::from).collect();
-    Ok(outcome_of(interp::Outcome { logits, gates: outcome.gates, choices: outcome.choices }))
+    let interp::Outcome { logits, gates, choices, .. } = outcome;
+    let logits = logits.into_iter().map(f64::from).collect();
+    Ok(outcome_of(interp::Outcome { logits, gates, choices, results: BTreeMap::new() }))
 }
 
 pub(super) fn outcome_of<N>(outcome: interp::Outcome<N>) -> Outcome<N> {
-    let interp::Outcome { logits, gates, choices } = outcome;
+    let interp::Outcome { logits, gates, choices, .. } = outcome;
     let gates = gates.into_iter().map(|gate| gate.mask).collect();
     let choices =
         choices.iter().map(|layer| Choices::of_numbers(layer.of, layer.places, &layer.lists)).collect();

@@ -14,7 +14,9 @@
 //! | [`Role::Pending`] | the caller, of functions whose keys wait | `u32 [n, routers + 1]` |
 //! | [`Role::LogitRows`] | the caller, of functions that have it | `u32 [n, 1]` |
 //! | [`Role::Rows`] | the caller, of functions that take them in place of [`Role::Tokens`] | numbers `[n, columns]` |
-//! | [`Role::Input`] | the caller | any |
+//! | [`Role::Input`] | the caller | any; a set of tokens is the list of its rows, `u32 [n, 1]` |
+//! | [`Role::SetCount`] | the runtime, of an input that is a set | `u32 [1, 1]` |
+//! | [`Role::SetMask`] | the runtime, of an input that is a set | `u8 [n, 1]` |
 //! | [`Role::Logits`] | the step | `f32 [n, columns of the logits]` |
 //! | [`Role::Decision`] | the step | `u8 [n, 1]`, 1 where the token executes |
 //! | [`Role::Wanted`] | the step | `u32 [1, 1]` |
@@ -69,6 +71,16 @@ pub enum Role {
     /// A tensor of this name from the caller.
     Input {
         /// Its name.
+        name: String,
+    },
+    /// How many rows the set has that the input of this name is. Only compiled functions have it.
+    SetCount {
+        /// The input.
+        name: String,
+    },
+    /// 1 for each token of the set that the input of this name is. Only compiled functions have it, if they need it.
+    SetMask {
+        /// The input.
         name: String,
     },
     /// A row for each token: scores over the vocabulary, or the stream itself of a model without a head.
@@ -200,6 +212,8 @@ impl Role {
             | Role::LogitRows
             | Role::LogitCount
             | Role::Input { .. }
+            | Role::SetCount { .. }
+            | Role::SetMask { .. }
             | Role::TokenCount
             | Role::UseForced
             | Role::UseForcedChoices
@@ -234,12 +248,14 @@ impl Role {
             Role::Logits => (DType::F32, RowBound::Tokens, logits),
             Role::Decision { .. }
             | Role::Forced { .. }
+            | Role::SetMask { .. }
             | Role::WantedMask { .. }
             | Role::ForcedWanted { .. } => (DType::U8, RowBound::Tokens, 1),
             Role::TokenCount
             | Role::UseForced
             | Role::UseForcedChoices
             | Role::LogitCount
+            | Role::SetCount { .. }
             | Role::Wanted { .. }
             | Role::Executed { .. } => (DType::U32, RowBound::Fixed(1), 1),
             Role::Pending
@@ -281,6 +297,8 @@ impl fmt::Display for Role {
             Role::LogitRows => f.write_str("logit rows"),
             Role::LogitCount => f.write_str("n_logit_rows"),
             Role::Input { name } => write!(f, "input {name}"),
+            Role::SetCount { name } => write!(f, "rows of set {name}"),
+            Role::SetMask { name } => write!(f, "mask of set {name}"),
             Role::Logits => f.write_str("logits"),
             Role::Decision { router } => write!(f, "decision of router {router}"),
             Role::Wanted { router } => write!(f, "wanted of router {router}"),
@@ -319,6 +337,9 @@ pub struct Bound {
     pub role: Role,
     /// Where it is.
     pub to: Binding,
+    /// The buffer that counts its rows, `u32 [1, 1]`, if they are those of a set: the rows of the buffer past them mean nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u32>,
 }
 
 /// The ports of one router, looked up together.
@@ -374,6 +395,19 @@ impl Interface {
         }
     }
 
+    /// The buffer that counts the rows of a role's value, if they are those of a set.
+    #[must_use]
+    pub fn count(&self, role: &Role) -> Option<u32> {
+        self.ports.iter().find(|port| port.role == *role)?.count
+    }
+
+    /// The buffer of the count of the set that this role is; `None` if it is no set that the caller gives.
+    #[must_use]
+    pub fn given_set(&self, role: &Role) -> Option<u32> {
+        let Role::Input { name } = role else { return None };
+        self.buffer(&Role::SetCount { name: name.clone() })
+    }
+
     /// The ports in this direction that have a buffer, with it.
     pub fn buffers(&self, direction: Direction) -> impl Iterator<Item = (&Role, u32)> {
         self.ports.iter().filter(move |port| port.role.direction() == direction).filter_map(|port| match port
@@ -384,12 +418,13 @@ impl Interface {
         })
     }
 
-    /// All buffers behind ports.
+    /// All buffers behind ports, and those that count their rows.
     pub fn all_buffers(&self) -> impl Iterator<Item = u32> {
-        self.ports.iter().filter_map(|port| match port.to {
-            Binding::Buffer(idx) => Some(idx),
-            Binding::Always(_) => None,
-        })
+        let of_port = |port: &Bound| match port.to {
+            Binding::Buffer(idx) => [Some(idx), port.count],
+            Binding::Always(_) => [None; 2],
+        };
+        self.ports.iter().flat_map(of_port).flatten()
     }
 
     /// The routers in model order. One that lacks a port which routers have is left out; the checker refuses it.
@@ -447,8 +482,16 @@ impl Interface {
     /// Binds a role to a buffer, in the place where it was bound before or at the end.
     pub fn bind(&mut self, role: Role, to: Binding) {
         match self.ports.iter_mut().find(|port| port.role == role) {
-            Some(port) => port.to = to,
-            None => self.ports.push(Bound { role, to }),
+            Some(port) => (port.to, port.count) = (to, None),
+            None => self.ports.push(Bound { role, to, count: None }),
+        }
+    }
+
+    /// Binds a role to a buffer that holds the rows of a set, which another one counts.
+    pub fn bind_rows(&mut self, role: Role, buffer: u32, count: u32) {
+        self.bind(role.clone(), Binding::Buffer(buffer));
+        if let Some(port) = self.ports.iter_mut().find(|port| port.role == role) {
+            port.count = Some(count);
         }
     }
 
@@ -475,7 +518,7 @@ impl Interface {
 /// Roles with the buffers that they are bound to.
 impl<const N: usize> From<[(Role, u32); N]> for Interface {
     fn from(ports: [(Role, u32); N]) -> Interface {
-        let bound = ports.map(|(role, idx)| Bound { role, to: Binding::Buffer(idx) });
+        let bound = ports.map(|(role, idx)| Bound { role, to: Binding::Buffer(idx), count: None });
         Interface { ports: bound.to_vec() }
     }
 }

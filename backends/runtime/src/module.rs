@@ -21,12 +21,13 @@
 //! # }
 //! ```
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use skipc_artifact::bundle;
-use skipc_artifact::interface::{Binding, Direction, Role};
+use skipc_artifact::interface::{Binding, Direction, Interface, Role};
 use skipc_artifact::pending;
 use skipc_artifact::program::{Arg, BOUND_UNIT, Bounds, Function, Program, RowBound};
 use skipc_artifact::target::Target;
@@ -191,8 +192,9 @@ impl State {
     }
 
     /// Runs a function over `n_tokens` tokens. `inputs` has the elements of every port that the caller gives, in
-    /// little-endian bytes; forced decisions, and forced choices, may be left out, and a state may be given, which is what the
-    /// step then finds there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows. Steps that
+    /// little-endian bytes, of a set its rows in ascending order, of an input with the rows of a set that many; forced decisions, and forced choices, may be left out, and a state may be given, which is what the
+    /// step then finds there. The result has the bytes of each role in `wanted`, in their order, cut to `n_tokens` rows or to those
+    /// of its set. Steps that
     /// neither these nor a state need are left out.
     ///
     /// # Errors
@@ -211,23 +213,31 @@ impl State {
         let bounds = Bounds { tokens: n_tokens, cached: self.cached };
         let n_pending = n_pending(function, inputs);
         check_count(function, n_pending)?;
-        let (inputs, n_logits) = bind_inputs(function, bounds, inputs)?;
+        let BoundInputs { inputs, n_logits } = bind_inputs(function, bounds, inputs)?;
         let mut buffers = Vec::new();
         for role in wanted {
             match function.interface.binding(role).filter(|_| is_result(role)) {
-                Some(Binding::Buffer(idx)) => buffers.push(idx),
+                // The count says how much of what follows means something.
+                Some(Binding::Buffer(idx)) => buffers.extend([function.interface.count(role), Some(idx)]),
                 Some(Binding::Always(_)) => {}
                 None => return Err(no_port(role, "result")),
             }
         }
+        let buffers: Vec<u32> = buffers.into_iter().flatten().collect();
         let steps = steps_for(module.program(), function, &buffers);
         let n_rows = n_tokens.max(n_pending);
         let run =
             Run { name, function, steps, n_tokens, n_rows, n_logits, inputs: &inputs, wanted: &buffers };
         let mut results = self.run(&run)?.into_iter();
-        let result = |role: &Role| match function.interface.binding(role) {
-            Some(Binding::Always(executes)) => vec![u8::from(executes); n_tokens as usize],
-            _ => results.next().unwrap_or_default(),
+        let result = |role: &Role| match (function.interface.binding(role), function.interface.count(role)) {
+            (Some(Binding::Always(executes)), _) => vec![u8::from(executes); n_tokens as usize],
+            (_, None) => results.next().unwrap_or_default(),
+            (_, Some(_)) => {
+                let count = results.next().and_then(|word| Some(u32::from_le_bytes(*word.first_chunk()?)));
+                let mut rows = results.next().unwrap_or_default();
+                rows.truncate(rows.len() / n_tokens.max(1) as usize * count.unwrap_or(0) as usize);
+                rows
+            }
         };
         Ok(wanted.iter().map(result).collect())
     }
@@ -421,31 +431,74 @@ fn n_pending(function: &Function, inputs: &[(Role, Vec<u8>)]) -> u32 {
     pending::most_rows(&pending, table.cols.saturating_sub(1) as usize, &positions, &sequences)
 }
 
-/// The inputs of a call by buffer, with those that only the runtime knows; and how many rows the logits have.
+/// What a call is given.
+struct BoundInputs {
+    /// The inputs by buffer, with those that only the runtime knows.
+    inputs: Vec<Input>,
+    /// How many rows the logits have.
+    n_logits: u32,
+}
+
+/// The rows of each set that the caller gives, by the buffer that counts them.
+fn given_sets(
+    function: &Function,
+    n_tokens: u32,
+    inputs: &[(Role, Vec<u8>)],
+) -> Result<BTreeMap<u32, Vec<u32>>, Error> {
+    let mut sets = BTreeMap::new();
+    for (role, bytes) in inputs {
+        let Some(count) = function.interface.given_set(role) else { continue };
+        let (words, rest) = bytes.as_chunks();
+        let rows: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
+        let ascends = rows.windows(2).all(|pair| pair[0] < pair[1]);
+        if !rest.is_empty() || !ascends || rows.last().is_some_and(|last| *last >= n_tokens) {
+            let reason = format!(
+                "a set is the rows that it has, 32-bit integers in ascending order, each once and below the {n_tokens} tokens"
+            );
+            return Err(Error::Port { role: role.to_string(), reason });
+        }
+        sets.insert(count, rows);
+    }
+    Ok(sets)
+}
+
 fn bind_inputs(
     function: &Function,
     bounds: Bounds,
     inputs: &[(Role, Vec<u8>)],
-) -> Result<(Vec<Input>, u32), Error> {
+) -> Result<BoundInputs, Error> {
     let n_tokens = bounds.tokens;
     check_count(function, n_tokens)?;
+    let sets = given_sets(function, n_tokens, inputs)?;
     let mut n_logits = n_tokens;
     let interface = &function.interface;
     let mut bound = Vec::new();
     for (role, bytes) in inputs {
         let is_given = match role {
-            Role::TokenCount | Role::UseForced | Role::UseForcedChoices | Role::LogitCount => false,
+            Role::TokenCount
+            | Role::UseForced
+            | Role::UseForcedChoices
+            | Role::LogitCount
+            | Role::SetCount { .. }
+            | Role::SetMask { .. } => false,
             _ => matches!(role.direction(), Direction::In | Direction::Kept),
         };
         let buffer = interface.buffer(role).filter(|_| is_given).ok_or_else(|| no_port(role, "input"))?;
+        let n_rows = match interface.count(role) {
+            // A set that is not given is told of below.
+            Some(count) => sets.get(&count).map_or(0, |rows| rows.len() as u32),
+            None => n_tokens,
+        };
         let (row, expected) = function.buffers.get(buffer as usize).map_or((1, 0), |buffer| {
-            (buffer.bytes(Bounds { tokens: 1, ..bounds }).max(1), buffer.bytes(bounds))
+            let bytes = |tokens: u32| buffer.bytes(Bounds { tokens, ..bounds });
+            (bytes(1).max(1), bytes(n_rows))
         });
         // These have a row for each sequence or wanted row, not for each token.
         let may_be_less = matches!(role, Role::Pages | Role::Pending | Role::LogitRows);
         let n_bytes = bytes.len() as u64;
         if n_bytes > expected || !n_bytes.is_multiple_of(row) || (n_bytes < expected && !may_be_less) {
-            let reason = format!("it has {n_bytes} bytes, expected {expected} for {n_tokens} tokens");
+            let of = if interface.count(role).is_some() { "rows of its set" } else { "tokens" };
+            let reason = format!("it has {n_bytes} bytes, expected {expected} for {n_rows} {of}");
             return Err(Error::Port { role: role.to_string(), reason });
         }
         if *role == Role::LogitRows {
@@ -461,6 +514,9 @@ fn bind_inputs(
         match role {
             Role::TokenCount => bound.push(Input { buffer, bytes: word(n_tokens) }),
             Role::LogitCount => bound.push(Input { buffer, bytes: word(n_logits) }),
+            Role::SetCount { .. } | Role::SetMask { .. } => {
+                bound.extend(of_set(interface, &sets, role, n_tokens).map(|bytes| Input { buffer, bytes }));
+            }
             Role::UseForced => bound.push(Input { buffer, bytes: word(forces.into()) }),
             Role::UseForcedChoices => bound.push(Input { buffer, bytes: word(forces_choices.into()) }),
             Role::Forced { .. } | Role::ForcedWanted { .. } if !forces => {}
@@ -473,7 +529,26 @@ fn bind_inputs(
             _ => return Err(Error::Port { role: role.to_string(), reason: "it is not given".into() }),
         }
     }
-    Ok((bound, n_logits))
+    Ok(BoundInputs { inputs: bound, n_logits })
+}
+
+/// What the runtime knows of a set that the caller gives; nothing of one that is missing.
+fn of_set(
+    interface: &Interface,
+    sets: &BTreeMap<u32, Vec<u32>>,
+    role: &Role,
+    n_tokens: u32,
+) -> Option<Vec<u8>> {
+    let rows = |name: &String| sets.get(&interface.buffer(&Role::SetCount { name: name.clone() })?);
+    match role {
+        Role::SetCount { name } => Some((rows(name)?.len() as u32).to_le_bytes().to_vec()),
+        Role::SetMask { name } => {
+            let mut mask = vec![0; n_tokens as usize];
+            rows(name)?.iter().for_each(|row| mask[*row as usize] = 1);
+            Some(mask)
+        }
+        _ => None,
+    }
 }
 
 /// The steps that these buffers and the states need: those that write them, and those that write what these read. A

@@ -65,9 +65,8 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
         }
         (Role::Input { .. }, Type::Tensor { elem, dims }) => match dims.as_slice() {
             [rows] => *rows != Dim::Fixed(0),
-            [rows, Dim::Fixed(cols)] => {
-                *rows != Dim::Fixed(0) && *cols > 0 && matches!(elem, Elem::Real | Elem::F32)
-            }
+            // A vector of bits is a decision for each row, and there is one.
+            [rows, Dim::Fixed(cols)] => *rows != Dim::Fixed(0) && *cols > 0 && *elem != Elem::Mask,
             _ => false,
         },
         (Role::PromptState { .. }, Type::State { dims, .. }) if dims.first() != Some(&Dim::Cached) => false,
@@ -94,8 +93,8 @@ pub(super) fn infer_input(port: &Port, args: Args<'_>) -> Result<Type, TypeError
         match (port.role.direction(), &port.role) {
             (Direction::In, Role::Input { .. }) => {
                 format!(
-                    "`{role}` should have a type: behind the line stands `: real[n, 8]`, `: int[n]`, `: tokens<c0 <= n>` \
-                     or the like; numbers alone have columns, and no size is 0"
+                    "`{role}` should have a type: behind the line stands `: real[n, 8]`, `: int[n, 2]`, `: mask[n]`, \
+                     `: tokens<c0 <= n>` or the like; a mask has no columns, and no size is 0"
                 )
             }
             (Direction::In, Role::Pages) => {
@@ -161,7 +160,10 @@ pub(super) fn input<N: Number>(port: &Port, env: &Env<'_, N>) -> Result<Datum<N>
         (Type::Tensor { elem: Elem::Mask, .. } | Type::State { elem: Elem::Mask, .. }, Datum::Mask(mask)) => {
             rows(port.ty.rows(), mask.len())
         }
-        (Type::Set { of: wanted, .. }, Datum::Set { of, .. }) => rows(*wanted, *of),
+        (Type::Set { of: wanted, .. }, Datum::Set { rows: listed, of }) => {
+            let ascends = listed.windows(2).all(|pair| pair[0] < pair[1]);
+            rows(*wanted, *of) && ascends && listed.last().is_none_or(|last| last < of)
+        }
         _ => false,
     };
     given.filter(fits).ok_or_else(|| EvalError::Input { role: port.role.clone(), ty: port.ty.clone() })
