@@ -11,6 +11,9 @@ use skipc_testkit::input_graph::{EVERY, ROWS_OF_SET, SET, SIZES, TEXT, bytes, da
 
 use super::states::{Toy, same, words};
 
+/// What a call is given.
+type Given = Vec<(Role, Vec<u8>)>;
+
 const GRAPHS: [&str; 3] = [TEXT, SET, ROWS_OF_SET];
 
 /// What the graph gives for so many tokens.
@@ -27,7 +30,7 @@ fn runs() -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Those of its name, and the tokens if the function takes some.
-fn inputs(toy: &Toy, n: usize, every: usize) -> Vec<(Role, Vec<u8>)> {
+fn inputs(toy: &Toy, n: usize, every: usize) -> Given {
     let mut inputs = bytes(&tensors(toy.legal.graph(), n, every));
     if toy.legal.graph().result(&Role::Logits).is_some() {
         inputs.extend([
@@ -85,7 +88,7 @@ fn an_input_that_is_not_given_or_has_another_size_is_refused() {
 #[test]
 fn a_set_that_is_none_is_refused() {
     let (toy, mut state) = baseline(SET);
-    let mut refused = |change: &dyn Fn(&mut Vec<(Role, Vec<u8>)>), says: &str| {
+    let mut refused = |change: &dyn Fn(&mut Given), says: &str| {
         let mut inputs = inputs(&toy, 5, 2);
         change(&mut inputs);
         let error = state.call(SCORE, 5, &inputs, &[Role::Logits]).expect_err(says);
@@ -94,7 +97,7 @@ fn a_set_that_is_none_is_refused() {
     };
     let name = |name: &str| Role::Input { name: name.to_owned() };
     let put = |role: Role, bytes: Vec<u8>| {
-        move |inputs: &mut Vec<(Role, Vec<u8>)>| {
+        move |inputs: &mut Given| {
             inputs.retain(|(other, _)| *other != role);
             inputs.push((role.clone(), bytes.clone()));
         }
@@ -110,9 +113,9 @@ fn a_set_that_is_none_is_refused() {
     refused(&put(name("marks"), words(&[1; 15])), "it has 60 bytes, expected 36 for 3 rows of its set");
     refused(&put(Role::SetCount { name: "set".to_owned() }, words(&[3])), "no such input");
     refused(&put(Role::SetMask { name: "set".to_owned() }, vec![1; 5]), "no such input");
-    let without = |inputs: &mut Vec<(Role, Vec<u8>)>| inputs.retain(|(role, _)| *role != name("set"));
+    let without = |inputs: &mut Given| inputs.retain(|(role, _)| *role != name("set"));
     refused(&without, "rows of its set");
-    let alone = |inputs: &mut Vec<(Role, Vec<u8>)>| {
+    let alone = |inputs: &mut Given| {
         let of_set = ["set", "added", "marks"].map(name);
         inputs.retain(|(role, _)| !of_set.contains(role));
     };

@@ -225,7 +225,13 @@ impl PtxModel {
     }
 
     /// A new arena with these inputs, as far as the function has ports for them.
-    pub(crate) fn begin(&self, function: &Function, n: u32, inputs: &[(Role, Vec<u8>)], memories: &mut Memories) {
+    pub(crate) fn begin(
+        &self,
+        function: &Function,
+        n: u32,
+        inputs: &[(Role, Vec<u8>)],
+        memories: &mut Memories,
+    ) {
         let bound = n.max(n_pending(function, inputs)).next_power_of_two().max(BOUND_UNIT);
         memories.bounds.tokens = bound;
         memories.arena =
@@ -239,7 +245,12 @@ impl PtxModel {
     }
 
     /// Runs all steps; what each kernel did in its first.
-    pub(crate) fn steps(&self, function: &Function, memories: &mut Memories, seed: u64) -> BTreeMap<String, Counters> {
+    pub(crate) fn steps(
+        &self,
+        function: &Function,
+        memories: &mut Memories,
+        seed: u64,
+    ) -> BTreeMap<String, Counters> {
         let mut counters = BTreeMap::new();
         for step in &function.steps {
             let Some(counted) = self.step(function, step, memories, seed) else { continue };

@@ -21,6 +21,7 @@
 pub mod allocator;
 pub mod arrays;
 pub mod batch;
+mod bind;
 mod call;
 pub mod choices;
 pub mod codes;
