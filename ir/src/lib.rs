@@ -26,6 +26,9 @@
 //! A graph is a function. What it takes from outside are nodes, `input` and `weight`, each with a [`Port`]: a [`Role`]
 //! that says what it means, and a type. What it gives are values with roles. [`Graph::signature`] lists them.
 //!
+//! Inputs and results of a name have a row for each token, so many as their type says, or those of a set. A set may come
+//! from outside, too: its rows ascend, each is there once, and an input over them has as many.
+//!
 //! # States
 //!
 //! What one step leaves for the next (caches, counters) is a [`Type::State`]: an input and a result of one name, which are
